@@ -1,0 +1,39 @@
+"""EdgeLLM: the best language model that this machine runs well, and why.
+
+    from edgellm import EdgeLLM
+
+    with EdgeLLM.auto() as llm:
+        print(llm.chat("Say hello in French.").text)
+
+Nothing heavy is imported until it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from edgellm.event import Completion, Delta, Done
+    from edgellm.request import Message, Sampling
+    from edgellm.sdk import EdgeLLM
+
+_HOMES = {
+    "Completion": "edgellm.event",
+    "Delta": "edgellm.event",
+    "Done": "edgellm.event",
+    "EdgeLLM": "edgellm.sdk",
+    "Message": "edgellm.request",
+    "Sampling": "edgellm.request",
+}
+
+__all__ = ["Completion", "Delta", "Done", "EdgeLLM", "Message", "Sampling", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'edgellm' has no attribute {name!r}")

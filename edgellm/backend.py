@@ -1,0 +1,179 @@
+"""The contract of a backend: it turns tokens into logits, and nothing else.
+
+Templates, sampling, stop strings, prefix reuse, batching and cancellation are the core's, so they mean the same on
+every backend. A `Backend` is light and lives in the parent; an `Engine` lives in a worker. Prove yours with
+`edgellm.testing.BackendContract`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from edgellm.machine import Machine
+from edgellm.model import Artifact
+from edgellm.plan import Footprint, LaunchPlan, Settings
+
+if TYPE_CHECKING:  # numpy costs 80 ms to import; the parent process does without it
+    import numpy as np
+    import numpy.typing as npt
+
+    Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotInput:
+    """Tokens to append to one slot in one step."""
+
+    slot: int  # 0 <= slot < info.n_slots
+    n_past: int  # tokens of this slot already in the cache
+    tokens: tuple[int, ...]  # appended after n_past, never empty
+    n_logits: int  # logits wanted for the last n tokens: 0 mid-prompt, 1 to decode, k to verify a draft
+    adapters: tuple[tuple[str, float], ...] = ()  # (LoRA id, scale)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What a loaded model is. Fixed for the life of the engine."""
+
+    n_slots: int
+    n_ctx: int  # tokens per slot
+    max_batch_tokens: int  # most tokens in one step, over all slots
+    vocab_size: int
+    eos_ids: frozenset[int]
+    n_embd: int = 0
+    n_ctx_train: int = 0
+    add_bos: bool = False  # the model wants a BOS token before the prompt
+    bos_text: str = ""
+    eos_text: str = ""
+    chat_template: str | None = None
+    rewind_tokens: int | None = None  # how far truncate can go back: 0 = not at all, None = all the way
+    fork_copies: bool = False  # fork costs memory traffic; False = the prefix is shared
+    batch_invariant: bool = False  # batched equals isolated bit for bit
+    capabilities: frozenset[str] = frozenset()  # "embed", "save_slot", "checkpoint", "adapters"
+    device: str = "cpu"
+    details: dict[str, str] = field(default_factory=dict)  # for people: library, kernels, buffers
+
+
+class Tokenizer(Protocol):
+    """Text to tokens and back, as the model defines it."""
+
+    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Token ids of `text`. `add_special` puts BOS (and EOS) where the model wants them."""
+        ...
+
+    def token_bytes(self, token: int) -> bytes:
+        """Bytes that `token` adds to the text; b"" for control tokens. May be a part of a UTF-8 character."""
+        ...
+
+
+class Engine(Protocol):
+    """One loaded model. One process, one thread, no locks: the runtime never calls it from two threads."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
+        """Run one batch; return float32 (n_logits, vocab_size) for each entry that wants logits, in order.
+
+        The arrays are read-only views, valid until the next call. All or nothing.
+
+        Raises:
+            CacheFull: before the cache was touched.
+            StepFailed: after; `lost_slots` says which slots are empty now.
+        """
+        ...
+
+    def truncate(self, slot: int, n_tokens: int) -> int:
+        """Keep at most the first `n_tokens` of the slot; return how many were really kept (see rewind_tokens)."""
+        ...
+
+    def fork(self, source: int, target: int, n_tokens: int) -> int:
+        """Give `target` the first `n_tokens` of `source`, replacing its own; return how many it really has."""
+        ...
+
+    def close(self) -> None:
+        """Free everything. Calling it twice is fine."""
+        ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Capability "embed"."""
+
+    def embed(self, sequences: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """float32 (len(sequences), n_embd), pooled as the model says."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Rates measured by running the real kernels: weights consumed per second, 1e9 per second.
+
+    Keys are (tensor type, threads), e.g. ("Q4_K", 2).
+    """
+
+    decode: dict[tuple[str, int], float] = field(default_factory=dict)
+    prefill: dict[tuple[str, int], float] = field(default_factory=dict)
+    build: str = ""
+
+
+class Backend(Protocol):
+    """What a plugin registers. Importing it must be cheap and touch no native code."""
+
+    @property
+    def name(self) -> str:
+        """Public name, as in `--backend NAME`."""
+        ...
+
+    @property
+    def formats(self) -> frozenset[str]:
+        """Artifact formats it opens: "gguf", "safetensors", "onnx"."""
+        ...
+
+    @property
+    def quants(self) -> frozenset[str] | None:
+        """Quantization names it computes with; None = whatever the format holds."""
+        ...
+
+    def check(self, machine: Machine) -> list[str]:
+        """Reasons it cannot run here; empty = it can. No heavy import, under 20 ms once probed."""
+        ...
+
+    def supports(self, artifact: Artifact) -> list[str]:
+        """Reasons it cannot open this artifact; empty = it can. Reads headers only."""
+        ...
+
+    def footprint(self, artifact: Artifact, settings: Settings) -> Footprint | None:
+        """Bytes by a formula, without native code; None = the core's estimate stands."""
+        ...
+
+    def open(self, plan: LaunchPlan) -> Engine:
+        """Load the model. Called in a worker only.
+
+        Raises:
+            BackendUnavailable, BadArtifact, UnsupportedArtifact.
+        """
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """For `edgellm doctor`: version, library, kernels in use. No heavy import."""
+        ...
+
+
+@runtime_checkable
+class Calibrator(Protocol):
+    """Optional: a backend that can measure itself. Called in a worker only."""
+
+    def calibrate(self, settings: Settings) -> Calibration: ...
+
+
+@runtime_checkable
+class FootprintMeter(Protocol):
+    """Optional: a backend whose library reports its memory without loading weights. In a worker only."""
+
+    def measure_footprint(self, artifact: Artifact, settings: Settings) -> Footprint | None: ...

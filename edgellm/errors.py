@@ -1,0 +1,188 @@
+"""Every error EdgeLLM raises on purpose, drawn once.
+
+    EdgeLLMError                     exit  http
+    ├── UsageError                     2   400   the request cannot be understood
+    │   ├── UnsupportedField           2   400   a field we know of but do not serve yet
+    │   ├── UnknownProfile             2   404   no hardware profile of that name
+    │   ├── UnknownModel               2   404   no catalog row, stored model or file of that name
+    │   ├── BadTemplate                2   400   the model's chat template is broken or hostile
+    │   └── ContextOverflow            2   400   prompt (and answer) longer than the context
+    ├── NothingFits                    3   507   no candidate satisfies the request on this machine
+    ├── ArtifactError                  4   422   a model file cannot be used
+    │   ├── BadArtifact                4   422   malformed, truncated or lying about itself
+    │   └── UnsupportedArtifact        4   422   well-formed, but this backend or build cannot open it
+    ├── SourceError                    5   502   a model could not be fetched
+    │   ├── SourceUnreachable          5   504   no network, no index, or offline asked for
+    │   ├── IntegrityError             5   502   size or hash differs from what was promised
+    │   └── DiskFull                   5   507   not enough room for the download
+    ├── BackendError                   6   500   a backend plugin failed
+    │   ├── BackendUnavailable         6   503   it cannot run here, with the reason
+    │   ├── CacheFull                  6   503   a step needs more cache cells than there are
+    │   └── StepFailed                 6   500   a step failed after touching the cache
+    └── RuntimeFailure                 7   500   the worker or the session around it
+        ├── WorkerCrashed              7   503   native code died (signal, out of memory)
+        ├── Overloaded                 7   503   the waiting queue is full
+        ├── Unauthorized               7   401   a key is required and was not given
+        └── Closed                     7   503   the session was closed while the request waited
+
+Mapping to exit codes and HTTP statuses is by class attribute, never by looking at the text.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EdgeLLMError(Exception):
+    """Base of all deliberate errors.
+
+    `hint` says what to do next; it is printed after the message by every face.
+    """
+
+    exit_code: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+    @property
+    def code(self) -> str:
+        """Stable machine name: the class name in snake case."""
+        name = type(self).__name__
+        return "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(name))
+
+
+class UsageError(EdgeLLMError):
+    exit_code = 2
+    http_status = 400
+
+
+class UnsupportedField(UsageError):
+    """Raised for a request field that has a meaning elsewhere but none here yet."""
+
+
+class UnknownProfile(UsageError):
+    http_status = 404
+
+
+class UnknownModel(UsageError):
+    http_status = 404
+
+
+class BadTemplate(UsageError):
+    """The chat template failed, ran out of its budget, or reached for what it may not."""
+
+
+class ContextOverflow(UsageError):
+    """Attributes: n_prompt (tokens in the prompt), n_ctx (tokens a slot holds)."""
+
+    def __init__(self, message: str, *, hint: str = "", n_prompt: int = 0, n_ctx: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.n_prompt = n_prompt
+        self.n_ctx = n_ctx
+
+
+class NothingFits(EdgeLLMError):
+    exit_code = 3
+    http_status = 507
+
+
+class ArtifactError(EdgeLLMError):
+    exit_code = 4
+    http_status = 422
+
+
+class BadArtifact(ArtifactError):
+    """The file is malformed, truncated, or its counts and offsets lie."""
+
+
+class UnsupportedArtifact(ArtifactError):
+    """The file is fine, but no installed backend (or not the one asked for) opens it."""
+
+
+class SourceError(EdgeLLMError):
+    exit_code = 5
+    http_status = 502
+
+
+class SourceUnreachable(SourceError):
+    http_status = 504
+
+
+class IntegrityError(SourceError):
+    """What arrived is not what the catalog or the index promised; it was deleted."""
+
+
+class DiskFull(SourceError):
+    http_status = 507
+
+
+class BackendError(EdgeLLMError):
+    exit_code = 6
+    http_status = 500
+
+
+class BackendUnavailable(BackendError):
+    http_status = 503
+
+
+class CacheFull(BackendError):
+    """Raised by `Engine.step` before it touches the cache. Attribute: needed, free (cells)."""
+
+    http_status = 503
+
+    def __init__(self, message: str, *, hint: str = "", needed: int = 0, free: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.needed = needed
+        self.free = free
+
+
+class StepFailed(BackendError):
+    """Raised by `Engine.step` after the cache was touched. Attribute: lost_slots."""
+
+    def __init__(self, message: str, *, hint: str = "", lost_slots: tuple[int, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.lost_slots = lost_slots
+
+
+class RuntimeFailure(EdgeLLMError):
+    exit_code = 7
+    http_status = 500
+
+
+class WorkerCrashed(RuntimeFailure):
+    """Attribute: reason, e.g. "killed by SIGILL (illegal instruction)"."""
+
+    http_status = 503
+
+    def __init__(self, message: str, *, hint: str = "", reason: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+
+class Overloaded(RuntimeFailure):
+    http_status = 503
+
+
+class Unauthorized(RuntimeFailure):
+    http_status = 401
+
+
+class Closed(RuntimeFailure):
+    http_status = 503
+
+
+def by_code(code: str) -> type[EdgeLLMError]:
+    """The class whose `code` is given, EdgeLLMError where there is none (a plugin's own error)."""
+    pending: list[type[EdgeLLMError]] = [EdgeLLMError]
+    while pending:
+        cls = pending.pop()
+        if cls.__name__ and cls("").code == code:
+            return cls
+        pending.extend(cls.__subclasses__())
+    return EdgeLLMError

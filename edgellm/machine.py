@@ -1,0 +1,120 @@
+"""A machine, as the rules see it: frozen, serializable, the same whether probed here or read from a profile.
+
+What could not be found out is None, with the reason in `Machine.notes`. `hardware/` fills it in;
+`hardware/profiles.py` reads and writes it as TOML.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Cores of one kind on a hybrid or big.LITTLE processor."""
+
+    kind: str  # "performance", "efficiency" or "middle", by capacity
+    cores: int  # physical
+    capacity: int | None = None  # Linux cpu_capacity, 0..1024
+    max_mhz: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    arch: str  # "x86_64", "aarch64", "armv7l", ...
+    model: str = "unknown"
+    cores: int = 1  # physical, online, whole machine
+    threads: int = 1  # logical, online, whole machine
+    isa: tuple[str, ...] = ()  # usable by the operating system, sorted; names as in docs/hardware.md
+    performance_cores: int | None = None  # physical cores of the fastest kind; None = all alike
+    clusters: tuple[Cluster, ...] = ()  # empty = all cores alike
+    l1d_bytes: int | None = None  # per core
+    l2_bytes: int | None = None  # per core
+    l3_bytes: int | None = None  # whole machine
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    total_bytes: int
+    available_bytes: int | None = None  # None in a profile: planned as if nothing else ran
+    swap_bytes: int = 0
+    bandwidth_gb_s: float | None = None  # 1e9 bytes per second, sequential read
+    bandwidth_basis: str = ""  # "measured: 2 threads, 2 MiB pages" or "theoretical"
+
+
+@dataclass(frozen=True, slots=True)
+class Accelerator:
+    kind: str  # "cuda", "rocm", "xe", "metal", "vulkan"
+    name: str
+    vram_bytes: int | None = None
+    free_bytes: int | None = None
+    bandwidth_gb_s: float | None = None
+    unified: bool = False  # shares the machine's RAM
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the container or the scheduler allows; None = no limit."""
+
+    memory_bytes: int | None = None
+    memory_used_bytes: int | None = None  # of memory_bytes, without page cache that can be reclaimed
+    cpus: float | None = None  # quota, in cores
+    cpuset: int | None = None  # logical processors this process may run on
+    source: str = ""  # "cgroup v2 /sys/fs/cgroup/app", "cgroup v1 ...", "affinity"
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    path: str
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    kind: str  # "measured" or "datasheet"
+    source: str = ""
+    date: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    id: str
+    name: str
+    cpu: Cpu
+    memory: Memory
+    os: str = "linux"
+    accelerators: tuple[Accelerator, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    disk: Disk | None = None
+    provenance: Provenance | None = None
+    notes: tuple[str, ...] = ()  # what is unknown and why, in words
+    schema: int = 1
+
+    @property
+    def memory_budget_bytes(self) -> int:
+        """Bytes a model may use here: the least of available RAM and the room left in the limit, less a reserve.
+
+        The reserve is max(10 %, 512 MiB) of the memory that counts, but at most a quarter of it, so that a 700 MiB
+        container keeps a usable budget. Source: research notes on memory, B5; the quarter is ours.
+        """
+        room = self.memory.available_bytes if self.memory.available_bytes is not None else self.memory.total_bytes
+        scope = self.memory.total_bytes
+        if self.limits.memory_bytes is not None and self.limits.memory_bytes < scope:
+            scope = self.limits.memory_bytes
+            room = min(room, scope - (self.limits.memory_used_bytes or 0))
+        reserve = min(max(scope // 10, 512 * 1024**2), scope // 4)
+        return max(0, room - reserve)
+
+    @property
+    def compute_threads(self) -> int:
+        """Threads a compute-bound loop should use: fast physical cores, within quota and cpuset, at least 1."""
+        cores = self.cpu.performance_cores or self.cpu.cores
+        allowed = [float(cores)]
+        if self.limits.cpus is not None:
+            allowed.append(self.limits.cpus)
+        if self.limits.cpuset is not None:
+            allowed.append(float(self.limits.cpuset))
+        whole = min(allowed)
+        # A quota of 1.5 cores is used best by 2 threads: the second one fills the half.
+        return max(1, int(whole) + (1 if whole % 1 >= 0.5 else 0))

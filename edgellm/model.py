@@ -1,0 +1,86 @@
+"""What is known of a model: its shape, its published files, and the one artifact that lies on this disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The integers that weights, caches and speed follow from. Names are the GGUF header's.
+
+    `kv_full_bytes` and `kv_swa_bytes` are F16 bytes per cached token summed over the layers of that kind, so that
+    grouped, shared and latent caches need no special case here (research notes on selection, B3).
+    """
+
+    arch: str  # GGUF `general.architecture`: "llama", "gemma3", "qwen3moe", ...
+    n_layer: int
+    n_embd: int
+    n_ff: int
+    n_head: int
+    n_head_kv: int
+    head_dim: int
+    n_vocab: int
+    tied_embeddings: bool
+    kv_full_bytes: int = 0  # layers that cache every token
+    kv_swa_bytes: int = 0  # layers that cache a sliding window
+    sliding_window: int = 0  # tokens; 0 = none
+    recurrent_bytes: int = 0  # constant state per sequence
+    n_attn: int | None = None  # layers with attention, None = all
+    n_expert: int = 0
+    n_expert_used: int = 0
+    n_ff_expert: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """One published file (or set of split files) of a model in one quantization."""
+
+    source: str  # "hf://owner/repo/file.gguf", "pypi://package==version/member", "file:/path"
+    quant: str  # "Q4_K_M", "I2_S", ...
+    format: str = "gguf"  # artifact format, matched with Backend.formats
+    bytes: int | None = None
+    sha256: str | None = None
+    tensor_bytes: int | None = None
+    trust: str = ""  # where size, hash and name come from
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """One catalog row."""
+
+    id: str
+    family: str
+    kind: str  # "chat", "base", "embedding", "reranker"
+    license: str
+    ctx_train: int
+    params: int
+    params_active: int
+    shape: Shape | None  # None = shapes unknown: never chosen, listed with that reason
+    files: tuple[ModelFile, ...] = ()
+    repos: tuple[str, ...] = ()  # hub repositories that carry the usual set of quants
+    hf_repo: str = ""
+    native_quant: str = ""  # trained in this type: "I2_S", "MXFP4"; no loss to account for
+    thinking: bool = False
+    scores: dict[str, float] = field(default_factory=dict)  # benchmark -> published score
+    notes: str = ""
+    source: str = ""
+    trust: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What a backend opens: files that exist, were checked, and can be trusted to be what they say."""
+
+    format: str  # "gguf", "safetensors", "onnx", "echo"
+    paths: tuple[str, ...]  # split files in order; one folder for ONNX; empty for echo
+    model_id: str
+    quant: str = ""
+    bytes: int = 0
+    sha256: str = ""
+    shape: Shape | None = None
+    ctx_train: int = 0
+
+    @property
+    def path(self) -> str:
+        return self.paths[0] if self.paths else ""

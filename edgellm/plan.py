@@ -1,0 +1,109 @@
+"""What was decided: the settings to run with, the memory they cost, and the whole reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from edgellm.model import Artifact
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a model is run. Complete: a backend adds nothing of its own."""
+
+    n_ctx: int  # cache cells per slot, in tokens
+    n_slots: int = 1
+    n_threads: int = 1  # decode
+    n_threads_batch: int = 1  # prefill
+    kv_type: str = "f16"  # "f16", "q8_0", "q4_0"
+    gpu_layers: int = 0  # -1 = all
+    n_batch: int = 512  # most tokens in one step
+    mmap: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes a plan takes, by term. Allocated counts what is reserved, resident what is really touched."""
+
+    weights_bytes: int
+    kv_bytes: int
+    compute_bytes: int
+    process_bytes: int
+    compute_resident_bytes: int | None = None  # CPU compute buffers are mostly never touched; None = all of it
+    exact: bool = False
+
+    @property
+    def allocated_bytes(self) -> int:
+        return self.weights_bytes + self.kv_bytes + self.compute_bytes + self.process_bytes
+
+    @property
+    def resident_bytes(self) -> int:
+        compute = self.compute_bytes if self.compute_resident_bytes is None else self.compute_resident_bytes
+        return self.weights_bytes + self.kv_bytes + compute + self.process_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A predicted or measured speed, tokens per second."""
+
+    tok_s: float
+    low: float
+    high: float
+    basis: str  # "predicted: <how>" or "measured: <when>"
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchPlan:
+    """Everything a worker needs to load one model. `reasons` are shown to people as they stand."""
+
+    backend: str
+    artifact: Artifact
+    settings: Settings
+    reasons: tuple[str, ...] = ()
+    footprint: Footprint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One model in one quantization on one backend with one context: what selection compares."""
+
+    model: str
+    params: int
+    quant: str
+    backend: str
+    ctx: int
+    slots: int
+    tensor_bytes: int
+    footprint: Footprint
+    decode: Rate
+    prefill: Rate
+    quality: float  # expected score after quantization, 0..100
+    quality_low: float
+    quality_high: float
+    source: str
+    license: str = ""
+    kv_type: str = "f16"
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why something was not chosen: the rule's name, and the numbers it failed on."""
+
+    model: str
+    quant: str  # "" = every quant of the model
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer of `auto-select`. `would_choose` differs from `choice` where a better source cannot be reached."""
+
+    choice: Candidate | None
+    reasons: tuple[str, ...] = ()
+    runners_up: tuple[Candidate, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
+    would_choose: Candidate | None = None
+    budget_bytes: int = 0
+    inputs: dict[str, object] = field(default_factory=dict)  # request, machine, catalog

@@ -1,0 +1,122 @@
+"""Finds plugins and keeps their failures apart: a broken plugin is a row in `edgellm plugins`, never a traceback.
+
+Each entry point of group `edgellm.v1` is imported on its own (pluggy's loader stops at the first that raises), and each
+hook implementation is called on its own for the same reason.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from edgellm import hookspecs, settings
+from edgellm.errors import BackendUnavailable, UsageError
+
+if TYPE_CHECKING:
+    from edgellm.backend import Backend
+
+# Built-ins are plugins like any other; they are named here because they have no entry point to be found by.
+BUILTIN = {"echo": "edgellm.builtin.echo"}
+
+
+@dataclass(frozen=True, slots=True)
+class PluginRow:
+    """One plugin as found. `error` is empty where it works."""
+
+    name: str
+    distribution: str  # "name version" of the package, or "built in"
+    module: str
+    error: str = ""
+
+
+class Plugins:
+    """Every plugin of this process, loaded once."""
+
+    def __init__(self, allow: frozenset[str] | None = None) -> None:
+        self._manager = pluggy.PluginManager("edgellm")
+        self._manager.add_hookspecs(hookspecs)
+        self._rows: dict[str, PluginRow] = {}
+        for name, module in BUILTIN.items():
+            self._load(name, "built in", module, lambda module=module: importlib.import_module(module))  # type: ignore[misc]
+        for entry in sorted(importlib.metadata.entry_points(group=hookspecs.GROUP), key=lambda e: e.name):
+            dist = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
+            if allow is not None and entry.name not in allow:
+                self._rows[entry.name] = PluginRow(entry.name, dist, entry.value, "not in EDGELLM_PLUGINS")
+            elif entry.name in self._rows:
+                # Two distributions that claim one name: the first stays, the second is shown, neither is lost silently.
+                key = f"{entry.name} ({dist})"
+                self._rows[key] = PluginRow(key, dist, entry.value, f"name {entry.name!r} is already taken")
+            else:
+                self._load(entry.name, dist, entry.value, entry.load)
+
+    def _load(self, name: str, dist: str, module: str, load: Callable[[], object]) -> None:
+        try:
+            plugin = load()
+            self._manager.register(plugin, name)
+            # Validates hook names and arguments now, so that a typo is this plugin's row and nobody else's error.
+            self._manager.check_pending()
+            self._rows[name] = PluginRow(name, dist, module)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
+            self._rows[name] = PluginRow(name, dist, module, f"{type(error).__name__}: {error}")
+
+    def rows(self) -> list[PluginRow]:
+        return [self._rows[name] for name in sorted(self._rows)]
+
+    def call(self, hook: str, **arguments: Any) -> None:
+        """Call every implementation of `hook`, in order of plugin name; one that raises becomes an error row."""
+        implementations = getattr(self._manager.hook, hook).get_hookimpls()
+        for impl in sorted(implementations, key=lambda i: i.plugin_name):
+            try:
+                impl.function(*[arguments[name] for name in impl.argnames])
+            except Exception as error:
+                row = self._rows[impl.plugin_name]
+                self._rows[impl.plugin_name] = PluginRow(
+                    row.name, row.distribution, row.module, f"{hook}: {type(error).__name__}: {error}"
+                )
+
+    def backends(self) -> dict[str, Backend]:
+        """Name -> backend, sorted by name."""
+        found: dict[str, Backend] = {}
+
+        def register(backend: Backend) -> None:
+            missing = [
+                m for m in ("name", "formats", "check", "supports", "footprint", "open") if not hasattr(backend, m)
+            ]
+            if missing:
+                raise TypeError(f"{backend!r} is no backend: it lacks {', '.join(missing)}")
+            if backend.name in found:
+                raise ValueError(f"backend name {backend.name!r} is already taken")
+            found[backend.name] = backend
+
+        self.call("register_backends", register=register)
+        return dict(sorted(found.items()))
+
+    def backend(self, name: str) -> Backend:
+        """The backend of that name.
+
+        Raises:
+            UsageError: no plugin offers it; BackendUnavailable: the plugin of that name is broken.
+        """
+        found = self.backends()
+        if name in found:
+            return found[name]
+        for row in self.rows():
+            if row.name == name and row.error:
+                raise BackendUnavailable(f"plugin {name!r} failed: {row.error}", hint="see `edgellm plugins`")
+        raise UsageError(f"no backend named {name!r}", hint=f"installed: {', '.join(found) or 'none'}")
+
+
+@cache
+def plugins() -> Plugins:
+    """The plugins of this process. The environment's allow-list is read once."""
+    return Plugins(settings.plugin_allow_list())

@@ -1,0 +1,112 @@
+"""What is asked: of selection (`SelectionRequest`) and of a running model (`GenerationRequest`).
+
+Validation lives here once, so that the CLI, HTTP and the SDK refuse the same values with the same words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edgellm.errors import UsageError
+
+Task = Literal["chat", "code", "agent"]
+TASKS: tuple[Task, ...] = ("chat", "code", "agent")
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionRequest:
+    """What the user wants a model for. None = decide for me."""
+
+    task: Task = "chat"
+    ctx: int | None = None  # tokens per slot
+    min_tps: float | None = None  # decode tokens per second; None = the task's floor
+    max_memory_bytes: int | None = None
+    backend: str | None = None
+    slots: int = 1
+    offline: bool = False  # only what needs no network at all
+    reachable: tuple[str, ...] | None = None  # source schemes that answer; None = all. Part of the plan.
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise UsageError(f"unknown task {self.task!r}", hint=f"one of: {', '.join(TASKS)}")
+        _check(self.ctx is None or self.ctx >= 256, f"ctx={self.ctx}", "at least 256 tokens")
+        _check(self.min_tps is None or self.min_tps > 0, f"min_tps={self.min_tps}", "a positive rate")
+        _check(self.max_memory_bytes is None or self.max_memory_bytes > 0, "max_memory", "a positive size")
+        _check(1 <= self.slots <= 256, f"slots={self.slots}", "1 to 256")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: str  # "system", "user", "assistant"
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is drawn. Defaults change nothing: the model's own distribution.
+
+    Order: logit_bias, penalties, temperature, then top_k, typical_p, top_p, min_p on the probabilities.
+    """
+
+    temperature: float = 1.0  # 0 = greedy
+    top_k: int = 0  # 0 = off
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    penalty_last_n: int = 64  # tokens that penalties look back over; -1 = all
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    seed: int | None = None  # None = fresh entropy
+
+    def __post_init__(self) -> None:
+        _check(0.0 <= self.temperature <= 100.0, f"temperature={self.temperature}", "0 to 100")
+        _check(self.top_k >= 0, f"top_k={self.top_k}", "0 (off) or more")
+        _check(0.0 < self.top_p <= 1.0, f"top_p={self.top_p}", "above 0, at most 1")
+        _check(0.0 <= self.min_p <= 1.0, f"min_p={self.min_p}", "0 to 1")
+        _check(0.0 < self.typical_p <= 1.0, f"typical_p={self.typical_p}", "above 0, at most 1")
+        _check(
+            0.0 < self.repetition_penalty <= 10.0,
+            f"repetition_penalty={self.repetition_penalty}",
+            "above 0, at most 10",
+        )
+        _check(-2.0 <= self.frequency_penalty <= 2.0, f"frequency_penalty={self.frequency_penalty}", "-2 to 2")
+        _check(-2.0 <= self.presence_penalty <= 2.0, f"presence_penalty={self.presence_penalty}", "-2 to 2")
+        _check(
+            self.penalty_last_n >= -1,
+            f"penalty_last_n={self.penalty_last_n}",
+            "-1 (all), 0 (none) or a number of tokens",
+        )
+        _check(self.seed is None or 0 <= self.seed < 2**63, f"seed={self.seed}", "0 to 2**63 - 1")
+        _check(len(self.logit_bias) <= 1024, "logit_bias", "at most 1024 tokens")
+        for token, bias in self.logit_bias:
+            _check(
+                token >= 0 and -100.0 <= bias <= 100.0,
+                f"logit_bias {{{token}: {bias}}}",
+                "token ids >= 0, biases -100 to 100",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """Text to continue; `prompt` is what the chat template made of the messages, or plain text."""
+
+    prompt: str
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None  # None = until the context is full or the model stops
+    stop: tuple[str, ...] = ()
+    parse_special: bool = True  # special tokens written in the prompt are tokens (chat) or text
+    add_bos: bool = True  # False where the template already wrote it
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self.max_tokens is None or self.max_tokens >= 1, f"max_tokens={self.max_tokens}", "1 or more")
+        _check(len(self.stop) <= 16, "stop", "at most 16 strings")
+        _check(all(0 < len(s) <= 1024 for s in self.stop), "stop", "strings of 1 to 1024 characters")
+
+
+def _check(holds: bool, what: str, allowed: str) -> None:
+    if not holds:
+        raise UsageError(f"{what} is out of range", hint=f"allowed: {allowed}")

@@ -1,0 +1,41 @@
+"""Where EdgeLLM keeps things, and what the environment may change.
+
+EDGELLM_HOME       one folder for everything below (tests, portable installs)
+EDGELLM_PLUGINS    comma-separated allow-list of plugins; empty string = none
+EDGELLM_OFFLINE    1 = never touch the network
+EDGELLM_API_KEY    key the server asks for
+
+data_dir()/models/    model files, by sha256          (platformdirs user_data)
+cache_dir()           measurements and probes         (platformdirs user_cache)
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+
+def data_dir() -> Path:
+    home = os.environ.get("EDGELLM_HOME")
+    return Path(home) / "data" if home else Path(platformdirs.user_data_dir("edgellm"))
+
+
+def cache_dir() -> Path:
+    home = os.environ.get("EDGELLM_HOME")
+    return Path(home) / "cache" if home else Path(platformdirs.user_cache_dir("edgellm"))
+
+
+def offline() -> bool:
+    return os.environ.get("EDGELLM_OFFLINE", "") not in ("", "0", "false")
+
+
+def plugin_allow_list() -> frozenset[str] | None:
+    """None = every installed plugin."""
+    value = os.environ.get("EDGELLM_PLUGINS")
+    return None if value is None else frozenset(name.strip() for name in value.split(",") if name.strip())
+
+
+def api_key() -> str | None:
+    return os.environ.get("EDGELLM_API_KEY") or None

@@ -1,0 +1,1 @@
+"""The conformance test of a backend, for plugin authors: subclass `BackendContract`."""

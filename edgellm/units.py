@@ -1,0 +1,56 @@
+"""Bytes and durations, to and from what a person writes.
+
+`KiB MiB GiB` are powers of 1024, `KB MB GB` powers of 1000; a bare number is bytes. File sizes are shown in
+powers of 1000 (as hubs and disks do), memory in powers of 1024 (as operating systems do).
+"""
+
+from __future__ import annotations
+
+import re
+
+from edgellm.errors import UsageError
+
+KIB = 1024
+MIB = 1024**2
+GIB = 1024**3
+
+_FACTORS = {
+    "": 1, "b": 1,
+    "k": KIB, "kib": KIB, "m": MIB, "mib": MIB, "g": GIB, "gib": GIB, "t": 1024**4, "tib": 1024**4,
+    "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+}  # fmt: skip
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+
+
+def parse_bytes(text: str) -> int:
+    """`"700MiB"` -> 734003200.
+
+    Raises:
+        UsageError: not a number with one of the known suffixes.
+    """
+    match = _SIZE.fullmatch(text)
+    factor = _FACTORS.get(match[2].lower()) if match else None
+    if match is None or factor is None:
+        raise UsageError(f"{text!r} is not a size", hint="write it as 700MiB, 2GiB, 1.5GB or a number of bytes")
+    return int(float(match[1]) * factor)
+
+
+def show_memory(n_bytes: float) -> str:
+    """`1073741824` -> `"1.00 GiB"`."""
+    for unit, factor in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+        if abs(n_bytes) >= factor:
+            return f"{n_bytes / factor:.2f} {unit}" if factor == GIB else f"{n_bytes / factor:.0f} {unit}"
+    return f"{n_bytes:.0f} B"
+
+
+def show_size(n_bytes: float) -> str:
+    """`98362432` -> `"98.4 MB"`."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if abs(n_bytes) >= factor:
+            return f"{n_bytes / factor:.2f} {unit}" if factor == 10**9 else f"{n_bytes / factor:.1f} {unit}"
+    return f"{n_bytes:.0f} B"
+
+
+def show_params(n_params: float) -> str:
+    """`134515008` -> `"135M"`, `8030261248` -> `"8.0B"`."""
+    return f"{n_params / 1e9:.1f}B" if n_params >= 1e9 else f"{n_params / 1e6:.0f}M"

@@ -1,0 +1,1 @@
+"""EdgeLLM backend for GGUF files."""
