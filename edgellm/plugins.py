@@ -89,9 +89,8 @@ class Plugins:
         found: dict[str, Backend] = {}
 
         def register(backend: Backend) -> None:
-            missing = [
-                m for m in ("name", "formats", "check", "supports", "footprint", "open") if not hasattr(backend, m)
-            ]
+            needed = ("name", "formats", "quants", "check", "supports", "footprint", "open", "describe")
+            missing = [member for member in needed if not hasattr(backend, member)]
             if missing:
                 raise TypeError(f"{backend!r} is no backend: it lacks {', '.join(missing)}")
             if backend.name in found:

@@ -1,1 +1,4 @@
 """The one object an app needs."""
+
+
+class EdgeLLM: ...
