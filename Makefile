@@ -1,0 +1,52 @@
+# The words to know. Everything happens in .venv; nothing is installed outside it.
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+SHELL := /bin/sh
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test check bench bench-serve fuzz clean python test-tools
+
+help: ## show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || { \
+	  echo "EdgeLLM needs Python 3.11 or newer, and '$(PYTHON)' is not that."; \
+	  for p in python3.14 python3.13 python3.12 python3.11; do \
+	    $$p -c '' >/dev/null 2>&1 && echo "  There is one here: make PYTHON=$$p $(MAKECMDGOALS)"; \
+	  done; \
+	  echo "  Or install one (Debian, Ubuntu: apt-get install python3 python3-venv)."; \
+	  exit 1; } >&2
+
+setup: python ## make .venv and install the core and every plugin
+	@$(PYTHON) plugins/install.py
+
+serve: setup ## choose, fetch and serve a model on 127.0.0.1 (ARGS="--port 9000" goes to `edgellm serve`)
+	@exec $(BIN)/edgellm serve $(ARGS)
+
+test-tools: python
+	@$(PYTHON) plugins/install.py --extras test,check
+
+check: test-tools ## lint, types, layers and the tests that keep docs and code together
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/test_docs.py tests/test_errors.py
+
+test: check ## check, then the whole test run (ARGS="-k name" goes to pytest)
+	$(BIN)/pytest $(ARGS)
+
+bench: setup ## what the runtime costs per token, against a bare loop over the C API
+	$(BIN)/python benchmarks/runtime.py $(ARGS)
+
+bench-serve: setup ## EdgeLLM over HTTP against llama.cpp's own llama-server
+	$(BIN)/python benchmarks/serve.py $(ARGS)
+
+fuzz: test-tools ## mutate model files at the GGUF reader until interrupted
+	$(BIN)/python tests/attacks/fuzz_gguf.py $(ARGS)
+
+clean: ## remove .venv and caches; models and built libraries in the user's folders stay
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,284 @@
+"""Makes .venv, installs the core, then each plugin on its own: one that fails never stops the others.
+
+Runs on a bare Python 3.11 before anything is installed, so it uses the standard library only. It knows no plugin by
+name: a plugin whose library comes as source says so in its pyproject.toml, under [tool.edgellm.native].
+
+    .venv/edgellm-setup.json    what was installed from which inputs, what failed and why; `edgellm doctor` reads it
+    .venv/setup-<name>.log      everything pip said about one part
+    <cache>/edgellm/wheels/     libraries built here before, by version, settings, compiler and processor
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from native import Failed, Native, digest
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE = "edgellm"
+RECORD = "edgellm-setup.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One distribution of this repository."""
+
+    name: str
+    folder: Path
+    native: Native | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one part, as the record keeps it."""
+
+    key: str  # fingerprint of the inputs
+    status: str  # "installed" or "failed"
+    note: str
+    hint: str = ""
+    seconds: float = 0.0
+    extras: tuple[str, ...] = ()
+
+
+def parts() -> list[Part]:
+    """The core first, then plugins by name."""
+    found = [Part(CORE, ROOT)]
+    for pyproject in sorted(ROOT.glob("plugins/*/pyproject.toml")):
+        data = tomllib.loads(pyproject.read_text("utf-8"))
+        table = data.get("tool", {}).get("edgellm", {}).get("native")
+        native = Native.read(pyproject.parent, table) if table else None
+        found.append(Part(data["project"]["name"], pyproject.parent, native))
+    return found
+
+
+def fingerprint(part: Part) -> str:
+    """Changes when installing the part again would give something else."""
+    inputs: list[object] = [sys.version, (part.folder / "pyproject.toml").read_text("utf-8"), part.folder]
+    if part.native:
+        inputs += [part.native.build_inputs(), os.environ.get(part.native.prebuilt_env, "")]
+    return digest(*inputs)
+
+
+class Progress:
+    """One moving line on a terminal; elsewhere a line for each tenth."""
+
+    STEP = re.compile(r"\s*\[\s*(?:(\d+)/(\d+)|(\d+)%)\]")  # ninja's [12/133], make's [  9%]
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.started = time.monotonic()
+        self.moving = sys.stdout.isatty()
+        self.last_tenth = 0
+
+    def __call__(self, line: str) -> None:
+        """Take one line of pip's output."""
+        match = self.STEP.match(line)
+        if match:
+            percent = int(match[3]) if match[3] else 100 * int(match[1]) // int(match[2])
+            self._show(f"compiling {percent} %", percent)
+        elif self.moving and line.startswith(("Collecting", "Downloading", "  Downloading", "Building", "Installing")):
+            self._show(" ".join(line.split()[:2]), 0)
+
+    def _show(self, what: str, percent: int) -> None:
+        text = f"{self.label}: {what}, {time.monotonic() - self.started:.0f} s"
+        if self.moving:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r{text[:width]:<{width}}", end="", flush=True)
+        elif percent // 10 > self.last_tenth:
+            self.last_tenth = percent // 10
+            print(f"  {text}", flush=True)
+
+    def clear(self) -> None:
+        if self.moving:
+            print("\r\x1b[K", end="", flush=True)
+
+
+class Installer:
+    """Runs the environment's own pip, one part at a time."""
+
+    def __init__(self, venv: Path, extras: tuple[str, ...]) -> None:
+        self.venv = venv
+        self.python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+        self.before = self._read_record()
+        self.after: dict[str, Outcome] = {}
+        # Extras of an earlier `make test` stay: `make serve` would else take the test tools away again.
+        core = self.before.get(CORE)
+        self.extras = tuple(sorted({*extras, *(core.extras if core else ())}))
+
+    def _read_record(self) -> dict[str, Outcome]:
+        try:
+            rows = json.loads((self.venv / RECORD).read_text("utf-8")) if self.python.exists() else {}
+            return {name: Outcome(**row | {"extras": tuple(row["extras"])}) for name, row in rows.items()}
+        except (OSError, ValueError, TypeError, KeyError):
+            return {}  # none yet, or one of another version: everything is installed again
+
+    def make_venv(self) -> None:
+        """Make the environment where there is none.
+
+        Raises:
+            Failed: this Python has no venv or no ensurepip.
+        """
+        if self.python.exists():
+            return
+        print(f"Making {self.venv} with Python {platform.python_version()}", flush=True)
+        command = [sys.executable, "-m", "venv", str(self.venv)]
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+        if made.returncode:
+            shutil.rmtree(self.venv, ignore_errors=True)
+            raise Failed(
+                f"{sys.executable} cannot make a virtual environment: {(made.stdout + made.stderr).strip()}",
+                "on Debian and Ubuntu: apt-get install python3-venv",
+            )
+
+    def pip(self, part: Part, arguments: list[str], progress: Progress) -> None:
+        """Run pip, its words going to the part's log.
+
+        Raises:
+            Failed: pip did; the reason is the first error of a compiler, or else pip's last.
+        """
+        log = self.venv / f"setup-{part.name}.log"
+        errors: list[str] = []
+        # A session of its own, so that an interrupt ends pip and the compilers below it together.
+        process = subprocess.Popen(
+            [str(self.python), "-m", "pip", "--no-input", *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            text=True, errors="replace", start_new_session=os.name == "posix",
+        )  # fmt: skip
+        assert process.stdout is not None
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"$ pip {' '.join(arguments)}\n")
+            try:
+                for line in process.stdout:
+                    file.write(line)
+                    progress(line)
+                    if "error:" in line.lower():
+                        errors.append(line.strip())
+                status = process.wait()
+            except BaseException:
+                end_group(process)
+                raise
+            finally:
+                progress.clear()
+        if status:
+            of_compiler = [line for line in errors if not line.lower().startswith("error:")]
+            reason = (of_compiler[:1] or errors[-1:] or [f"pip exited with {status}"])[0]
+            raise Failed(reason[:300], f"the whole log: {log}")
+
+    def install(self, part: Part) -> str:
+        """Install one part; return a note for the summary.
+
+        Raises:
+            Failed: with the reason.
+        """
+        (self.venv / f"setup-{part.name}.log").unlink(missing_ok=True)
+        note = self._install_native(part, part.native) if part.native else ""
+        extras = f"[{','.join(self.extras)}]" if part.name == CORE and self.extras else ""
+        self.pip(part, ["install", "--editable", f"{part.folder}{extras}"], Progress(part.name))
+        return note
+
+    def _install_native(self, part: Part, native: Native) -> str:
+        settings, shelf = native.choose()
+        started = time.monotonic()
+        wheel = next(iter(shelf.glob("*.whl")), None)
+        note = f"{native.wheel} taken from {shelf}"
+        if wheel is None:
+            wheel = self._build(part, native, settings, shelf)
+            note = f"{native.wheel} built in {time.monotonic() - started:.0f} s, kept in {shelf}"
+        if folder := native.prebuilt_folder():
+            note = f"uses {folder}; keep {native.prebuilt_env} set when EdgeLLM runs"
+        self.pip(part, ["install", "--force-reinstall", "--no-deps", str(wheel)], Progress(part.name))
+        return note
+
+    def _build(self, part: Part, native: Native, settings: tuple[str, ...], shelf: Path) -> Path:
+        options = [f"--config-settings={setting}" for setting in settings]
+        shelf.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=shelf.parent, prefix="building-") as scratch:
+            # pip's own cache is left alone: it does not key on the processor that -march=native built for.
+            build = ["wheel", "-v", "--no-deps", "--no-cache-dir", "--no-binary", native.wheel.partition("==")[0]]
+            self.pip(part, [*build, "--wheel-dir", scratch, *options, native.wheel], Progress(native.wheel))
+            built = next(iter(Path(scratch).glob("*.whl")))
+            return built.replace(shelf / built.name)
+
+    def run(self, part: Part) -> Outcome:
+        """Install the part unless it is there and nothing changed; record the outcome."""
+        key = fingerprint(part)
+        extras = self.extras if part.name == CORE else ()
+        old = self.before.get(part.name)
+        if old and (old.key, old.status, old.extras) == (key, "installed", extras):
+            return old
+        print(f"Installing {part.name}", flush=True)
+        started = time.monotonic()
+        try:
+            outcome = Outcome(key, "installed", self.install(part), extras=extras)
+        except Failed as failed:
+            outcome = Outcome(key, "failed", failed.reason, failed.hint, extras=extras)
+        outcome = replace(outcome, seconds=round(time.monotonic() - started, 1))
+        self.after[part.name] = outcome
+        rows = {name: asdict(row) for name, row in (self.before | self.after).items()}
+        (self.venv / RECORD).write_text(json.dumps(rows, indent=1), "utf-8")
+        return outcome
+
+    def summary(self) -> str:
+        """A line for each part that was worked on, with its hint below; empty where there was none."""
+        if not self.after:
+            return ""
+        lines = [f"{'part':<16} {'status':<10} {'time':>8}  note"]
+        for name, row in self.after.items():
+            lines.append(f"{name:<16} {row.status:<10} {row.seconds:>6} s  {row.note}")
+            lines += [f"{'':<37}{row.hint}"] if row.hint else []
+        return "\n".join(lines) + "\n"
+
+
+def end_group(process: subprocess.Popen[str]) -> None:
+    """Interrupt pip and what it started; kill what is left after ten seconds."""
+    if os.name != "posix":
+        process.kill()
+        return
+    for number in (signal.SIGINT, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(10)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="environment to make or update")
+    parser.add_argument("--extras", default="", help="extras of the core, comma-separated: test,check")
+    options = parser.parse_args()
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
+    installer = Installer(options.venv.resolve(), tuple(filter(None, options.extras.split(","))))
+    try:
+        installer.make_venv()
+        for part in parts():
+            outcome = installer.run(part)
+            if part.name == CORE and outcome.status == "failed":
+                raise Failed(outcome.note, outcome.hint)
+    except Failed as failed:
+        print(f"Set-up failed: {failed.reason}\n  {failed.hint}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. What was finished is kept; the same command goes on from here.", file=sys.stderr)
+        return 130
+    print(installer.summary(), end="", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

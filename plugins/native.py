@@ -1,0 +1,135 @@
+"""What a plugin's native library is built from, and where a build is kept. Knows no pip: `install.py` runs it.
+
+A library is built for the processor it is built on (-march=native), so builds are kept by version, settings,
+compiler and processor: a second checkout on the same machine compiles nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Whatever of these is set changes what a compiler makes.
+BUILD_VARIABLES = ("CC", "CXX", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CMAKE_ARGS", "CMAKE_GENERATOR")
+
+
+class Failed(Exception):
+    """One part could not be installed: `reason`, and what to do about it in `hint`."""
+
+    def __init__(self, reason: str, hint: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """[tool.edgellm.native]: a package that comes as source and is built here once, then cached."""
+
+    folder: Path  # the plugin's
+    wheel: str  # exact: "llama-cpp-python==0.3.36"
+    settings: tuple[str, ...] = ()  # pip config settings of this one build; {here} is the plugin's folder
+    inputs: tuple[str, ...] = ()  # files in the plugin's folder that the settings name
+    prebuilt_env: str = ""  # variable that names a folder with a ready library
+    prebuilt_library: str = ""  # its base name: "llama" is libllama.so, libllama.dylib or llama.dll
+    prebuilt_settings: tuple[str, ...] = ()  # settings that build the Python part only, without a compiler
+
+    @classmethod
+    def read(cls, folder: Path, table: dict[str, Any]) -> Native:
+        """From the TOML table, its arrays made tuples."""
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+        return cls(folder, **fields)
+
+    def build_inputs(self) -> list[object]:
+        """All that decides what a compiler makes, except the compiler."""
+        files = [(self.folder / file).read_text("utf-8") for file in self.inputs]
+        variables = {name: os.environ.get(name) for name in BUILD_VARIABLES}
+        return [self.wheel, files, variables, processor(), sysconfig.get_platform()]
+
+    def prebuilt_folder(self) -> Path | None:
+        """The folder with a ready library that the environment names, None where it names none.
+
+        Raises:
+            Failed: it names one without the library. Building another would not help: the variable rules at run time.
+        """
+        value = os.environ.get(self.prebuilt_env, "") if self.prebuilt_env else ""
+        if not value:
+            return None
+        name = self.prebuilt_library
+        for file in (f"lib{name}.so", f"lib{name}.dylib", f"{name}.dll", f"lib{name}.dll"):
+            if (Path(value) / file).exists():
+                return Path(value)
+        raise Failed(
+            f"{self.prebuilt_env}={value} holds no lib{name}.so",
+            f"name the folder with lib{name}.so in {self.prebuilt_env}, or unset it to build one here",
+        )
+
+    def choose(self) -> tuple[tuple[str, ...], Path]:
+        """Config settings to build with, and the shelf in the cache that such a build is kept on.
+
+        Raises:
+            Failed: no compiler, or a prebuilt library was named and is not there.
+        """
+        folder = self.prebuilt_folder()
+        settings = self.prebuilt_settings if folder else self.settings
+        key = digest(settings, self.build_inputs(), None if folder else compilers())
+        shelf = cache_dir() / "wheels" / f"{self.wheel.replace('==', '-')}-{key}"
+        return tuple(text.replace("{here}", self.folder.as_posix()) for text in settings), shelf
+
+
+def cache_dir() -> Path:
+    """As `edgellm.settings.cache_dir`, without platformdirs, which is not installed yet."""
+    if home := os.environ.get("EDGELLM_HOME"):
+        return Path(home) / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "edgellm"
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA", str(Path.home()))) / "edgellm" / "edgellm" / "Cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgellm"
+
+
+def compilers() -> dict[str, str]:
+    """C and C++ compiler as CMake will find them -> first line of --version.
+
+    Raises:
+        Failed: one of them is missing. Windows is not asked: CMake finds Visual Studio without PATH.
+    """
+    if os.name == "nt":
+        return {}
+    found = {}
+    for variable, candidates in (("CC", ("cc", "gcc", "clang")), ("CXX", ("c++", "g++", "clang++"))):
+        named = os.environ.get(variable, "").split(" ")[0]
+        path = next((p for name in ((named,) if named else candidates) if (p := shutil.which(name))), None)
+        if path is None:
+            language = "C" if variable == "CC" else "C++"
+            raise Failed(
+                f"no {language} compiler ({named or ', '.join(candidates)} not found)",
+                "install one: apt-get install gcc g++ (Debian), dnf install gcc gcc-c++ (Fedora), "
+                "xcode-select --install (macOS)",
+            )
+        answer = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+        found[variable] = answer.stdout.partition("\n")[0]
+    return found
+
+
+def processor() -> str:
+    """What -march=native sees: model and feature flags of the first processor."""
+    try:
+        first = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").split("\n\n")[0]
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    wanted = ("model name", "flags", "Features", "CPU part", "CPU implementer")
+    return "\n".join(line for line in first.splitlines() if line.startswith(wanted))
+
+
+def digest(*inputs: object) -> str:
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:16]
