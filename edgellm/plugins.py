@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ class PluginRow:
     distribution: str  # "name version" of the package, or "built in"
     module: str
     error: str = ""
+    allowed: bool = True  # False = EDGELLM_PLUGINS leaves it out; it was not imported
 
 
 class Plugins:
@@ -47,7 +48,7 @@ class Plugins:
         for entry in sorted(importlib.metadata.entry_points(group=hookspecs.GROUP), key=lambda e: e.name):
             dist = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
             if allow is not None and entry.name not in allow:
-                self._rows[entry.name] = PluginRow(entry.name, dist, entry.value, "not in EDGELLM_PLUGINS")
+                self._rows[entry.name] = PluginRow(entry.name, dist, entry.value, "not in EDGELLM_PLUGINS", False)
             elif entry.name in self._rows:
                 # Two distributions that claim one name: the first stays, the second is shown, neither is lost silently.
                 key = f"{entry.name} ({dist})"
@@ -74,15 +75,36 @@ class Plugins:
 
     def call(self, hook: str, **arguments: Any) -> None:
         """Call every implementation of `hook`, in order of plugin name; one that raises becomes an error row."""
-        implementations = getattr(self._manager.hook, hook).get_hookimpls()
-        for impl in sorted(implementations, key=lambda i: i.plugin_name):
-            try:
-                impl.function(*[arguments[name] for name in impl.argnames])
-            except Exception as error:
-                row = self._rows[impl.plugin_name]
-                self._rows[impl.plugin_name] = PluginRow(
-                    row.name, row.distribution, row.module, f"{hook}: {type(error).__name__}: {error}"
-                )
+        for impl in self._implementations(hook):
+            self._call_one(hook, impl, arguments)
+
+    def registrations(self) -> dict[str, tuple[str, ...]]:
+        """Plugin name -> what it adds, in words: `("backend gguf", "command convert")`. Calls its register hooks."""
+        found: dict[str, list[str]] = {name: [] for name in self._rows}
+        for hook in sorted(vars(self._manager.hook)):
+            for impl in self._implementations(hook):
+                if not hook.startswith("register_"):
+                    found[impl.plugin_name].append(hook)  # asks for a machine, so it is only named
+                    continue
+                kind = hook.removeprefix("register_").removesuffix("s")
+
+                def register(*things: object, kind: str = kind, to: str = impl.plugin_name) -> None:
+                    found[to].append(f"{kind} {_label(things)}")
+
+                self._call_one(hook, impl, {"register": register})
+        return {name: tuple(added) for name, added in found.items()}
+
+    def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
+        return sorted(getattr(self._manager.hook, hook).get_hookimpls(), key=lambda impl: impl.plugin_name)
+
+    def _call_one(self, hook: str, impl: pluggy.HookImpl, arguments: dict[str, Any]) -> None:
+        try:
+            impl.function(*[arguments[name] for name in impl.argnames])
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin that calls sys.exit() must not end every command
+            row = self._rows[impl.plugin_name]
+            self._rows[impl.plugin_name] = replace(row, error=f"{hook}: {type(error).__name__}: {error}")
 
     def backends(self) -> dict[str, Backend]:
         """Name -> backend, sorted by name."""
@@ -113,6 +135,15 @@ class Plugins:
             if row.name == name and row.error:
                 raise BackendUnavailable(f"plugin {name!r} failed: {row.error}", hint="see `edgellm plugins`")
         raise UsageError(f"no backend named {name!r}", hint=f"installed: {', '.join(found) or 'none'}")
+
+
+def _label(things: tuple[object, ...]) -> str:
+    """Names among what was registered: `("s3", source)` -> "s3", a backend -> its name, a rule -> its function's."""
+    words = [thing for thing in things if isinstance(thing, str)]
+    if not words and things:
+        found = (getattr(things[0], key, None) for key in ("name", "id", "__name__"))
+        words = [next((str(name) for name in found if name), repr(things[0]))]
+    return " to ".join(words)
 
 
 @cache

@@ -106,6 +106,13 @@ class Progress:
             print("\r\x1b[K", end="", flush=True)
 
 
+def likely_cause(errors: list[str]) -> str:
+    """Of all lines with "error" in them: a compiler's first, a traceback's last, or pip's last."""
+    compiler = [line for line in errors if re.search(r":\d+: (fatal )?error:|CMake Error", line)]
+    python = [line for line in errors if re.match(r"(\w+\.)*\w+Error: ", line)]
+    return (compiler[:1] or python[-1:] or errors[-1:] or [""])[0][:300]
+
+
 class Installer:
     """Runs the environment's own pip, one part at a time."""
 
@@ -147,7 +154,7 @@ class Installer:
         """Run pip, its words going to the part's log.
 
         Raises:
-            Failed: pip did; the reason is the first error of a compiler, or else pip's last.
+            Failed: pip did.
         """
         log = self.venv / f"setup-{part.name}.log"
         errors: list[str] = []
@@ -173,9 +180,7 @@ class Installer:
             finally:
                 progress.clear()
         if status:
-            of_compiler = [line for line in errors if not line.lower().startswith("error:")]
-            reason = (of_compiler[:1] or errors[-1:] or [f"pip exited with {status}"])[0]
-            raise Failed(reason[:300], f"the whole log: {log}")
+            raise Failed(likely_cause(errors) or f"pip exited with {status}", f"the whole log: {log}")
 
     def install(self, part: Part) -> str:
         """Install one part; return a note for the summary.

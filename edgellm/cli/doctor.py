@@ -1,0 +1,235 @@
+"""`edgellm doctor`: what is used here, what is not, why, and one line that mends each.
+
+Examines first, prints after. Nothing it meets is fatal: a probe or a backend that raises is a finding like any other.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from edgellm import __version__, settings
+from edgellm.units import GIB, show_memory, show_size
+
+if TYPE_CHECKING:
+    from edgellm.machine import Machine
+
+T = TypeVar("T")
+
+SCHEMA = 1
+SETUP_RECORD = "edgellm-setup.json"  # written by plugins/install.py into the environment it makes
+LIBRARIES = ("click", "fastapi", "jinja2", "msgspec", "numpy", "pluggy", "uvicorn")
+# Accelerator kind -> the words by which a backend's description names a build for it.
+BUILDS = {
+    "cuda": ("cuda",),
+    "rocm": ("rocm", "hip"),
+    "xe": ("sycl", "vulkan"),
+    "vulkan": ("vulkan",),
+    "metal": ("metal",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`problem`: something is broken or missing. `note`: worth knowing, nothing to mend unless `fix` says so."""
+
+    level: str
+    text: str
+    fix: str = ""
+
+
+@dataclass(slots=True)
+class Report:
+    """Everything that doctor says; `asdict` of it is the JSON."""
+
+    schema: int = SCHEMA
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, Any] | None = None
+    backends: list[dict[str, Any]] = field(default_factory=list)
+    plugins: list[dict[str, Any]] = field(default_factory=list)
+    store: dict[str, Any] = field(default_factory=dict)
+    used: str = ""
+    findings: list[Finding] = field(default_factory=list)
+
+    def problem(self, text: str, fix: str) -> None:
+        self.findings.append(Finding("problem", text, fix))
+
+    def note(self, text: str, fix: str = "") -> None:
+        self.findings.append(Finding("note", text, fix))
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/cli.md).")
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """Say what is used, what is not, why, and how to mend it."""
+    report = examine(ctx)
+    click.echo(json.dumps(asdict(report), indent=2) if as_json else render(report))
+
+
+def examine(ctx: click.Context) -> Report:
+    report = Report(versions=versions())
+    machine = attempt(report, "the hardware probe", _probe)
+    if machine is not None:
+        report.machine = asdict(machine) | {"memory_budget_bytes": machine.memory_budget_bytes}
+        examine_machine(report, machine)
+        examine_backends(report, machine)
+    examine_plugins(report, ctx)
+    examine_setup(report, Path(sys.prefix) / SETUP_RECORD)
+    examine_store(report)
+    if settings.offline():
+        report.note("EDGELLM_OFFLINE is set: only models that need no network are chosen", "unset EDGELLM_OFFLINE")
+    return report
+
+
+def attempt(report: Report, what: str, action: Callable[[], T]) -> T | None:
+    """The action's result, or None and a problem in the report."""
+    try:
+        return action()
+    except Exception as error:
+        report.problem(
+            f"{what} failed: {type(error).__name__}: {error}", "report this, with the output of this command"
+        )
+        return None
+
+
+def versions() -> dict[str, str]:
+    found = {"edgellm": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _probe() -> Machine:
+    from edgellm.hardware.probe import probe
+
+    return probe(measure=False)
+
+
+def examine_machine(report: Report, machine: Machine) -> None:
+    limit, total = machine.limits.memory_bytes, machine.memory.total_bytes
+    if limit is not None and limit < total:
+        report.note(
+            f"memory: {show_memory(limit)} of {show_memory(total)} ({machine.limits.source})",
+            "a larger limit of the container allows a larger model",
+        )
+    if machine.limits.cpus is not None and machine.limits.cpus < machine.cpu.cores:
+        report.note(
+            f"processor: a quota of {machine.limits.cpus:g} of {machine.cpu.cores} cores gives "
+            f"{machine.compute_threads} threads",
+            "a larger quota makes answers faster",
+        )
+    for text in machine.notes:
+        report.note(text)
+
+
+def examine_backends(report: Report, machine: Machine) -> None:
+    from edgellm.plugins import plugins
+
+    able = []
+    for name, backend in plugins().backends().items():
+        about = attempt(report, f"backend {name}: describe()", backend.describe) or {}
+        reasons = attempt(report, f"backend {name}: check()", lambda backend=backend: backend.check(machine))  # type: ignore[misc]
+        report.backends.append({"name": name, "can_run": reasons == [], "reasons": reasons or [], "about": about})
+        if reasons == [] and name != "echo":
+            able.append(name)
+        for reason in reasons or []:
+            report.problem(f"backend {name} cannot run here: {reason}", "`make setup` builds it again for this machine")
+    if able:
+        report.used = f"{', '.join(able)} on {machine.compute_threads} threads, "
+        report.used += f"with {show_memory(machine.memory_budget_bytes)} for models"
+    else:
+        report.used = "no backend that runs a model (echo only repeats what it is told)"
+        report.problem("no backend can run a model here", "`make setup`, or pip install edgellm-gguf")
+    examine_accelerators(report, machine)
+
+
+def examine_accelerators(report: Report, machine: Machine) -> None:
+    """A GPU is used only by a backend built for it, and backends say in words what they were built for."""
+    told = json.dumps([row["about"] for row in report.backends]).lower()
+    for accelerator in machine.accelerators:
+        words = BUILDS.get(accelerator.kind, (accelerator.kind,))
+        if not any(word in told for word in words):
+            report.note(
+                f"{accelerator.name} is not used: no installed backend was built for {words[0].upper()}",
+                f'CMAKE_ARGS="-DGGML_{words[0].upper()}=ON" make setup (needs its toolkit)',
+            )
+
+
+def examine_plugins(report: Report, ctx: click.Context) -> None:
+    from edgellm.cli.plugins import collect
+
+    report.plugins = attempt(report, "the list of plugins", lambda: collect(ctx)) or []
+    for row in report.plugins:
+        if row["status"] == "error":
+            fix = f"pip install --upgrade or uninstall {row['distribution'].split(' ')[0]}"
+            report.problem(f"plugin {row['name']}: {row['error']}", fix)
+        elif row["status"] == "off":
+            report.note(f"plugin {row['name']} is off: {row['error']}", "add its name to EDGELLM_PLUGINS, or unset it")
+
+
+def examine_setup(report: Report, record: Path) -> None:
+    """What `make setup` could not install; there is no record where pip alone was used."""
+    try:
+        rows = json.loads(record.read_text("utf-8"))
+        failed = [(name, row["note"], row["hint"]) for name, row in rows.items() if row["status"] == "failed"]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        report.note(f"{record} cannot be read: {error}", "`make setup` writes it again")
+        return
+    for name, note, hint in failed:
+        report.problem(f"set-up could not install {name}: {note}", hint)
+
+
+def examine_store(report: Report) -> None:
+    folder = settings.data_dir() / "models"
+    files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
+    free = shutil.disk_usage(existing).free
+    size = sum(path.stat().st_size for path in files)
+    report.store = {"path": str(folder), "files": len(files), "bytes": size, "free_bytes": free}
+    if free < GIB:
+        report.problem(
+            f"{show_size(free)} left on the disk of {folder}", "free some, or set EDGELLM_HOME to a larger disk"
+        )
+
+
+def render(report: Report) -> str:
+    found = report.versions
+    lines = [f"EdgeLLM {found['edgellm']}, Python {found['python']}, {found['platform']}"]
+    lines += ["  " + ", ".join(f"{name} {found[name]}" for name in LIBRARIES)]
+    if report.machine:
+        lines += ["", "Machine", f"  {report.machine['name']}", f"  {' '.join(report.machine['cpu']['isa'])}"]
+    lines += ["", "Backends"]
+    for row in report.backends:
+        lines.append(f"  {row['name']:<8} {'can run' if row['can_run'] else 'cannot run'}")
+        lines += [f"    {name}: {text}" for name, text in row["about"].items()]
+    lines += ["", "Plugins"]
+    lines += [f"  {row['name']:<8} {row['status']:<6} {row['distribution']}" for row in report.plugins]
+    store = report.store
+    lines += ["", "Store", f"  {store['path']}: {store['files']} files, {show_size(store['bytes'])}; "]
+    lines[-1] += f"{show_size(store['free_bytes'])} free"
+    lines += ["", f"Used: {report.used}" if report.used else "Used: unknown"]
+    lines += render_findings(report, "problem", "Problems") + render_findings(report, "note", "Notes")
+    return "\n".join(lines)
+
+
+def render_findings(report: Report, level: str, title: str) -> list[str]:
+    lines = []
+    for finding in (finding for finding in report.findings if finding.level == level):
+        lines.append(f"  {finding.text}")
+        lines += [f"    fix: {finding.fix}"] if finding.fix else []
+    return ["", title, *lines] if lines else ["", f"{title}: none"]

@@ -1,0 +1,50 @@
+"""`edgellm plugins`: who is installed, what each adds, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import Any
+
+import click
+
+SCHEMA = 1
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/plugins.md).")
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """List plugins and what is wrong with them."""
+    rows = collect(ctx)
+    if as_json:
+        click.echo(json.dumps({"schema": SCHEMA, "plugins": rows}, indent=2))
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        click.echo(f"{row['name']:<{width}}  {row['status']:<5}  {row['distribution']}")
+        told = row["error"] or ", ".join(row["registers"]) or "registers nothing"
+        click.echo(textwrap.indent(told, " " * (width + 2)))
+
+
+def collect(ctx: click.Context) -> list[dict[str, Any]]:
+    """One row per plugin, after everything that can go wrong with it had the chance to."""
+    from edgellm.cli.main import cli
+    from edgellm.plugins import plugins
+
+    found = plugins()
+    # Only the host sees that a backend lacks a method or that a command's name is taken: let it look.
+    found.backends()
+    cli.list_commands(ctx)
+    added = found.registrations()
+    return [
+        {
+            "name": row.name,
+            "status": "off" if not row.allowed else "error" if row.error else "ok",
+            "distribution": row.distribution,
+            "module": row.module,
+            "registers": [] if row.error else list(added.get(row.name, ())),
+            "error": row.error,
+        }
+        for row in found.rows()
+    ]
