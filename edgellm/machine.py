@@ -26,7 +26,7 @@ class Cpu:
     cores: int = 1  # physical, online, whole machine
     threads: int = 1  # logical, online, whole machine
     isa: tuple[str, ...] = ()  # usable by the operating system, sorted; names as in docs/hardware.md
-    performance_cores: int | None = None  # physical cores of the fastest kind; None = all alike
+    performance_cores: int | None = None  # physical cores that are not efficiency cores; None = all alike
     clusters: tuple[Cluster, ...] = ()  # empty = all cores alike
     l1d_bytes: int | None = None  # per core
     l2_bytes: int | None = None  # per core
@@ -60,6 +60,7 @@ class Limits:
     memory_used_bytes: int | None = None  # of memory_bytes, without page cache that can be reclaimed
     cpus: float | None = None  # quota, in cores
     cpuset: int | None = None  # logical processors this process may run on
+    cpuset_cores: int | None = None  # physical cores among them worth using: fast ones where there are any
     source: str = ""  # "cgroup v2 /sys/fs/cgroup/app", "cgroup v1 ...", "affinity"
 
 
@@ -100,21 +101,22 @@ class Machine:
         """
         room = self.memory.available_bytes if self.memory.available_bytes is not None else self.memory.total_bytes
         scope = self.memory.total_bytes
-        if self.limits.memory_bytes is not None and self.limits.memory_bytes < scope:
-            scope = self.limits.memory_bytes
-            room = min(room, scope - (self.limits.memory_used_bytes or 0))
+        if self.limits.memory_bytes is not None:
+            room = min(room, self.limits.memory_bytes - (self.limits.memory_used_bytes or 0))
+            scope = min(scope, self.limits.memory_bytes)
         reserve = min(max(scope // 10, 512 * 1024**2), scope // 4)
         return max(0, room - reserve)
 
     @property
     def compute_threads(self) -> int:
         """Threads a compute-bound loop should use: fast physical cores, within quota and cpuset, at least 1."""
-        cores = self.cpu.performance_cores or self.cpu.cores
-        allowed = [float(cores)]
+        allowed = [float(self.cpu.performance_cores or self.cpu.cores)]
         if self.limits.cpus is not None:
             allowed.append(self.limits.cpus)
-        if self.limits.cpuset is not None:
-            allowed.append(float(self.limits.cpuset))
+        # Two siblings of one core share its arithmetic units, so cores count where they are known.
+        cpuset = self.limits.cpuset if self.limits.cpuset_cores is None else self.limits.cpuset_cores
+        if cpuset is not None:
+            allowed.append(float(cpuset))
         whole = min(allowed)
         # A quota of 1.5 cores is used best by 2 threads: the second one fills the half.
         return max(1, int(whole) + (1 if whole % 1 >= 0.5 else 0))

@@ -1,0 +1,215 @@
+"""How fast this machine reads its memory, measured once and remembered.
+
+The loop is numpy's bitwise or over int64, chosen by measuring on a 2-processor Sapphire Rapids virtual machine (numpy 2.4,
+best of 0.25 s, one / two threads, GB/s). On 8 MiB, which is cache: or 31 / 36, max 32 / 40, dot (BLAS) 32 / 40. On 256 MiB
+with 2 MiB pages: or 20 / 38, sum 20 / 38, dot 19 / 38, max 16 / 34, so arithmetic bounds the maximum and memory the others;
+sums of narrower types stay below them even in cache. With 4 KiB pages: or 12 / 25, a third less, which is why the basis
+names the page size. 64 MiB still lies partly in cache there. A copy would count writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgellm import settings
+from edgellm.machine import Machine
+from edgellm.units import GIB, MIB
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Numbers = npt.NDArray[np.int64]
+
+BUFFER_BYTES = 256 * MIB
+SECONDS = 0.4  # of reading; filling the buffer comes on top
+MIN_BUFFER_BYTES = 16 * MIB
+_HUGE = 2 * MIB
+_CACHE_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Bandwidth:
+    gb_s: float  # 1e9 bytes per second
+    basis: str
+
+
+def remembered(machine: Machine, notes: list[str]) -> Bandwidth | None:
+    """What was measured on this machine before, for the same threads and pages; None = nothing usable."""
+    path = _cache_file(machine)
+    try:
+        stored = json.loads(path.read_bytes()[: 64 * 1024])
+        found = Bandwidth(float(stored["gb_s"]), str(stored["basis"])[:200])
+        if stored["schema"] == _CACHE_SCHEMA and stored["key"] == _key(machine) and 0 < found.gb_s < 1e5:
+            return found
+        raise ValueError("it describes another machine")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        notes.append(
+            f"stored memory bandwidth is not usable ({path.name}: {type(error).__name__} {error}): ignored"[:300]
+        )
+        return None
+
+
+def of(machine: Machine, notes: list[str]) -> Bandwidth | None:
+    """Remembered, else measured now (under a second) and stored. None with a note where it cannot be measured."""
+    known = remembered(machine, notes)
+    if known is not None:
+        return known
+    size = buffer_bytes(machine)
+    if size < MIN_BUFFER_BYTES:
+        notes.append(
+            f"memory bandwidth not measured: {size // MIB} MiB may be used for it, {MIN_BUFFER_BYTES // MIB} are needed"
+        )
+        return None
+    try:
+        found = measure(machine.compute_threads, size)
+    except (MemoryError, OSError) as error:
+        notes.append(f"memory bandwidth not measured: {error}")
+        return None
+    _remember(machine, found, notes)
+    return found
+
+
+def buffer_bytes(machine: Machine) -> int:
+    """256 MiB, but no more than an eighth of what is available; whole huge pages."""
+    room = machine.memory_budget_bytes
+    return min(BUFFER_BYTES, room // 8) // _HUGE * _HUGE
+
+
+def measure(threads: int, size: int, seconds: float = SECONDS) -> Bandwidth:
+    """Best of the passes that fit into `seconds` (at least 3), each thread reading its own part of `size` bytes.
+
+    The best, because other programs can only take bandwidth away.
+
+    Raises:
+        OSError, MemoryError: the buffer could not be had.
+    """
+    import numpy as np
+
+    with _buffer(size) as buffer:
+        numbers: Numbers = np.frombuffer(buffer, dtype=np.int64)
+        parts = np.array_split(numbers, threads)
+        _together(parts, lambda part: part.fill(1))
+        pages = _page_size_of(numbers.ctypes.data, size)
+        best = float("inf")
+        passes, end = 0, time.perf_counter() + seconds
+        while passes < 3 or time.perf_counter() < end:
+            best = min(best, _together(parts, lambda part: part.max()))
+            passes += 1
+        del numbers, parts
+    word = "thread" if threads == 1 else "threads"
+    return Bandwidth(
+        round(size / best / 1e9, 2), f"measured: {threads} {word}, {pages} pages, numpy max over {size // MIB} MiB"
+    )
+
+
+@contextmanager
+def _buffer(size: int) -> Iterator[mmap.mmap]:
+    # Private: a shared anonymous mapping is a file to the kernel, and gets no transparent huge pages.
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    buffer = mmap.mmap(-1, size, **private)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        try:
+            buffer.madvise(mmap.MADV_HUGEPAGE)
+        except OSError:
+            pass  # a kernel without transparent huge pages; what was obtained is read back from smaps
+    try:
+        yield buffer
+    finally:
+        try:
+            buffer.close()
+        except BufferError:
+            pass  # an exception still holds a view of it; it is unmapped when that goes
+
+
+def _together(parts: Sequence[Numbers], work: Callable[[Numbers], object]) -> float:
+    """Run `work` on every part at once; seconds from the common start to the end of the last. numpy lets go of the GIL."""
+    barrier = threading.Barrier(len(parts) + 1)
+
+    def run(part: Numbers) -> None:
+        barrier.wait()
+        work(part)
+        barrier.wait()
+
+    workers = [threading.Thread(target=run, args=(part,), daemon=True) for part in parts]
+    for worker in workers:
+        worker.start()
+    barrier.wait()
+    start = time.perf_counter()
+    barrier.wait()
+    elapsed = time.perf_counter() - start
+    for worker in workers:
+        worker.join()
+    return elapsed
+
+
+def _page_size_of(address: int, size: int) -> str:
+    """`"2 MiB"` where at least nine tenths of the buffer lie on huge pages, by /proc/self/smaps, else the small size."""
+    small = f"{mmap.PAGESIZE // 1024} KiB"
+    try:
+        text = Path("/proc/self/smaps").read_text()
+    except OSError:
+        return small
+    inside = False
+    for line in text.splitlines():
+        if span := re.match(r"([\da-f]+)-([\da-f]+) ", line):
+            inside = int(span[1], 16) <= address < int(span[2], 16)
+        elif inside and (huge := re.match(r"AnonHugePages:\s+(\d+) kB", line)):
+            return "2 MiB" if int(huge[1]) * 1024 >= 0.9 * size else small
+    return small
+
+
+def _key(machine: Machine) -> dict[str, object]:
+    return {
+        "cpu": machine.cpu.model,
+        "cores": machine.cpu.cores,
+        "threads": machine.compute_threads,
+        # Firmware takes a little more or less of it at each boot.
+        "memory_gib": round(machine.memory.total_bytes / GIB, 1),
+        "buffer": buffer_bytes(machine) // (32 * MIB),
+        "pages": _page_policy(),
+    }
+
+
+def _page_policy() -> str:
+    """`"madvise"`, `"always"`, `"never"`, or "" where the kernel has no transparent huge pages."""
+    try:
+        match = re.search(r"\[(\w+)\]", Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text())
+    except OSError:
+        return ""
+    return match[1] if match else ""
+
+
+def _cache_file(machine: Machine) -> Path:
+    key = json.dumps(_key(machine), sort_keys=True).encode()
+    return settings.cache_dir() / f"bandwidth-{hashlib.sha256(key).hexdigest()[:16]}.json"
+
+
+def _remember(machine: Machine, found: Bandwidth, notes: list[str]) -> None:
+    """Replaced at once, so that a reader sees the old file or the new one."""
+    path = _cache_file(machine)
+    body = {"schema": _CACHE_SCHEMA, "key": _key(machine), "gb_s": found.gb_s, "basis": found.basis}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(body, file, indent=1)
+        os.replace(temporary, path)
+    except OSError as error:
+        notes.append(
+            f"memory bandwidth is measured again each time: {path.parent} cannot be written ({error.strerror})"
+        )

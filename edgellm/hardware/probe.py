@@ -1,0 +1,115 @@
+"""This machine, or one recorded as a tree of /proc and /sys, as a `Machine`.
+
+Knows who finds out what; what it cannot find out is None with a sentence in `notes`. Takes under 60 ms unless it measures.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+from edgellm import __version__, settings
+from edgellm.hardware import affinity, bandwidth, cgroup, cpu, gpu, memory
+from edgellm.hardware.tree import Tree
+from edgellm.machine import Accelerator, Cpu, Disk, Machine, Memory, Provenance
+from edgellm.units import GIB
+
+
+def probe(*, root: Path = Path("/"), measure: bool = True) -> Machine:
+    """What is known of the machine.
+
+    `root` holds proc/ and sys/. Where it is not "/", the tree is a record of another machine, and nothing of this one
+    enters: no affinity, plugins, disk or bandwidth. `measure=False` takes the memory bandwidth only from an earlier
+    measurement.
+    """
+    tree = Tree(root)
+    if not tree.live:
+        return _linux(tree)
+    if sys.platform == "darwin":
+        from edgellm.hardware import darwin
+
+        machine = darwin.read()
+    elif sys.platform == "win32":
+        from edgellm.hardware import windows
+
+        machine = windows.read()
+    else:
+        machine = _linux(tree)
+    return _with_bandwidth(_with_disk(_with_plugin_accelerators(machine)), measure)
+
+
+def _linux(tree: Tree) -> Machine:
+    processor, topology, cpu_notes = cpu.read(tree)
+    ram, memory_notes = memory.read(tree)
+    limits, limit_notes = cgroup.read(tree, topology, affinity.read(tree))
+    accelerators, gpu_notes = gpu.read(tree)
+    board = tree.line("/proc/device-tree/model")
+    name = describe(processor, ram, cpu.clean(board) if board else "")
+    return Machine(
+        id=identify(name),
+        name=name,
+        cpu=processor,
+        memory=ram,
+        accelerators=accelerators,
+        limits=limits,
+        provenance=measured() if tree.live else Provenance("measured", "recorded /proc and /sys", version=__version__),
+        notes=(*cpu_notes, *memory_notes, *limit_notes, *gpu_notes),
+    )
+
+
+def measured() -> Provenance:
+    return Provenance("measured", "edgellm profile", date.today().isoformat(), __version__)
+
+
+def describe(processor: Cpu, ram: Memory, board: str = "") -> str:
+    """`"Raspberry Pi 5 Model B Rev 1.0, 7.9 GiB"`: no host name, no serial number, the same at every call."""
+    what = board or re.sub(r"\((R|TM|tm|r)\)", "", processor.model).strip()
+    if what == "unknown":
+        what = f"unknown {processor.arch}"
+    return f"{re.sub(' +', ' ', what)}, {processor.cores} cores, {ram.total_bytes / GIB:.1f} GiB"
+
+
+def identify(name: str) -> str:
+    """A profile id: lower case, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64].rstrip("-") or "unknown"
+
+
+def _with_plugin_accelerators(machine: Machine) -> Machine:
+    from edgellm.plugins import plugins
+
+    added: list[Accelerator] = []
+
+    def register(accelerator: Accelerator) -> None:
+        if not isinstance(accelerator, Accelerator):
+            raise TypeError(f"{accelerator!r} is no edgellm.machine.Accelerator")
+        added.append(accelerator)
+
+    plugins().call("probe_accelerators", register=register, machine=machine)
+    return replace(machine, accelerators=(*machine.accelerators, *added))
+
+
+def _with_disk(machine: Machine) -> Machine:
+    """Free space where models are kept; the folder itself may not exist yet."""
+    folder = settings.data_dir()
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    try:
+        free = shutil.disk_usage(existing).free
+    except OSError as error:
+        note = f"free disk space unknown: {existing}: {error.strerror}"
+        return replace(machine, notes=(*machine.notes, note))
+    return replace(machine, disk=Disk(str(folder), free))
+
+
+def _with_bandwidth(machine: Machine, measure: bool) -> Machine:
+    notes = list(machine.notes)
+    found = bandwidth.of(machine, notes) if measure else bandwidth.remembered(machine, notes)
+    if found is None:
+        if not measure:
+            notes.append("memory bandwidth not measured yet: run `edgellm profile`")
+        return replace(machine, notes=tuple(notes))
+    ram = replace(machine.memory, bandwidth_gb_s=found.gb_s, bandwidth_basis=found.basis)
+    return replace(machine, memory=ram, notes=tuple(notes))
