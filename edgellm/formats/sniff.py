@@ -1,0 +1,39 @@
+"""What a file is by its first bytes, for the error message that says what was found instead. It opens nothing."""
+
+from __future__ import annotations
+
+_STARTS: tuple[tuple[bytes, str, str], ...] = (
+    (b"GGUF", "gguf", "a GGUF file"),
+    (b"version https://git-lfs", "lfs", "a git-lfs pointer, not the file it stands for; run `git lfs pull`"),
+    (b"PK\x03\x04", "zip", "a zip archive (a wheel, or a PyTorch checkpoint)"),
+    (b"\x1f\x8b", "gzip", "gzip-compressed; unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "zstd", "zstd-compressed; unpack it first"),
+    (b"lmgg", "ggml", "a GGML file of 2023, older than GGUF; fetch the model again as GGUF"),
+    (b"fmgg", "ggml", "a GGML file of 2023, older than GGUF; fetch the model again as GGUF"),
+    (b"tjgg", "ggml", "a GGML file of 2023, older than GGUF; fetch the model again as GGUF"),
+    (b"<?xml", "html", "an XML page (an error page of a storage service?); fetch the model again"),
+)
+
+
+def sniff(start: bytes) -> tuple[str, str]:
+    """(kind, words for people) of a file that begins with `start` (64 bytes are enough).
+
+    Kinds: gguf lfs zip gzip zstd ggml html safetensors json text empty unknown.
+    """
+    if not start:
+        return "empty", "empty"
+    for prefix, kind, words in _STARTS:
+        if start.startswith(prefix):
+            return kind, words
+    head = start.lstrip().lower()
+    if head.startswith((b"<!doctype", b"<html")):
+        return "html", "an HTML page (an error or login page was saved instead of the model); fetch the model again"
+    if start[8:9] == b"{" and len(start) >= 9:
+        return "safetensors", "a safetensors file"
+    if head[:1] in (b"{", b"["):
+        return "json", "JSON text"
+    if not start.strip(b"\0"):
+        return "unknown", "all zero bytes at its start (a download that was never finished?)"
+    if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start):
+        return "text", "plain text"
+    return "unknown", "of no kind known here"
