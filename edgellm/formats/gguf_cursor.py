@@ -170,10 +170,9 @@ class Cursor:
             self.fail(f"length of {key}", start + 4, f"is {n}, at least {n * least} bytes; the file has {left} left")
         if n <= SHORT_ARRAY:
             self._keep(64 * n, key)
-            read: Callable[[], Value] = (
-                (lambda: self._text(key)) if kind == _STRING else lambda: self._scalar(kind, key)
-            )
-            return tuple(read() for _ in range(n))
+            if kind == _STRING:
+                return tuple(self._text(key) for _ in range(n))
+            return tuple(self._scalar(kind, key) for _ in range(n))
         begin = self.pos
         self.pos = self._skip_strings(key, n) if kind == _STRING else begin + n * least
         return LongArray(_TYPE_NAMES[kind], n, begin, self.pos - begin)

@@ -12,6 +12,7 @@ Version 1 has 32-bit counts and is refused, as llama.cpp does. A big-endian file
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -143,7 +144,7 @@ def _place(
             )
         tensors.append(tensor)
     by_offset = sorted(tensors, key=lambda tensor: tensor.offset)
-    for before, after in zip(by_offset, by_offset[1:], strict=False):
+    for before, after in itertools.pairwise(by_offset):
         if before.offset + before.n_bytes > after.offset:
             why = f"overlaps {after.name!r}, which starts at {after.offset}"
             cursor.fail(

@@ -20,20 +20,22 @@ def sniff(start: bytes) -> tuple[str, str]:
 
     Kinds: gguf lfs zip gzip zstd ggml html safetensors json text empty unknown.
     """
-    if not start:
-        return "empty", "empty"
-    for prefix, kind, words in _STARTS:
-        if start.startswith(prefix):
-            return kind, words
     head = start.lstrip().lower()
-    if head.startswith((b"<!doctype", b"<html")):
-        return "html", "an HTML page (an error or login page was saved instead of the model); fetch the model again"
-    if start[8:9] == b"{" and len(start) >= 9:
-        return "safetensors", "a safetensors file"
-    if head[:1] in (b"{", b"["):
-        return "json", "JSON text"
-    if not start.strip(b"\0"):
-        return "unknown", "all zero bytes at its start (a download that was never finished?)"
-    if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start):
-        return "text", "plain text"
-    return "unknown", "of no kind known here"
+    prefixed = next(((kind, words) for prefix, kind, words in _STARTS if start.startswith(prefix)), None)
+    if not start:
+        found = "empty", "empty"
+    elif prefixed is not None:
+        found = prefixed
+    elif head.startswith((b"<!doctype", b"<html")):
+        found = "html", "an HTML page (an error or login page was saved instead of the model); fetch the model again"
+    elif start[8:9] == b"{":
+        found = "safetensors", "a safetensors file"
+    elif head[:1] in (b"{", b"["):
+        found = "json", "JSON text"
+    elif not start.strip(b"\0"):
+        found = "unknown", "all zero bytes at its start (a download that was never finished?)"
+    elif all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start):
+        found = "text", "plain text"
+    else:
+        found = "unknown", "of no kind known here"
+    return found
