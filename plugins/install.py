@@ -209,12 +209,13 @@ class Installer:
 
     def _build(self, part: Part, native: Native, settings: tuple[str, ...], shelf: Path) -> Path:
         options = [f"--config-settings={setting}" for setting in settings]
-        shelf.mkdir(parents=True, exist_ok=True)
+        shelf.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=shelf.parent, prefix="building-") as scratch:
             # pip's own cache is left alone: it does not key on the processor that -march=native built for.
             build = ["wheel", "-v", "--no-deps", "--no-cache-dir", "--no-binary", native.wheel.partition("==")[0]]
             self.pip(part, [*build, "--wheel-dir", scratch, *options, native.wheel], Progress(native.wheel))
             built = next(iter(Path(scratch).glob("*.whl")))
+            shelf.mkdir(exist_ok=True)
             return built.replace(shelf / built.name)
 
     def run(self, part: Part) -> Outcome:
@@ -242,7 +243,7 @@ class Installer:
             return ""
         lines = [f"{'part':<16} {'status':<10} {'time':>8}  note"]
         for name, row in self.after.items():
-            lines.append(f"{name:<16} {row.status:<10} {row.seconds:>6} s  {row.note}")
+            lines.append(f"{name:<16} {row.status:<10} {row.seconds:>6} s  {row.note}".rstrip())
             lines += [f"{'':<37}{row.hint}"] if row.hint else []
         return "\n".join(lines) + "\n"
 

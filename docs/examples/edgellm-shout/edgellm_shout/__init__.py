@@ -1,0 +1,1 @@
+"""An EdgeLLM plugin to learn from."""
