@@ -40,6 +40,7 @@ class EngineInfo:
     n_slots: int
     n_ctx: int  # tokens per slot
     max_batch_tokens: int  # most tokens in one step, over all slots
+    max_logits: int  # most rows of logits in one step, over all slots; at least n_slots
     vocab_size: int
     eos_ids: frozenset[int]
     n_embd: int = 0

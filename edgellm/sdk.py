@@ -1,4 +1,278 @@
-"""The one object an app needs."""
+"""The one object an app needs: it holds a model, chosen or named, and answers from any thread or event loop.
+
+    with EdgeLLM.auto() as llm:
+        print(llm.chat("Why is the sky blue?").text)
+        for event in llm.stream("Tell me more."):
+            ...
+
+Wires the verbs together (probe, decide, fetch, run); each of them stays usable on its own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+from edgellm import launch
+from edgellm.errors import BadTemplate, EdgeLLMError, UsageError
+from edgellm.event import Completion, Delta, Done, Event
+from edgellm.plan import Decision, LaunchPlan
+from edgellm.plugins import plugins
+from edgellm.request import GenerationRequest, Message, Sampling, SelectionRequest, Task
+from edgellm.runtime.session import AsyncSink, QueueSink, Session
+from edgellm.units import parse_bytes
+
+if TYPE_CHECKING:
+    from edgellm.backend import EngineInfo
+    from edgellm.text.chat import ChatTemplate
+
+Messages = str | Sequence[Message | Mapping[str, str]]
 
 
-class EdgeLLM: ...
+class EdgeLLM:
+    """A loaded model.
+
+    Make one with `EdgeLLM.auto()` or `EdgeLLM.load(model)`. All methods may be called from any thread at once;
+    requests are batched. Use it as a context manager (`with` or `async with`), or call `close()`.
+
+    Attributes:
+        plan: what runs, with the reasons.
+        decision: how it was chosen; None where the model was named.
+    """
+
+    def __init__(self, plan: LaunchPlan, *, decision: Decision | None = None, isolate: bool = True) -> None:
+        """Start loading `plan` and return at once; the first use waits, or raises what loading raised."""
+        self.plan = plan
+        self.decision = decision
+        self._session = _open(plan, isolate=isolate)
+
+    @classmethod
+    def auto(
+        cls,
+        *,
+        task: Task = "chat",
+        ctx: int | None = None,
+        min_tps: float | None = None,
+        max_memory: int | str | None = None,
+        backend: str | None = None,
+        slots: int = 1,
+        offline: bool = False,
+        isolate: bool = True,
+        progress: launch.Progress | None = None,
+    ) -> Self:
+        """Choose the best model that this machine runs well, fetch it where needed, load it.
+
+        Args:
+            ctx: context in tokens per request; None = as long as memory and speed allow.
+            min_tps: slowest acceptable decode speed, tokens per second; None = the task's floor.
+            max_memory: bytes, or text such as "2GiB"; None = what is free, less a reserve.
+            slots: requests answered at the same time; more wait.
+            isolate: run native code in a process of its own; False = in a thread of this one.
+            progress: called with (bytes so far, bytes in all or None, what) while the model is fetched.
+
+        Raises:
+            NothingFits, SourceError, BackendError, UsageError.
+        """
+        limit = parse_bytes(max_memory) if isinstance(max_memory, str) else max_memory
+        request = SelectionRequest(task, ctx, min_tps, limit, backend, slots, offline)
+        plan, decision = launch.auto_plan(request, progress=progress)
+        return cls(plan, decision=decision, isolate=isolate)._loaded()
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        *,
+        quant: str | None = None,
+        backend: str | None = None,
+        ctx: int | None = None,
+        slots: int = 1,
+        threads: int | None = None,
+        offline: bool = False,
+        isolate: bool = True,
+        progress: launch.Progress | None = None,
+    ) -> Self:
+        """Load a named model: a catalog id, a path, or "echo".
+
+        Raises:
+            UnknownModel, NothingFits, ArtifactError, SourceError, BackendError.
+        """
+        wanted = SelectionRequest(ctx=ctx, backend=backend, slots=slots, offline=offline)
+        plan = launch.model_plan(model, wanted, quant=quant, threads=threads, progress=progress)
+        return cls(plan, isolate=isolate)._loaded()
+
+    @property
+    def info(self) -> EngineInfo:
+        """What is loaded: context, vocabulary, template. Waits for loading to end."""
+        return self._session.info
+
+    @property
+    def state(self) -> str:
+        """ "loading", "ready", "failed" or "closed"."""
+        return self._session.state
+
+    def chat(
+        self, messages: Messages, *, max_tokens: int | None = None, stop: Sequence[str] = (), **sampling: Any
+    ) -> Completion:
+        """The whole answer to a conversation (text = one user message).
+
+        Keyword arguments are the fields of `edgellm.Sampling` (temperature, top_p, seed, ...).
+
+        Raises:
+            BadTemplate: the model cannot chat; ContextOverflow: the conversation is too long; WorkerCrashed.
+        """
+        return _collect(self.stream(messages, max_tokens=max_tokens, stop=stop, **sampling))
+
+    def stream(
+        self, messages: Messages, *, max_tokens: int | None = None, stop: Sequence[str] = (), **sampling: Any
+    ) -> Iterator[Event]:
+        """As `chat`, event by event: `Delta`s, then one `Done`. Closing the iterator cancels the request."""
+        return self.generate(self.request(messages, max_tokens=max_tokens, stop=stop, sampling=_sampling(sampling)))
+
+    async def achat(
+        self, messages: Messages, *, max_tokens: int | None = None, stop: Sequence[str] = (), **sampling: Any
+    ) -> Completion:
+        """As `chat`, for coroutines."""
+        return _whole([event async for event in self.astream(messages, max_tokens=max_tokens, stop=stop, **sampling)])
+
+    async def astream(
+        self, messages: Messages, *, max_tokens: int | None = None, stop: Sequence[str] = (), **sampling: Any
+    ) -> AsyncIterator[Event]:
+        """As `stream`, for coroutines."""
+        request = self.request(messages, max_tokens=max_tokens, stop=stop, sampling=_sampling(sampling))
+        async for event in self.agenerate(request):
+            yield event
+
+    def request(
+        self,
+        messages: Messages,
+        *,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    ) -> GenerationRequest:
+        """What the model's chat template makes of a conversation.
+
+        Raises:
+            BadTemplate: the model has no template, or it is broken; UsageError: no messages, or an unknown role.
+        """
+        info = self.info
+        prompt = self._template.render(_messages(messages), add_generation_prompt=True)
+        # Templates often write the BOS token themselves; a second one would spoil the answer.
+        written = bool(info.bos_text) and prompt.startswith(info.bos_text)
+        return GenerationRequest(prompt, sampling, max_tokens, tuple(stop), add_bos=not written)
+
+    def generate(self, request: GenerationRequest) -> Iterator[Event]:
+        """Continue a prompt as it stands. Raises as `chat` does."""
+        sink = QueueSink()
+        request_id = self._session.submit(request, sink)
+        try:
+            while True:
+                outcome = sink.get()
+                if isinstance(outcome, EdgeLLMError):
+                    raise outcome
+                yield outcome
+                if isinstance(outcome, Done):
+                    return
+        finally:
+            self._session.cancel(request_id)
+
+    async def agenerate(self, request: GenerationRequest) -> AsyncIterator[Event]:
+        """As `generate`, for coroutines. Cancelling the task frees the slot."""
+        sink = AsyncSink()
+        request_id = self._session.submit(request, sink)
+        try:
+            while True:
+                outcome = await sink.get()
+                if isinstance(outcome, EdgeLLMError):
+                    raise outcome
+                yield outcome
+                if isinstance(outcome, Done):
+                    return
+        finally:
+            self._session.cancel(request_id)
+
+    def explain(self) -> str:
+        """Why this model runs and how, in plain text, one reason a line."""
+        return "\n".join(self.plan.reasons)
+
+    def close(self, *, drain: bool = False) -> None:
+        """Stop the model; with `drain`, after the requests at hand. Twice is fine."""
+        self._session.close(drain=drain)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        import asyncio
+
+        await asyncio.to_thread(self.close)
+
+    @functools.cached_property
+    def _template(self) -> ChatTemplate:
+        from edgellm.text.chat import ChatTemplate
+
+        info = self.info
+        if info.chat_template is None:
+            raise BadTemplate(
+                f"{self.plan.artifact.model_id} has no chat template: it is a base model that continues text",
+                hint="use completions (/v1/completions, EdgeLLM.generate, `edgellm run --raw`), or choose a chat model",
+            )
+        return ChatTemplate(info.chat_template, bos_text=info.bos_text, eos_text=info.eos_text)
+
+    def _loaded(self) -> Self:
+        try:
+            _ = self.info
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+
+def _open(plan: LaunchPlan, *, isolate: bool) -> Session:
+    if isolate:
+        from edgellm.runtime.supervisor import WorkerSession
+
+        return WorkerSession(plan)
+    from edgellm.runtime.thread import ThreadSession
+
+    return ThreadSession(plan, plugins().backend(plan.backend))
+
+
+def _sampling(given: dict[str, Any]) -> Sampling:
+    try:
+        return replace(Sampling(), **given)
+    except TypeError as error:
+        known = ", ".join(Sampling.__dataclass_fields__)
+        raise UsageError(f"unknown option: {error}", hint=f"sampling options are: {known}") from None
+
+
+def _messages(messages: Messages) -> list[Message]:
+    if isinstance(messages, str):
+        return [Message("user", messages)]
+    try:
+        found = [m if isinstance(m, Message) else Message(m["role"], m["content"]) for m in messages]
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"a message lacks {error}", hint='write {"role": "user", "content": "..."}') from None
+    if not found:
+        raise UsageError("there are no messages", hint="send at least one user message")
+    return found
+
+
+def _collect(events: Iterator[Event]) -> Completion:
+    return _whole(list(events))
+
+
+def _whole(events: list[Event]) -> Completion:
+    done = events[-1]
+    assert isinstance(done, Done)
+    text = "".join(event.text for event in events if isinstance(event, Delta))
+    return Completion(text, done.finish_reason, done.usage, done.timings)

@@ -1,0 +1,129 @@
+"""The built-in backend without a model: it says the prompt back. For demos, for work on the page, as an example.
+
+The "model" is exact: its vocabulary is the 256 bytes and an end token, and the logits after the n-th token of the
+answer point at the n-th token of the prompt. So batching, prefix reuse and stopping can be checked without any arithmetic.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from edgellm.backend import EngineInfo, SlotInput
+from edgellm.errors import CacheFull
+from edgellm.hookspecs import hookimpl
+from edgellm.machine import Machine
+from edgellm.model import Artifact
+from edgellm.plan import Footprint, LaunchPlan, Settings
+
+if TYPE_CHECKING:
+    from edgellm.backend import Backend, Engine, Logits
+
+END = 256  # ends the prompt, starts the answer, and ends the answer
+VOCAB = 257
+TEMPLATE = "{{ messages[-1]['content'] }}"
+
+
+class ByteTokenizer:
+    """One token a byte."""
+
+    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        return [*text.encode("utf-8", "replace"), END] if add_special else list(text.encode("utf-8", "replace"))
+
+    def token_bytes(self, token: int) -> bytes:
+        return bytes((token,)) if token < END else b""
+
+
+class EchoEngine:
+    """Slots are lists of tokens. `delay_s` makes each step take as long as a slow model's."""
+
+    def __init__(self, settings: Settings, delay_s: float = 0.0) -> None:
+        self._slots: list[list[int]] = [[] for _ in range(settings.n_slots)]
+        self._delay_s = delay_s
+        self.tokenizer = ByteTokenizer()
+        self.info = EngineInfo(
+            n_slots=settings.n_slots,
+            n_ctx=settings.n_ctx,
+            max_batch_tokens=settings.n_batch,
+            max_logits=settings.n_batch,
+            vocab_size=VOCAB,
+            eos_ids=frozenset({END}),
+            n_ctx_train=settings.n_ctx,
+            add_bos=True,
+            chat_template=TEMPLATE,
+            batch_invariant=True,
+            details={"library": "none: the prompt is the answer"},
+        )
+
+    def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
+        for entry in batch:
+            if entry.n_past + len(entry.tokens) > self.info.n_ctx:
+                raise CacheFull(f"slot {entry.slot} holds {self.info.n_ctx} tokens at most")
+            if entry.n_past != len(self._slots[entry.slot]):
+                raise ValueError(f"slot {entry.slot} holds {len(self._slots[entry.slot])} tokens, not {entry.n_past}")
+        if self._delay_s:
+            time.sleep(self._delay_s)
+        found = []
+        for entry in batch:
+            self._slots[entry.slot].extend(entry.tokens)
+            if entry.n_logits:
+                found.append(self._logits(self._slots[entry.slot], entry.n_logits))
+        return found
+
+    def _logits(self, tokens: list[int], n_logits: int) -> Logits:
+        import numpy as np
+
+        rows = np.zeros((n_logits, VOCAB), np.float32)
+        for row in range(n_logits):
+            rows[row, _next(tokens[: len(tokens) - n_logits + row + 1])] = 10.0
+        rows.flags.writeable = False
+        return rows
+
+    def truncate(self, slot: int, n_tokens: int) -> int:
+        del self._slots[slot][n_tokens:]
+        return len(self._slots[slot])
+
+    def fork(self, source: int, target: int, n_tokens: int) -> int:
+        self._slots[target] = self._slots[source][:n_tokens]
+        return len(self._slots[target])
+
+    def close(self) -> None:
+        self._slots = []
+
+
+def _next(tokens: list[int]) -> int:
+    """The token after `tokens`: prompt, END, and as much of the answer as there is."""
+    if END not in tokens:
+        return END
+    at = tokens.index(END)
+    prompt, answered = tokens[:at], len(tokens) - at - 1
+    return prompt[answered] if answered < len(prompt) else END
+
+
+class EchoBackend:
+    """Registered as "echo"; its artifacts have no files."""
+
+    name = "echo"
+    formats = frozenset({"echo"})
+    quants: frozenset[str] | None = frozenset()
+
+    def check(self, machine: Machine) -> list[str]:
+        return []
+
+    def supports(self, artifact: Artifact) -> list[str]:
+        return [] if artifact.format == "echo" else [f"format {artifact.format!r} is not echo"]
+
+    def footprint(self, artifact: Artifact, settings: Settings) -> Footprint:
+        return Footprint(weights_bytes=0, kv_bytes=0, compute_bytes=0, process_bytes=32 * 1024**2, exact=False)
+
+    def open(self, plan: LaunchPlan) -> Engine:
+        return EchoEngine(plan.settings)
+
+    def describe(self) -> dict[str, str]:
+        return {"library": "none"}
+
+
+@hookimpl
+def register_backends(register: Callable[[Backend], None]) -> None:
+    register(EchoBackend())

@@ -1,0 +1,196 @@
+"""Runs one engine: takes requests from an inbox, steps the batch, samples, and says what came of it.
+
+The same loop serves a worker process and, with `isolate=False`, a thread. It owns the engine; nobody else touches it.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from edgellm.backend import Engine
+from edgellm.errors import CacheFull, ContextOverflow, EdgeLLMError, StepFailed, UsageError
+from edgellm.event import Timings, Usage
+from edgellm.request import GenerationRequest
+from edgellm.runtime import wire
+from edgellm.runtime.scheduler import Admission, Scheduler, Sequence
+from edgellm.text.detokenize import TextStream
+from edgellm.text.sampling import Sampler
+
+Emit = Callable[[list[wire.Up]], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Answer:
+    """What the loop knows of a request beside its sequence."""
+
+    request: GenerationRequest
+    sequence: Sequence
+    sampler: Sampler
+    text: TextStream
+    limit: int
+    arrived: float
+    started: float = 0.0
+    first: float = 0.0
+    n_generated: int = 0
+    n_unsaid: int = field(default=0)  # tokens generated since the last text went out
+
+
+class Loop:
+    """Call `run` in the one thread that may touch the engine."""
+
+    def __init__(self, engine: Engine, inbox: queue.SimpleQueue[wire.Down], emit: Emit) -> None:
+        self._engine = engine
+        self._inbox = inbox
+        self._emit = emit
+        self._scheduler = Scheduler(engine.info)
+        self._answers: dict[int, _Answer] = {}
+        self._said: list[wire.Up] = []
+        self._stopping = False
+
+    def run(self) -> None:
+        """Until `Stop` arrives."""
+        while True:
+            self._take_messages()
+            if self._stopping and self._scheduler.idle:
+                return
+            self._admit()
+            self._step()
+            self._send()
+
+    def _take_messages(self) -> None:
+        while True:
+            try:
+                message = self._inbox.get(block=self._scheduler.idle and not self._stopping)
+            except queue.Empty:
+                return
+            match message:
+                case wire.Submit():
+                    self._submit(message.id, message.request)
+                case wire.Cancel():
+                    self._cancel(message.id)
+                case wire.Stop():
+                    self._stopping = True
+                    if not message.drain:
+                        for request_id in list(self._answers):
+                            self._cancel(request_id)
+            self._send()
+
+    def _submit(self, request_id: int, request: GenerationRequest) -> None:
+        try:
+            prompt = self._encode(request)
+            sequence = Sequence(request_id, prompt)
+            self._scheduler.submit(sequence)
+        except EdgeLLMError as error:
+            self._said.append(wire.Failed.of(request_id, error))
+            return
+        limit = request.max_tokens if request.max_tokens is not None else self._engine.info.n_ctx
+        sampler = Sampler(request.sampling, prompt)
+        answer = _Answer(request, sequence, sampler, TextStream(request.stop), limit, time.perf_counter())
+        self._answers[request_id] = answer
+
+    def _encode(self, request: GenerationRequest) -> list[int]:
+        info = self._engine.info
+        prompt = self._engine.tokenizer.encode(
+            request.prompt, add_special=request.add_bos, parse_special=request.parse_special
+        )
+        if not prompt:
+            raise UsageError("the prompt has no tokens", hint="send at least one character")
+        if len(prompt) >= info.n_ctx:
+            raise ContextOverflow(
+                f"the prompt has {len(prompt)} tokens, the context holds {info.n_ctx} and the answer needs one",
+                hint="shorten the prompt, or start with a longer context (--ctx)",
+                n_prompt=len(prompt),
+                n_ctx=info.n_ctx,
+            )
+        return prompt
+
+    def _cancel(self, request_id: int) -> None:
+        answer = self._answers.get(request_id)
+        if answer is not None:
+            self._finish(answer, "cancelled")
+
+    def _admit(self) -> None:
+        while (admission := self._scheduler.admit()) is not None:
+            self._scheduler.admitted(admission, self._prepare(admission))
+            self._answers[admission.sequence.id].started = time.perf_counter()
+
+    def _prepare(self, admission: Admission) -> int:
+        if admission.source != admission.slot:
+            return self._engine.fork(admission.source, admission.slot, admission.n_keep)
+        return self._engine.truncate(admission.slot, admission.n_keep)
+
+    def _step(self) -> None:
+        step = self._scheduler.plan()
+        if not step.batch:
+            return
+        try:
+            logits = self._engine.step(step.batch)
+        except StepFailed as error:
+            lost = [s for s in step.sequences if s.slot in error.lost_slots]
+            self._fail(lost, error, cache_is_lost=True)
+            return
+        except CacheFull as error:
+            # Nothing was touched: the one that came last gives way, the others go on.
+            self._fail([step.sequences[-1]], error, cache_is_lost=False)
+            return
+        except Exception as error:
+            self._fail(list(step.sequences), error, cache_is_lost=True)
+            return
+        now = time.perf_counter()
+        for sequence, rows in zip(self._scheduler.advance(step), logits, strict=True):
+            answer = self._answers[sequence.id]
+            answer.first = answer.first or now
+            try:
+                token = answer.sampler.sample(rows[-1])
+            except ValueError as error:
+                self._fail([sequence], error, cache_is_lost=True)
+                continue
+            self._take_token(answer, token)
+
+    def _take_token(self, answer: _Answer, token: int) -> None:
+        """Decide what the sampled token means: text, the end, or nothing yet."""
+        if token in self._engine.info.eos_ids and not answer.request.ignore_eos:
+            self._finish(answer, "stop")
+            return
+        answer.n_generated += 1
+        answer.n_unsaid += 1
+        text = answer.text.push(self._engine.tokenizer.token_bytes(token))
+        if text:
+            self._said.append(wire.Text(answer.sequence.id, text, answer.n_unsaid))
+            answer.n_unsaid = 0
+        if answer.text.stopped:
+            self._finish(answer, "stop")
+        elif answer.n_generated >= answer.limit or self._scheduler.room(answer.sequence) == 0:
+            self._finish(answer, "length")
+        else:
+            answer.sequence.next_token = token
+
+    def _finish(self, answer: _Answer, reason: str) -> None:
+        now = time.perf_counter()
+        rest = answer.text.flush() if reason != "cancelled" else ""
+        if rest:
+            self._said.append(wire.Text(answer.sequence.id, rest, answer.n_unsaid))
+        started, first = answer.started or now, answer.first or now
+        timings = Timings(started - answer.arrived, first - started, now - first)
+        usage = Usage(len(answer.sequence.prompt), answer.n_generated, answer.sequence.n_cached)
+        self._said.append(wire.Finished(answer.sequence.id, reason, usage, timings))
+        self._forget(answer.sequence, keep_cache=True)
+
+    def _fail(self, sequences: list[Sequence], error: Exception, *, cache_is_lost: bool) -> None:
+        for sequence in sequences:
+            self._said.append(wire.Failed.of(sequence.id, error))
+            if cache_is_lost:
+                self._engine.truncate(sequence.slot, 0)
+            self._forget(sequence, keep_cache=not cache_is_lost)
+
+    def _forget(self, sequence: Sequence, *, keep_cache: bool) -> None:
+        self._scheduler.release(sequence, keep_cache=keep_cache)
+        del self._answers[sequence.id]
+
+    def _send(self) -> None:
+        if self._said:
+            said, self._said = self._said, []
+            self._emit(said)

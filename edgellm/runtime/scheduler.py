@@ -1,0 +1,204 @@
+"""Continuous batching as pure state: who runs, in which slot, and what the next step computes.
+
+Decoding sequences go first, one token each; what is left of the step's token budget goes to prompts, oldest first,
+in chunks. Knows nothing of engines, text or clocks: `runtime/loop.py` carries out what is planned here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field
+
+from edgellm.backend import EngineInfo, SlotInput
+from edgellm.errors import Overloaded
+
+# A prompt chunk beside running answers is kept short, so that they are not held up for a whole batch.
+BUSY_CHUNK = 256
+# A prefix in a slot that is in use is copied only where it saves more prefill than the copy costs.
+MIN_FORK_TOKENS = 128
+MIN_FORK_TOKENS_SHARED = 16
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One request on its way through the engine."""
+
+    id: int
+    prompt: list[int]
+    slot: int = -1
+    n_cached: int = 0  # of the prompt, taken over from the slot
+    n_prefilled: int = 0  # of the prompt, in the cache
+    next_token: int | None = None  # sampled, not yet in the cache
+
+    @property
+    def decoding(self) -> bool:
+        return self.next_token is not None
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """What one slot's cache holds, and for whom."""
+
+    tokens: list[int] = field(default_factory=list)
+    sequence: Sequence | None = None
+    used: int = 0  # step number of the last use, for choosing the one to give up
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Give `sequence` its slot with the first `n_keep` tokens, copied from `source` where that is another slot."""
+
+    sequence: Sequence
+    slot: int
+    source: int
+    n_keep: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One batch: entries, and for each entry its sequence, in the same order."""
+
+    batch: tuple[SlotInput, ...]
+    sequences: tuple[Sequence, ...]
+
+
+class Scheduler:
+    """The state of all slots and of the queue before them."""
+
+    def __init__(self, info: EngineInfo, max_waiting: int = 1024) -> None:
+        self._info = info
+        self._max_waiting = max_waiting
+        self.slots = [Slot() for _ in range(info.n_slots)]
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []  # in order of admission
+        self._clock = 0
+
+    @property
+    def idle(self) -> bool:
+        return not self.waiting and not self.running
+
+    def submit(self, sequence: Sequence) -> None:
+        """Queue a sequence.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        if len(self.waiting) >= self._max_waiting:
+            raise Overloaded(f"{len(self.waiting)} requests are waiting already", hint="try again later")
+        self.waiting.append(sequence)
+
+    def release(self, sequence: Sequence, *, keep_cache: bool = True) -> None:
+        """Take a sequence out, wherever it is. Its slot keeps the tokens for a later request that begins alike."""
+        if sequence in self.waiting:
+            self.waiting.remove(sequence)
+        if sequence in self.running:
+            self.running.remove(sequence)
+            slot = self.slots[sequence.slot]
+            slot.sequence = None
+            if not keep_cache:
+                slot.tokens = []
+
+    def admit(self) -> Admission | None:
+        """The next sequence that can have a slot, None where nobody waits or no slot is free."""
+        free = [index for index, slot in enumerate(self.slots) if slot.sequence is None]
+        if not self.waiting or not free:
+            return None
+        sequence = self.waiting.popleft()
+        # One token at least must be computed, or there are no logits to sample from.
+        limit = len(sequence.prompt) - 1
+        common = [min(common_prefix(slot.tokens, sequence.prompt), limit) for slot in self.slots]
+        # Longest prefix first; among equals the slot that loses least: the one unused for longest.
+        best = max(free, key=lambda index: (common[index], -self.slots[index].used))
+        source = max(range(len(common)), key=lambda index: common[index])
+        needed = MIN_FORK_TOKENS if self._info.fork_copies else MIN_FORK_TOKENS_SHARED
+        if common[source] < common[best] + needed:
+            source = best
+        elif source in free:
+            best = source
+        else:
+            # The copy overwrites its target: take the slot unused for longest, not the one with the best prefix.
+            best = min(free, key=lambda index: self.slots[index].used)
+        return Admission(sequence, best, source, common[source])
+
+    def admitted(self, admission: Admission, n_kept: int) -> None:
+        """The slot really has `n_kept` tokens of the prefix (an engine may be unable to rewind)."""
+        sequence, slot = admission.sequence, self.slots[admission.slot]
+        slot.tokens = sequence.prompt[:n_kept]
+        slot.sequence = sequence
+        sequence.slot = admission.slot
+        sequence.n_cached = sequence.n_prefilled = n_kept
+        self.running.append(sequence)
+
+    def plan(self) -> Step:
+        """The next batch; empty where nothing runs. Changes nothing."""
+        budget = self._info.max_batch_tokens
+        batch: list[SlotInput] = []
+        owners: list[Sequence] = []
+        for sequence in self.running:
+            if sequence.next_token is not None and budget > 0:
+                n_past = len(self.slots[sequence.slot].tokens)
+                batch.append(SlotInput(sequence.slot, n_past, (sequence.next_token,), 1))
+                owners.append(sequence)
+                budget -= 1
+        if batch:
+            budget = min(budget, BUSY_CHUNK)
+        for sequence in self.running:
+            if sequence.next_token is None and budget > 0:
+                start = sequence.n_prefilled
+                chunk = tuple(sequence.prompt[start : start + budget])
+                whole = start + len(chunk) == len(sequence.prompt)
+                batch.append(SlotInput(sequence.slot, start, chunk, int(whole)))
+                owners.append(sequence)
+                budget -= len(chunk)
+        return Step(tuple(batch), tuple(owners))
+
+    def advance(self, step: Step) -> list[Sequence]:
+        """The step was computed: record what the caches hold now; return the sequences that have logits, in order."""
+        self._clock += 1
+        ready = []
+        for entry, sequence in zip(step.batch, step.sequences, strict=True):
+            slot = self.slots[entry.slot]
+            slot.tokens.extend(entry.tokens)
+            slot.used = self._clock
+            if sequence.next_token is None:
+                sequence.n_prefilled += len(entry.tokens)
+            sequence.next_token = None
+            if entry.n_logits:
+                ready.append(sequence)
+        return ready
+
+    def room(self, sequence: Sequence) -> int:
+        """Tokens that the sequence's slot can still take."""
+        return self._info.n_ctx - len(self.slots[sequence.slot].tokens)
+
+    def violations(self) -> list[str]:
+        """Every broken invariant, in words; empty = all is well. For tests and for `EDGELLM_DEBUG`."""
+        found = []
+        for index, slot in enumerate(self.slots):
+            if len(slot.tokens) > self._info.n_ctx:
+                found.append(f"slot {index} holds {len(slot.tokens)} of {self._info.n_ctx} tokens")
+            if slot.sequence is not None and slot.sequence.slot != index:
+                found.append(
+                    f"slot {index} belongs to sequence {slot.sequence.id}, which thinks it has {slot.sequence.slot}"
+                )
+            if slot.sequence is not None and slot.sequence not in self.running:
+                found.append(f"slot {index} belongs to sequence {slot.sequence.id}, which does not run")
+        for sequence in self.running:
+            if self.slots[sequence.slot].sequence is not sequence:
+                found.append(f"sequence {sequence.id} runs without a slot")
+            if sequence in self.waiting:
+                found.append(f"sequence {sequence.id} runs and waits")
+        return found
+
+
+def common_prefix(a: Tokens[int], b: Tokens[int]) -> int:
+    """Length of the longest common beginning, by comparing slices (C speed) in a binary search."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -1,0 +1,152 @@
+"""A loaded model, however it is held: what the SDK talks to, and how answers find their listeners.
+
+`Sink` objects receive a request's events in order, from the session's own thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import queue
+import threading
+from typing import Protocol
+
+from edgellm.backend import EngineInfo
+from edgellm.errors import Closed, EdgeLLMError
+from edgellm.event import Delta, Done, Event
+from edgellm.request import GenerationRequest
+from edgellm.runtime import wire
+
+Outcome = Event | EdgeLLMError
+
+
+class Sink(Protocol):
+    """Where one request's outcomes go."""
+
+    def put(self, outcome: Outcome) -> None: ...
+
+
+class QueueSink:
+    """For a thread that waits."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+
+    def put(self, outcome: Outcome) -> None:
+        self._queue.put(outcome)
+
+    def get(self) -> Outcome:
+        return self._queue.get()
+
+
+class AsyncSink:
+    """For a coroutine: outcomes are handed over to its event loop, one wake-up for all requests of a step."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.queue: asyncio.Queue[Outcome] = asyncio.Queue()
+
+    def put(self, outcome: Outcome) -> None:
+        self.loop.call_soon_threadsafe(self.queue.put_nowait, outcome)
+
+    async def get(self) -> Outcome:
+        return await self.queue.get()
+
+
+class Dispatcher:
+    """Which sink belongs to which request; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sinks: dict[int, Sink] = {}
+        self._next = 1
+
+    def add(self, sink: Sink) -> int:
+        with self._lock:
+            request_id = self._next
+            self._next += 1
+            self._sinks[request_id] = sink
+        return request_id
+
+    def drop(self, request_id: int) -> None:
+        with self._lock:
+            self._sinks.pop(request_id, None)
+
+    def __len__(self) -> int:
+        return len(self._sinks)
+
+    def deliver(self, messages: list[wire.Up]) -> None:
+        """Hand each message to its request's sink; those for one event loop go over together."""
+        batches: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[Outcome], Outcome]]] = {}
+        for message in messages:
+            outcome: Outcome
+            match message:
+                case wire.Text():
+                    outcome = Delta(message.text, message.n_tokens)
+                case wire.Finished():
+                    outcome = Done(message.reason, message.usage, message.timings)  # type: ignore[arg-type]
+                case wire.Failed():
+                    outcome = message.error()
+                case _:
+                    continue
+            with self._lock:
+                last = not isinstance(outcome, Delta)
+                sink = self._sinks.pop(message.id, None) if last else self._sinks.get(message.id)
+            if isinstance(sink, AsyncSink):
+                batches.setdefault(sink.loop, []).append((sink.queue, outcome))
+            elif sink is not None:
+                sink.put(outcome)
+        for loop, batch in batches.items():
+            _hand_over(loop, batch)
+
+    def fail_all(self, error: EdgeLLMError) -> None:
+        """Tell every open request the same end, each with an exception of its own: they are raised in many threads."""
+        with self._lock:
+            sinks, self._sinks = list(self._sinks.values()), {}
+        for sink in sinks:
+            try:
+                sink.put(copy.copy(error))
+            except RuntimeError:
+                # The listener's event loop is closed: nobody is left to be told.
+                continue
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop, batch: list[tuple[asyncio.Queue[Outcome], Outcome]]) -> None:
+    def put_all() -> None:
+        for target, outcome in batch:
+            target.put_nowait(outcome)
+
+    try:
+        loop.call_soon_threadsafe(put_all)
+    except RuntimeError:
+        return
+
+
+class Session(Protocol):
+    """A loaded model that takes requests from any thread."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """Raises what loading raised, or waits for loading to end."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """ "loading", "ready", "failed" or "closed"."""
+        ...
+
+    def submit(self, request: GenerationRequest, sink: Sink) -> int:
+        """Start a request; its events go to `sink`. Returns the id to cancel it by."""
+        ...
+
+    def cancel(self, request_id: int) -> None:
+        """Nobody listens any more: the slot is free after the step at hand."""
+        ...
+
+    def close(self, *, drain: bool = False) -> None:
+        """Stop; with `drain`, after the requests at hand. Twice is fine."""
+        ...
+
+
+def closed() -> Closed:
+    return Closed("the model was closed", hint="open a new EdgeLLM object")

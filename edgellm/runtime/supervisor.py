@@ -1,0 +1,192 @@
+"""Starts the worker process, watches it, and starts it again when native code dies.
+
+States:  loading --Ready--> ready --death--> loading (again) ...
+         loading --Failed or death--> failed: loading would fail the same way, so nothing is retried by itself
+         any --close--> closed
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+from typing import IO
+
+from edgellm.backend import EngineInfo
+from edgellm.errors import EdgeLLMError, WorkerCrashed
+from edgellm.plan import LaunchPlan
+from edgellm.request import GenerationRequest
+from edgellm.runtime import wire
+from edgellm.runtime.session import Dispatcher, Sink, closed
+
+WORKER = (sys.executable, "-m", "edgellm.runtime.worker")
+CLOSE_TIMEOUT_S = 5.0
+
+
+class WorkerSession:
+    """See `runtime.session.Session`. One thread reads the worker's events and restarts it where needed."""
+
+    def __init__(self, plan: LaunchPlan) -> None:
+        self._plan = plan
+        self._dispatcher = Dispatcher()
+        self._lock = threading.Lock()  # guards state, process, the pipe down and what waits for it
+        self._changed = threading.Condition(self._lock)
+        self._state = "loading"
+        self._info: EngineInfo | None = None
+        self._error: EdgeLLMError | None = None
+        self._unsent: list[wire.Down] = []
+        self.restarts = 0
+        self._process = self._spawn()
+        self._thread = threading.Thread(target=self._watch, name="edgellm-supervisor", daemon=True)
+        self._thread.start()
+
+    @property
+    def info(self) -> EngineInfo:
+        with self._changed:
+            self._changed.wait_for(lambda: self._info is not None or self._state in ("failed", "closed"))
+            if self._info is None:
+                raise self._error or closed()
+            return self._info
+
+    @property
+    def state(self) -> str:
+        return self._state
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id, for `edgellm doctor` and for tests."""
+        return self._process.pid
+
+    def submit(self, request: GenerationRequest, sink: Sink) -> int:
+        with self._lock:
+            if self._state == "closed":
+                raise closed()
+            if self._state == "failed":
+                raise self._error or closed()
+            request_id = self._dispatcher.add(sink)
+            self._send(wire.Submit(request_id, request))
+        return request_id
+
+    def cancel(self, request_id: int) -> None:
+        self._dispatcher.drop(request_id)
+        with self._lock:
+            if self._state in ("loading", "ready"):
+                self._send(wire.Cancel(request_id))
+
+    def close(self, *, drain: bool = False) -> None:
+        with self._changed:
+            already = self._state == "closed"
+            was_ready = self._state == "ready"
+            self._state = "closed"
+            self._changed.notify_all()
+            if was_ready and not already:
+                self._write(wire.Stop(drain))
+        if not already:
+            self._reap(patience=None if drain and was_ready else CLOSE_TIMEOUT_S if was_ready else 0.0)
+            self._dispatcher.fail_all(closed())
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(WORKER, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):
+            process.stdin.write(wire.encode(wire.Launch(self._plan)))
+            process.stdin.flush()
+        return process
+
+    def _send(self, message: wire.Down) -> None:
+        """Write now, or as soon as the model is loaded: a pipe that nobody reads yet would block its writer."""
+        if self._state == "ready":
+            self._write(message)
+        else:
+            self._unsent.append(message)
+
+    def _write(self, message: wire.Down) -> None:
+        assert self._process.stdin is not None
+        # A worker that just died is noticed by the thread that reads from it, which fails the request.
+        with contextlib.suppress(OSError, ValueError):
+            self._process.stdin.write(wire.encode(message))
+            self._process.stdin.flush()
+
+    def _watch(self) -> None:
+        while True:
+            assert self._process.stdout is not None
+            self._read(self._process.stdout)
+            crash = self._crashed()
+            with self._changed:
+                was, self._unsent = self._state, [] if self._state == "ready" else self._unsent
+                if was == "loading":
+                    self._state, self._error = "failed", self._error or crash
+                elif was == "ready":
+                    self._state = "loading"
+                if was != "closed":
+                    self._dispatcher.fail_all(self._error or crash)
+                self._changed.notify_all()
+            if was != "ready":
+                return
+            self._restart()
+
+    def _read(self, up: IO[bytes]) -> None:
+        """Deliver events until the worker is gone."""
+        while (body := wire.read_frame(up)) is not None:
+            messages = wire.decode_up(body)
+            match messages[0]:
+                case wire.Ready() as ready:
+                    self._now_ready(ready)
+                case wire.Failed(id=0) as failed:
+                    with self._changed:
+                        self._error = failed.error()
+                case _:
+                    self._dispatcher.deliver(messages)
+
+    def _now_ready(self, ready: wire.Ready) -> None:
+        with self._changed:
+            if self._state == "closed":
+                return
+            self._info = ready.info
+            self._state = "ready"
+            unsent, self._unsent = self._unsent, []
+            for message in unsent:
+                self._write(message)
+            self._changed.notify_all()
+
+    def _restart(self) -> None:
+        with self._lock:
+            if self._state != "closed":
+                self.restarts += 1
+                self._process = self._spawn()
+
+    def _crashed(self) -> WorkerCrashed:
+        status = self._process.wait()
+        if status < 0:
+            name = signal.Signals(-status).name
+            causes = {
+                "SIGKILL": "most likely by the out-of-memory killer",
+                "SIGILL": "an instruction this CPU does not have",
+                "SIGSEGV": "a fault in native code",
+                "SIGBUS": "a file that shrank while it was mapped, or a full disk",
+            }
+            reason = f"killed by {name}" + (f": {causes[name]}" if name in causes else "")
+        else:
+            reason = f"left with status {status}"
+        return WorkerCrashed(
+            f"the worker that runs the model died ({reason})",
+            hint="it is started again by itself: send the request again",
+            reason=reason,
+        )
+
+    def _reap(self, patience: float | None) -> None:
+        """Wait for the worker to leave; after `patience` seconds (None = as long as it takes) end it."""
+        process = self._process
+        if patience != 0.0:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(patience)
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        if process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.close()

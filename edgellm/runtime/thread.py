@@ -1,0 +1,88 @@
+"""`isolate=False`: the loop in a thread of this process. A crash of native code takes the app with it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+from edgellm.backend import Backend, EngineInfo
+from edgellm.errors import BackendError
+from edgellm.plan import LaunchPlan
+from edgellm.request import GenerationRequest
+from edgellm.runtime import wire
+from edgellm.runtime.loop import Loop
+from edgellm.runtime.session import Dispatcher, Sink, closed
+
+
+class ThreadSession:
+    """See `runtime.session.Session`."""
+
+    def __init__(self, plan: LaunchPlan, backend: Backend) -> None:
+        self._plan = plan
+        self._backend = backend
+        self._inbox: queue.SimpleQueue[wire.Down] = queue.SimpleQueue()
+        self._dispatcher = Dispatcher()
+        self._loaded = threading.Event()
+        self._info: EngineInfo | None = None
+        self._error: Exception | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="edgellm-loop", daemon=True)
+        self._thread.start()
+
+    @property
+    def info(self) -> EngineInfo:
+        self._loaded.wait()
+        if self._info is None:
+            raise self._error or closed()
+        return self._info
+
+    @property
+    def state(self) -> str:
+        if self._closed:
+            return "closed"
+        if not self._loaded.is_set():
+            return "loading"
+        return "failed" if self._info is None or not self._thread.is_alive() else "ready"
+
+    def submit(self, request: GenerationRequest, sink: Sink) -> int:
+        if self._closed:
+            raise closed()
+        if self._loaded.is_set() and not self._thread.is_alive():
+            raise self._error or closed()
+        request_id = self._dispatcher.add(sink)
+        self._inbox.put(wire.Submit(request_id, request))
+        return request_id
+
+    def cancel(self, request_id: int) -> None:
+        self._dispatcher.drop(request_id)
+        self._inbox.put(wire.Cancel(request_id))
+
+    def close(self, *, drain: bool = False) -> None:
+        if not self._closed:
+            self._closed = True
+            self._inbox.put(wire.Stop(drain))
+            if threading.current_thread() is not self._thread:
+                self._thread.join()
+            self._dispatcher.fail_all(closed())
+
+    def _run(self) -> None:
+        try:
+            engine = self._backend.open(self._plan)
+        except Exception as error:
+            self._error = error
+            self._loaded.set()
+            self._dispatcher.fail_all(_typed(error))
+            return
+        self._info = engine.info
+        self._loaded.set()
+        try:
+            Loop(engine, self._inbox, self._dispatcher.deliver).run()
+        except Exception as error:
+            self._error = error
+            self._dispatcher.fail_all(_typed(error))
+        finally:
+            engine.close()
+
+
+def _typed(error: Exception) -> BackendError:
+    return error if isinstance(error, BackendError) else BackendError(f"{type(error).__name__}: {error}")

@@ -1,0 +1,138 @@
+"""What parent and worker say to each other: length-prefixed msgpack frames over the worker's stdin and stdout.
+
+Frames hold one message down, and all messages of one step up, so that a step costs one system call and one wake-up
+whatever the number of requests in it. Nothing here is pickled: a frame can only make the types below.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import IO
+
+import msgspec
+
+from edgellm import errors
+from edgellm.backend import EngineInfo
+from edgellm.event import Timings, Usage
+from edgellm.plan import LaunchPlan
+from edgellm.request import GenerationRequest
+
+_LENGTH = struct.Struct("<I")
+MAX_FRAME_BYTES = 256 * 1024**2
+
+
+class Launch(msgspec.Struct, tag=True, frozen=True):
+    """Parent: load this. First frame, once."""
+
+    plan: LaunchPlan
+
+
+class Submit(msgspec.Struct, tag=True, frozen=True):
+    """Parent: run this request under this id (unique for the life of the worker)."""
+
+    id: int
+    request: GenerationRequest
+
+
+class Cancel(msgspec.Struct, tag=True, frozen=True):
+    """Parent: nobody listens to this request any more."""
+
+    id: int
+
+
+class Stop(msgspec.Struct, tag=True, frozen=True):
+    """Parent: leave; with `drain` after the requests at hand are done."""
+
+    drain: bool
+
+
+class Ready(msgspec.Struct, tag=True, frozen=True):
+    """Worker: the model is loaded."""
+
+    info: EngineInfo
+    load_s: float
+
+
+class Text(msgspec.Struct, tag=True, frozen=True):
+    """Worker: new text of a request, made of `n_tokens` tokens."""
+
+    id: int
+    text: str
+    n_tokens: int
+
+
+class Finished(msgspec.Struct, tag=True, frozen=True):
+    """Worker: the last word on a request that went well."""
+
+    id: int
+    reason: str
+    usage: Usage
+    timings: Timings
+
+
+class Failed(msgspec.Struct, tag=True, frozen=True):
+    """Worker: the last word on a request, or on loading (id 0), that went wrong."""
+
+    id: int
+    code: str
+    message: str
+    hint: str = ""
+    numbers: dict[str, int] = {}
+
+    @classmethod
+    def of(cls, request_id: int, error: Exception) -> Failed:
+        if not isinstance(error, errors.EdgeLLMError):
+            return cls(request_id, "backend_error", f"{type(error).__name__}: {error}")
+        numbers = {name: value for name, value in vars(error).items() if isinstance(value, int)}
+        return cls(request_id, error.code, error.message, error.hint, numbers)
+
+    def error(self) -> errors.EdgeLLMError:
+        """The exception this message stands for, numbers included."""
+        error = errors.by_code(self.code)(self.message, hint=self.hint)
+        for name, value in self.numbers.items():
+            setattr(error, name, value)
+        return error
+
+
+Down = Launch | Submit | Cancel | Stop
+Up = Ready | Text | Finished | Failed
+
+_encoder = msgspec.msgpack.Encoder()
+_down = msgspec.msgpack.Decoder(Down)
+_up = msgspec.msgpack.Decoder(list[Up])
+
+
+def encode(message: Down | list[Up]) -> bytes:
+    """A whole frame."""
+    body = _encoder.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+def read_frame(stream: IO[bytes]) -> bytes | None:
+    """The next frame's body, None where the other side is gone (also in the middle of a frame)."""
+    head = _read_exactly(stream, _LENGTH.size)
+    if head is None:
+        return None
+    (length,) = _LENGTH.unpack(head)
+    return _read_exactly(stream, length) if length <= MAX_FRAME_BYTES else None
+
+
+def _read_exactly(stream: IO[bytes], length: int) -> bytes | None:
+    """An unbuffered stream may give less than asked for."""
+    parts: list[bytes] = []
+    while length > 0:
+        part = stream.read(length)
+        if not part:
+            return None
+        parts.append(part)
+        length -= len(part)
+    return b"".join(parts)
+
+
+def decode_down(body: bytes) -> Down:
+    message: Down = _down.decode(body)
+    return message
+
+
+def decode_up(body: bytes) -> list[Up]:
+    return _up.decode(body)

@@ -1,0 +1,86 @@
+"""The process that holds one model: `python -m edgellm.runtime.worker`, started and watched by `supervisor.py`.
+
+Frames come in on stdin and go out on what was stdout; stdout itself then leads to stderr, so that native code that
+prints cannot break a frame. The end of stdin means that the parent is gone: the worker leaves at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO
+
+from edgellm.errors import BackendUnavailable
+from edgellm.plugins import plugins
+from edgellm.runtime import wire
+from edgellm.runtime.loop import Loop
+
+# The parent must outlive the worker when the kernel looks for memory: it is small, and it can restart us.
+OOM_SCORE = "500"
+
+
+def main() -> None:
+    """Serve one plan until told to stop."""
+    # A terminal sends Ctrl-C to every process of its group; when to stop is the parent's decision.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(stream=sys.stderr, level=os.environ.get("EDGELLM_LOG", "ERROR").upper())
+    up = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    _offer_to_oom_killer()
+    # Unbuffered: a buffered reader is locked by the thread that waits in it, and Python cannot leave then.
+    down = os.fdopen(0, "rb", buffering=0, closefd=False)
+    launch = _read(down)
+    if not isinstance(launch, wire.Launch):
+        return
+
+    def emit(messages: list[wire.Up]) -> None:
+        try:
+            up.write(wire.encode(messages))
+        except BrokenPipeError:
+            os._exit(0)
+
+    inbox: queue.SimpleQueue[wire.Down] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(down, inbox), name="receive", daemon=True).start()
+    started = time.perf_counter()
+    try:
+        engine = plugins().backend(launch.plan.backend).open(launch.plan)
+    except MemoryError:
+        error = BackendUnavailable("not enough memory to load the model", hint="choose a smaller model or --ctx")
+        emit([wire.Failed.of(0, error)])
+        return
+    except Exception as error:
+        emit([wire.Failed.of(0, error)])
+        return
+    emit([wire.Ready(engine.info, time.perf_counter() - started)])
+    try:
+        Loop(engine, inbox, emit).run()
+    finally:
+        engine.close()
+
+
+def _read(down: IO[bytes]) -> wire.Down | None:
+    body = wire.read_frame(down)
+    return None if body is None else wire.decode_down(body)
+
+
+def _receive(down: IO[bytes], inbox: queue.SimpleQueue[wire.Down]) -> None:
+    while (message := _read(down)) is not None:
+        inbox.put(message)
+    os._exit(0)
+
+
+def _offer_to_oom_killer() -> None:
+    try:
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
+    except OSError:
+        return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Token bytes to text that may be shown: whole characters only, and never a part of a stop string."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+
+
+class TextStream:
+    """Turns the bytes of one answer's tokens into text, one token at a time.
+
+    A character split over tokens waits for its rest; text that might be the beginning of a stop string waits until it
+    is known not to be. Bytes that are no UTF-8 become U+FFFD, as in every OpenAI-compatible server.
+    """
+
+    def __init__(self, stop: Sequence[str] = ()) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._stop = tuple(stop)
+        self._held = ""
+        self.stopped = False
+
+    def push(self, data: bytes) -> str:
+        """Text that `data` releases; sets `stopped` where a stop string is complete (it is not returned)."""
+        return self._release(self._decoder.decode(data))
+
+    def flush(self) -> str:
+        """What is still held when the answer ends otherwise: half a character, the beginning of a stop string."""
+        text = self._release(self._decoder.decode(b"", final=True))
+        if not self.stopped:
+            text += self._held
+        self._held = ""
+        return text
+
+    def _release(self, new: str) -> str:
+        if not self._stop:
+            return new
+        text = self._held + new
+        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        if found:
+            self.stopped = True
+            self._held = ""
+            return text[: min(found)]
+        keep = max(_overlap(text, stop) for stop in self._stop)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that is a proper beginning of `stop`."""
+    for length in range(min(len(text), len(stop) - 1), 0, -1):
+        if stop.startswith(text[-length:]):
+            return length
+    return 0

@@ -1,0 +1,275 @@
+"""One GGUF model on llama.cpp's C API: slots are sequence ids of one context, logits are views of its own memory.
+
+Knows nothing of text beyond the tokenizer it carries, and nothing of sampling. Imported in a worker only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import llama_cpp
+import numpy as np
+
+from edgellm.backend import EngineInfo, SlotInput
+from edgellm.errors import BackendUnavailable, BadArtifact, CacheFull, StepFailed, UnsupportedArtifact
+from edgellm.plan import LaunchPlan, Settings
+from edgellm_gguf.tokenizer import LlamaTokenizer
+
+if TYPE_CHECKING:
+    from edgellm.backend import Logits
+
+log = logging.getLogger("edgellm.gguf")
+
+# ggml type ids of the cache types we offer (ggml.h).
+KV_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
+# Rows of logits kept per step beyond one per slot, for draft verification and teacher forcing. A row costs
+# 4 bytes x vocabulary: 1 MiB for Gemma 3's 262,144.
+SPARE_LOGITS = 31
+_LEVELS = {2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
+
+
+class LlamaEngine:
+    """A loaded model and its context."""
+
+    def __init__(self, plan: LaunchPlan) -> None:
+        self._lines: list[str] = []
+        self._log_callback = llama_cpp.llama_log_callback(self._on_log)
+        llama_cpp.llama_log_set(self._log_callback, ctypes.c_void_p(0))
+        llama_cpp.llama_backend_init()
+        self._model = self._ctx = None
+        try:
+            self._model = self._load(plan)
+            self._ctx = self._new_context(plan.settings)
+        except Exception:
+            self.close()
+            raise
+        self._memory = llama_cpp.llama_get_memory(self._ctx)
+        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self._n_swa = int(llama_cpp.llama_model_n_swa(self._model))
+        self._batch = _Batch(plan.settings.n_batch)
+        self._n_past = [0] * plan.settings.n_slots
+        self._views: dict[tuple[int, int], Logits] = {}
+        self.tokenizer = LlamaTokenizer(self._vocab)
+        self.info = self._describe(plan)
+
+    def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
+        """See `edgellm.backend.Engine.step`."""
+        self._check(batch)
+        rows = self._batch.fill(batch)
+        status = llama_cpp.llama_decode(self._ctx, self._batch.struct)
+        if status != 0:
+            self._recover(batch, status)
+        for entry in batch:
+            self._n_past[entry.slot] = entry.n_past + len(entry.tokens)
+        if rows == 0:
+            # Nothing reads the results, so nothing waits for them: the next step would run beside this one.
+            llama_cpp.llama_synchronize(self._ctx)
+            return []
+        logits = self._view(rows)
+        ends = np.cumsum([entry.n_logits for entry in batch if entry.n_logits])
+        return [
+            logits[end - entry.n_logits : end]
+            for end, entry in zip(ends, (e for e in batch if e.n_logits), strict=True)
+        ]
+
+    def truncate(self, slot: int, n_tokens: int) -> int:
+        """See `Engine.truncate`. A sliding window that has moved on, or recurrent state, keeps nothing."""
+        kept = min(n_tokens, self._n_past[slot])
+        if kept < self._n_past[slot]:
+            oldest = llama_cpp.llama_memory_seq_pos_min(self._memory, slot)
+            window_lost = self._n_swa > 0 and oldest > max(0, kept - self._n_swa)
+            if kept == 0 or window_lost or not llama_cpp.llama_memory_seq_rm(self._memory, slot, kept, -1):
+                llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
+                kept = 0
+        self._n_past[slot] = kept
+        return kept
+
+    def fork(self, source: int, target: int, n_tokens: int) -> int:
+        """See `Engine.fork`. Slots are streams of their own, so the whole source is copied and the tail cut off."""
+        llama_cpp.llama_memory_seq_rm(self._memory, target, -1, -1)
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self._n_past[target] = self._n_past[source]
+        return self.truncate(target, n_tokens)
+
+    def close(self) -> None:
+        """Free context and model."""
+        if self._ctx is not None:
+            llama_cpp.llama_free(self._ctx)
+            self._ctx = None
+        if self._model is not None:
+            llama_cpp.llama_model_free(self._model)
+            self._model = None
+
+    def _check(self, batch: Sequence[SlotInput]) -> None:
+        total = rows = 0
+        for entry in batch:
+            total += len(entry.tokens)
+            rows += entry.n_logits
+            if not entry.tokens or entry.n_past != self._n_past[entry.slot]:
+                raise ValueError(f"slot {entry.slot} holds {self._n_past[entry.slot]} tokens, not {entry.n_past}")
+            if entry.n_past + len(entry.tokens) > self.info.n_ctx:
+                needed, free = len(entry.tokens), self.info.n_ctx - entry.n_past
+                raise CacheFull(f"slot {entry.slot} needs {needed} cells, {free} are free", needed=needed, free=free)
+            if min(entry.tokens) < 0 or max(entry.tokens) >= self.info.vocab_size:
+                raise ValueError(f"slot {entry.slot}: a token id outside 0..{self.info.vocab_size - 1}")
+        if total > self.info.max_batch_tokens or rows > self.info.max_logits:
+            most = (self.info.max_batch_tokens, self.info.max_logits)
+            raise ValueError(
+                f"a step of {total} tokens and {rows} rows of logits; {most[0]} and {most[1]} are the most"
+            )
+
+    def _recover(self, batch: Sequence[SlotInput], status: int) -> None:
+        """Turn llama_decode's status into the contract's errors (llama.h): 1 = no cells and nothing changed."""
+        if status == 1:
+            needed = sum(len(entry.tokens) for entry in batch)
+            raise CacheFull(f"no room for {needed} tokens in the cache", needed=needed)
+        lost = tuple(entry.slot for entry in batch)
+        for slot in lost:
+            llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
+            self._n_past[slot] = 0
+        raise StepFailed(f"llama_decode returned {status}{self._last_lines()}", lost_slots=lost)
+
+    def _view(self, rows: int) -> Logits:
+        pointer = llama_cpp.llama_get_logits(self._ctx)
+        address = ctypes.cast(pointer, ctypes.c_void_p).value or 0
+        view = self._views.get((address, rows))
+        if view is None:
+            n_vocab = self.info.vocab_size
+            flat = (ctypes.c_float * (rows * n_vocab)).from_address(address)
+            view = np.frombuffer(flat, dtype=np.float32).reshape(rows, n_vocab)
+            view.flags.writeable = False
+            self._views[(address, rows)] = view
+        return view
+
+    def _load(self, plan: LaunchPlan) -> object:
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = plan.settings.gpu_layers
+        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP if plan.settings.mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
+        paths = plan.artifact.paths
+        if len(paths) == 1:
+            model = llama_cpp.llama_model_load_from_file(paths[0].encode(), params)
+        else:
+            array = (ctypes.c_char_p * len(paths))(*(path.encode() for path in paths))
+            model = llama_cpp.llama_model_load_from_splits(array, len(paths), params)
+        if model is None:
+            why = self._last_lines()
+            error = UnsupportedArtifact if "unknown model architecture" in why or "unsupported" in why else BadArtifact
+            raise error(
+                f"llama.cpp cannot load {plan.artifact.path}{why}", hint="see `edgellm doctor` for the build in use"
+            )
+        return model
+
+    def _new_context(self, settings: Settings) -> object:
+        if settings.kv_type not in KV_TYPES:
+            raise UnsupportedArtifact(
+                f"cache type {settings.kv_type!r} is unknown", hint=f"one of {', '.join(KV_TYPES)}"
+            )
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = settings.n_ctx * settings.n_slots
+        params.n_batch = settings.n_batch
+        params.n_ubatch = settings.n_batch
+        params.n_seq_max = settings.n_slots
+        params.n_outputs_max = min(settings.n_batch, settings.n_slots + SPARE_LOGITS)
+        params.n_threads = settings.n_threads
+        params.n_threads_batch = settings.n_threads_batch
+        params.type_k = params.type_v = KV_TYPES[settings.kv_type]
+        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
+        # The library's default reserves a sliding-window cache as large as the context: 5 times too much for Gemma 3.
+        params.swa_full = False
+        # A stream per slot: attention reads the slot's own cells, not everybody's.
+        params.kv_unified = False
+        params.offload_kqv = settings.gpu_layers != 0
+        params.no_perf = True
+        ctx = llama_cpp.llama_init_from_model(self._model, params)
+        if ctx is None:
+            raise BackendUnavailable(
+                f"llama.cpp cannot make a context of {settings.n_slots} x {settings.n_ctx} tokens{self._last_lines()}",
+                hint="ask for less with --ctx or --slots",
+            )
+        return ctx
+
+    def _describe(self, plan: LaunchPlan) -> EngineInfo:
+        settings, vocab = plan.settings, self._vocab
+        n_vocab = int(llama_cpp.llama_vocab_n_tokens(vocab))
+        eos = frozenset(t for t in range(n_vocab) if llama_cpp.llama_vocab_is_eog(vocab, t))
+        recurrent = llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
+        template = llama_cpp.llama_model_chat_template(self._model, None)
+        rewind = 0 if recurrent else (settings.n_batch if self._n_swa else None)
+        return EngineInfo(
+            n_slots=settings.n_slots,
+            n_ctx=int(llama_cpp.llama_n_ctx_seq(self._ctx)),
+            max_batch_tokens=settings.n_batch,
+            max_logits=min(settings.n_batch, settings.n_slots + SPARE_LOGITS),
+            vocab_size=n_vocab,
+            eos_ids=eos,
+            n_embd=int(llama_cpp.llama_model_n_embd(self._model)),
+            n_ctx_train=int(llama_cpp.llama_model_n_ctx_train(self._model)),
+            add_bos=bool(llama_cpp.llama_vocab_get_add_bos(vocab)),
+            bos_text=self.tokenizer.text(int(llama_cpp.llama_vocab_bos(vocab))),
+            eos_text=self.tokenizer.text(int(llama_cpp.llama_vocab_eos(vocab))),
+            chat_template=template.decode("utf-8", "replace") if template else None,
+            rewind_tokens=rewind,
+            fork_copies=True,
+            batch_invariant=False,
+            device="cpu" if settings.gpu_layers == 0 else "gpu",
+            details={
+                "library": llama_cpp.llama_print_system_info().decode("utf-8", "replace").strip(),
+                "buffers": "; ".join(line for line in self._lines if "buffer size" in line),
+            },
+        )
+
+    def _on_log(self, level: int, text: bytes, _user: object) -> None:
+        line = text.decode("utf-8", "replace").strip()
+        if not line or line == ".":
+            return
+        if level >= 3 or "buffer size" in line:
+            self._lines = [*self._lines[-63:], line]
+        log.log(_LEVELS.get(level, logging.DEBUG), line)
+
+    def _last_lines(self) -> str:
+        tail = [line for line in self._lines if "buffer size" not in line][-2:]
+        return ": " + "; ".join(tail) if tail else ""
+
+
+class _Batch:
+    """llama_batch over numpy buffers that live as long as the engine: filling it copies slices, allocates nothing."""
+
+    def __init__(self, capacity: int) -> None:
+        self._token = np.zeros(capacity, np.int32)
+        self._pos = np.zeros(capacity, np.int32)
+        self._seq = np.zeros(capacity, np.int32)
+        self._n_seq = np.ones(capacity, np.int32)
+        self._wanted = np.zeros(capacity, np.int8)
+        # seq_id[i] points at element i of _seq.
+        self._seq_pointers = self._seq.ctypes.data + 4 * np.arange(capacity, dtype=np.uintp)
+        self.struct = llama_cpp.llama_batch(
+            n_tokens=0,
+            token=self._token.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            embd=None,
+            pos=self._pos.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            n_seq_id=self._n_seq.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            seq_id=ctypes.cast(self._seq_pointers.ctypes.data, ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
+            logits=self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
+
+    def fill(self, batch: Sequence[SlotInput]) -> int:
+        """Lay the entries out one after another; return the rows of logits wanted."""
+        at = rows = 0
+        for entry in batch:
+            n = len(entry.tokens)
+            end = at + n
+            self._token[at:end] = entry.tokens
+            self._pos[at:end] = (
+                range(entry.n_past, entry.n_past + n) if n < 8 else np.arange(entry.n_past, entry.n_past + n)
+            )
+            self._seq[at:end] = entry.slot
+            self._wanted[at:end] = 0
+            if entry.n_logits:
+                self._wanted[end - entry.n_logits : end] = 1
+                rows += entry.n_logits
+            at = end
+        self.struct.n_tokens = at
+        return rows

@@ -1,0 +1,110 @@
+"""Where llama.cpp's shared library is, and whether it runs on this CPU; nothing here imports `llama_cpp`.
+
+The question "does it run" is answered once by a throwaway process that computes with the real kernels, because the
+honest answer may be an illegal instruction. The answer is cached by the library's hash and the CPU's instruction sets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from edgellm import settings
+from edgellm.machine import Machine
+
+PROBE_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the probe found. `problem` is empty where the library runs."""
+
+    problem: str
+    system_info: str = ""
+    library_sha256: str = ""
+
+
+def library_dir() -> Path | None:
+    """Folder of the shared libraries: LLAMA_CPP_LIB_PATH, else the one in the package; None = no package."""
+    override = os.environ.get("LLAMA_CPP_LIB_PATH")
+    if override:
+        return Path(override)
+    spec = importlib.util.find_spec("llama_cpp")
+    return Path(spec.origin).parent / "lib" if spec is not None and spec.origin else None
+
+
+def library_files() -> list[Path]:
+    """The shared libraries, sorted by name, each file once (links resolved)."""
+    folder = library_dir()
+    if folder is None or not folder.is_dir():
+        return []
+    suffixes = (".so", ".dylib", ".dll")
+    found = {path.resolve() for path in folder.iterdir() if path.name.endswith(suffixes) and path.is_file()}
+    return sorted(found)
+
+
+def missing() -> str:
+    """Why there is no library to load, with the way out; empty = there is one."""
+    if importlib.util.find_spec("llama_cpp") is None:
+        return "llama-cpp-python is not installed: run `make setup` where a C++ compiler is, or set LLAMA_CPP_LIB_PATH"
+    if not any("llama" in path.name for path in library_files()):
+        return f"no libllama in {library_dir()}: set LLAMA_CPP_LIB_PATH to the folder that has one"
+    return ""
+
+
+def verdict(machine: Machine) -> Verdict:
+    """The cached answer of the probe for this library on this CPU; probes when there is none (a second, once)."""
+    digest = _digest(library_files())
+    isa = hashlib.sha256(" ".join((platform.machine(), machine.cpu.model, *machine.cpu.isa)).encode()).hexdigest()
+    cached = settings.cache_dir() / "gguf-probe" / f"{digest[:16]}-{isa[:16]}.json"
+    try:
+        known = Verdict(**json.loads(cached.read_text()))
+    except (OSError, ValueError, TypeError):
+        known = _probe(digest)
+        _write_atomic(cached, json.dumps(asdict(known)))
+    return known
+
+
+def _digest(files: list[Path]) -> str:
+    whole = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
+
+
+def _probe(digest: str) -> Verdict:
+    command = [sys.executable, "-m", "edgellm_gguf.probe"]
+    try:
+        run = subprocess.run(
+            command, capture_output=True, timeout=PROBE_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        return Verdict(f"the library did not answer within {PROBE_TIMEOUT_S:.0f} s", library_sha256=digest)
+    if run.returncode == 0:
+        return Verdict("", json.loads(run.stdout)["system_info"], digest)
+    if run.returncode < 0:
+        name = signal.Signals(-run.returncode).name
+        reason = "an instruction this CPU does not have" if name == "SIGILL" else "native code crashed"
+        return Verdict(f"the library dies of {name} here ({reason}): rebuild it on this machine", library_sha256=digest)
+    last = run.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
+    return Verdict(f"the library does not load: {last[0]}", library_sha256=digest)
+
+
+def _write_atomic(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.tmp")
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError:
+        # A read-only cache costs a probe per start, nothing else.
+        return

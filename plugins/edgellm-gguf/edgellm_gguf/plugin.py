@@ -1,0 +1,72 @@
+"""What edgellm-gguf registers: one backend. Light: `llama_cpp` is imported by `open` only, in a worker."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edgellm.errors import BackendUnavailable
+from edgellm.hookspecs import hookimpl
+from edgellm.machine import Machine
+from edgellm.model import Artifact
+from edgellm.plan import Footprint, LaunchPlan, Settings
+from edgellm_gguf import library
+
+if TYPE_CHECKING:
+    from edgellm.backend import Backend, Engine
+
+
+class GgufBackend:
+    """GGUF files on llama.cpp, through llama-cpp-python's low-level API."""
+
+    name = "gguf"
+    formats = frozenset({"gguf"})
+    # Every quant of mainline ggml; I2_S belongs to bitnet.cpp's fork and is not among them.
+    quants = frozenset(
+        {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q2_K_S", "Q3_K_S", "Q3_K_M", "Q3_K_L"}
+        | {"Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M"}
+        | {"IQ3_XXS", "IQ3_XS", "IQ3_S", "IQ3_M", "IQ4_XS", "IQ4_NL", "TQ1_0", "TQ2_0", "MXFP4"}
+    )
+
+    def check(self, machine: Machine) -> list[str]:
+        missing = library.missing()
+        if missing:
+            return [missing]
+        problem = library.verdict(machine).problem
+        return [problem] if problem else []
+
+    def supports(self, artifact: Artifact) -> list[str]:
+        if artifact.format not in self.formats:
+            return [f"format {artifact.format!r} is not GGUF"]
+        if artifact.quant and artifact.quant not in self.quants:
+            return [f"llama.cpp has no type {artifact.quant}"]
+        return []
+
+    def footprint(self, artifact: Artifact, settings: Settings) -> Footprint | None:
+        return None
+
+    def open(self, plan: LaunchPlan) -> Engine:
+        try:
+            from edgellm_gguf.engine import LlamaEngine
+        except (ImportError, OSError, RuntimeError, AttributeError) as error:
+            raise BackendUnavailable(
+                f"llama-cpp-python does not load: {error}", hint="run `edgellm doctor` for what is missing"
+            ) from error
+        from edgellm.formats.gguf import read_model
+
+        # Refused here, in code that trusts no length, before native code sees the file.
+        read_model(plan.artifact.path)
+        return LlamaEngine(plan)
+
+    def describe(self) -> dict[str, str]:
+        about = {"library": str(library.library_dir() or "not installed")}
+        if importlib.util.find_spec("llama_cpp") is not None:
+            about["llama-cpp-python"] = importlib.metadata.version("llama-cpp-python")
+        return about
+
+
+@hookimpl
+def register_backends(register: Callable[[Backend], None]) -> None:
+    register(GgufBackend())

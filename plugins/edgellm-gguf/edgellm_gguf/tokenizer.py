@@ -1,0 +1,53 @@
+"""The model's own tokenizer, through llama.cpp's vocabulary functions."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import llama_cpp
+
+# llama.h: LLAMA_TOKEN_ATTR_CONTROL. Control tokens add nothing to the text.
+_CONTROL = 1 << 3
+
+
+class LlamaTokenizer:
+    """See `edgellm.backend.Tokenizer`."""
+
+    def __init__(self, vocab: Any) -> None:
+        self._vocab = vocab
+        self._pieces: dict[int, bytes] = {}
+        self._buffer = ctypes.create_string_buffer(256)
+
+    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Token ids of `text`; lone surrogates become U+FFFD."""
+        data = text.encode("utf-8", "replace")
+        # Never more tokens than bytes, plus BOS and EOS.
+        capacity = len(data) + 2
+        tokens = (ctypes.c_int32 * capacity)()
+        n = llama_cpp.llama_tokenize(self._vocab, data, len(data), tokens, capacity, add_special, parse_special)
+        if n < 0:
+            capacity = -n
+            tokens = (ctypes.c_int32 * capacity)()
+            n = llama_cpp.llama_tokenize(self._vocab, data, len(data), tokens, capacity, add_special, parse_special)
+        return tokens[:n]
+
+    def token_bytes(self, token: int) -> bytes:
+        """Bytes that `token` adds to the text; b"" for control tokens."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            control = llama_cpp.llama_vocab_get_attr(self._vocab, token) & _CONTROL
+            piece = b"" if control else self._piece(token, special=False)
+            self._pieces[token] = piece
+        return piece
+
+    def text(self, token: int) -> str:
+        """The token as a template writes it, control tokens too; "" for no token (-1)."""
+        return self._piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+
+    def _piece(self, token: int, *, special: bool) -> bytes:
+        n = llama_cpp.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, special)
+        if n < 0:
+            self._buffer = ctypes.create_string_buffer(-n)
+            n = llama_cpp.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, special)
+        return self._buffer.raw[:n]
