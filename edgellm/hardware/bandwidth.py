@@ -1,10 +1,10 @@
 """How fast this machine reads its memory, measured once and remembered.
 
-The loop is numpy's bitwise or over int64, chosen by measuring on a 2-processor Sapphire Rapids virtual machine (numpy 2.4,
-best of 0.25 s, one / two threads, GB/s). On 8 MiB, which is cache: or 31 / 36, max 32 / 40, dot (BLAS) 32 / 40. On 256 MiB
-with 2 MiB pages: or 20 / 38, sum 20 / 38, dot 19 / 38, max 16 / 34, so arithmetic bounds the maximum and memory the others;
-sums of narrower types stay below them even in cache. With 4 KiB pages: or 12 / 25, a third less, which is why the basis
-names the page size. 64 MiB still lies partly in cache there. A copy would count writes.
+The loop is numpy's bitwise or over int64, chosen by measuring on a 2-processor Sapphire Rapids virtual machine (numpy
+2.4, best of 0.25 s, one / two threads, GB/s). On 8 MiB, which is cache: or 31 / 36, max 32 / 40, dot (BLAS) 32 / 40. On
+256 MiB with 2 MiB pages: or 20 / 38, sum 20 / 38, dot 19 / 38, max 16 / 34, so memory bounds the first three. Sums of
+narrower types stay below them even in cache. With 4 KiB pages: or 12 / 25, a third less, which is why the basis names
+the page size. 64 MiB still lies partly in cache there. A copy would count writes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     Numbers = npt.NDArray[np.int64]
 
 BUFFER_BYTES = 256 * MIB
-SECONDS = 0.4  # of reading; filling the buffer comes on top
+SECONDS = 0.25  # of reading; filling the buffer comes on top
 MIN_BUFFER_BYTES = 16 * MIB
 _HUGE = 2 * MIB
 _CACHE_SCHEMA = 1
@@ -58,9 +58,8 @@ def remembered(machine: Machine, notes: list[str]) -> Bandwidth | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        notes.append(
-            f"stored memory bandwidth is not usable ({path.name}: {type(error).__name__} {error}): ignored"[:300]
-        )
+        reason = f"{type(error).__name__} {error}"[:160]
+        notes.append(f"stored memory bandwidth is not usable ({path.name}: {reason}): ignored")
         return None
 
 
@@ -71,9 +70,8 @@ def of(machine: Machine, notes: list[str]) -> Bandwidth | None:
         return known
     size = buffer_bytes(machine)
     if size < MIN_BUFFER_BYTES:
-        notes.append(
-            f"memory bandwidth not measured: {size // MIB} MiB may be used for it, {MIN_BUFFER_BYTES // MIB} are needed"
-        )
+        needed = MIN_BUFFER_BYTES // MIB
+        notes.append(f"memory bandwidth not measured: {size // MIB} MiB may be used for it, {needed} MiB are needed")
         return None
     try:
         found = measure(machine.compute_threads, size)
@@ -108,12 +106,12 @@ def measure(threads: int, size: int, seconds: float = SECONDS) -> Bandwidth:
         best = float("inf")
         passes, end = 0, time.perf_counter() + seconds
         while passes < 3 or time.perf_counter() < end:
-            best = min(best, _together(parts, lambda part: part.max()))
+            best = min(best, _together(parts, np.bitwise_or.reduce))
             passes += 1
         del numbers, parts
     word = "thread" if threads == 1 else "threads"
     return Bandwidth(
-        round(size / best / 1e9, 2), f"measured: {threads} {word}, {pages} pages, numpy max over {size // MIB} MiB"
+        round(size / best / 1e9, 2), f"measured: {threads} {word}, {pages} pages, numpy or over {size // MIB} MiB"
     )
 
 
@@ -123,21 +121,19 @@ def _buffer(size: int) -> Iterator[mmap.mmap]:
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
     buffer = mmap.mmap(-1, size, **private)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        try:
+        # A kernel without transparent huge pages refuses; what was obtained is read back from smaps.
+        with suppress(OSError):
             buffer.madvise(mmap.MADV_HUGEPAGE)
-        except OSError:
-            pass  # a kernel without transparent huge pages; what was obtained is read back from smaps
     try:
         yield buffer
     finally:
-        try:
+        # Where an exception still holds a view of it, it is unmapped when that goes.
+        with suppress(BufferError):
             buffer.close()
-        except BufferError:
-            pass  # an exception still holds a view of it; it is unmapped when that goes
 
 
 def _together(parts: Sequence[Numbers], work: Callable[[Numbers], object]) -> float:
-    """Run `work` on every part at once; seconds from the common start to the end of the last. numpy lets go of the GIL."""
+    """Run `work` on every part at once; seconds from the common start to the end of the last. numpy frees the GIL."""
     barrier = threading.Barrier(len(parts) + 1)
 
     def run(part: Numbers) -> None:
@@ -158,7 +154,7 @@ def _together(parts: Sequence[Numbers], work: Callable[[Numbers], object]) -> fl
 
 
 def _page_size_of(address: int, size: int) -> str:
-    """`"2 MiB"` where at least nine tenths of the buffer lie on huge pages, by /proc/self/smaps, else the small size."""
+    """`"2 MiB"` where nine tenths of the buffer or more lie on huge pages by /proc/self/smaps, else the small size."""
     small = f"{mmap.PAGESIZE // 1024} KiB"
     try:
         text = Path("/proc/self/smaps").read_text()
@@ -210,6 +206,5 @@ def _remember(machine: Machine, found: Bandwidth, notes: list[str]) -> None:
             json.dump(body, file, indent=1)
         os.replace(temporary, path)
     except OSError as error:
-        notes.append(
-            f"memory bandwidth is measured again each time: {path.parent} cannot be written ({error.strerror})"
-        )
+        why = f"{path.parent} cannot be written: {error.strerror}"
+        notes.append(f"memory bandwidth is measured again each time ({why})")

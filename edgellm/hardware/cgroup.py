@@ -4,10 +4,10 @@ Version 1, version 2 and hybrids of both. A limit binds from any ancestor, so ev
 the mount point is asked, and the one that leaves least room counts. Nothing here changes a group.
 
 Used memory is what cannot be had back: usage - (active_file + inactive_file + slab_reclaimable - dirty - writeback).
-Both file lists count as reclaimable, as in the kernel's own MemAvailable (mm/show_mem.c, si_mem_available): a model file
-that was hashed and then read is on the active list, and leaving that out (as `docker stats` does) would refuse the very model
-whose pages are already here. Dirty pages are kept as used: version 1 does not wait for them to be written before it kills.
-tmpfs pages are on the anonymous lists and stay used.
+Both file lists count as reclaimable, as in the kernel's own MemAvailable (mm/show_mem.c, si_mem_available): a model
+that was hashed and then read is on the active list, and counting that as used (as `docker stats` does) would refuse the
+very model whose pages are already here. Dirty pages stay used: version 1 does not wait for them to be written before it
+kills. tmpfs pages are on the anonymous lists and stay used.
 """
 
 from __future__ import annotations
@@ -127,10 +127,10 @@ def parse_stat(text: str | None) -> dict[str, int]:
 def cpu_quota(tree: Tree) -> tuple[float, Group, str] | None:
     """(cores, group, folder) of the smallest quota; None = no level has one."""
     group = find(tree, "cpu")
-    found = []
-    for folder in group.levels if group else ():
-        if group and (cores := _level_quota(tree, group, folder)) is not None:
-            found.append((cores, group, folder))
+    if group is None:
+        return None
+    quotas = ((_level_quota(tree, group, folder), folder) for folder in group.levels)
+    found = [(cores, group, folder) for cores, folder in quotas if cores is not None]
     return min(found, key=lambda quota: quota[0], default=None)
 
 
@@ -212,8 +212,8 @@ def _unescape(text: str) -> str:
 def _group(tree: Tree, mount: _Mount, path: str) -> Group:
     """Folders from the process's group up to the mount point.
 
-    Where only a part of the hierarchy is mounted (Docker on version 1 mounts /docker/<id> as the root), that part is taken
-    off the path. A path that lies outside of what is mounted leaves the mount point itself, which is an ancestor.
+    Where only a part of the hierarchy is mounted (Docker on version 1 mounts /docker/<id> as the root), that part is
+    taken off the path. A path outside of what is mounted leaves the mount point itself, which is an ancestor.
     """
     own = PurePosixPath(path)
     root = PurePosixPath(mount.root)

@@ -44,7 +44,7 @@ def read(tree: Tree) -> tuple[Cpu, Topology, list[str]]:
 
 
 def architecture(tree: Tree, info: CpuInfo) -> str:
-    """Of the programs that run here: a 32-bit system on a 64-bit processor is 32-bit. A recorded tree tells it by its fields."""
+    """Of this machine as the operating system names it; of a recorded tree as the fields of cpuinfo betray it."""
     if tree.live:
         return _normal_arch(platform.machine())
     if info.field("flags") is not None:

@@ -5,6 +5,7 @@ A missing library or device is a sentence in the notes, never an error. Apple's 
 
 from __future__ import annotations
 
+import importlib
 import re
 from typing import Any
 
@@ -58,22 +59,22 @@ def _pci_vendor_present(tree: Tree, vendor: str) -> bool:
 
 def _nvml(notes: list[str]) -> list[Accelerator]:
     try:
-        import pynvml
-
-        pynvml.nvmlInit()
+        nvml: Any = importlib.import_module("pynvml")
     except ImportError:
         notes.append("an NVIDIA driver is loaded, but the Python package nvidia-ml-py is missing: GPUs unknown")
         return []
-    except pynvml.NVMLError as error:
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
         notes.append(f"an NVIDIA driver is loaded, but NVML does not answer ({error}): GPUs unknown")
         return []
     try:
-        return [_nvml_device(pynvml, index, notes) for index in range(pynvml.nvmlDeviceGetCount())]
-    except pynvml.NVMLError as error:
+        return [_nvml_device(nvml, index, notes) for index in range(nvml.nvmlDeviceGetCount())]
+    except nvml.NVMLError as error:
         notes.append(f"NVML failed while listing GPUs ({error})")
         return []
     finally:
-        pynvml.nvmlShutdown()
+        nvml.nvmlShutdown()
 
 
 def _nvml_device(nvml: Any, index: int, notes: list[str]) -> Accelerator:
@@ -126,13 +127,12 @@ def _amd(tree: Tree, card: str, notes: list[str]) -> Accelerator:
 
 
 def _is_apu(tree: Tree, device: str) -> bool:
-    """A part of the processor: its kfd node counts processor cores too, or (without kfd) firmware set aside at most 4 GiB.
+    """A part of the processor: its kfd node counts processor cores too, or (without kfd) it has at most 4 GiB.
 
     The second is a guess that only small cards could be wrong about: those have less VRAM than models need.
     """
-    slot = re.search(
-        r"^PCI_SLOT_NAME=([\da-f]+):([\da-f]+):([\da-f]+)\.", tree.text(f"{device}/uevent") or "", re.MULTILINE
-    )
+    uevent = tree.text(f"{device}/uevent") or ""
+    slot = re.search(r"^PCI_SLOT_NAME=([\da-f]+):([\da-f]+):([\da-f]+)\.", uevent, re.MULTILINE)
     nodes = "/sys/class/kfd/kfd/topology/nodes"
     for node in tree.names(nodes):
         fields = dict(re.findall(r"^(\w+) (\d{1,20})$", tree.text(f"{nodes}/{node}/properties") or "", re.MULTILINE))
@@ -158,7 +158,7 @@ def _intel(tree: Tree, card: str, notes: list[str]) -> Accelerator:
 
 
 def _bar_bytes(resource: str | None) -> int | None:
-    """Size of BAR 2, where Intel's discrete cards show their memory: all of it with resizable BAR, else 256 MiB of it."""
+    """Size of BAR 2, where Intel's discrete cards show their memory: all of it with resizable BAR, else 256 MiB."""
     lines = (resource or "").splitlines()
     match = re.fullmatch(r"0x([\da-f]+) 0x([\da-f]+) 0x[\da-f]+", lines[2].strip()) if len(lines) > 2 else None
     size = int(match[2], 16) - int(match[1], 16) + 1 if match else 0

@@ -1,6 +1,6 @@
 """Names of instruction sets, and how Linux spells them in /proc/cpuinfo.
 
-A name in `Cpu.isa` means usable by a program, not only present in silicon. On x86 that takes the operating system: it must
+A name in `Cpu.isa` means usable by a program, not only present in silicon. On x86 the operating system must
 save the wide registers (XCR0 bits 1-2 for AVX, 5-7 for AVX-512, 17-18 for AMX). CPUID alone does not say so, but
 /proc/cpuinfo does: the kernel clears a flag whose state it does not enable in XCR0 (arch/x86/kernel/fpu/xstate.c, the
 table `xsave_cpuid_features`), as it does for `clearcpuid=` and `noxsave`. On ARM the file shows HWCAP bits, which the

@@ -25,9 +25,7 @@ def read(tree: Tree) -> tuple[Memory, list[str]]:
     available = fields.get("MemAvailable")
     if available is None and "MemFree" in fields:
         available = _estimate_available(fields)
-        notes.append(
-            "available memory estimated as free + buffers + cached - shmem: no MemAvailable (Linux before 3.14)"
-        )
+        notes.append("available memory is free + buffers + cached - shmem: no MemAvailable (Linux before 3.14)")
     elif available is None:
         notes.append("available memory unknown: /proc/meminfo has neither MemAvailable nor MemFree")
     if available is not None:

@@ -1,22 +1,20 @@
 """This machine, or one recorded as a tree of /proc and /sys, as a `Machine`.
 
-Knows who finds out what; what it cannot find out is None with a sentence in `notes`. Takes under 60 ms unless it measures.
+Knows who finds out what; what nobody can find out is None with a sentence in `notes`. Under 60 ms unless it measures.
 """
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
 from edgellm import __version__, settings
 from edgellm.hardware import affinity, bandwidth, cgroup, cpu, gpu, memory
+from edgellm.hardware.identity import describe, identify, measured
 from edgellm.hardware.tree import Tree
-from edgellm.machine import Accelerator, Cpu, Disk, Machine, Memory, Provenance
-from edgellm.units import GIB
+from edgellm.machine import Accelerator, Disk, Machine, Provenance
 
 
 def probe(*, root: Path = Path("/"), measure: bool = True) -> Machine:
@@ -59,23 +57,6 @@ def _linux(tree: Tree) -> Machine:
         provenance=measured() if tree.live else Provenance("measured", "recorded /proc and /sys", version=__version__),
         notes=(*cpu_notes, *memory_notes, *limit_notes, *gpu_notes),
     )
-
-
-def measured() -> Provenance:
-    return Provenance("measured", "edgellm profile", date.today().isoformat(), __version__)
-
-
-def describe(processor: Cpu, ram: Memory, board: str = "") -> str:
-    """`"Raspberry Pi 5 Model B Rev 1.0, 7.9 GiB"`: no host name, no serial number, the same at every call."""
-    what = board or re.sub(r"\((R|TM|tm|r)\)", "", processor.model).strip()
-    if what == "unknown":
-        what = f"unknown {processor.arch}"
-    return f"{re.sub(' +', ' ', what)}, {processor.cores} cores, {ram.total_bytes / GIB:.1f} GiB"
-
-
-def identify(name: str) -> str:
-    """A profile id: lower case, digits and dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64].rstrip("-") or "unknown"
 
 
 def _with_plugin_accelerators(machine: Machine) -> Machine:

@@ -15,10 +15,10 @@ from edgellm.machine import Cluster
 
 CPU = "/sys/devices/system/cpu"
 
-# Cores whose capacity differs by less than this belong together: the fastest of ten equal cores says 1024, the rest 997.
+# Cores whose capacity differs by less are of one kind: ten equal cores of a GB10 say 1024, 1017 and 997.
 SAME_KIND = 0.9
 # Work is split evenly, so n cores finish with the slowest. From 60 % up, all parts known to have such cores (Snapdragon
-# 8 Gen 3: 1 + 5, GB10: 10 + 10) gain more from their number than they lose by waiting; at 40 % (RK3588: 4 + 4) they lose.
+# 8 Gen 3: 1 + 5, GB10: 10 + 10) gain more by their number than they lose by waiting; at 40 % (RK3588: 4 + 4) they lose.
 MIDDLE = 0.6
 
 Core = frozenset[int]  # logical processors that share one physical core
@@ -40,7 +40,7 @@ class Topology:
         return tuple(core for core in self.cores if self.kinds.get(core) != "efficiency") or self.cores
 
     def usable_cores(self, allowed: frozenset[int]) -> int:
-        """How many cores a process confined to `allowed` should use: fast ones where it has any, siblings counted once."""
+        """Cores that a process confined to `allowed` should use: fast ones where it has any, siblings counted once."""
         fast = sum(1 for core in self.workers if core & allowed)
         return fast or sum(1 for core in self.cores if core & allowed)
 
@@ -66,9 +66,7 @@ def _online(tree: Tree, info: CpuInfo, notes: list[str]) -> frozenset[int]:
     present = parse_cpu_list(tree.line(f"{CPU}/present")) or frozenset()
     online = parse_cpu_list(tree.line(f"{CPU}/online")) or frozenset(info.processors)
     if not online:
-        notes.append(
-            "number of processors unknown (no /sys/devices/system/cpu/online, none in /proc/cpuinfo): one assumed"
-        )
+        notes.append("number of processors unknown (no cpu/online in /sys, none in /proc/cpuinfo): one assumed")
         return frozenset({0})
     if offline := len(present - online):
         notes.append(f"offline processors: {offline} of {len(present | online)}")
@@ -99,9 +97,7 @@ def _cores_from_cpuinfo(info: CpuInfo, online: frozenset[int], notes: list[str])
             groups.setdefault((fields["physical id"], fields["core id"]), set()).add(cpu)
     if sum(map(len, groups.values())) == len(online):
         return tuple(sorted(map(frozenset, groups.values()), key=min))
-    notes.append(
-        "physical cores unknown (no topology in /sys, no core id in /proc/cpuinfo): each processor counts as one"
-    )
+    notes.append("physical cores unknown (no topology in /sys, no core id in cpuinfo): each processor counts as one")
     return tuple(frozenset({cpu}) for cpu in sorted(online))
 
 
@@ -177,17 +173,16 @@ def caches(tree: Tree, topology: Topology) -> Caches:
 
 
 def _cache_levels(tree: Tree, topology: Topology, cpu: int) -> list[tuple[int, int, Core]]:
-    """(level, bytes, processors that share it) of the data caches of one processor; levels 1 and 2 as a core's share."""
+    """(level, bytes, processors that share it) of one processor's data caches; levels 1 and 2 as a core's share."""
     found = []
     for name in tree.names(f"{CPU}/cpu{cpu}/cache"):
         path = f"{CPU}/cpu{cpu}/cache/{name}"
         if name.startswith("index") and tree.line(f"{path}/type") in ("Data", "Unified"):
             level, size = tree.integer(f"{path}/level"), parse_size(tree.line(f"{path}/size"))
-            shared = parse_cpu_list(tree.line(f"{path}/shared_cpu_list")) or parse_cpu_mask(
-                tree.line(f"{path}/shared_cpu_map")
-            )
+            listed = parse_cpu_list(tree.line(f"{path}/shared_cpu_list"))
+            shared = listed or parse_cpu_mask(tree.line(f"{path}/shared_cpu_map")) or frozenset()
             if level and size:
-                shared = (shared or frozenset({cpu})) & topology.online | {cpu}
+                shared = shared & topology.online | {cpu}
                 sharing = sum(1 for core in topology.cores if core & shared) if level < 3 else 1
                 found.append((level, size // max(1, sharing), shared))
     return found

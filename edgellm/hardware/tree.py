@@ -1,6 +1,6 @@
 """Files of a machine, read below a root: "/" for this machine, any other folder for a recorded one.
 
-Every reader returns None (or nothing) for what is missing, unreadable or no plain file; nobody here knows what a file means.
+Every reader returns None (or nothing) for what is missing, unreadable or no plain file. It knows no meanings.
 A recorded tree is hostile: nothing outside of it is read, however its links point.
 """
 

@@ -1,0 +1,173 @@
+"""`edgellm profile`: what is known of this machine, or of one described in a profile."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgellm.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgellm.machine import Machine
+
+
+@click.command(name="profile")
+@click.option("--profile", metavar="NAME|FILE", help="Show another machine: a profile's name, or a TOML file.")
+@click.option("--out", metavar="FILE", help="Write the profile as TOML; - is standard output.")
+@click.option("--force", is_flag=True, help="Let --out replace a file.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@click.option("--list", "listing", is_flag=True, help="List the profiles that come with EdgeLLM.")
+@click.option("--no-measure", is_flag=True, help="Do not measure the memory bandwidth; use an earlier measurement.")
+def command(
+    *, profile: str | None, out: str | None, force: bool, as_json: bool, listing: bool, no_measure: bool
+) -> None:
+    """Show or write what EdgeLLM knows of this machine."""
+    from edgellm.hardware import profiles
+
+    if listing:
+        _list(as_json)
+        return
+    if as_json and out == "-":
+        raise UsageError("--json and --out - both want standard output", hint="give one of them, or --out FILE")
+    if profile is not None:
+        machine = profiles.load(profile)
+    else:
+        from edgellm.hardware.probe import probe
+
+        machine = probe(measure=not no_measure)
+    if out is not None:
+        _write(profiles.dump(machine), out, force)
+    if as_json:
+        click.echo(json.dumps(_as_json(machine), indent=2))
+    elif out is None:
+        _show(machine)
+
+
+def _list(as_json: bool) -> None:
+    from edgellm.hardware import profiles
+
+    names = profiles.names()
+    if as_json:
+        click.echo(json.dumps(names))
+        return
+    for name in names:
+        click.echo(f"{name:32} {profiles.load(name).name}")
+
+
+def _write(text: str, out: str, force: bool) -> None:
+    """All of the file or none of it, and never over another one unless told to."""
+    if out == "-":
+        click.echo(text, nl=False)
+        return
+    path = Path(out)
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists already", hint="choose another name, or add --force to replace it")
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise UsageError(f"{path} cannot be written: {error.strerror}", hint="choose another folder") from None
+    click.echo(f"Wrote {path}", err=True)
+
+
+def _as_json(machine: Machine) -> dict[str, object]:
+    import msgspec
+
+    return {
+        "version": 1,
+        "machine": msgspec.to_builtins(machine),
+        "memory_budget_bytes": machine.memory_budget_bytes,
+        "compute_threads": machine.compute_threads,
+    }
+
+
+def _show(machine: Machine) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in _rows(machine):
+        # As Text, so that a name with square brackets is not taken for markup.
+        table.add_row(label, Text(value))
+    console = Console(file=sys.stdout, soft_wrap=False, highlight=False)
+    console.print(Text(machine.name, style="bold"))
+    console.print(table)
+
+
+def _rows(machine: Machine) -> list[tuple[str, str]]:
+    from edgellm.units import show_memory
+
+    cpu, ram = machine.cpu, machine.memory
+    available = "unknown" if ram.available_bytes is None else show_memory(ram.available_bytes)
+    bandwidth = "unknown" if ram.bandwidth_gb_s is None else f"{ram.bandwidth_gb_s:g} GB/s ({ram.bandwidth_basis})"
+    rows = [
+        ("id", machine.id),
+        ("processor", f"{cpu.model} ({cpu.arch}, {machine.os})"),
+        ("cores", f"{cpu.cores} physical, {cpu.threads} logical"),
+        *(("", _cluster(cluster.cores, cluster.kind, cluster.max_mhz)) for cluster in cpu.clusters),
+        ("instructions", " ".join(cpu.isa) or "unknown"),
+        ("caches", _caches(machine)),
+        ("memory", f"{show_memory(ram.total_bytes)}, available {available}, swap {show_memory(ram.swap_bytes)}"),
+        ("bandwidth", bandwidth),
+    ]
+    for gpu in machine.accelerators:
+        own = "shares the machine's memory" if gpu.unified else "memory unknown"
+        size = own if gpu.vram_bytes is None else show_memory(gpu.vram_bytes)
+        free = "" if gpu.free_bytes is None else f", free {show_memory(gpu.free_bytes)}"
+        speed = "" if gpu.bandwidth_gb_s is None else f", {gpu.bandwidth_gb_s:g} GB/s"
+        rows.append(("accelerator", f"{gpu.name} ({gpu.kind}), {size}{free}{speed}"))
+    rows.append(("limits", _limits(machine)))
+    if machine.disk is not None:
+        rows.append(("disk", f"{show_memory(machine.disk.free_bytes)} free at {machine.disk.path}"))
+    if machine.provenance is not None:
+        origin = machine.provenance
+        rows.append(("source", ", ".join(filter(None, (origin.kind, origin.source, origin.date)))))
+    rows.append(("for a model", f"{show_memory(machine.memory_budget_bytes)}, {_threads(machine.compute_threads)}"))
+    rows.extend(("note", note) for note in machine.notes)
+    return rows
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
+def _cluster(cores: int, kind: str, max_mhz: int | None) -> str:
+    return f"{cores} {kind}" + (f", up to {max_mhz} MHz" if max_mhz else "")
+
+
+def _caches(machine: Machine) -> str:
+    from edgellm.units import show_memory
+
+    cpu = machine.cpu
+    sizes = (("L1d", cpu.l1d_bytes, " per core"), ("L2", cpu.l2_bytes, " per core"), ("L3", cpu.l3_bytes, ""))
+    return ", ".join(f"{name} {show_memory(size)}{per}" for name, size, per in sizes if size) or "unknown"
+
+
+def _limits(machine: Machine) -> str:
+    from edgellm.units import show_memory
+
+    limits = machine.limits
+    parts = []
+    if limits.memory_bytes is not None:
+        parts.append(f"{show_memory(limits.memory_bytes)} memory, {show_memory(limits.memory_used_bytes or 0)} used")
+    if limits.cpus is not None:
+        parts.append(f"{limits.cpus:g} CPUs")
+    if limits.cpuset is not None:
+        cores = "" if limits.cpuset_cores is None else f" on {limits.cpuset_cores} cores"
+        parts.append(f"{limits.cpuset} processors{cores}")
+    return ", ".join(parts) + (f" ({limits.source})" if parts and limits.source else "") if parts else "none"

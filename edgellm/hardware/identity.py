@@ -1,0 +1,27 @@
+"""What a probed machine is called: from its hardware only, with no host name and no serial number, the same every time."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+
+from edgellm import __version__
+from edgellm.machine import Cpu, Memory, Provenance
+from edgellm.units import GIB
+
+
+def describe(processor: Cpu, ram: Memory, board: str = "") -> str:
+    """`"Raspberry Pi 5 Model B Rev 1.0, 4 cores, 7.9 GiB"`."""
+    what = board or re.sub(r"\((R|TM|tm|r)\)", "", processor.model).strip()
+    if what == "unknown":
+        what = f"unknown {processor.arch}"
+    return f"{re.sub(' +', ' ', what)}, {processor.cores} cores, {ram.total_bytes / GIB:.1f} GiB"
+
+
+def identify(name: str) -> str:
+    """A profile id: lower case, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64].rstrip("-") or "unknown"
+
+
+def measured() -> Provenance:
+    return Provenance("measured", "edgellm profile", date.today().isoformat(), __version__)

@@ -1,0 +1,212 @@
+"""Hardware profiles: a `Machine` as TOML, one file per device, so that one can plan for a device without having it.
+
+`load` trusts nothing: a profile may come from a stranger. The format is described in docs/hardware.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgellm.errors import UnknownProfile, UsageError
+from edgellm.hardware import isa
+from edgellm.machine import Machine
+
+MAX_FILE_BYTES = 1024**2
+SCHEMA = 1
+
+_ID = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+_MAX_TEXT = 500
+_MAX_ITEMS = 256
+_TIB = 1024**4
+# Smallest and largest value of every number by the end of its key: far above any machine there is, and small enough
+# that no later arithmetic overflows or prints nonsense.
+_RANGES: dict[str, tuple[float, float]] = {
+    "total_bytes": (1024**2, 1024 * _TIB),
+    "_bytes": (0, 1024 * _TIB),
+    "bandwidth_gb_s": (0.01, 1e6),
+    "cores": (1, 65536),
+    "threads": (1, 65536),
+    "cpus": (0.001, 65536),
+    "cpuset": (1, 65536),
+    "cpuset_cores": (1, 65536),
+    "capacity": (0, 1024),
+    "max_mhz": (1, 100_000),
+    "schema": (SCHEMA, SCHEMA),
+}
+
+
+def folder() -> Path:
+    """Where the profiles lie: in an installed wheel beside this file, in a checkout at its root."""
+    packaged = Path(__file__).parent / "data"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "hardware_profiles"
+
+
+def names() -> list[str]:
+    """Ids of the profiles that come with EdgeLLM, sorted."""
+    return sorted(path.stem for path in folder().glob("*.toml"))
+
+
+def load(name_or_path: str) -> Machine:
+    """The profile of that name, or of that file where it ends in `.toml` or has a folder in it.
+
+    Raises:
+        UnknownProfile: no profile or file of that name, with the closest ones.
+        UsageError: the file is not a valid profile.
+    """
+    if name_or_path.endswith(".toml") or "/" in name_or_path or "\\" in name_or_path:
+        return _read(Path(name_or_path))
+    known = names()
+    if name_or_path not in known:
+        close = difflib.get_close_matches(name_or_path, known, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(close)}? " if close else ""
+        raise UnknownProfile(
+            f"no hardware profile named {name_or_path!r}", hint=f"{hint}`edgellm profile --list` shows all {len(known)}"
+        )
+    path = folder() / f"{name_or_path}.toml"
+    machine = _read(path)
+    if machine.id != name_or_path:
+        raise _invalid(path, "id", f"{machine.id!r} is not the name of the file")
+    return machine
+
+
+def dump(machine: Machine) -> str:
+    """TOML that `parse` reads back to an equal `Machine`. What has its default value is left out."""
+    import tomli_w
+
+    return tomli_w.dumps({"schema": machine.schema, **_plain(machine)})
+
+
+def parse(text: str, source: Path) -> Machine:
+    """A profile from its text; `source` is named in errors.
+
+    Raises:
+        UsageError: not TOML, an unknown key, a wrong type, or a value out of range.
+    """
+    import msgspec
+
+    try:
+        data = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(
+            f"{source} is no valid TOML: {error}", hint="`edgellm profile --out FILE` writes one"
+        ) from None
+    for key in _unknown_keys(data, Machine):
+        raise _invalid(source, key, "unknown key", known=_known_keys(key))
+    try:
+        machine = msgspec.convert(data, Machine)
+    except msgspec.ValidationError as error:
+        reason, _, where = str(error).partition(" - at ")
+        raise _invalid(source, where.strip("`").removeprefix("$.") or "(top level)", reason) from None
+    for key, problem in _violations(machine):
+        raise _invalid(source, key, problem)
+    return machine
+
+
+def _read(path: Path) -> Machine:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        hint = "`edgellm profile --list` shows the profiles that come with EdgeLLM"
+        raise UnknownProfile(f"profile {path} cannot be read: {error.strerror}", hint=hint) from None
+    if len(raw) > MAX_FILE_BYTES:
+        raise UsageError(f"{path} is larger than a profile may be ({MAX_FILE_BYTES} bytes)", hint="give a profile file")
+    try:
+        return parse(raw.decode("utf-8"), path)
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is no UTF-8 text", hint="`edgellm profile --out FILE` writes a profile") from None
+
+
+def _invalid(source: Path, key: str, problem: str, known: str = "") -> UsageError:
+    hint = known or "docs/hardware.md describes the format; `edgellm profile --out FILE` writes an example"
+    return UsageError(f"{source}: {key}: {problem}", hint=hint)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        fields = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return {field.name: _plain(item) for field, item in fields if item != _default(field)}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default  # MISSING, which equals no value, where the field is required
+
+
+def _nested(cls: type, name: str) -> type | None:
+    """The dataclass in the annotation of a field, e.g. Cluster in `tuple[Cluster, ...]`."""
+    import typing
+
+    annotation = typing.get_type_hints(cls)[name]
+    candidates = (annotation, *typing.get_args(annotation))
+    return next((c for c in candidates if isinstance(c, type) and dataclasses.is_dataclass(c)), None)
+
+
+def _unknown_keys(data: object, cls: type, prefix: str = "") -> Iterator[str]:
+    """Dotted names of the keys that `cls` does not have; msgspec would ignore them in a dataclass."""
+    if not isinstance(data, dict):
+        return
+    fields = {field.name for field in dataclasses.fields(cls)}
+    for key, value in data.items():
+        if key not in fields:
+            yield f"{prefix}{key}"[:_MAX_TEXT]
+        elif (inner := _nested(cls, key)) is not None:
+            for item in value if isinstance(value, list) else [value]:
+                yield from _unknown_keys(item, inner, f"{prefix}{key}.")
+
+
+def _known_keys(key: str) -> str:
+    cls: type = Machine
+    *parents, last = key.split(".")
+    for parent in parents:
+        cls = _nested(cls, parent) or cls
+    fields = [field.name for field in dataclasses.fields(cls)]
+    close = difflib.get_close_matches(last, fields, n=1)
+    return f"did you mean {close[0]}?" if close else f"known keys: {', '.join(fields)}"
+
+
+def _violations(machine: Machine) -> Iterator[tuple[str, str]]:
+    """Every (key, problem) of a machine that has the right types."""
+    yield from _values(machine)
+    if _ID.fullmatch(machine.id) is None or len(machine.id) > 64:
+        yield "id", f"{machine.id!r} is no id: lower-case letters, digits and single dashes, at most 64"
+    for name in machine.cpu.isa:
+        if name not in isa.NAMES:
+            close = difflib.get_close_matches(name, isa.NAMES, n=1)
+            yield "cpu.isa", f"unknown instruction set {name!r}" + (f", did you mean {close[0]!r}?" if close else "")
+    cpu = machine.cpu
+    if cpu.threads < cpu.cores:
+        yield "cpu.threads", f"{cpu.threads} threads on {cpu.cores} cores"
+    if (cpu.performance_cores or 0) > cpu.cores:
+        yield "cpu.performance_cores", f"{cpu.performance_cores} of {cpu.cores} cores"
+    if cpu.clusters and sum(cluster.cores for cluster in cpu.clusters) != cpu.cores:
+        yield "cpu.clusters", f"their cores do not add up to {cpu.cores}"
+    if (machine.memory.available_bytes or 0) > machine.memory.total_bytes:
+        yield "memory.available_bytes", "more than memory.total_bytes"
+
+
+def _values(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Numbers out of range, and text that is long or could steer a terminal."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _values(getattr(value, field.name), f"{key}.{field.name}".lstrip("."))
+    elif isinstance(value, tuple):
+        if len(value) > _MAX_ITEMS:
+            yield key, f"{len(value)} entries, at most {_MAX_ITEMS} are allowed"
+        for item in value:
+            yield from _values(item, key)
+    elif isinstance(value, str):
+        if len(value) > _MAX_TEXT or not value.isprintable():
+            yield key, f"text longer than {_MAX_TEXT} characters or with control characters"
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        low, high = next(limits for end, limits in _RANGES.items() if f".{key}".endswith(end))
+        if not low <= value <= high:
+            yield key, f"{value} is out of range ({low} to {high})"

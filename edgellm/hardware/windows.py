@@ -1,0 +1,64 @@
+"""A Windows machine, by kernel32 and psutil. Written from Microsoft's documentation and not tested on Windows.
+
+Not read: job object limits, hybrid cores (Windows' scheduler places threads itself), caches. Each is a note.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import platform
+from collections.abc import Callable
+from typing import Any
+
+from edgellm.hardware.identity import describe, identify, measured
+from edgellm.machine import Cpu, Limits, Machine, Memory
+
+# IsProcessorFeaturePresent(number) -> name, winnt.h. The call answers for the operating system too, XCR0 included.
+_X86 = {13: "sse3", 36: "ssse3", 37: "sse41", 38: "sse42", 39: "avx", 40: "avx2", 41: "avx512f"}
+_ARM = {19: "neon", 43: "dotprod", 46: "sve", 47: "sve2"}
+
+
+def read() -> Machine:
+    psutil: Any = importlib.import_module("psutil")
+
+    arch = {"AMD64": "x86_64", "ARM64": "aarch64", "x86": "i686"}.get(platform.machine(), platform.machine().lower())
+    notes = [
+        "caches, hybrid cores and job object limits are not read on Windows",
+        "no GPU looked for on Windows",
+    ]
+    kernel32 = getattr(ctypes, "windll").kernel32  # noqa: B009  (absent from the type stubs of other systems)
+    ram, swap = psutil.virtual_memory(), psutil.swap_memory()
+    threads = psutil.cpu_count() or 1
+    processor = Cpu(
+        arch=arch,
+        model=platform.processor() or os.environ.get("PROCESSOR_IDENTIFIER", "unknown"),
+        cores=psutil.cpu_count(logical=False) or threads,
+        threads=threads,
+        isa=isa_names(arch, lambda number: bool(kernel32.IsProcessorFeaturePresent(number)), notes),
+    )
+    memory = Memory(int(ram.total), int(ram.available), int(swap.total))
+    allowed = len(psutil.Process().cpu_affinity())
+    limits = Limits(cpuset=allowed, source="affinity") if allowed < threads else Limits()
+    name = describe(processor, memory)
+    return Machine(
+        id=identify(name),
+        name=name,
+        cpu=processor,
+        memory=memory,
+        os="windows",
+        limits=limits,
+        provenance=measured(),
+        notes=tuple(notes),
+    )
+
+
+def isa_names(arch: str, present: Callable[[int], bool], notes: list[str]) -> tuple[str, ...]:
+    """Names from the features that Windows can be asked for."""
+    names = {name for number, name in (_ARM if arch == "aarch64" else _X86).items() if present(number)}
+    if "avx2" in names:
+        # Every processor with AVX2 that Windows 10 runs on has these, from Haswell and Excavator on.
+        names |= {"f16c", "fma", "bmi2"}
+        notes.append("f16c, fma and bmi2 are taken to come with avx2: Windows cannot be asked for them")
+    return tuple(sorted(names))
