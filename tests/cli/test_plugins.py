@@ -1,0 +1,74 @@
+"""`edgellm plugins` as a person meets it: whole processes, real entry points."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import fake_plugins
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHOUT = ROOT / "docs" / "examples" / "edgellm-shout"
+
+
+@pytest.fixture
+def edgellm(tmp_path: Path):
+    """Runs `python -m edgellm` with the example plugin and `tmp_path` on its path."""
+    fake_plugins.declare(tmp_path, "shout", "edgellm_shout.plugin", "edgellm-shout", "0.1.0")
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join([str(tmp_path), str(SHOUT)])
+        env = os.environ | {"PYTHONPATH": path, "EDGELLM_HOME": str(tmp_path / "home")} | environment
+        command = [sys.executable, "-m", "edgellm", *arguments]
+        return subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path, check=False)
+
+    return run
+
+
+def test_the_example_plugin_needs_only_its_entry_point(edgellm) -> None:
+    listed = json.loads(edgellm("plugins", "--json").stdout)
+    row = next(row for row in listed["plugins"] if row["name"] == "shout")
+
+    assert listed["schema"] == 1
+    assert row == {
+        "name": "shout",
+        "status": "ok",
+        "distribution": "edgellm-shout 0.1.0",
+        "module": "edgellm_shout.plugin",
+        "registers": ["backend shout", "command shout"],
+        "error": "",
+    }
+    assert edgellm("shout", "hello").stdout == "HELLO\n"
+    assert "Say TEXT in capital letters." in edgellm("--help").stdout
+
+
+def test_four_broken_plugins_are_rows_and_the_command_line_stays_up(tmp_path: Path, edgellm) -> None:
+    fake_plugins.install(tmp_path, "raises", fake_plugins.RAISES)
+    fake_plugins.install(tmp_path, "half", fake_plugins.BAD_BACKEND)
+    fake_plugins.install(tmp_path, "typo", fake_plugins.TYPO)
+    fake_plugins.install(tmp_path, "taken", fake_plugins.TAKES_SERVE)
+    fake_plugins.declare(tmp_path, "shout", "fake_raises", "edgellm-zzz-second")
+    done = edgellm("plugins", "--json")
+    errors = {row["name"]: row["error"] for row in json.loads(done.stdout)["plugins"] if row["error"]}
+
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert errors["raises"] == "RuntimeError: its library is gone"
+    assert "is no backend: it lacks formats" in errors["half"]
+    assert "unknown hook 'register_backend'" in errors["typo"]
+    assert "command name 'serve' is missing or already taken" in errors["taken"]
+    assert "name 'shout' is already taken" in str(errors)
+    assert edgellm("shout", "hello").stdout == "HELLO\n"
+    assert edgellm("--help").returncode == 0
+    assert "its library is gone" in edgellm("plugins").stdout
+
+
+def test_the_allow_list_is_read_from_the_environment(edgellm) -> None:
+    rows = json.loads(edgellm("plugins", "--json", EDGELLM_PLUGINS="gguf").stdout)["plugins"]
+
+    assert {row["name"]: row["status"] for row in rows}["shout"] == "off"
+    assert edgellm("shout", "hello", EDGELLM_PLUGINS="").returncode == 2

@@ -1,0 +1,49 @@
+"""A run that leaves a group out says so, and fails in CI."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SUITE = """
+import pytest
+
+@pytest.mark.browser
+def test_page():
+    pytest.skip("no chromium: apt-get install chromium")
+
+def test_tree():
+    pytest.skip("machines: no recorded trees here")
+
+def test_plain():
+    pytest.skip("not on this platform")
+
+def test_runs():
+    pass
+"""
+INI = "[pytest]\nmarkers = browser: needs Chromium\npythonpath = {here}\n"
+
+
+def run(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    (folder / "pytest.ini").write_text(INI.format(here=Path(__file__).parent))
+    (folder / "conftest.py").write_text('pytest_plugins = ["groups"]\n')
+    (folder / "test_suite.py").write_text(SUITE)
+    env = {key: value for key, value in os.environ.items() if key != "CI"} | environment
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, cwd=folder, check=False)
+
+
+@pytest.mark.parametrize(("ci", "status"), [("", 0), ("true", 1)])
+def test_a_group_that_did_not_run_is_named_and_fails_in_ci(tmp_path: Path, ci: str, status: int) -> None:
+    done = run(tmp_path, CI=ci)
+
+    assert done.returncode == status, done.stdout
+    assert "NOT RUN: browser (1 test): no chromium: apt-get install chromium" in done.stdout
+    assert "NOT RUN: machines (1 test): no recorded trees here" in done.stdout
+    assert "not on this platform" not in done.stdout.partition("did not run")[2]
+    assert ("CI runs every group: browser missing" in done.stdout) == bool(ci)
+    assert "1 passed, 3 skipped" in done.stdout.splitlines()[-1]

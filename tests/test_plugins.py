@@ -1,0 +1,132 @@
+"""A broken plugin is a row with the reason, whatever way it is broken; the others work."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import fake_plugins
+import pytest
+
+from edgellm import hookspecs
+from edgellm.errors import BackendUnavailable, UsageError
+from edgellm.plugins import PluginRow, Plugins
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """On sys.path; what is imported from it is forgotten afterwards."""
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if name.startswith("fake_"):
+            del sys.modules[name]
+
+
+def row(found: Plugins, name: str) -> PluginRow:
+    return next(row for row in found.rows() if row.name == name)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (fake_plugins.RAISES, "RuntimeError: its library is gone"),
+        (fake_plugins.EXITS, "SystemExit: 3"),
+        (fake_plugins.TYPO, "unknown hook 'register_backend'"),
+        (fake_plugins.WRONG_ARGUMENT, "Argument(s) {'registry'}"),
+        ("import no_such_module_at_all", "ModuleNotFoundError: No module named 'no_such_module_at_all'"),
+        ("def broken(:", "SyntaxError"),
+    ],
+)
+def test_a_plugin_that_does_not_load_is_a_row(folder: Path, source: str, reason: str) -> None:
+    fake_plugins.install(folder, "bad", source)
+    fake_plugins.install(folder, "good", fake_plugins.COMMAND)
+    found = Plugins()
+
+    assert reason in row(found, "bad").error
+    assert row(found, "bad").distribution == "edgellm-bad 1.0"
+    assert row(found, "good").error == ""
+    assert "echo" in found.backends()
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (fake_plugins.BAD_BACKEND, "lacks formats, quants, check, supports, footprint, open, describe"),
+        (fake_plugins.TAKES_ECHO, "backend name 'echo' is already taken"),
+    ],
+)
+def test_a_bad_backend_is_refused_and_told(folder: Path, source: str, reason: str) -> None:
+    fake_plugins.install(folder, "zbad", source)
+    found = Plugins()
+
+    assert "half" not in found.backends()
+    assert found.backends()["echo"].describe() == {"library": "none"}
+    assert row(found, "zbad").error.startswith("register_backends: ")
+    assert reason in row(found, "zbad").error
+
+
+def test_a_hook_that_exits_ends_only_itself(folder: Path) -> None:
+    fake_plugins.install(folder, "aexits", fake_plugins.EXITS_IN_HOOK)
+    fake_plugins.install(folder, "good", fake_plugins.COMMAND)
+    found = Plugins()
+    commands: list[str] = []
+    found.call("register_commands", register=lambda command: commands.append(command.name))
+
+    assert commands == ["hello"]
+    assert row(found, "aexits").error == "register_commands: SystemExit: 3"
+
+
+def test_an_interrupt_while_loading_is_not_swallowed(folder: Path) -> None:
+    fake_plugins.install(folder, "bad", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        Plugins()
+
+
+def test_two_distributions_of_one_name_are_both_shown(folder: Path) -> None:
+    fake_plugins.install(folder, "twin", fake_plugins.COMMAND, distribution="edgellm-first", module="fake_first")
+    fake_plugins.install(folder, "twin", fake_plugins.RAISES, distribution="edgellm-second", module="fake_second")
+    rows = [row for row in Plugins().rows() if row.name.startswith("twin")]
+
+    assert len(rows) == 2
+    assert sorted(row.error for row in rows)[1] == "name 'twin' is already taken"
+
+
+def test_the_allow_list_keeps_others_from_being_imported(folder: Path) -> None:
+    fake_plugins.install(folder, "good", fake_plugins.COMMAND)
+    fake_plugins.install(folder, "other", fake_plugins.RAISES)
+    found = Plugins(frozenset({"good"}))
+
+    assert row(found, "good").error == ""
+    assert row(found, "other") == PluginRow(
+        "other", "edgellm-other 1.0", "fake_other", "not in EDGELLM_PLUGINS", allowed=False
+    )
+    assert "fake_other" not in sys.modules
+
+
+def test_registrations_are_told_in_words(folder: Path) -> None:
+    fake_plugins.install(folder, "good", fake_plugins.COMMAND)
+    found = Plugins().registrations()
+
+    assert found["echo"] == ("backend echo",)
+    assert found["good"] == ("command hello",)
+
+
+def test_a_backend_of_a_broken_plugin_says_what_broke(folder: Path) -> None:
+    fake_plugins.install(folder, "bad", fake_plugins.RAISES)
+    found = Plugins()
+
+    with pytest.raises(BackendUnavailable, match="its library is gone"):
+        found.backend("bad")
+    with pytest.raises(UsageError, match="no backend named 'nobody'") as caught:
+        found.backend("nobody")
+    assert "echo" in caught.value.hint
+
+
+def test_every_hook_takes_register_first() -> None:
+    """docs/plugins.md promises it, and `Plugins.registrations` relies on it."""
+    hooks = [value for value in vars(hookspecs).values() if hasattr(value, "edgellm_spec")]
+
+    assert len(hooks) == 8
+    assert all(hook.__code__.co_varnames[0] == "register" for hook in hooks)
