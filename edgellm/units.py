@@ -19,7 +19,7 @@ _FACTORS = {
     "k": KIB, "kib": KIB, "m": MIB, "mib": MIB, "g": GIB, "gib": GIB, "t": 1024**4, "tib": 1024**4,
     "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
 }  # fmt: skip
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*(\d{1,20})(?:\.(\d{1,20}))?\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
 
 
 def parse_bytes(text: str) -> int:
@@ -29,10 +29,11 @@ def parse_bytes(text: str) -> int:
         UsageError: not a number with one of the known suffixes.
     """
     match = _SIZE.fullmatch(text)
-    factor = _FACTORS.get(match[2].lower()) if match else None
+    factor = _FACTORS.get(match[3].lower()) if match else None
     if match is None or factor is None:
         raise UsageError(f"{text!r} is not a size", hint="write it as 700MiB, 2GiB, 1.5GB or a number of bytes")
-    return int(float(match[1]) * factor)
+    decimals = match[2] or ""
+    return int(match[1] + decimals) * factor // 10 ** len(decimals)  # integers: a float is off beyond 2**53
 
 
 def show_memory(n_bytes: float) -> str:

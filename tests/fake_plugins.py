@@ -1,4 +1,4 @@
-"""Writes plugin distributions that pip never saw: a module and a dist-info on `sys.path` are all that an entry point is."""
+"""Writes plugins that pip never saw: a module and a dist-info on `sys.path` are all that an entry point is."""
 
 from __future__ import annotations
 

@@ -1,0 +1,48 @@
+"""Sizes as people write them, and back."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgellm.errors import UsageError
+from edgellm.units import parse_bytes, show_memory, show_params, show_size
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [
+        ("0", 0), ("98362432", 98362432), ("512b", 512), ("1k", 1024), ("1kB", 1000), ("700MiB", 734003200),
+        ("2GiB", 2**31), ("2g", 2**31), ("1.5GB", 1_500_000_000), (" 4 TiB ", 4 * 1024**4), ("0.5kib", 512),
+    ],
+)  # fmt: skip
+def test_parse(text: str, n_bytes: int) -> None:
+    assert parse_bytes(text) == n_bytes
+
+
+@pytest.mark.parametrize(
+    "text", ["", "GiB", "-1", "1e9", "1 000", "2 GiBs", "1.2.3", "٣GiB", "nan", "1,5GB", "9" * 5000]
+)
+def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a size") as caught:
+        parse_bytes(text)
+    assert "700MiB" in caught.value.hint
+
+
+@given(st.integers(0, 2**50), st.sampled_from(["", "KiB", "MB", "GiB"]))
+def test_whole_numbers_are_exact(number: int, suffix: str) -> None:
+    factor = {"": 1, "KiB": 1024, "MB": 10**6, "GiB": 1024**3}[suffix]
+    assert parse_bytes(f"{number}{suffix}") == number * factor
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (show_memory(2**30), "1.00 GiB"), (show_memory(700 * 2**20), "700 MiB"), (show_memory(5), "5 B"),
+        (show_size(98362432), "98.4 MB"), (show_size(2.5e9), "2.50 GB"), (show_size(999), "999 B"),
+        (show_params(134515008), "135M"), (show_params(8030261248), "8.0B"),
+    ],
+)  # fmt: skip
+def test_show(shown: str, expected: str) -> None:
+    assert shown == expected
