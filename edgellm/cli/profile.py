@@ -113,7 +113,7 @@ def _rows(machine: Machine) -> list[tuple[str, str]]:
     from edgellm.units import show_memory
 
     cpu, ram = machine.cpu, machine.memory
-    available = "unknown" if ram.available_bytes is None else show_memory(ram.available_bytes)
+    available = "not stated" if ram.available_bytes is None else show_memory(ram.available_bytes)
     bandwidth = "unknown" if ram.bandwidth_gb_s is None else f"{ram.bandwidth_gb_s:g} GB/s ({ram.bandwidth_basis})"
     rows = [
         ("id", machine.id),

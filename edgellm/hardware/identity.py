@@ -1,4 +1,4 @@
-"""What a probed machine is called: from its hardware only, with no host name and no serial number, the same every time."""
+"""What a probed machine is called: from its hardware only, without host name or serial number."""
 
 from __future__ import annotations
 
