@@ -1,0 +1,12 @@
+"""The built-in backend keeps the contract, bit for bit."""
+
+from edgellm.model import Artifact
+from edgellm.plan import LaunchPlan, Settings
+from edgellm.testing import BackendContract
+
+
+class TestEcho(BackendContract):
+    leak_bytes = 8 * 1024**2
+
+    def plan(self) -> LaunchPlan:
+        return LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=512, n_slots=3))
