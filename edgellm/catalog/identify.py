@@ -1,0 +1,97 @@
+"""What a path on this disk is: a GGUF file, one part of a split set, a model folder, or something else by its name.
+
+Reads headers only. Whether an installed backend opens what is found here is the backend's business.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from edgellm.errors import BadArtifact, UnknownModel, UnsupportedArtifact
+from edgellm.formats import gguf
+from edgellm.formats.sniff import sniff
+from edgellm.model import Artifact
+
+_CONFIG_BYTES = 1024**2  # of a config.json; real ones have a few kB
+
+
+def identify(path: str, *, model_id: str | None = None) -> Artifact:
+    """The artifact at `path`. Without `model_id` it is named after the file.
+
+    Raises:
+        UnknownModel: nothing is there, or a folder without a model in it.
+        BadArtifact: no model file (says what it is instead), damaged, or truncated.
+        UnsupportedArtifact: sound, but no language model: an adapter, a vision projector, a vocabulary.
+    """
+    where = Path(os.path.expanduser(path))
+    if where.is_dir():
+        return _folder(where, model_id)
+    if not where.exists():
+        raise UnknownModel(f"{path} does not exist", hint="`edgellm models` lists what the catalog knows")
+    if not where.is_file():
+        raise BadArtifact(f"{path} is neither a file nor a folder", hint="give the path of a .gguf file")
+    try:
+        with open(where, "rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise BadArtifact(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
+    kind, words = sniff(start)
+    if kind == "gguf":
+        return _gguf(where, model_id)
+    if kind == "safetensors":
+        return Artifact("safetensors", (str(where),), model_id or where.stem, bytes=where.stat().st_size)
+    if where.suffix == ".onnx":
+        return Artifact("onnx", (str(where.parent),), model_id or where.stem, bytes=where.stat().st_size)
+    raise BadArtifact(f"{path} is no model: it is {words}", hint="give a .gguf file, or the folder of an ONNX model")
+
+
+def _gguf(where: Path, model_id: str | None) -> Artifact:
+    model = gguf.read_model(where)
+    role = model.header.metadata.get("general.type", "model")
+    if role != "model" or not model.tensors:
+        found = f"a GGUF file of type {str(role)[:40]!r}" if role != "model" else "a vocabulary without tensors"
+        raise UnsupportedArtifact(f"{where} is {found}, no language model", hint="give the model's own file")
+    return Artifact(
+        format="gguf",
+        paths=model.paths,
+        model_id=model_id or re.sub(r"-\d{5}-of-\d{5}$", "", where.stem),
+        quant=gguf.quant_name(model.header, model.tensors),
+        bytes=model.file_bytes,
+        shape=gguf.shape(model.header, model.tensors),
+        ctx_train=gguf.context_length(model.header),
+    )
+
+
+def _folder(where: Path, model_id: str | None) -> Artifact:
+    """A folder with one GGUF model, with ONNX files, or with safetensors."""
+    by_suffix: dict[str, list[Path]] = {}
+    for file in sorted(where.iterdir()):
+        by_suffix.setdefault(file.suffix, []).append(file)
+    ggufs = [file for file in by_suffix.get(".gguf", []) if not re.search(r"-(?!00001)\d{5}-of-\d{5}$", file.stem)]
+    if len(ggufs) > 1:
+        names = ", ".join(file.name for file in ggufs[:6])
+        raise UnknownModel(f"{where} holds {len(ggufs)} GGUF models", hint=f"name one of them: {names}")
+    if ggufs:
+        return _gguf(ggufs[0], model_id)
+    for suffix, kind in ((".onnx", "onnx"), (".safetensors", "safetensors")):
+        files = by_suffix.get(suffix, [])
+        if files:
+            n_bytes = sum(file.stat().st_size for file in where.iterdir() if file.is_file())
+            ctx_train = _config(where).get("max_position_embeddings", 0)
+            ctx_train = ctx_train if isinstance(ctx_train, int) and 0 < ctx_train < 2**31 else 0
+            return Artifact(kind, (str(where),), model_id or where.name, bytes=n_bytes, ctx_train=ctx_train)
+    raise UnknownModel(f"{where} holds no model", hint="a model folder has .gguf, .onnx or .safetensors files in it")
+
+
+def _config(where: Path) -> dict[str, Any]:
+    """The folder's config.json; empty where there is none that can be read."""
+    try:
+        with open(where / "config.json", "rb") as file:
+            content = json.loads(file.read(_CONFIG_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,230 @@
+"""Model files on this disk: what is here, bringing what is not, and removing it.
+
+    data_dir()/models/
+      smollm2-135m-instruct/
+        Q4_1-b179c9523d0e6a0f/                    quantization, start of the sha256 (of the source where it is unknown)
+          SmolLM2-135M-Instruct.Q4_1.gguf         the published name; split files keep theirs
+          stored.json                             source, hashes, date, shape
+        .Q4_1-b179c9523d0e6a0f.incomplete/        being fetched; renamed to the above when everything is checked
+      .locks/                                     one lock file per entry, held between processes
+
+A folder without the dot is whole: its files were fetched, hashed, and their headers read, before the rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edgellm import settings
+from edgellm.errors import DiskFull, EdgeLLMError, IntegrityError, UnknownModel, UsageError
+from edgellm.model import Artifact, ModelCard, ModelFile
+from edgellm.store import entry
+from edgellm.store.entry import Stored
+from edgellm.store.sources import Fetched, Progress, Source, source_for
+from edgellm.units import show_size
+
+_SPARE_BYTES = 64 * 1024**2  # left free on the disk after a download
+_LOCK_POLL_S = 0.2
+
+
+def silent(done_bytes: int, total_bytes: int | None, what: str) -> None:
+    """A progress callback that says nothing."""
+
+
+class Library:
+    """The store under `root` (default `data_dir()/models`). Safe to use from several threads and processes."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = settings.data_dir() / "models" if root is None else root
+
+    def installed(self) -> list[Stored]:
+        """Everything stored, by model and quantization; damaged entries too, with their `problem`."""
+        records = sorted(self.root.glob(f"*/*/{entry.RECORD}"))
+        found = [entry.read(record.parent) for record in records if not record.parent.name.startswith(".")]
+        return [_glance(stored) for stored in found if stored is not None]
+
+    def local_keys(self) -> frozenset[str]:
+        """Sources and sha256 of what is stored and sound: the files that need no network."""
+        sound = [stored for stored in self.installed() if not stored.problem]
+        return frozenset(key for stored in sound for key in (stored.source, stored.sha256) if key)
+
+    def has(self, file: ModelFile) -> bool:
+        """Whether `file` is stored, under any model's name, by its hash or its source."""
+        keys = self.local_keys()
+        return file.source in keys or (file.sha256 is not None and file.sha256 in keys)
+
+    def locate(self, file: ModelFile, model_id: str) -> Artifact | None:
+        """The stored artifact of `file`; None where it is absent or damaged. Changed files are hashed again."""
+        stored = entry.read(self._folder(file, model_id))
+        if stored is None:
+            return None
+        checked = entry.check(stored)
+        return None if checked.problem else checked.artifact()
+
+    def fetch(self, card: ModelCard, file: ModelFile, progress: Progress = silent) -> Artifact:
+        """The artifact of `file`, fetched where it is not stored yet. Of several processes, one downloads.
+
+        Raises:
+            SourceError and its kinds: unreachable, wrong hash or size, disk full.
+            BadArtifact, UnsupportedArtifact: it arrived as promised and is no sound GGUF file.
+        """
+        found = self.locate(file, card.id)
+        if found is not None:
+            return found
+        source = source_for(file.source)
+        folder = self._folder(file, card.id)
+        with self._locked(folder, progress):
+            found = self.locate(file, card.id)
+            return found if found is not None else self._bring(source, card, file, folder, progress)
+
+    def remove(self, model_id: str, quant: str = "") -> int:
+        """Delete the stored files of a model (in one quantization); return the bytes freed.
+
+        Files that lie elsewhere (`file:`, the hub's cache) are forgotten, not deleted.
+
+        Raises:
+            UnknownModel: nothing of that name is stored. UsageError: it is being fetched right now.
+        """
+        chosen = [s for s in self.installed() if s.model_id == model_id and quant in ("", s.quant)]
+        if not chosen:
+            names = sorted({f"{stored.model_id} {stored.quant}" for stored in self.installed()})
+            name = f"{model_id} {quant}".strip()
+            raise UnknownModel(f"{name} is not stored here", hint=f"stored: {', '.join(names) or 'nothing'}")
+        freed = 0
+        for stored in chosen:
+            freed += sum(file.bytes for file in stored.files if not os.path.isabs(file.path))
+            with self._locked(stored.folder, None):
+                doomed = stored.folder.with_name(f".{stored.folder.name}.removed")
+                shutil.rmtree(doomed, ignore_errors=True)
+                os.replace(stored.folder, doomed)
+                shutil.rmtree(doomed)
+            with contextlib.suppress(OSError):
+                stored.folder.parent.rmdir()  # the model's folder, where this was its last entry
+        return freed
+
+    def _bring(self, source: Source, card: ModelCard, file: ModelFile, folder: Path, progress: Progress) -> Artifact:
+        """Fetch into the folder with the dot, check everything, rename."""
+        partial = folder.with_name(f".{folder.name}.incomplete")
+        shutil.rmtree(partial, ignore_errors=True)
+        brought: list[Fetched] = []
+        try:
+            partial.mkdir(parents=True)
+            _check_space(source, partial, file)
+            brought = source.fetch(file.source, partial, n_bytes=file.bytes, progress=progress)
+            progress(file.bytes or 0, file.bytes, "checking")
+            stored = _examine(card, file, partial, brought)
+            entry.write(stored)
+            if folder.exists():  # damaged, or it would have been found
+                shutil.rmtree(folder)
+            os.replace(partial, folder)
+        except BaseException as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            if isinstance(error, IntegrityError):
+                source.discard([f.path for f in brought if f.path.parent != partial])
+            if isinstance(error, OSError):
+                raise _disk_error(error, folder) from error
+            raise
+        return replace(stored, folder=folder).artifact()
+
+    def _folder(self, file: ModelFile, model_id: str) -> Path:
+        digest = file.sha256 or hashlib.sha256(file.source.encode()).hexdigest()
+        return self.root / safe_name(model_id) / safe_name(f"{file.quant or 'file'}-{digest[:16]}")
+
+    @contextlib.contextmanager
+    def _locked(self, folder: Path, progress: Progress | None) -> Iterator[None]:
+        """Hold the entry's lock. Without `progress` it must be free."""
+        from filelock import FileLock, Timeout
+
+        locks = self.root / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(locks / f"{folder.parent.name}.{folder.name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if progress is None:
+                message = f"{folder.parent.name} is being fetched by another process"
+                raise UsageError(message, hint="try again later") from None
+            progress(0, None, "waiting for another process that fetches it")
+            lock.acquire(poll_interval=_LOCK_POLL_S)
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def safe_name(text: str) -> str:
+    """`text` as one file name: no separators, no leading dot, at most 120 characters. Different texts may collide
+    only where they differ in characters that are replaced; the digest in an entry's name keeps those apart."""
+    return re.sub(r"[^A-Za-z0-9._+-]", "-", text).lstrip(".-")[:120] or "unnamed"
+
+
+def _glance(stored: Stored) -> Stored:
+    """Without hashing: a file that is gone or of another size is a problem."""
+    for file in stored.files:
+        path = stored.folder / file.path
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            return replace(stored, problem=f"{path} cannot be read: {error.strerror}")
+        if size != file.bytes:
+            return replace(stored, problem=f"{path} has {size} bytes, {file.bytes} were stored")
+    return stored
+
+
+def _examine(card: ModelCard, file: ModelFile, folder: Path, brought: Sequence[Fetched]) -> Stored:
+    """Size, hash and header of what arrived.
+
+    Raises:
+        IntegrityError, BadArtifact, UnsupportedArtifact.
+    """
+    n_bytes = sum(fetched.path.stat().st_size for fetched in brought)
+    if file.bytes is not None and n_bytes != file.bytes:
+        raise IntegrityError(f"{file.source} brought {n_bytes} bytes, {file.bytes} were promised")
+    promised = file.sha256 or ""
+    files = tuple(
+        entry.describe_file(f.path, inside=folder, expected_sha256=promised if len(brought) == 1 else f.sha256)
+        for f in brought
+    )
+    for fetched, known in zip(brought, files, strict=True):
+        if fetched.sha256 and fetched.sha256 != known.sha256:
+            raise IntegrityError(f"{fetched.path.name} has sha256 {known.sha256}, its source says {fetched.sha256}")
+    shape, ctx_train, quant = card.shape, card.ctx_train, file.quant
+    if file.format == "gguf":
+        from edgellm.formats import gguf
+
+        model = gguf.read_model(brought[0].path)
+        shape = gguf.shape(model.header, model.tensors)
+        ctx_train = gguf.context_length(model.header) or ctx_train
+        quant = quant or gguf.quant_name(model.header, model.tensors)
+    return Stored(
+        folder, card.id, quant, file.format, file.source, card.license,
+        datetime.now(UTC).isoformat(timespec="seconds"), ctx_train, shape, files,
+    )  # fmt: skip
+
+
+def _check_space(source: Source, folder: Path, file: ModelFile) -> None:
+    """Refuse before the first byte, with the numbers, what would fill the disk."""
+    if file.bytes is None:
+        return
+    for where, taken in source.needs(folder, file.bytes):
+        needed, free = taken + _SPARE_BYTES, shutil.disk_usage(where).free
+        if needed > free:
+            raise DiskFull(
+                f"fetching {file.quant} needs {show_size(needed)} in {where}, {show_size(free)} are free",
+                hint="free space, or set EDGELLM_HOME to a folder on another disk",
+            )
+
+
+def _disk_error(error: OSError, folder: Path) -> EdgeLLMError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"the disk of {folder.parent} was full", hint="free space, or set EDGELLM_HOME")
+    return UsageError(f"{folder} cannot be written: {error}", hint="check its permissions, or set EDGELLM_HOME")

@@ -1,0 +1,139 @@
+"""Where model files come from: one `Source` for each URI scheme, built in (`pypi hf file`) or added by a plugin.
+
+A source only moves bytes. Hashes, headers, disk space and the final name are the library's business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlparse
+
+from edgellm.errors import SourceError, UnknownModel
+from edgellm.plugins import plugins
+
+Progress = Callable[[int, int | None, str], None]  # (bytes so far, bytes in all or None, what is being done)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """One file that a source brought. `sha256` is what the source promises, "" where it promises nothing."""
+
+    path: Path
+    sha256: str = ""
+
+
+class Source(Protocol):
+    """What a plugin registers with `register_sources`. Importing and making one must be cheap."""
+
+    @property
+    def scheme(self) -> str: ...
+
+    def reachable(self, timeout_s: float, uri: str = "") -> str:
+        """Why it does not answer; "" where it does. Returns within `timeout_s`. `uri` is what will be asked for."""
+        ...
+
+    def needs(self, folder: Path, n_bytes: int) -> list[tuple[Path, int]]:
+        """Free bytes that fetching `n_bytes` into `folder` takes, by the folder they are taken in."""
+        ...
+
+    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[Fetched]:
+        """Bring the file, or all parts of a split one in order, into `folder` (empty, on the store's disk).
+
+        A source that has a cache of its own returns the path in there instead. `n_bytes` is the size the catalog
+        promises: stop when more arrives.
+
+        Raises:
+            SourceUnreachable, IntegrityError, DiskFull, SourceError, UnknownModel.
+        """
+        ...
+
+    def discard(self, paths: Sequence[Path]) -> None:
+        """Forget files outside `folder` that turned out to be wrong. A user's own files are never deleted."""
+        ...
+
+
+class LocalFile:
+    """`file:/path/to/model.gguf` (or `file:` and a relative path): used where it lies, never copied or deleted."""
+
+    scheme = "file"
+
+    def reachable(self, timeout_s: float, uri: str = "") -> str:
+        path = self._path(uri) if uri else None
+        return f"{path} does not exist" if path is not None and not path.exists() else ""
+
+    def needs(self, folder: Path, n_bytes: int) -> list[tuple[Path, int]]:
+        return []
+
+    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[Fetched]:
+        path = self._path(uri).absolute()
+        if not path.is_file():
+            raise UnknownModel(f"{path} is no file", hint="check the path in the catalog row")
+        from edgellm.formats.gguf import part_paths
+
+        return [Fetched(Path(part)) for part in part_paths(str(path))]
+
+    def discard(self, paths: Sequence[Path]) -> None:
+        return None
+
+    @staticmethod
+    def _path(uri: str) -> Path:
+        parsed = urlparse(uri)
+        return Path(unquote(parsed.path))
+
+
+def scheme_of(uri: str) -> str:
+    """`"pypi:pkg==1/x"` -> `"pypi"`; "" where there is none."""
+    match = re.match(r"([a-z][a-z0-9+.-]{1,31}):", uri)
+    return match[1] if match else ""
+
+
+@cache
+def sources() -> dict[str, Source]:
+    """Scheme -> source. A plugin cannot replace a built-in scheme."""
+    from edgellm.store.hub import Hub
+    from edgellm.store.pypi import Pypi
+
+    found: dict[str, Source] = {"file": LocalFile(), "pypi": Pypi(), "hf": Hub()}
+
+    def register(scheme: str, source: Source) -> None:
+        missing = [name for name in ("reachable", "needs", "fetch", "discard") if not hasattr(source, name)]
+        if missing:
+            raise TypeError(f"{source!r} is no model source: it lacks {', '.join(missing)}")
+        if scheme_of(scheme + ":") != scheme or scheme in found:
+            raise ValueError(f"source scheme {scheme!r} is malformed or already taken")
+        found[scheme] = source
+
+    plugins().call("register_sources", register=register)
+    return found
+
+
+def source_for(uri: str) -> Source:
+    """The source that serves `uri`.
+
+    Raises:
+        SourceError: no source has that scheme.
+    """
+    scheme = scheme_of(uri)
+    source = sources().get(scheme)
+    if source is None:
+        raise SourceError(f"no source for {uri!r}", hint=f"schemes: {', '.join(sorted(sources()))}")
+    return source
+
+
+def unreachable(timeout_s: float = 5.0, examples: dict[str, str] | None = None) -> dict[str, str]:
+    """Scheme -> reason for every source that does not answer, all asked at once.
+
+    `examples` gives a URI to ask for by scheme, which makes the answer of a package index exact.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    asked = sources()
+    with ThreadPoolExecutor(len(asked)) as pool:
+        answers = {s: pool.submit(src.reachable, timeout_s, (examples or {}).get(s, "")) for s, src in asked.items()}
+        reasons = {scheme: answer.result() for scheme, answer in answers.items()}
+    return {scheme: reason for scheme, reason in sorted(reasons.items()) if reason}
