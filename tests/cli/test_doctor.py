@@ -1,0 +1,164 @@
+"""`edgellm doctor` finds what is broken, says what mends it, and never breaks itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import fake_plugins
+import pytest
+from click.testing import CliRunner
+
+import edgellm.plugins
+from edgellm.builtin.echo import EchoBackend
+from edgellm.cli import doctor
+from edgellm.cli.main import cli
+from edgellm.machine import Accelerator, Cpu, Limits, Machine, Memory
+from edgellm.plugins import Plugins
+
+GIB = 1024**3
+MACHINE = Machine("test", "a test machine", Cpu("x86_64", cores=8), Memory(16 * GIB, 12 * GIB))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGELLM_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(doctor.sys, "prefix", str(tmp_path))
+    monkeypatch.delenv("EDGELLM_OFFLINE", raising=False)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def with_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Loads plugins from tmp_path and makes them this process's."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def load(**sources: str) -> None:
+        for name, source in sources.items():
+            fake_plugins.install(tmp_path, name, source)
+        found = Plugins(frozenset(sources))
+        monkeypatch.setattr(edgellm.plugins, "plugins", lambda: found)
+
+    return load
+
+
+def examine(monkeypatch: pytest.MonkeyPatch, machine: Machine = MACHINE) -> dict[str, Any]:
+    monkeypatch.setattr(doctor, "_probe", lambda: machine)
+    done = CliRunner().invoke(cli, ["doctor", "--json"])
+    assert done.exit_code == 0, done.output
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def texts(report: dict[str, Any], level: str) -> list[str]:
+    return [f"{row['text']} | {row['fix']}" for row in report["findings"] if row["level"] == level]
+
+
+def test_this_machine_is_told_whole() -> None:
+    done = CliRunner().invoke(cli, ["doctor"])
+
+    assert done.exit_code == 0
+    for heading in ("Machine", "Backends", "Plugins", "Store", "Used: ", "Problems", "Notes"):
+        assert f"\n{heading}" in done.stdout
+    assert f"EdgeLLM {edgellm.__version__}, Python 3." in done.stdout
+    assert "echo" in done.stdout
+
+
+def test_without_an_engine_it_says_that_nothing_runs_and_what_to_install(monkeypatch, with_plugins) -> None:
+    with_plugins()
+    report = examine(monkeypatch)
+
+    assert report["schema"] == 1
+    assert report["used"].startswith("no backend that runs a model")
+    assert "no backend can run a model here | `make setup`, or pip install edgellm-gguf" in texts(report, "problem")
+
+
+def test_a_plugin_that_does_not_load_is_a_problem_with_its_distribution(monkeypatch, with_plugins) -> None:
+    with_plugins(raises=fake_plugins.RAISES)
+    report = examine(monkeypatch)
+
+    assert [row["status"] for row in report["plugins"] if row["name"] == "raises"] == ["error"]
+    assert any("its library is gone | pip install --upgrade" in text for text in texts(report, "problem"))
+
+
+def test_a_backend_that_cannot_run_here_is_a_problem_with_its_reason(monkeypatch, with_plugins) -> None:
+    source = fake_plugins.TAKES_ECHO.replace("register(EchoBackend())", "register(Old())").replace(
+        "@hookimpl",
+        "class Old(EchoBackend):\n    name = 'old'\n    def check(self, machine):\n"
+        "        return [f'needs avx2, {machine.cpu.arch} has {machine.cpu.isa}']\n\n@hookimpl",
+    )
+    with_plugins(old=source)
+    report = examine(monkeypatch)
+
+    assert {"name": "old", "can_run": False} in [{k: r[k] for k in ("name", "can_run")} for r in report["backends"]]
+    assert "backend old cannot run here: needs avx2, x86_64 has ()" in texts(report, "problem")[0]
+
+
+def test_a_backend_that_raises_is_a_problem_too(monkeypatch, with_plugins) -> None:
+    with_plugins()
+    monkeypatch.setattr(EchoBackend, "check", lambda self, machine: 1 / 0)
+    assert "backend echo: check() failed: ZeroDivisionError" in texts(examine(monkeypatch), "problem")[0]
+
+
+def test_a_probe_that_raises_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Machine:
+        raise OSError("no /proc here")
+
+    monkeypatch.setattr(doctor, "_probe", broken)
+    done = CliRunner().invoke(cli, ["doctor"])
+
+    assert done.exit_code == 0
+    assert "the hardware probe failed: OSError: no /proc here" in done.stdout
+    assert "Used: unknown" in done.stdout
+
+
+def test_limits_and_unused_accelerators_are_noted(monkeypatch, with_plugins) -> None:
+    with_plugins()
+    machine = Machine(
+        "boxed", "a container", Cpu("x86_64", cores=64), Memory(256 * GIB),
+        limits=Limits(memory_bytes=700 * 1024**2, memory_used_bytes=0, cpus=1.5, source="cgroup v2 /app"),
+        accelerators=(Accelerator("cuda", "NVIDIA H100", 80 * GIB),),
+        notes=("the caches are unknown: no sysfs",),
+    )  # fmt: skip
+    notes = texts(examine(monkeypatch, machine), "note")
+
+    assert any(text.startswith("memory: 700 MiB of 256.00 GiB (cgroup v2 /app)") for text in notes)
+    assert any("a quota of 1.5 of 64 cores gives 2 threads" in text for text in notes)
+    assert any("NVIDIA H100 is not used" in text and "-DGGML_CUDA=ON" in text for text in notes)
+    assert any("the caches are unknown" in text for text in notes)
+
+
+def test_what_set_up_could_not_install_is_told_with_its_cure(tmp_path: Path, monkeypatch, with_plugins) -> None:
+    with_plugins()
+    row = {"key": "", "status": "failed", "note": "no C compiler", "hint": "apt-get install gcc g++"}
+    (tmp_path / doctor.SETUP_RECORD).write_text(json.dumps({"edgellm-gguf": row}))
+    report = examine(monkeypatch)
+
+    assert "set-up could not install edgellm-gguf: no C compiler | apt-get install gcc g++" in texts(report, "problem")
+
+
+@pytest.mark.parametrize("record", ["", "[]", '{"edgellm": 3}', "\x00"])
+def test_a_record_that_is_none_is_noted(tmp_path: Path, monkeypatch, with_plugins, record: str) -> None:
+    with_plugins()
+    (tmp_path / doctor.SETUP_RECORD).write_text(record)
+    assert any("cannot be read" in text for text in texts(examine(monkeypatch), "note"))
+
+
+def test_the_store_and_a_full_disk(home: Path, monkeypatch, with_plugins) -> None:
+    with_plugins()
+    models = home / "data" / "models"
+    models.mkdir(parents=True)
+    (models / "a.gguf").write_bytes(b"x" * 100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10**8})())
+    report = examine(monkeypatch)
+
+    assert report["store"] == {"path": str(models), "files": 1, "bytes": 100, "free_bytes": 10**8}
+    assert any(text.startswith("100.0 MB left on the disk of") for text in texts(report, "problem"))
+
+
+def test_offline_is_noted(monkeypatch, with_plugins) -> None:
+    with_plugins()
+    monkeypatch.setenv("EDGELLM_OFFLINE", "1")
+    assert any("EDGELLM_OFFLINE is set" in text for text in texts(examine(monkeypatch), "note"))

@@ -1,0 +1,92 @@
+"""The front door: lazy commands, and errors that leave with the exit code of their class."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from edgellm import errors
+from edgellm.cli import main as front
+from edgellm.cli.main import COMMANDS, cli, main
+from edgellm.errors import EdgeLLMError
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch):
+    """Makes `edgellm quants` raise what the test wants."""
+
+    def arrange(error: BaseException) -> None:
+        @click.command()
+        def command() -> None:
+            raise error
+
+        monkeypatch.setattr(front.LazyGroup, "get_command", lambda self, ctx, name: command)
+
+    return arrange
+
+
+def status(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    return int(caught.value.code or 0)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_the_short_help_is_the_command_s_own(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    assert command.get_short_help_str(200).rstrip(".") == COMMANDS[name].rstrip(".")
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_refuses_an_unknown_flag(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(name, "--no-such-flag") == 2
+    assert "--no-such-flag" in capsys.readouterr().err
+
+
+def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("no-such-command") == 2
+    assert "no-such-command" in capsys.readouterr().err
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("-h") == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown and text in " ".join(shown.split()) for name, text in COMMANDS.items())
+    assert status("--version") == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, EdgeLLMError)],
+    ids=lambda error: error.__name__,
+)
+def test_an_error_leaves_with_its_code_its_text_and_its_hint(
+    failing, error: type[EdgeLLMError], capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(error("what failed: 3 of 4", hint="try `edgellm doctor`"))
+
+    assert status("quants") == error.exit_code
+    assert capsys.readouterr().err == "Error: what failed: 3 of 4\n  try `edgellm doctor`\n"
+
+
+def test_an_interrupt_leaves_with_130(failing) -> None:
+    failing(KeyboardInterrupt())
+    assert status("quants") == 130
+
+
+def test_a_reader_that_went_away_is_no_traceback(tmp_path: Path) -> None:
+    code = "import sys\nfrom edgellm.cli.main import main\nmain(['plugins', '--json'])"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    told = process.stderr.read()
+    process.wait()
+    process.stderr.close()
+
+    assert "Traceback" not in told, told

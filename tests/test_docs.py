@@ -1,0 +1,143 @@
+"""Docs say what the code does: hooks, commands, flags, links, paths and environment variables are looked up."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from edgellm import hookspecs
+from edgellm.cli.main import COMMANDS, cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "plugins").glob("*/README.md"))]
+CLI_PAGE = ROOT / "docs" / "cli.md"
+
+
+def read(page: Path) -> str:
+    return page.read_text("utf-8")
+
+
+def section(text: str, heading: str) -> str:
+    """The lines below `heading` up to the next heading of its level or above."""
+    level = heading.index(" ")
+    start = text.index(f"\n{heading}\n") + len(heading) + 2
+    end = re.search(rf"^#{{1,{level}}} ", text[start:], re.MULTILINE)
+    return text[start : start + end.start()] if end else text[start:]
+
+
+def hooks() -> dict[str, str]:
+    """Hook name -> `name(arguments)` as in hookspecs.py."""
+    found = {name: value for name, value in vars(hookspecs).items() if hasattr(value, "edgellm_spec")}
+    return {name: f"{name}({', '.join(inspect.signature(hook).parameters)})" for name, hook in found.items()}
+
+
+@pytest.mark.parametrize("signature", hooks().values())
+def test_every_hook_has_a_heading_with_its_signature(signature: str) -> None:
+    assert f"\n### `{signature}`\n" in read(ROOT / "docs" / "plugins.md")
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_and_flag_is_documented(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    text = section(read(CLI_PAGE), f"## `edgellm {name}`")
+    missing = [flag for flag in flags(command) if not re.search(rf"`{re.escape(flag)}[`\s,=]", text)]
+
+    assert missing == [], f"docs/cli.md, edgellm {name}"
+
+
+def test_no_flag_is_documented_that_is_not_there() -> None:
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        text = section(read(CLI_PAGE), f"## `edgellm {name}`")
+        listed = set(re.findall(r"^- `(--[a-z-]+)", text, re.MULTILINE))
+
+        assert listed <= set(flags(command)), name
+
+
+def flags(command: click.Command) -> Iterator[str]:
+    """Long options of a command and of the commands below it."""
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            yield from (name for name in (*parameter.opts, *parameter.secondary_opts) if name.startswith("--"))
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            yield from flags(below)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for text, target in re.findall(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)", without_code(read(page))):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"[{text}]({target})"
+        if anchor:
+            assert anchor in anchors(linked), f"[{text}]({target})"
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """As a forge makes them of headings: lower case, no punctuation, dashes for spaces."""
+    headings = re.findall(r"^#+ (.+)$", without_code(read(page)), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def tree() -> list[str]:
+    """Paths of README's file tree: two spaces a level, path first, purpose after."""
+    block = re.search(r"^## Where things are\n+```\n(.*?)^```", read(ROOT / "README.md"), re.MULTILINE | re.DOTALL)
+    assert block, "README has no file tree"
+    paths: list[str] = []
+    parents: list[str] = []
+    for line in block[1].splitlines():
+        name = line.split()[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        paths.append("".join(parents[:depth]) + name)
+        parents[depth:] = [name]
+    return paths
+
+
+def test_the_file_tree_names_what_exists() -> None:
+    assert len(tree()) > 20
+    assert [path for path in tree() if not (ROOT / path).exists()] == []
+
+
+def test_the_file_tree_leaves_nothing_of_the_top_out() -> None:
+    top = {"pyproject.toml", "README.md", "Makefile", "edgellm/", "plugins/", "hardware_profiles/", "tests/", "docs/"}
+    areas = {f"edgellm/{path.name}/" for path in (ROOT / "edgellm").iterdir() if (path / "__init__.py").exists()}
+
+    assert top | areas <= set(tree())
+
+
+def test_every_example_is_listed() -> None:
+    examples = [path.name for path in (ROOT / "docs" / "examples").glob("*.py")]
+    assert [name for name in examples if f"docs/examples/{name}" not in read(ROOT / "README.md")] == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = read(ROOT / "docs" / "README.md")
+    pages = [path.name for path in (ROOT / "docs").glob("*.md") if path.name != "README.md"]
+    assert [name for name in pages if f"({name})" not in index] == []
+
+
+def test_every_environment_variable_is_documented() -> None:
+    sources = [read(path) for folder in ("edgellm", "plugins") for path in (ROOT / folder).rglob("*.py")]
+    used = {name for source in sources for name in re.findall(r"\bEDGELLM_[A-Z_]+\b", source)}
+
+    assert [name for name in sorted(used) if f"`{name}`" not in read(CLI_PAGE)] == []
+
+
+def test_make_targets_in_docs_exist() -> None:
+    known = set(re.findall(r"^([a-z-]+):", read(ROOT / "Makefile"), re.MULTILINE))
+    for page in PAGES:
+        assert set(re.findall(r"`make ([a-z-]+)`", read(page))) <= known, page

@@ -1,0 +1,101 @@
+"""What is in the wheel, and what `edgellm` exports."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+import edgellm
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel as it would be published, built without a build environment, so without a network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return zipfile.ZipFile(next(folder.glob("*.whl")))
+
+
+def test_data_files_travel_with_the_code(wheel: zipfile.ZipFile) -> None:
+    names = set(wheel.namelist())
+    profiles = {f"edgellm/hardware/data/{path.name}" for path in (ROOT / "hardware_profiles").glob("*.toml")}
+    data = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "edgellm").rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+
+    assert profiles
+    assert profiles <= names
+    assert data <= names
+    assert "edgellm/py.typed" in names
+    assert any(name.startswith("edgellm/catalog/models.") for name in names)
+    assert any(name.startswith("edgellm/server/web/") and name.endswith(".html") for name in names)
+
+
+def test_nothing_else_travels(wheel: zipfile.ZipFile) -> None:
+    tops = {name.split("/")[0] for name in wheel.namelist()}
+    assert tops == {"edgellm", f"edgellm-{edgellm.__version__}.dist-info"}
+    assert not [name for name in wheel.namelist() if "__pycache__" in name or "test_" in name]
+
+
+def test_metadata(wheel: zipfile.ZipFile) -> None:
+    metadata = Parser().parsestr(wheel.read(f"edgellm-{edgellm.__version__}.dist-info/METADATA").decode())
+
+    assert metadata["Version"] == edgellm.__version__
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert "pip install" in str(metadata.get_payload())
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level modules that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(str(node.module).partition(".")[0])
+    return found - set(sys.stdlib_module_names)
+
+
+def test_every_third_party_import_of_the_core_is_declared() -> None:
+    """`pip install edgellm` brings what the core imports; tests and plugins bring their own."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = {re.split(r"[<>=\[ ]", requirement)[0].lower() for requirement in project["dependencies"]}
+    # FastAPI and huggingface_hub take these in their own interfaces.
+    declared |= {"edgellm", "starlette", "pydantic", "tqdm"}
+    homes = importlib.metadata.packages_distributions()
+    for path in (ROOT / "edgellm").rglob("*.py"):
+        extra = {"pytest"} if path.stem == "testing" else set()  # subclassed by plugin authors, who have pytest
+        for module in imported(path) - extra:
+            assert {home.lower() for home in homes.get(module, [module])} & declared, f"{path}: {module}"
+
+
+def test_exports_are_sorted_and_exist() -> None:
+    assert edgellm.__all__ == sorted(edgellm.__all__, key=lambda name: (name.startswith("_"), name))
+    for name in edgellm.__all__:
+        assert getattr(edgellm, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = edgellm.nothing
+
+
+@pytest.mark.parametrize("plugin", sorted((ROOT / "plugins").glob("*/pyproject.toml")), ids=lambda p: p.parent.name)
+def test_plugins_are_distributions_of_their_own(plugin: Path) -> None:
+    project = tomllib.loads(plugin.read_text("utf-8"))["project"]
+
+    assert project["name"] == plugin.parent.name
+    assert "edgellm" in project["dependencies"]
+    for module in project["entry-points"]["edgellm.v1"].values():
+        assert (plugin.parent / f"{module.replace('.', '/')}.py").exists()
