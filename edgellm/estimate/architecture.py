@@ -1,0 +1,192 @@
+"""The tensors that a model of a given architecture and shape consists of.
+
+Sources: llama.cpp b11434 `src/models/*.cpp` (`create_tensor`), the parameter closure of the catalog, published files.
+An architecture that is not here has parts that `Shape` does not carry (towers, per-layer arrays); its size is estimated
+in `estimate/weights.py` and said to be so. Knows nothing of types or bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from edgellm.model import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor per layer of `layers`, each `rows` rows of `row` weights."""
+
+    role: str  # as in estimate/recipe.py; "never" = stays F32; "*_exps" = all experts of the layer in one tensor
+    row: int  # weights in a row: what must be a multiple of the block
+    rows: int
+    layers: range = range(1)
+
+    @property
+    def elems(self) -> int:
+        return self.row * self.rows
+
+
+@lru_cache(maxsize=1024)
+def tensors(shape: Shape) -> tuple[Tensor, ...] | None:
+    """Every tensor of the model, None where the architecture's list is not known here."""
+    layer = _LAYERS.get(shape.arch)
+    if layer is None or shape.n_layer < 1 or shape.n_ff < 1:
+        return None
+    return (*_tables(shape), *layer(shape))
+
+
+def _tables(s: Shape) -> Iterator[Tensor]:
+    yield Tensor("token_embd", s.n_embd, s.n_vocab)
+    yield Tensor("never", s.n_embd, 1)  # output_norm
+    if not s.tied_embeddings:
+        yield Tensor("output", s.n_embd, s.n_vocab)
+
+
+def _attention(s: Shape, layers: range, *, fused: bool = False, gated: bool = False) -> Iterator[Tensor]:
+    q, kv = s.n_head * s.head_dim, s.n_head_kv * s.head_dim
+    if fused:
+        yield Tensor("attn_qkv", s.n_embd, q + 2 * kv, layers)
+    else:
+        yield Tensor("attn_q", s.n_embd, 2 * q if gated else q, layers)
+        yield Tensor("attn_k", s.n_embd, kv, layers)
+        yield Tensor("attn_v", s.n_embd, kv, layers)
+    yield Tensor("attn_output", q, s.n_embd, layers)
+
+
+def _ffn(s: Shape, layers: range, n_ff: int | None = None) -> Iterator[Tensor]:
+    width = s.n_ff if n_ff is None else n_ff
+    yield Tensor("ffn_gate", s.n_embd, width, layers)
+    yield Tensor("ffn_up", s.n_embd, width, layers)
+    yield Tensor("ffn_down", width, s.n_embd, layers)
+
+
+def _experts(s: Shape, layers: range) -> Iterator[Tensor]:
+    yield Tensor("never", s.n_embd, s.n_expert, layers)  # router
+    yield Tensor("ffn_gate_exps", s.n_embd, s.n_ff_expert * s.n_expert, layers)
+    yield Tensor("ffn_up_exps", s.n_embd, s.n_ff_expert * s.n_expert, layers)
+    yield Tensor("ffn_down_exps", s.n_ff_expert, s.n_embd * s.n_expert, layers)
+
+
+def _norms(layers: range, *widths: int) -> Iterator[Tensor]:
+    for width in widths:
+        yield Tensor("never", width, 1, layers)
+
+
+def _llama(s: Shape) -> Iterator[Tensor]:
+    every = range(s.n_layer)
+    yield from (*_attention(s, every), *_ffn(s, every), *_norms(every, s.n_embd, s.n_embd))
+
+
+def _llama3(s: Shape) -> Iterator[Tensor]:
+    yield from _llama(s)
+    if s.arch == "llama" and s.n_vocab == _LLAMA3_VOCAB:
+        yield Tensor("never", s.head_dim // 2, 1)  # rope_freqs
+
+
+def _qwen2(s: Shape) -> Iterator[Tensor]:
+    kv = s.n_head_kv * s.head_dim
+    yield from (*_llama(s), *_norms(range(s.n_layer), s.n_head * s.head_dim, kv, kv))  # biases
+
+
+def _qwen3(s: Shape) -> Iterator[Tensor]:
+    yield from (*_llama(s), *_norms(range(s.n_layer), s.head_dim, s.head_dim))
+
+
+def _qwen3moe(s: Shape) -> Iterator[Tensor]:
+    every = range(s.n_layer)
+    yield from (*_attention(s, every), *_experts(s, every))
+    yield from _norms(every, s.n_embd, s.n_embd, s.head_dim, s.head_dim)
+
+
+def _gemma3(s: Shape) -> Iterator[Tensor]:
+    every = range(s.n_layer)
+    yield from (*_llama(s), *_norms(every, s.n_embd, s.n_embd, s.head_dim, s.head_dim))
+
+
+def _phi3(s: Shape) -> Iterator[Tensor]:
+    every = range(s.n_layer)
+    yield from _attention(s, every, fused=True)
+    yield Tensor("ffn_up", s.n_embd, 2 * s.n_ff, every)
+    yield Tensor("ffn_down", s.n_ff, s.n_embd, every)
+    yield from _norms(every, s.n_embd, s.n_embd)
+
+
+def _olmo2(s: Shape) -> Iterator[Tensor]:
+    every = range(s.n_layer)
+    yield from (*_llama(s), *_norms(every, s.n_head * s.head_dim, s.n_head_kv * s.head_dim))
+
+
+def _bitnet(s: Shape) -> Iterator[Tensor]:
+    yield from (*_llama(s), *_norms(range(s.n_layer), s.n_embd, s.n_ff))
+
+
+def _gpt_oss(s: Shape) -> Iterator[Tensor]:
+    every, kv = range(s.n_layer), s.n_head_kv * s.head_dim
+    yield from (*_attention(s, every), *_experts(s, every))
+    yield from _norms(every, s.n_embd, s.n_embd, s.n_head)
+    yield from _norms(every, s.n_head * s.head_dim, kv, kv, s.n_embd, s.n_expert)  # biases
+    yield from _norms(every, s.n_ff_expert * s.n_expert, s.n_ff_expert * s.n_expert, s.n_embd * s.n_expert)
+
+
+def _lfm2(s: Shape) -> Iterator[Tensor]:
+    # Which layers attend does not matter for sizes, only how many; the mixes that look at layer numbers do so by count.
+    attn = range(s.n_attn or s.n_layer)
+    conv, every = range(s.n_layer - len(attn)), range(s.n_layer)
+    yield from (*_attention(s, attn), *_norms(attn, s.head_dim, s.head_dim))
+    yield Tensor("never", _LFM2_CONV, s.n_embd, conv)
+    yield Tensor("other", s.n_embd, 3 * s.n_embd, conv)  # shortconv.in_proj
+    yield Tensor("other", s.n_embd, s.n_embd, conv)  # shortconv.out_proj
+    dense = range(_LFM2_DENSE_LAYERS) if s.n_expert else every
+    yield from (*_ffn(s, dense), *_norms(every, s.n_embd, s.n_embd))
+    if s.n_expert:
+        routed = range(len(dense), s.n_layer)
+        yield from (*_experts(s, routed), *_norms(routed, s.n_expert))
+
+
+def _qwen35(s: Shape) -> Iterator[Tensor]:
+    attn = range(s.n_attn or s.n_layer)
+    linear, every = range(s.n_layer - len(attn)), range(s.n_layer)
+    yield from (*_attention(s, attn, gated=True), *_norms(attn, s.head_dim, s.head_dim))
+    keys, values = _DELTA_KEY_HEADS * _DELTA_DIM, delta_value_heads(s) * _DELTA_DIM
+    mixed = 2 * keys + values
+    yield Tensor("attn_qkv", s.n_embd, mixed, linear)
+    yield Tensor("other", s.n_embd, values, linear)  # attn_gate
+    for _ in ("ssm_alpha", "ssm_beta"):
+        yield Tensor("other", s.n_embd, delta_value_heads(s), linear)
+    yield Tensor("never", _DELTA_CONV, mixed, linear)  # ssm_conv1d
+    yield from _norms(linear, delta_value_heads(s), delta_value_heads(s), _DELTA_DIM)  # ssm_a, ssm_dt, ssm_norm
+    yield Tensor("other", values, s.n_embd, linear)  # ssm_out
+    yield from _norms(every, s.n_embd, s.n_embd)
+    if s.n_expert:
+        yield from (*_experts(s, every), *_ffn(s, every, s.n_ff_expert), *_norms(every, s.n_embd))  # shared expert
+    else:
+        yield from _ffn(s, every)
+
+
+_LLAMA3_VOCAB = 128256
+_LFM2_CONV = 3  # shortconv.l_cache
+_LFM2_DENSE_LAYERS = 2  # leading dense layers of LFM2-8B-A1B
+_DELTA_KEY_HEADS, _DELTA_DIM, _DELTA_CONV = 16, 128, 4  # the same in every Qwen3.5 and 3.6
+
+
+def delta_value_heads(s: Shape) -> int:
+    """Value heads of a gated delta-net layer, solved from the state it keeps (research notes, B3).
+
+    Per layer and sequence the F32 state is `nv*128*128 + 3*(2*nk*128 + nv*128)` elements.
+    """
+    linear = s.n_layer - (s.n_attn or s.n_layer)
+    if linear < 1:
+        return 0
+    per_layer = s.recurrent_bytes // 4 // linear
+    constant = (_DELTA_CONV - 1) * 2 * _DELTA_KEY_HEADS * _DELTA_DIM
+    return (per_layer - constant) // (_DELTA_DIM * _DELTA_DIM + (_DELTA_CONV - 1) * _DELTA_DIM)
+
+
+_LAYERS: dict[str, Callable[[Shape], Iterator[Tensor]]] = {
+    "llama": _llama3, "mistral3": _llama, "granite": _llama, "smollm3": _llama,
+    "qwen2": _qwen2, "qwen3": _qwen3, "qwen3moe": _qwen3moe,
+    "gemma3": _gemma3, "phi3": _phi3, "olmo2": _olmo2, "bitnet": _bitnet, "gpt-oss": _gpt_oss,
+    "lfm2": _lfm2, "lfm2moe": _lfm2, "qwen35": _qwen35, "qwen35moe": _qwen35,
+}  # fmt: skip

@@ -1,0 +1,167 @@
+"""How good a model is, and how much of that a quantization keeps: expected values with low and high ends.
+
+The scale is MMLU-Pro without thinking, 0..100. Sources: research notes on selection, D, and their `quality.json`
+(137 perplexity rows, 33 MMLU-by-quant rows, Qwen2's vendor table, published model scores).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgellm.estimate import quants
+from edgellm.model import ModelCard
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    mid: float
+    low: float
+    high: float
+    basis: str
+
+
+# Perplexity increase in percent (middle, low, high over families) at the model sizes below; hand-set from the rows,
+# interpolated where a size has none. <1B values of K-quants include the extra bits that short rows bring.
+_SIZES_B = (0.5, 1.5, 3.5, 8.0, 13.5, 30.0, 70.0)
+_PPL: dict[str, tuple[tuple[float, float, float], ...]] = {
+    "Q8_0": ((0.3, 0, 0.5), (0.1, 0, 0.2), (0.05, 0, 0.2), (0.05, 0, 0.1), (0.05, 0, 0.1), (0.05, 0, 0.1), (0.03, 0, 0.1)),
+    "Q6_K": ((0.5, 0.2, 1), (0.4, 0.1, 0.6), (0.3, 0.1, 0.5), (0.2, 0.05, 0.5), (0.15, 0.05, 0.3), (0.2, 0.05, 0.5),
+             (0.3, 0.05, 0.5)),
+    "Q5_K_M": ((1.9, 1, 3), (1.0, 0.6, 1.2), (0.8, 0.4, 1.2), (0.6, 0.2, 1.0), (0.4, 0.2, 0.8), (0.8, 0.5, 0.9), (0.8, 0.3, 1.3)),
+    "Q4_K_M": ((2.5, 1.7, 5), (3.1, 2.5, 3.5), (2.3, 1.5, 3.2), (2.0, 0.9, 2.8), (1.5, 0.9, 2.5), (1.9, 1.3, 3.3), (2.5, 1.2, 4.8)),
+    "Q4_K_S": ((3.2, 2.4, 5.5), (3.7, 3, 4), (2.8, 1.8, 3.7), (2.4, 1.5, 3.5), (1.9, 1.3, 3), (2.3, 1.6, 3.6), (3.0, 1.5, 6.2)),
+    "IQ4_XS": ((4.6, 3.5, 6), (3.7, 3.3, 4), (2.8, 2.4, 3.8), (2.8, 1.3, 3.7), (2.0, 1.6, 3), (2.3, 1.2, 3), (3.3, 1.5, 7.1)),
+    "Q4_0": ((9, 6, 13), (6.6, 5, 8), (5.5, 3, 8), (5, 2, 7.6), (3, 2, 5), (3, 2, 4), (4, 2, 8)),
+    "Q3_K_M": ((6, 4.4, 12), (11, 9, 13), (8, 5, 12), (6.5, 3.5, 10.6), (6, 3.7, 9), (5.5, 5, 7.7), (8, 3, 19)),
+    "IQ3_M": ((10, 7, 14), (12.4, 10, 14), (9, 7, 12), (8, 5, 10.7), (6, 5, 9), (8.6, 7, 9), (10, 5, 20)),
+    "IQ3_XXS": ((20, 12, 40), (25, 15, 40), (20, 10, 30), (14, 6, 20), (11, 6, 18), (13, 8, 18), (18, 8, 40)),
+    "Q2_K": ((40, 16, 80), (39.5, 30, 60), (30, 25, 45), (20, 14, 45), (20, 11, 27), (20.7, 15, 25), (25, 9, 69)),
+    "IQ2_M": ((60, 21, 100), (52.5, 40, 70), (35, 29, 50), (25, 18, 40), (25, 18, 35), (21.9, 18, 30), (25, 15, 50)),
+    "IQ2_XXS": ((150, 80, 300), (120, 80, 250), (90, 50, 150), (50, 35, 100), (45, 35, 80), (45.3, 35, 60), (50, 30, 136)),
+}  # fmt: skip
+
+# Perplexity increase -> share of task ability lost, from Llama-3-8B's MMLU by quant (matt-c1, CC0).
+_LOSS = ((0.0, 0.0), (0.2, 0.002), (0.6, 0.005), (2.0, 0.009), (2.8, 0.012), (6.5, 0.035), (8.0, 0.041), (14.0, 0.072),
+         (25.0, 0.117), (50.0, 0.333), (150.0, 0.6), (900.0, 0.95))  # fmt: skip
+# The same increase costs a small model more: fitted to Qwen2's int4 losses (0.5B 10-14 %, 1.5B 4-7 %, 7B 4 %, 72B 0-1 %).
+_SIZE_FACTOR = (2.6, 2.0, 1.6, 1.3, 1.0, 0.8, 0.4)
+
+CHANCE = 10.0  # MMLU-Pro has ten options
+
+# Score without thinking against log2 of billions of parameters, through gemma-3, llama-3.x, phi-4 (published).
+_CURVE = ((-3.0, 10.2), (-1.5, 11.5), (-1.0, 13.0), (0.0, 17.0), (0.75, 26.0), (1.6, 39.0), (2.0, 44.0), (3.0, 52.0),
+          (3.8, 62.0), (4.8, 67.5), (6.1, 70.0))  # fmt: skip
+# Thinking-mode scores are worth this without thinking: Qwen3-4B and 30B-A3B keep 0.82 and 0.88 (vendor cards, from memory).
+_WITHOUT_THINKING = (0.85, 0.7, 0.95)
+# Half width of an imputed score: leave-one-out errors of the scored rows, see tests/estimate/test_quality.py.
+_SPREAD_FAMILY, _SPREAD_NONE = 14.0, 20.0
+_CARRIED_PER_DOUBLING = 0.75
+
+
+def retention(quant: str, params: int, *, native: bool = False) -> Estimate:
+    """Share of the unquantized model's ability that `quant` keeps, 0..1.
+
+    `native` models were trained in their type and lose nothing to it.
+
+    Raises:
+        UsageError: unknown quantization name.
+    """
+    if native:
+        return Estimate(1.0, 1.0, 1.0, "trained in this type: no loss")
+    row, factor = quants.find(quant).like
+    if not row:
+        return Estimate(1.0, 1.0, 1.0, "not quantized")
+    size = math.log2(max(params, 1) / 1e9)
+    points = [math.log2(b) for b in _SIZES_B]
+    scale = _interpolate(size, list(zip(points, _SIZE_FACTOR, strict=True)))
+    mid, best, worst = (
+        _interpolate(size, [(p, cell[k]) for p, cell in zip(points, _PPL[row], strict=True)]) * factor for k in range(3)
+    )
+    kept = [max(0.02, 1.0 - scale * _interpolate(ppl, list(_LOSS))) for ppl in (mid, worst, best)]
+    return Estimate(kept[0], kept[1], kept[2], f"about +{mid:.1f} % perplexity at this size")
+
+
+def ability(card: ModelCard, scored: Mapping[str, ModelCard] | None = None, task: str = "chat") -> Estimate:
+    """Expected score of the unquantized model on the MMLU-Pro scale, answering without long thinking.
+
+    Published scores are taken, converted where the benchmark is another one; a model without any gets the size curve,
+    shifted by its family's scored models (`scored`, by id), and a wide interval. No benchmark of code is in the
+    sources, so a model trained for code counts 10 % more for that task and 10 % less for others (an assumption).
+    """
+    general = _general_ability(card, scored or {})
+    if "coder" not in card.id:
+        return general
+    factor = 1.1 if task == "code" else 0.9
+    mid, low, high = (min(95.0, value * factor) for value in (general.mid, general.low, general.high))
+    return Estimate(mid, low, high, f"{general.basis}; trained for code: x{factor}")
+
+
+def _general_ability(card: ModelCard, scored: Mapping[str, ModelCard]) -> Estimate:
+    published = _published(card.scores)
+    if published is not None:
+        return published
+    size = _log_size(card)
+    base = _interpolate(size, list(_CURVE))
+    sibling = _nearest_sibling(card, scored)
+    if sibling is not None:
+        other, known = sibling
+        shift = _logit(known.mid) - _logit(_interpolate(_log_size(other), list(_CURVE)))
+        # What a family gained at one size carries over less, the further the sizes are apart.
+        shift *= _CARRIED_PER_DOUBLING ** abs(_log_size(other) - size)
+        mid = _unlogit(_logit(base) + shift)
+        return _bounded(mid, _SPREAD_FAMILY, f"no published score: imputed from its size and {other.id}")
+    mid = base * (0.8 if card.native_quant in ("I2_S", "TQ1_0", "TQ2_0") else 1.0)
+    return _bounded(mid, _SPREAD_NONE, "no published score: imputed from its size alone")
+
+
+def _published(scores: Mapping[str, float]) -> Estimate | None:
+    if "MMLU-Pro" in scores:
+        return _bounded(scores["MMLU-Pro"], 3.0, f"MMLU-Pro {scores['MMLU-Pro']:g} published")
+    if "MMLU-Pro thinking" in scores:
+        score = scores["MMLU-Pro thinking"]
+        mid, low, high = (score * f for f in _WITHOUT_THINKING)
+        return Estimate(mid, low, high, f"MMLU-Pro {score:g} published with thinking, taken as {mid:.0f} without")
+    if "MMLU" in scores:
+        # A line through models with both scores (llama-3.x, phi-4): MMLU-Pro = 1.4 MMLU - 48.6, within 6 points.
+        return _bounded(1.4 * scores["MMLU"] - 48.6, 7.0, f"MMLU {scores['MMLU']:g} published, converted")
+    if "PrismML 6-task avg" in scores:
+        # One anchor, Qwen3-8B: vendor mean 79.3 beside about 60 here.
+        score = scores["PrismML 6-task avg"]
+        return _bounded(0.75 * score, 12.0, f"vendor's 6-task mean {score:g}, converted from one anchor")
+    return None
+
+
+def _nearest_sibling(card: ModelCard, scored: Mapping[str, ModelCard]) -> tuple[ModelCard, Estimate] | None:
+    same = [c for c in scored.values() if c.family == card.family and c.id != card.id]
+    known = [(c, found) for c in same if (found := _published(c.scores)) is not None]
+    return min(known, key=lambda item: (abs(_log_size(item[0]) - _log_size(card)), item[0].id), default=None)
+
+
+def _log_size(card: ModelCard) -> float:
+    """log2 of billions of parameters; a mixture of experts counts as the geometric mean of all and active."""
+    return math.log2(math.sqrt(max(card.params, 1) * max(card.params_active, 1)) / 1e9)
+
+
+def _bounded(mid: float, half: float, basis: str) -> Estimate:
+    mid = min(max(mid, CHANCE), 95.0)
+    return Estimate(mid, max(CHANCE * 0.9, mid - half), min(95.0, mid + half), basis)
+
+
+def _logit(score: float) -> float:
+    share = min(max((score - CHANCE + 1.0) / 85.0, 0.005), 0.99)
+    return math.log(share / (1 - share))
+
+
+def _unlogit(value: float) -> float:
+    return 85.0 / (1 + math.exp(-value)) + CHANCE - 1.0
+
+
+def _interpolate(x: float, points: list[tuple[float, float]]) -> float:
+    if x <= points[0][0]:
+        return points[0][1]
+    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+        if x <= x1:
+            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return points[-1][1]

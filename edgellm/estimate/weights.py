@@ -1,0 +1,109 @@
+"""How many bytes a model's weights take in a quantization, and how many of them each token reads.
+
+Exact for the architectures of `estimate/architecture.py`; elsewhere an estimate from the parameter count, which
+`Weights.exact` says. A published or header-read size always wins over both (`with_tensor_bytes`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from edgellm.estimate import architecture, recipe
+from edgellm.estimate.tensor_types import TYPES, for_row
+from edgellm.model import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    total_bytes: int  # tensor data, without the header
+    streamed_bytes: int  # read for every generated token
+    streamed_params: tuple[tuple[str, int], ...]  # (tensor type, weights read per token), largest first
+    exact: bool
+
+    def with_tensor_bytes(self, tensor_bytes: int) -> Weights:
+        """The same with a size that was read from the file; what is streamed scales with it."""
+        if tensor_bytes == self.total_bytes or self.total_bytes == 0:
+            return replace(self, total_bytes=tensor_bytes, exact=True)
+        streamed = round(self.streamed_bytes * tensor_bytes / self.total_bytes)
+        return replace(self, total_bytes=tensor_bytes, streamed_bytes=streamed, exact=True)
+
+
+def traits(shape: Shape, *, imatrix: bool = False) -> recipe.Traits:
+    """What the recipe's rules ask of this shape."""
+    gqa = shape.n_head // shape.n_head_kv if shape.n_head_kv else 1
+    is_70b = shape.arch == "llama" and shape.n_layer == 80 and gqa > 1
+    return recipe.Traits(gqa, shape.n_expert, is_70b, shape.tied_embeddings, imatrix, shape.n_embd)
+
+
+def weights(shape: Shape, params: int, params_active: int, quant: str, *, imatrix: bool = False) -> Weights:
+    """Weights of a model in `quant`.
+
+    Raises:
+        KeyError: no recipe of that name (a hand-made mix): only a file's own size can tell.
+    """
+    parts = architecture.tensors(shape)
+    if parts is None:
+        return _estimated(shape, params, params_active, quant)
+    return _closed_form(shape, parts, quant, imatrix)
+
+
+@lru_cache(maxsize=4096)
+def _closed_form(shape: Shape, parts: tuple[architecture.Tensor, ...], quant: str, imatrix: bool) -> Weights:
+    facts = traits(shape, imatrix=imatrix)
+    n_attn_v = sum(len(t.layers) for t in parts if t.role in ("attn_v", "attn_qkv"))
+    total = streamed = 0
+    by_type: dict[str, int] = {}
+    for part in parts:
+        used, of = _read_share(part.role, shape)
+        n = n_attn_v if part.role in ("attn_v", "attn_qkv") else shape.n_layer
+        for wanted, count in recipe.layer_types(part.role, part.layers, n, quant, facts):
+            kind = for_row(wanted, part.row)
+            size = TYPES[kind].tensor_bytes(part.elems) * count
+            total += size
+            streamed += size * used // of
+            if part.role != "never" and used:
+                by_type[kind] = by_type.get(kind, 0) + part.elems * count * used // of
+    return Weights(total, streamed, _ranked(by_type), exact=True)
+
+
+def _read_share(role: str, shape: Shape) -> tuple[int, int]:
+    """Which fraction of a tensor one token reads: k of E experts, one row of an embedding table that is no head."""
+    if role.endswith("_exps") and shape.n_expert:
+        return shape.n_expert_used, shape.n_expert
+    if role == "token_embd" and not shape.tied_embeddings:
+        return 0, 1
+    return 1, 1
+
+
+def _stand_in(shape: Shape, body: int) -> Shape:
+    """A plain llama with this model's width, depth, heads and number of weights in its layers."""
+    per_layer = body // shape.n_layer
+    attention = shape.n_embd * shape.head_dim * 2 * (shape.n_head + shape.n_head_kv)
+    n_ff = max(256, (per_layer - attention) // (3 * shape.n_embd) // 256 * 256)
+    return replace(shape, arch="llama", n_ff=n_ff, n_attn=None, n_expert=0, n_vocab=32, tied_embeddings=True)
+
+
+def _estimated(shape: Shape, params: int, params_active: int, quant: str) -> Weights:
+    facts = traits(shape)
+    table = shape.n_embd * shape.n_vocab
+    body = max(0, params - table * (1 if shape.tied_embeddings else 2))
+    model = _stand_in(shape, body)
+    typical = weights(model, 0, 0, quant)
+    elems = sum(t.elems * len(t.layers) for t in architecture.tensors(model) or ())
+    body_bytes = body * typical.total_bytes // elems
+    head_role = "token_embd" if shape.tied_embeddings else "output"
+    head_kind = for_row(recipe.tensor_type(head_role, 0, 1, quant, facts), shape.n_embd)
+    embd_kind = for_row(recipe.tensor_type("token_embd", 0, 1, quant, facts), shape.n_embd)
+    head = TYPES[head_kind].tensor_bytes(table)
+    embd = 0 if shape.tied_embeddings else TYPES[embd_kind].tensor_bytes(table)
+    # What a token does not read: idle experts, or a per-layer embedding table that is looked up row by row.
+    read = min(body, max(0, params_active - table)) if params_active < params else body
+    by_type = {name: n * read // elems for name, n in typical.streamed_params}
+    by_type[head_kind] = by_type.get(head_kind, 0) + table
+    streamed = head + (body_bytes * read // body if body else 0)
+    return Weights(body_bytes + head + embd, streamed, _ranked(by_type), exact=False)
+
+
+def _ranked(by_type: dict[str, int]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(by_type.items(), key=lambda item: (-item[1], item[0])))

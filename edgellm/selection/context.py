@@ -1,0 +1,94 @@
+"""How many tokens of context to plan for: as asked, else as long as memory and the speed floor allow.
+
+Never silently short: the reason says what bounded it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgellm.errors import NothingFits
+from edgellm.estimate import footprint
+from edgellm.machine import Machine
+from edgellm.model import Shape
+from edgellm.request import SelectionRequest
+from edgellm.selection.facts import SHORTEST_CTX, setting
+from edgellm.selection.option import Option
+from edgellm.units import show_memory
+
+# Steps to try, longest first; finer than powers of two where a machine's last gigabytes decide.
+STEPS = (32768, 24576, 16384, 12288, 8192, 6144, 4096, 3072, 2048, 1536, 1024, 768, 512)
+
+
+def longest(limit: int, holds: Callable[[int], bool]) -> int:
+    """The longest step up to `limit` (itself included) for which `holds`, 0 where none does."""
+    for ctx in (limit, *(step for step in STEPS if step < limit)):
+        if ctx >= SHORTEST_CTX and holds(ctx):
+            return ctx
+    return 0
+
+
+def choose_context(option: Option) -> tuple[int, str]:
+    """Tokens per slot for the chosen option, and why."""
+    setting, request = option.setting, option.setting.request
+    if request.ctx is not None:
+        return request.ctx, f"Context: {request.ctx:,} tokens per slot, as asked."
+    limit = min(option.card.ctx_train, setting.needs.max_ctx)
+    floor = min(setting.floor_tps, option.decode.tok_s)
+
+    def fits(ctx: int) -> bool:
+        return option.counted_at(ctx) <= setting.budget_bytes
+
+    def keeps_floor(ctx: int) -> bool:
+        return option.decode_at(ctx // 2).tok_s >= floor
+
+    by_memory = longest(limit, fits)
+    # A half-full cache is the ordinary case; the usable minimum is not given up for speed, which was judged before.
+    ctx = max(longest(by_memory, keeps_floor), min(by_memory, option.needed_ctx))
+    rate = option.decode_at(ctx // 2).tok_s
+    if ctx < by_memory:
+        bound = f"half full it decodes at {rate:.3g} tok/s; a longer one would fall below {floor:.3g}"
+    elif ctx < limit:
+        bound = f"the longest that the memory budget allows; half full it decodes at {rate:.3g} tok/s"
+    elif limit == option.card.ctx_train:
+        bound = f"all that the model was trained for; half full it decodes at {rate:.3g} tok/s"
+    else:
+        bound = f"unasked, no more is reserved for {request.task}; ask with --ctx, the model was trained for {option.card.ctx_train:,}"
+    return ctx, f"Context: {ctx:,} tokens per slot: {bound}."
+
+
+def fit_context(
+    machine: Machine, shape: Shape, ctx_train: int, tensor_bytes: int, request: SelectionRequest
+) -> tuple[int, str]:
+    """Tokens per slot for a model file that is already at hand, and why. `ctx_train` 0 = not known.
+
+    Raises:
+        NothingFits: not even the shortest context (or the one asked for) fits the budget.
+    """
+    given = setting(machine, request)
+
+    def needs(ctx: int) -> int:
+        return footprint.counted_bytes(footprint.footprint(shape, tensor_bytes, ctx, request.slots), machine)
+
+    limit = min(ctx_train or given.needs.max_ctx, given.needs.max_ctx) if request.ctx is None else request.ctx
+    shortest = SHORTEST_CTX if request.ctx is None else request.ctx
+    ctx = longest(limit, lambda n: needs(n) <= given.budget_bytes) if request.ctx is None else limit
+    if ctx == 0 or needs(ctx) > given.budget_bytes:
+        raise NothingFits(
+            f"the model needs {show_memory(needs(shortest))} with {shortest:,} tokens of context and {request.slots} slots, "
+            f"and may use {given.budget_reason}",
+            hint="close other programs, ask for less with --ctx or --slots, or let `edgellm auto-select` choose a smaller model",
+        )
+    if request.ctx is not None:
+        return ctx, f"Context: {ctx:,} tokens per slot, as asked."
+    if ctx < limit:
+        return (
+            ctx,
+            f"Context: {ctx:,} tokens per slot: the longest that the memory budget of {given.budget_reason} allows.",
+        )
+    bound = (
+        "all that the model was trained for"
+        if limit == ctx_train
+        else f"unasked, no more is reserved for {request.task}"
+    )
+    return ctx, f"Context: {ctx:,} tokens per slot: {bound}."

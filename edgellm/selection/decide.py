@@ -1,0 +1,288 @@
+"""The decision: which model, in which quantization, on which backend, with how much context, and why.
+
+Pure: the same machine, request, catalog, backends and local files give the same `Decision`, byte for byte as JSON. It
+asks nothing of the network; which sources answer is an input (`request.reachable`, `request.offline`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from edgellm.errors import BackendUnavailable, NothingFits
+from edgellm.estimate import quality, quants, weights
+from edgellm.machine import Machine
+from edgellm.model import ModelCard, ModelFile
+from edgellm.plan import Candidate, Decision, Rejection
+from edgellm.request import SelectionRequest
+from edgellm.selection.context import choose_context, fit_context
+from edgellm.selection.facts import BackendFacts, Setting, setting
+from edgellm.selection.option import Option, is_reachable
+from edgellm.selection.rules import CHOICES, CONSTRAINTS, Rule, quant_for_size, rank_models, rejections
+from edgellm.units import show_memory
+
+__all__ = ["BackendFacts", "decide", "fit_context"]
+
+RUNNERS_UP = 5
+FREE_LICENSES = ("apache-2.0", "mit")
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    choice: Candidate
+    reasons: tuple[str, ...]
+    runners_up: tuple[Candidate, ...]
+    rejected: tuple[Rejection, ...]
+
+
+def decide(
+    machine: Machine,
+    request: SelectionRequest,
+    cards: Iterable[ModelCard],
+    backends: Sequence[BackendFacts],
+    local: Collection[str] = (),
+    extra_rules: Sequence[Rule] = (),
+) -> Decision:
+    """The best model that `machine` runs well for `request`, with the whole reason.
+
+    `local` holds sha256 hashes and sources of files that need no fetching. `choice` is the best that can be had;
+    `would_choose` the best if every source answered, None where the two are the same. `choice` is None where
+    something fits but none of it can be had.
+
+    Raises:
+        NothingFits: no candidate satisfies the request; the message names the closest.
+        BackendUnavailable: no installed backend runs here.
+    """
+    given = setting(machine, request)
+    usable, backend_reasons = _usable(backends, request)
+    rows = sorted(cards, key=lambda card: card.id)
+    options, impossible = _expand(rows, usable, given, frozenset(local))
+    if not options:
+        raise NothingFits(
+            "no model of the catalog runs on an installed backend", hint="see `edgellm plugins` and `edgellm doctor`"
+        )
+    opening = (
+        f"Memory budget {given.budget_reason}.",
+        *backend_reasons,
+        f"Considered {len({o.model for o in options})} chat models in {len(options):,} files; {given.threads} threads.",
+        *_unused(machine),
+    )
+    inputs = _inputs(given, rows, usable, len(local))
+    reachable = [o for o in options if is_reachable(o, request.reachable, offline=request.offline)]
+    best = _choose(options, given, extra_rules)
+    if len(reachable) == len(options):
+        return _decision(best, given, opening, (), impossible, inputs, None)
+    return _restricted(best, reachable, given, extra_rules, opening, impossible, inputs)
+
+
+def _restricted(
+    best: _Outcome,
+    reachable: Sequence[Option],
+    given: Setting,
+    extra_rules: Sequence[Rule],
+    opening: tuple[str, ...],
+    impossible: Sequence[Rejection],
+    inputs: dict[str, object],
+) -> Decision:
+    """The decision where some sources do not answer."""
+    what = "offline" if given.request.offline else f"reachable: {', '.join(given.request.reachable or ()) or 'nothing'}"
+    wish = best.choice
+    if not reachable:
+        note = f"Sources ({what}): no file can be had; {wish.model} {wish.quant} would be chosen."
+        return Decision(None, (*opening, note), (), tuple(impossible), wish, given.budget_bytes, inputs)
+    outcome = _choose(reachable, given, extra_rules)
+    if outcome.choice == wish:
+        return _decision(
+            outcome, given, opening, (f"Sources ({what}): the best choice can be had.",), impossible, inputs, None
+        )
+    note = f"Sources ({what}): {len(reachable):,} files can be had; {wish.model} {wish.quant} would be chosen if all answered."
+    return _decision(outcome, given, opening, (note,), impossible, inputs, wish)
+
+
+def _decision(
+    outcome: _Outcome,
+    given: Setting,
+    opening: tuple[str, ...],
+    notes: tuple[str, ...],
+    impossible: Sequence[Rejection],
+    inputs: dict[str, object],
+    wish: Candidate | None,
+) -> Decision:
+    return Decision(
+        choice=outcome.choice,
+        reasons=(*opening, *notes, *outcome.reasons),
+        runners_up=outcome.runners_up,
+        rejected=(*impossible, *outcome.rejected),
+        would_choose=wish,
+        budget_bytes=given.budget_bytes,
+        inputs=inputs,
+    )
+
+
+def _usable(backends: Sequence[BackendFacts], request: SelectionRequest) -> tuple[list[BackendFacts], tuple[str, ...]]:
+    """Backends to plan for, and what was said of the others."""
+    wanted = sorted((b for b in backends if request.backend in (None, b.name)), key=lambda b: b.name)
+    usable = [b for b in wanted if not b.problems]
+    reasons = tuple(f"Backend {b.name} cannot run here: {'; '.join(b.problems)}." for b in wanted if b.problems)
+    if not usable:
+        asked = f"backend {request.backend!r}" if request.backend else "any backend"
+        known = ", ".join(b.name for b in backends) or "none"
+        raise BackendUnavailable(
+            f"{asked} cannot be used: {' '.join(reasons) or 'it is not installed'}",
+            hint=f"installed: {known}; see `edgellm plugins`",
+        )
+    return usable, reasons
+
+
+def _expand(
+    rows: Sequence[ModelCard], backends: Sequence[BackendFacts], given: Setting, local: frozenset[str]
+) -> tuple[list[Option], list[Rejection]]:
+    """Every chat model in every file on every backend that opens it, and what never can be chosen."""
+    scored = {card.id: card for card in rows if card.scores}
+    options: list[Option] = []
+    impossible: list[Rejection] = []
+    for card in rows:
+        if card.kind != "chat":
+            impossible.append(Rejection(card.id, "", "is_chat_model", f"is a {card.kind} model"))
+            continue
+        found, why = _options(card, backends, given, local, scored)
+        options += found
+        if not found:
+            impossible.append(Rejection(card.id, "", "backend_runs_it", why))
+    return options, impossible
+
+
+def _options(
+    card: ModelCard,
+    backends: Sequence[BackendFacts],
+    given: Setting,
+    local: frozenset[str],
+    scored: dict[str, ModelCard],
+) -> tuple[list[Option], str]:
+    """The files of one model that could be opened here, and why if there are none."""
+    if card.shape is None:
+        return [], "its shape is not known, so neither memory nor speed can be predicted"
+    ability = quality.ability(card, scored, given.request.task)
+    options = []
+    why = "no published file is known"
+    for file in card.files:
+        if file.quant not in quants.QUANTS:
+            why = f"quantization {file.quant} is not known"
+            continue
+        size = _weights(card, file)
+        if size is None:
+            why = f"the size of {file.quant} follows no rule and is not known"
+            continue
+        for backend in backends:
+            refusal = backend.refuses(file.format, file.quant, card.shape.arch)
+            if refusal:
+                why = refusal
+                continue
+            is_local = file.source in local or (file.sha256 is not None and file.sha256 in local)
+            options.append(Option(card, file, backend.name, card.shape, size, given, ability, is_local))
+    return options, why
+
+
+def _weights(card: ModelCard, file: ModelFile) -> weights.Weights | None:
+    if card.shape is None:
+        return None
+    quant = quants.QUANTS[file.quant]
+    if not quant.predictable and file.tensor_bytes is None:
+        return None
+    # A hand-made mix is near the mix it is like; its published size corrects the rest.
+    recipe = file.quant if quant.predictable else quant.like[0]
+    predicted = weights.weights(card.shape, card.params, card.params_active, recipe)
+    return predicted if file.tensor_bytes is None else predicted.with_tensor_bytes(file.tensor_bytes)
+
+
+def _choose(options: Sequence[Option], given: Setting, extra_rules: Sequence[Rule]) -> _Outcome:
+    """Apply the rules in order."""
+    reasons: list[str] = []
+    rejected: list[Rejection] = []
+    left: tuple[Option, ...] = tuple(options)
+    for rule in (*CONSTRAINTS, *extra_rules):
+        left = _apply(rule, left, given, reasons, rejected)
+    possible = left
+    for rule in CHOICES:
+        left = _apply(rule, left, given, reasons, rejected)
+    chosen = left[0]
+    ctx, why = choose_context(chosen)
+    reasons += [why, *_about(chosen, ctx)]
+    return _Outcome(chosen.candidate(ctx), tuple(reasons), _runners_up(possible, chosen, given), tuple(rejected))
+
+
+def _apply(
+    rule: Rule, options: tuple[Option, ...], given: Setting, reasons: list[str], rejected: list[Rejection]
+) -> tuple[Option, ...]:
+    verdict = rule(options, given)
+    if verdict.reason:
+        reasons.append(verdict.reason)
+    rejected += rejections(verdict, rule.__name__, options)
+    if not verdict.kept:
+        last = "; ".join(f"{r.model} {r.reason}" for r in rejected[-3:])
+        raise NothingFits(
+            f"rule {rule.__name__} left nothing: {last}", hint="ask for less with --ctx, --min-tps or --slots"
+        )
+    return verdict.kept
+
+
+def _runners_up(possible: Sequence[Option], chosen: Option, given: Setting) -> tuple[Candidate, ...]:
+    """The next best models, each in the quantization it would be run in."""
+    names = [o.model for o in rank_models(possible) if o.model != chosen.model][:RUNNERS_UP]
+    found = []
+    for name in names:
+        best = quant_for_size([o for o in possible if o.model == name], given).kept[0]
+        found.append(best.candidate(choose_context(best)[0]))
+    return tuple(found)
+
+
+def _about(chosen: Option, ctx: int) -> list[str]:
+    """What a person should know of the choice: memory, speed, where it comes from, what its licence restricts."""
+    needed = chosen.counted_at(ctx)
+    rate = chosen.decode
+    lines = [
+        f"Memory: {show_memory(needed)} of {show_memory(chosen.setting.budget_bytes)}.",
+        f"Speed: {rate.tok_s:.3g} tok/s ({rate.low:.3g} to {rate.high:.3g}); {rate.basis}.",
+    ]
+    if not chosen.weights.exact:
+        lines.append("Size: estimated, as the parts of this architecture are not known one by one.")
+    if chosen.file.trust == "convention":
+        lines.append(
+            "Source: the repository carries this file by habit; its name and size are checked before the download."
+        )
+    if chosen.card.license not in FREE_LICENSES:
+        lines.append(f"Licence: {chosen.card.license} restricts use; read it before you build on it.")
+    return lines
+
+
+def _unused(machine: Machine) -> tuple[str, ...]:
+    if not machine.accelerators:
+        return ()
+    names = ", ".join(a.name for a in machine.accelerators)
+    return (f"Accelerators present but not planned for, everything runs on the CPU: {names}.",)
+
+
+def _inputs(
+    given: Setting, rows: Sequence[ModelCard], backends: Sequence[BackendFacts], n_local: int
+) -> dict[str, object]:
+    """What the decision was taken on, for the record."""
+    machine, request = given.machine, given.request
+    return {
+        "machine": machine.id,
+        "cpu": machine.cpu.model,
+        "threads": given.threads,
+        "bandwidth_gb_s": machine.memory.bandwidth_gb_s,
+        "bandwidth_basis": machine.memory.bandwidth_basis,
+        "task": request.task,
+        "ctx": request.ctx,
+        "min_tps": request.min_tps,
+        "floor_tps": given.floor_tps,
+        "max_memory_bytes": request.max_memory_bytes,
+        "backend": request.backend,
+        "slots": request.slots,
+        "offline": request.offline,
+        "reachable": None if request.reachable is None else list(request.reachable),
+        "backends": [b.name for b in backends],
+        "models": len(rows),
+        "local_files": n_local,
+    }

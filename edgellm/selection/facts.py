@@ -1,0 +1,113 @@
+"""What selection is told: the task's expectations, the backends' facts, and the machine with its budget.
+
+Everything here is plain data, so that a decision depends on nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgellm.estimate import quants
+from edgellm.machine import Machine
+from edgellm.request import SelectionRequest, Task
+from edgellm.units import show_memory
+
+if TYPE_CHECKING:
+    from edgellm.backend import Backend
+
+
+@dataclass(frozen=True, slots=True)
+class TaskNeeds:
+    """What makes an answer usable for a task, where the user does not say."""
+
+    floor_tps: float  # slower is not usable
+    comfort_tps: float  # faster is worth no more
+    min_ctx: int  # tokens a conversation of the kind needs
+    max_ctx: int  # longer is not planned for unasked: the cache is resident from the start
+
+
+# Floors: 5 tok/s is silent reading (about 225 words a minute); code is skimmed while it appears; an agent's step waits
+# for the whole answer, several times in a row. Source of 5 and 15: research notes on selection, D.
+TASK_NEEDS: dict[Task, TaskNeeds] = {
+    "chat": TaskNeeds(5.0, 15.0, 4096, 32768),
+    "code": TaskNeeds(8.0, 25.0, 16384, 32768),
+    "agent": TaskNeeds(15.0, 40.0, 16384, 32768),
+}
+
+# Tokens that a model spends thinking for each token of answer: 5 to 20 (research notes, D).
+THINKING_TOKENS = 8.0
+SHORTEST_CTX = 512  # less holds no conversation
+
+
+@dataclass(frozen=True, slots=True)
+class BackendFacts:
+    """What selection knows of an installed backend."""
+
+    name: str
+    formats: frozenset[str]
+    quants: frozenset[str] | None = None  # names it computes with; None = every one that stock llama.cpp opens
+    problems: tuple[str, ...] = ()  # why it cannot run on this machine; empty = it can
+    archs: frozenset[str] | None = None  # GGUF architectures it loads; None = not known, all assumed
+
+    def refuses(self, format: str, quant: str, arch: str) -> str:
+        """Why it cannot open such a file, "" = it can."""
+        if format not in self.formats:
+            return f"{self.name} opens {', '.join(sorted(self.formats))}, not {format}"
+        if self.quants is not None and quant not in self.quants:
+            return f"{self.name} has no kernels for {quant}"
+        if self.quants is None and not quants.QUANTS[quant].mainline:
+            return f"{quant} is no type of stock llama.cpp, which {self.name} runs"
+        if self.archs is not None and arch not in self.archs:
+            return f"{self.name} does not load architecture {arch}"
+        return ""
+
+
+def backend_facts(backends: Iterable[Backend], machine: Machine) -> tuple[BackendFacts, ...]:
+    """Facts of installed backends, by name; asks each whether it runs on `machine`."""
+    facts = [BackendFacts(b.name, b.formats, b.quants, tuple(b.check(machine))) for b in backends]
+    return tuple(sorted(facts, key=lambda f: f.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One decision's fixed circumstances."""
+
+    machine: Machine
+    request: SelectionRequest
+    budget_bytes: int
+    budget_reason: str
+    threads: int
+
+    @property
+    def needs(self) -> TaskNeeds:
+        return TASK_NEEDS[self.request.task]
+
+    @property
+    def floor_tps(self) -> float:
+        return self.request.min_tps if self.request.min_tps is not None else self.needs.floor_tps
+
+    def needed_ctx(self, ctx_train: int) -> int:
+        """Tokens per slot that a model trained on `ctx_train` must hold to count as usable."""
+        return self.request.ctx if self.request.ctx is not None else min(self.needs.min_ctx, ctx_train)
+
+
+def setting(machine: Machine, request: SelectionRequest) -> Setting:
+    """The circumstances of a request on a machine, with the memory budget and where it comes from."""
+    own = machine.memory_budget_bytes
+    memory, limits = machine.memory, machine.limits
+    room = (
+        "planned as if nothing else ran"
+        if memory.available_bytes is None
+        else f"{show_memory(memory.available_bytes)} available"
+    )
+    reason = f"{show_memory(own)}: {room} of {show_memory(memory.total_bytes)}, less a reserve"
+    if limits.memory_bytes is not None and limits.memory_bytes < memory.total_bytes:
+        used = f", {show_memory(limits.memory_used_bytes)} of it used" if limits.memory_used_bytes else ""
+        reason += f"; {limits.source or 'a limit'} allows {show_memory(limits.memory_bytes)}{used}"
+    budget = own
+    if request.max_memory_bytes is not None and request.max_memory_bytes < own:
+        budget = request.max_memory_bytes
+        reason = f"{show_memory(budget)}: as asked; the machine would allow {show_memory(own)}"
+    return Setting(machine, request, budget, reason, machine.compute_threads)

@@ -1,0 +1,76 @@
+"""A decision as plain data (`edgellm auto-select --json`, the server's page) and as lines of text.
+
+The form is documented in docs/auto-select-json.md and versioned by `schema`; a change that breaks readers raises it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgellm.plan import Candidate, Decision, Footprint, Rate, Rejection
+from edgellm.units import show_memory, show_params, show_size
+
+SCHEMA = 1
+
+
+def to_dict(decision: Decision) -> dict[str, Any]:
+    """Keys in a fixed order, numbers rounded where they are estimates: equal decisions give equal JSON."""
+    return {
+        "schema": SCHEMA,
+        "choice": _candidate(decision.choice),
+        "reasons": list(decision.reasons),
+        "runners_up": [_candidate(c) for c in decision.runners_up],
+        "rejected": [_rejection(r) for r in decision.rejected],
+        "would_choose": _candidate(decision.would_choose),
+        "budget_bytes": decision.budget_bytes,
+        "inputs": decision.inputs,
+    }
+
+
+def _candidate(c: Candidate | None) -> dict[str, Any] | None:
+    if c is None:
+        return None
+    return {
+        "model": c.model,
+        "params": c.params,
+        "quant": c.quant,
+        "backend": c.backend,
+        "ctx": c.ctx,
+        "slots": c.slots,
+        "threads": c.threads,
+        "kv_type": c.kv_type,
+        "tensor_bytes": c.tensor_bytes,
+        "memory": _footprint(c.footprint),
+        "decode": _rate(c.decode),
+        "prefill": _rate(c.prefill),
+        "quality": {"mid": c.quality, "low": c.quality_low, "high": c.quality_high},
+        "source": c.source,
+        "license": c.license,
+    }
+
+
+def _footprint(f: Footprint) -> dict[str, int]:
+    return {
+        "allocated_bytes": f.allocated_bytes,
+        "resident_bytes": f.resident_bytes,
+        "weights_bytes": f.weights_bytes,
+        "kv_bytes": f.kv_bytes,
+        "compute_bytes": f.compute_bytes,
+        "process_bytes": f.process_bytes,
+    }
+
+
+def _rate(r: Rate) -> dict[str, Any]:
+    return {"tok_s": r.tok_s, "low": r.low, "high": r.high, "basis": r.basis}
+
+
+def _rejection(r: Rejection) -> dict[str, str]:
+    return {"model": r.model, "quant": r.quant, "rule": r.rule, "reason": r.reason}
+
+
+def one_line(c: Candidate) -> str:
+    """`"qwen3.5-4b Q5_K_M (4.2B, 3.07 GB): 8,192 tokens of context, 9.1 tok/s, 3.92 GiB of memory"`."""
+    return (
+        f"{c.model} {c.quant} ({show_params(c.params)}, {show_size(c.tensor_bytes)}): {c.ctx:,} tokens of context, "
+        f"{c.decode.tok_s:.3g} tok/s, {show_memory(c.footprint.resident_bytes)} of memory"
+    )

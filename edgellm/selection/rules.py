@@ -1,0 +1,295 @@
+"""The golden rules, in the order they are applied: each takes what is left and returns what stays, and why.
+
+    trained_context      a model is not asked for more context than it was trained for
+    fits_memory          what does not fit the budget is dropped
+    coherent_bits        rule 2: never a 2- or 3-bit file unless nothing else fits
+    usable_context       a model that leaves no room for a conversation is dropped
+    reaches_floor        too slow for the task is dropped
+    worth_its_bytes      rule 2: never a quantization that another one beats in size, speed and quality
+    best_model           rule 1: the ability that is left after compression, and the worth of its speed, decide the model
+    quant_for_size       rule 1: small models at Q5_K_M or better, large ones at Q4_K_M or IQ4_XS
+
+A plugin's rules (hook `register_rules`) have the same signature and run before `best_model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edgellm.errors import NothingFits
+from edgellm.estimate.quants import LOW_BITS, QUANTS
+from edgellm.plan import Rejection
+from edgellm.selection.facts import SHORTEST_CTX, Setting
+from edgellm.selection.option import Option
+from edgellm.units import show_memory, show_params, show_size
+
+SMALL_PARAMS = 10e9  # "up to the 7-9B class": below, 4 bits cost code and logic noticeably
+LARGE_ENOUGH = ("Q4_K_M", "UD-Q4_K_XL", "Q4_K_S", "IQ4_XS", "IQ4_NL", "Q4_0")  # what a large model is content with
+SMALL_ENOUGH = "Q5_K_M"
+LOW_SHARE = 1 / 3  # a file is a 2- or 3-bit file if more of its weights than this are; 4-bit mixes have none
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    kept: tuple[Option, ...]
+    rejected: tuple[tuple[Option, str], ...] = ()  # with the numbers it failed on
+    reason: str = ""  # what the rule did, for people; "" = nothing
+
+
+Rule = Callable[[Sequence[Option], Setting], Verdict]
+
+
+def trained_context(options: Sequence[Option], setting: Setting) -> Verdict:
+    """Beyond its trained length a model's answers fall apart, so the length asked for is a constraint."""
+    asked = setting.request.ctx
+    if asked is None:
+        return Verdict(tuple(options))
+    return _split(
+        options,
+        lambda o: (
+            "" if o.card.ctx_train >= asked else f"was trained for {o.card.ctx_train:,} tokens, {asked:,} are asked for"
+        ),
+        f"Asked for {asked:,} tokens of context",
+    )
+
+
+def fits_memory(options: Sequence[Option], setting: Setting) -> Verdict:
+    """Weights, cache, buffers and process must fit the budget, with the context asked for or at least the shortest."""
+
+    def over(o: Option) -> str:
+        ctx = setting.request.ctx or min(SHORTEST_CTX, o.card.ctx_train)
+        # Weights alone settle most cases without computing a footprint.
+        needed = o.tensor_bytes if o.tensor_bytes > setting.budget_bytes else o.counted_at(ctx)
+        if needed <= setting.budget_bytes:
+            return ""
+        return f"needs {show_memory(needed)} with {ctx:,} tokens of context, {show_memory(setting.budget_bytes)} may be used"
+
+    verdict = _split(options, over, f"Fits the memory budget of {show_memory(setting.budget_bytes)}")
+    if options and not verdict.kept:
+        raise _nothing_fits(options, setting)
+    return verdict
+
+
+def coherent_bits(options: Sequence[Option], setting: Setting) -> Verdict:
+    """Rule 2: "choose it only where nothing else fits, and prefer a smaller model at 4 bits over a bigger one at 2".
+
+    What counts is what the weights are really stored in, not the name: short rows fall back to more bits. Models that
+    were trained in a low-bit type are not compressed and not meant.
+    """
+    verdict = _split(
+        options,
+        lambda o: (
+            ""
+            if o.is_native or o.low_bit_share <= LOW_SHARE
+            else f"keeps {o.low_bit_share:.0%} of its weights in under {LOW_BITS} bits"
+        ),
+        f"Weights in {LOW_BITS} bits or more, as a smaller model at 4 bits is better than a bigger one at 2 or 3",
+    )
+    if options and not verdict.kept:
+        return Verdict(
+            tuple(options),
+            reason=f"Nothing fits at {LOW_BITS} bits a weight: fewer are taken, expect less coherent answers.",
+        )
+    return verdict
+
+
+def usable_context(options: Sequence[Option], setting: Setting) -> Verdict:
+    """A bigger model with no room for a conversation is worse than a smaller one with room."""
+    needed = setting.needs.min_ctx
+
+    def short(o: Option) -> str:
+        memory = o.counted_at(o.needed_ctx)
+        if memory > setting.budget_bytes:
+            return f"needs {show_memory(memory)} with {o.needed_ctx:,} tokens of context, {show_memory(setting.budget_bytes)} may be used"
+        if setting.request.ctx is None and o.card.ctx_train < needed:
+            return f"was trained for {o.card.ctx_train:,} tokens, {setting.request.task} needs {needed:,}"
+        return ""
+
+    verdict = _split(options, short, f"Room for {setting.request.ctx or needed:,} tokens of context")
+    if options and not verdict.kept:
+        fitting = [o for o in options if o.counted_at(o.needed_ctx) <= setting.budget_bytes]
+        longest = max((o.needed_ctx for o in fitting), default=0)
+        kept = tuple(o for o in fitting if o.needed_ctx == longest) or tuple(options)
+        return Verdict(
+            kept,
+            reason=f"Nothing holds the {needed:,} tokens that {setting.request.task} needs: a shorter context is planned.",
+        )
+    return verdict
+
+
+def reaches_floor(options: Sequence[Option], setting: Setting) -> Verdict:
+    """Slower than the floor is not usable. A floor the user set is a promise; the task's own gives way to the fastest."""
+    floor = setting.floor_tps
+
+    def slow(o: Option) -> str:
+        if o.useful_tps >= floor:
+            return ""
+        thinks = ", most of it thinking" if o.card.thinking else ""
+        return f"predicted {o.decode.tok_s:.3g} tok/s{thinks}, the floor is {floor:.3g}"
+
+    verdict = _split(options, slow, f"At least {floor:.3g} tok/s for {setting.request.task}")
+    if not options or verdict.kept:
+        return verdict
+    best = max(o.useful_tps for o in options)
+    if setting.request.min_tps is not None:
+        fastest = max(options, key=lambda o: (o.useful_tps, o.model))
+        raise NothingFits(
+            f"nothing reaches {floor:.3g} tok/s on {setting.machine.name}; the fastest that fits is "
+            f"{fastest.model} {fastest.quant} at a predicted {best:.3g}",
+            hint=f"try `--min-tps {best * 0.95:.2g}`",
+        )
+    # Within a tenth of the fastest the better model is worth more than the difference.
+    kept = tuple(o for o in options if o.useful_tps >= 0.9 * best)
+    dropped = tuple((o, slow(o)) for o in options if o.useful_tps < 0.9 * best)
+    return Verdict(
+        kept, dropped, f"Slow: nothing reaches {floor:.3g} tok/s here; the fastest is taken, at a predicted {best:.3g}."
+    )
+
+
+def worth_its_bytes(options: Sequence[Option], setting: Setting) -> Verdict:
+    """Rule 2: a smaller file need not be faster. Drops what another file of the model beats in bytes, speed and quality."""
+
+    def beats(a: Option, b: Option) -> bool:
+        pairs = ((b.tensor_bytes, a.tensor_bytes), (a.decode.tok_s, b.decode.tok_s), (a.kept.mid, b.kept.mid))
+        return all(x >= y for x, y in pairs) and any(x > y for x, y in pairs)
+
+    by_model: dict[tuple[str, str], list[Option]] = {}
+    for o in options:
+        by_model.setdefault((o.model, o.backend), []).append(o)
+
+    def beaten(o: Option) -> str:
+        winner = next((a for a in by_model[o.model, o.backend] if beats(a, o)), None)
+        return f"{winner.quant} is no bigger, no slower and no worse" if winner else ""
+
+    return _split(options, beaten, "Dominated quantizations")
+
+
+def best_model(options: Sequence[Option], setting: Setting) -> Verdict:
+    """Rule 1: what a model can do after compression decides, size, family and speed included."""
+    ranked = rank_models(options)
+    if not ranked:
+        return Verdict(())
+    best = ranked[0]
+    score = f"{best.score:.1f} of 100 (ability {best.ability.mid:.0f}, {best.ability.basis}; {best.kept.mid:.1%} kept in {best.quant})"
+    lost = {o.model: f"scores {o.score:.1f} in {o.quant}, {best.model} {best.score:.1f}" for o in ranked[1:]}
+    rejected = tuple((o, lost[o.model]) for o in options if o.model != best.model)
+    kept = tuple(o for o in options if o.model == best.model)
+    return Verdict(kept, rejected, f"Model: {best.model} ({show_params(best.card.params)}) scores best: {score}.")
+
+
+def rank_models(options: Sequence[Option]) -> list[Option]:
+    """The best option of each model, best model first."""
+    best: dict[str, Option] = {}
+    for o in sorted(options, key=_preference):
+        best.setdefault(o.model, o)
+    return sorted(best.values(), key=_preference)
+
+
+def quant_for_size(options: Sequence[Option], setting: Setting) -> Verdict:
+    """Rule 1: "a small model takes Q5_K_M or higher whenever the hardware allows it"; a large one is content with 4 bits.
+
+    Small: the highest that keeps the floor; above Q5_K_M also the low end of the predicted rate must keep it, so that an
+    upgrade nobody needs is safe. Large: Q4_K_M or the nearest to it that is there, higher only where that costs no
+    comfort.
+    """
+    packed = [o for o in options if QUANTS[o.quant].kind != "float"] or list(options)
+    if not packed:
+        return Verdict(())
+    ladder = sorted(packed, key=lambda o: (-o.kept.mid, o.tensor_bytes, _preference(o)))
+    small = packed[0].card.params < SMALL_PARAMS
+    if any(o.is_native for o in packed):
+        chosen, why = min((o for o in packed if o.is_native), key=_preference), "the type it was trained in"
+    elif small:
+        chosen, why = _small_quant(ladder, setting)
+    else:
+        chosen, why = _large_quant(ladder, setting)
+    rejected = tuple((o, f"{chosen.quant} is preferred: {why}") for o in options if o is not chosen)
+    size = f"{chosen.bits:.2f} bits a weight, {show_size(chosen.tensor_bytes)}"
+    return Verdict((chosen,), rejected, f"Quantization: {chosen.quant} ({size}): {why}.")
+
+
+def _small_quant(ladder: Sequence[Option], setting: Setting) -> tuple[Option, str]:
+    enough = next((o for o in ladder if o.quant == SMALL_ENOUGH), None)
+    threshold = enough.kept.mid if enough is not None else 0.0
+    for o in ladder:
+        if o.kept.mid >= threshold and o.decode.low >= setting.floor_tps:
+            return o, f"the highest that surely keeps {setting.floor_tps:.3g} tok/s; a small model needs its bits"
+    if enough is not None:
+        return enough, f"a small model takes {SMALL_ENOUGH} or higher where it fits and keeps the floor"
+    return ladder[0], "the best that fits and keeps the floor"
+
+
+def _large_quant(ladder: Sequence[Option], setting: Setting) -> tuple[Option, str]:
+    comfortable = [o for o in ladder if o.useful_tps >= setting.needs.comfort_tps and o.quant not in LARGE_ENOUGH]
+    at_four = [o for o in ladder if o.quant in LARGE_ENOUGH]
+    if comfortable and (not at_four or comfortable[0].kept.mid > at_four[0].kept.mid):
+        return comfortable[0], f"the highest that decodes at {setting.needs.comfort_tps:.3g} tok/s or more"
+    if at_four:
+        return at_four[0], "a large model keeps nearly all of its ability at 4 bits"
+    return ladder[0], "the best that fits and keeps the floor"
+
+
+def _preference(o: Option) -> tuple[float, bool, bool, int, str, str, str]:
+    """Sort key, best first: score, then what is here already, what is known by name, and what is smaller."""
+    return (-o.score, not o.is_local, o.file.sha256 is None, o.tensor_bytes, o.model, o.backend, o.file.source)
+
+
+def _split(options: Sequence[Option], fails: Callable[[Option], str], what: str) -> Verdict:
+    kept: list[Option] = []
+    rejected: list[tuple[Option, str]] = []
+    for o in options:
+        reason = fails(o)
+        if reason:
+            rejected.append((o, reason))
+        else:
+            kept.append(o)
+    reason = f"{what}: {len(kept):,} of {len(options):,} files stay." if rejected else ""
+    return Verdict(tuple(kept), tuple(rejected), reason)
+
+
+def _nothing_fits(options: Sequence[Option], setting: Setting) -> NothingFits:
+    def needed(o: Option) -> int:
+        return o.counted_at(setting.request.ctx or min(SHORTEST_CTX, o.card.ctx_train))
+
+    closest = min(options, key=lambda o: (needed(o), o.model, o.quant))
+    ctx = setting.request.ctx or min(SHORTEST_CTX, closest.card.ctx_train)
+    hint = "close other programs or raise the limit"
+    if setting.request.max_memory_bytes is not None:
+        hint = f"try `--max-memory {needed(closest) // 1024**2 + 1}MiB`"
+    elif setting.request.ctx is not None or setting.request.slots > 1:
+        hint = "ask for less with --ctx or --slots"
+    return NothingFits(
+        f"nothing fits: the smallest, {closest.model} {closest.quant}, needs {show_memory(needed(closest))} with {ctx:,} tokens "
+        f"of context and {setting.request.slots} slots; the budget is {setting.budget_reason}",
+        hint=hint,
+    )
+
+
+def rejections(verdict: Verdict, rule: str, before: Sequence[Option]) -> list[Rejection]:
+    """The verdict's rejections: one per model where the rule dropped all of it, else one per quantization."""
+    total: dict[str, int] = {}
+    for o in before:
+        total[o.model] = total.get(o.model, 0) + 1
+    dropped: dict[str, list[tuple[Option, str]]] = {}
+    for o, why in verdict.rejected:
+        dropped.setdefault(o.model, []).append((o, why))
+    rows: list[Rejection] = []
+    for model, items in dropped.items():
+        if len(items) == total[model]:
+            closest, why = min(items, key=lambda item: (item[0].tensor_bytes, item[0].quant))
+            rows.append(Rejection(model, "", rule, f"{closest.quant} {why}" if len(items) > 1 else why))
+        else:
+            rows += [Rejection(model, o.quant, rule, why) for o, why in items]
+    return rows
+
+
+CONSTRAINTS: tuple[Rule, ...] = (
+    trained_context,
+    fits_memory,
+    coherent_bits,
+    usable_context,
+    reaches_floor,
+    worth_its_bytes,
+)
+CHOICES: tuple[Rule, ...] = (best_model, quant_for_size)
