@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from edgellm.model import Artifact
+from edgellm import settings
+from edgellm.catalog import lookup
+from edgellm.errors import SourceUnreachable, UnsupportedArtifact, UsageError
+from edgellm.machine import Machine
+from edgellm.model import Artifact, ModelCard, ModelFile
 from edgellm.plan import Candidate, Decision, LaunchPlan, Settings
+from edgellm.plugins import plugins
 from edgellm.request import SelectionRequest
+from edgellm.selection.context import fit_context
+from edgellm.selection.decide import decide
+from edgellm.selection.facts import BackendFacts, backend_facts
+from edgellm.store.library import Library, silent
+from edgellm.store.sources import scheme_of, sources, unreachable
 
 Progress = Callable[[int, int | None, str], None]
 
 ECHO_CTX = 4096
+# Long enough for a slow link's first answer, short enough that a dead network is not mistaken for a hang.
+REACH_TIMEOUT_S = 5.0
 
 
-def auto_plan(request: SelectionRequest, *, progress: Progress | None = None) -> tuple[LaunchPlan, Decision]:
-    raise NotImplementedError
+def auto_plan(request: SelectionRequest, *, progress: Progress = silent) -> tuple[LaunchPlan, Decision]:
+    """The plan for the best model that this machine runs well and that can be had now.
+
+    Raises:
+        NothingFits, SourceError, BackendUnavailable.
+    """
+    return _Launch.here(request, cards()).run(progress)
 
 
 def model_plan(
@@ -24,9 +43,165 @@ def model_plan(
     *,
     quant: str | None = None,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> LaunchPlan:
+    """The plan for a named model: "echo", a path, or a catalog id (`id` or `id:QUANT`).
+
+    Raises:
+        UnknownModel, NothingFits, ArtifactError, SourceError, BackendUnavailable.
+    """
     if model == "echo":
-        settings = Settings(n_ctx=request.ctx or ECHO_CTX, n_slots=request.slots)
-        return LaunchPlan("echo", Artifact("echo", (), "echo"), settings, ("echo was named: it says the prompt back",))
-    raise NotImplementedError
+        plan = _echo_plan(request)
+    elif os.sep in model or model.endswith(".gguf") or Path(model).exists():
+        plan = _file_plan(model, request)
+    else:
+        name, _, suffix = model.partition(":")
+        card = _named(name, quant or suffix or None)
+        plan, _ = _Launch.here(request, [card]).run(progress)
+    if threads is None:
+        return plan
+    if not 1 <= threads <= 1024:
+        raise UsageError(f"threads={threads} is out of range", hint="allowed: 1 to 1024")
+    reasons = (*plan.reasons, f"Threads: {threads}, as asked.")
+    return replace(plan, settings=replace(plan.settings, n_threads=threads, n_threads_batch=threads), reasons=reasons)
+
+
+def cards() -> list[ModelCard]:
+    """The catalog with the rows that plugins add."""
+    added: list[ModelCard] = []
+    plugins().call("register_models", register=added.append)
+    return list(lookup.catalog(added).values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """One launch's circumstances."""
+
+    machine: Machine
+    request: SelectionRequest
+    cards: list[ModelCard]
+    backends: tuple[BackendFacts, ...]
+
+    @classmethod
+    def here(cls, request: SelectionRequest, rows: Iterable[ModelCard]) -> _Launch:
+        from edgellm.hardware.probe import probe
+
+        machine = probe()
+        wanted = replace(request, offline=request.offline or settings.offline())
+        return cls(machine, wanted, list(rows), backend_facts(plugins().backends().values(), machine))
+
+    def run(self, progress: Progress) -> tuple[LaunchPlan, Decision]:
+        """Decide; where the choice must be fetched, find out what answers; decide again without what does not."""
+        library = Library()
+        reachable: tuple[str, ...] | None = None
+        notes: tuple[str, ...] = ()
+        decision = self._decide(library, reachable)
+        if self._needs_network(decision.choice, library):
+            reachable = _reachable(decision.choice)
+            decision = self._decide(library, reachable)
+        while (choice := decision.choice) is not None:
+            card, file = self._find(choice)
+            try:
+                artifact = library.fetch(card, file, progress)
+            except SourceUnreachable as error:
+                dead = scheme_of(file.source)
+                reachable = tuple(scheme for scheme in reachable or sources() if scheme != dead)
+                notes = (*notes, f"Source {dead} does not answer: {error.message}.")
+                decision = self._decide(library, reachable)
+                continue
+            decision = replace(decision, reasons=(*notes, *decision.reasons))
+            return _candidate_plan(decision, choice, artifact), decision
+        wish = decision.would_choose
+        raise SourceUnreachable(
+            "no model can be had now" + (f"; {wish.model} {wish.quant} would be chosen" if wish else ""),
+            hint="connect to a network, or name a model file: edgellm serve PATH.gguf",
+        )
+
+    def _decide(self, library: Library, reachable: tuple[str, ...] | None) -> Decision:
+        request = replace(self.request, reachable=reachable)
+        return decide(self.machine, request, self.cards, self.backends, library.local_keys())
+
+    def _needs_network(self, choice: Candidate | None, library: Library) -> bool:
+        if choice is None or self.request.offline:
+            return False
+        _, file = self._find(choice)
+        return scheme_of(file.source) != "file" and not library.has(file)
+
+    def _find(self, choice: Candidate) -> tuple[ModelCard, ModelFile]:
+        card = next(card for card in self.cards if card.id == choice.model)
+        file = next(f for f in card.files if f.source == choice.source and f.quant == choice.quant)
+        return card, file
+
+
+def _reachable(choice: Candidate | None) -> tuple[str, ...]:
+    examples = {scheme_of(choice.source): choice.source} if choice else {}
+    dead = unreachable(REACH_TIMEOUT_S, examples)
+    return tuple(scheme for scheme in sorted(sources()) if scheme not in dead)
+
+
+def _candidate_plan(decision: Decision, choice: Candidate, artifact: Artifact) -> LaunchPlan:
+    problems = plugins().backend(choice.backend).supports(artifact)
+    if problems:
+        raise UnsupportedArtifact(f"{choice.backend} cannot open {artifact.path}: {'; '.join(problems)}")
+    run = Settings(
+        n_ctx=choice.ctx,
+        n_slots=choice.slots,
+        n_threads=choice.threads,
+        n_threads_batch=choice.threads,
+        kv_type=choice.kv_type,
+    )
+    return LaunchPlan(choice.backend, artifact, run, decision.reasons, choice.footprint)
+
+
+def _named(name: str, quant: str | None) -> ModelCard:
+    """The catalog row to choose from, narrowed to one quantization where one is asked for."""
+    card = next((c for c in cards() if c.id == name), None) or lookup.find(name)
+    if card.kind not in ("chat", "base"):
+        raise UsageError(f"{card.id} is a model of kind {card.kind}, which is not served yet", hint="name a chat model")
+    if quant is not None:
+        files = tuple(file for file in card.files if file.quant.lower() == quant.lower())
+        if not files:
+            known = ", ".join(sorted({file.quant for file in card.files})) or "none"
+            raise UsageError(f"{card.id} has no file in {quant}", hint=f"known: {known}")
+        card = replace(card, files=files)
+    # Named by the user: a base model may continue text, so it takes part like any other.
+    return replace(card, kind="chat")
+
+
+def _file_plan(path: str, request: SelectionRequest) -> LaunchPlan:
+    from edgellm.catalog.identify import identify
+    from edgellm.hardware.probe import probe
+
+    artifact = identify(path)
+    machine = probe()
+    backend, reason = _backend_for(artifact, request, machine)
+    if artifact.shape is not None:
+        ctx, ctx_reason = fit_context(machine, artifact.shape, artifact.ctx_train, artifact.bytes, request)
+    else:
+        ctx, ctx_reason = request.ctx or ECHO_CTX, "Context: the file does not tell its shape; taken as asked or 4,096."
+    threads = machine.compute_threads
+    run = Settings(n_ctx=ctx, n_slots=request.slots, n_threads=threads, n_threads_batch=threads)
+    reasons = (f"Model: {artifact.model_id} {artifact.quant}, the file that was named.", reason, ctx_reason)
+    return LaunchPlan(backend, artifact, run, (*reasons, f"Threads: {threads}."))
+
+
+def _backend_for(artifact: Artifact, request: SelectionRequest, machine: Machine) -> tuple[str, str]:
+    """The first backend, by name, that runs here and opens the artifact; what the others said otherwise."""
+    refusals = []
+    for name, backend in plugins().backends().items():
+        if request.backend not in (None, name):
+            continue
+        problems = backend.supports(artifact) or backend.check(machine)
+        if not problems:
+            return name, f"Backend: {name} opens {artifact.format} files."
+        refusals.append(f"{name}: {'; '.join(problems)}")
+    asked = f"backend {request.backend!r}" if request.backend else "no installed backend"
+    raise UnsupportedArtifact(
+        f"{asked} can open {artifact.path} ({'; '.join(refusals) or 'it is not installed'})",
+        hint="see `edgellm plugins` and `edgellm doctor`",
+    )
+
+
+def _echo_plan(request: SelectionRequest) -> LaunchPlan:
+    run = Settings(n_ctx=request.ctx or ECHO_CTX, n_slots=request.slots)
+    return LaunchPlan("echo", Artifact("echo", (), "echo"), run, ("Model: echo, as named: it says the prompt back.",))

@@ -22,6 +22,7 @@ from edgellm.plan import Decision, LaunchPlan
 from edgellm.plugins import plugins
 from edgellm.request import GenerationRequest, Message, Sampling, SelectionRequest, Task
 from edgellm.runtime.session import AsyncSink, QueueSink, Session
+from edgellm.store.library import silent
 from edgellm.units import parse_bytes
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class EdgeLLM:
         slots: int = 1,
         offline: bool = False,
         isolate: bool = True,
-        progress: launch.Progress | None = None,
+        progress: launch.Progress = silent,
     ) -> Self:
         """Choose the best model that this machine runs well, fetch it where needed, load it.
 
@@ -92,7 +93,7 @@ class EdgeLLM:
         threads: int | None = None,
         offline: bool = False,
         isolate: bool = True,
-        progress: launch.Progress | None = None,
+        progress: launch.Progress = silent,
     ) -> Self:
         """Load a named model: a catalog id, a path, or "echo".
 

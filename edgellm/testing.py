@@ -255,4 +255,6 @@ def encode(engine: Engine, text: str) -> list[int]:
 
 def last_row(engine: Engine, slot: int, tokens: Sequence[int], n_past: int = 0) -> npt.NDArray[np.float32]:
     """A copy of the logits after `tokens`, of which the slot already holds `n_past`."""
-    return engine.step([SlotInput(slot, n_past, tuple(tokens[n_past:]), 1)])[0][-1].copy()
+    rows: npt.NDArray[np.float32] = engine.step([SlotInput(slot, n_past, tuple(tokens[n_past:]), 1)])[0]
+    row: npt.NDArray[np.float32] = rows[-1].copy()
+    return row
