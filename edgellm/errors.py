@@ -58,8 +58,14 @@ class EdgeLLMError(Exception):
 
 
 class UsageError(EdgeLLMError):
+    """Attribute: param, the field or option that is wrong; "" where it is no single one."""
+
     exit_code = 2
     http_status = 400
+
+    def __init__(self, message: str, *, hint: str = "", param: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.param = param
 
 
 class UnsupportedField(UsageError):

@@ -12,6 +12,8 @@ from edgellm.errors import UsageError
 
 Task = Literal["chat", "code", "agent"]
 TASKS: tuple[Task, ...] = ("chat", "code", "agent")
+# No count of tokens comes near; larger ones would not fit the machine integers they end in.
+MAX_COUNT = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         _check(0.0 <= self.temperature <= 100.0, f"temperature={self.temperature}", "0 to 100")
-        _check(self.top_k >= 0, f"top_k={self.top_k}", "0 (off) or more")
+        _check(0 <= self.top_k < MAX_COUNT, f"top_k={self.top_k}", "0 (off) or more")
         _check(0.0 < self.top_p <= 1.0, f"top_p={self.top_p}", "above 0, at most 1")
         _check(0.0 <= self.min_p <= 1.0, f"min_p={self.min_p}", "0 to 1")
         _check(0.0 < self.typical_p <= 1.0, f"typical_p={self.typical_p}", "above 0, at most 1")
@@ -75,7 +77,7 @@ class Sampling:
         _check(-2.0 <= self.frequency_penalty <= 2.0, f"frequency_penalty={self.frequency_penalty}", "-2 to 2")
         _check(-2.0 <= self.presence_penalty <= 2.0, f"presence_penalty={self.presence_penalty}", "-2 to 2")
         _check(
-            self.penalty_last_n >= -1,
+            -1 <= self.penalty_last_n < MAX_COUNT,
             f"penalty_last_n={self.penalty_last_n}",
             "-1 (all), 0 (none) or a number of tokens",
         )
@@ -83,7 +85,7 @@ class Sampling:
         _check(len(self.logit_bias) <= 1024, "logit_bias", "at most 1024 tokens")
         for token, bias in self.logit_bias:
             _check(
-                token >= 0 and -100.0 <= bias <= 100.0,
+                0 <= token < MAX_COUNT and -100.0 <= bias <= 100.0,
                 f"logit_bias {{{token}: {bias}}}",
                 "token ids >= 0, biases -100 to 100",
             )
@@ -102,11 +104,13 @@ class GenerationRequest:
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
-        _check(self.max_tokens is None or self.max_tokens >= 1, f"max_tokens={self.max_tokens}", "1 or more")
+        limit = self.max_tokens
+        _check(limit is None or 1 <= limit < MAX_COUNT, f"max_tokens={limit}", "1 or more")
         _check(len(self.stop) <= 16, "stop", "at most 16 strings")
         _check(all(0 < len(s) <= 1024 for s in self.stop), "stop", "strings of 1 to 1024 characters")
 
 
 def _check(holds: bool, what: str, allowed: str) -> None:
     if not holds:
-        raise UsageError(f"{what} is out of range", hint=f"allowed: {allowed}")
+        name = what.partition("=")[0].partition(" ")[0]
+        raise UsageError(f"{what} is out of range", hint=f"allowed: {allowed}", param=name)

@@ -10,8 +10,9 @@ Wires the verbs together (probe, decide, fetch, run); each of them stays usable 
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -182,15 +183,24 @@ class EdgeLLM:
 
     async def agenerate(self, request: GenerationRequest) -> AsyncIterator[Event]:
         """As `generate`, for coroutines. Cancelling the task frees the slot."""
+        async with contextlib.aclosing(self.abatches(request)) as batches:
+            async for batch in batches:
+                for event in batch:
+                    yield event
+
+    async def abatches(self, request: GenerationRequest) -> AsyncGenerator[list[Event], None]:
+        """As `agenerate`, with the events that are there at the same time in one list, for whoever writes them on."""
         sink = AsyncSink()
         request_id = self._session.submit(request, sink)
         try:
             while True:
-                outcome = await sink.get()
-                if isinstance(outcome, EdgeLLMError):
-                    raise outcome
-                yield outcome
-                if isinstance(outcome, Done):
+                outcomes = await sink.take()
+                events = [outcome for outcome in outcomes if not isinstance(outcome, EdgeLLMError)]
+                if events:
+                    yield events
+                if isinstance(outcomes[-1], EdgeLLMError):
+                    raise outcomes[-1]
+                if isinstance(outcomes[-1], Done):
                     return
         finally:
             self._session.cancel(request_id)
@@ -264,7 +274,7 @@ def _messages(messages: Messages) -> list[Message]:
     except (KeyError, TypeError) as error:
         raise UsageError(f"a message lacks {error}", hint='write {"role": "user", "content": "..."}') from None
     if not found:
-        raise UsageError("there are no messages", hint="send at least one user message")
+        raise UsageError("there are no messages", hint="send at least one user message", param="messages")
     return found
 
 

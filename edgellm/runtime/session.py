@@ -52,6 +52,13 @@ class AsyncSink:
     async def get(self) -> Outcome:
         return await self.queue.get()
 
+    async def take(self) -> list[Outcome]:
+        """All outcomes that are there, in order; waits for the first."""
+        found = [await self.queue.get()]
+        while not self.queue.empty():
+            found.append(self.queue.get_nowait())
+        return found
+
 
 class Dispatcher:
     """Which sink belongs to which request; thread-safe."""
