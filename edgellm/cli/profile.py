@@ -86,7 +86,7 @@ def _as_json(machine: Machine) -> dict[str, object]:
     import msgspec
 
     return {
-        "version": 1,
+        "schema": 1,
         "machine": msgspec.to_builtins(machine),
         "memory_budget_bytes": machine.memory_budget_bytes,
         "compute_threads": machine.compute_threads,

@@ -74,7 +74,7 @@ def of(machine: Machine, notes: list[str]) -> Bandwidth | None:
         notes.append(f"memory bandwidth not measured: {size // MIB} MiB may be used for it, {needed} MiB are needed")
         return None
     try:
-        found = measure(machine.compute_threads, size)
+        found = measure(machine.compute_threads, size, SECONDS)
     except (MemoryError, OSError) as error:
         notes.append(f"memory bandwidth not measured: {error}")
         return None
@@ -88,7 +88,7 @@ def buffer_bytes(machine: Machine) -> int:
     return min(BUFFER_BYTES, room // 8) // _HUGE * _HUGE
 
 
-def measure(threads: int, size: int, seconds: float = SECONDS) -> Bandwidth:
+def measure(threads: int, size: int, seconds: float) -> Bandwidth:
     """Best of the passes that fit into `seconds` (at least 3), each thread reading its own part of `size` bytes.
 
     The best, because other programs can only take bandwidth away.

@@ -80,7 +80,7 @@ def _model(info: CpuInfo) -> str:
     counts = Counter(arm.core_names(info).values())
     if len(info.processors) == sum(counts.values()) and counts:
         hardware = info.field("Hardware")
-        cores = " + ".join(f"{count}x {name}" for name, count in counts.most_common())
+        cores = " + ".join(f"{counts[name]}x {name}" for name in sorted(counts, key=lambda n: (n in arm.LITTLE, n)))
         return clean(f"{hardware}, {cores}" if hardware else cores)
     return clean(info.field("model name", "Processor", "cpu", "uarch", "Hardware") or "") or "unknown"
 

@@ -15,7 +15,9 @@ def describe(processor: Cpu, ram: Memory, board: str = "") -> str:
     what = board or re.sub(r"\((R|TM|tm|r)\)", "", processor.model).strip()
     if what == "unknown":
         what = f"unknown {processor.arch}"
-    return f"{re.sub(' +', ' ', what)}, {processor.cores} cores, {ram.total_bytes / GIB:.1f} GiB"
+    cores = "1 core" if processor.cores == 1 else f"{processor.cores} cores"
+    size = f"{ram.total_bytes / GIB:.1f} GiB" if ram.total_bytes else "memory unknown"
+    return f"{re.sub(' +', ' ', what)}, {cores}, {size}"
 
 
 def identify(name: str) -> str:

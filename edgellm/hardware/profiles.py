@@ -27,7 +27,6 @@ _TIB = 1024**4
 # Smallest and largest value of every number by the end of its key: far above any machine there is, and small enough
 # that no later arithmetic overflows or prints nonsense.
 _RANGES: dict[str, tuple[float, float]] = {
-    "total_bytes": (1024**2, 1024 * _TIB),
     "_bytes": (0, 1024 * _TIB),
     "bandwidth_gb_s": (0.01, 1e6),
     "cores": (1, 65536),
@@ -112,9 +111,10 @@ def _read(path: Path) -> Machine:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         hint = "`edgellm profile --list` shows the profiles that come with EdgeLLM"
-        raise UnknownProfile(f"profile {path} cannot be read: {error.strerror}", hint=hint) from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UnknownProfile(f"profile {str(path)!r} cannot be read: {reason}", hint=hint) from None
     if len(raw) > MAX_FILE_BYTES:
         raise UsageError(f"{path} is larger than a profile may be ({MAX_FILE_BYTES} bytes)", hint="give a profile file")
     try:

@@ -1,0 +1,136 @@
+"""Measured for real, on a small buffer."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgellm.hardware import bandwidth
+from edgellm.machine import Cpu, Machine, Memory
+from edgellm.units import GIB, MIB
+
+MACHINE = Machine("test", "Test", Cpu("x86_64", "Some CPU", cores=2, threads=2), Memory(8 * GIB, 4 * GIB))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bandwidth, "SECONDS", 0.01)
+    monkeypatch.setattr(bandwidth, "BUFFER_BYTES", 16 * MIB)
+
+
+def cache_file(home: Path) -> Path:
+    (found,) = (home / "cache").iterdir()
+    return found
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_measures_on_the_threads_that_are_asked_for(threads: int) -> None:
+    found = bandwidth.measure(threads, 16 * MIB, seconds=0.01)
+
+    assert 0.1 < found.gb_s < 10_000
+    assert found.basis.startswith(f"measured: {threads} thread")
+    assert found.basis.endswith("pages, numpy or over 16 MiB")
+
+
+def test_page_size_is_what_was_obtained_and_not_what_was_asked_for() -> None:
+    """Shared anonymous memory is shmem, where the kernel gives no huge pages by default."""
+    shmem = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
+    if not shmem.exists() or "[never]" not in shmem.read_text():
+        pytest.skip("shared memory may get huge pages here")
+    with mmap.mmap(-1, 8 * MIB) as shared:
+        numbers = np.frombuffer(shared, dtype=np.int64)
+        numbers.fill(1)
+        pages = bandwidth._page_size_of(numbers.ctypes.data, 8 * MIB)
+        del numbers
+
+    assert pages == f"{mmap.PAGESIZE // 1024} KiB"
+
+
+def test_huge_pages_are_obtained_where_the_kernel_gives_them() -> None:
+    if bandwidth._page_policy() not in ("always", "madvise"):
+        pytest.skip("this kernel gives no transparent huge pages")
+
+    assert "2 MiB pages" in bandwidth.measure(1, 32 * MIB, seconds=0.01).basis
+
+
+@pytest.mark.usefixtures("quick")
+def test_measured_once_then_remembered(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = bandwidth.of(MACHINE, [])
+    monkeypatch.delattr(bandwidth, "measure")
+    notes: list[str] = []
+
+    assert bandwidth.of(MACHINE, notes) == bandwidth.remembered(MACHINE, notes) == first
+    assert notes == []
+    assert json.loads(cache_file(home).read_text())["key"]["cpu"] == "Some CPU"
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(MACHINE, cpu=replace(MACHINE.cpu, model="Another")),
+        replace(MACHINE, cpu=replace(MACHINE.cpu, cores=1)),
+        replace(MACHINE, memory=Memory(16 * GIB, 4 * GIB)),
+    ],
+    ids=["model", "threads", "memory"],
+)
+def test_another_machine_is_measured_again(other: Machine) -> None:
+    bandwidth.of(MACHINE, [])
+
+    assert bandwidth.remembered(other, []) is None
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff\xfe", b"[]", b'{"schema": 1}', b'{"schema":1,"key":{},"gb_s":1,"basis":"x"}', b"[" * 9000],
+)
+def test_a_corrupt_memory_is_noted_and_measured_again(home: Path, content: bytes) -> None:
+    bandwidth.of(MACHINE, [])
+    cache_file(home).write_bytes(content)
+    notes: list[str] = []
+    found = bandwidth.of(MACHINE, notes)
+
+    assert found is not None
+    assert len(notes) == 1
+    assert "stored memory bandwidth is not usable" in notes[0]
+    assert bandwidth.remembered(MACHINE, []) == found
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("value", ["-1", "0", "1e9", "NaN", "Infinity", '"fast"', "null"])
+def test_a_stored_number_out_of_range_is_not_believed(home: Path, value: str) -> None:
+    bandwidth.of(MACHINE, [])
+    stored = json.loads(cache_file(home).read_text())
+    cache_file(home).write_text(json.dumps(stored | {"gb_s": "VALUE"}).replace('"VALUE"', value))
+
+    assert bandwidth.remembered(MACHINE, []) is None
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_cache_that_cannot_be_written_is_noted(home: Path) -> None:
+    home.mkdir()
+    (home / "cache").touch()  # a file where the folder should be
+    notes: list[str] = []
+
+    assert bandwidth.of(MACHINE, notes) is not None
+    assert any("measured again each time" in note for note in notes)
+
+
+def test_takes_no_more_than_an_eighth_of_what_may_be_used() -> None:
+    small = replace(MACHINE, memory=Memory(700 * MIB, 400 * MIB))
+
+    assert bandwidth.buffer_bytes(MACHINE) == 256 * MIB
+    assert bandwidth.buffer_bytes(small) == 28 * MIB  # (400 - 175) / 8, whole huge pages
+
+
+def test_too_little_memory_is_a_reason() -> None:
+    notes: list[str] = []
+
+    assert bandwidth.of(replace(MACHINE, memory=Memory(128 * MIB, 64 * MIB)), notes) is None
+    assert notes == ["memory bandwidth not measured: 4 MiB may be used for it, 16 MiB are needed"]

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from edgellm.hardware import cpu, cpuinfo, topology
+from edgellm.hardware.tree import Tree
+from edgellm.machine import Cluster
+
+
+def test_hybrid_intel(machine_at: Callable[..., Path]) -> None:
+    found, layout, _ = cpu.read(Tree(machine_at("hybrid-intel")))
+
+    assert (found.cores, found.threads, found.performance_cores) == (6, 8, 2)
+    assert found.clusters == (Cluster("performance", 2, None, 4400), Cluster("efficiency", 4, None, 3300))
+    assert (found.l1d_bytes, found.l2_bytes, found.l3_bytes) == (48 * 1024, 1280 * 1024, 10 * 1024**2)
+    assert layout.usable_cores(frozenset({2, 3})) == 1  # two threads of one core
+    assert layout.usable_cores(frozenset({2, 4, 5})) == 1  # its efficiency cores would only hold it up
+    assert layout.usable_cores(frozenset({4, 5})) == 2  # all it has
+
+
+def test_big_little_by_capacity(machine_at: Callable[..., Path]) -> None:
+    found, _, notes = cpu.read(Tree(machine_at("big-little")))
+
+    assert found.clusters == (Cluster("performance", 3, 1024, 2400), Cluster("efficiency", 4, 414, None))
+    assert (found.cores, found.performance_cores) == (7, 3)
+    assert found.isa == ("dotprod", "fp16", "neon")
+    assert "offline processors: 1 of 8" in notes
+
+
+def test_three_kinds_by_part_and_clock(machine_at: Callable[..., Path]) -> None:
+    found, _, _ = cpu.read(Tree(machine_at("three-clusters")))
+
+    assert [(cluster.kind, cluster.cores) for cluster in found.clusters] == [
+        ("performance", 1),
+        ("middle", 1),
+        ("efficiency", 2),
+    ]
+    assert found.performance_cores == 2
+    assert found.model == "1x Cortex-A78 + 1x Cortex-X1 + 2x Cortex-A55"
+
+
+def test_favoured_cores_are_no_hybrid(machine_at: Callable[..., Path]) -> None:
+    """Equal AMD cores ranked by firmware, and Intel cores of which one boosts higher."""
+    ranked = {f"/sys/devices/system/cpu/cpu{n}/acpi_cppc/highest_perf": str(rank) for n, rank in enumerate((231, 166))}
+    lists = {f"/sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list": str(n) for n in (0, 1)}
+    for vendor in ("AuthenticAMD", "GenuineIntel"):
+        root = machine_at(
+            None,
+            **{"/proc/cpuinfo": f"processor: 0\nvendor_id: {vendor}\n\nprocessor: 1\nvendor_id: {vendor}\n"},
+            **(ranked if vendor == "AuthenticAMD" else dict.fromkeys(ranked, "68")),
+            **lists,
+        )
+        found, _, _ = cpu.read(Tree(root))
+
+        assert (found.cores, found.clusters, found.performance_cores) == (2, (), None), vendor
+        root.rename(root.with_name(vendor))
+
+
+def test_cores_from_cpuinfo_where_sys_has_none(tmp_path: Path) -> None:
+    block = "processor: {}\nphysical id: 0\ncore id: {}\n"
+    info = cpuinfo.parse("\n".join(block.format(cpu, cpu % 2) for cpu in range(4)))
+    layout = topology.read(Tree(tmp_path), info)
+
+    assert layout.cores == (frozenset({0, 2}), frozenset({1, 3}))
+    assert layout.notes == ()
+
+
+def test_a_cache_that_cores_share_counts_once_a_core(machine_at: Callable[..., Path]) -> None:
+    """Core 2 Quad: 4 MiB of level 2 for each pair of cores, as masks of an old kernel."""
+    cache = "/sys/devices/system/cpu/cpu0/cache/index2"
+    files = {"level": "2", "type": "Unified", "size": "4096K", "shared_cpu_map": "00000003"}
+    root = machine_at(
+        None,
+        **{"/sys/devices/system/cpu/online": "0-3"},
+        **{f"/sys/devices/system/cpu/cpu{n}/topology/thread_siblings": f"0000000{1 << n}" for n in range(4)},
+        **{f"{cache}/{name}": value for name, value in files.items()},
+    )
+    found, _, _ = cpu.read(Tree(root))
+
+    assert (found.cores, found.l2_bytes, found.l3_bytes) == (4, 2 * 1024**2, None)
