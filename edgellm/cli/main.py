@@ -80,8 +80,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if error.hint:
             click.echo(f"  {error.hint}", err=True)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader (head, less) went away: nothing to tell anyone.
-        sys.stderr.close()
-        sys.exit(141)
     sys.exit(status if isinstance(status, int) else 0)

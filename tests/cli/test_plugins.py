@@ -21,7 +21,7 @@ def edgellm(tmp_path: Path):
     fake_plugins.declare(tmp_path, "shout", "edgellm_shout.plugin", "edgellm-shout", "0.1.0")
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        path = os.pathsep.join([str(tmp_path), str(SHOUT)])
+        path = os.pathsep.join([str(tmp_path), str(SHOUT), str(ROOT)])
         env = os.environ | {"PYTHONPATH": path, "EDGELLM_HOME": str(tmp_path / "home")} | environment
         command = [sys.executable, "-m", "edgellm", *arguments]
         return subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path, check=False)

@@ -16,7 +16,8 @@ SHOUT = ROOT / "docs" / "examples" / "edgellm-shout"
 
 def test_it_passes_the_contract(tmp_path: Path) -> None:
     fake_plugins.declare(tmp_path, "shout", "edgellm_shout.plugin", "edgellm-shout", "0.1.0")
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(SHOUT)]), "EDGELLM_HOME": str(tmp_path)}
+    path = os.pathsep.join([str(tmp_path), str(SHOUT), str(ROOT)])
+    env = os.environ | {"PYTHONPATH": path, "EDGELLM_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
     done = subprocess.run(
         [*command, "-c", os.devnull, "--rootdir", str(SHOUT), str(SHOUT / "tests")],
