@@ -1,0 +1,162 @@
+"""How much a chat template may do: steps, characters, seconds. It knows nothing of Jinja but two of its value types.
+
+A render runs inside `spending(Budget())`; whatever the template makes the core do is charged to that budget first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from contextvars import ContextVar
+from typing import Any
+
+MAX_STEPS = 3_000_000  # loop turns, calls, and values walked over
+MAX_TEXT = 8 * 1024**2  # characters of any one text, and of the prompt
+MAX_MADE = 128 * 1024**2  # bytes of text made in one render, kept or not
+MAX_VALUES = 200_000  # values inside one list or dict, counted as often as they appear in it
+MAX_SECONDS = 1.5
+
+
+class OverBudget(Exception):
+    """The template asked for too much; the text says of what. Not caught by anything inside a template."""
+
+
+class Budget:
+    """What is left of one render's allowance."""
+
+    __slots__ = ("_deadline", "_made", "_steps")
+
+    def __init__(self, *, seconds: float = MAX_SECONDS) -> None:
+        self._steps = MAX_STEPS
+        self._made = MAX_MADE
+        self._deadline = time.monotonic() + seconds
+
+    def tick(self, steps: int = 1) -> None:
+        """
+        Raises:
+            OverBudget: too many steps, or too late.
+        """
+        self._steps -= steps
+        if self._steps < 0:
+            raise OverBudget(f"it takes more than {MAX_STEPS} steps")
+        if time.monotonic() > self._deadline:
+            raise OverBudget("it takes too long")
+
+    def allow(self, length: int) -> None:
+        """
+        Raises:
+            OverBudget: no single text may have that many characters.
+        """
+        if length > MAX_TEXT:
+            raise OverBudget(f"it makes a text of {length} characters, {MAX_TEXT} are allowed")
+
+    def make(self, length: int) -> None:
+        """Call before a text of `length` characters is made.
+
+        Raises:
+            OverBudget: it is too long, or too much was made.
+        """
+        self.allow(length)
+        self._made -= length
+        if self._made < 0:
+            raise OverBudget(f"it makes more than {MAX_MADE} bytes of text")
+
+    def keep(self, text: str) -> str:
+        """Charge a text that was made; one with characters beyond ASCII is held in up to four bytes each."""
+        self.make(len(text))
+        if not text.isascii():
+            self._made -= 3 * len(text)
+        return text
+
+    def measure(self, value: Any) -> int:
+        """Characters that `value` has as text, about; a step for each value in it.
+
+        Values are counted as often as they appear: a list that holds one list twice, which holds one list twice, and
+        so on, is small in memory and endless when printed, compared or hashed.
+
+        Raises:
+            OverBudget: it holds too much.
+        """
+        pending, n_values, length = [value], 0, 0
+        while pending:
+            item = pending.pop()
+            if isinstance(item, str):
+                length += len(item)
+            elif isinstance(item, Mapping):
+                n_values += 2 * len(item)
+                self._weigh(n_values, 2 * len(item))
+                pending.extend(item.keys())
+                pending.extend(item.values())
+            elif isinstance(item, list | tuple | AbstractSet):
+                n_values += len(item)
+                self._weigh(n_values, len(item))
+                pending.extend(item)
+            elif isinstance(item, int):
+                length += item.bit_length() // 3 + 1
+            elif (attributes := _namespace(item)) is not None:
+                pending.append(attributes)
+                self._weigh(n_values, 1)
+            else:
+                length += 32
+        self.allow(length)
+        return length
+
+    def _weigh(self, n_values: int, new: int) -> None:
+        self.tick(new)
+        if n_values > MAX_VALUES:
+            raise OverBudget(f"it makes a list or dict of more than {MAX_VALUES} values")
+
+    def text(self, value: Any) -> str:
+        """`str(value)`, charged."""
+        if isinstance(value, str):
+            return value
+        self.make(self.measure(value))
+        return self.keep(str(value))
+
+
+class Each:
+    """An iterable that ticks the budget once a turn. It has a length where the wrapped one has."""
+
+    def __init__(self, wrapped: Iterable[Any]) -> None:
+        self._wrapped = wrapped
+
+    def __iter__(self) -> Iterator[Any]:
+        tick = current().tick
+        for item in self._wrapped:
+            tick()
+            yield item
+
+    def __len__(self) -> int:
+        return len(self._wrapped)  # type: ignore[arg-type]  # TypeError is what Jinja's loop expects of a generator
+
+
+_budget: ContextVar[Budget] = ContextVar("budget")
+
+
+def current() -> Budget:
+    """The budget of this render. Outside of one nothing may run: a template compiles without being executed."""
+    try:
+        return _budget.get()
+    except LookupError:
+        raise OverBudget("it computes while it is being compiled") from None
+
+
+@contextlib.contextmanager
+def spending(budget: Budget) -> Iterator[None]:
+    token = _budget.set(budget)
+    try:
+        yield
+    finally:
+        _budget.reset(token)
+
+
+def _namespace(value: Any) -> dict[str, Any] | None:
+    """What a template's `namespace()` object holds; printing one prints all of it."""
+    from jinja2.utils import Namespace
+
+    if type(value) is not Namespace:
+        return None
+    attributes: dict[str, Any] = object.__getattribute__(value, "_Namespace__attrs")
+    return attributes
