@@ -75,9 +75,10 @@ class Dispatcher:
             self._sinks[request_id] = sink
         return request_id
 
-    def drop(self, request_id: int) -> None:
+    def drop(self, request_id: int) -> bool:
+        """Stop listening; whether the request was still open."""
         with self._lock:
-            self._sinks.pop(request_id, None)
+            return self._sinks.pop(request_id, None) is not None
 
     def __len__(self) -> int:
         return len(self._sinks)
@@ -147,7 +148,7 @@ class Session(Protocol):
         ...
 
     def cancel(self, request_id: int) -> None:
-        """Nobody listens any more: the slot is free after the step at hand."""
+        """Nobody listens any more: the slot is free after the step at hand. Nothing happens to a finished request."""
         ...
 
     def close(self, *, drain: bool = False) -> None:

