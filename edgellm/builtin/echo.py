@@ -2,16 +2,20 @@
 
 The "model" is exact: its vocabulary is the 256 bytes and an end token, and the logits after the n-th token of the
 answer point at the n-th token of the prompt. So batching, prefix reuse and stopping can be checked without any arithmetic.
+
+EDGELLM_ECHO_STEP_S    seconds each step takes, as with a slow model (default 0)
+EDGELLM_ECHO_LOAD_S    seconds loading takes (default 0)
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from edgellm.backend import EngineInfo, SlotInput
-from edgellm.errors import CacheFull
+from edgellm.errors import CacheFull, UsageError
 from edgellm.hookspecs import hookimpl
 from edgellm.machine import Machine
 from edgellm.model import Artifact
@@ -118,10 +122,22 @@ class EchoBackend:
         return Footprint(weights_bytes=0, kv_bytes=0, compute_bytes=0, process_bytes=32 * 1024**2, exact=False)
 
     def open(self, plan: LaunchPlan) -> Engine:
-        return EchoEngine(plan.settings)
+        time.sleep(_seconds("EDGELLM_ECHO_LOAD_S"))
+        return EchoEngine(plan.settings, _seconds("EDGELLM_ECHO_STEP_S"))
 
     def describe(self) -> dict[str, str]:
         return {"library": "none"}
+
+
+def _seconds(name: str) -> float:
+    value = os.environ.get(name, "0")
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 <= seconds <= 60.0:
+        raise UsageError(f"{name}={value!r} is no delay", hint="write seconds, 0 to 60")
+    return seconds
 
 
 @hookimpl

@@ -1,0 +1,74 @@
+"""Errors as HTTP answers, in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
+
+The status comes from the class (`edgellm.errors`), never from the text. `HttpError` is for what only HTTP knows: paths,
+methods, media types, sizes, origins.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from edgellm.errors import ContextOverflow, EdgeLLMError, Unauthorized, UnknownModel, UsageError
+
+# Codes that clients of OpenAI's API look for; every other class keeps its own name.
+OPENAI_CODES: dict[type[EdgeLLMError], str] = {
+    ContextOverflow: "context_length_exceeded",
+    UnknownModel: "model_not_found",
+    Unauthorized: "invalid_api_key",
+}
+# Seconds after which a request that met a 503 is worth sending again; the official clients obey it.
+RETRY_AFTER_S = 1
+
+
+class HttpError(Exception):
+    """A request that HTTP itself refuses. `status` is the HTTP status."""
+
+    def __init__(self, status: int, message: str, *, code: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = f"{message}; {hint}" if hint else message
+        self.code = code
+
+
+def status_of(error: Exception) -> int:
+    """HTTP status of any exception; 500 where it was not foreseen."""
+    if isinstance(error, HttpError):
+        return error.status
+    return error.http_status if isinstance(error, EdgeLLMError) else 500
+
+
+def describe(error: Exception) -> dict[str, Any]:
+    """The body of the answer to a request that failed."""
+    message, code, param = "internal error; the server's log has the details", "internal_error", None
+    if isinstance(error, HttpError):
+        message, code = error.message, error.code
+    elif isinstance(error, EdgeLLMError):
+        message, code = str(error), OPENAI_CODES.get(type(error), error.code)
+        param = (error.param or None) if isinstance(error, UsageError) else None
+    return {"error": {"message": message, "type": _type(status_of(error)), "param": param, "code": code}}
+
+
+def encode(error: Exception) -> bytes:
+    """`describe` as JSON."""
+    return msgspec.json.encode(describe(error))
+
+
+def headers_of(status: int) -> list[tuple[bytes, bytes]]:
+    """Headers of an error answer beside its length."""
+    headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if status == 503:
+        headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
+    return headers
+
+
+def _type(status: int) -> str:
+    """OpenAI's word for the kind of error that a status stands for."""
+    if status == 401:
+        return "authentication_error"
+    if status == 403:
+        return "permission_error"
+    return "invalid_request_error" if status < 500 else "server_error"

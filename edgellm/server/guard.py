@@ -1,0 +1,192 @@
+"""What stands before the faces: who may ask (key, host, origin), how much (body size), and how answers may be used.
+
+A plain ASGI wrapper, so that a streamed chunk passes through one function and nothing else.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from edgellm.errors import EdgeLLMError, Unauthorized, UsageError
+from edgellm.server import errors
+from edgellm.server.errors import HttpError
+
+MAX_BODY_BYTES = 10 * 1024**2
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+# Software that is the same for everyone: the page, its parts and the documentation. /health says nothing of content.
+OPEN_PATHS = frozenset({"/", "/health", "/docs", "/openapi.json", "/favicon.ico"})
+OPEN_PREFIXES = ("/web/", "/docs/")
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+_CSP = "default-src 'none'; script-src 'self'; style-src 'self'{inline}; img-src 'self' data:; connect-src 'self'; "
+_CSP += "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+# Swagger UI sets style attributes; nothing else needs inline style, and nothing runs inline scripts.
+_STRICT, _DOCS = (_CSP.format(inline=inline).encode() for inline in ("", " 'unsafe-inline'"))
+_ALWAYS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+
+
+def check_bind(host: str, api_key: str | None) -> None:
+    """A server that others can reach needs a key.
+
+    Raises:
+        UsageError: `host` is no loopback address and there is no key.
+    """
+    if api_key is None and not is_loopback(host):
+        raise UsageError(
+            f"--host {host} lets other machines in, and there is no API key",
+            hint="set EDGELLM_API_KEY (or --api-key), or leave --host at 127.0.0.1",
+            param="host",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """Wraps an ASGI app. With a key, every path but OPEN_PATHS asks for it; without one, only loopback names answer."""
+
+    def __init__(
+        self, app: ASGIApp, *, api_key: str | None = None, names: Iterable[str] = (), max_body: int = MAX_BODY_BYTES
+    ) -> None:
+        self._app = app
+        self._key = api_key.encode() if api_key else None
+        self._names = LOOPBACK_NAMES | {name.lower().strip("[]") for name in names}
+        self._max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        secured = _Secured(send, scope["path"])
+        try:
+            self._check(scope)
+        except (HttpError, EdgeLLMError) as error:
+            await respond(secured, error)
+            return
+        await self._app(scope, _Bounded(receive, self._max_body), secured)
+
+    def _check(self, scope: Scope) -> None:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        host = headers.get(b"host", b"").decode("latin-1")
+        if self._key is None:
+            self._check_host(host)
+        if scope["method"] not in SAFE_METHODS:
+            _check_origin(headers.get(b"origin"), host)
+            _check_media_type(headers.get(b"content-type", b""))
+            _check_length(headers.get(b"content-length", b"0"), self._max_body)
+        if self._key is not None and not _is_open(scope["path"]):
+            _check_key(headers.get(b"authorization", b""), self._key)
+
+    def _check_host(self, host: str) -> None:
+        """A page whose name was made to point at this machine (DNS rebinding) still sends its own name."""
+        try:
+            name = urlsplit(f"//{host}").hostname
+        except ValueError:
+            name = None
+        if name not in self._names:
+            raise HttpError(
+                403,
+                f"this server does not answer to the host {host[:80]!r}",
+                code="wrong_host",
+                hint="use http://127.0.0.1 or http://localhost, or serve with an API key",
+            )
+
+
+class _Secured:
+    """`send` that adds the security headers."""
+
+    def __init__(self, send: Send, path: str) -> None:
+        self._send = send
+        self._csp = _DOCS if path == "/docs" else _STRICT
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [*message.get("headers", ()), *_ALWAYS, (b"content-security-policy", self._csp)]
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+
+class _Bounded:
+    """`receive` that stops at the size limit, for bodies that come without a length."""
+
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._left = limit
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._left -= len(message.get("body", b""))
+            if self._left < 0:
+                raise _too_large(self._limit)
+        return message
+
+
+async def respond(send: Send, error: Exception) -> None:
+    """The whole answer to a request that failed."""
+    status, body = errors.status_of(error), errors.encode(error)
+    headers = [*errors.headers_of(status), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_PREFIXES)
+
+
+def _check_origin(origin: bytes | None, host: str) -> None:
+    """Browsers name the page that sends; only our own page may."""
+    if origin is None:
+        return
+    if urlsplit(origin.decode("latin-1")).netloc.lower() != host.lower() or not host:
+        raise HttpError(
+            403,
+            f"requests from pages of {origin.decode('latin-1')[:80]!r} are not answered",
+            code="wrong_origin",
+            hint="call this server from your own program, or from its own page",
+        )
+
+
+def _check_media_type(content_type: bytes) -> None:
+    media_type = content_type.split(b";")[0].strip().lower()
+    if media_type != b"application/json":
+        shown = media_type.decode("latin-1")[:80] or "nothing"
+        raise HttpError(
+            415,
+            f"the content type is {shown!r}",
+            code="wrong_content_type",
+            hint="send content-type: application/json",
+        )
+
+
+def _check_length(length: bytes, limit: int) -> None:
+    if not length.isdigit() or int(length[:20]) > limit:
+        raise _too_large(limit)
+
+
+def _check_key(authorization: bytes, key: bytes) -> None:
+    scheme, _, given = authorization.partition(b" ")
+    # Constant time: how long it takes must not tell how much of a guess is right.
+    if not hmac.compare_digest(given.strip(), key) or scheme.lower() != b"bearer":
+        raise Unauthorized("the API key is missing or wrong", hint="send the header Authorization: Bearer KEY")
+
+
+def _too_large(limit: int) -> HttpError:
+    return HttpError(413, f"the body is larger than {limit} bytes", code="body_too_large", hint="send less text")
