@@ -138,7 +138,7 @@ def _is_apu(tree: Tree, device: str) -> bool:
         fields = dict(re.findall(r"^(\w+) (\d{1,20})$", tree.text(f"{nodes}/{node}/properties") or "", re.MULTILINE))
         # location_id is bus << 8 | device << 3 | function.
         if slot and int(fields.get("location_id", 0)) >> 3 == int(slot[2], 16) << 5 | int(slot[3], 16):
-            return int(fields.get("cpu_cores_count", 0)) > 0 and int(fields.get("simd_count", 0)) > 0
+            return int(fields.get("cpu_cores_count", 0)) > 0
     vram, gtt = tree.integer(f"{device}/mem_info_vram_total"), tree.integer(f"{device}/mem_info_gtt_total")
     return vram is not None and gtt is not None and vram <= 4 * 1024**3 < gtt
 

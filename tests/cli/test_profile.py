@@ -63,9 +63,14 @@ def test_shows_limits_and_accelerators(run) -> None:
 
 def test_square_brackets_in_a_name_are_no_markup(run, tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
-    path.write_text('id = "x"\nname = "[bold]X[/bold] [/]"\n[cpu]\narch = "x"\n[memory]\ntotal_bytes = 1\n')
+    path.write_text(
+        'id = "x"\nname = "[bold]X[/bold] [/]"\n[cpu]\narch = "x"\nmodel = "[red]M[/]"\n[memory]\ntotal_bytes = 1\n'
+    )
 
-    assert "[bold]X[/bold] [/]" in run("--profile", str(path)).stdout
+    shown = run("--profile", str(path)).stdout
+
+    assert "[bold]X[/bold] [/]" in shown
+    assert "[red]M[/] (x, linux)" in shown
 
 
 def test_json_is_one_object_with_what_follows_from_the_machine(run) -> None:

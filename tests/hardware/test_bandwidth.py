@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgellm.hardware import bandwidth
-from edgellm.machine import Cpu, Machine, Memory
+from edgellm.machine import Cpu, Limits, Machine, Memory
 from edgellm.units import GIB, MIB
 
 MACHINE = Machine("test", "Test", Cpu("x86_64", "Some CPU", cores=2, threads=2), Memory(8 * GIB, 4 * GIB))
@@ -74,7 +74,7 @@ def test_measured_once_then_remembered(home: Path, monkeypatch: pytest.MonkeyPat
     "other",
     [
         replace(MACHINE, cpu=replace(MACHINE.cpu, model="Another")),
-        replace(MACHINE, cpu=replace(MACHINE.cpu, cores=1)),
+        replace(MACHINE, limits=Limits(cpus=1.0)),
         replace(MACHINE, memory=Memory(16 * GIB, 4 * GIB)),
     ],
     ids=["model", "threads", "memory"],

@@ -105,6 +105,18 @@ def test_a_group_that_is_not_mounted_here_is_said_to_be_unknown(machine_at: Mach
     assert "this process's memory cgroup is not visible here: limits read from /sys/fs/cgroup" in machine.notes
 
 
+def test_the_mounted_part_of_a_hierarchy_is_taken_off_the_path(machine_at: MachineAt) -> None:
+    group = cgroup.find(Tree(machine_at("container-v1")), "memory")
+
+    assert group == cgroup.Group(1, ("/sys/fs/cgroup/memory",), exact=True)
+
+
+def test_a_path_out_of_the_namespace_leaves_the_mount_point(machine_at: MachineAt) -> None:
+    root = machine_at("container-v2", **{"/proc/self/cgroup": "0::/../kubepods\n"})
+
+    assert cgroup.find(Tree(root), "memory") == cgroup.Group(2, ("/sys/fs/cgroup",), exact=False)
+
+
 def test_garbage_limits_nothing_and_raises_nothing(machine_at: MachineAt) -> None:
     notes: list[str] = []
     tree = Tree(machine_at("garbage"))

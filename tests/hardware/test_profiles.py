@@ -174,12 +174,19 @@ def test_a_hostile_or_mistaken_profile_is_refused_by_file_and_key(
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("content", [b"#" * (1024**2 + 1), b"\xff\xfe", b"\0"])
-def test_what_is_no_small_text_is_refused(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (SMALL.encode() + b"#" * 1024**2, r"bad\.toml is larger than a profile may be \(1048576 bytes\)"),
+        (b"\xff\xfe", r"bad\.toml is no UTF-8 text"),
+        (b"\0", r"bad\.toml is no valid TOML"),
+    ],
+)
+def test_what_is_no_small_text_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
     path = tmp_path / "bad.toml"
     path.write_bytes(content)
 
-    with pytest.raises(UsageError, match=r"bad\.toml"):
+    with pytest.raises(UsageError, match=complaint):
         profiles.load(str(path))
 
 
