@@ -58,8 +58,15 @@ def model_plan(
         name, _, suffix = model.partition(":")
         card = _named(name, quant or suffix or None)
         plan, _ = _Launch.here(request, [card]).run(progress)
-    if threads is None:
-        return plan
+    return plan if threads is None else with_threads(plan, threads)
+
+
+def with_threads(plan: LaunchPlan, threads: int) -> LaunchPlan:
+    """The plan with a number of threads that the user knows better.
+
+    Raises:
+        UsageError: out of range.
+    """
     if not 1 <= threads <= 1024:
         raise UsageError(f"threads={threads} is out of range", hint="allowed: 1 to 1024")
     reasons = (*plan.reasons, f"Threads: {threads}, as asked.")
