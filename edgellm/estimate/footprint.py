@@ -1,8 +1,8 @@
 """How much memory a loaded model takes, term by term, from its shape and its settings.
 
 Formulas: research notes on selection, B3 to B5; verified there against llama.cpp's own log, and here against
-`tests/estimate/kv_vectors.json` to the byte. Assumes what the GGUF backend sets: `swa_full=False`, one unified cache for
-all slots, flash attention. A backend that knows better says so in `Backend.footprint`.
+`tests/estimate/kv_vectors.json` to the byte. Assumes what the GGUF backend sets: `swa_full=False`, one unified cache
+for all slots, flash attention. A backend that knows better says so in `Backend.footprint`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a class of processor does with each tensor type: which fast paths exist, and how fast they are as a prior.
 
-Priors, not measurements of this machine: rates come from published runs (`throughput.json` of the research notes, C3 and
-C4) and are scaled by class. `edgellm calibrate` will replace them with measured ones.
+Priors, not measurements of this machine: rates come from published runs (`throughput.json` of the research notes, C3
+and C4) and are scaled by class.
 """
 
 from __future__ import annotations

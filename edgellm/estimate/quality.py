@@ -6,6 +6,7 @@ The scale is MMLU-Pro without thinking, 0..100. Sources: research notes on selec
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,29 +24,35 @@ class Estimate:
 
 
 # Perplexity increase in percent (middle, low, high over families) at the model sizes below; hand-set from the rows,
-# interpolated where a size has none. <1B values of K-quants include the extra bits that short rows bring.
+# interpolated where a size has none. Values of K-quants under 1B include the extra bits that short rows bring.
 _SIZES_B = (0.5, 1.5, 3.5, 8.0, 13.5, 30.0, 70.0)
 _PPL: dict[str, tuple[tuple[float, float, float], ...]] = {
-    "Q8_0": ((0.3, 0, 0.5), (0.1, 0, 0.2), (0.05, 0, 0.2), (0.05, 0, 0.1), (0.05, 0, 0.1), (0.05, 0, 0.1), (0.03, 0, 0.1)),
-    "Q6_K": ((0.5, 0.2, 1), (0.4, 0.1, 0.6), (0.3, 0.1, 0.5), (0.2, 0.05, 0.5), (0.15, 0.05, 0.3), (0.2, 0.05, 0.5),
-             (0.3, 0.05, 0.5)),
-    "Q5_K_M": ((1.9, 1, 3), (1.0, 0.6, 1.2), (0.8, 0.4, 1.2), (0.6, 0.2, 1.0), (0.4, 0.2, 0.8), (0.8, 0.5, 0.9), (0.8, 0.3, 1.3)),
-    "Q4_K_M": ((2.5, 1.7, 5), (3.1, 2.5, 3.5), (2.3, 1.5, 3.2), (2.0, 0.9, 2.8), (1.5, 0.9, 2.5), (1.9, 1.3, 3.3), (2.5, 1.2, 4.8)),
-    "Q4_K_S": ((3.2, 2.4, 5.5), (3.7, 3, 4), (2.8, 1.8, 3.7), (2.4, 1.5, 3.5), (1.9, 1.3, 3), (2.3, 1.6, 3.6), (3.0, 1.5, 6.2)),
-    "IQ4_XS": ((4.6, 3.5, 6), (3.7, 3.3, 4), (2.8, 2.4, 3.8), (2.8, 1.3, 3.7), (2.0, 1.6, 3), (2.3, 1.2, 3), (3.3, 1.5, 7.1)),
+    "Q8_0": ((0.3, 0, 0.5), (0.1, 0, 0.2), (0.05, 0, 0.2), (0.05, 0, 0.1), (0.05, 0, 0.1), (0.05, 0, 0.1),
+             (0.03, 0, 0.1)),
+    "Q6_K": ((0.5, 0.2, 1), (0.4, 0.1, 0.6), (0.3, 0.1, 0.5), (0.2, 0.05, 0.5), (0.15, 0.05, 0.3),
+             (0.2, 0.05, 0.5), (0.3, 0.05, 0.5)),
+    "Q5_K_M": ((1.9, 1, 3), (1.0, 0.6, 1.2), (0.8, 0.4, 1.2), (0.6, 0.2, 1.0), (0.4, 0.2, 0.8), (0.8, 0.5, 0.9),
+             (0.8, 0.3, 1.3)),
+    "Q4_K_M": ((2.5, 1.7, 5), (3.1, 2.5, 3.5), (2.3, 1.5, 3.2), (2.0, 0.9, 2.8), (1.5, 0.9, 2.5), (1.9, 1.3, 3.3),
+             (2.5, 1.2, 4.8)),
+    "Q4_K_S": ((3.2, 2.4, 5.5), (3.7, 3, 4), (2.8, 1.8, 3.7), (2.4, 1.5, 3.5), (1.9, 1.3, 3), (2.3, 1.6, 3.6),
+             (3.0, 1.5, 6.2)),
+    "IQ4_XS": ((4.6, 3.5, 6), (3.7, 3.3, 4), (2.8, 2.4, 3.8), (2.8, 1.3, 3.7), (2.0, 1.6, 3), (2.3, 1.2, 3),
+             (3.3, 1.5, 7.1)),
     "Q4_0": ((9, 6, 13), (6.6, 5, 8), (5.5, 3, 8), (5, 2, 7.6), (3, 2, 5), (3, 2, 4), (4, 2, 8)),
     "Q3_K_M": ((6, 4.4, 12), (11, 9, 13), (8, 5, 12), (6.5, 3.5, 10.6), (6, 3.7, 9), (5.5, 5, 7.7), (8, 3, 19)),
     "IQ3_M": ((10, 7, 14), (12.4, 10, 14), (9, 7, 12), (8, 5, 10.7), (6, 5, 9), (8.6, 7, 9), (10, 5, 20)),
     "IQ3_XXS": ((20, 12, 40), (25, 15, 40), (20, 10, 30), (14, 6, 20), (11, 6, 18), (13, 8, 18), (18, 8, 40)),
     "Q2_K": ((40, 16, 80), (39.5, 30, 60), (30, 25, 45), (20, 14, 45), (20, 11, 27), (20.7, 15, 25), (25, 9, 69)),
     "IQ2_M": ((60, 21, 100), (52.5, 40, 70), (35, 29, 50), (25, 18, 40), (25, 18, 35), (21.9, 18, 30), (25, 15, 50)),
-    "IQ2_XXS": ((150, 80, 300), (120, 80, 250), (90, 50, 150), (50, 35, 100), (45, 35, 80), (45.3, 35, 60), (50, 30, 136)),
+    "IQ2_XXS": ((150, 80, 300), (120, 80, 250), (90, 50, 150), (50, 35, 100), (45, 35, 80), (45.3, 35, 60),
+             (50, 30, 136)),
 }  # fmt: skip
 
 # Perplexity increase -> share of task ability lost, from Llama-3-8B's MMLU by quant (matt-c1, CC0).
 _LOSS = ((0.0, 0.0), (0.2, 0.002), (0.6, 0.005), (2.0, 0.009), (2.8, 0.012), (6.5, 0.035), (8.0, 0.041), (14.0, 0.072),
          (25.0, 0.117), (50.0, 0.333), (150.0, 0.6), (900.0, 0.95))  # fmt: skip
-# The same increase costs a small model more: fitted to Qwen2's int4 losses (0.5B 10-14 %, 1.5B 4-7 %, 7B 4 %, 72B 0-1 %).
+# It costs a small model more: fitted to Qwen2's int4 losses (0.5B 10-14 %, 1.5B 4-7 %, 7B 4 %, 72B 0-1 %).
 _SIZE_FACTOR = (2.6, 2.0, 1.6, 1.3, 1.0, 0.8, 0.4)
 
 CHANCE = 10.0  # MMLU-Pro has ten options
@@ -53,7 +60,7 @@ CHANCE = 10.0  # MMLU-Pro has ten options
 # Score without thinking against log2 of billions of parameters, through gemma-3, llama-3.x, phi-4 (published).
 _CURVE = ((-3.0, 10.2), (-1.5, 11.5), (-1.0, 13.0), (0.0, 17.0), (0.75, 26.0), (1.6, 39.0), (2.0, 44.0), (3.0, 52.0),
           (3.8, 62.0), (4.8, 67.5), (6.1, 70.0))  # fmt: skip
-# Thinking-mode scores are worth this without thinking: Qwen3-4B and 30B-A3B keep 0.82 and 0.88 (vendor cards, from memory).
+# What a thinking-mode score is worth without thinking: Qwen3-4B keeps 0.82, 30B-A3B 0.88 (vendor cards, from memory).
 _WITHOUT_THINKING = (0.85, 0.7, 0.95)
 # Half width of an imputed score: leave-one-out errors of the scored rows, see tests/estimate/test_quality.py.
 _SPREAD_FAMILY, _SPREAD_NONE = 14.0, 20.0
@@ -161,7 +168,7 @@ def _unlogit(value: float) -> float:
 def _interpolate(x: float, points: list[tuple[float, float]]) -> float:
     if x <= points[0][0]:
         return points[0][1]
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
         if x <= x1:
             return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
     return points[-1][1]

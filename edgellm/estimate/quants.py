@@ -44,19 +44,17 @@ class Quant:
         return describe(TYPES[self.base], cls)
 
 
-def _k(name: str, bits: float, base: str, meaning: str, best: str, like: str, factor: float = 1.0) -> Quant:
-    return Quant(name, "k-quant", bits, base, meaning, best, (like, factor))
+def _k(name: str, bits: float, base: str, meaning: str, best: str, *, like: tuple[str, float]) -> Quant:
+    return Quant(name, "k-quant", bits, base, meaning, best, like)
 
 
-def _iq(name: str, bits: float, base: str, like: str, factor: float, best: str) -> Quant:
-    meaning = (
-        f"about {bits:.1f} bits: blocks of weights are entries of a fixed codebook; made with an importance matrix"
-    )
-    return Quant(name, "codebook", bits, base, meaning, best, (like, factor))
+def _iq(name: str, bits: float, base: str, best: str, *, like: tuple[str, float]) -> Quant:
+    meaning = f"about {bits:.1f} bits: blocks of weights are entries of a codebook; made with an importance matrix"
+    return Quant(name, "codebook", bits, base, meaning, best, like)
 
 
-def _legacy(name: str, bits: float, meaning: str, best: str, like: str, factor: float) -> Quant:
-    return Quant(name, "legacy", bits, name, meaning, best, (like, factor))
+def _legacy(name: str, bits: float, meaning: str, best: str, *, like: tuple[str, float]) -> Quant:
+    return Quant(name, "legacy", bits, name, meaning, best, like)
 
 
 def _float(name: str, bits: float, meaning: str) -> Quant:
@@ -69,53 +67,60 @@ def _dynamic(digit: int, bits: float, base: str, like: str) -> Quant:
 
 
 _LAST = "only where nothing else fits; prefer a smaller model at 4 bits"
+_ROWS = "models whose rows are no multiple of 256"
+# A model that was not trained ternary or 1-bit and is squeezed into it is destroyed.
+_RUINED = ("IQ2_XXS", 4.5)
 
-# Nominal bits: llama.cpp quantize README for Llama-3.1-8B (matched to 4 decimals by estimate/weights.py).
+# Nominal bits: llama.cpp's quantize README for Llama-3.1-8B.
 _ALL = (
     _float("F32", 32.0, "single precision, as trained or wider"),
     _float("F16", 16.0, "half precision, no quantization"),
     _float("BF16", 16.0, "bfloat16, no quantization; slow on processors without it"),
-    _legacy("Q8_0", 8.5, "8-bit blocks of 32 with one scale", "plenty of memory: virtually no loss", "Q8_0", 1.0),
-    _k("Q6_K", 6.56, "Q6_K", "6 bits throughout", "small models with memory to spare: loss hard to measure", "Q6_K"),
+    _legacy("Q8_0", 8.5, "8-bit blocks of 32 with one scale", "memory to spare: virtually no loss", like=("Q8_0", 1.0)),
+    _k("Q6_K", 6.56, "Q6_K", "6 bits throughout",
+       "small models with memory to spare: a loss that is hard to measure", like=("Q6_K", 1.0)),
     _k("Q5_K_M", 5.7, "Q5_K", "5 bits, value projections and some down projections at 6",
-       "small models (under about 9B), where precision matters", "Q5_K_M"),
-    _k("Q5_K_S", 5.57, "Q5_K", "5 bits nearly throughout", "when Q5_K_M is slightly too big", "Q5_K_M", 1.3),
-    _legacy("Q5_1", 6.0, "5-bit blocks of 32 with scale and offset", "models whose rows are no multiple of 256", "Q5_K_M", 1.2),
-    _legacy("Q5_0", 5.6, "5-bit blocks of 32 with one scale", "models whose rows are no multiple of 256", "Q5_K_M", 1.4),
+       "small models (under about 10B), where precision matters", like=("Q5_K_M", 1.0)),
+    _k("Q5_K_S", 5.57, "Q5_K", "5 bits nearly throughout", "when Q5_K_M is slightly too big", like=("Q5_K_M", 1.3)),
+    _legacy("Q5_1", 6.0, "5-bit blocks of 32 with scale and offset", _ROWS, like=("Q5_K_M", 1.2)),
+    _legacy("Q5_0", 5.6, "5-bit blocks of 32 with one scale", _ROWS, like=("Q5_K_M", 1.4)),
     _k("Q4_K_M", 4.89, "Q4_K", "4 bits, value projections and some down projections at 6",
-       "the default balance of size, speed and quality", "Q4_K_M"),
-    _k("Q4_K_S", 4.67, "Q4_K", "4 bits nearly throughout", "old or slow hardware, speed first", "Q4_K_S"),
-    _legacy("Q4_1", 5.1, "4-bit blocks of 32 with scale and offset", "models whose rows are no multiple of 256", "Q4_0", 0.75),
-    _legacy("Q4_0", 4.66, "4-bit blocks of 32 with one scale", "processors without newer kernels; ARM prompts", "Q4_0", 1.0),
-    _iq("IQ4_NL", 4.68, "IQ4_NL", "IQ4_XS", 0.97, "models whose rows are no multiple of 256, at 4 bits"),
-    _iq("IQ4_XS", 4.46, "IQ4_XS", "IQ4_XS", 1.0, "the last megabytes of tight memory at 4 bits"),
+       "the default balance of size, speed and quality", like=("Q4_K_M", 1.0)),
+    _k("Q4_K_S", 4.67, "Q4_K", "4 bits nearly throughout", "old or slow hardware, speed first", like=("Q4_K_S", 1.0)),
+    _legacy("Q4_1", 5.1, "4-bit blocks of 32 with scale and offset", _ROWS, like=("Q4_0", 0.75)),
+    _legacy("Q4_0", 4.66, "4-bit blocks of 32 with one scale", "processors without newer kernels; prompts on ARM",
+            like=("Q4_0", 1.0)),
+    _iq("IQ4_NL", 4.68, "IQ4_NL", _ROWS, like=("IQ4_XS", 0.97)),
+    _iq("IQ4_XS", 4.46, "IQ4_XS", "the last megabytes of tight memory at 4 bits", like=("IQ4_XS", 1.0)),
     Quant("MXFP4", "low-bit native", 4.25, "MXFP4", "4-bit floats in blocks of 32 with one exponent",
           "models trained in it (gpt-oss): no loss to account for", ("Q4_K_M", 1.5)),
-    _k("Q3_K_L", 4.31, "Q3_K", "3 bits, sensitive tensors at 5", _LAST, "Q3_K_M", 0.8),
-    _k("Q3_K_M", 4.0, "Q3_K", "3 bits, sensitive tensors at 4 and 5", _LAST, "Q3_K_M"),
-    _k("Q3_K_S", 3.64, "Q3_K", "3 bits nearly throughout", "nothing: IQ3_XXS is better and smaller", "Q3_K_M", 2.2),
-    _iq("IQ3_M", 3.76, "IQ3_S", "IQ3_M", 1.0, _LAST),
-    _iq("IQ3_S", 3.66, "IQ3_S", "IQ3_M", 1.2, _LAST),
-    _iq("IQ3_XS", 3.5, "IQ3_S", "IQ3_M", 1.5, _LAST),
-    _iq("IQ3_XXS", 3.25, "IQ3_XXS", "IQ3_XXS", 1.0, _LAST),
-    _k("Q2_K", 3.16, "Q2_K", "2 bits, many tensors at 3 and 4", "nothing: IQ2_M is better and smaller", "Q2_K"),
-    _k("Q2_K_S", 2.97, "Q2_K", "2 bits nearly throughout", _LAST, "Q2_K", 1.3),
-    _iq("IQ2_M", 2.93, "IQ2_S", "IQ2_M", 1.0, _LAST),
-    _iq("IQ2_S", 2.74, "IQ2_XS", "IQ2_M", 1.4, _LAST),
-    _iq("IQ2_XS", 2.59, "IQ2_XS", "IQ2_M", 1.8, _LAST),
-    _iq("IQ2_XXS", 2.38, "IQ2_XXS", "IQ2_XXS", 1.0, _LAST),
-    _iq("IQ1_M", 2.15, "IQ1_M", "IQ2_XXS", 3.0, _LAST),
-    _iq("IQ1_S", 2.0, "IQ1_S", "IQ2_XXS", 4.5, _LAST),
+    _k("Q3_K_L", 4.31, "Q3_K", "3 bits, sensitive tensors at 5", _LAST, like=("Q3_K_M", 0.8)),
+    _k("Q3_K_M", 4.0, "Q3_K", "3 bits, sensitive tensors at 4 and 5", _LAST, like=("Q3_K_M", 1.0)),
+    _k("Q3_K_S", 3.64, "Q3_K", "3 bits nearly throughout", "nothing: IQ3_XXS is better and smaller",
+       like=("Q3_K_M", 2.2)),
+    _iq("IQ3_M", 3.76, "IQ3_S", _LAST, like=("IQ3_M", 1.0)),
+    _iq("IQ3_S", 3.66, "IQ3_S", _LAST, like=("IQ3_M", 1.2)),
+    _iq("IQ3_XS", 3.5, "IQ3_S", _LAST, like=("IQ3_M", 1.5)),
+    _iq("IQ3_XXS", 3.25, "IQ3_XXS", _LAST, like=("IQ3_XXS", 1.0)),
+    _k("Q2_K", 3.16, "Q2_K", "2 bits, many tensors at 3 and 4", "nothing: IQ2_M is better and smaller",
+       like=("Q2_K", 1.0)),
+    _k("Q2_K_S", 2.97, "Q2_K", "2 bits nearly throughout", _LAST, like=("Q2_K", 1.3)),
+    _iq("IQ2_M", 2.93, "IQ2_S", _LAST, like=("IQ2_M", 1.0)),
+    _iq("IQ2_S", 2.74, "IQ2_XS", _LAST, like=("IQ2_M", 1.4)),
+    _iq("IQ2_XS", 2.59, "IQ2_XS", _LAST, like=("IQ2_M", 1.8)),
+    _iq("IQ2_XXS", 2.38, "IQ2_XXS", _LAST, like=("IQ2_XXS", 1.0)),
+    _iq("IQ1_M", 2.15, "IQ1_M", _LAST, like=("IQ2_XXS", 3.0)),
+    _iq("IQ1_S", 2.0, "IQ1_S", _LAST, like=("IQ2_XXS", 4.5)),
     Quant("TQ2_0", "ternary", 2.5, "TQ2_0", "ternary weights in 2 bits each",
-          "models trained ternary: no loss, fast decode", ("IQ2_XXS", 4.5)),
+          "models trained ternary: no loss, fast decode", _RUINED),
     Quant("TQ1_0", "ternary", 2.2, "TQ1_0", "ternary weights, five in a byte",
-          "models trained ternary where memory is shortest; slower than TQ2_0", ("IQ2_XXS", 4.5)),
+          "models trained ternary where memory is shortest; slower than TQ2_0", _RUINED),
     Quant("I2_S", "ternary", 2.5, "I2_S", "bitnet.cpp's ternary weights in 2 bits, one scale per tensor",
-          "BitNet models on a backend with ternary kernels: no loss, fastest", ("IQ2_XXS", 4.5), mainline=False),
-    Quant("Q2_0", "low-bit native", 2.25, "Q2_0", "2-bit blocks of 64 with one scale (PrismML's Q2_0 is another format)",
-          "models trained in it (Ternary Bonsai): no loss", ("IQ2_XXS", 4.5)),
+          "BitNet models on a backend with ternary kernels: no loss, fastest", _RUINED, mainline=False),
+    Quant("Q2_0", "low-bit native", 2.25, "Q2_0", "2-bit blocks of 64, one scale (PrismML's Q2_0 is another format)",
+          "models trained in it (Ternary Bonsai): no loss", _RUINED),
     Quant("Q1_0", "low-bit native", 1.13, "Q1_0", "1-bit blocks of 128 with one scale",
-          "models trained in it (Bonsai): no loss", ("IQ2_XXS", 6.0)),
+          "models trained in it (Bonsai): no loss", _RUINED),
     _dynamic(6, 6.9, "Q6_K", "Q6_K"),
     _dynamic(5, 5.8, "Q5_K", "Q5_K_M"),
     _dynamic(4, 4.9, "Q4_K", "Q4_K_M"),
@@ -125,16 +130,27 @@ _ALL = (
 QUANTS: dict[str, Quant] = {quant.name: quant for quant in _ALL}
 
 
+def register(quant: Quant) -> None:
+    """Add a plugin's quantization.
+
+    Raises:
+        ValueError: the name is taken by another one; a plugin cannot change what a built-in name means.
+    """
+    if QUANTS.setdefault(quant.name, quant) != quant:
+        raise ValueError(f"quantization name {quant.name!r} is already taken")
+
+
 def find(name: str) -> Quant:
     """The quantization of that name, in any case.
 
     Raises:
         UsageError: no such name; the hint lists the closest.
     """
-    found = QUANTS.get(name) or next((q for q in _ALL if q.name.lower() == name.lower()), None)
+    found = QUANTS.get(name) or next((q for q in QUANTS.values() if q.name.lower() == name.lower()), None)
     if found is None:
         import difflib
 
-        close = difflib.get_close_matches(name.upper(), QUANTS, n=3) or sorted(QUANTS)
-        raise UsageError(f"no quantization named {name!r}", hint=f"did you mean: {', '.join(close)}")
+        close = difflib.get_close_matches(name.upper(), QUANTS, n=3, cutoff=0.4)
+        hint = f"did you mean: {', '.join(close)}" if close else "list them with `edgellm quants`"
+        raise UsageError(f"no quantization named {name!r}", hint=hint)
     return found

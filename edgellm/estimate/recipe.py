@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from edgellm.estimate.tensor_types import TYPES
+
 BASE_TYPE = {
     **{name: name for name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q1_0", "Q2_0", "F16", "BF16", "F32", "Q6_K")},
     **{name: name for name in ("TQ1_0", "TQ2_0", "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ1_M", "IQ4_NL", "IQ4_XS")},
@@ -69,8 +71,6 @@ def tensor_type(role: str, i: int, n: int, quant: str, traits: Traits) -> str:
 
 
 def _output(quant: str, base: str, traits: Traits) -> str:
-    from edgellm.estimate.tensor_types import TYPES
-
     if quant == "MXFP4" or traits.head_row % TYPES[base].block_elems:
         return "Q8_0"
     if quant in _IQ12 or quant == "IQ3_XXS":
@@ -194,11 +194,33 @@ _IQ12_RULES: dict[str, _Rule] = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=8192)
+# The mixes whose answer depends on the layer, by role; everywhere else one layer speaks for all.
+_BY_LAYER: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("attn_v", "attn_qkv"), frozenset({"Q4_K_M", "Q5_K_M", "Q4_K_S", "Q3_K_M"})),
+    **dict.fromkeys(("ffn_up", "ffn_up_exps", "ffn_gate", "ffn_gate_exps"), frozenset({"IQ3_XS"})),
+    **dict.fromkeys(
+        ("ffn_down", "ffn_down_exps"),
+        frozenset({"Q4_K_M", "Q5_K_M", "Q4_K_S", "Q3_K_M", "Q2_K_S", "IQ3_XXS", "IQ3_M", "IQ4_NL", "IQ4_XS"})
+        | {"Q4_0", "Q5_0", *_IQ12},
+    ),
+}
+
+
 def layer_types(role: str, layers: range, n: int, quant: str, traits: Traits) -> tuple[tuple[str, int], ...]:
     """Types of the tensor `role` over `layers` (of `n` in the model) with how many layers get each."""
+    if quant not in _BY_LAYER.get(role, ()):
+        return ((tensor_type(role, 0, n, quant, traits), len(layers)),)
+    # What the rules by layer ask of a model; the rest would only keep alike models from sharing an answer.
+    relevant = Traits(traits.gqa, traits.n_expert, traits.is_70b, imatrix=traits.imatrix)
+    return _by_layer(role, layers.start, layers.stop, n, quant, relevant)
+
+
+@lru_cache(maxsize=4096)
+def _by_layer(  # noqa: PLR0917
+    role: str, start: int, stop: int, n: int, quant: str, traits: Traits
+) -> tuple[tuple[str, int], ...]:
     counts: dict[str, int] = {}
-    for i in layers:
+    for i in range(start, stop):
         kind = tensor_type(role, i, n, quant, traits)
         counts[kind] = counts.get(kind, 0) + 1
     return tuple(counts.items())

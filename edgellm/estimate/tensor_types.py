@@ -1,14 +1,15 @@
-"""Storage types of GGUF tensors: block sizes, and what a processor does with them.
+"""Storage types of GGUF tensors: what they take, and what a processor does with them.
 
-Knows nothing of models or of quantization names; `estimate/recipe.py` says which tensor gets which type.
-Block sizes: ggml `GGML_QUANT_SIZES` (gguf 0.19.0, llama.cpp b11434). I2_S is bitnet.cpp's: 2 bits a weight and one
-32-byte scale block per tensor, counted in `tensor_bytes`.
+Knows nothing of models or of quantization names; `estimate/recipe.py` says which tensor gets which type. Block sizes
+are those of `formats/ggml_types.py`; paths are those of llama.cpp b11434 (`ggml-cpu/repack.cpp`, `ggml-cpu/amx`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+from edgellm.formats.ggml_types import BY_NAME, GgmlType
 
 Cost = Literal["plain", "k", "codebook", "ternary", "float"]
 
@@ -17,61 +18,62 @@ ALIGNMENT = 32  # GGUF `general.alignment`: every tensor starts on a multiple of
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
+    """`cost` is what unpacking takes: `codebook` looks blocks up in a table, `ternary` divides by powers of three."""
+
     name: str
-    block_elems: int  # weights per block
-    block_bytes: int
-    cost: Cost  # what unpacking a weight costs: `codebook` looks it up in a table, `ternary` divides by powers of 3
-    repack: frozenset[str] = (
-        frozenset()
-    )  # paths that copy the weights into an interleaved layout: "avx2" "avx512" "dotprod" "amx"
-    gemm: frozenset[str] = frozenset()  # paths with a tiled matrix product for prompts: "x86"
+    cost: Cost
+    repack: frozenset[str]  # paths that copy the weights into an interleaved layout: "avx2" "avx512" "dotprod" "amx"
+    gemm: frozenset[str]  # paths with a tiled matrix product for prompts: "x86"
+
+    layout: GgmlType
+
+    @property
+    def block_elems(self) -> int:
+        return self.layout.block_elems
 
     @property
     def bits_per_weight(self) -> float:
-        return self.block_bytes * 8 / self.block_elems
+        return self.layout.block_bytes * 8 / self.layout.block_elems
 
     def tensor_bytes(self, n_elems: int) -> int:
         """Bytes of one tensor of `n_elems` weights, padded to the alignment."""
-        size = n_elems // self.block_elems * self.block_bytes
-        if self.name == "I2_S":
-            size += 32
-        return -(-size // ALIGNMENT) * ALIGNMENT
+        return -(-self.layout.size_bytes(n_elems) // ALIGNMENT) * ALIGNMENT
 
 
-def _type(name: str, elems: int, size: int, cost: Cost, repack: str = "", gemm: str = "") -> TensorType:
-    return TensorType(name, elems, size, cost, frozenset(repack.split()), frozenset(gemm.split()))
+def _type(name: str, cost: Cost, repack: str = "", gemm: str = "") -> TensorType:
+    return TensorType(name, cost, frozenset(repack.split()), frozenset(gemm.split()), BY_NAME[name])
 
 
 _ALL = (
-    _type("F32", 1, 4, "float"),
-    _type("F16", 1, 2, "float"),
-    _type("BF16", 1, 2, "float"),
-    _type("Q4_0", 32, 18, "plain", "avx2 dotprod amx"),
-    _type("Q4_1", 32, 20, "plain", "amx"),
-    _type("Q5_0", 32, 22, "plain"),
-    _type("Q5_1", 32, 24, "plain"),
-    _type("Q8_0", 32, 34, "plain", "dotprod amx"),
-    _type("Q1_0", 128, 18, "plain", "dotprod"),
-    _type("Q2_0", 64, 18, "plain"),
-    _type("Q2_K", 256, 84, "k", "avx512", "x86"),
-    _type("Q3_K", 256, 110, "k", "", "x86"),
-    _type("Q4_K", 256, 144, "k", "avx2 dotprod amx", "x86"),
-    _type("Q5_K", 256, 176, "k", "dotprod amx", "x86"),
-    _type("Q6_K", 256, 210, "k", "dotprod amx", "x86"),
-    _type("IQ1_S", 256, 50, "codebook", "", "x86"),
-    _type("IQ1_M", 256, 56, "codebook", "", "x86"),
-    _type("IQ2_XXS", 256, 66, "codebook", "", "x86"),
-    _type("IQ2_XS", 256, 74, "codebook", "", "x86"),
-    _type("IQ2_S", 256, 82, "codebook", "", "x86"),
-    _type("IQ3_XXS", 256, 98, "codebook", "", "x86"),
-    _type("IQ3_S", 256, 110, "codebook", "", "x86"),
-    _type("IQ4_NL", 32, 18, "plain", "avx2 dotprod"),
-    _type("IQ4_XS", 256, 136, "k", "amx", "x86"),
-    _type("MXFP4", 32, 17, "plain", "avx2 dotprod"),
-    _type("NVFP4", 64, 36, "plain"),
-    _type("TQ1_0", 256, 54, "ternary"),
-    _type("TQ2_0", 256, 66, "plain"),
-    _type("I2_S", 128, 32, "plain"),
+    _type("F32", "float"),
+    _type("F16", "float"),
+    _type("BF16", "float"),
+    _type("Q4_0", "plain", "avx2 dotprod amx"),
+    _type("Q4_1", "plain", "amx"),
+    _type("Q5_0", "plain"),
+    _type("Q5_1", "plain"),
+    _type("Q8_0", "plain", "dotprod amx"),
+    _type("Q1_0", "plain", "dotprod"),
+    _type("Q2_0", "plain"),
+    _type("Q2_K", "k", "avx512", "x86"),
+    _type("Q3_K", "k", "", "x86"),
+    _type("Q4_K", "k", "avx2 dotprod amx", "x86"),
+    _type("Q5_K", "k", "dotprod amx", "x86"),
+    _type("Q6_K", "k", "dotprod amx", "x86"),
+    _type("IQ1_S", "codebook", "", "x86"),
+    _type("IQ1_M", "codebook", "", "x86"),
+    _type("IQ2_XXS", "codebook", "", "x86"),
+    _type("IQ2_XS", "codebook", "", "x86"),
+    _type("IQ2_S", "codebook", "", "x86"),
+    _type("IQ3_XXS", "codebook", "", "x86"),
+    _type("IQ3_S", "codebook", "", "x86"),
+    _type("IQ4_NL", "plain", "avx2 dotprod"),
+    _type("IQ4_XS", "k", "amx", "x86"),
+    _type("MXFP4", "plain", "avx2 dotprod"),
+    _type("NVFP4", "plain"),
+    _type("TQ1_0", "ternary"),
+    _type("TQ2_0", "plain"),
+    _type("I2_S", "plain"),
 )
 TYPES: dict[str, TensorType] = {t.name: t for t in _ALL}
 

@@ -23,7 +23,7 @@ class Weights:
 
     def with_tensor_bytes(self, tensor_bytes: int) -> Weights:
         """The same with a size that was read from the file; what is streamed scales with it."""
-        if tensor_bytes == self.total_bytes or self.total_bytes == 0:
+        if self.total_bytes in (tensor_bytes, 0):
             return replace(self, total_bytes=tensor_bytes, exact=True)
         streamed = round(self.streamed_bytes * tensor_bytes / self.total_bytes)
         return replace(self, total_bytes=tensor_bytes, streamed_bytes=streamed, exact=True)
@@ -42,14 +42,15 @@ def weights(shape: Shape, params: int, params_active: int, quant: str, *, imatri
     Raises:
         KeyError: no recipe of that name (a hand-made mix): only a file's own size can tell.
     """
-    parts = architecture.tensors(shape)
-    if parts is None:
-        return _estimated(shape, params, params_active, quant)
-    return _closed_form(shape, parts, quant, imatrix)
+    exact = _closed_form(shape, quant, imatrix)
+    return _estimated(shape, params, params_active, quant) if exact is None else exact
 
 
 @lru_cache(maxsize=4096)
-def _closed_form(shape: Shape, parts: tuple[architecture.Tensor, ...], quant: str, imatrix: bool) -> Weights:
+def _closed_form(shape: Shape, quant: str, imatrix: bool) -> Weights | None:
+    parts = architecture.tensors(shape)
+    if parts is None:
+        return None
     facts = traits(shape, imatrix=imatrix)
     n_attn_v = sum(len(t.layers) for t in parts if t.role in ("attn_v", "attn_qkv"))
     total = streamed = 0
@@ -62,7 +63,7 @@ def _closed_form(shape: Shape, parts: tuple[architecture.Tensor, ...], quant: st
             size = TYPES[kind].tensor_bytes(part.elems) * count
             total += size
             streamed += size * used // of
-            if part.role != "never" and used:
+            if used and part.role != "never":
                 by_type[kind] = by_type.get(kind, 0) + part.elems * count * used // of
     return Weights(total, streamed, _ranked(by_type), exact=True)
 

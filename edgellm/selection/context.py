@@ -53,7 +53,8 @@ def choose_context(option: Option) -> tuple[int, str]:
     elif limit == option.card.ctx_train:
         bound = f"all that the model was trained for; half full it decodes at {rate:.3g} tok/s"
     else:
-        bound = f"unasked, no more is reserved for {request.task}; ask with --ctx, the model was trained for {option.card.ctx_train:,}"
+        trained = option.card.ctx_train
+        bound = f"unasked, no more is reserved for {request.task}; --ctx asks for more, it was trained for {trained:,}"
     return ctx, f"Context: {ctx:,} tokens per slot: {bound}."
 
 
@@ -75,20 +76,16 @@ def fit_context(
     ctx = longest(limit, lambda n: needs(n) <= given.budget_bytes) if request.ctx is None else limit
     if ctx == 0 or needs(ctx) > given.budget_bytes:
         raise NothingFits(
-            f"the model needs {show_memory(needs(shortest))} with {shortest:,} tokens of context and {request.slots} slots, "
-            f"and may use {given.budget_reason}",
-            hint="close other programs, ask for less with --ctx or --slots, or let `edgellm auto-select` choose a smaller model",
+            f"the model needs {show_memory(needs(shortest))} with {shortest:,} tokens of context and {request.slots} "
+            f"slots, and may use {given.budget_reason}",
+            hint="close other programs, ask for less with --ctx or --slots, or see `edgellm auto-select`",
         )
     if request.ctx is not None:
         return ctx, f"Context: {ctx:,} tokens per slot, as asked."
     if ctx < limit:
-        return (
-            ctx,
-            f"Context: {ctx:,} tokens per slot: the longest that the memory budget of {given.budget_reason} allows.",
-        )
-    bound = (
-        "all that the model was trained for"
-        if limit == ctx_train
-        else f"unasked, no more is reserved for {request.task}"
-    )
+        bound = f"the longest that the memory budget of {given.budget_reason} allows"
+    elif limit == ctx_train:
+        bound = "all that the model was trained for"
+    else:
+        bound = f"unasked, no more is reserved for {request.task}"
     return ctx, f"Context: {ctx:,} tokens per slot: {bound}."

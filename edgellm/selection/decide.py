@@ -7,15 +7,15 @@ asks nothing of the network; which sources answer is an input (`request.reachabl
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgellm.errors import BackendUnavailable, NothingFits
-from edgellm.estimate import quality, quants, weights
 from edgellm.machine import Machine
-from edgellm.model import ModelCard, ModelFile
+from edgellm.model import ModelCard
 from edgellm.plan import Candidate, Decision, Rejection
 from edgellm.request import SelectionRequest
 from edgellm.selection.context import choose_context, fit_context
+from edgellm.selection.expand import expand
 from edgellm.selection.facts import BackendFacts, Setting, setting
 from edgellm.selection.option import Option, is_reachable
 from edgellm.selection.rules import CHOICES, CONSTRAINTS, Rule, quant_for_size, rank_models, rejections
@@ -41,6 +41,7 @@ def decide(
     cards: Iterable[ModelCard],
     backends: Sequence[BackendFacts],
     local: Collection[str] = (),
+    *,
     extra_rules: Sequence[Rule] = (),
 ) -> Decision:
     """The best model that `machine` runs well for `request`, with the whole reason.
@@ -56,67 +57,60 @@ def decide(
     given = setting(machine, request)
     usable, backend_reasons = _usable(backends, request)
     rows = sorted(cards, key=lambda card: card.id)
-    options, impossible = _expand(rows, usable, given, frozenset(local))
+    options, impossible = expand(rows, usable, given, frozenset(local))
     if not options:
-        raise NothingFits(
-            "no model of the catalog runs on an installed backend", hint="see `edgellm plugins` and `edgellm doctor`"
-        )
+        raise _nothing_runs(impossible)
     opening = (
         f"Memory budget {given.budget_reason}.",
         *backend_reasons,
-        f"Considered {len({o.model for o in options})} chat models in {len(options):,} files; {given.threads} threads.",
         *_unused(machine),
+        f"Considered {len({o.model for o in options})} chat models in {len(options):,} files; {given.threads} threads.",
     )
-    inputs = _inputs(given, rows, usable, len(local))
-    reachable = [o for o in options if is_reachable(o, request.reachable, offline=request.offline)]
+    start = Decision(
+        choice=None,
+        reasons=opening,
+        rejected=tuple(impossible),
+        budget_bytes=given.budget_bytes,
+        inputs=_inputs(given, rows, usable, len(local)),
+    )
     best = _choose(options, given, extra_rules)
+    reachable = [o for o in options if is_reachable(o, request.reachable, offline=request.offline)]
     if len(reachable) == len(options):
-        return _decision(best, given, opening, (), impossible, inputs, None)
-    return _restricted(best, reachable, given, extra_rules, opening, impossible, inputs)
+        return _with(start, best)
+    return _restricted(start, best, reachable, given, extra_rules=extra_rules)
 
 
 def _restricted(
-    best: _Outcome,
-    reachable: Sequence[Option],
-    given: Setting,
-    extra_rules: Sequence[Rule],
-    opening: tuple[str, ...],
-    impossible: Sequence[Rejection],
-    inputs: dict[str, object],
+    start: Decision, best: _Outcome, reachable: Sequence[Option], given: Setting, *, extra_rules: Sequence[Rule]
 ) -> Decision:
     """The decision where some sources do not answer."""
-    what = "offline" if given.request.offline else f"reachable: {', '.join(given.request.reachable or ()) or 'nothing'}"
-    wish = best.choice
+    request, wish = given.request, best.choice
+    what = "offline" if request.offline else f"reachable: {', '.join(request.reachable or ()) or 'none'}"
     if not reachable:
         note = f"Sources ({what}): no file can be had; {wish.model} {wish.quant} would be chosen."
-        return Decision(None, (*opening, note), (), tuple(impossible), wish, given.budget_bytes, inputs)
+        return replace(start, reasons=(*start.reasons, note), would_choose=wish)
     outcome = _choose(reachable, given, extra_rules)
     if outcome.choice == wish:
-        return _decision(
-            outcome, given, opening, (f"Sources ({what}): the best choice can be had.",), impossible, inputs, None
-        )
-    note = f"Sources ({what}): {len(reachable):,} files can be had; {wish.model} {wish.quant} would be chosen if all answered."
-    return _decision(outcome, given, opening, (note,), impossible, inputs, wish)
+        return _with(start, best, f"Sources ({what}): the best choice can be had.")
+    have = f"{len(reachable):,} file{'s' if len(reachable) != 1 else ''} can be had"
+    note = f"Sources ({what}): {have}; {wish.model} {wish.quant} would be chosen if all answered."
+    return replace(_with(start, outcome, note), would_choose=wish)
 
 
-def _decision(
-    outcome: _Outcome,
-    given: Setting,
-    opening: tuple[str, ...],
-    notes: tuple[str, ...],
-    impossible: Sequence[Rejection],
-    inputs: dict[str, object],
-    wish: Candidate | None,
-) -> Decision:
-    return Decision(
+def _with(start: Decision, outcome: _Outcome, *notes: str) -> Decision:
+    return replace(
+        start,
         choice=outcome.choice,
-        reasons=(*opening, *notes, *outcome.reasons),
+        reasons=(*start.reasons, *notes, *outcome.reasons),
         runners_up=outcome.runners_up,
-        rejected=(*impossible, *outcome.rejected),
-        would_choose=wish,
-        budget_bytes=given.budget_bytes,
-        inputs=inputs,
+        rejected=(*start.rejected, *outcome.rejected),
     )
+
+
+def _nothing_runs(impossible: Sequence[Rejection]) -> NothingFits:
+    """The error where no chat model of the catalog can run, with the first reason."""
+    why = next((f": {r.model} {r.quant} {r.reason}" for r in impossible if r.rule != "is_chat_model"), "")
+    return NothingFits(f"no chat model runs on an installed backend{why}", hint="see `edgellm plugins`")
 
 
 def _usable(backends: Sequence[BackendFacts], request: SelectionRequest) -> tuple[list[BackendFacts], tuple[str, ...]]:
@@ -132,67 +126,6 @@ def _usable(backends: Sequence[BackendFacts], request: SelectionRequest) -> tupl
             hint=f"installed: {known}; see `edgellm plugins`",
         )
     return usable, reasons
-
-
-def _expand(
-    rows: Sequence[ModelCard], backends: Sequence[BackendFacts], given: Setting, local: frozenset[str]
-) -> tuple[list[Option], list[Rejection]]:
-    """Every chat model in every file on every backend that opens it, and what never can be chosen."""
-    scored = {card.id: card for card in rows if card.scores}
-    options: list[Option] = []
-    impossible: list[Rejection] = []
-    for card in rows:
-        if card.kind != "chat":
-            impossible.append(Rejection(card.id, "", "is_chat_model", f"is a {card.kind} model"))
-            continue
-        found, why = _options(card, backends, given, local, scored)
-        options += found
-        if not found:
-            impossible.append(Rejection(card.id, "", "backend_runs_it", why))
-    return options, impossible
-
-
-def _options(
-    card: ModelCard,
-    backends: Sequence[BackendFacts],
-    given: Setting,
-    local: frozenset[str],
-    scored: dict[str, ModelCard],
-) -> tuple[list[Option], str]:
-    """The files of one model that could be opened here, and why if there are none."""
-    if card.shape is None:
-        return [], "its shape is not known, so neither memory nor speed can be predicted"
-    ability = quality.ability(card, scored, given.request.task)
-    options = []
-    why = "no published file is known"
-    for file in card.files:
-        if file.quant not in quants.QUANTS:
-            why = f"quantization {file.quant} is not known"
-            continue
-        size = _weights(card, file)
-        if size is None:
-            why = f"the size of {file.quant} follows no rule and is not known"
-            continue
-        for backend in backends:
-            refusal = backend.refuses(file.format, file.quant, card.shape.arch)
-            if refusal:
-                why = refusal
-                continue
-            is_local = file.source in local or (file.sha256 is not None and file.sha256 in local)
-            options.append(Option(card, file, backend.name, card.shape, size, given, ability, is_local))
-    return options, why
-
-
-def _weights(card: ModelCard, file: ModelFile) -> weights.Weights | None:
-    if card.shape is None:
-        return None
-    quant = quants.QUANTS[file.quant]
-    if not quant.predictable and file.tensor_bytes is None:
-        return None
-    # A hand-made mix is near the mix it is like; its published size corrects the rest.
-    recipe = file.quant if quant.predictable else quant.like[0]
-    predicted = weights.weights(card.shape, card.params, card.params_active, recipe)
-    return predicted if file.tensor_bytes is None else predicted.with_tensor_bytes(file.tensor_bytes)
 
 
 def _choose(options: Sequence[Option], given: Setting, extra_rules: Sequence[Rule]) -> _Outcome:

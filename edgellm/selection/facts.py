@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgellm.estimate import quants
 from edgellm.machine import Machine
+from edgellm.model import ModelFile
 from edgellm.request import SelectionRequest, Task
 from edgellm.units import show_memory
 
@@ -51,11 +52,13 @@ class BackendFacts:
     problems: tuple[str, ...] = ()  # why it cannot run on this machine; empty = it can
     archs: frozenset[str] | None = None  # GGUF architectures it loads; None = not known, all assumed
 
-    def refuses(self, format: str, quant: str, arch: str) -> str:
+    def refuses(self, file: ModelFile, arch: str) -> str:
         """Why it cannot open such a file, "" = it can."""
-        if format not in self.formats:
-            return f"{self.name} opens {', '.join(sorted(self.formats))}, not {format}"
-        if self.quants is not None and quant not in self.quants:
+        if file.format not in self.formats:
+            return f"{self.name} opens {', '.join(sorted(self.formats))}, not {file.format}"
+        quant = file.quant
+        # A hand-made mix is made of the types of the mix it is like.
+        if self.quants is not None and quant not in self.quants and quants.QUANTS[quant].kind != "dynamic":
             return f"{self.name} has no kernels for {quant}"
         if self.quants is None and not quants.QUANTS[quant].mainline:
             return f"{quant} is no type of stock llama.cpp, which {self.name} runs"

@@ -6,7 +6,7 @@
     usable_context       a model that leaves no room for a conversation is dropped
     reaches_floor        too slow for the task is dropped
     worth_its_bytes      rule 2: never a quantization that another one beats in size, speed and quality
-    best_model           rule 1: the ability that is left after compression, and the worth of its speed, decide the model
+    best_model           rule 1: the ability left after compression and the worth of its speed decide the model
     quant_for_size       rule 1: small models at Q5_K_M or better, large ones at Q4_K_M or IQ4_XS
 
 A plugin's rules (hook `register_rules`) have the same signature and run before `best_model`.
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from edgellm.errors import NothingFits
 from edgellm.estimate.quants import LOW_BITS, QUANTS
 from edgellm.plan import Rejection
+from edgellm.selection.context import longest
 from edgellm.selection.facts import SHORTEST_CTX, Setting
 from edgellm.selection.option import Option
 from edgellm.units import show_memory, show_params, show_size
@@ -63,7 +64,7 @@ def fits_memory(options: Sequence[Option], setting: Setting) -> Verdict:
         needed = o.tensor_bytes if o.tensor_bytes > setting.budget_bytes else o.counted_at(ctx)
         if needed <= setting.budget_bytes:
             return ""
-        return f"needs {show_memory(needed)} with {ctx:,} tokens of context, {show_memory(setting.budget_bytes)} may be used"
+        return _too_big(needed, ctx, setting)
 
     verdict = _split(options, over, f"Fits the memory budget of {show_memory(setting.budget_bytes)}")
     if options and not verdict.kept:
@@ -101,25 +102,29 @@ def usable_context(options: Sequence[Option], setting: Setting) -> Verdict:
     def short(o: Option) -> str:
         memory = o.counted_at(o.needed_ctx)
         if memory > setting.budget_bytes:
-            return f"needs {show_memory(memory)} with {o.needed_ctx:,} tokens of context, {show_memory(setting.budget_bytes)} may be used"
+            return _too_big(memory, o.needed_ctx, setting)
         if setting.request.ctx is None and o.card.ctx_train < needed:
             return f"was trained for {o.card.ctx_train:,} tokens, {setting.request.task} needs {needed:,}"
         return ""
 
     verdict = _split(options, short, f"Room for {setting.request.ctx or needed:,} tokens of context")
-    if options and not verdict.kept:
-        fitting = [o for o in options if o.counted_at(o.needed_ctx) <= setting.budget_bytes]
-        longest = max((o.needed_ctx for o in fitting), default=0)
-        kept = tuple(o for o in fitting if o.needed_ctx == longest) or tuple(options)
-        return Verdict(
-            kept,
-            reason=f"Nothing holds the {needed:,} tokens that {setting.request.task} needs: a shorter context is planned.",
-        )
-    return verdict
+    if not options or verdict.kept or setting.request.ctx is not None:
+        return verdict
+    reach = [longest(o.needed_ctx, lambda ctx, o=o: o.counted_at(ctx) <= setting.budget_bytes) for o in options]  # type: ignore[misc]
+    # Half the longest context with a better model is worth more than all of it.
+    enough = max(reach) / 2
+    kept = tuple(o for o, ctx in zip(options, reach, strict=True) if ctx >= enough)
+    dropped = tuple((o, short(o)) for o, ctx in zip(options, reach, strict=True) if ctx < enough)
+    what = f"Nothing holds the {needed:,} tokens that {setting.request.task} needs: a shorter context is planned."
+    return Verdict(kept, dropped, what)
 
 
 def reaches_floor(options: Sequence[Option], setting: Setting) -> Verdict:
-    """Slower than the floor is not usable. A floor the user set is a promise; the task's own gives way to the fastest."""
+    """Slower than the floor is not usable.
+
+    A floor that the user set is a promise and is kept or refused. The task's own gives way: who has a slow machine
+    still wants the best answer it can give, and is told.
+    """
     floor = setting.floor_tps
 
     def slow(o: Option) -> str:
@@ -148,7 +153,7 @@ def reaches_floor(options: Sequence[Option], setting: Setting) -> Verdict:
 
 
 def worth_its_bytes(options: Sequence[Option], setting: Setting) -> Verdict:
-    """Rule 2: a smaller file need not be faster. Drops what another file of the model beats in bytes, speed and quality."""
+    """Rule 2: "smaller, not faster". Drops what another file of the model beats in bytes, speed and quality."""
 
     def beats(a: Option, b: Option) -> bool:
         pairs = ((b.tensor_bytes, a.tensor_bytes), (a.decode.tok_s, b.decode.tok_s), (a.kept.mid, b.kept.mid))
@@ -171,7 +176,8 @@ def best_model(options: Sequence[Option], setting: Setting) -> Verdict:
     if not ranked:
         return Verdict(())
     best = ranked[0]
-    score = f"{best.score:.1f} of 100 (ability {best.ability.mid:.0f}, {best.ability.basis}; {best.kept.mid:.1%} kept in {best.quant})"
+    kept_share = f"{best.kept.mid:.1%} kept in {best.quant}"
+    score = f"{best.score:.1f} of 100 (ability {best.ability.mid:.0f}, {best.ability.basis}; {kept_share})"
     lost = {o.model: f"scores {o.score:.1f} in {o.quant}, {best.model} {best.score:.1f}" for o in ranked[1:]}
     rejected = tuple((o, lost[o.model]) for o in options if o.model != best.model)
     kept = tuple(o for o in options if o.model == best.model)
@@ -187,10 +193,10 @@ def rank_models(options: Sequence[Option]) -> list[Option]:
 
 
 def quant_for_size(options: Sequence[Option], setting: Setting) -> Verdict:
-    """Rule 1: "a small model takes Q5_K_M or higher whenever the hardware allows it"; a large one is content with 4 bits.
+    """Rule 1: "a small model takes Q5_K_M or higher whenever the hardware allows it"; a large one survives 4 bits.
 
-    Small: the highest that keeps the floor; above Q5_K_M also the low end of the predicted rate must keep it, so that an
-    upgrade nobody needs is safe. Large: Q4_K_M or the nearest to it that is there, higher only where that costs no
+    Small: the highest that keeps the floor; above Q5_K_M the low end of the predicted rate must keep it too, so that
+    an upgrade nobody needs is safe. Large: Q4_K_M or the nearest to it that is there, higher only where that costs no
     comfort.
     """
     packed = [o for o in options if QUANTS[o.quant].kind != "float"] or list(options)
@@ -248,6 +254,11 @@ def _split(options: Sequence[Option], fails: Callable[[Option], str], what: str)
     return Verdict(tuple(kept), tuple(rejected), reason)
 
 
+def _too_big(needed: int, ctx: int, setting: Setting) -> str:
+    have = show_memory(setting.budget_bytes)
+    return f"needs {show_memory(needed)} with {ctx:,} tokens of context, {have} may be used"
+
+
 def _nothing_fits(options: Sequence[Option], setting: Setting) -> NothingFits:
     def needed(o: Option) -> int:
         return o.counted_at(setting.request.ctx or min(SHORTEST_CTX, o.card.ctx_train))
@@ -259,9 +270,10 @@ def _nothing_fits(options: Sequence[Option], setting: Setting) -> NothingFits:
         hint = f"try `--max-memory {needed(closest) // 1024**2 + 1}MiB`"
     elif setting.request.ctx is not None or setting.request.slots > 1:
         hint = "ask for less with --ctx or --slots"
+    what = f"{closest.model} {closest.quant}, needs {show_memory(needed(closest))}"
     return NothingFits(
-        f"nothing fits: the smallest, {closest.model} {closest.quant}, needs {show_memory(needed(closest))} with {ctx:,} tokens "
-        f"of context and {setting.request.slots} slots; the budget is {setting.budget_reason}",
+        f"nothing fits: the smallest, {what} with {ctx:,} tokens of context and {setting.request.slots} slots; "
+        f"the budget is {setting.budget_reason}",
         hint=hint,
     )
 
@@ -278,7 +290,8 @@ def rejections(verdict: Verdict, rule: str, before: Sequence[Option]) -> list[Re
     for model, items in dropped.items():
         if len(items) == total[model]:
             closest, why = min(items, key=lambda item: (item[0].tensor_bytes, item[0].quant))
-            rows.append(Rejection(model, "", rule, f"{closest.quant} {why}" if len(items) > 1 else why))
+            named = why if len(items) == 1 or rule == best_model.__name__ else f"even {closest.quant} {why}"
+            rows.append(Rejection(model, "", rule, named))
         else:
             rows += [Rejection(model, o.quant, rule, why) for o, why in items]
     return rows

@@ -1,0 +1,198 @@
+"""`edgellm auto-select`: which model this machine runs well, and why. Touches no network and loads nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edgellm.machine import Machine
+    from edgellm.model import ModelCard
+    from edgellm.plan import Candidate, Decision
+    from edgellm.request import SelectionRequest
+    from edgellm.selection.facts import BackendFacts
+
+NOTHING_TO_BE_HAD = 5  # exit code of errors.SourceError: something fits, but none of it can be had
+SHOWN_REJECTIONS = 6
+
+
+@click.command()
+@click.option("--task", default="chat", show_default=True, help="What it is for: chat, code or agent.")
+@click.option("--ctx", type=int, metavar="TOKENS", help="Context per slot that it must hold.")
+@click.option(
+    "--min-tps", type=float, metavar="RATE", help="Slowest decode rate that is acceptable, tokens per second."
+)
+@click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB.")
+@click.option("--backend", metavar="NAME", help="Only models for this backend.")
+@click.option("--slots", type=int, default=1, show_default=True, help="Conversations at the same time.")
+@click.option("--offline", is_flag=True, help="Only what is on this disk already.")
+@click.option("--profile", metavar="NAME|FILE", help="Choose for another machine: a profile's name, or a TOML file.")
+@click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
+@click.option("--explain", is_flag=True, help="Show every candidate that was rejected, and why.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/auto-select-json.md).")
+def command(*, profile: str | None, models_file: Path | None, explain: bool, as_json: bool, **asked: Any) -> int:
+    """Choose the best model that this machine runs well, and say why."""
+    from edgellm.selection.decide import decide
+    from edgellm.selection.report import to_dict
+
+    wanted = request(**asked)
+    machine = the_machine(profile)
+    decision = decide(
+        machine,
+        wanted,
+        rows(models_file),
+        backends(machine, is_here=profile is None),
+        _local(wanted, is_here=profile is None),
+        extra_rules=_plugin_rules(),
+    )
+    if as_json:
+        click.echo(json.dumps(to_dict(decision), indent=2))
+    else:
+        _show(decision, machine, wanted, explain=explain)
+    return 0 if decision.choice is not None else NOTHING_TO_BE_HAD
+
+
+def request(*, max_memory: str | None, ctx: int | None, offline: bool, **asked: Any) -> SelectionRequest:
+    """The request that the flags describe.
+
+    Raises:
+        UsageError: a value out of range.
+    """
+    from edgellm import settings
+    from edgellm.request import SelectionRequest
+    from edgellm.units import parse_bytes
+
+    memory = None if max_memory is None else parse_bytes(max_memory)
+    return SelectionRequest(ctx=ctx, max_memory_bytes=memory, offline=offline or settings.offline(), **asked)
+
+
+def the_machine(profile: str | None) -> Machine:
+    """This machine, or the one that a profile describes.
+
+    Raises:
+        UnknownProfile, UsageError.
+    """
+    if profile is not None:
+        from edgellm.hardware import profiles
+
+        return profiles.load(profile)
+    from edgellm.hardware.probe import probe
+
+    return probe()
+
+
+def rows(models_file: Path | None = None) -> list[ModelCard]:
+    """The catalog, with the rows and quantizations of plugins and the rows of a user's file.
+
+    Raises:
+        UsageError: the file or a row is malformed.
+    """
+    from edgellm.catalog import lookup
+    from edgellm.estimate import quants
+    from edgellm.plugins import plugins
+
+    plugins().call("register_quants", register=quants.register)
+    added: list[ModelCard] = []
+    plugins().call("register_models", register=added.append)
+    if models_file is not None:
+        added += lookup.load_file(models_file)
+    return list(lookup.catalog(added).values())
+
+
+def backends(machine: Machine, *, is_here: bool) -> list[BackendFacts]:
+    """The installed backends. Whether they run is asked for this machine only; on another they are assumed to."""
+    from edgellm.plugins import plugins
+    from edgellm.selection.facts import BackendFacts, backend_facts
+
+    installed = plugins().backends().values()
+    if is_here:
+        return list(backend_facts(installed, machine))
+    return [BackendFacts(b.name, b.formats, b.quants) for b in installed]
+
+
+def _local(wanted: SelectionRequest, *, is_here: bool) -> frozenset[str]:
+    if not is_here:
+        return frozenset()
+    from edgellm.store.library import Library
+
+    return Library().local_keys()
+
+
+def _plugin_rules() -> list[Any]:
+    from edgellm.plugins import plugins
+
+    rules: list[Any] = []
+    plugins().call("register_rules", register=rules.append)
+    return rules
+
+
+def _show(decision: Decision, machine: Machine, wanted: SelectionRequest, *, explain: bool) -> None:
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    if decision.choice is None:
+        console.print("Nothing can be had now.", style="bold")
+    else:
+        _show_choice(console, decision.choice, machine)
+    if decision.would_choose is not None:
+        from edgellm.selection.report import one_line
+
+        console.print(f"With every source: {one_line(decision.would_choose)}", markup=False)
+    console.print("\nWhy", style="bold")
+    for number, reason in enumerate(decision.reasons, 1):
+        console.print(f"{number:3}. {reason}", markup=False)
+    _show_runners_up(console, decision)
+    _show_rejected(console, decision, explain=explain)
+    if not wanted.offline:
+        note = "Planned as if every source answered; `edgellm serve` finds out, and --offline plans for this disk only."
+        console.print(f"\n{note}", markup=False)
+
+
+def _show_choice(console: Any, c: Candidate, machine: Machine) -> None:
+    from edgellm.units import show_memory, show_params, show_size
+
+    speed = c.decode
+    console.print(f"{c.model} {c.quant}", style="bold green", markup=False)
+    lines = (
+        f"{show_params(c.params)} parameters, {show_size(c.tensor_bytes)} of weights, for {machine.name}",
+        f"{c.ctx:,} tokens of context, slots: {c.slots}, threads: {c.threads}, backend: {c.backend}",
+        f"about {speed.tok_s:.3g} tok/s ({speed.low:.3g} to {speed.high:.3g}), prompts at {c.prefill.tok_s:.3g}",
+        f"{show_memory(c.footprint.resident_bytes)} of memory",
+        f"expected quality {c.quality:.0f} of 100 ({c.quality_low:.0f} to {c.quality_high:.0f})",
+        f"licence {c.license}, from {c.source.split()[0]}",
+    )
+    for line in lines:
+        console.print(f"  {line}", markup=False)
+
+
+def _show_runners_up(console: Any, decision: Decision) -> None:
+    from edgellm.selection.report import one_line
+
+    if decision.runners_up:
+        console.print("\nRunners-up", style="bold")
+    for candidate in decision.runners_up:
+        lost = next((r.reason for r in decision.rejected if r.model == candidate.model and r.rule == "best_model"), "")
+        console.print(f"  {one_line(candidate)}", markup=False)
+        if lost:
+            console.print(f"    {lost}", markup=False)
+
+
+def _show_rejected(console: Any, decision: Decision, *, explain: bool) -> None:
+    shown = decision.rejected if explain else _telling(decision)
+    if not shown:
+        return
+    console.print(f"\nRejected ({len(decision.rejected):,}{'' if explain else ', --explain shows all'})", style="bold")
+    for r in shown:
+        console.print(f"  {r.rule:<16} {' '.join(filter(None, (r.model, r.quant)))}: {r.reason}", markup=False)
+
+
+def _telling(decision: Decision) -> list[Any]:
+    """One rejection for each rule: the first of a whole model, else the first."""
+    chosen: dict[str, Any] = {}
+    for r in decision.rejected:
+        if r.rule not in chosen or (chosen[r.rule].quant and not r.quant):
+            chosen[r.rule] = r
+    return list(chosen.values())[:SHOWN_REJECTIONS]

@@ -1,0 +1,76 @@
+"""From catalog rows to options: every chat model in every file on every backend that opens it, and what is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from edgellm.estimate import quality, quants, weights
+from edgellm.model import ModelCard, ModelFile, Shape
+from edgellm.plan import Rejection
+from edgellm.selection.facts import BackendFacts, Setting
+from edgellm.selection.option import Option
+
+
+def expand(
+    rows: Iterable[ModelCard], backends: Sequence[BackendFacts], given: Setting, local: frozenset[str]
+) -> tuple[list[Option], list[Rejection]]:
+    """Options in the order of the rows, and a rejection for each model or file that is none."""
+    cards = list(rows)
+    scored = {card.id: card for card in cards if card.scores}
+    options: list[Option] = []
+    rejected: list[Rejection] = []
+    for card in cards:
+        if card.kind != "chat":
+            rejected.append(Rejection(card.id, "", "is_chat_model", f"is of kind {card.kind}"))
+        elif card.shape is None:
+            why = "its shape is not known, so neither memory nor speed can be predicted"
+            rejected.append(Rejection(card.id, "", "has_known_shape", why))
+        elif not card.files:
+            rejected.append(Rejection(card.id, "", "has_files", "no published file is known"))
+        else:
+            ability = quality.ability(card, scored, given.request.task)
+            for file in card.files:
+                options += _of_file(card, card.shape, file, ability, backends, given, local, rejected)
+    return options, rejected
+
+
+def _of_file(  # noqa: PLR0917
+    card: ModelCard,
+    shape: Shape,
+    file: ModelFile,
+    ability: quality.Estimate,
+    backends: Sequence[BackendFacts],
+    given: Setting,
+    local: frozenset[str],
+    rejected: list[Rejection],
+) -> list[Option]:
+    size = file_weights(card, shape, file)
+    if size is None:
+        why = f"the size of {file.quant} follows no rule that is known, and none is published"
+        rejected.append(Rejection(card.id, file.quant, "has_known_size", why))
+        return []
+    is_local = file.source in local or (file.sha256 is not None and file.sha256 in local)
+    found = []
+    refusals = []
+    for backend in backends:
+        refusal = backend.refuses(file, shape.arch)
+        if refusal:
+            # Who opens other formats has nothing to say of this file, unless nobody opens it.
+            if file.format in backend.formats or not any(file.format in b.formats for b in backends):
+                refusals.append(refusal)
+        else:
+            found.append(Option(card, file, backend.name, shape, size, given, ability, is_local))
+    if not found:
+        rejected.append(Rejection(card.id, file.quant, "backend_opens_it", "; ".join(refusals)))
+    return found
+
+
+def file_weights(card: ModelCard, shape: Shape, file: ModelFile) -> weights.Weights | None:
+    """Weights of one file: predicted from the recipe, corrected by a published size; None = neither is known."""
+    quant = quants.QUANTS.get(file.quant)
+    if quant is None or (not quant.predictable and file.tensor_bytes is None):
+        return None
+    # A hand-made mix is near the mix it is like; its published size corrects the rest.
+    recipe = file.quant if quant.predictable else quant.like[0]
+    predicted = weights.weights(shape, card.params, card.params_active, recipe)
+    return predicted if file.tensor_bytes is None else predicted.with_tensor_bytes(file.tensor_bytes)
