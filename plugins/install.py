@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -165,7 +166,7 @@ class Installer:
             text=True, errors="replace", start_new_session=os.name == "posix",
         )  # fmt: skip
         assert process.stdout is not None
-        with log.open("a", encoding="utf-8") as file:
+        with process.stdout, log.open("a", encoding="utf-8") as file:
             file.write(f"$ pip {' '.join(arguments)}\n")
             try:
                 for line in process.stdout:
@@ -261,11 +262,11 @@ def end_group(process: subprocess.Popen[str]) -> None:
             continue
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="environment to make or update")
     parser.add_argument("--extras", default="", help="extras of the core, comma-separated: test,check")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)

@@ -1,0 +1,248 @@
+"""Set-up keeps parts apart, does nothing twice, builds once per machine and can be interrupted.
+
+Only pip is played, by a script that writes down what it was asked and fails where its script says so: what it does here
+needs an index.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PLUGINS = Path(__file__).parents[1] / "plugins"
+PIP = """#!/bin/sh
+# Stands in for `.venv/bin/python -m pip --no-input ...`.
+shift 3
+echo "$@" >> "{log}"
+case "$*" in
+  *{fails}*) echo "native/kernel.c:3:1: error: unknown type name 'flaot'"
+    echo "ERROR: Failed building wheel"; exit 1 ;;
+  wheel*) echo "  [1/2] cc a"; echo "  [2/2] cc b"
+    while [ "$1" != --wheel-dir ]; do shift; done; touch "$2/lib-1.0-py3-none-any.whl" ;;
+  *{sleeps}*) sleep 300 & echo $! > "{log}.child"; wait ;;
+esac
+"""
+NATIVE = """
+[tool.edgellm.native]
+wheel = "lib==1.0"
+settings = ["cmake.define.FILE={here}/trim.cmake"]
+inputs = ["trim.cmake"]
+prebuilt_env = "LIB_PATH"
+prebuilt_library = "lib"
+prebuilt_settings = ["wheel.cmake=false"]
+"""
+
+
+class Repository:
+    """A core, a plugin with a native library and a plain one; and an environment with the played pip."""
+
+    def __init__(self, folder: Path, install) -> None:
+        self.folder, self.module = folder, install
+        self.venv, self.log = folder / ".venv", folder / "pip.log"
+        for name, extra in (("", ""), ("plugins/edgellm-native", NATIVE), ("plugins/edgellm-plain", "")):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            project = f'[project]\nname = "{Path(name).name or "edgellm"}"\n'
+            (folder / name / "pyproject.toml").write_text(project + extra)
+        (folder / "plugins/edgellm-native/trim.cmake").write_text("set(A OFF)")
+        (self.venv / "bin").mkdir(parents=True)
+        self.play()
+
+    def play(self, *, fails: str = "no-such-word", sleeps: str = "no-such-word") -> None:
+        python = self.venv / "bin" / "python"
+        python.write_text(PIP.format(log=self.log, fails=fails, sleeps=sleeps))
+        python.chmod(0o755)
+
+    def run(self, *arguments: str) -> tuple[int, list[str]]:
+        """Exit status, and what pip was asked for."""
+        self.log.unlink(missing_ok=True)
+        status = self.module.main(["--venv", str(self.venv), *arguments])
+        return status, self.log.read_text().splitlines() if self.log.exists() else []
+
+    def record(self) -> dict[str, dict[str, str]]:
+        found: dict[str, dict[str, str]] = json.loads((self.venv / "edgellm-setup.json").read_text())
+        return found
+
+
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch):
+    """(install, native), imported as `python plugins/install.py` imports them."""
+    monkeypatch.syspath_prepend(PLUGINS)
+    import install
+    import native
+
+    yield install, native
+    del sys.modules["install"], sys.modules["native"]
+
+
+@pytest.fixture
+def repository(tmp_path: Path, modules, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    install, native = modules
+    monkeypatch.setattr(install, "ROOT", tmp_path / "repo")
+    monkeypatch.setattr(native, "compilers", lambda: {"CC": "cc 1", "CXX": "c++ 1"})
+    monkeypatch.setenv("EDGELLM_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("LIB_PATH", raising=False)
+    return Repository(tmp_path / "repo", install)
+
+
+def test_core_first_then_each_plugin_then_nothing(repository: Repository, capsys: pytest.CaptureFixture[str]) -> None:
+    status, asked = repository.run()
+    folder = repository.folder
+
+    assert status == 0
+    assert asked[0] == f"install --editable {folder}"
+    assert asked[1].startswith("wheel -v --no-deps --no-cache-dir --no-binary lib --wheel-dir ")
+    assert asked[1].endswith(f"--config-settings=cmake.define.FILE={folder}/plugins/edgellm-native/trim.cmake lib==1.0")
+    assert asked[2].startswith("install --force-reinstall --no-deps ")
+    assert asked[3:] == [f"install --editable {folder}/plugins/edgellm-{name}" for name in ("native", "plain")]
+    assert "edgellm-native   installed" in capsys.readouterr().out
+    assert repository.run() == (0, [])
+    assert capsys.readouterr().out == ""
+
+
+def test_one_that_fails_never_stops_the_others(repository: Repository, capsys: pytest.CaptureFixture[str]) -> None:
+    repository.play(fails="lib==1.0")
+    status, asked = repository.run()
+    row = repository.record()["edgellm-native"]
+
+    assert status == 0
+    assert asked[-1].endswith("edgellm-plain")
+    assert (row["status"], row["note"]) == ("failed", "native/kernel.c:3:1: error: unknown type name 'flaot'")
+    assert row["hint"] == f"the whole log: {repository.venv}/setup-edgellm-native.log"
+    assert "ERROR: Failed building wheel" in (repository.venv / "setup-edgellm-native.log").read_text()
+    assert "failed" in capsys.readouterr().out
+
+    repository.play()
+    assert len(repository.run()[1]) == 3  # tried again, and only that one
+    assert repository.record()["edgellm-native"]["status"] == "installed"
+
+
+def test_without_the_core_nothing_else_is_tried(repository: Repository, capsys: pytest.CaptureFixture[str]) -> None:
+    repository.play(fails="--editable")
+    status, asked = repository.run()
+
+    assert status == 1
+    assert len(asked) == 1
+    assert "Set-up failed: native/kernel.c:3:1" in capsys.readouterr().err
+
+
+def test_a_second_checkout_takes_the_library_from_the_shelf(repository: Repository, tmp_path: Path) -> None:
+    repository.run()
+    (repository.venv / "edgellm-setup.json").unlink()
+    asked = repository.run()[1]
+
+    assert not any(line.startswith("wheel") for line in asked)
+    assert any(str(tmp_path / "home" / "cache" / "wheels" / "lib-1.0-") in line for line in asked)
+
+
+@pytest.mark.parametrize("change", ["processor", "compiler", "flags", "file", "version"])
+def test_what_changes_the_library_builds_it_again(
+    repository: Repository, modules, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    repository.run()
+    folder = repository.folder / "plugins" / "edgellm-native"
+    if change == "processor":
+        monkeypatch.setattr(modules[1], "processor", lambda: "another processor")
+    elif change == "compiler":
+        monkeypatch.setattr(modules[1], "compilers", lambda: {"CC": "cc 2"})
+        (repository.venv / "edgellm-setup.json").unlink()  # a compiler alone does not rebuild what works
+    elif change == "flags":
+        monkeypatch.setenv("CMAKE_ARGS", "-DGGML_CUDA=ON")
+    elif change == "file":
+        (folder / "trim.cmake").write_text("set(A ON)")
+    else:
+        (folder / "pyproject.toml").write_text((folder / "pyproject.toml").read_text().replace("1.0", "1.1"))
+
+    assert any(line.startswith("wheel") for line in repository.run()[1])
+
+
+def test_test_tools_stay_when_serve_follows_test(repository: Repository) -> None:
+    assert repository.run("--extras", "test,check")[1][0].endswith("repo[check,test]")
+    assert repository.run() == (0, [])
+
+
+def test_a_named_library_is_used_without_a_compiler(
+    repository: Repository, modules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIB_PATH", str(tmp_path))
+    monkeypatch.setattr(modules[1], "compilers", lambda: pytest.fail("asked for a compiler"))
+    repository.run()
+    assert "holds no liblib.so" in repository.record()["edgellm-native"]["note"]
+
+    (tmp_path / "liblib.so").touch()
+    asked = repository.run()[1]
+    assert "--config-settings=wheel.cmake=false" in asked[0]
+    assert repository.record()["edgellm-native"]["note"] == f"uses {tmp_path}; keep LIB_PATH set when EdgeLLM runs"
+
+
+def test_without_a_compiler_it_says_which_and_how_to_get_one(modules, monkeypatch: pytest.MonkeyPatch) -> None:
+    native = modules[1]
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(native.Failed, match="no C compiler") as caught:
+        native.compilers()
+    assert "apt-get install gcc g++" in caught.value.hint
+
+
+def test_an_interrupt_ends_pip_and_what_pip_started(repository: Repository) -> None:
+    repository.play(sleeps="edgellm-plain")
+    for module in ("install", "native"):
+        (repository.folder / "plugins" / f"{module}.py").write_text((PLUGINS / f"{module}.py").read_text())
+    command = [sys.executable, str(repository.folder / "plugins" / "install.py")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    child = Path(f"{repository.log}.child")
+    deadline = time.monotonic() + 20
+    while not (child.exists() and child.read_text().strip()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    told = process.communicate(timeout=20)[1]
+
+    assert process.returncode == 130
+    assert "Interrupted. What was finished is kept" in told
+    assert not alive(int(child.read_text()))
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that is dead and only waits for its parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("lines", "cause"),
+    [
+        (["x.cpp:1:2: error: a", "y.cpp:3:4: error: b", "error: subprocess-exited-with-error"], "x.cpp:1:2: error: a"),
+        (["AttributeError: first", "FileNotFoundError: second", "error: metadata"], "FileNotFoundError: second"),
+        (["ERROR: Could not find a version", "ERROR: No matching distribution"], "ERROR: No matching distribution"),
+        ([], ""),
+    ],
+)
+def test_the_likely_cause_is_picked(modules, lines: list[str], cause: str) -> None:
+    assert modules[0].likely_cause(lines) == cause
+
+
+def test_progress_is_a_line_each_tenth_where_there_is_no_terminal(modules, capsys: pytest.CaptureFixture[str]) -> None:
+    progress = modules[0].Progress("lib")
+    for step in range(1, 101):
+        progress(f"  [{step}/100] cc file.c")
+
+    assert [line.split(" %")[0].split()[-1] for line in capsys.readouterr().out.splitlines()] == [
+        str(tenth) for tenth in range(10, 101, 10)
+    ]
+
+
+def test_a_python_that_is_too_old_is_told_which_to_use() -> None:
+    done = subprocess.run(
+        ["make", "setup", "PYTHON=/bin/false"], cwd=PLUGINS.parent, capture_output=True, text=True, check=False,
+        env={key: value for key, value in os.environ.items() if not key.startswith("MAKE")},
+    )  # fmt: skip
+
+    assert done.returncode != 0
+    assert "EdgeLLM needs Python 3.11 or newer, and '/bin/false' is not that." in done.stderr
