@@ -15,8 +15,8 @@ from typing import Any
 MAX_STEPS = 3_000_000  # loop turns, calls, and values walked over
 MAX_TEXT = 8 * 1024**2  # characters of any one text, and of the prompt
 MAX_MADE = 128 * 1024**2  # bytes of text made in one render, kept or not
-MAX_VALUES = 200_000  # values inside one list or dict, counted as often as they appear in it
-MAX_SECONDS = 1.5
+MAX_VALUES = 100_000  # values inside one list or dict, counted as often as they appear in it
+MAX_SECONDS = 1.0
 
 
 class OverBudget(Exception):

@@ -19,7 +19,7 @@ from edgellm.request import Message
 if TYPE_CHECKING:
     from jinja2 import Template
 
-MAX_SOURCE = 256 * 1024  # characters; the longest in use has about 30,000
+MAX_SOURCE = 128 * 1024  # characters; the longest in use has about 30,000
 _NAME = "<chat template>"
 _HINT = "write the prompt yourself: /v1/completions, or `edgellm run --raw`"
 

@@ -19,6 +19,7 @@ from jinja2.utils import pass_context
 
 from edgellm.text.budget import Each, current
 
+_FILTER_STEPS = 10  # a filter costs as much as about 10 loop turns
 _MAX_ARGUMENT = 10_000  # a width, a count, an indent, a precision
 _PERCENT = re.compile(r"%(?:\([^)]*\))?([^a-zA-Z%]*)[a-zA-Z]")
 _LONG_NUMBER = re.compile(r"\d{5}|\*")
@@ -171,7 +172,7 @@ def _guarded(apply: Callable[..., Any]) -> Callable[..., Any]:
 
     @pass_context
     def guarded(context: Context, value: Any, *args: Any, **named: Any) -> Any:
-        current().tick()
+        current().tick(_FILTER_STEPS)
         check_integers((*args, *named.values()))
         if hasattr(value, "__next__"):
             value = Each(value)

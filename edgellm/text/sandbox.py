@@ -23,6 +23,7 @@ from jinja2.visitor import NodeTransformer
 from edgellm.text import filters
 from edgellm.text.budget import Each, current
 
+_CALL_STEPS = 20  # a call costs as much as about 20 loop turns
 _MAX_BITS = 4096  # of an integer
 _MAX_ARGUMENT = 10_000_000  # integer arguments of calls; Jinja's own range stops at 100,000
 
@@ -101,14 +102,17 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         budget = current()
-        budget.tick()
-        filters.check_integers((*args, *kwargs.values()), _MAX_ARGUMENT)
-        for argument in (*args, *kwargs.values()):
+        budget.tick(_CALL_STEPS)
+        # Inside a loop Jinja adds its own two arguments, and takes them away before the callable sees them.
+        named = {name: value for name, value in kwargs.items() if name not in ("_loop_vars", "_block_vars")}
+        for argument in (*args, *named.values()):
             if isinstance(argument, list | tuple | dict):
                 budget.measure(argument)
+            elif isinstance(argument, int):
+                filters.check_integers([argument], _MAX_ARGUMENT)
         owner = __obj.__self__ if isinstance(__obj, types.BuiltinMethodType | types.MethodType) else None
         if isinstance(owner, str) and __self.is_safe_callable(__obj):
-            return filters.settle(_call_text(str(owner), __obj, args, kwargs))
+            return filters.settle(_call_text(str(owner), __obj, args, named))
         if isinstance(__obj, LoopContext):
             args = (Each(args[0]), *args[1:]) if args else args
         return filters.settle(super().call(__context, __obj, *args, **kwargs))
@@ -187,6 +191,10 @@ def _made(container: Any) -> Any:
     return container
 
 
+def _joined(pieces: list[Any]) -> Any:
+    return filters.settle(filters.join(pieces))
+
+
 def _cut(value: Any, start: Any, stop: Any, step: Any) -> Any:
     return filters.settle(value[start:stop:step])
 
@@ -199,7 +207,7 @@ def _concat(pieces: Iterable[str]) -> str:
     return "".join(texts)
 
 
-_INTERNAL: dict[str, Callable[..., Any]] = {"_each": Each, "_concat": filters.join, "_cut": _cut, "_made": _made}
+_INTERNAL: dict[str, Callable[..., Any]] = {"_each": Each, "_concat": _joined, "_cut": _cut, "_made": _made}
 
 
 def _call_text(owner: str, method: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:

@@ -1,0 +1,84 @@
+"""Every hostile template ends in BadTemplate within seconds; the bombs prove their memory in a small process."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edgellm.errors import BadTemplate
+from edgellm.request import Message
+from edgellm.text.chat import ChatTemplate
+
+_CORPUS = Path(__file__).parent / "templates" / "hostile.py"
+_SPEC = importlib.util.spec_from_file_location("hostile_templates", _CORPUS)
+hostile = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(hostile)
+
+MESSAGES = [Message("system", "Be brief."), Message("user", "Hello")]
+SECONDS = 2.0
+# What the interpreter and Jinja take, and the 128 MiB of text that one render may make, with its copies.
+MEMORY_BYTES = 640 * 1024**2
+
+_RUN_ALL = f"""
+import importlib.util, json, resource, sys, time
+resource.setrlimit(resource.RLIMIT_AS, ({MEMORY_BYTES}, {MEMORY_BYTES}))
+spec = importlib.util.spec_from_file_location("hostile", sys.argv[1])
+hostile = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(hostile)
+from edgellm.errors import BadTemplate
+from edgellm.text.chat import ChatTemplate
+for name, source in getattr(hostile, sys.argv[2]).items():
+    start = time.monotonic()
+    try:
+        text = ChatTemplate(source).render([{{"role": "user", "content": "Hello"}}])
+        ending = f"rendered {{len(text)}} characters"
+    except BadTemplate as error:
+        ending = "BadTemplate"
+        if "MemoryError" in str(error):
+            ending = "MemoryError"
+    except BaseException as error:
+        ending = type(error).__name__
+    print(json.dumps([name, ending, time.monotonic() - start]), flush=True)
+"""
+
+
+@pytest.mark.parametrize("name", hostile.ESCAPES)
+def test_escape_is_refused(name):
+    with pytest.raises(BadTemplate) as caught:
+        ChatTemplate(hostile.ESCAPES[name]).render(MESSAGES)
+
+    assert caught.value.hint
+    assert "uid=" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", hostile.HARMLESS)
+def test_internals_that_are_only_printed_print_as_nothing(name):
+    assert ChatTemplate(hostile.HARMLESS[name]).render(MESSAGES) == ""
+
+
+@pytest.mark.parametrize("name", hostile.SOURCES)
+def test_source_that_defeats_the_compiler_is_refused(name):
+    start = time.monotonic()
+
+    with pytest.raises(BadTemplate):
+        ChatTemplate(hostile.SOURCES[name]).render(MESSAGES)
+
+    assert time.monotonic() - start < SECONDS
+
+
+@pytest.mark.parametrize("group", ["LOOPS", "BOMBS"])
+@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_AS")
+def test_group_ends_soon_in_little_memory(group):
+    ran = subprocess.run(
+        [sys.executable, "-c", _RUN_ALL, str(_CORPUS), group], capture_output=True, text=True, timeout=120, check=False
+    )
+    rows = [json.loads(line) for line in ran.stdout.splitlines()]
+
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert [name for name, _, _ in rows] == list(getattr(hostile, group))
+    assert {name: ending for name, ending, _ in rows if ending != "BadTemplate"} == {}
+    assert {name: round(seconds, 2) for name, _, seconds in rows if seconds > SECONDS} == {}
