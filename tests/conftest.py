@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 pytest_plugins = ["groups"]
+
+# No deadline: how long one example takes says nothing on a machine that is shared.
+hypothesis.settings.register_profile("edgellm", deadline=None)
+hypothesis.settings.load_profile("edgellm")
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,98 @@
+"""Text comes out the same however its bytes were cut into tokens, and no stop string is ever shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgellm.text.detokenize import TextStream
+
+# Few letters, so that stop strings begin, overlap and fail often; two, three and four bytes a character among them.
+ALPHABET = "ab\n é你🙂"
+TEXT = st.text(st.sampled_from(ALPHABET), max_size=40)
+STOPS = st.lists(st.text(st.sampled_from(ALPHABET), min_size=1, max_size=5), max_size=4).map(tuple)
+
+
+def whole(data: bytes, stops: Sequence[str]) -> tuple[str, bool]:
+    """What the stream must say, from the whole text: up to the stop string that is complete first."""
+    text = data.decode("utf-8", "replace")
+    for end in range(1, len(text) + 1):
+        starts = [end - len(stop) for stop in stops if text[:end].endswith(stop)]
+        if starts:
+            return text[: min(starts)], True
+    return text, False
+
+
+def streamed(parts: Sequence[bytes], stops: Sequence[str]) -> tuple[list[str], bool]:
+    stream = TextStream(stops)
+    said = []
+    for part in parts:
+        said.append(stream.push(part))
+        if stream.stopped:
+            return said, True
+    said.append(stream.flush())
+    return said, stream.stopped
+
+
+@st.composite
+def cut(draw: st.DrawFn, source: st.SearchStrategy[bytes]) -> list[bytes]:
+    """Bytes, in pieces of any length, empty ones too (control tokens add nothing)."""
+    data = draw(source)
+    places = sorted(draw(st.lists(st.integers(0, len(data)), max_size=len(data) + 2)))
+    return [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]
+
+
+@given(cut(TEXT.map(str.encode)), STOPS)
+def test_every_cut_of_a_text_gives_the_same(parts: list[bytes], stops: tuple[str, ...]) -> None:
+    said, stopped = streamed(parts, stops)
+    assert ("".join(said), stopped) == whole(b"".join(parts), stops)
+
+
+@given(cut(st.binary(max_size=24)), STOPS)
+def test_bytes_that_are_no_text_become_replacement_characters(parts: list[bytes], stops: tuple[str, ...]) -> None:
+    said, stopped = streamed(parts, stops)
+    assert ("".join(said), stopped) == whole(b"".join(parts), stops)
+
+
+@given(cut(TEXT.map(str.encode)))
+def test_a_part_of_a_character_is_never_shown(parts: list[bytes]) -> None:
+    said, _ = streamed(parts, ())
+    assert "\ufffd" not in "".join(said)
+
+
+@given(cut(TEXT.map(str.encode)), STOPS)
+def test_what_is_held_back_is_only_what_may_become_a_stop_string(parts: list[bytes], stops: tuple[str, ...]) -> None:
+    stream = TextStream(stops)
+    fed, shown = b"", ""
+    for part in parts:
+        fed += part
+        shown += stream.push(part)
+        if stream.stopped:
+            return
+        held = fed.decode("utf-8", "ignore")[len(shown) :]
+        assert held == "" or any(stop.startswith(held) for stop in stops)
+
+
+@pytest.mark.parametrize(
+    ("parts", "stops", "said"),
+    [
+        (["abc"], ("abcd", "bc"), "a"),  # "bc" is complete, "abcd" may never be
+        (["abcd"], ("abcd", "bc"), "a"),  # the same text in one token ends at the same place
+        (["xab"], ("b", "ab"), "x"),  # both end together: the longer one goes
+        (["a", "aab"], ("aab",), "a"),  # a beginning that fails is the beginning of the next
+    ],
+)
+def test_the_stop_string_that_is_complete_first_ends_the_text(
+    parts: list[str], stops: tuple[str, ...], said: str
+) -> None:
+    assert ("".join(streamed([part.encode() for part in parts], stops)[0])) == said
+
+
+def test_half_a_character_at_the_end_is_replaced() -> None:
+    stream = TextStream()
+    assert stream.push("é".encode()[:1]) == ""
+    assert stream.flush() == "\ufffd"
+    assert stream.flush() == ""
