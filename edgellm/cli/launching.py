@@ -1,0 +1,124 @@
+"""What `serve` and `run` share: the flags that say which model is wanted, and making a plan of them with progress."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from edgellm.launch import Progress
+    from edgellm.plan import Decision, LaunchPlan
+
+F = TypeVar("F", bound=Callable[..., Any])
+PLAIN_INTERVAL_S = 2.0
+
+
+def wanted(command: F) -> F:
+    """Flags that `make_plan` understands, and the argument MODEL."""
+    options = (
+        click.argument("model", required=False),
+        click.option("--task", default="chat", show_default=True, help="What it is for: chat, code or agent."),
+        click.option("--ctx", type=int, metavar="TOKENS", help="Context per slot that it must hold."),
+        click.option("--min-tps", type=float, metavar="RATE", help="Slowest acceptable rate, tokens per second."),
+        click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB."),
+        click.option("--backend", metavar="NAME", help="Only this backend."),
+        click.option("--offline", is_flag=True, help="Only what is on this disk already."),
+        click.option("--quant", metavar="NAME", help="The quantization of MODEL, such as Q4_K_M."),
+        click.option("--threads", type=int, metavar="N", help="Threads to compute with, instead of what fits here."),
+        click.option("--isolate/--no-isolate", default=True, help="Run native code in a process of its own (default)."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def make_plan(
+    model: str | None,
+    *,
+    task: Any,
+    ctx: int | None,
+    min_tps: float | None,
+    max_memory: str | None,
+    backend: str | None,
+    offline: bool,
+    quant: str | None,
+    threads: int | None,
+    slots: int = 1,
+) -> tuple[LaunchPlan, Decision | None]:
+    """Choose (or take what was named), and fetch what is missing, with progress on standard error.
+
+    Raises:
+        UsageError, NothingFits, SourceError, ArtifactError, BackendError.
+    """
+    from edgellm import launch, settings
+    from edgellm.errors import UsageError
+    from edgellm.request import SelectionRequest
+    from edgellm.units import parse_bytes
+
+    memory = None if max_memory is None else parse_bytes(max_memory)
+    request = SelectionRequest(task, ctx, min_tps, memory, backend, slots, offline or settings.offline())
+    if model is None and quant is not None:
+        raise UsageError(
+            "--quant belongs to a model", hint=f"name it: edgellm serve MODEL --quant {quant}", param="quant"
+        )
+    with progress() as report:
+        if model is not None:
+            return launch.model_plan(model, request, quant=quant, threads=threads, progress=report), None
+        plan, decision = launch.auto_plan(request, progress=report)
+    return (plan if threads is None else launch.with_threads(plan, threads)), decision
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A callback that shows a download: a bar on a terminal, a line now and then elsewhere."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(done: int, total: int | None, what: str) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield report
+
+
+class _Lines:
+    """Progress as plain lines."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._next = 0.0
+
+    def __call__(self, done: int, total: int | None, what: str) -> None:
+        from edgellm.units import show_size
+
+        now = time.monotonic()
+        if what == self._what and now < self._next:
+            return
+        self._what, self._next = what, now + PLAIN_INTERVAL_S
+        amount = f": {show_size(done)}" + (f" of {show_size(total)}" if total else "") if done or total else ""
+        click.echo(f"{what}{amount}", err=True)
+
+
+def headline(plan: LaunchPlan) -> str:
+    """What runs, in one line."""
+    settings = plan.settings
+    name = " ".join(filter(None, (plan.artifact.model_id, plan.artifact.quant)))
+    slots = f", {settings.n_slots} at the same time" if settings.n_slots > 1 else ""
+    return f"{name} on {plan.backend}: {settings.n_ctx:,} tokens of context{slots}, {_threads(settings.n_threads)}"
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
