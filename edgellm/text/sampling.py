@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,11 @@ from edgellm.request import Sampling
 
 Row = npt.NDArray[np.float32]
 
-# Tokens less likely than e**-30 (1e-13) times the most likely one are left out of the draw: all of a 262,144-token
-# vocabulary at that bound weighs 2.5e-8, and what remains is small enough to sort.
-CUTOFF_NATS = 30.0
+BLOCK = 256  # weights summed at a time when one is picked
+GROUP = 64  # weights of which only the largest is looked at when the k largest are sought
+# Typical sampling sorts by surprise, where the least likely tokens come last: those below 1e-13 of the most likely one
+# are left out. All of a 262,144-token vocabulary at that bound weighs 2.6e-8.
+TYPICAL_CUTOFF = 1e-13
 
 
 class Sampler:
@@ -32,6 +35,7 @@ class Sampler:
         window = None if sampling.penalty_last_n == -1 else sampling.penalty_last_n
         self._recent: deque[int] = deque(prompt if self._repeats else (), maxlen=window)
         self._generated: deque[int] = deque(maxlen=window)
+        self._filters = bool(sampling.top_k or sampling.top_p < 1.0 or sampling.min_p > 0.0 or sampling.typical_p < 1.0)
         self._edits = bool(self._repeats or self._counts or sampling.logit_bias)
 
     def sample(self, row: Row) -> int:
@@ -75,35 +79,93 @@ class Sampler:
 
     def _draw(self, row: Row, best: float) -> int:
         sampling = self._sampling
-        tokens = np.flatnonzero(row >= best - CUTOFF_NATS * sampling.temperature)
-        weights = np.exp((row[tokens].astype(np.float64) - best) / sampling.temperature)
-        if 0 < sampling.top_k < len(tokens):
-            keep = np.sort(np.argpartition(weights, -sampling.top_k)[-sampling.top_k :])
-            tokens, weights = tokens[keep], weights[keep]
+        weights = np.subtract(row, best)
+        if sampling.temperature != 1.0:
+            weights *= np.float32(1.0 / sampling.temperature)
+        np.exp(weights, out=weights)
+        luck = self._random.random()
+        if not self._filters:
+            return _pick(weights, luck)
+        if 0 < sampling.top_k < len(weights):
+            tokens = _largest(weights, sampling.top_k)
+            total = float(weights[tokens].sum(dtype=np.float64))
+        else:
+            tokens = self._candidates(weights)
+            total = float(weights.sum(dtype=np.float64))
+        values = weights[tokens].astype(np.float64)
         if sampling.typical_p < 1.0:
-            keep = _typical(weights / weights.sum(), sampling.typical_p)
-            tokens, weights = tokens[keep], weights[keep]
+            keep = _typical(values / total, sampling.typical_p)
+            tokens, values = tokens[keep], values[keep]
+            total = float(values.sum())
         if sampling.top_p < 1.0:
-            keep = _nucleus(weights / weights.sum(), sampling.top_p)
-            tokens, weights = tokens[keep], weights[keep]
+            keep = _nucleus(values, sampling.top_p * total)
+            tokens, values = tokens[keep], values[keep]
         if sampling.min_p > 0.0:
-            keep = np.flatnonzero(weights >= sampling.min_p * weights.max())
-            tokens, weights = tokens[keep], weights[keep]
-        bounds = np.cumsum(weights)
-        at = int(np.searchsorted(bounds, self._random.random() * bounds[-1], side="right"))
-        return int(tokens[min(at, len(tokens) - 1)])
+            keep = np.flatnonzero(values >= sampling.min_p * values.max())
+            tokens, values = tokens[keep], values[keep]
+        return int(tokens[_pick(values, luck)])
+
+    def _candidates(self, weights: Row) -> npt.NDArray[np.intp]:
+        """Tokens that the filters after top_k can keep, few enough to sort."""
+        sampling = self._sampling
+        if sampling.typical_p < 1.0:
+            return np.flatnonzero(weights >= TYPICAL_CUTOFF)
+        if sampling.top_p < 1.0:
+            return _heaviest(weights, sampling.top_p)
+        return np.flatnonzero(weights >= sampling.min_p)
 
 
-def _nucleus(probabilities: npt.NDArray[np.float64], top_p: float) -> npt.NDArray[np.intp]:
-    """Indices of the smallest set of most likely tokens that weighs at least `top_p` (Holtzman et al. 2020)."""
-    order = np.argsort(-probabilities, kind="stable")
-    n = int(np.searchsorted(np.cumsum(probabilities[order]), top_p, side="left")) + 1
+def _pick(weights: npt.NDArray[np.floating[Any]], luck: float) -> int:
+    """The index that `luck` (0 to 1) falls on when weights are laid end to end.
+
+    Sums blocks first: a running sum over a vocabulary is one long chain of additions, 20 times slower.
+    """
+    bounds = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), BLOCK)), dtype=np.float64)
+    target = luck * bounds[-1]
+    block = min(int(np.searchsorted(bounds, target, side="right")), len(bounds) - 1)
+    start = block * BLOCK
+    inside = np.cumsum(weights[start : start + BLOCK], dtype=np.float64)
+    at = int(np.searchsorted(inside, target - (bounds[block - 1] if block else 0.0), side="right"))
+    # Rounding may put the target past the block's end: the last token that has any weight gets it.
+    return start + min(at, int(np.searchsorted(inside, inside[-1], side="left")))
+
+
+def _largest(weights: Row, k: int) -> npt.NDArray[np.intp]:
+    """Indices of the `k` largest, ascending; among equals the lowest indices.
+
+    The k-th largest of the maxima of disjoint groups is a lower bound that few others reach, found in one pass.
+    """
+    n_groups = len(weights) // GROUP
+    if k <= n_groups:
+        maxima = weights[: n_groups * GROUP].reshape(GROUP, n_groups).max(axis=0)
+        found = np.flatnonzero(weights >= np.partition(maxima, n_groups - k)[n_groups - k])
+    else:
+        found = np.flatnonzero(weights >= np.partition(weights, len(weights) - k)[len(weights) - k])
+    order = np.argsort(-weights[found], kind="stable")[:k]
+    return np.sort(found[order])
+
+
+def _heaviest(weights: Row, share: float) -> npt.NDArray[np.intp]:
+    """Indices of a set that holds all of the most likely tokens weighing `share` of the total, and few others."""
+    wanted = share * float(weights.sum(dtype=np.float64))
+    cut = 1e-2
+    while True:
+        found = np.flatnonzero(weights >= cut)
+        if cut < np.finfo(np.float32).tiny or float(weights[found].sum(dtype=np.float64)) >= wanted:
+            return found
+        cut *= 1e-2
+
+
+def _nucleus(values: npt.NDArray[np.float64], wanted: float) -> npt.NDArray[np.intp]:
+    """Indices of the fewest largest values that sum to `wanted` (Holtzman et al. 2020, arXiv 1904.09751)."""
+    order = np.argsort(-values, kind="stable")
+    n = int(np.searchsorted(np.cumsum(values[order]), wanted, side="left")) + 1
     return np.sort(order[:n])
 
 
 def _typical(probabilities: npt.NDArray[np.float64], typical_p: float) -> npt.NDArray[np.intp]:
     """Indices of the tokens whose surprise is nearest to the entropy, weighing `typical_p` (Meister et al. 2022)."""
-    surprise = -np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+    surprise = -np.log(probabilities)
     entropy = float((probabilities * surprise).sum())
     order = np.argsort(np.abs(surprise - entropy), kind="stable")
     n = int(np.searchsorted(np.cumsum(probabilities[order]), typical_p, side="left")) + 1

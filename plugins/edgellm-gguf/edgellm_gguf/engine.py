@@ -69,11 +69,12 @@ class LlamaEngine:
             llama_cpp.llama_synchronize(self._ctx)
             return []
         logits = self._view(rows)
-        ends = np.cumsum([entry.n_logits for entry in batch if entry.n_logits])
-        return [
-            logits[end - entry.n_logits : end]
-            for end, entry in zip(ends, (e for e in batch if e.n_logits), strict=True)
-        ]
+        found, at = [], 0
+        for entry in batch:
+            if entry.n_logits:
+                found.append(logits[at : at + entry.n_logits])
+                at += entry.n_logits
+        return found
 
     def truncate(self, slot: int, n_tokens: int) -> int:
         """See `Engine.truncate`. A sliding window that has moved on, or recurrent state, keeps nothing."""
@@ -257,19 +258,28 @@ class _Batch:
 
     def fill(self, batch: Sequence[SlotInput]) -> int:
         """Lay the entries out one after another; return the rows of logits wanted."""
+        if all(len(entry.tokens) == 1 for entry in batch):
+            return self._fill_single(batch)
         at = rows = 0
         for entry in batch:
-            n = len(entry.tokens)
-            end = at + n
+            end = at + len(entry.tokens)
             self._token[at:end] = entry.tokens
-            self._pos[at:end] = (
-                range(entry.n_past, entry.n_past + n) if n < 8 else np.arange(entry.n_past, entry.n_past + n)
-            )
+            self._pos[at:end] = np.arange(entry.n_past, entry.n_past + len(entry.tokens))
             self._seq[at:end] = entry.slot
             self._wanted[at:end] = 0
-            if entry.n_logits:
-                self._wanted[end - entry.n_logits : end] = 1
-                rows += entry.n_logits
+            self._wanted[end - entry.n_logits : end] = 1
+            rows += entry.n_logits
             at = end
         self.struct.n_tokens = at
         return rows
+
+    def _fill_single(self, batch: Sequence[SlotInput]) -> int:
+        """Decoding: one token an entry, written column by column."""
+        n = len(batch)
+        self._token[:n] = [entry.tokens[0] for entry in batch]
+        self._pos[:n] = [entry.n_past for entry in batch]
+        self._seq[:n] = [entry.slot for entry in batch]
+        wanted = [entry.n_logits for entry in batch]
+        self._wanted[:n] = wanted
+        self.struct.n_tokens = n
+        return sum(wanted)
