@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -166,7 +166,7 @@ class EdgeLLM:
         written = bool(info.bos_text) and prompt.startswith(info.bos_text)
         return GenerationRequest(prompt, sampling, max_tokens, tuple(stop), add_bos=not written)
 
-    def generate(self, request: GenerationRequest) -> Iterator[Event]:
+    def generate(self, request: GenerationRequest) -> Generator[Event, None, None]:
         """Continue a prompt as it stands. Raises as `chat` does."""
         sink = QueueSink()
         request_id = self._session.submit(request, sink)

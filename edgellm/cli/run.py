@@ -1,0 +1,222 @@
+"""`edgellm run`: talk to a model in the terminal, or get one answer for a prompt or a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgellm.cli.launching import headline, make_plan, wanted
+
+if TYPE_CHECKING:
+    from edgellm.event import Done
+    from edgellm.request import Message, Sampling
+    from edgellm.sdk import EdgeLLM
+
+INTERRUPTED = 130
+FENCE = '"""'
+HELP = """\
+/help     this text
+/reset    forget the conversation
+/explain  what runs here and why
+/stats    tokens and speed of the last answer
+Ctrl-C stops an answer, Ctrl-D leaves. Text between two lines of \"\"\" is one message."""
+# A model's text must not move the cursor or retitle the terminal: control characters other than tab and newline.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+@click.command()
+@wanted
+@click.argument("prompt", required=False)
+@click.option("--raw", is_flag=True, help="Continue the text as it stands, without a chat template.")
+@click.option("--system", metavar="TEXT", help="Instructions that stand before the conversation.")
+@click.option("--temperature", type=float, metavar="T", help="0 = always the most likely token (default: 1).")
+@click.option("--top-p", type=float, metavar="P", help="Keep the most likely tokens that weigh P together.")
+@click.option("--top-k", type=int, metavar="K", help="Keep the K most likely tokens; 0 = all.")
+@click.option("--min-p", type=float, metavar="P", help="Keep tokens at least P times as likely as the likeliest.")
+@click.option("--seed", type=int, metavar="N", help="Draw the same tokens every time.")
+@click.option("--max-tokens", type=int, metavar="N", help="Longest answer.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be repeated.")
+def command(
+    *,
+    prompt: str | None,
+    raw: bool,
+    system: str | None,
+    max_tokens: int | None,
+    stop: tuple[str, ...],
+    isolate: bool,
+    **rest: Any,
+) -> int:
+    """Chat with a model in the terminal.
+
+    With PROMPT, or with text on standard input, it answers once. MODEL is a catalog id, a path of a model file, or
+    "echo"; without it, the best model that this machine runs well is chosen.
+    """
+    from edgellm.errors import UsageError
+
+    if raw and system is not None:
+        raise UsageError("--raw has no place for --system", hint="write it into the text, or leave out --raw")
+    sampling = _sampling(rest)
+    once = prompt is not None or not sys.stdin.isatty()
+    text = sys.stdin.read() if prompt is None and once else prompt
+    plan, decision = make_plan(**rest)
+    from edgellm.sdk import EdgeLLM
+
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
+    if not once:
+        click.echo(headline(plan), err=True)
+    with EdgeLLM(plan, decision=decision, isolate=isolate) as llm:
+        talk = Talk(llm, sampling, raw=raw, system=system, max_tokens=max_tokens, stop=stop)
+        if once:
+            return 0 if talk.say(text or "") else INTERRUPTED
+        _converse(talk)
+    return 0
+
+
+class Talk:
+    """One conversation: what was said so far, and how answers are drawn."""
+
+    def __init__(
+        self,
+        llm: EdgeLLM,
+        sampling: Sampling,
+        *,
+        raw: bool = False,
+        system: str | None = None,
+        max_tokens: int | None = None,
+        stop: tuple[str, ...] = (),
+    ) -> None:
+        from edgellm.request import Message
+
+        self.llm = llm
+        self.last: Done | None = None
+        self._sampling = sampling
+        self._raw = raw
+        self._start = [] if system is None else [Message("system", system)]
+        self._messages: list[Message] = list(self._start)
+        self._limits = {"max_tokens": max_tokens, "stop": stop}
+        if not raw:
+            # A model without a template is told apart before anyone types a question.
+            llm.request("hello")
+
+    def reset(self) -> None:
+        self._messages = list(self._start)
+        self.last = None
+
+    def say(self, text: str) -> bool:
+        """Print the answer to `text` as it comes; False where Ctrl-C cut it off. What was said is kept either way."""
+        from edgellm.request import Message
+
+        asked = [*self._messages, Message("user", text)]
+        answer = ""
+        finished = True
+        events = self._events(asked, text)
+        try:
+            with contextlib.closing(events):
+                for piece in events:
+                    answer += piece
+                    click.echo(_shown(piece), nl=False)
+        except KeyboardInterrupt:
+            finished = False
+        if not answer.endswith("\n") or not finished:
+            click.echo()
+        self._messages = [*asked, Message("assistant", answer)]
+        return finished
+
+    def _events(self, asked: list[Message], text: str) -> Generator[str, None, None]:
+        from edgellm.event import Delta
+        from edgellm.request import GenerationRequest
+
+        limits: Any = self._limits
+        if self._raw:
+            request = GenerationRequest(text, self._sampling, **limits)
+        else:
+            request = self.llm.request(asked, sampling=self._sampling, **limits)
+        with contextlib.closing(self.llm.generate(request)) as events:
+            for event in events:
+                if isinstance(event, Delta):
+                    yield event.text
+                else:
+                    self.last = event
+
+
+def _converse(talk: Talk) -> None:
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - gives input() editing and history
+
+    from edgellm.errors import EdgeLLMError
+
+    click.echo("Ask something; /help for commands, Ctrl-D to leave.", err=True)
+    while (text := _read()) is not None:
+        try:
+            if text.startswith("/"):
+                _obey(text.strip(), talk)
+            elif text.strip():
+                talk.say(text)
+        except EdgeLLMError as error:
+            # The model is there for the next question.
+            click.echo(f"Error: {error.message}", err=True)
+            if error.hint:
+                click.echo(f"  {error.hint}", err=True)
+
+
+def _read() -> str | None:
+    """One message; None where the user leaves."""
+    while True:
+        try:
+            text = input(">>> ")
+            if not text.startswith(FENCE):
+                return text
+            lines = [text.removeprefix(FENCE)]
+            while not lines[-1].endswith(FENCE):
+                lines.append(input("... "))
+            return "\n".join(lines).removesuffix(FENCE).strip("\n")
+        except KeyboardInterrupt:
+            click.echo("\n(Ctrl-D leaves)", err=True)
+        except EOFError:
+            click.echo()
+            return None
+
+
+def _obey(text: str, talk: Talk) -> None:
+    match text:
+        case "/help":
+            click.echo(HELP)
+        case "/reset":
+            talk.reset()
+            click.echo("Forgotten.")
+        case "/explain":
+            click.echo(talk.llm.explain())
+        case "/stats":
+            click.echo(_stats(talk.last))
+        case _:
+            click.echo(f"{text.split(maxsplit=1)[0]} is no command.\n{HELP}")
+
+
+def _stats(done: Done | None) -> str:
+    if done is None:
+        return "Nothing was answered yet."
+    usage, timings = done.usage, done.timings
+    rate = timings.decode_tok_s(usage.completion_tokens)
+    return (
+        f"prompt: {usage.prompt_tokens} tokens, {usage.cached_tokens} of them cached, in {timings.prefill_s:.2f} s\n"
+        f"answer: {usage.completion_tokens} tokens in {timings.decode_s:.2f} s, {rate:.1f} tok/s"
+    )
+
+
+def _sampling(rest: dict[str, Any]) -> Sampling:
+    """Takes the sampling flags out of `rest`."""
+    from edgellm.request import Sampling
+
+    names = [name for name in Sampling.__dataclass_fields__ if name in rest]
+    given = {name: rest.pop(name) for name in names}
+    return Sampling(**{name: value for name, value in given.items() if value is not None})
+
+
+def _shown(text: str) -> str:
+    return _CONTROLS.sub("", text) if sys.stdout.isatty() else text
