@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edgellm.backend import Engine
-from edgellm.errors import CacheFull, ContextOverflow, EdgeLLMError, StepFailed, UsageError
+from edgellm.errors import CacheFull, ContextOverflow, StepFailed, UsageError
 from edgellm.event import Timings, Usage
 from edgellm.request import GenerationRequest
 from edgellm.runtime import wire
@@ -83,7 +83,7 @@ class Loop:
             prompt = self._encode(request)
             sequence = Sequence(request_id, prompt)
             self._scheduler.submit(sequence)
-        except EdgeLLMError as error:
+        except Exception as error:
             self._said.append(wire.Failed.of(request_id, error))
             return
         limit = request.max_tokens if request.max_tokens is not None else self._engine.info.n_ctx
@@ -129,8 +129,10 @@ class Loop:
         try:
             logits = self._engine.step(step.batch)
         except StepFailed as error:
-            lost = [s for s in step.sequences if s.slot in error.lost_slots]
-            self._fail(lost, error, cache_is_lost=True)
+            # An engine that cannot say which slots it lost has lost those of the step.
+            for slot in error.lost_slots or [sequence.slot for sequence in step.sequences]:
+                owner = self._scheduler.forget(slot)
+                self._fail([owner] if owner else [], error, cache_is_lost=True)
             return
         except CacheFull as error:
             # Nothing was touched: the one that came last gives way, the others go on.

@@ -99,6 +99,12 @@ class Scheduler:
             if not keep_cache:
                 slot.tokens = []
 
+    def forget(self, index: int) -> Sequence | None:
+        """The engine lost what this slot held; the sequence that ran in it, which must be released."""
+        slot = self.slots[index]
+        slot.tokens = []
+        return slot.sequence
+
     def admit(self) -> Admission | None:
         """The next sequence that can have a slot, None where nobody waits or no slot is free."""
         free = [index for index, slot in enumerate(self.slots) if slot.sequence is None]
@@ -114,8 +120,6 @@ class Scheduler:
         needed = MIN_FORK_TOKENS if self._info.fork_copies else MIN_FORK_TOKENS_SHARED
         if common[source] < common[best] + needed:
             source = best
-        elif source in free:
-            best = source
         else:
             # The copy overwrites its target: take the slot unused for longest, not the one with the best prefix.
             best = min(free, key=lambda index: self.slots[index].used)
