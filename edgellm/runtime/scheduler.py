@@ -177,7 +177,7 @@ class Scheduler:
         return self._info.n_ctx - len(self.slots[sequence.slot].tokens)
 
     def violations(self) -> list[str]:
-        """Every broken invariant, in words; empty = all is well. For tests and for `EDGELLM_DEBUG`."""
+        """Every broken invariant, in words; empty = all is well. For tests."""
         found = []
         for index, slot in enumerate(self.slots):
             if len(slot.tokens) > self._info.n_ctx:
