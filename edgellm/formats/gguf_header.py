@@ -112,10 +112,9 @@ def _tensor_info(cursor: Cursor) -> tuple[str, tuple[int, ...], GgmlType, int, i
             f"{cursor.where}: type {type_id} of tensor {name!r} is {what}",
             hint="fetch the model in a current quantization, or update edgellm",
         )
-    if dims and dims[0] % kind.block_elems:
-        cursor.fail(
-            f"row of {name}", start, f"has {dims[0]} elements, {kind.name} needs a multiple of {kind.block_elems}"
-        )
+    row = dims[0] if dims else 1
+    if row % kind.block_elems:
+        cursor.fail(f"row of {name}", start, f"has {row} elements, {kind.name} needs a multiple of {kind.block_elems}")
     return name, dims, kind, cursor.unpack("Q", f"offset of {name}"), start
 
 

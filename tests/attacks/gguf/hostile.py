@@ -1,0 +1,125 @@
+"""GGUF files that lie. Each entry is the file's bytes and what the refusal must name.
+
+Not a test module: `test_hostile_gguf.py` reads every entry.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+
+from gguf_writer import ARRAY, BOOL, F32, FLOAT32, FLOAT64, Q8_0, STRING, UINT8, UINT32, Gguf, Tensor, model
+
+HUGE = 2**63
+_SOUND = model()
+
+
+def _keys(*added: tuple[str | bytes, int, object], **changed: object) -> bytes:
+    return replace(_SOUND, keys=[*_SOUND.keys, *added], **changed).build()
+
+
+def _tensors(*tensors: Tensor, **changed: object) -> bytes:
+    """The sound file with other tensors, and room for them."""
+    return replace(_SOUND, tensors=list(tensors), **changed).build() + bytes(4096)
+
+
+def _norm(**changed: object) -> Tensor:
+    return replace(Tensor("norm", (64,), F32, 256), **changed)
+
+
+def _patched(offset: int, code: str, value: int) -> bytes:
+    data = bytearray(_SOUND.build())
+    struct.pack_into("<" + code, data, offset, value)
+    return bytes(data)
+
+
+CORPUS: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
+    "empty": (b"", "empty"),
+    "one-byte": (b"G", "no GGUF file"),
+    "magic-only": (b"GGUF", "version at byte 4: needs 4 bytes"),
+    "bad-magic": (replace(_SOUND, magic=b"GGUX").build(), "no GGUF file"),
+    "html": (b"<!DOCTYPE html><html>404", "HTML page"),
+    "lfs-pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git-lfs pointer"),
+    "zeros": (bytes(4096), "all zero bytes"),
+    "version-0": (replace(_SOUND, version=0).build(), "version at byte 4: is 0"),
+    "version-1": (replace(_SOUND, version=1).build(), "version at byte 4: is 1"),
+    "version-99": (replace(_SOUND, version=99).build(), "version at byte 4: is 99"),
+    "version-big-endian-99": (replace(_SOUND, version=99, order=">").build(), "version at byte 4: is 99"),
+    "tensor-count-huge": (_patched(8, "Q", HUGE), "tensor count at byte 8"),
+    "tensor-count-max": (_patched(8, "Q", 2**64 - 1), "tensor count at byte 8"),
+    "tensor-count-beyond-file": (_patched(8, "Q", 60_000), "tensor count at byte 8: is 60000, at least"),
+    "tensor-count-one-more": (_patched(8, "Q", 3), "tensor name"),
+    "key-count-huge": (_patched(16, "Q", HUGE), "key count at byte 16"),
+    "key-count-beyond-file": (_patched(16, "Q", 16_000), "key count at byte 16: is 16000, at least"),
+    "key-count-one-less": (_patched(16, "Q", len(_SOUND.keys) - 1), "at byte"),
+    "key-length-huge": (_patched(24, "Q", HUGE), "length of key at byte 24"),
+    "key-length-max": (_patched(24, "Q", 2**64 - 1), "length of key at byte 24"),
+    "key-length-beyond-limit": (_keys((b"k" * 2000, UINT32, 1)), "length of key .* more than the 1024"),
+    "key-empty": (_keys((b"", UINT32, 1)), "key at byte .* empty"),
+    "key-with-zero-byte": (_keys((b"a\0b", UINT32, 1)), "zero byte"),
+    "key-not-utf8": (_keys((b"\xff\xfe", UINT32, 1)), "not UTF-8"),
+    "key-twice": (_keys(("x.y", UINT32, 1), ("x.y", UINT32, 2)), "'x.y' at byte .* appears twice"),
+    "value-type-unknown": (_keys(("x", 13, b"")), "type of x at byte .* is 13"),
+    "value-type-max": (_keys(("x", 2**32 - 1, b"")), "type of x"),
+    "string-length-huge": (_keys(("x", STRING, struct.pack("<Q", HUGE))), "length of x at byte"),
+    "string-length-wraps": (_keys(("x", STRING, struct.pack("<Q", 2**64 - 8))), "length of x at byte"),
+    "bool-of-2": (_keys(("x", BOOL, b"\x02")), "x at byte .* bool of value 2"),
+    "nan": (_keys(("x", FLOAT32, float("nan"))), "x at byte .* not a number"),
+    "nan-double": (_keys(("x", FLOAT64, float("nan"))), "x at byte .* not a number"),
+    "nan-in-array": (_keys(("x", ARRAY, (FLOAT32, [float("nan")]))), "x at byte .* not a number"),
+    "array-length-huge": (_keys(("x", ARRAY, (UINT8, [1], HUGE))), "length of x at byte"),
+    "array-length-times-size-wraps": (_keys(("x", ARRAY, (FLOAT64, [1.0], 2**61))), "length of x at byte"),
+    "array-of-strings-length-huge": (_keys(("x", ARRAY, (STRING, ["a"], HUGE))), "length of x at byte"),
+    "array-of-arrays": (_keys(("x", ARRAY, (ARRAY, [(UINT8, [1])]))), "nested arrays"),
+    "array-of-unknown": (_keys(("x", ARRAY, (77, [], 1))), "element type of x .* is 77"),
+    "array-string-leaves-file": (
+        _keys(("x", ARRAY, struct.pack("<IQ", STRING, 2000) + struct.pack("<Q", 2**62) + bytes(20_000))),
+        "a string of x|the last string of x",
+    ),
+    "array-last-string-leaves-file": (
+        lambda: Gguf([("x", ARRAY, struct.pack("<IQ", STRING, 1025) + bytes(8192) + struct.pack("<Q", 9))]).header(),
+        "the last string of x at byte",
+    ),
+    "array-bool-of-9": (_keys(("x", ARRAY, struct.pack("<IQ", BOOL, 1) + b"\x09")), "bool of value 9"),
+    "metadata-too-much": (
+        lambda: _keys(*((f"s{i}", STRING, "x" * 200_000) for i in range(60))),
+        "brings the metadata to more than",
+    ),
+    "keys-too-many": (lambda: _keys(*((f"k{i}", UINT8, 1) for i in range(17_000))), "more than the 16384 allowed"),
+    "alignment-0": (_keys(("general.alignment", UINT32, 0)), "general.alignment .* 0 is not a power of two"),
+    "alignment-3": (_keys(("general.alignment", UINT32, 3)), "general.alignment .* 3 is not a power of two"),
+    "alignment-huge": (_keys(("general.alignment", UINT32, 2**31)), "general.alignment"),
+    "alignment-text": (_keys(("general.alignment", STRING, "32")), "general.alignment .* '32'"),
+    "alignment-bool": (_keys(("general.alignment", BOOL, 1)), "general.alignment .* True"),
+    "tensor-name-empty": (_tensors(_norm(name="")), "tensor name at byte .* empty"),
+    "tensor-name-long": (_tensors(_norm(name="n" * 64)), "length of tensor name .* more than the 63"),
+    "tensor-name-zero-byte": (_tensors(_norm(name=b"a\0")), "zero byte"),
+    "tensor-twice": (_tensors(_norm(), _norm()), "tensor 'norm' at byte .* appears twice"),
+    "tensor-dims-5": (_tensors(_norm(dims=(1, 1, 1, 1, 64))), "dimensions of norm at byte .* are 5"),
+    "tensor-dims-huge": (_tensors(_norm(n_dims=2**32 - 1)), "dimensions of norm at byte .* are 4294967295"),
+    "tensor-dim-0": (_tensors(_norm(dims=(64, 0))), "hold 0 elements"),
+    "tensor-dim-max": (_tensors(_norm(dims=(2**64 - 1,))), "2\\*\\*63 - 1 allowed"),
+    "tensor-dims-overflow": (_tensors(_norm(dims=(2**32, 2**32))), "2\\*\\*63 - 1 allowed"),
+    "tensor-dims-overflow-to-small": (_tensors(_norm(dims=(2**33, 2**31 + 1))), "2\\*\\*63 - 1 allowed"),
+    "tensor-type-unknown": (_tensors(_norm(type=200)), "type 200 of tensor 'norm' is unknown"),
+    "tensor-type-removed": (_tensors(_norm(type=31)), "Q4_0_4_4, which llama.cpp removed"),
+    "tensor-type-max": (_tensors(_norm(type=2**32 - 1)), "is unknown"),
+    "tensor-row-no-block": (_tensors(_norm(dims=(63,), type=Q8_0)), "row of norm .* needs a multiple of 32"),
+    "tensor-scalar-no-block": (_tensors(_norm(dims=(), type=Q8_0)), "row of norm .* needs a multiple of 32"),
+    "tensor-offset-unaligned": (_tensors(_norm(offset=4)), "offset of norm .* not a multiple of 32"),
+    "tensor-offset-beyond-file": (_tensors(_norm(offset=2**40)), "the file ends at"),
+    "tensor-offset-wraps": (_tensors(_norm(offset=2**64 - 32)), "the file ends at"),
+    "tensor-longer-than-file": (_tensors(_norm(dims=(2**40,))), "the file ends at"),
+    "tensor-one-byte-too-long": (_SOUND.build()[:-1], "output_norm.weight.* the file ends at"),
+    "tensors-overlap": (
+        _tensors(_norm(offset=0), _norm(name="other", offset=224)),
+        "tensor 'norm' of type F32 and 256 bytes .* overlaps 'other'",
+    ),
+    "tensors-on-each-other": (_tensors(_norm(offset=0), _norm(name="other", offset=0)), "overlaps"),
+    "tensor-inside-another": (
+        _tensors(_norm(dims=(512,), offset=0), _norm(name="other", offset=512)),
+        "overlaps 'other'",
+    ),
+    "data-missing": (_SOUND.header(), "the file ends at"),
+}  # fmt: skip

@@ -1,0 +1,161 @@
+"""No file makes the header reader crash, hang or allocate: it is refused, and the refusal names what is wrong."""
+
+import contextlib
+import random
+import re
+import struct
+import sys
+import time
+import tracemalloc
+
+import pytest
+from attacks.gguf.hostile import CORPUS
+from gguf_writer import ARRAY, BOOL, F32, FLOAT32, STRING, UINT8, UINT64, Gguf, Tensor, model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgellm.catalog.identify import identify
+from edgellm.errors import ArtifactError, EdgeLLMError
+from edgellm.formats import gguf
+from edgellm.formats.gguf_header import MAX_KEYS, MAX_TENSORS, parse
+
+MEMORY_BYTES = 64 * 1024**2
+SECONDS = 2.0
+
+
+def content(name):
+    made = CORPUS[name][0]
+    return made() if callable(made) else made
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_hostile_file_is_refused_by_name_of_what_is_wrong(name, tmp_path):
+    path = tmp_path / "x.gguf"
+    path.write_bytes(content(name))
+
+    with pytest.raises(ArtifactError) as caught:
+        gguf.read_header(path)
+
+    assert re.search(CORPUS[name][1], caught.value.message), caught.value.message
+    assert str(path) in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_file_cut_anywhere_is_refused(order):
+    sound = model()
+    sound.order = order
+    data = sound.build()
+    for length in range(1, len(data)):
+        with pytest.raises(ArtifactError):
+            parse(data[:length], file_bytes=length, where="cut")
+
+
+def measured(data):
+    """(seconds, peak bytes) of reading a header, whatever the outcome."""
+    tracemalloc.start()
+    start = time.perf_counter()
+    with contextlib.suppress(ArtifactError):
+        parse(data, file_bytes=len(data), where="big")
+    seconds = time.perf_counter() - start
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return seconds, peak
+
+
+def big(name):
+    """The costliest files that the limits let through, or nearly."""
+    names = [f"t{i:05d}" for i in range(MAX_TENSORS)]
+    made = {
+        "tensors": lambda: Gguf(tensors=[Tensor(n, (8, 1, 1, 1), F32, 32) for n in names]),
+        "keys": lambda: Gguf(keys=[(f"k{i}", ARRAY, (UINT64, [2**60] * 15)) for i in range(MAX_KEYS)]),
+        "texts": lambda: Gguf(keys=[(f"k{i}", STRING, "\U0001f600" * 60_000) for i in range(100)]),
+        "short-arrays": lambda: Gguf(keys=[(f"k{i}", ARRAY, (STRING, ["a"] * 1000)) for i in range(300)]),
+        "strings": lambda: Gguf(keys=[("k", ARRAY, struct.pack("<IQ", STRING, 2_000_000) + bytes(16_000_000))]),
+        "strings-over-limit": lambda: Gguf(
+            keys=[("k", ARRAY, struct.pack("<IQ", STRING, 5_000_000) + bytes(40_000_000))]
+        ),
+        "numbers": lambda: Gguf(keys=[("k", ARRAY, struct.pack("<IQ", UINT8, 50_000_000) + bytes(50_000_000))]),
+    }
+    return made[name]().build()
+
+
+@pytest.mark.parametrize(
+    "name", ["tensors", "keys", "texts", "short-arrays", "strings", "strings-over-limit", "numbers"]
+)
+def test_the_largest_headers_take_little_memory(name):
+    data = big(name)
+    seconds, peak = measured(data)
+
+    assert peak < MEMORY_BYTES
+    assert seconds < 10 * SECONDS  # tracemalloc slows it about tenfold
+
+
+def test_the_most_strings_allowed_take_under_a_second():
+    data = Gguf(keys=[("k", ARRAY, struct.pack("<IQ", STRING, 4_000_000) + bytes(32_000_000))]).build()
+    start = time.perf_counter()
+    parse(data, file_bytes=len(data), where="strings")
+
+    assert time.perf_counter() - start < SECONDS
+
+
+_SOUND = model(attention__sliding_window=8, rope__dimension_count=16)
+_SOUND.keys += [("a.flag", BOOL, 1), ("a.rate", FLOAT32, 0.5), ("a.list", ARRAY, (STRING, ["x"] * 1030))]
+_BYTES = _SOUND.build()
+
+
+def read_everything(data):
+    """What a hostile file meets between the disk and native code."""
+    header = parse(data, file_bytes=len(data), where="fuzz")
+    gguf.shape(header)
+    gguf.quant_name(header)
+    gguf.chat_template(header)
+    gguf.context_length(header)
+    assert all(t.offset + t.n_bytes <= len(data) for t in header.tensors)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, len(_BYTES) - 1), st.sampled_from([0, 1, 2, 8, 31, 127, 128, 255])),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_changed_bytes_are_read_or_refused(changes):
+    data = bytearray(_BYTES)
+    for offset, value in changes:
+        data[offset] = value
+    with contextlib.suppress(EdgeLLMError):
+        read_everything(bytes(data))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, len(_BYTES) - 9), st.sampled_from(["<I", "<Q"]), st.integers(0, 2**64 - 1))
+def test_changed_words_are_read_or_refused(offset, code, value):
+    data = bytearray(_BYTES)
+    struct.pack_into(code, data, offset, value % 2 ** (8 * struct.calcsize(code)))
+    with contextlib.suppress(EdgeLLMError):
+        read_everything(bytes(data))
+
+
+def test_spliced_files_are_read_or_refused():
+    rng = random.Random(1)
+    for _ in range(400):
+        data = bytearray(_BYTES)
+        for _ in range(rng.randint(1, 3)):
+            a, b, n = rng.randrange(len(data)), rng.randrange(len(data)), rng.randint(1, 64)
+            data[a : a + rng.choice([0, n])] = data[b : b + n]
+        with contextlib.suppress(EdgeLLMError):
+            read_everything(bytes(data))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in the file system")
+def test_a_pipe_is_refused_and_does_not_hang(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "x.gguf")
+    with pytest.raises(ArtifactError, match="no regular file"):
+        gguf.read_header(tmp_path / "x.gguf")
+    with pytest.raises(ArtifactError, match="neither a file nor a folder"):
+        identify(str(tmp_path / "x.gguf"))

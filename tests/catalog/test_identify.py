@@ -1,0 +1,88 @@
+"""What lies on the disk is named for what it is."""
+
+import json
+
+import gguf_writer as w
+import pytest
+
+from edgellm.catalog.identify import identify
+from edgellm.errors import BadArtifact, UnknownModel, UnsupportedArtifact
+
+
+def test_a_gguf_file(tmp_path):
+    path = w.model().write(tmp_path / "tiny-q8_0.gguf")
+
+    artifact = identify(str(path))
+
+    assert (artifact.format, artifact.paths, artifact.model_id) == ("gguf", (str(path),), "tiny-q8_0")
+    assert (artifact.quant, artifact.ctx_train, artifact.bytes) == ("Q8_0", 256, path.stat().st_size)
+    assert artifact.shape.n_layer == 2
+    assert identify(str(path), model_id="tiny").model_id == "tiny"
+
+
+def test_a_folder_with_one_gguf_file(tmp_path):
+    path = w.model().write(tmp_path / "tiny.gguf")
+
+    assert identify(str(tmp_path)).path == str(path)
+
+
+def test_a_folder_with_two_models_asks_which(tmp_path):
+    for name in ("a.gguf", "b.gguf"):
+        w.model().write(tmp_path / name)
+    with pytest.raises(UnknownModel, match=r"2 GGUF models; name one of them: a\.gguf, b\.gguf"):
+        identify(str(tmp_path))
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "safetensors"])
+def test_a_model_folder_of_another_format(tmp_path, suffix):
+    (tmp_path / f"model.{suffix}").write_bytes(b"12345678{}")
+    (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 4096}))
+
+    artifact = identify(str(tmp_path))
+
+    assert (artifact.format, artifact.path, artifact.ctx_train) == (suffix, str(tmp_path), 4096)
+
+
+@pytest.mark.parametrize("config", ["{", "[]", '{"max_position_embeddings": "many"}', "[" * 100_000])
+def test_a_folder_with_a_broken_config_is_still_named(tmp_path, config):
+    (tmp_path / "model.onnx").write_bytes(b"x")
+    (tmp_path / "config.json").write_text(config)
+
+    assert identify(str(tmp_path)).ctx_train == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "it is empty"),
+        (b"<!DOCTYPE html><html>", "HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+        (b"PK\x03\x04rest", "zip archive"),
+        (b"hello", "plain text"),
+        (b"GGUF\x03\0\0\0", "tensor count at byte 8"),
+    ],
+)
+def test_a_file_that_is_no_model_is_called_by_its_name(tmp_path, content, says):
+    (tmp_path / "model.gguf").write_bytes(content)
+    with pytest.raises(BadArtifact, match=says):
+        identify(str(tmp_path / "model.gguf"))
+
+
+@pytest.mark.parametrize("role", ["adapter", "mmproj"])
+def test_a_gguf_file_that_is_no_language_model(tmp_path, role):
+    made = w.model()
+    made.keys.append(("general.type", w.STRING, role))
+    with pytest.raises(UnsupportedArtifact, match=f"of type '{role}'"):
+        identify(str(made.write(tmp_path / "x.gguf")))
+
+
+def test_a_vocabulary_alone_is_no_model(tmp_path):
+    with pytest.raises(UnsupportedArtifact, match="vocabulary without tensors"):
+        identify(str(w.Gguf(w.model_keys()).write(tmp_path / "x.gguf")))
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(UnknownModel, match="does not exist"):
+        identify(str(tmp_path / "no.gguf"))
+    with pytest.raises(UnknownModel, match="holds no model"):
+        identify(str(tmp_path))
