@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from edgellm.estimate import quants
 from edgellm.model import ModelCard
@@ -67,6 +68,7 @@ _SPREAD_FAMILY, _SPREAD_NONE = 14.0, 20.0
 _CARRIED_PER_DOUBLING = 0.75
 
 
+@lru_cache(maxsize=4096)
 def retention(quant: str, params: int, *, native: bool = False) -> Estimate:
     """Share of the unquantized model's ability that `quant` keeps, 0..1.
 

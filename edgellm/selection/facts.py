@@ -57,10 +57,12 @@ class BackendFacts:
         if file.format not in self.formats:
             return f"{self.name} opens {', '.join(sorted(self.formats))}, not {file.format}"
         quant = file.quant
+        known = quants.QUANTS[quant]
         # A hand-made mix is made of the types of the mix it is like.
-        if self.quants is not None and quant not in self.quants and quants.QUANTS[quant].kind != "dynamic":
+        needed = known.like[0] if known.kind == "dynamic" else quant
+        if self.quants is not None and needed not in self.quants:
             return f"{self.name} has no kernels for {quant}"
-        if self.quants is None and not quants.QUANTS[quant].mainline:
+        if self.quants is None and not known.mainline:
             return f"{quant} is no type of stock llama.cpp, which {self.name} runs"
         if self.archs is not None and arch not in self.archs:
             return f"{self.name} does not load architecture {arch}"

@@ -156,8 +156,9 @@ def worth_its_bytes(options: Sequence[Option], setting: Setting) -> Verdict:
     """Rule 2: "smaller, not faster". Drops what another file of the model beats in bytes, speed and quality."""
 
     def beats(a: Option, b: Option) -> bool:
-        pairs = ((b.tensor_bytes, a.tensor_bytes), (a.decode.tok_s, b.decode.tok_s), (a.kept.mid, b.kept.mid))
-        return all(x >= y for x, y in pairs) and any(x > y for x, y in pairs)
+        if a.tensor_bytes > b.tensor_bytes or a.kept.mid < b.kept.mid or a.decode.tok_s < b.decode.tok_s:
+            return False
+        return a.tensor_bytes < b.tensor_bytes or a.kept.mid > b.kept.mid or a.decode.tok_s > b.decode.tok_s
 
     by_model: dict[tuple[str, str], list[Option]] = {}
     for o in options:

