@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 EOS, BOS = 0, 1
 # Letters, words, and characters of two and four bytes in halves, so that stop strings and characters cross tokens.
-PIECES = (b"", b"", b"a", b"b", b"ab", b"ba", b" ", b"\n", b"\xc3", b"\xa9", b"\xf0\x9f", b"\x99\x82", b"\xc3\xa9", b"c",
-          b"abc", b".")  # fmt: skip
+PIECES = (
+    b"", b"", b"a", b"b", b"ab", b"ba", b" ", b"\n",
+    b"\xc3", b"\xa9", b"\xf0\x9f", b"\x99\x82", b"\xc3\xa9", b"c", b"abc", b".",
+)  # fmt: skip
 VOCAB = len(PIECES)
 
 

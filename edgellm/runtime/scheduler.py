@@ -114,15 +114,19 @@ class Scheduler:
         # One token at least must be computed, or there are no logits to sample from.
         limit = len(sequence.prompt) - 1
         common = [min(common_prefix(slot.tokens, sequence.prompt), limit) for slot in self.slots]
-        # Longest prefix first; among equals the slot that loses least: the one unused for longest.
+        oldest = min(free, key=lambda index: self.slots[index].used)
+        # Longest prefix first; among equals the slot unused for longest.
         best = max(free, key=lambda index: (common[index], -self.slots[index].used))
+        if common[best] * 2 < len(self.slots[best].tokens):
+            # Most of another conversation would be lost for a beginning that all have, such as BOS or a system prompt.
+            best = oldest
         source = max(range(len(common)), key=lambda index: common[index])
         needed = MIN_FORK_TOKENS if self._info.fork_copies else MIN_FORK_TOKENS_SHARED
         if common[source] < common[best] + needed:
             source = best
         else:
             # The copy overwrites its target: take the slot unused for longest, not the one with the best prefix.
-            best = min(free, key=lambda index: self.slots[index].used)
+            best = oldest
         return Admission(sequence, best, source, common[source])
 
     def admitted(self, admission: Admission, n_kept: int) -> None:
@@ -191,6 +195,8 @@ class Scheduler:
         for sequence in self.running:
             if self.slots[sequence.slot].sequence is not sequence:
                 found.append(f"sequence {sequence.id} runs without a slot")
+            elif self.slots[sequence.slot].tokens[: sequence.n_prefilled] != sequence.prompt[: sequence.n_prefilled]:
+                found.append(f"slot {sequence.slot} does not begin as the prompt of sequence {sequence.id}")
             if sequence in self.waiting:
                 found.append(f"sequence {sequence.id} runs and waits")
         return found

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import queue
 import random
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from mixes import Answer, Planned, play, random_mix, random_request
-from toy_engine import BOS, EOS, ToyEngine, answer
+from toy_engine import ToyEngine, answer
 
 from edgellm.backend import SlotInput
 from edgellm.builtin.echo import EchoEngine
 from edgellm.errors import BackendError, CacheFull, ContextOverflow, StepFailed, UsageError
 from edgellm.plan import Settings
 from edgellm.request import GenerationRequest, Sampling
+from edgellm.runtime import wire
+from edgellm.runtime.loop import Loop
+
+if TYPE_CHECKING:
+    from edgellm.backend import Logits
 
 STEM = "Once upon a time there was a small model that lived in a very small machine. " * 3
 PROMPTS = (
@@ -56,10 +64,6 @@ def check_answer(planned: Planned, found: Answer) -> None:
         assert (found.text, found.reason, found.usage.completion_tokens) == (text, reason, n_tokens)
 
 
-def one(engine: ToyEngine, request: GenerationRequest) -> Answer:
-    return play(engine, [Planned(request)])[0]
-
-
 def test_the_echo_engine_says_each_prompt_back_from_a_batch() -> None:
     prompts = [f"{STEM[:30]}{n} é🙂 " * (n % 3 + 1) for n in range(12)]
     mix = [Planned(GenerationRequest(prompt, GREEDY), arrives=n) for n, prompt in enumerate(prompts)]
@@ -68,3 +72,217 @@ def test_the_echo_engine_says_each_prompt_back_from_a_batch() -> None:
     assert {a.reason for a in found} == {"stop"}
 
 
+def ask(prompt: str = STEM[:40], n: int | None = 6, **kind: object) -> GenerationRequest:
+    """Greedy, `n` tokens, whatever the model says."""
+    return replace(GenerationRequest(prompt, GREEDY, max_tokens=n, ignore_eos=True), **kind)
+
+
+def test_what_slots_hold_is_not_computed_again() -> None:
+    """Counted by the engine: a prompt asked again costs one token, a longer one its new end."""
+    engine = ToyEngine()
+    mix = [Planned(ask(STEM[:100])), Planned(ask(STEM[:100]), 50), Planned(ask(STEM[:130]), 100)]
+    found = play(engine, mix)
+    usages = [a.usage for a in found]
+    assert [(u.prompt_tokens, u.cached_tokens, u.completion_tokens) for u in usages if u] == [
+        (101, 0, 6), (101, 100, 6), (131, 101, 6),
+    ]  # fmt: skip
+    computed = sum(len(entry.tokens) for batch in engine.steps for entry in batch)
+    assert computed == 101 + 1 + 30 + 3 * 5  # the last token of an answer is not computed with
+
+
+def test_a_prefix_in_a_busy_slot_is_forked() -> None:
+    engine = ToyEngine(n_batch=512)
+    found = play(engine, [Planned(ask(STEM[:100], 30)), Planned(ask(STEM[:100] + "B"), 5)])
+    assert engine.forks == 1
+    assert found[1].usage is not None
+    assert found[1].usage.cached_tokens == 101
+
+
+@pytest.mark.parametrize("n_generated", [1, 2, 7])
+def test_events_count_the_tokens(n_generated: int) -> None:
+    found = play(ToyEngine(), [Planned(ask(n=n_generated))])[0]
+    assert found.usage is not None
+    assert found.usage.completion_tokens == n_generated
+    assert found.n_tokens <= n_generated  # tokens that added no text are counted by the usage only
+
+
+def test_a_full_context_ends_an_answer_with_length() -> None:
+    engine = ToyEngine(n_ctx=64)
+    found = play(engine, [Planned(ask(STEM[:40], None))])[0]
+    assert found.reason == "length"
+    assert found.usage is not None
+    assert found.usage.prompt_tokens + found.usage.completion_tokens == 64 + 1  # the last one need not be cached
+    assert len(engine.slots[0]) == 64
+    assert (found.text, found.reason, found.usage.completion_tokens) == answer(ask(STEM[:40], None), n_ctx=64)
+
+
+def test_a_prompt_that_leaves_no_room_is_refused_with_numbers() -> None:
+    engine = ToyEngine(n_ctx=64)
+    fits, overflows = ask(STEM[:62]), ask(STEM[:63])  # and BOS
+    found = play(engine, [Planned(overflows), Planned(fits)])
+    error = found[0].error
+    assert isinstance(error, ContextOverflow)
+    assert (error.n_prompt, error.n_ctx) == (64, 64)
+    assert "64" in str(error)
+    assert "--ctx" in str(error)
+    assert found[1].reason == "length"
+
+
+def test_an_empty_prompt_is_refused() -> None:
+    found = play(ToyEngine(), [Planned(ask("", add_bos=False)), Planned(ask("", n=2))])
+    assert isinstance(found[0].error, UsageError)
+    assert found[1].reason == "length", "BOS alone is a prompt"
+
+
+def test_the_end_token_ends_unless_ignored() -> None:
+    """The toy model says a different thing after each prompt: one of 50 answers at least ends by itself."""
+    prompts = [STEM[:20] + str(n) for n in range(50)]
+    free = play(ToyEngine(), [Planned(ask(p, 30, ignore_eos=False)) for p in prompts])
+    ended = [n for n, a in enumerate(free) if a.reason == "stop"]
+    assert ended
+    forced = play(ToyEngine(), [Planned(ask(prompts[n], 30)) for n in ended])
+    for n, found in zip(ended, forced, strict=True):
+        assert found.reason == "length"
+        assert found.usage is not None
+        assert found.usage.completion_tokens == 30
+        assert found.text.startswith(free[n].text.rstrip("\ufffd"))
+
+
+def test_a_cancelled_request_ends_before_the_next_step_and_frees_its_slot() -> None:
+    endless = ask(n=None)
+    engine = ToyEngine(n_slots=1)
+    found = play(engine, [Planned(endless, 0, cancelled=10), Planned(ask("next", 2), 1)])
+    assert (found[0].reason, found[0].finished_at) == ("cancelled", 10)
+    assert found[1].reason == "length"
+    assert found[1].finished_at == 12
+
+
+def test_cancelling_on_the_way_leaves_no_trace() -> None:
+    """While it waits, in the middle of its prompt, and after its end."""
+    engine = ToyEngine(n_slots=1, n_batch=8)
+    mix = [
+        Planned(ask(STEM[:100], 2), 0, cancelled=3),
+        Planned(ask(STEM[:90], 2), 1, cancelled=2),
+        Planned(ask("short", 2), 1, cancelled=1000),
+    ]
+    found = play(engine, mix)
+    assert [a.reason for a in found] == ["cancelled", "cancelled", "length"]
+    assert found[2].text == answer(mix[2].request)[0]
+
+
+class Failing(ToyEngine):
+    """Raises once, at the step numbered `at` (from 0); `lose` empties slots first, as a real failure would."""
+
+    def __init__(self, error: Exception, at: int = 4, lose: Sequence[int] = (), **kind: int) -> None:
+        super().__init__(**kind)
+        self.error: Exception | None = error
+        self.at, self.lose = at, lose
+
+    def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
+        if len(self.steps) == self.at and self.error is not None:
+            error, self.error = self.error, None
+            for slot in self.lose:
+                self.slots[slot] = []
+            raise error
+        return super().step(batch)
+
+
+def failed(engine: ToyEngine, mix: Sequence[Planned]) -> list[int]:
+    """Numbers of the requests that failed; all others got the right answer, and so do all when asked again."""
+    found = play(engine, mix)
+    for planned, a in zip(mix, found, strict=True):
+        if a.error is None:
+            check_answer(planned, a)
+    for planned, a in zip(mix, play(engine_again(engine), mix), strict=True):
+        check_answer(planned, a)
+    return [n for n, a in enumerate(found) if a.error is not None]
+
+
+def engine_again(engine: ToyEngine) -> ToyEngine:
+    for slot in range(engine.info.n_slots):
+        engine.truncate(slot, 0)
+    return engine
+
+
+THREE = [Planned(ask(STEM[:20] + str(n), 12)) for n in range(3)]
+# Comes when one of the three is done, and begins like it: what the slot lost must not be taken for a prefix.
+LATER = [Planned(ask(STEM[:20] + str(n), 12), 30) for n in range(3)]
+
+
+def test_a_failed_step_costs_the_slots_that_were_lost() -> None:
+    engine = Failing(StepFailed("half done", lost_slots=(1,)), lose=(1,))
+    assert failed(engine, [*THREE, *LATER]) == [1]
+
+
+def test_a_failed_step_that_lost_an_idle_slot_costs_nobody() -> None:
+    """The slot of a finished request is lost beside a running one; its tokens must not be reused."""
+    first, second = Planned(ask(STEM[:60], 2)), Planned(ask("another", 20), 6)
+    again = Planned(ask(STEM[:60], 2), 40)
+    engine = Failing(StepFailed("lost", lost_slots=(0,)), at=12, lose=(0,))
+    assert failed(engine, [first, second, again]) == []
+
+
+def test_a_failed_step_that_names_no_slots_costs_all_of_them() -> None:
+    engine = Failing(StepFailed("unknown"), lose=(0, 1, 2))
+    assert failed(engine, [*THREE, *LATER]) == [0, 1, 2]
+
+
+def test_a_full_cache_costs_the_last_one_only() -> None:
+    assert failed(Failing(CacheFull("no cells")), [*THREE, *LATER]) == [2]
+
+
+def test_any_other_exception_costs_the_requests_of_the_step() -> None:
+    engine = Failing(RuntimeError("a bug in a plugin"))
+    mix = [*THREE, Planned(ask("waits", 3)), *LATER]
+    assert failed(engine, mix) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_cost_one_request(value: float) -> None:
+    class Spoiled(ToyEngine):
+        def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
+            rows = super().step(batch)
+            if len(self.steps) == 5:
+                rows[1] = np.full_like(rows[1], value)
+            return rows
+
+    assert failed(Spoiled(), [*THREE, *LATER]) == [1]
+
+
+def test_failures_are_typed_and_say_what_happened() -> None:
+    found = play(Failing(RuntimeError("a bug in a plugin")), THREE)
+    assert {type(a.error) for a in found} == {BackendError}
+    assert "RuntimeError: a bug in a plugin" in str(found[0].error)
+    lost = play(Failing(StepFailed("half done", lost_slots=(1,)), lose=(1,)), THREE)[1].error
+    assert isinstance(lost, StepFailed)
+
+
+def test_a_prompt_that_breaks_the_tokenizer_costs_its_request() -> None:
+    found = play(ToyEngine(), [Planned(ask("\ud800")), Planned(ask("next", 2))])
+    assert isinstance(found[0].error, BackendError)
+    assert found[1].reason == "length"
+
+
+def test_a_stop_without_drain_ends_everything_at_once() -> None:
+    inbox: queue.SimpleQueue[wire.Down] = queue.SimpleQueue()
+    heard: list[wire.Up] = []
+    for number in range(5):
+        inbox.put(wire.Submit(number, ask(n=None)))
+    inbox.put(wire.Stop(drain=False))
+    engine = ToyEngine()
+    Loop(engine, inbox, heard.extend).run()
+    assert [message.reason for message in heard if isinstance(message, wire.Finished)] == ["cancelled"] * 5
+    assert engine.steps == []
+
+
+def test_each_step_is_sent_in_one_piece() -> None:
+    """However many answers a step goes on with: one frame, one wake-up."""
+    inbox: queue.SimpleQueue[wire.Down] = queue.SimpleQueue()
+    sent: list[list[wire.Up]] = []
+    for number in range(3):
+        inbox.put(wire.Submit(number, ask(n=8)))
+    inbox.put(wire.Stop(drain=True))
+    engine = ToyEngine()
+    Loop(engine, inbox, sent.append).run()
+    assert len(sent) <= len(engine.steps)
+    assert max(map(len, sent)) >= 3
