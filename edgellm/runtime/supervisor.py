@@ -114,7 +114,8 @@ class WorkerSession:
     def _watch(self) -> None:
         while True:
             assert self._process.stdout is not None
-            self._read(self._process.stdout)
+            with self._process.stdout as up:
+                self._read(up)
             crash = self._crashed()
             with self._changed:
                 was, self._unsent = self._state, [] if self._state == "ready" else self._unsent
