@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 END = 256  # ends the prompt, starts the answer, and ends the answer
 VOCAB = 257
 TEMPLATE = "{{ messages[-1]['content'] }}"
+# No other token is ever drawn at temperature 1: each is e**100 times less likely.
+CERTAIN = 100.0
 
 
 class ByteTokenizer:
@@ -80,7 +82,7 @@ class EchoEngine:
 
         rows = np.zeros((n_logits, VOCAB), np.float32)
         for row in range(n_logits):
-            rows[row, _next(tokens[: len(tokens) - n_logits + row + 1])] = 10.0
+            rows[row, _next(tokens[: len(tokens) - n_logits + row + 1])] = CERTAIN
         rows.flags.writeable = False
         return rows
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from edgellm.server.openai import Served, router
 
 WEB = Path(__file__).parent / "web"
 PLAN_SCHEMA = 1
-_log = logging.getLogger("edgellm.server")
 
 
 def create_app(
@@ -46,7 +44,7 @@ def create_app(
     app.include_router(router(served))
     _add_state(app, served)
     _add_pages(app)
-    for kind in (EdgeLLMError, HttpError, HTTPException, Exception):
+    for kind in (EdgeLLMError, HttpError, HTTPException):
         app.add_exception_handler(kind, _failed)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.add_middleware(Guard, api_key=api_key, names=(host,), max_body=max_body_bytes)
@@ -114,14 +112,12 @@ def _add_pages(app: FastAPI) -> None:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    """Every failure in one shape; the request's own text is never part of the log."""
+    """Every foreseen failure in one shape; the guard has the others."""
     if isinstance(error, HTTPException):
         detail, code = error.detail, {404: "unknown_path", 405: "wrong_method"}.get(error.status_code, "http_error")
         where = f"{request.method} {request.url.path[:200]}: {detail}"
         error = HttpError(error.status_code, where, code=code, hint="see /docs for what there is")
     status = errors.status_of(error)
-    if not isinstance(error, HttpError | EdgeLLMError):
-        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     headers = {name.decode(): value.decode() for name, value in errors.headers_of(status)}
     return Response(errors.encode(error), status, headers)
 

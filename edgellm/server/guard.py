@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import logging
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 # Software that is the same for everyone: the page, its parts and the documentation. /health says nothing of content.
 OPEN_PATHS = frozenset({"/", "/health", "/docs", "/openapi.json", "/favicon.ico"})
 OPEN_PREFIXES = ("/web/", "/docs/")
+_log = logging.getLogger("edgellm.server")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _CSP = "default-src 'none'; script-src 'self'; style-src 'self'{inline}; img-src 'self' data:; connect-src 'self'; "
@@ -79,7 +81,13 @@ class Guard:
         except (HttpError, EdgeLLMError) as error:
             await respond(secured, error)
             return
-        await self._app(scope, _Bounded(receive, self._max_body), secured)
+        try:
+            await self._app(scope, _Bounded(receive, self._max_body), secured)
+        except Exception as error:
+            if secured.started:
+                raise  # the server breaks the connection off, so that nobody takes half an answer for a whole one
+            _log.error("%s %s failed", scope["method"], scope["path"], exc_info=error)
+            await respond(secured, error)
 
     def _check(self, scope: Scope) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -114,9 +122,11 @@ class _Secured:
     def __init__(self, send: Send, path: str) -> None:
         self._send = send
         self._csp = _DOCS if path == "/docs" else _STRICT
+        self.started = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self.started = True
             headers = [*message.get("headers", ()), *_ALWAYS, (b"content-security-policy", self._csp)]
             message = {**message, "headers": headers}
         await self._send(message)

@@ -1,0 +1,99 @@
+// What runs here and why: /edgellm/plan as a list of facts, reasons, runners-up and rejections.
+
+const at = (id) => document.getElementById(id);
+const MOST_SHOWN = 100;
+
+export function showPlan(plan) {
+  const title = at("model");
+  title.textContent = plan.model;
+  if (plan.quant) title.append(element("span", plan.quant));
+  document.title = `${plan.model} · EdgeLLM`;
+  showWish(plan.decision);
+  at("facts").replaceChildren(...facts(plan).flatMap(([name, value, small]) => [
+    element("dt", name),
+    element("dd", value, small),
+  ]));
+  at("reasons").replaceChildren(...plan.reasons.map((reason) => element("li", reason)));
+  showRunnersUp(plan.decision?.runners_up ?? []);
+  showRejected(plan.decision?.rejected ?? []);
+}
+
+function facts(plan) {
+  const { settings, memory, decode } = plan;
+  const found = [["Backend", plan.backend, Object.values(plan.engine).join(" · ")]];
+  found.push(["Context", `${count(settings.n_ctx)} tokens`, settings.n_slots > 1 ? "for each conversation" : ""]);
+  found.push(["At once", settings.n_slots === 1 ? "1 conversation; more wait" : `${settings.n_slots} conversations`, ""]);
+  found.push(["Threads", count(settings.n_threads), ""]);
+  if (memory) found.push(["Memory", mebibytes(memory.resident_bytes), memory.exact ? "computed" : "predicted"]);
+  if (decode) {
+    const range = `${rate(decode.low)} to ${rate(decode.high)}; ${decode.basis}`;
+    found.push(["Speed", `${rate(decode.tok_s)} tok/s`, range]);
+  }
+  if (plan.file_bytes) found.push(["File", `${(plan.file_bytes / 1e6).toFixed(1)} MB`, plan.format]);
+  return found;
+}
+
+function showWish(decision) {
+  const wish = decision?.would_choose;
+  const shown = wish && (wish.model !== decision.choice?.model || wish.quant !== decision.choice?.quant);
+  at("wish").hidden = !shown;
+  if (shown) {
+    at("wish").textContent = `With every source reachable, ${wish.model} ${wish.quant} would run here: ${brief(wish)}.`;
+  }
+}
+
+function showRunnersUp(candidates) {
+  const box = at("runners-up");
+  box.hidden = candidates.length === 0;
+  box.querySelector("summary").textContent = `Runners-up (${candidates.length})`;
+  box.querySelector("ul").replaceChildren(
+    ...candidates.map((candidate) => element("li", `${candidate.model} ${candidate.quant}`, brief(candidate))),
+  );
+}
+
+function showRejected(rejections) {
+  const box = at("rejected");
+  box.hidden = rejections.length === 0;
+  box.querySelector("summary").textContent = `Rejected (${count(rejections.length)})`;
+  const rules = Map.groupBy ? Map.groupBy(rejections, (one) => one.rule) : groupBy(rejections);
+  box.querySelector("div").replaceChildren(...[...rules].map(([rule, ones]) => rejectedBy(rule, ones)));
+}
+
+function rejectedBy(rule, ones) {
+  const box = document.createElement("details");
+  box.append(element("summary", `${rule.replaceAll("_", " ")} (${count(ones.length)})`));
+  // Hundreds of lines are only made for who opens them.
+  box.addEventListener("toggle", () => box.append(rejectedList(ones)), { once: true });
+  return box;
+}
+
+function rejectedList(ones) {
+  const list = document.createElement("ul");
+  list.append(...ones.slice(0, MOST_SHOWN).map((one) => element("li", `${one.model} ${one.quant}`.trim(), one.reason)));
+  const left = ones.length - MOST_SHOWN;
+  if (left > 0) list.append(element("li", `and ${count(left)} more, in the plan as JSON`));
+  return list;
+}
+
+function groupBy(rejections) {
+  const rules = new Map();
+  for (const one of rejections) rules.set(one.rule, [...(rules.get(one.rule) ?? []), one]);
+  return rules;
+}
+
+function brief({ decode, footprint, ctx }) {
+  const memory = footprint.weights_bytes + footprint.kv_bytes + footprint.process_bytes
+    + (footprint.compute_resident_bytes ?? footprint.compute_bytes);
+  return `${rate(decode.tok_s)} tok/s predicted, ${mebibytes(memory)}, ${count(ctx)} tokens`;
+}
+
+function element(name, text, small = "") {
+  const made = document.createElement(name);
+  made.textContent = text;
+  if (small) made.append(Object.assign(document.createElement("small"), { textContent: small }));
+  return made;
+}
+
+const count = (n) => n.toLocaleString("en");
+const rate = (n) => (n < 10 ? n.toFixed(1) : n.toFixed(0));
+const mebibytes = (n) => (n >= 2 ** 30 ? `${(n / 2 ** 30).toFixed(2)} GiB` : `${(n / 2 ** 20).toFixed(0)} MiB`);

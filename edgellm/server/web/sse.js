@@ -1,0 +1,30 @@
+// Server-sent events from a response body: yields each event's JSON until [DONE].
+
+export async function* readEvents(body) {
+  const decoder = new TextDecoder();
+  let held = "";
+  for await (const bytes of chunks(body.getReader())) {
+    held += decoder.decode(bytes, { stream: true });
+    const events = held.split("\n\n");
+    held = events.pop();
+    for (const event of events) {
+      const data = event.replace(/^data: /, "");
+      if (data === "[DONE]") return;
+      yield JSON.parse(data);
+    }
+  }
+  throw new Error("The answer broke off: the server or the connection ended. Try again.");
+}
+
+// Not every browser can iterate over a stream.
+async function* chunks(reader) {
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}

@@ -1,0 +1,90 @@
+"""Real servers on free ports, with the echo model behind them, for tests of the HTTP faces."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from edgellm import launch
+from edgellm.plan import LaunchPlan
+from edgellm.request import SelectionRequest
+from edgellm.sdk import EdgeLLM
+from edgellm.server import listener
+from edgellm.server.app import create_app
+
+
+@dataclass
+class Live:
+    """A server that runs in a thread of this process; its model's worker is a process of its own."""
+
+    url: str
+    llm: EdgeLLM
+    server: listener.Listener
+    http: httpx.Client
+
+    def post(self, path: str, body: Any = None, **more: Any) -> httpx.Response:
+        return self.http.post(path, json=body, **more)
+
+    def chat(self, text: str, **fields: Any) -> httpx.Response:
+        return self.post("/v1/chat/completions", {"messages": [{"role": "user", "content": text}], **fields})
+
+
+def echo_plan(ctx: int = 4096, slots: int = 1) -> LaunchPlan:
+    return launch.model_plan("echo", SelectionRequest(ctx=ctx, slots=slots))
+
+
+def until(holds: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
+
+
+class Servers:
+    """Starts servers and stops all of them at the end."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._patch = patch
+        self._running: list[tuple[Live, threading.Thread]] = []
+
+    def __call__(
+        self,
+        plan: LaunchPlan | None = None,
+        *,
+        step_s: float = 0.0,
+        load_s: float = 0.0,
+        slots: int = 1,
+        ctx: int = 4096,
+        wait: bool = True,
+        headers: dict[str, str] | None = None,
+        **app: Any,
+    ) -> Live:
+        self._patch.setenv("EDGELLM_ECHO_STEP_S", str(step_s))
+        self._patch.setenv("EDGELLM_ECHO_LOAD_S", str(load_s))
+        llm = EdgeLLM(plan or echo_plan(ctx, slots))
+        socket = listener.bind("127.0.0.1", 0)
+        listening = threading.Event()
+        server = listener.Listener(create_app(llm, **app), started=listening.set, draining=lambda n: None)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
+        thread.start()
+        assert listening.wait(10)
+        url = listener.url(socket)
+        live = Live(url, llm, server, httpx.Client(base_url=url, headers=headers, timeout=30))
+        self._running.append((live, thread))
+        if wait:
+            _ = llm.info
+        return live
+
+    def close(self) -> None:
+        for live, thread in self._running:
+            live.http.close()
+            live.server.stop()
+            live.llm.close()
+            thread.join(10)
+            assert not thread.is_alive()

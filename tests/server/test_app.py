@@ -1,0 +1,142 @@
+"""State, pages and errors of the app as a whole."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import httpx
+import pytest
+from live_server import Live, Servers, echo_plan, until
+
+from edgellm.plan import Candidate, Decision, Footprint, Rate, Rejection
+from edgellm.sdk import EdgeLLM
+from edgellm.server.app import WEB, describe
+from edgellm.server.openai import Served
+
+
+def test_health_when_ready(live: Live) -> None:
+    answer = live.http.get("/health")
+    assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+
+
+def test_while_loading_everything_answers_at_once(serve: Servers) -> None:
+    live = serve(load_s=1.0, wait=False)
+    health, chat = live.http.get("/health"), live.chat("hello")
+
+    assert live.llm.state == "loading"
+    assert (health.status_code, health.json()["status"]) == (503, "loading")
+    assert (chat.status_code, chat.json()["error"]["code"]) == (503, "model_loading")
+    assert chat.headers["retry-after"] == "1"
+    assert live.http.get("/edgellm/plan").json()["state"] == "loading"
+    assert live.http.get("/").status_code == 200
+    until(lambda: live.http.get("/health").status_code == 200)
+    assert live.chat("hello").status_code == 200
+
+
+def test_a_model_that_cannot_be_loaded_is_said_to_have_failed(serve: Servers) -> None:
+    live = serve(replace(echo_plan(), backend="nosuch"), wait=False)
+    until(lambda: live.llm.state == "failed")
+    health, chat = live.http.get("/health"), live.chat("hello")
+
+    assert (health.status_code, health.json()["status"]) == (503, "failed")
+    assert "nosuch" in health.json()["reason"]
+    assert (chat.status_code, chat.json()["error"]["code"]) == (503, "model_failed")
+    assert "nosuch" in chat.json()["error"]["message"]
+
+
+def test_a_closed_model_is_not_waited_for(serve: Servers) -> None:
+    live = serve()
+    live.llm.close()
+
+    assert live.http.get("/health").json()["status"] == "closed"
+    assert live.chat("hello").status_code == 503
+
+
+def test_the_plan_says_what_runs(live: Live) -> None:
+    plan = live.http.get("/edgellm/plan").json()
+
+    assert plan["schema"] == 1
+    assert (plan["model"], plan["backend"], plan["state"]) == ("echo", "echo", "ready")
+    assert plan["settings"]["n_ctx"] == 4096
+    assert plan["reasons"] == list(live.llm.plan.reasons)
+    assert plan["decision"] is None
+
+
+def test_the_plan_says_how_it_was_chosen() -> None:
+    footprint = Footprint(10, 20, 30, 40)
+    rate = Rate(9.5, 8.0, 11.0, "predicted: test")
+    best = Candidate("a", 1, "Q4_0", "echo", 4096, 1, 10, footprint, rate, rate, 50.0, 40.0, 60.0, "file:/a")
+    decision = Decision(best, ("why",), (replace(best, model="b"),), (Rejection("c", "", "fits", "too big"),))
+    with EdgeLLM(replace(echo_plan(), footprint=footprint), decision=decision) as llm:
+        told = describe(Served(llm))
+
+    assert told["memory"]["resident_bytes"] == 100
+    assert told["decode"]["tok_s"] == 9.5
+    assert told["decision"]["choice"]["model"] == "a"
+    assert told["decision"]["runners_up"][0]["model"] == "b"
+    assert told["decision"]["rejected"][0]["reason"] == "too big"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "unknown_path"),
+        ("GET", "/v1/chat/completions", 405, "wrong_method"),
+        ("GET", "/web/nothing.js", 404, "unknown_path"),
+        ("GET", "/web/../app.py", 404, "unknown_path"),
+        ("PUT", "/v1/models", 405, "wrong_method"),
+    ],
+)
+def test_what_http_refuses_has_the_same_shape(live: Live, method: str, path: str, status: int, code: str) -> None:
+    answer = live.http.request(method, path, json={})
+    error = answer.json()["error"]
+
+    assert (answer.status_code, error["code"]) == (status, code)
+    assert set(error) == {"message", "type", "param", "code"}
+
+
+def test_an_error_that_nobody_foresaw_tells_the_client_nothing(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = serve()
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr("edgellm.server.openai._chat_request", broken)
+    monkeypatch.setattr("edgellm.sdk.EdgeLLM.request", broken)
+    answer = live.chat("x")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert "secret" not in answer.text
+    assert live.post("/v1/completions", {"prompt": "x"}).status_code == 200
+
+
+def test_the_schema_holds_every_field_and_path(live: Live) -> None:
+    schema = live.http.get("/openapi.json").json()
+    chat = schema["components"]["schemas"]["ChatBody"]
+
+    assert {"/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/edgellm/plan"} <= set(schema["paths"])
+    assert {"messages", "tools", "min_p", "ignore_eos", "max_completion_tokens"} <= set(chat["properties"])
+    assert chat["additionalProperties"] is False
+    references = set(re.findall(r'"#/components/schemas/(\w+)"', live.http.get("/openapi.json").text))
+    assert references <= set(schema["components"]["schemas"])
+
+
+def test_pages_use_nothing_from_elsewhere(live: Live) -> None:
+    for path in ("/", "/docs"):
+        page = live.http.get(path)
+        assert page.headers["content-type"].startswith("text/html")
+        assert not re.findall(r"(?:src|href)=\"(?:https?:)?//", page.text)
+        assert not re.findall(r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=", page.text)
+        for part in re.findall(r"(?:src|href)=\"([^\"#]+)\"", page.text):
+            assert live.http.get(part).status_code == 200, part
+
+
+def test_web_files_come_with_the_package() -> None:
+    assert {path.name for path in WEB.iterdir()} >= {"index.html", "app.js", "style.css", "docs.html", "docs.js"}
+
+
+def test_one_connection_serves_many_requests(live: Live) -> None:
+    with httpx.Client(base_url=live.url) as client:
+        for _ in range(20):
+            assert client.post("/v1/completions", json={"prompt": "x"}).status_code == 200

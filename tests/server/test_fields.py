@@ -1,0 +1,241 @@
+"""Bodies: what is accepted, what is refused, and that the field is named."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from edgellm.errors import UnsupportedField, UsageError
+from edgellm.request import Message, Sampling
+from edgellm.server.fields import Body, ChatBody, CompletionBody
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+def chat(**fields: Any) -> ChatBody:
+    return ChatBody.read(json.dumps({"messages": HELLO, **fields}).encode())
+
+
+def completion(**fields: Any) -> CompletionBody:
+    return CompletionBody.read(json.dumps({"prompt": "hello", **fields}).encode())
+
+
+def refused(body: type[Body], data: Any) -> UsageError:
+    raw = data if isinstance(data, bytes) else json.dumps(data).encode()
+    with pytest.raises(UsageError) as caught:
+        body.read(raw)
+    return caught.value
+
+
+# Each asks for something that is not served yet.
+UNSUPPORTED = {
+    "n": 2,
+    "tools": [{"type": "function", "function": {"name": "f"}}],
+    "tool_choice": "required",
+    "functions": [{"name": "f"}],
+    "function_call": {"name": "f"},
+    "response_format": {"type": "json_schema", "json_schema": {}},
+    "logprobs": True,
+    "top_logprobs": 5,
+    "modalities": ["text", "audio"],
+    "audio": {"voice": "alloy", "format": "wav"},
+    "prediction": {"type": "content", "content": "x"},
+    "reasoning_effort": "high",
+    "verbosity": "low",
+    "web_search_options": {},
+    "store": True,
+    "service_tier": "priority",
+}
+
+
+@pytest.mark.parametrize("field", UNSUPPORTED)
+def test_a_field_that_is_not_served_is_refused_by_name(field: str) -> None:
+    error = refused(ChatBody, {"messages": HELLO, field: UNSUPPORTED[field]})
+
+    assert isinstance(error, UnsupportedField)
+    assert error.param == field
+    assert field in str(error)
+
+
+@pytest.mark.parametrize(("field", "value"), [("echo", True), ("suffix", "x"), ("best_of", 3), ("logprobs", 1)])
+def test_completions_refuse_theirs_by_name(field: str, value: object) -> None:
+    error = refused(CompletionBody, {"prompt": "x", field: value})
+
+    assert isinstance(error, UnsupportedField)
+    assert error.param == field
+
+
+def test_one_is_not_true() -> None:
+    assert refused(ChatBody, {"messages": HELLO, "n": True}).param == "n"
+    assert refused(ChatBody, {"messages": HELLO, "logprobs": 0}).param == "logprobs"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"n": 1, "logprobs": False, "tools": [], "tool_choice": "none", "parallel_tool_calls": True, "functions": []},
+        {"response_format": {"type": "text"}, "store": False, "service_tier": "auto", "modalities": ["text"]},
+        {"user": "u", "metadata": {"a": "b"}, "safety_identifier": "s", "prompt_cache_key": "k"},
+        dict.fromkeys([*UNSUPPORTED, "stream", "stop", "temperature", "seed", "max_tokens", "logit_bias", "model"]),
+    ],
+)
+def test_what_asks_for_nothing_is_accepted(fields: dict[str, Any]) -> None:
+    assert chat(**fields).sampling() == Sampling()
+
+
+def test_an_unknown_field_is_refused_with_the_nearest_one() -> None:
+    error = refused(ChatBody, {"messages": HELLO, "temprature": 1})
+
+    assert type(error) is UsageError
+    assert error.param == "temprature"
+    assert "temperature" in error.hint
+
+
+def test_an_unknown_field_of_a_message_is_refused_with_its_place() -> None:
+    error = refused(ChatBody, {"messages": [*HELLO, {"role": "user", "content": "x", "weight": 1}]})
+
+    assert error.param == "messages[1].weight"
+
+
+def test_every_sampling_field_arrives() -> None:
+    wanted = Sampling(
+        temperature=0.5, top_k=3, top_p=0.9, min_p=0.1, typical_p=0.8, repetition_penalty=1.1, frequency_penalty=0.2,
+        presence_penalty=-0.3, penalty_last_n=-1, logit_bias=((42, -100.0), (7, 1.5)), seed=11,
+    )  # fmt: skip
+    given = {name: getattr(wanted, name) for name in Sampling.__dataclass_fields__}
+
+    assert chat(**given | {"logit_bias": {"42": -100, "7": 1.5}}).sampling() == wanted
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", -1),
+        ("temperature", 101),
+        ("top_p", 0),
+        ("frequency_penalty", 3),
+        ("presence_penalty", -3),
+        ("seed", -1),
+        ("top_k", 2**40),
+        ("penalty_last_n", 2**40),
+        ("logit_bias", {"1": 200}),
+        ("logit_bias", {"word": 1}),
+        ("logit_bias", {"99999999999999999999": 1}),
+    ],
+)
+def test_values_out_of_range_name_their_field(field: str, value: object) -> None:
+    with pytest.raises(UsageError) as caught:
+        chat(**{field: value}).sampling()
+    assert caught.value.param == field
+
+
+def test_not_a_number_is_out_of_range() -> None:
+    body = ChatBody.read(b'{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}')
+    with pytest.raises(UsageError, match="temperature"):
+        body.sampling()
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": "0.5"}, "temperature"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"stream": "yes"}, "stream"),
+        ({"stop": 5}, "stop"),
+        ({"stop": ["a", 5]}, "stop[1]"),
+        ({"messages": "hello"}, "messages"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
+        ({"messages": [{"role": "bob", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, "messages[0].role"),
+        ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
+    ],
+)
+def test_wrong_types_name_their_place(fields: dict[str, Any], param: str) -> None:
+    assert refused(ChatBody, {"messages": HELLO, **fields}).param == param
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"[]", b"5", b"\xff", b'{"messages": [{"role": "user", "content": "\\ud800"}]}']
+)
+def test_what_is_no_json_object_is_refused(raw: bytes) -> None:
+    assert "JSON" in str(refused(ChatBody, raw))
+
+
+def test_deep_nesting_is_refused() -> None:
+    refused(ChatBody, b'{"metadata": ' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ({"role": "tool", "content": "x", "tool_call_id": "1"}, "messages[0].role"),
+        ({"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}, "messages[0].tool_calls"),
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]},
+            "messages[0].content[0].type",
+        ),
+        ({"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}, "messages[0].content[0].type"),
+    ],
+)
+def test_messages_that_are_not_served_are_refused_by_name(message: dict[str, Any], param: str) -> None:
+    error = refused(ChatBody, {"messages": [message]})
+
+    assert isinstance(error, UnsupportedField)
+    assert error.param == param
+
+
+def test_roles_and_parts_become_messages() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    body = chat(messages=[{"role": "developer", "content": "be brief"}, {"role": "user", "content": parts}])
+
+    assert [message.noun() for message in body.messages] == [Message("system", "be brief"), Message("user", "ab")]
+
+
+def test_an_answer_can_be_sent_back_as_it_came() -> None:
+    answer = {"role": "assistant", "content": "hi", "refusal": None, "annotations": [], "tool_calls": None}
+
+    assert chat(messages=[*HELLO, answer]).messages[1].noun() == Message("assistant", "hi")
+
+
+def test_stop_is_a_text_or_a_list() -> None:
+    assert chat(stop="a").stops() == ("a",)
+    assert chat(stop=["a", "b"]).stops() == ("a", "b")
+    assert chat().stops() == ()
+
+
+def test_both_names_of_the_limit_mean_the_same() -> None:
+    assert chat(max_tokens=5).limit() == chat(max_completion_tokens=5).limit() == 5
+    assert chat(max_tokens=5, max_completion_tokens=5).limit() == 5
+    assert chat().limit() is None
+    with pytest.raises(UsageError, match="disagree"):
+        chat(max_tokens=5, max_completion_tokens=6).limit()
+
+
+def test_completions_answer_with_sixteen_tokens_unless_told_otherwise() -> None:
+    assert completion().limit() == 16
+    assert completion(max_tokens=5).limit() == 5
+
+
+def test_one_prompt_at_a_time() -> None:
+    assert completion(prompt=["a"]).text() == "a"
+    with pytest.raises(UnsupportedField) as caught:
+        completion(prompt=["a", "b"]).text()
+    assert caught.value.param == "prompt"
+
+
+def test_usage_in_a_stream_needs_a_stream() -> None:
+    assert chat(stream=True, stream_options={"include_usage": True}).wants_usage()
+    assert not chat(stream=True).wants_usage()
+    with pytest.raises(UsageError) as caught:
+        chat(stream_options={"include_usage": True}).wants_usage()
+    assert caught.value.param == "stream_options"
+
+
+def test_a_long_value_is_cut_in_the_error() -> None:
+    assert len(str(refused(ChatBody, {"messages": HELLO, "tool_choice": "x" * 10_000}))) < 200
+    assert len(str(refused(ChatBody, {"messages": HELLO, "y" * 10_000: 1}))) < 300

@@ -1,0 +1,169 @@
+"""Who may ask, from where, and how much: one test for each rule."""
+
+from __future__ import annotations
+
+import socket
+
+import httpx
+import pytest
+from live_server import Live, Servers
+
+from edgellm.errors import UsageError
+from edgellm.server import guard
+
+BODY = {"messages": [{"role": "user", "content": "hello"}]}
+KEY = "s3cret-key"
+
+
+def refusal(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+@pytest.fixture
+def locked(serve: Servers) -> Live:
+    return serve(api_key=KEY)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost", "LOCALHOST"])
+def test_loopback_needs_no_key(host: str) -> None:
+    guard.check_bind(host, None)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "myhost", "127.0.0.1.evil.example", ""])
+def test_other_hosts_need_a_key(host: str) -> None:
+    with pytest.raises(UsageError, match="EDGELLM_API_KEY"):
+        guard.check_bind(host, None)
+    guard.check_bind(host, KEY)
+
+
+def test_the_key_is_asked_for(locked: Live) -> None:
+    assert refusal(locked.chat("hello")) == (401, "invalid_api_key")
+    assert locked.http.get("/v1/models").status_code == 401
+    assert locked.http.get("/edgellm/plan").status_code == 401
+    assert locked.http.get("/v1/models").headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("given", [f"Bearer {KEY}x", "Bearer", f"Basic {KEY}", KEY, f"Bearer x{KEY}", ""])
+def test_a_wrong_key_is_refused(locked: Live, given: str) -> None:
+    assert refusal(locked.post("/v1/chat/completions", BODY, headers={"authorization": given}))[0] == 401
+
+
+def test_the_right_key_opens(locked: Live) -> None:
+    assert locked.post("/v1/chat/completions", BODY, headers={"authorization": f"Bearer {KEY}"}).status_code == 200
+    assert locked.post("/v1/chat/completions", BODY, headers={"authorization": f"bearer {KEY}"}).status_code == 200
+
+
+def test_keys_are_compared_in_constant_time(locked: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    real = guard.hmac.compare_digest
+    monkeypatch.setattr(guard.hmac, "compare_digest", lambda a, b: compared.append(a) or real(a, b))
+    locked.http.get("/v1/models", headers={"authorization": "Bearer guess"})
+
+    assert compared == [b"guess"]
+
+
+def test_health_and_the_page_need_no_key(locked: Live) -> None:
+    for path in ("/health", "/", "/docs", "/openapi.json", "/web/app.js"):
+        assert locked.http.get(path).status_code == 200, path
+
+
+def test_paths_that_climb_need_the_key(locked: Live) -> None:
+    for path in ("/web/../v1/models", "/docs/../edgellm/plan", "/web/%2e%2e/v1/models", "//v1/models"):
+        raw = _raw(locked.url, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        assert b'"object"' not in raw
+        assert b'"backend"' not in raw
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1@evil", "", "["]
+)
+def test_a_foreign_host_is_refused(live: Live, host: str) -> None:
+    raw = _raw(live.url, f"GET /v1/models HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+
+    assert raw.startswith(b"HTTP/1.1 403")
+    assert b"wrong_host" in raw
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:1", "127.0.0.1:9", "[::1]", "[::1]:5", "LocalHost"])
+def test_loopback_hosts_are_answered(live: Live, host: str) -> None:
+    assert live.http.get("/v1/models", headers={"host": host}).status_code == 200
+
+
+def test_the_bound_name_is_answered(serve: Servers) -> None:
+    live = serve(host="127.0.0.2")
+    assert live.http.get("/v1/models", headers={"host": "127.0.0.2:80"}).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1", "file://", "http://127.0.0.1:1"])
+def test_pages_of_others_may_not_send(live: Live, origin: str) -> None:
+    assert refusal(live.post("/v1/chat/completions", BODY, headers={"origin": origin})) == (403, "wrong_origin")
+
+
+def test_its_own_page_may_send(live: Live) -> None:
+    assert live.post("/v1/chat/completions", BODY, headers={"origin": live.url}).status_code == 200
+
+
+def test_no_origin_is_reflected(live: Live) -> None:
+    headers = {"origin": "http://evil.example", "access-control-request-method": "POST"}
+    for answer in (
+        live.http.get("/v1/models", headers=headers),
+        live.http.options("/v1/chat/completions", headers=headers),
+    ):
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "", "multipart/form-data"])
+def test_forms_of_other_pages_do_not_pass(live: Live, content_type: str) -> None:
+    answer = live.http.post("/v1/chat/completions", content=b"{}", headers={"content-type": content_type})
+    assert refusal(answer) == (415, "wrong_content_type")
+
+
+def test_json_with_a_charset_passes(live: Live) -> None:
+    headers = {"content-type": "Application/JSON; charset=utf-8"}
+    assert live.post("/v1/chat/completions", BODY, headers=headers).status_code == 200
+
+
+def test_a_body_that_says_it_is_too_large_is_refused(serve: Servers) -> None:
+    small = serve(max_body_bytes=1000)
+
+    assert refusal(small.chat("x" * 2000)) == (413, "body_too_large")
+    assert small.chat("x").status_code == 200
+
+
+def test_a_body_without_a_length_is_cut_at_the_limit(serve: Servers) -> None:
+    small = serve(max_body_bytes=1000)
+    answer = small.http.post(
+        "/v1/chat/completions", content=iter([b"x" * 600, b"x" * 600]), headers={"content-type": "application/json"}
+    )
+    assert refusal(answer) == (413, "body_too_large")
+
+
+def test_ten_mebibytes_are_the_limit(live: Live) -> None:
+    head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {guard.MAX_BODY_BYTES + 1}\r\n\r\n"
+    assert _raw(live.url, head).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/web/app.js", "/v1/models", "/nowhere"])
+def test_answers_cannot_be_framed_sniffed_or_scripted(live: Live, path: str) -> None:
+    headers = live.http.get(path).headers
+    policy = headers["content-security-policy"]
+
+    assert "frame-ancestors 'none'" in policy
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    assert ("unsafe-inline" in policy) == (path == "/docs")
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def _raw(url: str, request: str) -> bytes:
+    """The answer to a request as it stands: a client would tidy it up."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(request.encode())
+        found = b""
+        while part := connection.recv(65536):
+            found += part
+            if b"\r\n\r\n" in found and b"Content-Length" in request.encode():
+                break
+    return found

@@ -1,0 +1,167 @@
+"""The OpenAI face over real HTTP: shapes, streaming, models, errors."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from live_server import Live, Servers
+
+
+def events(answer: httpx.Response) -> list[Any]:
+    """Data of a stream's events; "[DONE]" stays text."""
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    blocks = answer.text.split("\n\n")
+    assert blocks.pop() == ""
+    data = [block.removeprefix("data: ") for block in blocks]
+    return [item if item == "[DONE]" else json.loads(item) for item in data]
+
+
+def test_a_chat_answer(live: Live) -> None:
+    body = live.chat("Grüße, 世界! 🎈").json()
+    choice = body["choices"][0]
+
+    assert choice["message"] == {"role": "assistant", "content": "Grüße, 世界! 🎈", "refusal": None}
+    assert choice["finish_reason"] == "stop"
+    assert body["object"] == "chat.completion"
+    assert body["model"] == "echo"
+    assert body["id"].startswith("chatcmpl-")
+    usage = body["usage"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert usage["completion_tokens"] == len("Grüße, 世界! 🎈".encode())
+    assert set(body["timings"]) == {"queued_ms", "prefill_ms", "decode_ms", "prefill_tok_s", "decode_tok_s"}
+
+
+def test_a_chat_stream(live: Live) -> None:
+    chunks = events(live.chat("Grüße 🎈", stream=True))
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks[:-1]]
+
+    assert chunks[-1] == "[DONE]"
+    assert deltas[0] == {"role": "assistant", "content": ""}
+    assert "".join(delta.get("content", "") for delta in deltas) == "Grüße 🎈"
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks[:-1]] == [None] * (len(chunks) - 2) + ["stop"]
+    assert len({chunk["id"] for chunk in chunks[:-1]}) == 1
+    assert {chunk["object"] for chunk in chunks[:-1]} == {"chat.completion.chunk"}
+    assert "usage" not in chunks[0]
+    assert chunks[-2]["timings"]["decode_tok_s"] >= 0
+
+
+def test_a_stream_with_usage_ends_with_it(live: Live) -> None:
+    chunks = events(live.chat("hello", stream=True, stream_options={"include_usage": True}))
+
+    assert chunks[-2]["choices"] == []
+    assert chunks[-2]["usage"]["completion_tokens"] == 5
+    assert all(chunk["usage"] is None for chunk in chunks[:-2])
+
+
+def test_text_that_json_must_escape_survives_a_stream(live: Live) -> None:
+    text = 'quote " backslash \\ newline \n tab \t </script> null \x00 line \u2028 hole'
+    chunks = events(live.chat(text, stream=True))
+
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks[:-1]) == text
+
+
+def test_a_completion(live: Live) -> None:
+    body = live.post("/v1/completions", {"prompt": "hello"}).json()
+
+    assert body["object"] == "text_completion"
+    assert body["choices"] == [{"index": 0, "text": "hello", "finish_reason": "stop", "logprobs": None}]
+
+
+def test_a_completion_stream(live: Live) -> None:
+    chunks = events(live.post("/v1/completions", {"prompt": "hello", "stream": True}))
+
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks[:-1]) == "hello"
+    assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
+
+
+def test_limits_and_stops_end_an_answer(live: Live) -> None:
+    cut = live.chat("hello", max_tokens=3).json()["choices"][0]
+    stopped = live.chat("one two three", stop="two").json()["choices"][0]
+
+    assert (cut["message"]["content"], cut["finish_reason"]) == ("hel", "length")
+    assert (stopped["message"]["content"], stopped["finish_reason"]) == ("one ", "stop")
+
+
+def test_ignore_eos_goes_on(live: Live) -> None:
+    body = live.post("/v1/completions", {"prompt": "hi", "ignore_eos": True, "max_tokens": 9}).json()
+
+    assert body["usage"]["completion_tokens"] == 9
+    assert body["choices"][0]["finish_reason"] == "length"
+
+
+def test_a_seed_is_taken(live: Live) -> None:
+    answers = {live.chat("hello", seed=7, temperature=100).json()["choices"][0]["message"]["content"] for _ in "ab"}
+    assert len(answers) == 1
+
+
+def test_models(live: Live) -> None:
+    listed = live.http.get("/v1/models").json()
+
+    assert listed["object"] == "list"
+    assert [model["id"] for model in listed["data"]] == ["echo"]
+    assert live.http.get("/v1/models/echo").json() == listed["data"][0]
+    assert live.http.get("/v1/models/gpt-4").json()["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("name", ["echo", "default", "edgellm", None])
+def test_names_that_mean_the_served_model(live: Live, name: str | None) -> None:
+    assert live.chat("x", model=name).json()["model"] == "echo"
+
+
+def test_another_model_is_not_answered_for(live: Live) -> None:
+    answer = live.chat("x", model="gpt-4o")
+
+    assert answer.status_code == 404
+    assert answer.json()["error"]["param"] == "model"
+    assert "echo" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code", "param"),
+    [
+        ({"tools": [{"type": "function"}]}, 400, "unsupported_field", "tools"),
+        ({"foo": 1}, 400, "usage_error", "foo"),
+        ({"temperature": 1000}, 400, "usage_error", "temperature"),
+        ({"max_tokens": 0}, 400, "usage_error", "max_tokens"),
+        ({"max_tokens": 10**30}, 400, "usage_error", "max_tokens"),
+        ({"messages": []}, 400, "usage_error", "messages"),
+        ({"stop": [""]}, 400, "usage_error", "stop"),
+        ({"messages": [{"role": "user", "content": "x" * 5000}]}, 400, "context_length_exceeded", None),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_errors_have_one_shape(
+    live: Live, fields: dict[str, Any], status: int, code: str, param: str | None, stream: bool
+) -> None:
+    answer = (
+        live.chat("x", stream=stream, **fields)
+        if "messages" not in fields
+        else live.post("/v1/chat/completions", {"stream": stream, **fields})
+    )
+    error = answer.json()["error"]
+
+    assert answer.status_code == status
+    assert (error["code"], error["param"], error["type"]) == (code, param, "invalid_request_error")
+    assert set(error) == {"message", "type", "param", "code"}
+
+
+def test_it_serves_on_after_every_error(live: Live) -> None:
+    assert live.chat("still here").json()["choices"][0]["message"]["content"] == "still here"
+
+
+def test_a_base_model_does_not_chat(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = serve()
+    monkeypatch.setattr("edgellm.sdk.EdgeLLM.info", _without_template(live))
+    answer = live.chat("x")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_template")
+    assert "/v1/completions" in answer.json()["error"]["message"]
+
+
+def _without_template(live: Live) -> Any:
+    from dataclasses import replace
+
+    return replace(live.llm.info, chat_template=None)
