@@ -108,7 +108,8 @@ class Scheduler:
     def admit(self) -> Admission | None:
         """The next sequence that can have a slot, None where nobody waits or no slot is free."""
         free = [index for index, slot in enumerate(self.slots) if slot.sequence is None]
-        if not self.waiting or not free:
+        # No more run than a step has tokens, so that each answer gets on in every step.
+        if not self.waiting or not free or len(self.running) >= self._info.max_batch_tokens:
             return None
         sequence = self.waiting.popleft()
         # One token at least must be computed, or there are no logits to sample from.

@@ -1,0 +1,372 @@
+"""The scheduler alone: no engine, no text, no clock. What an engine's slots hold is kept beside it and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Tokens
+from dataclasses import replace
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from edgellm.backend import EngineInfo
+from edgellm.errors import Overloaded
+from edgellm.runtime.scheduler import (
+    BUSY_CHUNK,
+    MIN_FORK_TOKENS,
+    MIN_FORK_TOKENS_SHARED,
+    Admission,
+    Scheduler,
+    Sequence,
+    Step,
+    common_prefix,
+)
+
+INFO = EngineInfo(
+    n_slots=3, n_ctx=4096, max_batch_tokens=512, max_logits=3, vocab_size=100, eos_ids=frozenset(), fork_copies=True
+)
+
+
+class Table:
+    """A scheduler, and the cache of an engine that does as it is told. Answers are the numbers 1000, 1001, ..."""
+
+    def __init__(self, info: EngineInfo = INFO, *, rewinds: bool = True, **kind: int) -> None:
+        self.info = info
+        self.rewinds = rewinds
+        self.scheduler = Scheduler(info, **kind)
+        self.cache: list[list[int]] = [[] for _ in range(info.n_slots)]
+        self.n_submitted = 0
+
+    def submit(self, prompt: Tokens[int]) -> Sequence:
+        self.n_submitted += 1
+        sequence = Sequence(self.n_submitted, list(prompt))
+        self.scheduler.submit(sequence)
+        return sequence
+
+    def admit(self) -> list[Admission]:
+        found = []
+        while (admission := self.scheduler.admit()) is not None:
+            given = self.cache[admission.source]
+            exact = self.rewinds or admission.n_keep == len(given)
+            self.cache[admission.slot] = given[: admission.n_keep if exact else 0]
+            self.scheduler.admitted(admission, len(self.cache[admission.slot]))
+            found.append(admission)
+        return found
+
+    def step(self) -> Step:
+        """Plan, compute, and sample for each sequence that has logits."""
+        step = self.scheduler.plan()
+        for entry in step.batch:
+            assert entry.n_past == len(self.cache[entry.slot])
+            self.cache[entry.slot].extend(entry.tokens)
+        for sequence in self.scheduler.advance(step):
+            if self.scheduler.room(sequence) > 0:
+                sequence.next_token = 1000 + self.scheduler.room(sequence)
+            else:
+                self.scheduler.release(sequence)
+        return step
+
+    def run(self, sequence: Sequence, n_tokens: int = 1) -> None:
+        """Until `n_tokens` were sampled; then it is released."""
+        n = 0
+        while n < n_tokens:
+            self.admit()
+            step = self.step()
+            n += sum(e.n_logits for s, e in zip(step.sequences, step.batch, strict=True) if s is sequence)
+        self.scheduler.release(sequence)
+
+
+def prompt(n: int, kind: int = 0) -> list[int]:
+    """`n` tokens; two of different kinds differ from the first on."""
+    return [kind * 10_000 + i for i in range(n)]
+
+
+def test_decoding_goes_first_and_prompts_share_what_is_left() -> None:
+    table = Table(replace(INFO, max_batch_tokens=64))
+    first = table.submit(prompt(10, 1))
+    table.admit()
+    table.step()
+    assert first.decoding
+    table.submit(prompt(40, 2))
+    table.submit(prompt(100, 3))
+    table.admit()
+    step = table.step()
+    assert [len(entry.tokens) for entry in step.batch] == [1, 40, 23]
+    assert [entry.n_logits for entry in step.batch] == [1, 1, 0]
+    step = table.step()
+    assert [len(entry.tokens) for entry in step.batch] == [1, 1, 62]
+    step = table.step()
+    assert [len(entry.tokens) for entry in step.batch] == [1, 1, 15]
+    assert [entry.n_logits for entry in step.batch] == [1, 1, 1]
+
+
+def test_a_prompt_alone_uses_the_whole_batch_and_beside_answers_a_short_chunk() -> None:
+    table = Table()
+    table.submit(prompt(1200, 1))
+    table.admit()
+    assert [len(e.tokens) for e in table.step().batch] == [512]
+    assert [len(e.tokens) for e in table.step().batch] == [512]
+    assert [(len(e.tokens), e.n_logits) for e in table.step().batch] == [(176, 1)]
+    table.submit(prompt(600, 2))
+    table.admit()
+    assert [len(e.tokens) for e in table.step().batch] == [1, BUSY_CHUNK]
+    assert [len(e.tokens) for e in table.step().batch] == [1, BUSY_CHUNK]
+    assert [len(e.tokens) for e in table.step().batch] == [1, 600 - 2 * BUSY_CHUNK]
+
+
+def test_planning_changes_nothing() -> None:
+    table = Table()
+    table.submit(prompt(700, 1))
+    table.submit(prompt(20, 2))
+    table.admit()
+    assert table.scheduler.plan() == table.scheduler.plan()
+
+
+def test_the_longest_prefix_is_taken_over_in_place() -> None:
+    table = Table()
+    together = [table.submit(prompt(n) + prompt(10, n)) for n in (100, 200, 300)]
+    table.admit()
+    for _ in range(2):
+        table.step()
+    for sequence in together:
+        table.scheduler.release(sequence)
+    table.submit(prompt(300) + prompt(50, 7))
+    (admission,) = table.admit()
+    assert (admission.slot, admission.source, admission.n_keep) == (2, 2, 300)
+
+
+def test_one_token_at_least_is_computed() -> None:
+    table = Table()
+    table.run(table.submit(prompt(100)))
+    sequence = table.submit(prompt(100))
+    assert table.admit()[0].n_keep == 99
+    assert sequence.n_cached == 99
+    assert [(e.n_past, len(e.tokens), e.n_logits) for e in table.step().batch] == [(99, 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("copies", "n_common", "forks"),
+    [
+        (True, MIN_FORK_TOKENS, True),
+        (True, MIN_FORK_TOKENS - 1, False),
+        (False, MIN_FORK_TOKENS_SHARED, True),
+        (False, MIN_FORK_TOKENS_SHARED - 1, False),
+    ],
+)
+def test_a_busy_slot_is_copied_where_that_saves_enough(copies: bool, n_common: int, forks: bool) -> None:
+    table = Table(replace(INFO, fork_copies=copies))
+    table.submit(prompt(400))
+    table.admit()
+    table.step()
+    table.submit(prompt(n_common) + prompt(50, 9))
+    (admission,) = table.admit()
+    assert admission.slot == 1
+    assert (admission.source, admission.n_keep) == ((0, n_common) if forks else (1, 0))
+
+
+def test_a_copy_goes_over_the_slot_unused_for_longest() -> None:
+    table = Table()
+    busy = table.submit(prompt(400))
+    table.admit()
+    table.step()
+    table.run(table.submit(prompt(20, 1)))
+    table.run(table.submit(prompt(20, 2)))
+    table.submit([*prompt(390), 5])
+    (admission,) = table.admit()
+    assert busy.slot == admission.source == 0
+    assert admission.slot == 1
+
+
+def test_slots_are_given_up_least_recently_used_first() -> None:
+    table = Table()
+    for kind in (1, 2, 3):
+        table.run(table.submit(prompt(20, kind)))
+    table.run(table.submit(prompt(20, 1)))  # slot 0 again
+    for kind, slot in ((4, 1), (5, 2), (6, 0)):
+        table.submit(prompt(20, kind))
+        assert [a.slot for a in table.admit()] == [slot]
+
+
+def test_a_beginning_that_all_have_does_not_evict_a_conversation() -> None:
+    """BOS and a system prompt are in every slot; the slot of a long conversation is not given up for them."""
+    table = Table()
+    table.run(table.submit(prompt(30) + prompt(500, 1)))
+    table.submit(prompt(30) + prompt(40, 2))
+    (admission,) = table.admit()
+    assert admission.slot == 1
+    table.step()
+    table.submit(prompt(30) + prompt(500, 1) + prompt(20, 3))
+    (admission,) = table.admit()
+    assert (admission.slot, admission.n_keep) == (0, 530)
+
+
+def test_an_engine_that_cannot_rewind_computes_anew() -> None:
+    table = Table(rewinds=False)
+    table.run(table.submit(prompt(100)))
+    sequence = table.submit(prompt(100))
+    table.admit()
+    assert (sequence.n_cached, sequence.n_prefilled) == (0, 0)
+    assert table.scheduler.violations() == []
+    assert len(table.step().batch[0].tokens) == 100
+
+
+def test_more_slots_than_a_step_has_tokens() -> None:
+    """No more run than a step has tokens: each answer gets on in every step, beside them one prompt."""
+    table = Table(replace(INFO, n_slots=6, n_ctx=64, max_batch_tokens=4))
+    for kind in range(6):
+        table.submit(prompt(8, kind))
+    assert len(table.admit()) == 4
+    for _ in range(300):
+        table.admit()
+        running = list(table.scheduler.running)
+        assert len(running) <= 4
+        decoding = {sequence for sequence in running if sequence.decoding}
+        step = table.step()
+        assert decoding <= set(step.sequences)
+        assert len(decoding) == len(running) or not decoding >= set(step.sequences), "a prompt gets on too"
+    assert table.scheduler.idle
+
+
+def test_a_full_queue_refuses() -> None:
+    table = Table(max_waiting=2)
+    table.submit([1])
+    last = table.submit([2])
+    with pytest.raises(Overloaded, match="2 requests are waiting"):
+        table.submit([3])
+    table.scheduler.release(last)
+    table.submit([3])
+
+
+def test_nobody_starves() -> None:
+    """Requests come faster than they are served, with prefixes that please the cache: they still start in order."""
+    table = Table(replace(INFO, n_slots=2, max_batch_tokens=32))
+    started: list[int] = []
+    waiting = [table.submit(prompt(60 + n % 5, n % 3)) for n in range(40)]
+    for _ in range(2000):
+        started += [admission.sequence.id for admission in table.admit()]
+        for sequence in table.step().sequences:
+            if sequence.decoding and len(table.cache[sequence.slot]) > 70:
+                table.scheduler.release(sequence)
+        if table.scheduler.idle:
+            break
+    assert started == [sequence.id for sequence in waiting]
+    assert table.scheduler.idle
+
+
+def test_releasing_twice_or_before_the_start_is_harmless() -> None:
+    table = Table()
+    sequence = table.submit(prompt(5))
+    table.scheduler.release(sequence)
+    table.scheduler.release(sequence)
+    assert table.scheduler.idle
+    assert table.admit() == []
+
+
+def test_a_forgotten_slot_is_no_prefix() -> None:
+    table = Table()
+    first = table.submit(prompt(100))
+    table.run(first)
+    assert table.scheduler.forget(0) is None
+    table.cache[0] = []
+    second = table.submit(prompt(100))
+    table.admit()
+    assert second.n_cached == 0
+    assert table.scheduler.forget(second.slot) is second
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 100])
+def test_common_prefix(n: int) -> None:
+    assert common_prefix([*prompt(n), -1, 5], [*prompt(n), -2, 5]) == n
+    assert common_prefix(prompt(n), [*prompt(n), 7]) == n
+    assert common_prefix(prompt(n), prompt(n)) == n
+
+
+class Machine(RuleBasedStateMachine):
+    """Requests are submitted, cancelled, admitted and computed in any order; after each operation all is well."""
+
+    @initialize(
+        n_slots=st.integers(1, 4), budget=st.integers(1, 40), copies=st.booleans(), rewinds=st.booleans(),
+        n_ctx=st.integers(60, 90),
+    )  # fmt: skip
+    def start(self, n_slots: int, budget: int, copies: bool, rewinds: bool, n_ctx: int) -> None:
+        info = replace(INFO, n_slots=n_slots, n_ctx=n_ctx, max_batch_tokens=budget, max_logits=max(n_slots, budget),
+                       fork_copies=copies)  # fmt: skip
+        self.table = Table(info, rewinds=rewinds, max_waiting=8)
+        self.open: list[Sequence] = []
+        self.order: list[int] = []
+
+    @rule(n=st.integers(1, 50), kind=st.integers(0, 2), tail=st.integers(0, 5))
+    def submit(self, n: int, kind: int, tail: int) -> None:
+        if len(self.table.scheduler.waiting) == 8:
+            with pytest.raises(Overloaded):
+                self.table.submit([0])
+        else:
+            self.open.append(self.table.submit(prompt(n, kind) + prompt(tail, 5)))
+
+    @rule()
+    def admit(self) -> None:
+        for admission in self.table.admit():
+            assert admission.n_keep < len(admission.sequence.prompt)
+            self.order.append(admission.sequence.id)
+        assert self.order == sorted(self.order), "first come, first served"
+
+    @rule()
+    def step(self) -> None:
+        had = {id(sequence) for sequence in self.table.scheduler.running if sequence.decoding}
+        step = self.table.step()
+        budget = self.table.info.max_batch_tokens
+        sizes = [len(entry.tokens) for entry in step.batch]
+        assert sum(sizes) <= budget
+        assert all(sizes)
+        assert sum(entry.n_logits for entry in step.batch) <= self.table.info.max_logits
+        decoding = [id(sequence) in had for sequence in step.sequences]
+        assert decoding == sorted(decoding, reverse=True), "decoding first"
+        assert sum(decoding) == len(had)
+        if any(decoding):
+            assert sum(size for size, is_decoding in zip(sizes, decoding, strict=True) if not is_decoding) <= BUSY_CHUNK
+        self.open = [sequence for sequence in self.open if self.known(sequence)]
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), keep=st.booleans())
+    def cancel(self, data: st.DataObject, keep: bool) -> None:
+        sequence = data.draw(st.sampled_from(self.open))
+        if not keep and sequence.slot >= 0:
+            self.table.cache[sequence.slot] = []
+        self.table.scheduler.release(sequence, keep_cache=keep)
+        self.open.remove(sequence)
+
+    @rule(data=st.data())
+    def lose(self, data: st.DataObject) -> None:
+        slot = data.draw(st.integers(0, self.table.info.n_slots - 1))
+        self.table.cache[slot] = []
+        owner = self.table.scheduler.forget(slot)
+        if owner is not None:
+            self.table.scheduler.release(owner, keep_cache=False)
+            self.open.remove(owner)
+
+    @invariant()
+    def all_is_well(self) -> None:
+        scheduler = self.table.scheduler
+        assert scheduler.violations() == []
+        assert [slot.tokens for slot in scheduler.slots] == self.table.cache
+        assert all(map(self.known, self.open))
+        assert len(self.open) == len(scheduler.waiting) + len(scheduler.running)
+
+    def known(self, sequence: Sequence) -> bool:
+        return sequence in self.table.scheduler.waiting or sequence in self.table.scheduler.running
+
+    def teardown(self) -> None:
+        """Whatever happened, everybody who is left gets on."""
+        if not hasattr(self, "table"):
+            return
+        for _ in range(3000):
+            if self.table.scheduler.idle:
+                return
+            self.table.admit()
+            self.table.step()
+        raise AssertionError(f"{len(self.table.scheduler.running)} run for ever")
+
+
+TestAnyOrder = Machine.TestCase
+TestAnyOrder.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
