@@ -210,6 +210,7 @@ class Installer:
 
     def _build(self, part: Part, native: Native, settings: tuple[str, ...], shelf: Path) -> Path:
         options = [f"--config-settings={setting}" for setting in settings]
+        print(f"Building {native.wheel} from source: fetching it and its build tools first", flush=True)
         shelf.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=shelf.parent, prefix="building-") as scratch:
             # pip's own cache is left alone: it does not key on the processor that -march=native built for.
