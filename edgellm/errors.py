@@ -188,7 +188,8 @@ def by_code(code: str) -> type[EdgeLLMError]:
     pending: list[type[EdgeLLMError]] = [EdgeLLMError]
     while pending:
         cls = pending.pop()
-        if cls.__name__ and cls("").code == code:
+        # A plugin's class may want other arguments.
+        if cls.__module__ == __name__ and cls("").code == code:
             return cls
         pending.extend(cls.__subclasses__())
     return EdgeLLMError

@@ -85,6 +85,7 @@ def play(engine: Engine, mix: Sequence[Planned]) -> list[Answer]:
     """
     stage = Stage(engine, mix)
     stage.loop.run()
+    stage.check()
     return stage.answers
 
 
@@ -113,12 +114,19 @@ class Stage:
         self._next_messages()
 
     def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
-        assert self.loop._scheduler.violations() == []
+        self.check()
         rows = self.engine.step(batch)
         self.n_steps += 1
         while self._due and self._due[0][0] <= self.n_steps:
             self._put()
         return rows
+
+    def check(self) -> None:
+        """No invariant is broken, and a toy's slots hold what the scheduler believes they hold."""
+        scheduler = self.loop._scheduler
+        assert scheduler.violations() == []
+        held = getattr(self.engine, "slots", None)
+        assert held is None or held == [slot.tokens for slot in scheduler.slots]
 
     def close(self) -> None:
         self.engine.close()
@@ -137,7 +145,6 @@ class Stage:
         self.inbox.put(message)
 
     def _hear(self, messages: list[wire.Up]) -> None:
-        assert self.loop._scheduler.violations() == []
         for message in messages:
             assert not isinstance(message, wire.Ready)
             answer = self.answers[message.id - 1]

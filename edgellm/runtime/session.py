@@ -64,7 +64,8 @@ class Dispatcher:
     """Which sink belongs to which request; thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector may close an abandoned answer, which drops its sink, in here.
+        self._lock = threading.RLock()
         self._sinks: dict[int, Sink] = {}
         self._next = 1
 

@@ -8,6 +8,7 @@ States:  loading --Ready--> ready --death--> loading (again) ...
 from __future__ import annotations
 
 import contextlib
+import copy
 import signal
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from edgellm.request import GenerationRequest
 from edgellm.runtime import wire
 from edgellm.runtime.session import Dispatcher, Sink, closed
 
-WORKER = (sys.executable, "-m", "edgellm.runtime.worker")
+# -P: in a folder of models that holds a `numpy.py`, that file must not be what the worker imports.
+WORKER = (sys.executable, "-P", "-m", "edgellm.runtime.worker")
 CLOSE_TIMEOUT_S = 5.0
 
 
@@ -31,7 +33,9 @@ class WorkerSession:
     def __init__(self, plan: LaunchPlan) -> None:
         self._plan = plan
         self._dispatcher = Dispatcher()
-        self._lock = threading.Lock()  # guards state, process, the pipe down and what waits for it
+        # Guards state, process, the pipe down and what waits for it. Reentrant: the garbage collector may close an
+        # abandoned answer, which cancels its request, while this thread holds the lock.
+        self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._state = "loading"
         self._info: EngineInfo | None = None
@@ -47,7 +51,7 @@ class WorkerSession:
         with self._changed:
             self._changed.wait_for(lambda: self._info is not None or self._state in ("failed", "closed"))
             if self._info is None:
-                raise self._error or closed()
+                raise copy.copy(self._error) or closed()
             return self._info
 
     @property
@@ -60,11 +64,12 @@ class WorkerSession:
         return self._process.pid
 
     def submit(self, request: GenerationRequest, sink: Sink) -> int:
+        wire.check(request)
         with self._lock:
             if self._state == "closed":
                 raise closed()
             if self._state == "failed":
-                raise self._error or closed()
+                raise copy.copy(self._error) or closed()
             request_id = self._dispatcher.add(sink)
             self._send(wire.Submit(request_id, request))
         return request_id
@@ -85,9 +90,10 @@ class WorkerSession:
                 self._write(wire.Stop(drain))
         if not already:
             self._reap(patience=None if drain and was_ready else CLOSE_TIMEOUT_S if was_ready else 0.0)
-            self._dispatcher.fail_all(closed())
         if threading.current_thread() is not self._thread:
+            # It first delivers what the worker said last.
             self._thread.join()
+        self._dispatcher.fail_all(closed())
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(WORKER, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -106,17 +112,18 @@ class WorkerSession:
 
     def _write(self, message: wire.Down) -> None:
         assert self._process.stdin is not None
+        frame = wire.encode(message)
         # A worker that just died is noticed by the thread that reads from it, which fails the request.
         with contextlib.suppress(OSError, ValueError):
-            self._process.stdin.write(wire.encode(message))
+            self._process.stdin.write(frame)
             self._process.stdin.flush()
 
     def _watch(self) -> None:
         while True:
             assert self._process.stdout is not None
             with self._process.stdout as up:
-                self._read(up)
-            crash = self._crashed()
+                garbage = self._read(up)
+            crash = self._crashed(garbage)
             with self._changed:
                 was, self._unsent = self._state, [] if self._state == "ready" else self._unsent
                 if was == "loading":
@@ -130,18 +137,23 @@ class WorkerSession:
                 return
             self._restart()
 
-    def _read(self, up: IO[bytes]) -> None:
-        """Deliver events until the worker is gone."""
-        while (body := wire.read_frame(up)) is not None:
-            messages = wire.decode_up(body)
-            match messages[0]:
-                case wire.Ready() as ready:
-                    self._now_ready(ready)
-                case wire.Failed(id=0) as failed:
-                    with self._changed:
-                        self._error = failed.error()
-                case _:
-                    self._dispatcher.deliver(messages)
+    def _read(self, up: IO[bytes]) -> str:
+        """Deliver events until the worker is gone, or says what nobody can understand: then how so."""
+        try:
+            while (body := wire.read_frame(up)) is not None:
+                messages = wire.decode_up(body)
+                match messages:
+                    case [wire.Ready() as ready]:
+                        self._now_ready(ready)
+                    case [wire.Failed(id=0) as failed]:
+                        with self._changed:
+                            self._error = failed.error()
+                    case _:
+                        self._dispatcher.deliver(messages)
+        except wire.BadFrame as error:
+            self._process.kill()
+            return f"it sent a broken frame: {error}"
+        return ""
 
     def _now_ready(self, ready: wire.Ready) -> None:
         with self._changed:
@@ -160,19 +172,16 @@ class WorkerSession:
                 self.restarts += 1
                 self._process = self._spawn()
 
-    def _crashed(self) -> WorkerCrashed:
-        status = self._process.wait()
-        if status < 0:
-            name = signal.Signals(-status).name
-            causes = {
-                "SIGKILL": "most likely by the out-of-memory killer",
-                "SIGILL": "an instruction this CPU does not have",
-                "SIGSEGV": "a fault in native code",
-                "SIGBUS": "a file that shrank while it was mapped, or a full disk",
-            }
-            reason = f"killed by {name}" + (f": {causes[name]}" if name in causes else "")
-        else:
-            reason = f"left with status {status}"
+    def _crashed(self, garbage: str) -> WorkerCrashed:
+        """Wait for the worker's end, and say how it came. `garbage`: we ended it, for this."""
+        try:
+            # It closed its side of the pipe, so it is leaving; one that does not is of no use.
+            status = self._process.wait(CLOSE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        _close_stdin(self._process)
+        reason = garbage or _how_it_ended(status)
         return WorkerCrashed(
             f"the worker that runs the model died ({reason})",
             hint="it is started again by itself: send the request again",
@@ -188,6 +197,27 @@ class WorkerSession:
         if process.poll() is None:
             process.kill()
         process.wait()
-        if process.stdin is not None:
-            with contextlib.suppress(OSError):
-                process.stdin.close()
+        _close_stdin(process)
+
+
+def _close_stdin(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    # What the dead worker never read is flushed into a broken pipe.
+    with contextlib.suppress(OSError):
+        process.stdin.close()
+
+
+def _how_it_ended(status: int) -> str:
+    if status >= 0:
+        return f"left with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    causes = {
+        "SIGKILL": "most likely by the out-of-memory killer",
+        "SIGILL": "an instruction this CPU does not have",
+        "SIGSEGV": "a fault in native code",
+        "SIGBUS": "a file that shrank while it was mapped, or a full disk",
+    }
+    return f"killed by {name}" + (f": {causes[name]}" if name in causes else "")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import queue
 import threading
 
 from edgellm.backend import Backend, EngineInfo
-from edgellm.errors import BackendError
+from edgellm.errors import EdgeLLMError
 from edgellm.plan import LaunchPlan
 from edgellm.request import GenerationRequest
 from edgellm.runtime import wire
@@ -24,7 +25,10 @@ class ThreadSession:
         self._dispatcher = Dispatcher()
         self._loaded = threading.Event()
         self._info: EngineInfo | None = None
-        self._error: Exception | None = None
+        # Guards the two below together with who is listening: nobody is added after the last one was told the end.
+        # Reentrant, as in `supervisor`.
+        self._lock = threading.RLock()
+        self._error: EdgeLLMError | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="edgellm-loop", daemon=True)
         self._thread.start()
@@ -33,7 +37,7 @@ class ThreadSession:
     def info(self) -> EngineInfo:
         self._loaded.wait()
         if self._info is None:
-            raise self._error or closed()
+            raise copy.copy(self._error) or closed()
         return self._info
 
     @property
@@ -42,15 +46,15 @@ class ThreadSession:
             return "closed"
         if not self._loaded.is_set():
             return "loading"
-        return "failed" if self._info is None or not self._thread.is_alive() else "ready"
+        return "failed" if self._error is not None else "ready"
 
     def submit(self, request: GenerationRequest, sink: Sink) -> int:
-        if self._closed:
-            raise closed()
-        if self._loaded.is_set() and not self._thread.is_alive():
-            raise self._error or closed()
-        request_id = self._dispatcher.add(sink)
-        self._inbox.put(wire.Submit(request_id, request))
+        wire.check(request)
+        with self._lock:
+            if self._closed or self._error is not None:
+                raise copy.copy(self._error) or closed()
+            request_id = self._dispatcher.add(sink)
+            self._inbox.put(wire.Submit(request_id, request))
         return request_id
 
     def cancel(self, request_id: int) -> None:
@@ -58,31 +62,33 @@ class ThreadSession:
             self._inbox.put(wire.Cancel(request_id))
 
     def close(self, *, drain: bool = False) -> None:
-        if not self._closed:
-            self._closed = True
-            self._inbox.put(wire.Stop(drain))
-            if threading.current_thread() is not self._thread:
-                self._thread.join()
-            self._dispatcher.fail_all(closed())
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._inbox.put(wire.Stop(drain))
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        self._dispatcher.fail_all(closed())
 
     def _run(self) -> None:
         try:
             engine = self._backend.open(self._plan)
         except Exception as error:
-            self._error = error
+            self._fail(error)
             self._loaded.set()
-            self._dispatcher.fail_all(_typed(error))
             return
         self._info = engine.info
         self._loaded.set()
         try:
             Loop(engine, self._inbox, self._dispatcher.deliver).run()
         except Exception as error:
-            self._error = error
-            self._dispatcher.fail_all(_typed(error))
+            self._fail(error)
         finally:
             engine.close()
 
-
-def _typed(error: Exception) -> BackendError:
-    return error if isinstance(error, BackendError) else BackendError(f"{type(error).__name__}: {error}")
+    def _fail(self, error: Exception) -> None:
+        """As the worker reports it: typed, also where a plugin raised something of its own."""
+        typed = wire.Failed.of(0, error).error()
+        with self._lock:
+            self._error = typed
+            self._dispatcher.fail_all(typed)

@@ -19,6 +19,12 @@ from edgellm.request import GenerationRequest
 
 _LENGTH = struct.Struct("<I")
 MAX_FRAME_BYTES = 256 * 1024**2
+# No context holds so much text; the rest of the frame is small.
+MAX_TEXT_BYTES = 64 * 1024**2
+
+
+class BadFrame(Exception):
+    """What came over the pipe is no frame: a bug, or something else writes into the pipe."""
 
 
 class Launch(msgspec.Struct, tag=True, frozen=True):
@@ -109,12 +115,18 @@ def encode(message: Down | list[Up]) -> bytes:
 
 
 def read_frame(stream: IO[bytes]) -> bytes | None:
-    """The next frame's body, None where the other side is gone (also in the middle of a frame)."""
+    """The next frame's body, None where the other side is gone (also in the middle of a frame).
+
+    Raises:
+        BadFrame: a length beyond MAX_FRAME_BYTES.
+    """
     head = _read_exactly(stream, _LENGTH.size)
     if head is None:
         return None
     (length,) = _LENGTH.unpack(head)
-    return _read_exactly(stream, length) if length <= MAX_FRAME_BYTES else None
+    if length > MAX_FRAME_BYTES:
+        raise BadFrame(f"a length of {length} bytes")
+    return _read_exactly(stream, length)
 
 
 def _read_exactly(stream: IO[bytes], length: int) -> bytes | None:
@@ -130,9 +142,43 @@ def _read_exactly(stream: IO[bytes], length: int) -> bytes | None:
 
 
 def decode_down(body: bytes) -> Down:
-    message: Down = _down.decode(body)
+    """
+    Raises:
+        BadFrame: no message of the parent.
+    """
+    try:
+        message: Down = _down.decode(body)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise BadFrame(str(error)) from error
     return message
 
 
 def decode_up(body: bytes) -> list[Up]:
-    return _up.decode(body)
+    """
+    Raises:
+        BadFrame: no messages of the worker.
+    """
+    try:
+        return _up.decode(body)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise BadFrame(str(error)) from error
+
+
+def check(request: GenerationRequest) -> None:
+    """
+    Raises:
+        UsageError: text that cannot be sent: too long, or with lone surrogates.
+    """
+    for name, text in (("prompt", request.prompt), *(("stop", stop) for stop in request.stop)):
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError as error:
+            raise errors.UsageError(
+                f"{name} is no Unicode text: a lone surrogate at character {error.start}",
+                hint="decode the text with errors='replace'",
+                param=name,
+            ) from None
+        if size > MAX_TEXT_BYTES:
+            raise errors.UsageError(
+                f"{name} has {size} bytes, {MAX_TEXT_BYTES} are allowed", hint="send less text", param=name
+            )

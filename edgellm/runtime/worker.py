@@ -27,8 +27,9 @@ OOM_SCORE = "500"
 
 def main() -> None:
     """Serve one plan until told to stop."""
-    # A terminal sends Ctrl-C to every process of its group; when to stop is the parent's decision.
+    # A terminal sends Ctrl-C to its whole group, a service manager ends a whole group: the parent decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.basicConfig(stream=sys.stderr, level=os.environ.get("EDGELLM_LOG", "ERROR").upper())
     up = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
@@ -70,9 +71,12 @@ def _read(down: IO[bytes]) -> wire.Down | None:
 
 
 def _receive(down: IO[bytes], inbox: queue.SimpleQueue[wire.Down]) -> None:
-    while (message := _read(down)) is not None:
-        inbox.put(message)
-    os._exit(0)
+    try:
+        while (message := _read(down)) is not None:
+            inbox.put(message)
+    finally:
+        # Also when a frame is broken: a worker that hears nothing more is of no use.
+        os._exit(0)
 
 
 def _offer_to_oom_killer() -> None:

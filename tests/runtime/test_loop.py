@@ -223,7 +223,7 @@ def test_a_failed_step_that_lost_an_idle_slot_costs_nobody() -> None:
 
 
 def test_a_failed_step_that_names_no_slots_costs_all_of_them() -> None:
-    engine = Failing(StepFailed("unknown"), lose=(0, 1, 2))
+    engine = Failing(StepFailed("unknown"))
     assert failed(engine, [*THREE, *LATER]) == [0, 1, 2]
 
 

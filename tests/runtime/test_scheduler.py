@@ -171,11 +171,23 @@ def test_a_copy_goes_over_the_slot_unused_for_longest() -> None:
     table.admit()
     table.step()
     table.run(table.submit(prompt(20, 1)))
-    table.run(table.submit(prompt(20, 2)))
+    table.run(table.submit(prompt(20)))  # a good prefix too, but a shorter one
     table.submit([*prompt(390), 5])
     (admission,) = table.admit()
     assert busy.slot == admission.source == 0
     assert admission.slot == 1
+
+
+def test_of_equal_prefixes_the_older_one_is_taken() -> None:
+    table = Table()
+    first, second = table.submit(prompt(20)), table.submit(prompt(20))
+    table.admit()
+    table.step()
+    table.scheduler.release(second)
+    table.step()
+    table.scheduler.release(first)
+    table.submit(prompt(20))
+    assert [a.slot for a in table.admit()] == [1]
 
 
 def test_slots_are_given_up_least_recently_used_first() -> None:
