@@ -32,9 +32,10 @@ def parse_bytes(text: str) -> int:
     factor = _FACTORS.get(match[3].lower()) if match else None
     if match is None or factor is None:
         raise UsageError(f"{text!r} is not a size", hint="write it as 700MiB, 2GiB, 1.5GB or a number of bytes")
-    whole: str = match[1]
-    decimals: str = match[2] or ""
-    return int(whole + decimals) * factor // 10 ** len(decimals)  # integers: a float is off beyond 2**53
+    decimals = match[2] or ""
+    # Integers, because a float is off beyond 2**53.
+    n_bytes: int = int(match[1] + decimals) * factor // 10 ** len(decimals)
+    return n_bytes
 
 
 def show_memory(n_bytes: float) -> str:
