@@ -291,7 +291,7 @@ def rejections(verdict: Verdict, rule: str, before: Sequence[Option]) -> list[Re
     for model, items in dropped.items():
         if len(items) == total[model]:
             closest, why = min(items, key=lambda item: (item[0].tensor_bytes, item[0].quant))
-            named = why if len(items) == 1 or rule == best_model.__name__ else f"even {closest.quant} {why}"
+            named = why if len(items) == 1 or rule == best_model.__name__ else f"even {closest.quant}: {why}"
             rows.append(Rejection(model, "", rule, named))
         else:
             rows += [Rejection(model, o.quant, rule, why) for o, why in items]

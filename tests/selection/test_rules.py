@@ -264,7 +264,7 @@ def test_rejections_are_told_once_per_model_where_the_rule_dropped_all_of_it(opt
     rows = rules.rejections(rules.fits_memory(options, options[0].setting), "fits_memory", options)
 
     assert [(r.model, r.quant) for r in rows] == [("qwen3-32b", "")]
-    assert rows[0].reason.startswith("even Q4_K_M needs")
+    assert rows[0].reason.startswith("even Q4_K_M: needs")
 
 
 def test_the_order_of_the_rules_is_the_documented_one() -> None:

@@ -1,0 +1,177 @@
+"""`edgellm auto-select` as a person and a program meet it: whole processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edgellm.cli.main import cli
+from edgellm.errors import UsageError
+
+PI = ("--profile", "raspberry-pi-5-8gb")
+ROW = """
+[[models]]
+id = "house-model"
+family = "house"
+kind = "chat"
+license = "mit"
+ctx_train = 32768
+params = 1543714304
+params_active = 1543714304
+scores = {"MMLU-Pro" = 90.0}
+files = [{source = "file:/models/house.gguf", quant = "Q5_K_M"}]
+[models.shape]
+arch = "qwen2"
+n_layer = 28
+n_embd = 1536
+n_ff = 8960
+n_head = 12
+n_head_kv = 2
+head_dim = 128
+n_vocab = 151936
+tied_embeddings = true
+kv_full_bytes = 28672
+"""
+
+
+def choose(planner, *arguments: str) -> dict:
+    return json.loads(planner("auto-select", "--json", *arguments).stdout)
+
+
+def test_json_is_one_object_with_the_documented_choice(planner) -> None:
+    found = choose(planner, *PI)
+
+    assert found["schema"] == 1
+    assert set(found["choice"]) >= {"model", "params", "quant", "backend", "ctx", "tensor_bytes", "source"}
+    assert found["choice"]["backend"] == "gguf"
+    assert found["reasons"]
+    assert found["runners_up"]
+    assert found["rejected"]
+    assert found["inputs"]["machine"] == "raspberry-pi-5-8gb"
+
+
+def test_json_is_the_same_every_time(planner) -> None:
+    first, second = (planner("auto-select", "--json", *PI).stdout for _ in range(2))
+
+    assert first == second
+
+
+def test_people_get_the_choice_first_then_why(planner) -> None:
+    shown = planner("auto-select", *PI).stdout
+    data = choose(planner, *PI)
+
+    assert shown.splitlines()[0] == f"{data['choice']['model']} {data['choice']['quant']}"
+    assert shown.index("Why") < shown.index("Runners-up") < shown.index("Rejected")
+    assert "Memory budget 7.20 GiB" in shown
+    assert "--explain shows all" in shown
+    assert "Planned as if every source answered" in shown
+
+
+def test_explain_lists_every_rejection(planner) -> None:
+    shown = planner("auto-select", "--explain", *PI).stdout
+    data = choose(planner, *PI)
+
+    assert len(data["rejected"]) > 100
+    for rejection in data["rejected"]:
+        assert rejection["reason"] in shown
+
+
+def test_this_machine_is_planned_for_without_a_profile(planner) -> None:
+    found = choose(planner, "--max-memory", "1500MiB")
+
+    assert found["budget_bytes"] <= 1500 * 2**20
+    assert found["choice"]["memory"]["resident_bytes"] <= 1500 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("flags", "key", "value"),
+    [
+        (("--task", "agent"), "task", "agent"),
+        (("--ctx", "16384"), "ctx", 16384),
+        (("--min-tps", "7.5"), "floor_tps", 7.5),
+        (("--max-memory", "2GiB"), "max_memory_bytes", 2 * 2**30),
+        (("--backend", "gguf"), "backend", "gguf"),
+        (("--slots", "4"), "slots", 4),
+    ],
+)
+def test_what_is_asked_is_recorded_and_kept(planner, flags: tuple[str, str], key: str, value: object) -> None:
+    found = choose(planner, *PI, *flags)
+
+    assert found["inputs"][key] == value
+    assert key not in ("ctx", "slots") or found["choice"][key] == value
+
+
+def test_a_users_catalog_takes_part(planner, tmp_path: Path) -> None:
+    rows = tmp_path / "mine.toml"
+    rows.write_text(ROW)
+
+    assert choose(planner, *PI, "--models-file", str(rows))["choice"]["source"] == "file:/models/house.gguf"
+
+
+def test_offline_with_an_empty_store_says_what_it_would_take_and_fails(planner) -> None:
+    done = planner("auto-select", "--json", "--offline", code=5)
+    found = json.loads(done.stdout)
+
+    assert found["choice"] is None
+    assert found["would_choose"]["source"].startswith("hf://")
+    shown = planner("auto-select", code=5, EDGELLM_OFFLINE="1").stdout
+    assert "Nothing can be had now." in shown
+    assert "With every source: " in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--task", "poetry"), "unknown task"),
+        (("--ctx", "7"), "at least 256"),
+        (("--ctx", "many"), "not a valid integer"),
+        (("--max-memory", "lots"), "is not a size"),
+        (("--slots", "0"), "slots=0"),
+        (("--profile", "toaster"), "toaster"),
+        ((*PI, "--models-file", "none.toml"), "cannot read"),
+        (("--nonsense",), "No such option"),
+    ],
+)
+def test_what_cannot_be_understood_is_refused(arguments: tuple[str, ...], told: str) -> None:
+    result = CliRunner().invoke(cli, ["auto-select", "--json", *arguments])
+
+    assert isinstance(result.exception, UsageError | SystemExit)
+    assert told in f"{result.exception} {result.stderr}"
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("--max-memory", "10MiB"), 3, "nothing fits"),
+        (("--min-tps", "1000000"), 3, "nothing reaches"),
+        (("--backend", "none"), 6, "'none'"),
+    ],
+)
+def test_errors_are_told_on_standard_error_with_their_exit_code(planner, arguments, code: int, told: str) -> None:
+    done = planner("auto-select", "--json", *PI, *arguments, code=code)
+
+    assert told in done.stderr
+    assert done.stdout == ""
+
+
+def test_no_heavy_library_is_imported_for_json() -> None:
+    script = """
+import io, contextlib, sys
+from edgellm.cli.main import cli
+with contextlib.redirect_stdout(io.StringIO()):
+    try:
+        cli.main(args=["auto-select", "--json", "--profile", "raspberry-pi-5-8gb"], standalone_mode=False)
+    except Exception as error:
+        print(type(error).__name__, file=sys.stderr)
+heavy = {"rich", "numpy", "fastapi", "jinja2", "uvicorn", "huggingface_hub", "llama_cpp", "onnxruntime", "torch"}
+sys.exit(", ".join(sorted(heavy & set(sys.modules))) or 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
