@@ -1,0 +1,173 @@
+"""Streams: clients that leave, workers that die, and what a chunk costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+from live_server import Live, Servers, until
+
+from edgellm.server.sse import Template
+
+SLOW_S = 0.02  # a step of the echo model: 50 tokens per second
+LONG = "x" * 2000  # 40 s at that speed
+
+
+def lines(answer: httpx.Response) -> list[str]:
+    return [line for line in answer.iter_lines() if line]
+
+
+def test_a_template_has_one_hole() -> None:
+    chunk = Template({"a": "\0", "b": 1}, "\0")
+    assert chunk.fill('say "hi"\n') == b'data: {"a":"say \\"hi\\"\\n","b":1}\n\n'
+
+
+def answers_at_once(live: Live) -> bool:
+    """Whether the only slot is free: "hi" takes 4 steps, the rest of LONG 39 s; loaded machines take their time."""
+    began = time.monotonic()
+    assert live.post("/v1/completions", {"prompt": "hi"}).json()["choices"][0]["text"] == "hi"
+    return time.monotonic() - began < 2
+
+
+def test_a_client_that_leaves_a_stream_frees_its_slot(serve: Servers) -> None:
+    live = serve(step_s=SLOW_S)
+    with live.http.stream(
+        "POST", "/v1/completions", json={"prompt": LONG, "max_tokens": 2000, "stream": True}
+    ) as answer:
+        next(answer.iter_bytes())
+
+    assert answers_at_once(live)
+
+
+def test_a_client_that_leaves_without_a_stream_frees_its_slot(serve: Servers) -> None:
+    live = serve(step_s=SLOW_S)
+    with pytest.raises(httpx.ReadTimeout):
+        live.post("/v1/completions", {"prompt": LONG, "max_tokens": 2000}, timeout=0.4)
+
+    assert answers_at_once(live)
+
+
+def test_a_client_that_leaves_in_the_queue_is_forgotten(serve: Servers) -> None:
+    live = serve(step_s=SLOW_S)
+    with live.http.stream(
+        "POST", "/v1/completions", json={"prompt": LONG, "max_tokens": 2000, "stream": True}
+    ) as first:
+        next(first.iter_bytes())
+        with pytest.raises(httpx.ReadTimeout):
+            live.post("/v1/completions", {"prompt": LONG, "max_tokens": 2000}, timeout=0.2)
+
+    assert answers_at_once(live)
+
+
+def test_a_client_that_only_closes_its_side_is_gone(serve: Servers) -> None:
+    live = serve(step_s=SLOW_S)
+    body = json.dumps({"prompt": LONG, "max_tokens": 2000, "stream": True}).encode()
+    head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
+    host, port = live.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head.encode() + body)
+        assert connection.recv(100)
+        connection.shutdown(socket.SHUT_WR)
+        assert answers_at_once(live)
+
+
+def test_streams_run_beside_each_other(serve: Servers) -> None:
+    live = serve(step_s=0.001, slots=4)
+    found: dict[int, str] = {}
+
+    def go(number: int) -> None:
+        text = f"client {number} " * 20
+        with httpx.Client(base_url=live.url, timeout=30) as client:
+            answer = client.post("/v1/completions", json={"prompt": text, "max_tokens": 999, "stream": True})
+        chunks = [json.loads(line[6:]) for line in lines(answer)[:-1]]
+        found[number] = "".join(chunk["choices"][0]["text"] for chunk in chunks)
+
+    threads = [threading.Thread(target=go, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert found == {number: f"client {number} " * 20 for number in range(12)}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
+def test_a_worker_that_dies_in_mid_stream_is_an_error_event(serve: Servers, name: str) -> None:
+    live = serve(step_s=SLOW_S)
+    old = live.llm._session.pid
+    with live.http.stream(
+        "POST", "/v1/completions", json={"prompt": LONG, "max_tokens": 2000, "stream": True}
+    ) as answer:
+        found = []
+        for line in filter(None, answer.iter_lines()):
+            found.append(line)
+            if len(found) == 3:
+                os.kill(old, getattr(signal, name))
+    error = json.loads(found[-1].removeprefix("data: "))["error"]
+
+    assert (error["code"], error["type"]) == ("worker_crashed", "server_error")
+    assert name in error["message"]
+    assert "data: [DONE]" not in found
+    assert live.post("/v1/completions", {"prompt": "hi"}).json()["choices"][0]["text"] == "hi"
+    assert live.llm._session.pid != old
+    assert not _alive(old)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_a_worker_that_dies_before_the_answer_is_a_status(serve: Servers) -> None:
+    live = serve(step_s=SLOW_S)
+    threading.Timer(0.3, lambda: os.kill(live.llm._session.pid, signal.SIGKILL)).start()
+    answer = live.post("/v1/completions", {"prompt": LONG, "max_tokens": 2000})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "worker_crashed")
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_closing_the_model_ends_streams_with_an_error(serve: Servers) -> None:
+    live = serve(step_s=SLOW_S)
+    with live.http.stream(
+        "POST", "/v1/completions", json={"prompt": LONG, "max_tokens": 2000, "stream": True}
+    ) as answer:
+        found = []
+        for line in filter(None, answer.iter_lines()):
+            found.append(line)
+            if len(found) == 2:
+                threading.Thread(target=live.llm.close).start()
+    until(lambda: live.llm.state == "closed")
+    assert len(found) < 2000
+
+
+def test_requests_leave_nothing_behind(serve: Servers) -> None:
+    live = serve()
+    for _ in range(50):
+        live.post("/v1/completions", {"prompt": "x", "stream": True})
+    until(lambda: not live.server.server_state.tasks)
+
+    assert len(live.llm._session._dispatcher) == 0
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_the_stream_is_not_held_back(serve: Servers) -> None:
+    live = serve(step_s=SLOW_S)
+    began = time.monotonic()
+    with live.http.stream(
+        "POST", "/v1/completions", json={"prompt": "x" * 100, "max_tokens": 100, "stream": True}
+    ) as answer:
+        assert answer.headers["x-accel-buffering"] == "no"
+        arrivals = [time.monotonic() - began for _ in answer.iter_bytes()]
+    assert arrivals[0] < arrivals[-1] / 2
