@@ -89,11 +89,10 @@ def main() -> None:
     run = Settings(n_ctx=1024, n_threads=options.threads, n_threads_batch=options.threads)
     plan = LaunchPlan("gguf", Artifact("gguf", (options.model,), "model"), run)
     engine = plugins().backend("gguf").open(plan)
-    rounds = []
     with EdgeLLM(plan) as llm:
         worker(llm, 16), bare(engine, 16)
-        for _ in range(options.rounds):
-            rounds.append((bare(engine, options.tokens), loop(engine, options.tokens), worker(llm, options.tokens)))
+        n = options.tokens
+        rounds = [(bare(engine, n), loop(engine, n), worker(llm, n)) for _ in range(options.rounds)]
     engine.close()
     print(f"{'':<10}{'us/token':>10}{'over bare':>12}")
     for index, name in enumerate(("bare", "loop", "worker")):

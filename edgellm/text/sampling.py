@@ -17,6 +17,8 @@ from edgellm.request import Sampling
 
 Row = npt.NDArray[np.float32]
 
+# Below this temperature the runner-up weighs nothing unless it equals the best, and 1 / temperature overflows soon.
+COLDEST = 1e-6
 BLOCK = 256  # weights summed at a time when one is picked
 GROUP = 64  # weights of which only the largest is looked at when the k largest are sought
 # Typical sampling sorts by surprise, where the least likely tokens come last: those below 1e-13 of the most likely one
@@ -49,7 +51,7 @@ class Sampler:
         best = int(row.argmax())
         if not np.isfinite(row[best]):
             raise ValueError(f"logits are not finite (maximum {row[best]} at token {best})")
-        token = best if self._sampling.temperature == 0 else self._draw(row, float(row[best]))
+        token = best if self._sampling.temperature < COLDEST else self._draw(row, float(row[best]))
         if self._repeats:
             self._recent.append(token)
         if self._counts:
@@ -79,20 +81,10 @@ class Sampler:
 
     def _draw(self, row: Row, best: float) -> int:
         sampling = self._sampling
-        weights = np.subtract(row, best)
-        if sampling.temperature != 1.0:
-            weights *= np.float32(1.0 / sampling.temperature)
-        np.exp(weights, out=weights)
         luck = self._random.random()
         if not self._filters:
-            return _pick(weights, luck)
-        if 0 < sampling.top_k < len(weights):
-            tokens = _largest(weights, sampling.top_k)
-            total = float(weights[tokens].sum(dtype=np.float64))
-        else:
-            tokens = self._candidates(weights)
-            total = float(weights.sum(dtype=np.float64))
-        values = weights[tokens].astype(np.float64)
+            return _pick(self._weights(row, best), luck)
+        tokens, values, total = self._shortlist(row, best)
         if sampling.typical_p < 1.0:
             keep = _typical(values / total, sampling.typical_p)
             tokens, values = tokens[keep], values[keep]
@@ -105,14 +97,28 @@ class Sampler:
             tokens, values = tokens[keep], values[keep]
         return int(tokens[_pick(values, luck)])
 
-    def _candidates(self, weights: Row) -> npt.NDArray[np.intp]:
-        """Tokens that the filters after top_k can keep, few enough to sort."""
+    def _weights(self, row: Row, best: float) -> Row:
+        """Probabilities up to a factor: the most likely token weighs 1."""
+        weights = np.subtract(row, best)
+        if self._sampling.temperature != 1.0:
+            weights *= np.float32(1.0 / self._sampling.temperature)
+        return np.exp(weights, out=weights)
+
+    def _shortlist(self, row: Row, best: float) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], float]:
+        """Tokens that the filters after top_k can keep, few enough to sort; their weights; the weight of all."""
         sampling = self._sampling
+        if 0 < sampling.top_k < len(row):
+            tokens = _largest(row, sampling.top_k)
+            values = np.exp((row[tokens].astype(np.float64) - best) / sampling.temperature)
+            return tokens, values, float(values.sum())
+        weights = self._weights(row, best)
         if sampling.typical_p < 1.0:
-            return np.flatnonzero(weights >= TYPICAL_CUTOFF)
-        if sampling.top_p < 1.0:
-            return _heaviest(weights, sampling.top_p)
-        return np.flatnonzero(weights >= sampling.min_p)
+            tokens = np.flatnonzero(weights >= TYPICAL_CUTOFF)
+        elif sampling.top_p < 1.0:
+            tokens = _heaviest(weights, sampling.top_p)
+        else:
+            tokens = np.flatnonzero(weights >= sampling.min_p)
+        return tokens, weights[tokens].astype(np.float64), float(weights.sum(dtype=np.float64))
 
 
 def _pick(weights: npt.NDArray[np.floating[Any]], luck: float) -> int:
@@ -120,14 +126,21 @@ def _pick(weights: npt.NDArray[np.floating[Any]], luck: float) -> int:
 
     Sums blocks first: a running sum over a vocabulary is one long chain of additions, 20 times slower.
     """
+    if len(weights) <= BLOCK:
+        return _pick_inside(np.cumsum(weights, dtype=np.float64), luck * float(weights.sum(dtype=np.float64)))
     bounds = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), BLOCK)), dtype=np.float64)
     target = luck * bounds[-1]
     block = min(int(np.searchsorted(bounds, target, side="right")), len(bounds) - 1)
     start = block * BLOCK
     inside = np.cumsum(weights[start : start + BLOCK], dtype=np.float64)
-    at = int(np.searchsorted(inside, target - (bounds[block - 1] if block else 0.0), side="right"))
-    # Rounding may put the target past the block's end: the last token that has any weight gets it.
-    return start + min(at, int(np.searchsorted(inside, inside[-1], side="left")))
+    return start + _pick_inside(inside, target - (float(bounds[block - 1]) if block else 0.0))
+
+
+def _pick_inside(bounds: npt.NDArray[np.float64], target: float) -> int:
+    """The first index whose running sum exceeds `target`; where rounding leaves none, the last that has any weight."""
+    return min(
+        int(np.searchsorted(bounds, target, side="right")), int(np.searchsorted(bounds, bounds[-1], side="left"))
+    )
 
 
 def _largest(weights: Row, k: int) -> npt.NDArray[np.intp]:
