@@ -1,0 +1,232 @@
+"""`edgellm serve` as a process: what it prints, when it listens, how it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import httpx
+import psutil
+import pytest
+from live_server import until
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+
+
+@dataclass
+class Command:
+    """A running `edgellm serve`, its lines read as they come."""
+
+    process: subprocess.Popen[str]
+    out: list[str] = field(default_factory=list)
+    err: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for stream, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err)):
+            threading.Thread(target=lambda s=stream, into=lines: into.extend(s), daemon=True).start()
+
+    def wait_for(self, pattern: str) -> str:
+        until(lambda: re.search(pattern, "".join(self.out)) is not None or self.process.poll() is not None)
+        found = re.search(pattern, "".join(self.out))
+        assert found, "".join(self.out + self.err)
+        return found[0]
+
+    @property
+    def url(self) -> str:
+        return self.wait_for(r"http://127\.0\.0\.1:\d+(?= \()")
+
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def status(self) -> int:
+        return self.process.wait(15)
+
+
+@contextlib.contextmanager
+def serving(*arguments: str, **environment: str) -> Iterator[Command]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgellm", "serve", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    with process:
+        command = Command(process)
+        try:
+            yield command
+        finally:
+            process.kill()
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edgellm", "serve", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def test_it_says_what_runs_and_where_and_answers() -> None:
+    with serving("echo", "--port", "0", "--ctx", "512", "--slots", "2") as command:
+        command.wait_for("Ready after")
+        answer = httpx.post(f"{command.url}/v1/completions", json={"prompt": "hello"})
+        text = "".join(command.out)
+
+        assert answer.json()["choices"][0]["text"] == "hello"
+        assert "echo on echo: 512 tokens of context, 2 at the same time" in text
+        assert "Model: echo, as named" in text
+        assert f"{command.url}/v1" in text
+        assert "\x1b" not in text
+
+
+def test_it_listens_while_the_model_loads() -> None:
+    with serving("echo", "--port", "0", EDGELLM_ECHO_LOAD_S="1") as command:
+        health = httpx.get(f"{command.url}/health")
+
+        assert (health.status_code, health.json()["status"]) == (503, "loading")
+        command.wait_for("Ready after")
+        assert httpx.get(f"{command.url}/health").json()["status"] == "ok"
+
+
+@posix
+def test_the_first_interrupt_finishes_what_runs() -> None:
+    with serving("echo", "--port", "0", EDGELLM_ECHO_STEP_S="0.02") as command:
+        command.wait_for("Ready after")
+        body = {"prompt": "x" * 30, "max_tokens": 30, "stream": True}
+        workers = command.workers()
+        with httpx.stream("POST", f"{command.url}/v1/completions", json=body, timeout=30) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            command.signal(signal.SIGINT)
+            rest = [line for line in lines if line]
+        until(lambda: _refused(command.url))
+
+        assert rest[-1] == "data: [DONE]"
+        assert command.status() == 0
+        assert "Finishing 1 request" in "".join(command.err)
+        assert workers
+        assert not any(worker.is_running() for worker in workers)
+
+
+@posix
+def test_the_second_interrupt_leaves_now() -> None:
+    with serving("echo", "--port", "0", EDGELLM_ECHO_STEP_S="0.02") as command:
+        command.wait_for("Ready after")
+        workers = command.workers()
+        body = {"prompt": "x" * 2000, "max_tokens": 2000, "stream": True}
+        with httpx.stream("POST", f"{command.url}/v1/completions", json=body, timeout=30) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            command.signal(signal.SIGINT)
+            until(lambda: "Finishing" in "".join(command.err))
+            command.signal(signal.SIGINT)
+            with pytest.raises(httpx.HTTPError):
+                list(lines)
+        began = time.monotonic()
+
+        assert command.status() == 130
+        assert time.monotonic() - began < 5
+        assert not any(worker.is_running() for worker in workers)
+
+
+@posix
+def test_a_server_that_is_killed_leaves_no_worker() -> None:
+    with serving("echo", "--port", "0") as command:
+        command.wait_for("Ready after")
+        workers = command.workers()
+        command.signal(signal.SIGKILL)
+        until(lambda: not any(worker.is_running() for worker in workers))
+
+        assert workers
+
+
+@posix
+def test_sigterm_stops_while_loading() -> None:
+    with serving("echo", "--port", "0", EDGELLM_ECHO_LOAD_S="30") as command:
+        _ = command.url
+        workers = command.workers()
+        command.signal(signal.SIGTERM)
+
+        assert command.status() == 0
+        assert not any(worker.is_running() for worker in workers)
+
+
+def test_a_port_that_is_taken_is_named_with_the_way_out() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        result = run("echo", "--port", str(other.getsockname()[1]))
+
+    assert result.returncode == 2
+    assert "is taken" in result.stderr
+    assert "--port" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (["echo", "--host", "0.0.0.0"], 2, "EDGELLM_API_KEY"),
+        (["echo", "--port", "70000"], 2, "70000"),
+        (["echo", "--slots", "0"], 2, "slots=0"),
+        (["echo", "--ctx", "5"], 2, "ctx=5"),
+        (["echo", "--threads", "0"], 2, "threads=0"),
+        (["echo", "--host", "no.such.host.invalid", "--api-key", "k"], 2, "no.such.host.invalid"),
+        (["--quant", "Q4_K_M"], 2, "--quant"),
+        (["--max-memory", "much"], 2, "much"),
+        (["no-such-model"], 2, "no-such-model"),
+        (["/no/such/file.gguf"], None, "/no/such/file.gguf"),
+        (["echo", "--flag"], 2, "--flag"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_two_lines(arguments: list[str], status: int | None, told: str) -> None:
+    result = run(*arguments, "--port", "0") if "--port" not in arguments else run(*arguments)
+
+    assert result.returncode == status if status is not None else result.returncode > 1
+    assert told in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_reason() -> None:
+    result = run("echo", "--port", "0", EDGELLM_ECHO_LOAD_S="soon")
+
+    assert result.returncode == 2
+    assert "EDGELLM_ECHO_LOAD_S" in result.stderr
+
+
+def test_another_host_with_a_key_is_served() -> None:
+    with serving("echo", "--host", "0.0.0.0", "--port", "0", EDGELLM_API_KEY="k") as command:
+        command.wait_for("Ready after")
+        assert httpx.get(f"{command.url}/v1/models").status_code == 401
+        assert httpx.get(f"{command.url}/v1/models", headers={"authorization": "Bearer k"}).status_code == 200
+
+
+def test_in_one_process() -> None:
+    with serving("echo", "--port", "0", "--no-isolate") as command:
+        command.wait_for("Ready after")
+        assert command.workers() == []
+        assert httpx.post(f"{command.url}/v1/completions", json={"prompt": "x"}).json()["choices"][0]["text"] == "x"
+
+
+def _refused(url: str) -> bool:
+    try:
+        httpx.get(f"{url}/health", timeout=1)
+    except httpx.ConnectError:
+        return True
+    return False
