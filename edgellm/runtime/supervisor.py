@@ -133,9 +133,8 @@ class WorkerSession:
                 if was != "closed":
                     self._dispatcher.fail_all(self._error or crash)
                 self._changed.notify_all()
-            if was != "ready":
+            if was != "ready" or not self._restart():
                 return
-            self._restart()
 
     def _read(self, up: IO[bytes]) -> str:
         """Deliver events until the worker is gone, or says what nobody can understand: then how so."""
@@ -166,11 +165,14 @@ class WorkerSession:
                 self._write(message)
             self._changed.notify_all()
 
-    def _restart(self) -> None:
+    def _restart(self) -> bool:
+        """False where the session was closed in the meantime."""
         with self._lock:
-            if self._state != "closed":
-                self.restarts += 1
-                self._process = self._spawn()
+            if self._state == "closed":
+                return False
+            self.restarts += 1
+            self._process = self._spawn()
+            return True
 
     def _crashed(self, garbage: str) -> WorkerCrashed:
         """Wait for the worker's end, and say how it came. `garbage`: we ended it, for this."""

@@ -1,0 +1,164 @@
+"""Real models answer in a batch as they answer alone, token for token, over random mixes of requests.
+
+llama.cpp picks its kernels by the size of the batch. Where the weights lie in an AMX buffer (see `details["buffers"]`)
+all of them compute the same numbers, and the answers must be equal. Elsewhere the logits of a batch differ from one
+row's by as much as TOLERANCE, so that two candidates nearly as likely may change places: then the first difference of
+a greedy answer must be such a near tie, and seeded answers are compared on the toy model only (tests/runtime).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from mixes import Planned, play, random_mix, random_request
+
+from edgellm.backend import Engine, SlotInput
+from edgellm.model import Artifact
+from edgellm.plan import LaunchPlan, Settings
+from edgellm.plugins import plugins
+from edgellm.request import GenerationRequest
+
+pytestmark = [pytest.mark.model, pytest.mark.timeout(1800)]
+
+# Largest difference of a logit measured on SmolLM2 Q4_1 between one row and a batch, without AMX: 1.2.
+TOLERANCE = 2.0
+N_MIXES = 200
+SYSTEM = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+QUESTIONS = ("Hi", "Why is the sky blue?", "Count to ten.", "Name three rivers in Europe and say where they end.")
+PROMPTS = (
+    *(f"{SYSTEM}<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n" for question in QUESTIONS),
+    "Once upon a time",
+    "Once upon a time there was a small model that lived in a very small machine. " * 3,
+    "Once upon a time there was a small model that lived in a very small machine. " * 3 + "One day",
+    "def fibonacci(n):\n",
+    "Grüße aus",
+)
+
+
+class Tokens:
+    """The model's tokenizer for prompts; answers are spelled as token ids, so that equal text is equal tokens."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.encode = engine.tokenizer.encode
+
+    def token_bytes(self, token: int) -> bytes:
+        return b"%d " % token
+
+
+class Spelled:
+    """An engine that answers in token ids."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.info = engine.info
+        self.tokenizer = Tokens(engine)
+        self.step, self.truncate, self.fork, self.close = engine.step, engine.truncate, engine.fork, engine.close
+
+    @property
+    def exact(self) -> bool:
+        return "AMX" in self.info.details["buffers"]
+
+    def empty(self) -> None:
+        for slot in range(self.info.n_slots):
+            self.truncate(slot, 0)
+
+    def alone(self, request: GenerationRequest) -> tuple[str, str]:
+        self.empty()
+        found = play(self, [Planned(request)])[0]
+        assert found.error is None
+        return found.text, found.reason
+
+
+def open_engine(path: str, *, n_slots: int = 3, n_ctx: int = 256) -> Engine:
+    """One thread: the threads of a library that spins at barriers crawl where other processes run."""
+    settings = Settings(n_ctx=n_ctx, n_slots=n_slots, n_threads=1, n_threads_batch=1, n_batch=128)
+    return plugins().backend("gguf").open(LaunchPlan("gguf", Artifact("gguf", (path,), "test"), settings))
+
+
+@pytest.fixture(scope="module")
+def engine(smollm2: str) -> Iterator[Spelled]:
+    spelled = Spelled(open_engine(smollm2))
+    yield spelled
+    spelled.close()
+
+
+@pytest.fixture
+def plain(smollm2: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spelled]:
+    """The same model without repacked weights, as on a machine without AMX."""
+    import llama_cpp
+
+    defaults: Callable[[], llama_cpp.llama_model_params] = llama_cpp.llama_model_default_params
+
+    def without() -> llama_cpp.llama_model_params:
+        params = defaults()
+        params.use_extra_bufts = False
+        return params
+
+    monkeypatch.setattr(llama_cpp, "llama_model_default_params", without)
+    spelled = Spelled(open_engine(smollm2))
+    yield spelled
+    spelled.close()
+
+
+def requests(seed: int, n: int, *, greedy: bool | None = None) -> list[GenerationRequest]:
+    rng = random.Random(seed)
+    # Stop strings are token ids too: a newline, "the", a full stop.
+    return [random_request(rng, PROMPTS, longest=16, stops=("198 ", "260 ", "30 "), greedy=greedy) for _ in range(n)]
+
+
+def compare(engine: Spelled, chosen: list[GenerationRequest], n_mixes: int, seed: int) -> int:
+    """Play mixes of `chosen` with whatever the slots hold from the last mix; return how many answers were compared."""
+    alone = {request: engine.alone(request) for request in chosen}
+    rng = random.Random(seed)
+    compared = 0
+    for number in range(n_mixes):
+        mix = random_mix(rng, chosen, most=5, over_steps=12)
+        for planned, found in zip(mix, play(engine, mix), strict=True):
+            assert found.error is None
+            text, reason = alone[planned.request]
+            if found.reason == "cancelled":
+                assert planned.cancelled is not None
+                same = text.startswith(found.text)
+            else:
+                same = (found.text, found.reason) == (text, reason)
+            compared += 1
+            assert same or (not engine.exact and near_tie(engine, planned.request, text, found.text)), (
+                f"mix {number}: {planned} gave {found.text} {found.reason}, alone {text} {reason}"
+            )
+    return compared
+
+
+def near_tie(engine: Spelled, request: GenerationRequest, alone: str, batched: str) -> bool:
+    """Whether the two answers part at tokens whose logits are closer than what the batch may change."""
+    one, other = alone.split(), batched.split()
+    same = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    if same == min(len(one), len(other)) or request.sampling.temperature > 0:
+        return request.sampling.temperature > 0
+    prompt = engine.tokenizer.encode(request.prompt, add_special=request.add_bos, parse_special=request.parse_special)
+    forced = [*prompt, *map(int, one[:same])]
+    engine.empty()
+    row = engine.step([SlotInput(0, 0, tuple(forced), 1)])[0][0]
+    difference = abs(float(row[int(one[same])]) - float(row[int(other[same])]))
+    return difference <= TOLERANCE
+
+
+def test_200_mixes_answer_as_if_each_request_were_alone(engine: Spelled) -> None:
+    """Half of the requests greedy, half with a seed; the cache is warm from the mixes before."""
+    chosen = requests(1, 40, greedy=None if engine.exact else True)
+    assert compare(engine, chosen, N_MIXES, seed=2) > 2 * N_MIXES
+
+
+def test_mixes_on_plain_buffers_part_at_near_ties_only(plain: Spelled) -> None:
+    assert not plain.exact
+    compare(plain, requests(3, 10, greedy=True), 15, seed=4)
+
+
+def test_a_seed_gives_the_same_answer_again_and_another_one_another(engine: Spelled) -> None:
+    request = next(r for r in requests(5, 50, greedy=False) if r.max_tokens and r.max_tokens > 10)
+    again = engine.alone(request)
+    assert engine.alone(request) == again
+    others = {engine.alone(replace(request, sampling=replace(request.sampling, seed=n)))[0] for n in range(4)}
+    assert len(others) > 1

@@ -1,0 +1,386 @@
+"""Workers that die, hang, talk nonsense or are closed: every request gets exactly one end, and no process stays."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from edgellm.errors import BadArtifact, Closed, EdgeLLMError, UsageError, WorkerCrashed
+from edgellm.event import Delta, Done
+from edgellm.model import Artifact
+from edgellm.plan import LaunchPlan, Settings
+from edgellm.request import GenerationRequest, Sampling
+from edgellm.runtime import supervisor
+from edgellm.runtime.session import AsyncSink, Outcome
+from edgellm.runtime.supervisor import WorkerSession
+
+ECHO = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=4096, n_slots=3))
+LONG = "a long answer " * 60
+PATIENCE_S = 120.0
+
+
+class Listener:
+    """A sink that is waited for with patience, and that notices an event after the end."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._ended = False
+        self.after_the_end = 0
+
+    def put(self, outcome: Outcome) -> None:
+        self.after_the_end += self._ended
+        self._ended = not isinstance(outcome, Delta)
+        self._queue.put(outcome)
+
+    def get(self) -> Outcome:
+        return self._queue.get(timeout=PATIENCE_S)
+
+    def end(self) -> tuple[str, Done | EdgeLLMError]:
+        """All text, and how it ended."""
+        text = ""
+        while isinstance(outcome := self.get(), Delta):
+            text += outcome.text
+        return text, outcome
+
+
+def greedy(prompt: str, max_tokens: int | None = None) -> GenerationRequest:
+    return GenerationRequest(prompt, Sampling(temperature=0), max_tokens)
+
+
+def ask(session: WorkerSession, prompt: str = LONG, max_tokens: int | None = None) -> Listener:
+    listener = Listener()
+    session.submit(greedy(prompt, max_tokens), listener)
+    return listener
+
+
+@pytest.fixture
+def open_session() -> Iterator[Callable[..., WorkerSession]]:
+    """Sessions that are closed at the end; then no process of theirs is left, not even a zombie."""
+    before = set(psutil.Process().children(recursive=True))
+    opened: list[WorkerSession] = []
+
+    def open_one(plan: LaunchPlan = ECHO) -> WorkerSession:
+        opened.append(WorkerSession(plan))
+        return opened[-1]
+
+    yield open_one
+    for session in opened:
+        session.close()
+    assert set(psutil.Process().children(recursive=True)) <= before
+    assert not [thread for thread in threading.enumerate() if thread.name == "edgellm-supervisor"]
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that take long enough to be interrupted."""
+    monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.02")
+
+
+OpenSession = Callable[..., WorkerSession]
+
+
+def kill_in_mid_stream(session: WorkerSession, number: signal.Signals, prompt: str = LONG) -> None:
+    """Kill the worker under three requests; each gets a typed error, and the next one is answered."""
+    listeners = [ask(session, prompt, 200) for _ in range(3)]
+    assert all(isinstance(listener.get(), Delta) for listener in listeners)
+    worker = psutil.Process(session.pid)
+    os.kill(session.pid, number)
+    for listener in listeners:
+        _, error = listener.end()
+        assert isinstance(error, WorkerCrashed)
+        assert number.name in error.reason
+        assert "send the request again" in str(error)
+    text, done = ask(session, prompt, 5).end()
+    assert isinstance(done, Done)
+    assert text
+    assert session.restarts == 1
+    assert session.pid != worker.pid
+    assert not worker.is_running()
+    assert not any(listener.after_the_end for listener in listeners)
+
+
+@pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGILL], ids=lambda number: number.name)
+def test_a_killed_worker_is_a_typed_error_and_is_replaced(open_session: OpenSession, number: signal.Signals) -> None:
+    kill_in_mid_stream(open_session(), number)
+
+
+@pytest.mark.model
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=lambda number: number.name)
+def test_a_killed_worker_of_a_real_model(open_session: OpenSession, smollm2: str, number: signal.Signals) -> None:
+    plan = LaunchPlan("gguf", Artifact("gguf", (smollm2,), "smollm2"), Settings(n_ctx=256, n_slots=3))
+    kill_in_mid_stream(open_session(plan), number, "Once upon a time there was")
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_request_sent_to_a_dead_worker_ends(open_session: OpenSession) -> None:
+    """Between the death and its discovery requests may still be accepted: they end too, one way or the other."""
+    session = open_session()
+    assert session.info
+    os.kill(session.pid, signal.SIGKILL)
+    ends = [ask(session, "short").end() for _ in range(20)]
+    assert all(isinstance(end, WorkerCrashed) or (isinstance(end, Done) and text == "short") for text, end in ends)
+    assert isinstance(ends[-1][1], Done)
+
+
+def test_a_model_that_cannot_be_loaded_is_not_tried_again(open_session: OpenSession, tmp_path: Path) -> None:
+    path = tmp_path / "no.gguf"
+    path.write_bytes(b"GGUF" + bytes(100))
+    session = open_session(LaunchPlan("gguf", Artifact("gguf", (str(path),), "bad"), Settings(n_ctx=256)))
+    with pytest.raises(BadArtifact) as first:
+        _ = session.info
+    with pytest.raises(BadArtifact) as second:
+        _ = session.info
+    assert first.value is not second.value, "raised in many threads, an exception must be each one's own"
+    with pytest.raises(BadArtifact):
+        ask(session)
+    assert (session.state, session.restarts) == ("failed", 0)
+
+
+def test_a_request_that_waits_for_a_model_gets_the_loading_error(open_session: OpenSession) -> None:
+    session = open_session(LaunchPlan("no-such-backend", Artifact("echo", (), "echo"), Settings(n_ctx=256)))
+    _, error = ask(session).end()
+    assert isinstance(error, UsageError)
+    assert "no-such-backend" in str(error)
+
+
+def test_a_worker_killed_while_loading_is_not_started_again(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGELLM_ECHO_LOAD_S", "60")
+    session = open_session()
+    waiting = ask(session)
+    os.kill(session.pid, signal.SIGKILL)
+    assert isinstance(waiting.end()[1], WorkerCrashed)
+    with pytest.raises(WorkerCrashed, match="SIGKILL"):
+        _ = session.info
+    assert (session.state, session.restarts) == ("failed", 0)
+
+
+def test_requests_sent_while_loading_wait_and_are_answered(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGELLM_ECHO_LOAD_S", "1")
+    session = open_session()
+    listeners = [ask(session, f"number {n}") for n in range(5)]
+    dropped = Listener()
+    session.cancel(session.submit(greedy(LONG), dropped))
+    assert session.state == "loading"
+    assert [listener.end()[0] for listener in listeners] == [f"number {n}" for n in range(5)]
+    assert session.state == "ready"
+    with pytest.raises(queue.Empty):
+        dropped._queue.get_nowait()
+
+
+def test_closing_while_loading_does_not_wait(open_session: OpenSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGELLM_ECHO_LOAD_S", "60")
+    session = open_session()
+    waiting = ask(session)
+    started = time.monotonic()
+    session.close(drain=True)
+    assert time.monotonic() - started < 30
+    assert isinstance(waiting.end()[1], Closed)
+    with pytest.raises(Closed):
+        _ = session.info
+
+
+def test_closing_twice_and_from_many_threads(open_session: OpenSession) -> None:
+    session = open_session()
+    assert ask(session, "hello").end()[0] == "hello"
+    threads = [threading.Thread(target=session.close) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    session.close(drain=True)
+    assert session.state == "closed"
+    with pytest.raises(Closed):
+        ask(session)
+
+
+@pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize("run", range(5))
+def test_draining_finishes_what_was_begun(open_session: OpenSession, run: int) -> None:
+    session = open_session()
+    assert session.info
+    listeners = [ask(session, f"answer {n} " * run) for n in range(5)]
+    session.close(drain=True)
+    for n, listener in enumerate(listeners):
+        text, done = listener.end()
+        assert isinstance(done, Done)
+        assert text == f"answer {n} " * run
+        assert done.finish_reason == "stop"
+
+
+@pytest.mark.usefixtures("slow")
+def test_closing_ends_what_was_begun(open_session: OpenSession) -> None:
+    """Running or waiting, each request gets one end: cancelled by the worker, or closed with it."""
+    session = open_session()
+    assert session.info
+    listeners = [ask(session) for _ in range(6)]
+    listeners[0].get()
+    session.close()
+    for listener in listeners:
+        _, end = listener.end()
+        assert isinstance(end, Closed) or (isinstance(end, Done) and end.finish_reason == "cancelled")
+        assert listener.after_the_end == 0
+
+
+@pytest.mark.usefixtures("slow")
+def test_cancelling_frees_the_slot_for_the_next(open_session: OpenSession) -> None:
+    session = open_session()
+    ids = []
+    for _ in range(3):
+        listener = Listener()
+        ids.append(session.submit(greedy(LONG), listener))
+    listener.get()
+    for request_id in ids:
+        session.cancel(request_id)
+        session.cancel(request_id)
+    text, _ = ask(session, "next").end()
+    assert text == "next"
+
+
+SAYS = "import os, sys, time; os.write(1, {}); time.sleep(100)"
+
+
+@pytest.mark.parametrize(
+    ("said", "about"),
+    [
+        (b"Traceback (most recent call last)", "a length of"),
+        (b"\x05\x00\x00\x00hello", "broken frame"),
+        (b"\x01\x00\x00\x00\x90", "not started"),  # an empty list of messages is harmless
+    ],
+)
+def test_a_worker_that_talks_nonsense_is_ended(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch, said: bytes, about: str
+) -> None:
+    monkeypatch.setattr(supervisor, "WORKER", (sys.executable, "-c", SAYS.format(said)))
+    session = open_session()
+    listener = ask(session)
+    if about == "not started":
+        time.sleep(0.5)
+        assert session.state == "loading"
+        session.close()
+        assert isinstance(listener.end()[1], Closed)
+        return
+    _, error = listener.end()
+    assert isinstance(error, WorkerCrashed)
+    assert about in error.reason
+    assert session.state == "failed"
+
+
+def test_a_worker_that_closes_its_pipe_and_stays_is_ended(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "CLOSE_TIMEOUT_S", 0.5)
+    script = "import os, time; os.close(1); time.sleep(100)"
+    monkeypatch.setattr(supervisor, "WORKER", (sys.executable, "-c", script))
+    assert isinstance(ask(open_session()).end()[1], WorkerCrashed)
+
+
+ORPHAN = """
+import sys, time
+from edgellm.model import Artifact
+from edgellm.plan import LaunchPlan, Settings
+from edgellm.runtime.supervisor import WorkerSession
+from edgellm.runtime.session import QueueSink
+from edgellm.request import GenerationRequest
+session = WorkerSession(LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=4096)))
+if sys.argv[1] == "busy":
+    sink = QueueSink()
+    session.submit(GenerationRequest("x" * 3000), sink)
+    sink.get()
+print(session.pid, flush=True)
+time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("when", ["loading", "busy"])
+def test_no_orphan_stays_when_the_parent_is_killed(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.05")
+    monkeypatch.setenv("EDGELLM_ECHO_LOAD_S", "60" if when == "loading" else "0")
+    with subprocess.Popen([sys.executable, "-c", ORPHAN, when], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        worker = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    deadline = time.monotonic() + 30
+    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "the worker outlived its parent"
+        time.sleep(0.05)
+
+
+@pytest.mark.usefixtures("slow")
+def test_an_event_loop_that_closes_while_streaming_harms_nobody(open_session: OpenSession) -> None:
+    session = open_session()
+    other = ask(session, "an answer that takes a while")
+
+    async def leave() -> None:
+        sink = AsyncSink()
+        session.submit(greedy(LONG), sink)
+        await sink.get()
+
+    asyncio.run(leave())
+    assert other.end()[0] == "an answer that takes a while"
+    assert ask(session, "next").end()[0] == "next"
+
+
+@pytest.mark.usefixtures("slow")
+async def test_a_crash_reaches_coroutines_too(open_session: OpenSession) -> None:
+    session = open_session()
+    sink = AsyncSink()
+    session.submit(greedy(LONG), sink)
+    assert isinstance(await sink.get(), Delta)
+    os.kill(session.pid, signal.SIGKILL)
+    while isinstance(outcome := await sink.get(), Delta):
+        pass
+    assert isinstance(outcome, WorkerCrashed)
+
+
+def test_a_folder_full_of_modules_is_not_imported_from(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A download of a model may hold files named like modules."""
+    for name in ("numpy", "msgspec", "queue", "edgellm"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the current folder')")
+    monkeypatch.chdir(tmp_path)
+    assert ask(open_session(), "safe").end()[0] == "safe"
+
+
+def test_what_native_code_prints_does_not_break_a_frame(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker whose engine writes to file descriptor 1 with each step."""
+    script = (
+        "import os; from edgellm.builtin.echo import EchoEngine; step = EchoEngine.step\n"
+        "def noisy(self, batch): os.write(1, b'noise'); return step(self, batch)\n"
+        "EchoEngine.step = noisy; from edgellm.runtime import worker; worker.main()"
+    )
+    monkeypatch.setattr(supervisor, "WORKER", (sys.executable, "-c", script))
+    assert ask(open_session(), "hello").end()[0] == "hello"
+
+
+@pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize("wait_s", [0.0, 0.001, 0.01, 0.1])
+def test_closing_beside_a_crash(open_session: OpenSession, wait_s: float) -> None:
+    """The worker dies, and before it is replaced, while it is, or just after, the session is closed."""
+    session = open_session()
+    listener = ask(session)
+    listener.get()
+    os.kill(session.pid, signal.SIGKILL)
+    time.sleep(wait_s)
+    session.close()
+    assert isinstance(listener.end()[1], WorkerCrashed | Closed)
+    assert not session._thread.is_alive()

@@ -1,0 +1,117 @@
+"""What goes into the pipe comes out of it; what is no message is a `BadFrame` and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgellm import errors
+from edgellm.backend import EngineInfo
+from edgellm.event import Timings, Usage
+from edgellm.model import Artifact
+from edgellm.plan import LaunchPlan, Settings
+from edgellm.request import GenerationRequest, Sampling
+from edgellm.runtime import wire
+
+PLAN = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=256), ("because",))
+REQUEST = GenerationRequest("é🙂\0", Sampling(seed=2**63 - 1, logit_bias=((3, -1.5),)), 7, ("stop",), add_bos=False)
+DOWN = (wire.Launch(PLAN), wire.Submit(2**40, REQUEST), wire.Cancel(1), wire.Stop(drain=True))
+INFO = EngineInfo(2, 256, 64, 2, 1000, frozenset({0, 7}), details={"library": "none"})
+UP: list[wire.Up] = [
+    wire.Ready(INFO, 1.5),
+    wire.Text(1, "é🙂", 2),
+    wire.Finished(1, "stop", Usage(3, 2, 1), Timings(0.1, 0.2, 0.3)),
+    wire.Failed(2, "cache_full", "no room", "wait", {"needed": 3}),
+]
+
+
+@pytest.mark.parametrize("message", DOWN, ids=lambda message: type(message).__name__)
+def test_messages_down_survive(message: wire.Down) -> None:
+    body = wire.read_frame(io.BytesIO(wire.encode(message)))
+    assert body is not None
+    assert wire.decode_down(body) == message
+
+
+def test_messages_up_survive_together() -> None:
+    body = wire.read_frame(io.BytesIO(wire.encode(UP)))
+    assert body is not None
+    assert wire.decode_up(body) == UP
+
+
+class Trickle(io.RawIOBase):
+    """A pipe that gives one byte at a time."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = io.BytesIO(data)
+
+    def read(self, size: int = -1) -> bytes:
+        return self.data.read(min(size, 1))
+
+
+def test_frames_arrive_in_pieces_and_in_order() -> None:
+    stream = Trickle(wire.encode(DOWN[1]) + wire.encode(DOWN[2]))
+    found = [wire.read_frame(stream) for _ in range(3)]  # type: ignore[arg-type]
+    assert [wire.decode_down(body) for body in found if body] == [DOWN[1], DOWN[2]]
+    assert found[2] is None
+
+
+def test_a_frame_that_is_cut_off_is_the_end() -> None:
+    whole = wire.encode(UP)
+    for n in range(len(whole)):
+        assert wire.read_frame(io.BytesIO(whole[:n])) is None
+
+
+def test_a_length_beyond_all_frames_is_refused_before_memory_is_asked_for() -> None:
+    with pytest.raises(wire.BadFrame, match="4294967295"):
+        wire.read_frame(io.BytesIO(b"\xff\xff\xff\xff"))
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_are_messages_or_a_bad_frame(body: bytes) -> None:
+    for decode in (wire.decode_up, wire.decode_down):
+        with contextlib.suppress(wire.BadFrame):
+            decode(body)
+
+
+def all_errors(cls: type[errors.EdgeLLMError] = errors.EdgeLLMError) -> Iterator[type[errors.EdgeLLMError]]:
+    yield cls
+    for child in cls.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield from all_errors(child)
+
+
+@pytest.mark.parametrize("cls", list(all_errors()), ids=lambda cls: cls.__name__)
+def test_errors_survive_as_what_they_are(cls: type[errors.EdgeLLMError]) -> None:
+    found = wire.Failed.of(3, cls("what failed", hint="what to do")).error()
+    assert type(found) is cls
+    assert str(found) == "what failed; what to do"
+
+
+def test_the_numbers_of_an_error_survive() -> None:
+    found = wire.Failed.of(1, errors.ContextOverflow("too long", n_prompt=9, n_ctx=8)).error()
+    assert isinstance(found, errors.ContextOverflow)
+    assert (found.n_prompt, found.n_ctx) == (9, 8)
+
+
+def test_a_plugins_own_error_becomes_the_nearest_thing() -> None:
+    class MineError(errors.BackendError):
+        def __init__(self, one: int, two: int) -> None:
+            super().__init__(f"{one} and {two}")
+
+    assert type(wire.Failed.of(1, MineError(1, 2)).error()) is errors.EdgeLLMError
+    assert type(wire.Failed.of(1, KeyError("x")).error()) is errors.BackendError
+
+
+def test_text_that_cannot_be_sent_is_refused() -> None:
+    with pytest.raises(errors.UsageError, match="lone surrogate at character 2"):
+        wire.check(GenerationRequest("ab\ud800"))
+    with pytest.raises(errors.UsageError, match="stop is no Unicode"):
+        wire.check(GenerationRequest("ab", stop=("\udfff",)))
+    with pytest.raises(errors.UsageError, match="bytes"):
+        wire.check(GenerationRequest("x" * (wire.MAX_TEXT_BYTES + 1)))
+    wire.check(REQUEST)
