@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgellm.catalog.lookup import catalog
@@ -79,6 +79,7 @@ def test_windows_is_charged_for_what_is_reserved() -> None:
     assert footprint.counted_bytes(found, machine("linux")) == found.resident_bytes
 
 
+@settings(deadline=None)
 @given(st.sampled_from([v["id"] for v in VECTORS]), st.integers(512, 65536), st.integers(1, 16))
 def test_more_context_or_slots_never_take_less(name: str, ctx: int, slots: int) -> None:
     here = footprint.footprint(shape(name), 10**9, ctx, slots).resident_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgellm.catalog.lookup import catalog
@@ -53,6 +53,7 @@ def test_models_trained_for_code_count_more_for_code_and_less_for_chat() -> None
     assert quality.ability(coder, SCORED, "chat").mid < quality.ability(plain, SCORED, "chat").mid
 
 
+@settings(deadline=None)
 @given(st.integers(10**8, 10**11))
 def test_fewer_bits_never_keep_more(params: int) -> None:
     kept = [quality.retention(quant, params).mid for quant in LADDER]
@@ -60,6 +61,7 @@ def test_fewer_bits_never_keep_more(params: int) -> None:
     assert kept == sorted(kept, reverse=True)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(quants.QUANTS)), st.integers(10**8, 10**11))
 def test_the_interval_holds_the_middle(quant: str, params: int) -> None:
     found = quality.retention(quant, params)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgellm.catalog.lookup import catalog
@@ -62,6 +62,7 @@ def test_the_floor_bounds_it(option, machine) -> None:
     assert "would fall below 5" in why
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200_000), st.integers(0, 200_000))
 def test_longest_is_the_longest_step_that_holds(limit: int, most: int) -> None:
     found = longest(limit, lambda ctx: ctx <= most)

@@ -1,0 +1,52 @@
+"""What selection is told: which files a backend opens, and where the memory budget comes from."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgellm.model import ModelFile
+from edgellm.request import SelectionRequest
+from edgellm.selection.facts import setting
+
+
+@pytest.mark.parametrize(
+    ("changes", "quant", "kind", "why"),
+    [
+        ({}, "Q4_K_M", "gguf", ""),
+        ({}, "Q4_K_M", "onnx", "opens gguf, not onnx"),
+        ({}, "I2_S", "gguf", "no type of stock llama.cpp"),
+        ({"quants": frozenset({"I2_S"})}, "I2_S", "gguf", ""),
+        ({"quants": frozenset({"I2_S"})}, "Q4_K_M", "gguf", "no kernels for Q4_K_M"),
+        ({"quants": frozenset({"Q4_K_M"})}, "UD-Q4_K_XL", "gguf", ""),
+        ({"quants": frozenset({"I2_S"})}, "UD-Q4_K_XL", "gguf", "no kernels for UD-Q4_K_XL"),
+        ({"archs": frozenset({"qwen3"})}, "Q4_K_M", "gguf", "does not load architecture llama"),
+        ({"archs": frozenset({"llama"})}, "Q4_K_M", "gguf", ""),
+    ],
+)
+def test_a_backend_opens_what_it_names(gguf, changes, quant: str, kind: str, why: str) -> None:
+    refusal = gguf(**changes).refuses(ModelFile("hf://a/b", quant, kind), "llama")
+
+    assert why in refusal
+    assert bool(why) == bool(refusal)
+
+
+def test_the_budget_is_what_is_asked_where_that_is_less(machine) -> None:
+    less = setting(machine(16), SelectionRequest(max_memory_bytes=2**30))
+    more = setting(machine(16), SelectionRequest(max_memory_bytes=2**40))
+
+    assert less.budget_bytes == 2**30
+    assert "as asked" in less.budget_reason
+    assert more.budget_bytes == machine(16).memory_budget_bytes
+
+
+def test_a_limit_is_named_with_what_it_allows(machine, limited) -> None:
+    given = setting(limited(machine(64), 2 * 2**30), SelectionRequest())
+
+    assert given.budget_bytes == 2 * 2**30 - 512 * 2**20
+    assert "cgroup v2 /app allows 2.00 GiB" in given.budget_reason
+
+
+def test_a_model_trained_for_less_than_the_task_needs_is_asked_for_all_of_it(machine) -> None:
+    assert setting(machine(), SelectionRequest(task="agent")).needed_ctx(131072) == 16384
+    assert setting(machine(), SelectionRequest(task="agent")).needed_ctx(8192) == 8192
+    assert setting(machine(), SelectionRequest(ctx=700)).needed_ctx(8192) == 700
