@@ -175,10 +175,11 @@ class HubServer(Server):
         asked = request.headers.get("Range")
         if not body:
             return request.send(200, data, headers, with_body=False)
-        if self.mode == "hang":
-            return self.closing.wait(30)
-        if self.mode == "cut":
+        if self.mode in ("cut-once", "cut-once-no-range") and not asked and self.asked["cut"] == 0:
+            self.asked["cut"] += 1
             return request.send(200, data, headers, cut=len(data) // 2)
+        if self.mode == "cut-once-no-range":
+            asked = None
         if isinstance(self.mode, float):
             return self.drip(request, data, self.mode)
         if asked:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+_GRACE_S = 1.0
 _KEPT_BYTES = 256 * 1024  # of the output, from its end
 
 
@@ -47,9 +48,10 @@ class Process:
     ) -> None:
         if self._child.poll() is None:
             self._kill(signal.SIGTERM)
-            if not self.wait(2.0):
-                self._kill(getattr(signal, "SIGKILL", signal.SIGTERM))
-                self._child.wait()
+            self.wait(_GRACE_S)
+            # Also where the leader is gone: its children may not have listened.
+            self._kill(getattr(signal, "SIGKILL", signal.SIGTERM))
+            self.returncode = self._child.wait()
         with self._log as log:
             size = log.seek(0, os.SEEK_END)
             log.seek(max(0, size - _KEPT_BYTES))

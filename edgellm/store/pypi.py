@@ -133,8 +133,8 @@ class Pypi:
         with Process(_pip(command), env=_environment(scratch)) as pip:
             seen, changed_at = -1, time.monotonic()
             while not pip.wait(0.1):
-                size = _folder_bytes(scratch)
-                if size != seen:
+                size = _largest_bytes(scratch)
+                if size > seen:
                     seen, changed_at = size, time.monotonic()
                     tell(size)
                 elif time.monotonic() - changed_at > self._stall_s:
@@ -242,12 +242,13 @@ def _cause(failure: str) -> str:
     return inner[0] if inner else failure[:200]
 
 
-def _folder_bytes(folder: Path) -> int:
-    total = 0
+def _largest_bytes(folder: Path) -> int:
+    """Size of the largest file: the wheel as it grows. Not the sum, because pip copies it when it has it whole."""
+    largest = 0
     for root, _, names in os.walk(folder):
         for name in names:
             try:
-                total += os.stat(os.path.join(root, name)).st_size
+                largest = max(largest, os.stat(os.path.join(root, name)).st_size)
             except OSError:
                 continue  # pip moved or removed it meanwhile
-    return total
+    return largest

@@ -1,0 +1,268 @@
+"""Against a server that answers as the hub does. Each case is a process: huggingface_hub reads its settings once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gguf_writer
+import pytest
+from store_server import names_below, sha256, start_fetch, wait_for
+
+from edgellm.errors import SourceError, UnknownModel
+from edgellm.model import ModelFile
+from edgellm.store.hub import HubUri, choose, parse, parts_of
+
+PROBE = """
+import json, sys, time
+from edgellm.store.hub import Hub
+start = time.monotonic()
+reason = Hub().reachable(5.0)
+print(json.dumps([reason, time.monotonic() - start]))
+"""
+
+
+@pytest.fixture
+def environment(hub, tmp_path, monkeypatch):
+    """Variables that point huggingface_hub at the server and at a cache of its own."""
+    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING"))]:
+        monkeypatch.delenv(name)
+    changed = {
+        "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "2", "HF_HUB_ETAG_TIMEOUT": "2",
+    }  # fmt: skip
+    for name, value in changed.items():
+        monkeypatch.setenv(name, value)
+    return changed
+
+
+def fetched(file):
+    """(last line in words, every line) of a process that fetches `file`."""
+    out, err = start_fetch(file).communicate(timeout=60)
+    lines = out.splitlines()
+    assert lines, err
+    return lines[-1].split(" ", 2), lines
+
+
+def blobs(tmp_path):
+    return [path for path in (tmp_path / "hf").rglob("blobs/*") if path.is_file()]
+
+
+def test_one_file(hub, environment, model_bytes, own_home, tmp_path):
+    hub.files["o/r/sub/m-Q8_0.gguf"] = model_bytes
+    file = ModelFile("hf://o/r/sub/m-Q8_0.gguf", "Q8_0", bytes=len(model_bytes), sha256=sha256(model_bytes))
+
+    (kind, path), lines = fetched(file)[0], fetched(file)[1]
+
+    assert kind == "artifact"
+    assert Path(path).read_bytes() == model_bytes
+    assert Path(path).is_relative_to(tmp_path / "hf")
+    assert [name.rpartition("/")[2] for name in names_below(own_home / "data" / "models")] == ["stored.json"]
+    assert hub.asked["GET /o/r/resolve/main/sub/m-Q8_0.gguf"] == 1
+    assert not any(line.startswith("progress") for line in lines)
+
+
+def test_progress_ends_at_the_whole(hub, environment, model_bytes, own_home):
+    hub.files["o/r/m.gguf"] = model_bytes
+
+    _, lines = fetched(ModelFile("hf://o/r/m.gguf", "Q8_0"))
+
+    told = [line.split(" ", 3)[1:] for line in lines if line.startswith("progress") and "checking" not in line]
+    assert told[-1] == [str(len(model_bytes)), str(len(model_bytes)), "o/r"]
+
+
+def split(hub, folder):
+    """Publish a model of two parts, and decoys."""
+    for no in range(2):
+        keys = [("split.no", gguf_writer.UINT16, no), ("split.count", gguf_writer.UINT16, 2)]
+        tensors = [gguf_writer.Tensor(f"t{no}", (64,), gguf_writer.F32, 256)]
+        made = gguf_writer.Gguf([*(gguf_writer.model_keys() if no == 0 else []), *keys], tensors)
+        hub.files[f"o/r/{folder}/m-Q4_K_M-{no + 1:05d}-of-00002.gguf"] = made.build()
+    hub.files["o/r/m-Q8_0.gguf"] = gguf_writer.model().build()
+    hub.files["o/r/mmproj-Q4_K_M.gguf"] = b"no"
+    hub.files["o/r/README.md"] = b"Q4_K_M"
+
+
+def test_a_quantization_is_chosen_and_all_its_parts_come(hub, environment, own_home):
+    split(hub, "Q4_K_M")
+
+    (kind, path), _ = fetched(ModelFile("hf://o/r:Q4_K_M", "Q4_K_M"))
+
+    assert kind == "artifact"
+    assert sorted(os.listdir(Path(path).parent)) == ["m-Q4_K_M-00001-of-00002.gguf", "m-Q4_K_M-00002-of-00002.gguf"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "code", "says"),
+    [
+        ("hf://o/r:Q2_K", "unknown_model", "no file of quantization Q2_K"),
+        ("hf://o/none:Q4_K_M", "unknown_model", "does not exist"),
+        ("hf://o/r/none.gguf", "unknown_model", "does not exist"),
+        ("hf://o/r/README.md", "bad_artifact", "no GGUF file: it is plain text"),
+    ],
+)
+def test_what_is_not_there_is_told(hub, environment, own_home, uri, code, says):
+    split(hub, "x")
+
+    (kind, found, message), _ = fetched(ModelFile(uri, "Q4_K_M"))
+
+    assert (kind, found) == ("error", code)
+    assert says in message
+
+
+@pytest.mark.parametrize("lie", ["catalog-sha", "catalog-bytes", "etag"])
+def test_a_wrong_file_is_refused_and_forgotten(hub, environment, model_bytes, own_home, tmp_path, lie):
+    hub.files["o/r/m.gguf"] = model_bytes
+    if lie == "etag":
+        hub.etags["o/r/m.gguf"] = "1" * 64
+    promised = {"catalog-sha": {"sha256": "0" * 64}, "catalog-bytes": {"bytes": 77}, "etag": {}}[lie]
+
+    (kind, code, _), _ = fetched(ModelFile("hf://o/r/m.gguf", "Q8_0", **promised))
+
+    assert (kind, code) == ("error", "integrity_error")
+    assert names_below(own_home / "data" / "models") == []
+    assert blobs(tmp_path) == []
+
+
+def test_the_cache_serves_without_a_network(hub, environment, model_bytes, own_home, monkeypatch):
+    hub.files["o/r/m-Q8_0.gguf"] = model_bytes
+    file = ModelFile("hf://o/r:Q8_0", "Q8_0")
+    assert fetched(file)[0][0] == "artifact"
+    for stored in (own_home / "data" / "models").rglob("stored.json"):
+        stored.unlink()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    asked = hub.asked.total()
+
+    assert fetched(file)[0][0] == "artifact"
+    assert hub.asked.total() == asked
+
+
+def test_what_the_cache_has_not_is_unreachable_offline(hub, environment, model_bytes, own_home, monkeypatch):
+    hub.files["o/r/m-Q8_0.gguf"] = model_bytes
+    monkeypatch.setenv("EDGELLM_OFFLINE", "1")
+
+    assert fetched(ModelFile("hf://o/r:Q8_0", "Q8_0"))[0][:2] == ["error", "source_unreachable"]
+    assert fetched(ModelFile("hf://o/r/m-Q8_0.gguf", "Q8_0"))[0][:2] == ["error", "source_unreachable"]
+    assert not hub.asked
+
+
+@pytest.mark.parametrize("mode", ["cut-once", "cut-once-no-range"])
+def test_a_hub_that_hangs_up_in_the_middle(hub, environment, model_bytes, own_home, mode):
+    hub.files["o/r/m.gguf"] = model_bytes
+    hub.mode = mode
+
+    (kind, path), _ = fetched(ModelFile("hf://o/r/m.gguf", "Q8_0", sha256=sha256(model_bytes)))
+
+    assert kind == "artifact"
+    assert Path(path).read_bytes() == model_bytes
+    assert hub.asked["cut"] == 1
+
+
+def test_sigkill_in_mid_download_leaves_nothing_and_the_next_fetch_succeeds(
+    hub, environment, model_bytes, own_home, tmp_path
+):
+    hub.files["o/r/m.gguf"] = model_bytes
+    hub.mode = 2.0
+    file = ModelFile("hf://o/r/m.gguf", "Q8_0", bytes=len(model_bytes), sha256=sha256(model_bytes))
+    process = start_fetch(file)
+    assert wait_for(lambda: any(path.stat().st_size > 20_000 for path in blobs(tmp_path)))
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=10)
+    assert [name for name in names_below(own_home / "data" / "models") if name.endswith("stored.json")] == []
+
+    hub.mode = "well"
+    assert fetched(file)[0][0] == "artifact"
+
+
+def probe():
+    ran = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=30, check=True)
+    return json.loads(ran.stdout)
+
+
+def test_reachable(hub, environment):
+    assert probe()[0] == ""
+
+
+@pytest.mark.parametrize("dead", ["refused", "unknown name", "never answers", "offline"])
+def test_not_reachable_is_said_within_three_seconds(hub, environment, monkeypatch, dead):
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()  # accepts by the kernel, and nobody ever answers
+        endpoint = {
+            "refused": "http://127.0.0.1:9",
+            "unknown name": "http://hub.invalid",
+            "never answers": f"http://127.0.0.1:{listener.getsockname()[1]}",
+            "offline": hub.url,
+        }[dead]
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        if dead == "offline":
+            monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        start = time.monotonic()
+        reason, seconds = probe()
+
+    assert reason
+    assert seconds < 3.5
+    assert time.monotonic() - start < 6
+
+
+@pytest.mark.parametrize(
+    ("uri", "parsed"),
+    [
+        ("hf://o/r/a/b.gguf", HubUri("o/r", None, "a/b.gguf", "")),
+        ("hf://o/r.v2:Q4_K_M", HubUri("o/r.v2", None, "", "Q4_K_M")),
+        ("hf://o/r@main/b.gguf", HubUri("o/r", "main", "b.gguf", "")),
+        ("hf://o/r@v1.0:Q8_0", HubUri("o/r", "v1.0", "", "Q8_0")),
+    ],
+)
+def test_parse(uri, parsed):
+    assert parse(uri) == parsed
+
+
+@pytest.mark.parametrize(
+    "uri", ["hf://o", "hf://o/r", "hf://o/r:", "hf://../r/x", "hf://o/r/../../x", "hf:o/r/x", "hf://o/r/a?b"]
+)
+def test_malformed_sources_are_refused(uri):
+    with pytest.raises(SourceError, match="is no hub source"):
+        parse(uri)
+
+
+@pytest.mark.parametrize(
+    ("quant", "chosen"),
+    [
+        ("Q4_K_M", ["m-Q4_K_M.gguf"]),
+        ("q4_k_m", ["m-Q4_K_M.gguf"]),
+        ("Q8_0", ["big/m-Q8_0-00001-of-00002.gguf", "big/m-Q8_0-00002-of-00002.gguf"]),
+        ("F16", ["m.F16.gguf"]),
+        ("BF16", ["m-BF16.gguf"]),
+    ],
+)
+def test_choose(quant, chosen):
+    names = [
+        "README.md", "m-UD-Q4_K_M.gguf", "m-Q4_K_M.gguf", "m-Q4_K_S.gguf", "mmproj-F16.gguf", "m.F16.gguf",
+        "m-BF16.gguf",
+        "big/m-Q8_0-00001-of-00002.gguf", "big/m-Q8_0-00002-of-00002.gguf", "m.imatrix.gguf",
+    ]  # fmt: skip
+    assert choose(names, HubUri("o/r", None, "", quant)) == chosen
+
+
+@pytest.mark.parametrize("quant", ["Q4_K", "Q4", "4_K_M", ".*"])
+def test_a_part_of_a_name_is_no_quantization(quant):
+    with pytest.raises(UnknownModel, match=r"has no file of quantization"):
+        choose(["m-Q4_K_M.gguf"], HubUri("o/r", None, "", quant))
+
+
+def test_a_repository_that_lacks_a_part():
+    with pytest.raises(SourceError, match=r"lacks 1 of 2 parts: m-Q8_0-00002-of-00002\.gguf"):
+        choose(["m-Q8_0-00001-of-00002.gguf"], HubUri("o/r", None, "", "Q8_0"))
+
+
+def test_parts_of():
+    assert parts_of("m.gguf") == ["m.gguf"]
+    assert parts_of("a/m-00002-of-00003.gguf") == [f"a/m-{no:05d}-of-00003.gguf" for no in (1, 2, 3)]
+    with pytest.raises(SourceError):
+        parts_of("m-00001-of-99999.gguf")

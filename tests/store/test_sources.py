@@ -1,0 +1,131 @@
+"""Sources are found by scheme; a plugin adds one and replaces none."""
+
+import time
+
+import pytest
+
+from edgellm.errors import SourceError
+from edgellm.store import sources as under_test
+from edgellm.store.sources import LocalFile, scheme_of, source_for, sources, unreachable
+
+
+class Bucket:
+    """The least a plugin's source has."""
+
+    scheme = "s3"
+
+    def __init__(self, reason="", seconds=0.0):
+        self.reason = reason
+        self.seconds = seconds
+        self.asked_for = None
+
+    def reachable(self, timeout_s, uri=""):
+        self.asked_for = uri
+        time.sleep(self.seconds)
+        return self.reason
+
+    def needs(self, folder, n_bytes):
+        return []
+
+    def fetch(self, uri, folder, *, n_bytes, progress):
+        return []
+
+    def discard(self, paths):
+        pass
+
+
+class FakePlugins:
+    """Calls the hook as plugins do, and keeps what was refused."""
+
+    def __init__(self, *given):
+        self.given = given
+        self.refused = []
+
+    def call(self, hook, register):
+        for scheme, source in self.given:
+            try:
+                register(scheme, source)
+            except (TypeError, ValueError) as error:
+                self.refused.append(str(error))
+
+
+@pytest.fixture
+def with_plugins(monkeypatch):
+    """Make plugins register the given sources."""
+
+    def use(*given):
+        made = FakePlugins(*given)
+        monkeypatch.setattr(under_test, "plugins", lambda: made)
+        sources.cache_clear()
+        return made
+
+    yield use
+    sources.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("uri", "scheme"),
+    [
+        ("pypi:a==1/b", "pypi"),
+        ("hf://o/r", "hf"),
+        ("file:/x", "file"),
+        ("C:\\x", ""),
+        ("/x", ""),
+        ("", ""),
+        ("Hf://x", ""),
+    ],
+)
+def test_scheme_of(uri, scheme):
+    assert scheme_of(uri) == scheme
+
+
+def test_a_plugin_adds_a_source(with_plugins):
+    bucket = Bucket()
+    with_plugins(("s3", bucket))
+
+    assert source_for("s3://bucket/x.gguf") is bucket
+    assert sorted(sources()) == ["file", "hf", "pypi", "s3"]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "source", "says"),
+    [
+        ("pypi", Bucket(), "already taken"),
+        ("S3", Bucket(), "malformed"),
+        ("s3", object(), "lacks reachable, needs, fetch"),
+    ],
+)
+def test_what_a_plugin_may_not_add(with_plugins, scheme, source, says):
+    made = with_plugins((scheme, source))
+
+    assert sorted(sources()) == ["file", "hf", "pypi"]
+    assert says in made.refused[0]
+
+
+def test_no_source():
+    with pytest.raises(SourceError, match="no source for 'gopher:x'"):
+        source_for("gopher:x")
+
+
+def test_all_sources_are_asked_at_once(with_plugins, monkeypatch):
+    monkeypatch.setenv("EDGELLM_OFFLINE", "1")
+    given = [(name, Bucket(f"{name} is down", 0.2)) for name in ("s3", "s4", "s5")]
+    with_plugins(*given)
+    start = time.monotonic()
+
+    found = unreachable(5.0, {"s3": "s3://bucket/x"})
+
+    assert time.monotonic() - start < 0.5
+    assert found == {
+        "hf": "EDGELLM_OFFLINE is set", "pypi": "EDGELLM_OFFLINE is set",
+        "s3": "s3 is down", "s4": "s4 is down", "s5": "s5 is down",
+    }  # fmt: skip
+    assert given[0][1].asked_for == "s3://bucket/x"
+
+
+def test_a_local_file_is_reachable_where_it_exists(tmp_path):
+    (tmp_path / "a b.gguf").write_bytes(b"")
+
+    assert LocalFile().reachable(1.0, f"file:{tmp_path}/a b.gguf") == ""
+    assert LocalFile().reachable(1.0, f"file://{tmp_path}/a%20b.gguf") == ""
+    assert "does not exist" in LocalFile().reachable(1.0, "file:/no/such.gguf")
