@@ -21,6 +21,7 @@ from edgellm import settings
 from edgellm.machine import Machine
 
 PROBE_TIMEOUT_S = 60.0
+LASTING_SIGNALS = frozenset({"SIGILL", "SIGTRAP", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGABRT"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +66,20 @@ def verdict(machine: Machine) -> Verdict:
     digest = _digest(library_files())
     isa = hashlib.sha256(" ".join((platform.machine(), machine.cpu.model, *machine.cpu.isa)).encode()).hexdigest()
     cached = settings.cache_dir() / "gguf-probe" / f"{digest[:16]}-{isa[:16]}.json"
+    known = _read(cached)
+    if known is None:
+        known, lasting = _probe(digest)
+        if lasting:
+            _write_atomic(cached, json.dumps(asdict(known)))
+    return known
+
+
+def _read(cached: Path) -> Verdict | None:
     try:
         known = Verdict(**json.loads(cached.read_text()))
     except (OSError, ValueError, TypeError):
-        known = _probe(digest)
-        _write_atomic(cached, json.dumps(asdict(known)))
-    return known
+        return None
+    return known if all(isinstance(value, str) for value in asdict(known).values()) else None
 
 
 def _digest(files: list[Path]) -> str:
@@ -81,22 +90,40 @@ def _digest(files: list[Path]) -> str:
     return whole.hexdigest()
 
 
-def _probe(digest: str) -> Verdict:
-    command = [sys.executable, "-m", "edgellm_gguf.probe"]
+def _probe(digest: str) -> tuple[Verdict, bool]:
+    """What the throwaway process finds, and whether it will find the same tomorrow.
+
+    That it runs, or dies of an instruction or a fault, follows from library and CPU. That it found no memory or
+    another library missing does not.
+    """
+    # -P: nothing is imported from the current folder, which may hold a stranger's files.
+    command = [sys.executable, "-P", "-m", "edgellm_gguf.probe"]
     try:
         run = subprocess.run(
             command, capture_output=True, timeout=PROBE_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired:
-        return Verdict(f"the library did not answer within {PROBE_TIMEOUT_S:.0f} s", library_sha256=digest)
-    if run.returncode == 0:
-        return Verdict("", json.loads(run.stdout)["system_info"], digest)
+        return Verdict(f"the library did not answer within {PROBE_TIMEOUT_S:.0f} s", library_sha256=digest), False
     if run.returncode < 0:
-        name = signal.Signals(-run.returncode).name
+        name = _signal_name(-run.returncode)
         reason = "an instruction this CPU does not have" if name == "SIGILL" else "native code crashed"
-        return Verdict(f"the library dies of {name} here ({reason}): rebuild it on this machine", library_sha256=digest)
-    last = run.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
-    return Verdict(f"the library does not load: {last[0]}", library_sha256=digest)
+        problem = f"the library dies of {name} here ({reason}): rebuild it on this machine"
+        return Verdict(problem, library_sha256=digest), name in LASTING_SIGNALS
+    said = run.stdout if run.returncode == 0 else run.stderr
+    last = (said.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
+    if run.returncode == 0:
+        try:
+            return Verdict("", str(json.loads(last)["system_info"]), digest), True
+        except (ValueError, TypeError, KeyError):
+            return Verdict(f"the library's probe answers nonsense: {last}", library_sha256=digest), False
+    return Verdict(f"the library does not load: {last}", library_sha256=digest), False
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _write_atomic(path: Path, text: str) -> None:

@@ -48,16 +48,16 @@ class GgufBackend:
         return None
 
     def open(self, plan: LaunchPlan) -> Engine:
+        from edgellm.formats.gguf import read_model
+
+        # Refused here, in code that trusts no length, before native code is loaded and sees the file.
+        read_model(plan.artifact.path)
         try:
             from edgellm_gguf.engine import LlamaEngine
         except (ImportError, OSError, RuntimeError, AttributeError) as error:
             raise BackendUnavailable(
                 f"llama-cpp-python does not load: {error}", hint="run `edgellm doctor` for what is missing"
             ) from error
-        from edgellm.formats.gguf import read_model
-
-        # Refused here, in code that trusts no length, before native code sees the file.
-        read_model(plan.artifact.path)
         return LlamaEngine(plan)
 
     def describe(self) -> dict[str, str]:

@@ -1,0 +1,191 @@
+"""Whether llama.cpp runs here is asked in a process that may die of the answer, once per library and processor."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from edgellm_gguf import library
+from edgellm_gguf.plugin import GgufBackend
+
+from edgellm import settings
+from edgellm.machine import Cpu, Machine, Memory
+
+MACHINE = Machine("test", "Test", Cpu("x86_64", "a model", isa=("avx2", "fma")), Memory(2**33))
+FakeProbe = Callable[[str], Path]
+
+
+@pytest.fixture
+def fake_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeProbe:
+    """Run this code instead of the probe; returns the file that has one line per run."""
+
+    def install(code: str) -> Path:
+        package = tmp_path / "stub" / "edgellm_gguf"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("")
+        runs = tmp_path / "runs"
+        (package / "probe.py").write_text(f"open({str(runs)!r}, 'a').write('run\\n')\nimport os, signal, sys\n{code}\n")
+        monkeypatch.setenv("PYTHONPATH", str(package.parent))
+        return runs
+
+    return install
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of libraries that LLAMA_CPP_LIB_PATH names; what is in them does not matter to a fake probe."""
+    path = tmp_path / "lib"
+    path.mkdir()
+    (path / "libllama.so").write_bytes(b"first")
+    monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(path))
+    return path
+
+
+WORKS = 'print(\'{"system_info": "AVX2 = 1"}\')'
+
+
+def times(runs: Path) -> int:
+    return len(runs.read_text().splitlines()) if runs.exists() else 0
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_answer_is_kept(fake_probe: FakeProbe) -> None:
+    runs = fake_probe(WORKS)
+    first = library.verdict(MACHINE)
+    assert (first.problem, first.system_info) == ("", "AVX2 = 1")
+    assert library.verdict(MACHINE) == first
+    assert GgufBackend().check(MACHINE) == []
+    assert times(runs) == 1
+
+
+def test_another_library_or_processor_is_asked_anew(fake_probe: FakeProbe, folder: Path) -> None:
+    runs = fake_probe(WORKS)
+    library.verdict(MACHINE)
+    library.verdict(replace(MACHINE, cpu=replace(MACHINE.cpu, isa=("avx2",))))
+    assert times(runs) == 2
+    (folder / "libllama.so").write_bytes(b"second")
+    library.verdict(MACHINE)
+    assert times(runs) == 3
+    (folder / "libggml-cpu.so").write_bytes(b"")
+    library.verdict(MACHINE)
+    assert times(runs) == 4
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("signal", "words"), [("SIGILL", "an instruction this CPU does not have"), ("SIGSEGV", "native code crashed")]
+)
+def test_a_library_that_dies_is_a_reason(fake_probe: FakeProbe, signal: str, words: str) -> None:
+    runs = fake_probe(f"os.kill(os.getpid(), signal.{signal})")
+    (reason,) = GgufBackend().check(MACHINE)
+    assert signal in reason
+    assert words in reason
+    assert GgufBackend().check(MACHINE) == [reason]
+    assert times(runs) == 1
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("sys.exit('libgomp.so.1: cannot open shared object file')", "libgomp.so.1"),
+        ("sys.exit(3)", "no output"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
+        ("os.kill(os.getpid(), 40)", "signal 40"),
+        ("print('ggml: noise on stdout')", "noise"),
+        ("print('[]')", "[]"),
+        ("", "no output"),
+    ],
+)
+def test_what_may_pass_is_a_reason_and_is_asked_again(fake_probe: FakeProbe, code: str, words: str) -> None:
+    """A library that was missing may be installed, memory that was short may be free: nothing is kept."""
+    runs = fake_probe(code)
+    (reason,) = GgufBackend().check(MACHINE)
+    assert words in reason
+    GgufBackend().check(MACHINE)
+    assert times(runs) == 2
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_library_that_hangs_is_a_reason(fake_probe: FakeProbe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "PROBE_TIMEOUT_S", 0.5)
+    fake_probe("import time; time.sleep(100)")
+    assert "did not answer" in GgufBackend().check(MACHINE)[0]
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"problem": 5}', '{"unknown": ""}', '{"problem": null}'])
+def test_a_damaged_cache_is_asked_anew(fake_probe: FakeProbe, damage: str) -> None:
+    runs = fake_probe(WORKS)
+    library.verdict(MACHINE)
+    (cached,) = (settings.cache_dir() / "gguf-probe").iterdir()
+    cached.write_text(damage)
+    assert library.verdict(MACHINE).problem == ""
+    assert times(runs) == 2
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_cache_that_cannot_be_written_costs_a_probe(
+    fake_probe: FakeProbe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EDGELLM_HOME", str(tmp_path / "file"))
+    runs = fake_probe(WORKS)
+    assert library.verdict(MACHINE).problem == ""
+    assert library.verdict(MACHINE).problem == ""
+    assert times(runs) == 2
+
+
+def test_a_folder_without_a_library_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "gone"):
+        monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(path))
+        (reason,) = GgufBackend().check(MACHINE)
+        assert str(path) in reason
+        assert "LLAMA_CPP_LIB_PATH" in reason
+
+
+def test_a_file_that_is_no_library_is_a_reason(folder: Path) -> None:
+    """The real probe, with LLAMA_CPP_LIB_PATH honoured: it loads what lies there."""
+    (reason,) = GgufBackend().check(MACHINE)
+    assert "does not load" in reason
+    assert folder.exists()
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="compiler: no C compiler here")
+def test_a_library_with_an_illegal_instruction_is_a_reason(folder: Path) -> None:
+    """A real library that is built for another processor, in effect: it stops with an illegal instruction."""
+    source = folder / "bad.c"
+    source.write_text("__attribute__((constructor)) static void load(void) { __builtin_trap(); }")
+    for name in ("libggml-base.so", "libggml-cpu.so", "libggml.so", "libllama.so"):
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / name, source], check=True)
+    (reason,) = GgufBackend().check(MACHINE)
+    assert "SIGILL" in reason or "SIGTRAP" in reason  # aarch64 traps with another signal
+
+
+def test_the_real_library_runs_and_says_what_it_is() -> None:
+    found = library.verdict(MACHINE)
+    if not library.missing():
+        assert found.problem == ""
+        assert "CPU" in found.system_info
+        assert len(found.library_sha256) == 64
+
+
+def test_checking_imports_no_native_code_and_is_quick_once_probed() -> None:
+    script = (
+        "import sys, time\n"
+        "from edgellm.plugins import plugins\n"
+        "from edgellm.hardware.probe import probe\n"
+        "backend, machine = plugins().backend('gguf'), probe()\n"
+        "before = set(sys.modules); backend.check(machine)\n"
+        "t = time.process_time(); backend.check(machine)\n"
+        "assert not {'llama_cpp', 'numpy'} & (set(sys.modules) - before), 'heavy import'\n"
+        "print(time.process_time() - t)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ)
+    assert float(done.stdout) < 0.2  # processor time, with room for a slow machine
