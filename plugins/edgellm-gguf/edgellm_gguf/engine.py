@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -35,9 +36,7 @@ class LlamaEngine:
     """A loaded model and its context."""
 
     def __init__(self, plan: LaunchPlan) -> None:
-        self._lines: list[str] = []
-        self._log_callback = llama_cpp.llama_log_callback(self._on_log)
-        llama_cpp.llama_log_set(self._log_callback, ctypes.c_void_p(0))
+        _log.start()
         llama_cpp.llama_backend_init()
         self._model = self._ctx = None
         try:
@@ -131,7 +130,7 @@ class LlamaEngine:
         for slot in lost:
             llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
             self._n_past[slot] = 0
-        raise StepFailed(f"llama_decode returned {status}{self._last_lines()}", lost_slots=lost)
+        raise StepFailed(f"llama_decode returned {status}{_log.last()}", lost_slots=lost)
 
     def _view(self, rows: int) -> Logits:
         pointer = llama_cpp.llama_get_logits(self._ctx)
@@ -151,12 +150,12 @@ class LlamaEngine:
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP if plan.settings.mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
         paths = plan.artifact.paths
         if len(paths) == 1:
-            model = llama_cpp.llama_model_load_from_file(paths[0].encode(), params)
+            model = llama_cpp.llama_model_load_from_file(os.fsencode(paths[0]), params)
         else:
-            array = (ctypes.c_char_p * len(paths))(*(path.encode() for path in paths))
+            array = (ctypes.c_char_p * len(paths))(*map(os.fsencode, paths))
             model = llama_cpp.llama_model_load_from_splits(array, len(paths), params)
         if model is None:
-            why = self._last_lines()
+            why = _log.last()
             error = UnsupportedArtifact if "unknown model architecture" in why or "unsupported" in why else BadArtifact
             raise error(
                 f"llama.cpp cannot load {plan.artifact.path}{why}", hint="see `edgellm doctor` for the build in use"
@@ -187,7 +186,7 @@ class LlamaEngine:
         ctx = llama_cpp.llama_init_from_model(self._model, params)
         if ctx is None:
             raise BackendUnavailable(
-                f"llama.cpp cannot make a context of {settings.n_slots} x {settings.n_ctx} tokens{self._last_lines()}",
+                f"llama.cpp cannot make a context of {settings.n_slots} x {settings.n_ctx} tokens{_log.last()}",
                 hint="ask for less with --ctx or --slots",
             )
         return ctx
@@ -218,21 +217,38 @@ class LlamaEngine:
             device="cpu" if settings.gpu_layers == 0 else "gpu",
             details={
                 "library": llama_cpp.llama_print_system_info().decode("utf-8", "replace").strip(),
-                "buffers": "; ".join(line for line in self._lines if "buffer size" in line),
+                "buffers": "; ".join(line for line in _log.lines if "buffer size" in line),
             },
         )
 
-    def _on_log(self, level: int, text: bytes, _user: object) -> None:
+
+class _Log:
+    """What the library says. It has one listener in a process, which must live as long as the library."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._callback = llama_cpp.llama_log_callback(self._hear)
+
+    def start(self) -> None:
+        """Listen, and forget what was said about another model."""
+        self.lines = []
+        llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
+
+    def last(self) -> str:
+        """The last complaints, to end an error's text with."""
+        tail = [line for line in self.lines if "buffer size" not in line][-2:]
+        return ": " + "; ".join(tail) if tail else ""
+
+    def _hear(self, level: int, text: bytes, _user: object) -> None:
         line = text.decode("utf-8", "replace").strip()
         if not line or line == ".":
             return
         if level >= 3 or "buffer size" in line:
-            self._lines = [*self._lines[-63:], line]
+            self.lines = [*self.lines[-63:], line]
         log.log(_LEVELS.get(level, logging.DEBUG), line)
 
-    def _last_lines(self) -> str:
-        tail = [line for line in self._lines if "buffer size" not in line][-2:]
-        return ": " + "; ".join(tail) if tail else ""
+
+_log = _Log()
 
 
 class _Batch:
