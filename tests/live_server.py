@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from edgellm import launch
-from edgellm.plan import LaunchPlan
+from edgellm.plan import Decision, LaunchPlan
 from edgellm.request import SelectionRequest
 from edgellm.sdk import EdgeLLM
 from edgellm.server import listener
@@ -62,12 +62,12 @@ class Servers:
         slots: int = 1,
         ctx: int = 4096,
         wait: bool = True,
-        headers: dict[str, str] | None = None,
+        decision: Decision | None = None,
         **app: Any,
     ) -> Live:
         self._patch.setenv("EDGELLM_ECHO_STEP_S", str(step_s))
         self._patch.setenv("EDGELLM_ECHO_LOAD_S", str(load_s))
-        llm = EdgeLLM(plan or echo_plan(ctx, slots))
+        llm = EdgeLLM(plan or echo_plan(ctx, slots), decision=decision)
         socket = listener.bind("127.0.0.1", 0)
         listening = threading.Event()
         server = listener.Listener(create_app(llm, **app), started=listening.set, draining=lambda n: None)
@@ -75,7 +75,7 @@ class Servers:
         thread.start()
         assert listening.wait(10)
         url = listener.url(socket)
-        live = Live(url, llm, server, httpx.Client(base_url=url, headers=headers, timeout=30))
+        live = Live(url, llm, server, httpx.Client(base_url=url, timeout=30))
         self._running.append((live, thread))
         if wait:
             _ = llm.info

@@ -16,11 +16,12 @@ export function showPlan(plan) {
   at("reasons").replaceChildren(...plan.reasons.map((reason) => element("li", reason)));
   showRunnersUp(plan.decision?.runners_up ?? []);
   showRejected(plan.decision?.rejected ?? []);
+  showEngine(plan.engine);
 }
 
 function facts(plan) {
   const { settings, memory, decode } = plan;
-  const found = [["Backend", plan.backend, Object.values(plan.engine).join(" · ")]];
+  const found = [["Backend", plan.backend, plan.engine.device ? `on ${plan.engine.device}` : ""]];
   found.push(["Context", `${count(settings.n_ctx)} tokens`, settings.n_slots > 1 ? "for each conversation" : ""]);
   found.push(["At once", settings.n_slots === 1 ? "1 conversation; more wait" : `${settings.n_slots} conversations`, ""]);
   found.push(["Threads", count(settings.n_threads), ""]);
@@ -48,6 +49,14 @@ function showRunnersUp(candidates) {
   box.querySelector("summary").textContent = `Runners-up (${candidates.length})`;
   box.querySelector("ul").replaceChildren(
     ...candidates.map((candidate) => element("li", `${candidate.model} ${candidate.quant}`, brief(candidate))),
+  );
+}
+
+function showEngine(engine) {
+  const details = Object.entries(engine).filter(([name]) => name !== "device");
+  at("engine").hidden = details.length === 0;
+  at("engine").querySelector("dl").replaceChildren(
+    ...details.flatMap(([name, value]) => [element("dt", name), element("dd", value)]),
   );
 }
 

@@ -1,0 +1,218 @@
+"""The page in a real headless Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+
+import pytest
+from live_server import Live, Servers, echo_plan, until
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from edgellm.plan import Candidate, Decision, Footprint, Rate, Rejection
+
+pytestmark = pytest.mark.browser
+
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("browser: Chromium is not installed (Debian package: chromium)")
+    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page that fails the test where a script raised, a policy was broken, or something came from elsewhere."""
+    context = browser.new_context()
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on(
+        "console", lambda message: wrong.append(message.text) if "Content Security Policy" in message.text else None
+    )
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith(("http://127.0.0.1", "data:")) else wrong.append(request.url),
+    )
+    yield page
+    context.close()
+    assert wrong == []
+
+
+def ready(page: Page, live: Live) -> None:
+    page.goto(live.url)
+    expect(page.locator("#state-text")).to_have_text("ready")
+
+
+def ask(page: Page, text: str) -> None:
+    page.fill("#text", text)
+    page.press("#text", "Enter")
+
+
+def last_answer(page: Page):
+    return page.locator(".turn.assistant").last
+
+
+def test_a_chat_by_keyboard_alone(page: Page, live: Live) -> None:
+    ready(page, live)
+    page.keyboard.type("Grüße, 世界! 🎈")
+    page.keyboard.press("Enter")
+    expect(last_answer(page)).to_have_text("Grüße, 世界! 🎈")
+    page.keyboard.type("line one")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("line two")
+    page.keyboard.press("Enter")
+
+    expect(last_answer(page)).to_have_text("line one\nline two", use_inner_text=True)
+    expect(page.locator(".turn")).to_have_count(4)
+    expect(page.locator("#stats")).to_contain_text("tok/s")
+    expect(page.locator("#text")).to_have_value("")
+
+
+def test_what_the_model_writes_is_text(page: Page, live: Live) -> None:
+    ready(page, live)
+    ask(page, HOSTILE)
+
+    expect(last_answer(page)).to_have_text(HOSTILE)
+    assert page.locator(".turn img, .turn script").count() == 0
+    assert page.title() != "owned"
+
+
+def test_an_answer_streams_and_stops(page: Page, serve: Servers) -> None:
+    live = serve(step_s=0.02)
+    ready(page, live)
+    ask(page, "x" * 1000)
+    expect(last_answer(page)).to_contain_text("xxx")
+    page.click("#stop")
+
+    expect(page.locator("#send")).to_be_visible()
+    expect(last_answer(page)).to_contain_text("stopped")
+    ask(page, "hi")
+    expect(last_answer(page)).to_have_text("hi", timeout=5000)
+
+
+def test_escape_stops_too(page: Page, serve: Servers) -> None:
+    ready(page, serve(step_s=0.02))
+    ask(page, "x" * 1000)
+    expect(last_answer(page)).to_contain_text("xxx")
+    page.keyboard.press("Escape")
+
+    expect(last_answer(page)).to_contain_text("stopped")
+
+
+def test_an_error_shows_the_way_out(page: Page, live: Live) -> None:
+    ready(page, live)
+    ask(page, "y" * 5000)
+
+    expect(page.locator("#problem-text")).to_contain_text("shorten the prompt")
+    expect(page.locator("#retry")).to_be_visible()
+    page.click("#reset")
+    expect(page.locator("#problem")).to_be_hidden()
+    expect(page.locator(".turn")).to_have_count(0)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_a_crash_is_told_and_can_be_tried_again(page: Page, serve: Servers) -> None:
+    live = serve(step_s=0.02)
+    ready(page, live)
+    ask(page, "z" * 40)
+    expect(last_answer(page)).to_contain_text("zzz")
+    os.kill(live.llm._session.pid, signal.SIGKILL)
+
+    expect(page.locator("#problem-text")).to_contain_text("died")
+    until(lambda: live.llm.state == "ready")
+    page.click("#retry")
+    expect(last_answer(page)).to_have_text("z" * 40)
+    expect(page.locator(".turn")).to_have_count(2)
+
+
+def test_loading_is_shown_and_ends(page: Page, serve: Servers) -> None:
+    live = serve(load_s=1.5, wait=False)
+    page.goto(live.url)
+    expect(page.locator("#state-text")).to_have_text("the model is loading")
+    expect(page.locator("#send")).to_be_disabled()
+
+    expect(page.locator("#state-text")).to_have_text("ready")
+    expect(page.locator("#send")).to_be_enabled()
+
+
+def test_what_runs_here_and_why(page: Page, serve: Servers) -> None:
+    footprint = Footprint(2**28, 2**20, 2**20, 2**20)
+    rate = Rate(12.5, 9.0, 15.0, "predicted: test")
+    best = Candidate("model-a", 1, "Q4_0", "echo", 4096, 1, 10, footprint, rate, rate, 50.0, 40.0, 60.0, "file:/a")
+    rejected = tuple(Rejection(f"model-{n}", "Q8_0", "fits_memory", "<b>too big</b>") for n in range(150))
+    from dataclasses import replace
+
+    decision = Decision(best, ("why",), (replace(best, model="model-b"),), rejected, replace(best, model="model-w"))
+    plan = replace(echo_plan(), footprint=footprint, reasons=("Because <i>so</i>.",))
+    ready(page, serve(plan, decision=decision))
+    facts = page.locator("#facts")
+
+    expect(page.locator("#model")).to_contain_text("echo")
+    expect(page.locator("#reasons li")).to_have_text(["Because <i>so</i>."])
+    expect(facts).to_contain_text("4,096 tokens")
+    expect(facts).to_contain_text("259 MiB")
+    expect(facts).to_contain_text("13 tok/s")
+    expect(facts).to_contain_text("predicted")
+    expect(page.locator("#wish")).to_contain_text("model-w")
+    page.click("#runners-up summary")
+    expect(page.locator("#runners-up li")).to_contain_text(["model-b"])
+    page.click("#rejected > summary")
+    page.click("#rejected details summary")
+    expect(page.locator("#rejected li").first).to_contain_text("<b>too big</b>")
+    expect(page.locator("#rejected li").last).to_contain_text("50 more")
+
+
+def test_a_key_is_asked_for_and_kept(page: Page, serve: Servers) -> None:
+    ready(page, serve(api_key="right"))
+    expect(page.locator("#key-form")).to_be_visible()
+    page.fill("#key", "right")
+    page.press("#key", "Enter")
+    expect(page.locator("#key-form")).to_be_hidden()
+    ask(page, "hello")
+
+    expect(last_answer(page)).to_have_text("hello")
+
+
+def test_a_base_model_continues_text(page: Page, serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    live = serve()
+    monkeypatch.setattr("edgellm.sdk.EdgeLLM.info", replace(live.llm.info, chat_template=None))
+    ready(page, live)
+    expect(page.locator("#empty-text")).to_contain_text("base model")
+    ask(page, "Once upon a time")
+
+    expect(last_answer(page)).to_have_text("Once upon a time")
+
+
+def test_it_fits_a_phone(browser: Browser, live: Live) -> None:
+    context = browser.new_context(viewport={"width": 360, "height": 640}, color_scheme="dark")
+    page = context.new_page()
+    ready(page, live)
+    ask(page, "w" * 500)
+    expect(last_answer(page)).to_have_text("w" * 500)
+    assert page.evaluate("document.documentElement.scrollWidth <= 360")
+    page.click("#why-toggle")
+    expect(page.locator("#why")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= 360")
+    page.click("#why-toggle")
+    expect(page.locator("#text")).to_be_visible()
+    context.close()
+
+
+def test_the_documentation_works_without_a_network(page: Page, live: Live) -> None:
+    page.goto(f"{live.url}/docs")
+
+    expect(page.locator(".opblock-summary-path").first).to_be_visible()
+    expect(page.locator("body")).to_contain_text("/v1/chat/completions")
