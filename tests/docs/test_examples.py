@@ -1,0 +1,46 @@
+"""The programs under docs/examples run as they stand, with the echo model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from live_server import Servers
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch):
+    servers = Servers(monkeypatch)
+    yield servers
+    servers.close()
+
+
+def run(name: str, *arguments: str) -> str:
+    command = [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_chat() -> None:
+    assert run("chat.py", "echo") == "Why is the sky blue?\n"
+
+
+def test_stream_async() -> None:
+    out = run("stream_async.py", "echo")
+    assert "Name a planet. -> Name a planet. (" in out
+    assert "Name a river. -> Name a river. (" in out
+
+
+def test_openai_client(serve: Servers) -> None:
+    assert run("openai_client.py", serve().url) == "Say hello in French.\n"
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("name", ["chat.py", "stream_async.py"])
+def test_with_a_real_model(name: str, smollm2: str) -> None:
+    assert len(run(name, smollm2)) > 20
