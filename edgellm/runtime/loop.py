@@ -136,7 +136,8 @@ class Loop:
             return
         except CacheFull as error:
             # Nothing was touched: the one that came last gives way, the others go on.
-            self._fail([step.sequences[-1]], error, cache_is_lost=False)
+            latest = max(step.sequences, key=self._scheduler.running.index)
+            self._fail([latest], error, cache_is_lost=False)
             return
         except Exception as error:
             self._fail(list(step.sequences), error, cache_is_lost=True)

@@ -115,20 +115,29 @@ class Scheduler:
         # One token at least must be computed, or there are no logits to sample from.
         limit = len(sequence.prompt) - 1
         common = [min(common_prefix(slot.tokens, sequence.prompt), limit) for slot in self.slots]
-        oldest = min(free, key=lambda index: self.slots[index].used)
+        spare = min(free, key=lambda index: (self._passes_with(index), self.slots[index].used))
         # Longest prefix first; among equals the slot unused for longest.
         best = max(free, key=lambda index: (common[index], -self.slots[index].used))
         if common[best] * 2 < len(self.slots[best].tokens):
             # Most of another conversation would be lost for a beginning that all have, such as BOS or a system prompt.
-            best = oldest
+            best = spare
         source = max(range(len(common)), key=lambda index: common[index])
         needed = MIN_FORK_TOKENS if self._info.fork_copies else MIN_FORK_TOKENS_SHARED
         if common[source] < common[best] + needed:
             source = best
         else:
-            # The copy overwrites its target: take the slot unused for longest, not the one with the best prefix.
-            best = oldest
+            # The copy overwrites its target: take the slot that loses least, not the one with the best prefix.
+            best = spare
         return Admission(sequence, best, source, common[source])
+
+    def _passes_with(self, index: int) -> int:
+        """Unbroken rows of slots in use if `index` were too.
+
+        An engine whose cache is one block by slot (llama.cpp's streams) computes each row in a pass of its own, and
+        each pass reads all weights.
+        """
+        used = {sequence.slot for sequence in self.running} | {index}
+        return sum(slot - 1 not in used for slot in used)
 
     def admitted(self, admission: Admission, n_kept: int) -> None:
         """The slot really has `n_kept` tokens of the prefix (an engine may be unable to rewind)."""
@@ -160,7 +169,9 @@ class Scheduler:
                 batch.append(SlotInput(sequence.slot, start, chunk, int(whole)))
                 owners.append(sequence)
                 budget -= len(chunk)
-        return Step(tuple(batch), tuple(owners))
+        # In order of slots: neighbours can be computed in one pass (see _passes_with).
+        order = sorted(range(len(batch)), key=lambda at: batch[at].slot)
+        return Step(tuple(batch[at] for at in order), tuple(owners[at] for at in order))
 
     def advance(self, step: Step) -> list[Sequence]:
         """The step was computed: record what the caches hold now; return the sequences that have logits, in order."""

@@ -382,3 +382,34 @@ class Machine(RuleBasedStateMachine):
 
 TestAnyOrder = Machine.TestCase
 TestAnyOrder.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+
+
+def test_a_batch_is_in_order_of_slots() -> None:
+    """llama.cpp computes slots that follow one another in one pass, and starts a new one wherever the order breaks."""
+    table = Table()
+    table.run(table.submit(prompt(20)))  # slot 0 is now the one used last: later requests get 1, 2, 0
+    for kind in (1, 2, 3):
+        table.submit(prompt(10, kind))
+    table.admit()
+
+    assert [sequence.slot for sequence in table.scheduler.running] == [1, 2, 0]
+    step = table.scheduler.plan()
+    assert [entry.slot for entry in step.batch] == [0, 1, 2]
+    assert [sequence.slot for sequence in step.sequences] == [0, 1, 2]
+
+
+def test_a_new_answer_runs_beside_the_others() -> None:
+    """With slot 3 busy, slot 2 is taken though 0 and 1 were unused for longer: one pass over the weights, not two."""
+    table = Table(replace(INFO, n_slots=4, max_logits=4))
+    for kind in range(1, 5):
+        table.submit(prompt(10, kind))
+    table.admit()
+    table.step()
+    for sequence in table.scheduler.running[:3]:
+        table.scheduler.release(sequence)
+    for index in range(3):
+        table.scheduler.slots[index].used = index
+
+    table.submit(prompt(10, 5))
+
+    assert [admission.slot for admission in table.admit()] == [2]
