@@ -69,9 +69,12 @@ class Listener(uvicorn.Server):
         self, app: FastAPI, *, started: Callable[[], None], draining: Callable[[int], None], access_log: bool = False
     ) -> None:
         """`started` is called once it listens, `draining` with the number of open connections."""
-        # Protocol and loop "auto" take httptools and uvloop where they are installed.
+        # h11 bounds the size of headers, which httptools does not, for 10 us more per streamed token and 120 us per
+        # request. Loop "auto" takes uvloop where it is installed.
         super().__init__(
-            uvicorn.Config(app, log_config=None, access_log=access_log, server_header=False, lifespan="off", ws="none")
+            uvicorn.Config(
+                app, http="h11", log_config=None, access_log=access_log, server_header=False, lifespan="off", ws="none"
+            )
         )
         self._tell_started = started
         self._tell_draining = draining

@@ -21,7 +21,7 @@ def serve(monkeypatch: pytest.MonkeyPatch):
 
 def run(name: str, *arguments: str) -> str:
     command = [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

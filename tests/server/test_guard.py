@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 import httpx
@@ -142,6 +143,18 @@ def test_ten_mebibytes_are_the_limit(live: Live) -> None:
     head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     head += f"Content-Length: {guard.MAX_BODY_BYTES + 1}\r\n\r\n"
     assert _raw(live.url, head).startswith(b"HTTP/1.1 413")
+
+
+def test_headers_without_end_are_cut_off(live: Live) -> None:
+    host, _, port = live.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: ")
+            while sent < 50 * 1024**2:
+                sent += connection.send(b"x" * 65536)
+    assert sent < 50 * 1024**2
+    assert live.http.get("/health").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/web/app.js", "/v1/models", "/nowhere"])

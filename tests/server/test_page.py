@@ -137,7 +137,7 @@ def test_a_crash_is_told_and_can_be_tried_again(page: Page, serve: Servers) -> N
 
 
 def test_loading_is_shown_and_ends(page: Page, serve: Servers) -> None:
-    live = serve(load_s=1.5, wait=False)
+    live = serve(load_s=3, wait=False)
     page.goto(live.url)
     expect(page.locator("#state-text")).to_have_text("the model is loading")
     expect(page.locator("#send")).to_be_disabled()
