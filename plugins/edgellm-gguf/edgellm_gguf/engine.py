@@ -17,6 +17,7 @@ import numpy as np
 from edgellm.backend import EngineInfo, SlotInput
 from edgellm.errors import BackendUnavailable, BadArtifact, CacheFull, StepFailed, UnsupportedArtifact
 from edgellm.plan import LaunchPlan, Settings
+from edgellm_gguf.threadpool import ThreadPool
 from edgellm_gguf.tokenizer import LlamaTokenizer
 
 if TYPE_CHECKING:
@@ -38,10 +39,11 @@ class LlamaEngine:
     def __init__(self, plan: LaunchPlan) -> None:
         _log.start()
         llama_cpp.llama_backend_init()
-        self._model = self._ctx = None
+        self._model = self._ctx = self._threads = None
         try:
             self._model = self._load(plan)
             self._ctx = self._new_context(plan.settings)
+            self._threads = ThreadPool(self._ctx, plan.settings.n_threads)
         except Exception:
             self.close()
             raise
@@ -99,6 +101,9 @@ class LlamaEngine:
         if self._ctx is not None:
             llama_cpp.llama_free(self._ctx)
             self._ctx = None
+        if self._threads is not None:
+            self._threads.close()
+            self._threads = None
         if self._model is not None:
             llama_cpp.llama_model_free(self._model)
             self._model = None

@@ -10,7 +10,10 @@ import ctypes
 import json
 
 import llama_cpp
+import llama_cpp.llama_cpp as binding
 
+# libllama's handle finds ggml's functions too: the very copies that it will compute with.
+library = binding._lib
 # ggml type ids (ggml.h): F16, Q4_0, Q8_0, Q4_K, Q6_K, IQ4_NL: floats, legacy, K-quants, codebook.
 TYPES = (1, 2, 8, 12, 14, 20)
 F32 = 0
@@ -21,13 +24,8 @@ class _InitParams(ctypes.Structure):
     _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
 
 
-def _functions() -> tuple[ctypes.CDLL, ctypes.CDLL]:
-    """(libggml-base, libggml-cpu), with the signatures used here (ggml.h, ggml-cpu.h)."""
-    from edgellm_gguf.library import library_files
-
-    files = library_files()
-    base = ctypes.CDLL(str(next(path for path in files if "ggml-base" in path.name)))
-    cpu = ctypes.CDLL(str(next(path for path in files if "ggml-cpu" in path.name)))
+def _bind() -> None:
+    """Give the functions used here their signatures (ggml.h, ggml-cpu.h)."""
     pointer, i64 = ctypes.c_void_p, ctypes.c_int64
     for name, result, arguments in (
         ("ggml_init", pointer, [_InitParams]),
@@ -38,40 +36,38 @@ def _functions() -> tuple[ctypes.CDLL, ctypes.CDLL]:
         ("ggml_new_graph", pointer, [pointer]),
         ("ggml_build_forward_expand", None, [pointer, pointer]),
         ("ggml_quantize_chunk", ctypes.c_size_t, [ctypes.c_int, pointer, pointer, i64, i64, i64, pointer]),
+        ("ggml_graph_compute_with_ctx", ctypes.c_int, [pointer, pointer, ctypes.c_int]),
     ):
-        function = getattr(base, name)
+        function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
-    cpu.ggml_graph_compute_with_ctx.restype = ctypes.c_int
-    cpu.ggml_graph_compute_with_ctx.argtypes = [pointer, pointer, ctypes.c_int]
-    return base, cpu
 
 
-def _product(base: ctypes.CDLL, cpu: ctypes.CDLL, ggml_type: int, columns: int) -> float:
+def _product(ggml_type: int, columns: int) -> float:
     """First element of a (ROWS, COLS) x (COLS, columns) product of ones, weights in `ggml_type`."""
-    ctx = base.ggml_init(_InitParams(16 * 1024**2, None, False))
+    ctx = library.ggml_init(_InitParams(16 * 1024**2, None, False))
     ones = (ctypes.c_float * (ROWS * COLS))(*([1.0] * (ROWS * COLS)))
-    weights = base.ggml_new_tensor_2d(ctx, ggml_type, COLS, ROWS)
-    base.ggml_quantize_chunk(ggml_type, ones, base.ggml_get_data(weights), 0, ROWS, COLS, None)
-    inputs = base.ggml_new_tensor_2d(ctx, F32, COLS, columns)
-    ctypes.memmove(base.ggml_get_data(inputs), ones, COLS * columns * 4)
-    result = base.ggml_mul_mat(ctx, weights, inputs)
-    graph = base.ggml_new_graph(ctx)
-    base.ggml_build_forward_expand(graph, result)
-    status = cpu.ggml_graph_compute_with_ctx(ctx, graph, 1)
+    weights = library.ggml_new_tensor_2d(ctx, ggml_type, COLS, ROWS)
+    library.ggml_quantize_chunk(ggml_type, ones, library.ggml_get_data(weights), 0, ROWS, COLS, None)
+    inputs = library.ggml_new_tensor_2d(ctx, F32, COLS, columns)
+    ctypes.memmove(library.ggml_get_data(inputs), ones, COLS * columns * 4)
+    result = library.ggml_mul_mat(ctx, weights, inputs)
+    graph = library.ggml_new_graph(ctx)
+    library.ggml_build_forward_expand(graph, result)
+    status = library.ggml_graph_compute_with_ctx(ctx, graph, 1)
     if status != 0:
         raise SystemExit(f"ggml_graph_compute_with_ctx returned {status}")
-    value = ctypes.cast(base.ggml_get_data(result), ctypes.POINTER(ctypes.c_float))[0]
-    base.ggml_free(ctx)
+    value = ctypes.cast(library.ggml_get_data(result), ctypes.POINTER(ctypes.c_float))[0]
+    library.ggml_free(ctx)
     return float(value)
 
 
 def main() -> None:
     """Compute, check the sums, print the library's own description of its build."""
     llama_cpp.llama_backend_init()
-    base, cpu = _functions()
+    _bind()
     for ggml_type in TYPES:
         for columns in (1, 4):
-            value = _product(base, cpu, ggml_type, columns)
+            value = _product(ggml_type, columns)
             if abs(value - COLS) > 0.02 * COLS:
                 raise SystemExit(f"kernel of ggml type {ggml_type} gave {value} for a sum of {COLS} ones")
     print(json.dumps({"system_info": llama_cpp.llama_print_system_info().decode(errors="replace")}))
