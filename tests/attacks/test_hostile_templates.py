@@ -19,9 +19,9 @@ hostile = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(hostile)
 
 MESSAGES = [Message("system", "Be brief."), Message("user", "Hello")]
-SECONDS = 2.0
+SECONDS = 2.0  # of processor time: the clock also counts what other processes take
 # What the interpreter and Jinja take, and the 128 MiB of text that one render may make, with its copies.
-MEMORY_BYTES = 640 * 1024**2
+MEMORY_BYTES = 384 * 1024**2
 
 _RUN_ALL = f"""
 import importlib.util, json, resource, sys, time
@@ -32,7 +32,7 @@ spec.loader.exec_module(hostile)
 from edgellm.errors import BadTemplate
 from edgellm.text.chat import ChatTemplate
 for name, source in getattr(hostile, sys.argv[2]).items():
-    start = time.monotonic()
+    start = time.process_time()
     try:
         text = ChatTemplate(source).render([{{"role": "user", "content": "Hello"}}])
         ending = f"rendered {{len(text)}} characters"
@@ -42,7 +42,7 @@ for name, source in getattr(hostile, sys.argv[2]).items():
             ending = "MemoryError"
     except BaseException as error:
         ending = type(error).__name__
-    print(json.dumps([name, ending, time.monotonic() - start]), flush=True)
+    print(json.dumps([name, ending, time.process_time() - start]), flush=True)
 """
 
 
@@ -62,12 +62,12 @@ def test_internals_that_are_only_printed_print_as_nothing(name):
 
 @pytest.mark.parametrize("name", hostile.SOURCES)
 def test_source_that_defeats_the_compiler_is_refused(name):
-    start = time.monotonic()
+    start = time.process_time()
 
     with pytest.raises(BadTemplate):
         ChatTemplate(hostile.SOURCES[name]).render(MESSAGES)
 
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
 
 
 @pytest.mark.parametrize("group", ["LOOPS", "BOMBS"])

@@ -236,6 +236,11 @@ def test_a_zip_bomb_that_lies_about_its_size_ends_at_what_it_claims(tmp_path):
     assert len(out.getvalue()) <= 1000
 
 
+def test_a_member_shorter_than_it_claims_is_refused(tmp_path):
+    with pytest.raises(IntegrityError):
+        copy_member(bomb(tmp_path, size=1000, claim=1001), "m/x", io.BytesIO(), None)
+
+
 @pytest.mark.parametrize("damage", ["cut", "changed", "no zip", "lzma", "twice"])
 def test_a_damaged_wheel_is_refused(tmp_path, damage):
     path = tmp_path / "x.whl"
