@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from edgellm.errors import UnknownModel
+from edgellm.errors import Closed, UnknownModel
 from edgellm.event import Delta, Done, Event
 from edgellm.request import GenerationRequest
 from edgellm.sdk import EdgeLLM
@@ -139,6 +139,7 @@ class _Envelope:
         return self._text.fill(delta.text)
 
     def last(self, done: Done) -> bytes:
+        _require_whole(done)
         timings = answers.Timings.of(done.timings, done.usage)
         end = sse.event(self._chunk(self.choice("", done.finish_reason), timings=timings))
         usage = sse.event(self._chunk(usage=answers.Usage.of(done.usage))) if self._usage else b""
@@ -198,6 +199,7 @@ async def _answer(
             return Response(status_code=CLIENT_CLOSED)
         done = events[-1]
         assert isinstance(done, Done)
+        _require_whole(done)
         return _json(chunks.whole("".join(e.text for e in events if isinstance(e, Delta)), done))
     try:
         first = await sse.unless_gone(request.receive, anext(batches))
@@ -226,6 +228,16 @@ def _chat_request(llm: EdgeLLM, body: ChatBody) -> GenerationRequest:
 
 def _completion_request(llm: EdgeLLM, body: CompletionBody) -> GenerationRequest:
     return GenerationRequest(body.text(), body.sampling(), body.limit(), body.stops())
+
+
+def _require_whole(done: Done) -> None:
+    """Nobody may take the beginning of an answer for all of it.
+
+    Raises:
+        Closed: the model was closed in the middle.
+    """
+    if done.finish_reason == "cancelled":
+        raise Closed("the model was closed while it answered", hint="send the request again when it is back")
 
 
 async def _all(batches: sse.Batches) -> list[Event]:

@@ -142,7 +142,15 @@ def test_closing_the_model_ends_streams_with_an_error(serve: Servers) -> None:
             if len(found) == 2:
                 threading.Thread(target=live.llm.close).start()
     until(lambda: live.llm.state == "closed")
-    assert len(found) < 2000
+    assert json.loads(found[-1].removeprefix("data: "))["error"]["code"] == "closed"
+
+
+def test_closing_the_model_ends_other_answers_with_a_status(serve: Servers) -> None:
+    live = serve(step_s=SLOW_S)
+    threading.Timer(0.3, live.llm.close).start()
+    answer = live.post("/v1/completions", {"prompt": LONG, "max_tokens": 2000})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "closed")
 
 
 def test_requests_leave_nothing_behind(serve: Servers) -> None:
