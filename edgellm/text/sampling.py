@@ -178,7 +178,8 @@ def _nucleus(values: npt.NDArray[np.float64], wanted: float) -> npt.NDArray[np.i
 
 def _typical(probabilities: npt.NDArray[np.float64], typical_p: float) -> npt.NDArray[np.intp]:
     """Indices of the tokens whose surprise is nearest to the entropy, weighing `typical_p` (Meister et al. 2022)."""
-    surprise = -np.log(probabilities)
+    # A token among the k largest may be impossible: its surprise is great, and adds nothing to the entropy.
+    surprise = -np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
     entropy = float((probabilities * surprise).sum())
     order = np.argsort(np.abs(surprise - entropy), kind="stable")
     n = int(np.searchsorted(np.cumsum(probabilities[order]), typical_p, side="left")) + 1

@@ -1,0 +1,307 @@
+"""Sampling without sorting draws what a sorted vocabulary would, and leaves the engine's row alone."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+
+from edgellm.request import Sampling
+from edgellm.text.sampling import Sampler
+
+Row = npt.NDArray[np.float32]
+Kept = dict[int, float]
+# Around the sizes of the blocks and groups that the sampler works in.
+SIZES = (1, 2, 3, 63, 64, 65, 127, 255, 256, 257, 300, 1000, 4095, 4097)
+
+
+def make_row(size: int, seed: int, scale: float, decimals: int | None, n_masked: int) -> Row:
+    """Random logits; rounding makes ties, masked ones are -inf."""
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal(size) * scale
+    if decimals is not None:
+        values = values.round(decimals)
+    values[rng.permutation(size)[: min(n_masked, size - 1)]] = -np.inf
+    row = values.astype(np.float32)
+    row.flags.writeable = False
+    return row
+
+
+rows = st.builds(
+    make_row,
+    st.sampled_from(SIZES),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from((0.0, 0.5, 3.0, 20.0, 200.0)),
+    st.sampled_from((None, None, 0, 1)),
+    st.sampled_from((0, 0, 1, 50, 5000)),
+)
+filters = st.builds(
+    Sampling,
+    temperature=st.sampled_from((0.3, 1.0, 2.5)),
+    top_k=st.sampled_from((0, 0, 1, 2, 5, 40, 64, 300, 10_000)),
+    top_p=st.sampled_from((1.0, 1.0, 0.95, 0.5, 0.1, 0.001)),
+    min_p=st.sampled_from((0.0, 0.0, 0.05, 0.3, 1.0)),
+    typical_p=st.sampled_from((1.0, 1.0, 0.95, 0.5, 0.05)),
+)
+
+
+def oracle(row: Row, sampling: Sampling) -> Kept:
+    """Token -> probability after all filters, by sorting, in double precision.
+
+    Raises:
+        CloseCall: a filter cuts within rounding of its bound, where both sides of the cut are right.
+    """
+    logits = row.astype(np.float64)
+    order = np.argsort(-logits, kind="stable")
+    if sampling.top_k:
+        order = order[: sampling.top_k]
+    weights = np.exp((logits - logits.max()) / sampling.temperature)
+    weights[weights < 1e-37] = 0.0  # single precision holds less of them, or none
+    kept = {int(token): float(weights[token]) for token in order if weights[token] > 0}
+    if sampling.typical_p < 1.0:
+        kept = _typical(_normal(kept), sampling.typical_p)
+    if sampling.top_p < 1.0:
+        kept = _until(_normal(kept), sorted(kept, key=lambda token: (-kept[token], token)), sampling.top_p)
+    if sampling.min_p > 0.0:
+        best = max(kept.values())
+        _sure(all(p == best or abs(p / best - sampling.min_p) > 1e-5 for p in kept.values()))
+        kept = {token: p for token, p in kept.items() if p >= sampling.min_p * best}
+    return _normal(kept)
+
+
+class CloseCall(Exception):
+    """This example proves nothing."""
+
+
+def _sure(holds: bool) -> None:
+    if not holds:
+        raise CloseCall
+
+
+def _normal(kept: Kept) -> Kept:
+    total = math.fsum(kept.values())
+    return {token: p / total for token, p in kept.items()}
+
+
+def _until(kept: Kept, order: list[int], share: float) -> Kept:
+    """The first of `order` that reach `share` together."""
+    total, found = 0.0, {}
+    for token in order:
+        found[token] = kept[token]
+        total += kept[token]
+        _sure(abs(total - share) > 1e-5)
+        if total >= share:
+            break
+    return found
+
+
+def _typical(kept: Kept, share: float) -> Kept:
+    entropy = -math.fsum(p * math.log(p) for p in kept.values())
+    surprise = {token: abs(-math.log(p) - entropy) for token, p in kept.items()}
+    order = sorted(kept, key=lambda token: (surprise[token], token))
+    found = _until(kept, order, share)
+    if len(found) < len(order):
+        last, after = order[len(found) - 1], order[len(found)]
+        # Equal tokens are ordered by number; of others nearly equal, either may come first.
+        _sure(kept[last] == kept[after] or surprise[after] - surprise[last] > 1e-5)
+    return found
+
+
+class Luck:
+    """A generator that draws what it is told."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def random(self) -> float:
+        return self.value
+
+
+def drawn(row: Row, sampling: Sampling, luck: float) -> int:
+    sampler = Sampler(sampling)
+    sampler._random = Luck(luck)  # type: ignore[assignment]
+    return sampler.sample(row)
+
+
+@settings(max_examples=400)
+@given(rows, filters)
+def test_filters_keep_what_sorting_keeps(row: Row, sampling: Sampling) -> None:
+    """Laid end to end by number, each token kept is met in the middle of its own share, and nothing else is met."""
+    try:
+        kept = oracle(row, sampling)
+    except CloseCall:
+        reject()
+    start = 0.0
+    for token in sorted(kept)[:200]:
+        if kept[token] > 1e-5:
+            assert drawn(row, sampling, start + kept[token] / 2) == token
+        start += kept[token]
+    for luck in (2**-53, 0.5, 1 - 2**-53):
+        assert drawn(row, sampling, luck) in kept
+
+
+@given(rows)
+def test_no_filter_is_the_same_as_filters_that_keep_all(row: Row) -> None:
+    for luck in np.linspace(0, 1, 20, endpoint=False):
+        plain = drawn(row, Sampling(), float(luck))
+        assert drawn(row, Sampling(top_k=len(row) + 1), float(luck)) == plain
+        assert drawn(row, Sampling(min_p=1e-45), float(luck)) == plain
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(seed=1),
+        Sampling(temperature=0.5, seed=2),
+        Sampling(temperature=3.0, seed=3),
+        Sampling(top_k=4, seed=4),
+        Sampling(top_p=0.8, seed=5),
+        Sampling(min_p=0.2, seed=6),
+        Sampling(typical_p=0.7, seed=7),
+        Sampling(top_k=6, top_p=0.9, min_p=0.05, temperature=1.5, seed=8),
+    ],
+    ids=str,
+)
+def test_tokens_are_drawn_as_often_as_they_are_likely(sampling: Sampling) -> None:
+    """Chi-square against the exact probabilities; 8 tokens, 20,000 draws, one chance in 10,000 to fail wrongly."""
+    row = np.array([0.3, 2.0, -1.0, 1.1, 0.0, -np.inf, 1.9, -3.0], np.float32)
+    expected = oracle(row, sampling)
+    n = 20_000
+    sampler = Sampler(sampling)
+    found = Counter(sampler.sample(row) for _ in range(n))
+    assert set(found) <= set(expected)
+    chi = sum((found[token] - n * p) ** 2 / (n * p) for token, p in expected.items())
+    critical = {1: 15.1, 2: 18.4, 3: 21.1, 4: 23.5, 5: 25.7, 6: 27.9, 7: 29.9}[len(expected) - 1]
+    assert chi < critical
+
+
+def test_a_large_vocabulary_is_drawn_from_evenly() -> None:
+    """Equal tokens in 24 parts of a vocabulary of many blocks."""
+    row = np.zeros(50_000, np.float32)
+    sampler = Sampler(Sampling(seed=9))
+    n = 12_000
+    found = Counter(sampler.sample(row) * 24 // len(row) for _ in range(n))
+    chi = sum((found[part] - n / 24) ** 2 / (n / 24) for part in range(24))
+    assert chi < 56.0  # 23 degrees of freedom, one chance in 10,000
+
+
+@given(rows)
+def test_greedy_takes_the_best_and_of_equals_the_lowest(row: Row) -> None:
+    best = next(token for token, value in enumerate(row) if value == row.max())
+    assert Sampler(Sampling(temperature=0)).sample(row) == best
+    assert Sampler(Sampling(top_k=1, seed=0)).sample(row) == best
+
+
+@pytest.mark.parametrize("temperature", [1e-45, 1e-30, 1e-6])
+@pytest.mark.parametrize("more", [{}, {"top_k": 3}, {"top_p": 0.9}, {"min_p": 0.1}, {"typical_p": 0.9}], ids=str)
+def test_the_coldest_temperatures_are_greedy(temperature: float, more: dict[str, float]) -> None:
+    row = np.array([1.0, 5.0, 4.9, -np.inf], np.float32)
+    sampling = replace(Sampling(temperature=temperature, seed=1), **more)
+    assert {Sampler(sampling).sample(row) for _ in range(20)} == {1}
+
+
+@given(
+    rows,
+    st.lists(st.integers(0, 4096), max_size=30),
+    st.lists(st.integers(0, 4096), max_size=30),
+    st.sampled_from((1.0, 1.3, 0.7)),
+    st.sampled_from((0.0, 0.5, -1.0)),
+    st.sampled_from((0.0, 0.8, -0.4)),
+    st.sampled_from((-1, 0, 1, 5, 64)),
+    st.lists(st.tuples(st.integers(0, 5000), st.sampled_from((-100.0, -1.5, 0.0, 7.0))), max_size=4),
+)
+def test_penalties_and_bias_as_defined(
+    row: Row,
+    prompt: list[int],
+    answer: list[int],
+    repetition: float,
+    frequency: float,
+    presence: float,
+    last_n: int,
+    bias: list[tuple[int, float]],
+) -> None:
+    """Repetition over prompt and answer, frequency and presence over the answer, in the window of `penalty_last_n`."""
+    prompt, answer = ([token % len(row) for token in tokens] for tokens in (prompt, answer))
+    sampling = Sampling(
+        temperature=0, repetition_penalty=repetition, frequency_penalty=frequency, presence_penalty=presence,
+        penalty_last_n=last_n, logit_bias=tuple(bias),
+    )  # fmt: skip
+    sampler = Sampler(sampling, prompt)
+    for token in answer:
+        only = np.full(len(row), -np.inf, np.float32)
+        only[token] = 1.0
+        assert sampler.sample(only) == token
+    expected = row.copy()
+    for token, value in bias:
+        if token < len(row):
+            expected[token] += np.float32(value)
+    window = None if last_n == -1 else last_n
+    for token in set(_last(prompt + answer, window)):
+        value = expected[token]
+        expected[token] = value / np.float32(repetition) if value > 0 else value * np.float32(repetition)
+    for token, count in Counter(_last(answer, window)).items():
+        expected[token] -= np.float32(frequency * count + presence)
+    np.testing.assert_allclose(sampler._edited(row), expected, rtol=1e-5, atol=1e-5)
+
+
+def _last(tokens: list[int], n: int | None) -> list[int]:
+    return tokens if n is None else tokens[len(tokens) - min(n, len(tokens)) :]
+
+
+def test_a_bias_can_force_and_forbid() -> None:
+    row = np.array([1.0, 2.0, 3.0], np.float32)
+    assert Sampler(Sampling(logit_bias=((0, 100.0),), seed=1)).sample(row) == 0
+    forbidden = Sampler(Sampling(logit_bias=((2, -100.0), (1, -100.0), (99, 100.0)), seed=1))
+    assert {forbidden.sample(row) for _ in range(50)} == {0}
+
+
+def test_a_penalty_ends_a_repetition() -> None:
+    row = np.array([1.0, 1.5], np.float32)
+    sampler = Sampler(Sampling(temperature=0, presence_penalty=1.0))
+    assert [sampler.sample(row) for _ in range(3)] == [1, 0, 1]
+
+
+@pytest.mark.parametrize("sampling", [Sampling(seed=5), Sampling(seed=5, top_p=0.9, top_k=50, repetition_penalty=1.1)])
+def test_a_seed_draws_the_same_again(sampling: Sampling) -> None:
+    stream = [make_row(300, n, 3.0, None, 0) for n in range(50)]
+    one, again = [(s := Sampler(sampling, [1, 2]), [s.sample(row) for row in stream])[1] for _ in range(2)]
+    assert one == again
+    assert [Sampler(replace(sampling, seed=6)).sample(row) for row in stream] != one
+
+
+def test_without_a_seed_each_request_draws_its_own() -> None:
+    row = np.zeros(10_000, np.float32)
+    assert len({Sampler(Sampling()).sample(row) for _ in range(20)}) > 10
+
+
+EVERY_KIND = [
+    Sampling(temperature=0),
+    Sampling(seed=1),
+    Sampling(seed=1, top_k=2),
+    Sampling(seed=1, top_p=0.5, min_p=0.1, typical_p=0.9),
+    Sampling(seed=1, repetition_penalty=1.5, logit_bias=((0, 5.0),), presence_penalty=1.0),
+]
+
+
+@pytest.mark.parametrize("sampling", EVERY_KIND, ids=str)
+@pytest.mark.parametrize(
+    "values", [[1.0, math.nan, 2.0], [math.nan] * 3, [1.0, math.inf, 0.0], [-math.inf] * 3], ids=str
+)
+def test_nonsense_is_refused(sampling: Sampling, values: list[float]) -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        Sampler(sampling, [0, 1]).sample(np.array(values, np.float32))
+
+
+@given(rows, filters)
+def test_the_row_is_never_changed(row: Row, sampling: Sampling) -> None:
+    before = row.copy()
+    sampler = Sampler(replace(sampling, repetition_penalty=1.2, logit_bias=((0, 1.0),), seed=0), [0])
+    for _ in range(3):
+        assert 0 <= sampler.sample(row) < len(row)
+    assert np.array_equal(before, row)
