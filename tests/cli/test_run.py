@@ -178,6 +178,7 @@ def test_ctrl_c_stops_an_answer_and_ctrl_d_leaves() -> None:
         time.sleep(0.3)
         terminal.type("\x03")
         terminal.expect("Ctrl-D leaves")
+        terminal.expect(">>> ")
         terminal.type("\x04")
         assert terminal.process.wait(10) == 0
     finally:
