@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from edgellm.backend import Engine
 from edgellm.errors import CacheFull, ContextOverflow, StepFailed, UsageError
@@ -20,6 +20,10 @@ from edgellm.text.detokenize import TextStream
 from edgellm.text.sampling import Sampler
 
 Emit = Callable[[list[wire.Up]], None]
+
+# Text goes out at most this often. A small model makes hundreds of tokens per second, and each message wakes the
+# parent and its client on processors that are busy with the next token; nobody reads faster than this.
+PAUSE_S = 0.010
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +39,8 @@ class _Answer:
     started: float = 0.0
     first: float = 0.0
     n_generated: int = 0
-    n_unsaid: int = field(default=0)  # tokens generated since the last text went out
+    unsaid: str = ""  # text that has not gone out yet
+    n_unsaid: int = 0  # tokens generated since the last text went out
 
 
 class Loop:
@@ -48,6 +53,7 @@ class Loop:
         self._scheduler = Scheduler(engine.info)
         self._answers: dict[int, _Answer] = {}
         self._said: list[wire.Up] = []
+        self._spoke = 0.0  # when running answers were last let speak
         self._stopping = False
 
     def run(self) -> None:
@@ -126,6 +132,10 @@ class Loop:
         step = self._scheduler.plan()
         if not step.batch:
             return
+        if any(len(entry.tokens) > 1 for entry in step.batch):
+            # A prompt takes long: what the others have to say does not wait for it.
+            self._speak(time.perf_counter())
+            self._send()
         try:
             logits = self._engine.step(step.batch)
         except StepFailed as error:
@@ -152,6 +162,8 @@ class Loop:
                 self._fail([sequence], error, cache_is_lost=True)
                 continue
             self._take_token(answer, token)
+        if now - self._spoke >= PAUSE_S:
+            self._speak(now)
 
     def _take_token(self, answer: _Answer, token: int) -> None:
         """Decide what the sampled token means: text, the end, or nothing yet."""
@@ -160,10 +172,9 @@ class Loop:
             return
         answer.n_generated += 1
         answer.n_unsaid += 1
-        text = answer.text.push(self._engine.tokenizer.token_bytes(token))
-        if text:
-            self._said.append(wire.Text(answer.sequence.id, text, answer.n_unsaid))
-            answer.n_unsaid = 0
+        answer.unsaid += answer.text.push(self._engine.tokenizer.token_bytes(token))
+        if answer.n_generated == 1:
+            self._say(answer)
         if answer.text.stopped:
             self._finish(answer, "stop")
         elif answer.n_generated >= answer.limit or self._scheduler.room(answer.sequence) == 0:
@@ -173,9 +184,9 @@ class Loop:
 
     def _finish(self, answer: _Answer, reason: str) -> None:
         now = time.perf_counter()
-        rest = answer.text.flush() if reason != "cancelled" else ""
-        if rest:
-            self._said.append(wire.Text(answer.sequence.id, rest, answer.n_unsaid))
+        if reason != "cancelled":
+            answer.unsaid += answer.text.flush()
+        self._say(answer)
         started, first = answer.started or now, answer.first or now
         timings = Timings(started - answer.arrived, first - started, now - first)
         usage = Usage(len(answer.sequence.prompt), answer.n_generated, answer.sequence.n_cached)
@@ -184,6 +195,7 @@ class Loop:
 
     def _fail(self, sequences: list[Sequence], error: Exception, *, cache_is_lost: bool) -> None:
         for sequence in sequences:
+            self._say(self._answers[sequence.id])
             self._said.append(wire.Failed.of(sequence.id, error))
             if cache_is_lost:
                 self._engine.truncate(sequence.slot, 0)
@@ -192,6 +204,16 @@ class Loop:
     def _forget(self, sequence: Sequence, *, keep_cache: bool) -> None:
         self._scheduler.release(sequence, keep_cache=keep_cache)
         del self._answers[sequence.id]
+
+    def _speak(self, now: float) -> None:
+        self._spoke = now
+        for sequence in self._scheduler.running:
+            self._say(self._answers[sequence.id])
+
+    def _say(self, answer: _Answer) -> None:
+        if answer.unsaid:
+            self._said.append(wire.Text(answer.sequence.id, answer.unsaid, answer.n_unsaid))
+            answer.unsaid, answer.n_unsaid = "", 0
 
     def _send(self) -> None:
         if self._said:

@@ -6,9 +6,9 @@ runs beside it.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,9 +49,10 @@ class Sampler:
         if self._edits:
             row = self._edited(row)
         best = int(row.argmax())
-        if not np.isfinite(row[best]):
-            raise ValueError(f"logits are not finite (maximum {row[best]} at token {best})")
-        token = best if self._sampling.temperature < COLDEST else self._draw(row, float(row[best]))
+        highest = float(row[best])
+        if not math.isfinite(highest):
+            raise ValueError(f"logits are not finite (maximum {highest} at token {best})")
+        token = best if self._sampling.temperature < COLDEST else self._draw(row, highest)
         if self._repeats:
             self._recent.append(token)
         if self._counts:
@@ -84,18 +85,19 @@ class Sampler:
         luck = self._random.random()
         if not self._filters:
             return _pick(self._weights(row, best), luck)
-        tokens, values, total = self._shortlist(row, best)
+        tokens, weights, total = self._shortlist(row, best)
         if sampling.typical_p < 1.0:
-            keep = _typical(values / total, sampling.typical_p)
-            tokens, values = tokens[keep], values[keep]
-            total = float(values.sum())
+            keep = _typical(weights / total, sampling.typical_p)
+            tokens, weights = tokens[keep], weights[keep]
+            total = float(weights.sum())
+        # Heaviest first, so both filters keep a beginning, and the shorter one is what both keep.
+        bounds = weights.cumsum()
+        n = len(weights)
         if sampling.top_p < 1.0:
-            keep = _nucleus(values, sampling.top_p * total)
-            tokens, values = tokens[keep], values[keep]
+            n = min(n, int(bounds.searchsorted(sampling.top_p * total)) + 1)
         if sampling.min_p > 0.0:
-            keep = np.flatnonzero(values >= sampling.min_p * values.max())
-            tokens, values = tokens[keep], values[keep]
-        return int(tokens[_pick(values, luck)])
+            n = min(n, int(np.count_nonzero(weights >= sampling.min_p * weights[0])))
+        return int(tokens[_pick_inside(bounds[:n], luck * bounds[n - 1])])
 
     def _weights(self, row: Row, best: float) -> Row:
         """Probabilities up to a factor: the most likely token weighs 1."""
@@ -105,7 +107,7 @@ class Sampler:
         return np.exp(weights, out=weights)
 
     def _shortlist(self, row: Row, best: float) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], float]:
-        """Tokens that the filters after top_k can keep, few enough to sort; their weights; the weight of all."""
+        """Tokens that the filters after top_k can keep, heaviest first; their weights; the weight of all in play."""
         sampling = self._sampling
         if 0 < sampling.top_k < len(row):
             tokens = _largest(row, sampling.top_k)
@@ -113,49 +115,45 @@ class Sampler:
             return tokens, values, float(values.sum())
         weights = self._weights(row, best)
         if sampling.typical_p < 1.0:
-            tokens = np.flatnonzero(weights >= TYPICAL_CUTOFF)
+            tokens = (weights >= TYPICAL_CUTOFF).nonzero()[0]
         elif sampling.top_p < 1.0:
             tokens = _heaviest(weights, sampling.top_p)
         else:
-            tokens = np.flatnonzero(weights >= sampling.min_p)
+            tokens = (weights >= sampling.min_p).nonzero()[0]
+        tokens = tokens[(-weights[tokens]).argsort(kind="stable")]
         return tokens, weights[tokens].astype(np.float64), float(weights.sum(dtype=np.float64))
 
 
-def _pick(weights: npt.NDArray[np.floating[Any]], luck: float) -> int:
+def _pick(weights: Row, luck: float) -> int:
     """The index that `luck` (0 to 1) falls on when weights are laid end to end.
 
     Sums blocks first: a running sum over a vocabulary is one long chain of additions, 20 times slower.
     """
-    if len(weights) <= BLOCK:
-        return _pick_inside(np.cumsum(weights, dtype=np.float64), luck * float(weights.sum(dtype=np.float64)))
-    bounds = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), BLOCK)), dtype=np.float64)
+    bounds = np.add.reduceat(weights, np.arange(0, len(weights), BLOCK)).cumsum(dtype=np.float64)
     target = luck * bounds[-1]
-    block = min(int(np.searchsorted(bounds, target, side="right")), len(bounds) - 1)
+    block = min(int(bounds.searchsorted(target, side="right")), len(bounds) - 1)
     start = block * BLOCK
-    inside = np.cumsum(weights[start : start + BLOCK], dtype=np.float64)
+    inside = weights[start : start + BLOCK].cumsum(dtype=np.float64)
     return start + _pick_inside(inside, target - (float(bounds[block - 1]) if block else 0.0))
 
 
 def _pick_inside(bounds: npt.NDArray[np.float64], target: float) -> int:
     """The first index whose running sum exceeds `target`; where rounding leaves none, the last that has any weight."""
-    return min(
-        int(np.searchsorted(bounds, target, side="right")), int(np.searchsorted(bounds, bounds[-1], side="left"))
-    )
+    return min(int(bounds.searchsorted(target, side="right")), int(bounds.searchsorted(bounds[-1], side="left")))
 
 
-def _largest(weights: Row, k: int) -> npt.NDArray[np.intp]:
-    """Indices of the `k` largest, ascending; among equals the lowest indices.
+def _largest(row: Row, k: int) -> npt.NDArray[np.intp]:
+    """Indices of the `k` largest, largest first; among equals the lowest indices.
 
     The k-th largest of the maxima of disjoint groups is a lower bound that few others reach, found in one pass.
     """
-    n_groups = len(weights) // GROUP
-    if k <= n_groups:
-        maxima = weights[: n_groups * GROUP].reshape(GROUP, n_groups).max(axis=0)
-        found = np.flatnonzero(weights >= np.partition(maxima, n_groups - k)[n_groups - k])
-    else:
-        found = np.flatnonzero(weights >= np.partition(weights, len(weights) - k)[len(weights) - k])
-    order = np.argsort(-weights[found], kind="stable")[:k]
-    return np.sort(found[order])
+    n_groups = len(row) // GROUP
+    bounds = row[: n_groups * GROUP].reshape(GROUP, n_groups).max(axis=0) if k <= n_groups else row.copy()
+    bounds.partition(len(bounds) - k)
+    found = (row >= bounds[len(bounds) - k]).nonzero()[0]
+    order = (-row[found]).argsort(kind="stable")[:k]
+    largest: npt.NDArray[np.intp] = found[order]
+    return largest
 
 
 def _heaviest(weights: Row, share: float) -> npt.NDArray[np.intp]:
@@ -167,13 +165,6 @@ def _heaviest(weights: Row, share: float) -> npt.NDArray[np.intp]:
         if cut < np.finfo(np.float32).tiny or float(weights[found].sum(dtype=np.float64)) >= wanted:
             return found
         cut *= 1e-2
-
-
-def _nucleus(values: npt.NDArray[np.float64], wanted: float) -> npt.NDArray[np.intp]:
-    """Indices of the fewest largest values that sum to `wanted` (Holtzman et al. 2020, arXiv 1904.09751)."""
-    order = np.argsort(-values, kind="stable")
-    n = int(np.searchsorted(np.cumsum(values[order]), wanted, side="left")) + 1
-    return np.sort(order[:n])
 
 
 def _typical(probabilities: npt.NDArray[np.float64], typical_p: float) -> npt.NDArray[np.intp]:

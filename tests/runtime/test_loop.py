@@ -18,7 +18,7 @@ from edgellm.builtin.echo import EchoEngine
 from edgellm.errors import BackendError, CacheFull, ContextOverflow, StepFailed, UsageError
 from edgellm.plan import Settings
 from edgellm.request import GenerationRequest, Sampling
-from edgellm.runtime import wire
+from edgellm.runtime import loop, wire
 from edgellm.runtime.loop import Loop
 
 if TYPE_CHECKING:
@@ -275,8 +275,13 @@ def test_a_stop_without_drain_ends_everything_at_once() -> None:
     assert engine.steps == []
 
 
-def test_each_step_is_sent_in_one_piece() -> None:
-    """However many answers a step goes on with: one frame, one wake-up."""
+@pytest.mark.parametrize("pause_s", [0.0, 3600.0])
+def test_each_step_is_sent_in_one_piece(monkeypatch: pytest.MonkeyPatch, pause_s: float) -> None:
+    """However many answers a step goes on with: one frame, one wake-up, and within the pause not even that.
+
+    The first text of an answer does not wait, nor does the last.
+    """
+    monkeypatch.setattr(loop, "PAUSE_S", pause_s)
     inbox: queue.SimpleQueue[wire.Down] = queue.SimpleQueue()
     sent: list[list[wire.Up]] = []
     for number in range(3):
@@ -284,5 +289,12 @@ def test_each_step_is_sent_in_one_piece() -> None:
     inbox.put(wire.Stop(drain=True))
     engine = ToyEngine()
     Loop(engine, inbox, sent.append).run()
+    texts = [message for frame in sent for message in frame if isinstance(message, wire.Text)]
+
     assert len(sent) <= len(engine.steps)
-    assert max(map(len, sent)) >= 3
+    assert [sum(text.n_tokens for text in texts if text.id == number) for number in range(3)] == [8, 8, 8]
+    assert [next(text.n_tokens for text in texts if text.id == number) for number in range(3)] == [1, 1, 1]
+    if pause_s:
+        assert len(texts) <= 6 + 2  # two prompts came while another answer ran, and let it speak
+    else:
+        assert max(map(len, sent)) >= 3

@@ -132,26 +132,30 @@ def drawn(row: Row, sampling: Sampling, luck: float) -> int:
 @settings(max_examples=400)
 @given(rows, filters)
 def test_filters_keep_what_sorting_keeps(row: Row, sampling: Sampling) -> None:
-    """Laid end to end by number, each token kept is met in the middle of its own share, and nothing else is met."""
+    """Each token kept is met in the middle of its own share, and nothing else is met.
+
+    Tokens are laid end to end by number, or heaviest first where a filter sorts them anyway.
+    """
     try:
         kept = oracle(row, sampling)
     except CloseCall:
         reject()
+    filtered = sampling.top_k or sampling.top_p < 1 or sampling.min_p or sampling.typical_p < 1
     start = 0.0
-    for token in sorted(kept)[:200]:
+    for token in sorted(kept, key=lambda token: (-kept[token] if filtered else 0, token))[:200]:
         if kept[token] > 1e-5:
-            assert drawn(row, sampling, start + kept[token] / 2) == token
+            found = drawn(row, sampling, start + kept[token] / 2)
+            # Of tokens as good as equal, float32 and the oracle may not order the same one first.
+            assert found == token or kept.get(found, 0.0) == pytest.approx(kept[token], rel=1e-5)
         start += kept[token]
     for luck in (2**-53, 0.5, 1 - 2**-53):
         assert drawn(row, sampling, luck) in kept
 
 
 @given(rows)
-def test_no_filter_is_the_same_as_filters_that_keep_all(row: Row) -> None:
+def test_filters_that_keep_all_are_alike(row: Row) -> None:
     for luck in np.linspace(0, 1, 20, endpoint=False):
-        plain = drawn(row, Sampling(), float(luck))
-        assert drawn(row, Sampling(top_k=len(row) + 1), float(luck)) == plain
-        assert drawn(row, Sampling(min_p=1e-45), float(luck)) == plain
+        assert drawn(row, Sampling(top_k=len(row) + 1), float(luck)) == drawn(row, Sampling(min_p=1e-45), float(luck))
 
 
 @pytest.mark.parametrize(
