@@ -10,6 +10,7 @@ from pathlib import Path
 from edgellm import settings
 from edgellm.catalog import lookup
 from edgellm.errors import SourceUnreachable, UnsupportedArtifact, UsageError
+from edgellm.estimate import quants
 from edgellm.machine import Machine
 from edgellm.model import Artifact, ModelCard, ModelFile
 from edgellm.plan import Candidate, Decision, LaunchPlan, Settings
@@ -18,6 +19,7 @@ from edgellm.request import SelectionRequest
 from edgellm.selection.context import fit_context
 from edgellm.selection.decide import decide
 from edgellm.selection.facts import BackendFacts, backend_facts
+from edgellm.selection.rules import Rule
 from edgellm.store.library import Library, silent
 from edgellm.store.sources import scheme_of, sources, unreachable
 
@@ -73,11 +75,25 @@ def with_threads(plan: LaunchPlan, threads: int) -> LaunchPlan:
     return replace(plan, settings=replace(plan.settings, n_threads=threads, n_threads_batch=threads), reasons=reasons)
 
 
-def cards() -> list[ModelCard]:
-    """The catalog with the rows that plugins add."""
+def cards(models_file: Path | None = None) -> list[ModelCard]:
+    """The catalog, with the rows and quantizations of plugins and the rows of a user's file.
+
+    Raises:
+        UsageError: the file or a row is malformed.
+    """
+    plugins().call("register_quants", register=quants.register)
     added: list[ModelCard] = []
     plugins().call("register_models", register=added.append)
+    if models_file is not None:
+        added += lookup.load_file(models_file)
     return list(lookup.catalog(added).values())
+
+
+def rules() -> list[Rule]:
+    """The selection rules that plugins add."""
+    added: list[Rule] = []
+    plugins().call("register_rules", register=added.append)
+    return added
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +109,7 @@ class _Launch:
     def here(cls, request: SelectionRequest, rows: Iterable[ModelCard]) -> _Launch:
         from edgellm.hardware.probe import probe
 
-        machine = probe()
+        machine = probe(refine=True)
         wanted = replace(request, offline=request.offline or settings.offline())
         return cls(machine, wanted, list(rows), backend_facts(plugins().backends().values(), machine))
 
@@ -126,7 +142,7 @@ class _Launch:
 
     def _decide(self, library: Library, reachable: tuple[str, ...] | None) -> Decision:
         request = replace(self.request, reachable=reachable)
-        return decide(self.machine, request, self.cards, self.backends, library.local_keys())
+        return decide(self.machine, request, self.cards, self.backends, library.local_keys(), extra_rules=rules())
 
     def _needs_network(self, choice: Candidate | None, library: Library) -> bool:
         if choice is None or self.request.offline:
@@ -180,7 +196,7 @@ def _file_plan(path: str, request: SelectionRequest) -> LaunchPlan:
     from edgellm.hardware.probe import probe
 
     artifact = identify(path)
-    machine = probe()
+    machine = probe(refine=True)
     backend, reason = _backend_for(artifact, request, machine)
     if artifact.shape is not None:
         ctx, ctx_reason = fit_context(machine, artifact.shape, artifact.ctx_train, artifact.bytes, request)

@@ -161,7 +161,8 @@ class EdgeLLM:
             BadTemplate: the model has no template, or it is broken; UsageError: no messages, or an unknown role.
         """
         info = self.info
-        prompt = self._template.render(_messages(messages), add_generation_prompt=True)
+        # Models that can think or not are chosen and scored as not thinking (docs/selection.md).
+        prompt = self._template.render(_messages(messages), add_generation_prompt=True, enable_thinking=False)
         # Templates often write the BOS token themselves; a second one would spoil the answer.
         written = bool(info.bos_text) and prompt.startswith(info.bos_text)
         return GenerationRequest(prompt, sampling, max_tokens, tuple(stop), add_bos=not written)

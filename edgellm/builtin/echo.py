@@ -1,7 +1,7 @@
 """The built-in backend without a model: it says the prompt back. For demos, for work on the page, as an example.
 
 The "model" is exact: its vocabulary is the 256 bytes and an end token, and the logits after the n-th token of the
-answer point at the n-th token of the prompt. So batching, prefix reuse and stopping can be checked without any arithmetic.
+answer point at the n-th token of the prompt. So batching, prefix reuse and stopping can be checked without arithmetic.
 
 EDGELLM_ECHO_STEP_S    seconds each step takes, as with a slow model (default 0)
 EDGELLM_ECHO_LOAD_S    seconds loading takes (default 0)

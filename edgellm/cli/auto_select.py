@@ -10,7 +10,6 @@ import click
 
 if TYPE_CHECKING:
     from edgellm.machine import Machine
-    from edgellm.model import ModelCard
     from edgellm.plan import Candidate, Decision
     from edgellm.request import SelectionRequest
     from edgellm.selection.facts import BackendFacts
@@ -35,6 +34,7 @@ SHOWN_REJECTIONS = 6
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/auto-select-json.md).")
 def command(*, profile: str | None, models_file: Path | None, explain: bool, as_json: bool, **asked: Any) -> int:
     """Choose the best model that this machine runs well, and say why."""
+    from edgellm import launch
     from edgellm.selection.decide import decide
     from edgellm.selection.report import to_dict
 
@@ -43,10 +43,10 @@ def command(*, profile: str | None, models_file: Path | None, explain: bool, as_
     decision = decide(
         machine,
         wanted,
-        rows(models_file),
+        launch.cards(models_file),
         backends(machine, is_here=profile is None),
         _local(wanted, is_here=profile is None),
-        extra_rules=_plugin_rules(),
+        extra_rules=launch.rules(),
     )
     if as_json:
         click.echo(json.dumps(to_dict(decision), indent=2))
@@ -84,24 +84,6 @@ def the_machine(profile: str | None) -> Machine:
     return probe()
 
 
-def rows(models_file: Path | None = None) -> list[ModelCard]:
-    """The catalog, with the rows and quantizations of plugins and the rows of a user's file.
-
-    Raises:
-        UsageError: the file or a row is malformed.
-    """
-    from edgellm.catalog import lookup
-    from edgellm.estimate import quants
-    from edgellm.plugins import plugins
-
-    plugins().call("register_quants", register=quants.register)
-    added: list[ModelCard] = []
-    plugins().call("register_models", register=added.append)
-    if models_file is not None:
-        added += lookup.load_file(models_file)
-    return list(lookup.catalog(added).values())
-
-
 def backends(machine: Machine, *, is_here: bool) -> list[BackendFacts]:
     """The installed backends. Whether they run is asked for this machine only; on another they are assumed to."""
     from edgellm.plugins import plugins
@@ -119,14 +101,6 @@ def _local(wanted: SelectionRequest, *, is_here: bool) -> frozenset[str]:
     from edgellm.store.library import Library
 
     return Library().local_keys()
-
-
-def _plugin_rules() -> list[Any]:
-    from edgellm.plugins import plugins
-
-    rules: list[Any] = []
-    plugins().call("register_rules", register=rules.append)
-    return rules
 
 
 def _show(decision: Decision, machine: Machine, wanted: SelectionRequest, *, explain: bool) -> None:

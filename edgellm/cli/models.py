@@ -23,7 +23,7 @@ SCHEMA = 1
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/selection.md).")
 def command(*, task: str | None, fits: bool, installed: bool, models_file: Path | None, as_json: bool) -> None:
     """List the catalog and what is on this disk."""
-    from edgellm.cli.auto_select import rows
+    from edgellm import launch
     from edgellm.store.library import Library
 
     stored = Library().installed()
@@ -32,7 +32,7 @@ def command(*, task: str | None, fits: bool, installed: bool, models_file: Path 
     if installed:
         _print_stored(stored, as_json)
         return
-    cards = sorted(rows(models_file), key=lambda card: (card.kind, -card.params, card.id))
+    cards = sorted(launch.cards(models_file), key=lambda card: (card.kind, -card.params, card.id))
     if task is not None or fits:
         cards = [card for card in cards if card.kind == "chat"]
     plans = _plans(cards, task or "chat") if fits else {}

@@ -40,7 +40,7 @@ def command(
     else:
         from edgellm.hardware.probe import probe
 
-        machine = probe(measure=not no_measure)
+        machine = probe(measure=not no_measure, refine=not no_measure)
     if out is not None:
         _write(profiles.dump(machine), out, force)
     if as_json:

@@ -64,12 +64,13 @@ def _kept(quant: Quant) -> list[tuple[str, float]]:
     return [(size, retention(quant.name, params).mid) for size, params in _SIZES]
 
 
+TRAINED = ("ternary", "low-bit native")
 _SIZES = (("1B", 10**9), ("8B", 8 * 10**9), ("70B", 70 * 10**9))
 
 
 def _show_one(quant: Quant, cpu: str, here: IsaClass) -> None:
     kept = ", ".join(f"{share:.1%} at {size}" for size, share in _kept(quant))
-    native = " if it was not trained in it" if quant.kind in ("ternary", "low-bit native") else ""
+    native = " if it was not trained in it, all of it otherwise" if quant.kind in TRAINED else ""
     lines = (
         f"{quant.name}: {quant.meaning}",
         f"  kind       {quant.kind}; most weights are stored as {quant.base}",
@@ -86,10 +87,10 @@ def _show_all(chosen: list[Quant], cpu: str, here: IsaClass) -> None:
     width = max(len(quant.name) for quant in chosen)
     click.echo(f"{'name':<{width}}   bits  8B keeps  unpack  best for")
     for quant in chosen:
-        kept = dict(_kept(quant))["8B"]
-        numbers = f"{quant.bits:5.2f}  {kept:8.1%}  {relative(quant, here):5.2f}x"
+        kept = "trained" if quant.kind in TRAINED else f"{dict(_kept(quant))['8B']:.1%}"
+        numbers = f"{quant.bits:5.2f}  {kept:>8}  {relative(quant, here):5.2f}x"
         click.echo(f"{quant.name:<{width}}  {numbers}  {quant.best_for}")
     click.echo(f"\nOn {cpu} ({here.name}); `edgellm quants NAME` explains one.")
     click.echo("bits      per weight of an 8B llama, its tables included")
-    click.echo("8B keeps  of the ability of a model that was not trained in the type")
+    click.echo("8B keeps  of its ability; trained: for models trained in the type, which lose nothing, and no others")
     click.echo(f"unpack    weights per second while decoding, against Q4_K: {PRIOR}")

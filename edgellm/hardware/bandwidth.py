@@ -1,4 +1,4 @@
-"""How fast this machine reads its memory, measured once and remembered.
+"""How fast this machine reads its memory, measured up to three times; the best is remembered.
 
 The loop is numpy's bitwise or over int64, chosen by measuring on a 2-processor Sapphire Rapids virtual machine (numpy
 2.4, best of 0.25 s, one / two threads, GB/s). On 8 MiB, which is cache: or 31 / 36, max 32 / 40, dot (BLAS) 32 / 40. On
@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,12 +38,16 @@ SECONDS = 0.25  # of reading; filling the buffer comes on top
 MIN_BUFFER_BYTES = 16 * MIB
 _HUGE = 2 * MIB
 _CACHE_SCHEMA = 1
+# Other programs can only take bandwidth away, and a number taken beside one would stay: 13 and 38 GB/s were seen on the
+# same machine within an hour. Three occasions on a machine that is not always busy contain a quiet one.
+OCCASIONS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Bandwidth:
     gb_s: float  # 1e9 bytes per second
     basis: str
+    occasions: int = 1  # measurements of which this is the best
 
 
 def remembered(machine: Machine, notes: list[str]) -> Bandwidth | None:
@@ -51,7 +55,7 @@ def remembered(machine: Machine, notes: list[str]) -> Bandwidth | None:
     path = _cache_file(machine)
     try:
         stored = json.loads(path.read_bytes()[: 64 * 1024])
-        found = Bandwidth(float(stored["gb_s"]), str(stored["basis"])[:200])
+        found = Bandwidth(float(stored["gb_s"]), str(stored["basis"])[:200], int(stored["occasions"]))
         if stored["schema"] == _CACHE_SCHEMA and stored["key"] == _key(machine) and 0 < found.gb_s < 1e5:
             return found
         raise ValueError("it describes another machine")
@@ -63,12 +67,17 @@ def remembered(machine: Machine, notes: list[str]) -> Bandwidth | None:
         return None
 
 
-def of(machine: Machine, notes: list[str]) -> Bandwidth | None:
-    """Remembered, else measured now (under a second) and stored. None with a note where it cannot be measured."""
+def of(machine: Machine, notes: list[str], *, refine: bool = False) -> Bandwidth | None:
+    """Remembered, else measured now (under a second) and stored; None, with a note, where it cannot be measured.
+
+    `refine` measures again until that was done on three occasions.
+    """
     known = remembered(machine, notes)
-    if known is not None:
+    if known is not None and (known.occasions >= OCCASIONS or not refine):
         return known
     size = buffer_bytes(machine)
+    if size < MIN_BUFFER_BYTES and known is not None:
+        return known
     if size < MIN_BUFFER_BYTES:
         needed = MIN_BUFFER_BYTES // MIB
         notes.append(f"memory bandwidth not measured: {size // MIB} MiB may be used for it, {needed} MiB are needed")
@@ -77,7 +86,10 @@ def of(machine: Machine, notes: list[str]) -> Bandwidth | None:
         found = measure(machine.compute_threads, size, SECONDS)
     except (MemoryError, OSError) as error:
         notes.append(f"memory bandwidth not measured: {error}")
-        return None
+        return known
+    if known is not None:
+        better = max(known, found, key=lambda bandwidth: bandwidth.gb_s)
+        found = replace(better, occasions=known.occasions + 1)
     _remember(machine, found, notes)
     return found
 
@@ -198,7 +210,7 @@ def _cache_file(machine: Machine) -> Path:
 def _remember(machine: Machine, found: Bandwidth, notes: list[str]) -> None:
     """Replaced at once, so that a reader sees the old file or the new one."""
     path = _cache_file(machine)
-    body = {"schema": _CACHE_SCHEMA, "key": _key(machine), "gb_s": found.gb_s, "basis": found.basis}
+    body = {"schema": _CACHE_SCHEMA, "key": _key(machine), **asdict(found)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)

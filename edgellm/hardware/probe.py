@@ -17,12 +17,12 @@ from edgellm.hardware.tree import Tree
 from edgellm.machine import Accelerator, Disk, Machine, Provenance
 
 
-def probe(*, root: Path = Path("/"), measure: bool = True) -> Machine:
+def probe(*, root: Path = Path("/"), measure: bool = True, refine: bool = False) -> Machine:
     """What is known of the machine.
 
     `root` holds proc/ and sys/. Where it is not "/", the tree is a record of another machine, and nothing of this one
     enters: no affinity, plugins, disk or bandwidth. `measure=False` takes the memory bandwidth only from an earlier
-    measurement.
+    measurement; `refine=True` measures a second and a third time, for whoever has a second to spare.
     """
     tree = Tree(root)
     if not tree.live:
@@ -37,7 +37,7 @@ def probe(*, root: Path = Path("/"), measure: bool = True) -> Machine:
         machine = windows.read()
     else:
         machine = _linux(tree)
-    return _with_bandwidth(_with_disk(_with_plugin_accelerators(machine)), measure)
+    return _with_bandwidth(_with_disk(_with_plugin_accelerators(machine)), measure, refine)
 
 
 def _linux(tree: Tree) -> Machine:
@@ -85,9 +85,9 @@ def _with_disk(machine: Machine) -> Machine:
     return replace(machine, disk=Disk(str(folder), free))
 
 
-def _with_bandwidth(machine: Machine, measure: bool) -> Machine:
+def _with_bandwidth(machine: Machine, measure: bool, refine: bool) -> Machine:
     notes = list(machine.notes)
-    found = bandwidth.of(machine, notes) if measure else bandwidth.remembered(machine, notes)
+    found = bandwidth.of(machine, notes, refine=refine) if measure else bandwidth.remembered(machine, notes)
     if found is None:
         if not measure:
             notes.append("memory bandwidth not measured yet: run `edgellm profile`")
