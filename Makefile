@@ -32,7 +32,7 @@ check: test-tools ## lint, types, layers and the tests that keep docs and code t
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest -q tests/test_docs.py tests/test_errors.py
 
 test: check ## check, then the whole test run (ARGS="-k name" goes to pytest)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from datetime import date
 
-from edgellm import __version__
 from edgellm.machine import Cpu, Memory, Provenance
 from edgellm.units import GIB
+from edgellm.version import __version__
 
 
 def describe(processor: Cpu, ram: Memory, board: str = "") -> str:

@@ -10,11 +10,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from edgellm import __version__, settings
+from edgellm import settings
 from edgellm.hardware import affinity, bandwidth, cgroup, cpu, gpu, memory
 from edgellm.hardware.identity import describe, identify, measured
 from edgellm.hardware.tree import Tree
 from edgellm.machine import Accelerator, Disk, Machine, Provenance
+from edgellm.version import __version__
 
 
 def probe(*, root: Path = Path("/"), measure: bool = True, refine: bool = False) -> Machine:
