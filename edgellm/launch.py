@@ -118,19 +118,22 @@ class _Launch:
         library = Library()
         reachable: tuple[str, ...] | None = None
         notes: tuple[str, ...] = ()
-        decision = self._decide(library, reachable)
+        stored = library.local_keys()
+        decision = self._decide(stored, reachable)
         if self._needs_network(decision.choice, library):
             reachable = _reachable(decision.choice)
-            decision = self._decide(library, reachable)
+            decision = self._decide(stored, reachable)
         while (choice := decision.choice) is not None:
             card, file = self._find(choice)
             try:
-                artifact = library.fetch(card, file, progress)
+                artifact = self._bring(library, card, file, progress)
             except SourceUnreachable as error:
                 dead = scheme_of(file.source)
-                reachable = tuple(scheme for scheme in reachable or sources() if scheme != dead)
+                reachable = tuple(s for s in (sources() if reachable is None else reachable) if s != dead)
+                # Where it counted as stored, its bytes have changed.
+                stored -= {file.source, file.sha256}
                 notes = (*notes, f"Source {dead} does not answer: {error.message}.")
-                decision = self._decide(library, reachable)
+                decision = self._decide(stored, reachable)
                 continue
             decision = replace(decision, reasons=(*notes, *decision.reasons))
             return _candidate_plan(decision, choice, artifact), decision
@@ -140,9 +143,17 @@ class _Launch:
             hint="connect to a network, or name a model file: edgellm serve PATH.gguf",
         )
 
-    def _decide(self, library: Library, reachable: tuple[str, ...] | None) -> Decision:
+    def _bring(self, library: Library, card: ModelCard, file: ModelFile, progress: Progress) -> Artifact:
+        if not self.request.offline or scheme_of(file.source) == "file":
+            return library.fetch(card, file, progress)
+        found = library.locate(file, card.id)
+        if found is None:
+            raise SourceUnreachable(f"{card.id} {file.quant} is damaged or not stored, and offline was asked for")
+        return found
+
+    def _decide(self, stored: frozenset[str], reachable: tuple[str, ...] | None) -> Decision:
         request = replace(self.request, reachable=reachable)
-        return decide(self.machine, request, self.cards, self.backends, library.local_keys(), extra_rules=rules())
+        return decide(self.machine, request, self.cards, self.backends, stored, extra_rules=rules())
 
     def _needs_network(self, choice: Candidate | None, library: Library) -> bool:
         if choice is None or self.request.offline:
@@ -178,7 +189,7 @@ def _candidate_plan(decision: Decision, choice: Candidate, artifact: Artifact) -
 
 def _named(name: str, quant: str | None) -> ModelCard:
     """The catalog row to choose from, narrowed to one quantization where one is asked for."""
-    card = next((c for c in cards() if c.id == name), None) or lookup.find(name)
+    card = lookup.find(name, cards())
     if card.kind not in ("chat", "base"):
         raise UsageError(f"{card.id} is a model of kind {card.kind}, which is not served yet", hint="name a chat model")
     if quant is not None:

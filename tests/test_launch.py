@@ -1,0 +1,249 @@
+"""From a wish to a plan: what is chosen, what is served where a source is dead, and what each wrong name answers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import gguf_writer
+import pytest
+
+from edgellm import launch
+from edgellm.catalog import lookup
+from edgellm.errors import (
+    BadArtifact,
+    SourceUnreachable,
+    UnknownModel,
+    UnsupportedArtifact,
+    UsageError,
+)
+from edgellm.machine import Cpu, Limits, Machine, Memory
+from edgellm.model import ModelFile
+from edgellm.request import SelectionRequest
+from edgellm.store import sources as store_sources
+from edgellm.store.library import Library
+from edgellm.store.sources import Fetched, LocalFile
+
+SMOLLM2 = "smollm2-135m-instruct"
+MACHINE = Machine(
+    "test", "Test", Cpu("x86_64", "a model", cores=4, threads=8, isa=("avx2", "f16c", "fma")),
+    Memory(8 * 1024**3, 6 * 1024**3, bandwidth_gb_s=20.0), limits=Limits(),
+)  # fmt: skip
+
+
+class FakeSource:
+    """Answers, or not; has the one file, or nothing. `fails_after` bytes it stops answering in the middle."""
+
+    def __init__(self, scheme: str, *, dead: str = "", path: str = "", fails: bool = False) -> None:
+        self.scheme, self.dead, self.path, self.fails = scheme, dead, path, fails
+        self.asked: list[str] = []
+
+    def reachable(self, timeout_s: float, uri: str = "") -> str:
+        return self.dead
+
+    def needs(self, folder: Path, n_bytes: int) -> list[tuple[Path, int]]:
+        return [(folder, n_bytes)]
+
+    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: launch.Progress) -> list[Fetched]:
+        self.asked.append(uri)
+        progress(10, n_bytes, "fetching")
+        if self.fails or self.dead or not self.path:
+            raise SourceUnreachable(f"{self.scheme} stopped answering after 10 bytes")
+        target = folder / Path(self.path).name
+        os.link(self.path, target) if os.stat(self.path).st_dev == os.stat(folder).st_dev else shutil.copy(
+            self.path, target
+        )
+        return [Fetched(target)]
+
+    def discard(self, paths: Sequence[Path]) -> None:
+        return None
+
+
+def install(monkeypatch: pytest.MonkeyPatch, *fakes: FakeSource) -> None:
+    """These sources instead of the network; a small machine whose backend runs."""
+    table = {"file": LocalFile(), **{fake.scheme: fake for fake in fakes}}
+    monkeypatch.setattr(store_sources, "sources", lambda: table)
+    monkeypatch.setattr(launch, "sources", lambda: table)
+    monkeypatch.setattr("edgellm.hardware.probe.probe", lambda *_, **__: MACHINE)
+
+
+def pypi_file() -> ModelFile:
+    return next(file for file in lookup.find(SMOLLM2).files if file.source.startswith("pypi:"))
+
+
+def put_in_store(path: str) -> Path:
+    """SmolLM2 in this test's own store; the file there."""
+    fake = FakeSource("pypi", path=path)
+    with pytest.MonkeyPatch.context() as patch:
+        install(patch, fake)
+        return Path(Library().fetch(lookup.find(SMOLLM2), pypi_file()).path)
+
+
+@pytest.mark.model
+def test_where_the_hub_is_dead_the_best_that_answers_is_served(smollm2: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named is what would have been chosen, and the file that was fetched is the catalog's."""
+    hub, index = FakeSource("hf", dead="no network"), FakeSource("pypi", path=smollm2)
+    install(monkeypatch, hub, index)
+    plan, decision = launch.auto_plan(SelectionRequest())
+    assert plan.artifact.model_id == SMOLLM2
+    assert plan.artifact.sha256 == pypi_file().sha256
+    assert decision.would_choose is not None
+    assert any(decision.would_choose.model in reason and "would be chosen" in reason for reason in plan.reasons)
+    assert hub.asked == []
+    assert index.asked == [pypi_file().source]
+
+
+@pytest.mark.model
+def test_a_source_that_stops_in_the_middle_gives_way_to_the_next(smollm2: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, index = FakeSource("hf", fails=True), FakeSource("pypi", path=smollm2)
+    install(monkeypatch, hub, index)
+    seen: list[str] = []
+    plan, _ = launch.auto_plan(SelectionRequest(), progress=lambda done, total, what: seen.append(what))
+    assert plan.artifact.model_id == SMOLLM2
+    assert len(hub.asked) == 1, "a source that failed is not asked again"
+    assert "Source hf does not answer: hf stopped answering after 10 bytes." in plan.reasons
+    assert "fetching" in seen
+
+
+def test_where_nothing_answers_the_wish_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, FakeSource("hf", dead="no network"), FakeSource("pypi", dead="no network"))
+    with pytest.raises(SourceUnreachable, match="would be chosen") as caught:
+        launch.auto_plan(SelectionRequest())
+    assert "edgellm serve PATH.gguf" in caught.value.hint
+
+
+def test_sources_that_all_stop_in_the_middle_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, index = FakeSource("hf", fails=True), FakeSource("pypi", fails=True)
+    install(monkeypatch, hub, index)
+    with pytest.raises(SourceUnreachable):
+        launch.auto_plan(SelectionRequest())
+    assert (len(hub.asked), len(index.asked)) == (1, 1)
+
+
+@pytest.mark.parametrize("by", ["request", "environment"])
+def test_offline_with_an_empty_store_asks_nobody(monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    hub, index = FakeSource("hf"), FakeSource("pypi")
+    install(monkeypatch, hub, index)
+    if by == "environment":
+        monkeypatch.setenv("EDGELLM_OFFLINE", "1")
+    with pytest.raises(SourceUnreachable) as caught:
+        launch.auto_plan(SelectionRequest(offline=by == "request"))
+    assert caught.value.hint
+    assert hub.asked == index.asked == []
+
+
+@pytest.mark.model
+def test_offline_serves_what_is_stored(smollm2: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_in_store(smollm2)
+    hub, index = FakeSource("hf"), FakeSource("pypi")
+    install(monkeypatch, hub, index)
+    plan, _ = launch.auto_plan(SelectionRequest(offline=True))
+    assert (plan.artifact.model_id, plan.artifact.quant, plan.backend) == (SMOLLM2, "Q4_1", "gguf")
+    assert hub.asked == index.asked == []
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_stored_file_that_changed_is_not_served_and_not_asked_for_for_ever(
+    smollm2: str, monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
+    """Of the right size, with other bytes: only hashing finds out."""
+    stored = put_in_store(smollm2)
+    stored.unlink()
+    with open(smollm2, "rb") as whole:
+        data = bytearray(whole.read())
+    data[-1000:] = bytes(1000)
+    stored.write_bytes(data)
+    index = FakeSource("pypi", fails=True)
+    install(monkeypatch, FakeSource("hf", dead="no network"), index)
+    with pytest.raises(SourceUnreachable):
+        launch.auto_plan(SelectionRequest(offline=offline))
+    assert len(index.asked) == (0 if offline else 1)
+
+
+def test_echo_needs_nothing() -> None:
+    plan = launch.model_plan("echo", SelectionRequest(ctx=512, slots=3))
+    assert (plan.backend, plan.settings.n_ctx, plan.settings.n_slots) == ("echo", 512, 3)
+    assert plan.reasons
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("name", [SMOLLM2, SMOLLM2.upper(), f"{SMOLLM2}:Q4_1", f"{SMOLLM2}:q4_1", "smollm2-135m"])
+def test_a_model_by_name(smollm2: str, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    install(monkeypatch, FakeSource("hf", dead="no network"), FakeSource("pypi", path=smollm2))
+    plan = launch.model_plan(name, SelectionRequest(ctx=512))
+    assert (plan.artifact.model_id, plan.artifact.quant, plan.settings.n_ctx) == (SMOLLM2, "Q4_1", 512)
+
+
+@pytest.mark.model
+def test_a_base_model_is_served_when_named(gemma3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, FakeSource("hf", dead="no network"), FakeSource("pypi", path=gemma3))
+    plan = launch.model_plan("gemma-3-270m", SelectionRequest(ctx=512))
+    assert plan.artifact.model_id == "gemma-3-270m"
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_model_by_path(smollm2: str, monkeypatch: pytest.MonkeyPatch, relative: bool) -> None:
+    """Also without a folder, and whatever its name: as long as it is there."""
+    install(monkeypatch, FakeSource("hf", dead="no network"), FakeSource("pypi", dead="no network"))
+    monkeypatch.chdir(Path(smollm2).parent)
+    plan = launch.model_plan(Path(smollm2).name if relative else smollm2, SelectionRequest(slots=2))
+    assert plan.backend == "gguf"
+    assert plan.artifact.shape is not None
+    assert plan.settings.n_slots == 2
+    assert plan.settings.n_threads == 4
+    assert len(plan.reasons) >= 3
+
+
+def test_a_wrong_name_shows_close_ones() -> None:
+    with pytest.raises(UnknownModel) as caught:
+        launch.model_plan("smolm2-135m-instruct", SelectionRequest())
+    assert SMOLLM2 in caught.value.hint
+    with pytest.raises(UnknownModel, match="no model named"):
+        launch.model_plan("zzzzzzzzzzzz", SelectionRequest())
+
+
+def test_a_wrong_quantization_shows_the_known_ones() -> None:
+    with pytest.raises(UsageError) as caught:
+        launch.model_plan(f"{SMOLLM2}:Q9_9", SelectionRequest())
+    assert "Q4_1" in caught.value.hint
+    with pytest.raises(UsageError):
+        launch.model_plan(SMOLLM2, SelectionRequest(), quant="Q9_9")
+
+
+def test_an_embedding_model_is_refused_by_kind() -> None:
+    card = next(card for card in launch.cards() if card.kind == "embedding")
+    with pytest.raises(UsageError, match="kind embedding"):
+        launch.model_plan(card.id, SelectionRequest())
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025])
+def test_threads_have_bounds(threads: int) -> None:
+    with pytest.raises(UsageError, match="out of range"):
+        launch.model_plan("echo", SelectionRequest(), threads=threads)
+
+
+def test_threads_as_asked_are_a_reason() -> None:
+    plan = launch.model_plan("echo", SelectionRequest(), threads=7)
+    assert (plan.settings.n_threads, plan.settings.n_threads_batch) == (7, 7)
+    assert "Threads: 7, as asked." in plan.reasons
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    text = tmp_path / "notes.gguf"
+    text.write_text("not a model at all, whatever it is called")
+    with pytest.raises((BadArtifact, UnsupportedArtifact)):
+        launch.model_plan(str(text), SelectionRequest())
+    with pytest.raises((BadArtifact, UnknownModel)):
+        launch.model_plan(str(tmp_path / "gone.gguf"), SelectionRequest())
+
+
+def test_a_backend_that_is_not_installed_is_said(tmp_path: Path) -> None:
+    path = gguf_writer.model().write(tmp_path / "tiny.gguf")
+    with pytest.raises(UnsupportedArtifact, match="backend 'mlx' can open"):
+        launch.model_plan(str(path), SelectionRequest(backend="mlx"))
+    with pytest.raises(UnsupportedArtifact, match="echo: format"):
+        launch.model_plan(str(path), SelectionRequest(backend="echo"))
