@@ -333,7 +333,7 @@ class Machine(RuleBasedStateMachine):
         assert all(sizes)
         assert sum(entry.n_logits for entry in step.batch) <= self.table.info.max_logits
         decoding = [id(sequence) in had for sequence in step.sequences]
-        assert decoding == sorted(decoding, reverse=True), "decoding first"
+        assert [entry.slot for entry in step.batch] == sorted(entry.slot for entry in step.batch)
         assert sum(decoding) == len(had)
         if any(decoding):
             assert sum(size for size, is_decoding in zip(sizes, decoding, strict=True) if not is_decoding) <= BUSY_CHUNK
