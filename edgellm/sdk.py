@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgellm.text.chat import ChatTemplate
 
 Messages = str | Sequence[Message | Mapping[str, str]]
+_AS_MESSAGES = 'write text, or [{"role": "user", "content": "..."}]'
 
 
 class EdgeLLM:
@@ -144,8 +145,9 @@ class EdgeLLM:
     ) -> AsyncIterator[Event]:
         """As `stream`, for coroutines."""
         request = self.request(messages, max_tokens=max_tokens, stop=stop, sampling=_sampling(sampling))
-        async for event in self.agenerate(request):
-            yield event
+        async with contextlib.aclosing(self.agenerate(request)) as events:
+            async for event in events:
+                yield event
 
     def request(
         self,
@@ -165,7 +167,11 @@ class EdgeLLM:
         prompt = self._template.render(_messages(messages), add_generation_prompt=True, enable_thinking=False)
         # Templates often write the BOS token themselves; a second one would spoil the answer.
         written = bool(info.bos_text) and prompt.startswith(info.bos_text)
-        return GenerationRequest(prompt, sampling, max_tokens, tuple(stop), add_bos=not written)
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        try:
+            return GenerationRequest(prompt, sampling, max_tokens, stops, add_bos=not written)
+        except TypeError as error:
+            raise UsageError(f"max_tokens or stop has the wrong type: {error}", hint="a number; strings") from None
 
     def generate(self, request: GenerationRequest) -> Generator[Event, None, None]:
         """Continue a prompt as it stands. Raises as `chat` does."""
@@ -182,7 +188,7 @@ class EdgeLLM:
         finally:
             self._session.cancel(request_id)
 
-    async def agenerate(self, request: GenerationRequest) -> AsyncIterator[Event]:
+    async def agenerate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """As `generate`, for coroutines. Cancelling the task frees the slot."""
         async with contextlib.aclosing(self.abatches(request)) as batches:
             async for batch in batches:
@@ -260,11 +266,14 @@ def _open(plan: LaunchPlan, *, isolate: bool) -> Session:
 
 
 def _sampling(given: dict[str, Any]) -> Sampling:
+    unknown = sorted(given.keys() - Sampling.__dataclass_fields__.keys())
+    if unknown:
+        known = ", ".join(Sampling.__dataclass_fields__)
+        raise UsageError(f"unknown option: {', '.join(unknown)}", hint=f"sampling options are: {known}")
     try:
         return replace(Sampling(), **given)
     except TypeError as error:
-        known = ", ".join(Sampling.__dataclass_fields__)
-        raise UsageError(f"unknown option: {error}", hint=f"sampling options are: {known}") from None
+        raise UsageError(f"a sampling option has the wrong type: {error}", hint="see `edgellm.Sampling`") from None
 
 
 def _messages(messages: Messages) -> list[Message]:
@@ -272,8 +281,12 @@ def _messages(messages: Messages) -> list[Message]:
         return [Message("user", messages)]
     try:
         found = [m if isinstance(m, Message) else Message(m["role"], m["content"]) for m in messages]
-    except (KeyError, TypeError) as error:
-        raise UsageError(f"a message lacks {error}", hint='write {"role": "user", "content": "..."}') from None
+    except KeyError as error:
+        raise UsageError(f"a message lacks {error}", hint=_AS_MESSAGES, param="messages") from None
+    except TypeError as error:
+        raise UsageError(f"these are no messages: {error}", hint=_AS_MESSAGES, param="messages") from None
+    if not all(isinstance(text, str) for message in found for text in (message.role, message.content)):
+        raise UsageError("a message's role and content must be text", hint=_AS_MESSAGES, param="messages")
     if not found:
         raise UsageError("there are no messages", hint="send at least one user message", param="messages")
     return found

@@ -19,8 +19,7 @@ from edgellm.request import GenerationRequest
 
 _LENGTH = struct.Struct("<I")
 MAX_FRAME_BYTES = 256 * 1024**2
-# No context holds so much text; the rest of the frame is small.
-MAX_TEXT_BYTES = 64 * 1024**2
+MAX_REQUEST_BYTES = 64 * 1024**2  # no context holds so much text
 
 
 class BadFrame(Exception):
@@ -165,20 +164,19 @@ def decode_up(body: bytes) -> list[Up]:
 
 
 def check(request: GenerationRequest) -> None:
-    """
+    """Read the request as the worker will: what it cannot read would cost everybody's answers there.
+
     Raises:
-        UsageError: text that cannot be sent: too long, or with lone surrogates.
+        UsageError: a value of the wrong type, text with lone surrogates, or too much text.
     """
-    for name, text in (("prompt", request.prompt), *(("stop", stop) for stop in request.stop)):
-        try:
-            size = len(text.encode())
-        except UnicodeEncodeError as error:
-            raise errors.UsageError(
-                f"{name} is no Unicode text: a lone surrogate at character {error.start}",
-                hint="decode the text with errors='replace'",
-                param=name,
-            ) from None
-        if size > MAX_TEXT_BYTES:
-            raise errors.UsageError(
-                f"{name} has {size} bytes, {MAX_TEXT_BYTES} are allowed", hint="send less text", param=name
-            )
+    try:
+        frame = _encoder.encode(Submit(0, request))
+        if len(frame) <= MAX_REQUEST_BYTES:
+            _down.decode(frame)
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+        hint = "see `edgellm.GenerationRequest`; decode text with errors='replace'"
+        raise errors.UsageError(f"the request cannot be sent: {error}", hint=hint) from None
+    if len(frame) > MAX_REQUEST_BYTES:
+        raise errors.UsageError(
+            f"the request has {len(frame)} bytes, {MAX_REQUEST_BYTES} are allowed", hint="send less text"
+        )

@@ -1,0 +1,367 @@
+"""The SDK from many threads and coroutines at once: no answer lost, mixed, or left running when nobody listens."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from edgellm.errors import BadTemplate, Closed, ContextOverflow, UnknownModel, UsageError
+from edgellm.event import Completion, Delta, Done
+from edgellm.model import Artifact
+from edgellm.plan import LaunchPlan, Settings
+from edgellm.request import GenerationRequest, Message, Sampling
+from edgellm.runtime.session import QueueSink
+from edgellm.sdk import EdgeLLM
+
+LONG = "a long answer " * 100
+both = pytest.mark.parametrize("isolate", [True, False], ids=["process", "thread"])
+Open = Callable[..., EdgeLLM]
+
+
+@pytest.fixture
+def open_llm() -> Iterator[Open]:
+    opened: list[EdgeLLM] = []
+
+    def open_one(model: str = "echo", **kind: object) -> EdgeLLM:
+        opened.append(EdgeLLM.load(model, **kind))  # type: ignore[arg-type]
+        return opened[-1]
+
+    yield open_one
+    for llm in opened:
+        llm.close()
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 ms a step, so that an answer can be left in the middle: LONG takes half a minute."""
+    monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.02")
+
+
+@pytest.fixture
+def real(smollm2: str) -> Iterator[EdgeLLM]:
+    settings = Settings(n_ctx=256, n_slots=4, n_batch=128)
+    with EdgeLLM(LaunchPlan("gguf", Artifact("gguf", (smollm2,), "smollm2"), settings)) as llm:
+        yield llm
+
+
+def answered_soon(llm: EdgeLLM, n_slots: int) -> None:
+    """All slots are free: as many answers as there are slots come at once, long before LONG would end."""
+    started = time.monotonic()
+    with ThreadPoolExecutor(n_slots) as pool:
+        assert list(pool.map(lambda n: llm.chat(f"{n}", temperature=0).text, range(n_slots))) == [
+            str(n) for n in range(n_slots)
+        ]
+    assert time.monotonic() - started < 15
+
+
+@both
+def test_32_threads_ask_100_times_each(open_llm: Open, isolate: bool) -> None:
+    """Each answer is the thread's own, streamed or whole."""
+    llm = open_llm(slots=8, ctx=256, isolate=isolate)
+
+    def ask(thread: int) -> int:
+        right = 0
+        for n in range(100):
+            text = f"thread {thread} request {n} é🙂"
+            if n % 2:
+                said = llm.chat(text, temperature=0).text
+            else:
+                said = "".join(e.text for e in llm.stream(text, temperature=0) if isinstance(e, Delta))
+            right += said == text
+        return right
+
+    with ThreadPoolExecutor(32) as pool:
+        assert list(pool.map(ask, range(32))) == [100] * 32
+
+
+WORDS = ("one", "two", "red", "sky", "tea")
+
+
+@pytest.mark.model
+@pytest.mark.timeout(1200)
+def test_threads_on_a_real_model_get_the_answers_of_one_thread(real: EdgeLLM) -> None:
+    """Short greedy and seeded answers; the same asked one after the other and all at once."""
+    asked = [(f"Say {word}", {"temperature": n % 2, "seed": n}) for n, word in enumerate(WORDS)]
+
+    def ask(number: int) -> str:
+        prompt, how = asked[number % len(asked)]
+        return real.chat(prompt, max_tokens=4, **how).text  # type: ignore[arg-type]
+
+    alone = [ask(number) for number in range(len(asked))]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(ask, range(40)))
+    if "AMX" in real.info.details["buffers"]:
+        assert together == alone * 8
+    assert all(together)
+
+
+async def test_64_coroutines_stream_at_once(open_llm: Open) -> None:
+    llm = open_llm(slots=8)
+
+    async def ask(n: int) -> str:
+        return "".join([e.text async for e in llm.astream(f"coroutine {n}", temperature=0) if isinstance(e, Delta)])
+
+    assert await asyncio.gather(*map(ask, range(64))) == [f"coroutine {n}" for n in range(64)]
+    assert (await llm.achat("whole", temperature=0)).text == "whole"
+
+
+@pytest.mark.usefixtures("slow")
+@both
+async def test_cancelling_a_task_frees_its_slot(open_llm: Open, isolate: bool) -> None:
+    llm = open_llm(slots=2, isolate=isolate)
+    begun = asyncio.Event()
+
+    async def ask() -> None:
+        async for _ in llm.astream(LONG, temperature=0):
+            begun.set()
+
+    tasks = [asyncio.create_task(ask()) for _ in range(2)]
+    await begun.wait()
+    for task in tasks:
+        task.cancel()
+    assert all(isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*tasks, return_exceptions=True))
+    await asyncio.to_thread(answered_soon, llm, 2)
+
+
+@pytest.mark.usefixtures("slow")
+async def test_leaving_an_async_loop_frees_the_slot_at_once(open_llm: Open) -> None:
+    llm = open_llm(slots=1)
+    events = llm.astream(LONG, temperature=0)
+    await anext(events)
+    await events.aclose()  # type: ignore[attr-defined]
+    assert len(llm._session._dispatcher) == 0  # type: ignore[attr-defined]
+    await asyncio.to_thread(answered_soon, llm, 1)
+
+
+@pytest.mark.usefixtures("slow")
+@both
+@pytest.mark.parametrize("how", ["close", "drop", "break"])
+def test_leaving_a_stream_frees_its_slot(open_llm: Open, isolate: bool, how: str) -> None:
+    llm = open_llm(slots=1, isolate=isolate)
+    events = llm.stream(LONG, temperature=0)
+    assert isinstance(next(events), Delta)
+    if how == "close":
+        events.close()  # type: ignore[attr-defined]
+    elif how == "break":
+        for _ in events:
+            break
+    del events
+    gc.collect()
+    answered_soon(llm, 1)
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_stream_that_is_collected_inside_the_session_does_not_lock_it(open_llm: Open) -> None:
+    """The garbage collector may run anywhere, also while the session's lock is held by the same thread."""
+    llm = open_llm(slots=1)
+    events = llm.stream(LONG, temperature=0)
+    next(events)
+    session = llm._session
+    done = threading.Event()
+
+    def collect() -> None:
+        nonlocal events
+        with session._lock, session._dispatcher._lock:  # type: ignore[attr-defined]
+            del events
+            gc.collect()
+        done.set()
+
+    threading.Thread(target=collect, daemon=True).start()
+    assert done.wait(30), "deadlock"
+    answered_soon(llm, 1)
+
+
+QUESTIONS: list[dict[str, object]] = [
+    {"messages": "plain text é🙂"},
+    {"messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "the last one"}]},
+    {"messages": [Message("user", "cut here please")], "stop": ["here"]},
+    {"messages": "0123456789", "max_tokens": 4},
+    {"messages": "seeded", "temperature": 5.0, "seed": 3, "max_tokens": 20},
+    {"messages": "biased", "logit_bias": ((65, 100.0),), "max_tokens": 3, "temperature": 0},
+]
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: str(question["messages"])[:20])
+def test_a_thread_answers_as_a_process_does(open_llm: Open, question: dict[str, object]) -> None:
+    found: list[Completion] = []
+    for isolate in (True, False):
+        asked = {"temperature": 0, **question}
+        found.append(open_llm(isolate=isolate).chat(**asked))  # type: ignore[arg-type]
+    one, other = (replace(completion, timings=found[0].timings) for completion in found)
+    assert one == other
+    assert one.text
+
+
+@pytest.mark.model
+@pytest.mark.timeout(900)
+def test_a_thread_answers_as_a_process_does_on_a_real_model(smollm2: str) -> None:
+    settings = Settings(n_ctx=256)
+    plan = LaunchPlan("gguf", Artifact("gguf", (smollm2,), "smollm2"), settings)
+    texts = []
+    for isolate in (True, False):
+        with EdgeLLM(plan, isolate=isolate) as llm:
+            texts.append([llm.chat("Name a colour.", max_tokens=8, seed=n).text for n in (1, 2, 1)])
+    assert texts[0] == texts[1]
+    assert texts[0][0] == texts[0][2], "a seed gives the same text again"
+
+
+def test_events_come_in_order(open_llm: Open) -> None:
+    events = list(open_llm().stream("hello", temperature=0))
+    assert all(isinstance(event, Delta) for event in events[:-1])
+    done = events[-1]
+    assert isinstance(done, Done)
+    assert (done.finish_reason, done.usage.completion_tokens) == ("stop", 5)
+    assert sum(event.n_tokens for event in events if isinstance(event, Delta)) == 5
+    assert done.timings.prefill_s >= 0
+
+
+@both
+def test_errors_are_typed(open_llm: Open, isolate: bool) -> None:
+    llm = open_llm(ctx=256, isolate=isolate)
+    with pytest.raises(ContextOverflow) as overflow:
+        llm.chat("x" * 1000)
+    assert (overflow.value.n_prompt, overflow.value.n_ctx) == (1001, 256)
+    for wrong in (
+        {"messages": []},
+        {"messages": [{"role": "user"}]},
+        {"messages": [{"content": "hello"}]},
+        {"messages": [{"role": "user", "content": None}]},
+        {"messages": [{"role": "user", "content": 5}]},
+        {"messages": 5},
+        {"messages": None},
+        {"messages": "hello", "temprature": 1},
+        {"messages": "hello", "temperature": -1},
+        {"messages": "hello", "temperature": "hot"},
+        {"messages": "hello", "top_k": 1.5},
+        {"messages": "hello", "seed": "one"},
+        {"messages": "hello", "logit_bias": {5: 1.0}},
+        {"messages": "hello", "max_tokens": 0},
+        {"messages": "hello", "max_tokens": "many"},
+        {"messages": "hello", "stop": [""]},
+        {"messages": "hello", "stop": [5]},
+        {"messages": "\ud800"},
+    ):
+        with pytest.raises(UsageError):
+            llm.chat(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(UnknownModel):
+        EdgeLLM.load("no-such-model-at-all", isolate=isolate)
+    assert llm.chat("still here", temperature=0).text == "still here"
+
+
+def test_a_single_stop_string_may_be_a_string(open_llm: Open) -> None:
+    assert open_llm().chat("one, two", temperature=0, stop=" two").text == "one,"
+
+
+@pytest.mark.model
+@pytest.mark.timeout(900)
+def test_a_base_model_continues_text_and_says_that_it_cannot_chat(gemma3: str) -> None:
+    plan = LaunchPlan("gguf", Artifact("gguf", (gemma3,), "gemma-3-270m"), Settings(n_ctx=256))
+    with EdgeLLM(plan) as llm:
+        with pytest.raises(BadTemplate, match="base model"):
+            llm.chat("hello")
+        request = GenerationRequest("The capital of France is", Sampling(temperature=0), max_tokens=3)
+        assert "Paris" in "".join(event.text for event in llm.generate(request) if isinstance(event, Delta))
+
+
+@both
+async def test_context_managers_close(isolate: bool) -> None:
+    with EdgeLLM.load("echo", isolate=isolate) as llm:
+        assert llm.state == "ready"
+    assert llm.state == "closed"
+    with pytest.raises(Closed):
+        llm.chat("hello")
+    llm.close()
+    async with EdgeLLM.load("echo", isolate=isolate) as other:
+        assert (await other.achat("hello", temperature=0)).text == "hello"
+    assert other.state == "closed"
+
+
+@both
+def test_a_model_that_cannot_be_loaded_leaves_nothing(tmp_path, isolate: bool) -> None:
+    before = threading.active_count()
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(b"GGUF" + bytes(60))
+    plan = LaunchPlan("gguf", Artifact("gguf", (str(path),), "bad"), Settings(n_ctx=256))
+    kinds = []
+    for _ in range(2):
+        llm = EdgeLLM(plan, isolate=isolate)
+        with pytest.raises(Exception) as caught:
+            _ = llm.info
+        kinds.append(caught.type.__name__)
+        sink = QueueSink()
+        with pytest.raises(caught.type):
+            llm._session.submit(GenerationRequest("x"), sink)
+        assert llm.state == "failed"
+        llm.close()
+    assert kinds == ["BadArtifact", "BadArtifact"]
+    assert threading.active_count() == before
+
+
+@both
+@pytest.mark.usefixtures("slow")
+def test_closing_under_load_ends_everything(isolate: bool) -> None:
+    """Threads that ask while the model is closed get an answer or a typed error, none waits for ever."""
+    llm = EdgeLLM.load("echo", slots=2, isolate=isolate)
+    started = threading.Barrier(9)
+
+    def ask(n: int) -> str:
+        started.wait()
+        try:
+            while True:
+                llm.chat(f"number {n}", temperature=0)
+        except Closed:
+            return "closed"
+
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(ask, n) for n in range(8)]
+        started.wait()
+        time.sleep(0.3)
+        llm.close()
+        assert [future.result(60) for future in asked] == ["closed"] * 8
+
+
+def test_explain_gives_the_reasons(open_llm: Open) -> None:
+    llm = open_llm(threads=3)
+    assert llm.explain().splitlines() == list(llm.plan.reasons)
+    assert "Threads: 3, as asked." in llm.explain()
+
+
+@pytest.mark.model
+@pytest.mark.timeout(900)
+def test_auto_offline_picks_what_is_stored(smollm2: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from test_launch import SMOLLM2, put_in_store
+
+    put_in_store(smollm2)
+    with EdgeLLM.auto(offline=True, ctx=512) as llm:
+        assert llm.plan.artifact.model_id == SMOLLM2
+        assert llm.decision is not None
+        assert llm.chat("Hi", max_tokens=2).text
+        assert SMOLLM2 in llm.explain() or "SmolLM2" in llm.explain()
+
+
+CHAT = """
+import sys
+from edgellm.model import Artifact
+from edgellm.plan import LaunchPlan, Settings
+from edgellm.sdk import EdgeLLM
+plan = LaunchPlan(sys.argv[1], Artifact(sys.argv[1], tuple(sys.argv[2:]), "model"), Settings(n_ctx=256))
+with EdgeLLM(plan) as llm:
+    assert llm.chat("hello", max_tokens=2).text
+print(sorted({"llama_cpp", "onnxruntime", "torch", "numpy"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("backend", ["echo", pytest.param("gguf", marks=pytest.mark.model)])
+def test_the_parent_imports_no_backend_library(backend: str, request: pytest.FixtureRequest) -> None:
+    paths = [request.getfixturevalue("smollm2")] if backend == "gguf" else []
+    done = subprocess.run([sys.executable, "-c", CHAT, backend, *paths], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
