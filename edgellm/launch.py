@@ -53,14 +53,32 @@ def model_plan(
         UnknownModel, NothingFits, ArtifactError, SourceError, BackendUnavailable.
     """
     if model == "echo":
+        _refuse(model, quant=quant, backend=request.backend not in (None, "echo"), max_memory=request.max_memory_bytes)
         plan = _echo_plan(request)
-    elif os.sep in model or model.endswith(".gguf") or Path(model).exists():
+    elif os.sep in model or model.endswith(".gguf") or _exists(model):
+        _refuse(model, quant=quant, min_tps=request.min_tps)
         plan = _file_plan(model, request)
     else:
         name, _, suffix = model.partition(":")
         card = _named(name, quant or suffix or None)
         plan, _ = _Launch.here(request, [card]).run(progress)
     return plan if threads is None else with_threads(plan, threads)
+
+
+def _refuse(model: str, **asked: object) -> None:
+    """A flag that a named file or backend leaves no choice for is refused, not ignored."""
+    for name, value in asked.items():
+        if value:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} has no meaning for {model}", hint=f"leave {flag} out", param=name)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        # Too long or with a NUL: no file has such a name.
+        return False
 
 
 def with_threads(plan: LaunchPlan, threads: int) -> LaunchPlan:

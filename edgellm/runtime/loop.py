@@ -88,17 +88,20 @@ class Loop:
         try:
             prompt = self._encode(request)
             sequence = Sequence(request_id, prompt)
+            limit = request.max_tokens if request.max_tokens is not None else self._engine.info.n_ctx
+            sampler = Sampler(request.sampling, prompt)
+            answer = _Answer(request, sequence, sampler, TextStream(request.stop), limit, time.perf_counter())
             self._scheduler.submit(sequence)
         except Exception as error:
             self._said.append(wire.Failed.of(request_id, error))
             return
-        limit = request.max_tokens if request.max_tokens is not None else self._engine.info.n_ctx
-        sampler = Sampler(request.sampling, prompt)
-        answer = _Answer(request, sequence, sampler, TextStream(request.stop), limit, time.perf_counter())
         self._answers[request_id] = answer
 
     def _encode(self, request: GenerationRequest) -> list[int]:
         info = self._engine.info
+        beyond = [token for token, _ in request.sampling.logit_bias if token >= info.vocab_size]
+        if beyond:
+            raise UsageError(f"logit_bias names token {beyond[0]}", hint=f"tokens are 0 to {info.vocab_size - 1}")
         prompt = self._engine.tokenizer.encode(
             request.prompt, add_special=request.add_bos, parse_special=request.parse_special
         )

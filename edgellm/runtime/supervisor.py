@@ -1,6 +1,7 @@
 """Starts the worker process, watches it, and starts it again when native code dies.
 
 States:  loading --Ready--> ready --death--> loading (again) ...
+         loading --death, where it was ready before--> loading, up to RELOADS times in a row, with growing pauses
          loading --Failed or death--> failed: loading would fail the same way, so nothing is retried by itself
          any --close--> closed
 """
@@ -24,6 +25,10 @@ from edgellm.runtime.session import Dispatcher, Sink, closed
 
 # -P: in a folder of models that holds a `numpy.py`, that file must not be what the worker imports.
 WORKER = (sys.executable, "-P", "-m", "edgellm.runtime.worker")
+# A model that was loaded before loads again, unless memory is short just now.
+RELOADS = 3
+RELOAD_PAUSE_S = 0.5
+LOAD_HINT = "it is not started again: look for memory that is short (a smaller model, --ctx), then start anew"
 CLOSE_TIMEOUT_S = 5.0
 
 
@@ -42,6 +47,7 @@ class WorkerSession:
         self._error: EdgeLLMError | None = None
         self._unsent: list[wire.Down] = []
         self.restarts = 0
+        self._deaths = 0  # in a row, while loading
         self._process = self._spawn()
         self._thread = threading.Thread(target=self._watch, name="edgellm-supervisor", daemon=True)
         self._thread.start()
@@ -50,7 +56,7 @@ class WorkerSession:
     def info(self) -> EngineInfo:
         with self._changed:
             self._changed.wait_for(lambda: self._info is not None or self._state in ("failed", "closed"))
-            if self._info is None:
+            if self._info is None or self._state == "failed":
                 raise copy.copy(self._error) or closed()
             return self._info
 
@@ -124,17 +130,27 @@ class WorkerSession:
             with self._process.stdout as up:
                 garbage = self._read(up)
             crash = self._crashed(garbage)
-            with self._changed:
-                was, self._unsent = self._state, [] if self._state == "ready" else self._unsent
-                if was == "loading":
-                    self._state, self._error = "failed", self._error or crash
-                elif was == "ready":
-                    self._state = "loading"
-                if was != "closed":
-                    self._dispatcher.fail_all(self._error or crash)
-                self._changed.notify_all()
-            if was != "ready" or not self._restart():
+            if not self._after(crash) or not self._restart():
                 return
+
+    def _after(self, crash: WorkerCrashed) -> bool:
+        """Tell the listeners, and whether to try again: after a death in service, and a few times while reloading."""
+        with self._changed:
+            if self._state == "closed":
+                return False
+            served = self._state == "ready"
+            self._deaths = 0 if served else self._deaths + 1
+            again = served or (self._info is not None and self._error is None and self._deaths <= RELOADS)
+            self._state = "loading" if again else "failed"
+            if served:
+                self._unsent = []
+            if not again:
+                # Said by the worker, it is why loading failed; otherwise loading would die the same way once more.
+                self._error = self._error or WorkerCrashed(crash.message, hint=LOAD_HINT, reason=crash.reason)
+            if served or not again:
+                self._dispatcher.fail_all(self._error or crash)
+            self._changed.notify_all()
+            return again
 
     def _read(self, up: IO[bytes]) -> str:
         """Deliver events until the worker is gone, or says what nobody can understand: then how so."""
@@ -160,18 +176,28 @@ class WorkerSession:
                 return
             self._info = ready.info
             self._state = "ready"
+            self._deaths = 0
             unsent, self._unsent = self._unsent, []
             for message in unsent:
                 self._write(message)
             self._changed.notify_all()
 
     def _restart(self) -> bool:
-        """False where the session was closed in the meantime."""
-        with self._lock:
+        """False where the session was closed in the meantime, or no process can be had."""
+        with self._changed:
+            # Memory that ran out a moment ago may be back a moment later.
+            self._changed.wait_for(lambda: self._state == "closed", RELOAD_PAUSE_S * self._deaths)
             if self._state == "closed":
                 return False
             self.restarts += 1
-            self._process = self._spawn()
+            try:
+                self._process = self._spawn()
+            except OSError as error:
+                self._state = "failed"
+                self._error = WorkerCrashed(f"no worker can be started: {error}", hint=LOAD_HINT, reason=str(error))
+                self._dispatcher.fail_all(self._error)
+                self._changed.notify_all()
+                return False
             return True
 
     def _crashed(self, garbage: str) -> WorkerCrashed:

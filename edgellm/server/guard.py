@@ -165,7 +165,11 @@ def _check_origin(origin: bytes | None, host: str) -> None:
     """Browsers name the page that sends; only our own page may."""
     if origin is None:
         return
-    if urlsplit(origin.decode("latin-1")).netloc.lower() != host.lower() or not host:
+    try:
+        netloc = urlsplit(origin.decode("latin-1")).netloc.lower()
+    except ValueError:
+        netloc = ""
+    if netloc != host.lower() or not host:
         raise HttpError(
             403,
             f"requests from pages of {origin.decode('latin-1')[:80]!r} are not answered",

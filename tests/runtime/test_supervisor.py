@@ -384,3 +384,50 @@ def test_closing_beside_a_crash(open_session: OpenSession, wait_s: float) -> Non
     session.close()
     assert isinstance(listener.end()[1], WorkerCrashed | Closed)
     assert not session._thread.is_alive()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_worker_that_dies_while_it_reloads_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that is short for a moment kills twice; the request that waits meanwhile is answered in the end."""
+    monkeypatch.setattr(supervisor, "RELOAD_PAUSE_S", 0.05)
+    monkeypatch.setenv("EDGELLM_ECHO_LOAD_S", "0.5")
+    session = WorkerSession(ECHO)
+    try:
+        assert session.info.n_ctx == 4096
+        for expected in (1, 2):
+            os.kill(session.pid, signal.SIGKILL)
+            until(lambda expected=expected: session.restarts == expected)
+        listener = Listener()
+        session.submit(GenerationRequest("hi", Sampling(temperature=0)), listener)
+        text, end = listener.end()
+        assert text == "hi"
+        assert isinstance(end, Done)
+    finally:
+        session.close()
+
+
+def test_a_worker_that_always_dies_while_it_reloads_is_given_up_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor, "RELOAD_PAUSE_S", 0.01)
+    monkeypatch.setenv("EDGELLM_ECHO_LOAD_S", "0.3")
+    session = WorkerSession(ECHO)
+    try:
+        assert session.info.n_ctx == 4096
+        for expected in range(1, supervisor.RELOADS + 3):
+            os.kill(session.pid, signal.SIGKILL)
+            until(lambda expected=expected: session.restarts == expected or session.state == "failed")
+        assert session.state == "failed"
+        with pytest.raises(WorkerCrashed, match="SIGKILL") as caught:
+            _ = session.info
+        assert "not started again" in caught.value.hint
+        with pytest.raises(WorkerCrashed):
+            session.submit(GenerationRequest("hi"), Listener())
+    finally:
+        session.close()
