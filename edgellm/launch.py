@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgellm import settings
 from edgellm.catalog import lookup
-from edgellm.errors import SourceUnreachable, UnsupportedArtifact, UsageError
+from edgellm.errors import SourceError, SourceUnreachable, UnknownModel, UnsupportedArtifact, UsageError
 from edgellm.estimate import quants
 from edgellm.machine import Machine
 from edgellm.model import Artifact, ModelCard, ModelFile
@@ -28,6 +28,8 @@ Progress = Callable[[int, int | None, str], None]
 ECHO_CTX = 4096
 # Long enough for a slow link's first answer, short enough that a dead network is not mistaken for a hang.
 REACH_TIMEOUT_S = 5.0
+# Each may have cost a download, so not the whole catalog is tried.
+SPARE_MODELS = 3
 
 
 def auto_plan(request: SelectionRequest, *, progress: Progress = silent) -> tuple[LaunchPlan, Decision]:
@@ -36,7 +38,7 @@ def auto_plan(request: SelectionRequest, *, progress: Progress = silent) -> tupl
     Raises:
         NothingFits, SourceError, BackendUnavailable.
     """
-    return _Launch.here(request, cards()).run(progress)
+    return _Launch.here(request, cards(), spare_models=SPARE_MODELS).run(progress)
 
 
 def model_plan(
@@ -122,20 +124,23 @@ class _Launch:
     request: SelectionRequest
     cards: list[ModelCard]
     backends: tuple[BackendFacts, ...]
+    spare_models: int = 0  # models that may turn out not to be had before it is an error
 
     @classmethod
-    def here(cls, request: SelectionRequest, rows: Iterable[ModelCard]) -> _Launch:
+    def here(cls, request: SelectionRequest, rows: Iterable[ModelCard], *, spare_models: int = 0) -> _Launch:
         from edgellm.hardware.probe import probe
 
         machine = probe(refine=True)
         wanted = replace(request, offline=request.offline or settings.offline())
-        return cls(machine, wanted, list(rows), backend_facts(plugins().backends().values(), machine))
+        facts = backend_facts(plugins().backends().values(), machine)
+        return cls(machine, wanted, list(rows), facts, spare_models)
 
     def run(self, progress: Progress) -> tuple[LaunchPlan, Decision]:
         """Decide; where the choice must be fetched, find out what answers; decide again without what does not."""
         library = Library()
         reachable: tuple[str, ...] | None = None
         notes: tuple[str, ...] = ()
+        dropped: frozenset[str] = frozenset()
         stored = library.local_keys()
         decision = self._decide(stored, reachable)
         if self._needs_network(decision.choice, library):
@@ -151,7 +156,15 @@ class _Launch:
                 # Where it counted as stored, its bytes have changed.
                 stored -= {file.source, file.sha256}
                 notes = (*notes, f"Source {dead} does not answer: {error.message}.")
-                decision = self._decide(stored, reachable)
+                decision = self._decide(stored, reachable, dropped)
+                continue
+            except (SourceError, UnknownModel) as error:
+                # A gated or missing repository, a file that is not what it should be: the next best model, loudly.
+                dropped |= {card.id}
+                if len(dropped) > self.spare_models:
+                    raise
+                notes = (*notes, f"{card.id} {file.quant} cannot be had: {error.message}.")
+                decision = self._decide(stored, reachable, dropped)
                 continue
             decision = replace(decision, reasons=(*notes, *decision.reasons))
             return _candidate_plan(decision, choice, artifact), decision
@@ -169,9 +182,12 @@ class _Launch:
             raise SourceUnreachable(f"{card.id} {file.quant} is damaged or not stored, and offline was asked for")
         return found
 
-    def _decide(self, stored: frozenset[str], reachable: tuple[str, ...] | None) -> Decision:
+    def _decide(
+        self, stored: frozenset[str], reachable: tuple[str, ...] | None, dropped: frozenset[str] = frozenset()
+    ) -> Decision:
         request = replace(self.request, reachable=reachable)
-        return decide(self.machine, request, self.cards, self.backends, stored, extra_rules=rules())
+        rows = [card for card in self.cards if card.id not in dropped]
+        return decide(self.machine, request, rows, self.backends, stored, extra_rules=rules())
 
     def _needs_network(self, choice: Candidate | None, library: Library) -> bool:
         if choice is None or self.request.offline:

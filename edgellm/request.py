@@ -11,6 +11,7 @@ from typing import Literal
 from edgellm.errors import UsageError
 
 Task = Literal["chat", "code", "agent"]
+ROLES = ("system", "user", "assistant")
 TASKS: tuple[Task, ...] = ("chat", "code", "agent")
 # No count of tokens comes near; larger ones would not fit the machine integers they end in.
 MAX_COUNT = 2**31
@@ -42,6 +43,12 @@ class SelectionRequest:
 class Message:
     role: str  # "system", "user", "assistant"
     content: str
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise UsageError(f"unknown role {self.role!r}", hint=f"one of: {', '.join(ROLES)}", param="messages")
+        if not isinstance(self.content, str):
+            raise UsageError("the content of a message is not text", hint="write a string", param="messages")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from edgellm import launch
 from edgellm.catalog import lookup
 from edgellm.errors import (
     BadArtifact,
+    SourceError,
     SourceUnreachable,
     UnknownModel,
     UnsupportedArtifact,
@@ -105,6 +106,31 @@ def test_a_source_that_stops_in_the_middle_gives_way_to_the_next(smollm2: str, m
     assert len(hub.asked) == 1, "a source that failed is not asked again"
     assert "Source hf does not answer: hf stopped answering after 10 bytes." in plan.reasons
     assert "fetching" in seen
+
+
+class Gated(FakeSource):
+    """A hub that answers, and asks for a licence to be accepted."""
+
+    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: launch.Progress) -> list[Fetched]:
+        self.asked.append(uri)
+        raise SourceError(f"{uri} is gated")
+
+
+def test_models_that_turn_out_not_to_be_had_give_way_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Gated("hf")
+    install(monkeypatch, hub, FakeSource("pypi", dead="no network"))
+    with pytest.raises(SourceError, match="is gated"):
+        launch.auto_plan(SelectionRequest())
+    assert len(hub.asked) == launch.SPARE_MODELS + 1
+    assert len({uri.split(":")[1] for uri in hub.asked}) == len(hub.asked), "each another model's"
+
+
+def test_a_named_model_that_cannot_be_had_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Gated("hf")
+    install(monkeypatch, hub)
+    with pytest.raises(SourceError, match="is gated"):
+        launch.model_plan("qwen3-0.6b", SelectionRequest())
+    assert len(hub.asked) == 1
 
 
 def test_where_nothing_answers_the_wish_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
