@@ -309,3 +309,9 @@ def test_the_row_is_never_changed(row: Row, sampling: Sampling) -> None:
     for _ in range(3):
         assert 0 <= sampler.sample(row) < len(row)
     assert np.array_equal(before, row)
+
+
+def test_each_token_of_a_large_vocabulary_has_its_own_share() -> None:
+    """Inside a block too: 1,000 equal tokens, met one after the other."""
+    row = np.zeros(1000, np.float32)
+    assert [drawn(row, Sampling(), (token + 0.5) / 1000) for token in range(1000)] == list(range(1000))
