@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -112,7 +113,7 @@ def router(served: Served) -> APIRouter:
     return routes
 
 
-class _Envelope:
+class _Envelope(ABC):
     """What all chunks and answers of one request share."""
 
     prefix = object = ""
@@ -124,8 +125,9 @@ class _Envelope:
         self._usage = usage
         self._text = sse.Template(self._chunk(self.choice("\0", None)), "\0")
 
+    @abstractmethod
     def choice(self, text: str, finish_reason: str | None) -> dict[str, Any]:
-        raise NotImplementedError
+        """The one choice of a chunk, as this face writes it."""
 
     def _chunk(self, *choices: dict[str, Any], **more: Any) -> dict[str, Any]:
         chunk = {"id": self.id, "object": self.object, "created": self.created, "model": self.model}
