@@ -1,0 +1,146 @@
+/* Attention over one chunk of the cache for up to four query rows; see kernels.h for the layout of the cache.
+
+Scores: a block of 16 positions is 16 lanes, a key component of all of them one load, so four rows cost four fused
+multiply-adds for each load and there is no horizontal sum. Values: 32 components of a position are one line.
+A row's arithmetic never depends on the rows beside it: masked positions add exact zeros. */
+
+enum { PAIR = VL == 16 ? 2 : 1, SCORE_VECTORS = PAIR * KV_BLOCK / VL, OUT_VECTORS = 2 };
+
+INLINE vf kv_load(int type, const void *from, size_t i) {
+  return type == KV_F16 ? vf_half((const uint16_t *)from + i) : vf_s8((const int8_t *)from + i);
+}
+
+INLINE void scores_of(const struct chunk_job *job, int type, int rows, int position, float *scores) {
+  const int dim = job->dim;
+  size_t base = (size_t)(job->first + position) * dim;
+  vf acc[MAX_ROWS][SCORE_VECTORS];
+  UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < SCORE_VECTORS; v++) acc[r][v] = vf_zero();
+  for (int d = 0; d < dim; d++) {
+    vf key[SCORE_VECTORS];
+    UNROLL for (int v = 0; v < SCORE_VECTORS; v++) {
+      const int lane = v * VL % KV_BLOCK, block = v * VL / KV_BLOCK;
+      key[v] = kv_load(type, job->kv->keys, base + (size_t)block * KV_BLOCK * dim + (size_t)d * KV_BLOCK + lane);
+    }
+    UNROLL for (int r = 0; r < rows; r++) {
+      vf q = vf_set1(job->query[r * dim + d]);
+      UNROLL for (int v = 0; v < SCORE_VECTORS; v++) acc[r][v] = vf_fma(q, key[v], acc[r][v]);
+    }
+  }
+  UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < SCORE_VECTORS; v++) {
+    vf s = acc[r][v];
+    if (type == KV_I8) s = vf_mul(s, vf_load(job->kv->key_scales + job->first + position + v * VL));
+    vf_store(scores + r * CHUNK + position + v * VL, s);
+  }
+}
+
+/* Scores of the positions first..last - 1 become weights, those around them up to begin and end exact zeros. */
+INLINE void softmax(float *scores, int begin, int first, int last, int end, float *max, float *sum) {
+  int whole = padded(end, VL);
+  for (int i = begin; i < first; i++) scores[i] = -INFINITY;
+  for (int i = last; i < whole; i++) scores[i] = -INFINITY;
+  vf most = vf_set1(-INFINITY), total = vf_zero();
+  for (int i = begin; i < whole; i += VL) most = vf_max(most, vf_load(scores + i));
+  *max = vf_peak(most);
+  vf top = vf_set1(*max);
+  for (int i = begin; i < whole; i += VL) vf_store(scores + i, vf_exp(vf_sub(vf_load(scores + i), top)));
+  for (int i = begin; i < first; i++) scores[i] = 0;
+  for (int i = last; i < whole; i++) scores[i] = 0;
+  for (int i = begin; i < whole; i += VL) total = vf_add(total, vf_load(scores + i));
+  *sum = vf_sum(total);
+}
+
+INLINE void values_of(const struct chunk_job *job, int type, int rows, int position, int count, const float *weights) {
+  const int dim = job->dim;
+  size_t base = (size_t)(job->first + position) * dim;
+  for (int d = 0; d < dim; d += OUT_VECTORS * VL) {
+    vf acc[MAX_ROWS][OUT_VECTORS];
+    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < OUT_VECTORS; v++)
+        acc[r][v] = vf_load(job->out + r * dim + d + v * VL);
+    size_t at = base + (size_t)(d / KV_SLICE) * KV_BLOCK * KV_SLICE + d % KV_SLICE;
+    for (int i = 0; i < count; i++) {
+      vf value[OUT_VECTORS];
+      UNROLL for (int v = 0; v < OUT_VECTORS; v++)
+          value[v] = kv_load(type, job->kv->values, at + (size_t)i * KV_SLICE + v * VL);
+      UNROLL for (int r = 0; r < rows; r++) {
+        vf p = vf_set1(weights[r * CHUNK + position + i]);
+        UNROLL for (int v = 0; v < OUT_VECTORS; v++) acc[r][v] = vf_fma(p, value[v], acc[r][v]);
+      }
+    }
+    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < OUT_VECTORS; v++)
+        vf_store(job->out + r * dim + d + v * VL, acc[r][v]);
+  }
+}
+
+INLINE int clip(int position) { return position < 0 ? 0 : position > CHUNK ? CHUNK : position; }
+
+INLINE void attend_rows(const struct chunk_job *job, int type, int rows) {
+  _Alignas(64) float scores[MAX_ROWS * CHUNK];
+  int begin = CHUNK, end = 0, first[MAX_ROWS], last[MAX_ROWS];
+  for (int r = 0; r < rows; r++) {
+    first[r] = clip(job->since[r] - job->first);
+    last[r] = clip(job->limit[r] - job->first + 1);
+    begin = first[r] < begin ? first[r] : begin;
+    end = last[r] > end ? last[r] : end;
+  }
+  begin = begin / (PAIR * KV_BLOCK) * PAIR * KV_BLOCK;
+  for (int position = begin; position < end; position += PAIR * KV_BLOCK) scores_of(job, type, rows, position, scores);
+  for (int r = 0; r < rows; r++) {
+    if (first[r] >= last[r]) first[r] = last[r] = begin;
+    softmax(scores + r * CHUNK, begin, first[r], last[r], end, job->max + r, job->sum + r);
+    if (type == KV_I8)
+      for (int i = begin; i < end; i++) scores[r * CHUNK + i] *= job->kv->value_scales[job->first + i];
+  }
+  for (int i = 0; i < rows * job->dim; i++) job->out[i] = 0;
+  for (int position = begin; position < end; position += KV_BLOCK)
+    values_of(job, type, rows, position, end - position < KV_BLOCK ? end - position : KV_BLOCK, scores);
+}
+
+#define ROWS_CASE(ROWS)                                            \
+  case ROWS:                                                       \
+    if (job->type == KV_F16) attend_rows(job, KV_F16, ROWS);       \
+    else attend_rows(job, KV_I8, ROWS);                            \
+    break;
+static void attend(const struct chunk_job *job) {
+  switch (job->rows) { ROWS_CASE(1) ROWS_CASE(2) ROWS_CASE(3) ROWS_CASE(4) }
+}
+
+static void merge(float *max, float *sum, float *out, float chunk_max, float chunk_sum, const float *chunk_out,
+                  int32_t dim) {
+  if (chunk_max == -INFINITY) return;
+  float top = *max > chunk_max ? *max : chunk_max, old = expf(*max - top), new = expf(chunk_max - top);
+  vf a = vf_set1(old), b = vf_set1(new);
+  for (int i = 0; i < dim; i += VL)
+    vf_store(out + i, vf_fma(vf_load(out + i), a, vf_mul(vf_load(chunk_out + i), b)));
+  *sum = *sum * old + chunk_sum * new;
+  *max = top;
+}
+
+/* round(x / scale) of one head, scattered by `at`. */
+INLINE float put_i8(int8_t *to, const float *x, int dim, int block, int slice, int lane_step) {
+  float scale = peak_of(x, dim) / 127, back = scale > 0 ? 1 / scale : 0;
+  for (int d = 0; d < dim; d += VL) {
+    int8_t bytes[VL];
+    vi_put_s8(bytes, vi_from_f(vf_mul(vf_load(x + d), vf_set1(back))));
+    for (int i = 0; i < VL; i++) to[(size_t)((d + i) / slice) * block + (size_t)((d + i) % slice) * lane_step] = bytes[i];
+  }
+  return scale;
+}
+
+static void store_kv(const struct kv *kv, int32_t type, int32_t dim, int32_t position, const float *key,
+                     const float *value) {
+  size_t block = (size_t)(position / KV_BLOCK) * KV_BLOCK * dim;
+  int lane = position % KV_BLOCK;
+  if (type == KV_I8) {
+    kv->key_scales[position] = put_i8((int8_t *)kv->keys + block + lane, key, dim, 0, dim, KV_BLOCK);
+    kv->value_scales[position] =
+        put_i8((int8_t *)kv->values + block + lane * KV_SLICE, value, dim, KV_BLOCK * KV_SLICE, KV_SLICE, 1);
+    return;
+  }
+  uint16_t *keys = (uint16_t *)kv->keys + block + lane, *values = (uint16_t *)kv->values + block + lane * KV_SLICE;
+  for (int d = 0; d < dim; d += VL) {
+    uint16_t halves[VL];
+    vf_put_half(halves, vf_load(key + d));
+    for (int i = 0; i < VL; i++) keys[(size_t)(d + i) * KV_BLOCK] = halves[i];
+    vf_put_half(values + (size_t)(d / KV_SLICE) * KV_BLOCK * KV_SLICE + d % KV_SLICE, vf_load(value + d));
+  }
+}

@@ -1,0 +1,52 @@
+/* What one instruction set implements. One file per set; each fills one `struct kernels`. */
+#ifndef EDGELLM_BITNET_KERNELS_H
+#define EDGELLM_BITNET_KERNELS_H
+
+#include "matrix.h"
+
+enum { KV_BLOCK = 16, KV_SLICE = 32, CHUNK = 512, MAX_ROWS = 4 };
+enum kv_type { KV_F16 = 0, KV_I8 = 1 };
+enum gate { RELU2 = 0, SILU = 1, GELU = 2 }; /* GELU: the tanh form */
+
+/* The cache of one layer, slot and KV head. Positions in blocks of 16, so that 16 scores are one pass without a
+horizontal sum and values are read in one stream:
+    keys    [block][dim][16]
+    values  [block][dim / 32][16][32]
+dim is padded to 32. With KV_I8 every position has a float scale, absmax / 127, for its key and one for its value. */
+struct kv {
+  void *keys, *values;
+  float *key_scales, *value_scales; /* KV_I8 */
+};
+
+/* Scores of up to four query rows against one chunk of at most CHUNK positions. */
+struct chunk_job {
+  const struct kv *kv;
+  int32_t type, dim;     /* dim: padded head size */
+  int32_t rows;          /* 1..MAX_ROWS */
+  int32_t first;         /* first position of the chunk, a multiple of CHUNK */
+  const int32_t *since, *limit; /* [rows] first and last position a row may see */
+  const float *query;    /* [rows][dim], scaled by 1 / sqrt(head size) */
+  float *max, *sum;      /* [rows]; max stays -INFINITY where a row sees nothing here */
+  float *out;            /* [rows][dim] sum of p * value */
+};
+
+struct kernels {
+  const char *name;
+  int32_t max_tile; /* widest tile of activations */
+  /* y[token * stride + row] = W x for the rows of panels first <= p < last, rows beyond w->rows included (padding). */
+  void (*matmul)(const struct matrix *w, int32_t first, int32_t last, const struct acts *x, float *y, size_t stride);
+  /* y = x / rms(x) * gain; gain NULL: y = x. */
+  void (*norm)(float *y, const float *x, const float *gain, int32_t n, float eps);
+  void (*quantize)(const float *x, struct acts *to, int32_t token);
+  void (*gate)(float *y, const float *gate, const float *up, int32_t n, int32_t kind);
+  void (*add)(float *y, const float *x, int32_t n);
+  /* Append one position of one head. */
+  void (*store_kv)(const struct kv *kv, int32_t type, int32_t dim, int32_t position, const float *key,
+                   const float *value);
+  void (*attend)(const struct chunk_job *job);
+  /* Fold a chunk's result into a row's: state = {max, sum}. */
+  void (*merge)(float *max, float *sum, float *out, float chunk_max, float chunk_sum, const float *chunk_out,
+                int32_t dim);
+};
+
+#endif

@@ -1,0 +1,372 @@
+/* The algebra of every vector kernel, written once. A file for one instruction set defines the primitives below and
+includes this; all is static, so nothing of one set can be linked into another.
+
+    VB                     bytes of a vector; VL = VB / 4 lanes
+    TILE                   widest tile of activations; TILE_VECTORS: row vectors of a tile, so that
+                           TILE * TILE_VECTORS accumulators and what they eat fit the register file
+    LANES_BY_STEP          1: `vi_dot4` takes the four products of a step at once (where one costs more than an add)
+    vi, vf                 integer and float vectors
+    vi_load vi_zero vi_set1 vi_bcast4 vi_add vi_sub vi_mul vi_and vi_or vi_shr vi_shl     as their names say; 32-bit lanes
+    vi_dot(acc, u, s)      acc + sum of four u8 * s8 in each lane, u <= 127, exact
+    vi_dot8(acc, u, s)     the same of (u - DOT8_BIAS) * s8 for any u8
+    vi_dot4(acc, c, a)     four vi_dot, c[0..3] with a[0..3]; u <= 2
+    line, line_dot, line_sum    the product of a line of 2-bit codes with four groups of activations, and its exact sum
+    vf_load vf_store vf_set1 vf_zero vf_add vf_sub vf_mul vf_max vf_fma(a, b, c) = a * b + c, vf_div
+    vf_from_i, vi_from_f (round half even), vf_pow2(n) = 2^n
+    vf_half, vf_s8, vf_bf16     VL values from memory; vf_put_half to memory; vi_put_s8: VL clamped lanes to bytes
+    vf_sum, vf_peak        horizontal sum and maximum, in a fixed order
+
+What bounds what: a decode step reads every weight once, so the loops must eat a 64-byte line in less time than memory
+brings one (at 4 GHz and 40 GB/s, 6.4 cycles). A tile of T tokens does T products for each weight unpacked, so from
+about four tokens on the multipliers are the bound: T * TILE_VECTORS dot products for T broadcasts and TILE_VECTORS * 2
+operations of unpacking. */
+#include <math.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+#define NO_UNROLL _Pragma("GCC unroll 1")
+#define STEP_VECTORS (4 * PANEL / VB)
+#define VL (VB / 4)
+
+enum { STEP_BYTES = 4 * PANEL };
+
+/* Fours of columns in a step, bytes of a step, and what a code is ahead of its value. */
+INLINE int fours_of(int kind) { return kind == TERNARY || kind == Q6 ? 4 : kind == Q4 ? 2 : 1; }
+INLINE int bytes_of(int kind) { return kind == Q6 ? 3 * STEP_BYTES : STEP_BYTES; }
+INLINE int offset_of(int kind) { return kind == TERNARY ? 1 : kind == Q4 ? 8 : kind == Q6 ? 32 : 128 - DOT8_BIAS; }
+
+/* Codes of four `j` of a step at p, for the row vector at byte `at` of a line. */
+INLINE vi unpack(int kind, const uint8_t *p, int at, int j) {
+  if (kind == Q8) return vi_load(p + at);
+  if (kind == Q4) return vi_and(vi_shr(vi_load(p + at), 4 * j), vi_set1(0x0f0f0f0f));
+  if (kind == TERNARY) return vi_and(vi_shr(vi_load(p + at), 2 * j), vi_set1(0x03030303));
+  vi low = vi_and(vi_shr(vi_load(p + j / 2 * STEP_BYTES + at), 4 * (j % 2)), vi_set1(0x0f0f0f0f));
+  vi two = vi_load(p + 2 * STEP_BYTES + at);
+  vi high = j < 2 ? vi_shl(two, 4 - 2 * j) : vi_shr(two, 2 * j - 4);
+  return vi_or(low, vi_and(high, vi_set1(0x30303030)));
+}
+
+INLINE vi dot_of(int kind, vi acc, vi codes, vi a) {
+  return kind == Q8 ? vi_dot8(acc, codes, a) : vi_dot(acc, codes, a);
+}
+
+/* Integer sums of `steps` steps for `vectors` row vectors from byte `at` of each line and `width` tokens. Chains of
+dependent products are split in `sets` where there are too few of them to fill the latency. */
+INLINE void tile_sums(int kind, const uint8_t *p, int at, const int8_t *q, int width, int vectors, int steps,
+                      vi out[TILE_VECTORS][TILE]) {
+  const int fours = fours_of(kind);
+  const int sets = vectors * width * 4 <= 12 && fours == 4 ? 4 : vectors * width * 2 <= 12 && fours > 1 ? 2 : 1;
+  vi acc[4][TILE_VECTORS][TILE];
+  UNROLL for (int s = 0; s < sets; s++) UNROLL for (int v = 0; v < vectors; v++) UNROLL for (int t = 0; t < width; t++)
+      acc[s][v][t] = vi_zero();
+  for (int step = 0; step < steps; step++) {
+    UNROLL for (int j = 0; j < fours; j++) {
+      vi codes[TILE_VECTORS];
+      UNROLL for (int v = 0; v < vectors; v++) codes[v] = unpack(kind, p, at + v * VB, j);
+      UNROLL for (int t = 0; t < width; t++) {
+        vi a = vi_bcast4(q + (j * width + t) * 4);
+        UNROLL for (int v = 0; v < vectors; v++) acc[j % sets][v][t] = dot_of(kind, acc[j % sets][v][t], codes[v], a);
+      }
+    }
+    p += bytes_of(kind);
+    q += 4 * fours * width;
+  }
+  UNROLL for (int v = 0; v < vectors; v++) UNROLL for (int t = 0; t < width; t++) {
+    vi sum = acc[0][v][t];
+    UNROLL for (int s = 1; s < sets; s++) sum = vi_add(sum, acc[s][v][t]);
+    out[v][t] = sum;
+  }
+}
+
+#if LANES_BY_STEP
+/* One row vector of ternary codes against `width` tokens, four products at a time. */
+INLINE void ternary_sums(const uint8_t *p, int at, const int8_t *q, int width, int steps, vi out[TILE_VECTORS][TILE]) {
+  vi acc[TILE];
+  UNROLL for (int t = 0; t < width; t++) acc[t] = vi_zero();
+  for (int step = 0; step < steps; step++) {
+    vi codes[4];
+    UNROLL for (int j = 0; j < 4; j++) codes[j] = unpack(TERNARY, p, at, j);
+    UNROLL for (int t = 0; t < width; t++) {
+      vi a[4];
+      UNROLL for (int j = 0; j < 4; j++) a[j] = vi_bcast4(q + (j * width + t) * 4);
+      acc[t] = vi_dot4(acc[t], codes, a);
+    }
+    p += STEP_BYTES;
+    q += 16 * width;
+  }
+  UNROLL for (int t = 0; t < width; t++) out[0][t] = acc[t];
+}
+#endif
+
+/* A whole panel of ternary codes against one token: the codes are masked where they stand, never shifted. */
+INLINE void line_sums(const uint8_t *p, const int8_t *q, int steps, vi out[STEP_VECTORS]) {
+  line acc[STEP_VECTORS];
+  UNROLL for (int v = 0; v < STEP_VECTORS; v++) acc[v] = line_zero();
+  for (int step = 0; step < steps; step++) {
+    vi a0 = vi_bcast4(q), a1 = vi_bcast4(q + 4), a2 = vi_bcast4(q + 8), a3 = vi_bcast4(q + 12);
+    UNROLL for (int v = 0; v < STEP_VECTORS; v++) acc[v] = line_dot(acc[v], vi_load(p + v * VB), a0, a1, a2, a3);
+    p += STEP_BYTES;
+    q += 16;
+  }
+  UNROLL for (int v = 0; v < STEP_VECTORS; v++) out[v] = line_sum(acc[v]);
+}
+
+/* Where the scale of a panel's row vector lies, and the sum of a span of activations. */
+INLINE vf row_scale(const struct matrix *w, int panel, int row, int column) {
+  if (w->group == 0) return vf_load((const float *)w->scales + panel * PANEL + row);
+  size_t groups = (size_t)padded(w->cols, COLUMN_ALIGN) / w->group;
+  return vf_half((const uint16_t *)w->scales + ((size_t)panel * groups + column / w->group) * PANEL + row);
+}
+
+INLINE int32_t span_sum(const struct acts *x, int token, int column, int span) {
+  int cols = padded(x->cols, COLUMN_ALIGN);
+  if (span == cols) return x->total[token];
+  const int32_t *sums = x->sums + (size_t)token * (cols / SUB_COLUMNS) + column / SUB_COLUMNS;
+  int32_t sum = 0;
+  for (int i = 0; i < span / SUB_COLUMNS; i++) sum += sums[i];
+  return sum;
+}
+
+INLINE float act_inverse(const struct acts *x, int token, int column) {
+  return x->inverse[(size_t)token * (padded(x->cols, COLUMN_ALIGN) / COLUMN_ALIGN) + column / COLUMN_ALIGN];
+}
+
+/* Rows of one panel, `width` tokens from `token`: integer sums over each span of columns that share their scales, then
+    y += (sum - offset * sum of activations) * (row scale / activation scale). */
+INLINE void tile_panel(int kind, const struct matrix *w, int panel, const struct acts *x, int token, int width, float *y,
+                       size_t stride) {
+  const int cols = padded(w->cols, COLUMN_ALIGN), fours = fours_of(kind);
+  const int vectors = kind == TERNARY && LANES_BY_STEP ? 1 : TILE_VECTORS;
+  const int span = kind == Q6 ? SUB_COLUMNS : w->group ? w->group : x->block ? x->block : cols;
+  const uint8_t *data = w->data + (size_t)panel * panel_bytes(w);
+  const int8_t *q = x->q + (size_t)token * cols;
+  for (int row = 0; row < PANEL; row += vectors * VL) {
+    vf result[TILE_VECTORS][TILE];
+    for (int v = 0; v < vectors; v++) NO_UNROLL for (int t = 0; t < width; t++) result[v][t] = vf_zero();
+    for (int column = 0; column < cols; column += span) {
+      vi sums[TILE_VECTORS][TILE];
+      const uint8_t *p = data + (size_t)column / (4 * fours) * bytes_of(kind);
+#if LANES_BY_STEP
+      if (kind == TERNARY)
+        ternary_sums(p, row * 4, q + (size_t)column * width, width, span / 16, sums);
+      else
+#endif
+        tile_sums(kind, p, row * 4, q + (size_t)column * width, width, vectors, span / (4 * fours), sums);
+      for (int v = 0; v < vectors; v++) {
+        vf scale = row_scale(w, panel, row + v * VL, column);
+        if (kind == Q6)
+          scale = vf_mul(scale, vf_s8(w->sub + ((size_t)panel * (cols / SUB_COLUMNS) + column / SUB_COLUMNS) * PANEL +
+                                      row + v * VL));
+        NO_UNROLL for (int t = 0; t < width; t++) {
+          vi exact = vi_sub(sums[v][t], vi_set1(offset_of(kind) * span_sum(x, token + t, column, span)));
+          vf factor = vf_mul(scale, vf_set1(act_inverse(x, token + t, column)));
+          result[v][t] = vf_fma(vf_from_i(exact), factor, result[v][t]);
+        }
+      }
+    }
+    for (int v = 0; v < vectors; v++) NO_UNROLL for (int t = 0; t < width; t++)
+        vf_store(y + (token + t) * stride + (size_t)panel * PANEL + row + v * VL, result[v][t]);
+  }
+}
+
+static void line_panel(const struct matrix *w, int panel, const struct acts *x, float *y) {
+  const int cols = padded(w->cols, COLUMN_ALIGN), span = w->group ? w->group : x->block ? x->block : cols;
+  const uint8_t *data = w->data + (size_t)panel * panel_bytes(w);
+  vf result[STEP_VECTORS];
+  UNROLL for (int v = 0; v < STEP_VECTORS; v++) result[v] = vf_zero();
+  for (int column = 0; column < cols; column += span) {
+    vi sums[STEP_VECTORS];
+    line_sums(data + (size_t)column * (PANEL / 4), x->q + column, span / 16, sums);
+    vi minus = vi_set1(span_sum(x, 0, column, span));
+    vf inverse = vf_set1(act_inverse(x, 0, column));
+    UNROLL for (int v = 0; v < STEP_VECTORS; v++)
+        result[v] = vf_fma(vf_from_i(vi_sub(sums[v], minus)), vf_mul(row_scale(w, panel, v * VL, column), inverse),
+                           result[v]);
+  }
+  UNROLL for (int v = 0; v < STEP_VECTORS; v++) vf_store(y + (size_t)panel * PANEL + v * VL, result[v]);
+}
+
+#define TILE_CASE(KIND, WIDTH)                                                      \
+  case WIDTH:                                                                       \
+    if (WIDTH <= TILE) tile_panel(KIND, w, panel, x, token, WIDTH <= TILE ? WIDTH : 1, y, stride); \
+    break;
+#define TILE_FUNCTION(NAME, KIND)                                                                                     \
+  static void NAME(const struct matrix *w, int panel, const struct acts *x, int token, int width, float *y,          \
+                   size_t stride) {                                                                                   \
+    switch (width) {                                                                                                  \
+      TILE_CASE(KIND, 1) TILE_CASE(KIND, 2) TILE_CASE(KIND, 3) TILE_CASE(KIND, 4) TILE_CASE(KIND, 5)                  \
+      TILE_CASE(KIND, 6) TILE_CASE(KIND, 7) TILE_CASE(KIND, 8) TILE_CASE(KIND, 9) TILE_CASE(KIND, 10)                 \
+      TILE_CASE(KIND, 11) TILE_CASE(KIND, 12)                                                                         \
+    }                                                                                                                 \
+  }
+#ifndef OWN_TERNARY_TILE
+TILE_FUNCTION(ternary_tile, TERNARY)
+#endif
+TILE_FUNCTION(q4_tile, Q4)
+TILE_FUNCTION(q6_tile, Q6)
+TILE_FUNCTION(q8_tile, Q8)
+
+/* Activations of a block of tokens stay in the second-level cache while all panels pass by. */
+enum { BLOCK_BYTES = 640 * 1024 };
+
+static void tiled_matmul(const struct matrix *w, int first, int last, const struct acts *x, float *y, size_t stride) {
+  int cols = padded(w->cols, COLUMN_ALIGN), tiles = BLOCK_BYTES / cols / x->tile;
+  int block = (tiles > 0 ? tiles : 1) * x->tile;
+  for (int from = 0; from < x->tokens; from += block) {
+    int to = from + block < x->tokens ? from + block : x->tokens;
+    for (int panel = first; panel < last; panel++)
+      for (int token = from; token < to; token += x->tile) {
+        int width = tile_width(x, token);
+        if (w->kind == TERNARY) ternary_tile(w, panel, x, token, width, y, stride);
+        else if (w->kind == Q4) q4_tile(w, panel, x, token, width, y, stride);
+        else if (w->kind == Q6) q6_tile(w, panel, x, token, width, y, stride);
+        else q8_tile(w, panel, x, token, width, y, stride);
+      }
+  }
+}
+
+INLINE vf real_load(int kind, const uint8_t *row, int i) {
+  if (kind == F16) return vf_half((const uint16_t *)row + i);
+  if (kind == BF16) return vf_bf16((const uint16_t *)row + i);
+  return vf_load((const float *)row + i);
+}
+
+INLINE void real_rows(int kind, const struct matrix *w, int first, int last, const struct acts *x, float *y,
+                      size_t stride) {
+  size_t row_bytes = (size_t)w->cols * (kind == F32 ? 4 : 2);
+  for (int row = first; row < last; row++)
+    for (int token = 0; token < x->tokens; token++) {
+      const uint8_t *p = w->data + row * row_bytes;
+      const float *a = x->real + (size_t)token * w->cols;
+      vf acc[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
+      int i = 0;
+      for (; i + 4 * VL <= w->cols; i += 4 * VL)
+        UNROLL for (int k = 0; k < 4; k++)
+            acc[k] = vf_fma(real_load(kind, p, i + k * VL), vf_load(a + i + k * VL), acc[k]);
+      for (; i < w->cols; i += VL) acc[0] = vf_fma(real_load(kind, p, i), vf_load(a + i), acc[0]);
+      y[token * stride + row] = vf_sum(vf_add(vf_add(acc[0], acc[1]), vf_add(acc[2], acc[3])));
+    }
+}
+
+static void matmul(const struct matrix *w, int32_t first, int32_t last, const struct acts *x, float *y, size_t stride) {
+  int rows_from = first * PANEL, rows_to = last * PANEL < w->rows ? last * PANEL : w->rows;
+  if (w->kind == TERNARY && x->tokens == 1)
+    for (int panel = first; panel < last; panel++) line_panel(w, panel, x, y);
+  else if (w->kind <= Q8) tiled_matmul(w, first, last, x, y, stride);
+  else if (w->kind == F16) real_rows(F16, w, rows_from, rows_to, x, y, stride);
+  else if (w->kind == BF16) real_rows(BF16, w, rows_from, rows_to, x, y, stride);
+  else real_rows(F32, w, rows_from, rows_to, x, y, stride);
+}
+
+/* exp by 2^n * polynomial on [-ln 2 / 2, ln 2 / 2]; relative error under 2e-7. Arguments below -87 give exp(-87). */
+INLINE vf vf_exp(vf x) {
+  x = vf_max(x, vf_set1(-87.0f));
+  vi n = vi_from_f(vf_mul(x, vf_set1(1.44269504f)));
+  vf k = vf_from_i(n);
+  vf r = vf_fma(k, vf_set1(-0.693359375f), x);
+  r = vf_fma(k, vf_set1(2.12194440e-4f), r);
+  vf p = vf_set1(1.0f / 720);
+  p = vf_fma(p, r, vf_set1(1.0f / 120));
+  p = vf_fma(p, r, vf_set1(1.0f / 24));
+  p = vf_fma(p, r, vf_set1(1.0f / 6));
+  p = vf_fma(p, r, vf_set1(0.5f));
+  p = vf_fma(p, r, vf_set1(1.0f));
+  p = vf_fma(p, r, vf_set1(1.0f));
+  return vf_mul(p, vf_pow2(n));
+}
+
+static void norm(float *y, const float *x, const float *gain, int32_t n, float eps) {
+  vf acc[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
+  int i = 0;
+  for (; i + 4 * VL <= n; i += 4 * VL)
+    UNROLL for (int k = 0; k < 4; k++) {
+      vf v = vf_load(x + i + k * VL);
+      acc[k] = vf_fma(v, v, acc[k]);
+    }
+  float squares = vf_sum(vf_add(vf_add(acc[0], acc[1]), vf_add(acc[2], acc[3])));
+  for (; i < n; i++) squares += x[i] * x[i];
+  float scale = 1.0f / sqrtf(squares / (float)n + eps);
+  vf s = vf_set1(scale);
+  for (i = 0; i + VL <= n; i += VL) {
+    vf v = vf_mul(vf_load(x + i), s);
+    vf_store(y + i, gain ? vf_mul(v, vf_load(gain + i)) : v);
+  }
+  for (; i < n; i++) y[i] = gain ? x[i] * scale * gain[i] : x[i] * scale;
+}
+
+INLINE float peak_of(const float *x, int n) {
+  vf peak = vf_zero();
+  int i = 0;
+  for (; i + VL <= n; i += VL) {
+    vf v = vf_load(x + i);
+    peak = vf_max(peak, vf_max(v, vf_sub(vf_zero(), v)));
+  }
+  float most = vf_peak(peak);
+  for (; i < n; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+  return most;
+}
+
+/* q = round_half_even(x * 127 / absmax), over the whole token (1e-5 is the least absmax, as in training) or over blocks of
+256 columns. */
+static void quantize(const float *x, struct acts *to, int32_t token) {
+  const int n = to->cols, cols = padded(n, COLUMN_ALIGN), span = to->block ? to->block : n;
+  const int first = token / to->tile * to->tile, width = tile_width(to, first);
+  int8_t *q = to->q + (size_t)first * cols + (token - first) * 4;
+  int32_t *sums = to->sums + (size_t)token * (cols / SUB_COLUMNS), total = 0;
+  float *inverse = to->inverse + (size_t)token * (cols / COLUMN_ALIGN), scale = 0, back = 0;
+  for (int column = 0; column < cols; column += COLUMN_ALIGN) {
+    if (column % span == 0) {
+      float peak = peak_of(x + column, n - column < span ? n - column : span);
+      if (!to->block && peak < 1e-5f) peak = 1e-5f;
+      scale = peak > 0 ? (float)(127.0 / (double)peak) : 0;
+      back = scale > 0 ? 1.0f / scale : 0;
+    }
+    inverse[column / COLUMN_ALIGN] = back;
+    float room[COLUMN_ALIGN];
+    const float *from = x + column;
+    if (column + COLUMN_ALIGN > n) {
+      for (int i = 0; i < COLUMN_ALIGN; i++) room[i] = column + i < n ? x[column + i] : 0;
+      from = room;
+    }
+    _Alignas(64) int8_t bytes[COLUMN_ALIGN];
+    UNROLL for (int i = 0; i < COLUMN_ALIGN; i += VL) vi_put_s8(bytes + i, vi_from_f(vf_mul(vf_load(from + i), vf_set1(scale))));
+    for (int s = 0; s < COLUMN_ALIGN / SUB_COLUMNS; s++) {
+      int32_t sum = 0;
+      for (int i = 0; i < SUB_COLUMNS; i++) sum += bytes[s * SUB_COLUMNS + i];
+      sums[column / SUB_COLUMNS + s] = sum;
+      total += sum;
+    }
+    if (width == 1) __builtin_memcpy(q + column, bytes, COLUMN_ALIGN);
+    else
+      for (int i = 0; i < COLUMN_ALIGN / 4; i++) __builtin_memcpy(q + ((size_t)column / 4 + i) * width * 4, bytes + 4 * i, 4);
+  }
+  to->total[token] = total;
+}
+
+static void gate(float *y, const float *g, const float *up, int32_t n, int32_t kind) {
+  for (int i = 0; i < n; i += VL) {
+    vf x = vf_load(g + i);
+    if (kind == RELU2) {
+      vf positive = vf_max(x, vf_zero());
+      x = vf_mul(positive, positive);
+    } else { /* x / (1 + exp(-z)); the tanh form of GELU is that with z = 2 sqrt(2 / pi) (x + 0.044715 x^3) */
+      vf z = x;
+      if (kind == GELU)
+        z = vf_mul(vf_mul(x, vf_set1(1.59576912f)), vf_fma(vf_mul(x, x), vf_set1(0.044715f), vf_set1(1.0f)));
+      vf least = vf_set1(-80.0f);
+      x = vf_div(x, vf_add(vf_set1(1.0f), vf_exp(vf_sub(vf_zero(), vf_max(z, least)))));
+    }
+    vf_store(y + i, vf_mul(x, vf_load(up + i)));
+  }
+}
+
+static void add(float *y, const float *x, int32_t n) {
+  for (int i = 0; i < n; i += VL) vf_store(y + i, vf_add(vf_load(y + i), vf_load(x + i)));
+}
+
+#include "attention.inc.h"
+
+#define KERNELS(LABEL)                                                                                        \
+  const struct kernels LABEL##_kernels = {.name = #LABEL, .max_tile = TILE, .matmul = matmul, .norm = norm,   \
+                                          .quantize = quantize, .gate = gate, .add = add,                     \
+                                          .store_kv = store_kv, .attend = attend, .merge = merge};
