@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-NATIVE = ("llama_cpp", "onnxruntime", "torch", "ctranslate2")
+NATIVE = ("llama_cpp", "onnxruntime", "torch", "ctranslate2", "tokenizers")
 HEAVY = ("numpy", "fastapi", "uvicorn", "pydantic", "rich", "jinja2", "huggingface_hub", "psutil")
 
 
