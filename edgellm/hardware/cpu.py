@@ -66,6 +66,14 @@ def _normal_arch(machine: str) -> str:
 
 def _isa(tree: Tree, info: CpuInfo, arch: str, notes: list[str]) -> tuple[str, ...]:
     names = isa.from_cpuinfo(info, arch)
+    granted = isa.from_hwcap() if tree.live and arch == "aarch64" else None
+    if granted is not None:
+        if names is not None and names != granted:
+            notes.append(
+                f"/proc/cpuinfo and the auxiliary vector disagree about {', '.join(sorted({*names} ^ {*granted}))}: "
+                "the vector counts, it is the kernel's word to this process; the file may be that of an emulator's host"
+            )
+        return granted
     if names is None:
         notes.append("instruction sets unknown: /proc/cpuinfo names no features")
         return ()

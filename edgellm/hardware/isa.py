@@ -4,7 +4,7 @@ A name in `Cpu.isa` means usable by a program, not only present in silicon. On x
 save the wide registers (XCR0 bits 1-2 for AVX, 5-7 for AVX-512, 17-18 for AMX). CPUID alone does not say so, but
 /proc/cpuinfo does: the kernel clears a flag whose state it does not enable in XCR0 (arch/x86/kernel/fpu/xstate.c, the
 table `xsave_cpuid_features`), as it does for `clearcpuid=` and `noxsave`. On ARM the file shows HWCAP bits, which the
-kernel grants likewise. AMX needs one thing more, see `amx_permitted`.
+kernel grants likewise; a live process asks for its own (hwcap.py). AMX needs one thing more, see `amx_permitted`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 from functools import reduce
 
+from edgellm.hardware import hwcap
 from edgellm.hardware.cpuinfo import CpuInfo
 
 X86 = {
@@ -42,6 +43,12 @@ def from_cpuinfo(info: CpuInfo, arch: str) -> tuple[str, ...] | None:
     if not flags:
         return None
     return tuple(sorted({table[flag] for flag in reduce(set.__and__, flags) if flag in table}))
+
+
+def from_hwcap() -> tuple[str, ...] | None:
+    """Names that the kernel grants this process on 64-bit Arm, sorted; None where it does not tell."""
+    words = hwcap.words()
+    return None if words is None else tuple(sorted(ARM[word] for word in words))
 
 
 def _riscv(info: CpuInfo) -> tuple[str, ...] | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from edgellm.hardware import cpu, cpuinfo, isa
+from edgellm.hardware import cpu, cpuinfo, hwcap, isa
 from edgellm.hardware.tree import Tree
 
 AVX512 = (
@@ -87,3 +88,32 @@ def test_amx_needs_the_kernel_to_grant_its_registers(monkeypatch: pytest.MonkeyP
 
     assert "amx_tile" not in cpu._isa(live, info(AVX512), "x86_64", notes)
     assert notes == ["the processor has AMX, but this kernel does not grant its tile registers: not counted as usable"]
+
+
+def test_a_live_arm_process_believes_its_own_vector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hwcap, "words", lambda: frozenset({"asimd", "asimddp"}))
+    host, notes = info(AVX512), []  # what qemu-user before 8.1 shows of the machine below it
+
+    assert cpu._isa(Tree(), host, "aarch64", notes) == ("dotprod", "neon")
+    assert len(notes) == 1
+    assert "disagree about dotprod, neon" in notes[0]
+
+
+def test_the_vector_is_not_asked_about_a_recorded_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(hwcap, "words", lambda: frozenset({"asimd", "sve"}))
+
+    assert cpu._isa(Tree(tmp_path), info("fp asimd", field="Features"), "aarch64", []) == ("neon",)
+
+
+def test_a_c_library_without_the_vector_leaves_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hwcap, "words", lambda: None)
+    notes: list[str] = []
+
+    assert cpu._isa(Tree(), info("fp asimd", field="Features"), "aarch64", notes) == ("neon",)
+    assert notes == []
+
+
+@pytest.mark.skipif(platform.machine() != "aarch64", reason="the bits are those of 64-bit Arm")
+def test_vector_and_file_of_this_machine_agree() -> None:
+    assert isa.from_hwcap() == isa.from_cpuinfo(cpuinfo.parse(Tree().text("/proc/cpuinfo")), "aarch64")
+    assert "neon" in (isa.from_hwcap() or ())
