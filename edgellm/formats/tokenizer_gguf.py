@@ -13,7 +13,7 @@ from edgellm.errors import BackendUnavailable, UnsupportedArtifact
 from edgellm.formats import gguf
 from edgellm.formats.gguf import GgufHeader
 from edgellm.formats.pretokenizers import PRE_TOKENIZERS, PreTokenizer, recognise
-from edgellm.formats.tokenizer import Tokenizer, Vocabulary, byte_level, spaced
+from edgellm.formats.tokenizer import BYTE_OF, Tokenizer, Vocabulary, byte_level, spaced
 from edgellm.formats.tokenizer_keys import Entries, TokenizerKeys
 from edgellm.formats.tokenizer_kinds import Kind, end_tokens
 from edgellm.formats.tokenizer_special import splitter
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 # What SentencePiece gives these where the file does not say.
 _SPM_ROLES = {"bos": 1, "eos": 2, "unk": 0}
+
+
+# No text has it once its bytes are letters.
+_LEFT_OUT = " "
 
 
 class NoTokenizer:
@@ -70,14 +74,18 @@ def _byte_level(keys: TokenizerKeys, entries: Entries, pre: str | None) -> Token
     words = _pre_tokenizer(keys, entries.ids, pre)
     # The library never sees control tokens, so that no text of a user can become one.
     known = _text_tokens(entries, Kind.CONTROL, Kind.UNKNOWN)
-    pipeline = _pipeline(keys, known, keys.merges(), words)
-    return _tokenizer(
-        keys,
-        entries,
-        lambda text: pipeline.encode(text, add_special_tokens=False).ids,
-        spell=byte_level,
-        add_bos=words.add_bos,
-    )
+    # Bytes without a token are left out. They need an id of their own until then, or their neighbours would join.
+    left_out = len(entries.texts)
+    whole = known.keys() >= BYTE_OF.keys()
+    if not whole:
+        known[_LEFT_OUT] = left_out
+    pipeline = _pipeline(keys, known, words)
+
+    def encode_text(text: str) -> list[int]:
+        tokens: list[int] = pipeline.encode(text, add_special_tokens=False).ids
+        return tokens if whole else [token for token in tokens if token != left_out]
+
+    return _tokenizer(keys, entries, encode_text, spell=byte_level, add_bos=words.add_bos)
 
 
 def _sentence_piece(keys: TokenizerKeys, entries: Entries) -> Tokenizer:
@@ -143,15 +151,17 @@ def _pre_tokenizer(keys: TokenizerKeys, ids: Mapping[str, int], pre: str | None)
     return PRE_TOKENIZERS[name]
 
 
-def _pipeline(keys: TokenizerKeys, ids: dict[str, int], merges: list[tuple[str, str]], words: PreTokenizer) -> Pipeline:
+def _pipeline(keys: TokenizerKeys, ids: dict[str, int], words: PreTokenizer) -> Pipeline:
     """A pipeline of the library, without special tokens."""
     try:
         from tokenizers import Regex, models, pre_tokenizers
         from tokenizers import Tokenizer as Pipeline
     except ImportError as error:
         raise BackendUnavailable("the tokenizers library is not installed", hint="pip install tokenizers") from error
+    unknown = _LEFT_OUT if _LEFT_OUT in ids else None
+    merges = keys.merges()
     try:
-        model = models.BPE(ids, merges, ignore_merges=words.ignore_merges)
+        model = models.BPE(ids, merges, ignore_merges=words.ignore_merges, unk_token=unknown)
     except Exception as error:
         keys.fail("merges", f"do not fit the tokens: {error}")
     pipeline = Pipeline(model)
