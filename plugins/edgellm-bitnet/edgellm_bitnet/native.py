@@ -1,4 +1,4 @@
-"""The native library through ctypes: structures as in native/matrix.h and native/model.h, functions as in native/bitnet.h.
+"""The native library through ctypes: structures of native/matrix.h and model.h, functions of native/bitnet.h.
 
 Nothing here runs at import: `library()` loads the file when it is first called, in a worker or a test.
 """
@@ -8,24 +8,15 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from ctypes import POINTER, c_char_p, c_double, c_float, c_int8, c_int32, c_int64, c_size_t, c_uint8, c_void_p
+from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 
 ABI = 1
-PANEL, COLUMN_ALIGN, SUB_COLUMNS = 32, 64, 16
-CHUNK, CACHE_ALIGN = 512, 32
-
-TERNARY, Q4, Q6, Q8, F16, BF16, F32 = range(7)
-BITS = {TERNARY: 2, Q4: 4, Q6: 6, Q8: 8, F16: 16, BF16: 16, F32: 32}
 RELU2, SILU, GELU = range(3)
 KV_F16, KV_I8 = range(2)
 SOURCES = ("codes", "i2_s", "i2_s_arm", "tq2_0", "tq1_0", "q2_0", "q1_0", "packed")
-
-Floats = npt.NDArray[np.float32]
 
 
 class Matrix(ctypes.Structure):
@@ -145,7 +136,3 @@ def isa_index(name: str | None = None) -> int:
     if not known.get(name):
         raise ValueError(f"this processor cannot run the {name} kernels; it runs {', '.join(usable)}")
     return list(known).index(name)
-
-
-def padded(n: int, to: int) -> int:
-    return -(-n // to) * to

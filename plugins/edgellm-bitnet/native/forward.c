@@ -66,6 +66,7 @@ static size_t lay_out(struct engine *e, uint8_t *base) {
     TAKE(acts[i].q, tokens * columns);
     TAKE(acts[i].inverse, tokens * columns / COLUMN_ALIGN);
     TAKE(acts[i].sums, tokens * columns / SUB_COLUMNS);
+    TAKE(acts[i].minus, tokens * columns / SUB_COLUMNS);
     TAKE(acts[i].total, tokens);
   }
   TAKE(acts[0].real, tokens * (size_t)m->hidden);

@@ -41,6 +41,7 @@ struct acts {
   int8_t *q;
   float *inverse; /* [tokens][cols_padded / 64]: absmax / 127 of the scale that these columns belong to */
   int32_t *sums;  /* [tokens][cols_padded / 16] */
+  int32_t *minus; /* the same times -32: what a sum of 6-bit codes starts from */
   int32_t *total; /* [tokens] */
   float *real;    /* [tokens][cols]: what F16, BF16 and F32 matrices take */
 };

@@ -32,14 +32,16 @@ static int acts_new(struct acts *a, int32_t tokens, int32_t cols, int32_t block,
   a->q = calloc(n, columns);
   a->inverse = calloc(n * columns / COLUMN_ALIGN, sizeof *a->inverse);
   a->sums = calloc(n * columns / SUB_COLUMNS, sizeof *a->sums);
+  a->minus = calloc(n * columns / SUB_COLUMNS, sizeof *a->minus);
   a->total = calloc(n, sizeof *a->total);
-  return a->q && a->inverse && a->sums && a->total;
+  return a->q && a->inverse && a->sums && a->minus && a->total;
 }
 
 static void acts_free(struct acts *a) {
   free(a->q);
   free(a->inverse);
   free(a->sums);
+  free(a->minus);
   free(a->total);
 }
 
@@ -88,6 +90,7 @@ int32_t bn_integer_sums(int32_t isa, const struct matrix *w, const int8_t *q, in
         int8_t value = q[(size_t)t * (size_t)w->cols + (size_t)i];
         *act_at(&task.acts, t, i) = value;
         task.acts.sums[((size_t)t * columns + (size_t)i) / SUB_COLUMNS] += value;
+        task.acts.minus[((size_t)t * columns + (size_t)i) / SUB_COLUMNS] -= 32 * value;
         task.acts.total[t] += value;
         task.acts.inverse[((size_t)t * columns + (size_t)i) / COLUMN_ALIGN] = 1;
       }

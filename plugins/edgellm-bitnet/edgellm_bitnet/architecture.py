@@ -1,0 +1,220 @@
+"""What a ternary model is: its dimensions and the few points in which the supported families differ.
+
+Read from a GGUF header (keys as llama.cpp and bitnet.cpp write them) or from a Hugging Face `config.json`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgellm.errors import BadArtifact, UnsupportedArtifact
+from edgellm.formats.gguf import GgufHeader, context_length, shape, vocab_size
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Fixed by the architecture's name."""
+
+    gate: str  # "relu2", "silu" or "gelu"
+    rope_neox: bool  # pairs (i, i + half); else (2i, 2i + 1)
+    sub_norms: bool = False  # norms before the output and down products
+    head_norms: bool = False  # norms of each query and key head
+    post_norms: bool = False  # norms after attention and after the feed-forward part
+    scaled_embedding: bool = False  # by sqrt(hidden)
+
+
+# Sources: llama.cpp b11434 (src/models), microsoft/BitNet's converter and model cards. `bitnet` is 1bitLLM's 0.7B and 3B.
+FAMILIES = {
+    "bitnet-b1.58": Family("relu2", rope_neox=True, sub_norms=True),
+    "bitnet-25": Family("relu2", rope_neox=True, sub_norms=True),
+    "bitnet": Family("silu", rope_neox=True, sub_norms=True),
+    "llama": Family("silu", rope_neox=False),
+    "qwen3": Family("silu", rope_neox=True, head_norms=True),
+    "gemma3": Family("gelu", rope_neox=True, head_norms=True, post_norms=True, scaled_embedding=True),
+}
+GEMMA_LOCAL_THETA = 10000.0  # gemma3: of its sliding-window layers (llama.cpp, gemma3.cpp)
+GEMMA_PERIOD = 6  # every sixth layer sees everything
+
+
+@dataclass(frozen=True, slots=True)
+class RopeScaling:
+    """How rotations are stretched beyond the trained context."""
+
+    kind: str = "none"  # "none", "linear", "yarn"; "factors" come from a tensor
+    factor: float = 1.0
+    original_ctx: int = 0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """Dimensions of one model. Sizes count elements."""
+
+    name: str
+    family: Family
+    layers: int
+    hidden: int
+    ffn: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    ctx_train: int
+    eps: float
+    rope_dim: int
+    rope_theta: float
+    rope_scaling: RopeScaling = field(default_factory=RopeScaling)
+    window: int = 0  # tokens seen by sliding-window layers
+    pooling: str = ""  # "last", "mean", "cls": an embedding model
+
+    @property
+    def q_cols(self) -> int:
+        return self.heads * self.head_dim
+
+    @property
+    def kv_cols(self) -> int:
+        return self.kv_heads * self.head_dim
+
+    @property
+    def query_scale(self) -> float:
+        return 1.0 / math.sqrt(self.head_dim)
+
+    @property
+    def embed_scale(self) -> float:
+        return math.sqrt(self.hidden) if self.family.scaled_embedding else 1.0
+
+    def is_local(self, layer: int) -> bool:
+        """Whether the layer sees a sliding window only (gemma3: five of six)."""
+        return self.window > 0 and layer % GEMMA_PERIOD < GEMMA_PERIOD - 1
+
+    def problems(self) -> list[str]:
+        """What the engine cannot compute with."""
+        found = []
+        if self.heads % max(1, self.kv_heads):
+            found.append(f"{self.heads} heads are no multiple of {self.kv_heads} KV heads")
+        if self.hidden % 32 or self.ffn % 32 or self.q_cols % 32:
+            found.append(f"rows of {self.hidden}, {self.ffn} and {self.q_cols} weights: multiples of 32 are needed")
+        if self.head_dim > 512 or self.head_dim % 2 or self.rope_dim > self.head_dim:
+            found.append(f"heads of {self.head_dim} components, {self.rope_dim} rotating: at most 512, and even")
+        return found
+
+
+def from_gguf(header: GgufHeader, tensors: tuple[Any, ...]) -> Architecture:
+    """The architecture of a GGUF file.
+
+    Raises:
+        UnsupportedArtifact: a family or a rotation that is not known here.
+        BadArtifact: a key is missing or impossible.
+    """
+    name = header.architecture
+    family = _family(name)
+    known = shape(header, tensors)
+    head_dim = _integer(header, "attention.key_length", known.n_embd // max(1, known.n_head))
+    pooling = {1: "mean", 2: "cls", 3: "last"}.get(_integer(header, "pooling_type", 0), "")
+    found = Architecture(
+        name=name, family=family, layers=known.n_layer, hidden=known.n_embd, ffn=known.n_ff, heads=known.n_head,
+        kv_heads=known.n_head_kv, head_dim=head_dim, vocab=vocab_size(header, tensors), ctx_train=context_length(header),
+        eps=_real(header, "attention.layer_norm_rms_epsilon", 1e-5),
+        rope_dim=_integer(header, "rope.dimension_count", head_dim),
+        rope_theta=_real(header, "rope.freq_base", 10000.0), rope_scaling=_gguf_scaling(header),
+        window=_integer(header, "attention.sliding_window", 512) if name == "gemma3" else 0, pooling=pooling,
+    )  # fmt: skip
+    return _checked(found, header.where)
+
+
+def from_config(config: Mapping[str, Any], where: str) -> Architecture:
+    """The architecture of a Hugging Face folder.
+
+    Raises:
+        UnsupportedArtifact, BadArtifact: as `from_gguf`.
+    """
+    kind, gate = config.get("model_type"), config.get("hidden_act", "silu")
+    name = {"bitnet": "bitnet-b1.58" if gate == "relu2" else "bitnet", "gemma3_text": "gemma3"}.get(
+        str(kind), str(kind)
+    )
+    _family(name)
+    # Rows are not permuted in these folders, so every family rotates halves.
+    family = FAMILIES["qwen3"] if name == "qwen3" else Family(
+        FAMILIES[name].gate, True, FAMILIES[name].sub_norms, FAMILIES[name].head_norms, FAMILIES[name].post_norms,
+        FAMILIES[name].scaled_embedding,
+    )  # fmt: skip
+
+    def number(key: str, default: Any = None) -> Any:
+        value = config.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**31:
+            raise BadArtifact(f"{where}: {key} is {value!r}, a positive number is needed")
+        return value
+
+    heads, hidden = int(number("num_attention_heads")), int(number("hidden_size"))
+    head_dim = int(number("head_dim", max(1, hidden // heads)))
+    rope = config.get("rope_parameters") if isinstance(config.get("rope_parameters"), dict) else {}
+    scaling = config.get("rope_scaling") or rope or {}
+    found = Architecture(
+        name=name, family=family, layers=int(number("num_hidden_layers")), hidden=hidden,
+        ffn=int(number("intermediate_size")), heads=heads, kv_heads=int(number("num_key_value_heads", heads)),
+        head_dim=head_dim, vocab=int(number("vocab_size")), ctx_train=int(number("max_position_embeddings", 2048)),
+        eps=float(number("rms_norm_eps", 1e-5)), rope_dim=head_dim,
+        rope_theta=float((rope or {}).get("rope_theta") or number("rope_theta", 10000.0)),
+        rope_scaling=_config_scaling(scaling, where), window=int(config.get("sliding_window") or 512) if name == "gemma3" else 0,
+    )  # fmt: skip
+    return _checked(found, where)
+
+
+def _family(name: str) -> Family:
+    if name not in FAMILIES:
+        raise UnsupportedArtifact(
+            f"architecture {name!r} is not one of the ternary families {', '.join(FAMILIES)}",
+            hint="models of other families run on the gguf backend",
+        )
+    return FAMILIES[name]
+
+
+def _checked(found: Architecture, where: str) -> Architecture:
+    if problems := found.problems():
+        raise UnsupportedArtifact(f"{where}: {problems[0]}")
+    return found
+
+
+def _integer(header: GgufHeader, name: str, default: int) -> int:
+    value = header.metadata.get(f"{header.architecture}.{name}", default)
+    if not isinstance(value, int) or not 0 <= value < 2**31:
+        raise BadArtifact(f"{header.where}: key {header.architecture}.{name} is {value!r}, an integer is needed")
+    return value
+
+
+def _real(header: GgufHeader, name: str, default: float) -> float:
+    value = header.metadata.get(f"{header.architecture}.{name}", default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
+        raise BadArtifact(f"{header.where}: key {header.architecture}.{name} is {value!r}, a positive number is needed")
+    return float(value)
+
+
+def _gguf_scaling(header: GgufHeader) -> RopeScaling:
+    kind = header.metadata.get(f"{header.architecture}.rope.scaling.type", "none")
+    factor = _real(header, "rope.scaling.factor", 1.0)
+    if kind in ("none", "linear"):
+        return RopeScaling("linear" if kind == "linear" and factor != 1 else "none", factor)
+    if kind == "yarn":
+        original = _integer(header, "rope.scaling.original_context_length", 0)
+        return RopeScaling(
+            "yarn", factor, original or context_length(header),
+            _real(header, "rope.scaling.yarn_beta_fast", 32.0), _real(header, "rope.scaling.yarn_beta_slow", 1.0),
+        )  # fmt: skip
+    raise UnsupportedArtifact(f"{header.where}: rope scaling {kind!r} is not supported")
+
+
+def _config_scaling(scaling: Mapping[str, Any], where: str) -> RopeScaling:
+    kind = scaling.get("rope_type") or scaling.get("type") or "default"
+    if kind == "default":
+        return RopeScaling()
+    factor, original = float(scaling.get("factor", 1.0)), int(scaling.get("original_max_position_embeddings", 0))
+    if kind in ("linear", "yarn"):
+        return RopeScaling(kind, factor, original)
+    if kind == "llama3":
+        low, high = float(scaling.get("low_freq_factor", 1.0)), float(scaling.get("high_freq_factor", 4.0))
+        return RopeScaling("llama3", factor, original or 8192, high, low)
+    raise UnsupportedArtifact(f"{where}: rope scaling {kind!r} is not supported")

@@ -1,0 +1,43 @@
+"""What a plan may ask of this backend beyond the settings that every backend has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from edgellm.errors import UsageError
+
+KNOWN = {
+    "head": "q8, q6 or q4: requantize an F16, BF16 or F32 output matrix at load",
+    "activations": "token (as the models were trained) or block: one scale per 256 columns, as llama.cpp has for TQ types",
+    "isa": "kernels to use, of those that `edgellm doctor` lists",
+    "packed": "keep (default) or drop: whether the packed form is written to the cache folder",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    head: str = ""
+    act_block: int = 0
+    isa: str | None = None
+    keep_packed: bool = True
+
+    @classmethod
+    def parse(cls, pairs: Iterable[tuple[str, str]]) -> Options:
+        """From (name, value) pairs.
+
+        Raises:
+            UsageError: an unknown name or value.
+        """
+        found = dict(pairs)
+        for name in found:
+            if name not in KNOWN:
+                raise UsageError(f"the bitnet backend has no option {name!r}", hint=f"it has {', '.join(KNOWN)}")
+        activations, packed = found.get("activations", "token"), found.get("packed", "keep")
+        wrong = [(n, v) for n, v, allowed in (
+            ("head", found.get("head", ""), ("", "q8", "q6", "q4")), ("activations", activations, ("token", "block")),
+            ("packed", packed, ("keep", "drop")),
+        ) if v not in allowed]  # fmt: skip
+        if wrong:
+            raise UsageError(f"{wrong[0][0]}={wrong[0][1]} means nothing", hint=f"{wrong[0][0]}: {KNOWN[wrong[0][0]]}")
+        return cls(found.get("head", ""), 256 if activations == "block" else 0, found.get("isa"), packed == "keep")

@@ -1,0 +1,210 @@
+"""From a file's tensors to the packed block: decides the layout, then fills it. Native code does the bit work."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact
+from edgellm_bitnet import native, rope
+from edgellm_bitnet.architecture import GEMMA_LOCAL_THETA, RopeScaling
+from edgellm_bitnet.arena import Arena
+from edgellm_bitnet.layout import (
+    GROUPS, HEAD_KINDS, REQUANTIZED, Layout, Slab, fused, input_vectors, layer_vectors,
+)  # fmt: skip
+from edgellm_bitnet.matrix import PANEL, padded
+from edgellm_bitnet.weights import REAL_TYPES, TERNARY_TYPES, Raw, Weights, needed, reals
+
+ROWS_AT_ONCE = 1024  # of a head that is requantized: bounds the float copy
+
+
+def head_name(weights: Weights) -> str:
+    """The output matrix, or the embedding where they are one."""
+    return "output.weight" if weights.matrix("output.weight") is not None else "token_embd.weight"
+
+
+def kinds(weights: Weights, head: str = "") -> tuple[tuple[int, int], tuple[int, int] | None]:
+    """(kind, group) of the output matrix, and of an embedding that must be packed beside it.
+
+    Raises:
+        BadArtifact, UnsupportedArtifact: missing, or of a type that is not computed with.
+    """
+    arch = weights.architecture
+    output = needed(weights, head_name(weights), arch.vocab, arch.hidden)
+    embed = needed(weights, "token_embd.weight", arch.vocab, arch.hidden)
+    same = embed.name == output.name
+    if same and head and embed.type not in REAL_TYPES:
+        raise UnsupportedArtifact(f"head={head}: tensor {embed.name} is {embed.type} already, and is not requantized")
+    return _head_kind(output, head), None if same or embed.type in REAL_TYPES else _head_kind(embed, "")
+
+
+def product_groups(weights: Weights) -> dict[str, int]:
+    """Columns that share a scale, by product. Block-scaled tensors are looked through: where all blocks that are not zero
+    have one scale, as in a model trained ternary, the tensor has one scale: 0.
+
+    Raises:
+        BadArtifact, UnsupportedArtifact: see `weights.needed`; or a type that is not ternary.
+    """
+    arch, found = weights.architecture, {}
+    for layer in range(arch.layers):
+        for key, parts in fused(arch).items():
+            raws = [needed(weights, f"blk.{layer}.{name}.weight", rows, cols) for name, rows, cols in parts]
+            found[f"{layer}.{key}"] = _group(raws, weights.where)
+    return found
+
+
+def _group(raws: Sequence[Raw], where: str) -> int:
+    for raw in raws:
+        if raw.type not in GROUPS:
+            raise UnsupportedArtifact(
+                f"{where}: tensor {raw.name} is {raw.type}, not ternary",
+                hint="a file that mixes types runs on the gguf backend",
+            )
+    groups = {GROUPS[raw.type] for raw in raws}
+    if len(groups) > 1:
+        names = ", ".join(raw.name for raw in raws)
+        raise UnsupportedArtifact(f"{where}: {names} have scales for {sorted(groups)} columns each")
+    group = groups.pop()
+    return 0 if group and all(_one_scale(raw) is not None for raw in raws) else group
+
+
+def has_vector(weights: Weights, role: str) -> bool:
+    """Whether the file has that norm of a layer."""
+    arch, tensor = weights.architecture, role.split(".")[2]
+    known = {name: size for name, size, _ in layer_vectors(arch).values()} | dict(input_vectors(arch).values())
+    return weights.vector(role, known[tensor]) is not None
+
+
+def _head_kind(raw: Raw, requantize: str) -> tuple[int, int]:
+    if requantize:
+        if requantize not in REQUANTIZED:
+            raise UnsupportedArtifact(f"head={requantize} is not one of {', '.join(REQUANTIZED)}")
+        return REQUANTIZED[requantize]
+    if raw.type not in HEAD_KINDS:
+        raise UnsupportedArtifact(
+            f"tensor {raw.name} is {raw.type}; heads and embeddings are computed in {', '.join(HEAD_KINDS)}",
+            hint="convert the file again with `edgellm convert --embedding q6_k`",
+        )
+    return HEAD_KINDS[raw.type]
+
+
+def _one_scale(raw: Raw) -> float | None:
+    scale = ctypes.c_float()
+    source = native.SOURCES.index(raw.type.lower())
+    same = native.library().bn_one_scale(source, raw.data.ctypes.data, raw.rows, raw.cols, scale)
+    return float(scale.value) if same else None
+
+
+def fill(
+    arena: Arena, where: Layout, weights: Weights, threads: int, progress: Callable[[float], None] | None = None
+) -> None:
+    """Write every slab. `progress` hears the share done.
+
+    Raises:
+        BadArtifact: a code that means nothing, or a value that is not finite.
+    """
+    arch = weights.architecture
+    for layer in range(arch.layers):
+        for key, parts in fused(arch).items():
+            slab, row = where.slabs[f"{layer}.{key}"], 0
+            for name, rows, cols in parts:
+                _pack_ternary(
+                    arena, slab, row, needed(weights, f"blk.{layer}.{name}.weight", rows, cols), weights, threads
+                )
+                row += padded(rows, PANEL)
+        vectors = {f"{layer}.{key}": (name, size) for key, (name, size, _) in layer_vectors(arch).items()}
+        vectors |= {f"{layer}.in.{key}": pair for key, pair in input_vectors(arch).items()}
+        for key, (name, size) in vectors.items():
+            if key in where.slabs:
+                _put_vector(arena, where.slabs[key], weights, f"blk.{layer}.{name}.weight", size)
+        if progress:
+            progress((layer + 1) / (arch.layers + 1))
+    _put_vector(arena, where.slabs["output_norm"], weights, "output_norm.weight", arch.hidden)
+    _pack_head(arena, where.slabs["head"], needed(weights, head_name(weights), arch.vocab, arch.hidden), threads)
+    if "embed" in where.slabs:
+        embed = needed(weights, "token_embd.weight", arch.vocab, arch.hidden)
+        _pack_head(arena, where.slabs["embed"], embed, threads)
+
+
+def _put_vector(arena: Arena, slab: Slab, weights: Weights, role: str, size: int) -> None:
+    values = weights.vector(role, size)
+    if values is None:
+        raise BadArtifact(f"{weights.where}: tensor {role} is missing", hint="the file is no complete model")
+    arena.vector(slab)[:] = values
+
+
+def rope_tables(weights: Weights, n_ctx: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+    """Rotations of layers that see everything, and of sliding-window layers where the family has them."""
+    arch = weights.architecture
+    factors = weights.vector("rope_freqs.weight", arch.rope_dim // 2)
+    table = rope.table(n_ctx, arch.rope_dim, arch.rope_theta, arch.rope_scaling, factors)
+    return table, rope.table(n_ctx, arch.rope_dim, GEMMA_LOCAL_THETA, RopeScaling()) if arch.window else None
+
+
+def _pack_ternary(arena: Arena, slab: Slab, row: int, raw: Raw, weights: Weights, threads: int) -> None:
+    data, source, scale = raw.data, raw.type.lower(), raw.scale
+    if raw.type in REAL_TYPES:
+        data, scale = _ternarize(raw, weights.where)
+        source = "codes"
+    elif slab.group == 0 and GROUPS[raw.type]:
+        scale = _one_scale(raw) or 1.0
+    if raw.type not in REAL_TYPES and raw.type not in TERNARY_TYPES:
+        raise UnsupportedArtifact(f"{weights.where}: tensor {raw.name} is {raw.type}, not ternary")
+    if slab.group:
+        _check_scales(raw, weights.where)
+    data = np.ascontiguousarray(data)
+    bad = native.library().bn_pack_ternary(
+        native.SOURCES.index(source), data.ctypes.data, raw.rows, raw.cols, arena.matrix(slab), row, scale, threads
+    )
+    if bad < 0:
+        raise BackendUnavailable("out of memory or threads while packing weights")
+    if bad:
+        raise BadArtifact(
+            f"{weights.where}: tensor {raw.name} at byte {raw.offset}: weight {bad - 1} has code 3, which means nothing",
+            hint="the file is damaged, or another layout: fetch it again",
+        )
+
+
+def _check_scales(raw: Raw, where: str) -> None:
+    """Block scales must be finite and not negative. The half stands at the end of a TQ block, at the start of others."""
+    if raw.type not in ("TQ2_0", "TQ1_0", "Q2_0", "Q1_0"):
+        return
+    size, at = {"TQ2_0": (66, 64), "TQ1_0": (54, 52), "Q2_0": (18, 0), "Q1_0": (18, 0)}[raw.type]
+    scales = raw.data.reshape(-1, size)[:, at : at + 2].copy().view(np.float16)[:, 0]
+    wrong = np.flatnonzero(~np.isfinite(scales))
+    if wrong.size:
+        block = int(wrong[0])
+        raise BadArtifact(
+            f"{where}: tensor {raw.name}, block {block} at byte {raw.offset + block * size} has scale {scales[block]}"
+        )
+
+
+def _ternarize(raw: Raw, where: str) -> tuple[npt.NDArray[np.uint8], float]:
+    """Master weights as the model was trained to use them: round(w / mean|w|), -1 to 1 (arXiv:2402.17764)."""
+    values = reals(raw.type, raw.data)
+    scale = float(np.abs(values, dtype=np.float64).mean() if values.size else 0.0)
+    if not 0 < scale < float("inf"):
+        raise BadArtifact(f"{where}: tensor {raw.name} at byte {raw.offset}: the mean of its weights is {scale}")
+    codes = (np.clip(np.rint(values / np.float32(scale)), -1, 1) + 1).astype(np.uint8)
+    return codes, scale
+
+
+def _pack_head(arena: Arena, slab: Slab, raw: Raw, threads: int) -> None:
+    matrix, lib = arena.matrix(slab), native.library()
+    if HEAD_KINDS[raw.type] == (slab.kind, slab.group):
+        data = np.ascontiguousarray(raw.data)
+        if lib.bn_pack_blocks(data.ctypes.data, raw.rows, raw.cols, matrix, threads):
+            raise BackendUnavailable("out of memory or threads while packing the head")
+        return
+    if raw.type not in REAL_TYPES:
+        raise UnsupportedArtifact(
+            f"tensor {raw.name} is {raw.type} already; only {', '.join(REAL_TYPES)} is requantized"
+        )
+    width = raw.data.size // raw.rows
+    for first in range(0, raw.rows, ROWS_AT_ONCE):
+        count = min(ROWS_AT_ONCE, raw.rows - first)
+        rows = reals(raw.type, raw.data[first * width : (first + count) * width])
+        lib.bn_pack_real(rows.ctypes.data, count, matrix, first)

@@ -1,0 +1,150 @@
+"""Tensors of a ternary model file, by role, as raw bytes: `blk.3.attn_q.weight`, whatever file they come from.
+
+Roles are GGUF's tensor names. Bytes are views of the mapped file; nothing is copied or decoded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.errors import BadArtifact, UnsupportedArtifact
+from edgellm.formats.gguf import GgufModel, Tensor, read_model
+from edgellm_bitnet.architecture import Architecture, from_gguf
+
+Bytes = npt.NDArray[np.uint8]
+
+TERNARY_TYPES = ("I2_S", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0", "PACKED")
+REAL_TYPES = ("F32", "F16", "BF16")
+BLOCK_TYPES = ("Q8_0", "Q6_K", "Q4_0")
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """One matrix as its file has it: `rows` outputs of `cols` weights."""
+
+    name: str
+    type: str  # a ggml type name, or "PACKED": Hugging Face's four output rows in a byte
+    data: Bytes
+    rows: int
+    cols: int
+    scale: float = 1.0  # of a type without block scales; y = scale * (codes - 1) x
+    offset: int = 0  # of the data in its file, for messages
+
+
+class Weights(Protocol):
+    """Where an engine's weights come from."""
+
+    @property
+    def where(self) -> str: ...
+
+    @property
+    def architecture(self) -> Architecture: ...
+
+    def matrix(self, role: str) -> Raw | None: ...
+
+    def vector(self, role: str, size: int) -> npt.NDArray[np.float32] | None: ...
+
+    def fingerprint(self) -> list[object]:
+        """Changes when the files do."""
+        ...
+
+
+class GgufWeights:
+    """A GGUF file, or all parts of a split one."""
+
+    def __init__(self, path: str) -> None:
+        self.model: GgufModel = read_model(path)
+        if self.model.header.big_endian:
+            raise UnsupportedArtifact(f"{path} is big endian", hint="convert it on the machine that wrote it")
+        self.where = path
+        self.architecture = from_gguf(self.model.header, self.model.tensors)
+        self._maps = [np.memmap(part, np.uint8, "r") for part in self.model.paths]
+        self._tensors: dict[str, tuple[Tensor, Bytes]] = {
+            tensor.name: (tensor, data)
+            for part, data in zip(self.model.parts, self._maps, strict=True)
+            for tensor in part.tensors
+        }
+
+    def matrix(self, role: str) -> Raw | None:
+        """The tensor of that name; None where there is none.
+
+        Raises:
+            BadArtifact: it is no matrix, or its scale is no positive number.
+        """
+        if role not in self._tensors:
+            return None
+        tensor, file = self._tensors[role]
+        if len(tensor.dims) != 2:
+            raise BadArtifact(f"{self.where}: {role} has dimensions {tensor.dims}, two are needed")
+        data = file[tensor.offset : tensor.offset + tensor.n_bytes]
+        scale = 1.0
+        if tensor.type.name == "I2_S":
+            packed = tensor.dims[0] * tensor.dims[1] // 4
+            scale = float(data[packed : packed + 4].view(np.float32)[0])
+        if (factor := self.vector(role.removesuffix("weight") + "scale", 1)) is not None:
+            scale *= float(factor[0])
+        if not 0 < scale < float("inf"):
+            raise BadArtifact(
+                f"{self.where}: tensor {role} at byte {tensor.offset} has scale {scale}",
+                hint="the file is damaged, or was written by a broken converter",
+            )
+        return Raw(role, tensor.type.name, data, tensor.dims[1], tensor.dims[0], scale, tensor.offset)
+
+    def vector(self, role: str, size: int) -> npt.NDArray[np.float32] | None:
+        """float32 (size,) of an F32, F16 or BF16 tensor; None where there is none.
+
+        Raises:
+            BadArtifact: another size, another type, or a value that is not finite.
+        """
+        if role not in self._tensors:
+            return None
+        tensor, file = self._tensors[role]
+        if tensor.type.name not in REAL_TYPES or int(np.prod(tensor.dims)) != size:
+            raise BadArtifact(
+                f"{self.where}: {role} is {tensor.type.name} of {tensor.dims}, {size} real numbers are needed"
+            )
+        values = reals(tensor.type.name, file[tensor.offset : tensor.offset + tensor.n_bytes])
+        if not np.isfinite(values).all():
+            at = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise BadArtifact(f"{self.where}: {role}[{at}] at byte {tensor.offset} is {values[at]}")
+        return values
+
+    def fingerprint(self) -> list[object]:
+        import os
+
+        found = [os.stat(path) for path in self.model.paths]
+        return [(os.path.abspath(p), s.st_size, s.st_mtime_ns) for p, s in zip(self.model.paths, found, strict=True)]
+
+
+def reals(type_name: str, data: Bytes) -> npt.NDArray[np.float32]:
+    """Float32 values of F32, F16 or BF16 bytes."""
+    if type_name == "F32":
+        return np.array(data.view(np.float32))
+    if type_name == "F16":
+        return data.view(np.float16).astype(np.float32)
+    return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+def needed(weights: Weights, role: str, rows: int, cols: int) -> Raw:
+    """The matrix, checked against the architecture.
+
+    Raises:
+        BadArtifact: missing, or of another shape.
+    """
+    raw = weights.matrix(role)
+    if raw is None:
+        raise BadArtifact(f"{weights.where}: tensor {role} is missing", hint="the file is no complete model")
+    if (raw.rows, raw.cols) != (rows, cols):
+        raise BadArtifact(
+            f"{weights.where}: tensor {role} at byte {raw.offset} is {raw.rows} x {raw.cols}, "
+            f"the architecture says {rows} x {cols}"
+        )
+    return raw
+
+
+Opener = Callable[[str], Weights]
