@@ -166,6 +166,35 @@ class Backend(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a backend's build computes on beside the CPU. Whoever reads it may know better how much is free."""
+
+    name: str  # as the library calls it: "CUDA0"
+    description: str  # "NVIDIA GeForce RTX 4090"
+    total_bytes: int
+    free_bytes: int | None = None  # None = not known now
+    unified: bool = False  # shares the machine's RAM
+
+
+@dataclass(frozen=True, slots=True)
+class Offload:
+    """The devices that layers can be put on, in the order they are filled; without any, why and how to get them."""
+
+    devices: tuple[Device, ...] = ()
+    missing: str = ""  # "this libllama has no GPU backend"
+    remedy: str = ""  # a line that mends it on this machine, "" = there is nothing to mend
+
+
+@runtime_checkable
+class Offloader(Protocol):
+    """Optional: a backend that can put layers on a GPU (`Settings.gpu_layers`)."""
+
+    def offload(self, machine: Machine) -> Offload:
+        """Devices of this build on this machine. No heavy import, under 20 ms once probed."""
+        ...
+
+
 @runtime_checkable
 class Calibrator(Protocol):
     """Optional: a backend that can measure itself. Called in a worker only."""

@@ -8,17 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgellm import settings
+from edgellm.backend import Offload
 from edgellm.catalog import lookup
-from edgellm.errors import SourceError, SourceUnreachable, UnknownModel, UnsupportedArtifact, UsageError
-from edgellm.estimate import quants
+from edgellm.errors import NothingFits, SourceError, SourceUnreachable, UnknownModel, UnsupportedArtifact, UsageError
+from edgellm.estimate import footprint, quants
 from edgellm.machine import Machine
-from edgellm.model import Artifact, ModelCard, ModelFile
-from edgellm.plan import Candidate, Decision, LaunchPlan, Settings
+from edgellm.model import Artifact, ModelCard, ModelFile, Shape
+from edgellm.plan import Candidate, Decision, Footprint, LaunchPlan, Settings
 from edgellm.plugins import plugins
 from edgellm.request import SelectionRequest
 from edgellm.selection.context import fit_context
 from edgellm.selection.decide import decide
-from edgellm.selection.facts import BackendFacts, backend_facts
+from edgellm.selection.facts import BackendFacts, backend_facts, offload_facts
+from edgellm.selection.offload import Placement, place, require, unused
 from edgellm.selection.rules import Rule
 from edgellm.store.library import Library, silent
 from edgellm.store.sources import scheme_of, sources, unreachable
@@ -28,6 +30,7 @@ Progress = Callable[[int, int | None, str], None]
 ECHO_CTX = 4096
 # Long enough for a slow link's first answer, short enough that a dead network is not mistaken for a hang.
 REACH_TIMEOUT_S = 5.0
+MODEL_SUFFIXES = (".gguf", ".onnx", ".safetensors")
 # Each may have cost a download, so not the whole catalog is tried.
 SPARE_MODELS = 3
 
@@ -55,15 +58,19 @@ def model_plan(
         UnknownModel, NothingFits, ArtifactError, SourceError, BackendUnavailable.
     """
     if model == "echo":
-        _refuse(model, quant=quant, backend=request.backend not in (None, "echo"), max_memory=request.max_memory_bytes)
+        other = request.backend not in (None, "echo")
+        _refuse(model, quant=quant, backend=other, max_memory=request.max_memory_bytes, gpu_layers=request.gpu_layers)
         plan = _echo_plan(request)
-    elif os.sep in model or model.endswith(".gguf") or _exists(model):
+    elif _is_path(model):
         _refuse(model, quant=quant, min_tps=request.min_tps)
         plan = _file_plan(model, request)
     else:
         name, _, suffix = model.partition(":")
         card = _named(name, quant or suffix or None)
         plan, _ = _Launch.here(request, [card]).run(progress)
+        if _exists(model):
+            note = f"Model: {card.id} of the catalog; ./{model}, which is here too, would name what lies there."
+            plan = replace(plan, reasons=(note, *plan.reasons))
     return plan if threads is None else with_threads(plan, threads)
 
 
@@ -73,6 +80,13 @@ def _refuse(model: str, **asked: object) -> None:
         if value:
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag} has no meaning for {model}", hint=f"leave {flag} out", param=name)
+
+
+def _is_path(model: str) -> bool:
+    """Whether a model file is meant: it looks like a path, or lies there and is no id of the catalog."""
+    if any(mark and mark in model for mark in (os.sep, os.altsep)) or model.endswith(MODEL_SUFFIXES):
+        return True
+    return _exists(model) and model.lower() not in {card.id for card in cards()}
 
 
 def _exists(path: str) -> bool:
@@ -217,6 +231,7 @@ def _candidate_plan(decision: Decision, choice: Candidate, artifact: Artifact) -
         n_threads=choice.threads,
         n_threads_batch=choice.threads,
         kv_type=choice.kv_type,
+        gpu_layers=choice.gpu_layers,
     )
     return LaunchPlan(choice.backend, artifact, run, decision.reasons, choice.footprint)
 
@@ -243,14 +258,39 @@ def _file_plan(path: str, request: SelectionRequest) -> LaunchPlan:
     artifact = identify(path)
     machine = probe(refine=True)
     backend, reason = _backend_for(artifact, request, machine)
-    if artifact.shape is not None:
-        ctx, ctx_reason = fit_context(machine, artifact.shape, artifact.ctx_train, artifact.bytes, request)
-    else:
-        ctx, ctx_reason = request.ctx or ECHO_CTX, "Context: the file does not tell its shape; taken as asked or 4,096."
+    offload = offload_facts(plugins().backend(backend), machine)
+    require(backend, offload, request.gpu_layers)
     threads = machine.compute_threads
-    run = Settings(n_ctx=ctx, n_slots=request.slots, n_threads=threads, n_threads_batch=threads)
-    reasons = (f"Model: {artifact.model_id} {artifact.quant}, the file that was named.", reason, ctx_reason)
-    return LaunchPlan(backend, artifact, run, (*reasons, f"Threads: {threads}."))
+    if artifact.shape is None:
+        ctx, ctx_reason = request.ctx or ECHO_CTX, "Context: the file does not tell its shape; taken as asked or 4,096."
+        gpu_layers, memory, gpu = request.gpu_layers or 0, None, ""
+    else:
+        ctx, ctx_reason, placed = _fit(artifact, artifact.shape, request, machine, offload)
+        gpu_layers, memory, gpu = placed.gpu_layers, placed.footprint, placed.reason
+    run = Settings(n_ctx=ctx, n_slots=request.slots, n_threads=threads, n_threads_batch=threads, gpu_layers=gpu_layers)
+    named = f"Model: {artifact.model_id} {artifact.quant}, the file that was named."
+    gpu = gpu or unused(machine, backend, offload, request.gpu_layers)
+    reasons = (named, reason, ctx_reason, gpu, f"Threads: {threads}.")
+    return LaunchPlan(backend, artifact, run, tuple(filter(None, reasons)), memory)
+
+
+def _fit(
+    artifact: Artifact, shape: Shape, request: SelectionRequest, machine: Machine, offload: Offload | None
+) -> tuple[int, str, Placement]:
+    """Context of a named file, why, and where its layers go."""
+
+    def placed(whole: Footprint) -> Placement:
+        return place(whole, shape, artifact.bytes, artifact.quant, offload, request.gpu_layers)
+
+    def in_ram(whole: Footprint) -> Footprint:
+        return placed(whole).footprint
+
+    ctx, why = fit_context(machine, shape, artifact.ctx_train, artifact.bytes, request, in_ram)
+    found = placed(footprint.footprint(shape, artifact.bytes, ctx, request.slots))
+    if found.problem:
+        hint = "--gpu-layers auto puts as many there as fit; --ctx, --slots ask for less"
+        raise NothingFits(f"{artifact.model_id} with {ctx:,} tokens of context: {found.problem}", hint=hint)
+    return ctx, why, found
 
 
 def _backend_for(artifact: Artifact, request: SelectionRequest, machine: Machine) -> tuple[str, str]:

@@ -16,14 +16,16 @@ class Settings:
     n_threads: int = 1  # decode
     n_threads_batch: int = 1  # prefill
     kv_type: str = "f16"  # "f16", "q8_0", "q4_0"
-    gpu_layers: int = 0  # -1 = all
+    # On a GPU, counted from the end: the output table is the first, then the last block. -1 = all.
+    gpu_layers: int = 0
     n_batch: int = 512  # most tokens in one step
     mmap: bool = True
+    options: tuple[tuple[str, str], ...] = ()  # (name, value) that the backend defines, and refuses where it does not
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes a plan takes, by term. Allocated counts what is reserved, resident what is really touched."""
+    """Bytes of RAM a plan takes, by term. Allocated counts what is reserved, resident what is really touched."""
 
     weights_bytes: int
     kv_bytes: int
@@ -31,6 +33,7 @@ class Footprint:
     process_bytes: int
     compute_resident_bytes: int | None = None  # CPU compute buffers are mostly never touched; None = all of it
     exact: bool = False
+    device_bytes: int = 0  # in the memory of GPUs, and in no other term
 
     @property
     def allocated_bytes(self) -> int:
@@ -84,6 +87,7 @@ class Candidate:
     license: str = ""
     kv_type: str = "f16"
     threads: int = 1
+    gpu_layers: int = 0  # as in Settings
 
 
 @dataclass(frozen=True, slots=True)

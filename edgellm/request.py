@@ -15,6 +15,8 @@ ROLES = ("system", "user", "assistant")
 TASKS: tuple[Task, ...] = ("chat", "code", "agent")
 # No count of tokens comes near; larger ones would not fit the machine integers they end in.
 MAX_COUNT = 2**31
+MAX_CTX = 2**24  # 16 times what the catalog's models were trained for at most
+MAX_LAYERS = 9999  # the deepest model of the catalog has 80 blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +31,36 @@ class SelectionRequest:
     slots: int = 1
     offline: bool = False  # only what needs no network at all
     reachable: tuple[str, ...] | None = None  # source schemes that answer; None = all. Part of the plan.
+    gpu_layers: int | None = None  # as in Settings: 0 = none, -1 = all; None = as many as fit
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise UsageError(f"unknown task {self.task!r}", hint=f"one of: {', '.join(TASKS)}")
-        _check(self.ctx is None or self.ctx >= 256, f"ctx={self.ctx}", "at least 256 tokens")
+        _check(self.ctx is None or 256 <= self.ctx <= MAX_CTX, f"ctx={self.ctx}", f"256 to {MAX_CTX} tokens")
         _check(self.min_tps is None or self.min_tps > 0, f"min_tps={self.min_tps}", "a positive rate")
         _check(self.max_memory_bytes is None or self.max_memory_bytes > 0, "max_memory", "a positive size")
         _check(1 <= self.slots <= 256, f"slots={self.slots}", "1 to 256")
+        layers = self.gpu_layers
+        _check(layers is None or -1 <= layers <= MAX_LAYERS, f"gpu_layers={layers}", f"0 to {MAX_LAYERS}, all or auto")
+
+
+def layers_on_gpu(value: int | str) -> int | None:
+    """What `SelectionRequest.gpu_layers` means by a number, "all" or "auto".
+
+    Raises:
+        UsageError: something else.
+    """
+    if isinstance(value, str) and value.lower() in ("all", "auto"):
+        return -1 if value.lower() == "all" else None
+    try:
+        number = int(value)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise UsageError(
+            f"gpu_layers={value!r} is no number of layers", hint="a number from 0 on, all or auto", param="gpu_layers"
+        )
+    return number
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from edgellm.errors import BadTemplate, EdgeLLMError, UsageError
 from edgellm.event import Completion, Delta, Done, Event
 from edgellm.plan import Decision, LaunchPlan
 from edgellm.plugins import plugins
-from edgellm.request import GenerationRequest, Message, Sampling, SelectionRequest, Task
+from edgellm.request import GenerationRequest, Message, Sampling, SelectionRequest, Task, layers_on_gpu
 from edgellm.runtime.session import AsyncSink, QueueSink, Session
 from edgellm.store.library import silent
 from edgellm.units import parse_bytes
@@ -61,6 +61,7 @@ class EdgeLLM:
         max_memory: int | str | None = None,
         backend: str | None = None,
         slots: int = 1,
+        gpu_layers: int | str = "auto",
         offline: bool = False,
         isolate: bool = True,
         progress: launch.Progress = silent,
@@ -72,6 +73,7 @@ class EdgeLLM:
             min_tps: slowest acceptable decode speed, tokens per second; None = the task's floor.
             max_memory: bytes, or text such as "2GiB"; None = what is free, less a reserve.
             slots: requests answered at the same time; more wait.
+            gpu_layers: layers to put on a GPU: a number, "all", or "auto" for as many as fit.
             isolate: run native code in a process of its own; False = in a thread of this one.
             progress: called with (bytes so far, bytes in all or None, what) while the model is fetched.
 
@@ -79,7 +81,8 @@ class EdgeLLM:
             NothingFits, SourceError, BackendError, UsageError.
         """
         limit = parse_bytes(max_memory) if isinstance(max_memory, str) else max_memory
-        request = SelectionRequest(task, ctx, min_tps, limit, backend, slots, offline)
+        layers = layers_on_gpu(gpu_layers)
+        request = SelectionRequest(task, ctx, min_tps, limit, backend, slots, offline, gpu_layers=layers)
         plan, decision = launch.auto_plan(request, progress=progress)
         return cls(plan, decision=decision, isolate=isolate)._loaded()
 
@@ -93,16 +96,18 @@ class EdgeLLM:
         ctx: int | None = None,
         slots: int = 1,
         threads: int | None = None,
+        gpu_layers: int | str = "auto",
         offline: bool = False,
         isolate: bool = True,
         progress: launch.Progress = silent,
     ) -> Self:
-        """Load a named model: a catalog id, a path, or "echo".
+        """Load a named model: a catalog id, a path, or "echo". Arguments as in `auto`.
 
         Raises:
             UnknownModel, NothingFits, ArtifactError, SourceError, BackendError.
         """
-        wanted = SelectionRequest(ctx=ctx, backend=backend, slots=slots, offline=offline)
+        layers = layers_on_gpu(gpu_layers)
+        wanted = SelectionRequest(ctx=ctx, backend=backend, slots=slots, offline=offline, gpu_layers=layers)
         plan = launch.model_plan(model, wanted, quant=quant, threads=threads, progress=progress)
         return cls(plan, isolate=isolate)._loaded()
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from edgellm.backend import SlotInput
+from edgellm.backend import Offloader, SlotInput
 from edgellm.errors import ArtifactError, BackendError, CacheFull
+from edgellm.machine import Cpu, Machine, Memory
 from edgellm.plugins import plugins
 from edgellm.request import GenerationRequest, Sampling
 from edgellm.runtime import wire
@@ -93,6 +94,16 @@ class BackendContract:
         gone = replace(launch_plan.artifact, paths=(launch_plan.artifact.path + ".gone",))
         with pytest.raises((ArtifactError, BackendError)):
             backend.open(replace(launch_plan, artifact=gone))
+
+    def test_layers_that_no_gpu_can_take_are_refused(self, backend: Backend, launch_plan: LaunchPlan) -> None:
+        """A backend that is an `Offloader` says why it has no device, and opens nothing that asks for one."""
+        if not isinstance(backend, Offloader):
+            return
+        found = backend.offload(Machine("test", "Test", Cpu("x86_64"), Memory(2**34)))
+        assert bool(found.devices) != bool(found.missing)
+        if not found.devices:
+            with pytest.raises(BackendError):
+                backend.open(replace(launch_plan, settings=replace(launch_plan.settings, gpu_layers=1)))
 
     def test_info_agrees_with_the_plan(self, engine: Engine, launch_plan: LaunchPlan) -> None:
         info, settings = engine.info, launch_plan.settings

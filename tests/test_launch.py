@@ -11,6 +11,7 @@ import gguf_writer
 import pytest
 
 from edgellm import launch
+from edgellm.backend import Device, Offload
 from edgellm.catalog import lookup
 from edgellm.errors import (
     BadArtifact,
@@ -23,6 +24,7 @@ from edgellm.errors import (
 from edgellm.machine import Cpu, Limits, Machine, Memory
 from edgellm.model import ModelFile
 from edgellm.request import SelectionRequest
+from edgellm.sdk import EdgeLLM
 from edgellm.store import sources as store_sources
 from edgellm.store.library import Library
 from edgellm.store.sources import Fetched, LocalFile
@@ -273,3 +275,60 @@ def test_a_backend_that_is_not_installed_is_said(tmp_path: Path) -> None:
         launch.model_plan(str(path), SelectionRequest(backend="mlx"))
     with pytest.raises(UnsupportedArtifact, match="echo: format"):
         launch.model_plan(str(path), SelectionRequest(backend="echo"))
+
+
+@pytest.fixture
+def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the GGUF backend were built for a GPU of 4 GiB."""
+    device = Device("CUDA0", "RTX 3050", 4 * 1024**3, 3 * 1024**3)
+    monkeypatch.setattr("edgellm_gguf.plugin.GgufBackend.offload", lambda *_: Offload((device,)))
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("with_gpu")
+@pytest.mark.parametrize(
+    ("asked", "layers", "told"),
+    [
+        (None, -1, "GPU: all 31 layers on RTX 3050: "),
+        (-1, -1, "GPU: all 31 layers on RTX 3050, as asked."),
+        (10, 10, "GPU: 10 of 31 layers on RTX 3050, as asked."),
+    ],
+)
+def test_layers_of_a_file_and_of_a_name_go_to_the_gpu(
+    smollm2: str, monkeypatch: pytest.MonkeyPatch, asked: int | None, layers: int, told: str
+) -> None:
+    install(monkeypatch, FakeSource("hf", dead="no network"), FakeSource("pypi", path=smollm2))
+    request = SelectionRequest(ctx=512, gpu_layers=asked)
+    for model in (smollm2, SMOLLM2):
+        plan = launch.model_plan(model, request)
+        assert plan.settings.gpu_layers == layers
+        assert any(reason.startswith(told) for reason in plan.reasons), plan.reasons
+        assert plan.footprint is not None
+        assert plan.footprint.device_bytes > 0
+    with EdgeLLM(launch.model_plan("echo", SelectionRequest())) as llm:
+        assert "GPU" not in llm.explain()
+
+
+def test_layers_have_no_meaning_for_echo() -> None:
+    with pytest.raises(UsageError, match="--gpu-layers has no meaning for echo"):
+        launch.model_plan("echo", SelectionRequest(gpu_layers=1))
+
+
+@pytest.mark.model
+def test_a_folder_named_like_a_model_does_not_take_its_place(
+    smollm2: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The id wins, and says so; with a separator the folder is meant."""
+    install(monkeypatch, FakeSource("hf", dead="no network"), FakeSource("pypi", path=smollm2))
+    (tmp_path / SMOLLM2).mkdir()
+    monkeypatch.chdir(tmp_path)
+    plan = launch.model_plan(SMOLLM2, SelectionRequest(ctx=512))
+    assert plan.artifact.model_id == SMOLLM2
+    assert plan.reasons[0] == (
+        f"Model: {SMOLLM2} of the catalog; ./{SMOLLM2}, which is here too, would name what lies there."
+    )
+    with pytest.raises(UnknownModel, match="holds no model"):
+        launch.model_plan(f".{os.sep}{SMOLLM2}", SelectionRequest())
+    (tmp_path / "my-own-model").mkdir()
+    with pytest.raises(UnknownModel, match="holds no model"):
+        launch.model_plan("my-own-model", SelectionRequest())

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from edgellm.cli.launching import gpu_layers
 
 if TYPE_CHECKING:
     from edgellm.machine import Machine
@@ -27,6 +30,7 @@ SHOWN_REJECTIONS = 6
 @click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB.")
 @click.option("--backend", metavar="NAME", help="Only models for this backend.")
 @click.option("--slots", type=int, default=1, show_default=True, help="Conversations at the same time.")
+@gpu_layers
 @click.option("--offline", is_flag=True, help="Only what is on this disk already.")
 @click.option("--profile", metavar="NAME|FILE", help="Choose for another machine: a profile's name, or a TOML file.")
 @click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
@@ -44,7 +48,7 @@ def command(*, profile: str | None, models_file: Path | None, explain: bool, as_
         machine,
         wanted,
         launch.cards(models_file),
-        backends(machine, is_here=profile is None),
+        backends(machine, wanted, is_here=profile is None),
         _local(wanted, is_here=profile is None),
         extra_rules=launch.rules(),
     )
@@ -55,18 +59,22 @@ def command(*, profile: str | None, models_file: Path | None, explain: bool, as_
     return 0 if decision.choice is not None else NOTHING_TO_BE_HAD
 
 
-def request(*, max_memory: str | None, ctx: int | None, offline: bool, **asked: Any) -> SelectionRequest:
+def request(
+    *, max_memory: str | None, ctx: int | None, offline: bool, gpu_layers: str, **asked: Any
+) -> SelectionRequest:
     """The request that the flags describe.
 
     Raises:
         UsageError: a value out of range.
     """
     from edgellm import settings
-    from edgellm.request import SelectionRequest
+    from edgellm.request import SelectionRequest, layers_on_gpu
     from edgellm.units import parse_bytes
 
     memory = None if max_memory is None else parse_bytes(max_memory)
-    return SelectionRequest(ctx=ctx, max_memory_bytes=memory, offline=offline or settings.offline(), **asked)
+    layers = layers_on_gpu(gpu_layers)
+    is_offline = offline or settings.offline()
+    return SelectionRequest(ctx=ctx, max_memory_bytes=memory, offline=is_offline, gpu_layers=layers, **asked)
 
 
 def the_machine(profile: str | None) -> Machine:
@@ -84,15 +92,13 @@ def the_machine(profile: str | None) -> Machine:
     return probe()
 
 
-def backends(machine: Machine, *, is_here: bool) -> list[BackendFacts]:
+def backends(machine: Machine, wanted: SelectionRequest, *, is_here: bool) -> Sequence[BackendFacts]:
     """The installed backends. Whether they run is asked for this machine only; on another they are assumed to."""
     from edgellm.plugins import plugins
-    from edgellm.selection.facts import BackendFacts, backend_facts
+    from edgellm.selection.facts import assumed_facts, backend_facts
 
     installed = plugins().backends().values()
-    if is_here:
-        return list(backend_facts(installed, machine))
-    return [BackendFacts(b.name, b.formats, b.quants) for b in installed]
+    return backend_facts(installed, machine) if is_here else assumed_facts(installed, machine, wanted)
 
 
 def _local(wanted: SelectionRequest, *, is_here: bool) -> frozenset[str]:
@@ -134,12 +140,22 @@ def _show_choice(console: Any, c: Candidate, machine: Machine) -> None:
         f"{show_params(c.params)} parameters, {show_size(c.tensor_bytes)} of weights, for {machine.name}",
         f"{c.ctx:,} tokens of context, slots: {c.slots}, threads: {c.threads}, backend: {c.backend}",
         f"about {speed.tok_s:.3g} tok/s ({speed.low:.3g} to {speed.high:.3g}), prompts at {c.prefill.tok_s:.3g}",
-        f"{show_memory(c.footprint.resident_bytes)} of memory",
+        f"{show_memory(c.footprint.resident_bytes)} of memory{_on_gpu(c)}",
         f"expected quality {c.quality:.0f} of 100 ({c.quality_low:.0f} to {c.quality_high:.0f})",
         f"licence {c.license}, from {c.source.split()[0]}",
     )
     for line in lines:
         console.print(f"  {line}", markup=False)
+
+
+def _on_gpu(c: Candidate) -> str:
+    from edgellm.units import show_memory
+
+    if not c.gpu_layers:
+        return ""
+    layers = "all layers" if c.gpu_layers < 0 else f"{c.gpu_layers} layers"
+    beside = f" and {show_memory(c.footprint.device_bytes)} of the GPU's" if c.footprint.device_bytes else ""
+    return f"{beside}, {layers} on the GPU"
 
 
 def _show_runners_up(console: Any, decision: Decision) -> None:

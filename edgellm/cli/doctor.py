@@ -21,6 +21,7 @@ from edgellm import __version__, settings
 from edgellm.units import GIB, show_memory, show_size
 
 if TYPE_CHECKING:
+    from edgellm.backend import Device, Offload
     from edgellm.machine import Machine
 
 T = TypeVar("T")
@@ -28,14 +29,6 @@ T = TypeVar("T")
 SCHEMA = 1
 SETUP_RECORD = "edgellm-setup.json"  # written by plugins/install.py into the environment it makes
 LIBRARIES = ("click", "fastapi", "jinja2", "msgspec", "numpy", "pluggy", "uvicorn")
-# Accelerator kind -> the words by which a backend's description names a build for it.
-BUILDS = {
-    "cuda": ("cuda",),
-    "rocm": ("rocm", "hip"),
-    "xe": ("sycl", "vulkan"),
-    "vulkan": ("vulkan",),
-    "metal": ("metal",),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +130,20 @@ def examine_machine(report: Report, machine: Machine) -> None:
 
 def examine_backends(report: Report, machine: Machine) -> None:
     from edgellm.plugins import plugins
+    from edgellm.selection.facts import offload_facts
 
-    able = []
+    able: list[str] = []
+    offloads: list[Offload] = []
     for name, backend in plugins().backends().items():
         about = attempt(report, f"backend {name}: describe()", backend.describe) or {}
         reasons = attempt(report, f"backend {name}: check()", lambda backend=backend: backend.check(machine))  # type: ignore[misc]
-        report.backends.append({"name": name, "can_run": reasons == [], "reasons": reasons or [], "about": about})
+        offload = attempt(report, f"backend {name}: offload()", lambda backend=backend: offload_facts(backend, machine))  # type: ignore[misc]
+        if offload is not None:
+            about |= {"GPU": "; ".join(map(_device, offload.devices)) or f"none: {offload.missing}"}
+            offloads.append(offload)
+        devices = [asdict(device) for device in offload.devices] if offload else []
+        row = {"name": name, "can_run": reasons == [], "reasons": reasons or [], "about": about, "devices": devices}
+        report.backends.append(row)
         if reasons == [] and name != "echo":
             able.append(name)
         for reason in reasons or []:
@@ -153,19 +154,22 @@ def examine_backends(report: Report, machine: Machine) -> None:
     else:
         report.used = "no backend that runs a model (echo only repeats what it is told)"
         report.problem("no backend can run a model here", "`make setup`, or pip install edgellm-gguf")
-    examine_accelerators(report, machine)
+    examine_accelerators(report, machine, offloads)
 
 
-def examine_accelerators(report: Report, machine: Machine) -> None:
-    """A GPU is used only by a backend built for it, and backends say in words what they were built for."""
-    told = json.dumps([row["about"] for row in report.backends]).lower()
+def examine_accelerators(report: Report, machine: Machine, offloads: list[Offload]) -> None:
+    """A GPU is used only by a backend whose build sees one."""
+    if any(offload.devices for offload in offloads):
+        return
     for accelerator in machine.accelerators:
-        words = BUILDS.get(accelerator.kind, (accelerator.kind,))
-        if not any(word in told for word in words):
-            report.note(
-                f"{accelerator.name} is not used: no installed backend was built for {words[0].upper()}",
-                f'CMAKE_ARGS="-DGGML_{words[0].upper()}=ON" make setup (needs its toolkit)',
-            )
+        why = "; ".join(offload.missing for offload in offloads) or "no installed backend puts layers on a GPU"
+        cure = next((offload.remedy for offload in offloads if offload.remedy), "")
+        report.note(f"{accelerator.name} is not used: {why}", cure)
+
+
+def _device(device: Device) -> str:
+    shared = "of the machine's memory" if device.unified else "of its own"
+    return f"{device.name}, {device.description}, {show_memory(device.total_bytes)} {shared}"
 
 
 def examine_plugins(report: Report, ctx: click.Context) -> None:

@@ -18,6 +18,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 PLAIN_INTERVAL_S = 2.0
 
 
+gpu_layers = click.option(
+    "--gpu-layers",
+    default="auto",
+    show_default=True,
+    metavar="N|all|auto",
+    help="Layers to put on a GPU: a number, all, or as many as fit.",
+)
+
+
 def wanted(command: F) -> F:
     """Flags that `make_plan` understands, and the argument MODEL."""
     options = (
@@ -30,6 +39,7 @@ def wanted(command: F) -> F:
         click.option("--offline", is_flag=True, help="Only what is on this disk already."),
         click.option("--quant", metavar="NAME", help="The quantization of MODEL, such as Q4_K_M."),
         click.option("--threads", type=int, metavar="N", help="Threads to compute with, instead of what fits here."),
+        gpu_layers,
         click.option("--isolate/--no-isolate", default=True, help="Run native code in a process of its own (default)."),
     )
     for option in reversed(options):
@@ -48,6 +58,7 @@ def make_plan(
     offline: bool,
     quant: str | None,
     threads: int | None,
+    gpu_layers: str = "auto",
     slots: int = 1,
 ) -> tuple[LaunchPlan, Decision | None]:
     """Choose (or take what was named), and fetch what is missing, with progress on standard error.
@@ -57,11 +68,13 @@ def make_plan(
     """
     from edgellm import launch, settings
     from edgellm.errors import UsageError
-    from edgellm.request import SelectionRequest
+    from edgellm.request import SelectionRequest, layers_on_gpu
     from edgellm.units import parse_bytes
 
     memory = None if max_memory is None else parse_bytes(max_memory)
-    request = SelectionRequest(task, ctx, min_tps, memory, backend, slots, offline or settings.offline())
+    layers = layers_on_gpu(gpu_layers)
+    is_offline = offline or settings.offline()
+    request = SelectionRequest(task, ctx, min_tps, memory, backend, slots, is_offline, gpu_layers=layers)
     if model is None and quant is not None:
         raise UsageError(
             "--quant belongs to a model", hint=f"name it: edgellm serve MODEL --quant {quant}", param="quant"
@@ -117,7 +130,11 @@ def headline(plan: LaunchPlan) -> str:
     settings = plan.settings
     name = " ".join(filter(None, (plan.artifact.model_id, plan.artifact.quant)))
     slots = f", {settings.n_slots} at the same time" if settings.n_slots > 1 else ""
-    return f"{name} on {plan.backend}: {settings.n_ctx:,} tokens of context{slots}, {_threads(settings.n_threads)}"
+    layers = {0: "", -1: ", all layers on the GPU"}.get(
+        settings.gpu_layers, f", {settings.gpu_layers} layers on the GPU"
+    )
+    threads = _threads(settings.n_threads)
+    return f"{name} on {plan.backend}: {settings.n_ctx:,} tokens of context{slots}, {threads}{layers}"
 
 
 def _threads(count: int) -> str:

@@ -58,8 +58,8 @@ def _plans(cards: list[ModelCard], task: str) -> dict[str, dict[str, Any]]:
     from edgellm.selection.report import to_dict
 
     machine = the_machine(None)
-    facts = backends(machine, is_here=True)
     request = SelectionRequest(task=task)  # type: ignore[arg-type]
+    facts = backends(machine, request, is_here=True)
     found: dict[str, dict[str, Any]] = {}
     for card in cards:
         try:

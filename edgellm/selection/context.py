@@ -11,6 +11,7 @@ from edgellm.errors import NothingFits
 from edgellm.estimate import footprint
 from edgellm.machine import Machine
 from edgellm.model import Shape
+from edgellm.plan import Footprint
 from edgellm.request import SelectionRequest
 from edgellm.selection.facts import SHORTEST_CTX, setting
 from edgellm.selection.option import Option
@@ -37,7 +38,7 @@ def choose_context(option: Option) -> tuple[int, str]:
     floor = min(setting.floor_tps, option.decode.tok_s)
 
     def fits(ctx: int) -> bool:
-        return option.counted_at(ctx) <= setting.budget_bytes
+        return option.fits_at(ctx)
 
     def keeps_floor(ctx: int) -> bool:
         return option.decode_at(ctx // 2).tok_s >= floor
@@ -58,10 +59,17 @@ def choose_context(option: Option) -> tuple[int, str]:
     return ctx, f"Context: {ctx:,} tokens per slot: {bound}."
 
 
-def fit_context(
-    machine: Machine, shape: Shape, ctx_train: int, tensor_bytes: int, request: SelectionRequest
+def fit_context(  # noqa: PLR0917
+    machine: Machine,
+    shape: Shape,
+    ctx_train: int,
+    tensor_bytes: int,
+    request: SelectionRequest,
+    placed: Callable[[Footprint], Footprint] = lambda whole: whole,
 ) -> tuple[int, str]:
     """Tokens per slot for a model file that is already at hand, and why. `ctx_train` 0 = not known.
+
+    `placed` gives what is left in RAM of a footprint.
 
     Raises:
         NothingFits: not even the shortest context (or the one asked for) fits the budget.
@@ -69,7 +77,8 @@ def fit_context(
     given = setting(machine, request)
 
     def needs(ctx: int) -> int:
-        return footprint.counted_bytes(footprint.footprint(shape, tensor_bytes, ctx, request.slots), machine)
+        whole = footprint.footprint(shape, tensor_bytes, ctx, request.slots)
+        return footprint.counted_bytes(placed(whole), machine)
 
     limit = min(ctx_train or given.needs.max_ctx, given.needs.max_ctx) if request.ctx is None else request.ctx
     shortest = SHORTEST_CTX if request.ctx is None else request.ctx

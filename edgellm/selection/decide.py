@@ -17,6 +17,7 @@ from edgellm.request import SelectionRequest
 from edgellm.selection.context import choose_context, fit_context
 from edgellm.selection.expand import expand
 from edgellm.selection.facts import BackendFacts, Setting, setting
+from edgellm.selection.offload import require, unused
 from edgellm.selection.option import Option, is_reachable
 from edgellm.selection.rules import CHOICES, CONSTRAINTS, Rule, quant_for_size, rank_models, rejections
 from edgellm.units import show_memory
@@ -63,7 +64,6 @@ def decide(
     opening = (
         f"Memory budget {given.budget_reason}.",
         *backend_reasons,
-        *_unused(machine),
         f"Considered {len({o.model for o in options})} chat models in {len(options):,} files; {given.threads} threads.",
     )
     start = Decision(
@@ -118,6 +118,12 @@ def _usable(backends: Sequence[BackendFacts], request: SelectionRequest) -> tupl
     wanted = sorted((b for b in backends if request.backend in (None, b.name)), key=lambda b: b.name)
     usable = [b for b in wanted if not b.problems]
     reasons = tuple(f"Backend {b.name} cannot run here: {'; '.join(b.problems)}." for b in wanted if b.problems)
+    if usable and request.gpu_layers not in (None, 0):
+        # The first that could with another build says how; one that never can is no help.
+        first = next((b for b in usable if b.offload is not None), usable[0])
+        able = [b for b in usable if b.offload is not None and b.offload.devices]
+        require((able or [first])[0].name, (able or [first])[0].offload, request.gpu_layers)
+        usable = able
     if not usable:
         asked = f"backend {request.backend!r}" if request.backend else "any backend"
         known = ", ".join(b.name for b in backends) or "none"
@@ -173,10 +179,16 @@ def _about(chosen: Option, ctx: int) -> list[str]:
     """What a person should know of the choice: memory, speed, where it comes from, what its licence restricts."""
     needed = chosen.counted_at(ctx)
     rate = chosen.decode
+    placed = chosen.placed_at(ctx)
+    request = chosen.setting.request
+    gpu = placed.reason or unused(chosen.setting.machine, chosen.backend, chosen.offload, request.gpu_layers)
     lines = [
+        *([gpu] if gpu else []),
         f"Memory: {show_memory(needed)} of {show_memory(chosen.setting.budget_bytes)}.",
         f"Speed: {rate.tok_s:.3g} tok/s ({rate.low:.3g} to {rate.high:.3g}); {rate.basis}.",
     ]
+    if placed.gpu_layers:
+        lines.append("That is the speed of the CPU, by which the model was chosen; a GPU's is not predicted yet.")
     if not chosen.weights.exact:
         lines.append("Size: estimated, as the parts of this architecture are not known one by one.")
     if chosen.file.trust == "convention":
@@ -186,13 +198,6 @@ def _about(chosen: Option, ctx: int) -> list[str]:
     if chosen.card.license not in FREE_LICENSES:
         lines.append(f"Licence: {chosen.card.license} restricts use; read it before you build on it.")
     return lines
-
-
-def _unused(machine: Machine) -> tuple[str, ...]:
-    if not machine.accelerators:
-        return ()
-    names = ", ".join(a.name for a in machine.accelerators)
-    return (f"Accelerators present but not planned for, everything runs on the CPU: {names}.",)
 
 
 def _inputs(
@@ -213,6 +218,7 @@ def _inputs(
         "max_memory_bytes": request.max_memory_bytes,
         "backend": request.backend,
         "slots": request.slots,
+        "gpu_layers": request.gpu_layers,
         "offline": request.offline,
         "reachable": None if request.reachable is None else list(request.reachable),
         "backends": [b.name for b in backends],

@@ -59,7 +59,7 @@ def _of_file(  # noqa: PLR0917
             if file.format in backend.formats or not any(file.format in b.formats for b in backends):
                 refusals.append(refusal)
         else:
-            found.append(Option(card, file, backend.name, shape, size, given, ability, is_local))
+            found.append(Option(card, file, backend.name, shape, size, given, ability, is_local, backend.offload))
     if not found:
         rejected.append(Rejection(card.id, file.quant, "backend_opens_it", "; ".join(refusals)))
     return found

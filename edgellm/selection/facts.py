@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgellm.backend import Offload, Offloader
 from edgellm.estimate import quants
 from edgellm.machine import Machine
 from edgellm.model import ModelFile
 from edgellm.request import SelectionRequest, Task
+from edgellm.selection.offload import assumed, live
 from edgellm.units import show_memory
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class BackendFacts:
     quants: frozenset[str] | None = None  # names it computes with; None = every one that stock llama.cpp opens
     problems: tuple[str, ...] = ()  # why it cannot run on this machine; empty = it can
     archs: frozenset[str] | None = None  # GGUF architectures it loads; None = not known, all assumed
+    offload: Offload | None = None  # GPUs it can put layers on; None = it puts none anywhere
 
     def refuses(self, file: ModelFile, arch: str) -> str:
         """Why it cannot open such a file, "" = it can."""
@@ -71,7 +74,32 @@ class BackendFacts:
 
 def backend_facts(backends: Iterable[Backend], machine: Machine) -> tuple[BackendFacts, ...]:
     """Facts of installed backends, by name; asks each whether it runs on `machine`."""
-    facts = [BackendFacts(b.name, b.formats, b.quants, tuple(b.check(machine))) for b in backends]
+    facts = [
+        BackendFacts(b.name, b.formats, b.quants, tuple(b.check(machine)), offload=offload_facts(b, machine))
+        for b in backends
+    ]
+    return tuple(sorted(facts, key=lambda f: f.name))
+
+
+def offload_facts(backend: Backend, machine: Machine) -> Offload | None:
+    """Where the backend can put layers here, with the memory that is free now; None = it puts none anywhere."""
+    return live(backend.offload(machine), machine) if isinstance(backend, Offloader) else None
+
+
+def assumed_facts(backends: Iterable[Backend], machine: Machine, request: SelectionRequest) -> tuple[BackendFacts, ...]:
+    """Facts for another machine: installed backends are assumed to run there.
+
+    A build for its GPUs is assumed where layers are asked for only: the ordinary one has none.
+    """
+    wanted = request.gpu_layers not in (None, 0)
+    plain = Offload(
+        missing="an ordinary build is assumed, without a GPU backend",
+        remedy="--gpu-layers all plans for a build with one",
+    )
+    there = assumed(machine) if wanted else plain
+    facts = [
+        BackendFacts(b.name, b.formats, b.quants, offload=there if isinstance(b, Offloader) else None) for b in backends
+    ]
     return tuple(sorted(facts, key=lambda f: f.name))
 
 

@@ -9,12 +9,14 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from edgellm.backend import Offload
 from edgellm.estimate import footprint, quality, quants, speed
 from edgellm.estimate.tensor_types import TYPES
 from edgellm.estimate.weights import Weights
 from edgellm.model import ModelCard, ModelFile, Shape
 from edgellm.plan import Candidate, Footprint, Rate
 from edgellm.selection.facts import THINKING_TOKENS, Setting
+from edgellm.selection.offload import Placement, place
 
 # Expected quality is charged a part of its downside: between equal middles, the better known one wins.
 RISK = 0.25
@@ -37,6 +39,7 @@ class Option:
     setting: Setting = field(repr=False)
     ability: quality.Estimate
     is_local: bool = False
+    offload: Offload | None = field(default=None, repr=False)  # its backend's
 
     @property
     def model(self) -> str:
@@ -87,13 +90,27 @@ class Option:
         """Tokens of answer per second: a model that always thinks spends most tokens before it answers."""
         return self.decode.tok_s / THINKING_TOKENS if self.card.thinking else self.decode.tok_s
 
+    @property
+    def has_gpu(self) -> bool:
+        return self.offload is not None and bool(self.offload.devices)
+
+    def placed_at(self, ctx: int) -> Placement:
+        """What goes to a GPU with `ctx` tokens per slot, and the memory of the rest."""
+        request = self.setting.request
+        whole = footprint.footprint(self.shape, self.tensor_bytes, ctx, request.slots)
+        return place(whole, self.shape, self.tensor_bytes, self.quant, self.offload, request.gpu_layers)
+
     def footprint_at(self, ctx: int) -> Footprint:
-        return footprint.footprint(self.shape, self.tensor_bytes, ctx, self.setting.request.slots)
+        return self.placed_at(ctx).footprint
 
     def counted_at(self, ctx: int) -> int:
         """Bytes that count against the budget with `ctx` tokens per slot."""
         margin = 0 if self.weights.exact else self.tensor_bytes // UNSURE
         return footprint.counted_bytes(self.footprint_at(ctx), self.setting.machine) + margin
+
+    def fits_at(self, ctx: int) -> bool:
+        """Whether RAM holds what stays there, and GPUs the layers that were asked for."""
+        return self.counted_at(ctx) <= self.setting.budget_bytes and not self.placed_at(ctx).problem
 
     @property
     def needed_ctx(self) -> int:
@@ -108,16 +125,16 @@ class Option:
 
     def candidate(self, ctx: int) -> Candidate:
         """This option with a context, as the plan that everyone else sees."""
-        setting = self.setting
+        setting, placed = self.setting, self.placed_at(ctx)
         mid, low, high = (round(a * k, 2) for a, k in (
             (self.ability.mid, self.kept.mid), (self.ability.low, self.kept.low), (self.ability.high, self.kept.high),
         ))  # fmt: skip
         return Candidate(
             model=self.model, params=self.card.params, quant=self.quant, backend=self.backend, ctx=ctx,
-            slots=setting.request.slots, tensor_bytes=self.tensor_bytes, footprint=self.footprint_at(ctx),
+            slots=setting.request.slots, tensor_bytes=self.tensor_bytes, footprint=placed.footprint,
             decode=self.decode, prefill=speed.prefill(setting.machine, self.shape, self.weights, setting.threads),
             quality=mid, quality_low=low, quality_high=high, source=self.file.source, license=self.card.license,
-            threads=setting.threads,
+            threads=setting.threads, gpu_layers=placed.gpu_layers,
         )  # fmt: skip
 
 

@@ -38,6 +38,7 @@ def _candidate(c: Candidate | None) -> dict[str, Any] | None:
         "ctx": c.ctx,
         "slots": c.slots,
         "threads": c.threads,
+        "gpu_layers": c.gpu_layers,
         "kv_type": c.kv_type,
         "tensor_bytes": c.tensor_bytes,
         "memory": _footprint(c.footprint),
@@ -57,6 +58,7 @@ def _footprint(f: Footprint) -> dict[str, int]:
         "kv_bytes": f.kv_bytes,
         "compute_bytes": f.compute_bytes,
         "process_bytes": f.process_bytes,
+        "device_bytes": f.device_bytes,
     }
 
 

@@ -60,10 +60,10 @@ def fits_memory(options: Sequence[Option], setting: Setting) -> Verdict:
 
     def over(o: Option) -> str:
         ctx = setting.request.ctx or min(SHORTEST_CTX, o.card.ctx_train)
-        # Weights alone settle most cases without computing a footprint.
-        needed = o.tensor_bytes if o.tensor_bytes > setting.budget_bytes else o.counted_at(ctx)
+        # Weights alone settle most cases without computing a footprint, where no GPU takes some of them.
+        needed = o.tensor_bytes if o.tensor_bytes > setting.budget_bytes and not o.has_gpu else o.counted_at(ctx)
         if needed <= setting.budget_bytes:
-            return ""
+            return o.placed_at(ctx).problem
         return _too_big(needed, ctx, setting)
 
     verdict = _split(options, over, f"Fits the memory budget of {show_memory(setting.budget_bytes)}")
@@ -103,6 +103,8 @@ def usable_context(options: Sequence[Option], setting: Setting) -> Verdict:
         memory = o.counted_at(o.needed_ctx)
         if memory > setting.budget_bytes:
             return _too_big(memory, o.needed_ctx, setting)
+        if problem := o.placed_at(o.needed_ctx).problem:
+            return problem
         if setting.request.ctx is None and o.card.ctx_train < needed:
             return f"was trained for {o.card.ctx_train:,} tokens, {setting.request.task} needs {needed:,}"
         return ""
@@ -110,7 +112,7 @@ def usable_context(options: Sequence[Option], setting: Setting) -> Verdict:
     verdict = _split(options, short, f"Room for {setting.request.ctx or needed:,} tokens of context")
     if not options or verdict.kept or setting.request.ctx is not None:
         return verdict
-    reach = [longest(o.needed_ctx, lambda ctx, o=o: o.counted_at(ctx) <= setting.budget_bytes) for o in options]  # type: ignore[misc]
+    reach = [longest(o.needed_ctx, o.fits_at) for o in options]
     # Half the longest context with a better model is worth more than all of it.
     enough = max(reach) / 2
     kept = tuple(o for o, ctx in zip(options, reach, strict=True) if ctx >= enough)
@@ -266,6 +268,11 @@ def _nothing_fits(options: Sequence[Option], setting: Setting) -> NothingFits:
 
     closest = min(options, key=lambda o: (needed(o), o.model, o.quant))
     ctx = setting.request.ctx or min(SHORTEST_CTX, closest.card.ctx_train)
+    if problem := closest.placed_at(ctx).problem:
+        raise NothingFits(
+            f"nothing fits: the smallest, {closest.model} {closest.quant}: {problem}",
+            hint="--gpu-layers auto puts as many there as fit; --ctx, --slots ask for less",
+        )
     hint = "close other programs or raise the limit"
     if setting.request.max_memory_bytes is not None:
         hint = f"try `--max-memory {needed(closest) // 1024**2 + 1}MiB`"

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgellm.cli.main import cli
-from edgellm.errors import UsageError
+from edgellm.errors import BackendUnavailable, UsageError
 
 PI = ("--profile", "raspberry-pi-5-8gb")
 ROW = """
@@ -128,7 +128,10 @@ def test_offline_with_an_empty_store_says_what_it_would_take_and_fails(planner) 
     ("arguments", "told"),
     [
         (("--task", "poetry"), "unknown task"),
-        (("--ctx", "7"), "at least 256"),
+        (("--ctx", "7"), "allowed: 256 to"),
+        (("--ctx", "99999999999"), "ctx=99999999999"),
+        (("--gpu-layers", "some"), "a number from 0 on, all or auto"),
+        (("--gpu-layers", "-1"), "gpu_layers='-1'"),
         (("--ctx", "many"), "not a valid integer"),
         (("--max-memory", "lots"), "is not a size"),
         (("--slots", "0"), "slots=0"),
@@ -143,6 +146,20 @@ def test_what_cannot_be_understood_is_refused(arguments: tuple[str, ...], told: 
     assert isinstance(result.exception, UsageError | SystemExit)
     assert told in f"{result.exception} {result.stderr}"
     assert result.stdout == ""
+
+
+def test_layers_are_planned_for_another_machines_gpu_and_refused_where_it_has_none() -> None:
+    """By the flag's own words: what a build for that machine would do."""
+    desktop = ("auto-select", "--profile", "desktop-rtx-4090")
+    asked = CliRunner().invoke(cli, [*desktop, "--gpu-layers", "all", "--explain"])
+    plain = CliRunner().invoke(cli, [*desktop, "--explain"])
+    refused = CliRunner().invoke(cli, ["auto-select", *PI, "--gpu-layers", "all"])
+
+    assert "layers on RTX 4090, as asked." in asked.output
+    assert "of the GPU's, all layers on the GPU" in asked.output
+    assert "24.00 GiB of RTX 4090 unused: --gpu-layers all plans for a build with one." in plain.output
+    assert isinstance(refused.exception, BackendUnavailable)
+    assert "no GPU with known memory is in Raspberry Pi 5" in str(refused.exception)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,36 @@ def test_a_probe_that_raises_does_not_end_it(monkeypatch: pytest.MonkeyPatch) ->
     assert "Used: unknown" in done.stdout
 
 
+OFFLOADS = """
+from edgellm.backend import Device, Offload
+from edgellm.builtin.echo import EchoBackend
+from edgellm.hookspecs import hookimpl
+
+class Offloads(EchoBackend):
+    name = "offloads"
+    def offload(self, machine):
+        return OFFLOAD
+
+@hookimpl
+def register_backends(register):
+    register(Offloads())
+"""
+
+
+def test_the_gpus_that_a_backend_uses_are_listed_and_not_called_unused(monkeypatch, with_plugins) -> None:
+    with_plugins(offloads=OFFLOADS.replace("OFFLOAD", "Offload((Device('CUDA0', 'NVIDIA H100', 2**36),))"))
+    machine = replace(MACHINE, accelerators=(Accelerator("cuda", "NVIDIA H100", 80 * GIB),))
+    report = examine(monkeypatch, machine)
+    row = next(row for row in report["backends"] if row["name"] == "offloads")
+
+    assert row["devices"][0]["name"] == "CUDA0"
+    assert row["about"]["GPU"] == "CUDA0, NVIDIA H100, 80.00 GiB of its own"
+    assert not any("is not used" in text for text in texts(report, "note"))
+
+
 def test_limits_and_unused_accelerators_are_noted(monkeypatch, with_plugins) -> None:
-    with_plugins()
+    cure = 'CMAKE_ARGS="-DGGML_CUDA=ON" make setup'
+    with_plugins(idle=OFFLOADS.replace("OFFLOAD", f"Offload(missing='no GPU backend', remedy='{cure}')"))
     machine = Machine(
         "boxed", "a container", Cpu("x86_64", cores=64), Memory(256 * GIB),
         limits=Limits(memory_bytes=700 * 1024**2, memory_used_bytes=0, cpus=1.5, source="cgroup v2 /app"),

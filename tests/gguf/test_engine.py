@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from edgellm.backend import Engine, SlotInput
-from edgellm.errors import ArtifactError, BadArtifact, CacheFull, UnsupportedArtifact
+from edgellm.errors import ArtifactError, BackendUnavailable, BadArtifact, CacheFull, UnsupportedArtifact
 from edgellm.model import Artifact
 from edgellm.plan import LaunchPlan, Settings
 from edgellm.plugins import plugins
@@ -281,3 +281,56 @@ def test_an_architecture_that_llama_cpp_does_not_know_is_unsupported(tmp_path: P
     path = gguf_writer.model("nosucharch").write(tmp_path / "new.gguf")
     with pytest.raises(ArtifactError, match="cannot load"):
         open_engine(str(path))
+
+
+LOADS_IN = """
+import resource, sys
+import psutil
+from edgellm.errors import EdgeLLMError
+from edgellm.model import Artifact
+from edgellm.plan import LaunchPlan, Settings
+from edgellm_gguf.engine import LlamaEngine
+
+room = psutil.Process().memory_info().vms + int(sys.argv[2]) * 1024**2
+resource.setrlimit(resource.RLIMIT_AS, (room, room))
+try:
+    LlamaEngine(LaunchPlan("gguf", Artifact("gguf", (sys.argv[1],), "test"), Settings(256, mmap=sys.argv[3] == "mmap")))
+except EdgeLLMError as error:
+    print(error.code, "|", error.message, "|", error.hint)
+else:
+    print("loaded")
+"""
+
+
+@pytest.mark.model
+@pytest.mark.skipif(sys.platform != "linux", reason="limits: RLIMIT_AS holds on Linux only")
+@pytest.mark.parametrize("how", ["mmap", "read"])
+def test_memory_that_runs_out_is_not_the_files_fault(smollm2: str, how: str) -> None:
+    """llama.cpp returns nothing either way; what it said tells the two apart."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS_IN, smollm2, "60", how], capture_output=True, text=True, check=True
+    )
+    code, message, hint = done.stdout.strip().splitlines()[-1].split(" | ")
+
+    assert code == "backend_unavailable"
+    assert message.startswith(f"not enough memory to load {smollm2}: ")
+    assert "smaller model" in hint
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("layers", [5, -1])
+def test_layers_that_no_gpu_can_take_are_refused(smollm2: str, layers: int) -> None:
+    """Also where the plan was written by hand: they would run on the CPU, and nobody would know."""
+    import llama_cpp
+
+    if llama_cpp.llama_supports_gpu_offload():
+        pytest.skip("cpu: this libllama sees a GPU")
+    with pytest.raises(BackendUnavailable, match=f"gpu_layers={layers} cannot be kept: this libllama sees no GPU"):
+        open_engine(smollm2, gpu_layers=layers)
+
+
+@pytest.mark.model
+def test_what_it_runs_on_is_said(small: Engine) -> None:
+    assert small.info.device == "cpu"
+    assert "CPU" in small.info.details["buffers"]
+    assert "layers" not in small.info.details

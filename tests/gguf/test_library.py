@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,7 +16,12 @@ from edgellm_gguf import library
 from edgellm_gguf.plugin import GgufBackend
 
 from edgellm import settings
-from edgellm.machine import Cpu, Machine, Memory
+from edgellm.backend import Device, Offload
+from edgellm.errors import BackendUnavailable
+from edgellm.launch import model_plan
+from edgellm.machine import Accelerator, Cpu, Machine, Memory
+from edgellm.request import SelectionRequest
+from edgellm.selection.facts import offload_facts
 
 MACHINE = Machine("test", "Test", Cpu("x86_64", "a model", isa=("avx2", "fma")), Memory(2**33))
 FakeProbe = Callable[[str], Path]
@@ -48,6 +54,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 WORKS = 'print(\'{"system_info": "AVX2 = 1"}\')'
+GPU = Accelerator("cuda", "RTX 4090", 24 * 1024**3, 20 * 1024**3)
+WITH_GPU = replace(MACHINE, accelerators=(GPU,))
+
+
+def says(*backends: str, devices: tuple[str, ...] = ()) -> str:
+    """Code of a probe whose library has these backends and sees these GPUs."""
+    seen = [{"name": f"GPU{i}", "description": name, "total_bytes": 2**34} for i, name in enumerate(devices)]
+    found = {"system_info": "", "offload": bool(seen), "backends": [*backends, "CPU"], "devices": seen}
+    return f"print({json.dumps(found)!r})"
 
 
 def times(runs: Path) -> int:
@@ -100,6 +115,7 @@ def test_a_library_that_dies_is_a_reason(fake_probe: FakeProbe, signal: str, wor
         ("os.kill(os.getpid(), 40)", "signal 40"),
         ("print('ggml: noise on stdout')", "noise"),
         ("print('[]')", "[]"),
+        ("print('{\"devices\": 3}')", "devices"),
         ("", "no output"),
     ],
 )
@@ -120,7 +136,10 @@ def test_a_library_that_hangs_is_a_reason(fake_probe: FakeProbe, monkeypatch: py
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"problem": 5}', '{"unknown": ""}', '{"problem": null}'])
+@pytest.mark.parametrize(
+    "damage",
+    ["", "{", "[]", '{"problem": "", "devices": [{}]}', '{"problem": 5}', '{"unknown": ""}', '{"problem": null}'],
+)
 def test_a_damaged_cache_is_asked_anew(fake_probe: FakeProbe, damage: str) -> None:
     runs = fake_probe(WORKS)
     library.verdict(MACHINE)
@@ -166,6 +185,80 @@ def test_a_library_with_an_illegal_instruction_is_a_reason(folder: Path) -> None
         subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / name, source], check=True)
     (reason,) = GgufBackend().check(MACHINE)
     assert "SIGILL" in reason or "SIGTRAP" in reason  # aarch64 traps with another signal
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_gpus_that_a_build_sees_are_kept_with_what_is_free_now(fake_probe: FakeProbe) -> None:
+    runs = fake_probe(says("CUDA", devices=("NVIDIA GeForce RTX 4090",)))
+    for _ in range(2):
+        assert GgufBackend().offload(WITH_GPU) == Offload((Device("GPU0", "NVIDIA GeForce RTX 4090", 2**34),))
+    found = offload_facts(GgufBackend(), WITH_GPU)
+    assert found is not None
+    assert (found.devices[0].total_bytes, found.devices[0].free_bytes) == (GPU.vram_bytes, GPU.free_bytes)
+    assert times(runs) == 1
+
+
+@pytest.mark.usefixtures("folder")
+def test_another_gpu_or_a_variable_that_hides_one_is_asked_anew(
+    fake_probe: FakeProbe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = fake_probe(says("CUDA", devices=("RTX 4090",)))
+    library.verdict(WITH_GPU)
+    library.verdict(replace(WITH_GPU, accelerators=(replace(GPU, free_bytes=0),)))
+    assert times(runs) == 1
+    library.verdict(replace(WITH_GPU, accelerators=(replace(GPU, name="RTX 3060"),)))
+    assert times(runs) == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    library.verdict(WITH_GPU)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    library.verdict(WITH_GPU)
+    assert times(runs) == 3
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_gpu_build_without_a_gpu_is_asked_again(fake_probe: FakeProbe) -> None:
+    """Its driver may be installed tomorrow."""
+    runs = fake_probe(says("Vulkan"))
+    found = GgufBackend().offload(WITH_GPU)
+    assert found.missing == "this libllama (Vulkan) sees no GPU: is its driver there?"
+    GgufBackend().offload(WITH_GPU)
+    assert times(runs) >= 2
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("kind", "remedy"),
+    [
+        ("cuda", 'CMAKE_ARGS="-DGGML_CUDA=ON" make setup (needs the CUDA toolkit)'),
+        ("rocm", 'CMAKE_ARGS="-DGGML_HIP=ON" make setup (needs ROCm)'),
+        ("xe", 'CMAKE_ARGS="-DGGML_VULKAN=ON" make setup (needs the Vulkan SDK)'),
+        ("npu", ""),
+    ],
+)
+def test_a_build_for_the_cpu_says_how_to_build_for_the_gpu(fake_probe: FakeProbe, kind: str, remedy: str) -> None:
+    fake_probe(says())
+    found = GgufBackend().offload(replace(MACHINE, accelerators=(Accelerator(kind, "A GPU"),)))
+    assert found == Offload(missing="this libllama has no GPU backend", remedy=remedy)
+
+
+def test_the_real_library_says_whether_it_can_use_a_gpu() -> None:
+    """The build that `make setup` makes unasked has none; the same library refuses layers, in words."""
+    found = library.verdict(MACHINE)
+    if library.missing() or found.gpu_backends:
+        pytest.skip("cpu: libllama is missing, or was built for a GPU")
+    assert (found.offload, found.devices) == (False, ())
+    assert "CPU" in found.backends
+    assert GgufBackend().offload(WITH_GPU).missing == "this libllama has no GPU backend"
+
+
+@pytest.mark.model
+def test_layers_asked_of_a_build_without_a_gpu_are_refused(smollm2: str) -> None:
+    found = library.verdict(MACHINE)
+    if library.missing() or found.gpu_backends:
+        pytest.skip("cpu: libllama is missing, or was built for a GPU")
+    with pytest.raises(BackendUnavailable, match="--gpu-layers 5 cannot be kept: gguf: this libllama has no GPU"):
+        model_plan(smollm2, SelectionRequest(ctx=512, gpu_layers=5))
+    assert model_plan(smollm2, SelectionRequest(ctx=512, gpu_layers=0)).settings.gpu_layers == 0
 
 
 def test_the_real_library_runs_and_says_what_it_is() -> None:

@@ -6,7 +6,6 @@ Knows nothing of text beyond the tokenizer it carries, and nothing of sampling. 
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,20 +16,19 @@ import numpy as np
 from edgellm.backend import EngineInfo, SlotInput
 from edgellm.errors import BackendUnavailable, BadArtifact, CacheFull, StepFailed, UnsupportedArtifact
 from edgellm.plan import LaunchPlan, Settings
+from edgellm_gguf.log import Log
 from edgellm_gguf.threadpool import ThreadPool
 from edgellm_gguf.tokenizer import LlamaTokenizer
 
 if TYPE_CHECKING:
     from edgellm.backend import Logits
 
-log = logging.getLogger("edgellm.gguf")
-
 # ggml type ids of the cache types we offer (ggml.h).
 KV_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
 # Rows of logits kept per step beyond one per slot, for draft verification and teacher forcing. A row costs
 # 4 bytes x vocabulary: 1 MiB for Gemma 3's 262,144.
 SPARE_LOGITS = 31
-_LEVELS = {2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
+_log = Log()
 
 
 class LlamaEngine:
@@ -152,6 +150,15 @@ class LlamaEngine:
     def _load(self, plan: LaunchPlan) -> object:
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = plan.settings.gpu_layers
+        # An empty list: without it a build for a GPU computes long prompts there, with memory that nobody planned.
+        nowhere = (ctypes.c_void_p * 1)(None)
+        if plan.settings.gpu_layers == 0:
+            params.devices = ctypes.addressof(nowhere)
+        elif not llama_cpp.llama_supports_gpu_offload():
+            raise BackendUnavailable(
+                f"gpu_layers={plan.settings.gpu_layers} cannot be kept: this libllama sees no GPU",
+                hint="`edgellm doctor` says what it was built for; gpu_layers=0 computes on the CPU",
+            )
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP if plan.settings.mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
         paths = plan.artifact.paths
         if len(paths) == 1:
@@ -161,6 +168,11 @@ class LlamaEngine:
             model = llama_cpp.llama_model_load_from_splits(array, len(paths), params)
         if model is None:
             why = _log.last()
+            if _log.out_of_memory():
+                raise BackendUnavailable(
+                    f"not enough memory to load {plan.artifact.path}{why}",
+                    hint="close other programs, take a smaller model or quantization, or fewer --gpu-layers",
+                )
             error = UnsupportedArtifact if "unknown model architecture" in why or "unsupported" in why else BadArtifact
             raise error(
                 f"llama.cpp cannot load {plan.artifact.path}{why}", hint="see `edgellm doctor` for the build in use"
@@ -192,7 +204,7 @@ class LlamaEngine:
         if ctx is None:
             raise BackendUnavailable(
                 f"llama.cpp cannot make a context of {settings.n_slots} x {settings.n_ctx} tokens{_log.last()}",
-                hint="ask for less with --ctx or --slots",
+                hint="ask for less with --ctx or --slots, or fewer --gpu-layers",
             )
         return ctx
 
@@ -219,41 +231,13 @@ class LlamaEngine:
             rewind_tokens=rewind,
             fork_copies=True,
             batch_invariant=False,
-            device="cpu" if settings.gpu_layers == 0 else "gpu",
+            device=_log.devices() or "cpu",
             details={
                 "library": llama_cpp.llama_print_system_info().decode("utf-8", "replace").strip(),
-                "buffers": "; ".join(line for line in _log.lines if "buffer size" in line),
+                **({"layers": _log.fact("offloaded")} if settings.gpu_layers else {}),
+                "buffers": "; ".join(line for line in _log.facts if "buffer size" in line),
             },
         )
-
-
-class _Log:
-    """What the library says. It has one listener in a process, which must live as long as the library."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self._callback = llama_cpp.llama_log_callback(self._hear)
-
-    def start(self) -> None:
-        """Listen, and forget what was said about another model."""
-        self.lines = []
-        llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
-
-    def last(self) -> str:
-        """The last complaints, to end an error's text with."""
-        tail = [line for line in self.lines if "buffer size" not in line][-2:]
-        return ": " + "; ".join(tail) if tail else ""
-
-    def _hear(self, level: int, text: bytes, _user: object) -> None:
-        line = text.decode("utf-8", "replace").strip()
-        if not line or line == ".":
-            return
-        if level >= 3 or "buffer size" in line:
-            self.lines = [*self.lines[-63:], line]
-        log.log(_LEVELS.get(level, logging.DEBUG), line)
-
-
-_log = _Log()
 
 
 class _Batch:

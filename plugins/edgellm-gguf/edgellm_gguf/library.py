@@ -1,26 +1,42 @@
 """Where llama.cpp's shared library is, and whether it runs on this CPU; nothing here imports `llama_cpp`.
 
 The question "does it run" is answered once by a throwaway process that computes with the real kernels, because the
-honest answer may be an illegal instruction. The answer is cached by the library's hash and the CPU's instruction sets.
+honest answer may be an illegal instruction. It also says which GPUs the library sees. The answer is cached by the
+library's hash, the CPU's instruction sets, and the GPUs of the machine.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
-import json
 import os
 import platform
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from edgellm import settings
+from edgellm.backend import Device
 from edgellm.machine import Machine
 
 PROBE_TIMEOUT_S = 60.0
+# ggml's backends that compute on the CPU or on another machine.
+NO_GPU = frozenset({"CPU", "BLAS", "RPC"})
+# What a user may hide or choose devices with.
+DEVICE_VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "GGML_VK_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "ONEAPI_DEVICE_SELECTOR",
+    "VK_DRIVER_FILES",
+    "VK_ICD_FILENAMES",
+)
 LASTING_SIGNALS = frozenset({"SIGILL", "SIGTRAP", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGABRT"})
 
 
@@ -31,6 +47,13 @@ class Verdict:
     problem: str
     system_info: str = ""
     library_sha256: str = ""
+    offload: bool = False  # the library says that it can put layers on a GPU, here
+    backends: tuple[str, ...] = ()  # what it was built with: "CPU", "Vulkan"
+    devices: tuple[Device, ...] = ()  # GPUs that it sees; how much of them is free is not kept
+
+    @property
+    def gpu_backends(self) -> tuple[str, ...]:
+        return tuple(name for name in self.backends if name not in NO_GPU)
 
 
 def library_dir() -> Path | None:
@@ -62,30 +85,43 @@ def missing() -> str:
 
 
 def verdict(machine: Machine) -> Verdict:
-    """The cached answer of the probe for this library on this CPU; probes when there is none (a second, once)."""
-    digest = _digest(library_files())
-    isa = hashlib.sha256(" ".join((platform.machine(), machine.cpu.model, *machine.cpu.isa)).encode()).hexdigest()
-    cached = settings.cache_dir() / "gguf-probe" / f"{digest[:16]}-{isa[:16]}.json"
+    """The cached answer of the probe for this library on this machine; probes when there is none (a second, once)."""
+    digest = _digest(tuple((str(path), *_stamp(path)) for path in library_files()))
+    cached = settings.cache_dir() / "gguf-probe" / f"{digest[:16]}-{_circumstances(machine)[:16]}.json"
     known = _read(cached)
     if known is None:
         known, lasting = _probe(digest)
         if lasting:
-            _write_atomic(cached, json.dumps(asdict(known)))
+            _write_atomic(cached, msgspec.json.encode(known))
     return known
+
+
+def _circumstances(machine: Machine) -> str:
+    """Digest of what the answer depends on beside the library."""
+    gpus = [f"{gpu.kind} {gpu.name} {gpu.vram_bytes}" for gpu in machine.accelerators]
+    variables = [f"{name}={os.environ.get(name, '')}" for name in DEVICE_VARIABLES]
+    facts = (platform.machine(), machine.cpu.model, *machine.cpu.isa, *gpus, *variables)
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
 def _read(cached: Path) -> Verdict | None:
     try:
-        known = Verdict(**json.loads(cached.read_text()))
-    except (OSError, ValueError, TypeError):
+        return msgspec.json.decode(cached.read_bytes(), type=Verdict)
+    except (OSError, ValueError):
         return None
-    return known if all(isinstance(value, str) for value in asdict(known).values()) else None
 
 
-def _digest(files: list[Path]) -> str:
+def _stamp(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_size, about.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=4)
+def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
+    """Of all bytes. Kept while the process lives: libraries with GPU code have gigabytes."""
     whole = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
+    for path, _, _ in files:
+        with open(path, "rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()
 
@@ -113,9 +149,11 @@ def _probe(digest: str) -> tuple[Verdict, bool]:
     last = (said.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
     if run.returncode == 0:
         try:
-            return Verdict("", str(json.loads(last)["system_info"]), digest), True
-        except (ValueError, TypeError, KeyError):
+            found = msgspec.convert({"problem": "", **msgspec.json.decode(last)}, Verdict)
+        except (ValueError, TypeError):
             return Verdict(f"the library's probe answers nonsense: {last}", library_sha256=digest), False
+        # A driver that is missing today may be installed tomorrow.
+        return replace(found, library_sha256=digest), not found.gpu_backends or bool(found.devices)
     return Verdict(f"the library does not load: {last}", library_sha256=digest), False
 
 
@@ -126,11 +164,11 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _write_atomic(path: Path, text: str) -> None:
+def _write_atomic(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_text(text)
+        partial.write_bytes(data)
         partial.replace(path)
     except OSError:
         # A read-only cache costs a probe per start, nothing else.

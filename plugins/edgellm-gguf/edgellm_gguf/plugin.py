@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from edgellm.backend import Offload
 from edgellm.errors import BackendUnavailable
 from edgellm.hookspecs import hookimpl
 from edgellm.machine import Machine
@@ -16,6 +17,16 @@ from edgellm_gguf import library
 
 if TYPE_CHECKING:
     from edgellm.backend import Backend, Engine
+
+
+# Accelerator kind -> the setting of llama.cpp's build that uses it, and what that needs.
+BUILDS = {
+    "cuda": ("GGML_CUDA", "the CUDA toolkit"),
+    "rocm": ("GGML_HIP", "ROCm"),
+    "xe": ("GGML_VULKAN", "the Vulkan SDK"),
+    "vulkan": ("GGML_VULKAN", "the Vulkan SDK"),
+    "metal": ("GGML_METAL", "Xcode"),
+}
 
 
 class GgufBackend:
@@ -36,6 +47,16 @@ class GgufBackend:
             return [missing]
         problem = library.verdict(machine).problem
         return [problem] if problem else []
+
+    def offload(self, machine: Machine) -> Offload:
+        if problem := next(iter(self.check(machine)), ""):
+            return Offload(missing=problem)
+        known = library.verdict(machine)
+        if known.devices:
+            return Offload(known.devices)
+        if known.gpu_backends:
+            return Offload(missing=f"this libllama ({', '.join(known.gpu_backends)}) sees no GPU: is its driver there?")
+        return Offload(missing="this libllama has no GPU backend", remedy=_rebuild(machine))
 
     def supports(self, artifact: Artifact) -> list[str]:
         if artifact.format not in self.formats:
@@ -65,6 +86,12 @@ class GgufBackend:
         if importlib.util.find_spec("llama_cpp") is not None:
             about["llama-cpp-python"] = importlib.metadata.version("llama-cpp-python")
         return about
+
+
+def _rebuild(machine: Machine) -> str:
+    """How to build a libllama for the first GPU of the machine; "" where there is none that it could use."""
+    setting, needs = next((BUILDS[gpu.kind] for gpu in machine.accelerators if gpu.kind in BUILDS), ("", ""))
+    return f'CMAKE_ARGS="-D{setting}=ON" make setup (needs {needs})' if setting else ""
 
 
 @hookimpl

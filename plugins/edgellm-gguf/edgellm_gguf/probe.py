@@ -1,13 +1,15 @@
 """Runs llama.cpp's real CPU kernels once, in a process that may die of it: `python -m edgellm_gguf.probe`.
 
 Computes a matrix product for one type of each kernel family, at one and at four columns, so that vector and
-matrix code paths both run. Prints one JSON object; any signal is the answer that the parent is looking for.
+matrix code paths both run, then asks which devices layers can go to. Prints one JSON object; any signal is the answer
+that the parent is looking for.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+from typing import Any
 
 import llama_cpp
 import llama_cpp.llama_cpp as binding
@@ -17,6 +19,7 @@ library = binding._lib
 # ggml type ids (ggml.h): F16, Q4_0, Q8_0, Q4_K, Q6_K, IQ4_NL: floats, legacy, K-quants, codebook.
 TYPES = (1, 2, 8, 12, 14, 20)
 F32 = 0
+GPU, IGPU = 1, 2  # enum ggml_backend_dev_type (ggml-backend.h)
 ROWS, COLS = 64, 512
 
 
@@ -38,8 +41,7 @@ def _bind() -> None:
         ("ggml_quantize_chunk", ctypes.c_size_t, [ctypes.c_int, pointer, pointer, i64, i64, i64, pointer]),
         ("ggml_graph_compute_with_ctx", ctypes.c_int, [pointer, pointer, ctypes.c_int]),
     ):
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
+        _function(name, result, *arguments)
 
 
 def _product(ggml_type: int, columns: int) -> float:
@@ -61,8 +63,50 @@ def _product(ggml_type: int, columns: int) -> float:
     return float(value)
 
 
+def _devices() -> list[dict[str, object]]:
+    """What the library can put layers on, in its own order: GPUs, and integrated ones only where there are no others.
+
+    As `llama_prepare_model_devices` chooses (src/llama.cpp); the same GPU seen by two backends is taken once there.
+    """
+    count = _function("ggml_backend_dev_count", ctypes.c_size_t)
+    get = _function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+    kind = _function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
+    name = _function("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
+    description = _function("ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
+    memory = _function("ggml_backend_dev_memory", None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+    found: dict[int, list[dict[str, object]]] = {GPU: [], IGPU: []}
+    for i in range(count()):
+        device = get(i)
+        if kind(device) not in found:
+            continue
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        memory(device, ctypes.byref(free), ctypes.byref(total))
+        # What is free now says nothing tomorrow, so it is not kept.
+        found[kind(device)].append({
+            "name": name(device).decode(errors="replace"),
+            "description": description(device).decode(errors="replace"),
+            "total_bytes": total.value,
+            "unified": kind(device) == IGPU,
+        })  # fmt: skip
+    return found[GPU] or found[IGPU]
+
+
+def _backends() -> list[str]:
+    """Names of what the library was built with: "Vulkan", "CPU"."""
+    count = _function("ggml_backend_reg_count", ctypes.c_size_t)
+    get = _function("ggml_backend_reg_get", ctypes.c_void_p, ctypes.c_size_t)
+    name = _function("ggml_backend_reg_name", ctypes.c_char_p, ctypes.c_void_p)
+    return [name(get(i)).decode(errors="replace") for i in range(count())]
+
+
+def _function(name: str, result: Any, *arguments: Any) -> Any:
+    function = getattr(library, name)
+    function.restype, function.argtypes = result, arguments
+    return function
+
+
 def main() -> None:
-    """Compute, check the sums, print the library's own description of its build."""
+    """Compute, check the sums, print what the library says of its build and of the devices it sees."""
     llama_cpp.llama_backend_init()
     _bind()
     for ggml_type in TYPES:
@@ -70,7 +114,13 @@ def main() -> None:
             value = _product(ggml_type, columns)
             if abs(value - COLS) > 0.02 * COLS:
                 raise SystemExit(f"kernel of ggml type {ggml_type} gave {value} for a sum of {COLS} ones")
-    print(json.dumps({"system_info": llama_cpp.llama_print_system_info().decode(errors="replace")}))
+    found = {
+        "system_info": llama_cpp.llama_print_system_info().decode(errors="replace"),
+        "offload": bool(llama_cpp.llama_supports_gpu_offload()),
+        "backends": _backends(),
+        "devices": _devices(),
+    }
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,226 @@
+"""How many layers of a model go to a GPU, and what that leaves in RAM.
+
+Layers are counted as llama.cpp does (`load_tensors` in src/llama-model.cpp, b11434): from the end, the output table
+first, then the last block; the embedding table stays in RAM, and where it is the output table too, the GPU has a copy.
+The cache of a block lies with its weights. Each device takes scratch of its own for one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import accumulate
+
+from edgellm.backend import Device, Offload
+from edgellm.errors import BackendUnavailable
+from edgellm.estimate import architecture, quants, recipe
+from edgellm.estimate.footprint import COMPUTE_TOUCHED_BYTES
+from edgellm.estimate.tensor_types import TYPES, for_row
+from edgellm.estimate.weights import traits
+from edgellm.machine import Accelerator, Machine
+from edgellm.model import Shape
+from edgellm.plan import Footprint
+from edgellm.units import show_memory
+
+MIN_RESERVE_BYTES = 512 * 1024**2
+ALL = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Layers on GPUs (as in `Settings.gpu_layers`), the memory that the plan takes then, and why."""
+
+    gpu_layers: int
+    footprint: Footprint
+    reason: str = ""
+    problem: str = ""  # layers that were asked for and do not fit, with the numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """Bytes of weights: the output table, and each block."""
+
+    output: int
+    blocks: tuple[int, ...]
+    tied: bool  # the output table is a copy: what is on the GPU is not missing in RAM
+
+
+def live(offload: Offload, machine: Machine) -> Offload:
+    """The devices with what the machine knows of them now: free memory, and whether it is the machine's own."""
+    left = list(machine.accelerators)
+    found = []
+    for device in offload.devices:
+        same = _same(device, left, alone=len(offload.devices) == len(machine.accelerators) == 1)
+        if same is None:
+            found.append(device)
+            continue
+        left.remove(same)
+        free = same.free_bytes if same.free_bytes is not None else device.free_bytes
+        total = same.vram_bytes or device.total_bytes
+        found.append(replace(device, total_bytes=total, free_bytes=free, unified=same.unified or device.unified))
+    return replace(offload, devices=tuple(found))
+
+
+def _same(device: Device, accelerators: Iterable[Accelerator], *, alone: bool) -> Accelerator | None:
+    """The accelerator that a library calls by a slightly other name: "AMD Radeon RX 7900 XTX (RADV NAVI31)"."""
+    name = device.description.lower()
+    return next((a for a in accelerators if alone or a.name.lower() in name or name in a.name.lower()), None)
+
+
+def assumed(machine: Machine) -> Offload:
+    """What a build for the machine's accelerators could use: for planning without that build."""
+    known = [a for a in machine.accelerators if a.vram_bytes is not None or a.unified]
+    devices = tuple(
+        Device(f"{a.kind}{i}", a.name, a.vram_bytes or machine.memory.total_bytes, a.free_bytes, a.unified)
+        for i, a in enumerate(known)
+    )
+    missing = "" if devices else f"no GPU with known memory is in {machine.name}"
+    return Offload(devices, missing)
+
+
+def require(backend: str, offload: Offload | None, asked: int | None) -> None:
+    """A number of layers that was asked for is kept, or refused.
+
+    Raises:
+        BackendUnavailable: this backend, or its build here, puts no layers on a GPU.
+    """
+    if asked in (None, 0) or (offload is not None and offload.devices):
+        return
+    why = f"{backend} puts no layers on a GPU" if offload is None else f"{backend}: {offload.missing}"
+    what = "all" if asked == ALL else asked
+    cure = "" if offload is None else offload.remedy
+    leave = "leave --gpu-layers out to compute on the CPU"
+    raise BackendUnavailable(
+        f"--gpu-layers {what} cannot be kept: {why}", hint=f"{cure}, or {leave}" if cure else leave
+    )
+
+
+def unused(machine: Machine, backend: str, offload: Offload | None, asked: int | None) -> str:
+    """Why the machine's GPUs compute nothing, as a reason of the plan; "" where there are none to speak of."""
+    if not machine.accelerators:
+        return ""
+    memory = sum(a.vram_bytes or 0 for a in machine.accelerators if not a.unified)
+    names = ", ".join(a.name for a in machine.accelerators)
+    idle = f"{show_memory(memory)} of {names} unused" if memory else f"{names} unused"
+    if asked == 0:
+        return f"GPU: 0 layers, as asked; {idle}."
+    if offload is None:
+        return f"GPU: 0 layers: {backend} computes on the CPU; {idle}."
+    cure = f": {offload.remedy}" if offload.remedy else ""
+    return f"GPU: 0 layers: {offload.missing}; {idle}{cure}."
+
+
+def place(  # noqa: PLR0917
+    whole: Footprint,
+    shape: Shape,
+    tensor_bytes: int,
+    quant: str,
+    offload: Offload | None,
+    asked: int | None = None,
+) -> Placement:
+    """Where the layers of a model go that takes `whole` without a GPU. `quant` "" = not known.
+
+    Unasked, all of them where they fit the free memory less a reserve, else as many as do.
+    """
+    if offload is None or not offload.devices or asked == 0:
+        return Placement(0, whole)
+    devices, total = offload.devices, shape.n_layer + 1
+    names = ", ".join(d.description for d in devices)
+    if all(d.unified for d in devices):
+        # Its memory is the machine's, and was counted as such.
+        return _unified(whole, total, names, asked)
+    rooms = [_room(d) - whole.compute_bytes for d in devices]
+    kv = whole.kv_bytes // max(1, shape.n_layer)
+    parts = layers(shape, tensor_bytes, quant)
+    # From the end, as they are put there.
+    costs = [parts.output, *(weights + kv for weights in reversed(parts.blocks))]
+    fitting = _fitting(costs, rooms)
+    n = min(fitting if asked is None else total if asked == ALL else asked, total)
+    needed = sum(costs) + whole.compute_bytes * len(devices)
+    room = f"{show_memory(sum(map(_room, devices)))} usable"
+    problem = ""
+    if fitting < n:
+        asked_for = sum(costs[:n]) + whole.compute_bytes * len(devices)
+        problem = f"{_count(n, total)} need {show_memory(asked_for)} on {names}, {room}; {fitting} fit"
+    if asked is not None:
+        reason = f"GPU: {_count(n, total)} on {names}, as asked."
+    elif n == total:
+        reason = f"GPU: {_count(n, total)} on {names}: {show_memory(needed)} of {room}."
+    else:
+        reason = f"GPU: {_count(n, total)} on {names}, {room}; all would need {show_memory(needed)}."
+    if n == 0:
+        return Placement(0, whole, reason)
+    return Placement(ALL if n == total else n, _split(whole, parts, kv, n, len(devices)), reason, problem)
+
+
+def _unified(whole: Footprint, total: int, names: str, asked: int | None) -> Placement:
+    n = total if asked in (None, ALL) else min(asked or 0, total)
+    why = "which shares the machine's memory" + (", as asked" if asked is not None else "")
+    return Placement(ALL if n == total else n, whole, f"GPU: {_count(n, total)} on {names}, {why}.")
+
+
+def _split(whole: Footprint, parts: Layers, kv: int, n: int, n_devices: int) -> Footprint:
+    """What stays in RAM and what is on the GPU with `n` layers there."""
+    blocks = sum(parts.blocks[len(parts.blocks) - (n - 1) :])
+    kv_bytes = kv * (n - 1) if n <= len(parts.blocks) else whole.kv_bytes
+    # With every layer away the CPU computes embeddings only; with some, its scratch is as large as before.
+    compute = min(whole.compute_bytes, COMPUTE_TOUCHED_BYTES) if n > len(parts.blocks) else whole.compute_bytes
+    return replace(
+        whole,
+        weights_bytes=max(0, whole.weights_bytes - blocks - (0 if parts.tied else parts.output)),
+        kv_bytes=whole.kv_bytes - kv_bytes,
+        compute_bytes=compute,
+        device_bytes=blocks + parts.output + kv_bytes + whole.compute_bytes * n_devices,
+    )
+
+
+def _fitting(costs: Sequence[int], rooms: Sequence[int]) -> int:
+    """How many of the layers fit, device after device, no layer on two."""
+    at = 0
+    for room in rooms:
+        at += sum(1 for used in accumulate(costs[at:]) if used <= room)
+    return at
+
+
+def _room(device: Device) -> int:
+    """Bytes that may be used: what is free, less a reserve for the driver, its context, and whoever draws a screen.
+
+    Of the same form as `Machine.memory_budget_bytes`: max(10 %, 512 MiB), at most a quarter.
+    """
+    free = device.total_bytes if device.free_bytes is None else device.free_bytes
+    reserve = min(max(device.total_bytes // 10, MIN_RESERVE_BYTES), device.total_bytes // 4)
+    return max(0, free - reserve)
+
+
+def _count(n: int, total: int) -> str:
+    return f"all {total} layers" if n == total else f"{n} of {total} layers"
+
+
+@lru_cache(maxsize=4096)
+def layers(shape: Shape, tensor_bytes: int, quant: str) -> Layers:
+    """Bytes of each layer: by llama.cpp's rules for the mix, scaled to the size that is known.
+
+    Where the mix or the parts are not known, blocks are alike and hold everything, and the table has a byte a weight:
+    more than it is, so that what is planned fits.
+    """
+    known = quants.QUANTS.get(quant)
+    name = quant if known is None or known.predictable or not known.like else known.like[0]
+    parts = architecture.tensors(shape)
+    n = shape.n_layer
+    if parts is None or name not in recipe.BASE_TYPE:
+        return Layers(shape.n_vocab * shape.n_embd, (tensor_bytes // max(1, n),) * n, shape.tied_embeddings)
+    facts = traits(shape)
+    n_attn_v = sum(len(t.layers) for t in parts if t.role in ("attn_v", "attn_qkv"))
+    blocks, tables = [0] * n, {"output": 0, "token_embd": 0}
+    for part in parts:
+        of = n_attn_v if part.role in ("attn_v", "attn_qkv") else n
+        for i in part.layers:
+            size = TYPES[for_row(recipe.tensor_type(part.role, i, of, name, facts), part.row)].tensor_bytes(part.elems)
+            if part.role in tables:
+                tables[part.role] += size
+            else:
+                blocks[i] += size
+    scale = tensor_bytes / max(1, sum(blocks) + sum(tables.values()))
+    output = tables["token_embd" if shape.tied_embeddings else "output"]
+    return Layers(round(output * scale), tuple(round(b * scale) for b in blocks), shape.tied_embeddings)

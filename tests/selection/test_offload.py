@@ -1,0 +1,282 @@
+"""Layers on a GPU: all where they fit, else as many as do, else none, and always with the reason and its numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from edgellm.backend import Device, Offload
+from edgellm.catalog.lookup import catalog
+from edgellm.errors import BackendUnavailable, NothingFits, UsageError
+from edgellm.estimate.footprint import footprint
+from edgellm.estimate.weights import weights
+from edgellm.hardware import profiles
+from edgellm.machine import Accelerator, Machine
+from edgellm.plan import Candidate, Decision
+from edgellm.request import SelectionRequest, layers_on_gpu
+from edgellm.selection.decide import decide
+from edgellm.selection.facts import BackendFacts, assumed_facts
+from edgellm.selection.offload import Placement, assumed, layers, live, place
+from edgellm.selection.report import to_dict
+
+GIB = 1024**3
+MIB = 1024**2
+REBUILD = 'CMAKE_ARGS="-DGGML_CUDA=ON" make setup (needs the CUDA toolkit)'
+NO_BUILD = Offload(missing="this libllama has no GPU backend", remedy=REBUILD)
+
+
+def gpu(gib: float, free_gib: float | None = None, *, unified: bool = False, name: str = "A GPU") -> Device:
+    return Device("CUDA0", name, int(gib * GIB), None if free_gib is None else int(free_gib * GIB), unified)
+
+
+def facts(offload: Offload | None) -> BackendFacts:
+    return BackendFacts("gguf", frozenset({"gguf"}), offload=offload)
+
+
+def chosen(machine: Machine, offload: Offload | None, model: str, **request: object) -> tuple[Candidate, Decision]:
+    decision = decide(machine, SelectionRequest(**request), [catalog()[model]], [facts(offload)])  # type: ignore[arg-type]
+    assert decision.choice is not None
+    return decision.choice, decision
+
+
+def gpu_reason(decision: Decision) -> str:
+    (found,) = [reason for reason in decision.reasons if reason.startswith("GPU: ")]
+    return found
+
+
+def placed(model: str, quant: str, *devices: Device, ctx: int = 4096, asked: int | None = None) -> Placement:
+    card = catalog()[model]
+    assert card.shape is not None
+    size = weights(card.shape, card.params, card.params_active, quant).total_bytes
+    return place(footprint(card.shape, size, ctx), card.shape, size, quant, Offload(devices), asked)
+
+
+def test_all_layers_where_they_fit() -> None:
+    machine = profiles.load("desktop-rtx-4090")
+    choice, decision = chosen(machine, live(assumed(machine), machine), "qwen3-4b")
+    alone, _ = chosen(machine, None, "qwen3-4b")
+
+    assert choice.gpu_layers == -1
+    assert gpu_reason(decision).startswith("GPU: all 37 layers on RTX 4090: ")
+    assert gpu_reason(decision).endswith(" of 21.60 GiB usable.")
+    # What is on the GPU is not in RAM: blocks and cache; the embeddings stay, and the table that is a copy of them.
+    assert choice.footprint.kv_bytes == 0
+    assert choice.footprint.weights_bytes < alone.footprint.weights_bytes / 3
+    assert choice.footprint.device_bytes > choice.tensor_bytes - choice.footprint.weights_bytes
+    assert choice.footprint.resident_bytes < alone.footprint.resident_bytes / 2
+    assert "That is the speed of the CPU, by which the model was chosen; a GPU's is not predicted yet." in (
+        decision.reasons
+    )
+    told = to_dict(decision)["choice"]
+    assert (told["gpu_layers"], told["memory"]["device_bytes"]) == (-1, choice.footprint.device_bytes)
+
+
+def test_as_many_whole_layers_as_fit() -> None:
+    few = placed("qwen3-8b", "Q4_K_M", gpu(4))
+    more = placed("qwen3-8b", "Q4_K_M", gpu(5))
+
+    assert 1 < few.gpu_layers < more.gpu_layers < 37
+    assert few.reason.startswith(f"GPU: {few.gpu_layers} of 37 layers on A GPU, 3.50 GiB usable; all would need ")
+    assert few.footprint.device_bytes <= 3.5 * GIB
+    one_more = placed("qwen3-8b", "Q4_K_M", gpu(4), asked=few.gpu_layers + 1)
+    assert one_more.footprint.device_bytes > 3.5 * GIB, "not one layer fewer than fits"
+    assert few.footprint.kv_bytes > more.footprint.kv_bytes > 0
+    assert few.footprint.weights_bytes > more.footprint.weights_bytes
+
+
+def test_every_byte_is_somewhere() -> None:
+    """Weights and cache of any number of layers add up, a tied table counted twice once the GPU has its copy."""
+    for model, quant in (("qwen3-8b", "Q4_K_M"), ("smollm2-135m-instruct", "Q4_1")):
+        whole = placed(model, quant, asked=0, ctx=2048).footprint
+        shape = catalog()[model].shape
+        assert shape is not None
+        table = layers(shape, whole.weights_bytes, quant).output if shape.tied_embeddings else 0
+        for n in range(1, shape.n_layer + 1):
+            part = placed(model, quant, gpu(80), asked=n, ctx=2048).footprint
+            there = part.weights_bytes + part.kv_bytes + part.device_bytes - whole.compute_bytes
+            assert there == whole.weights_bytes + whole.kv_bytes + table
+
+
+def test_the_layers_of_a_real_model_are_what_llama_cpp_puts_there() -> None:
+    """SmolLM2 Q4_1 with 10 layers on a device, as libllama's log said: table 28.69 MiB, 47.71 in all, cache 6.75."""
+    shape = catalog()["smollm2-135m-instruct"].shape
+    assert shape is not None
+    parts = layers(shape, 96576768, "Q4_1")
+
+    assert parts.output / MIB == pytest.approx(28.69, abs=0.01)
+    assert (parts.output + sum(parts.blocks[-9:])) / MIB == pytest.approx(47.71, abs=0.05)
+    part = placed("smollm2-135m-instruct", "Q4_1", gpu(8), ctx=1024, asked=10)
+    whole = placed("smollm2-135m-instruct", "Q4_1", ctx=1024)
+    assert (whole.footprint.kv_bytes - part.footprint.kv_bytes) / MIB == pytest.approx(6.75)
+
+
+def test_a_mix_that_is_not_known_is_planned_too_large_rather_than_too_small() -> None:
+    shape = catalog()["qwen3-8b"].shape
+    assert shape is not None
+    known, unknown = (layers(shape, 5 * GIB, quant) for quant in ("Q4_K_M", "no such mix"))
+
+    assert sum(unknown.blocks) > sum(known.blocks)
+    assert unknown.output > known.output * 0.9
+
+
+def test_nothing_fits_on_a_tiny_gpu() -> None:
+    none = placed("qwen3-8b", "Q4_K_M", gpu(0.5))
+
+    assert none.gpu_layers == 0
+    assert none.footprint.device_bytes == 0
+    assert "GPU: 0 of 37 layers on A GPU, 384 MiB usable; all would need" in none.reason
+
+
+def test_what_is_free_counts_not_what_is_built_in() -> None:
+    assert placed("qwen3-8b", "Q4_K_M", gpu(24)).gpu_layers == -1
+    assert 0 < placed("qwen3-8b", "Q4_K_M", gpu(24, free_gib=6)).gpu_layers < 37
+
+
+def test_two_gpus_hold_what_one_does_not() -> None:
+    one = placed("qwen3-8b", "Q4_K_M", gpu(4)).gpu_layers
+    two = placed("qwen3-8b", "Q4_K_M", gpu(4), gpu(4, name="Another"))
+
+    assert two.gpu_layers == -1 or two.gpu_layers > 1.7 * one
+    assert "A GPU, Another" in two.reason
+
+
+def test_a_gpu_that_shares_the_memory_takes_all_and_frees_none() -> None:
+    machine = profiles.load("apple-m2-16gb")
+    offload = Offload((gpu(16, unified=True, name="Apple M2"),))
+    choice, decision = chosen(machine, offload, "qwen3-4b")
+
+    assert choice.gpu_layers == -1
+    assert choice.footprint == chosen(machine, None, "qwen3-4b")[0].footprint
+    assert gpu_reason(decision) == "GPU: all 37 layers on Apple M2, which shares the machine's memory."
+
+
+def test_a_build_without_offload_says_what_lies_idle_and_how_to_rebuild() -> None:
+    machine = profiles.load("desktop-rtx-4090")
+    choice, decision = chosen(machine, NO_BUILD, "qwen3-4b")
+
+    assert choice.gpu_layers == 0
+    assert gpu_reason(decision) == (
+        f"GPU: 0 layers: this libllama has no GPU backend; 24.00 GiB of RTX 4090 unused: {REBUILD}."
+    )
+
+
+def test_a_machine_without_gpu_is_told_nothing() -> None:
+    _, decision = chosen(profiles.load("raspberry-pi-5-8gb"), NO_BUILD, "qwen3-0.6b")
+    assert not [reason for reason in decision.reasons if "GPU" in reason]
+
+
+@pytest.mark.parametrize("asked", [1, 20, 37, 99, -1])
+def test_as_asked(asked: int) -> None:
+    machine = profiles.load("desktop-rtx-4090")
+    choice, decision = chosen(machine, assumed(machine), "qwen3-4b", gpu_layers=asked)
+
+    assert choice.gpu_layers == (asked if 0 <= asked < 37 else -1)
+    assert gpu_reason(decision).endswith("layers on RTX 4090, as asked.")
+    assert decision.inputs["gpu_layers"] == asked
+
+
+def test_none_as_asked() -> None:
+    machine = profiles.load("desktop-rtx-4090")
+    choice, decision = chosen(machine, assumed(machine), "qwen3-4b", gpu_layers=0)
+
+    assert choice.gpu_layers == choice.footprint.device_bytes == 0
+    assert gpu_reason(decision) == "GPU: 0 layers, as asked; 24.00 GiB of RTX 4090 unused."
+
+
+def test_more_than_fits_is_refused_with_what_does() -> None:
+    fitting = placed("qwen3-8b", "Q4_K_M", gpu(4)).gpu_layers
+    problem = placed("qwen3-8b", "Q4_K_M", gpu(4), asked=37).problem
+
+    assert problem == f"all 37 layers need 5.21 GiB on A GPU, 3.50 GiB usable; {fitting} fit"
+    assert not placed("qwen3-8b", "Q4_K_M", gpu(4), asked=fitting).problem
+    with pytest.raises(NothingFits, match=r"need .* on A GPU, 384 MiB usable") as caught:
+        chosen(profiles.load("desktop-rtx-4090"), Offload((gpu(0.5),)), "qwen3-8b", gpu_layers=-1)
+    assert "--gpu-layers auto" in caught.value.hint
+
+
+def test_what_is_chosen_for_the_gpu_fits_it() -> None:
+    machine = profiles.load("desktop-rtx-4090")
+    decision = decide(machine, SelectionRequest(gpu_layers=-1), catalog().values(), [facts(assumed(machine))])
+
+    assert decision.choice is not None
+    assert decision.choice.gpu_layers == -1
+    assert decision.choice.footprint.device_bytes <= 21.6 * GIB
+    assert any(r.rule == "fits_memory" and "on RTX 4090, 21.60 GiB usable" in r.reason for r in decision.rejected)
+
+
+@pytest.mark.parametrize(
+    ("offload", "told", "hint"),
+    [
+        (NO_BUILD, "--gpu-layers 5 cannot be kept: gguf: this libllama has no GPU backend", REBUILD),
+        (None, "--gpu-layers 5 cannot be kept: gguf puts no layers on a GPU", "leave --gpu-layers out"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(offload: Offload | None, told: str, hint: str) -> None:
+    with pytest.raises(BackendUnavailable) as caught:
+        chosen(profiles.load("desktop-rtx-4090"), offload, "qwen3-4b", gpu_layers=5)
+    assert caught.value.message == told
+    assert hint in caught.value.hint
+
+
+def test_another_backend_takes_the_layers_where_one_cannot() -> None:
+    machine = profiles.load("desktop-rtx-4090")
+    backends = [BackendFacts("able", frozenset({"gguf"}), offload=assumed(machine)), facts(None)]
+    decision = decide(machine, SelectionRequest(gpu_layers=-1), [catalog()["qwen3-4b"]], backends)
+
+    assert decision.choice is not None
+    assert (decision.choice.backend, decision.choice.gpu_layers) == ("able", -1)
+
+
+def test_a_model_that_only_the_gpu_can_hold_is_not_dropped() -> None:
+    """8 GiB of RAM, 24 of VRAM: the weights need not fit the RAM."""
+    machine = profiles.load("desktop-rtx-4090")
+    small = replace(machine, memory=replace(machine.memory, total_bytes=8 * GIB))
+    request = SelectionRequest(min_tps=0.1, ctx=4096)
+    rows = [catalog()["qwen3-14b"]]
+
+    with_gpu = decide(small, request, rows, [facts(assumed(small))]).choice
+    assert with_gpu is not None
+    assert with_gpu.tensor_bytes > small.memory_budget_bytes > with_gpu.footprint.resident_bytes
+
+
+def test_the_machine_knows_what_is_free_now() -> None:
+    machine = profiles.load("desktop-rtx-4090")
+    busy = replace(machine, accelerators=(Accelerator("cuda", "NVIDIA RTX 4090", 24 * GIB, 3 * GIB),))
+    found = live(Offload((gpu(24, name="NVIDIA RTX 4090"),)), busy)
+
+    assert found.devices[0].free_bytes == 3 * GIB
+    igpu = replace(machine, accelerators=(Accelerator("xe", "Intel GPU 46a6", unified=True),))
+    assert live(Offload((gpu(8, name="Intel(R) Iris(R) Xe Graphics"),)), igpu).devices[0].unified
+
+
+def test_devices_that_the_machine_does_not_know_stay_as_the_library_says() -> None:
+    two = (gpu(24, name="One"), gpu(12, name="Two"))
+    machine = replace(profiles.load("desktop-rtx-4090"), accelerators=(Accelerator("cuda", "Two", 12 * GIB, 2 * GIB),))
+    assert [d.free_bytes for d in live(Offload(two), machine).devices] == [None, 2 * GIB]
+
+
+class _Planner:
+    name, formats, quants = "gguf", frozenset({"gguf"}), None
+
+    def offload(self, machine: Machine) -> Offload:
+        raise AssertionError("another machine's GPUs are not this library's to know")
+
+
+def test_for_another_machine_a_gpu_build_is_planned_where_layers_are_asked_for() -> None:
+    machine = profiles.load("desktop-rtx-3060-12gb")
+    for asked, devices in ((None, 0), (0, 0), (-1, 1), (3, 1)):
+        (found,) = assumed_facts([_Planner()], machine, SelectionRequest(gpu_layers=asked))  # type: ignore[list-item]
+        assert found.offload is not None
+        assert len(found.offload.devices) == devices
+
+
+@pytest.mark.parametrize(("text", "layers"), [("all", -1), ("ALL", -1), ("auto", None), ("0", 0), ("12", 12), (7, 7)])
+def test_words_for_layers(text: str | int, layers: int | None) -> None:
+    assert layers_on_gpu(text) == layers
+
+
+@pytest.mark.parametrize("text", ["some", "-1", "1.5", "", -3, "10000"])
+def test_words_for_no_layers(text: str | int) -> None:
+    with pytest.raises(UsageError, match="gpu_layers"):
+        SelectionRequest(gpu_layers=layers_on_gpu(text))
