@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
@@ -26,7 +26,7 @@ class Family:
     scaled_embedding: bool = False  # by sqrt(hidden)
 
 
-# Sources: llama.cpp b11434 (src/models), microsoft/BitNet's converter and model cards. `bitnet` is 1bitLLM's 0.7B and 3B.
+# Sources: llama.cpp b11434 (src/models), microsoft/BitNet's converter and model cards. `bitnet`: 1bitLLM's 0.7B and 3B.
 FAMILIES = {
     "bitnet-b1.58": Family("relu2", rope_neox=True, sub_norms=True),
     "bitnet-25": Family("relu2", rope_neox=True, sub_norms=True),
@@ -117,7 +117,8 @@ def from_gguf(header: GgufHeader, tensors: tuple[Any, ...]) -> Architecture:
     pooling = {1: "mean", 2: "cls", 3: "last"}.get(_integer(header, "pooling_type", 0), "")
     found = Architecture(
         name=name, family=family, layers=known.n_layer, hidden=known.n_embd, ffn=known.n_ff, heads=known.n_head,
-        kv_heads=known.n_head_kv, head_dim=head_dim, vocab=vocab_size(header, tensors), ctx_train=context_length(header),
+        kv_heads=known.n_head_kv, head_dim=head_dim, vocab=vocab_size(header, tensors),
+        ctx_train=context_length(header),
         eps=_real(header, "attention.layer_norm_rms_epsilon", 1e-5),
         rope_dim=_integer(header, "rope.dimension_count", head_dim),
         rope_theta=_real(header, "rope.freq_base", 10000.0), rope_scaling=_gguf_scaling(header),
@@ -138,10 +139,7 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
     )
     _family(name)
     # Rows are not permuted in these folders, so every family rotates halves.
-    family = FAMILIES["qwen3"] if name == "qwen3" else Family(
-        FAMILIES[name].gate, True, FAMILIES[name].sub_norms, FAMILIES[name].head_norms, FAMILIES[name].post_norms,
-        FAMILIES[name].scaled_embedding,
-    )  # fmt: skip
+    family = replace(_family(name), rope_neox=True)
 
     def number(key: str, default: Any = None) -> Any:
         value = config.get(key, default)
@@ -159,7 +157,8 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
         head_dim=head_dim, vocab=int(number("vocab_size")), ctx_train=int(number("max_position_embeddings", 2048)),
         eps=float(number("rms_norm_eps", 1e-5)), rope_dim=head_dim,
         rope_theta=float((rope or {}).get("rope_theta") or number("rope_theta", 10000.0)),
-        rope_scaling=_config_scaling(scaling, where), window=int(config.get("sliding_window") or 512) if name == "gemma3" else 0,
+        rope_scaling=_config_scaling(scaling, where),
+        window=int(config.get("sliding_window") or 512) if name == "gemma3" else 0,
     )  # fmt: skip
     return _checked(found, where)
 

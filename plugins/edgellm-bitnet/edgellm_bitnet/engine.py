@@ -12,8 +12,9 @@ import numpy.typing as npt
 from edgellm.backend import EngineInfo, SlotInput, Tokenizer
 from edgellm.errors import BackendUnavailable, CacheFull, UnsupportedArtifact
 from edgellm_bitnet import native, packing
+from edgellm_bitnet.footprint import BATCH, SPARE_LOGITS
 from edgellm_bitnet.loading import Loaded, load
-from edgellm_bitnet.matrix import CACHE_ALIGN, PANEL, padded
+from edgellm_bitnet.matrix import BF16, CACHE_ALIGN, F16, F32, PANEL, padded
 from edgellm_bitnet.options import Options
 from edgellm_bitnet.weights import REAL_TYPES, Weights, needed
 
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 KV_TYPES = {"f16": native.KV_F16, "q8_0": native.KV_I8}
 GATES = {"relu2": native.RELU2, "silu": native.SILU, "gelu": native.GELU}
 HEAD_KINDS = {0: "ternary", 1: "q4", 2: "q6", 3: "q8", 4: "f16", 5: "bf16", 6: "f32"}
-# Tokens computed together: their activations and what lies between two products stay in the last-level cache.
-BATCH = 256
-SPARE_LOGITS = 31  # rows beyond one per slot, to verify drafts
 PREFILL_TOKENS = 16  # steps of more tokens use the threads of prefill
 
 
@@ -96,7 +94,7 @@ class BitnetEngine:
         return kept
 
     def save_slot(self, slot: int) -> bytes:
-        """The slot's cache as bytes, the same on every processor; `load_slot` takes them in any engine of this model."""
+        """The slot's cache as bytes, the same on every processor; `load_slot` of an engine of this model takes them."""
         n = self._n_past[slot]
         room = np.empty(self._lib.bn_slot_bytes(self._engine, n), np.uint8)
         self._lib.bn_slot_save(self._engine, slot, n, room.ctypes.data)
@@ -180,14 +178,13 @@ class BitnetEngine:
         self._rope = packing.rope_tables(self._weights, padded(self._settings.n_ctx, CACHE_ALIGN))
         self._layers = (native.Layer * arch.layers)(*(self._layer(loaded, index) for index in range(arch.layers)))
         head = loaded.arena.matrix(loaded.layout.slabs["head"])
-        model = native.Model(
+        return native.Model(
             layers=arch.layers, hidden=arch.hidden, ffn=arch.ffn, heads=arch.heads, kv_heads=arch.kv_heads,
             head_dim=arch.head_dim, vocab=arch.vocab, rope_dim=arch.rope_dim, rope_neox=arch.family.rope_neox,
             gate=GATES[arch.family.gate], act_block=options.act_block, eps=arch.eps, query_scale=arch.query_scale,
             embed_scale=arch.embed_scale, layer=self._layers, embed=self._embed(head), head=head,
             output_norm=loaded.arena.address_of(loaded.layout, "output_norm"),
         )  # fmt: skip
-        return model
 
     def _embed(self, head: native.Matrix) -> native.Matrix:
         """Rows of the embedding: of the packed one, of the head where they are one, else of the model's own file."""
@@ -198,7 +195,7 @@ class BitnetEngine:
         if raw.type not in REAL_TYPES:
             return head
         self._embedding = np.ascontiguousarray(raw.data)
-        kind = {"F32": native.F32, "F16": native.F16, "BF16": native.BF16}[raw.type]
+        kind = {"F32": F32, "F16": F16, "BF16": BF16}[raw.type]
         return native.Matrix(kind, raw.rows, raw.cols, 0, self._embedding.ctypes.data, None, None)
 
     def _layer(self, loaded: Loaded, index: int) -> native.Layer:

@@ -21,7 +21,6 @@ GROUPS = {"I2_S": 0, "PACKED": 0, "F32": 0, "F16": 0, "BF16": 0, "TQ2_0": 256, "
 HEAD_KINDS = {
     "F32": (F32, 0), "F16": (F16, 0), "BF16": (BF16, 0), "Q8_0": (Q8, 32), "Q6_K": (Q6, 256), "Q4_0": (Q4, 32),
 }  # fmt: skip
-REQUANTIZED = {"q8": (Q8, 0), "q6": (Q6, 256), "q4": (Q4, 32)}
 
 
 @dataclass(frozen=True, slots=True)

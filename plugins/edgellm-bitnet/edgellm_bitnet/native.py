@@ -8,10 +8,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import sysconfig
 from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
 from typing import Any
-
 
 ABI = 1
 RELU2, SILU, GELU = range(3)
@@ -92,12 +92,13 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 
 
 def path() -> Path:
-    """Where the library is: EDGELLM_BITNET_LIBRARY, else beside this file."""
+    """Where the library is: EDGELLM_BITNET_LIBRARY, else beside this file, else (editable) in the environment."""
     if named := os.environ.get("EDGELLM_BITNET_LIBRARY"):
         return Path(named)
-    folder = Path(__file__).parent
+    folders = (Path(__file__).parent, Path(sysconfig.get_path("platlib")) / "edgellm_bitnet")
     names = ("libedgellm_bitnet.so", "libedgellm_bitnet.dylib", "edgellm_bitnet.dll", "libedgellm_bitnet.dll")
-    return next((folder / name for name in names if (folder / name).exists()), folder / names[0])
+    candidates = [folder / name for folder in folders for name in names]
+    return next((path for path in candidates if path.exists()), candidates[0])
 
 
 @functools.cache

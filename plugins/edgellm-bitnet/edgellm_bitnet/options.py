@@ -6,10 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgellm.errors import UsageError
+from edgellm_bitnet.matrix import Q4, Q6, Q8
+
+REQUANTIZED = {"q8": (Q8, 0), "q6": (Q6, 256), "q4": (Q4, 32)}
 
 KNOWN = {
     "head": "q8, q6 or q4: requantize an F16, BF16 or F32 output matrix at load",
-    "activations": "token (as the models were trained) or block: one scale per 256 columns, as llama.cpp has for TQ types",
+    "activations": "token (as the models were trained) or block: a scale per 256 columns, as llama.cpp has for TQ",
     "isa": "kernels to use, of those that `edgellm doctor` lists",
     "packed": "keep (default) or drop: whether the packed form is written to the cache folder",
 }
@@ -21,6 +24,10 @@ class Options:
     act_block: int = 0
     isa: str | None = None
     keep_packed: bool = True
+
+    def head_kind(self) -> tuple[int, int] | None:
+        """(kind, group) of the requantized head; None where it stays as it is."""
+        return REQUANTIZED.get(self.head)
 
     @classmethod
     def parse(cls, pairs: Iterable[tuple[str, str]]) -> Options:

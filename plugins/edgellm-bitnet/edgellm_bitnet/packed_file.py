@@ -30,7 +30,7 @@ def path_of(fingerprint: Sequence[object]) -> Path:
 
 
 def groups_of(path: Path) -> dict[str, int] | None:
-    """What the file says of its products' scales (see `packing.product_groups`); None where it is not there or not ours."""
+    """What the file says of its products' scales (`packing.product_groups`); None where it is not there or not ours."""
     try:
         with path.open("rb") as file:
             head = file.read(DATA_OFFSET)

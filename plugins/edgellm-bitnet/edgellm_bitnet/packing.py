@@ -13,9 +13,16 @@ from edgellm_bitnet import native, rope
 from edgellm_bitnet.architecture import GEMMA_LOCAL_THETA, RopeScaling
 from edgellm_bitnet.arena import Arena
 from edgellm_bitnet.layout import (
-    GROUPS, HEAD_KINDS, REQUANTIZED, Layout, Slab, fused, input_vectors, layer_vectors,
-)  # fmt: skip
+    GROUPS,
+    HEAD_KINDS,
+    Layout,
+    Slab,
+    fused,
+    input_vectors,
+    layer_vectors,
+)
 from edgellm_bitnet.matrix import PANEL, padded
+from edgellm_bitnet.options import REQUANTIZED
 from edgellm_bitnet.weights import REAL_TYPES, TERNARY_TYPES, Raw, Weights, needed, reals
 
 ROWS_AT_ONCE = 1024  # of a head that is requantized: bounds the float copy
@@ -42,7 +49,7 @@ def kinds(weights: Weights, head: str = "") -> tuple[tuple[int, int], tuple[int,
 
 
 def product_groups(weights: Weights) -> dict[str, int]:
-    """Columns that share a scale, by product. Block-scaled tensors are looked through: where all blocks that are not zero
+    """Columns that share a scale, by product. Block-scaled tensors are looked through: where all blocks but zero ones
     have one scale, as in a model trained ternary, the tensor has one scale: 0.
 
     Raises:
@@ -144,32 +151,32 @@ def rope_tables(weights: Weights, n_ctx: int) -> tuple[npt.NDArray[np.float32], 
     return table, rope.table(n_ctx, arch.rope_dim, GEMMA_LOCAL_THETA, RopeScaling()) if arch.window else None
 
 
-def _pack_ternary(arena: Arena, slab: Slab, row: int, raw: Raw, weights: Weights, threads: int) -> None:
+def _pack_ternary(matrix: native.Matrix, row: int, raw: Raw, where: str, threads: int) -> None:
     data, source, scale = raw.data, raw.type.lower(), raw.scale
     if raw.type in REAL_TYPES:
-        data, scale = _ternarize(raw, weights.where)
+        data, scale = _ternarize(raw, where)
         source = "codes"
-    elif slab.group == 0 and GROUPS[raw.type]:
+    elif matrix.group == 0 and GROUPS[raw.type]:
         scale = _one_scale(raw) or 1.0
     if raw.type not in REAL_TYPES and raw.type not in TERNARY_TYPES:
-        raise UnsupportedArtifact(f"{weights.where}: tensor {raw.name} is {raw.type}, not ternary")
-    if slab.group:
-        _check_scales(raw, weights.where)
+        raise UnsupportedArtifact(f"{where}: tensor {raw.name} is {raw.type}, not ternary")
+    if matrix.group:
+        _check_scales(raw, where)
     data = np.ascontiguousarray(data)
     bad = native.library().bn_pack_ternary(
-        native.SOURCES.index(source), data.ctypes.data, raw.rows, raw.cols, arena.matrix(slab), row, scale, threads
+        native.SOURCES.index(source), data.ctypes.data, raw.rows, raw.cols, matrix, row, scale, threads
     )
     if bad < 0:
         raise BackendUnavailable("out of memory or threads while packing weights")
     if bad:
         raise BadArtifact(
-            f"{weights.where}: tensor {raw.name} at byte {raw.offset}: weight {bad - 1} has code 3, which means nothing",
+            f"{where}: tensor {raw.name} at byte {raw.offset}: weight {bad - 1} has code 3, which is none",
             hint="the file is damaged, or another layout: fetch it again",
         )
 
 
 def _check_scales(raw: Raw, where: str) -> None:
-    """Block scales must be finite and not negative. The half stands at the end of a TQ block, at the start of others."""
+    """Block scales must be finite. The half stands at the end of a TQ block, at the start of others."""
     if raw.type not in ("TQ2_0", "TQ1_0", "Q2_0", "Q1_0"):
         return
     size, at = {"TQ2_0": (66, 64), "TQ1_0": (54, 52), "Q2_0": (18, 0), "Q1_0": (18, 0)}[raw.type]
@@ -200,9 +207,7 @@ def _pack_head(arena: Arena, slab: Slab, raw: Raw, threads: int) -> None:
             raise BackendUnavailable("out of memory or threads while packing the head")
         return
     if raw.type not in REAL_TYPES:
-        raise UnsupportedArtifact(
-            f"tensor {raw.name} is {raw.type} already; only {', '.join(REAL_TYPES)} is requantized"
-        )
+        raise UnsupportedArtifact(f"tensor {raw.name} is {raw.type}; only {', '.join(REAL_TYPES)} is requantized")
     width = raw.data.size // raw.rows
     for first in range(0, raw.rows, ROWS_AT_ONCE):
         count = min(ROWS_AT_ONCE, raw.rows - first)

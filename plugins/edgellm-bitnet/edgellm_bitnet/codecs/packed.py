@@ -35,7 +35,7 @@ def decode(
         np.bitwise_and(packed >> (2 * lane), 3, out=codes[lane])
     scale = np.float32(weight_scale)
     if linear_class == "bitlinear":
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             scale = np.float32(1) / scale
     checked = checked_scales(np.full(1, scale, np.float32), f"weight_scale of {where}, as {linear_class} means it,")
     return Ternary(codes.reshape(rows, cols), checked.reshape(()))

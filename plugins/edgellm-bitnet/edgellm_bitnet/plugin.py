@@ -1,0 +1,126 @@
+"""What edgellm-bitnet registers: one backend, and converters between ternary formats. Light: numpy and native code wait
+until a model is opened, in a worker."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgellm.errors import BackendUnavailable, EdgeLLMError, UnsupportedArtifact
+from edgellm.hookspecs import hookimpl
+from edgellm.machine import Machine
+from edgellm.model import Artifact
+from edgellm.plan import Footprint, LaunchPlan, Settings
+from edgellm_bitnet.architecture import FAMILIES, Architecture
+from edgellm_bitnet.options import Options
+
+if TYPE_CHECKING:
+    from edgellm.backend import Backend, Engine
+    from edgellm.formats.gguf import GgufModel
+
+# Kernels for machines of these kinds; others run the scalar ones.
+KERNELS = {"x86_64": "x86-64", "aarch64": "64-bit Arm"}
+# Best first -> instruction sets that a machine's profile must name (edgellm.hardware.cpu's names).
+ISAS = {
+    "avx512vnni": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"}, "avxvnni": {"avx2", "avx_vnni"},
+    "avx2": {"avx2", "fma", "f16c"}, "sse41": {"sse4_1", "ssse3"}, "i8mm": {"i8mm", "dotprod"}, "dotprod": {"dotprod"},
+    "neon": {"neon"},
+}  # fmt: skip
+UNTESTED = ("i8mm", "dotprod", "neon")  # run under an emulator only
+
+
+class BitnetBackend:
+    """Ternary models on this package's own kernels."""
+
+    name = "bitnet"
+    formats = frozenset({"gguf", "safetensors"})
+    quants = frozenset({"I2_S", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0"})
+
+    def check(self, machine: Machine) -> list[str]:
+        library = _library()
+        if not library.exists():
+            return [f"{library.name} is not built: reinstall edgellm-bitnet where there is a C compiler"]
+        return []
+
+    def supports(self, artifact: Artifact) -> list[str]:
+        if artifact.format not in self.formats:
+            return [f"format {artifact.format!r} is neither GGUF nor a safetensors folder"]
+        if artifact.quant and artifact.quant not in self.quants:
+            return [f"{artifact.quant} is not a ternary type"]
+        shape = artifact.shape
+        if shape is not None and shape.arch not in FAMILIES:
+            return [f"architecture {shape.arch!r} is not one of {', '.join(FAMILIES)}"]
+        return []
+
+    def footprint(self, artifact: Artifact, settings: Settings) -> Footprint | None:
+        from edgellm_bitnet.footprint import footprint
+
+        if artifact.format != "gguf" or not artifact.paths or not Path(artifact.path).exists():
+            return None
+        try:
+            arch, model = _header(artifact.path)
+            return footprint(arch, {t.name: t for t in model.tensors}, settings, _options(settings))
+        except EdgeLLMError:
+            return None  # said again, loudly, when it is opened
+
+    def open(self, plan: LaunchPlan) -> Engine:
+        options = _options(plan.settings)
+        if plan.settings.gpu_layers:
+            raise BackendUnavailable("the bitnet backend computes on the CPU only", hint="leave --gpu-layers out")
+        if plan.artifact.format == "gguf":
+            _header(plan.artifact.path)  # refused here, before native code sees the file
+        try:
+            from edgellm_bitnet.opening import open_engine
+
+            return open_engine(plan, options)
+        except (ImportError, OSError) as error:
+            raise BackendUnavailable(
+                f"the ternary engine does not load: {error}", hint="run `edgellm doctor` for what is missing"
+            ) from error
+
+    def describe(self) -> dict[str, str]:
+        about = {"library": str(_library())}
+        answer = subprocess.run(
+            [sys.executable, "-P", "-m", "edgellm_bitnet.probe"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        if answer.returncode:
+            return about | {"kernels": f"the library does not load here: {answer.stderr.strip().splitlines()[-1:]}"}
+        found = json.loads(answer.stdout)
+        names = [name + (" (tested under an emulator only)" if name in UNTESTED else "") for name in found["kernels"]]
+        usable = [text for text, can in zip(names, found["kernels"].values(), strict=True) if can]
+        others = [text for text, can in zip(names, found["kernels"].values(), strict=True) if not can]
+        about["kernels"] = f"{found['best']} in use; usable: {', '.join(usable)}"
+        return about | ({"not for this processor": ", ".join(others)} if others else {})
+
+
+def _library() -> Path:
+    from edgellm_bitnet import native
+
+    return native.path()
+
+
+def _options(settings: Settings) -> Options:
+    return Options.parse(settings.options)
+
+
+def _header(path: str) -> tuple[Architecture, GgufModel]:
+    from edgellm.formats.gguf import read_model
+    from edgellm_bitnet.architecture import from_gguf
+
+    model = read_model(path)
+    if model.header.big_endian:
+        raise UnsupportedArtifact(f"{path} is big endian", hint="convert it on the machine that wrote it")
+    return from_gguf(model.header, model.tensors), model
+
+
+@hookimpl
+def register_backends(register: Callable[[Backend], None]) -> None:
+    register(BitnetBackend())
