@@ -10,12 +10,16 @@ INLINE vf kv_load(int type, const void *from, size_t i) {
   return type == KV_F16 ? vf_half((const uint16_t *)from + i) : vf_s8((const int8_t *)from + i);
 }
 
+INLINE int bytes_of_kv(int type) { return type == KV_F16 ? 2 : 1; }
+
 INLINE void scores_of(const struct chunk_job *job, int type, int rows, int position, float *scores) {
   const int dim = job->dim;
   size_t base = (size_t)(job->first + position) * dim;
   vf acc[MAX_ROWS][SCORE_VECTORS];
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < SCORE_VECTORS; v++) acc[r][v] = vf_zero();
+  const uint8_t *next = (const uint8_t *)job->kv->keys + (base + (size_t)PAIR * KV_BLOCK * dim) * bytes_of_kv(type);
   for (int d = 0; d < dim; d++) {
+    __builtin_prefetch(next + (size_t)d * PAIR * KV_BLOCK * bytes_of_kv(type));
     vf key[SCORE_VECTORS];
     UNROLL for (int v = 0; v < SCORE_VECTORS; v++) {
       const int lane = v * VL % KV_BLOCK, block = v * VL / KV_BLOCK;
@@ -57,7 +61,9 @@ INLINE void values_of(const struct chunk_job *job, int type, int rows, int posit
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < OUT_VECTORS; v++)
         acc[r][v] = vf_load(job->out + r * dim + d + v * VL);
     size_t at = base + (size_t)(d / KV_SLICE) * KV_BLOCK * KV_SLICE + d % KV_SLICE;
+    const uint8_t *next = (const uint8_t *)job->kv->values + (at + (size_t)KV_BLOCK * dim) * bytes_of_kv(type);
     for (int i = 0; i < count; i++) {
+      __builtin_prefetch(next + (size_t)i * KV_SLICE * bytes_of_kv(type));
       vf value[OUT_VECTORS];
       UNROLL for (int v = 0; v < OUT_VECTORS; v++)
           value[v] = kv_load(type, job->kv->values, at + (size_t)i * KV_SLICE + v * VL);
