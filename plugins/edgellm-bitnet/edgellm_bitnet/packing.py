@@ -12,6 +12,7 @@ from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact
 from edgellm_bitnet import native, rope
 from edgellm_bitnet.architecture import GEMMA_LOCAL_THETA, RopeScaling
 from edgellm_bitnet.arena import Arena
+from edgellm_bitnet.codecs import master
 from edgellm_bitnet.layout import (
     GROUPS,
     HEAD_KINDS,
@@ -118,9 +119,8 @@ def fill(
         for key, parts in fused(arch).items():
             slab, row = where.slabs[f"{layer}.{key}"], 0
             for name, rows, cols in parts:
-                _pack_ternary(
-                    arena, slab, row, needed(weights, f"blk.{layer}.{name}.weight", rows, cols), weights, threads
-                )
+                raw = needed(weights, f"blk.{layer}.{name}.weight", rows, cols)
+                _pack_ternary(arena.matrix(slab), row, raw, weights.where, threads)
                 row += padded(rows, PANEL)
         vectors = {f"{layer}.{key}": (name, size) for key, (name, size, _) in layer_vectors(arch).items()}
         vectors |= {f"{layer}.in.{key}": pair for key, pair in input_vectors(arch).items()}
@@ -190,13 +190,13 @@ def _check_scales(raw: Raw, where: str) -> None:
 
 
 def _ternarize(raw: Raw, where: str) -> tuple[npt.NDArray[np.uint8], float]:
-    """Master weights as the model was trained to use them: round(w / mean|w|), -1 to 1 (arXiv:2402.17764)."""
-    values = reals(raw.type, raw.data)
-    scale = float(np.abs(values, dtype=np.float64).mean() if values.size else 0.0)
+    """Codes and scale of master weights: exact where they are ternary already, else quantized as in training."""
+    name = f"{where}: tensor {raw.name} at byte {raw.offset}"
+    ternary = master.decode(raw.data, raw.rows, raw.cols, dtype=raw.type, trained=True, where=name)
+    scale = float(ternary.one_scale(name, target="one scale a tensor"))
     if not 0 < scale < float("inf"):
-        raise BadArtifact(f"{where}: tensor {raw.name} at byte {raw.offset}: the mean of its weights is {scale}")
-    codes = (np.clip(np.rint(values / np.float32(scale)), -1, 1) + 1).astype(np.uint8)
-    return codes, scale
+        raise BadArtifact(f"{name} has scale {scale}")
+    return ternary.codes, scale
 
 
 def _pack_head(arena: Arena, slab: Slab, raw: Raw, threads: int) -> None:

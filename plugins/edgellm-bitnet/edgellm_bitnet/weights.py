@@ -5,6 +5,7 @@ Roles are GGUF's tensor names. Bytes are views of the mapped file; nothing is co
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -104,19 +105,10 @@ class GgufWeights:
         if role not in self._tensors:
             return None
         tensor, file = self._tensors[role]
-        if tensor.type.name not in REAL_TYPES or int(np.prod(tensor.dims)) != size:
-            raise BadArtifact(
-                f"{self.where}: {role} is {tensor.type.name} of {tensor.dims}, {size} real numbers are needed"
-            )
-        values = reals(tensor.type.name, file[tensor.offset : tensor.offset + tensor.n_bytes])
-        if not np.isfinite(values).all():
-            at = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise BadArtifact(f"{self.where}: {role}[{at}] at byte {tensor.offset} is {values[at]}")
-        return values
+        data = file[tensor.offset : tensor.offset + tensor.n_bytes]
+        return checked_reals(f"{self.where}: {role}", tensor.type.name, data, size, tensor.offset)
 
     def fingerprint(self) -> list[object]:
-        import os
-
         found = [os.stat(path) for path in self.model.paths]
         return [(os.path.abspath(p), s.st_size, s.st_mtime_ns) for p, s in zip(self.model.paths, found, strict=True)]
 
@@ -128,6 +120,24 @@ def reals(type_name: str, data: Bytes) -> npt.NDArray[np.float32]:
     if type_name == "F16":
         return data.view(np.float16).astype(np.float32)
     return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+def checked_reals(name: str, type_name: str, data: Bytes, size: int, offset: int) -> npt.NDArray[np.float32]:
+    """float32 (size,) of a small tensor.
+
+    Raises:
+        BadArtifact: another size, another type, or a value that is not finite.
+    """
+    width = {"F32": 4, "F16": 2, "BF16": 2}.get(type_name, 0)
+    if not width or data.size != size * width:
+        raise BadArtifact(
+            f"{name} at byte {offset} is {type_name} of {data.size} bytes, {size} real numbers are needed"
+        )
+    values = reals(type_name, data)
+    if not np.isfinite(values).all():
+        at = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise BadArtifact(f"{name}[{at}] at byte {offset} is {values[at]}", hint="the file is damaged")
+    return values
 
 
 def needed(weights: Weights, role: str, rows: int, cols: int) -> Raw:

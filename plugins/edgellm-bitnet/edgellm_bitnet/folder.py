@@ -1,0 +1,143 @@
+"""Hugging Face folders: `config.json` and safetensors, packed (`quant_method: bitnet`) or master weights."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.errors import BadArtifact, UnsupportedArtifact
+from edgellm.formats.safetensors import read_model
+from edgellm_bitnet.architecture import from_config
+from edgellm_bitnet.weights import REAL_TYPES, Raw, checked_reals
+
+MAX_CONFIG_BYTES = 1 << 20
+TOP = {"token_embd.weight": "embed_tokens.weight", "output_norm.weight": "norm.weight"}
+# GGUF name of a block's tensor -> Hugging Face names, of which a folder has one (1bitLLM's own come second).
+BLOCK = {
+    "attn_norm": ("input_layernorm",),
+    "attn_q": ("self_attn.q_proj",),
+    "attn_k": ("self_attn.k_proj",),
+    "attn_v": ("self_attn.v_proj",),
+    "attn_output": ("self_attn.o_proj",),
+    "attn_q_norm": ("self_attn.q_norm",),
+    "attn_k_norm": ("self_attn.k_norm",),
+    "attn_sub_norm": ("self_attn.attn_sub_norm", "self_attn.inner_attn_ln"),
+    "ffn_norm": ("post_attention_layernorm",),
+    "ffn_gate": ("mlp.gate_proj",),
+    "ffn_up": ("mlp.up_proj",),
+    "ffn_down": ("mlp.down_proj",),
+    "ffn_sub_norm": ("mlp.ffn_sub_norm", "mlp.ffn_layernorm"),
+    # BitNet embedding models: a norm before each product.
+    "attn_q_norm_in": ("self_attn.q_proj.norm",),
+    "attn_k_norm_in": ("self_attn.k_proj.norm",),
+    "attn_v_norm_in": ("self_attn.v_proj.norm",),
+    "attn_output_norm_in": ("self_attn.o_proj.norm",),
+    "ffn_gate_norm_in": ("mlp.gate_proj.norm",),
+    "ffn_up_norm_in": ("mlp.up_proj.norm",),
+    "ffn_down_norm_in": ("mlp.down_proj.norm",),
+}
+
+
+class FolderWeights:
+    """The tensors of one folder by GGUF's names (see `weights.Weights`)."""
+
+    def __init__(self, path: str) -> None:
+        folder = Path(path) if os.path.isdir(path) else Path(path).parent
+        self.where = str(folder)
+        self.model = read_model(folder if os.path.isdir(path) else path)
+        config = read_config(folder)
+        self.architecture = from_config(config, self.where)
+        quantization = config.get("quantization_config") or {}
+        method = quantization.get("quant_method")
+        if method not in ("bitnet", None) or (method is None and config.get("model_type") != "bitnet"):
+            raise UnsupportedArtifact(
+                f"{self.where}: config.json does not say that this model was trained ternary (quant_method {method!r})",
+                hint="models of other kinds run on the gguf or onnx backend",
+            )
+        # `autobitlinear` multiplies by weight_scale, `bitlinear` divides by it (transformers, integrations/bitnet.py).
+        self._divides = quantization.get("linear_class", "bitlinear") == "bitlinear"
+
+    def matrix(self, role: str) -> Raw | None:
+        """See `weights.Weights.matrix`. Packed tensors hold four output rows in a byte.
+
+        Raises:
+            BadArtifact: it is no matrix, of a type that means nothing here, or its scale is no positive number.
+        """
+        name = self._name(role)
+        if name is None or (role == "output.weight" and self._tied(name)):
+            return None
+        tensor = self.model.tensors[name]
+        if len(tensor.shape) != 2:
+            raise BadArtifact(f"{self.where}: {name} has shape {tensor.shape}, two dimensions are needed")
+        rows, cols = tensor.shape
+        data = np.frombuffer(self.model.raw(name), np.uint8)
+        if tensor.dtype in REAL_TYPES:
+            return Raw(role, tensor.dtype, data, rows, cols, offset=tensor.offset)
+        if tensor.dtype != "U8":
+            raise BadArtifact(f"{self.where}: {name} is {tensor.dtype}; U8, F32, F16 or BF16 is needed")
+        scale = self.vector(f"{role}_scale", 1)
+        if scale is None:
+            raise BadArtifact(f"{self.where}: {name} is packed and has no weight_scale")
+        factor = 1.0 / float(scale[0]) if self._divides and scale[0] else float(scale[0])
+        if not 0 < factor < float("inf"):
+            raise BadArtifact(f"{self.where}: {name} at byte {tensor.offset} has weight_scale {scale[0]}")
+        return Raw(role, "PACKED", data, 4 * rows, cols, factor, tensor.offset)
+
+    def vector(self, role: str, size: int) -> npt.NDArray[np.float32] | None:
+        """See `weights.Weights.vector`."""
+        name = self._name(role)
+        if name is None:
+            return None
+        tensor = self.model.tensors[name]
+        data = np.frombuffer(self.model.raw(name), np.uint8)
+        return checked_reals(f"{self.where}: {name}", tensor.dtype, data, size, tensor.offset)
+
+    def fingerprint(self) -> list[object]:
+        found = [os.stat(path) for path in self.model.paths]
+        return [(os.path.abspath(p), s.st_size, s.st_mtime_ns) for p, s in zip(self.model.paths, found, strict=True)]
+
+    def _name(self, role: str) -> str | None:
+        """The folder's name of a role: with or without the `model.` that heads of other kinds leave out."""
+        for name in _names(role):
+            for prefix in ("model.", ""):
+                if prefix + name in self.model.tensors:
+                    return prefix + name
+        return None
+
+    def _tied(self, name: str) -> bool:
+        """Whether a saved lm_head only repeats the embedding: some writers save both."""
+        embedding = self._name("token_embd.weight")
+        return embedding is not None and bytes(self.model.raw(name)[:4096]) == bytes(self.model.raw(embedding)[:4096])
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`config.json`.
+
+    Raises:
+        BadArtifact: missing, too large, or no JSON object.
+    """
+    path = folder / "config.json"
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise BadArtifact(f"{path} has {path.stat().st_size} bytes; a configuration has at most {MAX_CONFIG_BYTES}")
+        config = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadArtifact(f"{path} cannot be read: {error}", hint="fetch the whole folder") from error
+    if not isinstance(config, dict):
+        raise BadArtifact(f"{path} is no JSON object")
+    return config
+
+
+def _names(role: str) -> tuple[str, ...]:
+    if role in TOP:
+        return (TOP[role],)
+    if role == "output.weight":
+        return ("lm_head.weight",)
+    block, _, rest = role.removeprefix("blk.").partition(".")
+    stem, _, suffix = rest.rpartition(".")
+    return tuple(f"layers.{block}.{name}.{suffix}" for name in BLOCK.get(stem, ()))
