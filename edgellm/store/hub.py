@@ -62,6 +62,8 @@ class Hub:
         asked_at, answer = self._answer
         if time.monotonic() - asked_at < _CACHED_S:
             return answer
+        from huggingface_hub import constants, get_session  # noqa: F401 - loaded before the clock starts: slow processors
+
         limit_s = min(timeout_s, 3.0)
         answers: list[str] = []
         asking = threading.Thread(target=lambda: answers.append(_head(limit_s)), daemon=True)

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 _GRACE_S = 1.0
+_POLL_S = 0.05
 _KEPT_BYTES = 256 * 1024  # of the output, from its end
 
 
@@ -34,6 +36,16 @@ class Process:
 
     def __enter__(self) -> Self:
         return self
+
+    def speaks(self, timeout_s: float) -> bool:
+        """Whether it wrote something, or ended, within `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while not os.fstat(self._log.fileno()).st_size:
+            if self.wait(_POLL_S):
+                return True
+            if time.monotonic() > deadline:
+                return False
+        return True
 
     def wait(self, timeout_s: float) -> bool:
         """Whether it ended within `timeout_s`."""

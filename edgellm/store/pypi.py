@@ -32,6 +32,7 @@ _PART = re.compile(
 )
 _CHUNK_BYTES = 1024**2
 _CACHED_S = 60.0
+_LOAD_S = 30.0  # 0.4 s on a desktop, 6 s on an emulated Arm core
 _NO_PIP = "pip is not installed in this Python"
 _NO_PIP_HINT = f"run `{Path(sys.executable).name} -m ensurepip --upgrade`"
 
@@ -108,6 +109,9 @@ class Pypi:
     def _ask(self, package: str, timeout_s: float) -> str:
         command = ["index", "versions", package, "-vv", "--retries", "0", "--timeout", f"{max(1, int(timeout_s) - 1)}"]
         with Process(_pip(command), env=_environment(None)) as pip:
+            # Loading pip is this machine's work, not the index's. It speaks before it asks.
+            if not pip.speaks(_LOAD_S):
+                return f"pip did not start within {_LOAD_S:.0f} s"
             if not pip.wait(timeout_s):
                 return f"the package index did not answer within {timeout_s:.0f} s"
         if pip.returncode == 0:

@@ -34,7 +34,10 @@ class Source(Protocol):
     def scheme(self) -> str: ...
 
     def reachable(self, timeout_s: float, uri: str = "") -> str:
-        """Why it does not answer; "" where it does. Returns within `timeout_s`. `uri` is what will be asked for."""
+        """Why it does not answer; "" where it does. `uri` is what will be asked for.
+
+        Returns within `timeout_s` of asking; loading the client that asks is not counted.
+        """
         ...
 
     def needs(self, folder: Path, n_bytes: int) -> list[tuple[Path, int]]:

