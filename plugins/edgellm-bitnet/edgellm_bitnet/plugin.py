@@ -19,17 +19,9 @@ from edgellm_bitnet.architecture import FAMILIES, Architecture
 from edgellm_bitnet.options import Options
 
 if TYPE_CHECKING:
-    from edgellm.backend import Backend, Engine
+    from edgellm.backend import Backend, Calibration, Engine
     from edgellm.formats.gguf import GgufModel
 
-# Kernels for machines of these kinds; others run the scalar ones.
-KERNELS = {"x86_64": "x86-64", "aarch64": "64-bit Arm"}
-# Best first -> instruction sets that a machine's profile must name (edgellm.hardware.cpu's names).
-ISAS = {
-    "avx512vnni": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"}, "avxvnni": {"avx2", "avx_vnni"},
-    "avx2": {"avx2", "fma", "f16c"}, "sse41": {"sse4_1", "ssse3"}, "i8mm": {"i8mm", "dotprod"}, "dotprod": {"dotprod"},
-    "neon": {"neon"},
-}  # fmt: skip
 UNTESTED = ("i8mm", "dotprod", "neon")  # run under an emulator only
 
 
@@ -81,6 +73,11 @@ class BitnetBackend:
             raise BackendUnavailable(
                 f"the ternary engine does not load: {error}", hint="run `edgellm doctor` for what is missing"
             ) from error
+
+    def calibrate(self, settings: Settings) -> Calibration:
+        from edgellm_bitnet.calibration import calibrate
+
+        return calibrate(tuple(sorted({1, settings.n_threads, settings.n_threads_batch})))
 
     def describe(self) -> dict[str, str]:
         about = {"library": str(_library())}
