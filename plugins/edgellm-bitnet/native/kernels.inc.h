@@ -291,26 +291,45 @@ static void tiled_matmul(const struct matrix *w, int first, int last, const stru
   }
 }
 
+enum { REAL_TOKENS = 4 };
+
 INLINE vf real_load(int kind, const uint8_t *row, int i) {
   if (kind == F16) return vf_half((const uint16_t *)row + i);
   if (kind == BF16) return vf_bf16((const uint16_t *)row + i);
   return vf_load((const float *)row + i);
 }
 
+/* One row against `width` tokens: each weight is loaded and widened once for all of them. */
+INLINE void real_row(int kind, const uint8_t *row, int cols, const float *x, int width, float *y, size_t stride) {
+  vf acc[REAL_TOKENS][2];
+  UNROLL for (int t = 0; t < width; t++) UNROLL for (int k = 0; k < 2; k++) acc[t][k] = vf_zero();
+  int i = 0;
+  for (; i + 2 * VL <= cols; i += 2 * VL)
+    UNROLL for (int k = 0; k < 2; k++) {
+      vf weights = real_load(kind, row, i + k * VL);
+      UNROLL for (int t = 0; t < width; t++)
+          acc[t][k] = vf_fma(weights, vf_load(x + (size_t)t * cols + i + k * VL), acc[t][k]);
+    }
+  for (; i < cols; i += VL)
+    UNROLL for (int t = 0; t < width; t++)
+        acc[t][0] = vf_fma(real_load(kind, row, i), vf_load(x + (size_t)t * cols + i), acc[t][0]);
+  UNROLL for (int t = 0; t < width; t++) y[t * stride] = vf_sum(vf_add(acc[t][0], acc[t][1]));
+}
+
 INLINE void real_rows(int kind, const struct matrix *w, int first, int last, const struct acts *x, float *y,
                       size_t stride) {
   size_t row_bytes = (size_t)w->cols * (kind == F32 ? 4 : 2);
   for (int row = first; row < last; row++)
-    for (int token = 0; token < x->tokens; token++) {
+    for (int token = 0; token < x->tokens; token += REAL_TOKENS) {
       const uint8_t *p = w->data + row * row_bytes;
       const float *a = x->real + (size_t)token * w->cols;
-      vf acc[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
-      int i = 0;
-      for (; i + 4 * VL <= w->cols; i += 4 * VL)
-        UNROLL for (int k = 0; k < 4; k++)
-            acc[k] = vf_fma(real_load(kind, p, i + k * VL), vf_load(a + i + k * VL), acc[k]);
-      for (; i < w->cols; i += VL) acc[0] = vf_fma(real_load(kind, p, i), vf_load(a + i), acc[0]);
-      y[token * stride + row] = vf_sum(vf_add(vf_add(acc[0], acc[1]), vf_add(acc[2], acc[3])));
+      float *to = y + token * stride + row;
+      switch (x->tokens - token) {
+        case 1: real_row(kind, p, w->cols, a, 1, to, stride); break;
+        case 2: real_row(kind, p, w->cols, a, 2, to, stride); break;
+        case 3: real_row(kind, p, w->cols, a, 3, to, stride); break;
+        default: real_row(kind, p, w->cols, a, REAL_TOKENS, to, stride);
+      }
     }
 }
 
