@@ -66,8 +66,9 @@ def parts() -> list[Part]:
 
 
 def fingerprint(part: Part) -> str:
-    """Changes when installing the part again would give something else."""
+    """Changes when installing the part again would give something else: `native/` holds what it compiles itself."""
     inputs: list[object] = [sys.version, (part.folder / "pyproject.toml").read_text("utf-8"), part.folder]
+    inputs += [(file.name, file.read_text("utf-8")) for file in sorted((part.folder / "native").glob("*.*"))]
     if part.native:
         inputs += [part.native.build_inputs(), os.environ.get(part.native.prebuilt_env, "")]
     return digest(*inputs)
