@@ -196,6 +196,34 @@ class Offloader(Protocol):
 
 
 @runtime_checkable
+class Configurable(Protocol):
+    """Optional: a backend with settings of its own, `Settings.options`."""
+
+    def check_options(self, options: Sequence[tuple[str, str]]) -> None:
+        """Refuse what it does not have. No heavy import.
+
+        Raises:
+            UsageError: an unknown name or value; the hint lists the known ones.
+        """
+        ...
+
+
+@runtime_checkable
+class SlotSaver(Protocol):
+    """Capability "save_slot": a slot's cache as bytes, for any engine of the same model and cache type."""
+
+    def save_slot(self, slot: int) -> bytes: ...
+
+    def load_slot(self, slot: int, state: bytes) -> int:
+        """Put a saved state in place of the slot's own; return how many tokens it holds.
+
+        Raises:
+            ValueError: it is no state of this model, or longer than a slot.
+        """
+        ...
+
+
+@runtime_checkable
 class Calibrator(Protocol):
     """Optional: a backend that can measure itself. Called in a worker only."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgellm import settings
-from edgellm.backend import Offload
+from edgellm.backend import Configurable, Offload
 from edgellm.catalog import lookup
 from edgellm.errors import NothingFits, SourceError, SourceUnreachable, UnknownModel, UnsupportedArtifact, UsageError
 from edgellm.estimate import footprint, quants
@@ -107,6 +107,25 @@ def with_threads(plan: LaunchPlan, threads: int) -> LaunchPlan:
         raise UsageError(f"threads={threads} is out of range", hint="allowed: 1 to 1024")
     reasons = (*plan.reasons, f"Threads: {threads}, as asked.")
     return replace(plan, settings=replace(plan.settings, n_threads=threads, n_threads_batch=threads), reasons=reasons)
+
+
+def with_options(plan: LaunchPlan, options: Mapping[str, str]) -> LaunchPlan:
+    """The plan with settings that its backend defines.
+
+    Raises:
+        UsageError: the backend has none, or not these.
+    """
+    if not options:
+        return plan
+    backend = plugins().backend(plan.backend)
+    pairs = tuple(sorted(options.items()))
+    if not isinstance(backend, Configurable):
+        raise UsageError(f"the {plan.backend} backend has no options of its own", hint="leave --option out")
+    backend.check_options(pairs)
+    settings = replace(plan.settings, options=pairs)
+    reasons = (*plan.reasons, f"Options, as asked: {', '.join(f'{name}={value}' for name, value in pairs)}.")
+    footprint = backend.footprint(plan.artifact, settings) or plan.footprint
+    return replace(plan, settings=settings, reasons=reasons, footprint=footprint)
 
 
 def cards(models_file: Path | None = None) -> list[ModelCard]:

@@ -97,11 +97,12 @@ class EdgeLLM:
         slots: int = 1,
         threads: int | None = None,
         gpu_layers: int | str = "auto",
+        options: Mapping[str, str] | None = None,
         offline: bool = False,
         isolate: bool = True,
         progress: launch.Progress = silent,
     ) -> Self:
-        """Load a named model: a catalog id, a path, or "echo". Arguments as in `auto`.
+        """Load a named model: a catalog id, a path, or "echo". Arguments as in `auto`; `options` are the backend's own.
 
         Raises:
             UnknownModel, NothingFits, ArtifactError, SourceError, BackendError.
@@ -109,7 +110,7 @@ class EdgeLLM:
         layers = layers_on_gpu(gpu_layers)
         wanted = SelectionRequest(ctx=ctx, backend=backend, slots=slots, offline=offline, gpu_layers=layers)
         plan = launch.model_plan(model, wanted, quant=quant, threads=threads, progress=progress)
-        return cls(plan, isolate=isolate)._loaded()
+        return cls(launch.with_options(plan, options or {}), isolate=isolate)._loaded()
 
     @property
     def info(self) -> EngineInfo:

@@ -22,7 +22,8 @@ from edgellm.errors import (
     UsageError,
 )
 from edgellm.machine import Cpu, Limits, Machine, Memory
-from edgellm.model import ModelFile
+from edgellm.model import Artifact, ModelFile
+from edgellm.plan import LaunchPlan, Settings
 from edgellm.request import SelectionRequest
 from edgellm.sdk import EdgeLLM
 from edgellm.store import sources as store_sources
@@ -332,3 +333,25 @@ def test_a_folder_named_like_a_model_does_not_take_its_place(
     (tmp_path / "my-own-model").mkdir()
     with pytest.raises(UnknownModel, match="holds no model"):
         launch.model_plan("my-own-model", SelectionRequest())
+
+
+def test_options_go_to_the_backend_that_defines_them() -> None:
+    plan = LaunchPlan("bitnet", Artifact("gguf", (), "m"), Settings(n_ctx=256))
+    asked = launch.with_options(plan, {"head": "q8"})
+    assert asked.settings.options == (("head", "q8"),)
+    assert asked.reasons[-1] == "Options, as asked: head=q8."
+    assert launch.with_options(plan, {}) is plan
+
+
+@pytest.mark.parametrize(
+    ("backend", "options", "said"),
+    [
+        ("bitnet", {"hed": "q8"}, "no option 'hed'"),
+        ("bitnet", {"head": "q9"}, "head=q9 means nothing"),
+        ("echo", {"head": "q8"}, "the echo backend has no options"),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused(backend: str, options: dict[str, str], said: str) -> None:
+    plan = LaunchPlan(backend, Artifact("gguf", (), "m"), Settings(n_ctx=256))
+    with pytest.raises(UsageError, match=said):
+        launch.with_options(plan, options)

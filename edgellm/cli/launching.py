@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,6 +40,9 @@ def wanted(command: F) -> F:
         click.option("--quant", metavar="NAME", help="The quantization of MODEL, such as Q4_K_M."),
         click.option("--threads", type=int, metavar="N", help="Threads to compute with, instead of what fits here."),
         gpu_layers,
+        click.option(
+            "--option", "options", multiple=True, metavar="NAME=VALUE", help="A setting of the backend's own (repeat)."
+        ),
         click.option("--isolate/--no-isolate", default=True, help="Run native code in a process of its own (default)."),
     )
     for option in reversed(options):
@@ -59,6 +62,7 @@ def make_plan(
     quant: str | None,
     threads: int | None,
     gpu_layers: str = "auto",
+    options: Sequence[str] = (),
     slots: int = 1,
 ) -> tuple[LaunchPlan, Decision | None]:
     """Choose (or take what was named), and fetch what is missing, with progress on standard error.
@@ -79,11 +83,24 @@ def make_plan(
         raise UsageError(
             "--quant belongs to a model", hint=f"name it: edgellm serve MODEL --quant {quant}", param="quant"
         )
+    pairs = _pairs(options)
+    decision = None
     with progress() as report:
         if model is not None:
-            return launch.model_plan(model, request, quant=quant, threads=threads, progress=report), None
-        plan, decision = launch.auto_plan(request, progress=report)
-    return (plan if threads is None else launch.with_threads(plan, threads)), decision
+            plan = launch.model_plan(model, request, quant=quant, threads=threads, progress=report)
+        else:
+            plan, decision = launch.auto_plan(request, progress=report)
+            plan = plan if threads is None else launch.with_threads(plan, threads)
+    return launch.with_options(plan, pairs), decision
+
+
+def _pairs(options: Sequence[str]) -> dict[str, str]:
+    from edgellm.errors import UsageError
+
+    wrong = [text for text in options if "=" not in text]
+    if wrong:
+        raise UsageError(f"--option {wrong[0]} is not NAME=VALUE", hint="as in --option head=q8", param="option")
+    return dict(text.split("=", 1) for text in options)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,6 +73,9 @@ class BitnetBackend:
             raise BackendUnavailable(
                 f"the ternary engine does not load: {error}", hint="run `edgellm doctor` for what is missing"
             ) from error
+
+    def check_options(self, options: Sequence[tuple[str, str]]) -> None:
+        Options.parse(options)
 
     def calibrate(self, settings: Settings) -> Calibration:
         from edgellm_bitnet.calibration import calibrate
