@@ -46,7 +46,15 @@ class BitnetBackend:
         shape = artifact.shape
         if shape is not None and shape.arch not in FAMILIES:
             return [f"architecture {shape.arch!r} is not one of {', '.join(FAMILIES)}"]
-        return []
+        if artifact.format != "gguf" or not artifact.paths or not Path(artifact.path).exists():
+            return []
+        from edgellm_bitnet.inspection import reasons
+
+        try:
+            arch, model = _header(artifact.path)
+        except EdgeLLMError as error:
+            return [str(error)]
+        return reasons(arch, {tensor.name: tensor for tensor in model.tensors})
 
     def footprint(self, artifact: Artifact, settings: Settings) -> Footprint | None:
         from edgellm_bitnet.footprint import footprint

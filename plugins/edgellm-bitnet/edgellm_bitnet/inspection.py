@@ -1,0 +1,38 @@
+"""What a GGUF header says against running the file here: cheap enough for the parent, which asks before it plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgellm.formats.gguf_header import Tensor
+from edgellm_bitnet.architecture import Architecture
+from edgellm_bitnet.layout import GROUPS, HEAD_KINDS, fused, layer_vectors
+
+
+def reasons(arch: Architecture, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Why the engine cannot run these tensors; empty = it can. The first of each kind speaks for its layer's others."""
+    found = []
+    for layer in range(arch.layers):
+        for parts in fused(arch).values():
+            for name, rows, cols in parts:
+                found += _matrix(f"blk.{layer}.{name}.weight", (cols, rows), tensors, GROUPS)
+        for name, _, must in layer_vectors(arch).values():
+            if must and f"blk.{layer}.{name}.weight" not in tensors:
+                found.append(f"tensor blk.{layer}.{name}.weight is missing")
+        if found:
+            return found[:1]
+    for role in ("token_embd.weight", "output.weight"):
+        if role == "token_embd.weight" or role in tensors:
+            found += _matrix(role, (arch.hidden, arch.vocab), tensors, HEAD_KINDS)
+    return found
+
+
+def _matrix(role: str, dims: tuple[int, int], tensors: Mapping[str, Tensor], types: Mapping[str, object]) -> list[str]:
+    tensor = tensors.get(role)
+    if tensor is None:
+        return [f"tensor {role} is missing"]
+    if tensor.dims != dims:
+        return [f"tensor {role} has dimensions {tensor.dims}, its architecture says {dims}"]
+    if tensor.type.name not in types:
+        return [f"tensor {role} is {tensor.type.name}; {', '.join(types)} are computed with"]
+    return []
