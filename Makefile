@@ -1,6 +1,7 @@
 # The words to know. Everything happens in .venv; nothing is installed outside it.
 PYTHON ?= python3
 ARGS ?=
+FUZZ ?= gguf
 BIN := .venv/bin
 SHELL := /bin/sh
 
@@ -44,8 +45,8 @@ bench: setup ## what the runtime costs per token, against a bare loop over the C
 bench-serve: setup ## EdgeLLM over HTTP against llama.cpp's own llama-server
 	$(BIN)/python benchmarks/serve.py $(ARGS)
 
-fuzz: test-tools ## mutate model files at the GGUF reader until interrupted
-	$(BIN)/python tests/attacks/fuzz_gguf.py $(ARGS)
+fuzz: test-tools ## mutate input at a file reader for a minute (FUZZ=gguf, safetensors or codecs; ARGS="--seconds 1200")
+	$(BIN)/python tests/attacks/fuzz_$(FUZZ).py $(ARGS)
 
 clean: ## remove .venv and caches; models and built libraries in the user's folders stay
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

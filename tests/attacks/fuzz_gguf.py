@@ -13,6 +13,7 @@ import struct
 import sys
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -64,18 +65,13 @@ def outcome(data: bytes) -> str:
     return "accepted"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def run(outcome: Callable[[bytes], str], pool: list[bytes], crash: str) -> None:
+    """Mutates the pool until the time is up; the input that breaks something is written to `crash`."""
+    parser = argparse.ArgumentParser(description="Mutates inputs until the time is up.")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     rng = random.Random(chosen.seed)
-    made = [content() if callable(content) else content for content, _ in CORPUS.values()]
-    pool = [
-        model().build(),
-        model("gemma3", attention__sliding_window=8).build(),
-        *(m for m in made if 0 < len(m) < 9000),
-    ]
     seen = {outcome(data) for data in pool}
     runs, slowest, end = 0, 0.0, time.monotonic() + chosen.seconds
     tracemalloc.start()
@@ -85,7 +81,7 @@ def main() -> None:
         try:
             came_to = outcome(data)
         except BaseException:
-            Path("fuzz-crash.gguf").write_bytes(data)
+            Path(crash).write_bytes(data)
             raise
         slowest = max(slowest, time.perf_counter() - start)
         runs += 1
@@ -98,5 +94,14 @@ def main() -> None:
     assert peak < 64 * 2**20, "over 64 MiB were allocated"
 
 
+def seeds() -> list[bytes]:
+    made = [content() if callable(content) else content for content, _ in CORPUS.values()]
+    return [
+        model().build(),
+        model("gemma3", attention__sliding_window=8).build(),
+        *(m for m in made if 0 < len(m) < 9000),
+    ]
+
+
 if __name__ == "__main__":
-    main()
+    run(outcome, seeds(), "fuzz-crash.gguf")

@@ -1,0 +1,120 @@
+"""No file makes the safetensors reader crash, hang or allocate: it is refused, and the refusal names what is wrong."""
+
+import contextlib
+import json
+import os
+import re
+import time
+import tracemalloc
+
+import pytest
+from attacks.safetensors.hostile import CORPUS, SOUND
+from safetensors_writer import build, entry
+
+from edgellm.errors import ArtifactError, BadArtifact
+from edgellm.formats import safetensors
+from edgellm.formats.safetensors_header import MAX_HEADER_BYTES, MAX_TENSORS, parse
+
+MEMORY_BYTES = 64 * 1024**2
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_hostile_file_is_refused_by_name_of_what_is_wrong(name, tmp_path):
+    made = CORPUS[name][0]
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(made() if callable(made) else made)
+
+    for read in (safetensors.read_header, safetensors.read_model):
+        with pytest.raises(ArtifactError) as caught:
+            read(path)
+        assert re.search(CORPUS[name][1], caught.value.message), caught.value.message
+        assert str(path) in caught.value.message
+        assert caught.value.hint
+
+
+def test_a_file_cut_anywhere_is_refused():
+    for length in range(1, len(SOUND)):
+        with pytest.raises(ArtifactError):
+            parse(SOUND[:length], file_bytes=length, where="cut")
+
+
+def big(name):
+    """The costliest headers that the limits let through, or nearly."""
+    made = {
+        "tensors": lambda: {f"tensor number {i:08d} " + "x" * 100: entry("U8", (0,), 0) for i in range(MAX_TENSORS)},
+        "metadata": lambda: {"__metadata__": {f"{i}": "" for i in range(4 * MAX_TENSORS)}},
+        "text": lambda: {"__metadata__": {"a": "\U0001f600" * (MAX_HEADER_BYTES // 13)}},
+        "keys": lambda: {f"{i}": 1 for i in range(4 * MAX_TENSORS)},
+        "numbers": lambda: {"a": {"dtype": "U8", "shape": [1] * 2_000_000, "data_offsets": [0, 0]}},
+        "lists": lambda: {"a": [[]] * 1_500_000},
+        "unknown fields": lambda: {"a": entry("U8", (0,), 0) | {"x": [0] * 2_000_000}},
+    }
+    return build(json.dumps(made[name](), separators=(",", ":")).encode())
+
+
+@pytest.mark.parametrize("name", ["tensors", "metadata", "text", "keys", "numbers", "lists", "unknown fields"])
+def test_the_largest_headers_take_little_memory(name):
+    data = big(name)
+    assert len(data) < MAX_HEADER_BYTES + 8
+    tracemalloc.start()
+    start = time.perf_counter()
+    with contextlib.suppress(ArtifactError):
+        parse(data, file_bytes=len(data), where="big")
+    seconds, peak = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < MEMORY_BYTES + len(data)
+    assert seconds < 20  # tracemalloc slows it about tenfold
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["../x.safetensors", "/etc/passwd", "a/b.safetensors", "..", "", ".", "a\0.safetensors", "a\\b.safetensors",
+     "C:x.safetensors", "config.json"],
+)  # fmt: skip
+def test_an_index_reaches_no_file_outside_its_folder(tmp_path, file):
+    (tmp_path / "x.safetensors").write_bytes(SOUND)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / safetensors.INDEX).write_text(json.dumps({"weight_map": {"a": file}}))
+
+    with pytest.raises(BadArtifact, match=r"tensor 'a' is said to be in .*, which is no file of this folder"):
+        safetensors.read_model(folder)
+
+
+INDEXES = {
+    "empty-file": (b"", "empty"),
+    "empty-map": (b'{"weight_map": {}}', "names 0 files, 1 to 1024"),
+    "no-map": (b"{}", "weight_map"),
+    "list": (b'{"weight_map": ["a"]}', "cannot be read"),
+    "number": (b'{"weight_map": {"a": 1}}', "cannot be read"),
+    "not-json": (b"{", "cannot be read"),
+    "not-utf8": (b'{"weight_map": {"\xff": "a.safetensors"}}', "cannot be read"),
+    "missing-shard": (b'{"weight_map": {"a": "y.safetensors"}}', "1 of 1 files of .* are missing: y.safetensors"),
+    "missing-tensor": (b'{"weight_map": {"q": "x.safetensors"}}', "x.safetensors lacks 1 tensors .* 'q'"),
+    "tensor-in-two": (b'{"weight_map": {"a": "x.safetensors", "b": "z.safetensors"}}', "'a' is in an earlier shard"),
+    "too-many-shards": (
+        json.dumps({"weight_map": {f"{i}": f"{i}.safetensors" for i in range(2000)}}).encode(), "2000 files, 1 to 1024",
+    ),
+    "too-many-tensors": (b'{"weight_map": {' + b'"a":"b",' * 300_000 + b'"a":"b"}}', "bytes, .* are allowed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INDEXES)
+def test_a_lying_index_is_refused(tmp_path, name):
+    for shard in ("x", "z"):
+        (tmp_path / f"{shard}.safetensors").write_bytes(SOUND)
+    (tmp_path / safetensors.INDEX).write_bytes(INDEXES[name][0])
+
+    with pytest.raises(BadArtifact) as caught:
+        safetensors.read_model(tmp_path)
+    assert re.search(INDEXES[name][1], caught.value.message), caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="machines: no named pipes here")
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / safetensors.FILE)
+
+    with pytest.raises(BadArtifact, match="no regular file"):
+        safetensors.read_model(tmp_path)
