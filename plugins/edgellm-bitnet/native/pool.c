@@ -1,5 +1,5 @@
 /* A step has hundreds of barriers, each a few hundred nanoseconds apart from the next, so threads spin in them; where
-there are more threads than processors that would burn a whole time slice, so after some thousand turns they yield.
+there are more threads than processors that would burn a whole time slice, so there they yield almost at once.
 Between steps the caller samples and talks to clients: threads spin for SPIN_NS, then sleep on a condition. */
 #define _GNU_SOURCE
 #include "pool.h"
@@ -9,6 +9,7 @@ Between steps the caller samples and talks to clients: threads spin for SPIN_NS,
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #if defined(__x86_64__) || defined(__i386__)
 #define RELAX() __builtin_ia32_pause()
@@ -18,10 +19,11 @@ Between steps the caller samples and talks to clients: threads spin for SPIN_NS,
 #define RELAX() ((void)0)
 #endif
 
-enum { SPINS_BEFORE_YIELD = 4000, SPIN_NS = 300000 };
+enum { SPINS = 4000, SPINS_WHEN_CROWDED = 20, SPIN_NS = 300000 };
 
 struct pool {
   int threads;
+  int patience; /* turns before a waiting thread yields */
   atomic_int running; /* threads of the job under way */
   pool_job job;
   void *argument;
@@ -58,7 +60,7 @@ void pool_wait(struct pool *pool) {
   }
   for (int spins = 0; atomic_load_explicit(&pool->phase, memory_order_acquire) == phase; spins++) {
     RELAX();
-    if (spins > SPINS_BEFORE_YIELD) sched_yield();
+    if (spins > pool->patience) sched_yield();
   }
 }
 
@@ -118,15 +120,24 @@ void pool_run(struct pool *pool, int threads, pool_job job, void *argument) {
   job(argument, 0, threads);
   for (int spins = 0; atomic_load_explicit(&pool->done, memory_order_acquire) != pool->threads - 1; spins++) {
     RELAX();
-    if (spins > SPINS_BEFORE_YIELD) sched_yield();
+    if (spins > pool->patience) sched_yield();
   }
   atomic_store(&pool->done, 0);
+}
+
+/* Processors this process may use. */
+static int processors(void) {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+  return (int)sysconf(_SC_NPROCESSORS_ONLN);
 }
 
 struct pool *pool_new(int threads) {
   struct pool *pool = aligned_alloc(64, (sizeof *pool + 63) / 64 * 64);
   if (!pool) return NULL;
-  *pool = (struct pool){.threads = 1};
+  *pool = (struct pool){.threads = 1, .patience = threads > processors() ? SPINS_WHEN_CROWDED : SPINS};
   pthread_mutex_init(&pool->mutex, NULL);
   pthread_cond_init(&pool->wake, NULL);
   pool->handles = calloc((size_t)threads, sizeof *pool->handles);
