@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SPM_ROLES = {"bos": 1, "eos": 2, "unk": 0}
 
 
-# No text has it once its bytes are letters.
+# Text, once its bytes are letters, does not have it.
 _LEFT_OUT = " "
 
 

@@ -143,13 +143,13 @@ def test_sound_files_are_read(tmp_path: Path) -> None:
     for base in (BPE, SPM):
         assert read(made(base, {}).write(tmp_path / "x.gguf")).encode("ab", add_special=False, parse_special=False)
     odd = {
-        "tokens": strings(*TOKENS, "", ""),
-        "token_type": (ARRAY, (INT32, [*KINDS, 1, 1])),
-        "merges": strings("a b", "ab c", "a b"),
+        "tokens": strings(*TOKENS, "", "", "bc"),
+        "token_type": (ARRAY, (INT32, [*KINDS, 1, 1, 1])),
+        "merges": strings("a b", "b c", "ab c", "a b"),
         "bos_token_id": (UINT32, 2**32 - 1),
     }
     ours = read(made(BPE, odd).write(tmp_path / "y.gguf"))
-    assert (ours.n_tokens, ours.bos_id, ours.token_bytes(260), ours.token_bytes(10**9)) == (261, None, b"", b"")
+    assert (ours.n_tokens, ours.bos_id, ours.token_bytes(260), ours.token_bytes(10**9)) == (262, None, b"", b"")
     assert ours.encode("abc", add_special=False, parse_special=False) == [TOKENS.index("abc")]
 
 

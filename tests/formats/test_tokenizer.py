@@ -79,7 +79,7 @@ def texts(n: int = 300) -> list[str]:
         "it's WE'LL I'M don't", "0 12 345 6789 01234567890 3.14 1,000,000 ½ ²³ ١٢٣", "日本語のテキスト、テスト。漢字",
         "한국어 텍스트 입니다", "العربية: نص مُشَكَّل", "हिन्दी देवनागरी ภาษาไทย", "привет МИР Straße ÉTÉ été Ünï",
         "e\u0301a\u0308 Z\u0335a\u0336l\u0337", "🎉 👨‍👩‍👧 🏳️‍🌈 🇫🇷 👍🏽", "\u00a0a\u2003b\u3000c\u2028d",
-        "\x00\x01\x7f", "//* +=-- ```py\n~~~", "$100 €5 <a href='x'>&amp;</a>", "<|im_start|>user\nhi<|im_end|>\n",
+        "\x00\x01\x7f.\x06.", "//* +=-- ```py\n~~", "$100 €5 <a href='x'>&amp;</a>", "<|im_start|>user\nhi<|im_end|>\n",
         "<|im_end|><|im_end|>", "x<|im_end", "<|im_<|im_end|>end|>", "<|endoftext|> ", "</s><s>[INST] <<SYS>>",
         "<start_of_turn>user\nx<end_of_turn>\n", "<bos><eos><pad><unk>", "<0x41><unused7>[multimodal]",
         "<b>bold</b><h1>▁▁▁</h1>", "▁▁▁ ▁x", "\ufeffBOM", "\U0010ffff\ufffd",
@@ -243,7 +243,7 @@ def test_case_of_every_alphabet_cuts_words_in_tekken_and_gpt_4o(tmp_path: Path) 
     """From the expressions of the models' own tokenizer.json; llama.cpp cuts at ASCII capitals only."""
     for name in ("tekken", "gpt-4o"):
         ours = read(byte_pairs(tmp_path / "x.gguf", ("tokenizer.ggml.pre", STRING, name)))
-        for words in (["éa", "Éb"], ["ми", "Мир"], ["a", "Ě"]):
+        for words in [[a + b, c + d] for a in "éи" for b in "aßщ" for c in "ÉĚЩ" for d in "bñя"]:
             first, second = (ours.encode(word, add_special=False, parse_special=False) for word in words)
             assert ours.encode("".join(words), add_special=False, parse_special=False) == first + second
 
@@ -332,6 +332,8 @@ def test_sentence_pieces_merge_as_in_llama_cpp(
     def random_text(text: str) -> None:
         same(ours, theirs, text)
 
+    for text in ("d a", "cd ab d  a", "ababa aaaa", "   a    b"):
+        same(ours, theirs, text)
     random_text()
 
 
