@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import click
 
     from edgellm.backend import Backend
+    from edgellm.converter import Converter
     from edgellm.machine import Accelerator, Machine
     from edgellm.model import ModelCard
 
@@ -49,8 +50,8 @@ def register_quants(register: Callable[[Any], None]) -> None:
 
 
 @hookspec
-def register_converters(register: Callable[[str, str, Any], None]) -> None:
-    """Add `edgellm convert` paths: `register(from_format, to_format, converter)`."""
+def register_converters(register: Callable[[str, str, Converter], None]) -> None:
+    """Add ways of `edgellm convert`: `register(from_format, to_format, converter)`, see `edgellm.converter`."""
 
 
 @hookspec

@@ -20,6 +20,7 @@ from edgellm.errors import BackendUnavailable, UsageError
 
 if TYPE_CHECKING:
     from edgellm.backend import Backend
+    from edgellm.converter import Converter
 
 # Built-ins are plugins like any other; they are named here because they have no entry point to be found by.
 BUILTIN = {"echo": "edgellm.builtin.echo"}
@@ -120,6 +121,20 @@ class Plugins:
             found[backend.name] = backend
 
         self.call("register_backends", register=register)
+        return dict(sorted(found.items()))
+
+    def converters(self) -> dict[tuple[str, str], Converter]:
+        """(from_format, to_format) -> converter."""
+        found: dict[tuple[str, str], Converter] = {}
+
+        def register(from_format: str, to_format: str, converter: Converter) -> None:
+            if not callable(converter):
+                raise TypeError(f"{converter!r} cannot be called")
+            if (from_format, to_format) in found:
+                raise ValueError(f"a converter from {from_format} to {to_format} is already there")
+            found[from_format, to_format] = converter
+
+        self.call("register_converters", register=register)
         return dict(sorted(found.items()))
 
     def backend(self, name: str) -> Backend:

@@ -17,6 +17,7 @@ from edgellm.errors import EdgeLLMError
 # Name -> one-line help. The help is repeated from the command's docstring; a test keeps the two equal.
 COMMANDS = {
     "auto-select": "Choose the best model that this machine runs well, and say why.",
+    "convert": "Convert a model file or folder to another format.",
     "doctor": "Say what is used, what is not, why, and how to mend it.",
     "models": "List the catalog and what is on this disk.",
     "plugins": "List plugins and what is wrong with them.",

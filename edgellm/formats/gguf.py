@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgellm.errors import BadArtifact
+from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.ggml_types import FILE_TYPES
 from edgellm.formats.gguf_cursor import LongArray, elements
-from edgellm.formats.gguf_header import GgufHeader, Tensor, parse
+from edgellm.formats.gguf_header import GgufHeader, Tensor, key_bytes, parse
 from edgellm.formats.gguf_shape import context_length, shape, vocab_size
 
 __all__ = [
     "GgufHeader", "GgufModel", "LongArray", "Tensor", "chat_template", "context_length", "quant_name", "read_array",
-    "read_header", "read_model", "shape", "summary", "vocab_size",
+    "read_header", "read_key_bytes", "read_model", "shape", "summary", "vocab_size",
 ]  # fmt: skip
 
 MAX_PARTS = 1024
@@ -80,6 +80,20 @@ def read_array(header: GgufHeader, key: str) -> tuple[Any, ...]:
         if file_bytes != header.file_bytes:
             raise BadArtifact(f"{header.where} has {file_bytes} bytes now, {header.file_bytes} when it was checked")
         return elements(view, value, big_endian=header.big_endian)
+
+
+def read_key_bytes(header: GgufHeader) -> dict[str, bytes]:
+    """Every key's value as a little-endian file spells it, for `gguf_writer.Encoded`.
+
+    Raises:
+        UnsupportedArtifact: the file is big-endian. BadArtifact: it was replaced since.
+    """
+    if header.big_endian:
+        raise UnsupportedArtifact(f"{header.where} is big-endian", hint="convert it on a machine that is too")
+    with _mapped(header.where) as (view, file_bytes):
+        if file_bytes != header.file_bytes:
+            raise BadArtifact(f"{header.where} has {file_bytes} bytes now, {header.file_bytes} when it was checked")
+        return key_bytes(view, where=header.where)
 
 
 def read_model(path: str | Path) -> GgufModel:

@@ -93,6 +93,24 @@ def parse(buffer: Buffer, *, file_bytes: int, where: str) -> GgufHeader:
     return GgufHeader(where, version, big, alignment, metadata, tensors, data_offset, file_bytes)
 
 
+def key_bytes(buffer: Buffer, *, where: str) -> dict[str, bytes]:
+    """Each key's value as the file spells it, its type first: to carry keys over unchanged. For checked headers.
+
+    Raises:
+        BadArtifact: as `parse`.
+    """
+    cursor = Cursor(buffer, where)
+    cursor.preamble()
+    cursor.count("tensor count", MAX_TENSORS, 24)
+    found: dict[str, bytes] = {}
+    for _ in range(cursor.count("key count", MAX_KEYS, 13)):
+        key = cursor.name("key", MAX_NAME_BYTES)
+        start = cursor.pos
+        cursor.value(key)
+        found[key] = bytes(buffer[start : cursor.pos])
+    return found
+
+
 def _tensor_info(cursor: Cursor) -> tuple[str, tuple[int, ...], GgmlType, int, int]:
     """(name, dims, type, offset in the data section, where its entry starts)."""
     start = cursor.pos

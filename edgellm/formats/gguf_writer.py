@@ -12,7 +12,7 @@ import math
 import os
 import struct
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -41,7 +41,14 @@ class Typed:
     value: Scalar | Sequence[Scalar]
 
 
-Value = Scalar | Typed | Sequence[Scalar]
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A metadata value as another file spells it, its type first (`gguf.read_key_bytes`)."""
+
+    data: bytes
+
+
+Value = Scalar | Typed | Encoded | Sequence[Scalar]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +101,17 @@ class GgufWriter:
             raise
         return self
 
-    def write(self, name: str, *chunks: Buffer) -> None:
+    def write(self, name: str, data: Buffer | Iterable[Buffer]) -> None:
         """The data of the next tensor, in one or more pieces."""
         tensor = self._pending[-1] if self._pending else None
-        n_bytes = sum(memoryview(chunk).nbytes for chunk in chunks)
-        if tensor is None or tensor.name != name or tensor.n_bytes != n_bytes:
-            wanted = f"{tensor.name} of {tensor.n_bytes} bytes" if tensor else "none"
-            raise ValueError(f"tensor {name} of {n_bytes} bytes was given, the next is {wanted}")
-        for chunk in chunks:
-            self._put(chunk)
+        if tensor is None or tensor.name != name:
+            raise ValueError(f"tensor {name} was given, the next is {tensor.name if tensor else 'none'}")
+        n_bytes = 0
+        for piece in [data] if isinstance(data, (bytes, bytearray, memoryview)) else data:
+            self._put(piece)
+            n_bytes += memoryview(piece).nbytes
+        if n_bytes != tensor.n_bytes:
+            raise ValueError(f"tensor {name} was given {n_bytes} bytes, it has {tensor.n_bytes}")
         self._put(bytes(_padded(n_bytes) - n_bytes))
         self._pending.pop()
 
@@ -213,6 +222,8 @@ def _text(value: str | bytes) -> bytes:
 
 def _value(value: Value) -> bytes:
     """Type and value, or type array, element type, length and elements."""
+    if isinstance(value, Encoded):
+        return value.data
     inner = value.value if isinstance(value, Typed) else value
     is_array = isinstance(inner, Sequence) and not isinstance(inner, (str, bytes))
     elements: Sequence[Scalar] = inner if is_array else [inner]  # type: ignore[assignment,list-item]

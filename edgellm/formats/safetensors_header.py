@@ -93,7 +93,7 @@ def parse(buffer: Buffer, *, file_bytes: int, where: str) -> SafetensorsHeader:
 def _entries(text: bytes, where: str) -> dict[str, msgspec.Raw]:
     if text.count(b":") > _COLONS:
         _fail(where, f"its header has more than {MAX_TENSORS} tensors")
-    entries = _decoded(text, dict[str, msgspec.Raw], "its header", where)
+    entries: dict[str, msgspec.Raw] = _decoded(text, dict[str, msgspec.Raw], "its header", where)
     if len(entries) > MAX_TENSORS:
         _fail(where, f"its header has {len(entries)} tensors, {MAX_TENSORS} are allowed")
     return entries

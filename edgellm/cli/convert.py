@@ -1,0 +1,61 @@
+"""`edgellm convert`: a model of one format becomes a file of another, by the converters that plugins register."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgellm.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgellm.converter import Converter
+
+SCHEMA = 1
+
+
+@click.command()
+@click.argument("model")
+@click.option("--to", "to_format", metavar="FORMAT", required=True, help="Format to write, as i2_s or tq2_0.")
+@click.option("--out", metavar="FILE", required=True, help="File to write.")
+@click.option("--embedding", metavar="TYPE", default="", help="Type of the embedding and output tables, as q6_k.")
+@click.option(
+    "--i2s-layout", type=click.Choice(["x86", "arm"]), help="Order of codes in an I2_S file that does not tell."
+)
+@click.option("--force", is_flag=True, help="Let --out replace a file.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/cli.md).")
+def command(
+    *, model: str, to_format: str, out: str, embedding: str, i2s_layout: str | None, force: bool, as_json: bool
+) -> None:
+    """Convert a model file or folder to another format."""
+    from edgellm.catalog.identify import identify
+    from edgellm.cli.launching import progress
+    from edgellm.converter import Conversion
+    from edgellm.plugins import plugins
+    from edgellm.units import show_size
+
+    source = identify(model)
+    converter = _choose(plugins().converters(), source.format, to_format.lower())
+    asked = Conversion(source, Path(out), to_format.lower(), embedding.lower(), i2s_layout or "", force)
+    with progress() as report:
+        made = converter(asked, report)
+    if as_json:
+        answer = {"schema": SCHEMA, "path": str(made.path), "bytes": made.bytes, "notes": made.notes}
+        click.echo(json.dumps(answer, indent=2))
+        return
+    click.echo(f"Wrote {made.path}, {show_size(made.bytes)}")
+    for note in made.notes:
+        click.echo(f"  {note}")
+
+
+def _choose(known: dict[tuple[str, str], Converter], from_format: str, to_format: str) -> Converter:
+    if (from_format, to_format) in known:
+        return known[from_format, to_format]
+    ways = sorted(to for start, to in known if start == from_format)
+    raise UsageError(
+        f"nothing installed converts {from_format} to {to_format!r}",
+        hint=f"from {from_format} there is: {', '.join(ways)}" if ways else "`edgellm plugins` lists what is installed",
+        param="to",
+    )
