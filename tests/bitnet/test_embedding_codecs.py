@@ -28,3 +28,10 @@ def test_q6_k_is_as_near_as_ggmls(scale):
     assert (ours[3] == 0).all()
     assert np.square(ours - values).sum() <= 1.002 * np.square(theirs - values).sum()
     assert np.abs(ours - values).max() < np.abs(values).max() / 24
+
+
+@pytest.mark.parametrize(("name", "codec"), [("Q8_0", q8_0), ("Q6_K", q6_k)])
+def test_decoded_is_what_ggml_decodes(name, codec):
+    raw = codec.encode(table(3))
+
+    np.testing.assert_array_equal(codec.decode(raw).reshape(16, 1024), ggml.dequantize(name, raw, 16, 1024))

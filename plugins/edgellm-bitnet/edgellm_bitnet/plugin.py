@@ -20,8 +20,10 @@ from edgellm_bitnet.options import Options
 
 if TYPE_CHECKING:
     from edgellm.backend import Backend, Calibration, Engine
+    from edgellm.converter import Conversion, Converted, Converter, Progress
     from edgellm.formats.gguf import GgufModel
 
+TARGETS = ("i2_s", "tq2_0", "tq1_0", "q2_0", "q1_0")  # types that `edgellm convert` writes
 UNTESTED = ("i8mm", "dotprod", "neon")  # run under an emulator only
 
 
@@ -127,6 +129,25 @@ def _header(path: str) -> tuple[Architecture, GgufModel]:
     if model.header.big_endian:
         raise UnsupportedArtifact(f"{path} is big endian", hint="convert it on the machine that wrote it")
     return from_gguf(model.header, model.tensors), model
+
+
+def _from_gguf(conversion: Conversion, progress: Progress) -> Converted:
+    from edgellm_bitnet.convert_gguf import convert
+
+    return convert(conversion, progress)
+
+
+def _from_folder(conversion: Conversion, progress: Progress) -> Converted:
+    from edgellm_bitnet.convert_folder import convert
+
+    return convert(conversion, progress)
+
+
+@hookimpl
+def register_converters(register: Callable[[str, str, Converter], None]) -> None:
+    for target in TARGETS:
+        register("gguf", target, _from_gguf)
+        register("safetensors", target, _from_folder)
 
 
 @hookimpl

@@ -27,11 +27,18 @@ def decode(raw: Raw, rows: int, cols: int, *, layout: Layout = "x86", where: str
     # The writer packs the whole tensor as one row, so a row may start inside a block (K = 8640 of 1bitLLM's 3B).
     packed = blocks(raw_codes(raw, rows, cols, where), 1, rows * cols, block=4 * stride, n_bytes=stride, where=where)
     refuse_code_3(packed, where)
+    codes = unpack(packed, layout)
     scale = sized(raw, rows * cols // 4 + TAIL_BYTES, where)[-TAIL_BYTES:][:4].copy().view("<f4").astype(np.float32)
-    codes = np.empty((len(packed), 4, stride), np.uint8)
-    for lane in range(4):
-        np.bitwise_and(packed >> (6 - 2 * lane), 3, out=codes[:, lane])
     return Ternary(codes.reshape(rows, cols), checked_scales(scale, f"the scale of {where}").reshape(()))
+
+
+def unpack(packed: Codes, layout: Layout) -> Codes:
+    """Codes in order, flat, of any number of whole blocks."""
+    whole = packed.reshape(-1, STRIDE[layout])
+    codes = np.empty((len(whole), 4, STRIDE[layout]), np.uint8)
+    for lane in range(4):
+        np.bitwise_and(whole >> (6 - 2 * lane), 3, out=codes[:, lane])
+    return codes.reshape(-1)
 
 
 def raw_codes(raw: Raw, rows: int, cols: int, where: str) -> Codes:

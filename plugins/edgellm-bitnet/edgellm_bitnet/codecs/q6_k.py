@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from edgellm_bitnet.codecs.checks import Raw
 from edgellm_bitnet.ternary import Codes, Floats
 
 BLOCK, BYTES, SUB = 256, 210, 16
@@ -27,6 +28,19 @@ def encode(values: Floats) -> bytes:
     sub = np.clip(np.rint(steps), -128, 127).astype(np.int8)
     codes = _codes(parts, (unit * sub)[:, :, None]).reshape(-1, 2, 4, 32)
     return np.hstack([_low(codes), _high(codes), sub.view(np.uint8), whole.view(np.uint8)]).tobytes()
+
+
+def decode(raw: Raw) -> Floats:
+    """float32, flat, of whole blocks."""
+    found = np.frombuffer(raw, np.uint8).reshape(-1, BYTES)
+    low, high = found[:, :128].reshape(-1, 2, 2, 32), found[:, 128:192].reshape(-1, 2, 32)
+    codes = np.empty((len(found), 2, 4, 32), np.uint8)
+    for lane in range(4):
+        codes[:, :, lane] = (low[:, :, lane % 2] >> 4 * (lane // 2) & 15) | (high >> 2 * lane & 3) << 4
+    whole = np.ascontiguousarray(found[:, 208:]).view("<f2").astype(np.float32)
+    scales = whole * found[:, 192:208].view(np.int8)
+    parts = (codes.astype(np.float32) - np.float32(32)).reshape(-1, BLOCK // SUB, SUB)
+    return np.asarray(parts * scales[:, :, None], np.float32).reshape(-1)
 
 
 def _codes(parts: Floats, scales: Floats) -> Codes:

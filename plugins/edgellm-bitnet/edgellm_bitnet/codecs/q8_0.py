@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgellm_bitnet.codecs.checks import Raw
 from edgellm_bitnet.ternary import Floats
 
 BLOCK, BYTES = 32, 34
@@ -17,3 +18,10 @@ def encode(values: Floats) -> bytes:
     scaled = parts * inverse
     codes = np.trunc(scaled + np.copysign(np.float32(0.5), scaled)).astype(np.int8)
     return np.hstack([scale.astype("<f2").view(np.uint8), codes.view(np.uint8)]).tobytes()
+
+
+def decode(raw: Raw) -> Floats:
+    """float32, flat, of whole blocks."""
+    blocks = np.frombuffer(raw, np.uint8).reshape(-1, BYTES)
+    scales = np.ascontiguousarray(blocks[:, :2]).view("<f2").astype(np.float32)
+    return np.asarray(blocks[:, 2:].view(np.int8) * scales, np.float32).reshape(-1)
