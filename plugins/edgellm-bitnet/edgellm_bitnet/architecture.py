@@ -35,6 +35,8 @@ FAMILIES = {
     "qwen3": Family("silu", rope_neox=True, head_norms=True),
     "gemma3": Family("gelu", rope_neox=True, head_norms=True, post_norms=True, scaled_embedding=True),
 }
+# Integer sums are exact in float32 up to here (native/product.c), and products of sizes stay far from overflow.
+MAX_COLUMNS, MAX_VOCAB = 131_072, 4_000_000
 GEMMA_LOCAL_THETA = 10000.0  # gemma3: of its sliding-window layers (llama.cpp, gemma3.cpp)
 GEMMA_PERIOD = 6  # every sixth layer sees everything
 
@@ -98,6 +100,8 @@ class Architecture:
             found.append(f"{self.heads} heads are no multiple of {self.kv_heads} KV heads")
         if self.hidden % 32 or self.ffn % 32 or self.q_cols % 32:
             found.append(f"rows of {self.hidden}, {self.ffn} and {self.q_cols} weights: multiples of 32 are needed")
+        if max(self.hidden, self.ffn, self.q_cols) > MAX_COLUMNS or self.vocab > MAX_VOCAB:
+            found.append(f"rows of {self.hidden}, {self.ffn} and {self.q_cols} weights, {self.vocab} tokens: too large")
         if self.head_dim > 512 or self.head_dim % 2 or self.rope_dim > self.head_dim:
             found.append(f"heads of {self.head_dim} components, {self.rope_dim} rotating: at most 512, and even")
         return found
