@@ -88,7 +88,7 @@ class ContextOverflow(UsageError):
     """Attributes: n_prompt (tokens in the prompt), n_ctx (tokens a slot holds)."""
 
     def __init__(self, message: str, *, hint: str = "", n_prompt: int = 0, n_ctx: int = 0) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint, param="prompt")
         self.n_prompt = n_prompt
         self.n_ctx = n_ctx
 

@@ -122,6 +122,11 @@ class EdgeLLM:
         """ "loading", "ready", "failed" or "closed"."""
         return self._session.state
 
+    @property
+    def was_ready(self) -> bool:
+        """Whether it ever loaded. A worker that died is started again, and requests wait for it."""
+        return self._session.was_ready
+
     def chat(
         self, messages: Messages, *, max_tokens: int | None = None, stop: Sequence[str] = (), **sampling: Any
     ) -> Completion:

@@ -4,6 +4,7 @@ EDGELLM_HOME       one folder for everything below (tests, portable installs)
 EDGELLM_PLUGINS    comma-separated allow-list of plugins; empty string = none
 EDGELLM_OFFLINE    1 = never touch the network
 EDGELLM_API_KEY    key the server asks for
+EDGELLM_LOG        how much the worker logs to standard error: DEBUG, INFO, WARNING, ERROR
 
 data_dir()/models/    model files, by sha256          (platformdirs user_data)
 cache_dir()           measurements and probes         (platformdirs user_cache)
@@ -15,6 +16,10 @@ import os
 from pathlib import Path
 
 import platformdirs
+
+from edgellm.errors import UsageError
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 def data_dir() -> Path:
@@ -39,3 +44,15 @@ def plugin_allow_list() -> frozenset[str] | None:
 
 def api_key() -> str | None:
     return os.environ.get("EDGELLM_API_KEY") or None
+
+
+def log_level() -> str:
+    """The worker's, as `logging` names it.
+
+    Raises:
+        UsageError: EDGELLM_LOG is no level.
+    """
+    value = os.environ.get("EDGELLM_LOG") or "ERROR"
+    if value.upper() not in LOG_LEVELS:
+        raise UsageError(f"EDGELLM_LOG={value!r} is no level", hint=f"one of {', '.join(LOG_LEVELS)}, or unset it")
+    return value.upper()

@@ -69,7 +69,7 @@ def _gguf(where: Path, model_id: str | None) -> Artifact:
 def _folder(where: Path, model_id: str | None) -> Artifact:
     """A folder with one GGUF model, with ONNX files, or with safetensors."""
     by_suffix: dict[str, list[Path]] = {}
-    for file in sorted(where.iterdir()):
+    for file in sorted(path for path in where.iterdir() if path.is_file()):
         by_suffix.setdefault(file.suffix, []).append(file)
     ggufs = [file for file in by_suffix.get(".gguf", []) if not re.search(r"-(?!00001)\d{5}-of-\d{5}$", file.stem)]
     if len(ggufs) > 1:

@@ -57,13 +57,15 @@ def command(
     "echo"; without it, the best model that this machine runs well is chosen.
     """
     from edgellm.errors import UsageError
+    from edgellm.store.process import ended_with_us
 
     if raw and system is not None:
         raise UsageError("--raw has no place for --system", hint="write it into the text, or leave out --raw")
     sampling = _sampling(rest)
     once = prompt is not None or not sys.stdin.isatty()
     text = sys.stdin.read() if prompt is None and once else prompt
-    plan, decision = make_plan(**rest)
+    with ended_with_us():
+        plan, decision = make_plan(**rest)
     from edgellm.sdk import EdgeLLM
 
     if hasattr(sys.stdout, "reconfigure"):

@@ -36,13 +36,15 @@ def command(*, host: str, port: int, api_key: str | None, log_level: str | None,
     """
     from edgellm import settings
     from edgellm.server import guard, listener
+    from edgellm.store.process import ended_with_us
 
     key = api_key or settings.api_key()
     guard.check_bind(host, key)
     _set_up_logging(log_level)
     # Taken first: a port that is in use must not come out after a long download.
     with listener.bind(host, port) as socket:
-        plan, decision = make_plan(**asked)
+        with ended_with_us():
+            plan, decision = make_plan(**asked)
         click.echo(headline(plan))
         for reason in plan.reasons:
             click.echo(f"  {reason}")

@@ -144,6 +144,11 @@ class Session(Protocol):
         """ "loading", "ready", "failed" or "closed"."""
         ...
 
+    @property
+    def was_ready(self) -> bool:
+        """Whether it ever loaded: what loads again then, after a crash, is worth waiting for."""
+        ...
+
     def submit(self, request: GenerationRequest, sink: Sink) -> int:
         """Start a request; its events go to `sink`. Returns the id to cancel it by."""
         ...

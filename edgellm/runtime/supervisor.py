@@ -16,6 +16,7 @@ import sys
 import threading
 from typing import IO
 
+from edgellm import settings
 from edgellm.backend import EngineInfo
 from edgellm.errors import EdgeLLMError, WorkerCrashed
 from edgellm.plan import LaunchPlan
@@ -36,6 +37,8 @@ class WorkerSession:
     """See `runtime.session.Session`. One thread reads the worker's events and restarts it where needed."""
 
     def __init__(self, plan: LaunchPlan) -> None:
+        """Raises UsageError where EDGELLM_LOG is no level: the worker could only die of it."""
+        settings.log_level()
         self._plan = plan
         self._dispatcher = Dispatcher()
         # Guards state, process, the pipe down and what waits for it. Reentrant: the garbage collector may close an
@@ -63,6 +66,10 @@ class WorkerSession:
     @property
     def state(self) -> str:
         return self._state
+
+    @property
+    def was_ready(self) -> bool:
+        return self._info is not None
 
     @property
     def pid(self) -> int:

@@ -41,6 +41,10 @@ class ThreadSession:
         return self._info
 
     @property
+    def was_ready(self) -> bool:
+        return self._info is not None
+
+    @property
     def state(self) -> str:
         if self._closed:
             return "closed"
@@ -68,12 +72,11 @@ class ThreadSession:
                 self._inbox.put(wire.Stop(drain))
         if threading.current_thread() is not self._thread:
             self._thread.join()
-        self._dispatcher.fail_all(closed())
 
     def _run(self) -> None:
         try:
             engine = self._backend.open(self._plan)
-        except Exception as error:
+        except BaseException as error:
             self._fail(error)
             self._loaded.set()
             return
@@ -81,12 +84,13 @@ class ThreadSession:
         self._loaded.set()
         try:
             Loop(engine, self._inbox, self._dispatcher.deliver).run()
-        except Exception as error:
+        except BaseException as error:
+            # Also what a plugin should not raise (SystemExit): who waits for an answer must hear of it.
             self._fail(error)
         finally:
             engine.close()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         """As the worker reports it: typed, also where a plugin raised something of its own."""
         typed = wire.Failed.of(0, error).error()
         with self._lock:

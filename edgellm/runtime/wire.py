@@ -83,18 +83,21 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
     message: str
     hint: str = ""
     numbers: dict[str, int] = {}
+    texts: dict[str, str] = {}
 
     @classmethod
-    def of(cls, request_id: int, error: Exception) -> Failed:
+    def of(cls, request_id: int, error: BaseException) -> Failed:
         if not isinstance(error, errors.EdgeLLMError):
             return cls(request_id, "backend_error", f"{type(error).__name__}: {error}")
         numbers = {name: value for name, value in vars(error).items() if isinstance(value, int)}
-        return cls(request_id, error.code, error.message, error.hint, numbers)
+        own = ("message", "hint")
+        texts = {name: value for name, value in vars(error).items() if isinstance(value, str) and name not in own}
+        return cls(request_id, error.code, error.message, error.hint, numbers, texts)
 
     def error(self) -> errors.EdgeLLMError:
-        """The exception this message stands for, numbers included."""
+        """The exception this message stands for, its attributes included."""
         error = errors.by_code(self.code)(self.message, hint=self.hint)
-        for name, value in self.numbers.items():
+        for name, value in {**self.numbers, **self.texts}.items():
             setattr(error, name, value)
         return error
 

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import IO
 
+from edgellm import settings
 from edgellm.errors import BackendUnavailable
 from edgellm.plugins import plugins
 from edgellm.runtime import wire
@@ -30,7 +31,7 @@ def main() -> None:
     # A terminal sends Ctrl-C to its whole group, a service manager ends a whole group: the parent decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    logging.basicConfig(stream=sys.stderr, level=os.environ.get("EDGELLM_LOG", "ERROR").upper())
+    logging.basicConfig(stream=sys.stderr, level=settings.log_level())
     up = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     _offer_to_oom_killer()

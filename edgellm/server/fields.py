@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import fields as dataclass_fields
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetCoreSchemaHandler, Tag, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError, core_schema
@@ -140,6 +140,8 @@ class StreamOptions(Strict):
 class Body(Strict):
     """What chat and plain completions share. Null is the same as absent."""
 
+    text_field: ClassVar[str]  # the one that the prompt is made of
+
     model: str | None = Field(None, description="An id of /v1/models; absent, `default` or `edgellm`: what is served.")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -189,6 +191,8 @@ class Body(Strict):
 class ChatBody(Body):
     """POST /v1/chat/completions."""
 
+    text_field = "messages"
+
     messages: list[ChatMessage]
     max_completion_tokens: int | None = None
     tools: Annotated[Any, Inert([])] = None
@@ -225,6 +229,8 @@ class ChatBody(Body):
 
 class CompletionBody(Body):
     """POST /v1/completions."""
+
+    text_field = "prompt"
 
     prompt: Texts
     echo: Annotated[Any, Inert(False)] = None

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from edgellm.errors import Closed, UnknownModel
+from edgellm.errors import Closed, ContextOverflow, UnknownModel
 from edgellm.event import Delta, Done, Event
 from edgellm.request import GenerationRequest
 from edgellm.sdk import EdgeLLM
@@ -34,7 +34,6 @@ class Served:
     def __init__(self, llm: EdgeLLM) -> None:
         self.llm = llm
         self.created = int(time.time())
-        self._was_ready = False
 
     @property
     def id(self) -> str:
@@ -49,8 +48,7 @@ class Served:
             HttpError: 503, loading or failed; UnknownModel: another model is served.
         """
         state = self.llm.state
-        self._was_ready = self._was_ready or state == "ready"
-        if state == "loading" and not self._was_ready:
+        if state == "loading" and not self.llm.was_ready:
             raise HttpError(503, "the model is loading", code="model_loading", hint="try again in a moment")
         if state in ("failed", "closed"):
             raise HttpError(503, f"the model is not running: {self.reason()}", code=f"model_{state}")
@@ -182,6 +180,21 @@ class TextChunks(_Envelope):
 
 
 async def _answer(
+    served: Served,
+    request: Request,
+    body_type: type[B],
+    prepare: Callable[[EdgeLLM, B], GenerationRequest],
+    envelope: type[ChatChunks] | type[TextChunks],
+) -> Response:
+    """As `_respond`; a prompt that is too long is named as the body calls it."""
+    try:
+        return await _respond(served, request, body_type, prepare, envelope)
+    except ContextOverflow as error:
+        error.param = body_type.text_field
+        raise
+
+
+async def _respond(
     served: Served,
     request: Request,
     body_type: type[B],

@@ -86,3 +86,11 @@ def test_nothing_there(tmp_path):
         identify(str(tmp_path / "no.gguf"))
     with pytest.raises(UnknownModel, match="holds no model"):
         identify(str(tmp_path))
+
+
+def test_a_folder_that_is_called_like_a_file_is_none(tmp_path):
+    (tmp_path / "x.gguf").mkdir()
+    with pytest.raises(UnknownModel, match="holds no model"):
+        identify(str(tmp_path))
+    model = w.model().write(tmp_path / "tiny.gguf")
+    assert identify(str(tmp_path)).path == str(model)

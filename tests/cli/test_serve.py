@@ -166,6 +166,22 @@ def test_sigterm_stops_while_loading() -> None:
         assert not any(worker.is_running() for worker in workers)
 
 
+@posix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_it_asks_the_index_leaves_no_pip(number: int) -> None:
+    """The index takes the connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        url = f"http://127.0.0.1:{index.getsockname()[1]}"
+        silent = {"PIP_INDEX_URL": f"{url}/simple", "HF_ENDPOINT": url}
+        with serving("smollm2-135m-instruct", "--port", "0", **silent) as command:
+            until(lambda: any("pip" in child.cmdline() for child in command.workers()), 60)
+            helpers = command.workers()
+            command.signal(number)
+
+            assert command.status() == 128 + number
+            until(lambda: not any(helper.is_running() for helper in helpers))
+
+
 def test_a_port_that_is_taken_is_named_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -210,6 +226,16 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_reason() -> None
     with serving("echo", "--port", "0", EDGELLM_ECHO_LOAD_S="soon") as command:
         assert command.status() == 2
         until(lambda: "EDGELLM_ECHO_LOAD_S" in "".join(command.err))
+
+
+@pytest.mark.parametrize("level", ["bogus", "5"])
+def test_a_log_level_that_is_none_is_told_before_a_worker_dies_of_it(level: str) -> None:
+    with serving("echo", "--port", "0", EDGELLM_LOG=level) as command:
+        assert command.status() == 2
+        until(lambda: "one of DEBUG, INFO, WARNING, ERROR" in "".join(command.err))
+
+        assert f"EDGELLM_LOG='{level}' is no level" in "".join(command.err)
+        assert "Traceback" not in "".join(command.err)
 
 
 def test_another_host_with_a_key_is_served() -> None:

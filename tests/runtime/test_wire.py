@@ -98,6 +98,19 @@ def test_the_numbers_of_an_error_survive() -> None:
     assert (found.n_prompt, found.n_ctx) == (9, 8)
 
 
+def test_the_words_of_an_error_survive() -> None:
+    """Which field is wrong, and what killed a worker, reach whoever asked."""
+    wrong = wire.Failed.of(1, errors.UsageError("no", hint="do", param="logit_bias")).error()
+    assert isinstance(wrong, errors.UsageError)
+    assert (wrong.param, wrong.message, wrong.hint) == ("logit_bias", "no", "do")
+    dead = wire.Failed.of(1, errors.WorkerCrashed("dead", reason="killed by SIGILL")).error()
+    assert isinstance(dead, errors.WorkerCrashed)
+    assert dead.reason == "killed by SIGILL"
+    too_long = wire.Failed.of(1, errors.ContextOverflow("too long", n_prompt=9)).error()
+    assert isinstance(too_long, errors.UsageError)
+    assert too_long.param == "prompt"
+
+
 def test_a_plugins_own_error_becomes_the_nearest_thing() -> None:
     class MineError(errors.BackendError):
         def __init__(self, one: int, two: int) -> None:

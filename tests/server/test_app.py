@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import httpx
+import psutil
 import pytest
 from live_server import Live, Servers, echo_plan, until
 
@@ -32,6 +33,18 @@ def test_while_loading_everything_answers_at_once(serve: Servers) -> None:
     assert live.http.get("/").status_code == 200
     until(lambda: live.http.get("/health").status_code == 200)
     assert live.chat("hello").status_code == 200
+
+
+def test_a_worker_killed_before_the_first_request_is_waited_for(serve: Servers) -> None:
+    """Nobody has asked yet, but the model is known to load."""
+    live = serve(load_s=0.5)
+    worker = live.llm._session.pid  # type: ignore[attr-defined]
+    psutil.Process(worker).kill()
+    until(lambda: live.llm.state == "loading")
+    body = {"messages": [{"role": "user", "content": "hello"}]}
+
+    # On a machine that stands still a new process has taken 20 s to start.
+    assert live.post("/v1/chat/completions", body, timeout=120).status_code == 200
 
 
 def test_a_model_that_cannot_be_loaded_is_said_to_have_failed(serve: Servers) -> None:

@@ -180,3 +180,16 @@ def _raw(url: str, request: str) -> bytes:
             if b"\r\n\r\n" in found and b"Content-Length" in request.encode():
                 break
     return found
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("chat.example.org", 200), ("chat.example.org:8443", 403), ("127.0.0.1:8642", 403)]
+)
+def test_behind_a_proxy_the_page_is_known_by_the_host_that_was_asked(locked: Live, host: str, status: int) -> None:
+    """A proxy that writes its own Host makes the page a foreign one (docs/http.md says what to set)."""
+    headers = {"authorization": f"Bearer {KEY}", "host": host, "origin": "https://chat.example.org"}
+    answer = locked.post("/v1/chat/completions", BODY, headers=headers)
+
+    assert answer.status_code == status
+    if status == 403:
+        assert answer.json()["error"]["code"] == "wrong_origin"

@@ -129,7 +129,7 @@ def test_another_model_is_not_answered_for(live: Live) -> None:
         ({"max_tokens": 10**30}, 400, "usage_error", "max_tokens"),
         ({"messages": []}, 400, "usage_error", "messages"),
         ({"stop": [""]}, 400, "usage_error", "stop"),
-        ({"messages": [{"role": "user", "content": "x" * 5000}]}, 400, "context_length_exceeded", None),
+        ({"messages": [{"role": "user", "content": "x" * 5000}]}, 400, "context_length_exceeded", "messages"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
@@ -165,3 +165,11 @@ def _without_template(live: Live) -> Any:
     from dataclasses import replace
 
     return replace(live.llm.info, chat_template=None)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_that_is_too_long_is_named_as_its_face_calls_it(live: Live, stream: bool) -> None:
+    answer = live.post("/v1/completions", {"prompt": "x" * 5000, "stream": stream})
+
+    assert answer.json()["error"]["code"] == "context_length_exceeded"
+    assert answer.json()["error"]["param"] == "prompt"

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -10,7 +11,7 @@ import psutil
 import pytest
 from store_server import wait_for
 
-from edgellm.store.process import Process
+from edgellm.store.process import Process, ended_with_us
 
 # Starts a child, says both ids, and will not go at a polite request.
 STUBBORN = """
@@ -47,3 +48,55 @@ def test_the_whole_group_is_killed(tmp_path, error):
     assert time.monotonic() - start < 6
     assert process.returncode == -signal.SIGKILL
     assert wait_for(lambda: not any(psutil.pid_exists(int(pid)) for pid in told.read_text().split()))
+
+
+# Waits for a helper in its main thread and for one in another, as a launch that asks its sources does.
+WAITS = """
+import os, sys, threading
+from edgellm.store.process import Process, ended_with_us
+
+def wait(told):
+    with Process([sys.executable, "-c", sys.argv[1], told], env=os.environ) as process:
+        process.wait(60)
+
+with ended_with_us():
+    thread = threading.Thread(target=wait, args=(sys.argv[2] + ".other",))
+    thread.start()
+    try:
+        wait(sys.argv[2])
+    finally:
+        print("unwound", flush=True)
+        thread.join()
+"""
+
+
+def pids(*files):
+    return [int(pid) for file in files if file.exists() for pid in file.read_text().split()]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_us_ends_the_helpers(tmp_path, number):
+    told = (tmp_path / "pids", tmp_path / "pids.other")
+    waits = subprocess.Popen(
+        [sys.executable, "-c", WAITS, STUBBORN, str(told[0])], stdout=subprocess.PIPE, start_new_session=True
+    )
+    with waits:
+        assert wait_for(lambda: len(pids(*told)) == 4)
+        waits.send_signal(number)
+        out, _ = waits.communicate(timeout=10)
+
+    assert (waits.returncode, out.strip()) == (128 + number, b"unwound")
+    assert wait_for(lambda: not any(psutil.pid_exists(pid) for pid in pids(*told)))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_what_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ended_with_us():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)

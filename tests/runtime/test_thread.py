@@ -1,0 +1,113 @@
+"""The loop in a thread of this process: every request gets exactly one end, whatever the engine does."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+import pytest
+
+from edgellm.backend import Engine
+from edgellm.builtin.echo import EchoBackend
+from edgellm.errors import BackendError, Closed, EdgeLLMError
+from edgellm.event import Delta, Done
+from edgellm.model import Artifact
+from edgellm.plan import LaunchPlan, Settings
+from edgellm.request import GenerationRequest, Sampling
+from edgellm.runtime.session import Outcome
+from edgellm.runtime.thread import ThreadSession
+
+ECHO = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=4096, n_slots=2))
+PATIENCE_S = 30.0
+
+
+class Sink:
+    """Keeps what comes; `first` is called once, in the loop's own thread."""
+
+    def __init__(self, first: object = None) -> None:
+        self.outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._first = first
+
+    def put(self, outcome: Outcome) -> None:
+        self.outcomes.put(outcome)
+        first, self._first = self._first, None
+        if callable(first):
+            first()
+
+    def end(self) -> tuple[str, Done | EdgeLLMError]:
+        text = ""
+        while isinstance(outcome := self.outcomes.get(timeout=PATIENCE_S), Delta):
+            text += outcome.text
+        return text, outcome
+
+
+class Quits(EchoBackend):
+    """Raises at the first step what no plugin should."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def open(self, plan: LaunchPlan) -> Engine:
+        engine = super().open(plan)
+
+        def step(batch: object) -> None:
+            raise self._error
+
+        engine.step = step  # type: ignore[method-assign, assignment]
+        return engine
+
+
+def greedy(prompt: str) -> GenerationRequest:
+    return GenerationRequest(prompt, Sampling(temperature=0))
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=["SystemExit", "KeyboardInterrupt"])
+def test_an_engine_that_leaves_ends_the_requests(error: BaseException) -> None:
+    session = ThreadSession(ECHO, Quits(error))
+    sink = Sink()
+    session.submit(greedy("hello"), sink)
+    text, end = sink.end()
+
+    assert text == ""
+    assert isinstance(end, BackendError)
+    assert session.state == "failed"
+    session.close()
+
+
+def test_closing_ends_what_runs_once() -> None:
+    session = ThreadSession(ECHO, EchoBackend())
+    sinks = [Sink() for _ in range(4)]
+    for sink in sinks:
+        session.submit(greedy("x" * 1500), sink)
+    session.close()
+
+    for sink in sinks:
+        end = sink.end()[1]
+        assert isinstance(end, Done)
+        assert end.finish_reason == "cancelled"
+        assert sink.outcomes.empty()
+    with pytest.raises(Closed):
+        session.submit(greedy("late"), Sink())
+
+
+def test_draining_from_a_listener_lets_the_others_finish() -> None:
+    """It is called in the loop's own thread, which cannot wait for itself."""
+    session = ThreadSession(ECHO, EchoBackend())
+    other = Sink()
+    asked = threading.Event()
+
+    def drain() -> None:
+        asked.wait(PATIENCE_S)
+        session.close(drain=True)
+
+    first = Sink(drain)
+    session.submit(greedy("a" * 50), first)
+    session.submit(greedy("b" * 50), other)
+    asked.set()
+
+    for sink, letter in ((first, "a"), (other, "b")):
+        text, end = sink.end()
+        assert isinstance(end, Done)
+        assert (text, end.finish_reason) == (letter * 50, "stop")
+    session.close()
+    assert session.state == "closed"
