@@ -31,6 +31,9 @@ operations of unpacking. */
 #define STEP_VECTORS (4 * PANEL / VB)
 #define VL (VB / 4)
 
+/* Row vectors of a Q6 tile: as many as their sums fit the register file. */
+#define Q6_VECTORS (VB == 64 ? TILE_VECTORS : 1)
+
 enum { STEP_BYTES = 4 * PANEL };
 
 /* Fours of columns in a step, bytes of a step, and what a code is ahead of its value. */
@@ -206,10 +209,12 @@ static void line_panel(const struct matrix *w, int panel, const struct acts *x, 
 }
 
 /* Q6. A factor for each 16 columns leaves four products between two folds, so a fold must be short: the sums start from
--32 * sum of activations, and what 256 columns share is multiplied once for all of them. */
+-32 * sum of activations, and what 256 columns share is multiplied once for all of them. With several tokens the sums fill
+the registers, and what they are folded into stays in the first-level cache. */
 INLINE void q6_panel(const struct matrix *w, int panel, const struct acts *x, int token, int width, float *y,
                      size_t stride) {
-  const int cols = padded(w->cols, COLUMN_ALIGN), blocks = cols / SUB_COLUMNS, vectors = width == 1 ? STEP_VECTORS : 1;
+  const int cols = padded(w->cols, COLUMN_ALIGN), blocks = cols / SUB_COLUMNS;
+  const int vectors = width == 1 ? STEP_VECTORS : Q6_VECTORS;
   const int8_t *sub = w->sub + (size_t)panel * blocks * PANEL;
   for (int row = 0; row < PANEL; row += vectors * VL) {
     const uint8_t *p = w->data + (size_t)panel * panel_bytes(w);
@@ -220,16 +225,26 @@ INLINE void q6_panel(const struct matrix *w, int panel, const struct acts *x, in
       vf part[STEP_VECTORS][TILE];
       UNROLL for (int v = 0; v < vectors; v++) UNROLL for (int t = 0; t < width; t++) part[v][t] = vf_zero();
       for (int b = block; b < block + 16 && b < blocks; b++) {
-        if (row == 0) ahead(p, bytes_of(Q6));
-        UNROLL for (int v = 0; v < vectors; v++) {
-          vi sums[TILE];
-          UNROLL for (int t = 0; t < width; t++) sums[t] = vi_bcast4(x->minus + (size_t)(token + t) * blocks + b);
-          UNROLL for (int j = 0; j < 4; j++) {
-            vi codes = unpack(Q6, p, row * 4 + v * VB, j);
-            UNROLL for (int t = 0; t < width; t++) sums[t] = vi_dot(sums[t], codes, vi_bcast4(q + (j * width + t) * 4));
+        if (row == 0) {
+          ahead(p, bytes_of(Q6));
+          __builtin_prefetch(sub + (size_t)b * PANEL + 1024);
+        }
+        vi sums[STEP_VECTORS][TILE];
+        UNROLL for (int t = 0; t < width; t++) {
+          vi minus = vi_bcast4(x->minus + (size_t)(token + t) * blocks + b);
+          UNROLL for (int v = 0; v < vectors; v++) sums[v][t] = minus;
+        }
+        UNROLL for (int j = 0; j < 4; j++) {
+          vi codes[STEP_VECTORS];
+          UNROLL for (int v = 0; v < vectors; v++) codes[v] = unpack(Q6, p, row * 4 + v * VB, j);
+          UNROLL for (int t = 0; t < width; t++) {
+            vi a = fours_at(q + 4 * j * width, t, width);
+            UNROLL for (int v = 0; v < vectors; v++) sums[v][t] = dot_of(Q6, sums[v][t], codes[v], a, t);
           }
+        }
+        UNROLL for (int v = 0; v < vectors; v++) {
           vf factor = vf_s8(sub + (size_t)b * PANEL + row + v * VL);
-          UNROLL for (int t = 0; t < width; t++) part[v][t] = vf_fma(vf_from_i(sums[t]), factor, part[v][t]);
+          UNROLL for (int t = 0; t < width; t++) part[v][t] = vf_fma(vf_from_i(sums[v][t]), factor, part[v][t]);
         }
         p += bytes_of(Q6);
         q += 16 * width;

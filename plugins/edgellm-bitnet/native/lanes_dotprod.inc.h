@@ -3,9 +3,6 @@
 sdot takes its second operand from a quarter of a register, and activations of neighbouring tokens (or, for one token,
 of neighbouring columns) lie beside each other, so one load serves four products and nothing is broadcast: ld1r would
 take a slot of the pipes that sdot needs. */
-IN vi vi_dot(vi acc, vi codes, vi a) {
-  return vdotq_s32(acc, vreinterpretq_s8_s32(codes), vreinterpretq_s8_s32(a));
-}
 IN vi vi_dot_lane(vi acc, vi codes, vi a, int lane) {
   int8x16_t c = vreinterpretq_s8_s32(codes), s = vreinterpretq_s8_s32(a);
   switch (lane) {
