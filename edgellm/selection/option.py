@@ -40,6 +40,7 @@ class Option:
     ability: quality.Estimate
     is_local: bool = False
     offload: Offload | None = field(default=None, repr=False)  # its backend's
+    _placed: dict[int, Placement] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def model(self) -> str:
@@ -96,9 +97,13 @@ class Option:
 
     def placed_at(self, ctx: int) -> Placement:
         """What goes to a GPU with `ctx` tokens per slot, and the memory of the rest."""
-        request = self.setting.request
-        whole = footprint.footprint(self.shape, self.tensor_bytes, ctx, request.slots)
-        return place(whole, self.shape, self.tensor_bytes, self.quant, self.offload, request.gpu_layers)
+        if ctx not in self._placed:
+            request = self.setting.request
+            whole = footprint.footprint(self.shape, self.tensor_bytes, ctx, request.slots)
+            self._placed[ctx] = place(
+                whole, self.shape, self.tensor_bytes, self.quant, self.offload, request.gpu_layers
+            )
+        return self._placed[ctx]
 
     def footprint_at(self, ctx: int) -> Footprint:
         return self.placed_at(ctx).footprint
