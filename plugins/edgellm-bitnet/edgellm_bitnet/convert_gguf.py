@@ -24,8 +24,7 @@ DECODERS: dict[str, Callable[..., Ternary]] = {
     "I2_S": i2_s.decode, "TQ2_0": tq2_0.decode, "TQ1_0": tq1_0.decode, "Q2_0": q2_0.decode, "Q1_0": q1_0.decode,
 }  # fmt: skip
 TABLES = ("token_embd.weight", "output.weight")
-# Of this file alone: parts are joined, the rest is written anew.
-_OWN_KEYS = ("general.file_type", "general.alignment", variant.KEY)
+_DROPPED = ("general.alignment",)  # ours is the default
 
 
 def convert(conversion: Conversion, progress: Progress) -> Converted:
@@ -59,8 +58,9 @@ class Source:
 
     def keys(self) -> dict[str, Value]:
         found = gguf.read_key_bytes(self.model.header)
-        kept = {key: data for key, data in found.items() if key not in _OWN_KEYS and not key.startswith("split.")}
-        return encoded(kept) | type_keys(self.target)
+        kept = {key: data for key, data in found.items() if key not in _DROPPED and not key.startswith("split.")}
+        own = type_keys(self.target)
+        return {key: value for key, value in (encoded(kept) | own).items() if key != variant.KEY or key in own}
 
     def pieces(self) -> list[Piece]:
         return [piece for tensor in self.model.tensors if (piece := self._piece(tensor)) is not None]

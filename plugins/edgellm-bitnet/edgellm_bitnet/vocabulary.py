@@ -24,6 +24,7 @@ PROBE = (
     "Что это? これはペンです。 你好，世界！ 한국어 العربية हिन्दी ไทย \U0001f600\U0001f468\u200d\U0001f469 e\u0301 ½ Ⅷ\n"
     "HTTPServerError \u00a0\u2003 'S 'RE x=1;y=22;z=333;w=4444 <|x|> </s> ___ --- !!! ??\n \n  \n   end   "
 )
+MAX_ADDED = 500  # tokens of the user's that are tried, each among letters and spaces
 # Names that everybody knows, where several mean the same.
 _USUAL = ("llama-bpe", "qwen2", "gpt-2", "smollm", "glm4", "deepseek-llm", "deepseek-v3", "gpt-4o")
 _GPT2 = PRE_TOKENIZERS["gpt-2"].patterns[0]
@@ -157,10 +158,15 @@ def _special(original: Tokenizer, config: Mapping[str, Any], texts: list[str]) -
 
 def _compare(folder: Path, keys: Mapping[str, Value], original: Tokenizer) -> None:
     """Raises: UnsupportedArtifact: the keys do not give the same tokens."""
-    plain = {key: value.value if isinstance(value, Typed) else value for key, value in keys.items()}
+    kinds: list[int] = keys["tokenizer.ggml.token_type"].value  # type: ignore[assignment,union-attr]
+    plain: dict[str, Any] = {key: value.value if isinstance(value, Typed) else value for key, value in keys.items()}
     metadata = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
-    read = tokenizer_gguf.read_tokenizer(GgufHeader(str(folder), 3, False, 32, metadata, (), 0, 0))  # type: ignore[arg-type]
-    for line in (PROBE, *PROBE.splitlines(keepends=True)):
+    read = tokenizer_gguf.read_tokenizer(GgufHeader(str(folder), 3, False, 32, metadata, (), 0, 0))
+    added = [
+        text for text, kind in zip(plain["tokenizer.ggml.tokens"], kinds, strict=True) if kind == Kind.USER_DEFINED
+    ]
+    around = [f"a {text} b{text}c" for text in added[:MAX_ADDED]]
+    for line in (PROBE, *PROBE.splitlines(keepends=True), *around):
         for special in (False, True):
             ours = read.encode(line, add_special=special, parse_special=False)
             theirs = original.encode(line, add_special=special, parse_special=False)
