@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from edgellm.errors import BackendUnavailable, EdgeLLMError, UnsupportedArtifact
 from edgellm.hookspecs import hookimpl
 from edgellm.machine import Machine
-from edgellm.model import Artifact
+from edgellm.model import Artifact, ModelCard
 from edgellm.plan import Footprint, LaunchPlan, Settings
 from edgellm_bitnet.architecture import FAMILIES, Architecture
+from edgellm_bitnet.models import TINY_TERNARY
 from edgellm_bitnet.options import Options
 
 if TYPE_CHECKING:
@@ -148,6 +149,11 @@ def register_converters(register: Callable[[str, str, Converter], None]) -> None
     for target in TARGETS:
         register("gguf", target, _from_gguf)
         register("safetensors", target, _from_folder)
+
+
+@hookimpl
+def register_models(register: Callable[[ModelCard], None]) -> None:
+    register(TINY_TERNARY)
 
 
 @hookimpl
