@@ -250,6 +250,20 @@ def test_a_wrong_length_is_refused(name, n_bytes):
         LENGTHS[name](bytes(n_bytes))
 
 
+@pytest.mark.parametrize("shape", [(0, 256), (256, 0), (0, 0)])
+def test_a_matrix_without_weights_is_refused(shape):
+    rows, cols = shape
+    for codec in BLOCK_CODECS.values():
+        with pytest.raises(BadArtifact, match=f"blk is {rows} x {cols}; rows have to be"):
+            codec.decode(b"", rows, cols, where="blk")
+    with pytest.raises(BadArtifact, match=f"blk is {rows} x {cols}, a matrix without weights"):
+        master.decode(b"", rows, cols, dtype="F32", trained=True, where="blk")
+    with pytest.raises(BadArtifact, match="blk is 1 x 0; rows have to be"):
+        i2_s.decode(bytes(32), rows, cols, where="blk")
+    with pytest.raises(BadArtifact, match=f"blk is {rows} x {cols}; packed rows"):
+        packed.decode(b"", rows, cols, weight_scale=1, linear_class="bitlinear", where="blk")
+
+
 @pytest.mark.parametrize("name", BLOCK_CODECS)
 def test_rows_that_are_no_whole_blocks_are_refused(name):
     cols = BLOCK_CODECS[name].BLOCK + 4

@@ -91,6 +91,14 @@ def test_what_is_asked_comes_first_then_what_the_file_says():
         resolve("", 7)
 
 
+@pytest.mark.parametrize(
+    ("x86", "arm", "best"),
+    [(50, 1, "x86"), (1, 50, "arm"), (50, 20, None), (20, 50, None), (7, 0, None), (9, -1, "x86"), (-90, -80, None)],
+)
+def test_evidence_has_to_be_strong_and_one_sided(x86, arm, best):
+    assert variant.Evidence(x86, arm, 4).best() == best
+
+
 def test_tensors_without_whole_blocks_or_partners_are_not_compared():
     assert variant.evidence({}.get, 2, HEAD_DIM).pairs == 0
     odd = {

@@ -30,7 +30,9 @@ def decode(raw: Raw, rows: int, cols: int, *, dtype: str, trained: bool, where: 
 
 
 def checked(raw: Raw, rows: int, cols: int, *, dtype: str, where: str) -> Floats:
-    """float32 (rows, cols). Raises: BadArtifact: wrong length, or a value that is no finite number."""
+    """float32 (rows, cols). Raises: BadArtifact: empty, wrong length, or a value that is no finite number."""
+    if rows < 1 or cols < 1:
+        raise BadArtifact(f"{where} is {rows} x {cols}, a matrix without weights", hint="fetch the model again")
     values = floats.decode(raw, rows * cols, dtype, where=where).reshape(rows, cols)
     if not np.isfinite(values).all():
         at = int((~np.isfinite(values)).argmax())
