@@ -20,8 +20,8 @@ TINY_TERNARY = ModelCard(
     ),
     files=(
         ModelFile(
-            source=f"file:{Path(__file__).parent / 'tiny-ternary.gguf'}", quant="I2_S", bytes=2_332_192,
-            sha256="afaa769b87dbb80f8fc07d0a0eae02b6398d65c132eef1ba339ce615c7292f4a", tensor_bytes=2_267_456,
+            source=f"file:{Path(__file__).parent / 'tiny-ternary.gguf'}", quant="I2_S", bytes=1840672,
+            sha256="af924d733ad7f1df2f22db7f923b8d85a29d3d892ab16e4371b496c822142fb8", tensor_bytes=1775936,
             trust="this package",
         ),
     ),
