@@ -67,6 +67,27 @@ def test_a_bad_backend_is_refused_and_told(folder: Path, source: str, reason: st
     assert reason in row(found, "zbad").error
 
 
+CONVERTER = """
+from edgellm.hookspecs import hookimpl
+
+@hookimpl
+def register_converters(register):
+    register("acme", "acme2", {})
+"""
+
+
+def test_a_converter_is_found_by_its_formats_and_the_first_keeps_them(folder: Path) -> None:
+    fake_plugins.install(folder, "yfirst", CONVERTER.format("print"))
+    fake_plugins.install(folder, "zsecond", CONVERTER.format("len"))
+    fake_plugins.install(folder, "zthing", CONVERTER.format("7"))
+    found = Plugins()
+
+    assert found.converters()["acme", "acme2"] is print
+    assert row(found, "yfirst").error == ""
+    assert "a converter from acme to acme2 is already there" in row(found, "zsecond").error
+    assert "7 cannot be called" in row(found, "zthing").error
+
+
 def test_a_hook_that_exits_ends_only_itself(folder: Path) -> None:
     fake_plugins.install(folder, "aexits", fake_plugins.EXITS_IN_HOOK)
     fake_plugins.install(folder, "good", fake_plugins.COMMAND)
