@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 
-from gguf_writer import ARRAY, BOOL, F32, FLOAT32, FLOAT64, Q8_0, STRING, UINT8, UINT32, Gguf, Tensor, model
+from gguf_writer import ARRAY, BOOL, F32, FLOAT32, FLOAT64, I2_S, Q8_0, STRING, UINT8, UINT32, Gguf, Tensor, model
 
 HUGE = 2**63
 _SOUND = model()
@@ -121,5 +121,18 @@ CORPUS: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
         _tensors(_norm(dims=(512,), offset=0), _norm(name="other", offset=512)),
         "overlaps 'other'",
     ),
+    "i2_s-without-its-scale": (
+        _tensors(_norm(dims=(256, 4), type=I2_S, offset=0), _norm(name="other", offset=256)),
+        "tensor 'norm' of type I2_S and 288 bytes .* overlaps 'other'",
+    ),
+    "i2_s-at-the-end-without-its-scale": (
+        replace(_SOUND, tensors=[_norm(dims=(256, 4), type=I2_S, offset=0)]).header() + bytes(256), "the file ends at",
+    ),
+    "i2_s-row-of-6": (_tensors(_norm(dims=(6, 4), type=I2_S)), "row of norm .* needs a multiple of 4"),
+    "q2_0-of-a-fork": (
+        _tensors(_norm(dims=(4096, 1), type=42, offset=0), _norm(name="other", offset=4096 // 128 * 34)),
+        "tensor 'norm' of type Q2_0 and 1152 bytes .* overlaps 'other'",
+    ),
+    "tl1-of-a-fork": (_tensors(_norm(dims=(256, 4), type=38)), "IQ4_NL_8_8, which llama.cpp removed"),
     "data-missing": (_SOUND.header(), "the file ends at"),
 }  # fmt: skip
