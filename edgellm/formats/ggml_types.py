@@ -2,9 +2,9 @@
 
 Ids and sizes are those of llama.cpp b11434 (`ggml.h`, `ggml-common.h`) and gguf-py 0.19.0 (`GGML_QUANT_SIZES`).
 Id 36 was llama.cpp's IQ4_NL_4_4, removed in 2024; files in the wild that carry it now are bitnet.cpp's I2_S, so that
-is what it means here. Other ids of that fork clash too: its 38 and 39 are TL1 and TL2 (39 is MXFP4 here), its file type 40 is
-I2_S (Q1_0 in llama.cpp). PrismML's fork has a Q2_0 of 128 weights in 34 bytes under id 42. Such files are refused, because
-the sizes of their tensors do not come out.
+is what it means here. Other numbers of that fork clash too: its types 38 and 39 are TL1 and TL2 (39 is MXFP4 here), its
+file type 40 is I2_S (Q1_0 in llama.cpp). PrismML's fork has a Q2_0 of 128 weights in 34 bytes under id 42. Such files
+are refused where the sizes of their tensors do not come out.
 """
 
 from __future__ import annotations
