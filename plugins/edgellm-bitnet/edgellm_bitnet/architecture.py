@@ -35,8 +35,8 @@ FAMILIES = {
     "qwen3": Family("silu", rope_neox=True, head_norms=True),
     "gemma3": Family("gelu", rope_neox=True, head_norms=True, post_norms=True, scaled_embedding=True),
 }
-# Integer sums are exact in float32 up to here (native/product.c), and products of sizes stay far from overflow.
-MAX_COLUMNS, MAX_VOCAB = 131_072, 4_000_000
+# Sums of 8-bit codes stay in 32 bits up to here: 255 * 127 * 65,536 < 2**31. Products of sizes stay far from overflow.
+MAX_COLUMNS, MAX_VOCAB = 65_536, 4_000_000
 GEMMA_LOCAL_THETA = 10000.0  # gemma3: of its sliding-window layers (llama.cpp, gemma3.cpp)
 GEMMA_PERIOD = 6  # every sixth layer sees everything
 
@@ -50,6 +50,7 @@ class RopeScaling:
     original_ctx: int = 0
     beta_fast: float = 32.0
     beta_slow: float = 1.0
+    magnitude: float = 1.0  # of the rotations; "yarn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +97,27 @@ class Architecture:
     def problems(self) -> list[str]:
         """What the engine cannot compute with."""
         found = []
-        if self.heads % max(1, self.kv_heads):
+        if not all((self.hidden, self.ffn, self.heads, self.kv_heads, self.head_dim, self.vocab)):
+            sizes = f"{self.hidden}, {self.ffn}, {self.heads}, {self.kv_heads}, {self.head_dim} and {self.vocab}"
+            return [
+                f"hidden size, feed-forward size, heads, KV heads, head size and vocabulary are {sizes}: none may be 0"
+            ]
+        if self.heads % self.kv_heads:
             found.append(f"{self.heads} heads are no multiple of {self.kv_heads} KV heads")
         if self.hidden % 32 or self.ffn % 32 or self.q_cols % 32:
             found.append(f"rows of {self.hidden}, {self.ffn} and {self.q_cols} weights: multiples of 32 are needed")
         if max(self.hidden, self.ffn, self.q_cols) > MAX_COLUMNS or self.vocab > MAX_VOCAB:
             found.append(f"rows of {self.hidden}, {self.ffn} and {self.q_cols} weights, {self.vocab} tokens: too large")
-        if self.head_dim > 512 or self.head_dim % 2 or self.rope_dim > self.head_dim:
+        if self.head_dim > 512 or self.head_dim % 2 or self.rope_dim > self.head_dim or self.rope_dim % 2:
             found.append(f"heads of {self.head_dim} components, {self.rope_dim} rotating: at most 512, and even")
+        stretch = self.rope_scaling
+        if stretch.kind in ("yarn", "llama3") and (stretch.original_ctx < 1 or stretch.beta_fast <= stretch.beta_slow):
+            limits = f"{stretch.beta_fast} and {stretch.beta_slow}"
+            found.append(
+                f"rope scaling {stretch.kind} from {stretch.original_ctx} tokens between {limits} means nothing"
+            )
+        if self.rope_theta <= 1:
+            found.append(f"a rope base of {self.rope_theta}: more than 1 is needed")
         return found
 
 
@@ -117,6 +131,8 @@ def from_gguf(header: GgufHeader, tensors: tuple[Any, ...]) -> Architecture:
     name = header.architecture
     family = _family(name)
     known = shape(header, tensors)
+    if header.metadata.get(f"{name}.attention.causal") is False:
+        raise UnsupportedArtifact(f"{header.where}: attention that sees later tokens is not computed here")
     head_dim = _integer(header, "attention.key_length", known.n_embd // max(1, known.n_head))
     pooling = {1: "mean", 2: "cls", 3: "last"}.get(_integer(header, "pooling_type", 0), "")
     found = Architecture(
@@ -161,7 +177,7 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
         head_dim=head_dim, vocab=int(number("vocab_size")), ctx_train=int(number("max_position_embeddings", 2048)),
         eps=float(number("rms_norm_eps", 1e-5)), rope_dim=head_dim,
         rope_theta=float((rope or {}).get("rope_theta") or number("rope_theta", 10000.0)),
-        rope_scaling=_config_scaling(scaling, where),
+        rope_scaling=_config_scaling(scaling, int(number("max_position_embeddings", 2048)), where),
         window=int(config.get("sliding_window") or 512) if name == "gemma3" else 0,
     )  # fmt: skip
     return _checked(found, where)
@@ -202,22 +218,38 @@ def _gguf_scaling(header: GgufHeader) -> RopeScaling:
     if kind in ("none", "linear"):
         return RopeScaling("linear" if kind == "linear" and factor != 1 else "none", factor)
     if kind == "yarn":
-        original = _integer(header, "rope.scaling.original_context_length", 0)
-        return RopeScaling(
-            "yarn", factor, original or context_length(header),
-            _real(header, "rope.scaling.yarn_beta_fast", 32.0), _real(header, "rope.scaling.yarn_beta_slow", 1.0),
-        )  # fmt: skip
+        original = _integer(header, "rope.scaling.original_context_length", 0) or context_length(header)
+        magnitude = yarn_magnitude(factor) * _real(header, "rope.scaling.attn_factor", 1.0)
+        fast, slow = (
+            _real(header, "rope.scaling.yarn_beta_fast", 32.0),
+            _real(header, "rope.scaling.yarn_beta_slow", 1.0),
+        )
+        return RopeScaling("yarn", factor, original, fast, slow, magnitude)
     raise UnsupportedArtifact(f"{header.where}: rope scaling {kind!r} is not supported")
 
 
-def _config_scaling(scaling: Mapping[str, Any], where: str) -> RopeScaling:
+def _config_scaling(scaling: Mapping[str, Any], ctx_train: int, where: str) -> RopeScaling:
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
     if kind == "default":
         return RopeScaling()
-    factor, original = float(scaling.get("factor", 1.0)), int(scaling.get("original_max_position_embeddings", 0))
-    if kind in ("linear", "yarn"):
-        return RopeScaling(kind, factor, original)
+
+    def real(key: str, default: float) -> float:
+        value = default if scaling.get(key) is None else scaling[key]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
+            raise BadArtifact(f"{where}: {key} of the rope scaling is {value!r}, a positive number is needed")
+        return float(value)
+
+    factor, original = real("factor", 1.0), int(real("original_max_position_embeddings", ctx_train))
+    if kind == "linear":
+        return RopeScaling("linear", factor)
+    if kind == "yarn":
+        magnitude = real("attention_factor", yarn_magnitude(factor))
+        return RopeScaling("yarn", factor, original, real("beta_fast", 32.0), real("beta_slow", 1.0), magnitude)
     if kind == "llama3":
-        low, high = float(scaling.get("low_freq_factor", 1.0)), float(scaling.get("high_freq_factor", 4.0))
-        return RopeScaling("llama3", factor, original or 8192, high, low)
+        return RopeScaling("llama3", factor, original, real("high_freq_factor", 4.0), real("low_freq_factor", 1.0))
     raise UnsupportedArtifact(f"{where}: rope scaling {kind!r} is not supported")
+
+
+def yarn_magnitude(factor: float) -> float:
+    """What cosine and sine are multiplied with, from arXiv:2309.00071, equation 22."""
+    return 0.1 * math.log(factor) + 1.0

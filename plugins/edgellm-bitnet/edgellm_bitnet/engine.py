@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 KV_TYPES = {"f16": native.KV_F16, "q8_0": native.KV_I8}
 GATES = {"relu2": native.RELU2, "silu": native.SILU, "gelu": native.GELU}
 HEAD_KINDS = {0: "ternary", 1: "q4", 2: "q6", 3: "q8", 4: "f16", 5: "bf16", 6: "f32"}
+STATE_KEY_BYTES = 16
 PREFILL_TOKENS = 16  # steps of more tokens use the threads of prefill
 
 
@@ -40,6 +42,7 @@ class BitnetEngine:
         self._engine: int | None = None
         self._memory: tuple[int, int] | None = None
         self._settings, self._weights = settings, weights
+        _check_blocks(weights, options.act_block)
         threads = max(settings.n_threads, settings.n_threads_batch)
         self._loaded = load(weights, options.head, threads, keep=options.keep_packed, may_map=settings.mmap)
         try:
@@ -98,7 +101,7 @@ class BitnetEngine:
         n = self._n_past[slot]
         room = np.empty(self._lib.bn_slot_bytes(self._engine, n), np.uint8)
         self._lib.bn_slot_save(self._engine, slot, n, room.ctypes.data)
-        return n.to_bytes(4, "little") + room.tobytes()
+        return self._state_key() + n.to_bytes(4, "little") + room.tobytes()
 
     def load_slot(self, slot: int, state: bytes) -> int:
         """Put a saved state in place of the slot's own; return its tokens.
@@ -106,10 +109,16 @@ class BitnetEngine:
         Raises:
             ValueError: it is not a state of this model and cache type, or has more tokens than a slot.
         """
-        n = int.from_bytes(state[:4], "little")
-        if n > self.info.n_ctx or len(state) - 4 != self._lib.bn_slot_bytes(self._engine, n):
-            raise ValueError(f"{len(state)} bytes are no state of {n} tokens of this model")
-        room = np.frombuffer(state, np.uint8, offset=4)
+        key, at = self._state_key(), STATE_KEY_BYTES + 4
+        n = int.from_bytes(state[STATE_KEY_BYTES:at], "little")
+        whole = (
+            len(state) >= at and n <= self.info.n_ctx and len(state) - at == self._lib.bn_slot_bytes(self._engine, n)
+        )
+        if not whole or state[:STATE_KEY_BYTES] != key:
+            raise ValueError(
+                f"{len(state)} bytes are no state of this model that a slot of {self.info.n_ctx} tokens takes"
+            )
+        room = np.frombuffer(state, np.uint8, offset=at)
         self._lib.bn_slot_load(self._engine, slot, n, room.ctypes.data)
         self._n_past[slot] = n
         return n
@@ -125,6 +134,8 @@ class BitnetEngine:
         for index, tokens in enumerate(sequences):
             if not 0 < len(tokens) <= self.info.n_ctx:
                 raise CacheFull(f"a sequence of {len(tokens)} tokens; 1 to {self.info.n_ctx} fit", needed=len(tokens))
+            if min(tokens) < 0 or max(tokens) >= self.info.vocab_size:
+                raise ValueError(f"sequence {index}: a token id outside 0..{self.info.vocab_size - 1}")
             pooled[index] = self._pool(slot, tuple(tokens))
         return pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
 
@@ -137,6 +148,13 @@ class BitnetEngine:
             self._lib.bn_memory_free(*self._memory)
             self._memory = None
         self._loaded.arena.close()
+
+    def _state_key(self) -> bytes:
+        """What a slot's state belongs to: two models of one shape differ in their norms."""
+        weights, arch = self._weights, self._weights.architecture
+        norm = weights.vector("output_norm.weight", arch.hidden)
+        about = f"{arch} {self._settings.kv_type} {self._model.act_block}".encode()
+        return hashlib.sha256(about + (b"" if norm is None else norm.tobytes())).digest()[:STATE_KEY_BYTES]
 
     def _pool(self, slot: int, tokens: tuple[int, ...]) -> npt.NDArray[np.float32]:
         pooling, n = self._weights.architecture.pooling, len(tokens)
@@ -194,7 +212,8 @@ class BitnetEngine:
         raw = needed(self._weights, "token_embd.weight", arch.vocab, arch.hidden)
         if raw.type not in REAL_TYPES:
             return head
-        self._embedding = np.ascontiguousarray(raw.data)
+        # A file's alignment may be a byte; native code reads whole numbers.
+        self._embedding = raw.data if raw.data.ctypes.data % 4 == 0 else raw.data.copy()
         kind = {"F32": F32, "F16": F16, "BF16": BF16}[raw.type]
         return native.Matrix(kind, raw.rows, raw.cols, 0, self._embedding.ctypes.data, None, None)
 
@@ -242,6 +261,17 @@ class BitnetEngine:
                 "pages": self._loaded.arena.pages(), "head": HEAD_KINDS[slab.kind], "library": str(native.path()),
             },
         )  # fmt: skip
+
+
+def _check_blocks(weights: Weights, block: int) -> None:
+    """Raises UnsupportedArtifact: activations cannot be cut into blocks."""
+    arch = weights.architecture
+    for cols in (arch.hidden, arch.q_cols, arch.ffn):
+        if block and cols % block:
+            raise UnsupportedArtifact(
+                f"{weights.where}: activations=block: rows of {cols} weights are no multiple of {block}",
+                hint="activations=token takes any",
+            )
 
 
 class _Feed:

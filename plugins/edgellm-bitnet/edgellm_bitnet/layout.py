@@ -17,7 +17,18 @@ INPUT_NORMS = {  # BitNet embedding models: a norm before each product, as micro
     "q": "attn_q_norm_in", "k": "attn_k_norm_in", "v": "attn_v_norm_in", "output": "attn_output_norm_in",
     "gate": "ffn_gate_norm_in", "up": "ffn_up_norm_in", "down": "ffn_down_norm_in",
 }  # fmt: skip
-GROUPS = {"I2_S": 0, "PACKED": 0, "F32": 0, "F16": 0, "BF16": 0, "TQ2_0": 256, "TQ1_0": 256, "Q2_0": 64, "Q1_0": 128}
+GROUPS = {
+    "I2_S": 0,
+    "I2_S_ARM": 0,
+    "PACKED": 0,
+    "F32": 0,
+    "F16": 0,
+    "BF16": 0,
+    "TQ2_0": 256,
+    "TQ1_0": 256,
+    "Q2_0": 64,
+    "Q1_0": 128,
+}
 HEAD_KINDS = {
     "F32": (F32, 0), "F16": (F16, 0), "BF16": (BF16, 0), "Q8_0": (Q8, 32), "Q6_K": (Q6, 256), "Q4_0": (Q4, 32),
 }  # fmt: skip
@@ -55,6 +66,17 @@ def fused(arch: Architecture) -> dict[str, tuple[tuple[str, int, int], ...]]:
         "gate_up": (("ffn_gate", arch.ffn, hidden), ("ffn_up", arch.ffn, hidden)),
         "down": (("ffn_down", hidden, arch.ffn),),
     }  # fmt: skip
+
+
+def roles(arch: Architecture) -> frozenset[str]:
+    """Every tensor that a model of this architecture may have."""
+    found = {"token_embd.weight", "output.weight", "output_norm.weight", "rope_freqs.weight"}
+    products = [name for parts in fused(arch).values() for name, _, _ in parts]
+    norms = [name for name, *_ in [*layer_vectors(arch).values(), *input_vectors(arch).values()]]
+    for layer in range(arch.layers):
+        found |= {f"blk.{layer}.{name}.weight" for name in (*products, *norms)}
+        found |= {f"blk.{layer}.{name}.scale" for name in products}
+    return frozenset(found)
 
 
 def layer_vectors(arch: Architecture) -> dict[str, tuple[str, int, bool]]:

@@ -8,7 +8,9 @@ none yet                       packed from the model's file, then written for th
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -35,30 +37,17 @@ def load(weights: Weights, head: str, threads: int, *, keep: bool = True, may_ma
     started = time.monotonic()
     path = packed_file.path_of([*weights.fingerprint(), head])
     head_kind, embed_kind = packing.kinds(weights, head)
-    known = packed_file.groups_of(path)
-    groups = known if known is not None else packing.product_groups(weights)
 
-    def place(groups: dict[str, int]) -> Layout:
+    def place(groups: Mapping[str, int]) -> Layout:
         return layout(
             weights.architecture, lambda role: packing.has_vector(weights, role), groups, head_kind, embed_kind
         )
 
-    try:
-        where = place(groups)
-    except KeyError:  # a packed file of another shape: not ours after all
-        known, groups = None, packing.product_groups(weights)
-        where = place(groups)
-    if known is not None and packed_file.is_whole(path, where.n_bytes):
-        if may_map and psutil.virtual_memory().available < where.n_bytes * 1.05:
-            arena = Arena.of_file(path, packed_file.DATA_OFFSET, where.n_bytes)
-            return Loaded(arena, where, f"mapped from {path}")
-        arena = Arena(where.n_bytes)
-        try:
-            packed_file.read(path, arena, threads)
-            return Loaded(arena, where, f"{_size(arena)} read from {path} in {time.monotonic() - started:.2f} s")
-        except OSError:
-            arena.close()
-            path.unlink(missing_ok=True)
+    if (kept := _kept(path, place, threads, may_map=may_map)) is not None:
+        arena, where, how = kept
+        return Loaded(arena, where, f"{how} in {time.monotonic() - started:.2f} s")
+    groups = packing.product_groups(weights)
+    where = place(groups)
     arena = Arena(where.n_bytes)
     try:
         packing.fill(arena, where, weights, threads)
@@ -71,6 +60,31 @@ def load(weights: Weights, head: str, threads: int, *, keep: bool = True, may_ma
         problem = packed_file.write(path, arena, sources, groups)
         how += f"; {problem or f'kept in {path}'}"
     return Loaded(arena, where, how)
+
+
+def _kept(
+    path: Path, place: Callable[[Mapping[str, int]], Layout], threads: int, *, may_map: bool
+) -> tuple[Arena, Layout, str] | None:
+    """The packed file; None where there is none, or it is damaged: then it is packed again."""
+    header = packed_file.header_of(path)
+    if header is None:
+        return None
+    arena: Arena | None = None
+    try:
+        where = place(header.groups)
+        if where.n_bytes != header.n_bytes:
+            return None
+        if may_map and psutil.virtual_memory().available < where.n_bytes * 1.05:
+            arena = Arena.of_file(path, packed_file.DATA_OFFSET, where.n_bytes)
+            packed_file.check(path, arena, header.sum, threads)
+            return arena, where, f"mapped from {path}, since memory is short,"
+        arena = Arena(where.n_bytes)
+        packed_file.read(path, arena, header.sum, threads)
+        return arena, where, f"{_size(arena)} read from {path}"
+    except (OSError, KeyError, packed_file.DamagedError):
+        if arena is not None:
+            arena.close()
+        return None
 
 
 def _size(arena: Arena) -> str:

@@ -1,7 +1,8 @@
 """The packed block on disk, so that the next load is a read: one file a model, in the user's cache folder.
 
 A file is `MAGIC`, a JSON header padded to 2 MiB, then the block. Its name is a digest of what it was made from; it is
-written beside and renamed, so a half-written one never has that name.
+written beside and renamed, so a half-written one never has that name. The header has the sum of the block's 64-bit
+words: after a power failure a file may have its length and not its content.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from edgellm.settings import cache_dir
 from edgellm_bitnet.arena import Arena
@@ -22,6 +27,21 @@ from edgellm_bitnet.layout import VERSION
 MAGIC = b"edgellm-bitnet packed\n"
 DATA_OFFSET = 2 << 20  # a file system that can map large pages needs this alignment
 PIECE = 8 << 20
+ABANDONED_S = 24 * 3600.0  # a half-written file of that age has no writer
+
+
+class DamagedError(Exception):
+    """The file is not what its header says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Of a packed file: where it comes from, columns that share a scale in each product, and the sum of its words."""
+
+    sources: list[str]
+    groups: dict[str, int]
+    sum: int
+    n_bytes: int
 
 
 def path_of(fingerprint: Sequence[object]) -> Path:
@@ -29,73 +49,92 @@ def path_of(fingerprint: Sequence[object]) -> Path:
     return cache_dir() / "bitnet" / f"{digest}.packed"
 
 
-def groups_of(path: Path) -> dict[str, int] | None:
-    """What the file says of its products' scales (`packing.product_groups`); None where it is not there or not ours."""
+def header_of(path: Path) -> Header | None:
+    """None where there is no file, or one that is not ours or not whole."""
     try:
         with path.open("rb") as file:
             head = file.read(DATA_OFFSET)
-        if not head.startswith(MAGIC) or len(head) < DATA_OFFSET:
+            n_bytes = os.fstat(file.fileno()).st_size - DATA_OFFSET
+        if not head.startswith(MAGIC) or n_bytes < 0:
             return None
-        return {str(key): int(group) for key, group in json.loads(head[len(MAGIC) :].rstrip(b"\0"))["groups"].items()}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        said = json.loads(head.removeprefix(MAGIC).rstrip(b"\0"))
+        groups = {str(key): int(group) for key, group in said["groups"].items()}
+        found = Header([str(source) for source in said["sources"]], groups, int(said["sum"]), int(said["bytes"]))
+        return found if found.n_bytes == n_bytes else None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
 
 
-def is_whole(path: Path, n_bytes: int) -> bool:
-    """Whether the file is as long as it must be."""
-    try:
-        return path.stat().st_size == DATA_OFFSET + n_bytes
-    except OSError:
-        return False
-
-
-def read(path: Path, arena: Arena, threads: int) -> None:
-    """Fill the arena.
+def read(path: Path, arena: Arena, total: int, threads: int) -> None:
+    """Fill the arena, and hold its sum against the header's.
 
     Raises:
-        OSError: the disk failed, or the file shrank.
+        OSError: the disk failed. DamagedError: the file is shorter, or has another sum.
     """
     view = memoryview(arena.bytes).cast("B")
 
-    def piece(start: int) -> None:
+    def piece(start: int) -> int:
         end, at = min(start + PIECE, arena.n_bytes), start
         while at < end:
             got = os.preadv(file.fileno(), [view[at:end]], DATA_OFFSET + at)
             if got <= 0:
-                raise OSError(f"{path} ends at byte {DATA_OFFSET + at}")
+                raise DamagedError(f"{path} ends at byte {DATA_OFFSET + at}")
             at += got
+        return _sum(arena, start, end)
 
-    with path.open("rb") as file, ThreadPoolExecutor(max(1, threads)) as pool:
-        list(pool.map(piece, range(0, arena.n_bytes, PIECE)))
+    with path.open("rb") as file:
+        _compare(path, arena, piece, total, threads)
+
+
+def check(path: Path, arena: Arena, total: int, threads: int) -> None:
+    """The sum of an arena that is mapped from the file: reads all of it once.
+
+    Raises:
+        DamagedError: it is not the header's.
+    """
+    _compare(path, arena, lambda start: _sum(arena, start, min(start + PIECE, arena.n_bytes)), total, threads)
 
 
 def write(path: Path, arena: Arena, sources: Sequence[str], groups: Mapping[str, int]) -> str:
     """Write the block; return what went wrong ("" = nothing). A full disk costs the next load time, nothing else."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _prune(path.parent, sources)
+    total = sum(_sum(arena, start, min(start + PIECE, arena.n_bytes)) for start in range(0, arena.n_bytes, PIECE))
+    header = {"sources": list(sources), "groups": dict(groups), "sum": total % 2**64, "bytes": arena.n_bytes}
+    name = ""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _prune(path.parent, sources)
         handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    except OSError as error:
-        return f"the packed form cannot be kept: {error}"
-    try:
         with os.fdopen(handle, "wb") as file:
-            header = MAGIC + json.dumps({"sources": list(sources), "groups": dict(groups)}).encode()
-            file.write(header.ljust(DATA_OFFSET, b"\0"))
+            file.write((MAGIC + json.dumps(header).encode()).ljust(DATA_OFFSET, b"\0"))
             file.write(memoryview(arena.bytes).cast("B"))
         os.replace(name, path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
+        if name:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
         return f"the packed form cannot be kept: {error}"
     return ""
 
 
+def _compare(path: Path, arena: Arena, piece: Callable[[int], int], total: int, threads: int) -> None:
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        found = sum(pool.map(piece, range(0, arena.n_bytes, PIECE))) % 2**64
+    if found != total:
+        raise DamagedError(f"the words of {path} add up to {found}, not {total}")
+
+
+def _sum(arena: Arena, start: int, end: int) -> int:
+    return int(np.add.reduce(arena.bytes[start:end].view(np.uint64)))
+
+
 def _prune(folder: Path, sources: Sequence[str]) -> None:
-    """Drop what no load will read again: forms of the same file, and of files that are gone."""
+    """Drop what no load will read again: forms of the same file, of files that are gone, and what nobody finished."""
     for path in folder.glob("*.packed"):
-        with contextlib.suppress(OSError, ValueError):
-            with path.open("rb") as file:
-                head = file.read(DATA_OFFSET)
-            known = json.loads(head.removeprefix(MAGIC).rstrip(b"\0"))["sources"]
-            if known == list(sources) or not all(os.path.exists(source) for source in known):
+        header = header_of(path)
+        if header is None or header.sources == list(sources) or not all(map(os.path.exists, header.sources)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+    for path in folder.glob("*.partial"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > ABANDONED_S:
                 path.unlink()

@@ -16,6 +16,7 @@ from edgellm_bitnet.codecs import master
 from edgellm_bitnet.layout import (
     GROUPS,
     HEAD_KINDS,
+    INPUT_NORMS,
     Layout,
     Slab,
     fused,
@@ -26,6 +27,11 @@ from edgellm_bitnet.matrix import PANEL, padded
 from edgellm_bitnet.options import REQUANTIZED
 from edgellm_bitnet.weights import REAL_TYPES, TERNARY_TYPES, Raw, Weights, needed, reals
 
+# Bytes of a block, and where its half scale is.
+SCALES = {
+    "TQ2_0": (66, 64), "TQ1_0": (54, 52), "Q2_0": (18, 0), "Q1_0": (18, 0), "Q8_0": (34, 0), "Q4_0": (18, 0),
+    "Q6_K": (210, 208),
+}  # fmt: skip
 ROWS_AT_ONCE = 1024  # of a head that is requantized: bounds the float copy
 
 
@@ -44,8 +50,11 @@ def kinds(weights: Weights, head: str = "") -> tuple[tuple[int, int], tuple[int,
     output = needed(weights, head_name(weights), arch.vocab, arch.hidden)
     embed = needed(weights, "token_embd.weight", arch.vocab, arch.hidden)
     same = embed.name == output.name
-    if same and head and embed.type not in REAL_TYPES:
-        raise UnsupportedArtifact(f"head={head}: tensor {embed.name} is {embed.type} already, and is not requantized")
+    if head and output.type not in REAL_TYPES:
+        raise UnsupportedArtifact(
+            f"head={head}: tensor {output.name} of {weights.where} is {output.type} already, and is not requantized",
+            hint=f"leave the option out; it is for {', '.join(REAL_TYPES)}",
+        )
     return _head_kind(output, head), None if same or embed.type in REAL_TYPES else _head_kind(embed, "")
 
 
@@ -90,7 +99,12 @@ def _head_kind(raw: Raw, requantize: str) -> tuple[int, int]:
     if requantize:
         if requantize not in REQUANTIZED:
             raise UnsupportedArtifact(f"head={requantize} is not one of {', '.join(REQUANTIZED)}")
-        return REQUANTIZED[requantize]
+        kind, group = REQUANTIZED[requantize]
+        if group and raw.cols % group:
+            raise UnsupportedArtifact(
+                f"head={requantize}: rows of {raw.cols} weights are no multiple of {group}", hint="head=q8 takes any"
+            )
+        return kind, group
     if raw.type not in HEAD_KINDS:
         raise UnsupportedArtifact(
             f"tensor {raw.name} is {raw.type}; heads and embeddings are computed in {', '.join(HEAD_KINDS)}",
@@ -122,6 +136,7 @@ def fill(
                 raw = needed(weights, f"blk.{layer}.{name}.weight", rows, cols)
                 _pack_ternary(arena.matrix(slab), row, raw, weights.where, threads)
                 row += padded(rows, PANEL)
+        _check_input_norms(where, layer, weights.where)
         vectors = {f"{layer}.{key}": (name, size) for key, (name, size, _) in layer_vectors(arch).items()}
         vectors |= {f"{layer}.in.{key}": pair for key, pair in input_vectors(arch).items()}
         for key, (name, size) in vectors.items():
@@ -130,10 +145,26 @@ def fill(
         if progress:
             progress((layer + 1) / (arch.layers + 1))
     _put_vector(arena, where.slabs["output_norm"], weights, "output_norm.weight", arch.hidden)
-    _pack_head(arena, where.slabs["head"], needed(weights, head_name(weights), arch.vocab, arch.hidden), threads)
+    head = needed(weights, head_name(weights), arch.vocab, arch.hidden)
+    _check_head(head, weights.where)
+    _pack_head(arena, where.slabs["head"], head, threads)
+    embed = needed(weights, "token_embd.weight", arch.vocab, arch.hidden)
+    if embed.name != head.name:
+        _check_head(embed, weights.where)
     if "embed" in where.slabs:
-        embed = needed(weights, "token_embd.weight", arch.vocab, arch.hidden)
         _pack_head(arena, where.slabs["embed"], embed, threads)
+
+
+def _check_input_norms(where: Layout, layer: int, file: str) -> None:
+    """Products that are computed together have norms of their own all together, or none has."""
+    for names in (("q", "k", "v"), ("gate", "up")):
+        missing = [name for name in names if f"{layer}.in.{name}" not in where.slabs]
+        if missing and len(missing) < len(names):
+            tensor = INPUT_NORMS[missing[0]]
+            raise BadArtifact(
+                f"{file}: tensor blk.{layer}.{tensor}.weight is missing, and its neighbours are there",
+                hint="the file is no complete model",
+            )
 
 
 def _put_vector(arena: Arena, slab: Slab, weights: Weights, role: str, size: int) -> None:
@@ -147,6 +178,9 @@ def rope_tables(weights: Weights, n_ctx: int) -> tuple[npt.NDArray[np.float32], 
     """Rotations of layers that see everything, and of sliding-window layers where the family has them."""
     arch = weights.architecture
     factors = weights.vector("rope_freqs.weight", arch.rope_dim // 2)
+    if factors is not None and not (factors > 0).all():
+        at = int((~(factors > 0)).argmax())
+        raise BadArtifact(f"{weights.where}: rope_freqs.weight[{at}] is {factors[at]}, a positive number is needed")
     table = rope.table(n_ctx, arch.rope_dim, arch.rope_theta, arch.rope_scaling, factors)
     return table, rope.table(n_ctx, arch.rope_dim, GEMMA_LOCAL_THETA, RopeScaling()) if arch.window else None
 
@@ -155,13 +189,16 @@ def _pack_ternary(matrix: native.Matrix, row: int, raw: Raw, where: str, threads
     data, source, scale = raw.data, raw.type.lower(), raw.scale
     if raw.type in REAL_TYPES:
         data, scale = _ternarize(raw, where)
+        scale *= raw.scale
         source = "codes"
-    elif matrix.group == 0 and GROUPS[raw.type]:
-        scale = _one_scale(raw) or 1.0
+    elif GROUPS[raw.type]:
+        _check_scales(raw, where)
+        found = _one_scale(raw) if matrix.group == 0 else 1.0
+        scale = raw.scale * (found or 0.0)
+        if matrix.group and raw.scale != 1.0:
+            raise UnsupportedArtifact(f"{where}: tensor {raw.name} has scales for {matrix.group} columns and one more")
     if raw.type not in REAL_TYPES and raw.type not in TERNARY_TYPES:
         raise UnsupportedArtifact(f"{where}: tensor {raw.name} is {raw.type}, not ternary")
-    if matrix.group:
-        _check_scales(raw, where)
     data = np.ascontiguousarray(data)
     bad = native.library().bn_pack_ternary(
         native.SOURCES.index(source), data.ctypes.data, raw.rows, raw.cols, matrix, row, scale, threads
@@ -170,23 +207,39 @@ def _pack_ternary(matrix: native.Matrix, row: int, raw: Raw, where: str, threads
         raise BackendUnavailable("out of memory or threads while packing weights")
     if bad:
         raise BadArtifact(
-            f"{where}: tensor {raw.name} at byte {raw.offset}: weight {bad - 1} has code 3, which is none",
+            f"{where}: tensor {raw.name} at byte {raw.offset}: weight {bad - 1} has code 3, which means nothing",
             hint="the file is damaged, or another layout: fetch it again",
         )
 
 
 def _check_scales(raw: Raw, where: str) -> None:
-    """Block scales must be finite. The half stands at the end of a TQ block, at the start of others."""
-    if raw.type not in ("TQ2_0", "TQ1_0", "Q2_0", "Q1_0"):
-        return
-    size, at = {"TQ2_0": (66, 64), "TQ1_0": (54, 52), "Q2_0": (18, 0), "Q1_0": (18, 0)}[raw.type]
+    """Block scales are numbers, and those of ternary types are not negative."""
+    size, at = SCALES[raw.type]
     scales = raw.data.reshape(-1, size)[:, at : at + 2].copy().view(np.float16)[:, 0]
-    wrong = np.flatnonzero(~np.isfinite(scales))
-    if wrong.size:
-        block = int(wrong[0])
+    least = 0 if raw.type in TERNARY_TYPES else -np.inf  # of Q4_0 and Q6_K they may be
+    wrong = ~(np.isfinite(scales) & (scales >= least))
+    if wrong.any():
+        block = int(wrong.argmax())
         raise BadArtifact(
-            f"{where}: tensor {raw.name}, block {block} at byte {raw.offset + block * size} has scale {scales[block]}"
+            f"{where}: tensor {raw.name}, block {block} at byte {raw.offset + block * size} has scale {scales[block]}",
+            hint="the file is damaged: fetch it again",
         )
+
+
+def _check_head(raw: Raw, where: str) -> None:
+    """Every number of a head or an embedding is one."""
+    if raw.type not in REAL_TYPES:
+        _check_scales(raw, where)
+        return
+    width = raw.data.size // raw.rows
+    for row in range(0, raw.rows, ROWS_AT_ONCE):
+        values = reals(raw.type, raw.data[row * width : (row + ROWS_AT_ONCE) * width])
+        if not np.isfinite(values).all():
+            at = row * raw.cols + int((~np.isfinite(values)).argmax())
+            raise BadArtifact(
+                f"{where}: tensor {raw.name} at byte {raw.offset}: weight {at} is {values[at - row * raw.cols]}",
+                hint="the file is damaged: fetch it again",
+            )
 
 
 def _ternarize(raw: Raw, where: str) -> tuple[npt.NDArray[np.uint8], float]:
@@ -212,4 +265,5 @@ def _pack_head(arena: Arena, slab: Slab, raw: Raw, threads: int) -> None:
     for first in range(0, raw.rows, ROWS_AT_ONCE):
         count = min(ROWS_AT_ONCE, raw.rows - first)
         rows = reals(raw.type, raw.data[first * width : (first + count) * width])
-        lib.bn_pack_real(rows.ctypes.data, count, matrix, first)
+        if lib.bn_pack_real(rows.ctypes.data, count, matrix, first):
+            raise BackendUnavailable("out of memory while packing the head")

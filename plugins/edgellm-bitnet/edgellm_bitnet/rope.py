@@ -1,6 +1,6 @@
 """Tables of rotations: cosine and sine for each position and pair of components.
 
-Sources: RoPE arXiv:2104.09864; YaRN arXiv:2309.00071, equations 17 to 22; Llama 3.1's stretching as in its
+Sources: RoPE arXiv:2104.09864; YaRN arXiv:2309.00071, equations 17 to 21; Llama 3.1's stretching as in its
 reference code (wavelengths between the trained context over `high` and over `low` are blended).
 """
 
@@ -26,7 +26,7 @@ def table(
         frequency = frequency / scaling.factor
     elif scaling.kind == "yarn":
         frequency = _yarn(frequency, dim, theta, scaling)
-        magnitude = 0.1 * math.log(scaling.factor) + 1.0
+        magnitude = scaling.magnitude
     elif scaling.kind == "llama3":
         frequency = _llama3(frequency, scaling)
     angle = np.arange(n_ctx, dtype=np.float64)[:, None] * frequency[None, :]

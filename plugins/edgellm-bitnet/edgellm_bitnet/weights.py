@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -15,11 +16,14 @@ import numpy.typing as npt
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf import GgufModel, Tensor, read_model
+from edgellm_bitnet import variant
 from edgellm_bitnet.architecture import Architecture, from_gguf
+from edgellm_bitnet.codecs.i2_s import Layout
+from edgellm_bitnet.layout import roles
 
 Bytes = npt.NDArray[np.uint8]
 
-TERNARY_TYPES = ("I2_S", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0", "PACKED")
+TERNARY_TYPES = ("I2_S", "I2_S_ARM", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0", "PACKED")
 REAL_TYPES = ("F32", "F16", "BF16")
 BLOCK_TYPES = ("Q8_0", "Q6_K", "Q4_0")
 
@@ -58,8 +62,9 @@ class Weights(Protocol):
 class GgufWeights:
     """A GGUF file, or all parts of a split one."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, i2s_layout: str = "") -> None:
         self.model: GgufModel = read_model(path)
+        self._asked = i2s_layout
         if self.model.header.big_endian:
             raise UnsupportedArtifact(f"{path} is big endian", hint="convert it on the machine that wrote it")
         self.where = path
@@ -70,6 +75,12 @@ class GgufWeights:
             for part, data in zip(self.model.parts, self._maps, strict=True)
             for tensor in part.tensors
         }
+        if unknown := sorted(self._tensors.keys() - roles(self.architecture)):
+            raise UnsupportedArtifact(
+                f"{path} has tensors that {self.architecture.name} is not computed with here: {', '.join(unknown[:3])}"
+                + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""),
+                hint="without them its answers would be wrong; other architectures run on the gguf backend",
+            )
 
     def matrix(self, role: str) -> Raw | None:
         """The tensor of that name; None where there is none.
@@ -85,7 +96,13 @@ class GgufWeights:
         data = file[tensor.offset : tensor.offset + tensor.n_bytes]
         scale = 1.0
         if tensor.type.name == "I2_S":
-            packed = tensor.dims[0] * tensor.dims[1] // 4
+            count = tensor.dims[0] * tensor.dims[1]
+            if count % 128:
+                raise BadArtifact(
+                    f"{self.where}: tensor {role} at byte {tensor.offset} has {count} weights, no blocks of 128",
+                    hint="the file was written by a broken converter",
+                )
+            packed = count // 4
             scale = float(data[packed : packed + 4].view(np.float32)[0])
         if (factor := self.vector(role.removesuffix("weight") + "scale", 1)) is not None:
             scale *= float(factor[0])
@@ -94,7 +111,24 @@ class GgufWeights:
                 f"{self.where}: tensor {role} at byte {tensor.offset} has scale {scale}",
                 hint="the file is damaged, or was written by a broken converter",
             )
-        return Raw(role, tensor.type.name, data, tensor.dims[1], tensor.dims[0], scale, tensor.offset)
+        type_name = tensor.type.name
+        if type_name == "I2_S" and self.i2s_layout == "arm":
+            type_name = "I2_S_ARM"
+        return Raw(role, type_name, data, tensor.dims[1], tensor.dims[0], scale, tensor.offset)
+
+    @cached_property
+    def i2s_layout(self) -> Layout:
+        """The order of the file's I2_S codes: as asked, as it says, or as its weights show (`variant`)."""
+        arch, declared = self.architecture, self.model.header.metadata.get(variant.KEY)
+        return variant.resolve(
+            self._packed, arch.layers, arch.head_dim, asked=self._asked, declared=declared, where=self.where
+        )
+
+    def _packed(self, name: str) -> variant.Packed | None:
+        if name not in self._tensors or self._tensors[name][0].type.name != "I2_S":
+            return None
+        tensor, file = self._tensors[name]
+        return variant.Packed(file[tensor.offset : tensor.offset + tensor.n_bytes], tensor.dims[1], tensor.dims[0])
 
     def vector(self, role: str, size: int) -> npt.NDArray[np.float32] | None:
         """float32 (size,) of an F32, F16 or BF16 tensor; None where there is none.
@@ -110,7 +144,8 @@ class GgufWeights:
 
     def fingerprint(self) -> list[object]:
         found = [os.stat(path) for path in self.model.paths]
-        return [(os.path.abspath(p), s.st_size, s.st_mtime_ns) for p, s in zip(self.model.paths, found, strict=True)]
+        files = [(os.path.abspath(p), s.st_size, s.st_mtime_ns) for p, s in zip(self.model.paths, found, strict=True)]
+        return [*files, self._asked]
 
 
 def reals(type_name: str, data: Bytes) -> npt.NDArray[np.float32]:

@@ -40,7 +40,8 @@ API int64_t bn_pack_ternary(int32_t source, const uint8_t *from, int32_t rows, i
 API int32_t bn_one_scale(int32_t source, const uint8_t *from, int32_t rows, int32_t cols, float *scale);
 /* Sources of heads and embeddings, for Q4 (Q4_0), Q6 (Q6_K), Q8 (Q8_0), F16, BF16, F32 matrices: carried over exactly. */
 API int32_t bn_pack_blocks(const uint8_t *from, int32_t rows, int32_t cols, const struct matrix *to, int32_t threads);
-/* Quantize float rows to an int8 (Q8, group 0) or Q4 (group 32) matrix. */
+/* Quantize float rows to an int8 (Q8, group 0), Q6 (group 256) or Q4 (group 32) matrix, whose columns are whole groups.
+0: done; else out of memory. */
 API int32_t bn_pack_real(const float *from, int32_t rows, const struct matrix *to, int32_t row);
 /* One row as floats. */
 API void bn_row(const struct matrix *from, int32_t row, float *to);

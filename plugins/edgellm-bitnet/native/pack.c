@@ -276,25 +276,59 @@ int32_t bn_pack_blocks(const uint8_t *from, int32_t rows, int32_t cols, const st
   return atomic_load(&pack.failed) ? -1 : 0;
 }
 
+/* The value of largest magnitude. */
+static float largest(const float *x, int32_t n) {
+  float found = 0;
+  for (int32_t i = 0; i < n; i++) found = fabsf(x[i]) > fabsf(found) ? x[i] : found;
+  return found;
+}
+
+static float reciprocal(float x) { return x != 0 ? 1 / x : 0; }
+
+static float clamped(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
+
+/* round(x * back), as codes that are `offset` ahead. */
+static void round_to(uint8_t *codes, const float *x, int32_t n, float back, int offset, int most) {
+  for (int32_t i = 0; i < n; i++) codes[i] = (uint8_t)clamped(rintf(x[i] * back) + (float)offset, 0, (float)most);
+}
+
 /* Q8, one scale a row: absmax / 127. Q4, a scale for 32 columns: the value of largest magnitude / -8, as Q4_0 has it. */
+static void quantize_row(const float *x, const struct matrix *to, int32_t row, uint8_t *codes) {
+  int32_t span = to->group ? to->group : to->cols;
+  for (int32_t at = 0; at < to->cols; at += span) {
+    float peak = largest(x + at, span), scale = to->kind == Q8 ? fabsf(peak) / 127 : peak / -8;
+    round_to(codes + at, x + at, span, reciprocal(scale), to->kind == Q8 ? 128 : 8, to->kind == Q8 ? 255 : 15);
+    if (to->group) *half_scale(to, row, at / span) = float_to_half(scale);
+    else ((float *)to->scales)[row] = scale;
+  }
+}
+
+/* Q6: 16 columns share an int8 multiple of a half for 256, the nearest to their value of largest magnitude / -32. */
+static void quantize_row_6(const float *x, const struct matrix *to, int32_t row, uint8_t *codes) {
+  for (int32_t at = 0; at < to->cols; at += to->group) {
+    float wanted[256 / SUB_COLUMNS];
+    int32_t parts = to->group / SUB_COLUMNS;
+    for (int32_t i = 0; i < parts; i++) wanted[i] = largest(x + at + i * SUB_COLUMNS, SUB_COLUMNS) / -32;
+    uint16_t half = float_to_half(largest(wanted, parts) / -128);
+    float unit = half_to_float(half);
+    *half_scale(to, row, at / to->group) = half;
+    for (int32_t i = 0; i < parts; i++) {
+      int32_t column = at + i * SUB_COLUMNS;
+      float factor = clamped(rintf(wanted[i] * reciprocal(unit)), -128, 127);
+      *sub_scale(to, row, column) = (int8_t)factor;
+      round_to(codes + column, x + column, SUB_COLUMNS, reciprocal(unit * factor), 32, 63);
+    }
+  }
+}
+
 int32_t bn_pack_real(const float *from, int32_t rows, const struct matrix *to, int32_t first) {
-  int32_t columns = padded(to->cols, COLUMN_ALIGN), span = to->group ? to->group : to->cols, top = to->kind == Q8 ? 127 : -8;
-  int32_t offset = to->kind == Q8 ? 128 : 8, most = to->kind == Q8 ? 255 : 15;
+  int32_t columns = padded(to->cols, COLUMN_ALIGN);
   uint8_t *codes = malloc((size_t)columns);
   if (!codes) return -1;
+  memset(codes, to->kind == Q8 ? 128 : to->kind == Q6 ? 32 : 8, (size_t)columns);
   for (int32_t row = first; row < first + rows; row++, from += to->cols) {
-    memset(codes, offset, (size_t)columns);
-    for (int32_t at = 0; at < to->cols; at += span) {
-      float peak = 0;
-      for (int32_t i = 0; i < span; i++) peak = fabsf(from[at + i]) > fabsf(peak) ? from[at + i] : peak;
-      float scale = (to->kind == Q8 ? fabsf(peak) : peak) / (float)top, back = scale != 0 ? 1 / scale : 0;
-      for (int32_t i = 0; i < span; i++) {
-        float code = rintf(from[at + i] * back) + (float)offset;
-        codes[at + i] = (uint8_t)(code < 0 ? 0 : code > (float)most ? (float)most : code);
-      }
-      if (to->group) *half_scale(to, row, at / span) = float_to_half(scale);
-      else ((float *)to->scales)[row] = scale;
-    }
+    if (to->kind == Q6) quantize_row_6(from, to, row, codes);
+    else quantize_row(from, to, row, codes);
     put_codes(to, row, codes);
   }
   free(codes);
