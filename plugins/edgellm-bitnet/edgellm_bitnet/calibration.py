@@ -30,7 +30,9 @@ def calibrate(threads: tuple[int, ...]) -> Calibration:
     """1e9 weights per second, by (type, threads); medians of ROUNDS rounds."""
     isa = native.isa_index()
     decode, prefill = {}, {}
-    kinds = {name: (TERNARY, group) for name, group in GROUPS.items() if name not in HEAD_KINDS and name != "PACKED"}
+    kinds = {
+        name: (TERNARY, group) for name, group in GROUPS.items() if name not in {*HEAD_KINDS, "PACKED", "I2_S_ARM"}
+    }
     for name, (kind, group) in (kinds | {n: HEAD_KINDS[n] for n in ("Q6_K", "Q8_0", "Q4_0", "F16")}).items():
         rows = DATA_BYTES * 8 // BITS[kind] // COLS // PANEL * PANEL
         arena = Arena(sum(sizes(kind, rows, COLS, group)))

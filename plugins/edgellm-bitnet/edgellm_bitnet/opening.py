@@ -13,7 +13,7 @@ from edgellm_bitnet.weights import GgufWeights, Weights
 
 def open_engine(plan: LaunchPlan, options: Options) -> BitnetEngine:
     """Raises BadArtifact, UnsupportedArtifact, BackendUnavailable, or OSError where the library does not load."""
-    weights, tokenizer = _open(plan)
+    weights, tokenizer = _open(plan, options)
     vocab = weights.architecture.vocab
     if tokenizer.n_tokens > vocab:
         raise BadArtifact(
@@ -23,9 +23,9 @@ def open_engine(plan: LaunchPlan, options: Options) -> BitnetEngine:
     return BitnetEngine(weights, tokenizer, plan.settings, options)
 
 
-def _open(plan: LaunchPlan) -> tuple[Weights, Tokenizer]:
+def _open(plan: LaunchPlan, options: Options) -> tuple[Weights, Tokenizer]:
     if plan.artifact.format == "gguf":
-        weights = GgufWeights(plan.artifact.path)
+        weights = GgufWeights(plan.artifact.path, options.i2s_layout)
         return weights, tokenizer_gguf.read_tokenizer(weights.model.header)
     from edgellm_bitnet.folder import FolderWeights
 

@@ -14,7 +14,14 @@ KNOWN = {
     "head": "q8, q6 or q4: requantize an F16, BF16 or F32 output matrix at load",
     "activations": "token (as the models were trained) or block: a scale per 256 columns, as llama.cpp has for TQ",
     "isa": "kernels to use, of those that `edgellm doctor` lists",
+    "i2s": "x86 or arm: the order of codes in an I2_S file that does not tell",
     "packed": "keep (default) or drop: whether the packed form is written to the cache folder",
+}
+VALUES = {  # the first is what happens unasked
+    "head": ("", "q8", "q6", "q4"),
+    "activations": ("token", "block"),
+    "i2s": ("", "x86", "arm"),
+    "packed": ("keep", "drop"),
 }
 
 
@@ -24,6 +31,7 @@ class Options:
     act_block: int = 0
     isa: str | None = None
     keep_packed: bool = True
+    i2s_layout: str = ""
 
     def head_kind(self) -> tuple[int, int] | None:
         """(kind, group) of the requantized head; None where it stays as it is."""
@@ -40,11 +48,13 @@ class Options:
         for name in found:
             if name not in KNOWN:
                 raise UsageError(f"the bitnet backend has no option {name!r}", hint=f"it has {', '.join(KNOWN)}")
-        activations, packed = found.get("activations", "token"), found.get("packed", "keep")
-        wrong = [(n, v) for n, v, allowed in (
-            ("head", found.get("head", ""), ("", "q8", "q6", "q4")), ("activations", activations, ("token", "block")),
-            ("packed", packed, ("keep", "drop")),
-        ) if v not in allowed]  # fmt: skip
-        if wrong:
-            raise UsageError(f"{wrong[0][0]}={wrong[0][1]} means nothing", hint=f"{wrong[0][0]}: {KNOWN[wrong[0][0]]}")
-        return cls(found.get("head", ""), 256 if activations == "block" else 0, found.get("isa"), packed == "keep")
+        for name, values in VALUES.items():
+            if found.get(name, values[0]) not in values:
+                raise UsageError(f"{name}={found[name]} means nothing", hint=f"{name}: {KNOWN[name]}")
+        return cls(
+            head=found.get("head", ""),
+            act_block=256 if found.get("activations") == "block" else 0,
+            isa=found.get("isa"),
+            keep_packed=found.get("packed") != "drop",
+            i2s_layout=found.get("i2s", ""),
+        )
