@@ -6,10 +6,10 @@ BIN := .venv/bin
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check bench bench-serve fuzz clean python test-tools
+.PHONY: help setup serve test test-arm64 check bench bench-serve bench-ternary fuzz clean python test-tools
 
 help: ## show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || { \
@@ -39,11 +39,17 @@ check: test-tools ## lint, types, layers and the tests that keep docs and code t
 test: check ## check, then the whole test run (ARGS="-k name" goes to pytest)
 	$(BIN)/pytest $(ARGS)
 
+test-arm64: python ## tests on an emulated Arm core: docs/arm64.md (ARGS="tests/cli" chooses them)
+	@PYTHON=$(PYTHON) tests/arm64/run.sh $(ARGS)
+
 bench: setup ## what the runtime costs per token, against a bare loop over the C API
 	$(BIN)/python benchmarks/runtime.py $(ARGS)
 
 bench-serve: setup ## EdgeLLM over HTTP against llama.cpp's own llama-server
 	$(BIN)/python benchmarks/serve.py $(ARGS)
+
+bench-ternary: setup ## the ternary engine against llama.cpp, and bitnet.cpp where BITNET_BENCH names its bench (ARGS="--scale")
+	$(BIN)/python benchmarks/ternary.py $(ARGS)
 
 fuzz: test-tools ## mutate input at a file reader for a minute (FUZZ=gguf, safetensors or codecs; ARGS="--seconds 1200")
 	$(BIN)/python tests/attacks/fuzz_$(FUZZ).py $(ARGS)

@@ -26,7 +26,7 @@ CORES = {
     (0x51, 0x801): "Kryo-2xx-Silver", (0x51, 0x802): "Kryo-3xx-Gold", (0x51, 0x803): "Kryo-3xx-Silver",
     (0x51, 0x804): "Kryo-4xx-Gold", (0x51, 0x805): "Kryo-4xx-Silver", (0x51, 0x001): "Oryon",
     (0x53, 0x001): "Exynos-M1", (0x53, 0x002): "Exynos-M3", (0x53, 0x003): "Exynos-M4",
-    (0x53, 0x004): "Exynos-M5",
+    (0x53, 0x004): "Exynos-M5", (0x46, 0x001): "A64FX",
 }  # fmt: skip
 
 # The small, in-order designs that Arm licences as the LITTLE half, and Qualcomm's names for them.

@@ -1,0 +1,80 @@
+"""What only an Arm core shows. Run by run.sh with pytest, inside the arm64 root; not by `make test`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MODEL = "smollm2-135m-instruct"
+
+
+@pytest.fixture(autouse=True)
+def own_home() -> None:
+    """Instead of the one in conftest.py: the model is fetched once, into the home that run.sh gives."""
+
+
+def edgellm(*arguments: str, cpu: str = "") -> str:
+    """Standard output of the command, on the processor that `cpu` names to qemu."""
+    command = [str(Path(sys.executable).parent / "edgellm"), *arguments]
+    env = os.environ | ({"QEMU_CPU": cpu} if cpu else {})
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_this_is_arm() -> None:
+    assert platform.machine() == "aarch64"
+
+
+@pytest.mark.parametrize(
+    ("cpu", "model", "names"),
+    [
+        ("cortex-a53", "Cortex-A53", ["neon"]),
+        ("cortex-a76", "Cortex-A76", ["dotprod", "fp16", "neon"]),
+        ("neoverse-v1", "Neoverse-V1", ["bf16", "dotprod", "fp16", "i8mm", "neon", "sve"]),
+        ("a64fx", "A64FX", ["fp16", "neon", "sve"]),
+    ],
+)
+def test_profile_of_each_core(cpu: str, model: str, names: list[str]) -> None:
+    found = json.loads(edgellm("profile", "--json", "--no-measure", cpu=cpu))["machine"]["cpu"]
+
+    assert found["arch"] == "aarch64"
+    assert found["model"].endswith(f"x {model}")
+    assert found["isa"] == names
+
+
+def test_doctor_finds_nothing_wrong() -> None:
+    said = json.loads(edgellm("doctor", "--json"))
+
+    assert [finding for finding in said["findings"] if finding["level"] == "problem"] == []
+    assert said["used"].startswith("gguf on ")
+
+
+def test_a_library_for_newer_cores_is_a_reason_and_not_a_crash() -> None:
+    """Built for dotprod, run on a core without: the probe dies of the first such instruction, and nothing else does."""
+    problems = [row["text"] for row in json.loads(edgellm("doctor", "--json", cpu="cortex-a53"))["findings"]]
+
+    assert any("the library dies of SIGILL here" in text for text in problems)
+    assert "no backend can run a model here" in problems
+
+
+def test_the_machine_is_given_a_model_with_reasons() -> None:
+    said = json.loads(edgellm("auto-select", "--json", "--min-tps", "0.1"))
+
+    assert said["choice"]["backend"] == "gguf"
+    assert said["reasons"]
+
+
+def test_the_real_model_answers_as_on_x86() -> None:
+    """Chosen, fetched, loaded and asked in one command. Longer texts part at near ties: kernels round differently."""
+    question = "What is the capital of France? Answer in one short sentence."
+
+    said = edgellm("run", "--temperature", "0", "--max-tokens", "24", MODEL, question)
+
+    assert said.strip() == "The capital of France is Paris."
