@@ -1,17 +1,16 @@
 """Fuzzes the safetensors header reader: `python tests/attacks/fuzz_safetensors.py --seconds 1200`.
 
-As `fuzz_gguf`: guided by what refusals say, fails on anything but a typed error, a slow read or a large peak.
+As `fuzz_gguf`: guided by paths, fails on anything but a typed error, a slow read or a large peak.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from attacks.fuzz_gguf import run
+from attacks.fuzz_gguf import path_of, run
 from attacks.safetensors.hostile import CORPUS, SOUND
 
 from edgellm.errors import EdgeLLMError
@@ -19,12 +18,12 @@ from edgellm.formats.safetensors_header import parse
 
 
 def outcome(data: bytes) -> str:
-    """What reading came to, without names and numbers."""
+    """What reading came to."""
     try:
         header = parse(data, file_bytes=len(data), where="fuzz")
         assert sum(tensor.n_bytes for tensor in header.tensors) + header.data_offset == len(data)
     except EdgeLLMError as error:
-        return re.sub(r"\d+|'[^']*'|`[^`]*`", "#", error.message)
+        return path_of(error)
     return "accepted"
 
 
