@@ -44,6 +44,13 @@ class SafetensorsModel:
         return self._views[name][tensor.offset : tensor.offset + tensor.n_bytes]
 
     @property
+    def mappings(self) -> tuple[mmap.mmap, ...]:
+        """Of the files that have tensors."""
+        return tuple(
+            {id(view.obj): view.obj for view in self._views.values() if isinstance(view.obj, mmap.mmap)}.values()
+        )
+
+    @property
     def metadata(self) -> Mapping[str, str]:
         return self.parts[0].metadata
 

@@ -21,8 +21,14 @@ from edgellm.formats.ggml_types import BY_NAME
 from edgellm.formats.gguf_writer import GgufWriter, TensorInfo
 from edgellm.plan import Settings
 
+
+def flat_i2_s(ternary, layout="x86"):
+    """Of the whole tensor as one row, so a row may start inside a block."""
+    return i2_s.encode(Ternary(ternary.codes.reshape(1, -1), ternary.scales), layout=layout)
+
+
 CODECS = {
-    "I2_S": lambda t: i2_s.encode(Ternary(t.codes.reshape(1, -1), t.scales)),  # a row may start inside a block
+    "I2_S": flat_i2_s, "I2_S of Arm": lambda ternary: flat_i2_s(ternary, "arm"),
     "TQ2_0": tq2_0.encode, "TQ1_0": tq1_0.encode, "Q2_0": q2_0.encode, "Q1_0": q1_0.encode,
 }  # fmt: skip
 BLOCKS = {"TQ2_0": 256, "TQ1_0": 256, "Q2_0": 64, "Q1_0": 128}
@@ -87,7 +93,7 @@ class Tiny:
         return {
             "general.architecture": self.family,
             "tokenizer.ggml.model": "no_vocab",
-            variant.KEY: "x86",  # random weights show no order of their own
+            variant.KEY: "arm" if self.ternary == "I2_S of Arm" else "x86",  # random weights do not show it
             **{f"{self.family}.{key}": value for key, value in given.items() if value is not None},
         }
 
@@ -109,7 +115,7 @@ class Tiny:
             for name, (rows, cols) in self.matrices().items():
                 damped = DAMPING if name in ("attn_output", "ffn_down") else 1
                 data = CODECS[self.ternary](self.random(rng, rows, cols, damped))
-                put(f"blk.{layer}.{name}.weight", (cols, rows), self.ternary, data)
+                put(f"blk.{layer}.{name}.weight", (cols, rows), self.ternary.split()[0], data)
             for name, size in self.vectors().items():
                 gain = rng.normal(1, 0.25, size).astype(np.float32)
                 gain *= np.float32(DAMPING if name.startswith("post_") else 1)

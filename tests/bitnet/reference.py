@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from bitnet import ggml
 from edgellm_bitnet.codecs import floats, i2_s, packed, q1_0, q2_0, tq1_0, tq2_0
+from edgellm_bitnet.ternary import Ternary
 
 BLOCK_CODECS = {"TQ2_0": tq2_0, "TQ1_0": tq1_0, "Q2_0": q2_0, "Q1_0": q1_0}
 REAL = ("F32", "F16", "BF16")
@@ -150,8 +151,9 @@ def stored(x, kv_type):
 
 def ternary_of(raw):
     """(integers -1..1 as float64, their one scale); with scales for blocks, the weights themselves and 1."""
-    if raw.type == "I2_S":
-        found = i2_s.decode(raw.data, raw.rows, raw.cols)
+    if raw.type in ("I2_S", "I2_S_ARM"):
+        found = i2_s.decode(raw.data, 1, raw.rows * raw.cols, layout="arm" if raw.type == "I2_S_ARM" else "x86")
+        found = Ternary(found.codes.reshape(raw.rows, raw.cols), found.scales)
     elif raw.type == "PACKED":
         found = packed.decode(raw.data, raw.rows, raw.cols, weight_scale=raw.scale, linear_class="autobitlinear")
     else:

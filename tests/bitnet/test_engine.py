@@ -85,7 +85,7 @@ def test_every_family_is_the_oracle(tmp_path, isa, family):
 
 @pytest.mark.parametrize("act_block", [0, 256])
 @pytest.mark.parametrize("varying", [False, True])
-@pytest.mark.parametrize("ternary", ["I2_S", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0"])
+@pytest.mark.parametrize("ternary", ["I2_S", "I2_S of Arm", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0"])
 def test_every_ternary_type_is_the_oracle(tmp_path, ternary, varying, act_block):
     check(tmp_path, Tiny("llama", ternary=ternary, varying=varying), act_block=act_block)
 

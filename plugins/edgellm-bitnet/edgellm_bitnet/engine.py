@@ -17,7 +17,7 @@ from edgellm_bitnet.footprint import BATCH, SPARE_LOGITS
 from edgellm_bitnet.loading import Loaded, load
 from edgellm_bitnet.matrix import BF16, CACHE_ALIGN, F16, F32, PANEL, padded
 from edgellm_bitnet.options import Options
-from edgellm_bitnet.weights import REAL_TYPES, Weights, needed
+from edgellm_bitnet.weights import Weights, needed
 
 if TYPE_CHECKING:
     from edgellm.backend import Logits
@@ -210,11 +210,12 @@ class BitnetEngine:
             return self._loaded.arena.matrix(self._loaded.layout.slabs["embed"])
         arch = self._weights.architecture
         raw = needed(self._weights, "token_embd.weight", arch.vocab, arch.hidden)
-        if raw.type not in REAL_TYPES:
+        kind = {"F32": F32, "F16": F16, "BF16": BF16}.get(raw.type)
+        tied = packing.head_name(self._weights) == raw.name
+        if kind is None or (tied and kind == head.kind):
             return head
         # A file's alignment may be a byte; native code reads whole numbers.
         self._embedding = raw.data if raw.data.ctypes.data % 4 == 0 else raw.data.copy()
-        kind = {"F32": F32, "F16": F16, "BF16": BF16}[raw.type]
         return native.Matrix(kind, raw.rows, raw.cols, 0, self._embedding.ctypes.data, None, None)
 
     def _layer(self, loaded: Loaded, index: int) -> native.Layer:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.safetensors import read_model
 from edgellm_bitnet.architecture import from_config
-from edgellm_bitnet.weights import REAL_TYPES, Raw, checked_reals
+from edgellm_bitnet.weights import REAL_TYPES, Raw, checked_reals, release
 
 MAX_CONFIG_BYTES = 1 << 20
 TOP = {"token_embd.weight": "embed_tokens.weight", "output_norm.weight": "norm.weight"}
@@ -98,8 +98,13 @@ class FolderWeights:
         return checked_reals(f"{self.where}: {name}", tensor.dtype, data, size, tensor.offset)
 
     def fingerprint(self) -> list[object]:
-        found = [os.stat(path) for path in self.model.paths]
-        return [(os.path.abspath(p), s.st_size, s.st_mtime_ns) for p, s in zip(self.model.paths, found, strict=True)]
+        paths = (*self.model.paths, os.path.join(self.where, "config.json"))
+        found = [os.stat(path) for path in paths]
+        return [(os.path.abspath(p), s.st_size, s.st_mtime_ns) for p, s in zip(paths, found, strict=True)]
+
+    def release(self) -> None:
+        for mapping in self.model.mappings:
+            release(mapping)
 
     def _name(self, role: str) -> str | None:
         """The folder's name of a role: with or without the `model.` that heads of other kinds leave out."""
@@ -112,7 +117,7 @@ class FolderWeights:
     def _tied(self, name: str) -> bool:
         """Whether a saved lm_head only repeats the embedding: some writers save both."""
         embedding = self._name("token_embd.weight")
-        return embedding is not None and bytes(self.model.raw(name)[:4096]) == bytes(self.model.raw(embedding)[:4096])
+        return embedding is not None and self.model.raw(name) == self.model.raw(embedding)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

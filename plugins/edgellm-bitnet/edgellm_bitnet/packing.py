@@ -136,6 +136,7 @@ def fill(
                 raw = needed(weights, f"blk.{layer}.{name}.weight", rows, cols)
                 _pack_ternary(arena.matrix(slab), row, raw, weights.where, threads)
                 row += padded(rows, PANEL)
+                weights.release()
         _check_input_norms(where, layer, weights.where)
         vectors = {f"{layer}.{key}": (name, size) for key, (name, size, _) in layer_vectors(arch).items()}
         vectors |= {f"{layer}.in.{key}": pair for key, pair in input_vectors(arch).items()}
@@ -148,11 +149,13 @@ def fill(
     head = needed(weights, head_name(weights), arch.vocab, arch.hidden)
     _check_head(head, weights.where)
     _pack_head(arena, where.slabs["head"], head, threads)
+    weights.release()
     embed = needed(weights, "token_embd.weight", arch.vocab, arch.hidden)
     if embed.name != head.name:
         _check_head(embed, weights.where)
     if "embed" in where.slabs:
         _pack_head(arena, where.slabs["embed"], embed, threads)
+    weights.release()
 
 
 def _check_input_norms(where: Layout, layer: int, file: str) -> None:

@@ -5,6 +5,7 @@ Roles are GGUF's tensor names. Bytes are views of the mapped file; nothing is co
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,6 +59,10 @@ class Weights(Protocol):
         """Changes when the files do."""
         ...
 
+    def release(self) -> None:
+        """Give back the memory of what was read so far: it is the file's, and read again where it is touched."""
+        ...
+
 
 class GgufWeights:
     """A GGUF file, or all parts of a split one."""
@@ -69,9 +74,9 @@ class GgufWeights:
             raise UnsupportedArtifact(f"{path} is big endian", hint="convert it on the machine that wrote it")
         self.where = path
         self.architecture = from_gguf(self.model.header, self.model.tensors)
-        self._maps = [np.memmap(part, np.uint8, "r") for part in self.model.paths]
+        self._maps = [_mapped(part) for part in self.model.paths]
         self._tensors: dict[str, tuple[Tensor, Bytes]] = {
-            tensor.name: (tensor, data)
+            tensor.name: (tensor, np.frombuffer(data, np.uint8))
             for part, data in zip(self.model.parts, self._maps, strict=True)
             for tensor in part.tensors
         }
@@ -146,6 +151,21 @@ class GgufWeights:
         found = [os.stat(path) for path in self.model.paths]
         files = [(os.path.abspath(p), s.st_size, s.st_mtime_ns) for p, s in zip(self.model.paths, found, strict=True)]
         return [*files, self._asked]
+
+    def release(self) -> None:
+        for mapping in self._maps:
+            release(mapping)
+
+
+def _mapped(path: str) -> mmap.mmap:
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def release(mapping: mmap.mmap) -> None:
+    """Drop the pages of a mapped file from this process."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def reals(type_name: str, data: Bytes) -> npt.NDArray[np.float32]:
