@@ -59,6 +59,7 @@ class Tiny:
     vocab: int = 301
     input_norms: bool = False
     keys: dict = field(default_factory=dict)  # without the architecture's name before them
+    vocabulary: dict = field(default_factory=dict)  # tokenizer keys; none: token numbers, no text
     seed: int = 7
 
     def matrices(self):
@@ -92,7 +93,7 @@ class Tiny:
         }  # fmt: skip
         return {
             "general.architecture": self.family,
-            "tokenizer.ggml.model": "no_vocab",
+            **(self.vocabulary or {"tokenizer.ggml.model": "no_vocab"}),
             variant.KEY: "arm" if self.ternary == "I2_S of Arm" else "x86",  # random weights do not show it
             **{f"{self.family}.{key}": value for key, value in given.items() if value is not None},
         }
