@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from edgellm_bitnet import variant
 from edgellm_bitnet.codecs import i2_s, q2_0, tq1_0, tq2_0
 from edgellm_bitnet.ternary import Ternary
 
@@ -67,11 +68,14 @@ HEAD_CHUNK = 4096  # rows of the head drawn at once
 def metadata(shape: Shape, name: str, ternary: str) -> dict[str, str | int | float]:
     """llama.cpp knows bitnet-b1.58 only as `bitnet` (it computes SiLU there), bitnet.cpp knows I2_S only."""
     arch = "bitnet" if shape.architecture == "bitnet-b1.58" and ternary != "i2_s" else shape.architecture
-    return {
+    order = {variant.KEY: "x86"} if ternary == "i2_s" else {}  # random weights do not show it
+    return order | {
         "general.architecture": arch,
         "general.name": f"{name} with random weights",
         "general.file_type": FILE_TYPES[ternary],
         "general.quantization_version": 2,
+        # Random weights show no order of their own.
+        "edgellm.i2_s_layout": "x86",
         f"{arch}.vocab_size": shape.vocab,
         f"{arch}.context_length": 4096,
         f"{arch}.embedding_length": shape.hidden,
@@ -172,12 +176,12 @@ def write(
             number, _, matrix = tensor.name.removeprefix("blk.").removesuffix(".weight").partition(".")
             if matrix in layer:
                 rows = tensor.dims[1]
-                file.write(tensor.name, *rotated(layer[matrix], rows, tail, int(number) * rows // shape.layers))
+                file.write(tensor.name, rotated(layer[matrix], rows, tail, int(number) * rows // shape.layers))
             elif len(tensor.dims) == 1:
                 norm = 1 + np.float32(0.1) * weights.standard_normal(tensor.dims[0], np.float32)
                 file.write(tensor.name, norm.data.cast("B"))
             else:
-                file.write(tensor.name, *head_chunks(head_bits, shape, head))
+                file.write(tensor.name, head_chunks(head_bits, shape, head))
     return file.size_bytes
 
 
