@@ -147,17 +147,21 @@ def from_gguf(header: GgufHeader, tensors: tuple[Any, ...]) -> Architecture:
     return _checked(found, header.where)
 
 
+def is_first_bitnet(config: Mapping[str, Any]) -> bool:
+    """1bitLLM's models: of model_type llama, and no llamas, since they have norms inside the layers."""
+    return "BitnetForCausalLM" in (config.get("architectures") or ())
+
+
 def from_config(config: Mapping[str, Any], where: str) -> Architecture:
     """The architecture of a Hugging Face folder.
 
     Raises:
         UnsupportedArtifact, BadArtifact: as `from_gguf`.
     """
-    kind, gate = config.get("model_type"), config.get("hidden_act", "silu")
-    name = {"bitnet": "bitnet-b1.58" if gate == "relu2" else "bitnet", "gemma3_text": "gemma3"}.get(
-        str(kind), str(kind)
-    )
-    _family(name)
+    kind, gate = str(config.get("model_type")), config.get("hidden_act", "silu")
+    if is_first_bitnet(config):
+        kind = "bitnet"
+    name = {"bitnet": "bitnet-b1.58" if gate == "relu2" else "bitnet", "gemma3_text": "gemma3"}.get(kind, kind)
     # Rows are not permuted in these folders, so every family rotates halves.
     family = replace(_family(name), rope_neox=True)
 

@@ -60,4 +60,4 @@ def _rate(isa: int, matrix: native.Matrix, tokens: int, threads: int, passes: in
         native.library().bn_matmul(isa, ctypes.byref(matrix), x.ctypes.data, tokens, 0, y.ctypes.data, threads, passes)
         for _ in range(ROUNDS)
     )
-    return matrix.rows * COLS * tokens / seconds / 1e9
+    return float(matrix.rows * COLS * tokens / seconds / 1e9)

@@ -227,9 +227,7 @@ def _neighbours(ternary: Ternary, heads: int) -> Ternary:
 
 
 def _architecture(config: Mapping[str, Any], where: str) -> Architecture:
-    # 1bitLLM's models are of model_type llama, and are not llamas: norms inside the layers.
-    first = "BitnetForCausalLM" in (config.get("architectures") or ())
-    arch = from_config({**config, "model_type": "bitnet"} if first else config, where)
+    arch = from_config(config, where)
     if arch.name not in FAMILIES:
         raise UnsupportedArtifact(
             f"{where}: {arch.name} folders are not converted", hint=f"families: {', '.join(FAMILIES)}"

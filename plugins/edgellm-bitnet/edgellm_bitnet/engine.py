@@ -137,7 +137,8 @@ class BitnetEngine:
             if min(tokens) < 0 or max(tokens) >= self.info.vocab_size:
                 raise ValueError(f"sequence {index}: a token id outside 0..{self.info.vocab_size - 1}")
             pooled[index] = self._pool(slot, tuple(tokens))
-        return pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
+        lengths = np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
+        return np.asarray(pooled / lengths, np.float32)
 
     def close(self) -> None:
         """Free everything."""
@@ -171,7 +172,7 @@ class BitnetEngine:
             threads = self._settings.n_threads_batch
             self._lib.bn_hidden(self._engine, total, *self._feed.addresses, threads, out.ctypes.data)
             rows.append(out)
-        return np.concatenate(rows).mean(axis=0, dtype=np.float32)
+        return np.asarray(np.concatenate(rows).mean(axis=0), np.float32)
 
     def _check(self, batch: Sequence[SlotInput]) -> None:
         total = rows = 0

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.safetensors import read_model
-from edgellm_bitnet.architecture import from_config
+from edgellm_bitnet.architecture import from_config, is_first_bitnet
 from edgellm_bitnet.weights import REAL_TYPES, Raw, checked_reals, release
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -54,7 +54,12 @@ class FolderWeights:
         self.architecture = from_config(config, self.where)
         quantization = config.get("quantization_config") or {}
         method = quantization.get("quant_method")
-        if method not in ("bitnet", None) or (method is None and config.get("model_type") != "bitnet"):
+        if self.architecture.name == "gemma3":
+            raise UnsupportedArtifact(
+                f"{self.where}: folders of gemma3 models are not opened", hint="take the model's GGUF file"
+            )
+        trained = config.get("model_type") == "bitnet" or is_first_bitnet(config)
+        if method not in ("bitnet", None) or (method is None and not trained):
             raise UnsupportedArtifact(
                 f"{self.where}: config.json does not say that this model was trained ternary (quant_method {method!r})",
                 hint="models of other kinds run on the gguf or onnx backend",

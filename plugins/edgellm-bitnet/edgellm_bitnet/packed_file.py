@@ -71,7 +71,7 @@ def read(path: Path, arena: Arena, total: int, threads: int) -> None:
     Raises:
         OSError: the disk failed. DamagedError: the file is shorter, or has another sum.
     """
-    view = memoryview(arena.bytes).cast("B")
+    view = memoryview(arena.bytes.data).cast("B")
 
     def piece(start: int) -> int:
         end, at = min(start + PIECE, arena.n_bytes), start
@@ -106,7 +106,7 @@ def write(path: Path, arena: Arena, sources: Sequence[str], groups: Mapping[str,
         handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
         with os.fdopen(handle, "wb") as file:
             file.write((MAGIC + json.dumps(header).encode()).ljust(DATA_OFFSET, b"\0"))
-            file.write(memoryview(arena.bytes).cast("B"))
+            file.write(memoryview(arena.bytes.data).cast("B"))
         os.replace(name, path)
     except OSError as error:
         if name:
