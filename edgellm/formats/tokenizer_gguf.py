@@ -162,7 +162,9 @@ def _pipeline(keys: TokenizerKeys, ids: dict[str, int], words: PreTokenizer) -> 
     merges = keys.merges()
     try:
         model = models.BPE(ids, merges, ignore_merges=words.ignore_merges, unk_token=unknown)
-    except Exception as error:
+    except BaseException as error:  # the library's panics are no `Exception`
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         keys.fail("merges", f"do not fit the tokens: {error}")
     pipeline = Pipeline(model)
     cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in words.patterns]

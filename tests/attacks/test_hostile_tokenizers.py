@@ -85,6 +85,7 @@ REFUSED: dict[str, tuple[Keys, dict[str, Any], str]] = {
         {"tokens": strings(*TOKENS[:-1], "bc"), "merges": strings("b c")},
         "do not fit",
     ),
+    "merge of letters of two bytes": (BPE, {"merges": strings("\u0100 \u0101")}, "merges do not fit the tokens"),
     "merge of one": (BPE, {"merges": strings("ab")}, "merges has 'ab', which is no pair"),
     "merge of three": (BPE, {"merges": strings("a b c")}, "merges has 'a b c', which is no pair"),
     "merge of nothing": (BPE, {"merges": strings("a ")}, "merges has 'a ', which is no pair"),

@@ -133,6 +133,8 @@ def from_gguf(header: GgufHeader, tensors: tuple[Any, ...]) -> Architecture:
     known = shape(header, tensors)
     if header.metadata.get(f"{name}.attention.causal") is False:
         raise UnsupportedArtifact(f"{header.where}: attention that sees later tokens is not computed here")
+    if not any(tensor.name == "token_embd.weight" for tensor in tensors):
+        raise BadArtifact(f"{header.where}: tensor token_embd.weight is missing", hint="the file is no complete model")
     head_dim = _integer(header, "attention.key_length", known.n_embd // max(1, known.n_head))
     pooling = {1: "mean", 2: "cls", 3: "last"}.get(_integer(header, "pooling_type", 0), "")
     found = Architecture(

@@ -1,0 +1,277 @@
+"""A ternary model file that lies is refused by the name of the tensor and its place, before native code computes."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from bitnet.models import Tiny, engine_of, settings_of
+from bitnet.packed import library
+from edgellm_bitnet import native
+from edgellm_bitnet.plugin import BitnetBackend
+
+from edgellm.backend import Engine
+from edgellm.catalog.identify import identify
+from edgellm.errors import ArtifactError, BadArtifact
+from edgellm.formats.ggml_types import BY_NAME
+from edgellm.formats.gguf import read_model
+from edgellm.formats.gguf_writer import TensorInfo, Typed
+from edgellm.model import Artifact
+from edgellm.plan import LaunchPlan
+
+
+@pytest.fixture(autouse=True)
+def built(monkeypatch):
+    """A forward pass over a file that should be refused is a failure of its own."""
+    library()
+
+    def computed(*_: object) -> None:
+        raise AssertionError("native code got this file")
+
+    monkeypatch.setattr(native.library(), "bn_engine_new", computed)
+    monkeypatch.setattr(native.library(), "bn_step", computed)
+
+
+def refused(path, match):
+    with pytest.raises(ArtifactError, match=match) as caught, engine_of(path):
+        pass
+    assert str(path) in caught.value.message
+    return caught.value
+
+
+def place(path, name):
+    """(tensor, its offset in the file)."""
+    tensor = next(tensor for tensor in read_model(path).tensors if tensor.name == name)
+    return tensor, tensor.offset
+
+
+def patch(path, at, data):
+    with open(path, "r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
+DOWN, GATE, EMBED = "blk.1.ffn_down.weight", "blk.0.ffn_gate.weight", "token_embd.weight"
+HALF = {"nan": np.float16(np.nan).tobytes(), "inf": np.float16(np.inf).tobytes(), "-1": np.float16(-1).tobytes()}
+# Where the half scale of a block is, and the bytes of a block.
+SCALES = {"TQ2_0": (64, 66), "TQ1_0": (52, 54), "Q2_0": (0, 18), "Q1_0": (0, 18)}
+
+
+@pytest.mark.parametrize("value", HALF)
+@pytest.mark.parametrize("varying", [True, False])
+@pytest.mark.parametrize("ternary", SCALES)
+def test_a_block_scale_that_is_none(tmp_path, ternary, varying, value):
+    path = Tiny("llama", ternary=ternary, varying=varying).write(tmp_path / "x.gguf")
+    at, size = SCALES[ternary]
+    offset = place(path, DOWN)[1]
+    patch(path, offset + 3 * size + at, HALF[value])
+    refused(path, rf"{DOWN}, block 3 at byte {offset + 3 * size} has scale {value}")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1.0", "0.0"])
+def test_the_scale_of_an_i2_s_tensor_that_is_none(tmp_path, value):
+    path = Tiny().write(tmp_path / "x.gguf")
+    tensor, offset = place(path, GATE)
+    patch(path, offset + tensor.n_bytes - 32, struct.pack("<f", float(value)))
+    refused(path, f"{GATE} at byte {offset} has scale {value}")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1.0"])
+def test_a_scale_tensor_that_is_none(tmp_path, value):
+    added = (TensorInfo("blk.0.ffn_gate.scale", (1,), BY_NAME["F32"]), struct.pack("<f", float(value)))
+    path = Tiny("llama", ternary="TQ2_0").write(tmp_path / "x.gguf", blk__0__ffn_gate__scale=added)
+    refused(path, f"blk.0.ffn_gate.*at byte .*{value}")
+
+
+# The code of the first weight of a block, as bits of a byte of it.
+CODE_3 = {"I2_S": (0, 0xC0), "I2_S of Arm": (0, 0xC0), "TQ2_0": (0, 0x03), "Q2_0": (2, 0x03)}
+
+
+@pytest.mark.parametrize("varying", [True, False])
+@pytest.mark.parametrize("ternary", CODE_3)
+def test_code_3(tmp_path, ternary, varying):
+    path = Tiny("llama", ternary=ternary, varying=varying).write(tmp_path / "x.gguf")
+    tensor, offset = place(path, DOWN)
+    weights = {"I2_S": 128, "I2_S of Arm": 64}.get(ternary, tensor.type.block_elems)
+    size = weights // 4 if ternary.startswith("I2_S") else tensor.type.block_bytes
+    at, bits = CODE_3[ternary]
+    with open(path, "rb") as file:
+        file.seek(offset + 5 * size + at)
+        byte = file.read(1)[0]
+    patch(path, offset + 5 * size + at, bytes([byte | bits]))
+    refused(path, f"{DOWN} at byte {offset}: weight {5 * weights} has code 3")
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("head", ["", "q8"])
+def test_a_head_with_a_value_that_is_none(tmp_path, kind, value, head):
+    model = Tiny(head=kind)
+    path = model.write(tmp_path / "x.gguf")
+    offset = place(path, EMBED)[1]
+    raw = struct.pack("<f", float(value))
+    raw = {"F32": raw, "F16": np.float16(value).tobytes(), "BF16": raw[2:]}[kind]
+    patch(path, offset + len(raw) * (260 * model.hidden + 9), raw)
+    match = rf"{EMBED} at byte {offset}: weight {260 * model.hidden + 9} is {value}"
+    with pytest.raises(BadArtifact, match=match), engine_of(path, head=head):
+        pass
+
+
+@pytest.mark.parametrize(("kind", "at", "size"), [("Q8_0", 0, 34), ("Q4_0", 0, 18), ("Q6_K", 208, 210)])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_in_blocks_with_a_scale_that_is_none(tmp_path, kind, at, size, tied):
+    path = Tiny(head=kind, tied=tied).write(tmp_path / "x.gguf")
+    name = EMBED if tied else "output.weight"
+    offset = place(path, name)[1]
+    patch(path, offset + 7 * size + at, HALF["nan"])
+    refused(path, rf"{name}, block 7 at byte {offset + 7 * size} has scale nan")
+    path = Tiny(head="F16", embed=kind, tied=False).write(tmp_path / "y.gguf")
+    offset = place(path, EMBED)[1]
+    patch(path, offset + 7 * size + at, HALF["inf"])
+    refused(path, rf"{EMBED}, block 7 at byte {offset + 7 * size} has scale inf")
+
+
+@pytest.mark.parametrize("name", ["blk.1.attn_norm.weight", "blk.0.ffn_sub_norm.weight", "output_norm.weight"])
+def test_a_norm_with_a_value_that_is_none(tmp_path, name):
+    path = Tiny().write(tmp_path / "x.gguf")
+    offset = place(path, name)[1]
+    patch(path, offset + 4 * 11, struct.pack("<f", float("nan")))
+    refused(path, rf"{name}\[11\] at byte {offset} is nan")
+
+
+MISSING = [
+    "token_embd.weight", "output_norm.weight", "blk.0.attn_q.weight", "blk.1.attn_v.weight", "blk.1.ffn_down.weight",
+    "blk.0.attn_norm.weight", "blk.1.attn_sub_norm.weight", "blk.0.ffn_sub_norm.weight",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_a_tensor_that_is_missing(tmp_path, name):
+    path = Tiny().write(tmp_path / "x.gguf", **{name.replace(".", "__"): None})
+    refused(path, f"tensor {name} is missing")
+
+
+@pytest.mark.parametrize("name", ["attn_k_norm_in", "attn_q_norm_in", "ffn_up_norm_in"])
+def test_a_norm_that_its_neighbours_have(tmp_path, name):
+    path = Tiny("qwen3", input_norms=True).write(tmp_path / "x.gguf", **{f"blk__1__{name}__weight": None})
+    refused(path, f"blk.1.{name}.weight is missing")
+
+
+@pytest.mark.parametrize(
+    ("name", "dims"),
+    [
+        (DOWN, (256, 512)), (DOWN, (512, 128)), (DOWN, (512, 512)), ("blk.0.attn_k.weight", (256, 256)),
+        ("blk.0.attn_q.weight", (128, 512)),
+    ],
+)  # fmt: skip
+def test_a_tensor_of_another_shape(tmp_path, name, dims):
+    kind = BY_NAME["I2_S"]
+    wrong = TensorInfo(name, dims, kind)
+    data = bytes([0x55]) * (wrong.n_bytes - 32) + struct.pack("<f", 1) + bytes(28)
+    path = Tiny().write(tmp_path / "x.gguf", **{name.replace(".", "__"): (wrong, data)})
+    offset = place(path, name)[1]
+    refused(path, f"{name} at byte {offset} is {dims[1]} x {dims[0]}, the architecture says")
+
+
+def test_a_tensor_that_is_no_matrix_and_a_norm_of_another_size(tmp_path):
+    flat = TensorInfo(DOWN, (512 * 256,), BY_NAME["I2_S"])
+    path = Tiny().write(tmp_path / "x.gguf", blk__1__ffn_down__weight=(flat, bytes(flat.n_bytes)))
+    refused(path, f"{DOWN} has dimensions")
+    short = TensorInfo("output_norm.weight", (255,), BY_NAME["F32"])
+    path = Tiny().write(tmp_path / "y.gguf", output_norm__weight=(short, bytes(short.n_bytes)))
+    refused(path, "output_norm.weight at byte .* 256 real numbers are needed")
+
+
+def test_weights_that_are_no_whole_blocks_of_i2_s(tmp_path):
+    odd = TensorInfo("blk.0.attn_k.weight", (96, 33), BY_NAME["I2_S"])
+    model = Tiny("llama", hidden=96, ffn=128, heads=3, kv_heads=3, head_dim=32)
+    path = model.write(tmp_path / "x.gguf", blk__0__attn_k__weight=(odd, bytes(odd.n_bytes)))
+    refused(path, "blk.0.attn_k.weight at byte .* has 3168 weights, no blocks of 128")
+
+
+def test_types_that_are_mixed_in_one_product(tmp_path):
+    one = Tiny("llama", ternary="TQ2_0", varying=True)
+    other = Tiny("llama", ternary="Q2_0", varying=True).tensors()["blk.0.attn_k.weight"]
+    refused(one.write(tmp_path / "x.gguf", blk__0__attn_k__weight=other), "attn_k.*have scales for")
+
+
+@pytest.mark.parametrize(
+    "name", ["blk.0.attn_q.bias", "blk.0.ffn_gate_exps.weight", "blk.7.attn_q.weight", "cls.weight"]
+)
+def test_tensors_that_would_be_ignored(tmp_path, name):
+    """A file with a bias computes something else without it."""
+    added = (TensorInfo(name, (256,), BY_NAME["F32"]), bytes(1024))
+    refused(Tiny().write(tmp_path / "x.gguf", **{name.replace(".", "__"): added}), f"has tensors .*{name}")
+
+
+KEYS = {
+    "attention.head_count": (0, "heads"), "attention.head_count_kv": (0, "KV heads"), "embedding_length": (0, "hidden"),
+    "feed_forward_length": (0, "feed-forward"), "attention.key_length": (0, "head size"), "block_count": (0, "layers"),
+    "rope.dimension_count": (33, "33 rotating"), "rope.freq_base": (1.0, "rope base"),
+    "attention.layer_norm_rms_epsilon": (float("nan"), "epsilon"), "rope.scaling.factor": (-1.0, "factor"),
+    "rope.scaling.type": ("longrope", "rope scaling 'longrope'"), "attention.causal": (False, "later tokens"),
+}  # fmt: skip
+LARGE = {
+    "attention.head_count": 2**31 - 1, "attention.head_count_kv": 3, "embedding_length": 2**31 - 32,
+    "feed_forward_length": 2**30, "attention.key_length": 1024, "block_count": 2**30, "rope.dimension_count": 65,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_that_means_nothing(tmp_path, key):
+    value, match = KEYS[key]
+    refused(Tiny(keys={key: value}).write(tmp_path / "x.gguf"), match)
+
+
+@pytest.mark.parametrize("key", LARGE)
+def test_a_key_beyond_all_models(tmp_path, key):
+    path = Tiny(keys={key: Typed("i32", LARGE[key])}).write(tmp_path / "x.gguf")
+    with pytest.raises(ArtifactError, match=str(path)), engine_of(path):
+        pass
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("inf")])
+def test_rotation_factors_that_are_none(tmp_path, value):
+    factors = np.ones(32, np.float32)
+    factors[5] = value
+    added = (TensorInfo("rope_freqs.weight", (32,), BY_NAME["F32"]), factors.tobytes())
+    refused(Tiny("llama").write(tmp_path / "x.gguf", rope_freqs__weight=added), rf"rope_freqs.weight\[5\].* is {value}")
+
+
+def test_yarn_without_a_length_to_stretch_from(tmp_path):
+    keys = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "context_length": 0}
+    refused(Tiny("qwen3", keys=keys).write(tmp_path / "x.gguf"), "rope scaling yarn from 0 tokens")
+
+
+@pytest.mark.parametrize("missing", [1, 33, 100_000])
+def test_a_file_that_was_cut(tmp_path, missing):
+    path = Tiny().write(tmp_path / "x.gguf")
+    with open(path, "r+b") as file:
+        file.truncate(path.stat().st_size - missing)
+    refused(path, "byte")
+
+
+def opened(path) -> Engine:
+    return BitnetBackend().open(LaunchPlan("bitnet", Artifact("gguf", (str(path),), "I2_S"), settings_of()))
+
+
+VOCABULARY = {
+    "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2",
+    "tokenizer.ggml.token_type": Typed("i32", [1] * 302), "tokenizer.ggml.merges": Typed("str", ["\u0100 \u0101"]),
+    "tokenizer.ggml.tokens": Typed("str", ["\u0100\u0101", *(chr(0x100 + i) for i in range(301))]),
+    "tokenizer.ggml.bos_token_id": 0, "tokenizer.ggml.eos_token_id": 0,
+}  # fmt: skip
+
+
+def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows(tmp_path):
+    path = Tiny(vocabulary=VOCABULARY).write(tmp_path / "x.gguf")
+    with pytest.raises(BadArtifact, match="the tokenizer has 302 tokens, the embedding 301 rows"):
+        opened(path)
+
+
+def test_what_is_refused_is_refused_by_reading_the_header_where_that_says_it(tmp_path):
+    """The parent asks before it plans; it loads no native code."""
+    path = Tiny().write(tmp_path / "x.gguf", blk__1__ffn_down__weight=None)
+    artifact = identify(str(path))
+    assert any("blk.1.ffn_down.weight is missing" in reason for reason in BitnetBackend().supports(artifact))
