@@ -1,6 +1,6 @@
 """Processor features that the kernel grants this process on 64-bit Arm, from its auxiliary vector.
 
-The kernel tells them to the process itself, so they hold where /proc/cpuinfo is another machine's: qemu-user before 8.1
+The kernel tells them to the process itself, so they hold where /proc/cpuinfo is another machine's: older qemu-user
 shows programs the file of its host. Source of the bits: arch/arm64/include/uapi/asm/hwcap.h.
 """
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 MODEL = "smollm2-135m-instruct"
+QUESTION = "What is the capital of France? Answer in one short sentence."
+ANSWER = "The capital of France is Paris."  # also on x86-64
+EDGELLM = str(Path(sys.executable).parent / "edgellm")
 
 
 @pytest.fixture(autouse=True)
@@ -21,9 +28,8 @@ def own_home() -> None:
 
 def edgellm(*arguments: str, cpu: str = "") -> str:
     """Standard output of the command, on the processor that `cpu` names to qemu."""
-    command = [str(Path(sys.executable).parent / "edgellm"), *arguments]
     env = os.environ | ({"QEMU_CPU": cpu} if cpu else {})
-    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    done = subprocess.run([EDGELLM, *arguments], capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -73,8 +79,39 @@ def test_the_machine_is_given_a_model_with_reasons() -> None:
 
 def test_the_real_model_answers_as_on_x86() -> None:
     """Chosen, fetched, loaded and asked in one command. Longer texts part at near ties: kernels round differently."""
-    question = "What is the capital of France? Answer in one short sentence."
+    said = edgellm("run", "--temperature", "0", "--max-tokens", "24", MODEL, QUESTION)
 
-    said = edgellm("run", "--temperature", "0", "--max-tokens", "24", MODEL, question)
+    assert said.strip() == ANSWER
 
-    assert said.strip() == "The capital of France is Paris."
+
+def test_the_server_answers_survives_its_worker_and_leaves_in_order() -> None:
+    """As tests/cli/test_serve.py, whose deadlines of seconds are too short here."""
+    import psutil
+
+    with subprocess.Popen([EDGELLM, "serve", MODEL, "--port", "0"], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        lines = iter(server.stdout.readline, "")
+        url = next(found[0] for line in lines if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+        with httpx.Client(base_url=url, timeout=1200) as client:
+            wait_until_ready(client)
+            assert ask(client) == ANSWER
+            (worker,) = psutil.Process(server.pid).children()
+            worker.kill()
+            while worker in psutil.Process(server.pid).children():
+                time.sleep(1)
+            wait_until_ready(client)
+            assert ask(client) == ANSWER
+        server.send_signal(signal.SIGINT)
+        assert server.wait(300) == 0
+
+
+def wait_until_ready(client: httpx.Client) -> None:
+    while client.get("/health").status_code != 200:
+        time.sleep(1)
+
+
+def ask(client: httpx.Client) -> str:
+    body = {"messages": [{"role": "user", "content": QUESTION}], "temperature": 0, "max_tokens": 24}
+    return str(
+        client.post("/v1/chat/completions", json=body).raise_for_status().json()["choices"][0]["message"]["content"]
+    )

@@ -92,7 +92,7 @@ def test_amx_needs_the_kernel_to_grant_its_registers(monkeypatch: pytest.MonkeyP
 
 def test_a_live_arm_process_believes_its_own_vector(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hwcap, "words", lambda: frozenset({"asimd", "asimddp"}))
-    host, notes = info(AVX512), []  # what qemu-user before 8.1 shows of the machine below it
+    host, notes = info(AVX512), []  # what an older qemu-user shows of the machine below it
 
     assert cpu._isa(Tree(), host, "aarch64", notes) == ("dotprod", "neon")
     assert len(notes) == 1
