@@ -127,7 +127,8 @@ def test_bytes_of_tokens_are_the_text(pair: tuple[Tokenizer, Any], text: str) ->
     for parse in (False, True):
         tokens = ours.encode(text, add_special=False, parse_special=parse)
         if ours.add_bos:  # Gemma
-            assert b"".join(map(ours.token_bytes, tokens)) == text.encode()
+            # SentencePiece writes a space as that character, so the character itself comes back as a space.
+            assert b"".join(map(ours.token_bytes, tokens)) == text.replace("\u2581", " ").encode()
 
 
 def test_special_tokens_are_control_only_where_they_may_be(smollm2: str) -> None:

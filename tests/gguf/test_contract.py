@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(1800)]
 
-# Largest difference of a logit between kernels for one row and for many, without AMX; measured on SmolLM2 Q4_1: 1.2.
-TOLERANCE = 2.0
+# Largest difference of a logit between kernels for one row and for many, without AMX. Measured: SmolLM2 Q4_1 1.2, Gemma 3
+# Q4_K_M 2.4 (Zen 5).
+TOLERANCE = 4.0
 
 
 class OnLlama(BackendContract):
