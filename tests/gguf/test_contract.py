@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(1800)]
 
-# Largest difference of a logit between kernels for one row and for many, without AMX. Measured: SmolLM2 Q4_1 1.2, Gemma 3
-# Q4_K_M 2.4 (Zen 5).
+# Largest difference of a logit between kernels for one row and for many, without AMX. Measured: 1.2 for SmolLM2 Q4_1,
+# 2.4 for Gemma 3 Q4_K_M (Zen 5).
 TOLERANCE = 4.0
 
 
