@@ -6,7 +6,8 @@ BIN := .venv/bin
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-arm64 check bench bench-serve bench-ternary fuzz clean python test-tools
+.PHONY: help setup serve test test-arm64 check bench bench-serve bench-ternary ternary-parity sanitize fuzz clean python \
+  test-tools
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -53,6 +54,21 @@ bench-ternary: setup ## the ternary engine against llama.cpp, and bitnet.cpp whe
 
 fuzz: test-tools ## mutate input at a file reader for a minute (FUZZ=gguf, safetensors or codecs; ARGS="--seconds 1200")
 	$(BIN)/python tests/attacks/fuzz_$(FUZZ).py $(ARGS)
+
+ternary-parity: setup ## the ternary engine against transformers (TORCH_PYTHON names a Python with torch and transformers)
+	@test -n "$(TORCH_PYTHON)" || { echo "TORCH_PYTHON=... is needed: a Python with torch and transformers 5" >&2; exit 2; }
+	$(BIN)/python benchmarks/ternary_reference.py --python $(TORCH_PYTHON) $(ARGS)
+
+# Python itself leaks by ASan's lights; memory is not measured with its shadow beside it.
+sanitize: test-tools ## the ternary engine's tests with AddressSanitizer and UndefinedBehaviorSanitizer, some minutes
+	cmake -S plugins/edgellm-bitnet/native -B build/sanitize -DSANITIZE=ON
+	cmake --build build/sanitize -j 2
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	  EDGELLM_BITNET_LIBRARY=$(CURDIR)/build/sanitize/libedgellm_bitnet.so \
+	  $(BIN)/python -m pytest -q --timeout 1800 tests/attacks/test_hostile_ternary.py tests/bitnet/test_slots.py \
+	  tests/bitnet/test_kernels.py tests/bitnet/test_engine.py tests/bitnet/test_contract.py tests/bitnet/test_loading.py \
+	  -k "not peak_memory" $(ARGS)
 
 clean: ## remove .venv and caches; models and built libraries in the user's folders stay
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
