@@ -6,14 +6,16 @@ import struct
 
 import numpy as np
 import pytest
-from bitnet.models import Tiny, engine_of, settings_of
+from bitnet import folders
+from bitnet.models import Tiny, engine_of, engine_over, settings_of
 from bitnet.packed import library
 from edgellm_bitnet import native
+from edgellm_bitnet.folder import FolderWeights
 from edgellm_bitnet.plugin import BitnetBackend
 
 from edgellm.backend import Engine
 from edgellm.catalog.identify import identify
-from edgellm.errors import ArtifactError, BadArtifact
+from edgellm.errors import ArtifactError, BadArtifact, UnsupportedArtifact
 from edgellm.formats.ggml_types import BY_NAME
 from edgellm.formats.gguf import read_model
 from edgellm.formats.gguf_writer import TensorInfo, Typed
@@ -275,3 +277,47 @@ def test_what_is_refused_is_refused_by_reading_the_header_where_that_says_it(tmp
     path = Tiny().write(tmp_path / "x.gguf", blk__1__ffn_down__weight=None)
     artifact = identify(str(path))
     assert any("blk.1.ffn_down.weight is missing" in reason for reason in BitnetBackend().supports(artifact))
+
+
+def opened_folder(folder):
+    with engine_over(FolderWeights(str(folder.write().path))):
+        pass
+
+
+@pytest.mark.parametrize(
+    "name", ["model.layers.0.self_attn.q_proj.bias", "model.layers.2.mlp.up_proj.weight", "model.visual.patch.weight"]
+)
+def test_a_folder_with_tensors_that_would_be_ignored(tmp_path, name):
+    folder = folders.make(tmp_path / "x")
+    folder.tensors[name] = ("F32", (4,), bytes(16))
+    with pytest.raises(UnsupportedArtifact, match=f"{tmp_path / 'x'}: tensor {name} has no place"):
+        opened_folder(folder)
+
+
+def test_a_folder_with_norms_of_another_epsilon(tmp_path):
+    folder = folders.make(tmp_path / "x")
+    folder.config["quantization_config"]["use_rms_norm"] = True
+    with pytest.raises(UnsupportedArtifact, match="an epsilon of 1e-06, the others of 1e-05"):
+        opened_folder(folder)
+
+
+SCALING = {
+    "no factor": ({"rope_type": "yarn", "factor": None}, "rope scaling yarn"),
+    "a text": ({"rope_type": "linear", "factor": "4"}, "factor of the rope scaling is '4'"),
+    "negative": ({"rope_type": "llama3", "factor": -8}, "factor of the rope scaling is -8"),
+    "not a number": ({"rope_type": "linear", "factor": float("nan")}, "factor of the rope scaling is nan"),
+    "limits that are one": (
+        {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}, "rope scaling llama3 from",
+    ),
+    "another": ({"rope_type": "longrope"}, "rope scaling 'longrope'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scaling", SCALING)
+def test_a_folder_with_a_rope_scaling_that_is_none(tmp_path, scaling):
+    folder, (given, match) = folders.make(tmp_path / "x", "llama"), SCALING[scaling]
+    folder.config["rope_scaling"] = given
+    if scaling == "no factor":
+        given["beta_fast"] = 1
+    with pytest.raises(ArtifactError, match=match):
+        opened_folder(folder)

@@ -151,11 +151,15 @@ def settings_of(n_ctx=128, n_slots=3, threads=1, kv_type="f16", **given):
     return Settings(n_ctx, n_slots, threads, threads, kv_type, **given)
 
 
-@contextlib.contextmanager
 def engine_of(path, settings=None, **options):
     """An engine over token numbers: these files have no vocabulary. Nothing is kept on disk unless asked for."""
+    return engine_over(GgufWeights(str(path)), settings, **options)
+
+
+@contextlib.contextmanager
+def engine_over(weights, settings=None, **options):
     given = Options(**{"keep_packed": False, **options})
-    engine = BitnetEngine(GgufWeights(str(path)), None, settings or settings_of(), given)
+    engine = BitnetEngine(weights, None, settings or settings_of(), given)
     try:
         yield engine
     finally:

@@ -24,14 +24,27 @@ STEPS = 64
 TEXT = "Once upon a time there was a little boat that wanted to see the sea."
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["one scale", "block scales"])
+# Without beta_fast and beta_slow: llama.cpp does not read these two keys of a llama.
+YARN = {
+    "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 64,
+    "rope.scaling.attn_factor": 1.1,
+}  # fmt: skip
+LINEAR = {"rope.scaling.type": "linear", "rope.scaling.factor": 3.0}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(False, {}), (True, {}), (True, YARN), (True, LINEAR)],
+    ids=["one scale", "block scales", "yarn", "linear"],
+)
 def path(request, smollm2, tmp_path_factory):
     """A random ternary llama with SmolLM2's vocabulary."""
+    varying, added = request.param
     keys = gguf.read_key_bytes(gguf.read_header(smollm2))
     vocabulary = {key: Encoded(data) for key, data in keys.items() if key.startswith("tokenizer.")}
     model = Tiny(
-        "llama", ternary="TQ2_0", varying=request.param, head="Q6_K", tied=False, layers=4, hidden=256, ffn=768,
-        heads=8, kv_heads=4, head_dim=32, vocab=49152, vocabulary=vocabulary, keys={"vocab_size": 49152},
+        "llama", ternary="TQ2_0", varying=varying, head="Q6_K", tied=False, layers=4, hidden=256, ffn=768,
+        heads=8, kv_heads=4, head_dim=32, vocab=49152, vocabulary=vocabulary, keys={"vocab_size": 49152, **added},
     )  # fmt: skip
     return model.write(tmp_path_factory.mktemp("parity") / "tq2_0.gguf")
 

@@ -19,7 +19,7 @@ from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
 from edgellm.formats.ggml_types import BY_NAME
 from edgellm.formats.gguf_writer import Value
 from edgellm.formats.safetensors import SafetensorsModel, Tensor, read_model
-from edgellm_bitnet.architecture import Architecture, from_config
+from edgellm_bitnet.architecture import Architecture, from_config, yarn_magnitude
 from edgellm_bitnet.codecs import floats, master, packed
 from edgellm_bitnet.convert import Draft, Piece, target, type_keys, write
 from edgellm_bitnet.folder import BLOCK, TOP, read_config
@@ -80,7 +80,12 @@ class Source:
         if scaling.kind in ("linear", "yarn"):
             found |= {f"{name}.rope.scaling.type": scaling.kind, f"{name}.rope.scaling.factor": float(scaling.factor)}
         if scaling.kind == "yarn":
-            found[f"{name}.rope.scaling.original_context_length"] = scaling.original_ctx or arch.ctx_train
+            found |= {
+                f"{name}.rope.scaling.original_context_length": scaling.original_ctx or arch.ctx_train,
+                f"{name}.rope.scaling.yarn_beta_fast": float(scaling.beta_fast),
+                f"{name}.rope.scaling.yarn_beta_slow": float(scaling.beta_slow),
+                f"{name}.rope.scaling.attn_factor": scaling.magnitude / yarn_magnitude(scaling.factor),
+            }
         return found | type_keys(self.target)
 
     def pieces(self) -> list[Piece]:

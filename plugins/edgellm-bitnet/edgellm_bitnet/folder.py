@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.safetensors import read_model
 from edgellm_bitnet.architecture import from_config, is_first_bitnet
+from edgellm_bitnet.layout import roles
 from edgellm_bitnet.weights import REAL_TYPES, Raw, checked_reals, release
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -32,14 +33,14 @@ BLOCK = {
     "ffn_up": ("mlp.up_proj",),
     "ffn_down": ("mlp.down_proj",),
     "ffn_sub_norm": ("mlp.ffn_sub_norm", "mlp.ffn_layernorm"),
-    # BitNet embedding models: a norm before each product.
-    "attn_q_norm_in": ("self_attn.q_proj.norm",),
-    "attn_k_norm_in": ("self_attn.k_proj.norm",),
-    "attn_v_norm_in": ("self_attn.v_proj.norm",),
-    "attn_output_norm_in": ("self_attn.o_proj.norm",),
-    "ffn_gate_norm_in": ("mlp.gate_proj.norm",),
-    "ffn_up_norm_in": ("mlp.up_proj.norm",),
-    "ffn_down_norm_in": ("mlp.down_proj.norm",),
+    # A norm before each product: BitNet embedding models; transformers' own name for it comes second.
+    "attn_q_norm_in": ("self_attn.q_proj.norm", "self_attn.q_proj.rms_norm"),
+    "attn_k_norm_in": ("self_attn.k_proj.norm", "self_attn.k_proj.rms_norm"),
+    "attn_v_norm_in": ("self_attn.v_proj.norm", "self_attn.v_proj.rms_norm"),
+    "attn_output_norm_in": ("self_attn.o_proj.norm", "self_attn.o_proj.rms_norm"),
+    "ffn_gate_norm_in": ("mlp.gate_proj.norm", "mlp.gate_proj.rms_norm"),
+    "ffn_up_norm_in": ("mlp.up_proj.norm", "mlp.up_proj.rms_norm"),
+    "ffn_down_norm_in": ("mlp.down_proj.norm", "mlp.down_proj.rms_norm"),
 }
 
 
@@ -63,6 +64,13 @@ class FolderWeights:
             raise UnsupportedArtifact(
                 f"{self.where}: config.json does not say that this model was trained ternary (quant_method {method!r})",
                 hint="models of other kinds run on the gguf or onnx backend",
+            )
+        self._ties = bool(config.get("tie_word_embeddings"))
+        self._check_names()
+        eps = quantization.get("rms_norm_eps", 1e-6)  # as transformers has it
+        if quantization.get("use_rms_norm") and eps != self.architecture.eps:
+            raise UnsupportedArtifact(
+                f"{self.where}: norms before products have an epsilon of {eps}, the others of {self.architecture.eps}"
             )
         # `autobitlinear` multiplies by weight_scale, `bitlinear` divides by it (transformers, integrations/bitnet.py).
         self._divides = quantization.get("linear_class", "bitlinear") == "bitlinear"
@@ -111,6 +119,19 @@ class FolderWeights:
         for mapping in self.model.mappings:
             release(mapping)
 
+    def _check_names(self) -> None:
+        """Raises UnsupportedArtifact: a tensor that nothing here computes with."""
+        names = {name for role in roles(self.architecture) for name in _names(role)}
+        known = {prefix + name for name in names for prefix in ("model.", "")}
+        scales = {f"{name}_scale" for name in known}
+        unknown = [n for n in sorted(self.model.tensors.keys() - known - scales) if not n.endswith("inv_freq")]
+        if unknown:
+            raise UnsupportedArtifact(
+                f"{self.where}: tensor {unknown[0]} has no place in {self.architecture.layers} layers of "
+                f"{self.architecture.name}",
+                hint="without it its answers would be wrong; other models run on the gguf or onnx backend",
+            )
+
     def _name(self, role: str) -> str | None:
         """The folder's name of a role: with or without the `model.` that heads of other kinds leave out."""
         for name in _names(role):
@@ -120,7 +141,9 @@ class FolderWeights:
         return None
 
     def _tied(self, name: str) -> bool:
-        """Whether a saved lm_head only repeats the embedding: some writers save both."""
+        """Whether a saved lm_head is the embedding, as the configuration says or its bytes show."""
+        if self._ties:
+            return True
         embedding = self._name("token_embd.weight")
         return embedding is not None and self.model.raw(name) == self.model.raw(embedding)
 
