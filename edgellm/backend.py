@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from edgellm.errors import CacheFull
 from edgellm.machine import Machine
 from edgellm.model import Artifact
 from edgellm.plan import Footprint, LaunchPlan, Settings
@@ -55,6 +56,31 @@ class EngineInfo:
     capabilities: frozenset[str] = frozenset()  # "embed", "save_slot", "checkpoint", "adapters"
     device: str = "cpu"
     details: dict[str, str] = field(default_factory=dict)  # for people: library, kernels, buffers
+
+
+def check_batch(batch: Sequence[SlotInput], info: EngineInfo, held: Sequence[int]) -> None:
+    """What an engine asks of a step before it touches its cache. `held`: tokens in each slot.
+
+    Raises:
+        CacheFull: an entry is longer than what its slot has left.
+        ValueError: a slot twice, another `n_past` than held, no tokens, an id outside the vocabulary, or too many.
+    """
+    total = rows = 0
+    for entry in batch:
+        total += len(entry.tokens)
+        rows += entry.n_logits
+        if not entry.tokens or entry.n_past != held[entry.slot]:
+            raise ValueError(f"slot {entry.slot} holds {held[entry.slot]} tokens, not {entry.n_past}")
+        if entry.n_past + len(entry.tokens) > info.n_ctx:
+            needed, free = len(entry.tokens), info.n_ctx - entry.n_past
+            raise CacheFull(f"slot {entry.slot} needs {needed} cells, {free} are free", needed=needed, free=free)
+        if min(entry.tokens) < 0 or max(entry.tokens) >= info.vocab_size:
+            raise ValueError(f"slot {entry.slot}: a token id outside 0..{info.vocab_size - 1}")
+    if len({entry.slot for entry in batch}) < len(batch):
+        raise ValueError("a slot stands twice in one step")
+    if total > info.max_batch_tokens or rows > info.max_logits:
+        most = f"{info.max_batch_tokens} and {info.max_logits} are the most"
+        raise ValueError(f"a step of {total} tokens and {rows} rows of logits; {most}")
 
 
 class Tokenizer(Protocol):

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from edgellm.backend import EngineInfo, SlotInput
-from edgellm.errors import CacheFull, UsageError
+from edgellm.backend import EngineInfo, SlotInput, check_batch
+from edgellm.errors import UsageError
 from edgellm.hookspecs import hookimpl
 from edgellm.machine import Machine
 from edgellm.model import Artifact
@@ -63,11 +63,7 @@ class EchoEngine:
         )
 
     def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
-        for entry in batch:
-            if entry.n_past + len(entry.tokens) > self.info.n_ctx:
-                raise CacheFull(f"slot {entry.slot} holds {self.info.n_ctx} tokens at most")
-            if entry.n_past != len(self._slots[entry.slot]):
-                raise ValueError(f"slot {entry.slot} holds {len(self._slots[entry.slot])} tokens, not {entry.n_past}")
+        check_batch(batch, self.info, [len(tokens) for tokens in self._slots])
         if self._delay_s:
             time.sleep(self._delay_s)
         found = []

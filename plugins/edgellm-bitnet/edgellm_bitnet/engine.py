@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.backend import EngineInfo, SlotInput, Tokenizer
+from edgellm.backend import EngineInfo, SlotInput, Tokenizer, check_batch
 from edgellm.errors import BackendUnavailable, CacheFull, UnsupportedArtifact
 from edgellm_bitnet import native, packing
 from edgellm_bitnet.footprint import BATCH, SPARE_LOGITS
@@ -66,7 +66,7 @@ class BitnetEngine:
 
     def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
         """See `edgellm.backend.Engine.step`."""
-        self._check(batch)
+        check_batch(batch, self.info, self._n_past)
         feed, total = self._feed, 0
         for entry in batch:
             total = feed.add(total, entry.slot, entry.n_past, entry.tokens, entry.n_logits)
@@ -173,24 +173,6 @@ class BitnetEngine:
             self._lib.bn_hidden(self._engine, total, *self._feed.addresses, threads, out.ctypes.data)
             rows.append(out)
         return np.asarray(np.concatenate(rows).mean(axis=0), np.float32)
-
-    def _check(self, batch: Sequence[SlotInput]) -> None:
-        total = rows = 0
-        for entry in batch:
-            total += len(entry.tokens)
-            rows += entry.n_logits
-            if not entry.tokens or entry.n_past != self._n_past[entry.slot]:
-                raise ValueError(f"slot {entry.slot} holds {self._n_past[entry.slot]} tokens, not {entry.n_past}")
-            if entry.n_past + len(entry.tokens) > self.info.n_ctx:
-                needed, free = len(entry.tokens), self.info.n_ctx - entry.n_past
-                raise CacheFull(f"slot {entry.slot} needs {needed} cells, {free} are free", needed=needed, free=free)
-            if min(entry.tokens) < 0 or max(entry.tokens) >= self.info.vocab_size:
-                raise ValueError(f"slot {entry.slot}: a token id outside 0..{self.info.vocab_size - 1}")
-        if total > self.info.max_batch_tokens or rows > self.info.max_logits:
-            most = (self.info.max_batch_tokens, self.info.max_logits)
-            raise ValueError(
-                f"a step of {total} tokens and {rows} rows of logits; {most[0]} and {most[1]} are the most"
-            )
 
     def _describe_model(self, options: Options) -> native.Model:
         arch, loaded = self._weights.architecture, self._loaded

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import llama_cpp
 import numpy as np
 
-from edgellm.backend import EngineInfo, SlotInput
+from edgellm.backend import EngineInfo, SlotInput, check_batch
 from edgellm.errors import BackendUnavailable, BadArtifact, CacheFull, StepFailed, UnsupportedArtifact
 from edgellm.plan import LaunchPlan, Settings
 from edgellm_gguf.log import Log
@@ -56,7 +56,7 @@ class LlamaEngine:
 
     def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
         """See `edgellm.backend.Engine.step`."""
-        self._check(batch)
+        check_batch(batch, self.info, self._n_past)
         rows = self._batch.fill(batch)
         status = llama_cpp.llama_decode(self._ctx, self._batch.struct)
         if status != 0:
@@ -105,24 +105,6 @@ class LlamaEngine:
         if self._model is not None:
             llama_cpp.llama_model_free(self._model)
             self._model = None
-
-    def _check(self, batch: Sequence[SlotInput]) -> None:
-        total = rows = 0
-        for entry in batch:
-            total += len(entry.tokens)
-            rows += entry.n_logits
-            if not entry.tokens or entry.n_past != self._n_past[entry.slot]:
-                raise ValueError(f"slot {entry.slot} holds {self._n_past[entry.slot]} tokens, not {entry.n_past}")
-            if entry.n_past + len(entry.tokens) > self.info.n_ctx:
-                needed, free = len(entry.tokens), self.info.n_ctx - entry.n_past
-                raise CacheFull(f"slot {entry.slot} needs {needed} cells, {free} are free", needed=needed, free=free)
-            if min(entry.tokens) < 0 or max(entry.tokens) >= self.info.vocab_size:
-                raise ValueError(f"slot {entry.slot}: a token id outside 0..{self.info.vocab_size - 1}")
-        if total > self.info.max_batch_tokens or rows > self.info.max_logits:
-            most = (self.info.max_batch_tokens, self.info.max_logits)
-            raise ValueError(
-                f"a step of {total} tokens and {rows} rows of logits; {most[0]} and {most[1]} are the most"
-            )
 
     def _recover(self, batch: Sequence[SlotInput], status: int) -> None:
         """Turn llama_decode's status into the contract's errors (llama.h): 1 = no cells and nothing changed."""

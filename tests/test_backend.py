@@ -1,0 +1,39 @@
+"""What every engine asks of a step before it touches its cache."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgellm.backend import EngineInfo, SlotInput, check_batch
+from edgellm.errors import CacheFull
+
+INFO = EngineInfo(
+    n_slots=2, n_ctx=8, max_batch_tokens=6, max_logits=2, vocab_size=10, eos_ids=frozenset()
+)  # fmt: skip
+
+
+def test_a_step_that_fits_is_taken() -> None:
+    check_batch([SlotInput(0, 3, (1, 2), 1), SlotInput(1, 0, (9,), 1)], INFO, [3, 0])
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        ([SlotInput(0, 2, (1,), 1)], "slot 0 holds 3 tokens, not 2"),
+        ([SlotInput(0, 3, (), 0)], "slot 0 holds 3 tokens"),
+        ([SlotInput(1, 0, (10,), 1)], r"outside 0\.\.9"),
+        ([SlotInput(1, 0, (-1,), 1)], r"outside 0\.\.9"),
+        ([SlotInput(1, 0, (1,), 0), SlotInput(1, 0, (2,), 0)], "twice"),
+        ([SlotInput(0, 3, (1, 1, 1), 0), SlotInput(1, 0, (1,) * 4, 0)], "7 tokens and 0 rows"),
+        ([SlotInput(1, 0, (1, 1, 1), 3)], "3 tokens and 3 rows"),
+    ],
+)
+def test_a_step_that_contradicts_the_cache_or_the_limits_is_refused(batch: list[SlotInput], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        check_batch(batch, INFO, [3, 0])
+
+
+def test_a_full_slot_says_what_is_free() -> None:
+    with pytest.raises(CacheFull, match="slot 0 needs 6 cells, 5 are free") as full:
+        check_batch([SlotInput(0, 3, (1,) * 6, 1)], INFO, [3, 0])
+    assert (full.value.needed, full.value.free) == (6, 5)
