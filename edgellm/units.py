@@ -57,3 +57,8 @@ def show_size(n_bytes: float) -> str:
 def show_params(n_params: float) -> str:
     """`134515008` -> `"135M"`, `8030261248` -> `"8.0B"`."""
     return f"{n_params / 1e9:.1f}B" if n_params >= 1e9 else f"{n_params / 1e6:.0f}M"
+
+
+def show_rate(per_second: float) -> str:
+    """Three significant digits: `10.4`, `212`, `2,710`."""
+    return f"{per_second:.3g}" if per_second < 999.5 else f"{float(f'{per_second:.3g}'):,.0f}"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgellm.errors import UsageError
-from edgellm.units import parse_bytes, show_memory, show_params, show_size
+from edgellm.units import parse_bytes, show_memory, show_params, show_rate, show_size
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,8 @@ def test_whole_numbers_are_exact(number: int, suffix: str) -> None:
         (show_memory(2**30), "1.00 GiB"), (show_memory(700 * 2**20), "700 MiB"), (show_memory(5), "5 B"),
         (show_size(98362432), "98.4 MB"), (show_size(2.5e9), "2.50 GB"), (show_size(999), "999 B"),
         (show_params(134515008), "135M"), (show_params(8030261248), "8.0B"),
+        (show_rate(10.44), "10.4"), (show_rate(999.4), "999"), (show_rate(999.6), "1,000"),
+        (show_rate(2714.0), "2,710"),
     ],
 )  # fmt: skip
 def test_show(shown: str, expected: str) -> None:

@@ -132,14 +132,15 @@ def _show(decision: Decision, machine: Machine, wanted: SelectionRequest, *, exp
 
 
 def _show_choice(console: Any, c: Candidate, machine: Machine) -> None:
-    from edgellm.units import show_memory, show_params, show_size
+    from edgellm.units import show_memory, show_params, show_rate, show_size
 
     speed = c.decode
     console.print(f"{c.model} {c.quant}", style="bold green", markup=False)
     lines = (
         f"{show_params(c.params)} parameters, {show_size(c.tensor_bytes)} of weights, for {machine.name}",
         f"{c.ctx:,} tokens of context, slots: {c.slots}, threads: {c.threads}, backend: {c.backend}",
-        f"about {speed.tok_s:.3g} tok/s ({speed.low:.3g} to {speed.high:.3g}), prompts at {c.prefill.tok_s:.3g}",
+        f"about {show_rate(speed.tok_s)} tok/s ({show_rate(speed.low)} to {show_rate(speed.high)}), "
+        f"prompts at {show_rate(c.prefill.tok_s)}",
         f"{show_memory(c.footprint.resident_bytes)} of memory{_on_gpu(c)}",
         f"expected quality {c.quality:.0f} of 100 ({c.quality_low:.0f} to {c.quality_high:.0f})",
         f"licence {c.license}, from {c.source.split()[0]}",

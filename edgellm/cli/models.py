@@ -104,10 +104,10 @@ def _print_rows(listed: list[dict[str, Any]], *, fits: bool) -> None:
 
 
 def _here(plan: dict[str, Any]) -> str:
-    from edgellm.units import show_memory
+    from edgellm.units import show_memory, show_rate
 
     memory = show_memory(plan["memory"]["resident_bytes"])
-    return f"{plan['quant']}, {plan['ctx']:,} tokens, {plan['decode']['tok_s']:.3g} tok/s, {memory}"
+    return f"{plan['quant']}, {plan['ctx']:,} tokens, {show_rate(plan['decode']['tok_s'])} tok/s, {memory}"
 
 
 def _print_stored(stored: list[Stored], as_json: bool) -> None:

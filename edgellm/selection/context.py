@@ -15,7 +15,7 @@ from edgellm.plan import Footprint
 from edgellm.request import SelectionRequest
 from edgellm.selection.facts import SHORTEST_CTX, setting
 from edgellm.selection.option import Option
-from edgellm.units import show_memory
+from edgellm.units import show_memory, show_rate
 
 # Steps to try, longest first; finer than powers of two where a machine's last gigabytes decide.
 STEPS = (32768, 24576, 16384, 12288, 8192, 6144, 4096, 3072, 2048, 1536, 1024, 768, 512)
@@ -48,11 +48,11 @@ def choose_context(option: Option) -> tuple[int, str]:
     ctx = max(longest(by_memory, keeps_floor), min(by_memory, option.needed_ctx))
     rate = option.decode_at(ctx // 2).tok_s
     if ctx < by_memory:
-        bound = f"half full it decodes at {rate:.3g} tok/s; a longer one would fall below {floor:.3g}"
+        bound = f"half full it decodes at {show_rate(rate)} tok/s; a longer one would fall below {show_rate(floor)}"
     elif ctx < limit:
-        bound = f"the longest that the memory budget allows; half full it decodes at {rate:.3g} tok/s"
+        bound = f"the longest that the memory budget allows; half full it decodes at {show_rate(rate)} tok/s"
     elif limit == option.card.ctx_train:
-        bound = f"all that the model was trained for; half full it decodes at {rate:.3g} tok/s"
+        bound = f"all that the model was trained for; half full it decodes at {show_rate(rate)} tok/s"
     else:
         trained = option.card.ctx_train
         bound = f"unasked, no more is reserved for {request.task}; --ctx asks for more, it was trained for {trained:,}"

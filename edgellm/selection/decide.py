@@ -20,7 +20,7 @@ from edgellm.selection.facts import BackendFacts, Setting, setting
 from edgellm.selection.offload import require, unused
 from edgellm.selection.option import Option, is_reachable
 from edgellm.selection.rules import CHOICES, CONSTRAINTS, Rule, quant_for_size, rank_models, rejections
-from edgellm.units import show_memory
+from edgellm.units import show_memory, show_rate
 
 __all__ = ["BackendFacts", "decide", "fit_context"]
 
@@ -64,7 +64,8 @@ def decide(
     opening = (
         f"Memory budget {given.budget_reason}.",
         *backend_reasons,
-        f"Considered {len({o.model for o in options})} chat models in {len(options):,} files; {given.threads} threads.",
+        f"Considered {_count(len({o.model for o in options}), 'chat model')} in {_count(len(options), 'file')}; "
+        f"{_count(given.threads, 'thread')}.",
     )
     start = Decision(
         choice=None,
@@ -185,7 +186,7 @@ def _about(chosen: Option, ctx: int) -> list[str]:
     lines = [
         *([gpu] if gpu else []),
         f"Memory: {show_memory(needed)} of {show_memory(chosen.setting.budget_bytes)}.",
-        f"Speed: {rate.tok_s:.3g} tok/s ({rate.low:.3g} to {rate.high:.3g}); {rate.basis}.",
+        f"Speed: {show_rate(rate.tok_s)} tok/s ({show_rate(rate.low)} to {show_rate(rate.high)}); {rate.basis}.",
     ]
     if placed.gpu_layers:
         lines.append("That is the speed of the CPU, by which the model was chosen; a GPU's is not predicted yet.")
@@ -225,3 +226,7 @@ def _inputs(
         "models": len(rows),
         "local_files": n_local,
     }
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgellm.plan import Candidate, Decision, Footprint, Rate, Rejection
-from edgellm.units import show_memory, show_params, show_size
+from edgellm.units import show_memory, show_params, show_rate, show_size
 
 SCHEMA = 1
 
@@ -74,5 +74,5 @@ def one_line(c: Candidate) -> str:
     """`"qwen3.5-4b Q5_K_M (4.2B, 3.07 GB): 8,192 tokens of context, 9.1 tok/s, 3.92 GiB of memory"`."""
     return (
         f"{c.model} {c.quant} ({show_params(c.params)}, {show_size(c.tensor_bytes)}): {c.ctx:,} tokens of context, "
-        f"{c.decode.tok_s:.3g} tok/s, {show_memory(c.footprint.resident_bytes)} of memory"
+        f"{show_rate(c.decode.tok_s)} tok/s, {show_memory(c.footprint.resident_bytes)} of memory"
     )

@@ -23,7 +23,7 @@ from edgellm.plan import Rejection
 from edgellm.selection.context import longest
 from edgellm.selection.facts import SHORTEST_CTX, Setting
 from edgellm.selection.option import Option
-from edgellm.units import show_memory, show_params, show_size
+from edgellm.units import show_memory, show_params, show_rate, show_size
 
 SMALL_PARAMS = 10e9  # "up to the 7-9B class": below, 4 bits cost code and logic noticeably
 LARGE_ENOUGH = ("Q4_K_M", "UD-Q4_K_XL", "Q4_K_S", "IQ4_XS", "IQ4_NL", "Q4_0")  # what a large model is content with
@@ -133,24 +133,26 @@ def reaches_floor(options: Sequence[Option], setting: Setting) -> Verdict:
         if o.useful_tps >= floor:
             return ""
         thinks = ", most of it thinking" if o.card.thinking else ""
-        return f"predicted {o.decode.tok_s:.3g} tok/s{thinks}, the floor is {floor:.3g}"
+        return f"predicted {show_rate(o.decode.tok_s)} tok/s{thinks}, the floor is {show_rate(floor)}"
 
-    verdict = _split(options, slow, f"At least {floor:.3g} tok/s for {setting.request.task}")
+    verdict = _split(options, slow, f"At least {show_rate(floor)} tok/s for {setting.request.task}")
     if not options or verdict.kept:
         return verdict
     best = max(o.useful_tps for o in options)
     if setting.request.min_tps is not None:
         fastest = max(options, key=lambda o: (o.useful_tps, o.model))
         raise NothingFits(
-            f"nothing reaches {floor:.3g} tok/s on {setting.machine.name}; the fastest that fits is "
-            f"{fastest.model} {fastest.quant} at a predicted {best:.3g}",
+            f"nothing reaches {show_rate(floor)} tok/s on {setting.machine.name}; the fastest that fits is "
+            f"{fastest.model} {fastest.quant} at a predicted {show_rate(best)}",
             hint=f"try `--min-tps {best * 0.95:.2g}`",
         )
     # Within a tenth of the fastest the better model is worth more than the difference.
     kept = tuple(o for o in options if o.useful_tps >= 0.9 * best)
     dropped = tuple((o, slow(o)) for o in options if o.useful_tps < 0.9 * best)
     return Verdict(
-        kept, dropped, f"Slow: nothing reaches {floor:.3g} tok/s here; the fastest is taken, at a predicted {best:.3g}."
+        kept,
+        dropped,
+        f"Slow: nothing reaches {show_rate(floor)} tok/s here; the fastest is taken, at a predicted {show_rate(best)}.",
     )
 
 
@@ -223,7 +225,10 @@ def _small_quant(ladder: Sequence[Option], setting: Setting) -> tuple[Option, st
     threshold = enough.kept.mid if enough is not None else 0.0
     for o in ladder:
         if o.kept.mid >= threshold and o.decode.low >= setting.floor_tps:
-            return o, f"the highest that surely keeps {setting.floor_tps:.3g} tok/s; a small model needs its bits"
+            return (
+                o,
+                f"the highest that surely keeps {show_rate(setting.floor_tps)} tok/s; a small model needs its bits",
+            )
     if enough is not None:
         return enough, f"a small model takes {SMALL_ENOUGH} or higher where it fits and keeps the floor"
     return ladder[0], "the best that fits and keeps the floor"
@@ -233,7 +238,7 @@ def _large_quant(ladder: Sequence[Option], setting: Setting) -> tuple[Option, st
     comfortable = [o for o in ladder if o.useful_tps >= setting.needs.comfort_tps and o.quant not in LARGE_ENOUGH]
     at_four = [o for o in ladder if o.quant in LARGE_ENOUGH]
     if comfortable and (not at_four or comfortable[0].kept.mid > at_four[0].kept.mid):
-        return comfortable[0], f"the highest that decodes at {setting.needs.comfort_tps:.3g} tok/s or more"
+        return comfortable[0], f"the highest that decodes at {show_rate(setting.needs.comfort_tps)} tok/s or more"
     if at_four:
         return at_four[0], "a large model keeps nearly all of its ability at 4 bits"
     return ladder[0], "the best that fits and keeps the floor"
