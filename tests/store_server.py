@@ -86,7 +86,7 @@ class Server:
         self._http.server_close()
 
     def drip(self, request, body, seconds):
-        """Send `body` over that many seconds."""
+        """Send `body` over that many seconds, in fifty pieces."""
         request.send_response(200)
         request.send_header("Content-Length", str(len(body)))
         request.end_headers()
@@ -94,6 +94,7 @@ class Server:
         try:
             for begin in range(0, len(body), step):
                 request.wfile.write(body[begin : begin + step])
+                self.asked["pieces"] += 1
                 if self.closing.wait(seconds / 50):
                     return
         except OSError:
