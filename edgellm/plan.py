@@ -24,25 +24,66 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class Term:
+    """One part of the RAM that a plan takes. Allocated is what is reserved, resident what is really touched."""
+
+    name: str  # "weights", "cache", ...: shown to people as it stands
+    allocated_bytes: int
+    resident_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Footprint:
     """Bytes of RAM a plan takes, by term. Allocated counts what is reserved, resident what is really touched."""
 
-    weights_bytes: int
-    kv_bytes: int
-    compute_bytes: int
-    process_bytes: int
+    weights_bytes: int  # as they lie in the file, mapped or read
+    kv_bytes: int  # cache and recurrent state of all slots
+    compute_bytes: int  # scratch of one batch
+    process_bytes: int  # the worker without any of the above
     compute_resident_bytes: int | None = None  # CPU compute buffers are mostly never touched; None = all of it
     exact: bool = False
     device_bytes: int = 0  # in the memory of GPUs, and in no other term
+    repack_bytes: int = 0  # copies of weights in the order that kernels want
+    output_bytes: int = 0  # logits and embeddings that are handed out
+    adapter_bytes: int = 0
+    parent_bytes: int = 0  # the process that talks to users
+    reclaimable_bytes: int = 0  # of weights_bytes: pages of the file that nothing reads once they are repacked
 
     @property
     def allocated_bytes(self) -> int:
-        return self.weights_bytes + self.kv_bytes + self.compute_bytes + self.process_bytes
+        return self.compute_bytes + self._beside_compute
 
     @property
     def resident_bytes(self) -> int:
+        """What the resident sets of worker and parent grow to."""
         compute = self.compute_bytes if self.compute_resident_bytes is None else self.compute_resident_bytes
-        return self.weights_bytes + self.kv_bytes + compute + self.process_bytes
+        return compute + self._beside_compute
+
+    @property
+    def _beside_compute(self) -> int:
+        # Asked for thousands of candidates: no rows are made for it.
+        model = self.weights_bytes + self.repack_bytes + self.kv_bytes + self.output_bytes + self.adapter_bytes
+        return model + self.process_bytes + self.parent_bytes
+
+    @property
+    def needed_bytes(self) -> int:
+        """What must stay in RAM: the resident bytes without what the system may drop at no cost."""
+        return self.resident_bytes - self.reclaimable_bytes
+
+    def terms(self) -> tuple[Term, ...]:
+        """Every term that takes something, in a fixed order; they add up to `allocated_bytes` and `resident_bytes`."""
+        compute = self.compute_bytes if self.compute_resident_bytes is None else self.compute_resident_bytes
+        found = (
+            Term("weights", self.weights_bytes, self.weights_bytes),
+            Term("repacked weights", self.repack_bytes, self.repack_bytes),
+            Term("cache", self.kv_bytes, self.kv_bytes),
+            Term("compute buffers", self.compute_bytes, compute),
+            Term("output buffer", self.output_bytes, self.output_bytes),
+            Term("adapters", self.adapter_bytes, self.adapter_bytes),
+            Term("worker process", self.process_bytes, self.process_bytes),
+            Term("parent process", self.parent_bytes, self.parent_bytes),
+        )
+        return tuple(term for term in found if term.allocated_bytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,12 +75,14 @@ def footprint(shape: Shape, tensor_bytes: int, ctx: int, slots: int = 1, kv_type
     return Footprint(
         weights_bytes=tensor_bytes,
         kv_bytes=kv_bytes(shape, ctx, slots, kv_type),
-        compute_bytes=compute + output,
-        process_bytes=WORKER_BYTES + PARENT_BYTES,
-        compute_resident_bytes=min(compute, COMPUTE_TOUCHED_BYTES) + output,
+        compute_bytes=compute,
+        process_bytes=WORKER_BYTES,
+        compute_resident_bytes=min(compute, COMPUTE_TOUCHED_BYTES),
+        output_bytes=output,
+        parent_bytes=PARENT_BYTES,
     )
 
 
 def counted_bytes(footprint: Footprint, machine: Machine) -> int:
     """What counts against the machine's budget: Windows charges every reservation, others charge what is touched."""
-    return footprint.allocated_bytes if machine.os == "windows" else footprint.resident_bytes
+    return footprint.allocated_bytes if machine.os == "windows" else footprint.needed_bytes

@@ -58,6 +58,11 @@ def _footprint(f: Footprint) -> dict[str, int]:
         "kv_bytes": f.kv_bytes,
         "compute_bytes": f.compute_bytes,
         "process_bytes": f.process_bytes,
+        "repack_bytes": f.repack_bytes,
+        "output_bytes": f.output_bytes,
+        "adapter_bytes": f.adapter_bytes,
+        "parent_bytes": f.parent_bytes,
+        "reclaimable_bytes": f.reclaimable_bytes,
         "device_bytes": f.device_bytes,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import footprint
 from edgellm.machine import Cpu, Machine, Memory
+from edgellm.plan import Footprint
 from edgellm.units import MIB
 
 VECTORS = json.loads((Path(__file__).parent / "kv_vectors.json").read_text())["kv"]
@@ -87,3 +89,12 @@ def test_more_context_or_slots_never_take_less(name: str, ctx: int, slots: int) 
     assert footprint.footprint(shape(name), 10**9, ctx + 256, slots).resident_bytes >= here
     assert footprint.footprint(shape(name), 10**9, ctx, slots + 1).resident_bytes >= here
     assert footprint.kv_read_bytes(shape(name), ctx) <= footprint.kv_bytes(shape(name), ctx, 1)
+
+
+def test_terms_add_up_to_the_totals() -> None:
+    found = Footprint(1, 2, 400, 8, 16, repack_bytes=32, output_bytes=64, adapter_bytes=128, parent_bytes=256)
+
+    assert sum(term.allocated_bytes for term in found.terms()) == found.allocated_bytes == 891
+    assert sum(term.resident_bytes for term in found.terms()) == found.resident_bytes == 507
+    assert replace(found, reclaimable_bytes=1).needed_bytes == 506
+    assert len(found.terms()) == 8

@@ -91,8 +91,9 @@ function groupBy(rejections) {
 }
 
 function brief({ decode, footprint, ctx }) {
-  const memory = footprint.weights_bytes + footprint.kv_bytes + footprint.process_bytes
-    + (footprint.compute_resident_bytes ?? footprint.compute_bytes);
+  const { compute_bytes: reserved, compute_resident_bytes: touched } = footprint;
+  const others = ["weights", "repack", "kv", "output", "adapter", "process", "parent"];
+  const memory = others.reduce((sum, term) => sum + (footprint[`${term}_bytes`] ?? 0), touched ?? reserved);
   return `${rate(decode.tok_s)} tok/s predicted, ${mebibytes(memory)}, ${count(ctx)} tokens`;
 }
 
