@@ -12,7 +12,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from edgellm.formats.gguf_header import GgufHeader, Tensor, key_bytes, parse
 from edgellm.formats.gguf_shape import context_length, shape, vocab_size
 
 __all__ = [
-    "GgufHeader", "GgufModel", "LongArray", "Tensor", "chat_template", "context_length", "quant_name", "read_array",
-    "read_header", "read_key_bytes", "read_model", "shape", "summary", "vocab_size",
+    "GgufHeader", "GgufModel", "LongArray", "Tensor", "chat_template", "check_parts", "context_length", "quant_name",
+    "read_array", "read_header", "read_key_bytes", "read_model", "shape", "vocab_size",
 ]  # fmt: skip
 
 MAX_PARTS = 1024
@@ -112,7 +112,7 @@ def read_model(path: str | Path) -> GgufModel:
             hint="give all parts their published names: NAME-00001-of-00003.gguf",
         )
     if len(parts) > 1:
-        _check_parts(parts)
+        check_parts(parts)
     return GgufModel(tuple(paths), first, parts)
 
 
@@ -161,27 +161,12 @@ def quant_name(header: GgufHeader, tensors: tuple[Tensor, ...] | None = None) ->
     return by_type.most_common(1)[0][0] if by_type else ""
 
 
-def summary(model: GgufModel) -> dict[str, str | int]:
-    """What a person wants to know of the file, in a few plain values."""
-    keys = model.header.metadata
-    by_type = Counter(tensor.type.name for tensor in model.tensors)
-    return {
-        "name": str(keys.get("general.name", "")),
-        "architecture": model.header.architecture,
-        "quant": quant_name(model.header, model.tensors),
-        "types": ", ".join(f"{name} x{n}" for name, n in by_type.most_common()),
-        "files": len(model.paths),
-        "tensors": len(model.tensors),
-        "tensor_bytes": model.tensor_bytes,
-        "file_bytes": model.file_bytes,
-        "ctx_train": context_length(model.header),
-        "vocab": vocab_size(model.header, model.tensors),
-        "license": str(keys.get("general.license", "")),
-        "chat_template": "yes" if chat_template(model.header) else "no",
-    }
+def check_parts(parts: Sequence[GgufHeader]) -> None:
+    """The headers of a split set belong together, in this order.
 
-
-def _check_parts(parts: tuple[GgufHeader, ...]) -> None:
+    Raises:
+        BadArtifact: another number or order than the files say, or a tensor that is in two of them.
+    """
     names: set[str] = set()
     for no, part in enumerate(parts):
         said = (part.metadata.get("split.no"), part.metadata.get("split.count"))

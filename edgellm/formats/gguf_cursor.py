@@ -46,12 +46,25 @@ class LongArray:
 Value = int | float | bool | str | tuple[Any, ...] | LongArray
 
 
-class Cursor:
-    """A position in a buffer. Reading past the end, or a length that points there, is a `BadArtifact`."""
+class Incomplete(BadArtifact):
+    """The buffer is the beginning of a file and ends inside its header. Attribute: needed, bytes that must be there."""
 
-    def __init__(self, buffer: Buffer, where: str, *, order: str = "<", pos: int = 0) -> None:
+    def __init__(self, message: str, *, hint: str = "", needed: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.needed = needed
+
+
+class Cursor:
+    """A position in a buffer. Reading past the end, or a length that points there, is a `BadArtifact`.
+
+    A buffer may be the beginning of a file of `file_bytes`: lengths are checked against the file, and what lies in the
+    part that is not here is `Incomplete`.
+    """
+
+    def __init__(self, buffer: Buffer, where: str, *, order: str = "<", pos: int = 0, file_bytes: int = 0) -> None:
         self.buffer = buffer
-        self.end = len(buffer)
+        self.have = len(buffer)
+        self.end = max(self.have, file_bytes)
         self.where = where
         self.order = order
         self.pos = pos
@@ -64,10 +77,17 @@ class Cursor:
             hint="the file is damaged or not what it claims to be; fetch it again",
         )
 
+    def require(self, upto: int, field: str) -> None:
+        """Bytes before position `upto`, which lies in the file, must be here."""
+        if upto > self.have:
+            message = f"{self.where}: {field} reaches byte {upto}, only the first {self.have} of {self.end} are here"
+            raise Incomplete(message, hint="fetch the whole file", needed=upto)
+
     def unpack(self, code: str, field: str) -> Any:
         size = struct.calcsize("<" + code)
         if self.pos + size > self.end:
             self.fail(field, self.pos, f"needs {size} bytes, the file has {max(0, self.end - self.pos)} left")
+        self.require(self.pos + size, field)
         (value,) = struct.unpack_from(self.order + code, self.buffer, self.pos)
         self.pos += size
         return value
@@ -108,6 +128,7 @@ class Cursor:
         if n > limit:
             self.fail(f"length of {field}", start, f"is {n}, more than the {limit} allowed")
         self._keep(64 + 4 * n, field)
+        self.require(self.pos + n, field)
         self.pos += n
         return bytes(self.buffer[self.pos - n : self.pos])
 
@@ -150,7 +171,7 @@ class Cursor:
 
     def _text(self, key: str) -> Value:
         start = self.pos
-        (n,) = struct.unpack_from(self.order + "Q", self.buffer, start) if start + 8 <= self.end else (0,)
+        (n,) = struct.unpack_from(self.order + "Q", self.buffer, start) if start + 8 <= self.have else (0,)
         if SHORT_TEXT_BYTES < n <= self.end - start - 8:
             self.pos = start + 8 + n
             return LongArray("uint8", n, start + 8, n)
@@ -192,6 +213,8 @@ class Cursor:
             for _ in range(n):
                 pos += 8 + length_at(buffer, pos)[0]
         except (struct.error, OverflowError):
+            if pos + 8 <= self.end:
+                self.require(pos + 8, f"a string of {key}")
             self.fail(f"a string of {key}", min(pos, self.end), f"reaches byte {pos}, the file ends at {self.end}")
         if pos > self.end:
             self.fail(f"the last string of {key}", self.end, f"reaches byte {pos}, the file ends at {self.end}")

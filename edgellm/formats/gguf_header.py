@@ -69,10 +69,11 @@ def parse(buffer: Buffer, *, file_bytes: int, where: str) -> GgufHeader:
     """Check and read the header at the start of `buffer`, which is a whole file or its beginning.
 
     Raises:
+        Incomplete: the header is longer than the beginning that is here.
         BadArtifact: names the field, the byte offset and the values.
         UnsupportedArtifact: a tensor type that is unknown or was removed, so its extent cannot be checked.
     """
-    cursor = Cursor(buffer, where)
+    cursor = Cursor(buffer, where, file_bytes=file_bytes)
     version = cursor.preamble()
     n_tensors, n_keys = cursor.count("tensor count", MAX_TENSORS, 24), cursor.count("key count", MAX_KEYS, 13)
     metadata: dict[str, Value] = {}
@@ -87,6 +88,7 @@ def parse(buffer: Buffer, *, file_bytes: int, where: str) -> GgufHeader:
     if type(alignment) is not int or not 0 < alignment <= 65_536 or alignment & (alignment - 1):
         cursor.fail("general.alignment", cursor.pos, f"{alignment!r} is not a power of two up to 65536")
     raw = [_tensor_info(cursor) for _ in range(n_tensors)]
+    cursor.require(cursor.pos, "the last array")  # it is skipped, not read
     data_offset = -(-cursor.pos // alignment) * alignment
     tensors = _place(cursor, raw, data_offset, alignment, file_bytes)
     big = cursor.order == ">"

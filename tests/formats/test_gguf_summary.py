@@ -1,0 +1,114 @@
+"""A summary says what a file is, and is read again exactly when the file changed."""
+
+import os
+import time
+from dataclasses import replace
+
+import gguf_writer as w
+import pytest
+
+from edgellm import settings
+from edgellm.errors import BadArtifact
+from edgellm.formats import gguf_summary
+from edgellm.formats.gguf_summary import Summary, summary_of
+
+
+@pytest.mark.model
+def test_smollm2(smollm2):
+    found = summary_of(smollm2)
+
+    assert replace(found, shape=None) == Summary(
+        version=3, big_endian=False, role="model", architecture="llama", name="Smollm2 135M 8k Lc100K Mix1 Ep2",
+        license="apache-2.0", quant="Q4_1", types={"Q4_1": 210, "F32": 61, "Q8_0": 1}, params=134_515_008,
+        tensor_bytes=96_576_768, file_bytes=98_362_432, ctx_train=8192, has_template=True,
+    )  # fmt: skip
+    assert (found.shape.n_layer, found.shape.n_vocab) == (30, 49_152)
+
+
+@pytest.mark.model
+def test_a_cached_header_costs_a_tenth_of_a_read_one(gemma3):
+    """Measured on a Zen 4 core: 20 ms read, 0.2 ms cached; promised are 50 and 1."""
+
+    def seconds(n):
+        times = []
+        for _ in range(n):
+            start = time.perf_counter()
+            summary_of(gemma3)
+            times.append(time.perf_counter() - start)
+        return times
+
+    first = seconds(1)[0]
+    cached = min(seconds(20))
+
+    assert cached < first / 10
+    assert cached < 0.005
+
+
+def split(folder):
+    for no in range(2):
+        keys = [("split.no", w.UINT16, no), ("split.count", w.UINT16, 2)]
+        made = w.Gguf([*(w.model_keys() if no == 0 else []), *keys], [w.Tensor(f"t{no}", (64,), w.F32, 256)])
+        made.write(folder / f"m-{no + 1:05d}-of-00002.gguf")
+    return folder / "m-00001-of-00002.gguf"
+
+
+@pytest.mark.parametrize("changed", ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"])
+def test_it_is_read_again_where_any_part_changed(tmp_path, monkeypatch, changed):
+    path = split(tmp_path)
+    reads = []
+    read_model = gguf_summary.gguf.read_model
+    monkeypatch.setattr(gguf_summary.gguf, "read_model", lambda p: reads.append(p) or read_model(p))
+
+    first = summary_of(path)
+    assert summary_of(str(path)) == first
+    assert (len(reads), first.n_parts, first.params) == (1, 2, 128)
+
+    os.utime(tmp_path / changed, ns=(1, 1))
+    assert summary_of(path) == first
+    assert len(reads) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"[9, 1, 2, 3]"])
+def test_a_damaged_cache_is_no_error(tmp_path, content):
+    path = w.model().write(tmp_path / "m.gguf")
+    first = summary_of(path)
+    (kept,) = (settings.cache_dir() / "headers").iterdir()
+    kept.write_bytes(content)
+
+    assert summary_of(path) == first
+    assert kept.read_bytes() != content
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, own_home):
+    (own_home / "cache").write_text("a file where the folder should be")
+
+    assert summary_of(w.model().write(tmp_path / "m.gguf")).quant == "Q8_0"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("version", [2, 3])
+def test_versions_and_byte_orders(tmp_path, order, version):
+    found = summary_of(replace(w.model(), order=order, version=version).write(tmp_path / "m.gguf"))
+
+    assert (found.version, found.big_endian, found.shape.n_layer) == (version, order == ">", 2)
+
+
+def test_what_is_no_language_model_has_no_shape(tmp_path):
+    adapter = w.model()
+    adapter.keys.append(("general.type", w.STRING, "adapter"))
+    vocabulary = replace(w.model(), tensors=[])
+
+    assert not summary_of(adapter.write(tmp_path / "a.gguf")).is_model
+    assert not summary_of(vocabulary.write(tmp_path / "v.gguf")).is_model
+
+
+def test_a_text_of_the_file_is_kept_short(tmp_path):
+    made = w.model()
+    made.keys.append(("general.name", w.STRING, "x" * 100_000))
+
+    assert len(summary_of(made.write(tmp_path / "m.gguf")).name) == 256
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(BadArtifact, match="cannot be read"):
+        summary_of(tmp_path / "none.gguf")
