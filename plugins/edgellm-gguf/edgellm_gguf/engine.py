@@ -17,17 +17,13 @@ from edgellm.backend import EngineInfo, SlotInput, check_batch
 from edgellm.errors import BackendUnavailable, BadArtifact, CacheFull, StepFailed, UnsupportedArtifact
 from edgellm.plan import LaunchPlan, Settings
 from edgellm_gguf.log import Log
+from edgellm_gguf.params import context_params, max_logits
 from edgellm_gguf.threadpool import ThreadPool
 from edgellm_gguf.tokenizer import LlamaTokenizer
 
 if TYPE_CHECKING:
     from edgellm.backend import Logits
 
-# ggml type ids of the cache types we offer (ggml.h).
-KV_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
-# Rows of logits kept per step beyond one per slot, for draft verification and teacher forcing. A row costs
-# 4 bytes x vocabulary: 1 MiB for Gemma 3's 262,144.
-SPARE_LOGITS = 31
 _log = Log()
 
 
@@ -162,26 +158,7 @@ class LlamaEngine:
         return model
 
     def _new_context(self, settings: Settings) -> object:
-        if settings.kv_type not in KV_TYPES:
-            raise UnsupportedArtifact(
-                f"cache type {settings.kv_type!r} is unknown", hint=f"one of {', '.join(KV_TYPES)}"
-            )
-        params = llama_cpp.llama_context_default_params()
-        params.n_ctx = settings.n_ctx * settings.n_slots
-        params.n_batch = settings.n_batch
-        params.n_ubatch = settings.n_batch
-        params.n_seq_max = settings.n_slots
-        params.n_outputs_max = min(settings.n_batch, settings.n_slots + SPARE_LOGITS)
-        params.n_threads = settings.n_threads
-        params.n_threads_batch = settings.n_threads_batch
-        params.type_k = params.type_v = KV_TYPES[settings.kv_type]
-        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
-        # The library's default reserves a sliding-window cache as large as the context: 5 times too much for Gemma 3.
-        params.swa_full = False
-        # A stream per slot: attention reads the slot's own cells, not everybody's.
-        params.kv_unified = False
-        params.offload_kqv = settings.gpu_layers != 0
-        params.no_perf = True
+        params = context_params(settings)
         ctx = llama_cpp.llama_init_from_model(self._model, params)
         if ctx is None:
             raise BackendUnavailable(
@@ -201,7 +178,7 @@ class LlamaEngine:
             n_slots=settings.n_slots,
             n_ctx=int(llama_cpp.llama_n_ctx_seq(self._ctx)),
             max_batch_tokens=settings.n_batch,
-            max_logits=min(settings.n_batch, settings.n_slots + SPARE_LOGITS),
+            max_logits=max_logits(settings),
             vocab_size=n_vocab,
             eos_ids=eos,
             n_embd=int(llama_cpp.llama_model_n_embd(self._model)),
