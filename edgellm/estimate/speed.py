@@ -9,6 +9,7 @@ Source: research notes on selection, C1; in-sample median factor off 1.09 on 33 
 
 from __future__ import annotations
 
+from edgellm.backend import Calibration
 from edgellm.estimate.footprint import kv_read_bytes
 from edgellm.estimate.isa import isa_class
 from edgellm.estimate.weights import Weights
@@ -48,24 +49,35 @@ def decode(
     *,
     depth: int = REFERENCE_DEPTH,
     kv_type: str = "f16",
+    rates: Calibration | None = None,
 ) -> Rate:
-    """Rate of one slot generating with `depth` tokens in its cache."""
+    """Rate of one slot generating with `depth` tokens in its cache. `rates`: measured here; None = priors."""
     bandwidth, basis, band = _bandwidth(machine)
     cls = isa_class(machine.cpu, machine.os)
+    measured = rates.decode if rates is not None else {}
     t_mem = (weights.streamed_bytes + kv_read_bytes(shape, depth, kv_type)) / bandwidth
-    t_comp = sum(n / (threads * cls.decode_gw_s(kind) * 1e9) for kind, n in weights.streamed_params)
+    t_comp = sum(
+        n / (measured.get((kind, threads), threads * cls.decode_gw_s(kind)) * 1e9)
+        for kind, n in weights.streamed_params
+    )
     bound = "memory" if t_mem >= t_comp else "arithmetic"
     rate = 1.0 / (max(t_mem, t_comp) + BARRIER_S * shape.n_layer)
     return _rate(rate, band, f"predicted: {bound}-bound, {basis}, {threads} threads, {cls.name}, {depth} tokens cached")
 
 
-def prefill(machine: Machine, shape: Shape, weights: Weights, threads: int) -> Rate:
+def prefill(
+    machine: Machine, shape: Shape, weights: Weights, threads: int, *, rates: Calibration | None = None
+) -> Rate:
     """Rate of reading a prompt in batches of 512; the output table is used once per batch and left out."""
     cls = isa_class(machine.cpu, machine.os)
     head = shape.n_embd * shape.n_vocab
     total = sum(n for _, n in weights.streamed_params) or 1
     body = max(0.05, 1 - head / total)
-    t_comp = sum(n * body / (threads * cls.prefill_gw_s(kind) * 1e9) for kind, n in weights.streamed_params)
+    measured = rates.prefill if rates is not None else {}
+    t_comp = sum(
+        n * body / (measured.get((kind, threads), threads * cls.prefill_gw_s(kind)) * 1e9)
+        for kind, n in weights.streamed_params
+    )
     rate = 1.0 / (t_comp + BARRIER_S * shape.n_layer / 512)
     return _rate(rate, _BAND_THEORETICAL, f"predicted: {threads} threads, {cls.name}")
 
