@@ -6,7 +6,7 @@ BIN := .venv/bin
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-arm64 check bench bench-serve bench-ternary ternary-parity sanitize fuzz clean python \
+.PHONY: help setup serve test test-arm64 check bench bench-serve bench-ternary ternary-parity sanitize fuzz soak clean python \
   test-tools
 
 help: ## show this list
@@ -54,6 +54,9 @@ bench-ternary: setup ## the ternary engine against llama.cpp, and bitnet.cpp whe
 
 fuzz: test-tools ## mutate input at a file reader for a minute (FUZZ=gguf, safetensors or codecs; ARGS="--seconds 1200")
 	$(BIN)/python tests/attacks/fuzz_$(FUZZ).py $(ARGS)
+
+soak: test-tools ## 200 random mixes of requests on a real model, each answer compared with the same request alone
+	SOAK_MIXES=200 $(BIN)/pytest -q tests/gguf/test_batching.py $(ARGS)
 
 ternary-parity: setup ## the ternary engine against transformers (TORCH_PYTHON names a Python with torch and transformers)
 	@test -n "$(TORCH_PYTHON)" || { echo "TORCH_PYTHON=... is needed: a Python with torch and transformers 5" >&2; exit 2; }

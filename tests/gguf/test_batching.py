@@ -15,6 +15,7 @@ teacher forcing; seeded answers are then compared on the toy model only (tests/r
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -34,7 +35,7 @@ pytestmark = [pytest.mark.model, pytest.mark.timeout(1800)]
 
 # Above the differences seen on SmolLM2, for two candidates that may both have moved.
 TOLERANCE = 2.0
-N_MIXES = 200
+N_MIXES = int(os.environ.get("SOAK_MIXES", "40"))  # `make soak`: 200
 SYSTEM = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
 QUESTIONS = ("Hi", "Why is the sky blue?", "Count to ten.", "Name three rivers in Europe and say where they end.")
 PROMPTS = (
@@ -161,7 +162,7 @@ def near_tie(engine: Spelled, request: GenerationRequest, alone: str, batched: s
     return float(first - second) <= TOLERANCE
 
 
-def test_200_mixes_answer_as_if_each_request_were_alone(engine: Spelled) -> None:
+def test_mixes_answer_as_if_each_request_were_alone(engine: Spelled) -> None:
     """Half of the requests greedy, half with a seed; the cache is warm from the mixes before."""
     chosen = requests(1, 40, greedy=None if engine.exact else True)
     assert compare(engine, chosen, N_MIXES, seed=2) > 2 * N_MIXES
@@ -178,7 +179,7 @@ def test_long_prompts_part_at_near_ties_only(smollm2: str) -> None:
     effect = float(np.abs(whole - rows[0][0]).max())
     assert effect <= TOLERANCE
     engine.exact = engine.exact and effect == 0.0
-    compare(engine, requests(6, 8, greedy=None if engine.exact else True, prompts=LONG_PROMPTS), 14, seed=7)
+    compare(engine, requests(6, 8, greedy=None if engine.exact else True, prompts=LONG_PROMPTS), N_MIXES // 4, seed=7)
     engine.close()
 
 
