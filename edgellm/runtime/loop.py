@@ -39,6 +39,9 @@ class _Answer:
     started: float = 0.0
     first: float = 0.0
     n_generated: int = 0
+    n_steps: int = 0
+    n_decoded: int = 0  # steps after the one that brought the first token
+    n_beside: int = 0  # other requests in its steps, added up
     unsaid: str = ""  # text that has not gone out yet
     n_unsaid: int = 0  # tokens generated since the last text went out
 
@@ -156,6 +159,11 @@ class Loop:
             self._fail(list(step.sequences), error, cache_is_lost=True)
             return
         now = time.perf_counter()
+        for sequence in step.sequences:
+            answer = self._answers[sequence.id]
+            answer.n_steps += 1
+            answer.n_decoded += answer.first > 0
+            answer.n_beside += len(step.sequences) - 1
         for sequence, rows in zip(self._scheduler.advance(step), logits, strict=True):
             answer = self._answers[sequence.id]
             answer.first = answer.first or now
@@ -193,7 +201,8 @@ class Loop:
         started, first = answer.started or now, answer.first or now
         timings = Timings(started - answer.arrived, first - started, now - first)
         usage = Usage(len(answer.sequence.prompt), answer.n_generated, answer.sequence.n_cached)
-        self._said.append(wire.Finished(answer.sequence.id, reason, usage, timings))
+        width = 1.0 + answer.n_beside / max(1, answer.n_steps)
+        self._said.append(wire.Finished(answer.sequence.id, reason, usage, timings, width, answer.n_decoded))
         self._forget(answer.sequence, keep_cache=True)
 
     def _fail(self, sequences: list[Sequence], error: Exception, *, cache_is_lost: bool) -> None:

@@ -16,6 +16,8 @@ from edgellm.errors import Closed, EdgeLLMError
 from edgellm.event import Delta, Done, Event
 from edgellm.request import GenerationRequest
 from edgellm.runtime import wire
+from edgellm.runtime.meter import Meter
+from edgellm.runtime.resident import Resident
 
 Outcome = Event | EdgeLLMError
 
@@ -68,6 +70,7 @@ class Dispatcher:
         self._lock = threading.RLock()
         self._sinks: dict[int, Sink] = {}
         self._next = 1
+        self.meter = Meter()
 
     def add(self, sink: Sink) -> int:
         with self._lock:
@@ -94,6 +97,8 @@ class Dispatcher:
                     outcome = Delta(message.text, message.n_tokens)
                 case wire.Finished():
                     outcome = Done(message.reason, message.usage, message.timings)  # type: ignore[arg-type]
+                    if message.reason != "cancelled":
+                        self.meter.heard(message.usage, message.timings, message.width, message.n_decoded)
                 case wire.Failed():
                     outcome = message.error()
                 case _:
@@ -147,6 +152,15 @@ class Session(Protocol):
     @property
     def was_ready(self) -> bool:
         """Whether it ever loaded: what loads again then, after a crash, is worth waiting for."""
+        ...
+
+    @property
+    def meter(self) -> Meter:
+        """What its requests took so far."""
+        ...
+
+    def memory(self) -> tuple[Resident | None, Resident | None]:
+        """Of the process that holds nothing but the model: once it was loaded, and now. None = not known."""
         ...
 
     def submit(self, request: GenerationRequest, sink: Sink) -> int:

@@ -22,6 +22,8 @@ from edgellm.errors import EdgeLLMError, WorkerCrashed
 from edgellm.plan import LaunchPlan
 from edgellm.request import GenerationRequest
 from edgellm.runtime import wire
+from edgellm.runtime.meter import Meter
+from edgellm.runtime.resident import Resident, resident
 from edgellm.runtime.session import Dispatcher, Sink, closed
 
 # -P: in a folder of models that holds a `numpy.py`, that file must not be what the worker imports.
@@ -49,6 +51,7 @@ class WorkerSession:
         self._info: EngineInfo | None = None
         self._error: EdgeLLMError | None = None
         self._unsent: list[wire.Down] = []
+        self._loaded: Resident | None = None
         self.restarts = 0
         self._deaths = 0  # in a row, while loading
         self._process = self._spawn()
@@ -75,6 +78,14 @@ class WorkerSession:
     def pid(self) -> int:
         """The worker's process id, for `edgellm doctor` and for tests."""
         return self._process.pid
+
+    @property
+    def meter(self) -> Meter:
+        return self._dispatcher.meter
+
+    def memory(self) -> tuple[Resident | None, Resident | None]:
+        with self._lock:
+            return self._loaded, resident(self._process.pid) if self._state == "ready" else None
 
     def submit(self, request: GenerationRequest, sink: Sink) -> int:
         wire.check(request)
@@ -182,6 +193,7 @@ class WorkerSession:
             if self._state == "closed":
                 return
             self._info = ready.info
+            self._loaded = resident(self._process.pid)
             self._state = "ready"
             self._deaths = 0
             unsent, self._unsent = self._unsent, []
@@ -196,7 +208,6 @@ class WorkerSession:
             self._changed.wait_for(lambda: self._state == "closed", RELOAD_PAUSE_S * self._deaths)
             if self._state == "closed":
                 return False
-            self.restarts += 1
             try:
                 self._process = self._spawn()
             except OSError as error:
@@ -205,6 +216,8 @@ class WorkerSession:
                 self._dispatcher.fail_all(self._error)
                 self._changed.notify_all()
                 return False
+            # After it: who waits for the count finds the new process.
+            self.restarts += 1
             return True
 
     def _crashed(self, garbage: str) -> WorkerCrashed:

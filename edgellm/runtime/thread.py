@@ -12,6 +12,8 @@ from edgellm.plan import LaunchPlan
 from edgellm.request import GenerationRequest
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
+from edgellm.runtime.meter import Meter
+from edgellm.runtime.resident import Resident
 from edgellm.runtime.session import Dispatcher, Sink, closed
 
 
@@ -51,6 +53,14 @@ class ThreadSession:
         if not self._loaded.is_set():
             return "loading"
         return "failed" if self._error is not None else "ready"
+
+    @property
+    def meter(self) -> Meter:
+        return self._dispatcher.meter
+
+    def memory(self) -> tuple[Resident | None, Resident | None]:
+        # What the app itself takes cannot be told from what the model does.
+        return None, None
 
     def submit(self, request: GenerationRequest, sink: Sink) -> int:
         wire.check(request)

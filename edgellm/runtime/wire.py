@@ -73,6 +73,8 @@ class Finished(msgspec.Struct, tag=True, frozen=True):
     reason: str
     usage: Usage
     timings: Timings
+    width: float = 1.0  # requests in its steps, on average
+    n_decoded: int = 0  # steps after the one that brought the first token; an end token takes one too
 
 
 class Failed(msgspec.Struct, tag=True, frozen=True):

@@ -1,0 +1,164 @@
+"""Counters of a running model: what one slot does alone is told apart from what several do together."""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from toy_engine import ToyEngine
+
+from edgellm.event import Timings, Usage
+from edgellm.model import Artifact
+from edgellm.plan import LaunchPlan, Settings
+from edgellm.plugins import plugins
+from edgellm.request import GenerationRequest, Sampling
+from edgellm.runtime import wire
+from edgellm.runtime.loop import Loop
+from edgellm.runtime.meter import KEPT, MIN_DECODED, MIN_PREFILLED, Meter
+from edgellm.runtime.resident import resident
+from edgellm.runtime.session import QueueSink, Session
+from edgellm.runtime.supervisor import WorkerSession
+from edgellm.runtime.thread import ThreadSession
+
+MIB = 1024**2
+
+
+def heard(meter: Meter, *, decoded: int = 32, decode_s: float = 2.0, width: float = 1.0, **usage: int) -> None:
+    counts = {"prompt_tokens": 100, "completion_tokens": decoded + 1, "cached_tokens": 0} | usage
+    meter.heard(Usage(**counts), Timings(0.1, 0.5, decode_s), width, decoded)
+
+
+def test_medians_over_requests() -> None:
+    meter = Meter()
+    for decode_s in (1.0, 2.0, 32.0):
+        heard(meter, decode_s=decode_s)
+    found = meter.measured()
+    assert (found.requests, found.decode, found.prefill, found.first_token_s) == (3, 16.0, 200.0, 0.6)
+    assert (found.decode_depth, found.prefill_tokens, found.longest_prefill) == (116, 100, 100)
+    assert found.batched is None
+
+
+def test_what_ran_beside_others_tells_nothing_of_one_slot() -> None:
+    meter = Meter()
+    heard(meter, width=3.5)
+    found = meter.measured()
+    assert (found.decode, found.prefill) == (None, None)
+    assert (found.batched, found.batched_width) == (3.5 * 16, 3.5)
+
+
+def test_short_requests_tell_nothing() -> None:
+    meter = Meter()
+    heard(meter, decoded=MIN_DECODED - 1, prompt_tokens=MIN_PREFILLED + 9, cached_tokens=10)
+    assert meter.measured().requests == 0
+    heard(meter, decoded=MIN_DECODED - 1, prompt_tokens=MIN_PREFILLED + 10, cached_tokens=10)
+    found = meter.measured()
+    assert (found.requests, found.decode, found.prefill_depth) == (1, None, 10)
+
+
+def test_old_requests_are_forgotten_and_counted() -> None:
+    meter = Meter()
+    told = []
+    meter.told = told.append
+    for _ in range(KEPT):
+        heard(meter, decode_s=1.0)
+    for _ in range(KEPT):
+        heard(meter, decode_s=4.0)
+    assert meter.measured().decode == 8.0
+    assert told == list(range(1, 2 * KEPT + 1))
+
+
+def run(engine: ToyEngine, *requests: GenerationRequest) -> list[wire.Finished]:
+    inbox: queue.SimpleQueue[wire.Down] = queue.SimpleQueue()
+    said: list[wire.Up] = []
+    for number, request in enumerate(requests):
+        inbox.put(wire.Submit(number, request))
+    inbox.put(wire.Stop(drain=True))
+    Loop(engine, inbox, said.extend).run()
+    return sorted((m for m in said if isinstance(m, wire.Finished)), key=lambda m: m.id)
+
+
+def ask(n: int, prompt: str = "a prompt", *, ignore_eos: bool = True) -> GenerationRequest:
+    return GenerationRequest(prompt, Sampling(temperature=0), n, ignore_eos=ignore_eos)
+
+
+def test_the_loop_counts_steps_and_company() -> None:
+    (alone,) = run(ToyEngine(), ask(9))
+    assert (alone.width, alone.n_decoded) == (1.0, 8)
+    first, second, third = run(ToyEngine(), ask(5), ask(5), ask(5))
+    assert first.width == second.width == third.width == 3.0
+    one, other = run(ToyEngine(), ask(10), ask(4))
+    assert other.width == 2.0
+    assert one.width == pytest.approx(1 + 4 / 10)
+
+
+def test_the_step_of_an_end_token_is_counted() -> None:
+    class Ends(ToyEngine):
+        """The end token is the likeliest from the fifth step on."""
+
+        def step(self, batch: Sequence) -> list[np.ndarray]:
+            rows = super().step(batch)
+            return rows if len(self.steps) < 5 else [np.eye(1, row.shape[1], dtype=np.float32) for row in rows]
+
+    (found,) = run(Ends(), ask(50, ignore_eos=False))
+    assert (found.reason, found.usage.completion_tokens, found.n_decoded) == ("stop", 4, 4)
+
+
+ECHO = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=4096))
+
+
+@pytest.fixture(params=["worker", "thread"])
+def session(request: pytest.FixtureRequest):
+    found: Session = (
+        WorkerSession(ECHO) if request.param == "worker" else ThreadSession(ECHO, plugins().backend("echo"))
+    )
+    yield found
+    found.close()
+
+
+def test_a_session_meters_its_requests_and_its_process(session: Session) -> None:
+    sink = QueueSink()
+    session.submit(ask(64, "x" * 64), sink)
+    while not hasattr(sink.get(), "usage"):
+        pass
+    found = session.meter.measured()
+    assert found.requests == 1
+    assert found.decode is not None
+    assert found.prefill is not None
+    loaded, now = session.memory()
+    if isinstance(session, ThreadSession):
+        assert (loaded, now) == (None, None)
+    else:
+        assert loaded is not None
+        assert now is not None
+        assert now.now_bytes > 5 * MIB
+        session.close()
+        assert session.memory()[1] is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks of other processes are read from /proc")
+def test_the_peak_is_the_process_own_and_not_the_one_that_started_it() -> None:
+    ballast = np.ones(256 * MIB, np.uint8)
+    script = "import sys; x = bytearray(b'1' * (64 << 20)); del x; print('there', flush=True); sys.stdin.read()"
+    child = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stdin is not None
+    child.stdout.readline()
+    found = resident(child.pid)
+    child.stdin.close()
+    child.wait()
+    child.stdout.close()
+    del ballast
+    assert found is not None
+    assert found.peak_bytes is not None
+    assert 64 * MIB < found.peak_bytes < 200 * MIB
+    assert found.now_bytes < 64 * MIB
+    assert resident(child.pid) is None
+
+
+def test_a_process_that_is_gone_has_no_memory() -> None:
+    assert resident(2**22 + os.getpid()) is None
