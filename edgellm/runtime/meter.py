@@ -1,6 +1,7 @@
 """What a loaded model's requests took, for comparing it with what was predicted.
 
 Costs a request one call, at its end. What ran alone in every step tells of one slot; the rest tells of slots together.
+The first prompt after loading brings the weights in from the disk and tells nothing of the next.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Sample:
     timings: Timings
     width: float  # requests in its steps, on average; 1 = it was alone
     decoded: int  # steps after the one that brought the first token
+    is_first: bool = False
 
     @property
     def prefilled(self) -> int:
@@ -38,7 +40,7 @@ class Sample:
 
     @property
     def tells_prefill(self) -> bool:
-        return self.prefilled >= MIN_PREFILLED and self.timings.prefill_s > 0
+        return self.prefilled >= MIN_PREFILLED and self.timings.prefill_s > 0 and not self.is_first
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +66,20 @@ class Meter:
         self._lock = threading.Lock()
         self._samples: deque[Sample] = deque(maxlen=KEPT)
         self._requests = 0
+        self._ended = 0
         self._longest = 0
         self.told: Callable[[int], None] | None = None
 
     def heard(self, usage: Usage, timings: Timings, width: float, decoded: int) -> None:
-        sample = Sample(usage, timings, width, decoded)
+        with self._lock:
+            self._ended += 1
+            sample = Sample(usage, timings, width, decoded, is_first=self._ended == 1)
+            self._longest = max(self._longest, sample.prefilled)
         if not (sample.tells_decode or sample.tells_prefill):
             return
         with self._lock:
             self._samples.append(sample)
             self._requests += 1
-            self._longest = max(self._longest, sample.prefilled)
             count = self._requests
         if self.told is not None:
             self.told(count)

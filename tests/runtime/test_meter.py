@@ -28,13 +28,20 @@ from edgellm.runtime.thread import ThreadSession
 MIB = 1024**2
 
 
+def warm() -> Meter:
+    """A meter that has the first request behind it."""
+    meter = Meter()
+    heard(meter, decoded=1, prompt_tokens=1)
+    return meter
+
+
 def heard(meter: Meter, *, decoded: int = 32, decode_s: float = 2.0, width: float = 1.0, **usage: int) -> None:
     counts = {"prompt_tokens": 100, "completion_tokens": decoded + 1, "cached_tokens": 0} | usage
     meter.heard(Usage(**counts), Timings(0.1, 0.5, decode_s), width, decoded)
 
 
 def test_medians_over_requests() -> None:
-    meter = Meter()
+    meter = warm()
     for decode_s in (1.0, 2.0, 32.0):
         heard(meter, decode_s=decode_s)
     found = meter.measured()
@@ -44,7 +51,7 @@ def test_medians_over_requests() -> None:
 
 
 def test_what_ran_beside_others_tells_nothing_of_one_slot() -> None:
-    meter = Meter()
+    meter = warm()
     heard(meter, width=3.5)
     found = meter.measured()
     assert (found.decode, found.prefill) == (None, None)
@@ -52,7 +59,7 @@ def test_what_ran_beside_others_tells_nothing_of_one_slot() -> None:
 
 
 def test_short_requests_tell_nothing() -> None:
-    meter = Meter()
+    meter = warm()
     heard(meter, decoded=MIN_DECODED - 1, prompt_tokens=MIN_PREFILLED + 9, cached_tokens=10)
     assert meter.measured().requests == 0
     heard(meter, decoded=MIN_DECODED - 1, prompt_tokens=MIN_PREFILLED + 10, cached_tokens=10)
@@ -61,7 +68,7 @@ def test_short_requests_tell_nothing() -> None:
 
 
 def test_old_requests_are_forgotten_and_counted() -> None:
-    meter = Meter()
+    meter = warm()
     told = []
     meter.told = told.append
     for _ in range(KEPT):
@@ -70,6 +77,13 @@ def test_old_requests_are_forgotten_and_counted() -> None:
         heard(meter, decode_s=4.0)
     assert meter.measured().decode == 8.0
     assert told == list(range(1, 2 * KEPT + 1))
+
+
+def test_the_first_prompt_after_loading_is_not_told_of() -> None:
+    meter = Meter()
+    heard(meter)
+    found = meter.measured()
+    assert (found.decode, found.prefill, found.first_token_s, found.longest_prefill) == (16.0, None, None, 100)
 
 
 def run(engine: ToyEngine, *requests: GenerationRequest) -> list[wire.Finished]:
@@ -121,12 +135,13 @@ def session(request: pytest.FixtureRequest):
 
 
 def test_a_session_meters_its_requests_and_its_process(session: Session) -> None:
-    sink = QueueSink()
-    session.submit(ask(64, "x" * 64), sink)
-    while not hasattr(sink.get(), "usage"):
-        pass
+    for letter in "xy":
+        sink = QueueSink()
+        session.submit(ask(64, letter * 64), sink)
+        while not hasattr(sink.get(), "usage"):
+            pass
     found = session.meter.measured()
-    assert found.requests == 1
+    assert found.requests == 2
     assert found.decode is not None
     assert found.prefill is not None
     loaded, now = session.memory()

@@ -1,0 +1,262 @@
+"""Verify after load: what was predicted beside what is measured, kept for the next plan, and a warning where they part.
+
+Everything happens beside the requests: the worker's memory is read from outside, and the record is written by a thread
+of its own after the first request that tells something, then after twice as many, and at the end.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+import re
+import threading
+from dataclasses import dataclass
+
+from edgellm.backend import Calibration, EngineInfo
+from edgellm.errors import ArtifactError
+from edgellm.estimate import footprint, speed, weights
+from edgellm.machine import Machine
+from edgellm.measured import basis, history
+from edgellm.measured.correction import Correction
+from edgellm.measured.history import Numbers, Run
+from edgellm.model import Artifact
+from edgellm.plan import LaunchPlan
+from edgellm.plugins import plugins
+from edgellm.runtime.meter import Measured
+from edgellm.runtime.session import Session
+from edgellm.units import MIB, show_memory, show_rate
+
+log = logging.getLogger("edgellm.verify")
+
+DRIFT = 0.25  # of what was predicted
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One number that is not what was predicted."""
+
+    text: str  # "decode of m Q4_K_M: 8.1 tok/s, 12.4 were predicted (35 % less)"
+    fix: str
+
+
+class Verification:
+    """Of one load. `run` is what was recorded last, None = nothing yet."""
+
+    def __init__(self, plan: LaunchPlan, session: Session) -> None:
+        self._plan = plan
+        self._session = session
+        self._id = history.new_id()
+        self._lock = threading.Lock()  # one record at a time
+        self._recorded = -1  # requests in the last record
+        self._warned: set[str] = set()
+        self.run: Run | None = None
+        self.drifts: tuple[Drift, ...] = ()
+        session.meter.told = self._told
+
+    def finish(self) -> None:
+        """Before the session is closed: record what came since the last time."""
+        self._session.meter.told = None
+        if self._session.state == "ready":
+            self._record()
+
+    def _told(self, requests: int) -> None:
+        if requests & (requests - 1) == 0:  # 1, 2, 4, 8, ...
+            threading.Thread(target=self._record, name="edgellm-verify", daemon=True).start()
+
+    def _record(self) -> None:
+        """Nothing that goes wrong here may cost anybody an answer."""
+        try:
+            with self._lock:
+                self._record_now()
+        except Exception as error:
+            log.warning("what was measured could not be recorded: %s: %s", type(error).__name__, error)
+
+    def _record_now(self) -> None:
+        measured = self._session.meter.measured()
+        if self._plan.artifact.shape is None or measured.requests == self._recorded:
+            return
+        self._recorded = measured.requests
+        run = self._run(measured)
+        known = _of(run, self._known)
+        history.record(self._machine, run)
+        self.run, self.drifts = run, drifts(run, known)
+        for drift in self.drifts:
+            what = drift.text.split(" of ")[0]
+            if what not in self._warned:
+                self._warned.add(what)
+                log.warning("%s. %s.", drift.text, drift.fix)
+
+    @functools.cached_property
+    def _machine(self) -> Machine:
+        from edgellm.hardware.probe import probe
+
+        return probe(measure=False)
+
+    @functools.cached_property
+    def _known(self) -> tuple[Run, ...]:
+        """Runs before this one."""
+        return history.read(self._machine).runs
+
+    def _run(self, measured: Measured) -> Run:
+        plan, run = self._plan, self._plan.settings
+        backend = plugins().backend(plan.backend)
+        rates = rates_of(plan.backend, self._machine)
+        return Run(
+            id=self._id,
+            time=history.now(),
+            backend=plan.backend,
+            model=plan.artifact.model_id,
+            quant=plan.artifact.quant,
+            build=basis.build(backend),
+            basis=basis.basis(backend, rates),
+            threads=run.n_threads,
+            ctx=run.n_ctx,
+            slots=run.n_slots,
+            kv_type=run.kv_type,
+            gpu_layers=run.gpu_layers,
+            depth=measured.decode_depth,
+            requests=measured.requests,
+            whole_batch=measured.longest_prefill >= min(run.n_batch, run.n_ctx - 1),
+            predicted=predicted(plan, self._machine, measured, rates),
+            measured=self._numbers(measured),
+        )
+
+    def _numbers(self, measured: Measured) -> Numbers:
+        loaded, now = self._session.memory()
+        return Numbers(
+            decode=measured.decode,
+            prefill=measured.prefill,
+            first_token_s=measured.first_token_s,
+            batched=measured.batched,
+            resident_bytes=None if now is None else now.peak_bytes or now.now_bytes,
+            loaded_bytes=None if loaded is None else loaded.now_bytes,
+            allocated_bytes=reported_bytes(self._session.info),
+        )
+
+
+def rates_of(backend: str, machine: Machine) -> Calibration | None:
+    """What was measured of the backend's kernels on this machine; None = priors are used."""
+    return None
+
+
+def predicted(plan: LaunchPlan, machine: Machine, measured: Measured, rates: Calibration | None) -> Numbers:
+    """The prediction for what was measured: at its depth and its prompts, before corrections.
+
+    Rates only where a processor computes alone, as no others are predicted.
+    """
+    artifact, run = plan.artifact, plan.settings
+    assert artifact.shape is not None
+    # A plan's own may be corrected already.
+    backend = plugins().backend(plan.backend)
+    whole = backend.footprint(artifact, run) or footprint.footprint(
+        artifact.shape, artifact.bytes, run.n_ctx, run.n_slots, run.kv_type
+    )
+    memory = Numbers(
+        resident_bytes=whole.resident_bytes - whole.parent_bytes,
+        allocated_bytes=whole.allocated_bytes - whole.parent_bytes - whole.process_bytes,
+    )
+    size = weights_of(artifact)
+    if run.gpu_layers:
+        return Numbers()
+    if size is None:
+        return memory
+    depth = measured.decode_depth or speed.REFERENCE_DEPTH
+    kind = {"depth": depth, "kv_type": run.kv_type}
+    decode = speed.decode(machine, artifact.shape, size, run.n_threads, rates=rates, **kind).tok_s  # type: ignore[arg-type]
+    prefill = speed.prefill(machine, artifact.shape, size, run.n_threads_batch, rates=rates).tok_s
+    return Numbers(
+        decode=decode,
+        prefill=prefill,
+        first_token_s=measured.prefill_tokens / prefill if measured.prefill_tokens else None,
+        resident_bytes=memory.resident_bytes,
+        allocated_bytes=memory.allocated_bytes,
+    )
+
+
+def weights_of(artifact: Artifact) -> weights.Weights | None:
+    """From the header of the file itself where it is GGUF, else from its shape and the name of its type."""
+    if artifact.format == "gguf":
+        try:
+            return _from_header(artifact)
+        except ArtifactError:
+            return None
+    try:
+        assert artifact.shape is not None
+        return weights.weights(artifact.shape, 0, 0, artifact.quant).with_tensor_bytes(artifact.bytes)
+    except KeyError:
+        return None
+
+
+def _from_header(artifact: Artifact) -> weights.Weights:
+    from edgellm.formats import gguf
+
+    shape = artifact.shape
+    assert shape is not None
+    total = streamed = 0
+    by_type: dict[str, int] = {}
+    for tensor in gguf.read_model(artifact.path).tensors:
+        count = math.prod(tensor.dims)
+        size = tensor.type.size_bytes(count)
+        total += size
+        if "_exps" in tensor.name and shape.n_expert:
+            count, size = (n * shape.n_expert_used // shape.n_expert for n in (count, size))
+        if tensor.name == "token_embd.weight" and not shape.tied_embeddings:
+            continue
+        streamed += size
+        if len(tensor.dims) > 1:
+            by_type[tensor.type.name] = by_type.get(tensor.type.name, 0) + count
+    ranked = tuple(sorted(by_type.items(), key=lambda item: (-item[1], item[0])))
+    return weights.Weights(total, streamed, ranked, exact=True)
+
+
+def reported_bytes(info: EngineInfo) -> int | None:
+    """Buffers as the library reports them in `info.details`; None = it reports none."""
+    found = re.findall(r"buffer size\s*=\s*([\d.]+) MiB", info.details.get("buffers", ""))
+    return round(sum(map(float, found)) * MIB) if found else None
+
+
+def _of(run: Run, before: tuple[Run, ...]) -> Correction:
+    return history.of_runs(before, {run.backend: run.basis}).of(run.backend, run.model, run.quant)
+
+
+def drifts(run: Run, known: Correction) -> tuple[Drift, ...]:
+    """What differs by more than DRIFT from its prediction, corrected by what was known before."""
+    of = f"of {run.model} {run.quant}".rstrip()
+    ratio = history.ratio(run)
+    found = []
+    for what, measured_over, factor, name in (
+        ("decode", ratio.decode, known.decode, "decode"),
+        ("prompts", ratio.prefill, known.prefill, "prefill"),
+        ("memory", ratio.resident, known.resident, "resident_bytes"),
+    ):
+        if measured_over is None or abs(measured_over / factor - 1) <= DRIFT:
+            continue
+        measured, expected = getattr(run.measured, name), getattr(run.predicted, name) * factor
+        show = show_memory if what == "memory" else _show_rate
+        share = abs(measured / expected - 1) * 100
+        word = "more" if measured > expected else "less"
+        text = f"{what} {of}: {show(measured)}, {show(expected)} were predicted ({share:.0f} % {word})"
+        found.append(Drift(text, _fix(what, is_more=measured > expected)))
+    return tuple(found)
+
+
+def _show_rate(rate: float) -> str:
+    return f"{show_rate(rate)} tok/s"
+
+
+def _fix(what: str, *, is_more: bool) -> str:
+    if what == "memory":
+        return (
+            "Ask for less with --ctx or --slots where memory is short" if is_more else "A longer --ctx may fit"
+        ) + "; the next plan is made with what was measured"
+    if is_more:
+        return "The plan may be too modest: `edgellm calibrate` measures the kernels, the next plan corrects itself"
+    load = (
+        f" (the load is {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors)" if hasattr(os, "getloadavg") else ""
+    )
+    return (
+        f"Do other programs run{load}, or does a power-saving mode hold the processor back? "
+        "Otherwise `edgellm calibrate` measures the kernels, and the next plan corrects itself"
+    )
