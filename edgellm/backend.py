@@ -222,6 +222,19 @@ class Offloader(Protocol):
 
 
 @runtime_checkable
+class Loader(Protocol):
+    """Optional: a backend that knows which models its build can load, beyond their format and quantization."""
+
+    def architectures(self, machine: Machine) -> frozenset[str] | None:
+        """GGUF `general.architecture` of every model it loads; None = not known. Under 20 ms once probed."""
+        ...
+
+    def tensor_types(self, machine: Machine) -> frozenset[str] | None:
+        """Types of the tensors it opens, as in GGUF tools ("Q4_K"); None = not known. Under 20 ms once probed."""
+        ...
+
+
+@runtime_checkable
 class Configurable(Protocol):
     """Optional: a backend with settings of its own, `Settings.options`."""
 

@@ -17,7 +17,11 @@ from edgellm_gguf.plugin import GgufBackend
 
 from edgellm import settings
 from edgellm.backend import Device, Offload
+from edgellm.catalog.lookup import catalog
 from edgellm.errors import BackendUnavailable
+from edgellm.estimate.isa import isa_class
+from edgellm.estimate.tensor_types import TYPES
+from edgellm.hardware.probe import probe
 from edgellm.launch import model_plan
 from edgellm.machine import Accelerator, Cpu, Machine, Memory
 from edgellm.request import SelectionRequest
@@ -282,3 +286,48 @@ def test_checking_imports_no_native_code_and_is_quick_once_probed() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ)
     assert float(done.stdout) < 0.2  # processor time, with room for a slow machine
+
+
+def test_the_real_library_opens_the_architectures_it_lists_and_no_others() -> None:
+    """The list is not of the C API, so each is tried with a header of nothing else: does it say "unknown"?"""
+    listed = GgufBackend().architectures(MACHINE)
+    if listed is None:
+        pytest.skip("cpu: libllama is missing, or does not list architectures")
+    named = sorted({card.shape.arch for card in catalog().values() if card.shape})
+    script = (
+        "import ctypes, struct, sys, tempfile, llama_cpp\n"
+        "from pathlib import Path\n"
+        "said = []\n"
+        "heard = llama_cpp.llama_log_callback(lambda level, text, user: said.append(text.decode()))\n"
+        "llama_cpp.llama_log_set(heard, ctypes.c_void_p(0))\n"
+        "params = llama_cpp.llama_model_default_params()\n"
+        "params.vocab_only = True\n"
+        "text = lambda value: struct.pack('<Q', len(value)) + value\n"
+        "for arch in sys.argv[1:]:\n"
+        "    path = Path(tempfile.mkdtemp()) / 'header.gguf'\n"
+        "    key = text(b'general.architecture') + struct.pack('<I', 8) + text(arch.encode())\n"
+        "    path.write_bytes(b'GGUF' + struct.pack('<IQQ', 3, 0, 1) + key + bytes(64))\n"
+        "    del said[:]\n"
+        "    assert not llama_cpp.llama_model_load_from_file(str(path).encode(), params)\n"
+        "    print(arch, 'unknown model architecture' not in ''.join(said))\n"
+    )
+    command = [sys.executable, "-c", script, *named, "not-an-architecture"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
+    tried = {line.split()[0] for line in done.stdout.splitlines() if line.endswith("True")}
+    assert tried == listed & {*named, "not-an-architecture"}
+    assert {"llama", "gemma3", "qwen3", "bitnet"} <= tried
+
+
+def test_the_real_library_says_which_tensors_it_opens_and_repacks() -> None:
+    if library.missing():
+        pytest.skip("cpu: libllama is missing")
+    machine = probe()
+    types = GgufBackend().tensor_types(machine)
+    assert types is not None
+    assert {"F32", "Q4_0", "Q4_K", "IQ4_XS", "TQ2_0"} <= types
+    # bitnet.cpp's number for it means a type that llama.cpp has removed.
+    assert "I2_S" not in types
+    # What is planned for machines of this kind that are not here is what this one does.
+    paths = isa_class(machine.cpu, machine.os).paths
+    planned = {name for name, kind in TYPES.items() if kind.repack & paths}
+    assert {name for name in library.verdict(machine).repacked if name not in {"F32", "F16", "BF16"}} == planned

@@ -41,6 +41,12 @@ class BitnetBackend:
             return [f"{library.name} is not built: reinstall edgellm-bitnet where there is a C compiler"]
         return []
 
+    def architectures(self, machine: Machine) -> frozenset[str]:
+        return frozenset(FAMILIES)
+
+    def tensor_types(self, machine: Machine) -> None:
+        return None  # what it computes with follows from the quantization
+
     def supports(self, artifact: Artifact) -> list[str]:
         if artifact.format not in self.formats:
             return [f"format {artifact.format!r} is neither GGUF nor a safetensors folder"]

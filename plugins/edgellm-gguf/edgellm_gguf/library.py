@@ -1,8 +1,8 @@
 """Where llama.cpp's shared library is, and whether it runs on this CPU; nothing here imports `llama_cpp`.
 
 The question "does it run" is answered once by a throwaway process that computes with the real kernels, because the
-honest answer may be an illegal instruction. It also says which GPUs the library sees. The answer is cached by the
-library's hash, the CPU's instruction sets, and the GPUs of the machine.
+honest answer may be an illegal instruction. It also says which GPUs the library sees and what kinds of models it opens.
+The answer is cached by the library's hash, the CPU's instruction sets, and the GPUs of the machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import platform
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -25,6 +25,7 @@ from edgellm.backend import Device
 from edgellm.machine import Machine
 
 PROBE_TIMEOUT_S = 60.0
+PROBE_VERSION = 2  # of the questions: answers to fewer are not used
 # ggml's backends that compute on the CPU or on another machine.
 NO_GPU = frozenset({"CPU", "BLAS", "RPC"})
 # What a user may hide or choose devices with.
@@ -50,6 +51,10 @@ class Verdict:
     offload: bool = False  # the library says that it can put layers on a GPU, here
     backends: tuple[str, ...] = ()  # what it was built with: "CPU", "Vulkan"
     devices: tuple[Device, ...] = ()  # GPUs that it sees; how much of them is free is not kept
+    architectures: frozenset[str] | None = None  # GGUF architectures that it loads; None = it does not tell
+    tensor_types: frozenset[str] = frozenset()  # of the tensors that it opens: "Q4_K"
+    # Tensor types that it copies into another layout while loading -> bytes of the copy for a byte of the file.
+    repacked: dict[str, float] = field(default_factory=dict)
 
     @property
     def gpu_backends(self) -> tuple[str, ...]:
@@ -100,7 +105,7 @@ def _circumstances(machine: Machine) -> str:
     """Digest of what the answer depends on beside the library."""
     gpus = [f"{gpu.kind} {gpu.name} {gpu.vram_bytes}" for gpu in machine.accelerators]
     variables = [f"{name}={os.environ.get(name, '')}" for name in DEVICE_VARIABLES]
-    facts = (platform.machine(), machine.cpu.model, *machine.cpu.isa, *gpus, *variables)
+    facts = (f"questions {PROBE_VERSION}", platform.machine(), machine.cpu.model, *machine.cpu.isa, *gpus, *variables)
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 

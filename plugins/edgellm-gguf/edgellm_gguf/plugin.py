@@ -58,6 +58,12 @@ class GgufBackend:
             return Offload(missing=f"this libllama ({', '.join(known.gpu_backends)}) sees no GPU: is its driver there?")
         return Offload(missing="this libllama has no GPU backend", remedy=_rebuild(machine))
 
+    def architectures(self, machine: Machine) -> frozenset[str] | None:
+        return None if self.check(machine) else library.verdict(machine).architectures
+
+    def tensor_types(self, machine: Machine) -> frozenset[str] | None:
+        return None if self.check(machine) else library.verdict(machine).tensor_types or None
+
     def supports(self, artifact: Artifact) -> list[str]:
         if artifact.format not in self.formats:
             return [f"format {artifact.format!r} is not GGUF"]

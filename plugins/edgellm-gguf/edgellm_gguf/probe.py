@@ -1,14 +1,15 @@
 """Runs llama.cpp's real CPU kernels once, in a process that may die of it: `python -m edgellm_gguf.probe`.
 
 Computes a matrix product for one type of each kernel family, at one and at four columns, so that vector and
-matrix code paths both run, then asks which devices layers can go to. Prints one JSON object; any signal is the answer
-that the parent is looking for.
+matrix code paths both run, then asks which devices layers can go to, which architectures and tensor types it knows,
+and which types it repacks. Prints one JSON object; any signal is the answer that the parent is looking for.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import struct
 from typing import Any
 
 import llama_cpp
@@ -19,8 +20,14 @@ library = binding._lib
 # ggml type ids (ggml.h): F16, Q4_0, Q8_0, Q4_K, Q6_K, IQ4_NL: floats, legacy, K-quants, codebook.
 TYPES = (1, 2, 8, 12, 14, 20)
 F32 = 0
-GPU, IGPU = 1, 2  # enum ggml_backend_dev_type (ggml-backend.h)
+CPU, GPU, IGPU = 0, 1, 2  # enum ggml_backend_dev_type (ggml-backend.h)
 ROWS, COLS = 64, 512
+MOST_ARCHS, MOST_TYPES = 1024, 256  # numbers that are tried
+BUFFER_OFFSET = 8  # of `buffer` in struct ggml_tensor (ggml.h)
+
+
+class _GgufParams(ctypes.Structure):
+    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
 
 
 class _InitParams(ctypes.Structure):
@@ -99,6 +106,82 @@ def _backends() -> list[str]:
     return [name(get(i)).decode(errors="replace") for i in range(count())]
 
 
+def _architectures() -> list[str] | None:
+    """Every `general.architecture` that it has code for; None where it does not tell.
+
+    The list is no part of the C API: `llm_arch_name` (src/llama-arch.h) is exported by libraries that export all.
+    """
+    if not hasattr(library, "_Z13llm_arch_name8llm_arch"):
+        return None
+    name = _function("_Z13llm_arch_name8llm_arch", ctypes.c_char_p, ctypes.c_int)
+    found = {name(number).decode() for number in range(MOST_ARCHS)}
+    # It names image encoders too, which it refuses to load as a model.
+    return sorted(arch for arch in found if arch not in ("unknown", "(unknown)", "clip"))
+
+
+def _tensor_types() -> dict[str, int]:
+    """Name as in GGUF tools ("Q4_K") -> number of every type that it opens in a file."""
+    name = _function("ggml_type_name", ctypes.c_char_p, ctypes.c_int)
+    read = _function("gguf_init_from_buffer", ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, _GgufParams)
+    free = _function("gguf_free", None, ctypes.c_void_p)
+    silent = llama_cpp.llama_log_callback(lambda *_: None)
+    llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
+    found = {}
+    for number in range(MOST_TYPES):
+        header = _one_tensor(number)
+        opened = read(header, len(header), _GgufParams(True, None))
+        if opened:
+            found[name(number).decode().upper()] = number
+            free(opened)
+    llama_cpp.llama_log_set(ctypes.cast(0, llama_cpp.llama_log_callback), ctypes.c_void_p(0))
+    return found
+
+
+def _one_tensor(ggml_type: int) -> bytes:
+    """A GGUF file of one row of that type, without its data."""
+    counts = struct.pack("<IQQ", 3, 1, 0)
+    tensor = struct.pack("<Q1sIQIQ", 1, b"t", 1, COLS, ggml_type, 0)
+    return (b"GGUF" + counts + tensor).ljust(96, b"\0") + bytes(COLS * 8)
+
+
+def _repacked(types: dict[str, int]) -> dict[str, float]:
+    """Types whose matrices are copied into another layout while loading -> bytes of the copy for a byte of the file.
+
+    Asked as llama.cpp asks before it puts a tensor there (`weight_buft_supported` in src/llama-model.cpp).
+    """
+    pointer = ctypes.c_void_p
+    by_type = _function("ggml_backend_dev_by_type", pointer, ctypes.c_int)
+    registry = _function("ggml_backend_dev_backend_reg", pointer, pointer)
+    procedure = _function("ggml_backend_reg_get_proc_address", pointer, pointer, ctypes.c_char_p)
+    allocate = _function("ggml_backend_buft_alloc_buffer", pointer, pointer, ctypes.c_size_t)
+    free = _function("ggml_backend_buffer_free", None, pointer)
+    supports = _function("ggml_backend_dev_supports_op", ctypes.c_bool, pointer, pointer)
+    copy_size = _function("ggml_backend_buft_get_alloc_size", ctypes.c_size_t, pointer, pointer)
+    size = _function("ggml_nbytes", ctypes.c_size_t, pointer)
+    device = by_type(CPU)
+    address = procedure(registry(device), b"ggml_backend_dev_get_extra_bufts")
+    if not address:
+        return {}
+    extra = ctypes.CFUNCTYPE(ctypes.POINTER(pointer), pointer)(address)(device)
+    found: dict[str, float] = {}
+    ctx = library.ggml_init(_InitParams(1024**2, None, True))
+    for name, number in types.items():
+        weights = library.ggml_new_tensor_2d(ctx, number, COLS, ROWS)
+        product = library.ggml_mul_mat(ctx, weights, library.ggml_new_tensor_2d(ctx, F32, COLS, 1))
+        place = pointer.from_address(weights + BUFFER_OFFSET)
+        for kind in iter(extra):
+            if not kind:
+                break
+            place.value = buffer = allocate(kind, 0)
+            if supports(device, product):
+                # The first that takes it is the one that gets it.
+                found.setdefault(name, copy_size(kind, weights) / size(weights))
+            place.value = None
+            free(buffer)
+    library.ggml_free(ctx)
+    return found
+
+
 def _function(name: str, result: Any, *arguments: Any) -> Any:
     function = getattr(library, name)
     function.restype, function.argtypes = result, arguments
@@ -114,11 +197,15 @@ def main() -> None:
             value = _product(ggml_type, columns)
             if abs(value - COLS) > 0.02 * COLS:
                 raise SystemExit(f"kernel of ggml type {ggml_type} gave {value} for a sum of {COLS} ones")
+    types = _tensor_types()
     found = {
         "system_info": llama_cpp.llama_print_system_info().decode(errors="replace"),
         "offload": bool(llama_cpp.llama_supports_gpu_offload()),
         "backends": _backends(),
         "devices": _devices(),
+        "architectures": _architectures(),
+        "tensor_types": list(types),
+        "repacked": _repacked(types),
     }
     print(json.dumps(found))
 
