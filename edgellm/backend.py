@@ -235,6 +235,16 @@ class Loader(Protocol):
 
 
 @runtime_checkable
+class CacheQuantizer(Protocol):
+    """Optional: a backend whose cache can be held in other types than f16 (`Settings.kv_type`)."""
+
+    @property
+    def kv_types(self) -> frozenset[str]:
+        """Names as in `edgellm.request.KV_TYPES`, f16 included."""
+        ...
+
+
+@runtime_checkable
 class Configurable(Protocol):
     """Optional: a backend with settings of its own, `Settings.options`."""
 

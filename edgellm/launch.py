@@ -16,12 +16,12 @@ from edgellm.machine import Machine
 from edgellm.model import Artifact, ModelCard, ModelFile, Shape
 from edgellm.plan import Candidate, Decision, Footprint, LaunchPlan, Settings
 from edgellm.plugins import plugins
-from edgellm.request import SelectionRequest
-from edgellm.selection.context import fit_context
+from edgellm.request import KV_TYPES, SelectionRequest
+from edgellm.selection.context import fit_cache
 from edgellm.selection.decide import decide
-from edgellm.selection.facts import BackendFacts, backend_facts, offload_facts
+from edgellm.selection.facts import BackendFacts, backend_facts, cache_types, offload_facts
 from edgellm.selection.offload import Placement, place, require, unused
-from edgellm.selection.rules import Rule
+from edgellm.selection.verdict import Rule
 from edgellm.store.library import Library, silent
 from edgellm.store.sources import scheme_of, sources, unreachable
 
@@ -39,8 +39,9 @@ def auto_plan(request: SelectionRequest, *, progress: Progress = silent) -> tupl
     """The plan for the best model that this machine runs well and that can be had now.
 
     Raises:
-        NothingFits, SourceError, BackendUnavailable.
+        NothingFits, SourceError, BackendUnavailable; UsageError: embedding models are not served.
     """
+    _refuse_embed(request)
     return _Launch.here(request, cards(), spare_models=SPARE_MODELS).run(progress)
 
 
@@ -57,9 +58,11 @@ def model_plan(
     Raises:
         UnknownModel, NothingFits, ArtifactError, SourceError, BackendUnavailable.
     """
+    _refuse_embed(request)
     if model == "echo":
         other = request.backend not in (None, "echo")
-        _refuse(model, quant=quant, backend=other, max_memory=request.max_memory_bytes, gpu_layers=request.gpu_layers)
+        asked = {"max_memory": request.max_memory_bytes, "gpu_layers": request.gpu_layers, "kv": request.kv_type}
+        _refuse(model, quant=quant, backend=other, **asked)
         plan = _echo_plan(request)
     elif _is_path(model):
         _refuse(model, quant=quant, min_tps=request.min_tps)
@@ -72,6 +75,15 @@ def model_plan(
             note = f"Model: {card.id} of the catalog; ./{model}, which is here too, would name what lies there."
             plan = replace(plan, reasons=(note, *plan.reasons))
     return plan if threads is None else with_threads(plan, threads)
+
+
+def _refuse_embed(request: SelectionRequest) -> None:
+    if request.task == "embed":
+        raise UsageError(
+            "models for the task embed answer no chat, and are not served yet",
+            hint="`edgellm auto-select --task embed` says which one suits this machine",
+            param="task",
+        )
 
 
 def _refuse(model: str, **asked: object) -> None:
@@ -280,23 +292,43 @@ def _file_plan(path: str, request: SelectionRequest) -> LaunchPlan:
     offload = offload_facts(plugins().backend(backend), machine)
     require(backend, offload, request.gpu_layers)
     threads = machine.compute_threads
+    kv_types = _cache_types(backend, artifact.shape, request)
     if artifact.shape is None:
-        ctx, ctx_reason = request.ctx or ECHO_CTX, "Context: the file does not tell its shape; taken as asked or 4,096."
-        gpu_layers, memory, gpu = request.gpu_layers or 0, None, ""
+        why: tuple[str, ...] = ("Context: the file does not tell its shape; taken as asked or 4,096.",)
+        ctx, kv_type, gpu_layers, memory, gpu = request.ctx or ECHO_CTX, kv_types[0], request.gpu_layers or 0, None, ""
     else:
-        ctx, ctx_reason, placed = _fit(artifact, artifact.shape, request, machine, offload)
+        ctx, kv_type, why, placed = _fit(artifact, artifact.shape, request, machine, kv_types, offload)
         gpu_layers, memory, gpu = placed.gpu_layers, placed.footprint, placed.reason
-    run = Settings(n_ctx=ctx, n_slots=request.slots, n_threads=threads, n_threads_batch=threads, gpu_layers=gpu_layers)
+    run = Settings(ctx, request.slots, threads, threads, kv_type, gpu_layers)
     named = f"Model: {artifact.model_id} {artifact.quant}, the file that was named."
     gpu = gpu or unused(machine, backend, offload, request.gpu_layers)
-    reasons = (named, reason, ctx_reason, gpu, f"Threads: {threads}.")
+    reasons = (named, reason, *why, gpu, f"Threads: {threads}.")
     return LaunchPlan(backend, artifact, run, tuple(filter(None, reasons)), memory)
 
 
-def _fit(
-    artifact: Artifact, shape: Shape, request: SelectionRequest, machine: Machine, offload: Offload | None
-) -> tuple[int, str, Placement]:
-    """Context of a named file, why, and where its layers go."""
+def _cache_types(name: str, shape: Shape | None, request: SelectionRequest) -> tuple[str, ...]:
+    """Types of cache to try for a named file: the one asked for, else all that the backend has, the most exact first.
+
+    Raises:
+        UsageError: it cannot have the one that is asked for.
+    """
+    facts = cache_types(plugins().backend(name))
+    wanted = KV_TYPES if request.kv_type is None else (request.kv_type,)
+    refusals = {kind: facts.refuses_cache(kind, shape) for kind in wanted}
+    if request.kv_type is not None and refusals[request.kv_type]:
+        raise UsageError(refusals[request.kv_type], hint="leave --kv out", param="kv")
+    return tuple(kind for kind, refusal in refusals.items() if not refusal)
+
+
+def _fit(  # noqa: PLR0917
+    artifact: Artifact,
+    shape: Shape,
+    request: SelectionRequest,
+    machine: Machine,
+    kv_types: tuple[str, ...],
+    offload: Offload | None,
+) -> tuple[int, str, tuple[str, ...], Placement]:
+    """Context and type of cache of a named file, why, and where its layers go."""
 
     def placed(whole: Footprint) -> Placement:
         return place(whole, shape, artifact.bytes, artifact.quant, offload, request.gpu_layers)
@@ -304,12 +336,12 @@ def _fit(
     def in_ram(whole: Footprint) -> Footprint:
         return placed(whole).footprint
 
-    ctx, why = fit_context(machine, shape, artifact.ctx_train, artifact.bytes, request, in_ram)
-    found = placed(footprint.footprint(shape, artifact.bytes, ctx, request.slots))
+    ctx, kv_type, why = fit_cache(machine, shape, artifact.ctx_train, artifact.bytes, request, kv_types, in_ram)
+    found = placed(footprint.footprint(shape, artifact.bytes, ctx, request.slots, kv_type))
     if found.problem:
         hint = "--gpu-layers auto puts as many there as fit; --ctx, --slots ask for less"
         raise NothingFits(f"{artifact.model_id} with {ctx:,} tokens of context: {found.problem}", hint=hint)
-    return ctx, why, found
+    return ctx, kv_type, why, found
 
 
 def _backend_for(artifact: Artifact, request: SelectionRequest, machine: Machine) -> tuple[str, str]:

@@ -139,6 +139,7 @@ class Rejection:
     quant: str  # "" = every quant of the model
     rule: str
     reason: str
+    kv_type: str = ""  # the type of cache it failed with, where a smaller one took its place; "" = whatever the type
 
 
 @dataclass(frozen=True, slots=True)

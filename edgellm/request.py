@@ -10,9 +10,10 @@ from typing import Literal
 
 from edgellm.errors import UsageError
 
-Task = Literal["chat", "code", "agent"]
+Task = Literal["chat", "code", "agent", "embed"]
 ROLES = ("system", "user", "assistant")
-TASKS: tuple[Task, ...] = ("chat", "code", "agent")
+TASKS: tuple[Task, ...] = ("chat", "code", "agent", "embed")
+KV_TYPES = ("f16", "q8_0", "q4_0")  # of the cache, the most exact first
 # No count of tokens comes near; larger ones would not fit the machine integers they end in.
 MAX_COUNT = 2**31
 MAX_CTX = 2**24  # 16 times what the catalog's models were trained for at most
@@ -25,13 +26,14 @@ class SelectionRequest:
 
     task: Task = "chat"
     ctx: int | None = None  # tokens per slot
-    min_tps: float | None = None  # decode tokens per second; None = the task's floor
+    min_tps: float | None = None  # decode tokens per second (embed: of text read); None = the task's floor
     max_memory_bytes: int | None = None
     backend: str | None = None
     slots: int = 1
     offline: bool = False  # only what needs no network at all
     reachable: tuple[str, ...] | None = None  # source schemes that answer; None = all. Part of the plan.
     gpu_layers: int | None = None  # as in Settings: 0 = none, -1 = all; None = as many as fit
+    kv_type: str | None = None  # one of KV_TYPES; None = f16, lower only where that buys something
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -42,6 +44,15 @@ class SelectionRequest:
         _check(1 <= self.slots <= 256, f"slots={self.slots}", "1 to 256")
         layers = self.gpu_layers
         _check(layers is None or -1 <= layers <= MAX_LAYERS, f"gpu_layers={layers}", f"0 to {MAX_LAYERS}, all or auto")
+        if self.kv_type is not None and self.kv_type not in KV_TYPES:
+            raise UsageError(
+                f"unknown cache type {self.kv_type!r}", hint=f"one of: {', '.join(KV_TYPES)}, auto", param="kv"
+            )
+
+
+def cache_type(value: str) -> str | None:
+    """What `SelectionRequest.kv_type` means by a name of `--kv`: "auto" = None; what is unknown is refused there."""
+    return None if value.lower() == "auto" else value.lower()
 
 
 def layers_on_gpu(value: int | str) -> int | None:

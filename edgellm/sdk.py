@@ -21,7 +21,7 @@ from edgellm.errors import BadTemplate, EdgeLLMError, UsageError
 from edgellm.event import Completion, Delta, Done, Event
 from edgellm.plan import Decision, LaunchPlan
 from edgellm.plugins import plugins
-from edgellm.request import GenerationRequest, Message, Sampling, SelectionRequest, Task, layers_on_gpu
+from edgellm.request import GenerationRequest, Message, Sampling, SelectionRequest, Task, cache_type, layers_on_gpu
 from edgellm.runtime.session import AsyncSink, QueueSink, Session
 from edgellm.store.library import silent
 from edgellm.units import parse_bytes
@@ -62,6 +62,7 @@ class EdgeLLM:
         backend: str | None = None,
         slots: int = 1,
         gpu_layers: int | str = "auto",
+        kv: str = "auto",
         offline: bool = False,
         isolate: bool = True,
         progress: launch.Progress = silent,
@@ -74,6 +75,7 @@ class EdgeLLM:
             max_memory: bytes, or text such as "2GiB"; None = what is free, less a reserve.
             slots: requests answered at the same time; more wait.
             gpu_layers: layers to put on a GPU: a number, "all", or "auto" for as many as fit.
+            kv: type of the cache: "f16", "q8_0", "q4_0", or "auto": f16, and smaller only where that buys something.
             isolate: run native code in a process of its own; False = in a thread of this one.
             progress: called with (bytes so far, bytes in all or None, what) while the model is fetched.
 
@@ -82,7 +84,8 @@ class EdgeLLM:
         """
         limit = parse_bytes(max_memory) if isinstance(max_memory, str) else max_memory
         layers = layers_on_gpu(gpu_layers)
-        request = SelectionRequest(task, ctx, min_tps, limit, backend, slots, offline, gpu_layers=layers)
+        cache = cache_type(kv)
+        request = SelectionRequest(task, ctx, min_tps, limit, backend, slots, offline, gpu_layers=layers, kv_type=cache)
         plan, decision = launch.auto_plan(request, progress=progress)
         return cls(plan, decision=decision, isolate=isolate)._loaded()
 
@@ -97,6 +100,7 @@ class EdgeLLM:
         slots: int = 1,
         threads: int | None = None,
         gpu_layers: int | str = "auto",
+        kv: str = "auto",
         options: Mapping[str, str] | None = None,
         offline: bool = False,
         isolate: bool = True,
@@ -108,7 +112,10 @@ class EdgeLLM:
             UnknownModel, NothingFits, ArtifactError, SourceError, BackendError.
         """
         layers = layers_on_gpu(gpu_layers)
-        wanted = SelectionRequest(ctx=ctx, backend=backend, slots=slots, offline=offline, gpu_layers=layers)
+        cache = cache_type(kv)
+        wanted = SelectionRequest(
+            ctx=ctx, backend=backend, slots=slots, offline=offline, gpu_layers=layers, kv_type=cache
+        )
         plan = launch.model_plan(model, wanted, quant=quant, threads=threads, progress=progress)
         return cls(launch.with_options(plan, options or {}), isolate=isolate)._loaded()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli.launching import gpu_layers
+from edgellm.cli.launching import gpu_layers, kv
 
 if TYPE_CHECKING:
     from edgellm.machine import Machine
@@ -22,15 +22,14 @@ SHOWN_REJECTIONS = 6
 
 
 @click.command()
-@click.option("--task", default="chat", show_default=True, help="What it is for: chat, code or agent.")
+@click.option("--task", default="chat", show_default=True, help="What it is for: chat, code, agent or embed.")
 @click.option("--ctx", type=int, metavar="TOKENS", help="Context per slot that it must hold.")
-@click.option(
-    "--min-tps", type=float, metavar="RATE", help="Slowest decode rate that is acceptable, tokens per second."
-)
+@click.option("--min-tps", type=float, metavar="RATE", help="Slowest acceptable rate, tokens per second.")
 @click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB.")
 @click.option("--backend", metavar="NAME", help="Only models for this backend.")
 @click.option("--slots", type=int, default=1, show_default=True, help="Conversations at the same time.")
 @gpu_layers
+@kv
 @click.option("--offline", is_flag=True, help="Only what is on this disk already.")
 @click.option("--profile", metavar="NAME|FILE", help="Choose for another machine: a profile's name, or a TOML file.")
 @click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
@@ -60,7 +59,7 @@ def command(*, profile: str | None, models_file: Path | None, explain: bool, as_
 
 
 def request(
-    *, max_memory: str | None, ctx: int | None, offline: bool, gpu_layers: str, **asked: Any
+    *, max_memory: str | None, ctx: int | None, offline: bool, gpu_layers: str, kv: str = "auto", **asked: Any
 ) -> SelectionRequest:
     """The request that the flags describe.
 
@@ -68,13 +67,16 @@ def request(
         UsageError: a value out of range.
     """
     from edgellm import settings
-    from edgellm.request import SelectionRequest, layers_on_gpu
+    from edgellm.request import SelectionRequest, cache_type, layers_on_gpu
     from edgellm.units import parse_bytes
 
     memory = None if max_memory is None else parse_bytes(max_memory)
     layers = layers_on_gpu(gpu_layers)
     is_offline = offline or settings.offline()
-    return SelectionRequest(ctx=ctx, max_memory_bytes=memory, offline=is_offline, gpu_layers=layers, **asked)
+    cache = cache_type(kv)
+    return SelectionRequest(
+        ctx=ctx, max_memory_bytes=memory, offline=is_offline, gpu_layers=layers, kv_type=cache, **asked
+    )
 
 
 def the_machine(profile: str | None) -> Machine:
@@ -138,7 +140,7 @@ def _show_choice(console: Any, c: Candidate, machine: Machine) -> None:
     console.print(f"{c.model} {c.quant}", style="bold green", markup=False)
     lines = (
         f"{show_params(c.params)} parameters, {show_size(c.tensor_bytes)} of weights, for {machine.name}",
-        f"{c.ctx:,} tokens of context, slots: {c.slots}, threads: {c.threads}, backend: {c.backend}",
+        f"{c.ctx:,} tokens of context in {c.kv_type}, slots: {c.slots}, threads: {c.threads}, backend: {c.backend}",
         f"about {show_rate(speed.tok_s)} tok/s ({show_rate(speed.low)} to {show_rate(speed.high)}), "
         f"prompts at {show_rate(c.prefill.tok_s)}",
         f"{show_memory(c.footprint.resident_bytes)} of memory{_on_gpu(c)}",
@@ -177,7 +179,9 @@ def _show_rejected(console: Any, decision: Decision, *, explain: bool) -> None:
         return
     console.print(f"\nRejected ({len(decision.rejected):,}{'' if explain else ', --explain shows all'})", style="bold")
     for r in shown:
-        console.print(f"  {r.rule:<16} {' '.join(filter(None, (r.model, r.quant)))}: {r.reason}", markup=False)
+        cached = f"({r.kv_type} cache)" if r.kv_type else ""
+        name = " ".join(filter(None, (r.model, r.quant, cached)))
+        console.print(f"  {r.rule:<16} {name}: {r.reason}", markup=False)
 
 
 def _telling(decision: Decision) -> list[Any]:

@@ -27,6 +27,15 @@ gpu_layers = click.option(
 )
 
 
+kv = click.option(
+    "--kv",
+    default="auto",
+    show_default=True,
+    metavar="TYPE",
+    help="Type of the cache: f16, q8_0, q4_0, or auto: f16, and smaller only where that buys something.",
+)
+
+
 def wanted(command: F) -> F:
     """Flags that `make_plan` understands, and the argument MODEL."""
     options = (
@@ -40,6 +49,7 @@ def wanted(command: F) -> F:
         click.option("--quant", metavar="NAME", help="The quantization of MODEL, such as Q4_K_M."),
         click.option("--threads", type=int, metavar="N", help="Threads to compute with, instead of what fits here."),
         gpu_layers,
+        kv,
         click.option(
             "--option", "options", multiple=True, metavar="NAME=VALUE", help="A setting of the backend's own (repeat)."
         ),
@@ -62,6 +72,7 @@ def make_plan(
     quant: str | None,
     threads: int | None,
     gpu_layers: str = "auto",
+    kv: str = "auto",
     options: Sequence[str] = (),
     slots: int = 1,
 ) -> tuple[LaunchPlan, Decision | None]:
@@ -72,13 +83,14 @@ def make_plan(
     """
     from edgellm import launch, settings
     from edgellm.errors import UsageError
-    from edgellm.request import SelectionRequest, layers_on_gpu
+    from edgellm.request import SelectionRequest, cache_type, layers_on_gpu
     from edgellm.units import parse_bytes
 
     memory = None if max_memory is None else parse_bytes(max_memory)
     layers = layers_on_gpu(gpu_layers)
     is_offline = offline or settings.offline()
-    request = SelectionRequest(task, ctx, min_tps, memory, backend, slots, is_offline, gpu_layers=layers)
+    cache = cache_type(kv)
+    request = SelectionRequest(task, ctx, min_tps, memory, backend, slots, is_offline, gpu_layers=layers, kv_type=cache)
     if model is None and quant is not None:
         raise UsageError(
             "--quant belongs to a model", hint=f"name it: edgellm serve MODEL --quant {quant}", param="quant"

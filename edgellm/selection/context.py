@@ -5,7 +5,7 @@ Never silently short: the reason says what bounded it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edgellm.errors import NothingFits
 from edgellm.estimate import footprint
@@ -35,7 +35,8 @@ def choose_context(option: Option) -> tuple[int, str]:
     if request.ctx is not None:
         return request.ctx, f"Context: {request.ctx:,} tokens per slot, as asked."
     limit = min(option.card.ctx_train, setting.needs.max_ctx)
-    floor = min(setting.floor_tps, option.decode.tok_s)
+    reads_only = request.task == "embed"
+    floor = 0.0 if reads_only else min(setting.floor_tps, option.decode.tok_s)
 
     def fits(ctx: int) -> bool:
         return option.fits_at(ctx)
@@ -47,7 +48,9 @@ def choose_context(option: Option) -> tuple[int, str]:
     # A half-full cache is the ordinary case; the usable minimum is not given up for speed, which was judged before.
     ctx = max(longest(by_memory, keeps_floor), min(by_memory, option.needed_ctx))
     rate = option.decode_at(ctx // 2).tok_s
-    if ctx < by_memory:
+    if reads_only:
+        bound = "the longest text that it reads at once" + ("" if ctx == limit else " within the memory budget")
+    elif ctx < by_memory:
         bound = f"half full it decodes at {show_rate(rate)} tok/s; a longer one would fall below {show_rate(floor)}"
     elif ctx < limit:
         bound = f"the longest that the memory budget allows; half full it decodes at {show_rate(rate)} tok/s"
@@ -59,6 +62,42 @@ def choose_context(option: Option) -> tuple[int, str]:
     return ctx, f"Context: {ctx:,} tokens per slot: {bound}."
 
 
+def fit_cache(  # noqa: PLR0917
+    machine: Machine,
+    shape: Shape,
+    ctx_train: int,
+    tensor_bytes: int,
+    request: SelectionRequest,
+    kv_types: Sequence[str],
+    placed: Callable[[Footprint], Footprint] = lambda whole: whole,
+) -> tuple[int, str, tuple[str, ...]]:
+    """Tokens per slot and type of cache for a model file that is already at hand, and why.
+
+    The first of `kv_types` that holds the context asked for, or the one that the task needs; where none does, the first
+    with as much as it holds.
+
+    Raises:
+        NothingFits: none holds the shortest context, or the one asked for.
+    """
+    needed = setting(machine, request).needed_ctx(ctx_train or request.ctx or SHORTEST_CTX)
+    found: list[tuple[int, str, tuple[str, ...]]] = []
+    for kv_type in kv_types:
+        try:
+            ctx, why = fit_context(machine, shape, ctx_train, tensor_bytes, request, placed, kv_type)
+        except NothingFits:
+            if kv_type == kv_types[-1] and not found:
+                raise
+            continue
+        lower = kv_type != kv_types[0]
+        saved = f"Cache: {kv_type}, as with {kv_types[0]} fewer than {needed:,} tokens fit the memory budget."
+        asked = f"Cache: {kv_type}, as asked."
+        notes = (saved,) if lower else (asked,) if request.kv_type else ()
+        found.append((ctx, kv_type, (why, *notes)))
+        if ctx >= needed:
+            return found[-1]
+    return found[0]
+
+
 def fit_context(  # noqa: PLR0917
     machine: Machine,
     shape: Shape,
@@ -66,6 +105,7 @@ def fit_context(  # noqa: PLR0917
     tensor_bytes: int,
     request: SelectionRequest,
     placed: Callable[[Footprint], Footprint] = lambda whole: whole,
+    kv_type: str = "f16",
 ) -> tuple[int, str]:
     """Tokens per slot for a model file that is already at hand, and why. `ctx_train` 0 = not known.
 
@@ -77,7 +117,7 @@ def fit_context(  # noqa: PLR0917
     given = setting(machine, request)
 
     def needs(ctx: int) -> int:
-        whole = footprint.footprint(shape, tensor_bytes, ctx, request.slots)
+        whole = footprint.footprint(shape, tensor_bytes, ctx, request.slots, kv_type)
         return footprint.counted_bytes(placed(whole), machine)
 
     limit = min(ctx_train or given.needs.max_ctx, given.needs.max_ctx) if request.ctx is None else request.ctx

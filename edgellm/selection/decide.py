@@ -1,7 +1,8 @@
-"""The decision: which model, in which quantization, on which backend, with how much context, and why.
+"""The decision: which model, in which quantization, on which backend, with how much context in which type of cache, and
+why.
 
-Pure: the same machine, request, catalog, backends and local files give the same `Decision`, byte for byte as JSON. It
-asks nothing of the network; which sources answer is an input (`request.reachable`, `request.offline`).
+Pure: the same machine, request, catalog, backends, local files and corrections give the same `Decision`, byte for byte
+as JSON. It asks nothing of the network; which sources answer is an input (`request.reachable`, `request.offline`).
 """
 
 from __future__ import annotations
@@ -11,21 +12,23 @@ from dataclasses import dataclass, replace
 
 from edgellm.errors import BackendUnavailable, NothingFits
 from edgellm.machine import Machine
+from edgellm.measured.correction import Corrections
 from edgellm.model import ModelCard
 from edgellm.plan import Candidate, Decision, Rejection
 from edgellm.request import SelectionRequest
 from edgellm.selection.context import choose_context, fit_context
 from edgellm.selection.expand import expand
 from edgellm.selection.facts import BackendFacts, Setting, setting
-from edgellm.selection.offload import require, unused
+from edgellm.selection.offload import require
 from edgellm.selection.option import Option, is_reachable
-from edgellm.selection.rules import CHOICES, CONSTRAINTS, Rule, quant_for_size, rank_models, rejections
-from edgellm.units import show_memory, show_rate
+from edgellm.selection.reasons import about
+from edgellm.selection.rules import CHOICES, CONSTRAINTS, quant_for_size, rank_models
+from edgellm.selection.verdict import Rule, rejections
 
 __all__ = ["BackendFacts", "decide", "fit_context"]
 
 RUNNERS_UP = 5
-FREE_LICENSES = ("apache-2.0", "mit")
+NO_CORRECTIONS = Corrections()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +46,14 @@ def decide(
     backends: Sequence[BackendFacts],
     local: Collection[str] = (),
     *,
+    corrections: Corrections = NO_CORRECTIONS,
     extra_rules: Sequence[Rule] = (),
 ) -> Decision:
     """The best model that `machine` runs well for `request`, with the whole reason.
 
     `local` holds sha256 hashes and sources of files that need no fetching. `choice` is the best that can be had;
     `would_choose` the best if every source answered, None where the two are the same. `choice` is None where
-    something fits but none of it can be had.
+    something fits but none of it can be had. `corrections` are what earlier runs here made of predictions.
 
     Raises:
         NothingFits: no candidate satisfies the request; the message names the closest.
@@ -58,21 +62,21 @@ def decide(
     given = setting(machine, request)
     usable, backend_reasons = _usable(backends, request)
     rows = sorted(cards, key=lambda card: card.id)
-    options, impossible = expand(rows, usable, given, frozenset(local))
+    options, impossible = expand(rows, usable, given, frozenset(local), corrections)
     if not options:
-        raise _nothing_runs(impossible)
+        raise _nothing_runs(impossible, given.needs.kind)
     opening = (
         f"Memory budget {given.budget_reason}.",
         *backend_reasons,
-        f"Considered {_count(len({o.model for o in options}), 'chat model')} in {_count(len(options), 'file')}; "
-        f"{_count(given.threads, 'thread')}.",
+        f"Considered {_count(len({o.model for o in options}), f'{given.needs.kind} model')} in "
+        f"{_count(len(options), 'file')}; {_count(given.threads, 'thread')}.",
     )
     start = Decision(
         choice=None,
         reasons=opening,
         rejected=tuple(impossible),
         budget_bytes=given.budget_bytes,
-        inputs=_inputs(given, rows, usable, len(local)),
+        inputs=_inputs(given, rows, usable, len(local), corrections),
     )
     best = _choose(options, given, extra_rules)
     reachable = [o for o in options if is_reachable(o, request.reachable, offline=request.offline)]
@@ -108,10 +112,10 @@ def _with(start: Decision, outcome: _Outcome, *notes: str) -> Decision:
     )
 
 
-def _nothing_runs(impossible: Sequence[Rejection]) -> NothingFits:
-    """The error where no chat model of the catalog can run, with the first reason."""
-    why = next((f": {r.model} {r.quant} {r.reason}" for r in impossible if r.rule != "is_chat_model"), "")
-    return NothingFits(f"no chat model runs on an installed backend{why}", hint="see `edgellm plugins`")
+def _nothing_runs(impossible: Sequence[Rejection], kind: str) -> NothingFits:
+    """The error where no model of the catalog can run, with the first reason."""
+    why = next((f": {r.model} {r.quant} {r.reason}" for r in impossible if r.rule != f"is_{kind}_model"), "")
+    return NothingFits(f"no {kind} model runs on an installed backend{why}", hint="see `edgellm plugins`")
 
 
 def _usable(backends: Sequence[BackendFacts], request: SelectionRequest) -> tuple[list[BackendFacts], tuple[str, ...]]:
@@ -147,7 +151,7 @@ def _choose(options: Sequence[Option], given: Setting, extra_rules: Sequence[Rul
         left = _apply(rule, left, given, reasons, rejected)
     chosen = left[0]
     ctx, why = choose_context(chosen)
-    reasons += [why, *_about(chosen, ctx)]
+    reasons += [why, *about(chosen, ctx, possible)]
     return _Outcome(chosen.candidate(ctx), tuple(reasons), _runners_up(possible, chosen, given), tuple(rejected))
 
 
@@ -157,7 +161,7 @@ def _apply(
     verdict = rule(options, given)
     if verdict.reason:
         reasons.append(verdict.reason)
-    rejected += rejections(verdict, rule.__name__, options)
+    rejected += rejections(verdict, rule.__name__)
     if not verdict.kept:
         last = "; ".join(f"{r.model} {r.reason}" for r in rejected[-3:])
         raise NothingFits(
@@ -176,33 +180,8 @@ def _runners_up(possible: Sequence[Option], chosen: Option, given: Setting) -> t
     return tuple(found)
 
 
-def _about(chosen: Option, ctx: int) -> list[str]:
-    """What a person should know of the choice: memory, speed, where it comes from, what its licence restricts."""
-    needed = chosen.counted_at(ctx)
-    rate = chosen.decode
-    placed = chosen.placed_at(ctx)
-    request = chosen.setting.request
-    gpu = placed.reason or unused(chosen.setting.machine, chosen.backend, chosen.offload, request.gpu_layers)
-    lines = [
-        *([gpu] if gpu else []),
-        f"Memory: {show_memory(needed)} of {show_memory(chosen.setting.budget_bytes)}.",
-        f"Speed: {show_rate(rate.tok_s)} tok/s ({show_rate(rate.low)} to {show_rate(rate.high)}); {rate.basis}.",
-    ]
-    if placed.gpu_layers:
-        lines.append("That is the speed of the CPU, by which the model was chosen; a GPU's is not predicted yet.")
-    if not chosen.weights.exact:
-        lines.append("Size: estimated, as the parts of this architecture are not known one by one.")
-    if chosen.file.trust == "convention":
-        lines.append(
-            "Source: the repository carries this file by habit; its name and size are checked before the download."
-        )
-    if chosen.card.license not in FREE_LICENSES:
-        lines.append(f"Licence: {chosen.card.license} restricts use; read it before you build on it.")
-    return lines
-
-
 def _inputs(
-    given: Setting, rows: Sequence[ModelCard], backends: Sequence[BackendFacts], n_local: int
+    given: Setting, rows: Sequence[ModelCard], backends: Sequence[BackendFacts], n_local: int, corrections: Corrections
 ) -> dict[str, object]:
     """What the decision was taken on, for the record."""
     machine, request = given.machine, given.request
@@ -220,9 +199,12 @@ def _inputs(
         "backend": request.backend,
         "slots": request.slots,
         "gpu_layers": request.gpu_layers,
+        "kv_type": request.kv_type,
         "offline": request.offline,
         "reachable": None if request.reachable is None else list(request.reachable),
         "backends": [b.name for b in backends],
+        "rates": {b.name: "measured" if b.calibration else "prior" for b in backends},
+        "corrected": len(corrections.rows),
         "models": len(rows),
         "local_files": n_local,
     }

@@ -1,27 +1,40 @@
-"""From catalog rows to options: every chat model in every file on every backend that opens it, and what is none."""
+"""From catalog rows to options: models for the task, in files, on backends that open them; and why others are none."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from edgellm.estimate import quality, quants, weights
+from edgellm.measured.correction import Corrections
 from edgellm.model import ModelCard, ModelFile, Shape
 from edgellm.plan import Rejection
 from edgellm.selection.facts import BackendFacts, Setting
 from edgellm.selection.option import Option
 
+# Encoders read a text at once and keep nothing of it (llama.cpp b11434: no memory is made for them).
+ENCODERS = frozenset({"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "modernbert", "gemma-embedding"})
+
 
 def expand(
-    rows: Iterable[ModelCard], backends: Sequence[BackendFacts], given: Setting, local: frozenset[str]
+    rows: Iterable[ModelCard],
+    backends: Sequence[BackendFacts],
+    given: Setting,
+    local: frozenset[str],
+    corrections: Corrections,
 ) -> tuple[list[Option], list[Rejection]]:
-    """Options in the order of the rows, and a rejection for each model or file that is none."""
+    """Options in the order of the rows, and a rejection for each model or file that is none.
+
+    Caches are of the type that is asked for, or f16; rules lower the type where that buys something (`Option.lower`).
+    """
     cards = list(rows)
+    kind = given.needs.kind
     scored = {card.id: card for card in cards if card.scores}
     options: list[Option] = []
     rejected: list[Rejection] = []
     for card in cards:
-        if card.kind != "chat":
-            rejected.append(Rejection(card.id, "", "is_chat_model", f"is of kind {card.kind}"))
+        if card.kind != kind:
+            rejected.append(Rejection(card.id, "", f"is_{kind}_model", f"is of kind {card.kind}"))
         elif card.shape is None:
             why = "its shape is not known, so neither memory nor speed can be predicted"
             rejected.append(Rejection(card.id, "", "has_known_shape", why))
@@ -30,7 +43,10 @@ def expand(
         else:
             ability = quality.ability(card, scored, given.request.task)
             for file in card.files:
-                options += _of_file(card, card.shape, file, ability, backends, given, local, rejected)
+                shape = card.shape
+                if shape.arch in ENCODERS:
+                    shape = replace(shape, kv_full_bytes=0, kv_swa_bytes=0, sliding_window=0)
+                options += _of_file(card, shape, file, ability, backends, given, local, corrections, rejected)
     return options, rejected
 
 
@@ -42,6 +58,7 @@ def _of_file(  # noqa: PLR0917
     backends: Sequence[BackendFacts],
     given: Setting,
     local: frozenset[str],
+    corrections: Corrections,
     rejected: list[Rejection],
 ) -> list[Option]:
     size = file_weights(card, shape, file)
@@ -53,13 +70,15 @@ def _of_file(  # noqa: PLR0917
     found = []
     refusals = []
     for backend in backends:
-        refusal = backend.refuses(file, shape.arch)
+        kv_type = given.request.kv_type or "f16"
+        refusal = backend.refuses(file, shape.arch) or backend.refuses_cache(kv_type, shape)
         if refusal:
             # Who opens other formats has nothing to say of this file, unless nobody opens it.
             if file.format in backend.formats or not any(file.format in b.formats for b in backends):
                 refusals.append(refusal)
         else:
-            found.append(Option(card, file, backend.name, shape, size, given, ability, is_local, backend.offload))
+            known = corrections.of(backend.name, card.id, file.quant)
+            found.append(Option(card, file, backend, shape, size, given, ability, is_local, kv_type, known))
     if not found:
         rejected.append(Rejection(card.id, file.quant, "backend_opens_it", "; ".join(refusals)))
     return found

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgellm.backend import Offload, Offloader
+from edgellm.backend import CacheQuantizer, Calibration, Offload, Offloader
 from edgellm.estimate import quants
 from edgellm.machine import Machine
-from edgellm.model import ModelFile
-from edgellm.request import SelectionRequest, Task
+from edgellm.model import ModelFile, Shape
+from edgellm.request import KV_TYPES, SelectionRequest, Task
 from edgellm.selection.offload import assumed, live
 from edgellm.units import show_memory
 
@@ -29,6 +29,7 @@ class TaskNeeds:
     comfort_tps: float  # faster is worth no more
     min_ctx: int  # tokens a conversation of the kind needs
     max_ctx: int  # longer is not planned for unasked: the cache is resident from the start
+    kind: str = "chat"  # of the models that are for it
 
 
 # Floors: 5 tok/s is silent reading (about 225 words a minute); code is skimmed while it appears; an agent's step waits
@@ -37,11 +38,14 @@ TASK_NEEDS: dict[Task, TaskNeeds] = {
     "chat": TaskNeeds(5.0, 15.0, 4096, 32768),
     "code": TaskNeeds(8.0, 25.0, 16384, 32768),
     "agent": TaskNeeds(15.0, 40.0, 16384, 32768),
+    # Rates of reading, as nothing is written. Ours: a page of 500 tokens in five seconds, and two pages in one.
+    "embed": TaskNeeds(100.0, 1000.0, 512, 8192, "embedding"),
 }
 
 # Tokens that a model spends thinking for each token of answer: 5 to 20 (research notes, D).
 THINKING_TOKENS = 8.0
 SHORTEST_CTX = 512  # less holds no conversation
+KV_BLOCK = 32  # elements of a block of q8_0 and q4_0: a head must be a multiple of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,8 @@ class BackendFacts:
     problems: tuple[str, ...] = ()  # why it cannot run on this machine; empty = it can
     archs: frozenset[str] | None = None  # GGUF architectures it loads; None = not known, all assumed
     offload: Offload | None = None  # GPUs it can put layers on; None = it puts none anywhere
+    kv_types: frozenset[str] = frozenset({"f16"})  # what it can hold a cache in
+    calibration: Calibration | None = None  # rates measured on this machine; None = priors of its kind of processor
 
     def refuses(self, file: ModelFile, arch: str) -> str:
         """Why it cannot open such a file, "" = it can."""
@@ -71,14 +77,39 @@ class BackendFacts:
             return f"{self.name} does not load architecture {arch}"
         return ""
 
+    def refuses_cache(self, kv_type: str, shape: Shape | None) -> str:
+        """Why it cannot hold the cache of such a model in `kv_type`, "" = it can (or the shape is not known)."""
+        if kv_type not in self.kv_types:
+            known = ", ".join(kind for kind in KV_TYPES if kind in self.kv_types)
+            return f"{self.name} holds a cache in {known}, not in {kv_type}"
+        if kv_type != "f16" and shape is not None and shape.head_dim % KV_BLOCK:
+            return f"a {kv_type} cache needs heads of a multiple of {KV_BLOCK}, these have {shape.head_dim}"
+        return ""
+
 
 def backend_facts(backends: Iterable[Backend], machine: Machine) -> tuple[BackendFacts, ...]:
     """Facts of installed backends, by name; asks each whether it runs on `machine`."""
     facts = [
-        BackendFacts(b.name, b.formats, b.quants, tuple(b.check(machine)), offload=offload_facts(b, machine))
+        BackendFacts(
+            b.name,
+            b.formats,
+            b.quants,
+            tuple(b.check(machine)),
+            offload=offload_facts(b, machine),
+            kv_types=_kv_types(b),
+        )
         for b in backends
     ]
     return tuple(sorted(facts, key=lambda f: f.name))
+
+
+def cache_types(backend: Backend) -> BackendFacts:
+    """As much of a backend's facts as its types of cache are."""
+    return BackendFacts(backend.name, backend.formats, backend.quants, kv_types=_kv_types(backend))
+
+
+def _kv_types(backend: Backend) -> frozenset[str]:
+    return frozenset(backend.kv_types) if isinstance(backend, CacheQuantizer) else frozenset({"f16"})
 
 
 def offload_facts(backend: Backend, machine: Machine) -> Offload | None:
@@ -98,7 +129,10 @@ def assumed_facts(backends: Iterable[Backend], machine: Machine, request: Select
     )
     there = assumed(machine) if wanted else plain
     facts = [
-        BackendFacts(b.name, b.formats, b.quants, offload=there if isinstance(b, Offloader) else None) for b in backends
+        BackendFacts(
+            b.name, b.formats, b.quants, offload=there if isinstance(b, Offloader) else None, kv_types=_kv_types(b)
+        )
+        for b in backends
     ]
     return tuple(sorted(facts, key=lambda f: f.name))
 

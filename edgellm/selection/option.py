@@ -6,16 +6,18 @@ Predictions are computed when a rule first asks, so that what an early rule drop
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from edgellm.backend import Offload
 from edgellm.estimate import footprint, quality, quants, speed
 from edgellm.estimate.tensor_types import TYPES
 from edgellm.estimate.weights import Weights
+from edgellm.measured.correction import NONE, Correction
 from edgellm.model import ModelCard, ModelFile, Shape
 from edgellm.plan import Candidate, Footprint, Rate
-from edgellm.selection.facts import THINKING_TOKENS, Setting
+from edgellm.request import KV_TYPES
+from edgellm.selection.facts import THINKING_TOKENS, BackendFacts, Setting
 from edgellm.selection.offload import Placement, place
 
 # Expected quality is charged a part of its downside: between equal middles, the better known one wins.
@@ -33,14 +35,37 @@ def scheme(source: str) -> str:
 class Option:
     card: ModelCard
     file: ModelFile
-    backend: str
+    facts: BackendFacts = field(repr=False)
     shape: Shape
     weights: Weights
     setting: Setting = field(repr=False)
     ability: quality.Estimate
     is_local: bool = False
-    offload: Offload | None = field(default=None, repr=False)  # its backend's
+    kv_type: str = "f16"
+    correction: Correction = NONE  # what it, or what is like it, made of earlier predictions here
     _placed: dict[int, Placement] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def backend(self) -> str:
+        return self.facts.name
+
+    @property
+    def offload(self) -> Offload | None:
+        return self.facts.offload
+
+    @cached_property
+    def lower(self) -> Option | None:
+        """The same with the next smaller type of cache; None where there is none, or the type was asked for."""
+        if self.setting.request.kv_type is not None or self.kv_bytes_at(footprint.CELL_PAD) == 0:
+            return None
+        smaller = KV_TYPES[KV_TYPES.index(self.kv_type) + 1 :]
+        kind = next((kind for kind in smaller if not self.facts.refuses_cache(kind, self.shape)), None)
+        return None if kind is None else replace(self, kv_type=kind)
+
+    def kv_bytes_at(self, ctx: int) -> int:
+        """Bytes of the cache that grow with the context."""
+        state = self.shape.recurrent_bytes * self.setting.request.slots
+        return footprint.kv_bytes(self.shape, ctx, self.setting.request.slots, self.kv_type) - state
 
     @property
     def model(self) -> str:
@@ -77,19 +102,35 @@ class Option:
 
     @cached_property
     def kept(self) -> quality.Estimate:
-        return quality.retention(self.quant, self.card.params, native=self.is_native)
+        """Share of the ability that is left in this quantization with this type of cache."""
+        card = self.card
+        weights = quality.retention(self.quant, card.params, native=self.is_native, family=card.family)
+        return weights.times(quality.cache_retention(self.kv_type, card.params))
 
     @cached_property
     def decode(self) -> Rate:
-        return speed.decode(self.setting.machine, self.shape, self.weights, self.setting.threads)
+        return self.decode_at(speed.REFERENCE_DEPTH)
 
     def decode_at(self, depth: int) -> Rate:
-        return speed.decode(self.setting.machine, self.shape, self.weights, self.setting.threads, depth=depth)
+        """Tokens per second of one slot that generates with `depth` tokens cached."""
+        machine, threads = self.setting.machine, self.setting.threads
+        rate = speed.decode(machine, self.shape, self.weights, threads, depth=depth, kv_type=self.kv_type)
+        return corrected(rate, self.correction.decode, self.correction.basis)
+
+    @cached_property
+    def prefill(self) -> Rate:
+        rate = speed.prefill(self.setting.machine, self.shape, self.weights, self.setting.threads)
+        return corrected(rate, self.correction.prefill, self.correction.basis)
+
+    @property
+    def rate(self) -> Rate:
+        """What the floor is about: generating, or reading where nothing is generated."""
+        return self.prefill if self.setting.request.task == "embed" else self.decode
 
     @cached_property
     def useful_tps(self) -> float:
         """Tokens of answer per second: a model that always thinks spends most tokens before it answers."""
-        return self.decode.tok_s / THINKING_TOKENS if self.card.thinking else self.decode.tok_s
+        return self.rate.tok_s / THINKING_TOKENS if self.card.thinking else self.rate.tok_s
 
     @property
     def has_gpu(self) -> bool:
@@ -99,7 +140,8 @@ class Option:
         """What goes to a GPU with `ctx` tokens per slot, and the memory of the rest."""
         if ctx not in self._placed:
             request = self.setting.request
-            whole = footprint.footprint(self.shape, self.tensor_bytes, ctx, request.slots)
+            whole = footprint.footprint(self.shape, self.tensor_bytes, ctx, request.slots, self.kv_type)
+            whole = with_resident(whole, self.correction.resident)
             self._placed[ctx] = place(
                 whole, self.shape, self.tensor_bytes, self.quant, self.offload, request.gpu_layers
             )
@@ -137,10 +179,26 @@ class Option:
         return Candidate(
             model=self.model, params=self.card.params, quant=self.quant, backend=self.backend, ctx=ctx,
             slots=setting.request.slots, tensor_bytes=self.tensor_bytes, footprint=placed.footprint,
-            decode=self.decode, prefill=speed.prefill(setting.machine, self.shape, self.weights, setting.threads),
-            quality=mid, quality_low=low, quality_high=high, source=self.file.source, license=self.card.license,
-            threads=setting.threads, gpu_layers=placed.gpu_layers,
+            decode=self.decode, prefill=self.prefill, quality=mid, quality_low=low, quality_high=high,
+            source=self.file.source, license=self.card.license, kv_type=self.kv_type, threads=setting.threads,
+            gpu_layers=placed.gpu_layers,
         )  # fmt: skip
+
+
+def corrected(rate: Rate, factor: float, basis: str) -> Rate:
+    """A rate with what earlier runs made of such predictions; the first word of the basis says so."""
+    if factor == 1.0:
+        return rate
+    tok_s, low, high = (float(f"{value * factor:.3g}") for value in (rate.tok_s, rate.low, rate.high))
+    return Rate(tok_s, low, high, f"corrected: x{factor:g}, {basis}; {rate.basis}")
+
+
+def with_resident(whole: Footprint, factor: float) -> Footprint:
+    """A footprint whose resident bytes are `factor` times as many; what no other term explains is the process's."""
+    if factor == 1.0:
+        return whole
+    more = round(whole.resident_bytes * (factor - 1))
+    return replace(whole, process_bytes=max(0, whole.process_bytes + more))
 
 
 def speed_worth(tps: float, setting: Setting) -> float:

@@ -72,12 +72,13 @@ def _rate(r: Rate) -> dict[str, Any]:
 
 
 def _rejection(r: Rejection) -> dict[str, str]:
-    return {"model": r.model, "quant": r.quant, "rule": r.rule, "reason": r.reason}
+    return {"model": r.model, "quant": r.quant, "kv_type": r.kv_type, "rule": r.rule, "reason": r.reason}
 
 
 def one_line(c: Candidate) -> str:
     """`"qwen3.5-4b Q5_K_M (4.2B, 3.07 GB): 8,192 tokens of context, 9.1 tok/s, 3.92 GiB of memory"`."""
+    cached = f" in {c.kv_type}" if c.kv_type != "f16" else ""
     return (
-        f"{c.model} {c.quant} ({show_params(c.params)}, {show_size(c.tensor_bytes)}): {c.ctx:,} tokens of context, "
-        f"{show_rate(c.decode.tok_s)} tok/s, {show_memory(c.footprint.resident_bytes)} of memory"
+        f"{c.model} {c.quant} ({show_params(c.params)}, {show_size(c.tensor_bytes)}): {c.ctx:,} tokens of context"
+        f"{cached}, {show_rate(c.decode.tok_s)} tok/s, {show_memory(c.footprint.resident_bytes)} of memory"
     )

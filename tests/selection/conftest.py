@@ -44,7 +44,15 @@ def gguf() -> Callable[..., BackendFacts]:
 def option() -> Callable[..., Option]:
     """An option of a catalog model in a quantization, on a machine, for a request."""
 
-    def build(model: str, quant: str, on: Machine | None = None, *, local: bool = False, **request: object) -> Option:
+    def build(
+        model: str,
+        quant: str,
+        on: Machine | None = None,
+        *,
+        local: bool = False,
+        facts: BackendFacts | None = None,
+        **request: object,
+    ) -> Option:
         card = catalog()[model]
         assert card.shape is not None
         given = setting(on or make_machine(), SelectionRequest(**request))  # type: ignore[arg-type]
@@ -52,7 +60,7 @@ def option() -> Callable[..., Option]:
         scored = {c.id: c for c in catalog().values() if c.scores}
         ability = quality.ability(card, scored, given.request.task)
         file = ModelFile(f"hf://test/{model}:{quant}", quant, trust="convention")
-        return Option(card, file, "gguf", card.shape, size, given, ability, local)
+        return Option(card, file, facts or make_gguf(), card.shape, size, given, ability, local)
 
     return build
 

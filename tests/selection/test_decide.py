@@ -15,15 +15,15 @@ from edgellm.estimate.footprint import counted_bytes
 from edgellm.machine import Cpu, Limits, Machine, Memory
 from edgellm.model import ModelCard, ModelFile
 from edgellm.plan import Decision
-from edgellm.request import TASKS, SelectionRequest
+from edgellm.request import KV_TYPES, TASKS, SelectionRequest
 from edgellm.selection.decide import decide
 from edgellm.selection.facts import BackendFacts
 from edgellm.selection.option import Option
 from edgellm.selection.report import to_dict
-from edgellm.selection.rules import Verdict
+from edgellm.selection.verdict import Verdict
 
 GIB = 1024**3
-GGUF = BackendFacts("gguf", frozenset({"gguf"}))
+GGUF = BackendFacts("gguf", frozenset({"gguf"}), kv_types=frozenset(KV_TYPES))
 AVX2 = ("avx", "avx2", "f16c", "fma", "ssse3")
 ROWS = list(catalog().values())
 # A few models of all sizes and kinds: the properties do not depend on how many there are.
@@ -52,6 +52,7 @@ requests = st.builds(
     task=st.sampled_from(TASKS),
     ctx=st.none() | st.sampled_from([512, 4096, 20000]),
     slots=st.sampled_from([1, 2, 8]),
+    kv_type=st.sampled_from([None, *KV_TYPES]),
     max_memory_bytes=st.none() | st.integers(300 * 2**20, 32 * GIB),
 )
 
@@ -69,13 +70,14 @@ def test_what_is_chosen_satisfies_what_was_asked(on: Machine, request: Selection
 
     assert counted_bytes(choice.footprint, on) <= decision.budget_bytes
     assert decision.budget_bytes <= (request.max_memory_bytes or decision.budget_bytes)
-    assert card.kind == "chat"
+    assert card.kind == ("embedding" if request.task == "embed" else "chat")
     assert 512 <= choice.ctx <= card.ctx_train or choice.ctx == request.ctx
     assert request.ctx in (None, choice.ctx)
     assert choice.slots == request.slots
+    assert request.kv_type in (None, choice.kv_type)
     floor = decision.inputs["floor_tps"]
     assert isinstance(floor, float)
-    if choice.decode.tok_s < floor:
+    if (choice.prefill if request.task == "embed" else choice.decode).tok_s < floor:
         assert any(reason.startswith("Slow:") for reason in decision.reasons)
     assert choice.quality_low <= choice.quality <= choice.quality_high
 

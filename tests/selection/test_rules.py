@@ -7,13 +7,14 @@ import pytest
 from edgellm.errors import NothingFits
 from edgellm.selection import rules
 from edgellm.selection.option import Option, speed_worth
+from edgellm.selection.verdict import Rule, Verdict, rejections
 
 
 def ids(options: tuple[Option, ...]) -> list[str]:
     return [f"{o.model} {o.quant}" for o in options]
 
 
-def run(rule: rules.Rule, *options: Option) -> rules.Verdict:
+def run(rule: Rule, *options: Option) -> Verdict:
     verdict = rule(options, options[0].setting)
     assert len(verdict.kept) + len(verdict.rejected) == len(options)
     assert all(why for _, why in verdict.rejected)
@@ -261,7 +262,7 @@ def test_speed_is_worth_most_at_the_floor_and_saturates(option) -> None:
 def test_rejections_are_told_once_per_model_where_the_rule_dropped_all_of_it(option, machine) -> None:
     on = machine(8)
     options = [option("qwen3-32b", q, on) for q in ("Q8_0", "Q4_K_M")] + [option("qwen3-4b", "Q4_K_M", on)]
-    rows = rules.rejections(rules.fits_memory(options, options[0].setting), "fits_memory", options)
+    rows = rejections(rules.fits_memory(options, options[0].setting), "fits_memory")
 
     assert [(r.model, r.quant) for r in rows] == [("qwen3-32b", "")]
     assert rows[0].reason.startswith("even Q4_K_M: needs")

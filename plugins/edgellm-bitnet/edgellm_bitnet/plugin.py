@@ -34,6 +34,7 @@ class BitnetBackend:
     name = "bitnet"
     formats = frozenset({"gguf", "safetensors"})
     quants = frozenset({"I2_S", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0"})
+    kv_types = frozenset({"f16", "q8_0"})
 
     def check(self, machine: Machine) -> list[str]:
         library = _library()

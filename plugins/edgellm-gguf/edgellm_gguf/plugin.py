@@ -41,6 +41,9 @@ class GgufBackend:
         | {"IQ3_XXS", "IQ3_XS", "IQ3_S", "IQ3_M", "IQ4_XS", "IQ4_NL", "TQ1_0", "TQ2_0", "MXFP4"}
     )
 
+    # A quantized V needs flash attention, which the engine leaves to the library: it is on wherever one is computed.
+    kv_types = frozenset({"f16", "q8_0", "q4_0"})
+
     def check(self, machine: Machine) -> list[str]:
         missing = library.missing()
         if missing:

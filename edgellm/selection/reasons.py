@@ -1,0 +1,72 @@
+"""What a person should know of a choice, as lines of text with the numbers in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from edgellm.estimate import quality
+from edgellm.request import KV_TYPES
+from edgellm.selection.offload import unused
+from edgellm.selection.option import Option
+from edgellm.selection.rules import better_backend
+from edgellm.units import show_memory, show_rate
+
+FREE_LICENSES = ("apache-2.0", "mit")
+
+
+def _cache(chosen: Option) -> list[str]:
+    """Why the cache is not held as exactly as it could be, and what that costs."""
+    kind, request = chosen.kv_type, chosen.setting.request
+    if kind == "f16" and request.kv_type is None:
+        return []
+    if request.kv_type is not None:
+        why = "as asked"
+    else:
+        higher = replace(chosen, kv_type=KV_TYPES[KV_TYPES.index(kind) - 1])
+        needed, have = higher.counted_at(chosen.needed_ctx), chosen.setting.budget_bytes
+        what = f"{higher.kv_type} would take {show_memory(needed)} with {chosen.needed_ctx:,} tokens"
+        slow = f"{higher.kv_type} would give {show_rate(higher.rate.tok_s)} tok/s"
+        why = f"{what}, {show_memory(have)} may be used" if needed > have else f"{slow}, less than the floor"
+    cost = quality.cache_retention(kind, chosen.card.params)
+    lost = "" if kind == "f16" else f"; it keeps {cost.mid:.1%} ({cost.low:.1%} to {cost.high:.1%}) of the ability"
+    return [f"Cache: {kind}, {why}{lost}."]
+
+
+def _backend(chosen: Option, possible: Sequence[Option]) -> list[str]:
+    """Why this backend, where another one opens the same kind of file of the model."""
+    same = [o for o in possible if (o.model, o.quant) == (chosen.model, chosen.quant) and o.backend != chosen.backend]
+    others = {o.backend: o for o in sorted(same, key=lambda o: (o.backend, o.rate.tok_s))}
+    return [f"Backend: {chosen.backend} rather than {o.backend}: {better_backend(chosen, o)}." for o in others.values()]
+
+
+def about(chosen: Option, ctx: int, possible: Sequence[Option]) -> list[str]:
+    """What a person should know of the choice: memory, speed, where it comes from, what its licence restricts."""
+    needed = chosen.counted_at(ctx)
+    rate = chosen.rate
+    placed = chosen.placed_at(ctx)
+    request = chosen.setting.request
+    gpu = placed.reason or unused(chosen.setting.machine, chosen.backend, chosen.offload, request.gpu_layers)
+    lines = [
+        *_cache(chosen),
+        *_backend(chosen, possible),
+        *([gpu] if gpu else []),
+        f"Memory: {show_memory(needed)} of {show_memory(chosen.setting.budget_bytes)}{_corrected(chosen)}.",
+        f"Speed: {show_rate(rate.tok_s)} tok/s ({show_rate(rate.low)} to {show_rate(rate.high)}); {rate.basis}.",
+    ]
+    if placed.gpu_layers:
+        lines.append("That is the speed of the CPU, by which the model was chosen; a GPU's is not predicted yet.")
+    if not chosen.weights.exact:
+        lines.append("Size: estimated, as the parts of this architecture are not known one by one.")
+    if chosen.file.trust == "convention":
+        lines.append(
+            "Source: the repository carries this file by habit; its name and size are checked before the download."
+        )
+    if chosen.card.license not in FREE_LICENSES:
+        lines.append(f"Licence: {chosen.card.license} restricts use; read it before you build on it.")
+    return lines
+
+
+def _corrected(chosen: Option) -> str:
+    factor = chosen.correction.resident
+    return "" if factor == 1.0 else f"; x{factor:g}, {chosen.correction.basis}"
