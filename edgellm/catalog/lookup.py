@@ -8,6 +8,7 @@ The catalog is a prior: sizes and hashes are checked again when a file is fetche
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -15,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgellm import rows
 from edgellm.errors import UnknownModel, UsageError
 from edgellm.model import ModelCard, ModelFile, Shape
 
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
     import msgspec
 
 KINDS = ("chat", "base", "embedding", "reranker")
-MAX_FILE_BYTES = 8 * 1024 * 1024  # of a user's catalog file
 _MOST = 1 << 44  # no count or size in a row is larger
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_OWN = "see docs/selection.md, Your own models"
 
 _K = ("Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q4_K_M", "Q4_K_S", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K")
 # What each publisher's repositories carry, by habit; the name of the file is looked up when it is fetched.
@@ -42,15 +45,13 @@ def catalog(extra: Iterable[ModelCard] = ()) -> dict[str, ModelCard]:
     Raises:
         UsageError: a row of `extra` says something impossible.
     """
-    rows = dict(_shipped())
+    found = dict(_shipped())
     for card in extra:
         problems = check(card)
         if problems:
-            raise UsageError(
-                f"catalog row {card.id!r}: {'; '.join(problems)}", hint="see docs/selection.md, Your own models"
-            )
-        rows[card.id] = _with_published(card)
-    return rows
+            raise UsageError(f"catalog row {card.id!r}: {'; '.join(problems)}", hint=_OWN)
+        found[card.id] = _with_published(card)
+    return found
 
 
 def find(name: str, extra: Iterable[ModelCard] = ()) -> ModelCard:
@@ -59,14 +60,14 @@ def find(name: str, extra: Iterable[ModelCard] = ()) -> ModelCard:
     Raises:
         UnknownModel: none or several; the hint lists close ones.
     """
-    rows = catalog(extra)
+    known = catalog(extra)
     wanted = name.lower()
-    if wanted in rows:
-        return rows[wanted]
-    begins = [row_id for row_id in rows if row_id.startswith(wanted)]
+    if wanted in known:
+        return known[wanted]
+    begins = [row_id for row_id in known if row_id.startswith(wanted)]
     if len(begins) == 1:
-        return rows[begins[0]]
-    close = begins or difflib.get_close_matches(wanted, rows, n=4, cutoff=0.4)
+        return known[begins[0]]
+    close = begins or difflib.get_close_matches(wanted, known, n=4, cutoff=0.4)
     what = f"{name!r} could be {len(begins)} models" if begins else f"no model named {name!r} in the catalog"
     hint = f"did you mean: {', '.join(close[:8])}" if close else "list them with `edgellm models`"
     raise UnknownModel(what, hint=hint)
@@ -76,25 +77,25 @@ def load_file(path: Path) -> list[ModelCard]:
     """Rows of a user's file: TOML with `[[models]]` tables, or JSON Lines; the fields are `ModelCard`'s.
 
     Raises:
-        UsageError: it cannot be read, or a row is malformed.
+        UsageError: it cannot be read, or a row is malformed or impossible; names file, row and field.
     """
-    import msgspec
-
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-        if len(data) > MAX_FILE_BYTES:
-            raise UsageError(
-                f"{path} is larger than {MAX_FILE_BYTES} bytes", hint="a catalog file holds rows, not models"
-            )
-        if path.suffix == ".toml":
-            table = msgspec.toml.decode(data)
-            return msgspec.convert(table.get("models", []) if isinstance(table, dict) else table, list[ModelCard])
-        return _decoder().decode_lines(data)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", hint="give a file that exists") from error
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: {error}", hint="see docs/selection.md, Your own models") from error
+    text = rows.read_text(path, _OWN)
+    if path.suffix == ".toml":
+        document = rows.parse_toml(text, path, _OWN)
+        for key in document.keys() - {"models"}:
+            rows.Place(str(path), hint=_OWN).refuse("unknown key; a model stands under a line [[models]]", field=key)
+        found = rows.toml_rows(text, document, "models", path, _OWN)
+    else:
+        found = rows.json_rows(text, path, _OWN)
+    cards: dict[str, ModelCard] = {}
+    for place, row in found:
+        card = rows.convert(row, ModelCard, place)
+        for problem in check(card):
+            place.refuse(problem)
+        if card.id in cards:
+            place.refuse(f"{card.id!r} stands in the file twice", field="id")
+        cards[card.id] = card
+    return list(cards.values())
 
 
 def check(card: ModelCard) -> list[str]:
@@ -110,11 +111,18 @@ def check(card: ModelCard) -> list[str]:
         problems.append(f"params_active {card.params_active} of params {card.params}")
     if card.shape is not None:
         problems += _check_shape(card.shape)
-    for file in card.files:
+    for i, file in enumerate(card.files):
         if ":" not in file.source:
-            problems.append(f"source {file.source!r} has no scheme")
-        if any(n is not None and not 0 < n <= _MOST for n in (file.bytes, file.tensor_bytes)):
-            problems.append(f"size of {file.source!r} is out of range")
+            problems.append(f"files[{i}].source {file.source!r} has no scheme")
+        for name in ("bytes", "tensor_bytes"):
+            size = getattr(file, name)
+            if size is not None and not 0 < size <= _MOST:
+                problems.append(f"files[{i}].{name} {size} is out of range")
+        if file.sha256 is not None and _SHA256.fullmatch(file.sha256) is None:
+            problems.append(f"files[{i}].sha256 is not 64 hexadecimal digits")
+    texts = (card.id, card.family, card.license, card.hf_repo, card.notes, *card.repos)
+    if not all(text.isprintable() for text in (*texts, *(t for f in card.files for t in (f.source, f.quant, f.trust)))):
+        problems.append("text with control characters")
     return problems
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
 import pytest
 
+from edgellm import rows
 from edgellm.catalog import lookup
 from edgellm.errors import UnknownModel, UsageError
 from edgellm.estimate import quants
@@ -182,7 +184,7 @@ def test_a_file_that_is_missing_or_huge_is_a_usage_error(tmp_path: Path) -> None
         lookup.load_file(tmp_path / "none.toml")
     huge = tmp_path / "huge.jsonl"
     with huge.open("wb") as file:
-        file.truncate(lookup.MAX_FILE_BYTES + 1)
+        file.truncate(rows.MAX_FILE_BYTES + 1)
     with pytest.raises(UsageError, match="larger than"):
         lookup.load_file(huge)
 
@@ -192,3 +194,55 @@ def test_deep_nesting_is_refused(tmp_path: Path) -> None:
     path.write_text("[" * 100_000)
     with pytest.raises(UsageError):
         lookup.load_file(path)
+
+
+ROW = {"id": "mine", "family": "m", "kind": "chat", "license": "mit", "ctx_train": 512, "params": 9, "params_active": 9}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"params": "nine"}, "line 3, mine: params: Expected `int`, got `str`"),
+        ({"parms": 9}, "line 3, mine: parms: unknown key"),
+        ({"params": 0}, "line 3, mine: params_active 9 of params 0"),
+        (
+            {"files": [{"source": "file:/a", "quant": "Q8_0"}, {"source": "/b", "quant": "Q4_0"}]},
+            r"files\[1\].source '/b'",
+        ),
+        ({"files": [{"source": "file:/a", "quant": "Q8_0", "sha": "x"}]}, "line 3, mine: files.sha: unknown key"),
+        ({"files": [{"source": "file:/a", "quant": "Q8_0", "sha256": "x"}]}, r"files\[0\].sha256 is not 64"),
+        ({"id": "first"}, "line 3, first: id: 'first' stands in the file twice"),
+        ({"license": "mit\u001b[2J"}, "line 3, mine: text with control characters"),
+        ({"shape": {"arch": "llama"}}, "line 3, mine: shape: Object missing required field `n_layer`"),
+    ],
+)
+def test_a_wrong_row_is_named_by_file_line_id_and_field(
+    tmp_path: Path, change: dict[str, object], complaint: str
+) -> None:
+    path = tmp_path / "mine.jsonl"
+    wrong = {**ROW, "shape": None, **change}
+    path.write_text(f"{json.dumps({**ROW, 'shape': None, 'id': 'first'})}\n\n{json.dumps(wrong)}\n")
+
+    with pytest.raises(
+        UsageError, match=r"mine\.jsonl: " + (complaint if complaint.startswith("line") else ".*" + complaint)
+    ):
+        lookup.load_file(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (TOML + '[[models]]\nid = "second"\n', "line 21, second: Object missing required field `family`"),
+        (TOML.replace("n_layer = 2", "n_layer = 2.5"), "line 2, mine: shape.n_layer: Expected `int`, got `float`"),
+        (TOML + "[models.extra]\n", "line 2, mine: extra: unknown key"),
+        ("[[model]]\n", "model: unknown key; a model stands under a line"),
+        ("models = [1]", r"models\[0\]: Expected `object`, got `int`"),
+    ],
+)
+def test_a_wrong_table_is_named_by_the_line_it_begins_at(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+
+    with pytest.raises(UsageError, match=r"mine\.toml: " + complaint) as caught:
+        lookup.load_file(path)
+    assert caught.value.hint

@@ -1,0 +1,153 @@
+"""Files of rows that people write (TOML arrays of tables, JSON Lines); every error names file, row and field.
+
+Trusts nothing: a file may come from a stranger. Values are checked by whoever reads them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+import tomllib
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from edgellm.errors import UsageError
+
+MAX_FILE_BYTES = 8 * 1024**2
+_SHOWN = 60  # characters of a name or value in an error
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row stands, for errors; `hint` says where the format is described."""
+
+    path: str
+    row: str = ""  # "line 12, house-model"; "" = the file as a whole
+    hint: str = ""
+
+    def refuse(self, problem: str, *, field: str = "", hint: str = "") -> NoReturn:
+        where = ": ".join(filter(None, (self.path, self.row, field)))
+        raise UsageError(f"{where}: {problem}", hint=hint or self.hint, param=field)
+
+
+def read_text(path: Path, hint: str) -> str:
+    """The file's text.
+
+    Raises:
+        UsageError: it cannot be read, is too large, or is no UTF-8.
+    """
+    place = Place(str(path), hint=hint)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+        if len(raw) > MAX_FILE_BYTES:
+            place.refuse(f"larger than the {MAX_FILE_BYTES} bytes that a file of rows may have")
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        place.refuse("no UTF-8 text")
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"cannot read {path}: {reason}", hint="give a file that exists") from error
+
+
+def parse_toml(text: str, path: Path, hint: str) -> dict[str, Any]:
+    """The document.
+
+    Raises:
+        UsageError: it is no TOML; the message has the line.
+    """
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        Place(str(path), hint=hint).refuse(f"no valid TOML: {error}")
+
+
+def toml_rows(text: str, document: dict[str, Any], key: str, path: Path, hint: str) -> Iterator[tuple[Place, Any]]:
+    """Each table of the array `key`, with its place: the line of its header where the file writes it as `[[key]]`.
+
+    Raises:
+        UsageError: `key` is no array of tables.
+    """
+    rows = document.get(key, [])
+    if not isinstance(rows, list):
+        Place(str(path), hint=hint).refuse(f"must be tables, each under a line [[{key}]]", field=key)
+    header = re.compile(rf"\s*\[\[\s*{re.escape(key)}\s*\]\]")
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if header.match(line)]
+    for index, row in enumerate(rows):
+        at = f"line {lines[index]}" if len(lines) == len(rows) else f"{key}[{index}]"
+        yield Place(str(path), _named(at, row), hint), row
+
+
+def json_rows(text: str, path: Path, hint: str) -> Iterator[tuple[Place, Any]]:
+    """Each object of a JSON Lines file, with its line.
+
+    Raises:
+        UsageError: a line is no JSON.
+    """
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            Place(str(path), f"line {number}", hint).refuse(f"no JSON: {error}")
+        yield Place(str(path), _named(f"line {number}", row), hint), row
+
+
+def convert(row: object, cls: type[T], place: Place) -> T:
+    """The row as a dataclass.
+
+    Raises:
+        UsageError: an unknown or missing key, or a value of another type.
+    """
+    import msgspec
+
+    for key in unknown_keys(row, cls):
+        _refuse_unknown(key, cls, place)
+    try:
+        return msgspec.convert(row, cls)
+    except msgspec.ValidationError as error:
+        reason, _, where = str(error).partition(" - at ")
+        place.refuse(reason, field=where.strip("`").removeprefix("$").removeprefix("."))
+
+
+def unknown_keys(data: object, cls: type, prefix: str = "") -> Iterator[str]:
+    """Dotted names of the keys that the dataclass does not have; msgspec would ignore them."""
+    if not isinstance(data, dict):
+        return
+    fields = {field.name for field in dataclasses.fields(cls)}
+    for key, value in data.items():
+        if key not in fields:
+            yield f"{prefix}{key}"[:500]
+        elif (inner := _nested(cls, key)) is not None:
+            for item in value if isinstance(value, list) else [value]:
+                yield from unknown_keys(item, inner, f"{prefix}{key}.")
+
+
+def _nested(cls: type, name: str) -> type | None:
+    """The dataclass in the annotation of a field, e.g. ModelFile in `tuple[ModelFile, ...]`."""
+    annotation = typing.get_type_hints(cls)[name]
+    candidates = (annotation, *typing.get_args(annotation))
+    return next((c for c in candidates if isinstance(c, type) and dataclasses.is_dataclass(c)), None)
+
+
+def _refuse_unknown(key: str, cls: type, place: Place) -> NoReturn:
+    *parents, last = key.split(".")
+    for parent in parents:
+        cls = _nested(cls, parent) or cls
+    fields = [field.name for field in dataclasses.fields(cls)]
+    close = difflib.get_close_matches(last, fields, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(fields)}"
+    place.refuse("unknown key", field=key, hint=hint)
+
+
+def _named(at: str, row: object) -> str:
+    """`"line 3"` -> `"line 3, house-model"`, by the row's id or name."""
+    name = (row.get("id") or row.get("name")) if isinstance(row, dict) else None
+    return f"{at}, {name[:_SHOWN]}" if isinstance(name, str) and name.isprintable() else at
