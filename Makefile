@@ -52,7 +52,8 @@ bench-serve: setup ## EdgeLLM over HTTP against llama.cpp's own llama-server
 bench-ternary: setup ## the ternary engine against llama.cpp, and bitnet.cpp where BITNET_BENCH names its bench (ARGS="--scale")
 	$(BIN)/python benchmarks/ternary.py $(ARGS)
 
-fuzz: test-tools ## mutate input at a file reader for a minute (FUZZ=gguf, safetensors or codecs; ARGS="--seconds 1200")
+fuzz: python ## libFuzzer on a file reader for a minute (FUZZ=gguf, safetensors or codecs; ARGS="--seconds 1200")
+	@$(PYTHON) plugins/install.py --extras test,fuzz
 	$(BIN)/python tests/attacks/fuzz_$(FUZZ).py $(ARGS)
 
 soak: test-tools ## 200 random mixes of requests on a real model, each answer compared with the same request alone

@@ -55,18 +55,19 @@ def _attention(s: Shape, layers: range, *, fused: bool = False, gated: bool = Fa
     yield Tensor("attn_output", q, s.n_embd, layers)
 
 
-def _ffn(s: Shape, layers: range, n_ff: int | None = None) -> Iterator[Tensor]:
+def _ffn(s: Shape, layers: range, n_ff: int | None = None, kind: str = "") -> Iterator[Tensor]:
     width = s.n_ff if n_ff is None else n_ff
-    yield Tensor("ffn_gate", s.n_embd, width, layers)
-    yield Tensor("ffn_up", s.n_embd, width, layers)
-    yield Tensor("ffn_down", width, s.n_embd, layers)
+    yield Tensor(f"ffn_gate{kind}", s.n_embd, width, layers)
+    yield Tensor(f"ffn_up{kind}", s.n_embd, width, layers)
+    yield Tensor(f"ffn_down{kind}", width, s.n_embd, layers)
 
 
 def _experts(s: Shape, layers: range) -> Iterator[Tensor]:
+    width = s.n_ff_expert or s.n_ff  # Mixtral gives its experts' width as the layer's
     yield Tensor("never", s.n_embd, s.n_expert, layers)  # router
-    yield Tensor("ffn_gate_exps", s.n_embd, s.n_ff_expert * s.n_expert, layers)
-    yield Tensor("ffn_up_exps", s.n_embd, s.n_ff_expert * s.n_expert, layers)
-    yield Tensor("ffn_down_exps", s.n_ff_expert, s.n_embd * s.n_expert, layers)
+    yield Tensor("ffn_gate_exps", s.n_embd, width * s.n_expert, layers)
+    yield Tensor("ffn_up_exps", s.n_embd, width * s.n_expert, layers)
+    yield Tensor("ffn_down_exps", width, s.n_embd * s.n_expert, layers)
 
 
 def _norms(layers: range, *widths: int) -> Iterator[Tensor]:
@@ -76,7 +77,8 @@ def _norms(layers: range, *widths: int) -> Iterator[Tensor]:
 
 def _llama(s: Shape) -> Iterator[Tensor]:
     every = range(s.n_layer)
-    yield from (*_attention(s, every), *_ffn(s, every), *_norms(every, s.n_embd, s.n_embd))
+    yield from (*_attention(s, every), *_norms(every, s.n_embd, s.n_embd))
+    yield from _experts(s, every) if s.n_expert else _ffn(s, every)
 
 
 def _llama3(s: Shape) -> Iterator[Tensor]:
@@ -146,12 +148,15 @@ def _lfm2(s: Shape) -> Iterator[Tensor]:
 
 
 def _qwen35(s: Shape) -> Iterator[Tensor]:
-    attn = range(s.n_attn or s.n_layer)
-    linear, every = range(s.n_layer - len(attn)), range(s.n_layer)
+    every, interval = range(s.n_layer), s.n_layer // (s.n_attn or s.n_layer)
+    # The last layer of each interval attends; the rules for attn_v count attn_qkv of the others too.
+    attn = range(interval - 1, s.n_layer, interval)
+    linear = range(s.n_layer - len(attn))
     yield from (*_attention(s, attn, gated=True), *_norms(attn, s.head_dim, s.head_dim))
     keys, values = _DELTA_KEY_HEADS * _DELTA_DIM, delta_value_heads(s) * _DELTA_DIM
     mixed = 2 * keys + values
-    yield Tensor("attn_qkv", s.n_embd, mixed, linear)
+    for first in range(interval - 1):
+        yield Tensor("attn_qkv", s.n_embd, mixed, range(first, s.n_layer, interval))
     yield Tensor("other", s.n_embd, values, linear)  # attn_gate
     for _ in ("ssm_alpha", "ssm_beta"):
         yield Tensor("other", s.n_embd, delta_value_heads(s), linear)
@@ -160,11 +165,13 @@ def _qwen35(s: Shape) -> Iterator[Tensor]:
     yield Tensor("other", values, s.n_embd, linear)  # ssm_out
     yield from _norms(every, s.n_embd, s.n_embd)
     if s.n_expert:
-        yield from (*_experts(s, every), *_ffn(s, every, s.n_ff_expert), *_norms(every, s.n_embd))  # shared expert
+        yield from (*_experts(s, every), *_ffn(s, every, s.n_ff_expert, "_shexp"), *_norms(every, s.n_embd))
     else:
         yield from _ffn(s, every)
 
 
+FIRST_LAYER_ATTENDS_NOT = frozenset({"lfm2", "lfm2moe"})
+SHARED_EXPERT = frozenset({"qwen35moe"})
 _LLAMA3_VOCAB = 128256
 _LFM2_CONV = 3  # shortconv.l_cache
 _LFM2_DENSE_LAYERS = 2  # leading dense layers of LFM2-8B-A1B
@@ -190,3 +197,4 @@ _LAYERS: dict[str, Callable[[Shape], Iterator[Tensor]]] = {
     "gemma3": _gemma3, "phi3": _phi3, "olmo2": _olmo2, "bitnet": _bitnet, "gpt-oss": _gpt_oss,
     "lfm2": _lfm2, "lfm2moe": _lfm2, "qwen35": _qwen35, "qwen35moe": _qwen35,
 }  # fmt: skip
+KNOWN = frozenset(_LAYERS)

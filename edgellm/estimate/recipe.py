@@ -1,14 +1,15 @@
 """Which storage type llama.cpp's quantizer gives to each tensor of a model, for each quantization name.
 
 Transcribed from llama.cpp b11434, `src/llama-quant.cpp` (`llama_tensor_get_type_impl`, `llama_ftype_get_default_type`);
-checked against its own snapshots in `tests/estimate/test_recipe.py`. Knows nothing of sizes: a tensor here is a role
-("attn_v", "ffn_down", ...) and a layer number. Hand-made mixes ("UD-*") follow no rule and are not here.
+checked against its own snapshots in `tests/estimate/test_recipe.py`, and against the library that is installed in
+`tests/gguf/test_recipe_oracle.py`. Knows nothing of sizes: a tensor here is a role ("attn_v", "ffn_down", ...) and a
+layer number. Hand-made mixes ("UD-*") follow no rule and are not here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from edgellm.estimate.tensor_types import TYPES
@@ -26,8 +27,9 @@ BASE_TYPE = {
     "I2_S": "I2_S",
 }  # fmt: skip
 
-_FLOATS = ("F16", "BF16", "F32")
-_IQ12 = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M")
+FLOATS = ("F16", "BF16", "F32")
+# Mixes whose ffn_down rule goes by how many such tensors came before, in every architecture.
+COUNTING = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M")
 _IQ2_SM = ("IQ2_S", "IQ2_M")
 
 
@@ -35,12 +37,20 @@ _IQ2_SM = ("IQ2_S", "IQ2_M")
 class Traits:
     """What the rules ask of a model."""
 
-    gqa: int = 1  # query heads per key/value head
+    gqa: int = 1  # query heads per key/value head of layer 0; 0 where that layer does not attend
     n_expert: int = 0
-    is_70b: bool = False  # 80 layers of llama with grouped heads
+    is_70b: bool = False  # what llama.cpp calls LLM_TYPE_70B
     tied: bool = False  # no output.weight: the embedding table is the head
     imatrix: bool = False
     head_row: int = 0  # weights in a row of the embedding and output tables
+    falcon: bool = False  # the architecture "falcon" of 2023 has rules of its own
+    shared_expert: bool = False  # a layer has two ffn_down tensors: "ffn_down_exps", then "ffn_down_shexp"
+
+
+def is_70b(arch: str, n_layer: int, gqa: int) -> bool:
+    """Whether llama.cpp takes the model for a 70B (src/models/*.cpp, `load_arch_hparams`)."""
+    layers = {"llama": 80, "qwen2": 80, "deci": 80, "olmo": 80, "jais2": 68}
+    return layers.get(arch) == n_layer and (arch != "llama" or gqa > 1)
 
 
 def more_bits(i: int, n: int) -> bool:
@@ -57,23 +67,24 @@ def tensor_type(role: str, i: int, n: int, quant: str, traits: Traits) -> str:
     base = BASE_TYPE[quant]
     if role == "never":
         return "F32"
-    if base in _FLOATS or quant == "I2_S":
+    if base in FLOATS or quant == "I2_S":
         # bitnet.cpp writes its ternary matrices as I2_S and leaves the tables at F16.
-        return base if role not in ("output", "token_embd") or base in _FLOATS else "F16"
+        return base if role not in ("output", "token_embd") or base in FLOATS else "F16"
     if role == "output" or (role == "token_embd" and traits.tied):
         return _output(quant, base, traits)
     if quant == "MXFP4":
         return "MXFP4" if role.endswith("_exps") else "Q8_0"
     if role == "token_embd":
         return _token_embd(quant, base)
-    rule = _IQ12_RULES.get(role) if quant in _IQ12 else _RULES.get(role)
+    rules = _IQ12_RULES if quant in COUNTING else _FALCON_RULES if traits.falcon else _RULES
+    rule = rules.get(role)
     return rule(i, n, quant, base, traits) if rule else base
 
 
 def _output(quant: str, base: str, traits: Traits) -> str:
-    if quant == "MXFP4" or traits.head_row % TYPES[base].block_elems:
+    if quant == "MXFP4" or traits.falcon or traits.head_row % TYPES[base].block_elems:
         return "Q8_0"
-    if quant in _IQ12 or quant == "IQ3_XXS":
+    if quant in COUNTING or quant == "IQ3_XXS":
         return "Q5_K"
     return base if base == "Q8_0" else "Q6_K"
 
@@ -97,7 +108,9 @@ def _iq12_attn_k(i: int, n: int, quant: str, base: str, traits: Traits) -> str:
 
 
 def _iq12_ffn_down(i: int, n: int, quant: str, base: str, traits: Traits) -> str:
-    if i >= n // 8:
+    # These mixes count tensors where the others count layers.
+    nth = 2 * i if traits.shared_expert else i
+    if nth >= n // 8:
         return base
     return "IQ3_S" if quant in _IQ2_SM else "Q2_K"
 
@@ -141,6 +154,24 @@ def _attn_q(i: int, n: int, quant: str, base: str, traits: Traits) -> str:
     return {"IQ3_XS": "IQ3_XXS", "IQ3_XXS": "IQ2_S"}.get(quant, base)
 
 
+def _iq12_ffn_down_shexp(i: int, n: int, quant: str, base: str, traits: Traits) -> str:
+    return _iq12_ffn_down(2 * i + 1, n, quant, base, replace(traits, shared_expert=False))
+
+
+def _ffn_down_falcon(i: int, n: int, quant: str, base: str, traits: Traits) -> str:
+    if quant == "Q4_K_M":
+        return "Q6_K" if i < n // 16 else "Q5_K" if more_bits(i, n) else base
+    if quant == "Q3_K_M" and i >= n // 16:
+        return "Q4_K" if more_bits(i, n) else base
+    if quant == "Q3_K_L":
+        return "Q4_K"
+    return base if quant == "Q4_K_S" else _ffn_down(i, n, quant, base, traits)
+
+
+def _attn_output_falcon(i: int, n: int, quant: str, base: str, traits: Traits) -> str:
+    return "Q4_K" if quant == "Q3_K_L" else base
+
+
 def _ffn_down(i: int, n: int, quant: str, base: str, traits: Traits) -> str:
     first = i < n // 8
     if quant in ("Q4_K_M", "Q5_K_M"):
@@ -158,22 +189,15 @@ def _ffn_down(i: int, n: int, quant: str, base: str, traits: Traits) -> str:
     return early.get(quant, base) if first else base
 
 
+# Mixes that keep the attention output of a model with 8 experts at Q5_K.
+_EIGHT_EXPERTS = frozenset(
+    {"Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ3_XS", "IQ3_XXS", "IQ3_S", "IQ3_M", "IQ4_NL", "IQ4_XS"}
+)
+
+
 def _attn_output(i: int, n: int, quant: str, base: str, traits: Traits) -> str:
     if traits.n_expert == 8:
-        protected = (
-            "Q2_K",
-            "Q3_K_S",
-            "Q3_K_M",
-            "Q4_K_S",
-            "Q4_K_M",
-            "IQ3_XS",
-            "IQ3_XXS",
-            "IQ3_S",
-            "IQ3_M",
-            "IQ4_NL",
-            "IQ4_XS",
-        )
-        return "Q5_K" if quant in protected else base
+        return "Q5_K" if quant in _EIGHT_EXPERTS else base
     return {"Q2_K": "Q3_K", "IQ3_XXS": "IQ3_S", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K", "IQ3_M": "Q4_K"}.get(quant, base)
 
 
@@ -182,26 +206,28 @@ def _ffn_up(i: int, n: int, quant: str, base: str, traits: Traits) -> str:
 
 
 _Rule = Callable[[int, int, str, str, Traits], str]
+_DOWN = ("ffn_down", "ffn_down_exps", "ffn_down_shexp")
+_UP = tuple(f"ffn_{side}{kind}" for side in ("up", "gate") for kind in ("", "_exps", "_shexp"))
 _RULES: dict[str, _Rule] = {
     "attn_v": _attn_v, "attn_qkv": _attn_v,
     "attn_k": _attn_k, "attn_q": _attn_q, "attn_output": _attn_output,
-    "ffn_down": _ffn_down, "ffn_down_exps": _ffn_down,
-    "ffn_up": _ffn_up, "ffn_up_exps": _ffn_up, "ffn_gate": _ffn_up, "ffn_gate_exps": _ffn_up,
+    **dict.fromkeys(_DOWN, _ffn_down), **dict.fromkeys(_UP, _ffn_up),
 }  # fmt: skip
+_FALCON_RULES = _RULES | {"ffn_down": _ffn_down_falcon, "attn_output": _attn_output_falcon}
 _IQ12_RULES: dict[str, _Rule] = {
     "attn_v": _iq12_attn_v, "attn_qkv": _iq12_attn_v, "attn_k": _iq12_attn_k, "attn_output": _iq12_attn_output,
-    "ffn_down": _iq12_ffn_down, "ffn_down_exps": _iq12_ffn_down,
+    **dict.fromkeys(_DOWN, _iq12_ffn_down), "ffn_down_shexp": _iq12_ffn_down_shexp,
 }  # fmt: skip
 
 
 # The mixes whose answer depends on the layer, by role; everywhere else one layer speaks for all.
 _BY_LAYER: dict[str, frozenset[str]] = {
     **dict.fromkeys(("attn_v", "attn_qkv"), frozenset({"Q4_K_M", "Q5_K_M", "Q4_K_S", "Q3_K_M"})),
-    **dict.fromkeys(("ffn_up", "ffn_up_exps", "ffn_gate", "ffn_gate_exps"), frozenset({"IQ3_XS"})),
+    **dict.fromkeys(_UP, frozenset({"IQ3_XS"})),
     **dict.fromkeys(
-        ("ffn_down", "ffn_down_exps"),
+        _DOWN,
         frozenset({"Q4_K_M", "Q5_K_M", "Q4_K_S", "Q3_K_M", "Q2_K_S", "IQ3_XXS", "IQ3_M", "IQ4_NL", "IQ4_XS"})
-        | {"Q4_0", "Q5_0", *_IQ12},
+        | {"Q4_0", "Q5_0", *COUNTING},
     ),
 }
 
@@ -211,16 +237,14 @@ def layer_types(role: str, layers: range, n: int, quant: str, traits: Traits) ->
     if quant not in _BY_LAYER.get(role, ()):
         return ((tensor_type(role, 0, n, quant, traits), len(layers)),)
     # What the rules by layer ask of a model; the rest would only keep alike models from sharing an answer.
-    relevant = Traits(traits.gqa, traits.n_expert, traits.is_70b, imatrix=traits.imatrix)
-    return _by_layer(role, layers.start, layers.stop, n, quant, relevant)
+    relevant = replace(traits, tied=False, head_row=0)
+    return _by_layer(role, layers, n, quant, relevant)
 
 
 @lru_cache(maxsize=4096)
-def _by_layer(  # noqa: PLR0917
-    role: str, start: int, stop: int, n: int, quant: str, traits: Traits
-) -> tuple[tuple[str, int], ...]:
+def _by_layer(role: str, layers: range, n: int, quant: str, traits: Traits) -> tuple[tuple[str, int], ...]:
     counts: dict[str, int] = {}
-    for i in range(start, stop):
+    for i in layers:
         kind = tensor_type(role, i, n, quant, traits)
         counts[kind] = counts.get(kind, 0) + 1
     return tuple(counts.items())

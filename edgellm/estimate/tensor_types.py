@@ -88,6 +88,12 @@ FALLBACK = {
 }
 
 
+def fits_row(name: str, row_elems: int) -> bool:
+    """Whether the quantizer has a type for rows of that length when `name` is asked for; without, it gives up."""
+    block = TYPES[name].block_elems
+    return row_elems % block == 0 or name in FALLBACK or block <= 32
+
+
 def for_row(name: str, row_elems: int) -> str:
     """The type a tensor with rows of `row_elems` weights really gets when `name` is asked for."""
     if row_elems % TYPES[name].block_elems == 0:

@@ -32,8 +32,17 @@ class Weights:
 def traits(shape: Shape, *, imatrix: bool = False) -> recipe.Traits:
     """What the recipe's rules ask of this shape."""
     gqa = shape.n_head // shape.n_head_kv if shape.n_head_kv else 1
-    is_70b = shape.arch == "llama" and shape.n_layer == 80 and gqa > 1
-    return recipe.Traits(gqa, shape.n_expert, is_70b, shape.tied_embeddings, imatrix, shape.n_embd)
+    is_70b = recipe.is_70b(shape.arch, shape.n_layer, gqa)
+    return recipe.Traits(
+        # The quantizer looks at layer 0, which is a convolution in these.
+        0 if shape.arch in architecture.FIRST_LAYER_ATTENDS_NOT else gqa,
+        shape.n_expert,
+        is_70b,
+        shape.tied_embeddings,
+        imatrix,
+        shape.n_embd,
+        shared_expert=bool(shape.n_expert) and shape.arch in architecture.SHARED_EXPERT,
+    )
 
 
 def weights(shape: Shape, params: int, params_active: int, quant: str, *, imatrix: bool = False) -> Weights:
