@@ -1,8 +1,9 @@
 """How much memory a loaded model takes, term by term, from its shape and its settings.
 
-Formulas: research notes on selection, B3 to B5; verified there against llama.cpp's own log, and here against
-`tests/estimate/kv_vectors.json` to the byte. Assumes what the GGUF backend sets: `swa_full=False`, one unified cache
-for all slots, flash attention. A backend that knows better says so in `Backend.footprint`.
+Formulas for llama.cpp b11434 as the GGUF backend sets it up: a cache stream for each slot, `swa_full=False`, flash
+attention, `n_ubatch = n_batch`. The cache agrees with `tests/estimate/kv_vectors.json` to the byte; compute buffers
+agree with what the library reserves for four shapes at up to 32k tokens to 1 MiB (docs/selection.md). Sources: research
+notes on selection, B3 to B5, and `benchmarks/memory.py`. A backend that knows better says so in `Backend.footprint`.
 """
 
 from __future__ import annotations
@@ -14,35 +15,47 @@ from edgellm.units import MIB
 
 KV_TYPES = {"f16": (2, 1), "q8_0": (34, 32), "q4_0": (18, 32)}  # bytes per elements
 CELL_PAD = 256  # cache cells come in multiples of this
-UBATCH = 512  # tokens llama.cpp computes at once
+UBATCH = 512  # tokens computed at once
+SPARE_LOGITS = 31  # rows of logits kept beyond one per slot, to verify drafts
 
-# Resident set of a worker beyond weights and cache: 75-85 MiB measured with llama-cpp-python (B5). The parent that
-# serves HTTP is ours and adds about 50 MiB.
-WORKER_BYTES = 85 * MIB
-PARENT_BYTES = 50 * MIB
-# A 514 MiB compute buffer grew the resident set by 21 MiB over a 600-token prompt (B4): the rest is never touched.
-COMPUTE_TOUCHED_BYTES = 24 * MIB
-COMPUTE_MARGIN_BYTES = 6 * MIB  # graph inputs and views beyond the largest tensor: 2-6 MiB measured (B4)
+# A worker with Python, numpy and libllama, beside all other terms: 27 MiB of its own and 26 of files when it is loaded,
+# 2 more once it has answered. Measured with four models; the tokenizer comes on top.
+WORKER_BYTES = 55 * MIB
+# The process that serves HTTP: 64 MiB measured after seven answers. A program that uses `EdgeLLM` itself takes 32.
+PARENT_BYTES = 64 * MIB
+# What llama.cpp keeps of a tokenizer, for each token: 152 to 165 bytes measured for SentencePiece, 307 to 424 for BPE,
+# whose merges are kept too (11 vocabularies of 32k to 262k tokens).
+PIECE_BYTES = 160
+MERGE_BYTES = 140  # for each merge
+BPE_BYTES = 340  # a token with its merges, where their number is not known
+SENTENCE_PIECE = frozenset({"gemma", "gemma2", "gemma3", "gemma3n", "gemma-embedding"})
+SENTENCE_PIECE_VOCAB = 32064  # llama 2 and Phi 3: smaller vocabularies than any BPE's of a model in use
+
+COMPUTE_TOUCHED_BYTES = 24 * MIB  # where only embeddings are computed on the CPU
+COMPUTE_MARGIN_BYTES = MIB  # graph inputs and views beyond the largest tensors: 0.01 to 0.9 MiB measured
 
 
 def _padded(cells: int) -> int:
     return -(-cells // CELL_PAD) * CELL_PAD
 
 
-def kv_bytes(shape: Shape, ctx: int, slots: int = 1, kv_type: str = "f16") -> int:
+def _local_cells(shape: Shape, ctx: int, batch: int) -> int:
+    """Cells of a sliding-window layer for one slot: the window and one batch, padded (B3)."""
+    cells = _padded(ctx)
+    return _padded(min(cells, shape.sliding_window + batch)) if shape.sliding_window else cells
+
+
+def kv_bytes(shape: Shape, ctx: int, slots: int = 1, kv_type: str = "f16", batch: int = UBATCH) -> int:
     """Bytes of the cache for `slots` sequences of `ctx` tokens, recurrent state included.
 
-    Sliding-window layers keep the window of every slot and one batch, padded (B3). Recurrent state is F32 and does not
-    grow with the context.
+    Each slot has a stream of its own. Recurrent state is F32 and does not grow with the context.
 
     Raises:
         KeyError: unknown cache type.
     """
-    cells = _padded(ctx * slots)
-    local = _padded(min(cells, shape.sliding_window * slots + UBATCH)) if shape.sliding_window else cells
-    f16 = shape.kv_full_bytes * cells + shape.kv_swa_bytes * local
+    f16 = shape.kv_full_bytes * _padded(ctx) + shape.kv_swa_bytes * _local_cells(shape, ctx, batch)
     num, den = KV_TYPES[kv_type]
-    return f16 * num // (2 * den) + shape.recurrent_bytes * slots
+    return (f16 * num // (2 * den) + shape.recurrent_bytes) * slots
 
 
 def kv_read_bytes(shape: Shape, depth: int, kv_type: str = "f16") -> int:
@@ -52,37 +65,83 @@ def kv_read_bytes(shape: Shape, depth: int, kv_type: str = "f16") -> int:
     return (shape.kv_full_bytes * depth + shape.kv_swa_bytes * local) * num // (2 * den) + shape.recurrent_bytes
 
 
-def compute_bytes(shape: Shape, ctx: int, n_outputs: int = UBATCH) -> int:
-    """Scratch of one batch, F32: the largest of logits and feed-forward activations, as buffers are reused (B4)."""
-    n_tok = min(ctx, UBATCH)
-    logits = shape.n_vocab * min(n_tok, n_outputs) * 4
-    feed_forward = n_tok * (2 * max(shape.n_ff, shape.n_ff_expert * shape.n_expert_used) + 3 * shape.n_embd) * 4
-    return max(logits, feed_forward) + COMPUTE_MARGIN_BYTES
+def compute_bytes(
+    shape: Shape, ctx: int, slots: int = 1, *, batch: int = UBATCH, flash_attention: bool = True
+) -> tuple[int, int]:
+    """Scratch of one batch: (reserved, touched).
+
+    Buffers are reused, so the larger of two moments counts: a layer, with the masks that live through all of them, and
+    the logits. Logits are reserved for `slots + SPARE_LOGITS` rows and touched for one a slot.
+    """
+    n_tok, cells = min(ctx, batch), _padded(ctx)
+    wide = max(shape.n_ff, shape.n_ff_expert * shape.n_expert_used)
+    experts = shape.n_embd * shape.n_expert_used
+    layer = n_tok * 4 * (3 * wide + 4 * shape.n_embd + experts)
+    masked = cells + (_local_cells(shape, ctx, batch) if shape.sliding_window else 0)
+    if flash_attention:
+        layer += n_tok * masked * 2
+    else:
+        layer += n_tok * (masked + shape.n_head * cells) * 4
+    row, embeddings = shape.n_vocab * 4, n_tok * shape.n_embd * 4
+    rows = min(n_tok, slots + SPARE_LOGITS)
+    reserved = max(layer, rows * row + embeddings) + COMPUTE_MARGIN_BYTES
+    return reserved, max(layer, slots * row + embeddings) + COMPUTE_MARGIN_BYTES
 
 
 def output_bytes(shape: Shape, slots: int) -> int:
-    """Host buffer for the logits and embeddings that are handed out: one row per slot."""
-    return (shape.n_vocab + shape.n_embd) * slots * 4
+    """Host buffer for the logits that are handed out: one row per slot."""
+    return shape.n_vocab * slots * 4
 
 
-def footprint(shape: Shape, tensor_bytes: int, ctx: int, slots: int = 1, kv_type: str = "f16") -> Footprint:
+def tokenizer_bytes(shape: Shape, merges: int | None = None) -> int:
+    """What llama.cpp keeps of the model's tokenizer. `merges` of a BPE tokenizer; None = not known, 0 = it has none."""
+    if merges is not None:
+        return PIECE_BYTES * shape.n_vocab + MERGE_BYTES * merges
+    pieces = shape.arch in SENTENCE_PIECE or shape.n_vocab <= SENTENCE_PIECE_VOCAB
+    return (PIECE_BYTES if pieces else BPE_BYTES) * shape.n_vocab
+
+
+def footprint(
+    shape: Shape,
+    tensor_bytes: int,
+    ctx: int,
+    slots: int = 1,
+    kv_type: str = "f16",
+    *,
+    batch: int = UBATCH,
+    flash_attention: bool = True,
+    repacked_bytes: int = 0,
+    table_bytes: int = 0,
+    mmap: bool = True,
+    adapter_bytes: int = 0,
+    merges: int | None = None,
+) -> Footprint:
     """Bytes that a model takes with `slots` sequences of `ctx` tokens each.
 
-    Weights are counted once: pages of the file whose tensors were repacked can be reclaimed, and are.
+    Args:
+        batch: tokens computed at once.
+        repacked_bytes: of `tensor_bytes`, what this build copies into another layout on this processor while loading.
+        table_bytes: of `repacked_bytes`, an embedding table that is the output table too: the original is read on.
+        mmap: the file is mapped, and its pages of repacked tensors stay until the system wants them back; otherwise
+            each tensor is read to where it is needed.
+        merges: of the tokenizer, where they are known.
     """
-    compute = compute_bytes(shape, ctx)
-    output = output_bytes(shape, slots)
+    reserved, touched = compute_bytes(shape, ctx, slots, batch=batch, flash_attention=flash_attention)
+    unread = repacked_bytes - table_bytes
     return Footprint(
-        weights_bytes=tensor_bytes,
-        kv_bytes=kv_bytes(shape, ctx, slots, kv_type),
-        compute_bytes=compute,
-        process_bytes=WORKER_BYTES,
-        compute_resident_bytes=min(compute, COMPUTE_TOUCHED_BYTES),
-        output_bytes=output,
+        weights_bytes=tensor_bytes if mmap else tensor_bytes - unread,
+        kv_bytes=kv_bytes(shape, ctx, slots, kv_type, batch),
+        compute_bytes=reserved,
+        process_bytes=WORKER_BYTES + tokenizer_bytes(shape, merges),
+        compute_resident_bytes=touched,
+        repack_bytes=repacked_bytes,
+        output_bytes=output_bytes(shape, slots),
+        adapter_bytes=adapter_bytes,
         parent_bytes=PARENT_BYTES,
+        reclaimable_bytes=unread if mmap else 0,
     )
 
 
 def counted_bytes(footprint: Footprint, machine: Machine) -> int:
-    """What counts against the machine's budget: Windows charges every reservation, others charge what is touched."""
+    """What counts against the machine's budget: Windows charges every reservation, others charge what must stay."""
     return footprint.allocated_bytes if machine.os == "windows" else footprint.needed_bytes
