@@ -140,17 +140,19 @@ def with_options(plan: LaunchPlan, options: Mapping[str, str]) -> LaunchPlan:
     return replace(plan, settings=settings, reasons=reasons, footprint=footprint)
 
 
-def cards(models_file: Path | None = None) -> list[ModelCard]:
-    """The catalog, with the rows and quantizations of plugins and the rows of a user's file.
+def cards(models_file: Path | None = None, *, here: bool = True) -> list[ModelCard]:
+    """The catalog, with the rows and quantizations of plugins, of the user's own file and of `models_file`.
+
+    `here` False leaves the user's own file out: it belongs to this machine, and another is asked about.
 
     Raises:
-        UsageError: the file or a row is malformed.
+        UsageError: a file or a row is malformed.
     """
     plugins().call("register_quants", register=quants.register)
     added: list[ModelCard] = []
     plugins().call("register_models", register=added.append)
-    if models_file is not None:
-        added += lookup.load_file(models_file)
+    for path in (settings.models_file() if here else None, models_file):
+        added += lookup.load_file(path) if path is not None else []
     return list(lookup.catalog(added).values())
 
 

@@ -3,9 +3,11 @@
 EDGELLM_HOME       one folder for everything below (tests, portable installs)
 EDGELLM_PLUGINS    comma-separated allow-list of plugins; empty string = none
 EDGELLM_OFFLINE    1 = never touch the network
+EDGELLM_MODELS     file with catalog rows of your own, instead of the usual one; empty = none
 EDGELLM_API_KEY    key the server asks for
 EDGELLM_LOG        how much the worker logs to standard error: DEBUG, INFO, WARNING, ERROR
 
+config_dir()/models.toml    catalog rows of your own        (platformdirs user_config)
 data_dir()/models/    model files, by sha256          (platformdirs user_data)
 cache_dir()           measurements and probes         (platformdirs user_cache)
 """
@@ -25,6 +27,20 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 def data_dir() -> Path:
     home = os.environ.get("EDGELLM_HOME")
     return Path(home) / "data" if home else Path(platformdirs.user_data_dir("edgellm"))
+
+
+def config_dir() -> Path:
+    home = os.environ.get("EDGELLM_HOME")
+    return Path(home) / "config" if home else Path(platformdirs.user_config_dir("edgellm"))
+
+
+def models_file() -> Path | None:
+    """The user's own catalog file, None = there is none. One that EDGELLM_MODELS names must be there."""
+    named = os.environ.get("EDGELLM_MODELS")
+    if named is not None:
+        return Path(named).expanduser() if named else None
+    usual = config_dir() / "models.toml"
+    return usual if usual.is_file() else None
 
 
 def cache_dir() -> Path:

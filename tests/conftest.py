@@ -23,7 +23,7 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     """No test reads or writes the user's models, caches or plugin list."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("EDGELLM_HOME", str(home))
-    for name in ("EDGELLM_PLUGINS", "EDGELLM_OFFLINE", "EDGELLM_API_KEY"):
+    for name in ("EDGELLM_PLUGINS", "EDGELLM_OFFLINE", "EDGELLM_MODELS", "EDGELLM_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     return home
 

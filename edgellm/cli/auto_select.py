@@ -41,14 +41,15 @@ def command(*, profile: str | None, models_file: Path | None, explain: bool, as_
     from edgellm.selection.decide import decide
     from edgellm.selection.report import to_dict
 
-    wanted = request(**asked)
+    here = profile is None
+    wanted = request(here=here, **asked)
     machine = the_machine(profile)
     decision = decide(
         machine,
         wanted,
-        launch.cards(models_file),
-        backends(machine, wanted, is_here=profile is None),
-        _local(wanted, is_here=profile is None),
+        launch.cards(models_file, here=here),
+        backends(machine, wanted, is_here=here),
+        _local(wanted, is_here=here),
         extra_rules=launch.rules(),
     )
     if as_json:
@@ -59,9 +60,9 @@ def command(*, profile: str | None, models_file: Path | None, explain: bool, as_
 
 
 def request(
-    *, max_memory: str | None, ctx: int | None, offline: bool, gpu_layers: str, kv: str = "auto", **asked: Any
+    *, max_memory: str | None, ctx: int | None, offline: bool, gpu_layers: str, kv: str = "auto", here: bool = True, **asked: Any
 ) -> SelectionRequest:
-    """The request that the flags describe.
+    """The request that the flags describe. EDGELLM_OFFLINE is about this machine, not about another (`here` False).
 
     Raises:
         UsageError: a value out of range.
@@ -72,7 +73,7 @@ def request(
 
     memory = None if max_memory is None else parse_bytes(max_memory)
     layers = layers_on_gpu(gpu_layers)
-    is_offline = offline or settings.offline()
+    is_offline = offline or (here and settings.offline())
     cache = cache_type(kv)
     return SelectionRequest(
         ctx=ctx, max_memory_bytes=memory, offline=is_offline, gpu_layers=layers, kv_type=cache, **asked
