@@ -4,6 +4,9 @@ EDGELLM_HOME       one folder for everything below (tests, portable installs)
 EDGELLM_PLUGINS    comma-separated allow-list of plugins; empty string = none
 EDGELLM_OFFLINE    1 = never touch the network
 EDGELLM_MODELS     file with catalog rows of your own, instead of the usual one; empty = none
+EDGELLM_MODELS_DIR folders with GGUF files of your own, separated as in PATH
+EDGELLM_MAX_RATE   most bytes a second that a download takes, as 2MB/s
+EDGELLM_ALLOW_HTTP 1 = fetch from http:// addresses of other machines, too
 EDGELLM_API_KEY    key the server asks for
 EDGELLM_LOG        how much the worker logs to standard error: DEBUG, INFO, WARNING, ERROR
 
@@ -50,6 +53,21 @@ def cache_dir() -> Path:
 
 def offline() -> bool:
     return os.environ.get("EDGELLM_OFFLINE", "") not in ("", "0", "false")
+
+
+def allow_http() -> bool:
+    return os.environ.get("EDGELLM_ALLOW_HTTP", "") not in ("", "0", "false")
+
+
+def max_rate() -> str:
+    """As the user wrote it; "" = no limit."""
+    return os.environ.get("EDGELLM_MAX_RATE", "")
+
+
+def models_dirs() -> tuple[Path, ...]:
+    """Folders that the user keeps model files in."""
+    value = os.environ.get("EDGELLM_MODELS_DIR", "")
+    return tuple(Path(folder).expanduser() for folder in value.split(os.pathsep) if folder)
 
 
 def plugin_allow_list() -> frozenset[str] | None:

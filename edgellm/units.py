@@ -38,6 +38,21 @@ def parse_bytes(text: str) -> int:
     return n_bytes
 
 
+def parse_rate(text: str) -> int:
+    """`"2MB/s"` or `"2MB"` -> 2000000 bytes a second.
+
+    Raises:
+        UsageError: not a size, or none at all.
+    """
+    try:
+        rate = parse_bytes(text.strip().removesuffix("/s"))
+    except UsageError:
+        rate = 0
+    if rate <= 0:
+        raise UsageError(f"{text!r} is not a rate", hint="write it as 2MB/s, 500kB/s or a number of bytes a second")
+    return rate
+
+
 def show_memory(n_bytes: float) -> str:
     """`1073741824` -> `"1.00 GiB"`."""
     for unit, factor in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):

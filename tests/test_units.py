@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgellm.errors import UsageError
-from edgellm.units import parse_bytes, show_memory, show_params, show_rate, show_size
+from edgellm.units import parse_bytes, parse_rate, show_memory, show_params, show_rate, show_size
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,18 @@ def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(UsageError, match="is not a size") as caught:
         parse_bytes(text)
     assert "700MiB" in caught.value.hint
+
+
+@pytest.mark.parametrize(("text", "rate"), [("2MB/s", 2_000_000), ("2MB", 2_000_000), (" 1MiB/s ", 2**20), ("5", 5)])
+def test_parse_rate(text: str, rate: int) -> None:
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "fast", "0", "-1", "2MB/m", "0.1"])
+def test_what_is_no_rate_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a rate") as caught:
+        parse_rate(text)
+    assert "2MB/s" in caught.value.hint
 
 
 @given(st.integers(0, 2**50), st.sampled_from(["", "KiB", "MB", "GiB"]))

@@ -4,39 +4,49 @@
     hf://OWNER/REPO:QUANT               the file (or parts) of that quantization
     hf://OWNER/REPO@REVISION...         of a branch, tag or commit instead of main
 
-Files stay in the hub's cache and are used there: downloaded once for every tool on the machine, resumed after a kill.
+huggingface_hub lists, describes and authorizes; the bytes come through `store.download`, because its own downloads
+begin anew after a kill and know no limit of rate. A blob that is whole gets its name in the hub's cache, under the
+hub's own lock, and huggingface_hub makes the links to it: downloaded once for every tool on the machine.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from edgellm import settings
 from edgellm.errors import DiskFull, EdgeLLMError, IntegrityError, SourceError, SourceUnreachable, UnknownModel
+from edgellm.store import http
+from edgellm.store.download import download, part_of
+from edgellm.store.names import parts_of, stem_of
+from edgellm.store.remote import RemoteFile
 from edgellm.store.sources import Fetched, Progress
 from edgellm.units import show_size
+from edgellm.version import __version__
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfFileMetadata
+    from huggingface_hub.hf_api import RepoFile
 
 _URI = re.compile(
-    r"hf://(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*?)(?:@(?P<revision>[\w.-]+))?(?::(?P<quant>[\w-]+)|/(?P<file>[^:#?\\]+))"
+    r"hf://(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*?)(?:@(?P<revision>[\w.-]+))?(?::(?P<quant>[\w-]+)|/(?P<file>[^:#?\\]+))?"
 )
-_PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)")
 _CACHED_S = 60.0
+_SPARE_BYTES = 64 * 1024**2  # left free on the disk after a download
+_HINT = "accept its licence on the hub's page, then `hf auth login`"
 _NOT_MODELS = re.compile(r"(^|[-._/])(mmproj|imatrix|mtp|draft)([-._]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class HubUri:
-    """What a `hf://` URI names: one of `file` and `quant` is set."""
+    """What a `hf://` URI names: a file, a quantization, or, with neither, all that the repository has."""
 
     repo: str
     revision: str | None
@@ -74,39 +84,57 @@ class Hub:
         return answer
 
     def needs(self, folder: Path, n_bytes: int) -> list[tuple[Path, int]]:
-        """The space is taken in the hub's cache."""
-        from huggingface_hub import constants
+        """Nothing in `folder`. What the hub's cache needs is checked when it is known what it has already."""
+        return []
 
-        cache = Path(constants.HF_HUB_CACHE)
-        return [(next(path for path in (cache, *cache.parents) if path.exists()), n_bytes)]
+    def variants(self, uri: str) -> list[list[RemoteFile]]:
+        """Every model of the repository that `uri` names without a file or quantization: its parts, from one listing.
+
+        Raises:
+            As `resolve`.
+        """
+        where = parse(uri)
+        with _hub_errors(uri):
+            if _is_offline():
+                names = _cached_names(where)
+                return [[_cached(where, part) for part in parts_of(name)] for name in _firsts(names)]
+            listed = {file.path: file for file in _tree(where)}
+            return [[_listed(where, listed[part]) for part in parts_of(name)] for name in _firsts(list(listed))]
+
+    def resolve(self, uri: str) -> list[RemoteFile]:
+        """The file or its parts: in the hub's cache where they are, else at its endpoint. Without network, the first.
+
+        Raises:
+            UnknownModel, SourceError and its kinds.
+        """
+        where = parse(uri)
+        with _hub_errors(uri):
+            offline = _is_offline()
+            if where.file:
+                names = parts_of(where.file)
+            else:
+                names = choose(_cached_names(where) if offline else [file.path for file in _tree(where)], where)
+            return [_cached(where, name) if offline else _described(where, name) for name in names]
 
     def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[Fetched]:
         """Paths in the hub's cache, in order. Without network, what the cache holds already."""
-        from huggingface_hub import constants, hf_hub_download
-
         where = parse(uri)
-        offline = settings.offline() or constants.HF_HUB_OFFLINE
+        files = self.resolve(uri)
+        total = sum(file.bytes or 0 for file in files)
+        if n_bytes is not None and total and total != n_bytes:
+            raise IntegrityError(f"{uri} has {total} bytes on the hub, {n_bytes} were promised")
         with _hub_errors(uri):
-            if offline:
-                names = parts_of(where.file) if where.file else _cached_names(where)
-                return [
-                    Fetched(Path(hf_hub_download(where.repo, name, revision=where.revision, local_files_only=True)))
-                    for name in names
-                ]
-            names = parts_of(where.file) if where.file else choose(_list(where), where)
-            found = [_metadata(where, name) for name in names]
-            total = sum(metadata.size or 0 for metadata in found)
-            if n_bytes is not None and total and total != n_bytes:
-                raise IntegrityError(f"{uri} has {total} bytes on the hub, {n_bytes} were promised")
-            self._check_space(total, folder)
-            meter = _meter(progress, total or n_bytes, where.repo)
-            return [
-                Fetched(
-                    Path(hf_hub_download(where.repo, name, revision=where.revision, tqdm_class=meter)),
-                    _sha256_of(metadata),
-                )
-                for name, metadata in zip(names, found, strict=True)
-            ]
+            _check_space(where, files)
+            brought, done = [], 0
+            for file in files:
+
+                def tell(here: int, before: int = done) -> None:
+                    progress(before + here, total, where.repo)
+
+                found = "" if file.path is not None else _bring(where, file, tell)
+                brought.append(Fetched(file.path or _linked(where, file), file.sha256, found))
+                done += file.bytes or 0
+            return brought
 
     def discard(self, paths: Sequence[Path]) -> None:
         """Remove wrong files from the hub's cache: the link that names one, and the blob it points to."""
@@ -114,17 +142,6 @@ class Hub:
             blob = path.resolve()
             path.unlink(missing_ok=True)
             blob.unlink(missing_ok=True)
-
-    def _check_space(self, total: int, folder: Path) -> None:
-        import shutil
-
-        for where, needed in self.needs(folder, total):
-            free = shutil.disk_usage(where).free
-            if needed > free:
-                raise DiskFull(
-                    f"the download needs {show_size(needed)} in {where}, {show_size(free)} are free",
-                    hint="free space, or set HF_HOME to a folder on another disk",
-                )
 
 
 def parse(uri: str) -> HubUri:
@@ -138,17 +155,6 @@ def parse(uri: str) -> HubUri:
     return HubUri(match["repo"], match["revision"], match["file"] or "", match["quant"] or "")
 
 
-def parts_of(name: str) -> list[str]:
-    """`x-00002-of-00003.gguf` -> all three names; any other name -> itself."""
-    match = _PART.search(name)
-    if match is None:
-        return [name]
-    count = int(match[2])
-    if not 1 <= int(match[1]) <= count <= 1024:
-        raise SourceError(f"{name!r} cannot be a part of a split file")
-    return [f"{name[: match.start()]}-{no:05d}-of-{count:05d}.gguf" for no in range(1, count + 1)]
-
-
 def choose(names: Sequence[str], where: HubUri) -> list[str]:
     """The repository's files of one quantization: all parts, in order.
 
@@ -158,12 +164,18 @@ def choose(names: Sequence[str], where: HubUri) -> list[str]:
         UnknownModel: no file of that quantization; says which there are.
     """
     models = [name for name in names if name.lower().endswith(".gguf") and not _NOT_MODELS.search(name)]
+    if not where.quant:
+        firsts = _firsts(names)
+        if len(firsts) == 1:
+            return parts_of(firsts[0])
+        have = ", ".join(PurePosixPath(name).name for name in firsts[:12]) or "no GGUF file at all"
+        raise UnknownModel(f"{where.repo} has {len(firsts)} models", hint=f"name a quantization or one of: {have}")
     wanted = re.compile(rf"(^|[-._/]){re.escape(where.quant)}(?=[-.]|$)", re.IGNORECASE)
-    matching = [name for name in models if wanted.search(_PART.sub("", name)[: -len(".gguf")])]
+    matching = [name for name in models if wanted.search(stem_of(name))]
     if not matching:
         have = ", ".join(sorted(PurePosixPath(name).name for name in models)[:12]) or "no GGUF file at all"
         raise UnknownModel(f"{where.repo} has no file of quantization {where.quant}", hint=f"it has: {have}")
-    parts = parts_of(min(matching, key=lambda name: (len(_PART.sub("", name)), name)))
+    parts = parts_of(min(matching, key=lambda name: (len(stem_of(name)), name)))
     missing = [part for part in parts if part not in names]
     if missing:
         raise SourceError(f"{where.repo} lacks {len(missing)} of {len(parts)} parts: {', '.join(missing[:3])}")
@@ -183,14 +195,122 @@ def _head(timeout_s: float) -> str:
     return f"the model hub answers with status {status}" if status >= 500 else ""
 
 
-def _list(where: HubUri) -> list[str]:
-    from huggingface_hub import HfApi
+def _is_offline() -> bool:
+    from huggingface_hub import constants
 
-    return list(HfApi().list_repo_files(where.repo, revision=where.revision))
+    return settings.offline() or bool(constants.HF_HUB_OFFLINE)
+
+
+def _tree(where: HubUri) -> list[RepoFile]:
+    """The repository's files, those left out whose names could lead out of a folder."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+    found = HfApi().list_repo_tree(where.repo, revision=where.revision, recursive=True)
+    return [file for file in found if isinstance(file, RepoFile) and ".." not in file.path.split("/")]
+
+
+def _firsts(names: Sequence[str]) -> list[str]:
+    """Names of models, of a split one its first part, where all its parts are there."""
+    models = [name for name in names if name.lower().endswith(".gguf") and not _NOT_MODELS.search(name)]
+    return sorted({parts_of(name)[0] for name in models if set(parts_of(name)) <= set(names)})
+
+
+def _listed(where: HubUri, file: RepoFile) -> RemoteFile:
+    """A file as the listing describes it."""
+    return replace(_at(where, file.path), bytes=file.size, sha256=file.lfs.sha256.lower() if file.lfs else "")
+
+
+def _at(where: HubUri, name: str) -> RemoteFile:
+    """Where a file is had, and the token that the endpoint wants."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    revision = quote(where.revision or "main", safe="")
+    url = f"{constants.ENDPOINT}/{where.repo}/resolve/{revision}/{quote(name)}"
+    return RemoteFile(
+        name, url, headers=build_hf_headers(library_name="edgellm", library_version=__version__), hint=_HINT
+    )
+
+
+def _described(where: HubUri, name: str) -> RemoteFile:
+    """A file as the hub describes it to who is about to fetch it; with its path where the cache has it."""
+    from huggingface_hub import get_hf_file_metadata, try_to_load_from_cache
+
+    file = _at(where, name)
+    metadata = get_hf_file_metadata(file.url)
+    etag = metadata.etag or ""
+    if not re.fullmatch(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}", etag) or not metadata.commit_hash:
+        raise SourceError(
+            f"{http.shown(file.url)} is not described as the hub describes files", hint="is HF_ENDPOINT right?"
+        )
+    path = try_to_load_from_cache(where.repo, name, revision=metadata.commit_hash)
+    # The ETag of a large file is its sha256; of a small one a git hash, which says nothing of the bytes.
+    sha256 = etag.lower() if len(etag) == 64 else ""
+    found = Path(path) if isinstance(path, str) else None
+    if found is not None and metadata.size is not None and found.stat().st_size != metadata.size:
+        found = None
+    return replace(file, bytes=metadata.size, sha256=sha256, etag=etag, path=found)
+
+
+def _cached(where: HubUri, name: str) -> RemoteFile:
+    """A file of the hub's cache. The name of its blob is its sha256."""
+    from huggingface_hub import hf_hub_download
+
+    path = Path(hf_hub_download(where.repo, name, revision=where.revision, local_files_only=True))
+    blob = path.resolve().name
+    sha256 = blob if re.fullmatch(r"[0-9a-f]{64}", blob) else ""
+    return RemoteFile(name, _at(where, name).url, path.stat().st_size, sha256, path=path)
+
+
+def _blob(where: HubUri, file: RemoteFile) -> Path:
+    """Where the hub's cache keeps the bytes of `file`."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{where.repo.replace('/', '--')}" / "blobs" / file.etag
+
+
+def _bring(where: HubUri, file: RemoteFile, tell: Callable[[int], None]) -> str:
+    """Put the blob into the hub's cache; return its hash. Waits where another process, of any tool, is at it."""
+    from filelock import FileLock
+
+    blob = _blob(where, file)
+    lock = blob.parents[2] / ".locks" / blob.parents[1].name / f"{blob.name}.lock"
+    for folder in (blob.parent, lock.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        if blob.exists():
+            return ""
+        return download(file, blob, tell)
+
+
+def _linked(where: HubUri, file: RemoteFile) -> Path:
+    """The path in the hub's cache of a file whose blob is there: huggingface_hub makes the links to it."""
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(where.repo, file.name, revision=where.revision))
+
+
+def _check_space(where: HubUri, files: Sequence[RemoteFile]) -> None:
+    missing = 0
+    for file in files:
+        if file.path is None and not (blob := _blob(where, file)).exists():
+            part = part_of(file, blob)
+            missing += (file.bytes or 0) - (part.stat().st_size if part.exists() else 0)
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    place = next(path for path in (cache, *cache.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if missing and missing + _SPARE_BYTES > free:
+        raise DiskFull(
+            f"the download needs {show_size(missing)} in {place}, {show_size(free)} are free",
+            hint="free space, or set HF_HOME to a folder on another disk",
+        )
 
 
 def _cached_names(where: HubUri) -> list[str]:
-    """Files of the quantization that the hub's cache holds."""
+    """Files of the repository that the hub's cache holds."""
     from huggingface_hub import scan_cache_dir
 
     names = [
@@ -202,40 +322,7 @@ def _cached_names(where: HubUri) -> list[str]:
     ]
     if not names:
         raise SourceUnreachable(f"{where.repo} is not in the hub's cache, and the network is not to be used")
-    return choose(names, where)
-
-
-def _metadata(where: HubUri, name: str) -> HfFileMetadata:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-    return get_hf_file_metadata(hf_hub_url(where.repo, name, revision=where.revision))
-
-
-def _sha256_of(metadata: HfFileMetadata) -> str:
-    """The hub's ETag of a large file is its sha256; of a small one a git hash, which says nothing here."""
-    etag = metadata.etag or ""
-    return etag.lower() if re.fullmatch(r"[0-9a-fA-F]{64}", etag) else ""
-
-
-def _meter(progress: Progress, total: int | None, what: str) -> Any:
-    """A tqdm class that reports to `progress`, summed over the files of one model."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
-
-    done = 0
-
-    class Meter(tqdm):  # type: ignore[misc]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            nonlocal done
-            done += int(kwargs.get("initial") or 0)
-            super().__init__(*args, **kwargs | {"disable": True})
-
-        def update(self, n: float | None = 1) -> bool | None:
-            nonlocal done
-            done += int(n or 0)
-            progress(done, total, what)
-            return None
-
-    return Meter
+    return names
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@
           SmolLM2-135M-Instruct.Q4_1.gguf         the published name; split files keep theirs
           stored.json                             source, hashes, date, shape
         .Q4_1-b179c9523d0e6a0f.7d0c31aa.incomplete/   being fetched; renamed to the above when all is checked
+        .Q4_1-b179c9523d0e6a0f.incomplete/            the same of a source that goes on where it stopped
       .locks/                                     one lock file per entry, held between processes
 
 A folder without the dot is whole: its files were fetched, hashed, and their headers read, before the rename.
@@ -17,7 +18,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
@@ -26,10 +26,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgellm import settings
-from edgellm.errors import DiskFull, EdgeLLMError, IntegrityError, UnknownModel, UsageError
+from edgellm.errors import ArtifactError, DiskFull, EdgeLLMError, IntegrityError, UnknownModel, UsageError
 from edgellm.model import Artifact, ModelCard, ModelFile
 from edgellm.store import entry
 from edgellm.store.entry import Stored
+from edgellm.store.names import safe_name
 from edgellm.store.sources import Fetched, Progress, Source, source_for
 from edgellm.units import show_size
 
@@ -116,21 +117,25 @@ class Library:
         """Fetch into the folder with the dot, check everything, rename."""
         for left in folder.parent.glob(f".{folder.name}.*.incomplete"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
+        resumes = getattr(source, "resumes", False)
         # A name of its own: a pip that outlived its killed parent may still be writing into the old one.
-        partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.incomplete")
+        partial = folder.with_name(f".{folder.name}{'' if resumes else '.' + uuid.uuid4().hex[:8]}.incomplete")
         brought: list[Fetched] = []
         try:
-            partial.mkdir(parents=True)
+            partial.mkdir(parents=True, exist_ok=resumes)
             _check_space(source, partial, file)
             brought = source.fetch(file.source, partial, n_bytes=file.bytes, progress=progress)
             progress(file.bytes or 0, file.bytes, "checking")
             stored = _examine(card, file, partial, brought)
+            _remove_others(partial, stored)
             entry.write(stored)
             if folder.exists():  # damaged, or it would have been found
                 shutil.rmtree(folder)
             os.replace(partial, folder)
         except BaseException as error:
-            shutil.rmtree(partial, ignore_errors=True)
+            # What a source left to go on with stays, unless it is wrong.
+            if not resumes or isinstance(error, (IntegrityError, ArtifactError, DiskFull)):
+                shutil.rmtree(partial, ignore_errors=True)
             if isinstance(error, IntegrityError):
                 source.discard([f.path for f in brought if f.path.parent != partial])
             if isinstance(error, OSError):
@@ -164,12 +169,6 @@ class Library:
             lock.release()
 
 
-def safe_name(text: str) -> str:
-    """`text` as one file name: no separators, no leading dot, at most 120 characters. Different texts may collide
-    only where they differ in characters that are replaced; the digest in an entry's name keeps those apart."""
-    return re.sub(r"[^A-Za-z0-9._+-]", "-", text).lstrip(".-")[:120] or "unnamed"
-
-
 def _glance(stored: Stored) -> Stored:
     """Without hashing: a file that is gone or of another size is a problem."""
     for file in stored.files:
@@ -194,7 +193,12 @@ def _examine(card: ModelCard, file: ModelFile, folder: Path, brought: Sequence[F
         raise IntegrityError(f"{file.source} brought {n_bytes} bytes, {file.bytes} were promised")
     promised = file.sha256 or ""
     files = tuple(
-        entry.describe_file(f.path, inside=folder, expected_sha256=promised if len(brought) == 1 else f.sha256)
+        entry.describe_file(
+            f.path,
+            inside=folder,
+            expected_sha256=promised if len(brought) == 1 else f.sha256,
+            found_sha256=f.found_sha256,
+        )
         for f in brought
     )
     for fetched, known in zip(brought, files, strict=True):
@@ -214,12 +218,21 @@ def _examine(card: ModelCard, file: ModelFile, folder: Path, brought: Sequence[F
     )  # fmt: skip
 
 
+def _remove_others(folder: Path, stored: Stored) -> None:
+    """Beginnings of files that the source has replaced since."""
+    kept = {file.path for file in stored.files}
+    for path in folder.iterdir():
+        if path.name not in kept:
+            path.unlink()
+
+
 def _check_space(source: Source, folder: Path, file: ModelFile) -> None:
     """Refuse before the first byte, with the numbers, what would fill the disk."""
     if file.bytes is None:
         return
     for where, taken in source.needs(folder, file.bytes):
-        needed, free = taken + _SPARE_BYTES, shutil.disk_usage(where).free
+        begun = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+        needed, free = max(0, taken - begun) + _SPARE_BYTES, shutil.disk_usage(where).free
         if needed > free:
             raise DiskFull(
                 f"fetching {file.quant} needs {show_size(needed)} in {where}, {show_size(free)} are free",

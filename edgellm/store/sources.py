@@ -1,4 +1,5 @@
-"""Where model files come from: one `Source` for each URI scheme, built in (`pypi hf file`) or added by a plugin.
+"""Where model files come from: one `Source` for each URI scheme, built in (`file hf https ollama pypi`) or added by a
+plugin.
 
 A source only moves bytes. Hashes, headers, disk space and the final name are the library's business.
 """
@@ -10,11 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from urllib.parse import unquote, urlparse
 
 from edgellm.errors import SourceError, UnknownModel
 from edgellm.plugins import plugins
+
+if TYPE_CHECKING:
+    from edgellm.store.remote import RemoteFile
 
 Progress = Callable[[int, int | None, str], None]  # (bytes so far, bytes in all or None, what is being done)
 
@@ -25,10 +29,14 @@ class Fetched:
 
     path: Path
     sha256: str = ""
+    found_sha256: str = ""  # of the bytes that were written, where the source hashed them as they came
 
 
 class Source(Protocol):
-    """What a plugin registers with `register_sources`. Importing and making one must be cheap."""
+    """What a plugin registers with `register_sources`. Importing and making one must be cheap.
+
+    Where it has `resumes = True`, what it left in the folder is there at the next try, of any process.
+    """
 
     @property
     def scheme(self) -> str: ...
@@ -57,6 +65,19 @@ class Source(Protocol):
 
     def discard(self, paths: Sequence[Path]) -> None:
         """Forget files outside `folder` that turned out to be wrong. A user's own files are never deleted."""
+        ...
+
+
+@runtime_checkable
+class Resolver(Protocol):
+    """Optional: a source that can describe its files, so that their headers are read before anything is fetched."""
+
+    def resolve(self, uri: str) -> list[RemoteFile]:
+        """The file, or all parts of a split one in order.
+
+        Raises:
+            SourceUnreachable, SourceError, UnknownModel.
+        """
         ...
 
 
@@ -98,10 +119,15 @@ def scheme_of(uri: str) -> str:
 @cache
 def sources() -> dict[str, Source]:
     """Scheme -> source. A plugin cannot replace a built-in scheme."""
+    from edgellm.store.https import Https
     from edgellm.store.hub import Hub
+    from edgellm.store.ollama import Ollama
     from edgellm.store.pypi import Pypi
 
-    found: dict[str, Source] = {"file": LocalFile(), "pypi": Pypi(), "hf": Hub()}
+    web = Https()
+    found: dict[str, Source] = {
+        "file": LocalFile(), "hf": Hub(), "http": web, "https": web, "ollama": Ollama(), "pypi": Pypi(),
+    }  # fmt: skip
 
     def register(scheme: str, source: Source) -> None:
         missing = [name for name in ("reachable", "needs", "fetch", "discard") if not hasattr(source, name)]

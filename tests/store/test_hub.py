@@ -13,7 +13,8 @@ from store_server import names_below, sha256, start_fetch, wait_for
 
 from edgellm.errors import SourceError, UnknownModel
 from edgellm.model import ModelFile
-from edgellm.store.hub import HubUri, choose, parse, parts_of
+from edgellm.store.hub import HubUri, choose, parse
+from edgellm.store.names import parts_of
 
 PROBE = """
 import json, sys, time
@@ -236,6 +237,7 @@ def test_not_reachable_is_said_within_three_seconds(hub, environment, monkeypatc
         ("hf://o/r.v2:Q4_K_M", HubUri("o/r.v2", None, "", "Q4_K_M")),
         ("hf://o/r@main/b.gguf", HubUri("o/r", "main", "b.gguf", "")),
         ("hf://o/r@v1.0:Q8_0", HubUri("o/r", "v1.0", "", "Q8_0")),
+        ("hf://o/r", HubUri("o/r", None, "", "")),
     ],
 )
 def test_parse(uri, parsed):
@@ -243,7 +245,7 @@ def test_parse(uri, parsed):
 
 
 @pytest.mark.parametrize(
-    "uri", ["hf://o", "hf://o/r", "hf://o/r:", "hf://../r/x", "hf://o/r/../../x", "hf:o/r/x", "hf://o/r/a?b"]
+    "uri", ["hf://o", "hf://o/r/", "hf://o/r:", "hf://../r/x", "hf://o/r/../../x", "hf:o/r/x", "hf://o/r/a?b"]
 )
 def test_malformed_sources_are_refused(uri):
     with pytest.raises(SourceError, match="is no hub source"):

@@ -24,7 +24,8 @@ from edgellm.errors import (
 )
 from edgellm.model import ModelFile
 from edgellm.store import entry
-from edgellm.store.library import Library, safe_name
+from edgellm.store.library import Library
+from edgellm.store.names import safe_name
 from edgellm.store.pypi import _largest_bytes
 from edgellm.store.sources import Fetched, sources
 
@@ -272,7 +273,7 @@ def test_a_local_file_with_another_hash_is_refused_and_kept(library, tmp_path):
 
 def test_an_unknown_scheme_is_refused(library):
     file = ModelFile("gopher://x", "Q8_0")
-    with pytest.raises(SourceError, match="no source for 'gopher://x'; schemes: file, hf, pypi"):
+    with pytest.raises(SourceError, match="no source for 'gopher://x'; schemes: file, hf, http, https, ollama, pypi"):
         library.fetch(card_of(file), file)
 
 

@@ -84,7 +84,7 @@ def test_a_plugin_adds_a_source(with_plugins):
     with_plugins(("s3", bucket))
 
     assert source_for("s3://bucket/x.gguf") is bucket
-    assert sorted(sources()) == ["file", "hf", "pypi", "s3"]
+    assert sorted(sources()) == ["file", "hf", "http", "https", "ollama", "pypi", "s3"]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_plugin_adds_a_source(with_plugins):
 def test_what_a_plugin_may_not_add(with_plugins, scheme, source, says):
     made = with_plugins((scheme, source))
 
-    assert sorted(sources()) == ["file", "hf", "pypi"]
+    assert sorted(sources()) == ["file", "hf", "http", "https", "ollama", "pypi"]
     assert says in made.refused[0]
 
 
@@ -117,7 +117,7 @@ def test_all_sources_are_asked_at_once(with_plugins, monkeypatch):
 
     assert time.monotonic() - start < 0.5
     assert found == {
-        "hf": "EDGELLM_OFFLINE is set", "pypi": "EDGELLM_OFFLINE is set",
+        **dict.fromkeys(("hf", "http", "https", "ollama", "pypi"), "EDGELLM_OFFLINE is set"),
         "s3": "s3 is down", "s4": "s4 is down", "s5": "s5 is down",
     }  # fmt: skip
     assert given[0][1].asked_for == "s3://bucket/x"

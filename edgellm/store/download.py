@@ -1,0 +1,256 @@
+"""Downloads one file, goes on where an earlier try stopped, held to a rate: whole and right under its name, or absent.
+
+    NAME.<what it is>.incomplete      being downloaded; the middle is made of the hash, or of etag and length, so that
+                                      the rest of another file is never put behind it
+    NAME                              every byte was counted and hashed
+
+A process that is killed leaves the first; the next one asks for the bytes that are missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from edgellm import settings
+from edgellm.errors import DiskFull, IntegrityError, SourceError, SourceUnreachable
+from edgellm.store import http
+from edgellm.store.names import is_plain
+from edgellm.store.remote import RemoteFile, check_encoding, check_length, content_range, validator
+from edgellm.store.sources import Fetched, Progress
+from edgellm.units import parse_rate
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+CHUNK_BYTES = 256 * 1024  # what a kill can lose
+_TRIES = 5  # without PROGRESS_BYTES between two
+_PROGRESS_BYTES = 1024**2
+_TELL_S = 0.1
+
+
+class Throttle:
+    """Holds a stream of bytes to a rate; None = does nothing."""
+
+    def __init__(self, bytes_per_s: int | None) -> None:
+        self._rate = bytes_per_s
+        self._due = time.monotonic()
+
+    @property
+    def chunk_bytes(self) -> int:
+        """At most a tenth of a second's worth, so that the stream is even."""
+        return CHUNK_BYTES if self._rate is None else max(1024, min(CHUNK_BYTES, self._rate // 10))
+
+    def passed(self, n_bytes: int) -> None:
+        """Wait until the rate allows more."""
+        if self._rate is not None:
+            now = time.monotonic()
+            self._due = max(self._due, now - 0.1) + n_bytes / self._rate
+            time.sleep(max(0.0, self._due - now))
+
+
+def throttle() -> Throttle:
+    """As EDGELLM_MAX_RATE says.
+
+    Raises:
+        UsageError: it is no rate.
+    """
+    text = settings.max_rate()
+    return Throttle(parse_rate(text) if text else None)
+
+
+def part_of(file: RemoteFile, target: Path) -> Path:
+    """Where `file` is collected before it gets its name."""
+    what = file.sha256 or f"{file.etag} {file.bytes}"
+    return target.with_name(f"{target.name}.{hashlib.sha256(what.encode()).hexdigest()[:16]}.incomplete")
+
+
+def download(file: RemoteFile, target: Path, tell: Callable[[int], None], limit: Throttle | None = None) -> str:
+    """Bring `file` to `target`; return its sha256. `tell` hears the bytes so far, about ten times a second.
+
+    One process at a time: the caller holds a lock.
+
+    Raises:
+        SourceUnreachable: the network gave up; what came stays for the next try.
+        IntegrityError: another length or hash than promised; nothing stays. DiskFull, SourceError, UnknownModel.
+    """
+    part = part_of(file, target)
+    _forget_others(part, target)
+    if not (file.sha256 or file.etag):
+        part.unlink(missing_ok=True)  # nothing says that the rest would belong to it
+    job = _Download(file, part, tell, limit or throttle())
+    found = job.run()
+    if file.sha256 and found != file.sha256.lower():
+        part.unlink(missing_ok=True)
+        if job.went_on:  # what was here already may have been the wrong part
+            return download(file, target, tell, limit)
+        raise IntegrityError(
+            f"{target.name} from {http.shown(file.url)} has sha256 {found}, {file.sha256} was promised",
+            hint="fetch it again; if it repeats, the source has another file than it says",
+        )
+    os.replace(part, target)
+    return found
+
+
+def download_all(files: Sequence[RemoteFile], folder: Path, what: str, progress: Progress) -> list[Fetched]:
+    """Bring the parts of one model into `folder`, one after the other; those that are here already stay where they lie.
+
+    Raises:
+        As `download`.
+    """
+    sizes = [file.bytes for file in files]
+    total = sum(size for size in sizes if size is not None) if None not in sizes else None
+    done = 0
+    limit = throttle()
+    brought = []
+    for file in files:
+        if file.path is not None:
+            brought.append(Fetched(file.path, file.sha256))
+            done += file.bytes or 0
+            continue
+        if not is_plain(file.name):
+            raise SourceError(f"{file.name!r} is no file name", hint="its source is not to be trusted")
+        target = folder / file.name
+
+        def tell(here: int, before: int = done) -> None:
+            progress(before + here, total, what)
+
+        found = _finished(target, file) or download(file, target, tell, limit)
+        brought.append(Fetched(target, file.sha256, found))
+        done += target.stat().st_size
+    return brought
+
+
+def _finished(target: Path, file: RemoteFile) -> str:
+    """The hash of a part that an earlier try finished; "" where there is none, or another."""
+    if not file.sha256 or not target.is_file() or target.stat().st_size != file.bytes:
+        return ""
+    with open(target, "rb") as whole:
+        found = hashlib.file_digest(whole, "sha256").hexdigest()
+    return found if found == file.sha256.lower() else ""
+
+
+class _Download:
+    """One run at one file. `went_on`: some of it was here before."""
+
+    def __init__(self, file: RemoteFile, part: Path, tell: Callable[[int], None], limit: Throttle) -> None:
+        self.file = file
+        self.part = part
+        self.went_on = False
+        self._tell = tell
+        self._told_at = 0.0
+        self._limit = limit
+        self._have = 0
+        self._hash: _Hash = hashlib.sha256()
+
+    def run(self) -> str:
+        try:
+            # Unbuffered: what was received is in the file, whenever the process is killed.
+            with open(self.part, "ab+", buffering=0) as out:
+                self._take_up(out)
+                self._collect(out)
+                os.fsync(out.fileno())
+        except IntegrityError:
+            self.part.unlink(missing_ok=True)
+            raise
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self.part.unlink(missing_ok=True)
+            raise DiskFull(
+                f"the disk of {self.part.parent} was full after {self._have} bytes", hint="free space, then fetch again"
+            ) from error
+        self._tell(self._have)
+        return self._hash.hexdigest()
+
+    def _take_up(self, out: BinaryIO) -> None:
+        """Hash what an earlier try left."""
+        out.seek(0)
+        while piece := out.read(CHUNK_BYTES):
+            self._hash.update(piece)
+            self._have += len(piece)
+        self.went_on = self._have > 0
+        if self.file.bytes is not None and self._have > self.file.bytes:
+            self._again(out)
+
+    def _again(self, out: BinaryIO) -> None:
+        out.truncate(0)
+        out.seek(0)
+        self._have, self._hash, self.went_on = 0, hashlib.sha256(), False
+
+    def _collect(self, out: BinaryIO) -> None:
+        failures, mark, why = 0, self._have, ""
+        while self.file.bytes is None or self._have < self.file.bytes:
+            if failures == _TRIES:
+                raise SourceUnreachable(
+                    f"{http.shown(self.file.url)} {why or 'hung up'} after {self._have} of {self.file.bytes} bytes",
+                    hint="try again: what is here already is kept",
+                )
+            if failures:
+                time.sleep(http.BACKOFF_S * 2 ** (failures - 1))
+            with self._ask(out) as answer:
+                why = self._receive(answer, out)
+            failures = failures + 1 if self._have - mark < _PROGRESS_BYTES else 1
+            mark = self._have
+
+    def _ask(self, out: BinaryIO) -> http.Answer:
+        """An answer that begins where the file ends."""
+        asked = dict(self.file.headers)
+        if self._have:
+            asked["Range"] = f"bytes={self._have}-"
+        answer = http.get(self.file.url, asked, hint=self.file.hint)
+        try:
+            if answer.status == 416:
+                raise IntegrityError(f"{http.shown(self.file.url)} has no byte {self._have}, it was promised longer")
+            check_encoding(answer)
+            start, total = content_range(answer)
+            etag = validator(answer)
+            is_other = bool(etag and self.file.etag and not self.file.sha256 and etag != self.file.etag)
+            if start != self._have or (is_other and self._have):
+                if start != 0:
+                    raise IntegrityError(f"{http.shown(self.file.url)} changed while it was fetched", hint="try again")
+                self._again(out)  # the range was ignored: from the beginning
+            self.file = replace(self.file, bytes=check_length(self.file, total))
+        except BaseException:
+            answer.close()
+            raise
+        return answer
+
+    def _receive(self, answer: http.Answer, out: BinaryIO) -> str:
+        """Take what comes; return why it ended too soon, "" where the other side hung up or all is here."""
+        assert self.file.bytes is not None
+        while True:
+            try:
+                # One more than is missing, to notice a server that sends more.
+                piece = answer.read(min(self._limit.chunk_bytes, self.file.bytes - self._have + 1))
+            except SourceUnreachable as error:
+                return error.message.removeprefix(f"{http.shown(answer.url)} ")
+            if not piece:
+                return ""
+            if self._have + len(piece) > self.file.bytes:
+                raise IntegrityError(
+                    f"{http.shown(self.file.url)} sends more than the {self.file.bytes} bytes promised"
+                )
+            out.write(piece)
+            self._hash.update(piece)
+            self._have += len(piece)
+            if time.monotonic() - self._told_at > _TELL_S:
+                self._tell(self._have)
+                self._told_at = time.monotonic()
+            self._limit.passed(len(piece))
+
+
+def _forget_others(part: Path, target: Path) -> None:
+    """Remove what was begun of a file that the source has replaced since."""
+    with contextlib.suppress(OSError):
+        for other in target.parent.glob(f"{glob.escape(target.name)}.*.incomplete"):
+            if other != part:
+                other.unlink(missing_ok=True)

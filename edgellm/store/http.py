@@ -1,0 +1,260 @@
+"""HTTP for model files: one request, redirects followed by hand, so that a token never goes to another host.
+
+urllib does the talking: proxies and certificates are the system's (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE). No address is
+shown with its query, where services put signatures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+import urllib.request
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+from urllib.error import URLError
+from urllib.parse import urljoin, urlsplit
+
+from edgellm import settings
+from edgellm.errors import SourceError, SourceUnreachable, UnknownModel
+from edgellm.version import __version__
+
+TIMEOUT_S = 20.0  # without a byte; for an answer's headers, in all
+TRIES = 4
+BACKOFF_S = 0.5  # doubled each time
+LONGEST_WAIT_S = 30.0  # that a server may ask for with Retry-After
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MOST_REDIRECTS = 8
+_BUSY = (408, 425, 429, 500, 502, 503, 504)
+_SECRET = ("authorization", "cookie", "proxy-authorization")
+
+
+class Answer:
+    """An open answer: `status`, `headers`, and a body that is read piece by piece."""
+
+    def __init__(self, response: http.client.HTTPResponse, url: str) -> None:
+        self._response = response
+        self.url = url
+        self.status = response.status
+        self.headers = response.headers
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._response.close()
+
+    def read(self, n_bytes: int) -> bytes:
+        """The next bytes, at most `n_bytes`, as soon as there are any; b"" at the end, or where the other side hung up.
+
+        Raises:
+            SourceUnreachable: nothing came for TIMEOUT_S.
+        """
+        try:
+            return self._response.read1(n_bytes)
+        except (TimeoutError, ssl.SSLError, ValueError) as error:
+            # ValueError: a chunk length that is no number.
+            raise SourceUnreachable(f"{shown(self.url)} stopped sending: {reason_of(error)}") from error
+        except (OSError, http.client.HTTPException):
+            return b""
+
+    def number(self, header: str) -> int | None:
+        """A header that is a number, None where it is absent or none."""
+        value = self.headers.get(header, "")
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 16 else None
+
+
+def get(
+    url: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    hint: str = "",
+    timeout_s: float | None = None,
+    tries: int = TRIES,
+) -> Answer:
+    """The answer of status 200, 206 or 416. A server that is busy or fails is asked again, `tries` times in all.
+
+    Raises:
+        SourceError: an address that may not be asked, or access refused (then `hint` says what to do).
+        UnknownModel: not there. SourceUnreachable: no answer, or too busy.
+    """
+    delay = BACKOFF_S
+    for left in reversed(range(tries)):
+        try:
+            answer = _follow(url, headers or {}, TIMEOUT_S if timeout_s is None else timeout_s)
+        except SourceUnreachable:
+            if not left:
+                raise
+            wait: float = delay
+        else:
+            if answer.status in (200, 206, 416):
+                return answer
+            answer.close()
+            asked = answer.number("Retry-After")
+            wait = delay if asked is None else asked
+            if answer.status not in _BUSY or not left or wait > LONGEST_WAIT_S:
+                raise _refusal(answer, url, hint)
+        time.sleep(wait)
+        delay *= 2
+    raise AssertionError("unreachable")
+
+
+def check_address(url: str) -> None:
+    """
+    Raises:
+        SourceError: another scheme than https (http to this machine, or where EDGELLM_ALLOW_HTTP is set), no host, or
+            a password in the address.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise SourceError(f"{shown(url)!r} is no address: {error}", hint="write https://HOST/PATH") from None
+    if parts.scheme not in ("https", "http") or not host or not url.isprintable() or " " in url:
+        raise SourceError(f"{shown(url)!r} is no address of a file", hint="write https://HOST/PATH")
+    if parts.username is not None or parts.password is not None:
+        raise SourceError(
+            f"{shown(url)} came with a user name or password in it", hint="what is logged or stored must hold no secret"
+        )
+    if parts.scheme == "http" and not is_loopback(host) and not settings.allow_http():
+        raise SourceError(
+            f"{shown(url)} is not encrypted: anyone on the way could read and change it",
+            hint="use https://, or set EDGELLM_ALLOW_HTTP=1 where the network is your own",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def shown(url: str) -> str:
+    """The address as it may be shown and stored: no user, no query."""
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+    except ValueError:
+        return url.partition("?")[0].rpartition("@")[2][:200]
+    return f"{parts.scheme}://{host}{parts.path}"[:500]
+
+
+def reason_of(error: BaseException) -> str:
+    """An error of the network in a few words."""
+    if isinstance(error, URLError) and isinstance(error.reason, BaseException):
+        return reason_of(error.reason)
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)[:200] or type(error).__name__
+
+
+def _follow(url: str, headers: Mapping[str, str], timeout_s: float) -> Answer:
+    sent = dict(headers)
+    for _ in range(_MOST_REDIRECTS):
+        check_address(url)
+        answer = Answer(_open(url, sent, timeout_s), url)
+        if answer.status not in _REDIRECTS:
+            return answer
+        answer.close()
+        target = urljoin(url, answer.headers.get("Location", ""))
+        old, new = urlsplit(url), urlsplit(target)
+        if is_loopback(new.hostname or "") and not is_loopback(old.hostname or ""):
+            raise SourceError(f"{shown(url)} redirects to this machine", hint="its server is not to be trusted")
+        if (old.scheme, old.netloc) != (new.scheme, new.netloc):
+            sent = {name: value for name, value in sent.items() if name.lower() not in _SECRET}
+        url = target
+    raise SourceError(f"{shown(url)} redirects {_MOST_REDIRECTS} times", hint="give the final address")
+
+
+def _open(url: str, headers: Mapping[str, str], timeout_s: float) -> http.client.HTTPResponse:
+    sent = {"User-Agent": f"edgellm/{__version__}", "Accept-Encoding": "identity", **headers}
+    try:
+        response = _opener().open(urllib.request.Request(url, headers=sent), timeout=timeout_s)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise SourceUnreachable(
+            f"{shown(url)} cannot be reached: {reason_of(error)}", hint="check the network, or use --offline"
+        ) from error
+    assert isinstance(response, http.client.HTTPResponse)
+    return response
+
+
+def _refusal(answer: Answer, url: str, hint: str) -> SourceError | UnknownModel:
+    where, status = shown(url), answer.status
+    if status in (401, 403):
+        return SourceError(f"{where} refuses access (status {status})", hint=hint or "it asks for a licence or a login")
+    if status in (404, 410):
+        return UnknownModel(f"{where} does not exist (status {status})", hint=hint or "check the address")
+    if status == 429:
+        return SourceUnreachable(f"{where} is asked too often (status 429)", hint="try again later")
+    if status >= 500:
+        return SourceUnreachable(f"{where} fails (status {status})", hint="try again later")
+    return SourceError(f"{where} answers with status {status}", hint=hint or "check the address")
+
+
+class _Deadline:
+    """Headers that come byte by byte would pass the timeout, which counts from one byte to the next."""
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        connection: http.client.HTTPConnection = self  # type: ignore[assignment]
+        watch = threading.Timer(connection.timeout or TIMEOUT_S, self._stop)
+        watch.daemon = True
+        watch.start()
+        try:
+            return super().getresponse()  # type: ignore[misc,no-any-return]
+        finally:
+            watch.cancel()
+
+    def _stop(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):
+            self.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
+
+
+class _Http(_Deadline, http.client.HTTPConnection):
+    pass
+
+
+class _Https(_Deadline, http.client.HTTPSConnection):
+    pass
+
+
+class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Http, req)
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Https, req, context=_context())
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Only http and https, through the system's proxies; statuses are answers, not errors."""
+    opener = urllib.request.OpenerDirector()
+    opener.addheaders = []
+    for handler in (urllib.request.ProxyHandler(), _Handler(), urllib.request.UnknownHandler()):
+        opener.add_handler(handler)
+    return opener
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if not context.cert_store_stats()["x509_ca"]:
+        # Python from python.org has no certificates on macOS; certifi comes with huggingface_hub's client.
+        with contextlib.suppress(ImportError):
+            import certifi
+
+            context.load_verify_locations(certifi.where())
+    return context

@@ -1,0 +1,41 @@
+"""File names out of what others wrote: one component, no way out of its folder; and the names of split files."""
+
+from __future__ import annotations
+
+import re
+
+from edgellm.errors import SourceError
+
+_PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)")
+_MAX_PARTS = 1024
+
+
+def safe_name(text: str) -> str:
+    """`text` as one file name: no separators, no leading dot, at most 120 characters. Different texts may collide
+    only where they differ in characters that are replaced; the digest in an entry's name keeps those apart."""
+    return re.sub(r"[^A-Za-z0-9._+-]", "-", text).lstrip(".-")[:120] or "unnamed"
+
+
+def is_plain(name: str) -> bool:
+    """Whether `name` is one component that `safe_name` would leave as it is."""
+    return safe_name(name) == name
+
+
+def parts_of(name: str) -> list[str]:
+    """`x-00002-of-00003.gguf` -> all three names; any other name -> itself.
+
+    Raises:
+        SourceError: numbers that cannot be.
+    """
+    match = _PART.search(name)
+    if match is None:
+        return [name]
+    count = int(match[2])
+    if not 1 <= int(match[1]) <= count <= _MAX_PARTS:
+        raise SourceError(f"{name!r} cannot be a part of a split file")
+    return [f"{name[: match.start()]}-{no:05d}-of-{count:05d}.gguf" for no in range(1, count + 1)]
+
+
+def stem_of(name: str) -> str:
+    """`name` without the number of a part and without `.gguf`."""
+    return _PART.sub("", name).removesuffix(".gguf")

@@ -1,0 +1,191 @@
+"""The header of a file that is not here: read from its first bytes, in windows that grow until it is whole.
+
+What the server says of the file's length is checked against what was promised, and every tensor against that length,
+before anything is downloaded. A server that ignores Range is read from its one answer, as far as the header goes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from edgellm.errors import BadArtifact, IntegrityError, SourceError, SourceUnreachable
+from edgellm.formats import gguf, gguf_summary
+from edgellm.formats.gguf_cursor import Incomplete
+from edgellm.formats.gguf_header import GgufHeader, parse
+from edgellm.formats.gguf_summary import Summary
+from edgellm.store import http
+
+FIRST_BYTES = 1024**2  # a vocabulary of 32,000 fits; one of 262,144 takes 6.5 MB
+MAX_HEADER_BYTES = 64 * 1024**2
+_PIECE_BYTES = 64 * 1024
+_RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15}|\*)")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One file of a model as its source describes it. `bytes` and `etag` are None and "" until a server was asked."""
+
+    name: str  # to store it under: a plain file name
+    url: str = field(default="", repr=False)  # may hold a signature
+    bytes: int | None = None
+    sha256: str = ""  # "" = its source states none
+    etag: str = ""  # changes when the file does
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold a token
+    hint: str = ""  # what to do where access is refused
+    path: Path | None = None  # where it lies on this disk already
+
+
+def content_range(answer: http.Answer) -> tuple[int, int | None]:
+    """(first byte, length of the whole file) of an answer; (0, length) where the range was ignored."""
+    if answer.status == 200:
+        return 0, answer.number("Content-Length")
+    match = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+    if match is None:
+        raise SourceError(f"{http.shown(answer.url)} answers a range without saying which")
+    return int(match[1]), None if match[3] == "*" else int(match[3])
+
+
+def check_length(file: RemoteFile, total: int | None) -> int:
+    """The file's length, which server and source must agree on.
+
+    Raises:
+        IntegrityError: they do not. SourceError: neither says it.
+    """
+    if total is None and file.bytes is None:
+        raise SourceError(
+            f"{http.shown(file.url)} does not say how long the file is", hint="download it by other means, then name it"
+        )
+    if total is not None and file.bytes not in (None, total):
+        raise IntegrityError(
+            f"{http.shown(file.url)} has {total} bytes, {file.bytes} were promised", hint="the file was replaced"
+        )
+    return file.bytes if total is None else total  # type: ignore[return-value]
+
+
+def check_encoding(answer: http.Answer) -> None:
+    encoding = answer.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise SourceError(f"{http.shown(answer.url)} sends the file packed ({encoding}), which was not asked for")
+
+
+def validator(answer: http.Answer) -> str:
+    """What changes when the file does: ETag, else the date; "" = the server says neither."""
+    return str(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
+
+
+class Beginning:
+    """The first bytes of a remote file, as many as were asked for. `file` knows length and etag after the first."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self.file = file
+        self._data = bytearray()
+        self._whole: http.Answer | None = None  # of a server that ignores Range: its one answer, still open
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._whole is not None:
+            self._whole.close()
+
+    def upto(self, wanted: int) -> bytes:
+        """The first `wanted` bytes, fewer where the file is shorter.
+
+        Raises:
+            SourceError and its kinds, UnknownModel.
+        """
+        if self.file.bytes is not None:
+            wanted = min(wanted, self.file.bytes)
+        if wanted > len(self._data):
+            self._read(self._whole or self._ask(wanted), wanted)
+        if len(self._data) < min(wanted, self.file.bytes or wanted):
+            raise SourceUnreachable(
+                f"{http.shown(self.file.url)} hung up after {len(self._data)} bytes", hint="try again later"
+            )
+        return bytes(self._data)
+
+    def _ask(self, wanted: int) -> http.Answer:
+        begin = len(self._data)
+        asked = {**self.file.headers, "Range": f"bytes={begin}-{wanted - 1}"}
+        answer = http.get(self.file.url, asked, hint=self.file.hint)
+        try:
+            if answer.status == 416:
+                raise BadArtifact(f"{http.shown(self.file.url)} is empty", hint="it is no model")
+            check_encoding(answer)
+            start, total = content_range(answer)
+            length = check_length(self.file, total)
+            etag = validator(answer)
+            if begin and self.file.etag and etag and etag != self.file.etag:
+                raise IntegrityError(f"{http.shown(self.file.url)} changed while it was read", hint="try again")
+        except BaseException:
+            answer.close()
+            raise
+        self.file = replace(self.file, bytes=length, etag=self.file.etag or etag)
+        if answer.status == 200:
+            self._data.clear()
+            self._whole = answer
+        elif start != begin:
+            answer.close()
+            raise SourceError(
+                f"{http.shown(self.file.url)} sends bytes from {start}, asked for were those from {begin}"
+            )
+        return answer
+
+    def _read(self, answer: http.Answer, wanted: int) -> None:
+        try:
+            while len(self._data) < wanted:
+                piece = answer.read(min(_PIECE_BYTES, wanted - len(self._data)))
+                if not piece:
+                    break
+                self._data += piece
+        finally:
+            if answer is not self._whole:
+                answer.close()
+
+
+def header_of(file: RemoteFile) -> tuple[GgufHeader, RemoteFile]:
+    """The checked header, and the file with its length and etag.
+
+    Raises:
+        BadArtifact, UnsupportedArtifact: no sound GGUF file. SourceError and its kinds, UnknownModel.
+    """
+    with Beginning(file) as beginning:
+        wanted = FIRST_BYTES
+        while True:
+            data = beginning.upto(wanted)
+            try:
+                return parse(data, file_bytes=beginning.file.bytes or 0, where=http.shown(file.url)), beginning.file
+            except Incomplete as error:
+                if error.needed > MAX_HEADER_BYTES:
+                    raise BadArtifact(
+                        f"{error.message}; a header of more than {MAX_HEADER_BYTES} bytes is none",
+                        hint="it is no model",
+                    ) from None
+                wanted = min(max(error.needed, 4 * len(data)), MAX_HEADER_BYTES)
+
+
+def summary_of(files: Sequence[RemoteFile]) -> tuple[Summary, list[RemoteFile]]:
+    """What the headers of all parts say; from the cache where the source's hash or etag is the same as then.
+
+    Raises:
+        As `header_of`; BadArtifact where the parts do not belong together.
+    """
+    stamp = " ".join(f"{file.sha256 or file.etag}-{file.bytes}" for file in files)
+    name = http.shown(files[0].url)
+    is_known = all((file.sha256 or file.etag) and file.bytes is not None for file in files)
+    found = gguf_summary.cached(name, stamp) if is_known else None
+    if found is not None:
+        return found, list(files)
+    read = [header_of(file) for file in files]
+    headers = [header for header, _ in read]
+    if len(headers) > 1:
+        gguf.check_parts(headers)
+    summary, described = gguf_summary.summarize(headers), [file for _, file in read]
+    return (gguf_summary.keep(name, stamp, summary) if is_known else summary), described
