@@ -188,7 +188,7 @@ def test_more_than_fits_is_refused_with_what_does() -> None:
     fitting = placed("qwen3-8b", "Q4_K_M", gpu(4)).gpu_layers
     problem = placed("qwen3-8b", "Q4_K_M", gpu(4), asked=37).problem
 
-    assert problem == f"all 37 layers need 5.21 GiB on A GPU, 3.50 GiB usable; {fitting} fit"
+    assert problem == f"all 37 layers need 5.02 GiB on A GPU, 3.50 GiB usable; {fitting} fit"
     assert not placed("qwen3-8b", "Q4_K_M", gpu(4), asked=fitting).problem
     with pytest.raises(NothingFits, match=r"need .* on A GPU, 384 MiB usable") as caught:
         chosen(profiles.load("desktop-rtx-4090"), Offload((gpu(0.5),)), "qwen3-8b", gpu_layers=-1)
