@@ -60,7 +60,14 @@ def command(*, profile: str | None, models_file: Path | None, explain: bool, as_
 
 
 def request(
-    *, max_memory: str | None, ctx: int | None, offline: bool, gpu_layers: str, kv: str = "auto", here: bool = True, **asked: Any
+    *,
+    max_memory: str | None,
+    ctx: int | None,
+    offline: bool,
+    gpu_layers: str,
+    kv: str = "auto",
+    here: bool = True,
+    **asked: Any,
 ) -> SelectionRequest:
     """The request that the flags describe. EDGELLM_OFFLINE is about this machine, not about another (`here` False).
 

@@ -1,4 +1,4 @@
-"""`edgellm models`: which models there are, which of them fit here, and which are on this disk."""
+"""`edgellm models`: which models there are, which fit here or on another machine, and which are on this disk."""
 
 from __future__ import annotations
 
@@ -10,70 +10,91 @@ import click
 
 if TYPE_CHECKING:
     from edgellm.model import ModelCard
+    from edgellm.request import SelectionRequest
     from edgellm.store.entry import Stored
 
 SCHEMA = 1
+COLUMNS = ("quant", "weights", "context", "tok/s", "memory")  # of --fits
 
 
 @click.command()
-@click.option("--task", help="Only models that this task chooses from: chat, code or agent.")
-@click.option("--fits", is_flag=True, help="Only models that fit this machine, in the quantization it would run.")
+@click.option("--task", help="Only models that this task chooses from: chat, code, agent or embed.")
+@click.option("--fits", is_flag=True, help="Only models that this machine runs well, and how it would run them.")
+@click.option("--profile", metavar="NAME|FILE", help="With --fits: another machine, a profile's name or a TOML file.")
 @click.option("--installed", is_flag=True, help="Only what is on this disk.")
 @click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/selection.md).")
-def command(*, task: str | None, fits: bool, installed: bool, models_file: Path | None, as_json: bool) -> None:
+def command(
+    *, task: str | None, fits: bool, profile: str | None, installed: bool, models_file: Path | None, as_json: bool
+) -> None:
     """List the catalog and what is on this disk."""
     from edgellm import launch
+    from edgellm.errors import UsageError
+    from edgellm.request import SelectionRequest
     from edgellm.store.library import Library
 
-    stored = Library().installed()
-    if task is not None:
-        _check_task(task)
+    if profile is not None and not fits:
+        raise UsageError("--profile is about what fits", hint="add --fits", param="profile")
+    request = SelectionRequest(task=task or "chat")  # type: ignore[arg-type]  # raises for a task that does not exist
+    stored = Library().installed() if profile is None else []
     if installed:
         _print_stored(stored, as_json)
         return
-    cards = sorted(launch.cards(models_file), key=lambda card: (card.kind, -card.params, card.id))
+    rows = launch.cards(models_file, here=profile is None)
+    cards = sorted(rows, key=lambda card: (card.kind, -card.params, card.id))
     if task is not None or fits:
-        cards = [card for card in cards if card.kind == "chat"]
-    plans = _plans(cards, task or "chat") if fits else {}
+        from edgellm.selection.facts import TASK_NEEDS
+
+        cards = [card for card in cards if card.kind == TASK_NEEDS[request.task].kind]
+    plans, slow = _plans(cards, request, profile) if fits else ({}, 0)
     listed = [_row(card, stored, plans.get(card.id)) for card in cards if not fits or card.id in plans]
     if as_json:
         click.echo(json.dumps({"schema": SCHEMA, "models": listed}, indent=2))
+    elif fits:
+        _print_fitting(listed, request, slow)
     else:
-        _print_rows(listed, fits=fits)
+        _print_rows(listed)
 
 
-def _check_task(task: str) -> None:
-    from edgellm.request import SelectionRequest
+def _plans(
+    cards: list[ModelCard], request: SelectionRequest, profile: str | None
+) -> tuple[dict[str, dict[str, Any]], int]:
+    """Model -> how it would be run, for those that fit and are fast enough; and how many fit and are too slow.
 
-    SelectionRequest(task=task)  # type: ignore[arg-type]  # raises for a task that does not exist
-
-
-def _plans(cards: list[ModelCard], task: str) -> dict[str, dict[str, Any]]:
-    """Model -> how it would be run here, for those that fit and are fast enough; one decision for each model."""
+    One decision for each model.
+    """
     from edgellm.cli.auto_select import backends, the_machine
     from edgellm.errors import NothingFits
-    from edgellm.request import SelectionRequest
     from edgellm.selection.decide import decide
     from edgellm.selection.report import to_dict
 
-    machine = the_machine(None)
-    request = SelectionRequest(task=task)  # type: ignore[arg-type]
-    facts = backends(machine, request, is_here=True)
+    machine = the_machine(profile)
+    facts = backends(machine, request, is_here=profile is None)
+    rate = _rate(request)
     found: dict[str, dict[str, Any]] = {}
+    slow = 0
     for card in cards:
         try:
             decision = to_dict(decide(machine, request, [card], facts))
         except NothingFits:
             continue
         choice = decision["choice"]
-        if choice["decode"]["tok_s"] < decision["inputs"]["floor_tps"]:
+        if choice[rate]["tok_s"] < decision["inputs"]["floor_tps"]:
+            slow += 1
             continue
-        found[card.id] = {key: choice[key] for key in ("quant", "backend", "ctx", "tensor_bytes", "decode", "memory")}
-    return found
+        kept = ("quant", "backend", "ctx", "kv_type", "tensor_bytes", "decode", "prefill", "quality", "memory")
+        found[card.id] = {key: choice[key] for key in kept}
+    return found, slow
+
+
+def _rate(request: SelectionRequest) -> str:
+    """The key of the rate that a task is judged by."""
+    return "prefill" if request.task == "embed" else "decode"
 
 
 def _row(card: ModelCard, stored: list[Stored], plan: dict[str, Any] | None) -> dict[str, Any]:
+    from edgellm.selection.reasons import FREE_LICENSES
+
     row: dict[str, Any] = {
         "id": card.id,
         "kind": card.kind,
@@ -81,6 +102,7 @@ def _row(card: ModelCard, stored: list[Stored], plan: dict[str, Any] | None) -> 
         "params_active": card.params_active,
         "ctx_train": card.ctx_train,
         "license": card.license,
+        "license_restricts": card.license not in FREE_LICENSES,
         "quants": sorted({file.quant for file in card.files}),
         "installed": sorted({s.quant for s in stored if s.model_id == card.id and not s.problem}),
         "source": card.source,
@@ -89,25 +111,44 @@ def _row(card: ModelCard, stored: list[Stored], plan: dict[str, Any] | None) -> 
     return row if plan is None else {**row, "here": plan}
 
 
-def _print_rows(listed: list[dict[str, Any]], *, fits: bool) -> None:
+def _print_rows(listed: list[dict[str, Any]]) -> None:
     from edgellm.units import show_params
 
     width = max((len(row["id"]) for row in listed), default=0)
-    click.echo(f"{'model':<{width}}  params    context  {'here' if fits else 'licence'}")
+    click.echo(f"{'model':<{width}}  params    context  licence")
     for row in listed:
         disk = f"  (on disk: {' '.join(row['installed'])})" if row["installed"] else ""
         kind = "" if row["kind"] == "chat" else f"  {row['kind']}"
-        told = _here(row["here"]) if fits else row["license"]
         numbers = f"{show_params(row['params']):>6}  {row['ctx_train']:>9,}"
-        click.echo(f"{row['id']:<{width}}  {numbers}  {told}{kind}{disk}")
+        mark = "*" if row["license_restricts"] else ""
+        click.echo(f"{row['id']:<{width}}  {numbers}  {row['license']}{mark}{kind}{disk}")
     click.echo(f"\n{len(listed)} models. `edgellm auto-select` chooses one, `edgellm quants` explains the names.")
+    _print_licence_note(listed)
 
 
-def _here(plan: dict[str, Any]) -> str:
-    from edgellm.units import show_memory, show_rate
+def _print_fitting(listed: list[dict[str, Any]], request: SelectionRequest, slow: int) -> None:
+    """At most 80 columns for ids of up to 36 characters."""
+    from edgellm.selection.facts import TASK_NEEDS
+    from edgellm.units import show_memory, show_rate, show_size
 
-    memory = show_memory(plan["memory"]["resident_bytes"])
-    return f"{plan['quant']}, {plan['ctx']:,} tokens, {show_rate(plan['decode']['tok_s'])} tok/s, {memory}"
+    width = max((len(row["id"]) + 1 for row in listed), default=5)
+    quant, weights, context, rate, memory = COLUMNS
+    click.echo(f"{'model':<{width}} {quant:<7} {weights:>8} {context:>7} {rate:>6} {memory:>9}")
+    for row in listed:
+        plan = row["here"]
+        name = row["id"] + ("*" if row["license_restricts"] else "")
+        sizes = f"{show_size(plan['tensor_bytes']):>8} {plan['ctx']:>7,}"
+        taken = f"{show_rate(plan[_rate(request)]['tok_s']):>6} {show_memory(plan['memory']['resident_bytes']):>9}"
+        click.echo(f"{name:<{width}} {plan['quant']:<7} {sizes} {taken}")
+    floor = show_rate(TASK_NEEDS[request.task].floor_tps)
+    more = f"; {slow} more fit but stay below {floor} tok/s" if slow else ""
+    click.echo(f"\n{len(listed)} models for {request.task}{more}.\n`edgellm estimate MODEL` tells more of one.")
+    _print_licence_note(listed)
+
+
+def _print_licence_note(listed: list[dict[str, Any]]) -> None:
+    if any(row["license_restricts"] for row in listed):
+        click.echo("* the licence restricts use; read it before you build on it.")
 
 
 def _print_stored(stored: list[Stored], as_json: bool) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
+import tomli_w
+
 from edgellm.catalog.lookup import catalog
 
 
@@ -48,6 +51,51 @@ def test_a_users_rows_are_listed(planner, tmp_path: Path) -> None:
     )
 
     assert "house-model" in planner("models", "--models-file", str(rows)).stdout
+
+
+def test_the_users_own_file_is_read_here_and_not_for_another_machine(planner, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "config").mkdir(parents=True)
+    shape = msgspec.to_builtins(catalog()["smollm2-135m-instruct"].shape)
+    row = {
+        "id": "house-model", "family": "house", "kind": "chat", "license": "mit", "ctx_train": 8192,
+        "params": 134515008,
+        "params_active": 134515008, "shape": {k: v for k, v in shape.items() if v is not None},
+        "scores": {"MMLU-Pro": 94.0}, "files": [{"source": "file:/models/house.gguf", "quant": "Q8_0"}],
+    }  # fmt: skip
+    own = home / "config" / "models.toml"
+    own.write_text(tomli_w.dumps({"models": [row]}))
+    here = {"EDGELLM_HOME": str(home)}
+    there = ("--profile", "raspberry-pi-5-8gb")
+
+    assert "house-model" in planner("models", "--fits", **here).stdout
+    assert "house-model" not in planner("models", "--fits", *there, **here).stdout
+    assert "house-model" in planner("models", "--fits", *there, "--models-file", str(own), **here).stdout
+    assert "house-model" not in planner("models", EDGELLM_MODELS="", **here).stdout
+    assert "nowhere.toml" in planner("models", EDGELLM_MODELS="/nowhere.toml", code=2, **here).stderr
+    own.write_text(own.read_text().replace("8192", "0"))
+    assert "models.toml: line 1, house-model: ctx_train 0 is no length" in planner("models", code=2, **here).stderr
+
+
+def test_what_fits_stands_in_80_columns_with_restrictive_licences_marked(planner) -> None:
+    shown = planner("models", "--fits", "--profile", "raspberry-pi-5-8gb").stdout
+
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "gemma-3-1b-it*" in shown
+    assert "smollm2-135m-instruct*" not in shown
+    assert "* the licence restricts use" in shown
+    assert "more fit but stay below 5 tok/s" in shown
+
+
+def test_the_embedding_models_are_those_of_their_task(planner) -> None:
+    rows = json.loads(planner("models", "--fits", "--task", "embed", "--json").stdout)["models"]
+
+    assert {row["kind"] for row in rows} == {"embedding"}
+    assert all(row["here"]["prefill"]["tok_s"] >= 100 for row in rows)
+
+
+def test_a_profile_without_fits_is_refused(planner) -> None:
+    assert "add --fits" in planner("models", "--profile", "raspberry-pi-5-8gb", code=2).stderr
 
 
 def test_an_unknown_task_is_an_error(planner) -> None:
