@@ -8,7 +8,7 @@ in `estimate/weights.py` and said to be so. Knows nothing of types or bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from edgellm.model import Shape
@@ -18,7 +18,8 @@ from edgellm.model import Shape
 class Tensor:
     """One tensor per layer of `layers`, each `rows` rows of `row` weights."""
 
-    role: str  # as in estimate/recipe.py; "never" = stays F32; "*_exps" = all experts of the layer in one tensor
+    # As in estimate/recipe.py; "never" = stays F32, "half" = stays F16; "*_exps" = all experts of the layer in one.
+    role: str
     row: int  # weights in a row: what must be a multiple of the block
     rows: int
     layers: range = range(1)
@@ -31,8 +32,8 @@ class Tensor:
 @lru_cache(maxsize=1024)
 def tensors(shape: Shape) -> tuple[Tensor, ...] | None:
     """Every tensor of the model, None where the architecture's list is not known here."""
-    layer = _LAYERS.get(shape.arch)
-    if layer is None or shape.n_layer < 1 or shape.n_ff < 1:
+    layer = _LAYERS.get(shape.arch) or _ONE_MODEL.get((shape.arch, shape.n_layer, shape.n_embd))
+    if layer is None or shape.n_layer < 1 or (shape.n_ff < 1 and shape.arch in _LAYERS):
         return None
     return (*_tables(shape), *layer(shape))
 
@@ -170,7 +171,36 @@ def _qwen35(s: Shape) -> Iterator[Tensor]:
         yield from _ffn(s, every)
 
 
-FIRST_LAYER_ATTENDS_NOT = frozenset({"lfm2", "lfm2moe"})
+def _nemotron_nano_4b(s: Shape) -> Iterator[Tensor]:
+    # NVIDIA-Nemotron-3-Nano-4B: each layer is a Mamba-2 mixer, a feed-forward network or attention, and nothing else.
+    mixers, feeds, attn = range(21), range(17), range(4)
+    n_ff, inner, states, heads = 12544, 7680, 2 * 8 * 128, 96
+    yield from (*_norms(range(s.n_layer), s.n_embd), *_attention(s, attn))
+    yield Tensor("other", s.n_embd, 2 * inner + states + heads, mixers)  # ssm_in
+    yield Tensor("other", inner, s.n_embd, mixers)  # ssm_out
+    yield Tensor("never", 4, inner + states, mixers)  # ssm_conv1d
+    yield from _norms(mixers, inner + states, heads, heads, heads, inner)  # its bias, ssm_dt, ssm_a, ssm_d, ssm_norm
+    yield Tensor("ffn_up", s.n_embd, n_ff, feeds)
+    yield Tensor("ffn_down", n_ff, s.n_embd, feeds)
+
+
+def _gemma4_e4b(s: Shape) -> Iterator[Tensor]:
+    # Heads of global layers are twice as wide; layers that share a cache keep their unused projections.
+    wide = range(5, s.n_layer, 6)
+    per_layer, every = 256, range(s.n_layer)
+    for layers, width in (*((range(first, s.n_layer, 6), s.head_dim) for first in range(5)), (wide, 2 * s.head_dim)):
+        yield from _attention(replace(s, head_dim=width), layers)
+        yield from _norms(layers, width, width)
+    yield from (*_ffn(s, every), *_norms(every, *[s.n_embd] * 5, 1))  # 1: layer_output_scale
+    yield Tensor("never", s.head_dim, 1)  # rope_freqs
+    yield Tensor("per_layer_token_embd", per_layer * s.n_layer, s.n_vocab)
+    yield Tensor("half", s.n_embd, per_layer * s.n_layer)  # per_layer_model_proj
+    yield Tensor("never", per_layer, 1)
+    yield Tensor("other", s.n_embd, per_layer, every)  # inp_gate
+    yield Tensor("other", per_layer, s.n_embd, every)  # proj
+
+
+FIRST_LAYER_ATTENDS_NOT = frozenset({"lfm2", "lfm2moe", "nemotron_h"})
 SHARED_EXPERT = frozenset({"qwen35moe"})
 _LLAMA3_VOCAB = 128256
 _LFM2_CONV = 3  # shortconv.l_cache
@@ -198,3 +228,8 @@ _LAYERS: dict[str, Callable[[Shape], Iterator[Tensor]]] = {
     "lfm2": _lfm2, "lfm2moe": _lfm2, "qwen35": _qwen35, "qwen35moe": _qwen35,
 }  # fmt: skip
 KNOWN = frozenset(_LAYERS)
+# Parts that `Shape` does not carry: one model of the architecture, by its layers and width; checked against its files.
+_ONE_MODEL: dict[tuple[str, int, int], Callable[[Shape], Iterator[Tensor]]] = {
+    ("nemotron_h", 42, 3136): _nemotron_nano_4b,
+    ("gemma4", 42, 2560): _gemma4_e4b,
+}

@@ -140,13 +140,18 @@ def register(quant: Quant) -> None:
         raise ValueError(f"quantization name {quant.name!r} is already taken")
 
 
+# Short names of llama.cpp's own tools.
+ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
+
+
 def find(name: str) -> Quant:
     """The quantization of that name, in any case.
 
     Raises:
         UsageError: no such name; the hint lists the closest.
     """
-    found = QUANTS.get(name) or next((q for q in QUANTS.values() if q.name.lower() == name.lower()), None)
+    wanted = ALIASES.get(name.upper(), name)
+    found = QUANTS.get(wanted) or next((q for q in QUANTS.values() if q.name.lower() == wanted.lower()), None)
     if found is None:
         import difflib
 

@@ -30,6 +30,9 @@ BASE_TYPE = {
 FLOATS = ("F16", "BF16", "F32")
 # Mixes whose ffn_down rule goes by how many such tensors came before, in every architecture.
 COUNTING = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M")
+# Roles that the quantizer leaves alone, and what converters write them as.
+KEPT = {"never": "F32", "half": "F16"}
+_TABLES = ("token_embd", "per_layer_token_embd")
 _IQ2_SM = ("IQ2_S", "IQ2_M")
 
 
@@ -65,16 +68,16 @@ def tensor_type(role: str, i: int, n: int, quant: str, traits: Traits) -> str:
         KeyError: no rule set of that name.
     """
     base = BASE_TYPE[quant]
-    if role == "never":
-        return "F32"
+    if role in KEPT:
+        return KEPT[role]
     if base in FLOATS or quant == "I2_S":
         # bitnet.cpp writes its ternary matrices as I2_S and leaves the tables at F16.
         return base if role not in ("output", "token_embd") or base in FLOATS else "F16"
-    if role == "output" or (role == "token_embd" and traits.tied):
+    if role == "output" or (role in _TABLES and traits.tied):
         return _output(quant, base, traits)
     if quant == "MXFP4":
         return "MXFP4" if role.endswith("_exps") else "Q8_0"
-    if role == "token_embd":
+    if role in _TABLES:
         return _token_embd(quant, base)
     rules = _IQ12_RULES if quant in COUNTING else _FALCON_RULES if traits.falcon else _RULES
     rule = rules.get(role)

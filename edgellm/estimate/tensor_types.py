@@ -36,8 +36,8 @@ class TensorType:
         return self.layout.block_bytes * 8 / self.layout.block_elems
 
     def tensor_bytes(self, n_elems: int) -> int:
-        """Bytes of one tensor of `n_elems` weights, padded to the alignment."""
-        return -(-self.layout.size_bytes(n_elems) // ALIGNMENT) * ALIGNMENT
+        """Bytes of one tensor of `n_elems` weights, without the padding behind it."""
+        return self.layout.size_bytes(n_elems)
 
 
 def _type(name: str, cost: Cost, repack: str = "", gemm: str = "") -> TensorType:

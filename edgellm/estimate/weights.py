@@ -72,7 +72,7 @@ def _closed_form(shape: Shape, quant: str, imatrix: bool) -> Weights | None:
             size = TYPES[kind].tensor_bytes(part.elems) * count
             total += size
             streamed += size * used // of
-            if used and part.role != "never":
+            if used and part.role not in recipe.KEPT:
                 by_type[kind] = by_type.get(kind, 0) + part.elems * count * used // of
     return Weights(total, streamed, _ranked(by_type), exact=True)
 
@@ -81,7 +81,7 @@ def _read_share(role: str, shape: Shape) -> tuple[int, int]:
     """Which fraction of a tensor one token reads: k of E experts, one row of an embedding table that is no head."""
     if role.endswith("_exps") and shape.n_expert:
         return shape.n_expert_used, shape.n_expert
-    if role == "token_embd" and not shape.tied_embeddings:
+    if role == "per_layer_token_embd" or (role == "token_embd" and not shape.tied_embeddings):
         return 0, 1
     return 1, 1
 

@@ -212,7 +212,7 @@ def layers(shape: Shape, tensor_bytes: int, quant: str) -> Layers:
         return Layers(shape.n_vocab * shape.n_embd, (tensor_bytes // max(1, n),) * n, shape.tied_embeddings)
     facts = traits(shape)
     n_attn_v = sum(len(t.layers) for t in parts if t.role in ("attn_v", "attn_qkv"))
-    blocks, tables = [0] * n, {"output": 0, "token_embd": 0}
+    blocks, tables = [0] * n, {"output": 0, "token_embd": 0, "per_layer_token_embd": 0}
     for part in parts:
         of = n_attn_v if part.role in ("attn_v", "attn_qkv") else n
         for i in part.layers:

@@ -32,6 +32,7 @@ def test_nominal_bits_are_those_of_an_8b_llama(name: str) -> None:
 
 def test_a_name_is_found_in_any_case() -> None:
     assert quants.find("q5_k_m").name == "Q5_K_M"
+    assert quants.find("q5_k").name == "Q5_K_M", "as llama.cpp's tools understand it"
 
 
 def test_an_unknown_name_offers_close_ones() -> None:
