@@ -10,7 +10,16 @@ from pathlib import Path
 from edgellm import settings
 from edgellm.backend import Configurable, Offload
 from edgellm.catalog import lookup
-from edgellm.errors import NothingFits, SourceError, SourceUnreachable, UnknownModel, UnsupportedArtifact, UsageError
+from edgellm.catalog.recognize import joined, recognize
+from edgellm.errors import (
+    ArtifactError,
+    NothingFits,
+    SourceError,
+    SourceUnreachable,
+    UnknownModel,
+    UnsupportedArtifact,
+    UsageError,
+)
 from edgellm.estimate import footprint, quants
 from edgellm.machine import Machine
 from edgellm.model import Artifact, ModelCard, ModelFile, Shape
@@ -22,8 +31,11 @@ from edgellm.selection.decide import decide
 from edgellm.selection.facts import BackendFacts, backend_facts, cache_types, offload_facts
 from edgellm.selection.offload import Placement, place, require, unused
 from edgellm.selection.verdict import Rule
+from edgellm.store import local
+from edgellm.store.card import card_of, undescribed, verified
+from edgellm.store.http import shown
 from edgellm.store.library import Library, silent
-from edgellm.store.sources import scheme_of, sources, unreachable
+from edgellm.store.sources import LocalFile, Resolver, scheme_of, source_for, sources, unreachable
 
 Progress = Callable[[int, int | None, str], None]
 
@@ -53,7 +65,7 @@ def model_plan(
     threads: int | None = None,
     progress: Progress = silent,
 ) -> LaunchPlan:
-    """The plan for a named model: "echo", a path, or a catalog id (`id` or `id:QUANT`).
+    """The plan for a named model: "echo", a path, a catalog id (`id` or `id:QUANT`), or a URI (`hf://owner/repo`).
 
     Raises:
         UnknownModel, NothingFits, ArtifactError, SourceError, BackendUnavailable.
@@ -64,6 +76,8 @@ def model_plan(
         asked = {"max_memory": request.max_memory_bytes, "gpu_layers": request.gpu_layers, "kv": request.kv_type}
         _refuse(model, quant=quant, backend=other, **asked)
         plan = _echo_plan(request)
+    elif scheme_of(model) in sources():
+        plan = _uri_plan(model, request, quant, progress)
     elif _is_path(model):
         _refuse(model, quant=quant, min_tps=request.min_tps)
         plan = _file_plan(model, request)
@@ -141,9 +155,10 @@ def with_options(plan: LaunchPlan, options: Mapping[str, str]) -> LaunchPlan:
 
 
 def cards(models_file: Path | None = None, *, here: bool = True) -> list[ModelCard]:
-    """The catalog, with the rows and quantizations of plugins, of the user's own file and of `models_file`.
+    """The catalog, with the rows and quantizations of plugins, of the user's own file and of `models_file`, and what
+    lies on this disk (`store.local`).
 
-    `here` False leaves the user's own file out: it belongs to this machine, and another is asked about.
+    `here` False leaves the user's own file and disk out: they belong to this machine, and another is asked about.
 
     Raises:
         UsageError: a file or a row is malformed.
@@ -153,7 +168,8 @@ def cards(models_file: Path | None = None, *, here: bool = True) -> list[ModelCa
     plugins().call("register_models", register=added.append)
     for path in (settings.models_file() if here else None, models_file):
         added += lookup.load_file(path) if path is not None else []
-    return list(lookup.catalog(added).values())
+    rows = lookup.catalog(added).values()
+    return joined(rows, [card for card in local.cards() if not lookup.check(card)]) if here else list(rows)
 
 
 def rules() -> list[Rule]:
@@ -196,6 +212,9 @@ class _Launch:
         while (choice := decision.choice) is not None:
             card, file = self._find(choice)
             try:
+                if self._reads_header(card, file, library, progress):
+                    decision = self._decide(stored, reachable, dropped)
+                    continue
                 artifact = self._bring(library, card, file, progress)
             except SourceUnreachable as error:
                 dead = scheme_of(file.source)
@@ -205,7 +224,7 @@ class _Launch:
                 notes = (*notes, f"Source {dead} does not answer: {error.message}.")
                 decision = self._decide(stored, reachable, dropped)
                 continue
-            except (SourceError, UnknownModel) as error:
+            except (SourceError, UnknownModel, ArtifactError) as error:
                 # A gated or missing repository, a file that is not what it should be: the next best model, loudly.
                 dropped |= {card.id}
                 if len(dropped) > self.spare_models:
@@ -221,10 +240,21 @@ class _Launch:
             hint="connect to a network, or name a model file: edgellm serve PATH.gguf",
         )
 
+    def _reads_header(self, card: ModelCard, file: ModelFile, library: Library, progress: Progress) -> bool:
+        """Whether the header of the choice was read now, before it is fetched: then it is to be decided again."""
+        if self.request.offline or library.has(file):
+            return False
+        progress(0, None, f"reading the header of {card.id} {file.quant}")
+        read = verified(card, file)
+        self.cards[self.cards.index(card)] = read
+        return read is not card
+
     def _bring(self, library: Library, card: ModelCard, file: ModelFile, progress: Progress) -> Artifact:
         if not self.request.offline or scheme_of(file.source) == "file":
             return library.fetch(card, file, progress)
         found = library.locate(file, card.id)
+        if found is None and settings.offline() and isinstance(source_for(file.source), Resolver):
+            return library.fetch(card, file, progress)  # it may have a store on this disk
         if found is None:
             raise SourceUnreachable(f"{card.id} {file.quant} is damaged or not stored, and offline was asked for")
         return found
@@ -269,9 +299,31 @@ def _candidate_plan(decision: Decision, choice: Candidate, artifact: Artifact) -
     return LaunchPlan(choice.backend, artifact, run, decision.reasons, choice.footprint)
 
 
+def _uri_plan(uri: str, request: SelectionRequest, quant: str | None, progress: Progress) -> LaunchPlan:
+    """The plan for what a URI names: its header is read, and must fit, before it is fetched."""
+    if scheme_of(uri) == "file":
+        _refuse(uri, quant=quant, min_tps=request.min_tps)
+        return _file_plan(str(LocalFile.path_of(uri)), request)
+    rows = cards()
+    card = next((row for row in rows if any(file.source == uri for file in row.files)), None)
+    if card is not None:
+        card = replace(card, files=tuple(file for file in card.files if file.source == uri))
+    elif not isinstance(source_for(uri), Resolver):
+        artifact = Library().fetch(undescribed(uri), ModelFile(uri, ""), progress)
+        return _file_plan(artifact.path, request)
+    else:
+        progress(0, None, "reading the header")
+        card = recognize(card_of(uri), rows)
+    plan, _ = _Launch.here(request, [_narrowed(card, quant)]).run(progress)
+    return replace(plan, reasons=(f"Model: {card.id}, by its header, from {shown(uri)}.", *plan.reasons))
+
+
 def _named(name: str, quant: str | None) -> ModelCard:
     """The catalog row to choose from, narrowed to one quantization where one is asked for."""
-    card = lookup.find(name, cards())
+    return _narrowed(lookup.find(name, cards()), quant)
+
+
+def _narrowed(card: ModelCard, quant: str | None) -> ModelCard:
     if card.kind not in ("chat", "base"):
         raise UsageError(f"{card.id} is a model of kind {card.kind}, which is not served yet", hint="name a chat model")
     if quant is not None:

@@ -7,22 +7,20 @@ shown with its query, where services put signatures.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import ipaddress
-import socket
-import ssl
-import threading
 import time
-import urllib.request
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.error import URLError
 from urllib.parse import urljoin, urlsplit
 
 from edgellm import settings
 from edgellm.errors import SourceError, SourceUnreachable, UnknownModel
 from edgellm.version import __version__
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
 
 TIMEOUT_S = 20.0  # without a byte; for an answer's headers, in all
 TRIES = 4
@@ -37,7 +35,7 @@ _SECRET = ("authorization", "cookie", "proxy-authorization")
 class Answer:
     """An open answer: `status`, `headers`, and a body that is read piece by piece."""
 
-    def __init__(self, response: http.client.HTTPResponse, url: str) -> None:
+    def __init__(self, response: HTTPResponse, url: str) -> None:
         self._response = response
         self.url = url
         self.status = response.status
@@ -60,12 +58,14 @@ class Answer:
         Raises:
             SourceUnreachable: nothing came for TIMEOUT_S.
         """
+        from http.client import HTTPException
+
         try:
             return self._response.read1(n_bytes)
-        except (TimeoutError, ssl.SSLError, ValueError) as error:
+        except (TimeoutError, ValueError) as error:
             # ValueError: a chunk length that is no number.
             raise SourceUnreachable(f"{shown(self.url)} stopped sending: {reason_of(error)}") from error
-        except (OSError, http.client.HTTPException):
+        except (OSError, HTTPException):
             return b""
 
     def number(self, header: str) -> int | None:
@@ -149,7 +149,7 @@ def shown(url: str) -> str:
         host = parts.netloc.rpartition("@")[2]
     except ValueError:
         return url.partition("?")[0].rpartition("@")[2][:200]
-    return f"{parts.scheme}://{host}{parts.path}"[:500]
+    return f"{parts.scheme}:{'//' if host or parts.scheme in ('http', 'https') else ''}{host}{parts.path}"[:500]
 
 
 def reason_of(error: BaseException) -> str:
@@ -181,16 +181,19 @@ def _follow(url: str, headers: Mapping[str, str], timeout_s: float) -> Answer:
     raise SourceError(f"{shown(url)} redirects {_MOST_REDIRECTS} times", hint="give the final address")
 
 
-def _open(url: str, headers: Mapping[str, str], timeout_s: float) -> http.client.HTTPResponse:
+def _open(url: str, headers: Mapping[str, str], timeout_s: float) -> HTTPResponse:
+    # Loaded when it is needed: with ssl it takes 40 ms, which commands that fetch nothing do without.
+    from http.client import HTTPException
+
+    from edgellm.store import transport
+
     sent = {"User-Agent": f"edgellm/{__version__}", "Accept-Encoding": "identity", **headers}
     try:
-        response = _opener().open(urllib.request.Request(url, headers=sent), timeout=timeout_s)
-    except (OSError, http.client.HTTPException, ValueError) as error:
+        return transport.send(url, sent, timeout_s)
+    except (OSError, HTTPException, ValueError) as error:
         raise SourceUnreachable(
             f"{shown(url)} cannot be reached: {reason_of(error)}", hint="check the network, or use --offline"
         ) from error
-    assert isinstance(response, http.client.HTTPResponse)
-    return response
 
 
 def _refusal(answer: Answer, url: str, hint: str) -> SourceError | UnknownModel:
@@ -204,57 +207,3 @@ def _refusal(answer: Answer, url: str, hint: str) -> SourceError | UnknownModel:
     if status >= 500:
         return SourceUnreachable(f"{where} fails (status {status})", hint="try again later")
     return SourceError(f"{where} answers with status {status}", hint=hint or "check the address")
-
-
-class _Deadline:
-    """Headers that come byte by byte would pass the timeout, which counts from one byte to the next."""
-
-    def getresponse(self) -> http.client.HTTPResponse:
-        connection: http.client.HTTPConnection = self  # type: ignore[assignment]
-        watch = threading.Timer(connection.timeout or TIMEOUT_S, self._stop)
-        watch.daemon = True
-        watch.start()
-        try:
-            return super().getresponse()  # type: ignore[misc,no-any-return]
-        finally:
-            watch.cancel()
-
-    def _stop(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):
-            self.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
-
-
-class _Http(_Deadline, http.client.HTTPConnection):
-    pass
-
-
-class _Https(_Deadline, http.client.HTTPSConnection):
-    pass
-
-
-class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_Http, req)
-
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_Https, req, context=_context())
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """Only http and https, through the system's proxies; statuses are answers, not errors."""
-    opener = urllib.request.OpenerDirector()
-    opener.addheaders = []
-    for handler in (urllib.request.ProxyHandler(), _Handler(), urllib.request.UnknownHandler()):
-        opener.add_handler(handler)
-    return opener
-
-
-def _context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if not context.cert_store_stats()["x509_ca"]:
-        # Python from python.org has no certificates on macOS; certifi comes with huggingface_hub's client.
-        with contextlib.suppress(ImportError):
-            import certifi
-
-            context.load_verify_locations(certifi.where())
-    return context

@@ -87,6 +87,11 @@ class Hub:
         """Nothing in `folder`. What the hub's cache needs is checked when it is known what it has already."""
         return []
 
+    def names_a_repository(self, uri: str) -> bool:
+        """Whether it names neither file nor quantization."""
+        where = parse(uri)
+        return not (where.file or where.quant)
+
     def variants(self, uri: str) -> list[list[RemoteFile]]:
         """Every model of the repository that `uri` names without a file or quantization: its parts, from one listing.
 

@@ -87,14 +87,14 @@ class LocalFile:
     scheme = "file"
 
     def reachable(self, timeout_s: float, uri: str = "") -> str:
-        path = self._path(uri) if uri else None
+        path = self.path_of(uri) if uri else None
         return f"{path} does not exist" if path is not None and not path.exists() else ""
 
     def needs(self, folder: Path, n_bytes: int) -> list[tuple[Path, int]]:
         return []
 
     def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[Fetched]:
-        path = self._path(uri).absolute()
+        path = self.path_of(uri).absolute()
         if not path.is_file():
             raise UnknownModel(f"{path} is no file", hint="check the path in the catalog row")
         from edgellm.formats.gguf import part_paths
@@ -105,7 +105,8 @@ class LocalFile:
         return None
 
     @staticmethod
-    def _path(uri: str) -> Path:
+    def path_of(uri: str) -> Path:
+        """The path that a `file:` URI names."""
         parsed = urlparse(uri)
         return Path(unquote(parsed.path))
 

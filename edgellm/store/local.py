@@ -1,0 +1,129 @@
+"""Model files that other tools or the user put on this disk: found, described, used where they lie, never copied.
+
+    --models-dir, EDGELLM_MODELS_DIR      folders of the user's, with their subfolders
+    Ollama's stores                       OLLAMA_MODELS, else ~/.ollama/models and the Linux service's
+    the hub's cache                       HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub
+
+Headers are read once and their summaries kept, so that a scan costs little more than listing the folders.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgellm import settings
+from edgellm.errors import ArtifactError, EdgeLLMError, UsageError
+from edgellm.model import ModelCard
+from edgellm.store import ollama
+from edgellm.store.card import local_card
+from edgellm.store.names import parts_of
+
+MOST_FILES = 2000  # in one folder of the user's, with its subfolders
+MOST_ENTRIES = 50_000  # looked at there
+_SKIPPED = re.compile(r"(^|[-._/])(mmproj|imatrix)([-._]|$)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One model file on this disk. `card` is None where `problem` says what is wrong with it."""
+
+    path: Path
+    origin: str  # "folder", "ollama", "hub"
+    card: ModelCard | None
+    problem: str = ""
+
+
+def found() -> list[Found]:
+    """Every model file in the places above, by path; a file that is reached twice is there once.
+
+    Raises:
+        UsageError: a folder that was named does not exist, or holds more than can be looked through.
+    """
+    seen: dict[str, Found] = {}
+    for path, origin, model_id, sha256 in (*_in_folders(settings.models_dirs()), *_of_ollama(), *_of_hub()):
+        real = os.path.realpath(path)
+        if real not in seen:
+            seen[real] = _described(path, origin, model_id, sha256)
+    return sorted((item for item in seen.values() if item.card or item.problem), key=lambda item: str(item.path))
+
+
+def cards() -> list[ModelCard]:
+    """The rows of what was found and is sound.
+
+    Raises:
+        UsageError: as `found`.
+    """
+    return [item.card for item in found() if item.card is not None]
+
+
+def _described(path: Path, origin: str, model_id: str, sha256: str) -> Found:
+    try:
+        return Found(path, origin, local_card(path, model_id=model_id, sha256=sha256))
+    except ArtifactError as error:
+        # An adapter or a projector is no damage.
+        is_damaged = error.code == "bad_artifact"
+        return Found(path, origin, None, error.message if is_damaged else "")
+    except EdgeLLMError as error:
+        return Found(path, origin, None, error.message)
+
+
+def _in_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, str, str, str]]:
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(
+                f"{folder} is no folder", hint="see --models-dir and EDGELLM_MODELS_DIR", param="models-dir"
+            )
+        yield from ((path, "folder", "", "") for path in _ggufs(folder))
+
+
+def _ggufs(folder: Path) -> list[Path]:
+    """Model files below `folder`: of a split one the first part. Links to folders are not followed."""
+    paths: list[Path] = []
+    n_entries = 0
+    for where, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        n_entries += len(folders) + len(names)
+        paths += [Path(where, name) for name in sorted(names) if _is_first(name)]
+        if n_entries > MOST_ENTRIES or len(paths) > MOST_FILES:
+            raise UsageError(
+                f"{folder} holds more than {MOST_ENTRIES:,} files or {MOST_FILES:,} models",
+                hint="name the folder that the models lie in",
+                param="models-dir",
+            )
+    return paths
+
+
+def _is_first(name: str) -> bool:
+    if not name.lower().endswith(".gguf") or name.startswith(".") or _SKIPPED.search(name):
+        return False
+    try:
+        return parts_of(name)[0] == name
+    except EdgeLLMError:
+        return False
+
+
+def _of_ollama() -> Iterator[tuple[Path, str, str, str]]:
+    for shown, files in ollama.local_models():
+        if len(files) == 1 and files[0].path is not None:
+            name = shown.removesuffix(":latest").replace(":", "-").rpartition("/")[2]
+            yield files[0].path, "ollama", name, files[0].sha256
+
+
+def hub_cache() -> Path:
+    """Where huggingface_hub keeps its files; by its rules, without importing it (it takes 0.3 s)."""
+    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return Path(os.path.expandvars(named or os.path.join(home, "hub"))).expanduser()
+
+
+def _of_hub() -> Iterator[tuple[Path, str, str, str]]:
+    for repo in sorted(hub_cache().glob("models--*")):
+        name = re.sub(r"[-_.]gguf$", "", repo.name.rpartition("--")[2], flags=re.IGNORECASE)
+        for path in sorted(repo.glob("snapshots/*/**/*.gguf")):
+            if _is_first(path.name) and path.exists():
+                blob = os.path.basename(os.path.realpath(path))
+                yield path, "hub", name, blob if re.fullmatch(r"[0-9a-f]{64}", blob) else ""
