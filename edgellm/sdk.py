@@ -25,6 +25,7 @@ from edgellm.request import GenerationRequest, Message, Sampling, SelectionReque
 from edgellm.runtime.session import AsyncSink, QueueSink, Session
 from edgellm.store.library import silent
 from edgellm.units import parse_bytes
+from edgellm.verify import Verification
 
 if TYPE_CHECKING:
     from edgellm.backend import EngineInfo
@@ -50,6 +51,7 @@ class EdgeLLM:
         self.plan = plan
         self.decision = decision
         self._session = _open(plan, isolate=isolate)
+        self._verification = Verification(plan, self._session)
 
     @classmethod
     def auto(
@@ -133,6 +135,11 @@ class EdgeLLM:
     def was_ready(self) -> bool:
         """Whether it ever loaded. A worker that died is started again, and requests wait for it."""
         return self._session.was_ready
+
+    @property
+    def verification(self) -> Verification:
+        """What was predicted of this load and what was measured, once a request told something."""
+        return self._verification
 
     def chat(
         self, messages: Messages, *, max_tokens: int | None = None, stop: Sequence[str] = (), **sampling: Any
@@ -236,6 +243,7 @@ class EdgeLLM:
 
     def close(self, *, drain: bool = False) -> None:
         """Stop the model; with `drain`, after the requests at hand. Twice is fine."""
+        self._verification.finish()
         self._session.close(drain=drain)
 
     def __enter__(self) -> Self:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import functools
 import logging
 import math
-import os
 import re
 import threading
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from edgellm.backend import Calibration, EngineInfo
 from edgellm.errors import ArtifactError
@@ -26,6 +28,7 @@ from edgellm.plan import LaunchPlan
 from edgellm.plugins import plugins
 from edgellm.runtime.meter import Measured
 from edgellm.runtime.session import Session
+from edgellm.runtime.taken import waited_share
 from edgellm.units import MIB, show_memory, show_rate
 
 log = logging.getLogger("edgellm.verify")
@@ -61,6 +64,14 @@ class Verification:
         if self._session.state == "ready":
             self._record()
 
+    def summary(self) -> dict[str, Any] | None:
+        """For programs: numbers predicted and measured, and what drifted; None where nothing was recorded yet."""
+        if self.run is None:
+            return None
+        numbers = {"predicted": self.run.predicted, "measured": self.run.measured}
+        drift = [{"text": drift.text, "fix": drift.fix} for drift in self.drifts]
+        return {**msgspec.to_builtins(numbers), "requests": self.run.requests, "drift": drift}
+
     def _told(self, requests: int) -> None:
         if requests & (requests - 1) == 0:  # 1, 2, 4, 8, ...
             threading.Thread(target=self._record, name="edgellm-verify", daemon=True).start()
@@ -86,7 +97,7 @@ class Verification:
             what = drift.text.split(" of ")[0]
             if what not in self._warned:
                 self._warned.add(what)
-                log.warning("%s. %s.", drift.text, drift.fix)
+                log.warning("%s; %s", drift.text, drift.fix)
 
     @functools.cached_property
     def _machine(self) -> Machine:
@@ -119,19 +130,20 @@ class Verification:
             depth=measured.decode_depth,
             requests=measured.requests,
             whole_batch=measured.longest_prefill >= min(run.n_batch, run.n_ctx - 1),
+            waited=waited_share(*self._session.taken()),
             predicted=predicted(plan, self._machine, measured, rates),
             measured=self._numbers(measured),
         )
 
     def _numbers(self, measured: Measured) -> Numbers:
-        loaded, now = self._session.memory()
+        loaded, now = self._session.taken()
         return Numbers(
             decode=measured.decode,
             prefill=measured.prefill,
             first_token_s=measured.first_token_s,
             batched=measured.batched,
-            resident_bytes=None if now is None else now.peak_bytes or now.now_bytes,
-            loaded_bytes=None if loaded is None else loaded.now_bytes,
+            resident_bytes=None if now is None else now.peak_bytes or now.resident_bytes,
+            loaded_bytes=None if loaded is None else loaded.resident_bytes,
             allocated_bytes=reported_bytes(self._session.info),
         )
 
@@ -223,22 +235,23 @@ def _of(run: Run, before: tuple[Run, ...]) -> Correction:
 
 def drifts(run: Run, known: Correction) -> tuple[Drift, ...]:
     """What differs by more than DRIFT from its prediction, corrected by what was known before."""
-    of = f"of {run.model} {run.quant}".rstrip()
-    ratio = history.ratio(run)
+    over = history.quotients(run)
+    # A short answer touches less memory than a long one will.
+    resident = over["resident_bytes"] if run.whole_batch else max(1.0, over["resident_bytes"] or 1.0)
     found = []
-    for what, measured_over, factor, name in (
-        ("decode", ratio.decode, known.decode, "decode"),
-        ("prompts", ratio.prefill, known.prefill, "prefill"),
-        ("memory", ratio.resident, known.resident, "resident_bytes"),
+    for what, ratio, factor, name in (
+        ("decode", over["decode"], known.decode, "decode"),
+        ("prompts", over["prefill"], known.prefill, "prefill"),
+        ("memory", resident, known.resident, "resident_bytes"),
     ):
-        if measured_over is None or abs(measured_over / factor - 1) <= DRIFT:
+        if ratio is None or abs(ratio / factor - 1) <= DRIFT:
             continue
         measured, expected = getattr(run.measured, name), getattr(run.predicted, name) * factor
         show = show_memory if what == "memory" else _show_rate
-        share = abs(measured / expected - 1) * 100
         word = "more" if measured > expected else "less"
-        text = f"{what} {of}: {show(measured)}, {show(expected)} were predicted ({share:.0f} % {word})"
-        found.append(Drift(text, _fix(what, is_more=measured > expected)))
+        text = f"{what} of {run.model} {run.quant}: {show(measured)}, {show(expected)} were predicted "
+        text += f"({abs(measured / expected - 1) * 100:.0f} % {word})"
+        found.append(Drift(text, _memory_fix(word) if what == "memory" else _rate_fix(run, word)))
     return tuple(found)
 
 
@@ -246,17 +259,17 @@ def _show_rate(rate: float) -> str:
     return f"{show_rate(rate)} tok/s"
 
 
-def _fix(what: str, *, is_more: bool) -> str:
-    if what == "memory":
-        return (
-            "Ask for less with --ctx or --slots where memory is short" if is_more else "A longer --ctx may fit"
-        ) + "; the next plan is made with what was measured"
-    if is_more:
-        return "The plan may be too modest: `edgellm calibrate` measures the kernels, the next plan corrects itself"
-    load = (
-        f" (the load is {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors)" if hasattr(os, "getloadavg") else ""
-    )
+def _memory_fix(word: str) -> str:
+    cure = "ask for less with --ctx or --slots where memory is short" if word == "more" else "a longer --ctx may fit"
+    return f"{cure}; the next plan is made with what was measured"
+
+
+def _rate_fix(run: Run, word: str) -> str:
+    if word == "more":
+        return "the plan may be too modest: `edgellm calibrate` measures the kernels, and the next plan corrects itself"
+    if history.is_busy(run):
+        return f"other programs had the processors for {run.waited or 0:.0%} of the time: stop them, or plan for less"
     return (
-        f"Do other programs run{load}, or does a power-saving mode hold the processor back? "
-        "Otherwise `edgellm calibrate` measures the kernels, and the next plan corrects itself"
+        "is there a power-saving mode, or is the machine too hot? Otherwise `edgellm calibrate` measures the kernels, "
+        "and the next plan corrects itself"
     )

@@ -27,6 +27,7 @@ from edgellm.units import GIB
 MAX_BYTES = 1024**2  # some thousand runs
 LOCK_TIMEOUT_S = 5.0
 MAX_LINE_BYTES = 64 * 1024
+BUSY = 0.15  # a quiet machine's share of waiting is a few hundredths
 MAX_CHECKS = 256  # quality checks that outlive the lines around them
 _COMPARED = ("decode", "prefill", "resident_bytes")
 
@@ -60,6 +61,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, tag="run", tag_field="kind"
     gpu_layers: int = 0
     depth: int = 0  # tokens in the cache in the middle of what was decoded
     requests: int = 0
+    waited: float | None = None  # share of the time that others had the processors; None = not known
     whole_batch: bool = False  # a prompt filled a whole batch, so that the peak is the peak
     predicted: Numbers = Numbers()  # before corrections
     measured: Numbers = Numbers()
@@ -208,16 +210,32 @@ def corrections(machine: Machine, bases: Mapping[str, str] | None = None) -> Cor
 
 def of_runs(runs: tuple[Run, ...], bases: Mapping[str, str] | None = None) -> Corrections:
     """See `corrections`."""
-    return correction.corrections(ratio(run) for run in runs if bases is None or bases.get(run.backend) == run.basis)
+    return correction.corrections(
+        ratio(run) for run in runs if not run.gpu_layers and (bases is None or bases.get(run.backend) == run.basis)
+    )
 
 
 def ratio(run: Run) -> Ratio:
-    """Measured over predicted. Less memory than predicted counts only where a prompt filled a batch."""
-    found = {name: _quotient(getattr(run.measured, name), getattr(run.predicted, name)) for name in _COMPARED}
+    """Measured over predicted: what the next plan may learn of.
+
+    No rates where others had the processors, and less memory than predicted only where a prompt filled a batch.
+    """
+    found = quotients(run)
+    rates = (None, None) if is_busy(run) else (found["decode"], found["prefill"])
     resident = found["resident_bytes"]
     if resident is not None and resident < 1 and not run.whole_batch:
         resident = None
-    return Ratio(run.backend, run.model, run.quant, found["decode"], found["prefill"], resident)
+    return Ratio(run.backend, run.model, run.quant, *rates, resident)
+
+
+def is_busy(run: Run) -> bool:
+    """Whether other programs had the processors for so long that its rates tell of them."""
+    return (run.waited or 0) > BUSY
+
+
+def quotients(run: Run) -> dict[str, float | None]:
+    """Measured over predicted, by the names of `Numbers`; None where one of the two is not known."""
+    return {name: _quotient(getattr(run.measured, name), getattr(run.predicted, name)) for name in _COMPARED}
 
 
 def _quotient(measured: float | None, predicted: float | None) -> float | None:

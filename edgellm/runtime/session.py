@@ -17,7 +17,7 @@ from edgellm.event import Delta, Done, Event
 from edgellm.request import GenerationRequest
 from edgellm.runtime import wire
 from edgellm.runtime.meter import Meter
-from edgellm.runtime.resident import Resident
+from edgellm.runtime.taken import Taken
 
 Outcome = Event | EdgeLLMError
 
@@ -159,8 +159,8 @@ class Session(Protocol):
         """What its requests took so far."""
         ...
 
-    def memory(self) -> tuple[Resident | None, Resident | None]:
-        """Of the process that holds nothing but the model: once it was loaded, and now. None = not known."""
+    def taken(self) -> tuple[Taken | None, Taken | None]:
+        """By the process that holds nothing but the model: once it was loaded, and now. None = not known."""
         ...
 
     def submit(self, request: GenerationRequest, sink: Sink) -> int:

@@ -23,8 +23,8 @@ from edgellm.plan import LaunchPlan
 from edgellm.request import GenerationRequest
 from edgellm.runtime import wire
 from edgellm.runtime.meter import Meter
-from edgellm.runtime.resident import Resident, resident
 from edgellm.runtime.session import Dispatcher, Sink, closed
+from edgellm.runtime.taken import Taken, taken
 
 # -P: in a folder of models that holds a `numpy.py`, that file must not be what the worker imports.
 WORKER = (sys.executable, "-P", "-m", "edgellm.runtime.worker")
@@ -51,7 +51,7 @@ class WorkerSession:
         self._info: EngineInfo | None = None
         self._error: EdgeLLMError | None = None
         self._unsent: list[wire.Down] = []
-        self._loaded: Resident | None = None
+        self._loaded: Taken | None = None
         self.restarts = 0
         self._deaths = 0  # in a row, while loading
         self._process = self._spawn()
@@ -83,9 +83,9 @@ class WorkerSession:
     def meter(self) -> Meter:
         return self._dispatcher.meter
 
-    def memory(self) -> tuple[Resident | None, Resident | None]:
+    def taken(self) -> tuple[Taken | None, Taken | None]:
         with self._lock:
-            return self._loaded, resident(self._process.pid) if self._state == "ready" else None
+            return self._loaded, taken(self._process.pid) if self._state == "ready" else None
 
     def submit(self, request: GenerationRequest, sink: Sink) -> int:
         wire.check(request)
@@ -193,7 +193,7 @@ class WorkerSession:
             if self._state == "closed":
                 return
             self._info = ready.info
-            self._loaded = resident(self._process.pid)
+            self._loaded = taken(self._process.pid)
             self._state = "ready"
             self._deaths = 0
             unsent, self._unsent = self._unsent, []

@@ -1,4 +1,4 @@
-"""How much memory a process holds and held at most: of the worker, asked by its parent, so that it costs no step.
+"""What a process takes of the machine: of the worker, asked by its parent, so that it costs no step.
 
 `ru_maxrss` is no help: the kernel lets a process inherit the peak of the one that started it (fs/exec.c).
 """
@@ -11,36 +11,51 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Resident:
-    now_bytes: int  # resident set, pages of mapped files included
-    peak_bytes: int | None = None  # None = this system does not tell it of another process
+class Taken:
+    """Seconds are those of the first thread, which computes beside the others; None = this system does not tell."""
+
+    resident_bytes: int  # now, pages of mapped files included
+    peak_bytes: int | None = None
+    ran_s: float | None = None
+    waited_s: float | None = None  # was ready to run, and others had the processors
 
 
-def resident(pid: int) -> Resident | None:
-    """Of a running process; None where it is gone or cannot be looked at."""
+def taken(pid: int) -> Taken | None:
+    """By a running process; None where it is gone or cannot be looked at."""
     if sys.platform == "linux":
-        return _linux(pid)
+        return _linux(Path("/proc") / str(pid))
     import psutil
 
     try:
         info = psutil.Process(pid).memory_info()
     except psutil.Error:
         return None
-    return Resident(info.rss, getattr(info, "peak_wset", None))
+    return Taken(info.rss, getattr(info, "peak_wset", None))
 
 
-def _linux(pid: int) -> Resident | None:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text("utf-8", "replace").splitlines()
-        found = {
-            name: int(rest.split()[0]) * 1024
-            for name, _, rest in (line.partition(":") for line in lines)
-            if name in _FIELDS
-        }
-    except (OSError, ValueError, IndexError):
+def waited_share(before: Taken | None, after: Taken | None) -> float | None:
+    """Of the time between the two that it wanted to compute, the share in which others did; None = not known."""
+    if before is None or after is None:
         return None
-    # A process that ended and was not waited for has no memory any more.
-    return Resident(found["VmRSS"], found["VmHWM"]) if found.keys() == _FIELDS else None
+    counts = (before.ran_s, before.waited_s, after.ran_s, after.waited_s)
+    if any(count is None for count in counts):
+        return None
+    ran_before, waited_before, ran, waited = (count or 0.0 for count in counts)
+    wanted = ran - ran_before + waited - waited_before
+    return (waited - waited_before) / wanted if wanted > 0 else None
 
 
-_FIELDS = {"VmRSS", "VmHWM"}
+def _linux(process: Path) -> Taken | None:
+    try:
+        lines = (process / "status").read_text("utf-8", "replace").splitlines()
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+        now, peak = (int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    except (OSError, ValueError, LookupError):
+        # Also where it ended and was not waited for: it has no memory any more.
+        return None
+    try:
+        # Nanoseconds on a processor and in the queue for one (Documentation/scheduler/sched-stats.rst).
+        ran, waited, *_ = (int(number) / 1e9 for number in (process / "schedstat").read_text().split())
+    except (OSError, ValueError):
+        return Taken(now, peak)
+    return Taken(now, peak, ran, waited)

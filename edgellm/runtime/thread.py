@@ -13,8 +13,8 @@ from edgellm.request import GenerationRequest
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.meter import Meter
-from edgellm.runtime.resident import Resident
 from edgellm.runtime.session import Dispatcher, Sink, closed
+from edgellm.runtime.taken import Taken
 
 
 class ThreadSession:
@@ -58,7 +58,7 @@ class ThreadSession:
     def meter(self) -> Meter:
         return self._dispatcher.meter
 
-    def memory(self) -> tuple[Resident | None, Resident | None]:
+    def taken(self) -> tuple[Taken | None, Taken | None]:
         # What the app itself takes cannot be told from what the model does.
         return None, None
 

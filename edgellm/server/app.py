@@ -85,6 +85,7 @@ def describe(served: Served) -> dict[str, Any]:
         "chat": info is None or info.chat_template is not None,
         "memory": None if footprint is None else {**asdict(footprint), "resident_bytes": footprint.resident_bytes},
         "decode": None if decision is None or decision.choice is None else asdict(decision.choice.decode),
+        "verified": llm.verification.summary(),
         "engine": {} if info is None else {"device": info.device, **info.details},
         "reasons": plan.reasons,
         "decision": None if decision is None else msgspec.to_builtins(decision),

@@ -161,3 +161,16 @@ def test_less_memory_counts_only_where_a_batch_was_full() -> None:
 def test_a_rate_that_is_none_gives_no_ratio(value: float | None) -> None:
     assert history.ratio(run(measured=Numbers(decode=value))).decode is None
     assert history.ratio(run(predicted=Numbers(decode=value))).decode is None
+
+
+def test_rates_beside_other_programs_are_not_learned_from_but_memory_is() -> None:
+    busy = history.ratio(run(waited=0.5))
+    assert (busy.decode, busy.prefill, busy.resident) == (None, None, 1.1)
+    assert history.quotients(run(waited=0.5))["decode"] == 0.8
+    assert history.ratio(run(waited=0.05)).decode == 0.8
+    assert history.ratio(run(waited=None)).decode == 0.8
+
+
+def test_layers_on_a_gpu_tell_nothing_of_the_processor() -> None:
+    history.record(MACHINE, run(gpu_layers=5))
+    assert not history.corrections(MACHINE).rows

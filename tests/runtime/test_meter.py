@@ -6,6 +6,7 @@ import os
 import queue
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,9 +21,9 @@ from edgellm.request import GenerationRequest, Sampling
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.meter import KEPT, MIN_DECODED, MIN_PREFILLED, Meter
-from edgellm.runtime.resident import resident
 from edgellm.runtime.session import QueueSink, Session
 from edgellm.runtime.supervisor import WorkerSession
+from edgellm.runtime.taken import Taken, taken, waited_share
 from edgellm.runtime.thread import ThreadSession
 
 MIB = 1024**2
@@ -144,15 +145,15 @@ def test_a_session_meters_its_requests_and_its_process(session: Session) -> None
     assert found.requests == 2
     assert found.decode is not None
     assert found.prefill is not None
-    loaded, now = session.memory()
+    loaded, now = session.taken()
     if isinstance(session, ThreadSession):
         assert (loaded, now) == (None, None)
     else:
         assert loaded is not None
         assert now is not None
-        assert now.now_bytes > 5 * MIB
+        assert now.resident_bytes > 5 * MIB
         session.close()
-        assert session.memory()[1] is None
+        assert session.taken()[1] is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks of other processes are read from /proc")
@@ -163,7 +164,7 @@ def test_the_peak_is_the_process_own_and_not_the_one_that_started_it() -> None:
     assert child.stdout is not None
     assert child.stdin is not None
     child.stdout.readline()
-    found = resident(child.pid)
+    found = taken(child.pid)
     child.stdin.close()
     child.wait()
     child.stdout.close()
@@ -171,9 +172,38 @@ def test_the_peak_is_the_process_own_and_not_the_one_that_started_it() -> None:
     assert found is not None
     assert found.peak_bytes is not None
     assert 64 * MIB < found.peak_bytes < 200 * MIB
-    assert found.now_bytes < 64 * MIB
-    assert resident(child.pid) is None
+    assert found.resident_bytes < 64 * MIB
+    assert taken(child.pid) is None
 
 
 def test_a_process_that_is_gone_has_no_memory() -> None:
-    assert resident(2**22 + os.getpid()) is None
+    assert taken(2**22 + os.getpid()) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the scheduler's counts are read from /proc")
+def test_time_that_others_took_is_told() -> None:
+    """Four programs on one processor: each waits three quarters of the time."""
+    cpu = min(os.sched_getaffinity(0))
+    script = f"import os\nos.sched_setaffinity(0, {{{cpu}}})\nprint('there', flush=True)\nwhile True: pass"
+    crowd = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(4)]
+    try:
+        for child in crowd:
+            assert child.stdout is not None
+            child.stdout.readline()
+        before = taken(crowd[0].pid)
+        time.sleep(1.0)
+        share = waited_share(before, taken(crowd[0].pid))
+    finally:
+        for child in crowd:
+            child.kill()
+            child.communicate()
+    assert share is not None
+    assert 0.5 < share < 1
+
+
+def test_a_share_of_what_is_not_known_is_not_known() -> None:
+    known = Taken(1, 1, 1.0, 1.0)
+    assert waited_share(None, known) is None
+    assert waited_share(Taken(1), known) is None
+    assert waited_share(known, known) is None
+    assert waited_share(known, Taken(1, 1, 2.0, 4.0)) == 0.75

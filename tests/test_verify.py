@@ -1,0 +1,150 @@
+"""After a load: what was measured is recorded beside its prediction, warned of where they part, and learned from."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from edgellm import EdgeLLM, launch, verify
+from edgellm.catalog.identify import identify
+from edgellm.estimate import weights
+from edgellm.hardware.probe import probe
+from edgellm.measured import history
+from edgellm.measured.correction import NONE, Correction
+from edgellm.measured.history import Numbers, Run
+from edgellm.request import SelectionRequest
+from edgellm.runtime.meter import Measured
+
+MIB = 1024**2
+
+
+def run(*, waited: float | None = 0.0, whole_batch: bool = True, **measured: float | int | None) -> Run:
+    numbers = {"decode": 10.0, "prefill": 100.0, "resident_bytes": 1000 * MIB} | measured
+    return Run(
+        id="1", time="", backend="gguf", model="m", quant="Q4_K_M", build="", basis="", threads=2, ctx=4096, slots=1,
+        kv_type="f16", requests=3, waited=waited, whole_batch=whole_batch,
+        predicted=Numbers(decode=10.0, prefill=100.0, resident_bytes=1000 * MIB), measured=Numbers(**numbers),
+    )  # fmt: skip
+
+
+def texts(found: tuple[verify.Drift, ...]) -> list[str]:
+    return [f"{drift.text}; {drift.fix}" for drift in found]
+
+
+@pytest.mark.parametrize("factor", [0.76, 1.0, 1.24])
+def test_within_a_quarter_nothing_is_said(factor: float) -> None:
+    near = run(decode=10 * factor, prefill=100 * factor, resident_bytes=int(1000 * MIB * factor))
+    assert verify.drifts(near, NONE) == ()
+
+
+def test_a_drift_says_numbers_and_what_to_do() -> None:
+    slow, prompts, memory = texts(verify.drifts(run(decode=6.0, prefill=150.0, resident_bytes=1300 * MIB), NONE))
+    assert slow.startswith("decode of m Q4_K_M: 6 tok/s, 10 tok/s were predicted (40 % less); ")
+    assert "power-saving" in slow
+    assert "`edgellm calibrate`" in slow
+    assert prompts.startswith("prompts of m Q4_K_M: 150 tok/s, 100 tok/s were predicted (50 % more); ")
+    assert memory.startswith("memory of m Q4_K_M: 1.27 GiB, 1000 MiB were predicted (30 % more); ask for less")
+
+
+def test_other_programs_are_named_where_they_had_the_processors() -> None:
+    (slow,) = texts(verify.drifts(run(decode=4.0, waited=0.52), NONE))
+    assert "other programs had the processors for 52% of the time" in slow
+    assert "calibrate" not in slow
+
+
+def test_less_memory_of_a_short_answer_is_no_drift() -> None:
+    assert verify.drifts(run(resident_bytes=500 * MIB, whole_batch=False), NONE) == ()
+    assert "50 % less" in texts(verify.drifts(run(resident_bytes=500 * MIB), NONE))[0]
+
+
+def test_what_was_learned_is_no_drift_any_more() -> None:
+    assert verify.drifts(run(decode=6.0), Correction(decode=0.62)) == ()
+    (again,) = texts(verify.drifts(run(decode=10.0), Correction(decode=0.62)))
+    assert "6.2 tok/s were predicted (61 % more)" in again
+
+
+def test_what_was_not_measured_is_no_drift() -> None:
+    assert verify.drifts(run(decode=None, prefill=None, resident_bytes=None), NONE) == ()
+
+
+def test_streamed_weights_of_a_file_are_those_of_its_header(smollm2: str) -> None:
+    """Tied: the table is the head and read whole. The closed form of the shape says the same, type by type."""
+    artifact = identify(smollm2)
+    found = verify.weights_of(artifact)
+    assert found is not None
+    assert artifact.shape is not None
+    formula = weights.weights(artifact.shape, 0, 0, artifact.quant)
+    assert abs(found.total_bytes / formula.total_bytes - 1) < 0.001
+    assert abs(found.streamed_bytes / formula.streamed_bytes - 1) < 0.001
+    assert sum(n for _, n in found.streamed_params) == pytest.approx(134.5e6, rel=0.001)
+
+
+def test_a_prediction_is_made_for_the_depth_that_was_measured(smollm2: str) -> None:
+    plan = launch.model_plan(smollm2, SelectionRequest(ctx=2048))
+    machine = probe(measure=False)
+    shallow, deep = (verify.predicted(plan, machine, Measured(decode_depth=d), None) for d in (16, 2000))
+    assert shallow.decode is not None
+    assert deep.decode is not None
+    assert shallow.decode > deep.decode * 1.1
+    assert shallow.resident_bytes == deep.resident_bytes
+    on_gpu = replace(plan, settings=replace(plan.settings, gpu_layers=3))
+    assert verify.predicted(on_gpu, machine, Measured(), None) == Numbers()
+
+
+def test_a_load_is_recorded_warned_of_and_learned_from(smollm2: str, caplog: pytest.LogCaptureFixture) -> None:
+    machine = probe(measure=False)
+    with EdgeLLM.load(smollm2, ctx=1024, threads=1) as llm:
+        assert llm.verification.summary() is None
+        for topic in ("rain", "snow", "hail"):
+            llm.chat(f"Tell me about {topic}. " * 8, max_tokens=18)
+        deadline = time.monotonic() + 30
+        while llm.verification.run is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    (kept,) = history.read(machine).runs
+    assert kept == llm.verification.run
+    assert (kept.requests, kept.threads, kept.ctx, kept.slots, kept.kv_type) == (3, 1, 1024, 1, "f16")
+    for name in ("decode", "prefill", "first_token_s", "resident_bytes", "allocated_bytes"):
+        assert getattr(kept.measured, name) > 0, name
+        assert getattr(kept.predicted, name) > 0, name
+    assert kept.measured.loaded_bytes <= kept.measured.resident_bytes
+    assert kept.measured.resident_bytes == pytest.approx(kept.predicted.resident_bytes, rel=0.5)
+    assert kept.waited is not None
+    summary = llm.verification.summary()
+    assert summary is not None
+    assert summary["measured"]["decode"] == kept.measured.decode
+    assert len(summary["drift"]) == len(llm.verification.drifts)
+    quiet = msgspec.structs.replace(kept, waited=0.0)
+    learned = history.of_runs((quiet,), {"gguf": kept.basis}).of("gguf", kept.model, kept.quant)
+    ratio = kept.measured.decode / kept.predicted.decode
+    assert abs(learned.decode - ratio) < abs(1 - ratio) or learned.decode == 0.25
+
+
+def test_a_drift_is_warned_of_once_a_load(smollm2: str, caplog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "DRIFT", -1.0)  # whatever was measured drifted
+    with EdgeLLM.load(smollm2, ctx=1024, threads=1) as llm:
+        for _ in range(2):
+            llm.chat("Hello. " * 12, max_tokens=18)
+            llm.verification._record()
+    said = [r.getMessage() for r in caplog.records if r.name == "edgellm.verify" and r.levelno == logging.WARNING]
+    assert len([text for text in said if text.startswith("decode of")]) == 1
+    assert "were predicted" in said[0]
+
+
+def test_a_history_that_cannot_be_written_costs_no_answer(smollm2: str, own_home, caplog) -> None:
+    (own_home / "data").mkdir(exist_ok=True)
+    (own_home / "data" / "history").write_text("in the way")
+    with EdgeLLM.load(smollm2, ctx=1024, threads=1) as llm:
+        assert llm.chat("Hello. " * 10, max_tokens=20).text
+    assert any("could not be recorded" in record.getMessage() for record in caplog.records)
+
+
+def test_echo_tells_nothing() -> None:
+    with EdgeLLM.load("echo") as llm:
+        llm.chat("x" * 100)
+    assert llm.verification.run is None
+    assert history.read(probe(measure=False)).rows == ()
