@@ -281,6 +281,12 @@ class Calibrator(Protocol):
 
 @runtime_checkable
 class FootprintMeter(Protocol):
-    """Optional: a backend whose library reports its memory without loading weights. In a worker only."""
+    """Optional: a backend whose library reports its memory without loading weights."""
 
-    def measure_footprint(self, artifact: Artifact, settings: Settings) -> Footprint | None: ...
+    def measure_footprint(self, artifact: Artifact, settings: Settings) -> Footprint | None:
+        """As `Backend.footprint`, with what the library says itself. Native code runs in a process of its own.
+
+        Raises:
+            BackendUnavailable: the library does not answer. BadArtifact, UnsupportedArtifact.
+        """
+        ...

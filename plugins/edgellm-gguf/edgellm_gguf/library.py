@@ -101,6 +101,20 @@ def verdict(machine: Machine) -> Verdict:
     return known
 
 
+def known() -> Verdict | None:
+    """The newest answer that is kept of this library, without asking anew: for questions that come with no machine."""
+    try:
+        digest = _digest(tuple((str(path), *_stamp(path)) for path in library_files()))
+        kept = sorted((settings.cache_dir() / "gguf-probe").glob(f"{digest[:16]}-*.json"), key=_stamp_time)
+    except OSError:
+        return None
+    return _read(kept[-1]) if kept else None
+
+
+def _stamp_time(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
 def _circumstances(machine: Machine) -> str:
     """Digest of what the answer depends on beside the library."""
     gpus = [f"{gpu.kind} {gpu.name} {gpu.vram_bytes}" for gpu in machine.accelerators]

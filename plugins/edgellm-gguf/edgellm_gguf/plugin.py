@@ -75,7 +75,21 @@ class GgufBackend:
         return []
 
     def footprint(self, artifact: Artifact, settings: Settings) -> Footprint | None:
-        return None
+        known = library.known()
+        # What goes to a GPU is the core's to place.
+        if artifact.format not in self.formats or not artifact.paths or settings.gpu_layers or known is None:
+            return None
+        from edgellm_gguf.footprint import of_file
+
+        return of_file(artifact, settings, known.repacked)
+
+    def measure_footprint(self, artifact: Artifact, settings: Settings) -> Footprint | None:
+        formula = self.footprint(artifact, settings)
+        if formula is None:
+            return None
+        from edgellm_gguf.footprint import measured
+
+        return measured(formula, artifact, settings)
 
     def open(self, plan: LaunchPlan) -> Engine:
         from edgellm.formats.gguf import read_model

@@ -1,0 +1,116 @@
+"""Memory of one GGUF file on this build: from its header by formula, or with the buffers that the library itself names.
+
+Nothing here imports `llama_cpp`; what only the library knows is asked of a short-lived process (`meter.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+
+from edgellm.errors import BackendUnavailable
+from edgellm.estimate import footprint
+from edgellm.formats.gguf import LongArray, read_model
+from edgellm.model import Artifact, Shape
+from edgellm.plan import Footprint, Settings
+
+METER_TIMEOUT_S = 60.0
+# Looked up row by row, never multiplied with: llama.cpp keeps them as they are (`llm_tensor_info`, GGML_OP_GET_ROWS).
+TABLES = frozenset({"token_embd.weight", "per_layer_token_embd.weight", "position_embd.weight", "token_types.weight"})
+REPACK_ROWS = 8  # a matrix of another number of rows is not repacked (ggml-cpu/repack.cpp)
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the header says that memory follows from."""
+
+    shape: Shape
+    tensor_bytes: int
+    merges: int
+    matrices: tuple[tuple[str, int], ...]  # (type, bytes) of all that can be repacked, without the table
+    table: tuple[str, int]  # (type, bytes) of the embedding table where it is the output table too
+
+
+def of_file(artifact: Artifact, settings: Settings, repacked: Mapping[str, float]) -> Footprint:
+    """By formula. `repacked`: tensor type -> bytes of the copy for a byte of the file, as the build says.
+
+    Raises:
+        BadArtifact, UnsupportedArtifact: as `read_model`.
+    """
+    facts = _facts(artifact.path, *_stamp(artifact.path))
+    kind, size = facts.table
+    table = round(size * repacked.get(kind, 0))
+    copies = table + round(sum(size * repacked.get(kind, 0) for kind, size in facts.matrices))
+    return replace(
+        footprint.footprint(
+            facts.shape,
+            facts.tensor_bytes,
+            settings.n_ctx,
+            settings.n_slots,
+            settings.kv_type,
+            batch=settings.n_batch,
+            repacked_bytes=copies,
+            table_bytes=table,
+            mmap=settings.mmap,
+            merges=facts.merges,
+        ),
+        exact=True,
+    )
+
+
+def measured(formula: Footprint, artifact: Artifact, settings: Settings) -> Footprint:
+    """The same with cache, compute and output buffers as llama.cpp would reserve them; takes half a second.
+
+    Raises:
+        BackendUnavailable: the library dies of the question, or does not open the file.
+    """
+    question = json.dumps({"paths": artifact.paths, "settings": asdict(settings)})
+    command = [sys.executable, "-P", "-m", "edgellm_gguf.meter"]
+    try:
+        run = subprocess.run(
+            command, input=question, capture_output=True, text=True, timeout=METER_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise BackendUnavailable(f"llama.cpp did not answer within {METER_TIMEOUT_S:.0f} s") from None
+    if run.returncode:
+        said = (run.stderr.strip().splitlines() or [f"it ended with {run.returncode}"])[-1]
+        raise BackendUnavailable(f"llama.cpp does not measure {artifact.path}: {said}", hint="see `edgellm doctor`")
+    found = json.loads(run.stdout)
+    compute = found["compute_bytes"]
+    touched = formula.compute_resident_bytes
+    return replace(
+        formula,
+        kv_bytes=found["kv_bytes"],
+        compute_bytes=compute,
+        compute_resident_bytes=compute if touched is None else min(touched, compute),
+        output_bytes=found["output_bytes"],
+    )
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    about = os.stat(path)
+    return about.st_size, about.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=16)
+def _facts(path: str, size: int, mtime_ns: int) -> _Facts:
+    from edgellm.formats.gguf import shape
+
+    model = read_model(path)
+    found = shape(model.header, model.tensors)
+    by_type: dict[str, int] = {}
+    table = ("", 0)
+    for tensor in model.tensors:
+        if tensor.name == "token_embd.weight" and found.tied_embeddings:
+            table = (tensor.type.name, tensor.n_bytes)
+        is_matrix = len(tensor.dims) > 1 and tensor.name.endswith(".weight") and tensor.name not in TABLES
+        if is_matrix and tensor.dims[1] % REPACK_ROWS == 0:
+            by_type[tensor.type.name] = by_type.get(tensor.type.name, 0) + tensor.n_bytes
+    merges = model.header.metadata.get("tokenizer.ggml.merges")
+    n_merges = merges.length if isinstance(merges, LongArray) else len(merges) if isinstance(merges, tuple) else 0
+    return _Facts(found, model.tensor_bytes, n_merges, tuple(by_type.items()), table)
