@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgellm.backend import CacheQuantizer, Calibration, Offload, Offloader
+from edgellm.backend import CacheQuantizer, Calibration, Loader, Offload, Offloader
 from edgellm.estimate import quants
 from edgellm.machine import Machine
 from edgellm.model import ModelFile, Shape
@@ -59,6 +59,7 @@ class BackendFacts:
     archs: frozenset[str] | None = None  # GGUF architectures it loads; None = not known, all assumed
     offload: Offload | None = None  # GPUs it can put layers on; None = it puts none anywhere
     kv_types: frozenset[str] = frozenset({"f16"})  # what it can hold a cache in
+    types: frozenset[str] | None = None  # of the tensors it opens; None = not known, all assumed
     calibration: Calibration | None = None  # rates measured on this machine; None = priors of its kind of processor
 
     def refuses(self, file: ModelFile, arch: str) -> str:
@@ -74,7 +75,9 @@ class BackendFacts:
         if self.quants is None and not known.mainline:
             return f"{quant} is no type of stock llama.cpp, which {self.name} runs"
         if self.archs is not None and arch not in self.archs:
-            return f"{self.name} does not load architecture {arch}"
+            return f"this build of {self.name} does not load architecture {arch}"
+        if self.types is not None and known.base not in self.types:
+            return f"this build of {self.name} opens no {known.base} tensors"
         return ""
 
     def refuses_cache(self, kv_type: str, shape: Shape | None) -> str:
@@ -95,8 +98,10 @@ def backend_facts(backends: Iterable[Backend], machine: Machine) -> tuple[Backen
             b.formats,
             b.quants,
             tuple(b.check(machine)),
+            archs=b.architectures(machine) if isinstance(b, Loader) else None,
             offload=offload_facts(b, machine),
             kv_types=_kv_types(b),
+            types=b.tensor_types(machine) if isinstance(b, Loader) else None,
         )
         for b in backends
     ]

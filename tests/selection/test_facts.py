@@ -21,6 +21,8 @@ from edgellm.selection.facts import setting
         ({"quants": frozenset({"I2_S"})}, "UD-Q4_K_XL", "gguf", "no kernels for UD-Q4_K_XL"),
         ({"archs": frozenset({"qwen3"})}, "Q4_K_M", "gguf", "does not load architecture llama"),
         ({"archs": frozenset({"llama"})}, "Q4_K_M", "gguf", ""),
+        ({"types": frozenset({"Q4_K"})}, "Q4_K_M", "gguf", ""),
+        ({"types": frozenset({"Q4_K"})}, "TQ2_0", "gguf", "opens no TQ2_0 tensors"),
     ],
 )
 def test_a_backend_opens_what_it_names(gguf, changes, quant: str, kind: str, why: str) -> None:
