@@ -13,7 +13,7 @@ from edgellm.selection.facts import BackendFacts, Setting
 from edgellm.selection.option import Option
 
 # Encoders read a text at once and keep nothing of it (llama.cpp b11434: no memory is made for them).
-ENCODERS = frozenset({"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "modernbert", "gemma-embedding"})
+ENCODERS = frozenset({"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "modern-bert", "gemma-embedding"})
 
 
 def expand(

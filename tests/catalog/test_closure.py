@@ -41,7 +41,7 @@ def closures(s: Shape) -> list[int]:
     if s.arch == "bert":
         pooler = s.n_embd**2 + s.n_embd  # snowflake's checkpoints leave it out
         return [bert(s, 512, 2), bert(s, 512, 2) - pooler, bert(s, 514, 1), bert(s, 8194, 1)]
-    if s.arch == "modernbert":
+    if s.arch == "modern-bert":
         return [gated_encoder(s) + (2 * s.n_layer + 1) * s.n_embd]
     if s.arch == "nomic-bert":
         return [gated_encoder(s) + 2 * s.n_embd + (2 * s.n_layer + 1) * 2 * s.n_embd]
