@@ -154,11 +154,12 @@ def with_options(plan: LaunchPlan, options: Mapping[str, str]) -> LaunchPlan:
     return replace(plan, settings=settings, reasons=reasons, footprint=footprint)
 
 
-def cards(models_file: Path | None = None, *, here: bool = True) -> list[ModelCard]:
+def cards(models_file: Path | None = None, *, here: bool = True, twice: bool = False) -> list[ModelCard]:
     """The catalog, with the rows and quantizations of plugins, of the user's own file and of `models_file`, and what
-    lies on this disk (`store.local`).
+    lies on this disk (`store.local`, and what is stored).
 
     `here` False leaves the user's own file and disk out: they belong to this machine, and another is asked about.
+    `twice` True takes in what was quantized twice here, which is for who names it: it is worse than it is called.
 
     Raises:
         UsageError: a file or a row is malformed.
@@ -169,7 +170,18 @@ def cards(models_file: Path | None = None, *, here: bool = True) -> list[ModelCa
     for path in (settings.models_file() if here else None, models_file):
         added += lookup.load_file(path) if path is not None else []
     rows = lookup.catalog(added).values()
-    return joined(rows, [card for card in local.cards() if not lookup.check(card)]) if here else list(rows)
+    if not here:
+        return list(rows)
+    stored = Library().files(twice=twice)
+    found = [card for card in local.cards() if not lookup.check(card)]
+    return [_with(row, stored.get(row.id, ())) for row in joined(rows, found)]
+
+
+def _with(row: ModelCard, stored: Iterable[ModelFile]) -> ModelCard:
+    """The row with what is stored under its name and published nowhere: made here, or named by its address."""
+    known = {key for file in row.files for key in (file.source, file.sha256)}
+    fresh = tuple(file for file in stored if file.source not in known and file.sha256 not in (known - {None}))
+    return replace(row, files=(*fresh, *row.files)) if fresh else row
 
 
 def rules() -> list[Rule]:
@@ -320,7 +332,7 @@ def _uri_plan(uri: str, request: SelectionRequest, quant: str | None, progress: 
 
 def _named(name: str, quant: str | None) -> ModelCard:
     """The catalog row to choose from, narrowed to one quantization where one is asked for."""
-    return _narrowed(lookup.find(name, cards()), quant)
+    return _narrowed(lookup.find(name, cards(twice=True)), quant)
 
 
 def _narrowed(card: ModelCard, quant: str | None) -> ModelCard:

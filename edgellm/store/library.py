@@ -34,7 +34,9 @@ from edgellm.store.names import safe_name
 from edgellm.store.sources import Fetched, Progress, Source, source_for
 from edgellm.units import show_size
 
-_SPARE_BYTES = 64 * 1024**2  # left free on the disk after a download
+SPARE_BYTES = 64 * 1024**2  # left free on the disk after a download
+MADE = "made:"  # begins the source of what was made here, and cannot be fetched
+TWICE = "made:twice-"  # the same, of what was quantized already: worse than the quantization's name says
 _LOCK_POLL_S = 0.2
 
 
@@ -87,6 +89,37 @@ class Library:
         with self._locked(folder, progress):
             found = self.locate(file, card.id)
             return found if found is not None else self._bring(source, card, file, folder, progress)
+
+    def keep(self, card: ModelCard, file: ModelFile, path: Path) -> Artifact:
+        """Store a file that was made here; `path` is moved, and lies below `root`. What `file` was before is replaced.
+
+        Raises:
+            BadArtifact, UnsupportedArtifact: it is no sound GGUF file.
+        """
+        folder = self._folder(file, card.id)
+        partial = folder.with_name(f".{folder.name}.incomplete")
+        with self._locked(folder, silent):
+            shutil.rmtree(partial, ignore_errors=True)
+            try:
+                partial.mkdir(parents=True)
+                os.replace(path, partial / path.name)
+                stored = _examine(card, file, partial, [Fetched(partial / path.name)])
+                entry.write(stored)
+                shutil.rmtree(folder, ignore_errors=True)
+                os.replace(partial, folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        return replace(stored, folder=folder).artifact()
+
+    def files(self, *, twice: bool = False) -> dict[str, tuple[ModelFile, ...]]:
+        """What is stored and sound, as files of its models: id -> files. `twice`: what was quantized twice, too."""
+        found: dict[str, tuple[ModelFile, ...]] = {}
+        for stored in self.installed():
+            if not stored.problem and (twice or not stored.source.startswith(TWICE)):
+                sha256 = None if stored.source.startswith(MADE) else stored.sha256 or None
+                file = ModelFile(stored.source, stored.quant, stored.format, stored.bytes, sha256, trust="stored")
+                found[stored.model_id] = (*found.get(stored.model_id, ()), file)
+        return found
 
     def remove(self, model_id: str, quant: str = "") -> int:
         """Delete the stored files of a model (in one quantization); return the bytes freed.
@@ -232,7 +265,7 @@ def _check_space(source: Source, folder: Path, file: ModelFile) -> None:
         return
     for where, taken in source.needs(folder, file.bytes):
         begun = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-        needed, free = max(0, taken - begun) + _SPARE_BYTES, shutil.disk_usage(where).free
+        needed, free = max(0, taken - begun) + SPARE_BYTES, shutil.disk_usage(where).free
         if needed > free:
             raise DiskFull(
                 f"fetching {file.quant} needs {show_size(needed)} in {where}, {show_size(free)} are free",
