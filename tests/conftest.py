@@ -23,8 +23,11 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     """No test reads or writes the user's models, caches or plugin list."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("EDGELLM_HOME", str(home))
-    for name in ("EDGELLM_PLUGINS", "EDGELLM_OFFLINE", "EDGELLM_MODELS", "EDGELLM_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
+    # Other tools' models on this machine are no part of any test.
+    monkeypatch.setenv("OLLAMA_MODELS", str(home / "ollama"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(home / "hub"))
+    for name in ("PLUGINS", "OFFLINE", "MODELS", "MODELS_DIR", "MAX_RATE", "ALLOW_HTTP", "API_KEY"):
+        monkeypatch.delenv(f"EDGELLM_{name}", raising=False)
     return home
 
 

@@ -8,12 +8,14 @@ import http.server
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
 import zipfile
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -233,3 +235,177 @@ def names_below(folder: Path) -> list[str]:
     """Every file in the store but locks, relative."""
     found = [path for path in folder.rglob("*") if path.is_file() and ".locks" not in path.parts]
     return sorted(str(path.relative_to(folder)) for path in found)
+
+
+@dataclass
+class Seen:
+    """One request as the server saw it."""
+
+    method: str
+    host: str
+    path: str
+    headers: dict[str, str]
+    sent: int = 0  # bytes of body
+
+
+class ModelServer(HubServer):
+    """A hub, an Ollama registry and a plain file server in one, and the ways they fail.
+
+    `files` are served as `/OWNER/REPO/resolve/...` (hub), `/files/OWNER/REPO/...` (plain) and as blobs of the registry, where
+    `models` names them. `mode` is a fault of every answer that carries a file:
+
+        no-range  cut  cut-once  longer  shorter  more  wrong-byte  html  gzip  empty  hang  hang-midway  slow  drip-headers
+        a status ("404"), or a status and how often ("429*2")
+    """
+
+    chunk = 64 * 1024
+
+    def __init__(self):
+        super().__init__()
+        self.models: dict[str, list[str]] = {}  # "library/tiny/1b" -> names of files
+        self.seen: list[Seen] = []
+        self.redirect = False  # answer with the address of another host, as hubs do
+        self.pace_s = 0.0  # between chunks
+        self.token = ""  # asked for at the hub's own address
+
+    def body_bytes(self, since=0):
+        """Bytes of files sent, of the requests from number `since` on."""
+        return sum(seen.sent for seen in self.seen[since:])
+
+    def ranges(self, since=0):
+        return [seen.headers.get("range") for seen in self.seen[since:] if seen.method == "GET" and seen.sent]
+
+    def answer(self, request, *, body):
+        path = request.path.partition("?")[0]
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        seen = Seen(request.command, headers.get("host", ""), request.path, headers)
+        self.seen.append(seen)
+        self.asked[f"{request.command} {path}"] += 1
+        parts = path.strip("/").split("/")
+        if parts[0] == "v2" and parts[-2] == "manifests":
+            return self._manifest(request, "/".join((*parts[1:-2], parts[-1])), body)
+        if parts[0] in ("files", "cdn", "v2") or (len(parts) > 3 and parts[2] == "resolve"):
+            return self._fault(request, seen, parts, body)
+        return super().answer(request, body=body)
+
+    def _manifest(self, request, name, body):
+        if self.mode[:3].isdigit():
+            return self._status(request, body)
+        if name not in self.models:
+            return request.send(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}', with_body=body)
+        layers = [{"mediaType": "application/vnd.ollama.image.license", "digest": f"sha256:{'0' * 64}", "size": 3}]
+        for file in self.models[name]:
+            digest = self.etags.get(file, sha256(self.files[file]))
+            size = len(self.files[file])
+            layers.append(
+                {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{digest}", "size": size}
+            )
+        return request.send(200, json.dumps({"schemaVersion": 2, "layers": layers}).encode(), with_body=body)
+
+    def _name(self, parts):
+        """The file that a path names."""
+        if parts[0] == "files":
+            return "/".join(parts[1:])
+        if parts[0] == "cdn" or parts[0] == "v2":
+            digest = parts[-1].removeprefix("sha256:")
+            return next((n for n, data in self.files.items() if self.etags.get(n, sha256(data)) == digest), "")
+        return "/".join((*parts[:2], *parts[4:]))
+
+    def _status(self, request, body):
+        status, _, times = self.mode.partition("*")
+        if times:
+            self.mode = f"{status}*{int(times) - 1}" if int(times) > 1 else "well"
+        codes = {"401": "GatedRepo", "403": "GatedRepo", "404": "EntryNotFound"}
+        return request.send(
+            int(status), b"no", {"X-Error-Code": codes.get(status, ""), "Retry-After": "0"}, with_body=body
+        )
+
+    def _fault(self, request, seen, parts, body):
+        name = self._name(parts)
+        if self.mode[:3].isdigit():
+            return self._status(request, body)
+        if self.mode == "hang" and body:
+            return self.closing.wait(30)
+        if self.mode == "drip-headers" and body:
+            return self._drip_headers(request)
+        if name not in self.files:
+            return request.send(404, b"", {"X-Error-Code": "EntryNotFound"}, with_body=body)
+        is_hub = len(parts) > 3 and parts[2] == "resolve"
+        if is_hub and self.token and seen.headers.get("authorization") != f"Bearer {self.token}":
+            return request.send(401, b"", {"X-Error-Code": "GatedRepo"}, with_body=body)
+        data = self.files[name]
+        digest = self.etags.get(name, sha256(data))
+        headers = {"ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
+        if is_hub:
+            headers |= {
+                "X-Repo-Commit": self.commit, "X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(data)),
+            }  # fmt: skip
+        if self.redirect and parts[0] != "cdn":
+            port = self.url.rpartition(":")[2]
+            address = {"Location": f"http://localhost:{port}/cdn/{digest}?X-Signature=s3cret"}
+            return request.send(302, b"", headers | address, with_body=body)
+        if not body:
+            return request.send(200, data, headers, with_body=False)
+        return self._send_file(request, seen, data, headers)
+
+    def _send_file(self, request, seen, data, headers):
+        asked = None if self.mode == "no-range" else seen.headers.get("range")
+        total = len(data)
+        if self.mode == "html":
+            return request.send(200, b"<!DOCTYPE html><html>please log in</html>", {"Content-Type": "text/html"})
+        if self.mode == "wrong-byte":
+            data = data[:-7] + bytes([data[-7] ^ 1]) + data[-6:]
+        total += {"longer": 1000, "shorter": -1000}.get(self.mode, 0)
+        begin, end = 0, total
+        if asked:
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            begin, end = int(first), min(total, int(last) + 1 if last else total)
+            if begin >= total:
+                return request.send(416, b"", {"Content-Range": f"bytes */{total}"})
+            headers["Content-Range"] = f"bytes {begin}-{end - 1}/{total}"
+        if self.mode == "gzip":
+            headers["Content-Encoding"] = "gzip"
+        if self.mode == "more":
+            data += b"more" * 1000
+            request.close_connection = True
+        else:
+            headers["Content-Length"] = str(end - begin)
+        request.send_response(206 if asked else 200)
+        for key, value in headers.items():
+            request.send_header(key, value)
+        request.end_headers()
+        if self.mode == "hang-midway" and begin >= total // 2:
+            return self.closing.wait(30)
+        return self._send_body(request, seen, data[begin : len(data) if self.mode == "more" else end])
+
+    def _send_body(self, request, seen, body):
+        cut = len(body) if self.mode != "hang-midway" else len(body) // 2 + 1
+        if self.mode == "cut" or (self.mode == "cut-once" and len(body) > 100_000 and self.asked["cut"] == 0):
+            cut = len(body) // 2 if len(body) > 1000 else len(body)
+            self.asked["cut"] += len(body) > 100_000
+        request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.chunk)
+        try:
+            for at in range(0, cut, self.chunk):
+                piece = body[at : min(cut, at + self.chunk)]
+                request.wfile.write(piece)
+                seen.sent += len(piece)
+                if self.pace_s and self.closing.wait(self.pace_s):
+                    return None
+        except OSError:
+            pass  # the client went away, as some tests want
+        if self.mode == "hang-midway":
+            return self.closing.wait(30)
+        if cut < len(body) or self.mode in ("longer", "more"):
+            request.close_connection = True
+        return None
+
+    def _drip_headers(self, request):
+        try:
+            for byte in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 10_000:
+                request.wfile.write(bytes([byte]))
+                request.wfile.flush()
+                if self.closing.wait(0.05):
+                    return
+        except OSError:
+            pass
+        request.close_connection = True

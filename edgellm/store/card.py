@@ -28,6 +28,7 @@ from edgellm.store.sources import LocalFile, Resolver, scheme_of, source_for
 
 CTX_UNKNOWN = 4096  # where a header does not say what the model was trained for
 HEADER = "header"  # ModelFile.trust of what was read from the file itself
+_OTHER = "the file was replaced at its source since the catalog was made: name it by its URI to take it as it is"
 _QUANT_NAMES = sorted({*FILE_TYPES.values(), *(kind.name for kind in TYPES.values())}, key=len, reverse=True)
 _QUANT = re.compile(rf"(?:^|[-._/])({'|'.join(map(re.escape, _QUANT_NAMES))})(?=[-._/]|$)", re.IGNORECASE)
 
@@ -87,11 +88,11 @@ def verified(card: ModelCard, file: ModelFile) -> ModelCard:
     summary, files = _summary(source.resolve(file.source))
     stated = _sha256(files)
     if file.sha256 and stated and stated != file.sha256.lower():
-        raise IntegrityError(f"{http.shown(file.source)} has sha256 {stated} at its source, {file.sha256} was promised")
+        where = http.shown(file.source)
+        raise IntegrityError(f"{where} has sha256 {stated} at its source, {file.sha256} was promised", hint=_OTHER)
     if file.bytes is not None and file.bytes != summary.file_bytes:
-        raise IntegrityError(
-            f"{http.shown(file.source)} has {summary.file_bytes} bytes at its source, {file.bytes} were promised"
-        )
+        where = http.shown(file.source)
+        raise IntegrityError(f"{where} has {summary.file_bytes} bytes, {file.bytes} were promised", hint=_OTHER)
     read = replace(file, bytes=summary.file_bytes, tensor_bytes=summary.tensor_bytes, trust=HEADER)
     read = replace(read, sha256=file.sha256 or stated or None)
     return replace(card, shape=summary.shape, files=tuple(read if f == file else f for f in card.files))

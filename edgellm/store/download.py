@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 CHUNK_BYTES = 256 * 1024  # what a kill can lose
-_TRIES = 5  # without PROGRESS_BYTES between two
-_PROGRESS_BYTES = 1024**2
+_TRIES = 5  # with little between two of them
+_LITTLE_BYTES = 1024**2  # or a hundredth of the file
 _TELL_S = 0.1
+_OTHER = "the file was replaced at its source, or its server is broken: fetch it again later"
 
 
 class Throttle:
@@ -100,14 +101,29 @@ def download(file: RemoteFile, target: Path, tell: Callable[[int], None], limit:
     return found
 
 
-def download_all(files: Sequence[RemoteFile], folder: Path, what: str, progress: Progress) -> list[Fetched]:
+def total_of(files: Sequence[RemoteFile], n_bytes: int | None) -> int | None:
+    """Bytes of all parts, None where a source does not say them.
+
+    Raises:
+        IntegrityError: not the `n_bytes` that were promised.
+    """
+    sizes = [file.bytes for file in files]
+    total = None if None in sizes else sum(size for size in sizes if size is not None)
+    if None not in (total, n_bytes) and total != n_bytes:
+        where = http.shown(files[0].url)
+        raise IntegrityError(f"{where} has {total} bytes, {n_bytes} were promised", hint=_OTHER)
+    return total
+
+
+def download_all(
+    files: Sequence[RemoteFile], folder: Path, what: str, progress: Progress, *, n_bytes: int | None = None
+) -> list[Fetched]:
     """Bring the parts of one model into `folder`, one after the other; those that are here already stay where they lie.
 
     Raises:
-        As `download`.
+        As `download` and `total_of`.
     """
-    sizes = [file.bytes for file in files]
-    total = sum(size for size in sizes if size is not None) if None not in sizes else None
+    total = total_of(files, n_bytes)
     done = 0
     limit = throttle()
     brought = []
@@ -198,7 +214,8 @@ class _Download:
                 time.sleep(http.BACKOFF_S * 2 ** (failures - 1))
             with self._ask(out) as answer:
                 why = self._receive(answer, out)
-            failures = failures + 1 if self._have - mark < _PROGRESS_BYTES else 1
+            little = min(_LITTLE_BYTES, (self.file.bytes or 0) // 100)
+            failures = failures + 1 if self._have - mark <= little else 1
             mark = self._have
 
     def _ask(self, out: BinaryIO) -> http.Answer:
@@ -209,7 +226,8 @@ class _Download:
         answer = http.get(self.file.url, asked, hint=self.file.hint)
         try:
             if answer.status == 416:
-                raise IntegrityError(f"{http.shown(self.file.url)} has no byte {self._have}, it was promised longer")
+                where = http.shown(self.file.url)
+                raise IntegrityError(f"{where} has no byte {self._have}, it was promised longer", hint=_OTHER)
             check_encoding(answer)
             start, total = content_range(answer)
             etag = validator(answer)
@@ -236,9 +254,8 @@ class _Download:
             if not piece:
                 return ""
             if self._have + len(piece) > self.file.bytes:
-                raise IntegrityError(
-                    f"{http.shown(self.file.url)} sends more than the {self.file.bytes} bytes promised"
-                )
+                where = http.shown(self.file.url)
+                raise IntegrityError(f"{where} sends more than the {self.file.bytes} bytes promised", hint=_OTHER)
             out.write(piece)
             self._hash.update(piece)
             self._have += len(piece)

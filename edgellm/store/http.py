@@ -28,7 +28,7 @@ BACKOFF_S = 0.5  # doubled each time
 LONGEST_WAIT_S = 30.0  # that a server may ask for with Retry-After
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 8
-_BUSY = (408, 425, 429, 500, 502, 503, 504)
+BUSY = (408, 425, 429, 500, 502, 503, 504)
 _SECRET = ("authorization", "cookie", "proxy-authorization")
 
 
@@ -64,7 +64,9 @@ class Answer:
             return self._response.read1(n_bytes)
         except (TimeoutError, ValueError) as error:
             # ValueError: a chunk length that is no number.
-            raise SourceUnreachable(f"{shown(self.url)} stopped sending: {reason_of(error)}") from error
+            raise SourceUnreachable(
+                f"{shown(self.url)} stopped sending: {reason_of(error)}", hint="check the network, or try again later"
+            ) from error
         except (OSError, HTTPException):
             return b""
 
@@ -102,7 +104,7 @@ def get(
             answer.close()
             asked = answer.number("Retry-After")
             wait = delay if asked is None else asked
-            if answer.status not in _BUSY or not left or wait > LONGEST_WAIT_S:
+            if answer.status not in BUSY or not left or wait > LONGEST_WAIT_S:
                 raise _refusal(answer, url, hint)
         time.sleep(wait)
         delay *= 2

@@ -81,7 +81,7 @@ class Https:
             with Beginning(file) as beginning:
                 beginning.upto(64)
                 described.append(beginning.file)
-        return download_all(described, folder, files[0].name, progress)
+        return download_all(described, folder, files[0].name, progress, n_bytes=n_bytes)
 
     def discard(self, paths: Sequence[Path]) -> None:
         """Nothing lies outside the folder."""

@@ -19,13 +19,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 from edgellm import settings
 from edgellm.errors import DiskFull, EdgeLLMError, IntegrityError, SourceError, SourceUnreachable, UnknownModel
 from edgellm.store import http
-from edgellm.store.download import download, part_of
+from edgellm.store.download import download, part_of, total_of
 from edgellm.store.names import parts_of, stem_of
 from edgellm.store.remote import RemoteFile
 from edgellm.store.sources import Fetched, Progress
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _URI = re.compile(
     r"hf://(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*?)(?:@(?P<revision>[\w.-]+))?(?::(?P<quant>[\w-]+)|/(?P<file>[^:#?\\]+))?"
 )
+T = TypeVar("T")
 _CACHED_S = 60.0
 _SPARE_BYTES = 64 * 1024**2  # left free on the disk after a download
 _HINT = "accept its licence on the hub's page, then `hf auth login`"
@@ -125,9 +126,7 @@ class Hub:
         """Paths in the hub's cache, in order. Without network, what the cache holds already."""
         where = parse(uri)
         files = self.resolve(uri)
-        total = sum(file.bytes or 0 for file in files)
-        if n_bytes is not None and total and total != n_bytes:
-            raise IntegrityError(f"{uri} has {total} bytes on the hub, {n_bytes} were promised")
+        total = total_of(files, n_bytes)
         with _hub_errors(uri):
             _check_space(where, files)
             brought, done = [], 0
@@ -211,8 +210,22 @@ def _tree(where: HubUri) -> list[RepoFile]:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
-    found = HfApi().list_repo_tree(where.repo, revision=where.revision, recursive=True)
+    found = _patiently(lambda: list(HfApi().list_repo_tree(where.repo, revision=where.revision, recursive=True)))
     return [file for file in found if isinstance(file, RepoFile) and ".." not in file.path.split("/")]
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """The answer; a hub that is busy is asked again a few times."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    for no in range(http.TRIES - 1):
+        try:
+            return ask()
+        except HfHubHTTPError as error:
+            if error.response.status_code not in http.BUSY:
+                raise
+        time.sleep(http.BACKOFF_S * 2**no)
+    return ask()
 
 
 def _firsts(names: Sequence[str]) -> list[str]:
@@ -243,7 +256,7 @@ def _described(where: HubUri, name: str) -> RemoteFile:
     from huggingface_hub import get_hf_file_metadata, try_to_load_from_cache
 
     file = _at(where, name)
-    metadata = get_hf_file_metadata(file.url)
+    metadata = _patiently(lambda: get_hf_file_metadata(file.url))
     etag = metadata.etag or ""
     if not re.fullmatch(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}", etag) or not metadata.commit_hash:
         raise SourceError(
@@ -345,7 +358,10 @@ def _hub_errors(uri: str) -> Iterator[None]:
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError) as error:
         raise UnknownModel(f"{uri} does not exist on the hub", hint="a private one needs `hf auth login`") from error
     except errors.HfHubHTTPError as error:
-        raise SourceUnreachable(f"{uri}: the hub answers {error}", hint="try again later") from error
+        status = error.response.status_code
+        if status in (401, 403):
+            raise SourceError(f"{uri}: the hub refuses access (status {status})", hint=_HINT) from error
+        raise SourceUnreachable(f"{uri}: the hub answers with status {status}", hint="try again later") from error
     except errors.LocalEntryNotFoundError as error:
         raise SourceUnreachable(f"{uri} is not in the hub's cache and the hub cannot be reached") from error
     except Exception as error:

@@ -38,6 +38,7 @@ SPARE_BYTES = 64 * 1024**2  # left free on the disk after a download
 MADE = "made:"  # begins the source of what was made here, and cannot be fetched
 TWICE = "made:twice-"  # the same, of what was quantized already: worse than the quantization's name says
 _LOCK_POLL_S = 0.2
+_OTHER = "the file was replaced at its source, or damaged on the way: fetch it again"
 
 
 def silent(done_bytes: int, total_bytes: int | None, what: str) -> None:
@@ -223,7 +224,7 @@ def _examine(card: ModelCard, file: ModelFile, folder: Path, brought: Sequence[F
     """
     n_bytes = sum(fetched.path.stat().st_size for fetched in brought)
     if file.bytes is not None and n_bytes != file.bytes:
-        raise IntegrityError(f"{file.source} brought {n_bytes} bytes, {file.bytes} were promised")
+        raise IntegrityError(f"{file.source} brought {n_bytes} bytes, {file.bytes} were promised", hint=_OTHER)
     promised = file.sha256 or ""
     files = tuple(
         entry.describe_file(
@@ -236,7 +237,8 @@ def _examine(card: ModelCard, file: ModelFile, folder: Path, brought: Sequence[F
     )
     for fetched, known in zip(brought, files, strict=True):
         if fetched.sha256 and fetched.sha256 != known.sha256:
-            raise IntegrityError(f"{fetched.path.name} has sha256 {known.sha256}, its source says {fetched.sha256}")
+            message = f"{fetched.path.name} has sha256 {known.sha256}, its source says {fetched.sha256}"
+            raise IntegrityError(message, hint=_OTHER)
     shape, ctx_train, quant = card.shape, card.ctx_train, file.quant
     if file.format == "gguf":
         from edgellm.formats import gguf

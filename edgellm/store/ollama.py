@@ -91,7 +91,8 @@ class Ollama:
 
     def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[Fetched]:
         """Into `folder`; what lies in Ollama's store stays there."""
-        return download_all(self.resolve(uri), folder, uri.removeprefix("ollama:").lstrip("/"), progress)
+        what = uri.removeprefix("ollama:").lstrip("/")
+        return download_all(self.resolve(uri), folder, what, progress, n_bytes=n_bytes)
 
     def discard(self, paths: Sequence[Path]) -> None:
         """Ollama's files are its own."""

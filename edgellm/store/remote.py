@@ -23,6 +23,7 @@ from edgellm.store import http
 FIRST_BYTES = 1024**2  # a vocabulary of 32,000 fits; one of 262,144 takes 6.5 MB
 MAX_HEADER_BYTES = 64 * 1024**2
 _PIECE_BYTES = 64 * 1024
+_BROKEN = "its server, or a proxy on the way, is broken: try another source"
 _RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15}|\*)")
 
 
@@ -46,7 +47,7 @@ def content_range(answer: http.Answer) -> tuple[int, int | None]:
         return 0, answer.number("Content-Length")
     match = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
     if match is None:
-        raise SourceError(f"{http.shown(answer.url)} answers a range without saying which")
+        raise SourceError(f"{http.shown(answer.url)} answers a range without saying which", hint=_BROKEN)
     return int(match[1]), None if match[3] == "*" else int(match[3])
 
 
@@ -70,7 +71,9 @@ def check_length(file: RemoteFile, total: int | None) -> int:
 def check_encoding(answer: http.Answer) -> None:
     encoding = answer.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
-        raise SourceError(f"{http.shown(answer.url)} sends the file packed ({encoding}), which was not asked for")
+        raise SourceError(
+            f"{http.shown(answer.url)} sends the file packed ({encoding}), which was not asked for", hint=_BROKEN
+        )
 
 
 def validator(answer: http.Answer) -> str:

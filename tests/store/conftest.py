@@ -7,9 +7,10 @@ import os
 
 import gguf_writer
 import pytest
-from store_server import HubServer, Index, card_of, sha256
+from store_server import HubServer, Index, ModelServer, card_of, sha256
 
 from edgellm.model import ModelFile
+from edgellm.store import http
 
 
 @pytest.fixture
@@ -53,3 +54,25 @@ def published(index, model_bytes):
         quant="Q8_0", bytes=len(model_bytes), sha256=sha256(model_bytes),
     )  # fmt: skip
     return card_of(file), file
+
+
+@pytest.fixture
+def models(own_home, monkeypatch):
+    """A server that is hub, registry and web server; huggingface_hub asks it, and nobody waits long."""
+    from huggingface_hub import constants
+
+    server = ModelServer()
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    for name, value in {
+        "ENDPOINT": server.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_CACHE": str(own_home / "hub"),
+        "HF_HUB_ETAG_TIMEOUT": 1,
+        "HF_HUB_DISABLE_XET": True,
+        "HF_TOKEN_PATH": str(own_home / "token"),
+    }.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setattr(http, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(http, "BACKOFF_S", 0.01)
+    yield server
+    server.close()
