@@ -22,6 +22,7 @@ COMMANDS = {
     "models": "List the catalog and what is on this disk.",
     "plugins": "List plugins and what is wrong with them.",
     "profile": "Show or write what EdgeLLM knows of this machine.",
+    "quantize": "Make another quantization of a GGUF model.",
     "quants": "Explain quantization names and what this CPU does with them.",
     "run": "Chat with a model in the terminal.",
     "serve": "Serve a model over HTTP on this machine.",

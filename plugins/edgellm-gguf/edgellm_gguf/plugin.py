@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgellm.backend import Offload
 from edgellm.errors import BackendUnavailable
+from edgellm.formats.ggml_types import FILE_TYPES
 from edgellm.hookspecs import hookimpl
 from edgellm.machine import Machine
 from edgellm.model import Artifact
@@ -17,6 +18,7 @@ from edgellm_gguf import library
 
 if TYPE_CHECKING:
     from edgellm.backend import Backend, Engine
+    from edgellm.quantizer import Progress, Quantization
 
 
 # Accelerator kind -> the setting of llama.cpp's build that uses it, and what that needs.
@@ -34,6 +36,8 @@ class GgufBackend:
 
     name = "gguf"
     formats = frozenset({"gguf"})
+    # llama.cpp reads NVFP4 and has no quantizer for it.
+    quantizes_to = frozenset(FILE_TYPES.values()) - {"NVFP4"}
     # Every quant of mainline ggml; I2_S belongs to bitnet.cpp's fork and is not among them.
     quants = frozenset(
         {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q2_K_S", "Q3_K_S", "Q3_K_M", "Q3_K_L"}
@@ -103,6 +107,15 @@ class GgufBackend:
                 f"llama-cpp-python does not load: {error}", hint="run `edgellm doctor` for what is missing"
             ) from error
         return LlamaEngine(plan)
+
+    def quantize(self, job: Quantization, progress: Progress) -> None:
+        try:
+            from edgellm_gguf import quantize
+        except (ImportError, OSError, RuntimeError, AttributeError) as error:
+            raise BackendUnavailable(
+                f"llama-cpp-python does not load: {error}", hint="run `edgellm doctor` for what is missing"
+            ) from error
+        quantize.run(job, progress)
 
     def describe(self) -> dict[str, str]:
         about = {"library": str(library.library_dir() or "not installed")}

@@ -1,0 +1,148 @@
+"""`edgellm quantize`: a GGUF model in another quantization, made here by llama.cpp's own quantizer."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edgellm.plan import Decision
+    from edgellm.quantization import Made, Plan, Progress
+
+SCHEMA = 1
+PLAIN_INTERVAL_S = 2.0
+
+
+@click.command()
+@click.argument("model")
+@click.option("--to", required=True, metavar="NAME|auto", help="Quantization to make, as Q5_K_M; auto: what fits here.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="File to write, not the store's.")
+@click.option("--imatrix", default="", metavar="FILE", help="Importance matrix (GGUF), as llama-imatrix makes it.")
+@click.option("--threads", type=int, metavar="N", help="Threads to compute with, instead of what fits here.")
+@click.option("--allow-requantize", is_flag=True, help="Quantize tensors again that are quantized already, at a loss.")
+@click.option("--force", is_flag=True, help="Let it replace a file.")
+@click.option("--dry-run", is_flag=True, help="Say what would come of it, and write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/cli.md).")
+def command(
+    *,
+    model: str,
+    to: str,
+    output: Path | None,
+    imatrix: str,
+    threads: int | None,
+    allow_requantize: bool,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Make another quantization of a GGUF model."""
+    from edgellm import quantization
+    from edgellm.store.process import ended_with_us
+
+    planned = quantization.plan(
+        model, to, output=output, imatrix=imatrix, threads=threads, allow_requantize=allow_requantize, force=force
+    )
+    if not isinstance(planned, quantization.Plan):
+        _nothing_to_do(planned, as_json)
+        return
+    if not as_json:
+        _tell(planned)
+    made = None
+    if not dry_run:
+        with ended_with_us(), _progress(planned.quant) as report:
+            made = quantization.make(planned, report)
+    if as_json:
+        click.echo(json.dumps(_answer(planned, made), indent=2))
+    elif made is not None:
+        _done(planned, made)
+
+
+def _nothing_to_do(decision: Decision, as_json: bool) -> None:
+    assert decision.choice is not None
+    if as_json:
+        click.echo(json.dumps({"schema": SCHEMA, "quant": decision.choice.quant, "made": None}, indent=2))
+    else:
+        click.echo(f"{decision.choice.model} {decision.choice.quant} is what this machine wants: nothing to make.")
+        for reason in decision.reasons:
+            click.echo(f"  {reason}")
+
+
+def _tell(planned: Plan) -> None:
+    from edgellm.units import show_size
+
+    source, n = planned.source, len(planned.file.tensors)
+    changed = sum(p.changes for p in planned.file.tensors)
+    click.echo(f"{planned.card.id}: {source.quant or source.path} to {planned.quant}, {changed} of {n} tensors change")
+    click.echo(f"  {show_size(source.bytes)} become {show_size(planned.file_bytes)} (predicted)")
+    for note in planned.notes:
+        click.echo(f"  {note}")
+
+
+def _done(planned: Plan, made: Made) -> None:
+    from edgellm.units import show_size
+
+    click.echo(f"Wrote {made.path}, {show_size(made.bytes)}, in {made.seconds:.0f} s")
+    click.echo(f"  its {made.tensor_bytes:,} bytes of tensors are what was predicted")
+    click.echo(f"  run it: edgellm run {made.name or made.path}")
+
+
+def _answer(planned: Plan, made: Made | None) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "schema": SCHEMA,
+        "model": planned.card.id,
+        "source": planned.source.path,
+        "from_quant": planned.source.quant,
+        "quant": planned.quant,
+        "backend": planned.backend,
+        "predicted": {"tensor_bytes": planned.file.tensor_bytes, "file_bytes": planned.file_bytes},
+        "notes": planned.notes,
+        "made": None,
+    }
+    if made is not None:
+        answer["made"] = {
+            "path": str(made.path),
+            "name": made.name or None,
+            "file_bytes": made.bytes,
+            "tensor_bytes": made.tensor_bytes,
+            "seconds": round(made.seconds, 1),
+        }
+    return answer
+
+
+@contextmanager
+def _progress(quant: str) -> Iterator[Progress]:
+    """Percent and time left: a bar on a terminal, a line now and then elsewhere."""
+    if not sys.stderr.isatty():
+        yield _Lines(quant)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"quantizing to {quant}", total=1.0)
+        yield lambda share, what: bar.update(task, completed=share, description=what)
+
+
+class _Lines:
+    """Progress as plain lines."""
+
+    def __init__(self, quant: str) -> None:
+        self._quant = quant
+        self._started = time.monotonic()
+        self._next = self._started + PLAIN_INTERVAL_S
+
+    def __call__(self, share: float, what: str) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + PLAIN_INTERVAL_S
+        left = f", {(now - self._started) * (1 - share) / share:.0f} s left" if share > 0 else ""
+        click.echo(f"quantizing to {self._quant}: {share:.0%}{left}, {what}", err=True)
