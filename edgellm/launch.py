@@ -22,6 +22,8 @@ from edgellm.errors import (
 )
 from edgellm.estimate import footprint, quants
 from edgellm.machine import Machine
+from edgellm.measured import basis, history
+from edgellm.measured.correction import Corrections
 from edgellm.model import Artifact, ModelCard, ModelFile, Shape
 from edgellm.plan import Candidate, Decision, Footprint, LaunchPlan, Settings
 from edgellm.plugins import plugins
@@ -191,6 +193,15 @@ def rules() -> list[Rule]:
     return added
 
 
+def corrections(machine: Machine, facts: Iterable[BackendFacts]) -> Corrections:
+    """What earlier runs on this machine made of predictions like those that are made now."""
+    known = history.read(machine)
+    # A backend that never ran is not asked for its build: that may start a process.
+    ran = {run.backend for run in known.runs}
+    bases = {f.name: basis.basis(plugins().backend(f.name), f.calibration) for f in facts if f.name in ran}
+    return history.of_runs(known.runs, bases)
+
+
 @dataclass(frozen=True, slots=True)
 class _Launch:
     """One launch's circumstances."""
@@ -199,6 +210,8 @@ class _Launch:
     request: SelectionRequest
     cards: list[ModelCard]
     backends: tuple[BackendFacts, ...]
+    corrections: Corrections
+    vetoes: Mapping[tuple[str, str, str], str]
     spare_models: int = 0  # models that may turn out not to be had before it is an error
 
     @classmethod
@@ -208,7 +221,9 @@ class _Launch:
         machine = probe(refine=True)
         wanted = replace(request, offline=request.offline or settings.offline())
         facts = backend_facts(plugins().backends().values(), machine)
-        return cls(machine, wanted, list(rows), facts, spare_models)
+        return cls(
+            machine, wanted, list(rows), facts, corrections(machine, facts), history.vetoes(machine), spare_models
+        )
 
     def run(self, progress: Progress) -> tuple[LaunchPlan, Decision]:
         """Decide; where the choice must be fetched, find out what answers; decide again without what does not."""
@@ -276,7 +291,16 @@ class _Launch:
     ) -> Decision:
         request = replace(self.request, reachable=reachable)
         rows = [card for card in self.cards if card.id not in dropped]
-        return decide(self.machine, request, rows, self.backends, stored, extra_rules=rules())
+        return decide(
+            self.machine,
+            request,
+            rows,
+            self.backends,
+            stored,
+            corrections=self.corrections,
+            vetoes=self.vetoes,
+            extra_rules=rules(),
+        )
 
     def _needs_network(self, choice: Candidate | None, library: Library) -> bool:
         if choice is None or self.request.offline:

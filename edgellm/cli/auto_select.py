@@ -38,18 +38,23 @@ SHOWN_REJECTIONS = 6
 def command(*, profile: str | None, models_file: Path | None, explain: bool, as_json: bool, **asked: Any) -> int:
     """Choose the best model that this machine runs well, and say why."""
     from edgellm import launch
+    from edgellm.measured import history
     from edgellm.selection.decide import decide
+    from edgellm.selection.expand import NO_CORRECTIONS, NO_VETOES
     from edgellm.selection.report import to_dict
 
     here = profile is None
     wanted = request(here=here, **asked)
     machine = the_machine(profile)
+    facts = backends(machine, wanted, is_here=here)
     decision = decide(
         machine,
         wanted,
         launch.cards(models_file, here=here),
-        backends(machine, wanted, is_here=here),
+        facts,
         _local(wanted, is_here=here),
+        corrections=launch.corrections(machine, facts) if here else NO_CORRECTIONS,
+        vetoes=history.vetoes(machine) if here else NO_VETOES,
         extra_rules=launch.rules(),
     )
     if as_json:

@@ -1,13 +1,13 @@
 """The decision: which model, in which quantization, on which backend, with how much context in which type of cache, and
 why.
 
-Pure: the same machine, request, catalog, backends, local files and corrections give the same `Decision`, byte for byte
+Pure: the same machine, request, catalog, backends, local files and measurements give the same `Decision`, byte for byte
 as JSON. It asks nothing of the network; which sources answer is an input (`request.reachable`, `request.offline`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgellm.errors import BackendUnavailable, NothingFits
@@ -17,7 +17,7 @@ from edgellm.model import ModelCard
 from edgellm.plan import Candidate, Decision, Rejection
 from edgellm.request import SelectionRequest
 from edgellm.selection.context import choose_context, fit_context
-from edgellm.selection.expand import expand
+from edgellm.selection.expand import NO_CORRECTIONS, NO_VETOES, expand
 from edgellm.selection.facts import BackendFacts, Setting, setting
 from edgellm.selection.offload import require
 from edgellm.selection.option import Option, is_reachable
@@ -28,7 +28,6 @@ from edgellm.selection.verdict import Rule, rejections
 __all__ = ["BackendFacts", "decide", "fit_context"]
 
 RUNNERS_UP = 5
-NO_CORRECTIONS = Corrections()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +46,15 @@ def decide(
     local: Collection[str] = (),
     *,
     corrections: Corrections = NO_CORRECTIONS,
+    vetoes: Mapping[tuple[str, str, str], str] = NO_VETOES,
     extra_rules: Sequence[Rule] = (),
 ) -> Decision:
     """The best model that `machine` runs well for `request`, with the whole reason.
 
     `local` holds sha256 hashes and sources of files that need no fetching. `choice` is the best that can be had;
     `would_choose` the best if every source answered, None where the two are the same. `choice` is None where
-    something fits but none of it can be had. `corrections` are what earlier runs here made of predictions.
+    something fits but none of it can be had. `corrections` are what earlier runs here made of
+    predictions; `vetoes` say by (backend, model, quantization) what a quality check here refused, and why.
 
     Raises:
         NothingFits: no candidate satisfies the request; the message names the closest.
@@ -62,7 +63,7 @@ def decide(
     given = setting(machine, request)
     usable, backend_reasons = _usable(backends, request)
     rows = sorted(cards, key=lambda card: card.id)
-    options, impossible = expand(rows, usable, given, frozenset(local), corrections)
+    options, impossible = expand(rows, usable, given, frozenset(local), corrections, vetoes)
     if not options:
         raise _nothing_runs(impossible, given.needs.kind)
     opening = (
@@ -76,7 +77,7 @@ def decide(
         reasons=opening,
         rejected=tuple(impossible),
         budget_bytes=given.budget_bytes,
-        inputs=_inputs(given, rows, usable, len(local), corrections),
+        inputs=_inputs(given, rows, usable, len(local)) | {"corrected": len(corrections.rows), "vetoes": len(vetoes)},
     )
     best = _choose(options, given, extra_rules)
     reachable = [o for o in options if is_reachable(o, request.reachable, offline=request.offline)]
@@ -181,7 +182,7 @@ def _runners_up(possible: Sequence[Option], chosen: Option, given: Setting) -> t
 
 
 def _inputs(
-    given: Setting, rows: Sequence[ModelCard], backends: Sequence[BackendFacts], n_local: int, corrections: Corrections
+    given: Setting, rows: Sequence[ModelCard], backends: Sequence[BackendFacts], n_local: int
 ) -> dict[str, object]:
     """What the decision was taken on, for the record."""
     machine, request = given.machine, given.request
@@ -204,7 +205,6 @@ def _inputs(
         "reachable": None if request.reachable is None else list(request.reachable),
         "backends": [b.name for b in backends],
         "rates": {b.name: "measured" if b.calibration else "prior" for b in backends},
-        "corrected": len(corrections.rows),
         "models": len(rows),
         "local_files": n_local,
     }

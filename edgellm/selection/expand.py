@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from edgellm.estimate import quality, quants, weights
@@ -12,16 +12,19 @@ from edgellm.plan import Rejection
 from edgellm.selection.facts import BackendFacts, Setting
 from edgellm.selection.option import Option
 
+NO_CORRECTIONS = Corrections()
+NO_VETOES: Mapping[tuple[str, str, str], str] = {}
 # Encoders read a text at once and keep nothing of it (llama.cpp b11434: no memory is made for them).
 ENCODERS = frozenset({"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "modern-bert", "gemma-embedding"})
 
 
-def expand(
+def expand(  # noqa: PLR0917
     rows: Iterable[ModelCard],
     backends: Sequence[BackendFacts],
     given: Setting,
     local: frozenset[str],
-    corrections: Corrections,
+    corrections: Corrections = NO_CORRECTIONS,
+    vetoes: Mapping[tuple[str, str, str], str] = NO_VETOES,
 ) -> tuple[list[Option], list[Rejection]]:
     """Options in the order of the rows, and a rejection for each model or file that is none.
 
@@ -46,7 +49,7 @@ def expand(
                 shape = card.shape
                 if shape.arch in ENCODERS:
                     shape = replace(shape, kv_full_bytes=0, kv_swa_bytes=0, sliding_window=0)
-                options += _of_file(card, shape, file, ability, backends, given, local, corrections, rejected)
+                options += _of_file(card, shape, file, ability, backends, given, local, corrections, vetoes, rejected)
     return options, rejected
 
 
@@ -59,6 +62,7 @@ def _of_file(  # noqa: PLR0917
     given: Setting,
     local: frozenset[str],
     corrections: Corrections,
+    vetoes: Mapping[tuple[str, str, str], str],
     rejected: list[Rejection],
 ) -> list[Option]:
     size = file_weights(card, shape, file)
@@ -77,8 +81,9 @@ def _of_file(  # noqa: PLR0917
             if file.format in backend.formats or not any(file.format in b.formats for b in backends):
                 refusals.append(refusal)
         else:
-            known = corrections.of(backend.name, card.id, file.quant)
-            found.append(Option(card, file, backend, shape, size, given, ability, is_local, kv_type, known))
+            key = (backend.name, card.id, file.quant)
+            known, veto = corrections.of(*key), vetoes.get(key, "")
+            found.append(Option(card, file, backend, shape, size, given, ability, is_local, kv_type, known, veto))
     if not found:
         rejected.append(Rejection(card.id, file.quant, "backend_opens_it", "; ".join(refusals)))
     return found

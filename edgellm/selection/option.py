@@ -43,6 +43,7 @@ class Option:
     is_local: bool = False
     kv_type: str = "f16"
     correction: Correction = NONE  # what it, or what is like it, made of earlier predictions here
+    veto: str = ""  # why a quality check on this machine refused it
     _placed: dict[int, Placement] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -114,12 +115,21 @@ class Option:
     def decode_at(self, depth: int) -> Rate:
         """Tokens per second of one slot that generates with `depth` tokens cached."""
         machine, threads = self.setting.machine, self.setting.threads
-        rate = speed.decode(machine, self.shape, self.weights, threads, depth=depth, kv_type=self.kv_type)
+        rate = speed.decode(
+            machine,
+            self.shape,
+            self.weights,
+            threads,
+            depth=depth,
+            kv_type=self.kv_type,
+            rates=self.facts.calibration,
+        )
         return corrected(rate, self.correction.decode, self.correction.basis)
 
     @cached_property
     def prefill(self) -> Rate:
-        rate = speed.prefill(self.setting.machine, self.shape, self.weights, self.setting.threads)
+        machine, threads = self.setting.machine, self.setting.threads
+        rate = speed.prefill(machine, self.shape, self.weights, threads, rates=self.facts.calibration)
         return corrected(rate, self.correction.prefill, self.correction.basis)
 
     @property

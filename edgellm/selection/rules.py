@@ -1,5 +1,6 @@
 """The golden rules, in the order they are applied: each takes what is left and returns what stays, and why.
 
+    passed_its_check     what failed a quality check on this machine is dropped
     trained_context      a model is not asked for more context than it was trained for
     fits_memory          what does not fit the budget is dropped
     coherent_bits        rule 2: never a 2- or 3-bit file unless nothing else fits
@@ -30,6 +31,11 @@ SMALL_PARAMS = 10e9  # "up to the 7-9B class": below, 4 bits cost code and logic
 LARGE_ENOUGH = ("Q4_K_M", "UD-Q4_K_XL", "Q4_K_S", "IQ4_XS", "IQ4_NL", "Q4_0")  # what a large model is content with
 SMALL_ENOUGH = "Q5_K_M"
 LOW_SHARE = 1 / 3  # a file is a 2- or 3-bit file if more of its weights than this are; 4-bit mixes have none
+
+
+def passed_its_check(options: Sequence[Option], setting: Setting) -> Verdict:
+    """What `edgellm bench` found unfit, against a higher quantization, is not chosen again."""
+    return split(options, lambda o: o.veto, "Quality checks made here")
 
 
 def trained_context(options: Sequence[Option], setting: Setting) -> Verdict:
@@ -302,6 +308,7 @@ def _nothing_fits(options: Sequence[Option], setting: Setting) -> NothingFits:
 
 
 CONSTRAINTS: tuple[Rule, ...] = (
+    passed_its_check,
     trained_context,
     fits_memory,
     coherent_bits,
