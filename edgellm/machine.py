@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+METAL_SMALL_BYTES = 36 * 1024**3  # up to here Metal's working set is two thirds of the RAM, above three quarters
+JETSON_OWN_BYTES = 2_800_000_000  # what system and CUDA keep of a memory that the GPU shares
+
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
@@ -105,7 +108,26 @@ class Machine:
             room = min(room, self.limits.memory_bytes - (self.limits.memory_used_bytes or 0))
             scope = min(scope, self.limits.memory_bytes)
         reserve = min(max(scope // 10, 512 * 1024**2), scope // 4)
-        return max(0, room - reserve)
+        cap = self.memory_cap
+        return max(0, room - reserve) if cap is None else max(0, min(room - reserve, cap[0]))
+
+    @property
+    def memory_cap(self) -> tuple[int, str] | None:
+        """Most bytes that one program gets of a machine of this kind, and why; None = there is no such rule.
+
+        Source: research notes on memory, B5; the limit of Metal is `recommendedMaxWorkingSetSize`.
+        """
+        total = self.memory.total_bytes
+        if self.os in ("android", "ios"):
+            return total // 2, "a phone leaves a program half of its memory"
+        shared = {gpu.kind for gpu in self.accelerators if gpu.unified}
+        if "metal" in shared:
+            small = total <= METAL_SMALL_BYTES
+            share = "two thirds" if small else "three quarters"
+            return total * 2 // 3 if small else total * 3 // 4, f"Metal gives a program {share} of the memory"
+        if "cuda" in shared:
+            return max(0, total - JETSON_OWN_BYTES), "system and CUDA keep 2.6 GiB of a memory that the GPU shares"
+        return None
 
     @property
     def compute_threads(self) -> int:

@@ -178,6 +178,8 @@ def setting(machine: Machine, request: SelectionRequest) -> Setting:
     if limits.memory_bytes is not None and limits.memory_bytes < memory.total_bytes:
         used = f", {show_memory(limits.memory_used_bytes)} of it used" if limits.memory_used_bytes else ""
         reason += f"; {limits.source or 'a limit'} allows {show_memory(limits.memory_bytes)}{used}"
+    if machine.memory_cap is not None and own == machine.memory_cap[0]:
+        reason += f"; {machine.memory_cap[1]}"
     budget = own
     if request.max_memory_bytes is not None and request.max_memory_bytes < own:
         budget = request.max_memory_bytes

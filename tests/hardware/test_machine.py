@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgellm.machine import Cpu, Limits, Machine, Memory
+from edgellm.machine import Accelerator, Cpu, Limits, Machine, Memory
 from edgellm.units import GIB, MIB
 
 
@@ -29,6 +29,29 @@ def machine(limits: Limits, memory: Memory | None = None, **cpu: int) -> Machine
 )
 def test_memory_budget(memory: Memory, limits: Limits, budget_mib: float) -> None:
     assert machine(memory=memory, limits=limits).memory_budget_bytes == pytest.approx(budget_mib * MIB, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("os", "kind", "unified", "memory", "budget_bytes"),
+    [
+        ("android", None, False, Memory(8 * GIB), 4 * GIB),
+        ("ios", None, False, Memory(8 * GIB, 3 * GIB), 3 * GIB - 8 * GIB // 10),  # less is free than it might get
+        ("darwin", "metal", True, Memory(36 * GIB), 24 * GIB),
+        ("darwin", "metal", True, Memory(48 * GIB), 36 * GIB),
+        ("linux", "cuda", True, Memory(8 * GIB), 8 * GIB - 2_800_000_000),
+        ("linux", "cuda", True, Memory(64 * GIB), 64 * GIB - 64 * GIB // 10),  # a tenth is more than they keep
+        ("linux", "cuda", True, Memory(2 * GIB), 0),
+        ("linux", "cuda", False, Memory(8 * GIB), 8 * GIB - 8 * GIB // 10),  # its memory is its own
+        ("linux", "xe", True, Memory(8 * GIB), 8 * GIB - 8 * GIB // 10),
+    ],
+)
+def test_memory_that_a_gpu_or_a_phone_shares(
+    os: str, kind: str | None, unified: bool, memory: Memory, budget_bytes: int
+) -> None:
+    gpus = (Accelerator(kind, "A GPU", unified=unified),) if kind else ()
+    found = Machine("x", "X", Cpu("aarch64"), memory, os=os, accelerators=gpus)
+
+    assert found.memory_budget_bytes == budget_bytes
 
 
 @pytest.mark.parametrize(
