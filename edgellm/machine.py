@@ -120,11 +120,11 @@ class Machine:
         total = self.memory.total_bytes
         if self.os in ("android", "ios"):
             return total // 2, "a phone leaves a program half of its memory"
-        shared = {gpu.kind for gpu in self.accelerators if gpu.unified}
-        if "metal" in shared:
-            small = total <= METAL_SMALL_BYTES
-            share = "two thirds" if small else "three quarters"
-            return total * 2 // 3 if small else total * 3 // 4, f"Metal gives a program {share} of the memory"
+        shared = {gpu.kind: gpu for gpu in self.accelerators if gpu.unified}
+        if (metal := shared.get("metal")) is not None:
+            # Profiles and probe know the limit that is set; the rule of the system stands in for it.
+            usual = total * 2 // 3 if total <= METAL_SMALL_BYTES else total * 3 // 4
+            return min(metal.vram_bytes or usual, total), "Metal leaves a program no more of the memory"
         if "cuda" in shared:
             return max(0, total - JETSON_OWN_BYTES), "system and CUDA keep 2.6 GiB of a memory that the GPU shares"
         return None
