@@ -1,0 +1,238 @@
+"""`edgellm estimate`: what a model would take and give on a machine, before anything is downloaded or loaded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgellm.cli.launching import gpu_layers, kv
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from edgellm.machine import Machine
+    from edgellm.measured.correction import Corrections
+    from edgellm.naming import Named
+    from edgellm.request import SelectionRequest
+    from edgellm.selection.appraisal import Appraisal
+    from edgellm.selection.facts import BackendFacts
+
+DOES_NOT_FIT = 3  # exit code of errors.NothingFits
+
+
+@click.command()
+@click.argument("model")
+@click.option("--quant", metavar="NAME", help="The quantization of MODEL, such as Q4_K_M; all of them where unset.")
+@click.option("--ctx", type=int, metavar="TOKENS", help="Context per slot; as selection would choose it where unset.")
+@click.option("--slots", type=int, default=1, show_default=True, help="Conversations at the same time.")
+@kv
+@click.option(
+    "--adapter", "adapters", type=click.Path(path_type=Path), multiple=True, metavar="FILE", help="A LoRA (repeat)."
+)
+@click.option("--task", help="Whose speed floor and context count: chat, code, agent or embed.")
+@click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB.")
+@click.option("--backend", metavar="NAME", help="Only this backend.")
+@gpu_layers
+@click.option("--offline", is_flag=True, help="Ask nobody: the catalog answers for an address.")
+@click.option("--profile", metavar="NAME|FILE", help="For another machine: a profile's name, or a TOML file.")
+@click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/estimate-json.md).")
+def command(
+    *,
+    model: str,
+    quant: str | None,
+    adapters: tuple[Path, ...],
+    task: str | None,
+    profile: str | None,
+    models_file: Path | None,
+    as_json: bool,
+    offline: bool,
+    **asked: Any,
+) -> int:
+    """Predict memory, speed and quality of a model without fetching it."""
+    from edgellm import launch, naming, settings
+    from edgellm.cli.auto_select import backends, request, the_machine
+    from edgellm.measured import history
+    from edgellm.selection.appraisal import appraise
+    from edgellm.selection.expand import NO_CORRECTIONS, NO_VETOES
+    from edgellm.selection.facts import setting
+
+    here = profile is None
+    rows = launch.cards(models_file, here=here)
+    named = naming.named(model, rows, quant=quant, offline=offline or settings.offline())
+    usual = "embed" if named.card.kind in ("embedding", "reranker") else "chat"
+    wanted = request(task=task or usual, min_tps=None, offline=False, here=here, **asked)
+    machine = the_machine(profile)
+    given = setting(machine, wanted)
+    extra = naming.adapter_bytes(adapters)
+    facts = backends(machine, wanted, is_here=here)
+    corrections = launch.corrections(machine, facts) if here else NO_CORRECTIONS
+    vetoes = history.vetoes(machine) if here else NO_VETOES
+    found, refused = appraise(
+        named.card,
+        rows,
+        facts,
+        given,
+        corrections=corrections,
+        vetoes=vetoes,
+        adapter_bytes=extra,
+        others=named.others,
+    )
+    chosen = _chosen(named, machine, wanted, facts, corrections)
+    if as_json:
+        from edgellm.selection.appraisal_report import to_dict
+
+        click.echo(json.dumps(to_dict(named.card, named.basis, given, found, refused, chosen), indent=2))
+    else:
+        _show(named, machine, given.budget_reason, found, chosen)
+        for r in refused:
+            click.echo(f"Not predicted: {r.quant} {r.reason}.")
+    return 0 if any(a.fits for a in found) else DOES_NOT_FIT
+
+
+def _chosen(
+    named: Named, machine: Machine, wanted: SelectionRequest, facts: Sequence[BackendFacts], corrections: Corrections
+) -> str:
+    """The quantization that selection would run of it; "" where it would run none."""
+    from edgellm.errors import EdgeLLMError
+    from edgellm.selection.decide import decide
+    from edgellm.selection.facts import TASK_NEEDS
+
+    card = replace(named.card, kind=TASK_NEEDS[wanted.task].kind)
+    try:
+        choice = decide(machine, wanted, [card], facts, corrections=corrections).choice
+    except EdgeLLMError:
+        return ""  # the appraisals say why
+    return choice.quant if choice is not None else ""
+
+
+def _show(named: Named, machine: Machine, budget_reason: str, found: Sequence[Appraisal], chosen: str) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if len(found) == 1:
+        _show_one(console, named, machine, budget_reason, found[0])
+    else:
+        _show_all(console, named, machine, budget_reason, found, chosen)
+
+
+def _head(console: Console, named: Named, machine: Machine, quant: str) -> None:
+    from edgellm.selection.reasons import FREE_LICENSES
+    from edgellm.units import show_params
+
+    card = named.card
+    restricts = "" if card.license in FREE_LICENSES else ", which restricts use"
+    console.print(f"{card.id} {quant}".strip() + f" on {machine.name}", style="bold", markup=False)
+    active = f", {show_params(card.params_active)} of them active" if card.params_active < card.params else ""
+    facts = f"{show_params(card.params)} parameters{active}, licence {card.license}{restricts}"
+    console.print(f"{facts}; trained for {card.ctx_train:,} tokens", markup=False)
+    console.print(f"facts from {named.basis}", markup=False)
+
+
+def _show_one(console: Console, named: Named, machine: Machine, budget_reason: str, a: Appraisal) -> None:
+    from edgellm.selection.appraisal import verdict
+    from edgellm.selection.appraisal_report import size
+    from edgellm.units import show_memory, show_rate, show_size
+
+    c = a.candidate
+    _head(console, named, machine, c.quant)
+    weights = size(named.card, a)
+    how = {"exact": "read from the file", "rule": "by llama.cpp's rules", "estimate": "an estimate, within about 5 %"}
+    about = "" if weights.file_is_exact else "about "
+    console.print()
+    rows = [
+        ("weights", f"{show_size(c.tensor_bytes)} ({how[weights.basis]}), file {about}{show_size(weights.file_bytes)}"),
+        ("from", c.source.split()[0] if c.source.startswith(("hf:", "pypi:", "file:")) else c.source),
+        ("run with", f"{c.ctx:,} tokens in {c.kv_type}, slots: {c.slots}, threads: {c.threads}, {_backend(a)}"),
+        ("decode", f"{show_rate(c.decode.tok_s)} tok/s ({show_rate(c.decode.low)} to {show_rate(c.decode.high)})"),
+        ("", c.decode.basis),
+        ("prompts", f"{show_rate(c.prefill.tok_s)} tok/s ({show_rate(c.prefill.low)} to {show_rate(c.prefill.high)})"),
+        ("", c.prefill.basis),
+        ("quality", f"{c.quality:.0f} of 100 ({c.quality_low:.0f} to {c.quality_high:.0f}); {a.ability}"),
+        ("", f"{a.kept.mid:.1%} kept in {c.quant} ({a.kept.low:.1%} to {a.kept.high:.1%}): {a.kept.basis}"),
+    ]
+    if a.device_reason:
+        rows.append(("gpu", a.device_reason.removeprefix("GPU: ")))
+    _pairs(console, rows)
+    console.print()
+    console.print(f"{'memory':<18}{'allocated':>12}{'resident':>12}", style="bold")
+    for term in c.footprint.terms():
+        sizes = f"{show_memory(term.allocated_bytes):>12}{show_memory(term.resident_bytes):>12}"
+        console.print(f"{term.name:<18}{sizes}", markup=False)
+    total = f"{show_memory(c.footprint.allocated_bytes):>12}{show_memory(c.footprint.resident_bytes):>12}"
+    console.print(f"{'together':<18}{total}")
+    counted = f"{show_memory(a.counted_bytes)} count against {budget_reason}."
+    console.print()
+    console.print(counted, markup=False)
+    console.print(a.ctx_reason, markup=False)
+    console.print(verdict(a), style="bold green" if a.fits else "bold red", markup=False)
+    _show_remedies(console, a)
+
+
+def _pairs(console: Console, rows: Sequence[tuple[str, str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in rows:
+        # As Text, so that a name with square brackets is not taken for markup.
+        table.add_row(label, Text(value))
+    console.print(table)
+
+
+def _show_remedies(console: Console, a: Appraisal) -> None:
+    from edgellm.units import show_memory
+
+    if a.remedies:
+        console.print("It would fit with" if len(a.remedies) == 1 else "It would fit with one of")
+        for remedy in a.remedies:
+            console.print(f"  {' '.join(remedy.flags):<40} {show_memory(remedy.counted_bytes):>10}", markup=False)
+    elif a.counted_bytes > a.budget_bytes:
+        console.print("No flag makes it fit; `edgellm auto-select` chooses what does.", markup=False)
+
+
+def _backend(a: Appraisal) -> str:
+    return f"backend {a.candidate.backend}" if a.candidate.backend else "no backend"
+
+
+def _show_all(  # noqa: PLR0917
+    console: Console, named: Named, machine: Machine, budget_reason: str, found: Sequence[Appraisal], chosen: str
+) -> None:
+    """A line for each quantization, the largest first."""
+    from edgellm.units import show_memory, show_rate, show_size
+
+    _head(console, named, machine, "")
+    console.print()
+    quant, weights, context, memory, rate, kept = "quant", "weights", "context", "memory", "tok/s", "kept"
+    console.print(
+        f"{quant:<11}{weights:>9} {context:>8} {memory:>9} {rate:>7} {kept:>7}  verdict", style="bold", markup=False
+    )
+    for a in sorted(found, key=lambda a: -a.candidate.tensor_bytes):
+        c = a.candidate
+        numbers = f"{show_size(c.tensor_bytes):>9} {c.ctx:>8,} {show_memory(a.counted_bytes):>9}"
+        rates = f"{show_rate(a.rate_tps):>7} {a.kept.mid:>7.1%}"
+        style = "green" if a.fits and a.is_fast_enough else "" if a.fits else "red"
+        word = f"{_word(a)}, chosen" if c.quant == chosen else _word(a)
+        console.print(f"{c.quant:<11}{numbers} {rates}  {word}", style=style, markup=False)
+    if found:
+        console.print(f"\nMemory budget {budget_reason}.", markup=False)
+        console.print(f"Quality before quantization: {found[0].ability}.", markup=False)
+        console.print(f"`edgellm estimate {named.card.id}:QUANT` shows every term of one.", markup=False)
+
+
+def _word(a: Appraisal) -> str:
+    from edgellm.units import show_memory
+
+    if a.counted_bytes > a.budget_bytes:
+        return f"{show_memory(a.counted_bytes - a.budget_bytes)} too much"
+    if a.problems:
+        return "no backend" if not a.candidate.backend else "cannot run so"
+    return "fits" if a.is_fast_enough else "fits, slow"

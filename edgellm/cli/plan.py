@@ -1,0 +1,186 @@
+"""`edgellm plan`: what each box of a fleet should run, each by itself or one model for all."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from edgellm.fleet import Box, Fleet
+    from edgellm.machine import Machine
+    from edgellm.model import ModelCard
+    from edgellm.selection.fleet import Assigned, Shared, Site
+
+SHOWN_RUNNERS_UP = 3
+NOT_ALL = 3  # exit code of errors.NothingFits: a box has nothing to run
+
+
+@click.command()
+@click.option(
+    "--fleet", "file", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The boxes (TOML)."
+)
+@click.option("--one-model", is_flag=True, help="One model for all boxes, each in the quantization that suits it.")
+@click.option("--one-file", is_flag=True, help="One model in one quantization for all boxes.")
+@click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
+@click.option("--explain", is_flag=True, help="Show the whole reason of each choice.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/plan-json.md).")
+def command(
+    *, file: Path, one_model: bool, one_file: bool, models_file: Path | None, explain: bool, as_json: bool
+) -> int:
+    """Choose models for a fleet of machines, each by itself or one for all."""
+    from edgellm import fleet, launch
+    from edgellm.selection.fleet import plan, plan_shared
+
+    wanted = fleet.load(file)
+    sites = _sites(wanted, models_file)
+    rules = launch.rules()
+    shared = plan_shared(sites, rules, one_file=one_file) if one_model or one_file else None
+    boxes = shared.boxes if shared is not None else plan(sites, rules)
+    if as_json:
+        from edgellm.selection.fleet_report import to_dict
+
+        click.echo(json.dumps(to_dict(wanted.name, [box.profile for box in wanted.boxes], boxes, shared), indent=2))
+    else:
+        _show(wanted, boxes, shared, explain=explain)
+    return 0 if all(box.choice is not None for box in boxes) else NOT_ALL
+
+
+def _sites(wanted: Fleet, models_file: Path | None) -> list[Site]:
+    """Every box with its machine. Boxes of one profile share the object, so that they are decided once.
+
+    Raises:
+        UsageError: a profile is not there or not valid; names the box.
+    """
+    from edgellm import launch
+    from edgellm.cli.auto_select import backends
+    from edgellm.selection.fleet import Site
+
+    @cache
+    def rows(here: bool) -> list[ModelCard]:
+        return launch.cards(models_file, here=here)
+
+    machines: dict[str, Machine] = {}
+    sites = []
+    for box in wanted.boxes:
+        if box.profile not in machines:
+            machines[box.profile] = _machine(box)
+        machine = machines[box.profile]
+        facts = backends(machine, box.request, is_here=box.is_here)
+        known: dict[str, Any] = _here(machine, facts) if box.is_here else {}
+        sites.append(Site(box.name, box.count, machine, box.request, rows(box.is_here), facts, **known))
+    return sites
+
+
+def _machine(box: Box) -> Machine:
+    from edgellm.cli.auto_select import the_machine
+    from edgellm.errors import UsageError
+
+    try:
+        return the_machine(None if box.is_here else box.profile)
+    except UsageError as error:
+        raise UsageError(
+            f"{box.place.path}: {box.place.row}: profile: {error.message}", hint=error.hint, param="profile"
+        ) from None
+
+
+def _here(machine: Machine, facts: Any) -> dict[str, Any]:
+    """What is known of this machine only: stored files and what earlier runs tell."""
+    from edgellm import launch
+    from edgellm.measured import history
+    from edgellm.store.library import Library
+
+    return {
+        "local": Library().local_keys(),
+        "corrections": launch.corrections(machine, facts),
+        "vetoes": history.vetoes(machine),
+    }
+
+
+def _show(wanted: Fleet, boxes: Sequence[Assigned], shared: Shared | None, *, explain: bool) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if shared is not None:
+        _show_shared(console, shared)
+    width = max(len(box.site.name) for box in boxes)
+    for box in boxes:
+        _show_box(console, box, width)
+        for reason in _reasons(box, explain=explain, shared=shared is not None):
+            console.print(f"  {reason}", style="dim", markup=False)
+    _show_downloads(console, boxes)
+
+
+def _show_shared(console: Console, shared: Shared) -> None:
+    name = " ".join(filter(None, (shared.model, shared.quant)))
+    console.print(f"{name} for all boxes", style="bold green", markup=False)
+    console.print(f"quality {shared.worst:.1f} of 100 where it is least, {shared.mean:.1f} on average", markup=False)
+    if shared.low_bits:
+        told = f"No model fits everywhere at 4 bits or more; below on: {', '.join(shared.low_bits)}"
+        console.print(told, style="yellow", markup=False)
+    if shared.slow:
+        console.print(f"No model keeps every floor; slow on: {', '.join(shared.slow)}", style="yellow", markup=False)
+    if shared.limit:
+        same = "the same model would do better" if shared.without_limit == name else f"{shared.without_limit} could run"
+        console.print(f"{shared.limit} limits: without it {same}.", markup=False)
+    for other in shared.runners_up[:SHOWN_RUNNERS_UP]:
+        slow = f"; slow on {', '.join(other.slow)}" if other.slow else ""
+        numbers = f"{other.worst:.1f} where it is least, {other.mean:.1f} on average"
+        console.print(f"  next: {other.model}, {numbers}{slow}", markup=False)
+    console.print()
+
+
+def _show_box(console: Console, box: Assigned, width: int) -> None:
+    from edgellm.selection.fleet import is_slow
+    from edgellm.units import show_memory, show_rate, show_size
+
+    site, c = box.site, box.choice
+    copies = f" x{site.count}" if site.count > 1 else ""
+    console.print(f"{site.name:<{width}}{copies}  {site.machine.name}, {site.request.task}", style="bold", markup=False)
+    if c is None:
+        console.print(f"  nothing: {box.problem}", style="red", markup=False)
+        return
+    rate = c.prefill if site.request.task == "embed" else c.decode
+    slow = ", below its floor" if is_slow(box) else ""
+    cache = "" if c.kv_type == "f16" else f" in {c.kv_type}"
+    slots = f", {c.slots} slots" if c.slots > 1 else ""
+    console.print(
+        f"  {c.model} {c.quant}: {show_size(c.tensor_bytes)}, {c.ctx:,} tokens{cache}{slots}, "
+        f"{show_rate(rate.tok_s)} tok/s ({show_rate(rate.low)} to {show_rate(rate.high)}){slow}, "
+        f"{show_memory(c.footprint.resident_bytes)} of {show_memory(box.decision.budget_bytes if box.decision else 0)}",
+        markup=False,
+    )
+    console.print(f"  from {c.source.split()[0]}", markup=False)
+
+
+def _reasons(box: Assigned, *, explain: bool, shared: bool) -> list[str]:
+    from edgellm.selection.fleet_report import telling
+
+    if box.decision is None:
+        return []
+    return list(box.decision.reasons) if explain else telling(box.decision, shared=shared)
+
+
+def _show_downloads(console: Console, boxes: Sequence[Assigned]) -> None:
+    from edgellm.selection.fleet_report import downloads
+    from edgellm.units import show_size
+
+    files = downloads(boxes)
+    if not files:
+        return
+    distinct = show_size(sum(f.n_bytes for f in files))
+    total = show_size(sum(f.n_bytes * f.copies for f in files))
+    machines = sum(box.site.count for box in boxes)
+    about = "" if all(f.exact for f in files) else "about "
+    word = "file" if len(files) == 1 else "files"
+    console.print(
+        f"\n{len(files)} {word} to download, {about}{distinct}; over all {machines:,} machines {about}{total}.",
+        markup=False,
+    )

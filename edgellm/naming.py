@@ -1,0 +1,147 @@
+"""From what a person writes (a catalog id, a file, an address) to one catalog row, without fetching weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgellm.catalog import lookup
+from edgellm.catalog.identify import identify
+from edgellm.catalog.recognize import recognize
+from edgellm.errors import SourceUnreachable, UnsupportedArtifact, UsageError
+from edgellm.estimate import quants
+from edgellm.formats import gguf_summary
+from edgellm.model import ModelCard, ModelFile
+from edgellm.store.card import card_of, local_card
+from edgellm.store.sources import LocalFile, scheme_of, sources
+
+SUFFIXES = (".gguf", ".onnx", ".safetensors")
+NOT_PUBLISHED = "none: no published file of it is known"  # source of a file that is predicted from the shape alone
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The row to look at, with the files that were meant; the model's other files; where the facts come from."""
+
+    card: ModelCard
+    basis: str
+    others: tuple[ModelFile, ...] = ()
+
+
+def named(name: str, rows: Sequence[ModelCard], *, quant: str | None = None, offline: bool = False) -> Named:
+    """The model that `name` means, narrowed to one quantization where one is named.
+
+    `rows` is the catalog: it adds what a header does not say (scores, licence), and answers where a source does not.
+
+    Raises:
+        UnknownModel, UsageError, ArtifactError, SourceError.
+    """
+    scheme = scheme_of(name)
+    if scheme in sources() and scheme != "file":
+        return _remote(name, rows, quant, offline=offline)
+    if scheme == "file" or _is_path(name, rows):
+        return _local(LocalFile.path_of(name) if scheme else Path(name).expanduser(), rows, quant)
+    name, _, suffix = name.partition(":")
+    card = lookup.find(name, rows)
+    if card.shape is None:
+        raise UnsupportedArtifact(
+            f"the shape of {card.id} is not known, so neither memory nor speed can be predicted",
+            hint="name a file of it, or hf://OWNER/REPO:QUANT: its header tells",
+        )
+    return _narrowed(card, quant or suffix or None, f"the catalog; trust {card.trust}")
+
+
+def _is_path(name: str, rows: Iterable[ModelCard]) -> bool:
+    if any(mark and mark in name for mark in (os.sep, os.altsep)) or name.lower().endswith(SUFFIXES):
+        return True
+    try:
+        return Path(name).exists() and name.lower() not in {card.id for card in rows}
+    except (OSError, ValueError):
+        # Too long or with a NUL: no file has such a name.
+        return False
+
+
+def _narrowed(card: ModelCard, quant: str | None, basis: str) -> Named:
+    """The row with the files of one quantization; one that nobody publishes is predicted where its recipe is known.
+
+    Raises:
+        UsageError: no such file, and no recipe either.
+    """
+    published = sorted({file.quant for file in card.files})
+    if quant is None:
+        if not published:
+            recipes = ", ".join(q.name for q in quants.QUANTS.values() if q.predictable)
+            raise UsageError(f"no published file of {card.id} is known", hint=f"--quant predicts one of {recipes}")
+        return Named(card, basis)
+    files = tuple(file for file in card.files if file.quant.lower() == quant.lower())
+    others = tuple(file for file in card.files if file not in files)
+    if files:
+        return Named(replace(card, files=files[:1]), basis, others)
+    known = next((q for q in quants.QUANTS.values() if q.name.lower() == quant.lower()), None)
+    if known is None or not known.predictable:
+        raise UsageError(
+            f"{card.id} has no file in {quant}", hint=f"published: {', '.join(published) or 'none'}", param="quant"
+        )
+    return Named(replace(card, files=(ModelFile(NOT_PUBLISHED, known.name),)), basis, others)
+
+
+def _local(path: Path, rows: Sequence[ModelCard], quant: str | None) -> Named:
+    if quant is not None:
+        raise UsageError(f"--quant has no meaning for {path}", hint="leave it out: a file is in one", param="quant")
+    artifact = identify(str(path))
+    if artifact.format != "gguf":
+        raise UnsupportedArtifact(
+            f"{path} is a model in {artifact.format}, whose memory is not predicted yet",
+            hint="`edgellm convert` writes GGUF, which is",
+        )
+    return Named(_told(recognize(local_card(Path(artifact.path)), rows)), f"the header of {path}")
+
+
+def _remote(uri: str, rows: Sequence[ModelCard], quant: str | None, *, offline: bool) -> Named:
+    """By the headers at the source; where it cannot be asked, by the catalog's row that has such a file."""
+    try:
+        if offline:
+            raise SourceUnreachable(f"{uri} cannot be asked, as offline was asked for")
+        return _narrowed(_told(recognize(card_of(uri), rows)), quant, f"the header at {uri}")
+    except SourceUnreachable as error:
+        card = _of_catalog(uri, rows)
+        if card is None:
+            raise
+        return _narrowed(card, quant, f"the catalog (trust {card.trust}), as {error.message}")
+
+
+def _of_catalog(uri: str, rows: Iterable[ModelCard]) -> ModelCard | None:
+    """The row that has this file, or this repository; with the files that the URI means."""
+    for card in rows:
+        files = tuple(f for f in card.files if f.source == uri or f.source.startswith((f"{uri}:", f"{uri}/")))
+        if files and card.shape is not None:
+            return replace(card, files=files)
+    return None
+
+
+def _told(card: ModelCard) -> ModelCard:
+    """With a quantization for each file that its name or bits tell; a mix of unknown name is taken as the nearest."""
+    return replace(card, files=tuple(f if f.quant in quants.QUANTS else _nearest(f, card) for f in card.files))
+
+
+def _nearest(file: ModelFile, card: ModelCard) -> ModelFile:
+    bits = 8 * (file.tensor_bytes or 0) / card.params
+    near = min((q for q in quants.QUANTS.values() if q.predictable), key=lambda q: abs(q.bits - bits))
+    return replace(file, quant=near.name, trust=f"{file.trust}; a mix of unknown name, taken as {near.name}")
+
+
+def adapter_bytes(paths: Iterable[Path]) -> int:
+    """Bytes of the tensors of LoRA adapters, which are kept beside the model.
+
+    Raises:
+        ArtifactError: a file is damaged, or no adapter.
+    """
+    total = 0
+    for path in paths:
+        found = gguf_summary.summary_of(path)
+        if found.role != "adapter":
+            raise UnsupportedArtifact(f"{path} is a GGUF file of type {found.role!r}, no adapter", hint="name a LoRA")
+        total += found.tensor_bytes
+    return total

@@ -1,0 +1,226 @@
+"""Decisions for many machines at once, each on its own or with one model for all of them. Pure, as `decide` is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from edgellm.errors import BackendUnavailable, NothingFits, UsageError
+from edgellm.estimate.quants import LOW_BITS
+from edgellm.machine import Machine
+from edgellm.measured.correction import Corrections
+from edgellm.model import ModelCard
+from edgellm.plan import Candidate, Decision
+from edgellm.request import SelectionRequest
+from edgellm.selection.decide import decide
+from edgellm.selection.expand import NO_CORRECTIONS
+from edgellm.selection.facts import TASK_NEEDS, BackendFacts
+from edgellm.selection.option import RISK
+from edgellm.selection.verdict import Rule
+
+RUNNERS_UP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One box with everything that a decision for it is taken on."""
+
+    name: str
+    count: int
+    machine: Machine
+    request: SelectionRequest
+    cards: Sequence[ModelCard] = field(repr=False)
+    backends: Sequence[BackendFacts] = field(repr=False)
+    local: Collection[str] = field(default=(), repr=False)
+    corrections: Corrections = field(default=NO_CORRECTIONS, repr=False)
+    vetoes: Mapping[tuple[str, str, str], str] = field(default_factory=dict, repr=False)
+
+    @property
+    def kind(self) -> str:
+        return TASK_NEEDS[self.request.task].kind
+
+    def decide(self, cards: Sequence[ModelCard], rules: Sequence[Rule]) -> Decision:
+        return decide(
+            self.machine,
+            self.request,
+            cards,
+            self.backends,
+            self.local,
+            corrections=self.corrections,
+            vetoes=self.vetoes,
+            extra_rules=rules,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """What a box runs; `decision` is None where nothing fits, and `problem` says why."""
+
+    site: Site
+    decision: Decision | None
+    problem: str = ""
+
+    @property
+    def choice(self) -> Candidate | None:
+        return self.decision.choice if self.decision is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerUp:
+    model: str
+    worst: float
+    mean: float
+    slow: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """One model for every box."""
+
+    model: str
+    quant: str  # the one file for all of them; "" = each box has its own
+    boxes: tuple[Assigned, ...]
+    worst: float  # expected quality less a part of its downside, on the box where it is least
+    mean: float  # over all machines
+    slow: tuple[str, ...]  # boxes where it stays below the floor; empty unless no model keeps all floors
+    low_bits: tuple[str, ...]  # boxes where it is in 2 or 3 bits; empty unless no model fits in more
+    limit: str  # the box without which the others would do better; "" = none
+    without_limit: str  # the model that they would take; may be the same
+    runners_up: tuple[RunnerUp, ...]
+
+
+def plan(sites: Sequence[Site], rules: Sequence[Rule] = ()) -> tuple[Assigned, ...]:
+    """The best model for each box by itself."""
+    return tuple(_assigned(site, site.cards, rules) for site in sites)
+
+
+def plan_shared(sites: Sequence[Site], rules: Sequence[Rule] = (), *, one_file: bool = False) -> Shared:
+    """The model that is best where it is worst, and of equal ones the best on average; with `one_file` in one
+    quantization everywhere.
+
+    A model in 2 or 3 bits is taken where none fits in more; where no model keeps the speed floor of every box, the one
+    that keeps most of them.
+
+    Raises:
+        NothingFits: no model fits every box; names the box that allows fewest.
+        UsageError: boxes ask for models of different kinds.
+    """
+    kinds = {site.kind: site.name for site in sites}
+    if len(kinds) > 1:
+        told = ", ".join(f"{name} for {kind} models" for kind, name in sorted(kinds.items()))
+        raise UsageError(f"one model cannot serve all boxes: {told}", hint="plan them in files of their own")
+    table = _table(sites, rules, one_file=one_file)
+    whole = {key: row for key, row in table.items() if all(a.choice is not None for a in row)}
+    if not whole:
+        raise _none_fits(sites, table)
+    ranked = sorted(whole, key=lambda key: (tuple(-part for part in _rank(whole[key])), key))
+    best, row = ranked[0], whole[ranked[0]]
+    limit, without = _limit(sites, table, best)
+    others: dict[str, RunnerUp] = {}
+    for key in ranked:
+        if key[0] != best[0] and len(others) < RUNNERS_UP:
+            found = whole[key]
+            others.setdefault(key[0], RunnerUp(key[0], _worst(found), _mean(found), _slow(found)))
+    return Shared(
+        *best, row, _worst(row), _mean(row), _slow(row), _low_bits(row), limit, without, tuple(others.values())
+    )
+
+
+_Key = tuple[str, str]  # model, quantization ("" = whichever suits each box)
+
+
+def _table(sites: Sequence[Site], rules: Sequence[Rule], *, one_file: bool) -> dict[_Key, tuple[Assigned, ...]]:
+    """Each model (in each quantization) on each box."""
+    names = sorted(set.intersection(*({card.id for card in site.cards if card.kind == site.kind} for site in sites)))
+    table: dict[_Key, tuple[Assigned, ...]] = {}
+    done: dict[tuple[int, int, str, str], Assigned] = {}
+    cards = [{card.id: card for card in site.cards} for site in sites]
+    for name in names:
+        quants = {""} if not one_file else {f.quant for rows in cards for f in rows[name].files}
+        for quant in sorted(quants):
+            row = []
+            for site, rows in zip(sites, cards, strict=True):
+                # Boxes of one kind with one request are the same decision.
+                same = (id(site.machine), hash(site.request), name, quant)
+                if same not in done:
+                    done[same] = _assigned(site, [_in(rows[name], quant)], rules)
+                row.append(replace(done[same], site=site))
+            table[name, quant] = tuple(row)
+    return table
+
+
+def _in(card: ModelCard, quant: str) -> ModelCard:
+    return card if not quant else replace(card, files=tuple(file for file in card.files if file.quant == quant))
+
+
+def _assigned(site: Site, cards: Sequence[ModelCard], rules: Sequence[Rule]) -> Assigned:
+    try:
+        decision = site.decide(cards, rules)
+    except (NothingFits, BackendUnavailable) as error:
+        return Assigned(site, None, error.message)
+    if decision.choice is None:
+        return Assigned(site, decision, "something fits, but none of it can be had")
+    return Assigned(site, decision)
+
+
+def cautious(choice: Candidate) -> float:
+    """Expected quality less a part of its downside, as selection ranks by."""
+    return choice.quality - RISK * (choice.quality - choice.quality_low)
+
+
+def is_slow(assigned: Assigned) -> bool:
+    choice, request = assigned.choice, assigned.site.request
+    if choice is None:
+        return False
+    floor = request.min_tps if request.min_tps is not None else TASK_NEEDS[request.task].floor_tps
+    rate = choice.prefill if request.task == "embed" else choice.decode
+    return rate.tok_s < floor
+
+
+def _slow(row: Sequence[Assigned]) -> tuple[str, ...]:
+    return tuple(a.site.name for a in row if is_slow(a))
+
+
+def _low_bits(row: Sequence[Assigned]) -> tuple[str, ...]:
+    """Boxes for which the rule of coherent bits had to give way."""
+    gave_way = f"Nothing fits at {LOW_BITS} bits"
+    return tuple(
+        a.site.name for a in row if a.decision is not None and any(r.startswith(gave_way) for r in a.decision.reasons)
+    )
+
+
+def _worst(row: Sequence[Assigned]) -> float:
+    return round(min(cautious(a.choice) for a in row if a.choice is not None), 2)
+
+
+def _mean(row: Sequence[Assigned]) -> float:
+    weighed = [(cautious(a.choice), a.site.count) for a in row if a.choice is not None]
+    return round(sum(q * n for q, n in weighed) / sum(n for _, n in weighed), 2)
+
+
+def _limit(sites: Sequence[Site], table: Mapping[_Key, tuple[Assigned, ...]], best: _Key) -> tuple[str, str]:
+    """The box without which the others would do best, better than now, and the model they would take."""
+    most, found = _rank(table[best]), ("", "")
+    for i, site in enumerate(sites):
+        without = {key: (*row[:i], *row[i + 1 :]) for key, row in table.items()}
+        possible = {key: row for key, row in without.items() if row and all(a.choice is not None for a in row)}
+        key = max(possible, key=lambda key: (_rank(possible[key]), key), default=None)
+        if key is not None and _rank(possible[key]) > most:
+            most, found = _rank(possible[key]), (site.name, " ".join(filter(None, key)))
+    return found
+
+
+def _rank(row: Sequence[Assigned]) -> tuple[float, ...]:
+    """More is better: coherent everywhere, fast enough everywhere, good where it is worst, good on average."""
+    return (-len(_low_bits(row)), -len(_slow(row)), _worst(row), _mean(row))
+
+
+def _none_fits(sites: Sequence[Site], table: Mapping[_Key, tuple[Assigned, ...]]) -> NothingFits:
+    fitting = [sum(row[i].choice is not None for row in table.values()) for i in range(len(sites))]
+    i = min(range(len(sites)), key=lambda i: fitting[i])
+    example = next((row[i].problem for row in table.values() if row[i].problem), "")
+    return NothingFits(
+        f"no model runs on every box; {sites[i].name} allows fewest ({fitting[i]} of {len(table)})"
+        + (f": {example}" if example else ""),
+        hint="give it less to hold (ctx, slots), or plan without --one-model",
+    )

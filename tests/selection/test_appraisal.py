@@ -1,0 +1,165 @@
+"""What a named model is said to take, and that what is said to make it fit does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from edgellm.catalog.lookup import catalog
+from edgellm.errors import NothingFits
+from edgellm.hardware import profiles
+from edgellm.model import ModelCard, ModelFile
+from edgellm.request import SelectionRequest
+from edgellm.selection.appraisal import Appraisal, appraise, verdict
+from edgellm.selection.decide import decide
+from edgellm.selection.facts import BackendFacts, setting
+from edgellm.units import show_memory
+
+GGUF = BackendFacts("gguf", frozenset({"gguf"}), kv_types=frozenset({"f16", "q8_0", "q4_0"}))
+ROWS = list(catalog().values())
+MIB = 1024**2
+
+
+def look(
+    model: str, quant: str = "", on: str = "raspberry-pi-5-8gb", *, adapter_bytes: int = 0, **request: object
+) -> list[Appraisal]:
+    card = catalog()[model]
+    chosen = tuple(f for f in card.files if quant in ("", f.quant))
+    others = tuple(f for f in card.files if f not in chosen)
+    given = setting(profiles.load(on), SelectionRequest(**request))  # type: ignore[arg-type]
+    found, refused = appraise(
+        replace(card, files=chosen), ROWS, [GGUF], given, adapter_bytes=adapter_bytes, others=others
+    )
+    assert refused == []
+    return found
+
+
+def test_the_terms_add_up_and_fit() -> None:
+    (found,) = look("qwen3-0.6b", "Q8_0", ctx=4096)
+    memory = found.candidate.footprint
+
+    assert found.fits
+    assert found.is_fast_enough
+    assert found.counted_bytes == memory.needed_bytes == sum(t.resident_bytes for t in memory.terms())
+    assert memory.kv_bytes == 448 * MIB
+    assert found.candidate.tensor_bytes == 633_495_552
+    assert verdict(found) == f"Fits: {show_memory(found.budget_bytes - found.counted_bytes)} stay free."
+
+
+@pytest.mark.parametrize("on", ["raspberry-pi-4-1gb", "raspberry-pi-5-8gb", "intel-n100-16gb", "apple-m2-16gb"])
+@pytest.mark.parametrize("model", ["qwen3-0.6b", "llama-3.2-3b-instruct", "gemma-4-26b-a4b-it", "bge-m3"])
+def test_it_is_what_selection_would_run(model: str, on: str) -> None:
+    card = catalog()[model]
+    card = replace(card, files=card.files or (ModelFile("hf://test/x:Q8_0", "Q8_0"),))
+    machine, request = profiles.load(on), SelectionRequest(task="embed" if card.kind == "embedding" else "chat")
+    found, _ = appraise(card, ROWS, [GGUF], setting(machine, request))
+    try:
+        choice = decide(machine, request, [card], [GGUF]).choice
+    except NothingFits:
+        assert not any(a.fits for a in found)
+        return
+    same = next(a.candidate for a in found if a.candidate.quant == choice.quant)  # type: ignore[union-attr]
+
+    assert same == choice
+
+
+@pytest.mark.parametrize(
+    ("model", "quant", "on", "request_"),
+    [
+        ("qwen3-4b", "Q8_0", "raspberry-pi-5-4gb", {"ctx": 8192}),
+        ("qwen3-8b", "Q8_0", "raspberry-pi-5-8gb", {"ctx": 16384, "slots": 2}),
+        ("qwen3-1.7b", "Q8_0", "raspberry-pi-5-2gb", {}),
+        ("qwen3-0.6b", "Q8_0", "raspberry-pi-5-8gb", {"max_memory_bytes": 500 * MIB}),
+        ("gemma-4-31b-it", "Q8_0", "apple-m4-pro-48gb", {"ctx": 131072, "slots": 4}),
+        ("llama-3.1-8b-instruct", "Q5_K_M", "raspberry-pi-5-8gb", {"ctx": 32768, "slots": 3}),
+    ],
+)
+def test_what_is_said_to_make_it_fit_does(model: str, quant: str, on: str, request_: dict[str, object]) -> None:
+    (found,) = look(model, quant, on, **request_)
+    assert not found.fits
+    assert found.remedies
+    for remedy in found.remedies:
+        flags = dict(flag.removeprefix("--").split(" ") for flag in remedy.flags)
+        names = {"ctx": "ctx", "slots": "slots"}
+        changed: dict[str, object] = {"ctx": found.candidate.ctx, **request_}
+        changed |= {names[k]: int(v) for k, v in flags.items() if k in names}
+        changed |= {"kv_type": flags["kv"]} if "kv" in flags else {"kv_type": found.candidate.kv_type}
+        if "max-memory" in flags:
+            changed["max_memory_bytes"] = int(flags["max-memory"].removesuffix("MiB")) * MIB
+        (after,) = look(model, flags.get("quant", quant), on, **changed)
+
+        assert after.fits, remedy
+        assert after.counted_bytes == remedy.counted_bytes, remedy
+
+
+def test_nothing_is_offered_where_nothing_helps() -> None:
+    (found,) = look("llama-3.3-70b-instruct", "Q8_0", "raspberry-pi-4-1gb")
+
+    assert found.remedies == ()
+    assert verdict(found).startswith("Does not fit: it needs")
+
+
+def test_an_adapter_counts_byte_for_byte() -> None:
+    (plain,), (adapted,) = (look("qwen3-0.6b", "Q8_0", adapter_bytes=n, ctx=4096) for n in (0, 12_345_678))
+
+    assert adapted.counted_bytes - plain.counted_bytes == 12_345_678
+    assert adapted.budget_bytes == plain.budget_bytes
+    assert [t.allocated_bytes for t in adapted.candidate.footprint.terms() if t.name == "adapters"] == [12_345_678]
+
+
+def test_an_adapter_may_be_what_does_not_fit() -> None:
+    asked = {"ctx": 4096, "kv_type": "f16"}
+    (plain,) = look("qwen3-0.6b", "Q8_0", **asked)
+    room = plain.budget_bytes - plain.counted_bytes
+    (just,), (over,) = (look("qwen3-0.6b", "Q8_0", adapter_bytes=n, **asked) for n in (room, room + 1))
+
+    assert just.fits
+    assert not over.fits
+
+
+def test_more_context_than_it_was_trained_for_is_a_problem() -> None:
+    (found,) = look("smollm2-135m-instruct", "Q4_1", ctx=16384)
+
+    assert not found.fits
+    assert found.problems == ("it was trained for 8,192 tokens, 16,384 are asked for",)
+
+
+def test_what_no_backend_opens_is_appraised_all_the_same() -> None:
+    card = catalog()["bitnet-b1.58-2b-4t"]
+    found, _ = appraise(card, ROWS, [GGUF], setting(profiles.load("raspberry-pi-5-8gb"), SelectionRequest()))
+
+    assert [a.candidate.backend for a in found] == [""] * len(card.files)
+    assert not any(a.fits for a in found)
+    assert "I2_S is no type of stock llama.cpp" in verdict(found[0])
+    assert found[0].candidate.footprint.weights_bytes > 0
+
+
+def test_a_backend_that_cannot_run_says_why() -> None:
+    broken = replace(GGUF, problems=("no libllama",))
+    card = replace(catalog()["qwen3-0.6b"], files=catalog()["qwen3-0.6b"].files[:1])
+    (found,), _ = appraise(card, ROWS, [broken], setting(profiles.load("raspberry-pi-5-8gb"), SelectionRequest()))
+
+    assert found.problems == ("gguf cannot run here: no libllama",)
+
+
+def test_a_model_that_nobody_knows_gets_the_wide_prior_of_its_family() -> None:
+    known = catalog()["qwen3-4b"]
+    stranger = ModelCard(
+        "house", "house", "chat", "mit", 4096, known.params, known.params_active, known.shape,
+        (ModelFile("file:/house.gguf", "Q4_K_M", tensor_bytes=2_500_000_000),),
+    )  # fmt: skip
+    given = setting(profiles.load("raspberry-pi-5-8gb"), SelectionRequest())
+    (found,), _ = appraise(stranger, ROWS, [GGUF], given)
+
+    assert found.candidate.tensor_bytes == 2_500_000_000
+    assert found.candidate.quality_high - found.candidate.quality_low > 30
+    assert "no published score" in found.ability
+
+
+def test_too_slow_fits_and_says_so() -> None:
+    (found,) = look("qwen3-4b", "Q8_0")
+
+    assert found.fits
+    assert not found.is_fast_enough
+    assert "slow: " in verdict(found)

@@ -1,0 +1,157 @@
+"""Many machines at once: each by itself, or with one model that is best where it is worst."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from edgellm.catalog.lookup import catalog
+from edgellm.errors import NothingFits, UsageError
+from edgellm.hardware import profiles
+from edgellm.model import ModelCard
+from edgellm.request import SelectionRequest
+from edgellm.selection.decide import decide
+from edgellm.selection.facts import BackendFacts
+from edgellm.selection.fleet import Shared, Site, cautious, plan, plan_shared
+from edgellm.selection.fleet_report import downloads, to_dict
+
+GGUF = BackendFacts("gguf", frozenset({"gguf"}), kv_types=frozenset({"f16", "q8_0", "q4_0"}))
+NAMES = ("qwen3-0.6b", "qwen3.5-2b", "qwen3.5-4b", "granite-4.2-3b", "llama-3.1-8b-instruct", "smollm2-135m-instruct")
+FEW = [catalog()[name] for name in NAMES]
+
+
+def site(profile: str, name: str = "", count: int = 1, cards: list[ModelCard] | None = None, **request: object) -> Site:
+    asked = SelectionRequest(**request)  # type: ignore[arg-type]
+    return Site(name or profile, count, profiles.load(profile), asked, FEW if cards is None else cards, [GGUF])
+
+
+PI, N100, M2 = (site(p) for p in ("raspberry-pi-5-8gb", "intel-n100-16gb", "apple-m2-16gb"))
+
+
+def test_each_box_gets_what_it_would_get_alone() -> None:
+    for box in plan([PI, N100, M2]):
+        alone = decide(box.site.machine, box.site.request, box.site.cards, [GGUF])
+        assert box.decision == alone
+
+
+def test_a_box_with_nothing_to_run_says_why() -> None:
+    (box,) = plan([site("raspberry-pi-4-1gb", min_tps=500.0)])
+
+    assert box.choice is None
+    assert "nothing reaches 500 tok/s" in box.problem
+
+
+def best_by_hand(sites: list[Site], *, one_file: bool = False) -> tuple[float, set[str]]:
+    """The best worst case over all models that keep every floor at 4 bits or more, and who reaches it."""
+    worst: dict[str, float] = {}
+    for card in FEW:
+        rows = [card] if not one_file else [replace(card, files=(f,)) for f in card.files]
+        for row in rows:
+            try:
+                choices = [decide(s.machine, s.request, [row], [GGUF]) for s in sites]
+            except NothingFits:
+                continue
+            found = [d.choice for d in choices if d.choice is not None]
+            if any("Nothing fits at" in r for d in choices for r in d.reasons) or any(
+                c.decode.tok_s < 5 for c in found
+            ):
+                continue
+            worst[card.id] = max(worst.get(card.id, 0), round(min(map(cautious, found)), 2))
+    best = max(worst.values())
+    return best, {name for name, value in worst.items() if value == best}
+
+
+@pytest.mark.parametrize("one_file", [False, True])
+def test_one_model_is_the_best_where_it_is_worst(one_file: bool) -> None:
+    sites = [PI, N100, M2]
+    found = plan_shared(sites, one_file=one_file)
+    value, models = best_by_hand(sites, one_file=one_file)
+
+    assert found.worst == value
+    assert found.model in models
+    assert found.slow == found.low_bits == ()
+    assert {box.choice.model for box in found.boxes if box.choice} == {found.model}
+    assert len({box.choice.source for box in found.boxes if box.choice}) == 1 or not one_file
+
+
+def test_the_box_that_limits_is_named_and_without_it_the_model_is_taken() -> None:
+    found = plan_shared([PI, N100, M2])
+    assert found.limit == "raspberry-pi-5-8gb"
+
+    left = plan_shared([N100, M2])
+    assert left.model == found.without_limit
+    assert left.worst > found.worst
+
+
+def test_boxes_that_are_alike_do_not_limit_one_another() -> None:
+    assert plan_shared([M2, replace(M2, name="another")]).limit == ""
+
+
+def test_the_mean_counts_machines() -> None:
+    once = plan_shared([PI, M2])
+    often = plan_shared([PI, replace(M2, count=9)])
+    at = {box.site.name: cautious(box.choice) for box in once.boxes if box.choice}
+
+    assert often.model == once.model
+    assert once.mean == round(sum(at.values()) / 2, 2)
+    assert often.mean == round((at["raspberry-pi-5-8gb"] + 9 * at["apple-m2-16gb"]) / 10, 2)
+
+
+def test_where_no_model_keeps_all_floors_the_slow_boxes_are_named() -> None:
+    small = [catalog()["qwen3.5-4b"], catalog()["llama-3.1-8b-instruct"]]
+    found = plan_shared([site("raspberry-pi-5-8gb", cards=small), site("apple-m2-16gb", cards=small)])
+
+    assert found.model == "qwen3.5-4b"
+    assert found.slow == ("raspberry-pi-5-8gb",)
+
+
+def test_where_no_model_runs_everywhere_the_box_that_allows_fewest_is_named() -> None:
+    big = [catalog()["llama-3.1-8b-instruct"], catalog()["phi-4"]]
+    with pytest.raises(NothingFits, match=r"raspberry-pi-4-1gb allows fewest \(0 of 2\)"):
+        plan_shared([site("raspberry-pi-4-1gb", cards=big), site("apple-m2-16gb", cards=big)])
+
+
+def test_a_promise_is_not_broken_for_one_model() -> None:
+    with pytest.raises(NothingFits, match="kiosk allows fewest"):
+        plan_shared([site("raspberry-pi-5-8gb", "kiosk", min_tps=1000.0), M2])
+
+
+def test_chat_and_embedding_models_are_not_one() -> None:
+    with pytest.raises(UsageError, match="search for embedding models"):
+        plan_shared([PI, site("apple-m2-16gb", "search", task="embed")])
+
+
+def test_downloads_are_counted_once_a_file_and_once_a_machine() -> None:
+    boxes = plan([replace(PI, count=12), replace(PI, name="another"), M2])
+    files = downloads(boxes)
+    source = boxes[0].choice.source  # type: ignore[union-attr]
+    first = next(f for f in files if f.source == source)
+
+    assert (first.boxes, first.copies) == (("raspberry-pi-5-8gb", "another"), 13)
+    assert len({f.source for f in files}) == len(files) == 2
+    told = to_dict("x", ["a", "b", "c"], boxes, None)["downloads"]
+    assert told["distinct_bytes"] == sum(f.n_bytes for f in files)
+    assert told["total_bytes"] == 13 * files[0].n_bytes + files[1].n_bytes
+
+
+def test_what_is_stored_is_not_downloaded() -> None:
+    source = plan([PI])[0].choice.source  # type: ignore[union-attr]
+
+    assert downloads(plan([replace(PI, local=frozenset({source}))])) == []
+
+
+def test_a_published_size_is_the_downloads() -> None:
+    card = catalog()["qwen3-0.6b"]
+    known = replace(card, files=card.files[:1])
+    (file,) = downloads(plan([site("apple-m2-16gb", cards=[known])]))
+
+    assert (file.n_bytes, file.exact) == (639_446_688, True)
+
+
+def test_equal_fleets_give_equal_json() -> None:
+    def told() -> tuple[dict[str, object], Shared]:
+        found = plan_shared([PI, M2])
+        return to_dict("x", ["a", "b"], found.boxes, found), found
+
+    assert told()[0] == told()[0]
