@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgellm import settings
-from edgellm.backend import Configurable, Offload
+from edgellm.backend import Backend, Configurable, Loader, Offload
 from edgellm.catalog import lookup
 from edgellm.catalog.recognize import joined, recognize
 from edgellm.errors import (
@@ -328,11 +328,19 @@ def _candidate_plan(decision: Decision, choice: Candidate, artifact: Artifact) -
         n_ctx=choice.ctx,
         n_slots=choice.slots,
         n_threads=choice.threads,
-        n_threads_batch=choice.threads,
+        n_threads_batch=choice.threads_batch,
         kv_type=choice.kv_type,
         gpu_layers=choice.gpu_layers,
     )
-    return LaunchPlan(choice.backend, artifact, run, decision.reasons, choice.footprint)
+    return LaunchPlan(
+        choice.backend, artifact, run, decision.reasons, _of_file(choice.backend, artifact, run, choice.footprint)
+    )
+
+
+def _of_file(name: str, artifact: Artifact, run: Settings, planned: Footprint | None) -> Footprint | None:
+    """What the backend says of this very file, with the process that talks to users; else what was planned."""
+    own = plugins().backend(name).footprint(artifact, run)
+    return planned if own is None else replace(own, parent_bytes=footprint.PARENT_BYTES)
 
 
 def _uri_plan(uri: str, request: SelectionRequest, quant: str | None, progress: Progress) -> LaunchPlan:
@@ -393,7 +401,7 @@ def _file_plan(path: str, request: SelectionRequest) -> LaunchPlan:
     named = f"Model: {artifact.model_id} {artifact.quant}, the file that was named."
     gpu = gpu or unused(machine, backend, offload, request.gpu_layers)
     reasons = (named, reason, *why, gpu, f"Threads: {threads}.")
-    return LaunchPlan(backend, artifact, run, tuple(filter(None, reasons)), memory)
+    return LaunchPlan(backend, artifact, run, tuple(filter(None, reasons)), _of_file(backend, artifact, run, memory))
 
 
 def _cache_types(name: str, shape: Shape | None, request: SelectionRequest) -> tuple[str, ...]:
@@ -440,7 +448,7 @@ def _backend_for(artifact: Artifact, request: SelectionRequest, machine: Machine
     for name, backend in plugins().backends().items():
         if request.backend not in (None, name):
             continue
-        problems = backend.supports(artifact) or backend.check(machine)
+        problems = backend.supports(artifact) or backend.check(machine) or _not_loaded(backend, artifact, machine)
         if not problems:
             return name, f"Backend: {name} opens {artifact.format} files."
         refusals.append(f"{name}: {'; '.join(problems)}")
@@ -449,6 +457,14 @@ def _backend_for(artifact: Artifact, request: SelectionRequest, machine: Machine
         f"{asked} can open {artifact.path} ({'; '.join(refusals) or 'it is not installed'})",
         hint="see `edgellm plugins` and `edgellm doctor`",
     )
+
+
+def _not_loaded(backend: Backend, artifact: Artifact, machine: Machine) -> list[str]:
+    """Why this build does not load a model that its format would allow; empty = it does, or does not know."""
+    known = backend.architectures(machine) if isinstance(backend, Loader) else None
+    if known is None or artifact.shape is None or artifact.shape.arch in known:
+        return []
+    return [f"this build does not load architecture {artifact.shape.arch}"]
 
 
 def _echo_plan(request: SelectionRequest) -> LaunchPlan:

@@ -11,7 +11,7 @@ import gguf_writer
 import pytest
 
 from edgellm import launch
-from edgellm.backend import Device, Offload
+from edgellm.backend import Device, Loader, Offload
 from edgellm.catalog import lookup
 from edgellm.errors import (
     BadArtifact,
@@ -21,9 +21,12 @@ from edgellm.errors import (
     UnsupportedArtifact,
     UsageError,
 )
+from edgellm.formats.gguf import read_model
+from edgellm.hardware.probe import probe
 from edgellm.machine import Cpu, Limits, Machine, Memory
 from edgellm.model import Artifact, ModelFile
 from edgellm.plan import LaunchPlan, Settings
+from edgellm.plugins import plugins
 from edgellm.request import SelectionRequest
 from edgellm.sdk import EdgeLLM
 from edgellm.store import sources as store_sources
@@ -355,3 +358,25 @@ def test_an_option_that_means_nothing_is_refused(backend: str, options: dict[str
     plan = LaunchPlan(backend, Artifact("gguf", (), "m"), Settings(n_ctx=256))
     with pytest.raises(UsageError, match=said):
         launch.with_options(plan, options)
+
+
+@pytest.mark.model
+def test_a_plan_for_a_file_at_hand_has_the_memory_of_that_file(smollm2: str) -> None:
+    plan = launch.model_plan(smollm2, SelectionRequest(ctx=2048))
+
+    assert plan.footprint is not None
+    assert plan.footprint.exact
+    # From the file's header: the tensors, not the file.
+    assert plan.footprint.weights_bytes == read_model(smollm2).tensor_bytes < plan.artifact.bytes
+    assert plan.footprint.parent_bytes > 0
+
+
+def test_a_file_of_an_architecture_that_no_build_loads_is_refused_before_it_is_tried(tmp_path: Path) -> None:
+    path = gguf_writer.model("brand-new").write(tmp_path / "new.gguf")
+    backend = plugins().backend("gguf")
+    assert isinstance(backend, Loader)
+    if backend.architectures(probe()) is None:
+        pytest.skip("cpu: libllama is missing, or does not list architectures")
+
+    with pytest.raises(UnsupportedArtifact, match="gguf: this build does not load architecture brand-new"):
+        launch.model_plan(str(path), SelectionRequest())
