@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgellm import settings
 from edgellm.catalog import lookup
 from edgellm.catalog.identify import identify
 from edgellm.catalog.recognize import recognize
@@ -102,8 +103,11 @@ def _local(path: Path, rows: Sequence[ModelCard], quant: str | None) -> Named:
 def _remote(uri: str, rows: Sequence[ModelCard], quant: str | None, *, offline: bool) -> Named:
     """By the headers at the source; where it cannot be asked, by the catalog's row that has such a file."""
     try:
-        if offline:
-            raise SourceUnreachable(f"{uri} cannot be asked, as offline was asked for")
+        if offline or settings.offline():
+            raise SourceUnreachable(
+                f"{uri} cannot be asked, as offline was asked for",
+                hint="leave --offline out, or name a model of the catalog: `edgellm models`",
+            )
         return _narrowed(_told(recognize(card_of(uri), rows)), quant, f"the header at {uri}")
     except SourceUnreachable as error:
         card = _of_catalog(uri, rows)

@@ -56,7 +56,7 @@ def command(
     **asked: Any,
 ) -> int:
     """Predict memory, speed and quality of a model without fetching it."""
-    from edgellm import launch, naming, settings
+    from edgellm import launch, naming
     from edgellm.cli.auto_select import backends, request, the_machine
     from edgellm.measured import history
     from edgellm.selection.appraisal import appraise
@@ -65,7 +65,7 @@ def command(
 
     here = profile is None
     rows = launch.cards(models_file, here=here)
-    named = naming.named(model, rows, quant=quant, offline=offline or settings.offline())
+    named = naming.named(model, rows, quant=quant, offline=offline)
     usual = "embed" if named.card.kind in ("embedding", "reranker") else "chat"
     wanted = request(task=task or usual, min_tps=None, offline=False, here=here, **asked)
     machine = the_machine(profile)

@@ -86,7 +86,7 @@ def appraise(
     every = replace(named, files=(*named.files, *others))
     options, rejected = expand([every, *known], usable, room, frozenset(), corrections, vetoes)
     mine = [r for r in rejected if r.model == card.id]
-    refused = {r.quant: r.reason for r in mine if r.rule == "backend_opens_it"}
+    refused = {r.quant: r.reason for r in mine if r.rule != "has_known_size"}
     broken = "; ".join(f"{b.name} cannot run here: {', '.join(b.problems)}" for b in backends if b.problems)
     found: list[Appraisal] = []
     for file in named.files:
@@ -94,7 +94,8 @@ def appraise(
         problem = ""
         if not same:
             problem = refused.get(file.quant, "") or broken or "no backend is installed that opens it"
-            nobody = BackendFacts(_NOBODY, frozenset({file.format}), frozenset({file.quant}))
+            kinds = frozenset(KV_TYPES)
+            nobody = BackendFacts(_NOBODY, frozenset({file.format}), frozenset({file.quant}), kv_types=kinds)
             same, _ = expand([replace(named, files=(file,)), *known], [nobody], room, frozenset())
         if same:
             siblings = [o for o in options if o.file is not file]

@@ -1,0 +1,98 @@
+"""With --profile nothing of this machine takes part: not what lies on its disk, was measured on it, or is set in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgellm import launch, settings
+from edgellm.cli.main import main
+from edgellm.errors import EdgeLLMError
+from edgellm.hardware import probe, profiles
+from edgellm.measured import history
+from edgellm.plugins import plugins
+from edgellm.selection import facts
+from edgellm.store import local
+from edgellm.store.library import Library
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "fleet.toml"
+Tell = Callable[..., str]
+
+
+class Planner:
+    """A backend that opens GGUF files and can be planned for only."""
+
+    name = "gguf"
+    formats = frozenset({"gguf"})
+    quants = None
+    kv_types = frozenset({"f16", "q8_0", "q4_0"})
+
+    def check(self, machine):
+        return []
+
+
+@pytest.fixture
+def tell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tell:
+    monkeypatch.setenv("EDGELLM_PLUGINS", "")
+    monkeypatch.setattr(type(plugins()), "backends", lambda self: {"gguf": Planner()})
+
+    def run(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        shown = capsys.readouterr()
+        assert left.value.code == 0, shown
+        return shown.out
+
+    return run
+
+
+COMMANDS = {
+    "auto-select": ("auto-select", "--profile", "raspberry-pi-5-8gb", "--json"),
+    "auto-select for agents": ("auto-select", "--profile", "intel-n100-16gb", "--task", "agent", "--json"),
+    "estimate": ("estimate", "qwen3-4b", "--profile", "raspberry-pi-5-8gb", "--json"),
+    "models": ("models", "--fits", "--profile", "raspberry-pi-5-8gb", "--json"),
+    "plan": ("plan", "--fleet", str(EXAMPLE), "--json"),
+}
+
+
+@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
+def test_nothing_of_this_machine_is_asked_for(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    def touched(name: str) -> Callable[..., object]:
+        def fail(*args: object, **kwargs: object) -> object:
+            raise EdgeLLMError(f"{name} was asked for")
+
+        return fail
+
+    plain = tell(*arguments)
+    for where, name in (
+        (launch, "corrections"), (history, "read"), (history, "vetoes"), (history, "corrections"), (local, "cards"),
+        (local, "found"), (Library, "local_keys"), (Library, "installed"), (probe, "probe"), (settings, "models_file"),
+        (settings, "models_dirs"), (settings, "offline"), (facts, "backend_facts"), (Planner, "check"),
+    ):  # fmt: skip
+        monkeypatch.setattr(where, name, touched(name))
+    monkeypatch.setenv("EDGELLM_OFFLINE", "1")
+
+    assert tell(*arguments) == plain
+
+
+@pytest.mark.parametrize("name", ["raspberry-pi-5-8gb", "intel-n100-16gb", "apple-m2-16gb", "container-2cpu-2gb"])
+def test_the_machine_itself_would_say_the_same(tell: Tell, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    there = json.loads(tell("auto-select", "--profile", name, "--json"))
+    monkeypatch.setattr(probe, "probe", lambda **_: profiles.load(name))
+    itself = json.loads(tell("auto-select", "--json"))
+
+    assert itself == there
+
+
+def test_this_machine_in_a_fleet_is_planned_as_auto_select_does(tell: Tell, tmp_path: Path) -> None:
+    path = tmp_path / "fleet.toml"
+    path.write_text('[[boxes]]\nname = "here"\nprofile = "this machine"\nmax_memory = "4GiB"\n')
+
+    told = json.loads(tell("plan", "--fleet", str(path), "--json"))["boxes"][0]
+    alone = json.loads(tell("auto-select", "--max-memory", "4GiB", "--json"))
+    assert (told["choice"]["model"], told["choice"]["quant"]) == (alone["choice"]["model"], alone["choice"]["quant"])

@@ -1,0 +1,170 @@
+"""`edgellm estimate` as a person meets it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgellm.cli import auto_select
+from edgellm.cli.main import main
+from edgellm.selection.facts import BackendFacts
+
+PI = ("--profile", "raspberry-pi-5-8gb")
+TINY = Path(__file__).parents[2] / "plugins" / "edgellm-bitnet" / "edgellm_bitnet" / "models" / "tiny-ternary.gguf"
+
+GGUF = BackendFacts("gguf", frozenset({"gguf"}), kv_types=frozenset({"f16", "q8_0"}))
+
+Look = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def look(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Look:
+    """Runs the command in this process, with one backend that opens GGUF files; gives standard output and error."""
+    monkeypatch.setenv("EDGELLM_PLUGINS", "")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(auto_select, "backends", lambda *_, **__: (GGUF,))
+
+    def run(*arguments: str, code: int = 0) -> tuple[str, str]:
+        with pytest.raises(SystemExit) as left:
+            main(["estimate", *arguments])
+        shown = capsys.readouterr()
+        assert left.value.code == code, shown
+        return shown.out, shown.err
+
+    return run
+
+
+def test_as_a_process_of_its_own(planner) -> None:
+    assert planner("estimate", "qwen3-0.6b:Q8_0", *PI).stdout.splitlines()[-1].startswith("Fits: ")
+
+
+def test_every_term_stands_in_80_columns_with_the_verdict_last(look: Look) -> None:
+    shown = look("qwen3-0.6b:Q8_0", *PI)[0]
+    lines = shown.splitlines()
+
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    for word in (
+        "weights",
+        "cache",
+        "compute buffers",
+        "output buffer",
+        "worker process",
+        "parent process",
+        "together",
+    ):
+        assert any(line.startswith(word) and line.count("iB") == 2 for line in lines), word
+    assert "633.5 MB (read from the file), file 639.4 MB" in shown
+    assert "quality" in shown
+    assert "Fits: " in lines[-1]
+
+
+def test_a_model_that_does_not_fit_says_what_would_and_exits_with_3(look: Look) -> None:
+    shown = look("qwen3-4b", "--quant", "q8_0", "--ctx", "8192", "--profile", "raspberry-pi-5-4gb", code=3)
+
+    assert "Does not fit: it needs" in shown[0]
+    assert "--quant " in shown[0]
+
+
+def test_all_quantizations_stand_in_a_table_with_the_chosen_one(look: Look) -> None:
+    shown = look("qwen3-0.6b", *PI)[0]
+    auto = json.loads(look("qwen3-0.6b", *PI, "--json")[0])
+    chosen = [line for line in shown.splitlines() if line.endswith(", chosen")]
+
+    assert max(map(len, shown.splitlines())) <= 80
+    assert len(chosen) == 1
+    assert chosen[0].split()[0] == auto["chosen"]
+    assert len(auto["estimates"]) == sum(line.count("%") == 1 for line in shown.splitlines())
+
+
+def test_the_json_is_the_same_twice_and_its_terms_add_up(look: Look) -> None:
+    arguments = ("qwen3.5-2b", *PI, "--slots", "2", "--kv", "q8_0", "--json")
+    once, again = look(*arguments)[0], look(*arguments)[0]
+    told = json.loads(once)
+
+    assert once == again
+    assert told["schema"] == 1
+    for row in told["estimates"]:
+        memory = row["memory"]
+        assert sum(t["resident_bytes"] for t in memory["terms"]) == memory["resident_bytes"]
+        assert sum(t["allocated_bytes"] for t in memory["terms"]) == memory["allocated_bytes"]
+        assert row["verdict"]["fits"] == (row["verdict"]["free_bytes"] >= 0)
+        assert (row["kv_type"], row["slots"]) == ("q8_0", 2)
+
+
+def test_the_size_says_how_it_is_known(look: Look) -> None:
+    def basis(model: str) -> tuple[str, bool]:
+        (row,) = json.loads(look(model, "--profile", "apple-m4-max-128gb", "--json")[0])["estimates"]
+        return row["tensor_bytes_basis"], row["file_bytes_exact"]
+
+    assert basis("qwen3-0.6b:Q8_0") == ("exact", True)
+    assert basis("qwen3-0.6b:Q4_K_M") == ("rule", False)
+    assert basis("gemma-3n-e2b-it:Q5_K_M") == ("estimate", False)
+
+
+def test_a_quantization_that_nobody_publishes_is_predicted_and_said_to_be(look: Look) -> None:
+    told = json.loads(look("qwen3-4b", "--quant", "tq2_0", *PI, "--json")[0])["estimates"][0]
+
+    assert told["quant"] == "TQ2_0"
+    assert "no published file" in told["source"]
+    assert "has no file in Q9_K; published" in (error := look("qwen3-4b:Q9_K", code=2)[1].replace("\n  ", "; ")), error
+
+
+def test_a_file_is_read_by_its_header(look: Look, tmp_path: Path) -> None:
+    told = json.loads(look(str(TINY), "--json", code=3)[0])
+    (row,) = told["estimates"]
+
+    assert told["model"]["facts"].startswith("the header of ")
+    assert (row["file_bytes"], row["file_bytes_exact"], row["tensor_bytes_basis"]) == (1_840_672, True, "exact")
+    assert row["backend"] is None
+    assert "I2_S is no type of stock llama.cpp" in row["verdict"]["text"]
+    shutil.copy(TINY, tmp_path / "mine.gguf")
+    assert json.loads(look("mine.gguf", "--json", code=3)[0])["estimates"][0]["file_bytes"] == 1_840_672
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint", "code"),
+    [
+        (("no-such-model",), "no model named 'no-such-model'", 2),
+        (("falcon-e-1b-instruct",), "the shape of falcon-e-1b-instruct is not known", 4),
+        (("bge-small-en-v1.5",), "no published file of bge-small-en-v1.5 is known", 2),
+        (("nothing.gguf",), "nothing.gguf does not exist", 2),
+        (("qwen3-4b", "--ctx", "3"), "ctx=3 is out of range", 2),
+        (("qwen3-4b", "--kv", "q1"), "unknown cache type 'q1'", 2),
+        (("qwen3-4b", "--task", "poetry"), "unknown task", 2),
+        (("qwen3-4b", "--profile", "none"), "no hardware profile named", 2),
+        ((str(TINY), "--quant", "Q8_0"), "--quant has no meaning", 2),
+        (("qwen3-4b", "--adapter", str(TINY)), "is a GGUF file of type 'model', no adapter", 4),
+        (("hf://nobody/nothing:Q4_K_M", "--offline"), "cannot be asked, as offline was asked for", 5),
+    ],
+)
+def test_what_cannot_be_estimated_is_an_error_with_a_hint(
+    look: Look, arguments: tuple[str, ...], complaint: str, code: int
+) -> None:
+    error = look(*arguments, code=code)[1]
+
+    assert complaint in error
+    assert len(error.splitlines()) == 2
+
+
+def test_an_address_is_answered_by_the_catalog_where_its_source_is_not_asked(look: Look) -> None:
+    told = json.loads(look("hf://unsloth/Qwen3-4B-GGUF:Q5_K_M", "--offline", *PI, "--json")[0])
+    whole = json.loads(look("hf://unsloth/Qwen3-4B-GGUF", "--offline", *PI, "--json")[0])
+
+    assert told["model"]["id"] == "qwen3-4b"
+    assert told["model"]["facts"].startswith("the catalog (trust medium")
+    assert [row["quant"] for row in told["estimates"]] == ["Q5_K_M"]
+    assert len(whole["estimates"]) > 10
+
+
+def test_embedding_models_are_judged_by_how_fast_they_read(look: Look) -> None:
+    told = json.loads(look("bge-large-en-v1.5:Q8_0", *PI, "--json")[0])
+    (row,) = told["estimates"]
+
+    assert told["request"]["task"] == "embed"
+    assert row["verdict"]["rate_tps"] == row["prefill"]["tok_s"]
+    assert row["verdict"]["floor_tps"] == 100

@@ -1,0 +1,99 @@
+"""`edgellm plan` as a person meets it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgellm.cli import auto_select
+from edgellm.cli.main import main
+from edgellm.hardware import profiles
+from edgellm.selection.facts import BackendFacts
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "fleet.toml"
+GGUF = BackendFacts("gguf", frozenset({"gguf"}), kv_types=frozenset({"f16", "q8_0"}))
+BOX = '[[boxes]]\nname = "{}"\nprofile = "{}"\n'
+
+Plan = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def plan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Plan:
+    """Runs the command in this process, with one backend that opens GGUF files; gives standard output and error."""
+    monkeypatch.setenv("EDGELLM_PLUGINS", "")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(auto_select, "backends", lambda *_, **__: (GGUF,))
+
+    def run(file: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
+        with pytest.raises(SystemExit) as left:
+            main(["plan", "--fleet", str(file), *arguments])
+        shown = capsys.readouterr()
+        assert left.value.code == code, shown
+        return shown.out, shown.err
+
+    return run
+
+
+def test_the_example_has_a_row_for_each_box_and_its_downloads(plan: Plan) -> None:
+    shown, _ = plan(EXAMPLE)
+    told = json.loads(plan(EXAMPLE, "--json")[0])
+
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80
+    assert [box["name"] for box in told["boxes"]] == ["classroom", "library", "teachers"]
+    for box in told["boxes"]:
+        assert f"{box['choice']['model']} {box['choice']['quant']}: " in shown
+        assert box["choice"]["ctx"] == 4096
+        assert box["reasons"]
+    assert told["one_model"] is None
+    assert told["downloads"]["total_bytes"] > told["downloads"]["distinct_bytes"]
+    assert "over all 16 machines" in shown
+
+
+def test_one_model_and_one_file(plan: Plan) -> None:
+    told = json.loads(plan(EXAMPLE, "--one-model", "--json")[0])
+    shown, _ = plan(EXAMPLE, "--one-model")
+    assert {box["choice"]["model"] for box in told["boxes"]} == {told["one_model"]["model"]}
+    assert shown.startswith(f"{told['one_model']['model']} for all boxes\n")
+    assert f"{told['one_model']['limiting_box']} limits" in shown
+
+    told = json.loads(plan(EXAMPLE, "--one-file", "--json")[0])
+    assert len({box["choice"]["source"] for box in told["boxes"]}) == 1
+    assert len(told["downloads"]["files"]) == 1
+
+
+def test_a_box_with_nothing_to_run_is_said_and_exits_with_3(plan: Plan, tmp_path: Path) -> None:
+    file = tmp_path / "f.toml"
+    file.write_text(BOX.format("good", "intel-n100-16gb") + BOX.format("bad", "raspberry-pi-4-1gb") + "min_tps = 900\n")
+    shown, _ = plan(file, code=3)
+
+    assert "nothing: nothing reaches 900 tok/s" in " ".join(shown.split())
+    assert json.loads(plan(file, "--json", code=3)[0])["boxes"][1]["choice"] is None
+
+
+def test_a_profile_that_one_wrote_is_a_box(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "kiosk.toml").write_text(profiles.dump(profiles.load("raspberry-pi-5-4gb")))
+    file = tmp_path / "f.toml"
+    file.write_text(BOX.format("own", "kiosk.toml") + BOX.format("shipped", "raspberry-pi-5-4gb"))
+    own, shipped = json.loads(plan(file, "--json")[0])["boxes"]
+
+    assert own["choice"] == shipped["choice"]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (BOX.format("a", "raspbery-pi-5-8gb"), "f.toml: line 1, a: profile: no hardware profile named"),
+        (BOX.format("a", "none.toml"), "f.toml: line 1, a: profile: profile "),
+        (BOX.format("a", "intel-n100-16gb") + "ctx = 1\n", "f.toml: line 1, a: ctx: ctx=1 is out of range"),
+    ],
+)
+def test_a_bad_file_is_told_by_line_box_and_field(plan: Plan, tmp_path: Path, text: str, complaint: str) -> None:
+    file = tmp_path / "f.toml"
+    file.write_text(text)
+    error = plan(file, code=2)[1]
+
+    assert complaint in error
+    assert len(error.splitlines()) == 2
