@@ -6,7 +6,7 @@ BIN := .venv/bin
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-arm64 check bench bench-serve bench-ternary ternary-parity sanitize fuzz soak clean python \
+.PHONY: help setup serve test test-arm64 check bench bench-serve bench-memory bench-ternary ternary-parity sanitize fuzz soak clean python \
   test-tools
 
 help: ## show this list
@@ -48,6 +48,9 @@ bench: setup ## what the runtime costs per token, against a bare loop over the C
 
 bench-serve: setup ## EdgeLLM over HTTP against llama.cpp's own llama-server
 	$(BIN)/python benchmarks/serve.py $(ARGS)
+
+bench-memory: setup ## predicted memory against what worker and server take (ARGS="--model gemma-3-270m --results FILE")
+	$(BIN)/python benchmarks/memory.py $(ARGS)
 
 bench-ternary: setup ## the ternary engine against llama.cpp, and bitnet.cpp where BITNET_BENCH names its bench (ARGS="--scale")
 	$(BIN)/python benchmarks/ternary.py $(ARGS)
