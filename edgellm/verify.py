@@ -90,7 +90,7 @@ class Verification:
             return
         self._recorded = measured.requests
         run = self._run(measured)
-        known = _of(run, self._known)
+        known = history.of_runs(self._known, {run.backend: run.basis}).of(run.backend, run.model, run.quant)
         history.record(self._machine, run)
         self.run, self.drifts = run, drifts(run, known)
         for drift in self.drifts:
@@ -150,7 +150,9 @@ class Verification:
 
 def rates_of(backend: str, machine: Machine) -> Calibration | None:
     """What was measured of the backend's kernels on this machine; None = priors are used."""
-    return None
+    from edgellm.selection.facts import backend_facts
+
+    return backend_facts([plugins().backend(backend)], machine)[0].calibration
 
 
 def predicted(plan: LaunchPlan, machine: Machine, measured: Measured, rates: Calibration | None) -> Numbers:
@@ -229,8 +231,10 @@ def reported_bytes(info: EngineInfo) -> int | None:
     return round(sum(map(float, found)) * MIB) if found else None
 
 
-def _of(run: Run, before: tuple[Run, ...]) -> Correction:
-    return history.of_runs(before, {run.backend: run.basis}).of(run.backend, run.model, run.quant)
+def correction(plan: LaunchPlan, machine: Machine, rates: Calibration | None) -> Correction:
+    """What earlier runs made of predictions like those for this plan."""
+    bases = {plan.backend: basis.basis(plugins().backend(plan.backend), rates)}
+    return history.corrections(machine, bases).of(plan.backend, plan.artifact.model_id, plan.artifact.quant)
 
 
 def drifts(run: Run, known: Correction) -> tuple[Drift, ...]:

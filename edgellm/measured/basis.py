@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import fields
 
 from edgellm.backend import Backend, Calibration
 from edgellm.version import __version__
@@ -16,16 +17,12 @@ def build(backend: Backend) -> str:
 
 def basis(backend: Backend, rates: Calibration | None) -> str:
     """Changes with the build, with a new calibration, and with the formulas (by EdgeLLM's version)."""
-    measured = [] if rates is None else [rates.build, *sorted([*map(str, kv)] for kv in _rates(rates))]
-    return ("calibrated-" if rates is not None else "prior-") + _word([__version__, build(backend), *measured])
+    measured = [] if rates is None else [_plain(getattr(rates, field.name)) for field in fields(rates)]
+    return ("prior-" if rates is None else "calibrated-") + _word([__version__, build(backend), measured])
 
 
-def _rates(rates: Calibration) -> list[tuple[object, ...]]:
-    return [
-        (phase, *key, rate)
-        for phase, table in (("decode", rates.decode), ("prefill", rates.prefill))
-        for key, rate in table.items()
-    ]
+def _plain(value: object) -> object:
+    return sorted(map(str, value.items())) if isinstance(value, dict) else value
 
 
 def _word(facts: object) -> str:

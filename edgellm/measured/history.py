@@ -67,7 +67,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, tag="run", tag_field="kind"
     measured: Numbers = Numbers()
 
 
-class Test(msgspec.Struct, frozen=True, kw_only=True):
+class BenchTest(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `edgellm bench`: the median of its repeats, with the least and the most."""
 
     name: str  # "pp512", "tg64", "tg64 @ 2048"
@@ -89,7 +89,7 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True, tag="bench", tag_field="k
     sha256: str
     build: str
     kv_type: str
-    tests: tuple[Test, ...]
+    tests: tuple[BenchTest, ...]
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True, tag="quality", tag_field="kind"):

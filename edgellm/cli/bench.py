@@ -1,0 +1,268 @@
+"""`edgellm bench`: how fast a model is here, how much memory it takes, and how good a quantization is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgellm.cli.launching import kv
+
+if TYPE_CHECKING:
+    from edgellm.bench import Change, Results, Wanted
+    from edgellm.machine import Machine
+    from edgellm.measured.history import Bench, Numbers, Quality, Run
+    from edgellm.plan import LaunchPlan
+    from edgellm.request import SelectionRequest
+
+SCHEMA = 1
+MAX_TEXT_BYTES = 16 * 1024**2
+MAX_TOKENS = 2**20
+
+
+def counts(least: int) -> Callable[[click.Context, click.Parameter, str | None], tuple[int, ...]]:
+    """Reads numbers with commas between them, each taken once; nothing where nothing was given."""
+
+    def read(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
+        if value is None:
+            return ()
+        parts = [part.strip() for part in value.split(",")]
+        if not all(part.isascii() and part.isdigit() and least <= int(part) <= MAX_TOKENS for part in parts):
+            raise click.BadParameter(f"{value!r} is no list of numbers from {least} to {MAX_TOKENS}, as 512,2048")
+        return tuple(dict.fromkeys(int(part) for part in parts))
+
+    return read
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option(
+    "--prompt",
+    "prompts",
+    callback=counts(1),
+    metavar="N,..",
+    default="512",
+    show_default=True,
+    help="Lengths of prompts, tokens.",
+)
+@click.option("--gen", type=click.IntRange(0, MAX_TOKENS), default=64, show_default=True, help="Tokens to generate.")
+@click.option(
+    "--ctx",
+    "depths",
+    callback=counts(0),
+    metavar="N,..",
+    default="0",
+    show_default=True,
+    help="Tokens in the cache before.",
+)
+@click.option("--threads", callback=counts(1), metavar="N,..", help="Thread counts to compare; unset = what fits here.")
+@click.option("--repeat", type=click.IntRange(0, 100), default=3, show_default=True, help="Rounds; 0 = quality only.")
+@kv
+@click.option("--backend", metavar="NAME", help="Only this backend.")
+@click.option("--offline", is_flag=True, help="Only what is on this disk already.")
+@click.option("--compare", is_flag=True, help="Compare with the last bench of the same file on this machine.")
+@click.option("--perplexity", "text", type=click.Path(path_type=Path), metavar="TEXTFILE", help="Score this text.")
+@click.option(
+    "--against", metavar="MODEL|FILE", help="A better quantization of the same model to compare answers with."
+)
+@click.option("--chunk", type=click.IntRange(32, 8192), default=512, show_default=True, help="Tokens scored at a time.")
+@click.option(
+    "--chunks", type=click.IntRange(1, 10_000), default=8, show_default=True, help="Chunks of the text at most."
+)
+@click.option("--min-agreement", type=click.FloatRange(0, 1), help="Veto the quantization below (default: 0.75).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/measured.md).")
+def command(
+    *,
+    model: str | None,
+    prompts: tuple[int, ...],
+    gen: int,
+    depths: tuple[int, ...],
+    threads: tuple[int, ...],
+    repeat: int,
+    kv: str,
+    backend: str | None,
+    offline: bool,
+    compare: bool,
+    text: Path | None,
+    as_json: bool,
+    **quality: Any,
+) -> None:
+    """Measure a model's speed, memory and quality on this machine.
+
+    MODEL is a catalog id or a path of a model file; without it, what `edgellm serve` would choose.
+    """
+    from edgellm import bench, settings
+    from edgellm.errors import UsageError
+    from edgellm.request import SelectionRequest, cache_type
+    from edgellm.store.process import ended_with_us
+
+    if quality["against"] is not None and text is None:
+        raise UsageError("--against needs a text", hint="name one with --perplexity TEXTFILE", param="against")
+    words = None if text is None else _read(text)
+    wanted = bench.Wanted(prompts, gen, depths, threads, repeat)
+    request = SelectionRequest(
+        ctx=wanted.ctx, backend=backend, offline=offline or settings.offline(), kv_type=cache_type(kv)
+    )
+    with ended_with_us():
+        plan = _plan(model, request)
+        report: dict[str, Any] = {"schema": SCHEMA, "model": plan.artifact.model_id, "quant": plan.artifact.quant}
+        lines = []
+        if repeat:
+            lines += _speed(plan, wanted, report, compare=compare)
+        if words is not None:
+            lines += _quality(plan, words, request, report, **quality)
+    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(lines))
+
+
+def _plan(model: str | None, request: SelectionRequest) -> LaunchPlan:
+    from edgellm import launch
+    from edgellm.cli.launching import headline, progress
+
+    with progress() as report:
+        if model is None:
+            plan, _ = launch.auto_plan(request, progress=report)
+        else:
+            plan = launch.model_plan(model, request, progress=report)
+    click.echo(headline(plan), err=True)
+    return plan
+
+
+def _read(path: Path) -> str:
+    from edgellm.errors import UsageError
+
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_TEXT_BYTES).decode("utf-8", "replace")
+    except OSError as error:
+        hint = "a plain text of some thousand words"
+        raise UsageError(f"{path} cannot be read: {error.strerror}", hint=hint, param="perplexity") from None
+
+
+def _speed(plan: LaunchPlan, wanted: Wanted, report: dict[str, Any], *, compare: bool) -> list[str]:
+    """Measure, keep, and say; fills `report`."""
+    import msgspec
+
+    from edgellm import bench
+    from edgellm.hardware.probe import probe
+    from edgellm.measured import history
+
+    machine = probe()
+    # Before the loads below tell it what is right.
+    expected = bench.expected(plan, machine, wanted)
+    results = bench.measure(plan, wanted, lambda what: click.echo(what, err=True))
+    before = history.read(machine).benches
+    row = bench.row(plan, results)
+    history.record(machine, row)
+    previous = bench.earlier(before, row) if compare else None
+    compared = bench.changes(row, previous) if previous else []
+    report["tests"] = [
+        msgspec.to_builtins(test)
+        | {"first_token_s": results.first_token(test), "predicted": expected.get((test.name, test.threads))}
+        for test in row.tests
+    ]
+    report["loads"] = [msgspec.to_builtins(run) for run in results.runs]
+    report["compared_with"] = None if previous is None else {"time": previous.time, "build": previous.build}
+    report["changes"] = [
+        {"name": c.test.name, "threads": c.test.threads, "ratio": round(c.ratio, 4), "verdict": c.verdict}
+        for c in compared
+    ]
+    lines = _table(results, row, expected)
+    lines += [line for run in results.latest() for line in _memory(run)]
+    if compare:
+        lines += _comparison(row, previous, compared)
+    return lines
+
+
+def _table(results: Results, row: Bench, expected: dict[tuple[str, int], float]) -> list[str]:
+    from edgellm.units import show_rate
+
+    lines = [f"{'test':<16} {'threads':>7} {'tok/s':>8} {'spread':>15} {'first token':>12} {'predicted':>10}"]
+    for test in row.tests:
+        spread = f"{show_rate(test.low)} to {show_rate(test.high)}"
+        first = results.first_token(test)
+        predicted = expected.get((test.name, test.threads))
+        told = "" if predicted is None else f"{show_rate(predicted):>10} ({test.median / predicted:.2f} of it)"
+        shown = "" if first is None else f"{first * 1000:,.0f} ms"
+        lines.append(
+            f"{test.name:<16} {test.threads:>7} {show_rate(test.median):>8} {spread:>15} {shown:>12} {told}".rstrip()
+        )
+    return lines
+
+
+def _memory(run: Run) -> list[str]:
+    from edgellm.measured import history
+    from edgellm.units import show_memory
+
+    def shown(numbers: Numbers) -> str:
+        return "unknown" if numbers.resident_bytes is None else show_memory(numbers.resident_bytes)
+
+    threads = "1 thread" if run.threads == 1 else f"{run.threads} threads"
+    lines = [f"memory at its peak, {threads}: {shown(run.measured)}, {shown(run.predicted)} predicted"]
+    if history.is_busy(run):
+        lines.append(f"Other programs had the processors for {run.waited or 0:.0%} of the time: rates are too low.")
+    return lines
+
+
+def _comparison(row: Bench, previous: Bench | None, compared: list[Change]) -> list[str]:
+    if previous is None:
+        return ["", "Nothing to compare with: no earlier bench of this file is known here."]
+    build = "the same build" if previous.build == row.build else f"another build ({previous.build}, now {row.build})"
+    lines = ["", f"Compared with {previous.time}, {build}"]
+    for change in compared:
+        name = f"{change.test.name}, {change.test.threads} threads"
+        lines.append(f"  {name:<26} {(change.ratio - 1) * 100:+6.1f} %  {change.verdict}")
+    slower = [change.test.name for change in compared if change.verdict == "slower"]
+    lines.append(
+        f"Slower than noise explains: {', '.join(slower)}." if slower else "No test is slower than noise explains."
+    )
+    return lines
+
+
+def _quality(
+    plan: LaunchPlan,
+    text: str,
+    request: SelectionRequest,
+    report: dict[str, Any],
+    *,
+    against: str | None,
+    chunk: int,
+    chunks: int,
+    min_agreement: float | None,
+) -> list[str]:
+    """Score, keep, and say; fills `report`."""
+    import msgspec
+
+    from edgellm import bench
+    from edgellm.hardware.probe import probe
+    from edgellm.measured import history
+
+    reference = None if against is None else _plan(against, request)
+    found = bench.check(
+        plan,
+        reference,
+        text,
+        chunk=chunk,
+        chunks=chunks,
+        min_agreement=bench.MIN_AGREEMENT if min_agreement is None else min_agreement,
+        progress=lambda p: click.echo(f"chunk {p.done} of {p.of}: perplexity {p.perplexity:.3f}", err=True),
+    )
+    machine: Machine = probe(measure=False)
+    history.record(machine, found)
+    report["quality"] = msgspec.to_builtins(found)
+    return _verdict(found)
+
+
+def _verdict(found: Quality) -> list[str]:
+    lines = [f"perplexity {found.perplexity:.4f} over {found.tokens:,} tokens"]
+    if found.mean_kl is not None and found.high_kl is not None and found.top_agreement is not None:
+        lines += [
+            f"against {found.reference} (perplexity {found.reference_perplexity or 0:.4f}): "
+            f"divergence {found.mean_kl:.4f} nats a token, {found.high_kl:.4f} at the 99th percentile; "
+            f"the same likeliest token for {found.top_agreement:.1%}"
+        ]
+    if found.veto:
+        lines.append(f"Vetoed: {found.veto}. Selection leaves it out here until a check passes.")
+    return lines

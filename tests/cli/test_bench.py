@@ -1,0 +1,92 @@
+"""`edgellm bench` on the echo backend and on the real model: what it prints, what it keeps, and what that changes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edgellm.cli.main import cli
+from edgellm.errors import UsageError
+from edgellm.hardware.probe import probe
+from edgellm.measured import history
+
+ECHO = ("echo", "--prompt", "64", "--gen", "8", "--repeat", "2")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["bench", *arguments], catch_exceptions=False)
+
+
+def report(*arguments: str) -> dict:
+    return json.loads(run(*arguments, "--json").stdout)
+
+
+def test_what_it_prints_for_people() -> None:
+    lines = run(*ECHO, "--compare").stdout.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["test", "pp64", "tg8"]
+    assert "no earlier bench" in lines[-1]
+
+
+def test_json_and_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.002")
+    found = report(*ECHO, "--threads", "1,2", "--ctx", "0,100")
+    assert (found["schema"], found["model"]) == (1, "echo")
+    assert [(test["name"], test["threads"]) for test in found["tests"]] == [
+        (name, threads) for threads in (1, 2) for name in ("pp64", "tg8", "pp64 @ 100", "tg8 @ 100")
+    ]
+    (kept,) = history.read(probe(measure=False)).benches
+    assert [test.median for test in kept.tests] == [test["median"] for test in found["tests"]]
+    assert found["tests"][0]["first_token_s"] >= 0.002
+    assert 300 < found["tests"][1]["median"] < 500
+
+
+def test_a_regression_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.002")
+    run(*ECHO)
+    monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.008")
+    found = report(*ECHO, "--compare")
+    assert [(change["name"], change["verdict"]) for change in found["changes"]] == [
+        ("pp64", "slower"),
+        ("tg8", "slower"),
+    ]
+    assert found["changes"][1]["ratio"] < 0.5
+    said = run(*ECHO, "--compare").stdout
+    assert "the same build" in said
+    assert "No test is slower than noise explains." in said
+
+
+def test_against_needs_a_text() -> None:
+    with pytest.raises(UsageError, match="--against needs a text"):
+        run("echo", "--against", "echo")
+
+
+@pytest.mark.parametrize("value", ["", "0", "a", "1,-2", "1,,2", "9999999999"])
+def test_counts_that_are_none_are_refused(value: str) -> None:
+    found = run("echo", "--prompt", value)
+    assert found.exit_code == 2
+    assert "no list of numbers" in found.stderr
+
+
+def test_a_text_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        run("echo", "--perplexity", str(tmp_path / "gone.txt"))
+
+
+def test_the_real_model_is_measured_and_scored(smollm2: str, tmp_path: Path) -> None:
+    """Against itself it agrees on every token."""
+    text = tmp_path / "text.txt"
+    text.write_text("The rain fell on the harbour all night, and by morning every boat was full of water. " * 8)
+    asked = (smollm2, "--threads", "1", "--prompt", "64", "--gen", "17", "--repeat", "1")
+    found = report(*asked, "--perplexity", str(text), "--against", smollm2, "--chunk", "32", "--chunks", "1")
+    speed = {test["name"]: test for test in found["tests"]}
+    assert speed["tg17"]["median"] > 1
+    assert speed["tg17"]["predicted"] > 1
+    assert found["loads"][0]["measured"]["resident_bytes"] > 50 * 1024**2
+    assert found["quality"]["top_agreement"] == 1
+    assert found["quality"]["veto"] == ""
+    machine = probe(measure=False)
+    assert history.vetoes(machine) == {}
+    assert len(history.read(machine).runs) == 1
