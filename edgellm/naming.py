@@ -16,8 +16,9 @@ from edgellm.estimate import quants
 from edgellm.formats import gguf_summary
 from edgellm.model import ModelCard, ModelFile
 from edgellm.store.card import card_of, local_card
-from edgellm.store.sources import LocalFile, scheme_of, sources
+from edgellm.store.sources import LocalFile, scheme_of, source_for, sources
 
+REACH_TIMEOUT_S = 5.0
 SUFFIXES = (".gguf", ".onnx", ".safetensors")
 NOT_PUBLISHED = "none: no published file of it is known"  # source of a file that is predicted from the shape alone
 
@@ -108,6 +109,10 @@ def _remote(uri: str, rows: Sequence[ModelCard], quant: str | None, *, offline: 
                 f"{uri} cannot be asked, as offline was asked for",
                 hint="leave --offline out, or name a model of the catalog: `edgellm models`",
             )
+        # Asked first: the hub's client tries a dead network for half a minute.
+        problem = source_for(uri).reachable(REACH_TIMEOUT_S, uri)
+        if problem:
+            raise SourceUnreachable(f"{uri} cannot be asked: {problem}", hint="connect to a network, or --offline")
         return _narrowed(_told(recognize(card_of(uri), rows)), quant, f"the header at {uri}")
     except SourceUnreachable as error:
         card = _of_catalog(uri, rows)

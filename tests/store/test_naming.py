@@ -1,0 +1,103 @@
+"""From what a person writes to one row of the catalog's form, by headers, without fetching the model."""
+
+from __future__ import annotations
+
+import gguf_writer as w
+import pytest
+
+from edgellm.catalog.lookup import catalog
+from edgellm.errors import SourceUnreachable, UnknownModel, UnsupportedArtifact
+from edgellm.naming import adapter_bytes, named
+from edgellm.store.sources import sources
+
+ROWS = list(catalog().values())
+MIB = 1024**2
+
+
+@pytest.fixture(autouse=True)
+def asked_anew():
+    """Whether a source answers is kept for a minute."""
+    sources.cache_clear()
+
+
+@pytest.fixture
+def large():
+    """A model of 6 MB whose header is small."""
+    made = w.model()
+    n = 6 * MIB // 34 * 32 // 64
+    made.tensors.append(w.Tensor("blk.0.ffn_up.weight", (64, n), w.Q8_0, 64 * n // 32 * 34))
+    return made.build()
+
+
+def test_an_address_is_told_by_the_first_bytes_of_its_file(models, large):
+    models.files["owner/tiny-GGUF/tiny-Q8_0.gguf"] = large
+    found = named("hf://owner/tiny-GGUF:Q8_0", ROWS)
+    (file,) = found.card.files
+
+    assert found.basis == "the header at hf://owner/tiny-GGUF:Q8_0"
+    assert (file.quant, file.bytes) == ("Q8_0", len(large))
+    assert file.tensor_bytes is not None
+    assert 0 < len(large) - file.tensor_bytes < 10_000
+    assert found.card.shape is not None
+    assert models.body_bytes() <= MIB
+
+
+def test_a_repository_is_told_with_all_it_has(models, large):
+    for quant in ("Q8_0", "Q4_K_M"):
+        models.files[f"owner/tiny-GGUF/tiny-{quant}.gguf"] = large + b"\0" * len(quant)
+    found = named("hf://owner/tiny-GGUF", ROWS)
+    one = named("hf://owner/tiny-GGUF", ROWS, quant="q4_k_m")
+
+    assert {file.quant for file in found.card.files} == {"Q4_K_M", "Q8_0"}
+    assert [file.quant for file in one.card.files] == ["Q4_K_M"]
+    assert [file.quant for file in one.others] == ["Q8_0"]
+
+
+def test_a_dead_source_leaves_the_catalogs_word(models):
+    models.close()
+    found = named("hf://unsloth/Qwen3-4B-GGUF:Q5_K_M", ROWS)
+
+    assert found.card.id == "qwen3-4b"
+    assert found.basis.startswith("the catalog (trust medium")
+    with pytest.raises(SourceUnreachable):
+        named("hf://owner/unheard-of:Q8_0", ROWS)
+
+
+def test_what_the_source_has_not_is_not_made_up_from_the_catalog(models):
+    with pytest.raises(UnknownModel):
+        named("hf://unsloth/Qwen3-4B-GGUF:Q5_K_M", ROWS)
+
+
+def test_a_file_is_told_by_its_header_and_known_by_its_name(tmp_path, model_bytes):
+    path = tmp_path / "house.gguf"
+    path.write_bytes(model_bytes)
+    plain, uri = named(str(path), ROWS), named(f"file:{path}", ROWS)
+
+    assert plain.card == uri.card
+    assert plain.card.files[0].bytes == len(model_bytes)
+    assert plain.card.id not in catalog()
+
+
+def test_a_mix_of_unknown_name_is_taken_as_the_nearest_and_says_so(tmp_path):
+    made = w.model()
+    path = tmp_path / "mix.gguf"
+    path.write_bytes(made.build())
+    found = named(str(path), ROWS).card.files[0]
+
+    assert found.quant in {"F32", "F16", "Q8_0"} or "taken as" in found.trust
+
+
+def test_adapters_count_their_tensors(tmp_path, model_bytes):
+    made = w.model()
+    made.keys = [(k, t, v) for k, t, v in made.keys if k != "general.type"]
+    made.keys.append(("general.type", w.STRING, "adapter"))
+    lora = tmp_path / "lora.gguf"
+    lora.write_bytes(made.build())
+    model = tmp_path / "model.gguf"
+    model.write_bytes(model_bytes)
+
+    assert 0 < adapter_bytes([lora]) < lora.stat().st_size
+    assert adapter_bytes([lora, lora]) == 2 * adapter_bytes([lora])
+    assert adapter_bytes([]) == 0
+    with pytest.raises(UnsupportedArtifact, match="no adapter"):
+        adapter_bytes([model])
