@@ -245,6 +245,15 @@ class CacheQuantizer(Protocol):
 
 
 @runtime_checkable
+class Repacker(Protocol):
+    """Optional: a backend that copies some weights into another layout while it loads, beside the file's."""
+
+    def repacked_types(self, machine: Machine) -> frozenset[str]:
+        """Types of the tensors it copies, as in GGUF tools ("Q4_K"). No heavy import, under 20 ms once probed."""
+        ...
+
+
+@runtime_checkable
 class Configurable(Protocol):
     """Optional: a backend with settings of its own, `Settings.options`."""
 

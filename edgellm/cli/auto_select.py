@@ -156,7 +156,7 @@ def _show_choice(console: Any, c: Candidate, machine: Machine) -> None:
         f"{c.ctx:,} tokens of context in {c.kv_type}, slots: {c.slots}, threads: {c.threads}, backend: {c.backend}",
         f"about {show_rate(speed.tok_s)} tok/s ({show_rate(speed.low)} to {show_rate(speed.high)}), "
         f"prompts at {show_rate(c.prefill.tok_s)}",
-        f"{show_memory(c.footprint.resident_bytes)} of memory{_on_gpu(c)}",
+        f"{show_memory(c.footprint.needed_bytes)} of memory{_on_gpu(c)}",
         f"expected quality {c.quality:.0f} of 100 ({c.quality_low:.0f} to {c.quality_high:.0f})",
         f"licence {c.license}, from {c.source.split()[0]}",
     )

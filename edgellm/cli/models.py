@@ -138,7 +138,7 @@ def _print_fitting(listed: list[dict[str, Any]], request: SelectionRequest, slow
         plan = row["here"]
         name = row["id"] + ("*" if row["license_restricts"] else "")
         sizes = f"{show_size(plan['tensor_bytes']):>8} {plan['ctx']:>7,}"
-        taken = f"{show_rate(plan[_rate(request)]['tok_s']):>6} {show_memory(plan['memory']['resident_bytes']):>9}"
+        taken = f"{show_rate(plan[_rate(request)]['tok_s']):>6} {show_memory(plan['memory']['needed_bytes']):>9}"
         click.echo(f"{name:<{width}} {plan['quant']:<7} {sizes} {taken}")
     floor = show_rate(TASK_NEEDS[request.task].floor_tps)
     more = f"; {slow} more fit but stay below {floor} tok/s" if slow else ""

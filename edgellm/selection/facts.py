@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgellm.backend import CacheQuantizer, Calibration, Loader, Offload, Offloader
-from edgellm.estimate import quants
+from edgellm.backend import CacheQuantizer, Calibration, Loader, Offload, Offloader, Repacker
+from edgellm.estimate import quants, repack
 from edgellm.machine import Machine
 from edgellm.model import ModelFile, Shape
 from edgellm.request import KV_TYPES, SelectionRequest, Task
@@ -60,6 +60,7 @@ class BackendFacts:
     offload: Offload | None = None  # GPUs it can put layers on; None = it puts none anywhere
     kv_types: frozenset[str] = frozenset({"f16"})  # what it can hold a cache in
     types: frozenset[str] | None = None  # of the tensors it opens; None = not known, all assumed
+    repacked: frozenset[str] = frozenset()  # types of tensors that it copies while it loads
     calibration: Calibration | None = None  # rates measured on this machine; None = priors of its kind of processor
 
     def refuses(self, file: ModelFile, arch: str) -> str:
@@ -102,6 +103,7 @@ def backend_facts(backends: Iterable[Backend], machine: Machine) -> tuple[Backen
             offload=offload_facts(b, machine),
             kv_types=_kv_types(b),
             types=b.tensor_types(machine) if isinstance(b, Loader) else None,
+            repacked=b.repacked_types(machine) if isinstance(b, Repacker) else frozenset(),
         )
         for b in backends
     ]
@@ -135,7 +137,12 @@ def assumed_facts(backends: Iterable[Backend], machine: Machine, request: Select
     there = assumed(machine) if wanted else plain
     facts = [
         BackendFacts(
-            b.name, b.formats, b.quants, offload=there if isinstance(b, Offloader) else None, kv_types=_kv_types(b)
+            b.name,
+            b.formats,
+            b.quants,
+            offload=there if isinstance(b, Offloader) else None,
+            kv_types=_kv_types(b),
+            repacked=repack.types(machine.cpu, machine.os) if isinstance(b, Repacker) else frozenset(),
         )
         for b in backends
     ]

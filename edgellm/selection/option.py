@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from edgellm.backend import Offload
-from edgellm.estimate import footprint, quality, quants, speed
+from edgellm.estimate import footprint, quality, quants, repack, speed
 from edgellm.estimate.tensor_types import TYPES
 from edgellm.estimate.weights import Weights
 from edgellm.measured.correction import NONE, Correction
@@ -142,6 +142,12 @@ class Option:
         """Tokens of answer per second: a model that always thinks spends most tokens before it answers."""
         return self.rate.tok_s / THINKING_TOKENS if self.card.thinking else self.rate.tok_s
 
+    @cached_property
+    def copies(self) -> tuple[int, int]:
+        """Bytes of weights that the backend copies while it loads, and of them a table that is read on."""
+        repacked = self.facts.repacked
+        return repack.repacked_bytes(self.shape, self.quant, repacked) if repacked else (0, 0)
+
     @property
     def has_gpu(self) -> bool:
         return self.offload is not None and bool(self.offload.devices)
@@ -150,7 +156,16 @@ class Option:
         """What goes to a GPU with `ctx` tokens per slot, and the memory of the rest."""
         if ctx not in self._placed:
             request = self.setting.request
-            whole = footprint.footprint(self.shape, self.tensor_bytes, ctx, request.slots, self.kv_type)
+            copies, table = self.copies
+            whole = footprint.footprint(
+                self.shape,
+                self.tensor_bytes,
+                ctx,
+                request.slots,
+                self.kv_type,
+                repacked_bytes=copies,
+                table_bytes=table,
+            )
             whole = with_resident(whole, self.correction.resident)
             self._placed[ctx] = place(
                 whole, self.shape, self.tensor_bytes, self.quant, self.offload, request.gpu_layers

@@ -54,6 +54,7 @@ def _footprint(f: Footprint) -> dict[str, int]:
     return {
         "allocated_bytes": f.allocated_bytes,
         "resident_bytes": f.resident_bytes,
+        "needed_bytes": f.needed_bytes,
         "weights_bytes": f.weights_bytes,
         "kv_bytes": f.kv_bytes,
         "compute_bytes": f.compute_bytes,
@@ -80,5 +81,5 @@ def one_line(c: Candidate) -> str:
     cached = f" in {c.kv_type}" if c.kv_type != "f16" else ""
     return (
         f"{c.model} {c.quant} ({show_params(c.params)}, {show_size(c.tensor_bytes)}): {c.ctx:,} tokens of context"
-        f"{cached}, {show_rate(c.decode.tok_s)} tok/s, {show_memory(c.footprint.resident_bytes)} of memory"
+        f"{cached}, {show_rate(c.decode.tok_s)} tok/s, {show_memory(c.footprint.needed_bytes)} of memory"
     )

@@ -220,7 +220,7 @@ def test_a_container_decides_with_its_own_limit() -> None:
     assert decision.choice is not None
 
     assert decision.budget_bytes == (700 - 50 - 175) * 2**20
-    assert decision.choice.footprint.resident_bytes <= decision.budget_bytes
+    assert decision.choice.footprint.needed_bytes <= decision.budget_bytes
     assert decision.choice.threads == 2
     assert "cgroup v2 /app allows 700 MiB" in decision.reasons[0]
 

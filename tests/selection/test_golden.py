@@ -69,7 +69,7 @@ def has(decision: Decision, start: str) -> bool:
 
 
 def short(c: Candidate) -> str:
-    return f"{c.model} {c.quant}, ctx {c.ctx}, {c.decode.tok_s:.3g} tok/s, {show_memory(c.footprint.resident_bytes)}"
+    return f"{c.model} {c.quant}, ctx {c.ctx}, {c.decode.tok_s:.3g} tok/s, {show_memory(c.footprint.needed_bytes)}"
 
 
 def lost(decision: Decision, model: str) -> str:

@@ -71,6 +71,9 @@ class GgufBackend:
     def tensor_types(self, machine: Machine) -> frozenset[str] | None:
         return None if self.check(machine) else library.verdict(machine).tensor_types or None
 
+    def repacked_types(self, machine: Machine) -> frozenset[str]:
+        return frozenset(library.verdict(machine).repacked) if not self.check(machine) else frozenset()
+
     def supports(self, artifact: Artifact) -> list[str]:
         if artifact.format not in self.formats:
             return [f"format {artifact.format!r} is not GGUF"]

@@ -1,0 +1,53 @@
+"""Weights that a backend copies while it loads: shown as they are, counted as far as they must stay."""
+
+from __future__ import annotations
+
+from edgellm.backend import Device, Offload
+from edgellm.catalog.lookup import catalog
+from edgellm.estimate import repack
+from edgellm.estimate.footprint import footprint
+from edgellm.machine import Cpu, Machine, Memory
+from edgellm.selection.offload import place
+from edgellm.units import GIB, MIB
+
+ARM = Cpu("aarch64", "test", 4, 4, ("dotprod", "neon"))
+X86 = Cpu("x86_64", "test", 4, 4, ("avx", "avx2", "ssse3"))
+
+
+def taken(option, gguf, cpu: Cpu, quant: str):
+    machine = Machine("m", "M", cpu, Memory(8 * GIB, bandwidth_gb_s=20.0))
+    facts = gguf(repacked=repack.types(cpu))
+    plain = option("llama-3.2-1b-instruct", quant, machine, facts=gguf()).footprint_at(2048)
+    chosen = option("llama-3.2-1b-instruct", quant, machine, facts=facts)
+    return plain, chosen.footprint_at(2048), chosen.counted_at(2048)
+
+
+def test_copies_are_resident_and_their_originals_may_go(option, gguf) -> None:
+    plain, copied, counted = taken(option, gguf, X86, "Q4_0")
+
+    assert copied.resident_bytes - plain.resident_bytes == 522 * MIB
+    assert copied.needed_bytes == plain.needed_bytes == counted
+
+
+def test_a_table_that_is_copied_counts_twice(option, gguf) -> None:
+    plain, copied, counted = taken(option, gguf, ARM, "Q4_0")
+    table = 128256 * 2048 // 256 * 210
+
+    assert copied.resident_bytes - plain.resident_bytes == 522 * MIB + table
+    assert copied.needed_bytes - plain.needed_bytes == table
+    assert counted == copied.needed_bytes
+
+
+def test_layers_on_a_gpu_are_not_copied_in_ram() -> None:
+    shape = catalog()["qwen3-8b"].shape
+    assert shape is not None
+    whole = footprint(shape, 5 * GIB, 2048, repacked_bytes=4 * GIB, table_bytes=0)
+    gpu = Offload((Device("CUDA0", "A GPU", 24 * GIB, 24 * GIB),))
+
+    half = place(whole, shape, 5 * GIB, "Q4_K_M", gpu, 19).footprint
+    none = place(whole, shape, 5 * GIB, "Q4_K_M", gpu, -1).footprint
+
+    share = half.weights_bytes / whole.weights_bytes
+    assert 0.4 < share < 0.6
+    assert half.repack_bytes == half.reclaimable_bytes == round(4 * GIB * share)
+    assert none.repack_bytes < 0.15 * whole.repack_bytes
