@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli.launching import gpu_layers, kv
+from edgellm.cli.launching import gpu_layers, kv, models_dir
 
 if TYPE_CHECKING:
     from edgellm.machine import Machine
@@ -32,6 +32,7 @@ SHOWN_REJECTIONS = 6
 @kv
 @click.option("--offline", is_flag=True, help="Only what is on this disk already.")
 @click.option("--profile", metavar="NAME|FILE", help="Choose for another machine: a profile's name, or a TOML file.")
+@models_dir
 @click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
 @click.option("--explain", is_flag=True, help="Show every candidate that was rejected, and why.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/auto-select-json.md).")

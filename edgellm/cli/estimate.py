@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli.launching import gpu_layers, kv
+from edgellm.cli.launching import gpu_layers, kv, models_dir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +41,7 @@ DOES_NOT_FIT = 3  # exit code of errors.NothingFits
 @gpu_layers
 @click.option("--offline", is_flag=True, help="Ask nobody: the catalog answers for an address.")
 @click.option("--profile", metavar="NAME|FILE", help="For another machine: a profile's name, or a TOML file.")
+@models_dir
 @click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/estimate-json.md).")
 def command(

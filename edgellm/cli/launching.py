@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -36,6 +38,26 @@ kv = click.option(
 )
 
 
+def _look_in(ctx: click.Context, param: click.Parameter, folders: Sequence[Path]) -> None:
+    """Adds folders to those of EDGELLM_MODELS_DIR while the command runs."""
+    name = "EDGELLM_MODELS_DIR"
+    before = os.environ.get(name)
+    if folders:
+        os.environ[name] = os.pathsep.join((*map(str, folders), *filter(None, [before])))
+        ctx.call_on_close(lambda: os.environ.pop(name) if before is None else os.environ.update({name: before}))
+
+
+models_dir = click.option(
+    "--models-dir",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    expose_value=False,
+    callback=_look_in,
+    help="Folder with GGUF files of your own, to choose from here (repeat).",
+)
+
+
 def wanted(command: F) -> F:
     """Flags that `make_plan` understands, and the argument MODEL."""
     options = (
@@ -50,6 +72,7 @@ def wanted(command: F) -> F:
         click.option("--threads", type=int, metavar="N", help="Threads to compute with, instead of what fits here."),
         gpu_layers,
         kv,
+        models_dir,
         click.option(
             "--option", "options", multiple=True, metavar="NAME=VALUE", help="A setting of the backend's own (repeat)."
         ),

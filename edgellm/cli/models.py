@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgellm.cli.launching import models_dir
+
 if TYPE_CHECKING:
     from edgellm.model import ModelCard
     from edgellm.request import SelectionRequest
@@ -22,6 +24,7 @@ COLUMNS = ("quant", "weights", "context", "tok/s", "memory")  # of --fits
 @click.option("--fits", is_flag=True, help="Only models that this machine runs well, and how it would run them.")
 @click.option("--profile", metavar="NAME|FILE", help="With --fits: another machine, a profile's name or a TOML file.")
 @click.option("--installed", is_flag=True, help="Only what is on this disk.")
+@models_dir
 @click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/selection.md).")
 def command(

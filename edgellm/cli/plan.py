@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgellm.cli.launching import models_dir
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -29,6 +31,7 @@ NOT_ALL = 3  # exit code of errors.NothingFits: a box has nothing to run
 )
 @click.option("--one-model", is_flag=True, help="One model for all boxes, each in the quantization that suits it.")
 @click.option("--one-file", is_flag=True, help="One model in one quantization for all boxes.")
+@models_dir
 @click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
 @click.option("--explain", is_flag=True, help="Show the whole reason of each choice.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/plan-json.md).")

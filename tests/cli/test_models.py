@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -100,3 +101,15 @@ def test_a_profile_without_fits_is_refused(planner) -> None:
 
 def test_an_unknown_task_is_an_error(planner) -> None:
     assert "unknown task" in planner("models", "--task", "poetry", code=2).stderr
+
+
+def test_files_of_a_folder_of_ones_own_are_listed_here_only(planner, tmp_path: Path) -> None:
+    tiny = Path(__file__).parents[2] / "plugins" / "edgellm-bitnet" / "edgellm_bitnet" / "models" / "tiny-ternary.gguf"
+    (tmp_path / "deep").mkdir()
+    shutil.copy(tiny, tmp_path / "deep" / "house.gguf")
+    folder = ("--models-dir", str(tmp_path))
+
+    assert "\nhouse " in planner("models", *folder).stdout
+    assert "\nhouse " not in planner("models").stdout
+    assert "\nhouse " not in planner("models", "--fits", "--profile", "raspberry-pi-5-8gb", *folder).stdout
+    assert "none is no folder" in planner("models", "--models-dir", "none", code=2).stderr
