@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgellm.selection.appraisal import Appraisal
     from edgellm.selection.facts import BackendFacts
 
+SHOWN_PROBLEMS = 3
 DOES_NOT_FIT = 3  # exit code of errors.NothingFits
 
 
@@ -168,6 +169,8 @@ def _show_one(console: Console, named: Named, machine: Machine, budget_reason: s
         console.print(f"{term.name:<18}{sizes}", markup=False)
     total = f"{show_memory(c.footprint.allocated_bytes):>12}{show_memory(c.footprint.resident_bytes):>12}"
     console.print(f"{'together':<18}{total}")
+    if c.footprint.device_bytes:
+        console.print(f"{'on the GPU':<18}{show_memory(c.footprint.device_bytes):>12}")
     counted = f"{show_memory(a.counted_bytes)} count against {budget_reason}."
     console.print()
     console.print(counted, markup=False)
@@ -196,7 +199,7 @@ def _show_remedies(console: Console, a: Appraisal) -> None:
         console.print("It would fit with" if len(a.remedies) == 1 else "It would fit with one of")
         for remedy in a.remedies:
             console.print(f"  {' '.join(remedy.flags):<40} {show_memory(remedy.counted_bytes):>10}", markup=False)
-    elif a.counted_bytes > a.budget_bytes:
+    elif not a.fits and a.candidate.backend:
         console.print("No flag makes it fit; `edgellm auto-select` chooses what does.", markup=False)
 
 
@@ -226,6 +229,8 @@ def _show_all(  # noqa: PLR0917
     if found:
         console.print(f"\nMemory budget {budget_reason}.", markup=False)
         console.print(f"Quality before quantization: {found[0].ability}.", markup=False)
+        for problem in list(dict.fromkeys(a.problems[0] for a in found if a.problems))[:SHOWN_PROBLEMS]:
+            console.print(f"Cannot be run so: {problem}.", markup=False)
         console.print(f"`edgellm estimate {named.card.id}:QUANT` shows every term of one.", markup=False)
 
 

@@ -170,7 +170,7 @@ def _appraisal(run: _Run, siblings: Sequence[Option], adapter_bytes: int, proble
 def _remedies(option: Option, ctx: int, siblings: Sequence[Option], adapter_bytes: int) -> tuple[Remedy, ...]:
     """Single flags that make it fit, those that cost least first; where none does, several together."""
     single = [*_with_cache(option, ctx), *_with_context(option, ctx), *_with_slots(option, ctx)]
-    single += [*_with_quant(siblings, option, ctx), *_with_budget(option, ctx)]
+    single += [*_with_quant(siblings, option, ctx), *_with_layers(option, ctx), *_with_budget(option, ctx)]
     found = single or _together(option, ctx, siblings)
     return tuple(replace(r, counted_bytes=r.counted_bytes + adapter_bytes) for r in found)
 
@@ -203,9 +203,20 @@ def _with_quant(siblings: Sequence[Option], option: Option, ctx: int) -> list[Re
     return [] if best is None else [Remedy((f"--quant {best.quant}",), best.counted_at(ctx))]
 
 
+def _with_layers(option: Option, ctx: int) -> list[Remedy]:
+    """As many layers on GPUs as fit there, instead of the number that was asked for."""
+    request = replace(option.setting.request, gpu_layers=None)
+    fewer = replace(option, setting=replace(option.setting, request=request))
+    if option.setting.request.gpu_layers is None or not fewer.fits_at(ctx):
+        return []
+    return [Remedy(("--gpu-layers auto",), fewer.counted_at(ctx))]
+
+
 def _with_budget(option: Option, ctx: int) -> list[Remedy]:
     """More than was asked for, where the machine has it."""
     needed = option.counted_at(ctx)
+    if option.placed_at(ctx).problem:
+        return []
     if option.setting.request.max_memory_bytes is None or needed > option.setting.machine.memory_budget_bytes:
         return []
     return [Remedy((f"--max-memory {needed // 1024**2 + 1}MiB",), needed)]

@@ -166,6 +166,7 @@ def _split(whole: Footprint, parts: Layers, kv: int, n: int, n_devices: int) -> 
     kv_bytes = kv * (n - 1) if n <= len(parts.blocks) else whole.kv_bytes
     # With every layer away the CPU computes embeddings only; with some, its scratch is as large as before.
     compute = min(whole.compute_bytes, COMPUTE_TOUCHED_BYTES) if n > len(parts.blocks) else whole.compute_bytes
+    touched = compute if whole.compute_resident_bytes is None else min(compute, whole.compute_resident_bytes)
     weights_bytes = max(0, whole.weights_bytes - blocks - (0 if parts.tied else parts.output))
     left = weights_bytes / max(1, whole.weights_bytes)
     return replace(
@@ -175,6 +176,7 @@ def _split(whole: Footprint, parts: Layers, kv: int, n: int, n_devices: int) -> 
         reclaimable_bytes=round(whole.reclaimable_bytes * left),
         kv_bytes=whole.kv_bytes - kv_bytes,
         compute_bytes=compute,
+        compute_resident_bytes=touched,
         device_bytes=blocks + parts.output + kv_bytes + whole.compute_bytes * n_devices,
     )
 

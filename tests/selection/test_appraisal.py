@@ -14,6 +14,7 @@ from edgellm.request import SelectionRequest
 from edgellm.selection.appraisal import Appraisal, appraise, verdict
 from edgellm.selection.decide import decide
 from edgellm.selection.facts import BackendFacts, setting
+from edgellm.selection.offload import assumed
 from edgellm.units import show_memory
 
 GGUF = BackendFacts("gguf", frozenset({"gguf"}), kv_types=frozenset({"f16", "q8_0", "q4_0"}))
@@ -91,6 +92,23 @@ def test_what_is_said_to_make_it_fit_does(model: str, quant: str, on: str, reque
 
         assert after.fits, remedy
         assert after.counted_bytes == remedy.counted_bytes, remedy
+
+
+def test_layers_that_a_gpu_does_not_hold_are_a_problem_that_auto_mends() -> None:
+    machine = profiles.load("desktop-rtx-3060-12gb")
+    facts = replace(GGUF, offload=assumed(machine))
+    card = replace(catalog()["gemma-3-27b-it"], files=(ModelFile("hf://test/x:Q4_K_M", "Q4_K_M"),))
+    asked = SelectionRequest(gpu_layers=-1, ctx=8192)
+    (whole,), _ = appraise(card, ROWS, [facts], setting(machine, asked))
+    (auto,), _ = appraise(card, ROWS, [facts], setting(machine, replace(asked, gpu_layers=None)))
+
+    assert not whole.fits
+    assert "layers need" in whole.problems[0]
+    assert next(r for r in whole.remedies if r.flags == ("--gpu-layers auto",)).counted_bytes == auto.counted_bytes
+    for found in (whole, auto):
+        assert all(t.resident_bytes <= t.allocated_bytes for t in found.candidate.footprint.terms())
+    assert auto.fits
+    assert 0 < auto.candidate.gpu_layers < 62
 
 
 def test_nothing_is_offered_where_nothing_helps() -> None:
