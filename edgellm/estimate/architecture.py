@@ -208,6 +208,11 @@ _LFM2_DENSE_LAYERS = 2  # leading dense layers of LFM2-8B-A1B
 _DELTA_KEY_HEADS, _DELTA_DIM, _DELTA_CONV = 16, 128, 4  # the same in every Qwen3.5 and 3.6
 
 
+def delta_width(s: Shape) -> int:
+    """Queries, keys and values of a gated delta-net layer, side by side; 0 where there is none."""
+    return (2 * _DELTA_KEY_HEADS + delta_value_heads(s)) * _DELTA_DIM if s.arch in ("qwen35", "qwen35moe") else 0
+
+
 def delta_value_heads(s: Shape) -> int:
     """Value heads of a gated delta-net layer, solved from the state it keeps (research notes, B3).
 

@@ -8,6 +8,7 @@ notes on selection, B3 to B5, and `benchmarks/memory.py`. A backend that knows b
 
 from __future__ import annotations
 
+from edgellm.estimate import architecture
 from edgellm.machine import Machine
 from edgellm.model import Shape
 from edgellm.plan import Footprint
@@ -74,9 +75,9 @@ def compute_bytes(
     the logits. Logits are reserved for `slots + SPARE_LOGITS` rows and touched for one a slot.
     """
     n_tok, cells = min(ctx, batch), _padded(ctx)
-    wide = max(shape.n_ff, shape.n_ff_expert * shape.n_expert_used)
-    experts = shape.n_embd * shape.n_expert_used
-    layer = n_tok * 4 * (3 * wide + 4 * shape.n_embd + experts)
+    dense = 3 * max(shape.n_ff, architecture.delta_width(shape))
+    experts = shape.n_expert_used * (3 * shape.n_ff_expert + shape.n_embd)
+    layer = n_tok * 4 * (max(dense, experts) + 4 * shape.n_embd)
     masked = cells + (_local_cells(shape, ctx, batch) if shape.sliding_window else 0)
     if flash_attention:
         layer += n_tok * masked * 2

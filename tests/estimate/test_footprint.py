@@ -102,10 +102,10 @@ def test_compute_buffers_are_what_the_library_reserves(
 def test_compute_buffers_of_other_architectures_are_near_what_the_library_reserves(
     name: str, batch: int, reserved_mib: float
 ) -> None:
-    """Experts, gated delta nets and convolutions have graphs of their own; the formula knows the dense one."""
+    """Experts and gated delta nets have widths of their own; how buffers are reused differs by model."""
     reserved, _ = footprint.compute_bytes(shape(name), 8192, batch=batch)
 
-    assert 0.75 < reserved / MIB / reserved_mib < 1.25
+    assert 0.95 < reserved / MIB / reserved_mib < 1.25
 
 
 def test_without_flash_attention_scores_of_every_head_are_kept() -> None:
