@@ -253,6 +253,23 @@ class Repacker(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Why a backend does not run, or not as fast as it could, and a line that mends it."""
+
+    text: str
+    fix: str
+
+
+@runtime_checkable
+class Adviser(Protocol):
+    """Optional: a backend that knows what holds it back here, for `edgellm doctor`."""
+
+    def advise(self, machine: Machine) -> list[Advice]:
+        """Empty = nothing. No heavy import, under 20 ms once probed."""
+        ...
+
+
 @runtime_checkable
 class Configurable(Protocol):
     """Optional: a backend with settings of its own, `Settings.options`."""

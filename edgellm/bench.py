@@ -34,7 +34,7 @@ WORDS = (
     "question", "work", "number", "night", "point", "home", "water", "room", "mother", "area", "money", "story", "fact",
     "month", "lot", "right", "study", "book", "eye", "job", "word", "business", "issue", "side", "kind", "head",
 )  # fmt: skip
-PROBE_WORDS = 64
+PROBE_WORDS = 24
 SLACK = 64  # tokens of context beyond what the tests ask for
 # Smaller differences are noise whatever the repeats say: clocks, pages and heat differ from one load to the next.
 NOISE = 0.03
@@ -148,7 +148,8 @@ class _Load:
         self.llm = EdgeLLM(self._plan)
         try:
             # The first prompt brings the weights in from the disk.
-            self._per_word = self.ask("", PROBE_WORDS, 2).usage.prompt_tokens / PROBE_WORDS
+            tokens = self.ask("", PROBE_WORDS, 2).usage.prompt_tokens - self.llm.info.add_bos
+            self._per_word = tokens / PROBE_WORDS
         except BaseException:
             self.llm.close()
             raise

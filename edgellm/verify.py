@@ -11,6 +11,7 @@ import logging
 import math
 import re
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -256,6 +257,16 @@ def drifts(run: Run, known: Correction) -> tuple[Drift, ...]:
         text = f"{what} of {run.model} {run.quant}: {show(measured)}, {show(expected)} were predicted "
         text += f"({abs(measured / expected - 1) * 100:.0f} % {word})"
         found.append(Drift(text, _memory_fix(word) if what == "memory" else _rate_fix(run, word)))
+    return tuple(found)
+
+
+def latest_drifts(runs: Sequence[Run], bases: Mapping[str, str]) -> tuple[Drift, ...]:
+    """Of the last run of each model and quantization, beside what the runs before it had taught."""
+    found: list[Drift] = []
+    last = {(run.backend, run.model, run.quant): at for at, run in enumerate(runs)}
+    for key, at in last.items():
+        if runs[at].basis == bases.get(runs[at].backend):
+            found += drifts(runs[at], history.of_runs(tuple(runs[:at]), bases).of(*key))
     return tuple(found)
 
 

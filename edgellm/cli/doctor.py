@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edgellm import __version__, settings
+from edgellm.cli import dump
 from edgellm.units import GIB, show_memory, show_size
 
 if TYPE_CHECKING:
-    from edgellm.backend import Device, Offload
+    from edgellm.backend import Advice, Backend, Device, Offload
     from edgellm.machine import Machine
 
 T = TypeVar("T")
@@ -50,6 +51,10 @@ class Report:
     backends: list[dict[str, Any]] = field(default_factory=list)
     plugins: list[dict[str, Any]] = field(default_factory=list)
     store: dict[str, Any] = field(default_factory=dict)
+    models: list[dict[str, Any]] = field(default_factory=list)
+    calibrations: dict[str, Any] = field(default_factory=dict)
+    history: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     used: str = ""
     findings: list[Finding] = field(default_factory=list)
 
@@ -66,7 +71,7 @@ class Report:
 def command(ctx: click.Context, as_json: bool) -> None:
     """Say what is used, what is not, why, and how to mend it."""
     report = examine(ctx)
-    click.echo(json.dumps(asdict(report), indent=2) if as_json else render(report))
+    click.echo(json.dumps(dump.anonymous(asdict(report)), indent=2) if as_json else render(report))
 
 
 def examine(ctx: click.Context) -> Report:
@@ -76,9 +81,11 @@ def examine(ctx: click.Context) -> Report:
         report.machine = asdict(machine) | {"memory_budget_bytes": machine.memory_budget_bytes}
         examine_machine(report, machine)
         examine_backends(report, machine)
+        examine_history(report, machine)
     examine_plugins(report, ctx)
     examine_setup(report, Path(sys.prefix) / SETUP_RECORD)
     examine_store(report)
+    report.settings = dump.settings_in_use()
     if settings.offline():
         report.note("EDGELLM_OFFLINE is set: only models that need no network are chosen", "unset EDGELLM_OFFLINE")
     return report
@@ -112,6 +119,8 @@ def _probe() -> Machine:
 
 
 def examine_machine(report: Report, machine: Machine) -> None:
+    from edgellm.hardware.tuning import hindrances
+
     limit, total = machine.limits.memory_bytes, machine.memory.total_bytes
     if limit is not None and limit < total:
         report.note(
@@ -124,8 +133,36 @@ def examine_machine(report: Report, machine: Machine) -> None:
             f"{machine.compute_threads} threads",
             "a larger quota makes answers faster",
         )
+    for hindrance in attempt(report, "the look at system settings", lambda: hindrances(machine)) or []:
+        report.note(hindrance.text, hindrance.fix)
     for text in machine.notes:
         report.note(text)
+
+
+def examine_history(report: Report, machine: Machine) -> None:
+    """What was calibrated, what ran here, and where it parted from its prediction."""
+    from edgellm.plugins import plugins
+    from edgellm.selection.facts import backend_facts
+
+    able = [plugins().backend(row["name"]) for row in report.backends if row["can_run"] and row["name"] != "echo"]
+    facts = {f.name: f for f in attempt(report, "the backends' facts", lambda: backend_facts(able, machine)) or ()}
+    report.calibrations = dump.calibrations(facts)
+    read = attempt(report, "the history of runs", lambda: dump.history_of(machine, facts))
+    if read is None:
+        return
+    known, report.history = read
+    if known.problem:
+        report.problem(known.problem, f"move {known.path} away: what was learned is forgotten")
+    if known.skipped:
+        lines = "1 line" if known.skipped == 1 else f"{known.skipped} lines"
+        report.note(f"{lines} of {known.path} cannot be read and are left out")
+    for row in report.history["drift"]:
+        report.note(f"drift: {row['text']}", row["fix"])
+    for row in report.history["vetoes"]:
+        again = (
+            f"`edgellm bench {row['model']}:{row['quant']} --repeat 0 --perplexity TEXT --against MODEL` checks again"
+        )
+        report.note(f"{row['model']} {row['quant']} is not chosen on {row['backend']}: {row['reason']}", again)
 
 
 def examine_backends(report: Report, machine: Machine) -> None:
@@ -146,8 +183,12 @@ def examine_backends(report: Report, machine: Machine) -> None:
         report.backends.append(row)
         if reasons == [] and name != "echo":
             able.append(name)
+        advice = attempt(report, f"backend {name}: advise()", lambda backend=backend: advise(backend, machine)) or []  # type: ignore[misc]
+        fixes = {row.text: row.fix for row in advice}
         for reason in reasons or []:
-            report.problem(f"backend {name} cannot run here: {reason}", "`make setup` builds it again for this machine")
+            report.problem(f"backend {name} cannot run here: {reason}", fixes.pop(reason, None) or again(name))
+        for text, fix in fixes.items():
+            report.note(f"backend {name}: {text}", fix)
     if able:
         report.used = f"{', '.join(able)} on {machine.compute_threads} threads, "
         report.used += f"with {show_memory(machine.memory_budget_bytes)} for models"
@@ -155,6 +196,19 @@ def examine_backends(report: Report, machine: Machine) -> None:
         report.used = "no backend that runs a model (echo only repeats what it is told)"
         report.problem("no backend can run a model here", "`make setup`, or pip install edgellm-gguf")
     examine_accelerators(report, machine, offloads)
+
+
+def advise(backend: Backend, machine: Machine) -> list[Advice]:
+    from edgellm.backend import Adviser
+
+    return backend.advise(machine) if isinstance(backend, Adviser) else []
+
+
+def again(name: str) -> str:
+    """How a backend is installed anew: set-up leaves a record in the environments that it makes."""
+    if (Path(sys.prefix) / SETUP_RECORD).exists():
+        return "`make setup` builds it again for this machine"
+    return f"pip install --force-reinstall the distribution of {name} (`edgellm plugins` names it), or `make setup`"
 
 
 def examine_accelerators(report: Report, machine: Machine, offloads: list[Offload]) -> None:
@@ -199,6 +253,12 @@ def examine_setup(report: Report, record: Path) -> None:
 
 
 def examine_store(report: Report) -> None:
+    report.models = attempt(report, "the list of stored models", dump.stored_models) or []
+    for row in report.models:
+        if row["problem"]:
+            report.note(
+                f"{row['model']} {row['quant']} is damaged: {row['problem']}", "it is fetched again when chosen"
+            )
     folder = settings.data_dir() / "models"
     files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
     existing = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
@@ -226,9 +286,23 @@ def render(report: Report) -> str:
     store = report.store
     lines += ["", "Store", f"  {store['path']}: {store['files']} files, {show_size(store['bytes'])}; "]
     lines[-1] += f"{show_size(store['free_bytes'])} free"
+    lines += render_measured(report)
     lines += ["", f"Used: {report.used}" if report.used else "Used: unknown"]
     lines += render_findings(report, "problem", "Problems") + render_findings(report, "note", "Notes")
     return "\n".join(lines)
+
+
+def render_measured(report: Report) -> list[str]:
+    rates = [name for name, rates in report.calibrations.items() if rates is not None]
+    lines = [
+        "",
+        "Measured",
+        f"  kernels: {', '.join(rates) or 'none; speed is predicted from processors of this kind'}",
+    ]
+    if report.history:
+        learned, loads = len(report.history["corrections"]), report.history["lines"]
+        lines.append(f"  loads: {loads} lines in {report.history['path']}, {learned} corrections in force")
+    return lines
 
 
 def render_findings(report: Report, level: str, title: str) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ SCHEMA = 1
 
 _ID = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _MAX_TEXT = 500
+_COMPUTED = ("memory_budget_bytes", "compute_threads")
 _MAX_ITEMS = 256
 _TIB = 1024**4
 # Smallest and largest value of every number by the end of its key: far above any machine there is, and small enough
@@ -52,13 +54,15 @@ def names() -> list[str]:
 
 
 def load(name_or_path: str) -> Machine:
-    """The profile of that name, or of that file where it ends in `.toml` or has a folder in it.
+    """The profile of that name, or of that file where it ends in `.toml` or `.json` or has a folder in it.
+
+    A JSON file is a dump of `edgellm doctor --json` or `edgellm profile --json` from the machine itself.
 
     Raises:
         UnknownProfile: no profile or file of that name, with the closest ones.
         UsageError: the file is not a valid profile.
     """
-    if name_or_path.endswith(".toml") or "/" in name_or_path or "\\" in name_or_path:
+    if name_or_path.endswith((".toml", ".json")) or "/" in name_or_path or "\\" in name_or_path:
         return _read(Path(name_or_path))
     known = names()
     if name_or_path not in known:
@@ -89,12 +93,7 @@ def parse(text: str, source: Path) -> Machine:
     """
     import msgspec
 
-    try:
-        data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(
-            f"{source} is no valid TOML: {error}", hint="`edgellm profile --out FILE` writes one"
-        ) from None
+    data = _from_json(text, source) if source.suffix == ".json" else _from_toml(text, source)
     for key in _unknown_keys(data, Machine):
         raise _invalid(source, key, "unknown key", known=_known_keys(key))
     try:
@@ -105,6 +104,28 @@ def parse(text: str, source: Path) -> Machine:
     for key, problem in _violations(machine):
         raise _invalid(source, key, problem)
     return machine
+
+
+def _from_toml(text: str, source: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(
+            f"{source} is no valid TOML: {error}", hint="`edgellm profile --out FILE` writes one"
+        ) from None
+
+
+def _from_json(text: str, source: Path) -> dict[str, Any]:
+    """The machine in a dump, without what is computed from it."""
+    hint = "`edgellm doctor --json > FILE` writes one"
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{source} is no valid JSON: {error}", hint=hint) from None
+    machine = data.get("machine", data) if isinstance(data, dict) else None
+    if not isinstance(machine, dict):
+        raise UsageError(f"{source} holds no machine", hint=hint)
+    return {key: value for key, value in machine.items() if key not in _COMPUTED}
 
 
 def _read(path: Path) -> Machine:

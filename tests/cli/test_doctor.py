@@ -191,3 +191,27 @@ def test_offline_is_noted(monkeypatch, with_plugins) -> None:
     with_plugins()
     monkeypatch.setenv("EDGELLM_OFFLINE", "1")
     assert any("EDGELLM_OFFLINE is set" in text for text in texts(examine(monkeypatch), "note"))
+
+
+def test_a_backend_says_itself_what_mends_it(monkeypatch, with_plugins) -> None:
+    source = fake_plugins.TAKES_ECHO.replace("register(EchoBackend())", "register(Elder())").replace(
+        "@hookimpl",
+        "from edgellm.backend import Advice\n\nclass Elder(EchoBackend):\n    name = 'elder'\n"
+        "    def check(self, machine):\n"
+        "        return ['it is old', 'and tired']\n    def advise(self, machine):\n"
+        "        return [Advice('it is old', 'build it anew'), Advice('it is slow', 'wait')]\n\n@hookimpl",
+    )
+    with_plugins(elder=source)
+    report = examine(monkeypatch)
+    assert "backend elder cannot run here: it is old | build it anew" in texts(report, "problem")
+    assert any(
+        text.startswith("backend elder cannot run here: and tired | pip install") for text in texts(report, "problem")
+    )
+    assert "backend elder: it is slow | wait" in texts(report, "note")
+
+
+def test_set_up_is_the_cure_where_set_up_made_the_environment(tmp_path: Path, monkeypatch, with_plugins) -> None:
+    with_plugins()
+    assert doctor.again("gguf").startswith("pip install")
+    (tmp_path / doctor.SETUP_RECORD).write_text("{}")
+    assert doctor.again("gguf").startswith("`make setup`")

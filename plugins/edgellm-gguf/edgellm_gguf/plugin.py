@@ -7,14 +7,14 @@ import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edgellm.backend import Offload
+from edgellm.backend import Advice, Offload
 from edgellm.errors import BackendUnavailable
 from edgellm.formats.ggml_types import FILE_TYPES
 from edgellm.hookspecs import hookimpl
 from edgellm.machine import Machine
 from edgellm.model import Artifact
 from edgellm.plan import Footprint, LaunchPlan, Settings
-from edgellm_gguf import library
+from edgellm_gguf import advice, library
 
 if TYPE_CHECKING:
     from edgellm.backend import Backend, Engine
@@ -54,6 +54,9 @@ class GgufBackend:
             return [missing]
         problem = library.verdict(machine).problem
         return [problem] if problem else []
+
+    def advise(self, machine: Machine) -> list[Advice]:
+        return advice.advise(machine)
 
     def offload(self, machine: Machine) -> Offload:
         if problem := next(iter(self.check(machine)), ""):

@@ -1,0 +1,178 @@
+"""What one run is worth: errors of predictions before and after it, over quantizations of four models.
+
+    python benchmarks/learning.py [--seconds 80]     measures until the time is up; again goes on where it stopped
+    python benchmarks/learning.py --report           the tables of what was measured, as Markdown
+
+Each model is loaded twice in each quantization, all of them once before any of them again, through `edgellm bench`'s
+own measuring, with one thread. The history that the loads write is the one that is learned from; it lies beside the
+files of `shapes.py`, not in the user's data, and starts from the calibration that this machine has. Predictions are
+made anew for the report, so that they are those of the code and the calibration as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from edgellm import settings
+
+if TYPE_CHECKING:
+    from edgellm.backend import Calibration
+    from edgellm.machine import Machine
+    from edgellm.measured.history import Run
+
+SHAPE_QUANTS = (
+    "Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_1", "Q5_K_M", "Q6_K", "Q8_0", "IQ2_XS", "IQ3_S", "IQ4_NL", "IQ4_XS",
+)  # fmt: skip
+# Of the real models the rows are no multiples of 256: codebook types would fall back to IQ4_NL.
+REAL_QUANTS = (
+    "Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_1", "Q5_K_M", "Q6_K", "Q8_0", "F16", "IQ4_NL", "IQ4_XS",
+)  # fmt: skip
+MODELS = {
+    "smollm2-135m": REAL_QUANTS, "gemma-3-270m": REAL_QUANTS, "qwen3-0.6b": SHAPE_QUANTS, "llama-3.2-1b": SHAPE_QUANTS,
+}  # fmt: skip
+CELLS = tuple((model, quant) for model, quants in MODELS.items() for quant in quants)
+ROUNDS = 2
+PROMPT, GEN = 512, 24  # a whole batch, so that memory is at its peak
+NUMBERS = {"decode": "decode", "prompts": "prefill", "memory": "resident"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=3600.0, help="stop starting loads after so long")
+    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--again", action="store_true", help="forget what was measured")
+    arguments = parser.parse_args()
+    files = settings.cache_dir()
+    home = files / "learning"
+    if arguments.again:
+        shutil.rmtree(home, ignore_errors=True)
+    paths = _files()
+    _own_history(files, home)
+    if arguments.report:
+        report(paths)
+        return
+    left = measure(paths, time.monotonic() + arguments.seconds)
+    print(f"{left} loads left" if left else "all measured: --report shows it")
+
+
+def _files() -> dict[tuple[str, str], Path]:
+    import shapes
+
+    return {cell: shapes.shape_path(*cell) for cell in CELLS}
+
+
+def _own_history(files: Path, home: Path) -> None:
+    """A home of its own, with what is measured of this machine and its builds."""
+    os.environ["EDGELLM_HOME"] = str(home)
+    settings.cache_dir().mkdir(parents=True, exist_ok=True)
+    for entry in files.iterdir():
+        if entry.name.startswith("bandwidth-") or entry.name in ("gguf-probe", "calibrations"):
+            copy: Callable[..., object] = shutil.copytree if entry.is_dir() else shutil.copy
+            copy(entry, settings.cache_dir() / entry.name, **({"dirs_exist_ok": True} if entry.is_dir() else {}))
+
+
+def measure(paths: dict[tuple[str, str], Path], deadline: float) -> int:
+    """Load what was not loaded often enough; how many loads are left."""
+    from edgellm import bench, launch
+    from edgellm.hardware.probe import probe
+    from edgellm.measured import history
+    from edgellm.request import SelectionRequest
+
+    machine = probe(measure=False)
+    done = [(run.model, run.quant) for run in history.read(machine).runs]
+    todo = [cell for number in range(ROUNDS) for cell in CELLS if done.count(cell) <= number]
+    wanted = bench.Wanted(prompts=(PROMPT,), gen=GEN, threads=(1,), repeats=1)
+    while todo and time.monotonic() < deadline:
+        model, quant = todo.pop(0)
+        plan = launch.model_plan(str(paths[model, quant]), SelectionRequest(ctx=wanted.ctx), threads=1)
+        plan = replace(plan, artifact=replace(plan.artifact, model_id=model, quant=quant))
+        (run,) = bench.measure(plan, wanted).runs
+        print(f"{model} {quant}: {run.measured.decode:.1f} and {run.measured.prefill:.0f} tok/s", flush=True)
+    return len(todo)
+
+
+def report(paths: dict[tuple[str, str], Path]) -> None:
+    from edgellm import verify
+    from edgellm.hardware.probe import probe
+    from edgellm.measured import history
+
+    machine = probe(measure=False)
+    runs = history.read(machine).runs
+    rates = verify.rates_of("gguf", machine)
+    pairs: list[tuple[Run, Run]] = []
+    for cell in CELLS:
+        found = [_anew(run, paths[cell], machine, rates) for run in runs if (run.model, run.quant) == cell]
+        if len(found) >= ROUNDS:
+            pairs.append((found[0], found[1]))
+    firsts = tuple(first for first, _ in pairs)
+    print(f"{machine.name}; {len(pairs)} of {len(CELLS)} combinations; {'priors' if rates is None else 'calibrated'}\n")
+    print("| median error of the second run's prediction | " + " | ".join(NUMBERS) + " |")
+    print("|---|" + "---|" * len(NUMBERS))
+    _row("before", pairs, lambda first: ())
+    _row("after one run of the same", pairs, lambda first: (first,))
+    _row("after one run of each, its own too", pairs, lambda first: firsts)
+    _row("after one run of each other, never itself", pairs, lambda first: [run for run in firsts if run != first])
+    print(
+        "| one run against the other | " + " | ".join(_show(_repeat(pairs, name)) for name in NUMBERS.values()) + " |"
+    )
+    for model in MODELS:
+        own = [pair for pair in pairs if pair[0].model == model]
+        if own:
+            _row(f"{model} ({len(own)}), before", own, lambda first: ())
+            _row(f"{model}, after one run of the same", own, lambda first: (first,))
+
+
+def _anew(run: Run, path: Path, machine: Machine, rates: Calibration | None) -> Run:
+    """The run beside what is predicted of it now."""
+    import msgspec
+
+    from edgellm import verify
+    from edgellm.catalog.identify import identify
+    from edgellm.plan import LaunchPlan, Settings
+    from edgellm.runtime.meter import Measured
+
+    run_with = Settings(run.ctx, run.slots, run.threads, run.threads, run.kv_type)
+    plan = LaunchPlan(run.backend, identify(str(path)), run_with)
+    predicted = verify.predicted(plan, machine, Measured(decode_depth=run.depth, prefill_tokens=PROMPT), rates)
+    return msgspec.structs.replace(run, predicted=predicted, basis="now")
+
+
+def _row(name: str, pairs: Sequence[tuple], before: Callable[..., Iterable]) -> None:
+    cells = [_show(_errors(pairs, before, number)) for number in NUMBERS.values()]
+    print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def _errors(pairs: Sequence[tuple], before: Callable[..., Iterable], name: str) -> list[float]:
+    from edgellm.measured import history
+
+    found = []
+    for first, second in pairs:
+        known = history.of_runs(tuple(before(first))).of(second.backend, second.model, second.quant)
+        ratio = history.quotients(second)["resident_bytes" if name == "resident" else name]
+        if ratio is not None:
+            found.append(abs(ratio / getattr(known, name) - 1))
+    return found
+
+
+def _repeat(pairs: Sequence[tuple], name: str) -> list[float]:
+    field = "resident_bytes" if name == "resident" else name
+    both = [(getattr(a.measured, field), getattr(b.measured, field)) for a, b in pairs]
+    return [abs(b / a - 1) for a, b in both if a and b]
+
+
+def _show(errors: Sequence[float]) -> str:
+    return f"{median(errors):.1%} (worst {max(errors):.0%})" if errors else "-"
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()

@@ -1,0 +1,131 @@
+"""The parts of `edgellm doctor` that are kept between runs, and a dump that names no person: fit for a bug report."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgellm import settings
+
+if TYPE_CHECKING:
+    from edgellm.backend import Calibration
+    from edgellm.machine import Machine
+    from edgellm.measured.history import History
+    from edgellm.selection.facts import BackendFacts
+
+SHOWN_RUNS = 50
+SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+# Environment variables that change what EdgeLLM does, beside its own.
+VARIABLES = (
+    "CMAKE_ARGS",
+    "HF_ENDPOINT",
+    "HF_HOME",
+    "HF_HUB_OFFLINE",
+    "HF_TOKEN",
+    "LLAMA_CPP_LIB_PATH",
+    "OLLAMA_MODELS",
+)
+
+
+def settings_in_use() -> dict[str, Any]:
+    """Folders and variables; of a secret only that it is set."""
+    names = sorted({*VARIABLES, *(name for name in os.environ if name.startswith("EDGELLM_"))} & os.environ.keys())
+    variables = {name: "(set)" if SECRET.search(name) else os.environ[name] for name in names}
+    return {"data": str(settings.data_dir()), "cache": str(settings.cache_dir()), "variables": variables}
+
+
+def stored_models() -> list[dict[str, Any]]:
+    from edgellm.store.library import Library
+
+    return [
+        {"model": s.model_id, "quant": s.quant, "format": s.format, "bytes": s.bytes, "problem": s.problem}
+        for s in Library().installed()
+    ]
+
+
+def calibrations(facts: Mapping[str, BackendFacts]) -> dict[str, Any]:
+    """By backend; null where priors of its kind of processor are used."""
+    return {name: None if f.calibration is None else _calibration(f.calibration) for name, f in facts.items()}
+
+
+def _calibration(rates: Calibration) -> dict[str, Any]:
+    """Keys of tables are written as `Q4_K, 2 threads`."""
+    return {name: _table(value) if isinstance(value, dict) else value for name, value in asdict(rates).items()}
+
+
+def _table(table: dict[Any, float]) -> dict[str, float]:
+    def words(key: Any) -> str:
+        kind, threads = key if isinstance(key, tuple) else ("", key)
+        return f"{kind}, {threads} threads".lstrip(", ")
+
+    return {words(key): rate for key, rate in table.items()}
+
+
+def history_of(machine: Machine, facts: Mapping[str, BackendFacts]) -> tuple[History, dict[str, Any]]:
+    """What is known of this machine; and for programs: corrections in force, vetoes, drift, the latest runs."""
+    import msgspec
+
+    from edgellm import verify
+    from edgellm.measured import basis, history
+    from edgellm.plugins import plugins
+
+    known = history.read(machine)
+    ran = {run.backend for run in known.runs} & facts.keys()
+    bases = {name: basis.basis(plugins().backend(name), facts[name].calibration) for name in ran}
+    learned = history.of_runs(known.runs, bases)
+    rows = [
+        {"backend": backend, "model": model, "quant": quant, **asdict(correction)}
+        for (backend, model, quant), correction in learned.rows.items()
+    ]
+    vetoes = [
+        {"backend": backend, "model": model, "quant": quant, "reason": why}
+        for (backend, model, quant), why in history.vetoes(machine).items()
+    ]
+    return known, {
+        "path": str(known.path),
+        "lines": len(known.rows),
+        "skipped": known.skipped,
+        "bases": bases,
+        "corrections": rows,
+        "vetoes": vetoes,
+        "drift": [asdict(drift) for drift in verify.latest_drifts(known.runs, bases)],
+        "runs": msgspec.to_builtins(known.runs[-SHOWN_RUNS:]),
+        "benches": msgspec.to_builtins(known.benches[-SHOWN_RUNS:]),
+        "checks": msgspec.to_builtins(known.checks[-SHOWN_RUNS:]),
+    }
+
+
+def anonymous(report: Any) -> Any:
+    """The same without the user's folder, name and secrets, wherever they stand."""
+    home = str(Path.home())
+    hidden = [(value, "(set)") for name, value in os.environ.items() if SECRET.search(name) and len(value) >= 8]
+    found = [*hidden, *([(home, "~")] if len(home) > 1 else [])]
+    user = _user()
+    # As a word, and not where it is one of the system's: root, user and the like say nothing of a person.
+    name = re.compile(rf"(?<![A-Za-z0-9]){re.escape(user)}(?![A-Za-z0-9])") if user else None
+    return _cleaned(report, found, name)
+
+
+def _user() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return ""
+    return "" if user in ("root", "user", "admin", "runner", "ubuntu") or len(user) < 3 else user
+
+
+def _cleaned(value: Any, hidden: list[tuple[str, str]], name: re.Pattern[str] | None) -> Any:
+    if isinstance(value, dict):
+        return {_cleaned(key, hidden, name): _cleaned(item, hidden, name) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cleaned(item, hidden, name) for item in value]
+    if not isinstance(value, str):
+        return value
+    for secret, shown in hidden:
+        value = value.replace(secret, shown)
+    return name.sub("(user)", value) if name is not None else value

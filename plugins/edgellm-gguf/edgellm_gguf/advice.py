@@ -1,0 +1,41 @@
+"""Why this libllama does not run here, or is slower than it could be, and what mends it. Imports no `llama_cpp`."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from edgellm.backend import Advice
+from edgellm.machine import Machine
+from edgellm_gguf import library
+
+# What a processor has -> what ggml calls a build that uses it (ggml-cpu.cpp, `ggml_backend_cpu_get_features`).
+FEATURES = {
+    "avx2": "AVX2", "avx_vnni": "AVX_VNNI", "avx512f": "AVX512", "avx512vnni": "AVX512_VNNI",
+    "avx512bf16": "AVX512_BF16", "amx_int8": "AMX_INT8", "dotprod": "DOTPROD", "i8mm": "MATMUL_INT8", "sve": "SVE",
+}  # fmt: skip
+
+
+def advise(machine: Machine) -> list[Advice]:
+    """Empty where the library runs and uses what the processor has."""
+    if missing := library.missing():
+        return [Advice(missing, _rebuild())]
+    known = library.verdict(machine)
+    if known.problem:
+        return [Advice(known.problem, _rebuild())]
+    used = set(re.findall(r"(\w+) = 1", known.system_info))
+    unused = [name for name, feature in FEATURES.items() if name in machine.cpu.isa and feature not in used]
+    # Without a list of what it uses, nothing can be said.
+    if not used or not unused:
+        return []
+    return [Advice(f"this libllama does not use {', '.join(unused)}, which this processor has", _rebuild())]
+
+
+def _rebuild() -> str:
+    """A line that gives another library; set-up builds none where the variable names one."""
+    folder = os.environ.get("LLAMA_CPP_LIB_PATH")
+    if folder:
+        return f"put a libllama built on this machine into {folder}, or unset LLAMA_CPP_LIB_PATH and `make setup`"
+    return (
+        "`make setup` builds it for this machine (without a checkout: pip install --force-reinstall llama-cpp-python)"
+    )

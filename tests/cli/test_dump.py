@@ -1,0 +1,173 @@
+"""The JSON of doctor holds everything, names nobody, and stands for the machine it was made on."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edgellm import launch, settings
+from edgellm.backend import Calibration
+from edgellm.cli import doctor, dump
+from edgellm.cli.main import cli
+from edgellm.errors import UsageError
+from edgellm.hardware import profiles
+from edgellm.hardware.probe import probe
+from edgellm.machine import Accelerator, Cluster, Cpu, Limits, Machine, Memory
+from edgellm.measured import basis, history
+from edgellm.measured.history import Numbers, Quality, Run
+from edgellm.plugins import plugins
+from edgellm.request import SelectionRequest
+from edgellm.selection.decide import decide
+from edgellm.selection.facts import BackendFacts, assumed_facts
+
+MACHINE = Machine(
+    "box", "A box", Cpu("x86_64", "A CPU", 4, 8, ("avx2", "fma"), clusters=(Cluster("performance", 4),)),
+    Memory(32 * 2**30, 20 * 2**30, 2**30, 40.0, "measured: 4 threads, 2 MiB pages"),
+    accelerators=(Accelerator("cuda", "NVIDIA RTX 4090", 24 * 2**30),), limits=Limits(cpus=2.5, source="cgroup v2 /a"),
+)  # fmt: skip
+
+
+def report(monkeypatch: pytest.MonkeyPatch, machine: Machine = MACHINE) -> dict:
+    monkeypatch.setattr(doctor, "_probe", lambda: machine)
+    done = CliRunner().invoke(cli, ["doctor", "--json"], catch_exceptions=False)
+    assert done.exit_code == 0
+    return json.loads(done.stdout)
+
+
+def saved(tmp_path: Path, found: dict) -> str:
+    path = tmp_path / "doctor.json"
+    path.write_text(json.dumps(found))
+    return str(path)
+
+
+def run(number: int, decode: float, *, name: str = "gguf", of: str | None = None) -> Run:
+    return Run(
+        id=str(number), time="", backend=name, model="m", quant="Q4_K_M", build="", threads=2, ctx=4096, slots=1,
+        basis=basis.basis(plugins().backend(name), None) if of is None else of, kv_type="f16", requests=3, waited=0.0,
+        whole_batch=True, predicted=Numbers(decode=10.0), measured=Numbers(decode=decode),
+    )  # fmt: skip
+
+
+def texts(found: dict) -> list[str]:
+    return [f"{row['text']} | {row['fix']}" for row in found["findings"]]
+
+
+def test_a_dump_is_the_machine_it_was_made_on(tmp_path: Path, monkeypatch) -> None:
+    assert profiles.load(saved(tmp_path, report(monkeypatch))) == MACHINE
+
+
+def test_so_is_the_dump_of_this_machine(tmp_path: Path, monkeypatch) -> None:
+    machine = probe(measure=False)
+    loaded = profiles.load(saved(tmp_path, report(monkeypatch, machine)))
+    assert replace(loaded, disk=None) == replace(machine, disk=None)
+
+
+def test_a_decision_on_a_dump_is_the_decision_on_the_machine(tmp_path: Path, monkeypatch) -> None:
+    path = saved(tmp_path, report(monkeypatch))
+    request = SelectionRequest(offline=False)
+    known = decide(MACHINE, request, launch.cards(), assumed_facts(plugins().backends().values(), MACHINE, request))
+    done = CliRunner().invoke(cli, ["auto-select", "--profile", path, "--json"], catch_exceptions=False)
+    choice = json.loads(done.stdout)["choice"]
+    assert known.choice is not None
+    assert (choice["model"], choice["quant"], choice["ctx"]) == (
+        known.choice.model,
+        known.choice.quant,
+        known.choice.ctx,
+    )
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", '{"machine": []}', '{"machine": {"id": 3}}', "[" * 9999, '{"x": 1}'])
+def test_what_is_no_dump_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "doctor.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"doctor\.json"):
+        profiles.load(str(path))
+
+
+def test_it_names_no_person_and_no_secret(monkeypatch, tmp_path: Path) -> None:
+    home = tmp_path / "home" / "adalovelace"
+    home.mkdir(parents=True)
+    monkeypatch.setenv("EDGELLM_HOME", str(home / "edgellm"))
+    monkeypatch.setenv("EDGELLM_API_KEY", "sk-very-secret-1234")
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh")
+    monkeypatch.setenv("HF_ENDPOINT", "https://adalovelace:hf_abcdefgh@hub.example")
+    monkeypatch.setattr(Path, "home", lambda: home)
+    monkeypatch.setattr(getpass, "getuser", lambda: "adalovelace")
+    found = report(monkeypatch)
+    assert found["settings"]["variables"]["EDGELLM_API_KEY"] == found["settings"]["variables"]["HF_TOKEN"] == "(set)"
+    assert found["settings"]["data"] == str(Path("~/edgellm/data"))
+    assert found["settings"]["variables"]["HF_ENDPOINT"] == "https://(user):(set)@hub.example"
+    whole = json.dumps(found)
+    assert [word for word in ("adalovelace", "sk-very-secret", "hf_abcd") if word in whole] == []
+
+
+def test_a_user_who_is_called_like_the_system_hides_nothing(monkeypatch) -> None:
+    monkeypatch.setattr(getpass, "getuser", lambda: "root")
+    assert dump.anonymous({"a": ["the root of it", 3, None, True]}) == {"a": ["the root of it", 3, None, True]}
+
+
+def test_history_corrections_drift_and_vetoes(monkeypatch) -> None:
+    for number, decode in enumerate((6.0, 6.0, 6.1, 12.0)):
+        history.record(MACHINE, run(number, decode))
+    history.record(MACHINE, run(9, 1.0, of="of an older build"))
+    veto = Quality(
+        id="q", time="", backend="gguf", model="m", quant="Q2_K", sha256="", text_sha256="", tokens=10, perplexity=50.0,
+        veto="it agrees with the reference on 50.0% of tokens, 75% are asked",
+    )  # fmt: skip
+    history.record(MACHINE, veto)
+    with open(history.path_of(MACHINE), "a") as file:
+        file.write("no JSON\n")
+    found = report(monkeypatch)
+    told = found["history"]
+    assert (told["lines"], told["skipped"], len(told["runs"]), len(told["checks"])) == (6, 1, 5, 1)
+    (learned,) = told["corrections"]
+    assert (learned["model"], learned["basis"]) == ("m", "corrected by 4 runs of m Q4_K_M here")
+    assert 0.6 < learned["decode"] < 0.7
+    assert "m Q2_K is not chosen on gguf: it agrees with" in " ".join(texts(found))
+    assert any("1 line of" in text and "cannot be read" in text for text in texts(found))
+    # The last run of the older build is compared with nothing, and so is not drift.
+    assert told["drift"] == []
+
+
+def test_the_last_run_drifts_from_what_those_before_it_had_taught(monkeypatch) -> None:
+    for number, decode in enumerate((6.0, 6.0, 6.0, 12.0)):
+        history.record(MACHINE, run(number, decode))
+    (drift,) = report(monkeypatch)["history"]["drift"]
+    assert drift["text"].startswith("decode of m Q4_K_M: 12 tok/s, 6.")
+    assert "`edgellm calibrate`" in drift["fix"]
+    assert any(text.startswith("drift: decode of m") for text in texts(report(monkeypatch)))
+
+
+def test_a_history_that_cannot_be_read_is_a_problem(monkeypatch) -> None:
+    history.path_of(MACHINE).mkdir(parents=True)
+    assert any("cannot be read" in text and "move" in text for text in texts(report(monkeypatch)))
+
+
+def test_a_calibration_is_shown_with_its_keys_in_words() -> None:
+    rates = Calibration({("Q4_K", 2): 5.0}, {("Q4_K", 2): 90.0}, "b1")
+    facts = {"gguf": BackendFacts("gguf", frozenset({"gguf"}), calibration=rates), "x": BackendFacts("x", frozenset())}
+    found = dump.calibrations(facts)
+    assert found["gguf"]["decode"] == {"Q4_K, 2 threads": 5.0}
+    assert (found["gguf"]["build"], found["x"]) == ("b1", None)
+    json.dumps(found)
+
+
+def test_what_is_stored_is_listed_with_its_problem(smollm2: str, monkeypatch, tmp_path: Path) -> None:
+    folder = settings.data_dir() / "models" / "m" / "Q4_0-1"
+    folder.mkdir(parents=True)
+    (folder / "stored.json").write_text("{}")
+    found = report(monkeypatch)
+    assert [(row["model"], bool(row["problem"])) for row in found["models"]] == [("m", True)]
+    assert any("is damaged" in text for text in texts(found))
+
+
+def test_every_part_is_there(monkeypatch) -> None:
+    assert asdict(doctor.Report()).keys() == report(monkeypatch).keys() >= {
+        "schema", "versions", "machine", "backends", "plugins", "store", "models", "calibrations", "history",
+        "settings", "used", "findings",
+    }  # fmt: skip
