@@ -12,14 +12,15 @@ from edgellm.catalog import lookup
 from edgellm.catalog.identify import identify
 from edgellm.catalog.recognize import recognize
 from edgellm.errors import SourceUnreachable, UnsupportedArtifact, UsageError
-from edgellm.estimate import quants
-from edgellm.formats import gguf_summary
-from edgellm.model import ModelCard, ModelFile
-from edgellm.store.card import card_of, local_card
+from edgellm.estimate import architecture, quants
+from edgellm.formats import gguf_summary, hf_config
+from edgellm.model import Artifact, ModelCard, ModelFile
+from edgellm.store.card import CTX_UNKNOWN, card_of, local_card
 from edgellm.store.sources import LocalFile, scheme_of, source_for, sources
 
 REACH_TIMEOUT_S = 5.0
 SUFFIXES = (".gguf", ".onnx", ".safetensors")
+PACKED = "I2_S"  # what ternary weights of a folder are loaded as: 2 bits each
 NOT_PUBLISHED = "none: no published file of it is known"  # source of a file that is predicted from the shape alone
 
 
@@ -93,12 +94,42 @@ def _local(path: Path, rows: Sequence[ModelCard], quant: str | None) -> Named:
     if quant is not None:
         raise UsageError(f"--quant has no meaning for {path}", hint="leave it out: a file is in one", param="quant")
     artifact = identify(str(path))
+    if artifact.format == "safetensors" and Path(artifact.path).is_dir():
+        return Named(recognize(_folder_card(artifact), rows), f"config.json and the headers in {path}")
     if artifact.format != "gguf":
         raise UnsupportedArtifact(
             f"{path} is a model in {artifact.format}, whose memory is not predicted yet",
-            hint="`edgellm convert` writes GGUF, which is",
+            hint="name a GGUF file, or the folder of a safetensors model",
         )
     return Named(_told(recognize(local_card(Path(artifact.path)), rows)), f"the header of {path}")
+
+
+def _folder_card(artifact: Artifact) -> ModelCard:
+    """The row of a Hugging Face folder: ternary weights count as they are packed when they are loaded."""
+    found = hf_config.summary_of(artifact.path)
+    parts = architecture.tensors(found.shape) or ()
+    params = sum(part.elems * len(part.layers) for part in parts) or 1
+    quant = PACKED if found.is_ternary else found.float_type
+    if not quant:
+        raise UnsupportedArtifact(
+            f"{artifact.path} holds weights that are packed in a way not known here", hint="name a GGUF file of it"
+        )
+    size = None if found.is_ternary else found.tensor_bytes
+    file = ModelFile(f"file:{artifact.path}", quant, "safetensors", found.file_bytes, None, size, "header")
+    return ModelCard(
+        id=artifact.model_id.lower(),
+        family=found.shape.arch,
+        kind="chat",
+        license="unknown",
+        ctx_train=found.ctx_train or CTX_UNKNOWN,
+        params=params,
+        params_active=params,
+        shape=found.shape,
+        files=(file,),
+        native_quant=PACKED if found.is_ternary else "",
+        source="its config.json",
+        trust="header",
+    )
 
 
 def _remote(uri: str, rows: Sequence[ModelCard], quant: str | None, *, offline: bool) -> Named:

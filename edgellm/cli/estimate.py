@@ -129,7 +129,7 @@ def _head(console: Console, named: Named, machine: Machine, quant: str) -> None:
     from edgellm.units import show_params
 
     card = named.card
-    restricts = "" if card.license in FREE_LICENSES else ", which restricts use"
+    restricts = "" if card.license in (*FREE_LICENSES, "unknown") else ", which restricts use"
     console.print(f"{card.id} {quant}".strip() + f" on {machine.name}", style="bold", markup=False)
     active = f", {show_params(card.params_active)} of them active" if card.params_active < card.params else ""
     facts = f"{show_params(card.params)} parameters{active}, licence {card.license}{restricts}"
@@ -145,7 +145,8 @@ def _show_one(console: Console, named: Named, machine: Machine, budget_reason: s
     c = a.candidate
     _head(console, named, machine, c.quant)
     weights = size(named.card, a)
-    how = {"exact": "read from the file", "rule": "by llama.cpp's rules", "estimate": "an estimate, within about 5 %"}
+    rule = "as it is loaded" if named.card.files[0].format == "safetensors" else "by llama.cpp's rules"
+    how = {"exact": "read from the file", "rule": rule, "estimate": "an estimate, within about 5 %"}
     about = "" if weights.file_is_exact else "about "
     console.print()
     rows = [

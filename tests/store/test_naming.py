@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import gguf_writer as w
 import pytest
+import safetensors_writer
 
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import SourceUnreachable, UnknownModel, UnsupportedArtifact
@@ -101,3 +104,21 @@ def test_adapters_count_their_tensors(tmp_path, model_bytes):
     assert adapter_bytes([]) == 0
     with pytest.raises(UnsupportedArtifact, match="no adapter"):
         adapter_bytes([model])
+
+
+def test_a_folder_of_ternary_weights_counts_as_it_is_loaded(tmp_path):
+    folder = tmp_path / "bitnet-b1.58-2b-4t"
+    folder.mkdir()
+    config = {
+        "model_type": "bitnet", "hidden_size": 2560, "intermediate_size": 6912, "num_hidden_layers": 30,
+        "num_attention_heads": 20, "num_key_value_heads": 5, "vocab_size": 128256, "tie_word_embeddings": True,
+        "max_position_embeddings": 4096, "quantization_config": {"quant_method": "bitnet"},
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    safetensors_writer.write(folder / "model.safetensors", {"x": ("U8", (64,), bytes(64))})
+    card = named(str(folder), ROWS).card
+    (file,) = card.files
+
+    assert card.id == "bitnet-b1.58-2b-4t"  # the catalog's row, by name and shape
+    assert card.license == "mit"
+    assert (file.quant, file.format, file.tensor_bytes) == ("I2_S", "safetensors", None)
