@@ -251,10 +251,10 @@ class Seen:
 class ModelServer(HubServer):
     """A hub, an Ollama registry and a plain file server in one, and the ways they fail.
 
-    `files` are served as `/OWNER/REPO/resolve/...` (hub), `/files/OWNER/REPO/...` (plain) and as blobs of the registry, where
-    `models` names them. `mode` is a fault of every answer that carries a file:
+    `files` are served as `/OWNER/REPO/resolve/...` (hub), `/files/OWNER/REPO/...` (plain) and as blobs of the registry,
+    where `models` names them. `mode` is a fault of every answer that carries a file:
 
-        no-range  cut  cut-once  longer  shorter  more  wrong-byte  html  gzip  empty  hang  hang-midway  slow  drip-headers
+        no-range  cut  cut-once  longer  shorter  more  wrong-byte  html  gzip  hang  hang-midway  drip-headers
         a status ("404"), or a status and how often ("429*2")
     """
 
@@ -379,7 +379,8 @@ class ModelServer(HubServer):
         return self._send_body(request, seen, data[begin : len(data) if self.mode == "more" else end])
 
     def _send_body(self, request, seen, body):
-        cut = len(body) if self.mode != "hang-midway" else len(body) // 2 + 1
+        hangs = self.mode == "hang-midway" and len(body) > 1000
+        cut = len(body) // 2 + 1 if hangs else len(body)
         if self.mode == "cut" or (self.mode == "cut-once" and len(body) > 100_000 and self.asked["cut"] == 0):
             cut = len(body) // 2 if len(body) > 1000 else len(body)
             self.asked["cut"] += len(body) > 100_000
@@ -393,7 +394,7 @@ class ModelServer(HubServer):
                     return None
         except OSError:
             pass  # the client went away, as some tests want
-        if self.mode == "hang-midway":
+        if hangs:
             return self.closing.wait(30)
         if cut < len(body) or self.mode in ("longer", "more"):
             request.close_connection = True

@@ -136,9 +136,8 @@ class Beginning:
             self._whole = answer
         elif start != begin:
             answer.close()
-            raise SourceError(
-                f"{http.shown(self.file.url)} sends bytes from {start}, asked for were those from {begin}"
-            )
+            where = http.shown(self.file.url)
+            raise SourceError(f"{where} sends bytes from {start}, asked for were those from {begin}", hint=_BROKEN)
         return answer
 
     def _read(self, answer: http.Answer, wanted: int) -> None:

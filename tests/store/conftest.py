@@ -72,7 +72,33 @@ def models(own_home, monkeypatch):
         "HF_TOKEN_PATH": str(own_home / "token"),
     }.items():
         monkeypatch.setattr(constants, name, value)
-    monkeypatch.setattr(http, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(http, "TIMEOUT_S", 5.0)
     monkeypatch.setattr(http, "BACKOFF_S", 0.01)
     yield server
     server.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """For servers that never answer: a tenth of a second is enough to know."""
+    monkeypatch.setattr(http, "TIMEOUT_S", 0.1)
+
+
+NAME = "o/r/m-Q8_0.gguf"
+
+
+def uris(server, data):
+    """The model at each source, by its scheme."""
+    server.files[NAME] = data
+    server.models["library/tiny/1b"] = [NAME]
+    return {
+        "hf": f"hf://{NAME}",
+        "https": f"{server.url}/files/{NAME}",
+        "ollama": f"ollama://{server.url.removeprefix('http://')}/library/tiny:1b",
+    }
+
+
+@pytest.fixture(params=["hf", "https", "ollama"])
+def source(request, models, model_bytes):
+    """The URI of the model at each source."""
+    return uris(models, model_bytes)[request.param]

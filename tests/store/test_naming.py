@@ -9,7 +9,7 @@ import pytest
 import safetensors_writer
 
 from edgellm.catalog.lookup import catalog
-from edgellm.errors import SourceUnreachable, UnknownModel, UnsupportedArtifact
+from edgellm.errors import SourceUnreachable, UnknownModel, UnsupportedArtifact, UsageError
 from edgellm.naming import adapter_bytes, named
 from edgellm.store.sources import sources
 
@@ -99,11 +99,24 @@ def test_adapters_count_their_tensors(tmp_path, model_bytes):
     model = tmp_path / "model.gguf"
     model.write_bytes(model_bytes)
 
-    assert 0 < adapter_bytes([lora]) < lora.stat().st_size
-    assert adapter_bytes([lora, lora]) == 2 * adapter_bytes([lora])
-    assert adapter_bytes([]) == 0
+    assert 0 < adapter_bytes([str(lora)], None) < lora.stat().st_size
+    assert adapter_bytes([str(lora)] * 2, None) == 2 * adapter_bytes([str(lora)], None)
+    assert adapter_bytes([], None) == 0
     with pytest.raises(UnsupportedArtifact, match="no adapter"):
-        adapter_bytes([model])
+        adapter_bytes([str(model)], None)
+
+
+def test_a_rank_stands_for_an_adapter_that_is_not_made_yet():
+    shape = catalog()["llama-3.2-1b-instruct"].shape
+    # 16 layers: q, k, v, o of 2048 with 512 for keys and values; gate, up, down of 8192.
+    rows = 16 * (2 * (2048 + 2048) + 2 * (2048 + 512) + 3 * (2048 + 8192))
+
+    assert adapter_bytes(["rank=8"], shape) == 8 * 4 * rows
+    for wrong in ("rank=", "rank=0", "rank=x", "rank=99999"):
+        with pytest.raises(UsageError, match="is no rank"):
+            adapter_bytes([wrong], shape)
+    with pytest.raises(UnsupportedArtifact, match="one by one"):
+        adapter_bytes(["rank=8"], catalog()["gemma-3n-e2b-it"].shape)
 
 
 def test_a_folder_of_ternary_weights_counts_as_it_is_loaded(tmp_path):
