@@ -12,15 +12,16 @@ from edgellm.catalog import lookup
 from edgellm.catalog.identify import identify
 from edgellm.catalog.recognize import recognize
 from edgellm.errors import SourceUnreachable, UnsupportedArtifact, UsageError
-from edgellm.estimate import architecture, quants
+from edgellm.estimate import adapter, architecture, quants
 from edgellm.formats import gguf_summary, hf_config
-from edgellm.model import Artifact, ModelCard, ModelFile
+from edgellm.model import Artifact, ModelCard, ModelFile, Shape
 from edgellm.store.card import CTX_UNKNOWN, card_of, local_card
 from edgellm.store.sources import LocalFile, scheme_of, source_for, sources
 
 REACH_TIMEOUT_S = 5.0
 SUFFIXES = (".gguf", ".onnx", ".safetensors")
 PACKED = "I2_S"  # what ternary weights of a folder are loaded as: 2 bits each
+RANK, MOST_RANK = "rank=", 4096
 NOT_PUBLISHED = "none: no published file of it is known"  # source of a file that is predicted from the shape alone
 
 
@@ -172,16 +173,27 @@ def _nearest(file: ModelFile, card: ModelCard) -> ModelFile:
     return replace(file, quant=near.name, trust=f"{file.trust}; a mix of unknown name, taken as {near.name}")
 
 
-def adapter_bytes(paths: Iterable[Path]) -> int:
-    """Bytes of the tensors of LoRA adapters, which are kept beside the model.
+def adapter_bytes(adapters: Iterable[str], shape: Shape | None) -> int:
+    """Bytes of LoRA adapters that are kept beside a model: of a file its tensors, of `rank=16` what that rank takes.
 
     Raises:
-        ArtifactError: a file is damaged, or no adapter.
+        UsageError: no rank. ArtifactError: a file is damaged or no adapter, or the model's matrices are not known.
     """
-    total = 0
-    for path in paths:
-        found = gguf_summary.summary_of(path)
-        if found.role != "adapter":
-            raise UnsupportedArtifact(f"{path} is a GGUF file of type {found.role!r}, no adapter", hint="name a LoRA")
-        total += found.tensor_bytes
-    return total
+    return sum(_of_rank(text, shape) if text.startswith(RANK) else _of_file(text) for text in adapters)
+
+
+def _of_file(path: str) -> int:
+    found = gguf_summary.summary_of(path)
+    if found.role != "adapter":
+        raise UnsupportedArtifact(f"{path} is a GGUF file of type {found.role!r}, no adapter", hint="name a LoRA")
+    return found.tensor_bytes
+
+
+def _of_rank(text: str, shape: Shape | None) -> int:
+    number = text.removeprefix(RANK)
+    if not number.isdecimal() or not 1 <= int(number) <= MOST_RANK:
+        raise UsageError(f"{text!r} is no rank", hint=f"as in rank=16; 1 to {MOST_RANK}", param="adapter")
+    n_bytes = None if shape is None else adapter.lora_bytes(shape, int(number))
+    if n_bytes is None:
+        raise UnsupportedArtifact("the matrices of this model are not known one by one", hint="name the adapter's file")
+    return n_bytes

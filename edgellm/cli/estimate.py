@@ -34,7 +34,7 @@ DOES_NOT_FIT = 3  # exit code of errors.NothingFits
 @click.option("--slots", type=int, default=1, show_default=True, help="Conversations at the same time.")
 @kv
 @click.option(
-    "--adapter", "adapters", type=click.Path(path_type=Path), multiple=True, metavar="FILE", help="A LoRA (repeat)."
+    "--adapter", "adapters", multiple=True, metavar="FILE|rank=N", help="A LoRA kept beside the model (repeat)."
 )
 @click.option("--task", help="Whose speed floor and context count: chat, code, agent or embed.")
 @click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB.")
@@ -49,7 +49,7 @@ def command(
     *,
     model: str,
     quant: str | None,
-    adapters: tuple[Path, ...],
+    adapters: tuple[str, ...],
     task: str | None,
     profile: str | None,
     models_file: Path | None,
@@ -72,7 +72,7 @@ def command(
     wanted = request(task=task or usual, min_tps=None, offline=False, here=here, **asked)
     machine = the_machine(profile)
     given = setting(machine, wanted)
-    extra = naming.adapter_bytes(adapters)
+    extra = naming.adapter_bytes(adapters, named.card.shape)
     facts = backends(machine, wanted, is_here=here)
     corrections = launch.corrections(machine, facts) if here else NO_CORRECTIONS
     vetoes = history.vetoes(machine) if here else NO_VETOES
