@@ -93,7 +93,7 @@ def test_it_names_no_person_and_no_secret(monkeypatch, tmp_path: Path) -> None:
     home = tmp_path / "home" / "adalovelace"
     home.mkdir(parents=True)
     monkeypatch.setenv("EDGELLM_HOME", str(home / "edgellm"))
-    monkeypatch.setenv("EDGELLM_API_KEY", "sk-very-secret-1234")
+    monkeypatch.setenv("EDGELLM_API_KEY", "sk-1")
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh")
     monkeypatch.setenv("HF_ENDPOINT", "https://adalovelace:hf_abcdefgh@hub.example")
     monkeypatch.setattr(Path, "home", lambda: home)
@@ -103,7 +103,7 @@ def test_it_names_no_person_and_no_secret(monkeypatch, tmp_path: Path) -> None:
     assert found["settings"]["data"] == str(Path("~/edgellm/data"))
     assert found["settings"]["variables"]["HF_ENDPOINT"] == "https://(user):(set)@hub.example"
     whole = json.dumps(found)
-    assert [word for word in ("adalovelace", "sk-very-secret", "hf_abcd") if word in whole] == []
+    assert [word for word in ("adalovelace", "sk-1", "hf_abcd") if word in whole] == []
 
 
 def test_a_user_who_is_called_like_the_system_hides_nothing(monkeypatch) -> None:

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import filelock
 import msgspec
 import pytest
 
@@ -125,6 +126,14 @@ def test_two_processes_write_at_once() -> None:
     known = history.read(MACHINE)
     assert sorted(row.id for row in known.runs) == sorted(f"id{n}" for n in (*range(40), *range(1000, 1040)))
     assert known.skipped == 0
+
+
+def test_who_cannot_have_the_lock_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "LOCK_TIMEOUT_S", 0.05)
+    history.record(MACHINE, run(1))
+    with filelock.FileLock(history.path_of(MACHINE).with_suffix(".lock")), pytest.raises(OSError, match="lock"):
+        history.record(MACHINE, run(2))
+    assert [row.id for row in history.read(MACHINE).runs] == ["id1"]
 
 
 def test_a_passing_check_lifts_a_veto() -> None:
