@@ -6,7 +6,7 @@ BIN := .venv/bin
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-arm64 check bench bench-serve bench-memory bench-ternary ternary-parity sanitize fuzz soak clean python \
+.PHONY: help setup serve test test-arm64 check bench bench-serve bench-memory bench-learning bench-ternary ternary-parity sanitize fuzz soak clean python \
   test-tools
 
 help: ## show this list
@@ -51,6 +51,9 @@ bench-serve: setup ## EdgeLLM over HTTP against llama.cpp's own llama-server
 
 bench-memory: setup ## predicted memory against what worker and server take (ARGS="--model gemma-3-270m --results FILE")
 	$(BIN)/python benchmarks/memory.py $(ARGS)
+
+bench-learning: setup ## errors of predictions before and after one run, some minutes (ARGS="--report" after it)
+	$(BIN)/python benchmarks/learning.py $(ARGS)
 
 bench-ternary: setup ## the ternary engine against llama.cpp, and bitnet.cpp where BITNET_BENCH names its bench (ARGS="--scale")
 	$(BIN)/python benchmarks/ternary.py $(ARGS)
