@@ -137,16 +137,29 @@ class Embedder(Protocol):
         ...
 
 
+CALIBRATED_ROW = 2048  # weights in a row of the matrices that `Calibration.decode` is measured with
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Rates measured by running the real kernels: weights consumed per second, 1e9 per second.
+    """Rates measured by running the real kernels on this machine, of all threads together. Only what was measured.
 
-    Keys are (tensor type, threads), e.g. ("Q4_K", 2).
+    Keys are (tensor type or cache type, threads), e.g. ("Q4_K", 2) and ("q8_0", 2); tables without types have threads.
     """
 
+    # 1e9 weights per second, one token at a time, in rows of CALIBRATED_ROW weights
     decode: dict[tuple[str, int], float] = field(default_factory=dict)
-    prefill: dict[tuple[str, int], float] = field(default_factory=dict)
-    build: str = ""
+    prefill: dict[tuple[str, int], float] = field(default_factory=dict)  # the same for 512 tokens: weights x tokens
+    build: str = ""  # of the kernels, as `Calibrator.build` says it
+    # 1e9 products per second: each query head meets a key and a value of head_dim numbers for each cached token.
+    attention: dict[tuple[str, int], float] = field(default_factory=dict)  # one token
+    attention_prefill: dict[tuple[str, int], float] = field(default_factory=dict)  # 512 tokens
+    row_s: dict[tuple[str, int], float] = field(default_factory=dict)  # seconds that a row takes beside its weights
+    layer_s: dict[int, float] = field(default_factory=dict)  # seconds per layer and token beside both, one token
+    element_s: dict[int, float] = field(default_factory=dict)  # and seconds per activation (estimate/speed.py)
+    element_prefill_s: dict[int, float] = field(default_factory=dict)  # seconds per activation, 512 tokens
+    scatter: float = 0.0  # how far below its best a rate was at other times: a share, median over rates
+    date: str = ""  # ISO 8601 day
 
 
 class Backend(Protocol):
@@ -222,6 +235,16 @@ class Offloader(Protocol):
 
 
 @runtime_checkable
+class CacheQuantizer(Protocol):
+    """Optional: a backend whose cache can be held in other types than f16 (`Settings.kv_type`)."""
+
+    @property
+    def kv_types(self) -> frozenset[str]:
+        """Names as in `edgellm.request.KV_TYPES`, f16 included."""
+        ...
+
+
+@runtime_checkable
 class Loader(Protocol):
     """Optional: a backend that knows which models its build can load, beyond their format and quantization."""
 
@@ -231,16 +254,6 @@ class Loader(Protocol):
 
     def tensor_types(self, machine: Machine) -> frozenset[str] | None:
         """Types of the tensors it opens, as in GGUF tools ("Q4_K"); None = not known. Under 20 ms once probed."""
-        ...
-
-
-@runtime_checkable
-class CacheQuantizer(Protocol):
-    """Optional: a backend whose cache can be held in other types than f16 (`Settings.kv_type`)."""
-
-    @property
-    def kv_types(self) -> frozenset[str]:
-        """Names as in `edgellm.request.KV_TYPES`, f16 included."""
         ...
 
 
@@ -300,9 +313,15 @@ class SlotSaver(Protocol):
 
 @runtime_checkable
 class Calibrator(Protocol):
-    """Optional: a backend that can measure itself. Called in a worker only."""
+    """Optional: a backend that can measure how fast its kernels run here."""
 
-    def calibrate(self, settings: Settings) -> Calibration: ...
+    def build(self) -> str:
+        """What rates hold for: version and digest of the kernels. In the parent, no native code, under 20 ms."""
+        ...
+
+    def calibrate(self, settings: Settings) -> Calibration:
+        """Rates at one thread and at the settings' numbers of threads, in some ten seconds. In a worker only."""
+        ...
 
 
 @runtime_checkable

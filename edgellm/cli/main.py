@@ -18,6 +18,7 @@ from edgellm.errors import EdgeLLMError
 COMMANDS = {
     "auto-select": "Choose the best model that this machine runs well, and say why.",
     "bench": "Measure a model's speed, memory and quality on this machine.",
+    "calibrate": "Measure how fast this CPU runs each quantization.",
     "convert": "Convert a model file or folder to another format.",
     "doctor": "Say what is used, what is not, why, and how to mend it.",
     "estimate": "Predict memory, speed and quality of a model without fetching it.",

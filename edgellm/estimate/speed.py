@@ -1,17 +1,29 @@
-"""Tokens per second, from a roofline: the slower of reading the weights and unpacking them, plus barriers.
+"""Tokens per second: measured rates of this machine's kernels where there are any, else priors of its kind of CPU.
 
-    t_mem  = bytes read per token / bandwidth        a theoretical bandwidth is reached to 65 %, a measured one as it is
-    t_comp = sum over types: weights / (threads * rate of that type on this processor)
-    t_tok  = max(t_mem, t_comp) + 0.05 ms per layer
+Measured (`edgellm calibrate`):
 
-Source: research notes on selection, C1; in-sample median factor off 1.09 on 33 published rows (C2).
+    t_tok = sum over types: weights / rate of that type and number of threads, reading from memory included
+          + products of attention / rate of the cache type
+          + per layer: a constant, and a time per number that its small operations write
+
+Priors, a roofline: the slower of reading the weights and unpacking them, plus barriers.
+
+    t_mem  = bytes read per token / bandwidth        a theoretical bandwidth is reached in part, a measured one as it is
+    t_comp = sum over types: weights / (threads * rate of that type on this class of processor)
+    t_tok  = max(t_mem, t_comp) + barriers per layer
+
+Source of the roofline: research notes on selection, C1; its constants: `estimate/isa.py`. What both are off by:
+docs/benchmarks.md, and `make bench-speed`.
 """
 
 from __future__ import annotations
 
-from edgellm.backend import Calibration
+from edgellm.backend import CALIBRATED_ROW, Calibration
+from edgellm.estimate import architecture
+from edgellm.estimate import rates as measured_rates
 from edgellm.estimate.footprint import kv_read_bytes
 from edgellm.estimate.isa import isa_class
+from edgellm.estimate.tensor_types import TYPES
 from edgellm.estimate.weights import Weights
 from edgellm.machine import Machine
 from edgellm.model import Shape
@@ -20,13 +32,104 @@ from edgellm.plan import Rate
 THEORETICAL_REACHED = 0.65  # of the data sheet, on CPUs and integrated graphics: 0.53 to 0.72 (C1)
 BARRIER_S = 0.05e-3  # per layer: threads meet several times in each (0.03 to 0.07 ms)
 REFERENCE_DEPTH = 1024  # tokens in the cache that a stated rate assumes
+BATCH = 512  # tokens of a prompt that are computed at once
 
 # Low and high ends as factors of the middle: in-sample errors of C2, widened where an input is itself a guess.
 _BAND_MEASURED = (0.75, 1.2)
 _BAND_THEORETICAL = (0.6, 1.4)
 _BAND_GUESSED = (0.35, 2.0)
+# Of a rate that rests on a calibration: what `make bench-speed` found (docs/benchmarks.md). The scatter of the
+# calibration's own rounds widens the lower end.
+_BAND_CALIBRATED = (0.85, 1.15)
 # Sequential read of an ordinary machine of the kind, where a profile names none.
 _GUESSED_GB_S = {"x86_64": 30.0, "amd64": 30.0, "aarch64": 12.0, "arm64": 12.0}
+
+
+def decode(
+    machine: Machine,
+    shape: Shape,
+    weights: Weights,
+    threads: int,
+    *,
+    depth: int = REFERENCE_DEPTH,
+    kv_type: str = "f16",
+    rates: Calibration | None = None,
+) -> Rate:
+    """Rate of one slot generating with `depth` tokens in its cache. `rates`: measured here; None = priors."""
+    cls = isa_class(machine.cpu, machine.os)
+    if rates is not None and rates.decode:
+        found = measured_rates.Reader(rates, cls, threads)
+        t_tok = sum(n / found.decode(kind) for kind, n in weights.streamed_params)
+        t_tok += extra_rows(shape, weights) * found.row_s(weights.streamed_params)
+        t_tok += products(shape, depth) / found.attention(kv_type) + shape.recurrent_bytes / _bandwidth(machine)[0]
+        t_tok += shape.n_layer * (found.layer_s + found.element_s * activations(shape))
+        return _rate(1 / t_tok, _calibrated(rates), f"{found.basis}, {depth} tokens cached")
+    bandwidth, basis, band = _bandwidth(machine)
+    t_mem = (weights.streamed_bytes + kv_read_bytes(shape, depth, kv_type)) / bandwidth
+    t_comp = sum(n / (threads * cls.decode_gw_s(kind) * 1e9) for kind, n in weights.streamed_params)
+    bound = "memory" if t_mem >= t_comp else "arithmetic"
+    rate = 1.0 / (max(t_mem, t_comp) + BARRIER_S * shape.n_layer)
+    return _rate(rate, band, f"predicted: {bound}-bound, {basis}, {threads} threads, {cls.name}, {depth} tokens cached")
+
+
+def prefill(
+    machine: Machine,
+    shape: Shape,
+    weights: Weights,
+    threads: int,
+    *,
+    tokens: int = BATCH,
+    rates: Calibration | None = None,
+) -> Rate:
+    """Rate of reading a prompt of `tokens` tokens into an empty cache, in batches of 512. The output table is used for
+    the last token only."""
+    cls = isa_class(machine.cpu, machine.os)
+    head_type, head = _head(shape, weights)
+    body = [(kind, n - head if kind == head_type else n) for kind, n in weights.streamed_params]
+    if rates is not None and rates.prefill:
+        found = measured_rates.Reader(rates, cls, threads)
+        t_tok = sum(n / found.prefill(kind) for kind, n in body)
+        t_tok += (head / found.decode(head_type) if rates.decode else 0.0) / tokens
+        t_tok += products(shape, tokens // 2) / found.attention_prefill("f16")
+        t_tok += shape.n_layer * (found.layer_s / min(tokens, BATCH) + found.element_prefill_s * activations(shape))
+        return _rate(1 / t_tok, _calibrated(rates), found.basis)
+    t_comp = sum(n / (threads * cls.prefill_gw_s(kind) * 1e9) for kind, n in body)
+    rate = 1.0 / (t_comp + BARRIER_S * shape.n_layer / BATCH)
+    return _rate(rate, _BAND_THEORETICAL, f"predicted: {threads} threads, {cls.name}")
+
+
+def products(shape: Shape, depth: int) -> float:
+    """What attention multiplies for one token: each query head meets `depth` keys and as many values."""
+    cached = kv_read_bytes(shape, depth) - shape.recurrent_bytes
+    return cached / 2 * (shape.n_head / shape.n_head_kv if shape.n_head_kv else 1)
+
+
+def activations(shape: Shape) -> int:
+    """Numbers that one layer's small operations (norms, rotations, activations, sums) write for one token."""
+    ffn = shape.n_ff_expert * shape.n_expert_used if shape.n_expert else shape.n_ff
+    return 6 * shape.n_embd + 3 * ffn + 3 * shape.head_dim * (shape.n_head + 2 * shape.n_head_kv)
+
+
+def extra_rows(shape: Shape, weights: Weights) -> float:
+    """Rows of matrices that a token is multiplied with, beyond those that its weights would make at the length that
+    rates are measured with; fewer than none where rows are longer."""
+    known = architecture.tensors(shape)
+    n = sum(n for _, n in weights.streamed_params)
+    if known is None or not n:
+        return 0.0
+    matrices = [(part.row, part.elems * len(part.layers)) for part in known if part.role != "never" and part.rows > 1]
+    rows = sum(elems / row for row, elems in matrices) / sum(elems for _, elems in matrices) * n
+    return rows - n / CALIBRATED_ROW
+
+
+def _head(shape: Shape, weights: Weights) -> tuple[str, int]:
+    """Type and weights of the output table: of the types with so many weights, the one with most bits, as every mix
+    gives it more than most others."""
+    head = shape.n_embd * shape.n_vocab
+    fits = [kind for kind, n in weights.streamed_params if n >= head]
+    if not fits:
+        return "", 0
+    return max(fits, key=lambda kind: TYPES[kind].bits_per_weight), head
 
 
 def _bandwidth(machine: Machine) -> tuple[float, str, tuple[float, float]]:
@@ -41,45 +144,9 @@ def _bandwidth(machine: Machine) -> tuple[float, str, tuple[float, float]]:
     return reached * 1e9, f"{reached:.1f} of {memory.bandwidth_gb_s:.1f} GB/s theoretical", _BAND_THEORETICAL
 
 
-def decode(
-    machine: Machine,
-    shape: Shape,
-    weights: Weights,
-    threads: int,
-    *,
-    depth: int = REFERENCE_DEPTH,
-    kv_type: str = "f16",
-    rates: Calibration | None = None,
-) -> Rate:
-    """Rate of one slot generating with `depth` tokens in its cache. `rates`: measured here; None = priors."""
-    bandwidth, basis, band = _bandwidth(machine)
-    cls = isa_class(machine.cpu, machine.os)
-    measured = rates.decode if rates is not None else {}
-    t_mem = (weights.streamed_bytes + kv_read_bytes(shape, depth, kv_type)) / bandwidth
-    t_comp = sum(
-        n / (measured.get((kind, threads), threads * cls.decode_gw_s(kind)) * 1e9)
-        for kind, n in weights.streamed_params
-    )
-    bound = "memory" if t_mem >= t_comp else "arithmetic"
-    rate = 1.0 / (max(t_mem, t_comp) + BARRIER_S * shape.n_layer)
-    return _rate(rate, band, f"predicted: {bound}-bound, {basis}, {threads} threads, {cls.name}, {depth} tokens cached")
-
-
-def prefill(
-    machine: Machine, shape: Shape, weights: Weights, threads: int, *, rates: Calibration | None = None
-) -> Rate:
-    """Rate of reading a prompt in batches of 512; the output table is used once per batch and left out."""
-    cls = isa_class(machine.cpu, machine.os)
-    head = shape.n_embd * shape.n_vocab
-    total = sum(n for _, n in weights.streamed_params) or 1
-    body = max(0.05, 1 - head / total)
-    measured = rates.prefill if rates is not None else {}
-    t_comp = sum(
-        n * body / (measured.get((kind, threads), threads * cls.prefill_gw_s(kind)) * 1e9)
-        for kind, n in weights.streamed_params
-    )
-    rate = 1.0 / (t_comp + BARRIER_S * shape.n_layer / 512)
-    return _rate(rate, _BAND_THEORETICAL, f"predicted: {threads} threads, {cls.name}")
+def _calibrated(rates: Calibration) -> tuple[float, float]:
+    low, high = _BAND_CALIBRATED
+    return max(0.3, low - rates.scatter), high
 
 
 def _rate(rate: float, band: tuple[float, float], basis: str) -> Rate:

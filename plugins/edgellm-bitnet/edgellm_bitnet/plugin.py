@@ -3,6 +3,8 @@ until a model is opened, in a worker."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -94,6 +96,11 @@ class BitnetBackend:
 
     def check_options(self, options: Sequence[tuple[str, str]]) -> None:
         Options.parse(options)
+
+    def build(self) -> str:
+        library = _library()
+        digest = hashlib.sha256(library.read_bytes()).hexdigest() if library.exists() else "not built"
+        return f"edgellm-bitnet {importlib.metadata.version('edgellm-bitnet')} ({digest[:8]})"
 
     def calibrate(self, settings: Settings) -> Calibration:
         from edgellm_bitnet.calibration import calibrate

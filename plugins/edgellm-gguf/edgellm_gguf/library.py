@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -113,6 +114,13 @@ def known() -> Verdict | None:
 
 def _stamp_time(path: Path) -> int:
     return path.stat().st_mtime_ns
+
+
+def build() -> str:
+    """Names the library's code: version of the binding, and a digest of the files."""
+    version = importlib.metadata.version("llama-cpp-python") if importlib.util.find_spec("llama_cpp") else "none"
+    digest = _digest(tuple((str(path), *_stamp(path)) for path in library_files()))
+    return f"llama-cpp-python {version} ({digest[:8]})"
 
 
 def _circumstances(machine: Machine) -> str:

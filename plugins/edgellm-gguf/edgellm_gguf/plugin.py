@@ -17,7 +17,7 @@ from edgellm.plan import Footprint, LaunchPlan, Settings
 from edgellm_gguf import advice, library
 
 if TYPE_CHECKING:
-    from edgellm.backend import Backend, Engine
+    from edgellm.backend import Backend, Calibration, Engine
     from edgellm.quantizer import Progress, Quantization
 
 
@@ -122,6 +122,14 @@ class GgufBackend:
                 f"llama-cpp-python does not load: {error}", hint="run `edgellm doctor` for what is missing"
             ) from error
         quantize.run(job, progress)
+
+    def build(self) -> str:
+        return library.build()
+
+    def calibrate(self, settings: Settings) -> Calibration:
+        from edgellm_gguf.calibrate import calibrate
+
+        return calibrate(tuple(sorted({1, settings.n_threads, settings.n_threads_batch})))
 
     def describe(self) -> dict[str, str]:
         about = {"library": str(library.library_dir() or "not installed")}

@@ -1,0 +1,96 @@
+"""`edgellm calibrate`: how fast this processor consumes the weights of each type, measured once and remembered."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgellm.errors import BackendUnavailable, UsageError
+
+if TYPE_CHECKING:
+    from edgellm.backend import Calibration
+
+SCHEMA = 1
+
+
+@click.command()
+@click.option("--backend", metavar="NAME", help="Measure this backend only. Default: every one that can.")
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), help="Measure this many beside one. Default: as selection uses."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/cli.md).")
+def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
+    """Measure how fast this CPU runs each quantization."""
+    from edgellm.hardware.probe import probe
+    from edgellm.measured import calibration, calibrator
+
+    machine = probe(measure=False)
+    count = threads or machine.compute_threads
+    rows = []
+    for name in _chosen(backend):
+        if not as_json:
+            click.echo(f"Measuring {name} at {' and '.join(map(str, sorted({1, count})))} threads ...", err=True)
+        start = time.monotonic()
+        found = calibrator.measure(name, count)
+        took = time.monotonic() - start
+        try:
+            calibration.save(machine, name, found)
+        except OSError as error:
+            raise UsageError(
+                f"the calibration cannot be stored: {error}", hint="set EDGELLM_HOME to a folder that can be written"
+            ) from error
+        rows.append(_row(name, found, took))
+        if not as_json:
+            _show(name, found, count, took)
+    if as_json:
+        click.echo(json.dumps({"schema": SCHEMA, "cpu": machine.cpu.model, "calibrations": rows}, indent=2))
+    else:
+        click.echo("Selection counts with these rates from now on; `edgellm quants` shows them.")
+
+
+def _chosen(backend: str | None) -> list[str]:
+    """Names of the backends to measure."""
+    from edgellm.backend import Calibrator
+    from edgellm.plugins import plugins
+
+    if backend is not None:
+        plugins().backend(backend)
+        return [backend]
+    found = [name for name, one in plugins().backends().items() if isinstance(one, Calibrator)]
+    if not found:
+        raise BackendUnavailable("no installed backend measures itself", hint="see `edgellm plugins`")
+    return found
+
+
+def _row(name: str, found: Calibration, took: float) -> dict[str, Any]:
+    kinds = [(kind, threads) for kind, threads in found.decode if (kind, threads) in found.prefill]
+    return {
+        "backend": name,
+        "build": found.build,
+        "date": found.date,
+        "seconds": round(took, 1),
+        "scatter": found.scatter,
+        "rates": [
+            {
+                "type": kind,
+                "threads": threads,
+                "decode_gw_s": found.decode[kind, threads],
+                "prefill_gw_s": found.prefill[kind, threads],
+            }
+            for kind, threads in kinds
+        ],
+    }
+
+
+def _show(name: str, found: Calibration, threads: int, took: float) -> None:
+    click.echo(f"{name}: {found.build}, {took:.1f} s, rates differed by {found.scatter:.0%} between rounds")
+    click.echo("1e9 weights per second, one token at a time / in prompts of 512")
+    counts = sorted({1, threads})
+    click.echo(f"  {'type':<8}" + "".join(f"{f'{count} threads':>18}" for count in counts))
+    kinds = dict.fromkeys(kind for kind, _ in found.decode)
+    for kind in sorted(kinds, key=lambda kind: -found.decode.get((kind, threads), 0)):
+        cells = [f"{found.decode[kind, n]:8.1f} /{found.prefill.get((kind, n), 0):7.1f}" for n in counts]
+        click.echo(f"  {kind:<8}" + "".join(f"{cell:>18}" for cell in cells))

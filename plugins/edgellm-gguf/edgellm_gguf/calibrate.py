@@ -1,0 +1,272 @@
+"""How fast this processor computes with this build of llama.cpp: rates by weight type, attention, and what is left.
+
+Each type's matrix is larger than the last-level cache, in the buffer that a loaded model would have it in, so that a
+token's time includes reading it. Other programs can only take speed away, and for seconds at a time: the types are gone
+through several times, and each keeps its best round. In a worker only; `LlamaEngine` runs the model that shows what
+products and attention do not explain.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import llama_cpp
+import numpy as np
+
+from edgellm.backend import CALIBRATED_ROW, Calibration, SlotInput
+from edgellm.formats.ggml_types import BY_NAME
+from edgellm.formats.gguf_writer import GgufWriter, TensorInfo, Value
+from edgellm.model import Artifact
+from edgellm.plan import LaunchPlan, Settings
+from edgellm_gguf import kernels
+from edgellm_gguf.engine import LlamaEngine
+from edgellm_gguf.kernels import Cpu, Heads, Pages
+
+TYPES = (
+    "Q4_K", "Q6_K", "Q5_K", "Q8_0", "Q4_0", "Q5_0", "Q5_1", "Q4_1", "IQ4_XS", "IQ4_NL", "Q3_K", "Q2_K", "F16", "BF16",
+    "F32", "MXFP4", "NVFP4", "IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ2_0", "TQ1_0",
+    "Q1_0", "Q2_0",
+)  # fmt: skip
+ROW, SHORT_ROW = CALIBRATED_ROW, 512  # weights in a row: what each row costs shows in the difference
+BATCH = 512
+PROMPT = (1024, 2048)  # weights in a row and rows of the matrix that a prompt is multiplied with
+# Several times the last-level cache: twice was read at 29 GB/s where a model of 1.3 GB is read at 23.
+CACHES, LEAST_BYTES, MOST_BYTES = 4, 64 << 20, 256 << 20
+PROBE_BYTES, CACHED_BYTES = 8 << 20, 1 << 19
+MEMORY_BOUND = 8e9  # bytes per second; a slower type waits for arithmetic, so that less of it tells as much
+ROUNDS = 3
+BUDGET_S = 10.0  # of all rounds; one is always made
+HEADS = Heads(16, 8, 128)
+CACHED = 8192  # tokens: 32 MiB of F16 keys and values
+KV_TYPES = ("f16", "q8_0", "q4_0")
+
+
+def calibrate(threads: tuple[int, ...]) -> Calibration:
+    """Rates for each number of threads, in about ten seconds."""
+    llama_cpp.llama_backend_init()
+    wanted = min(MOST_BYTES, max(LEAST_BYTES, CACHES * _sysconf("SC_LEVEL3_CACHE_SIZE")))
+    free = _sysconf("SC_AVPHYS_PAGES") * _sysconf("SC_PAGE_SIZE")
+    cpu, pages = Cpu(), Pages(max(PROBE_BYTES, min(wanted, free // 8) if free else LEAST_BYTES))
+    found = _Rates()
+    end, spent = time.perf_counter() + BUDGET_S, 0.0
+    try:
+        for done in range(ROUNDS):
+            if done and time.perf_counter() + spent > end:
+                break
+            start = time.perf_counter()
+            _round(cpu, pages, threads, found)
+            spent = time.perf_counter() - start
+    finally:
+        cpu.close()
+    rates = Calibration(
+        found.best("decode"), found.best("prefill"), row_s=found.per_row(), scatter=found.scatter(),
+        attention=found.best("attention"), attention_prefill=found.best("attention_prefill"),
+    )  # fmt: skip
+    rest = {count: _overhead(count, rates) for count in threads}
+    return replace(
+        rates,
+        layer_s={count: layer for count, (layer, _, _) in rest.items()},
+        element_s={count: element for count, (_, element, _) in rest.items()},
+        element_prefill_s={count: element for count, (_, _, element) in rest.items()},
+    )
+
+
+def _sysconf(name: str) -> int:
+    """0 where the system does not say."""
+    try:
+        return max(0, os.sysconf(name))
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
+class _Rates:
+    """What the rounds found: 1e9 per second, by what was measured and (type, threads)."""
+
+    def __init__(self) -> None:
+        self._all: dict[str, dict[tuple[str, int], list[float]]] = {}
+
+    def add(self, what: str, key: tuple[str, int], work: float, seconds: float) -> None:
+        self._all.setdefault(what, {}).setdefault(key, []).append(work / seconds / 1e9)
+
+    def best(self, what: str) -> dict[tuple[str, int], float]:
+        return {key: float(f"{max(rates):.4g}") for key, rates in self._all.get(what, {}).items()}
+
+    def per_row(self) -> dict[tuple[str, int], float]:
+        """Seconds that a row takes beyond its weights, from the same weights in short rows and long ones."""
+        long, short = self.best("long"), self.best("short")
+        apart = 1 / SHORT_ROW - 1 / ROW
+        return {key: float(f"{max(0.0, 1 / short[key] - 1 / long[key]) / 1e9 / apart:.3g}") for key in long}
+
+    def scatter(self) -> float:
+        """The median rate's distance from its best round, as a share."""
+        every = [rates for by_key in self._all.values() for rates in by_key.values()]
+        return round(statistics.median(1 - statistics.median(rates) / max(rates) for rates in every), 3)
+
+
+def _round(cpu: Cpu, pages: Pages, threads: tuple[int, ...], found: _Rates) -> None:
+    for name in TYPES:
+        _one_token(cpu, pages, name, threads, found)
+        prompt = kernels.product(cpu, name, PROMPT, BATCH, pages)
+        for count in threads:
+            cpu.use(count)
+            found.add("prefill", (name, count), prompt.work, min(cpu.seconds(prompt.graph) for _ in range(2)))
+        prompt.free()
+    for kv_type in KV_TYPES:
+        for what, tokens, cached in (("attention", 1, CACHED), ("attention_prefill", BATCH, BATCH)):
+            tensors, graph = kernels.attention(HEADS, kv_type, tokens, cached)
+            # Every query head meets a key and a value for each token it may see: all, or half of a causal square.
+            seen = tokens * cached * (0.5 if tokens == cached else 1)
+            for count in threads:
+                cpu.use(count)
+                cpu.seconds(graph)
+                work = 2 * HEADS.n_head * HEADS.head_dim * seen
+                found.add(what, (kv_type, count), work, min(cpu.seconds(graph) for _ in range(2)))
+            tensors.free()
+
+
+def _one_token(cpu: Cpu, pages: Pages, name: str, threads: tuple[int, ...], found: _Rates) -> None:
+    """Weights read from memory; and in rows of two lengths from the cache, which shows what a row costs."""
+    cpu.use(max(threads))
+    probe = kernels.product(cpu, name, _size(name, ROW, PROBE_BYTES), 1, pages)
+    fast = PROBE_BYTES / min(cpu.seconds(probe.graph) for _ in range(2)) > MEMORY_BOUND
+    probe.free()
+    for what, row, n_bytes, passes in (
+        ("decode", ROW, len(pages.bytes) if fast else PROBE_BYTES, 5),
+        ("long", ROW, CACHED_BYTES, 4),
+        ("short", SHORT_ROW, CACHED_BYTES, 4),
+    ):
+        token = kernels.product(cpu, name, _size(name, row, n_bytes), 1, pages)
+        for count in threads:
+            cpu.use(count)
+            cpu.seconds(token.graph)
+            found.add(
+                what, (name, count), token.work, statistics.median(cpu.seconds(token.graph) for _ in range(passes))
+            )
+        token.free()
+
+
+def _size(name: str, row: int, n_bytes: int) -> tuple[int, int]:
+    return row, n_bytes // BY_NAME[name].size_bytes(row) // 64 * 64
+
+
+@dataclass(frozen=True, slots=True)
+class Small:
+    """A llama without a vocabulary. Its weights are of a type that waits for arithmetic, not for memory."""
+
+    layers: int
+    width: int
+    ffn: int
+    heads: Heads
+
+    @property
+    def weights(self) -> int:
+        """Of a layer."""
+        h = self.heads
+        return self.width * h.head_dim * 2 * (h.n_head + h.n_head_kv) + 3 * self.width * self.ffn
+
+    @property
+    def rows(self) -> int:
+        """Of all matrices of a layer."""
+        h = self.heads
+        return h.head_dim * (h.n_head + 2 * h.n_head_kv) + 2 * self.width + 2 * self.ffn
+
+    @property
+    def activations(self) -> int:
+        """As `edgellm.estimate.speed.activations` counts them."""
+        return 6 * self.width + 3 * self.ffn + 3 * self.heads.head_dim * (self.heads.n_head + 2 * self.heads.n_head_kv)
+
+
+TINY, BIGGER = Small(16, 256, 512, Heads(4, 2, 64)), Small(4, 1024, 3072, Heads(16, 8, 64))
+SMALL_TYPE = "Q3_K"
+VOCAB = 256
+STEPS = 48
+
+
+def _overhead(threads: int, rates: Calibration) -> tuple[float, float, float]:
+    """Seconds beyond products and attention: per layer of a token, per activation of it, and of a prompt's token.
+
+    Two models of different width tell the first two apart.
+    """
+    (tiny, _), (bigger, prompt) = _rest(TINY, threads, rates), _rest(BIGGER, threads, rates)
+    slope = max(0.0, (bigger - tiny) / (BIGGER.activations - TINY.activations))
+    layer = max(0.0, tiny - slope * TINY.activations)
+    return _short(layer), _short(slope), _short(max(0.0, prompt) / BIGGER.activations)
+
+
+def _short(seconds: float) -> float:
+    return float(f"{seconds:.3g}")
+
+
+def _rest(model: Small, threads: int, rates: Calibration) -> tuple[float, float]:
+    """Seconds per layer that products and attention do not explain: of a token alone, and of one in a prompt."""
+    with tempfile.TemporaryDirectory(prefix="edgellm-calibrate-") as folder:
+        path = Path(folder) / "small.gguf"
+        _write(path, model)
+        settings = Settings(BATCH + STEPS + 8, n_threads=threads, n_threads_batch=threads)
+        engine = LlamaEngine(LaunchPlan("gguf", Artifact("gguf", (str(path),), "small"), settings))
+        try:
+            prompt, step = _run(engine)
+        finally:
+            engine.close()
+    key, cache, per_token = (SMALL_TYPE, threads), ("f16", threads), 2 * model.heads.n_head * model.heads.head_dim
+    rows = model.rows - model.weights / ROW
+    alone = step / model.layers - model.weights / (rates.decode[key] * 1e9) - rows * rates.row_s[key]
+    # Of a prompt only the last token's output is asked for: the others skip the last feed-forward block.
+    skipped = 3 * model.width * model.ffn / model.layers
+    together = prompt / BATCH / model.layers - (model.weights - skipped) / (rates.prefill[key] * 1e9)
+    alone -= per_token * (STEPS / 2) / (rates.attention[cache] * 1e9)
+    together -= per_token * (BATCH / 2) / (rates.attention_prefill[cache] * 1e9)
+    return alone, together
+
+
+def _run(engine: LlamaEngine) -> tuple[float, float]:
+    """Best seconds of a prompt of BATCH tokens, and of a step with few tokens cached."""
+    prompts, steps = [], []
+    prompt = tuple(i % VOCAB for i in range(BATCH))
+    for _ in range(3):
+        engine.truncate(0, 0)
+        start = time.perf_counter()
+        engine.step([SlotInput(0, 0, prompt, 1)])
+        prompts.append(time.perf_counter() - start)
+    engine.truncate(0, 0)
+    for past in range(STEPS):
+        start = time.perf_counter()
+        engine.step([SlotInput(0, past, (1,), 1)])
+        steps.append(time.perf_counter() - start)
+    return min(prompts), statistics.quantiles(steps, n=4)[0]
+
+
+def _write(path: Path, model: Small) -> None:
+    width, ffn, heads = model.width, model.ffn, model.heads
+    q, kv = heads.n_head * heads.head_dim, heads.n_head_kv * heads.head_dim
+    shapes = {"token_embd": (width, VOCAB), "output_norm": (width,)}
+    layer = {
+        "attn_norm": (width,), "ffn_norm": (width,), "attn_q": (width, q), "attn_k": (width, kv), "attn_v": (width, kv),
+        "attn_output": (q, width), "ffn_gate": (width, ffn), "ffn_up": (width, ffn), "ffn_down": (ffn, width),
+    }  # fmt: skip
+    shapes |= {f"blk.{i}.{name}": dims for i in range(model.layers) for name, dims in layer.items()}
+    kind, f32 = BY_NAME[SMALL_TYPE], BY_NAME["F32"]
+    tensors = [TensorInfo(f"{name}.weight", dims, kind if len(dims) > 1 else f32) for name, dims in shapes.items()]
+    metadata: dict[str, Value] = {
+        "general.architecture": "llama",
+        "llama.context_length": 2048,
+        "llama.block_count": model.layers,
+        "llama.embedding_length": width,
+        "llama.feed_forward_length": ffn,
+        "llama.attention.head_count": heads.n_head,
+        "llama.attention.head_count_kv": heads.n_head_kv,
+        "llama.attention.layer_norm_rms_epsilon": 1e-6,
+        "llama.vocab_size": VOCAB,
+        "tokenizer.ggml.model": "no_vocab",
+    }
+    data = kernels.sample(SMALL_TYPE, width)
+    with GgufWriter(path, metadata, tensors) as writer:
+        for tensor in tensors:
+            vector = np.ones(tensor.dims, np.float32).view(np.uint8)
+            content = vector if len(tensor.dims) == 1 else np.resize(data, tensor.n_bytes)
+            writer.write(tensor.name, content.tobytes())

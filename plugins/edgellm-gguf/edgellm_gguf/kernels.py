@@ -1,0 +1,281 @@
+"""Single operations of ggml on the CPU, with weights where a loaded model would have them. In a worker only.
+
+Which buffer a type's weights go to (interleaved for the processor's kernels, AMX tiles, or as they are in the file) is
+asked of the library, as llama.cpp asks when it loads (`select_weight_buft`, src/llama-model.cpp). The binding has no
+names for these functions (ggml.h, ggml-backend.h, ggml-cpu.h), so they are bound here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import llama_cpp.llama_cpp as binding
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.formats.ggml_types import BY_NAME
+from edgellm_gguf.threadpool import _Params
+
+Bytes = npt.NDArray[np.uint8]
+
+library = binding._lib
+CPU = 0  # enum ggml_backend_dev_type
+F32, F16 = 0, 1  # enum ggml_type
+GRAPH_BYTES = 1 << 20  # of tensor descriptions, without data
+SAMPLE_ROWS = 16  # quantized once and laid out again and again
+# Upper bytes of the 16-bit words that stand for weights: a half-precision scale is small and finite wherever a type has
+# it, and all have it on even places but MXFP4.
+_UPPER = 0x20
+
+
+class _InitParams(ctypes.Structure):
+    _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
+
+
+def _bind() -> None:
+    pointer, i64, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t, ctypes.c_int
+    tensor3, tensor4 = [pointer, number, i64, i64, i64], [pointer, number, i64, i64, i64, i64]
+    for name, result, arguments in (
+        ("ggml_init", pointer, [_InitParams]),
+        ("ggml_free", None, [pointer]),
+        ("ggml_new_tensor_2d", pointer, [pointer, number, i64, i64]),
+        ("ggml_new_tensor_3d", pointer, tensor3),
+        ("ggml_new_tensor_4d", pointer, tensor4),
+        ("ggml_mul_mat", pointer, [pointer] * 3),
+        ("ggml_flash_attn_ext", pointer, [pointer] * 5 + [ctypes.c_float] * 3),
+        ("ggml_new_graph", pointer, [pointer]),
+        ("ggml_build_forward_expand", None, [pointer, pointer]),
+        ("ggml_nbytes", size, [pointer]),
+        ("ggml_quantize_chunk", size, [number, pointer, pointer, i64, i64, i64, pointer]),
+        ("ggml_backend_dev_by_type", pointer, [number]),
+        ("ggml_backend_dev_init", pointer, [pointer, ctypes.c_char_p]),
+        ("ggml_backend_dev_backend_reg", pointer, [pointer]),
+        ("ggml_backend_dev_supports_op", ctypes.c_bool, [pointer, pointer]),
+        ("ggml_backend_reg_get_proc_address", pointer, [pointer, ctypes.c_char_p]),
+        ("ggml_backend_alloc_ctx_tensors_from_buft", pointer, [pointer, pointer]),
+        ("ggml_backend_buffer_free", None, [pointer]),
+        ("ggml_backend_cpu_buffer_from_ptr", pointer, [pointer, size]),
+        ("ggml_backend_cpu_buffer_type", pointer, []),
+        ("ggml_backend_cpu_set_n_threads", None, [pointer, number]),
+        ("ggml_backend_cpu_set_threadpool", None, [pointer, pointer]),
+        ("ggml_backend_free", None, [pointer]),
+        ("ggml_backend_graph_compute", number, [pointer, pointer]),
+        ("ggml_backend_tensor_alloc", number, [pointer, pointer, pointer]),
+        ("ggml_backend_tensor_set", None, [pointer, pointer, size, size]),
+        ("ggml_threadpool_params_init", None, [pointer, number]),
+        ("ggml_threadpool_new", pointer, [pointer]),
+        ("ggml_threadpool_free", None, [pointer]),
+    ):
+        function: Any = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+
+
+class Cpu:
+    """ggml's CPU backend with threads of its own, as the engine has them."""
+
+    def __init__(self) -> None:
+        _bind()
+        self._device = library.ggml_backend_dev_by_type(CPU)
+        self._backend = library.ggml_backend_dev_init(self._device, None)
+        self._extra = self._extra_buffer_types()
+        self._pool: int | None = None
+
+    def use(self, threads: int) -> None:
+        """Compute with so many threads from now on."""
+        self._free_pool()
+        library.ggml_backend_cpu_set_n_threads(self._backend, threads)
+        if threads > 1:
+            params = _Params()
+            library.ggml_threadpool_params_init(ctypes.byref(params), threads)
+            self._pool = library.ggml_threadpool_new(ctypes.byref(params))
+            library.ggml_backend_cpu_set_threadpool(self._backend, self._pool)
+
+    def buffer_type(self, type_id: int, row: int) -> int | None:
+        """Where the library wants matrices of this type; None = as they are in the file."""
+        for found in self._extra:
+            weights, op = Tensors(), Tensors()
+            matrix = library.ggml_new_tensor_2d(weights.ctx, type_id, row, 64)
+            weights.allocate(found)
+            inputs = library.ggml_new_tensor_2d(op.ctx, F32, row, 1)
+            product = library.ggml_mul_mat(op.ctx, matrix, inputs)
+            wanted = library.ggml_backend_dev_supports_op(self._device, product)
+            op.free()
+            weights.free()
+            if wanted:
+                return found
+        return None
+
+    def seconds(self, graph: int) -> float:
+        """One computation of the graph.
+
+        Raises:
+            RuntimeError: the library refused it.
+        """
+        start = time.perf_counter()
+        status = library.ggml_backend_graph_compute(self._backend, graph)
+        elapsed = time.perf_counter() - start
+        if status != 0:
+            raise RuntimeError(f"ggml_backend_graph_compute returned {status}")
+        return elapsed
+
+    def close(self) -> None:
+        self._free_pool()
+        library.ggml_backend_free(self._backend)
+
+    def _free_pool(self) -> None:
+        if self._pool is not None:
+            library.ggml_backend_cpu_set_threadpool(self._backend, None)
+            library.ggml_threadpool_free(self._pool)
+            self._pool = None
+
+    def _extra_buffer_types(self) -> list[int]:
+        registry = library.ggml_backend_dev_backend_reg(self._device)
+        address = library.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_dev_get_extra_bufts")
+        if not address:
+            return []
+        function = ctypes.CFUNCTYPE(ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p)(address)
+        listed = function(self._device)
+        found: list[int] = []
+        while listed and listed[len(found)]:
+            found.append(int(listed[len(found)]))
+        return found
+
+
+class Tensors:
+    """A ggml context whose tensors lie in one buffer."""
+
+    def __init__(self) -> None:
+        self.ctx = library.ggml_init(_InitParams(GRAPH_BYTES, None, True))
+        self._buffer: int | None = None
+        self.keep: Bytes | None = None  # memory that must live as long as the tensors in it
+
+    def allocate(self, buffer_type: int | None = None) -> None:
+        self._buffer = library.ggml_backend_alloc_ctx_tensors_from_buft(
+            self.ctx, buffer_type or library.ggml_backend_cpu_buffer_type()
+        )
+        if self._buffer is None:
+            raise MemoryError("ggml could not allocate a buffer")
+
+    def place(self, tensor: int, memory: Bytes) -> None:
+        """Let the tensor lie in memory that is there already."""
+        self._buffer = library.ggml_backend_cpu_buffer_from_ptr(memory.ctypes.data, memory.nbytes)
+        library.ggml_backend_tensor_alloc(self._buffer, tensor, memory.ctypes.data)
+
+    def graph(self, result: int) -> int:
+        found: int = library.ggml_new_graph(self.ctx)
+        library.ggml_build_forward_expand(found, result)
+        return found
+
+    def free(self) -> None:
+        if self._buffer is not None:
+            library.ggml_backend_buffer_free(self._buffer)
+        library.ggml_free(self.ctx)
+
+
+class Pages:
+    """Random weights of any type, in small pages as a mapped model file is."""
+
+    def __init__(self, n_bytes: int) -> None:
+        private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+        self._map = mmap.mmap(-1, n_bytes, **private)
+        if hasattr(mmap, "MADV_NOHUGEPAGE"):
+            self._map.madvise(mmap.MADV_NOHUGEPAGE)
+        self.bytes: Bytes = np.frombuffer(self._map, np.uint8)
+        block = np.random.default_rng(0).integers(0, 256, 1 << 20, np.uint8)
+        block[1::2] = _UPPER | (block[1::2] & 0x0F)
+        self.bytes[:] = np.resize(block, n_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A matrix times some columns, ready to run."""
+
+    weights: Tensors
+    inputs: Tensors
+    graph: int
+    work: int  # weights times columns
+
+    def free(self) -> None:
+        self.inputs.free()
+        self.weights.free()
+
+
+def sample(name: str, row: int) -> Bytes:
+    """SAMPLE_ROWS quantized rows of small random numbers. Not for types with big tables: they take seconds to make."""
+    kind = BY_NAME[name]
+    numbers = np.random.default_rng(0).standard_normal(SAMPLE_ROWS * row, np.float32) * np.float32(0.02)
+    packed = np.zeros(kind.size_bytes(SAMPLE_ROWS * row), np.uint8)
+    library.ggml_quantize_chunk(kind.id, numbers.ctypes.data, packed.ctypes.data, 0, SAMPLE_ROWS, row, None)
+    return packed
+
+
+def product(cpu: Cpu, name: str, size: tuple[int, int], columns: int, pages: Pages) -> Product:
+    """A product with a matrix of `size` (weights in a row, rows), laid out as a loaded model's would be."""
+    row, rows = size
+    kind = BY_NAME[name]
+    n_bytes = kind.size_bytes(row) * rows
+    weights = Tensors()
+    matrix = library.ggml_new_tensor_2d(weights.ctx, kind.id, row, rows)
+    wanted = cpu.buffer_type(kind.id, row)
+    if name == "MXFP4":
+        memory = np.resize(sample(name, row), n_bytes)
+        weights.keep = memory
+    else:
+        memory = pages.bytes[:n_bytes]
+    if wanted is None:
+        weights.place(matrix, memory)
+    else:
+        weights.allocate(wanted)
+        library.ggml_backend_tensor_set(matrix, memory.ctypes.data, 0, n_bytes)
+    inputs, graph = multiply(matrix, row, columns)
+    return Product(weights, inputs, graph, row * rows * columns)
+
+
+def multiply(matrix: int, row: int, columns: int) -> tuple[Tensors, int]:
+    """A graph of `matrix` times `columns` columns of random numbers."""
+    tensors = Tensors()
+    inputs = library.ggml_new_tensor_2d(tensors.ctx, F32, row, columns)
+    graph = tensors.graph(library.ggml_mul_mat(tensors.ctx, matrix, inputs))
+    tensors.allocate()
+    numbers = np.random.default_rng(1).standard_normal((columns, row), np.float32)
+    library.ggml_backend_tensor_set(inputs, numbers.ctypes.data, 0, numbers.nbytes)
+    return tensors, graph
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Attention of one layer: sizes as in `edgellm.model.Shape`."""
+
+    n_head: int
+    n_head_kv: int
+    head_dim: int
+
+
+def attention(heads: Heads, kv_type: str, tokens: int, cached: int) -> tuple[Tensors, int]:
+    """A graph of `tokens` tokens attending to `cached` ones, causally where there are as many of both."""
+    kind, tensors = BY_NAME[kv_type.upper()], Tensors()
+    ctx, dim = tensors.ctx, heads.head_dim
+    query = library.ggml_new_tensor_4d(ctx, F32, dim, tokens, heads.n_head, 1)
+    keys = library.ggml_new_tensor_4d(ctx, kind.id, dim, cached, heads.n_head_kv, 1)
+    values = library.ggml_new_tensor_4d(ctx, kind.id, dim, cached, heads.n_head_kv, 1)
+    mask = library.ggml_new_tensor_4d(ctx, F16, cached, tokens, 1, 1)
+    result = library.ggml_flash_attn_ext(ctx, query, keys, values, mask, dim**-0.5, 0.0, 0.0)
+    graph = tensors.graph(result)
+    tensors.allocate()
+    hidden = np.triu(np.full((tokens, cached), -np.inf, np.float16), 1) if tokens == cached else 0
+    _fill(mask, np.broadcast_to(hidden, (tokens, cached)).astype(np.float16).view(np.uint8))
+    data = sample(kv_type.upper(), dim)
+    _fill(keys, data)
+    _fill(values, data)
+    _fill(query, np.random.default_rng(2).standard_normal((tokens, heads.n_head, dim), np.float32).view(np.uint8))
+    return tensors, graph
+
+
+def _fill(tensor: int, data: npt.NDArray[Any]) -> None:
+    n_bytes = library.ggml_nbytes(tensor)
+    whole = np.resize(data.reshape(-1), n_bytes)
+    library.ggml_backend_tensor_set(tensor, whole.ctypes.data, 0, n_bytes)
