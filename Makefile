@@ -6,7 +6,7 @@ BIN := .venv/bin
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-arm64 check bench bench-serve bench-memory bench-learning bench-ternary ternary-parity sanitize fuzz soak clean python \
+.PHONY: help setup serve test test-arm64 check bench bench-serve bench-memory bench-learning bench-ternary ternary-parity sanitize fuzz soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -64,6 +64,9 @@ fuzz: python ## libFuzzer on a file reader for a minute (FUZZ=gguf, safetensors 
 
 soak: test-tools ## 200 random mixes of requests on a real model, each answer compared with the same request alone
 	SOAK_MIXES=200 $(BIN)/pytest -q tests/gguf/test_batching.py $(ARGS)
+
+soak-downloads: test-tools ## kill downloads at random moments: whole and right, or absent (ARGS="--moments 100")
+	$(BIN)/python tests/store/killed_downloads.py $(ARGS)
 
 ternary-parity: setup ## the ternary engine against transformers (TORCH_PYTHON names a Python with torch and transformers)
 	@test -n "$(TORCH_PYTHON)" || { echo "TORCH_PYTHON=... is needed: a Python with torch and transformers 5" >&2; exit 2; }
