@@ -45,6 +45,7 @@ class Tiny:
             keys |= {"expert_count": self.n_expert, "expert_used_count": 2}
             keys["expert_feed_forward_length"] = self.n_ff_expert
         made = Gguf(model_keys(self.arch, **keys | self.keys))
+        made.keys[1] = ("general.file_type", UINT32, 1)
         for name in ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon", "logit_scale"):
             made.keys.append((f"{self.arch}.{name}", FLOAT32, 1e-5))
         made.keys.append((f"{self.arch}.rope.dimension_sections", ARRAY, (UINT32, [8, 8, 8, 0])))

@@ -14,7 +14,8 @@ import click
 
 if TYPE_CHECKING:
     from edgellm.plan import Decision
-    from edgellm.quantization import Made, Plan, Progress
+    from edgellm.quantization.make import Made, Progress
+    from edgellm.quantization.plan import Plan
 
 SCHEMA = 1
 PLAIN_INTERVAL_S = 2.0
@@ -43,13 +44,17 @@ def command(
     as_json: bool,
 ) -> None:
     """Make another quantization of a GGUF model."""
-    from edgellm import quantization
+    from edgellm.cli.launching import progress
+    from edgellm.quantization.make import make
+    from edgellm.quantization.plan import Plan, plan
     from edgellm.store.process import ended_with_us
 
-    planned = quantization.plan(
-        model, to, output=output, imatrix=imatrix, threads=threads, allow_requantize=allow_requantize, force=force
-    )
-    if not isinstance(planned, quantization.Plan):
+    with progress() as fetching:
+        planned = plan(
+            model, to, output=output, imatrix=imatrix, threads=threads, allow_requantize=allow_requantize,
+            force=force, progress=fetching,
+        )  # fmt: skip
+    if not isinstance(planned, Plan):
         _nothing_to_do(planned, as_json)
         return
     if not as_json:
@@ -57,7 +62,7 @@ def command(
     made = None
     if not dry_run:
         with ended_with_us(), _progress(planned.quant) as report:
-            made = quantization.make(planned, report)
+            made = make(planned, report)
     if as_json:
         click.echo(json.dumps(_answer(planned, made), indent=2))
     elif made is not None:
@@ -77,9 +82,11 @@ def _nothing_to_do(decision: Decision, as_json: bool) -> None:
 def _tell(planned: Plan) -> None:
     from edgellm.units import show_size
 
-    source, n = planned.source, len(planned.file.tensors)
+    source, n = planned.source.artifact, len(planned.file.tensors)
     changed = sum(p.changes for p in planned.file.tensors)
-    click.echo(f"{planned.card.id}: {source.quant or source.path} to {planned.quant}, {changed} of {n} tensors change")
+    click.echo(
+        f"{planned.source.card.id}: {source.quant or source.path} to {planned.quant}, {changed} of {n} tensors change"
+    )
     click.echo(f"  {show_size(source.bytes)} become {show_size(planned.file_bytes)} (predicted)")
     for note in planned.notes:
         click.echo(f"  {note}")
@@ -96,9 +103,9 @@ def _done(planned: Plan, made: Made) -> None:
 def _answer(planned: Plan, made: Made | None) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "schema": SCHEMA,
-        "model": planned.card.id,
-        "source": planned.source.path,
-        "from_quant": planned.source.quant,
+        "model": planned.source.card.id,
+        "source": planned.source.artifact.path,
+        "from_quant": planned.source.artifact.quant,
         "quant": planned.quant,
         "backend": planned.backend,
         "predicted": {"tensor_bytes": planned.file.tensor_bytes, "file_bytes": planned.file_bytes},

@@ -6,6 +6,7 @@ is gone: the process leaves at once, whatever the library is doing. What it leav
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -52,6 +53,7 @@ def quantize(backend: str, job: Quantization, progress: Progress) -> None:
     said: list[str] = []
     assert child.stdin is not None
     assert child.stdout is not None
+    assert child.stderr is not None
     listener = threading.Thread(target=_listen, args=(child.stderr, said), daemon=True)
     listener.start()
     try:
@@ -63,12 +65,13 @@ def quantize(backend: str, job: Quantization, progress: Progress) -> None:
         end = _follow(child.stdout, progress)
         if end is None:
             child.wait()
-            listener.join(1.0)
     finally:
         child.kill()
         child.wait()
-        child.stdin.close()
-        child.stdout.close()
+        listener.join()
+        for pipe_end in (child.stdin, child.stdout, child.stderr):
+            with contextlib.suppress(BrokenPipeError):
+                pipe_end.close()
     if end is None:
         raise _crashed(child.returncode, said)
     if end.error:
@@ -85,8 +88,8 @@ def _follow(lines: IO[bytes], progress: Progress) -> _Line | None:
     return None
 
 
-def _listen(stderr: IO[bytes] | None, said: list[str]) -> None:
-    for raw in stderr or ():
+def _listen(stderr: IO[bytes], said: list[str]) -> None:
+    for raw in stderr:
         said.append(raw.decode(errors="replace").strip())
         del said[:-_KEPT_LINES]
 
