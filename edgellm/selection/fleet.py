@@ -14,7 +14,7 @@ from edgellm.plan import Candidate, Decision
 from edgellm.request import SelectionRequest
 from edgellm.selection.decide import decide
 from edgellm.selection.expand import NO_CORRECTIONS
-from edgellm.selection.facts import TASK_NEEDS, BackendFacts
+from edgellm.selection.facts import TASK_NEEDS, BackendFacts, setting
 from edgellm.selection.option import RISK
 from edgellm.selection.verdict import Rule
 
@@ -109,10 +109,10 @@ def plan_shared(sites: Sequence[Site], rules: Sequence[Rule] = (), *, one_file: 
     if len(kinds) > 1:
         told = ", ".join(f"{name} for {kind} models" for kind, name in sorted(kinds.items()))
         raise UsageError(f"one model cannot serve all boxes: {told}", hint="plan them in files of their own")
-    table = _table(sites, rules, one_file=one_file)
+    table, runs, n_tried = _table(sites, rules, one_file=one_file)
     whole = {key: row for key, row in table.items() if all(a.choice is not None for a in row)}
     if not whole:
-        raise _none_fits(sites, table)
+        raise _none_fits(sites, runs, n_tried)
     ranked = sorted(whole, key=lambda key: (tuple(-part for part in _rank(whole[key])), key))
     best, row = ranked[0], whole[ranked[0]]
     limit, without = _limit(sites, table, best)
@@ -127,26 +127,40 @@ def plan_shared(sites: Sequence[Site], rules: Sequence[Rule] = (), *, one_file: 
 
 
 _Key = tuple[str, str]  # model, quantization ("" = whichever suits each box)
+_Row = tuple[Assigned, ...]  # in the order of the sites
 
 
-def _table(sites: Sequence[Site], rules: Sequence[Rule], *, one_file: bool) -> dict[_Key, tuple[Assigned, ...]]:
-    """Each model (in each quantization) on each box."""
-    names = sorted(set.intersection(*({card.id for card in site.cards if card.kind == site.kind} for site in sites)))
-    table: dict[_Key, tuple[Assigned, ...]] = {}
-    done: dict[tuple[int, int, str, str], Assigned] = {}
-    cards = [{card.id: card for card in site.cards} for site in sites]
-    for name in names:
-        quants = {""} if not one_file else {f.quant for rows in cards for f in rows[name].files}
-        for quant in sorted(quants):
-            row = []
-            for site, rows in zip(sites, cards, strict=True):
-                # Boxes of one kind with one request are the same decision.
-                same = (id(site.machine), hash(site.request), name, quant)
-                if same not in done:
-                    done[same] = _assigned(site, [_in(rows[name], quant)], rules)
-                row.append(replace(done[same], site=site))
-            table[name, quant] = tuple(row)
-    return table
+def _table(sites: Sequence[Site], rules: Sequence[Rule], *, one_file: bool) -> tuple[dict[_Key, _Row], list[int], int]:
+    """Each model (in each quantization) on each box; of how many each box runs, and of how many in all.
+
+    The boxes with the least memory are asked first, and what two boxes cannot run is not asked of the others: no
+    answer depends on it.
+    """
+    cards = [{card.id: card for card in site.cards if card.kind == site.kind} for site in sites]
+    keys = [
+        (name, quant)
+        for name in sorted(set.intersection(*(set(rows) for rows in cards)))
+        for quant in (sorted({f.quant for rows in cards for f in rows[name].files}) if one_file else ("",))
+    ]
+    order = sorted(range(len(sites)), key=lambda i: (setting(sites[i].machine, sites[i].request).budget_bytes, i))
+    table: dict[_Key, _Row] = {}
+    runs = [0] * len(sites)
+    for name, quant in keys:
+        row: dict[int, Assigned] = {}
+        # Boxes of one kind with one request are the same decision.
+        done: dict[tuple[int, SelectionRequest], Assigned] = {}
+        for i in order:
+            site = sites[i]
+            same = (id(site.machine), site.request)
+            if same not in done:
+                done[same] = _assigned(site, [_in(cards[i][name], quant)], rules)
+            row[i] = replace(done[same], site=site)
+            runs[i] += row[i].choice is not None
+            if sum(a.choice is None for a in row.values()) > 1:
+                break
+        else:
+            table[name, quant] = tuple(row[i] for i in range(len(sites)))
+    return table, runs, len(keys)
 
 
 def _in(card: ModelCard, quant: str) -> ModelCard:
@@ -198,7 +212,7 @@ def _mean(row: Sequence[Assigned]) -> float:
     return round(sum(q * n for q, n in weighed) / sum(n for _, n in weighed), 2)
 
 
-def _limit(sites: Sequence[Site], table: Mapping[_Key, tuple[Assigned, ...]], best: _Key) -> tuple[str, str]:
+def _limit(sites: Sequence[Site], table: Mapping[_Key, _Row], best: _Key) -> tuple[str, str]:
     """The box without which the others would do best, better than now, and the model they would take."""
     most, found = _rank(table[best]), ("", "")
     for i, site in enumerate(sites):
@@ -215,12 +229,9 @@ def _rank(row: Sequence[Assigned]) -> tuple[float, ...]:
     return (-len(_low_bits(row)), -len(_slow(row)), _worst(row), _mean(row))
 
 
-def _none_fits(sites: Sequence[Site], table: Mapping[_Key, tuple[Assigned, ...]]) -> NothingFits:
-    fitting = [sum(row[i].choice is not None for row in table.values()) for i in range(len(sites))]
-    i = min(range(len(sites)), key=lambda i: fitting[i])
-    example = next((row[i].problem for row in table.values() if row[i].problem), "")
+def _none_fits(sites: Sequence[Site], runs: Sequence[int], n_tried: int) -> NothingFits:
+    i = min(range(len(sites)), key=lambda i: runs[i])
     return NothingFits(
-        f"no model runs on every box; {sites[i].name} allows fewest ({fitting[i]} of {len(table)})"
-        + (f": {example}" if example else ""),
-        hint="give it less to hold (ctx, slots), or plan without --one-model",
+        f"no model runs on every box; {sites[i].name} allows fewest, {runs[i]} of {n_tried}",
+        hint="give it less to hold (ctx, slots, min_tps), or plan without --one-model",
     )

@@ -108,7 +108,7 @@ def test_where_no_model_keeps_all_floors_the_slow_boxes_are_named() -> None:
 
 def test_where_no_model_runs_everywhere_the_box_that_allows_fewest_is_named() -> None:
     big = [catalog()["llama-3.1-8b-instruct"], catalog()["phi-4"]]
-    with pytest.raises(NothingFits, match=r"raspberry-pi-4-1gb allows fewest \(0 of 2\)"):
+    with pytest.raises(NothingFits, match="raspberry-pi-4-1gb allows fewest, 0 of 2"):
         plan_shared([site("raspberry-pi-4-1gb", cards=big), site("apple-m2-16gb", cards=big)])
 
 
