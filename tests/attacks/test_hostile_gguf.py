@@ -1,15 +1,17 @@
 """No file makes the header reader crash, hang or allocate: it is refused, and the refusal names what is wrong."""
 
 import contextlib
+import json
 import random
 import re
 import struct
+import subprocess
 import sys
 import time
 import tracemalloc
 
 import pytest
-from attacks.gguf.hostile import CORPUS
+from attacks.gguf.hostile import CORPUS, SPLITS
 from gguf_writer import ARRAY, BOOL, F32, FLOAT32, STRING, UINT8, UINT64, Gguf, Tensor, model
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,6 +41,64 @@ def test_hostile_file_is_refused_by_name_of_what_is_wrong(name, tmp_path):
     assert re.search(CORPUS[name][1], caught.value.message), caught.value.message
     assert str(path) in caught.value.message
     assert caught.value.hint
+
+
+def write_split(name, folder):
+    """Path of the first part."""
+    paths = [folder / f"{name}-0000{no}-of-00002.gguf" for no in (1, 2)]
+    for path, data in zip(paths, SPLITS[name][:2], strict=True):
+        path.write_bytes(data)
+    return paths[0]
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_parts_that_disagree_are_refused(name, tmp_path):
+    path = write_split(name, tmp_path)
+    for part in (path, path.with_name(f"{name}-00002-of-00002.gguf")):
+        with pytest.raises(ArtifactError, match=re.escape(SPLITS[name][2])):
+            gguf.read_model(part)
+
+
+# As `edgellm serve FILE`, and as a worker that is given a plan for the file.
+OPENED = """
+import json, sys
+from edgellm.catalog.identify import identify
+from edgellm.errors import ArtifactError
+from edgellm.model import Artifact
+from edgellm.plan import LaunchPlan, Settings
+from edgellm.plugins import plugins
+
+backend, said = plugins().backend("gguf"), {}
+for path in json.load(sys.stdin):
+    artifact = Artifact("gguf", (path,), "x")
+    refusals = []
+    for way in (lambda: identify(path), lambda: backend.open(LaunchPlan("gguf", artifact, Settings(n_ctx=256)))):
+        try:
+            way()
+        except ArtifactError as error:
+            refusals.append(error.code)
+    said[path] = refusals
+native = sorted({line.split()[-1] for line in open("/proc/self/maps") if "llama" in line or "ggml" in line})
+print(json.dumps([said, sorted(name for name in sys.modules if name.startswith("llama_cpp")), native]))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="maps of a process are read from /proc")
+def test_every_hostile_file_is_refused_before_native_code_is_loaded(tmp_path):
+    paths = [str(write_split(name, tmp_path)) for name in SPLITS]
+    for name in CORPUS:
+        paths.append(str(tmp_path / f"{name}.gguf"))
+        (tmp_path / f"{name}.gguf").write_bytes(content(name))
+    run = subprocess.run(
+        [sys.executable, "-c", OPENED], input=json.dumps(paths), capture_output=True, text=True, check=True
+    )
+    said, modules, native = json.loads(run.stdout)
+
+    accepted = {path: refusals for path, refusals in said.items() if len(refusals) != 2}
+    assert accepted == {}
+    assert len(said) == len(CORPUS) + len(SPLITS)
+    assert modules == [], "llama_cpp was imported"
+    assert native == [], "a native library is mapped"
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

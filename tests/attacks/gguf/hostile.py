@@ -9,10 +9,29 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 
-from gguf_writer import ARRAY, BOOL, F32, FLOAT32, FLOAT64, I2_S, Q8_0, STRING, UINT8, UINT32, Gguf, Tensor, model
+from gguf_writer import (
+    ARRAY,
+    BOOL,
+    F32,
+    FLOAT32,
+    FLOAT64,
+    I2_S,
+    INT32,
+    Q8_0,
+    STRING,
+    UINT8,
+    UINT16,
+    UINT32,
+    Gguf,
+    Tensor,
+    model,
+)  # fmt: skip
 
 HUGE = 2**63
 _SOUND = model()
+
+
+_SWAPPED = replace(_SOUND, order=">").build()
 
 
 def _keys(*added: tuple[str | bytes, int, object], **changed: object) -> bytes:
@@ -28,9 +47,9 @@ def _norm(**changed: object) -> Tensor:
     return replace(Tensor("norm", (64,), F32, 256), **changed)
 
 
-def _patched(offset: int, code: str, value: int) -> bytes:
-    data = bytearray(_SOUND.build())
-    struct.pack_into("<" + code, data, offset, value)
+def _patched(offset: int, code: str, value: int, *, order: str = "<") -> bytes:
+    data = bytearray(replace(_SOUND, order=order).build())
+    struct.pack_into(order + code, data, offset, value)
     return bytes(data)
 
 
@@ -46,6 +65,19 @@ CORPUS: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
     "version-1": (replace(_SOUND, version=1).build(), "version at byte 4: is 1"),
     "version-99": (replace(_SOUND, version=99).build(), "version at byte 4: is 99"),
     "version-big-endian-99": (replace(_SOUND, version=99, order=">").build(), "version at byte 4: is 99"),
+    "version-1-big-endian": (replace(_SOUND, version=1, order=">").build(), "version at byte 4: is 1"),
+    "version-2-data-missing": (replace(_SOUND, version=2).header(), "the file ends at"),
+    "version-2-with-counts-of-version-1": (
+        struct.pack("<4sIII", b"GGUF", 2, 1, 1) + replace(_SOUND, version=2).build()[24:], "count at byte",
+    ),
+    "big-endian-tensor-count-huge": (_patched(8, "Q", HUGE, order=">"), "tensor count at byte 8"),
+    "big-endian-key-length-huge": (_patched(24, "Q", HUGE, order=">"), "length of key at byte 24"),
+    "big-endian-counts-of-little-endian": (_patched(8, "Q", 2, order="<")[:4] + _SWAPPED[4:8] + _SOUND.build()[8:],
+                                           "tensor count at byte 8"),
+    "big-endian-tensor-beyond-file": (replace(_SOUND, order=">").build()[:-1], "the file ends at"),
+    "big-endian-array-length-huge": (
+        _keys(("x", ARRAY, (UINT8, [1], HUGE)), order=">"), "length of x at byte",
+    ),
     "tensor-count-huge": (_patched(8, "Q", HUGE), "tensor count at byte 8"),
     "tensor-count-max": (_patched(8, "Q", 2**64 - 1), "tensor count at byte 8"),
     "tensor-count-beyond-file": (_patched(8, "Q", 60_000), "tensor count at byte 8: is 60000, at least"),
@@ -135,4 +167,29 @@ CORPUS: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
     ),
     "tl1-of-a-fork": (_tensors(_norm(dims=(256, 4), type=38)), "IQ4_NL_8_8, which llama.cpp removed"),
     "data-missing": (_SOUND.header(), "the file ends at"),
+}  # fmt: skip
+
+
+def _part(no: int, count: int, total: int, tensors: list[Tensor], *, arch: bool = True) -> bytes:
+    """A part of a split set that says it is number `no` of `count`, with `total` tensors in all parts."""
+    keys = [("split.no", UINT16, no), ("split.count", UINT16, count), ("split.tensors.count", INT32, total)]
+    return Gguf([*(_SOUND.keys if arch else []), *keys], tensors).build()
+
+
+_A, _B, _C = (_norm(name=name, offset=None) for name in ("a", "b", "c"))
+_FIRST = _part(0, 2, 2, [_A])
+# Sets of two files that do not belong together, and what the refusal must name.
+SPLITS: dict[str, tuple[bytes, bytes, str]] = {
+    "both-are-the-first": (_FIRST, _part(0, 2, 2, [_B]), "says it is part 0 of 2, its name says 1 of 2"),
+    "another-count": (_FIRST, _part(1, 3, 2, [_B]), "says it is part 1 of 3, its name says 1 of 2"),
+    "no-part-at-all": (_FIRST, _SOUND.build(), "says it is part None of None"),
+    "negative-number": (_FIRST, Gguf([("split.no", INT32, -1), ("split.count", INT32, 2)], [_B]).build(), "part -1 of"),
+    "number-as-text": (_FIRST, Gguf([("split.no", STRING, "1"), ("split.count", UINT16, 2)], [_B]).build(), "part 1 of"),
+    "a-tensor-twice": (_FIRST, _part(1, 2, 2, [_A]), "tensor 'a' is in an earlier part too"),
+    "more-tensors-promised": (_part(0, 2, 3, [_A]), _part(1, 2, 3, [_B]), "promises 3 tensors, its 2 parts hold 2"),
+    "fewer-tensors-promised": (_part(0, 2, 1, [_A]), _part(1, 2, 1, [_B]), "promises 1 tensors, its 2 parts hold 2"),
+    "second-truncated": (_FIRST, _part(1, 2, 2, [_B])[:-1], "the file ends at"),
+    "second-is-html": (_FIRST, b"<!DOCTYPE html>404", "HTML page"),
+    "second-empty": (_FIRST, b"", "empty"),
+    "second-overlaps-itself": (_FIRST, _part(1, 2, 3, [replace(_B, offset=0), replace(_C, offset=0)]), "overlaps"),
 }  # fmt: skip
