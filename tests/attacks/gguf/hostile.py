@@ -184,7 +184,7 @@ SPLITS: dict[str, tuple[bytes, bytes, str]] = {
     "another-count": (_FIRST, _part(1, 3, 2, [_B]), "says it is part 1 of 3, its name says 1 of 2"),
     "no-part-at-all": (_FIRST, _SOUND.build(), "says it is part None of None"),
     "negative-number": (_FIRST, Gguf([("split.no", INT32, -1), ("split.count", INT32, 2)], [_B]).build(), "part -1 of"),
-    "number-as-text": (_FIRST, Gguf([("split.no", STRING, "1"), ("split.count", UINT16, 2)], [_B]).build(), "part 1 of"),
+    "number-as-text": (_FIRST, Gguf([("split.no", STRING, "1"), ("split.count", UINT16, 2)], [_B]).build(), "part 1"),
     "a-tensor-twice": (_FIRST, _part(1, 2, 2, [_A]), "tensor 'a' is in an earlier part too"),
     "more-tensors-promised": (_part(0, 2, 3, [_A]), _part(1, 2, 3, [_B]), "promises 3 tensors, its 2 parts hold 2"),
     "fewer-tensors-promised": (_part(0, 2, 1, [_A]), _part(1, 2, 1, [_B]), "promises 1 tensors, its 2 parts hold 2"),
