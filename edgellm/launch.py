@@ -38,6 +38,7 @@ from edgellm.store.card import card_of, undescribed, verified
 from edgellm.store.http import shown
 from edgellm.store.library import Library, silent
 from edgellm.store.sources import LocalFile, Resolver, scheme_of, source_for, sources, unreachable
+from edgellm.units import show_memory
 
 Progress = Callable[[int, int | None, str], None]
 
@@ -332,15 +333,26 @@ def _candidate_plan(decision: Decision, choice: Candidate, artifact: Artifact) -
         kv_type=choice.kv_type,
         gpu_layers=choice.gpu_layers,
     )
-    return LaunchPlan(
-        choice.backend, artifact, run, decision.reasons, _of_file(choice.backend, artifact, run, choice.footprint)
-    )
+    return _of_file(LaunchPlan(choice.backend, artifact, run, decision.reasons, choice.footprint))
 
 
-def _of_file(name: str, artifact: Artifact, run: Settings, planned: Footprint | None) -> Footprint | None:
-    """What the backend says of this very file, with the process that talks to users; else what was planned."""
-    own = plugins().backend(name).footprint(artifact, run)
-    return planned if own is None else replace(own, parent_bytes=footprint.PARENT_BYTES)
+def _of_file(plan: LaunchPlan) -> LaunchPlan:
+    """With what the backend says of this very file, where it says something, and the process that talks to users.
+
+    A file is read instead of mapped where most of it is copied into another layout: the map would only keep what
+    nothing reads again.
+    """
+    backend = plugins().backend(plan.backend)
+    own = backend.footprint(plan.artifact, plan.settings)
+    if own is None:
+        return plan
+    run, reasons = plan.settings, plan.reasons
+    if own.reclaimable_bytes > own.weights_bytes // 2:
+        parts = f"{show_memory(own.reclaimable_bytes)} of {show_memory(own.weights_bytes)}"
+        reasons = (*reasons, f"Weights: read, not mapped: {parts} are copied into another layout for this processor.")
+        run = replace(run, mmap=False)
+        own = backend.footprint(plan.artifact, run) or own
+    return replace(plan, settings=run, reasons=reasons, footprint=replace(own, parent_bytes=footprint.PARENT_BYTES))
 
 
 def _uri_plan(uri: str, request: SelectionRequest, quant: str | None, progress: Progress) -> LaunchPlan:
@@ -401,7 +413,7 @@ def _file_plan(path: str, request: SelectionRequest) -> LaunchPlan:
     named = f"Model: {artifact.model_id} {artifact.quant}, the file that was named."
     gpu = gpu or unused(machine, backend, offload, request.gpu_layers)
     reasons = (named, reason, *why, gpu, f"Threads: {threads}.")
-    return LaunchPlan(backend, artifact, run, tuple(filter(None, reasons)), _of_file(backend, artifact, run, memory))
+    return _of_file(LaunchPlan(backend, artifact, run, tuple(filter(None, reasons)), memory))
 
 
 def _cache_types(name: str, shape: Shape | None, request: SelectionRequest) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import pytest
 
 from edgellm import launch
 from edgellm.backend import Device, Loader, Offload
+from edgellm.builtin.echo import EchoBackend
 from edgellm.catalog import lookup
 from edgellm.errors import (
     BadArtifact,
@@ -21,11 +22,12 @@ from edgellm.errors import (
     UnsupportedArtifact,
     UsageError,
 )
+from edgellm.estimate.footprint import PARENT_BYTES
 from edgellm.formats.gguf import read_model
 from edgellm.hardware.probe import probe
 from edgellm.machine import Cpu, Limits, Machine, Memory
 from edgellm.model import Artifact, ModelFile
-from edgellm.plan import LaunchPlan, Settings
+from edgellm.plan import Footprint, LaunchPlan, Settings
 from edgellm.plugins import plugins
 from edgellm.request import SelectionRequest
 from edgellm.sdk import EdgeLLM
@@ -380,3 +382,24 @@ def test_a_file_of_an_architecture_that_no_build_loads_is_refused_before_it_is_t
 
     with pytest.raises(UnsupportedArtifact, match="gguf: this build does not load architecture brand-new"):
         launch.model_plan(str(path), SelectionRequest())
+
+
+def test_a_file_that_is_mostly_copied_is_read_instead_of_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_file(self: object, artifact: Artifact, settings: Settings) -> Footprint:
+        copied = 60 if artifact.quant == "Q4_0" else 40
+        kept, may_go = (100, copied) if settings.mmap else (100 - copied, 0)
+        return Footprint(kept, 0, 0, 0, repack_bytes=copied, reclaimable_bytes=may_go)
+
+    monkeypatch.setattr(EchoBackend, "footprint", of_file)
+    plans = [
+        launch._of_file(LaunchPlan("echo", Artifact("echo", (), "x", quant), Settings(512), ("Model: x.",)))
+        for quant in ("Q4_0", "Q4_1")
+    ]
+
+    assert [plan.settings.mmap for plan in plans] == [False, True]
+    assert plans[0].reasons[1:] == (
+        "Weights: read, not mapped: 60 B of 100 B are copied into another layout for this processor.",
+    )
+    assert plans[1].reasons == ("Model: x.",)
+    assert [plan.footprint.needed_bytes - PARENT_BYTES for plan in plans if plan.footprint] == [100, 100]
+    assert [plan.footprint.resident_bytes - PARENT_BYTES for plan in plans if plan.footprint] == [100, 140]
