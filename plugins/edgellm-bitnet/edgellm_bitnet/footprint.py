@@ -71,10 +71,17 @@ def scratch_bytes(arch: Architecture, batch: int, threads: int, context: int) ->
     q, kv = padded(arch.q_cols, PANEL), padded(arch.kv_cols, PANEL)
     wide = padded(max(q + 2 * kv, 2 * padded(arch.ffn, PANEL), arch.hidden, arch.q_cols), COLUMN_ALIGN)
     dim, units = padded(arch.head_dim, HEAD_ALIGN), 4 * threads * (context // CHUNK + 1)
-    acts = [batch * columns, batch * columns // COLUMN_ALIGN * 4, *[batch * columns // SUB_COLUMNS * 4] * 2, batch * 4]
+    inputs = [padded(cols, COLUMN_ALIGN) for cols in (*[arch.hidden] * 5, arch.q_cols, arch.ffn)]
+    acts = [
+        size
+        for cols in inputs
+        for size in (
+            batch * cols, batch * cols // COLUMN_ALIGN * 4, *[batch * cols // SUB_COLUMNS * 4] * 2, batch * 4
+        )
+    ]  # fmt: skip
     rest = [
         batch * arch.hidden * 4, batch * arch.hidden * 4, batch * wide * 4, batch * padded(arch.hidden, PANEL) * 4,
-        batch * arch.q_cols * 4, threads * 2 * columns * 4, units * 4 * (dim + 2) * 4,
-        batch * (arch.heads // arch.kv_heads) * 12,
+        batch * arch.q_cols * 4, threads * 2 * columns * 4, units * 4 * (dim + 2) * 4, batch * columns // PANEL * 4,
+        *[threads * padded(batch, 32) * 4] * 4, batch * (arch.heads // arch.kv_heads) * 12,
     ]  # fmt: skip
-    return sum(padded(size, 128) for size in [*acts * 3, *rest])
+    return sum(padded(size, 128) for size in [*acts, *rest])

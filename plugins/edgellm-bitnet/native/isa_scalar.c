@@ -43,7 +43,8 @@ static float quantized_dot(const struct matrix *w, int panel, int row, const str
     int32_t sum = 0;
     for (int column = from; column < from + span; column++)
       sum += code_of(w, data, row, column) * *act_at(x, token, column);
-    float inverse = x->inverse[(size_t)token * (size_t)(columns / COLUMN_ALIGN) + (size_t)(from / COLUMN_ALIGN)];
+    int at = x->block ? from / COLUMN_ALIGN : 0;
+    float inverse = x->inverse[(size_t)token * (size_t)(columns / COLUMN_ALIGN) + (size_t)at];
     result = fmaf((float)sum, scale_of(w, panel, row, from) * inverse, result);
   }
   return result;
@@ -98,6 +99,32 @@ static void quantize(const float *x, struct acts *to, int32_t token) {
       to->inverse[(size_t)token * (size_t)(columns / COLUMN_ALIGN) + (size_t)(i / COLUMN_ALIGN)] = scale > 0 ? 1 / scale : 0;
     }
   }
+}
+
+static float tally(float *x, const float *add, const float *gain, int32_t n, float *squares, int32_t step) {
+  float peak = 0;
+  for (int i = 0; i < n; i++) {
+    if (i % PANEL == 0) squares[i / PANEL * step] = 0;
+    if (add) x[i] += add[i];
+    squares[i / PANEL * step] += x[i] * x[i];
+    float size = fabsf(gain ? x[i] * gain[i] : x[i]);
+    peak = size > peak ? size : peak;
+  }
+  return peak;
+}
+
+static int32_t quantize_columns(const float *x, const float *gain, float norm, float scale, struct acts *to,
+                                int32_t token, int32_t first, int32_t last) {
+  int32_t *sums = to->sums + (size_t)token * (size_t)(padded(to->cols, COLUMN_ALIGN) / SUB_COLUMNS), total = 0;
+  for (int i = first; i < last; i++) {
+    int32_t q = i < to->cols ? (int32_t)rintf((gain ? x[i] * gain[i] : x[i]) * norm * scale) : 0;
+    q = q < -128 ? -128 : q > 127 ? 127 : q;
+    *act_at(to, token, i) = (int8_t)q;
+    if (i % SUB_COLUMNS == 0) sums[i / SUB_COLUMNS] = 0;
+    sums[i / SUB_COLUMNS] += q;
+    total += q;
+  }
+  return total;
 }
 
 static void gate(float *y, const float *g, const float *up, int32_t n, int32_t kind) {
@@ -180,5 +207,6 @@ static void merge(float *max, float *sum, float *out, float chunk_max, float chu
 }
 
 const struct kernels scalar_kernels = {.name = "scalar", .max_tile = TILE, .matmul = matmul, .norm = norm,
-                                       .quantize = quantize, .gate = gate, .add = add, .store_kv = store_kv,
-                                       .attend = attend, .merge = merge};
+                                       .quantize = quantize, .tally = tally, .quantize_columns = quantize_columns,
+                                       .gate = gate, .add = add, .store_kv = store_kv, .attend = attend,
+                                       .merge = merge};

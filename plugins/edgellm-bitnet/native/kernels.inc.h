@@ -153,7 +153,8 @@ INLINE int32_t span_sum(const struct acts *x, int token, int column, int span) {
 }
 
 INLINE float act_inverse(const struct acts *x, int token, int column) {
-  return x->inverse[(size_t)token * (padded(x->cols, COLUMN_ALIGN) / COLUMN_ALIGN) + column / COLUMN_ALIGN];
+  int at = x->block ? column / COLUMN_ALIGN : 0;
+  return x->inverse[(size_t)token * (padded(x->cols, COLUMN_ALIGN) / COLUMN_ALIGN) + at];
 }
 
 /* Rows of one panel, `width` tokens from `token`: integer sums over each span of columns that share their scales, then
@@ -394,27 +395,43 @@ static void norm(float *y, const float *x, const float *gain, int32_t n, float e
   for (; i < n; i++) y[i] = gain ? x[i] * scale * gain[i] : x[i] * scale;
 }
 
+INLINE vf vf_abs(vf x) { return vf_max(x, vf_sub(vf_zero(), x)); }
+
 INLINE float peak_of(const float *x, int n) {
   vf peak = vf_zero();
   int i = 0;
-  for (; i + VL <= n; i += VL) {
-    vf v = vf_load(x + i);
-    peak = vf_max(peak, vf_max(v, vf_sub(vf_zero(), v)));
-  }
+  for (; i + VL <= n; i += VL) peak = vf_max(peak, vf_abs(vf_load(x + i)));
   float most = vf_peak(peak);
   for (; i < n; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
   return most;
+}
+
+/* Put n columns of a token, from a multiple of 16 on, into its tile, with their sums; returns the sum of all. */
+INLINE int32_t put_columns(struct acts *to, int32_t token, int32_t column, const int8_t *bytes, int n) {
+  const int cols = padded(to->cols, COLUMN_ALIGN), first = token / to->tile * to->tile, width = tile_width(to, first);
+  int8_t *q = to->q + (size_t)first * cols + (size_t)column * width + (token - first) * 4;
+  size_t at = ((size_t)token * cols + column) / SUB_COLUMNS;
+  int32_t total = 0;
+  for (int s = 0; s < n / SUB_COLUMNS; s++) {
+    int32_t sum = 0;
+    for (int i = 0; i < SUB_COLUMNS; i++) sum += bytes[s * SUB_COLUMNS + i];
+    to->sums[at + s] = sum;
+    to->minus[at + s] = -32 * sum;
+    total += sum;
+  }
+  if (width == 1) __builtin_memcpy(q, bytes, n);
+  else
+    for (int i = 0; i < n / 4; i++) __builtin_memcpy(q + (size_t)i * width * 4, bytes + 4 * i, 4);
+  return total;
 }
 
 /* q = round_half_even(x * 127 / absmax), over the whole token (1e-5 is the least absmax, as in training) or over blocks of
 256 columns. */
 static void quantize(const float *x, struct acts *to, int32_t token) {
   const int n = to->cols, cols = padded(n, COLUMN_ALIGN), span = to->block ? to->block : n;
-  const int first = token / to->tile * to->tile, width = tile_width(to, first);
-  int8_t *q = to->q + (size_t)first * cols + (token - first) * 4;
-  int32_t *sums = to->sums + (size_t)token * (cols / SUB_COLUMNS), total = 0;
   float *inverse = to->inverse + (size_t)token * (cols / COLUMN_ALIGN), scale = 0, back = 0;
-  for (int column = 0; column < cols; column += COLUMN_ALIGN) {
+  int32_t total = 0;
+  for (int32_t column = 0; column < cols; column += COLUMN_ALIGN) {
     if (column % span == 0) {
       float peak = peak_of(x + column, n - column < span ? n - column : span);
       if (!to->block && peak < 1e-5f) peak = 1e-5f;
@@ -430,18 +447,63 @@ static void quantize(const float *x, struct acts *to, int32_t token) {
     }
     _Alignas(64) int8_t bytes[COLUMN_ALIGN];
     UNROLL for (int i = 0; i < COLUMN_ALIGN; i += VL) vi_put_s8(bytes + i, vi_from_f(vf_mul(vf_load(from + i), vf_set1(scale))));
-    for (int s = 0; s < COLUMN_ALIGN / SUB_COLUMNS; s++) {
-      int32_t sum = 0;
-      for (int i = 0; i < SUB_COLUMNS; i++) sum += bytes[s * SUB_COLUMNS + i];
-      sums[column / SUB_COLUMNS + s] = sum;
-      to->minus[(size_t)token * (cols / SUB_COLUMNS) + column / SUB_COLUMNS + s] = -32 * sum;
-      total += sum;
-    }
-    if (width == 1) __builtin_memcpy(q + column, bytes, COLUMN_ALIGN);
-    else
-      for (int i = 0; i < COLUMN_ALIGN / 4; i++) __builtin_memcpy(q + ((size_t)column / 4 + i) * width * 4, bytes + 4 * i, 4);
+    total += put_columns(to, token, column, bytes, COLUMN_ALIGN);
   }
   to->total[token] = total;
+}
+
+static float tally(float *x, const float *add, const float *gain, int32_t n, float *squares, int32_t step) {
+  vf peak = vf_zero();
+  float most = 0;
+  for (int i = 0; i < n; i += PANEL, squares += step) {
+    if (n - i < PANEL) {
+      float sum = 0;
+      for (int k = i; k < n; k++) {
+        if (add) x[k] += add[k];
+        sum += x[k] * x[k];
+        float size = fabsf(gain ? x[k] * gain[k] : x[k]);
+        most = size > most ? size : most;
+      }
+      *squares = sum;
+      break;
+    }
+    vf sum = vf_zero();
+    UNROLL for (int k = i; k < i + PANEL; k += VL) {
+      vf v = vf_load(x + k);
+      if (add) vf_store(x + k, v = vf_add(v, vf_load(add + k)));
+      sum = vf_fma(v, v, sum);
+      peak = vf_max(peak, vf_abs(gain ? vf_mul(v, vf_load(gain + k)) : v));
+    }
+    *squares = vf_sum(sum);
+  }
+  float whole = vf_peak(peak);
+  return whole > most ? whole : most;
+}
+
+static int32_t quantize_columns(const float *x, const float *gain, float norm, float scale, struct acts *to,
+                                int32_t token, int32_t first, int32_t last) {
+  int32_t total = 0;
+  for (int column = first; column < last; column += PANEL) {
+    float room[2][PANEL];
+    const float *from = x + column, *by = gain ? gain + column : NULL;
+    if (column + PANEL > to->cols) {
+      for (int i = 0; i < PANEL; i++) {
+        int inside = column + i < to->cols;
+        room[0][i] = inside ? from[i] : 0;
+        room[1][i] = inside && by ? by[i] : 0;
+      }
+      from = room[0];
+      by = by ? room[1] : NULL;
+    }
+    _Alignas(64) int8_t bytes[PANEL];
+    UNROLL for (int i = 0; i < PANEL; i += VL) {
+      vf v = vf_load(from + i);
+      if (by) v = vf_mul(v, vf_load(by + i));
+      vi_put_s8(bytes + i, vi_from_f(vf_mul(vf_mul(v, vf_set1(norm)), vf_set1(scale))));
+    }
+    total += put_columns(to, token, column, bytes, PANEL);
+  }
+  return total;
 }
 
 static void gate(float *y, const float *g, const float *up, int32_t n, int32_t kind) {
@@ -469,5 +531,6 @@ static void add(float *y, const float *x, int32_t n) {
 
 #define KERNELS(LABEL)                                                                                        \
   const struct kernels LABEL##_kernels = {.name = #LABEL, .max_tile = TILE, .matmul = matmul, .norm = norm,   \
-                                          .quantize = quantize, .gate = gate, .add = add,                     \
+                                          .quantize = quantize, .tally = tally,                               \
+                                          .quantize_columns = quantize_columns, .gate = gate, .add = add,     \
                                           .store_kv = store_kv, .attend = attend, .merge = merge};

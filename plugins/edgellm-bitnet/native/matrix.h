@@ -39,7 +39,7 @@ struct acts {
   int32_t tokens, cols, tile;
   int32_t block;  /* columns per activation scale: 0 = the whole token, or 256 */
   int8_t *q;
-  float *inverse; /* [tokens][cols_padded / 64]: absmax / 127 of the scale that these columns belong to */
+  float *inverse; /* [tokens][cols_padded / 64]: absmax / 127 of the scale of these columns; block 0: the first counts */
   int32_t *sums;  /* [tokens][cols_padded / 16] */
   int32_t *minus; /* the same times -32: what a sum of 6-bit codes starts from */
   int32_t *total; /* [tokens] */

@@ -208,16 +208,6 @@ static void put_codes(const struct matrix *m, int32_t row, const uint8_t *codes)
     }
 }
 
-static int code_at(const struct matrix *m, int32_t row, int32_t column) {
-  size_t four = (size_t)column / 4;
-  int c = column % 4, j = column / 4;
-  if (m->kind == TERNARY) return lane(m, row, four / 4)[c] >> 2 * (j % 4) & 3;
-  if (m->kind == Q8) return lane(m, row, four)[c];
-  if (m->kind == Q4) return lane(m, row, four / 2)[c] >> 4 * (j % 2) & 15;
-  int low = lane(m, row, four / 4 * 3 + (size_t)(j % 4 / 2))[c] >> 4 * (j % 2) & 15;
-  return low | (lane(m, row, four / 4 * 3 + 2)[c] >> 2 * (j % 4) & 3) << 4;
-}
-
 /* One row of Q4_0, Q8_0 or Q6_K blocks: codes and scales. */
 static void unpack_block_row(const uint8_t *from, const struct matrix *to, int32_t row, uint8_t *codes) {
   int32_t cols = to->cols;
@@ -333,19 +323,4 @@ int32_t bn_pack_real(const float *from, int32_t rows, const struct matrix *to, i
   }
   free(codes);
   return 0;
-}
-
-void bn_row(const struct matrix *m, int32_t row, float *to) {
-  static const int offset[] = {[TERNARY] = 1, [Q4] = 8, [Q6] = 32, [Q8] = 128};
-  size_t at = (size_t)row * (size_t)m->cols;
-  for (int32_t i = 0; i < m->cols; i++) {
-    if (m->kind == F32) to[i] = ((const float *)m->data)[at + (size_t)i];
-    else if (m->kind == F16) to[i] = half_to_float(((const uint16_t *)m->data)[at + (size_t)i]);
-    else if (m->kind == BF16) to[i] = bf16_to_float(((const uint16_t *)m->data)[at + (size_t)i]);
-    else {
-      float scale = m->group ? half_to_float(*half_scale(m, row, i / m->group)) : ((const float *)m->scales)[row];
-      if (m->kind == Q6) scale *= *sub_scale(m, row, i);
-      to[i] = scale * (float)(code_at(m, row, i) - offset[m->kind]);
-    }
-  }
 }

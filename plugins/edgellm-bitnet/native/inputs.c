@@ -1,0 +1,108 @@
+/* What a product takes: rows are added to, normed and quantized; and the product itself.
+
+By columns, where a model allows it: a thread adds, norms and quantizes the columns whose rows it computed in the product
+before, for all tokens, so that these stay in its caches and no two threads write one line. What is of a whole row, its
+sum of squares and its peak, goes by panels of 32 columns and is added up in one order whatever the number of threads.
+Else by tokens: a thread does whole rows. */
+#include <math.h>
+
+#include "engine.h"
+
+/* x += norm(y) where there is such a norm, else x += y. */
+void add_residual(struct engine *e, const struct entry *from, int32_t token, float *work) {
+  if (!from->add) return;
+  const float *y = from->add + (size_t)token * from->add_stride;
+  if (from->post) {
+    e->kernels->norm(work, y, from->post, e->model.hidden, e->model.eps);
+    y = work;
+  }
+  e->kernels->add(from->x + (size_t)token * from->stride, y, e->model.hidden);
+}
+
+/* Norm, then the norm of each product that has its own, then quantize. */
+static void enter_row(struct engine *e, enum input input, int32_t inputs, const float *x, const float *gain,
+                      const float *const *own, int32_t token, float *work) {
+  int32_t n = e->acts[input].cols;
+  if (gain) {
+    e->kernels->norm(work, x, gain, n, e->model.eps);
+    x = work;
+  }
+  if (!own[0]) {
+    e->kernels->quantize(x, &e->acts[input], token);
+    return;
+  }
+  float *second = work + act_columns(&e->model);
+  for (int i = 0; i < inputs; i++) {
+    e->kernels->norm(second, x, own[i], n, e->model.eps);
+    e->kernels->quantize(second, &e->acts[input + i], token);
+  }
+}
+
+static size_t row_of(const struct engine *e, int thread) { return (size_t)thread * (size_t)padded(e->batch, 32); }
+
+/* 1 / rms of every token, from the sums of squares of its panels. */
+static void find_norms(struct engine *e, int32_t cols, float *norms) {
+  for (int32_t t = 0; t < e->n; t++) norms[t] = 0;
+  for (int32_t panel = 0; panel < panels_of(cols); panel++)
+    for (int32_t t = 0; t < e->n; t++) norms[t] += e->squares[panel * e->n + t];
+  for (int32_t t = 0; t < e->n; t++) norms[t] = 1.0f / sqrtf(norms[t] / (float)cols + e->model.eps);
+}
+
+static void enter_columns(struct engine *e, struct acts *acts, const struct entry *from, const float *gain, int thread,
+                          int threads) {
+  int32_t cols = acts->cols, n = e->n, panels = panels_of(cols);
+  struct span own = own_panels(cols, thread, threads);
+  int32_t first = own.first * PANEL, count = smaller(own.last * PANEL, cols) - first;
+  for (int32_t t = 0; t < n; t++)
+    e->peaks[row_of(e, thread) + (size_t)t] = e->kernels->tally(
+        from->x + (size_t)t * from->stride + first, from->add ? from->add + (size_t)t * from->add_stride + first : NULL,
+        gain ? gain + first : NULL, count, e->squares + own.first * n + t, n);
+  pool_wait(e->pool);
+  float *norms = e->norms + row_of(e, thread);
+  find_norms(e, cols, norms);
+  int32_t last = own.last == panels ? padded(cols, COLUMN_ALIGN) : own.last * PANEL;
+  for (int32_t t = 0; t < n; t++) {
+    float norm = gain ? norms[t] : 1, peak = 0;
+    for (int i = 0; i < threads; i++) peak = fmaxf(peak, e->peaks[row_of(e, i) + (size_t)t]);
+    peak = fmaxf(peak * norm, 1e-5f);
+    float scale = (float)(127.0 / (double)peak);
+    e->part_totals[row_of(e, thread) + (size_t)t] =
+        e->kernels->quantize_columns(from->x + (size_t)t * from->stride, gain, norm, scale, acts, t, first, last);
+    if (thread == 0) acts->inverse[(size_t)t * (size_t)(padded(cols, COLUMN_ALIGN) / COLUMN_ALIGN)] = 1.0f / scale;
+  }
+}
+
+/* Make acts[input] (and those of the next inputs - 1, where they have norms of their own) of rows; a barrier ends it. */
+void enter(struct engine *e, enum input input, int32_t inputs, const struct entry *from, const float *gain,
+           const float *const *own, int thread, int threads, float *work) {
+  if (e->by_columns) {
+    if (from->shared) pool_wait(e->pool);
+    enter_columns(e, &e->acts[input], from, gain, thread, threads);
+  } else {
+    int32_t first, last;
+    pool_wait(e->pool);
+    share(e->n, thread, threads, &first, &last);
+    for (int32_t t = first; t < last; t++) {
+      add_residual(e, from, t, work);
+      enter_row(e, input, inputs, from->x + (size_t)t * from->stride, gain, own, t, work);
+    }
+  }
+  pool_wait(e->pool);
+}
+
+/* A thread's share of each of the matrices that lie one after the other in w; the input of each is its own where
+`separate`. */
+void product(struct engine *e, const struct matrix *w, const int32_t *rows, int32_t parts, enum input input,
+             int separate, float *y, size_t stride, int thread, int threads) {
+  struct acts acts = e->acts[input];
+  if (e->by_columns) {
+    acts.total = e->totals + row_of(e, thread);
+    for (int32_t t = 0; t < e->n; t++) acts.total[t] = 0;
+    for (int i = 0; i < threads; i++)
+      for (int32_t t = 0; t < e->n; t++) acts.total[t] += e->part_totals[row_of(e, i) + (size_t)t];
+  }
+  for (int32_t part = 0, at = 0; part < parts; at += panels_of(rows[part++])) {
+    struct span own = own_panels(rows[part], thread, threads);
+    e->kernels->matmul(w, at + own.first, at + own.last, separate ? &e->acts[(int)input + part] : &acts, y, stride);
+  }
+}
