@@ -28,6 +28,15 @@ _M2 = {  # M2 Max, 4 threads, NEON (ik_llama.cpp)
 }  # fmt: skip
 
 
+# Backends with kernels of their own, on one core with AVX-512 VNNI: (decode, prompts). The ternary engine took 417e9
+# weights of BitNet-2B per second for a prompt; for a token it waits for memory (35 GB/s), so its first number is only
+# such that both rates measured there, of one and two threads, are met within a quarter (docs/benchmarks.md, "Ternary").
+# Q1_0, Q2_0 and TQ1_0 are unpacked into the same layout when they are loaded.
+OWN_KERNELS: dict[str, dict[str, tuple[float, float]]] = {
+    "bitnet": dict.fromkeys(("I2_S", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0"), (250.0, 400.0)),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class IsaClass:
     """Processors that behave alike. `scale` multiplies the table; the factors are derived from board measurements."""
@@ -38,13 +47,19 @@ class IsaClass:
     rates: Mapping[str, float] = field(default_factory=lambda: _ZEN4)
     simd_types: frozenset[str] | None = None  # types with a vector kernel; None = all
 
-    def decode_gw_s(self, tensor_type: str) -> float:
-        """Prior: 1e9 weights of this type consumed per second and core, one token at a time."""
+    def decode_gw_s(self, tensor_type: str, backend: str = "") -> float:
+        """Prior: 1e9 weights of this type consumed per second and core, one token at a time; "" = by llama.cpp."""
+        own = OWN_KERNELS.get(backend, {}).get(tensor_type)
+        if own is not None:
+            return own[0] * self.scale
         rate = self.rates.get(tensor_type, 20.0) * self.scale
         return rate if self.simd_types is None or tensor_type in self.simd_types else rate / 3
 
-    def prefill_gw_s(self, tensor_type: str) -> float:
+    def prefill_gw_s(self, tensor_type: str, backend: str = "") -> float:
         """Prior: the same for prompts, where a block is unpacked once for many tokens (C4)."""
+        own = OWN_KERNELS.get(backend, {}).get(tensor_type)
+        if own is not None:
+            return own[1] * self.scale
         kind = TYPES[tensor_type]
         if kind.repack & self.paths or kind.gemm & self.paths:
             gemm = self.decode_gw_s("Q4_K") * PREFILL_GAIN

@@ -8,10 +8,10 @@ from edgellm.backend import Calibration
 from edgellm.estimate.isa import IsaClass
 from edgellm.estimate.tensor_types import TYPES
 
-Prior = Callable[[str], float]
+Prior = Callable[[str, str], float]
 # Where a calibration has no such numbers: what attention and a layer's small operations take on one core of an EPYC
 # with AVX-512 (docs/benchmarks.md).
-ATTENTION_G_S = 8.0
+ATTENTION_G_S, ATTENTION_PREFILL_G_S = 14.0, 30.0
 ELEMENT_S = 0.6e-9
 LAYER_S = 0.02e-3
 
@@ -19,8 +19,8 @@ LAYER_S = 0.02e-3
 class Reader:
     """Answers for one number of threads; afterwards `basis` says what was assumed."""
 
-    def __init__(self, rates: Calibration, cls: IsaClass, threads: int) -> None:
-        self._rates, self._cls, self._threads = rates, cls, threads
+    def __init__(self, rates: Calibration, cls: IsaClass, threads: int, backend: str = "") -> None:
+        self._rates, self._cls, self._threads, self._backend = rates, cls, threads, backend
         self._measured_threads = _nearest({count for _, count in (rates.decode or rates.prefill)}, threads)
         # Cores share the memory: more threads than were measured are not taken to be faster, fewer are slower by share.
         self._share = min(1.0, threads / self._measured_threads)
@@ -46,10 +46,10 @@ class Reader:
 
     def attention(self, kv_type: str) -> float:
         """Products per second, one token."""
-        return self._products(self._rates.attention, kv_type)
+        return self._products(self._rates.attention, kv_type, ATTENTION_G_S)
 
     def attention_prefill(self, kv_type: str) -> float:
-        return self._products(self._rates.attention_prefill, kv_type)
+        return self._products(self._rates.attention_prefill, kv_type, ATTENTION_PREFILL_G_S)
 
     def row_s(self, weights: Sequence[tuple[str, int]]) -> float:
         """Seconds that a row of a matrix takes beside its weights: the mean over `weights` (type, number)."""
@@ -75,11 +75,11 @@ class Reader:
             return measured[kind] * 1e9 * self._share
         like = min(measured, key=lambda name: (_distance(kind, name), name))
         self._borrowed[kind] = like
-        return measured[like] * prior(kind) / prior(like) * 1e9 * self._share
+        return measured[like] * prior(kind, self._backend) / prior(like, self._backend) * 1e9 * self._share
 
-    def _products(self, table: Mapping[tuple[str, int], float], kv_type: str) -> float:
+    def _products(self, table: Mapping[tuple[str, int], float], kv_type: str, default: float) -> float:
         rate = table.get((kv_type, self._measured_threads), table.get(("f16", self._measured_threads)))
-        return (rate * self._share if rate is not None else ATTENTION_G_S * self._threads) * 1e9
+        return (rate * self._share if rate is not None else default * self._threads) * 1e9
 
 
 def _nearest(counts: set[int], threads: int) -> int:

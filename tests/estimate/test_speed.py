@@ -26,7 +26,7 @@ PI5 = machine(4, ("dotprod", "neon"), 17.1, "aarch64")
 PI4 = machine(4, ("neon",), 12.8, "aarch64")
 N150 = machine(4, AVX2, 25.6)
 RYZEN_7840HS = machine(8, AVX512, 89.6)
-LAB = machine(2, AVX512, 25.0, basis="measured: 2 threads")
+LAB = machine(2, AVX512, 38.0, basis="measured: 2 threads")
 
 # Measured on mainline llama.cpp (research notes, throughput.json and C4): tok/s with next to nothing cached.
 PUBLISHED = [
@@ -65,8 +65,9 @@ def test_published_rates_are_met_within_a_factor() -> None:
 
 
 def test_a_measured_bandwidth_is_taken_as_it_is_and_a_theoretical_one_is_not() -> None:
-    measured = predict(machine(8, AVX512, 20.0, basis="measured: 8 threads"), "qwen3-8b", "Q4_K_M").tok_s
-    theoretical = predict(machine(8, AVX512, 20.0), "qwen3-8b", "Q4_K_M").tok_s
+    # So many cores that memory is all that counts.
+    measured = predict(machine(512, AVX512, 20.0, basis="measured: 8 threads"), "qwen3-8b", "Q4_K_M").tok_s
+    theoretical = predict(machine(512, AVX512, 20.0), "qwen3-8b", "Q4_K_M").tok_s
 
     assert theoretical == pytest.approx(measured * speed.THEORETICAL_REACHED, rel=0.02)
 

@@ -1,0 +1,155 @@
+"""Speeds from a calibration: its terms, and what stands in for what it lacks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from edgellm.backend import CALIBRATED_ROW, Calibration
+from edgellm.catalog.lookup import catalog
+from edgellm.estimate import isa, recipe, speed
+from edgellm.estimate.rates import Reader
+from edgellm.estimate.weights import Weights, traits, weights
+from edgellm.machine import Cpu, Machine, Memory
+
+HERE = Machine("m", "m", Cpu("x86_64", "m", 4, 4, ("avx2", "avx512f")), Memory(16 << 30, None, 0, 20.0, "measured: 4"))
+RATES = Calibration(
+    decode={("Q4_K", 1): 50.0, ("Q6_K", 1): 30.0, ("IQ2_XS", 1): 20.0, ("Q4_K", 4): 150.0, ("Q6_K", 4): 100.0},
+    prefill={("Q4_K", 1): 120.0, ("Q6_K", 1): 200.0, ("IQ2_XS", 1): 220.0, ("Q4_K", 4): 480.0, ("Q6_K", 4): 800.0},
+    attention={("f16", 1): 10.0, ("q8_0", 1): 5.0, ("f16", 4): 40.0},
+    attention_prefill={("f16", 1): 30.0, ("f16", 4): 120.0},
+    layer_s={1: 1e-5, 4: 2e-5}, element_s={1: 1e-9, 4: 1e-9}, element_prefill_s={1: 5e-10, 4: 2e-10},
+    build="kernels 1", date="2026-11-24",
+)  # fmt: skip
+LLAMA = catalog()["llama-3.2-1b-instruct"]
+
+
+def known(quant: str = "Q4_K_M") -> Weights:
+    assert LLAMA.shape is not None
+    return weights(LLAMA.shape, LLAMA.params, LLAMA.params_active, quant)
+
+
+def decode(rates: Calibration | None = RATES, quant: str = "Q4_K_M", threads: int = 1, **more: object) -> float:
+    assert LLAMA.shape is not None
+    return speed.decode(HERE, LLAMA.shape, known(quant), threads, rates=rates, **more).tok_s  # type: ignore[arg-type]
+
+
+def test_a_token_takes_its_weights_its_cache_and_its_layers() -> None:
+    """By hand: 16 layers of 32 heads of 64 with 8 key/value heads, 100 tokens cached."""
+    shape = LLAMA.shape
+    assert shape is not None
+    products = 2 * 16 * 32 * 64 * 100
+    activations = 6 * 2048 + 3 * 8192 + 3 * 64 * (32 + 16)
+    by_hand = dict(known().streamed_params)["Q4_K"] / 50e9 + dict(known().streamed_params)["Q6_K"] / 30e9
+    by_hand += products / 10e9 + 16 * (1e-5 + activations * 1e-9)
+
+    assert speed.products(shape, 100) == products
+    assert speed.activations(shape) == activations
+    assert decode(depth=100) == pytest.approx(1 / by_hand, rel=0.005)
+
+
+def test_rows_that_are_shorter_than_the_measured_ones_cost_more() -> None:
+    smol = catalog()["smollm2-135m-instruct"]
+    assert smol.shape is not None
+    size = weights(smol.shape, smol.params, smol.params_active, "Q4_K_M")
+    rows = speed.extra_rows(smol.shape, size)
+    slow = dataclasses.replace(
+        RATES, row_s={("Q4_K", 1): 5e-9, ("Q6_K", 1): 5e-9, ("Q5_0", 1): 5e-9, ("Q8_0", 1): 5e-9}
+    )
+    n = sum(n for _, n in size.streamed_params)
+    plain, costly = (1 / speed.decode(HERE, smol.shape, size, 1, rates=r).tok_s for r in (RATES, slow))
+
+    # 576 weights in most rows, 1,536 in the down projections.
+    assert n / 700 < rows + n / CALIBRATED_ROW < n / 576
+    assert costly - plain == pytest.approx(rows * 5e-9, rel=0.1)
+
+
+def test_the_basis_says_measured_when_and_with_what() -> None:
+    assert LLAMA.shape is not None
+    found = speed.decode(HERE, LLAMA.shape, known(), 1, rates=RATES)
+
+    assert found.basis.startswith("measured: calibrated 2026-11-24 with kernels 1, 1 threads")
+    assert speed.prefill(HERE, LLAMA.shape, known(), 1, rates=RATES).basis.startswith("measured: ")
+    assert speed.decode(HERE, LLAMA.shape, known(), 1).basis.startswith("predicted: ")
+    assert found.low < found.tok_s < found.high
+
+
+def test_a_type_that_was_not_measured_is_scaled_as_its_neighbour_and_the_basis_says_so() -> None:
+    reader = Reader(RATES, isa.AVX512, 1)
+    expected = 20e9 * isa.AVX512.decode_gw_s("IQ2_S") / isa.AVX512.decode_gw_s("IQ2_XS")
+
+    assert reader.decode("IQ2_S") == pytest.approx(expected)
+    assert reader.decode("Q4_K") == 50e9
+    assert reader.basis.endswith("IQ2_S scaled as IQ2_XS")
+
+
+@pytest.mark.parametrize(
+    ("threads", "used", "share"), [(1, 1, 1.0), (2, 4, 0.5), (3, 4, 0.75), (4, 4, 1.0), (8, 4, 1.0)]
+)
+def test_other_numbers_of_threads_are_taken_from_the_next_larger(threads: int, used: int, share: float) -> None:
+    reader = Reader(RATES, isa.AVX512, threads)
+
+    assert reader.decode("Q4_K") == RATES.decode["Q4_K", used] * 1e9 * share
+    assert (f"from the rates of {used}" in reader.basis) == (threads != used)
+
+
+def test_a_quantized_cache_has_its_own_rate_and_a_long_one_costs_time() -> None:
+    assert decode(depth=8192, kv_type="q8_0") < decode(depth=8192) < decode(depth=64)
+
+
+def test_scatter_widens_the_lower_end() -> None:
+    assert LLAMA.shape is not None
+    calm, rough = (
+        speed.decode(HERE, LLAMA.shape, known(), 1, rates=dataclasses.replace(RATES, scatter=scatter))
+        for scatter in (0.0, 0.2)
+    )
+
+    assert rough.low < calm.low
+    assert rough.high == calm.high
+
+
+def test_a_calibration_of_products_alone_is_enough() -> None:
+    """As the ternary engine's."""
+    alone = Calibration({("I2_S", 1): 140.0, ("Q6_K", 1): 40.0}, {("I2_S", 1): 540.0, ("Q6_K", 1): 90.0})
+    bitnet = catalog()["bitnet-b1.58-2b-4t"]
+    assert bitnet.shape is not None
+    size = weights(bitnet.shape, bitnet.params, bitnet.params_active, "TQ2_0")
+    ternary = Weights(0, 0, tuple(("I2_S" if k == "TQ2_0" else k, n) for k, n in size.streamed_params), exact=True)
+
+    # Measured there with one thread: 44.3 and 200 (docs/benchmarks.md).
+    assert speed.decode(HERE, bitnet.shape, ternary, 1, depth=64, rates=alone).tok_s == pytest.approx(44.3, rel=0.25)
+    assert speed.prefill(HERE, bitnet.shape, ternary, 1, rates=alone).tok_s == pytest.approx(200, rel=0.3)
+
+
+def test_the_ternary_engine_has_priors_of_its_own() -> None:
+    """2 threads where the probe saw 45 to 75 GB/s: 69.5 and 396 were measured, and 32 and 90 of llama.cpp."""
+    bitnet = catalog()["bitnet-b1.58-2b-4t"]
+    assert bitnet.shape is not None
+    lab = dataclasses.replace(HERE, memory=dataclasses.replace(HERE.memory, bandwidth_gb_s=60.0))
+    size = weights(bitnet.shape, bitnet.params, bitnet.params_active, "TQ2_0")
+    ours, theirs = (speed.decode(lab, bitnet.shape, size, 2, depth=64, backend=name).tok_s for name in ("bitnet", ""))
+    prompts = speed.prefill(lab, bitnet.shape, size, 2, backend="bitnet").tok_s
+
+    assert ours == pytest.approx(69.5, rel=0.3)
+    assert theirs < ours
+    assert prompts == pytest.approx(396, rel=0.3)
+
+
+def test_the_output_table_is_found_among_the_types() -> None:
+    """For every dense model and mix: what `prefill` leaves out is what the recipe calls the head."""
+    checked = 0
+    for card in catalog().values():
+        shape = card.shape
+        if shape is None or shape.n_expert or card.params > 2e9:
+            continue
+        facts = traits(shape)
+        for quant in ("Q4_K_M", "Q8_0", "Q5_K_M", "IQ4_XS", "IQ2_XS", "Q2_K", "F16", "TQ2_0"):
+            size = weights(shape, card.params, card.params_active, quant)
+            role = "token_embd" if shape.tied_embeddings else "output"
+            wanted = recipe.tensor_type(role, 0, shape.n_layer, quant, facts)
+            kind, n = speed._head(shape, size)
+            checked += 1
+            assert n == shape.n_embd * shape.n_vocab, (card.id, quant)
+            assert kind in {wanted, "Q8_0"}, (card.id, quant)
+    assert checked > 100
