@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from edgellm.backend import Calibration
     from edgellm.estimate.isa import IsaClass
     from edgellm.estimate.quants import Quant
+    from edgellm.machine import Machine
 
 SCHEMA = 1
 PRIOR = "what is known of processors of its class, not a measurement of this one"
+NOT_MEASURED = "not measured: run `edgellm calibrate`"
+# Whose tokens per second stand for their size.
+EXAMPLES = (("1B", "llama-3.2-1b-instruct"), ("8B", "llama-3.1-8b-instruct"))
 
 
 @click.command()
@@ -28,17 +34,78 @@ def command(*, name: str | None, as_json: bool) -> None:
     chosen = [quants.find(name)] if name else list(quants.QUANTS.values())
     machine = probe(measure=False)
     here = isa.isa_class(machine.cpu, machine.os)
+    stored = _calibrations(machine)
+    rates = {quant.name: _measured(quant, machine, stored) for quant in chosen}
     if as_json:
-        rows = [_row(quant, here) for quant in chosen]
+        rows = [_row(quant, here, rates[quant.name]) for quant in chosen]
+        builds = [{"backend": name, "build": c.build, "date": c.date} for name, c in stored]
         head = {"schema": SCHEMA, "cpu": machine.cpu.model, "class": here.name, "basis": f"prior: {PRIOR}"}
+        head |= {"threads": machine.compute_threads, "calibrations": builds}
         click.echo(json.dumps({**head, "quants": rows}, indent=2))
     elif name:
-        _show_one(chosen[0], machine.cpu.model, here)
+        _show_one(chosen[0], machine.cpu.model, here, rates[chosen[0].name])
     else:
-        _show_all(chosen, machine.cpu.model, here)
+        _show_all(chosen, machine.cpu.model, here, rates)
+        _show_builds(stored, machine.compute_threads)
 
 
-def _row(quant: Quant, here: IsaClass) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a quantization's main type was measured to do here, by the backend that does it fastest."""
+
+    backend: str
+    threads: int
+    decode_gw_s: float  # 1e9 weights per second
+    prefill_gw_s: float
+    tok_s: dict[str, tuple[float, float]]  # example -> decode, prefill
+
+
+def _calibrations(machine: Machine) -> list[tuple[str, Calibration]]:
+    """What is stored for the installed backends, by name."""
+    from edgellm.backend import Calibrator
+    from edgellm.measured import calibration
+    from edgellm.plugins import plugins
+
+    found = []
+    for name, backend in sorted(plugins().backends().items()):
+        stored = calibration.load(machine, name, backend.build()) if isinstance(backend, Calibrator) else None
+        if stored is not None:
+            found.append((name, stored))
+    return found
+
+
+def _measured(quant: Quant, machine: Machine, stored: list[tuple[str, Calibration]]) -> Measured | None:
+    from edgellm.plugins import plugins
+
+    key, best = (quant.base, machine.compute_threads), None
+    for name, rates in stored:
+        known = plugins().backend(name).quants
+        can = known is None or quant.name in known or (bool(quant.like[0]) and quant.like[0] in known)
+        if can and key in rates.decode and key in rates.prefill:
+            found = Measured(name, key[1], rates.decode[key], rates.prefill[key], _tokens(quant, machine, rates))
+            best = found if best is None or found.decode_gw_s > best.decode_gw_s else best
+    return best
+
+
+def _tokens(quant: Quant, machine: Machine, rates: Calibration) -> dict[str, tuple[float, float]]:
+    """Decode and prefill of the examples; none for a type that they are not made in."""
+    from edgellm.catalog.lookup import catalog
+    from edgellm.estimate import speed
+    from edgellm.estimate.recipe import BASE_TYPE
+    from edgellm.estimate.weights import weights
+
+    mix = quant.like[0] if quant.kind == "dynamic" else quant.name
+    found = {}
+    for size, model in EXAMPLES if mix in BASE_TYPE else ():
+        card, threads = catalog()[model], machine.compute_threads
+        if card.shape is not None:
+            known = weights(card.shape, card.params, card.params_active, mix)
+            decode = speed.decode(machine, card.shape, known, threads, rates=rates)
+            found[size] = decode.tok_s, speed.prefill(machine, card.shape, known, threads, rates=rates).tok_s
+    return found
+
+
+def _row(quant: Quant, here: IsaClass, measured: Measured | None) -> dict[str, Any]:
     return {
         "name": quant.name,
         "kind": quant.kind,
@@ -49,6 +116,18 @@ def _row(quant: Quant, here: IsaClass) -> dict[str, Any]:
         "kept": {size: round(kept, 3) for size, kept in _kept(quant)},
         "decode_relative_to_q4_k": round(relative(quant, here), 2),
         "here": quant.on(here),
+        "measured": None if measured is None else _measured_row(measured),
+    }
+
+
+def _measured_row(measured: Measured) -> dict[str, Any]:
+    tokens = {size: {"decode": decode, "prefill": prefill} for size, (decode, prefill) in measured.tok_s.items()}
+    return {
+        "backend": measured.backend,
+        "threads": measured.threads,
+        "decode_gw_s": measured.decode_gw_s,
+        "prefill_gw_s": measured.prefill_gw_s,
+        "tok_s": tokens,
     }
 
 
@@ -68,10 +147,10 @@ TRAINED = ("ternary", "low-bit native")
 _SIZES = (("1B", 10**9), ("8B", 8 * 10**9), ("70B", 70 * 10**9))
 
 
-def _show_one(quant: Quant, cpu: str, here: IsaClass) -> None:
+def _show_one(quant: Quant, cpu: str, here: IsaClass, measured: Measured | None) -> None:
     kept = ", ".join(f"{share:.1%} at {size}" for size, share in _kept(quant))
     native = " if it was not trained in it, all of it otherwise" if quant.kind in TRAINED else ""
-    lines = (
+    lines = [
         f"{quant.name}: {quant.meaning}",
         f"  kind       {quant.kind}; most weights are stored as {quant.base}",
         f"  bits       {quant.bits:g} a weight on an 8B llama: {quant.bits:.3g} GB",
@@ -79,18 +158,51 @@ def _show_one(quant: Quant, cpu: str, here: IsaClass) -> None:
         f"  best for   {quant.best_for}",
         f"  this CPU   {cpu}: {quant.on(here)}",
         f"             ({here.name}: {PRIOR})",
-    )
+    ]
+    if measured is None:
+        lines.append(f"  measured   {NOT_MEASURED}")
+    else:
+        rates = f"{measured.decode_gw_s:.1f}e9 weights/s for a token, {measured.prefill_gw_s:.1f}e9 in prompts"
+        lines.append(f"  measured   {rates} ({measured.backend}, {_threads(measured.threads)})")
+        for size, (decode, prefill) in measured.tok_s.items():
+            lines.append(f"             a {size} model: {decode:.3g} tok/s, prompts {prefill:.3g} tok/s")
     click.echo("\n".join(lines))
 
 
-def _show_all(chosen: list[Quant], cpu: str, here: IsaClass) -> None:
+def _show_all(chosen: list[Quant], cpu: str, here: IsaClass, rates: dict[str, Measured | None]) -> None:
     width = max(len(quant.name) for quant in chosen)
-    click.echo(f"{'name':<{width}}   bits  8B keeps  unpack  best for")
+    sizes = "".join(f"{size:>6}" for size, _ in EXAMPLES)
+    measured = any(rates.values())
+    head = f"{'unpack':>7}" + (f"{'measured':>10}{sizes}" if measured else "")
+    click.echo(f"{'name':<{width}}   bits  8B keeps{head}  best for")
     for quant in chosen:
         kept = "trained" if quant.kind in TRAINED else f"{dict(_kept(quant))['8B']:.1%}"
-        numbers = f"{quant.bits:5.2f}  {kept:>8}  {relative(quant, here):5.2f}x"
+        numbers = f"{quant.bits:5.2f}  {kept:>8}{relative(quant, here):6.2f}x"
+        if measured:
+            numbers += _cells(rates[quant.name])
         click.echo(f"{quant.name:<{width}}  {numbers}  {quant.best_for}")
     click.echo(f"\nOn {cpu} ({here.name}); `edgellm quants NAME` explains one.")
     click.echo("bits      per weight of an 8B llama, its tables included")
     click.echo("8B keeps  of its ability; trained: for models trained in the type, which lose nothing, and no others")
     click.echo(f"unpack    weights per second while decoding, against Q4_K: {PRIOR}")
+
+
+def _cells(found: Measured | None) -> str:
+    if found is None:
+        return f"{'-':>10}" + "".join(f"{'-':>6}" for _ in EXAMPLES)
+    tokens = (f"{found.tok_s[size][0]:.3g}" if size in found.tok_s else "-" for size, _ in EXAMPLES)
+    return f"{found.decode_gw_s:10.1f}" + "".join(f"{cell:>6}" for cell in tokens)
+
+
+def _show_builds(stored: list[tuple[str, Calibration]], threads: int) -> None:
+    if not stored:
+        click.echo(f"measured  {NOT_MEASURED}")
+        return
+    click.echo(f"measured  1e9 weights per second while decoding with {_threads(threads)}, read from memory:")
+    for name, rates in stored:
+        click.echo(f"          {name}, {rates.date}, {rates.build}")
+    click.echo("1B, 8B    tokens per second of Llama 3.2 1B and Llama 3.1 8B with 1,024 tokens cached, by these rates")
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
