@@ -6,7 +6,7 @@ BIN := .venv/bin
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-arm64 check bench bench-serve bench-memory bench-learning bench-ternary ternary-parity sanitize fuzz soak soak-downloads clean python \
+.PHONY: help setup serve test test-arm64 check bench bench-serve bench-bytes bench-memory bench-learning bench-ternary ternary-parity sanitize fuzz soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -48,6 +48,9 @@ bench: setup ## what the runtime costs per token, against a bare loop over the C
 
 bench-serve: setup ## EdgeLLM over HTTP against llama.cpp's own llama-server
 	$(BIN)/python benchmarks/serve.py $(ARGS)
+
+bench-bytes: setup ## predicted bytes against published files and every type made here, half an hour (ARGS="--models gemma-3-270m --quants Q4_K_M")
+	$(BIN)/python benchmarks/bytes.py $(ARGS)
 
 bench-memory: setup ## predicted memory against what worker and server take (ARGS="--model gemma-3-270m --results FILE")
 	$(BIN)/python benchmarks/memory.py $(ARGS)
