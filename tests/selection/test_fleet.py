@@ -84,6 +84,30 @@ def test_the_box_that_limits_is_named_and_without_it_the_model_is_taken() -> Non
     assert left.worst > found.worst
 
 
+def test_a_box_that_cannot_run_the_better_model_at_all_limits() -> None:
+    two = [catalog()["smollm2-135m-instruct"], catalog()["qwen3.5-4b"]]
+    sites = [
+        site("raspberry-pi-4-1gb", cards=two),
+        site("apple-m2-16gb", cards=two),
+        site("intel-n100-16gb", cards=two),
+    ]
+    found = plan_shared(sites)
+
+    assert (found.model, found.limit, found.without_limit) == (
+        "smollm2-135m-instruct", "raspberry-pi-4-1gb", "qwen3.5-4b",
+    )  # fmt: skip
+
+
+def test_two_or_three_bits_are_taken_only_where_nothing_runs_in_four() -> None:
+    low = catalog()["qwen3.5-4b"]
+    low = replace(low, files=tuple(f for f in low.files if f.quant == "Q3_K_S"))
+    small = replace(catalog()["smollm2-135m-instruct"])
+
+    assert plan_shared([site("apple-m2-16gb", cards=[low, small])]).model == small.id
+    alone = plan_shared([site("apple-m2-16gb", cards=[low])])
+    assert (alone.model, alone.low_bits) == (low.id, ("apple-m2-16gb",))
+
+
 def test_boxes_that_are_alike_do_not_limit_one_another() -> None:
     assert plan_shared([M2, replace(M2, name="another")]).limit == ""
 

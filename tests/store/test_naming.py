@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import gguf_writer as w
 import pytest
@@ -54,6 +55,14 @@ def test_a_repository_is_told_with_all_it_has(models, large):
     assert {file.quant for file in found.card.files} == {"Q4_K_M", "Q8_0"}
     assert [file.quant for file in one.card.files] == ["Q4_K_M"]
     assert [file.quant for file in one.others] == ["Q8_0"]
+
+
+def test_of_several_files_in_one_quantization_the_first_is_meant():
+    card = catalog()["qwen3-0.6b"]
+    here = replace(card.files[0], source="file:/here.gguf")
+    found = named("qwen3-0.6b:q8_0", [replace(card, files=(here, *card.files))])
+
+    assert [file.source for file in found.card.files] == ["file:/here.gguf"]
 
 
 def test_a_dead_source_leaves_the_catalogs_word(models):
