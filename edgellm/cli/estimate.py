@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edgellm.machine import Machine
-    from edgellm.measured.correction import Corrections
     from edgellm.naming import Named
     from edgellm.request import SelectionRequest
     from edgellm.selection.appraisal import Appraisal
@@ -60,9 +59,8 @@ def command(
     """Predict memory, speed and quality of a model without fetching it."""
     from edgellm import launch, naming
     from edgellm.cli.auto_select import backends, request, the_machine
-    from edgellm.measured import history
+    from edgellm.cli.known import known_here
     from edgellm.selection.appraisal import appraise
-    from edgellm.selection.expand import NO_CORRECTIONS, NO_VETOES
     from edgellm.selection.facts import setting
 
     here = profile is None
@@ -74,19 +72,18 @@ def command(
     given = setting(machine, wanted)
     extra = naming.adapter_bytes(adapters, named.card.shape)
     facts = backends(machine, wanted, is_here=here)
-    corrections = launch.corrections(machine, facts) if here else NO_CORRECTIONS
-    vetoes = history.vetoes(machine) if here else NO_VETOES
+    known = known_here(machine, facts, is_here=here)
+    known.pop("local", None)  # nothing is chosen, so it does not matter what is stored
     found, refused = appraise(
         named.card,
         rows,
         facts,
         given,
-        corrections=corrections,
-        vetoes=vetoes,
         adapter_bytes=extra,
         others=named.others,
+        **known,
     )
-    chosen = _chosen(named, machine, wanted, facts, corrections)
+    chosen = _chosen(named, machine, wanted, facts, known)
     if as_json:
         from edgellm.selection.appraisal_report import to_dict
 
@@ -99,7 +96,7 @@ def command(
 
 
 def _chosen(
-    named: Named, machine: Machine, wanted: SelectionRequest, facts: Sequence[BackendFacts], corrections: Corrections
+    named: Named, machine: Machine, wanted: SelectionRequest, facts: Sequence[BackendFacts], known: dict[str, Any]
 ) -> str:
     """The quantization that selection would run of it; "" where it would run none."""
     from edgellm.errors import EdgeLLMError
@@ -108,7 +105,7 @@ def _chosen(
 
     card = replace(named.card, kind=TASK_NEEDS[wanted.task].kind)
     try:
-        choice = decide(machine, wanted, [card], facts, corrections=corrections).choice
+        choice = decide(machine, wanted, [card], facts, **known).choice
     except EdgeLLMError:
         return ""  # the appraisals say why
     return choice.quant if choice is not None else ""

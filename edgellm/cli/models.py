@@ -67,18 +67,20 @@ def _plans(
     One decision for each model.
     """
     from edgellm.cli.auto_select import backends, the_machine
+    from edgellm.cli.known import known_here
     from edgellm.errors import NothingFits
     from edgellm.selection.decide import decide
     from edgellm.selection.report import to_dict
 
     machine = the_machine(profile)
     facts = backends(machine, request, is_here=profile is None)
+    known = known_here(machine, facts, is_here=profile is None)
     rate = _rate(request)
     found: dict[str, dict[str, Any]] = {}
     slow = 0
     for card in cards:
         try:
-            decision = to_dict(decide(machine, request, [card], facts))
+            decision = to_dict(decide(machine, request, [card], facts, **known))
         except NothingFits:
             continue
         choice = decision["choice"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -64,6 +64,7 @@ def _sites(wanted: Fleet, models_file: Path | None) -> list[Site]:
     """
     from edgellm import launch
     from edgellm.cli.auto_select import backends
+    from edgellm.cli.known import known_here
     from edgellm.selection.fleet import Site
 
     @cache
@@ -77,7 +78,7 @@ def _sites(wanted: Fleet, models_file: Path | None) -> list[Site]:
             machines[box.profile] = _machine(box)
         machine = machines[box.profile]
         facts = backends(machine, box.request, is_here=box.is_here)
-        known: dict[str, Any] = _here(machine, facts) if box.is_here else {}
+        known = known_here(machine, facts, is_here=box.is_here)
         sites.append(Site(box.name, box.count, machine, box.request, rows(box.is_here), facts, **known))
     return sites
 
@@ -92,19 +93,6 @@ def _machine(box: Box) -> Machine:
         raise UsageError(
             f"{box.place.path}: {box.place.row}: profile: {error.message}", hint=error.hint, param="profile"
         ) from None
-
-
-def _here(machine: Machine, facts: Any) -> dict[str, Any]:
-    """What is known of this machine only: stored files and what earlier runs tell."""
-    from edgellm import launch
-    from edgellm.measured import history
-    from edgellm.store.library import Library
-
-    return {
-        "local": Library().local_keys(),
-        "corrections": launch.corrections(machine, facts),
-        "vetoes": history.vetoes(machine),
-    }
 
 
 def _show(wanted: Fleet, boxes: Sequence[Assigned], shared: Shared | None, *, explain: bool) -> None:
