@@ -50,6 +50,11 @@ class Planned:
     asked: str  # what the mix wanted, before the fallback for its row
 
     @property
+    def row(self) -> int:
+        """Weights in a row."""
+        return self.tensor.dims[0] if self.tensor.dims else 1
+
+    @property
     def n_bytes(self) -> int:
         return BY_NAME[self.type].size_bytes(math.prod(self.tensor.dims))
 
@@ -78,7 +83,7 @@ class FilePlan:
     @property
     def impossible(self) -> tuple[Planned, ...]:
         """Tensors whose rows no type of the mix divides and for which the quantizer knows no way out."""
-        return tuple(p for p in self.tensors if not fits_row(p.asked, p.tensor.dims[0]))
+        return tuple(p for p in self.tensors if not fits_row(p.asked, p.row))
 
     @property
     def need_imatrix(self) -> tuple[Planned, ...]:

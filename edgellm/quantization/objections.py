@@ -25,7 +25,7 @@ def to_content(source: Source, file: FilePlan, matrix: Imatrix | None, *, allow_
     if not any(p.changes for p in file.tensors):
         raise UsageError(f"{path} is {file.quant} already", hint="choose another type with --to", param="to")
     for p in file.impossible[:1]:
-        row = f"rows of {p.tensor.dims[0]} weights ({p.tensor.name})"
+        row = f"rows of {p.row} weights ({p.tensor.name})"
         raise UsageError(f"{file.quant} cannot hold {row}", hint="choose another type with --to", param="to")
     notes = _check_matrix(file, matrix)
     if file.requantized:
@@ -67,7 +67,7 @@ def _check_matrix(file: FilePlan, matrix: Imatrix | None) -> tuple[str, ...]:
                 hint = "make one with llama-imatrix from this very model"
                 raise BadArtifact(f"{matrix.header.where} has no entry for {p.tensor.name}", hint=hint)
             continue
-        wanted = p.tensor.dims[0] * (p.tensor.dims[2] if len(p.tensor.dims) > 2 else 1)
+        wanted = p.row * (p.tensor.dims[2] if len(p.tensor.dims) > 2 else 1)
         if known.n_values != wanted and p.tensor.name != "token_embd.weight":
             what = f"{p.tensor.name} has {known.n_values} values, {wanted} are needed"
             raise BadArtifact(f"{matrix.header.where}: {what}", hint="it is of another model")

@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from attacks.fuzzing import MAX_INPUT_BYTES, instrumented, run
 
-with instrumented("edgellm.formats"):
+with instrumented("edgellm.formats", "edgellm.estimate.file_recipe"):
+    from edgellm.estimate import file_recipe
     from edgellm.formats import gguf
     from edgellm.formats.gguf_cursor import LongArray, elements
     from edgellm.formats.gguf_header import key_bytes, parse
@@ -46,6 +47,10 @@ def read(data: bytes) -> None:
             gguf.context_length(header)
             gguf.vocab_size(header)
             gguf.shape(header)
+            model = gguf.GgufModel(("fuzz",), header, (header,))
+            for quant in ("Q4_K_M", "IQ2_M", "MXFP4"):
+                planned = file_recipe.plan(model, quant)
+                assert planned.tensor_bytes >= 0 or planned.impossible or planned.need_imatrix
 
 
 def seeds() -> list[bytes]:

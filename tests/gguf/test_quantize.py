@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from gguf_writer import F32, STRING, UINT32, Gguf, Tensor
+from gguf_writer import F32, INT32, STRING, UINT16, UINT32, Gguf, Tensor
 from tiny_models import MODELS, Tiny
 
 from edgellm import launch
@@ -128,6 +128,26 @@ def test_it_is_written_beside_the_source_and_is_whole(tiny: Path) -> None:
     assert "blk.0.attn_k.weight (" in " ".join(what for _, what in heard)
     assert leftovers(tiny.parent) == []
     made.path.unlink()
+
+
+def test_a_split_model_becomes_one_file(tiny: Path, tmp_path: Path) -> None:
+    whole, data = gguf.read_model(tiny), tiny.read_bytes()
+    halves = whole.tensors[:10], whole.tensors[10:]
+    for no, tensors in enumerate(halves):
+        keys = [
+            ("split.no", UINT16, no),
+            ("split.count", UINT16, 2),
+            ("split.tensors.count", INT32, len(whole.tensors)),
+        ]
+        made = Gguf([*replace(MODELS["qwen2-short-rows"], n_layer=2).gguf().keys, *keys] if no == 0 else keys)
+        made.tensors = [Tensor(t.name, t.dims, t.type.id, t.n_bytes) for t in tensors]
+        head = made.header()
+        parts = [data[t.offset : t.offset + t.n_bytes] + bytes(-t.n_bytes % 32) for t in tensors]
+        (tmp_path / f"m-0000{no + 1}-of-00002.gguf").write_bytes(head + bytes(-len(head) % 32) + b"".join(parts))
+    one = make(planned(tiny, "Q4_K_M", output=tmp_path / "of-one.gguf"))
+    two = make(planned(tmp_path / "m-00002-of-00002.gguf", "Q4_K_M", output=tmp_path / "of-two.gguf"))
+
+    assert two.path.read_bytes() == one.path.read_bytes()
 
 
 def leftovers(folder: Path) -> list[str]:
