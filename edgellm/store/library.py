@@ -26,7 +26,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgellm import settings
-from edgellm.errors import ArtifactError, DiskFull, EdgeLLMError, IntegrityError, UnknownModel, UsageError
+from edgellm.errors import (
+    ArtifactError,
+    DiskFull,
+    EdgeLLMError,
+    IntegrityError,
+    SourceUnreachable,
+    UnknownModel,
+    UsageError,
+)
 from edgellm.model import Artifact, ModelCard, ModelFile
 from edgellm.store import entry
 from edgellm.store.entry import Stored
@@ -85,6 +93,11 @@ class Library:
         found = self.locate(file, card.id)
         if found is not None:
             return found
+        if file.source.startswith(MADE):
+            raise SourceUnreachable(
+                f"{card.id} {file.quant} was made here, and is damaged or gone",
+                hint=f"make it again: edgellm quantize {card.id} --to {file.quant}",
+            )
         source = source_for(file.source)
         folder = self._folder(file, card.id)
         with self._locked(folder, progress):

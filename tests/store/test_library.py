@@ -24,7 +24,7 @@ from edgellm.errors import (
 )
 from edgellm.model import ModelFile
 from edgellm.store import entry
-from edgellm.store.library import Library
+from edgellm.store.library import MADE, TWICE, Library
 from edgellm.store.names import safe_name
 from edgellm.store.pypi import _largest_bytes
 from edgellm.store.sources import Fetched, sources
@@ -373,3 +373,46 @@ def test_a_hostile_model_id_stays_inside_the_store(library, monkeypatch):
     path = library.fetch(dataclasses.replace(card, id="../../outside"), file).path
 
     assert os.path.realpath(path).startswith(os.path.realpath(library.root) + os.sep)
+
+
+def made_here(library, tmp_path, content, kind=MADE):
+    """A file that was kept as Q5_K_M of the model "m"."""
+    card = dataclasses.replace(card_of(ModelFile("memory:x", "Q8_0")), id="m")
+    path = library.root / "m" / ".making" / "m.Q5_K_M.gguf"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    file = ModelFile(f"{kind}F16-0123#Q5_K_M", "Q5_K_M")
+    return card, file, library.keep(card, file, path)
+
+
+def test_what_is_made_here_is_a_file_of_its_model(library, tmp_path):
+    card, file, artifact = made_here(library, tmp_path, gguf_writer.model().build())
+
+    assert Path(artifact.path).parent.parent == library.root / "m"
+    assert library.locate(file, "m") == artifact
+    assert [(kept.source, kept.quant) for kept in library.files()["m"]] == [(file.source, "Q5_K_M")]
+    assert library.fetch(card, library.files()["m"][0]) == artifact
+    assert [name for name in names_below(library.root) if "incomplete" in name] == []
+
+
+def test_what_was_quantized_twice_is_told_of_only_where_it_is_asked_for(library, tmp_path):
+    made_here(library, tmp_path, gguf_writer.model().build(), TWICE)
+
+    assert library.files() == {}
+    assert list(library.files(twice=True)) == ["m"]
+
+
+def test_what_was_made_here_and_is_damaged_cannot_be_fetched(library, tmp_path):
+    card, file, artifact = made_here(library, tmp_path, gguf_writer.model().build())
+    Path(artifact.path).write_bytes(b"GGUF")
+
+    assert library.files() == {}
+    with pytest.raises(SourceUnreachable, match="made here, and is damaged") as caught:
+        library.fetch(card, file)
+    assert "edgellm quantize m --to Q5_K_M" in caught.value.hint
+
+
+def test_what_is_no_model_is_not_kept(library, tmp_path):
+    with pytest.raises(BadArtifact):
+        made_here(library, tmp_path, b"GGUF")
+    assert library.installed() == []
