@@ -27,6 +27,7 @@ from edgellm.measured.correction import Corrections
 from edgellm.model import Artifact, ModelCard, ModelFile, Shape
 from edgellm.plan import Candidate, Decision, Footprint, LaunchPlan, Settings
 from edgellm.plugins import plugins
+from edgellm.quantizer import Quantizer
 from edgellm.request import KV_TYPES, SelectionRequest
 from edgellm.selection.context import fit_cache
 from edgellm.selection.decide import decide
@@ -333,7 +334,20 @@ def _candidate_plan(decision: Decision, choice: Candidate, artifact: Artifact) -
         kv_type=choice.kv_type,
         gpu_layers=choice.gpu_layers,
     )
-    return _of_file(LaunchPlan(choice.backend, artifact, run, decision.reasons, choice.footprint))
+    return _of_file(
+        LaunchPlan(choice.backend, artifact, run, (*decision.reasons, *_smaller(artifact)), choice.footprint)
+    )
+
+
+def _smaller(artifact: Artifact) -> tuple[str, ...]:
+    """Where the file is not quantized and something installed could: how."""
+    floats = quants.QUANTS.get(artifact.quant)
+    if artifact.format != "gguf" or floats is None or floats.kind != "float":
+        return ()
+    if not any(isinstance(backend, Quantizer) for backend in plugins().backends().values()):
+        return ()
+    name = artifact.model_id if artifact.model_id in lookup.catalog() else artifact.path
+    return (f"It is not quantized: `edgellm quantize {name} --to auto` makes the one that suits this machine.",)
 
 
 def _of_file(plan: LaunchPlan) -> LaunchPlan:
@@ -412,7 +426,7 @@ def _file_plan(path: str, request: SelectionRequest) -> LaunchPlan:
     run = Settings(ctx, request.slots, threads, threads, kv_type, gpu_layers)
     named = f"Model: {artifact.model_id} {artifact.quant}, the file that was named."
     gpu = gpu or unused(machine, backend, offload, request.gpu_layers)
-    reasons = (named, reason, *why, gpu, f"Threads: {threads}.")
+    reasons = (named, reason, *why, gpu, f"Threads: {threads}.", *_smaller(artifact))
     return _of_file(LaunchPlan(backend, artifact, run, tuple(filter(None, reasons)), memory))
 
 

@@ -331,6 +331,14 @@ def test_auto_takes_what_selection_wants(tiny: Path, tmp_path: Path) -> None:
         plan(str(made), "auto")
 
 
+def test_a_file_that_is_not_quantized_is_run_with_the_way_to_quantize_it(tiny: Path, tmp_path: Path) -> None:
+    small = make(planned(tiny, "Q8_0", output=tmp_path / "small.gguf")).path
+    told = {path: " ".join(launch.model_plan(str(path), SelectionRequest(ctx=256)).reasons) for path in (tiny, small)}
+
+    assert f"`edgellm quantize {tiny} --to auto`" in told[tiny]
+    assert "edgellm quantize" not in told[small]
+
+
 @pytest.mark.model
 def test_a_model_of_the_catalog_is_found_by_its_name(smollm2: str, tmp_path: Path) -> None:
     wanted = planned(smollm2, "Q8_0", allow_requantize=True)
