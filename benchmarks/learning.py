@@ -4,9 +4,10 @@
     python benchmarks/learning.py --report           the tables of what was measured, as Markdown
 
 Each model is loaded twice in each quantization, all of them once before any of them again, through `edgellm bench`'s
-own measuring, with one thread. The history that the loads write is the one that is learned from; it lies beside the
-files of `shapes.py`, not in the user's data, and starts from the calibration that this machine has. Predictions are
-made anew for the report, so that they are those of the code and the calibration as they are.
+own measuring, with one thread; a load beside other programs is made again. The history that the loads write is the one
+that is learned from; it lies beside the files of `shapes.py`, not in the user's data, and starts from the calibration
+that this machine has. Predictions are made anew for the report, so that they are those of the code and the calibration
+as they are.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _own_history(files: Path, home: Path) -> None:
     os.environ["EDGELLM_HOME"] = str(home)
     settings.cache_dir().mkdir(parents=True, exist_ok=True)
     for entry in files.iterdir():
-        if entry.name.startswith("bandwidth-") or entry.name in ("gguf-probe", "calibrations"):
+        if entry.name.startswith("bandwidth-") or entry.name in ("gguf-probe", "calibration"):
             copy: Callable[..., object] = shutil.copytree if entry.is_dir() else shutil.copy
             copy(entry, settings.cache_dir() / entry.name, **({"dirs_exist_ok": True} if entry.is_dir() else {}))
 
@@ -88,7 +89,7 @@ def measure(paths: dict[tuple[str, str], Path], deadline: float) -> int:
     from edgellm.request import SelectionRequest
 
     machine = probe(measure=False)
-    done = [(run.model, run.quant) for run in history.read(machine).runs]
+    done = [(run.model, run.quant) for run in history.read(machine).runs if not history.is_busy(run)]
     todo = [cell for number in range(ROUNDS) for cell in CELLS if done.count(cell) <= number]
     wanted = bench.Wanted(prompts=(PROMPT,), gen=GEN, threads=(1,), repeats=1)
     while todo and time.monotonic() < deadline:
@@ -110,10 +111,13 @@ def report(paths: dict[tuple[str, str], Path]) -> None:
     rates = verify.rates_of("gguf", machine)
     pairs: list[tuple[Run, Run]] = []
     for cell in CELLS:
-        found = [_anew(run, paths[cell], machine, rates) for run in runs if (run.model, run.quant) == cell]
+        own = [run for run in runs if (run.model, run.quant) == cell and not history.is_busy(run)]
+        found = [_anew(run, paths[cell], machine, rates) for run in own]
         if len(found) >= ROUNDS:
             pairs.append((found[0], found[1]))
     firsts = tuple(first for first, _ in pairs)
+    busy = sum(map(history.is_busy, runs))
+    print(f"{len(runs)} loads, {busy} of them beside other programs: not learned from, and measured again")
     print(f"{machine.name}; {len(pairs)} of {len(CELLS)} combinations; {'priors' if rates is None else 'calibrated'}\n")
     print("| median error of the second run's prediction | " + " | ".join(NUMBERS) + " |")
     print("|---|" + "---|" * len(NUMBERS))

@@ -301,12 +301,15 @@ def expected(plan: LaunchPlan, machine: Machine, wanted: Wanted) -> dict[tuple[s
     found: dict[tuple[str, int], float] = {}
     rates = verify.rates_of(plan.backend, machine)
     known = verify.correction(plan, machine, rates)
-    for threads, depth in itertools.product(wanted.threads or (plan.settings.n_threads,), wanted.depths):
-        asked = Measured(decode_depth=depth + wanted.gen // 2)
-        numbers = verify.predicted(launch.with_threads(plan, threads), machine, asked, rates)
-        suffix = f" @ {depth}" if depth else ""
-        if wanted.gen and numbers.decode is not None:
-            found[f"tg{wanted.gen}{suffix}", threads] = numbers.decode * known.decode
-        if not depth and numbers.prefill is not None:
-            found |= {(f"pp{length}", threads): numbers.prefill * known.prefill for length in wanted.prompts}
+    for threads in wanted.threads or (plan.settings.n_threads,):
+        own = launch.with_threads(plan, threads)
+        for depth in wanted.depths if wanted.gen else ():
+            numbers = verify.predicted(own, machine, Measured(decode_depth=depth + wanted.gen // 2), rates)
+            if numbers.decode is not None:
+                found[f"tg{wanted.gen}" + (f" @ {depth}" if depth else ""), threads] = numbers.decode * known.decode
+        # What a prompt costs behind others is not predicted.
+        for length in wanted.prompts if 0 in wanted.depths else ():
+            numbers = verify.predicted(own, machine, Measured(prefill_tokens=length), rates)
+            if numbers.prefill is not None:
+                found[f"pp{length}", threads] = numbers.prefill * known.prefill
     return found

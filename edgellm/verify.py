@@ -180,7 +180,8 @@ def predicted(plan: LaunchPlan, machine: Machine, measured: Measured, rates: Cal
     depth = measured.decode_depth or speed.REFERENCE_DEPTH
     kind = {"depth": depth, "kv_type": run.kv_type}
     decode = speed.decode(machine, artifact.shape, size, run.n_threads, rates=rates, **kind).tok_s  # type: ignore[arg-type]
-    prefill = speed.prefill(machine, artifact.shape, size, run.n_threads_batch, rates=rates).tok_s
+    tokens = measured.prefill_tokens or speed.BATCH
+    prefill = speed.prefill(machine, artifact.shape, size, run.n_threads_batch, tokens=tokens, rates=rates).tok_s
     return Numbers(
         decode=decode,
         prefill=prefill,

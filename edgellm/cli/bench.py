@@ -94,7 +94,7 @@ def command(
 
     MODEL is a catalog id or a path of a model file; without it, what `edgellm serve` would choose.
     """
-    from edgellm import bench, settings
+    from edgellm import bench, launch, settings
     from edgellm.errors import UsageError
     from edgellm.request import SelectionRequest, cache_type
     from edgellm.store.process import ended_with_us
@@ -113,7 +113,8 @@ def command(
         if repeat:
             lines += _speed(plan, wanted, report, compare=compare)
         if words is not None:
-            lines += _quality(plan, words, request, report, **quality)
+            scored = launch.with_threads(plan, threads[0]) if threads else plan
+            lines += _quality(scored, words, request, report, **quality)
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(lines))
 
 
