@@ -1,0 +1,121 @@
+"""`edgellm calibrate` as a person meets it, with a backend whose measuring does what a test wants."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import fake_plugins
+import pytest
+
+METER = """
+import os, signal
+from edgellm.backend import Calibration
+from edgellm.errors import BackendUnavailable
+from edgellm.hookspecs import hookimpl
+
+class Meter:
+    name = "gguf"
+    formats = frozenset({"gguf"})
+    quants = None
+    def check(self, machine): return []
+    def supports(self, artifact): return []
+    def footprint(self, artifact, settings): return None
+    def open(self, plan): raise NotImplementedError("measures only")
+    def describe(self): return {"library": "none"}
+    def build(self): return os.environ.get("METER_BUILD", "meter 1")
+    def calibrate(self, settings):
+        what = os.environ.get("METER_DOES", "")
+        if what == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == "refuses":
+            raise BackendUnavailable("no kernels for this processor")
+        threads = {1, settings.n_threads}
+        kinds = {"Q4_K": 40.0, "Q5_K": 36.0, "Q6_K": 30.0, "IQ2_XS": 15.0}
+        return Calibration(
+            {(kind, n): rate * n for kind, rate in kinds.items() for n in threads},
+            {(kind, n): 4 * rate * n for kind, rate in kinds.items() for n in threads},
+            attention={("f16", n): 10.0 * n for n in threads}, layer_s={n: 1e-5 for n in threads}, scatter=0.02,
+        )
+
+@hookimpl
+def register_backends(register):
+    register(Meter())
+"""
+
+
+@pytest.fixture
+def edgellm(tmp_path: Path):
+    home = tmp_path / "plugin"
+    home.mkdir()
+    fake_plugins.install(home, "meter", METER)
+
+    def run(*arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+        env = os.environ | {
+            "PYTHONPATH": str(home), "EDGELLM_HOME": str(home), "EDGELLM_PLUGINS": "meter", "COLUMNS": "120",
+        } | environment  # fmt: skip
+        command = [sys.executable, "-m", "edgellm", *arguments]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert done.returncode == code, done.stderr
+        return done
+
+    return run
+
+
+def test_rates_are_measured_kept_and_shown_by_quants(edgellm) -> None:
+    assert "not measured: run `edgellm calibrate`" in edgellm("quants").stdout
+    done = edgellm("calibrate", "--json")
+    found = json.loads(done.stdout)["calibrations"][0]
+
+    assert (found["backend"], found["build"], found["scatter"]) == ("gguf", "meter 1", 0.02)
+    assert {"type": "Q4_K", "threads": 1, "decode_gw_s": 40.0, "prefill_gw_s": 160.0} in found["rates"]
+    quants = {row["name"]: row for row in json.loads(edgellm("quants", "--json").stdout)["quants"]}
+    threads = quants["Q4_K_M"]["measured"]["threads"]
+    assert quants["Q4_K_M"]["measured"]["decode_gw_s"] == 40.0 * threads
+    assert quants["Q4_K_M"]["measured"]["tok_s"]["8B"]["decode"] > 0
+    assert quants["Q8_0"]["measured"] is None
+    # The zip effect: fewer bits, fewer tokens.
+    small, usual = (quants[name]["measured"]["tok_s"]["1B"]["decode"] for name in ("IQ2_XS", "Q4_K_M"))
+    assert small < usual
+    shown = edgellm("quants").stdout
+    assert "measured  1e9 weights per second while decoding" in shown
+    assert "meter 1" in shown
+    assert "a 1B model: " in edgellm("quants", "Q4_K_M").stdout
+
+
+def test_a_person_sees_a_table(edgellm) -> None:
+    shown = edgellm("calibrate", "--threads", "3").stdout
+
+    assert "3 threads" in shown
+    assert "Q4_K" in shown
+    assert "120.0 /" in shown
+
+
+def test_another_build_starts_without(edgellm) -> None:
+    edgellm("calibrate")
+
+    assert "not measured" in edgellm("quants", METER_BUILD="meter 2").stdout
+
+
+def test_a_measuring_that_dies_says_of_what_and_leaves_what_was_stored(edgellm) -> None:
+    edgellm("calibrate")
+    done = edgellm("calibrate", code=7, METER_DOES="dies")
+
+    assert "died of SIGKILL; what was stored stays" in done.stderr
+    assert "not measured" not in edgellm("quants").stdout
+
+
+def test_a_backend_that_cannot_says_why(edgellm) -> None:
+    assert "no kernels for this processor" in edgellm("calibrate", code=6, METER_DOES="refuses").stderr
+    assert "does not measure itself" in edgellm("calibrate", "--backend", "echo", code=6).stderr
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(edgellm, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    done = edgellm("calibrate", code=2, EDGELLM_HOME=str(blocked))
+
+    assert "cannot be stored" in done.stderr
