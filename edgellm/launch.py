@@ -49,6 +49,7 @@ REACH_TIMEOUT_S = 5.0
 MODEL_SUFFIXES = (".gguf", ".onnx", ".safetensors")
 # Each may have cost a download, so not the whole catalog is tried.
 SPARE_MODELS = 3
+UNQUANTIZED = ("F32", "BF16", "F16", "Q8_0")  # what a quality check may be against to tell of the loss
 
 
 def auto_plan(request: SelectionRequest, *, progress: Progress = silent) -> tuple[LaunchPlan, Decision]:
@@ -204,6 +205,16 @@ def corrections(machine: Machine, facts: Iterable[BackendFacts]) -> Corrections:
     return history.of_runs(known.runs, bases)
 
 
+def divergences(machine: Machine) -> dict[tuple[str, str, str], float]:
+    """(backend, model id, quantization) -> KL divergence to the unquantized file, nats, as last checked here."""
+    checks = history.read(machine).checks
+    return {
+        (check.backend, check.model, check.quant): check.mean_kl
+        for check in checks
+        if check.mean_kl is not None and check.reference in UNQUANTIZED
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class _Launch:
     """One launch's circumstances."""
@@ -214,6 +225,7 @@ class _Launch:
     backends: tuple[BackendFacts, ...]
     corrections: Corrections
     vetoes: Mapping[tuple[str, str, str], str]
+    divergences: Mapping[tuple[str, str, str], float]
     spare_models: int = 0  # models that may turn out not to be had before it is an error
 
     @classmethod
@@ -223,9 +235,8 @@ class _Launch:
         machine = probe(refine=True)
         wanted = replace(request, offline=request.offline or settings.offline())
         facts = backend_facts(plugins().backends().values(), machine)
-        return cls(
-            machine, wanted, list(rows), facts, corrections(machine, facts), history.vetoes(machine), spare_models
-        )
+        learned = corrections(machine, facts), history.vetoes(machine), divergences(machine)
+        return cls(machine, wanted, list(rows), facts, *learned, spare_models)
 
     def run(self, progress: Progress) -> tuple[LaunchPlan, Decision]:
         """Decide; where the choice must be fetched, find out what answers; decide again without what does not."""
@@ -301,6 +312,7 @@ class _Launch:
             stored,
             corrections=self.corrections,
             vetoes=self.vetoes,
+            divergences=self.divergences,
             extra_rules=rules(),
         )
 

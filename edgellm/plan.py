@@ -127,7 +127,8 @@ class Candidate:
     source: str
     license: str = ""
     kv_type: str = "f16"
-    threads: int = 1
+    threads: int = 1  # decode
+    threads_batch: int = 1  # prompts
     gpu_layers: int = 0  # as in Settings
 
 

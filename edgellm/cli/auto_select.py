@@ -41,7 +41,7 @@ def command(*, profile: str | None, models_file: Path | None, explain: bool, as_
     from edgellm import launch
     from edgellm.measured import history
     from edgellm.selection.decide import decide
-    from edgellm.selection.expand import NO_CORRECTIONS, NO_VETOES
+    from edgellm.selection.expand import NO_CORRECTIONS, NO_DIVERGENCES, NO_VETOES
     from edgellm.selection.report import to_dict
 
     here = profile is None
@@ -56,6 +56,7 @@ def command(*, profile: str | None, models_file: Path | None, explain: bool, as_
         _local(wanted, is_here=here),
         corrections=launch.corrections(machine, facts) if here else NO_CORRECTIONS,
         vetoes=history.vetoes(machine) if here else NO_VETOES,
+        divergences=launch.divergences(machine) if here else NO_DIVERGENCES,
         extra_rules=launch.rules(),
     )
     if as_json:
@@ -132,31 +133,33 @@ def _show(decision: Decision, machine: Machine, wanted: SelectionRequest, *, exp
     if decision.choice is None:
         console.print("Nothing can be had now.", style="bold")
     else:
-        _show_choice(console, decision.choice, machine)
+        _show_choice(console, decision.choice, machine, reads_only=wanted.task == "embed")
     if decision.would_choose is not None:
         from edgellm.selection.report import one_line
 
-        console.print(f"With every source: {one_line(decision.would_choose)}", markup=False)
+        line = one_line(decision.would_choose, reads_only=wanted.task == "embed")
+        console.print(f"With every source: {line}", markup=False)
     console.print("\nWhy", style="bold")
     for number, reason in enumerate(decision.reasons, 1):
         console.print(f"{number:3}. {reason}", markup=False)
-    _show_runners_up(console, decision)
+    _show_runners_up(console, decision, reads_only=wanted.task == "embed")
     _show_rejected(console, decision, explain=explain)
     if not wanted.offline:
         note = "Planned as if every source answered; `edgellm serve` finds out, and --offline plans for this disk only."
         console.print(f"\n{note}", markup=False)
 
 
-def _show_choice(console: Any, c: Candidate, machine: Machine) -> None:
+def _show_choice(console: Any, c: Candidate, machine: Machine, *, reads_only: bool) -> None:
     from edgellm.units import show_memory, show_params, show_rate, show_size
 
-    speed = c.decode
+    speed = c.prefill if reads_only else c.decode
+    rate = f"{show_rate(speed.tok_s)} tok/s ({show_rate(speed.low)} to {show_rate(speed.high)})"
+    threads = str(c.threads) if c.threads == c.threads_batch else f"{c.threads} and {c.threads_batch} for prompts"
     console.print(f"{c.model} {c.quant}", style="bold green", markup=False)
     lines = (
         f"{show_params(c.params)} parameters, {show_size(c.tensor_bytes)} of weights, for {machine.name}",
-        f"{c.ctx:,} tokens of context in {c.kv_type}, slots: {c.slots}, threads: {c.threads}, backend: {c.backend}",
-        f"about {show_rate(speed.tok_s)} tok/s ({show_rate(speed.low)} to {show_rate(speed.high)}), "
-        f"prompts at {show_rate(c.prefill.tok_s)}",
+        f"{c.ctx:,} tokens of context in {c.kv_type}, slots: {c.slots}, threads: {threads}, backend: {c.backend}",
+        f"reads about {rate}" if reads_only else f"about {rate}, prompts at {show_rate(c.prefill.tok_s)}",
         f"{show_memory(c.footprint.needed_bytes)} of memory{_on_gpu(c)}",
         f"expected quality {c.quality:.0f} of 100 ({c.quality_low:.0f} to {c.quality_high:.0f})",
         f"licence {c.license}, from {c.source.split()[0]}",
@@ -175,14 +178,14 @@ def _on_gpu(c: Candidate) -> str:
     return f"{beside}, {layers} on the GPU"
 
 
-def _show_runners_up(console: Any, decision: Decision) -> None:
+def _show_runners_up(console: Any, decision: Decision, *, reads_only: bool) -> None:
     from edgellm.selection.report import one_line
 
     if decision.runners_up:
         console.print("\nRunners-up", style="bold")
     for candidate in decision.runners_up:
         lost = next((r.reason for r in decision.rejected if r.model == candidate.model and r.rule == "best_model"), "")
-        console.print(f"  {one_line(candidate)}", markup=False)
+        console.print(f"  {one_line(candidate, reads_only=reads_only)}", markup=False)
         if lost:
             console.print(f"    {lost}", markup=False)
 

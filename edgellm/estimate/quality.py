@@ -62,12 +62,21 @@ _PPL: dict[str, tuple[tuple[float, float, float], ...]] = {
 # and Nemo-12B (0.55 and 0.74). Gemma 2 contradicts itself (0.5 and 1.6); the others have one model or none.
 _FAMILY = {"llama3": 1.3, "qwen2.5": 0.9, "mistral": 0.65}
 
-# Perplexity increase in percent of a quantized cache (K and V alike), middle, least, most. Provisional.
-_CACHE_SIZES_B = (0.3, 0.6, 4.0, 8.0)
+# Perplexity increase in percent of a quantized cache, K and V alike: middle, least, most. q8_0: SmolLM2-135M 0.03 % (as
+# KL, docs/benchmarks.md), 8B +0.03 % (llama.cpp pull request 7412), a 35B-A3B +0.09 % at 8k. q4_0: SmolLM2-135M 6.4 %
+# (as KL), Qwen3-0.6B +254 and Qwen3-8B +2.2 % (ik_llama.cpp issue 1509), Gemma-3-4B and two others keep 98.7 to 99.2 %
+# of a benchmark (llama.cpp pull request 21551). Interpolated between the sizes.
+_CACHE_SIZES_B = (0.14, 0.6, 4.0, 8.0)
 _CACHE_PPL: dict[str, tuple[tuple[float, float, float], ...]] = {
-    "q8_0": ((0.1, 0, 0.5), (0.1, 0, 0.5), (0.05, 0, 0.2), (0.05, 0, 0.1)),
-    "q4_0": ((60, 3, 260), (60, 3, 260), (4, 0.5, 10), (2.2, 0.5, 3)),
+    "q8_0": ((0.05, 0, 0.5), (0.05, 0, 0.5), (0.05, 0, 0.2), (0.05, 0, 0.1)),
+    "q4_0": ((6.5, 3, 60), (6, 3, 254), (2.5, 0.5, 20), (1.5, 0.5, 3)),
 }
+# Families whose keys have a few large channels, which q4_0 spoils: the most that was seen is what to expect.
+_CACHE_WORST = frozenset({"qwen3"})
+
+# Tensor types by themselves, by the name of a mix that is nearly all of one.
+_PURE = {"Q5_K": "Q5_K_S", "Q4_K": "Q4_K_S", "Q3_K": "Q3_K_S", "Q2_K": "Q2_K_S"}
+_NAMED_SHARE = 0.3  # of the weights in the type of its name, for a mix to be what its name says
 
 # Perplexity increase -> share of task ability lost, from Llama-3-8B's MMLU by quant (matt-c1, CC0).
 _LOSS = ((0.0, 0.0), (0.2, 0.002), (0.6, 0.005), (2.0, 0.009), (2.8, 0.012), (6.5, 0.035), (8.0, 0.041), (14.0, 0.072),
@@ -88,11 +97,14 @@ _CARRIED_PER_DOUBLING = 0.75
 
 
 @lru_cache(maxsize=4096)
-def retention(quant: str, params: int, *, native: bool = False, family: str = "") -> Estimate:
+def retention(
+    quant: str, params: int, *, native: bool = False, family: str = "", types: tuple[tuple[str, int], ...] = ()
+) -> Estimate:
     """Share of the unquantized model's ability that `quant` keeps, 0..1.
 
     `native` models were trained in their type and lose nothing to it. A `family` whose losses were measured has them
-    in the middle; the interval stays that over all families.
+    in the middle; the interval stays that over all families. `types` are the weights by tensor type: where short rows
+    have fallen back to other types, these count, not the name.
 
     Raises:
         UsageError: unknown quantization name.
@@ -102,19 +114,45 @@ def retention(quant: str, params: int, *, native: bool = False, family: str = ""
     row, factor = quants.find(quant).like
     if not row:
         return Estimate(1.0, 1.0, 1.0, "not quantized")
-    points = [math.log2(b) for b in _SIZES_B]
-    mid, best, worst = (
-        _interpolate(_size(params), [(p, cell[k]) for p, cell in zip(points, _PPL[row], strict=True)]) * factor
-        for k in range(3)
-    )
+    mid, best, worst = (value * factor for value in _increase(row, params))
+    how = ""
+    if types and _fell_back(quant, types):
+        mid, best, worst = _of_types(types, params)
+        how = ", by the types that its rows allow"
     own = _FAMILY.get(family, 1.0)
-    mid = min(max(mid * own, best), worst)
-    basis = f"about +{mid:.1f} % perplexity at this size"
-    return _kept(mid, best, worst, params, basis if own == 1.0 else f"{basis}, {family} losing x{own:g}")
+    if own != 1.0:
+        mid, how = min(max(mid * own, best), worst), f"{how}, {family} losing x{own:g}"
+    return _kept(mid, best, worst, params, f"about +{mid:.1f} % perplexity at this size{how}")
+
+
+def _increase(row: str, params: int) -> tuple[float, float, float]:
+    points = [math.log2(b) for b in _SIZES_B]
+    cells = [[(p, cell[k]) for p, cell in zip(points, _PPL[row], strict=True)] for k in range(3)]
+    mid, best, worst = (_interpolate(_size(params), cell) for cell in cells)
+    return mid, best, worst
+
+
+def _fell_back(quant: str, types: tuple[tuple[str, int], ...]) -> bool:
+    base = quants.find(quant).base
+    total = sum(n for _, n in types) or 1
+    return sum(n for kind, n in types if kind == base) / total < _NAMED_SHARE
+
+
+def _of_types(types: tuple[tuple[str, int], ...], params: int) -> tuple[float, float, float]:
+    """Increases of a mix as the mean of those of its types, by weights."""
+    total = sum(n for _, n in types)
+    found = [0.0, 0.0, 0.0]
+    for kind, n in types:
+        known = quants.QUANTS.get(_PURE.get(kind, kind))
+        row, factor = known.like if known is not None else ("", 0.0)
+        if row:
+            for k, value in enumerate(_increase(row, params)):
+                found[k] += value * factor * n / total
+    return found[0], found[1], found[2]
 
 
 @lru_cache(maxsize=1024)
-def cache_retention(kv_type: str, params: int) -> Estimate:
+def cache_retention(kv_type: str, params: int, family: str = "") -> Estimate:
     """Share of the ability that is left with a cache in `kv_type`, 0..1; f16 loses nothing that was ever measured."""
     if kv_type == "f16":
         return Estimate(1.0, 1.0, 1.0, "")
@@ -123,7 +161,15 @@ def cache_retention(kv_type: str, params: int) -> Estimate:
         _interpolate(_size(params), [(p, cell[k]) for p, cell in zip(points, _CACHE_PPL[kv_type], strict=True)])
         for k in range(3)
     )
+    if family in _CACHE_WORST:
+        mid = worst
     return _kept(mid, best, worst, params, f"a {kv_type} cache about +{mid:.2g} %")
+
+
+def checked(mean_kl: float, params: int) -> Estimate:
+    """What a measured KL divergence to the unquantized model leaves of its ability, as a perplexity increase of it."""
+    increase = 100 * math.expm1(mean_kl)
+    return _kept(increase, increase * 0.7, increase * 1.4, params, f"measured here: KL divergence {mean_kl:.3g} nats")
 
 
 def _size(params: int) -> float:

@@ -17,8 +17,9 @@ from edgellm.model import ModelCard
 from edgellm.plan import Candidate, Decision, Rejection
 from edgellm.request import SelectionRequest
 from edgellm.selection.context import choose_context, fit_context
-from edgellm.selection.expand import NO_CORRECTIONS, NO_VETOES, expand
+from edgellm.selection.expand import NO_CORRECTIONS, NO_DIVERGENCES, NO_VETOES, expand
 from edgellm.selection.facts import BackendFacts, Setting, setting
+from edgellm.selection.made_here import SCHEME, could_be_made, proposal
 from edgellm.selection.offload import require
 from edgellm.selection.option import Option, is_reachable
 from edgellm.selection.reasons import about
@@ -32,6 +33,7 @@ RUNNERS_UP = 5
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
+    chosen: Option
     choice: Candidate
     reasons: tuple[str, ...]
     runners_up: tuple[Candidate, ...]
@@ -47,6 +49,7 @@ def decide(
     *,
     corrections: Corrections = NO_CORRECTIONS,
     vetoes: Mapping[tuple[str, str, str], str] = NO_VETOES,
+    divergences: Mapping[tuple[str, str, str], float] = NO_DIVERGENCES,
     extra_rules: Sequence[Rule] = (),
 ) -> Decision:
     """The best model that `machine` runs well for `request`, with the whole reason.
@@ -54,7 +57,8 @@ def decide(
     `local` holds sha256 hashes and sources of files that need no fetching. `choice` is the best that can be had;
     `would_choose` the best if every source answered, None where the two are the same. `choice` is None where
     something fits but none of it can be had. `corrections` are what earlier runs here made of
-    predictions; `vetoes` say by (backend, model, quantization) what a quality check here refused, and why.
+    predictions; `vetoes` say by (backend, model, quantization) what a quality check here refused, and why;
+    `divergences` likewise how far, in nats, its answers are from the unquantized model's.
 
     Raises:
         NothingFits: no candidate satisfies the request; the message names the closest.
@@ -63,7 +67,7 @@ def decide(
     given = setting(machine, request)
     usable, backend_reasons = _usable(backends, request)
     rows = sorted(cards, key=lambda card: card.id)
-    options, impossible = expand(rows, usable, given, frozenset(local), corrections, vetoes)
+    options, impossible = expand(rows, usable, given, frozenset(local), corrections, vetoes, divergences)
     if not options:
         raise _nothing_runs(impossible, given.needs.kind)
     opening = (
@@ -72,17 +76,18 @@ def decide(
         f"Considered {_count(len({o.model for o in options}), f'{given.needs.kind} model')} in "
         f"{_count(len(options), 'file')}; {_count(given.threads, 'thread')}.",
     )
+    measured = {"corrected": len(corrections.rows), "vetoes": len(vetoes), "checked": len(divergences)}
     start = Decision(
         choice=None,
         reasons=opening,
         rejected=tuple(impossible),
         budget_bytes=given.budget_bytes,
-        inputs=_inputs(given, rows, usable, len(local)) | {"corrected": len(corrections.rows), "vetoes": len(vetoes)},
+        inputs=_inputs(given, rows, usable, len(local)) | measured,
     )
-    best = _choose(options, given, extra_rules)
+    best = _choose_or_make(options, given, extra_rules)
     reachable = [o for o in options if is_reachable(o, request.reachable, offline=request.offline)]
     if len(reachable) == len(options):
-        return _with(start, best)
+        return _with(start, best, *_proposal(best.chosen, reachable, given, extra_rules))
     return _restricted(start, best, reachable, given, extra_rules=extra_rules)
 
 
@@ -95,12 +100,40 @@ def _restricted(
     if not reachable:
         note = f"Sources ({what}): no file can be had; {wish.model} {wish.quant} would be chosen."
         return replace(start, reasons=(*start.reasons, note), would_choose=wish)
-    outcome = _choose(reachable, given, extra_rules)
+    outcome = _choose_or_make(reachable, given, extra_rules)
     if outcome.choice == wish:
         return _with(start, best, f"Sources ({what}): the best choice can be had.")
     have = f"{len(reachable):,} file{'s' if len(reachable) != 1 else ''} can be had"
     note = f"Sources ({what}): {have}; {wish.model} {wish.quant} would be chosen if all answered."
-    return replace(_with(start, outcome, note), would_choose=wish)
+    make = _proposal(outcome.chosen, reachable, given, extra_rules)
+    return replace(_with(start, outcome, note, *make), would_choose=wish)
+
+
+def _choose_or_make(options: Sequence[Option], given: Setting, extra_rules: Sequence[Rule]) -> _Outcome:
+    """As `_choose`; where nothing will do, the error says what could be made here of what can be had."""
+    try:
+        return _choose(options, given, extra_rules)
+    except NothingFits as error:
+        made = could_be_made(options)
+        if not made:
+            raise
+        try:
+            best = _choose(made, given, extra_rules).chosen
+        except NothingFits:
+            raise error from None
+        raise NothingFits(error.message, hint=proposal(best, None)) from error
+
+
+def _proposal(
+    chosen: Option, reachable: Sequence[Option], given: Setting, extra_rules: Sequence[Rule]
+) -> tuple[str, ...]:
+    """A line on a quantization that could be made here and would be chosen, where there is one."""
+    made = could_be_made(reachable)
+    if not made:
+        return ()
+    # The other models have lost to the chosen one already.
+    best = _choose([*(o for o in reachable if o.model == chosen.model), *made], given, extra_rules).chosen
+    return (proposal(best, chosen),) if best.file.source.startswith(SCHEME) else ()
 
 
 def _with(start: Decision, outcome: _Outcome, *notes: str) -> Decision:
@@ -153,7 +186,9 @@ def _choose(options: Sequence[Option], given: Setting, extra_rules: Sequence[Rul
     chosen = left[0]
     ctx, why = choose_context(chosen)
     reasons += [why, *about(chosen, ctx, possible)]
-    return _Outcome(chosen.candidate(ctx), tuple(reasons), _runners_up(possible, chosen, given), tuple(rejected))
+    return _Outcome(
+        chosen, chosen.candidate(ctx), tuple(reasons), _runners_up(possible, chosen, given), tuple(rejected)
+    )
 
 
 def _apply(

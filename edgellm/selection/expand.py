@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from edgellm.estimate import quality, quants, weights
-from edgellm.measured.correction import Corrections
+from edgellm.measured.correction import NONE, Corrections
 from edgellm.model import ModelCard, ModelFile, Shape
 from edgellm.plan import Rejection
 from edgellm.selection.facts import BackendFacts, Setting
 from edgellm.selection.option import Option
 
+MEMO_ROWS = 20_000
+_memo: dict[tuple[str, str, str], tuple[ModelCard, ModelFile, weights.Weights | None]] = {}
 NO_CORRECTIONS = Corrections()
+NO_DIVERGENCES: Mapping[tuple[str, str, str], float] = {}
 NO_VETOES: Mapping[tuple[str, str, str], str] = {}
 # Encoders read a text at once and keep nothing of it (llama.cpp b11434: no memory is made for them).
 ENCODERS = frozenset({"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "modern-bert", "gemma-embedding"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is here already, and what was measured of it."""
+
+    local: frozenset[str]
+    corrections: Corrections
+    vetoes: Mapping[tuple[str, str, str], str]
+    divergences: Mapping[tuple[str, str, str], float]
 
 
 def expand(  # noqa: PLR0917
@@ -25,11 +38,13 @@ def expand(  # noqa: PLR0917
     local: frozenset[str],
     corrections: Corrections = NO_CORRECTIONS,
     vetoes: Mapping[tuple[str, str, str], str] = NO_VETOES,
+    divergences: Mapping[tuple[str, str, str], float] = NO_DIVERGENCES,
 ) -> tuple[list[Option], list[Rejection]]:
     """Options in the order of the rows, and a rejection for each model or file that is none.
 
     Caches are of the type that is asked for, or f16; rules lower the type where that buys something (`Option.lower`).
     """
+    known = _Known(local, corrections, vetoes, divergences)
     cards = list(rows)
     kind = given.needs.kind
     scored = {card.id: card for card in cards if card.scores}
@@ -49,7 +64,7 @@ def expand(  # noqa: PLR0917
                 shape = card.shape
                 if shape.arch in ENCODERS:
                     shape = replace(shape, kv_full_bytes=0, kv_swa_bytes=0, sliding_window=0)
-                options += _of_file(card, shape, file, ability, backends, given, local, corrections, vetoes, rejected)
+                options += _of_file(card, shape, file, ability, backends, given, known, rejected)
     return options, rejected
 
 
@@ -60,17 +75,15 @@ def _of_file(  # noqa: PLR0917
     ability: quality.Estimate,
     backends: Sequence[BackendFacts],
     given: Setting,
-    local: frozenset[str],
-    corrections: Corrections,
-    vetoes: Mapping[tuple[str, str, str], str],
+    known: _Known,
     rejected: list[Rejection],
 ) -> list[Option]:
-    size = file_weights(card, shape, file)
+    size = _weights_of(card, shape, file)
     if size is None:
         why = f"the size of {file.quant} follows no rule that is known, and none is published"
         rejected.append(Rejection(card.id, file.quant, "has_known_size", why))
         return []
-    is_local = file.source in local or (file.sha256 is not None and file.sha256 in local)
+    is_local = file.source in known.local or (file.sha256 is not None and file.sha256 in known.local)
     found = []
     refusals = []
     for backend in backends:
@@ -82,11 +95,36 @@ def _of_file(  # noqa: PLR0917
                 refusals.append(refusal)
         else:
             key = (backend.name, card.id, file.quant)
-            known, veto = corrections.of(*key), vetoes.get(key, "")
-            found.append(Option(card, file, backend, shape, size, given, ability, is_local, kv_type, known, veto))
+            found.append(
+                Option(
+                    card,
+                    file,
+                    backend,
+                    shape,
+                    size,
+                    given,
+                    ability,
+                    is_local,
+                    kv_type,
+                    correction=known.corrections.of(*key) if known.corrections is not NO_CORRECTIONS else NONE,
+                    mean_kl=known.divergences.get(key),
+                    veto=known.vetoes.get(key, ""),
+                )
+            )
     if not found:
         rejected.append(Rejection(card.id, file.quant, "backend_opens_it", "; ".join(refusals)))
     return found
+
+
+def _weights_of(card: ModelCard, shape: Shape, file: ModelFile) -> weights.Weights | None:
+    """As `file_weights`, once for each row object: a fleet and its requests ask for the same again and again."""
+    key = (card.id, file.source, file.quant)
+    found = _memo.get(key)
+    if found is None or found[0] is not card or found[1] is not file:
+        if len(_memo) >= MEMO_ROWS:
+            _memo.clear()
+        found = _memo[key] = (card, file, file_weights(card, shape, file))
+    return found[2]
 
 
 def file_weights(card: ModelCard, shape: Shape, file: ModelFile) -> weights.Weights | None:

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgellm.backend import CacheQuantizer, Calibration, Loader, Offload, Offloader, Repacker
+from edgellm.backend import CacheQuantizer, Calibration, Calibrator, Loader, Offload, Offloader, Repacker
 from edgellm.estimate import quants, repack
 from edgellm.machine import Machine
+from edgellm.measured import calibration
 from edgellm.model import ModelFile, Shape
 from edgellm.request import KV_TYPES, SelectionRequest, Task
 from edgellm.selection.offload import assumed, live
@@ -104,6 +105,7 @@ def backend_facts(backends: Iterable[Backend], machine: Machine) -> tuple[Backen
             kv_types=_kv_types(b),
             types=b.tensor_types(machine) if isinstance(b, Loader) else None,
             repacked=b.repacked_types(machine) if isinstance(b, Repacker) else frozenset(),
+            calibration=calibration.load(machine, b.name, b.build()) if isinstance(b, Calibrator) else None,
         )
         for b in backends
     ]

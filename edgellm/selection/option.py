@@ -24,6 +24,7 @@ from edgellm.selection.offload import Placement, place
 RISK = 0.25
 # Estimated sizes were up to 2.3 % too small (gemma-4-e4b, nemotron-3-nano-4b): a twentieth is kept free for them.
 UNSURE = 20
+NEARLY_ALL = 0.97  # of the decode rate with all threads
 
 
 def scheme(source: str) -> str:
@@ -43,6 +44,7 @@ class Option:
     is_local: bool = False
     kv_type: str = "f16"
     correction: Correction = NONE  # what it, or what is like it, made of earlier predictions here
+    mean_kl: float | None = None  # to the unquantized model, as measured here
     veto: str = ""  # why a quality check on this machine refused it
     _placed: dict[int, Placement] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -105,8 +107,28 @@ class Option:
     def kept(self) -> quality.Estimate:
         """Share of the ability that is left in this quantization with this type of cache."""
         card = self.card
-        weights = quality.retention(self.quant, card.params, native=self.is_native, family=card.family)
-        return weights.times(quality.cache_retention(self.kv_type, card.params))
+        if self.mean_kl is not None and not self.is_native:
+            weights = quality.checked(self.mean_kl, card.params)
+        else:
+            # A hand-made mix is known by its name alone.
+            kinds = self.weights.streamed_params if quants.QUANTS[self.quant].predictable else ()
+            weights = quality.retention(self.quant, card.params, native=self.is_native, family=card.family, types=kinds)
+        return weights.times(quality.cache_retention(self.kv_type, card.params, card.family))
+
+    @cached_property
+    def threads(self) -> int:
+        """Threads to decode with: the fewest that were measured to give nearly all of the speed.
+
+        Where memory is the bound more of them gain nothing, and take turns from the rest of the machine. Without a
+        measurement with fewer, all that compute.
+        """
+        most, rates = self.setting.threads, self.facts.calibration
+        if rates is None or not self.weights.streamed_params:
+            return most
+        kind = self.weights.streamed_params[0][0]
+        counts = sorted({threads for name, threads in rates.decode if name == kind and threads < most})
+        enough = NEARLY_ALL * self._rate(most).tok_s
+        return next((n for n in counts if self._rate(n).tok_s >= enough), most)
 
     @cached_property
     def decode(self) -> Rate:
@@ -114,17 +136,11 @@ class Option:
 
     def decode_at(self, depth: int) -> Rate:
         """Tokens per second of one slot that generates with `depth` tokens cached."""
-        machine, threads = self.setting.machine, self.setting.threads
-        rate = speed.decode(
-            machine,
-            self.shape,
-            self.weights,
-            threads,
-            depth=depth,
-            kv_type=self.kv_type,
-            rates=self.facts.calibration,
-        )
-        return corrected(rate, self.correction.decode, self.correction.basis)
+        return corrected(self._rate(self.threads, depth), self.correction.decode, self.correction.basis)
+
+    def _rate(self, threads: int, depth: int = speed.REFERENCE_DEPTH) -> Rate:
+        machine, rates = self.setting.machine, self.facts.calibration
+        return speed.decode(machine, self.shape, self.weights, threads, depth=depth, kv_type=self.kv_type, rates=rates)
 
     @cached_property
     def prefill(self) -> Rate:
@@ -193,7 +209,11 @@ class Option:
         """What the ranking compares: expected quality, less a part of its downside, times the worth of its speed."""
         mid = self.ability.mid * self.kept.mid
         low = self.ability.low * self.kept.low
-        return round((mid - RISK * (mid - low)) * speed_worth(self.useful_tps, self.setting), 4)
+        tps = self.useful_tps
+        if self.kv_type != "f16" and self.setting.request.kv_type is None:
+            # What is gained by squeezing the cache is room or the floor, and counts there: more memory is never worse.
+            tps = min(tps, replace(self, kv_type="f16").useful_tps)
+        return round((mid - RISK * (mid - low)) * speed_worth(tps, self.setting), 4)
 
     def candidate(self, ctx: int) -> Candidate:
         """This option with a context, as the plan that everyone else sees."""
@@ -205,8 +225,8 @@ class Option:
             model=self.model, params=self.card.params, quant=self.quant, backend=self.backend, ctx=ctx,
             slots=setting.request.slots, tensor_bytes=self.tensor_bytes, footprint=placed.footprint,
             decode=self.decode, prefill=self.prefill, quality=mid, quality_low=low, quality_high=high,
-            source=self.file.source, license=self.card.license, kv_type=self.kv_type, threads=setting.threads,
-            gpu_layers=placed.gpu_layers,
+            source=self.file.source, license=self.card.license, kv_type=self.kv_type, threads=self.threads,
+            threads_batch=setting.threads, gpu_layers=placed.gpu_layers,
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from edgellm.estimate import quality
 from edgellm.request import KV_TYPES
 from edgellm.selection.offload import unused
-from edgellm.selection.option import Option
+from edgellm.selection.option import NEARLY_ALL, Option
 from edgellm.selection.rules import better_backend
 from edgellm.units import show_memory, show_rate
 
@@ -28,7 +28,7 @@ def _cache(chosen: Option) -> list[str]:
         what = f"{higher.kv_type} would take {show_memory(needed)} with {chosen.needed_ctx:,} tokens"
         slow = f"{higher.kv_type} would give {show_rate(higher.rate.tok_s)} tok/s"
         why = f"{what}, {show_memory(have)} may be used" if needed > have else f"{slow}, less than the floor"
-    cost = quality.cache_retention(kind, chosen.card.params)
+    cost = quality.cache_retention(kind, chosen.card.params, chosen.card.family)
     lost = "" if kind == "f16" else f"; it keeps {cost.mid:.1%} ({cost.low:.1%} to {cost.high:.1%}) of the ability"
     return [f"Cache: {kind}, {why}{lost}."]
 
@@ -47,11 +47,14 @@ def about(chosen: Option, ctx: int, possible: Sequence[Option]) -> list[str]:
     placed = chosen.placed_at(ctx)
     request = chosen.setting.request
     gpu = placed.reason or unused(chosen.setting.machine, chosen.backend, chosen.offload, request.gpu_layers)
+    most = chosen.setting.threads
+    fewer = f"Threads: {chosen.threads} of {most} to decode, as more were measured to gain under {1 - NEARLY_ALL:.0%}."
     lines = [
         *_cache(chosen),
         *_backend(chosen, possible),
         *([gpu] if gpu else []),
         f"Memory: {show_memory(needed)} of {show_memory(chosen.setting.budget_bytes)}{_corrected(chosen)}.",
+        *([fewer] if chosen.threads < most else []),
         f"Speed: {show_rate(rate.tok_s)} tok/s ({show_rate(rate.low)} to {show_rate(rate.high)}); {rate.basis}.",
     ]
     if placed.gpu_layers:

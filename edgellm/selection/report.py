@@ -38,6 +38,7 @@ def _candidate(c: Candidate | None) -> dict[str, Any] | None:
         "ctx": c.ctx,
         "slots": c.slots,
         "threads": c.threads,
+        "threads_batch": c.threads_batch,
         "gpu_layers": c.gpu_layers,
         "kv_type": c.kv_type,
         "tensor_bytes": c.tensor_bytes,
@@ -76,10 +77,11 @@ def _rejection(r: Rejection) -> dict[str, str]:
     return {"model": r.model, "quant": r.quant, "kv_type": r.kv_type, "rule": r.rule, "reason": r.reason}
 
 
-def one_line(c: Candidate) -> str:
+def one_line(c: Candidate, *, reads_only: bool = False) -> str:
     """`"qwen3.5-4b Q5_K_M (4.2B, 3.07 GB): 8,192 tokens of context, 9.1 tok/s, 3.92 GiB of memory"`."""
+    speed = f"reads {show_rate(c.prefill.tok_s)} tok/s" if reads_only else f"{show_rate(c.decode.tok_s)} tok/s"
     cached = f" in {c.kv_type}" if c.kv_type != "f16" else ""
     return (
         f"{c.model} {c.quant} ({show_params(c.params)}, {show_size(c.tensor_bytes)}): {c.ctx:,} tokens of context"
-        f"{cached}, {show_rate(c.decode.tok_s)} tok/s, {show_memory(c.footprint.needed_bytes)} of memory"
+        f"{cached}, {speed}, {show_memory(c.footprint.needed_bytes)} of memory"
     )

@@ -58,12 +58,19 @@ def fits_memory(options: Sequence[Option], setting: Setting) -> Verdict:
     def over(o: Option) -> str:
         ctx = setting.request.ctx or min(SHORTEST_CTX, o.card.ctx_train)
         # Weights alone settle most cases without computing a footprint, where no GPU takes some of them.
-        needed = o.tensor_bytes if o.tensor_bytes > setting.budget_bytes and not o.has_gpu else o.counted_at(ctx)
+        needed = o.tensor_bytes if too_heavy(o) else o.counted_at(ctx)
         if needed <= setting.budget_bytes:
             return o.placed_at(ctx).problem
         return _too_big(o, needed, ctx)
 
-    verdict = lowering(options, over, f"Fits the memory budget of {show_memory(setting.budget_bytes)}")
+    def too_heavy(o: Option) -> bool:
+        return o.tensor_bytes > setting.budget_bytes and not o.has_gpu
+
+    def hopeless(o: Option) -> bool:
+        return too_heavy(o) or _without_cache(o, setting.request.ctx or SHORTEST_CTX) > setting.budget_bytes
+
+    what = f"Fits the memory budget of {show_memory(setting.budget_bytes)}"
+    verdict = lowering(options, over, what, hopeless=hopeless)
     if options and not verdict.kept:
         raise _nothing_fits(options, setting)
     return verdict
@@ -106,7 +113,11 @@ def usable_context(options: Sequence[Option], setting: Setting) -> Verdict:
             return f"was trained for {o.card.ctx_train:,} tokens, {setting.request.task} needs {needed:,}"
         return ""
 
-    verdict = lowering(options, short, f"Room for {setting.request.ctx or needed:,} tokens of context")
+    def hopeless(o: Option) -> bool:
+        return o.card.ctx_train < needed or _without_cache(o, o.needed_ctx) > setting.budget_bytes
+
+    what = f"Room for {setting.request.ctx or needed:,} tokens of context"
+    verdict = lowering(options, short, what, hopeless=hopeless)
     if not options or verdict.kept or setting.request.ctx is not None:
         return verdict
     # As no type of cache holds it, none is given up for it.
@@ -135,7 +146,11 @@ def reaches_floor(options: Sequence[Option], setting: Setting) -> Verdict:
         how = o.rate.basis.partition(":")[0]
         return f"{how} {show_rate(o.rate.tok_s)} tok/s{thinks}{cached}, the floor is {show_rate(floor)}"
 
-    verdict = lowering(options, slow, f"At least {show_rate(floor)} tok/s for {setting.request.task}")
+    def hopeless(o: Option) -> bool:
+        return setting.request.task == "embed" or o.decode_at(0).tok_s * o.useful_tps < floor * o.decode.tok_s
+
+    what = f"At least {show_rate(floor)} tok/s for {setting.request.task}"
+    verdict = lowering(options, slow, what, hopeless=hopeless)
     if not options or verdict.kept:
         return verdict
     best = max(o.useful_tps for o in options)
@@ -159,18 +174,17 @@ def reaches_floor(options: Sequence[Option], setting: Setting) -> Verdict:
 def worth_its_bytes(options: Sequence[Option], setting: Setting) -> Verdict:
     """Rule 2: "smaller, not faster". Drops what another file of the model beats in bytes, speed and quality."""
 
-    def beats(a: Option, b: Option) -> bool:
-        if a.tensor_bytes > b.tensor_bytes or a.kept.mid < b.kept.mid or a.rate.tok_s < b.rate.tok_s:
-            return False
-        return a.tensor_bytes < b.tensor_bytes or a.kept.mid > b.kept.mid or a.rate.tok_s > b.rate.tok_s
-
-    by_model: dict[tuple[str, str], list[Option]] = {}
+    by_model: dict[tuple[str, str], list[tuple[tuple[float, float, float], Option]]] = {}
     for o in options:
-        by_model.setdefault((o.model, o.backend), []).append(o)
+        # Each the better, the higher.
+        by_model.setdefault((o.model, o.backend), []).append(((-o.tensor_bytes, o.kept.mid, o.rate.tok_s), o))
 
     def beaten(o: Option) -> str:
-        winner = next((a for a in by_model[o.model, o.backend] if beats(a, o)), None)
-        return f"{winner.quant} is no bigger, no slower and no worse" if winner else ""
+        own = (-o.tensor_bytes, o.kept.mid, o.rate.tok_s)
+        for other, a in by_model[o.model, o.backend]:
+            if other[0] >= own[0] and other[1] >= own[1] and other[2] >= own[2] and other != own:
+                return f"{a.quant} is no bigger, no slower and no worse"
+        return ""
 
     return split(options, beaten, "Dominated quantizations")
 
@@ -275,6 +289,11 @@ def _preference(o: Option) -> tuple[float, bool, bool, float, int, int, str, str
     kinds = 1000 if o.facts.quants is None else len(o.facts.quants)
     known = o.file.sha256 is None
     return (-o.score, not o.is_local, known, -o.rate.tok_s, o.tensor_bytes, kinds, o.model, o.backend, o.file.source)
+
+
+def _without_cache(o: Option, ctx: int) -> int:
+    """Bytes that count, as if the cache took none: no type of it can do with less."""
+    return 0 if o.has_gpu else o.counted_at(ctx) - o.kv_bytes_at(ctx)
 
 
 def _too_big(o: Option, needed: int, ctx: int) -> str:

@@ -33,14 +33,23 @@ def split(options: Sequence[Option], fails: Callable[[Option], str], what: str) 
     return Verdict(tuple(kept), tuple(rejected), reason)
 
 
-def lowering(options: Sequence[Option], fails: Callable[[Option], str], what: str) -> Verdict:
-    """As `split`, but what fails is tried with smaller types of cache, one after the other, before it is dropped."""
+def lowering(
+    options: Sequence[Option],
+    fails: Callable[[Option], str],
+    what: str,
+    *,
+    hopeless: Callable[[Option], bool] = lambda _option: False,
+) -> Verdict:
+    """As `split`, but what fails is tried with smaller types of cache, one after the other, before it is dropped.
+
+    `hopeless` says where no cache at all would help.
+    """
     kept: list[Option] = []
     rejected: list[tuple[Option, str]] = []
     lowered = 0
     for option in options:
         o, reason = option, fails(option)
-        while reason and o.lower is not None:
+        while reason and not hopeless(o) and o.lower is not None:
             rejected.append((o, reason))
             o = o.lower
             reason = fails(o)
@@ -57,11 +66,12 @@ def lowering(options: Sequence[Option], fails: Callable[[Option], str], what: st
 
 def rejections(verdict: Verdict, rule: str) -> list[Rejection]:
     """The verdict's rejections: one per model where the rule dropped all of it, else one per file and type of cache."""
-    left = {o.model for o in verdict.kept}
-    files = {(o.model, o.quant, o.file.source, o.backend) for o in verdict.kept}
     dropped: dict[str, list[tuple[Option, str]]] = {}
     for o, why in verdict.rejected:
-        dropped.setdefault(o.model, []).append((o, why))
+        dropped.setdefault(o.card.id, []).append((o, why))
+    kept = [o for o in verdict.kept if o.card.id in dropped]
+    left = {o.model for o in kept}
+    files = {(o.model, o.quant, o.file.source, o.backend) for o in kept}
     rows: list[Rejection] = []
     for model, items in dropped.items():
         if model not in left:

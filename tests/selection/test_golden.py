@@ -1,4 +1,4 @@
-"""Every device times six kinds of request, and every memory size of it times two, against tests/golden/decisions.txt.
+"""Every profile times six kinds of request, and every device times four more, against tests/golden/decisions.txt.
 
 The diff of a rule change is the list of devices whose answer changed. Write it anew with
 `EDGELLM_UPDATE_GOLDEN=1 pytest tests/selection/test_golden.py`, and read the diff.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from edgellm.catalog.lookup import catalog
@@ -16,7 +18,7 @@ from edgellm.errors import NothingFits
 from edgellm.hardware import profiles
 from edgellm.machine import Machine
 from edgellm.plan import Candidate, Decision
-from edgellm.request import SelectionRequest
+from edgellm.request import KV_TYPES, SelectionRequest
 from edgellm.selection.decide import decide
 from edgellm.selection.facts import BackendFacts
 from edgellm.units import show_memory
@@ -26,27 +28,42 @@ REQUESTS = {
     "chat": SelectionRequest(),
     "code": SelectionRequest(task="code"),
     "agent": SelectionRequest(task="agent"),
+    "agent ctx=32768": SelectionRequest(task="agent", ctx=32768),
+    "chat slots=4 max=4GiB": SelectionRequest(slots=4, max_memory_bytes=4 * 1024**3),
+    "embed": SelectionRequest(task="embed"),
+    # The rest for the first size of a device only.
     "chat ctx=32768": SelectionRequest(ctx=32768),
-    "chat slots=8 max=4GiB": SelectionRequest(slots=8, max_memory_bytes=4 * 1024**3),
+    "chat ctx=32768 kv=q4_0": SelectionRequest(ctx=32768, kv_type="q4_0"),
+    "chat at 10 tok/s": SelectionRequest(min_tps=10.0),
     "chat from pypi only": SelectionRequest(reachable=("pypi", "file")),
 }
-# Asked of every memory size; the others of the first size of a device, as they take a third of a minute in all.
-EVERY_SIZE = ("chat", "agent")
+EVERY_SIZE = tuple(REQUESTS)[:6]
+WITH_RUNNERS_UP = ("chat", "agent")
 # What stock llama.cpp opens; the golden file must not depend on which plugins are installed.
-BACKENDS = (BackendFacts("gguf", frozenset({"gguf"})),)
+BACKENDS = (BackendFacts("gguf", frozenset({"gguf"}), kv_types=frozenset(KV_TYPES)),)
 
 
 def lines() -> Iterator[str]:
-    rows = list(catalog().values())
     seen: set[str] = set()
+    asked = []
     for name in profiles.names():
-        machine = profiles.load(name)
         device = re.sub(r"-\d+[gm]b$", "", name)
-        titles = EVERY_SIZE if device in seen else REQUESTS
+        asked.append((name, EVERY_SIZE if device in seen else tuple(REQUESTS)))
         seen.add(device)
-        yield f"{name}: budget {show_memory(machine.memory_budget_bytes)}, {machine.compute_threads} threads"
-        for title in titles:
-            yield from answer(machine, title, REQUESTS[title], rows)
+    # Half the time on two processors; a fresh process each, so that nothing depends on what ran before.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        for found in pool.map(of_profile, asked, chunksize=8):
+            yield from found
+
+
+def of_profile(asked: tuple[str, tuple[str, ...]]) -> list[str]:
+    name, titles = asked
+    machine = profiles.load(name)
+    rows = list(catalog().values())
+    found = [f"{name}: budget {show_memory(machine.memory_budget_bytes)}, {machine.compute_threads} threads"]
+    for title in titles:
+        found += answer(machine, title, REQUESTS[title], rows)
+    return found
 
 
 def answer(machine: Machine, title: str, request: SelectionRequest, rows: list) -> Iterator[str]:
@@ -58,7 +75,7 @@ def answer(machine: Machine, title: str, request: SelectionRequest, rows: list) 
     assert decision.choice is not None
     notes = [note for note in ("Slow", "Nothing fits at", "Nothing holds") if has(decision, note)]
     yield f"  {title}: {short(decision.choice)}{''.join(f' [{note}]' for note in notes)}"
-    if request.reachable is not None:
+    if title not in WITH_RUNNERS_UP:
         return
     for runner in decision.runners_up[:2]:
         yield f"    lost: {short(runner)}; {lost(decision, runner.model)}"

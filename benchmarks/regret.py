@@ -1,0 +1,357 @@
+"""Does selection choose the quantization and the type of cache that running them all would show to be best?
+
+    make bench-regret                         # measures what is missing, then reports
+    python benchmarks/regret.py smollm2-135m --measure quality --seconds 120
+    python benchmarks/regret.py smollm2-135m --report
+
+One model in all of its quantizations (`shapes.py`), three types of cache. Measured for each: how far its answers are
+from those of the F16 file (KL divergence on a text, in nats), the memory it needs, and its decode rate with 1,024
+tokens cached. Then random requests (memory, floor, context): of what satisfies one as measured, the best is what keeps
+most; the regret of a choice is the share of that which it lacks, all of it where it breaks the request.
+Retention is exp(-KL): the share of the probability of the F16 file's tokens that is left, as a geometric mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from edgellm import settings
+
+MODELS = {"smollm2-135m": "smollm2-135m-instruct", "gemma-3-270m": "gemma-3-270m-it"}
+# The published SmolLM2 file is Q4_1, so the F16 file is made of it and Q4_1 would have no loss by construction. Q3_K_S
+# is Q2_K, as rows are short.
+QUANTS = ("Q8_0", "Q6_K", "Q5_K_M", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "IQ4_NL", "Q4_0", "Q3_K_L", "Q3_K_M", "Q2_K")
+KV_TYPES = ("f16", "q8_0", "q4_0")
+CONTEXTS = (2048, 8192)
+DEPTH = 1024  # tokens cached while decoding
+TOKENS = 1024  # of the text; the last half is judged
+THREADS = 1  # with more, whatever else runs on the machine is measured too
+REQUESTS = 20
+SEED = 20261124
+RATE_SAMPLES = 5
+
+
+def folder(model: str) -> Path:
+    path = settings.cache_dir() / "regret" / model
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def text() -> str:
+    """English prose that no quantization was fitted to: the language reference that Python carries for `help()`."""
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics[name] for name in ("naming", "exceptions", "execmodel", "assignment", "binary", "with"))
+
+
+def measure(model: str, what: str, seconds: float) -> bool:
+    """Measure what is missing for at most so long; whether anything is missing still."""
+    from shapes import shape_path
+
+    path = folder(model) / "measured.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    stop = time.monotonic() + seconds
+    jobs = list(_jobs(what))
+    random.Random(SEED).shuffle(jobs)  # a slow minute of the machine must not fall on one quantization
+    jobs.sort(key=lambda job: job[:2] != ("F16", "f16"))  # what the others are compared with
+    for quant, kv_type, ctx in jobs:
+        key = f"{what} {quant} {kv_type} {ctx}"
+        if key in known:
+            continue
+        if time.monotonic() > stop:
+            return True
+        job = {"model": model, "what": what, "path": str(shape_path(model, quant)), "kv_type": kv_type, "ctx": ctx}
+        started = time.monotonic()
+        child = subprocess.run(
+            [sys.executable, __file__, "--child", json.dumps(job)], capture_output=True, text=True, check=False
+        )
+        if child.returncode:
+            raise RuntimeError(f"{key}: {child.stderr[-2000:]}")
+        known[key] = json.loads(child.stdout.splitlines()[-1])
+        print(f"{key} {known[key]} {time.monotonic() - started:.1f} s", flush=True)
+        path.write_text(json.dumps(known, indent=1))
+    return False
+
+
+def _jobs(what: str) -> Any:
+    for quant in QUANTS if what == "memory" else ("F16", *QUANTS):
+        for kv_type in KV_TYPES:
+            for ctx in CONTEXTS if what == "memory" else (2048,):
+                yield quant, kv_type, ctx
+
+
+def child(job: dict[str, Any]) -> None:
+    """One measurement in a process of its own, as a worker would be."""
+    from edgellm_gguf.engine import LlamaEngine
+
+    from edgellm.model import Artifact
+    from edgellm.plan import LaunchPlan, Settings
+
+    run = Settings(job["ctx"], 1, THREADS, THREADS, job["kv_type"])
+    engine = LlamaEngine(LaunchPlan("gguf", Artifact("gguf", (job["path"],), job["model"]), run))
+    tokens = engine.tokenizer.encode(text(), add_special=True, parse_special=False)
+    found = {"quality": _quality, "memory": _memory, "rate": _rate}[job["what"]](engine, tokens, job)
+    print(json.dumps(found))
+
+
+def _feed(engine: Any, tokens: list[int], n: int, rows: int = 0, at: int = 0) -> list[Any]:
+    """Feed tokens[at : at + n] in steps of as many as it gives logits for."""
+    from edgellm.backend import SlotInput
+
+    size, found = 32 if rows else 512, []
+    for start in range(at, at + n, size):
+        part = tuple(tokens[start : min(start + size, at + n)])
+        got = engine.step([SlotInput(0, start, part, len(part) if rows else 1)])
+        found.append(got[0].copy())
+    return found
+
+
+def _quality(engine: Any, tokens: list[int], job: dict[str, Any]) -> float:
+    """Mean KL divergence to the F16 file with an F16 cache, nats per token."""
+    import numpy as np
+
+    n = TOKENS
+    reference = folder(job["model"]) / "reference.npy"
+    _feed(engine, tokens, n // 2)
+    total, count = 0.0, 0
+    blocks = np.load(reference, mmap_mode="r") if reference.exists() else None
+    kept = []
+    for start in range(n // 2, n, 32):
+        logits = _feed(engine, tokens, 32, rows=1, at=start)[0].astype(np.float32)
+        logits -= logits.max(axis=1, keepdims=True)
+        log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        if blocks is None:
+            kept.append(log_p)
+            continue
+        base = blocks[start - n // 2 : start - n // 2 + 32]
+        total += float((np.exp(base) * (base - log_p)).sum())
+        count += len(base)
+    if blocks is None:
+        np.save(reference, np.concatenate(kept))
+        return 0.0
+    return total / count
+
+
+def _memory(engine: Any, tokens: list[int], job: dict[str, Any]) -> int:
+    """Resident bytes after a prompt, without the pages of the file that the system may drop at no cost."""
+    _feed(engine, tokens, 600)
+    peak = _status("VmHWM")
+    _page_out(job["path"])
+    # What is really read comes back: a prompt and a few tokens.
+    engine.truncate(0, 0)
+    _feed(engine, tokens, 32)
+    for at in range(32, 36):
+        _feed(engine, tokens, 1, at=at)
+    return {"needed": _status("VmRSS"), "peak": peak}  # type: ignore[return-value]
+
+
+def _page_out(path: str) -> None:
+    import ctypes
+
+    pageout = 21  # MADV_PAGEOUT, mman-common.h
+    libc = ctypes.CDLL(None, use_errno=True)
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith(path):
+            start, end = (int(part, 16) for part in line.split()[0].split("-"))
+            if libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), pageout):
+                raise OSError(ctypes.get_errno(), "madvise")
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+def _rate(engine: Any, tokens: list[int], job: dict[str, Any]) -> float:
+    """Median decode rate of a few runs of 24 tokens, tokens per second."""
+    _feed(engine, tokens, DEPTH)
+    samples = []
+    for _ in range(RATE_SAMPLES):
+        engine.truncate(0, DEPTH)
+        started = time.perf_counter()
+        for at in range(DEPTH, DEPTH + 24):
+            _feed(engine, tokens, 1, at=at)
+        samples.append(24 / (time.perf_counter() - started))
+    return statistics.median(samples)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured of one quantization with one type of cache."""
+
+    kept: float
+    needed_bytes: int  # of worker and parent
+    rate: float
+
+
+def found_at(known: dict[str, Any], ctx: int) -> dict[tuple[str, str], Found]:
+    from edgellm.estimate.footprint import PARENT_BYTES
+
+    return {
+        (quant, kv_type): Found(
+            math.exp(-known[f"quality {quant} {kv_type} 2048"]),
+            known[f"memory {quant} {kv_type} {ctx}"]["needed"] + PARENT_BYTES,
+            known[f"rate {quant} {kv_type} 2048"],
+        )
+        for quant in QUANTS
+        for kv_type in KV_TYPES
+    }
+
+
+def requests(known: dict[str, Any]) -> list[tuple[int, int, float]]:
+    """(context, memory in bytes, floor in tokens per second): between the least and the most of what was measured."""
+    draw = random.Random(SEED)
+    rates = [known[f"rate {quant} {kv_type} 2048"] for quant in QUANTS for kv_type in KV_TYPES]
+    made = []
+    for _ in range(REQUESTS):
+        ctx = draw.choice(CONTEXTS)
+        needed = [found.needed_bytes for found in found_at(known, ctx).values()]
+        made.append((ctx, round(draw.uniform(min(needed), max(needed))), draw.uniform(0.3, 1.0) * max(rates)))
+    return made
+
+
+def choose(model: str, known: dict[str, Any], asked: tuple[int, int, float], learned: str) -> tuple[str, str] | None:
+    """What selection takes, None = it says that nothing will do."""
+    from shapes import shape_path
+
+    from edgellm.catalog.lookup import catalog
+    from edgellm.errors import NothingFits
+    from edgellm.formats.gguf import read_model
+    from edgellm.model import ModelFile
+    from edgellm.request import SelectionRequest
+    from edgellm.selection.decide import decide
+
+    files = []
+    for quant in QUANTS:
+        path = str(shape_path(model, quant))
+        size = sum(tensor.type.size_bytes(math.prod(tensor.dims)) for tensor in read_model(path).tensors)
+        files.append(ModelFile(f"file:{path}", quant, tensor_bytes=size))
+    card = replace(catalog()[MODELS[model]], files=tuple(files), repos=())
+    ctx, memory, floor = asked
+    request = SelectionRequest(ctx=ctx, min_tps=floor, max_memory_bytes=memory, backend="gguf")
+    facts = backends()
+    try:
+        decision = decide(
+            machine(),
+            request,
+            [card],
+            facts,
+            corrections=corrections(known, card, learned),
+            divergences=divergences(known, card, learned),
+        )
+    except NothingFits:
+        return None
+    assert decision.choice is not None
+    return decision.choice.quant, decision.choice.kv_type
+
+
+def divergences(known: dict[str, Any], card: Any, learned: str) -> dict[tuple[str, str, str], float]:
+    """What a quality check of each file with an F16 cache would have told."""
+    if learned != "runs and checks":
+        return {}
+    return {("gguf", card.id, quant): known[f"quality {quant} f16 2048"] for quant in QUANTS}
+
+
+def corrections(known: dict[str, Any], card: Any, learned: str) -> Any:
+    """What one run of each file with an F16 cache and 2,048 tokens would have told."""
+    from edgellm.estimate.footprint import PARENT_BYTES
+    from edgellm.measured.correction import Corrections, Ratio
+    from edgellm.measured.correction import corrections as learn
+    from edgellm.request import SelectionRequest
+    from edgellm.selection.expand import expand
+    from edgellm.selection.facts import setting
+
+    if learned == "nothing":
+        return Corrections()
+    options, _ = expand(
+        [card], [f for f in backends() if f.name == "gguf"], setting(machine(), SelectionRequest()), frozenset()
+    )
+    rows = []
+    for o in options:
+        needed = known[f"memory {o.quant} f16 2048"]["needed"] + PARENT_BYTES
+        rate = known[f"rate {o.quant} f16 2048"]
+        rows.append(Ratio("gguf", o.model, o.quant, rate / o.decode.tok_s, None, needed / o.counted_at(2048)))
+    return learn(rows)
+
+
+@cache
+def machine() -> Any:
+    from edgellm.hardware.probe import probe
+
+    found = probe()
+    return replace(found, limits=replace(found.limits, cpuset_cores=THREADS, cpuset=THREADS))
+
+
+@cache
+def backends() -> Any:
+    from edgellm.plugins import plugins
+    from edgellm.selection.facts import backend_facts
+
+    return backend_facts(plugins().backends().values(), machine())
+
+
+def report(model: str) -> None:
+    known = json.loads((folder(model) / "measured.json").read_text())
+    for learned in ("nothing", "runs", "runs and checks"):
+        print(f"\n{model}, learned: {learned}")
+        print("| context | memory, MiB | floor, tok/s | chosen | kept | best | kept | regret |")
+        print("|---|---|---|---|---|---|---|---|")
+        regrets = []
+        for asked in requests(known):
+            ctx, memory, floor = asked
+            found = found_at(known, ctx)
+            fit = {key: f for key, f in found.items() if f.needed_bytes <= memory and f.rate >= floor}
+            choice = choose(model, known, asked, learned)
+            best = max(fit, key=lambda key: fit[key].kept, default=None)
+            kept = fit[choice].kept if choice in fit else 0.0
+            regret = 1 - kept / fit[best].kept if best else (0.0 if choice is None else 1.0)
+            regrets.append(regret)
+            names = [" ".join(key) if key else "none" for key in (choice, best)]
+            broken = "" if choice is None or choice in fit else f" (breaks it: {_broken(found[choice], memory, floor)})"
+            shown = f"{fit[best].kept:.3f}" if best else "-"
+            print(
+                f"| {ctx} | {memory / 2**20:.0f} | {floor:.0f} | {names[0]}{broken} | {kept:.3f} | {names[1]} "
+                f"| {shown} | {regret:.1%} |"
+            )
+        held = sum(regret <= 0.03 for regret in regrets)
+        print(f"within 3 %: {held} of {len(regrets)}; mean {statistics.mean(regrets):.2%}, worst {max(regrets):.1%}")
+
+
+def _broken(found: Found, memory: int, floor: float) -> str:
+    parts = [f"{found.needed_bytes / 2**20:.0f} MiB"] if found.needed_bytes > memory else []
+    return ", ".join([*parts, *([f"{found.rate:.0f} tok/s"] if found.rate < floor else [])])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", default=list(MODELS), help=f"of {', '.join(MODELS)}")
+    parser.add_argument("--measure", choices=("quality", "memory", "rate"), help="only this, and no report")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="stop measuring after so many")
+    parser.add_argument("--report", action="store_true", help="measure nothing")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.child:
+        child(json.loads(asked.child))
+        return
+    for model in asked.models:
+        if not asked.report:
+            for what in (asked.measure,) if asked.measure else ("quality", "memory", "rate"):
+                left = measure(model, what, asked.seconds)
+                print(f"{model}: {what} is {'not ' if left else ''}complete", flush=True)
+        if not asked.measure:
+            report(model)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The type of the cache: f16 unless a smaller one buys room or the floor; never silently, never where it cannot be."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgellm.catalog.lookup import catalog
+from edgellm.errors import NothingFits, UsageError
+from edgellm.request import KV_TYPES, SelectionRequest, cache_type
+from edgellm.selection import rules
+from edgellm.selection.context import fit_cache
+from edgellm.selection.decide import decide
+from edgellm.selection.facts import BackendFacts
+
+GGUF = BackendFacts("gguf", frozenset({"gguf"}), kv_types=frozenset(KV_TYPES))
+F16_ONLY = BackendFacts("gguf", frozenset({"gguf"}))
+
+
+def of(model: str, quant: str, on, facts: BackendFacts = GGUF, **request: object):
+    card = catalog()[model]
+    files = tuple(file for file in card.files if file.quant == quant)[:1]
+    from dataclasses import replace
+
+    return decide(on, SelectionRequest(**request), [replace(card, files=files)], [facts])  # type: ignore[arg-type]
+
+
+def test_the_cache_is_f16_where_it_fits(machine) -> None:
+    decision = of("qwen3-4b", "Q4_K_M", machine(16), ctx=8192)
+
+    assert decision.choice is not None
+    assert decision.choice.kv_type == "f16"
+    assert not any(reason.startswith("Cache:") for reason in decision.reasons)
+
+
+def test_it_is_made_smaller_for_the_context_asked_for_and_says_why_and_what_it_costs(machine) -> None:
+    decision = of("qwen3-4b", "Q4_K_M", machine(7.5), ctx=32768)
+
+    assert decision.choice is not None
+    assert decision.choice.kv_type == "q8_0"
+    why = next(reason for reason in decision.reasons if reason.startswith("Cache:"))
+    assert why.startswith("Cache: q8_0, f16 would take 7.")
+    assert "may be used; it keeps 99." in why
+    failed = next(r for r in decision.rejected if r.kv_type == "f16")
+    assert (failed.model, failed.quant, failed.rule) == ("qwen3-4b", "Q4_K_M", "fits_memory")
+    assert "with 32,768 tokens of context" in failed.reason
+
+
+def test_the_smallest_type_is_the_last_resort(machine) -> None:
+    decision = of("qwen3-4b", "Q4_K_M", machine(5), ctx=32768)
+
+    assert decision.choice is not None
+    assert decision.choice.kv_type == "q4_0"
+    assert [r.kv_type for r in decision.rejected if r.quant == "Q4_K_M"] == ["f16", "q8_0"]
+
+
+def test_a_backend_that_has_no_other_type_keeps_f16(machine) -> None:
+    with pytest.raises(NothingFits, match="32,768 tokens"):
+        of("qwen3-4b", "Q4_K_M", machine(7.5), F16_ONLY, ctx=32768)
+
+
+def test_what_is_asked_for_is_taken_and_nothing_else_is_tried(machine) -> None:
+    decision = of("qwen3-4b", "Q4_K_M", machine(16), ctx=4096, kv_type="q4_0")
+
+    assert decision.choice is not None
+    assert decision.choice.kv_type == "q4_0"
+    assert any(reason.startswith("Cache: q4_0, as asked; it keeps") for reason in decision.reasons)
+    with pytest.raises(NothingFits):
+        of("qwen3-4b", "Q4_K_M", machine(7.5), ctx=32768, kv_type="f16")
+
+
+def test_a_type_that_the_backend_does_not_have_is_refused_with_those_it_has(machine) -> None:
+    with pytest.raises(NothingFits, match="gguf holds a cache in f16, not in q8_0"):
+        of("qwen3-4b", "Q4_K_M", machine(16), F16_ONLY, kv_type="q8_0")
+
+
+def test_heads_that_are_no_multiple_of_a_block_keep_f16() -> None:
+    from dataclasses import replace
+
+    shape = catalog()["qwen3-4b"].shape
+    assert shape is not None
+
+    assert GGUF.refuses_cache("q8_0", replace(shape, head_dim=80)) == (
+        "a q8_0 cache needs heads of a multiple of 32, these have 80"
+    )
+    assert GGUF.refuses_cache("f16", replace(shape, head_dim=80)) == ""
+    assert GGUF.refuses_cache("q8_0", shape) == ""
+
+
+def test_a_smaller_cache_is_not_credited_with_its_speed(option) -> None:
+    """Or less memory would give a better choice."""
+    full = option("qwen3-30b-a3b", "Q4_K_M", facts=GGUF)
+    assert full.lower is not None
+
+    assert full.lower.kv_type == "q8_0"
+    assert full.lower.decode.tok_s > full.decode.tok_s
+    assert full.lower.score < full.score
+
+
+def test_a_cache_that_keeps_the_floor_is_taken_for_it(option, machine) -> None:
+    on = machine(16)
+    between = option("qwen3-0.6b", "Q4_K_M", on, facts=GGUF)
+    assert between.lower is not None
+    floor = (between.decode.tok_s + between.lower.decode.tok_s) / 2
+    asked = option("qwen3-0.6b", "Q4_K_M", on, facts=GGUF, min_tps=floor)
+    verdict = rules.reaches_floor((asked,), asked.setting)
+
+    assert [o.kv_type for o in verdict.kept] == ["q8_0"]
+    assert "the floor is" in verdict.rejected[0][1]
+
+
+def test_what_has_no_cache_is_not_tried_with_a_smaller_one(option) -> None:
+    from dataclasses import replace
+
+    plain = option("qwen3-4b", "Q4_K_M", facts=GGUF)
+    shape = replace(plain.shape, kv_full_bytes=0, kv_swa_bytes=0)
+
+    assert replace(plain, shape=shape).lower is None
+
+
+def test_a_file_at_hand_gets_the_most_exact_cache_that_holds_what_is_asked(machine) -> None:
+    shape = catalog()["qwen3-4b"].shape
+    assert shape is not None
+    weights = 2_500_000_000
+
+    def fit(ram: float, kv_types=KV_TYPES, **asked: object):
+        return fit_cache(machine(ram), shape, 40960, weights, SelectionRequest(**asked), kv_types)  # type: ignore[arg-type]
+
+    assert fit(16, ctx=32768)[:2] == (32768, "f16")
+    ctx, kv_type, why = fit(7.5, ctx=32768)
+    assert (ctx, kv_type) == (32768, "q8_0")
+    assert why[1].startswith("Cache: q8_0, as with f16 fewer than 32,768 tokens fit")
+    # Unasked, what the task needs is enough reason, and a longer one is not.
+    assert fit(7.5)[1] == "f16"
+    with pytest.raises(NothingFits):
+        fit(7.5, ("f16",), ctx=32768)
+
+
+def test_the_flag_is_read_in_any_case_and_refused_where_unknown() -> None:
+    assert cache_type("AUTO") is None
+    assert cache_type("Q8_0") == "q8_0"
+    with pytest.raises(UsageError, match="unknown cache type 'q5_0'"):
+        SelectionRequest(kv_type="q5_0")

@@ -1,0 +1,50 @@
+"""Embedding: models of that kind only, a floor for reading, no cache where a model keeps none."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgellm import launch
+from edgellm.catalog.lookup import catalog
+from edgellm.errors import NothingFits, UsageError
+from edgellm.request import SelectionRequest
+from edgellm.selection.decide import decide
+from edgellm.selection.facts import BackendFacts
+from edgellm.units import show_rate
+
+GGUF = BackendFacts("gguf", frozenset({"gguf"}))
+
+
+def test_embedding_models_are_chosen_by_how_fast_they_read(machine) -> None:
+    decision = decide(machine(), SelectionRequest(task="embed"), catalog().values(), [GGUF])
+    assert decision.choice is not None
+    card = catalog()[decision.choice.model]
+
+    assert card.kind == "embedding"
+    assert decision.choice.prefill.tok_s >= 100
+    assert all(catalog()[runner.model].kind == "embedding" for runner in decision.runners_up)
+    assert any(r.rule == "is_embedding_model" and r.model == "qwen3-4b" for r in decision.rejected)
+    speed = next(reason for reason in decision.reasons if reason.startswith("Speed:"))
+    assert f"{show_rate(decision.choice.prefill.tok_s)} tok/s" in speed
+
+
+def test_the_floor_is_of_text_read(machine) -> None:
+    asked = SelectionRequest(task="embed", min_tps=1e9)
+    with pytest.raises(NothingFits, match="reaches"):
+        decide(machine(), asked, catalog().values(), [GGUF])
+
+
+def test_an_encoder_keeps_no_cache(machine) -> None:
+    bert = catalog()["bge-large-en-v1.5"]
+    decision = decide(machine(), SelectionRequest(task="embed"), [bert], [GGUF])
+    assert decision.choice is not None
+
+    assert decision.choice.footprint.kv_bytes == 0
+    assert decision.choice.ctx == 512
+
+
+def test_chat_refuses_the_task_with_the_way_to_ask() -> None:
+    for plan in (lambda r: launch.auto_plan(r), lambda r: launch.model_plan("qwen3-4b", r)):
+        with pytest.raises(UsageError, match="answer no chat") as caught:
+            plan(SelectionRequest(task="embed"))
+        assert "auto-select --task embed" in caught.value.hint

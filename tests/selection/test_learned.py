@@ -1,0 +1,151 @@
+"""What was measured here is part of the decision: rates, earlier runs, quality checks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from edgellm.backend import Calibration
+from edgellm.catalog.lookup import catalog
+from edgellm.estimate import quality
+from edgellm.measured.correction import Correction, Corrections
+from edgellm.request import SelectionRequest
+from edgellm.selection.decide import decide
+from edgellm.selection.facts import BackendFacts
+from edgellm.selection.option import corrected, with_resident
+from edgellm.selection.report import to_dict
+from edgellm.selection.rules import better_backend, rank_models
+
+QUANTS = ("Q8_0", "Q5_K_M", "Q4_K_M")
+GGUF = BackendFacts("gguf", frozenset({"gguf"}))
+RUNS = "corrected by 3 runs of qwen3-4b Q4_K_M here"
+
+
+@pytest.fixture
+def card():
+    found = catalog()["qwen3-4b"]
+    return replace(found, files=tuple(file for file in found.files if file.quant in QUANTS))
+
+
+def test_a_correction_scales_rates_and_memory_and_says_so(card, machine) -> None:
+    rows = {("gguf", "qwen3-4b", quant): Correction(0.5, 2.0, 1.1, RUNS) for quant in QUANTS}
+    plain = decide(machine(), SelectionRequest(ctx=4096), [card], [GGUF])
+    learned = decide(machine(), SelectionRequest(ctx=4096), [card], [GGUF], corrections=Corrections(rows))
+    same = next(o for o in (learned.choice, *learned.runners_up) if o is not None)
+    assert plain.choice is not None
+
+    assert same.decode.basis.startswith("corrected: x0.5, corrected by 3 runs")
+    assert "predicted:" in same.decode.basis
+    assert any(f"x1.1, {RUNS}" in reason for reason in learned.reasons if reason.startswith("Memory"))
+    assert learned.inputs["corrected"] == 3
+    one = next(o for o in (plain.choice,) if o.quant == same.quant) if plain.choice.quant == same.quant else None
+    if one is not None:
+        assert same.decode.tok_s == pytest.approx(one.decode.tok_s / 2, rel=0.01)
+        assert same.footprint.resident_bytes == pytest.approx(one.footprint.resident_bytes * 1.1, rel=0.001)
+
+
+def test_a_correction_of_one_changes_nothing(option) -> None:
+    o = option("qwen3-4b", "Q4_K_M")
+
+    assert corrected(o.decode, 1.0, RUNS) is o.decode
+    assert with_resident(o.footprint_at(512), 1.0) is o.footprint_at(512)
+
+
+def test_a_quantization_that_runs_slower_than_predicted_loses_its_place(card, machine) -> None:
+    on = machine(gb_s=60.0)
+    slow = Corrections({("gguf", "qwen3-4b", "Q8_0"): Correction(0.1, 1.0, 1.0, RUNS)})
+    before = decide(on, SelectionRequest(), [card], [GGUF]).choice
+    after = decide(on, SelectionRequest(), [card], [GGUF], corrections=slow)
+    assert before is not None
+    assert after.choice is not None
+
+    assert before.quant == "Q8_0"
+    assert after.choice.quant == "Q5_K_M"
+    assert any(r.rule == "reaches_floor" and r.reason.startswith("corrected ") for r in after.rejected)
+
+
+def test_what_failed_its_quality_check_is_not_chosen(card, machine) -> None:
+    why = "KL divergence 0.9 nats to Q8_0, 0.3 are allowed"
+    vetoes = {("gguf", "qwen3-4b", quant): why for quant in ("Q8_0", "Q5_K_M")}
+    decision = decide(machine(), SelectionRequest(), [card], [GGUF], vetoes=vetoes)
+    assert decision.choice is not None
+
+    assert decision.choice.quant == "Q4_K_M"
+    assert {(r.quant, r.rule, r.reason) for r in decision.rejected if r.rule == "passed_its_check"} == {
+        ("Q8_0", "passed_its_check", why), ("Q5_K_M", "passed_its_check", why),
+    }  # fmt: skip
+
+
+def test_a_measured_divergence_takes_the_place_of_the_table(option) -> None:
+    o = option("qwen3-4b", "Q5_K_M")
+    bad = replace(o, mean_kl=0.5)
+
+    assert bad.kept.mid < 0.7 < o.kept.mid
+    assert "measured here" in bad.kept.basis
+    assert replace(o, mean_kl=0.0).kept.mid == 1.0
+    assert quality.checked(0.1, 10**9).mid < quality.checked(0.05, 10**9).mid
+
+
+def test_measured_rates_are_used_and_recorded(card, machine) -> None:
+    kinds = ("Q8_0", "Q6_K", "Q5_K", "Q4_K")
+    rates = Calibration({(k, 8): 0.02 for k in kinds}, {(k, 8): 1.0 for k in kinds}, "test")
+    measured = replace(GGUF, calibration=rates)
+    fast = decide(machine(), SelectionRequest(), [card], [GGUF])
+    slow = decide(machine(), SelectionRequest(), [card], [measured])
+    assert fast.choice is not None
+    assert slow.choice is not None
+
+    assert slow.choice.decode.tok_s < fast.choice.decode.tok_s / 10
+    assert (fast.inputs["rates"], slow.inputs["rates"]) == ({"gguf": "prior"}, {"gguf": "measured"})
+    assert json.dumps(to_dict(slow)) == json.dumps(to_dict(decide(machine(), SelectionRequest(), [card], [measured])))
+
+
+def test_no_more_threads_decode_than_were_measured_to_help(option) -> None:
+    def threads(rates: dict[int, float]) -> int:
+        table = {(kind, n): rate for kind in ("Q4_K", "Q6_K") for n, rate in rates.items()}
+        facts = replace(GGUF, calibration=Calibration(table, table, "test"))
+        return option("qwen3-4b", "Q4_K_M", facts=facts).threads
+
+    assert threads({1: 5.0, 4: 19.9, 8: 20.0}) == 4
+    assert threads({1: 5.0, 4: 15.0, 8: 20.0}) == 8
+    assert option("qwen3-4b", "Q4_K_M").threads == 8
+
+
+def test_prompts_get_all_threads_and_the_reason_says_why_decoding_does_not(card, machine) -> None:
+    table = {(kind, n): min(n, 4) * 5.0 for kind in ("Q8_0", "Q6_K", "Q5_K", "Q4_K") for n in (1, 4, 8)}
+    facts = replace(GGUF, calibration=Calibration(table, table, "test"))
+    decision = decide(machine(), SelectionRequest(), [card], [facts])
+    assert decision.choice is not None
+
+    assert (decision.choice.threads, decision.choice.threads_batch) == (4, 8)
+    assert "Threads: 4 of 8 to decode, as more were measured to gain under 3%." in decision.reasons
+
+
+def test_the_specialist_runs_what_two_backends_open_and_says_why(machine) -> None:
+    bitnet = catalog()["bitnet-b1.58-2b-4t"]
+    file = replace(
+        bitnet.files[0], quant="TQ2_0", source="hf://a/b:TQ2_0", tensor_bytes=None, sha256=None, format="gguf"
+    )
+    backends = [
+        BackendFacts("bitnet", frozenset({"gguf"}), frozenset({"I2_S", "TQ2_0"})),
+        BackendFacts("a-general-one", frozenset({"gguf"})),
+    ]
+    decision = decide(machine(), SelectionRequest(), [replace(bitnet, files=(file,))], backends)
+    assert decision.choice is not None
+
+    assert decision.choice.backend == "bitnet"
+    assert any(reason.startswith("Backend: bitnet rather than a-general-one:") for reason in decision.reasons)
+    assert any("bitnet is preferred to a-general-one" in r.reason for r in decision.rejected)
+
+
+def test_the_faster_backend_wins_by_its_measured_rates(option) -> None:
+    rates = [Calibration({(k, 8): r for k in ("TQ2_0", "Q6_K")}, {}, "x") for r in (10.0, 20.0)]
+    slow, fast = (
+        option("bitnet-b1.58-2b-4t", "TQ2_0", facts=BackendFacts(name, frozenset({"gguf"}), calibration=rate))
+        for name, rate in zip(("a", "b"), rates, strict=True)
+    )
+
+    assert rank_models([slow, fast])[0] is fast
+    assert "tok/s, measured" in better_backend(fast, slow)

@@ -1,0 +1,61 @@
+"""A quantization that could be made here is proposed where it would be chosen, and only there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from edgellm.catalog.lookup import catalog
+from edgellm.errors import NothingFits
+from edgellm.model import ModelFile
+from edgellm.request import SelectionRequest
+from edgellm.selection.decide import decide
+from edgellm.selection.facts import BackendFacts
+
+GGUF = BackendFacts("gguf", frozenset({"gguf"}))
+
+
+def card_with(*files: tuple[str, str]):
+    return replace(
+        catalog()["qwen3-4b"], files=tuple(ModelFile(f"{scheme}a/{quant}.gguf", quant) for scheme, quant in files)
+    )
+
+
+def proposals(decision) -> list[str]:
+    return [reason for reason in decision.reasons if "edgellm quantize" in reason]
+
+
+def test_a_lower_quantization_is_proposed_where_only_f16_is_at_hand(machine) -> None:
+    card = card_with(("file:/", "F16"), ("hf://", "Q5_K_M"))
+    decision = decide(machine(), SelectionRequest(offline=True), [card], [GGUF])
+    assert decision.choice is not None
+    assert decision.would_choose is not None
+
+    assert (decision.choice.quant, decision.would_choose.quant) == ("F16", "Q5_K_M")
+    (line,) = proposals(decision)
+    assert "`edgellm quantize qwen3-4b --to " in line
+    assert "instead of F16" in line
+
+
+def test_nothing_is_proposed_where_what_would_be_chosen_is_at_hand(machine) -> None:
+    card = card_with(("file:/", "F16"), ("file:/", "Q6_K"), ("file:/", "Q5_K_M"), ("file:/", "Q4_K_M"))
+
+    assert proposals(decide(machine(), SelectionRequest(), [card], [GGUF])) == []
+
+
+def test_nothing_is_proposed_from_a_low_quantization(machine) -> None:
+    card = card_with(("file:/", "Q4_0"))
+
+    assert proposals(decide(machine(), SelectionRequest(), [card], [GGUF])) == []
+
+
+def test_where_nothing_else_fits_the_error_says_what_to_make(machine) -> None:
+    card = card_with(("file:/", "F16"))
+    with pytest.raises(NothingFits) as caught:
+        decide(machine(6), SelectionRequest(), [card], [GGUF])
+
+    assert "`edgellm quantize qwen3-4b --to Q" in caught.value.hint
+    with pytest.raises(NothingFits) as caught:
+        decide(machine(1), SelectionRequest(), [card], [GGUF])
+    assert "quantize" not in caught.value.hint
