@@ -202,7 +202,7 @@ def corrections(machine: Machine, facts: Iterable[BackendFacts]) -> Corrections:
     # A backend that never ran is not asked for its build: that may start a process.
     ran = {run.backend for run in known.runs}
     bases = {f.name: basis.basis(plugins().backend(f.name), f.calibration) for f in facts if f.name in ran}
-    return history.of_runs(known.runs, bases)
+    return history.of_runs(known.runs, bases, machine.compute_threads)
 
 
 def divergences(machine: Machine) -> dict[tuple[str, str, str], float]:

@@ -91,7 +91,9 @@ class Verification:
             return
         self._recorded = measured.requests
         run = self._run(measured)
-        known = history.of_runs(self._known, {run.backend: run.basis}).of(run.backend, run.model, run.quant)
+        known = history.of_runs(self._known, {run.backend: run.basis}, run.threads).of(
+            run.backend, run.model, run.quant
+        )
         history.record(self._machine, run)
         self.run, self.drifts = run, drifts(run, known)
         for drift in self.drifts:
@@ -236,7 +238,9 @@ def reported_bytes(info: EngineInfo) -> int | None:
 def correction(plan: LaunchPlan, machine: Machine, rates: Calibration | None) -> Correction:
     """What earlier runs made of predictions like those for this plan."""
     bases = {plan.backend: basis.basis(plugins().backend(plan.backend), rates)}
-    return history.corrections(machine, bases).of(plan.backend, plan.artifact.model_id, plan.artifact.quant)
+    return history.corrections(machine, bases, plan.settings.n_threads).of(
+        plan.backend, plan.artifact.model_id, plan.artifact.quant
+    )
 
 
 def drifts(run: Run, known: Correction) -> tuple[Drift, ...]:
@@ -267,7 +271,7 @@ def latest_drifts(runs: Sequence[Run], bases: Mapping[str, str]) -> tuple[Drift,
     last = {(run.backend, run.model, run.quant): at for at, run in enumerate(runs)}
     for key, at in last.items():
         if runs[at].basis == bases.get(runs[at].backend):
-            found += drifts(runs[at], history.of_runs(tuple(runs[:at]), bases).of(*key))
+            found += drifts(runs[at], history.of_runs(runs[:at], bases, runs[at].threads).of(*key))
     return tuple(found)
 
 

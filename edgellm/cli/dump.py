@@ -77,7 +77,7 @@ def history_of(machine: Machine, facts: Mapping[str, BackendFacts]) -> tuple[His
     known = history.read(machine)
     ran = {run.backend for run in known.runs} & facts.keys()
     bases = {name: basis.basis(plugins().backend(name), facts[name].calibration) for name in ran}
-    learned = history.of_runs(known.runs, bases)
+    learned = history.of_runs(known.runs, bases, machine.compute_threads)
     rows = [
         {"backend": backend, "model": model, "quant": quant, **asdict(correction)}
         for (backend, model, quant), correction in learned.rows.items()

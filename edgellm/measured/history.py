@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -199,20 +199,24 @@ def read(machine: Machine) -> History:
     return History(path, tuple(rows.values()), skipped)
 
 
-def corrections(machine: Machine, bases: Mapping[str, str] | None = None) -> Corrections:
-    """Factors for predictions on this machine.
+def corrections(machine: Machine, bases: Mapping[str, str] | None = None, threads: int | None = None) -> Corrections:
+    """Factors for predictions on this machine with so many threads; None = whatever ran.
 
     `bases`: by backend, what predictions are made of now; runs that were predicted from something else (another
     calibration, another build) tell nothing of it. None = every run counts.
     """
-    return of_runs(read(machine).runs, bases)
+    return of_runs(read(machine).runs, bases, threads)
 
 
-def of_runs(runs: tuple[Run, ...], bases: Mapping[str, str] | None = None) -> Corrections:
-    """See `corrections`."""
-    return correction.corrections(
-        ratio(run) for run in runs if not run.gpu_layers and (bases is None or bases.get(run.backend) == run.basis)
-    )
+def of_runs(runs: Sequence[Run], bases: Mapping[str, str] | None = None, threads: int | None = None) -> Corrections:
+    """See `corrections`. Of what ran with `threads` threads no other runs are taken: each count errs in its own way."""
+    found = [run for run in runs if not run.gpu_layers and (bases is None or bases.get(run.backend) == run.basis)]
+    known = {_key(run) for run in found if run.threads == threads}
+    return correction.corrections(ratio(run) for run in found if run.threads == threads or _key(run) not in known)
+
+
+def _key(row: Row) -> tuple[str, str, str]:
+    return row.backend, row.model, row.quant
 
 
 def ratio(run: Run) -> Ratio:
@@ -244,7 +248,7 @@ def _quotient(measured: float | None, predicted: float | None) -> float | None:
 
 def vetoes(machine: Machine) -> dict[tuple[str, str, str], str]:
     """(backend, model id, quantization) -> why it must not be chosen, by the last quality check of each."""
-    last = {(check.backend, check.model, check.quant): check.veto for check in read(machine).checks}
+    last = {_key(check): check.veto for check in read(machine).checks}
     return {key: why for key, why in last.items() if why}
 
 
@@ -267,7 +271,7 @@ def _shorten(path: Path) -> None:
         except (msgspec.MsgspecError, ValueError, RecursionError):
             continue
         is_check = isinstance(row, Quality)
-        key = (type(row), (row.backend, row.model, row.quant) if is_check else row.id)
+        key = (type(row), _key(row) if is_check else row.id)
         if key in seen or (room < len(line) and not (is_check and checks)):
             continue
         seen.add(key)

@@ -183,3 +183,12 @@ def test_rates_beside_other_programs_are_not_learned_from_but_memory_is() -> Non
 def test_layers_on_a_gpu_tell_nothing_of_the_processor() -> None:
     history.record(MACHINE, run(gpu_layers=5))
     assert not history.corrections(MACHINE).rows
+
+
+def test_runs_with_other_threads_count_only_where_none_has_these() -> None:
+    slow = Numbers(decode=5.0)
+    rows = (run(1, threads=4), run(2, threads=1, measured=slow), run(3, model="n", threads=1, measured=slow))
+    mixed, four = history.of_runs(rows), history.of_runs(rows, threads=4)
+    assert mixed.of("gguf", "m", "Q4_K_M").decode < four.of("gguf", "m", "Q4_K_M").decode
+    assert four.of("gguf", "m", "Q4_K_M").basis == "corrected by 1 run of m Q4_K_M here"
+    assert four.of("gguf", "n", "Q4_K_M").basis == "corrected by 1 run of n Q4_K_M here"
