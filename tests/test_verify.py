@@ -10,14 +10,19 @@ import msgspec
 import pytest
 
 from edgellm import EdgeLLM, launch, verify
+from edgellm.catalog import lookup
 from edgellm.catalog.identify import identify
 from edgellm.estimate import weights
 from edgellm.hardware.probe import probe
-from edgellm.measured import history
+from edgellm.measured import basis, history
 from edgellm.measured.correction import NONE, Correction
 from edgellm.measured.history import Numbers, Run
+from edgellm.plan import Candidate
+from edgellm.plugins import plugins
 from edgellm.request import SelectionRequest
 from edgellm.runtime.meter import Measured
+from edgellm.selection.decide import decide
+from edgellm.selection.facts import backend_facts
 
 MIB = 1024**2
 
@@ -148,3 +153,26 @@ def test_echo_tells_nothing() -> None:
         llm.chat("x" * 100)
     assert llm.verification.run is None
     assert history.read(probe(measure=False)).rows == ()
+
+
+def test_the_next_plan_on_this_machine_is_made_with_what_ran() -> None:
+    machine = probe(measure=False)
+    facts = [f for f in backend_facts(plugins().backends().values(), machine) if f.name == "gguf" and not f.problems]
+    request, rows = SelectionRequest(gpu_layers=0), [lookup.find("smollm2-135m-instruct")]
+
+    def choice() -> Candidate:
+        found = decide(machine, request, rows, facts, corrections=launch.corrections(machine, facts)).choice
+        assert found is not None
+        return found
+
+    before = choice()
+    slow = msgspec.structs.replace(
+        run(decode=5.0, prefill=None, resident_bytes=None), model=before.model, quant=before.quant,
+        threads=machine.compute_threads, basis=basis.basis(plugins().backend("gguf"), facts[0].calibration),
+    )  # fmt: skip
+    history.record(machine, slow)
+    after = choice()
+    assert after.decode.tok_s == pytest.approx(before.decode.tok_s * 0.5 ** (1 / 1.2), rel=0.01)
+    assert f"corrected by 1 run of {before.model} {before.quant} here" in after.decode.basis
+    history.record(machine, msgspec.structs.replace(slow, basis="another build"))
+    assert choice().decode == before.decode
