@@ -6,7 +6,7 @@ BIN := .venv/bin
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-arm64 check bench bench-serve bench-bytes bench-memory bench-learning bench-ternary ternary-parity sanitize fuzz soak soak-downloads clean python \
+.PHONY: help setup serve test test-arm64 check bench bench-serve bench-speed bench-bytes bench-memory bench-learning bench-ternary ternary-parity sanitize fuzz soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -45,6 +45,9 @@ test-arm64: python ## tests on an emulated Arm core: docs/arm64.md (ARGS="tests/
 
 bench: setup ## what the runtime costs per token, against a bare loop over the C API
 	$(BIN)/python benchmarks/runtime.py $(ARGS)
+
+bench-speed: setup ## predicted speeds against measured ones, 14 types of 4 models (ARGS="qwen3-0.6b --quants Q8_0")
+	$(BIN)/python benchmarks/speed.py $(ARGS)
 
 bench-serve: setup ## EdgeLLM over HTTP against llama.cpp's own llama-server
 	$(BIN)/python benchmarks/serve.py $(ARGS)
