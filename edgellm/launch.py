@@ -346,20 +346,7 @@ def _candidate_plan(decision: Decision, choice: Candidate, artifact: Artifact) -
         kv_type=choice.kv_type,
         gpu_layers=choice.gpu_layers,
     )
-    return _of_file(
-        LaunchPlan(choice.backend, artifact, run, (*decision.reasons, *_smaller(artifact)), choice.footprint)
-    )
-
-
-def _smaller(artifact: Artifact) -> tuple[str, ...]:
-    """Where the file is not quantized and something installed could: how."""
-    floats = quants.QUANTS.get(artifact.quant)
-    if artifact.format != "gguf" or floats is None or floats.kind != "float":
-        return ()
-    if not any(isinstance(backend, Quantizer) for backend in plugins().backends().values()):
-        return ()
-    name = artifact.model_id if artifact.model_id in lookup.catalog() else artifact.path
-    return (f"It is not quantized: `edgellm quantize {name} --to auto` makes the one that suits this machine.",)
+    return _of_file(LaunchPlan(choice.backend, artifact, run, decision.reasons, choice.footprint))
 
 
 def _of_file(plan: LaunchPlan) -> LaunchPlan:
@@ -440,6 +427,17 @@ def _file_plan(path: str, request: SelectionRequest) -> LaunchPlan:
     gpu = gpu or unused(machine, backend, offload, request.gpu_layers)
     reasons = (named, reason, *why, gpu, f"Threads: {threads}.", *_smaller(artifact))
     return _of_file(LaunchPlan(backend, artifact, run, tuple(filter(None, reasons)), memory))
+
+
+def _smaller(artifact: Artifact) -> tuple[str, ...]:
+    """Where a named file is not quantized and something installed could: how. Of the catalog's, selection says so."""
+    floats = quants.QUANTS.get(artifact.quant)
+    if artifact.format != "gguf" or floats is None or floats.kind != "float":
+        return ()
+    if not any(isinstance(backend, Quantizer) for backend in plugins().backends().values()):
+        return ()
+    name = artifact.model_id if artifact.model_id in lookup.catalog() else artifact.path
+    return (f"It is not quantized: `edgellm quantize {name} --to auto` makes the one that suits this machine.",)
 
 
 def _cache_types(name: str, shape: Shape | None, request: SelectionRequest) -> tuple[str, ...]:
