@@ -22,8 +22,8 @@ from edgellm.selection.facts import BackendFacts, Setting, setting
 from edgellm.selection.made_here import SCHEME, could_be_made, proposal
 from edgellm.selection.offload import require
 from edgellm.selection.option import Option, is_reachable
-from edgellm.selection.reasons import about
-from edgellm.selection.rules import CHOICES, CONSTRAINTS, quant_for_size, rank_models
+from edgellm.selection.reasons import about, evidence
+from edgellm.selection.rules import CHOICES, CONSTRAINTS, coherent_bits, quant_for_size, rank_models
 from edgellm.selection.verdict import Rule, rejections
 
 __all__ = ["BackendFacts", "decide", "fit_context"]
@@ -178,14 +178,18 @@ def _choose(options: Sequence[Option], given: Setting, extra_rules: Sequence[Rul
     reasons: list[str] = []
     rejected: list[Rejection] = []
     left: tuple[Option, ...] = tuple(options)
+    low: Sequence[Option] = ()
     for rule in (*CONSTRAINTS, *extra_rules):
-        left = _apply(rule, left, given, reasons, rejected)
+        before, left = left, _apply(rule, left, given, reasons, rejected)
+        if rule is coherent_bits:
+            stays = set(map(id, left))
+            low = [o for o in before if id(o) not in stays]
     possible = left
     for rule in CHOICES:
         left = _apply(rule, left, given, reasons, rejected)
     chosen = left[0]
     ctx, why = choose_context(chosen)
-    reasons += [why, *about(chosen, ctx, possible)]
+    reasons += [why, *evidence(chosen, low), *about(chosen, ctx, possible)]
     return _Outcome(
         chosen, chosen.candidate(ctx), tuple(reasons), _runners_up(possible, chosen, given), tuple(rejected)
     )

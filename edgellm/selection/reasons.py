@@ -12,7 +12,28 @@ from edgellm.selection.option import NEARLY_ALL, Option
 from edgellm.selection.rules import better_backend
 from edgellm.units import show_memory, show_rate
 
+NOTABLY = 1.05  # a difference in score that is worth a word
 FREE_LICENSES = ("apache-2.0", "mit")
+
+
+def evidence(chosen: Option, low: Sequence[Option]) -> list[str]:
+    """Where predictions speak against preferring 4 bits: the best of the files that were dropped for few bits."""
+    setting = chosen.setting
+    would_do = (
+        o
+        for o in low
+        if o.score > chosen.score * NOTABLY
+        and o.fits_at(o.needed_ctx)
+        and o.useful_tps >= min(setting.floor_tps, chosen.useful_tps)
+    )
+    best = max(would_do, key=lambda o: (o.score, o.model, o.quant), default=None)
+    if best is None:
+        return []
+    low_end, high_end = best.ability.low * best.kept.low, best.ability.high * best.kept.high
+    return [
+        f"Fewer bits: {best.model} {best.quant} would fit, too, and scores {best.score:.1f} by the table against "
+        f"{chosen.score:.1f}; its quality may be {low_end:.0f} to {high_end:.0f}, so 4 bits are preferred."
+    ]
 
 
 def _cache(chosen: Option) -> list[str]:
