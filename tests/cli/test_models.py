@@ -4,12 +4,39 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import pytest
 import tomli_w
 
 from edgellm.catalog.lookup import catalog
+from edgellm.cli import auto_select
+from edgellm.cli.main import main
+from edgellm.hardware import probe, profiles
+from edgellm.selection.facts import BackendFacts
+
+GGUF = BackendFacts("gguf", frozenset({"gguf"}))
+
+Listed = Callable[..., str]
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Listed:
+    """Runs the command in this process, on a Raspberry Pi with 4 GB and one backend; gives what it prints."""
+    monkeypatch.setenv("EDGELLM_PLUGINS", "")
+    monkeypatch.setattr(auto_select, "backends", lambda *_, **__: (GGUF,))
+    monkeypatch.setattr(probe, "probe", lambda **_: profiles.load("raspberry-pi-5-4gb"))
+
+    def run(*arguments: str, code: int = 0) -> str:
+        with pytest.raises(SystemExit) as left:
+            main(["models", *arguments])
+        shown = capsys.readouterr()
+        assert left.value.code == code, shown
+        return shown.err if code else shown.out
+
+    return run
 
 
 def test_the_whole_catalog_is_listed(planner) -> None:
@@ -54,32 +81,33 @@ def test_a_users_rows_are_listed(planner, tmp_path: Path) -> None:
     assert "house-model" in planner("models", "--models-file", str(rows)).stdout
 
 
-def test_the_users_own_file_is_read_here_and_not_for_another_machine(planner, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    (home / "config").mkdir(parents=True)
+def test_the_users_own_file_is_read_here_and_not_for_another_machine(
+    listed: Listed, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shape = msgspec.to_builtins(catalog()["smollm2-135m-instruct"].shape)
     row = {
         "id": "house-model", "family": "house", "kind": "chat", "license": "mit", "ctx_train": 8192,
-        "params": 134515008,
-        "params_active": 134515008, "shape": {k: v for k, v in shape.items() if v is not None},
+        "params": 134515008, "params_active": 134515008, "shape": {k: v for k, v in shape.items() if v is not None},
         "scores": {"MMLU-Pro": 94.0}, "files": [{"source": "file:/models/house.gguf", "quant": "Q8_0"}],
     }  # fmt: skip
-    own = home / "config" / "models.toml"
+    own = own_home / "config" / "models.toml"
+    own.parent.mkdir()
     own.write_text(tomli_w.dumps({"models": [row]}))
-    here = {"EDGELLM_HOME": str(home)}
     there = ("--profile", "raspberry-pi-5-8gb")
 
-    assert "house-model" in planner("models", "--fits", **here).stdout
-    assert "house-model" not in planner("models", "--fits", *there, **here).stdout
-    assert "house-model" in planner("models", "--fits", *there, "--models-file", str(own), **here).stdout
-    assert "house-model" not in planner("models", EDGELLM_MODELS="", **here).stdout
-    assert "nowhere.toml" in planner("models", EDGELLM_MODELS="/nowhere.toml", code=2, **here).stderr
+    assert "house-model" in listed("--fits")
+    assert "house-model" not in listed("--fits", *there)
+    assert "house-model" in listed("--fits", *there, "--models-file", str(own))
     own.write_text(own.read_text().replace("8192", "0"))
-    assert "models.toml: line 1, house-model: ctx_train 0 is no length" in planner("models", code=2, **here).stderr
+    assert "models.toml: line 1, house-model: ctx_train 0 is no length" in listed(code=2)
+    monkeypatch.setenv("EDGELLM_MODELS", "")
+    assert "house-model" not in listed()
+    monkeypatch.setenv("EDGELLM_MODELS", "/nowhere.toml")
+    assert "nowhere.toml" in listed(code=2)
 
 
-def test_what_fits_stands_in_80_columns_with_restrictive_licences_marked(planner) -> None:
-    shown = planner("models", "--fits", "--profile", "raspberry-pi-5-8gb").stdout
+def test_what_fits_stands_in_80_columns_with_restrictive_licences_marked(listed: Listed) -> None:
+    shown = listed("--fits", "--profile", "raspberry-pi-5-8gb")
 
     assert max(map(len, shown.splitlines())) <= 80
     assert "gemma-3-1b-it*" in shown
@@ -88,28 +116,28 @@ def test_what_fits_stands_in_80_columns_with_restrictive_licences_marked(planner
     assert "more fit but stay below 5 tok/s" in shown
 
 
-def test_the_embedding_models_are_those_of_their_task(planner) -> None:
-    rows = json.loads(planner("models", "--fits", "--task", "embed", "--json").stdout)["models"]
+def test_the_embedding_models_are_those_of_their_task(listed: Listed) -> None:
+    rows = json.loads(listed("--fits", "--task", "embed", "--json"))["models"]
 
     assert {row["kind"] for row in rows} == {"embedding"}
     assert all(row["here"]["prefill"]["tok_s"] >= 100 for row in rows)
 
 
-def test_a_profile_without_fits_is_refused(planner) -> None:
-    assert "add --fits" in planner("models", "--profile", "raspberry-pi-5-8gb", code=2).stderr
+def test_a_profile_without_fits_is_refused(listed: Listed) -> None:
+    assert "add --fits" in listed("--profile", "raspberry-pi-5-8gb", code=2)
 
 
 def test_an_unknown_task_is_an_error(planner) -> None:
     assert "unknown task" in planner("models", "--task", "poetry", code=2).stderr
 
 
-def test_files_of_a_folder_of_ones_own_are_listed_here_only(planner, tmp_path: Path) -> None:
+def test_files_of_a_folder_of_ones_own_are_listed_here_only(listed: Listed, tmp_path: Path) -> None:
     tiny = Path(__file__).parents[2] / "plugins" / "edgellm-bitnet" / "edgellm_bitnet" / "models" / "tiny-ternary.gguf"
     (tmp_path / "deep").mkdir()
     shutil.copy(tiny, tmp_path / "deep" / "house.gguf")
     folder = ("--models-dir", str(tmp_path))
 
-    assert "\nhouse " in planner("models", *folder).stdout
-    assert "\nhouse " not in planner("models").stdout
-    assert "\nhouse " not in planner("models", "--fits", "--profile", "raspberry-pi-5-8gb", *folder).stdout
-    assert "none is no folder" in planner("models", "--models-dir", "none", code=2).stderr
+    assert "\nhouse " in listed(*folder)
+    assert "\nhouse " not in listed()
+    assert "\nhouse " not in listed("--fits", "--profile", "raspberry-pi-5-8gb", *folder)
+    assert "none is no folder" in listed("--models-dir", "none", code=2)
