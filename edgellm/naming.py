@@ -11,12 +11,12 @@ from edgellm import settings
 from edgellm.catalog import lookup
 from edgellm.catalog.identify import identify
 from edgellm.catalog.recognize import recognize
-from edgellm.errors import SourceUnreachable, UnsupportedArtifact, UsageError
+from edgellm.errors import SourceError, SourceUnreachable, UnsupportedArtifact, UsageError
 from edgellm.estimate import adapter, architecture, quants
 from edgellm.formats import gguf_summary, hf_config
 from edgellm.model import Artifact, ModelCard, ModelFile, Shape
 from edgellm.store.card import CTX_UNKNOWN, card_of, local_card
-from edgellm.store.sources import LocalFile, scheme_of, source_for, sources
+from edgellm.store.sources import LocalFile, Resolver, scheme_of, source_for, sources
 
 REACH_TIMEOUT_S = 5.0
 SUFFIXES = (".gguf", ".onnx", ".safetensors")
@@ -135,6 +135,13 @@ def _folder_card(artifact: Artifact) -> ModelCard:
 
 def _remote(uri: str, rows: Sequence[ModelCard], quant: str | None, *, offline: bool) -> Named:
     """By the headers at the source; where it cannot be asked, by the catalog's row that has such a file."""
+    if not isinstance(source_for(uri), Resolver):
+        known = _of_catalog(uri, rows)
+        if known is None:
+            raise SourceError(
+                f"{scheme_of(uri)}: describes no file before it is fetched", hint="fetch it first: edgellm run MODEL"
+            )
+        return _narrowed(known, quant, f"the catalog; trust {known.trust}")
     try:
         if offline or settings.offline():
             raise SourceUnreachable(
@@ -144,7 +151,7 @@ def _remote(uri: str, rows: Sequence[ModelCard], quant: str | None, *, offline: 
         # Asked first: the hub's client tries a dead network for half a minute.
         problem = source_for(uri).reachable(REACH_TIMEOUT_S, uri)
         if problem:
-            raise SourceUnreachable(f"{uri} cannot be asked: {problem}", hint="connect to a network, or --offline")
+            raise SourceUnreachable(f"{uri}: {problem}", hint="connect to a network, or name a model of the catalog")
         return _narrowed(_told(recognize(card_of(uri), rows)), quant, f"the header at {uri}")
     except SourceUnreachable as error:
         card = _of_catalog(uri, rows)

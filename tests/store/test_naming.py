@@ -10,7 +10,7 @@ import pytest
 import safetensors_writer
 
 from edgellm.catalog.lookup import catalog
-from edgellm.errors import SourceUnreachable, UnknownModel, UnsupportedArtifact, UsageError
+from edgellm.errors import SourceError, SourceUnreachable, UnknownModel, UnsupportedArtifact, UsageError
 from edgellm.naming import adapter_bytes, named
 from edgellm.store.sources import sources
 
@@ -73,6 +73,15 @@ def test_a_dead_source_leaves_the_catalogs_word(models):
     assert found.basis.startswith("the catalog (trust medium")
     with pytest.raises(SourceUnreachable):
         named("hf://owner/unheard-of:Q8_0", ROWS)
+
+
+def test_what_a_package_holds_is_told_by_the_catalog_only():
+    row = catalog()["smollm2-135m-instruct"]
+    found = named(row.files[0].source, ROWS)
+
+    assert (found.card.id, found.card.files) == (row.id, row.files[:1])
+    with pytest.raises(SourceError, match="describes no file"):
+        named("pypi:unheard==1/of.gguf#sha256=aa", ROWS)
 
 
 def test_what_the_source_has_not_is_not_made_up_from_the_catalog(models):
