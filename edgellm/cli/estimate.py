@@ -64,7 +64,7 @@ def command(
     from edgellm.selection.facts import setting
 
     here = profile is None
-    rows = launch.cards(models_file, here=here)
+    rows = launch.cards(models_file, here=here, twice=True)
     named = naming.named(model, rows, quant=quant, offline=offline)
     usual = "embed" if named.card.kind in ("embedding", "reranker") else "chat"
     wanted = request(task=task or usual, min_tps=None, offline=False, here=here, **asked)

@@ -23,4 +23,5 @@ def known_here(machine: Machine, facts: Sequence[BackendFacts], *, is_here: bool
         "local": Library().local_keys(),
         "corrections": launch.corrections(machine, facts),
         "vetoes": history.vetoes(machine),
+        "divergences": launch.divergences(machine),
     }

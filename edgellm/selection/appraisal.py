@@ -18,7 +18,7 @@ from edgellm.plan import Candidate, Rejection
 from edgellm.request import KV_TYPES
 from edgellm.selection.context import STEPS
 from edgellm.selection.decide import decide
-from edgellm.selection.expand import NO_CORRECTIONS, NO_VETOES, expand
+from edgellm.selection.expand import NO_CORRECTIONS, NO_DIVERGENCES, NO_VETOES, expand
 from edgellm.selection.facts import BackendFacts, Setting
 from edgellm.selection.option import Option
 from edgellm.selection.rules import LOW_SHARE, rank_models
@@ -71,6 +71,7 @@ def appraise(
     *,
     corrections: Corrections = NO_CORRECTIONS,
     vetoes: Mapping[tuple[str, str, str], str] = NO_VETOES,
+    divergences: Mapping[tuple[str, str, str], float] = NO_DIVERGENCES,
     adapter_bytes: int = 0,
     others: Sequence[ModelFile] = (),
 ) -> tuple[list[Appraisal], list[Rejection]]:
@@ -84,7 +85,7 @@ def appraise(
     known = [replace(other, files=()) for other in catalog if other.scores and other.id != card.id]
     usable = [b for b in backends if not b.problems and given.request.backend in (None, b.name)]
     every = replace(named, files=(*named.files, *others))
-    options, rejected = expand([every, *known], usable, room, frozenset(), corrections, vetoes)
+    options, rejected = expand([every, *known], usable, room, frozenset(), corrections, vetoes, divergences)
     mine = [r for r in rejected if r.model == card.id]
     refused = {r.quant: r.reason for r in mine if r.rule != "has_known_size"}
     broken = "; ".join(f"{b.name} cannot run here: {', '.join(b.problems)}" for b in backends if b.problems)

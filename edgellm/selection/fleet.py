@@ -34,6 +34,7 @@ class Site:
     local: Collection[str] = field(default=(), repr=False)
     corrections: Corrections = field(default=NO_CORRECTIONS, repr=False)
     vetoes: Mapping[tuple[str, str, str], str] = field(default_factory=dict, repr=False)
+    divergences: Mapping[tuple[str, str, str], float] = field(default_factory=dict, repr=False)
 
     @property
     def kind(self) -> str:
@@ -48,6 +49,7 @@ class Site:
             self.local,
             corrections=self.corrections,
             vetoes=self.vetoes,
+            divergences=self.divergences,
             extra_rules=rules,
         )
 

@@ -70,7 +70,8 @@ def test_nothing_of_this_machine_is_asked_for(
 
     plain = tell(*arguments)
     for where, name in (
-        (launch, "corrections"), (history, "read"), (history, "vetoes"), (history, "corrections"), (local, "cards"),
+        (launch, "corrections"), (launch, "divergences"), (history, "read"), (history, "vetoes"),
+        (history, "corrections"), (local, "cards"),
         (local, "found"), (Library, "local_keys"), (Library, "installed"), (probe, "probe"), (settings, "models_file"),
         (settings, "models_dirs"), (settings, "offline"), (facts, "backend_facts"), (Planner, "check"),
     ):  # fmt: skip
