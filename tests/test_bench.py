@@ -104,8 +104,7 @@ def score(**known: float | None) -> Score:
 
 def test_a_veto_says_what_it_is_for() -> None:
     assert bench.veto(score(), 0.75) == ""
-    assert bench.veto(score(top_agreement=0.76), 0.75) == ""
-    assert (
-        bench.veto(score(top_agreement=0.7), 0.75) == "it agrees with the reference on 70.0% of tokens, 75% are asked"
-    )
+    assert bench.veto(score(mean_kl=0.29), 0.3) == ""
+    said = bench.veto(score(mean_kl=0.31), 0.3)
+    assert said == "it diverges from the reference by 0.31 nats a token, 0.3 are allowed"
     assert "that of noise" in bench.veto(score(perplexity=5001.0), 0.75)

@@ -72,7 +72,7 @@ def counts(least: int) -> Callable[[click.Context, click.Parameter, str | None],
 @click.option(
     "--chunks", type=click.IntRange(1, 10_000), default=8, show_default=True, help="Chunks of the text at most."
 )
-@click.option("--min-agreement", type=click.FloatRange(0, 1), help="Veto the quantization below (default: 0.75).")
+@click.option("--max-kl", type=click.FloatRange(0), help="Veto the quantization above, nats a token (default: 0.3).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/measured.md).")
 def command(
     *,
@@ -231,7 +231,7 @@ def _quality(
     against: str | None,
     chunk: int,
     chunks: int,
-    min_agreement: float | None,
+    max_kl: float | None,
 ) -> list[str]:
     """Score, keep, and say; fills `report`."""
     import msgspec
@@ -247,7 +247,7 @@ def _quality(
         text,
         chunk=chunk,
         chunks=chunks,
-        min_agreement=bench.MIN_AGREEMENT if min_agreement is None else min_agreement,
+        max_kl=bench.MAX_KL if max_kl is None else max_kl,
         progress=lambda p: click.echo(f"chunk {p.done} of {p.of}: perplexity {p.perplexity:.3f}", err=True),
     )
     machine: Machine = probe(measure=False)
