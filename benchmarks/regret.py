@@ -39,7 +39,7 @@ TOKENS = 1024  # of the text; the last half is judged
 THREADS = 1  # with more, whatever else runs on the machine is measured too
 REQUESTS = 20
 SEED = 20261124
-RATE_SAMPLES = 5
+RATE_SAMPLES, RATE_TOKENS = 3, 16
 
 
 def folder(model: str) -> Path:
@@ -85,7 +85,7 @@ def measure(model: str, what: str, seconds: float) -> bool:
 
 
 def _jobs(what: str) -> Any:
-    for quant in QUANTS if what == "memory" else ("F16", *QUANTS):
+    for quant in ("F16", *QUANTS) if what == "quality" else QUANTS:
         for kv_type in KV_TYPES:
             for ctx in CONTEXTS if what == "memory" else (2048,):
                 yield quant, kv_type, ctx
@@ -174,15 +174,15 @@ def _status(name: str) -> int:
 
 
 def _rate(engine: Any, tokens: list[int], job: dict[str, Any]) -> float:
-    """Median decode rate of a few runs of 24 tokens, tokens per second."""
+    """Median decode rate of a few short runs, tokens per second."""
     _feed(engine, tokens, DEPTH)
     samples = []
     for _ in range(RATE_SAMPLES):
         engine.truncate(0, DEPTH)
         started = time.perf_counter()
-        for at in range(DEPTH, DEPTH + 24):
+        for at in range(DEPTH, DEPTH + RATE_TOKENS):
             _feed(engine, tokens, 1, at=at)
-        samples.append(24 / (time.perf_counter() - started))
+        samples.append(RATE_TOKENS / (time.perf_counter() - started))
     return statistics.median(samples)
 
 

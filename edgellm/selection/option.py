@@ -140,7 +140,10 @@ class Option:
 
     def _rate(self, threads: int, depth: int = speed.REFERENCE_DEPTH) -> Rate:
         machine, rates = self.setting.machine, self.facts.calibration
-        return speed.decode(machine, self.shape, self.weights, threads, depth=depth, kv_type=self.kv_type, rates=rates)
+        # Fewer bytes are more work: with a q4_0 cache llama.cpp decoded at 0.6 times the rate (docs/benchmarks.md), so
+        # without a measurement a smaller cache is not taken to be faster.
+        kv_type = "f16" if rates is None else self.kv_type
+        return speed.decode(machine, self.shape, self.weights, threads, depth=depth, kv_type=kv_type, rates=rates)
 
     @cached_property
     def prefill(self) -> Rate:

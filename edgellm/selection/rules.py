@@ -147,7 +147,9 @@ def reaches_floor(options: Sequence[Option], setting: Setting) -> Verdict:
         return f"{how} {show_rate(o.rate.tok_s)} tok/s{thinks}{cached}, the floor is {show_rate(floor)}"
 
     def hopeless(o: Option) -> bool:
-        return setting.request.task == "embed" or o.decode_at(0).tok_s * o.useful_tps < floor * o.decode.tok_s
+        if setting.request.task == "embed" or o.facts.calibration is None:
+            return True
+        return o.decode_at(0).tok_s * o.useful_tps < floor * o.decode.tok_s
 
     what = f"At least {show_rate(floor)} tok/s for {setting.request.task}"
     verdict = lowering(options, slow, what, hopeless=hopeless)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from edgellm.backend import Calibration
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits, UsageError
 from edgellm.request import KV_TYPES, SelectionRequest, cache_type
@@ -19,8 +22,6 @@ F16_ONLY = BackendFacts("gguf", frozenset({"gguf"}))
 def of(model: str, quant: str, on, facts: BackendFacts = GGUF, **request: object):
     card = catalog()[model]
     files = tuple(file for file in card.files if file.quant == quant)[:1]
-    from dataclasses import replace
-
     return decide(on, SelectionRequest(**request), [replace(card, files=files)], [facts])  # type: ignore[arg-type]
 
 
@@ -74,8 +75,6 @@ def test_a_type_that_the_backend_does_not_have_is_refused_with_those_it_has(mach
 
 
 def test_heads_that_are_no_multiple_of_a_block_keep_f16() -> None:
-    from dataclasses import replace
-
     shape = catalog()["qwen3-4b"].shape
     assert shape is not None
 
@@ -86,9 +85,16 @@ def test_heads_that_are_no_multiple_of_a_block_keep_f16() -> None:
     assert GGUF.refuses_cache("q8_0", shape) == ""
 
 
+def measured(f16: float, q8_0: float) -> BackendFacts:
+    """Facts with rates at which attention meets caches of both types, 1e9 products a second."""
+    kinds = {(kind, 8): 20.0 for kind in ("Q4_K", "Q6_K")}
+    attention = {("f16", 8): f16, ("q8_0", 8): q8_0}
+    return replace(GGUF, calibration=Calibration(kinds, kinds, "test", attention=attention))
+
+
 def test_a_smaller_cache_is_not_credited_with_its_speed(option) -> None:
     """Or less memory would give a better choice."""
-    full = option("qwen3-30b-a3b", "Q4_K_M", facts=GGUF)
+    full = option("qwen3-30b-a3b", "Q4_K_M", facts=measured(1.0, 10.0))
     assert full.lower is not None
 
     assert full.lower.kv_type == "q8_0"
@@ -96,12 +102,20 @@ def test_a_smaller_cache_is_not_credited_with_its_speed(option) -> None:
     assert full.lower.score < full.score
 
 
-def test_a_cache_that_keeps_the_floor_is_taken_for_it(option, machine) -> None:
-    on = machine(16)
-    between = option("qwen3-0.6b", "Q4_K_M", on, facts=GGUF)
+def test_a_smaller_cache_is_taken_to_be_faster_only_where_that_was_measured(option) -> None:
+    for facts, faster in ((GGUF, False), (measured(10.0, 5.0), False), (measured(5.0, 10.0), True)):
+        full = option("qwen3-0.6b", "Q4_K_M", facts=facts)
+        assert full.lower is not None
+
+        assert (full.lower.decode.tok_s > full.decode.tok_s) == faster
+
+
+def test_a_cache_that_keeps_the_floor_is_taken_for_it(option) -> None:
+    facts = measured(1.0, 10.0)
+    between = option("qwen3-0.6b", "Q4_K_M", facts=facts)
     assert between.lower is not None
     floor = (between.decode.tok_s + between.lower.decode.tok_s) / 2
-    asked = option("qwen3-0.6b", "Q4_K_M", on, facts=GGUF, min_tps=floor)
+    asked = option("qwen3-0.6b", "Q4_K_M", facts=facts, min_tps=floor)
     verdict = rules.reaches_floor((asked,), asked.setting)
 
     assert [o.kv_type for o in verdict.kept] == ["q8_0"]
@@ -109,8 +123,6 @@ def test_a_cache_that_keeps_the_floor_is_taken_for_it(option, machine) -> None:
 
 
 def test_what_has_no_cache_is_not_tried_with_a_smaller_one(option) -> None:
-    from dataclasses import replace
-
     plain = option("qwen3-4b", "Q4_K_M", facts=GGUF)
     shape = replace(plain.shape, kv_full_bytes=0, kv_swa_bytes=0)
 

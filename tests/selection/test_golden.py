@@ -74,7 +74,8 @@ def answer(machine: Machine, title: str, request: SelectionRequest, rows: list) 
         return
     assert decision.choice is not None
     notes = [note for note in ("Slow", "Nothing fits at", "Nothing holds") if has(decision, note)]
-    yield f"  {title}: {short(decision.choice)}{''.join(f' [{note}]' for note in notes)}"
+    chosen = short(decision.choice, reads_only=request.task == "embed")
+    yield f"  {title}: {chosen}{''.join(f' [{note}]' for note in notes)}"
     if title not in WITH_RUNNERS_UP:
         return
     for runner in decision.runners_up[:2]:
@@ -85,8 +86,10 @@ def has(decision: Decision, start: str) -> bool:
     return any(reason.startswith(start) for reason in decision.reasons)
 
 
-def short(c: Candidate) -> str:
-    return f"{c.model} {c.quant}, ctx {c.ctx}, {c.decode.tok_s:.3g} tok/s, {show_memory(c.footprint.needed_bytes)}"
+def short(c: Candidate, *, reads_only: bool = False) -> str:
+    cached = "" if c.kv_type == "f16" else f" in {c.kv_type}"
+    rate = f"reads {c.prefill.tok_s:.3g} tok/s" if reads_only else f"{c.decode.tok_s:.3g} tok/s"
+    return f"{c.model} {c.quant}, ctx {c.ctx}{cached}, {rate}, {show_memory(c.footprint.needed_bytes)}"
 
 
 def lost(decision: Decision, model: str) -> str:
