@@ -107,6 +107,7 @@ def _of_file(  # noqa: PLR0917
                     is_local,
                     kv_type,
                     correction=known.corrections.of(*key) if known.corrections is not NO_CORRECTIONS else NONE,
+                    ran=key in known.corrections.rows,
                     mean_kl=known.divergences.get(key),
                     veto=known.vetoes.get(key, ""),
                 )

@@ -24,6 +24,7 @@ from edgellm.selection.offload import Placement, place
 RISK = 0.25
 # Estimated sizes were up to 2.3 % too small (gemma-4-e4b, nemotron-3-nano-4b): a twentieth is kept free for them.
 UNSURE = 20
+REPEATS = (0.9, 1.1)  # a run repeats within some 5 % (measured/correction.py), twice that is allowed for
 NEARLY_ALL = 0.97  # of the decode rate with all threads
 
 
@@ -44,6 +45,7 @@ class Option:
     is_local: bool = False
     kv_type: str = "f16"
     correction: Correction = NONE  # what it, or what is like it, made of earlier predictions here
+    ran: bool = False  # here, so that the correction is its own
     mean_kl: float | None = None  # to the unquantized model, as measured here
     veto: str = ""  # why a quality check on this machine refused it
     _placed: dict[int, Placement] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -136,7 +138,7 @@ class Option:
 
     def decode_at(self, depth: int) -> Rate:
         """Tokens per second of one slot that generates with `depth` tokens cached."""
-        return corrected(self._rate(self.threads, depth), self.correction.decode, self.correction.basis)
+        return corrected(self._rate(self.threads, depth), self.correction.decode, self.correction.basis, ran=self.ran)
 
     def _rate(self, threads: int, depth: int = speed.REFERENCE_DEPTH) -> Rate:
         machine, rates = self.setting.machine, self.facts.calibration
@@ -149,7 +151,7 @@ class Option:
     def prefill(self) -> Rate:
         machine, threads = self.setting.machine, self.setting.threads
         rate = speed.prefill(machine, self.shape, self.weights, threads, rates=self.facts.calibration)
-        return corrected(rate, self.correction.prefill, self.correction.basis)
+        return corrected(rate, self.correction.prefill, self.correction.basis, ran=self.ran)
 
     @property
     def rate(self) -> Rate:
@@ -233,11 +235,15 @@ class Option:
         )  # fmt: skip
 
 
-def corrected(rate: Rate, factor: float, basis: str) -> Rate:
-    """A rate with what earlier runs made of such predictions; the first word of the basis says so."""
-    if factor == 1.0:
+def corrected(rate: Rate, factor: float, basis: str, *, ran: bool = False) -> Rate:
+    """A rate with what earlier runs made of such predictions; the first word of the basis says so.
+
+    What `ran` here itself is known as well as runs repeat, not as well as predictions are.
+    """
+    if factor == 1.0 and not ran:
         return rate
-    tok_s, low, high = (float(f"{value * factor:.3g}") for value in (rate.tok_s, rate.low, rate.high))
+    ends = (rate.tok_s * REPEATS[0], rate.tok_s * REPEATS[1]) if ran else (rate.low, rate.high)
+    tok_s, low, high = (float(f"{value * factor:.3g}") for value in (rate.tok_s, *ends))
     return Rate(tok_s, low, high, f"corrected: x{factor:g}, {basis}; {rate.basis}")
 
 

@@ -14,7 +14,7 @@ from edgellm.measured.correction import Correction, Corrections
 from edgellm.request import SelectionRequest
 from edgellm.selection.decide import decide
 from edgellm.selection.facts import BackendFacts
-from edgellm.selection.option import corrected, with_resident
+from edgellm.selection.option import REPEATS, corrected, with_resident
 from edgellm.selection.report import to_dict
 from edgellm.selection.rules import better_backend, rank_models
 
@@ -51,6 +51,23 @@ def test_a_correction_of_one_changes_nothing(option) -> None:
 
     assert corrected(o.decode, 1.0, RUNS) is o.decode
     assert with_resident(o.footprint_at(512), 1.0) is o.footprint_at(512)
+
+
+def test_what_ran_here_itself_is_known_as_well_as_runs_repeat(card, machine) -> None:
+    """So an upgrade beyond Q5_K_M needs no such distance from the floor."""
+    on = machine(gb_s=60.0)
+    floor = 0.95 * next(
+        o.decode.tok_s for o in (decide(on, SelectionRequest(), [card], [GGUF]).choice,) if o is not None
+    )
+    ran = Corrections({("gguf", "qwen3-4b", "Q8_0"): Correction(1.0, 1.0, 1.0, "corrected by 1 run here")})
+    asked = SelectionRequest(min_tps=floor * REPEATS[0])
+    before = decide(on, asked, [card], [GGUF]).choice
+    after = decide(on, asked, [card], [GGUF], corrections=ran).choice
+    assert before is not None
+    assert after is not None
+
+    assert (before.quant, after.quant) == ("Q5_K_M", "Q8_0")
+    assert after.decode.low == pytest.approx(after.decode.tok_s * REPEATS[0], rel=0.01)
 
 
 def test_a_quantization_that_runs_slower_than_predicted_loses_its_place(card, machine) -> None:
