@@ -161,7 +161,7 @@ def cache_retention(kv_type: str, params: int, family: str = "") -> Estimate:
         _interpolate(_size(params), [(p, cell[k]) for p, cell in zip(points, _CACHE_PPL[kv_type], strict=True)])
         for k in range(3)
     )
-    if family in _CACHE_WORST:
+    if kv_type == "q4_0" and family in _CACHE_WORST:
         mid = worst
     return _kept(mid, best, worst, params, f"a {kv_type} cache about +{mid:.2g} %")
 

@@ -140,3 +140,4 @@ def test_what_a_smaller_cache_costs() -> None:
     assert 0.985 < quality.cache_retention("q4_0", 8 * 10**9).mid < quality.cache_retention("q8_0", 8 * 10**9).mid
     assert quality.cache_retention("q4_0", 600 * 10**6).low < 0.1
     assert quality.cache_retention("q4_0", 600 * 10**6, "qwen3").mid < 0.1
+    assert quality.cache_retention("q8_0", 600 * 10**6, "qwen3").mid > 0.99
