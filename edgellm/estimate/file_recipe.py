@@ -36,6 +36,8 @@ _ROLES = (
     ("attn_k.weight", "attn_k"), ("attn_q.weight", "attn_q"), ("attn_output.weight", "attn_output"),
     ("ffn_up", "ffn_up"), ("ffn_gate", "ffn_gate"), ("ffn_down", "ffn_down"),
 )  # fmt: skip
+# Perplexity within 0.3 % of the unquantized model's at all sizes (research notes on selection, D).
+NEARLY_LOSSLESS = frozenset({"Q8_0"})
 _NEEDS_IMATRIX = frozenset({"IQ3_XXS", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ1_M", "IQ1_S"})
 # Architectures for which the quantizer has rules that are not transcribed.
 UNKNOWN_RULES = frozenset({"glm5-next", "bailingmoe3"})
@@ -89,6 +91,11 @@ class FilePlan:
     def need_imatrix(self) -> tuple[Planned, ...]:
         """Tensors that the quantizer refuses to write without an importance matrix."""
         return tuple(p for p in self.tensors if _needs_imatrix(p, self.quant))
+
+    @property
+    def lossy(self) -> tuple[Planned, ...]:
+        """Those of `requantized` whose type had lost what counts."""
+        return tuple(p for p in self.requantized if p.tensor.type.name not in NEARLY_LOSSLESS)
 
     @property
     def requantized(self) -> tuple[Planned, ...]:

@@ -84,7 +84,7 @@ def _write(planned: Plan, target: Path, progress: Progress) -> None:
         planned.quant,
         planned.n_threads,
         planned.imatrix,
-        planned.allow_requantize,
+        planned.requantizes,
     )
     quantizing.quantize(planned.backend, job, tell)
 

@@ -35,8 +35,8 @@ def to_content(source: Source, file: FilePlan, matrix: Imatrix | None, *, allow_
             f"{len(file.requantized)} tensors of {Path(path).name} are quantized already, most of them {was}: "
             f"{before:.1%} of the ability are left, about {before * kept:.1%} would be after {file.quant}"
         )
-        if not allow_requantize:
-            hint = "start from an F16 or BF16 file, or accept the loss with --allow-requantize"
+        if file.lossy and not allow_requantize:
+            hint = "start from an F16, BF16 or Q8_0 file, or accept the loss with --allow-requantize"
             raise UsageError(cost, hint=hint, param="allow-requantize")
         notes = (f"{cost}.", *notes)
     fallback = [p for p in file.tensors if p.type != p.asked]

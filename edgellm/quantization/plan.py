@@ -39,7 +39,7 @@ class Plan:
     output: Path | None  # None = into the store
     n_threads: int
     imatrix: str = ""
-    allow_requantize: bool = False
+    requantizes: bool = False  # agreed to, where it loses what counts
     replace: bool = False
     notes: tuple[str, ...] = ()
 
@@ -52,7 +52,7 @@ class Plan:
     def made_of(self) -> str:
         """The source that the store remembers: the same again is the same entry."""
         what = f"{self.source.key}\n{self.imatrix}"
-        kind = TWICE if self.source.lossy or self.file.requantized else MADE
+        kind = TWICE if self.source.lossy or self.file.lossy else MADE
         digest = hashlib.sha256(what.encode()).hexdigest()[:16]
         return f"{kind}{self.source.artifact.quant or 'file'}-{digest}#{self.quant}"
 
@@ -101,7 +101,8 @@ def plan(
     if where is None and not source.in_catalog:
         where = Path(source.artifact.path).absolute().with_name(f"{_stem(source.artifact)}-{quant}.gguf")
     matrix_path = os.path.abspath(imatrix) if imatrix else ""
-    made = Plan(source, backend.name, quant, file, where, n_threads, matrix_path, allow_requantize, force, notes)
+    again = bool(file.requantized)
+    made = Plan(source, backend.name, quant, file, where, n_threads, matrix_path, again, force, notes)
     _check_target(made)
     return made
 
@@ -164,7 +165,7 @@ def _wanted(source: Source, machine: Machine, matrix: Imatrix | None, *, allow_r
         file = file_recipe.plan(content, quant.name, imatrix=matrix is not None)
         if file.impossible or (file.need_imatrix and matrix is None) or file.tensor_bytes >= content.tensor_bytes:
             continue
-        if file.requantized and not allow_requantize:
+        if file.lossy and not allow_requantize:
             twice = file
             continue
         offered.append(ModelFile(f"file:{quant.name}", quant.name, tensor_bytes=file.tensor_bytes))

@@ -58,6 +58,7 @@ def test_what_is_quantized_already_is_named(tmp_path: Path) -> None:
     )
 
     assert [p.tensor.name for p in file_recipe.plan(known, "Q4_0").requantized] == ["blk.0.attn_q.weight"]
+    assert file_recipe.plan(known, "Q4_0").lossy == ()
     assert file_recipe.plan(known, "Q8_0").requantized == ()
 
 

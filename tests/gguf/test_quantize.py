@@ -267,6 +267,15 @@ def test_quantizing_twice_is_refused_with_its_cost(tiny: Path, tmp_path: Path) -
     assert make(wanted).tensor_bytes == wanted.file.tensor_bytes
 
 
+def test_what_is_nearly_lossless_may_be_quantized_again(tiny: Path, tmp_path: Path) -> None:
+    first = make(planned(tiny, "Q8_0", output=tmp_path / "q8_0.gguf")).path
+    wanted = planned(first, "Q4_K_M")
+
+    assert not wanted.made_of.startswith(TWICE)
+    assert any("are quantized already, most of them Q8_0: 99." in note for note in wanted.notes)
+    assert make(wanted).tensor_bytes == wanted.file.tensor_bytes
+
+
 def test_types_that_need_an_importance_matrix_are_refused_without(whole_rows: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"IQ2_XXS needs an importance matrix: \d+ tensors") as caught:
         plan(str(whole_rows), "IQ2_XXS")
@@ -327,6 +336,7 @@ def test_auto_takes_what_selection_wants(tiny: Path, tmp_path: Path) -> None:
     made = make(wanted).path
     found = plan(str(made), "auto", allow_requantize=True)
     assert isinstance(found, Decision), "there is nothing better to make"
+    made = make(planned(tiny, "Q5_1", output=tmp_path / "q5_1.gguf")).path
     with pytest.raises(UsageError, match="quantized already"):
         plan(str(made), "auto")
 
