@@ -232,6 +232,23 @@ def test_a_model_by_path(smollm2: str, monkeypatch: pytest.MonkeyPatch, relative
     assert len(plan.reasons) >= 3
 
 
+@pytest.mark.model
+def test_a_named_file_gets_the_cache_that_is_asked_for(smollm2: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, FakeSource("hf", dead="no network"), FakeSource("pypi", dead="no network"))
+    asked = SelectionRequest(ctx=2048, kv_type="q8_0")
+    exact = launch.model_plan(smollm2, SelectionRequest(ctx=2048))
+    by_path = launch.model_plan(smollm2, asked)
+
+    assert exact.settings.kv_type == "f16"
+    assert by_path.settings.kv_type == "q8_0"
+    assert "Cache: q8_0, as asked." in by_path.reasons
+    assert by_path.footprint is not None
+    assert exact.footprint is not None
+    assert by_path.footprint.kv_bytes < 0.6 * exact.footprint.kv_bytes
+    with pytest.raises(UsageError, match="--kv has no meaning for echo"):
+        launch.model_plan("echo", asked)
+
+
 def test_a_wrong_name_shows_close_ones() -> None:
     with pytest.raises(UnknownModel) as caught:
         launch.model_plan("smolm2-135m-instruct", SelectionRequest())

@@ -7,6 +7,7 @@ as JSON. It asks nothing of the network; which sources answer is an input (`requ
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -147,8 +148,11 @@ def _with(start: Decision, outcome: _Outcome, *notes: str) -> Decision:
 
 
 def _nothing_runs(impossible: Sequence[Rejection], kind: str) -> NothingFits:
-    """The error where no model of the catalog can run, with the first reason."""
-    why = next((f": {r.model} {r.quant} {r.reason}" for r in impossible if r.rule != f"is_{kind}_model"), "")
+    """The error where no model of the catalog can run, with the commonest reason."""
+    rows = [r for r in impossible if r.rule != f"is_{kind}_model"]
+    count = Counter(r.reason for r in rows)
+    first = max(rows, key=lambda r: count[r.reason], default=None)
+    why = "" if first is None else f": {first.model} {first.quant} {first.reason}"
     return NothingFits(f"no {kind} model runs on an installed backend{why}", hint="see `edgellm plugins`")
 
 

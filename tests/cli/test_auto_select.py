@@ -55,6 +55,13 @@ def test_json_is_one_object_with_the_documented_choice(planner) -> None:
     assert found["inputs"]["machine"] == "raspberry-pi-5-8gb"
 
 
+def test_a_type_of_cache_that_no_backend_has_is_refused_with_that_reason(planner) -> None:
+    found = planner("auto-select", *PI, "--kv", "q4_0", code=3)
+
+    assert "gguf holds a cache in f16, not in q4_0" in found.stderr
+    assert choose(planner, *PI, "--kv", "f16")["inputs"]["kv_type"] == "f16"
+
+
 def test_json_is_the_same_every_time(planner) -> None:
     first, second = (planner("auto-select", "--json", *PI).stdout for _ in range(2))
 
