@@ -3,11 +3,11 @@
     python benchmarks/learning.py [--seconds 80]     measures until the time is up; again goes on where it stopped
     python benchmarks/learning.py --report           the tables of what was measured, as Markdown
 
-Each model is loaded twice in each quantization, all of them once before any of them again, through `edgellm bench`'s
-own measuring, with one thread; a load beside other programs is made again. The history that the loads write is the one
-that is learned from; it lies beside the files of `shapes.py`, not in the user's data, and starts from the calibration
-that this machine has. Predictions are made anew for the report, so that they are those of the code and the calibration
-as they are.
+Each model is loaded in each quantization and once more right after, through `edgellm bench`'s own measuring, with one
+thread; where other programs had the processors meanwhile, both loads are made again another time. The history that the
+loads write is the one that is learned from; it lies beside the files of `shapes.py`, not in the user's data, and starts
+from the calibration that this machine has. Predictions are made anew for the report, so that they are those of the code
+and the calibration as they are.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ REAL_QUANTS = (
 MODELS = {
     "smollm2-135m": REAL_QUANTS, "gemma-3-270m": REAL_QUANTS, "qwen3-0.6b": SHAPE_QUANTS, "llama-3.2-1b": SHAPE_QUANTS,
 }  # fmt: skip
-CELLS = tuple((model, quant) for model, quants in MODELS.items() for quant in quants)
-ROUNDS = 2
-PROMPT, GEN = 512, 24  # a whole batch, so that memory is at its peak
+# Models take turns, so that a part of the cells is a part of each.
+CELLS = tuple((model, quants[at]) for at in range(13) for model, quants in MODELS.items() if at < len(quants))
+PROMPT, GEN = 512, 32  # a whole batch, so that memory is at its peak
+MOST_LOADS = 8  # of one cell, on a machine that is never quiet
 NUMBERS = {"decode": "decode", "prompts": "prefill", "memory": "resident"}
 
 
@@ -62,7 +63,7 @@ def main() -> None:
         report(paths)
         return
     left = measure(paths, time.monotonic() + arguments.seconds)
-    print(f"{left} loads left" if left else "all measured: --report shows it")
+    print(f"{left} cells left" if left else "all measured: --report shows it")
 
 
 def _files() -> dict[tuple[str, str], Path]:
@@ -82,23 +83,37 @@ def _own_history(files: Path, home: Path) -> None:
 
 
 def measure(paths: dict[tuple[str, str], Path], deadline: float) -> int:
-    """Load what was not loaded often enough; how many loads are left."""
+    """Load what was not loaded often enough; how many cells are left."""
     from edgellm import bench, launch
     from edgellm.hardware.probe import probe
     from edgellm.measured import history
     from edgellm.request import SelectionRequest
 
     machine = probe(measure=False)
-    done = [(run.model, run.quant) for run in history.read(machine).runs if not history.is_busy(run)]
-    todo = [cell for number in range(ROUNDS) for cell in CELLS if done.count(cell) <= number]
+    runs = history.read(machine).runs
+    todo = [c for c in CELLS if _pair(own := _of(runs, c)) is None and len(own) < MOST_LOADS]
     wanted = bench.Wanted(prompts=(PROMPT,), gen=GEN, threads=(1,), repeats=1)
     while todo and time.monotonic() < deadline:
         model, quant = todo.pop(0)
         plan = launch.model_plan(str(paths[model, quant]), SelectionRequest(ctx=wanted.ctx), threads=1)
         plan = replace(plan, artifact=replace(plan.artifact, model_id=model, quant=quant))
-        (run,) = bench.measure(plan, wanted).runs
-        print(f"{model} {quant}: {run.measured.decode:.1f} and {run.measured.prefill:.0f} tok/s", flush=True)
+        both = [bench.measure(plan, wanted).runs[0] for _ in range(2)]
+        print(model, quant, *(f"{run.measured.decode:.1f} {run.waited or 0:.0%}" for run in both), flush=True)
     return len(todo)
+
+
+def _of(runs: Sequence[Run], cell: tuple[str, str]) -> list[Run]:
+    return [run for run in runs if (run.model, run.quant) == cell]
+
+
+def _pair(runs: Sequence[Run]) -> tuple[Run, Run] | None:
+    """The last two loads that were made one after the other with the processors to themselves."""
+    from edgellm.measured import history
+
+    quiet = [
+        (a, b) for a, b in zip(runs[::2], runs[1::2], strict=False) if not history.is_busy(a) and not history.is_busy(b)
+    ]
+    return quiet[-1] if quiet else None
 
 
 def report(paths: dict[tuple[str, str], Path]) -> None:
@@ -111,13 +126,13 @@ def report(paths: dict[tuple[str, str], Path]) -> None:
     rates = verify.rates_of("gguf", machine)
     pairs: list[tuple[Run, Run]] = []
     for cell in CELLS:
-        own = [run for run in runs if (run.model, run.quant) == cell and not history.is_busy(run)]
-        found = [_anew(run, paths[cell], machine, rates) for run in own]
-        if len(found) >= ROUNDS:
-            pairs.append((found[0], found[1]))
+        pair = _pair(_of(runs, cell))
+        if pair is not None:
+            first, second = (_anew(run, paths[cell], machine, rates) for run in pair)
+            pairs.append((first, second))
     firsts = tuple(first for first, _ in pairs)
     busy = sum(map(history.is_busy, runs))
-    print(f"{len(runs)} loads, {busy} of them beside other programs: not learned from, and measured again")
+    print(f"{len(runs)} loads, {busy} of them beside other programs: not learned from")
     print(f"{machine.name}; {len(pairs)} of {len(CELLS)} combinations; {'priors' if rates is None else 'calibrated'}\n")
     print("| median error of the second run's prediction | " + " | ".join(NUMBERS) + " |")
     print("|---|" + "---|" * len(NUMBERS))

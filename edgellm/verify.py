@@ -1,7 +1,7 @@
 """Verify after load: what was predicted beside what is measured, kept for the next plan, and a warning where they part.
 
-Everything happens beside the requests: the worker's memory is read from outside, and the record is written by a thread
-of its own after the first request that tells something, then after twice as many, and at the end.
+Everything happens beside the requests: the worker's memory is read from outside, and the record is written while none
+runs, after the first request that tells something, then after twice as many, and at the end.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from edgellm.units import MIB, show_memory, show_rate
 log = logging.getLogger("edgellm.verify")
 
 DRIFT = 0.25  # of what was predicted
+PAUSE_S, PATIENCE_S = 0.5, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Verification:
         self._lock = threading.Lock()  # one record at a time
         self._recorded = -1  # requests in the last record
         self._warned: set[str] = set()
+        self._ending = threading.Event()
         self.run: Run | None = None
         self.drifts: tuple[Drift, ...] = ()
         session.meter.told = self._told
@@ -62,6 +64,7 @@ class Verification:
     def finish(self) -> None:
         """Before the session is closed: record what came since the last time."""
         self._session.meter.told = None
+        self._ending.set()
         if self._session.state == "ready":
             self._record()
 
@@ -75,7 +78,16 @@ class Verification:
 
     def _told(self, requests: int) -> None:
         if requests & (requests - 1) == 0:  # 1, 2, 4, 8, ...
-            threading.Thread(target=self._record, name="edgellm-verify", daemon=True).start()
+            threading.Thread(target=self._record_when_idle, name="edgellm-verify", daemon=True).start()
+
+    def _record_when_idle(self) -> None:
+        """The work, a tenth of a second, is not taken from requests that run, unless some always do."""
+        for _ in range(round(PATIENCE_S / PAUSE_S)):
+            if self._ending.wait(PAUSE_S):
+                return
+            if self._session.idle:
+                break
+        self._record()
 
     def _record(self) -> None:
         """Nothing that goes wrong here may cost anybody an answer."""

@@ -176,3 +176,20 @@ def test_the_next_plan_on_this_machine_is_made_with_what_ran() -> None:
     assert f"corrected by 1 run of {before.model} {before.quant} here" in after.decode.basis
     history.record(machine, msgspec.structs.replace(slow, basis="another build"))
     assert choice().decode == before.decode
+
+
+def test_a_record_waits_for_the_requests_that_run(smollm2: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "PAUSE_S", 0.02)
+    with EdgeLLM.load(smollm2, ctx=1024, slots=2, threads=1) as llm:
+        running = llm.stream("Count. " * 12, max_tokens=900)
+        next(iter(running))
+        llm.chat("Hello. " * 12, max_tokens=20)
+        assert llm._session.meter.measured().requests == 1
+        assert not llm._session.idle
+        time.sleep(0.2)
+        assert llm.verification.run is None
+        running.close()
+        deadline = time.monotonic() + 10
+        while llm.verification.run is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)

@@ -155,6 +155,11 @@ class Session(Protocol):
         ...
 
     @property
+    def idle(self) -> bool:
+        """Whether no request is open."""
+        ...
+
+    @property
     def meter(self) -> Meter:
         """What its requests took so far."""
         ...

@@ -80,6 +80,10 @@ class WorkerSession:
         return self._process.pid
 
     @property
+    def idle(self) -> bool:
+        return not len(self._dispatcher)
+
+    @property
     def meter(self) -> Meter:
         return self._dispatcher.meter
 

@@ -55,6 +55,10 @@ class ThreadSession:
         return "failed" if self._error is not None else "ready"
 
     @property
+    def idle(self) -> bool:
+        return not len(self._dispatcher)
+
+    @property
     def meter(self) -> Meter:
         return self._dispatcher.meter
 
