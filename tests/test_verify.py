@@ -19,7 +19,7 @@ from edgellm.measured.correction import NONE, Correction
 from edgellm.measured.history import Numbers, Run
 from edgellm.plan import Candidate
 from edgellm.plugins import plugins
-from edgellm.request import SelectionRequest
+from edgellm.request import GenerationRequest, SelectionRequest
 from edgellm.runtime.meter import Measured
 from edgellm.selection.decide import decide
 from edgellm.selection.facts import backend_facts
@@ -181,8 +181,8 @@ def test_the_next_plan_on_this_machine_is_made_with_what_ran() -> None:
 def test_a_record_waits_for_the_requests_that_run(smollm2: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "PAUSE_S", 0.02)
     with EdgeLLM.load(smollm2, ctx=1024, slots=2, threads=1) as llm:
-        running = llm.stream("Count. " * 12, max_tokens=900)
-        next(iter(running))
+        running = llm.generate(GenerationRequest("One, two, three", max_tokens=900, ignore_eos=True))
+        next(running)
         llm.chat("Hello. " * 12, max_tokens=20)
         assert llm._session.meter.measured().requests == 1
         assert not llm._session.idle
