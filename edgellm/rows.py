@@ -64,7 +64,7 @@ def parse_toml(text: str, path: Path, hint: str) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also of a number with thousands of digits
         Place(str(path), hint=hint).refuse(f"no valid TOML: {error}")
 
 

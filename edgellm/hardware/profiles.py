@@ -109,7 +109,7 @@ def parse(text: str, source: Path) -> Machine:
 def _from_toml(text: str, source: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also of a number with thousands of digits
         raise UsageError(
             f"{source} is no valid TOML: {error}", hint="`edgellm profile --out FILE` writes one"
         ) from None

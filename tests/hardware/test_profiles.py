@@ -142,6 +142,7 @@ def test_a_file_that_comes_with_edgellm_has_the_name_of_its_id(tmp_path: Path, m
         (("1073741824", "-1"), "memory.total_bytes: -1 is out of range"),
         (("1073741824", "9" * 18), "memory.total_bytes: 9+ is out of range"),
         (("1073741824", "9" * 400), "memory.total_bytes: "),
+        (("1073741824", "9" * 5000), "is no valid TOML"),
         (("1073741824", "1\nbandwidth_gb_s = nan"), "memory.bandwidth_gb_s: nan is out of range"),
         (("1073741824", "1\nbandwidth_gb_s = inf"), "memory.bandwidth_gb_s: inf is out of range"),
         (("1073741824", "1\navailable_bytes = 2"), "memory.available_bytes: more than memory.total_bytes"),
