@@ -30,7 +30,7 @@ CTX_UNKNOWN = 4096  # where a header does not say what the model was trained for
 HEADER = "header"  # ModelFile.trust of what was read from the file itself
 _OTHER = "the file was replaced at its source since the catalog was made: name it by its URI to take it as it is"
 _QUANT_NAMES = sorted({*FILE_TYPES.values(), *(kind.name for kind in TYPES.values())}, key=len, reverse=True)
-_QUANT = re.compile(rf"(?:^|[-._/])({'|'.join(map(re.escape, _QUANT_NAMES))})(?=[-._/]|$)", re.IGNORECASE)
+_QUANT = re.compile(rf"(?:^|[-._/])({'|'.join(map(re.escape, _QUANT_NAMES))})(?=[-./]|$)", re.IGNORECASE)
 
 
 def card_of(uri: str) -> ModelCard:

@@ -77,11 +77,19 @@ class Library:
 
     def locate(self, file: ModelFile, model_id: str) -> Artifact | None:
         """The stored artifact of `file`; None where it is absent or damaged. Changed files are hashed again."""
-        stored = entry.read(self._folder(file, model_id))
+        stored = entry.read(self._folder(file, model_id)) or self._same(file, model_id)
         if stored is None:
             return None
         checked = entry.check(stored)
         return None if checked.problem else checked.artifact()
+
+    def _same(self, file: ModelFile, model_id: str) -> Stored | None:
+        """The entry of the same file under another name: its hash was not known when it was fetched, or is not now."""
+        for stored in self.installed():
+            is_same = stored.source == file.source and file.sha256 in (None, "", stored.sha256)
+            if is_same and stored.model_id == model_id and not stored.problem:
+                return stored
+        return None
 
     def fetch(self, card: ModelCard, file: ModelFile, progress: Progress = silent) -> Artifact:
         """The artifact of `file`, fetched where it is not stored yet. Of several processes, one downloads.
