@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -41,10 +42,8 @@ kv = click.option(
 def _look_in(ctx: click.Context, param: click.Parameter, folders: Sequence[Path]) -> None:
     """Adds folders to those of EDGELLM_MODELS_DIR while the command runs."""
     name = "EDGELLM_MODELS_DIR"
-    before = os.environ.get(name)
     if folders:
-        os.environ[name] = os.pathsep.join((*map(str, folders), *filter(None, [before])))
-        ctx.call_on_close(lambda: os.environ.pop(name) if before is None else os.environ.update({name: before}))
+        _set(ctx, name, os.pathsep.join((*map(str, folders), *filter(None, [os.environ.get(name)]))))
 
 
 models_dir = click.option(
@@ -58,6 +57,38 @@ models_dir = click.option(
 )
 
 
+def _hold_to(ctx: click.Context, param: click.Parameter, rate: str | None) -> None:
+    """Sets EDGELLM_MAX_RATE while the command runs."""
+    from edgellm.units import parse_rate
+
+    if rate is not None:
+        parse_rate(rate)
+        _set(ctx, "EDGELLM_MAX_RATE", rate)
+
+
+def _stay_offline(ctx: click.Context, param: click.Parameter, offline: bool) -> bool:
+    """Sets EDGELLM_OFFLINE while the command runs: sources ask nobody then, and look into stores of this disk."""
+    if offline:
+        _set(ctx, "EDGELLM_OFFLINE", "1")
+    return offline
+
+
+def _set(ctx: click.Context, name: str, value: str) -> None:
+    """An environment variable until the command ends: also for its worker."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    ctx.call_on_close(lambda: os.environ.pop(name, None) if before is None else os.environ.update({name: before}))
+
+
+max_rate = click.option(
+    "--max-rate",
+    metavar="RATE",
+    expose_value=False,
+    callback=_hold_to,
+    help="Most bytes a second that a download takes, as 2MB/s.",
+)
+
+
 def wanted(command: F) -> F:
     """Flags that `make_plan` understands, and the argument MODEL."""
     options = (
@@ -67,7 +98,8 @@ def wanted(command: F) -> F:
         click.option("--min-tps", type=float, metavar="RATE", help="Slowest acceptable rate, tokens per second."),
         click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB."),
         click.option("--backend", metavar="NAME", help="Only this backend."),
-        click.option("--offline", is_flag=True, help="Only what is on this disk already."),
+        click.option("--offline", is_flag=True, callback=_stay_offline, help="Only what is on this disk already."),
+        max_rate,
         click.option("--quant", metavar="NAME", help="The quantization of MODEL, such as Q4_K_M."),
         click.option("--threads", type=int, metavar="N", help="Threads to compute with, instead of what fits here."),
         gpu_layers,
@@ -160,11 +192,12 @@ def progress() -> Iterator[Progress]:
 
 
 class _Lines:
-    """Progress as plain lines."""
+    """Progress as plain lines, with rate and time left from the second of a download on."""
 
     def __init__(self) -> None:
         self._what = ""
         self._next = 0.0
+        self._began = (0.0, 0)  # when, and with how many bytes
 
     def __call__(self, done: int, total: int | None, what: str) -> None:
         from edgellm.units import show_size
@@ -172,9 +205,20 @@ class _Lines:
         now = time.monotonic()
         if what == self._what and now < self._next:
             return
+        if what != self._what:
+            self._began = (now, done)
         self._what, self._next = what, now + PLAIN_INTERVAL_S
         amount = f": {show_size(done)}" + (f" of {show_size(total)}" if total else "") if done or total else ""
-        click.echo(f"{what}{amount}", err=True)
+        click.echo(f"{what}{amount}{self._pace(now, done, total)}", err=True)
+
+    def _pace(self, now: float, done: int, total: int | None) -> str:
+        from edgellm.units import show_size
+
+        rate = (done - self._began[1]) / (now - self._began[0]) if now > self._began[0] else 0.0
+        if rate <= 0:
+            return ""
+        left = f", {timedelta(seconds=round((total - done) / rate))} left" if total and total > done else ""
+        return f", {show_size(rate)}/s{left}"
 
 
 def headline(plan: LaunchPlan) -> str:

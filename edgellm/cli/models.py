@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ def command(
     request = SelectionRequest(task=task or "chat")  # type: ignore[arg-type]  # raises for a task that does not exist
     stored = Library().installed() if profile is None else []
     if installed:
-        _print_stored(stored, as_json)
+        _print_stored(stored, _found(stored), as_json)
         return
     rows = launch.cards(models_file, here=profile is None)
     cards = sorted(rows, key=lambda card: (card.kind, -card.params, card.id))
@@ -156,7 +157,26 @@ def _print_licence_note(listed: list[dict[str, Any]]) -> None:
         click.echo("* the licence restricts use; read it before you build on it.")
 
 
-def _print_stored(stored: list[Stored], as_json: bool) -> None:
+def _found(stored: list[Stored]) -> list[dict[str, Any]]:
+    """Files of the user's own, of Ollama and in the hub's cache, but those that are stored already."""
+    from edgellm.store import local
+
+    known = {os.path.realpath(s.folder / file.path) for s in stored for file in s.files}
+    return [
+        {
+            "id": item.card.id if item.card else item.path.name,
+            "quant": item.card.files[0].quant if item.card else "",
+            "bytes": item.card.files[0].bytes if item.card else item.path.stat().st_size,
+            "origin": item.origin,
+            "problem": item.problem,
+            "path": str(item.path),
+        }
+        for item in local.found()
+        if os.path.realpath(item.path) not in known
+    ]
+
+
+def _print_stored(stored: list[Stored], found: list[dict[str, Any]], as_json: bool) -> None:
     from edgellm.units import show_size
 
     entries: list[dict[str, Any]] = [
@@ -171,11 +191,12 @@ def _print_stored(stored: list[Stored], as_json: bool) -> None:
         for s in stored
     ]
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "installed": entries}, indent=2))
+        click.echo(json.dumps({"schema": SCHEMA, "installed": entries, "found": found}, indent=2))
         return
-    for entry in entries:
+    for entry in (*entries, *found):
         problem = f"  damaged: {entry['problem']}" if entry["problem"] else ""
-        click.echo(f"{entry['id']} {entry['quant']}  {show_size(entry['bytes'])}{problem}")
-        click.echo(f"    {entry['folder']}")
-    if not entries:
+        origin = f"  ({entry['origin']})" if "origin" in entry else ""
+        click.echo(f"{entry['id']} {entry['quant']}  {show_size(entry['bytes'])}{origin}{problem}")
+        click.echo(f"    {entry.get('folder') or entry['path']}")
+    if not entries and not found:
         click.echo("Nothing is stored yet. `edgellm serve` fetches what it chooses.")
