@@ -20,7 +20,7 @@ with instrumented("edgellm.formats", "edgellm.estimate.file_recipe"):
     from edgellm.formats.gguf_cursor import LongArray, elements
     from edgellm.formats.gguf_header import key_bytes, parse
 
-from attacks.gguf.hostile import CORPUS
+from attacks.gguf.hostile import CORPUS, learned
 from gguf_writer import ARRAY, BOOL, FLOAT32, STRING, model
 
 from edgellm.errors import EdgeLLMError
@@ -59,7 +59,13 @@ def seeds() -> list[bytes]:
     swapped = model()
     swapped.order = ">"
     hostile = [content() if callable(content) else content for content, _ in CORPUS.values()]
-    made = [sound.build(), swapped.build(), model("gemma3", attention__sliding_window=8).build(), *hostile]
+    made = [
+        sound.build(),
+        swapped.build(),
+        model("gemma3", attention__sliding_window=8).build(),
+        *hostile,
+        *learned().values(),
+    ]
     return [data for data in made if 0 < len(data) <= MAX_INPUT_BYTES]
 
 

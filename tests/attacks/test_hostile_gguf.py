@@ -11,7 +11,7 @@ import time
 import tracemalloc
 
 import pytest
-from attacks.gguf.hostile import CORPUS, SPLITS
+from attacks.gguf.hostile import CORPUS, SPLITS, learned
 from gguf_writer import ARRAY, BOOL, F32, FLOAT32, STRING, UINT8, UINT64, Gguf, Tensor, model
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -197,6 +197,16 @@ def test_changed_words_are_read_or_refused(offset, code, value):
     struct.pack_into(code, data, offset, value % 2 ** (8 * struct.calcsize(code)))
     with contextlib.suppress(EdgeLLMError):
         read_everything(bytes(data))
+
+
+@pytest.mark.parametrize("name", learned())
+def test_what_fuzzing_reached_is_read_or_refused(name):
+    data = learned()[name]
+    seconds, peak = measured(data)
+
+    assert (peak < MEMORY_BYTES, seconds < SECONDS) == (True, True)
+    with contextlib.suppress(EdgeLLMError):
+        read_everything(data)
 
 
 def test_spliced_files_are_read_or_refused():
