@@ -58,7 +58,8 @@ def seeds() -> list[bytes]:
     sound.keys += [("a.flag", BOOL, 1), ("a.rate", FLOAT32, 0.5), ("a.list", ARRAY, (STRING, ["x"] * 1030))]
     swapped = model()
     swapped.order = ">"
-    hostile = [content() if callable(content) else content for content, _ in CORPUS.values()]
+    known = [content() if callable(content) else content for content, _ in CORPUS.values()]
+    known += learned().values()
     made = [
         sound.build(),
         swapped.build(),
