@@ -10,7 +10,7 @@ from edgellm import launch
 from edgellm.catalog import lookup
 from edgellm.catalog.identify import identify
 from edgellm.catalog.recognize import recognize
-from edgellm.errors import UnknownModel, UnsupportedArtifact
+from edgellm.errors import UnknownModel, UnsupportedArtifact, UsageError
 from edgellm.estimate import file_recipe, quants
 from edgellm.formats import gguf
 from edgellm.formats.gguf import GgufModel
@@ -18,7 +18,7 @@ from edgellm.model import Artifact, ModelCard
 from edgellm.store import entry
 from edgellm.store.card import local_card
 from edgellm.store.library import MADE, TWICE, Library, silent
-from edgellm.store.sources import Progress
+from edgellm.store.sources import LocalFile, Progress, scheme_of, sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,14 @@ def find(model: str, progress: Progress = silent) -> Source:
     """The source that `model` names: a path, a catalog id, or `id:QUANT`, which is fetched where it is not here.
 
     Raises:
-        UnknownModel, BadArtifact, UnsupportedArtifact, SourceError.
+        UnknownModel, BadArtifact, UnsupportedArtifact, SourceError. UsageError: an address.
     """
+    scheme = scheme_of(model)
+    if scheme == "file":
+        model = str(LocalFile.path_of(model))
+    elif scheme in sources():
+        hint = "fetch it first, with edgellm run; `edgellm models --installed` shows its file then"
+        raise UsageError(f"{model} is an address", hint=hint)
     rows = launch.cards(twice=True)
     known = {row.id for row in lookup.catalog().values()} | {row.id for row in rows if row.trust != "header"}
     name, _, quant = model.partition(":")

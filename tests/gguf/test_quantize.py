@@ -314,6 +314,9 @@ def test_what_cannot_be_made_is_said_before(tiny: Path, tmp_path: Path, monkeypa
     with pytest.raises(UsageError, match="I2_S is made by conversion") as caught:
         plan(str(tiny), "I2_S")
     assert "edgellm convert" in caught.value.hint
+    with pytest.raises(UsageError, match="hf://a/b:F16 is an address"):
+        plan("hf://a/b:F16", "Q8_0")
+    assert planned(f"file:{tiny}", "Q8_0").source.artifact.path == str(tiny)
     with pytest.raises(UsageError, match="no quantization named"):
         plan(str(tiny), "Q4_X")
     with pytest.raises(UsageError, match="does not exist"):
