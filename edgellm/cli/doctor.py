@@ -141,12 +141,17 @@ def examine_machine(report: Report, machine: Machine) -> None:
 
 def examine_history(report: Report, machine: Machine) -> None:
     """What was calibrated, what ran here, and where it parted from its prediction."""
+    from edgellm.backend import Calibrator
     from edgellm.plugins import plugins
     from edgellm.selection.facts import backend_facts
 
     able = [plugins().backend(row["name"]) for row in report.backends if row["can_run"] and row["name"] != "echo"]
     facts = {f.name: f for f in attempt(report, "the backends' facts", lambda: backend_facts(able, machine)) or ()}
     report.calibrations = dump.calibrations(facts)
+    for backend in able:
+        if isinstance(backend, Calibrator) and report.calibrations.get(backend.name) is None:
+            text = f"the speed of {backend.name} is predicted from processors of this kind, not measured"
+            report.note(text, "`edgellm calibrate` measures its kernels, once, in seconds")
     read = attempt(report, "the history of runs", lambda: dump.history_of(machine, facts))
     if read is None:
         return

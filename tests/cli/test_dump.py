@@ -18,7 +18,7 @@ from edgellm.errors import UsageError
 from edgellm.hardware import profiles
 from edgellm.hardware.probe import probe
 from edgellm.machine import Accelerator, Cluster, Cpu, Limits, Machine, Memory
-from edgellm.measured import basis, history
+from edgellm.measured import basis, calibration, history
 from edgellm.measured.history import Numbers, Quality, Run
 from edgellm.plugins import plugins
 from edgellm.request import SelectionRequest
@@ -171,3 +171,12 @@ def test_every_part_is_there(monkeypatch) -> None:
         "schema", "versions", "machine", "backends", "plugins", "store", "models", "calibrations", "history",
         "settings", "used", "findings",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("rates", [None, Calibration({("Q4_K", 2): 5.0}, {("Q4_K", 2): 90.0}, "b1")])
+def test_what_was_not_calibrated_is_told_with_its_cure(monkeypatch, rates: Calibration | None) -> None:
+    monkeypatch.setattr(calibration, "load", lambda machine, backend, build, notes=None: rates)
+    said = [text for text in texts(report(monkeypatch)) if text.startswith("the speed of gguf")]
+    assert [text.endswith("| `edgellm calibrate` measures its kernels, once, in seconds") for text in said] == [
+        True
+    ] * (rates is None)
