@@ -191,7 +191,7 @@ def examine_backends(report: Report, machine: Machine) -> None:
         advice = attempt(report, f"backend {name}: advise()", lambda backend=backend: advise(backend, machine)) or []  # type: ignore[misc]
         fixes = {row.text: row.fix for row in advice}
         for reason in reasons or []:
-            report.problem(f"backend {name} cannot run here: {reason}", fixes.pop(reason, None) or again(name))
+            report.problem(f"backend {name} cannot run here: {reason}", fixes.pop(reason, "") or again(name))
         for text, fix in fixes.items():
             report.note(f"backend {name}: {text}", fix)
     if able:
