@@ -71,11 +71,11 @@ class Row:
         return self.off((self.machine.memory.bandwidth_gb_s or 0) * 1e9 / self.weights.streamed_bytes)
 
     def llmfit(self) -> float:
-        """llmfit 1.1.17: a constant over the active parameters, times one of the quantization, 10 % for 8 cores."""
+        """llmfit 1.1.17, CPU only: a constant over active parameters, the quantization's, 10 % for 8 cores, 0.3."""
         k = 90 if self.machine.cpu.arch == "aarch64" else 70
         by_quant = {"F16": 0.6, "Q8": 0.8, "Q6": 0.95, "Q5": 1.0, "Q4": 1.15, "Q3": 1.25, "Q2": 1.35}
         factor = next(value for name, value in by_quant.items() if self.quant.startswith(name))
-        return self.off(k / (self.params / 1e9) * factor * (1.1 if self.machine.cpu.cores >= 8 else 1.0))
+        return self.off(k / (self.params / 1e9) * factor * (1.1 if self.machine.cpu.cores >= 8 else 1.0) * 0.3)
 
 
 ROWS = [Row(*row[:5]) for row in DATA["rows"]]
