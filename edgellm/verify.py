@@ -192,10 +192,13 @@ def predicted(plan: LaunchPlan, machine: Machine, measured: Measured, rates: Cal
     if size is None:
         return memory
     depth = measured.decode_depth or speed.REFERENCE_DEPTH
-    kind = {"depth": depth, "kv_type": run.kv_type}
+    kind = {"depth": depth, "kv_type": run.kv_type, "backend": plan.backend}
     decode = speed.decode(machine, artifact.shape, size, run.n_threads, rates=rates, **kind).tok_s  # type: ignore[arg-type]
     tokens = measured.prefill_tokens or speed.BATCH
-    prefill = speed.prefill(machine, artifact.shape, size, run.n_threads_batch, tokens=tokens, rates=rates).tok_s
+    batch = run.n_threads_batch
+    prefill = speed.prefill(
+        machine, artifact.shape, size, batch, tokens=tokens, rates=rates, backend=plan.backend
+    ).tok_s
     return Numbers(
         decode=decode,
         prefill=prefill,

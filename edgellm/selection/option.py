@@ -145,12 +145,17 @@ class Option:
         # Fewer bytes are more work: with a q4_0 cache llama.cpp decoded at 0.6 times the rate (docs/benchmarks.md), so
         # without a measurement a smaller cache is not taken to be faster.
         kv_type = "f16" if rates is None else self.kv_type
-        return speed.decode(machine, self.shape, self.weights, threads, depth=depth, kv_type=kv_type, rates=rates)
+        kernels = self.facts.name
+        return speed.decode(
+            machine, self.shape, self.weights, threads, depth=depth, kv_type=kv_type, rates=rates, backend=kernels
+        )
 
     @cached_property
     def prefill(self) -> Rate:
         machine, threads = self.setting.machine, self.setting.threads
-        rate = speed.prefill(machine, self.shape, self.weights, threads, rates=self.facts.calibration)
+        rate = speed.prefill(
+            machine, self.shape, self.weights, threads, rates=self.facts.calibration, backend=self.facts.name
+        )
         return corrected(rate, self.correction.prefill, self.correction.basis, ran=self.ran)
 
     @property
