@@ -162,7 +162,8 @@ def _anew(run: Run, path: Path, machine: Machine, rates: Calibration | None) -> 
     run_with = Settings(run.ctx, run.slots, run.threads, run.threads, run.kv_type)
     plan = LaunchPlan(run.backend, identify(str(path)), run_with)
     predicted = verify.predicted(plan, machine, Measured(decode_depth=run.depth, prefill_tokens=PROMPT), rates)
-    return msgspec.structs.replace(run, predicted=predicted, basis="now")
+    # Each load read PROMPT tokens, give or take a word.
+    return msgspec.structs.replace(run, predicted=predicted, basis="now", whole_batch=True)
 
 
 def _row(name: str, pairs: Sequence[tuple], before: Callable[..., Iterable]) -> None:

@@ -35,6 +35,7 @@ from edgellm.units import MIB, show_memory, show_rate
 log = logging.getLogger("edgellm.verify")
 
 DRIFT = 0.25  # of what was predicted
+WHOLE = 0.9  # of a batch: what the rest would touch is a tenth of the scratch, which is small beside the weights
 PAUSE_S, PATIENCE_S = 0.5, 30.0
 
 
@@ -144,7 +145,7 @@ class Verification:
             gpu_layers=run.gpu_layers,
             depth=measured.decode_depth,
             requests=measured.requests,
-            whole_batch=measured.longest_prefill >= min(run.n_batch, run.n_ctx - 1),
+            whole_batch=measured.longest_prefill >= WHOLE * min(run.n_batch, run.n_ctx - 1),
             waited=waited_share(*self._session.taken()),
             predicted=predicted(plan, self._machine, measured, rates),
             measured=self._numbers(measured),
