@@ -13,12 +13,14 @@ and the calibration as they are.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -43,6 +45,7 @@ MODELS = {
 # Models take turns, so that a part of the cells is a part of each.
 CELLS = tuple((model, quants[at]) for at in range(13) for model, quants in MODELS.items() if at < len(quants))
 PROMPT, GEN = 512, 32  # a whole batch, so that memory is at its peak
+SOON = timedelta(minutes=2)
 MOST_LOADS = 8  # of one cell, on a machine that is never quiet
 NUMBERS = {"decode": "decode", "prompts": "prefill", "memory": "resident"}
 
@@ -110,9 +113,8 @@ def _pair(runs: Sequence[Run]) -> tuple[Run, Run] | None:
     """The last two loads that were made one after the other with the processors to themselves."""
     from edgellm.measured import history
 
-    quiet = [
-        (a, b) for a, b in zip(runs[::2], runs[1::2], strict=False) if not history.is_busy(a) and not history.is_busy(b)
-    ]
+    quiet = [(a, b) for a, b in itertools.pairwise(runs) if not history.is_busy(a) and not history.is_busy(b)]
+    quiet = [(a, b) for a, b in quiet if datetime.fromisoformat(b.time) - datetime.fromisoformat(a.time) < SOON]
     return quiet[-1] if quiet else None
 
 
