@@ -81,8 +81,8 @@ class Edgellm:
     def step(self, slots: list[int], n: int, want: int) -> None:
         from edgellm.backend import SlotInput
 
-        vocab, rng = self.engine.info.vocab_size, self.rng
-        self.engine.step([SlotInput(s, self.held[s], tuple(rng.integers(0, vocab, n).tolist()), want) for s in slots])
+        tokens = self.rng.integers(0, self.engine.info.vocab_size, (len(slots), n)).tolist()
+        self.engine.step([SlotInput(s, self.held[s], tuple(t), want) for s, t in zip(slots, tokens, strict=True)])
         for slot in slots:
             self.held[slot] += n
 

@@ -68,7 +68,8 @@ class Reference:
         out = np.empty((n, arch.heads, arch.head_dim))
         for head in range(arch.heads):
             kv = head // (arch.heads // arch.kv_heads)
-            scores = np.where(seen, q[:, head] @ k[:, kv].T / np.sqrt(arch.head_dim), -np.inf)
+            query = q[:, head] if self.kv_type != "q8_0" else as_bytes(q[:, head])
+            scores = np.where(seen, query @ k[:, kv].T / np.sqrt(arch.head_dim), -np.inf)
             weights = np.exp(scores - scores.max(axis=1, keepdims=True))
             out[:, head] = weights / weights.sum(axis=1, keepdims=True) @ v[:, kv]
         out = self.optional_norm(out.reshape(n, -1), layer, "attn_sub_norm")
@@ -143,10 +144,24 @@ def quantized(x, block=0):
 
 def stored(x, kv_type):
     """Keys or values as the cache gives them back."""
+    if kv_type == "f32":
+        return x.astype(np.float32).astype(np.float64)
     if kv_type == "f16":
         return x.astype(np.float32).astype(np.float16).astype(np.float64)
     scale = np.abs(x).max(axis=-1, keepdims=True) / 127
     return np.rint(np.divide(x, scale, out=np.zeros_like(x), where=scale > 0)) * scale
+
+
+def as_bytes(query):
+    """Queries as an int8 cache multiplies them: rounded to 8 bits, a scale for 32 components."""
+    found = np.empty_like(query)
+    for start in range(0, query.shape[1], 32):
+        part = slice(start, start + 32)
+        scale = np.abs(query[:, part]).max(axis=1, keepdims=True) / 127
+        found[:, part] = (
+            np.rint(np.divide(query[:, part], scale, out=np.zeros_like(query[:, part]), where=scale > 0)) * scale
+        )
+    return found
 
 
 def ternary_of(raw):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bitnet.models import Tiny, engine_of, feed, settings_of, tokens_of
+from bitnet.models import CODECS, Tiny, engine_of, feed, settings_of, tokens_of
 from bitnet.packed import library, usable
+from edgellm_bitnet.codecs import floats
+from edgellm_bitnet.ternary import Ternary
 
 from edgellm.backend import SlotInput
 from edgellm.errors import CacheFull
+from edgellm.formats.ggml_types import BY_NAME
+from edgellm.formats.gguf_writer import TensorInfo
 
 MODELS = {
     "one scale": Tiny(heads=6, kv_heads=2),
@@ -63,7 +67,7 @@ def test_any_batch_gives_the_bits_of_each_alone(tmp_path, isa, name):
                     np.testing.assert_array_equal(rows, wanted[at : at + len(rows)])
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "f32"])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_decoding_one_by_one_is_a_prefill_of_all(tmp_path, kv_type, threads):
     """Decoding beyond 512 positions shares chunks out among threads; a prefill does not."""
@@ -77,7 +81,29 @@ def test_decoding_one_by_one_is_a_prefill_of_all(tmp_path, kv_type, threads):
     np.testing.assert_array_equal(single, whole)
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("isa", usable())
+@pytest.mark.parametrize(("kv_type", "scale"), [("f16", 1e5), ("q8_0", 1e38), ("f32", 1e38)])
+def test_a_value_beyond_the_cache_does_not_reach_rows_that_do_not_see_it(tmp_path, isa, kv_type, scale):
+    """Tokens but 5 are small in the embedding, so only its value is infinite; it attends beside the token before it."""
+    model = Tiny(layers=1)
+    table = np.random.default_rng(4).normal(0, 1e-3, (model.vocab, model.hidden)).astype(np.float32)
+    table[5] *= 1000
+    embedding = (
+        TensorInfo("token_embd.weight", (model.hidden, model.vocab), BY_NAME["F16"]),
+        floats.encode(table, "F16"),
+    )
+    rows = model.matrices()["attn_v"][0]
+    codes = np.random.default_rng(5).integers(0, 3, (rows, model.hidden), dtype=np.uint8)
+    huge = CODECS["I2_S"](Ternary(codes, np.asarray(scale, np.float32)))
+    value = (TensorInfo("blk.0.attn_v.weight", (model.hidden, rows), BY_NAME["I2_S"]), huge)
+    path = model.write(tmp_path / "model.gguf", token_embd__weight=embedding, blk__0__attn_v__weight=value)
+    with engine_of(path, settings_of(kv_type=kv_type), isa=isa) as engine:
+        alone, beside = feed(engine, 0, [1, 2, 3]), feed(engine, 1, [1, 2, 3, 5])
+    assert np.isfinite(beside).all()
+    np.testing.assert_array_equal(beside[:3], alone)
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "f32"])
 @pytest.mark.parametrize("kept", [0, 1, 15, 16, 17, 100])
 def test_truncate_fork_save_and_load_leave_nothing_behind(tmp_path, kv_type, kept):
     model = Tiny()

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from edgellm.backend import Logits
     from edgellm.plan import Settings
 
-KV_TYPES = {"f16": native.KV_F16, "q8_0": native.KV_I8}
+KV_TYPES = {"f16": native.KV_F16, "q8_0": native.KV_I8, "f32": native.KV_F32}
+CACHE_LAYOUT = 2  # raised where the bytes of a saved slot come to mean something else
 GATES = {"relu2": native.RELU2, "silu": native.SILU, "gelu": native.GELU}
 HEAD_KINDS = {0: "ternary", 1: "q4", 2: "q6", 3: "q8", 4: "f16", 5: "bf16", 6: "f32"}
 STATE_KEY_BYTES = 16
@@ -34,9 +35,10 @@ class BitnetEngine:
     """A loaded model and its cache; slots are rows of the cache."""
 
     def __init__(self, weights: Weights, tokenizer: Tokenizer, settings: Settings, options: Options) -> None:
-        if settings.kv_type not in KV_TYPES:
+        self._kv_type = options.cache or settings.kv_type
+        if self._kv_type not in KV_TYPES:
             raise UnsupportedArtifact(
-                f"cache type {settings.kv_type!r} is not computed with", hint=f"one of {', '.join(KV_TYPES)}"
+                f"cache type {self._kv_type!r} is not computed with", hint=f"one of {', '.join(KV_TYPES)}"
             )
         self._lib = native.library()
         self._engine: int | None = None
@@ -154,7 +156,7 @@ class BitnetEngine:
         """What a slot's state belongs to: two models of one shape differ in their norms."""
         weights, arch = self._weights, self._weights.architecture
         norm = weights.vector("output_norm.weight", arch.hidden)
-        about = f"{arch} {self._settings.kv_type} {self._model.act_block}".encode()
+        about = f"{arch} {self._kv_type} {CACHE_LAYOUT} {self._model.act_block}".encode()
         return hashlib.sha256(about + (b"" if norm is None else norm.tobytes())).digest()[:STATE_KEY_BYTES]
 
     def _pool(self, slot: int, tokens: tuple[int, ...]) -> npt.NDArray[np.float32]:
@@ -219,7 +221,7 @@ class BitnetEngine:
     def _new_cache(self) -> native.Cache:
         settings = self._settings
         slots = settings.n_slots + bool(self._weights.architecture.pooling)
-        context, kind = padded(settings.n_ctx, CACHE_ALIGN), KV_TYPES[settings.kv_type]
+        context, kind = padded(settings.n_ctx, CACHE_ALIGN), KV_TYPES[self._kv_type]
         n_bytes = self._lib.bn_cache_bytes(self._model, kind, slots, context)
         memory = self._lib.bn_memory_new(n_bytes)
         if not memory:

@@ -32,7 +32,7 @@ def footprint(arch: Architecture, tensors: Mapping[str, Tensor], settings: Setti
     scratch = scratch_bytes(arch, BATCH, threads, context)
     return Footprint(
         weights_bytes=where.n_bytes,
-        kv_bytes=cache_bytes(arch, settings.kv_type, slots, context),
+        kv_bytes=cache_bytes(arch, options.cache or settings.kv_type, slots, context),
         compute_bytes=scratch + rotations + logits,
         process_bytes=PROCESS_BYTES + TOKEN_BYTES * arch.vocab,
         compute_resident_bytes=scratch + rotations + settings.n_slots * padded(arch.vocab, PANEL) * 4,
@@ -61,7 +61,7 @@ def expected_layout(arch: Architecture, tensors: Mapping[str, Tensor], options: 
 def cache_bytes(arch: Architecture, kv_type: str, slots: int, context: int) -> int:
     """bn_cache_bytes: keys and values of every layer, slot and KV head; with int8, a float scale for each."""
     dim = padded(arch.head_dim, HEAD_ALIGN)
-    cell = dim * 4 if kv_type == "f16" else dim * 2 + 8
+    cell = {"f16": dim * 4, "q8_0": dim * 2 + 8, "f32": dim * 8}[kv_type]
     return context * cell * arch.layers * slots * arch.kv_heads
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 ABI = 1
 RELU2, SILU, GELU = range(3)
-KV_F16, KV_I8 = range(2)
+KV_F16, KV_I8, KV_F32 = range(3)
 SOURCES = ("codes", "i2_s", "i2_s_arm", "tq2_0", "tq1_0", "q2_0", "q1_0", "packed")
 
 

@@ -13,6 +13,7 @@ REQUANTIZED = {"q8": (Q8, 0), "q6": (Q6, 256), "q4": (Q4, 32)}
 KNOWN = {
     "head": "q8, q6 or q4: requantize an F16, BF16 or F32 output matrix at load",
     "activations": "token (as the models were trained) or block: a scale per 256 columns, as llama.cpp has for TQ",
+    "cache": "f32: keys and values in 32 bits instead of the type that --kv names, twice f16's memory",
     "isa": "kernels to use, of those that `edgellm doctor` lists",
     "i2s": "x86 or arm: the order of codes in an I2_S file that does not tell",
     "packed": "keep (default) or drop: whether the packed form is written to the cache folder",
@@ -20,6 +21,7 @@ KNOWN = {
 VALUES = {  # the first is what happens unasked
     "head": ("", "q8", "q6", "q4"),
     "activations": ("token", "block"),
+    "cache": ("", "f32"),
     "i2s": ("", "x86", "arm"),
     "packed": ("keep", "drop"),
 }
@@ -32,6 +34,7 @@ class Options:
     isa: str | None = None
     keep_packed: bool = True
     i2s_layout: str = ""
+    cache: str = ""
 
     def head_kind(self) -> tuple[int, int] | None:
         """(kind, group) of the requantized head; None where it stays as it is."""
@@ -57,4 +60,5 @@ class Options:
             isa=found.get("isa"),
             keep_packed=found.get("packed") != "drop",
             i2s_layout=found.get("i2s", ""),
+            cache=found.get("cache", ""),
         )

@@ -46,7 +46,7 @@ static void place_group(struct engine *e, int32_t layer, int32_t token, int32_t 
 }
 
 struct attention {
-  float query[MAX_ROWS * 512], out[MAX_ROWS * 512], chunk_out[MAX_ROWS * 512];
+  float query[MAX_ROWS * MAX_DIM], out[MAX_ROWS * MAX_DIM], chunk_out[MAX_ROWS * MAX_DIM];
   float max[MAX_ROWS], sum[MAX_ROWS], chunk_max[MAX_ROWS], chunk_sum[MAX_ROWS];
   int32_t since[MAX_ROWS], limit[MAX_ROWS], token[MAX_ROWS], head[MAX_ROWS];
   int32_t first, last; /* chunks */
@@ -137,7 +137,7 @@ static void attend_chunks(struct engine *e, int32_t layer, int32_t units, int th
 static void warm(const struct engine *e, int32_t layer, int32_t unit) {
   int32_t token = e->rows[unit % e->n_rows].token, cells = padded(e->positions[token] + 1, KV_BLOCK);
   struct kv kv = kv_at(e, layer, e->slots[token], unit / e->n_rows);
-  int32_t cell = e->dim * (e->cache.type == KV_F16 ? 2 : 1), keys = smaller(cells, WARM) * cell;
+  int32_t cell = e->dim * (int32_t)kv_bytes(e->cache.type), keys = smaller(cells, WARM) * cell;
   const uint8_t *last = (const uint8_t *)kv.keys + (size_t)(cells - KV_BLOCK) * (size_t)cell;
   for (int32_t i = 0; i < keys; i += 64) __builtin_prefetch((const uint8_t *)kv.keys + i);
   if (cells > WARM) for (int32_t i = 0; i < KV_BLOCK * cell; i += 64) __builtin_prefetch(last + i);

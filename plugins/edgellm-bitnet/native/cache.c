@@ -5,10 +5,10 @@
 
 #include "engine.h"
 
-static size_t cell_bytes(const struct engine *e) { return (size_t)e->dim * (e->cache.type == KV_F16 ? 2 : 1); }
+static size_t cell_bytes(const struct engine *e) { return (size_t)e->dim * kv_bytes(e->cache.type); }
 
 static size_t head_bytes(const struct engine *e) {
-  return (size_t)e->cache.context * (2 * cell_bytes(e) + (e->cache.type == KV_F16 ? 0 : 2 * sizeof(float)));
+  return (size_t)e->cache.context * (2 * cell_bytes(e) + (e->cache.type == KV_I8 ? 2 * sizeof(float) : 0));
 }
 
 size_t bn_cache_bytes(const struct model *model, int32_t type, int32_t slots, int32_t context) {
@@ -35,7 +35,7 @@ static size_t each_part(const struct engine *e, int32_t slot, int32_t n, uint8_t
     for (int32_t head = 0; head < e->model.kv_heads; head++) {
       struct kv kv = kv_at(e, layer, slot, head);
       void *parts[] = {kv.keys, kv.values, kv.key_scales, kv.value_scales};
-      for (int i = 0; i < (e->cache.type == KV_F16 ? 2 : 4); i++) {
+      for (int i = 0; i < (e->cache.type == KV_I8 ? 4 : 2); i++) {
         size_t size = cells * (i < 2 ? cell_bytes(e) : sizeof(float));
         if (copy) copy(parts[i], bytes + at, size);
         at += size;
@@ -60,7 +60,7 @@ void bn_fork(struct engine *e, int32_t source, int32_t target, int32_t n) {
       struct kv from = kv_at(e, layer, source, head), to = kv_at(e, layer, target, head);
       memcpy(to.keys, from.keys, cells * cell_bytes(e));
       memcpy(to.values, from.values, cells * cell_bytes(e));
-      if (e->cache.type == KV_F16) continue;
+      if (e->cache.type != KV_I8) continue;
       memcpy(to.key_scales, from.key_scales, cells * sizeof(float));
       memcpy(to.value_scales, from.value_scales, cells * sizeof(float));
     }

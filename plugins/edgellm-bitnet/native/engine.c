@@ -81,7 +81,7 @@ static int by_columns(const struct model *m) {
 struct engine *bn_engine_new(const struct model *model, const struct cache *cache, int32_t isa, int32_t batch,
                              int32_t threads) {
   const struct kernels *kernels = isa_kernels(isa);
-  if (!kernels || padded(model->head_dim, KV_SLICE) > 512 || batch < 1 || threads < 1) return NULL;
+  if (!kernels || padded(model->head_dim, KV_SLICE) > MAX_DIM || batch < 1 || threads < 1) return NULL;
   struct engine *e = malloc(sizeof *e);
   if (!e) return NULL;
   *e = measured(model, batch, threads, cache->context);

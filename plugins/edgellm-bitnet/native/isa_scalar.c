@@ -140,8 +140,10 @@ static void add(float *y, const float *x, int32_t n) {
 }
 
 /* Where component d of a position lies in a cache. */
-static size_t key_at(int32_t dim, int position, int d) {
-  return (size_t)(position / KV_BLOCK) * KV_BLOCK * (size_t)dim + (size_t)d * KV_BLOCK + (size_t)(position % KV_BLOCK);
+static size_t key_at(int32_t type, int32_t dim, int position, int d) {
+  size_t block = (size_t)(position / KV_BLOCK) * KV_BLOCK * (size_t)dim, lane = (size_t)(position % KV_BLOCK);
+  if (type == KV_I8) return block + (size_t)(d / 4) * 4 * KV_BLOCK + 4 * lane + (size_t)(d % 4);
+  return block + (size_t)d * KV_BLOCK + lane;
 }
 
 static size_t value_at(int32_t dim, int position, int d) {
@@ -149,27 +151,55 @@ static size_t value_at(int32_t dim, int position, int d) {
          (size_t)(position % KV_BLOCK) * KV_SLICE + (size_t)(d % KV_SLICE);
 }
 
-static float put(void *to, int32_t type, size_t (*at)(int32_t, int, int), int32_t dim, int32_t position, const float *x) {
+static float within(float x) { return x > KV_MOST ? KV_MOST : x > -KV_MOST ? x : -KV_MOST; }
+
+static void put(void *to, int32_t type, size_t at, float x, float scale, int offset) {
+  if (type == KV_F16) ((uint16_t *)to)[at] = float_to_half(x);
+  else if (type == KV_F32) ((float *)to)[at] = x;
+  else ((uint8_t *)to)[at] = (uint8_t)((int)(scale > 0 ? rintf(x * (1 / scale)) : 0) + offset);
+}
+
+static float scale_of_head(const float *x, int32_t dim) {
   float peak = 0;
-  for (int d = 0; d < dim; d++) peak = fabsf(x[d]) > peak ? fabsf(x[d]) : peak;
-  for (int d = 0; d < dim; d++) {
-    if (type == KV_F16) ((uint16_t *)to)[at(dim, position, d)] = float_to_half(x[d]);
-    else ((int8_t *)to)[at(dim, position, d)] = (int8_t)(peak > 0 ? rintf(x[d] * (1 / (peak / 127))) : 0);
-  }
+  for (int d = 0; d < dim; d++) peak = fabsf(within(x[d])) > peak ? fabsf(within(x[d])) : peak;
   return peak / 127;
 }
 
 static void store_kv(const struct kv *kv, int32_t type, int32_t dim, int32_t position, const float *key,
                      const float *value) {
-  float key_scale = put(kv->keys, type, key_at, dim, position, key);
-  float value_scale = put(kv->values, type, value_at, dim, position, value);
-  if (type == KV_F16) return;
+  float key_scale = scale_of_head(key, dim), value_scale = scale_of_head(value, dim);
+  for (int d = 0; d < dim; d++) {
+    put(kv->keys, type, key_at(type, dim, position, d), within(key[d]), key_scale, 128);
+    put(kv->values, type, value_at(dim, position, d), within(value[d]), value_scale, 0);
+  }
+  if (type != KV_I8) return;
   kv->key_scales[position] = key_scale;
   kv->value_scales[position] = value_scale;
 }
 
 static float get(const void *from, int32_t type, size_t at) {
+  if (type == KV_F32) return ((const float *)from)[at];
   return type == KV_F16 ? half_to_float(((const uint16_t *)from)[at]) : (float)((const int8_t *)from)[at];
+}
+
+static float score_of(const struct chunk_job *job, const float *query, int position) {
+  float score = 0;
+  if (job->type != KV_I8) {
+    for (int d = 0; d < job->dim; d++)
+      score += query[d] * get(job->kv->keys, job->type, key_at(job->type, job->dim, position, d));
+    return score;
+  }
+  for (int slice = 0; slice < job->dim; slice += KV_SLICE) { /* the query in 8 bits, a scale for 32 components */
+    float peak = 0;
+    int32_t sum = 0;
+    for (int d = slice; d < slice + KV_SLICE; d++) peak = fabsf(query[d]) > peak ? fabsf(query[d]) : peak;
+    for (int d = slice; d < slice + KV_SLICE; d++) {
+      int32_t q = (int32_t)rintf(query[d] * (peak > 0 ? 127 / peak : 0));
+      sum += q * (((const uint8_t *)job->kv->keys)[key_at(job->type, job->dim, position, d)] - 128);
+    }
+    score += (float)sum * (peak / 127);
+  }
+  return score * job->kv->key_scales[position];
 }
 
 static void attend(const struct chunk_job *job) {
@@ -181,10 +211,7 @@ static void attend(const struct chunk_job *job) {
     job->sum[r] = 0;
     memset(out, 0, (size_t)job->dim * sizeof *out);
     for (int i = first; i < last; i++) {
-      scores[i] = 0;
-      for (int d = 0; d < job->dim; d++)
-        scores[i] += job->query[r * job->dim + d] * get(job->kv->keys, job->type, key_at(job->dim, job->first + i, d));
-      if (job->type == KV_I8) scores[i] *= job->kv->key_scales[job->first + i];
+      scores[i] = score_of(job, job->query + r * job->dim, job->first + i);
       job->max[r] = scores[i] > job->max[r] ? scores[i] : job->max[r];
     }
     for (int i = first; i < last; i++) {

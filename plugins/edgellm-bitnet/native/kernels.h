@@ -4,15 +4,17 @@
 
 #include "matrix.h"
 
-enum { KV_BLOCK = 16, KV_SLICE = 32, CHUNK = 512, MAX_ROWS = 4 };
-enum kv_type { KV_F16 = 0, KV_I8 = 1 };
+enum { KV_BLOCK = 16, KV_SLICE = 32, CHUNK = 512, MAX_ROWS = 4, MAX_DIM = 512 };
+enum kv_type { KV_F16 = 0, KV_I8 = 1, KV_F32 = 2 };
 enum gate { RELU2 = 0, SILU = 1, GELU = 2 }; /* GELU: the tanh form */
 
 /* The cache of one layer, slot and KV head. Positions in blocks of 16, so that 16 scores are one pass without a
 horizontal sum and values are read in one stream:
-    keys    [block][dim][16]
+    keys    [block][dim][16]; KV_I8: [block][dim / 4][16][4], as value + 128, for products of bytes
     values  [block][dim / 32][16][32]
-dim is padded to 32. With KV_I8 every position has a float scale, absmax / 127, for its key and one for its value. */
+dim is padded to 32. With KV_I8 every position has a float scale, absmax / 127, for its key and one for its value. Stored are
+values within KV_MOST: an infinite one would make NaN of the zero weight it has for a row that does not see it. */
+#define KV_MOST 65504.0f /* the largest half */
 struct kv {
   void *keys, *values;
   float *key_scales, *value_scales; /* KV_I8 */
@@ -30,6 +32,8 @@ struct chunk_job {
   float *out;            /* [rows][dim] sum of p * value */
 };
 
+static inline size_t kv_bytes(int32_t type) { return type == KV_F16 ? 2 : type == KV_I8 ? 1 : sizeof(float); }
+
 struct kernels {
   const char *name;
   int32_t max_tile; /* widest tile of activations */
@@ -46,7 +50,7 @@ struct kernels {
                               int32_t first, int32_t last);
   void (*gate)(float *y, const float *gate, const float *up, int32_t n, int32_t kind);
   void (*add)(float *y, const float *x, int32_t n);
-  /* Append one position of one head. */
+  /* Store one position of one head. */
   void (*store_kv)(const struct kv *kv, int32_t type, int32_t dim, int32_t position, const float *key,
                    const float *value);
   void (*attend)(const struct chunk_job *job);

@@ -15,6 +15,9 @@ IN vi vi_dot_lane(vi acc, vi codes, vi a, int lane) {
 IN vi vi_dot8_lane(vi acc, vi codes, vi a, int lane) {
   return vi_dot_lane(acc, veorq_s32(codes, vi_set1((int32_t)0x80808080)), a, lane);
 }
+IN vi vi_dot8(vi acc, vi codes, vi a) {
+  return vdotq_s32(acc, vreinterpretq_s8_s32(veorq_s32(codes, vi_set1((int32_t)0x80808080))), vreinterpretq_s8_s32(a));
+}
 /* Fours i / 4 * 4 and on, of n at q: no byte beyond them is read. */
 IN vi vi_fours(const int8_t *q, int i, int n) {
   int first = i / 4 * 4, count = n - first;

@@ -1,5 +1,5 @@
-/* One row of a matrix as floats: what an embedding looks up. A packed row has 4 bytes in each line of its panel, so its lines
-are all asked for before the first is read. */
+/* One row of a matrix as floats: what an embedding looks up. A packed row has 4 bytes in each line of its panel, so all of
+its lines are asked for before the first is read. */
 #include <string.h>
 
 #include "bitnet.h"
@@ -38,12 +38,13 @@ void bn_row(const struct matrix *m, int32_t row, float *to) {
   size_t step = panel_bytes(m) / (size_t)(columns / SUB_COLUMNS); /* bytes of sixteen columns of a panel */
   const uint8_t *p = m->data + (size_t)panel * panel_bytes(m) + 4 * lane;
   const int8_t *sub = m->kind == Q6 ? m->sub + (size_t)panel * (size_t)(columns / SUB_COLUMNS) * PANEL + lane : NULL;
-  const uint16_t *scales = m->group ? (const uint16_t *)m->scales + (size_t)panel * (size_t)(columns / m->group) * PANEL + lane
-                                    : NULL;
+  const uint16_t *scales = NULL;
+  if (m->group) scales = (const uint16_t *)m->scales + (size_t)panel * (size_t)(columns / m->group) * PANEL + lane;
   for (size_t i = 0; i < panel_bytes(m); i += 4 * PANEL) __builtin_prefetch(p + i);
   for (int32_t i = 0; sub && i < columns / SUB_COLUMNS; i += 2) __builtin_prefetch(sub + i * PANEL);
   for (int32_t i = 0; i < m->cols; i += SUB_COLUMNS, p += step) {
-    float scale = scales ? half_to_float(scales[i / m->group * PANEL]) : ((const float *)m->scales)[row], values[SUB_COLUMNS];
+    float scale = scales ? half_to_float(scales[i / m->group * PANEL]) : ((const float *)m->scales)[row];
+    float values[SUB_COLUMNS];
     if (sub) scale *= sub[i / SUB_COLUMNS * PANEL];
     sixteen(m->kind, p, values);
     for (int k = 0; k < SUB_COLUMNS && i + k < m->cols; k++) to[i + k] = scale * values[k];
