@@ -31,14 +31,14 @@ from edgellm import settings
 MODELS = {"smollm2-135m": "smollm2-135m-instruct", "gemma-3-270m": "gemma-3-270m-it"}
 # The published SmolLM2 file is Q4_1, so the F16 file is made of it and Q4_1 would have no loss by construction. Q3_K_S
 # is Q2_K, as rows are short.
-QUANTS = ("Q8_0", "Q6_K", "Q5_K_M", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "IQ4_NL", "Q4_0", "Q3_K_L", "Q3_K_M", "Q2_K")
+QUANTS = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_NL", "Q5_0", "Q3_K_M", "Q2_K", "Q4_K_S", "Q5_1", "Q3_K_L")
 KV_TYPES = ("f16", "q8_0", "q4_0")
 CONTEXTS = (2048, 8192)
 DEPTH = 1024  # tokens cached while decoding
 TOKENS = 1024  # of the text; the last half is judged
 THREADS = 1  # with more, whatever else runs on the machine is measured too
 REQUESTS = 20
-NOISE = 0.05  # of a measured rate: a floor that is missed by less is not called broken
+NOISE = 0.05  # of a measured rate: what is nearer to the floor counts neither as broken nor as reached
 SEED = 20261124
 RATE_SAMPLES, RATE_TOKENS = 3, 16
 
@@ -60,13 +60,10 @@ def measure(model: str, what: str, seconds: float) -> bool:
     """Measure what is missing for at most so long; whether anything is missing still."""
     from shapes import shape_path
 
-    path = folder(model) / "measured.json"
+    path = folder(model) / f"{what}.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     stop = time.monotonic() + seconds
-    jobs = list(_jobs(what))
-    random.Random(SEED).shuffle(jobs)  # a slow minute of the machine must not fall on one quantization
-    jobs.sort(key=lambda job: job[:2] != ("F16", "f16"))  # what the others are compared with
-    for quant, kv_type, ctx in jobs:
+    for quant, kv_type, ctx in _jobs(what):
         key = f"{what} {quant} {kv_type} {ctx}"
         if key in known:
             continue
@@ -205,15 +202,20 @@ def found_at(known: dict[str, Any], ctx: int) -> dict[tuple[str, str], Found]:
             known[f"memory {quant} {kv_type} {ctx}"]["needed"] + PARENT_BYTES,
             known[f"rate {quant} {kv_type} 2048"],
         )
-        for quant in QUANTS
+        for quant in complete(known)
         for kv_type in KV_TYPES
     }
+
+
+def complete(known: dict[str, Any]) -> list[str]:
+    """Quantizations of which everything was measured."""
+    return [q for q in QUANTS if all(f"rate {q} {kv} 2048" in known for kv in KV_TYPES)]
 
 
 def requests(known: dict[str, Any]) -> list[tuple[int, int, float]]:
     """(context, memory in bytes, floor in tokens per second): between the least and the most of what was measured."""
     draw = random.Random(SEED)
-    rates = [known[f"rate {quant} {kv_type} 2048"] for quant in QUANTS for kv_type in KV_TYPES]
+    rates = [known[f"rate {quant} {kv_type} 2048"] for quant in complete(known) for kv_type in KV_TYPES]
     made = []
     for _ in range(REQUESTS):
         ctx = draw.choice(CONTEXTS)
@@ -234,7 +236,7 @@ def choose(model: str, known: dict[str, Any], asked: tuple[int, int, float], lea
     from edgellm.selection.decide import decide
 
     files = []
-    for quant in QUANTS:
+    for quant in complete(known):
         path = str(shape_path(model, quant))
         size = sum(tensor.type.size_bytes(math.prod(tensor.dims)) for tensor in read_model(path).tensors)
         files.append(ModelFile(f"file:{path}", quant, tensor_bytes=size))
@@ -261,7 +263,7 @@ def divergences(known: dict[str, Any], card: Any, learned: str) -> dict[tuple[st
     """What a quality check of each file with an F16 cache would have told."""
     if learned != "runs and checks":
         return {}
-    return {("gguf", card.id, quant): known[f"quality {quant} f16 2048"] for quant in QUANTS}
+    return {("gguf", card.id, quant): known[f"quality {quant} f16 2048"] for quant in complete(known)}
 
 
 def corrections(known: dict[str, Any], card: Any, learned: str) -> Any:
@@ -303,16 +305,18 @@ def backends() -> Any:
 
 
 def report(model: str) -> None:
-    known = json.loads((folder(model) / "measured.json").read_text())
+    known: dict[str, Any] = {}
+    for what in ("quality", "memory", "rate"):
+        known |= json.loads((folder(model) / f"{what}.json").read_text())
     for learned in ("nothing", "runs", "runs and checks"):
-        print(f"\n{model}, learned: {learned}")
+        print(f"\n{model}, {len(complete(known))} quantizations, learned: {learned}")
         print("| context | memory, MiB | floor, tok/s | chosen | kept | best | kept | regret |")
         print("|---|---|---|---|---|---|---|---|")
         regrets = []
         for asked in requests(known):
             ctx, memory, floor = asked
             found = found_at(known, ctx)
-            fit = {key: f for key, f in found.items() if f.needed_bytes <= memory and f.rate >= floor}
+            fit = {key: f for key, f in found.items() if f.needed_bytes <= memory and f.rate >= floor * (1 + NOISE)}
             choice = choose(model, known, asked, learned)
             best = max(fit, key=lambda key: fit[key].kept, default=None)
             holds = choice is not None and _holds(found[choice], memory, floor)

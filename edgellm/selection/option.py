@@ -24,7 +24,7 @@ from edgellm.selection.offload import Placement, place
 RISK = 0.25
 # Estimated sizes were up to 2.3 % too small (gemma-4-e4b, nemotron-3-nano-4b): a twentieth is kept free for them.
 UNSURE = 20
-REPEATS = (0.9, 1.1)  # a run repeats within some 5 % (measured/correction.py), twice that is allowed for
+REPEATS = (0.95, 1.05)  # a run repeats within some 5 % (measured/correction.py)
 NEARLY_ALL = 0.97  # of the decode rate with all threads
 
 
