@@ -183,6 +183,7 @@ def _part(no: int, count: int, total: int, tensors: list[Tensor], *, arch: bool 
 _A, _B, _C = (_norm(name=name, offset=None) for name in ("a", "b", "c"))
 _FIRST = _part(0, 2, 2, [_A])
 
+
 def learned() -> dict[str, bytes]:
     """Inputs that fuzzing found; most are refused, some are read."""
     with zipfile.ZipFile(_LEARNED) as kept:
