@@ -34,7 +34,7 @@ def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
         if not as_json:
             click.echo(f"Measuring {name} at {' and '.join(map(str, sorted({1, count})))} threads ...", err=True)
         start = time.monotonic()
-        found = calibrator.measure(name, count)
+        found, slow = calibrator.believable(calibrator.measure(name, count))
         took = time.monotonic() - start
         try:
             calibration.save(machine, name, found)
@@ -42,9 +42,15 @@ def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
             raise UsageError(
                 f"the calibration cannot be stored: {error}", hint="set EDGELLM_HOME to a folder that can be written"
             ) from error
-        rows.append(_row(name, found, took))
+        rows.append(_row(name, found, took) | {"not_kept_threads": list(slow)})
         if not as_json:
-            _show(name, found, count, took)
+            _show(name, found, took)
+        if slow:
+            click.echo(
+                f"Not kept: {slow[0]} threads were slower than one, so another program has a processor; "
+                "run it again when the machine has nothing else to do.",
+                err=True,
+            )
     if as_json:
         click.echo(json.dumps({"schema": SCHEMA, "cpu": machine.cpu.model, "calibrations": rows}, indent=2))
     else:
@@ -85,12 +91,13 @@ def _row(name: str, found: Calibration, took: float) -> dict[str, Any]:
     }
 
 
-def _show(name: str, found: Calibration, threads: int, took: float) -> None:
+def _show(name: str, found: Calibration, took: float) -> None:
     click.echo(f"{name}: {found.build}, {took:.1f} s, rates differed by {found.scatter:.0%} between rounds")
     click.echo("1e9 weights per second, one token at a time / in prompts of 512")
-    counts = sorted({1, threads})
-    click.echo(f"  {'type':<8}" + "".join(f"{f'{count} threads':>18}" for count in counts))
+    counts = sorted({count for _, count in found.decode})
+    names = ("1 thread" if count == 1 else f"{count} threads" for count in counts)
+    click.echo(f"  {'type':<8}" + "".join(f"{name:>18}" for name in names))
     kinds = dict.fromkeys(kind for kind, _ in found.decode)
-    for kind in sorted(kinds, key=lambda kind: -found.decode.get((kind, threads), 0)):
-        cells = [f"{found.decode[kind, n]:8.1f} /{found.prefill.get((kind, n), 0):7.1f}" for n in counts]
+    for kind in sorted(kinds, key=lambda kind: -found.decode.get((kind, counts[0]), 0)):
+        cells = [f"{found.decode.get((kind, n), 0):8.1f} /{found.prefill.get((kind, n), 0):7.1f}" for n in counts]
         click.echo(f"  {kind:<8}" + "".join(f"{cell:>18}" for cell in cells))

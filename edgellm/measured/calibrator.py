@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import datetime
 import signal
+import statistics
 import subprocess
 import sys
 
@@ -20,6 +21,7 @@ from edgellm.plan import Settings
 from edgellm.plugins import plugins
 
 TIMEOUT_S = 180.0
+SLOWER_THAN_ONE = 0.95  # of the rate of one thread
 
 
 class _Answer(msgspec.Struct):
@@ -58,6 +60,28 @@ def measure(backend: str, threads: int) -> Calibration:
     answer = msgspec.json.decode(run.stdout, type=_Answer)
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
     return dataclasses.replace(_from_answer(answer), build=found.build(), date=day)
+
+
+def believable(found: Calibration) -> tuple[Calibration, tuple[int, ...]]:
+    """Without the numbers of threads that were slower than one, and those numbers.
+
+    Threads wait for each other: beside a program that has a processor for itself, two are slower than one by far.
+    """
+    slow = tuple(
+        count
+        for count in sorted({count for _, count in found.decode if count > 1})
+        if statistics.median(
+            rate / found.decode[kind, 1] for (kind, n), rate in found.decode.items() if n == count
+        ) < SLOWER_THAN_ONE
+    )  # fmt: skip
+    tables: dict[str, dict[object, float]] = {}
+    for field in dataclasses.fields(found):
+        table = getattr(found, field.name)
+        if isinstance(table, dict):
+            tables[field.name] = {
+                key: rate for key, rate in table.items() if (key[1] if isinstance(key, tuple) else key) not in slow
+            }
+    return dataclasses.replace(found, **tables), slow  # type: ignore[arg-type]
 
 
 def _signal_name(number: int) -> str:

@@ -34,9 +34,10 @@ class Meter:
         if what == "refuses":
             raise BackendUnavailable("no kernels for this processor")
         threads = {1, settings.n_threads}
+        share = 0.3 if what == "waits" else 1.0
         kinds = {"Q4_K": 40.0, "Q5_K": 36.0, "Q6_K": 30.0, "IQ2_XS": 15.0}
         return Calibration(
-            {(kind, n): rate * n for kind, rate in kinds.items() for n in threads},
+            {(kind, n): rate * n * (share if n > 1 else 1) for kind, rate in kinds.items() for n in threads},
             {(kind, n): 4 * rate * n for kind, rate in kinds.items() for n in threads},
             attention={("f16", n): 10.0 * n for n in threads}, layer_s={n: 1e-5 for n in threads}, scatter=0.02,
         )
@@ -90,8 +91,18 @@ def test_a_person_sees_a_table(edgellm) -> None:
     shown = edgellm("calibrate", "--threads", "3").stdout
 
     assert "3 threads" in shown
+    assert "1 thread" in shown
     assert "Q4_K" in shown
     assert "120.0 /" in shown
+
+
+def test_threads_that_wait_for_another_program_are_not_kept(edgellm) -> None:
+    done = edgellm("calibrate", "--threads", "2", "--json", METER_DOES="waits")
+    found = json.loads(done.stdout)["calibrations"][0]
+
+    assert "2 threads were slower than one" in done.stderr
+    assert found["not_kept_threads"] == [2]
+    assert {row["threads"] for row in found["rates"]} == {1}
 
 
 def test_another_build_starts_without(edgellm) -> None:

@@ -20,9 +20,9 @@ from edgellm_bitnet.matrix import BITS, PANEL, TERNARY, sizes
 
 COLS = 2560
 DATA_BYTES = 64 << 20  # more than the last-level cache of most processors
-PREFILL_ROWS = 4096
+PREFILL_ROWS = 1024
 # Valid as codes of every kind, as small positive halves and as floats, wherever it stands.
-VALID = np.array([0x15, 0x24], np.uint8)
+VALID = (0x15, 0x24)
 DECODE_PASSES, PREFILL_PASSES, ROUNDS = 4, 2, 3
 
 
@@ -37,7 +37,7 @@ def calibrate(threads: tuple[int, ...]) -> Calibration:
         rows = DATA_BYTES * 8 // BITS[kind] // COLS // PANEL * PANEL
         arena = Arena(sum(sizes(kind, rows, COLS, group)))
         try:
-            arena.bytes[:] = np.resize(VALID, arena.n_bytes)
+            arena.bytes[0::2], arena.bytes[1::2] = VALID
             matrix, few = _matrix(arena, kind, rows, group), _matrix(arena, kind, PREFILL_ROWS, group)
             for count in threads:
                 decode[name, count] = _rate(isa, matrix, 1, count, DECODE_PASSES)

@@ -29,7 +29,7 @@ from edgellm_gguf.engine import LlamaEngine
 from edgellm_gguf.kernels import Cpu, Heads, Pages
 
 TYPES = (
-    "Q4_K", "Q6_K", "Q5_K", "Q8_0", "Q4_0", "Q5_0", "Q5_1", "Q4_1", "IQ4_XS", "IQ4_NL", "Q3_K", "Q2_K", "F16", "BF16",
+    "Q3_K", "Q4_K", "Q6_K", "Q5_K", "Q8_0", "Q4_0", "Q5_0", "Q5_1", "Q4_1", "IQ4_XS", "IQ4_NL", "Q2_K", "F16", "BF16",
     "F32", "MXFP4", "NVFP4", "IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ2_0", "TQ1_0",
     "Q1_0", "Q2_0",
 )  # fmt: skip
@@ -41,7 +41,8 @@ CACHES, LEAST_BYTES, MOST_BYTES = 4, 64 << 20, 256 << 20
 PROBE_BYTES, CACHED_BYTES = 8 << 20, 1 << 19
 MEMORY_BOUND = 8e9  # bytes per second; a slower type waits for arithmetic, so that less of it tells as much
 ROUNDS = 3
-BUDGET_S = 10.0  # of all rounds; one is always made
+BUDGET_S = 8.0  # of all rounds; one with one thread is always made, others end with it
+PASSES_S = 0.08  # of passes over one matrix, where something slows them down
 HEADS = Heads(16, 8, 128)
 CACHED = 8192  # tokens: 32 MiB of F16 keys and values
 KV_TYPES = ("f16", "q8_0", "q4_0")
@@ -57,10 +58,11 @@ def calibrate(threads: tuple[int, ...]) -> Calibration:
     end, spent = time.perf_counter() + BUDGET_S, 0.0
     try:
         for done in range(ROUNDS):
-            if done and time.perf_counter() + spent > end:
-                break
             start = time.perf_counter()
-            _round(cpu, pages, threads, found)
+            if done and start + spent > end:
+                break
+            for count in sorted(threads):
+                _round(cpu, pages, count, found, end if done or count > 1 else float("inf"))
             spent = time.perf_counter() - start
     finally:
         cpu.close()
@@ -68,7 +70,7 @@ def calibrate(threads: tuple[int, ...]) -> Calibration:
         found.best("decode"), found.best("prefill"), row_s=found.per_row(), scatter=found.scatter(),
         attention=found.best("attention"), attention_prefill=found.best("attention_prefill"),
     )  # fmt: skip
-    rest = {count: _overhead(count, rates) for count in threads}
+    rest = {count: _overhead(count, rates) for count in threads if (SMALL_TYPE, count) in rates.prefill}
     return replace(
         rates,
         layer_s={count: layer for count, (layer, _, _) in rest.items()},
@@ -109,46 +111,53 @@ class _Rates:
         return round(statistics.median(1 - statistics.median(rates) / max(rates) for rates in every), 3)
 
 
-def _round(cpu: Cpu, pages: Pages, threads: tuple[int, ...], found: _Rates) -> None:
-    for name in TYPES:
-        _one_token(cpu, pages, name, threads, found)
-        prompt = kernels.product(cpu, name, PROMPT, BATCH, pages)
-        for count in threads:
-            cpu.use(count)
-            found.add("prefill", (name, count), prompt.work, min(cpu.seconds(prompt.graph) for _ in range(2)))
-        prompt.free()
+def _round(cpu: Cpu, pages: Pages, threads: int, found: _Rates, end: float) -> None:
+    """Everything once with so many threads; what is not begun before `end` is left out."""
+    cpu.use(threads)
     for kv_type in KV_TYPES:
         for what, tokens, cached in (("attention", 1, CACHED), ("attention_prefill", BATCH, BATCH)):
             tensors, graph = kernels.attention(HEADS, kv_type, tokens, cached)
             # Every query head meets a key and a value for each token it may see: all, or half of a causal square.
             seen = tokens * cached * (0.5 if tokens == cached else 1)
-            for count in threads:
-                cpu.use(count)
-                cpu.seconds(graph)
-                work = 2 * HEADS.n_head * HEADS.head_dim * seen
-                found.add(what, (kv_type, count), work, min(cpu.seconds(graph) for _ in range(2)))
+            work = 2 * HEADS.n_head * HEADS.head_dim * seen
+            found.add(what, (kv_type, threads), work, _seconds(cpu, graph, threads, 3))
             tensors.free()
+    for name in TYPES:
+        if time.perf_counter() > end:
+            break
+        _one_token(cpu, pages, (name, threads), found)
+        prompt = kernels.product(cpu, name, PROMPT, BATCH, pages)
+        found.add("prefill", (name, threads), prompt.work, min(cpu.seconds(prompt.graph) for _ in range(2)))
+        prompt.free()
 
 
-def _one_token(cpu: Cpu, pages: Pages, name: str, threads: tuple[int, ...], found: _Rates) -> None:
+def _one_token(cpu: Cpu, pages: Pages, key: tuple[str, int], found: _Rates) -> None:
     """Weights read from memory; and in rows of two lengths from the cache, which shows what a row costs."""
-    cpu.use(max(threads))
+    name, threads = key
     probe = kernels.product(cpu, name, _size(name, ROW, PROBE_BYTES), 1, pages)
     fast = PROBE_BYTES / min(cpu.seconds(probe.graph) for _ in range(2)) > MEMORY_BOUND
     probe.free()
-    for what, row, n_bytes, passes in (
-        ("decode", ROW, len(pages.bytes) if fast else PROBE_BYTES, 5),
-        ("long", ROW, CACHED_BYTES, 4),
-        ("short", SHORT_ROW, CACHED_BYTES, 4),
+    for what, row, n_bytes in (
+        ("decode", ROW, len(pages.bytes) if fast else PROBE_BYTES),
+        ("long", ROW, CACHED_BYTES),
+        ("short", SHORT_ROW, CACHED_BYTES),
     ):
         token = kernels.product(cpu, name, _size(name, row, n_bytes), 1, pages)
-        for count in threads:
-            cpu.use(count)
-            cpu.seconds(token.graph)
-            found.add(
-                what, (name, count), token.work, statistics.median(cpu.seconds(token.graph) for _ in range(passes))
-            )
+        found.add(what, key, token.work, _seconds(cpu, token.graph, threads, 5))
         token.free()
+
+
+def _seconds(cpu: Cpu, graph: int, threads: int, passes: int) -> float:
+    """The median of some passes after a first one; of several threads the quickest quarter.
+
+    They wait for each other while another program has a processor.
+    """
+    cpu.seconds(graph)
+    times: list[float] = []
+    end = time.perf_counter() + PASSES_S
+    while len(times) < 2 or (len(times) < passes * min(threads, 2) and time.perf_counter() < end):
+        times.append(cpu.seconds(graph))
+    return statistics.median(times) if threads == 1 else sorted(times)[len(times) // 4]
 
 
 def _size(name: str, row: int, n_bytes: int) -> tuple[int, int]:
