@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from edgellm.backend import Calibration
+from edgellm.backend import CALIBRATED_ROW, Calibration
 from edgellm.estimate.isa import IsaClass
 from edgellm.estimate.tensor_types import TYPES
 
@@ -14,6 +14,7 @@ Prior = Callable[[str, str], float]
 ATTENTION_G_S, ATTENTION_PREFILL_G_S = 14.0, 30.0
 ELEMENT_S = 0.6e-9
 LAYER_S = 0.02e-3
+MOST_OF_A_ROW = 0.5
 
 
 class Reader:
@@ -53,9 +54,14 @@ class Reader:
 
     def row_s(self, weights: Sequence[tuple[str, int]]) -> float:
         """Seconds that a row of a matrix takes beside its weights: the mean over `weights` (type, number)."""
-        measured = [(self._rates.row_s.get((kind, self._measured_threads)), n) for kind, n in weights]
-        known = [(row, n) for row, n in measured if row is not None]
-        return sum(row * n for row, n in known) / max(1, sum(n for _, n in known)) / self._share
+        count, total, n_known = self._measured_threads, 0.0, 0
+        for kind, n in weights:
+            row, rate = self._rates.row_s.get((kind, count)), self._rates.decode.get((kind, count))
+            if row is not None and rate is not None:
+                # A row of the measured length took so long in all: what is said to be beside its weights may be noise.
+                total += n * min(row, MOST_OF_A_ROW * CALIBRATED_ROW / (rate * 1e9))
+                n_known += n
+        return total / max(1, n_known) / self._share
 
     @property
     def layer_s(self) -> float:
