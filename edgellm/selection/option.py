@@ -142,8 +142,8 @@ class Option:
 
     def _rate(self, threads: int, depth: int = speed.REFERENCE_DEPTH) -> Rate:
         machine, rates = self.setting.machine, self.facts.calibration
-        # Fewer bytes are more work: with a q4_0 cache llama.cpp decoded at 0.6 times the rate (docs/benchmarks.md), so
-        # without a measurement a smaller cache is not taken to be faster.
+        # Fewer bytes are more work: llama.cpp decoded at 0.4 to 0.6 of the rate with a q4_0 cache (docs/benchmarks.md).
+        # Without a measurement a smaller cache is not taken to be faster.
         kv_type = "f16" if rates is None else self.kv_type
         kernels = self.facts.name
         return speed.decode(
