@@ -88,8 +88,12 @@ def get(
 
     Raises:
         SourceError: an address that may not be asked, or access refused (then `hint` says what to do).
-        UnknownModel: not there. SourceUnreachable: no answer, or too busy.
+        UnknownModel: not there. SourceUnreachable: no answer, too busy, or EDGELLM_OFFLINE is set.
     """
+    if settings.offline():
+        raise SourceUnreachable(
+            f"{shown(url)} is not asked: EDGELLM_OFFLINE is set", hint="unset it, or leave --offline out"
+        )
     delay = BACKOFF_S
     for left in reversed(range(tries)):
         try:

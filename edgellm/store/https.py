@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from edgellm import settings
-from edgellm.errors import EdgeLLMError, SourceError, SourceUnreachable
+from edgellm.errors import EdgeLLMError, SourceError
 from edgellm.store import http
 from edgellm.store.download import download_all
 from edgellm.store.names import parts_of, safe_name, stem_of
@@ -73,8 +73,6 @@ class Https:
         ]
 
     def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[Fetched]:
-        if settings.offline():
-            raise SourceUnreachable(f"{http.shown(uri)} is not asked: EDGELLM_OFFLINE is set", hint="unset it")
         files = self.resolve(uri)
         described = []
         for file in files:

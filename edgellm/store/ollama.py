@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm import settings
-from edgellm.errors import EdgeLLMError, SourceError, SourceUnreachable, UnsupportedArtifact
+from edgellm.errors import EdgeLLMError, SourceError, UnsupportedArtifact
 from edgellm.store import http
 from edgellm.store.download import download_all
 from edgellm.store.names import safe_name
@@ -85,8 +85,6 @@ class Ollama:
         here = local_manifest(name)
         if here is not None:
             return here
-        if settings.offline():
-            raise SourceUnreachable(f"{uri} is not in Ollama's store, and the network is not to be used")
         return _files(name, _fetch_manifest(name), None)
 
     def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[Fetched]:

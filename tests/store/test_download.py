@@ -237,7 +237,6 @@ def test_without_the_token_access_is_refused_with_a_hint(private, monkeypatch):
     ],
 )
 def test_addresses_that_are_not_asked(url, says, monkeypatch):
-    monkeypatch.setattr(http, "_open", None)
     with pytest.raises(SourceError, match=says) as caught:
         http.get(url)
     assert "s3cret" not in str(caught.value)
