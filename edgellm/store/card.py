@@ -10,6 +10,7 @@ What lies on this disk already (stored, in the hub's cache, in Ollama's store) i
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +135,10 @@ def _card(name: str, summary: Summary, files: Sequence[ModelFile]) -> ModelCard:
     if not summary.is_model or summary.shape is None:
         what = f"of type {summary.role!r}" if summary.role != "model" else "a vocabulary without tensors"
         raise UnsupportedArtifact(f"{name} is {what}, no language model", hint="name the model's own file")
+    if summary.big_endian != (sys.byteorder == "big"):
+        raise UnsupportedArtifact(
+            f"{name} has its bytes in the other order than this machine", hint="name a file for this byte order"
+        )
     shape = summary.shape
     idle = shape.n_layer * 3 * shape.n_embd * shape.n_ff_expert * max(0, shape.n_expert - shape.n_expert_used)
     return ModelCard(

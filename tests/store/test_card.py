@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+
 import gguf_writer as w
 import pytest
 from store_server import sha256
@@ -106,6 +109,13 @@ def test_what_the_hub_cache_has_is_used_from_there(models, model_bytes):
 def test_what_is_no_language_model_is_refused(models, made, says):
     models.files["o/r/x.gguf"] = made.build()
     with pytest.raises(UnsupportedArtifact, match=says):
+        card_of(f"{models.url}/files/o/r/x.gguf")
+
+
+@pytest.mark.skipif(sys.byteorder == "big", reason="needs a little-endian machine")
+def test_a_file_of_the_other_byte_order_is_refused_before_it_is_fetched(models):
+    models.files["o/r/x.gguf"] = replace(w.model(), order=">").build()
+    with pytest.raises(UnsupportedArtifact, match="other order"):
         card_of(f"{models.url}/files/o/r/x.gguf")
 
 

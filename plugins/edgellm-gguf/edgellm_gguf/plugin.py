@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgellm.backend import Advice, Offload
-from edgellm.errors import BackendUnavailable
+from edgellm.errors import BackendUnavailable, UnsupportedArtifact
 from edgellm.formats.ggml_types import FILE_TYPES
 from edgellm.hookspecs import hookimpl
 from edgellm.machine import Machine
@@ -105,7 +106,12 @@ class GgufBackend:
         from edgellm.formats.gguf import read_model
 
         # Refused here, in code that trusts no length, before native code is loaded and sees the file.
-        read_model(plan.artifact.path)
+        header = read_model(plan.artifact.path).header
+        if header.big_endian != (sys.byteorder == "big"):
+            raise UnsupportedArtifact(
+                f"{plan.artifact.path} has its bytes in the other order than this machine",
+                hint="fetch the file for this byte order; gguf-convert-endian of the gguf package turns one around",
+            )
         try:
             from edgellm_gguf.engine import LlamaEngine
         except (ImportError, OSError, RuntimeError, AttributeError) as error:
