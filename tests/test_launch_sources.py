@@ -110,7 +110,7 @@ def test_a_catalog_row_is_checked_by_the_header_before_it_is_fetched(
     server.files[NAME] = data
     row = lookup.find("qwen3-0.6b")
     row = replace(row, files=(ModelFile("hf://o/Tiny-GGUF:Q8_0", "Q8_0", trust="convention"),), repos=())
-    monkeypatch.setattr(launch.lookup, "find", lambda name, rows: row)
+    monkeypatch.setattr("edgellm.catalog.lookup.find", lambda name, rows: row)
 
     plan = launch.model_plan("qwen3-0.6b", SelectionRequest())
 
