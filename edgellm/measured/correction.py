@@ -1,8 +1,9 @@
 """What runs on this machine made of earlier predictions: factors for the next ones. Pure; `history.py` reads them.
 
 A factor is a weighted median of measured over predicted, in logarithms, moved toward what is known one level up (this
-quantization of this model, then its family of tensor types on this backend, then the backend, then 1) the more, the
-less was run. Memory is corrected for what itself ran only: its errors are bytes, not shares.
+quantization of this model, then the model in others, or where it never ran the family of tensor types on this backend,
+then the backend, then 1) the more, the less was run. Memory is corrected for what itself ran only: its errors are
+bytes, not shares.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 # Runs, or other rows, that weigh as much as the level above: the variance of one measurement over that of what is
 # measured. A run repeats within some 5 % while predictions are off by some 10 to 20 %; other rows tell less.
 OWN_PRIOR = 0.2
+MODEL_PRIOR = 1.0
 FAMILY_PRIOR = 1.0
 BACKEND_PRIOR = 2.0
 HALF_LIFE = 8  # runs after which one counts half: machines change
@@ -50,15 +52,16 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
-    """By (backend, model id, quantization); for what never ran here by (backend, family), then by backend."""
+    """By (backend, model id, quantization); for what never ran by (backend, model), (backend, family), then backend."""
 
     rows: Mapping[tuple[str, str, str], Correction] = field(default_factory=dict)
+    models: Mapping[tuple[str, str], Correction] = field(default_factory=dict)
     families: Mapping[tuple[str, str], Correction] = field(default_factory=dict)
     backends: Mapping[str, Correction] = field(default_factory=dict)
 
     def of(self, backend: str, model: str, quant: str) -> Correction:
-        own = self.rows.get((backend, model, quant)) or self.families.get((backend, family(quant)))
-        return own or self.backends.get(backend, NONE)
+        own = self.rows.get((backend, model, quant)) or self.models.get((backend, model))
+        return own or self.families.get((backend, family(quant))) or self.backends.get(backend, NONE)
 
 
 def family(quant: str) -> str:
@@ -80,6 +83,7 @@ def corrections(ratios: Iterable[Ratio]) -> Corrections:
         runs[ratio.backend, ratio.model, ratio.quant].append(ratio)
     backends: dict[str, Correction] = {}
     families: dict[tuple[str, str], Correction] = {}
+    models: dict[tuple[str, str], Correction] = {}
     for backend in sorted({key[0] for key in runs}):
         cells = {key: found for key, found in runs.items() if key[0] == backend}
         words = f"corrected by runs of {_count(cells)} on {backend} here; never run itself"
@@ -88,16 +92,23 @@ def corrections(ratios: Iterable[Ratio]) -> Corrections:
             alike = {key: found for key, found in cells.items() if family(key[2]) == name}
             words = f"corrected by runs of {_count(alike)} of the {name} types on {backend} here; never run itself"
             families[backend, name] = _of_others(alike, backends[backend], FAMILY_PRIOR, words)
+        for model in sorted({key[1] for key in cells}):
+            alike = {key: found for key, found in cells.items() if key[1] == model}
+            words = f"corrected by runs of {model} in {_count(alike)} here; never run itself"
+            models[backend, model] = _of_others(alike, backends[backend], MODEL_PRIOR, words)
     rows = {}
     for (backend, model, quant), found in runs.items():
         # What it ran itself is not counted twice, so the level above is that of the others.
         others = {key: other for key, other in runs.items() if key[0] == backend and key != (backend, model, quant)}
-        rows[backend, model, quant] = _own(found, _level_above(others, family(quant)))
-    return Corrections(rows, families, backends)
+        rows[backend, model, quant] = _own(found, _level_above(others, model, family(quant)))
+    return Corrections(rows, models, families, backends)
 
 
-def _level_above(others: Mapping[tuple[str, str, str], Sequence[Ratio]], name: str) -> Correction:
+def _level_above(others: Mapping[tuple[str, str, str], Sequence[Ratio]], model: str, name: str) -> Correction:
     whole = _of_others(others, NONE, BACKEND_PRIOR, "")
+    same = {key: found for key, found in others.items() if key[1] == model}
+    if same:
+        return _of_others(same, whole, MODEL_PRIOR, "")
     alike = {key: found for key, found in others.items() if family(key[2]) == name}
     return _of_others(alike, whole, FAMILY_PRIOR, "")
 

@@ -60,6 +60,16 @@ def test_what_never_ran_follows_its_family_then_its_backend() -> None:
     assert known.of("bitnet", "m", "Q4_K_M") is NONE
 
 
+def test_a_quantization_that_never_ran_follows_its_model_before_its_family() -> None:
+    """What a model's shape costs is alike in all its types: it told more than the types where it was measured."""
+    known = corrections([ran("m", "Q4_K_M", decode=0.5), ran("m", "Q8_0", decode=0.5), ran("n", "IQ2_S", decode=1.2)])
+    found = known.of("gguf", "m", "IQ2_XS")
+    assert 0.5 < found.decode < 0.7
+    assert found.basis == "corrected by runs of m in 2 others here; never run itself"
+    assert found.resident == 1.0
+    assert known.of("gguf", "new", "IQ2_XS").decode > found.decode
+
+
 def test_a_model_that_ran_often_does_not_outvote_the_others() -> None:
     often = [ran("often", "Q8_0", decode=0.5)] * 50
     few = [ran("a", "Q8_0", decode=1.0), ran("b", "Q8_0", decode=1.0)]
