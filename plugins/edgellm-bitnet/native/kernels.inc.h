@@ -406,11 +406,24 @@ INLINE float peak_of(const float *x, int n) {
   return most;
 }
 
-/* Put n columns of a token, from a multiple of 16 on, into its tile, with their sums; returns the sum of all. */
-INLINE int32_t put_columns(struct acts *to, int32_t token, int32_t column, const int8_t *bytes, int n) {
-  const int cols = padded(to->cols, COLUMN_ALIGN), first = token / to->tile * to->tile, width = tile_width(to, first);
-  int8_t *q = to->q + (size_t)first * cols + (size_t)column * width + (token - first) * 4;
-  size_t at = ((size_t)token * cols + column) / SUB_COLUMNS;
+/* Where a token's bytes and their sums go. Found once for a token: a store of bytes might change what it is found from. */
+struct place {
+  int8_t *q;
+  int32_t *sums, *minus;
+  int width;
+};
+
+INLINE struct place place_of(const struct acts *to, int32_t token) {
+  const int cols = padded(to->cols, COLUMN_ALIGN), first = token / to->tile * to->tile;
+  const size_t at = (size_t)token * (cols / SUB_COLUMNS);
+  return (struct place){to->q + (size_t)first * cols + (token - first) * 4, to->sums + at, to->minus + at,
+                        tile_width(to, first)};
+}
+
+/* Put n columns, from a multiple of 16 on, with their sums; returns the sum of all. */
+INLINE int32_t put_columns(const struct place *to, int32_t column, const int8_t *bytes, int n) {
+  const int width = to->width, at = column / SUB_COLUMNS;
+  int8_t *q = to->q + (size_t)column * width;
   int32_t total = 0;
   for (int s = 0; s < n / SUB_COLUMNS; s++) {
     int32_t sum = 0;
@@ -429,6 +442,7 @@ INLINE int32_t put_columns(struct acts *to, int32_t token, int32_t column, const
 256 columns. */
 static void quantize(const float *x, struct acts *to, int32_t token) {
   const int n = to->cols, cols = padded(n, COLUMN_ALIGN), span = to->block ? to->block : n;
+  const struct place place = place_of(to, token);
   float *inverse = to->inverse + (size_t)token * (cols / COLUMN_ALIGN), scale = 0, back = 0;
   int32_t total = 0;
   for (int32_t column = 0; column < cols; column += COLUMN_ALIGN) {
@@ -447,7 +461,7 @@ static void quantize(const float *x, struct acts *to, int32_t token) {
     }
     _Alignas(64) int8_t bytes[COLUMN_ALIGN];
     UNROLL for (int i = 0; i < COLUMN_ALIGN; i += VL) vi_put_s8(bytes + i, vi_from_f(vf_mul(vf_load(from + i), vf_set1(scale))));
-    total += put_columns(to, token, column, bytes, COLUMN_ALIGN);
+    total += put_columns(&place, column, bytes, COLUMN_ALIGN);
   }
   to->total[token] = total;
 }
@@ -482,13 +496,15 @@ static float tally(float *x, const float *add, const float *gain, int32_t n, flo
 
 static int32_t quantize_columns(const float *x, const float *gain, float norm, float scale, struct acts *to,
                                 int32_t token, int32_t first, int32_t last) {
+  const struct place place = place_of(to, token);
+  const int cols = to->cols;
   int32_t total = 0;
   for (int column = first; column < last; column += PANEL) {
     float room[2][PANEL];
     const float *from = x + column, *by = gain ? gain + column : NULL;
-    if (column + PANEL > to->cols) {
+    if (column + PANEL > cols) {
       for (int i = 0; i < PANEL; i++) {
-        int inside = column + i < to->cols;
+        int inside = column + i < cols;
         room[0][i] = inside ? from[i] : 0;
         room[1][i] = inside && by ? by[i] : 0;
       }
@@ -501,7 +517,7 @@ static int32_t quantize_columns(const float *x, const float *gain, float norm, f
       if (by) v = vf_mul(v, vf_load(by + i));
       vi_put_s8(bytes + i, vi_from_f(vf_mul(vf_mul(v, vf_set1(norm)), vf_set1(scale))));
     }
-    total += put_columns(to, token, column, bytes, PANEL);
+    total += put_columns(&place, column, bytes, PANEL);
   }
   return total;
 }
