@@ -125,22 +125,28 @@ def vector(weights: GgufWeights, role: str, size: int) -> Array:
 
 
 def compare(name: str, weights: Weights, tokens: npt.NDArray[np.int64], wanted: Array, again: Array) -> bool:
-    """Print the cosines and near ties; False where they are too far apart."""
-    settings = Settings(n_ctx=256, n_threads=2, n_threads_batch=2)
-    engine = BitnetEngine(weights, None, settings, Options(keep_packed=False))  # type: ignore[arg-type]
-    prompt = len(wanted) - STEPS + 1
-    rows = [engine.step([SlotInput(0, 0, tuple(map(int, tokens[:prompt])), prompt)])[0].copy()]
-    rows += [engine.step([SlotInput(0, at, (int(tokens[at]),), 1)])[0].copy() for at in range(prompt, len(wanted))]
-    engine.close()
-    found = np.concatenate(rows)
+    """Print the cosines and near ties, and the cosine with a cache of 32 bits; False where they are too far apart."""
+    found = logits(weights, tokens, len(wanted))
+    exact = cosine(logits(weights, tokens, len(wanted), cache="f32"), wanted)
     ties = near_ties(found[-STEPS:], wanted[-STEPS:])
     here, own = cosine(found, wanted), cosine(again, wanted)
     print(f"{name}: {len(wanted)} positions")
-    print(f"  cosine {here:.7f}, the least of a position {positions(found, wanted).min():.7f}")
+    print(f"  cosine {here:.7f}, the least of a position {positions(found, wanted).min():.7f}; cache=f32: {exact:.7f}")
     print(f"  transformers without its cache: {own:.7f}, {positions(again, wanted).min():.7f}")
     print(f"  greedy tokens: {STEPS - len(ties)} of {STEPS} the same; near ties: {ties or 'none'}", flush=True)
     near = 1 - here <= 5 * (1 - own) if name.startswith("unit") else here >= LEAST_COSINE
     return bool(near and all(gap <= LARGEST_GAP for *_, gap in ties))
+
+
+def logits(weights: Weights, tokens: npt.NDArray[np.int64], count: int, cache: str = "") -> Array:
+    """Of the first `count` tokens: the prompt at once, then one by one."""
+    settings, options = Settings(n_ctx=256, n_threads=2, n_threads_batch=2), Options(keep_packed=False, cache=cache)
+    engine = BitnetEngine(weights, None, settings, options)  # type: ignore[arg-type]
+    prompt = count - STEPS + 1
+    rows = [engine.step([SlotInput(0, 0, tuple(map(int, tokens[:prompt])), prompt)])[0].copy()]
+    rows += [engine.step([SlotInput(0, at, (int(tokens[at]),), 1)])[0].copy() for at in range(prompt, count)]
+    engine.close()
+    return np.concatenate(rows)
 
 
 def cosine(one: Array, other: Array) -> float:
