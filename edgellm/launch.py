@@ -7,39 +7,32 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgellm import settings
-from edgellm.backend import Backend, Configurable, Loader, Offload
+from edgellm import known, settings
+from edgellm.backend import Configurable
 from edgellm.catalog import lookup
-from edgellm.catalog.recognize import joined, recognize
+from edgellm.catalog.recognize import recognize
 from edgellm.errors import (
     ArtifactError,
-    NothingFits,
     SourceError,
     SourceUnreachable,
     UnknownModel,
     UnsupportedArtifact,
     UsageError,
 )
-from edgellm.estimate import footprint, quants
+from edgellm.file_plan import file_plan, with_own_footprint
 from edgellm.machine import Machine
-from edgellm.measured import basis, history
+from edgellm.measured import history
 from edgellm.measured.correction import Corrections
-from edgellm.model import Artifact, ModelCard, ModelFile, Shape
-from edgellm.plan import Candidate, Decision, Footprint, LaunchPlan, Settings
+from edgellm.model import Artifact, ModelCard, ModelFile
+from edgellm.plan import Candidate, Decision, LaunchPlan, Settings
 from edgellm.plugins import plugins
-from edgellm.quantizer import Quantizer
-from edgellm.request import KV_TYPES, SelectionRequest
-from edgellm.selection.context import fit_cache
+from edgellm.request import SelectionRequest
 from edgellm.selection.decide import decide
-from edgellm.selection.facts import BackendFacts, backend_facts, cache_types, offload_facts
-from edgellm.selection.offload import Placement, place, require, unused
-from edgellm.selection.verdict import Rule
-from edgellm.store import local
+from edgellm.selection.facts import BackendFacts, backend_facts
 from edgellm.store.card import card_of, undescribed, verified
 from edgellm.store.http import shown
 from edgellm.store.library import Library, silent
 from edgellm.store.sources import LocalFile, Resolver, scheme_of, source_for, sources, unreachable
-from edgellm.units import show_memory
 
 Progress = Callable[[int, int | None, str], None]
 
@@ -49,7 +42,6 @@ REACH_TIMEOUT_S = 5.0
 MODEL_SUFFIXES = (".gguf", ".onnx", ".safetensors")
 # Each may have cost a download, so not the whole catalog is tried.
 SPARE_MODELS = 3
-UNQUANTIZED = ("F32", "BF16", "F16", "Q8_0")  # what a quality check may be against to tell of the loss
 
 
 def auto_plan(request: SelectionRequest, *, progress: Progress = silent) -> tuple[LaunchPlan, Decision]:
@@ -59,7 +51,7 @@ def auto_plan(request: SelectionRequest, *, progress: Progress = silent) -> tupl
         NothingFits, SourceError, BackendUnavailable; UsageError: embedding models are not served.
     """
     _refuse_embed(request)
-    return _Launch.here(request, cards(), spare_models=SPARE_MODELS).run(progress)
+    return _Launch.here(request, known.cards(), spare_models=SPARE_MODELS).run(progress)
 
 
 def model_plan(
@@ -85,7 +77,7 @@ def model_plan(
         plan = _uri_plan(model, request, quant, progress)
     elif _is_path(model):
         _refuse(model, quant=quant, min_tps=request.min_tps)
-        plan = _file_plan(model, request)
+        plan = file_plan(model, request)
     else:
         name, _, suffix = model.partition(":")
         card = _named(name, quant or suffix or None)
@@ -117,7 +109,7 @@ def _is_path(model: str) -> bool:
     """Whether a model file is meant: it looks like a path, or lies there and is no id of the catalog."""
     if any(mark and mark in model for mark in (os.sep, os.altsep)) or model.endswith(MODEL_SUFFIXES):
         return True
-    return _exists(model) and model.lower() not in {card.id for card in cards()}
+    return _exists(model) and model.lower() not in {card.id for card in known.cards()}
 
 
 def _exists(path: str) -> bool:
@@ -159,62 +151,6 @@ def with_options(plan: LaunchPlan, options: Mapping[str, str]) -> LaunchPlan:
     return replace(plan, settings=settings, reasons=reasons, footprint=footprint)
 
 
-def cards(models_file: Path | None = None, *, here: bool = True, twice: bool = False) -> list[ModelCard]:
-    """The catalog, with the rows and quantizations of plugins, of the user's own file and of `models_file`, and what
-    lies on this disk (`store.local`, and what is stored).
-
-    `here` False leaves the user's own file and disk out: they belong to this machine, and another is asked about.
-    `twice` True takes in what was quantized twice here, which is for who names it: it is worse than it is called.
-
-    Raises:
-        UsageError: a file or a row is malformed.
-    """
-    plugins().call("register_quants", register=quants.register)
-    added: list[ModelCard] = []
-    plugins().call("register_models", register=added.append)
-    for path in (settings.models_file() if here else None, models_file):
-        added += lookup.load_file(path) if path is not None else []
-    rows = lookup.catalog(added).values()
-    if not here:
-        return list(rows)
-    stored = Library().files(twice=twice)
-    found = [card for card in local.cards() if not lookup.check(card)]
-    return [_with(row, stored.get(row.id, ())) for row in joined(rows, found)]
-
-
-def _with(row: ModelCard, stored: Iterable[ModelFile]) -> ModelCard:
-    """The row with what is stored under its name and published nowhere: made here, or named by its address."""
-    known = {key for file in row.files for key in (file.source, file.sha256)}
-    fresh = tuple(file for file in stored if file.source not in known and file.sha256 not in (known - {None}))
-    return replace(row, files=(*fresh, *row.files)) if fresh else row
-
-
-def rules() -> list[Rule]:
-    """The selection rules that plugins add."""
-    added: list[Rule] = []
-    plugins().call("register_rules", register=added.append)
-    return added
-
-
-def corrections(machine: Machine, facts: Iterable[BackendFacts]) -> Corrections:
-    """What earlier runs on this machine made of predictions like those that are made now."""
-    known = history.read(machine)
-    # A backend that never ran is not asked for its build: that may start a process.
-    ran = {run.backend for run in known.runs}
-    bases = {f.name: basis.basis(plugins().backend(f.name), f.calibration) for f in facts if f.name in ran}
-    return history.of_runs(known.runs, bases, machine.compute_threads)
-
-
-def divergences(machine: Machine) -> dict[tuple[str, str, str], float]:
-    """(backend, model id, quantization) -> KL divergence to the unquantized file, nats, as last checked here."""
-    checks = history.read(machine).checks
-    return {
-        (check.backend, check.model, check.quant): check.mean_kl
-        for check in checks
-        if check.mean_kl is not None and check.reference in UNQUANTIZED
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class _Launch:
     """One launch's circumstances."""
@@ -235,7 +171,7 @@ class _Launch:
         machine = probe(refine=True)
         wanted = replace(request, offline=request.offline or settings.offline())
         facts = backend_facts(plugins().backends().values(), machine)
-        learned = corrections(machine, facts), history.vetoes(machine), divergences(machine)
+        learned = known.corrections(machine, facts), history.vetoes(machine), known.divergences(machine)
         return cls(machine, wanted, list(rows), facts, *learned, spare_models)
 
     def run(self, progress: Progress) -> tuple[LaunchPlan, Decision]:
@@ -313,7 +249,7 @@ class _Launch:
             corrections=self.corrections,
             vetoes=self.vetoes,
             divergences=self.divergences,
-            extra_rules=rules(),
+            extra_rules=known.rules(),
         )
 
     def _needs_network(self, choice: Candidate | None, library: Library) -> bool:
@@ -346,40 +282,21 @@ def _candidate_plan(decision: Decision, choice: Candidate, artifact: Artifact) -
         kv_type=choice.kv_type,
         gpu_layers=choice.gpu_layers,
     )
-    return _of_file(LaunchPlan(choice.backend, artifact, run, decision.reasons, choice.footprint))
-
-
-def _of_file(plan: LaunchPlan) -> LaunchPlan:
-    """With what the backend says of this very file, where it says something, and the process that talks to users.
-
-    A file is read instead of mapped where most of it is copied into another layout: the map would only keep what
-    nothing reads again.
-    """
-    backend = plugins().backend(plan.backend)
-    own = backend.footprint(plan.artifact, plan.settings)
-    if own is None:
-        return plan
-    run, reasons = plan.settings, plan.reasons
-    if own.reclaimable_bytes > own.weights_bytes // 2:
-        parts = f"{show_memory(own.reclaimable_bytes)} of {show_memory(own.weights_bytes)}"
-        reasons = (*reasons, f"Weights: read, not mapped: {parts} are copied into another layout for this processor.")
-        run = replace(run, mmap=False)
-        own = backend.footprint(plan.artifact, run) or own
-    return replace(plan, settings=run, reasons=reasons, footprint=replace(own, parent_bytes=footprint.PARENT_BYTES))
+    return with_own_footprint(LaunchPlan(choice.backend, artifact, run, decision.reasons, choice.footprint))
 
 
 def _uri_plan(uri: str, request: SelectionRequest, quant: str | None, progress: Progress) -> LaunchPlan:
     """The plan for what a URI names: its header is read, and must fit, before it is fetched."""
     if scheme_of(uri) == "file":
         _refuse(uri, quant=quant, min_tps=request.min_tps)
-        return _file_plan(str(LocalFile.path_of(uri)), request)
-    rows = cards()
+        return file_plan(str(LocalFile.path_of(uri)), request)
+    rows = known.cards()
     card = next((row for row in rows if any(file.source == uri for file in row.files)), None)
     if card is not None:
         card = replace(card, files=tuple(file for file in card.files if file.source == uri))
     elif not isinstance(source_for(uri), Resolver):
         artifact = Library().fetch(undescribed(uri), ModelFile(uri, ""), progress)
-        return _file_plan(artifact.path, request)
+        return file_plan(artifact.path, request)
     else:
         progress(0, None, "reading the header")
         card = recognize(card_of(uri), rows)
@@ -389,7 +306,7 @@ def _uri_plan(uri: str, request: SelectionRequest, quant: str | None, progress: 
 
 def _named(name: str, quant: str | None) -> ModelCard:
     """The catalog row to choose from, narrowed to one quantization where one is asked for."""
-    return _narrowed(lookup.find(name, cards(twice=True)), quant)
+    return _narrowed(lookup.find(name, known.cards(twice=True)), quant)
 
 
 def _narrowed(card: ModelCard, quant: str | None) -> ModelCard:
@@ -403,104 +320,6 @@ def _narrowed(card: ModelCard, quant: str | None) -> ModelCard:
         card = replace(card, files=files)
     # Named by the user: a base model may continue text, so it takes part like any other.
     return replace(card, kind="chat")
-
-
-def _file_plan(path: str, request: SelectionRequest) -> LaunchPlan:
-    from edgellm.catalog.identify import identify
-    from edgellm.hardware.probe import probe
-
-    artifact = identify(path)
-    machine = probe(refine=True)
-    backend, reason = _backend_for(artifact, request, machine)
-    offload = offload_facts(plugins().backend(backend), machine)
-    require(backend, offload, request.gpu_layers)
-    threads = machine.compute_threads
-    kv_types = _cache_types(backend, artifact.shape, request)
-    if artifact.shape is None:
-        why: tuple[str, ...] = ("Context: the file does not tell its shape; taken as asked or 4,096.",)
-        ctx, kv_type, gpu_layers, memory, gpu = request.ctx or ECHO_CTX, kv_types[0], request.gpu_layers or 0, None, ""
-    else:
-        ctx, kv_type, why, placed = _fit(artifact, artifact.shape, request, machine, kv_types, offload)
-        gpu_layers, memory, gpu = placed.gpu_layers, placed.footprint, placed.reason
-    run = Settings(ctx, request.slots, threads, threads, kv_type, gpu_layers)
-    named = f"Model: {artifact.model_id} {artifact.quant}, the file that was named."
-    gpu = gpu or unused(machine, backend, offload, request.gpu_layers)
-    reasons = (named, reason, *why, gpu, f"Threads: {threads}.", *_smaller(artifact))
-    return _of_file(LaunchPlan(backend, artifact, run, tuple(filter(None, reasons)), memory))
-
-
-def _smaller(artifact: Artifact) -> tuple[str, ...]:
-    """Where a named file is not quantized and something installed could: how. Of the catalog's, selection says so."""
-    floats = quants.QUANTS.get(artifact.quant)
-    if artifact.format != "gguf" or floats is None or floats.kind != "float":
-        return ()
-    if not any(isinstance(backend, Quantizer) for backend in plugins().backends().values()):
-        return ()
-    name = artifact.model_id if artifact.model_id in lookup.catalog() else artifact.path
-    return (f"It is not quantized: `edgellm quantize {name} --to auto` makes the one that suits this machine.",)
-
-
-def _cache_types(name: str, shape: Shape | None, request: SelectionRequest) -> tuple[str, ...]:
-    """Types of cache to try for a named file: the one asked for, else all that the backend has, the most exact first.
-
-    Raises:
-        UsageError: it cannot have the one that is asked for.
-    """
-    facts = cache_types(plugins().backend(name))
-    wanted = KV_TYPES if request.kv_type is None else (request.kv_type,)
-    refusals = {kind: facts.refuses_cache(kind, shape) for kind in wanted}
-    if request.kv_type is not None and refusals[request.kv_type]:
-        raise UsageError(refusals[request.kv_type], hint="leave --kv out", param="kv")
-    return tuple(kind for kind, refusal in refusals.items() if not refusal)
-
-
-def _fit(  # noqa: PLR0917
-    artifact: Artifact,
-    shape: Shape,
-    request: SelectionRequest,
-    machine: Machine,
-    kv_types: tuple[str, ...],
-    offload: Offload | None,
-) -> tuple[int, str, tuple[str, ...], Placement]:
-    """Context and type of cache of a named file, why, and where its layers go."""
-
-    def placed(whole: Footprint) -> Placement:
-        return place(whole, shape, artifact.bytes, artifact.quant, offload, request.gpu_layers)
-
-    def in_ram(whole: Footprint) -> Footprint:
-        return placed(whole).footprint
-
-    ctx, kv_type, why = fit_cache(machine, shape, artifact.ctx_train, artifact.bytes, request, kv_types, in_ram)
-    found = placed(footprint.footprint(shape, artifact.bytes, ctx, request.slots, kv_type))
-    if found.problem:
-        hint = "--gpu-layers auto puts as many there as fit; --ctx, --slots ask for less"
-        raise NothingFits(f"{artifact.model_id} with {ctx:,} tokens of context: {found.problem}", hint=hint)
-    return ctx, kv_type, why, found
-
-
-def _backend_for(artifact: Artifact, request: SelectionRequest, machine: Machine) -> tuple[str, str]:
-    """The first backend, by name, that runs here and opens the artifact; what the others said otherwise."""
-    refusals = []
-    for name, backend in plugins().backends().items():
-        if request.backend not in (None, name):
-            continue
-        problems = backend.supports(artifact) or backend.check(machine) or _not_loaded(backend, artifact, machine)
-        if not problems:
-            return name, f"Backend: {name} opens {artifact.format} files."
-        refusals.append(f"{name}: {'; '.join(problems)}")
-    asked = f"backend {request.backend!r}" if request.backend else "no installed backend"
-    raise UnsupportedArtifact(
-        f"{asked} can open {artifact.path} ({'; '.join(refusals) or 'it is not installed'})",
-        hint="see `edgellm plugins` and `edgellm doctor`",
-    )
-
-
-def _not_loaded(backend: Backend, artifact: Artifact, machine: Machine) -> list[str]:
-    """Why this build does not load a model that its format would allow; empty = it does, or does not know."""
-    known = backend.architectures(machine) if isinstance(backend, Loader) else None
-    if known is None or artifact.shape is None or artifact.shape.arch in known:
-        return []
-    return [f"this build does not load architecture {artifact.shape.arch}"]
 
 
 def _echo_plan(request: SelectionRequest) -> LaunchPlan:

@@ -10,7 +10,7 @@ from pathlib import Path
 import gguf_writer
 import pytest
 
-from edgellm import launch
+from edgellm import known, launch
 from edgellm.backend import Device, Loader, Offload
 from edgellm.builtin.echo import EchoBackend
 from edgellm.catalog import lookup
@@ -23,6 +23,7 @@ from edgellm.errors import (
     UsageError,
 )
 from edgellm.estimate.footprint import PARENT_BYTES
+from edgellm.file_plan import with_own_footprint
 from edgellm.formats.gguf import read_model
 from edgellm.hardware.probe import probe
 from edgellm.machine import Cpu, Limits, Machine, Memory
@@ -266,7 +267,7 @@ def test_a_wrong_quantization_shows_the_known_ones() -> None:
 
 
 def test_an_embedding_model_is_refused_by_kind() -> None:
-    card = next(card for card in launch.cards() if card.kind == "embedding")
+    card = next(card for card in known.cards() if card.kind == "embedding")
     with pytest.raises(UsageError, match="kind embedding"):
         launch.model_plan(card.id, SelectionRequest())
 
@@ -409,7 +410,7 @@ def test_a_file_that_is_mostly_copied_is_read_instead_of_mapped(monkeypatch: pyt
 
     monkeypatch.setattr(EchoBackend, "footprint", of_file)
     plans = [
-        launch._of_file(LaunchPlan("echo", Artifact("echo", (), "x", quant), Settings(512), ("Model: x.",)))
+        with_own_footprint(LaunchPlan("echo", Artifact("echo", (), "x", quant), Settings(512), ("Model: x.",)))
         for quant in ("Q4_0", "Q4_1")
     ]
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from edgellm import EdgeLLM, launch, verify
+from edgellm import EdgeLLM, known, launch, verify
 from edgellm.catalog import lookup
 from edgellm.catalog.identify import identify
 from edgellm.estimate import weights
@@ -161,7 +161,7 @@ def test_the_next_plan_on_this_machine_is_made_with_what_ran() -> None:
     request, rows = SelectionRequest(gpu_layers=0), [lookup.find("smollm2-135m-instruct")]
 
     def choice() -> Candidate:
-        found = decide(machine, request, rows, facts, corrections=launch.corrections(machine, facts)).choice
+        found = decide(machine, request, rows, facts, corrections=known.corrections(machine, facts)).choice
         assert found is not None
         return found
 

@@ -38,7 +38,7 @@ SHOWN_REJECTIONS = 6
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/auto-select-json.md).")
 def command(*, profile: str | None, models_file: Path | None, explain: bool, as_json: bool, **asked: Any) -> int:
     """Choose the best model that this machine runs well, and say why."""
-    from edgellm import launch
+    from edgellm import known
     from edgellm.measured import history
     from edgellm.selection.decide import decide
     from edgellm.selection.expand import NO_CORRECTIONS, NO_DIVERGENCES, NO_VETOES
@@ -51,13 +51,13 @@ def command(*, profile: str | None, models_file: Path | None, explain: bool, as_
     decision = decide(
         machine,
         wanted,
-        launch.cards(models_file, here=here),
+        known.cards(models_file, here=here),
         facts,
         _local(wanted, is_here=here),
-        corrections=launch.corrections(machine, facts) if here else NO_CORRECTIONS,
+        corrections=known.corrections(machine, facts) if here else NO_CORRECTIONS,
         vetoes=history.vetoes(machine) if here else NO_VETOES,
-        divergences=launch.divergences(machine) if here else NO_DIVERGENCES,
-        extra_rules=launch.rules(),
+        divergences=known.divergences(machine) if here else NO_DIVERGENCES,
+        extra_rules=known.rules(),
     )
     if as_json:
         click.echo(json.dumps(to_dict(decision), indent=2))

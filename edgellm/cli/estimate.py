@@ -57,14 +57,13 @@ def command(
     **asked: Any,
 ) -> int:
     """Predict memory, speed and quality of a model without fetching it."""
-    from edgellm import launch, naming
+    from edgellm import known, naming
     from edgellm.cli.auto_select import backends, request, the_machine
-    from edgellm.cli.known import known_here
     from edgellm.selection.appraisal import appraise
     from edgellm.selection.facts import setting
 
     here = profile is None
-    rows = launch.cards(models_file, here=here, twice=True)
+    rows = known.cards(models_file, here=here, twice=True)
     named = naming.named(model, rows, quant=quant, offline=offline)
     usual = "embed" if named.card.kind in ("embedding", "reranker") else "chat"
     wanted = request(task=task or usual, min_tps=None, offline=False, here=here, **asked)
@@ -72,8 +71,8 @@ def command(
     given = setting(machine, wanted)
     extra = naming.adapter_bytes(adapters, named.card.shape)
     facts = backends(machine, wanted, is_here=here)
-    known = known_here(machine, facts, is_here=here)
-    known.pop("local", None)  # nothing is chosen, so it does not matter what is stored
+    learned = known.known_here(machine, facts, is_here=here)
+    learned.pop("local", None)  # nothing is chosen, so it does not matter what is stored
     found, refused = appraise(
         named.card,
         rows,
@@ -81,9 +80,9 @@ def command(
         given,
         adapter_bytes=extra,
         others=named.others,
-        **known,
+        **learned,
     )
-    chosen = _chosen(named, machine, wanted, facts, known)
+    chosen = _chosen(named, machine, wanted, facts, learned)
     if as_json:
         from edgellm.selection.appraisal_report import to_dict
 

@@ -32,7 +32,7 @@ def command(
     *, task: str | None, fits: bool, profile: str | None, installed: bool, models_file: Path | None, as_json: bool
 ) -> None:
     """List the catalog and what is on this disk."""
-    from edgellm import launch
+    from edgellm import known
     from edgellm.errors import UsageError
     from edgellm.request import SelectionRequest
     from edgellm.store.library import Library
@@ -44,7 +44,7 @@ def command(
     if installed:
         _print_stored(stored, _found(stored), as_json)
         return
-    rows = launch.cards(models_file, here=profile is None)
+    rows = known.cards(models_file, here=profile is None)
     cards = sorted(rows, key=lambda card: (card.kind, -card.params, card.id))
     if task is not None or fits:
         from edgellm.selection.facts import TASK_NEEDS
@@ -68,8 +68,8 @@ def _plans(
     One decision for each model.
     """
     from edgellm.cli.auto_select import backends, the_machine
-    from edgellm.cli.known import known_here
     from edgellm.errors import NothingFits
+    from edgellm.known import known_here
     from edgellm.selection.decide import decide
     from edgellm.selection.report import to_dict
 

@@ -39,12 +39,12 @@ def command(
     *, file: Path, one_model: bool, one_file: bool, models_file: Path | None, explain: bool, as_json: bool
 ) -> int:
     """Choose models for a fleet of machines, each by itself or one for all."""
-    from edgellm import fleet, launch
+    from edgellm import fleet, known
     from edgellm.selection.fleet import plan, plan_shared
 
     wanted = fleet.load(file)
     sites = _sites(wanted, models_file)
-    rules = launch.rules()
+    rules = known.rules()
     shared = plan_shared(sites, rules, one_file=one_file) if one_model or one_file else None
     boxes = shared.boxes if shared is not None else plan(sites, rules)
     if as_json:
@@ -62,14 +62,13 @@ def _sites(wanted: Fleet, models_file: Path | None) -> list[Site]:
     Raises:
         UsageError: a profile is not there or not valid; names the box.
     """
-    from edgellm import launch
+    from edgellm import known
     from edgellm.cli.auto_select import backends
-    from edgellm.cli.known import known_here
     from edgellm.selection.fleet import Site
 
     @cache
     def rows(here: bool) -> list[ModelCard]:
-        return launch.cards(models_file, here=here)
+        return known.cards(models_file, here=here)
 
     machines: dict[str, Machine] = {}
     sites = []
@@ -78,8 +77,8 @@ def _sites(wanted: Fleet, models_file: Path | None) -> list[Site]:
             machines[box.profile] = _machine(box)
         machine = machines[box.profile]
         facts = backends(machine, box.request, is_here=box.is_here)
-        known = known_here(machine, facts, is_here=box.is_here)
-        sites.append(Site(box.name, box.count, machine, box.request, rows(box.is_here), facts, **known))
+        learned = known.known_here(machine, facts, is_here=box.is_here)
+        sites.append(Site(box.name, box.count, machine, box.request, rows(box.is_here), facts, **learned))
     return sites
 
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgellm import launch
+from edgellm import known
 from edgellm.catalog import lookup
 from edgellm.catalog.identify import identify
 from edgellm.catalog.recognize import recognize
@@ -48,10 +48,10 @@ def find(model: str, progress: Progress = silent) -> Source:
     elif scheme in sources():
         hint = "fetch it first, with edgellm run; `edgellm models --installed` shows its file then"
         raise UsageError(f"{model} is an address", hint=hint)
-    rows = launch.cards(twice=True)
-    known = {row.id for row in lookup.catalog().values()} | {row.id for row in rows if row.trust != "header"}
+    rows = known.cards(twice=True)
+    ids = {row.id for row in lookup.catalog().values()} | {row.id for row in rows if row.trust != "header"}
     name, _, quant = model.partition(":")
-    if os.path.exists(model) and name.lower() not in known:
+    if os.path.exists(model) and name.lower() not in ids:
         artifact = identify(model)
         content = _readable(artifact)
         stored = next(
@@ -59,9 +59,9 @@ def find(model: str, progress: Progress = silent) -> Source:
         )
         row = next((row for row in rows if stored is not None and row.id == stored.model_id), None)
         if row is None:
-            row = recognize(local_card(Path(artifact.path)), [row for row in rows if row.id in known])
+            row = recognize(local_card(Path(artifact.path)), [row for row in rows if row.id in ids])
         lossy = stored is not None and stored.source.startswith(TWICE)
-        return Source(replace(artifact, model_id=row.id), content, row, row.id in known, lossy)
+        return Source(replace(artifact, model_id=row.id), content, row, row.id in ids, lossy)
     row = lookup.find(name, rows)
     artifact, lossy = _stored(row, quant, progress)
     return Source(artifact, _readable(artifact), row, True, lossy)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgellm import launch, settings
+from edgellm import known, settings
 from edgellm.cli.main import main
 from edgellm.errors import EdgeLLMError
 from edgellm.hardware import probe, profiles
@@ -70,7 +70,7 @@ def test_nothing_of_this_machine_is_asked_for(
 
     plain = tell(*arguments)
     for where, name in (
-        (launch, "corrections"), (launch, "divergences"), (history, "read"), (history, "vetoes"),
+        (known, "corrections"), (known, "divergences"), (history, "read"), (history, "vetoes"),
         (history, "corrections"), (local, "cards"),
         (local, "found"), (Library, "local_keys"), (Library, "installed"), (probe, "probe"), (settings, "models_file"),
         (settings, "models_dirs"), (settings, "offline"), (facts, "backend_facts"), (Planner, "check"),

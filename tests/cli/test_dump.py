@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edgellm import launch, settings
+from edgellm import known, settings
 from edgellm.backend import Calibration
 from edgellm.cli import doctor, dump
 from edgellm.cli.main import cli
@@ -70,14 +70,14 @@ def test_so_is_the_dump_of_this_machine(tmp_path: Path, monkeypatch) -> None:
 def test_a_decision_on_a_dump_is_the_decision_on_the_machine(tmp_path: Path, monkeypatch) -> None:
     path = saved(tmp_path, report(monkeypatch))
     request = SelectionRequest(offline=False)
-    known = decide(MACHINE, request, launch.cards(), assumed_facts(plugins().backends().values(), MACHINE, request))
+    expected = decide(MACHINE, request, known.cards(), assumed_facts(plugins().backends().values(), MACHINE, request))
     done = CliRunner().invoke(cli, ["auto-select", "--profile", path, "--json"], catch_exceptions=False)
     choice = json.loads(done.stdout)["choice"]
-    assert known.choice is not None
+    assert expected.choice is not None
     assert (choice["model"], choice["quant"], choice["ctx"]) == (
-        known.choice.model,
-        known.choice.quant,
-        known.choice.ctx,
+        expected.choice.model,
+        expected.choice.quant,
+        expected.choice.ctx,
     )
 
 

@@ -17,7 +17,7 @@ import pytest
 from gguf_writer import F32, INT32, STRING, UINT16, UINT32, Gguf, Tensor
 from tiny_models import MODELS, Tiny
 
-from edgellm import launch
+from edgellm import known, launch
 from edgellm.errors import BackendError, BadArtifact, DiskFull, UnsupportedArtifact, UsageError, WorkerCrashed
 from edgellm.estimate import file_recipe
 from edgellm.formats import gguf
@@ -363,7 +363,7 @@ def test_a_model_of_the_catalog_is_found_by_its_name(smollm2: str, tmp_path: Pat
     run = launch.model_plan(made.name, SelectionRequest(offline=True, ctx=256))
     assert run.artifact.path == str(made.path)
     assert run.artifact.model_id == "smollm2-135m-instruct"
-    chosen = {file.source for row in launch.cards() for file in row.files}
+    chosen = {file.source for row in known.cards() for file in row.files}
     assert wanted.made_of not in chosen, "quantized twice: run where it is named, not chosen"
     with pytest.raises(UsageError, match="exists already"):
         plan(smollm2, "Q8_0", allow_requantize=True)
