@@ -17,7 +17,6 @@ from edgellm.hookspecs import hookimpl
 from edgellm.machine import Machine
 from edgellm.model import Artifact, ModelCard
 from edgellm.plan import Footprint, LaunchPlan, Settings
-from edgellm_bitnet.architecture import FAMILIES, Architecture
 from edgellm_bitnet.models import TINY_TERNARY
 from edgellm_bitnet.options import Options
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from edgellm.backend import Backend, Calibration, Engine
     from edgellm.converter import Conversion, Converted, Converter, Progress
     from edgellm.formats.gguf import GgufModel
+    from edgellm_bitnet.architecture import Architecture
 
 TARGETS = ("i2_s", "tq2_0", "tq1_0", "q2_0", "q1_0")  # types that `edgellm convert` writes
 UNTESTED = ("i8mm", "dotprod", "neon")  # run under an emulator only
@@ -45,12 +45,16 @@ class BitnetBackend:
         return []
 
     def architectures(self, machine: Machine) -> frozenset[str]:
+        from edgellm_bitnet.architecture import FAMILIES
+
         return frozenset(FAMILIES)
 
     def tensor_types(self, machine: Machine) -> None:
         return None  # what it computes with follows from the quantization
 
     def supports(self, artifact: Artifact) -> list[str]:
+        from edgellm_bitnet.architecture import FAMILIES
+
         if artifact.format not in self.formats:
             return [f"format {artifact.format!r} is neither GGUF nor a safetensors folder"]
         if artifact.quant and artifact.quant not in self.quants:

@@ -15,7 +15,7 @@ from edgellm.hookspecs import hookimpl
 from edgellm.machine import Machine
 from edgellm.model import Artifact
 from edgellm.plan import Footprint, LaunchPlan, Settings
-from edgellm_gguf import advice, library
+from edgellm_gguf import library
 
 if TYPE_CHECKING:
     from edgellm.backend import Backend, Calibration, Engine
@@ -57,7 +57,9 @@ class GgufBackend:
         return [problem] if problem else []
 
     def advise(self, machine: Machine) -> list[Advice]:
-        return advice.advise(machine)
+        from edgellm_gguf.advice import advise
+
+        return advise(machine)
 
     def offload(self, machine: Machine) -> Offload:
         if problem := next(iter(self.check(machine)), ""):
