@@ -11,7 +11,10 @@ export PYTHONPYCACHEPREFIX=/var/cache/python HYPOTHESIS_STORAGE_DIRECTORY=/var/c
 
 "$here/root.sh"
 "$here/library.sh"
+"$here/ternary.sh"
 "$here/enter.sh" python3 plugins/install.py --venv /opt/venv --extras test
+# The ternary plugin is not installed there for want of a compiler; its one dependency that the core lacks is.
+"$here/enter.sh" pip install --quiet "$(sed -n 's/.*"\(tokenizers[^"]*\)".*/\1/p' "$checkout/plugins/edgellm-bitnet/pyproject.toml")"
 if (($#)); then
     selected=("$@")
 else
@@ -22,4 +25,11 @@ fi
 mapfile -t left_out < <(sed -n 's/^tests/--deselect=&/p' "$here/left-out.txt")
 pytest=("$here/enter.sh" pytest -p no:cacheprovider --timeout 1800)
 "${pytest[@]}" -v tests/arm64/checks.py
+# The ternary kernels: their tests where all of them run, the trained model on a core of each kind.
+ternary=(env EDGELLM_BITNET_LIBRARY=/opt/bitnet/libedgellm_bitnet.so PYTHONPATH=/src/plugins/edgellm-bitnet pytest
+    -p no:cacheprovider --timeout 1800)
+for core in cortex-a53 neoverse-n1 neoverse-v1; do
+    QEMU_CPU=$core "$here/enter.sh" "${ternary[@]}" -v tests/arm64/ternary.py
+done
+QEMU_CPU=neoverse-v1 "$here/enter.sh" "${ternary[@]}" -q tests/bitnet/test_kernels.py
 "${pytest[@]}" -q "${left_out[@]}" "${selected[@]}"
