@@ -8,6 +8,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from edgellm.plugins import plugins
+
 # A run that was put in the background ignores Ctrl-C, and its children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -16,6 +18,12 @@ pytest_plugins = ["groups"]
 # No deadline: how long one example takes says nothing on a machine that is shared.
 hypothesis.settings.register_profile("edgellm", deadline=None)
 hypothesis.settings.load_profile("edgellm")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_plugin() -> None:
+    """A process finds its plugins once: before a test sets an allow-list of its own, whatever the order of tests."""
+    plugins()
 
 
 @pytest.fixture(autouse=True)
