@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from edgellm.plugins import plugins
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["groups"]
+_numbers = itertools.count()
 
 # No deadline: how long one example takes says nothing on a machine that is shared.
 hypothesis.settings.register_profile("edgellm", deadline=None)
@@ -29,7 +31,9 @@ def every_plugin() -> None:
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test reads or writes the user's models, caches or plugin list."""
-    home = tmp_path_factory.mktemp("home")
+    # Counted here: pytest finds the next free number by listing all there are, which takes longer with each test.
+    home = tmp_path_factory.getbasetemp() / "homes" / str(next(_numbers))
+    home.mkdir(parents=True)
     monkeypatch.setenv("EDGELLM_HOME", str(home))
     # Other tools' models on this machine are no part of any test.
     monkeypatch.setenv("OLLAMA_MODELS", str(home / "ollama"))
