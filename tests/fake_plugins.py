@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 
@@ -83,3 +86,32 @@ from edgellm.hookspecs import hookimpl
 def register_commands(register):
     sys.exit(3)
 """
+
+# A backend that opens GGUF files by its word only: it can be planned for. Followed by what registers it, or a subclass.
+LIGHT_BACKEND = """
+from edgellm.errors import BackendUnavailable
+from edgellm.hookspecs import hookimpl
+
+class Light:
+    name = "gguf"
+    formats = frozenset({"gguf"})
+    quants = None
+    def check(self, machine): return []
+    def supports(self, artifact): return []
+    def footprint(self, artifact, settings): return None
+    def open(self, plan): raise BackendUnavailable("this backend runs no model")
+    def describe(self): return {"library": "none"}
+"""
+
+
+def run_edgellm(
+    home: Path, plugin: str, cwd: Path, *arguments: str, code: int = 0, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """`python -m edgellm` with nothing but echo and that plugin of `home`."""
+    env = os.environ | {
+        "PYTHONPATH": str(home), "EDGELLM_HOME": str(home), "EDGELLM_PLUGINS": plugin, "COLUMNS": "120",
+    } | environment  # fmt: skip
+    command = [sys.executable, "-m", "edgellm", *arguments]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=cwd, check=False)
+    assert done.returncode == code, done.stderr
+    return done

@@ -99,16 +99,10 @@ def _rate(request: SelectionRequest) -> str:
 
 
 def _row(card: ModelCard, stored: list[Stored], plan: dict[str, Any] | None) -> dict[str, Any]:
-    from edgellm.selection.reasons import FREE_LICENSES
+    from edgellm.selection.report import about_model
 
     row: dict[str, Any] = {
-        "id": card.id,
-        "kind": card.kind,
-        "params": card.params,
-        "params_active": card.params_active,
-        "ctx_train": card.ctx_train,
-        "license": card.license,
-        "license_restricts": card.license not in FREE_LICENSES,
+        **about_model(card),
         "quants": sorted({file.quant for file in card.files}),
         "installed": sorted({s.quant for s in stored if s.model_id == card.id and not s.problem}),
         "source": card.source,

@@ -10,7 +10,7 @@ from edgellm.model import ModelCard, ModelFile
 from edgellm.plan import Candidate, Rejection
 from edgellm.selection.appraisal import Appraisal, verdict
 from edgellm.selection.facts import Setting
-from edgellm.selection.reasons import FREE_LICENSES
+from edgellm.selection.report import about_model
 
 SCHEMA = 1
 # Of a GGUF header: 0.76 MB at 32,000 tokens of vocabulary, 6.0 at 152,000, 6.5 at 262,000, 7.8 at 128,000 of llama's
@@ -48,16 +48,7 @@ def to_dict(  # noqa: PLR0917
     machine, request = given.machine, given.request
     return {
         "schema": SCHEMA,
-        "model": {
-            "id": card.id,
-            "kind": card.kind,
-            "params": card.params,
-            "params_active": card.params_active,
-            "ctx_train": card.ctx_train,
-            "license": card.license,
-            "license_restricts": card.license not in FREE_LICENSES,
-            "facts": basis,
-        },
+        "model": {**about_model(card), "facts": basis},
         "machine": {
             "id": machine.id,
             "name": machine.name,

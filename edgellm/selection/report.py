@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgellm.model import ModelCard
 from edgellm.plan import Candidate, Decision, Footprint, Rate, Rejection
+from edgellm.selection.reasons import FREE_LICENSES
 from edgellm.units import show_memory, show_params, show_rate, show_size
 
 SCHEMA = 1
@@ -24,6 +26,19 @@ def to_dict(decision: Decision) -> dict[str, Any]:
         "would_choose": _candidate(decision.would_choose),
         "budget_bytes": decision.budget_bytes,
         "inputs": decision.inputs,
+    }
+
+
+def about_model(card: ModelCard) -> dict[str, Any]:
+    """What a row of the catalog says of the model itself."""
+    return {
+        "id": card.id,
+        "kind": card.kind,
+        "params": card.params,
+        "params_active": card.params_active,
+        "ctx_train": card.ctx_train,
+        "license": card.license,
+        "license_restricts": card.license not in FREE_LICENSES,
     }
 
 

@@ -17,8 +17,8 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
@@ -26,7 +26,8 @@ from edgellm import settings
 from edgellm.errors import DiskFull, EdgeLLMError, IntegrityError, SourceError, SourceUnreachable, UnknownModel
 from edgellm.store import http
 from edgellm.store.download import download, part_of, total_of
-from edgellm.store.names import parts_of, stem_of
+from edgellm.store.hub_uri import HubUri, choose, firsts, parse
+from edgellm.store.names import parts_of
 from edgellm.store.remote import RemoteFile
 from edgellm.store.sources import Fetched, Progress
 from edgellm.units import show_size
@@ -35,24 +36,10 @@ from edgellm.version import __version__
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
-_URI = re.compile(
-    r"hf://(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*?)(?:@(?P<revision>[\w.-]+))?(?::(?P<quant>[\w-]+)|/(?P<file>[^:#?\\]+))?"
-)
 T = TypeVar("T")
 _CACHED_S = 60.0
 _SPARE_BYTES = 64 * 1024**2  # left free on the disk after a download
 _HINT = "accept its licence on the hub's page, then `hf auth login`"
-_NOT_MODELS = re.compile(r"(^|[-._/])(mmproj|imatrix|mtp|draft)([-._]|$)", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class HubUri:
-    """What a `hf://` URI names: a file, a quantization, or, with neither, all that the repository has."""
-
-    repo: str
-    revision: str | None
-    file: str
-    quant: str
 
 
 class Hub:
@@ -103,9 +90,9 @@ class Hub:
         with _hub_errors(uri):
             if _is_offline():
                 names = _cached_names(where)
-                return [[_cached(where, part) for part in parts_of(name)] for name in _firsts(names)]
+                return [[_cached(where, part) for part in parts_of(name)] for name in firsts(names)]
             listed = {file.path: file for file in _tree(where)}
-            return [[_listed(where, listed[part]) for part in parts_of(name)] for name in _firsts(list(listed))]
+            return [[_listed(where, listed[part]) for part in parts_of(name)] for name in firsts(list(listed))]
 
     def resolve(self, uri: str) -> list[RemoteFile]:
         """The file or its parts: in the hub's cache where they are, else at its endpoint. Without network, the first.
@@ -148,44 +135,6 @@ class Hub:
             blob.unlink(missing_ok=True)
 
 
-def parse(uri: str) -> HubUri:
-    """
-    Raises:
-        SourceError: not a `hf://` URI of a file or a quantization.
-    """
-    match = _URI.fullmatch(uri)
-    if match is None or ".." in (match["file"] or "").split("/"):
-        raise SourceError(f"{uri!r} is no hub source", hint="write hf://OWNER/REPO/FILE.gguf or hf://OWNER/REPO:QUANT")
-    return HubUri(match["repo"], match["revision"], match["file"] or "", match["quant"] or "")
-
-
-def choose(names: Sequence[str], where: HubUri) -> list[str]:
-    """The repository's files of one quantization: all parts, in order.
-
-    Where several models match (a plain one and a hand-made mix), the one with the shortest name.
-
-    Raises:
-        UnknownModel: no file of that quantization; says which there are.
-    """
-    models = [name for name in names if name.lower().endswith(".gguf") and not _NOT_MODELS.search(name)]
-    if not where.quant:
-        firsts = _firsts(names)
-        if len(firsts) == 1:
-            return parts_of(firsts[0])
-        have = ", ".join(PurePosixPath(name).name for name in firsts[:12]) or "no GGUF file at all"
-        raise UnknownModel(f"{where.repo} has {len(firsts)} models", hint=f"name a quantization or one of: {have}")
-    wanted = re.compile(rf"(^|[-._/]){re.escape(where.quant)}(?=[-.]|$)", re.IGNORECASE)
-    matching = [name for name in models if wanted.search(stem_of(name))]
-    if not matching:
-        have = ", ".join(sorted(PurePosixPath(name).name for name in models)[:12]) or "no GGUF file at all"
-        raise UnknownModel(f"{where.repo} has no file of quantization {where.quant}", hint=f"it has: {have}")
-    parts = parts_of(min(matching, key=lambda name: (len(stem_of(name)), name)))
-    missing = [part for part in parts if part not in names]
-    if missing:
-        raise SourceError(f"{where.repo} lacks {len(missing)} of {len(parts)} parts: {', '.join(missing[:3])}")
-    return parts
-
-
 def _head(timeout_s: float) -> str:
     """ "" or the reason, from one request to the endpoint."""
     from huggingface_hub import constants, get_session
@@ -226,12 +175,6 @@ def _patiently(ask: Callable[[], T]) -> T:
                 raise
         time.sleep(http.BACKOFF_S * 2**no)
     return ask()
-
-
-def _firsts(names: Sequence[str]) -> list[str]:
-    """Names of models, of a split one its first part, where all its parts are there."""
-    models = [name for name in names if name.lower().endswith(".gguf") and not _NOT_MODELS.search(name)]
-    return sorted({parts_of(name)[0] for name in models if set(parts_of(name)) <= set(names)})
 
 
 def _listed(where: HubUri, file: RepoFile) -> RemoteFile:
@@ -353,8 +296,7 @@ def _hub_errors(uri: str) -> Iterator[None]:
     except EdgeLLMError:
         raise
     except errors.GatedRepoError as error:
-        hint = "accept its licence on the hub's page, then `hf auth login`"
-        raise SourceError(f"{uri} needs its licence to be accepted", hint=hint) from error
+        raise SourceError(f"{uri} needs its licence to be accepted", hint=_HINT) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError) as error:
         raise UnknownModel(f"{uri} does not exist on the hub", hint="a private one needs `hf auth login`") from error
     except errors.HfHubHTTPError as error:

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import fake_plugins
 import pytest
 
-METER = """
+METER = fake_plugins.LIGHT_BACKEND + """
 import os, signal
 from edgellm.backend import Calibration
-from edgellm.errors import BackendUnavailable
-from edgellm.hookspecs import hookimpl
 
-class Meter:
-    name = "gguf"
-    formats = frozenset({"gguf"})
-    quants = None
-    def check(self, machine): return []
-    def supports(self, artifact): return []
-    def footprint(self, artifact, settings): return None
-    def open(self, plan): raise NotImplementedError("measures only")
-    def describe(self): return {"library": "none"}
+class Meter(Light):
     def build(self): return os.environ.get("METER_BUILD", "meter 1")
     def calibrate(self, settings):
         what = os.environ.get("METER_DOES", "")
@@ -45,7 +33,7 @@ class Meter:
 @hookimpl
 def register_backends(register):
     register(Meter())
-"""
+"""  # fmt: skip
 
 
 @pytest.fixture
@@ -55,13 +43,7 @@ def edgellm(tmp_path: Path):
     fake_plugins.install(home, "meter", METER)
 
     def run(*arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-        env = os.environ | {
-            "PYTHONPATH": str(home), "EDGELLM_HOME": str(home), "EDGELLM_PLUGINS": "meter", "COLUMNS": "120",
-        } | environment  # fmt: skip
-        command = [sys.executable, "-m", "edgellm", *arguments]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path, check=False)
-        assert done.returncode == code, done.stderr
-        return done
+        return fake_plugins.run_edgellm(home, "meter", tmp_path, *arguments, code=code, **environment)
 
     return run
 

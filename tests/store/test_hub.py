@@ -13,7 +13,7 @@ from store_server import names_below, sha256, start_fetch, wait_for
 
 from edgellm.errors import SourceError, UnknownModel
 from edgellm.model import ModelFile
-from edgellm.store.hub import HubUri, choose, parse
+from edgellm.store.hub_uri import HubUri, choose, parse
 from edgellm.store.names import parts_of
 
 PROBE = """
