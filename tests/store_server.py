@@ -388,12 +388,12 @@ class ModelServer(HubServer):
         try:
             for at in range(0, cut, self.chunk):
                 piece = body[at : min(cut, at + self.chunk)]
+                seen.sent += len(piece)  # before it goes out: a client that has all of it may look at once
                 request.wfile.write(piece)
-                seen.sent += len(piece)
                 if self.pace_s and self.closing.wait(self.pace_s):
                     return None
         except OSError:
-            pass  # the client went away, as some tests want
+            seen.sent -= len(piece)  # the client went away, as some tests want
         if hangs:
             return self.closing.wait(30)
         if cut < len(body) or self.mode in ("longer", "more"):
