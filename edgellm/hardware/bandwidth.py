@@ -41,13 +41,16 @@ _CACHE_SCHEMA = 1
 # Other programs can only take bandwidth away, and a number taken beside one would stay: 13 and 38 GB/s were seen on the
 # same machine within an hour. Three occasions on a machine that is not always busy contain a quiet one.
 OCCASIONS = 3
+# A share of waiting for a processor above which a measurement counts as taken beside other programs: alone it is 0 to
+# 2 %, beside a build on both processors 40 to 70 %. It is used, as there is no better one, and taken again next time.
+BUSY_SHARE = 0.15
 
 
 @dataclass(frozen=True, slots=True)
 class Bandwidth:
     gb_s: float  # 1e9 bytes per second
     basis: str
-    occasions: int = 1  # measurements of which this is the best
+    occasions: int = 1  # quiet measurements of which this is the best; 0 = other programs ran beside it
 
 
 def remembered(machine: Machine, notes: list[str]) -> Bandwidth | None:
@@ -70,10 +73,11 @@ def remembered(machine: Machine, notes: list[str]) -> Bandwidth | None:
 def of(machine: Machine, notes: list[str], *, refine: bool = False) -> Bandwidth | None:
     """Remembered, else measured now (under a second) and stored; None, with a note, where it cannot be measured.
 
-    `refine` measures again until that was done on three occasions.
+    `refine` measures again until that was done on three quiet occasions; what was only measured beside other programs
+    is measured again in any case.
     """
     known = remembered(machine, notes)
-    if known is not None and (known.occasions >= OCCASIONS or not refine):
+    if known is not None and known.occasions >= (OCCASIONS if refine else 1):
         return known
     size = buffer_bytes(machine)
     if size < MIN_BUFFER_BYTES and known is not None:
@@ -89,7 +93,7 @@ def of(machine: Machine, notes: list[str], *, refine: bool = False) -> Bandwidth
         return known
     if known is not None:
         better = max(known, found, key=lambda bandwidth: bandwidth.gb_s)
-        found = replace(better, occasions=known.occasions + 1)
+        found = replace(better, occasions=known.occasions + found.occasions)
     _remember(machine, found, notes)
     return found
 
@@ -115,16 +119,18 @@ def measure(threads: int, size: int, seconds: float) -> Bandwidth:
         parts = np.array_split(numbers, threads)
         _together(parts, lambda part: part.fill(1))
         pages = _page_size_of(numbers.ctypes.data, size)
-        best = float("inf")
-        passes, end = 0, time.perf_counter() + seconds
-        while passes < 3 or time.perf_counter() < end:
-            best = min(best, _together(parts, np.bitwise_or.reduce))
-            passes += 1
+        passes: list[_Pass] = []
+        end = time.perf_counter() + seconds
+        while len(passes) < 3 or time.perf_counter() < end:
+            passes.append(_together(parts, np.bitwise_or.reduce))
         del numbers, parts
+    best = min(one.elapsed_s for one in passes)
+    waited, wanted = sum(one.waited for one in passes), sum(one.ran + one.waited for one in passes)
+    busy = waited > BUSY_SHARE * wanted
     word = "thread" if threads == 1 else "threads"
-    return Bandwidth(
-        round(size / best / 1e9, 2), f"measured: {threads} {word}, {pages} pages, numpy or over {size // MIB} MiB"
-    )
+    beside = ", beside other programs" if busy else ""
+    basis = f"measured: {threads} {word}, {pages} pages, numpy or over {size // MIB} MiB{beside}"
+    return Bandwidth(round(size / best / 1e9, 2), basis, occasions=0 if busy else 1)
 
 
 @contextmanager
@@ -144,13 +150,35 @@ def _buffer(size: int) -> Iterator[mmap.mmap]:
             buffer.close()
 
 
-def _together(parts: Sequence[Numbers], work: Callable[[Numbers], object]) -> float:
-    """Run `work` on every part at once; seconds from the common start to the end of the last. numpy frees the GIL."""
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """Seconds from the common start to the end of the last thread; nanoseconds of all threads on and before a CPU."""
+
+    elapsed_s: float
+    ran: int
+    waited: int
+
+
+def _scheduled() -> tuple[int, int]:
+    """(on a processor, waiting for one) of this thread so far, in ns (Documentation/scheduler/sched-stats.rst)."""
+    try:
+        ran, waited, *_ = map(int, Path("/proc/thread-self/schedstat").read_text().split())
+    except (OSError, ValueError):
+        return 0, 0
+    return ran, waited
+
+
+def _together(parts: Sequence[Numbers], work: Callable[[Numbers], object]) -> _Pass:
+    """Run `work` on every part at once. numpy frees the GIL."""
     barrier = threading.Barrier(len(parts) + 1)
+    spent: list[tuple[int, int]] = []
 
     def run(part: Numbers) -> None:
         barrier.wait()
+        before = _scheduled()
         work(part)
+        after = _scheduled()
+        spent.append((after[0] - before[0], after[1] - before[1]))
         barrier.wait()
 
     workers = [threading.Thread(target=run, args=(part,), daemon=True) for part in parts]
@@ -162,7 +190,7 @@ def _together(parts: Sequence[Numbers], work: Callable[[Numbers], object]) -> fl
     elapsed = time.perf_counter() - start
     for worker in workers:
         worker.join()
-    return elapsed
+    return _Pass(elapsed, sum(ran for ran, _ in spent), sum(waited for _, waited in spent))
 
 
 def _page_size_of(address: int, size: int) -> str:

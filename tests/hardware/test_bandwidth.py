@@ -34,7 +34,7 @@ def test_measures_on_the_threads_that_are_asked_for(threads: int) -> None:
 
     assert 0.1 < found.gb_s < 10_000
     assert found.basis.startswith(f"measured: {threads} thread")
-    assert found.basis.endswith("pages, numpy or over 16 MiB")
+    assert found.basis.removesuffix(", beside other programs").endswith("pages, numpy or over 16 MiB")
 
 
 def test_page_size_is_what_was_obtained_and_not_what_was_asked_for() -> None:
@@ -71,6 +71,36 @@ def test_measured_once_or_on_three_occasions_then_the_best_is_remembered(
     assert bandwidth.remembered(MACHINE, notes) == bandwidth.Bandwidth(30.0, "measured", occasions=3)
     assert notes == []
     assert json.loads(cache_file(home).read_text())["key"]["cpu"] == "Some CPU"
+
+
+@pytest.mark.parametrize(("waited", "occasions"), [(0, 1), (140, 1), (300, 0)])
+def test_a_measurement_beside_other_programs_says_so(
+    monkeypatch: pytest.MonkeyPatch, waited: int, occasions: int
+) -> None:
+    clock = iter(range(10_000))
+    monkeypatch.setattr(bandwidth, "_scheduled", lambda: ((n := next(clock)) * 1000, n * waited))
+
+    found = bandwidth.measure(1, 16 * MIB, seconds=0.01)
+
+    assert found.occasions == occasions
+    assert found.basis.endswith(", beside other programs") == (occasions == 0)
+
+
+@pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="this kernel does not tell")
+def test_the_scheduler_tells_a_thread_what_it_waited() -> None:
+    before = bandwidth._scheduled()
+    sum(range(2_000_000))
+
+    assert bandwidth._scheduled()[0] - before[0] > 1_000_000
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_was_measured_beside_other_programs_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter([(12.0, 0), (11.0, 0), (30.0, 1), (29.0, 1)])
+    monkeypatch.setattr(bandwidth, "measure", lambda *_: bandwidth.Bandwidth((n := next(found))[0], "measured", n[1]))
+
+    assert [bandwidth.of(MACHINE, []).gb_s for _ in range(4)] == [12.0, 12.0, 30.0, 30.0]
+    assert bandwidth.remembered(MACHINE, []) == bandwidth.Bandwidth(30.0, "measured", occasions=1)
 
 
 @pytest.mark.usefixtures("quick")
