@@ -214,7 +214,7 @@ except EdgeLLMError as error:
 
 def start_fetch(file: ModelFile, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """A process that fetches `file` into the same store."""
-    given = json.dumps({name: getattr(file, name) for name in ("source", "quant", "bytes", "sha256")})
+    given = json.dumps({name: getattr(file, name) for name in ("source", "quant", "format", "bytes", "sha256")})
     return subprocess.Popen(
         [sys.executable, "-c", FETCH, given],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | (env or {}),

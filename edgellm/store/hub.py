@@ -2,6 +2,7 @@
 
     hf://OWNER/REPO/PATH/FILE.gguf      one file; naming one part of a split file brings all of them
     hf://OWNER/REPO:QUANT               the file (or parts) of that quantization
+    hf://OWNER/REPO/onnx/FILE.onnx      an ONNX graph, with its data, tokenizer and configuration
     hf://OWNER/REPO@REVISION...         of a branch, tag or commit instead of main
 
 huggingface_hub lists, describes and authorizes; the bytes come through `store.download`, because its own downloads
@@ -28,6 +29,7 @@ from edgellm.store import http
 from edgellm.store.download import download, part_of, total_of
 from edgellm.store.hub_uri import HubUri, choose, firsts, parse
 from edgellm.store.names import parts_of
+from edgellm.store.onnx_names import SUFFIX
 from edgellm.store.remote import RemoteFile
 from edgellm.store.sources import Fetched, Progress
 from edgellm.units import show_size
@@ -103,7 +105,7 @@ class Hub:
         where = parse(uri)
         with _hub_errors(uri):
             offline = _is_offline()
-            if where.file:
+            if where.file and not where.file.endswith(SUFFIX):
                 names = parts_of(where.file)
             else:
                 names = choose(_cached_names(where) if offline else [file.path for file in _tree(where)], where)

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from edgellm.errors import SourceError, UnknownModel
 from edgellm.store.names import parts_of, stem_of
+from edgellm.store.onnx_names import SUFFIX, onnx_files
 
 _URI = re.compile(
     r"hf://(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*?)(?:@(?P<revision>[\w.-]+))?(?::(?P<quant>[\w-]+)|/(?P<file>[^:#?\\]+))?"
@@ -38,13 +39,18 @@ def parse(uri: str) -> HubUri:
 
 
 def choose(names: Sequence[str], where: HubUri) -> list[str]:
-    """The repository's files of one quantization: all parts, in order.
+    """The repository's files of one quantization, or of one ONNX graph: all parts, in order.
 
     Where several models match (a plain one and a hand-made mix), the one with the shortest name.
 
     Raises:
         UnknownModel: no file of that quantization; says which there are.
     """
+    if where.file.endswith(SUFFIX):
+        if where.file not in names:
+            have = ", ".join(sorted(name for name in names if name.endswith(SUFFIX))[:12]) or "no ONNX file at all"
+            raise UnknownModel(f"{where.repo} has no {where.file}", hint=f"it has: {have}")
+        return onnx_files(names, where.file)
     models = [name for name in names if name.lower().endswith(".gguf") and not _NOT_MODELS.search(name)]
     if not where.quant:
         found = firsts(names)

@@ -95,6 +95,31 @@ def test_a_quantization_is_chosen_and_all_its_parts_come(hub, environment, own_h
     assert sorted(os.listdir(Path(path).parent)) == ["m-Q4_K_M-00001-of-00002.gguf", "m-Q4_K_M-00002-of-00002.gguf"]
 
 
+def test_an_onnx_graph_comes_with_all_it_needs(hub, environment, own_home):
+    files = {
+        "onnx/model_q4.onnx": b"graph", "onnx/model_q4.onnx_data": b"weights", "onnx/model_fp16.onnx": b"other",
+        "onnx/model_fp16.onnx_data": b"other weights", "config.json": b"{}", "tokenizer.json": b"{ }", "README.md": b"",
+    }  # fmt: skip
+    hub.files |= {f"o/r/{name}": data for name, data in files.items()}
+
+    (kind, path), _ = fetched(ModelFile("hf://o/r/onnx/model_q4.onnx", "INT4", "onnx"))
+
+    assert kind == "artifact"
+    assert Path(path).read_bytes() == b"graph"
+    root = Path(path).parents[1]
+    there = {str(found.relative_to(root)) for found in root.rglob("*") if found.is_file()}
+    assert there == {"onnx/model_q4.onnx", "onnx/model_q4.onnx_data", "config.json", "tokenizer.json"}
+
+
+def test_of_an_onnx_graph_that_is_not_there_the_others_are_named(hub, environment, own_home):
+    hub.files |= {"o/r/onnx/model_q4.onnx": b"graph"}
+
+    (kind, code, message), _ = fetched(ModelFile("hf://o/r/onnx/model.onnx", "F32", "onnx"))
+
+    assert (kind, code) == ("error", "unknown_model")
+    assert "o/r has no onnx/model.onnx" in message
+
+
 @pytest.mark.parametrize(
     ("uri", "code", "says"),
     [
