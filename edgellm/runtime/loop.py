@@ -23,7 +23,7 @@ Emit = Callable[[list[wire.Up]], None]
 
 # Text goes out at most this often. A small model makes hundreds of tokens per second, and each message wakes the
 # parent and its client on processors that are busy with the next token; nobody reads faster than this.
-PAUSE_S = 0.010
+PAUSE_S = 0.020
 
 
 @dataclass(slots=True, eq=False)
