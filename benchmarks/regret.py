@@ -51,7 +51,7 @@ def folder(model: str) -> Path:
 
 def measure(model: str, what: str, seconds: float) -> bool:
     """Measure what is missing for at most so long; whether anything is missing still."""
-    from shapes import shape_path
+    from off_grid import off_grid_path
 
     path = folder(model) / f"{what}.json"
     known = json.loads(path.read_text()) if path.exists() else {}
@@ -62,7 +62,7 @@ def measure(model: str, what: str, seconds: float) -> bool:
             continue
         if time.monotonic() > stop:
             return True
-        job = {"model": model, "what": what, "path": str(shape_path(model, quant)), "kv_type": kv_type, "ctx": ctx}
+        job = {"model": model, "what": what, "path": str(off_grid_path(model, quant)), "kv_type": kv_type, "ctx": ctx}
         job["reference"] = str(folder(model) / "reference.npy")
         started = time.monotonic()
         child = subprocess.run(
@@ -125,7 +125,7 @@ def requests(known: dict[str, Any]) -> list[tuple[int, int, float]]:
 
 def choose(model: str, known: dict[str, Any], asked: tuple[int, int, float], learned: str) -> tuple[str, str] | None:
     """What selection takes, None = it says that nothing will do."""
-    from shapes import shape_path
+    from off_grid import off_grid_path
 
     from edgellm.catalog.lookup import catalog
     from edgellm.errors import NothingFits
@@ -136,7 +136,7 @@ def choose(model: str, known: dict[str, Any], asked: tuple[int, int, float], lea
 
     files = []
     for quant in complete(known):
-        path = str(shape_path(model, quant))
+        path = str(off_grid_path(model, quant))
         size = sum(tensor.type.size_bytes(math.prod(tensor.dims)) for tensor in read_model(path).tensors)
         files.append(ModelFile(f"file:{path}", quant, tensor_bytes=size))
     card = replace(catalog()[MODELS[model]], files=tuple(files), repos=())
