@@ -2,11 +2,11 @@
 
     python benchmarks/off_grid.py smollm2-135m Q4_K_M [MORE...]      prints the paths, makes what is not there
 
-The published files of these models are quantized themselves. An F16 file made of one has its 16 or 32 levels a block, and
-a type whose levels happen to fit them loses nothing, one with more bits that do not fit loses more: made of Q4_1, Q5_1 is
-worse than Q5_0. So every weight is moved at random within the step of its block, as far as rounding may have moved it
-before, and the quantizations are made of that. It is another model than the published one (as far from it as the
-published one is from its original), with the same shape, and weights as smooth as trained ones.
+The published files of these models are quantized themselves. An F16 file made of one has its 16 or 32 levels a block:
+a type whose levels happen to fit them loses nothing, one with more bits that do not fit loses more (made of Q4_1, Q5_1
+is worse than Q5_0). So every weight is moved at random within the step of its block, as far as rounding may have moved
+it before, and the quantizations are made of that. It is another model than the published one, about as far from it as
+the published one is from its original, of the same shape, and its weights lie between levels as trained ones do.
 """
 
 from __future__ import annotations

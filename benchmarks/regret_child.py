@@ -105,7 +105,7 @@ def _status(name: str) -> int:
 
 
 def _rate(engine: Any, tokens: list[int], job: dict[str, Any]) -> float:
-    """Median decode rate of a few short runs, tokens per second of processor time: with one thread, this one computes."""
+    """Median decode rate of a few short runs, tokens per second of processor time: with one thread, this computes."""
     _feed(engine, tokens, DEPTH)
     samples = []
     for _ in range(RATE_SAMPLES):

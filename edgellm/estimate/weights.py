@@ -6,6 +6,7 @@ Exact for the architectures of `estimate/architecture.py`; elsewhere an estimate
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -45,36 +46,72 @@ def traits(shape: Shape, *, imatrix: bool = False) -> recipe.Traits:
     )
 
 
-def weights(shape: Shape, params: int, params_active: int, quant: str, *, imatrix: bool = False) -> Weights:
+def weights(
+    shape: Shape,
+    params: int,
+    params_active: int,
+    quant: str,
+    own_types: tuple[tuple[str, str], ...] = (),
+    *,
+    imatrix: bool = False,
+) -> Weights:
     """Weights of a model in `quant`.
+
+    `own_types` are pairs of a role and the type that its publisher gave it in all layers, whatever the rules say; an
+    architecture that is only estimated does not know them.
 
     Raises:
         KeyError: no recipe of that name (a hand-made mix): only a file's own size can tell.
     """
-    exact = _closed_form(shape, quant, imatrix)
+    exact = _closed_form(shape, quant, own_types, imatrix)
     return _estimated(shape, params, params_active, quant) if exact is None else exact
 
 
 @lru_cache(maxsize=4096)
-def _closed_form(shape: Shape, quant: str, imatrix: bool) -> Weights | None:
-    parts = architecture.tensors(shape)
-    if parts is None:
-        return None
-    facts = traits(shape, imatrix=imatrix)
-    n_attn_v = sum(len(t.layers) for t in parts if t.role in ("attn_v", "attn_qkv"))
+def _closed_form(shape: Shape, quant: str, own_types: tuple[tuple[str, str], ...], imatrix: bool) -> Weights | None:
     total = streamed = 0
     by_type: dict[str, int] = {}
-    for part in parts:
+    for stored in stored_types(shape, quant, own_types, imatrix=imatrix):
+        part = stored.part
         used, of = _read_share(part.role, shape)
+        total += stored.n_bytes
+        streamed += stored.n_bytes * used // of
+        if used and part.role not in recipe.KEPT:
+            by_type[stored.type] = by_type.get(stored.type, 0) + part.elems * stored.layers * used // of
+    return Weights(total, streamed, _ranked(by_type), exact=True) if total else None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the tensors of one role are stored in, in so many layers."""
+
+    part: architecture.Tensor
+    type: str
+    layers: int
+
+    @property
+    def n_bytes(self) -> int:
+        return TYPES[self.type].tensor_bytes(self.part.elems) * self.layers
+
+
+def stored_types(
+    shape: Shape, quant: str, own_types: tuple[tuple[str, str], ...] = (), *, imatrix: bool = False
+) -> Iterator[Stored]:
+    """The type of every tensor in `quant`, roles of `own_types` in theirs; nothing where the architecture is not known.
+
+    Raises:
+        KeyError: no recipe of that name.
+    """
+    parts = architecture.tensors(shape) or ()
+    facts, own = traits(shape, imatrix=imatrix), dict(own_types)
+    n_attn_v = sum(len(t.layers) for t in parts if t.role in ("attn_v", "attn_qkv"))
+    for part in parts:
         n = n_attn_v if part.role in ("attn_v", "attn_qkv") else shape.n_layer
+        if part.role in own:
+            yield Stored(part, for_row(own[part.role], part.row), len(part.layers))
+            continue
         for wanted, count in recipe.layer_types(part.role, part.layers, n, quant, facts):
-            kind = for_row(wanted, part.row)
-            size = TYPES[kind].tensor_bytes(part.elems) * count
-            total += size
-            streamed += size * used // of
-            if used and part.role not in recipe.KEPT:
-                by_type[kind] = by_type.get(kind, 0) + part.elems * count * used // of
-    return Weights(total, streamed, _ranked(by_type), exact=True)
+            yield Stored(part, for_row(wanted, part.row), count)
 
 
 def _read_share(role: str, shape: Shape) -> tuple[int, int]:

@@ -171,8 +171,9 @@ class Option:
     @cached_property
     def copies(self) -> tuple[int, int]:
         """Bytes of weights that the backend copies while it loads, and of them a table that is read on."""
-        repacked = self.facts.repacked
-        return repack.repacked_bytes(self.shape, self.quant, repacked) if repacked else (0, 0)
+        if not self.facts.repacked:
+            return 0, 0
+        return repack.repacked_bytes(self.shape, self.quant, self.facts.repacked, tuple(self.file.types.items()))
 
     @property
     def has_gpu(self) -> bool:
