@@ -77,8 +77,8 @@ def measure(model: str, what: str, seconds: float) -> bool:
 
 
 def _jobs(what: str) -> Any:
-    for quant in ("F16", *QUANTS) if what == "quality" else QUANTS:
-        for kv_type in KV_TYPES:
+    for kv_type in KV_TYPES:
+        for quant in ("F16", *QUANTS) if what == "quality" else QUANTS:
             for ctx in CONTEXTS if what == "memory" else (2048,):
                 yield quant, kv_type, ctx
 

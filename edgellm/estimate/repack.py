@@ -32,12 +32,11 @@ def repacked_bytes(
     if quant not in recipe.BASE_TYPE:
         return 0, 0
     total = table = 0
-    for stored in stored_types(shape, quant, own_types):
-        part = stored.part
+    for part, kind, layers in stored_types(shape, quant, own_types):
         is_table = part.role == "token_embd"
-        if part.role == "never" or part.rows % ROWS or (is_table and not shape.tied_embeddings):
+        if kind not in copied or part.rows % ROWS or (is_table and not shape.tied_embeddings):
             continue
-        if stored.type in copied:
-            total += stored.n_bytes
-            table += stored.n_bytes if is_table else 0
+        size = TYPES[kind].tensor_bytes(part.elems) * layers
+        total += size
+        table += size if is_table else 0
     return total, table

@@ -14,6 +14,8 @@ from edgellm.estimate import architecture, recipe
 from edgellm.estimate.tensor_types import TYPES, for_row
 from edgellm.model import Shape
 
+_VALUES = ("attn_v", "attn_qkv")  # roles that the rules for attn_v count together
+
 
 @dataclass(frozen=True, slots=True)
 class Weights:
@@ -69,49 +71,48 @@ def weights(
 
 @lru_cache(maxsize=4096)
 def _closed_form(shape: Shape, quant: str, own_types: tuple[tuple[str, str], ...], imatrix: bool) -> Weights | None:
-    total = streamed = 0
+    matrices, total = _matrices(shape)
+    if not matrices:
+        return None
+    streamed = total
     by_type: dict[str, int] = {}
-    for stored in stored_types(shape, quant, own_types, imatrix=imatrix):
-        part = stored.part
+    for part, kind, layers in stored_types(shape, quant, own_types, imatrix=imatrix):
         used, of = _read_share(part.role, shape)
-        total += stored.n_bytes
-        streamed += stored.n_bytes * used // of
-        if used and part.role not in recipe.KEPT:
-            by_type[stored.type] = by_type.get(stored.type, 0) + part.elems * stored.layers * used // of
-    return Weights(total, streamed, _ranked(by_type), exact=True) if total else None
+        elems = part.elems
+        size = TYPES[kind].tensor_bytes(elems) * layers
+        total += size
+        if used:
+            streamed += size * used // of
+            by_type[kind] = by_type.get(kind, 0) + elems * layers * used // of
+    return Weights(total, streamed, _ranked(by_type), exact=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What the tensors of one role are stored in, in so many layers."""
-
-    part: architecture.Tensor
-    type: str
-    layers: int
-
-    @property
-    def n_bytes(self) -> int:
-        return TYPES[self.type].tensor_bytes(self.part.elems) * self.layers
+@lru_cache(maxsize=1024)
+def _matrices(shape: Shape) -> tuple[tuple[architecture.Tensor, ...], int]:
+    """What quantization changes, and the bytes of what it leaves alone; nothing where the architecture is not known."""
+    parts = architecture.tensors(shape) or ()
+    kept = sum(TYPES[recipe.KEPT[t.role]].tensor_bytes(t.elems) * len(t.layers) for t in parts if t.role in recipe.KEPT)
+    return tuple(t for t in parts if t.role not in recipe.KEPT), kept
 
 
 def stored_types(
     shape: Shape, quant: str, own_types: tuple[tuple[str, str], ...] = (), *, imatrix: bool = False
-) -> Iterator[Stored]:
-    """The type of every tensor in `quant`, roles of `own_types` in theirs; nothing where the architecture is not known.
+) -> Iterator[tuple[architecture.Tensor, str, int]]:
+    """Each matrix with its type in `quant`, that of `own_types` where its role is there, and the layers that have it.
 
     Raises:
         KeyError: no recipe of that name.
     """
-    parts = architecture.tensors(shape) or ()
+    matrices, _ = _matrices(shape)
     facts, own = traits(shape, imatrix=imatrix), dict(own_types)
-    n_attn_v = sum(len(t.layers) for t in parts if t.role in ("attn_v", "attn_qkv"))
-    for part in parts:
-        n = n_attn_v if part.role in ("attn_v", "attn_qkv") else shape.n_layer
+    n_attn_v = sum(len(t.layers) for t in matrices if t.role in _VALUES)
+    for part in matrices:
         if part.role in own:
-            yield Stored(part, for_row(own[part.role], part.row), len(part.layers))
+            yield part, for_row(own[part.role], part.row), len(part.layers)
             continue
+        n = n_attn_v if part.role in _VALUES else shape.n_layer
         for wanted, count in recipe.layer_types(part.role, part.layers, n, quant, facts):
-            yield Stored(part, for_row(wanted, part.row), count)
+            yield part, for_row(wanted, part.row), count
 
 
 def _read_share(role: str, shape: Shape) -> tuple[int, int]:
