@@ -39,6 +39,7 @@ QUANTS = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_NL", "Q5_0", "Q3_K_M"
 KV_TYPES = ("f16", "q8_0", "q4_0")
 CONTEXTS = (2048, 8192)
 REQUESTS = 20
+PASSES = 3  # over all files, for rates: the median counts, so that no minute of the machine decides
 NOISE = 0.05  # of a measured rate: what is nearer to the floor counts neither as broken nor as reached
 SEED = 20261124
 
@@ -56,9 +57,9 @@ def measure(model: str, what: str, seconds: float) -> bool:
     path = folder(model) / f"{what}.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     stop = time.monotonic() + seconds
-    for quant, kv_type, ctx in _jobs(what):
+    for number, quant, kv_type, ctx in _jobs(what):
         key = f"{what} {quant} {kv_type} {ctx}"
-        if key in known:
+        if len(known.get(key, ())) > number:
             continue
         if time.monotonic() > stop:
             return True
@@ -70,17 +71,18 @@ def measure(model: str, what: str, seconds: float) -> bool:
         )
         if child.returncode:
             raise RuntimeError(f"{key}: {child.stderr[-2000:]}")
-        known[key] = json.loads(child.stdout.splitlines()[-1])
+        known.setdefault(key, []).append(json.loads(child.stdout.splitlines()[-1]))
         print(f"{key} {known[key]} {time.monotonic() - started:.1f} s", flush=True)
         path.write_text(json.dumps(known, indent=1))
     return False
 
 
 def _jobs(what: str) -> Any:
-    for kv_type in KV_TYPES:
-        for quant in ("F16", *QUANTS) if what == "quality" else QUANTS:
-            for ctx in CONTEXTS if what == "memory" else (2048,):
-                yield quant, kv_type, ctx
+    for number in range(PASSES if what == "rate" else 1):
+        for kv_type in KV_TYPES:
+            for quant in ("F16", *QUANTS) if what == "quality" else QUANTS:
+                for ctx in CONTEXTS if what == "memory" else (2048,):
+                    yield number, quant, kv_type, ctx
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,8 @@ def backends() -> Any:
 def report(model: str) -> None:
     known: dict[str, Any] = {}
     for what in ("quality", "memory", "rate"):
-        known |= json.loads((folder(model) / f"{what}.json").read_text())
+        for key, found in json.loads((folder(model) / f"{what}.json").read_text()).items():
+            known[key] = statistics.median(found) if what == "rate" else found[0]
     for learned in ("nothing", "runs", "runs and checks"):
         print(f"\n{model}, {len(complete(known))} quantizations, learned: {learned}")
         print("| context | memory, MiB | floor, tok/s | chosen | kept | best | kept | regret |")
