@@ -81,10 +81,9 @@ _ALL = (
        "small models with memory to spare: a loss that is hard to measure", like=("Q6_K", 1.0)),
     _k("Q5_K_M", 5.7, "Q5_K", "5 bits, value projections and some down projections at 6",
        "small models (under about 10B), where precision matters", like=("Q5_K_M", 1.0)),
-    _k("Q5_K_S", 5.57, "Q5_K", "5 bits nearly throughout", "when Q5_K_M is slightly too big", like=("Q5_K_M", 1.8)),
-    # Llama-3-8B: Q5_K_M +0.89 %, Q5_K_S 1.66, Q5_1 1.68, Q5_0 2.09 (llama.cpp's perplexity README).
-    _legacy("Q5_1", 6.0, "5-bit blocks of 32 with scale and offset", _ROWS, like=("Q5_K_M", 1.8)),
-    _legacy("Q5_0", 5.6, "5-bit blocks of 32 with one scale", _ROWS, like=("Q5_K_M", 2.2)),
+    _k("Q5_K_S", 5.57, "Q5_K", "5 bits nearly throughout", "when Q5_K_M is slightly too big", like=("Q5_K_M", 1.3)),
+    _legacy("Q5_1", 6.0, "5-bit blocks of 32 with scale and offset", _ROWS, like=("Q5_K_M", 1.2)),
+    _legacy("Q5_0", 5.6, "5-bit blocks of 32 with one scale", _ROWS, like=("Q5_K_M", 1.4)),
     _k("Q4_K_M", 4.89, "Q4_K", "4 bits, value projections and some down projections at 6",
        "the default balance of size, speed and quality", like=("Q4_K_M", 1.0)),
     _k("Q4_K_S", 4.67, "Q4_K", "4 bits nearly throughout", "old or slow hardware, speed first", like=("Q4_K_S", 1.0)),

@@ -19,8 +19,15 @@ SENSITIVE = {"ffn_down": 3.0}
 
 
 @lru_cache(maxsize=4096)
-def stored(shape: Shape, quant: str, own_types: tuple[tuple[str, str], ...] = ()) -> tuple[tuple[str, float], ...]:
-    """(Type, weights that count) of a mix of a model with short rows; nothing where rows are long or not known.
+def stored(
+    shape: Shape,
+    quant: str,
+    own_types: tuple[tuple[str, str], ...] = (),
+    streamed: tuple[tuple[str, int], ...] = (),
+) -> tuple[tuple[str, float], ...]:
+    """(Type, weights that count) of a mix of a model with short rows; nothing where rows are long.
+
+    Of an architecture whose matrices are not known `streamed` counts, as `Weights.streamed_params` estimates it.
 
     Raises:
         KeyError: no recipe of that name.
@@ -32,4 +39,6 @@ def stored(shape: Shape, quant: str, own_types: tuple[tuple[str, str], ...] = ()
         total += n
         short += n if part.row % SUPERBLOCK else 0
         by_type[kind] = by_type.get(kind, 0.0) + n * SENSITIVE.get(part.role, 1.0)
+    if not total:
+        return streamed if shape.n_embd % SUPERBLOCK else ()
     return tuple(sorted(by_type.items())) if short > MOSTLY * total else ()

@@ -114,7 +114,8 @@ class Option:
         else:
             # A hand-made mix is known by its name alone.
             known = quants.QUANTS[self.quant].predictable
-            short = short_rows.stored(self.shape, self.quant, tuple(self.file.types.items())) if known else ()
+            own, streamed = tuple(self.file.types.items()), self.weights.streamed_params
+            short = short_rows.stored(self.shape, self.quant, own, streamed) if known else ()
             weights = quality.quant_loss(
                 self.quant, card.params, native=self.is_native, family=card.family, short=short
             )
