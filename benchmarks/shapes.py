@@ -71,31 +71,30 @@ def shape_path(model: str, quant: str) -> Path:
     Raises:
         KeyError: unknown model or quantization. RuntimeError: the quantizer failed, with what it said.
     """
-    ftype = FTYPES[quant]
     if model in REAL:
-        source, stored_quant = _stored(REAL[model])
+        source, stored_quant = stored(REAL[model])
         if stored_quant == quant:
             return source
     folder = settings.cache_dir() / "shapes"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{model}-{quant}.gguf"
-    with _locked(folder / f".{path.name}.lock"):
+    with locked(folder / f".{path.name}.lock"):
         if path.exists():
             return path
         with tempfile.TemporaryDirectory(dir=folder, prefix=".making-") as made:
             done = Path(made) / "done.gguf"
             if model in REAL:
-                _quantize(source, done, ftype, quant)
+                quantize(source, done, quant)
             else:
                 thin, packed = Path(made) / "thin.gguf", Path(made) / "packed.gguf"
                 _write_thin(SHAPES[model], model, thin)
-                _quantize(thin, packed, ftype, quant)
+                quantize(thin, packed, quant)
                 _widen(SHAPES[model], packed, done)
             os.replace(done, path)
     return path
 
 
-def _stored(model_id: str) -> tuple[Path, str]:
+def stored(model_id: str) -> tuple[Path, str]:
     from edgellm.store.library import Library
 
     for stored in Library().installed():
@@ -105,7 +104,7 @@ def _stored(model_id: str) -> tuple[Path, str]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -203,9 +202,9 @@ def _widen(m: Model, packed: Path, path: Path) -> None:
             writer.write(tensor.name, (*[data] * whole, data[:rest]))
 
 
-def _quantize(source: Path, target: Path, ftype: int, quant: str) -> None:
+def quantize(source: Path, target: Path, quant: str) -> None:
     """In a process of its own: native code that dies takes nobody along."""
-    command = [sys.executable, __file__, "--quantize", str(source), str(target), str(ftype)]
+    command = [sys.executable, __file__, "--quantize", str(source), str(target), str(FTYPES[quant])]
     run = subprocess.run([*command, *(["ones"] if quant in NEED_IMATRIX else [])], capture_output=True, check=False)
     if run.returncode:
         tail = run.stderr.decode(errors="replace").strip().splitlines()[-3:]

@@ -35,6 +35,7 @@ QUANTS = (
 )  # fmt: skip
 PROMPT, DECODED_S = {"llama-3.2-1b": 64}, 0.5
 LEAST_PROMPT = 128
+PASSES = 3  # over all files of a model: each keeps its median, so that no minute of the machine makes a rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Row:
     prefill_predicted: float
     decode_prior: float
     prefill_prior: float
+    spread: float = 0.0  # of the passes' decode rates: highest over lowest, less 1
 
 
 def measure(path: Path, prompt: int) -> tuple[float, float, int]:
@@ -91,10 +93,15 @@ def _seconds(engine: Engine, entry: SlotInput) -> float:
 def rows(model: str, quants: list[str], machine: Machine, calibration: Any) -> list[Row]:
     """Every file of the model, measured and predicted."""
     found = []
+    prompt = PROMPT.get(model, LEAST_PROMPT)
+    taken: dict[str, list[tuple[float, float, int]]] = {quant: [] for quant in quants}
+    for _ in range(PASSES):
+        for quant in quants:
+            taken[quant].append(measure(shapes.shape_path(model, quant), prompt))
     for quant in quants:
         path = shapes.shape_path(model, quant)
-        prompt = PROMPT.get(model, LEAST_PROMPT)
-        decode, prefill, depth = measure(path, prompt)
+        decode, prefill, depth = (statistics.median(numbers) for numbers in zip(*taken[quant], strict=True))
+        spread = max(numbers[0] for numbers in taken[quant]) / min(numbers[0] for numbers in taken[quant]) - 1
         header = gguf.read_model(path)
         shape = gguf.shape(header.header, header.tensors)
         known = _weights(model, shape, quant, path)
@@ -102,11 +109,11 @@ def rows(model: str, quants: list[str], machine: Machine, calibration: Any) -> l
             rate.tok_s
             for rates in (calibration, None)
             for rate in (
-                speed.decode(machine, shape, known, 1, depth=depth, rates=rates),
+                speed.decode(machine, shape, known, 1, depth=round(depth), rates=rates),
                 speed.prefill(machine, shape, known, 1, tokens=prompt, rates=rates),
             )
         ]
-        row = Row(model, quant, decode, prefill, *predicted)
+        row = Row(model, quant, decode, prefill, *predicted, spread)
         print(_line(row), flush=True)
         found.append(row)
     return found
@@ -129,13 +136,13 @@ def _line(row: Row) -> str:
     decode = f"{row.decode:7.1f} {row.decode_predicted:7.1f} {row.decode_predicted / row.decode:5.2f}"
     prefill = f"{row.prefill:7.0f} {row.prefill_predicted:7.0f} {row.prefill_predicted / row.prefill:5.2f}"
     priors = f"{row.decode_prior / row.decode:5.2f} {row.prefill_prior / row.prefill:5.2f}"
-    return f"{row.model:13} {row.quant:8} {decode}  {prefill}  {priors}"
+    return f"{row.model:13} {row.quant:8} {decode}  {prefill}  {priors}  {row.spread:4.0%}"
 
 
 def report(found: list[Row]) -> None:
     """The table, and what the issue of trust is measured by."""
     columns = f"{'decode':>7} {'pred.':>7} {'ratio':>5}  {'prefill':>7} {'pred.':>7} {'ratio':>5}"
-    print(f"{'model':13} {'quant':8} {columns}  priors' ratios")
+    print(f"{'model':13} {'quant':8} {columns}  priors' ratios, spread")
     for row in found:
         print(_line(row))
     for model in (*dict.fromkeys(row.model for row in found), "all"):

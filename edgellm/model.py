@@ -43,6 +43,10 @@ class ModelFile:
     sha256: str | None = None
     tensor_bytes: int | None = None
     trust: str = ""  # where size, hash and name come from
+    # Where the publisher's mix is not what its name says: role of a tensor (estimate/architecture.py) -> type in all
+    # layers, and how that is known.
+    types: dict[str, str] = field(default_factory=dict)
+    types_source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgellm import rows
 from edgellm.errors import UnknownModel, UsageError
+from edgellm.formats.ggml_types import BY_NAME, NO_WEIGHTS
 from edgellm.model import ModelCard, ModelFile, Shape
 
 if TYPE_CHECKING:
@@ -111,19 +112,26 @@ def check(card: ModelCard) -> list[str]:
         problems.append(f"params_active {card.params_active} of params {card.params}")
     if card.shape is not None:
         problems += _check_shape(card.shape)
-    for i, file in enumerate(card.files):
-        if ":" not in file.source:
-            problems.append(f"files[{i}].source {file.source!r} has no scheme")
-        for name in ("bytes", "tensor_bytes"):
-            size = getattr(file, name)
-            if size is not None and not 0 < size <= _MOST:
-                problems.append(f"files[{i}].{name} {size} is out of range")
-        if file.sha256 is not None and _SHA256.fullmatch(file.sha256) is None:
-            problems.append(f"files[{i}].sha256 is not 64 hexadecimal digits")
+    problems += [problem for i, file in enumerate(card.files) for problem in _check_file(i, file)]
     texts = (card.id, card.family, card.license, card.hf_repo, card.notes, *card.repos)
-    if not all(text.isprintable() for text in (*texts, *(t for f in card.files for t in (f.source, f.quant, f.trust)))):
+    of_files = (t for f in card.files for t in (f.source, f.quant, f.trust, f.types_source, *f.types))
+    if not all(text.isprintable() for text in (*texts, *of_files)):
         problems.append("text with control characters")
     return problems
+
+
+def _check_file(i: int, file: ModelFile) -> Iterator[str]:
+    if ":" not in file.source:
+        yield f"files[{i}].source {file.source!r} has no scheme"
+    for name in ("bytes", "tensor_bytes"):
+        size = getattr(file, name)
+        if size is not None and not 0 < size <= _MOST:
+            yield f"files[{i}].{name} {size} is out of range"
+    for role, kind in file.types.items():
+        if kind not in BY_NAME or kind in NO_WEIGHTS:
+            yield f"files[{i}].types.{role} {kind!r} is no type of weights"
+    if file.sha256 is not None and _SHA256.fullmatch(file.sha256) is None:
+        yield f"files[{i}].sha256 is not 64 hexadecimal digits"
 
 
 def _check_shape(shape: Shape) -> list[str]:

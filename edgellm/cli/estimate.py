@@ -147,6 +147,7 @@ def _show_one(console: Console, named: Named, machine: Machine, budget_reason: s
     console.print()
     rows = [
         ("weights", f"{show_size(c.tensor_bytes)} ({how[weights.basis]}), file {about}{show_size(weights.file_bytes)}"),
+        *((("", weights.own_types),) if weights.own_types else ()),
         ("from", c.source.split()[0] if c.source.startswith(("hf:", "pypi:", "file:")) else c.source),
         ("run with", f"{c.ctx:,} tokens in {c.kv_type}, slots: {c.slots}, threads: {c.threads}, {_backend(a)}"),
         ("decode", f"{show_rate(c.decode.tok_s)} tok/s ({show_rate(c.decode.low)} to {show_rate(c.decode.high)})"),

@@ -18,7 +18,8 @@ from edgellm.model import Shape
 class Tensor:
     """One tensor per layer of `layers`, each `rows` rows of `row` weights."""
 
-    # As in estimate/recipe.py; "never" = stays F32, "half" = stays F16; "*_exps" = all experts of the layer in one.
+    # As in estimate/recipe.py; "never" = stays F32, "half" = stays F16; "*_exps" = all experts of the layer in one. A
+    # role that the rules do not name gets the type of the mix.
     role: str
     row: int  # weights in a row: what must be a multiple of the block
     rows: int
@@ -139,8 +140,8 @@ def _lfm2(s: Shape) -> Iterator[Tensor]:
     conv, every = range(s.n_layer - len(attn)), range(s.n_layer)
     yield from (*_attention(s, attn), *_norms(attn, s.head_dim, s.head_dim))
     yield Tensor("never", _LFM2_CONV, s.n_embd, conv)
-    yield Tensor("other", s.n_embd, 3 * s.n_embd, conv)  # shortconv.in_proj
-    yield Tensor("other", s.n_embd, s.n_embd, conv)  # shortconv.out_proj
+    yield Tensor("shortconv_in_proj", s.n_embd, 3 * s.n_embd, conv)
+    yield Tensor("shortconv_out_proj", s.n_embd, s.n_embd, conv)
     dense = range(_LFM2_DENSE_LAYERS) if s.n_expert else every
     yield from (*_ffn(s, dense), *_norms(every, s.n_embd, s.n_embd))
     if s.n_expert:
@@ -158,12 +159,12 @@ def _qwen35(s: Shape) -> Iterator[Tensor]:
     mixed = 2 * keys + values
     for first in range(interval - 1):
         yield Tensor("attn_qkv", s.n_embd, mixed, range(first, s.n_layer, interval))
-    yield Tensor("other", s.n_embd, values, linear)  # attn_gate
-    for _ in ("ssm_alpha", "ssm_beta"):
-        yield Tensor("other", s.n_embd, delta_value_heads(s), linear)
+    yield Tensor("attn_gate", s.n_embd, values, linear)
+    for role in ("ssm_alpha", "ssm_beta"):
+        yield Tensor(role, s.n_embd, delta_value_heads(s), linear)
     yield Tensor("never", _DELTA_CONV, mixed, linear)  # ssm_conv1d
     yield from _norms(linear, delta_value_heads(s), delta_value_heads(s), _DELTA_DIM)  # ssm_a, ssm_dt, ssm_norm
-    yield Tensor("other", values, s.n_embd, linear)  # ssm_out
+    yield Tensor("ssm_out", values, s.n_embd, linear)
     yield from _norms(every, s.n_embd, s.n_embd)
     if s.n_expert:
         yield from (*_experts(s, every), *_ffn(s, every, s.n_ff_expert, "_shexp"), *_norms(every, s.n_embd))
@@ -176,8 +177,8 @@ def _nemotron_nano_4b(s: Shape) -> Iterator[Tensor]:
     mixers, feeds, attn = range(21), range(17), range(4)
     n_ff, inner, states, heads = 12544, 7680, 2 * 8 * 128, 96
     yield from (*_norms(range(s.n_layer), s.n_embd), *_attention(s, attn))
-    yield Tensor("other", s.n_embd, 2 * inner + states + heads, mixers)  # ssm_in
-    yield Tensor("other", inner, s.n_embd, mixers)  # ssm_out
+    yield Tensor("ssm_in", s.n_embd, 2 * inner + states + heads, mixers)
+    yield Tensor("ssm_out", inner, s.n_embd, mixers)
     yield Tensor("never", 4, inner + states, mixers)  # ssm_conv1d
     yield from _norms(mixers, inner + states, heads, heads, heads, inner)  # its bias, ssm_dt, ssm_a, ssm_d, ssm_norm
     yield Tensor("ffn_up", s.n_embd, n_ff, feeds)
@@ -196,8 +197,8 @@ def _gemma4_e4b(s: Shape) -> Iterator[Tensor]:
     yield Tensor("per_layer_token_embd", per_layer * s.n_layer, s.n_vocab)
     yield Tensor("half", s.n_embd, per_layer * s.n_layer)  # per_layer_model_proj
     yield Tensor("never", per_layer, 1)
-    yield Tensor("other", s.n_embd, per_layer, every)  # inp_gate
-    yield Tensor("other", per_layer, s.n_embd, every)  # proj
+    yield Tensor("inp_gate", s.n_embd, per_layer, every)
+    yield Tensor("proj", per_layer, s.n_embd, every)
 
 
 FIRST_LAYER_ATTENDS_NOT = frozenset({"lfm2", "lfm2moe", "nemotron_h"})

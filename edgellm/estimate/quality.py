@@ -23,12 +23,15 @@ class Estimate:
     high: float
     basis: str
 
-    def times(self, other: Estimate) -> Estimate:
-        """Both together; a factor of exactly 1 adds no words."""
-        if other.mid == other.low == other.high == 1.0:
-            return self
-        basis = f"{self.basis}; {other.basis}"
-        return Estimate(self.mid * other.mid, self.low * other.low, self.high * other.high, basis)
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Increases of perplexity, percent."""
+
+    mid: float
+    best: float
+    worst: float
+    basis: str
 
 
 # Perplexity increase in percent (middle, low, high over families) at the model sizes below; hand-set from the rows,
@@ -75,8 +78,18 @@ _CACHE_PPL: dict[str, tuple[tuple[float, float, float], ...]] = {
 _CACHE_WORST = frozenset({"qwen3"})
 
 # Tensor types by themselves, by the name of a mix that is nearly all of one.
-_PURE = {"Q5_K": "Q5_K_S", "Q4_K": "Q4_K_S", "Q3_K": "Q3_K_S", "Q2_K": "Q2_K_S"}
-_NAMED_SHARE = 0.3  # of the weights in the type of its name, for a mix to be what its name says
+_PURE = {"Q4_K": "Q4_K_S", "Q3_K": "Q3_K_S", "Q2_K": "Q2_K_S"}
+# Where rows are short the table's 8B column tells what a type loses (there, nothing fell back), times this at each
+# size: geometric means over what was measured of SmolLM2-135M here (10 mixes, as KL, docs/benchmarks.md), of the rows
+# of Qwen2.5-0.5B, and of the table's other columns. Mixes are met within a factor of 1.6 by it, so half and twice as
+# much are the ends.
+# Types alone that the names of mixes do not tell of: Llama-3-8B lost 0.89 % in Q5_K_M, 1.66 in Q5_K_S, 1.68 in Q5_1 and
+# 2.09 in Q5_0 (llama.cpp's perplexity README), the table's Q5_K_M at 8B is 0.6.
+_ALONE = {"Q5_K": 1.1, "Q5_1": 1.1, "Q5_0": 1.35}
+_SHORT_SIZES_B = (0.135, *_SIZES_B)
+_SHORT_LOSS = (6.2, 2.1, 1.5, 1.2, 1.0, 0.75, 0.9, 1.2)
+_COLUMN_8B = 8 * 10**9
+_SHORT_ENDS = (0.5, 2.0)
 
 # Perplexity increase -> share of task ability lost, from Llama-3-8B's MMLU by quant (matt-c1, CC0).
 _LOSS = ((0.0, 0.0), (0.2, 0.002), (0.6, 0.005), (2.0, 0.009), (2.8, 0.012), (6.5, 0.035), (8.0, 0.041), (14.0, 0.072),
@@ -96,33 +109,44 @@ _SPREAD_FAMILY, _SPREAD_NONE = 14.0, 20.0
 _CARRIED_PER_DOUBLING = 0.75
 
 
-@lru_cache(maxsize=4096)
 def retention(
-    quant: str, params: int, *, native: bool = False, family: str = "", types: tuple[tuple[str, int], ...] = ()
+    quant: str, params: int, *, native: bool = False, family: str = "", short: tuple[tuple[str, float], ...] = ()
 ) -> Estimate:
-    """Share of the unquantized model's ability that `quant` keeps, 0..1.
+    """Share of the unquantized model's ability that `quant` keeps, 0..1; arguments as of `quant_loss`.
+
+    Raises:
+        UsageError: unknown quantization name.
+    """
+    return kept(params, quant_loss(quant, params, native=native, family=family, short=short))
+
+
+@lru_cache(maxsize=4096)
+def quant_loss(
+    quant: str, params: int, *, native: bool = False, family: str = "", short: tuple[tuple[str, float], ...] = ()
+) -> Loss:
+    """What a quantization loses.
 
     `native` models were trained in their type and lose nothing to it. A `family` whose losses were measured has them
-    in the middle; the interval stays that over all families. `types` are the weights by tensor type: where short rows
-    have fallen back to other types, these count, not the name.
+    in the middle; the interval stays that over all families. `short` are the weights by tensor type of a model with
+    short rows (`short_rows.stored`), which count, and not the name.
 
     Raises:
         UsageError: unknown quantization name.
     """
     if native:
-        return Estimate(1.0, 1.0, 1.0, "trained in this type: no loss")
+        return Loss(0.0, 0.0, 0.0, "trained in this type: no loss")
     row, factor = quants.find(quant).like
     if not row:
-        return Estimate(1.0, 1.0, 1.0, "not quantized")
+        return Loss(0.0, 0.0, 0.0, "not quantized")
     mid, best, worst = (value * factor for value in _increase(row, params))
     how = ""
-    if types and _fell_back(quant, types):
-        mid, best, worst = _of_types(types, params)
+    if short:
+        mid, best, worst = _of_types(short, params)
         how = ", by the types that its rows allow"
     own = _FAMILY.get(family, 1.0)
     if own != 1.0:
         mid, how = min(max(mid * own, best), worst), f"{how}, {family} losing x{own:g}"
-    return _kept(mid, best, worst, params, f"about +{mid:.1f} % perplexity at this size{how}")
+    return Loss(mid, best, worst, f"about +{mid:.1f} % perplexity at this size{how}")
 
 
 def _increase(row: str, params: int) -> tuple[float, float, float]:
@@ -132,30 +156,32 @@ def _increase(row: str, params: int) -> tuple[float, float, float]:
     return mid, best, worst
 
 
-def _fell_back(quant: str, types: tuple[tuple[str, int], ...]) -> bool:
-    base = quants.find(quant).base
-    total = sum(n for _, n in types) or 1
-    return sum(n for kind, n in types if kind == base) / total < _NAMED_SHARE
+def _of_types(types: tuple[tuple[str, float], ...], params: int) -> tuple[float, float, float]:
+    """Increase of a mix as the mean of those of its types, by weights: middle, least, most."""
+    found = sum(_alone(kind) * n for kind, n in types)
+    points = [math.log2(b) for b in _SHORT_SIZES_B]
+    scale = _interpolate(_size(params), list(zip(points, _SHORT_LOSS, strict=True)))
+    mid = scale * found / sum(n for _, n in types)
+    return mid, mid * _SHORT_ENDS[0], mid * _SHORT_ENDS[1]
 
 
-def _of_types(types: tuple[tuple[str, int], ...], params: int) -> tuple[float, float, float]:
-    """Increases of a mix as the mean of those of its types, by weights."""
-    total = sum(n for _, n in types)
-    found = [0.0, 0.0, 0.0]
-    for kind, n in types:
-        known = quants.QUANTS.get(_PURE.get(kind, kind))
-        row, factor = known.like if known is not None else ("", 0.0)
-        if row:
-            for k, value in enumerate(_increase(row, params)):
-                found[k] += value * factor * n / total
-    return found[0], found[1], found[2]
+def _alone(kind: str) -> float:
+    """Increase of an 8B model with all weights in one type of tensors."""
+    known = quants.QUANTS.get(_PURE.get(kind, kind))
+    row, factor = known.like if known is not None else ("", 0.0)
+    return _ALONE.get(kind) or (_increase(row, _COLUMN_8B)[0] * factor if row else 0.0)
+
+
+def cache_retention(kv_type: str, params: int, family: str = "") -> Estimate:
+    """Share of the ability that is left with a cache in `kv_type`, 0..1."""
+    return kept(params, cache_loss(kv_type, params, family))
 
 
 @lru_cache(maxsize=1024)
-def cache_retention(kv_type: str, params: int, family: str = "") -> Estimate:
-    """Share of the ability that is left with a cache in `kv_type`, 0..1; f16 loses nothing that was ever measured."""
+def cache_loss(kv_type: str, params: int, family: str = "") -> Loss:
+    """What a cache in `kv_type` loses; f16 loses nothing that was ever measured."""
     if kv_type == "f16":
-        return Estimate(1.0, 1.0, 1.0, "")
+        return Loss(0.0, 0.0, 0.0, "")
     points = [math.log2(b) for b in _CACHE_SIZES_B]
     mid, best, worst = (
         _interpolate(_size(params), [(p, cell[k]) for p, cell in zip(points, _CACHE_PPL[kv_type], strict=True)])
@@ -163,13 +189,13 @@ def cache_retention(kv_type: str, params: int, family: str = "") -> Estimate:
     )
     if kv_type == "q4_0" and family in _CACHE_WORST:
         mid = worst
-    return _kept(mid, best, worst, params, f"a {kv_type} cache about +{mid:.2g} %")
+    return Loss(mid, best, worst, f"a {kv_type} cache about +{mid:.2g} %")
 
 
-def checked(mean_kl: float, params: int) -> Estimate:
-    """What a measured KL divergence to the unquantized model leaves of its ability, as a perplexity increase of it."""
+def checked_loss(mean_kl: float) -> Loss:
+    """What a measured KL divergence to the unquantized model says, as a perplexity increase of it."""
     increase = 100 * math.expm1(mean_kl)
-    return _kept(increase, increase * 0.7, increase * 1.4, params, f"measured here: KL divergence {mean_kl:.3g} nats")
+    return Loss(increase, increase * 0.7, increase * 1.4, f"measured here: KL divergence {mean_kl:.3g} nats")
 
 
 def _size(params: int) -> float:
@@ -177,12 +203,19 @@ def _size(params: int) -> float:
     return math.log2(max(params, 1) / 1e9)
 
 
-def _kept(mid: float, best: float, worst: float, params: int, basis: str) -> Estimate:
-    """What perplexity increases in percent leave of the ability of a model of that size."""
+@lru_cache(maxsize=4096)
+def kept(params: int, *losses: Loss) -> Estimate:
+    """What is left of the ability of a model of that size after all of `losses`: their divergences add up.
+
+    SmolLM2-135M: weights in Q5_K_M 0.035 nats, a q4_0 cache 0.051, both 0.086 (docs/benchmarks.md).
+    """
     points = [math.log2(b) for b in _SIZES_B]
     scale = _interpolate(_size(params), list(zip(points, _SIZE_FACTOR, strict=True)))
-    kept = [max(0.02, 1.0 - scale * _interpolate(ppl, list(_LOSS))) for ppl in (mid, worst, best)]
-    return Estimate(kept[0], kept[1], kept[2], basis)
+    found = []
+    for ends in zip(*((loss.mid, loss.worst, loss.best) for loss in losses), strict=True):
+        increase = 100 * (math.prod(1 + value / 100 for value in ends) - 1)
+        found.append(max(0.02, 1.0 - scale * _interpolate(increase, list(_LOSS))))
+    return Estimate(found[0], found[1], found[2], "; ".join(loss.basis for loss in losses if loss.basis))
 
 
 def ability(card: ModelCard, scored: Mapping[str, ModelCard] | None = None, task: str = "chat") -> Estimate:

@@ -79,9 +79,12 @@ def tensor_type(role: str, i: int, n: int, quant: str, traits: Traits) -> str:
         return "MXFP4" if role.endswith("_exps") else "Q8_0"
     if role in _TABLES:
         return _token_embd(quant, base)
-    rules = _IQ12_RULES if quant in COUNTING else _FALCON_RULES if traits.falcon else _RULES
-    rule = rules.get(role)
+    rule = _rules(quant, traits).get(role)
     return rule(i, n, quant, base, traits) if rule else base
+
+
+def _rules(quant: str, traits: Traits) -> dict[str, _Rule]:
+    return _IQ12_RULES if quant in COUNTING else _FALCON_RULES if traits.falcon else _RULES
 
 
 def _output(quant: str, base: str, traits: Traits) -> str:
@@ -247,7 +250,8 @@ def layer_types(role: str, layers: range, n: int, quant: str, traits: Traits) ->
 @lru_cache(maxsize=4096)
 def _by_layer(role: str, layers: range, n: int, quant: str, traits: Traits) -> tuple[tuple[str, int], ...]:
     counts: dict[str, int] = {}
+    rule, base = _rules(quant, traits)[role], BASE_TYPE[quant]
     for i in layers:
-        kind = tensor_type(role, i, n, quant, traits)
+        kind = rule(i, n, quant, base, traits)
         counts[kind] = counts.get(kind, 0) + 1
     return tuple(counts.items())

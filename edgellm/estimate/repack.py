@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from edgellm.estimate import architecture, recipe
+from edgellm.estimate import recipe
 from edgellm.estimate.isa import isa_class
-from edgellm.estimate.tensor_types import TYPES, for_row
-from edgellm.estimate.weights import traits
+from edgellm.estimate.tensor_types import TYPES
+from edgellm.estimate.weights import stored_types
 from edgellm.machine import Cpu
 from edgellm.model import Shape
 
@@ -25,23 +25,18 @@ def types(cpu: Cpu, os: str = "linux") -> frozenset[str]:
 
 
 @lru_cache(maxsize=1024)
-def repacked_bytes(shape: Shape, quant: str, copied: frozenset[str]) -> tuple[int, int]:
+def repacked_bytes(
+    shape: Shape, quant: str, copied: frozenset[str], own_types: tuple[tuple[str, str], ...] = ()
+) -> tuple[int, int]:
     """(Bytes of all copies, of them an embedding table that is the output table too); (0, 0) where no rule is known."""
-    parts = architecture.tensors(shape)
-    if parts is None or quant not in recipe.BASE_TYPE:
+    if quant not in recipe.BASE_TYPE:
         return 0, 0
-    facts = traits(shape)
-    n_attn_v = sum(len(part.layers) for part in parts if part.role in ("attn_v", "attn_qkv"))
     total = table = 0
-    for part in parts:
+    for part, kind, layers in stored_types(shape, quant, own_types):
         is_table = part.role == "token_embd"
-        if part.role == "never" or part.rows % ROWS or (is_table and not shape.tied_embeddings):
+        if kind not in copied or part.rows % ROWS or (is_table and not shape.tied_embeddings):
             continue
-        n = n_attn_v if part.role in ("attn_v", "attn_qkv") else shape.n_layer
-        for wanted, count in recipe.layer_types(part.role, part.layers, n, quant, facts):
-            kind = for_row(wanted, part.row)
-            if kind in copied:
-                size = TYPES[kind].tensor_bytes(part.elems) * count
-                total += size
-                table += size if is_table else 0
+        size = TYPES[kind].tensor_bytes(part.elems) * layers
+        total += size
+        table += size if is_table else 0
     return total, table

@@ -6,12 +6,15 @@ Exact for the architectures of `estimate/architecture.py`; elsewhere an estimate
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from edgellm.estimate import architecture, recipe
 from edgellm.estimate.tensor_types import TYPES, for_row
 from edgellm.model import Shape
+
+_VALUES = ("attn_v", "attn_qkv")  # roles that the rules for attn_v count together
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,36 +48,71 @@ def traits(shape: Shape, *, imatrix: bool = False) -> recipe.Traits:
     )
 
 
-def weights(shape: Shape, params: int, params_active: int, quant: str, *, imatrix: bool = False) -> Weights:
+def weights(
+    shape: Shape,
+    params: int,
+    params_active: int,
+    quant: str,
+    own_types: tuple[tuple[str, str], ...] = (),
+    *,
+    imatrix: bool = False,
+) -> Weights:
     """Weights of a model in `quant`.
+
+    `own_types` are pairs of a role and the type that its publisher gave it in all layers, whatever the rules say; an
+    architecture that is only estimated does not know them.
 
     Raises:
         KeyError: no recipe of that name (a hand-made mix): only a file's own size can tell.
     """
-    exact = _closed_form(shape, quant, imatrix)
+    exact = _closed_form(shape, quant, own_types, imatrix)
     return _estimated(shape, params, params_active, quant) if exact is None else exact
 
 
 @lru_cache(maxsize=4096)
-def _closed_form(shape: Shape, quant: str, imatrix: bool) -> Weights | None:
-    parts = architecture.tensors(shape)
-    if parts is None:
+def _closed_form(shape: Shape, quant: str, own_types: tuple[tuple[str, str], ...], imatrix: bool) -> Weights | None:
+    matrices, total = _matrices(shape)
+    if not matrices:
         return None
-    facts = traits(shape, imatrix=imatrix)
-    n_attn_v = sum(len(t.layers) for t in parts if t.role in ("attn_v", "attn_qkv"))
-    total = streamed = 0
+    streamed = total
     by_type: dict[str, int] = {}
-    for part in parts:
+    for part, kind, layers in stored_types(shape, quant, own_types, imatrix=imatrix):
         used, of = _read_share(part.role, shape)
-        n = n_attn_v if part.role in ("attn_v", "attn_qkv") else shape.n_layer
-        for wanted, count in recipe.layer_types(part.role, part.layers, n, quant, facts):
-            kind = for_row(wanted, part.row)
-            size = TYPES[kind].tensor_bytes(part.elems) * count
-            total += size
+        elems = part.elems
+        size = TYPES[kind].tensor_bytes(elems) * layers
+        total += size
+        if used:
             streamed += size * used // of
-            if used and part.role not in recipe.KEPT:
-                by_type[kind] = by_type.get(kind, 0) + part.elems * count * used // of
+            by_type[kind] = by_type.get(kind, 0) + elems * layers * used // of
     return Weights(total, streamed, _ranked(by_type), exact=True)
+
+
+@lru_cache(maxsize=1024)
+def _matrices(shape: Shape) -> tuple[tuple[architecture.Tensor, ...], int]:
+    """What quantization changes, and the bytes of what it leaves alone; nothing where the architecture is not known."""
+    parts = architecture.tensors(shape) or ()
+    kept = sum(TYPES[recipe.KEPT[t.role]].tensor_bytes(t.elems) * len(t.layers) for t in parts if t.role in recipe.KEPT)
+    return tuple(t for t in parts if t.role not in recipe.KEPT), kept
+
+
+def stored_types(
+    shape: Shape, quant: str, own_types: tuple[tuple[str, str], ...] = (), *, imatrix: bool = False
+) -> Iterator[tuple[architecture.Tensor, str, int]]:
+    """Each matrix with its type in `quant`, that of `own_types` where its role is there, and the layers that have it.
+
+    Raises:
+        KeyError: no recipe of that name.
+    """
+    matrices, _ = _matrices(shape)
+    facts, own = traits(shape, imatrix=imatrix), dict(own_types)
+    n_attn_v = sum(len(t.layers) for t in matrices if t.role in _VALUES)
+    for part in matrices:
+        if part.role in own:
+            yield part, for_row(own[part.role], part.row), len(part.layers)
+            continue
+        n = n_attn_v if part.role in _VALUES else shape.n_layer
+        for wanted, count in recipe.layer_types(part.role, part.layers, n, quant, facts):
+            yield part, for_row(wanted, part.row), count
 
 
 def _read_share(role: str, shape: Shape) -> tuple[int, int]:

@@ -69,6 +69,8 @@ TYPES: dict[int, GgmlType] = {
     )
 }
 BY_NAME: dict[str, GgmlType] = {row.name: row for row in TYPES.values()}
+# Types that no matrix of a model is stored in: whole numbers, and what activations are rounded to for a product.
+NO_WEIGHTS = frozenset({"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"})
 
 # Types that llama.cpp once wrote and no longer reads.
 REMOVED: dict[int, str] = {

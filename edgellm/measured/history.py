@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import filelock
 import msgspec
 
 from edgellm import settings
@@ -163,10 +162,12 @@ def record(machine: Machine, row: Row) -> None:
     Raises:
         OSError: the folder cannot be written, or another process holds the lock for long.
     """
+    from filelock import FileLock  # 12 ms, which a decision does not need
+
     path = path_of(machine)
     path.parent.mkdir(parents=True, exist_ok=True)
     line = msgspec.json.encode(row) + b"\n"
-    with filelock.FileLock(path.with_suffix(".lock"), timeout=LOCK_TIMEOUT_S):
+    with FileLock(path.with_suffix(".lock"), timeout=LOCK_TIMEOUT_S):
         size = path.stat().st_size if path.exists() else 0
         if size + len(line) > MAX_BYTES:
             _shorten(path)

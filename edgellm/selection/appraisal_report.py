@@ -23,6 +23,7 @@ class Size:
     basis: str  # of tensor_bytes: "exact" (read or published), "rule" (llama.cpp's rules), "estimate"
     file_bytes: int
     file_is_exact: bool
+    own_types: str = ""  # where the publisher's mix is not what its name says, and how that is known
 
 
 def size(card: ModelCard, a: Appraisal) -> Size:
@@ -30,10 +31,13 @@ def size(card: ModelCard, a: Appraisal) -> Size:
     file = _file(card, a.candidate)
     read = file is not None and file.tensor_bytes is not None
     basis = "exact" if read else "rule" if a.exact_size else "estimate"
+    own = ", ".join(f"{role} in {kind}" for role, kind in file.types.items()) if file is not None else ""
+    if file is not None and own:
+        own = f"its publisher's own mix: {own}{f' ({file.types_source})' if file.types_source else ''}"
     if file is not None and file.bytes is not None:
-        return Size(basis, file.bytes, True)
+        return Size(basis, file.bytes, True, own)
     vocabulary = card.shape.n_vocab if card.shape is not None else 0
-    return Size(basis, a.candidate.tensor_bytes + HEADER_BYTES_PER_TOKEN * vocabulary, False)
+    return Size(basis, a.candidate.tensor_bytes + HEADER_BYTES_PER_TOKEN * vocabulary, False, own)
 
 
 def to_dict(  # noqa: PLR0917
@@ -81,6 +85,7 @@ def _estimate(card: ModelCard, a: Appraisal) -> dict[str, Any]:
         "backend": c.backend or None,
         "tensor_bytes": c.tensor_bytes,
         "tensor_bytes_basis": weights.basis,
+        "own_types": weights.own_types or None,
         "file_bytes": weights.file_bytes,
         "file_bytes_exact": weights.file_is_exact,
         "ctx": c.ctx,

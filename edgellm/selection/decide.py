@@ -22,7 +22,7 @@ from edgellm.selection.expand import NO_CORRECTIONS, NO_DIVERGENCES, NO_VETOES, 
 from edgellm.selection.facts import BackendFacts, Setting, setting
 from edgellm.selection.made_here import SCHEME, could_be_made, proposal
 from edgellm.selection.offload import require
-from edgellm.selection.option import Option, is_reachable
+from edgellm.selection.option import Option, is_reachable, scheme
 from edgellm.selection.reasons import about, evidence
 from edgellm.selection.rules import CHOICES, CONSTRAINTS, coherent_bits, quant_for_size, rank_models
 from edgellm.selection.verdict import Rule, rejections
@@ -89,15 +89,23 @@ def decide(
     reachable = [o for o in options if is_reachable(o, request.reachable, offline=request.offline)]
     if len(reachable) == len(options):
         return _with(start, best, *_proposal(best.chosen, reachable, given, extra_rules))
-    return _restricted(start, best, reachable, given, extra_rules=extra_rules)
+    kinds = {scheme(part) for option in options for part in option.file.source.split()}
+    return _restricted(start, best, reachable, given, extra_rules=extra_rules, kinds=kinds)
 
 
 def _restricted(
-    start: Decision, best: _Outcome, reachable: Sequence[Option], given: Setting, *, extra_rules: Sequence[Rule]
+    start: Decision,
+    best: _Outcome,
+    reachable: Sequence[Option],
+    given: Setting,
+    *,
+    extra_rules: Sequence[Rule],
+    kinds: Collection[str],
 ) -> Decision:
-    """The decision where some sources do not answer."""
+    """The decision where some sources do not answer. `kinds` are those of its files; no others were asked."""
     request, wish = given.request, best.choice
-    what = "offline" if request.offline else f"reachable: {', '.join(request.reachable or ()) or 'none'}"
+    answer = [kind for kind in request.reachable or () if kind in kinds]
+    what = "offline" if request.offline else f"reachable: {', '.join(answer) or 'none'}"
     if not reachable:
         note = f"Sources ({what}): no file can be had; {wish.model} {wish.quant} would be chosen."
         return replace(start, reasons=(*start.reasons, note), would_choose=wish)

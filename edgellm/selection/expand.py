@@ -129,11 +129,11 @@ def _weights_of(card: ModelCard, shape: Shape, file: ModelFile) -> weights.Weigh
 
 
 def file_weights(card: ModelCard, shape: Shape, file: ModelFile) -> weights.Weights | None:
-    """Weights of one file: predicted from the recipe, corrected by a published size; None = neither is known."""
+    """Weights of one file: by rules and its publisher's own types, corrected by a published size; None = unknown."""
     quant = quants.QUANTS.get(file.quant)
     if quant is None or (not quant.predictable and file.tensor_bytes is None):
         return None
     # A hand-made mix is near the mix it is like; its published size corrects the rest.
     recipe = file.quant if quant.predictable else quant.like[0]
-    predicted = weights.weights(shape, card.params, card.params_active, recipe)
+    predicted = weights.weights(shape, card.params, card.params_active, recipe, tuple(file.types.items()))
     return predicted if file.tensor_bytes is None else predicted.with_tensor_bytes(file.tensor_bytes)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from edgellm.backend import Offload
-from edgellm.estimate import footprint, quality, quants, repack, speed
+from edgellm.estimate import footprint, quality, quants, repack, short_rows, speed
 from edgellm.estimate.tensor_types import TYPES
 from edgellm.estimate.weights import Weights
 from edgellm.measured.correction import NONE, Correction
@@ -110,12 +110,16 @@ class Option:
         """Share of the ability that is left in this quantization with this type of cache."""
         card = self.card
         if self.mean_kl is not None and not self.is_native:
-            weights = quality.checked(self.mean_kl, card.params)
+            weights = quality.checked_loss(self.mean_kl)
         else:
             # A hand-made mix is known by its name alone.
-            kinds = self.weights.streamed_params if quants.QUANTS[self.quant].predictable else ()
-            weights = quality.retention(self.quant, card.params, native=self.is_native, family=card.family, types=kinds)
-        return weights.times(quality.cache_retention(self.kv_type, card.params, card.family))
+            known = quants.QUANTS[self.quant].predictable
+            own, streamed = tuple(self.file.types.items()), self.weights.streamed_params
+            short = short_rows.stored(self.shape, self.quant, own, streamed) if known else ()
+            weights = quality.quant_loss(
+                self.quant, card.params, native=self.is_native, family=card.family, short=short
+            )
+        return quality.kept(card.params, weights, quality.cache_loss(self.kv_type, card.params, card.family))
 
     @cached_property
     def threads(self) -> int:
@@ -171,8 +175,9 @@ class Option:
     @cached_property
     def copies(self) -> tuple[int, int]:
         """Bytes of weights that the backend copies while it loads, and of them a table that is read on."""
-        repacked = self.facts.repacked
-        return repack.repacked_bytes(self.shape, self.quant, repacked) if repacked else (0, 0)
+        if not self.facts.repacked:
+            return 0, 0
+        return repack.repacked_bytes(self.shape, self.quant, self.facts.repacked, tuple(self.file.types.items()))
 
     @property
     def has_gpu(self) -> bool:

@@ -18,9 +18,8 @@ from pathlib import Path
 from edgellm import settings
 from edgellm.errors import ArtifactError, EdgeLLMError, UsageError
 from edgellm.model import ModelCard
-from edgellm.store import ollama
-from edgellm.store.card import local_card
 from edgellm.store.names import parts_of
+from edgellm.store.ollama_stores import stores
 
 MOST_FILES = 2000  # in one folder of the user's, with its subfolders
 MOST_ENTRIES = 50_000  # looked at there
@@ -61,6 +60,9 @@ def cards() -> list[ModelCard]:
 
 
 def _described(path: Path, origin: str, model_id: str, sha256: str) -> Found:
+    # What can also ask hubs and registries takes 50 ms to import: only where a file lies here.
+    from edgellm.store.card import local_card
+
     try:
         return Found(path, origin, local_card(path, model_id=model_id, sha256=sha256))
     except ArtifactError as error:
@@ -107,6 +109,10 @@ def _is_first(name: str) -> bool:
 
 
 def _of_ollama() -> Iterator[tuple[Path, str, str, str]]:
+    if not stores():
+        return
+    from edgellm.store import ollama
+
     for shown, files in ollama.local_models():
         if len(files) == 1 and files[0].path is not None:
             name = shown.removesuffix(":latest").replace(":", "-").rpartition("/")[2]

@@ -10,7 +10,6 @@ used where it lies. Its template and parameters are not used: the GGUF file has 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,11 +21,11 @@ from edgellm.errors import EdgeLLMError, SourceError, UnsupportedArtifact
 from edgellm.store import http
 from edgellm.store.download import download_all
 from edgellm.store.names import safe_name
+from edgellm.store.ollama_stores import stores
 from edgellm.store.remote import RemoteFile
 from edgellm.store.sources import Fetched, Progress
 
 REGISTRY = "registry.ollama.ai"
-_SERVICE_STORE = Path("/usr/share/ollama/.ollama/models")
 _NAME = re.compile(
     r"ollama:(?://)?(?:(?P<host>[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+(?::\d{1,5})?|localhost(?::\d{1,5})?)/)?"
     r"(?:(?P<namespace>[A-Za-z0-9_][A-Za-z0-9_.-]{0,79})/)?(?P<model>[A-Za-z0-9_][A-Za-z0-9_.-]{0,79})"
@@ -107,13 +106,6 @@ def parse(uri: str) -> Name:
             f"{uri!r} names no model of Ollama's registry", hint="write ollama:NAME:TAG, as ollama:llama3.2:1b"
         )
     return Name(match["host"] or REGISTRY, match["namespace"] or "library", match["model"], match["tag"] or "latest")
-
-
-def stores() -> list[Path]:
-    """Ollama's stores on this machine that can be read."""
-    named = os.environ.get("OLLAMA_MODELS")
-    places = [Path(named).expanduser()] if named else [Path.home() / ".ollama" / "models", _SERVICE_STORE]
-    return [place for place in places if os.access(place / "manifests", os.R_OK | os.X_OK)]
 
 
 def local_manifest(name: Name) -> list[RemoteFile] | None:

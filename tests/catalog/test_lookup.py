@@ -124,6 +124,8 @@ def test_an_extra_row_replaces_one_of_the_same_id() -> None:
         ({"shape": Shape("llama", 2, 64, 128, 2, 1, 32, 1 << 60, tied_embeddings=True)}, "out of range"),
         ({"files": (ModelFile("nowhere", "Q4_0"),)}, "no scheme"),
         ({"files": (ModelFile("hf://a/b/c", "Q4_0", bytes=-5),)}, "out of range"),
+        ({"files": (ModelFile("hf://a/b/c", "Q4_0", types={"ffn_up": "Q9"}),)}, "'Q9' is no type of weights"),
+        ({"files": (ModelFile("hf://a/b/c", "Q4_0", types={"ffn_up": "I32"}),)}, "'I32' is no type of weights"),
     ],
 )
 def test_an_impossible_row_is_refused_with_its_problem(changes: dict[str, object], problem: str) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import quants
+from edgellm.estimate.repack import repacked_bytes
+from edgellm.estimate.tensor_types import TYPES
 from edgellm.estimate.weights import Weights, weights
+from edgellm.formats.ggml_types import BY_NAME, NO_WEIGHTS
 from edgellm.model import ModelCard, ModelFile
 
 PUBLISHED = [
@@ -15,34 +20,57 @@ PUBLISHED = [
     for file in card.files
     if file.tensor_bytes and card.shape and quants.QUANTS[file.quant].predictable
 ]
-# (model, quant) -> bytes that the file has more than the rules give, and why.
-KNOWN = {
-    # Made before the rule for fused attn_qkv changed: Q5_K in all of 40 layers, where half get Q6_K and half Q4_K now.
+# (model, quant) -> bytes that the file has more than the rules give, where its row names its publisher's own types.
+OWN = {
+    # Q5_K in all of 40 layers, where half get Q6_K and half Q4_K now.
     ("phi-4", "Q4_K_M"): 5120 * 7680 // 256 * (40 * 176 - 20 * 210 - 20 * 144),
-    # The publisher kept the small per-layer matrices at F32, the quantizer makes Q8_0 of them.
+    # The small matrices of each layer at F32, the quantizer makes Q8_0 of them.
     ("gemma-4-e4b-it", "Q8_0"): 2 * 42 * 2560 * 256 // 32 * (32 * 4 - 34),
-    # The publisher gave the 21 ssm_out tensors Q5_K, the quantizer gives them Q4_K.
+    # 21 tensors ssm_out in Q5_K, the quantizer gives them Q4_K.
     ("nemotron-3-nano-4b", "Q4_K_M"): 21 * 7680 * 3136 // 256 * (176 - 144),
 }
 
 
-def predicted(card: ModelCard, quant: str, *, imatrix: bool = False) -> Weights:
+def predicted(card: ModelCard, quant: str, types: Mapping[str, str] | None = None, *, imatrix: bool = False) -> Weights:
     assert card.shape is not None
-    return weights(card.shape, card.params, card.params_active, quant, imatrix=imatrix)
+    own = tuple((types or {}).items())
+    return weights(card.shape, card.params, card.params_active, quant, own, imatrix=imatrix)
 
 
 @pytest.mark.parametrize(("card", "file"), PUBLISHED, ids=lambda x: x.id if isinstance(x, ModelCard) else x.quant)
 def test_published_files_are_predicted_to_the_byte(card: ModelCard, file: ModelFile) -> None:
     assert file.tensor_bytes is not None
-    more = KNOWN.get((card.id, file.quant), 0)
     # Publishers do not say whether they used an importance matrix; it moves a few tensors of some mixes.
-    off = [file.tensor_bytes - predicted(card, file.quant, imatrix=i).total_bytes for i in (False, True)]
+    found = [predicted(card, file.quant, file.types, imatrix=i) for i in (False, True)]
 
-    assert more in off
+    assert file.tensor_bytes in [f.total_bytes for f in found]
+    assert all(f.exact for f in found)
 
 
-def test_enough_published_files_are_exact() -> None:
-    assert len(PUBLISHED) - len(KNOWN) >= 35
+def test_rows_name_a_publishers_own_types_only_where_the_rules_alone_are_off() -> None:
+    named = {(card.id, file.quant): (card, file) for card, file in PUBLISHED if file.types}
+
+    assert named.keys() == OWN.keys()
+    for key, (card, file) in named.items():
+        assert file.tensor_bytes - predicted(card, file.quant).total_bytes == OWN[key]
+        assert file.types_source
+
+
+def test_enough_published_files_follow_the_rules_alone() -> None:
+    assert len(PUBLISHED) - len(OWN) >= 35
+
+
+def test_own_types_count_in_what_a_token_reads_and_what_is_copied() -> None:
+    card = catalog()["qwen3-8b"]
+    assert card.shape is not None
+    rules, own = predicted(card, "Q4_K_M"), predicted(card, "Q4_K_M", {"ffn_down": "Q8_0"})
+    down = 36 * 4096 * 12288
+    copied = frozenset({"Q8_0"})
+
+    assert dict(own.streamed_params)["Q8_0"] == down
+    assert sum(n for _, n in own.streamed_params) == sum(n for _, n in rules.streamed_params)
+    assert repacked_bytes(card.shape, "Q4_K_M", copied, (("ffn_down", "Q8_0"),)) == (down * 34 // 32, 0)
+    assert repacked_bytes(card.shape, "Q4_K_M", copied) == (0, 0)
 
 
 def test_only_unknown_architectures_are_estimated_and_say_so() -> None:
@@ -96,3 +124,7 @@ def test_short_rows_hide_bits_behind_the_name() -> None:
 
     # "Q4_K_M" of Gemma 3 270M is 7.36 bits a weight, as its rows of 640 fall back.
     assert predicted(card, "Q4_K_M").total_bytes * 8 / card.params == pytest.approx(7.36, abs=0.01)
+
+
+def test_every_type_of_weights_has_its_costs() -> None:
+    assert BY_NAME.keys() - NO_WEIGHTS == TYPES.keys()

@@ -102,7 +102,7 @@ def test_a_measured_divergence_takes_the_place_of_the_table(option) -> None:
     assert bad.kept.mid < 0.7 < o.kept.mid
     assert "measured here" in bad.kept.basis
     assert replace(o, mean_kl=0.0).kept.mid == 1.0
-    assert quality.checked(0.1, 10**9).mid < quality.checked(0.05, 10**9).mid
+    assert quality.checked_loss(0.1).mid > quality.checked_loss(0.05).mid
 
 
 def test_measured_rates_are_used_and_recorded(card, machine) -> None:
