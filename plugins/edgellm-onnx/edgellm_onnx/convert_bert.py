@@ -22,8 +22,8 @@ from edgellm.converter import Conversion, Converted, Progress
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
 from edgellm.formats import safetensors
 from edgellm.formats.safetensors import SafetensorsModel
+from edgellm_onnx.convert_folder import new_folder
 from edgellm_onnx.encoder_folder import read_json
-from edgellm_onnx.new_folder import new_folder
 
 OPSET, IR_VERSION, MICROSOFT = 17, 8, "com.microsoft"
 MAX_TENSOR_BYTES = 2**31 - 2**24  # a graph with its weights in it is one protocol buffer

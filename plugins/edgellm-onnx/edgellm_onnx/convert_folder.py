@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgellm.errors import DiskFull, UsageError
 
-_OURS = "genai_config.json"  # a folder that has it may be replaced
+_OURS = ("genai_config.json", "model.onnx")  # a folder that has one of them may be replaced
 
 
 @contextlib.contextmanager
@@ -52,7 +52,7 @@ def check(target: Path, *, replace: bool) -> None:
         return
     if not replace:
         raise UsageError(f"{target} exists already", hint="choose another name, or add --force", param="out")
-    if not (target / _OURS).is_file():
+    if not any((target / name).is_file() for name in _OURS):
         raise UsageError(
             f"{target} holds other things than a converted model, so --force does not replace it",
             hint="choose another name",
@@ -75,7 +75,10 @@ def told(target: Path) -> Iterator[None]:
 
 def _finish(folder: Path) -> None:
     """Readable by others, as files of other tools are, and on the disk."""
-    for path in folder.iterdir():
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            os.chmod(path, 0o755)
+            continue
         os.chmod(path, 0o644)
         with path.open("rb") as file:
             os.fsync(file.fileno())

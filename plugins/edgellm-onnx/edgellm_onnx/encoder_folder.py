@@ -54,12 +54,12 @@ def read_folder(graph: Path) -> EncoderFolder:
     path = graph.parent
     if not (path / "tokenizer.json").exists() and path.name == "onnx":
         path = path.parent
-    config, notes = _read(path, "config.json"), {}
+    config, notes = read_json(path, "config.json"), {}
     modules = _modules(path)
     pooling, notes["pooling"] = _pooling(path, modules)
     normalized, notes["normalized"] = _normalized(modules)
     max_tokens, notes["longest"] = _max_tokens(path, config)
-    own = _read(path, "sentence_bert_config.json")
+    own = read_json(path, "sentence_bert_config.json")
     sigmoid, notes["score"] = _activation(config)
     return EncoderFolder(
         path, pooling, normalized, max_tokens, _count(config, "pad_token_id", path, usual=0, least=0),
@@ -89,7 +89,7 @@ def _pooling(path: Path, modules: list[tuple[str, str]]) -> tuple[tuple[str, ...
     if folder != Path(folder).name:
         raise BadArtifact(f"{path / 'modules.json'} names the folder {folder[:80]!r}", hint="do not use this model")
     where = f"{folder}/config.json"
-    config = _read(path, where)
+    config = read_json(path, where)
     named = config.get("pooling_mode")
     if isinstance(named, str):
         modes = [SPELLINGS.get(one, one) for one in named.split("+")]
@@ -121,7 +121,7 @@ def _max_tokens(path: Path, config: dict[str, Any]) -> tuple[int, str]:
         positions = max(0, positions - _count(config, "pad_token_id", path, usual=1, least=0) - 1)
     named = {"config.json": positions}
     for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
-        value = _read(path, name).get(key)
+        value = read_json(path, name).get(key)
         # Tokenizers without a limit have 1e30 there.
         if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_CTX:
             named[name] = value
@@ -133,7 +133,7 @@ def _max_tokens(path: Path, config: dict[str, Any]) -> tuple[int, str]:
 
 
 def _prompt(path: Path) -> str:
-    config = _read(path, "config_sentence_transformers.json")
+    config = read_json(path, "config_sentence_transformers.json")
     prompts, name = config.get("prompts"), config.get("default_prompt_name")
     if name is None or not isinstance(prompts, dict):
         return ""
@@ -178,8 +178,12 @@ def _count(config: dict[str, Any], key: str, path: Path, *, usual: int, least: i
     return value
 
 
-def _read(path: Path, name: str) -> dict[str, Any]:
-    """An object; empty where the file is missing."""
+def read_json(path: Path, name: str) -> dict[str, Any]:
+    """An object; empty where the file is missing.
+
+    Raises:
+        BadArtifact: it is none, or too large.
+    """
     found = _json(path / name)
     if found is not None and not isinstance(found, dict):
         raise BadArtifact(f"{path / name} is no JSON object", hint="fetch it again")

@@ -17,6 +17,13 @@ def _from_gguf(conversion: Conversion, progress: Progress) -> Converted:
     return convert(conversion, progress)
 
 
+def _from_bert(conversion: Conversion, progress: Progress) -> Converted:
+    from edgellm_onnx.convert_bert import convert
+
+    return convert(conversion, progress)
+
+
 @hookimpl
 def register_converters(register: Callable[[str, str, Converter], None]) -> None:
     register("gguf", "onnx", _from_gguf)
+    register("safetensors", "onnx", _from_bert)
