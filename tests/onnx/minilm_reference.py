@@ -46,7 +46,9 @@ def main() -> None:
         counts.append(int(fed["input_ids"].shape[1]))
         rows.append(base64.b64encode(row.astype("<f4").tobytes()).decode())
     about = [f"{m.__name__} {m.__version__}" for m in (sentence_transformers, transformers, torch)]
-    print(json.dumps({"made_by": about, "texts": TEXTS, "tokens": counts, "vectors": rows}, indent=1, ensure_ascii=False))
+    print(
+        json.dumps({"made_by": about, "texts": TEXTS, "tokens": counts, "vectors": rows}, indent=1, ensure_ascii=False)
+    )
 
 
 if __name__ == "__main__":

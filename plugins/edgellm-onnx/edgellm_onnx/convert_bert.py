@@ -10,6 +10,7 @@ SkipLayerNormalization), which its optimizer would otherwise have to find in a g
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,11 @@ from edgellm.converter import Conversion, Converted, Progress
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
 from edgellm.formats import safetensors
 from edgellm.formats.safetensors import SafetensorsModel
+from edgellm_onnx.bert_config import Bert, bert_config
 from edgellm_onnx.convert_folder import new_folder
-from edgellm_onnx.encoder_folder import read_json
 
 OPSET, IR_VERSION, MICROSOFT = 17, 8, "com.microsoft"
 MAX_TENSOR_BYTES = 2**31 - 2**24  # a graph with its weights in it is one protocol buffer
-KINDS = ("BertModel", "BertForSequenceClassification")
 # What a tokenizer and sentence-transformers need beside the graph.
 FILES = (
     "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "modules.json",
@@ -36,37 +36,19 @@ FILES = (
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Bert:
-    """What config.json says."""
+def graph_of(source: Path) -> bytes:
+    """The graph of a folder (or a file in it), for a session that is made at once. Raises as `convert`."""
+    return builder_of(source).build(lambda done: None).SerializeToString()
 
-    layers: int
-    width: int
-    heads: int
-    eps: float
-    scores: bool  # a cross-encoder
 
-    @classmethod
-    def of(cls, config: dict[str, Any], where: Path) -> Bert:
-        """Raises: UnsupportedArtifact: another family, activation or kind of positions. BadArtifact: no counts."""
-        kinds = config.get("architectures") or ["BertModel"]
-        kind = kinds[0] if isinstance(kinds, list) else str(kinds)
-        if config.get("model_type") != "bert" or kind not in KINDS:
-            raise UnsupportedArtifact(
-                f"{where}: {str(config.get('model_type'))[:40]} ({str(kind)[:60]}) is not converted here",
-                hint=f"known: bert ({', '.join(KINDS)}); other encoders as ONNX folders of their publishers",
-            )
-        for key, known in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
-            if config.get(key, known) != known:
-                raise UnsupportedArtifact(f"{where}: {key} {str(config[key])[:40]!r} is not converted, only {known}")
-        counts = [config.get(key) for key in ("num_hidden_layers", "hidden_size", "num_attention_heads")]
-        if not all(type(count) is int and 0 < count < 2**20 for count in counts):
-            raise BadArtifact(f"{where}: layers, width and heads are {counts}", hint="fetch it again")
-        layers, width, heads = (int(count or 0) for count in counts)
-        eps = config.get("layer_norm_eps", 1e-12)
-        if width % heads or not isinstance(eps, float) or not 0 < eps < 1:
-            raise BadArtifact(f"{where}: {heads} heads of {width}, epsilon {eps!r}", hint="fetch it again")
-        return cls(layers, width, heads, eps, kind == KINDS[1])
+def builder_of(source: Path) -> Builder:
+    """Raises: UnsupportedArtifact, BadArtifact: another model than a BERT, or a damaged one."""
+    folder = source if source.is_dir() else source.parent
+    bert = bert_config(source)
+    weights = safetensors.read_model(source)
+    if weights.tensor_bytes >= MAX_TENSOR_BYTES:
+        raise UnsupportedArtifact(f"{folder} has {weights.tensor_bytes} bytes of weights, 2 GiB are the most")
+    return Builder(weights, folder, bert)
 
 
 def convert(conversion: Conversion, progress: Progress) -> Converted:
@@ -75,17 +57,13 @@ def convert(conversion: Conversion, progress: Progress) -> Converted:
     Raises:
         UnsupportedArtifact, BadArtifact: another model than a BERT, or a damaged one. UsageError, DiskFull.
     """
-    if conversion.embedding or conversion.i2s_layout:
-        raise UsageError("--embedding and --i2s-layout have no meaning for ONNX", hint="leave them out")
+    if conversion.embedding or conversion.i2s_layout or conversion.bits:
+        raise UsageError("a BERT becomes ONNX as it is, in 32 bits", hint="leave --bits, --embedding, --i2s-layout out")
     source = Path(conversion.source.path)
     folder = source if source.is_dir() else source.parent
-    config = read_json(folder, "config.json")
-    bert = Bert.of(config, folder / "config.json")
-    weights = safetensors.read_model(source)
-    if weights.tensor_bytes >= MAX_TENSOR_BYTES:
-        raise UnsupportedArtifact(f"{folder} has {weights.tensor_bytes} bytes of weights, 2 GiB are the most")
-    builder = Builder(weights, folder, bert)
-    model = builder.build(lambda done: progress(done, weights.tensor_bytes, f"building {conversion.target.name}"))
+    builder = builder_of(source)
+    size = builder.weights.tensor_bytes
+    model = builder.build(lambda done: progress(done, size, f"building {conversion.target.name}"))
     with new_folder(conversion.target, replace=conversion.replace) as part:
         data = model.SerializeToString()
         (part / "model.onnx").write_bytes(data)
@@ -94,7 +72,7 @@ def convert(conversion: Conversion, progress: Progress) -> Converted:
                 (part / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(folder / name, part / name)
         n_bytes = sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
-    progress(weights.tensor_bytes, weights.tensor_bytes, f"building {conversion.target.name}")
+    progress(size, size, f"building {conversion.target.name}")
     return Converted(conversion.target, n_bytes, tuple(builder.notes()))
 
 
@@ -111,7 +89,8 @@ class Builder:
     _widened: set[str] = field(default_factory=set)
     _prefix: str = ""
 
-    def build(self, tell: Any) -> ModelProto:
+    def build(self, tell: Callable[[int], None]) -> ModelProto:
+        """The model; `tell` hears the bytes of weights read so far."""
         bert = self.bert
         self._prefix = "bert." if "bert.embeddings.word_embeddings.weight" in self.weights.tensors else ""
         state, done = self._embed(), 0
@@ -119,7 +98,9 @@ class Builder:
             tell(done)
             state = self._layer(layer, state)
             done = sum(self.weights.tensors[name].n_bytes for name in self._used)
-        output, dims = ("logits", ["batch", 1]) if bert.scores else ("last_hidden_state", ["batch", "sequence", bert.width])
+        output, dims = (
+            ("logits", ["batch", 1]) if bert.scores else ("last_hidden_state", ["batch", "sequence", bert.width])
+        )
         if bert.scores:
             self._score(state, output)
         else:
@@ -174,10 +155,14 @@ class Builder:
         cls = self._node("Gather", [state, "first"], "cls", axis=1)
         width = self.bert.width
         pooled = self._linear("pooler.dense", cls, width, width)
-        pooled = self._node("Tanh", [self._node("Add", [pooled, self._vector("pooler.dense.bias", width)], "pre")], "pool")
+        pooled = self._node(
+            "Tanh", [self._node("Add", [pooled, self._vector("pooler.dense.bias", width)], "pre")], "pool"
+        )
         self._prefix = ""
         if self._rows("classifier.weight") != 1:
-            raise UnsupportedArtifact(f"{self.where}: a classifier of {self._rows('classifier.weight')} kinds, no reranker")
+            raise UnsupportedArtifact(
+                f"{self.where}: a classifier of {self._rows('classifier.weight')} kinds, no reranker"
+            )
         scored = self._linear("classifier", pooled, 1, width)
         self._node("Add", [scored, self._vector("classifier.bias", 1)], output)
 

@@ -118,7 +118,9 @@ def _check(keys: _Keys, shape: Shape) -> None:
         if isinstance(value, tuple) and len(set(value)) > 1:
             keys.refuse(name, "differs between layers, one value for all is converted")
     if keys.number("rope.dimension_count", shape.head_dim) != shape.head_dim:
-        keys.refuse("rope.dimension_count", f"is not the head's {shape.head_dim}: heads rotate whole or not at all here")
+        keys.refuse(
+            "rope.dimension_count", f"is not the head's {shape.head_dim}: heads rotate whole or not at all here"
+        )
     if keys.number("attention.value_length", shape.head_dim) != shape.head_dim:
         keys.refuse("attention.value_length", f"is not the key's {shape.head_dim}")
     if shape.head_dim % 2 or shape.n_head_kv == 0 or shape.n_head % shape.n_head_kv:

@@ -15,6 +15,7 @@ from edgellm.backend import EngineInfo, SlotInput
 from edgellm.embedder import EmbeddingInfo, Pair, check_sequences
 from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact, UnsupportedTask
 from edgellm.plan import LaunchPlan, Settings
+from edgellm_onnx.convert_bert import graph_of
 from edgellm_onnx.encoder_folder import read_folder
 from edgellm_onnx.encoder_tokenizer import EncoderTokenizer
 from edgellm_onnx.pooling import pool, unit
@@ -38,15 +39,18 @@ class EncoderEngine:
     """A loaded encoder. It holds nothing between calls but the session."""
 
     def __init__(self, plan: LaunchPlan) -> None:
-        graph = find_graph(Path(plan.artifact.path))
-        self._folder = folder = read_folder(graph)
+        path, is_graph = Path(plan.artifact.path), plan.artifact.format != "safetensors"
+        graph = find_graph(path) if is_graph else path
+        self._folder = folder = read_folder(graph.parent if is_graph or path.is_file() else path)
         self.tokenizer = EncoderTokenizer(folder)
         if 0 < folder.n_vocab < self.tokenizer.n_tokens:
             raise BadArtifact(
                 f"{folder.path}: tokenizer.json has {self.tokenizer.n_tokens} tokens, config.json {folder.n_vocab}",
                 hint="they are not of one model: fetch the folder again",
             )
-        self._session: onnxruntime.InferenceSession | None = open_session(graph, plan.settings)
+        self._session: onnxruntime.InferenceSession | None = open_session(
+            graph, str(graph) if is_graph else graph_of(path), plan.settings
+        )
         self._inputs = self._read_inputs(graph)
         self._output, self._rank = self._read_output(graph)
         self.info = self._describe(plan.settings, graph)
@@ -92,7 +96,9 @@ class EncoderEngine:
         """Free the session. Vectors handed out stay."""
         self._session = None
 
-    def _run(self, sequences: Sequence[Sequence[int]], firsts: Sequence[int] | None) -> tuple[Floats, npt.NDArray[np.int64]]:
+    def _run(
+        self, sequences: Sequence[Sequence[int]], firsts: Sequence[int] | None
+    ) -> tuple[Floats, npt.NDArray[np.int64]]:
         """The graph's output as float32, and the sequences' lengths. `firsts`: tokens of segment 0; None = all."""
         assert self._session is not None
         lengths = np.asarray([len(tokens) for tokens in sequences], np.int64)
@@ -204,12 +210,17 @@ def find_graph(path: Path) -> Path:
     found = sorted(path.glob("*.onnx"))
     if len(found) != 1:
         names = ", ".join(file.name for file in found[:5]) or "none"
-        raise BadArtifact(f"{path} has no model.onnx, and of other graphs: {names}", hint="name the folder of one model")
+        raise BadArtifact(
+            f"{path} has no model.onnx, and of other graphs: {names}", hint="name the folder of one model"
+        )
     return found[0]
 
 
-def open_session(graph: Path, settings: Settings) -> onnxruntime.InferenceSession:
+def open_session(where: Path, graph: str | bytes, settings: Settings) -> onnxruntime.InferenceSession:
     """A session on the CPU, as the decoders' are: one pool of threads, awake within a call only.
+
+    Args:
+        where: named in errors. graph: its path, or itself.
 
     Raises:
         BadArtifact, UnsupportedArtifact: onnxruntime refuses the graph. BackendUnavailable: no memory.
@@ -221,9 +232,11 @@ def open_session(graph: Path, settings: Settings) -> onnxruntime.InferenceSessio
     options.log_severity_level = 0 if log.isEnabledFor(logging.DEBUG) else 4
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
-        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         words = str(error).strip().splitlines()[0][:400]
         if "alloc" in words.lower():
-            raise BackendUnavailable(f"{graph} cannot be opened: no memory ({words})") from error
-        raise BadArtifact(f"{graph} cannot be opened: {words}", hint="`edgellm doctor` names the onnxruntime") from error
+            raise BackendUnavailable(f"{where} cannot be opened: no memory ({words})") from error
+        raise BadArtifact(
+            f"{where} cannot be opened: {words}", hint="`edgellm doctor` names the onnxruntime"
+        ) from error

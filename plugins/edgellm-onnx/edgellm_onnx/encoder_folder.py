@@ -45,13 +45,12 @@ class EncoderFolder:
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_folder(graph: Path) -> EncoderFolder:
-    """What lies beside a graph, or above it where that is a folder `onnx` of a repository.
+def read_folder(path: Path) -> EncoderFolder:
+    """What lies beside a graph, or above it where `path` is the folder `onnx` of a repository.
 
     Raises:
         BadArtifact: a file is malformed. UnsupportedArtifact: it asks for what is not computed here.
     """
-    path = graph.parent
     if not (path / "tokenizer.json").exists() and path.name == "onnx":
         path = path.parent
     config, notes = read_json(path, "config.json"), {}
@@ -62,9 +61,11 @@ def read_folder(graph: Path) -> EncoderFolder:
     own = read_json(path, "sentence_bert_config.json")
     sigmoid, notes["score"] = _activation(config)
     return EncoderFolder(
-        path, pooling, normalized, max_tokens, _count(config, "pad_token_id", path, usual=0, least=0),
-        _count(config, "vocab_size", path, usual=0, least=1), own.get("do_lower_case") is True, _prompt(path), _dimensions(config, path), sigmoid,
-        tuple(kind for kind, _ in modules if kind not in KNOWN_MODULES), notes,
+        path=path, pooling=pooling, normalized=normalized, max_tokens=max_tokens,
+        pad_id=_count(config, "pad_token_id", path, usual=0, least=0),
+        n_vocab=_count(config, "vocab_size", path, usual=0, least=1), lower=own.get("do_lower_case") is True,
+        prompt=_prompt(path), dimensions=_dimensions(config, path), sigmoid=sigmoid,
+        other_modules=tuple(kind for kind, _ in modules if kind not in KNOWN_MODULES), notes=notes,
     )  # fmt: skip
 
 
@@ -140,7 +141,8 @@ def _prompt(path: Path) -> str:
     text = prompts.get(name)
     if not isinstance(text, str):
         raise BadArtifact(
-            f"{path / 'config_sentence_transformers.json'}: there is no prompt {str(name)[:40]!r}", hint="fetch it again"
+            f"{path / 'config_sentence_transformers.json'}: there is no prompt {str(name)[:40]!r}",
+            hint="fetch it again",
         )
     return text
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgellm.hookspecs import hookimpl
+from edgellm_onnx.bert_backend import BertBackend
 
 if TYPE_CHECKING:
+    from edgellm.backend import Backend
     from edgellm.converter import Conversion, Converted, Converter, Progress
 
 
@@ -27,3 +29,8 @@ def _from_bert(conversion: Conversion, progress: Progress) -> Converted:
 def register_converters(register: Callable[[str, str, Converter], None]) -> None:
     register("gguf", "onnx", _from_gguf)
     register("safetensors", "onnx", _from_bert)
+
+
+@hookimpl
+def register_backends(register: Callable[[Backend], None]) -> None:
+    register(BertBackend())
