@@ -211,7 +211,8 @@ BROKEN = {
     "relative positions": (lambda f: edit(f, "config.json", lambda m: m.update(position_embedding_type="relative_key")),
                            UnsupportedArtifact, "position_embedding_type"),
     "no width": (lambda f: edit(f, "config.json", lambda m: m.update(hidden_size=0)), BadArtifact, "layers, width"),
-    "another width": (lambda f: edit(f, "config.json", lambda m: m.update(hidden_size=64)), BadArtifact, r"\[64\] is needed|, 64\]"),
+    "another width": (lambda f: edit(f, "config.json", lambda m: m.update(hidden_size=64)),
+                      BadArtifact, r"word_embeddings.weight is \[\d+, 32\], \[\d+, 64\] is needed"),
     "a missing layer": (lambda f: edit(f, "config.json", lambda m: m.update(num_hidden_layers=3)),
                         BadArtifact, "encoder.layer.2.* is missing"),
     "no JSON": (lambda f: (f / "config.json").write_text("{"), BadArtifact, "cannot be read"),
@@ -257,7 +258,7 @@ def test_a_graph_in_a_repository_s_onnx_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_graph(tmp_path: Path) -> None:
-    with pytest.raises(BadArtifact, match="has no model.onnx"):
+    with pytest.raises(BadArtifact, match=r"has no model\.onnx"):
         engine_of(TinyBert().write(tmp_path), "onnx")
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(BadArtifact, match="cannot be opened"):

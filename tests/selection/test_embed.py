@@ -44,6 +44,6 @@ def test_an_encoder_keeps_no_cache(machine) -> None:
 
 
 def test_a_model_that_only_reads_is_refused_for_chat_before_it_is_fetched() -> None:
-    with pytest.raises(UnsupportedTask, match="bge-large-en-v1.5 answers no chat") as caught:
+    with pytest.raises(UnsupportedTask, match=r"bge-large-en-v1\.5 answers no chat") as caught:
         launch.model_plan("bge-large-en-v1.5", SelectionRequest(), to_chat=True)
     assert "`edgellm serve bge-large-en-v1.5` answers /v1/embeddings" in caught.value.hint

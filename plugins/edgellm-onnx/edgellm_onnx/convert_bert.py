@@ -172,8 +172,8 @@ class Builder:
 
     def _linear(self, name: str, value: str, rows: int, cols: int) -> str:
         """Product with a matrix; its bias is added by what follows."""
-        return self._node("MatMul", [value, self._constant(f"{name}.weight", self._weight(f"{name}.weight", rows, cols).T)],
-                          f"{name}.product")  # fmt: skip
+        matrix = self._constant(f"{name}.weight", self._weight(f"{name}.weight", rows, cols).T)
+        return self._node("MatMul", [value, matrix], f"{name}.product")
 
     def _norm(self, name: str) -> list[str]:
         return [self._vector(f"{name}.{part}", self.bert.width) for part in ("weight", "bias")]
