@@ -1,4 +1,4 @@
-"""The contract of a backend: it turns tokens into logits, and nothing else.
+"""The contract of a backend: it turns tokens into logits, and nothing else. Vectors: `edgellm.embedder`.
 
 Templates, sampling, stop strings, prefix reuse, batching and cancellation are the core's, so they mean the same on
 every backend. A `Backend` is light and lives in the parent; an `Engine` lives in a worker. Prove yours with
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from edgellm.embedder import EmbeddingInfo
 from edgellm.errors import CacheFull
 from edgellm.machine import Machine
 from edgellm.model import Artifact
@@ -53,7 +54,9 @@ class EngineInfo:
     rewind_tokens: int | None = None  # how far truncate can go back: 0 = not at all, None = all the way
     fork_copies: bool = False  # fork costs memory traffic; False = the prefix is shared
     batch_invariant: bool = False  # batched equals isolated bit for bit
-    capabilities: frozenset[str] = frozenset()  # "embed", "save_slot", "checkpoint", "adapters"
+    capabilities: frozenset[str] = frozenset()  # "embed", "rerank", "save_slot", "checkpoint", "adapters"
+    generates: bool = True  # False = an encoder: `step` refuses, truncate and fork keep nothing
+    embedding: EmbeddingInfo | None = None  # of what "embed" gives
     device: str = "cpu"
     details: dict[str, str] = field(default_factory=dict)  # for people: library, kernels, buffers
 
@@ -112,6 +115,7 @@ class Engine(Protocol):
         Raises:
             CacheFull: before the cache was touched.
             StepFailed: after; `lost_slots` says which slots are empty now.
+            UnsupportedTask: the model writes no text (`info.generates`).
         """
         ...
 
@@ -125,15 +129,6 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free everything. Calling it twice is fine."""
-        ...
-
-
-@runtime_checkable
-class Embedder(Protocol):
-    """Capability "embed"."""
-
-    def embed(self, sequences: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
-        """float32 (len(sequences), n_embd), pooled as the model says."""
         ...
 
 

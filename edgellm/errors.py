@@ -6,7 +6,8 @@
     │   ├── UnknownProfile             2   404   no hardware profile of that name
     │   ├── UnknownModel               2   404   no catalog row, stored model or file of that name
     │   ├── BadTemplate                2   400   the model's chat template is broken or hostile
-    │   └── ContextOverflow            2   400   prompt (and answer) longer than the context
+    │   ├── ContextOverflow            2   400   prompt (and answer) longer than the context
+    │   └── UnsupportedTask            2   400   the model is of another kind: it cannot generate, embed or rerank
     ├── NothingFits                    3   507   no candidate satisfies the request on this machine
     ├── ArtifactError                  4   422   a model file cannot be used
     │   ├── BadArtifact                4   422   malformed, truncated or lying about itself
@@ -85,12 +86,17 @@ class BadTemplate(UsageError):
 
 
 class ContextOverflow(UsageError):
-    """Attributes: n_prompt (tokens in the prompt), n_ctx (tokens a slot holds)."""
+    """Attributes: n_prompt (tokens in the prompt), n_ctx (tokens a slot holds), index (of the text, of several)."""
 
-    def __init__(self, message: str, *, hint: str = "", n_prompt: int = 0, n_ctx: int = 0) -> None:
+    def __init__(self, message: str, *, hint: str = "", n_prompt: int = 0, n_ctx: int = 0, index: int = 0) -> None:
         super().__init__(message, hint=hint, param="prompt")
         self.n_prompt = n_prompt
         self.n_ctx = n_ctx
+        self.index = index
+
+
+class UnsupportedTask(UsageError):
+    """The model that runs is of another kind: an encoder writes no text, a chat model embeds none."""
 
 
 class NothingFits(EdgeLLMError):

@@ -1,4 +1,7 @@
-"""What a running request says, in order: any number of `Delta`, then one `Done`; errors are raised instead."""
+"""What a running request says, in order: any number of `Delta`, then one `Done`; errors are raised instead.
+
+A request to embed or to rerank says one thing, `Vectors`.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +47,16 @@ class Done:
 
 
 Event = Delta | Done
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """`n` rows of float32, little-endian, one after another in the order asked: embeddings, or scores of one number."""
+
+    data: bytes
+    n: int
+    usage: Usage
+    timings: Timings
 
 
 @dataclass(frozen=True, slots=True)

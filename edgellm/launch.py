@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 from edgellm import known, settings
 from edgellm.backend import Configurable
@@ -17,6 +18,7 @@ from edgellm.errors import (
     SourceUnreachable,
     UnknownModel,
     UnsupportedArtifact,
+    UnsupportedTask,
     UsageError,
 )
 from edgellm.file_plan import file_plan, with_own_footprint
@@ -48,9 +50,8 @@ def auto_plan(request: SelectionRequest, *, progress: Progress = silent) -> tupl
     """The plan for the best model that this machine runs well and that can be had now.
 
     Raises:
-        NothingFits, SourceError, BackendUnavailable; UsageError: embedding models are not served.
+        NothingFits, SourceError, BackendUnavailable.
     """
-    _refuse_embed(request)
     return _Launch.here(request, known.cards(), spare_models=SPARE_MODELS).run(progress)
 
 
@@ -60,14 +61,17 @@ def model_plan(
     *,
     quant: str | None = None,
     threads: int | None = None,
+    to_chat: bool = False,
     progress: Progress = silent,
 ) -> LaunchPlan:
     """The plan for a named model: "echo", a path, a catalog id (`id` or `id:QUANT`), or a URI (`hf://owner/repo`).
 
+    Args:
+        to_chat: the model is to write text; one that the catalog knows to only read is refused before it is fetched.
+
     Raises:
-        UnknownModel, NothingFits, ArtifactError, SourceError, BackendUnavailable.
+        UnknownModel, NothingFits, ArtifactError, SourceError, BackendUnavailable, UnsupportedTask.
     """
-    _refuse_embed(request)
     if model == "echo":
         other = request.backend not in (None, "echo")
         asked = {"max_memory": request.max_memory_bytes, "gpu_layers": request.gpu_layers, "kv": request.kv_type}
@@ -81,20 +85,26 @@ def model_plan(
     else:
         name, _, suffix = model.partition(":")
         card = _named(name, quant or suffix or None)
-        plan, _ = _Launch.here(request, [card]).run(progress)
+        if to_chat and card.kind == "embedding":
+            refuse_chat(card.id)
+        plan, _ = _Launch.here(_reading(request, card), [card]).run(progress)
         if _exists(model):
             note = f"Model: {card.id} of the catalog; ./{model}, which is here too, would name what lies there."
             plan = replace(plan, reasons=(note, *plan.reasons))
     return plan if threads is None else with_threads(plan, threads)
 
 
-def _refuse_embed(request: SelectionRequest) -> None:
-    if request.task == "embed":
-        raise UsageError(
-            "models for the task embed answer no chat, and are not served yet",
-            hint="`edgellm auto-select --task embed` says which one suits this machine",
-            param="task",
-        )
+def refuse_chat(model: str) -> NoReturn:
+    """Raises UnsupportedTask: what was to chat only reads."""
+    raise UnsupportedTask(
+        f"{model} answers no chat: it turns texts into vectors or scores",
+        hint=f"`edgellm serve {model}` answers /v1/embeddings or /v1/rerank; EdgeLLM.embed does in Python",
+    )
+
+
+def _reading(request: SelectionRequest, card: ModelCard) -> SelectionRequest:
+    """What is asked of a model that only reads is how fast it does."""
+    return replace(request, task="embed") if card.kind == "embedding" else request
 
 
 def _refuse(model: str, **asked: object) -> None:
@@ -300,7 +310,8 @@ def _uri_plan(uri: str, request: SelectionRequest, quant: str | None, progress: 
     else:
         progress(0, None, "reading the header")
         card = recognize(card_of(uri), rows)
-    plan, _ = _Launch.here(request, [_narrowed(card, quant)]).run(progress)
+    narrowed = _narrowed(card, quant)
+    plan, _ = _Launch.here(_reading(request, narrowed), [narrowed]).run(progress)
     return replace(plan, reasons=(f"Model: {card.id}, by its header, from {shown(uri)}.", *plan.reasons))
 
 
@@ -310,16 +321,14 @@ def _named(name: str, quant: str | None) -> ModelCard:
 
 
 def _narrowed(card: ModelCard, quant: str | None) -> ModelCard:
-    if card.kind not in ("chat", "base"):
-        raise UsageError(f"{card.id} is a model of kind {card.kind}, which is not served yet", hint="name a chat model")
     if quant is not None:
         files = tuple(file for file in card.files if file.quant.lower() == quant.lower())
         if not files:
             known = ", ".join(sorted({file.quant for file in card.files})) or "none"
             raise UsageError(f"{card.id} has no file in {quant}", hint=f"known: {known}")
         card = replace(card, files=files)
-    # Named by the user: a base model may continue text, so it takes part like any other.
-    return replace(card, kind="chat")
+    # Named by the user: a base model may continue text, and a reranker read, so they take part like any other.
+    return replace(card, kind="embedding" if card.kind in ("embedding", "reranker") else "chat")
 
 
 def _echo_plan(request: SelectionRequest) -> LaunchPlan:

@@ -1,4 +1,5 @@
-"""What is asked: of selection (`SelectionRequest`) and of a running model (`GenerationRequest`).
+"""What is asked: of selection (`SelectionRequest`) and of a running model (`GenerationRequest`, `EmbeddingRequest`,
+`RerankRequest`).
 
 Validation lives here once, so that the CLI, HTTP and the SDK refuse the same values with the same words.
 """
@@ -18,6 +19,7 @@ KV_TYPES = ("f16", "q8_0", "q4_0")  # of the cache, the most exact first
 MAX_COUNT = 2**31
 MAX_CTX = 2**24  # 16 times what the catalog's models were trained for at most
 MAX_LAYERS = 9999  # the deepest model of the catalog has 80 blocks
+MAX_INPUTS = 2048  # texts of one request to embed or to rerank, as OpenAI's API allows
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,42 @@ class GenerationRequest:
         _check(limit is None or 1 <= limit < MAX_COUNT, f"max_tokens={limit}", "1 or more")
         _check(len(self.stop) <= 16, "stop", "at most 16 strings")
         _check(all(0 < len(s) <= 1024 for s in self.stop), "stop", "strings of 1 to 1024 characters")
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """Texts to turn into vectors. Token ids are taken as they are, with whatever special tokens the model wants."""
+
+    inputs: tuple[str | tuple[int, ...], ...]
+    dimensions: int | None = None  # the first so many of each vector; only of models trained for it
+
+    def __post_init__(self) -> None:
+        _check_texts(self.inputs, "input")
+        _check(self.dimensions is None or self.dimensions >= 1, f"dimensions={self.dimensions}", "1 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class RerankRequest:
+    """Texts to score by how well each answers a query."""
+
+    query: str
+    documents: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.query:
+            raise UsageError("the query is empty", hint="send at least one character", param="query")
+        _check_texts(self.documents, "documents")
+
+
+Request = GenerationRequest | EmbeddingRequest | RerankRequest
+
+
+def _check_texts(texts: tuple[str | tuple[int, ...], ...], param: str) -> None:
+    if not 1 <= len(texts) <= MAX_INPUTS:
+        raise UsageError(f"{param} holds {len(texts)} texts", hint=f"send 1 to {MAX_INPUTS}", param=param)
+    empty = next((index for index, text in enumerate(texts) if not text), None)
+    if empty is not None:
+        raise UsageError(f"{param}[{empty}] is empty", hint="send at least one character", param=param)
 
 
 def _check(holds: bool, what: str, allowed: str) -> None:

@@ -17,8 +17,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from edgellm import launch
-from edgellm.errors import BadTemplate, EdgeLLMError, UsageError
-from edgellm.event import Completion, Delta, Done, Event
+from edgellm.asking import Asking
+from edgellm.errors import BadTemplate, EdgeLLMError, UnsupportedTask, UsageError
+from edgellm.event import Completion, Delta, Done, Event, Vectors
 from edgellm.plan import Decision, LaunchPlan
 from edgellm.plugins import plugins
 from edgellm.request import GenerationRequest, Message, Sampling, SelectionRequest, Task, cache_type, layers_on_gpu
@@ -35,7 +36,7 @@ Messages = str | Sequence[Message | Mapping[str, str]]
 _AS_MESSAGES = 'write text, or [{"role": "user", "content": "..."}]'
 
 
-class EdgeLLM:
+class EdgeLLM(Asking):
     """A loaded model.
 
     Make one with `EdgeLLM.auto()` or `EdgeLLM.load(model)`. All methods may be called from any thread at once;
@@ -185,9 +186,15 @@ class EdgeLLM:
         """What the model's chat template makes of a conversation.
 
         Raises:
-            BadTemplate: the model has no template, or it is broken; UsageError: no messages, or an unknown role.
+            BadTemplate: the model has no template, or it is broken; UsageError: no messages, or an unknown role;
+            UnsupportedTask: the model writes no text.
         """
         info = self.info
+        if not info.generates:
+            raise UnsupportedTask(
+                f"{self.plan.artifact.model_id} answers no chat: it turns texts into vectors or scores",
+                hint="use EdgeLLM.embed or rerank, or /v1/embeddings of `edgellm serve`; name a chat model to chat",
+            )
         # Models that can think or not are chosen and scored as not thinking (docs/selection.md).
         prompt = self._template.render(_messages(messages), add_generation_prompt=True, enable_thinking=False)
         # Templates often write the BOS token themselves; a second one would spoil the answer.
@@ -207,6 +214,7 @@ class EdgeLLM:
                 outcome = sink.get()
                 if isinstance(outcome, EdgeLLMError):
                     raise outcome
+                assert not isinstance(outcome, Vectors)
                 yield outcome
                 if isinstance(outcome, Done):
                     return
@@ -227,7 +235,7 @@ class EdgeLLM:
         try:
             while True:
                 outcomes = await sink.take()
-                events = [outcome for outcome in outcomes if not isinstance(outcome, EdgeLLMError)]
+                events = [outcome for outcome in outcomes if isinstance(outcome, (Delta, Done))]
                 if events:
                     yield events
                 if isinstance(outcomes[-1], EdgeLLMError):

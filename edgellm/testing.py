@@ -4,7 +4,9 @@
         def plan(self) -> LaunchPlan:
             return LaunchPlan("mine", Artifact("my-format", (MODEL,), "tiny"), Settings(n_ctx=256, n_slots=3))
 
-and run pytest. The plan needs at least 3 slots of at least 256 tokens, a batch of at least 64, and a model that is
+and run pytest. For an engine with capability "embed" there is `EmbedderContract`, with the same `plan`.
+
+The plan needs at least 3 slots of at least 256 tokens, a batch of at least 64, and a model that is
 quick: each test opens nothing, all share one engine per class.
 """
 
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from edgellm.backend import Offloader, SlotInput
+from edgellm.embedder_contract import EmbedderContract
 from edgellm.errors import ArtifactError, BackendError, CacheFull
 from edgellm.machine import Cpu, Machine, Memory
 from edgellm.plugins import plugins
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
     from edgellm.backend import Backend, Engine
     from edgellm.plan import LaunchPlan
+
+__all__ = ["BackendContract", "EmbedderContract"]
 
 TEXTS = (
     "The quick brown fox jumps over the lazy dog, and the dog does not mind.",

@@ -67,6 +67,12 @@ def smollm2() -> str:
 
 
 @pytest.fixture(scope="session")
+def minilm() -> str:
+    """Folder of all-MiniLM-L6-v2, a sentence model of 23M parameters, as published."""
+    return _real_model("all-minilm-l6-v2")
+
+
+@pytest.fixture(scope="session")
 def gemma3() -> str:
     """Gemma 3 270M (base), Q4_K_M."""
     return _real_model("gemma-3-270m")

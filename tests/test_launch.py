@@ -10,7 +10,7 @@ from pathlib import Path
 import gguf_writer
 import pytest
 
-from edgellm import known, launch
+from edgellm import launch
 from edgellm.backend import Device, Loader, Offload
 from edgellm.builtin.echo import EchoBackend
 from edgellm.catalog import lookup
@@ -20,6 +20,7 @@ from edgellm.errors import (
     SourceUnreachable,
     UnknownModel,
     UnsupportedArtifact,
+    UnsupportedTask,
     UsageError,
 )
 from edgellm.estimate.footprint import PARENT_BYTES
@@ -266,10 +267,17 @@ def test_a_wrong_quantization_shows_the_known_ones() -> None:
         launch.model_plan(SMOLLM2, SelectionRequest(), quant="Q9_9")
 
 
-def test_an_embedding_model_is_refused_by_kind() -> None:
-    card = next(card for card in known.cards() if card.kind == "embedding")
-    with pytest.raises(UsageError, match="kind embedding"):
-        launch.model_plan(card.id, SelectionRequest())
+@pytest.mark.model
+def test_an_embedding_model_is_planned_from_the_catalog(minilm: str) -> None:
+    folder = Library().root / "all-minilm-l6-v2" / Path(minilm).name
+    shutil.copytree(minilm, folder, copy_function=os.link)
+    plan = launch.model_plan("all-minilm-l6-v2", SelectionRequest(offline=True))
+    assert (plan.backend, plan.artifact.format, plan.artifact.paths) == ("onnx-bert", "safetensors", (str(folder),))
+    assert any(reason.startswith("Speed:") for reason in plan.reasons)
+    chosen, _ = launch.auto_plan(SelectionRequest(task="embed", offline=True))
+    assert chosen.artifact.model_id == "all-minilm-l6-v2"
+    with pytest.raises(UnsupportedTask, match="answers no chat"):
+        launch.model_plan("all-minilm-l6-v2", SelectionRequest(offline=True), to_chat=True)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1025])

@@ -2,6 +2,7 @@
 
 The "model" is exact: its vocabulary is the 256 bytes and an end token, and the logits after the n-th token of the
 answer point at the n-th token of the prompt. So batching, prefix reuse and stopping can be checked without arithmetic.
+The vector of a text counts its bytes, at unit length; a document's score is how near it is to the query.
 
 EDGELLM_ECHO_STEP_S    seconds each step takes, as with a slow model (default 0)
 EDGELLM_ECHO_LOAD_S    seconds loading takes (default 0)
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from edgellm.backend import EngineInfo, SlotInput, check_batch
+from edgellm.embedder import EmbeddingInfo, Pair, check_sequences
 from edgellm.errors import UsageError
 from edgellm.hookspecs import hookimpl
 from edgellm.machine import Machine
@@ -22,6 +24,9 @@ from edgellm.model import Artifact
 from edgellm.plan import Footprint, LaunchPlan, Settings
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from edgellm.backend import Backend, Engine, Logits
 
 END = 256  # ends the prompt, starts the answer, and ends the answer
@@ -59,6 +64,9 @@ class EchoEngine:
             add_bos=True,
             chat_template=TEMPLATE,
             batch_invariant=True,
+            n_embd=VOCAB - 1,
+            capabilities=frozenset({"embed", "rerank"}),
+            embedding=EmbeddingInfo("mean"),
             details={"library": "none: the prompt is the answer"},
         )
 
@@ -81,6 +89,30 @@ class EchoEngine:
             rows[row, _next(tokens[: len(tokens) - n_logits + row + 1])] = CERTAIN
         rows.flags.writeable = False
         return rows
+
+    def embed(self, sequences: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """Counts of bytes, at unit length. The end token counts for nothing, and alone gives zeros."""
+        import numpy as np
+
+        check_sequences(sequences, VOCAB, self.info.n_ctx)
+        if self._delay_s:
+            time.sleep(self._delay_s)
+        counts = np.stack([np.bincount(tokens, minlength=VOCAB)[:END] for tokens in sequences])
+        return np.asarray(counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1), np.float32)
+
+    def pair(self, query: str, document: str) -> Pair:
+        """Query, end, document."""
+        first = self.tokenizer.encode(query, add_special=True, parse_special=False)
+        second = self.tokenizer.encode(document, add_special=False, parse_special=False)
+        return Pair((*first, *second), len(first))
+
+    def rerank(self, pairs: Sequence[Pair]) -> npt.NDArray[np.float32]:
+        """Cosine of the counts of both."""
+        import numpy as np
+
+        queries = self.embed([pair.tokens[: pair.n_first] for pair in pairs])
+        documents = self.embed([pair.tokens[pair.n_first :] or (END,) for pair in pairs])
+        return np.asarray((queries * documents).sum(axis=1), np.float32)
 
     def truncate(self, slot: int, n_tokens: int) -> int:
         del self._slots[slot][n_tokens:]

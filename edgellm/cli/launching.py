@@ -93,7 +93,7 @@ def wanted(command: F) -> F:
     """Flags that `make_plan` understands, and the argument MODEL."""
     options = (
         click.argument("model", required=False),
-        click.option("--task", default="chat", show_default=True, help="What it is for: chat, code or agent."),
+        click.option("--task", default="chat", show_default=True, help="What it is for: chat, code, agent or embed."),
         click.option("--ctx", type=int, metavar="TOKENS", help="Context per slot that it must hold."),
         click.option("--min-tps", type=float, metavar="RATE", help="Slowest acceptable rate, tokens per second."),
         click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB."),
@@ -130,8 +130,11 @@ def make_plan(
     kv: str = "auto",
     options: Sequence[str] = (),
     slots: int = 1,
+    to_chat: bool = False,
 ) -> tuple[LaunchPlan, Decision | None]:
     """Choose (or take what was named), and fetch what is missing, with progress on standard error.
+
+    `to_chat`: what only turns texts into vectors is refused before it is fetched.
 
     Raises:
         UsageError, NothingFits, SourceError, ArtifactError, BackendError.
@@ -150,11 +153,13 @@ def make_plan(
         raise UsageError(
             "--quant belongs to a model", hint=f"name it: edgellm serve MODEL --quant {quant}", param="quant"
         )
+    if to_chat and task == "embed":
+        launch.refuse_chat(model or "a model for the task embed")
     pairs = _pairs(options)
     decision = None
     with progress() as report:
         if model is not None:
-            plan = launch.model_plan(model, request, quant=quant, threads=threads, progress=report)
+            plan = launch.model_plan(model, request, quant=quant, threads=threads, to_chat=to_chat, progress=report)
         else:
             plan, decision = launch.auto_plan(request, progress=report)
             plan = plan if threads is None else launch.with_threads(plan, threads)

@@ -65,7 +65,7 @@ def command(
     once = prompt is not None or not sys.stdin.isatty()
     text = sys.stdin.read() if prompt is None and once else prompt
     with ended_with_us():
-        plan, decision = make_plan(**rest)
+        plan, decision = make_plan(**rest, to_chat=True)
     from edgellm.sdk import EdgeLLM
 
     if hasattr(sys.stdout, "reconfigure"):
@@ -78,6 +78,14 @@ def command(
             return 0 if talk.say(text or "") else INTERRUPTED
         _converse(talk)
     return 0
+
+
+def require_text(llm: EdgeLLM) -> None:
+    """Raises UnsupportedTask: the model that was loaded only reads."""
+    from edgellm import launch
+
+    if not llm.info.generates:
+        launch.refuse_chat(llm.plan.artifact.model_id)
 
 
 class Talk:
@@ -102,7 +110,9 @@ class Talk:
         self._start = [] if system is None else [Message("system", system)]
         self._messages: list[Message] = list(self._start)
         self._limits = {"max_tokens": max_tokens, "stop": stop}
-        if not raw:
+        if raw:
+            require_text(llm)
+        else:
             # A model without a template is told apart before anyone types a question.
             llm.request("hello")
 

@@ -1,5 +1,7 @@
 """Runs one engine: takes requests from an inbox, steps the batch, samples, and says what came of it.
 
+Texts to embed take turns with answers: a batch of them, a step, a batch (`runtime.vectors`).
+
 The same loop serves a worker process and, with `isolate=False`, a thread. It owns the engine; nobody else touches it.
 """
 
@@ -11,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgellm.backend import Engine
-from edgellm.errors import CacheFull, ContextOverflow, StepFailed, UsageError
+from edgellm.errors import CacheFull, Closed, ContextOverflow, StepFailed, UnsupportedTask, UsageError
 from edgellm.event import Timings, Usage
 from edgellm.request import GenerationRequest
 from edgellm.runtime import wire
 from edgellm.runtime.scheduler import Admission, Scheduler, Sequence
+from edgellm.runtime.vectors import VectorQueue
 from edgellm.text.detokenize import TextStream
 from edgellm.text.sampling import Sampler
 
@@ -54,6 +57,7 @@ class Loop:
         self._inbox = inbox
         self._emit = emit
         self._scheduler = Scheduler(engine.info)
+        self._vectors = VectorQueue(engine)
         self._answers: dict[int, _Answer] = {}
         self._said: list[wire.Up] = []
         self._spoke = 0.0  # when running answers were last let speak
@@ -63,21 +67,29 @@ class Loop:
         """Until `Stop` arrives."""
         while True:
             self._take_messages()
-            if self._stopping and self._scheduler.idle:
+            if self._stopping and self._idle:
                 return
             self._admit()
             self._step()
             self._send()
+            self._said += self._vectors.step(beside_answers=bool(self._scheduler.running))
+            self._send()
+
+    @property
+    def _idle(self) -> bool:
+        return self._scheduler.idle and self._vectors.idle
 
     def _take_messages(self) -> None:
         while True:
             try:
-                message = self._inbox.get(block=self._scheduler.idle and not self._stopping)
+                message = self._inbox.get(block=self._idle and not self._stopping)
             except queue.Empty:
                 return
             match message:
                 case wire.Submit():
                     self._submit(message.id, message.request)
+                case wire.Embed() | wire.Rerank():
+                    self._said += self._vectors.submit(message)
                 case wire.Cancel():
                     self._cancel(message.id)
                 case wire.Stop():
@@ -85,10 +97,17 @@ class Loop:
                     if not message.drain:
                         for request_id in list(self._answers):
                             self._cancel(request_id)
+                        closed = Closed("the model was closed", hint="send the request again when it is back")
+                        self._said += [wire.Failed.of(request_id, closed) for request_id in self._vectors.clear()]
             self._send()
 
     def _submit(self, request_id: int, request: GenerationRequest) -> None:
         try:
+            if not self._engine.info.generates:
+                raise UnsupportedTask(
+                    "the model writes no text: it turns texts into vectors or scores",
+                    hint="EdgeLLM.embed and /v1/embeddings ask for vectors; name a chat model for text",
+                )
             prompt = self._encode(request)
             sequence = Sequence(request_id, prompt)
             limit = request.max_tokens if request.max_tokens is not None else self._engine.info.n_ctx
@@ -123,6 +142,8 @@ class Loop:
         answer = self._answers.get(request_id)
         if answer is not None:
             self._finish(answer, "cancelled")
+        else:
+            self._vectors.cancel(request_id)
 
     def _admit(self) -> None:
         while (admission := self._scheduler.admit()) is not None:

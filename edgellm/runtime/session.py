@@ -13,13 +13,13 @@ from typing import Protocol
 
 from edgellm.backend import EngineInfo
 from edgellm.errors import Closed, EdgeLLMError
-from edgellm.event import Delta, Done, Event
-from edgellm.request import GenerationRequest
+from edgellm.event import Delta, Done, Event, Vectors
+from edgellm.request import Request
 from edgellm.runtime import wire
 from edgellm.runtime.meter import Meter
 from edgellm.runtime.taken import Taken
 
-Outcome = Event | EdgeLLMError
+Outcome = Event | Vectors | EdgeLLMError
 
 
 class Sink(Protocol):
@@ -99,6 +99,8 @@ class Dispatcher:
                     outcome = Done(message.reason, message.usage, message.timings)  # type: ignore[arg-type]
                     if message.reason != "cancelled":
                         self.meter.heard(message.usage, message.timings, message.width, message.n_decoded)
+                case wire.Computed():
+                    outcome = message.vectors
                 case wire.Failed():
                     outcome = message.error()
                 case _:
@@ -168,7 +170,7 @@ class Session(Protocol):
         """By the process that holds nothing but the model: once it was loaded, and now. None = not known."""
         ...
 
-    def submit(self, request: GenerationRequest, sink: Sink) -> int:
+    def submit(self, request: Request, sink: Sink) -> int:
         """Start a request; its events go to `sink`. Returns the id to cancel it by."""
         ...
 

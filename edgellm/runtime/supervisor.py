@@ -20,7 +20,7 @@ from edgellm import settings
 from edgellm.backend import EngineInfo
 from edgellm.errors import EdgeLLMError, WorkerCrashed
 from edgellm.plan import LaunchPlan
-from edgellm.request import GenerationRequest
+from edgellm.request import Request
 from edgellm.runtime import wire
 from edgellm.runtime.meter import Meter
 from edgellm.runtime.session import Dispatcher, Sink, closed
@@ -91,7 +91,7 @@ class WorkerSession:
         with self._lock:
             return self._loaded, taken(self._process.pid) if self._state == "ready" else None
 
-    def submit(self, request: GenerationRequest, sink: Sink) -> int:
+    def submit(self, request: Request, sink: Sink) -> int:
         wire.check(request)
         with self._lock:
             if self._state == "closed":
@@ -99,7 +99,7 @@ class WorkerSession:
             if self._state == "failed":
                 raise copy.copy(self._error) or closed()
             request_id = self._dispatcher.add(sink)
-            self._send(wire.Submit(request_id, request))
+            self._send(wire.asked(request_id, request))
         return request_id
 
     def cancel(self, request_id: int) -> None:

@@ -9,7 +9,7 @@ import threading
 from edgellm.backend import Backend, EngineInfo
 from edgellm.errors import EdgeLLMError
 from edgellm.plan import LaunchPlan
-from edgellm.request import GenerationRequest
+from edgellm.request import Request
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.meter import Meter
@@ -66,13 +66,13 @@ class ThreadSession:
         # What the app itself takes cannot be told from what the model does.
         return None, None
 
-    def submit(self, request: GenerationRequest, sink: Sink) -> int:
+    def submit(self, request: Request, sink: Sink) -> int:
         wire.check(request)
         with self._lock:
             if self._closed or self._error is not None:
                 raise copy.copy(self._error) or closed()
             request_id = self._dispatcher.add(sink)
-            self._inbox.put(wire.Submit(request_id, request))
+            self._inbox.put(wire.asked(request_id, request))
         return request_id
 
     def cancel(self, request_id: int) -> None:

@@ -13,9 +13,9 @@ import msgspec
 
 from edgellm import errors
 from edgellm.backend import EngineInfo
-from edgellm.event import Timings, Usage
+from edgellm.event import Timings, Usage, Vectors
 from edgellm.plan import LaunchPlan
-from edgellm.request import GenerationRequest
+from edgellm.request import EmbeddingRequest, GenerationRequest, Request, RerankRequest
 
 _LENGTH = struct.Struct("<I")
 MAX_FRAME_BYTES = 256 * 1024**2
@@ -37,6 +37,20 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
 
     id: int
     request: GenerationRequest
+
+
+class Embed(msgspec.Struct, tag=True, frozen=True):
+    """Parent: as `Submit`, of texts that become vectors."""
+
+    id: int
+    request: EmbeddingRequest
+
+
+class Rerank(msgspec.Struct, tag=True, frozen=True):
+    """Parent: as `Submit`, of texts that get scores."""
+
+    id: int
+    request: RerankRequest
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):
@@ -77,6 +91,13 @@ class Finished(msgspec.Struct, tag=True, frozen=True):
     n_decoded: int = 0  # steps after the one that brought the first token; an end token takes one too
 
 
+class Computed(msgspec.Struct, tag=True, frozen=True):
+    """Worker: the one word on a request for vectors or scores that went well."""
+
+    id: int
+    vectors: Vectors
+
+
 class Failed(msgspec.Struct, tag=True, frozen=True):
     """Worker: the last word on a request, or on loading (id 0), that went wrong."""
 
@@ -104,8 +125,9 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
         return error
 
 
-Down = Launch | Submit | Cancel | Stop
-Up = Ready | Text | Finished | Failed
+Asked = Submit | Embed | Rerank
+Down = Launch | Asked | Cancel | Stop
+Up = Ready | Text | Finished | Computed | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _down = msgspec.msgpack.Decoder(Down)
@@ -168,18 +190,29 @@ def decode_up(body: bytes) -> list[Up]:
         raise BadFrame(str(error)) from error
 
 
-def check(request: GenerationRequest) -> None:
+def asked(request_id: int, request: Request) -> Asked:
+    """The message that asks for it."""
+    match request:
+        case EmbeddingRequest():
+            return Embed(request_id, request)
+        case RerankRequest():
+            return Rerank(request_id, request)
+        case _:
+            return Submit(request_id, request)
+
+
+def check(request: Request) -> None:
     """Read the request as the worker will: what it cannot read would cost everybody's answers there.
 
     Raises:
         UsageError: a value of the wrong type, text with lone surrogates, or too much text.
     """
     try:
-        frame = _encoder.encode(Submit(0, request))
+        frame = _encoder.encode(asked(0, request))
         if len(frame) <= MAX_REQUEST_BYTES:
             _down.decode(frame)
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
-        hint = "see `edgellm.GenerationRequest`; decode text with errors='replace'"
+        hint = f"see `edgellm.request.{type(request).__name__}`; decode text with errors='replace'"
         raise errors.UsageError(f"the request cannot be sent: {error}", hint=hint) from None
     if len(frame) > MAX_REQUEST_BYTES:
         raise errors.UsageError(

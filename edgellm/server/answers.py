@@ -95,6 +95,49 @@ class TextCompletion:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadUsage:
+    """Of what only reads."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    object: str
+    index: int
+    embedding: list[float] | str  # str: base64 of float32, little-endian
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingList:
+    object: str
+    data: list[Embedding]
+    model: str
+    usage: ReadUsage
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    index: int  # of the document in the request
+    relevance_score: float  # on the model's own scale
+    document: Document | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    model: str
+    object: str
+    results: list[Ranked]  # the best first
+    usage: ReadUsage
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     id: str
     object: str

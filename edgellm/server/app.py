@@ -16,13 +16,15 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from edgellm import __version__
+from edgellm.backend import EngineInfo
 from edgellm.errors import EdgeLLMError
 from edgellm.sdk import EdgeLLM
-from edgellm.server import answers, errors
+from edgellm.server import answers, errors, vectors
 from edgellm.server.errors import HttpError
 from edgellm.server.fields import ChatBody, CompletionBody
 from edgellm.server.guard import MAX_BODY_BYTES, Guard
 from edgellm.server.openai import Served, router
+from edgellm.server.vector_fields import EmbeddingBody, RerankBody
 
 WEB = Path(__file__).parent / "web"
 PLAN_SCHEMA = 1
@@ -42,6 +44,7 @@ def create_app(
     )
     served = Served(llm)
     app.include_router(router(served))
+    app.include_router(vectors.router(served))
     _add_state(app, served)
     _add_pages(app)
     for kind in (EdgeLLMError, HttpError, HTTPException):
@@ -83,6 +86,7 @@ def describe(served: Served) -> dict[str, Any]:
         "backend": plan.backend,
         "settings": asdict(plan.settings),
         "chat": info is None or info.chat_template is not None,
+        "can": _abilities(info),
         "memory": None if footprint is None else {**asdict(footprint), "resident_bytes": footprint.resident_bytes},
         "decode": None if decision is None or decision.choice is None else asdict(decision.choice.decode),
         "verified": llm.verification.summary(),
@@ -91,6 +95,13 @@ def describe(served: Served) -> dict[str, Any]:
         "decision": None if decision is None else msgspec.to_builtins(decision),
         "version": __version__,
     }
+
+
+def _abilities(info: EngineInfo | None) -> list[str]:
+    """What the model can be asked for: "generate", "embed", "rerank"; nothing is known while it loads."""
+    if info is None:
+        return []
+    return ["generate"] * info.generates + [name for name in ("embed", "rerank") if name in info.capabilities]
 
 
 def _add_pages(app: FastAPI) -> None:
@@ -124,12 +135,13 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's schema and the two bodies that we read ourselves."""
+    """FastAPI's schema and the bodies that we read ourselves."""
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, routes=app.routes, description=app.__doc__ or "")
         schema["info"]["description"] = "OpenAI-compatible. Fields that are not supported are refused by name."
         _, bodies = models_json_schema(
-            [(ChatBody, "validation"), (CompletionBody, "validation")], ref_template="#/components/schemas/{model}"
+            [(body, "validation") for body in (ChatBody, CompletionBody, EmbeddingBody, RerankBody)],
+            ref_template="#/components/schemas/{model}",
         )
         schema["components"]["schemas"].update(bodies["$defs"])
         app.openapi_schema = schema

@@ -98,6 +98,27 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
 
+class Whole(Strict):
+    """The body of a request."""
+
+    text_field: ClassVar[str]  # the one that holds what the model reads
+    shown: ClassVar[str] = '{"messages": [...]} or {"prompt": "..."}'  # in the refusal of what is no object
+
+    model: str | None = Field(None, description="An id of /v1/models; absent, `default` or `edgellm`: what is served.")
+
+    @classmethod
+    def read(cls, body: bytes) -> Self:
+        """The body of a request.
+
+        Raises:
+            UnsupportedField, UsageError: with the field's name.
+        """
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as error:
+            raise _refusal(error.errors(include_url=False)[0], cls) from None
+
+
 class TextPart(Strict):
     type: Annotated[Any, PartType()]
     text: str
@@ -137,12 +158,9 @@ class StreamOptions(Strict):
     include_obfuscation: Annotated[Any, Inert(False)] = None
 
 
-class Body(Strict):
+class Body(Whole):
     """What chat and plain completions share. Null is the same as absent."""
 
-    text_field: ClassVar[str]  # the one that the prompt is made of
-
-    model: str | None = Field(None, description="An id of /v1/models; absent, `default` or `edgellm`: what is served.")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = None
@@ -161,18 +179,6 @@ class Body(Strict):
     ignore_eos: bool | None = Field(None, description="Extension. Go on after the model ends its answer.")
     n: Annotated[Any, Inert(1)] = None
     user: Annotated[Any, Unused()] = None
-
-    @classmethod
-    def read(cls, body: bytes) -> Self:
-        """The body of a request.
-
-        Raises:
-            UnsupportedField, UsageError: with the field's name.
-        """
-        try:
-            return cls.model_validate_json(body)
-        except ValidationError as error:
-            raise _refusal(error.errors(include_url=False)[0], cls) from None
 
     def sampling(self) -> Sampling:
         given = {field.name: getattr(self, field.name) for field in dataclass_fields(Sampling)}
@@ -265,7 +271,7 @@ def _bias(token: str, bias: float) -> tuple[int, float]:
     return int(token), bias
 
 
-def _refusal(detail: ErrorDetails, body: type[Body]) -> UsageError:
+def _refusal(detail: ErrorDetails, body: type[Whole]) -> UsageError:
     """The first thing that is wrong with a body, in our words."""
     kind, where, message = detail["type"], _path(detail["loc"]), detail["msg"]
     if kind == "unsupported_field":
@@ -277,11 +283,11 @@ def _refusal(detail: ErrorDetails, body: type[Body]) -> UsageError:
     if kind == "missing":
         return UsageError(f"{where} is required", hint="see /docs", param=where)
     if not where:
-        return UsageError("the body is not a JSON object", hint='send {"messages": [...]} or {"prompt": "..."}')
+        return UsageError("the body is not a JSON object", hint=f"send {body.shown}")
     return UsageError(f"{where}: {message[:1].lower()}{message[1:]}", hint="see /docs", param=where)
 
 
-def _suggestion(loc: Sequence[int | str], body: type[Body]) -> str:
+def _suggestion(loc: Sequence[int | str], body: type[Whole]) -> str:
     near = difflib.get_close_matches(str(loc[-1]), body.model_fields, n=1) if len(loc) == 1 else []
     return f"did you mean {near[0]}?" if near else "see /docs for the fields there are"
 

@@ -20,12 +20,16 @@ from edgellm.request import GenerationRequest
 from edgellm.sdk import EdgeLLM
 from edgellm.server import answers, sse
 from edgellm.server.errors import HttpError
-from edgellm.server.fields import B, Body, ChatBody, CompletionBody
+from edgellm.server.fields import B, ChatBody, CompletionBody, Whole
 
 # Names that always mean the model that is served: clients often cannot be told another one.
 ALIASES = ("default", "edgellm")
 # nginx's "client closed request": nobody reads it, but a log does.
 CLIENT_CLOSED = 499
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": answers.Error, "description": "The request is refused; `param` names the field."},
+    "503": {"model": answers.Error, "description": "The model is loading, crashed or closed; see Retry-After."},
+}
 
 
 class Served:
@@ -73,15 +77,11 @@ class Served:
 def router(served: Served) -> APIRouter:
     """Routes of this face. Bodies are read by `fields`, so FastAPI is told only how to document them."""
     routes = APIRouter(tags=["OpenAI"])
-    wrong: dict[int | str, dict[str, Any]] = {
-        "4XX": {"model": answers.Error, "description": "The request is refused; `param` names the field."},
-        "503": {"model": answers.Error, "description": "The model is loading, crashed or closed; see Retry-After."},
-    }
 
     @routes.post(
         "/v1/chat/completions",
-        responses={200: {"model": answers.ChatCompletion}, **wrong},
-        openapi_extra=_body(ChatBody),
+        responses={200: {"model": answers.ChatCompletion}, **REFUSALS},
+        openapi_extra=body_schema(ChatBody),
     )
     async def chat_completions(request: Request) -> Response:
         """Answer a conversation. With `stream: true`, server-sent events that end with `[DONE]`."""
@@ -89,8 +89,8 @@ def router(served: Served) -> APIRouter:
 
     @routes.post(
         "/v1/completions",
-        responses={200: {"model": answers.TextCompletion}, **wrong},
-        openapi_extra=_body(CompletionBody),
+        responses={200: {"model": answers.TextCompletion}, **REFUSALS},
+        openapi_extra=body_schema(CompletionBody),
     )
     async def completions(request: Request) -> Response:
         """Continue a text as it stands, without a chat template. `max_tokens` is 16 unless given."""
@@ -267,7 +267,8 @@ def _json(content: object) -> Response:
     return Response(msgspec.json.encode(content), media_type="application/json")
 
 
-def _body(body_type: type[Body]) -> dict[str, Any]:
+def body_schema(body_type: type[Whole]) -> dict[str, Any]:
+    """How /docs shows a body that FastAPI does not read."""
     reference = {"$ref": f"#/components/schemas/{body_type.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}
 

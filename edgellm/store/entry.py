@@ -22,7 +22,7 @@ _SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    path: str  # a name inside the entry's folder, or absolute where the file lies elsewhere (`file:`, the hub's cache)
+    path: str  # a place inside the entry's folder, or absolute where the file lies elsewhere (`file:`, the hub's cache)
     bytes: int
     mtime_ns: int
     sha256: str
@@ -55,6 +55,8 @@ class Stored:
 
     def artifact(self) -> Artifact:
         paths = tuple(os.path.join(self.folder, file.path) for file in self.files)
+        if self.format != "gguf" and len(paths) > 1:
+            paths = (str(self.folder),)  # a model that is a folder; split files of GGUF are named one by one
         return Artifact(
             self.format, paths, self.model_id, self.quant, self.bytes, self.sha256, self.shape, self.ctx_train
         )
@@ -74,7 +76,7 @@ def describe_file(path: Path, *, inside: Path, expected_sha256: str, found_sha25
             f"{path.name} ({status.st_size} bytes) has sha256 {found}, {expected_sha256} was promised",
             hint="fetch it again; if it repeats, the source has another file than the catalog knows",
         )
-    name = path.name if path.parent == inside else str(path)
+    name = path.relative_to(inside).as_posix() if path.is_relative_to(inside) else str(path)
     return StoredFile(name, status.st_size, status.st_mtime_ns, found)
 
 
@@ -85,7 +87,7 @@ def write(stored: Stored) -> None:
     target = stored.folder / RECORD
     partial = target.with_suffix(".partial")
     partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    for path in (partial, *(stored.folder / file.path for file in stored.files if os.sep not in file.path)):
+    for path in (partial, *(stored.folder / file.path for file in stored.files if not os.path.isabs(file.path))):
         _sync(path)
     os.replace(partial, target)
 

@@ -276,7 +276,7 @@ def _examine(card: ModelCard, file: ModelFile, folder: Path, brought: Sequence[F
 
 def _remove_others(folder: Path, stored: Stored) -> None:
     """Beginnings of files that the source has replaced since."""
-    kept = {file.path for file in stored.files}
+    kept = {Path(file.path).parts[0] for file in stored.files}
     for path in folder.iterdir():
         if path.name not in kept:
             path.unlink()

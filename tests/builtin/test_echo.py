@@ -2,7 +2,7 @@
 
 from edgellm.model import Artifact
 from edgellm.plan import LaunchPlan, Settings
-from edgellm.testing import BackendContract
+from edgellm.testing import BackendContract, EmbedderContract
 
 
 class TestEcho(BackendContract):
@@ -10,3 +10,10 @@ class TestEcho(BackendContract):
 
     def plan(self) -> LaunchPlan:
         return LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=512, n_slots=3))
+
+
+class TestEchoEmbeds(EmbedderContract):
+    tolerance = 0.0
+
+    def plan(self) -> LaunchPlan:
+        return LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=512, n_slots=1))

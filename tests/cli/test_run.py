@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from tiny_bert import TinyBert
 
 from edgellm.cli import run as module
 from edgellm.cli.run import command
-from edgellm.errors import BadTemplate, UsageError
+from edgellm.errors import BadTemplate, UnsupportedTask, UsageError
 from edgellm.sdk import EdgeLLM
 
 
@@ -183,3 +185,20 @@ def test_ctrl_c_stops_an_answer_and_ctrl_d_leaves() -> None:
         assert terminal.process.wait(10) == 0
     finally:
         terminal.close()
+
+
+@pytest.mark.parametrize("raw", [(), ("--raw",)])
+def test_a_model_that_only_embeds_says_what_it_is_for(tmp_path: Path, raw: tuple[str, ...]) -> None:
+    folder = TinyBert().write(tmp_path / "tiny-bert")
+    result = CliRunner().invoke(command, [str(folder), "--no-isolate", *raw, "hello"], standalone_mode=False)
+    assert isinstance(result.exception, UnsupportedTask)
+    assert "tiny-bert answers no chat" in result.exception.message
+    assert "/v1/embeddings" in result.exception.hint
+
+
+def test_the_task_embed_is_refused_before_anything_is_chosen() -> None:
+    result = CliRunner().invoke(command, ["--task", "embed", "hello"], standalone_mode=False)
+    assert isinstance(result.exception, UnsupportedTask)
+    named = CliRunner().invoke(command, ["all-minilm-l6-v2", "hello"], standalone_mode=False)
+    assert isinstance(named.exception, UnsupportedTask)
+    assert "`edgellm serve all-minilm-l6-v2`" in named.exception.hint

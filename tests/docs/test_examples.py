@@ -44,3 +44,12 @@ def test_openai_client(serve: Servers) -> None:
 @pytest.mark.parametrize("name", ["chat.py", "stream_async.py"])
 def test_with_a_real_model(name: str, smollm2: str) -> None:
     assert len(run(name, smollm2)) > 20
+
+
+def test_embeddings() -> None:
+    assert len(run("embeddings.py", "echo").splitlines()) == 3
+
+
+@pytest.mark.model
+def test_embeddings_of_a_real_model_find_the_answer(minilm: str) -> None:
+    assert "The spare key" in run("embeddings.py", minilm).splitlines()[0]

@@ -12,20 +12,40 @@ from hypothesis import strategies as st
 
 from edgellm import errors
 from edgellm.backend import EngineInfo
-from edgellm.event import Timings, Usage
+from edgellm.embedder import EmbeddingInfo
+from edgellm.event import Timings, Usage, Vectors
 from edgellm.model import Artifact
 from edgellm.plan import LaunchPlan, Settings
-from edgellm.request import GenerationRequest, Sampling
+from edgellm.request import EmbeddingRequest, GenerationRequest, RerankRequest, Sampling
 from edgellm.runtime import wire
 
 PLAN = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=256), ("because",))
 REQUEST = GenerationRequest("é🙂\0", Sampling(seed=2**63 - 1, logit_bias=((3, -1.5),)), 7, ("stop",), add_bos=False)
-DOWN = (wire.Launch(PLAN), wire.Submit(2**40, REQUEST), wire.Cancel(1), wire.Stop(drain=True))
-INFO = EngineInfo(2, 256, 64, 2, 1000, frozenset({0, 7}), details={"library": "none"})
+EMBED = EmbeddingRequest(("é🙂\0", (1, 2**30)), dimensions=64)
+RERANK = RerankRequest("which?", ("this", "that"))
+DOWN = (
+    wire.Launch(PLAN),
+    wire.asked(2**40, REQUEST),
+    wire.asked(3, EMBED),
+    wire.asked(4, RERANK),
+    wire.Cancel(1),
+    wire.Stop(drain=True),
+)
+INFO = EngineInfo(
+    2,
+    256,
+    64,
+    2,
+    1000,
+    frozenset({0, 7}),
+    details={"library": "none"},
+    embedding=EmbeddingInfo("mean", True, (64, 128)),
+)
 UP: list[wire.Up] = [
     wire.Ready(INFO, 1.5),
     wire.Text(1, "é🙂", 2),
     wire.Finished(1, "stop", Usage(3, 2, 1), Timings(0.1, 0.2, 0.3)),
+    wire.Computed(4, Vectors(b"\0\1\2\3" * 6, 2, Usage(3, 0), Timings(0.1, 0.2, 0.0))),
     wire.Failed(2, "cache_full", "no room", "wait", {"needed": 3}),
 ]
 

@@ -6,7 +6,7 @@ import pytest
 
 from edgellm import launch
 from edgellm.catalog.lookup import catalog
-from edgellm.errors import NothingFits, UsageError
+from edgellm.errors import NothingFits, UnsupportedTask
 from edgellm.request import SelectionRequest
 from edgellm.selection.decide import decide
 from edgellm.selection.facts import BackendFacts
@@ -43,8 +43,7 @@ def test_an_encoder_keeps_no_cache(machine) -> None:
     assert decision.choice.ctx == 512
 
 
-def test_chat_refuses_the_task_with_the_way_to_ask() -> None:
-    for plan in (lambda r: launch.auto_plan(r), lambda r: launch.model_plan("qwen3-4b", r)):
-        with pytest.raises(UsageError, match="answer no chat") as caught:
-            plan(SelectionRequest(task="embed"))
-        assert "auto-select --task embed" in caught.value.hint
+def test_a_model_that_only_reads_is_refused_for_chat_before_it_is_fetched() -> None:
+    with pytest.raises(UnsupportedTask, match=r"bge-large-en-v1\.5 answers no chat") as caught:
+        launch.model_plan("bge-large-en-v1.5", SelectionRequest(), to_chat=True)
+    assert "`edgellm serve bge-large-en-v1.5` answers /v1/embeddings" in caught.value.hint

@@ -6,12 +6,16 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from live_server import Live, Servers, echo_plan, until
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from tiny_bert import TinyBert
 
+from edgellm import launch
 from edgellm.plan import Candidate, Decision, Footprint, Rate, Rejection
+from edgellm.request import SelectionRequest
 
 pytestmark = pytest.mark.browser
 
@@ -216,3 +220,11 @@ def test_the_documentation_works_without_a_network(page: Page, live: Live) -> No
 
     expect(page.locator(".opblock-summary-path").first).to_be_visible()
     expect(page.locator("body")).to_contain_text("/v1/chat/completions")
+
+
+def test_a_model_that_only_embeds_is_said_to(page: Page, serve: Servers, tmp_path: Path) -> None:
+    live = serve(launch.model_plan(str(TinyBert().write(tmp_path / "tiny-bert")), SelectionRequest()))
+    ready(page, live)
+    expect(page.locator("#empty-title")).to_have_text("Nothing to chat with")
+    expect(page.locator("#empty-text")).to_contain_text("/v1/embeddings")
+    expect(page.locator("#text")).to_be_disabled()

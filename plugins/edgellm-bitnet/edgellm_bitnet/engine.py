@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.backend import EngineInfo, SlotInput, Tokenizer, check_batch
-from edgellm.errors import BackendUnavailable, CacheFull, UnsupportedArtifact
+from edgellm.embedder import EmbeddingInfo, check_sequences
+from edgellm.errors import BackendUnavailable, UnsupportedArtifact
 from edgellm_bitnet import native, packing
 from edgellm_bitnet.footprint import BATCH, SPARE_LOGITS
 from edgellm_bitnet.loading import Loaded, load
@@ -129,15 +130,12 @@ class BitnetEngine:
         """float32 (len(sequences), n_embd) of unit length, pooled as the model says. Uses a slot of its own.
 
         Raises:
-            CacheFull: a sequence is longer than the context.
+            CacheFull: a sequence is longer than the context. ValueError: an empty one, or an id that there is not.
         """
+        check_sequences(sequences, self.info.vocab_size, self.info.n_ctx)
         pooled = np.zeros((len(sequences), self.info.n_embd), np.float32)
         slot = self._settings.n_slots  # one more than the runtime knows
         for index, tokens in enumerate(sequences):
-            if not 0 < len(tokens) <= self.info.n_ctx:
-                raise CacheFull(f"a sequence of {len(tokens)} tokens; 1 to {self.info.n_ctx} fit", needed=len(tokens))
-            if min(tokens) < 0 or max(tokens) >= self.info.vocab_size:
-                raise ValueError(f"sequence {index}: a token id outside 0..{self.info.vocab_size - 1}")
             pooled[index] = self._pool(slot, tuple(tokens))
         lengths = np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
         return np.asarray(pooled / lengths, np.float32)
@@ -242,6 +240,7 @@ class BitnetEngine:
             add_bos=bool(getattr(tokenizer, "add_bos", False)), bos_text=getattr(tokenizer, "bos_text", ""),
             eos_text=getattr(tokenizer, "eos_text", ""), chat_template=getattr(tokenizer, "chat_template", None),
             rewind_tokens=None, fork_copies=True, batch_invariant=True, capabilities=frozenset(capabilities),
+            embedding=EmbeddingInfo(arch.pooling) if arch.pooling else None,
             details={
                 "kernels": list(native.isas())[self._isa], "weights": self._loaded.how,
                 "pages": self._loaded.arena.pages(), "head": HEAD_KINDS[slab.kind], "library": str(native.path()),

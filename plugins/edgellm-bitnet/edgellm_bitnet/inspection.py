@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
+from edgellm.errors import EdgeLLMError
 from edgellm.formats.gguf_header import Tensor
-from edgellm_bitnet.architecture import Architecture
+from edgellm_bitnet.architecture import Architecture, from_config
 from edgellm_bitnet.layout import GROUPS, HEAD_KINDS, fused, layer_vectors
+
+MAX_CONFIG_BYTES = 1 << 20
 
 
 def reasons(arch: Architecture, tensors: Mapping[str, Tensor]) -> list[str]:
@@ -25,6 +30,24 @@ def reasons(arch: Architecture, tensors: Mapping[str, Tensor]) -> list[str]:
         if role == "token_embd.weight" or role in tensors:
             found += _matrix(role, (arch.hidden, arch.vocab), tensors, HEAD_KINDS)
     return found
+
+
+def folder_reasons(path: str) -> list[str]:
+    """Why a Hugging Face folder is no ternary model, as far as config.json tells; damage is told when it is opened."""
+    where = Path(path)
+    place = (where if where.is_dir() else where.parent) / "config.json"
+    try:
+        with place.open("rb") as file:
+            config = json.loads(file.read(MAX_CONFIG_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return []
+    if not isinstance(config, dict):
+        return []
+    try:
+        from_config(config, str(place))
+    except EdgeLLMError as error:
+        return [error.message]
+    return []
 
 
 def _matrix(role: str, dims: tuple[int, int], tensors: Mapping[str, Tensor], types: Mapping[str, object]) -> list[str]:

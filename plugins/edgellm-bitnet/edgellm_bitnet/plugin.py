@@ -62,9 +62,12 @@ class BitnetBackend:
         shape = artifact.shape
         if shape is not None and shape.arch not in FAMILIES:
             return [f"architecture {shape.arch!r} is not one of {', '.join(FAMILIES)}"]
-        if artifact.format != "gguf" or not artifact.paths or not Path(artifact.path).exists():
+        if not artifact.paths or not Path(artifact.path).exists():
             return []
-        from edgellm_bitnet.inspection import reasons
+        from edgellm_bitnet.inspection import folder_reasons, reasons
+
+        if artifact.format != "gguf":
+            return folder_reasons(artifact.path)
 
         try:
             arch, model = _header(artifact.path)

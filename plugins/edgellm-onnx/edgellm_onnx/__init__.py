@@ -1,0 +1,1 @@
+"""EdgeLLM plugin for ONNX models: an engine on onnxruntime, and a converter from GGUF."""

@@ -1,0 +1,67 @@
+"""The backend `onnx-bert`: BERT folders of safetensors, whose graph is built while they load. Light until then."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgellm.errors import BackendUnavailable, EdgeLLMError
+from edgellm.machine import Machine
+from edgellm.model import Artifact
+
+if TYPE_CHECKING:
+    from edgellm.backend import Engine
+    from edgellm.plan import Footprint, LaunchPlan, Settings
+
+LIBRARIES = ("onnx", "onnxruntime", "tokenizers")
+
+
+class BertBackend:
+    """Sentence models and cross-encoders as their publishers store them."""
+
+    name = "onnx-bert"
+    formats = frozenset({"safetensors"})
+    quants = frozenset({"F32", "F16", "BF16"})
+
+    def check(self, machine: Machine) -> list[str]:
+        missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+        return [f"{', '.join(missing)} is not installed: pip install edgellm-onnx"] if missing else []
+
+    def architectures(self, machine: Machine) -> frozenset[str]:
+        return frozenset({"bert"})
+
+    def tensor_types(self, machine: Machine) -> None:
+        return None  # what it computes with follows from the quantization
+
+    def supports(self, artifact: Artifact) -> list[str]:
+        if artifact.format not in self.formats:
+            return [f"format {artifact.format!r} is no safetensors folder"]
+        if not artifact.paths or not Path(artifact.path).exists():
+            return []
+        from edgellm_onnx.bert_config import bert_config
+
+        try:
+            bert_config(Path(artifact.path))
+        except EdgeLLMError as error:
+            return [error.message]
+        return []
+
+    def footprint(self, artifact: Artifact, settings: Settings) -> Footprint | None:
+        return None  # the core's estimate stands: weights as stored, no cache
+
+    def open(self, plan: LaunchPlan) -> Engine:
+        if plan.settings.gpu_layers:
+            raise BackendUnavailable("encoders are computed on the CPU here", hint="leave --gpu-layers out")
+        try:
+            from edgellm_onnx.encoder import EncoderEngine
+        except (ImportError, OSError) as error:
+            raise BackendUnavailable(
+                f"onnxruntime does not load: {error}", hint="run `edgellm doctor` for what is missing"
+            ) from error
+        return EncoderEngine(plan)
+
+    def describe(self) -> dict[str, str]:
+        import importlib.metadata
+
+        return {"library": f"onnxruntime {importlib.metadata.version('onnxruntime')}"}

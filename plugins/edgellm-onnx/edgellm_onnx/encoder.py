@@ -1,0 +1,242 @@
+"""One encoder on onnxruntime: texts become vectors, or, for a cross-encoder, pairs become scores. In a worker only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from edgellm.backend import EngineInfo, SlotInput
+from edgellm.embedder import EmbeddingInfo, Pair, check_sequences
+from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact, UnsupportedTask
+from edgellm.plan import LaunchPlan, Settings
+from edgellm_onnx.convert_bert import graph_of
+from edgellm_onnx.encoder_folder import read_folder
+from edgellm_onnx.encoder_tokenizer import EncoderTokenizer
+from edgellm_onnx.pooling import pool, unit
+
+if TYPE_CHECKING:
+    from edgellm.backend import Logits
+
+    Floats = npt.NDArray[np.float32]
+
+log = logging.getLogger("edgellm.onnx")
+
+IDS, MASK, SEGMENTS = "input_ids", "attention_mask", "token_type_ids"
+# Outputs by what they hold, the one that needs least of us first.
+POOLED, STATES, SCORES = ("sentence_embedding",), ("token_embeddings", "last_hidden_state"), ("logits",)
+GRAPHS = ("model.onnx", "onnx/model.onnx")
+INT_TYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+FLOAT_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
+
+
+class EncoderEngine:
+    """A loaded encoder. It holds nothing between calls but the session."""
+
+    def __init__(self, plan: LaunchPlan) -> None:
+        path, is_graph = Path(plan.artifact.path), plan.artifact.format != "safetensors"
+        graph = find_graph(path) if is_graph else path
+        self._folder = folder = read_folder(graph.parent if is_graph or path.is_file() else path)
+        self.tokenizer = EncoderTokenizer(folder)
+        if 0 < folder.n_vocab < self.tokenizer.n_tokens:
+            raise BadArtifact(
+                f"{folder.path}: tokenizer.json has {self.tokenizer.n_tokens} tokens, config.json {folder.n_vocab}",
+                hint="they are not of one model: fetch the folder again",
+            )
+        self._session: onnxruntime.InferenceSession | None = open_session(
+            graph, str(graph) if is_graph else graph_of(path), plan.settings
+        )
+        self._inputs = self._read_inputs(graph)
+        self._output, self._rank = self._read_output(graph)
+        self.info = self._describe(plan.settings, graph)
+        for about, note in self.info.details.items():
+            if "assumed" in note:
+                log.warning("%s: %s is %s", graph, about, note)
+
+    def embed(self, sequences: Sequence[Sequence[int]]) -> Floats:
+        """float32 (len(sequences), n_embd), pooled and normalized as the folder says. One padded batch.
+
+        Raises:
+            CacheFull: a sequence longer than the context. ValueError: an empty one, or an id that there is not.
+        """
+        check_sequences(sequences, self.info.vocab_size, self.info.n_ctx)
+        found, lengths = self._run(sequences, None)
+        rows = found if self._rank == len(("texts", "width")) else pool(found, lengths, self._folder.pooling)
+        return unit(rows) if self._folder.normalized else rows
+
+    def pair(self, query: str, document: str) -> Pair:
+        """See `edgellm.embedder.Reranker.pair`."""
+        return self.tokenizer.pair(query, document)
+
+    def rerank(self, pairs: Sequence[Pair]) -> Floats:
+        """float32 (len(pairs),), on the scale that the folder says. Raises as `embed`."""
+        check_sequences([pair.tokens for pair in pairs], self.info.vocab_size, self.info.n_ctx)
+        found, _ = self._run([pair.tokens for pair in pairs], [pair.n_first for pair in pairs])
+        scores = found[:, 0]
+        return np.asarray(1 / (1 + np.exp(-scores)) if self._folder.sigmoid else scores, np.float32)
+
+    def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
+        """Refused: an encoder writes no text."""
+        raise UnsupportedTask("the model writes no text", hint="it turns texts into vectors or scores")
+
+    def truncate(self, slot: int, n_tokens: int) -> int:
+        """Slots are always empty."""
+        return 0
+
+    def fork(self, source: int, target: int, n_tokens: int) -> int:
+        """Slots are always empty."""
+        return 0
+
+    def close(self) -> None:
+        """Free the session. Vectors handed out stay."""
+        self._session = None
+
+    def _run(
+        self, sequences: Sequence[Sequence[int]], firsts: Sequence[int] | None
+    ) -> tuple[Floats, npt.NDArray[np.int64]]:
+        """The graph's output as float32, and the sequences' lengths. `firsts`: tokens of segment 0; None = all."""
+        assert self._session is not None
+        lengths = np.asarray([len(tokens) for tokens in sequences], np.int64)
+        shape = (len(sequences), int(lengths.max()))
+        place = np.arange(shape[1])
+        ids = np.full(shape, self._folder.pad_id, self._inputs[IDS])
+        for row, tokens in zip(ids, sequences, strict=True):
+            row[: len(tokens)] = tokens
+        feed = {IDS: ids}
+        inside = place < lengths[:, None]
+        if MASK in self._inputs:
+            feed[MASK] = inside.astype(self._inputs[MASK])
+        if SEGMENTS in self._inputs:
+            kind = self._inputs[SEGMENTS]
+            second = np.zeros(shape, bool) if firsts is None else inside & (place >= np.asarray(firsts)[:, None])
+            feed[SEGMENTS] = second.astype(kind)
+        (found,) = self._session.run([self._output], feed)
+        return np.asarray(found, np.float32), lengths
+
+    def _read_inputs(self, graph: Path) -> dict[str, type[np.signedinteger[npt.NBitBase]]]:
+        assert self._session is not None
+        found = {}
+        for value in self._session.get_inputs():
+            if value.name not in (IDS, MASK, SEGMENTS) or value.type not in INT_TYPES:
+                raise UnsupportedArtifact(
+                    f"{graph} wants an input {value.name} of {value.type}", hint=f"known: {IDS}, {MASK}, {SEGMENTS}"
+                )
+            found[value.name] = INT_TYPES[value.type]
+        if IDS not in found:
+            raise UnsupportedArtifact(f"{graph} has no input {IDS}", hint="is it a model of texts?")
+        if MASK not in found:
+            raise UnsupportedArtifact(
+                f"{graph} has no input {MASK}: texts of a batch would see each other's padding",
+                hint="export it with an attention mask",
+            )
+        return found
+
+    def _read_output(self, graph: Path) -> tuple[str, int]:
+        """Name and rank of the output that is used."""
+        assert self._session is not None
+        found = {value.name: value for value in self._session.get_outputs() if value.type in FLOAT_TYPES}
+        for name, rank in (*((n, 2) for n in POOLED), *((n, 3) for n in STATES), *((n, 2) for n in SCORES)):
+            if name not in found:
+                continue
+            shape = found[name].shape
+            if len(shape) != rank:
+                raise UnsupportedArtifact(f"{graph}: output {name} has {len(shape)} dimensions, {rank} are needed")
+            if name in SCORES and shape[-1] != 1:
+                raise UnsupportedArtifact(
+                    f"{graph}: {shape[-1]} scores a text: a classifier, no reranker", hint="a reranker gives one"
+                )
+            if self._folder.other_modules and name in STATES:
+                raise UnsupportedArtifact(
+                    f"{graph}: modules.json asks for {', '.join(self._folder.other_modules)[:80]} after the graph",
+                    hint=f"export the model with an output {POOLED[0]}",
+                )
+            return name, rank
+        raise UnsupportedArtifact(
+            f"{graph} has the outputs {', '.join(found) or 'of no numbers'}",
+            hint=f"known: {', '.join((*POOLED, *STATES, *SCORES))}",
+        )
+
+    def _width(self, graph: Path) -> int:
+        """Numbers of a vector, by trying: a graph may name its dimensions only."""
+        try:
+            found, lengths = self._run([self.tokenizer.encode("a", add_special=True, parse_special=False)], None)
+        except Exception as error:
+            raise BadArtifact(
+                f"{graph} fails on the first text: {str(error)[:200]}",
+                hint="tokenizer and graph may not be of one model: fetch the folder again",
+            ) from error
+        rows = found if self._rank == len(("texts", "width")) else pool(found, lengths, self._folder.pooling)
+        if not np.isfinite(rows).all():
+            raise BadArtifact(f"{graph} gives no numbers for the first text", hint="fetch it again")
+        return int(rows.shape[1])
+
+    def _describe(self, settings: Settings, graph: Path) -> EngineInfo:
+        folder, reranks, width = self._folder, self._output in SCORES, self._width(graph)
+        n_ctx = min(settings.n_ctx, folder.max_tokens or settings.n_ctx)
+        notes = dict(folder.notes)
+        for name in ("pooling", "normalized") if reranks else ("score",):
+            notes.pop(name)
+        if self._output in POOLED:
+            notes["pooling"] = f"in the graph, output {self._output}"
+        if folder.prompt:
+            notes["prompt"] = f"{folder.prompt!r} stands before every text, from config_sentence_transformers.json"
+        pooling = "graph" if self._output in POOLED else "+".join(folder.pooling)
+        return EngineInfo(
+            n_slots=settings.n_slots, n_ctx=n_ctx, max_batch_tokens=max(settings.n_batch, 1),
+            max_logits=settings.n_slots, vocab_size=self.tokenizer.n_tokens, eos_ids=frozenset(),
+            n_embd=0 if reranks else width, n_ctx_train=folder.max_tokens, rewind_tokens=0,
+            capabilities=frozenset({"rerank"} if reranks else {"embed"}), generates=False,
+            embedding=None if reranks else EmbeddingInfo(pooling, folder.normalized, folder.dimensions),
+            details={"library": f"onnxruntime {onnxruntime.__version__}", "output": self._output, **notes},
+        )  # fmt: skip
+
+
+def find_graph(path: Path) -> Path:
+    """The graph that a folder holds: model.onnx, that of its folder `onnx`, or the only one.
+
+    Raises:
+        BadArtifact: there is none, or there are several.
+    """
+    if path.is_file():
+        return path
+    for name in GRAPHS:
+        if (path / name).is_file():
+            return path / name
+    found = sorted(path.glob("*.onnx"))
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found[:5]) or "none"
+        raise BadArtifact(
+            f"{path} has no model.onnx, and of other graphs: {names}", hint="name the folder of one model"
+        )
+    return found[0]
+
+
+def open_session(where: Path, graph: str | bytes, settings: Settings) -> onnxruntime.InferenceSession:
+    """A session on the CPU, as the decoders' are: one pool of threads, awake within a call only.
+
+    Args:
+        where: named in errors. graph: its path, or itself.
+
+    Raises:
+        BadArtifact, UnsupportedArtifact: onnxruntime refuses the graph. BackendUnavailable: no memory.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = max(settings.n_threads, settings.n_threads_batch)
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # a pattern is kept for every shape: memory would grow with every length
+    options.log_severity_level = 0 if log.isEnabledFor(logging.DEBUG) else 4
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        words = str(error).strip().splitlines()[0][:400]
+        if "alloc" in words.lower():
+            raise BackendUnavailable(f"{where} cannot be opened: no memory ({words})") from error
+        raise BadArtifact(
+            f"{where} cannot be opened: {words}", hint="`edgellm doctor` names the onnxruntime"
+        ) from error

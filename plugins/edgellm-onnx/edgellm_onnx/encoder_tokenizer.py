@@ -1,0 +1,45 @@
+"""Text to tokens of an encoder, by its tokenizer.json: one text, or a query and a document together."""
+
+from __future__ import annotations
+
+from edgellm.embedder import Pair
+from edgellm.errors import BadArtifact
+from edgellm.formats.tokenizer_folder import TokenizerFolder
+from edgellm_onnx.encoder_folder import EncoderFolder
+
+
+class EncoderTokenizer:
+    """See `edgellm.backend.Tokenizer`. A text that is encoded whole gets the folder's prompt before it."""
+
+    def __init__(self, folder: EncoderFolder) -> None:
+        self._prompt, self._lower = folder.prompt, folder.lower
+        self._pipeline = TokenizerFolder(folder.path).pipeline()
+        self.n_tokens = self._pipeline.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Token ids; lone surrogates become U+FFFD, and without `parse_special` no text becomes a control token."""
+        whole = self._prompt + text if add_special else text
+        self._pipeline.encode_special_tokens = not parse_special
+        ids: list[int] = self._pipeline.encode(self._plain(whole), add_special_tokens=add_special).ids
+        return ids
+
+    def pair(self, query: str, document: str) -> Pair:
+        """Both with the special tokens between and around them.
+
+        Raises:
+            BadArtifact: segments that are not first the query's and then the document's.
+        """
+        self._pipeline.encode_special_tokens = True
+        found = self._pipeline.encode(self._plain(query), self._plain(document))
+        n_first = len(found.ids) - sum(found.type_ids)
+        if found.type_ids != [0] * n_first + [1] * (len(found.ids) - n_first):
+            raise BadArtifact("tokenizer.json makes pairs whose segments are not 0 and then 1", hint="fetch it again")
+        return Pair(tuple(found.ids), n_first)
+
+    def token_bytes(self, token: int) -> bytes:
+        """What the token's decoder makes of it alone; an encoder writes no text, so it is for people."""
+        return self._pipeline.decode([token]).encode() if 0 <= token < self.n_tokens else b""
+
+    def _plain(self, text: str) -> str:
+        text = text.encode("utf-8", "replace").decode() if any("\ud800" <= c <= "\udfff" for c in text) else text
+        return text.lower() if self._lower else text

@@ -1,0 +1,120 @@
+"""A real sentence model, fetched as users fetch it: its vectors are sentence-transformers' own, by every way there is.
+
+minilm_reference.py made what is compared with.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import openai
+import pytest
+from edgellm_onnx.convert_bert import convert
+from edgellm_onnx.encoder import EncoderEngine
+from live_server import Servers
+
+from edgellm import launch
+from edgellm.converter import Conversion
+from edgellm.errors import ContextOverflow, UnsupportedTask
+from edgellm.model import Artifact
+from edgellm.plan import LaunchPlan, Settings
+from edgellm.request import SelectionRequest
+from edgellm.sdk import EdgeLLM
+from edgellm.testing import EmbedderContract
+
+pytestmark = pytest.mark.model
+
+REFERENCE = json.loads((Path(__file__).parent / "minilm_reference.json").read_text("utf-8"))
+TEXTS = REFERENCE["texts"]
+VECTORS = np.stack([np.frombuffer(base64.b64decode(row), "<f4") for row in REFERENCE["vectors"]])
+COSINE = 0.9999
+
+
+@pytest.fixture(scope="module")
+def plan(minilm: str) -> LaunchPlan:
+    return launch.model_plan(minilm, SelectionRequest())
+
+
+@pytest.fixture(scope="module")
+def llm(plan: LaunchPlan) -> Iterator[EdgeLLM]:
+    with EdgeLLM(plan) as llm:
+        yield llm
+
+
+class TestMiniLm(EmbedderContract):
+    leak_batches = 100
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def embedding_engine(cls, minilm: str) -> Iterator[EncoderEngine]:
+        settings = Settings(n_ctx=512, n_threads=2, n_threads_batch=2)
+        engine = EncoderEngine(LaunchPlan("onnx-bert", Artifact("safetensors", (minilm,), "minilm"), settings))
+        yield engine
+        engine.close()
+        engine.close()
+
+
+def cosines(rows: object) -> np.ndarray:
+    found = np.asarray(rows, np.float64)
+    return (found * VECTORS).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(VECTORS, axis=1)
+
+
+def test_the_sdk_gives_the_reference_vectors(llm: EdgeLLM) -> None:
+    assert llm.plan.backend == "onnx-bert"
+    found = llm.embed(TEXTS)
+    assert cosines(found).min() >= COSINE
+    assert abs(found - VECTORS).max() < 1e-5
+    assert llm.info.n_ctx == 256
+
+
+def test_a_converted_folder_gives_them_too(minilm: str, tmp_path: Path) -> None:
+    made = convert(Conversion(Artifact("safetensors", (minilm,), "minilm"), tmp_path / "m", "onnx"), lambda *_: None)
+    settings = Settings(n_ctx=512, n_threads=2, n_threads_batch=2)
+    engine = EncoderEngine(LaunchPlan("onnx", Artifact("onnx", (str(made.path),), "minilm"), settings))
+    tokens = [engine.tokenizer.encode(text, add_special=True, parse_special=False) for text in TEXTS]
+    assert [len(one) for one in tokens] == REFERENCE["tokens"]
+    assert cosines(engine.embed(tokens)).min() >= COSINE
+    engine.close()
+
+
+def test_over_http_with_openai_s_client(plan: LaunchPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    servers = Servers(monkeypatch)
+    live = servers(plan)
+    try:
+        with openai.OpenAI(base_url=f"{live.url}/v1", api_key="unused", max_retries=0) as client:
+            answer = client.embeddings.create(model="default", input=TEXTS)
+            assert cosines([one.embedding for one in answer.data]).min() >= COSINE
+            assert answer.usage.prompt_tokens == sum(REFERENCE["tokens"])
+            for ask in (
+                lambda: client.chat.completions.create(model="default", messages=[{"role": "user", "content": "hi"}]),
+                lambda: client.completions.create(model="default", prompt="hi"),
+            ):
+                with pytest.raises(openai.BadRequestError) as caught:
+                    ask()
+                assert caught.value.code == "unsupported_task"
+                assert "vectors" in caught.value.message
+            with pytest.raises(openai.BadRequestError, match=r"input\[1\] has \d+ tokens, the context holds 256"):
+                client.embeddings.create(model="default", input=["a", "word " * 300])
+        assert live.post("/v1/rerank", {"query": "a", "documents": ["b"]}).json()["error"]["code"] == "unsupported_task"
+        assert live.http.get("/edgellm/plan").json()["can"] == ["embed"]
+        assert live.http.get("/").status_code == 200
+    finally:
+        servers.close()
+
+
+def test_it_answers_no_chat(llm: EdgeLLM) -> None:
+    with pytest.raises(UnsupportedTask, match="answers no chat: it turns texts into vectors"):
+        llm.chat("hello")
+    with pytest.raises(UnsupportedTask, match="the model cannot rerank: it embeds"):
+        llm.rerank("a", ["b"])
+    with pytest.raises(ContextOverflow):
+        llm.embed("word " * 300)
+
+
+def test_near_things_are_near(llm: EdgeLLM) -> None:
+    question, answer, other = llm.embed([TEXTS[7], TEXTS[8], TEXTS[6]])
+    assert question @ answer > 0.7 > 0.2 > question @ other

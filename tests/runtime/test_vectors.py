@@ -1,0 +1,283 @@
+"""Texts to embed: batches are bounded and of similar lengths, requests take turns, and answers go on beside them."""
+
+from __future__ import annotations
+
+import queue
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from toy_engine import ToyEngine
+
+from edgellm.backend import SlotInput
+from edgellm.embedder import EmbeddingInfo, Pair, check_sequences
+from edgellm.errors import (
+    BackendError,
+    ContextOverflow,
+    EdgeLLMError,
+    Overloaded,
+    StepFailed,
+    UnsupportedTask,
+    UsageError,
+)
+from edgellm.request import EmbeddingRequest, GenerationRequest, Request, RerankRequest, Sampling
+from edgellm.runtime import vectors, wire
+from edgellm.runtime.loop import Loop
+from edgellm.runtime.scheduler import BUSY_CHUNK
+from edgellm.runtime.vectors import VectorQueue
+
+WIDTH = 6
+
+
+class ToyEmbedder(ToyEngine):
+    """A vector is a hash of the tokens; what was asked of it is kept."""
+
+    def __init__(self, *, generates: bool = True, can: Sequence[str] = ("embed", "rerank"), **kind: object) -> None:
+        super().__init__(**kind)  # type: ignore[arg-type]
+        self.batches: list[list[int]] = []
+        self.kinds: list[str] = []  # "embed", "rerank" or "step", in order
+        self.broken: Exception | None = None
+        self.info = type(self.info)(
+            **{name: getattr(self.info, name) for name in ("n_slots", "n_ctx", "max_batch_tokens", "max_logits")},
+            vocab_size=self.info.vocab_size, eos_ids=self.info.eos_ids, n_embd=WIDTH, batch_invariant=True,
+            capabilities=frozenset(can), generates=generates, embedding=EmbeddingInfo("mean", True, (2, 4)),
+        )  # fmt: skip
+
+    def step(self, batch):
+        self.kinds.append("step")
+        return super().step(batch)
+
+    def embed(self, sequences):
+        self.kinds.append("embed")
+        return self.hashed(sequences)
+
+    def pair(self, query: str, document: str) -> Pair:
+        first, second = (
+            self.tokenizer.encode(text, add_special=False, parse_special=False) for text in (query, document)
+        )
+        return Pair((*first, *second), len(first))
+
+    def rerank(self, pairs):
+        self.kinds.append("rerank")
+        return self.hashed([pair.tokens for pair in pairs])[:, 0]
+
+    def hashed(self, sequences):
+        check_sequences(sequences, self.info.vocab_size, self.info.n_ctx)
+        self.batches.append([len(tokens) for tokens in sequences])
+        if self.broken is not None:
+            raise self.broken
+        return np.stack([vector_of(tokens) for tokens in sequences])
+
+
+def vector_of(tokens: Sequence[int]) -> np.ndarray:
+    vector = np.random.default_rng(list(tokens)).standard_normal(WIDTH).astype(np.float32)
+    return vector / np.linalg.norm(vector)
+
+
+def tokens_of(text: str) -> list[int]:
+    return ToyEmbedder().tokenizer.encode(text, add_special=True, parse_special=False)
+
+
+def played(engine: ToyEmbedder, *asked: Request, then: Sequence[wire.Down] = ()) -> dict[int, list[wire.Up]]:
+    """What the loop says of requests 1, 2, ... that all arrive at once; `then` comes right after them."""
+    inbox: queue.SimpleQueue[wire.Down] = queue.SimpleQueue()
+    said: dict[int, list[wire.Up]] = {}
+
+    def hear(messages: list[wire.Up]) -> None:
+        for message in messages:
+            said.setdefault(message.id, []).append(message)  # type: ignore[union-attr]
+
+    for number, request in enumerate(asked, 1):
+        inbox.put(wire.asked(number, request))
+    for message in then or [wire.Stop(drain=True)]:
+        inbox.put(message)
+    Loop(engine, inbox, hear).run()
+    return said
+
+
+def rows_of(message: wire.Up) -> np.ndarray:
+    if isinstance(message, wire.Failed):
+        raise message.error()
+    assert isinstance(message, wire.Computed)
+    return np.frombuffer(message.vectors.data, "<f4").reshape(message.vectors.n, -1)
+
+
+def texts(rng: random.Random, count: int, longest: int = 100) -> tuple[str, ...]:
+    return tuple("".join(rng.choices("abcdefgh", k=rng.randint(1, longest))) for _ in range(count))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_text_gets_its_own_vector_in_order(seed: int) -> None:
+    rng = random.Random(seed)
+    engine = ToyEmbedder(n_batch=rng.choice((8, 64, 512)))
+    asked = [EmbeddingRequest(texts(rng, rng.randint(1, 30))) for _ in range(rng.randint(1, 5))]
+    said = played(engine, *asked)
+    for number, request in enumerate(asked, 1):
+        (message,) = said[number]
+        wanted = [tokens_of(text) for text in request.inputs]
+        np.testing.assert_array_equal(rows_of(message), [vector_of(tokens) for tokens in wanted])
+        assert message.vectors.usage.prompt_tokens == sum(map(len, wanted))
+    for batch in engine.batches:
+        assert len(batch) == 1 or len(batch) * max(batch) <= engine.info.max_batch_tokens
+        assert min(batch) >= max(batch) * vectors.LEAST_FILL
+
+
+def test_token_ids_are_taken_as_they_are() -> None:
+    said = played(ToyEmbedder(), EmbeddingRequest(((5, 6, 7), "ab", (3,))))
+    wanted = [vector_of([5, 6, 7]), vector_of(tokens_of("ab")), vector_of([3])]
+    np.testing.assert_array_equal(rows_of(said[1][0]), wanted)
+
+
+def test_scores_come_in_the_order_of_the_documents() -> None:
+    engine = ToyEmbedder()
+    said = played(engine, RerankRequest("ab", ("c", "dd", "a longer one")))
+    scores = rows_of(said[1][0])
+    assert scores.shape == (3, 1)
+    np.testing.assert_array_equal(
+        scores, engine.rerank([engine.pair("ab", d) for d in ("c", "dd", "a longer one")])[:, None]
+    )
+
+
+def test_a_single_text_does_not_wait_for_two_thousand() -> None:
+    engine = ToyEmbedder(n_batch=64, n_ctx=64)
+    many = EmbeddingRequest(("abcdefgh" * 7,) * 2000)
+    ended: list[int] = []
+    inbox: queue.SimpleQueue[wire.Down] = queue.SimpleQueue()
+    inbox.put(wire.Embed(1, many))
+    inbox.put(wire.Embed(2, EmbeddingRequest(("a",))))
+    inbox.put(wire.Stop(drain=True))
+    Loop(engine, inbox, lambda messages: ended.extend([message.id, len(engine.batches)] for message in messages)).run()
+    (second, after), (first, whole) = ended
+    assert (second, first) == (2, 1)
+    assert after <= 3
+    assert whole == 2001
+
+
+def test_answers_and_texts_take_turns() -> None:
+    engine = ToyEmbedder(n_batch=512, n_ctx=512)
+    answer = GenerationRequest("abc", Sampling(temperature=0), max_tokens=20, ignore_eos=True)
+    said = played(engine, EmbeddingRequest(("ab" * 50,) * 100), answer)
+    assert isinstance(said[2][-1], wire.Finished)
+    assert said[2][-1].usage.completion_tokens == 20
+    rows_of(said[1][0])
+    beside = engine.kinds[engine.kinds.index("step") :]
+    both = beside[: len(beside) - beside[::-1].index("step")]
+    # From the first step of the answer to its last no kind runs twice in a row, once the texts are read.
+    both = both[both.index("embed") - 1 :] if "embed" in both else both
+    assert "step embed step embed step embed" in " ".join(both)
+    assert "embed embed" not in " ".join(both)
+    bounded = [batch for batch, kind in zip(engine.batches, (k for k in both if k == "embed"), strict=False) if kind]
+    assert all(len(batch) * max(batch) <= BUSY_CHUNK for batch in bounded[1:])
+
+
+def test_a_cancelled_request_says_nothing_and_costs_nothing_more() -> None:
+    engine = ToyEmbedder(n_batch=8)
+    said = played(
+        engine,
+        EmbeddingRequest(("abcd",) * 500),
+        EmbeddingRequest(("b",)),
+        then=[wire.Cancel(1), wire.Stop(drain=True)],
+    )
+    assert 1 not in said
+    assert len(engine.batches) <= 2
+    rows_of(said[2][0])
+
+
+def test_a_stop_without_patience_tells_everybody() -> None:
+    said = played(ToyEmbedder(), EmbeddingRequest(("abcd",) * 500), then=[wire.Stop(drain=False)])
+    with pytest.raises(EdgeLLMError, match="closed"):
+        rows_of(said[1][0])
+
+
+def test_a_text_that_is_too_long_is_named() -> None:
+    engine = ToyEmbedder(n_ctx=16)
+    said = played(engine, EmbeddingRequest(("a", "b", "c" * 16)), EmbeddingRequest(("c" * 15,)))
+    with pytest.raises(ContextOverflow, match=r"input\[2\] has 17 tokens, the context holds 16") as caught:
+        rows_of(said[1][0])
+    assert (caught.value.index, caught.value.n_prompt, caught.value.n_ctx) == (2, 17, 16)
+    rows_of(said[2][0])
+    said = played(ToyEmbedder(n_ctx=16), RerankRequest("a" * 10, ("b", "c" * 7)))
+    with pytest.raises(ContextOverflow, match=r"documents\[1\], with the query, has 17 tokens"):
+        rows_of(said[1][0])
+
+
+@pytest.mark.parametrize("token", [-1, 16])
+def test_an_id_that_is_no_token_is_refused(token: int) -> None:
+    said = played(ToyEmbedder(), EmbeddingRequest(((1, 2), (3, token))))
+    with pytest.raises(UsageError, match=r"input\[1\] holds an id that is no token; tokens are 0 to 15"):
+        rows_of(said[1][0])
+
+
+def test_dimensions_only_as_trained() -> None:
+    engine = ToyEmbedder()
+    said = played(engine, *(EmbeddingRequest(("abc",), dimensions=size) for size in (4, WIDTH, 3)))
+    whole = vector_of(tokens_of("abc"))
+    np.testing.assert_allclose(rows_of(said[1][0])[0], whole[:4] / np.linalg.norm(whole[:4]), rtol=1e-6)
+    np.testing.assert_array_equal(rows_of(said[2][0])[0], whole)
+    with pytest.raises(UsageError, match="dimensions=3 is not what the model was trained for; one of 2, 4") as caught:
+        rows_of(said[3][0])
+    assert caught.value.param == "dimensions"
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (EmbeddingRequest(("a",)), "the model cannot embed: it writes text; name an embedding model"),
+        (RerankRequest("a", ("b",)), "the model cannot rerank: it writes text; name a reranking model"),
+    ],
+)
+def test_a_model_that_cannot_says_what_it_can(asked: Request, message: str) -> None:
+    said = played(ToyEmbedder(can=()), asked)
+    with pytest.raises(UnsupportedTask, match=message):
+        rows_of(said[1][0])
+
+
+def test_an_encoder_is_asked_for_no_text() -> None:
+    engine = ToyEmbedder(generates=False)
+    said = played(engine, GenerationRequest("abc"))
+    with pytest.raises(UnsupportedTask, match="the model writes no text"):
+        rows_of(said[1][0])
+    assert engine.kinds == []
+
+
+@pytest.mark.parametrize("error", [StepFailed("native"), ValueError("wrong"), MemoryError()])
+def test_a_batch_that_fails_costs_its_requests_and_no_other(error: Exception) -> None:
+    engine = ToyEmbedder(n_batch=8)
+    fails = VectorQueue(engine)
+    fails.submit(wire.Embed(1, EmbeddingRequest(("abcdef",) * 3)))
+    fails.submit(wire.Rerank(2, RerankRequest("a", ("b",))))
+    engine.broken = error
+    said = [*fails.step(beside_answers=False), *fails.step(beside_answers=False), *fails.step(beside_answers=False)]
+    assert [message.id for message in said] == [1]
+    with pytest.raises(BackendError):
+        rows_of(said[0])
+    engine.broken = None
+    (scores,) = fails.step(beside_answers=False)
+    assert rows_of(scores).shape == (1, 1)
+    assert fails.idle
+
+
+def test_numbers_that_are_none_are_an_error() -> None:
+    engine = ToyEmbedder()
+    engine.hashed = lambda sequences: np.full((len(sequences), WIDTH), np.nan, np.float32)  # type: ignore[method-assign]
+    said = played(engine, EmbeddingRequest(("a",)))
+    with pytest.raises(BackendError, match="not all of them finite"):
+        rows_of(said[1][0])
+
+
+def test_too_many_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "MAX_WAITING", 2)
+    waiting = VectorQueue(ToyEmbedder())
+    assert waiting.submit(wire.Embed(1, EmbeddingRequest(("a",)))) == []
+    assert waiting.submit(wire.Embed(2, EmbeddingRequest(("a",)))) == []
+    (refused,) = waiting.submit(wire.Embed(3, EmbeddingRequest(("a",))))
+    with pytest.raises(Overloaded):
+        rows_of(refused)
+
+
+def test_slots_keep_their_tokens_while_texts_are_embedded() -> None:
+    engine = ToyEmbedder()
+    engine.step([SlotInput(0, 0, (3, 4), 0)])
+    played(engine, EmbeddingRequest(("abc",)))
+    assert engine.slots[0] == [3, 4]

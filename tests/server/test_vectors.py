@@ -1,0 +1,138 @@
+"""`/v1/embeddings` and `/v1/rerank`: as OpenAI's client wants them, and refusing by name what they do not serve."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+from live_server import Live
+
+PATH = "/v1/embeddings"
+
+
+def counted(text: str) -> np.ndarray:
+    counts = np.bincount(list(text.encode()), minlength=256).astype(np.float64)
+    return counts / np.linalg.norm(counts)
+
+
+def error(live: Live, path: str, body: Any) -> tuple[int, str, str | None, str]:
+    answer = live.post(path, body)
+    told = answer.json()["error"]
+    return answer.status_code, told["code"], told["param"], told["message"]
+
+
+@pytest.mark.parametrize(
+    ("given", "texts", "tokens"),
+    [
+        ("hello", ["hello"], 6),
+        (["hello", "you"], ["hello", "you"], 10),
+        ([104, 105], ["hi"], 2),
+        ([[104, 105], [111]], ["hi", "o"], 3),
+    ],
+)
+def test_every_kind_of_input(live: Live, given: Any, texts: list[str], tokens: int) -> None:
+    answer = live.post(PATH, {"input": given, "user": "me"}).json()
+    assert list(answer) == ["object", "data", "model", "usage"]
+    assert (answer["object"], answer["model"]) == ("list", "echo")
+    assert [one["index"] for one in answer["data"]] == list(range(len(texts)))
+    assert {one["object"] for one in answer["data"]} == {"embedding"}
+    np.testing.assert_allclose([one["embedding"] for one in answer["data"]], [counted(t) for t in texts], atol=1e-7)
+    assert answer["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
+
+
+def test_base64_holds_the_same_numbers(live: Live) -> None:
+    plain, packed = (
+        live.post(PATH, {"input": ["a", "b"], "encoding_format": kind}).json()["data"] for kind in ("float", "base64")
+    )
+    for one, other in zip(plain, packed, strict=True):
+        row = np.frombuffer(base64.b64decode(other["embedding"]), "<f4")
+        assert row.tolist() == one["embedding"]
+
+
+def test_openai_s_client(live: Live) -> None:
+    with openai.OpenAI(base_url=f"{live.url}/v1", api_key="unused", max_retries=0) as client:
+        for how in ({}, {"encoding_format": "float"}):
+            answer = client.embeddings.create(model="echo", input=["hello", "you"], **how)
+            np.testing.assert_allclose(
+                [one.embedding for one in answer.data], [counted("hello"), counted("you")], atol=1e-7
+            )
+            assert answer.usage.total_tokens == 10
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.embeddings.create(model="echo", input="a", dimensions=3)
+        assert caught.value.param == "dimensions"
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ({}, (400, "usage_error", "input")),
+        ({"input": []}, (400, "usage_error", "input")),
+        ({"input": ""}, (400, "usage_error", "input")),
+        ({"input": ["a", ""]}, (400, "usage_error", "input")),
+        ({"input": [[]]}, (400, "usage_error", "input")),
+        ({"input": ["a", 1]}, (400, "usage_error", "input")),
+        ({"input": [True]}, (400, "usage_error", "input")),
+        ({"input": [-1]}, (400, "usage_error", "input")),
+        ({"input": [999]}, (400, "usage_error", "input")),
+        ({"input": {"text": "a"}}, (400, "usage_error", "input")),
+        ({"input": ["a"] * 2049}, (400, "usage_error", "input")),
+        ({"input": "a" * 5000}, (400, "context_length_exceeded", "input")),
+        ({"input": "a", "encoding_format": "int8"}, (400, "usage_error", "encoding_format")),
+        ({"input": "a", "dimensions": 5}, (400, "usage_error", "dimensions")),
+        ({"input": "a", "dimensions": "5"}, (400, "usage_error", "dimensions")),
+        ({"input": "a", "stream": True}, (400, "usage_error", "stream")),
+        ({"input": "a", "model": "another"}, (404, "model_not_found", "model")),
+        ([], (400, "usage_error", None)),
+    ],
+    ids=str,
+)
+def test_refusals_name_the_field(live: Live, body: Any, wanted: tuple[int, str, str | None]) -> None:
+    assert error(live, PATH, body)[:3] == wanted
+
+
+def test_a_typing_error_gets_a_suggestion(live: Live) -> None:
+    assert "did you mean input?" in error(live, PATH, {"input": "a", "inputs": "b"})[3]
+    assert 'send {"input": "..."}' in error(live, PATH, [])[3]
+
+
+def test_a_text_that_is_too_long_is_named(live: Live) -> None:
+    message = error(live, PATH, {"input": ["a", "b" * 5000]})[3]
+    assert "input[1] has 5001 tokens, the context holds 4096" in message
+
+
+def test_rerank_orders_documents(live: Live) -> None:
+    body = {"query": "aab", "documents": ["zz", "b", "aab"]}
+    answer = live.post("/v1/rerank", body).json()
+    assert [one["index"] for one in answer["results"]] == [2, 1, 0]
+    scores = [one["relevance_score"] for one in answer["results"]]
+    np.testing.assert_allclose(scores, [1, 1 / np.sqrt(5), 0], atol=1e-6)
+    assert answer["usage"]["total_tokens"] == 3 * 4 + 2 + 1 + 3
+    best = live.post("/v1/rerank", {**body, "top_n": 1, "return_documents": True, "model": "default"}).json()
+    assert [(one["index"], one["document"]) for one in best["results"]] == [(2, {"text": "aab"})]
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ({"documents": ["a"]}, (400, "usage_error", "query")),
+        ({"query": "a", "documents": []}, (400, "usage_error", "documents")),
+        ({"query": "", "documents": ["a"]}, (400, "usage_error", "query")),
+        ({"query": "a", "documents": [{"text": "a"}]}, (400, "usage_error", "documents[0]")),
+        ({"query": "a", "documents": ["b"], "top_n": 0}, (400, "usage_error", "top_n")),
+        ({"query": "a", "documents": ["b"], "rank_fields": ["x"]}, (400, "unsupported_field", "rank_fields")),
+        ({"query": "a", "documents": ["b" * 5000]}, (400, "context_length_exceeded", "documents")),
+    ],
+    ids=str,
+)
+def test_rerank_refuses_by_name(live: Live, body: Any, wanted: tuple[int, str, str | None]) -> None:
+    assert error(live, "/v1/rerank", body)[:3] == wanted
+
+
+def test_the_plan_and_the_documentation_tell(live: Live) -> None:
+    assert live.http.get("/edgellm/plan").json()["can"] == ["generate", "embed", "rerank"]
+    schema = live.http.get("/openapi.json").json()
+    assert {"/v1/embeddings", "/v1/rerank"} <= set(schema["paths"])
+    assert {"EmbeddingBody", "RerankBody"} <= set(schema["components"]["schemas"])

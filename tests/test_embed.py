@@ -1,0 +1,105 @@
+"""`EdgeLLM.embed` and `rerank`, from threads and coroutines, with the echo model's exact vectors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from edgellm.errors import Closed, ContextOverflow, UsageError
+from edgellm.model import Artifact
+from edgellm.plan import LaunchPlan, Settings
+from edgellm.request import MAX_INPUTS, EmbeddingRequest, RerankRequest
+from edgellm.sdk import EdgeLLM
+
+ECHO = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=512, n_slots=2))
+
+
+@pytest.fixture(scope="module", params=["worker", "thread"])
+def llm(request: pytest.FixtureRequest) -> Iterator[EdgeLLM]:
+    with EdgeLLM(ECHO, isolate=request.param == "worker") as llm:
+        yield llm
+
+
+def counted(text: str) -> np.ndarray:
+    counts = np.bincount(list(text.encode()), minlength=256).astype(np.float64)
+    return counts / np.linalg.norm(counts)
+
+
+def test_a_text_is_a_row(llm: EdgeLLM) -> None:
+    found = llm.embed("hello")
+    assert (found.shape, found.dtype) == ((1, 256), np.float32)
+    np.testing.assert_allclose(found[0], counted("hello"), atol=1e-7)
+    many = llm.embed(["hello", "é🙂", [104, 105]])
+    np.testing.assert_allclose(many, [counted(text) for text in ("hello", "é🙂", "hi")], atol=1e-7)
+    assert llm.embed([]).shape == (0, 0)
+
+
+def test_more_texts_than_a_request_takes(llm: EdgeLLM) -> None:
+    texts = [f"{n} and {'x' * (n % 7)}" for n in range(2 * MAX_INPUTS + 3)]
+    found = llm.embed(texts)
+    np.testing.assert_allclose(found, [counted(text) for text in texts], atol=1e-7)
+    texts[MAX_INPUTS + 1] = "x" * 600
+    with pytest.raises(ContextOverflow, match=rf"input\[{MAX_INPUTS + 1}\] has 601 tokens") as caught:
+        llm.embed(texts)
+    assert (caught.value.index, caught.value.n_ctx) == (MAX_INPUTS + 1, 512)
+
+
+def test_threads_and_answers_together(llm: EdgeLLM) -> None:
+    texts = [f"number {n}" for n in range(60)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(llm.chat, text) for text in texts[:20]]
+        rows = list(pool.map(lambda text: llm.embed(text)[0], texts))
+    np.testing.assert_allclose(rows, [counted(text) for text in texts], atol=1e-7)
+    assert [answer.result().text for answer in answers] == texts[:20]
+
+
+async def test_coroutines(llm: EdgeLLM) -> None:
+    found = await asyncio.gather(*(llm.aembed([f"text {n}", "b"]) for n in range(20)))
+    for n, rows in enumerate(found):
+        np.testing.assert_allclose(rows, [counted(f"text {n}"), counted("b")], atol=1e-7)
+    scores = await llm.arerank("abc", ["xyz", "cba"])
+    np.testing.assert_allclose(scores, [0, 1], atol=1e-6)
+    answer = await llm.avectors(EmbeddingRequest(("abc",)))
+    assert (answer.n, answer.usage.prompt_tokens, answer.usage.completion_tokens) == (1, 4, 0)
+
+
+def test_documents_are_scored_in_order(llm: EdgeLLM) -> None:
+    np.testing.assert_allclose(llm.rerank("aab", ["aab", "b", "z"]), [1, 1 / np.sqrt(5), 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda llm: llm.embed(["a", ""]), r"input\[1\] is empty"),
+        (lambda llm: llm.embed(["a", []]), r"input\[1\] is empty"),
+        (lambda llm: llm.embed([3]), "neither text nor a list of token ids"),
+        (lambda llm: llm.embed([["a"]]), "cannot be sent"),
+        (lambda llm: llm.embed("\ud800"), "cannot be sent"),
+        (lambda llm: llm.embed("a", dimensions=8), "dimensions=8: the model's vectors have 256 numbers"),
+        (lambda llm: llm.embed("a", dimensions=0), "dimensions=0 is out of range"),
+        (lambda llm: llm.rerank("", ["a"]), "the query is empty"),
+        (lambda llm: llm.rerank("a", []), "documents holds 0 texts"),
+        (lambda llm: llm.rerank("a", ["b", ""]), r"documents\[1\] is empty"),
+    ],
+)
+def test_what_cannot_be_asked_is_a_usage_error(llm: EdgeLLM, ask, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ask(llm)
+
+
+def test_a_closed_model_embeds_nothing() -> None:
+    llm = EdgeLLM(ECHO, isolate=False)
+    llm.close()
+    with pytest.raises(Closed):
+        llm.embed("a")
+
+
+def test_requests_hold_what_they_may() -> None:
+    with pytest.raises(UsageError, match="input holds 2049 texts; send 1 to 2048"):
+        EmbeddingRequest(("a",) * (MAX_INPUTS + 1))
+    with pytest.raises(UsageError, match="documents holds 0"):
+        RerankRequest("a", ())
