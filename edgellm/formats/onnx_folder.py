@@ -172,6 +172,6 @@ def _json(path: Path) -> dict[str, Any]:
         raise BadArtifact(f"{path} cannot be read: {error}", hint="fetch it again") from None
     if not isinstance(found, dict):
         raise UnsupportedArtifact(
-            f"{path} is no JSON object of at most {MAX_CONFIG_BYTES} bytes", hint="fetch it again"
+            f"{path} is no JSON object of {MAX_CONFIG_BYTES} bytes at most", hint="fetch it again"
         )
     return found
