@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 
 from edgellm_onnx.binding import TYPES, Binding
@@ -107,7 +108,7 @@ class GrowingDecoder:
             taken = self._part(source, entry, offset, held)
             self._part(target, entry, offset, n_tokens)[:] = taken[:, :n_tokens]
 
-    def _part(self, index: int, entry: CacheEntry, offset: int, tokens: int) -> np.ndarray:
+    def _part(self, index: int, entry: CacheEntry, offset: int, tokens: int) -> npt.NDArray[np.uint8]:
         size = entry.heads * tokens * entry.dim * CACHE_TYPES[self._signature.cache_type]
         return self._sets[index][offset : offset + size].reshape(entry.heads, tokens, -1)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 
 from edgellm_onnx.binding import TYPES, Binding
@@ -75,7 +76,9 @@ class SharedDecoder:
         for cache in self._caches:
             cache[target, :, :n_tokens] = cache[source, :, :n_tokens]
 
-    def _run(self, first: int, n: int, n_tokens: int, cells: int, mask: np.ndarray, wanted: int, at: int) -> None:
+    def _run(  # noqa: PLR0917
+        self, first: int, n: int, n_tokens: int, cells: int, mask: npt.NDArray[np.generic], wanted: int, at: int
+    ) -> None:
         span = self._spans.get((first, n))
         if span is None:
             span = self._spans[first, n] = self._new_span(first, n)
