@@ -18,16 +18,25 @@ SCHEMA = 1
 
 @click.command()
 @click.argument("model")
-@click.option("--to", "to_format", metavar="FORMAT", required=True, help="Format to write, as i2_s or tq2_0.")
-@click.option("--out", metavar="FILE", required=True, help="File to write.")
+@click.option("--to", "to_format", metavar="FORMAT", required=True, help="Format to write, as i2_s, tq2_0 or onnx.")
+@click.option("--out", metavar="PATH", required=True, help="File to write, or folder where the format is one.")
+@click.option("--bits", type=click.Choice(["4", "8", "16"]), help="Bits of each weight, for onnx.")
 @click.option("--embedding", metavar="TYPE", default="", help="Type of the embedding and output tables, as q6_k.")
 @click.option(
     "--i2s-layout", type=click.Choice(["x86", "arm"]), help="Order of codes in an I2_S file that does not tell."
 )
-@click.option("--force", is_flag=True, help="Let --out replace a file.")
+@click.option("--force", is_flag=True, help="Let --out replace what is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/cli.md).")
 def command(
-    *, model: str, to_format: str, out: str, embedding: str, i2s_layout: str | None, force: bool, as_json: bool
+    *,
+    model: str,
+    to_format: str,
+    out: str,
+    bits: str | None,
+    embedding: str,
+    i2s_layout: str | None,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Convert a model file or folder to another format."""
     from edgellm.catalog.identify import identify
@@ -38,7 +47,7 @@ def command(
 
     source = identify(model)
     converter = _choose(plugins().converters(), source.format, to_format.lower())
-    asked = Conversion(source, Path(out), to_format.lower(), embedding.lower(), i2s_layout or "", force)
+    asked = Conversion(source, Path(out), to_format.lower(), embedding.lower(), i2s_layout or "", force, int(bits or 0))
     with progress() as report:
         made = converter(asked, report)
     if as_json:

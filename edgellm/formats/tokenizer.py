@@ -62,7 +62,7 @@ class Tokenizer:
         suffix: tuple[int, ...] = (),
         chat_template: str | None = None,
     ) -> None:
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
         self._split = split
         self._prefix = prefix
         self._suffix = suffix
@@ -87,7 +87,7 @@ class Tokenizer:
         """Bytes that `token` adds to the text; b"" for control tokens, and for a row that has no token."""
         piece = self._bytes.get(token)
         if piece is None:
-            piece = self._vocabulary.token_bytes(token) if 0 <= token < self.n_tokens else b""
+            piece = self.vocabulary.token_bytes(token) if 0 <= token < self.n_tokens else b""
             self._bytes[token] = piece
         return piece
 
@@ -95,8 +95,8 @@ class Tokenizer:
         """The token as a template writes it, control tokens too; "" for no token."""
         if token is None:
             return ""
-        if self._vocabulary.kinds[token] in (Kind.CONTROL, Kind.UNKNOWN):
-            return self._vocabulary.texts[token]
+        if self.vocabulary.kinds[token] in (Kind.CONTROL, Kind.UNKNOWN):
+            return self.vocabulary.texts[token]
         return self.token_bytes(token).decode("utf-8", "replace")
 
     @property

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Pipeline
 
 # What SentencePiece gives these where the file does not say.
-_SPM_ROLES = {"bos": 1, "eos": 2, "unk": 0}
+SPM_ROLES = {"bos": 1, "eos": 2, "unk": 0}
 
 
 # Text, once its bytes are letters, does not have it.
@@ -66,12 +66,12 @@ def read_tokenizer(header: GgufHeader, *, pre: str | None = None) -> Tokenizer:
             hint="use a backend that knows it, or the model in another format",
         )
     if model == "llama":
-        return _sentence_piece(keys, keys.entries(_SPM_ROLES))
+        return _sentence_piece(keys, keys.entries(SPM_ROLES))
     return _byte_level(keys, keys.entries({}), pre)
 
 
 def _byte_level(keys: TokenizerKeys, entries: Entries, pre: str | None) -> Tokenizer:
-    words = _pre_tokenizer(keys, entries.ids, pre)
+    words = pre_tokenizer(keys, entries.ids, pre)
     # The library never sees control tokens, so that no text of a user can become one.
     known = _text_tokens(entries, Kind.CONTROL, Kind.UNKNOWN)
     # Bytes without a token are left out. They need an id of their own until then, or their neighbours would join.
@@ -135,7 +135,7 @@ def _tokenizer(
     )
 
 
-def _pre_tokenizer(keys: TokenizerKeys, ids: Mapping[str, int], pre: str | None) -> PreTokenizer:
+def pre_tokenizer(keys: TokenizerKeys, ids: Mapping[str, int], pre: str | None) -> PreTokenizer:
     name = pre or keys.text("pre") or recognise(ids)
     if name is None:
         raise UnsupportedArtifact(

@@ -129,6 +129,11 @@ class TokenizerKeys:
                     found[role] = value
         return found
 
+    def padding(self, n_tokens: int) -> int | None:
+        """The token that fills up batches, where the file names one."""
+        value = self.header.metadata.get("tokenizer.ggml.padding_token_id", -1)
+        return value if isinstance(value, int) and 0 <= value < n_tokens else None
+
     def _strings(self, name: str) -> list[str]:
         key = f"tokenizer.ggml.{name}"
         value = self.header.metadata.get(key, ())

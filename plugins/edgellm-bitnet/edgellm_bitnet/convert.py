@@ -30,7 +30,9 @@ class Piece:
 
 
 def target(conversion: Conversion) -> Target:
-    """Raises: UsageError: there is no such type."""
+    """Raises: UsageError: there is no such type, or an option that has no meaning for it."""
+    if conversion.bits:
+        raise UsageError("--bits has no meaning for ternary types", hint="leave it out", param="bits")
     if conversion.to not in TARGETS:
         raise UsageError(f"{conversion.to!r} is no ternary type", hint=f"known are {', '.join(TARGETS)}", param="to")
     return TARGETS[conversion.to]

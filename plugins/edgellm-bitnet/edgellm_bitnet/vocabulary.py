@@ -18,13 +18,8 @@ from edgellm.formats.pretokenizers import PRE_TOKENIZERS
 from edgellm.formats.tokenizer import Tokenizer
 from edgellm.formats.tokenizer_folder import TokenizerFolder
 from edgellm.formats.tokenizer_kinds import Kind
+from edgellm.formats.tokenizer_probe import difference
 
-PROBE = (
-    "Hello, World! I'll pay $12,345.67 for 3 of the naïve cafés' recipes...\n\n\tdef f(x):\r\n        return x**2\n"
-    "Что это? これはペンです。 你好，世界！ 한국어 العربية हिन्दी ไทย \U0001f600\U0001f468\u200d\U0001f469 e\u0301 ½ Ⅷ\n"
-    "HTTPServerError \u00a0\u2003 'S 'RE x=1;y=22;z=333;w=4444 <|x|> </s> ___ --- !!! ??\n \n  \n   end   "
-)
-MAX_ADDED = 500  # tokens of the user's that are tried, each among letters and spaces
 # Names that everybody knows, where several mean the same.
 _USUAL = ("llama-bpe", "qwen2", "gpt-2", "smollm", "glm4", "deepseek-llm", "deepseek-v3", "gpt-4o")
 _GPT2 = PRE_TOKENIZERS["gpt-2"].patterns[0]
@@ -165,17 +160,11 @@ def _compare(folder: Path, keys: Mapping[str, Value], original: Tokenizer) -> No
     added = [
         text for text, kind in zip(plain["tokenizer.ggml.tokens"], kinds, strict=True) if kind == Kind.USER_DEFINED
     ]
-    around = [f"a {text} b{text}c" for text in added[:MAX_ADDED]]
-    for line in (PROBE, *PROBE.splitlines(keepends=True), *around):
-        for special in (False, True):
-            ours = read.encode(line, add_special=special, parse_special=False)
-            theirs = original.encode(line, add_special=special, parse_special=False)
-            if ours != theirs:
-                at = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), -1)
-                raise _refusal(
-                    folder, f"GGUF's form of it reads {line[:40]!r} as {ours[at : at + 4]} where it reads "
-                    f"{theirs[at : at + 4]}"
-                )  # fmt: skip
+    found = difference(read, original, added)
+    if found is not None:
+        raise _refusal(
+            folder, f"GGUF's form of it reads {found.text[:40]!r} as {found.ours} where it reads {found.theirs}"
+        )
     if not original.eos_ids <= read.eos_ids:
         lost = sorted(original.eos_ids - read.eos_ids)
         raise _refusal(folder, f"answers end with tokens {lost} too, GGUF names two kinds only")

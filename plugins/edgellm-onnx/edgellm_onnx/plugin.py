@@ -14,6 +14,8 @@ from edgellm_onnx.options import Options
 
 if TYPE_CHECKING:
     from edgellm.backend import Advice, Backend, Calibration, Engine
+    from edgellm.converter import Conversion, Converted, Converter, Progress
+    from edgellm.estimate.quants import Quant
     from edgellm.plan import Footprint, LaunchPlan, Settings
 
 
@@ -89,6 +91,25 @@ class OnnxBackend:
             return {"library": known.problem}
         names = ", ".join(name.removesuffix("ExecutionProvider") for name in known.providers)
         return {"library": f"onnxruntime {known.version}, operator sets up to {known.opset}", "providers": names}
+
+
+def _from_gguf(conversion: Conversion, progress: Progress) -> Converted:
+    from edgellm_onnx.convert import convert
+
+    return convert(conversion, progress)
+
+
+@hookimpl
+def register_converters(register: Callable[[str, str, Converter], None]) -> None:
+    register("gguf", "onnx", _from_gguf)
+
+
+@hookimpl
+def register_quants(register: Callable[[Quant], None]) -> None:
+    from edgellm_onnx.quants import QUANTS
+
+    for quant in QUANTS:
+        register(quant)
 
 
 @hookimpl

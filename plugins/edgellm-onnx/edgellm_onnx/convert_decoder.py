@@ -1,0 +1,172 @@
+"""What the graph is built from: a GGUF header's keys, checked, as one description of a decoder.
+
+Families and their defaults are llama.cpp's (`src/models/llama.cpp`, `qwen2.cpp`, `qwen3.cpp`, `gemma3.cpp`). What a key
+asks for and this graph does not do is refused by the key's name.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NoReturn
+
+from edgellm.errors import BadArtifact, UnsupportedArtifact
+from edgellm.formats import gguf
+from edgellm.formats.gguf import GgufHeader
+from edgellm.model import Shape
+from edgellm_onnx.convert_rope import Rope
+from edgellm_onnx.convert_source import Source
+
+FAMILIES = ("llama", "qwen2", "qwen3", "gemma3")
+_MAX_CTX = 1 << 20  # rows of the rotation tables
+# Not done by this graph, and not zero where a model has it.
+_REFUSED = (
+    "expert_count", "attn_logit_softcapping", "final_logit_softcapping", "attention.clamp_kqv", "attention.max_alibi_bias",
+    "logit_scale", "residual_scale", "embedding_scale", "attention.scale", "rope.scaling.yarn_log_multiplier",
+    "nextn_predict_layers", "attention.causal",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """A stack of attention and feed-forward layers with norms before them."""
+
+    arch: str
+    n_layer: int
+    hidden: int
+    ffn: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    ctx: int  # tokens it was trained for
+    eps: float
+    rope: Rope
+    local_rope: Rope  # of layers with a window
+    window: int  # tokens; 0 = none
+    local: tuple[bool, ...]  # by layer: whether it has the window
+    attention_scale: float
+    embedding_scale: float  # 1.0 = none
+    gelu: bool  # else SiLU
+    qk_norm: bool  # norms of each head of q and k
+    post_norms: bool  # norms after attention and feed-forward too
+    tied: bool  # the head is the embedding table
+    interleaved: bool  # rows of q and k are in the order of rotated neighbours
+
+
+def read_decoder(source: Source) -> Decoder:
+    """
+    Raises:
+        UnsupportedArtifact: a family or a feature that the graph has no form of. BadArtifact: keys contradict.
+    """
+    header = source.model.header
+    arch = header.architecture
+    if arch not in FAMILIES:
+        raise UnsupportedArtifact(
+            f"{source.where}: models of architecture {arch[:40]!r} are not converted to ONNX",
+            hint=f"families: {', '.join(FAMILIES)}",
+        )
+    keys = _Keys(header)
+    shape = gguf.shape(header, source.model.tensors)
+    _check(keys, shape)
+    window, local = _windows(keys, shape) if arch == "gemma3" else (0, (False,) * shape.n_layer)
+    rope, local_rope = _ropes(keys, shape)
+    per_head = shape.n_embd // shape.n_head if arch == "gemma3" and shape.n_layer == 62 else shape.head_dim
+    return Decoder(
+        arch=arch, n_layer=shape.n_layer, hidden=shape.n_embd, ffn=shape.n_ff, heads=shape.n_head,
+        kv_heads=shape.n_head_kv, head_dim=shape.head_dim, vocab=shape.n_vocab, ctx=gguf.context_length(header),
+        eps=keys.number("attention.layer_norm_rms_epsilon"), rope=rope, local_rope=local_rope, window=window,
+        local=local, attention_scale=1 / math.sqrt(per_head),
+        embedding_scale=math.sqrt(shape.n_embd) if arch == "gemma3" else 1.0, gelu=arch == "gemma3",
+        qk_norm=arch in ("qwen3", "gemma3"), post_norms=arch == "gemma3", tied=not source.has("output.weight"),
+        interleaved=arch == "llama",
+    )  # fmt: skip
+
+
+class _Keys:
+    """Numbers and texts of one architecture's keys."""
+
+    def __init__(self, header: GgufHeader) -> None:
+        self.header = header
+        self.arch = header.architecture
+
+    def number(self, name: str, default: float | None = None) -> float:
+        value = self.header.metadata.get(f"{self.arch}.{name}", default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise BadArtifact(
+                f"{self.header.where}: key {self.arch}.{name} is {str(value)[:40]}, a number is needed",
+                hint="the file is no complete language model",
+            )
+        return float(value)
+
+    def refuse(self, name: str, why: str) -> NoReturn:
+        raise UnsupportedArtifact(
+            f"{self.header.where}: key {self.arch}.{name} {why}", hint="run the GGUF file itself; edgellm-gguf opens it"
+        )
+
+
+def _check(keys: _Keys, shape: Shape) -> None:
+    metadata = keys.header.metadata
+    for name in _REFUSED:
+        value = metadata.get(f"{keys.arch}.{name}")
+        if name == "attention.causal":
+            value = value is False
+        if value:
+            keys.refuse(name, "asks for what the ONNX graph does not do")
+    for name in ("attention.head_count", "attention.head_count_kv", "feed_forward_length"):
+        value = metadata.get(f"{keys.arch}.{name}")
+        if isinstance(value, tuple) and len(set(value)) > 1:
+            keys.refuse(name, "differs between layers, one value for all is converted")
+    if keys.number("rope.dimension_count", shape.head_dim) != shape.head_dim:
+        keys.refuse("rope.dimension_count", f"is not the head's {shape.head_dim}: heads rotate whole or not at all here")
+    if keys.number("attention.value_length", shape.head_dim) != shape.head_dim:
+        keys.refuse("attention.value_length", f"is not the key's {shape.head_dim}")
+    if shape.head_dim % 2 or shape.n_head_kv == 0 or shape.n_head % shape.n_head_kv:
+        raise BadArtifact(
+            f"{keys.header.where}: {shape.n_head} heads of {shape.head_dim} with {shape.n_head_kv} of keys",
+            hint="the file is damaged; fetch it again",
+        )
+    ctx = gguf.context_length(keys.header)
+    if not 0 < ctx <= _MAX_CTX:
+        keys.refuse("context_length", f"is {ctx}, 1 to {_MAX_CTX} are converted")
+
+
+def _windows(keys: _Keys, shape: Shape) -> tuple[int, tuple[bool, ...]]:
+    """(window, whether each layer has it). Gemma 3: all but every sixth, unless a key names the layers."""
+    window = int(keys.number("attention.sliding_window", 0))
+    pattern = keys.header.metadata.get(f"{keys.arch}.attention.sliding_window_pattern", 6)
+    if window == 0:
+        return 0, (False,) * shape.n_layer
+    if isinstance(pattern, tuple):
+        if len(pattern) < shape.n_layer:
+            raise BadArtifact(
+                f"{keys.header.where}: {keys.arch}.attention.sliding_window_pattern has {len(pattern)} values for "
+                f"{shape.n_layer} layers",
+                hint="the file is damaged; fetch it again",
+            )
+        return window, tuple(bool(flag) for flag in pattern[: shape.n_layer])
+    period = int(keys.number("attention.sliding_window_pattern", 6))
+    return window, tuple(period == 0 or layer % period != period - 1 for layer in range(shape.n_layer))
+
+
+def _ropes(keys: _Keys, shape: Shape) -> tuple[Rope, Rope]:
+    """Of layers that see everything, and of those with a window."""
+    base = keys.number("rope.freq_base", 10_000.0)
+    local = Rope(keys.number("rope.freq_base_swa", 10_000.0))
+    kind = keys.header.metadata.get(f"{keys.arch}.rope.scaling.type", "")
+    factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 1.0))
+    if factor <= 0 or base <= 1 or local.base <= 1:
+        raise BadArtifact(f"{keys.header.where}: rope base {base}, factor {factor}", hint="fetch the file again")
+    if kind not in ("", "none", "linear", "yarn"):
+        keys.refuse("rope.scaling.type", f"is {str(kind)[:40]!r}; none, linear and yarn are converted")
+    if kind == "none" or factor == 1.0:
+        return Rope(base), local
+    if kind != "yarn":
+        return Rope(base, "linear", factor), local
+    return Rope(
+        base, "yarn", factor,
+        original_ctx=int(keys.number("rope.scaling.original_context_length", gguf.context_length(keys.header))),
+        beta_fast=keys.number("rope.scaling.yarn_beta_fast", 32.0),
+        beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0),
+        magnitude=keys.number("rope.scaling.attn_factor", 1.0),
+    ), local  # fmt: skip
