@@ -16,7 +16,7 @@ from edgellm.estimate import recipe
 from edgellm.estimate.isa import IsaClass, describe
 from edgellm.estimate.tensor_types import TYPES
 
-Class = Literal["k-quant", "codebook", "ternary", "legacy", "float", "low-bit native", "dynamic"]
+Class = Literal["k-quant", "codebook", "ternary", "legacy", "float", "low-bit native", "dynamic", "onnx"]
 
 LOW_BITS = 4  # bits a weight; below, prefer a smaller model (golden rule 2; arXiv 2505.15030: crossover near 3.5)
 
@@ -121,6 +121,10 @@ _ALL = (
           "models trained in it (Ternary Bonsai): no loss", _RUINED),
     Quant("Q1_0", "low-bit native", 1.13, "Q1_0", "1-bit blocks of 128 with one scale",
           "models trained in it (Bonsai): no loss", _RUINED),
+    Quant("INT8", "onnx", 9.0, "INT8", "8-bit blocks of 32 with a float scale, in ONNX files",
+          "ONNX where memory is to spare: virtually no loss", ("Q8_0", 1.0), mainline=False),
+    Quant("INT4", "onnx", 5.0, "INT4", "4-bit blocks of 32 with a float scale, in ONNX files",
+          "hardware that onnxruntime reaches and llama.cpp does not", ("Q4_0", 1.0), mainline=False),
     _dynamic(6, 6.9, "Q6_K", "Q6_K"),
     _dynamic(5, 5.8, "Q5_K", "Q5_K_M"),
     _dynamic(4, 4.9, "Q4_K", "Q4_K_M"),

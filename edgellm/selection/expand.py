@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgellm.estimate import quality, quants, weights
+from edgellm.estimate import onnx, quality, quants, weights
 from edgellm.measured.correction import NONE, Corrections
 from edgellm.model import ModelCard, ModelFile, Shape
 from edgellm.plan import Rejection
@@ -130,10 +130,15 @@ def _weights_of(card: ModelCard, shape: Shape, file: ModelFile) -> weights.Weigh
 
 def file_weights(card: ModelCard, shape: Shape, file: ModelFile) -> weights.Weights | None:
     """Weights of one file: by rules and its publisher's own types, corrected by a published size; None = unknown."""
+    if file.format == onnx.FORMAT and file.quant in onnx.QUANTS:
+        return _sized(onnx.weights(shape, card.params, card.params_active, file.quant), file)
     quant = quants.QUANTS.get(file.quant)
     if quant is None or (not quant.predictable and file.tensor_bytes is None):
         return None
     # A hand-made mix is near the mix it is like; its published size corrects the rest.
     recipe = file.quant if quant.predictable else quant.like[0]
-    predicted = weights.weights(shape, card.params, card.params_active, recipe, tuple(file.types.items()))
+    return _sized(weights.weights(shape, card.params, card.params_active, recipe, tuple(file.types.items())), file)
+
+
+def _sized(predicted: weights.Weights, file: ModelFile) -> weights.Weights:
     return predicted if file.tensor_bytes is None else predicted.with_tensor_bytes(file.tensor_bytes)

@@ -96,9 +96,10 @@ def test_close_names_are_offered(name: str, hint: str) -> None:
 
 def test_repositories_bring_the_files_they_carry_by_habit_after_those_known_by_name() -> None:
     row = lookup.find("qwen3-0.6b")
-    known, habit = row.files[0], row.files[1:]
+    known, habit = row.files[:2], row.files[2:]
 
-    assert known.sha256 is not None
+    assert known[0].sha256 is not None
+    assert [file.format for file in known] == ["gguf", "onnx"]
     assert {"Q4_K_M", "Q5_K_M", "IQ4_XS"} <= {file.quant for file in habit}
     assert all(file.trust == "convention" and file.sha256 is None for file in habit)
     assert len({file.quant for file in row.files}) == len(row.files)

@@ -16,7 +16,6 @@ from edgellm_onnx.options import Options
 if TYPE_CHECKING:
     from edgellm.backend import Advice, Backend, Calibration, Engine
     from edgellm.converter import Conversion, Converted, Converter, Progress
-    from edgellm.estimate.quants import Quant
     from edgellm.plan import Footprint, LaunchPlan, Settings
 
 
@@ -110,14 +109,6 @@ def _from_bert(conversion: Conversion, progress: Progress) -> Converted:
 def register_converters(register: Callable[[str, str, Converter], None]) -> None:
     register("gguf", "onnx", _from_gguf)
     register("safetensors", "onnx", _from_bert)
-
-
-@hookimpl
-def register_quants(register: Callable[[Quant], None]) -> None:
-    from edgellm_onnx.quants import QUANTS
-
-    for quant in QUANTS:
-        register(quant)
 
 
 @hookimpl
