@@ -14,7 +14,7 @@ from edgellm.errors import UsageError
 Task = Literal["chat", "code", "agent", "embed"]
 ROLES = ("system", "user", "assistant")
 TASKS: tuple[Task, ...] = ("chat", "code", "agent", "embed")
-KV_TYPES = ("f16", "q8_0", "q4_0")  # of the cache, the most exact first
+KV_TYPES = ("f32", "f16", "q8_0", "q4_0")  # of the cache, the most exact first
 # No count of tokens comes near; larger ones would not fit the machine integers they end in.
 MAX_COUNT = 2**31
 MAX_CTX = 2**24  # 16 times what the catalog's models were trained for at most
@@ -35,7 +35,9 @@ class SelectionRequest:
     offline: bool = False  # only what needs no network at all
     reachable: tuple[str, ...] | None = None  # source schemes that answer; None = all. Part of the plan.
     gpu_layers: int | None = None  # as in Settings: 0 = none, -1 = all; None = as many as fit
-    kv_type: str | None = None  # one of KV_TYPES; None = f16, lower only where that buys something
+    kv_type: str | None = (
+        None  # one of KV_TYPES; None = f16 (f32 where a backend has no other), lower only where that buys something
+    )
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:

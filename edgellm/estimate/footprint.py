@@ -14,7 +14,7 @@ from edgellm.model import Shape
 from edgellm.plan import Footprint
 from edgellm.units import MIB
 
-KV_TYPES = {"f16": (2, 1), "q8_0": (34, 32), "q4_0": (18, 32)}  # bytes per elements
+KV_TYPES = {"f32": (4, 1), "f16": (2, 1), "q8_0": (34, 32), "q4_0": (18, 32)}  # bytes per elements
 CELL_PAD = 256  # cache cells come in multiples of this
 UBATCH = 512  # tokens computed at once
 SPARE_LOGITS = 31  # rows of logits kept beyond one per slot, to verify drafts

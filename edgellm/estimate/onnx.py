@@ -8,6 +8,8 @@ its graph; by this 1,409 million.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgellm.estimate.tensor_types import TYPES
 from edgellm.estimate.weights import Weights
 from edgellm.model import Shape
@@ -34,6 +36,11 @@ def weights(shape: Shape, params: int, params_active: int, quant: str) -> Weight
     total = _bytes(quant, body) + _bytes(floats, table) + (0 if shape.tied_embeddings else _bytes(quant, table))
     ranked = tuple(sorted(by_type.items(), key=lambda item: (-item[1], item[0])))
     return Weights(total, sum(_bytes(kind, n) for kind, n in by_type.items()), ranked, exact=False)
+
+
+def cached(shape: Shape) -> Shape:
+    """The shape with a cache as ONNX graphs keep it: every layer holds the whole context, whatever its window."""
+    return replace(shape, kv_full_bytes=shape.kv_full_bytes + shape.kv_swa_bytes, kv_swa_bytes=0, sliding_window=0)
 
 
 def _bytes(kind: str, n: int) -> int:

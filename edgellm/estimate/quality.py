@@ -179,8 +179,8 @@ def cache_retention(kv_type: str, params: int, family: str = "") -> Estimate:
 
 @lru_cache(maxsize=1024)
 def cache_loss(kv_type: str, params: int, family: str = "") -> Loss:
-    """What a cache in `kv_type` loses; f16 loses nothing that was ever measured."""
-    if kv_type == "f16":
+    """What a cache in `kv_type` loses; f32 loses nothing, f16 nothing that was ever measured."""
+    if kv_type in ("f32", "f16"):
         return Loss(0.0, 0.0, 0.0, "")
     points = [math.log2(b) for b in _CACHE_SIZES_B]
     mid, best, worst = (

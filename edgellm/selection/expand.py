@@ -64,6 +64,8 @@ def expand(  # noqa: PLR0917
                 shape = card.shape
                 if shape.arch in ENCODERS:
                     shape = replace(shape, kv_full_bytes=0, kv_swa_bytes=0, sliding_window=0)
+                elif file.format == onnx.FORMAT:
+                    shape = onnx.cached(shape)
                 options += _of_file(card, shape, file, ability, backends, given, known, rejected)
     return options, rejected
 
@@ -87,7 +89,7 @@ def _of_file(  # noqa: PLR0917
     found = []
     refusals = []
     for backend in backends:
-        kv_type = given.request.kv_type or "f16"
+        kv_type = given.request.kv_type or backend.usual_cache
         refusal = backend.refuses(file, shape.arch) or backend.refuses_cache(kv_type, shape)
         if refusal:
             # Who opens other formats has nothing to say of this file, unless nobody opens it.

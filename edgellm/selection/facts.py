@@ -82,12 +82,17 @@ class BackendFacts:
             return f"this build of {self.name} opens no {known.base} tensors"
         return ""
 
+    @property
+    def usual_cache(self) -> str:
+        """The type of cache where none is asked for."""
+        return "f16" if "f16" in self.kv_types else next(kind for kind in KV_TYPES if kind in self.kv_types)
+
     def refuses_cache(self, kv_type: str, shape: Shape | None) -> str:
         """Why it cannot hold the cache of such a model in `kv_type`, "" = it can (or the shape is not known)."""
         if kv_type not in self.kv_types:
             known = ", ".join(kind for kind in KV_TYPES if kind in self.kv_types)
             return f"{self.name} holds a cache in {known}, not in {kv_type}"
-        if kv_type != "f16" and shape is not None and shape.head_dim % KV_BLOCK:
+        if kv_type not in ("f32", "f16") and shape is not None and shape.head_dim % KV_BLOCK:
             return f"a {kv_type} cache needs heads of a multiple of {KV_BLOCK}, these have {shape.head_dim}"
         return ""
 

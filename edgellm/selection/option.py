@@ -148,7 +148,7 @@ class Option:
         machine, rates = self.setting.machine, self.facts.calibration
         # Fewer bytes are more work: llama.cpp decoded at 0.4 to 0.6 of the rate with a q4_0 cache (docs/benchmarks.md).
         # Without a measurement a smaller cache is not taken to be faster.
-        kv_type = "f16" if rates is None else self.kv_type
+        kv_type = self.kv_type if rates is not None or self.kv_type == "f32" else "f16"
         kernels = self.facts.name
         return speed.decode(
             machine, self.shape, self.weights, threads, depth=depth, kv_type=kv_type, rates=rates, backend=kernels

@@ -10,7 +10,7 @@ from edgellm.request import KV_TYPES
 from edgellm.selection.offload import unused
 from edgellm.selection.option import NEARLY_ALL, Option
 from edgellm.selection.rules import better_backend
-from edgellm.units import show_memory, show_rate
+from edgellm.units import show_memory, show_rate, show_size
 
 NOTABLY = 1.05  # a difference in score that is worth a word
 FREE_LICENSES = ("apache-2.0", "mit")
@@ -41,6 +41,8 @@ def _cache(chosen: Option) -> list[str]:
     kind, request = chosen.kv_type, chosen.setting.request
     if kind == "f16" and request.kv_type is None:
         return []
+    if request.kv_type is None and kind == chosen.facts.usual_cache:
+        return [f"Cache: {kind}: {chosen.backend} holds it in no smaller type."]
     if request.kv_type is not None:
         why = "as asked"
     else:
@@ -50,15 +52,33 @@ def _cache(chosen: Option) -> list[str]:
         slow = f"{higher.kv_type} would give {show_rate(higher.rate.tok_s)} tok/s"
         why = f"{what}, {show_memory(have)} may be used" if needed > have else f"{slow}, less than the floor"
     cost = quality.cache_retention(kind, chosen.card.params, chosen.card.family)
-    lost = "" if kind == "f16" else f"; it keeps {cost.mid:.1%} ({cost.low:.1%} to {cost.high:.1%}) of the ability"
+    lost = (
+        ""
+        if kind in ("f32", "f16")
+        else f"; it keeps {cost.mid:.1%} ({cost.low:.1%} to {cost.high:.1%}) of the ability"
+    )
     return [f"Cache: {kind}, {why}{lost}."]
 
 
 def _backend(chosen: Option, possible: Sequence[Option]) -> list[str]:
-    """Why this backend, where another one opens the same kind of file of the model."""
-    same = [o for o in possible if (o.model, o.quant) == (chosen.model, chosen.quant) and o.backend != chosen.backend]
-    others = {o.backend: o for o in sorted(same, key=lambda o: (o.backend, o.rate.tok_s))}
-    return [f"Backend: {chosen.backend} rather than {o.backend}: {better_backend(chosen, o)}." for o in others.values()]
+    """Why this backend, where another one runs the model, too: the same kind of file, or its best of another."""
+    elsewhere = [o for o in possible if o.model == chosen.model and o.backend != chosen.backend]
+    others = {o.backend: o for o in sorted(elsewhere, key=lambda o: (o.quant == chosen.quant, o.score, o.rate.tok_s))}
+    return [
+        f"Backend: {chosen.backend} rather than {o.backend}: {better_backend(chosen, o)}."
+        if o.quant == chosen.quant
+        else f"Backend: {chosen.backend} rather than {o.backend} with {o.quant}: {_beside(chosen, o)}."
+        for _, o in sorted(others.items())
+    ]
+
+
+def _beside(chosen: Option, o: Option) -> str:
+    """Two kinds of file of one model, in the numbers that count."""
+    return (
+        f"{show_rate(chosen.rate.tok_s)} against {show_rate(o.rate.tok_s)} tok/s, "
+        f"{show_size(chosen.tensor_bytes)} against {show_size(o.tensor_bytes)}, "
+        f"{chosen.kept.mid:.1%} against {o.kept.mid:.1%} of the ability kept"
+    )
 
 
 def about(chosen: Option, ctx: int, possible: Sequence[Option]) -> list[str]:

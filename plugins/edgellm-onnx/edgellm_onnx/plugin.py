@@ -25,6 +25,7 @@ class OnnxBackend:
     name = "onnx"
     formats = frozenset({"onnx"})
     quants = frozenset({"INT4", "INT8", "F16", "BF16", "F32"})
+    kv_types = frozenset({"f32"})  # as nearly all graphs have it; a folder's own footprint counts what its graph says
 
     def check(self, machine: Machine) -> list[str]:
         problem = library.verdict().problem
