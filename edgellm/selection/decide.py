@@ -18,7 +18,7 @@ from edgellm.model import ModelCard
 from edgellm.plan import Candidate, Decision, Rejection
 from edgellm.request import SelectionRequest
 from edgellm.selection.context import choose_context, fit_context
-from edgellm.selection.expand import NO_CORRECTIONS, NO_DIVERGENCES, NO_VETOES, expand
+from edgellm.selection.expand import NO_CORRECTIONS, NO_DIVERGENCES, NO_VETOES, OTHER_FORMAT, expand
 from edgellm.selection.facts import BackendFacts, Setting, setting
 from edgellm.selection.made_here import SCHEME, could_be_made, proposal
 from edgellm.selection.offload import require
@@ -156,8 +156,9 @@ def _with(start: Decision, outcome: _Outcome, *notes: str) -> Decision:
 
 
 def _nothing_runs(impossible: Sequence[Rejection], kind: str) -> NothingFits:
-    """The error where no model of the catalog can run, with the commonest reason."""
+    """The error where no model of the catalog can run, with the commonest reason of files that a backend could open."""
     rows = [r for r in impossible if r.rule != f"is_{kind}_model"]
+    rows = [r for r in rows if r.rule != OTHER_FORMAT] or rows
     count = Counter(r.reason for r in rows)
     first = max(rows, key=lambda r: count[r.reason], default=None)
     why = "" if first is None else f": {first.model} {first.quant} {first.reason}"

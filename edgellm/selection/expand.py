@@ -13,6 +13,7 @@ from edgellm.selection.facts import BackendFacts, Setting
 from edgellm.selection.option import Option
 
 MEMO_ROWS = 20_000
+OTHER_FORMAT = "backend_opens_format"  # the rule where no backend opens files of the kind
 _memo: dict[tuple[str, str, str], tuple[ModelCard, ModelFile, weights.Weights | None]] = {}
 NO_CORRECTIONS = Corrections()
 NO_DIVERGENCES: Mapping[tuple[str, str, str], float] = {}
@@ -115,7 +116,8 @@ def _of_file(  # noqa: PLR0917
                 )
             )
     if not found:
-        rejected.append(Rejection(card.id, file.quant, "backend_opens_it", "; ".join(refusals)))
+        rule = "backend_opens_it" if any(file.format in b.formats for b in backends) else OTHER_FORMAT
+        rejected.append(Rejection(card.id, file.quant, rule, "; ".join(refusals)))
     return found
 
 
