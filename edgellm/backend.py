@@ -235,7 +235,7 @@ class CacheQuantizer(Protocol):
 
     @property
     def kv_types(self) -> frozenset[str]:
-        """Names as in `edgellm.request.KV_TYPES`; f16 is taken unasked, and the most exact where it is not among them."""
+        """Names as in `edgellm.request.KV_TYPES`. Unasked f16 is taken, where it is missing the most exact."""
         ...
 
 
