@@ -13,6 +13,7 @@ from typing import Any
 
 from edgellm.errors import BadArtifact, UnknownModel, UnsupportedArtifact
 from edgellm.formats import gguf
+from edgellm.formats.onnx_summary import summary_of
 from edgellm.formats.sniff import sniff
 from edgellm.model import Artifact
 
@@ -45,7 +46,7 @@ def identify(path: str, *, model_id: str | None = None) -> Artifact:
     if kind == "safetensors":
         return Artifact("safetensors", (str(where),), model_id or where.stem, bytes=where.stat().st_size)
     if where.suffix == ".onnx":
-        return Artifact("onnx", (str(where.parent),), model_id or where.stem, bytes=where.stat().st_size)
+        return _onnx(where, model_id or where.stem)
     raise BadArtifact(f"{path} is no model: it is {words}", hint="give a .gguf file, or the folder of an ONNX model")
 
 
@@ -66,6 +67,13 @@ def _gguf(where: Path, model_id: str | None) -> Artifact:
     )
 
 
+def _onnx(where: Path, model_id: str) -> Artifact:
+    found = summary_of(where)
+    return Artifact(
+        "onnx", (str(where),), model_id, found.quant, found.file_bytes, shape=found.shape, ctx_train=found.ctx_train
+    )
+
+
 def _folder(where: Path, model_id: str | None) -> Artifact:
     """A folder with one GGUF model, with ONNX files, or with safetensors."""
     by_suffix: dict[str, list[Path]] = {}
@@ -77,13 +85,13 @@ def _folder(where: Path, model_id: str | None) -> Artifact:
         raise UnknownModel(f"{where} holds {len(ggufs)} GGUF models", hint=f"name one of them: {names}")
     if ggufs:
         return _gguf(ggufs[0], model_id)
-    for suffix, kind in ((".onnx", "onnx"), (".safetensors", "safetensors")):
-        files = by_suffix.get(suffix, [])
-        if files:
-            n_bytes = sum(file.stat().st_size for file in where.iterdir() if file.is_file())
-            ctx_train = _config(where).get("max_position_embeddings", 0)
-            ctx_train = ctx_train if isinstance(ctx_train, int) and 0 < ctx_train < 2**31 else 0
-            return Artifact(kind, (str(where),), model_id or where.name, bytes=n_bytes, ctx_train=ctx_train)
+    if by_suffix.get(".onnx") or any((where / "onnx").glob("*.onnx")):
+        return _onnx(where, model_id or where.name)
+    if by_suffix.get(".safetensors"):
+        n_bytes = sum(file.stat().st_size for file in where.iterdir() if file.is_file())
+        ctx_train = _config(where).get("max_position_embeddings", 0)
+        ctx_train = ctx_train if isinstance(ctx_train, int) and 0 < ctx_train < 2**31 else 0
+        return Artifact("safetensors", (str(where),), model_id or where.name, bytes=n_bytes, ctx_train=ctx_train)
     raise UnknownModel(f"{where} holds no model", hint="a model folder has .gguf, .onnx or .safetensors files in it")
 
 

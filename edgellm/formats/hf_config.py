@@ -49,7 +49,7 @@ def summary_of(path: str | Path) -> FolderSummary:
         raise BadArtifact(f"{Path(path) / 'config.json'}: quantization_config is no object", hint="fetch it again")
     method = quantization.get("quant_method")
     return FolderSummary(
-        shape=_shape(config, Path(path)),
+        shape=shape_of(config, Path(path)),
         ctx_train=_count(config, "max_position_embeddings", Path(path), usual=0),
         # 1bitLLM's first models are of type llama, and say so by their class.
         is_ternary=method == "bitnet" or _type(config) == "bitnet",
@@ -81,9 +81,14 @@ def _type(config: dict[str, Any]) -> str:
     return str(config.get("model_type"))
 
 
-def _shape(config: dict[str, Any], folder: Path) -> Shape:
+def shape_of(config: dict[str, Any], folder: Path, *, any_type: bool = False) -> Shape:
+    """The shape that a config.json tells. `any_type`: of layers not known here too, named as they call themselves.
+
+    Raises:
+        BadArtifact: a count is missing or none. UnsupportedArtifact: layers not known here.
+    """
     kind = _type(config)
-    if kind not in ARCHITECTURES:
+    if kind not in ARCHITECTURES and not any_type:
         raise UnsupportedArtifact(
             f"{folder}: the layers of model_type {kind[:40]!r} are not known here",
             hint=f"known: {', '.join(sorted(ARCHITECTURES))}; a GGUF file of it tells its own shape",
@@ -93,7 +98,7 @@ def _shape(config: dict[str, Any], folder: Path) -> Shape:
     n_head_kv = _count(config, "num_key_value_heads", folder, usual=n_head)
     head_dim = _count(config, "head_dim", folder, usual=n_embd // n_head)
     return Shape(
-        arch=ARCHITECTURES[kind],
+        arch=ARCHITECTURES.get(kind, kind[:40]),
         n_layer=n_layer,
         n_embd=n_embd,
         n_ff=_count(config, "intermediate_size", folder),

@@ -2,15 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from edgellm.errors import BackendUnavailable, EdgeLLMError
 from edgellm.hookspecs import hookimpl
+from edgellm.machine import Machine
+from edgellm.model import Artifact
+from edgellm_onnx import library
 from edgellm_onnx.bert_backend import BertBackend
+from edgellm_onnx.options import Options
 
 if TYPE_CHECKING:
-    from edgellm.backend import Backend
+    from edgellm.backend import Advice, Backend, Calibration, Engine
     from edgellm.converter import Conversion, Converted, Converter, Progress
+    from edgellm.estimate.quants import Quant
+    from edgellm.plan import Footprint, LaunchPlan, Settings
+
+
+class OnnxBackend:
+    """ONNX decoders and encoders on plain onnxruntime."""
+
+    name = "onnx"
+    formats = frozenset({"onnx"})
+    quants = frozenset({"INT4", "INT8", "F16", "BF16", "F32"})
+
+    def check(self, machine: Machine) -> list[str]:
+        problem = library.verdict().problem
+        return [problem] if problem else []
+
+    def supports(self, artifact: Artifact) -> list[str]:
+        if artifact.format not in self.formats:
+            return [f"format {artifact.format!r} is not ONNX"]
+        if not artifact.paths:
+            return []
+        from edgellm_onnx.inspection import reasons
+        from edgellm_onnx.model import read_model
+
+        try:
+            return reasons(read_model(artifact.path), library.verdict())
+        except EdgeLLMError as error:
+            return [str(error)]
+
+    def footprint(self, artifact: Artifact, settings: Settings) -> Footprint | None:
+        if artifact.format not in self.formats or not artifact.paths:
+            return None
+        from edgellm_onnx.footprint import footprint
+        from edgellm_onnx.model import read_model
+
+        try:
+            return footprint(read_model(artifact.path), settings, Options.parse(settings.options))
+        except EdgeLLMError:
+            return None  # said again, loudly, when it is opened
+
+    def open(self, plan: LaunchPlan) -> Engine:
+        options = Options.parse(plan.settings.options)
+        if plan.settings.gpu_layers:
+            raise BackendUnavailable(
+                "the onnx backend puts no single layers on a GPU", hint="leave --gpu-layers out; see --option provider"
+            )
+        try:
+            from edgellm_onnx.opening import open_engine
+
+            return open_engine(plan, options)
+        except (ImportError, OSError) as error:
+            raise BackendUnavailable(
+                f"onnxruntime does not load: {error}", hint="run `edgellm doctor` for what is missing"
+            ) from error
+
+    def check_options(self, options: Sequence[tuple[str, str]]) -> None:
+        Options.parse(options)
+
+    def advise(self, machine: Machine) -> list[Advice]:
+        from edgellm_onnx.advice import advise
+
+        return advise(machine)
+
+    def build(self) -> str:
+        return library.build()
+
+    def calibrate(self, settings: Settings) -> Calibration:
+        from edgellm_onnx.calibration import calibrate
+
+        return calibrate(tuple(sorted({1, settings.n_threads, settings.n_threads_batch})))
+
+    def describe(self) -> dict[str, str]:
+        known = library.verdict()
+        if known.problem:
+            return {"library": known.problem}
+        names = ", ".join(name.removesuffix("ExecutionProvider") for name in known.providers)
+        return {"library": f"onnxruntime {known.version}, operator sets up to {known.opset}", "providers": names}
 
 
 def _from_gguf(conversion: Conversion, progress: Progress) -> Converted:
@@ -32,5 +113,14 @@ def register_converters(register: Callable[[str, str, Converter], None]) -> None
 
 
 @hookimpl
+def register_quants(register: Callable[[Quant], None]) -> None:
+    from edgellm_onnx.quants import QUANTS
+
+    for quant in QUANTS:
+        register(quant)
+
+
+@hookimpl
 def register_backends(register: Callable[[Backend], None]) -> None:
+    register(OnnxBackend())
     register(BertBackend())

@@ -1,0 +1,354 @@
+"""An ONNX graph without its weights: what goes in and out, its operators, and where each tensor's bytes are.
+
+Reads the file field by field (see `protobuf`), so a graph with gigabytes of weights in it costs no more than one
+without. Field numbers are those of onnx.proto3 of the ONNX project; sizes are checked against what is there.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgellm.errors import BadArtifact, UnsupportedArtifact
+from edgellm.formats.protobuf import BYTES, Message, signed
+from edgellm.formats.sniff import sniff
+
+MAX_GRAPH_BYTES = 2**31  # protocol buffers end there
+MAX_NODES, MAX_TENSORS, MAX_DEPTH, MAX_RANK = 200_000, 200_000, 8, 16
+# Data types by number: (name, bits).
+DTYPES = {
+    1: ("float32", 32), 2: ("uint8", 8), 3: ("int8", 8), 4: ("uint16", 16), 5: ("int16", 16), 6: ("int32", 32),
+    7: ("int64", 64), 8: ("string", 0), 9: ("bool", 8), 10: ("float16", 16), 11: ("float64", 64), 12: ("uint32", 32),
+    13: ("uint64", 64), 14: ("complex64", 64), 15: ("complex128", 128), 16: ("bfloat16", 16), 17: ("float8e4m3fn", 8),
+    18: ("float8e4m3fnuz", 8), 19: ("float8e5m2", 8), 20: ("float8e5m2fnuz", 8), 21: ("uint4", 4), 22: ("int4", 4),
+    23: ("float4e2m1", 4), 24: ("float8e8m0", 8), 25: ("uint2", 2), 26: ("int2", 2),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A constant. Its bytes are in the graph's file, or in another one beside it (`location`)."""
+
+    name: str
+    dtype: str  # see DTYPES
+    dims: tuple[int, ...]
+    n_bytes: int  # by type and dimensions
+    location: str = ""  # path relative to the graph's folder; "" = in the graph
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """An input or output. A dimension is a number, or a name where it may change."""
+
+    name: str
+    dtype: str
+    dims: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    op: str
+    domain: str  # "" = ONNX's own
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    ints: dict[str, int]  # attributes that are one whole number
+    inside: bool = False  # of a branch or loop of another node
+
+
+@dataclass(slots=True)
+class OnnxGraph:
+    where: str
+    file_bytes: int = 0
+    ir_version: int = 0
+    producer: str = ""
+    opsets: dict[str, int] = field(default_factory=dict)  # domain -> version; "" = ONNX's own
+    inputs: dict[str, Value] = field(default_factory=dict)  # those with an initializer too: they may be left out
+    outputs: dict[str, Value] = field(default_factory=dict)
+    tensors: list[Tensor] = field(default_factory=list)  # initializers and constants, of branches too
+    initializers: dict[str, Tensor] = field(default_factory=dict)  # of the graph itself
+    nodes: list[Node] = field(default_factory=list)
+    functions: set[tuple[str, str]] = field(default_factory=set)  # (domain, name) that the file defines itself
+
+    @property
+    def external(self) -> list[Tensor]:
+        return [tensor for tensor in self.tensors if tensor.location]
+
+    @property
+    def tensor_bytes(self) -> int:
+        return sum(tensor.n_bytes for tensor in self.tensors)
+
+
+def read_graph(path: str | Path) -> OnnxGraph:
+    """
+    Raises:
+        BadArtifact: missing, cut, no ONNX model, or a tensor whose size is not that of its bytes.
+        UnsupportedArtifact: larger than a protocol buffer can be, or a kind of tensor that is not read here.
+    """
+    try:
+        with open(path, "rb") as file:
+            n_bytes = file.seek(0, 2)
+            if n_bytes == 0:
+                raise BadArtifact(f"{path} is empty", hint="fetch it again")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
+                kind, words = sniff(buffer[:64])
+                if kind not in ("unknown", "text"):
+                    raise BadArtifact(f"{path} is no ONNX model: it is {words}", hint="fetch the model again")
+                if n_bytes >= MAX_GRAPH_BYTES:
+                    raise UnsupportedArtifact(
+                        f"{path} has {n_bytes} bytes; an ONNX graph is smaller than 2 GiB",
+                        hint="keep its weights in a file beside it (external data)",
+                    )
+                graph = OnnxGraph(str(path), n_bytes)
+                _Reader(graph).model(Message(buffer, 0, n_bytes, str(path)))
+                return graph
+    except OSError as error:
+        raise BadArtifact(f"{path} cannot be read: {error.strerror}", hint="fetch the whole folder") from error
+
+
+class _Reader:
+    """Fills a graph from the messages of its file."""
+
+    def __init__(self, graph: OnnxGraph) -> None:
+        self._graph = graph
+
+    def model(self, message: Message) -> None:
+        has_graph = False
+        for number, wire, at, size in message:
+            if number == 1:
+                self._graph.ir_version = at
+            elif number == 2 and wire == BYTES:
+                self._graph.producer = message.text(at, size)
+            elif number == 8 and wire == BYTES:
+                domain, version = self._opset(message.message(at, size))
+                self._graph.opsets["" if domain == "ai.onnx" else domain] = version
+            elif number == 25 and wire == BYTES:
+                self._function(message.message(at, size))
+            elif number == 7 and wire == BYTES:
+                if has_graph:
+                    message.fail(at, "holds two graphs")
+                has_graph = True
+                self._graph_of(message.message(at, size), 0)
+        if not has_graph or not self._graph.opsets:
+            message.fail(message.end, "ends without a graph and the operator sets it needs")
+
+    def _opset(self, message: Message) -> tuple[str, int]:
+        domain, version = "", 0
+        for number, wire, at, size in message:
+            if number == 1 and wire == BYTES:
+                domain = message.text(at, size)
+            elif number == 2 and wire != BYTES:
+                version = at
+        return domain, version
+
+    def _function(self, message: Message) -> None:
+        domain = name = ""
+        for number, wire, at, size in message:
+            if wire != BYTES:
+                continue
+            if number == 1:
+                name = message.text(at, size)
+            elif number == 10:
+                domain = message.text(at, size)
+            elif number == 7:
+                self._node(message.message(at, size), 1)
+        self._graph.functions.add((domain, name))
+
+    def _graph_of(self, message: Message, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            message.fail(message.start, f"holds branches in branches, more than {MAX_DEPTH} deep")
+        graph = self._graph
+        for number, wire, at, size in message:
+            if wire != BYTES:
+                continue
+            inner = message.message(at, size)
+            if number == 1:
+                self._node(inner, depth)
+            elif number == 5:
+                tensor = self._tensor(inner)
+                if depth == 0:
+                    if tensor.name in graph.initializers:
+                        message.fail(at, f"holds tensor {tensor.name!r} twice")
+                    graph.initializers[tensor.name] = tensor
+            elif number in (11, 12) and depth == 0:
+                value = self._value(inner)
+                (graph.inputs if number == 11 else graph.outputs)[value.name] = value
+            elif number == 15:
+                raise UnsupportedArtifact(f"{graph.where} holds sparse tensors", hint="store its weights densely")
+
+    def _node(self, message: Message, depth: int) -> None:
+        op = domain = ""
+        inputs: list[str] = []
+        outputs: list[str] = []
+        ints: dict[str, int] = {}
+        for number, wire, at, size in message:
+            if wire != BYTES:
+                continue
+            if number == 1:
+                inputs.append(message.text(at, size))
+            elif number == 2:
+                outputs.append(message.text(at, size))
+            elif number == 4:
+                op = message.text(at, size)
+            elif number == 7:
+                domain = message.text(at, size)
+            elif number == 5:
+                ints.update(self._attribute(message.message(at, size), depth))
+        domain = "" if domain == "ai.onnx" else domain
+        self._graph.nodes.append(Node(op, domain, tuple(inputs), tuple(outputs), ints, depth > 0))
+        if len(self._graph.nodes) > MAX_NODES:
+            message.fail(message.start, f"has more than {MAX_NODES} operators")
+
+    def _attribute(self, message: Message, depth: int) -> Iterator[tuple[str, int]]:
+        name, whole = "", None
+        for number, wire, at, size in message:
+            if number == 1 and wire == BYTES:
+                name = message.text(at, size)
+            elif number == 3 and wire != BYTES:
+                whole = signed(at)
+            elif number in (5, 10) and wire == BYTES:
+                self._tensor(message.message(at, size))
+            elif number in (6, 11) and wire == BYTES:
+                self._graph_of(message.message(at, size), depth + 1)
+        if whole is not None:
+            yield name, whole
+
+    def _value(self, message: Message) -> Value:
+        name, dtype = "", ""
+        dims: tuple[int | str, ...] = ()
+        for number, wire, at, size in message:
+            if number == 1 and wire == BYTES:
+                name = message.text(at, size)
+            elif number == 2 and wire == BYTES:
+                kind = message.message(at, size)
+                for inner, _, start, length in kind:
+                    # Sequences, maps and optional values have other numbers and stay without a type.
+                    if inner == 1:
+                        dtype, dims = self._type(kind.message(start, length))
+        return Value(name, dtype, dims)
+
+    def _type(self, message: Message) -> tuple[str, tuple[int | str, ...]]:
+        dtype = ""
+        dims: list[int | str] = []
+        for number, wire, at, size in message:
+            if number == 1 and wire != BYTES:
+                dtype = DTYPES.get(at, ("", 0))[0]
+            elif number == 2 and wire == BYTES:
+                shape = message.message(at, size)
+                for _, _, start, length in shape:
+                    dims.append(_dimension(shape.message(start, length)))
+        return dtype, tuple(dims)
+
+    def _tensor(self, message: Message) -> Tensor:
+        name, kind, is_external, segment = "", 0, 0, False
+        dims: list[int] = []
+        held: _Held | None = None
+        external: dict[str, str] = {}
+        for number, wire, at, size in message:
+            if number == 1:
+                dims += [signed(at)] if wire != BYTES else message.varints(at, size)
+            elif number == 2 and wire != BYTES:
+                kind = at
+            elif number == 8 and wire == BYTES:
+                name = message.text(at, size)
+            elif number == 13 and wire == BYTES:
+                external.update(self._entry(message.message(at, size)))
+            elif number == 14 and wire != BYTES:
+                is_external = at
+            elif number in (4, 5, 6, 7, 9, 10, 11):
+                held = _Held(number, 1 if wire != BYTES else size, held, wire)
+            segment |= number == 3
+        if len(dims) > MAX_RANK or segment:
+            raise UnsupportedArtifact(f"{self._graph.where}: tensor {name!r} is in segments or has {len(dims)} axes")
+        tensor = self._checked(message, name, kind, dims, held, external if is_external == 1 else None)
+        self._graph.tensors.append(tensor)
+        if len(self._graph.tensors) > MAX_TENSORS:
+            message.fail(message.start, f"has more than {MAX_TENSORS} tensors")
+        return tensor
+
+    def _entry(self, message: Message) -> Iterator[tuple[str, str]]:
+        key = value = ""
+        for number, wire, at, size in message:
+            if wire == BYTES and number in (1, 2):
+                key, value = (message.text(at, size), value) if number == 1 else (key, message.text(at, size))
+        yield key, value
+
+    def _checked(  # noqa: PLR0917
+        self,
+        message: Message,
+        name: str,
+        kind: int,
+        dims: list[int],
+        held: _Held | None,
+        external: dict[str, str] | None,
+    ) -> Tensor:
+        where = f"{self._graph.where}: tensor {name!r}"
+        if kind not in DTYPES or any(dim < 0 for dim in dims):
+            raise BadArtifact(f"{where} at byte {message.start} has type {kind} and dimensions {dims}: it is damaged")
+        dtype, bits = DTYPES[kind]
+        elements = math.prod(dims)
+        n_bytes = -(-elements * bits // 8)
+        if external is not None:
+            location, offset, length = _place(where, external)
+            if length is not None and length != n_bytes:
+                raise BadArtifact(
+                    f"{where} has {n_bytes} bytes by its dimensions {dims} and {length} by its place in {location}",
+                    hint="fetch the model again",
+                )
+            return Tensor(name, dtype, tuple(dims), n_bytes, location, offset)
+        if elements and not _holds(held, elements, bits, n_bytes):
+            there = held.n_bytes if held else 0
+            raise BadArtifact(
+                f"{where} claims {n_bytes} bytes by its dimensions {dims}; {there} are there",
+                hint="the file is damaged; fetch the model again",
+            )
+        return Tensor(name, dtype, tuple(dims), n_bytes)
+
+
+class _Held:
+    """Bytes of a tensor's values within the graph: raw (9), or numbers of a type of their own."""
+
+    def __init__(self, number: int, n_bytes: int, before: _Held | None, wire: int) -> None:
+        self.number = number
+        self.n_bytes: int = n_bytes + (before.n_bytes if before is not None else 0)
+        self.count: int = 1 + (before.count if before is not None else 0)
+        self.is_packed = wire == BYTES
+
+
+def _holds(held: _Held | None, elements: int, bits: int, n_bytes: int) -> bool:
+    """Whether so many values can be there. A number of varying length has at least a byte."""
+    if held is None:
+        return False
+    if held.number == 9:
+        return held.n_bytes == n_bytes
+    if held.number == 6:
+        return held.count == elements
+    if held.number == 4 and held.is_packed:
+        return held.n_bytes in (4 * elements, elements)  # packed, or one by one
+    return held.n_bytes * max(1, 8 // max(1, bits)) >= elements
+
+
+def _place(where: str, external: dict[str, str]) -> tuple[str, int, int | None]:
+    location = external.get("location", "")
+    numbers = [external.get(key, usual) for key, usual in (("offset", "0"), ("length", "-1"))]
+    if not location or not all(
+        text.removeprefix("-").isascii() and text.removeprefix("-").isdigit() for text in numbers
+    ):
+        raise BadArtifact(f"{where} is said to be in another file, but not where", hint="fetch the model again")
+    offset, length = (int(text) if len(text) < 20 else -2 for text in numbers)
+    if offset < 0 or length < -1:
+        raise BadArtifact(f"{where} starts at byte {numbers[0]} of {location}, of {numbers[1]} bytes: it is damaged")
+    return location, offset, None if length == -1 else length
+
+
+def _dimension(message: Message) -> int | str:
+    found: int | str = ""
+    for number, wire, at, size in message:
+        if number == 1 and wire != BYTES:
+            found = signed(at)
+        elif number == 2 and wire == BYTES:
+            found = message.text(at, size)
+    return found

@@ -1,0 +1,104 @@
+"""Protocol buffers as they lie in a file, field by field: nothing is copied that is not asked for.
+
+Enough to read a graph's header out of a file of gigabytes in the parent process. It trusts no length.
+https://protobuf.dev/programming-guides/encoding
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NoReturn
+
+from edgellm.errors import BadArtifact
+
+if TYPE_CHECKING:
+    import mmap
+
+    Buffer = bytes | mmap.mmap
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+MAX_FIELDS = 8_000_000  # a graph of 100,000 nodes has some 2 million
+MAX_TEXT_BYTES = 64 * 1024
+
+
+class Message:
+    """A message within `buffer`, from `start` to `end`. Messages inside it share its budget of fields."""
+
+    __slots__ = ("_budget", "_buffer", "_where", "end", "start")
+
+    def __init__(self, buffer: Buffer, start: int, end: int, where: str, budget: list[int] | None = None) -> None:
+        self._buffer, self.start, self.end, self._where = buffer, start, end, where
+        self._budget = [MAX_FIELDS] if budget is None else budget
+
+    def __iter__(self) -> Iterator[tuple[int, int, int, int]]:
+        """(field, wire type, value, length): the value of a varint, or where the bytes of another field start.
+
+        Raises:
+            BadArtifact: cut, or no protocol buffer; names the byte.
+        """
+        at, end, buffer, budget = self.start, self.end, self._buffer, self._budget
+        while at < end:
+            budget[0] -= 1
+            if budget[0] < 0:
+                self.fail(at, f"has more than {MAX_FIELDS} fields")
+            key = buffer[at]
+            at += 1
+            if key & 0x80:
+                key, at = self._varint(at - 1)
+            field, wire = key >> 3, key & 7
+            if field == 0:
+                self.fail(at - 1, "has a field without a number")
+            if wire == VARINT:
+                value, at = self._varint(at)
+                yield field, wire, value, 0
+                continue
+            if wire == BYTES:
+                length, at = self._varint(at)
+            elif wire in (FIXED64, FIXED32):
+                length = 8 if wire == FIXED64 else 4
+            else:
+                self.fail(at, f"has wire type {wire}, which means nothing")
+            if length > end - at:
+                self.fail(at, f"asks for {length} bytes, {max(0, end - at)} are left")
+            yield field, wire, at, length
+            at += length
+
+    def message(self, start: int, length: int) -> Message:
+        return Message(self._buffer, start, start + length, self._where, self._budget)
+
+    def text(self, start: int, length: int) -> str:
+        if length > MAX_TEXT_BYTES:
+            self.fail(start, f"has a name of {length} bytes")
+        return bytes(self._buffer[start : start + length]).decode("utf-8", "replace")
+
+    def varints(self, start: int, length: int) -> list[int]:
+        """A packed field of whole numbers, two's complement in 64 bits."""
+        found, part = [], self.message(start, length)
+        at = start
+        while at < part.end:
+            self._budget[0] -= 1
+            if self._budget[0] < 0:
+                self.fail(at, f"has more than {MAX_FIELDS} fields")
+            value, at = part._varint(at)
+            found.append(signed(value))
+        return found
+
+    def fail(self, at: int, why: str) -> NoReturn:
+        raise BadArtifact(f"{self._where} at byte {at} {why}: it is damaged, or no ONNX model", hint="fetch it again")
+
+    def _varint(self, at: int) -> tuple[int, int]:
+        value = shift = 0
+        while True:
+            if at >= self.end or shift >= 70:
+                self.fail(at, "ends within a number" if at >= self.end else "has a number of more than ten bytes")
+            byte = self._buffer[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value & 0xFFFFFFFFFFFFFFFF, at
+            shift += 7
+
+
+def signed(value: int) -> int:
+    """A varint as int64."""
+    return value - (1 << 64) if value >> 63 else value

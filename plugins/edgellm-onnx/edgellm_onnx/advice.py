@@ -1,0 +1,30 @@
+"""What would let onnxruntime use hardware that this machine has, and a line that gets it. Imports no `onnxruntime`."""
+
+from __future__ import annotations
+
+from edgellm.backend import Advice
+from edgellm.machine import Machine
+from edgellm_onnx import library
+from edgellm_onnx.providers import PROVIDERS
+
+
+def advise(machine: Machine) -> list[Advice]:
+    """Empty where the library runs and nothing here has a provider that is not installed."""
+    known = library.verdict()
+    if known.problem:
+        return [Advice(known.problem, "pip install --force-reinstall onnxruntime")]
+    found = []
+    for accelerator in {gpu.kind: gpu for gpu in machine.accelerators}.values():
+        fitting = {
+            name: provider
+            for name, provider in PROVIDERS.items()
+            if accelerator.kind in provider.accelerators and provider.os in ("", machine.os)
+        }
+        if not fitting or any(provider.library in known.providers for provider in fitting.values()):
+            continue
+        name, provider = next(iter(fitting.items()))
+        text = f"onnxruntime computes on the CPU; {accelerator.name} has a provider of its own, {name}"
+        found.append(
+            Advice(text, f"pip install {provider.package} in place of onnxruntime, then --option provider={name}")
+        )
+    return found

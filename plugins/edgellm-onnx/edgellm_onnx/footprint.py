@@ -1,0 +1,3 @@
+"""TODO"""
+def footprint(model, settings, options):
+    return None

@@ -1,0 +1,132 @@
+"""A decoder that gives a longer cache than it takes: past_key_values in, present out, both bound to memory of ours.
+
+    set of a slot      [heads, tokens, dim] for each layer's keys and values, one after another, tightly packed
+    one set to spare   the step writes there, and the slot's old set is the next spare one
+
+So n + 1 sets serve n slots. Slots run one after another: their lengths differ, and such a graph has one for all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from edgellm_onnx.binding import TYPES, Binding
+from edgellm_onnx.logits import LogitRows
+from edgellm_onnx.signature import CACHE_TYPES, CacheEntry, Signature
+
+
+class GrowingDecoder:
+    batches = False
+
+    def __init__(  # noqa: PLR0917
+        self,
+        session: onnxruntime.InferenceSession,
+        signature: Signature,
+        first: tuple[onnxruntime.InferenceSession, Signature] | None,
+        rows: LogitRows,
+        n_slots: int,
+        n_ctx: int,
+        n_batch: int,
+    ) -> None:
+        self._rows, self._signature, self._n_ctx = rows, signature, n_ctx
+        self._ids = np.zeros(n_batch, TYPES[signature.ids_type][1])
+        self._positions = np.zeros(n_batch, TYPES[signature.positions_type or "int64"][1])
+        self._ones = np.ones(n_ctx, TYPES[signature.mask_type or "int64"][1])
+        self._flags = np.array([False, True])
+        self._count = np.zeros(1, np.int64)
+        self._later = _Graph(Binding(session), signature)
+        self._first = self._later if first is None else _Graph(Binding(first[0]), first[1])
+        size = signature.token_bytes * n_ctx
+        self._sets = [np.zeros(size, np.uint8) for _ in range(n_slots + 1)]
+        self._offsets = _offsets(signature, n_ctx)
+        self._of_slot = list(range(n_slots))
+        self._spare = n_slots
+
+    def append(self, slot: int, n_past: int, tokens: Sequence[int], n_logits: int, at: int) -> None:
+        """Run one slot's tokens; its last `n_logits` rows of logits are then at row `at`."""
+        end, start = len(tokens), 0
+        first_wanted = end - n_logits
+        while start < end:
+            graph = self._first if n_past + start == 0 else self._later
+            most = 1 if graph.signature.single else self._rows.piece
+            piece = tokens[start : start + most]
+            wanted = max(0, start + len(piece) - max(start, first_wanted))
+            self._run(graph, slot, n_past + start, piece, wanted, at + max(0, start - first_wanted))
+            start += len(piece)
+
+    def truncate(self, slot: int, held: int, n_tokens: int) -> None:
+        """Heads lie `held` tokens apart: what stays is packed anew."""
+        if 0 < n_tokens < held:
+            self._copy(self._of_slot[slot], held, self._spare, n_tokens)
+            self._of_slot[slot], self._spare = self._spare, self._of_slot[slot]
+
+    def fork(self, source: int, held: int, target: int, n_tokens: int) -> None:
+        self._copy(self._of_slot[source], held, self._of_slot[target], n_tokens)
+
+    def _run(  # noqa: PLR0917
+        self, graph: _Graph, slot: int, n_past: int, piece: Sequence[int], wanted: int, at: int
+    ) -> None:
+        n, cells = len(piece), n_past + len(piece)
+        binding, signature = graph.binding, graph.signature
+        self._ids[:n] = piece
+        binding.input(signature.ids, graph.ids, (1, n), int(self._ids.ctypes.data))
+        if signature.mask:
+            binding.input(signature.mask, graph.mask, (1, cells), int(self._ones.ctypes.data))
+        if signature.positions:
+            self._positions[:n] = range(n_past, cells)
+            binding.input(signature.positions, graph.positions, (1, n), int(self._positions.ctypes.data))
+        if signature.branch:
+            address = int(self._flags.ctypes.data) + (n_past > 0)
+            binding.input(signature.branch, TYPES["bool"][0], (1,), address)
+        given = n
+        if signature.num_logits:
+            given = self._count[0] = max(1, wanted)
+            shape = (1,) * signature.num_logits_rank
+            binding.input(signature.num_logits, TYPES["int64"][0], shape, int(self._count.ctypes.data))
+        self._bind_cache(graph, slot, n_past, cells)
+        target = self._rows.target(at, given, wanted)
+        binding.output(signature.logits, self._rows.number, (1, given, self._rows.vocab), target)
+        binding.run()
+        self._of_slot[slot], self._spare = self._spare, self._of_slot[slot]
+        self._rows.keep(at, given, wanted)
+
+    def _bind_cache(self, graph: _Graph, slot: int, n_past: int, cells: int) -> None:
+        old = int(self._sets[self._of_slot[slot]].ctypes.data)
+        new = int(self._sets[self._spare].ctypes.data)
+        binding, number = graph.binding, graph.cache
+        for entry, offset in zip(graph.signature.entries, self._offsets, strict=True):
+            if entry.past:
+                binding.input(entry.past, number, (1, entry.heads, n_past, entry.dim), old + offset)
+            binding.output(entry.present, number, (1, entry.heads, cells, entry.dim), new + offset)
+
+    def _copy(self, source: int, held: int, target: int, n_tokens: int) -> None:
+        for entry, offset in zip(self._signature.entries, self._offsets, strict=True):
+            taken = self._part(source, entry, offset, held)
+            self._part(target, entry, offset, n_tokens)[:] = taken[:, :n_tokens]
+
+    def _part(self, index: int, entry: CacheEntry, offset: int, tokens: int) -> npt.NDArray[np.uint8]:
+        size = entry.heads * tokens * entry.dim * CACHE_TYPES[self._signature.cache_type]
+        return self._sets[index][offset : offset + size].reshape(entry.heads, tokens, -1)
+
+
+class _Graph:
+    """A graph with its binding and the numbers of its types."""
+
+    def __init__(self, binding: Binding, signature: Signature) -> None:
+        self.binding, self.signature = binding, signature
+        self.ids = TYPES[signature.ids_type][0]
+        self.mask = TYPES[signature.mask_type or "int64"][0]
+        self.positions = TYPES[signature.positions_type or "int64"][0]
+        self.cache = TYPES[signature.cache_type][0]
+
+
+def _offsets(signature: Signature, n_ctx: int) -> list[int]:
+    found, at = [], 0
+    for entry in signature.entries:
+        found.append(at)
+        at += entry.heads * n_ctx * entry.dim * CACHE_TYPES[signature.cache_type]
+    return found

@@ -1,0 +1,53 @@
+"""Where logits land: rows that are handed out, and room for those that a graph computes unasked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm_onnx.binding import TYPES
+
+if TYPE_CHECKING:
+    from edgellm.backend import Logits
+
+SPARE_ROWS = 31  # rows beyond one per slot, to verify drafts
+ROOM_BYTES = 256 << 20  # of rows that nobody asked for: a graph that gives all of them gets prompts in pieces
+
+
+class LogitRows:
+    """`kept` rows are float32 and valid until the next step; a run that gives other rows writes into `room`."""
+
+    def __init__(self, vocab: int, kind: str, n_slots: int, n_batch: int, gives_all: bool) -> None:
+        self.vocab, self.number = vocab, TYPES[kind][0]
+        self.max_rows = n_slots + SPARE_ROWS
+        dtype = TYPES[kind][1]
+        piece = max(1, min(n_batch, ROOM_BYTES // (vocab * np.dtype(dtype).itemsize)))
+        self.piece = piece if gives_all else n_batch  # most tokens of one run
+        # Rows of slots that only lie between others are kept too.
+        self._kept = np.zeros((self.max_rows + n_slots, vocab), np.float32)
+        self._is_direct = dtype is np.float32
+        self._room: npt.NDArray[np.generic] = np.zeros(
+            (max(piece if gives_all else 1, n_slots, self.max_rows), vocab), dtype
+        )
+        self._views: dict[tuple[int, int], Logits] = {}
+
+    def target(self, at: int, given: int, wanted: int) -> int:
+        """Address for a run that gives `given` rows, of which the last `wanted` are to be found at row `at`."""
+        if self._is_direct and given == wanted:
+            return int(self._kept.ctypes.data) + at * self.vocab * 4
+        return int(self._room.ctypes.data)
+
+    def keep(self, at: int, given: int, wanted: int) -> None:
+        """After the run: bring what is wanted to where it is handed out."""
+        if wanted and not (self._is_direct and given == wanted):
+            self._kept[at : at + wanted] = self._room[given - wanted : given]
+
+    def view(self, at: int, rows: int) -> Logits:
+        view = self._views.get((at, rows))
+        if view is None:
+            view = self._kept[at : at + rows]
+            view.flags.writeable = False
+            self._views[at, rows] = view
+        return view

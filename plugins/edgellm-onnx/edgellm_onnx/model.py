@@ -1,0 +1,76 @@
+"""An ONNX model as its files describe it, checked: the folder, its graphs, and whether it writes text or embeds it."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgellm.errors import UnsupportedArtifact
+from edgellm.formats.onnx_folder import OnnxFolder, data_files, open_folder
+from edgellm.formats.onnx_graph import OnnxGraph, read_graph
+from edgellm_onnx.signature import Signature, read_signature
+
+EMBEDDINGS = ("last_hidden_state", "sentence_embedding", "token_embeddings")
+KEPT = 4  # models whose headers are kept: a plan asks for the same one several times
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxModel:
+    folder: OnnxFolder
+    graph: OnnxGraph
+    signature: Signature | None  # None = an encoder: no cache, and states or scores of whole texts
+    first: OnnxGraph | None = None  # of the step that starts a slot, where that is another graph
+    first_signature: Signature | None = None
+    data_bytes: int = 0  # of the files that the graphs need beside them
+
+    @property
+    def graphs(self) -> tuple[OnnxGraph, ...]:
+        return (self.graph,) if self.first is None else (self.graph, self.first)
+
+    @property
+    def file_bytes(self) -> int:
+        return self.data_bytes + sum(graph.file_bytes for graph in self.graphs)
+
+
+def read_model(path: str | Path) -> OnnxModel:
+    """
+    Raises:
+        UnknownModel, BadArtifact, UnsupportedArtifact: see `onnx_folder`, `onnx_graph` and `signature`.
+    """
+    folder = open_folder(path)
+    stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in folder.graphs)
+    graphs = [_graph(*stamp) for stamp in stamps]
+    held = {place: end for graph in graphs for place, end in data_files(graph).items()}
+    first = graphs[0] if len(graphs) > 1 else None
+    return OnnxModel(
+        folder,
+        graphs[-1],
+        None if is_encoder(graphs[-1]) else read_signature(graphs[-1], folder),
+        first,
+        None if first is None else read_signature(first, folder, starts=True),
+        sum(place.stat().st_size for place in held),
+    )
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _graph(path: str, _size: int, _time: int) -> OnnxGraph:
+    return read_graph(path)
+
+
+def is_encoder(graph: OnnxGraph) -> bool:
+    """Whether it turns whole texts into states or scores: no cache goes in or out."""
+    if any("past" in name for name in graph.inputs) or any("present" in name for name in graph.outputs):
+        return False
+    logits = graph.outputs.get("logits")
+    return any(name in graph.outputs for name in EMBEDDINGS) or (logits is not None and len(logits.dims) == 2)
+
+
+def decoder(model: OnnxModel) -> Signature:
+    """
+    Raises:
+        UnsupportedArtifact: the model is an encoder.
+    """
+    if model.signature is None:
+        raise UnsupportedArtifact(f"{model.graph.where} embeds texts and writes none", hint="use it for embeddings")
+    return model.signature

@@ -1,0 +1,110 @@
+"""Makes onnxruntime sessions: threads, memory, providers, and what to do where a provider does not start."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime
+
+from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact
+from edgellm.plan import Settings
+from edgellm_onnx.options import Options
+from edgellm_onnx.providers import CPU, Choice
+
+log = logging.getLogger("edgellm.onnx")
+
+LEVELS = {
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "off": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+OUT_OF_MEMORY = ("bad allocation", "bad_alloc", "failed to allocate memory", "cannot allocate memory")
+UNSUPPORTED = ("not implemented", "opset", "is not a registered function", "no such operator", "ir_version")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    session: onnxruntime.InferenceSession
+    provider: str  # as onnxruntime names the one that comes first
+    reason: str
+
+
+def session_options(settings: Settings, options: Options) -> onnxruntime.SessionOptions:
+    """One pool of threads for steps of every size: onnxruntime has no second one for prompts."""
+    made = onnxruntime.SessionOptions()
+    made.intra_op_num_threads = max(settings.n_threads, settings.n_threads_batch)
+    made.inter_op_num_threads = 1
+    made.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    made.graph_optimization_level = LEVELS[options.optimize]
+    # A pattern is kept for every shape of inputs, and the mask's changes with every token: memory would grow for ever.
+    made.enable_mem_pattern = False
+    made.log_severity_level = 0 if log.isEnabledFor(logging.DEBUG) else 4  # what fails is raised, and told by us
+    made.add_session_config_entry("session.intra_op.allow_spinning", "0" if options.spin == "never" else "1")
+    made.add_session_config_entry("session.force_spinning_stop", "1" if options.spin == "step" else "0")
+    if options.prepack == "off":
+        made.add_session_config_entry("session.disable_prepacking", "1")
+    if not settings.mmap:
+        log.warning("weights are mapped or copied as onnxruntime likes: mmap=False has no meaning for it")
+    return made
+
+
+def open_session(graph: Path, settings: Settings, options: Options, choice: Choice) -> Opened:
+    """
+    Raises:
+        BadArtifact, UnsupportedArtifact: onnxruntime refuses the graph. BackendUnavailable: no memory.
+    """
+    if choice.problem:
+        log.error("%s; computing on the CPU instead", choice.problem)
+    if choice.providers != (CPU,):
+        try:
+            made = _session(graph, settings, options, choice.providers)
+        except Exception as error:
+            # Whatever a vendor's library raises: the same graph on the CPU tells whether the graph is to blame.
+            problem = f"{choice.providers[0]} does not start ({_words(error)})"
+            log.error("%s; computing on the CPU instead", problem)
+            choice = Choice((CPU,), f"the CPU, because {problem}", problem)
+        else:
+            started = made.get_providers()
+            if started[0] == choice.providers[0]:
+                return Opened(made, started[0], choice.reason)
+            problem = f"{choice.providers[0]} was asked for and did not start; onnxruntime took {started[0]}"
+            log.error("%s", problem)
+            return Opened(made, started[0], problem)
+    with refusing(f"{graph} cannot be opened"):
+        return Opened(_session(graph, settings, options, (CPU,)), CPU, choice.reason)
+
+
+def _session(
+    graph: Path, settings: Settings, options: Options, providers: tuple[str, ...]
+) -> onnxruntime.InferenceSession:
+    made = onnxruntime.InferenceSession(str(graph), session_options(settings, options), providers=list(providers))
+    # Without this a provider that fails in a step would be replaced, and the session with it, without a word.
+    made.disable_fallback()
+    return made
+
+
+@contextlib.contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Turns what onnxruntime raises into errors of ours."""
+    try:
+        yield
+    except Exception as error:
+        words = _words(error)
+        lower = words.lower()
+        if any(mark in lower for mark in OUT_OF_MEMORY):
+            raise BackendUnavailable(
+                f"{what}: no memory ({words})", hint="ask for less with --ctx or --slots"
+            ) from error
+        kind = UnsupportedArtifact if any(mark in lower for mark in UNSUPPORTED) else BadArtifact
+        raise kind(f"{what}: {words}", hint="`edgellm doctor` names the onnxruntime in use") from error
+
+
+def _words(error: Exception) -> str:
+    """The first line of a message, without the library's source file."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{type(error).__name__}: {lines[0].removeprefix('[ONNXRuntimeError] : ')[:400]}"

@@ -1,0 +1,153 @@
+"""A decoder that writes into the cache it reads (GroupQueryAttention): slots are rows of one buffer a layer.
+
+    [slots, heads, n_ctx, dim]     slot s from byte s * heads * n_ctx * dim on
+
+A run takes any slots that lie side by side, each with its own length: the mask of a row has as many ones as it has
+tokens. Everything but the mask is bound once for each such span.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from edgellm_onnx.binding import TYPES, Binding
+from edgellm_onnx.logits import LogitRows
+from edgellm_onnx.signature import CACHE_TYPES, Signature
+
+MASK_STEP = 256  # cells: the width of a mask of several rows, which is laid out anew when it changes
+
+
+class SharedDecoder:
+    def __init__(  # noqa: PLR0917
+        self,
+        session: onnxruntime.InferenceSession,
+        signature: Signature,
+        rows: LogitRows,
+        n_slots: int,
+        n_ctx: int,
+        n_batch: int,
+    ) -> None:
+        self._session, self._signature, self._rows = session, signature, rows
+        self._n_ctx = n_ctx
+        self.batches = signature.batches and n_slots > 1
+        dtype = TYPES[signature.cache_type][1]
+        self._caches = [np.zeros((n_slots, entry.heads, n_ctx, entry.dim), dtype) for entry in signature.entries]
+        self._ids = np.zeros(max(n_batch, n_slots), TYPES[signature.ids_type][1])
+        self._positions = np.zeros(max(n_batch, n_slots), TYPES[signature.positions_type or "int64"][1])
+        mask_type = TYPES[signature.mask_type or "int64"][1]
+        self._ones = np.ones(n_ctx, mask_type)
+        self._mask = np.zeros(n_slots * n_ctx if self.batches else 0, mask_type)
+        self._masked: tuple[int, list[int]] = (0, [])  # width and lengths of what is in _mask
+        self._count = np.zeros(1, np.int64)
+        self._spans: dict[tuple[int, int], _Span] = {}
+
+    def append(self, slot: int, n_past: int, tokens: Sequence[int], n_logits: int, at: int) -> None:
+        """Run one slot's tokens; its last `n_logits` rows of logits are then at row `at`."""
+        end = len(tokens)
+        for start in range(0, end, self._rows.piece):
+            piece = tokens[start : start + self._rows.piece]
+            # Rows that are wanted may begin in an earlier piece than the last.
+            first_wanted = end - n_logits
+            wanted = max(0, start + len(piece) - max(start, first_wanted))
+            self._ids[: len(piece)] = piece
+            if self._signature.positions:
+                self._positions[: len(piece)] = range(n_past + start, n_past + start + len(piece))
+            cells = n_past + start + len(piece)
+            self._run(slot, 1, len(piece), cells, self._ones, wanted, at + max(0, start - first_wanted))
+
+    def append_each(self, first: int, lengths: Sequence[int], tokens: Sequence[int], at: int) -> None:
+        """Run one token for each slot from `first` on, whose caches hold `lengths` tokens; row i is at `at + i`."""
+        n = len(tokens)
+        self._ids[:n] = tokens
+        if self._signature.positions:
+            self._positions[:n] = lengths
+        width = min(self._n_ctx, -(-(max(lengths) + 1) // MASK_STEP) * MASK_STEP)
+        self._lay_out(width, lengths)
+        self._run(first, n, 1, width, self._mask, 1, at)
+
+    def truncate(self, slot: int, held: int, n_tokens: int) -> None:
+        """Cells beyond the mask's ones are not read."""
+
+    def fork(self, source: int, held: int, target: int, n_tokens: int) -> None:
+        for cache in self._caches:
+            cache[target, :, :n_tokens] = cache[source, :, :n_tokens]
+
+    def _run(  # noqa: PLR0917
+        self, first: int, n: int, n_tokens: int, cells: int, mask: npt.NDArray[np.generic], wanted: int, at: int
+    ) -> None:
+        span = self._spans.get((first, n))
+        if span is None:
+            span = self._spans[first, n] = self._new_span(first, n)
+        given = n_tokens
+        if self._signature.num_logits:
+            given = max(1, wanted)
+            self._count[0] = given
+        rows, asked = n * given, n * wanted
+        span.run(n_tokens, cells, int(mask.ctypes.data), given, self._rows.target(at, rows, asked))
+        self._rows.keep(at, rows, asked)
+
+    def _lay_out(self, width: int, lengths: Sequence[int]) -> None:
+        """One more than `lengths` ones in each row of a mask of `width` cells; usually that is a cell a row."""
+        n = len(lengths)
+        mask = self._mask[: n * width].reshape(n, width)
+        known_width, known = self._masked
+        if known_width != width or len(known) != n:
+            mask[:] = 0
+            known = [0] * n
+        ones = [length + 1 for length in lengths]
+        for row, (old, new) in enumerate(zip(known, ones, strict=True)):
+            if new > old:
+                mask[row, old:new] = 1
+            elif new < old:
+                mask[row, new:old] = 0
+        self._masked = (width, ones)
+
+    def _new_span(self, first: int, n: int) -> _Span:
+        signature = self._signature
+        binding = Binding(self._session)
+        number, size = TYPES[signature.cache_type][0], CACHE_TYPES[signature.cache_type]
+        for entry, cache in zip(signature.entries, self._caches, strict=True):
+            shape = (n, entry.heads, self._n_ctx, entry.dim)
+            address = int(cache.ctypes.data) + first * entry.heads * self._n_ctx * entry.dim * size
+            binding.input(entry.past, number, shape, address)
+            binding.output(entry.present, number, shape, address)
+        if signature.num_logits:
+            shape_of_count = (1,) * signature.num_logits_rank
+            binding.input(signature.num_logits, TYPES["int64"][0], shape_of_count, int(self._count.ctypes.data))
+        addresses = int(self._ids.ctypes.data), int(self._positions.ctypes.data)
+        return _Span(binding, signature, self._rows, n, addresses)
+
+
+class _Span:
+    """Slots side by side as the rows of a run. Binds again only what differs from the run before."""
+
+    def __init__(
+        self, binding: Binding, signature: Signature, rows: LogitRows, n: int, addresses: tuple[int, int]
+    ) -> None:
+        self._binding, self._signature, self._rows, self._n = binding, signature, rows, n
+        self._ids, self._positions = addresses
+        self._ids_number = TYPES[signature.ids_type][0]
+        self._mask_number = TYPES[signature.mask_type or "int64"][0]
+        self._positions_number = TYPES[signature.positions_type or "int64"][0]
+        self._n_tokens = 0
+        self._masked: tuple[int, int] = (0, 0)
+        self._target: tuple[int, int] = (0, 0)
+
+    def run(self, n_tokens: int, cells: int, mask: int, given: int, target: int) -> None:
+        binding, signature, n = self._binding, self._signature, self._n
+        if n_tokens != self._n_tokens:
+            binding.input(signature.ids, self._ids_number, (n, n_tokens), self._ids)
+            if signature.positions:
+                binding.input(signature.positions, self._positions_number, (n, n_tokens), self._positions)
+            self._n_tokens = n_tokens
+        if signature.mask and (cells, mask) != self._masked:
+            binding.input(signature.mask, self._mask_number, (n, cells), mask)
+            self._masked = (cells, mask)
+        if (given, target) != self._target:
+            binding.output(signature.logits, self._rows.number, (n, given, self._rows.vocab), target)
+            self._target = (given, target)
+        binding.run()
