@@ -13,11 +13,13 @@ import numpy as np
 
 
 class Forward:
-    """One sequence without a cache: `logits(tokens)` gives every row. `half` rounds matrices to half precision first."""
+    """One sequence without a cache: `logits(tokens)` gives every row. `half` rounds matrices first."""
 
     def __init__(self, path, *, half=False):
         reader = gguf.GGUFReader(path)
-        self.keys = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer")}
+        self.keys = {
+            name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer")
+        }
         self.arch = self.keys["general.architecture"]
         self.tensors = {
             tensor.name: np.asarray(gguf.quants.dequantize(tensor.data, tensor.tensor_type), np.float32)
