@@ -194,7 +194,9 @@ class EncoderEngine:
             n_embd=0 if reranks else width, n_ctx_train=folder.max_tokens, rewind_tokens=0,
             capabilities=frozenset({"rerank"} if reranks else {"embed"}), generates=False,
             embedding=None if reranks else EmbeddingInfo(pooling, folder.normalized, folder.dimensions),
-            details={"library": f"onnxruntime {onnxruntime.__version__}", "output": self._output, **self._about, **notes},
+            details={
+                "library": f"onnxruntime {onnxruntime.__version__}", "output": self._output, **self._about, **notes,
+            },
         )  # fmt: skip
 
 
@@ -218,7 +220,6 @@ def find_graph(path: Path) -> Path:
     return found[0]
 
 
-
 def open_session(graph: Path, settings: Settings) -> tuple[onnxruntime.InferenceSession, dict[str, str]]:
     """A session as the decoders have it, and what is to be said of it. A folder of safetensors becomes a graph first.
 
@@ -231,6 +232,8 @@ def open_session(graph: Path, settings: Settings) -> tuple[onnxruntime.Inference
         opened = session.open_session(graph, settings, options, choice)
         return opened.session, {"provider": opened.reason}
     with session.refusing(f"{graph} cannot be opened"):
-        made = onnxruntime.InferenceSession(graph_of(graph), session.session_options(settings, options), providers=[CPU])
+        made = onnxruntime.InferenceSession(
+            graph_of(graph), session.session_options(settings, options), providers=[CPU]
+        )
         made.disable_fallback()
         return made, {"provider": "the CPU: the graph is built of its own operators"}

@@ -1,3 +1,5 @@
 """TODO"""
+
+
 def footprint(model, settings, options):
     return None
