@@ -62,18 +62,7 @@ class BitnetBackend:
         shape = artifact.shape
         if shape is not None and shape.arch not in FAMILIES:
             return [f"architecture {shape.arch!r} is not one of {', '.join(FAMILIES)}"]
-        if not artifact.paths or not Path(artifact.path).exists():
-            return []
-        from edgellm_bitnet.inspection import folder_reasons, reasons
-
-        if artifact.format != "gguf":
-            return folder_reasons(artifact.path)
-
-        try:
-            arch, model = _header(artifact.path)
-        except EdgeLLMError as error:
-            return [str(error)]
-        return reasons(arch, {tensor.name: tensor for tensor in model.tensors})
+        return _inside(artifact) if artifact.paths and Path(artifact.path).exists() else []
 
     def footprint(self, artifact: Artifact, settings: Settings) -> Footprint | None:
         from edgellm_bitnet.footprint import footprint
@@ -131,6 +120,19 @@ class BitnetBackend:
         others = [text for text, can in zip(names, found["kernels"].values(), strict=True) if not can]
         about["kernels"] = f"{found['best']} in use; usable: {', '.join(usable)}"
         return about | ({"not for this processor": ", ".join(others)} if others else {})
+
+
+def _inside(artifact: Artifact) -> list[str]:
+    """What the files themselves say against it."""
+    from edgellm_bitnet.inspection import folder_reasons, reasons
+
+    if artifact.format != "gguf":
+        return folder_reasons(artifact.path)
+    try:
+        arch, model = _header(artifact.path)
+    except EdgeLLMError as error:
+        return [str(error)]
+    return reasons(arch, {tensor.name: tensor for tensor in model.tensors})
 
 
 def _library() -> Path:

@@ -6,7 +6,6 @@ Knows nothing of text beyond the tokenizer it carries, and nothing of sampling. 
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,9 @@ import llama_cpp
 import numpy as np
 
 from edgellm.backend import EngineInfo, SlotInput, check_batch
-from edgellm.errors import BackendUnavailable, BadArtifact, CacheFull, StepFailed, UnsupportedArtifact
+from edgellm.errors import BackendUnavailable, CacheFull, StepFailed
 from edgellm.plan import LaunchPlan, Settings
-from edgellm_gguf.log import Log
+from edgellm_gguf.loading import LOG, load
 from edgellm_gguf.params import context_params, max_logits
 from edgellm_gguf.threadpool import ThreadPool
 from edgellm_gguf.tokenizer import LlamaTokenizer
@@ -24,7 +23,7 @@ from edgellm_gguf.tokenizer import LlamaTokenizer
 if TYPE_CHECKING:
     from edgellm.backend import Logits
 
-_log = Log()
+_log = LOG
 
 
 class LlamaEngine:
@@ -35,7 +34,7 @@ class LlamaEngine:
         llama_cpp.llama_backend_init()
         self._model = self._ctx = self._threads = None
         try:
-            self._model = self._load(plan)
+            self._model = load(plan)
             self._ctx = self._new_context(plan.settings)
             self._threads = ThreadPool(self._ctx, plan.settings.n_threads)
         except Exception:
@@ -44,7 +43,7 @@ class LlamaEngine:
         self._memory = llama_cpp.llama_get_memory(self._ctx)
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self._n_swa = int(llama_cpp.llama_model_n_swa(self._model))
-        self._batch = _Batch(plan.settings.n_batch)
+        self._batch = Batch(plan.settings.n_batch)
         self._n_past = [0] * plan.settings.n_slots
         self._views: dict[tuple[int, int], Logits] = {}
         self.tokenizer = LlamaTokenizer(self._vocab)
@@ -125,38 +124,6 @@ class LlamaEngine:
             self._views[(address, rows)] = view
         return view
 
-    def _load(self, plan: LaunchPlan) -> object:
-        params = llama_cpp.llama_model_default_params()
-        params.n_gpu_layers = plan.settings.gpu_layers
-        # An empty list: without it a build for a GPU computes long prompts there, with memory that nobody planned.
-        nowhere = (ctypes.c_void_p * 1)(None)
-        if plan.settings.gpu_layers == 0:
-            params.devices = ctypes.addressof(nowhere)
-        elif not llama_cpp.llama_supports_gpu_offload():
-            raise BackendUnavailable(
-                f"gpu_layers={plan.settings.gpu_layers} cannot be kept: this libllama sees no GPU",
-                hint="`edgellm doctor` says what it was built for; gpu_layers=0 computes on the CPU",
-            )
-        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP if plan.settings.mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
-        paths = plan.artifact.paths
-        if len(paths) == 1:
-            model = llama_cpp.llama_model_load_from_file(os.fsencode(paths[0]), params)
-        else:
-            array = (ctypes.c_char_p * len(paths))(*map(os.fsencode, paths))
-            model = llama_cpp.llama_model_load_from_splits(array, len(paths), params)
-        if model is None:
-            why = _log.last()
-            if _log.out_of_memory():
-                raise BackendUnavailable(
-                    f"not enough memory to load {plan.artifact.path}{why}",
-                    hint="close other programs, take a smaller model or quantization, or fewer --gpu-layers",
-                )
-            error = UnsupportedArtifact if "unknown model architecture" in why or "unsupported" in why else BadArtifact
-            raise error(
-                f"llama.cpp cannot load {plan.artifact.path}{why}", hint="see `edgellm doctor` for the build in use"
-            )
-        return model
-
     def _new_context(self, settings: Settings) -> object:
         params = context_params(settings)
         ctx = llama_cpp.llama_init_from_model(self._model, params)
@@ -199,7 +166,7 @@ class LlamaEngine:
         )
 
 
-class _Batch:
+class Batch:
     """llama_batch over numpy buffers that live as long as the engine: filling it copies slices, allocates nothing."""
 
     def __init__(self, capacity: int) -> None:

@@ -115,11 +115,15 @@ class GgufBackend:
                 hint="fetch the file for this byte order; gguf-convert-endian of the gguf package turns one around",
             )
         try:
+            from edgellm_gguf.embedder import POOLING, LlamaEmbedder
             from edgellm_gguf.engine import LlamaEngine
         except (ImportError, OSError, RuntimeError, AttributeError) as error:
             raise BackendUnavailable(
                 f"llama-cpp-python does not load: {error}", hint="run `edgellm doctor` for what is missing"
             ) from error
+        pooling = header.metadata.get(f"{header.architecture}.pooling_type")
+        if isinstance(pooling, int) and pooling in POOLING:
+            return LlamaEmbedder(plan, POOLING[pooling])
         return LlamaEngine(plan)
 
     def quantize(self, job: Quantization, progress: Progress) -> None:

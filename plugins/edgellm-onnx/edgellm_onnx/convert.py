@@ -75,7 +75,7 @@ def _notes(planner: Planner) -> list[str]:
         )
     if planner.odd_rows:
         found.append(
-            f"{len(planner.odd_rows)} matrices have rows of no whole blocks of 32 and are kept at 16 bits, the first is "
+            f"{len(planner.odd_rows)} matrices have rows of no whole blocks of 32 and stay at 16 bits, the first is "
             f"{planner.odd_rows[0]}."
         )
     return found

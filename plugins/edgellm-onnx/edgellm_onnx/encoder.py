@@ -13,12 +13,15 @@ import onnxruntime
 
 from edgellm.backend import EngineInfo, SlotInput
 from edgellm.embedder import EmbeddingInfo, Pair, check_sequences
-from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact, UnsupportedTask
+from edgellm.errors import BadArtifact, UnsupportedArtifact, UnsupportedTask
 from edgellm.plan import LaunchPlan, Settings
+from edgellm_onnx import session
 from edgellm_onnx.convert_bert import graph_of
 from edgellm_onnx.encoder_folder import read_folder
 from edgellm_onnx.encoder_tokenizer import EncoderTokenizer
+from edgellm_onnx.options import Options
 from edgellm_onnx.pooling import pool, unit
+from edgellm_onnx.providers import CPU, choose
 
 if TYPE_CHECKING:
     from edgellm.backend import Logits
@@ -48,9 +51,8 @@ class EncoderEngine:
                 f"{folder.path}: tokenizer.json has {self.tokenizer.n_tokens} tokens, config.json {folder.n_vocab}",
                 hint="they are not of one model: fetch the folder again",
             )
-        self._session: onnxruntime.InferenceSession | None = open_session(
-            graph, str(graph) if is_graph else graph_of(path), plan.settings
-        )
+        self._session: onnxruntime.InferenceSession | None
+        self._session, self._about = open_session(graph, plan.settings)
         self._inputs = self._read_inputs(graph)
         self._output, self._rank = self._read_output(graph)
         self.info = self._describe(plan.settings, graph)
@@ -192,7 +194,9 @@ class EncoderEngine:
             n_embd=0 if reranks else width, n_ctx_train=folder.max_tokens, rewind_tokens=0,
             capabilities=frozenset({"rerank"} if reranks else {"embed"}), generates=False,
             embedding=None if reranks else EmbeddingInfo(pooling, folder.normalized, folder.dimensions),
-            details={"library": f"onnxruntime {onnxruntime.__version__}", "output": self._output, **notes},
+            details={
+                "library": f"onnxruntime {onnxruntime.__version__}", "output": self._output, **self._about, **notes,
+            },
         )  # fmt: skip
 
 
@@ -216,27 +220,20 @@ def find_graph(path: Path) -> Path:
     return found[0]
 
 
-def open_session(where: Path, graph: str | bytes, settings: Settings) -> onnxruntime.InferenceSession:
-    """A session on the CPU, as the decoders' are: one pool of threads, awake within a call only.
-
-    Args:
-        where: named in errors. graph: its path, or itself.
+def open_session(graph: Path, settings: Settings) -> tuple[onnxruntime.InferenceSession, dict[str, str]]:
+    """A session as the decoders have it, and what is to be said of it. A folder of safetensors becomes a graph first.
 
     Raises:
         BadArtifact, UnsupportedArtifact: onnxruntime refuses the graph. BackendUnavailable: no memory.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = max(settings.n_threads, settings.n_threads_batch)
-    options.inter_op_num_threads = 1
-    options.enable_mem_pattern = False  # a pattern is kept for every shape: memory would grow with every length
-    options.log_severity_level = 0 if log.isEnabledFor(logging.DEBUG) else 4
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        words = str(error).strip().splitlines()[0][:400]
-        if "alloc" in words.lower():
-            raise BackendUnavailable(f"{where} cannot be opened: no memory ({words})") from error
-        raise BadArtifact(
-            f"{where} cannot be opened: {words}", hint="`edgellm doctor` names the onnxruntime"
-        ) from error
+    options = Options.parse(settings.options)
+    if graph.suffix == ".onnx":
+        choice = choose(options.provider, onnxruntime.get_available_providers())
+        opened = session.open_session(graph, settings, options, choice)
+        return opened.session, {"provider": opened.reason}
+    with session.refusing(f"{graph} cannot be opened"):
+        made = onnxruntime.InferenceSession(
+            graph_of(graph), session.session_options(settings, options), providers=[CPU]
+        )
+        made.disable_fallback()
+        return made, {"provider": "the CPU: the graph is built of its own operators"}
