@@ -54,7 +54,7 @@ class Parity:
 
     def __init__(self, arguments: argparse.Namespace, place: Path) -> None:
         self.arguments, self.place = arguments, place
-        self.source = _source(arguments.model)
+        self.source = source_of(arguments.model)
         self.prompts = _prompts(self.source, arguments.prompts, arguments.tokens)
         n = sum(map(len, self.prompts))
         print(
@@ -70,14 +70,14 @@ class Parity:
 
     def quantized(self, name: str, bits: int) -> dict[str, Any]:
         path = self.place / f"{name}.gguf"
-        _edgellm("quantize", self.source, "--to", name, "--allow-requantize", "--output", str(path))
+        edgellm("quantize", self.source, "--to", name, "--allow-requantize", "--output", str(path))
         folder = self.place / name
-        notes = _convert(path, folder, bits)
+        notes = convert_to(path, folder, bits)
         from decoder_forward import Forward
 
         runs: dict[str, Logits] = {"llama.cpp": _llama_cpp(path, self.arguments)}
         for level in LEVELS:
-            runs[f"onnx level {level}"] = _onnx(_with_level(folder, level), self.arguments.threads)
+            runs[f"onnx level {level}"] = _onnx(with_level(folder, level), self.arguments.threads)
         return {"notes": notes} | _compare(name, Forward(path).logits, runs, self.prompts)
 
     def halves(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class Parity:
         from decoder_forward import Forward
 
         folder = self.place / "f16"
-        _convert(Path(self.source), folder, 16)
+        convert_to(Path(self.source), folder, 16)
         ours, theirs = _onnx(folder, self.arguments.threads), Forward(self.source, half=True).logits
         largest = max(float(np.abs(ours(prompt) - theirs(prompt)).max()) for prompt in self.prompts)
         print(f"16 bits: largest difference of a logit to numpy float32 {largest:.5f}", flush=True)
@@ -121,7 +121,7 @@ def _log_softmax(logits: Floats) -> npt.NDArray[np.float64]:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
-def _source(model: str) -> str:
+def source_of(model: str) -> str:
     from edgellm.catalog import lookup
     from edgellm.store.library import Library
 
@@ -175,11 +175,13 @@ def _onnx(folder: Path, threads: int) -> Logits:
     return logits
 
 
-def _with_level(folder: Path, level: int) -> Path:
+def with_level(folder: Path, level: int) -> Path:
     """The folder with another accuracy_level in its MatMulNBits, the weights shared."""
     import onnx
 
     other = folder.with_name(f"{folder.name}-{level}")
+    if other.exists():
+        return other
     other.mkdir()
     for path in folder.iterdir():
         if path.name != "model.onnx":
@@ -196,7 +198,7 @@ def _levels(model: Any) -> Iterator[Any]:
         yield from (attribute for attribute in node.attribute if attribute.name == "accuracy_level")
 
 
-def _convert(path: Path, folder: Path, bits: int) -> list[str]:
+def convert_to(path: Path, folder: Path, bits: int) -> list[str]:
     from edgellm_onnx.convert import convert
 
     from edgellm.catalog.identify import identify
@@ -208,7 +210,7 @@ def _convert(path: Path, folder: Path, bits: int) -> list[str]:
     return list(made.notes)
 
 
-def _edgellm(*arguments: str) -> None:
+def edgellm(*arguments: str) -> None:
     import subprocess
 
     subprocess.run([sys.executable, "-m", "edgellm", *arguments], check=True, capture_output=True)
