@@ -39,7 +39,8 @@ QUANTS = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_NL", "Q5_0", "Q3_K_M"
 KV_TYPES = ("f16", "q8_0", "q4_0")
 CONTEXTS = (2048, 8192)
 REQUESTS = 20
-PASSES = 3  # over all files, for rates: the median counts, so that no minute of the machine decides
+PROMPT_CELLS = 768  # that the prompt of a memory measurement takes, padded
+PASSES = 2  # over all files, for rates: the best counts, as other programs can only take
 NOISE = 0.05  # of a measured rate: what is nearer to the floor counts neither as broken nor as reached
 SEED = 20261124
 
@@ -100,12 +101,17 @@ def found_at(known: dict[str, Any], ctx: int) -> dict[tuple[str, str], Found]:
     return {
         (quant, kv_type): Found(
             math.exp(-known[f"quality {quant} {kv_type} 2048"]),
-            known[f"memory {quant} {kv_type} {ctx}"]["needed"] + PARENT_BYTES,
+            known[f"memory {quant} {kv_type} {ctx}"]["needed"] + PARENT_BYTES + untouched(ctx),
             known[f"rate {quant} {kv_type} 2048"],
         )
         for quant in complete(known)
         for kv_type in KV_TYPES
     }
+
+
+def untouched(ctx: int) -> int:
+    """Bytes of masks that a full context touches and the measured prompt did not: 2 for each of 512 rows and cells."""
+    return 2 * 512 * (ctx - PROMPT_CELLS)
 
 
 def complete(known: dict[str, Any]) -> list[str]:
@@ -183,7 +189,7 @@ def corrections(known: dict[str, Any], card: Any, learned: str) -> Any:
     )
     rows = []
     for o in options:
-        needed = known[f"memory {o.quant} f16 2048"]["needed"] + PARENT_BYTES
+        needed = known[f"memory {o.quant} f16 2048"]["needed"] + PARENT_BYTES + untouched(2048)
         rate = known[f"rate {o.quant} f16 2048"]
         rows.append(Ratio("gguf", o.model, o.quant, rate / o.decode.tok_s, None, needed / o.counted_at(2048)))
     return learn(rows)
@@ -209,7 +215,7 @@ def report(model: str) -> None:
     known: dict[str, Any] = {}
     for what in ("quality", "memory", "rate"):
         for key, found in json.loads((folder(model) / f"{what}.json").read_text()).items():
-            known[key] = statistics.median(found) if what == "rate" else found[0]
+            known[key] = max(found) if what == "rate" else found[0]
     for learned in ("nothing", "runs", "runs and checks"):
         print(f"\n{model}, {len(complete(known))} quantizations, learned: {learned}")
         print("| context | memory, MiB | floor, tok/s | chosen | kept | best | kept | regret |")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from edgellm.estimate import quants
+from edgellm.estimate.short_rows import Stored
 from edgellm.model import ModelCard
 
 
@@ -79,15 +80,15 @@ _CACHE_WORST = frozenset({"qwen3"})
 
 # Tensor types by themselves, by the name of a mix that is nearly all of one.
 _PURE = {"Q4_K": "Q4_K_S", "Q3_K": "Q3_K_S", "Q2_K": "Q2_K_S"}
-# Where rows are short the table's 8B column tells what a type loses (there, nothing fell back), times this at each
-# size: geometric means over what was measured of SmolLM2-135M here (10 mixes, as KL, docs/benchmarks.md), of the rows
-# of Qwen2.5-0.5B, and of the table's other columns. Mixes are met within a factor of 1.6 by it, so half and twice as
-# much are the ends.
-# Types alone that the names of mixes do not tell of: Llama-3-8B lost 0.89 % in Q5_K_M, 1.66 in Q5_K_S, 1.68 in Q5_1 and
-# 2.09 in Q5_0 (llama.cpp's perplexity README), the table's Q5_K_M at 8B is 0.6.
-_ALONE = {"Q5_K": 1.1, "Q5_1": 1.1, "Q5_0": 1.35}
-_SHORT_SIZES_B = (0.135, *_SIZES_B)
-_SHORT_LOSS = (6.2, 2.1, 1.5, 1.2, 1.0, 0.75, 0.9, 1.2)
+# Types by themselves, in percent of an 8B model. Llama-3-8B lost 0.89 % in Q5_K_M, 1.66 in Q5_K_S, 1.68 in Q5_1 and
+# 2.09 in Q5_0 (llama.cpp's perplexity README), the table's Q5_K_M at 8B is 0.6. Q4_0 and IQ4_NL cost models with short
+# rows 1.5 times what the table's 8B column says, beside types of 5 bits: all three that were measured.
+_ALONE = {"Q5_K": 1.1, "Q5_1": 1.1, "Q5_0": 1.35, "IQ4_NL": 4.0, "Q4_1": 5.6, "Q4_0": 7.5}
+# What such losses are times at other sizes, by the weights of all matrices but tables: geometric means over what was
+# measured here of SmolLM2-135M and Gemma 3 270M (4.7 and 5.8; as KL, docs/benchmarks.md), over the rows of Qwen2.5-0.5B,
+# and over the other columns of the table. Mixes are met within a factor of 1.6 by it: half and twice are the ends.
+_SHORT_SIZES_B = (0.103, 0.36, *_SIZES_B[1:])
+_SHORT_LOSS = (5.2, 1.5, 1.5, 1.2, 1.0, 0.75, 0.9, 1.2)
 _COLUMN_8B = 8 * 10**9
 _SHORT_ENDS = (0.5, 2.0)
 
@@ -110,7 +111,7 @@ _CARRIED_PER_DOUBLING = 0.75
 
 
 def retention(
-    quant: str, params: int, *, native: bool = False, family: str = "", short: tuple[tuple[str, float], ...] = ()
+    quant: str, params: int, *, native: bool = False, family: str = "", short: Stored | None = None
 ) -> Estimate:
     """Share of the unquantized model's ability that `quant` keeps, 0..1; arguments as of `quant_loss`.
 
@@ -121,14 +122,12 @@ def retention(
 
 
 @lru_cache(maxsize=4096)
-def quant_loss(
-    quant: str, params: int, *, native: bool = False, family: str = "", short: tuple[tuple[str, float], ...] = ()
-) -> Loss:
+def quant_loss(quant: str, params: int, *, native: bool = False, family: str = "", short: Stored | None = None) -> Loss:
     """What a quantization loses.
 
     `native` models were trained in their type and lose nothing to it. A `family` whose losses were measured has them
-    in the middle; the interval stays that over all families. `short` are the weights by tensor type of a model with
-    short rows (`short_rows.stored`), which count, and not the name.
+    in the middle; the interval stays that over all families. `short` is what the weights of a model with short rows
+    are stored in, which counts, and not the name.
 
     Raises:
         UsageError: unknown quantization name.
@@ -141,7 +140,7 @@ def quant_loss(
     mid, best, worst = (value * factor for value in _increase(row, params))
     how = ""
     if short:
-        mid, best, worst = _of_types(short, params)
+        mid, best, worst = _of_types(short)
         how = ", by the types that its rows allow"
     own = _FAMILY.get(family, 1.0)
     if own != 1.0:
@@ -156,12 +155,11 @@ def _increase(row: str, params: int) -> tuple[float, float, float]:
     return mid, best, worst
 
 
-def _of_types(types: tuple[tuple[str, float], ...], params: int) -> tuple[float, float, float]:
+def _of_types(short: Stored) -> tuple[float, float, float]:
     """Increase of a mix as the mean of those of its types, by weights: middle, least, most."""
-    found = sum(_alone(kind) * n for kind, n in types)
+    found = sum(_alone(kind) * n for kind, n in short.types) / sum(n for _, n in short.types)
     points = [math.log2(b) for b in _SHORT_SIZES_B]
-    scale = _interpolate(_size(params), list(zip(points, _SHORT_LOSS, strict=True)))
-    mid = scale * found / sum(n for _, n in types)
+    mid = found * _interpolate(_size(short.body), list(zip(points, _SHORT_LOSS, strict=True)))
     return mid, mid * _SHORT_ENDS[0], mid * _SHORT_ENDS[1]
 
 

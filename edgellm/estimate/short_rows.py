@@ -6,6 +6,7 @@ it loses.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 from edgellm.estimate.weights import stored_types
@@ -13,9 +14,16 @@ from edgellm.model import Shape
 
 SUPERBLOCK = 256  # weights in a block of the K-quants and codebook types
 MOSTLY = 0.3  # of the weights in short rows, for the names of mixes to mean little
-# What the same noise costs in a matrix, the others being 1: the mixes of llama.cpp give these more bits, and what
-# SmolLM2-135M loses is met best with 3 to 4; Qwen2.5-0.5B's published rows do not tell (docs/decisions.md).
-SENSITIVE = {"ffn_down": 3.0}
+# What the same noise costs in a matrix, the others being 1: fitted together with quality's losses of types alone on
+# SmolLM2-135M, Gemma 3 270M and Qwen2.5-0.5B; two of them predict the third as well (docs/decisions.md). The mixes of
+# llama.cpp give the same three more bits. Tables stay in 8 bits in all mixes of such models and lose nothing.
+SENSITIVE = {"ffn_down": 4.0, "attn_v": 4.0, "attn_output": 2.0, "token_embd": 0.0, "output": 0.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    types: tuple[tuple[str, float], ...]  # type -> weights, as they count
+    body: int  # weights of all matrices that are no tables
 
 
 @lru_cache(maxsize=4096)
@@ -24,8 +32,8 @@ def stored(
     quant: str,
     own_types: tuple[tuple[str, str], ...] = (),
     streamed: tuple[tuple[str, int], ...] = (),
-) -> tuple[tuple[str, float], ...]:
-    """(Type, weights that count) of a mix of a model with short rows; nothing where rows are long.
+) -> Stored | None:
+    """What a mix of a model with short rows is stored in; None where rows are long.
 
     Of an architecture whose matrices are not known `streamed` counts, as `Weights.streamed_params` estimates it.
 
@@ -33,12 +41,13 @@ def stored(
         KeyError: no recipe of that name.
     """
     by_type: dict[str, float] = {}
-    short = total = 0
+    body = short = total = 0
     for part, kind, layers in stored_types(shape, quant, own_types):
-        n = part.elems * layers
+        n, counts = part.elems * layers, SENSITIVE.get(part.role, 1.0)
         total += n
+        body += n if counts else 0
         short += n if part.row % SUPERBLOCK else 0
-        by_type[kind] = by_type.get(kind, 0.0) + n * SENSITIVE.get(part.role, 1.0)
+        by_type[kind] = by_type.get(kind, 0.0) + n * counts
     if not total:
-        return streamed if shape.n_embd % SUPERBLOCK else ()
-    return tuple(sorted(by_type.items())) if short > MOSTLY * total else ()
+        return Stored(streamed, sum(n for _, n in streamed)) if shape.n_embd % SUPERBLOCK and streamed else None
+    return Stored(tuple(sorted(by_type.items())), body) if short > MOSTLY * total else None

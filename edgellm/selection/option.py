@@ -115,7 +115,7 @@ class Option:
             # A hand-made mix is known by its name alone.
             known = quants.QUANTS[self.quant].predictable
             own, streamed = tuple(self.file.types.items()), self.weights.streamed_params
-            short = short_rows.stored(self.shape, self.quant, own, streamed) if known else ()
+            short = short_rows.stored(self.shape, self.quant, own, streamed) if known else None
             weights = quality.quant_loss(
                 self.quant, card.params, native=self.is_native, family=card.family, short=short
             )
