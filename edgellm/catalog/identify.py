@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgellm.errors import BadArtifact, UnknownModel, UnsupportedArtifact
+from edgellm.errors import ArtifactError, BadArtifact, UnknownModel, UnsupportedArtifact
 from edgellm.formats import gguf
+from edgellm.formats.hf_config import shape_of
 from edgellm.formats.onnx_summary import summary_of
 from edgellm.formats.sniff import sniff
-from edgellm.model import Artifact
+from edgellm.model import Artifact, Shape
 
 _CONFIG_BYTES = 1024**2  # of a config.json; real ones have a few kB
 
@@ -89,10 +91,22 @@ def _folder(where: Path, model_id: str | None) -> Artifact:
         return _onnx(where, model_id or where.name)
     if by_suffix.get(".safetensors"):
         n_bytes = sum(file.stat().st_size for file in where.iterdir() if file.is_file())
-        ctx_train = _config(where).get("max_position_embeddings", 0)
+        config = _config(where)
+        ctx_train = config.get("max_position_embeddings", 0)
         ctx_train = ctx_train if isinstance(ctx_train, int) and 0 < ctx_train < 2**31 else 0
-        return Artifact("safetensors", (str(where),), model_id or where.name, bytes=n_bytes, ctx_train=ctx_train)
+        name, shape = model_id or where.name, _encoder_shape(config, where)
+        return Artifact("safetensors", (str(where),), name, bytes=n_bytes, shape=shape, ctx_train=ctx_train)
     raise UnknownModel(f"{where} holds no model", hint="a model folder has .gguf, .onnx or .safetensors files in it")
+
+
+def _encoder_shape(config: dict[str, Any], where: Path) -> Shape | None:
+    """Of a BERT, which keeps no cache; None of any other folder, or where the configuration is damaged."""
+    if config.get("model_type") != "bert":
+        return None
+    try:
+        return replace(shape_of(config, where, any_type=True), kv_full_bytes=0)
+    except ArtifactError:
+        return None
 
 
 def _config(where: Path) -> dict[str, Any]:

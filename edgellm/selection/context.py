@@ -22,9 +22,13 @@ STEPS = (32768, 24576, 16384, 12288, 8192, 6144, 4096, 3072, 2048, 1536, 1024, 7
 
 
 def longest(limit: int, holds: Callable[[int], bool]) -> int:
-    """The longest step up to `limit` (itself included) for which `holds`, 0 where none does."""
+    """The longest step up to `limit` (itself included) for which `holds`, 0 where none does.
+
+    An encoder may read less at once than the shortest conversation; then its limit is the shortest.
+    """
+    shortest = min(SHORTEST_CTX, max(1, limit))
     for ctx in (limit, *(step for step in STEPS if step < limit)):
-        if ctx >= SHORTEST_CTX and holds(ctx):
+        if ctx >= shortest and holds(ctx):
             return ctx
     return 0
 
@@ -121,7 +125,7 @@ def fit_context(  # noqa: PLR0917
         return footprint.counted_bytes(placed(whole), machine)
 
     limit = min(ctx_train or given.needs.max_ctx, given.needs.max_ctx) if request.ctx is None else request.ctx
-    shortest = SHORTEST_CTX if request.ctx is None else request.ctx
+    shortest = min(SHORTEST_CTX, limit) if request.ctx is None else request.ctx
     ctx = longest(limit, lambda n: needs(n) <= given.budget_bytes) if request.ctx is None else limit
     if ctx == 0 or needs(ctx) > given.budget_bytes:
         raise NothingFits(

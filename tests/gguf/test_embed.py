@@ -55,7 +55,8 @@ def write(bert: TinyBert, path: Path, pooling: str) -> Path:
         "tokenizer.ggml.model": "bert", "tokenizer.ggml.tokens": texts, "tokenizer.ggml.token_type_count": 2,
         "tokenizer.ggml.token_type": Typed("i32", [3 if text in SPECIAL else 1 for text in texts]),
         "tokenizer.ggml.bos_token_id": 2, "tokenizer.ggml.cls_token_id": 2, "tokenizer.ggml.eos_token_id": 3,
-        "tokenizer.ggml.seperator_token_id": 3, "tokenizer.ggml.unknown_token_id": 1, "tokenizer.ggml.padding_token_id": 0,
+        "tokenizer.ggml.seperator_token_id": 3, "tokenizer.ggml.unknown_token_id": 1,
+        "tokenizer.ggml.padding_token_id": 0,
     }  # fmt: skip
     tensors = {gguf_name(name): data for name, data in bert.weights.items() if not name.startswith("pooler")}
     infos = [TensorInfo(name, data.shape[::-1], BY_NAME["F32"]) for name, data in tensors.items()]

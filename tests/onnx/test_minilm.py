@@ -73,12 +73,10 @@ def test_the_sdk_gives_the_reference_vectors(llm: EdgeLLM) -> None:
 
 def test_a_converted_folder_gives_them_too(minilm: str, tmp_path: Path) -> None:
     made = convert(Conversion(Artifact("safetensors", (minilm,), "minilm"), tmp_path / "m", "onnx"), lambda *_: None)
-    settings = Settings(n_ctx=512, n_threads=2, n_threads_batch=2)
-    engine = EncoderEngine(LaunchPlan("onnx", Artifact("onnx", (str(made.path),), "minilm"), settings))
-    tokens = [engine.tokenizer.encode(text, add_special=True, parse_special=False) for text in TEXTS]
-    assert [len(one) for one in tokens] == REFERENCE["tokens"]
-    assert cosines(engine.embed(tokens)).min() >= COSINE
-    engine.close()
+    plan = launch.model_plan(str(made.path), SelectionRequest())
+    assert plan.backend == "onnx"
+    with EdgeLLM(plan, isolate=False) as llm:
+        assert cosines(llm.embed(TEXTS)).min() >= COSINE
 
 
 def test_over_http_with_openai_s_client(plan: LaunchPlan, monkeypatch: pytest.MonkeyPatch) -> None:

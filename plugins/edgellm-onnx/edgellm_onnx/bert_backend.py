@@ -50,13 +50,16 @@ class BertBackend:
         return []
 
     def footprint(self, artifact: Artifact, settings: Settings) -> Footprint | None:
-        """Weights are there twice: onnxruntime's, and the graph they came in, which its session keeps."""
+        """Weights are there twice: onnxruntime's, and the graph they came in, which its session keeps.
+
+        While it loads there is a third copy, of the graph as onnxruntime parses it.
+        """
         if artifact.format not in self.formats or not artifact.bytes:
             return None
         from edgellm.plan import Footprint
 
         weights = artifact.bytes * (2 if artifact.quant in ("F16", "BF16") else 1)
-        return Footprint(weights, 0, COMPUTE_BYTES, PROCESS_BYTES, repack_bytes=weights)
+        return Footprint(weights, 0, COMPUTE_BYTES + weights, PROCESS_BYTES, repack_bytes=weights)
 
     def open(self, plan: LaunchPlan) -> Engine:
         if plan.settings.gpu_layers:

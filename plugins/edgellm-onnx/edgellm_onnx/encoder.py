@@ -231,9 +231,8 @@ def open_session(graph: Path, settings: Settings) -> tuple[onnxruntime.Inference
         choice = choose(options.provider, onnxruntime.get_available_providers())
         opened = session.open_session(graph, settings, options, choice)
         return opened.session, {"provider": opened.reason}
+    built = graph_of(graph)
     with session.refusing(f"{graph} cannot be opened"):
-        made = onnxruntime.InferenceSession(
-            graph_of(graph), session.session_options(settings, options), providers=[CPU]
-        )
+        made = onnxruntime.InferenceSession(built, session.session_options(settings, options), providers=[CPU])
         made.disable_fallback()
         return made, {"provider": "the CPU: the graph is built of its own operators"}
