@@ -38,10 +38,12 @@ MODELS = {"smollm2-135m": "smollm2-135m-instruct", "gemma-3-270m": "gemma-3-270m
 QUANTS = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_NL", "Q5_0", "Q3_K_M", "Q2_K", "Q4_K_S", "Q5_1", "Q3_K_L")
 KV_TYPES = ("f16", "q8_0", "q4_0")
 CONTEXTS = (2048, 8192)
-REQUESTS = 20
+REQUESTS, WITHIN = 20, 0.03
 PROMPT_CELLS = 768  # that the prompt of a memory measurement takes, padded
 PASSES = 2  # over all files, for rates: the best counts, as other programs can only take
-NOISE = 0.05  # of a measured rate: what is nearer to the floor counts neither as broken nor as reached
+# Of a measured rate and of measured memory: what is nearer to the floor or the cap counts neither as broken nor as
+# reached. `--strict` takes memory to the byte.
+NOISE, MEMORY_NOISE = 0.05, 0.005
 SEED = 20261124
 
 
@@ -119,9 +121,9 @@ def complete(known: dict[str, Any]) -> list[str]:
     return [q for q in QUANTS if all(f"rate {q} {kv} 2048" in known for kv in KV_TYPES)]
 
 
-def requests(known: dict[str, Any]) -> list[tuple[int, int, float]]:
+def requests(known: dict[str, Any], seed: int = SEED) -> list[tuple[int, int, float]]:
     """(context, memory in bytes, floor in tokens per second): between the least and the most of what was measured."""
-    draw = random.Random(SEED)
+    draw = random.Random(seed)
     rates = [known[f"rate {quant} {kv_type} 2048"] for quant in complete(known) for kv_type in KV_TYPES]
     made = []
     for _ in range(REQUESTS):
@@ -211,44 +213,85 @@ def backends() -> Any:
     return backend_facts(plugins().backends().values(), machine())
 
 
-def report(model: str) -> None:
+STAGES = ("nothing", "runs", "runs and checks")  # what was learned before the requests
+
+
+def report(model: str, seeds: int, *, strict: bool) -> None:
     known: dict[str, Any] = {}
     for what in ("quality", "memory", "rate"):
         for key, found in json.loads((folder(model) / f"{what}.json").read_text()).items():
             known[key] = max(found) if what == "rate" else found[0]
-    for learned in ("nothing", "runs", "runs and checks"):
+    for learned in STAGES:
         print(f"\n{model}, {len(complete(known))} quantizations, learned: {learned}")
         print("| context | memory, MiB | floor, tok/s | chosen | kept | best | kept | regret |")
         print("|---|---|---|---|---|---|---|---|")
-        regrets = []
-        for asked in requests(known):
-            ctx, memory, floor = asked
-            found = found_at(known, ctx)
-            fit = {key: f for key, f in found.items() if f.needed_bytes <= memory and f.rate >= floor * (1 + NOISE)}
-            choice = choose(model, known, asked, learned)
-            best = max(fit, key=lambda key: fit[key].kept, default=None)
-            holds = choice is not None and _holds(found[choice], memory, floor)
-            kept = found[choice].kept if choice is not None and holds else 0.0
-            regret = max(0.0, 1 - kept / fit[best].kept) if best else float(not holds and choice is not None)
-            regrets.append(regret)
-            names = [" ".join(key) if key else "none" for key in (choice, best)]
-            broken = "" if choice is None or holds else f" (breaks it: {_broken(found[choice], memory, floor)})"
-            shown = f"{fit[best].kept:.3f}" if best else "-"
-            print(
-                f"| {ctx} | {memory / 2**20:.0f} | {floor:.0f} | {names[0]}{broken} | {kept:.3f} | {names[1]} "
-                f"| {shown} | {regret:.1%} |"
-            )
-        held = sum(regret <= 0.03 for regret in regrets)
-        print(f"within 3 %: {held} of {len(regrets)}; mean {statistics.mean(regrets):.2%}, worst {max(regrets):.1%}")
+        judged = [Judged.of(model, known, asked, learned, strict=strict) for asked in requests(known)]
+        for one in judged:
+            print(one.line())
+        print(_summary(judged))
+    if seeds > 1:
+        print(f"\n| learned | {' | '.join(str(SEED + i) for i in range(seeds))} |\n|---|{'---|' * seeds}")
+        for learned in STAGES:
+            rows = [
+                [Judged.of(model, known, asked, learned, strict=strict) for asked in requests(known, SEED + i)]
+                for i in range(seeds)
+            ]
+            print(f"| {learned} | {' | '.join(str(sum(j.regret <= WITHIN for j in row)) for row in rows)} |")
 
 
-def _holds(found: Found, memory: int, floor: float) -> bool:
-    return found.needed_bytes <= memory and found.rate >= floor * (1 - NOISE)
+@dataclass(frozen=True)
+class Judged:
+    """One request: what was chosen, and what measuring them all shows to be best."""
+
+    asked: tuple[int, int, float]
+    found: dict[tuple[str, str], Found]
+    choice: tuple[str, str] | None
+    best: tuple[str, str] | None
+    holds: bool  # the choice keeps the request
+
+    @classmethod
+    def of(
+        cls, model: str, known: dict[str, Any], asked: tuple[int, int, float], learned: str, *, strict: bool
+    ) -> Judged:
+        ctx, memory, floor = asked
+        found, noise = found_at(known, ctx), 0.0 if strict else MEMORY_NOISE
+        reach = {
+            key: f
+            for key, f in found.items()
+            if f.needed_bytes <= memory * (1 - noise) and f.rate >= floor * (1 + NOISE)
+        }
+        choice = choose(model, known, asked, learned)
+        best = max(reach, key=lambda key: reach[key].kept, default=None)
+        holds = choice is not None and (
+            found[choice].needed_bytes <= memory * (1 + noise) and found[choice].rate >= floor * (1 - NOISE)
+        )
+        return cls(asked, found, choice, best, holds)
+
+    @property
+    def kept(self) -> float:
+        return self.found[self.choice].kept if self.choice is not None and self.holds else 0.0
+
+    @property
+    def regret(self) -> float:
+        if self.best is None:
+            return float(self.choice is not None and not self.holds)
+        return max(0.0, 1 - self.kept / self.found[self.best].kept)
+
+    def line(self) -> str:
+        ctx, memory, floor = self.asked
+        names = [" ".join(key) if key else "none" for key in (self.choice, self.best)]
+        if self.choice is not None and not self.holds:
+            broken = self.found[self.choice]
+            names[0] += f" (breaks it: {broken.needed_bytes / 2**20:.1f} MiB, {broken.rate:.1f} tok/s)"
+        shown = f"{self.found[self.best].kept:.3f}" if self.best else "-"
+        cells = (ctx, f"{memory / 2**20:.0f}", f"{floor:.0f}", names[0], f"{self.kept:.3f}", names[1], shown)
+        return f"| {' | '.join(map(str, cells))} | {self.regret:.1%} |"
 
 
-def _broken(found: Found, memory: int, floor: float) -> str:
-    parts = [f"{found.needed_bytes / 2**20:.0f} MiB"] if found.needed_bytes > memory else []
-    return ", ".join([*parts, *([f"{found.rate:.0f} tok/s"] if found.rate < floor else [])])
+def _summary(judged: list[Judged]) -> str:
+    regrets = [one.regret for one in judged]
+    held = sum(regret <= WITHIN for regret in regrets)
+    return f"within 3 %: {held} of {len(regrets)}; mean {statistics.mean(regrets):.2%}, worst {max(regrets):.1%}"
 
 
 def main() -> None:
@@ -257,6 +300,8 @@ def main() -> None:
     parser.add_argument("--measure", choices=("quality", "memory", "rate"), help="only this, and no report")
     parser.add_argument("--seconds", type=float, default=math.inf, help="stop measuring after so many")
     parser.add_argument("--report", action="store_true", help="measure nothing")
+    parser.add_argument("--seeds", type=int, default=1, help="draw the requests so often, and count")
+    parser.add_argument("--strict", action="store_true", help="memory to the byte")
     asked = parser.parse_args()
     for model in asked.models:
         if not asked.report:
@@ -264,7 +309,7 @@ def main() -> None:
                 left = measure(model, what, asked.seconds)
                 print(f"{model}: {what} is {'not ' if left else ''}complete", flush=True)
         if not asked.measure:
-            report(model)
+            report(model, asked.seeds, strict=asked.strict)
 
 
 if __name__ == "__main__":

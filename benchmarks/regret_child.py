@@ -11,6 +11,7 @@ from typing import Any
 
 DEPTH = 1024  # tokens cached while decoding
 TOKENS = 1024  # of the text; the last half is judged
+PROMPT_THREADS = 2
 THREADS = 1  # with more, whatever else runs on the machine is measured too
 RATE_SAMPLES, RATE_TOKENS = 3, 16
 
@@ -29,7 +30,9 @@ def child(job: dict[str, Any]) -> None:
     from edgellm.model import Artifact
     from edgellm.plan import LaunchPlan, Settings
 
-    run = Settings(job["ctx"], 1, THREADS, THREADS, job["kv_type"])
+    # Of a rate the prompt is no part: it may be read faster.
+    batch_threads = PROMPT_THREADS if job["what"] == "rate" else THREADS
+    run = Settings(job["ctx"], 1, THREADS, batch_threads, job["kv_type"])
     engine = LlamaEngine(LaunchPlan("gguf", Artifact("gguf", (job["path"],), job["model"]), run))
     tokens = engine.tokenizer.encode(text(), add_special=True, parse_special=False)
     found = {"quality": _quality, "memory": _memory, "rate": _rate}[job["what"]](engine, tokens, job)

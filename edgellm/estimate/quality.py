@@ -85,7 +85,7 @@ _PURE = {"Q4_K": "Q4_K_S", "Q3_K": "Q3_K_S", "Q2_K": "Q2_K_S"}
 # rows 1.5 times what the table's 8B column says, beside types of 5 bits: all three that were measured.
 _ALONE = {"Q5_K": 1.1, "Q5_1": 1.1, "Q5_0": 1.35, "IQ4_NL": 4.0, "Q4_1": 5.6, "Q4_0": 7.5}
 # What such losses are times at other sizes, by the weights of all matrices but tables: geometric means over what was
-# measured here of SmolLM2-135M and Gemma 3 270M (4.7 and 5.8; as KL, docs/benchmarks.md), over the rows of Qwen2.5-0.5B,
+# measured here of SmolLM2-135M and Gemma 3 270M (4.7 and 5.8; as KL, docs/benchmarks.md), over Qwen2.5-0.5B's rows,
 # and over the other columns of the table. Mixes are met within a factor of 1.6 by it: half and twice are the ends.
 _SHORT_SIZES_B = (0.103, 0.36, *_SIZES_B[1:])
 _SHORT_LOSS = (5.2, 1.5, 1.5, 1.2, 1.0, 0.75, 0.9, 1.2)

@@ -76,9 +76,10 @@ class Reader:
         return self._rates.element_prefill_s.get(self._measured_threads, ELEMENT_S / self._threads)
 
     def _weights(self, table: Mapping[tuple[str, int], float], kind: str, prior: Prior) -> float:
+        own = table.get((kind, self._measured_threads))
+        if own is not None:
+            return own * 1e9 * self._share
         measured = {name: rate for (name, count), rate in table.items() if count == self._measured_threads}
-        if kind in measured:
-            return measured[kind] * 1e9 * self._share
         like = min(measured, key=lambda name: (_distance(kind, name), name))
         self._borrowed[kind] = like
         return measured[like] * prior(kind, self._backend) / prior(like, self._backend) * 1e9 * self._share

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from edgellm.estimate.weights import stored_types
+from edgellm.estimate.weights import matrices_of, stored_types
 from edgellm.model import Shape
 
 SUPERBLOCK = 256  # weights in a block of the K-quants and codebook types
@@ -40,14 +40,23 @@ def stored(
     Raises:
         KeyError: no recipe of that name.
     """
+    if not _has_short_rows(shape):
+        return None
     by_type: dict[str, float] = {}
-    body = short = total = 0
+    body = 0
     for part, kind, layers in stored_types(shape, quant, own_types):
         n, counts = part.elems * layers, SENSITIVE.get(part.role, 1.0)
-        total += n
         body += n if counts else 0
-        short += n if part.row % SUPERBLOCK else 0
         by_type[kind] = by_type.get(kind, 0.0) + n * counts
-    if not total:
-        return Stored(streamed, sum(n for _, n in streamed)) if shape.n_embd % SUPERBLOCK and streamed else None
-    return Stored(tuple(sorted(by_type.items())), body) if short > MOSTLY * total else None
+    if not body:
+        return Stored(streamed, sum(n for _, n in streamed)) if streamed else None
+    return Stored(tuple(sorted(by_type.items())), body)
+
+
+@lru_cache(maxsize=1024)
+def _has_short_rows(shape: Shape) -> bool:
+    matrices, _ = matrices_of(shape)
+    if not matrices:
+        return bool(shape.n_embd % SUPERBLOCK)
+    sizes = [(part.row, part.elems * len(part.layers)) for part in matrices]
+    return sum(n for row, n in sizes if row % SUPERBLOCK) > MOSTLY * sum(n for _, n in sizes)

@@ -19,6 +19,8 @@ measured rates are off by: docs/benchmarks.md, and `make bench-speed`.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from edgellm.backend import CALIBRATED_ROW, Calibration
 from edgellm.estimate import architecture
 from edgellm.estimate import rates as measured_rates
@@ -126,13 +128,15 @@ def activations(shape: Shape) -> int:
 def extra_rows(shape: Shape, weights: Weights) -> float:
     """Rows of matrices that a token is multiplied with, beyond those that its weights would make at the length that
     rates are measured with; fewer than none where rows are longer."""
-    known = architecture.tensors(shape)
     n = sum(n for _, n in weights.streamed_params)
-    if known is None or not n:
-        return 0.0
-    matrices = [(part.row, part.elems * len(part.layers)) for part in known if part.role != "never" and part.rows > 1]
-    rows = sum(elems / row for row, elems in matrices) / sum(elems for _, elems in matrices) * n
-    return rows - n / CALIBRATED_ROW
+    return n * _rows_per_weight(shape) - n / CALIBRATED_ROW if n and architecture.tensors(shape) else 0.0
+
+
+@lru_cache(maxsize=1024)
+def _rows_per_weight(shape: Shape) -> float:
+    parts = architecture.tensors(shape) or ()
+    matrices = [(part.row, part.elems * len(part.layers)) for part in parts if part.role != "never" and part.rows > 1]
+    return sum(elems / row for row, elems in matrices) / sum(elems for _, elems in matrices)
 
 
 def _head(shape: Shape, weights: Weights) -> tuple[str, int]:

@@ -71,7 +71,7 @@ def weights(
 
 @lru_cache(maxsize=4096)
 def _closed_form(shape: Shape, quant: str, own_types: tuple[tuple[str, str], ...], imatrix: bool) -> Weights | None:
-    matrices, total = _matrices(shape)
+    matrices, total = matrices_of(shape)
     if not matrices:
         return None
     streamed = total
@@ -88,7 +88,7 @@ def _closed_form(shape: Shape, quant: str, own_types: tuple[tuple[str, str], ...
 
 
 @lru_cache(maxsize=1024)
-def _matrices(shape: Shape) -> tuple[tuple[architecture.Tensor, ...], int]:
+def matrices_of(shape: Shape) -> tuple[tuple[architecture.Tensor, ...], int]:
     """What quantization changes, and the bytes of what it leaves alone; nothing where the architecture is not known."""
     parts = architecture.tensors(shape) or ()
     kept = sum(TYPES[recipe.KEPT[t.role]].tensor_bytes(t.elems) * len(t.layers) for t in parts if t.role in recipe.KEPT)
@@ -103,7 +103,7 @@ def stored_types(
     Raises:
         KeyError: no recipe of that name.
     """
-    matrices, _ = _matrices(shape)
+    matrices, _ = matrices_of(shape)
     facts, own = traits(shape, imatrix=imatrix), dict(own_types)
     n_attn_v = sum(len(t.layers) for t in matrices if t.role in _VALUES)
     for part in matrices:

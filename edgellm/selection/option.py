@@ -49,6 +49,7 @@ class Option:
     mean_kl: float | None = None  # to the unquantized model, as measured here
     veto: str = ""  # why a quality check on this machine refused it
     _placed: dict[int, Placement] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _rated: dict[tuple[int, int], Rate] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def backend(self) -> str:
@@ -133,7 +134,7 @@ class Option:
             return most
         kind = self.weights.streamed_params[0][0]
         counts = sorted({threads for name, threads in rates.decode if name == kind and threads < most})
-        enough = NEARLY_ALL * self._rate(most).tok_s
+        enough = NEARLY_ALL * self._rate(most).tok_s if counts else 0.0
         return next((n for n in counts if self._rate(n).tok_s >= enough), most)
 
     @cached_property
@@ -145,6 +146,11 @@ class Option:
         return corrected(self._rate(self.threads, depth), self.correction.decode, self.correction.basis, ran=self.ran)
 
     def _rate(self, threads: int, depth: int = speed.REFERENCE_DEPTH) -> Rate:
+        if (threads, depth) not in self._rated:
+            self._rated[threads, depth] = self._predicted(threads, depth)
+        return self._rated[threads, depth]
+
+    def _predicted(self, threads: int, depth: int) -> Rate:
         machine, rates = self.setting.machine, self.facts.calibration
         # Fewer bytes are more work: llama.cpp decoded at 0.4 to 0.6 of the rate with a q4_0 cache (docs/benchmarks.md).
         # Without a measurement a smaller cache is not taken to be faster.
