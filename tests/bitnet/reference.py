@@ -143,7 +143,9 @@ def quantized(x, block=0):
 
 
 def stored(x, kv_type):
-    """Keys or values as the cache gives them back."""
+    """Keys or values as the cache gives them back; "exact": as they are."""
+    if kv_type == "exact":
+        return x
     if kv_type == "f32":
         return x.astype(np.float32).astype(np.float64)
     if kv_type == "f16":
