@@ -95,7 +95,8 @@ class Reference:
         return (q @ integers.T) * scale * unit[:, :1]
 
     def rotated(self, layer, x):
-        """RoPE of (n, heads, head_dim): pairs (i, i + half) or (2i, 2i + 1)."""
+        """RoPE of (n, heads, head_dim): pairs (i, i + half) or (2i, 2i + 1), given back as the former: what an int8
+        cache rounds together is 32 components in that order."""
         arch = self.arch
         half = arch.rope_dim // 2
         local = arch.is_local(layer)
@@ -114,7 +115,7 @@ class Reference:
         )
         turned = (x[..., first] + 1j * x[..., second]) * turn
         y = x.copy()
-        y[..., first], y[..., second] = turned.real, turned.imag
+        y[..., :half], y[..., half : 2 * half] = turned.real, turned.imag
         return y
 
     def norm(self, x, layer, name):
