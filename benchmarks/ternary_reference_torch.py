@@ -7,6 +7,7 @@ dense WEIGHTS.npz OUT.npz STEPS   the same of weights that are no folder
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,10 @@ SHAPE = {
 }  # fmt: skip
 QUANTIZATION = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"}
 PROMPT_TOKENS = 16
+PRODUCTS = {
+    "self_attn.q_proj": "attn_q", "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate",
+    "mlp.down_proj": "ffn_down",
+}  # fmt: skip
 
 
 def make(folder: Path, vocab: int, layers: int, kind: str) -> None:
@@ -81,8 +86,35 @@ def run(model: BitNetForCausalLM, out: Path, steps: int) -> None:
         rows.append(answer.logits[0].float())
         cache, step = answer.past_key_values, answer.logits[:, -1:].argmax(dim=-1)
         tokens = torch.cat([tokens, step], dim=1)
-    again = model(tokens[:, :-1], use_cache=False).logits[0].float()
-    np.savez(out, tokens=tokens[0].numpy(), logits=torch.cat(rows).numpy(), again=again.numpy())
+    again, traced = trace(model, tokens[:, :-1])
+    np.savez(out, tokens=tokens[0].numpy(), logits=torch.cat(rows).numpy(), again=again.numpy(), **traced)
+
+
+@torch.no_grad()
+def trace(model: BitNetForCausalLM, tokens: torch.Tensor) -> tuple[torch.Tensor, dict[str, np.ndarray]]:
+    """Logits without a cache; `state.N`, what layer N takes, and `q.N.NAME`, the integers its products take."""
+    traced: dict[str, np.ndarray] = {}
+
+    def integers(key: str) -> Callable[..., None]:
+        def keep(_: torch.nn.Module, given: tuple[torch.Tensor]) -> None:
+            x = given[0][0]
+            scale = 127 / x.abs().max(dim=-1, keepdim=True).values.clamp(min=1e-5)  # as transformers' ActQuant
+            traced[key] = (x * scale).round().clamp(-128, 127).to(torch.int8).numpy()
+
+        return keep
+
+    def state(key: str) -> Callable[..., None]:
+        def keep(_: torch.nn.Module, given: tuple[torch.Tensor]) -> None:
+            traced[key] = given[0][0].numpy()
+
+        return keep
+
+    for number, layer in enumerate(model.model.layers):
+        layer.register_forward_pre_hook(state(f"state.{number}"))
+        for module, name in PRODUCTS.items():
+            layer.get_submodule(module).register_forward_pre_hook(integers(f"q.{number}.{name}"))
+    model.model.norm.register_forward_pre_hook(state(f"state.{len(model.model.layers)}"))
+    return model(tokens, use_cache=False).logits[0].float(), traced
 
 
 def main() -> None:

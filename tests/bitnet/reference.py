@@ -95,7 +95,8 @@ class Reference:
         return (q @ integers.T) * scale * unit[:, :1]
 
     def rotated(self, layer, x):
-        """RoPE of (n, heads, head_dim): pairs (i, i + half) or (2i, 2i + 1)."""
+        """RoPE of (n, heads, head_dim): pairs (i, i + half) or (2i, 2i + 1), given back as the former: what an int8
+        cache rounds together is 32 components in that order."""
         arch = self.arch
         half = arch.rope_dim // 2
         local = arch.is_local(layer)
@@ -114,7 +115,7 @@ class Reference:
         )
         turned = (x[..., first] + 1j * x[..., second]) * turn
         y = x.copy()
-        y[..., first], y[..., second] = turned.real, turned.imag
+        y[..., :half], y[..., half : 2 * half] = turned.real, turned.imag
         return y
 
     def norm(self, x, layer, name):
@@ -143,7 +144,9 @@ def quantized(x, block=0):
 
 
 def stored(x, kv_type):
-    """Keys or values as the cache gives them back."""
+    """Keys or values as the cache gives them back; "exact": as they are."""
+    if kv_type == "exact":
+        return x
     if kv_type == "f32":
         return x.astype(np.float32).astype(np.float64)
     if kv_type == "f16":

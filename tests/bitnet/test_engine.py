@@ -187,6 +187,36 @@ def test_stretched_rotations(tmp_path, kind):
         assert np.median(row_errors(feed(engine, 0, tokens, rows=30), wanted[-30:])) <= EXACT
 
 
+class AtHalves(Reference):
+    """Knows what the first products take: 128 times the embedding, halves to even."""
+
+    def product(self, layer, name, x):
+        if name not in ("attn_q", "attn_k", "attn_v"):
+            return super().product(layer, name, x)
+        integers, scale = self.products[layer, name]
+        return (np.rint(128 * self.rows) @ integers.T) * scale * np.abs(x).max(axis=1, keepdims=True) / 127
+
+    def hidden(self, tokens):
+        self.rows = self.embedding[np.asarray(tokens)]
+        return super().hidden(tokens)
+
+
+@pytest.mark.parametrize("isa", usable())
+def test_values_at_a_half_go_to_even_whatever_their_norm(tmp_path, isa):
+    """The norm cancels in what is rounded to 8 bits: neither it nor the factor may move a value off its half."""
+    model, rng = Tiny(head="F32", layers=1), np.random.default_rng(3)
+    table = (rng.integers(-126, 126, (model.vocab, model.hidden)) + 0.5) / 128
+    table[:, 5] = 127 / 128
+    size = (model.hidden, model.vocab)
+    embedding = TensorInfo("token_embd.weight", size, BY_NAME["F32"]), table.astype("<f4").tobytes()
+    ones = TensorInfo("blk.0.attn_norm.weight", size[:1], BY_NAME["F32"]), np.ones(model.hidden, "<f4").tobytes()
+    path, tokens = tmp_path / "model.gguf", tokens_of(model, 30)
+    model.write(path, token_embd__weight=embedding, blk__0__attn_norm__weight=ones)
+    wanted = AtHalves(GgufWeights(str(path))).logits(tokens)
+    with engine_of(path, isa=isa) as engine:
+        assert np.median(row_errors(feed(engine, 0, tokens, rows=30), wanted)) <= EXACT
+
+
 def test_activation_blocks_need_rows_of_whole_blocks(tmp_path):
     model = Tiny("llama", hidden=288, heads=3, kv_heads=3, head_dim=96, ffn=320)
     with (

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgellm.plan import Settings
 
 KV_TYPES = {"f16": native.KV_F16, "q8_0": native.KV_I8, "f32": native.KV_F32}
-CACHE_LAYOUT = 2  # raised where the bytes of a saved slot come to mean something else
+CACHE_LAYOUT = 3  # raised where the bytes of a saved slot come to mean something else
 GATES = {"relu2": native.RELU2, "silu": native.SILU, "gelu": native.GELU}
 HEAD_KINDS = {0: "ternary", 1: "q4", 2: "q6", 3: "q8", 4: "f16", 5: "bf16", 6: "f32"}
 STATE_KEY_BYTES = 16
@@ -181,7 +181,7 @@ class BitnetEngine:
         head = loaded.arena.matrix(loaded.layout.slabs["head"])
         return native.Model(
             layers=arch.layers, hidden=arch.hidden, ffn=arch.ffn, heads=arch.heads, kv_heads=arch.kv_heads,
-            head_dim=arch.head_dim, vocab=arch.vocab, rope_dim=arch.rope_dim, rope_neox=arch.family.rope_neox,
+            head_dim=arch.head_dim, vocab=arch.vocab, rope_dim=arch.rope_dim,
             gate=GATES[arch.family.gate], act_block=options.act_block, eps=arch.eps, query_scale=arch.query_scale,
             embed_scale=arch.embed_scale, layer=self._layers, embed=self._embed(head), head=head,
             output_norm=loaded.arena.address_of(loaded.layout, "output_norm"),

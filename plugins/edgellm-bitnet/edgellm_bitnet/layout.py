@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from edgellm_bitnet.architecture import Architecture
 from edgellm_bitnet.matrix import BF16, F16, F32, PANEL, Q4, Q6, Q8, TERNARY, padded, sizes
 
-VERSION = 1
+VERSION = 2
 ALIGN = 128
 INPUT_NORMS = {  # BitNet embedding models: a norm before each product, as microsoft/BitNet's converter names them
     "q": "attn_q_norm_in", "k": "attn_k_norm_in", "v": "attn_v_norm_in", "output": "attn_output_norm_in",

@@ -13,7 +13,7 @@ from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_siz
 from pathlib import Path
 from typing import Any
 
-ABI = 1
+ABI = 2
 RELU2, SILU, GELU = range(3)
 KV_F16, KV_I8, KV_F32 = range(3)
 SOURCES = ("codes", "i2_s", "i2_s_arm", "tq2_0", "tq1_0", "q2_0", "q1_0", "packed")
@@ -49,7 +49,7 @@ class Model(ctypes.Structure):
 
     _fields_ = [
         *[(name, c_int32) for name in ("layers", "hidden", "ffn", "heads", "kv_heads", "head_dim", "vocab")],
-        ("rope_dim", c_int32), ("rope_neox", c_int32), ("gate", c_int32), ("act_block", c_int32),
+        ("rope_dim", c_int32), ("gate", c_int32), ("act_block", c_int32),
         ("eps", c_float), ("query_scale", c_float), ("embed_scale", c_float),
         ("layer", POINTER(Layer)), ("embed", Matrix), ("head", Matrix), ("output_norm", c_void_p),
     ]  # fmt: skip

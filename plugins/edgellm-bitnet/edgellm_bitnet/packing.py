@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact
 from edgellm_bitnet import native, rope
-from edgellm_bitnet.architecture import GEMMA_LOCAL_THETA, RopeScaling
+from edgellm_bitnet.architecture import GEMMA_LOCAL_THETA, Architecture, RopeScaling
 from edgellm_bitnet.arena import Arena
 from edgellm_bitnet.codecs import master
 from edgellm_bitnet.layout import (
@@ -23,7 +23,7 @@ from edgellm_bitnet.layout import (
     input_vectors,
     layer_vectors,
 )
-from edgellm_bitnet.matrix import PANEL, padded
+from edgellm_bitnet.matrix import COLUMN_ALIGN, PANEL, padded
 from edgellm_bitnet.options import REQUANTIZED
 from edgellm_bitnet.weights import REAL_TYPES, TERNARY_TYPES, Raw, Weights, needed, reals
 
@@ -32,6 +32,7 @@ SCALES = {
     "TQ2_0": (66, 64), "TQ1_0": (54, 52), "Q2_0": (18, 0), "Q1_0": (18, 0), "Q8_0": (34, 0), "Q4_0": (18, 0),
     "Q6_K": (210, 208),
 }  # fmt: skip
+ROTATED = ("attn_q", "attn_k")
 ROWS_AT_ONCE = 1024  # of a head that is requantized: bounds the float copy
 
 
@@ -135,6 +136,8 @@ def fill(
             for name, rows, cols in parts:
                 raw = needed(weights, f"blk.{layer}.{name}.weight", rows, cols)
                 _pack_ternary(arena.matrix(slab), row, raw, weights.where, threads)
+                if name in ROTATED and not arch.family.rope_neox:
+                    _split_pairs(arena, slab, row, rows, arch)
                 row += padded(rows, PANEL)
                 weights.release()
         _check_input_norms(where, layer, weights.where)
@@ -156,6 +159,25 @@ def fill(
     if "embed" in where.slabs:
         _pack_head(arena, where.slabs["embed"], embed, threads)
     weights.release()
+
+
+def _split_pairs(arena: Arena, slab: Slab, row: int, rows: int, arch: Architecture) -> None:
+    """Put the packed rows of queries or keys whose pairs are (2i, 2i + 1) in the order (i, i + half): such a file
+    then computes what the folder does that it was made of, bit for bit."""
+    cols = padded(slab.cols, COLUMN_ALIGN)
+    turning = np.arange(arch.rope_dim).reshape(-1, 2).T.reshape(-1)
+    head = np.concatenate([turning, np.arange(arch.rope_dim, arch.head_dim)])
+    order = (np.arange(rows // arch.head_dim)[:, None] * arch.head_dim + head).reshape(-1)
+    panels = slice(row // PANEL, (row + padded(rows, PANEL)) // PANEL)
+    planes = [arena.bytes[slab.data : slab.data + slab.rows * cols // 4].view(np.uint32)]
+    if slab.group:  # with one scale, all rows of a tensor have it
+        scales = arena.bytes[slab.scales : slab.scales + slab.rows * cols // slab.group * 2]
+        planes.append(scales.view(np.uint16))
+    for plane in planes:
+        part = plane.reshape(slab.rows // PANEL, -1, PANEL)[panels]
+        lines = part.transpose(0, 2, 1).reshape(-1, part.shape[1])
+        lines[:rows] = lines[order]
+        part[:] = lines.reshape(len(part), PANEL, -1).transpose(0, 2, 1)
 
 
 def _check_input_norms(where: Layout, layer: int, file: str) -> None:

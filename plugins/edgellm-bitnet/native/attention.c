@@ -16,11 +16,7 @@ static inline void turn(float *a, float *b, float c, float s) {
 static void rotate(const struct model *m, float *x, const float *table, int32_t position) {
   const float *t = table + (size_t)position * (size_t)m->rope_dim;
   int32_t half = m->rope_dim / 2;
-  float *second = x + half;
-  if (m->rope_neox)
-    for (int32_t i = 0; i < half; i++) turn(x + i, second + i, t[2 * i], t[2 * i + 1]);
-  else
-    for (int32_t i = 0; i < half; i++) turn(x + 2 * i, x + 2 * i + 1, t[2 * i], t[2 * i + 1]);
+  for (int32_t i = 0; i < half; i++) turn(x + i, x + half + i, t[2 * i], t[2 * i + 1]);
 }
 
 /* The heads of one KV head and token: norm and rotate, and cache key and value. */

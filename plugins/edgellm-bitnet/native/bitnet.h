@@ -10,7 +10,7 @@
 #define API __attribute__((visibility("default")))
 #endif
 
-enum { BN_ABI = 1 };
+enum { BN_ABI = 2 };
 API int32_t bn_abi(void);
 
 /* Instruction sets compiled in, best first; usable means by this processor and operating system. */

@@ -23,7 +23,8 @@ struct engine {
   /* scratch */
   struct acts acts[INPUTS], head_acts; /* head_acts: in the memory of acts[IN_Q] */
   float *x, *wide, *narrow, *attended, *work, *partial;
-  float *squares, *peaks, *norms; /* [panel][token], [thread][batch], [thread][batch] */
+  float *squares, *peaks; /* [panel][token], [thread][batch] */
+  double *norms;          /* [thread][batch] */
   int32_t *part_totals, *totals;  /* [thread][batch] both */
   struct rows *rows;
   /* the batch under way */

@@ -40,12 +40,13 @@ static void enter_row(struct engine *e, enum input input, int32_t inputs, const 
 
 static size_t row_of(const struct engine *e, int thread) { return (size_t)thread * (size_t)padded(e->batch, 32); }
 
-/* 1 / rms of every token, from the sums of squares of its panels. */
-static void find_norms(struct engine *e, int32_t cols, float *norms) {
+/* 1 / rms of every token, from the sums of squares of its panels. In double: the sum of a row's hundreds of panels would
+be the largest error of a norm, and costs the same. */
+static void find_norms(struct engine *e, int32_t cols, double *norms) {
   for (int32_t t = 0; t < e->n; t++) norms[t] = 0;
   for (int32_t panel = 0; panel < panels_of(cols); panel++)
-    for (int32_t t = 0; t < e->n; t++) norms[t] += e->squares[panel * e->n + t];
-  for (int32_t t = 0; t < e->n; t++) norms[t] = 1.0f / sqrtf(norms[t] / (float)cols + e->model.eps);
+    for (int32_t t = 0; t < e->n; t++) norms[t] += (double)e->squares[panel * e->n + t];
+  for (int32_t t = 0; t < e->n; t++) norms[t] = 1 / sqrt(norms[t] / cols + (double)e->model.eps);
 }
 
 static void enter_columns(struct engine *e, struct acts *acts, const struct entry *from, const float *gain, int thread,
@@ -58,17 +59,17 @@ static void enter_columns(struct engine *e, struct acts *acts, const struct entr
         from->x + (size_t)t * from->stride + first, from->add ? from->add + (size_t)t * from->add_stride + first : NULL,
         gain ? gain + first : NULL, count, e->squares + own.first * n + t, n);
   pool_wait(e->pool);
-  float *norms = e->norms + row_of(e, thread);
+  double *norms = e->norms + row_of(e, thread);
   find_norms(e, cols, norms);
   int32_t last = own.last == panels ? padded(cols, COLUMN_ALIGN) : own.last * PANEL;
   for (int32_t t = 0; t < n; t++) {
-    float norm = gain ? norms[t] : 1, peak = 0;
-    for (int i = 0; i < threads; i++) peak = fmaxf(peak, e->peaks[row_of(e, i) + (size_t)t]);
-    peak = fmaxf(peak * norm, 1e-5f);
-    float scale = (float)(127.0 / (double)peak);
-    e->part_totals[row_of(e, thread) + (size_t)t] =
-        e->kernels->quantize_columns(from->x + (size_t)t * from->stride, gain, norm, scale, acts, t, first, last);
-    if (thread == 0) acts->inverse[(size_t)t * (size_t)(padded(cols, COLUMN_ALIGN) / COLUMN_ALIGN)] = 1.0f / scale;
+    /* norm * 127 / (peak * norm): the norm's own rounding does not reach the integers, one factor is rounded once. */
+    double norm = gain ? norms[t] : 1, peak = 0;
+    for (int i = 0; i < threads; i++) peak = fmax(peak, (double)e->peaks[row_of(e, i) + (size_t)t]);
+    peak = fmax(peak * norm, 1e-5);
+    e->part_totals[row_of(e, thread) + (size_t)t] = e->kernels->quantize_columns(
+        from->x + (size_t)t * from->stride, gain, (float)(127 * norm / peak), acts, t, first, last);
+    if (thread == 0) acts->inverse[(size_t)t * (size_t)(padded(cols, COLUMN_ALIGN) / COLUMN_ALIGN)] = (float)(peak / 127);
   }
 }
 

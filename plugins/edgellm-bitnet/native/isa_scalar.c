@@ -113,11 +113,11 @@ static float tally(float *x, const float *add, const float *gain, int32_t n, flo
   return peak;
 }
 
-static int32_t quantize_columns(const float *x, const float *gain, float norm, float scale, struct acts *to,
-                                int32_t token, int32_t first, int32_t last) {
+static int32_t quantize_columns(const float *x, const float *gain, float scale, struct acts *to, int32_t token,
+                                int32_t first, int32_t last) {
   int32_t *sums = to->sums + (size_t)token * (size_t)(padded(to->cols, COLUMN_ALIGN) / SUB_COLUMNS), total = 0;
   for (int i = first; i < last; i++) {
-    int32_t q = i < to->cols ? (int32_t)rintf((gain ? x[i] * gain[i] : x[i]) * norm * scale) : 0;
+    int32_t q = i < to->cols ? (int32_t)rintf((gain ? x[i] * gain[i] : x[i]) * scale) : 0;
     q = q < -128 ? -128 : q > 127 ? 127 : q;
     *act_at(to, token, i) = (int8_t)q;
     if (i % SUB_COLUMNS == 0) sums[i / SUB_COLUMNS] = 0;

@@ -34,7 +34,7 @@ operations of unpacking. */
 /* Row vectors of a Q6 tile: as many as their sums fit the register file. */
 #define Q6_VECTORS (VB == 64 ? TILE_VECTORS : 1)
 
-enum { STEP_BYTES = 4 * PANEL };
+enum { STEP_BYTES = 4 * PANEL, HEAD_AHEAD = 8192 };
 
 /* Fours of columns in a step, bytes of a step, and what a code is ahead of its value. */
 INLINE int fours_of(int kind) { return kind == TERNARY || kind == Q6 ? 4 : kind == Q4 ? 2 : 1; }
@@ -45,6 +45,13 @@ INLINE int offset_of(int kind) { return kind == TERNARY ? 1 : kind == Q4 ? 8 : 1
 eight tokens 366 -> 497 GMAC/s. */
 INLINE void ahead(const uint8_t *p, int bytes) {
   UNROLL for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + 4096 + i);
+}
+
+/* The same for 6 and 8 bits, whose streams are three and four times as fast: into the second-level cache. A line on its way
+to the first one keeps one of its few miss buffers for as long as memory takes. Measured on Zen 4, eight tokens, one thread:
+6 bits 102 and 118 -> 130 and 145 GMAC/s, 8 bits 115 and 118 -> 123 and 148. */
+INLINE void far_ahead(const uint8_t *p, int bytes) {
+  UNROLL for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + HEAD_AHEAD + i, 0, 2);
 }
 
 /* Codes of four `j` of a step at p, for the row vector at byte `at` of a line. */
@@ -81,7 +88,8 @@ INLINE void tile_sums(int kind, const uint8_t *p, int at, const int8_t *q, int w
   UNROLL for (int s = 0; s < sets; s++) UNROLL for (int v = 0; v < vectors; v++) UNROLL for (int t = 0; t < width; t++)
       acc[s][v][t] = vi_zero();
   for (int step = 0; step < steps; step++) {
-    ahead(p, bytes_of(kind));
+    if (kind == Q8) far_ahead(p, bytes_of(kind));
+    else ahead(p, bytes_of(kind));
     UNROLL for (int j = 0; j < fours; j++) {
       vi codes[TILE_VECTORS];
       UNROLL for (int v = 0; v < vectors; v++) codes[v] = unpack(kind, p, at + v * VB, j);
@@ -178,13 +186,13 @@ INLINE void tile_panel(int kind, const struct matrix *w, int panel, const struct
       else
 #endif
         tile_sums(kind, p, row * 4, q + (size_t)column * width, width, vectors, span / (4 * fours), sums);
-      for (int v = 0; v < vectors; v++) {
-        vf scale = row_scale(w, panel, row + v * VL, column);
-        NO_UNROLL for (int t = 0; t < width; t++) {
-          vi exact = vi_sub(sums[v][t], vi_set1(offset_of(kind) * span_sum(x, token + t, column, span)));
-          vf factor = vf_mul(scale, vf_set1(act_inverse(x, token + t, column)));
-          result[v][t] = vf_fma(vf_from_i(exact), factor, result[v][t]);
-        }
+      vf scales[TILE_VECTORS];
+      for (int v = 0; v < vectors; v++) scales[v] = row_scale(w, panel, row + v * VL, column);
+      NO_UNROLL for (int t = 0; t < width; t++) {
+        vi minus = vi_set1(offset_of(kind) * span_sum(x, token + t, column, span));
+        vf inverse = vf_set1(act_inverse(x, token + t, column));
+        UNROLL for (int v = 0; v < vectors; v++)
+            result[v][t] = vf_fma(vf_from_i(vi_sub(sums[v][t], minus)), vf_mul(scales[v], inverse), result[v][t]);
       }
     }
     for (int v = 0; v < vectors; v++) NO_UNROLL for (int t = 0; t < width; t++)
@@ -227,8 +235,8 @@ INLINE void q6_panel(const struct matrix *w, int panel, const struct acts *x, in
       UNROLL for (int v = 0; v < vectors; v++) UNROLL for (int t = 0; t < width; t++) part[v][t] = vf_zero();
       for (int b = block; b < block + 16 && b < blocks; b++) {
         if (row == 0) {
-          ahead(p + 4096, bytes_of(Q6)); /* measured on Zen 5: 8 KiB ahead, eight tokens 250 -> 290 GMAC/s */
-          __builtin_prefetch(sub + (size_t)b * PANEL + 8192 / 12);
+          far_ahead(p, bytes_of(Q6));
+          __builtin_prefetch(sub + (size_t)b * PANEL + HEAD_AHEAD / 12, 0, 2);
         }
         vi sums[STEP_VECTORS][TILE];
         UNROLL for (int t = 0; t < width; t++) {
@@ -359,14 +367,15 @@ static void matmul(const struct matrix *w, int32_t first, int32_t last, const st
   else real_rows(F32, w, rows_from, rows_to, x, y, stride);
 }
 
-/* exp by 2^n * polynomial on [-ln 2 / 2, ln 2 / 2]; relative error under 2e-7. Arguments below -87 give exp(-87). */
+/* exp by 2^n * polynomial on [-ln 2 / 2, ln 2 / 2]; relative error under 8e-8. Arguments below -87 give exp(-87). */
 INLINE vf vf_exp(vf x) {
   x = vf_max(x, vf_set1(-87.0f));
   vi n = vi_from_f(vf_mul(x, vf_set1(1.44269504f)));
   vf k = vf_from_i(n);
   vf r = vf_fma(k, vf_set1(-0.693359375f), x);
   r = vf_fma(k, vf_set1(2.12194440e-4f), r);
-  vf p = vf_set1(1.0f / 720);
+  vf p = vf_set1(1.0f / 5040);
+  p = vf_fma(p, r, vf_set1(1.0f / 720));
   p = vf_fma(p, r, vf_set1(1.0f / 120));
   p = vf_fma(p, r, vf_set1(1.0f / 24));
   p = vf_fma(p, r, vf_set1(1.0f / 6));
@@ -494,8 +503,8 @@ static float tally(float *x, const float *add, const float *gain, int32_t n, flo
   return whole > most ? whole : most;
 }
 
-static int32_t quantize_columns(const float *x, const float *gain, float norm, float scale, struct acts *to,
-                                int32_t token, int32_t first, int32_t last) {
+static int32_t quantize_columns(const float *x, const float *gain, float scale, struct acts *to, int32_t token,
+                                int32_t first, int32_t last) {
   const struct place place = place_of(to, token);
   const int cols = to->cols;
   int32_t total = 0;
@@ -515,7 +524,7 @@ static int32_t quantize_columns(const float *x, const float *gain, float norm, f
     UNROLL for (int i = 0; i < PANEL; i += VL) {
       vf v = vf_load(from + i);
       if (by) v = vf_mul(v, vf_load(by + i));
-      vi_put_s8(bytes + i, vi_from_f(vf_mul(vf_mul(v, vf_set1(norm)), vf_set1(scale))));
+      vi_put_s8(bytes + i, vi_from_f(vf_mul(v, vf_set1(scale))));
     }
     total += put_columns(&place, column, bytes, PANEL);
   }

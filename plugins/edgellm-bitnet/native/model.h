@@ -21,8 +21,7 @@ struct layer {
 
 struct model {
   int32_t layers, hidden, ffn, heads, kv_heads, head_dim, vocab;
-  int32_t rope_dim;  /* components that rotate */
-  int32_t rope_neox; /* 1: pairs (i, i + rope_dim / 2); 0: pairs (2i, 2i + 1) */
+  int32_t rope_dim;  /* components that rotate, in pairs (i, i + rope_dim / 2) */
   int32_t gate;      /* enum gate */
   int32_t act_block; /* 0: one activation scale per token; 256: one per block */
   float eps;
