@@ -156,7 +156,8 @@ def _bandwidth(machine: Machine) -> tuple[float, str, tuple[float, float]]:
         guess = _GUESSED_GB_S.get(machine.cpu.arch, 3.0)
         return guess * 1e9 * THEORETICAL_REACHED, f"bandwidth unknown, {guess:g} GB/s assumed", _BAND_GUESSED
     if memory.bandwidth_basis.startswith("measured"):
-        return memory.bandwidth_gb_s * 1e9, f"{memory.bandwidth_gb_s:.1f} GB/s measured", _BAND_MEASURED
+        beside = " beside other programs" if memory.bandwidth_basis.endswith("beside other programs") else ""
+        return memory.bandwidth_gb_s * 1e9, f"{memory.bandwidth_gb_s:.1f} GB/s measured{beside}", _BAND_MEASURED
     reached = memory.bandwidth_gb_s * THEORETICAL_REACHED
     return reached * 1e9, f"{reached:.1f} of {memory.bandwidth_gb_s:.1f} GB/s theoretical", _BAND_THEORETICAL
 

@@ -42,8 +42,9 @@ _CACHE_SCHEMA = 1
 # same machine within an hour. Three occasions on a machine that is not always busy contain a quiet one.
 OCCASIONS = 3
 # A share of waiting for a processor above which a measurement counts as taken beside other programs: alone it is 0 to
-# 2 %, beside a build on both processors 40 to 70 %. It is used, as there is no better one, and taken again next time.
+# 2 %, beside a build on both processors 40 to 70 %. It is used, as there is no better one, and said with the number.
 BUSY_SHARE = 0.15
+BESIDE = ", beside other programs"  # ends the basis then
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +74,10 @@ def remembered(machine: Machine, notes: list[str]) -> Bandwidth | None:
 def of(machine: Machine, notes: list[str], *, refine: bool = False) -> Bandwidth | None:
     """Remembered, else measured now (under a second) and stored; None, with a note, where it cannot be measured.
 
-    `refine` measures again until that was done on three quiet occasions; what was only measured beside other programs
-    is measured again in any case.
+    `refine` measures again until that was done on three quiet occasions.
     """
     known = remembered(machine, notes)
-    if known is not None and known.occasions >= (OCCASIONS if refine else 1):
+    if known is not None and (known.occasions >= OCCASIONS or not refine):
         return known
     size = buffer_bytes(machine)
     if size < MIN_BUFFER_BYTES and known is not None:
@@ -128,7 +128,7 @@ def measure(threads: int, size: int, seconds: float) -> Bandwidth:
     waited, wanted = sum(one.waited for one in passes), sum(one.ran + one.waited for one in passes)
     busy = waited > BUSY_SHARE * wanted
     word = "thread" if threads == 1 else "threads"
-    beside = ", beside other programs" if busy else ""
+    beside = BESIDE if busy else ""
     basis = f"measured: {threads} {word}, {pages} pages, numpy or over {size // MIB} MiB{beside}"
     return Bandwidth(round(size / best / 1e9, 2), basis, occasions=0 if busy else 1)
 

@@ -134,3 +134,12 @@ def test_prompts_gain_from_a_matrix_product_only_where_there_is_one() -> None:
 )
 def test_processors_are_classed_by_what_programs_may_use(cpu: Cpu, os: str, expected: isa.IsaClass) -> None:
     assert isa.isa_class(cpu, os) is expected
+
+
+def test_a_bandwidth_measured_beside_other_programs_is_told_as_such() -> None:
+    card = catalog()["qwen3-0.6b"]
+    assert card.shape is not None
+    sizes = weights(card.shape, card.params, card.params_active, "Q4_K_M")
+    busy = machine(2, AVX2, 12.3, basis="measured: 2 threads, 2 MiB pages, beside other programs")
+
+    assert "12.3 GB/s measured beside other programs" in speed.decode(busy, card.shape, sizes, 2).basis

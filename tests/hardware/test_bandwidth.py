@@ -95,12 +95,13 @@ def test_the_scheduler_tells_a_thread_what_it_waited() -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_was_measured_beside_other_programs_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = iter([(12.0, 0), (11.0, 0), (30.0, 1), (29.0, 1)])
+def test_what_was_measured_beside_other_programs_is_no_occasion(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter([(12.0, 0), (11.0, 0), (30.0, 1), (29.0, 1), (13.0, 0), (31.0, 1), (99.0, 1)])
     monkeypatch.setattr(bandwidth, "measure", lambda *_: bandwidth.Bandwidth((n := next(found))[0], "measured", n[1]))
 
-    assert [bandwidth.of(MACHINE, []).gb_s for _ in range(4)] == [12.0, 12.0, 30.0, 30.0]
-    assert bandwidth.remembered(MACHINE, []) == bandwidth.Bandwidth(30.0, "measured", occasions=1)
+    assert [bandwidth.of(MACHINE, []).gb_s for _ in range(2)] == [12.0, 12.0]
+    assert [bandwidth.of(MACHINE, [], refine=True).gb_s for _ in range(6)] == [12.0, 30.0, 30.0, 30.0, 31.0, 31.0]
+    assert bandwidth.remembered(MACHINE, []) == bandwidth.Bandwidth(31.0, "measured", occasions=3)
 
 
 @pytest.mark.usefixtures("quick")
