@@ -70,7 +70,7 @@ bench-onnx: setup ## the ONNX engine on a folder, against onnxruntime-genai wher
 bench-onnx-bits: test-tools ## converted models in onnxruntime alone, by bits and accuracy level, against llama.cpp
 	$(BIN)/python benchmarks/onnx_bits.py $(ARGS)
 
-onnx-exporters: setup ## folders of optimum-onnx and onnxruntime-genai against their makers' own output (ARGS="--python PYTHON")
+onnx-exporters: setup ## folders of optimum-onnx and onnxruntime-genai against their makers' own output (ARGS="--optimum PYTHON --genai PYTHON")
 	$(BIN)/python benchmarks/onnx_exporters.py $(ARGS)
 
 bench-ternary: setup ## the ternary engine against llama.cpp, and bitnet.cpp where BITNET_BENCH names its bench (ARGS="--scale")
