@@ -124,7 +124,7 @@ def test_a_step_that_fails_empties_its_slots(tmp_path, golden, kind):
     engine = opened(folder, n_slots=2)
     engine.step([SlotInput(0, 0, tuple(TOKENS[:3]), 0), SlotInput(1, 0, tuple(TOKENS[:3]), 0)])
 
-    with pytest.raises(StepFailed, match="onnxruntime failed in a step: .*Gather") as caught:
+    with pytest.raises(StepFailed, match=r"onnxruntime failed in a step: .*Gather") as caught:
         engine.step([SlotInput(0, 3, (303, 5), 1)])
 
     assert caught.value.lost_slots == (0,)
