@@ -1,6 +1,6 @@
 """The ONNX engine against onnxruntime-genai on the same folder, what our loop costs, and what a context costs.
 
-    python benchmarks/onnx_speed.py FOLDER [--peer PYTHON] [--threads 1 2] [--prompt 256] [--answer 64] [--rounds 5]
+    python benchmarks/onnx_engine.py FOLDER [--peer PYTHON] [--threads 1 2] [--prompt 256] [--answer 64] [--rounds 5]
 
 PYTHON has onnxruntime-genai; without it only our own rates are measured. Both sides are loaded at the same time and
 take turns: a prompt is computed, then tokens are decoded greedily one by one. Told are medians over rounds.
