@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import onnx
 import onnx_models
@@ -146,3 +148,19 @@ def test_a_library_that_does_not_load_is_a_reason(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGELLM_HOME", str(tmp_path))
     monkeypatch.setattr(library.sys, "executable", "/bin/false")
     assert "does not load" in OnnxBackend().check(None)[0]
+
+
+def test_the_parent_plans_without_the_library(tmp_path):
+    """What is asked before a worker starts: no onnxruntime, onnx or numpy comes in."""
+    folder = onnx_models.shared(tmp_path)
+    code = f"""
+import sys
+from edgellm.catalog.identify import identify
+from edgellm.plan import Settings
+from edgellm_onnx.plugin import OnnxBackend
+artifact, backend = identify({str(folder)!r}), OnnxBackend()
+assert backend.supports(artifact) == [] and backend.footprint(artifact, Settings(256)) and backend.describe()
+print(sorted({{"onnx", "onnxruntime", "numpy", "tokenizers"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
