@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from edgellm_onnx import limits
 from edgellm_onnx.binding import TYPES
+from edgellm_onnx.memory import zeros
 
 if TYPE_CHECKING:
     from edgellm.backend import Logits
@@ -24,9 +25,9 @@ class LogitRows:
         piece = max(1, min(n_batch, limits.ROOM_BYTES // (vocab * np.dtype(dtype).itemsize)))
         self.piece = piece if gives_all else n_batch  # most tokens of one run
         # Rows of slots that only lie between others are kept too.
-        self._kept = np.zeros((self.max_rows + n_slots, vocab), np.float32)
+        self._kept = zeros((self.max_rows + n_slots, vocab), np.float32)
         self._is_direct = dtype is np.float32
-        self._room: npt.NDArray[np.generic] = np.zeros(
+        self._room: npt.NDArray[np.generic] = zeros(
             (max(piece if gives_all else 1, n_slots, self.max_rows), vocab), dtype
         )
         self._views: dict[tuple[int, int], Logits] = {}

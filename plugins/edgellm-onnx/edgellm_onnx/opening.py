@@ -92,4 +92,6 @@ def check(graph: OnnxGraph) -> None:
         onnx.checker.check_model(graph.where)
     except Exception as error:
         words = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadArtifact(f"{graph.where} is no valid ONNX model: {words[:400]}", hint="export or fetch it again") from error
+        raise BadArtifact(
+            f"{graph.where} is no valid ONNX model: {words[:400]}", hint="export or fetch it again"
+        ) from error
