@@ -79,7 +79,9 @@ class OnnxGraph:
 
     @property
     def tensor_bytes(self) -> int:
-        return sum(tensor.n_bytes for tensor in self.tensors)
+        """Of all constants; one that lies in a data file under two names counts once."""
+        places = {(t.location, t.offset) if t.location else (t.name, index): t for index, t in enumerate(self.tensors)}
+        return sum(tensor.n_bytes for tensor in places.values())
 
 
 def read_graph(path: str | Path) -> OnnxGraph:

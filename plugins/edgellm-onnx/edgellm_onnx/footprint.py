@@ -8,6 +8,7 @@ are measured with onnxruntime 1.32 on SmolLM2-135M in 4, 8 and 16 bits (tests/on
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from edgellm.formats.onnx_graph import Node, OnnxGraph, Tensor
 from edgellm.plan import Footprint, Settings
@@ -52,27 +53,33 @@ def footprint(model: OnnxModel, settings: Settings, options: Options) -> Footpri
 def weights(graph: OnnxGraph, *, prepack: bool) -> tuple[int, int]:
     """(bytes that stay as they are in the file, bytes of copies)."""
     readers: Counter[str] = Counter(name for node in graph.nodes for name in node.inputs if name)
+    # Halves that are widened for a product are widened once, when the session is made.
+    wide = {node.outputs[0]: node.inputs[0] for node in graph.nodes if node.op == "Cast"}
     copied, gone = 0, Counter[str]()
     for node in graph.nodes if prepack else ():
-        matrix, size = _copy(node, graph)
+        matrix, size = _copy(node, graph, wide)
         if matrix is not None:
             copied += size
             for name in node.inputs[1:4]:
-                gone[name] += 1
+                gone[wide.get(name, name)] += 1
+            # Seen with SmolLM2 in 16 bits: a widened table that is looked up as well is held twice.
+            if node.inputs[1] in wide and readers[matrix.name] > 1:
+                copied += size
     stays = [tensor for name, tensor in graph.initializers.items() if gone[name] < max(1, readers[name])]
     return sum(tensor.n_bytes for tensor in stays), copied
 
 
-def _copy(node: Node, graph: OnnxGraph) -> tuple[Tensor | None, int]:
+def _copy(node: Node, graph: OnnxGraph, wide: Mapping[str, str]) -> tuple[Tensor | None, int]:
     """The matrix that a node's kernel copies, and the bytes of the copy."""
-    tensor = graph.initializers.get(node.inputs[1]) if len(node.inputs) > 1 else None
+    name = node.inputs[1] if len(node.inputs) > 1 else ""
+    tensor = graph.initializers.get(wide.get(name, name))
     if tensor is None or len(tensor.dims) < 2:
         return None, 0
     if node.op == "MatMulNBits":
         block = max(16, node.ints.get("block_size", 32))
         columns, rows = node.ints.get("K", 0), node.ints.get("N", 0)
         return tensor, tensor.n_bytes + BLOCK_BYTES * rows * -(-columns // block)
-    if node.op in ("MatMul", "Gemm") and tensor.dtype in FLOATS:
+    if node.op in ("MatMul", "FusedMatMul", "Gemm") and tensor.dtype in FLOATS:
         elements = tensor.dims[0] * tensor.dims[1]
         return tensor, 4 * elements  # halves are multiplied as floats
     return None, 0
