@@ -6,7 +6,7 @@ BIN := .venv/bin
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-arm64 check bench bench-serve bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-onnx-engine onnx-exporters ternary-parity sanitize fuzz soak soak-downloads clean python \
+.PHONY: help setup serve test test-arm64 check bench bench-serve bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-onnx bench-onnx-engine onnx-parity onnx-exporters ternary-parity sanitize fuzz soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -64,6 +64,9 @@ bench-learning: setup ## errors of predictions before and after one run, some mi
 bench-regret: setup ## is what selection chooses the best, as running them all shows, half an hour (ARGS="--report" after it)
 	$(BIN)/python benchmarks/regret.py $(ARGS)
 
+bench-onnx: test-tools ## converted models in onnxruntime alone, by bits and accuracy level, against llama.cpp
+	$(BIN)/python benchmarks/onnx_speed.py $(ARGS)
+
 bench-ternary: setup ## the ternary engine against llama.cpp, and bitnet.cpp where BITNET_BENCH names its bench (ARGS="--scale")
 	$(BIN)/python benchmarks/ternary.py $(ARGS)
 
@@ -79,6 +82,9 @@ soak: test-tools ## 200 random mixes of requests on a real model, each answer co
 
 soak-downloads: test-tools ## kill downloads at random moments: whole and right, or absent (ARGS="--moments 100")
 	$(BIN)/python tests/store/killed_downloads.py $(ARGS)
+
+onnx-parity: test-tools ## models converted to ONNX against llama.cpp and numpy, some minutes (ARGS="--model gemma-3-270m")
+	$(BIN)/python benchmarks/onnx_parity.py $(ARGS)
 
 ternary-parity: setup ## the ternary engine against transformers (TORCH_PYTHON names a Python with torch and transformers)
 	@test -n "$(TORCH_PYTHON)" || { echo "TORCH_PYTHON=... is needed: a Python with torch and transformers 5" >&2; exit 2; }

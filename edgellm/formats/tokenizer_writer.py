@@ -69,7 +69,7 @@ def _byte_level(keys: TokenizerKeys, entries: Entries) -> dict[str, Any]:
     model = {
         "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
         "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": words.ignore_merges,
-        "vocab": entries.ids, "merges": keys.merges(),
+        "vocab": _used(entries), "merges": keys.merges(),
     }  # fmt: skip
     return {
         "normalizer": None, "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*cuts, letters]},
@@ -88,7 +88,7 @@ def _sentence_piece(keys: TokenizerKeys, entries: Entries) -> dict[str, Any]:
     model = {
         "type": "BPE", "dropout": None, "unk_token": None if unknown is None else entries.texts[unknown],
         "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": True,
-        "ignore_merges": False, "vocab": entries.ids, "merges": _ranked(keys, entries),
+        "ignore_merges": False, "vocab": _used(entries), "merges": _ranked(keys, entries),
     }  # fmt: skip
     return {
         "normalizer": {"type": "Sequence", "normalizers": normalizers}, "pre_tokenizer": None, "post_processor": None,
@@ -100,7 +100,7 @@ def _ranked(keys: TokenizerKeys, entries: Entries) -> list[tuple[str, str]]:
     """Pairs of tokens that make a token, in the order in which SentencePiece would join them."""
     scores = keys.scores(len(entries.texts))
     hidden = (Kind.CONTROL, Kind.UNKNOWN, Kind.BYTE)
-    known = {text: token for text, token in entries.ids.items() if entries.kinds[token] not in hidden}
+    known = {text: token for text, token in _used(entries).items() if entries.kinds[token] not in hidden}
     found: list[tuple[float, int, int, str, str]] = []
     for text, token in known.items():
         for at in range(1, len(text)):
@@ -109,6 +109,11 @@ def _ranked(keys: TokenizerKeys, entries: Entries) -> list[tuple[str, str]]:
                 found.append((-scores[token], token, at, left, right))
     found.sort()
     return [(left, right) for *_, left, right in found]
+
+
+def _used(entries: Entries) -> dict[str, int]:
+    """Tokens but those that only fill up the table: their ids stay free."""
+    return {text: token for text, token in entries.ids.items() if entries.kinds[token] != Kind.UNUSED}
 
 
 def _added(token: int, text: str, shown: bool) -> dict[str, Any]:

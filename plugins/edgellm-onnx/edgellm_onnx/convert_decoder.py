@@ -21,9 +21,9 @@ FAMILIES = ("llama", "qwen2", "qwen3", "gemma3")
 _MAX_CTX = 1 << 20  # rows of the rotation tables
 # Not done by this graph, and not zero where a model has it.
 _REFUSED = (
-    "expert_count", "attn_logit_softcapping", "final_logit_softcapping", "attention.clamp_kqv", "attention.max_alibi_bias",
-    "logit_scale", "residual_scale", "embedding_scale", "attention.scale", "rope.scaling.yarn_log_multiplier",
-    "nextn_predict_layers", "attention.causal",
+    "expert_count", "attn_logit_softcapping", "final_logit_softcapping", "attention.clamp_kqv", "attention.scale",
+    "attention.max_alibi_bias", "logit_scale", "residual_scale", "embedding_scale", "nextn_predict_layers",
+    "rope.scaling.yarn_log_multiplier", "attention.causal",
 )  # fmt: skip
 
 
@@ -118,7 +118,9 @@ def _check(keys: _Keys, shape: Shape) -> None:
         if isinstance(value, tuple) and len(set(value)) > 1:
             keys.refuse(name, "differs between layers, one value for all is converted")
     if keys.number("rope.dimension_count", shape.head_dim) != shape.head_dim:
-        keys.refuse("rope.dimension_count", f"is not the head's {shape.head_dim}: heads rotate whole or not at all here")
+        keys.refuse(
+            "rope.dimension_count", f"is not the head's {shape.head_dim}: heads rotate whole or not at all here"
+        )
     if keys.number("attention.value_length", shape.head_dim) != shape.head_dim:
         keys.refuse("attention.value_length", f"is not the key's {shape.head_dim}")
     if shape.head_dim % 2 or shape.n_head_kv == 0 or shape.n_head % shape.n_head_kv:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import ModelProto, TensorProto
 
-from edgellm_onnx.convert_blocks import BLOCK
+from edgellm_onnx.convert_blocks import BLOCK, EXACT
 from edgellm_onnx.convert_decoder import Decoder
 from edgellm_onnx.convert_rope import tables
 from edgellm_onnx.convert_source import Floats, Source
@@ -18,7 +18,6 @@ from edgellm_onnx.graph_store import Store
 
 BITS = (4, 8, 16)
 ACCURACY = 4  # activations in blocks of int8, as llama.cpp multiplies: see docs/convert-onnx.md
-_EIGHT = frozenset({"Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0", "Q8_1", "Q8_K"})
 _FLOATS = frozenset({"F32", "F16", "BF16", "F64"})
 
 
@@ -97,7 +96,7 @@ class Planner:
         decoder = self.decoder
         kind = self.source.tensor(f"{tensor}.weight", decoder.vocab, decoder.hidden).type.name
         own = _own_bits(kind)
-        bits = self.table_bits or {0: own, 16: 16, 8: 8, 4: 4 if own == 4 else 8}[self.bits]
+        bits = self.table_bits or {0: own, 4: min(own, 8), 8: 8, 16: 16}[self.bits]
         return self._add(name, (Part(f"{tensor}.weight", kind, decoder.vocab),), decoder.hidden, bits)
 
     def _matrix(self, name: str, parts: Sequence[tuple[str, int, int]], cols: int) -> Matrix:
@@ -152,7 +151,7 @@ class Planner:
 
 
 def _own_bits(kind: str) -> int:
-    """4, 8 or 16: the least that keeps about what a GGUF type holds."""
+    """4, 8 or 16: the least that keeps what a GGUF type holds. 4 is for the one type that fits without rounding."""
     if kind in _FLOATS:
         return 16
-    return 8 if kind in _EIGHT else 4
+    return 4 if (kind, 4) in EXACT else 8

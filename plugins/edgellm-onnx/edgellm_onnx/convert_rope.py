@@ -1,4 +1,7 @@
-"""Tables of rotations, as llama.cpp computes them (`ggml_rope_cache_init`); YaRN: arXiv:2309.00071, equations 17 to 21."""
+"""Tables of rotations, as llama.cpp computes them (`ggml_rope_cache_init`).
+
+YaRN: arXiv:2309.00071, equations 17 to 21.
+"""
 
 from __future__ import annotations
 

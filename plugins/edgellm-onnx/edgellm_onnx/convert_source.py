@@ -26,8 +26,8 @@ class Source:
         if any(part.big_endian for part in self.model.parts):
             raise UnsupportedArtifact(f"{self.where} is big-endian", hint="convert it on a machine that is too")
         self._tensors: dict[str, tuple[Tensor, np.memmap[tuple[int, ...], np.dtype[np.uint8]]]] = {}
-        for path, part in zip(self.model.paths, self.model.parts, strict=True):
-            file = np.memmap(path, np.uint8, "r")
+        for place, part in zip(self.model.paths, self.model.parts, strict=True):
+            file = np.memmap(place, np.uint8, "r")
             self._tensors |= {tensor.name: (tensor, file) for tensor in part.tensors}
         self._asked: set[str] = set()
 
@@ -73,11 +73,13 @@ class Source:
         """
         from gguf import GGMLQuantizationType, quants
 
-        raw = self.blocks(tensor, rows)
+        kind = GGMLQuantizationType.__members__.get(tensor.type.name)
         try:
+            if kind is None:
+                raise NotImplementedError
             with np.errstate(all="ignore"):
-                values = np.asarray(quants.dequantize(raw, GGMLQuantizationType(tensor.type.id)), np.float32)
-        except (NotImplementedError, ValueError):
+                values = np.asarray(quants.dequantize(self.blocks(tensor, rows), kind), np.float32)
+        except NotImplementedError:
             raise UnsupportedArtifact(
                 f"{self.where}: tensor {tensor.name} is {tensor.type.name}, which is not converted",
                 hint="fetch the model in another quantization",

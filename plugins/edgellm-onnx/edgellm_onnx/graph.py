@@ -65,7 +65,9 @@ class Graph:
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
         return helper.make_model(graph, ir_version=IR_VERSION, opset_imports=opsets, producer_name="edgellm")
 
-    def _node(self, kind: str, name: str, inputs: Sequence[str], *outputs: str, domain: str = "", **attributes: object) -> str:
+    def _node(
+        self, kind: str, name: str, inputs: Sequence[str], *outputs: str, domain: str = "", **attributes: object
+    ) -> str:
         """Name of the first output."""
         made = outputs or (f"{name}/output_0",)
         self._nodes.append(helper.make_node(kind, inputs, made, name, domain=domain, **attributes))
@@ -155,7 +157,15 @@ class Graph:
         kind = "local" if is_local else "global"
         past = [f"past_key_values.{number}.{what}" for what in ("key", "value")]
         present = [f"present.{number}.{what}" for what in ("key", "value")]
-        inputs = [*made, *[""] * (3 - len(made)), *past, "seqlens_k", "total_sequence_length", f"cos_{kind}", f"sin_{kind}"]
+        inputs = [
+            *made,
+            *[""] * (3 - len(made)),
+            *past,
+            "seqlens_k",
+            "total_sequence_length",
+            f"cos_{kind}",
+            f"sin_{kind}",
+        ]
         return self._node(
             "GroupQueryAttention", f"{path}/GroupQueryAttention", inputs, f"{path}/output_0", *present,
             domain=MICROSOFT, num_heads=decoder.heads, kv_num_heads=decoder.kv_heads, scale=decoder.attention_scale,

@@ -121,4 +121,3 @@ class DataFile:
         missing = [name for name, place in self._store.places.items() if place.written != place.n_bytes]
         if missing:
             raise ValueError(f"{len(missing)} tensors are not whole, the first is {missing[0]}")
-
