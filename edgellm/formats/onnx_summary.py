@@ -14,7 +14,8 @@ from typing import Any
 from edgellm.errors import ArtifactError
 from edgellm.formats.hf_config import shape_of
 from edgellm.formats.onnx_folder import OnnxFolder, data_files, open_folder
-from edgellm.formats.onnx_graph import DTYPES, OnnxGraph, Tensor, read_graph
+from edgellm.formats.onnx_graph import OnnxGraph, read_graph
+from edgellm.formats.onnx_tensor import DTYPES, Tensor
 from edgellm.model import Shape
 
 # Weights of a node that are blocks of codes: which input, and the bits where no attribute says so.
