@@ -6,7 +6,7 @@ BIN := .venv/bin
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-arm64 check bench bench-serve bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-bits onnx-parity onnx-exporters ternary-parity sanitize fuzz soak soak-downloads clean python \
+.PHONY: help setup serve test test-arm64 check bench bench-serve bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine onnx-parity onnx-exporters ternary-parity sanitize fuzz soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -64,20 +64,17 @@ bench-learning: setup ## errors of predictions before and after one run, some mi
 bench-regret: setup ## is what selection chooses the best, as running them all shows, half an hour (ARGS="--report" after it)
 	$(BIN)/python benchmarks/regret.py $(ARGS)
 
-bench-onnx: setup ## the ONNX engine on a folder, against onnxruntime-genai where --peer names a Python with it (ARGS="FOLDER --peer PYTHON")
+bench-onnx: test-tools ## converted models in onnxruntime alone, by bits and accuracy level, against llama.cpp
 	$(BIN)/python benchmarks/onnx_speed.py $(ARGS)
-
-bench-onnx-bits: test-tools ## converted models in onnxruntime alone, by bits and accuracy level, against llama.cpp
-	$(BIN)/python benchmarks/onnx_bits.py $(ARGS)
-
-onnx-exporters: setup ## folders of optimum-onnx and onnxruntime-genai against their makers' own output (ARGS="--optimum PYTHON --genai PYTHON")
-	$(BIN)/python benchmarks/onnx_exporters.py $(ARGS)
 
 bench-ternary: setup ## the ternary engine against llama.cpp, and bitnet.cpp where BITNET_BENCH names its bench (ARGS="--scale")
 	$(BIN)/python benchmarks/ternary.py $(ARGS)
 
 bench-embed: setup ## embedding through engine, SDK and HTTP against onnxruntime alone on the same batches (ARGS="--threads 1")
 	$(BIN)/python benchmarks/embeddings.py $(ARGS)
+
+bench-onnx-engine: setup ## the ONNX engine against onnxruntime-genai (ARGS="FOLDER --peer PYTHON"), its overhead, and growth with the context
+	$(BIN)/python benchmarks/onnx_engine.py $(ARGS)
 
 fuzz: python ## libFuzzer on a file reader for a minute (FUZZ=gguf, safetensors or codecs; ARGS="--seconds 1200")
 	@$(PYTHON) plugins/install.py --extras test,fuzz
@@ -95,6 +92,9 @@ onnx-parity: test-tools ## models converted to ONNX against llama.cpp and numpy,
 ternary-parity: setup ## the ternary engine against transformers (TORCH_PYTHON names a Python with torch and transformers)
 	@test -n "$(TORCH_PYTHON)" || { echo "TORCH_PYTHON=... is needed: a Python with torch and transformers 5" >&2; exit 2; }
 	$(BIN)/python benchmarks/ternary_reference.py --python $(TORCH_PYTHON) $(ARGS)
+
+onnx-exporters: setup ## folders of optimum-onnx and onnxruntime-genai against those libraries (ARGS="--optimum PYTHON --genai PYTHON")
+	$(BIN)/python benchmarks/onnx_exporters.py $(ARGS)
 
 # Python leaks by its lights, and memory that is freed stays for a while: what measures memory is left out.
 sanitize: test-tools ## the ternary engine's tests with AddressSanitizer and UndefinedBehaviorSanitizer, some minutes

@@ -1,4 +1,4 @@
-"""onnxruntime-genai's half of `onnx_speed.py`: run by a Python that has it, with a line of JSON for each round."""
+"""onnxruntime-genai's half of `onnx_engine.py`: run by a Python that has it, with a line of JSON for each round."""
 
 from __future__ import annotations
 

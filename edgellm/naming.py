@@ -13,7 +13,7 @@ from edgellm.catalog.identify import identify
 from edgellm.catalog.recognize import recognize
 from edgellm.errors import SourceError, SourceUnreachable, UnsupportedArtifact, UsageError
 from edgellm.estimate import adapter, architecture, quants
-from edgellm.formats import gguf_summary, hf_config
+from edgellm.formats import gguf_summary, hf_config, onnx_summary
 from edgellm.model import Artifact, ModelCard, ModelFile, Shape
 from edgellm.store.card import CTX_UNKNOWN, card_of, local_card
 from edgellm.store.sources import LocalFile, Resolver, scheme_of, source_for, sources
@@ -97,10 +97,12 @@ def _local(path: Path, rows: Sequence[ModelCard], quant: str | None) -> Named:
     artifact = identify(str(path))
     if artifact.format == "safetensors" and Path(artifact.path).is_dir():
         return Named(recognize(_folder_card(artifact), rows), f"config.json and the headers in {path}")
+    if artifact.format == "onnx":
+        return Named(_onnx_card(artifact), f"the graph's header and the configuration in {path}")
     if artifact.format != "gguf":
         raise UnsupportedArtifact(
             f"{path} is a model in {artifact.format}, whose memory is not predicted yet",
-            hint="name a GGUF file, or the folder of a safetensors model",
+            hint="name a GGUF file, or the folder of a safetensors or ONNX model",
         )
     return Named(_told(recognize(local_card(Path(artifact.path)), rows)), f"the header of {path}")
 
@@ -129,6 +131,30 @@ def _folder_card(artifact: Artifact) -> ModelCard:
         files=(file,),
         native_quant=PACKED if found.is_ternary else "",
         source="its config.json",
+        trust="header",
+    )
+
+
+def _onnx_card(artifact: Artifact) -> ModelCard:
+    """The row of an ONNX folder."""
+    found = onnx_summary.summary_of(artifact.path)
+    if found.shape is None or found.quant not in quants.QUANTS:
+        what = f"its weights are {found.quant or 'of no known kind'}" if found.shape else "no shape in its config.json"
+        raise UnsupportedArtifact(f"{artifact.path} cannot be predicted: {what}", hint="run it to see what it takes")
+    file = ModelFile(
+        f"file:{artifact.path}", found.quant, "onnx", found.file_bytes, None, found.tensor_bytes, "header"
+    )  # fmt: skip
+    return ModelCard(
+        id=artifact.model_id.lower(),
+        family=found.shape.arch,
+        kind="chat" if found.is_decoder else "embedding",
+        license="unknown",
+        ctx_train=found.ctx_train or CTX_UNKNOWN,
+        params=max(1, found.params),
+        params_active=max(1, found.params),
+        shape=found.shape,
+        files=(file,),
+        source="its graph and configuration",
         trust="header",
     )
 

@@ -14,7 +14,8 @@ from typing import Any
 from edgellm.errors import ArtifactError
 from edgellm.formats.hf_config import shape_of
 from edgellm.formats.onnx_folder import OnnxFolder, data_files, open_folder
-from edgellm.formats.onnx_graph import DTYPES, OnnxGraph, read_graph
+from edgellm.formats.onnx_graph import OnnxGraph, read_graph
+from edgellm.formats.onnx_tensor import DTYPES, Tensor
 from edgellm.model import Shape
 
 # Weights of a node that are blocks of codes: which input, and the bits where no attribute says so.
@@ -29,8 +30,11 @@ _MATRIX_BYTES = 4096  # less is no weight that counts
 class OnnxSummary:
     quant: str  # "INT4", "INT8", "F16", "BF16", "F32": of most weights that are multiplied with; "" = none seen
     file_bytes: int  # of graphs and the data that they need
+    tensor_bytes: int  # of the graph that runs every step
+    params: int  # weights of its matrices, each counted once
     shape: Shape | None  # None = the configuration does not tell
     ctx_train: int
+    is_decoder: bool  # it keeps a cache
 
 
 def summary_of(path: str | Path) -> OnnxSummary:
@@ -44,8 +48,11 @@ def summary_of(path: str | Path) -> OnnxSummary:
     return OnnxSummary(
         quant=_quant(graphs[-1]),
         file_bytes=sum(graph.file_bytes for graph in graphs) + sum(place.stat().st_size for place in places),
+        tensor_bytes=graphs[-1].tensor_bytes,
+        params=_params(graphs[-1]),
         shape=_shape(folder, graphs[-1]),
         ctx_train=_ctx_train(folder),
+        is_decoder=any("present" in name for name in graphs[-1].outputs),
     )
 
 
@@ -65,6 +72,28 @@ def _quant(graph: OnnxGraph) -> str:
             plain[_PLAIN[tensor.dtype]] += tensor.n_bytes * 8 // _BITS[tensor.dtype]
     most = (blocks or plain).most_common(1)
     return most[0][0] if most else ""
+
+
+def _params(graph: OnnxGraph) -> int:
+    held = {tensor.name: tensor for tensor in graph.tensors}
+    counted: dict[object, int] = {}  # by name, or by place: a table may lie in a data file under two names
+    beside: set[str] = set()  # scales and zero points, which are no weights
+    for node in graph.nodes:
+        if node.op in _BLOCKS and len(node.inputs) > 2:
+            at, usual = _BLOCKS[node.op]
+            tensor = held.get(node.inputs[at])
+            if tensor is not None:
+                bits = node.ints.get("bits", usual)
+                counted[_place(tensor)] = tensor.n_bytes * 8 // bits
+                beside.update(node.inputs[2:4])
+    for name, tensor in held.items():
+        if tensor.dtype in _PLAIN and tensor.n_bytes >= _MATRIX_BYTES and name not in beside:
+            counted.setdefault(_place(tensor), tensor.n_bytes * 8 // _BITS[tensor.dtype])
+    return sum(counted.values())
+
+
+def _place(tensor: Tensor) -> object:
+    return (tensor.location, tensor.offset) if tensor.location else tensor.name
 
 
 def _shape(folder: OnnxFolder, graph: OnnxGraph) -> Shape | None:

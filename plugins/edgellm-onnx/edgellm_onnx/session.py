@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import re
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,7 @@ LEVELS = {
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "off": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
+MOST_HEARD = 64 * 1024  # bytes of a library's log
 OUT_OF_MEMORY = ("bad allocation", "bad_alloc", "failed to allocate memory", "cannot allocate memory")
 UNSUPPORTED = ("not implemented", "opset", "is not a registered function", "no such operator", "ir_version")
 
@@ -48,8 +52,6 @@ def session_options(settings: Settings, options: Options) -> onnxruntime.Session
     made.add_session_config_entry("session.force_spinning_stop", "1" if options.spin == "step" else "0")
     if options.prepack == "off":
         made.add_session_config_entry("session.disable_prepacking", "1")
-    if not settings.mmap:
-        log.warning("weights are mapped or copied as onnxruntime likes: mmap=False has no meaning for it")
     return made
 
 
@@ -61,8 +63,10 @@ def open_session(graph: Path, settings: Settings, options: Options, choice: Choi
     if choice.problem:
         log.error("%s; computing on the CPU instead", choice.problem)
     if choice.providers != (CPU,):
+        heard: list[str] = []
         try:
-            made = _session(graph, settings, options, choice.providers)
+            with _overhearing(heard):
+                made = _session(graph, settings, options, choice.providers)
         except Exception as error:
             # Whatever a vendor's library raises: the same graph on the CPU tells whether the graph is to blame.
             problem = f"{choice.providers[0]} does not start ({_words(error)})"
@@ -72,7 +76,8 @@ def open_session(graph: Path, settings: Settings, options: Options, choice: Choi
             started = made.get_providers()
             if started[0] == choice.providers[0]:
                 return Opened(made, started[0], choice.reason)
-            problem = f"{choice.providers[0]} was asked for and did not start; onnxruntime took {started[0]}"
+            cause = f" ({heard[0]})" if heard else ""
+            problem = f"{choice.providers[0]} did not start{cause}; onnxruntime took {started[0]}"
             log.error("%s", problem)
             return Opened(made, started[0], problem)
     with refusing(f"{graph} cannot be opened"):
@@ -82,10 +87,28 @@ def open_session(graph: Path, settings: Settings, options: Options, choice: Choi
 def _session(
     graph: Path, settings: Settings, options: Options, providers: tuple[str, ...]
 ) -> onnxruntime.InferenceSession:
-    made = onnxruntime.InferenceSession(str(graph), session_options(settings, options), providers=list(providers))
-    # Without this a provider that fails in a step would be replaced, and the session with it, without a word.
-    made.disable_fallback()
-    return made
+    # Without the last argument a provider that fails, now or in a step, would be replaced behind our back.
+    return onnxruntime.InferenceSession(
+        str(graph), session_options(settings, options), providers=list(providers), enable_fallback=0
+    )
+
+
+@contextlib.contextmanager
+def _overhearing(heard: list[str]) -> Iterator[None]:
+    """Collects why a provider's library does not load: onnxruntime only logs that, and goes on without it."""
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as room:
+        os.dup2(room.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            room.seek(0)
+            said = room.read(MOST_HEARD).decode("utf-8", "replace")
+            # A line is [E:onnxruntime:Default, file.cc:12 Function] in colours, then the words.
+            found = re.findall(r"(?:\[[EW]:onnxruntime:.*?\] )(.*?)(?:\x1b|$)", said, re.MULTILINE)
+            heard += [line.rpartition("[ONNXRuntimeError] : ")[2].strip()[:400] for line in found if line.strip()]
 
 
 @contextlib.contextmanager
