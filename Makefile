@@ -6,7 +6,7 @@ BIN := .venv/bin
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-arm64 check bench bench-serve bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed onnx-parity ternary-parity sanitize fuzz soak soak-downloads clean python \
+.PHONY: help setup serve test test-arm64 check bench bench-serve bench-speed bench-bytes bench-memory bench-learning bench-regret bench-onnx bench-ternary bench-embed onnx-parity ternary-parity sanitize fuzz soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -63,6 +63,9 @@ bench-learning: setup ## errors of predictions before and after one run, some mi
 
 bench-regret: setup ## is what selection chooses the best, as running them all shows, half an hour (ARGS="--report" after it)
 	$(BIN)/python benchmarks/regret.py $(ARGS)
+
+bench-onnx: test-tools ## converted models in onnxruntime alone, by bits and accuracy level, against llama.cpp
+	$(BIN)/python benchmarks/onnx_speed.py $(ARGS)
 
 bench-ternary: setup ## the ternary engine against llama.cpp, and bitnet.cpp where BITNET_BENCH names its bench (ARGS="--scale")
 	$(BIN)/python benchmarks/ternary.py $(ARGS)

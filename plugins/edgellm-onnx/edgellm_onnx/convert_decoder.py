@@ -21,9 +21,9 @@ FAMILIES = ("llama", "qwen2", "qwen3", "gemma3")
 _MAX_CTX = 1 << 20  # rows of the rotation tables
 # Not done by this graph, and not zero where a model has it.
 _REFUSED = (
-    "expert_count", "attn_logit_softcapping", "final_logit_softcapping", "attention.clamp_kqv",
-    "attention.max_alibi_bias", "logit_scale", "residual_scale", "embedding_scale", "attention.scale", "rope.scaling.yarn_log_multiplier",
-    "nextn_predict_layers", "attention.causal",
+    "expert_count", "attn_logit_softcapping", "final_logit_softcapping", "attention.clamp_kqv", "attention.scale",
+    "attention.max_alibi_bias", "logit_scale", "residual_scale", "embedding_scale", "nextn_predict_layers",
+    "rope.scaling.yarn_log_multiplier", "attention.causal",
 )  # fmt: skip
 
 
