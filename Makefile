@@ -6,7 +6,7 @@ BIN := .venv/bin
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-arm64 check bench bench-serve bench-speed bench-bytes bench-memory bench-learning bench-regret bench-onnx bench-ternary bench-embed onnx-parity ternary-parity sanitize fuzz soak soak-downloads clean python \
+.PHONY: help setup serve test test-arm64 check bench bench-serve bench-speed bench-bytes bench-memory bench-learning bench-regret bench-onnx bench-ternary bench-embed bench-onnx-engine onnx-exporters onnx-parity ternary-parity sanitize fuzz soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -73,6 +73,9 @@ bench-ternary: setup ## the ternary engine against llama.cpp, and bitnet.cpp whe
 bench-embed: setup ## embedding through engine, SDK and HTTP against onnxruntime alone on the same batches (ARGS="--threads 1")
 	$(BIN)/python benchmarks/embeddings.py $(ARGS)
 
+bench-onnx-engine: setup ## the ONNX engine against onnxruntime-genai (ARGS="FOLDER --peer PYTHON"), its overhead, and growth with the context
+	$(BIN)/python benchmarks/onnx_engine.py $(ARGS)
+
 fuzz: python ## libFuzzer on a file reader for a minute (FUZZ=gguf, safetensors or codecs; ARGS="--seconds 1200")
 	@$(PYTHON) plugins/install.py --extras test,fuzz
 	$(BIN)/python tests/attacks/fuzz_$(FUZZ).py $(ARGS)
@@ -89,6 +92,9 @@ onnx-parity: test-tools ## models converted to ONNX against llama.cpp and numpy,
 ternary-parity: setup ## the ternary engine against transformers (TORCH_PYTHON names a Python with torch and transformers)
 	@test -n "$(TORCH_PYTHON)" || { echo "TORCH_PYTHON=... is needed: a Python with torch and transformers 5" >&2; exit 2; }
 	$(BIN)/python benchmarks/ternary_reference.py --python $(TORCH_PYTHON) $(ARGS)
+
+onnx-exporters: setup ## folders of optimum-onnx and onnxruntime-genai against those libraries (ARGS="--optimum PYTHON --genai PYTHON")
+	$(BIN)/python benchmarks/onnx_exporters.py $(ARGS)
 
 # Python leaks by its lights, and memory that is freed stays for a while: what measures memory is left out.
 sanitize: test-tools ## the ternary engine's tests with AddressSanitizer and UndefinedBehaviorSanitizer, some minutes

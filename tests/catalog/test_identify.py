@@ -3,6 +3,7 @@
 import json
 
 import gguf_writer as w
+import onnx_models
 import pytest
 
 from edgellm.catalog.identify import identify
@@ -33,19 +34,29 @@ def test_a_folder_with_two_models_asks_which(tmp_path):
         identify(str(tmp_path))
 
 
-@pytest.mark.parametrize("suffix", ["onnx", "safetensors"])
-def test_a_model_folder_of_another_format(tmp_path, suffix):
-    (tmp_path / f"model.{suffix}").write_bytes(b"12345678{}")
+def test_a_model_folder_of_another_format(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"12345678{}")
     (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 4096}))
 
     artifact = identify(str(tmp_path))
 
-    assert (artifact.format, artifact.path, artifact.ctx_train) == (suffix, str(tmp_path), 4096)
+    assert (artifact.format, artifact.path, artifact.ctx_train) == ("safetensors", str(tmp_path), 4096)
+
+
+def test_a_folder_with_an_onnx_model(tmp_path):
+    folder = onnx_models.shared(tmp_path / "tiny", onnx_models.Tiny(bits=4))
+
+    artifact = identify(str(folder))
+
+    assert (artifact.format, artifact.path, artifact.model_id) == ("onnx", str(folder), "tiny")
+    assert (artifact.quant, artifact.ctx_train) == ("INT4", 512)
+    assert (artifact.shape.n_layer, artifact.bytes) == (2, (folder / "model.onnx").stat().st_size)
+    assert identify(str(folder / "model.onnx")).path == str(folder / "model.onnx")
 
 
 @pytest.mark.parametrize("config", ["{", "[]", '{"max_position_embeddings": "many"}', "[" * 100_000])
 def test_a_folder_with_a_broken_config_is_still_named(tmp_path, config):
-    (tmp_path / "model.onnx").write_bytes(b"x")
+    (tmp_path / "model.safetensors").write_bytes(b"12345678{}")
     (tmp_path / "config.json").write_text(config)
 
     assert identify(str(tmp_path)).ctx_train == 0

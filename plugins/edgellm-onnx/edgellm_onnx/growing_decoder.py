@@ -16,6 +16,7 @@ import onnxruntime
 
 from edgellm_onnx.binding import TYPES, Binding
 from edgellm_onnx.logits import LogitRows
+from edgellm_onnx.memory import aligned, zeros
 from edgellm_onnx.signature import CACHE_TYPES, CacheEntry, Signature
 
 
@@ -40,9 +41,8 @@ class GrowingDecoder:
         self._count = np.zeros(1, np.int64)
         self._later = _Graph(Binding(session), signature)
         self._first = self._later if first is None else _Graph(Binding(first[0]), first[1])
-        size = signature.token_bytes * n_ctx
-        self._sets = [np.zeros(size, np.uint8) for _ in range(n_slots + 1)]
-        self._offsets = _offsets(signature, n_ctx)
+        *self._offsets, size = _offsets(signature, n_ctx)
+        self._sets = [zeros((size,), np.uint8) for _ in range(n_slots + 1)]
         self._of_slot = list(range(n_slots))
         self._spare = n_slots
 
@@ -125,8 +125,9 @@ class _Graph:
 
 
 def _offsets(signature: Signature, n_ctx: int) -> list[int]:
+    """Where each entry starts in a set, and the size of a set."""
     found, at = [], 0
     for entry in signature.entries:
         found.append(at)
-        at += entry.heads * n_ctx * entry.dim * CACHE_TYPES[signature.cache_type]
-    return found
+        at += aligned(entry.heads * n_ctx * entry.dim * CACHE_TYPES[signature.cache_type])
+    return [*found, at]

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from edgellm_onnx import limits
 from edgellm_onnx.binding import TYPES
+from edgellm_onnx.memory import zeros
 
 if TYPE_CHECKING:
     from edgellm.backend import Logits
-
-SPARE_ROWS = 31  # rows beyond one per slot, to verify drafts
-ROOM_BYTES = 256 << 20  # of rows that nobody asked for: a graph that gives all of them gets prompts in pieces
 
 
 class LogitRows:
@@ -21,14 +20,14 @@ class LogitRows:
 
     def __init__(self, vocab: int, kind: str, n_slots: int, n_batch: int, gives_all: bool) -> None:
         self.vocab, self.number = vocab, TYPES[kind][0]
-        self.max_rows = n_slots + SPARE_ROWS
+        self.max_rows = n_slots + limits.SPARE_ROWS
         dtype = TYPES[kind][1]
-        piece = max(1, min(n_batch, ROOM_BYTES // (vocab * np.dtype(dtype).itemsize)))
+        piece = max(1, min(n_batch, limits.ROOM_BYTES // (vocab * np.dtype(dtype).itemsize)))
         self.piece = piece if gives_all else n_batch  # most tokens of one run
         # Rows of slots that only lie between others are kept too.
-        self._kept = np.zeros((self.max_rows + n_slots, vocab), np.float32)
+        self._kept = zeros((self.max_rows + n_slots, vocab), np.float32)
         self._is_direct = dtype is np.float32
-        self._room: npt.NDArray[np.generic] = np.zeros(
+        self._room: npt.NDArray[np.generic] = zeros(
             (max(piece if gives_all else 1, n_slots, self.max_rows), vocab), dtype
         )
         self._views: dict[tuple[int, int], Logits] = {}

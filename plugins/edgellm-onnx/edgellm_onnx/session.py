@@ -48,8 +48,6 @@ def session_options(settings: Settings, options: Options) -> onnxruntime.Session
     made.add_session_config_entry("session.force_spinning_stop", "1" if options.spin == "step" else "0")
     if options.prepack == "off":
         made.add_session_config_entry("session.disable_prepacking", "1")
-    if not settings.mmap:
-        log.warning("weights are mapped or copied as onnxruntime likes: mmap=False has no meaning for it")
     return made
 
 

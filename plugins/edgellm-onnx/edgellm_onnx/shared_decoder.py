@@ -16,6 +16,7 @@ import onnxruntime
 
 from edgellm_onnx.binding import TYPES, Binding
 from edgellm_onnx.logits import LogitRows
+from edgellm_onnx.memory import zeros
 from edgellm_onnx.signature import CACHE_TYPES, Signature
 
 MASK_STEP = 256  # cells: the width of a mask of several rows, which is laid out anew when it changes
@@ -35,7 +36,7 @@ class SharedDecoder:
         self._n_ctx = n_ctx
         self.batches = signature.batches and n_slots > 1
         dtype = TYPES[signature.cache_type][1]
-        self._caches = [np.zeros((n_slots, entry.heads, n_ctx, entry.dim), dtype) for entry in signature.entries]
+        self._caches = [zeros((n_slots, entry.heads, n_ctx, entry.dim), dtype) for entry in signature.entries]
         self._ids = np.zeros(max(n_batch, n_slots), TYPES[signature.ids_type][1])
         self._positions = np.zeros(max(n_batch, n_slots), TYPES[signature.positions_type or "int64"][1])
         mask_type = TYPES[signature.mask_type or "int64"][1]

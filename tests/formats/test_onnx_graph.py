@@ -1,0 +1,158 @@
+"""A graph's header is what the onnx library reads, and is refused where it lies."""
+
+import contextlib
+
+import onnx
+import onnx_models
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from onnx_models import Tiny
+
+from edgellm.errors import ArtifactError, BadArtifact, UnsupportedArtifact
+from edgellm.formats.onnx_graph import read_graph
+from edgellm.formats.onnx_summary import summary_of
+
+
+def written(path, model):
+    path.write_bytes(model.SerializeToString() if isinstance(model, onnx.ModelProto) else model)
+    return path
+
+
+def with_tensor(tensor):
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ("a", "b")]
+    graph = helper.make_graph([helper.make_node("Add", ["a", "w"], ["b"])], "g", ends[:1], ends[1:], [tensor])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def plain(name="w"):
+    return helper.make_tensor(name, TensorProto.FLOAT, [2], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("kind", ["shared", "growing", "merged"])
+def test_it_is_what_the_onnx_library_reads(tmp_path, kind):
+    folder = onnx_models.KINDS[kind](tmp_path, Tiny(bits=4))
+    path = next(folder.glob("*.onnx"))
+
+    graph, known = read_graph(path), onnx.load(path)
+
+    assert list(graph.inputs) == [value.name for value in known.graph.input]
+    assert list(graph.outputs) == [value.name for value in known.graph.output]
+    assert graph.opsets == {entry.domain: entry.version for entry in known.opset_import}
+    assert (graph.ir_version, graph.producer) == (known.ir_version, known.producer_name)
+    for tensor in known.graph.initializer:
+        mine = graph.initializers[tensor.name]
+        assert mine.dims == tuple(tensor.dims)
+        assert mine.n_bytes == numpy_helper.to_array(tensor).nbytes
+    nodes = list(known.graph.node)
+    nodes += [node for outer in known.graph.node for at in outer.attribute for node in at.g.node]
+    assert sorted((n.op, n.domain, n.inputs, n.outputs) for n in graph.nodes) == sorted(
+        (n.op_type, n.domain, tuple(n.input), tuple(n.output)) for n in nodes
+    )
+    quantized = [node for node in graph.nodes if node.op == "MatMulNBits"]
+    assert all(node.ints["block_size"] == 32 and node.ints["bits"] == 4 for node in quantized)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [(TensorProto.FLOAT, [1.5, 2.5]), (TensorProto.INT64, [1, -(2**62)]), (TensorProto.INT8, [1, -1]),
+     (TensorProto.DOUBLE, [1.0, 2.0]), (TensorProto.BOOL, [1, 0]), (TensorProto.INT4, [1, -2]),
+     (TensorProto.STRING, [b"a", b"b"]), (TensorProto.FLOAT16, [1.0, 2.0])],
+)  # fmt: skip
+@pytest.mark.parametrize("raw", [False, True])
+def test_values_of_every_kind_are_counted(tmp_path, dtype, values, raw):
+    if raw and dtype == TensorProto.STRING:
+        return
+    tensor = helper.make_tensor("w", dtype, [2], values)
+    if raw:
+        tensor = numpy_helper.from_array(numpy_helper.to_array(tensor), "w")
+    path = written(tmp_path / "m.onnx", with_tensor(tensor))
+
+    assert read_graph(path).initializers["w"].dims == (2,)
+
+    tensor.dims[0] = 200
+    with pytest.raises(BadArtifact, match="claims"):
+        read_graph(written(path, with_tensor(tensor)))
+
+
+def test_a_tensor_that_claims_three_gigabytes_is_refused(tmp_path):
+    tensor = plain()
+    tensor.dims[:] = [3 * 2**28]
+    with pytest.raises(BadArtifact, match="'w' claims 3221225472 bytes"):
+        read_graph(written(tmp_path / "m.onnx", with_tensor(tensor)))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        (lambda t: t.dims.__setitem__(0, -2), BadArtifact, "dimensions"),
+        (lambda t: setattr(t, "data_type", 99), BadArtifact, "type 99"),
+        (lambda t: t.dims.extend([1] * 20), UnsupportedArtifact, "22 axes|21 axes"),
+        (lambda t: setattr(t.segment, "begin", 1), UnsupportedArtifact, "segments"),
+    ],
+)
+def test_a_tensor_that_makes_no_sense_is_refused(tmp_path, change, error, says):
+    tensor = plain()
+    change(tensor)
+    with pytest.raises(error, match=says):
+        read_graph(written(tmp_path / "m.onnx", with_tensor(tensor)))
+
+
+def test_a_graph_cut_anywhere_is_refused(tmp_path):
+    whole = with_tensor(plain()).SerializeToString()
+    path = tmp_path / "m.onnx"
+    refused = 0
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        try:
+            read_graph(path)
+        except BadArtifact:
+            refused += 1
+    # The operator sets come after the graph, and their version last: only the whole says all.
+    assert refused == len(whole)
+
+
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html>", b"GGUF" + b"\0" * 60, b"PK\x03\x04", b'{"a": 1}', b"\0" * 99])
+def test_what_is_no_graph_is_named(tmp_path, content):
+    with pytest.raises(BadArtifact, match=r"no ONNX model"):
+        read_graph(written(tmp_path / "m.onnx", content))
+
+
+def test_branches_in_branches_without_end_are_refused(tmp_path):
+    graph = helper.make_graph([], "g", [], [])
+    for depth in range(12):
+        graph = helper.make_graph([helper.make_node("If", ["x"], [f"y{depth}"], then_branch=graph)], "g", [], [])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    with pytest.raises(BadArtifact, match="branches in branches"):
+        read_graph(written(tmp_path / "m.onnx", model))
+
+
+_SEED = with_tensor(plain()).SerializeToString()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(_SEED) - 1), st.integers(0, 255)), min_size=1, max_size=6))
+def test_damage_is_refused_or_read_and_nothing_else(tmp_path_factory, changes):
+    data = bytearray(_SEED)
+    for at, value in changes:
+        data[at] = value
+    path = tmp_path_factory.getbasetemp() / "damaged.onnx"
+    path.write_bytes(bytes(data))
+    with contextlib.suppress(ArtifactError):
+        read_graph(path)
+
+
+@pytest.mark.parametrize(
+    ("tiny", "quant", "cell"),
+    [(Tiny(), "F32", 512), (Tiny(bits=4), "INT4", 512), (Tiny(dtype="float16"), "F16", 256)],
+)
+def test_a_summary_tells_what_predicting_needs(tmp_path, tiny, quant, cell):
+    folder = onnx_models.shared(tmp_path, tiny)
+
+    found = summary_of(folder)
+
+    assert (found.quant, found.ctx_train) == (quant, 512)
+    assert found.shape.kv_full_bytes == cell
+    assert (found.shape.n_layer, found.shape.n_embd, found.shape.n_ff, found.shape.n_vocab) == (2, 64, 96, 304)
+    assert found.file_bytes == (folder / "model.onnx").stat().st_size

@@ -1,0 +1,71 @@
+"""Decoders of every shape keep the backend contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_models
+import pytest
+from onnx_models import Tiny
+
+from edgellm.model import Artifact
+from edgellm.plan import LaunchPlan, Settings
+from edgellm.testing import BackendContract
+
+
+class OnTiny(BackendContract):
+    """Sums are added in another order for one token than for many: the last bits of a logit differ."""
+
+    tolerance = 1e-5
+    leak_requests = 300
+    kind = "shared"
+    tiny = Tiny()
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def launch_plan(cls, tmp_path_factory: pytest.TempPathFactory) -> LaunchPlan:
+        folder: Path = onnx_models.KINDS[cls.kind](tmp_path_factory.mktemp(cls.kind), cls.tiny)
+        return LaunchPlan("onnx", Artifact("onnx", (str(folder),), "tiny"), Settings(256, n_slots=4, n_batch=128))
+
+
+class TestShared(OnTiny):
+    def test_slots_are_decoded_together(self, engine):
+        assert engine.info.details["slots"] == "decoded together"
+
+
+class TestSharedWithAsManyLogitsAsAskedFor(OnTiny):
+    tiny = Tiny(num_logits=True, external=True)
+    leak_requests = 100
+
+
+class TestSharedIn4Bits(OnTiny):
+    tiny = Tiny(bits=4, num_logits=True)
+    leak_requests = 100
+
+
+class TestSharedInHalfPrecision(OnTiny):
+    tiny = Tiny(dtype="float16")
+    tolerance = 0.02
+    leak_requests = 100
+
+
+class TestGrowing(OnTiny):
+    kind = "growing"
+
+    def test_slots_are_decoded_one_after_another(self, engine):
+        assert engine.info.details["slots"] == "decoded one after another"
+
+
+class TestGrowingInHalfPrecision(OnTiny):
+    kind, tolerance, tiny = "growing", 0.02, Tiny(dtype="float16")
+    leak_requests = 100
+
+
+class TestMerged(OnTiny):
+    kind = "merged"
+    leak_requests = 100
+
+
+class TestSeparate(OnTiny):
+    kind = "separate"
+    leak_requests = 100
