@@ -1,4 +1,4 @@
-"""Speed of converted folders in onnxruntime alone, by bits, accuracy level and threads, and llama.cpp on the same weights.
+"""Speed of converted folders in onnxruntime alone, by bits, accuracy level and threads, and llama.cpp beside it.
 
     python benchmarks/onnx_speed.py [--model smollm2-135m-instruct] [--threads 1 2] [--rounds 3] [--variants ...]
 
@@ -108,7 +108,8 @@ def _in_float32(folder: Path) -> Path:
     for tensor in model.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT16:
             names.add(tensor.name)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+            wide = onnx.numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(wide, tensor.name))
     casts = [node for node in model.graph.node if node.op_type == "Cast" and node.input[0] in names]
     renamed = {node.output[0]: node.input[0] for node in casts}
     for node in casts:
@@ -124,7 +125,8 @@ def child(job: dict[str, Any]) -> dict[str, float]:
     path = Path(job["path"])
     rates = _onnx(path, job["threads"]) if path.is_dir() else _llama_cpp(path, job["threads"])
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
-    memory = {key: int(status[name].split()[0]) / 1024 for key, name in (("anonymous", "RssAnon"), ("files", "RssFile"))}
+    kinds = (("anonymous", "RssAnon"), ("files", "RssFile"))
+    memory = {key: int(status[name].split()[0]) / 1024 for key, name in kinds}
     return rates | memory
 
 
