@@ -164,11 +164,11 @@ def test_a_provider_that_raises_is_told_and_replaced(tmp_path, caplog, monkeypat
 
     made = session._session
 
-    def broken(graph, settings, options, providers):
+    def broken(graph, options, providers):
         if providers != (CPU,):
             # What onnxruntime really raises where a library of a provider cannot be loaded.
             raise onnxruntime.capi.onnxruntime_pybind11_state.EPFail("libcudart.so.13: cannot open shared object file")
-        return made(graph, settings, options, providers)
+        return made(graph, options, providers)
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU])
     monkeypatch.setattr(session, "_session", broken)
