@@ -77,17 +77,30 @@ def test_slots_of_different_lengths_in_one_step(tmp_path, golden, kind):
                 assert np.abs(next(found) - expected).max() < 1e-5
 
 
-def test_a_full_slot_between_two_others_keeps_its_last_token(tmp_path, golden):
-    """A slot that does not take part has a token computed behind its last; a full one has no room for it."""
+def test_a_full_slot_between_two_others_takes_no_part(tmp_path, golden):
+    """A slot between two that decode has a token computed behind its last; a full one has no room for it."""
     engine = opened(onnx_models.shared(tmp_path, TINY), n_slots=3, n_ctx=32)
-    engine.step([SlotInput(1, 0, tuple(TOKENS[:32]), 0)])
+    engine.step([SlotInput(1, 0, tuple(TOKENS[:31]), 0)])
+    assert engine._spans([0, 2]) == [range(3)]
+    engine.step([SlotInput(1, 31, (TOKENS[31],), 0)])
+    assert engine._spans([0, 2]) == [range(1), range(2, 3)]
     for slot in (0, 2):
         engine.step([SlotInput(slot, 0, tuple(TOKENS[:5]), 0)])
     found = engine.step([SlotInput(0, 5, (TOKENS[5],), 1), SlotInput(2, 5, (TOKENS[5],), 1)])
     assert all(np.abs(rows[0] - golden[5]).max() < 1e-5 for rows in found)
-    assert engine.truncate(1, 31) == 31
-    again = engine.step([SlotInput(1, 31, (TOKENS[31],), 1)])[0]
-    assert np.abs(again[0] - golden[31]).max() < 1e-5
+
+
+def test_slots_that_are_cut_back_see_nothing_of_what_was(tmp_path, golden):
+    engine = opened(onnx_models.shared(tmp_path, TINY), n_slots=2)
+    for slot, length in enumerate((50, 40)):
+        engine.step([SlotInput(slot, 0, tuple(TOKENS[:length]), 0)])
+    engine.step([SlotInput(0, 50, (TOKENS[50],), 1), SlotInput(1, 40, (TOKENS[40],), 1)])
+    for slot in (0, 1):
+        engine.truncate(slot, 0)
+        engine.step([SlotInput(slot, 0, tuple(TOKENS[: 5 + slot]), 0)])
+    found = engine.step([SlotInput(0, 5, (TOKENS[5],), 1), SlotInput(1, 6, (TOKENS[6],), 1)])
+    assert np.abs(found[0][0] - golden[5]).max() < 1e-5
+    assert np.abs(found[1][0] - golden[6]).max() < 1e-5
 
 
 def test_masks_of_many_widths(tmp_path):
@@ -164,11 +177,11 @@ def test_a_provider_that_raises_is_told_and_replaced(tmp_path, caplog, monkeypat
 
     made = session._session
 
-    def broken(graph, settings, options, providers):
+    def broken(graph, options, providers):
         if providers != (CPU,):
             # What onnxruntime really raises where a library of a provider cannot be loaded.
             raise onnxruntime.capi.onnxruntime_pybind11_state.EPFail("libcudart.so.13: cannot open shared object file")
-        return made(graph, settings, options, providers)
+        return made(graph, options, providers)
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU])
     monkeypatch.setattr(session, "_session", broken)

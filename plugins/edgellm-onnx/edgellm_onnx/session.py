@@ -45,7 +45,7 @@ def session_options(settings: Settings, options: Options) -> onnxruntime.Session
     made.inter_op_num_threads = 1
     made.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     made.graph_optimization_level = LEVELS[options.optimize]
-    # A pattern is kept for every shape of inputs, and the mask's changes with every token: memory would grow for ever.
+    # Memory would be planned for every shape of inputs, and the plans kept: nothing was won by it, and they pile up.
     made.enable_mem_pattern = False
     made.log_severity_level = 0 if log.isEnabledFor(logging.DEBUG) else 4  # what fails is raised, and told by us
     made.add_session_config_entry("session.intra_op.allow_spinning", "0" if options.spin == "never" else "1")
@@ -60,13 +60,14 @@ def open_session(graph: Path, settings: Settings, options: Options, choice: Choi
     Raises:
         BadArtifact, UnsupportedArtifact: onnxruntime refuses the graph. BackendUnavailable: no memory.
     """
+    made_of = session_options(settings, options)
     if choice.problem:
         log.error("%s; computing on the CPU instead", choice.problem)
     if choice.providers != (CPU,):
         heard: list[str] = []
         try:
             with _overhearing(heard):
-                made = _session(graph, settings, options, choice.providers)
+                made = _session(graph, made_of, choice.providers)
         except Exception as error:
             # Whatever a vendor's library raises: the same graph on the CPU tells whether the graph is to blame.
             problem = f"{choice.providers[0]} does not start ({_words(error)})"
@@ -81,16 +82,14 @@ def open_session(graph: Path, settings: Settings, options: Options, choice: Choi
             log.error("%s", problem)
             return Opened(made, started[0], problem)
     with refusing(f"{graph} cannot be opened"):
-        return Opened(_session(graph, settings, options, (CPU,)), CPU, choice.reason)
+        return Opened(_session(graph, made_of, (CPU,)), CPU, choice.reason)
 
 
 def _session(
-    graph: Path, settings: Settings, options: Options, providers: tuple[str, ...]
+    graph: Path, options: onnxruntime.SessionOptions, providers: tuple[str, ...]
 ) -> onnxruntime.InferenceSession:
     # Without the last argument a provider that fails, now or in a step, would be replaced behind our back.
-    return onnxruntime.InferenceSession(
-        str(graph), session_options(settings, options), providers=list(providers), enable_fallback=0
-    )
+    return onnxruntime.InferenceSession(str(graph), options, providers=list(providers), enable_fallback=0)
 
 
 @contextlib.contextmanager

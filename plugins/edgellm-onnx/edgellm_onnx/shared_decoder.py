@@ -19,7 +19,8 @@ from edgellm_onnx.logits import LogitRows
 from edgellm_onnx.memory import zeros
 from edgellm_onnx.signature import CACHE_TYPES, Signature
 
-MASK_STEP = 256  # cells: the width of a mask of several rows, which is laid out anew when it changes
+# Cells by which a mask of several rows grows: its ones count, not its width, and a new width lays it out anew.
+MASK_STEP = 256
 
 
 class SharedDecoder:
