@@ -22,7 +22,9 @@ def evidence(chosen: Option, low: Sequence[Option]) -> list[str]:
     would_do = (
         o
         for o in low
-        if o.score > chosen.score * NOTABLY
+        # No score is higher than what is kept of the ability, which is known without a rate.
+        if o.ability.mid * o.kept.mid > chosen.score * NOTABLY
+        and o.score > chosen.score * NOTABLY
         and o.fits_at(o.needed_ctx)
         and o.useful_tps >= min(setting.floor_tps, chosen.useful_tps)
     )

@@ -206,6 +206,15 @@ def test_everything_reachable_is_no_restriction() -> None:
     assert named.would_choose is None
 
 
+def test_sources_that_no_file_comes_from_are_not_called_reachable() -> None:
+    """Nobody was asked whether they answer."""
+    answering = ("file", "http", "https", "ollama", "pypi")
+    decision = decide(machine(), SelectionRequest(reachable=answering), ROWS, [GGUF])
+    said = next(reason for reason in decision.reasons if reason.startswith("Sources ("))
+
+    assert said.startswith("Sources (reachable: pypi): 1 file can be had;")
+
+
 def test_a_file_in_parts_needs_all_of_its_sources() -> None:
     parts = replace(
         catalog()["smollm2-135m-instruct"],
