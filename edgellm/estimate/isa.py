@@ -19,6 +19,7 @@ _ZEN4 = {
     "IQ2_XXS": 25.0, "IQ2_XS": 24.5, "IQ2_S": 20.0, "IQ3_XXS": 19.0, "IQ3_S": 15.6, "TQ2_0": 50.0, "TQ1_0": 29.0,
     "I2_S": 55.0,
     "Q4_1": 42.0, "Q5_0": 32.0, "Q5_1": 32.0, "IQ4_NL": 42.0, "MXFP4": 42.0, "NVFP4": 30.0,  # E
+    "INT4": 28.0, "INT8": 31.0,  # onnxruntime's, as below
     "Q1_0": 40.0, "Q2_0": 40.0, "IQ1_S": 20.0, "IQ1_M": 16.0, "F16": 25.0, "BF16": 20.0, "F32": 15.0,  # E
 }  # fmt: skip
 _M2 = {  # M2 Max, 4 threads, NEON (ik_llama.cpp)
@@ -34,6 +35,9 @@ _M2 = {  # M2 Max, 4 threads, NEON (ik_llama.cpp)
 # Q1_0, Q2_0 and TQ1_0 are unpacked into the same layout when they are loaded.
 OWN_KERNELS: dict[str, dict[str, tuple[float, float]]] = {
     "bitnet": dict.fromkeys(("I2_S", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0"), (250.0, 400.0)),
+    # onnxruntime 1.32 on one core of a Zen 4 decoded SmolLM2-135M at 0.67 (4 bits), 0.78 (8) and 0.39 (16) of the rate of
+    # llama.cpp on the same weights, and read prompts as fast (docs/benchmarks.md, "ONNX"): llama.cpp's priors, scaled.
+    "onnx": {"INT4": (28.0, 80.0), "INT8": (31.0, 80.0), "F16": (10.0, 75.0), "F32": (10.0, 75.0)},
 }
 
 

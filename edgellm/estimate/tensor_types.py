@@ -75,8 +75,8 @@ _ALL = (
     _type("TQ2_0", "plain"),
     _type("I2_S", "plain"),
     # onnxruntime's MatMulNBits: blocks of 32 with a float scale. No GGUF file has them, so they have no number there.
-    TensorType("INT4", "plain", frozenset(), frozenset(), GgmlType(-1, "INT4", 32, 20)),
-    TensorType("INT8", "plain", frozenset(), frozenset(), GgmlType(-2, "INT8", 32, 36)),
+    TensorType("INT4", "plain", frozenset(), frozenset({"x86"}), GgmlType(-1, "INT4", 32, 20)),
+    TensorType("INT8", "plain", frozenset(), frozenset({"x86"}), GgmlType(-2, "INT8", 32, 36)),
 )
 TYPES: dict[str, TensorType] = {t.name: t for t in _ALL}
 

@@ -1,8 +1,8 @@
 """How fast onnxruntime consumes weights here, measured by running its own kernels. In a worker only.
 
 A graph of one product for each kind, with a matrix larger than the last-level cache: decode is one token, prefill 512.
-Kinds are named as the core names block types of the same size: Q4_0 and Q8_0 are MatMulNBits of 4 and 8 bits in blocks
-of 32 with activations rounded to 8 bits (accuracy level 4), F32 is MatMul.
+INT4 and INT8 are MatMulNBits of 4 and 8 bits in blocks of 32 with activations rounded to 8 bits (accuracy level 4), F32
+is MatMul.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COLS = CALIBRATED_ROW
 DECODE_BYTES = 64 << 20  # more than the last-level cache of most processors
 PREFILL_ROWS, PREFILL_TOKENS = 2048, 512
 BLOCK, LEVEL = 32, 4
-BITS = {"Q4_0": 4, "Q8_0": 8, "F32": 32}
+BITS = {"INT4": 4, "INT8": 8, "F32": 32}
 PASSES, ROUNDS = 4, 3
 
 
