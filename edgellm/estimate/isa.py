@@ -35,7 +35,7 @@ _M2 = {  # M2 Max, 4 threads, NEON (ik_llama.cpp)
 # Q1_0, Q2_0 and TQ1_0 are unpacked into the same layout when they are loaded.
 OWN_KERNELS: dict[str, dict[str, tuple[float, float]]] = {
     "bitnet": dict.fromkeys(("I2_S", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0"), (250.0, 400.0)),
-    # onnxruntime 1.32 on one core of a Zen 4 decoded SmolLM2-135M at 0.67 (4 bits), 0.78 (8) and 0.39 (16) of the rate of
+    # onnxruntime 1.32 on one core of a Zen 4 decoded SmolLM2-135M at 0.67 (4 bits), 0.78 (8), 0.39 (16) of the rate of
     # llama.cpp on the same weights, and read prompts as fast (docs/benchmarks.md, "ONNX"): llama.cpp's priors, scaled.
     "onnx": {"INT4": (28.0, 80.0), "INT8": (31.0, 80.0), "F16": (10.0, 75.0), "F32": (10.0, 75.0)},
 }
