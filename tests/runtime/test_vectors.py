@@ -154,6 +154,20 @@ def test_a_single_text_does_not_wait_for_two_thousand() -> None:
     assert whole == 2001
 
 
+def test_a_request_that_comes_while_another_is_computed_has_its_turn() -> None:
+    engine = ToyEmbedder(n_batch=64, n_ctx=64)
+    waiting = VectorQueue(engine)
+    waiting.submit(wire.Embed(1, EmbeddingRequest(("abcdefgh" * 7,) * 200)))
+    while len(engine.batches) < 3:
+        waiting.step(beside_answers=False)
+    waiting.submit(wire.Embed(2, EmbeddingRequest(("a", "b" * 50))))
+    said: list[wire.Up] = []
+    while not said:
+        said += waiting.step(beside_answers=False)
+    assert [message.id for message in said] == [2]
+    assert len(engine.batches) <= 8
+
+
 def test_answers_and_texts_take_turns() -> None:
     engine = ToyEmbedder(n_batch=512, n_ctx=512)
     answer = GenerationRequest("abc", Sampling(temperature=0), max_tokens=20, ignore_eos=True)
