@@ -46,7 +46,7 @@ def llm(plan: LaunchPlan) -> Iterator[EdgeLLM]:
 
 
 class TestMiniLm(EmbedderContract):
-    leak_batches = 100
+    leak_batches = 30
 
     @pytest.fixture(scope="class")
     @classmethod
