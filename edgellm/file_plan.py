@@ -84,13 +84,14 @@ def _smaller(artifact: Artifact) -> tuple[str, ...]:
 
 
 def _cache_types(name: str, shape: Shape | None, request: SelectionRequest) -> tuple[str, ...]:
-    """Types of cache to try for a named file: the one asked for, else all that the backend has, the most exact first.
+    """Types of cache to try for a named file: the one asked for, else the backend's usual one and all that are smaller.
 
     Raises:
         UsageError: it cannot have the one that is asked for.
     """
     facts = cache_types(plugins().backend(name))
-    wanted = KV_TYPES if request.kv_type is None else (request.kv_type,)
+    usual = KV_TYPES[KV_TYPES.index(facts.usual_cache) :]
+    wanted = usual if request.kv_type is None else (request.kv_type,)
     refusals = {kind: facts.refuses_cache(kind, shape) for kind in wanted}
     if request.kv_type is not None and refusals[request.kv_type]:
         raise UsageError(refusals[request.kv_type], hint="leave --kv out", param="kv")
