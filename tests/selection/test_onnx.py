@@ -62,3 +62,9 @@ def test_a_backend_that_is_asked_for_is_taken_though_another_is_better() -> None
     assert decision.choice is not None
     assert decision.choice.backend == "onnx"
     assert decision.choice.source == "hf://onnx-community/Qwen3-0.6B-ONNX/onnx/model_q4.onnx"
+
+
+def test_f16_is_the_usual_cache_where_there_is_one() -> None:
+    every = BackendFacts("every", frozenset({"gguf"}), kv_types=frozenset(KV_TYPES))
+
+    assert [facts.usual_cache for facts in (GGUF, ONNX, every)] == ["f16", "f32", "f16"]
