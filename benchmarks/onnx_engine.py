@@ -65,24 +65,26 @@ def opened(given: argparse.Namespace, n_ctx: int, threads: int = 1, n_slots: int
 def compare(given: argparse.Namespace, threads: int) -> bool:
     """Rates of both, by turns; each loads the model anew for each round, as where it comes to lie is worth 10 %."""
     n_ctx = given.prompt + given.answer + 8
-    tokens: list[int] = []
+    tokens = np.random.default_rng(0).integers(5, 250, given.prompt).tolist()
     peer = None
     if given.peer:
         command = [given.peer, str(CHILD), str(given.folder), str(threads), str(n_ctx)]
         peer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     rows: dict[str, list[tuple[float, float]]] = {"ours": [], "genai": []}
     for index in range(given.rounds + 1):
-        engine = opened(given, n_ctx, threads)
-        tokens = (
-            tokens or np.random.default_rng(0).integers(5, min(5000, engine.info.vocab_size), given.prompt).tolist()
-        )
-        found = {"ours": _round(engine, tokens, given.answer)}
-        engine.close()
-        del engine
-        if peer is not None and peer.stdin is not None and peer.stdout is not None:
-            peer.stdin.write(json.dumps({"tokens": tokens, "answer": given.answer}) + "\n")
-            peer.stdin.flush()
-            found["genai"] = tuple(json.loads(peer.stdout.readline()))
+        found: dict[str, tuple[float, float]] = {}
+        # Who comes first changes: a machine's clock and its neighbours drift within a round too.
+        for name in ("ours", "genai") if index % 2 else ("genai", "ours"):
+            if name == "ours":
+                engine = opened(given, n_ctx, threads)
+                found[name] = _round(engine, tokens, given.answer)
+                engine.close()
+                del engine
+            elif peer is not None and peer.stdin is not None and peer.stdout is not None:
+                peer.stdin.write(json.dumps({"tokens": tokens, "answer": given.answer}) + "\n")
+                peer.stdin.flush()
+                prefill, decode = json.loads(peer.stdout.readline())
+                found[name] = (prefill, decode)
         if index:  # the first round brings the weights in
             for name, pair in found.items():
                 rows[name].append(pair)
