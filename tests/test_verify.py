@@ -183,7 +183,8 @@ def test_a_record_waits_for_the_requests_that_run(smollm2: str, monkeypatch: pyt
     with EdgeLLM.load(smollm2, ctx=1024, slots=2, threads=1) as llm:
         running = llm.generate(GenerationRequest("One, two, three", max_tokens=900, ignore_eos=True))
         next(running)
-        llm.chat("Hello. " * 12, max_tokens=20)
+        # As many tokens as tell a rate: a chat might end before.
+        list(llm.generate(GenerationRequest("Hello. " * 12, max_tokens=20, ignore_eos=True)))
         assert llm._session.meter.measured().requests == 1
         assert not llm._session.idle
         time.sleep(0.2)
