@@ -131,7 +131,7 @@ def test_a_file_is_read_by_its_header(look: Look, tmp_path: Path) -> None:
     [
         (("no-such-model",), "no model named 'no-such-model'", 2),
         (("falcon-e-1b-instruct",), "the shape of falcon-e-1b-instruct is not known", 4),
-        (("bge-small-en-v1.5",), "no published file of bge-small-en-v1.5 is known", 2),
+        (("bge-m3",), "no published file of bge-m3 is known", 2),
         (("nothing.gguf",), "nothing.gguf does not exist", 2),
         (("qwen3-4b", "--ctx", "3"), "ctx=3 is out of range", 2),
         (("qwen3-4b", "--kv", "q1"), "unknown cache type 'q1'", 2),
