@@ -82,6 +82,7 @@ def scratch_bytes(arch: Architecture, batch: int, threads: int, context: int) ->
     rest = [
         batch * arch.hidden * 4, batch * arch.hidden * 4, batch * wide * 4, batch * padded(arch.hidden, PANEL) * 4,
         batch * arch.q_cols * 4, threads * 2 * columns * 4, units * 4 * (dim + 2) * 4, batch * columns // PANEL * 4,
-        *[threads * padded(batch, 32) * 4] * 3, threads * padded(batch, 32) * 8, batch * (arch.heads // arch.kv_heads) * 12,
+        *[threads * padded(batch, 32) * 4] * 3, threads * padded(batch, 32) * 8,
+        batch * (arch.heads // arch.kv_heads) * 12,
     ]  # fmt: skip
     return sum(padded(size, 128) for size in [*acts, *rest])
