@@ -56,7 +56,9 @@ class Stored:
     def artifact(self) -> Artifact:
         paths = tuple(os.path.join(self.folder, file.path) for file in self.files)
         if self.format != "gguf" and len(paths) > 1:
-            paths = (str(self.folder),)  # a model that is a folder; split files of GGUF are named one by one
+            # A model that is a folder: ours, or, where the files lie in the hub's cache, the one of the file that was
+            # named. Split files of GGUF are named one by one.
+            paths = (paths[0],) if os.path.isabs(self.files[0].path) else (str(self.folder),)
         return Artifact(
             self.format, paths, self.model_id, self.quant, self.bytes, self.sha256, self.shape, self.ctx_train
         )

