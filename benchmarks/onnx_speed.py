@@ -120,12 +120,15 @@ def _in_float32(folder: Path) -> Path:
 
 
 def child(job: dict[str, Any]) -> dict[str, float]:
-    """Rates and memory of one variant."""
+    """Rates of one variant, and memory while the model is loaded."""
     path = Path(job["path"])
-    rates = _onnx(path, job["threads"]) if path.is_dir() else _llama_cpp(path, job["threads"])
+    return _onnx(path, job["threads"]) if path.is_dir() else _llama_cpp(path, job["threads"])
+
+
+def _memory() -> dict[str, float]:
+    """What is resident now, in MiB."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
-    memory = {key: int(status[name].split()[0]) / 1024 for key, name in (("anonymous", "RssAnon"), ("files", "RssFile"))}
-    return rates | memory
+    return {key: int(status[name].split()[0]) / 1024 for key, name in (("anonymous", "RssAnon"), ("files", "RssFile"))}
 
 
 def _onnx(folder: Path, threads: int) -> dict[str, float]:
@@ -186,7 +189,7 @@ def _rates(step: Any) -> dict[str, float]:
         started = time.perf_counter()
         step([tokens[n]], DEPTH + n)
         steps.append(time.perf_counter() - started)
-    return {"decode": 1 / statistics.median(steps), "prompt": PROMPT / min(prompts)}
+    return {"decode": 1 / statistics.median(steps), "prompt": PROMPT / min(prompts)} | _memory()
 
 
 if __name__ == "__main__":
