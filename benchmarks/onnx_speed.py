@@ -1,4 +1,4 @@
-"""Speed of converted folders in onnxruntime alone, by bits, accuracy level and threads, and llama.cpp beside it.
+"""Speed of converted folders in onnxruntime alone, by bits, accuracy level and threads; llama.cpp on the same weights.
 
     python benchmarks/onnx_speed.py [--model smollm2-135m-instruct] [--threads 1 2] [--rounds 3] [--variants ...]
 
@@ -108,8 +108,9 @@ def _in_float32(folder: Path) -> Path:
     for tensor in model.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT16:
             names.add(tensor.name)
-            wide = onnx.numpy_helper.to_array(tensor).astype(np.float32)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(wide, tensor.name))
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float32), tensor.name)
+            )
     casts = [node for node in model.graph.node if node.op_type == "Cast" and node.input[0] in names]
     renamed = {node.output[0]: node.input[0] for node in casts}
     for node in casts:
@@ -121,13 +122,15 @@ def _in_float32(folder: Path) -> Path:
 
 
 def child(job: dict[str, Any]) -> dict[str, float]:
-    """Rates and memory of one variant."""
+    """Rates of one variant, and memory while the model is loaded."""
     path = Path(job["path"])
-    rates = _onnx(path, job["threads"]) if path.is_dir() else _llama_cpp(path, job["threads"])
+    return _onnx(path, job["threads"]) if path.is_dir() else _llama_cpp(path, job["threads"])
+
+
+def _memory() -> dict[str, float]:
+    """What is resident now, in MiB."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
-    kinds = (("anonymous", "RssAnon"), ("files", "RssFile"))
-    memory = {key: int(status[name].split()[0]) / 1024 for key, name in kinds}
-    return rates | memory
+    return {key: int(status[name].split()[0]) / 1024 for key, name in (("anonymous", "RssAnon"), ("files", "RssFile"))}
 
 
 def _onnx(folder: Path, threads: int) -> dict[str, float]:
@@ -188,7 +191,7 @@ def _rates(step: Any) -> dict[str, float]:
         started = time.perf_counter()
         step([tokens[n]], DEPTH + n)
         steps.append(time.perf_counter() - started)
-    return {"decode": 1 / statistics.median(steps), "prompt": PROMPT / min(prompts)}
+    return {"decode": 1 / statistics.median(steps), "prompt": PROMPT / min(prompts)} | _memory()
 
 
 if __name__ == "__main__":
