@@ -7,7 +7,8 @@ every backend. A `Backend` is light and lives in the parent; an `Engine` lives i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -289,6 +290,22 @@ class Configurable(Protocol):
             UsageError: an unknown name or value; the hint lists the known ones.
         """
         ...
+
+
+@runtime_checkable
+class Environed(Protocol):
+    """Optional: a backend whose libraries read environment variables before any code of its own runs."""
+
+    @property
+    def worker_environment(self) -> Mapping[str, str]:
+        """Variables of the worker process. One that the user has set stays as it is."""
+        ...
+
+
+def worker_environment(backend: object) -> dict[str, str]:
+    """What a process that runs `backend` starts with."""
+    wanted = dict(backend.worker_environment) if isinstance(backend, Environed) else {}
+    return wanted | dict(os.environ)
 
 
 @runtime_checkable

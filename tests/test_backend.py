@@ -1,10 +1,13 @@
-"""What every engine asks of a step before it touches its cache."""
+"""What every engine asks of a step before it touches its cache, and what its process starts with."""
 
 from __future__ import annotations
 
+import os
+from typing import ClassVar
+
 import pytest
 
-from edgellm.backend import EngineInfo, SlotInput, check_batch
+from edgellm.backend import EngineInfo, SlotInput, check_batch, worker_environment
 from edgellm.errors import CacheFull
 
 INFO = EngineInfo(
@@ -37,3 +40,15 @@ def test_a_full_slot_says_what_is_free() -> None:
     with pytest.raises(CacheFull, match="slot 0 needs 6 cells, 5 are free") as full:
         check_batch([SlotInput(0, 3, (1,) * 6, 1)], INFO, [3, 0])
     assert (full.value.needed, full.value.free) == (6, 5)
+
+
+def test_a_worker_starts_with_what_its_backend_wants_unless_the_user_set_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wanting:
+        worker_environment: ClassVar[dict[str, str]] = {"LIBRARY_PAGES": "large", "LIBRARY_LOG": "none"}
+
+    monkeypatch.setenv("LIBRARY_LOG", "all")
+
+    wanting = worker_environment(Wanting())
+
+    assert (wanting["LIBRARY_PAGES"], wanting["LIBRARY_LOG"]) == ("large", "all")
+    assert worker_environment(object()) == worker_environment(None) == dict(os.environ)

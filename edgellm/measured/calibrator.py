@@ -15,7 +15,7 @@ import sys
 
 import msgspec
 
-from edgellm.backend import Calibration, Calibrator
+from edgellm.backend import Calibration, Calibrator, worker_environment
 from edgellm.errors import BackendUnavailable, WorkerCrashed
 from edgellm.plan import Settings
 from edgellm.plugins import plugins
@@ -44,7 +44,10 @@ def measure(backend: str, threads: int) -> Calibration:
     # -P: nothing is imported from the current folder, which may hold a stranger's files.
     command = [sys.executable, "-P", "-m", "edgellm.measured.calibrator", backend, str(threads)]
     try:
-        run = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False, stdin=subprocess.DEVNULL)
+        run = subprocess.run(
+            command, capture_output=True, timeout=TIMEOUT_S, check=False, stdin=subprocess.DEVNULL,
+            env=worker_environment(found),
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise WorkerCrashed(
             f"measuring {backend} took longer than {TIMEOUT_S:.0f} s and was ended",

@@ -17,9 +17,10 @@ import threading
 from typing import IO
 
 from edgellm import settings
-from edgellm.backend import EngineInfo
+from edgellm.backend import EngineInfo, worker_environment
 from edgellm.errors import EdgeLLMError, WorkerCrashed
 from edgellm.plan import LaunchPlan
+from edgellm.plugins import plugins
 from edgellm.request import Request
 from edgellm.runtime import wire
 from edgellm.runtime.meter import Meter
@@ -124,7 +125,9 @@ class WorkerSession:
         self._dispatcher.fail_all(closed())
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(WORKER, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        # A backend that is not there is the worker's to refuse.
+        environment = worker_environment(plugins().backends().get(self._plan.backend))
+        process = subprocess.Popen(WORKER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         assert process.stdin is not None
         with contextlib.suppress(OSError):
             process.stdin.write(wire.encode(wire.Launch(self._plan)))

@@ -6,6 +6,7 @@ import json
 import os
 
 import onnx_models
+import psutil
 import pytest
 from click.testing import CliRunner
 from edgellm_onnx import calibration
@@ -39,6 +40,8 @@ def test_a_worker_answers(folder):
         assert answer.usage.completion_tokens >= 1
         assert llm.info.details["library"].startswith("onnxruntime")
         assert "onnx" in llm.explain()
+        (worker,) = psutil.Process().children()
+        assert worker.environ()["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
 
 
 def test_the_parent_outlives_a_folder_that_lies(folder):

@@ -10,7 +10,7 @@ from edgellm.hookspecs import hookimpl
 from edgellm.machine import Machine
 from edgellm.model import Artifact
 from edgellm_onnx import library
-from edgellm_onnx.bert_backend import BertBackend
+from edgellm_onnx.bert_backend import LARGE_PAGES, BertBackend
 from edgellm_onnx.options import Options
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class OnnxBackend:
     name = "onnx"
     formats = frozenset({"onnx"})
     quants = frozenset({"INT4", "INT8", "F16", "BF16", "F32"})
+    worker_environment = LARGE_PAGES
     kv_types = frozenset({"f32"})  # as nearly all graphs have it; a folder's own footprint counts what its graph says
 
     def check(self, machine: Machine) -> list[str]:
