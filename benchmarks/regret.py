@@ -40,7 +40,7 @@ KV_TYPES = ("f16", "q8_0", "q4_0")
 CONTEXTS = (2048, 8192)
 REQUESTS, WITHIN = 20, 0.03
 PROMPT_CELLS = 768  # that the prompt of a memory measurement takes, padded
-PASSES = 2  # over all files, for rates: the best counts, as other programs can only take
+PASSES = 4  # over all files, for rates: the median counts, so that no minute of the machine makes one
 # Of a measured rate and of measured memory: what is nearer to the floor or the cap counts neither as broken nor as
 # reached. `--strict` takes memory to the byte.
 NOISE, MEMORY_NOISE = 0.05, 0.005
@@ -220,7 +220,7 @@ def report(model: str, seeds: int, *, strict: bool) -> None:
     known: dict[str, Any] = {}
     for what in ("quality", "memory", "rate"):
         for key, found in json.loads((folder(model) / f"{what}.json").read_text()).items():
-            known[key] = max(found) if what == "rate" else found[0]
+            known[key] = statistics.median(found) if what == "rate" else found[0]
     for learned in STAGES:
         print(f"\n{model}, {len(complete(known))} quantizations, learned: {learned}")
         print("| context | memory, MiB | floor, tok/s | chosen | kept | best | kept | regret |")

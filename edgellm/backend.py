@@ -134,6 +134,7 @@ class Engine(Protocol):
 
 
 CALIBRATED_ROW = 2048  # weights in a row of the matrices that `Calibration.decode` is measured with
+CALIBRATED_HEAD = 128  # numbers in a head of the caches that `Calibration.attention` is measured with
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,9 @@ class Calibration:
     prefill: dict[tuple[str, int], float] = field(default_factory=dict)  # the same for 512 tokens: weights x tokens
     build: str = ""  # of the kernels, as `Calibrator.build` says it
     # 1e9 products per second: each query head meets a key and a value of head_dim numbers for each cached token.
-    attention: dict[tuple[str, int], float] = field(default_factory=dict)  # one token
+    attention: dict[tuple[str, int], float] = field(default_factory=dict)  # one token, in heads of CALIBRATED_HEAD
+    # The same in heads of other sizes: (cache type, numbers in a head, threads).
+    attention_by_head: dict[tuple[str, int, int], float] = field(default_factory=dict)
     attention_prefill: dict[tuple[str, int], float] = field(default_factory=dict)  # 512 tokens
     row_s: dict[tuple[str, int], float] = field(default_factory=dict)  # seconds that a row takes beside its weights
     layer_s: dict[int, float] = field(default_factory=dict)  # seconds per layer and token beside both, one token

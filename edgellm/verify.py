@@ -255,7 +255,7 @@ def correction(plan: LaunchPlan, machine: Machine, rates: Calibration | None) ->
     """What earlier runs made of predictions like those for this plan."""
     bases = {plan.backend: basis.basis(plugins().backend(plan.backend), rates)}
     return history.corrections(machine, bases, plan.settings.n_threads).of(
-        plan.backend, plan.artifact.model_id, plan.artifact.quant
+        plan.backend, plan.artifact.model_id, plan.artifact.quant, plan.settings.kv_type
     )
 
 
@@ -284,7 +284,7 @@ def drifts(run: Run, known: Correction) -> tuple[Drift, ...]:
 def latest_drifts(runs: Sequence[Run], bases: Mapping[str, str]) -> tuple[Drift, ...]:
     """Of the last run of each model and quantization, beside what the runs before it had taught."""
     found: list[Drift] = []
-    last = {(run.backend, run.model, run.quant): at for at, run in enumerate(runs)}
+    last = {(run.backend, run.model, run.quant, run.kv_type): at for at, run in enumerate(runs)}
     for key, at in last.items():
         if runs[at].basis == bases.get(runs[at].backend):
             found += drifts(runs[at], history.of_runs(runs[:at], bases, runs[at].threads).of(*key))

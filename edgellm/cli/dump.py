@@ -60,8 +60,8 @@ def _calibration(rates: Calibration) -> dict[str, Any]:
 
 def _table(table: dict[Any, float]) -> dict[str, float]:
     def words(key: Any) -> str:
-        kind, threads = key if isinstance(key, tuple) else ("", key)
-        return f"{kind}, {threads} threads".lstrip(", ")
+        *kind, threads = key if isinstance(key, tuple) else (key,)
+        return f"{' '.join(map(str, kind))}, {threads} threads".lstrip(", ")
 
     return {words(key): rate for key, rate in table.items()}
 
@@ -79,8 +79,8 @@ def history_of(machine: Machine, facts: Mapping[str, BackendFacts]) -> tuple[His
     bases = {name: basis.basis(plugins().backend(name), facts[name].calibration) for name in ran}
     learned = history.of_runs(known.runs, bases, machine.compute_threads)
     rows = [
-        {"backend": backend, "model": model, "quant": quant, **asdict(correction)}
-        for (backend, model, quant), correction in learned.rows.items()
+        {"backend": backend, "model": model, "quant": quant, "kv_type": kv_type, **asdict(correction)}
+        for (backend, model, quant, kv_type), correction in learned.rows.items()
     ]
     vetoes = [
         {"backend": backend, "model": model, "quant": quant, "reason": why}

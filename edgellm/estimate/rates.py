@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from edgellm.backend import CALIBRATED_ROW, Calibration
+from edgellm.backend import CALIBRATED_HEAD, CALIBRATED_ROW, Calibration
 from edgellm.estimate.isa import IsaClass
 from edgellm.estimate.tensor_types import TYPES
 
@@ -15,6 +15,7 @@ ATTENTION_G_S, ATTENTION_PREFILL_G_S = 14.0, 30.0
 ELEMENT_S = 0.6e-9
 LAYER_S = 0.02e-3
 MOST_OF_A_ROW = 0.5
+REGISTER = 64  # numbers: four of AVX-512, as llama.cpp's loops take them at once; what is left over is slow there
 
 
 class Reader:
@@ -45,9 +46,20 @@ class Reader:
         """The same for a prompt."""
         return self._weights(self._rates.prefill, kind, self._cls.prefill_gw_s)
 
-    def attention(self, kv_type: str) -> float:
-        """Products per second, one token."""
-        return self._products(self._rates.attention, kv_type, ATTENTION_G_S)
+    def attention(self, kv_type: str, head_dim: int = CALIBRATED_HEAD) -> float:
+        """Products per second, one token; `head_dim`: numbers in a head.
+
+        A head costs a time of its own beside its products, and more where its size is no multiple of a register. So the
+        time of a head is taken between those of the measured sizes, and beyond them by its products.
+        """
+        # A type that was not measured is taken as F16.
+        kind = kv_type if (kv_type, self._measured_threads) in self._rates.attention else "f16"
+        rate = self._products(self._rates.attention, kind, ATTENTION_G_S)
+        seconds = {CALIBRATED_HEAD: CALIBRATED_HEAD / rate}
+        for (name, size, count), measured in self._rates.attention_by_head.items():
+            if (name, count) == (kind, self._measured_threads):
+                seconds[size] = size / (measured * self._share * 1e9)
+        return head_dim / _between(seconds, head_dim)
 
     def attention_prefill(self, kv_type: str) -> float:
         return self._products(self._rates.attention_prefill, kv_type, ATTENTION_PREFILL_G_S)
@@ -98,3 +110,26 @@ def _distance(kind: str, other: str) -> tuple[bool, float]:
     """Types that are unpacked alike first, then those of a like size."""
     a, b = TYPES[kind], TYPES[other]
     return a.cost != b.cost, abs(a.bits_per_weight - b.bits_per_weight)
+
+
+def _between(seconds: Mapping[int, float], size: int) -> float:
+    """Time of a head of `size` numbers from those that were measured, by their sizes."""
+    if size in seconds:
+        return seconds[size]
+    even = {known: time for known, time in seconds.items() if known % REGISTER == 0}
+    left = size % REGISTER
+    odd = min((known for known in seconds if known % REGISTER), key=lambda known: (abs(known - size), known), default=0)
+    if left and odd:
+        more = seconds[odd] - _on_line(even, odd)
+        return _on_line(even, size) + max(0.0, more) * left / (odd % REGISTER)
+    return _on_line(even, size)
+
+
+def _on_line(seconds: Mapping[int, float], size: int) -> float:
+    """Between two neighbours; beyond all of them by the products of the nearest."""
+    nearest = min(max(size, min(seconds)), max(seconds))
+    below = max(known for known in seconds if known <= nearest)
+    above = min(known for known in seconds if known >= nearest)
+    if below == above:
+        return seconds[below] * size / below
+    return seconds[below] + (seconds[above] - seconds[below]) * (size - below) / (above - below)

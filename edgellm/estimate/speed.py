@@ -74,7 +74,8 @@ def decode(
         found = measured_rates.Reader(rates, cls, threads, backend)
         t_tok = sum(n / found.decode(kind) for kind, n in weights.streamed_params)
         t_tok += extra_rows(shape, weights) * found.row_s(weights.streamed_params)
-        t_tok += products(shape, depth) / found.attention(kv_type) + shape.recurrent_bytes / _bandwidth(machine)[0]
+        t_tok += products(shape, depth) / found.attention(kv_type, shape.head_dim)
+        t_tok += shape.recurrent_bytes / _bandwidth(machine)[0]
         t_tok += shape.n_layer * (found.layer_s + found.element_s * activations(shape))
         return _rate(1 / t_tok, _calibrated(rates), f"{found.basis}, {depth} tokens cached")
     bandwidth, basis, band = _bandwidth(machine)

@@ -35,6 +35,7 @@ class _Stored(msgspec.Struct):
     layers: dict[str, dict[int, float]]  # field -> threads -> number
     scatter: float
     date: str
+    heads: dict[str, dict[int, dict[int, float]]] = {}  # cache type -> numbers in a head -> threads -> rate
 
 
 def load(machine: Machine, backend: str, build: str, notes: list[str] | None = None) -> Calibration | None:
@@ -74,7 +75,8 @@ def save(machine: Machine, backend: str, found: Calibration) -> Calibration:
 
 
 def _merged(before: Calibration, found: Calibration) -> Calibration:
-    tables = {name: getattr(before, name) | getattr(found, name) for name in (*_BY_TYPE, *_BY_THREADS)}
+    every = (*_BY_TYPE, *_BY_THREADS, "attention_by_head")
+    tables = {name: getattr(before, name) | getattr(found, name) for name in every}
     return dataclasses.replace(found, **tables)
 
 
@@ -102,7 +104,10 @@ def _to_stored(machine: Machine, backend: str, c: Calibration) -> _Stored:
         for (kind, threads), rate in sorted(getattr(c, name).items()):
             rates.setdefault(name, {}).setdefault(kind, {})[threads] = rate
     layers = {name: dict(sorted(getattr(c, name).items())) for name in _BY_THREADS}
-    return _Stored(SCHEMA, _key(machine, backend, c.build), rates, layers, c.scatter, c.date)
+    heads: dict[str, dict[int, dict[int, float]]] = {}
+    for (kind, size, threads), rate in sorted(c.attention_by_head.items()):
+        heads.setdefault(kind, {}).setdefault(size, {})[threads] = rate
+    return _Stored(SCHEMA, _key(machine, backend, c.build), rates, layers, c.scatter, c.date, heads)
 
 
 def _from_stored(stored: _Stored, build: str) -> Calibration:
@@ -115,6 +120,12 @@ def _from_stored(stored: _Stored, build: str) -> Calibration:
         for name in _BY_TYPE
     }
     tables |= {name: stored.layers.get(name, {}) for name in _BY_THREADS}
+    tables["attention_by_head"] = {
+        (kind, size, threads): rate
+        for kind, by_size in stored.heads.items()
+        for size, by_threads in by_size.items()
+        for threads, rate in by_threads.items()
+    }
     for name, table in tables.items():
         rate_like = name not in ("row_s", *_BY_THREADS)
         if any(not 0 <= number < 1e6 or (rate_like and number == 0) for number in table.values()):

@@ -27,7 +27,7 @@ SLOWER_THAN_ONE = 0.95  # of the rate of one thread
 class _Answer(msgspec.Struct):
     """A Calibration whose tables are lists: JSON has no pairs as keys."""
 
-    tables: dict[str, list[tuple[str, int, float]]]
+    tables: dict[str, list[tuple[list[str | int], float]]]
     scatter: float
 
 
@@ -82,7 +82,7 @@ def believable(found: Calibration) -> tuple[Calibration, tuple[int, ...]]:
         table = getattr(found, field.name)
         if isinstance(table, dict):
             tables[field.name] = {
-                key: rate for key, rate in table.items() if (key[1] if isinstance(key, tuple) else key) not in slow
+                key: rate for key, rate in table.items() if (key[-1] if isinstance(key, tuple) else key) not in slow
             }
     return dataclasses.replace(found, **tables), slow  # type: ignore[arg-type]
 
@@ -94,18 +94,17 @@ def _signal_name(number: int) -> str:
 
 
 def _to_answer(found: Calibration) -> _Answer:
-    tables: dict[str, list[tuple[str, int, float]]] = {}
+    tables: dict[str, list[tuple[list[str | int], float]]] = {}
     for field in dataclasses.fields(found):
         table = getattr(found, field.name)
         if isinstance(table, dict):
-            rows = [(*key, rate) if isinstance(key, tuple) else ("", key, rate) for key, rate in table.items()]
-            tables[field.name] = rows
+            tables[field.name] = [([*key] if isinstance(key, tuple) else [key], rate) for key, rate in table.items()]
     return _Answer(tables, found.scatter)
 
 
 def _from_answer(answer: _Answer) -> Calibration:
     tables = {
-        name: {(kind, threads) if kind else threads: rate for kind, threads, rate in rows}
+        name: {tuple(key) if len(key) > 1 else key[0]: rate for key, rate in rows}
         for name, rows in answer.tables.items()
     }
     return Calibration(**tables, scatter=answer.scatter)  # type: ignore[arg-type]

@@ -1,21 +1,22 @@
 """What runs on this machine made of earlier predictions: factors for the next ones. Pure; `history.py` reads them.
 
 A factor is a weighted median of measured over predicted, in logarithms, moved toward what is known one level up (this
-quantization of this model, then the model in others, or where it never ran the family of tensor types on this backend,
-then the backend, then 1) the more, the less was run. Memory is corrected for what itself ran only: its errors are
-bytes, not shares.
+quantization of this model with this type of cache, then with others, then the model in other quantizations, or where it
+never ran the family of tensor types on this backend, then the backend, then 1) the more, the less was run. Memory is
+corrected for what itself ran only, with whatever cache: its errors are bytes, not shares.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 # Runs, or other rows, that weigh as much as the level above: the variance of one measurement over that of what is
 # measured. A run repeats within some 5 % while predictions are off by some 10 to 20 %; other rows tell less.
 OWN_PRIOR = 0.2
+CACHE_PRIOR = 0.2  # attention alone differs, and is a part of the time
 MODEL_PRIOR = 1.0
 FAMILY_PRIOR = 1.0
 BACKEND_PRIOR = 2.0
@@ -23,6 +24,10 @@ HALF_LIFE = 8  # runs after which one counts half: machines change
 # A machine that was busy, or a file that lies, must not turn a prediction into nonsense.
 SMALLEST, LARGEST = 0.25, 4.0
 RATES = ("decode", "prefill")
+Row = tuple[str, str, str, str]  # backend, model id, quantization, type of cache
+File = tuple[str, str, str]
+REPEATS = 0.05  # a run repeats within so much
+OTHER_CACHE = 0.06  # and a rate with another type of cache is met within so much
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,8 @@ class Correction:
     prefill: float = 1.0
     resident: float = 1.0  # of the bytes that are resident
     basis: str = ""  # for people: "corrected by 3 runs of qwen3-0.6b Q4_K_M here"; "" = not corrected
+    # How far from it the next run may be, as a share of a rate; None = as far as predictions are.
+    within: float | None = None
 
 
 NONE = Correction()
@@ -48,20 +55,24 @@ class Ratio:
     decode: float | None = None
     prefill: float | None = None
     resident: float | None = None
+    kv_type: str = "f16"
 
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
-    """By (backend, model id, quantization); for what never ran by (backend, model), (backend, family), then backend."""
+    """By (backend, model id, quantization, type of cache); for a cache that never ran without the last; for what never
+    ran by (backend, model), (backend, family), then backend."""
 
-    rows: Mapping[tuple[str, str, str], Correction] = field(default_factory=dict)
+    rows: Mapping[Row, Correction] = field(default_factory=dict)
+    files: Mapping[File, Correction] = field(default_factory=dict)
     models: Mapping[tuple[str, str], Correction] = field(default_factory=dict)
     families: Mapping[tuple[str, str], Correction] = field(default_factory=dict)
     backends: Mapping[str, Correction] = field(default_factory=dict)
 
-    def of(self, backend: str, model: str, quant: str) -> Correction:
-        own = self.rows.get((backend, model, quant)) or self.models.get((backend, model))
-        return own or self.families.get((backend, family(quant))) or self.backends.get(backend, NONE)
+    def of(self, backend: str, model: str, quant: str, kv_type: str = "f16") -> Correction:
+        own = self.rows.get((backend, model, quant, kv_type)) or self.files.get((backend, model, quant))
+        own = own or self.models.get((backend, model)) or self.families.get((backend, family(quant)))
+        return own or self.backends.get(backend, NONE)
 
 
 def family(quant: str) -> str:
@@ -78,58 +89,78 @@ def family(quant: str) -> str:
 
 def corrections(ratios: Iterable[Ratio]) -> Corrections:
     """Corrections from runs, oldest first."""
-    runs: dict[tuple[str, str, str], list[Ratio]] = defaultdict(list)
+    runs: dict[Row, list[Ratio]] = defaultdict(list)
     for ratio in ratios:
-        runs[ratio.backend, ratio.model, ratio.quant].append(ratio)
+        runs[ratio.backend, ratio.model, ratio.quant, ratio.kv_type].append(ratio)
+    cells: dict[File, list[Ratio]] = defaultdict(list)
+    for (backend, model, quant, _), found in runs.items():
+        cells[backend, model, quant] += found
     backends: dict[str, Correction] = {}
     families: dict[tuple[str, str], Correction] = {}
     models: dict[tuple[str, str], Correction] = {}
-    for backend in sorted({key[0] for key in runs}):
-        cells = {key: found for key, found in runs.items() if key[0] == backend}
-        words = f"corrected by runs of {_count(cells)} on {backend} here; never run itself"
-        backends[backend] = _of_others(cells, NONE, BACKEND_PRIOR, words)
-        for name in sorted({family(key[2]) for key in cells}):
-            alike = {key: found for key, found in cells.items() if family(key[2]) == name}
+    for backend in sorted({key[0] for key in cells}):
+        here = {key: found for key, found in cells.items() if key[0] == backend}
+        words = f"corrected by runs of {_count(here)} on {backend} here; never run itself"
+        backends[backend] = _of_others(here.values(), NONE, BACKEND_PRIOR, words)
+        for name in sorted({family(key[2]) for key in here}):
+            alike = {key: found for key, found in here.items() if family(key[2]) == name}
             words = f"corrected by runs of {_count(alike)} of the {name} types on {backend} here; never run itself"
-            families[backend, name] = _of_others(alike, backends[backend], FAMILY_PRIOR, words)
-        for model in sorted({key[1] for key in cells}):
-            alike = {key: found for key, found in cells.items() if key[1] == model}
+            families[backend, name] = _of_others(alike.values(), backends[backend], FAMILY_PRIOR, words)
+        for model in sorted({key[1] for key in here}):
+            alike = {key: found for key, found in here.items() if key[1] == model}
             words = f"corrected by runs of {model} in {_count(alike)} here; never run itself"
-            models[backend, model] = _of_others(alike, backends[backend], MODEL_PRIOR, words)
-    rows = {}
-    for (backend, model, quant), found in runs.items():
+            models[backend, model] = _of_others(alike.values(), backends[backend], MODEL_PRIOR, words)
+    rows: dict[Row, Correction] = {}
+    files: dict[File, Correction] = {}
+    for key in cells:
         # What it ran itself is not counted twice, so the level above is that of the others.
-        others = {key: other for key, other in runs.items() if key[0] == backend and key != (backend, model, quant)}
-        rows[backend, model, quant] = _own(found, _level_above(others, model, family(quant)))
-    return Corrections(rows, models, families, backends)
+        others = {other: theirs for other, theirs in cells.items() if other[0] == key[0] and other != key}
+        above = _level_above(others, key[1], family(key[2]))
+        by_cache = {row: theirs for row, theirs in runs.items() if row[:3] == key}
+        files[key] = _of_other_caches(by_cache, above)
+        for row, own in by_cache.items():
+            rest = {other: theirs for other, theirs in by_cache.items() if other != row}
+            rows[row] = _own(own, _of_other_caches(rest, above) if rest else above)
+    return Corrections(rows, files, models, families, backends)
 
 
-def _level_above(others: Mapping[tuple[str, str, str], Sequence[Ratio]], model: str, name: str) -> Correction:
-    whole = _of_others(others, NONE, BACKEND_PRIOR, "")
+def _level_above(others: Mapping[File, Sequence[Ratio]], model: str, name: str) -> Correction:
+    whole = _of_others(others.values(), NONE, BACKEND_PRIOR, "")
     same = {key: found for key, found in others.items() if key[1] == model}
     if same:
-        return _of_others(same, whole, MODEL_PRIOR, "")
+        return _of_others(same.values(), whole, MODEL_PRIOR, "")
     alike = {key: found for key, found in others.items() if family(key[2]) == name}
-    return _of_others(alike, whole, FAMILY_PRIOR, "")
+    return _of_others(alike.values(), whole, FAMILY_PRIOR, "")
 
 
-def _of_others(
-    cells: Mapping[tuple[str, str, str], Sequence[Ratio]], above: Correction, prior: float, basis: str
-) -> Correction:
+def _of_other_caches(by_cache: Mapping[Row, Sequence[Ratio]], above: Correction) -> Correction:
+    """For a type of cache that never ran: from runs of the same file with others."""
+    rates = _of_others(by_cache.values(), above, CACHE_PRIOR, "")
+    (_, model, quant, _), *_ = by_cache
+    caches = " and ".join(sorted({row[3] for row in by_cache}))
+    words = f"corrected by runs of {model} {quant} with a cache of {caches} here"
+    medians = [m for runs in by_cache.values() if (m := _median(_logs(runs, "resident"))) is not None]
+    resident = _shrunk([(m, 1.0) for m in medians], 1.0, OWN_PRIOR)
+    return replace(rates, resident=resident, basis=words, within=OTHER_CACHE)
+
+
+def _of_others(cells: Collection[Sequence[Ratio]], above: Correction, prior: float, basis: str) -> Correction:
     """From what ran, for what did not: each row of a model and a quantization counts once, however often it ran."""
     found = {}
     for name in RATES:
-        medians = [m for runs in cells.values() if (m := _median(_logs(runs, name))) is not None]
+        medians = [m for runs in cells if (m := _median(_logs(runs, name))) is not None]
         found[name] = _shrunk([(m, 1.0) for m in medians], getattr(above, name), prior)
     return Correction(**found, basis=basis)
 
 
 def _own(runs: Sequence[Ratio], above: Correction) -> Correction:
     found = {name: _shrunk(_logs(runs, name), getattr(above, name), OWN_PRIOR) for name in RATES}
-    resident = _shrunk(_logs(runs, "resident"), 1.0, OWN_PRIOR)
+    resident = _shrunk(_logs(runs, "resident"), above.resident, OWN_PRIOR)
     last = runs[-1]
     times = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    return Correction(**found, resident=resident, basis=f"corrected by {times} of {last.model} {last.quant} here")
+    cache = "" if last.kv_type == "f16" else f" with a cache of {last.kv_type}"
+    words = f"corrected by {times} of {last.model} {last.quant}{cache} here"
+    return Correction(**found, resident=resident, basis=words, within=REPEATS)
 
 
 def _logs(runs: Sequence[Ratio], name: str) -> list[tuple[float, float]]:

@@ -230,7 +230,7 @@ def ratio(run: Run) -> Ratio:
     resident = found["resident_bytes"]
     if resident is not None and resident < 1 and not run.whole_batch:
         resident = None
-    return Ratio(run.backend, run.model, run.quant, *rates, resident)
+    return Ratio(run.backend, run.model, run.quant, *rates, resident, run.kv_type)
 
 
 def is_busy(run: Run) -> bool:

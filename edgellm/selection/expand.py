@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgellm.estimate import onnx, quality, quants, weights
-from edgellm.measured.correction import NONE, Corrections
+from edgellm.measured.correction import Corrections
 from edgellm.model import ModelCard, ModelFile, Shape
 from edgellm.plan import Rejection
 from edgellm.selection.facts import BackendFacts, Setting
@@ -109,8 +109,7 @@ def _of_file(  # noqa: PLR0917
                     ability,
                     is_local,
                     kv_type,
-                    correction=known.corrections.of(*key) if known.corrections is not NO_CORRECTIONS else NONE,
-                    ran=key in known.corrections.rows,
+                    known.corrections,
                     mean_kl=known.divergences.get(key),
                     veto=known.vetoes.get(key, ""),
                 )

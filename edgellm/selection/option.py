@@ -13,7 +13,7 @@ from edgellm.backend import Offload
 from edgellm.estimate import footprint, quality, quants, repack, short_rows, speed
 from edgellm.estimate.tensor_types import TYPES
 from edgellm.estimate.weights import Weights
-from edgellm.measured.correction import NONE, Correction
+from edgellm.measured.correction import Correction, Corrections
 from edgellm.model import ModelCard, ModelFile, Shape
 from edgellm.plan import Candidate, Footprint, Rate
 from edgellm.request import KV_TYPES
@@ -24,8 +24,8 @@ from edgellm.selection.offload import Placement, place
 RISK = 0.25
 # Estimated sizes were up to 2.3 % too small (gemma-4-e4b, nemotron-3-nano-4b): a twentieth is kept free for them.
 UNSURE = 20
-REPEATS = (0.95, 1.05)  # a run repeats within some 5 % (measured/correction.py)
 NEARLY_ALL = 0.97  # of the decode rate with all threads
+NOTHING_RAN = Corrections()
 
 
 def scheme(source: str) -> str:
@@ -44,8 +44,7 @@ class Option:
     ability: quality.Estimate
     is_local: bool = False
     kv_type: str = "f16"
-    correction: Correction = NONE  # what it, or what is like it, made of earlier predictions here
-    ran: bool = False  # here, so that the correction is its own
+    learned: Corrections = field(default=NOTHING_RAN, repr=False, compare=False)  # of earlier predictions here
     mean_kl: float | None = None  # to the unquantized model, as measured here
     veto: str = ""  # why a quality check on this machine refused it
     _placed: dict[int, Placement] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -58,6 +57,11 @@ class Option:
     @property
     def offload(self) -> Offload | None:
         return self.facts.offload
+
+    @cached_property
+    def correction(self) -> Correction:
+        """What it, or what is like it, made of earlier predictions here."""
+        return self.learned.of(self.backend, self.model, self.quant, self.kv_type)
 
     @cached_property
     def lower(self) -> Option | None:
@@ -143,7 +147,7 @@ class Option:
 
     def decode_at(self, depth: int) -> Rate:
         """Tokens per second of one slot that generates with `depth` tokens cached."""
-        return corrected(self._rate(self.threads, depth), self.correction.decode, self.correction.basis, ran=self.ran)
+        return corrected(self._rate(self.threads, depth), self.correction.decode, self.correction)
 
     def _rate(self, threads: int, depth: int = speed.REFERENCE_DEPTH) -> Rate:
         if (threads, depth) not in self._rated:
@@ -166,7 +170,7 @@ class Option:
         rate = speed.prefill(
             machine, self.shape, self.weights, threads, rates=self.facts.calibration, backend=self.facts.name
         )
-        return corrected(rate, self.correction.prefill, self.correction.basis, ran=self.ran)
+        return corrected(rate, self.correction.prefill, self.correction)
 
     @property
     def rate(self) -> Rate:
@@ -251,16 +255,17 @@ class Option:
         )  # fmt: skip
 
 
-def corrected(rate: Rate, factor: float, basis: str, *, ran: bool = False) -> Rate:
+def corrected(rate: Rate, factor: float, known: Correction) -> Rate:
     """A rate with what earlier runs made of such predictions; the first word of the basis says so.
 
-    What `ran` here itself is known as well as runs repeat, not as well as predictions are.
+    What ran here itself is known as well as runs repeat, not as well as predictions are.
     """
-    if factor == 1.0 and not ran:
+    if factor == 1.0 and known.within is None:
         return rate
-    ends = (rate.tok_s * REPEATS[0], rate.tok_s * REPEATS[1]) if ran else (rate.low, rate.high)
+    near = known.within
+    ends = (rate.low, rate.high) if near is None else (rate.tok_s * (1 - near), rate.tok_s * (1 + near))
     tok_s, low, high = (float(f"{value * factor:.3g}") for value in (rate.tok_s, *ends))
-    return Rate(tok_s, low, high, f"corrected: x{factor:g}, {basis}; {rate.basis}")
+    return Rate(tok_s, low, high, f"corrected: x{factor:g}, {known.basis}; {rate.basis}")
 
 
 def with_resident(whole: Footprint, factor: float) -> Footprint:

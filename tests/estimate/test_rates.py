@@ -105,6 +105,35 @@ def test_a_quantized_cache_has_its_own_rate_and_a_long_one_costs_time() -> None:
     assert decode(depth=8192, kv_type="q8_0") < decode(depth=8192) < decode(depth=64)
 
 
+HEADS = dataclasses.replace(
+    RATES, attention_by_head={("f16", 64, 1): 8.0, ("f16", 96, 1): 3.0, ("f16", 256, 1): 12.0, ("f16", 64, 4): 32.0}
+)
+
+
+def test_a_head_costs_time_beside_its_products() -> None:
+    """Seconds of a head for a cached token lie on lines between the measured sizes, 128 among them."""
+    reader = Reader(HEADS, isa.AVX512, 1)
+    ns = {size: size / reader.attention("f16", size) * 1e9 for size in (64, 128, 192, 256, 512)}
+
+    assert ns[64] == pytest.approx(64 / 8)
+    assert ns[128] == pytest.approx(128 / 10)
+    assert ns[192] == pytest.approx((ns[128] + ns[256]) / 2)
+    assert ns[512] == pytest.approx(2 * ns[256])
+    # The other types of cache were measured in one size.
+    assert reader.attention("q8_0", 64) == pytest.approx(5e9)
+    assert Reader(RATES, isa.AVX512, 1).attention("f16", 64) == pytest.approx(10e9)
+
+
+def test_a_head_that_fills_no_register_costs_more_by_what_is_left_over() -> None:
+    reader = Reader(HEADS, isa.AVX512, 1)
+    ns = {size: size / reader.attention("f16", size) * 1e9 for size in (64, 80, 96, 112, 128)}
+    line = {size: ns[64] + (ns[128] - ns[64]) * (size - 64) / 64 for size in ns}
+
+    assert ns[96] == pytest.approx(96 / 3)
+    assert ns[80] - line[80] == pytest.approx((ns[96] - line[96]) / 2)
+    assert ns[112] - line[112] == pytest.approx((ns[96] - line[96]) * 1.5)
+
+
 def test_scatter_widens_the_lower_end() -> None:
     assert LLAMA.shape is not None
     calm, rough = (

@@ -21,7 +21,8 @@ HERE = Machine("m", "m", Cpu("x86_64", "EPYC", 2, 2, ("avx2", "fma")), Memory(1 
 def rates(threads: int, rate: float = 40.0, build: str = "b1") -> Calibration:
     return Calibration(
         {("Q4_K", threads): rate, ("Q6_K", threads): 30.0}, {("Q4_K", threads): 120.0, ("Q6_K", threads): 200.0},
-        attention={("f16", threads): 10.0}, attention_prefill={("f16", threads): 30.0}, row_s={("Q4_K", threads): 0.0},
+        attention={("f16", threads): 10.0}, attention_by_head={("f16", 64, threads): 7.0},
+        attention_prefill={("f16", threads): 30.0}, row_s={("Q4_K", threads): 0.0},
         layer_s={threads: 1e-5}, element_s={threads: 1e-9}, element_prefill_s={threads: 0.0},
         scatter=0.03, build=build, date="2026-11-24",
     )  # fmt: skip

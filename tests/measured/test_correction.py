@@ -82,6 +82,20 @@ def test_memory_is_corrected_for_what_itself_ran_only() -> None:
     assert known.of("gguf", "much-larger", "Q4_K_M").resident == 1.0
 
 
+def test_another_type_of_cache_follows_the_file_until_it_ran_itself() -> None:
+    """An f16 run says what the weights cost; what a q8_0 cache costs, only a run with one."""
+    first = corrections([ran(decode=0.8, resident=1.1)])
+    both = corrections([ran(decode=0.8, resident=1.1), ran(decode=0.7, kv_type="q8_0")])
+    followed, own = first.of("gguf", "m", "Q4_K_M", "q8_0"), both.of("gguf", "m", "Q4_K_M", "q8_0")
+
+    assert followed.decode == first.of("gguf", "m", "Q4_K_M").decode
+    assert followed.resident == own.resident == first.of("gguf", "m", "Q4_K_M").resident
+    assert own.decode < 0.74
+    # What ran with f16 is hardly moved by the other.
+    assert both.of("gguf", "m", "Q4_K_M").decode == pytest.approx(followed.decode, rel=0.06)
+    assert followed.basis == "corrected by runs of m Q4_K_M with a cache of f16 here"
+
+
 def test_a_number_that_was_not_measured_comes_from_the_level_above() -> None:
     found = corrections([ran("a", decode=0.5, prefill=0.5), ran("b", decode=0.5)]).of("gguf", "b", "Q4_K_M")
     assert found.prefill == corrections([ran("a", prefill=0.5)]).of("gguf", "b", "Q4_K_M").prefill < 1

@@ -10,11 +10,11 @@ import pytest
 from edgellm.backend import Calibration
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import quality
-from edgellm.measured.correction import Correction, Corrections
-from edgellm.request import SelectionRequest
+from edgellm.measured.correction import NONE, OTHER_CACHE, REPEATS, Correction, Corrections, Ratio, corrections
+from edgellm.request import KV_TYPES, SelectionRequest
 from edgellm.selection.decide import decide
 from edgellm.selection.facts import BackendFacts
-from edgellm.selection.option import REPEATS, corrected, with_resident
+from edgellm.selection.option import corrected, with_resident
 from edgellm.selection.report import to_dict
 from edgellm.selection.rules import better_backend, rank_models
 
@@ -30,7 +30,7 @@ def card():
 
 
 def test_a_correction_scales_rates_and_memory_and_says_so(card, machine) -> None:
-    rows = {("gguf", "qwen3-4b", quant): Correction(0.5, 2.0, 1.1, RUNS) for quant in QUANTS}
+    rows = {("gguf", "qwen3-4b", quant, "f16"): Correction(0.5, 2.0, 1.1, RUNS) for quant in QUANTS}
     plain = decide(machine(), SelectionRequest(ctx=4096), [card], [GGUF])
     learned = decide(machine(), SelectionRequest(ctx=4096), [card], [GGUF], corrections=Corrections(rows))
     same = next(o for o in (learned.choice, *learned.runners_up) if o is not None)
@@ -49,7 +49,7 @@ def test_a_correction_scales_rates_and_memory_and_says_so(card, machine) -> None
 def test_a_correction_of_one_changes_nothing(option) -> None:
     o = option("qwen3-4b", "Q4_K_M")
 
-    assert corrected(o.decode, 1.0, RUNS) is o.decode
+    assert corrected(o.decode, 1.0, NONE) is o.decode
     assert with_resident(o.footprint_at(512), 1.0) is o.footprint_at(512)
 
 
@@ -59,20 +59,37 @@ def test_what_ran_here_itself_is_known_as_well_as_runs_repeat(card, machine) -> 
     floor = 0.95 * next(
         o.decode.tok_s for o in (decide(on, SelectionRequest(), [card], [GGUF]).choice,) if o is not None
     )
-    ran = Corrections({("gguf", "qwen3-4b", "Q8_0"): Correction(1.0, 1.0, 1.0, "corrected by 1 run here")})
-    asked = SelectionRequest(min_tps=floor * REPEATS[0])
+    own = Correction(1.0, 1.0, 1.0, "corrected by 1 run here", REPEATS)
+    ran = Corrections({("gguf", "qwen3-4b", "Q8_0", "f16"): own})
+    asked = SelectionRequest(min_tps=floor * (1 - REPEATS))
     before = decide(on, asked, [card], [GGUF]).choice
     after = decide(on, asked, [card], [GGUF], corrections=ran).choice
     assert before is not None
     assert after is not None
 
     assert (before.quant, after.quant) == ("Q5_K_M", "Q8_0")
-    assert after.decode.low == pytest.approx(after.decode.tok_s * REPEATS[0], rel=0.01)
+    assert after.decode.low == pytest.approx(after.decode.tok_s * (1 - REPEATS), rel=0.01)
+
+
+def test_a_smaller_cache_has_the_correction_of_its_own_runs_else_of_the_file_with_others(option) -> None:
+    facts = replace(GGUF, kv_types=frozenset(KV_TYPES))
+    o = option("qwen3-4b", "Q4_K_M", facts=facts)
+    ran = [Ratio("gguf", "qwen3-4b", "Q4_K_M", decode=0.8), Ratio("gguf", "qwen3-4b", "Q4_K_M", 0.5, kv_type="q4_0")]
+    known = replace(o, learned=corrections(ran))
+    q8_0, q4_0 = known.lower, known.lower and known.lower.lower
+    assert q8_0 is not None
+    assert q4_0 is not None
+
+    assert (q8_0.kv_type, q4_0.kv_type) == ("q8_0", "q4_0")
+    assert q4_0.correction.decode < q8_0.correction.decode < known.correction.decode < 1
+    assert (known.correction.within, q8_0.correction.within, q4_0.correction.within) == (REPEATS, OTHER_CACHE, REPEATS)
+    assert "with a cache of f16 and q4_0 here" in q8_0.decode.basis
+    assert "1 run of qwen3-4b Q4_K_M with a cache of q4_0 here" in q4_0.decode.basis
 
 
 def test_a_quantization_that_runs_slower_than_predicted_loses_its_place(card, machine) -> None:
     on = machine(gb_s=60.0)
-    slow = Corrections({("gguf", "qwen3-4b", "Q8_0"): Correction(0.1, 1.0, 1.0, RUNS)})
+    slow = Corrections({("gguf", "qwen3-4b", "Q8_0", "f16"): Correction(0.1, 1.0, 1.0, RUNS)})
     before = decide(on, SelectionRequest(), [card], [GGUF]).choice
     after = decide(on, SelectionRequest(), [card], [GGUF], corrections=slow)
     assert before is not None
