@@ -157,7 +157,8 @@ class Calibration:
     layer_s: dict[int, float] = field(default_factory=dict)  # seconds per layer and token beside both, one token
     element_s: dict[int, float] = field(default_factory=dict)  # and seconds per activation (estimate/speed.py)
     element_prefill_s: dict[int, float] = field(default_factory=dict)  # seconds per activation, 512 tokens
-    scatter: float = 0.0  # how far below its best a rate was at other times: a share, median over rates
+    # How far below its best a rate was at other times: a share, median over rates; 0 = each was measured once.
+    scatter: float = 0.0
     date: str = ""  # ISO 8601 day
 
 

@@ -193,13 +193,12 @@ def predicted(plan: LaunchPlan, machine: Machine, measured: Measured, rates: Cal
     if size is None:
         return memory
     depth = measured.decode_depth or speed.REFERENCE_DEPTH
-    kind = {"depth": depth, "kv_type": run.kv_type, "backend": plan.backend}
+    kind: dict[str, object] = {"depth": depth, "kv_type": run.kv_type, "backend": plan.backend}
     decode = speed.decode(machine, artifact.shape, size, run.n_threads, rates=rates, **kind).tok_s  # type: ignore[arg-type]
     tokens = measured.prefill_tokens or speed.BATCH
     batch = run.n_threads_batch
-    prefill = speed.prefill(
-        machine, artifact.shape, size, batch, tokens=tokens, rates=rates, backend=plan.backend
-    ).tok_s
+    kind = {"tokens": tokens, "kv_type": run.kv_type, "backend": plan.backend}
+    prefill = speed.prefill(machine, artifact.shape, size, batch, rates=rates, **kind).tok_s  # type: ignore[arg-type]
     return Numbers(
         decode=decode,
         prefill=prefill,

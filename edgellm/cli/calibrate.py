@@ -92,7 +92,8 @@ def _row(name: str, found: Calibration, took: float) -> dict[str, Any]:
 
 
 def _show(name: str, found: Calibration, took: float) -> None:
-    click.echo(f"{name}: {found.build}, {took:.1f} s, rates differed by {found.scatter:.0%} between rounds")
+    repeats = f", rates repeated within {found.scatter:.0%}" if found.scatter else ""
+    click.echo(f"{name}: {found.build}, {took:.1f} s{repeats}")
     click.echo("1e9 weights per second, one token at a time / in prompts of 512")
     counts = sorted({count for _, count in found.decode})
     names = ("1 thread" if count == 1 else f"{count} threads" for count in counts)

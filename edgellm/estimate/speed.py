@@ -94,6 +94,7 @@ def prefill(
     threads: int,
     *,
     tokens: int = BATCH,
+    kv_type: str = "f16",
     rates: Calibration | None = None,
     backend: str = "",
 ) -> Rate:
@@ -106,7 +107,7 @@ def prefill(
         found = measured_rates.Reader(rates, cls, threads, backend)
         t_tok = sum(n / found.prefill(kind) for kind, n in body)
         t_tok += (head / found.decode(head_type) if rates.decode else 0.0) / tokens
-        t_tok += products(shape, tokens // 2) / found.attention_prefill("f16")
+        t_tok += products(shape, tokens // 2) / found.attention_prefill(kv_type)
         t_tok += shape.n_layer * (found.layer_s / min(tokens, BATCH) + found.element_prefill_s * activations(shape))
         return _rate(1 / t_tok, _calibrated(rates), found.basis)
     t_comp = sum(n / (threads * cls.prefill_gw_s(kind, backend) * 1e9) for kind, n in body)

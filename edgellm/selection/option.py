@@ -166,10 +166,9 @@ class Option:
 
     @cached_property
     def prefill(self) -> Rate:
-        machine, threads = self.setting.machine, self.setting.threads
-        rate = speed.prefill(
-            machine, self.shape, self.weights, threads, rates=self.facts.calibration, backend=self.facts.name
-        )
+        machine, threads, kv_type = self.setting.machine, self.setting.threads, self.kv_type
+        rates, kernels = self.facts.calibration, self.facts.name
+        rate = speed.prefill(machine, self.shape, self.weights, threads, kv_type=kv_type, rates=rates, backend=kernels)
         return corrected(rate, self.correction.prefill, self.correction)
 
     @property

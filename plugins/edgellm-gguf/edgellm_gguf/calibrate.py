@@ -41,13 +41,15 @@ CACHES, LEAST_BYTES, MOST_BYTES = 4, 64 << 20, 256 << 20
 PROBE_BYTES, CACHED_BYTES = 8 << 20, 1 << 19
 MEMORY_BOUND = 8e9  # bytes per second; a slower type waits for arithmetic, so that less of it tells as much
 ROUNDS = 3
-BUDGET_S = 8.0  # of all rounds; one with one thread is always made, others end with it
+BUDGET_S = 6.0  # of all rounds; one with one thread is always made, others end with it
 PASSES_S = 0.08  # of passes over one matrix, where something slows them down
 HEADS = Heads(16, 8, CALIBRATED_HEAD)
 CACHED = 8192  # tokens: 32 MiB of F16 keys and values
 # A head costs time beside its products: 20, 30 and 51 ns a token with an F16 cache for 64, 128 and 256 numbers on an
 # EPYC with AVX-512, and 88 for 96, which is no multiple of the 64 that a loop takes there.
 OTHER_HEADS, OTHER_CACHED = (64, 96, 256), 2048
+ATTENTION_BATCH = 256  # tokens of a prompt
+ATTENTION_EVERY = 10  # types: it is cheap, and a bad moment of the machine must not be all that is known of it
 KV_TYPES = ("f16", "q8_0", "q4_0")
 
 
@@ -114,35 +116,41 @@ class _Rates:
         return {key: float(f"{max(0.0, 1 / short[key] - 1 / long[key]) / 1e9 / apart:.3g}") for key in long}
 
     def scatter(self) -> float:
-        """The median rate's distance from its best round, as a share."""
-        every = [rates for by_key in self._all.values() for rates in by_key.values()]
+        """How far the median is from the best, as a share, of what was measured more than once: attention always is."""
+        every = [rates for by_key in self._all.values() for rates in by_key.values() if len(rates) > 1]
         return round(statistics.median(1 - statistics.median(rates) / max(rates) for rates in every), 3)
 
 
 def _round(cpu: Cpu, pages: Pages, threads: int, found: _Rates, end: float) -> None:
     """Everything once with so many threads; what is not begun before `end` is left out."""
     cpu.use(threads)
-    for kv_type in KV_TYPES:
-        for what, tokens, cached in (("attention", 1, CACHED), ("attention_prefill", BATCH, BATCH)):
-            tensors, graph = kernels.attention(HEADS, kv_type, tokens, cached)
-            # Every query head meets a key and a value for each token it may see: all, or half of a causal square.
-            seen = tokens * cached * (0.5 if tokens == cached else 1)
-            work = 2 * HEADS.n_head * HEADS.head_dim * seen
-            found.add(what, (kv_type, threads), work, _seconds(cpu, graph, threads, 3))
-            tensors.free()
-        for size in OTHER_HEADS:
-            heads = replace(HEADS, head_dim=size)
-            tensors, graph = kernels.attention(heads, kv_type, 1, OTHER_CACHED)
-            work = 2 * heads.n_head * size * OTHER_CACHED
-            found.add(f"attention {size}", (kv_type, threads), work, _seconds(cpu, graph, threads, 3))
-            tensors.free()
-    for name in TYPES:
+    for at, name in enumerate(TYPES):
         if time.perf_counter() > end:
             break
+        if at % ATTENTION_EVERY == 0:
+            for size, cached in ((HEADS.head_dim, CACHED), *((size, OTHER_CACHED) for size in OTHER_HEADS)):
+                _attention(cpu, threads, found, replace(HEADS, head_dim=size), (1, cached))
+        if at == 0:
+            _attention(cpu, threads, found, HEADS, (ATTENTION_BATCH, ATTENTION_BATCH))
         _one_token(cpu, pages, (name, threads), found)
         prompt = kernels.product(cpu, name, PROMPT, BATCH, pages)
         found.add("prefill", (name, threads), prompt.work, min(cpu.seconds(prompt.graph) for _ in range(2)))
         prompt.free()
+
+
+def _attention(cpu: Cpu, threads: int, found: _Rates, heads: Heads, size: tuple[int, int]) -> None:
+    """Over caches of each type; `size`: tokens, and how many are cached with them."""
+    tokens, cached = size
+    what = "attention" if tokens == 1 else "attention_prefill"
+    if heads != HEADS:
+        what = f"attention {heads.head_dim}"
+    for kv_type in KV_TYPES:
+        tensors, graph = kernels.attention(heads, kv_type, tokens, cached)
+        # Every query head meets a key and a value for each token it may see: all, or half of a causal square.
+        seen = tokens * cached * (0.5 if tokens == cached else 1)
+        work = 2 * heads.n_head * heads.head_dim * seen
+        found.add(what, (kv_type, threads), work, _seconds(cpu, graph, threads, 3))
+        tensors.free()
 
 
 def _one_token(cpu: Cpu, pages: Pages, key: tuple[str, int], found: _Rates) -> None:
@@ -252,7 +260,7 @@ def _run(engine: LlamaEngine, clock: Callable[[], float]) -> tuple[float, float]
     """Best seconds of a prompt of BATCH tokens, and of a step with few tokens cached."""
     prompts, steps = [], []
     prompt = tuple(i % VOCAB for i in range(BATCH))
-    for _ in range(3):
+    for _ in range(2):
         engine.truncate(0, 0)
         start = clock()
         engine.step([SlotInput(0, 0, prompt, 1)])

@@ -26,10 +26,14 @@ library = binding._lib
 CPU = 0  # enum ggml_backend_dev_type
 F32, F16 = 0, 1  # enum ggml_type
 GRAPH_BYTES = 1 << 20  # of tensor descriptions, without data
-SAMPLE_ROWS = 16  # quantized once and laid out again and again
-# Upper bytes of the 16-bit words that stand for weights: a half-precision scale is small and finite wherever a type has
-# it, and all have it on even places but MXFP4.
-_UPPER = 0x20
+SAMPLE_ROWS, SAMPLE_ROW = 16, 2048  # quantized once and laid out again and again
+# Types with a scale in half precision for every 32 weights get real ones. Scales are looked up in a table of 65,536:
+# with random ones Q8_0 was multiplied at 13e9 weights per second where those of a real model, 700 different ones, gave
+# 18 to 21 (docs/decisions.md). MXFP4 has no scale on an even place.
+SAMPLED = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4"})
+# Of others: upper bytes of the 16-bit words that stand for weights, so that a scale is small and finite wherever a type
+# has it.
+_UPPER, _LOOSE = 0x20, 0x07
 
 
 class _InitParams(ctypes.Structure):
@@ -152,7 +156,6 @@ class Tensors:
     def __init__(self) -> None:
         self.ctx = library.ggml_init(_InitParams(GRAPH_BYTES, None, True))
         self._buffer: int | None = None
-        self.keep: Bytes | None = None  # memory that must live as long as the tensors in it
 
     def allocate(self, buffer_type: int | None = None) -> None:
         self._buffer = library.ggml_backend_alloc_ctx_tensors_from_buft(
@@ -178,7 +181,7 @@ class Tensors:
 
 
 class Pages:
-    """Random weights of any type, in small pages as a mapped model file is."""
+    """Weights of any type, in small pages as a mapped model file is."""
 
     def __init__(self, n_bytes: int) -> None:
         private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
@@ -186,9 +189,21 @@ class Pages:
         if hasattr(mmap, "MADV_NOHUGEPAGE"):
             self._map.madvise(mmap.MADV_NOHUGEPAGE)
         self.bytes: Bytes = np.frombuffer(self._map, np.uint8)
-        block = np.random.default_rng(0).integers(0, 256, 1 << 20, np.uint8)
-        block[1::2] = _UPPER | (block[1::2] & 0x0F)
-        self.bytes[:] = np.resize(block, n_bytes)
+        self._block: Bytes = np.random.default_rng(0).integers(0, 256, 1 << 20, np.uint8)
+        self._block[1::2] = _UPPER | (self._block[1::2] & _LOOSE)
+        self._held: str | None = None
+
+    def hold(self, name: str) -> Bytes:
+        """All of it with weights of this type."""
+        wanted = name if name in SAMPLED else ""
+        if wanted != self._held:
+            rows = sample(name, SAMPLE_ROW) if wanted else self._block
+            block = np.tile(rows, max(1, len(self._block) // len(rows)))
+            for start in range(0, len(self.bytes), len(block)):
+                part = self.bytes[start : start + len(block)]
+                part[:] = block[: len(part)]
+            self._held = wanted
+        return self.bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,11 +237,7 @@ def product(cpu: Cpu, name: str, size: tuple[int, int], columns: int, pages: Pag
     weights = Tensors()
     matrix = library.ggml_new_tensor_2d(weights.ctx, kind.id, row, rows)
     wanted = cpu.buffer_type(kind.id, row)
-    if name == "MXFP4":
-        memory = np.resize(sample(name, row), n_bytes)
-        weights.keep = memory
-    else:
-        memory = pages.bytes[:n_bytes]
+    memory = pages.hold(name)[:n_bytes]
     if wanted is None:
         weights.place(matrix, memory)
     else:

@@ -21,7 +21,7 @@ DECODE_BYTES = 64 << 20  # more than the last-level cache of most processors
 PREFILL_ROWS, PREFILL_TOKENS = 2048, 512
 BLOCK, LEVEL = 32, 4
 BITS = {"INT4": 4, "INT8": 8, "F32": 32}
-PASSES, ROUNDS = 4, 3
+PASSES, ROUNDS = 2, 3
 
 
 def calibrate(threads: tuple[int, ...]) -> Calibration:
