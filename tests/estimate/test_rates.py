@@ -105,6 +105,20 @@ def test_a_quantized_cache_has_its_own_rate_and_a_long_one_costs_time() -> None:
     assert decode(depth=8192, kv_type="q8_0") < decode(depth=8192) < decode(depth=64)
 
 
+def test_a_prompt_pays_for_its_type_of_cache() -> None:
+    """By hand: how much longer a token of a prompt takes than with an F16 cache; a type that was not measured is F16."""
+    assert LLAMA.shape is not None
+    rates = dataclasses.replace(RATES, attention_prefill={("f16", 1): 30.0, ("q8_0", 1): 15.0})
+    seconds = {
+        kind: 1 / speed.prefill(HERE, LLAMA.shape, known(), 1, tokens=512, kv_type=kind, rates=rates).tok_s
+        for kind in ("f16", "q8_0", "q4_0")
+    }
+    by_hand = speed.products(LLAMA.shape, 256) * (1 / 15e9 - 1 / 30e9)
+
+    assert seconds["q8_0"] - seconds["f16"] == pytest.approx(by_hand, rel=0.15)
+    assert seconds["q4_0"] == seconds["f16"]
+
+
 HEADS = dataclasses.replace(
     RATES, attention_by_head={("f16", 64, 1): 8.0, ("f16", 96, 1): 3.0, ("f16", 256, 1): 12.0, ("f16", 64, 4): 32.0}
 )

@@ -59,6 +59,29 @@ for name in ("F32", "F16", "Q8_0", "Q4_K"):
 print(json.dumps(off))
 """
 
+# Each block of the held pages against what the quantizer makes of the same numbers.
+HOLD = """
+import json
+import llama_cpp, numpy as np
+from edgellm.formats.ggml_types import BY_NAME
+from edgellm_gguf import kernels
+llama_cpp.llama_backend_init()
+kernels._bind()
+pages = kernels.Pages(3 << 20)
+plain = bytes(pages.hold("Q4_K"))
+scales = {}
+for name in ("Q8_0", "Q4_0", "IQ4_NL"):
+    block = BY_NAME[name].block_bytes
+    held = pages.hold(name)[: len(pages.bytes) // block * block].reshape(-1, block)
+    quantized = kernels.sample(name, kernels.SAMPLE_ROW).reshape(-1, block)
+    known = {bytes(one) for one in quantized}
+    whole = len(quantized) * (len(held) // len(quantized))
+    scales[name] = [len({bytes(one[:2]) for one in held}), all(bytes(one) in known for one in held[:whole:97])]
+again = bytes(pages.hold("Q4_K"))
+loose = np.frombuffer(again, np.uint8)[: len(again) // 34 * 34].reshape(-1, 34)
+print(json.dumps({"scales": scales, "again": again == plain, "random": len({bytes(one[:2]) for one in loose})}))
+"""
+
 
 def run(code: str) -> dict:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
@@ -88,3 +111,14 @@ def test_what_is_timed_is_a_product_of_the_matrix_and_the_column() -> None:
     assert off["F16"] < 1e-2
     assert off["Q8_0"] < 0.03
     assert off["Q4_K"] < 0.2
+
+
+def test_types_with_many_scales_are_multiplied_with_real_ones() -> None:
+    """llama.cpp looks scales up in a table of 65,536: random ones miss the cache, those of real weights do not."""
+    found = run(HOLD)
+
+    for name, (scales, quantized) in found["scales"].items():
+        assert quantized, name
+        assert 20 < scales < 1024, name
+    assert found["again"]
+    assert found["random"] > 1024

@@ -116,9 +116,10 @@ class _Rates:
         return {key: float(f"{max(0.0, 1 / short[key] - 1 / long[key]) / 1e9 / apart:.3g}") for key in long}
 
     def scatter(self) -> float:
-        """How far the median is from the best, as a share, of what was measured more than once: attention always is."""
+        """How far the median is from the best, as a share, of what was measured more than once; 0 = nothing was."""
         every = [rates for by_key in self._all.values() for rates in by_key.values() if len(rates) > 1]
-        return round(statistics.median(1 - statistics.median(rates) / max(rates) for rates in every), 3)
+        apart = [1 - statistics.median(rates) / max(rates) for rates in every]
+        return round(statistics.median(apart), 3) if apart else 0.0
 
 
 def _round(cpu: Cpu, pages: Pages, threads: int, found: _Rates, end: float) -> None:
