@@ -149,9 +149,13 @@ class Calibration:
     prefill: dict[tuple[str, int], float] = field(default_factory=dict)  # the same for 512 tokens: weights x tokens
     build: str = ""  # of the kernels, as `Calibrator.build` says it
     # 1e9 products per second: each query head meets a key and a value of head_dim numbers for each cached token.
-    attention: dict[tuple[str, int], float] = field(default_factory=dict)  # one token, in heads of CALIBRATED_HEAD
+    # One token, in heads of CALIBRATED_HEAD, several of which read the same keys and values, which lie together.
+    attention: dict[tuple[str, int], float] = field(default_factory=dict)
     # The same in heads of other sizes: (cache type, numbers in a head, threads).
     attention_by_head: dict[tuple[str, int, int], float] = field(default_factory=dict)
+    # Seconds that a key and its value take beside products where those of so many heads lie between one token's and the
+    # next's: (cache type, numbers in a head, key/value heads, threads). Once for all query heads that read them.
+    attention_apart_s: dict[tuple[str, int, int, int], float] = field(default_factory=dict)
     attention_prefill: dict[tuple[str, int], float] = field(default_factory=dict)  # 512 tokens
     row_s: dict[tuple[str, int], float] = field(default_factory=dict)  # seconds that a row takes beside its weights
     layer_s: dict[int, float] = field(default_factory=dict)  # seconds per layer and token beside both, one token

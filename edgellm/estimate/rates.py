@@ -46,11 +46,17 @@ class Reader:
         """The same for a prompt."""
         return self._weights(self._rates.prefill, kind, self._cls.prefill_gw_s)
 
-    def attention(self, kv_type: str, head_dim: int = CALIBRATED_HEAD) -> float:
-        """Products per second, one token; `head_dim`: numbers in a head.
+    def attention(self, kv_type: str, head_dim: int = CALIBRATED_HEAD, n_head_kv: int = 1, group: float = 1) -> float:
+        """Products per second, one token.
 
         A head costs a time of its own beside its products, and more where its size is no multiple of a register. So the
-        time of a head is taken between those of the measured sizes, and beyond them by its products.
+        time of a head is taken between those of the measured sizes, and beyond them by its products. To it comes what a
+        key and a value wait for, as those of other heads lie between one token's and the next.
+
+        Args:
+            head_dim: numbers in a head.
+            n_head_kv: heads of keys and values.
+            group: query heads to each of them.
         """
         # A type that was not measured is taken as F16.
         kind = kv_type if (kv_type, self._measured_threads) in self._rates.attention else "f16"
@@ -59,7 +65,27 @@ class Reader:
         for (name, size, count), measured in self._rates.attention_by_head.items():
             if (name, count) == (kind, self._measured_threads):
                 seconds[size] = size / (measured * self._share * 1e9)
-        return head_dim / _between(seconds, head_dim)
+        # Each number of a head meets one of a key and one of a value.
+        late = self._late(kind, head_dim, max(1, n_head_kv)) / 2 / max(1, group)
+        return head_dim / (_between(seconds, head_dim) + late)
+
+    def _late(self, kind: str, head_dim: int, n_head_kv: int) -> float:
+        """Seconds that a key and its value take beside products.
+
+        The size of a head counts as measured with most heads; how much of it comes with fewer, as measured in the size
+        that most numbers of heads were measured in. On lines between measurements, flat beyond, nothing for one head.
+        """
+        by_heads: dict[int, dict[int, float]] = {1: {}}
+        for (name, size, heads, count), seconds in self._rates.attention_apart_s.items():
+            if (name, count) == (kind, self._measured_threads):
+                by_heads.setdefault(heads, {})[size] = seconds / self._share
+        most = by_heads[max(by_heads)]
+        if not most:
+            return 0.0
+        by_size = {size: {heads: sizes[size] for heads, sizes in by_heads.items() if size in sizes} for size in most}
+        size = max(by_size, key=lambda size: (len(by_size[size]), -size))
+        part = _flat_beyond({1: 0.0} | by_size[size], n_head_kv) / most[size] if most[size] else 1.0
+        return part * _flat_beyond(most, head_dim)
 
     def attention_prefill(self, kv_type: str) -> float:
         return self._products(self._rates.attention_prefill, kv_type, ATTENTION_PREFILL_G_S)
@@ -133,3 +159,11 @@ def _on_line(seconds: Mapping[int, float], size: int) -> float:
     if below == above:
         return seconds[below] * size / below
     return seconds[below] + (seconds[above] - seconds[below]) * (size - below) / (above - below)
+
+
+def _flat_beyond(known: Mapping[int, float], at: int) -> float:
+    """On a line between two neighbours; the nearest's own beyond all of them."""
+    nearest = min(max(at, min(known)), max(known))
+    below, above = max(size for size in known if size <= nearest), min(size for size in known if size >= nearest)
+    part = (nearest - below) / (above - below) if above > below else 0.0
+    return known[below] + part * (known[above] - known[below])

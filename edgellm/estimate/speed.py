@@ -74,7 +74,7 @@ def decode(
         found = measured_rates.Reader(rates, cls, threads, backend)
         t_tok = sum(n / found.decode(kind) for kind, n in weights.streamed_params)
         t_tok += extra_rows(shape, weights) * found.row_s(weights.streamed_params)
-        t_tok += products(shape, depth) / found.attention(kv_type, shape.head_dim)
+        t_tok += products(shape, depth) / found.attention(kv_type, shape.head_dim, shape.n_head_kv, _group(shape))
         t_tok += shape.recurrent_bytes / _bandwidth(machine)[0]
         t_tok += shape.n_layer * (found.layer_s + found.element_s * activations(shape))
         return _rate(1 / t_tok, _calibrated(rates), f"{found.basis}, {depth} tokens cached")
@@ -118,7 +118,12 @@ def prefill(
 def products(shape: Shape, depth: int) -> float:
     """What attention multiplies for one token: each query head meets `depth` keys and as many values."""
     cached = kv_read_bytes(shape, depth) - shape.recurrent_bytes
-    return cached / 2 * (shape.n_head / shape.n_head_kv if shape.n_head_kv else 1)
+    return cached / 2 * _group(shape)
+
+
+def _group(shape: Shape) -> float:
+    """Query heads that read the same keys and values."""
+    return shape.n_head / shape.n_head_kv if shape.n_head_kv else 1.0
 
 
 def activations(shape: Shape) -> int:

@@ -36,6 +36,8 @@ class _Stored(msgspec.Struct):
     scatter: float
     date: str
     heads: dict[str, dict[int, dict[int, float]]] = {}  # cache type -> numbers in a head -> threads -> rate
+    # cache type -> numbers in a head -> key/value heads -> threads -> seconds
+    apart: dict[str, dict[int, dict[int, dict[int, float]]]] = {}
 
 
 def load(machine: Machine, backend: str, build: str, notes: list[str] | None = None) -> Calibration | None:
@@ -75,7 +77,7 @@ def save(machine: Machine, backend: str, found: Calibration) -> Calibration:
 
 
 def _merged(before: Calibration, found: Calibration) -> Calibration:
-    every = (*_BY_TYPE, *_BY_THREADS, "attention_by_head")
+    every = (*_BY_TYPE, *_BY_THREADS, "attention_by_head", "attention_apart_s")
     tables = {name: getattr(before, name) | getattr(found, name) for name in every}
     return dataclasses.replace(found, **tables)
 
@@ -107,7 +109,10 @@ def _to_stored(machine: Machine, backend: str, c: Calibration) -> _Stored:
     heads: dict[str, dict[int, dict[int, float]]] = {}
     for (kind, size, threads), rate in sorted(c.attention_by_head.items()):
         heads.setdefault(kind, {}).setdefault(size, {})[threads] = rate
-    return _Stored(SCHEMA, _key(machine, backend, c.build), rates, layers, c.scatter, c.date, heads)
+    apart: dict[str, dict[int, dict[int, dict[int, float]]]] = {}
+    for (kind, size, count, threads), seconds in sorted(c.attention_apart_s.items()):
+        apart.setdefault(kind, {}).setdefault(size, {}).setdefault(count, {})[threads] = seconds
+    return _Stored(SCHEMA, _key(machine, backend, c.build), rates, layers, c.scatter, c.date, heads, apart)
 
 
 def _from_stored(stored: _Stored, build: str) -> Calibration:
@@ -126,8 +131,15 @@ def _from_stored(stored: _Stored, build: str) -> Calibration:
         for size, by_threads in by_size.items()
         for threads, rate in by_threads.items()
     }
+    tables["attention_apart_s"] = {
+        (kind, size, count, threads): seconds
+        for kind, by_size in stored.apart.items()
+        for size, by_count in by_size.items()
+        for count, by_threads in by_count.items()
+        for threads, seconds in by_threads.items()
+    }
     for name, table in tables.items():
-        rate_like = name not in ("row_s", *_BY_THREADS)
+        rate_like = name not in ("row_s", "attention_apart_s", *_BY_THREADS)
         if any(not 0 <= number < 1e6 or (rate_like and number == 0) for number in table.values()):
             raise ValueError(f"{name} holds a number that is no rate")
     if not tables["decode"] or not tables["prefill"]:

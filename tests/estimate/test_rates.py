@@ -106,7 +106,7 @@ def test_a_quantized_cache_has_its_own_rate_and_a_long_one_costs_time() -> None:
 
 
 def test_a_prompt_pays_for_its_type_of_cache() -> None:
-    """By hand: how much longer a token of a prompt takes than with an F16 cache; a type that was not measured is F16."""
+    """By hand: how much longer a token takes than with an F16 cache; a type that was not measured is taken as F16."""
     assert LLAMA.shape is not None
     rates = dataclasses.replace(RATES, attention_prefill={("f16", 1): 30.0, ("q8_0", 1): 15.0})
     seconds = {
@@ -146,6 +146,42 @@ def test_a_head_that_fills_no_register_costs_more_by_what_is_left_over() -> None
     assert ns[96] == pytest.approx(96 / 3)
     assert ns[80] - line[80] == pytest.approx((ns[96] - line[96]) / 2)
     assert ns[112] - line[112] == pytest.approx((ns[96] - line[96]) * 1.5)
+
+
+APART = dataclasses.replace(
+    HEADS,
+    attention_apart_s={
+        ("f16", 128, 2, 1): 10e-9, ("f16", 128, 4, 1): 60e-9, ("f16", 128, 8, 1): 80e-9,
+        ("f16", 64, 8, 1): 20e-9, ("f16", 256, 8, 1): 40e-9,
+    },
+)  # fmt: skip
+
+
+def late(head_dim: int, n_head_kv: int, group: int = 1) -> float:
+    """Nanoseconds that a query head takes longer for a cached token than where there is one head."""
+    reader = Reader(APART, isa.AVX512, 1)
+    rates = reader.attention("f16", head_dim, n_head_kv, group), reader.attention("f16", head_dim)
+    return 2 * head_dim * (1 / rates[0] - 1 / rates[1]) * 1e9
+
+
+def test_keys_that_lie_apart_come_late_once_for_all_heads_that_read_them() -> None:
+    assert late(128, 8) == pytest.approx(80)
+    assert late(128, 8, group=4) == pytest.approx(20)
+    assert late(128, 1) == 0
+    assert late(128, 3) == pytest.approx(35)
+    assert late(128, 32) == pytest.approx(80)
+    # Other sizes with most heads as measured, with fewer by the share that 128 numbers have then.
+    assert late(64, 8) == pytest.approx(20)
+    assert late(96, 8) == pytest.approx(50)
+    assert late(256, 2) == pytest.approx(40 / 8)
+    assert late(512, 8) == pytest.approx(40)
+
+
+def test_what_keys_wait_for_is_that_of_their_type_of_cache() -> None:
+    reader = Reader(APART, isa.AVX512, 1)
+
+    assert reader.attention("q8_0", 128, 8) == pytest.approx(5e9)
+    assert Reader(HEADS, isa.AVX512, 1).attention("f16", 128, 8) == pytest.approx(10e9)
 
 
 def test_scatter_widens_the_lower_end() -> None:

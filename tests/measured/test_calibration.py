@@ -22,6 +22,7 @@ def rates(threads: int, rate: float = 40.0, build: str = "b1") -> Calibration:
     return Calibration(
         {("Q4_K", threads): rate, ("Q6_K", threads): 30.0}, {("Q4_K", threads): 120.0, ("Q6_K", threads): 200.0},
         attention={("f16", threads): 10.0}, attention_by_head={("f16", 64, threads): 7.0},
+        attention_apart_s={("f16", 64, 8, threads): 5e-8, ("q8_0", 64, 8, threads): 0.0},
         attention_prefill={("f16", threads): 30.0}, row_s={("Q4_K", threads): 0.0},
         layer_s={threads: 1e-5}, element_s={threads: 1e-9}, element_prefill_s={threads: 0.0},
         scatter=0.03, build=build, date="2026-11-24",

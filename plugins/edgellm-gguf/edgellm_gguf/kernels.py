@@ -26,11 +26,14 @@ library = binding._lib
 CPU = 0  # enum ggml_backend_dev_type
 F32, F16 = 0, 1  # enum ggml_type
 GRAPH_BYTES = 1 << 20  # of tensor descriptions, without data
-SAMPLE_ROWS, SAMPLE_ROW = 16, 2048  # quantized once and laid out again and again
+SAMPLE_ROWS, SAMPLE_ROW = 64, 2048  # quantized once and laid out again and again
 # Types with a scale in half precision for every 32 weights get real ones. Scales are looked up in a table of 65,536:
-# with random ones Q8_0 was multiplied at 13e9 weights per second where those of a real model, 700 different ones, gave
-# 18 to 21 (docs/decisions.md). MXFP4 has no scale on an even place.
+# with random ones Q8_0 was multiplied at 13e9 weights per second, with 700 of normally distributed weights at 22, with
+# those of SmolLM2 and Gemma 3 at 17 to 18 (docs/decisions.md). MXFP4 has no scale on an even place.
 SAMPLED = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4"})
+# Trained blocks differ in size: logarithms of scales deviate by 0.22 (feed-forward) to 0.44 (tables, attention) there,
+# by 0.19 in one normal distribution, by 0.27 with this: Q8_0 is multiplied at 17 to 19, Q5_0 at 14 (there 13 to 14).
+DEVIATION, BLOCK, SPREAD = 0.02, 32, 0.2
 # Of others: upper bytes of the 16-bit words that stand for weights, so that a scale is small and finite wherever a type
 # has it.
 _UPPER, _LOOSE = 0x20, 0x07
@@ -50,6 +53,7 @@ def _bind() -> None:
         ("ggml_new_tensor_3d", pointer, tensor3),
         ("ggml_new_tensor_4d", pointer, tensor4),
         ("ggml_mul_mat", pointer, [pointer] * 3),
+        ("ggml_permute", pointer, [pointer] * 2 + [number] * 4),
         ("ggml_flash_attn_ext", pointer, [pointer] * 5 + [ctypes.c_float] * 3),
         ("ggml_new_graph", pointer, [pointer]),
         ("ggml_build_forward_expand", None, [pointer, pointer]),
@@ -221,9 +225,13 @@ class Product:
 
 
 def sample(name: str, row: int) -> Bytes:
-    """SAMPLE_ROWS quantized rows of small random numbers. Not for types with big tables: they take seconds to make."""
-    kind = BY_NAME[name]
-    numbers = np.random.default_rng(0).standard_normal(SAMPLE_ROWS * row, np.float32) * np.float32(0.02)
+    """SAMPLE_ROWS quantized rows of random numbers with scales like a model's; `row` is a multiple of BLOCK.
+
+    Not for types with big tables: they take seconds to make.
+    """
+    kind, rng = BY_NAME[name], np.random.default_rng(0)
+    sizes = DEVIATION * np.exp(SPREAD * rng.standard_normal((SAMPLE_ROWS * row // BLOCK, 1), np.float32))
+    numbers = rng.standard_normal((SAMPLE_ROWS * row // BLOCK, BLOCK), np.float32) * sizes
     packed = np.zeros(kind.size_bytes(SAMPLE_ROWS * row), np.uint8)
     library.ggml_quantize_chunk(kind.id, numbers.ctypes.data, packed.ctypes.data, 0, SAMPLE_ROWS, row, None)
     return packed
@@ -267,22 +275,27 @@ class Heads:
     head_dim: int
 
 
-def attention(heads: Heads, kv_type: str, tokens: int, cached: int) -> tuple[Tensors, int]:
-    """A graph of `tokens` tokens attending to `cached` ones, causally where there are as many of both."""
+def attention(heads: Heads, kv_type: str, tokens: int, cached: int, layers: int = 1) -> tuple[Tensors, int]:
+    """A graph of `tokens` tokens attending to `cached` ones in each layer, causally where there are as many of both.
+
+    Keys and values lie as in llama.cpp's cache: all heads of a token, then those of the next.
+    """
     kind, tensors = BY_NAME[kv_type.upper()], Tensors()
     ctx, dim = tensors.ctx, heads.head_dim
     query = library.ggml_new_tensor_4d(ctx, F32, dim, tokens, heads.n_head, 1)
-    keys = library.ggml_new_tensor_4d(ctx, kind.id, dim, cached, heads.n_head_kv, 1)
-    values = library.ggml_new_tensor_4d(ctx, kind.id, dim, cached, heads.n_head_kv, 1)
     mask = library.ggml_new_tensor_4d(ctx, F16, cached, tokens, 1, 1)
-    result = library.ggml_flash_attn_ext(ctx, query, keys, values, mask, dim**-0.5, 0.0, 0.0)
-    graph = tensors.graph(result)
+    graph = library.ggml_new_graph(ctx)
+    caches = [library.ggml_new_tensor_4d(ctx, kind.id, dim, heads.n_head_kv, cached, 1) for _ in range(2 * layers)]
+    for keys, values in zip(caches[::2], caches[1::2], strict=True):
+        by_head = [library.ggml_permute(ctx, cache, 0, 2, 1, 3) for cache in (keys, values)]
+        result = library.ggml_flash_attn_ext(ctx, query, *by_head, mask, dim**-0.5, 0.0, 0.0)
+        library.ggml_build_forward_expand(graph, result)
     tensors.allocate()
     hidden = np.triu(np.full((tokens, cached), -np.inf, np.float16), 1) if tokens == cached else 0
     _fill(mask, np.broadcast_to(hidden, (tokens, cached)).astype(np.float16).view(np.uint8))
     data = sample(kv_type.upper(), dim)
-    _fill(keys, data)
-    _fill(values, data)
+    for cache in caches:
+        _fill(cache, data)
     _fill(query, np.random.default_rng(2).standard_normal((tokens, heads.n_head, dim), np.float32).view(np.uint8))
     return tensors, graph
 
