@@ -79,8 +79,7 @@ for name in ("Q8_0", "Q4_0", "IQ4_NL"):
     whole = len(quantized) * (len(held) // len(quantized))
     scales[name] = [len({bytes(one[:2]) for one in held}), all(bytes(one) in known for one in held[:whole:97])]
 again = bytes(pages.hold("Q4_K"))
-loose = np.frombuffer(again, np.uint8)[: len(again) // 34 * 34].reshape(-1, 34)
-print(json.dumps({"scales": scales, "again": again == plain, "random": len({bytes(one[:2]) for one in loose})}))
+print(json.dumps({"scales": scales, "again": again == plain}))
 """
 
 
@@ -122,6 +121,5 @@ def test_types_with_many_scales_are_multiplied_with_real_ones() -> None:
 
     for name, (scales, quantized) in found["scales"].items():
         assert quantized, name
-        assert 20 < scales < 2000, name
+        assert scales > 500, name
     assert found["again"]
-    assert found["random"] > 2000
