@@ -158,11 +158,13 @@ def _anew(run: Run, path: Path, machine: Machine, rates: Calibration | None) -> 
 
     from edgellm import verify
     from edgellm.catalog.identify import identify
+    from edgellm.file_plan import with_own_footprint
     from edgellm.plan import LaunchPlan, Settings
     from edgellm.runtime.meter import Measured
 
     run_with = Settings(run.ctx, run.slots, run.threads, run.threads, run.kv_type)
-    plan = LaunchPlan(run.backend, identify(str(path)), run_with)
+    # Whether the file is mapped or read, as the load had it.
+    plan = with_own_footprint(LaunchPlan(run.backend, identify(str(path)), run_with))
     predicted = verify.predicted(plan, machine, Measured(decode_depth=run.depth, prefill_tokens=PROMPT), rates)
     # Each load read PROMPT tokens, give or take a word.
     return msgspec.structs.replace(run, predicted=predicted, basis="now", whole_batch=True)

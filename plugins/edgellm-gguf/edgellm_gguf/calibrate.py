@@ -43,8 +43,9 @@ PROBE_BYTES, CACHED_BYTES = 8 << 20, 1 << 19
 # cache it is multiplied half as fast again.
 MEMORY_BOUND = 5e9
 ROUNDS = 3
-BUDGET_S = 6.0  # of all rounds; one with one thread is always made, others end with it
-PROMPT_S = 0.1  # a prompt that takes longer is not repeated
+BUDGET_S = 6.0  # of all rounds; one with each number of threads is always made, others end with it
+# Of a type that is multiplied more slowly, token by token, there is no kernel for many tokens: fewer tell the same.
+NO_KERNEL, FEW = 4e9, 64  # weights per second; tokens of a prompt then
 PASSES_S = 0.08  # of passes over one matrix, where something slows them down
 HEADS = Heads(4, 1, CALIBRATED_HEAD)
 CACHED = 8192  # tokens: 4 MiB of F16 keys and values
@@ -57,7 +58,7 @@ OTHER_HEADS, OTHER_CACHED = (64, 96, 256), 2048
 APART = (Heads(2, 2, 128), Heads(4, 4, 128), Heads(8, 8, 64), Heads(8, 8, 128), Heads(8, 8, 256))
 APART_CACHED, APART_BYTES = 1024, 32 << 20
 PROMPT_HEADS, ATTENTION_BATCH = Heads(16, 8, CALIBRATED_HEAD), 256  # tokens of a prompt
-ATTENTION_EVERY = 10  # types: it is cheap, and a bad moment of the machine must not be all that is known of it
+ATTENTION_EVERY = 14  # types: it is cheap, and a bad moment of the machine must not be all that is known of it
 KV_TYPES = ("f16", "q8_0", "q4_0")
 
 
@@ -75,7 +76,7 @@ def calibrate(threads: tuple[int, ...]) -> Calibration:
             if done and start + spent > end:
                 break
             for count in sorted(threads):
-                _round(cpu, pages, count, found, end if done or count > 1 else float("inf"))
+                _round(cpu, pages, count, found, end if done else float("inf"))
             spent = time.perf_counter() - start
     finally:
         cpu.close()
@@ -155,11 +156,9 @@ def _round(cpu: Cpu, pages: Pages, threads: int, found: _Rates, end: float) -> N
             _attention(cpu, threads, found, PROMPT_HEADS, (ATTENTION_BATCH, ATTENTION_BATCH))
             for heads in APART:
                 _apart(cpu, threads, found, heads)
-        _one_token(cpu, pages, (name, threads), found)
-        prompt = kernels.product(cpu, name, PROMPT, BATCH, pages)
-        first = cpu.seconds(prompt.graph)
-        again = cpu.seconds(prompt.graph) if first < PROMPT_S else first
-        found.add("prefill", (name, threads), prompt.work, min(first, again))
+        rate = _one_token(cpu, pages, (name, threads), found)
+        prompt = kernels.product(cpu, name, PROMPT, BATCH if rate > NO_KERNEL else FEW, pages)
+        found.add("prefill", (name, threads), prompt.work, min(cpu.seconds(prompt.graph) for _ in range(2)))
         prompt.free()
 
 
@@ -185,15 +184,19 @@ def _apart(cpu: Cpu, threads: int, found: _Rates, heads: Heads) -> None:
         layers = max(1, APART_BYTES // layer)
         tensors, graph = kernels.attention(heads, kv_type, 1, APART_CACHED, layers)
         work = heads.n_head * APART_CACHED * layers
-        found.add(f"apart {heads}", (kv_type, threads), work, _seconds(cpu, graph, threads, 3))
+        found.add(f"apart {heads}", (kv_type, threads), work, min(cpu.seconds(graph) for _ in range(2)))
         tensors.free()
 
 
-def _one_token(cpu: Cpu, pages: Pages, key: tuple[str, int], found: _Rates) -> None:
-    """Weights read from memory; and in rows of two lengths from the cache, which shows what a row costs."""
+def _one_token(cpu: Cpu, pages: Pages, key: tuple[str, int], found: _Rates) -> float:
+    """Weights read from memory; and in rows of two lengths from the cache, which shows what a row costs.
+
+    Returns weights per second, from the cache.
+    """
     name, threads = key
     probe = kernels.product(cpu, name, _size(name, ROW, PROBE_BYTES), 1, pages)
-    fast = PROBE_BYTES / min(cpu.seconds(probe.graph) for _ in range(2)) > MEMORY_BOUND
+    seconds = min(cpu.seconds(probe.graph) for _ in range(2))
+    fast, rate = PROBE_BYTES / seconds > MEMORY_BOUND, probe.work / seconds
     probe.free()
     for what, row, n_bytes in (
         ("decode", ROW, len(pages.bytes) if fast else PROBE_BYTES),
@@ -203,6 +206,7 @@ def _one_token(cpu: Cpu, pages: Pages, key: tuple[str, int], found: _Rates) -> N
         token = kernels.product(cpu, name, _size(name, row, n_bytes), 1, pages)
         found.add(what, key, token.work, _seconds(cpu, token.graph, threads, 5))
         token.free()
+    return rate
 
 
 def _seconds(cpu: Cpu, graph: int, threads: int, passes: int) -> float:

@@ -294,8 +294,9 @@ def attention(heads: Heads, kv_type: str, tokens: int, cached: int, layers: int 
     hidden = np.triu(np.full((tokens, cached), -np.inf, np.float16), 1) if tokens == cached else 0
     _fill(mask, np.broadcast_to(hidden, (tokens, cached)).astype(np.float16).view(np.uint8))
     data = sample(kv_type.upper(), dim)
+    whole = np.resize(data.reshape(-1), library.ggml_nbytes(caches[0]))
     for cache in caches:
-        _fill(cache, data)
+        library.ggml_backend_tensor_set(cache, whole.ctypes.data, 0, whole.nbytes)
     _fill(query, np.random.default_rng(2).standard_normal((tokens, heads.n_head, dim), np.float32).view(np.uint8))
     return tensors, graph
 

@@ -18,7 +18,7 @@ from edgellm.backend import CALIBRATED_ROW, Calibration
 
 COLS = CALIBRATED_ROW
 DECODE_BYTES = 64 << 20  # more than the last-level cache of most processors
-PREFILL_ROWS, PREFILL_TOKENS = 2048, 512
+PREFILL_ROWS, PREFILL_TOKENS = 1024, 512
 BLOCK, LEVEL = 32, 4
 BITS = {"INT4": 4, "INT8": 8, "F32": 32}
 PASSES, ROUNDS = 2, 3
