@@ -97,10 +97,13 @@ def shape_path(model: str, quant: str) -> Path:
 
 
 def stored(model_id: str) -> tuple[Path, str]:
+    """The published file, whatever else was made of the model on this machine."""
+    from edgellm.catalog import lookup
     from edgellm.store.library import Library
 
+    published = {file.quant for file in lookup.find(model_id).files if file.source.startswith("pypi:")}
     for stored in Library().installed():
-        if stored.model_id == model_id:
+        if stored.model_id == model_id and stored.quant in published:
             return Path(stored.artifact().path), stored.quant
     raise RuntimeError(f"{model_id} is not on this disk: run `edgellm run {model_id}` once")
 
