@@ -80,6 +80,7 @@ def test_numbers_of_threads_come_together_and_new_rates_replace_old_ones() -> No
         pytest.param(lambda text: text.replace("40.0", '"fast"'), id="text"),
         pytest.param(lambda text: text.replace('"EPYC"', '"Xeon"'), id="another processor"),
         pytest.param(lambda text: text.replace('"schema":1', '"schema":99'), id="another version"),
+        pytest.param(lambda text: text.replace('"64":{"2":7.0}', '"0":{"2":7.0}'), id="a head of no numbers"),
         pytest.param(lambda text: text[: len(text) // 2], id="half"),
     ],
 )
