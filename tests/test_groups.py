@@ -32,23 +32,31 @@ def test_runs():
 INI = "[pytest]\nmarkers = browser: needs Chromium\npythonpath = {here}\n"
 
 
-def run(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+MODULE = "import pytest\npytest.skip('qemu: no emulator here', allow_module_level=True)\n"
+
+
+def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     (folder / "pytest.ini").write_text(INI.format(here=Path(__file__).parent))
     (folder / "conftest.py").write_text('pytest_plugins = ["groups"]\n')
     (folder / "test_suite.py").write_text(SUITE)
+    (folder / "test_module.py").write_text(MODULE)
     env = {key: value for key, value in os.environ.items() if key != "CI"} | environment
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, str(folder)]
     return subprocess.run(command, env=env, capture_output=True, text=True, cwd=folder, check=False)
 
 
+@pytest.mark.parametrize("processes", ["0", "2"])
 @pytest.mark.parametrize(("ci", "status"), [("", 0), ("true", 1)])
-def test_a_group_that_did_not_run_is_named_and_fails_in_ci(tmp_path: Path, ci: str, status: int) -> None:
-    done = run(tmp_path, CI=ci)
+def test_a_group_that_did_not_run_is_named_and_fails_in_ci(
+    tmp_path: Path, ci: str, status: int, processes: str
+) -> None:
+    done = run(tmp_path, "-n", processes, CI=ci)
 
     assert done.returncode == status, done.stdout
     assert "NOT RUN: browser (1 test): no chromium: apt-get install chromium" in done.stdout
     assert "NOT RUN: machines (1 test): no recorded trees here" in done.stdout
     assert "NOT RUN: machines (1 test): no screen is recorded" in done.stdout
+    assert "NOT RUN: qemu (1 test): no emulator here" in done.stdout
     assert "not on this platform" not in done.stdout.partition("did not run")[2]
-    assert ("CI runs every group: browser missing" in done.stdout) == bool(ci)
-    assert "1 passed, 4 skipped" in done.stdout.splitlines()[-1]
+    assert ("CI runs every group: browser, qemu missing" in done.stdout) == bool(ci)
+    assert "1 passed, 5 skipped" in done.stdout.splitlines()[-1]

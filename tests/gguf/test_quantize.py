@@ -182,10 +182,11 @@ def test_ctrl_c_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
         if "(5 of" in what:
             raise KeyboardInterrupt
 
+    before = set(psutil.Process().children())
     with pytest.raises(KeyboardInterrupt):
         make(planned(tiny, "Q4_K_M", output=tmp_path / "x.gguf"), interrupt)
     assert list(tmp_path.iterdir()) == []
-    assert psutil.Process().children() == []
+    assert set(psutil.Process().children()) <= before
 
 
 def test_a_worker_that_dies_is_told_of_and_leaves_nothing(tiny: Path, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def weighted(states: np.ndarray) -> np.ndarray:
             lambda s: np.concatenate([s[0], s.mean(0)]),
         ),
     ],
-    ids=str,
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else "",
 )
 def test_pooling_is_the_folder_s(tmp_path: Path, config: dict[str, object], wanted) -> None:
     bert = TinyBert(layers=1, pooling=config, modules=("Transformer", "Pooling"))

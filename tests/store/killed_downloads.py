@@ -98,7 +98,9 @@ def one_moment(scheme: str, after_s: float, data: bytes, home: Path) -> Outcome:
         time.sleep(after_s)
         process.send_signal(signal.SIGKILL)
         out, _ = process.communicate(timeout=60)
-        lines = [line.split() for line in out.splitlines() if line.startswith("progress")]
+        # The kill may have cut the last line.
+        whole = [line for line in out.splitlines(keepends=True) if line.endswith("\n")]
+        lines = [line.split() for line in whole if line.startswith("progress")]
         told = max((int(words[1]) for words in lines if words[3] != "checking"), default=0)
         was_whole = check_final(home, data)
         had = max((path.stat().st_size for path in home.rglob("*.incomplete") if path.is_file()), default=0)
