@@ -64,10 +64,14 @@ def ask(session: WorkerSession, prompt: str = LONG, max_tokens: int | None = Non
     return listener
 
 
+def _supervisors() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "edgellm-supervisor"]
+
+
 @pytest.fixture
 def open_session() -> Iterator[Callable[..., WorkerSession]]:
     """Sessions that are closed at the end; then no process of theirs is left, not even a zombie."""
-    before = set(psutil.Process().children(recursive=True))
+    before, supervisors = set(psutil.Process().children(recursive=True)), set(_supervisors())
     opened: list[WorkerSession] = []
 
     def open_one(plan: LaunchPlan = ECHO) -> WorkerSession:
@@ -78,7 +82,7 @@ def open_session() -> Iterator[Callable[..., WorkerSession]]:
     for session in opened:
         session.close()
     assert set(psutil.Process().children(recursive=True)) <= before
-    assert not [thread for thread in threading.enumerate() if thread.name == "edgellm-supervisor"]
+    assert set(_supervisors()) <= supervisors
 
 
 @pytest.fixture
