@@ -303,7 +303,7 @@ def test_a_model_that_cannot_be_loaded_leaves_nothing(tmp_path, isolate: bool) -
         assert llm.state == "failed"
         llm.close()
     assert kinds == ["BadArtifact", "BadArtifact"]
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 @both
