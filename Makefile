@@ -38,9 +38,9 @@ check: test-tools ## lint, types, layers and the tests that keep docs and code t
 	$(BIN)/pytest -q tests/test_docs.py tests/test_errors.py
 
 # Hundreds of tests start processes of their own, which read the bytecode even where an environment forbids to write it.
-test: check ## check, then the whole test run, two files at a time (ARGS="-k name" goes to pytest; -n 0: one)
+test: check ## check, then the whole test run (ARGS="-k name" goes to pytest; "-n 2 --dist loadfile" runs two files at a time)
 	@$(BIN)/python -m compileall -q edgellm plugins/*/edgellm_*
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest $(ARGS)
 
 test-arm64: python ## tests on an emulated Arm core: docs/arm64.md (ARGS="tests/cli" chooses them)
 	@PYTHON=$(PYTHON) tests/arm64/run.sh $(ARGS)
