@@ -174,12 +174,18 @@ def test_a_signal_while_it_asks_the_index_leaves_no_pip(number: int) -> None:
         url = f"http://127.0.0.1:{index.getsockname()[1]}"
         silent = {"PIP_INDEX_URL": f"{url}/simple", "HF_ENDPOINT": url}
         with serving("smollm2-135m-instruct", "--port", "0", **silent) as command:
-            until(lambda: any("pip" in child.cmdline() for child in command.workers()), 60)
+            until(lambda: any(_is_pip(child) for child in command.workers()), 60)
             helpers = command.workers()
             command.signal(number)
 
             assert command.status() == 128 + number
             until(lambda: not any(helper.is_running() for helper in helpers))
+
+
+def _is_pip(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):  # a helper that has just ended
+        return "pip" in process.cmdline()
+    return False
 
 
 def test_a_port_that_is_taken_is_named_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
