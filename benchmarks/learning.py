@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from edgellm import settings
 
 if TYPE_CHECKING:
-    from edgellm.backend import Calibration
+    from edgellm.calibration import Calibration
     from edgellm.machine import Machine
     from edgellm.measured.history import Run
 

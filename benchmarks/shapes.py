@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from edgellm_gguf.random_weights import random_weights
 
 from edgellm import settings
 from edgellm.formats.ggml_types import BY_NAME, FILE_TYPES
@@ -30,9 +31,6 @@ from edgellm.formats.gguf import read_key_bytes, read_model
 from edgellm.formats.gguf_writer import Encoded, GgufWriter, TensorInfo, Typed, Value
 
 ROWS = 32  # of every matrix that the quantizer sees
-# Of the random weights; and how blocks of them differ in size, as trained ones do: llama.cpp looks scales up in a
-# table, and how many different ones there are decides how fast (docs/decisions.md).
-DEVIATION, BLOCK, SPREAD = 0.02, 32, 0.2
 BYTE_TOKENS = 256
 FTYPES = {name: number for number, name in FILE_TYPES.items()}
 # Files that llama.cpp does not write without an importance matrix (llama-quant.cpp, tensor_requires_imatrix): they get
@@ -186,9 +184,7 @@ def _write_thin(m: Model, name: str, path: Path) -> None:
     rng = np.random.default_rng(0)
     with GgufWriter(path, _metadata(m, name), [*matrices, *vectors]) as writer:
         for tensor in matrices:
-            blocks = math.prod(tensor.dims) // BLOCK
-            sizes = DEVIATION * np.exp(SPREAD * rng.standard_normal((blocks, 1), np.float32))
-            drawn = rng.standard_normal((blocks, BLOCK), np.float32) * sizes
+            drawn = random_weights(math.prod(tensor.dims), rng)
             writer.write(tensor.name, drawn.astype(np.float16).tobytes())
         for tensor in vectors:
             writer.write(tensor.name, np.ones(tensor.dims, np.float32).tobytes())

@@ -17,7 +17,8 @@ from typing import Any
 
 import msgspec
 
-from edgellm.backend import Calibration, EngineInfo
+from edgellm.backend import EngineInfo
+from edgellm.calibration import Calibration
 from edgellm.errors import ArtifactError
 from edgellm.estimate import footprint, speed, weights
 from edgellm.machine import Machine

@@ -11,7 +11,7 @@ import click
 from edgellm.errors import BackendUnavailable, UsageError
 
 if TYPE_CHECKING:
-    from edgellm.backend import Calibration
+    from edgellm.calibration import Calibration
 
 SCHEMA = 1
 

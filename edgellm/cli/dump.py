@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgellm import settings
 
 if TYPE_CHECKING:
-    from edgellm.backend import Calibration
+    from edgellm.calibration import Calibration
     from edgellm.machine import Machine
     from edgellm.measured.history import History
     from edgellm.selection.facts import BackendFacts

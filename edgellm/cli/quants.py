@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from edgellm.backend import Calibration
+    from edgellm.calibration import Calibration
     from edgellm.estimate.isa import IsaClass
     from edgellm.estimate.quants import Quant
     from edgellm.machine import Machine

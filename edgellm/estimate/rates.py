@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from edgellm.backend import CALIBRATED_HEAD, CALIBRATED_ROW, Calibration
+from edgellm.calibration import CALIBRATED_HEAD, CALIBRATED_ROW, Calibration
 from edgellm.estimate.isa import IsaClass
 from edgellm.estimate.tensor_types import TYPES
 
@@ -154,11 +154,7 @@ def _between(seconds: Mapping[int, float], size: int) -> float:
 def _on_line(seconds: Mapping[int, float], size: int) -> float:
     """Between two neighbours; beyond all of them by the products of the nearest."""
     nearest = min(max(size, min(seconds)), max(seconds))
-    below = max(known for known in seconds if known <= nearest)
-    above = min(known for known in seconds if known >= nearest)
-    if below == above:
-        return seconds[below] * size / below
-    return seconds[below] + (seconds[above] - seconds[below]) * (size - below) / (above - below)
+    return _flat_beyond(seconds, size) * size / nearest
 
 
 def _flat_beyond(known: Mapping[int, float], at: int) -> float:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from edgellm.backend import CALIBRATED_ROW, Calibration
+from edgellm.calibration import CALIBRATED_ROW, Calibration
 from edgellm.estimate import architecture
 from edgellm.estimate import rates as measured_rates
 from edgellm.estimate.footprint import kv_read_bytes

@@ -6,7 +6,8 @@ import hashlib
 import json
 from dataclasses import fields
 
-from edgellm.backend import Backend, Calibration
+from edgellm.backend import Backend
+from edgellm.calibration import Calibration
 from edgellm.version import __version__
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from edgellm import settings
-from edgellm.backend import Calibration
+from edgellm.calibration import Calibration
 from edgellm.machine import Machine
 
 log = logging.getLogger("edgellm.calibration")

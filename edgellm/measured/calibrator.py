@@ -15,7 +15,8 @@ import sys
 
 import msgspec
 
-from edgellm.backend import Calibration, Calibrator, worker_environment
+from edgellm.backend import Calibrator, worker_environment
+from edgellm.calibration import Calibration
 from edgellm.errors import BackendUnavailable, WorkerCrashed
 from edgellm.plan import Settings
 from edgellm.plugins import plugins

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgellm.backend import CacheQuantizer, Calibration, Calibrator, Loader, Offload, Offloader, Repacker
+from edgellm.backend import CacheQuantizer, Calibrator, Loader, Offload, Offloader, Repacker
+from edgellm.calibration import Calibration
 from edgellm.estimate import quants, repack
 from edgellm.machine import Machine
 from edgellm.measured import calibration

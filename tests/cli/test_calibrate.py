@@ -11,7 +11,7 @@ import pytest
 
 METER = fake_plugins.LIGHT_BACKEND + """
 import os, signal
-from edgellm.backend import Calibration
+from edgellm.calibration import Calibration
 
 class Meter(Light):
     def build(self): return os.environ.get("METER_BUILD", "meter 1")

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgellm import known, settings
-from edgellm.backend import Calibration
+from edgellm.calibration import Calibration
 from edgellm.cli import doctor, dump
 from edgellm.cli.main import cli
 from edgellm.errors import UsageError

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from edgellm.backend import CALIBRATED_ROW, Calibration
+from edgellm.calibration import CALIBRATED_ROW, Calibration
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import isa, recipe, speed
 from edgellm.estimate.rates import Reader

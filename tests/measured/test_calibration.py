@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.backend import Calibration
+from edgellm.calibration import Calibration
 from edgellm.machine import Cpu, Machine, Memory
 from edgellm.measured import calibration
 

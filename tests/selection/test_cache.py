@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgellm.backend import Calibration
+from edgellm.calibration import Calibration
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits, UsageError
 from edgellm.request import KV_TYPES, SelectionRequest, cache_type

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgellm.backend import Calibration
+from edgellm.calibration import Calibration
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import quality
 from edgellm.measured.correction import NONE, OTHER_CACHE, REPEATS, Correction, Corrections, Ratio, corrections

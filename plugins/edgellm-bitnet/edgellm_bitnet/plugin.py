@@ -21,7 +21,8 @@ from edgellm_bitnet.models import TINY_TERNARY
 from edgellm_bitnet.options import Options
 
 if TYPE_CHECKING:
-    from edgellm.backend import Backend, Calibration, Engine
+    from edgellm.backend import Backend, Engine
+    from edgellm.calibration import Calibration
     from edgellm.converter import Conversion, Converted, Converter, Progress
     from edgellm.formats.gguf import GgufModel
     from edgellm_bitnet.architecture import Architecture

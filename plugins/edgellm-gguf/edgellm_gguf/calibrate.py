@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import llama_cpp
 
-from edgellm.backend import CALIBRATED_HEAD, CALIBRATED_ROW, Calibration
+from edgellm.calibration import CALIBRATED_HEAD, CALIBRATED_ROW, Calibration
 from edgellm.formats.ggml_types import BY_NAME
 from edgellm_gguf import kernels
 from edgellm_gguf.kernels import Cpu, Heads, Pages

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.formats.ggml_types import BY_NAME
+from edgellm_gguf.random_weights import random_weights
 from edgellm_gguf.threadpool import _Params
 
 Bytes = npt.NDArray[np.uint8]
@@ -31,9 +32,6 @@ SAMPLE_ROWS, SAMPLE_ROW = 64, 2048  # quantized once and laid out again and agai
 # with random ones Q8_0 was multiplied at 13e9 weights per second, with 700 of normally distributed weights at 22, with
 # those of SmolLM2 and Gemma 3 at 17 to 18 (docs/decisions.md). MXFP4 has no scale on an even place.
 SAMPLED = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4"})
-# Trained blocks differ in size: logarithms of scales deviate by 0.22 (feed-forward) to 0.44 (tables, attention) there,
-# by 0.19 in one normal distribution, by 0.27 with this: Q8_0 is multiplied at 17 to 19, Q5_0 at 14 (there 13 to 14).
-DEVIATION, BLOCK, SPREAD = 0.02, 32, 0.2
 # Of others: upper bytes of the 16-bit words that stand for weights, so that a scale is small and finite wherever a type
 # has it.
 _UPPER, _LOOSE = 0x20, 0x07
@@ -225,13 +223,12 @@ class Product:
 
 
 def sample(name: str, row: int) -> Bytes:
-    """SAMPLE_ROWS quantized rows of random numbers with scales like a model's; `row` is a multiple of BLOCK.
+    """SAMPLE_ROWS quantized rows of random weights; `row` is a multiple of 32.
 
     Not for types with big tables: they take seconds to make.
     """
-    kind, rng = BY_NAME[name], np.random.default_rng(0)
-    sizes = DEVIATION * np.exp(SPREAD * rng.standard_normal((SAMPLE_ROWS * row // BLOCK, 1), np.float32))
-    numbers = rng.standard_normal((SAMPLE_ROWS * row // BLOCK, BLOCK), np.float32) * sizes
+    kind = BY_NAME[name]
+    numbers = random_weights(SAMPLE_ROWS * row, np.random.default_rng(0))
     packed = np.zeros(kind.size_bytes(SAMPLE_ROWS * row), np.uint8)
     library.ggml_quantize_chunk(kind.id, numbers.ctypes.data, packed.ctypes.data, 0, SAMPLE_ROWS, row, None)
     return packed

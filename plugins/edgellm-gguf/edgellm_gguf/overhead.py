@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgellm.backend import CALIBRATED_ROW, Calibration, SlotInput
+from edgellm.backend import SlotInput
+from edgellm.calibration import CALIBRATED_ROW, Calibration
 from edgellm.formats.ggml_types import BY_NAME
 from edgellm.formats.gguf_writer import GgufWriter, TensorInfo, Value
 from edgellm.model import Artifact

@@ -18,7 +18,8 @@ from edgellm.plan import Footprint, LaunchPlan, Settings
 from edgellm_gguf import library
 
 if TYPE_CHECKING:
-    from edgellm.backend import Backend, Calibration, Engine
+    from edgellm.backend import Backend, Engine
+    from edgellm.calibration import Calibration
     from edgellm.quantizer import Progress, Quantization
 
 

@@ -14,7 +14,8 @@ from edgellm_onnx.bert_backend import LARGE_PAGES, BertBackend
 from edgellm_onnx.options import Options
 
 if TYPE_CHECKING:
-    from edgellm.backend import Advice, Backend, Calibration, Engine
+    from edgellm.backend import Advice, Backend, Engine
+    from edgellm.calibration import Calibration
     from edgellm.converter import Conversion, Converted, Converter, Progress
     from edgellm.plan import Footprint, LaunchPlan, Settings
 
