@@ -130,8 +130,8 @@ def _simple_kv(shape: Shape, ctx: int, bytes_each: float) -> int:
     return round(2 * shape.n_layer * shape.n_head_kv * shape.head_dim * ctx * bytes_each)
 
 
-# llmfit 1.1.17 (research notes, A1): parameters x bytes by quantization + cache of at most 8,192 tokens + 0.5 GB. Where
-# its table has no such quantization: the one next to it in bits.
+# llmfit 1.1.17 (docs/explain/memory-model.md): parameters x bytes by quantization + cache of at most 8,192 tokens
+# + 0.5 GB. Where its table has no such quantization: the one next to it in bits.
 _LLMFIT = {"F16": 2.0, "Q8_0": 1.05, "Q6_K": 0.80, "Q5_K_M": 0.68, "Q4_K_M": 0.58}
 _LLMFIT |= dict.fromkeys(("Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS"), 0.58) | {"IQ3_XXS": 0.48}
 

@@ -4,8 +4,8 @@
 
 Both serve the same file with the same threads, slots and context, each alone on the machine, in turn, `--rounds`
 times; the table gives the median of the rounds and of the ratios round by round. `llama-server` is built outside of
-this project, with the flags of the library that EdgeLLM loads (see docs/benchmarks.md). Its prompt cache in RAM is off
-and its slots have contexts of their own (`--cache-ram 0 --no-kv-unified`), which is its leanest configuration.
+this project, with the flags of the library that EdgeLLM loads (see docs/benchmarks/log/serving.md). Its prompt cache
+in RAM is off and its slots have contexts of their own (`--cache-ram 0 --no-kv-unified`), its leanest configuration.
 
 The client speaks HTTP over plain sockets: at hundreds of tokens per second a comfortable one would be measured, not
 the servers.
@@ -212,7 +212,8 @@ def main() -> None:
     options = parser.parse_args()
     if not options.llama_server:
         parser.error(
-            "name a llama-server with --llama-server PATH or LLAMA_SERVER (docs/benchmarks.md says how to build one)"
+            "name a llama-server with --llama-server PATH or LLAMA_SERVER; "
+            "docs/benchmarks/log/serving.md says how to build one"
         )
     model = options.model or default_model()
     rounds: list[dict[str, dict[str, float]]] = []

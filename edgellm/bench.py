@@ -42,7 +42,7 @@ NOISE = 0.03
 # A model that guesses blindly has a perplexity as large as its vocabulary; a tenth of that is no language.
 NOISE_SHARE = 10
 # Nats a token. Mistral 7B in IQ2_XXS, 2.1 bits a weight, loses 0.30 of the logarithm of its perplexity, in Q2_K 0.11
-# (research notes on quality). How often the likeliest token is the same says less: small models are often unsure.
+# (docs/explain/quality.md). How often the likeliest token is the same says less: small models are often unsure.
 MAX_KL = 0.3
 
 Progress = Callable[[str], None]

@@ -100,7 +100,7 @@ class Machine:
         """Bytes a model may use here: the least of available RAM and the room left in the limit, less a reserve.
 
         The reserve is max(10 %, 512 MiB) of the memory that counts, but at most a quarter of it, so that a 700 MiB
-        container keeps a usable budget. Source: research notes on memory, B5; the quarter is ours.
+        container keeps a usable budget. Source: docs/explain/memory-model.md; the quarter is ours.
         """
         room = self.memory.available_bytes if self.memory.available_bytes is not None else self.memory.total_bytes
         scope = self.memory.total_bytes
@@ -115,7 +115,7 @@ class Machine:
     def memory_cap(self) -> tuple[int, str] | None:
         """Most bytes that one program gets of a machine of this kind, and why; None = there is no such rule.
 
-        Source: research notes on memory, B5; the limit of Metal is `recommendedMaxWorkingSetSize`.
+        Source: docs/explain/memory-model.md; the limit of Metal is `recommendedMaxWorkingSetSize`.
         """
         total = self.memory.total_bytes
         if self.os in ("android", "ios"):

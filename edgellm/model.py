@@ -10,7 +10,7 @@ class Shape:
     """The integers that weights, caches and speed follow from. Names are the GGUF header's.
 
     `kv_full_bytes` and `kv_swa_bytes` are F16 bytes per cached token summed over the layers of that kind, so that
-    grouped, shared and latent caches need no special case here (research notes on selection, B3).
+    grouped, shared and latent caches need no special case here (docs/explain/memory-model.md).
     """
 
     arch: str  # GGUF `general.architecture`: "llama", "gemma3", "qwen3moe", ...

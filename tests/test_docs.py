@@ -141,3 +141,32 @@ def test_make_targets_in_docs_exist() -> None:
     known = set(re.findall(r"^([a-z0-9-]+):", read(ROOT / "Makefile"), re.MULTILINE))
     for page in PAGES:
         assert set(re.findall(r"`make ([a-z0-9-]+)`", read(page))) <= known, page
+
+
+def test_pages_that_code_cites_exist() -> None:
+    """`docs/adr/029` stands for the page with that number."""
+    files = [path for folder in ("edgellm", "plugins", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")]
+    cited = {page for path in files for page in re.findall(r"\bdocs/(?:[\w-]+/)*(?:[\w-]+\.md|\d{3}\b)", read(path))}
+
+    assert len(cited) > 10
+    assert [page for page in sorted(cited) if not (ROOT / page).exists() and not any(ROOT.glob(f"{page}-*.md"))] == []
+
+
+DECISIONS = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
+def test_a_decision_is_short_has_a_status_and_is_listed(page: Path) -> None:
+    text = read(page)
+
+    assert text.count("\n") <= 40
+    assert text.startswith(f"# {page.name[:3]}: ")
+    assert re.search(r"^Status: (accepted|proposed|superseded by \[?\d{3}).*\d{4}-\d\d-\d\d", text, re.MULTILINE)
+    assert f"]({page.name})" in read(page.parent / "README.md")
+
+
+def test_every_log_is_linked_from_the_current_numbers() -> None:
+    summary = read(ROOT / "docs" / "benchmarks" / "README.md")
+
+    assert summary.count("\n") <= 60
+    assert [log.name for log in (ROOT / "docs" / "benchmarks" / "log").glob("*.md") if log.name not in summary] == []

@@ -215,7 +215,7 @@ def delta_width(s: Shape) -> int:
 
 
 def delta_value_heads(s: Shape) -> int:
-    """Value heads of a gated delta-net layer, solved from the state it keeps (research notes, B3).
+    """Value heads of a gated delta-net layer, solved from the state it keeps (docs/explain/memory-model.md).
 
     Per layer and sequence the F32 state is `nv*128*128 + 3*(2*nk*128 + nv*128)` elements.
     """

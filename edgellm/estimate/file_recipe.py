@@ -36,7 +36,7 @@ _ROLES = (
     ("attn_k.weight", "attn_k"), ("attn_q.weight", "attn_q"), ("attn_output.weight", "attn_output"),
     ("ffn_up", "ffn_up"), ("ffn_gate", "ffn_gate"), ("ffn_down", "ffn_down"),
 )  # fmt: skip
-# Perplexity within 0.3 % of the unquantized model's at all sizes (research notes on selection, D).
+# Perplexity within 0.3 % of the unquantized model's at all sizes (docs/explain/quality.md).
 NEARLY_LOSSLESS = frozenset({"Q8_0"})
 _NEEDS_IMATRIX = frozenset({"IQ3_XXS", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ1_M", "IQ1_S"})
 # Architectures for which the quantizer has rules that are not transcribed.

@@ -1,7 +1,7 @@
 """What a class of processor does with each tensor type: which fast paths exist, and how fast they are as a prior.
 
-Priors, not measurements of this machine: rates come from published runs (`throughput.json` of the research notes, C3
-and C4) and are scaled by class.
+Priors, not measurements of this machine: rates come from published runs and are scaled by class. Sources:
+docs/explain/speed-model.md.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _M2 = {  # M2 Max, 4 threads, NEON (ik_llama.cpp)
 
 # Backends with kernels of their own, on one core with AVX-512 VNNI: (decode, prompts). The ternary engine took 417e9
 # weights of BitNet-2B per second for a prompt; for a token it waits for memory (35 GB/s), so its first number is only
-# such that both rates measured there, of one and two threads, are met within a quarter (docs/benchmarks.md, "Ternary").
-# Q1_0, Q2_0 and TQ1_0 are unpacked into the same layout when they are loaded.
+# such that both rates measured there, of one and two threads, are met within a quarter
+# (docs/benchmarks/log/ternary.md). Q1_0, Q2_0 and TQ1_0 are unpacked into the same layout when they are loaded.
 OWN_KERNELS: dict[str, dict[str, tuple[float, float]]] = {
     "bitnet": dict.fromkeys(("I2_S", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0"), (250.0, 400.0)),
     # onnxruntime 1.32 on one core of a Zen 4 decoded SmolLM2-135M at 0.67 (4 bits), 0.78 (8), 0.39 (16) of the rate of
-    # llama.cpp on the same weights, and read prompts as fast (docs/benchmarks.md, "ONNX"): llama.cpp's priors, scaled.
+    # llama.cpp on the same weights, and read prompts as fast (docs/benchmarks/log/onnx.md): llama.cpp's priors, scaled.
     "onnx": {"INT4": (28.0, 80.0), "INT8": (31.0, 80.0), "F16": (10.0, 75.0), "F32": (10.0, 75.0)},
 }
 

@@ -1,7 +1,7 @@
 """How good a model is, and how much of that a quantization keeps: expected values with low and high ends.
 
-The scale is MMLU-Pro without thinking, 0..100. Sources: research notes on selection, D, and their `quality.json`
-(137 perplexity rows, 33 MMLU-by-quant rows, Qwen2's vendor table, published model scores).
+The scale is MMLU-Pro without thinking, 0..100. Sources: docs/explain/quality.md (137 perplexity
+rows, 33 MMLU-by-quant rows, Qwen2's vendor table, published model scores).
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ _PPL: dict[str, tuple[tuple[float, float, float], ...]] = {
 _FAMILY = {"llama3": 1.3, "qwen2.5": 0.9, "mistral": 0.65}
 
 # Perplexity increase in percent of a quantized cache, K and V alike: middle, least, most. q8_0: SmolLM2-135M 0.03 % (as
-# KL, docs/benchmarks.md), 8B +0.03 % (llama.cpp pull request 7412), a 35B-A3B +0.09 % at 8k. q4_0: SmolLM2-135M 6.4 %
-# (as KL), Qwen3-0.6B +254 and Qwen3-8B +2.2 % (ik_llama.cpp issue 1509), Gemma-3-4B and two others keep 98.7 to 99.2 %
-# of a benchmark (llama.cpp pull request 21551). Interpolated between the sizes.
+# KL, docs/benchmarks/log/regret.md), 8B +0.03 % (llama.cpp pull request 7412), a 35B-A3B +0.09 % at 8k. q4_0:
+# SmolLM2-135M 6.4 % (as KL), Qwen3-0.6B +254 and Qwen3-8B +2.2 % (ik_llama.cpp issue 1509), Gemma-3-4B and two others
+# keep 98.7 to 99.2 % of a benchmark (llama.cpp pull request 21551). Interpolated between the sizes.
 _CACHE_SIZES_B = (0.14, 0.6, 4.0, 8.0)
 _CACHE_PPL: dict[str, tuple[tuple[float, float, float], ...]] = {
     "q8_0": ((0.05, 0, 0.5), (0.05, 0, 0.5), (0.05, 0, 0.2), (0.05, 0, 0.1)),
@@ -85,7 +85,7 @@ _PURE = {"Q4_K": "Q4_K_S", "Q3_K": "Q3_K_S", "Q2_K": "Q2_K_S"}
 # rows 1.5 times what the table's 8B column says, beside types of 5 bits: all three that were measured.
 _ALONE = {"Q5_K": 1.1, "Q5_1": 1.1, "Q5_0": 1.35, "IQ4_NL": 4.0, "Q4_1": 5.6, "Q4_0": 7.5}
 # What such losses are times at other sizes, by the weights of all matrices but tables: geometric means over what was
-# measured here of SmolLM2-135M and Gemma 3 270M (4.7 and 5.8; as KL, docs/benchmarks.md), over Qwen2.5-0.5B's rows,
+# measured here of SmolLM2-135M and Gemma 3 270M (4.7 and 5.8; as KL, docs/adr/029), over Qwen2.5-0.5B's rows,
 # and over the other columns of the table. Mixes are met within a factor of 1.6 by it: half and twice are the ends.
 _SHORT_SIZES_B = (0.103, 0.36, *_SIZES_B[1:])
 _SHORT_LOSS = (5.2, 1.5, 1.5, 1.2, 1.0, 0.75, 0.9, 1.2)
@@ -205,7 +205,7 @@ def _size(params: int) -> float:
 def kept(params: int, *losses: Loss) -> Estimate:
     """What is left of the ability of a model of that size after all of `losses`: their divergences add up.
 
-    SmolLM2-135M: weights in Q5_K_M 0.035 nats, a q4_0 cache 0.051, both 0.086 (docs/benchmarks.md).
+    SmolLM2-135M: weights in Q5_K_M 0.035 nats, a q4_0 cache 0.051, both 0.086 (docs/adr/027).
     """
     points = [math.log2(b) for b in _SIZES_B]
     scale = _interpolate(_size(params), list(zip(points, _SIZE_FACTOR, strict=True)))

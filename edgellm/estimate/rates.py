@@ -10,7 +10,7 @@ from edgellm.estimate.tensor_types import TYPES
 
 Prior = Callable[[str, str], float]
 # Where a calibration has no such numbers: what attention and a layer's small operations take on one core of an EPYC
-# with AVX-512 (docs/benchmarks.md).
+# with AVX-512 (docs/benchmarks/log/speed-prediction.md).
 ATTENTION_G_S, ATTENTION_PREFILL_G_S = 14.0, 30.0
 ELEMENT_S = 0.6e-9
 LAYER_S = 0.02e-3

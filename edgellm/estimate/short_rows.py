@@ -15,7 +15,7 @@ from edgellm.model import Shape
 SUPERBLOCK = 256  # weights in a block of the K-quants and codebook types
 MOSTLY = 0.3  # of the weights in short rows, for the names of mixes to mean little
 # What the same noise costs in a matrix, the others being 1: fitted together with quality's losses of types alone on
-# SmolLM2-135M, Gemma 3 270M and Qwen2.5-0.5B; two of them predict the third as well (docs/decisions.md). The mixes of
+# SmolLM2-135M, Gemma 3 270M and Qwen2.5-0.5B; two of them predict the third as well (docs/adr/029). The mixes of
 # llama.cpp give the same three more bits. Tables stay in 8 bits in all mixes of such models and lose nothing.
 SENSITIVE = {"ffn_down": 4.0, "attn_v": 4.0, "attn_output": 2.0, "token_embd": 0.0, "output": 0.0}
 

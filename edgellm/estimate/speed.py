@@ -14,7 +14,7 @@ Priors, of memory and arithmetic that overlap in part or not at all:
 
 A roofline is p without end: of 48 published rates of 12 devices it is off by a factor of 1.24 in the median, with each
 device left out of the fit, p = 1 by 1.12 (`tests/estimate/test_published.py`). Rates of types: `estimate/isa.py`. What
-measured rates are off by: docs/benchmarks.md, and `make bench-speed`.
+measured rates are off by: docs/benchmarks/log/speed-prediction.md, and `make bench-speed`.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ BATCH = 512  # tokens of a prompt that are computed at once
 _BAND_MEASURED = (0.75, 1.2)
 _BAND_THEORETICAL = (0.6, 1.4)
 _BAND_GUESSED = (0.35, 2.0)
-# Of a rate that rests on a calibration: what `make bench-speed` found (docs/benchmarks.md). The scatter of the
-# calibration's own rounds widens the lower end.
+# Of a rate that rests on a calibration: what `make bench-speed` found (docs/benchmarks/log/speed-prediction.md).
+# The scatter of the calibration's own rounds widens the lower end.
 _BAND_CALIBRATED = (0.85, 1.15)
 # Sequential read of an ordinary machine of the kind, where a profile names none.
 _GUESSED_GB_S = {"x86_64": 30.0, "amd64": 30.0, "aarch64": 12.0, "arm64": 12.0}

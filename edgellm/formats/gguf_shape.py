@@ -144,7 +144,7 @@ def _head_dim(keys: _Keys, n_embd: int, n_head: list[int]) -> int:
 def _kv_bytes(keys: _Keys, n_embd: int, n_head: list[int], recurrent: list[bool]) -> tuple[int, int, int, int]:
     """(full bytes, windowed bytes, layers with attention, window): F16 bytes per cached token over all layers.
 
-    Formula: research notes on selection, B3. A latent cache (MLA) keeps one head of the compressed key per layer.
+    Formula: docs/explain/memory-model.md. A latent cache (MLA) keeps one head of the compressed key per layer.
     """
     head_dim = _head_dim(keys, n_embd, n_head)
     value_dim = keys.get("attention.value_length", head_dim)

@@ -14,7 +14,7 @@ from edgellm.selection.report import about_model
 
 SCHEMA = 1
 # Of a GGUF header: 0.76 MB at 32,000 tokens of vocabulary, 6.0 at 152,000, 6.5 at 262,000, 7.8 at 128,000 of llama's
-# BPE. Source: research notes on selection, B1.
+# BPE. Source: docs/explain/memory-model.md.
 HEADER_BYTES_PER_TOKEN = 40
 
 

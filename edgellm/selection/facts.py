@@ -35,7 +35,7 @@ class TaskNeeds:
 
 
 # Floors: 5 tok/s is silent reading (about 225 words a minute); code is skimmed while it appears; an agent's step waits
-# for the whole answer, several times in a row. Source of 5 and 15: research notes on selection, D.
+# for the whole answer, several times in a row. Reasons for 5 and 15: docs/explain/quality.md.
 TASK_NEEDS: dict[Task, TaskNeeds] = {
     "chat": TaskNeeds(5.0, 15.0, 4096, 32768),
     "code": TaskNeeds(8.0, 25.0, 16384, 32768),
@@ -44,7 +44,7 @@ TASK_NEEDS: dict[Task, TaskNeeds] = {
     "embed": TaskNeeds(100.0, 1000.0, 512, 8192, "embedding"),
 }
 
-# Tokens that a model spends thinking for each token of answer: 5 to 20 (research notes, D).
+# Tokens that a model spends thinking for each token of answer: 5 to 20, an estimate (docs/explain/quality.md).
 THINKING_TOKENS = 8.0
 SHORTEST_CTX = 512  # less holds no conversation
 KV_BLOCK = 32  # elements of a block of q8_0 and q4_0: a head must be a multiple of it

@@ -156,7 +156,7 @@ class Option:
 
     def _predicted(self, threads: int, depth: int) -> Rate:
         machine, rates = self.setting.machine, self.facts.calibration
-        # Fewer bytes are more work: llama.cpp decoded at 0.4 to 0.6 of the rate with a q4_0 cache (docs/benchmarks.md).
+        # Fewer bytes are more work: llama.cpp decoded at 0.4 to 0.6 of the rate with a q4_0 cache (docs/adr/027).
         # Without a measurement a smaller cache is not taken to be faster.
         kv_type = self.kv_type if rates is not None or self.kv_type == "f32" else "f16"
         kernels = self.facts.name

@@ -286,7 +286,7 @@ def _preference(o: Option) -> tuple[float, bool, bool, float, int, int, str, str
     """Sort key, best first: score, what is here already, what is known by name, speed, size, the specialist's backend.
 
     The last, as kernels made for a few types are faster than the same model's on a general library: 1.5 to 4.6 times
-    on ternary weights (docs/benchmarks.md).
+    on ternary weights (docs/benchmarks/log/ternary.md).
     """
     kinds = 1000 if o.facts.quants is None else len(o.facts.quants)
     known = o.file.sha256 is None

@@ -109,7 +109,7 @@ def test_compute_buffers_of_other_architectures_are_near_what_the_library_reserv
 
 
 def test_without_flash_attention_scores_of_every_head_are_kept() -> None:
-    """166.4 MiB measured for SmolLM2 with 8,192 tokens, 160 of them scores and a mask (research notes, B4)."""
+    """166.4 MiB measured for SmolLM2 with 8,192 tokens, 160 of them scores and mask (docs/explain/memory-model.md)."""
     reserved, _ = footprint.compute_bytes(shape("smollm2-135m-instruct"), 8192, flash_attention=False)
 
     assert reserved / MIB == pytest.approx(166.4, abs=10)

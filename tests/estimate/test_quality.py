@@ -116,7 +116,7 @@ def short(name: str, quant: str) -> quality.Estimate:
 
 
 # Perplexity increases in percent: Qwen2.5-0.5B-Instruct as published (quality.json), SmolLM2-135M and Gemma 3 270M as
-# KL measured here on weights between levels (docs/benchmarks.md).
+# KL measured here on weights between levels (docs/benchmarks/log/regret.md).
 SHORT = {
     "qwen2.5-0.5b-instruct": {
         "Q5_K_M": 1.96, "Q4_K_M": 1.72, "Q4_K_S": 2.42, "IQ4_XS": 4.59, "Q3_K_M": 4.4, "Q4_0": 12.6, "Q2_K": 16.5,

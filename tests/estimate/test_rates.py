@@ -203,7 +203,7 @@ def test_a_calibration_of_products_alone_is_enough() -> None:
     size = weights(bitnet.shape, bitnet.params, bitnet.params_active, "TQ2_0")
     ternary = Weights(0, 0, tuple(("I2_S" if k == "TQ2_0" else k, n) for k, n in size.streamed_params), exact=True)
 
-    # Measured there with one thread: 44.3 and 200 (docs/benchmarks.md).
+    # Measured there with one thread: 44.3 and 200 (docs/benchmarks/log/ternary.md).
     assert speed.decode(HERE, bitnet.shape, ternary, 1, depth=64, rates=alone).tok_s == pytest.approx(44.3, rel=0.25)
     assert speed.prefill(HERE, bitnet.shape, ternary, 1, rates=alone).tok_s == pytest.approx(200, rel=0.3)
 

@@ -28,7 +28,7 @@ N150 = machine(4, AVX2, 25.6)
 RYZEN_7840HS = machine(8, AVX512, 89.6)
 LAB = machine(2, AVX512, 38.0, basis="measured: 2 threads")
 
-# Measured on mainline llama.cpp (research notes, throughput.json and C4): tok/s with next to nothing cached.
+# Measured on mainline llama.cpp (sources: docs/explain/speed-model.md): tok/s with next to nothing cached.
 PUBLISHED = [
     (PI5, "llama-3.2-3b-instruct", "Q4_K_M", 4.88),
     (PI5, "llama-3.1-8b-instruct", "Q4_K_M", 2.17),

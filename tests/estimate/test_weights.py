@@ -101,7 +101,7 @@ def test_a_token_reads_its_experts_only() -> None:
 def test_ternary_shapes_match_what_was_measured() -> None:
     card = catalog()["bitnet-b1.58-2b-4t"]
 
-    # TQ2_0 with a Q6_K head: 808.39 MB measured on the shapes (research notes, B1).
+    # TQ2_0 with a Q6_K head: 808.39 MB measured on the shapes (docs/explain/memory-model.md).
     assert predicted(card, "TQ2_0").total_bytes == pytest.approx(808.39e6, rel=0.002)
 
 

@@ -12,7 +12,7 @@ from edgellm.hardware import profiles
 from edgellm.machine import Machine
 from edgellm.units import GIB
 
-# Gigabytes that each is sold with (research notes on devices).
+# Gigabytes that each is sold with.
 SIZES = {
     "raspberry-pi-4": (1, 2, 4, 8),
     "raspberry-pi-5": (2, 4, 8, 16),

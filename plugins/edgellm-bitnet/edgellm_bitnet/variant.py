@@ -7,7 +7,7 @@ product of row j of ffn_up (or ffn_gate) and column j of ffn_down over the hidde
 deviation for independent signs, has squares of mean well above 1. Both tensors' columns have to be in the right order
 for that. attn_v and attn_output are such a pair too. In the wrong order, and in random weights, the mean is 1.
 
-Measured (docs/decisions.md): for one pair of one layer the excess is 17 to 40 standard deviations in a model of 5M
+Measured (docs/adr/016): for one pair of one layer the excess is 17 to 40 standard deviations in a model of 5M
 weights, 100 to 1,200 in models of 135M and 270M; in the wrong order at most a fortieth of it.
 """
 

@@ -30,7 +30,7 @@ GRAPH_BYTES = 1 << 20  # of tensor descriptions, without data
 SAMPLE_ROWS, SAMPLE_ROW = 64, 2048  # quantized once and laid out again and again
 # Types with a scale in half precision for every 32 weights get real ones. Scales are looked up in a table of 65,536:
 # with random ones Q8_0 was multiplied at 13e9 weights per second, with 700 of normally distributed weights at 22, with
-# those of SmolLM2 and Gemma 3 at 17 to 18 (docs/decisions.md). MXFP4 has no scale on an even place.
+# those of SmolLM2 and Gemma 3 at 17 to 18 (docs/adr/026). MXFP4 has no scale on an even place.
 SAMPLED = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4"})
 # Of others: upper bytes of the 16-bit words that stand for weights, so that a scale is small and finite wherever a type
 # has it.

@@ -1,5 +1,5 @@
 """Compute threads that outlive a step: without them ggml starts its threads anew for every token (8 % of a token of
-SmolLM2-135M on two cores, see docs/benchmarks.md).
+SmolLM2-135M on two cores, see docs/adr/008).
 
 The binding has no names for these functions (ggml.h, ggml-cpu.h, llama.h), so they are bound here.
 """
