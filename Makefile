@@ -3,10 +3,11 @@ PYTHON ?= python3
 ARGS ?=
 FUZZ ?= gguf
 BIN := .venv/bin
+TOGETHER := -n auto --dist loadfile
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-arm64 check bench bench-serve bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine onnx-parity onnx-exporters ternary-parity sanitize fuzz soak soak-downloads clean python \
+.PHONY: help setup serve test test-all slow test-arm64 check bench bench-start bench-serve bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine onnx-parity onnx-exporters ternary-parity sanitize fuzz soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -38,15 +39,25 @@ check: test-tools ## lint, types, layers and the tests that keep docs and code t
 	$(BIN)/pytest -q tests/test_docs.py tests/test_errors.py
 
 # Hundreds of tests start processes of their own, which read the bytecode even where an environment forbids to write it.
-test: check ## check, then the whole test run (ARGS="-k name" goes to pytest; "-n 2 --dist loadfile" runs two files at a time)
+test: check ## check, then the tests but the slow ones, two files at a time (ARGS="-k name" goes to pytest; ARGS="-n 0": one by one)
 	@$(BIN)/python -m compileall -q edgellm plugins/*/edgellm_*
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(TOGETHER) $(ARGS)
+
+test-all: test-tools ## the slow tests, which `make test` leaves out
+	@$(BIN)/python -m compileall -q edgellm plugins/*/edgellm_*
+	$(BIN)/pytest $(TOGETHER) -m slow $(ARGS)
+
+slow: test-tools ## list the slow tests with their seconds
+	@$(BIN)/pytest -m slow --collect-only -qq
 
 test-arm64: python ## tests on an emulated Arm core: docs/arm64.md (ARGS="tests/cli" chooses them)
 	@PYTHON=$(PYTHON) tests/arm64/run.sh $(ARGS)
 
 bench: setup ## what the runtime costs per token, against a bare loop over the C API
 	$(BIN)/python benchmarks/runtime.py $(ARGS)
+
+bench-start: setup ## what a start costs, against the interpreter alone (ARGS="--base OTHER/.venv/bin/python" compares two checkouts)
+	$(BIN)/python benchmarks/start.py $(ARGS)
 
 bench-speed: setup ## predicted speeds against measured ones, 14 types of 4 models (ARGS="qwen3-0.6b --quants Q8_0")
 	$(BIN)/python benchmarks/speed.py $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 from pathlib import Path
 
@@ -14,12 +15,19 @@ from edgellm.plugins import plugins
 # A run that was put in the background ignores Ctrl-C, and its children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["groups"]
+pytest_plugins = ["groups", "support.slow"]
 _numbers = itertools.count()
 
 # No deadline: how long one example takes says nothing on a machine that is shared.
 hypothesis.settings.register_profile("edgellm", deadline=None)
 hypothesis.settings.load_profile("edgellm")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto`: two files at a time where two processors are ours. More would each load a model."""
+    ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(2, ours)
 
 
 @pytest.fixture(scope="session", autouse=True)
