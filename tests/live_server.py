@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
+from support.waiting import PATIENCE_S
 
 from edgellm import launch
 from edgellm.plan import Decision, LaunchPlan
@@ -28,6 +29,13 @@ class Live:
     server: listener.Listener
     http: httpx.Client
 
+    def hold(self) -> None:
+        """The worker stands still, so a model that loads goes on loading until `release`."""
+        os.kill(self.llm._session.pid, signal.SIGSTOP)  # type: ignore[attr-defined]
+
+    def release(self) -> None:
+        os.kill(self.llm._session.pid, signal.SIGCONT)  # type: ignore[attr-defined]
+
     def post(self, path: str, body: Any = None, **more: Any) -> httpx.Response:
         return self.http.post(path, json=body, **more)
 
@@ -37,13 +45,6 @@ class Live:
 
 def echo_plan(ctx: int = 4096, slots: int = 1) -> LaunchPlan:
     return launch.model_plan("echo", SelectionRequest(ctx=ctx, slots=slots))
-
-
-def until(holds: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
 
 
 class Servers:
@@ -73,9 +74,9 @@ class Servers:
         server = listener.Listener(create_app(llm, **app), started=listening.set, draining=lambda n: None)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
         thread.start()
-        assert listening.wait(10)
+        assert listening.wait(PATIENCE_S)
         url = listener.url(socket)
-        live = Live(url, llm, server, httpx.Client(base_url=url, timeout=30))
+        live = Live(url, llm, server, httpx.Client(base_url=url, timeout=PATIENCE_S))
         self._running.append((live, thread))
         if wait:
             _ = llm.info
@@ -86,5 +87,5 @@ class Servers:
             live.http.close()
             live.server.stop()
             live.llm.close()
-            thread.join(10)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive()

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from collections import Counter
 from dataclasses import dataclass
@@ -219,16 +218,6 @@ def start_fetch(file: ModelFile, env: dict[str, str] | None = None) -> subproces
         [sys.executable, "-c", FETCH, given],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | (env or {}),
     )  # fmt: skip
-
-
-def wait_for(condition, seconds=10.0):
-    """Whether `condition()` came true in time."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def names_below(folder: Path) -> list[str]:

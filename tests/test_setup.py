@@ -11,10 +11,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from support.waiting import PATIENCE_S, wait_until
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 PIP = """#!/bin/sh
@@ -196,11 +196,9 @@ def test_an_interrupt_ends_pip_and_what_pip_started(repository: Repository) -> N
     command = [sys.executable, str(repository.folder / "plugins" / "install.py")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     child = Path(f"{repository.log}.child")
-    deadline = time.monotonic() + 20
-    while not (child.exists() and child.read_text().strip()) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: child.exists() and child.read_text().strip())
     process.send_signal(signal.SIGTERM)
-    told = process.communicate(timeout=20)[1]
+    told = process.communicate(timeout=PATIENCE_S)[1]
 
     assert process.returncode == 130
     assert "Interrupted. What was finished is kept" in told

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import replace
 
 import msgspec
 import pytest
+from support.waiting import wait_until
 
 from edgellm import EdgeLLM, known, launch, verify
 from edgellm.catalog import lookup
@@ -21,6 +21,7 @@ from edgellm.plan import Candidate
 from edgellm.plugins import plugins
 from edgellm.request import GenerationRequest, SelectionRequest
 from edgellm.runtime.meter import Measured
+from edgellm.runtime.supervisor import WorkerSession
 from edgellm.selection.decide import decide
 from edgellm.selection.facts import backend_facts
 
@@ -106,10 +107,7 @@ def test_a_load_is_recorded_warned_of_and_learned_from(smollm2: str, caplog: pyt
         assert llm.verification.summary() is None
         for topic in ("rain", "snow", "hail"):
             llm.chat(f"Tell me about {topic}. " * 8, max_tokens=18)
-        deadline = time.monotonic() + 30
-        while llm.verification.run is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: llm.verification.run is not None)
     (kept,) = history.read(machine).runs
     assert kept == llm.verification.run
     assert (kept.requests, kept.threads, kept.ctx, kept.slots, kept.kv_type) == (3, 1, 1024, 1, "f16")
@@ -180,6 +178,9 @@ def test_the_next_plan_on_this_machine_is_made_with_what_ran() -> None:
 
 def test_a_record_waits_for_the_requests_that_run(smollm2: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "PAUSE_S", 0.02)
+    looks: list[bool] = []
+    idle = WorkerSession.idle.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(WorkerSession, "idle", property(lambda session: looks.append(True) or idle(session)))
     with EdgeLLM.load(smollm2, ctx=1024, slots=2, threads=1) as llm:
         running = llm.generate(GenerationRequest("One, two, three", max_tokens=900, ignore_eos=True))
         next(running)
@@ -187,10 +188,8 @@ def test_a_record_waits_for_the_requests_that_run(smollm2: str, monkeypatch: pyt
         list(llm.generate(GenerationRequest("Hello. " * 12, max_tokens=20, ignore_eos=True)))
         assert llm._session.meter.measured().requests == 1
         assert not llm._session.idle
-        time.sleep(0.2)
+        looks.clear()
+        wait_until(lambda: len(looks) >= 3)  # it found the session at work as often
         assert llm.verification.run is None
         running.close()
-        deadline = time.monotonic() + 10
-        while llm.verification.run is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: llm.verification.run is not None)

@@ -7,7 +7,6 @@ import re
 import struct
 import subprocess
 import sys
-import time
 import tracemalloc
 
 import pytest
@@ -22,7 +21,6 @@ from edgellm.formats import gguf
 from edgellm.formats.gguf_header import MAX_KEYS, MAX_TENSORS, parse
 
 MEMORY_BYTES = 64 * 1024**2
-SECONDS = 2.0
 
 
 def content(name):
@@ -111,16 +109,14 @@ def test_a_file_cut_anywhere_is_refused(order):
             parse(data[:length], file_bytes=length, where="cut")
 
 
-def measured(data):
-    """(seconds, peak bytes) of reading a header, whatever the outcome."""
+def peak_of(data):
+    """Peak bytes of reading a header, whatever the outcome. A test has a time limit."""
     tracemalloc.start()
-    start = time.perf_counter()
     with contextlib.suppress(ArtifactError):
         parse(data, file_bytes=len(data), where="big")
-    seconds = time.perf_counter() - start
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return seconds, peak
+    return peak
 
 
 def big(name):
@@ -144,19 +140,13 @@ def big(name):
     "name", ["tensors", "keys", "texts", "short-arrays", "strings", "strings-over-limit", "numbers"]
 )
 def test_the_largest_headers_take_little_memory(name):
-    data = big(name)
-    seconds, peak = measured(data)
-
-    assert peak < MEMORY_BYTES
-    assert seconds < 10 * SECONDS  # tracemalloc slows it about tenfold
+    assert peak_of(big(name)) < MEMORY_BYTES
 
 
-def test_the_most_strings_allowed_take_under_a_second():
+def test_the_most_strings_allowed_are_read():
     data = Gguf(keys=[("k", ARRAY, struct.pack("<IQ", STRING, 4_000_000) + bytes(32_000_000))]).build()
-    start = time.perf_counter()
-    parse(data, file_bytes=len(data), where="strings")
 
-    assert time.perf_counter() - start < SECONDS
+    assert parse(data, file_bytes=len(data), where="strings").metadata["k"].length == 4_000_000
 
 
 _SOUND = model(attention__sliding_window=8, rope__dimension_count=16)
@@ -202,9 +192,8 @@ def test_changed_words_are_read_or_refused(offset, code, value):
 @pytest.mark.parametrize("name", learned())
 def test_what_fuzzing_reached_is_read_or_refused(name):
     data = learned()[name]
-    seconds, peak = measured(data)
 
-    assert (peak < MEMORY_BYTES, seconds < SECONDS) == (True, True)
+    assert peak_of(data) < MEMORY_BYTES
     with contextlib.suppress(EdgeLLMError):
         read_everything(data)
 

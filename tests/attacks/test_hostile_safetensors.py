@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import time
 import tracemalloc
 
 import pytest
@@ -57,14 +56,12 @@ def test_the_largest_headers_take_little_memory(name):
     data = big(name)
     assert len(data) < MAX_HEADER_BYTES + 8
     tracemalloc.start()
-    start = time.perf_counter()
     with contextlib.suppress(ArtifactError):
         parse(data, file_bytes=len(data), where="big")
-    seconds, peak = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
     assert peak < MEMORY_BYTES + len(data)
-    assert seconds < 20  # tracemalloc slows it about tenfold
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import contextlib
 import random
 import re
 import struct
-import time
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +154,10 @@ def test_sound_files_are_read(tmp_path: Path) -> None:
 
 
 def test_special_tokens_of_one_letter_take_no_quadratic_time(tmp_path: Path) -> None:
-    """Every place of the text might begin one: of 500 lengths, and with nothing that ends them."""
+    """Every place of the text might begin one: of 500 lengths, and with nothing that ends them.
+
+    Quadratic time is ended by the test's time limit.
+    """
     names = ["a" * length for length in range(3, 500)]
     tokens = [*LETTERS, "aa", *(name + "!" for name in names)]
     changed = {
@@ -164,9 +166,7 @@ def test_special_tokens_of_one_letter_take_no_quadratic_time(tmp_path: Path) -> 
         "merges": strings("a a"),
     }
     ours = read(made(BPE, changed | {"eos_token_id": None}).write(tmp_path / "x.gguf"))
-    start = time.perf_counter()
     ours.encode("a" * 20_000, add_special=False, parse_special=True)
-    assert time.perf_counter() - start < 20
 
 
 def exercise(data: bytes) -> None:

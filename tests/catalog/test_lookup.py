@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -61,15 +60,6 @@ def test_the_embedded_models_carry_the_hashes_of_wheel_and_file() -> None:
     ]
     assert parts.sha256 == "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
     assert lookup.find("gemma-3-270m").kind == "base"
-
-
-def test_loading_takes_a_tenth_of_its_allowance() -> None:
-    lookup._shipped.cache_clear()
-    started = time.perf_counter()
-    lookup.catalog()
-
-    # 4 ms here; 40 are allowed on the path of a command that has 500.
-    assert time.perf_counter() - started < 0.04
 
 
 def test_a_name_is_found_by_id_prefix_and_case() -> None:

@@ -10,14 +10,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import httpx
 import psutil
 import pytest
-from live_server import until
+from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.cli.main import main
 
@@ -37,7 +36,7 @@ class Command:
             threading.Thread(target=lambda s=stream, into=lines: into.extend(s), daemon=True).start()
 
     def wait_for(self, pattern: str) -> str:
-        until(lambda: re.search(pattern, "".join(self.out)) is not None or self.process.poll() is not None)
+        wait_until(lambda: re.search(pattern, "".join(self.out)) is not None or self.process.poll() is not None)
         found = re.search(pattern, "".join(self.out))
         assert found, "".join(self.out + self.err)
         return found[0]
@@ -53,7 +52,7 @@ class Command:
         self.process.send_signal(number)
 
     def status(self) -> int:
-        return self.process.wait(15)
+        return self.process.wait(PATIENCE_S)
 
 
 @contextlib.contextmanager
@@ -84,7 +83,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
 def test_it_says_what_runs_and_where_and_answers() -> None:
     with serving("echo", "--port", "0", "--ctx", "512", "--slots", "2") as command:
         command.wait_for("Ready after")
-        answer = httpx.post(f"{command.url}/v1/completions", json={"prompt": "hello"})
+        answer = httpx.post(f"{command.url}/v1/completions", json={"prompt": "hello"}, timeout=PATIENCE_S)
         text = "".join(command.out)
 
         assert answer.json()["choices"][0]["text"] == "hello"
@@ -95,12 +94,17 @@ def test_it_says_what_runs_and_where_and_answers() -> None:
 
 
 def test_it_listens_while_the_model_loads() -> None:
-    with serving("echo", "--port", "0", EDGELLM_ECHO_LOAD_S="1") as command:
-        health = httpx.get(f"{command.url}/health")
+    with serving("echo", "--port", "0", EDGELLM_ECHO_LOAD_S="3600") as command:
+        health = httpx.get(f"{command.url}/health", timeout=PATIENCE_S)
 
         assert (health.status_code, health.json()["status"]) == (503, "loading")
+
+
+def test_it_says_when_it_is_ready() -> None:
+    with serving("echo", "--port", "0") as command:
         command.wait_for("Ready after")
-        assert httpx.get(f"{command.url}/health").json()["status"] == "ok"
+
+        assert httpx.get(f"{command.url}/health", timeout=PATIENCE_S).json()["status"] == "ok"
 
 
 @posix
@@ -109,12 +113,12 @@ def test_the_first_interrupt_finishes_what_runs() -> None:
         command.wait_for("Ready after")
         body = {"prompt": "x" * 30, "max_tokens": 30, "stream": True}
         workers = command.workers()
-        with httpx.stream("POST", f"{command.url}/v1/completions", json=body, timeout=30) as answer:
+        with httpx.stream("POST", f"{command.url}/v1/completions", json=body, timeout=PATIENCE_S) as answer:
             lines = answer.iter_lines()
             next(lines)
             command.signal(signal.SIGINT)
             rest = [line for line in lines if line]
-        until(lambda: _refused(command.url))
+        wait_until(lambda: _refused(command.url))
 
         assert rest[-1] == "data: [DONE]"
         assert command.status() == 0
@@ -125,22 +129,21 @@ def test_the_first_interrupt_finishes_what_runs() -> None:
 
 @posix
 def test_the_second_interrupt_leaves_now() -> None:
-    with serving("echo", "--port", "0", EDGELLM_ECHO_STEP_S="0.02") as command:
+    """The answer would take half an hour more."""
+    with serving("echo", "--port", "0", EDGELLM_ECHO_STEP_S="1") as command:
         command.wait_for("Ready after")
         workers = command.workers()
         body = {"prompt": "x" * 2000, "max_tokens": 2000, "stream": True}
-        with httpx.stream("POST", f"{command.url}/v1/completions", json=body, timeout=30) as answer:
+        with httpx.stream("POST", f"{command.url}/v1/completions", json=body, timeout=PATIENCE_S) as answer:
             lines = answer.iter_lines()
             next(lines)
             command.signal(signal.SIGINT)
-            until(lambda: "Finishing" in "".join(command.err))
+            wait_until(lambda: "Finishing" in "".join(command.err))
             command.signal(signal.SIGINT)
             with pytest.raises(httpx.HTTPError):
                 list(lines)
-        began = time.monotonic()
 
         assert command.status() == 130
-        assert time.monotonic() - began < 5
         assert not any(worker.is_running() for worker in workers)
 
 
@@ -150,14 +153,14 @@ def test_a_server_that_is_killed_leaves_no_worker() -> None:
         command.wait_for("Ready after")
         workers = command.workers()
         command.signal(signal.SIGKILL)
-        until(lambda: not any(worker.is_running() for worker in workers))
+        wait_until(lambda: not any(worker.is_running() for worker in workers))
 
         assert workers
 
 
 @posix
 def test_sigterm_stops_while_loading() -> None:
-    with serving("echo", "--port", "0", EDGELLM_ECHO_LOAD_S="30") as command:
+    with serving("echo", "--port", "0", EDGELLM_ECHO_LOAD_S="3600") as command:
         _ = command.url
         workers = command.workers()
         command.signal(signal.SIGTERM)
@@ -174,12 +177,12 @@ def test_a_signal_while_it_asks_the_index_leaves_no_pip(number: int) -> None:
         url = f"http://127.0.0.1:{index.getsockname()[1]}"
         silent = {"PIP_INDEX_URL": f"{url}/simple", "HF_ENDPOINT": url}
         with serving("smollm2-135m-instruct", "--port", "0", **silent) as command:
-            until(lambda: any(_is_pip(child) for child in command.workers()), 60)
+            wait_until(lambda: any(_is_pip(child) for child in command.workers()))
             helpers = command.workers()
             command.signal(number)
 
             assert command.status() == 128 + number
-            until(lambda: not any(helper.is_running() for helper in helpers))
+            wait_until(lambda: not any(helper.is_running() for helper in helpers))
 
 
 def _is_pip(process: psutil.Process) -> bool:
@@ -231,14 +234,14 @@ def test_what_cannot_be_done_is_told_with_its_status(
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_reason() -> None:
     with serving("echo", "--port", "0", EDGELLM_ECHO_LOAD_S="soon") as command:
         assert command.status() == 2
-        until(lambda: "EDGELLM_ECHO_LOAD_S" in "".join(command.err))
+        wait_until(lambda: "EDGELLM_ECHO_LOAD_S" in "".join(command.err))
 
 
 @pytest.mark.parametrize("level", ["bogus", "5"])
 def test_a_log_level_that_is_none_is_told_before_a_worker_dies_of_it(level: str) -> None:
     with serving("echo", "--port", "0", EDGELLM_LOG=level) as command:
         assert command.status() == 2
-        until(lambda: "one of DEBUG, INFO, WARNING, ERROR" in "".join(command.err))
+        wait_until(lambda: "one of DEBUG, INFO, WARNING, ERROR" in "".join(command.err))
 
         assert f"EDGELLM_LOG='{level}' is no level" in "".join(command.err)
         assert "Traceback" not in "".join(command.err)
@@ -247,15 +250,17 @@ def test_a_log_level_that_is_none_is_told_before_a_worker_dies_of_it(level: str)
 def test_another_host_with_a_key_is_served() -> None:
     with serving("echo", "--host", "0.0.0.0", "--port", "0", EDGELLM_API_KEY="k") as command:
         command.wait_for("Ready after")
-        assert httpx.get(f"{command.url}/v1/models").status_code == 401
-        assert httpx.get(f"{command.url}/v1/models", headers={"authorization": "Bearer k"}).status_code == 200
+        with httpx.Client(base_url=command.url, timeout=PATIENCE_S) as client:
+            assert client.get("/v1/models").status_code == 401
+            assert client.get("/v1/models", headers={"authorization": "Bearer k"}).status_code == 200
 
 
 def test_in_one_process() -> None:
     with serving("echo", "--port", "0", "--no-isolate") as command:
         command.wait_for("Ready after")
         assert command.workers() == []
-        assert httpx.post(f"{command.url}/v1/completions", json={"prompt": "x"}).json()["choices"][0]["text"] == "x"
+        answer = httpx.post(f"{command.url}/v1/completions", json={"prompt": "x"}, timeout=PATIENCE_S)
+        assert answer.json()["choices"][0]["text"] == "x"
 
 
 def _refused(url: str) -> bool:

@@ -3,7 +3,6 @@
 import math
 import os
 import struct
-import time
 from dataclasses import replace
 
 import gguf_writer as w
@@ -256,20 +255,15 @@ def test_chat_template(kind, value, found):
     assert gguf.chat_template(read(w.Gguf([("tokenizer.chat_template", kind, value)]))) == found
 
 
-def best_of(call, n=5):
-    seconds = []
-    for _ in range(n):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
-
-
-def test_a_vocabulary_of_262144_is_read_in_50_ms_and_in_twice_that_on_a_busy_machine(tmp_path):
+def test_a_vocabulary_of_262144_is_left_in_the_file(tmp_path):
     tokens = b"".join(struct.pack("<Q", 7) + b"%07d" % i for i in range(262_144))
     path = w.Gguf([("tokens", w.ARRAY, struct.pack("<IQ", w.STRING, 262_144) + tokens)]).write(tmp_path / "x.gguf")
 
-    assert best_of(lambda: gguf.read_header(path)) < 0.1  # 0.02 where nothing else runs
+    header = gguf.read_header(path)
+    vocabulary = header.metadata["tokens"]
+
+    assert isinstance(vocabulary, LongArray)
+    assert gguf.read_array(header, "tokens")[262_143] == b"0262143"
 
 
 @pytest.mark.model
@@ -292,4 +286,3 @@ def test_gemma3(gemma3):
     assert (len(model.tensors), model.tensor_bytes, model.file_bytes) == (236, 246_587_904, 253_113_024)
     assert gguf.quant_name(model.header) == "Q4_K_M"
     assert gguf.chat_template(model.header) is None
-    assert best_of(lambda: gguf.read_model(gemma3)) < 0.1  # 0.02 where nothing else runs

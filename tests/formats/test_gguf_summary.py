@@ -1,7 +1,6 @@
 """A summary says what a file is, and is read again exactly when the file changed."""
 
 import os
-import time
 from dataclasses import replace
 
 import gguf_writer as w
@@ -23,25 +22,6 @@ def test_smollm2(smollm2):
         tensor_bytes=96_576_768, file_bytes=98_362_432, ctx_train=8192, has_template=True,
     )  # fmt: skip
     assert (found.shape.n_layer, found.shape.n_vocab) == (30, 49_152)
-
-
-@pytest.mark.model
-def test_a_cached_header_costs_a_tenth_of_a_read_one(gemma3):
-    """Measured on a Zen 4 core: 20 ms read, 0.2 ms cached; promised are 50 and 1."""
-
-    def seconds(n):
-        times = []
-        for _ in range(n):
-            start = time.perf_counter()
-            summary_of(gemma3)
-            times.append(time.perf_counter() - start)
-        return times
-
-    first = seconds(1)[0]
-    cached = min(seconds(20))
-
-    assert cached < first / 10
-    assert cached < 0.005
 
 
 def split(folder):

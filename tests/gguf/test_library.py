@@ -273,19 +273,16 @@ def test_the_real_library_runs_and_says_what_it_is() -> None:
         assert len(found.library_sha256) == 64
 
 
-def test_checking_imports_no_native_code_and_is_quick_once_probed() -> None:
+def test_checking_imports_no_native_code() -> None:
     script = (
-        "import sys, time\n"
+        "import sys\n"
         "from edgellm.plugins import plugins\n"
         "from edgellm.hardware.probe import probe\n"
         "backend, machine = plugins().backend('gguf'), probe()\n"
         "before = set(sys.modules); backend.check(machine)\n"
-        "t = time.process_time(); backend.check(machine)\n"
-        "assert not {'llama_cpp', 'numpy'} & (set(sys.modules) - before), 'heavy import'\n"
-        "print(time.process_time() - t)"
+        "assert not {'llama_cpp', 'numpy'} & (set(sys.modules) - before), 'heavy import'"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ)
-    assert float(done.stdout) < 0.2  # processor time, with room for a slow machine
+    subprocess.run([sys.executable, "-c", script], check=True, env=os.environ)
 
 
 def test_the_real_library_opens_the_architectures_it_lists_and_no_others() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from gguf_writer import F32, INT32, STRING, UINT16, UINT32, Gguf, Tensor
+from support.waiting import PATIENCE_S
 from tiny_models import MODELS, Tiny
 
 from edgellm import known, launch
@@ -207,7 +208,7 @@ from edgellm.quantization.plan import plan
 import time, psutil
 def wait(share, what):
     print(*[child.pid for child in psutil.Process().children()], flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 make(plan(sys.argv[1], "Q4_K_M", output=Path(sys.argv[2])), wait)
 """
 
@@ -221,7 +222,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one(tiny: Path, tmp_p
     run.send_signal(signal.SIGKILL)
     run.wait()
     run.stdout.close()
-    worker.wait(10)  # its parent is gone, so it leaves
+    worker.wait(PATIENCE_S)  # its parent is gone, so it leaves
 
     assert leftovers(tmp_path) == [".x.gguf.quantizing"]
     assert not target.exists()

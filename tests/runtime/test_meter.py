@@ -6,11 +6,12 @@ import os
 import queue
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 
 import numpy as np
+import psutil
 import pytest
+from support.waiting import wait_until
 from toy_engine import ToyEngine
 
 from edgellm.event import Timings, Usage
@@ -191,7 +192,9 @@ def test_time_that_others_took_is_told() -> None:
             assert child.stdout is not None
             child.stdout.readline()
         before = taken(crowd[0].pid)
-        time.sleep(1.0)
+        busy = psutil.Process(crowd[0].pid)
+        start_s = busy.cpu_times().user
+        wait_until(lambda: busy.cpu_times().user - start_s > 0.2)
         share = waited_share(before, taken(crowd[0].pid))
     finally:
         for child in crowd:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import BadArtifact, Closed, EdgeLLMError, UsageError, WorkerCrashed
 from edgellm.event import Delta, Done
@@ -27,7 +28,6 @@ from edgellm.runtime.supervisor import WorkerSession
 
 ECHO = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=4096, n_slots=3))
 LONG = "a long answer " * 60
-PATIENCE_S = 120.0
 
 
 class Listener:
@@ -163,7 +163,7 @@ def test_a_request_that_waits_for_a_model_gets_the_loading_error(open_session: O
 def test_a_worker_killed_while_loading_is_not_started_again(
     open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("EDGELLM_ECHO_LOAD_S", "60")
+    monkeypatch.setenv("EDGELLM_ECHO_LOAD_S", "3600")
     session = open_session()
     waiting = ask(session)
     os.kill(session.pid, signal.SIGKILL)
@@ -178,10 +178,12 @@ def test_requests_sent_while_loading_wait_and_are_answered(
 ) -> None:
     monkeypatch.setenv("EDGELLM_ECHO_LOAD_S", "1")
     session = open_session()
+    os.kill(session.pid, signal.SIGSTOP)  # goes on loading
     listeners = [ask(session, f"number {n}") for n in range(5)]
     dropped = Listener()
     session.cancel(session.submit(greedy(LONG), dropped))
     assert session.state == "loading"
+    os.kill(session.pid, signal.SIGCONT)
     assert [listener.end()[0] for listener in listeners] == [f"number {n}" for n in range(5)]
     assert session.state == "ready"
     with pytest.raises(queue.Empty):
@@ -189,12 +191,10 @@ def test_requests_sent_while_loading_wait_and_are_answered(
 
 
 def test_closing_while_loading_does_not_wait(open_session: OpenSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGELLM_ECHO_LOAD_S", "60")
+    monkeypatch.setenv("EDGELLM_ECHO_LOAD_S", "3600")
     session = open_session()
     waiting = ask(session)
-    started = time.monotonic()
     session.close(drain=True)
-    assert time.monotonic() - started < 30
     assert isinstance(waiting.end()[1], Closed)
     with pytest.raises(Closed):
         _ = session.info
@@ -257,7 +257,7 @@ def test_cancelling_frees_the_slot_for_the_next(open_session: OpenSession) -> No
     assert text == "next"
 
 
-SAYS = "import os, sys, time; os.write(1, {}); time.sleep(100)"
+SAYS = "import os, sys, time; os.write(1, {}); time.sleep(3600)"
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,6 @@ SAYS = "import os, sys, time; os.write(1, {}); time.sleep(100)"
     [
         (b"Traceback (most recent call last)", "a length of"),
         (b"\x05\x00\x00\x00hello", "broken frame"),
-        (b"\x01\x00\x00\x00\x90", "not started"),  # an empty list of messages is harmless
     ],
 )
 def test_a_worker_that_talks_nonsense_is_ended(
@@ -274,23 +273,39 @@ def test_a_worker_that_talks_nonsense_is_ended(
     monkeypatch.setattr(supervisor, "WORKER", (sys.executable, "-c", SAYS.format(said)))
     session = open_session()
     listener = ask(session)
-    if about == "not started":
-        time.sleep(0.5)
-        assert session.state == "loading"
-        session.close()
-        assert isinstance(listener.end()[1], Closed)
-        return
     _, error = listener.end()
     assert isinstance(error, WorkerCrashed)
     assert about in error.reason
     assert session.state == "failed"
 
 
+def test_an_empty_list_of_messages_is_harmless(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """More of them than a pipe holds: when the last is written, most were read."""
+    written = tmp_path / "written"
+    code = (
+        "import os, time\n"
+        "frames = memoryview(b'\\x01\\x00\\x00\\x00\\x90' * 400_000)\n"
+        "while frames: frames = frames[os.write(1, frames):]\n"
+        f"open({str(written)!r}, 'w').close()\n"
+        "time.sleep(3600)"
+    )
+    monkeypatch.setattr(supervisor, "WORKER", (sys.executable, "-c", code))
+    session = open_session()
+    listener = ask(session)
+    wait_until(written.exists)
+
+    assert session.state == "loading"
+    session.close()
+    assert isinstance(listener.end()[1], Closed)
+
+
 def test_a_worker_that_closes_its_pipe_and_stays_is_ended(
     open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "CLOSE_TIMEOUT_S", 0.5)
-    script = "import os, time; os.close(1); time.sleep(100)"
+    script = "import os, time; os.close(1); time.sleep(3600)"
     monkeypatch.setattr(supervisor, "WORKER", (sys.executable, "-c", script))
     assert isinstance(ask(open_session()).end()[1], WorkerCrashed)
 
@@ -308,22 +323,27 @@ if sys.argv[1] == "busy":
     session.submit(GenerationRequest("x" * 3000), sink)
     sink.get()
 print(session.pid, flush=True)
-time.sleep(100)
+time.sleep(3600)
 """
 
 
 @pytest.mark.parametrize("when", ["loading", "busy"])
 def test_no_orphan_stays_when_the_parent_is_killed(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.05")
-    monkeypatch.setenv("EDGELLM_ECHO_LOAD_S", "60" if when == "loading" else "0")
+    monkeypatch.setenv("EDGELLM_ECHO_LOAD_S", "3600" if when == "loading" else "0")
     with subprocess.Popen([sys.executable, "-c", ORPHAN, when], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         worker = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
-    deadline = time.monotonic() + 30
-    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline, "the worker outlived its parent"
-        time.sleep(0.05)
+    wait_until(lambda: ended(worker), what="the worker outlived its parent")
+
+
+def ended(process: psutil.Process) -> bool:
+    """Whether it runs no more, be it that nobody has asked for its status yet."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @pytest.mark.usefixtures("slow")
@@ -390,13 +410,6 @@ def test_closing_beside_a_crash(open_session: OpenSession, wait_s: float) -> Non
     assert not session._thread.is_alive()
 
 
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_worker_that_dies_while_it_reloads_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory that is short for a moment kills twice; the request that waits meanwhile is answered in the end."""
     monkeypatch.setattr(supervisor, "RELOAD_PAUSE_S", 0.05)
@@ -406,7 +419,7 @@ def test_a_worker_that_dies_while_it_reloads_is_started_again(monkeypatch: pytes
         assert session.info.n_ctx == 4096
         for expected in (1, 2):
             os.kill(session.pid, signal.SIGKILL)
-            until(lambda expected=expected: session.restarts == expected)
+            wait_until(lambda expected=expected: session.restarts == expected)
         listener = Listener()
         session.submit(GenerationRequest("hi", Sampling(temperature=0)), listener)
         text, end = listener.end()
@@ -426,7 +439,7 @@ def test_a_worker_that_always_dies_while_it_reloads_is_given_up_with_the_reason(
         assert session.info.n_ctx == 4096
         for expected in range(1, supervisor.RELOADS + 3):
             os.kill(session.pid, signal.SIGKILL)
-            until(lambda expected=expected: session.restarts == expected or session.state == "failed")
+            wait_until(lambda expected=expected: session.restarts == expected or session.state == "failed")
         assert session.state == "failed"
         with pytest.raises(WorkerCrashed, match="SIGKILL") as caught:
             _ = session.info

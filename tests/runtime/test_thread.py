@@ -6,6 +6,7 @@ import queue
 import threading
 
 import pytest
+from support.waiting import PATIENCE_S
 
 from edgellm.backend import Engine
 from edgellm.builtin.echo import EchoBackend
@@ -18,7 +19,6 @@ from edgellm.runtime.session import Outcome
 from edgellm.runtime.thread import ThreadSession
 
 ECHO = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=4096, n_slots=2))
-PATIENCE_S = 30.0
 
 
 class Sink:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import signal
 from dataclasses import replace
 
 import httpx
 import psutil
 import pytest
-from live_server import Live, Servers, echo_plan, until
+from live_server import Live, Servers, echo_plan
+from support.waiting import wait_until
 
 from edgellm.plan import Candidate, Decision, Footprint, Rate, Rejection
 from edgellm.sdk import EdgeLLM
@@ -21,8 +23,10 @@ def test_health_when_ready(live: Live) -> None:
     assert (answer.status_code, answer.json()["status"]) == (200, "ok")
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
 def test_while_loading_everything_answers_at_once(serve: Servers) -> None:
     live = serve(load_s=1.0, wait=False)
+    live.hold()
     health, chat = live.http.get("/health"), live.chat("hello")
 
     assert live.llm.state == "loading"
@@ -31,7 +35,8 @@ def test_while_loading_everything_answers_at_once(serve: Servers) -> None:
     assert chat.headers["retry-after"] == "1"
     assert live.http.get("/edgellm/plan").json()["state"] == "loading"
     assert live.http.get("/").status_code == 200
-    until(lambda: live.http.get("/health").status_code == 200)
+    live.release()
+    wait_until(lambda: live.http.get("/health").status_code == 200)
     assert live.chat("hello").status_code == 200
 
 
@@ -40,7 +45,7 @@ def test_a_worker_killed_before_the_first_request_is_waited_for(serve: Servers) 
     live = serve(load_s=0.5)
     worker = live.llm._session.pid  # type: ignore[attr-defined]
     psutil.Process(worker).kill()
-    until(lambda: live.llm.state == "loading")
+    wait_until(lambda: live.llm.state == "loading")
     body = {"messages": [{"role": "user", "content": "hello"}]}
 
     # On a machine that stands still a new process has taken 20 s to start.
@@ -49,7 +54,7 @@ def test_a_worker_killed_before_the_first_request_is_waited_for(serve: Servers) 
 
 def test_a_model_that_cannot_be_loaded_is_said_to_have_failed(serve: Servers) -> None:
     live = serve(replace(echo_plan(), backend="nosuch"), wait=False)
-    until(lambda: live.llm.state == "failed")
+    wait_until(lambda: live.llm.state == "failed")
     health, chat = live.http.get("/health"), live.chat("hello")
 
     assert (health.status_code, health.json()["status"]) == (503, "failed")

@@ -93,12 +93,15 @@ def test_a_wrong_key(serve: Servers) -> None:
         assert client.with_options(api_key="right").models.list().data[0].id == "echo"
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
 def test_while_loading_the_client_waits_and_tries_again(serve: Servers) -> None:
     live = serve(load_s=1.0, wait=False)
+    live.hold()
     with openai.OpenAI(base_url=f"{live.url}/v1", api_key="unused", max_retries=0) as client:
         with pytest.raises(openai.InternalServerError, match="loading"):
             client.chat.completions.create(model="echo", messages=HELLO)
-        patient = client.with_options(max_retries=3)
+        live.release()
+        patient = client.with_options(max_retries=60)  # one a second
         assert patient.chat.completions.create(model="echo", messages=HELLO).choices[0].message.content == "hello"
 
 

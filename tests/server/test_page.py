@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_server import Live, Servers, echo_plan, until
+from live_server import Live, Servers, echo_plan
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from support.waiting import PATIENCE_S, wait_until
 from tiny_bert import TinyBert
 
 from edgellm import launch
@@ -29,7 +30,8 @@ def browser() -> Iterator[Browser]:
         pytest.skip("browser: Chromium is not installed (Debian package: chromium)")
     flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=flags)
+        expect.set_options(timeout=1000 * PATIENCE_S)
+        browser = playwright.chromium.launch(executable_path=path, args=flags, timeout=1000 * PATIENCE_S)
         yield browser
         browser.close()
 
@@ -38,6 +40,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     """A page that fails the test where a script raised, a policy was broken, or something came from elsewhere."""
     context = browser.new_context()
+    context.set_default_timeout(1000 * PATIENCE_S)
     page = context.new_page()
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -102,7 +105,7 @@ def test_an_answer_streams_and_stops(page: Page, serve: Servers) -> None:
     expect(page.locator("#send")).to_be_visible()
     expect(last_answer(page)).to_contain_text("stopped")
     ask(page, "hi")
-    expect(last_answer(page)).to_have_text("hi", timeout=5000)
+    expect(last_answer(page)).to_have_text("hi")
 
 
 def test_escape_stops_too(page: Page, serve: Servers) -> None:
@@ -134,18 +137,21 @@ def test_a_crash_is_told_and_can_be_tried_again(page: Page, serve: Servers) -> N
     os.kill(live.llm._session.pid, signal.SIGKILL)
 
     expect(page.locator("#problem-text")).to_contain_text("died")
-    until(lambda: live.llm.state == "ready")
+    wait_until(lambda: live.llm.state == "ready")
     page.click("#retry")
     expect(last_answer(page)).to_have_text("z" * 40)
     expect(page.locator(".turn")).to_have_count(2)
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
 def test_loading_is_shown_and_ends(page: Page, serve: Servers) -> None:
-    live = serve(load_s=3, wait=False)
+    live = serve(load_s=1.0, wait=False)
+    live.hold()
     page.goto(live.url)
     expect(page.locator("#state-text")).to_have_text("the model is loading")
     expect(page.locator("#send")).to_be_disabled()
 
+    live.release()
     expect(page.locator("#state-text")).to_have_text("ready")
     expect(page.locator("#send")).to_be_enabled()
 
@@ -202,6 +208,7 @@ def test_a_base_model_continues_text(page: Page, serve: Servers, monkeypatch: py
 
 def test_it_fits_a_phone(browser: Browser, live: Live) -> None:
     context = browser.new_context(viewport={"width": 360, "height": 640}, color_scheme="dark")
+    context.set_default_timeout(1000 * PATIENCE_S)
     page = context.new_page()
     ready(page, live)
     ask(page, "w" * 500)

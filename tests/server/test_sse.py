@@ -7,16 +7,17 @@ import os
 import signal
 import socket
 import threading
-import time
 
 import httpx
 import pytest
-from live_server import Live, Servers, until
+from live_server import Live, Servers
+from support.waiting import wait_until
 
 from edgellm.server.sse import Template
 
 SLOW_S = 0.02  # a step of the echo model: 50 tokens per second
 LONG = "x" * 2000  # 40 s at that speed
+FOREVER_S = 1.0  # a step: LONG takes half an hour, longer than any test may run
 
 
 def lines(answer: httpx.Response) -> list[str]:
@@ -28,33 +29,31 @@ def test_a_template_has_one_hole() -> None:
     assert chunk.fill('say "hi"\n') == b'data: {"a":"say \\"hi\\"\\n","b":1}\n\n'
 
 
-def answers_at_once(live: Live) -> bool:
-    """Whether the only slot is free: "hi" takes 4 steps, the rest of LONG 39 s; loaded machines take their time."""
-    began = time.monotonic()
-    assert live.post("/v1/completions", {"prompt": "hi"}).json()["choices"][0]["text"] == "hi"
-    return time.monotonic() - began < 2
+def answers(live: Live) -> bool:
+    """Whether the only slot is free: "hi" takes 4 steps, the rest of LONG more than the client waits."""
+    return live.post("/v1/completions", {"prompt": "hi"}).json()["choices"][0]["text"] == "hi"
 
 
 def test_a_client_that_leaves_a_stream_frees_its_slot(serve: Servers) -> None:
-    live = serve(step_s=SLOW_S)
+    live = serve(step_s=FOREVER_S)
     with live.http.stream(
         "POST", "/v1/completions", json={"prompt": LONG, "max_tokens": 2000, "stream": True}
     ) as answer:
         next(answer.iter_bytes())
 
-    assert answers_at_once(live)
+    assert answers(live)
 
 
 def test_a_client_that_leaves_without_a_stream_frees_its_slot(serve: Servers) -> None:
-    live = serve(step_s=SLOW_S)
+    live = serve(step_s=FOREVER_S)
     with pytest.raises(httpx.ReadTimeout):
         live.post("/v1/completions", {"prompt": LONG, "max_tokens": 2000}, timeout=0.4)
 
-    assert answers_at_once(live)
+    assert answers(live)
 
 
 def test_a_client_that_leaves_in_the_queue_is_forgotten(serve: Servers) -> None:
-    live = serve(step_s=SLOW_S)
+    live = serve(step_s=FOREVER_S)
     with live.http.stream(
         "POST", "/v1/completions", json={"prompt": LONG, "max_tokens": 2000, "stream": True}
     ) as first:
@@ -62,11 +61,11 @@ def test_a_client_that_leaves_in_the_queue_is_forgotten(serve: Servers) -> None:
         with pytest.raises(httpx.ReadTimeout):
             live.post("/v1/completions", {"prompt": LONG, "max_tokens": 2000}, timeout=0.2)
 
-    assert answers_at_once(live)
+    assert answers(live)
 
 
 def test_a_client_that_only_closes_its_side_is_gone(serve: Servers) -> None:
-    live = serve(step_s=SLOW_S)
+    live = serve(step_s=FOREVER_S)
     body = json.dumps({"prompt": LONG, "max_tokens": 2000, "stream": True}).encode()
     head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     head += f"Content-Length: {len(body)}\r\n\r\n"
@@ -75,7 +74,7 @@ def test_a_client_that_only_closes_its_side_is_gone(serve: Servers) -> None:
         connection.sendall(head.encode() + body)
         assert connection.recv(100)
         connection.shutdown(socket.SHUT_WR)
-        assert answers_at_once(live)
+        assert answers(live)
 
 
 def test_streams_run_beside_each_other(serve: Servers) -> None:
@@ -141,7 +140,7 @@ def test_closing_the_model_ends_streams_with_an_error(serve: Servers) -> None:
             found.append(line)
             if len(found) == 2:
                 threading.Thread(target=live.llm.close).start()
-    until(lambda: live.llm.state == "closed")
+    wait_until(lambda: live.llm.state == "closed")
     assert json.loads(found[-1].removeprefix("data: "))["error"]["code"] == "closed"
 
 
@@ -157,7 +156,7 @@ def test_requests_leave_nothing_behind(serve: Servers) -> None:
     live = serve()
     for _ in range(50):
         live.post("/v1/completions", {"prompt": "x", "stream": True})
-    until(lambda: not live.server.server_state.tasks)
+    wait_until(lambda: not live.server.server_state.tasks)
 
     assert len(live.llm._session._dispatcher) == 0
 
@@ -171,11 +170,10 @@ def _alive(pid: int) -> bool:
 
 
 def test_the_stream_is_not_held_back(serve: Servers) -> None:
-    live = serve(step_s=SLOW_S)
-    began = time.monotonic()
+    """The first piece is here while the rest, half an hour of it, is still to come."""
+    live = serve(step_s=FOREVER_S)
     with live.http.stream(
-        "POST", "/v1/completions", json={"prompt": "x" * 100, "max_tokens": 100, "stream": True}
+        "POST", "/v1/completions", json={"prompt": LONG, "max_tokens": 2000, "stream": True}
     ) as answer:
         assert answer.headers["x-accel-buffering"] == "no"
-        arrivals = [time.monotonic() - began for _ in answer.iter_bytes()]
-    assert arrivals[0] < arrivals[-1] / 2
+        assert next(answer.iter_bytes()).startswith(b"data: ")

@@ -21,7 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import gguf_writer
-from store_server import ModelServer, sha256, start_fetch, wait_for
+from store_server import ModelServer, sha256, start_fetch
+from support.waiting import wait_until
 
 from edgellm.model import ModelFile
 from edgellm.store.download import CHUNK_BYTES
@@ -94,7 +95,7 @@ def one_moment(scheme: str, after_s: float, data: bytes, home: Path) -> Outcome:
     env = environment(server, home)
     try:
         process = start_fetch(file, env)
-        assert wait_for(lambda: server.body_bytes() > PEEK_BYTES, 60), process.communicate()
+        wait_until(lambda: server.body_bytes() > PEEK_BYTES, what=lambda: process.poll() and process.communicate())
         time.sleep(after_s)
         process.send_signal(signal.SIGKILL)
         out, _ = process.communicate(timeout=60)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import gguf_writer
 import pytest
-from store_server import card_of, names_below, sha256, start_fetch, wait_for
+from store_server import card_of, names_below, sha256, start_fetch
+from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import (
     BadArtifact,
@@ -281,7 +282,7 @@ def test_two_processes_download_once(library, published, index):
     index.mode = 0.6
     _, file = published
     running = [start_fetch(file) for _ in range(3)]
-    outputs = [process.communicate(timeout=60)[0] for process in running]
+    outputs = [process.communicate(timeout=PATIENCE_S)[0] for process in running]
 
     assert [output.splitlines()[-1].split()[0] for output in outputs] == ["artifact"] * 3
     assert sum("waiting for another process" in output for output in outputs) == 2
@@ -324,10 +325,10 @@ def test_sigkill_in_mid_download_leaves_nothing_under_the_final_name(library, pu
     for delay in (0.0, 0.5):
         index.mode = 3.0
         process = start_fetch(file)
-        assert wait_for(lambda: downloading(library))
+        wait_until(lambda: downloading(library))
         threading.Event().wait(delay)
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=10)
+        process.communicate(timeout=PATIENCE_S)
 
         assert library.installed() == []
         assert library.locate(file, card.id) is None
@@ -343,13 +344,13 @@ def test_ctrl_c_stops_pip_and_cleans_up(library, published, index):
 
     index.mode = 10.0
     process = start_fetch(published[1])
-    assert wait_for(lambda: downloading(library))
+    wait_until(lambda: downloading(library))
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=10)
+    process.communicate(timeout=PATIENCE_S)
 
     assert children
-    assert wait_for(lambda: not any(child.is_running() for child in children))
+    wait_until(lambda: not any(child.is_running() for child in children))
     assert names_below(library.root) == []
 
 

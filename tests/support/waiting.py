@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-PATIENCE_S = 60.0  # far more than anything takes where other programs hold every processor
+PATIENCE_S = 120.0  # far more than anything takes where other programs hold every processor
 
 
-def wait_until(holds: Callable[[], object], timeout_s: float = PATIENCE_S, what: Callable[[], object] | str = "") -> None:
+def wait_until(
+    holds: Callable[[], object], timeout_s: float = PATIENCE_S, what: Callable[[], object] | str = ""
+) -> None:
     """Return when `holds()` is true; it is asked about a hundred times a second.
 
     Args:
