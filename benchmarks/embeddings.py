@@ -24,15 +24,15 @@ from edgellm_onnx.convert_bert import graph_of
 from edgellm_onnx.encoder import EncoderEngine
 
 from edgellm.catalog import lookup
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.request import EmbeddingRequest
 from edgellm.runtime import wire
-from edgellm.runtime.vectors import VectorQueue
-from edgellm.sdk import EdgeLLM
+from edgellm.runtime.embed_queue import VectorQueue
+from edgellm.sdk.client import EdgeLLM
 from edgellm.server import listener
 from edgellm.server.app import create_app
 from edgellm.store.library import Library
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.request import EmbeddingRequest
 
 WORDS = ("the", "of", "and", "to", "in", "is", "was", "for", "that", "it", "with", "as", "his", "on", "be", "at", "by")
 # (name, words of each text)

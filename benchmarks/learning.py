@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING
 from edgellm import settings
 
 if TYPE_CHECKING:
-    from edgellm.calibration import Calibration
-    from edgellm.machine import Machine
-    from edgellm.measured.history import Run
+    from edgellm.history.run_log import Run
+    from edgellm.types.calibration import Calibration
+    from edgellm.types.machine import Machine
 
 SHAPE_QUANTS = (
     "Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_1", "Q5_K_M", "Q6_K", "Q8_0", "IQ2_XS", "IQ3_S", "IQ4_NL", "IQ4_XS",
@@ -87,13 +87,14 @@ def _own_history(files: Path, home: Path) -> None:
 
 def measure(paths: dict[tuple[str, str], Path], deadline: float) -> int:
     """Load what was not loaded often enough; how many cells are left."""
-    from edgellm import bench, launch
+    from edgellm.app import launch
     from edgellm.hardware.probe import probe
-    from edgellm.measured import history
-    from edgellm.request import SelectionRequest
+    from edgellm.history import run_log
+    from edgellm.sdk import bench
+    from edgellm.types.request import SelectionRequest
 
     machine = probe(measure=False)
-    runs = history.read(machine).runs
+    runs = run_log.read(machine).runs
     todo = [c for c in CELLS if _pair(own := _of(runs, c)) is None and len(own) < MOST_LOADS]
     wanted = bench.Wanted(prompts=(PROMPT,), gen=GEN, threads=(1,), repeats=1)
     while todo and time.monotonic() < deadline:
@@ -111,20 +112,20 @@ def _of(runs: Sequence[Run], cell: tuple[str, str]) -> list[Run]:
 
 def _pair(runs: Sequence[Run]) -> tuple[Run, Run] | None:
     """The last two loads that were made one after the other with the processors to themselves."""
-    from edgellm.measured import history
+    from edgellm.history import run_log
 
-    quiet = [(a, b) for a, b in itertools.pairwise(runs) if not history.is_busy(a) and not history.is_busy(b)]
+    quiet = [(a, b) for a, b in itertools.pairwise(runs) if not run_log.is_busy(a) and not run_log.is_busy(b)]
     quiet = [(a, b) for a, b in quiet if datetime.fromisoformat(b.time) - datetime.fromisoformat(a.time) < SOON]
     return quiet[-1] if quiet else None
 
 
 def report(paths: dict[tuple[str, str], Path]) -> None:
-    from edgellm import verify
+    from edgellm.app import verify
     from edgellm.hardware.probe import probe
-    from edgellm.measured import history
+    from edgellm.history import run_log
 
     machine = probe(measure=False)
-    runs = history.read(machine).runs
+    runs = run_log.read(machine).runs
     rates = verify.rates_of("gguf", machine)
     pairs: list[tuple[Run, Run]] = []
     for cell in CELLS:
@@ -133,7 +134,7 @@ def report(paths: dict[tuple[str, str], Path]) -> None:
             first, second = (_anew(run, paths[cell], machine, rates) for run in pair)
             pairs.append((first, second))
     firsts = tuple(first for first, _ in pairs)
-    busy = sum(map(history.is_busy, runs))
+    busy = sum(map(run_log.is_busy, runs))
     print(f"{len(runs)} loads, {busy} of them beside other programs: not learned from")
     print(f"{machine.name}; {len(pairs)} of {len(CELLS)} combinations; {'priors' if rates is None else 'calibrated'}\n")
     print("| median error of the second run's prediction | " + " | ".join(NUMBERS) + " |")
@@ -156,11 +157,11 @@ def _anew(run: Run, path: Path, machine: Machine, rates: Calibration | None) -> 
     """The run beside what is predicted of it now."""
     import msgspec
 
-    from edgellm import verify
+    from edgellm.app import verify
+    from edgellm.app.file_plan import with_own_footprint
     from edgellm.catalog.identify import identify
-    from edgellm.file_plan import with_own_footprint
-    from edgellm.plan import LaunchPlan, Settings
-    from edgellm.runtime.meter import Measured
+    from edgellm.runtime.metrics import Measured
+    from edgellm.types.plan import LaunchPlan, Settings
 
     run_with = Settings(run.ctx, run.slots, run.threads, run.threads, run.kv_type)
     # Whether the file is mapped or read, as the load had it.
@@ -176,12 +177,12 @@ def _row(name: str, pairs: Sequence[tuple], before: Callable[..., Iterable]) -> 
 
 
 def _errors(pairs: Sequence[tuple], before: Callable[..., Iterable], name: str) -> list[float]:
-    from edgellm.measured import history
+    from edgellm.history import run_log
 
     found = []
     for first, second in pairs:
-        known = history.of_runs(tuple(before(first))).of(second.backend, second.model, second.quant)
-        ratio = history.quotients(second)["resident_bytes" if name == "resident" else name]
+        known = run_log.of_runs(tuple(before(first))).of(second.backend, second.model, second.quant)
+        ratio = run_log.quotients(second)["resident_bytes" if name == "resident" else name]
         if ratio is not None:
             found.append(abs(ratio / getattr(known, name) - 1))
     return found

@@ -23,12 +23,12 @@ from shapes import shape_path
 
 from edgellm.catalog.identify import identify
 from edgellm.catalog.lookup import catalog
+from edgellm.contract.manager import plugins
 from edgellm.estimate import footprint, repack, weights
 from edgellm.hardware.probe import probe
-from edgellm.machine import Machine
-from edgellm.model import Shape
-from edgellm.plan import Settings
-from edgellm.plugins import plugins
+from edgellm.types.machine import Machine
+from edgellm.types.model import Shape
+from edgellm.types.plan import Settings
 from edgellm.units import MIB
 
 CHILD = Path(__file__).with_name("memory_child.py")

@@ -15,12 +15,12 @@ from dataclasses import replace
 import msgspec
 import psutil
 
-from edgellm.launch import model_plan
-from edgellm.plan import Settings
-from edgellm.request import SelectionRequest
-from edgellm.sdk import EdgeLLM
+from edgellm.app.launch import model_plan
+from edgellm.sdk.client import EdgeLLM
 from edgellm.server import listener
 from edgellm.server.app import create_app
+from edgellm.types.plan import Settings
+from edgellm.types.request import SelectionRequest
 
 PROMPT_TOKENS = 600  # more than a batch: what is touched by a longer one is its mask alone
 

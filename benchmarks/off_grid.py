@@ -22,9 +22,9 @@ import numpy.typing as npt
 import shapes
 
 from edgellm import settings
-from edgellm.formats.ggml_types import BY_NAME
-from edgellm.formats.gguf import read_key_bytes, read_model
-from edgellm.formats.gguf_writer import Encoded, GgufWriter, TensorInfo, Value
+from edgellm.formats.gguf.ggml_types import BY_NAME
+from edgellm.formats.gguf.reader import read_key_bytes, read_model
+from edgellm.formats.gguf.writer import Encoded, GgufWriter, TensorInfo, Value
 
 BLOCK = 32  # weights that share a step, in every type that is moved
 COARSE_BITS = 5.6  # finer types are left as they are: their steps are small

@@ -26,9 +26,9 @@ import numpy as np
 from edgellm_onnx.binding import Binding
 from edgellm_onnx.plugin import OnnxBackend
 
-from edgellm.backend import Engine, SlotInput
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
+from edgellm.contract.backend import Engine, SlotInput
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
 
 CHILD = Path(__file__).with_name("onnx_genai.py")
 LEAST, MOST_US, MOST_GROWTH = 0.97, 150.0, 1 << 20

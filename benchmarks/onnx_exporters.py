@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 from edgellm_onnx.plugin import OnnxBackend
 
-from edgellm.backend import SlotInput
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
+from edgellm.contract.backend import SlotInput
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
 
 CHILD = Path(__file__).with_name("onnx_exporters_child.py")
 VOCAB, PROMPT, ANSWER = 320, 32, 16

@@ -77,7 +77,7 @@ class Parity:
         edgellm("quantize", self.source, "--to", name, "--allow-requantize", "--output", str(path))
         folder = self.place / name
         notes = convert_to(path, folder, bits)
-        from decoder_forward import Forward
+        from support.decoder_forward import Forward
 
         floats = self.place / f"{name}-F32.gguf"
         edgellm("quantize", str(path), "--to", "F32", "--allow-requantize", "--output", str(floats))
@@ -92,7 +92,7 @@ class Parity:
 
     def halves(self) -> dict[str, Any]:
         """Largest difference of a logit, 16 bits against numpy."""
-        from decoder_forward import Forward
+        from support.decoder_forward import Forward
 
         folder = self.place / "f16"
         convert_to(Path(self.source), folder, 16)
@@ -142,10 +142,10 @@ def source_of(model: str) -> str:
 
 
 def _prompts(path: str, arguments: argparse.Namespace) -> list[list[int]]:
-    from edgellm.formats import gguf
-    from edgellm.formats.tokenizer_gguf import read_tokenizer
+    from edgellm.formats.gguf import reader
+    from edgellm.formats.tokenizer.from_gguf import read_tokenizer
 
-    tokenizer = read_tokenizer(gguf.read_header(path))
+    tokenizer = read_tokenizer(reader.read_header(path))
     texts = _stories(arguments) if arguments.package else _reference(arguments.prompts)
     cut = [tokenizer.encode(text, add_special=True, parse_special=False)[: arguments.tokens] for text in texts]
     return [tokens for tokens in cut if len(tokens) == arguments.tokens]
@@ -172,9 +172,9 @@ def _llama_cpp(path: Path, arguments: argparse.Namespace, *, flash: bool = True)
     from edgellm_gguf import engine as module
     from edgellm_gguf.params import context_params
 
-    from edgellm.backend import SlotInput
-    from edgellm.model import Artifact
-    from edgellm.plan import LaunchPlan, Settings
+    from edgellm.contract.backend import SlotInput
+    from edgellm.types.model import Artifact
+    from edgellm.types.plan import LaunchPlan, Settings
 
     n = arguments.tokens
 
@@ -201,7 +201,7 @@ def _llama_cpp(path: Path, arguments: argparse.Namespace, *, flash: bool = True)
 
 
 def _onnx(folder: Path, threads: int) -> Logits:
-    from onnx_session import Session
+    from support.onnx_session import Session
 
     session = Session(folder, threads=threads)
 
@@ -239,7 +239,7 @@ def convert_to(path: Path, folder: Path, bits: int) -> list[str]:
     from edgellm_onnx.convert import convert
 
     from edgellm.catalog.identify import identify
-    from edgellm.converter import Conversion
+    from edgellm.contract.converter import Conversion
 
     started = time.perf_counter()
     made = convert(Conversion(identify(str(path)), folder, "onnx", bits=bits), lambda done, total, what: None)

@@ -164,9 +164,9 @@ def _onnx(folder: Path, threads: int) -> dict[str, float]:
 def _llama_cpp(path: Path, threads: int) -> dict[str, float]:
     from edgellm_gguf.engine import LlamaEngine
 
-    from edgellm.backend import SlotInput
-    from edgellm.model import Artifact
-    from edgellm.plan import LaunchPlan, Settings
+    from edgellm.contract.backend import SlotInput
+    from edgellm.types.model import Artifact
+    from edgellm.types.plan import LaunchPlan, Settings
 
     settings = Settings(PROMPT + DEPTH, 1, threads, threads, "f16", n_batch=PROMPT)
     engine = LlamaEngine(LaunchPlan("gguf", Artifact("gguf", (str(path),), "made"), settings))

@@ -139,10 +139,10 @@ def choose(model: str, known: dict[str, Any], asked: tuple[int, int, float], lea
 
     from edgellm.catalog.lookup import catalog
     from edgellm.errors import NothingFits
-    from edgellm.formats.gguf import read_model
-    from edgellm.model import ModelFile
-    from edgellm.request import SelectionRequest
+    from edgellm.formats.gguf.reader import read_model
     from edgellm.selection.decide import decide
+    from edgellm.types.model import ModelFile
+    from edgellm.types.request import SelectionRequest
 
     files = []
     for quant in complete(known):
@@ -178,11 +178,11 @@ def divergences(known: dict[str, Any], card: Any, learned: str) -> dict[tuple[st
 def corrections(known: dict[str, Any], card: Any, learned: str) -> Any:
     """What one run of each file with an F16 cache and 2,048 tokens would have told."""
     from edgellm.estimate.footprint import PARENT_BYTES
-    from edgellm.measured.correction import Corrections, Ratio
-    from edgellm.measured.correction import corrections as learn
-    from edgellm.request import SelectionRequest
+    from edgellm.history.corrections import Corrections, Ratio
+    from edgellm.history.corrections import corrections as learn
     from edgellm.selection.expand import expand
-    from edgellm.selection.facts import setting
+    from edgellm.selection.scenario import setting
+    from edgellm.types.request import SelectionRequest
 
     if learned == "nothing":
         return Corrections()
@@ -207,8 +207,8 @@ def machine() -> Any:
 
 @cache
 def backends() -> Any:
-    from edgellm.plugins import plugins
-    from edgellm.selection.facts import backend_facts
+    from edgellm.contract.manager import plugins
+    from edgellm.selection.scenario import backend_facts
 
     return backend_facts(plugins().backends().values(), machine())
 

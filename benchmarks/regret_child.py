@@ -27,8 +27,8 @@ def child(job: dict[str, Any]) -> None:
     """One measurement in a process of its own, as a worker would be."""
     from edgellm_gguf.engine import LlamaEngine
 
-    from edgellm.model import Artifact
-    from edgellm.plan import LaunchPlan, Settings
+    from edgellm.types.model import Artifact
+    from edgellm.types.plan import LaunchPlan, Settings
 
     # Of a rate the prompt is no part: it may be read faster.
     batch_threads = PROMPT_THREADS if job["what"] == "rate" else THREADS
@@ -41,7 +41,7 @@ def child(job: dict[str, Any]) -> None:
 
 def _feed(engine: Any, tokens: list[int], n: int, rows: int = 0, at: int = 0) -> list[Any]:
     """Feed tokens[at : at + n] in steps of as many as it gives logits for."""
-    from edgellm.backend import SlotInput
+    from edgellm.contract.backend import SlotInput
 
     size, found = 32 if rows else 512, []
     for start in range(at, at + n, size):

@@ -16,14 +16,14 @@ import queue
 import statistics
 import time
 
-from edgellm.backend import Engine, SlotInput
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.plugins import plugins
-from edgellm.request import GenerationRequest, Sampling
+from edgellm.contract.backend import Engine, SlotInput
+from edgellm.contract.manager import plugins
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
-from edgellm.sdk import EdgeLLM
+from edgellm.sdk.client import EdgeLLM
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.request import GenerationRequest, Sampling
 
 PROMPT = "Once upon a time there was a small machine that wanted to speak."
 

@@ -26,9 +26,9 @@ import numpy as np
 from edgellm_gguf.random_weights import random_weights
 
 from edgellm import settings
-from edgellm.formats.ggml_types import BY_NAME, FILE_TYPES
-from edgellm.formats.gguf import read_key_bytes, read_model
-from edgellm.formats.gguf_writer import Encoded, GgufWriter, TensorInfo, Typed, Value
+from edgellm.formats.gguf.ggml_types import BY_NAME, FILE_TYPES
+from edgellm.formats.gguf.reader import read_key_bytes, read_model
+from edgellm.formats.gguf.writer import Encoded, GgufWriter, TensorInfo, Typed, Value
 
 ROWS = 32  # of every matrix that the quantizer sees
 BYTE_TOKENS = 256

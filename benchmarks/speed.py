@@ -21,13 +21,13 @@ from typing import Any
 
 import shapes
 
-from edgellm.backend import Engine, SlotInput
+from edgellm.contract.backend import Engine, SlotInput
 from edgellm.estimate import speed
 from edgellm.estimate.weights import Weights, weights
-from edgellm.formats import gguf
-from edgellm.machine import Machine
-from edgellm.model import Artifact, Shape
-from edgellm.plan import LaunchPlan, Settings
+from edgellm.formats.gguf import reader
+from edgellm.types.machine import Machine
+from edgellm.types.model import Artifact, Shape
+from edgellm.types.plan import LaunchPlan, Settings
 
 QUANTS = (
     "Q4_K_M", "Q8_0", "Q4_0", "IQ4_XS", "IQ4_NL", "Q6_K", "Q5_K_M", "Q5_0", "Q3_K_M", "Q2_K", "IQ3_S", "IQ2_XS",
@@ -102,8 +102,8 @@ def rows(model: str, quants: list[str], machine: Machine, calibration: Any) -> l
         path = shapes.shape_path(model, quant)
         decode, prefill, depth = (statistics.median(numbers) for numbers in zip(*taken[quant], strict=True))
         spread = max(numbers[0] for numbers in taken[quant]) / min(numbers[0] for numbers in taken[quant]) - 1
-        header = gguf.read_model(path)
-        shape = gguf.shape(header.header, header.tensors)
+        header = reader.read_model(path)
+        shape = reader.shape(header.header, header.tensors)
         known = _weights(model, shape, quant, path)
         predicted = [
             rate.tok_s
@@ -122,7 +122,7 @@ def rows(model: str, quants: list[str], machine: Machine, calibration: Any) -> l
 def _weights(model: str, shape: Shape, quant: str, path: Path) -> Weights:
     """As selection has them; a stored file may be of another mix than its name says."""
     if model in shapes.REAL and "shapes" not in path.parts:
-        read = gguf.read_model(path)
+        read = reader.read_model(path)
         by_type: dict[str, int] = {}
         for tensor in read.tensors:
             if len(tensor.dims) > 1:
@@ -177,7 +177,7 @@ def _ranks(values: list[float]) -> list[float]:
 
 def main() -> None:
     from edgellm.hardware.probe import probe
-    from edgellm.measured import calibrator
+    from edgellm.history import calibrator
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=shapes.MODELS, metavar="MODEL")

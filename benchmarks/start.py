@@ -66,10 +66,11 @@ def stored(model_id: str) -> str | None:
 
 def parts() -> Iterator[tuple[str, float]]:
     """(what, milliseconds) of what a start does, without the imports."""
-    from edgellm.catalog import lookup
-    from edgellm.formats import gguf, tokenizer_gguf
     from edgellm.formats.gguf_summary import summary_of
     from edgellm.request import Message
+
+    from edgellm.catalog import lookup
+    from edgellm.formats import gguf, tokenizer_gguf
     from edgellm.text.chat import ChatTemplate
 
     def catalog() -> None:

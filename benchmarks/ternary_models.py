@@ -20,8 +20,8 @@ from edgellm_bitnet import variant
 from edgellm_bitnet.codecs import i2_s, q2_0, tq1_0, tq2_0
 from edgellm_bitnet.ternary import Ternary
 
-from edgellm.formats.ggml_types import BY_NAME
-from edgellm.formats.gguf_writer import GgufWriter, TensorInfo
+from edgellm.formats.gguf.ggml_types import BY_NAME
+from edgellm.formats.gguf.writer import GgufWriter, TensorInfo
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -42,8 +42,8 @@ from edgellm_bitnet.options import Options
 from edgellm_bitnet.weights import GgufWeights, Weights, needed
 from ternary_exact import cosine
 
-from edgellm.backend import SlotInput
-from edgellm.plan import Settings
+from edgellm.contract.backend import SlotInput
+from edgellm.types.plan import Settings
 
 CHILD = Path(__file__).with_name("ternary_reference_torch.py")
 LEAST_COSINE, LARGEST_GAP = 0.9999, 0.1

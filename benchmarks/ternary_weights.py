@@ -11,7 +11,7 @@ from edgellm_bitnet.architecture import FAMILIES, Architecture
 from edgellm_bitnet.weights import Bytes, Raw
 from ternary_models import HEAD_CHUNK, SHAPES, Shape, random_head, tensor_list
 
-from edgellm.formats.gguf_writer import TensorInfo
+from edgellm.formats.gguf.writer import TensorInfo
 
 HEAD = "q6_k"
 

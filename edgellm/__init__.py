@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 from edgellm.version import __version__
 
 if TYPE_CHECKING:
-    from edgellm.event import Completion, Delta, Done
-    from edgellm.request import Message, Sampling
-    from edgellm.sdk import EdgeLLM
+    from edgellm.sdk.client import EdgeLLM
+    from edgellm.types.event import Completion, Delta, Done
+    from edgellm.types.request import Message, Sampling
 
 _HOMES = {
-    "Completion": "edgellm.event",
-    "Delta": "edgellm.event",
-    "Done": "edgellm.event",
-    "EdgeLLM": "edgellm.sdk",
-    "Message": "edgellm.request",
-    "Sampling": "edgellm.request",
+    "Completion": "edgellm.types.event",
+    "Delta": "edgellm.types.event",
+    "Done": "edgellm.types.event",
+    "EdgeLLM": "edgellm.sdk.client",
+    "Message": "edgellm.types.request",
+    "Sampling": "edgellm.types.request",
 }
 
 __all__ = ["Completion", "Delta", "Done", "EdgeLLM", "Message", "Sampling", "__version__"]

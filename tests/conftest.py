@@ -10,12 +10,12 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from edgellm.plugins import plugins
+from edgellm.contract.manager import plugins
 
 # A run that was put in the background ignores Ctrl-C, and its children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["groups", "support.slow"]
+pytest_plugins = ["support.groups", "support.slow"]
 _numbers = itertools.count()
 
 # No deadline: how long one example takes says nothing on a machine that is shared.

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 
-from edgellm.backend import EngineInfo, SlotInput, check_batch, worker_environment
+from edgellm.contract.backend import EngineInfo, SlotInput, check_batch, worker_environment
 from edgellm.errors import CacheFull
 
 INFO = EngineInfo(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from edgellm import bench
-from edgellm.bench import Wanted
-from edgellm.measured.history import Bench, BenchTest
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.runtime.score import Score
-from edgellm.sdk import EdgeLLM
+from edgellm.history.run_log import Bench, BenchTest
+from edgellm.runtime.perplexity import Score
+from edgellm.sdk import bench
+from edgellm.sdk.bench import Wanted
+from edgellm.sdk.client import EdgeLLM
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
 
 ECHO = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=4096))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import pytest
 
-from edgellm import hookspecs
 from edgellm.cli.main import COMMANDS, cli
+from edgellm.contract import hookspecs
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "plugins").glob("*/README.md"))]

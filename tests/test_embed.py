@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from edgellm.errors import Closed, ContextOverflow, UsageError
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.request import MAX_INPUTS, EmbeddingRequest, RerankRequest
-from edgellm.sdk import EdgeLLM
+from edgellm.sdk.client import EdgeLLM
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.request import MAX_INPUTS, EmbeddingRequest, RerankRequest
 
 ECHO = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=512, n_slots=2))
 

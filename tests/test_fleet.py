@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgellm import fleet
+from edgellm.app import fleet_file
 from edgellm.errors import UsageError
 
 EXAMPLE = Path(__file__).parents[1] / "docs" / "examples" / "fleet.toml"
@@ -20,7 +20,7 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def test_the_example_of_the_docs() -> None:
-    found = fleet.load(EXAMPLE)
+    found = fleet_file.load(EXAMPLE)
     classroom, library, teachers = found.boxes
 
     assert found.name == "school"
@@ -34,7 +34,7 @@ def test_what_a_box_states_overrules_the_defaults(tmp_path: Path) -> None:
     text = (
         '[defaults]\nctx = 8192\nkv = "q8_0"\n' + BOX + 'ctx = 2048\n[[boxes]]\nname = "b"\nprofile = "this machine"\n'
     )
-    a, b = fleet.load(write(tmp_path, text)).boxes
+    a, b = fleet_file.load(write(tmp_path, text)).boxes
 
     assert (a.request.ctx, a.request.kv_type, a.is_here) == (2048, "q8_0", False)
     assert (b.request.ctx, b.request.kv_type, b.is_here) == (8192, "q8_0", True)
@@ -43,11 +43,11 @@ def test_what_a_box_states_overrules_the_defaults(tmp_path: Path) -> None:
 def test_a_profile_that_is_a_file_is_sought_beside_the_fleet(tmp_path: Path) -> None:
     text = BOX.replace("raspberry-pi-5-8gb", "machines/kiosk.toml")
 
-    assert fleet.load(write(tmp_path, text)).boxes[0].profile == str(tmp_path / "machines" / "kiosk.toml")
+    assert fleet_file.load(write(tmp_path, text)).boxes[0].profile == str(tmp_path / "machines" / "kiosk.toml")
 
 
 def test_the_name_is_the_files_where_none_is_given(tmp_path: Path) -> None:
-    assert fleet.load(write(tmp_path, BOX)).name == "fleet"
+    assert fleet_file.load(write(tmp_path, BOX)).name == "fleet"
 
 
 @pytest.mark.parametrize(
@@ -82,10 +82,10 @@ def test_the_name_is_the_files_where_none_is_given(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_named_by_file_line_and_field(tmp_path: Path, text: str, complaint: str) -> None:
     with pytest.raises(UsageError, match=r"fleet\.toml: (.*: )?" + complaint.replace("|", r"\|")) as caught:
-        fleet.load(write(tmp_path, text))
+        fleet_file.load(write(tmp_path, text))
     assert caught.value.hint
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read"):
-        fleet.load(tmp_path / "none.toml")
+        fleet_file.load(tmp_path / "none.toml")

@@ -7,13 +7,15 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import gguf_writer
 import pytest
+from support import gguf_writer
 
-from edgellm import launch
-from edgellm.backend import Device, Loader, Offload
+from edgellm.app import launch
+from edgellm.app.file_plan import with_own_footprint
 from edgellm.builtin.echo import EchoBackend
 from edgellm.catalog import lookup
+from edgellm.contract.backend import Device, Loader, Offload
+from edgellm.contract.manager import plugins
 from edgellm.errors import (
     BadArtifact,
     SourceError,
@@ -24,18 +26,16 @@ from edgellm.errors import (
     UsageError,
 )
 from edgellm.estimate.footprint import PARENT_BYTES
-from edgellm.file_plan import with_own_footprint
-from edgellm.formats.gguf import read_model
+from edgellm.formats.gguf.reader import read_model
 from edgellm.hardware.probe import probe
-from edgellm.machine import Cpu, Limits, Machine, Memory
-from edgellm.model import Artifact, ModelFile
-from edgellm.plan import Footprint, LaunchPlan, Settings
-from edgellm.plugins import plugins
-from edgellm.request import SelectionRequest
-from edgellm.sdk import EdgeLLM
-from edgellm.store import sources as store_sources
+from edgellm.sdk.client import EdgeLLM
 from edgellm.store.library import Library
-from edgellm.store.sources import Fetched, LocalFile
+from edgellm.store.sources import registry as store_sources
+from edgellm.store.sources.registry import Fetched, LocalFile
+from edgellm.types.machine import Cpu, Limits, Machine, Memory
+from edgellm.types.model import Artifact, ModelFile
+from edgellm.types.plan import Footprint, LaunchPlan, Settings
+from edgellm.types.request import SelectionRequest
 
 SMOLLM2 = "smollm2-135m-instruct"
 MACHINE = Machine(

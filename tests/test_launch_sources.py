@@ -6,15 +6,15 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import gguf_writer as w
 import pytest
-from store_server import ModelServer, sha256
+from support import gguf_writer as w
+from support.store_server import ModelServer, sha256
 from test_launch import MACHINE
 
-from edgellm import launch
+from edgellm.app import launch
 from edgellm.errors import DiskFull, NothingFits, SourceUnreachable, UsageError
-from edgellm.request import SelectionRequest
 from edgellm.store import http
+from edgellm.types.request import SelectionRequest
 
 NAME = "o/Tiny-GGUF/tiny-Q8_0.gguf"
 
@@ -104,7 +104,7 @@ def test_a_catalog_row_is_checked_by_the_header_before_it_is_fetched(
     from dataclasses import replace
 
     from edgellm.catalog import lookup
-    from edgellm.model import ModelFile
+    from edgellm.types.model import ModelFile
 
     data = a_model(900_000)
     server.files[NAME] = data

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import fake_plugins
 import pytest
+from support import fake_plugins
 
-from edgellm import hookspecs
+from edgellm.contract import hookspecs
+from edgellm.contract.manager import PluginRow, Plugins
 from edgellm.errors import BackendUnavailable, UsageError
-from edgellm.plugins import PluginRow, Plugins
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_bad_backend_is_refused_and_told(folder: Path, source: str, reason: st
 
 
 CONVERTER = """
-from edgellm.hookspecs import hookimpl
+from edgellm.contract.hookspecs import hookimpl
 
 @hookimpl
 def register_converters(register):

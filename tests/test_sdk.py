@@ -15,12 +15,12 @@ import pytest
 from support.waiting import wait_until
 
 from edgellm.errors import BadTemplate, Closed, ContextOverflow, UnknownModel, UsageError
-from edgellm.event import Completion, Delta, Done
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.request import GenerationRequest, Message, Sampling
 from edgellm.runtime.session import QueueSink
-from edgellm.sdk import EdgeLLM
+from edgellm.sdk.client import EdgeLLM
+from edgellm.types.event import Completion, Delta, Done
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.request import GenerationRequest, Message, Sampling
 
 LONG = "a long answer " * 100
 both = pytest.mark.parametrize("isolate", [True, False], ids=["process", "thread"])
@@ -355,9 +355,9 @@ def test_auto_offline_picks_what_is_stored(smollm2: str, monkeypatch: pytest.Mon
 
 CHAT = """
 import sys
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.sdk import EdgeLLM
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.sdk.client import EdgeLLM
 plan = LaunchPlan(sys.argv[1], Artifact(sys.argv[1], tuple(sys.argv[2:]), "model"), Settings(n_ctx=256))
 with EdgeLLM(plan) as llm:
     assert llm.chat("hello", max_tokens=2).text

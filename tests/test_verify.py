@@ -9,21 +9,22 @@ import msgspec
 import pytest
 from support.waiting import wait_until
 
-from edgellm import EdgeLLM, known, launch, verify
+from edgellm import EdgeLLM
+from edgellm.app import context, launch, verify
 from edgellm.catalog import lookup
 from edgellm.catalog.identify import identify
+from edgellm.contract.manager import plugins
 from edgellm.estimate import weights
 from edgellm.hardware.probe import probe
-from edgellm.measured import basis, history
-from edgellm.measured.correction import NONE, Correction
-from edgellm.measured.history import Numbers, Run
-from edgellm.plan import Candidate
-from edgellm.plugins import plugins
-from edgellm.request import GenerationRequest, SelectionRequest
-from edgellm.runtime.meter import Measured
+from edgellm.history import fingerprint, run_log
+from edgellm.history.corrections import NONE, Correction
+from edgellm.history.run_log import Numbers, Run
+from edgellm.runtime.metrics import Measured
 from edgellm.runtime.supervisor import WorkerSession
 from edgellm.selection.decide import decide
-from edgellm.selection.facts import backend_facts
+from edgellm.selection.scenario import backend_facts
+from edgellm.types.plan import Candidate
+from edgellm.types.request import GenerationRequest, SelectionRequest
 
 MIB = 1024**2
 
@@ -108,7 +109,7 @@ def test_a_load_is_recorded_warned_of_and_learned_from(smollm2: str, caplog: pyt
         for topic in ("rain", "snow", "hail"):
             llm.chat(f"Tell me about {topic}. " * 8, max_tokens=18)
         wait_until(lambda: llm.verification.run is not None)
-    (kept,) = history.read(machine).runs
+    (kept,) = run_log.read(machine).runs
     assert kept == llm.verification.run
     assert (kept.requests, kept.threads, kept.ctx, kept.slots, kept.kv_type) == (3, 1, 1024, 1, "f16")
     for name in ("decode", "prefill", "first_token_s", "resident_bytes", "allocated_bytes"):
@@ -122,7 +123,7 @@ def test_a_load_is_recorded_warned_of_and_learned_from(smollm2: str, caplog: pyt
     assert summary["measured"]["decode"] == kept.measured.decode
     assert len(summary["drift"]) == len(llm.verification.drifts)
     quiet = msgspec.structs.replace(kept, waited=0.0)
-    learned = history.of_runs((quiet,), {"gguf": kept.basis}).of("gguf", kept.model, kept.quant)
+    learned = run_log.of_runs((quiet,), {"gguf": kept.basis}).of("gguf", kept.model, kept.quant)
     ratio = kept.measured.decode / kept.predicted.decode
     assert abs(learned.decode - ratio) < abs(1 - ratio) or learned.decode == 0.25
 
@@ -133,7 +134,7 @@ def test_a_drift_is_warned_of_once_a_load(smollm2: str, caplog, monkeypatch: pyt
         for _ in range(2):
             llm.chat("Hello. " * 12, max_tokens=18)
             llm.verification._record()
-    said = [r.getMessage() for r in caplog.records if r.name == "edgellm.verify" and r.levelno == logging.WARNING]
+    said = [r.getMessage() for r in caplog.records if r.name == "edgellm.app.verify" and r.levelno == logging.WARNING]
     assert len([text for text in said if text.startswith("decode of")]) == 1
     assert "were predicted" in said[0]
 
@@ -150,7 +151,7 @@ def test_echo_tells_nothing() -> None:
     with EdgeLLM.load("echo") as llm:
         llm.chat("x" * 100)
     assert llm.verification.run is None
-    assert history.read(probe(measure=False)).rows == ()
+    assert run_log.read(probe(measure=False)).rows == ()
 
 
 def test_the_next_plan_on_this_machine_is_made_with_what_ran() -> None:
@@ -159,20 +160,20 @@ def test_the_next_plan_on_this_machine_is_made_with_what_ran() -> None:
     request, rows = SelectionRequest(gpu_layers=0), [lookup.find("smollm2-135m-instruct")]
 
     def choice() -> Candidate:
-        found = decide(machine, request, rows, facts, corrections=known.corrections(machine, facts)).choice
+        found = decide(machine, request, rows, facts, corrections=context.corrections(machine, facts)).choice
         assert found is not None
         return found
 
     before = choice()
     slow = msgspec.structs.replace(
         run(decode=5.0, prefill=None, resident_bytes=None), model=before.model, quant=before.quant,
-        threads=machine.compute_threads, basis=basis.basis(plugins().backend("gguf"), facts[0].calibration),
+        threads=machine.compute_threads, basis=fingerprint.basis(plugins().backend("gguf"), facts[0].calibration),
     )  # fmt: skip
-    history.record(machine, slow)
+    run_log.record(machine, slow)
     after = choice()
     assert after.decode.tok_s == pytest.approx(before.decode.tok_s * 0.5 ** (1 / 1.2), rel=0.01)
     assert f"corrected by 1 run of {before.model} {before.quant} here" in after.decode.basis
-    history.record(machine, msgspec.structs.replace(slow, basis="another build"))
+    run_log.record(machine, msgspec.structs.replace(slow, basis="another build"))
     assert choice().decode == before.decode
 
 

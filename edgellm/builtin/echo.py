@@ -15,19 +15,19 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from edgellm.backend import EngineInfo, SlotInput, check_batch
-from edgellm.embedder import EmbeddingInfo, Pair, check_sequences
+from edgellm.contract.backend import EngineInfo, SlotInput, check_batch
+from edgellm.contract.embedder import EmbeddingInfo, Pair, check_sequences
+from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import UsageError
-from edgellm.hookspecs import hookimpl
-from edgellm.machine import Machine
-from edgellm.model import Artifact
-from edgellm.plan import Footprint, LaunchPlan, Settings
+from edgellm.types.machine import Machine
+from edgellm.types.model import Artifact
+from edgellm.types.plan import Footprint, LaunchPlan, Settings
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from edgellm.backend import Backend, Engine, Logits
+    from edgellm.contract.backend import Backend, Engine, Logits
 
 END = 256  # ends the prompt, starts the answer, and ends the answer
 VOCAB = 257

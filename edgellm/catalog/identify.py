@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import ArtifactError, BadArtifact, UnknownModel, UnsupportedArtifact
-from edgellm.formats import gguf
+from edgellm.formats.gguf import reader
 from edgellm.formats.hf_config import shape_of
-from edgellm.formats.onnx_summary import summary_of
+from edgellm.formats.onnx.summary import summary_of
 from edgellm.formats.sniff import sniff
-from edgellm.model import Artifact, Shape
+from edgellm.types.model import Artifact, Shape
 
 _CONFIG_BYTES = 1024**2  # of a config.json; real ones have a few kB
 
@@ -53,7 +53,7 @@ def identify(path: str, *, model_id: str | None = None) -> Artifact:
 
 
 def _gguf(where: Path, model_id: str | None) -> Artifact:
-    model = gguf.read_model(where)
+    model = reader.read_model(where)
     role = model.header.metadata.get("general.type", "model")
     if role != "model" or not model.tensors:
         found = f"a GGUF file of type {str(role)[:40]!r}" if role != "model" else "a vocabulary without tensors"
@@ -62,10 +62,10 @@ def _gguf(where: Path, model_id: str | None) -> Artifact:
         format="gguf",
         paths=model.paths,
         model_id=model_id or re.sub(r"-\d{5}-of-\d{5}$", "", where.stem),
-        quant=gguf.quant_name(model.header, model.tensors),
+        quant=reader.quant_name(model.header, model.tensors),
         bytes=model.file_bytes,
-        shape=gguf.shape(model.header, model.tensors),
-        ctx_train=gguf.context_length(model.header),
+        shape=reader.shape(model.header, model.tensors),
+        ctx_train=reader.context_length(model.header),
     )
 
 

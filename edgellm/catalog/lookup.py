@@ -16,10 +16,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgellm import rows
+from edgellm import tables
 from edgellm.errors import UnknownModel, UsageError
-from edgellm.formats.ggml_types import BY_NAME, NO_WEIGHTS
-from edgellm.model import ModelCard, ModelFile, Shape
+from edgellm.formats.gguf.ggml_types import BY_NAME, NO_WEIGHTS
+from edgellm.types.model import ModelCard, ModelFile, Shape
 
 if TYPE_CHECKING:
     import msgspec
@@ -80,17 +80,17 @@ def load_file(path: Path) -> list[ModelCard]:
     Raises:
         UsageError: it cannot be read, or a row is malformed or impossible; names file, row and field.
     """
-    text = rows.read_text(path, _OWN)
+    text = tables.read_text(path, _OWN)
     if path.suffix == ".toml":
-        document = rows.parse_toml(text, path, _OWN)
+        document = tables.parse_toml(text, path, _OWN)
         for key in document.keys() - {"models"}:
-            rows.Place(str(path), hint=_OWN).refuse("unknown key; a model stands under a line [[models]]", field=key)
-        found = rows.toml_rows(text, document, "models", path, _OWN)
+            tables.Place(str(path), hint=_OWN).refuse("unknown key; a model stands under a line [[models]]", field=key)
+        found = tables.toml_rows(text, document, "models", path, _OWN)
     else:
-        found = rows.json_rows(text, path, _OWN)
+        found = tables.json_rows(text, path, _OWN)
     cards: dict[str, ModelCard] = {}
     for place, row in found:
-        card = rows.convert(row, ModelCard, place)
+        card = tables.convert(row, ModelCard, place)
         for problem in check(card):
             place.refuse(problem)
         if card.id in cards:

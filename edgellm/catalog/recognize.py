@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from edgellm.model import ModelCard, ModelFile, Shape
+from edgellm.types.model import ModelCard, ModelFile, Shape
 
 
 def recognize(card: ModelCard, rows: Iterable[ModelCard]) -> ModelCard:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli.launching import gpu_layers, kv, models_dir
+from edgellm.cli._options import gpu_layers, kv, models_dir
 
 if TYPE_CHECKING:
-    from edgellm.machine import Machine
-    from edgellm.plan import Candidate, Decision
-    from edgellm.request import SelectionRequest
-    from edgellm.selection.facts import BackendFacts
+    from edgellm.selection.scenario import BackendFacts
+    from edgellm.types.machine import Machine
+    from edgellm.types.plan import Candidate, Decision
+    from edgellm.types.request import SelectionRequest
 
 NOTHING_TO_BE_HAD = 5  # exit code of errors.SourceError: something fits, but none of it can be had
 SHOWN_REJECTIONS = 6
@@ -38,8 +38,8 @@ SHOWN_REJECTIONS = 6
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/auto-select-json.md).")
 def command(*, profile: str | None, models_file: Path | None, explain: bool, as_json: bool, **asked: Any) -> int:
     """Choose the best model that this machine runs well, and say why."""
-    from edgellm import known
-    from edgellm.measured import history
+    from edgellm.app import context
+    from edgellm.history import run_log
     from edgellm.selection.decide import decide
     from edgellm.selection.expand import NO_CORRECTIONS, NO_DIVERGENCES, NO_VETOES
     from edgellm.selection.report import to_dict
@@ -51,13 +51,13 @@ def command(*, profile: str | None, models_file: Path | None, explain: bool, as_
     decision = decide(
         machine,
         wanted,
-        known.cards(models_file, here=here),
+        context.cards(models_file, here=here),
         facts,
         _local(wanted, is_here=here),
-        corrections=known.corrections(machine, facts) if here else NO_CORRECTIONS,
-        vetoes=history.vetoes(machine) if here else NO_VETOES,
-        divergences=known.divergences(machine) if here else NO_DIVERGENCES,
-        extra_rules=known.rules(),
+        corrections=context.corrections(machine, facts) if here else NO_CORRECTIONS,
+        vetoes=run_log.vetoes(machine) if here else NO_VETOES,
+        divergences=context.divergences(machine) if here else NO_DIVERGENCES,
+        extra_rules=context.rules(),
     )
     if as_json:
         click.echo(json.dumps(to_dict(decision), indent=2))
@@ -82,7 +82,7 @@ def request(
         UsageError: a value out of range.
     """
     from edgellm import settings
-    from edgellm.request import SelectionRequest, cache_type, layers_on_gpu
+    from edgellm.types.request import SelectionRequest, cache_type, layers_on_gpu
     from edgellm.units import parse_bytes
 
     memory = None if max_memory is None else parse_bytes(max_memory)
@@ -111,8 +111,8 @@ def the_machine(profile: str | None) -> Machine:
 
 def backends(machine: Machine, wanted: SelectionRequest, *, is_here: bool) -> Sequence[BackendFacts]:
     """The installed backends. Whether they run is asked for this machine only; on another they are assumed to."""
-    from edgellm.plugins import plugins
-    from edgellm.selection.facts import assumed_facts, backend_facts
+    from edgellm.contract.manager import plugins
+    from edgellm.selection.scenario import assumed_facts, backend_facts
 
     installed = plugins().backends().values()
     return backend_facts(installed, machine) if is_here else assumed_facts(installed, machine, wanted)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli.launching import kv
+from edgellm.cli._options import kv
 
 if TYPE_CHECKING:
-    from edgellm.bench import Change, Results, Wanted
-    from edgellm.machine import Machine
-    from edgellm.measured.history import Bench, Numbers, Quality, Run
-    from edgellm.plan import LaunchPlan
-    from edgellm.request import SelectionRequest
+    from edgellm.history.run_log import Bench, Numbers, Quality, Run
+    from edgellm.sdk.bench import Change, Results, Wanted
+    from edgellm.types.machine import Machine
+    from edgellm.types.plan import LaunchPlan
+    from edgellm.types.request import SelectionRequest
 
 SCHEMA = 1
 MAX_TEXT_BYTES = 16 * 1024**2
@@ -94,10 +94,12 @@ def command(
 
     MODEL is a catalog id or a path of a model file; without it, what `edgellm serve` would choose.
     """
-    from edgellm import bench, launch, settings
+    from edgellm import settings
+    from edgellm.app import launch
     from edgellm.errors import UsageError
-    from edgellm.request import SelectionRequest, cache_type
+    from edgellm.sdk import bench
     from edgellm.store.process import ended_with_us
+    from edgellm.types.request import SelectionRequest, cache_type
 
     if quality["against"] is not None and text is None:
         raise UsageError("--against needs a text", hint="name one with --perplexity TEXTFILE", param="against")
@@ -119,8 +121,8 @@ def command(
 
 
 def _plan(model: str | None, request: SelectionRequest) -> LaunchPlan:
-    from edgellm import launch
-    from edgellm.cli.launching import headline, progress
+    from edgellm.app import launch
+    from edgellm.cli._options import headline, progress
 
     with progress() as report:
         if model is None:
@@ -146,17 +148,17 @@ def _speed(plan: LaunchPlan, wanted: Wanted, report: dict[str, Any], *, compare:
     """Measure, keep, and say; fills `report`."""
     import msgspec
 
-    from edgellm import bench
     from edgellm.hardware.probe import probe
-    from edgellm.measured import history
+    from edgellm.history import run_log
+    from edgellm.sdk import bench
 
     machine = probe()
     # Before the loads below tell it what is right.
     expected = bench.expected(plan, machine, wanted)
     results = bench.measure(plan, wanted, lambda what: click.echo(what, err=True))
-    before = history.read(machine).benches
+    before = run_log.read(machine).benches
     row = bench.row(plan, results)
-    history.record(machine, row)
+    run_log.record(machine, row)
     previous = bench.earlier(before, row) if compare else None
     compared = bench.changes(row, previous) if previous else []
     report["tests"] = [
@@ -194,7 +196,7 @@ def _table(results: Results, row: Bench, expected: dict[tuple[str, int], float])
 
 
 def _memory(run: Run) -> list[str]:
-    from edgellm.measured import history
+    from edgellm.history import run_log
     from edgellm.units import show_memory
 
     def shown(numbers: Numbers) -> str:
@@ -202,7 +204,7 @@ def _memory(run: Run) -> list[str]:
 
     threads = "1 thread" if run.threads == 1 else f"{run.threads} threads"
     lines = [f"memory at its peak, {threads}: {shown(run.measured)}, {shown(run.predicted)} predicted"]
-    if history.is_busy(run):
+    if run_log.is_busy(run):
         lines.append(f"Other programs had the processors for {run.waited or 0:.0%} of the time: rates are too low.")
     return lines
 
@@ -236,9 +238,9 @@ def _quality(
     """Score, keep, and say; fills `report`."""
     import msgspec
 
-    from edgellm import bench
     from edgellm.hardware.probe import probe
-    from edgellm.measured import history
+    from edgellm.history import run_log
+    from edgellm.sdk import bench
 
     reference = None if against is None else _plan(against, request)
     found = bench.check(
@@ -251,7 +253,7 @@ def _quality(
         progress=lambda p: click.echo(f"chunk {p.done} of {p.of}: perplexity {p.perplexity:.3f}", err=True),
     )
     machine: Machine = probe(measure=False)
-    history.record(machine, found)
+    run_log.record(machine, found)
     report["quality"] = msgspec.to_builtins(found)
     return _verdict(found)
 

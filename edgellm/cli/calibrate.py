@@ -11,7 +11,7 @@ import click
 from edgellm.errors import BackendUnavailable, UsageError
 
 if TYPE_CHECKING:
-    from edgellm.calibration import Calibration
+    from edgellm.types.calibration import Calibration
 
 SCHEMA = 1
 
@@ -25,7 +25,7 @@ SCHEMA = 1
 def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
     """Measure how fast this CPU runs each quantization."""
     from edgellm.hardware.probe import probe
-    from edgellm.measured import calibration, calibrator
+    from edgellm.history import calibrations, calibrator
 
     machine = probe(measure=False)
     count = threads or machine.compute_threads
@@ -37,7 +37,7 @@ def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
         found, slow = calibrator.believable(calibrator.measure(name, count))
         took = time.monotonic() - start
         try:
-            calibration.save(machine, name, found)
+            calibrations.save(machine, name, found)
         except OSError as error:
             raise UsageError(
                 f"the calibration cannot be stored: {error}", hint="set EDGELLM_HOME to a folder that can be written"
@@ -59,8 +59,8 @@ def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
 
 def _chosen(backend: str | None) -> list[str]:
     """Names of the backends to measure."""
-    from edgellm.backend import Calibrator
-    from edgellm.plugins import plugins
+    from edgellm.contract.backend import Calibrator
+    from edgellm.contract.manager import plugins
 
     if backend is not None:
         plugins().backend(backend)

@@ -11,7 +11,7 @@ import click
 from edgellm.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgellm.converter import Converter
+    from edgellm.contract.converter import Converter
 
 SCHEMA = 1
 
@@ -40,9 +40,9 @@ def command(
 ) -> None:
     """Convert a model file or folder to another format."""
     from edgellm.catalog.identify import identify
-    from edgellm.cli.launching import progress
-    from edgellm.converter import Conversion
-    from edgellm.plugins import plugins
+    from edgellm.cli._options import progress
+    from edgellm.contract.converter import Conversion
+    from edgellm.contract.manager import plugins
     from edgellm.units import show_size
 
     source = identify(model)

@@ -22,8 +22,8 @@ from edgellm.cli import dump
 from edgellm.units import GIB, show_memory, show_size
 
 if TYPE_CHECKING:
-    from edgellm.backend import Advice, Backend, Device, Offload
-    from edgellm.machine import Machine
+    from edgellm.contract.backend import Advice, Backend, Device, Offload
+    from edgellm.types.machine import Machine
 
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ def _probe() -> Machine:
 
 
 def examine_machine(report: Report, machine: Machine) -> None:
-    from edgellm.hardware.tuning import hindrances
+    from edgellm.hardware.host_checks import hindrances
 
     limit, total = machine.limits.memory_bytes, machine.memory.total_bytes
     if limit is not None and limit < total:
@@ -141,9 +141,9 @@ def examine_machine(report: Report, machine: Machine) -> None:
 
 def examine_history(report: Report, machine: Machine) -> None:
     """What was calibrated, what ran here, and where it parted from its prediction."""
-    from edgellm.backend import Calibrator
-    from edgellm.plugins import plugins
-    from edgellm.selection.facts import backend_facts
+    from edgellm.contract.backend import Calibrator
+    from edgellm.contract.manager import plugins
+    from edgellm.selection.scenario import backend_facts
 
     able = [plugins().backend(row["name"]) for row in report.backends if row["can_run"] and row["name"] != "echo"]
     facts = {f.name: f for f in attempt(report, "the backends' facts", lambda: backend_facts(able, machine)) or ()}
@@ -171,8 +171,8 @@ def examine_history(report: Report, machine: Machine) -> None:
 
 
 def examine_backends(report: Report, machine: Machine) -> None:
-    from edgellm.plugins import plugins
-    from edgellm.selection.facts import offload_facts
+    from edgellm.contract.manager import plugins
+    from edgellm.selection.scenario import offload_facts
 
     able: list[str] = []
     offloads: list[Offload] = []
@@ -204,7 +204,7 @@ def examine_backends(report: Report, machine: Machine) -> None:
 
 
 def advise(backend: Backend, machine: Machine) -> list[Advice]:
-    from edgellm.backend import Adviser
+    from edgellm.contract.backend import Adviser
 
     return backend.advise(machine) if isinstance(backend, Adviser) else []
 

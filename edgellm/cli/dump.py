@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from edgellm import settings
 
 if TYPE_CHECKING:
-    from edgellm.calibration import Calibration
-    from edgellm.machine import Machine
-    from edgellm.measured.history import History
-    from edgellm.selection.facts import BackendFacts
+    from edgellm.history.run_log import History
+    from edgellm.selection.scenario import BackendFacts
+    from edgellm.types.calibration import Calibration
+    from edgellm.types.machine import Machine
 
 SHOWN_RUNS = 50
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
@@ -70,21 +70,21 @@ def history_of(machine: Machine, facts: Mapping[str, BackendFacts]) -> tuple[His
     """What is known of this machine; and for programs: corrections in force, vetoes, drift, the latest runs."""
     import msgspec
 
-    from edgellm import verify
-    from edgellm.measured import basis, history
-    from edgellm.plugins import plugins
+    from edgellm.app import verify
+    from edgellm.contract.manager import plugins
+    from edgellm.history import fingerprint, run_log
 
-    known = history.read(machine)
+    known = run_log.read(machine)
     ran = {run.backend for run in known.runs} & facts.keys()
-    bases = {name: basis.basis(plugins().backend(name), facts[name].calibration) for name in ran}
-    learned = history.of_runs(known.runs, bases, machine.compute_threads)
+    bases = {name: fingerprint.basis(plugins().backend(name), facts[name].calibration) for name in ran}
+    learned = run_log.of_runs(known.runs, bases, machine.compute_threads)
     rows = [
         {"backend": backend, "model": model, "quant": quant, "kv_type": kv_type, **asdict(correction)}
         for (backend, model, quant, kv_type), correction in learned.rows.items()
     ]
     vetoes = [
         {"backend": backend, "model": model, "quant": quant, "reason": why}
-        for (backend, model, quant), why in history.vetoes(machine).items()
+        for (backend, model, quant), why in run_log.vetoes(machine).items()
     ]
     return known, {
         "path": str(known.path),

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli.launching import gpu_layers, kv, models_dir
+from edgellm.cli._options import gpu_layers, kv, models_dir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
 
-    from edgellm.machine import Machine
-    from edgellm.naming import Named
-    from edgellm.request import SelectionRequest
-    from edgellm.selection.appraisal import Appraisal
-    from edgellm.selection.facts import BackendFacts
+    from edgellm.app.resolve import Named
+    from edgellm.selection.fit import Appraisal
+    from edgellm.selection.scenario import BackendFacts
+    from edgellm.types.machine import Machine
+    from edgellm.types.request import SelectionRequest
 
 SHOWN_PROBLEMS = 3
 DOES_NOT_FIT = 3  # exit code of errors.NothingFits
@@ -57,21 +57,21 @@ def command(
     **asked: Any,
 ) -> int:
     """Predict memory, speed and quality of a model without fetching it."""
-    from edgellm import known, naming
+    from edgellm.app import context, resolve
     from edgellm.cli.auto_select import backends, request, the_machine
-    from edgellm.selection.appraisal import appraise
-    from edgellm.selection.facts import setting
+    from edgellm.selection.fit import appraise
+    from edgellm.selection.scenario import setting
 
     here = profile is None
-    rows = known.cards(models_file, here=here, twice=True)
-    named = naming.named(model, rows, quant=quant, offline=offline)
+    rows = context.cards(models_file, here=here, twice=True)
+    named = resolve.named(model, rows, quant=quant, offline=offline)
     usual = "embed" if named.card.kind in ("embedding", "reranker") else "chat"
     wanted = request(task=task or usual, min_tps=None, offline=False, here=here, **asked)
     machine = the_machine(profile)
     given = setting(machine, wanted)
-    extra = naming.adapter_bytes(adapters, named.card.shape)
+    extra = resolve.adapter_bytes(adapters, named.card.shape)
     facts = backends(machine, wanted, is_here=here)
-    learned = known.known_here(machine, facts, is_here=here)
+    learned = context.known_here(machine, facts, is_here=here)
     learned.pop("local", None)  # nothing is chosen, so it does not matter what is stored
     found, refused = appraise(
         named.card,
@@ -84,7 +84,7 @@ def command(
     )
     chosen = _chosen(named, machine, wanted, facts, learned)
     if as_json:
-        from edgellm.selection.appraisal_report import to_dict
+        from edgellm.selection.fit_report import to_dict
 
         click.echo(json.dumps(to_dict(named.card, named.basis, given, found, refused, chosen), indent=2))
     else:
@@ -100,7 +100,7 @@ def _chosen(
     """The quantization that selection would run of it; "" where it would run none."""
     from edgellm.errors import EdgeLLMError
     from edgellm.selection.decide import decide
-    from edgellm.selection.facts import TASK_NEEDS
+    from edgellm.selection.scenario import TASK_NEEDS
 
     card = replace(named.card, kind=TASK_NEEDS[wanted.task].kind)
     try:
@@ -134,8 +134,8 @@ def _head(console: Console, named: Named, machine: Machine, quant: str) -> None:
 
 
 def _show_one(console: Console, named: Named, machine: Machine, budget_reason: str, a: Appraisal) -> None:
-    from edgellm.selection.appraisal import verdict
-    from edgellm.selection.appraisal_report import size
+    from edgellm.selection.fit import verdict
+    from edgellm.selection.fit_report import size
     from edgellm.units import show_memory, show_rate, show_size
 
     c = a.candidate

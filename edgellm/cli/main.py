@@ -52,7 +52,7 @@ class LazyGroup(click.Group):
             formatter.write_dl(sorted({**added, **COMMANDS}.items()))
 
     def _plugin_commands(self) -> dict[str, click.Command]:
-        from edgellm.plugins import plugins
+        from edgellm.contract.manager import plugins
 
         found: dict[str, click.Command] = {}
 

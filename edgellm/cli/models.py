@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli.launching import models_dir
+from edgellm.cli._options import models_dir
 
 if TYPE_CHECKING:
-    from edgellm.model import ModelCard
-    from edgellm.request import SelectionRequest
-    from edgellm.store.entry import Stored
+    from edgellm.store.manifest import Stored
+    from edgellm.types.model import ModelCard
+    from edgellm.types.request import SelectionRequest
 
 SCHEMA = 1
 COLUMNS = ("quant", "weights", "context", "tok/s", "memory")  # of --fits
@@ -32,10 +32,10 @@ def command(
     *, task: str | None, fits: bool, profile: str | None, installed: bool, models_file: Path | None, as_json: bool
 ) -> None:
     """List the catalog and what is on this disk."""
-    from edgellm import known
+    from edgellm.app import context
     from edgellm.errors import UsageError
-    from edgellm.request import SelectionRequest
     from edgellm.store.library import Library
+    from edgellm.types.request import SelectionRequest
 
     if profile is not None and not fits:
         raise UsageError("--profile is about what fits", hint="add --fits", param="profile")
@@ -44,10 +44,10 @@ def command(
     if installed:
         _print_stored(stored, _found(stored), as_json)
         return
-    rows = known.cards(models_file, here=profile is None)
+    rows = context.cards(models_file, here=profile is None)
     cards = sorted(rows, key=lambda card: (card.kind, -card.params, card.id))
     if task is not None or fits:
-        from edgellm.selection.facts import TASK_NEEDS
+        from edgellm.selection.scenario import TASK_NEEDS
 
         cards = [card for card in cards if card.kind == TASK_NEEDS[request.task].kind]
     plans, slow = _plans(cards, request, profile) if fits else ({}, 0)
@@ -67,21 +67,21 @@ def _plans(
 
     One decision for each model.
     """
+    from edgellm.app.context import known_here
     from edgellm.cli.auto_select import backends, the_machine
     from edgellm.errors import NothingFits
-    from edgellm.known import known_here
     from edgellm.selection.decide import decide
     from edgellm.selection.report import to_dict
 
     machine = the_machine(profile)
     facts = backends(machine, request, is_here=profile is None)
-    known = known_here(machine, facts, is_here=profile is None)
+    learned = known_here(machine, facts, is_here=profile is None)
     rate = _rate(request)
     found: dict[str, dict[str, Any]] = {}
     slow = 0
     for card in cards:
         try:
-            decision = to_dict(decide(machine, request, [card], facts, **known))
+            decision = to_dict(decide(machine, request, [card], facts, **learned))
         except NothingFits:
             continue
         choice = decision["choice"]
@@ -128,7 +128,7 @@ def _print_rows(listed: list[dict[str, Any]]) -> None:
 
 def _print_fitting(listed: list[dict[str, Any]], request: SelectionRequest, slow: int) -> None:
     """At most 80 columns for ids of up to 36 characters."""
-    from edgellm.selection.facts import TASK_NEEDS
+    from edgellm.selection.scenario import TASK_NEEDS
     from edgellm.units import show_memory, show_rate, show_size
 
     width = max((len(row["id"]) + 1 for row in listed), default=5)
@@ -155,7 +155,7 @@ def _found(stored: list[Stored]) -> list[dict[str, Any]]:
     """Files of the user's own, of Ollama and in the hub's cache, but those that are stored already."""
     from edgellm.store import local
 
-    known = {os.path.realpath(s.folder / file.path) for s in stored for file in s.files}
+    stored_paths = {os.path.realpath(s.folder / file.path) for s in stored for file in s.files}
     return [
         {
             "id": item.card.id if item.card else item.path.name,
@@ -166,7 +166,7 @@ def _found(stored: list[Stored]) -> list[dict[str, Any]]:
             "path": str(item.path),
         }
         for item in local.found()
-        if os.path.realpath(item.path) not in known
+        if os.path.realpath(item.path) not in stored_paths
     ]
 
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgellm.cli.launching import models_dir
+from edgellm.cli._options import models_dir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
 
-    from edgellm.fleet import Box, Fleet
-    from edgellm.machine import Machine
-    from edgellm.model import ModelCard
+    from edgellm.app.fleet_file import Box, Fleet
     from edgellm.selection.fleet import Assigned, Shared, Site
+    from edgellm.types.machine import Machine
+    from edgellm.types.model import ModelCard
 
 SHOWN_RUNNERS_UP = 3
 NOT_ALL = 3  # exit code of errors.NothingFits: a box has nothing to run
@@ -39,12 +39,12 @@ def command(
     *, file: Path, one_model: bool, one_file: bool, models_file: Path | None, explain: bool, as_json: bool
 ) -> int:
     """Choose models for a fleet of machines, each by itself or one for all."""
-    from edgellm import fleet, known
+    from edgellm.app import context, fleet_file
     from edgellm.selection.fleet import plan, plan_shared
 
-    wanted = fleet.load(file)
+    wanted = fleet_file.load(file)
     sites = _sites(wanted, models_file)
-    rules = known.rules()
+    rules = context.rules()
     shared = plan_shared(sites, rules, one_file=one_file) if one_model or one_file else None
     boxes = shared.boxes if shared is not None else plan(sites, rules)
     if as_json:
@@ -62,13 +62,13 @@ def _sites(wanted: Fleet, models_file: Path | None) -> list[Site]:
     Raises:
         UsageError: a profile is not there or not valid; names the box.
     """
-    from edgellm import known
+    from edgellm.app import context
     from edgellm.cli.auto_select import backends
     from edgellm.selection.fleet import Site
 
     @cache
     def rows(here: bool) -> list[ModelCard]:
-        return known.cards(models_file, here=here)
+        return context.cards(models_file, here=here)
 
     machines: dict[str, Machine] = {}
     sites = []
@@ -77,7 +77,7 @@ def _sites(wanted: Fleet, models_file: Path | None) -> list[Site]:
             machines[box.profile] = _machine(box)
         machine = machines[box.profile]
         facts = backends(machine, box.request, is_here=box.is_here)
-        learned = known.known_here(machine, facts, is_here=box.is_here)
+        learned = context.known_here(machine, facts, is_here=box.is_here)
         sites.append(Site(box.name, box.count, machine, box.request, rows(box.is_here), facts, **learned))
     return sites
 

@@ -30,7 +30,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 def collect(ctx: click.Context) -> list[dict[str, Any]]:
     """One row per plugin, after everything that can go wrong with it had the chance to."""
     from edgellm.cli.main import cli
-    from edgellm.plugins import plugins
+    from edgellm.contract.manager import plugins
 
     found = plugins()
     # Only the host sees that a backend lacks a method or that a command's name is taken: let it look.

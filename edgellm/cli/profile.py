@@ -14,7 +14,7 @@ import click
 from edgellm.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgellm.machine import Machine
+    from edgellm.types.machine import Machine
 
 
 @click.command(name="profile")

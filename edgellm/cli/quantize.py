@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from edgellm.plan import Decision
-    from edgellm.quantization.make import Made, Progress
-    from edgellm.quantization.plan import Plan
+    from edgellm.app.quantize.make import Made, Progress
+    from edgellm.app.quantize.plan import Plan
+    from edgellm.types.plan import Decision
 
 SCHEMA = 1
 PLAIN_INTERVAL_S = 2.0
@@ -44,9 +44,9 @@ def command(
     as_json: bool,
 ) -> None:
     """Make another quantization of a GGUF model."""
-    from edgellm.cli.launching import progress
-    from edgellm.quantization.make import make
-    from edgellm.quantization.plan import Plan, plan
+    from edgellm.app.quantize.make import make
+    from edgellm.app.quantize.plan import Plan, plan
+    from edgellm.cli._options import progress
     from edgellm.store.process import ended_with_us
 
     with progress() as fetching:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from edgellm.calibration import Calibration
     from edgellm.estimate.isa import IsaClass
     from edgellm.estimate.quants import Quant
-    from edgellm.machine import Machine
+    from edgellm.types.calibration import Calibration
+    from edgellm.types.machine import Machine
 
 SCHEMA = 1
 PRIOR = "what is known of processors of its class, not a measurement of this one"
@@ -26,9 +26,9 @@ EXAMPLES = (("1B", "llama-3.2-1b-instruct"), ("8B", "llama-3.1-8b-instruct"))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/selection.md).")
 def command(*, name: str | None, as_json: bool) -> None:
     """Explain quantization names and what this CPU does with them."""
+    from edgellm.contract.manager import plugins
     from edgellm.estimate import isa, quants
     from edgellm.hardware.probe import probe
-    from edgellm.plugins import plugins
 
     plugins().call("register_quants", register=quants.register)
     chosen = [quants.find(name)] if name else list(quants.QUANTS.values())
@@ -62,20 +62,20 @@ class Measured:
 
 def _calibrations(machine: Machine) -> list[tuple[str, Calibration]]:
     """What is stored for the installed backends, by name."""
-    from edgellm.backend import Calibrator
-    from edgellm.measured import calibration
-    from edgellm.plugins import plugins
+    from edgellm.contract.backend import Calibrator
+    from edgellm.contract.manager import plugins
+    from edgellm.history import calibrations
 
     found = []
     for name, backend in sorted(plugins().backends().items()):
-        stored = calibration.load(machine, name, backend.build()) if isinstance(backend, Calibrator) else None
+        stored = calibrations.load(machine, name, backend.build()) if isinstance(backend, Calibrator) else None
         if stored is not None:
             found.append((name, stored))
     return found
 
 
 def _measured(quant: Quant, machine: Machine, stored: list[tuple[str, Calibration]]) -> Measured | None:
-    from edgellm.plugins import plugins
+    from edgellm.contract.manager import plugins
 
     key, best = (quant.base, machine.compute_threads), None
     for name, rates in stored:

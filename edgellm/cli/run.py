@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli.launching import headline, make_plan, wanted
+from edgellm.cli._options import headline, make_plan, wanted
 
 if TYPE_CHECKING:
-    from edgellm.event import Done
-    from edgellm.request import Message, Sampling
-    from edgellm.sdk import EdgeLLM
+    from edgellm.sdk.client import EdgeLLM
+    from edgellm.types.event import Done
+    from edgellm.types.request import Message, Sampling
 
 INTERRUPTED = 130
 FENCE = '"""'
@@ -66,7 +66,7 @@ def command(
     text = sys.stdin.read() if prompt is None and once else prompt
     with ended_with_us():
         plan, decision = make_plan(**rest, to_chat=True)
-    from edgellm.sdk import EdgeLLM
+    from edgellm.sdk.client import EdgeLLM
 
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
@@ -82,7 +82,7 @@ def command(
 
 def require_text(llm: EdgeLLM) -> None:
     """Raises UnsupportedTask: the model that was loaded only reads."""
-    from edgellm import launch
+    from edgellm.app import launch
 
     if not llm.info.generates:
         launch.refuse_chat(llm.plan.artifact.model_id)
@@ -101,7 +101,7 @@ class Talk:
         max_tokens: int | None = None,
         stop: tuple[str, ...] = (),
     ) -> None:
-        from edgellm.request import Message
+        from edgellm.types.request import Message
 
         self.llm = llm
         self.last: Done | None = None
@@ -122,7 +122,7 @@ class Talk:
 
     def say(self, text: str) -> bool:
         """Print the answer to `text` as it comes; False where Ctrl-C cut it off. What was said is kept either way."""
-        from edgellm.request import Message
+        from edgellm.types.request import Message
 
         asked = [*self._messages, Message("user", text)]
         answer = ""
@@ -141,8 +141,8 @@ class Talk:
         return finished
 
     def _events(self, asked: list[Message], text: str) -> Generator[str, None, None]:
-        from edgellm.event import Delta
-        from edgellm.request import GenerationRequest
+        from edgellm.types.event import Delta
+        from edgellm.types.request import GenerationRequest
 
         limits: Any = self._limits
         if self._raw:
@@ -223,7 +223,7 @@ def _stats(done: Done | None) -> str:
 
 def _sampling(rest: dict[str, Any]) -> Sampling:
     """Takes the sampling flags out of `rest`."""
-    from edgellm.request import Sampling
+    from edgellm.types.request import Sampling
 
     names = [name for name in Sampling.__dataclass_fields__ if name in rest]
     given = {name: rest.pop(name) for name in names}

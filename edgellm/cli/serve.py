@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli.launching import headline, make_plan, wanted
+from edgellm.cli._options import headline, make_plan, wanted
 
 if TYPE_CHECKING:
-    from edgellm.sdk import EdgeLLM
+    from edgellm.sdk.client import EdgeLLM
     from edgellm.server.listener import Listener
 
 PORT = 8642
@@ -35,11 +35,11 @@ def command(*, host: str, port: int, api_key: str | None, log_level: str | None,
     this machine runs well is chosen and fetched.
     """
     from edgellm import settings
-    from edgellm.server import guard, listener
+    from edgellm.server import listener, middleware
     from edgellm.store.process import ended_with_us
 
     key = api_key or settings.api_key()
-    guard.check_bind(host, key)
+    middleware.check_bind(host, key)
     _set_up_logging(log_level)
     # Taken first: a port that is in use must not come out after a long download.
     with listener.bind(host, port) as socket:
@@ -48,7 +48,7 @@ def command(*, host: str, port: int, api_key: str | None, log_level: str | None,
         click.echo(headline(plan))
         for reason in plan.reasons:
             click.echo(f"  {reason}")
-        from edgellm.sdk import EdgeLLM
+        from edgellm.sdk.client import EdgeLLM
         from edgellm.server.app import create_app
 
         llm = EdgeLLM(plan, decision=decision, isolate=isolate)

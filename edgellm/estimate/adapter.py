@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgellm.estimate import architecture
-from edgellm.model import Shape
+from edgellm.types.model import Shape
 
 # Every matrix of a layer that PEFT's "all-linear" adapts; the tables are left as they are.
 ALL_LINEAR = frozenset({"attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down"})

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from edgellm.model import Shape
+from edgellm.types.model import Shape
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 
 from edgellm.estimate import recipe
 from edgellm.estimate.tensor_types import ALIGNMENT, fits_row, for_row
-from edgellm.formats import gguf
-from edgellm.formats.ggml_types import BY_NAME
-from edgellm.formats.gguf import GgufHeader, GgufModel, Tensor
+from edgellm.formats.gguf import reader
+from edgellm.formats.gguf.ggml_types import BY_NAME
+from edgellm.formats.gguf.reader import GgufHeader, GgufModel, Tensor
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
 # Parts of the names of tensors that are never quantized, however many dimensions they have.
@@ -138,7 +138,7 @@ def traits(model: GgufModel, *, imatrix: bool = False) -> recipe.Traits:
     Raises:
         BadArtifact: the header's shape is impossible.
     """
-    header, shape = model.header, gguf.shape(model.header, model.tensors)
+    header, shape = model.header, reader.shape(model.header, model.tensors)
     n_head = _first(header, "attention.head_count", 0)
     n_head_kv = _first(header, "attention.head_count_kv", n_head)
     gqa = n_head // n_head_kv if n_head_kv else 0

@@ -9,9 +9,9 @@ notes on selection, B3 to B5, and `benchmarks/memory.py`. A backend that knows b
 from __future__ import annotations
 
 from edgellm.estimate import architecture
-from edgellm.machine import Machine
-from edgellm.model import Shape
-from edgellm.plan import Footprint
+from edgellm.types.machine import Machine
+from edgellm.types.model import Shape
+from edgellm.types.plan import Footprint
 from edgellm.units import MIB
 
 KV_TYPES = {"f32": (4, 1), "f16": (2, 1), "q8_0": (34, 32), "q4_0": (18, 32)}  # bytes per elements

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edgellm.estimate.tensor_types import TYPES, TensorType
-from edgellm.machine import Cpu
+from edgellm.types.machine import Cpu
 
 # 1e9 weights per second and core while decoding. Zen 4 at 5 GHz (ik_llama.cpp PR baselines); TQ1_0 and TQ2_0 on an EPYC
 # at 2.6 GHz; I2_S from bitnet.cpp's rate there; rows marked E are estimates from a neighbour of the same structure.

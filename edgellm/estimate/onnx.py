@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from edgellm.estimate.tensor_types import TYPES
 from edgellm.estimate.weights import Weights
-from edgellm.model import Shape
+from edgellm.types.model import Shape
 
 FORMAT = "onnx"
 QUANTS = frozenset({"F32", "F16", "INT8", "INT4"})

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from edgellm.estimate import quants
-from edgellm.estimate.short_rows import Stored
-from edgellm.model import ModelCard
+from edgellm.estimate.small_row_mix import Stored
+from edgellm.types.model import ModelCard
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from edgellm.calibration import CALIBRATED_HEAD, CALIBRATED_ROW, Calibration
 from edgellm.estimate.isa import IsaClass
 from edgellm.estimate.tensor_types import TYPES
+from edgellm.types.calibration import CALIBRATED_HEAD, CALIBRATED_ROW, Calibration
 
 Prior = Callable[[str, str], float]
 # Where a calibration has no such numbers: what attention and a layer's small operations take on one core of an EPYC

@@ -12,8 +12,8 @@ from edgellm.estimate import recipe
 from edgellm.estimate.isa import isa_class
 from edgellm.estimate.tensor_types import TYPES
 from edgellm.estimate.weights import stored_types
-from edgellm.machine import Cpu
-from edgellm.model import Shape
+from edgellm.types.machine import Cpu
+from edgellm.types.model import Shape
 
 ROWS = 8  # a matrix of another number of rows is left as it is (ggml-cpu/repack.cpp)
 

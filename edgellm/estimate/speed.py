@@ -21,16 +21,16 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from edgellm.calibration import CALIBRATED_ROW, Calibration
 from edgellm.estimate import architecture
 from edgellm.estimate import rates as measured_rates
 from edgellm.estimate.footprint import kv_read_bytes
 from edgellm.estimate.isa import isa_class
 from edgellm.estimate.tensor_types import TYPES
 from edgellm.estimate.weights import Weights
-from edgellm.machine import Machine
-from edgellm.model import Shape
-from edgellm.plan import Rate
+from edgellm.types.calibration import CALIBRATED_ROW, Calibration
+from edgellm.types.machine import Machine
+from edgellm.types.model import Shape
+from edgellm.types.plan import Rate
 
 # Fitted together on the published rates, each device counting alike.
 THEORETICAL_REACHED = 0.8  # of the data sheet's bandwidth, on CPUs

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from edgellm.formats.ggml_types import BY_NAME, GgmlType
+from edgellm.formats.gguf.ggml_types import BY_NAME, GgmlType
 
 Cost = Literal["plain", "k", "codebook", "ternary", "float"]
 

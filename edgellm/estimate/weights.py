@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from edgellm.estimate import architecture, recipe
 from edgellm.estimate.tensor_types import TYPES, for_row
-from edgellm.model import Shape
+from edgellm.types.model import Shape
 
 _VALUES = ("attn_v", "attn_qkv")  # roles that the rules for attn_v count together
 

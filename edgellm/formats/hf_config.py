@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
-from edgellm.formats import safetensors
-from edgellm.model import Shape
+from edgellm.formats.safetensors import reader
+from edgellm.types.model import Shape
 
 MAX_BYTES = 1024**2  # of a config.json; real ones have a few kB
 _MOST = 1 << 31
@@ -39,7 +39,7 @@ def summary_of(path: str | Path) -> FolderSummary:
         BadArtifact: no config.json, malformed, or impossible. UnsupportedArtifact: an architecture not known here.
     """
     config = _config(Path(path))
-    model = safetensors.read_model(path)
+    model = reader.read_model(path)
     stored: Counter[str] = Counter()
     for tensor in model.tensors.values():
         stored[tensor.dtype] += tensor.n_bytes

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgellm import settings
-from edgellm.machine import Machine
+from edgellm.types.machine import Machine
 from edgellm.units import GIB, MIB
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import subprocess
 from typing import Any
 
 from edgellm.hardware.identity import describe, identify, measured
-from edgellm.machine import Accelerator, Cluster, Cpu, Machine, Memory
+from edgellm.types.machine import Accelerator, Cluster, Cpu, Machine, Memory
 from edgellm.units import GIB, MIB
 
 # hw.optional key -> name; "Determining Instruction Set Characteristics" in Apple's documentation.

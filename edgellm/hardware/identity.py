@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import date
 
-from edgellm.machine import Cpu, Memory, Provenance
+from edgellm.types.machine import Cpu, Memory, Provenance
 from edgellm.units import GIB
 from edgellm.version import __version__
 

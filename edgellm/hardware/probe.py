@@ -11,10 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgellm import settings
-from edgellm.hardware import affinity, bandwidth, cgroup, cpu, gpu, memory
+from edgellm.hardware import bandwidth
 from edgellm.hardware.identity import describe, identify, measured
-from edgellm.hardware.tree import Tree
-from edgellm.machine import Accelerator, Disk, Machine, Provenance
+from edgellm.hardware.linux import affinity, cgroup, cpu, gpu, memory
+from edgellm.hardware.linux.sysfs import Tree
+from edgellm.types.machine import Accelerator, Disk, Machine, Provenance
 from edgellm.version import __version__
 
 
@@ -61,13 +62,13 @@ def _linux(tree: Tree) -> Machine:
 
 
 def _with_plugin_accelerators(machine: Machine) -> Machine:
-    from edgellm.plugins import plugins
+    from edgellm.contract.manager import plugins
 
     added: list[Accelerator] = []
 
     def register(accelerator: Accelerator) -> None:
         if not isinstance(accelerator, Accelerator):
-            raise TypeError(f"{accelerator!r} is no edgellm.machine.Accelerator")
+            raise TypeError(f"{accelerator!r} is no edgellm.types.machine.Accelerator")
         added.append(accelerator)
 
     plugins().call("probe_accelerators", register=register, machine=machine)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import UnknownProfile, UsageError
-from edgellm.hardware import isa
-from edgellm.machine import Machine
+from edgellm.hardware.linux import isa
+from edgellm.types.machine import Machine
 
 MAX_FILE_BYTES = 1024**2
 SCHEMA = 1

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgellm.hardware.identity import describe, identify, measured
-from edgellm.machine import Cpu, Limits, Machine, Memory
+from edgellm.types.machine import Cpu, Limits, Machine, Memory
 
 # IsProcessorFeaturePresent(number) -> name, winnt.h. The call answers for the operating system too, XCR0 included.
 _X86 = {13: "sse3", 36: "ssse3", 37: "sse41", 38: "sse42", 39: "avx", 40: "avx2", 41: "avx512f"}

@@ -12,15 +12,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgellm.backend import Engine
+from edgellm.contract.backend import Engine
 from edgellm.errors import CacheFull, Closed, ContextOverflow, StepFailed, UnsupportedTask, UsageError
-from edgellm.event import Timings, Usage
-from edgellm.request import GenerationRequest
 from edgellm.runtime import wire
+from edgellm.runtime.embed_queue import VectorQueue
 from edgellm.runtime.scheduler import Admission, Scheduler, Sequence
-from edgellm.runtime.vectors import VectorQueue
 from edgellm.text.detokenize import TextStream
 from edgellm.text.sampling import Sampler
+from edgellm.types.event import Timings, Usage
+from edgellm.types.request import GenerationRequest
 
 Emit = Callable[[list[wire.Up]], None]
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
-from edgellm.backend import EngineInfo, SlotInput
+from edgellm.contract.backend import EngineInfo, SlotInput
 from edgellm.errors import Overloaded
 
 # A prompt chunk beside running answers is kept short, so that they are not held up for a whole batch.

@@ -11,13 +11,13 @@ import queue
 import threading
 from typing import Protocol
 
-from edgellm.backend import EngineInfo
+from edgellm.contract.backend import EngineInfo
 from edgellm.errors import Closed, EdgeLLMError
-from edgellm.event import Delta, Done, Event, Vectors
-from edgellm.request import Request
 from edgellm.runtime import wire
-from edgellm.runtime.meter import Meter
-from edgellm.runtime.taken import Taken
+from edgellm.runtime.metrics import Meter
+from edgellm.runtime.process_usage import Taken
+from edgellm.types.event import Delta, Done, Event, Vectors
+from edgellm.types.request import Request
 
 Outcome = Event | Vectors | EdgeLLMError
 

@@ -17,15 +17,15 @@ import threading
 from typing import IO
 
 from edgellm import settings
-from edgellm.backend import EngineInfo, worker_environment
+from edgellm.contract.backend import EngineInfo, worker_environment
+from edgellm.contract.manager import plugins
 from edgellm.errors import EdgeLLMError, WorkerCrashed
-from edgellm.plan import LaunchPlan
-from edgellm.plugins import plugins
-from edgellm.request import Request
 from edgellm.runtime import wire
-from edgellm.runtime.meter import Meter
+from edgellm.runtime.metrics import Meter
+from edgellm.runtime.process_usage import Taken, taken
 from edgellm.runtime.session import Dispatcher, Sink, closed
-from edgellm.runtime.taken import Taken, taken
+from edgellm.types.plan import LaunchPlan
+from edgellm.types.request import Request
 
 # -P: in a folder of models that holds a `numpy.py`, that file must not be what the worker imports.
 WORKER = (sys.executable, "-P", "-m", "edgellm.runtime.worker")

@@ -6,15 +6,15 @@ import copy
 import queue
 import threading
 
-from edgellm.backend import Backend, EngineInfo
+from edgellm.contract.backend import Backend, EngineInfo
 from edgellm.errors import EdgeLLMError
-from edgellm.plan import LaunchPlan
-from edgellm.request import Request
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
-from edgellm.runtime.meter import Meter
+from edgellm.runtime.metrics import Meter
+from edgellm.runtime.process_usage import Taken
 from edgellm.runtime.session import Dispatcher, Sink, closed
-from edgellm.runtime.taken import Taken
+from edgellm.types.plan import LaunchPlan
+from edgellm.types.request import Request
 
 
 class ThreadSession:

@@ -12,10 +12,10 @@ from typing import IO
 import msgspec
 
 from edgellm import errors
-from edgellm.backend import EngineInfo
-from edgellm.event import Timings, Usage, Vectors
-from edgellm.plan import LaunchPlan
-from edgellm.request import EmbeddingRequest, GenerationRequest, Request, RerankRequest
+from edgellm.contract.backend import EngineInfo
+from edgellm.types.event import Timings, Usage, Vectors
+from edgellm.types.plan import LaunchPlan
+from edgellm.types.request import EmbeddingRequest, GenerationRequest, Request, RerankRequest
 
 _LENGTH = struct.Struct("<I")
 MAX_FRAME_BYTES = 256 * 1024**2
@@ -212,7 +212,7 @@ def check(request: Request) -> None:
         if len(frame) <= MAX_REQUEST_BYTES:
             _down.decode(frame)
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
-        hint = f"see `edgellm.request.{type(request).__name__}`; decode text with errors='replace'"
+        hint = f"see `edgellm.types.request.{type(request).__name__}`; decode text with errors='replace'"
         raise errors.UsageError(f"the request cannot be sent: {error}", hint=hint) from None
     if len(frame) > MAX_REQUEST_BYTES:
         raise errors.UsageError(

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO
 
 from edgellm import settings
+from edgellm.contract.manager import plugins
 from edgellm.errors import BackendUnavailable
-from edgellm.plugins import plugins
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
 

@@ -12,20 +12,20 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgellm.errors import BackendUnavailable, NothingFits
-from edgellm.machine import Machine
-from edgellm.measured.correction import Corrections
-from edgellm.model import ModelCard
-from edgellm.plan import Candidate, Decision, Rejection
-from edgellm.request import SelectionRequest
-from edgellm.selection.context import choose_context, fit_context
+from edgellm.history.corrections import Corrections
+from edgellm.selection.context_length import choose_context, fit_context
 from edgellm.selection.expand import NO_CORRECTIONS, NO_DIVERGENCES, NO_VETOES, OTHER_FORMAT, expand
-from edgellm.selection.facts import BackendFacts, Setting, setting
-from edgellm.selection.made_here import SCHEME, could_be_made, proposal
+from edgellm.selection.local_quants import SCHEME, could_be_made, proposal
 from edgellm.selection.offload import require
 from edgellm.selection.option import Option, is_reachable, scheme
 from edgellm.selection.reasons import about, evidence
+from edgellm.selection.rule_result import Rule, rejections
 from edgellm.selection.rules import CHOICES, CONSTRAINTS, coherent_bits, quant_for_size, rank_models
-from edgellm.selection.verdict import Rule, rejections
+from edgellm.selection.scenario import BackendFacts, Setting, setting
+from edgellm.types.machine import Machine
+from edgellm.types.model import ModelCard
+from edgellm.types.plan import Candidate, Decision, Rejection
+from edgellm.types.request import SelectionRequest
 
 __all__ = ["BackendFacts", "decide", "fit_context"]
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgellm.estimate import onnx, quality, quants, weights
-from edgellm.measured.correction import Corrections
-from edgellm.model import ModelCard, ModelFile, Shape
-from edgellm.plan import Rejection
-from edgellm.selection.facts import BackendFacts, Setting
+from edgellm.history.corrections import Corrections
 from edgellm.selection.option import Option
+from edgellm.selection.scenario import BackendFacts, Setting
+from edgellm.types.model import ModelCard, ModelFile, Shape
+from edgellm.types.plan import Rejection
 
 MEMO_ROWS = 20_000
 OTHER_FORMAT = "backend_opens_format"  # the rule where no backend opens files of the kind

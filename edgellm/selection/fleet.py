@@ -7,16 +7,16 @@ from dataclasses import dataclass, field, replace
 
 from edgellm.errors import BackendUnavailable, NothingFits, UsageError
 from edgellm.estimate.quants import LOW_BITS
-from edgellm.machine import Machine
-from edgellm.measured.correction import Corrections
-from edgellm.model import ModelCard
-from edgellm.plan import Candidate, Decision
-from edgellm.request import SelectionRequest
+from edgellm.history.corrections import Corrections
 from edgellm.selection.decide import decide
 from edgellm.selection.expand import NO_CORRECTIONS
-from edgellm.selection.facts import TASK_NEEDS, BackendFacts, setting
 from edgellm.selection.option import RISK
-from edgellm.selection.verdict import Rule
+from edgellm.selection.rule_result import Rule
+from edgellm.selection.scenario import TASK_NEEDS, BackendFacts, setting
+from edgellm.types.machine import Machine
+from edgellm.types.model import ModelCard
+from edgellm.types.plan import Candidate, Decision
+from edgellm.types.request import SelectionRequest
 
 RUNNERS_UP = 5
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgellm.model import ModelFile
-from edgellm.plan import Candidate, Decision
-from edgellm.selection.appraisal_report import HEADER_BYTES_PER_TOKEN
+from edgellm.selection.fit_report import HEADER_BYTES_PER_TOKEN
 from edgellm.selection.fleet import Assigned, Shared, is_slow
 from edgellm.selection.report import to_dict as decision_to_dict
+from edgellm.types.model import ModelFile
+from edgellm.types.plan import Candidate, Decision
 
 SCHEMA = 1
 _MODEL = "Model: "

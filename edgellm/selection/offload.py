@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
 
-from edgellm.backend import Device, Offload
+from edgellm.contract.backend import Device, Offload
 from edgellm.errors import BackendUnavailable
 from edgellm.estimate import architecture, quants, recipe
 from edgellm.estimate.footprint import COMPUTE_TOUCHED_BYTES
 from edgellm.estimate.tensor_types import TYPES, for_row
 from edgellm.estimate.weights import traits
-from edgellm.machine import Accelerator, Machine
-from edgellm.model import Shape
-from edgellm.plan import Footprint
+from edgellm.types.machine import Accelerator, Machine
+from edgellm.types.model import Shape
+from edgellm.types.plan import Footprint
 from edgellm.units import show_memory
 
 MIN_RESERVE_BYTES = 512 * 1024**2

@@ -9,16 +9,16 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from edgellm.backend import Offload
-from edgellm.estimate import footprint, quality, quants, repack, short_rows, speed
+from edgellm.contract.backend import Offload
+from edgellm.estimate import footprint, quality, quants, repack, small_row_mix, speed
 from edgellm.estimate.tensor_types import TYPES
 from edgellm.estimate.weights import Weights
-from edgellm.measured.correction import Correction, Corrections
-from edgellm.model import ModelCard, ModelFile, Shape
-from edgellm.plan import Candidate, Footprint, Rate
-from edgellm.request import KV_TYPES
-from edgellm.selection.facts import THINKING_TOKENS, BackendFacts, Setting
+from edgellm.history.corrections import Correction, Corrections
 from edgellm.selection.offload import Placement, place
+from edgellm.selection.scenario import THINKING_TOKENS, BackendFacts, Setting
+from edgellm.types.model import ModelCard, ModelFile, Shape
+from edgellm.types.plan import Candidate, Footprint, Rate
+from edgellm.types.request import KV_TYPES
 
 # Expected quality is charged a part of its downside: between equal middles, the better known one wins.
 RISK = 0.25
@@ -120,7 +120,7 @@ class Option:
             # A hand-made mix is known by its name alone.
             known = quants.QUANTS[self.quant].predictable
             own, streamed = tuple(self.file.types.items()), self.weights.streamed_params
-            short = short_rows.stored(self.shape, self.quant, own, streamed) if known else None
+            short = small_row_mix.stored(self.shape, self.quant, own, streamed) if known else None
             weights = quality.quant_loss(
                 self.quant, card.params, native=self.is_native, family=card.family, short=short
             )

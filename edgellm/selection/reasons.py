@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edgellm.estimate import quality
-from edgellm.request import KV_TYPES
 from edgellm.selection.offload import unused
 from edgellm.selection.option import NEARLY_ALL, Option
 from edgellm.selection.rules import better_backend
+from edgellm.types.request import KV_TYPES
 from edgellm.units import show_memory, show_rate, show_size
 
 NOTABLY = 1.05  # a difference in score that is worth a word

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgellm.model import ModelCard
-from edgellm.plan import Candidate, Decision, Footprint, Rate, Rejection
 from edgellm.selection.reasons import FREE_LICENSES
+from edgellm.types.model import ModelCard
+from edgellm.types.plan import Candidate, Decision, Footprint, Rate, Rejection
 from edgellm.units import show_memory, show_params, show_rate, show_size
 
 SCHEMA = 1

@@ -21,10 +21,10 @@ from collections.abc import Sequence
 
 from edgellm.errors import NothingFits
 from edgellm.estimate.quants import LOW_BITS, QUANTS
-from edgellm.selection.context import longest
-from edgellm.selection.facts import SHORTEST_CTX, Setting
+from edgellm.selection.context_length import longest
 from edgellm.selection.option import Option
-from edgellm.selection.verdict import Rule, Verdict, lowering, split
+from edgellm.selection.rule_result import Rule, Verdict, lowering, split
+from edgellm.selection.scenario import SHORTEST_CTX, Setting
 from edgellm.units import show_memory, show_params, show_rate, show_size
 
 SMALL_PARAMS = 10e9  # "up to the 7-9B class": below, 4 bits cost code and logic noticeably

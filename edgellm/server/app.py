@@ -16,15 +16,16 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from edgellm import __version__
-from edgellm.backend import EngineInfo
+from edgellm.contract.backend import EngineInfo
 from edgellm.errors import EdgeLLMError
-from edgellm.sdk import EdgeLLM
-from edgellm.server import answers, errors, vectors
+from edgellm.sdk.client import EdgeLLM
+from edgellm.server import embeddings, errors
 from edgellm.server.errors import HttpError
-from edgellm.server.fields import ChatBody, CompletionBody
-from edgellm.server.guard import MAX_BODY_BYTES, Guard
+from edgellm.server.middleware import MAX_BODY_BYTES, Guard
 from edgellm.server.openai import Served, router
-from edgellm.server.vector_fields import EmbeddingBody, RerankBody
+from edgellm.server.schemas import response
+from edgellm.server.schemas.embeddings import EmbeddingBody, RerankBody
+from edgellm.server.schemas.request import ChatBody, CompletionBody
 
 WEB = Path(__file__).parent / "web"
 PLAN_SCHEMA = 1
@@ -44,7 +45,7 @@ def create_app(
     )
     served = Served(llm)
     app.include_router(router(served))
-    app.include_router(vectors.router(served))
+    app.include_router(embeddings.router(served))
     _add_state(app, served)
     _add_pages(app)
     for kind in (EdgeLLMError, HttpError, HTTPException):
@@ -55,11 +56,11 @@ def create_app(
 
 
 def _add_state(app: FastAPI, served: Served) -> None:
-    @app.get("/health", tags=["State"], responses={200: {"model": answers.Health}, 503: {"model": answers.Health}})
+    @app.get("/health", tags=["State"], responses={200: {"model": response.Health}, 503: {"model": response.Health}})
     async def health() -> Response:
         """200 `ok` when requests are answered; 503 `loading` or `failed` with the reason otherwise."""
         state = served.llm.state
-        told = answers.Health("ok") if state == "ready" else answers.Health(state, served.reason())
+        told = response.Health("ok") if state == "ready" else response.Health(state, served.reason())
         return _json(told, 200 if state == "ready" else 503)
 
     @app.get("/edgellm/plan", tags=["State"], response_model=None)

@@ -15,20 +15,21 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from edgellm.errors import Closed, ContextOverflow, UnknownModel
-from edgellm.event import Delta, Done, Event
-from edgellm.request import GenerationRequest
-from edgellm.sdk import EdgeLLM
-from edgellm.server import answers, sse
+from edgellm.sdk.client import EdgeLLM
+from edgellm.server import sse
 from edgellm.server.errors import HttpError
-from edgellm.server.fields import B, ChatBody, CompletionBody, Whole
+from edgellm.server.schemas import response
+from edgellm.server.schemas.request import B, ChatBody, CompletionBody, Whole
+from edgellm.types.event import Delta, Done, Event
+from edgellm.types.request import GenerationRequest
 
 # Names that always mean the model that is served: clients often cannot be told another one.
 ALIASES = ("default", "edgellm")
 # nginx's "client closed request": nobody reads it, but a log does.
 CLIENT_CLOSED = 499
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": answers.Error, "description": "The request is refused; `param` names the field."},
-    "503": {"model": answers.Error, "description": "The model is loading, crashed or closed; see Retry-After."},
+    "4XX": {"model": response.Error, "description": "The request is refused; `param` names the field."},
+    "503": {"model": response.Error, "description": "The model is loading, crashed or closed; see Retry-After."},
 }
 
 
@@ -80,7 +81,7 @@ def router(served: Served) -> APIRouter:
 
     @routes.post(
         "/v1/chat/completions",
-        responses={200: {"model": answers.ChatCompletion}, **REFUSALS},
+        responses={200: {"model": response.ChatCompletion}, **REFUSALS},
         openapi_extra=body_schema(ChatBody),
     )
     async def chat_completions(request: Request) -> Response:
@@ -89,19 +90,19 @@ def router(served: Served) -> APIRouter:
 
     @routes.post(
         "/v1/completions",
-        responses={200: {"model": answers.TextCompletion}, **REFUSALS},
+        responses={200: {"model": response.TextCompletion}, **REFUSALS},
         openapi_extra=body_schema(CompletionBody),
     )
     async def completions(request: Request) -> Response:
         """Continue a text as it stands, without a chat template. `max_tokens` is 16 unless given."""
         return await _answer(served, request, CompletionBody, _completion_request, TextChunks)
 
-    @routes.get("/v1/models", responses={200: {"model": answers.ModelList}})
+    @routes.get("/v1/models", responses={200: {"model": response.ModelList}})
     async def models() -> Response:
         """The one model that is served."""
-        return _json(answers.ModelList("list", [_model(served)]))
+        return _json(response.ModelList("list", [_model(served)]))
 
-    @routes.get("/v1/models/{name:path}", responses={200: {"model": answers.Model}, 404: {"model": answers.Error}})
+    @routes.get("/v1/models/{name:path}", responses={200: {"model": response.Model}, 404: {"model": response.Error}})
     async def model(name: str) -> Response:
         """The model of that name."""
         if name not in (served.id, *ALIASES):
@@ -140,9 +141,9 @@ class _Envelope(ABC):
 
     def last(self, done: Done) -> bytes:
         _require_whole(done)
-        timings = answers.Timings.of(done.timings, done.usage)
+        timings = response.Timings.of(done.timings, done.usage)
         end = sse.event(self._chunk(self.choice("", done.finish_reason), timings=timings))
-        usage = sse.event(self._chunk(usage=answers.Usage.of(done.usage))) if self._usage else b""
+        usage = sse.event(self._chunk(usage=response.Usage.of(done.usage))) if self._usage else b""
         return end + usage + sse.DONE
 
 
@@ -159,10 +160,10 @@ class ChatChunks(_Envelope):
         choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
         return sse.event(self._chunk(choice))
 
-    def whole(self, text: str, done: Done) -> answers.ChatCompletion:
-        choice = answers.ChatChoice(0, answers.AnswerMessage("assistant", text), done.finish_reason)
-        usage, timings = answers.Usage.of(done.usage), answers.Timings.of(done.timings, done.usage)
-        return answers.ChatCompletion(self.id, "chat.completion", self.created, self.model, [choice], usage, timings)
+    def whole(self, text: str, done: Done) -> response.ChatCompletion:
+        choice = response.ChatChoice(0, response.AnswerMessage("assistant", text), done.finish_reason)
+        usage, timings = response.Usage.of(done.usage), response.Timings.of(done.timings, done.usage)
+        return response.ChatCompletion(self.id, "chat.completion", self.created, self.model, [choice], usage, timings)
 
 
 class TextChunks(_Envelope):
@@ -173,10 +174,10 @@ class TextChunks(_Envelope):
     def choice(self, text: str, finish_reason: str | None) -> dict[str, Any]:
         return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
 
-    def whole(self, text: str, done: Done) -> answers.TextCompletion:
-        choice = answers.TextChoice(0, text, done.finish_reason)
-        usage, timings = answers.Usage.of(done.usage), answers.Timings.of(done.timings, done.usage)
-        return answers.TextCompletion(self.id, self.object, self.created, self.model, [choice], usage, timings)
+    def whole(self, text: str, done: Done) -> response.TextCompletion:
+        choice = response.TextChoice(0, text, done.finish_reason)
+        usage, timings = response.Usage.of(done.usage), response.Timings.of(done.timings, done.usage)
+        return response.TextCompletion(self.id, self.object, self.created, self.model, [choice], usage, timings)
 
 
 async def _answer(
@@ -259,8 +260,8 @@ async def _all(batches: sse.Batches) -> list[Event]:
     return [event async for batch in batches for event in batch]
 
 
-def _model(served: Served) -> answers.Model:
-    return answers.Model(served.id, "model", served.created, "edgellm")
+def _model(served: Served) -> response.Model:
+    return response.Model(served.id, "model", served.created, "edgellm")
 
 
 def _json(content: object) -> Response:

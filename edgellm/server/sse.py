@@ -15,8 +15,8 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from edgellm.event import Delta, Done, Event
 from edgellm.server import errors
+from edgellm.types.event import Delta, Done, Event
 
 T = TypeVar("T")
 Batches = AsyncGenerator[list[Event], None]

@@ -16,16 +16,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgellm.errors import IntegrityError, SourceError, UnsupportedArtifact
-from edgellm.formats import gguf_summary
-from edgellm.formats.ggml_types import FILE_TYPES, TYPES
-from edgellm.formats.gguf_summary import Summary
-from edgellm.model import ModelCard, ModelFile
+from edgellm.formats.gguf import summary as gguf_summary
+from edgellm.formats.gguf.ggml_types import FILE_TYPES, TYPES
+from edgellm.formats.gguf.summary import Summary
 from edgellm.store import http, remote
-from edgellm.store.hub import Hub
 from edgellm.store.library import Library
 from edgellm.store.names import safe_name, stem_of
 from edgellm.store.remote import RemoteFile
-from edgellm.store.sources import LocalFile, Resolver, scheme_of, source_for
+from edgellm.store.sources.hub import Hub
+from edgellm.store.sources.registry import LocalFile, Resolver, scheme_of, source_for
+from edgellm.types.model import ModelCard, ModelFile
 
 CTX_UNKNOWN = 4096  # where a header does not say what the model was trained for
 HEADER = "header"  # ModelFile.trust of what was read from the file itself

@@ -25,7 +25,7 @@ from edgellm.errors import DiskFull, IntegrityError, SourceError, SourceUnreacha
 from edgellm.store import http
 from edgellm.store.names import is_plain
 from edgellm.store.remote import RemoteFile, check_encoding, check_length, content_range, validator
-from edgellm.store.sources import Fetched, Progress
+from edgellm.store.sources.registry import Fetched, Progress
 from edgellm.units import parse_rate
 
 if TYPE_CHECKING:

@@ -35,11 +35,11 @@ from edgellm.errors import (
     UnknownModel,
     UsageError,
 )
-from edgellm.model import Artifact, ModelCard, ModelFile
-from edgellm.store import entry
-from edgellm.store.entry import Stored
+from edgellm.store import manifest
+from edgellm.store.manifest import Stored
 from edgellm.store.names import safe_name
-from edgellm.store.sources import Fetched, Progress, Source, source_for
+from edgellm.store.sources.registry import Fetched, Progress, Source, source_for
+from edgellm.types.model import Artifact, ModelCard, ModelFile
 from edgellm.units import show_size
 
 SPARE_BYTES = 64 * 1024**2  # left free on the disk after a download
@@ -61,8 +61,8 @@ class Library:
 
     def installed(self) -> list[Stored]:
         """Everything stored, by model and quantization; damaged entries too, with their `problem`."""
-        records = sorted(self.root.glob(f"*/*/{entry.RECORD}"))
-        found = [entry.read(record.parent) for record in records if not record.parent.name.startswith(".")]
+        records = sorted(self.root.glob(f"*/*/{manifest.RECORD}"))
+        found = [manifest.read(record.parent) for record in records if not record.parent.name.startswith(".")]
         return [_glance(stored) for stored in found if stored is not None]
 
     def local_keys(self) -> frozenset[str]:
@@ -77,10 +77,10 @@ class Library:
 
     def locate(self, file: ModelFile, model_id: str) -> Artifact | None:
         """The stored artifact of `file`; None where it is absent or damaged. Changed files are hashed again."""
-        stored = entry.read(self._folder(file, model_id)) or self._same(file, model_id)
+        stored = manifest.read(self._folder(file, model_id)) or self._same(file, model_id)
         if stored is None:
             return None
-        checked = entry.check(stored)
+        checked = manifest.check(stored)
         return None if checked.problem else checked.artifact()
 
     def _same(self, file: ModelFile, model_id: str) -> Stored | None:
@@ -126,7 +126,7 @@ class Library:
                 partial.mkdir(parents=True)
                 os.replace(path, partial / path.name)
                 stored = _examine(card, file, partial, [Fetched(partial / path.name)])
-                entry.write(stored)
+                manifest.write(stored)
                 shutil.rmtree(folder, ignore_errors=True)
                 os.replace(partial, folder)
             finally:
@@ -183,7 +183,7 @@ class Library:
             progress(file.bytes or 0, file.bytes, "checking")
             stored = _examine(card, file, partial, brought)
             _remove_others(partial, stored)
-            entry.write(stored)
+            manifest.write(stored)
             if folder.exists():  # damaged, or it would have been found
                 shutil.rmtree(folder)
             os.replace(partial, folder)
@@ -248,7 +248,7 @@ def _examine(card: ModelCard, file: ModelFile, folder: Path, brought: Sequence[F
         raise IntegrityError(f"{file.source} brought {n_bytes} bytes, {file.bytes} were promised", hint=_OTHER)
     promised = file.sha256 or ""
     files = tuple(
-        entry.describe_file(
+        manifest.describe_file(
             f.path,
             inside=folder,
             expected_sha256=promised if len(brought) == 1 else f.sha256,
@@ -262,12 +262,12 @@ def _examine(card: ModelCard, file: ModelFile, folder: Path, brought: Sequence[F
             raise IntegrityError(message, hint=_OTHER)
     shape, ctx_train, quant = card.shape, card.ctx_train, file.quant
     if file.format == "gguf":
-        from edgellm.formats import gguf
+        from edgellm.formats.gguf import reader
 
-        model = gguf.read_model(brought[0].path)
-        shape = gguf.shape(model.header, model.tensors)
-        ctx_train = gguf.context_length(model.header) or ctx_train
-        quant = quant or gguf.quant_name(model.header, model.tensors)
+        model = reader.read_model(brought[0].path)
+        shape = reader.shape(model.header, model.tensors)
+        ctx_train = reader.context_length(model.header) or ctx_train
+        quant = quant or reader.quant_name(model.header, model.tensors)
     return Stored(
         folder, card.id, quant, file.format, file.source, card.license,
         datetime.now(UTC).isoformat(timespec="seconds"), ctx_train, shape, files,

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from edgellm import settings
 from edgellm.errors import ArtifactError, EdgeLLMError, UsageError
-from edgellm.model import ModelCard
 from edgellm.store.names import parts_of
-from edgellm.store.ollama_stores import stores
+from edgellm.store.sources.ollama_stores import stores
+from edgellm.types.model import ModelCard
 
 MOST_FILES = 2000  # in one folder of the user's, with its subfolders
 MOST_ENTRIES = 50_000  # looked at there
@@ -111,7 +111,7 @@ def _is_first(name: str) -> bool:
 def _of_ollama() -> Iterator[tuple[Path, str, str, str]]:
     if not stores():
         return
-    from edgellm.store import ollama
+    from edgellm.store.sources import ollama
 
     for shown, files in ollama.local_models():
         if len(files) == 1 and files[0].path is not None:

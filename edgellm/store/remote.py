@@ -14,10 +14,11 @@ from types import TracebackType
 from typing import Self
 
 from edgellm.errors import BadArtifact, IntegrityError, SourceError, SourceUnreachable
-from edgellm.formats import gguf, gguf_summary
-from edgellm.formats.gguf_cursor import Incomplete
-from edgellm.formats.gguf_header import GgufHeader, parse
-from edgellm.formats.gguf_summary import Summary
+from edgellm.formats.gguf import reader
+from edgellm.formats.gguf import summary as gguf_summary
+from edgellm.formats.gguf.cursor import Incomplete
+from edgellm.formats.gguf.header import GgufHeader, parse
+from edgellm.formats.gguf.summary import Summary
 from edgellm.store import http
 
 FIRST_BYTES = 1024**2  # a vocabulary of 32,000 fits; one of 262,144 takes 6.5 MB
@@ -188,6 +189,6 @@ def summary_of(files: Sequence[RemoteFile]) -> tuple[Summary, list[RemoteFile]]:
     read = [header_of(file) for file in files]
     headers = [header for header, _ in read]
     if len(headers) > 1:
-        gguf.check_parts(headers)
+        reader.check_parts(headers)
     summary, described = gguf_summary.summarize(headers), [file for _, file in read]
     return (gguf_summary.keep(name, stamp, summary) if is_known else summary), described

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.request import Sampling
+from edgellm.types.request import Sampling
 
 Row = npt.NDArray[np.float32]
 

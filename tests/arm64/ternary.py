@@ -12,8 +12,8 @@ from edgellm_bitnet.codecs import i2_s
 from edgellm_bitnet.models import TINY_TERNARY
 from edgellm_bitnet.weights import GgufWeights
 
-from edgellm.backend import SlotInput
-from edgellm.formats import tokenizer_gguf
+from edgellm.contract.backend import SlotInput
+from edgellm.formats.tokenizer import from_gguf
 
 PROMPT = "Once upon a time there was a king who"
 STORY = (  # on x86-64, all instruction sets
@@ -33,7 +33,7 @@ def test_this_is_arm():
 @pytest.mark.parametrize("isa", usable())
 def test_the_official_layout_is_decoded_and_tells_the_same_story(isa):
     weights = model()
-    tokenizer = tokenizer_gguf.read_tokenizer(weights.model.header)
+    tokenizer = from_gguf.read_tokenizer(weights.model.header)
     step, told, n = tuple(tokenizer.encode(PROMPT, add_special=True, parse_special=False)), [], 0
     with engine_over(weights, isa=isa) as engine:
         for key, role in (("0.output", "blk.0.attn_output.weight"), ("5.down", "blk.5.ffn_down.weight")):

@@ -16,12 +16,12 @@ from attacks.fuzzing import MAX_INPUT_BYTES, instrumented, run
 
 with instrumented("edgellm.formats", "edgellm.estimate.file_recipe"):
     from edgellm.estimate import file_recipe
-    from edgellm.formats import gguf
-    from edgellm.formats.gguf_cursor import LongArray, elements
-    from edgellm.formats.gguf_header import key_bytes, parse
+    from edgellm.formats.gguf import reader
+    from edgellm.formats.gguf.cursor import LongArray, elements
+    from edgellm.formats.gguf.header import key_bytes, parse
 
 from attacks.gguf.hostile import CORPUS, learned
-from gguf_writer import ARRAY, BOOL, FLOAT32, STRING, model
+from support.gguf_writer import ARRAY, BOOL, FLOAT32, STRING, model
 
 from edgellm.errors import EdgeLLMError
 
@@ -42,12 +42,12 @@ def read(data: bytes) -> None:
             for value in header.metadata.values():
                 if isinstance(value, LongArray):
                     assert len(elements(data, value, big_endian=header.big_endian)) == value.length
-            gguf.quant_name(header)
-            gguf.chat_template(header)
-            gguf.context_length(header)
-            gguf.vocab_size(header)
-            gguf.shape(header)
-            model = gguf.GgufModel(("fuzz",), header, (header,))
+            reader.quant_name(header)
+            reader.chat_template(header)
+            reader.context_length(header)
+            reader.vocab_size(header)
+            reader.shape(header)
+            model = reader.GgufModel(("fuzz",), header, (header,))
             for quant in ("Q4_K_M", "IQ2_M", "MXFP4"):
                 planned = file_recipe.plan(model, quant)
                 assert planned.tensor_bytes <= planned.data_bytes

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from attacks.fuzzing import MAX_INPUT_BYTES, instrumented, run
 
 with instrumented("edgellm.formats"):
-    from edgellm.formats.safetensors_header import parse
+    from edgellm.formats.safetensors.header import parse
 
 from attacks.safetensors.hostile import CORPUS, SOUND
 

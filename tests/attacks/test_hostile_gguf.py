@@ -11,14 +11,14 @@ import tracemalloc
 
 import pytest
 from attacks.gguf.hostile import CORPUS, SPLITS, learned
-from gguf_writer import ARRAY, BOOL, F32, FLOAT32, STRING, UINT8, UINT64, Gguf, Tensor, model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.gguf_writer import ARRAY, BOOL, F32, FLOAT32, STRING, UINT8, UINT64, Gguf, Tensor, model
 
 from edgellm.catalog.identify import identify
 from edgellm.errors import ArtifactError, EdgeLLMError
-from edgellm.formats import gguf
-from edgellm.formats.gguf_header import MAX_KEYS, MAX_TENSORS, parse
+from edgellm.formats.gguf import reader
+from edgellm.formats.gguf.header import MAX_KEYS, MAX_TENSORS, parse
 
 MEMORY_BYTES = 64 * 1024**2
 
@@ -34,7 +34,7 @@ def test_hostile_file_is_refused_by_name_of_what_is_wrong(name, tmp_path):
     path.write_bytes(content(name))
 
     with pytest.raises(ArtifactError) as caught:
-        gguf.read_header(path)
+        reader.read_header(path)
 
     assert re.search(CORPUS[name][1], caught.value.message), caught.value.message
     assert str(path) in caught.value.message
@@ -54,7 +54,7 @@ def test_parts_that_disagree_are_refused(name, tmp_path):
     path = write_split(name, tmp_path)
     for part in (path, path.with_name(f"{name}-00002-of-00002.gguf")):
         with pytest.raises(ArtifactError, match=re.escape(SPLITS[name][2])):
-            gguf.read_model(part)
+            reader.read_model(part)
 
 
 # As `edgellm serve FILE`, and as a worker that is given a plan for the file.
@@ -62,9 +62,9 @@ OPENED = """
 import json, sys
 from edgellm.catalog.identify import identify
 from edgellm.errors import ArtifactError
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.plugins import plugins
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.contract.manager import plugins
 
 backend, said = plugins().backend("gguf"), {}
 for path in json.load(sys.stdin):
@@ -157,10 +157,10 @@ _BYTES = _SOUND.build()
 def read_everything(data):
     """What a hostile file meets between the disk and native code."""
     header = parse(data, file_bytes=len(data), where="fuzz")
-    gguf.shape(header)
-    gguf.quant_name(header)
-    gguf.chat_template(header)
-    gguf.context_length(header)
+    reader.shape(header)
+    reader.quant_name(header)
+    reader.chat_template(header)
+    reader.context_length(header)
     assert all(t.offset + t.n_bytes <= len(data) for t in header.tensors)
 
 
@@ -215,6 +215,6 @@ def test_a_pipe_is_refused_and_does_not_hang(tmp_path):
 
     os.mkfifo(tmp_path / "x.gguf")
     with pytest.raises(ArtifactError, match="no regular file"):
-        gguf.read_header(tmp_path / "x.gguf")
+        reader.read_header(tmp_path / "x.gguf")
     with pytest.raises(ArtifactError, match="neither a file nor a folder"):
         identify(str(tmp_path / "x.gguf"))

@@ -8,11 +8,11 @@ import tracemalloc
 
 import pytest
 from attacks.safetensors.hostile import CORPUS, SOUND
-from safetensors_writer import build, entry
+from support.safetensors_writer import build, entry
 
 from edgellm.errors import ArtifactError, BadArtifact
-from edgellm.formats import safetensors
-from edgellm.formats.safetensors_header import MAX_HEADER_BYTES, MAX_TENSORS, parse
+from edgellm.formats.safetensors import reader
+from edgellm.formats.safetensors.header import MAX_HEADER_BYTES, MAX_TENSORS, parse
 
 MEMORY_BYTES = 64 * 1024**2
 
@@ -23,7 +23,7 @@ def test_hostile_file_is_refused_by_name_of_what_is_wrong(name, tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(made() if callable(made) else made)
 
-    for read in (safetensors.read_header, safetensors.read_model):
+    for read in (reader.read_header, reader.read_model):
         with pytest.raises(ArtifactError) as caught:
             read(path)
         assert re.search(CORPUS[name][1], caught.value.message), caught.value.message
@@ -73,10 +73,10 @@ def test_an_index_reaches_no_file_outside_its_folder(tmp_path, file):
     (tmp_path / "x.safetensors").write_bytes(SOUND)
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / safetensors.INDEX).write_text(json.dumps({"weight_map": {"a": file}}))
+    (folder / reader.INDEX).write_text(json.dumps({"weight_map": {"a": file}}))
 
     with pytest.raises(BadArtifact, match=r"tensor 'a' is said to be in .*, which is no file of this folder"):
-        safetensors.read_model(folder)
+        reader.read_model(folder)
 
 
 INDEXES = {
@@ -101,17 +101,17 @@ INDEXES = {
 def test_a_lying_index_is_refused(tmp_path, name):
     for shard in ("x", "z"):
         (tmp_path / f"{shard}.safetensors").write_bytes(SOUND)
-    (tmp_path / safetensors.INDEX).write_bytes(INDEXES[name][0])
+    (tmp_path / reader.INDEX).write_bytes(INDEXES[name][0])
 
     with pytest.raises(BadArtifact) as caught:
-        safetensors.read_model(tmp_path)
+        reader.read_model(tmp_path)
     assert re.search(INDEXES[name][1], caught.value.message), caught.value.message
     assert caught.value.hint
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="machines: no named pipes here")
 def test_a_pipe_is_refused_at_once(tmp_path):
-    os.mkfifo(tmp_path / safetensors.FILE)
+    os.mkfifo(tmp_path / reader.FILE)
 
     with pytest.raises(BadArtifact, match="no regular file"):
-        safetensors.read_model(tmp_path)
+        reader.read_model(tmp_path)

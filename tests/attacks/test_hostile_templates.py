@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgellm.errors import BadTemplate
-from edgellm.request import Message
 from edgellm.text.chat import ChatTemplate
+from edgellm.types.request import Message
 
 _CORPUS = Path(__file__).parent / "templates" / "hostile.py"
 _SPEC = importlib.util.spec_from_file_location("hostile_templates", _CORPUS)

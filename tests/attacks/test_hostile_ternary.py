@@ -13,14 +13,14 @@ from edgellm_bitnet import native
 from edgellm_bitnet.folder import FolderWeights
 from edgellm_bitnet.plugin import BitnetBackend
 
-from edgellm.backend import Engine
 from edgellm.catalog.identify import identify
+from edgellm.contract.backend import Engine
 from edgellm.errors import ArtifactError, BadArtifact, UnsupportedArtifact
-from edgellm.formats.ggml_types import BY_NAME
-from edgellm.formats.gguf import read_model
-from edgellm.formats.gguf_writer import TensorInfo, Typed
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan
+from edgellm.formats.gguf.ggml_types import BY_NAME
+from edgellm.formats.gguf.reader import read_model
+from edgellm.formats.gguf.writer import TensorInfo, Typed
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan
 
 
 @pytest.fixture(autouse=True)

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gguf_writer import ARRAY, BOOL, FLOAT32, INT32, STRING, UINT32, Gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.gguf_writer import ARRAY, BOOL, FLOAT32, INT32, STRING, UINT32, Gguf
 
 from edgellm.errors import ArtifactError, BadArtifact, UnsupportedArtifact
-from edgellm.formats import gguf, tokenizer_gguf
-from edgellm.formats.gguf_header import parse
-from edgellm.formats.tokenizer import BYTE_OF, Tokenizer
+from edgellm.formats.gguf import reader
+from edgellm.formats.gguf.header import parse
+from edgellm.formats.tokenizer import from_gguf
+from edgellm.formats.tokenizer.tokenizer import BYTE_OF, Tokenizer
 
 pytest.importorskip("tokenizers")
 LETTERS = sorted(BYTE_OF, key=BYTE_OF.__getitem__)
@@ -53,7 +54,7 @@ def made(base: Keys, changed: dict[str, Any]) -> Gguf:
 
 
 def read(path: Path) -> Tokenizer:
-    return tokenizer_gguf.read_tokenizer(gguf.read_header(path))
+    return from_gguf.read_tokenizer(reader.read_header(path))
 
 
 def strings(*texts: str | bytes) -> tuple[int, Any]:
@@ -172,9 +173,9 @@ def test_special_tokens_of_one_letter_take_no_quadratic_time(tmp_path: Path) -> 
 def exercise(data: bytes) -> None:
     """What a hostile file meets: the header's checks, the reader, and then text."""
     header = parse(data, file_bytes=len(data), where="fuzz")
-    if any(isinstance(value, gguf.LongArray) for value in header.metadata.values()):
+    if any(isinstance(value, reader.LongArray) for value in header.metadata.values()):
         return  # it would be read from the file
-    ours = tokenizer_gguf.read_tokenizer(header)
+    ours = from_gguf.read_tokenizer(header)
     for text in ("ab <|im_end|></s>", "é🎉\x00", " " * 9):
         for parse_special in (False, True):
             tokens = ours.encode(text, add_special=True, parse_special=parse_special)

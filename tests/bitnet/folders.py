@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import safetensors_writer
 from edgellm_bitnet.codecs import floats, master, packed
 from edgellm_bitnet.ternary import Ternary
+from support import safetensors_writer
 
 HIDDEN, FFN, LAYERS, HEADS, KV_HEADS, HEAD_DIM = 256, 512, 2, 4, 2, 64
 SHAPES = {
@@ -32,7 +32,7 @@ def tokenizer_json(spm: bool = False) -> str:
     """A byte-level BPE tokenizer with Llama 3's words, or a SentencePiece-like one with bytes to fall back on."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-    from edgellm.formats.pretokenizers import PRE_TOKENIZERS
+    from edgellm.formats.tokenizer.pretokenizers import PRE_TOKENIZERS
 
     special = ["<s>", "</s>"]
     if spm:

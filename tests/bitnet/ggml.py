@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgellm.formats.ggml_types import BY_NAME
+from edgellm.formats.gguf.ggml_types import BY_NAME
 
 
 class Traits(ctypes.Structure):

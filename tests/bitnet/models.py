@@ -16,10 +16,10 @@ from edgellm_bitnet.options import Options
 from edgellm_bitnet.ternary import Ternary
 from edgellm_bitnet.weights import GgufWeights
 
-from edgellm.backend import SlotInput
-from edgellm.formats.ggml_types import BY_NAME
-from edgellm.formats.gguf_writer import GgufWriter, TensorInfo
-from edgellm.plan import Settings
+from edgellm.contract.backend import SlotInput
+from edgellm.formats.gguf.ggml_types import BY_NAME
+from edgellm.formats.gguf.writer import GgufWriter, TensorInfo
+from edgellm.types.plan import Settings
 
 
 def flat_i2_s(ternary, layout="x86"):

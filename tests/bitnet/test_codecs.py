@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
-from edgellm.formats.ggml_types import BY_NAME
+from edgellm.formats.gguf.ggml_types import BY_NAME
 
 BLOCK_CODECS = {"TQ1_0": tq1_0, "TQ2_0": tq2_0, "Q2_0": q2_0, "Q1_0": q1_0}
 SHAPES = [(1, 256), (3, 512), (8, 1280)]

@@ -6,9 +6,9 @@ import pytest
 from bitnet.packed import library
 from edgellm_bitnet.models import TINY_TERNARY
 
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
 from edgellm.testing import BackendContract
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
 
 PATH = TINY_TERNARY.files[0].source.removeprefix("file:")
 

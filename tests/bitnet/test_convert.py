@@ -17,14 +17,14 @@ from edgellm_bitnet.ternary import Ternary
 
 from edgellm.catalog.identify import identify
 from edgellm.cli.convert import command
-from edgellm.converter import Conversion
+from edgellm.contract.converter import Conversion
+from edgellm.contract.manager import Plugins
 from edgellm.errors import ArtifactError, BadArtifact, EdgeLLMError, UnsupportedArtifact, UsageError
-from edgellm.formats import tokenizer_gguf, tokenizer_json
-from edgellm.formats.ggml_types import BY_NAME
-from edgellm.formats.gguf import chat_template, quant_name, read_array, read_header, read_model, shape
-from edgellm.formats.gguf_writer import GgufWriter, TensorInfo
-from edgellm.formats.pretokenizers import PRE_TOKENIZERS
-from edgellm.plugins import Plugins
+from edgellm.formats.gguf.ggml_types import BY_NAME
+from edgellm.formats.gguf.reader import chat_template, quant_name, read_array, read_header, read_model, shape
+from edgellm.formats.gguf.writer import GgufWriter, TensorInfo
+from edgellm.formats.tokenizer import from_gguf, from_json
+from edgellm.formats.tokenizer.pretokenizers import PRE_TOKENIZERS
 
 CODECS = {"I2_S": i2_s, "TQ2_0": tq2_0, "TQ1_0": tq1_0, "Q2_0": q2_0, "Q1_0": q1_0}
 TARGETS = ["i2_s", "tq2_0", "tq1_0", "q2_0"]
@@ -153,7 +153,7 @@ def test_the_tokenizer_comes_along(tmp_path, spm):
     folder = folders.make(tmp_path / "model", spm=spm)
     convert(folder.path, "i2_s", tmp_path / "m.gguf")
     header = read_header(tmp_path / "m.gguf")
-    ours, theirs = tokenizer_gguf.read_tokenizer(header), tokenizer_json.read_tokenizer(folder.path)
+    ours, theirs = from_gguf.read_tokenizer(header), from_json.read_tokenizer(folder.path)
 
     assert header.metadata["tokenizer.ggml.model"] == ("llama" if spm else "gpt2")
     assert header.metadata["tokenizer.ggml.pre"] == ("default" if spm else "llama-bpe")
@@ -379,7 +379,7 @@ def test_a_file_without_ternary_weights_is_refused(tmp_path):
 
 
 def identify_file(path):
-    from edgellm.model import Artifact
+    from edgellm.types.model import Artifact
 
     return Artifact("gguf", (str(path),), "m")
 
@@ -530,7 +530,7 @@ def test_shards_convert_as_one_file_does(tmp_path):
     convert(folder.path, "i2_s", tmp_path / "one.gguf")
     names = sorted(folder.tensors)
     for no, half in enumerate((names[::2], names[1::2])):
-        import safetensors_writer
+        from support import safetensors_writer
 
         safetensors_writer.write(folder.path / f"model-{no}.safetensors", {name: folder.tensors[name] for name in half})
     index = {name: f"model-{names.index(name) % 2}.safetensors" for name in names}

@@ -7,13 +7,13 @@ import pytest
 from bitnet import folders
 from edgellm_bitnet import native
 
-from edgellm.backend import SlotInput
 from edgellm.catalog.identify import identify
-from edgellm.converter import Conversion
+from edgellm.contract.backend import SlotInput
+from edgellm.contract.converter import Conversion
+from edgellm.contract.manager import Plugins
 from edgellm.errors import BackendUnavailable
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.plugins import Plugins
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
 
 TOKENS = (1, 40, 77, 120, 5, 200, 33, 90, 150, 12)
 SETTINGS = Settings(n_ctx=64, n_slots=1, n_batch=64)

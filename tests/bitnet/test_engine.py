@@ -17,10 +17,10 @@ from bitnet.packed import library, usable
 from bitnet.reference import Reference, row_errors
 from edgellm_bitnet.weights import GgufWeights
 
-from edgellm.backend import SlotInput
+from edgellm.contract.backend import SlotInput
 from edgellm.errors import CacheFull, UnsupportedArtifact
-from edgellm.formats.ggml_types import BY_NAME
-from edgellm.formats.gguf_writer import TensorInfo
+from edgellm.formats.gguf.ggml_types import BY_NAME
+from edgellm.formats.gguf.writer import TensorInfo
 
 EXACT, FLIPPED = 2e-6, 1e-2
 # In a long context nearly every row attends to a position that was rounded differently. Measured: at most 6e-4.

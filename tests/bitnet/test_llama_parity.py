@@ -12,11 +12,11 @@ import pytest
 from bitnet.models import Tiny, engine_of, settings_of
 from bitnet.packed import library
 
-from edgellm.backend import SlotInput
-from edgellm.formats import gguf
-from edgellm.formats.gguf_writer import Encoded
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan
+from edgellm.contract.backend import SlotInput
+from edgellm.formats.gguf import reader
+from edgellm.formats.gguf.writer import Encoded
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan
 
 pytestmark = pytest.mark.model
 
@@ -40,7 +40,7 @@ LINEAR = {"rope.scaling.type": "linear", "rope.scaling.factor": 3.0}
 def path(request, smollm2, tmp_path_factory):
     """A random ternary llama with SmolLM2's vocabulary."""
     varying, added = request.param
-    keys = gguf.read_key_bytes(gguf.read_header(smollm2))
+    keys = reader.read_key_bytes(reader.read_header(smollm2))
     vocabulary = {key: Encoded(data) for key, data in keys.items() if key.startswith("tokenizer.")}
     model = Tiny(
         "llama", ternary="TQ2_0", varying=varying, head="Q6_K", tied=False, layers=4, hidden=256, ffn=768,

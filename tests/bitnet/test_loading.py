@@ -20,7 +20,7 @@ from edgellm_bitnet.footprint import BATCH, TOKEN_BYTES
 from edgellm_bitnet.matrix import CACHE_ALIGN, padded
 from edgellm_bitnet.plugin import BitnetBackend
 
-from edgellm.model import Artifact
+from edgellm.types.model import Artifact
 
 MODEL = Tiny("llama", ternary="TQ2_0", varying=True, head="Q6_K", vocab=4000)
 

@@ -9,16 +9,16 @@ from bitnet.packed import library
 from bitnet.reference import Reference
 from edgellm_bitnet.models import TINY_TERNARY
 from edgellm_bitnet.weights import GgufWeights
-from live_server import Servers
+from support.live_server import Servers
 
-from edgellm import launch
-from edgellm.formats import gguf
-from edgellm.formats.gguf_writer import Encoded
-from edgellm.formats.tokenizer_gguf import read_tokenizer
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.request import SelectionRequest
+from edgellm.app import launch
+from edgellm.formats.gguf import reader
+from edgellm.formats.gguf.writer import Encoded
+from edgellm.formats.tokenizer.from_gguf import read_tokenizer
 from edgellm.testing import EmbedderContract
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.request import SelectionRequest
 
 LAST = 3  # llama.cpp's number of the pooling type
 CLOSE = 2e-3  # of two unit vectors: a rounding of an activation that falls the other way moves others (test_engine.py)
@@ -27,7 +27,7 @@ TEXTS = ["Once upon a time", "there was a little boat", "a", "It rained all nigh
 
 def model_of():
     """A random qwen3-like ternary model with the trained tiny model's vocabulary."""
-    keys = gguf.read_key_bytes(gguf.read_header(TINY_TERNARY.files[0].source.removeprefix("file:")))
+    keys = reader.read_key_bytes(reader.read_header(TINY_TERNARY.files[0].source.removeprefix("file:")))
     vocabulary = {key: Encoded(data) for key, data in keys.items() if key.startswith("tokenizer.ggml")}
     return Tiny(
         "qwen3", vocab=2048, input_norms=True, vocabulary=vocabulary, keys={"pooling_type": LAST, "vocab_size": 2048}
@@ -62,7 +62,7 @@ def test_over_http(path, monkeypatch):
     servers = Servers(monkeypatch)
     live = servers(plan)
     try:
-        tokenizer = read_tokenizer(gguf.read_header(str(path)))
+        tokenizer = read_tokenizer(reader.read_header(str(path)))
         answer = live.post("/v1/embeddings", {"input": TEXTS}).json()
         reference = Reference(GgufWeights(str(path)))
         tokens = [tokenizer.encode(text, add_special=True, parse_special=False) for text in TEXTS]

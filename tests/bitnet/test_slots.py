@@ -9,10 +9,10 @@ from bitnet.packed import library, usable
 from edgellm_bitnet.codecs import floats
 from edgellm_bitnet.ternary import Ternary
 
-from edgellm.backend import SlotInput
+from edgellm.contract.backend import SlotInput
 from edgellm.errors import CacheFull
-from edgellm.formats.ggml_types import BY_NAME
-from edgellm.formats.gguf_writer import TensorInfo
+from edgellm.formats.gguf.ggml_types import BY_NAME
+from edgellm.formats.gguf.writer import TensorInfo
 
 MODELS = {
     "one scale": Tiny(heads=6, kv_heads=2),

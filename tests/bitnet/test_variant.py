@@ -11,7 +11,7 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
-from edgellm.formats.gguf import read_model
+from edgellm.formats.gguf.reader import read_model
 
 LAYOUTS = ["x86", "arm"]
 HIDDEN, FFN, HEADS, KV_HEADS, HEAD_DIM = 256, 768, 4, 2, 64

@@ -1,8 +1,8 @@
 """The built-in backend keeps the contract, bit for bit."""
 
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
 from edgellm.testing import BackendContract, EmbedderContract
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
 
 
 class TestEcho(BackendContract):

@@ -8,7 +8,7 @@ import pytest
 
 from edgellm.catalog import lookup
 from edgellm.estimate import architecture
-from edgellm.model import Shape
+from edgellm.types.model import Shape
 
 # What may be counted or not beside the weights: position ids, rotary frequencies, biases of LFM2's routers.
 TOLERANCE = 704

@@ -2,9 +2,9 @@
 
 import json
 
-import gguf_writer as w
-import onnx_models
 import pytest
+from support import gguf_writer as w
+from support import onnx_models
 
 from edgellm.catalog.identify import identify
 from edgellm.errors import BadArtifact, UnknownModel, UnsupportedArtifact

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from edgellm import rows
+from edgellm import tables
 from edgellm.catalog import lookup
 from edgellm.errors import UnknownModel, UsageError
 from edgellm.estimate import quants
-from edgellm.model import ModelCard, ModelFile, Shape
+from edgellm.types.model import ModelCard, ModelFile, Shape
 
 SHAPE = Shape("llama", 2, 64, 128, 2, 1, 32, 256, tied_embeddings=True, kv_full_bytes=256)
 
@@ -177,7 +177,7 @@ def test_a_file_that_is_missing_or_huge_is_a_usage_error(tmp_path: Path) -> None
         lookup.load_file(tmp_path / "none.toml")
     huge = tmp_path / "huge.jsonl"
     with huge.open("wb") as file:
-        file.truncate(rows.MAX_FILE_BYTES + 1)
+        file.truncate(tables.MAX_FILE_BYTES + 1)
     with pytest.raises(UsageError, match="larger than"):
         lookup.load_file(huge)
 

@@ -8,7 +8,7 @@ import pytest
 
 from edgellm.catalog import lookup
 from edgellm.catalog.recognize import joined, recognize
-from edgellm.model import ModelCard, ModelFile
+from edgellm.types.model import ModelCard, ModelFile
 
 ROWS = list(lookup.catalog().values())
 QWEN = lookup.find("qwen3-0.6b")

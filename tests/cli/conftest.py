@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import fake_plugins
 import pytest
+from support import fake_plugins
 
 PLANNER = f"""{fake_plugins.LIGHT_BACKEND}
 @hookimpl

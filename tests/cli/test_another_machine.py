@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from edgellm import known, settings
+from edgellm import settings
+from edgellm.app import context
 from edgellm.cli.main import main
+from edgellm.contract.manager import plugins
 from edgellm.errors import EdgeLLMError
 from edgellm.hardware import probe, profiles
-from edgellm.measured import history
-from edgellm.plugins import plugins
-from edgellm.selection import facts
+from edgellm.history import run_log
+from edgellm.selection import scenario
 from edgellm.store import local
 from edgellm.store.library import Library
 
@@ -70,10 +71,10 @@ def test_nothing_of_this_machine_is_asked_for(
 
     plain = tell(*arguments)
     for where, name in (
-        (known, "corrections"), (known, "divergences"), (history, "read"), (history, "vetoes"),
-        (history, "corrections"), (local, "cards"),
+        (context, "corrections"), (context, "divergences"), (run_log, "read"), (run_log, "vetoes"),
+        (run_log, "corrections"), (local, "cards"),
         (local, "found"), (Library, "local_keys"), (Library, "installed"), (probe, "probe"), (settings, "models_file"),
-        (settings, "models_dirs"), (settings, "offline"), (facts, "backend_facts"), (Planner, "check"),
+        (settings, "models_dirs"), (settings, "offline"), (scenario, "backend_facts"), (Planner, "check"),
     ):  # fmt: skip
         monkeypatch.setattr(where, name, touched(name))
     monkeypatch.setenv("EDGELLM_OFFLINE", "1")

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from edgellm.cli.main import cli
 from edgellm.errors import UsageError
 from edgellm.hardware.probe import probe
-from edgellm.measured import history
+from edgellm.history import run_log
 
 ECHO = ("echo", "--prompt", "64", "--gen", "8", "--repeat", "2")
 
@@ -37,7 +37,7 @@ def test_json_and_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(test["name"], test["threads"]) for test in found["tests"]] == [
         (name, threads) for threads in (1, 2) for name in ("pp64", "tg8", "pp64 @ 100", "tg8 @ 100")
     ]
-    (kept,) = history.read(probe(measure=False)).benches
+    (kept,) = run_log.read(probe(measure=False)).benches
     assert [test.median for test in kept.tests] == [test["median"] for test in found["tests"]]
     assert found["tests"][0]["first_token_s"] >= 0.002
     assert 50 < found["tests"][1]["median"] < 500  # a step takes 2 ms and what a busy machine adds
@@ -89,5 +89,5 @@ def test_the_real_model_is_measured_and_scored(smollm2: str, tmp_path: Path) -> 
     assert found["quality"]["top_agreement"] == 1
     assert found["quality"]["veto"] == ""
     machine = probe(measure=False)
-    assert history.vetoes(machine) == {}
-    assert len(history.read(machine).runs) == 1
+    assert run_log.vetoes(machine) == {}
+    assert len(run_log.read(machine).runs) == 1

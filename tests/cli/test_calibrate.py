@@ -6,12 +6,12 @@ import json
 import subprocess
 from pathlib import Path
 
-import fake_plugins
 import pytest
+from support import fake_plugins
 
 METER = fake_plugins.LIGHT_BACKEND + """
 import os, signal
-from edgellm.calibration import Calibration
+from edgellm.types.calibration import Calibration
 
 class Meter(Light):
     def build(self): return os.environ.get("METER_BUILD", "meter 1")

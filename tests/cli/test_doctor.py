@@ -8,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import fake_plugins
 import pytest
 from click.testing import CliRunner
+from support import fake_plugins
 
-import edgellm.plugins
+import edgellm.contract.manager
 from edgellm.builtin.echo import EchoBackend
 from edgellm.cli import doctor
 from edgellm.cli.main import cli
-from edgellm.machine import Accelerator, Cpu, Limits, Machine, Memory
-from edgellm.plugins import Plugins
+from edgellm.contract.manager import Plugins
+from edgellm.types.machine import Accelerator, Cpu, Limits, Machine, Memory
 
 GIB = 1024**3
 MACHINE = Machine("test", "a test machine", Cpu("x86_64", cores=8), Memory(16 * GIB, 12 * GIB))
@@ -40,7 +40,7 @@ def with_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         for name, source in sources.items():
             fake_plugins.install(tmp_path, name, source)
         found = Plugins(frozenset(sources))
-        monkeypatch.setattr(edgellm.plugins, "plugins", lambda: found)
+        monkeypatch.setattr(edgellm.contract.manager, "plugins", lambda: found)
 
     return load
 
@@ -116,9 +116,9 @@ def test_a_probe_that_raises_does_not_end_it(monkeypatch: pytest.MonkeyPatch) ->
 
 
 OFFLOADS = """
-from edgellm.backend import Device, Offload
+from edgellm.contract.backend import Device, Offload
 from edgellm.builtin.echo import EchoBackend
-from edgellm.hookspecs import hookimpl
+from edgellm.contract.hookspecs import hookimpl
 
 class Offloads(EchoBackend):
     name = "offloads"
@@ -196,7 +196,7 @@ def test_offline_is_noted(monkeypatch, with_plugins) -> None:
 def test_a_backend_says_itself_what_mends_it(monkeypatch, with_plugins) -> None:
     source = fake_plugins.TAKES_ECHO.replace("register(EchoBackend())", "register(Elder())").replace(
         "@hookimpl",
-        "from edgellm.backend import Advice\n\nclass Elder(EchoBackend):\n    name = 'elder'\n"
+        "from edgellm.contract.backend import Advice\n\nclass Elder(EchoBackend):\n    name = 'elder'\n"
         "    def check(self, machine):\n"
         "        return ['it is old', 'and tired']\n    def advise(self, machine):\n"
         "        return [Advice('it is old', 'build it anew'), Advice('it is slow', 'wait')]\n\n@hookimpl",

@@ -10,20 +10,21 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edgellm import known, settings
-from edgellm.calibration import Calibration
+from edgellm import settings
+from edgellm.app import context
 from edgellm.cli import doctor, dump
 from edgellm.cli.main import cli
+from edgellm.contract.manager import plugins
 from edgellm.errors import UsageError
 from edgellm.hardware import profiles
 from edgellm.hardware.probe import probe
-from edgellm.machine import Accelerator, Cluster, Cpu, Limits, Machine, Memory
-from edgellm.measured import basis, calibration, history
-from edgellm.measured.history import Numbers, Quality, Run
-from edgellm.plugins import plugins
-from edgellm.request import SelectionRequest
+from edgellm.history import calibrations, fingerprint, run_log
+from edgellm.history.run_log import Numbers, Quality, Run
 from edgellm.selection.decide import decide
-from edgellm.selection.facts import BackendFacts, assumed_facts
+from edgellm.selection.scenario import BackendFacts, assumed_facts
+from edgellm.types.calibration import Calibration
+from edgellm.types.machine import Accelerator, Cluster, Cpu, Limits, Machine, Memory
+from edgellm.types.request import SelectionRequest
 
 MACHINE = Machine(
     "box", "A box", Cpu("x86_64", "A CPU", 4, 8, ("avx2", "fma"), clusters=(Cluster("performance", 4),)),
@@ -48,8 +49,8 @@ def saved(tmp_path: Path, found: dict) -> str:
 def run(number: int, decode: float, *, name: str = "gguf", of: str | None = None) -> Run:
     return Run(
         id=str(number), time="", backend=name, model="m", quant="Q4_K_M", build="", threads=2, ctx=4096, slots=1,
-        basis=basis.basis(plugins().backend(name), None) if of is None else of, kv_type="f16", requests=3, waited=0.0,
-        whole_batch=True, predicted=Numbers(decode=10.0), measured=Numbers(decode=decode),
+        basis=fingerprint.basis(plugins().backend(name), None) if of is None else of, kv_type="f16", requests=3,
+        waited=0.0, whole_batch=True, predicted=Numbers(decode=10.0), measured=Numbers(decode=decode),
     )  # fmt: skip
 
 
@@ -70,7 +71,7 @@ def test_so_is_the_dump_of_this_machine(tmp_path: Path, monkeypatch) -> None:
 def test_a_decision_on_a_dump_is_the_decision_on_the_machine(tmp_path: Path, monkeypatch) -> None:
     path = saved(tmp_path, report(monkeypatch))
     request = SelectionRequest(offline=False)
-    expected = decide(MACHINE, request, known.cards(), assumed_facts(plugins().backends().values(), MACHINE, request))
+    expected = decide(MACHINE, request, context.cards(), assumed_facts(plugins().backends().values(), MACHINE, request))
     done = CliRunner().invoke(cli, ["auto-select", "--profile", path, "--json"], catch_exceptions=False)
     choice = json.loads(done.stdout)["choice"]
     assert expected.choice is not None
@@ -113,14 +114,14 @@ def test_a_user_who_is_called_like_the_system_hides_nothing(monkeypatch) -> None
 
 def test_history_corrections_drift_and_vetoes(monkeypatch) -> None:
     for number, decode in enumerate((6.0, 6.0, 6.1, 12.0)):
-        history.record(MACHINE, run(number, decode))
-    history.record(MACHINE, run(9, 1.0, of="of an older build"))
+        run_log.record(MACHINE, run(number, decode))
+    run_log.record(MACHINE, run(9, 1.0, of="of an older build"))
     veto = Quality(
         id="q", time="", backend="gguf", model="m", quant="Q2_K", sha256="", text_sha256="", tokens=10, perplexity=50.0,
         veto="it agrees with the reference on 50.0% of tokens, 75% are asked",
     )  # fmt: skip
-    history.record(MACHINE, veto)
-    with open(history.path_of(MACHINE), "a") as file:
+    run_log.record(MACHINE, veto)
+    with open(run_log.path_of(MACHINE), "a") as file:
         file.write("no JSON\n")
     found = report(monkeypatch)
     told = found["history"]
@@ -136,7 +137,7 @@ def test_history_corrections_drift_and_vetoes(monkeypatch) -> None:
 
 def test_the_last_run_drifts_from_what_those_before_it_had_taught(monkeypatch) -> None:
     for number, decode in enumerate((6.0, 6.0, 6.0, 12.0)):
-        history.record(MACHINE, run(number, decode))
+        run_log.record(MACHINE, run(number, decode))
     (drift,) = report(monkeypatch)["history"]["drift"]
     assert drift["text"].startswith("decode of m Q4_K_M: 12 tok/s, 6.")
     assert "`edgellm calibrate`" in drift["fix"]
@@ -144,7 +145,7 @@ def test_the_last_run_drifts_from_what_those_before_it_had_taught(monkeypatch) -
 
 
 def test_a_history_that_cannot_be_read_is_a_problem(monkeypatch) -> None:
-    history.path_of(MACHINE).mkdir(parents=True)
+    run_log.path_of(MACHINE).mkdir(parents=True)
     assert any("cannot be read" in text and "move" in text for text in texts(report(monkeypatch)))
 
 
@@ -175,7 +176,7 @@ def test_every_part_is_there(monkeypatch) -> None:
 
 @pytest.mark.parametrize("rates", [None, Calibration({("Q4_K", 2): 5.0}, {("Q4_K", 2): 90.0}, "b1")])
 def test_what_was_not_calibrated_is_told_with_its_cure(monkeypatch, rates: Calibration | None) -> None:
-    monkeypatch.setattr(calibration, "load", lambda machine, backend, build, notes=None: rates)
+    monkeypatch.setattr(calibrations, "load", lambda machine, backend, build, notes=None: rates)
     said = [text for text in texts(report(monkeypatch)) if text.startswith("the speed of gguf")]
     assert [text.endswith("| `edgellm calibrate` measures its kernels, once, in seconds") for text in said] == [
         True

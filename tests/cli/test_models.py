@@ -15,7 +15,7 @@ from edgellm.catalog.lookup import catalog
 from edgellm.cli import auto_select
 from edgellm.cli.main import main
 from edgellm.hardware import probe, profiles
-from edgellm.selection.facts import BackendFacts
+from edgellm.selection.scenario import BackendFacts
 
 GGUF = BackendFacts("gguf", frozenset({"gguf"}))
 

@@ -11,7 +11,7 @@ import pytest
 from edgellm.cli import auto_select
 from edgellm.cli.main import main
 from edgellm.hardware import profiles
-from edgellm.selection.facts import BackendFacts
+from edgellm.selection.scenario import BackendFacts
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "fleet.toml"
 GGUF = BackendFacts("gguf", frozenset({"gguf"}), kv_types=frozenset({"f16", "q8_0"}))

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fake_plugins
 import pytest
+from support import fake_plugins
 
 ROOT = Path(__file__).parents[2]
 SHOUT = ROOT / "docs" / "examples" / "edgellm-shout"

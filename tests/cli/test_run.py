@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from support.tiny_bert import TinyBert
 from support.waiting import PATIENCE_S
-from tiny_bert import TinyBert
 
 from edgellm.cli import run as module
 from edgellm.cli.run import command
 from edgellm.errors import BadTemplate, UnsupportedTask, UsageError
-from edgellm.sdk import EdgeLLM
+from edgellm.sdk.client import EdgeLLM
 
 
 def invoke(*arguments: str, text: str | None = None) -> Result:

@@ -8,15 +8,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import gguf_writer
 import pytest
 from click.testing import CliRunner
-from store_server import ModelServer
+from support import gguf_writer
+from support.store_server import ModelServer
 
-from edgellm import launch
-from edgellm.cli import launching
+from edgellm.app import launch
+from edgellm.cli import _options
 from edgellm.cli.main import cli
-from edgellm.request import SelectionRequest
+from edgellm.types.request import SelectionRequest
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def test_flags_hold_while_the_command_runs() -> None:
 
 def test_lines_say_rate_and_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     now = iter([0.0, 1.0, 10.0, 20.0, 21.0])
-    monkeypatch.setattr(launching.time, "monotonic", lambda: next(now))
-    lines = launching._Lines()
+    monkeypatch.setattr(_options.time, "monotonic", lambda: next(now))
+    lines = _options._Lines()
 
     for done in (50, 60, 100, 200):
         lines(done * 10**6, 10**9, "m")

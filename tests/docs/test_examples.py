@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from live_server import Servers
+from support.live_server import Servers
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fake_plugins
+from support import fake_plugins
 
 ROOT = Path(__file__).parents[2]
 SHOUT = ROOT / "docs" / "examples" / "edgellm-shout"

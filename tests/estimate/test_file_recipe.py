@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gguf_writer import F16, F32, Q8_0, Gguf, Tensor, model_keys
+from support.gguf_writer import F16, F32, Q8_0, Gguf, Tensor, model_keys
 
 from edgellm.estimate import file_recipe
-from edgellm.formats import gguf
+from edgellm.formats.gguf import reader
 
 
-def read(folder: Path, *tensors: Tensor, **keys: object) -> gguf.GgufModel:
+def read(folder: Path, *tensors: Tensor, **keys: object) -> reader.GgufModel:
     """A model of one layer with these tensors beside its embedding table."""
     table = Tensor("token_embd.weight", (256, 16), F16, 256 * 16 * 2)
-    return gguf.read_model(Gguf(model_keys(**keys), [table, *tensors]).write(folder / "x.gguf"))
+    return reader.read_model(Gguf(model_keys(**keys), [table, *tensors]).write(folder / "x.gguf"))
 
 
 def half(name: str, *dims: int) -> Tensor:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import footprint
-from edgellm.machine import Cpu, Machine, Memory
-from edgellm.plan import Footprint
+from edgellm.types.machine import Cpu, Machine, Memory
+from edgellm.types.plan import Footprint
 from edgellm.units import MIB
 
 VECTORS = json.loads((Path(__file__).parent / "kv_vectors.json").read_text())["kv"]

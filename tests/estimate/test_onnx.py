@@ -8,8 +8,8 @@ import pytest
 
 from edgellm.catalog import lookup
 from edgellm.estimate import onnx
-from edgellm.model import ModelFile
 from edgellm.selection.expand import file_weights
+from edgellm.types.model import ModelFile
 
 SMOLLM2_1_7B_Q4 = 1_411_969_607  # model_q4.onnx, as an app that fetches it states its size
 

@@ -18,8 +18,8 @@ import pytest
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import isa, speed
 from edgellm.estimate.weights import weights
-from edgellm.machine import Cpu, Machine, Memory
-from edgellm.model import Shape
+from edgellm.types.machine import Cpu, Machine, Memory
+from edgellm.types.model import Shape
 
 DATA = json.loads((Path(__file__).parent / "published_decode.json").read_text())
 REACHED, OVERLAP, BARRIER_S = (

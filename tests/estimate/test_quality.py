@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import UsageError
-from edgellm.estimate import quality, quants, short_rows
+from edgellm.estimate import quality, quants, small_row_mix
 
 SCORED = {card.id: card for card in catalog().values() if card.scores}
 LADDER = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q2_K", "IQ2_XXS")
@@ -112,7 +112,7 @@ def test_a_family_that_was_measured_has_its_own_middle_within_the_interval_of_al
 def short(name: str, quant: str) -> quality.Estimate:
     card = catalog()[name]
     assert card.shape is not None
-    return quality.retention(quant, card.params, short=short_rows.stored(card.shape, quant))
+    return quality.retention(quant, card.params, short=small_row_mix.stored(card.shape, quant))
 
 
 # Perplexity increases in percent: Qwen2.5-0.5B-Instruct as published (quality.json), SmolLM2-135M and Gemma 3 270M as
@@ -158,7 +158,7 @@ def test_long_rows_are_judged_by_name() -> None:
     card = catalog()["qwen3-8b"]
     assert card.shape is not None
 
-    assert short_rows.stored(card.shape, "Q4_K_M") is None
+    assert small_row_mix.stored(card.shape, "Q4_K_M") is None
     assert short("qwen3-8b", "Q4_K_M") == quality.retention("Q4_K_M", card.params)
 
 

@@ -6,12 +6,12 @@ import dataclasses
 
 import pytest
 
-from edgellm.calibration import CALIBRATED_ROW, Calibration
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import isa, recipe, speed
 from edgellm.estimate.rates import Reader
 from edgellm.estimate.weights import Weights, traits, weights
-from edgellm.machine import Cpu, Machine, Memory
+from edgellm.types.calibration import CALIBRATED_ROW, Calibration
+from edgellm.types.machine import Cpu, Machine, Memory
 
 HERE = Machine("m", "m", Cpu("x86_64", "m", 4, 4, ("avx2", "avx512f")), Memory(16 << 30, None, 0, 20.0, "measured: 4"))
 RATES = Calibration(

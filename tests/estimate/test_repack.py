@@ -6,7 +6,7 @@ import pytest
 
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate.repack import repacked_bytes, types
-from edgellm.machine import Cpu
+from edgellm.types.machine import Cpu
 from edgellm.units import MIB
 
 AVX512 = types(Cpu("x86_64", isa=("avx", "avx2", "avx512f", "ssse3")))

@@ -9,8 +9,8 @@ import pytest
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import isa, speed
 from edgellm.estimate.weights import weights
-from edgellm.machine import Cpu, Machine, Memory
-from edgellm.plan import Rate
+from edgellm.types.machine import Cpu, Machine, Memory
+from edgellm.types.plan import Rate
 
 AVX2 = ("avx", "avx2", "f16c", "fma", "ssse3")
 AVX512 = (*AVX2, "avx512bw", "avx512f", "avx512vnni")

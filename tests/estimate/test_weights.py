@@ -11,8 +11,8 @@ from edgellm.estimate import quants
 from edgellm.estimate.repack import repacked_bytes
 from edgellm.estimate.tensor_types import TYPES
 from edgellm.estimate.weights import Weights, weights
-from edgellm.formats.ggml_types import BY_NAME, NO_WEIGHTS
-from edgellm.model import ModelCard, ModelFile
+from edgellm.formats.gguf.ggml_types import BY_NAME, NO_WEIGHTS
+from edgellm.types.model import ModelCard, ModelFile
 
 PUBLISHED = [
     (card, file)

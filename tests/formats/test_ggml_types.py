@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgellm.formats.ggml_types import BY_NAME, FILE_TYPES, REMOVED, TYPES
+from edgellm.formats.gguf.ggml_types import BY_NAME, FILE_TYPES, REMOVED, TYPES
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ import os
 import struct
 from dataclasses import replace
 
-import gguf_writer as w
 import pytest
+from support import gguf_writer as w
 
 from edgellm.errors import BadArtifact
-from edgellm.formats import gguf
-from edgellm.formats.gguf_cursor import SHORT_TEXT_BYTES, Incomplete, LongArray
-from edgellm.formats.gguf_header import parse
+from edgellm.formats.gguf import reader
+from edgellm.formats.gguf.cursor import SHORT_TEXT_BYTES, Incomplete, LongArray
+from edgellm.formats.gguf.header import parse
 
 SCALARS = [
     (w.UINT8, 255), (w.INT8, -128), (w.UINT16, 65535), (w.INT16, -32768), (w.UINT32, 2**32 - 1), (w.INT32, -(2**31)),
@@ -92,30 +92,30 @@ def test_long_arrays_stay_in_the_file_until_asked_for(tmp_path, order):
         ("few", w.ARRAY, (w.UINT8, [1])),
     ]
     path = w.Gguf(keys, order=order).write(tmp_path / "x.gguf")
-    header = gguf.read_header(path)
+    header = reader.read_header(path)
 
     assert isinstance(header.metadata["texts"], LongArray)
     assert (header.metadata["texts"].type, header.metadata["texts"].length) == ("string", 5000)
-    assert gguf.read_array(header, "texts") == tuple(text.encode() for text in texts)
-    assert gguf.read_array(header, "rates") == (0.5,) * 2000
-    assert gguf.read_array(header, "few") == (1,)
+    assert reader.read_array(header, "texts") == tuple(text.encode() for text in texts)
+    assert reader.read_array(header, "rates") == (0.5,) * 2000
+    assert reader.read_array(header, "few") == (1,)
 
 
 def test_a_long_text_stays_in_the_file(tmp_path):
     long = "x" * (SHORT_TEXT_BYTES + 1)
-    header = gguf.read_header(w.Gguf([("tokenizer.json", w.STRING, long)]).write(tmp_path / "x.gguf"))
+    header = reader.read_header(w.Gguf([("tokenizer.json", w.STRING, long)]).write(tmp_path / "x.gguf"))
 
     assert header.metadata["tokenizer.json"].length == len(long)
-    assert bytes(gguf.read_array(header, "tokenizer.json")) == long.encode()
+    assert bytes(reader.read_array(header, "tokenizer.json")) == long.encode()
 
 
 def test_an_array_of_a_file_that_was_replaced_is_refused(tmp_path):
     path = w.Gguf([("texts", w.ARRAY, (w.STRING, ["a"] * 2000))]).write(tmp_path / "x.gguf")
-    header = gguf.read_header(path)
+    header = reader.read_header(path)
     path.write_bytes(b"GGUF")
 
     with pytest.raises(BadArtifact, match="4 bytes now"):
-        gguf.read_array(header, "texts")
+        reader.read_array(header, "texts")
 
 
 def test_the_beginning_of_a_file_is_enough_where_its_length_is_known():
@@ -168,7 +168,7 @@ def test_a_length_that_leaves_the_whole_file_is_damage_not_a_short_beginning():
 def test_what_cannot_be_opened_is_refused(tmp_path, path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(BadArtifact):
-        gguf.read_header(f"{tmp_path}/{path}")
+        reader.read_header(f"{tmp_path}/{path}")
 
 
 def split(tmp_path, n, **changed):
@@ -189,31 +189,31 @@ def split(tmp_path, n, **changed):
 
 @pytest.mark.parametrize("given", [1, 3])
 def test_a_split_model_is_read_from_any_part(tmp_path, given):
-    model = gguf.read_model(split(tmp_path, 3) / f"m-{given:05d}-of-00003.gguf")
+    model = reader.read_model(split(tmp_path, 3) / f"m-{given:05d}-of-00003.gguf")
 
     assert [os.path.basename(path) for path in model.paths] == [f"m-{no:05d}-of-00003.gguf" for no in (1, 2, 3)]
     assert len(model.tensors) == 4
     assert model.tensor_bytes == 4096 + 3 * 256
     assert model.file_bytes == sum(os.path.getsize(path) for path in model.paths)
-    assert gguf.shape(model.header, model.tensors).n_vocab == 16
+    assert reader.shape(model.header, model.tensors).n_vocab == 16
 
 
 def test_a_missing_part_is_named(tmp_path):
     (split(tmp_path, 3) / "m-00002-of-00003.gguf").unlink()
     with pytest.raises(BadArtifact, match=r"1 of 3 parts of m are missing: m-00002-of-00003\.gguf"):
-        gguf.read_model(tmp_path / "m-00001-of-00003.gguf")
+        reader.read_model(tmp_path / "m-00001-of-00003.gguf")
 
 
 @pytest.mark.parametrize("said", [(0, 3), (1, 4), (2, 3)])
 def test_a_part_that_says_another_place_is_refused(tmp_path, said):
     with pytest.raises(BadArtifact, match="says it is part"):
-        gguf.read_model(split(tmp_path, 3, part1=said) / "m-00001-of-00003.gguf")
+        reader.read_model(split(tmp_path, 3, part1=said) / "m-00001-of-00003.gguf")
 
 
 def test_a_part_under_another_name_is_refused(tmp_path):
     (split(tmp_path, 3) / "m-00001-of-00003.gguf").rename(tmp_path / "model.gguf")
     with pytest.raises(BadArtifact, match="part of 3 split files"):
-        gguf.read_model(tmp_path / "model.gguf")
+        reader.read_model(tmp_path / "model.gguf")
 
 
 def test_a_tensor_in_two_parts_is_refused(tmp_path):
@@ -224,14 +224,14 @@ def test_a_tensor_in_two_parts_is_refused(tmp_path):
         ).build()
     )
     with pytest.raises(BadArtifact, match=r"'blk\.0\.weight' is in an earlier part too"):
-        gguf.read_model(tmp_path / "m-00001-of-00002.gguf")
+        reader.read_model(tmp_path / "m-00001-of-00002.gguf")
 
 
 @pytest.mark.parametrize("name", ["m-00000-of-00003.gguf", "m-00004-of-00003.gguf", "m-00001-of-99999.gguf"])
 def test_impossible_part_names_are_refused(tmp_path, name):
     w.model().write(tmp_path / name)
     with pytest.raises(BadArtifact, match="cannot be a part"):
-        gguf.read_model(tmp_path / name)
+        reader.read_model(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_quant_name(file_type, types, name):
     shapes = {w.Q8_0: (256, 16)}
     tensors = [w.Tensor(f"t{t}", shapes.get(t, (256,)), t, sizes[t]) for t in types]
 
-    assert gguf.quant_name(read(w.Gguf(keys, tensors))) == name
+    assert reader.quant_name(read(w.Gguf(keys, tensors))) == name
 
 
 @pytest.mark.parametrize(
@@ -252,27 +252,27 @@ def test_quant_name(file_type, types, name):
     [(w.STRING, "{{ x }}", "{{ x }}"), (w.STRING, " ", None), (w.UINT32, 1, None), (w.STRING, "x" * 300_000, None)],
 )
 def test_chat_template(kind, value, found):
-    assert gguf.chat_template(read(w.Gguf([("tokenizer.chat_template", kind, value)]))) == found
+    assert reader.chat_template(read(w.Gguf([("tokenizer.chat_template", kind, value)]))) == found
 
 
 def test_a_vocabulary_of_262144_is_left_in_the_file(tmp_path):
     tokens = b"".join(struct.pack("<Q", 7) + b"%07d" % i for i in range(262_144))
     path = w.Gguf([("tokens", w.ARRAY, struct.pack("<IQ", w.STRING, 262_144) + tokens)]).write(tmp_path / "x.gguf")
 
-    header = gguf.read_header(path)
+    header = reader.read_header(path)
     vocabulary = header.metadata["tokens"]
 
     assert isinstance(vocabulary, LongArray)
-    assert gguf.read_array(header, "tokens")[262_143] == b"0262143"
+    assert reader.read_array(header, "tokens")[262_143] == b"0262143"
 
 
 @pytest.mark.model
 def test_smollm2(smollm2):
-    model = gguf.read_model(smollm2)
+    model = reader.read_model(smollm2)
 
     assert (len(model.tensors), model.tensor_bytes, model.file_bytes) == (272, 96_576_768, 98_362_432)
-    assert gguf.chat_template(model.header) is not None
-    assert gguf.read_array(model.header, "tokenizer.ggml.tokens")[:3] == (
+    assert reader.chat_template(model.header) is not None
+    assert reader.read_array(model.header, "tokenizer.ggml.tokens")[:3] == (
         b"<|endoftext|>",
         b"<|im_start|>",
         b"<|im_end|>",
@@ -281,8 +281,8 @@ def test_smollm2(smollm2):
 
 @pytest.mark.model
 def test_gemma3(gemma3):
-    model = gguf.read_model(gemma3)
+    model = reader.read_model(gemma3)
 
     assert (len(model.tensors), model.tensor_bytes, model.file_bytes) == (236, 246_587_904, 253_113_024)
-    assert gguf.quant_name(model.header) == "Q4_K_M"
-    assert gguf.chat_template(model.header) is None
+    assert reader.quant_name(model.header) == "Q4_K_M"
+    assert reader.chat_template(model.header) is None

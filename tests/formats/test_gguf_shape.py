@@ -1,11 +1,11 @@
 """Shapes from architecture keys. Expected cache bytes are those of the published models named in each case."""
 
-import gguf_writer as w
 import pytest
+from support import gguf_writer as w
 
 from edgellm.errors import BadArtifact
-from edgellm.formats import gguf
-from edgellm.formats.gguf_header import parse
+from edgellm.formats.gguf import reader
+from edgellm.formats.gguf.header import parse
 
 
 def header_of(arch, output=False, **keys):
@@ -78,14 +78,14 @@ MODELS = {
 def test_cache_and_state_of_published_models(name):
     arch, keys, full, windowed, window, state, n_attn = MODELS[name]
 
-    shape = gguf.shape(header_of(arch, **keys))
+    shape = reader.shape(header_of(arch, **keys))
 
     assert (shape.kv_full_bytes, shape.kv_swa_bytes, shape.sliding_window) == (full, windowed, window)
     assert (shape.recurrent_bytes, shape.n_attn) == (state, n_attn)
 
 
 def test_plain_numbers():
-    shape = gguf.shape(header_of("qwen3moe", expert_count=128, expert_used_count=8, expert_feed_forward_length=768))
+    shape = reader.shape(header_of("qwen3moe", expert_count=128, expert_used_count=8, expert_feed_forward_length=768))
 
     assert (shape.arch, shape.n_layer, shape.n_embd, shape.n_ff, shape.n_vocab) == ("qwen3moe", 2, 64, 128, 16)
     assert (shape.n_head, shape.n_head_kv, shape.head_dim) == (4, 2, 16)
@@ -94,11 +94,11 @@ def test_plain_numbers():
 
 @pytest.mark.parametrize("output", [True, False])
 def test_embeddings_are_tied_where_there_is_no_output_tensor(output):
-    assert gguf.shape(header_of("llama", output=output)).tied_embeddings is not output
+    assert reader.shape(header_of("llama", output=output)).tied_embeddings is not output
 
 
 def test_without_kv_heads_every_head_has_its_own():
-    assert gguf.shape(header_of("llama", attention__head_count_kv=None)).n_head_kv == 4
+    assert reader.shape(header_of("llama", attention__head_count_kv=None)).n_head_kv == 4
 
 
 @pytest.mark.parametrize(
@@ -115,18 +115,18 @@ def test_without_kv_heads_every_head_has_its_own():
 )
 def test_impossible_shapes_are_refused(keys, says):
     with pytest.raises(BadArtifact, match=says):
-        gguf.shape(header_of("llama", **keys))
+        reader.shape(header_of("llama", **keys))
 
 
 def test_a_file_without_architecture_has_no_shape():
     data = w.Gguf().build()
     with pytest.raises(BadArtifact, match=r"general\.architecture is missing"):
-        gguf.shape(parse(data, file_bytes=len(data), where="made"))
+        reader.shape(parse(data, file_bytes=len(data), where="made"))
 
 
 @pytest.mark.model
 def test_real_models(smollm2, gemma3):
-    small, gemma = (gguf.shape(gguf.read_model(path).header) for path in (smollm2, gemma3))
+    small, gemma = (reader.shape(reader.read_model(path).header) for path in (smollm2, gemma3))
 
     assert (small.arch, small.n_layer, small.n_vocab, small.tied_embeddings) == ("llama", 30, 49_152, True)
     assert (gemma.arch, gemma.n_layer, gemma.n_vocab, gemma.head_dim) == ("gemma3", 18, 262_144, 256)

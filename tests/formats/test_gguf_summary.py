@@ -3,13 +3,13 @@
 import os
 from dataclasses import replace
 
-import gguf_writer as w
 import pytest
+from support import gguf_writer as w
 
 from edgellm import settings
 from edgellm.errors import BadArtifact
-from edgellm.formats import gguf_summary
-from edgellm.formats.gguf_summary import Summary, summary_of
+from edgellm.formats.gguf import summary
+from edgellm.formats.gguf.summary import Summary, summary_of
 
 
 @pytest.mark.model
@@ -36,8 +36,8 @@ def split(folder):
 def test_it_is_read_again_where_any_part_changed(tmp_path, monkeypatch, changed):
     path = split(tmp_path)
     reads = []
-    read_model = gguf_summary.gguf.read_model
-    monkeypatch.setattr(gguf_summary.gguf, "read_model", lambda p: reads.append(p) or read_model(p))
+    read_model = summary.gguf.read_model
+    monkeypatch.setattr(summary.gguf, "read_model", lambda p: reads.append(p) or read_model(p))
 
     first = summary_of(path)
     assert summary_of(str(path)) == first

@@ -11,10 +11,10 @@ import pytest
 from gguf import GGUFReader
 
 from edgellm.errors import DiskFull, UsageError
-from edgellm.formats import gguf_writer
-from edgellm.formats.ggml_types import BY_NAME
-from edgellm.formats.gguf import read_array, read_header, read_key_bytes
-from edgellm.formats.gguf_writer import Encoded, GgufWriter, TensorInfo, Typed
+from edgellm.formats.gguf import writer
+from edgellm.formats.gguf.ggml_types import BY_NAME
+from edgellm.formats.gguf.reader import read_array, read_header, read_key_bytes
+from edgellm.formats.gguf.writer import Encoded, GgufWriter, TensorInfo, Typed
 
 KEYS = {
     "general.architecture": "bitnet-b1.58",
@@ -198,4 +198,4 @@ def test_an_array_without_one_type_has_to_be_typed(tmp_path, value):
 def test_another_alignment_is_refused(tmp_path):
     with pytest.raises(ValueError, match="aligns to 32"):
         GgufWriter(tmp_path / "m.gguf", {"general.alignment": 64}, [])
-    assert gguf_writer.ALIGNMENT == 32
+    assert writer.ALIGNMENT == 32

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors_writer as w
+from support import safetensors_writer as w
 
 from edgellm.errors import ArtifactError
 from edgellm.estimate import architecture

@@ -4,13 +4,13 @@ import json
 import os
 
 import onnx
-import onnx_models
 import pytest
-from onnx_models import Tiny
+from support import onnx_models
+from support.onnx_models import Tiny
 
 from edgellm.errors import BadArtifact, UnknownModel
-from edgellm.formats.onnx_folder import data_files, open_folder
-from edgellm.formats.onnx_graph import read_graph
+from edgellm.formats.onnx.folder import data_files, open_folder
+from edgellm.formats.onnx.graph import read_graph
 
 
 @pytest.mark.parametrize(

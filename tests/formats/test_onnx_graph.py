@@ -3,16 +3,16 @@
 import contextlib
 
 import onnx
-import onnx_models
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from onnx_models import Tiny
+from support import onnx_models
+from support.onnx_models import Tiny
 
 from edgellm.errors import ArtifactError, BadArtifact, UnsupportedArtifact
-from edgellm.formats.onnx_graph import read_graph
-from edgellm.formats.onnx_summary import summary_of
+from edgellm.formats.onnx.graph import read_graph
+from edgellm.formats.onnx.summary import summary_of
 
 
 def written(path, model):

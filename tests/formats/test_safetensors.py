@@ -7,14 +7,14 @@ import json
 import numpy as np
 import pytest
 import safetensors as library
-import safetensors_writer
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
+from support import safetensors_writer
 
 from edgellm.errors import ArtifactError, BadArtifact
-from edgellm.formats.safetensors import read_header, read_model
-from edgellm.formats.safetensors_header import parse
+from edgellm.formats.safetensors.header import parse
+from edgellm.formats.safetensors.reader import read_header, read_model
 
 ARRAYS = {
     "model.embed_tokens.weight": np.arange(12, dtype=np.float32).reshape(3, 4),

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gguf_writer import ARRAY, BOOL, FLOAT32, INT32, STRING, UINT32, Gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.gguf_writer import ARRAY, BOOL, FLOAT32, INT32, STRING, UINT32, Gguf
 
 from edgellm.errors import UnsupportedArtifact
-from edgellm.formats import gguf, tokenizer_gguf
-from edgellm.formats.pretokenizers import PRE_TOKENIZERS
-from edgellm.formats.tokenizer import BYTE_OF, Tokenizer
-from edgellm.formats.tokenizer_kinds import Kind
+from edgellm.formats.gguf import reader
+from edgellm.formats.tokenizer import from_gguf
+from edgellm.formats.tokenizer.kinds import Kind
+from edgellm.formats.tokenizer.pretokenizers import PRE_TOKENIZERS
+from edgellm.formats.tokenizer.tokenizer import BYTE_OF, Tokenizer
 
 pytest.importorskip("tokenizers")
 HERE = Path(__file__).resolve().parents[2]
@@ -56,7 +57,7 @@ def opened(path: str | Path) -> Any:
 
 
 def read(path: str | Path) -> Tokenizer:
-    return tokenizer_gguf.read_tokenizer(gguf.read_header(path))
+    return from_gguf.read_tokenizer(reader.read_header(path))
 
 
 def same(ours: Tokenizer, theirs: Any, text: str) -> None:
@@ -258,9 +259,9 @@ def test_a_known_vocabulary_needs_no_name_and_others_are_refused(tmp_path: Path)
 
 
 def test_the_caller_may_name_the_pre_tokenizer(tmp_path: Path) -> None:
-    header = gguf.read_header(byte_pairs(tmp_path / "x.gguf"))
+    header = reader.read_header(byte_pairs(tmp_path / "x.gguf"))
     told = read(byte_pairs(tmp_path / "y.gguf", ("tokenizer.ggml.pre", STRING, "qwen2")))
-    given_name = tokenizer_gguf.read_tokenizer(header, pre="qwen2")
+    given_name = from_gguf.read_tokenizer(header, pre="qwen2")
     how = {"add_special": False, "parse_special": False}
     assert given_name.encode("abc 123\n\nx", **how) == told.encode("abc 123\n\nx", **how)
 
@@ -350,7 +351,7 @@ def test_a_file_without_a_vocabulary_says_so(tmp_path: Path, model: str | None) 
     path = Gguf(keys).write(tmp_path / "x.gguf")
     with pytest.raises(UnsupportedArtifact, match="no vocabulary"):
         read(path)
-    stand_in = tokenizer_gguf.NoTokenizer(32)
+    stand_in = from_gguf.NoTokenizer(32)
     assert (stand_in.n_tokens, stand_in.eos_ids, stand_in.token_bytes(3)) == (32, frozenset(), b"")
     with pytest.raises(UnsupportedArtifact, match="token ids"):
         stand_in.encode("a", add_special=False, parse_special=False)

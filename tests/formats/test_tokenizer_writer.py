@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from gguf_decoders import byte_level, sentence_piece
+from support.gguf_decoders import byte_level, sentence_piece
 
 from edgellm.errors import UnsupportedArtifact
-from edgellm.formats import gguf
-from edgellm.formats.gguf_writer import GgufWriter
-from edgellm.formats.tokenizer_json import read_tokenizer
-from edgellm.formats.tokenizer_writer import write_tokenizer
+from edgellm.formats.gguf import reader
+from edgellm.formats.gguf.writer import GgufWriter
+from edgellm.formats.tokenizer.from_json import read_tokenizer
+from edgellm.formats.tokenizer.writer import write_tokenizer
 
 
 def written(tmp_path, keys, **changed):
@@ -21,7 +21,7 @@ def written(tmp_path, keys, **changed):
         pass
     folder = tmp_path / "folder"
     folder.mkdir()
-    return write_tokenizer(gguf.read_header(tmp_path / "v.gguf"), folder), read_tokenizer(folder)
+    return write_tokenizer(reader.read_header(tmp_path / "v.gguf"), folder), read_tokenizer(folder)
 
 
 @pytest.mark.parametrize("keys", [byte_level(288), sentence_piece(288), sentence_piece(288, prefix=True)])

@@ -8,9 +8,9 @@ from edgellm_gguf.advice import advise
 from edgellm_gguf.library import Verdict
 from edgellm_gguf.plugin import GgufBackend
 
-from edgellm.backend import Adviser
+from edgellm.contract.backend import Adviser
 from edgellm.hardware.probe import probe
-from edgellm.machine import Cpu, Machine, Memory
+from edgellm.types.machine import Cpu, Machine, Memory
 
 AVX2 = "CPU : SSE3 = 1 | AVX = 1 | AVX2 = 1 | FMA = 1 | AVX512 = 0 | REPACK = 1 | "
 

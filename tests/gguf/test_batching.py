@@ -22,14 +22,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mixes import Planned, play, random_mix, random_request
+from support.mixes import Planned, play, random_mix, random_request
 
-from edgellm.backend import Engine, SlotInput
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.plugins import plugins
-from edgellm.request import GenerationRequest
+from edgellm.contract.backend import Engine, SlotInput
+from edgellm.contract.manager import plugins
 from edgellm.text.sampling import Sampler
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.request import GenerationRequest
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(1800)]
 

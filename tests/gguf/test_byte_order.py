@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-import gguf_writer
 import pytest
+from support import gguf_writer
 
+from edgellm.contract.manager import plugins
 from edgellm.errors import UnsupportedArtifact
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.plugins import plugins
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
 
 
 @pytest.mark.skipif(sys.byteorder == "big", reason="needs a little-endian machine")

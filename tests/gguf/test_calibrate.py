@@ -28,7 +28,7 @@ print(json.dumps(answer | {"layer": found.layer_s[1], "element": found.element_s
 CHECK = """
 import ctypes, json
 import llama_cpp, numpy as np
-from edgellm.formats.ggml_types import BY_NAME
+from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm_gguf import kernels
 llama_cpp.llama_backend_init()
 cpu, pages = kernels.Cpu(), kernels.Pages(8 << 20)
@@ -64,7 +64,7 @@ print(json.dumps(off))
 HOLD = """
 import json
 import llama_cpp, numpy as np
-from edgellm.formats.ggml_types import BY_NAME
+from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm_gguf import kernels
 llama_cpp.llama_backend_init()
 kernels._bind()

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
 from edgellm.testing import BackendContract
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
 
 if TYPE_CHECKING:
-    from edgellm.backend import Engine
+    from edgellm.contract.backend import Engine
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(1800)]
 

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from live_server import Servers
-from tiny_bert import SPECIAL, WORDS, TinyBert, tokenizer
+from support.live_server import Servers
+from support.tiny_bert import SPECIAL, WORDS, TinyBert, tokenizer
 
-from edgellm import launch
-from edgellm.formats.ggml_types import BY_NAME
-from edgellm.formats.gguf_writer import GgufWriter, TensorInfo, Typed
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.plugins import plugins
-from edgellm.request import SelectionRequest
+from edgellm.app import launch
+from edgellm.contract.manager import plugins
+from edgellm.formats.gguf.ggml_types import BY_NAME
+from edgellm.formats.gguf.writer import GgufWriter, TensorInfo, Typed
 from edgellm.testing import EmbedderContract
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.request import SelectionRequest
 
 pytest.importorskip("llama_cpp", reason="compiler: llama-cpp-python is not installed")
 

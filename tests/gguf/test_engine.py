@@ -10,16 +10,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import gguf_writer
 import numpy as np
 import pytest
+from support import gguf_writer
 
-from edgellm.backend import Engine, SlotInput
+from edgellm.contract.backend import Engine, SlotInput
+from edgellm.contract.manager import plugins
 from edgellm.errors import ArtifactError, BackendUnavailable, BadArtifact, CacheFull, UnsupportedArtifact
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.plugins import plugins
 from edgellm.testing import encode, last_row
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
 
 WINDOW = 512  # of Gemma 3 270M
 slow = pytest.mark.timeout(1800)
@@ -243,9 +243,9 @@ def bad_files(folder: Path) -> Iterator[tuple[str, Path]]:
 REFUSE = """
 import sys
 from edgellm.errors import ArtifactError
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.plugins import plugins
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.contract.manager import plugins
 for path in sys.argv[1:]:
     try:
         plugins().backend("gguf").open(LaunchPlan("gguf", Artifact("gguf", (path,), "bad"), Settings(n_ctx=256)))
@@ -287,8 +287,8 @@ LOADS_IN = """
 import resource, sys
 import psutil
 from edgellm.errors import EdgeLLMError
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_gguf.engine import LlamaEngine
 
 room = psutil.Process().memory_info().vms + int(sys.argv[2]) * 1024**2

@@ -16,16 +16,16 @@ from edgellm_gguf import library
 from edgellm_gguf.plugin import GgufBackend
 
 from edgellm import settings
-from edgellm.backend import Device, Offload
+from edgellm.app.launch import model_plan
 from edgellm.catalog.lookup import catalog
+from edgellm.contract.backend import Device, Offload
 from edgellm.errors import BackendUnavailable
 from edgellm.estimate.isa import isa_class
 from edgellm.estimate.tensor_types import TYPES
 from edgellm.hardware.probe import probe
-from edgellm.launch import model_plan
-from edgellm.machine import Accelerator, Cpu, Machine, Memory
-from edgellm.request import SelectionRequest
-from edgellm.selection.facts import offload_facts
+from edgellm.selection.scenario import offload_facts
+from edgellm.types.machine import Accelerator, Cpu, Machine, Memory
+from edgellm.types.request import SelectionRequest
 
 MACHINE = Machine("test", "Test", Cpu("x86_64", "a model", isa=("avx2", "fma")), Memory(2**33))
 FakeProbe = Callable[[str], Path]
@@ -276,7 +276,7 @@ def test_the_real_library_runs_and_says_what_it_is() -> None:
 def test_checking_imports_no_native_code() -> None:
     script = (
         "import sys\n"
-        "from edgellm.plugins import plugins\n"
+        "from edgellm.contract.manager import plugins\n"
         "from edgellm.hardware.probe import probe\n"
         "backend, machine = plugins().backend('gguf'), probe()\n"
         "before = set(sys.modules); backend.check(machine)\n"

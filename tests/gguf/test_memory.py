@@ -13,12 +13,12 @@ from edgellm_gguf.plugin import GgufBackend
 
 from edgellm.catalog.identify import identify
 from edgellm.errors import BackendUnavailable
-from edgellm.event import Done
-from edgellm.formats.gguf import read_model
+from edgellm.formats.gguf.reader import read_model
 from edgellm.hardware.probe import probe
-from edgellm.plan import Footprint, LaunchPlan, Settings
-from edgellm.request import GenerationRequest
-from edgellm.sdk import EdgeLLM
+from edgellm.sdk.client import EdgeLLM
+from edgellm.types.event import Done
+from edgellm.types.plan import Footprint, LaunchPlan, Settings
+from edgellm.types.request import GenerationRequest
 from edgellm.units import MIB
 
 BATCH = 128  # a prompt of this length touches all that is ever touched, and takes less time than 512

@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import gguf_writer as gw
 import pytest
 from edgellm_gguf import library
 from edgellm_gguf.footprint import measured, of_file
+from support import gguf_writer as gw
 
 from edgellm.catalog.identify import identify
 from edgellm.hardware.probe import probe
-from edgellm.plan import Settings
+from edgellm.types.plan import Settings
 from edgellm.units import MIB
 
 LAYERS, WIDTH, FFN, VOCAB = 8, 2048, 6144, 32000

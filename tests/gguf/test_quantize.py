@@ -14,22 +14,22 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from gguf_writer import F32, INT32, STRING, UINT16, UINT32, Gguf, Tensor
+from support.gguf_writer import F32, INT32, STRING, UINT16, UINT32, Gguf, Tensor
+from support.tiny_models import MODELS, Tiny
 from support.waiting import PATIENCE_S
-from tiny_models import MODELS, Tiny
 
-from edgellm import known, launch
+from edgellm.app import context, launch
+from edgellm.app.quantize import make as making
+from edgellm.app.quantize.make import make
+from edgellm.app.quantize.plan import Plan, plan
+from edgellm.contract.quantizer import Quantization
 from edgellm.errors import BackendError, BadArtifact, DiskFull, UnsupportedArtifact, UsageError, WorkerCrashed
 from edgellm.estimate import file_recipe
-from edgellm.formats import gguf
-from edgellm.model import Artifact
-from edgellm.plan import Decision
-from edgellm.quantization import make as making
-from edgellm.quantization.make import make
-from edgellm.quantization.plan import Plan, plan
-from edgellm.quantizer import Quantization
-from edgellm.request import SelectionRequest
+from edgellm.formats.gguf import reader
 from edgellm.store.library import TWICE, Library
+from edgellm.types.model import Artifact
+from edgellm.types.plan import Decision
+from edgellm.types.request import SelectionRequest
 
 # One of each kind; all of them, on real models: `make bench-bytes`. IQ1 and IQ2 take seconds to set up.
 QUANTS = ("F32", "BF16", "Q4_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K_L", "Q4_K_M", "Q5_K_S", "Q6_K", "IQ4_NL",
@@ -68,7 +68,7 @@ def whole_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return replace(MODELS["llama-4-experts"], n_layer=1, n_expert=2).write(tmp_path_factory.mktemp("whole"))
 
 
-def imatrix(path: Path, model: gguf.GgufModel, *, n: int = 0, left_out: str = "", value: float = 2.0) -> Path:
+def imatrix(path: Path, model: reader.GgufModel, *, n: int = 0, left_out: str = "", value: float = 2.0) -> Path:
     """An importance matrix of equal values for every tensor of the model; `n` lies about how many."""
     made = Gguf([("general.type", STRING, "imatrix"), ("imatrix.chunk_count", UINT32, 4)])
     data = b""
@@ -97,7 +97,7 @@ def test_types_are_written_as_predicted(name: str, tmp_path: Path, request: pyte
     from edgellm_gguf import quantize
 
     source = request.getfixturevalue(name)
-    model = gguf.read_model(source)
+    model = reader.read_model(source)
     matrix = imatrix(tmp_path / "imatrix.gguf", model)
     for quant in QUANTS:
         expected = file_recipe.plan(model, quant)
@@ -108,11 +108,11 @@ def test_types_are_written_as_predicted(name: str, tmp_path: Path, request: pyte
         target = tmp_path / f"{quant}.gguf"
         job = Quantization(Artifact("gguf", (str(source),), "tiny"), str(target), quant, 1, path)
         quantize.run(job, lambda _done, _total, _name: None)
-        written = gguf.read_model(target)
+        written = reader.read_model(target)
 
         assert {t.name: t.type.name for t in written.tensors} == {p.tensor.name: p.type for p in expected.tensors}
         assert written.tensor_bytes == expected.tensor_bytes, quant
-        assert gguf.quant_name(written.header, written.tensors) == quant
+        assert reader.quant_name(written.header, written.tensors) == quant
 
 
 def test_it_is_written_beside_the_source_and_is_whole(tiny: Path) -> None:
@@ -123,7 +123,7 @@ def test_it_is_written_beside_the_source_and_is_whole(tiny: Path) -> None:
     assert made.path == tiny.with_name("qwen2-Q4_K_M.gguf")
     assert made.bytes == made.path.stat().st_size
     assert abs(made.bytes - wanted.file_bytes) <= 128, "but for a key or two in the header"
-    assert made.tensor_bytes == gguf.read_model(made.path).tensor_bytes == wanted.file.tensor_bytes
+    assert made.tensor_bytes == reader.read_model(made.path).tensor_bytes == wanted.file.tensor_bytes
     assert [share for share, _ in heard] == sorted(share for share, _ in heard)
     assert len(heard) == len(wanted.file.tensors) + 1, "every tensor is told of"
     assert "blk.0.attn_k.weight (" in " ".join(what for _, what in heard)
@@ -132,7 +132,7 @@ def test_it_is_written_beside_the_source_and_is_whole(tiny: Path) -> None:
 
 
 def test_a_split_model_becomes_one_file(tiny: Path, tmp_path: Path) -> None:
-    whole, data = gguf.read_model(tiny), tiny.read_bytes()
+    whole, data = reader.read_model(tiny), tiny.read_bytes()
     halves = whole.tensors[:10], whole.tensors[10:]
     for no, tensors in enumerate(halves):
         keys = [
@@ -163,7 +163,7 @@ def test_an_existing_file_is_replaced_by_force_only(tiny: Path, tmp_path: Path) 
     wanted = planned(tiny, "Q8_0", output=target, force=True)
 
     assert make(wanted).path == target
-    assert gguf.quant_name(gguf.read_header(target)) == "Q8_0"
+    assert reader.quant_name(reader.read_header(target)) == "Q8_0"
     with pytest.raises(UsageError, match="is what is quantized"):
         plan(str(tiny), "Q8_0", output=tiny, force=True)
 
@@ -203,8 +203,8 @@ def test_a_worker_that_dies_is_told_of_and_leaves_nothing(tiny: Path, tmp_path: 
 KILLED = """
 import sys
 from pathlib import Path
-from edgellm.quantization.make import make
-from edgellm.quantization.plan import plan
+from edgellm.app.quantize.make import make
+from edgellm.app.quantize.plan import plan
 import time, psutil
 def wait(share, what):
     print(*[child.pid for child in psutil.Process().children()], flush=True)
@@ -283,14 +283,14 @@ def test_types_that_need_an_importance_matrix_are_refused_without(whole_rows: Pa
         plan(str(whole_rows), "IQ2_XXS")
     assert "--imatrix" in caught.value.hint
 
-    matrix = imatrix(tmp_path / "i.gguf", gguf.read_model(whole_rows))
+    matrix = imatrix(tmp_path / "i.gguf", reader.read_model(whole_rows))
     wanted = planned(whole_rows, "IQ2_XXS", imatrix=str(matrix), output=tmp_path / "x.gguf")
     assert any("covers" in note for note in wanted.notes)
     assert make(wanted).tensor_bytes == wanted.file.tensor_bytes
 
 
 def test_an_importance_matrix_of_another_model_is_refused(whole_rows: Path, tiny: Path, tmp_path: Path) -> None:
-    model, path = gguf.read_model(whole_rows), tmp_path / "i.gguf"
+    model, path = reader.read_model(whole_rows), tmp_path / "i.gguf"
     with pytest.raises(BadArtifact, match="has 32 values, 256 are needed"):
         plan(str(whole_rows), "IQ2_XXS", imatrix=str(imatrix(path, model, n=32)))
     with pytest.raises(BadArtifact, match=r"no entry for blk\.0\.ffn_up_exps\.weight"):
@@ -304,7 +304,7 @@ def test_an_importance_matrix_of_another_model_is_refused(whole_rows: Path, tiny
 
 
 def test_values_that_are_no_numbers_are_refused_by_the_worker(whole_rows: Path, tmp_path: Path) -> None:
-    matrix = imatrix(tmp_path / "i.gguf", gguf.read_model(whole_rows), value=float("inf"))
+    matrix = imatrix(tmp_path / "i.gguf", reader.read_model(whole_rows), value=float("inf"))
     with pytest.raises(BadArtifact, match="no finite numbers"):
         make(planned(whole_rows, "IQ2_XXS", imatrix=str(matrix), output=tmp_path / "x.gguf"))
     assert leftovers(tmp_path) == []
@@ -365,7 +365,7 @@ def test_a_model_of_the_catalog_is_found_by_its_name(smollm2: str, tmp_path: Pat
     run = launch.model_plan(made.name, SelectionRequest(offline=True, ctx=256))
     assert run.artifact.path == str(made.path)
     assert run.artifact.model_id == "smollm2-135m-instruct"
-    chosen = {file.source for row in known.cards() for file in row.files}
+    chosen = {file.source for row in context.cards() for file in row.files}
     assert wanted.made_of not in chosen, "quantized twice: run where it is named, not chosen"
     with pytest.raises(UsageError, match="exists already"):
         plan(smollm2, "Q8_0", allow_requantize=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from quantizer_oracle import FTYPES, Quantizer
-from tiny_models import MODELS
+from support.quantizer_oracle import FTYPES, Quantizer
+from support.tiny_models import MODELS
 
 from edgellm.estimate import architecture, file_recipe, recipe
 from edgellm.estimate.weights import weights
-from edgellm.formats import gguf
+from edgellm.formats.gguf import reader
 
 QUANTS = sorted(set(FTYPES) & set(recipe.BASE_TYPE))
 # An importance matrix is a matter of the mix, not of the architecture.
@@ -25,7 +25,7 @@ def quantizer() -> Quantizer:
 
 
 def differences(
-    quantizer: Quantizer, model: gguf.GgufModel, quant: str, *, imatrix: bool = False
+    quantizer: Quantizer, model: reader.GgufModel, quant: str, *, imatrix: bool = False
 ) -> dict[str, tuple[str, str]]:
     """Tensor -> (predicted, what the library would write), where the two are not the same."""
     path = Path(model.paths[0])
@@ -47,7 +47,7 @@ def test_every_mix_that_the_library_makes_has_rules_but_one() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_tensor_gets_the_type_that_the_library_gives_it(name: str, quantizer: Quantizer, tmp_path: Path) -> None:
-    model = gguf.read_model(MODELS[name].sparse(tmp_path))
+    model = reader.read_model(MODELS[name].sparse(tmp_path))
     for quant in QUANTS if MODELS[name].n_layer < 40 else DEEP:
         for imatrix in (False, True)[: 1 + (name in WITH_IMATRIX)]:
             assert differences(quantizer, model, quant, imatrix=imatrix) == {}, (quant, imatrix)
@@ -55,8 +55,8 @@ def test_every_tensor_gets_the_type_that_the_library_gives_it(name: str, quantiz
 
 @pytest.mark.parametrize("name", [name for name, tiny in MODELS.items() if tiny.arch in architecture.KNOWN])
 def test_the_closed_form_knows_every_tensor_of_the_file(name: str, tmp_path: Path) -> None:
-    model = gguf.read_model(MODELS[name].sparse(tmp_path))
-    shape = gguf.shape(model.header)
+    model = reader.read_model(MODELS[name].sparse(tmp_path))
+    shape = reader.shape(model.header)
     for quant in QUANTS if MODELS[name].n_layer < 40 else DEEP:
         for imatrix in (False, True)[: 1 + (name in WITH_IMATRIX)]:
             planned = file_recipe.plan(model, quant, imatrix=imatrix)
@@ -71,4 +71,4 @@ def test_real_models_get_the_types_that_the_library_gives_them(
 ) -> None:
     """All types: `make bench-bytes`."""
     for path in (smollm2, gemma3):
-        assert differences(quantizer, gguf.read_model(path), quant) == {}, path
+        assert differences(quantizer, reader.read_model(path), quant) == {}, path

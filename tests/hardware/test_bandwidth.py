@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgellm.hardware import bandwidth
-from edgellm.machine import Cpu, Limits, Machine, Memory
+from edgellm.types.machine import Cpu, Limits, Machine, Memory
 from edgellm.units import GIB, MIB
 
 MACHINE = Machine("test", "Test", Cpu("x86_64", "Some CPU", cores=2, threads=2), Memory(8 * GIB, 4 * GIB))

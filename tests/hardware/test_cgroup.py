@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.hardware import cgroup
+from edgellm.hardware.linux import cgroup
+from edgellm.hardware.linux.sysfs import Tree
 from edgellm.hardware.probe import probe
-from edgellm.hardware.tree import Tree
 from edgellm.units import GIB, MIB
 
 MachineAt = Callable[..., Path]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.hardware import cgroup
-from edgellm.hardware.tree import Tree
+from edgellm.hardware.linux import cgroup
+from edgellm.hardware.linux.sysfs import Tree
 from edgellm.units import MIB
 
 pytestmark = pytest.mark.cgroup

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.hardware import cpu, cpuinfo, hwcap, isa
-from edgellm.hardware.tree import Tree
+from edgellm.hardware.linux import cpu, cpuinfo, hwcap, isa
+from edgellm.hardware.linux.sysfs import Tree
 
 AVX512 = (
     "fpu lm sse2 pni ssse3 sse4_1 sse4_2 popcnt avx f16c fma bmi2 avx2 avx512f avx512bw avx512vl avx512_vnni amx_tile"

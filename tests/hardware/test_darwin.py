@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgellm.hardware import darwin
-from edgellm.machine import Cluster
+from edgellm.types.machine import Cluster
 from edgellm.units import GIB
 
 M2 = """\

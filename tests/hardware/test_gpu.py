@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.hardware import gpu
-from edgellm.hardware.tree import Tree
-from edgellm.machine import Accelerator
+from edgellm.hardware.linux import gpu
+from edgellm.hardware.linux.sysfs import Tree
+from edgellm.types.machine import Accelerator
 from edgellm.units import GIB
 
 

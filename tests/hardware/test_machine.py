@@ -1,10 +1,10 @@
-"""What follows from a machine: the memory and the threads that a model may have. The noun is in edgellm/machine.py."""
+"""What follows from a machine: the memory and the threads that a model may have."""
 
 from __future__ import annotations
 
 import pytest
 
-from edgellm.machine import Accelerator, Cpu, Limits, Machine, Memory
+from edgellm.types.machine import Accelerator, Cpu, Limits, Machine, Memory
 from edgellm.units import GIB, MIB
 
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from edgellm.hardware import memory
-from edgellm.hardware.tree import Tree
-from edgellm.machine import Memory
+from edgellm.hardware.linux import memory
+from edgellm.hardware.linux.sysfs import Tree
+from edgellm.types.machine import Memory
 
 
 def test_total_available_and_swap(machine_at: Callable[..., Path]) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from edgellm import plugins
+from edgellm.contract import manager
 from edgellm.hardware import bandwidth, identity, profiles
 from edgellm.hardware.probe import probe
-from edgellm.machine import Accelerator, Cpu, Machine, Memory
+from edgellm.types.machine import Accelerator, Cpu, Machine, Memory
 from edgellm.units import GIB
 
 TREES = sorted(path.stem for path in (Path(__file__).parents[1] / "data" / "hardware").glob("*.tree"))
@@ -22,7 +22,7 @@ def test_a_recorded_machine_is_the_same_every_time_and_has_nothing_of_this_one(
     root = machine_at(name)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: pytest.fail("affinity of this machine"), raising=False)
     monkeypatch.setattr("platform.machine", lambda: pytest.fail("architecture of this machine"))
-    monkeypatch.setattr(plugins, "plugins", lambda: pytest.fail("plugins of this machine"))
+    monkeypatch.setattr(manager, "plugins", lambda: pytest.fail("plugins of this machine"))
     machine = probe(root=root)
 
     assert machine == probe(root=root, measure=False)
@@ -89,7 +89,7 @@ def test_plugins_may_add_accelerators_and_nothing_else(monkeypatch: pytest.Monke
             with pytest.raises(TypeError, match=r"no edgellm\.machine\.Accelerator"):
                 register("a stick")
 
-    monkeypatch.setattr(plugins, "plugins", Registry)
+    monkeypatch.setattr(manager, "plugins", Registry)
     machine = probe(measure=False)
 
     assert machine.accelerators[-1] == added

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from edgellm.hardware import profiles
-from edgellm.machine import Machine
+from edgellm.types.machine import Machine
 from edgellm.units import GIB
 
 # Gigabytes that each is sold with.

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgellm.errors import UnknownProfile, UsageError
 from edgellm.hardware import profiles
-from edgellm.machine import Accelerator, Cluster, Cpu, Disk, Limits, Machine, Memory, Provenance
+from edgellm.types.machine import Accelerator, Cluster, Cpu, Disk, Limits, Machine, Memory, Provenance
 from edgellm.units import GIB, MIB
 
 WHOLE = Machine(

@@ -9,7 +9,7 @@ import pytest
 
 from edgellm.hardware import profiles
 from edgellm.hardware.probe import probe
-from edgellm.machine import Machine
+from edgellm.types.machine import Machine
 
 TREES = {  # name: (arch, cores, threads, performance cores, processors allowed, cores among them)
     "128arm-2pa2n8cluster4co": ("aarch64", 128, 128, None, None, None),

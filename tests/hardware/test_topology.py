@@ -3,9 +3,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from edgellm.hardware import cpu, cpuinfo, topology
-from edgellm.hardware.tree import Tree
-from edgellm.machine import Cluster
+from edgellm.hardware.linux import cpu, cpuinfo, topology
+from edgellm.hardware.linux.sysfs import Tree
+from edgellm.types.machine import Cluster
 
 
 def test_hybrid_intel(machine_at: Callable[..., Path]) -> None:

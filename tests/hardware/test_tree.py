@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.hardware.tree import Tree, parse_cpu_list, parse_cpu_mask, parse_size
+from edgellm.hardware.linux.sysfs import Tree, parse_cpu_list, parse_cpu_mask, parse_size
 
 
 @pytest.mark.parametrize(

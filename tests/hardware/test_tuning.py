@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.hardware.tree import Tree
-from edgellm.hardware.tuning import hindrances
-from edgellm.machine import Cpu, Limits, Machine, Memory
+from edgellm.hardware.host_checks import hindrances
+from edgellm.hardware.linux.sysfs import Tree
+from edgellm.types.machine import Cpu, Limits, Machine, Memory
 
 MACHINE = Machine("m", "M", Cpu("x86_64", cores=2, threads=4), Memory(2**34, swap_bytes=2**30))
 POLICY = "sys/devices/system/cpu/cpu0/cpufreq"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 
-import onnx_models
 import psutil
 import pytest
 from click.testing import CliRunner
 from edgellm_onnx import calibration
-from onnx_models import Tiny
+from support import onnx_models
+from support.onnx_models import Tiny
 
 from edgellm import EdgeLLM
 from edgellm.cli.main import cli

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx_models
 import pytest
-from onnx_models import Tiny
+from support import onnx_models
+from support.onnx_models import Tiny
 
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
 from edgellm.testing import BackendContract
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
 
 
 class OnTiny(BackendContract):

@@ -12,18 +12,18 @@ import pytest
 from click.testing import CliRunner
 from edgellm_onnx import convert_folder, graph_store
 from edgellm_onnx.convert import convert
-from gguf_decoders import Decoder, sentence_piece
-from onnx_session import Session
+from support.gguf_decoders import Decoder, sentence_piece
+from support.onnx_session import Session
 
 from edgellm.catalog.identify import identify
 from edgellm.cli.main import cli
-from edgellm.converter import Conversion
+from edgellm.contract.converter import Conversion
 from edgellm.errors import BadArtifact, DiskFull, EdgeLLMError, UnsupportedArtifact, UsageError
-from edgellm.formats import gguf
-from edgellm.formats.ggml_types import BY_NAME
-from edgellm.formats.gguf_writer import TensorInfo
-from edgellm.formats.tokenizer_gguf import read_tokenizer
-from edgellm.formats.tokenizer_json import read_tokenizer as read_folder
+from edgellm.formats.gguf import reader
+from edgellm.formats.gguf.ggml_types import BY_NAME
+from edgellm.formats.gguf.writer import TensorInfo
+from edgellm.formats.tokenizer.from_gguf import read_tokenizer
+from edgellm.formats.tokenizer.from_json import read_tokenizer as read_folder
 
 TYPES = (
     "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL",
@@ -67,7 +67,7 @@ def test_the_folder_has_what_genai_and_transformers_read(tiny, tmp_path):
     genai = json.loads((folder / "genai_config.json").read_text())["model"]
     assert genai["decoder"]["inputs"]["past_key_names"] == "past_key_values.%d.key"
     assert (genai["vocab_size"], genai["decoder"]["num_hidden_layers"], genai["decoder"]["head_size"]) == (288, 2, 32)
-    assert genai["eos_token_id"] == sorted(read_tokenizer(gguf.read_header(tiny)).eos_ids)
+    assert genai["eos_token_id"] == sorted(read_tokenizer(reader.read_header(tiny)).eos_ids)
     model = onnx.load(str(folder / "model.onnx"), load_external_data=False)
     names = [given.name for given in model.graph.input]
     assert names[:3] == ["input_ids", "attention_mask", "past_key_values.0.key"]
@@ -154,7 +154,7 @@ def test_the_tokenizer_cuts_text_as_the_files_does(tmp_path, vocabulary):
 
     converted(path, tmp_path / "out", bits=16)
 
-    ours, theirs = read_folder(tmp_path / "out"), read_tokenizer(gguf.read_header(path))
+    ours, theirs = read_folder(tmp_path / "out"), read_tokenizer(reader.read_header(path))
     text = "the thing on\n\n  a  <tool>he\u3053 é</s><|end|>    t"
     for special, parsed in ((True, False), (True, True), (False, True)):
         assert ours.encode(text, add_special=special, parse_special=parsed) == theirs.encode(
@@ -329,10 +329,10 @@ def test_the_command_refuses_other_bits_and_bits_for_other_formats(tiny, tmp_pat
 @pytest.mark.model
 def test_smollm2_at_four_bits_runs_and_chooses_llama_cpps_tokens(smollm2, tmp_path):
     """Q4_1 is not held by 4 bits without loss, so a Q4_0 file of it, made by llama.cpp's quantizer, is converted."""
-    from edgellm.backend import SlotInput
-    from edgellm.model import Artifact
-    from edgellm.plan import LaunchPlan, Settings
-    from edgellm.plugins import plugins
+    from edgellm.contract.backend import SlotInput
+    from edgellm.contract.manager import plugins
+    from edgellm.types.model import Artifact
+    from edgellm.types.plan import LaunchPlan, Settings
 
     path = tmp_path / "q4_0.gguf"
     made = CliRunner().invoke(

@@ -10,7 +10,7 @@ from edgellm_onnx import convert_blocks
 from edgellm_onnx.convert_blocks import BLOCK, Blocks
 from onnx import TensorProto, helper, numpy_helper
 
-from edgellm.formats.ggml_types import BY_NAME
+from edgellm.formats.gguf.ggml_types import BY_NAME
 
 ROWS, COLS = 12, 160  # five blocks: zero points end in a half byte
 

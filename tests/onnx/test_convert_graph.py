@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from decoder_forward import Forward
 from edgellm_onnx.convert import convert
-from gguf_decoders import FAMILIES, Decoder
-from onnx_session import Session
+from support.decoder_forward import Forward
+from support.gguf_decoders import FAMILIES, Decoder
+from support.onnx_session import Session
 
-from edgellm.backend import SlotInput
 from edgellm.catalog.identify import identify
-from edgellm.converter import Conversion
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.plugins import Plugins
+from edgellm.contract.backend import SlotInput
+from edgellm.contract.converter import Conversion
+from edgellm.contract.manager import Plugins
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
 
 TOKENS = np.random.default_rng(5).integers(0, 256, 21).tolist()
 

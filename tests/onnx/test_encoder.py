@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from edgellm_onnx.convert_bert import convert
 from edgellm_onnx.encoder import EncoderEngine
-from tiny_bert import CLS, SEP, TinyBert
+from support.tiny_bert import CLS, SEP, TinyBert
 
-from edgellm.converter import Conversion
-from edgellm.embedder import EmbeddingInfo
+from edgellm.contract.converter import Conversion
+from edgellm.contract.embedder import EmbeddingInfo
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
 from edgellm.testing import EmbedderContract
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
 
 TEXTS = ("the quick brown fox", "a", "rain fell on the harbour all night; by morning: rain!", "abc 123 dog " * 9)
 CLOSE = 2e-6  # of numbers of unit vectors: float32 against float64

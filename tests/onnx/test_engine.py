@@ -6,18 +6,18 @@ import logging
 
 import numpy as np
 import onnx
-import onnx_models
 import pytest
 from edgellm_onnx.options import KNOWN, VALUES, Options
 from edgellm_onnx.plugin import OnnxBackend
 from edgellm_onnx.providers import CPU, choose
 from onnx import numpy_helper
-from onnx_models import KINDS, Tiny
+from support import onnx_models
+from support.onnx_models import KINDS, Tiny
 
-from edgellm.backend import SlotInput
+from edgellm.contract.backend import SlotInput
 from edgellm.errors import BackendUnavailable, BadArtifact, StepFailed, UnsupportedArtifact, UsageError
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
 
 TOKENS = np.random.default_rng(3).integers(2, 300, 60).tolist()
 TINY = Tiny(layers=2)

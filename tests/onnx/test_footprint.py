@@ -5,26 +5,26 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import onnx_models
 import pytest
 from edgellm_onnx.footprint import footprint, weights
 from edgellm_onnx.model import read_model
 from edgellm_onnx.options import Options
 from edgellm_onnx.plugin import OnnxBackend
-from onnx_models import Tiny
+from support import onnx_models
+from support.onnx_models import Tiny
 
-from edgellm.formats.onnx_graph import read_graph
-from edgellm.model import Artifact
-from edgellm.plan import Settings
+from edgellm.formats.onnx.graph import read_graph
+from edgellm.types.model import Artifact
+from edgellm.types.plan import Settings
 
 MIB = 1 << 20
 # Large enough that weights, cache and scratch stand out of the process itself.
 WIDE = Tiny(layers=4, hidden=512, ffn=1536, heads=8, kv_heads=4, vocab=4096, external=True)
 CHILD = """
 import re, sys
-from edgellm.backend import SlotInput
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
+from edgellm.contract.backend import SlotInput
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_onnx.plugin import OnnxBackend
 settings = Settings({n_ctx}, {n_slots}, n_batch=256)
 engine = OnnxBackend().open(LaunchPlan("onnx", Artifact("onnx", ({folder!r},), "t"), settings))

@@ -7,18 +7,18 @@ import subprocess
 import sys
 
 import onnx
-import onnx_models
 import pytest
 from edgellm_onnx import library
 from edgellm_onnx.model import is_encoder, read_model
 from edgellm_onnx.plugin import OnnxBackend
 from onnx import TensorProto, helper
-from onnx_models import Tiny
+from support import onnx_models
+from support.onnx_models import Tiny
 
 from edgellm.errors import ArtifactError
-from edgellm.formats.onnx_graph import read_graph
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
+from edgellm.formats.onnx.graph import read_graph
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
 
 
 def changed(folder, change):
@@ -156,7 +156,7 @@ def test_the_parent_plans_without_the_library(tmp_path):
     code = f"""
 import sys
 from edgellm.catalog.identify import identify
-from edgellm.plan import Settings
+from edgellm.types.plan import Settings
 from edgellm_onnx.plugin import OnnxBackend
 artifact, backend = identify({str(folder)!r}), OnnxBackend()
 assert backend.supports(artifact) == [] and backend.footprint(artifact, Settings(256)) and backend.describe()

@@ -15,16 +15,16 @@ import openai
 import pytest
 from edgellm_onnx.convert_bert import convert
 from edgellm_onnx.encoder import EncoderEngine
-from live_server import Servers
+from support.live_server import Servers
 
-from edgellm import launch
-from edgellm.converter import Conversion
+from edgellm.app import launch
+from edgellm.contract.converter import Conversion
 from edgellm.errors import ContextOverflow, UnsupportedTask
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.request import SelectionRequest
-from edgellm.sdk import EdgeLLM
+from edgellm.sdk.client import EdgeLLM
 from edgellm.testing import EmbedderContract
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.request import SelectionRequest
 
 pytestmark = pytest.mark.model
 

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from mixes import Answer, Planned, play, random_mix, random_request
-from toy_engine import ToyEngine, answer
+from support.mixes import Answer, Planned, play, random_mix, random_request
+from support.toy_engine import ToyEngine, answer
 
-from edgellm.backend import SlotInput
 from edgellm.builtin.echo import EchoEngine
+from edgellm.contract.backend import SlotInput
 from edgellm.errors import BackendError, CacheFull, ContextOverflow, StepFailed, UsageError
-from edgellm.plan import Settings
-from edgellm.request import GenerationRequest, Sampling
 from edgellm.runtime import loop, wire
 from edgellm.runtime.loop import Loop
+from edgellm.types.plan import Settings
+from edgellm.types.request import GenerationRequest, Sampling
 
 if TYPE_CHECKING:
-    from edgellm.backend import Logits
+    from edgellm.contract.backend import Logits
 
 STEM = "Once upon a time there was a small model that lived in a very small machine. " * 3
 PROMPTS = (

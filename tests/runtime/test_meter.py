@@ -11,21 +11,21 @@ from collections.abc import Sequence
 import numpy as np
 import psutil
 import pytest
+from support.toy_engine import ToyEngine
 from support.waiting import wait_until
-from toy_engine import ToyEngine
 
-from edgellm.event import Timings, Usage
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.plugins import plugins
-from edgellm.request import GenerationRequest, Sampling
+from edgellm.contract.manager import plugins
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
-from edgellm.runtime.meter import KEPT, MIN_DECODED, MIN_PREFILLED, Meter
+from edgellm.runtime.metrics import KEPT, MIN_DECODED, MIN_PREFILLED, Meter
+from edgellm.runtime.process_usage import Taken, taken, waited_share
 from edgellm.runtime.session import QueueSink, Session
 from edgellm.runtime.supervisor import WorkerSession
-from edgellm.runtime.taken import Taken, taken, waited_share
 from edgellm.runtime.thread import ThreadSession
+from edgellm.types.event import Timings, Usage
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.request import GenerationRequest, Sampling
 
 MIB = 1024**2
 

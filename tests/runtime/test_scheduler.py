@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edgellm.backend import EngineInfo
+from edgellm.contract.backend import EngineInfo
 from edgellm.errors import Overloaded
 from edgellm.runtime.scheduler import (
     BUSY_CHUNK,

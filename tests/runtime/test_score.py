@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_engine import VOCAB, ToyEngine
+from support.toy_engine import VOCAB, ToyEngine
 
-from edgellm import launch
-from edgellm.backend import EngineInfo, SlotInput
+from edgellm.app import launch
+from edgellm.contract.backend import EngineInfo, SlotInput
 from edgellm.errors import BadArtifact, UnknownModel, UsageError, WorkerCrashed
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.request import SelectionRequest
-from edgellm.runtime import score
-from edgellm.runtime.score import Job
+from edgellm.runtime import perplexity
+from edgellm.runtime.perplexity import Job
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.request import SelectionRequest
 
 TEXT = "the rain fell on the harbour and the boats were full of water " * 8
 PLAN = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=64))
@@ -65,8 +65,8 @@ def softmax(rows: np.ndarray) -> np.ndarray:
 def test_perplexity_by_hand(n_batch: int) -> None:
     engine = Rows(table(1), n_batch=n_batch)
     last, after = by_hand(engine, job())
-    told: list[score.Progress] = []
-    found = score.compare([engine], job(), told.append)
+    told: list[perplexity.Progress] = []
+    found = perplexity.compare([engine], job(), told.append)
     expected = math.exp(-np.log(softmax(engine.table[last])[range(len(after)), after]).mean())
     assert found.perplexity == pytest.approx(expected, rel=1e-6)
     assert (found.tokens, found.vocab, found.mean_kl) == (3 * 19, VOCAB, None)
@@ -80,7 +80,7 @@ def test_divergence_by_hand() -> None:
     last, _ = by_hand(mine, job())
     p, q = softmax(other.table[last]), softmax(mine.table[last])
     kl = (p * np.log(p / q)).sum(-1)
-    found = score.compare([mine, other], job(), lambda _: None)
+    found = perplexity.compare([mine, other], job(), lambda _: None)
     assert found.mean_kl == pytest.approx(kl.mean(), rel=1e-5)
     assert found.high_kl == pytest.approx(np.quantile(kl, 0.99), rel=1e-5)
     assert found.top_agreement == (p.argmax(-1) == q.argmax(-1)).mean()
@@ -89,19 +89,19 @@ def test_divergence_by_hand() -> None:
 
 
 def test_a_model_does_not_diverge_from_itself() -> None:
-    found = score.compare([Rows(table(1)), Rows(table(1))], job(), lambda _: None)
+    found = perplexity.compare([Rows(table(1)), Rows(table(1))], job(), lambda _: None)
     assert (found.mean_kl, found.top_agreement) == (0.0, 1.0)
 
 
 def test_logits_that_are_no_numbers_are_a_score_that_vetoes() -> None:
     broken = table(1)
     broken[:] = np.nan
-    assert score.compare([Rows(broken)], job(), lambda _: None).perplexity > 1e300
+    assert perplexity.compare([Rows(broken)], job(), lambda _: None).perplexity > 1e300
 
 
 def test_a_text_that_fills_no_chunk_is_refused_with_numbers() -> None:
     with pytest.raises(UsageError, match=f"the text has {len(TEXT)} tokens, a chunk has 1000"):
-        score.compare([Rows(table(1), n_ctx=2000)], job(chunk=1000), lambda _: None)
+        perplexity.compare([Rows(table(1), n_ctx=2000)], job(chunk=1000), lambda _: None)
 
 
 def test_another_vocabulary_is_refused() -> None:
@@ -114,26 +114,26 @@ def test_another_vocabulary_is_refused() -> None:
         def info(self, _: EngineInfo) -> None: ...
 
     with pytest.raises(UsageError, match="do not have the same tokens"):
-        score.compare([Rows(table(1)), Other(table(1))], job(), lambda _: None)
+        perplexity.compare([Rows(table(1)), Other(table(1))], job(), lambda _: None)
 
 
 def test_a_missing_file_is_a_typed_error_of_the_other_process(tmp_path: Path) -> None:
     gone = LaunchPlan("gguf", Artifact("gguf", (str(tmp_path / "gone.gguf"),), "gone"), Settings(n_ctx=64))
     with pytest.raises((UnknownModel, BadArtifact), match="gone"):
-        score.score(Job(gone, None, TEXT, 64, 1))
+        perplexity.score(Job(gone, None, TEXT, 64, 1))
 
 
 def test_a_process_that_dies_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(score, "COMMAND", (sys.executable, "-c", "import os; os.abort()"))
+    monkeypatch.setattr(perplexity, "COMMAND", (sys.executable, "-c", "import os; os.abort()"))
     with pytest.raises(WorkerCrashed, match="died"):
-        score.score(Job(PLAN, None, TEXT, 64, 1))
+        perplexity.score(Job(PLAN, None, TEXT, 64, 1))
 
 
 def test_the_real_model_reads_english_better_than_noise(smollm2: str) -> None:
     plan = launch.model_plan(smollm2, SelectionRequest(ctx=256), threads=1)
     words = TEXT.split()
     shuffled = " ".join(words[at * 7 % len(words)] for at in range(len(words)))
-    english, noise = (score.score(Job(plan, plan, text, 64, 1)) for text in (TEXT, shuffled))
+    english, noise = (perplexity.score(Job(plan, plan, text, 64, 1)) for text in (TEXT, shuffled))
     assert english.perplexity < noise.perplexity
     assert english.perplexity < 60
     assert english.tokens == 31

@@ -18,13 +18,13 @@ import pytest
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import BadArtifact, Closed, EdgeLLMError, UsageError, WorkerCrashed
-from edgellm.event import Delta, Done
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.request import GenerationRequest, Sampling
 from edgellm.runtime import supervisor
 from edgellm.runtime.session import AsyncSink, Outcome
 from edgellm.runtime.supervisor import WorkerSession
+from edgellm.types.event import Delta, Done
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.request import GenerationRequest, Sampling
 
 ECHO = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=4096, n_slots=3))
 LONG = "a long answer " * 60
@@ -312,11 +312,11 @@ def test_a_worker_that_closes_its_pipe_and_stays_is_ended(
 
 ORPHAN = """
 import sys, time
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
 from edgellm.runtime.supervisor import WorkerSession
 from edgellm.runtime.session import QueueSink
-from edgellm.request import GenerationRequest
+from edgellm.types.request import GenerationRequest
 session = WorkerSession(LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=4096)))
 if sys.argv[1] == "busy":
     sink = QueueSink()

@@ -8,15 +8,15 @@ import threading
 import pytest
 from support.waiting import PATIENCE_S
 
-from edgellm.backend import Engine
 from edgellm.builtin.echo import EchoBackend
+from edgellm.contract.backend import Engine
 from edgellm.errors import BackendError, Closed, EdgeLLMError
-from edgellm.event import Delta, Done
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.request import GenerationRequest, Sampling
 from edgellm.runtime.session import Outcome
 from edgellm.runtime.thread import ThreadSession
+from edgellm.types.event import Delta, Done
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.request import GenerationRequest, Sampling
 
 ECHO = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=4096, n_slots=2))
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from toy_engine import ToyEngine
+from support.toy_engine import ToyEngine
 
-from edgellm.backend import SlotInput
-from edgellm.embedder import EmbeddingInfo, Pair, check_sequences
+from edgellm.contract.backend import SlotInput
+from edgellm.contract.embedder import EmbeddingInfo, Pair, check_sequences
 from edgellm.errors import (
     BackendError,
     ContextOverflow,
@@ -21,11 +21,11 @@ from edgellm.errors import (
     UnsupportedTask,
     UsageError,
 )
-from edgellm.request import EmbeddingRequest, GenerationRequest, Request, RerankRequest, Sampling
-from edgellm.runtime import vectors, wire
+from edgellm.runtime import embed_queue, wire
+from edgellm.runtime.embed_queue import VectorQueue
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.scheduler import BUSY_CHUNK
-from edgellm.runtime.vectors import VectorQueue
+from edgellm.types.request import EmbeddingRequest, GenerationRequest, Request, RerankRequest, Sampling
 
 WIDTH = 6
 
@@ -120,7 +120,7 @@ def test_every_text_gets_its_own_vector_in_order(seed: int) -> None:
         assert message.vectors.usage.prompt_tokens == sum(map(len, wanted))
     for batch in engine.batches:
         assert len(batch) == 1 or len(batch) * max(batch) <= engine.info.max_batch_tokens
-        assert min(batch) >= max(batch) * vectors.LEAST_FILL
+        assert min(batch) >= max(batch) * embed_queue.LEAST_FILL
 
 
 def test_token_ids_are_taken_as_they_are() -> None:
@@ -281,7 +281,7 @@ def test_numbers_that_are_none_are_an_error() -> None:
 
 
 def test_too_many_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors, "MAX_WAITING", 2)
+    monkeypatch.setattr(embed_queue, "MAX_WAITING", 2)
     waiting = VectorQueue(ToyEmbedder())
     assert waiting.submit(wire.Embed(1, EmbeddingRequest(("a",)))) == []
     assert waiting.submit(wire.Embed(2, EmbeddingRequest(("a",)))) == []

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgellm import errors
-from edgellm.backend import EngineInfo
-from edgellm.embedder import EmbeddingInfo
-from edgellm.event import Timings, Usage, Vectors
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
-from edgellm.request import EmbeddingRequest, GenerationRequest, RerankRequest, Sampling
+from edgellm.contract.backend import EngineInfo
+from edgellm.contract.embedder import EmbeddingInfo
 from edgellm.runtime import wire
+from edgellm.types.event import Timings, Usage, Vectors
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest, Sampling
 
 PLAN = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=256), ("because",))
 REQUEST = GenerationRequest("é🙂\0", Sampling(seed=2**63 - 1, logit_bias=((3, -1.5),)), 7, ("stop",), add_bos=False)

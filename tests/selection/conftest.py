@@ -9,11 +9,11 @@ import pytest
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import quality
 from edgellm.estimate.weights import weights
-from edgellm.machine import Cpu, Limits, Machine, Memory
-from edgellm.model import ModelFile
-from edgellm.request import SelectionRequest
-from edgellm.selection.facts import BackendFacts, setting
 from edgellm.selection.option import Option
+from edgellm.selection.scenario import BackendFacts, setting
+from edgellm.types.machine import Cpu, Limits, Machine, Memory
+from edgellm.types.model import ModelFile
+from edgellm.types.request import SelectionRequest
 
 GIB = 1024**3
 AVX2 = ("avx", "avx2", "f16c", "fma", "ssse3")

@@ -9,12 +9,12 @@ import pytest
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits
 from edgellm.hardware import profiles
-from edgellm.model import ModelCard, ModelFile
-from edgellm.request import SelectionRequest
-from edgellm.selection.appraisal import Appraisal, appraise, verdict
 from edgellm.selection.decide import decide
-from edgellm.selection.facts import BackendFacts, setting
+from edgellm.selection.fit import Appraisal, appraise, verdict
 from edgellm.selection.offload import assumed
+from edgellm.selection.scenario import BackendFacts, setting
+from edgellm.types.model import ModelCard, ModelFile
+from edgellm.types.request import SelectionRequest
 from edgellm.units import show_memory
 
 GGUF = BackendFacts("gguf", frozenset({"gguf"}), kv_types=frozenset({"f16", "q8_0", "q4_0"}))

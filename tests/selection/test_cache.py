@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from edgellm.calibration import Calibration
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits, UsageError
-from edgellm.request import KV_TYPES, SelectionRequest, cache_type
 from edgellm.selection import rules
-from edgellm.selection.context import fit_cache
+from edgellm.selection.context_length import fit_cache
 from edgellm.selection.decide import decide
-from edgellm.selection.facts import BackendFacts
+from edgellm.selection.scenario import BackendFacts
+from edgellm.types.calibration import Calibration
+from edgellm.types.request import KV_TYPES, SelectionRequest, cache_type
 
 GGUF = BackendFacts("gguf", frozenset({"gguf"}), kv_types=frozenset(KV_TYPES))
 F16_ONLY = BackendFacts("gguf", frozenset({"gguf"}))

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits
-from edgellm.request import SelectionRequest
-from edgellm.selection.context import choose_context, fit_context, longest
+from edgellm.selection.context_length import choose_context, fit_context, longest
+from edgellm.types.request import SelectionRequest
 
 GIB = 1024**3
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from edgellm.backend import Device, Offload
 from edgellm.catalog.lookup import catalog
+from edgellm.contract.backend import Device, Offload
 from edgellm.estimate import repack
 from edgellm.estimate.footprint import footprint
-from edgellm.machine import Cpu, Machine, Memory
 from edgellm.selection.offload import place
+from edgellm.types.machine import Cpu, Machine, Memory
 from edgellm.units import GIB, MIB
 
 ARM = Cpu("aarch64", "test", 4, 4, ("dotprod", "neon"))

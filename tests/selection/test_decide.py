@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import BackendUnavailable, NothingFits
 from edgellm.estimate.footprint import counted_bytes
-from edgellm.machine import Cpu, Limits, Machine, Memory
-from edgellm.model import ModelCard, ModelFile
-from edgellm.plan import Decision
-from edgellm.request import KV_TYPES, TASKS, SelectionRequest
 from edgellm.selection.decide import decide
-from edgellm.selection.facts import BackendFacts
 from edgellm.selection.option import Option
 from edgellm.selection.reasons import evidence
 from edgellm.selection.report import to_dict
-from edgellm.selection.verdict import Verdict
+from edgellm.selection.rule_result import Verdict
+from edgellm.selection.scenario import BackendFacts
+from edgellm.types.machine import Cpu, Limits, Machine, Memory
+from edgellm.types.model import ModelCard, ModelFile
+from edgellm.types.plan import Decision
+from edgellm.types.request import KV_TYPES, TASKS, SelectionRequest
 
 GIB = 1024**3
 GGUF = BackendFacts("gguf", frozenset({"gguf"}), kv_types=frozenset(KV_TYPES))
@@ -288,7 +288,7 @@ def test_a_restrictive_licence_is_said_when_chosen() -> None:
 
 
 def test_accelerators_that_are_not_used_are_named() -> None:
-    from edgellm.machine import Accelerator
+    from edgellm.types.machine import Accelerator
 
     on = replace(machine(), accelerators=(Accelerator("cuda", "RTX 3060", 12 * GIB),))
 

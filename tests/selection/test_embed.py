@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from edgellm import launch
+from edgellm.app import launch
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits, UnsupportedTask
-from edgellm.request import SelectionRequest
 from edgellm.selection.decide import decide
-from edgellm.selection.facts import BackendFacts
+from edgellm.selection.scenario import BackendFacts
+from edgellm.types.request import SelectionRequest
 from edgellm.units import show_rate
 
 GGUF = BackendFacts("gguf", frozenset({"gguf"}))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edgellm.model import ModelFile
-from edgellm.request import SelectionRequest
-from edgellm.selection.facts import setting
+from edgellm.selection.scenario import setting
+from edgellm.types.model import ModelFile
+from edgellm.types.request import SelectionRequest
 
 
 @pytest.mark.parametrize(

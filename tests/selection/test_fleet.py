@@ -9,12 +9,12 @@ import pytest
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits, UsageError
 from edgellm.hardware import profiles
-from edgellm.model import ModelCard
-from edgellm.request import SelectionRequest
 from edgellm.selection.decide import decide
-from edgellm.selection.facts import BackendFacts
 from edgellm.selection.fleet import Shared, Site, cautious, plan, plan_shared
 from edgellm.selection.fleet_report import downloads, to_dict
+from edgellm.selection.scenario import BackendFacts
+from edgellm.types.model import ModelCard
+from edgellm.types.request import SelectionRequest
 
 GGUF = BackendFacts("gguf", frozenset({"gguf"}), kv_types=frozenset({"f16", "q8_0", "q4_0"}))
 NAMES = ("qwen3-0.6b", "qwen3.5-2b", "qwen3.5-4b", "granite-4.2-3b", "llama-3.1-8b-instruct", "smollm2-135m-instruct")

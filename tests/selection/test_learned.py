@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from edgellm.calibration import Calibration
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import quality
-from edgellm.measured.correction import NONE, OTHER_CACHE, REPEATS, Correction, Corrections, Ratio, corrections
-from edgellm.request import KV_TYPES, SelectionRequest
+from edgellm.history.corrections import NONE, OTHER_CACHE, REPEATS, Correction, Corrections, Ratio, corrections
 from edgellm.selection.decide import decide
-from edgellm.selection.facts import BackendFacts
 from edgellm.selection.option import corrected, with_resident
 from edgellm.selection.report import to_dict
 from edgellm.selection.rules import better_backend, rank_models
+from edgellm.selection.scenario import BackendFacts
+from edgellm.types.calibration import Calibration
+from edgellm.types.request import KV_TYPES, SelectionRequest
 
 QUANTS = ("Q8_0", "Q5_K_M", "Q4_K_M")
 GGUF = BackendFacts("gguf", frozenset({"gguf"}))

@@ -8,10 +8,10 @@ import pytest
 
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits
-from edgellm.model import ModelFile
-from edgellm.request import SelectionRequest
 from edgellm.selection.decide import decide
-from edgellm.selection.facts import BackendFacts
+from edgellm.selection.scenario import BackendFacts
+from edgellm.types.model import ModelFile
+from edgellm.types.request import SelectionRequest
 
 GGUF = BackendFacts("gguf", frozenset({"gguf"}))
 

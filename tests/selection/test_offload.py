@@ -6,19 +6,19 @@ from dataclasses import replace
 
 import pytest
 
-from edgellm.backend import Device, Offload
 from edgellm.catalog.lookup import catalog
+from edgellm.contract.backend import Device, Offload
 from edgellm.errors import BackendUnavailable, NothingFits, UsageError
 from edgellm.estimate.footprint import footprint
 from edgellm.estimate.weights import weights
 from edgellm.hardware import profiles
-from edgellm.machine import Accelerator, Machine
-from edgellm.plan import Candidate, Decision
-from edgellm.request import SelectionRequest, layers_on_gpu
 from edgellm.selection.decide import decide
-from edgellm.selection.facts import BackendFacts, assumed_facts
 from edgellm.selection.offload import Placement, assumed, layers, live, place
 from edgellm.selection.report import to_dict
+from edgellm.selection.scenario import BackendFacts, assumed_facts
+from edgellm.types.machine import Accelerator, Machine
+from edgellm.types.plan import Candidate, Decision
+from edgellm.types.request import SelectionRequest, layers_on_gpu
 
 GIB = 1024**3
 MIB = 1024**2

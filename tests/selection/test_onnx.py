@@ -7,11 +7,11 @@ import pytest
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits
 from edgellm.estimate import onnx
-from edgellm.machine import Cpu, Machine, Memory
-from edgellm.plan import Decision
-from edgellm.request import KV_TYPES, SelectionRequest
 from edgellm.selection.decide import decide
-from edgellm.selection.facts import BackendFacts
+from edgellm.selection.scenario import BackendFacts
+from edgellm.types.machine import Cpu, Machine, Memory
+from edgellm.types.plan import Decision
+from edgellm.types.request import KV_TYPES, SelectionRequest
 
 GIB = 1024**3
 GGUF = BackendFacts("gguf", frozenset({"gguf"}), kv_types=frozenset({"f16", "q8_0", "q4_0"}))

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 from edgellm.catalog.lookup import catalog
-from edgellm.request import SelectionRequest
 from edgellm.selection.decide import decide
 from edgellm.selection.report import SCHEMA, one_line, to_dict
+from edgellm.types.request import SelectionRequest
 
 DOC = Path(__file__).parents[2] / "docs" / "auto-select-json.md"
 TOP = ("schema", "choice", "reasons", "runners_up", "rejected", "would_choose", "budget_bytes", "inputs")

@@ -7,7 +7,7 @@ import pytest
 from edgellm.errors import NothingFits
 from edgellm.selection import rules
 from edgellm.selection.option import Option, speed_worth
-from edgellm.selection.verdict import Rule, Verdict, rejections
+from edgellm.selection.rule_result import Rule, Verdict, rejections
 
 
 def ids(options: tuple[Option, ...]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from live_server import Live, Servers
+from support.live_server import Live, Servers
 
 
 @pytest.fixture

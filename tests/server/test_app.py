@@ -9,13 +9,13 @@ from dataclasses import replace
 import httpx
 import psutil
 import pytest
-from live_server import Live, Servers, echo_plan
+from support.live_server import Live, Servers, echo_plan
 from support.waiting import wait_until
 
-from edgellm.plan import Candidate, Decision, Footprint, Rate, Rejection
-from edgellm.sdk import EdgeLLM
+from edgellm.sdk.client import EdgeLLM
 from edgellm.server.app import WEB, describe
 from edgellm.server.openai import Served
+from edgellm.types.plan import Candidate, Decision, Footprint, Rate, Rejection
 
 
 def test_health_when_ready(live: Live) -> None:
@@ -121,7 +121,7 @@ def test_an_error_that_nobody_foresaw_tells_the_client_nothing(serve: Servers, m
         raise RuntimeError("a secret")
 
     monkeypatch.setattr("edgellm.server.openai._chat_request", broken)
-    monkeypatch.setattr("edgellm.sdk.EdgeLLM.request", broken)
+    monkeypatch.setattr("edgellm.sdk.client.EdgeLLM.request", broken)
     answer = live.chat("x")
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from edgellm.errors import UnsupportedField, UsageError
-from edgellm.request import Message, Sampling
-from edgellm.server.fields import Body, ChatBody, CompletionBody
+from edgellm.server.schemas.request import Body, ChatBody, CompletionBody
+from edgellm.types.request import Message, Sampling
 
 HELLO = [{"role": "user", "content": "hello"}]
 

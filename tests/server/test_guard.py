@@ -7,10 +7,10 @@ import socket
 
 import httpx
 import pytest
-from live_server import Live, Servers
+from support.live_server import Live, Servers
 
 from edgellm.errors import UsageError
-from edgellm.server import guard
+from edgellm.server import middleware
 
 BODY = {"messages": [{"role": "user", "content": "hello"}]}
 KEY = "s3cret-key"
@@ -27,14 +27,14 @@ def locked(serve: Servers) -> Live:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost", "LOCALHOST"])
 def test_loopback_needs_no_key(host: str) -> None:
-    guard.check_bind(host, None)
+    middleware.check_bind(host, None)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "myhost", "127.0.0.1.evil.example", ""])
 def test_other_hosts_need_a_key(host: str) -> None:
     with pytest.raises(UsageError, match="EDGELLM_API_KEY"):
-        guard.check_bind(host, None)
-    guard.check_bind(host, KEY)
+        middleware.check_bind(host, None)
+    middleware.check_bind(host, KEY)
 
 
 def test_the_key_is_asked_for(locked: Live) -> None:
@@ -56,8 +56,8 @@ def test_the_right_key_opens(locked: Live) -> None:
 
 def test_keys_are_compared_in_constant_time(locked: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
-    real = guard.hmac.compare_digest
-    monkeypatch.setattr(guard.hmac, "compare_digest", lambda a, b: compared.append(a) or real(a, b))
+    real = middleware.hmac.compare_digest
+    monkeypatch.setattr(middleware.hmac, "compare_digest", lambda a, b: compared.append(a) or real(a, b))
     locked.http.get("/v1/models", headers={"authorization": "Bearer guess"})
 
     assert compared == [b"guess"]
@@ -141,7 +141,7 @@ def test_a_body_without_a_length_is_cut_at_the_limit(serve: Servers) -> None:
 
 def test_ten_mebibytes_are_the_limit(live: Live) -> None:
     head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-    head += f"Content-Length: {guard.MAX_BODY_BYTES + 1}\r\n\r\n"
+    head += f"Content-Length: {middleware.MAX_BODY_BYTES + 1}\r\n\r\n"
     assert _raw(live.url, head).startswith(b"HTTP/1.1 413")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from live_server import Live, Servers
+from support.live_server import Live, Servers
 
 
 def events(answer: httpx.Response) -> list[Any]:
@@ -154,7 +154,7 @@ def test_it_serves_on_after_every_error(live: Live) -> None:
 
 def test_a_base_model_does_not_chat(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     live = serve()
-    monkeypatch.setattr("edgellm.sdk.EdgeLLM.info", _without_template(live))
+    monkeypatch.setattr("edgellm.sdk.client.EdgeLLM.info", _without_template(live))
     answer = live.chat("x")
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_template")

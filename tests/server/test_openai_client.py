@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import openai
 import pytest
-from live_server import Live, Servers
+from support.live_server import Live, Servers
 
 HELLO = [{"role": "user", "content": "hello"}]
 

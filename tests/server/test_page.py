@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_server import Live, Servers, echo_plan
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from support.live_server import Live, Servers, echo_plan
+from support.tiny_bert import TinyBert
 from support.waiting import PATIENCE_S, wait_until
-from tiny_bert import TinyBert
 
-from edgellm import launch
-from edgellm.plan import Candidate, Decision, Footprint, Rate, Rejection
-from edgellm.request import SelectionRequest
+from edgellm.app import launch
+from edgellm.types.plan import Candidate, Decision, Footprint, Rate, Rejection
+from edgellm.types.request import SelectionRequest
 
 pytestmark = pytest.mark.browser
 
@@ -198,7 +198,7 @@ def test_a_base_model_continues_text(page: Page, serve: Servers, monkeypatch: py
     from dataclasses import replace
 
     live = serve()
-    monkeypatch.setattr("edgellm.sdk.EdgeLLM.info", replace(live.llm.info, chat_template=None))
+    monkeypatch.setattr("edgellm.sdk.client.EdgeLLM.info", replace(live.llm.info, chat_template=None))
     ready(page, live)
     expect(page.locator("#empty-text")).to_contain_text("base model")
     ask(page, "Once upon a time")

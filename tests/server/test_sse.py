@@ -10,7 +10,7 @@ import threading
 
 import httpx
 import pytest
-from live_server import Live, Servers
+from support.live_server import Live, Servers
 from support.waiting import wait_until
 
 from edgellm.server.sse import Template

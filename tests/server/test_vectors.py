@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
-from live_server import Live
+from support.live_server import Live
 
 PATH = "/v1/embeddings"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 
-import gguf_writer
 import pytest
-from store_server import HubServer, Index, ModelServer, card_of, sha256
+from support import gguf_writer
+from support.store_server import HubServer, Index, ModelServer, card_of, sha256
 
-from edgellm.model import ModelFile
 from edgellm.store import http
+from edgellm.types.model import ModelFile
 
 
 @pytest.fixture

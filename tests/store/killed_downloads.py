@@ -20,12 +20,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import gguf_writer
-from store_server import ModelServer, sha256, start_fetch
+from support import gguf_writer
+from support.store_server import ModelServer, sha256, start_fetch
 from support.waiting import wait_until
 
-from edgellm.model import ModelFile
 from edgellm.store.download import CHUNK_BYTES
+from edgellm.types.model import ModelFile
 
 NAME = "o/r/m-Q8_0.gguf"
 SCHEMES = ("hf", "https", "ollama")

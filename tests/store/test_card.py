@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-import gguf_writer as w
 import pytest
-from store_server import sha256
+from support import gguf_writer as w
+from support.store_server import sha256
 
 from edgellm.errors import BadArtifact, IntegrityError, SourceError, UnknownModel, UnsupportedArtifact
-from edgellm.model import ModelFile
 from edgellm.store.card import HEADER, card_of, local_card, quant_in, verified
 from edgellm.store.library import Library
+from edgellm.types.model import ModelFile
 
 
 def test_what_a_header_says(source, models, model_bytes):

@@ -7,18 +7,19 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
-import gguf_writer
 import pytest
-from store_server import HubServer, ModelServer, card_of, names_below, sha256
+from support import gguf_writer
+from support.store_server import HubServer, ModelServer, card_of, names_below, sha256
 
 from edgellm.errors import DiskFull, IntegrityError, SourceError, SourceUnreachable, UnsupportedArtifact, UsageError
-from edgellm.model import ModelFile
 from edgellm.store import download as download_module
-from edgellm.store import http, sources
+from edgellm.store import http
 from edgellm.store.card import card_of as described
 from edgellm.store.download import CHUNK_BYTES, Throttle, download, part_of
 from edgellm.store.library import Library
 from edgellm.store.remote import RemoteFile
+from edgellm.store.sources import registry
+from edgellm.types.model import ModelFile
 
 
 def silent(n_bytes):
@@ -455,12 +456,12 @@ def test_offline_asks_nobody(source, models, model_bytes, monkeypatch):
     with pytest.raises(SourceUnreachable) as caught:
         fetch(source, model_bytes)
     assert not models.seen
-    assert "EDGELLM_OFFLINE is set" in sources.source_for(source).reachable(1.0, source)
+    assert "EDGELLM_OFFLINE is set" in registry.source_for(source).reachable(1.0, source)
     assert caught.value
 
 
 def test_reachable(source, models, monkeypatch):
-    at = sources.source_for(source)
+    at = registry.source_for(source)
     monkeypatch.setattr(at, "_answer", (-100.0, ""), raising=False)
     assert at.reachable(1.0, source) == ""
     models.mode = "500"

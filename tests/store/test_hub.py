@@ -6,18 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import gguf_writer
 import pytest
-from store_server import names_below, sha256, start_fetch
+from support import gguf_writer
+from support.store_server import names_below, sha256, start_fetch
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import SourceError, UnknownModel
-from edgellm.model import ModelFile
-from edgellm.store.hub_uri import HubUri, choose, parse
 from edgellm.store.names import parts_of
+from edgellm.store.sources.hub_uri import HubUri, choose, parse
+from edgellm.types.model import ModelFile
 
 PROBE = """
-from edgellm.store.hub import Hub
+from edgellm.store.sources.hub import Hub
 print(Hub().reachable(5.0))
 """
 

@@ -9,9 +9,9 @@ import signal
 import threading
 from pathlib import Path
 
-import gguf_writer
 import pytest
-from store_server import card_of, names_below, sha256, start_fetch
+from support import gguf_writer
+from support.store_server import card_of, names_below, sha256, start_fetch
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import (
@@ -23,12 +23,12 @@ from edgellm.errors import (
     UnknownModel,
     UsageError,
 )
-from edgellm.model import ModelFile
-from edgellm.store import entry
+from edgellm.store import manifest
 from edgellm.store.library import MADE, TWICE, Library
 from edgellm.store.names import safe_name
-from edgellm.store.pypi import _largest_bytes
-from edgellm.store.sources import Fetched, sources
+from edgellm.store.sources.pypi import _largest_bytes
+from edgellm.store.sources.registry import Fetched, sources
+from edgellm.types.model import ModelFile
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_what_is_stored_is_not_fetched_or_hashed_again(library, published, index
     card, file = published
     first = library.fetch(card, file)
     asked = index.asked.total()
-    monkeypatch.setattr(entry, "describe_file", None)
+    monkeypatch.setattr(manifest, "describe_file", None)
     monkeypatch.setenv("EDGELLM_OFFLINE", "1")
 
     assert library.fetch(card, file) == first == Library().locate(file, card.id)

@@ -6,14 +6,15 @@ import json
 import os
 from pathlib import Path
 
-import gguf_writer as w
 import pytest
-from store_server import sha256
+from support import gguf_writer as w
+from support.store_server import sha256
 
 from edgellm.errors import UsageError
-from edgellm.store import local, ollama
+from edgellm.store import local
 from edgellm.store.card import card_of
 from edgellm.store.library import Library
+from edgellm.store.sources import ollama
 
 
 def put_in_ollama(home: Path, data: bytes, name="registry.ollama.ai/library/tiny/1b", **changed) -> Path:
@@ -125,7 +126,7 @@ def test_a_split_file_is_one_model(folder):
 def test_a_header_is_read_once(folder, model_bytes, monkeypatch):
     (folder / "m.gguf").write_bytes(model_bytes)
     first = local.found()
-    monkeypatch.setattr("edgellm.formats.gguf.read_model", None)
+    monkeypatch.setattr("edgellm.formats.gguf.reader.read_model", None)
 
     assert local.found() == first
 

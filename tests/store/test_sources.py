@@ -6,8 +6,8 @@ import pytest
 from support.waiting import PATIENCE_S
 
 from edgellm.errors import SourceError
-from edgellm.store import sources as under_test
-from edgellm.store.sources import LocalFile, scheme_of, source_for, sources, unreachable
+from edgellm.store.sources import registry as under_test
+from edgellm.store.sources.registry import LocalFile, scheme_of, source_for, sources, unreachable
 
 
 class Bucket:

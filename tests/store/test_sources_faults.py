@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from store_server import card_of, names_below, sha256
+from support.store_server import card_of, names_below, sha256
 
 from edgellm.errors import BadArtifact, IntegrityError, SourceError, SourceUnreachable, UnknownModel
-from edgellm.model import ModelFile
 from edgellm.store import http
 from edgellm.store.library import Library
+from edgellm.types.model import ModelFile
 
 
 def file_of(uri, data, **changed):

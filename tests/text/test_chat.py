@@ -6,8 +6,8 @@ from datetime import datetime
 import pytest
 
 from edgellm.errors import BadTemplate
-from edgellm.request import Message
 from edgellm.text.chat import MAX_SOURCE, ChatTemplate
+from edgellm.types.request import Message
 
 # As in the GGUF header of SmolLM2-135M-Instruct Q4_1.
 SMOLLM2 = """{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system

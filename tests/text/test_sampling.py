@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from edgellm.request import Sampling
 from edgellm.text.sampling import Sampler
+from edgellm.types.request import Sampling
 
 Row = npt.NDArray[np.float32]
 Kept = dict[int, float]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
-from edgellm.formats.gguf import GgufHeader, context_length, shape, vocab_size
+from edgellm.formats.gguf.reader import GgufHeader, context_length, shape, vocab_size
 
 
 @dataclass(frozen=True, slots=True)

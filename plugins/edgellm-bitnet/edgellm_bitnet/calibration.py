@@ -11,7 +11,7 @@ import statistics
 
 import numpy as np
 
-from edgellm.calibration import Calibration
+from edgellm.types.calibration import Calibration
 from edgellm_bitnet import native
 from edgellm_bitnet.arena import Arena
 from edgellm_bitnet.footprint import BATCH

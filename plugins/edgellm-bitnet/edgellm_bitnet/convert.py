@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from edgellm.converter import Conversion, Converted, Progress
+from edgellm.contract.converter import Conversion, Converted, Progress
 from edgellm.errors import UsageError
-from edgellm.formats.ggml_types import GgmlType
-from edgellm.formats.gguf_writer import Encoded, GgufWriter, TensorInfo, Value
+from edgellm.formats.gguf.ggml_types import GgmlType
+from edgellm.formats.gguf.writer import Encoded, GgufWriter, TensorInfo, Value
 from edgellm_bitnet import variant
 from edgellm_bitnet.targets import TARGETS, Changes, Target
 

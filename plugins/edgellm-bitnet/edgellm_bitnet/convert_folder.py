@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from edgellm.converter import Conversion, Converted, Progress
+from edgellm.contract.converter import Conversion, Converted, Progress
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
-from edgellm.formats.ggml_types import BY_NAME
-from edgellm.formats.gguf_writer import Value
-from edgellm.formats.safetensors import SafetensorsModel, Tensor, read_model
+from edgellm.formats.gguf.ggml_types import BY_NAME
+from edgellm.formats.gguf.writer import Value
+from edgellm.formats.safetensors.reader import SafetensorsModel, Tensor, read_model
 from edgellm_bitnet.architecture import Architecture, from_config, yarn_magnitude
 from edgellm_bitnet.codecs import floats, master, packed
 from edgellm_bitnet.convert import Draft, Piece, target, type_keys, write
@@ -35,7 +35,7 @@ _SKIPPED = re.compile(r"rotary_emb\.inv_freq$")  # follows from the configuratio
 
 
 def convert(conversion: Conversion, progress: Progress) -> Converted:
-    """See `edgellm.converter.Converter`."""
+    """See `edgellm.contract.converter.Converter`."""
     if conversion.i2s_layout:
         raise UsageError("--i2s-layout is about I2_S files, the source is a folder", hint="leave it out")
     source = Source(conversion)

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgellm.converter import Conversion, Converted, Progress
+from edgellm.contract.converter import Conversion, Converted, Progress
 from edgellm.errors import UnsupportedArtifact
-from edgellm.formats import gguf
-from edgellm.formats.gguf import GgufModel, Tensor
-from edgellm.formats.gguf_writer import Value
+from edgellm.formats.gguf import reader
+from edgellm.formats.gguf.reader import GgufModel, Tensor
+from edgellm.formats.gguf.writer import Value
 from edgellm_bitnet import variant
 from edgellm_bitnet.codecs import floats, i2_s, q1_0, q2_0, tq1_0, tq2_0
 from edgellm_bitnet.codecs.i2_s import Layout
@@ -28,8 +28,8 @@ _DROPPED = ("general.alignment",)  # ours is the default
 
 
 def convert(conversion: Conversion, progress: Progress) -> Converted:
-    """See `edgellm.converter.Converter`."""
-    source = Source(gguf.read_model(conversion.source.path), conversion)
+    """See `edgellm.contract.converter.Converter`."""
+    source = Source(reader.read_model(conversion.source.path), conversion)
     return write(conversion, Draft(source.keys(), source.pieces(), source.changes, source.notes), progress)
 
 
@@ -51,13 +51,13 @@ class Source:
         }
         if not any(_is_ternary(tensor) for tensor in model.tensors):
             raise UnsupportedArtifact(
-                f"{self.where} holds {gguf.quant_name(model.header, model.tensors)}, no ternary weights",
+                f"{self.where} holds {reader.quant_name(model.header, model.tensors)}, no ternary weights",
                 hint="only ternary models convert to ternary types; llama.cpp's own tools quantize others",
             )
         self.layout = self._layout(conversion.i2s_layout)
 
     def keys(self) -> dict[str, Value]:
-        found = gguf.read_key_bytes(self.model.header)
+        found = reader.read_key_bytes(self.model.header)
         kept = {key: data for key, data in found.items() if key not in _DROPPED and not key.startswith("split.")}
         own = type_keys(self.target)
         return {key: value for key, value in (encoded(kept) | own).items() if key != variant.KEY or key in own}
@@ -69,7 +69,7 @@ class Source:
         """Order of the source's I2_S codes."""
         if not any(tensor.type.name == "I2_S" for tensor in self.model.tensors):
             return "x86"
-        known = gguf.shape(self.model.header, self.model.tensors)
+        known = reader.shape(self.model.header, self.model.tensors)
         declared = self.model.header.metadata.get(variant.KEY)
         found = variant.resolve(
             self._packed, known.n_layer, known.head_dim, asked=asked, declared=declared, where=self.where

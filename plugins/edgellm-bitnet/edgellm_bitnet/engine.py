@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.backend import EngineInfo, SlotInput, Tokenizer, check_batch
-from edgellm.embedder import EmbeddingInfo, check_sequences
+from edgellm.contract.backend import EngineInfo, SlotInput, Tokenizer, check_batch
+from edgellm.contract.embedder import EmbeddingInfo, check_sequences
 from edgellm.errors import BackendUnavailable, UnsupportedArtifact
 from edgellm_bitnet import native, packing
 from edgellm_bitnet.footprint import BATCH, SPARE_LOGITS
@@ -21,8 +21,8 @@ from edgellm_bitnet.options import Options
 from edgellm_bitnet.weights import Weights, needed
 
 if TYPE_CHECKING:
-    from edgellm.backend import Logits
-    from edgellm.plan import Settings
+    from edgellm.contract.backend import Logits
+    from edgellm.types.plan import Settings
 
 KV_TYPES = {"f16": native.KV_F16, "q8_0": native.KV_I8, "f32": native.KV_F32}
 CACHE_LAYOUT = 3  # raised where the bytes of a saved slot come to mean something else
@@ -68,7 +68,7 @@ class BitnetEngine:
         self.info = self._describe(tokenizer, rows)
 
     def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
-        """See `edgellm.backend.Engine.step`."""
+        """See `edgellm.contract.backend.Engine.step`."""
         check_batch(batch, self.info, self._n_past)
         feed, total = self._feed, 0
         for entry in batch:

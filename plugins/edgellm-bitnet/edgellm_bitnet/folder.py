@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
-from edgellm.formats.safetensors import read_model
+from edgellm.formats.safetensors.reader import read_model
 from edgellm_bitnet.architecture import from_config, is_first_bitnet
 from edgellm_bitnet.layout import roles
 from edgellm_bitnet.weights import REAL_TYPES, Raw, checked_reals, release

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgellm.formats.gguf_header import Tensor
-from edgellm.plan import Footprint, Settings
+from edgellm.formats.gguf.header import Tensor
+from edgellm.types.plan import Footprint, Settings
 from edgellm_bitnet.architecture import Architecture
 from edgellm_bitnet.layout import GROUPS, HEAD_KINDS, Layout, fused, layout
 from edgellm_bitnet.matrix import CACHE_ALIGN, CHUNK, COLUMN_ALIGN, HEAD_ALIGN, PANEL, SUB_COLUMNS, padded

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgellm.errors import EdgeLLMError
-from edgellm.formats.gguf_header import Tensor
+from edgellm.formats.gguf.header import Tensor
 from edgellm_bitnet.architecture import Architecture, from_config
 from edgellm_bitnet.layout import GROUPS, HEAD_KINDS, fused, layer_vectors
 

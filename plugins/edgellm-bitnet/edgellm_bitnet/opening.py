@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from edgellm.errors import BadArtifact
-from edgellm.formats import tokenizer_gguf, tokenizer_json
-from edgellm.formats.tokenizer import Tokenizer
-from edgellm.plan import LaunchPlan
+from edgellm.formats.tokenizer import from_gguf, from_json
+from edgellm.formats.tokenizer.tokenizer import Tokenizer
+from edgellm.types.plan import LaunchPlan
 from edgellm_bitnet.engine import BitnetEngine
 from edgellm_bitnet.options import Options
 from edgellm_bitnet.weights import GgufWeights, Weights
@@ -26,7 +26,7 @@ def open_engine(plan: LaunchPlan, options: Options) -> BitnetEngine:
 def _open(plan: LaunchPlan, options: Options) -> tuple[Weights, Tokenizer]:
     if plan.artifact.format == "gguf":
         weights = GgufWeights(plan.artifact.path, options.i2s_layout)
-        return weights, tokenizer_gguf.read_tokenizer(weights.model.header)
+        return weights, from_gguf.read_tokenizer(weights.model.header)
     from edgellm_bitnet.folder import FolderWeights
 
-    return FolderWeights(plan.artifact.path), tokenizer_json.read_tokenizer(plan.artifact.path)
+    return FolderWeights(plan.artifact.path), from_json.read_tokenizer(plan.artifact.path)

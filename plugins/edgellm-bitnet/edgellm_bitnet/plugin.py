@@ -12,19 +12,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import BackendUnavailable, EdgeLLMError, UnsupportedArtifact
-from edgellm.hookspecs import hookimpl
-from edgellm.machine import Machine
-from edgellm.model import Artifact, ModelCard
-from edgellm.plan import Footprint, LaunchPlan, Settings
+from edgellm.types.machine import Machine
+from edgellm.types.model import Artifact, ModelCard
+from edgellm.types.plan import Footprint, LaunchPlan, Settings
 from edgellm_bitnet.models import TINY_TERNARY
 from edgellm_bitnet.options import Options
 
 if TYPE_CHECKING:
-    from edgellm.backend import Backend, Engine
-    from edgellm.calibration import Calibration
-    from edgellm.converter import Conversion, Converted, Converter, Progress
-    from edgellm.formats.gguf import GgufModel
+    from edgellm.contract.backend import Backend, Engine
+    from edgellm.contract.converter import Conversion, Converted, Converter, Progress
+    from edgellm.formats.gguf.reader import GgufModel
+    from edgellm.types.calibration import Calibration
     from edgellm_bitnet.architecture import Architecture
 
 TARGETS = ("i2_s", "tq2_0", "tq1_0", "q2_0", "q1_0")  # types that `edgellm convert` writes
@@ -147,7 +147,7 @@ def _options(settings: Settings) -> Options:
 
 
 def _header(path: str) -> tuple[Architecture, GgufModel]:
-    from edgellm.formats.gguf import read_model
+    from edgellm.formats.gguf.reader import read_model
     from edgellm_bitnet.architecture import from_gguf
 
     model = read_model(path)

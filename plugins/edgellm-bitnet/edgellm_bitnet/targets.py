@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgellm.errors import UnsupportedArtifact, UsageError
-from edgellm.formats.ggml_types import BY_NAME, GgmlType
+from edgellm.formats.gguf.ggml_types import BY_NAME, GgmlType
 from edgellm_bitnet.codecs import floats, i2_s, q1_0, q2_0, q6_k, q8_0, tq1_0, tq2_0
 from edgellm_bitnet.ternary import Ternary
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
-from edgellm.formats import tokenizer_gguf, tokenizer_json
-from edgellm.formats.gguf import GgufHeader
-from edgellm.formats.gguf_writer import Typed, Value
-from edgellm.formats.pretokenizers import PRE_TOKENIZERS
-from edgellm.formats.tokenizer import Tokenizer
-from edgellm.formats.tokenizer_folder import TokenizerFolder
-from edgellm.formats.tokenizer_kinds import Kind
-from edgellm.formats.tokenizer_probe import difference
+from edgellm.formats.gguf.reader import GgufHeader
+from edgellm.formats.gguf.writer import Typed, Value
+from edgellm.formats.tokenizer import from_gguf, from_json
+from edgellm.formats.tokenizer.folder import TokenizerFolder
+from edgellm.formats.tokenizer.kinds import Kind
+from edgellm.formats.tokenizer.pretokenizers import PRE_TOKENIZERS
+from edgellm.formats.tokenizer.probe import difference
+from edgellm.formats.tokenizer.tokenizer import Tokenizer
 
 # Names that everybody knows, where several mean the same.
 _USUAL = ("llama-bpe", "qwen2", "gpt-2", "smollm", "glm4", "deepseek-llm", "deepseek-v3", "gpt-4o")
@@ -33,7 +33,7 @@ def vocabulary_keys(folder: Path, n_vocab: int) -> dict[str, Value]:
         BackendUnavailable: the `tokenizers` library is not installed.
     """
     files = TokenizerFolder(folder)
-    original = tokenizer_json.read_tokenizer(folder)
+    original = from_json.read_tokenizer(folder)
     whole, config = files.json("tokenizer.json"), files.json("tokenizer_config.json")
     model = whole.get("model", {})
     if model.get("type") != "BPE":
@@ -156,7 +156,7 @@ def _compare(folder: Path, keys: Mapping[str, Value], original: Tokenizer) -> No
     kinds: list[int] = keys["tokenizer.ggml.token_type"].value  # type: ignore[assignment,union-attr]
     plain: dict[str, Any] = {key: value.value if isinstance(value, Typed) else value for key, value in keys.items()}
     metadata = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
-    read = tokenizer_gguf.read_tokenizer(GgufHeader(str(folder), 3, False, 32, metadata, (), 0, 0))
+    read = from_gguf.read_tokenizer(GgufHeader(str(folder), 3, False, 32, metadata, (), 0, 0))
     added = [
         text for text, kind in zip(plain["tokenizer.ggml.tokens"], kinds, strict=True) if kind == Kind.USER_DEFINED
     ]

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
-from edgellm.formats.gguf import GgufModel, Tensor, read_model
+from edgellm.formats.gguf.reader import GgufModel, Tensor, read_model
 from edgellm_bitnet import variant
 from edgellm_bitnet.architecture import Architecture, from_gguf
 from edgellm_bitnet.codecs.i2_s import Layout

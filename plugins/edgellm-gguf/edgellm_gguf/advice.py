@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 
-from edgellm.backend import Advice
-from edgellm.machine import Machine
+from edgellm.contract.backend import Advice
+from edgellm.types.machine import Machine
 from edgellm_gguf import library
 
 # What a processor has -> what ggml calls a build that uses it (ggml-cpu.cpp, `ggml_backend_cpu_get_features`).

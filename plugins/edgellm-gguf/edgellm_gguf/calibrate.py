@@ -15,8 +15,8 @@ from dataclasses import replace
 
 import llama_cpp
 
-from edgellm.calibration import CALIBRATED_HEAD, CALIBRATED_ROW, Calibration
-from edgellm.formats.ggml_types import BY_NAME
+from edgellm.formats.gguf.ggml_types import BY_NAME
+from edgellm.types.calibration import CALIBRATED_HEAD, CALIBRATED_ROW, Calibration
 from edgellm_gguf import kernels
 from edgellm_gguf.kernels import Cpu, Heads, Pages
 from edgellm_gguf.overhead import BATCH, SMALL_TYPE, overhead, short

@@ -10,10 +10,10 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.backend import EngineInfo, SlotInput
-from edgellm.embedder import EmbeddingInfo, check_sequences
+from edgellm.contract.backend import EngineInfo, SlotInput
+from edgellm.contract.embedder import EmbeddingInfo, check_sequences
 from edgellm.errors import BackendUnavailable, StepFailed, UnsupportedTask
-from edgellm.plan import LaunchPlan, Settings
+from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_gguf.engine import Batch
 from edgellm_gguf.loading import LOG, load
 from edgellm_gguf.params import context_params
@@ -21,7 +21,7 @@ from edgellm_gguf.threadpool import ThreadPool
 from edgellm_gguf.tokenizer import LlamaTokenizer
 
 if TYPE_CHECKING:
-    from edgellm.backend import Logits
+    from edgellm.contract.backend import Logits
 
 # llama.h: enum llama_pooling_type. 0 is none, 4 a reranker's, whose input llama.cpp gives no segments.
 POOLING = {1: "mean", 2: "cls", 3: "last"}

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 import llama_cpp
 import numpy as np
 
-from edgellm.backend import EngineInfo, SlotInput, check_batch
+from edgellm.contract.backend import EngineInfo, SlotInput, check_batch
 from edgellm.errors import BackendUnavailable, CacheFull, StepFailed
-from edgellm.plan import LaunchPlan, Settings
+from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_gguf.loading import LOG, load
 from edgellm_gguf.params import context_params, max_logits
 from edgellm_gguf.threadpool import ThreadPool
 from edgellm_gguf.tokenizer import LlamaTokenizer
 
 if TYPE_CHECKING:
-    from edgellm.backend import Logits
+    from edgellm.contract.backend import Logits
 
 _log = LOG
 
@@ -50,7 +50,7 @@ class LlamaEngine:
         self.info = self._describe(plan)
 
     def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
-        """See `edgellm.backend.Engine.step`."""
+        """See `edgellm.contract.backend.Engine.step`."""
         check_batch(batch, self.info, self._n_past)
         rows = self._batch.fill(batch)
         status = llama_cpp.llama_decode(self._ctx, self._batch.struct)

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, replace
 
 from edgellm.errors import BackendUnavailable
 from edgellm.estimate import footprint
-from edgellm.formats.gguf import LongArray, read_model
-from edgellm.model import Artifact, Shape
-from edgellm.plan import Footprint, Settings
+from edgellm.formats.gguf.reader import LongArray, read_model
+from edgellm.types.model import Artifact, Shape
+from edgellm.types.plan import Footprint, Settings
 
 METER_TIMEOUT_S = 60.0
 # Looked up row by row, never multiplied with: llama.cpp keeps them as they are (`llm_tensor_info`, GGML_OP_GET_ROWS).
@@ -99,7 +99,7 @@ def _stamp(path: str) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=16)
 def _facts(path: str, size: int, mtime_ns: int) -> _Facts:
-    from edgellm.formats.gguf import shape
+    from edgellm.formats.gguf.reader import shape
 
     model = read_model(path)
     found = shape(model.header, model.tensors)

@@ -17,7 +17,7 @@ import llama_cpp.llama_cpp as binding
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.formats.ggml_types import BY_NAME
+from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm_gguf.random_weights import random_weights
 from edgellm_gguf.threadpool import _Params
 
@@ -265,7 +265,7 @@ def multiply(matrix: int, row: int, columns: int) -> tuple[Tensors, int]:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """Attention of one layer: sizes as in `edgellm.model.Shape`."""
+    """Attention of one layer: sizes as in `edgellm.types.model.Shape`."""
 
     n_head: int
     n_head_kv: int

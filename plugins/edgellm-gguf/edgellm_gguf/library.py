@@ -22,8 +22,8 @@ from pathlib import Path
 import msgspec
 
 from edgellm import settings
-from edgellm.backend import Device
-from edgellm.machine import Machine
+from edgellm.contract.backend import Device
+from edgellm.types.machine import Machine
 
 PROBE_TIMEOUT_S = 60.0
 PROBE_VERSION = 2  # of the questions: answers to fewer are not used

@@ -8,7 +8,7 @@ import os
 import llama_cpp
 
 from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact
-from edgellm.plan import LaunchPlan
+from edgellm.types.plan import LaunchPlan
 from edgellm_gguf.log import Log
 
 LOG = Log()

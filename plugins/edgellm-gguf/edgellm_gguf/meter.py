@@ -17,7 +17,7 @@ import sys
 import llama_cpp
 import msgspec
 
-from edgellm.plan import Settings
+from edgellm.types.plan import Settings
 from edgellm_gguf.params import context_params
 
 MIB = 1024 * 1024

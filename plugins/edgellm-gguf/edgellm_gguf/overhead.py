@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edgellm.backend import SlotInput
-from edgellm.calibration import CALIBRATED_ROW, Calibration
-from edgellm.formats.ggml_types import BY_NAME
-from edgellm.formats.gguf_writer import GgufWriter, TensorInfo, Value
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
+from edgellm.contract.backend import SlotInput
+from edgellm.formats.gguf.ggml_types import BY_NAME
+from edgellm.formats.gguf.writer import GgufWriter, TensorInfo, Value
+from edgellm.types.calibration import CALIBRATED_ROW, Calibration
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_gguf import kernels
 from edgellm_gguf.engine import LlamaEngine
 from edgellm_gguf.kernels import Heads

@@ -7,7 +7,7 @@ from typing import Any
 import llama_cpp
 
 from edgellm.errors import UnsupportedArtifact
-from edgellm.plan import Settings
+from edgellm.types.plan import Settings
 
 # ggml type ids of the cache types we offer (ggml.h).
 KV_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}

@@ -8,19 +8,19 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edgellm.backend import Advice, Offload
+from edgellm.contract.backend import Advice, Offload
+from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import BackendUnavailable, UnsupportedArtifact
-from edgellm.formats.ggml_types import FILE_TYPES
-from edgellm.hookspecs import hookimpl
-from edgellm.machine import Machine
-from edgellm.model import Artifact
-from edgellm.plan import Footprint, LaunchPlan, Settings
+from edgellm.formats.gguf.ggml_types import FILE_TYPES
+from edgellm.types.machine import Machine
+from edgellm.types.model import Artifact
+from edgellm.types.plan import Footprint, LaunchPlan, Settings
 from edgellm_gguf import library
 
 if TYPE_CHECKING:
-    from edgellm.backend import Backend, Engine
-    from edgellm.calibration import Calibration
-    from edgellm.quantizer import Progress, Quantization
+    from edgellm.contract.backend import Backend, Engine
+    from edgellm.contract.quantizer import Progress, Quantization
+    from edgellm.types.calibration import Calibration
 
 
 # Accelerator kind -> the setting of llama.cpp's build that uses it, and what that needs.
@@ -106,7 +106,7 @@ class GgufBackend:
         return measured(formula, artifact, settings)
 
     def open(self, plan: LaunchPlan) -> Engine:
-        from edgellm.formats.gguf import read_model
+        from edgellm.formats.gguf.reader import read_model
 
         # Refused here, in code that trusts no length, before native code is loaded and sees the file.
         header = read_model(plan.artifact.path).header

@@ -16,10 +16,10 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.contract.quantizer import Progress, Quantization
 from edgellm.errors import BackendError, BadArtifact, DiskFull
-from edgellm.formats.ggml_types import FILE_TYPES
-from edgellm.formats.imatrix import read_imatrix
-from edgellm.quantizer import Progress, Quantization
+from edgellm.formats.gguf.ggml_types import FILE_TYPES
+from edgellm.formats.gguf.imatrix import read_imatrix
 from edgellm_gguf.log import Log
 
 FTYPES = {name: number for number, name in FILE_TYPES.items()}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edgellm.backend import Advice
-from edgellm.machine import Machine
+from edgellm.contract.backend import Advice
+from edgellm.types.machine import Machine
 from edgellm_onnx import library
 from edgellm_onnx.providers import PROVIDERS
 

@@ -8,12 +8,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from edgellm.errors import BackendUnavailable, EdgeLLMError
-from edgellm.machine import Machine
-from edgellm.model import Artifact
+from edgellm.types.machine import Machine
+from edgellm.types.model import Artifact
 
 if TYPE_CHECKING:
-    from edgellm.backend import Engine
-    from edgellm.plan import Footprint, LaunchPlan, Settings
+    from edgellm.contract.backend import Engine
+    from edgellm.types.plan import Footprint, LaunchPlan, Settings
 
 # Measured with all-MiniLM-L6-v2: the process with its libraries, and a batch of 512 tokens.
 PROCESS_BYTES, COMPUTE_BYTES = 90 * 1024**2, 16 * 1024**2
@@ -61,7 +61,7 @@ class BertBackend:
         """
         if artifact.format not in self.formats or not artifact.bytes:
             return None
-        from edgellm.plan import Footprint
+        from edgellm.types.plan import Footprint
 
         weights = artifact.bytes * (2 if artifact.quant in ("F16", "BF16") else 1)
         return Footprint(weights, 0, COMPUTE_BYTES + weights, PROCESS_BYTES, repack_bytes=weights)

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from edgellm.calibration import CALIBRATED_ROW, Calibration
+from edgellm.types.calibration import CALIBRATED_ROW, Calibration
 
 COLS = CALIBRATED_ROW
 DECODE_BYTES = 64 << 20  # more than the last-level cache of most processors

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from edgellm.converter import Conversion, Converted, Progress
+from edgellm.contract.converter import Conversion, Converted, Progress
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
-from edgellm.formats.tokenizer_keys import TokenizerKeys
-from edgellm.formats.tokenizer_writer import write_tokenizer
+from edgellm.formats.tokenizer.keys import TokenizerKeys
+from edgellm.formats.tokenizer.writer import write_tokenizer
 from edgellm_onnx.convert_config import MODEL, write_configs
 from edgellm_onnx.convert_decoder import read_decoder
 from edgellm_onnx.convert_folder import new_folder
@@ -18,7 +18,7 @@ TABLES = {"int4": 4, "int8": 8, "f16": 16}  # values of --embedding
 
 
 def convert(conversion: Conversion, progress: Progress) -> Converted:
-    """See `edgellm.converter.Converter`. Memory: some rows of one tensor, and the rotation tables."""
+    """See `edgellm.contract.converter.Converter`. Memory: some rows of one tensor, and the rotation tables."""
     table_bits = _table_bits(conversion)
     source = Source(conversion.source.path)
     decoder = read_decoder(source)

@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from edgellm.converter import Conversion, Converted, Progress
+from edgellm.contract.converter import Conversion, Converted, Progress
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
-from edgellm.formats import safetensors
-from edgellm.formats.safetensors import SafetensorsModel
+from edgellm.formats.safetensors import reader
+from edgellm.formats.safetensors.reader import SafetensorsModel
 from edgellm_onnx.bert_config import Bert, bert_config
 from edgellm_onnx.convert_folder import new_folder
 
@@ -45,7 +45,7 @@ def builder_of(source: Path) -> Builder:
     """Raises: UnsupportedArtifact, BadArtifact: another model than a BERT, or a damaged one."""
     folder = source if source.is_dir() else source.parent
     bert = bert_config(source)
-    weights = safetensors.read_model(source)
+    weights = reader.read_model(source)
     if weights.tensor_bytes >= MAX_TENSOR_BYTES:
         raise UnsupportedArtifact(f"{folder} has {weights.tensor_bytes} bytes of weights, 2 GiB are the most")
     return Builder(weights, folder, bert)
@@ -187,7 +187,7 @@ class Builder:
     def _rows(self, name: str) -> int:
         return self._tensor(name).shape[0] if self._tensor(name).shape else 0
 
-    def _tensor(self, name: str) -> safetensors.Tensor:
+    def _tensor(self, name: str) -> reader.Tensor:
         tensor = self.weights.tensors.get(self._prefix + name)
         if tensor is None:
             raise BadArtifact(f"{self.where}: tensor {self._prefix + name} is missing", hint="fetch the whole model")

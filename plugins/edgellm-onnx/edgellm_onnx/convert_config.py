@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgellm.formats.tokenizer import Tokenizer
+from edgellm.formats.tokenizer.tokenizer import Tokenizer
 from edgellm_onnx.convert_decoder import Decoder
 
 MODEL = "model.onnx"

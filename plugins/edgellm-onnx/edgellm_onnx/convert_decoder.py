@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
-from edgellm.formats import gguf
-from edgellm.formats.gguf import GgufHeader
-from edgellm.model import Shape
+from edgellm.formats.gguf import reader
+from edgellm.formats.gguf.reader import GgufHeader
+from edgellm.types.model import Shape
 from edgellm_onnx.convert_rope import Rope
 from edgellm_onnx.convert_source import Source
 
@@ -67,14 +67,14 @@ def read_decoder(source: Source) -> Decoder:
             hint=f"families: {', '.join(FAMILIES)}",
         )
     keys = _Keys(header)
-    shape = gguf.shape(header, source.model.tensors)
+    shape = reader.shape(header, source.model.tensors)
     _check(keys, shape)
     window, local = _windows(keys, shape) if arch == "gemma3" else (0, (False,) * shape.n_layer)
     rope, local_rope = _ropes(keys, shape)
     per_head = shape.n_embd // shape.n_head if arch == "gemma3" and shape.n_layer == 62 else shape.head_dim
     return Decoder(
         arch=arch, n_layer=shape.n_layer, hidden=shape.n_embd, ffn=shape.n_ff, heads=shape.n_head,
-        kv_heads=shape.n_head_kv, head_dim=shape.head_dim, vocab=shape.n_vocab, ctx=gguf.context_length(header),
+        kv_heads=shape.n_head_kv, head_dim=shape.head_dim, vocab=shape.n_vocab, ctx=reader.context_length(header),
         eps=keys.number("attention.layer_norm_rms_epsilon"), rope=rope, local_rope=local_rope, window=window,
         local=local, attention_scale=1 / math.sqrt(per_head),
         embedding_scale=math.sqrt(shape.n_embd) if arch == "gemma3" else 1.0, gelu=arch == "gemma3",
@@ -128,7 +128,7 @@ def _check(keys: _Keys, shape: Shape) -> None:
             f"{keys.header.where}: {shape.n_head} heads of {shape.head_dim} with {shape.n_head_kv} of keys",
             hint="the file is damaged; fetch it again",
         )
-    ctx = gguf.context_length(keys.header)
+    ctx = reader.context_length(keys.header)
     if not 0 < ctx <= _MAX_CTX:
         keys.refuse("context_length", f"is {ctx}, 1 to {_MAX_CTX} are converted")
 
@@ -167,7 +167,7 @@ def _ropes(keys: _Keys, shape: Shape) -> tuple[Rope, Rope]:
         return Rope(base, "linear", factor), local
     return Rope(
         base, "yarn", factor,
-        original_ctx=int(keys.number("rope.scaling.original_context_length", gguf.context_length(keys.header))),
+        original_ctx=int(keys.number("rope.scaling.original_context_length", reader.context_length(keys.header))),
         beta_fast=keys.number("rope.scaling.yarn_beta_fast", 32.0),
         beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0),
         magnitude=keys.number("rope.scaling.attn_factor", 1.0),

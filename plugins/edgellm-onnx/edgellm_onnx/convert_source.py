@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
-from edgellm.formats import gguf
-from edgellm.formats.gguf import GgufModel, Tensor
+from edgellm.formats.gguf import reader
+from edgellm.formats.gguf.reader import GgufModel, Tensor
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -21,7 +21,7 @@ class Source:
     """A checked model whose files are mapped. Which tensors were asked for is remembered, see `unused`."""
 
     def __init__(self, path: str) -> None:
-        self.model: GgufModel = gguf.read_model(path)
+        self.model: GgufModel = reader.read_model(path)
         self.where = self.model.paths[0]
         if any(part.big_endian for part in self.model.parts):
             raise UnsupportedArtifact(f"{self.where} is big-endian", hint="convert it on a machine that is too")

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from edgellm.backend import EngineInfo, SlotInput
-from edgellm.embedder import EmbeddingInfo, Pair, check_sequences
+from edgellm.contract.backend import EngineInfo, SlotInput
+from edgellm.contract.embedder import EmbeddingInfo, Pair, check_sequences
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UnsupportedTask
-from edgellm.plan import LaunchPlan, Settings
+from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_onnx import session
 from edgellm_onnx.convert_bert import graph_of
 from edgellm_onnx.encoder_folder import read_folder
@@ -24,7 +24,7 @@ from edgellm_onnx.pooling import pool, unit
 from edgellm_onnx.providers import CPU, choose
 
 if TYPE_CHECKING:
-    from edgellm.backend import Logits
+    from edgellm.contract.backend import Logits
 
     Floats = npt.NDArray[np.float32]
 
@@ -72,7 +72,7 @@ class EncoderEngine:
         return unit(rows) if self._folder.normalized else rows
 
     def pair(self, query: str, document: str) -> Pair:
-        """See `edgellm.embedder.Reranker.pair`."""
+        """See `edgellm.contract.embedder.Reranker.pair`."""
         return self.tokenizer.pair(query, document)
 
     def rerank(self, pairs: Sequence[Pair]) -> Floats:

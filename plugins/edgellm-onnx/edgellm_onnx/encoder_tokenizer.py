@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from edgellm.embedder import Pair
+from edgellm.contract.embedder import Pair
 from edgellm.errors import BadArtifact
-from edgellm.formats.tokenizer_folder import TokenizerFolder
+from edgellm.formats.tokenizer.folder import TokenizerFolder
 from edgellm_onnx.encoder_folder import EncoderFolder
 
 
 class EncoderTokenizer:
-    """See `edgellm.backend.Tokenizer`. A text that is encoded whole gets the folder's prompt before it."""
+    """See `edgellm.contract.backend.Tokenizer`. A text that is encoded whole gets the folder's prompt before it."""
 
     def __init__(self, folder: EncoderFolder) -> None:
         self._prompt, self._lower = folder.prompt, folder.lower

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import onnxruntime
 
-from edgellm.backend import EngineInfo, SlotInput, check_batch
+from edgellm.contract.backend import EngineInfo, SlotInput, check_batch
 from edgellm.errors import StepFailed, UnsupportedArtifact
-from edgellm.formats.tokenizer import Tokenizer
-from edgellm.plan import Settings
+from edgellm.formats.tokenizer.tokenizer import Tokenizer
+from edgellm.types.plan import Settings
 from edgellm_onnx.growing_decoder import GrowingDecoder
 from edgellm_onnx.logits import LogitRows
 from edgellm_onnx.model import OnnxModel, decoder
@@ -23,7 +23,7 @@ from edgellm_onnx.session import Opened, open_session
 from edgellm_onnx.shared_decoder import SharedDecoder
 
 if TYPE_CHECKING:
-    from edgellm.backend import Logits
+    from edgellm.contract.backend import Logits
 
 
 class DecoderEngine:
@@ -47,7 +47,7 @@ class DecoderEngine:
         self.info = _describe(model, opened, tokenizer, eos_ids, settings, self._rows)
 
     def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
-        """See `edgellm.backend.Engine.step`."""
+        """See `edgellm.contract.backend.Engine.step`."""
         check_batch(batch, self.info, self._n_past)
         decoder = self._decoder
         assert decoder is not None

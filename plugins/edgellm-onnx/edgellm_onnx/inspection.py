@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgellm.formats.onnx_graph import OnnxGraph
+from edgellm.formats.onnx.graph import OnnxGraph
 from edgellm_onnx.library import Verdict
 from edgellm_onnx.model import OnnxModel
 

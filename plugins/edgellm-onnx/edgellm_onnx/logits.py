@@ -12,7 +12,7 @@ from edgellm_onnx.binding import TYPES
 from edgellm_onnx.memory import zeros
 
 if TYPE_CHECKING:
-    from edgellm.backend import Logits
+    from edgellm.contract.backend import Logits
 
 
 class LogitRows:

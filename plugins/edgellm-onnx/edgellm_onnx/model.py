@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgellm.errors import UnsupportedArtifact
-from edgellm.formats.onnx_folder import OnnxFolder, data_files, open_folder
-from edgellm.formats.onnx_graph import OnnxGraph, read_graph
+from edgellm.formats.onnx.folder import OnnxFolder, data_files, open_folder
+from edgellm.formats.onnx.graph import OnnxGraph, read_graph
 from edgellm_onnx.signature import Signature, read_signature
 
 EMBEDDINGS = ("last_hidden_state", "sentence_embedding", "token_embeddings")

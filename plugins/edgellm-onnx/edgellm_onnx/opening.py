@@ -7,17 +7,17 @@ import logging
 from typing import TYPE_CHECKING
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
-from edgellm.formats import tokenizer_json
-from edgellm.formats.onnx_graph import OnnxGraph
-from edgellm.formats.tokenizer import Tokenizer
-from edgellm.plan import LaunchPlan
+from edgellm.formats.onnx.graph import OnnxGraph
+from edgellm.formats.tokenizer import from_json
+from edgellm.formats.tokenizer.tokenizer import Tokenizer
+from edgellm.types.plan import LaunchPlan
 from edgellm_onnx import library
 from edgellm_onnx.inspection import reasons
 from edgellm_onnx.model import OnnxModel, read_model
 from edgellm_onnx.options import Options
 
 if TYPE_CHECKING:
-    from edgellm.backend import Engine
+    from edgellm.contract.backend import Engine
 
 log = logging.getLogger("edgellm.onnx")
 
@@ -36,7 +36,7 @@ def open_engine(plan: LaunchPlan, options: Options) -> Engine:
         encoder = importlib.import_module("edgellm_onnx.encoder")
         made: Engine = encoder.EncoderEngine(plan)
         return made
-    tokenizer = tokenizer_json.read_tokenizer(model.folder.path)
+    tokenizer = from_json.read_tokenizer(model.folder.path)
     if tokenizer.n_tokens > model.signature.vocab:
         raise BadArtifact(
             f"{model.folder.path}: the tokenizer has {tokenizer.n_tokens} tokens, the logits {model.signature.vocab}",

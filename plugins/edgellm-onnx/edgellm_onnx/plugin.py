@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import BackendUnavailable, EdgeLLMError
-from edgellm.hookspecs import hookimpl
-from edgellm.machine import Machine
-from edgellm.model import Artifact
+from edgellm.types.machine import Machine
+from edgellm.types.model import Artifact
 from edgellm_onnx import library
 from edgellm_onnx.bert_backend import LARGE_PAGES, BertBackend
 from edgellm_onnx.options import Options
 
 if TYPE_CHECKING:
-    from edgellm.backend import Advice, Backend, Engine
-    from edgellm.calibration import Calibration
-    from edgellm.converter import Conversion, Converted, Converter, Progress
-    from edgellm.plan import Footprint, LaunchPlan, Settings
+    from edgellm.contract.backend import Advice, Backend, Engine
+    from edgellm.contract.converter import Conversion, Converted, Converter, Progress
+    from edgellm.types.calibration import Calibration
+    from edgellm.types.plan import Footprint, LaunchPlan, Settings
 
 
 class OnnxBackend:

@@ -14,7 +14,7 @@ CPU = "CPUExecutionProvider"
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One kind of hardware. `accelerators` are kinds of `edgellm.machine.Accelerator`."""
+    """One kind of hardware. `accelerators` are kinds of `edgellm.types.machine.Accelerator`."""
 
     library: str  # as onnxruntime names it
     package: str  # that brings it

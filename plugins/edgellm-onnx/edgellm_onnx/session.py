@@ -14,7 +14,7 @@ from pathlib import Path
 import onnxruntime
 
 from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact
-from edgellm.plan import Settings
+from edgellm.types.plan import Settings
 from edgellm_onnx.options import Options
 from edgellm_onnx.providers import CPU, Choice
 

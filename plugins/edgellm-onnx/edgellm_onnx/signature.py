@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from edgellm.errors import UnsupportedArtifact
-from edgellm.formats.onnx_folder import OnnxFolder
-from edgellm.formats.onnx_graph import OnnxGraph, Value
+from edgellm.formats.onnx.folder import OnnxFolder
+from edgellm.formats.onnx.graph import OnnxGraph, Value
 
 CACHE_TYPES = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes
 LOGIT_TYPES = ("float32", "float16")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from gguf_writer import (
+from support.gguf_writer import (
     ARRAY,
     BOOL,
     F32,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from safetensors_writer import build, entry, file
+from support.safetensors_writer import build, entry, file
 
 A = {"a": entry("U8", (4,), 0)}
 SOUND = file({"a": ("U8", (2, 2), b"abcd"), "b": ("F32", (), bytes(4)), "none": ("F16", (0, 3), b"")}, {"format": "pt"})

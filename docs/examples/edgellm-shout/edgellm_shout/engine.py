@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgellm.backend import EngineInfo, SlotInput
+from edgellm.contract.backend import EngineInfo, SlotInput
 from edgellm.errors import CacheFull
-from edgellm.plan import Settings
+from edgellm.types.plan import Settings
 
 if TYPE_CHECKING:
-    from edgellm.backend import Logits
+    from edgellm.contract.backend import Logits
 
 END = 256
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgellm.hookspecs import hookimpl
+from edgellm.contract.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from edgellm.backend import Backend, Engine
-    from edgellm.machine import Machine
-    from edgellm.model import Artifact
-    from edgellm.plan import Footprint, LaunchPlan, Settings
+    from edgellm.contract.backend import Backend, Engine
+    from edgellm.types.machine import Machine
+    from edgellm.types.model import Artifact
+    from edgellm.types.plan import Footprint, LaunchPlan, Settings
 
 
 class ShoutBackend:

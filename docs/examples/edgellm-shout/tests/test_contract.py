@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edgellm.model import Artifact
-from edgellm.plan import LaunchPlan, Settings
 from edgellm.testing import BackendContract
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
 
 
 class TestShout(BackendContract):

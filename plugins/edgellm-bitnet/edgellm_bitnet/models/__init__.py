@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgellm.model import ModelCard, ModelFile, Shape
+from edgellm.types.model import ModelCard, ModelFile, Shape
 
 TINY_TERNARY = ModelCard(
     id="tiny-ternary",

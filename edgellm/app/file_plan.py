@@ -1,0 +1,147 @@
+"""The plan for a model file that is at hand: which backend opens it, and with what settings it fits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgellm.catalog import lookup
+from edgellm.contract.backend import Backend, Loader, Offload
+from edgellm.contract.manager import plugins
+from edgellm.contract.quantizer import Quantizer
+from edgellm.errors import NothingFits, UnsupportedArtifact, UsageError
+from edgellm.estimate import footprint, quants
+from edgellm.selection.context_length import fit_cache
+from edgellm.selection.offload import Placement, place, require, unused
+from edgellm.selection.scenario import cache_types, offload_facts
+from edgellm.types.machine import Machine
+from edgellm.types.model import Artifact, Shape
+from edgellm.types.plan import Footprint, LaunchPlan, Settings
+from edgellm.types.request import KV_TYPES, SelectionRequest
+from edgellm.units import show_memory
+
+CTX_UNKNOWN = 4096  # tokens, where a file does not tell its shape
+
+
+def file_plan(path: str, request: SelectionRequest) -> LaunchPlan:
+    """The plan for a file or folder that is named, without a choice of model.
+
+    Raises:
+        ArtifactError, UnsupportedArtifact, NothingFits; UsageError: a cache or layers that no backend has.
+    """
+    from edgellm.catalog.identify import identify
+    from edgellm.hardware.probe import probe
+
+    artifact = identify(path)
+    machine = probe(refine=True)
+    backend, reason = _backend_for(artifact, request, machine)
+    offload = offload_facts(plugins().backend(backend), machine)
+    require(backend, offload, request.gpu_layers)
+    threads = machine.compute_threads
+    kv_types = _cache_types(backend, artifact.shape, request)
+    if artifact.shape is None:
+        why: tuple[str, ...] = ("Context: the file does not tell its shape; taken as asked or 4,096.",)
+        ctx, kv_type, gpu_layers = request.ctx or CTX_UNKNOWN, kv_types[0], request.gpu_layers or 0
+        memory, gpu = None, ""
+    else:
+        ctx, kv_type, why, placed = _fit(artifact, artifact.shape, request, machine, kv_types, offload)
+        gpu_layers, memory, gpu = placed.gpu_layers, placed.footprint, placed.reason
+    run = Settings(ctx, request.slots, threads, threads, kv_type, gpu_layers)
+    named = f"Model: {artifact.model_id} {artifact.quant}, the file that was named."
+    gpu = gpu or unused(machine, backend, offload, request.gpu_layers)
+    reasons = (named, reason, *why, gpu, f"Threads: {threads}.", *_smaller(artifact))
+    return with_own_footprint(LaunchPlan(backend, artifact, run, tuple(filter(None, reasons)), memory))
+
+
+def with_own_footprint(plan: LaunchPlan) -> LaunchPlan:
+    """With what the backend says of this very file, where it says something, and the process that talks to users.
+
+    A file is read instead of mapped where most of it is copied into another layout: the map would only keep what
+    nothing reads again.
+    """
+    backend = plugins().backend(plan.backend)
+    own = backend.footprint(plan.artifact, plan.settings)
+    if own is None:
+        return plan
+    run, reasons = plan.settings, plan.reasons
+    if own.reclaimable_bytes > own.weights_bytes // 2:
+        parts = f"{show_memory(own.reclaimable_bytes)} of {show_memory(own.weights_bytes)}"
+        why = f"Weights: read, not mapped: {parts} are copied into another layout for this processor."
+        reasons = (*reasons, why)
+        run = replace(run, mmap=False)
+        own = backend.footprint(plan.artifact, run) or own
+    return replace(plan, settings=run, reasons=reasons, footprint=replace(own, parent_bytes=footprint.PARENT_BYTES))
+
+
+def _smaller(artifact: Artifact) -> tuple[str, ...]:
+    """Where a named file is not quantized and something installed could: how. Of the catalog's, selection says so."""
+    floats = quants.QUANTS.get(artifact.quant)
+    if artifact.format != "gguf" or floats is None or floats.kind != "float":
+        return ()
+    if not any(isinstance(backend, Quantizer) for backend in plugins().backends().values()):
+        return ()
+    name = artifact.model_id if artifact.model_id in lookup.catalog() else artifact.path
+    return (f"It is not quantized: `edgellm quantize {name} --to auto` makes the one that suits this machine.",)
+
+
+def _cache_types(name: str, shape: Shape | None, request: SelectionRequest) -> tuple[str, ...]:
+    """Types of cache to try for a named file: the one asked for, else the backend's usual one and all that are smaller.
+
+    Raises:
+        UsageError: it cannot have the one that is asked for.
+    """
+    facts = cache_types(plugins().backend(name))
+    usual = KV_TYPES[KV_TYPES.index(facts.usual_cache) :]
+    wanted = usual if request.kv_type is None else (request.kv_type,)
+    refusals = {kind: facts.refuses_cache(kind, shape) for kind in wanted}
+    if request.kv_type is not None and refusals[request.kv_type]:
+        raise UsageError(refusals[request.kv_type], hint="leave --kv out", param="kv")
+    return tuple(kind for kind, refusal in refusals.items() if not refusal)
+
+
+def _fit(  # noqa: PLR0917
+    artifact: Artifact,
+    shape: Shape,
+    request: SelectionRequest,
+    machine: Machine,
+    kv_types: tuple[str, ...],
+    offload: Offload | None,
+) -> tuple[int, str, tuple[str, ...], Placement]:
+    """Context and type of cache of a named file, why, and where its layers go."""
+
+    def placed(whole: Footprint) -> Placement:
+        return place(whole, shape, artifact.bytes, artifact.quant, offload, request.gpu_layers)
+
+    def in_ram(whole: Footprint) -> Footprint:
+        return placed(whole).footprint
+
+    ctx, kv_type, why = fit_cache(machine, shape, artifact.ctx_train, artifact.bytes, request, kv_types, in_ram)
+    found = placed(footprint.footprint(shape, artifact.bytes, ctx, request.slots, kv_type))
+    if found.problem:
+        hint = "--gpu-layers auto puts as many there as fit; --ctx, --slots ask for less"
+        raise NothingFits(f"{artifact.model_id} with {ctx:,} tokens of context: {found.problem}", hint=hint)
+    return ctx, kv_type, why, found
+
+
+def _backend_for(artifact: Artifact, request: SelectionRequest, machine: Machine) -> tuple[str, str]:
+    """The first backend, by name, that runs here and opens the artifact; what the others said otherwise."""
+    refusals = []
+    for name, backend in plugins().backends().items():
+        if request.backend not in (None, name):
+            continue
+        problems = backend.supports(artifact) or backend.check(machine) or _not_loaded(backend, artifact, machine)
+        if not problems:
+            return name, f"Backend: {name} opens {artifact.format} files."
+        refusals.append(f"{name}: {'; '.join(problems)}")
+    asked = f"backend {request.backend!r}" if request.backend else "no installed backend"
+    raise UnsupportedArtifact(
+        f"{asked} can open {artifact.path} ({'; '.join(refusals) or 'it is not installed'})",
+        hint="see `edgellm plugins` and `edgellm doctor`",
+    )
+
+
+def _not_loaded(backend: Backend, artifact: Artifact, machine: Machine) -> list[str]:
+    """Why this build does not load a model that its format would allow; empty = it does, or does not know."""
+    known = backend.architectures(machine) if isinstance(backend, Loader) else None
+    if known is None or artifact.shape is None or artifact.shape.arch in known:
+        return []
+    return [f"this build does not load architecture {artifact.shape.arch}"]

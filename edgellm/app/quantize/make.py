@@ -1,0 +1,152 @@
+"""Makes what was planned: the quantizer runs in a process of its own; its file is whole, checked and named, or gone."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from edgellm import settings
+from edgellm.app.quantize.plan import Plan
+from edgellm.app.quantize.preflight import exists
+from edgellm.contract.quantizer import Quantization
+from edgellm.errors import BackendError, UsageError
+from edgellm.formats.gguf import reader
+from edgellm.formats.gguf.reader import GgufModel
+from edgellm.runtime import quantize_worker
+from edgellm.store.library import Library
+from edgellm.store.names import safe_name
+from edgellm.types.model import ModelFile
+
+Progress = Callable[[float, str], None]  # share that is done, what is being written
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    path: Path
+    bytes: int
+    tensor_bytes: int
+    seconds: float
+    name: str = ""  # what `edgellm serve` finds it by; "" = its path
+
+
+def make(planned: Plan, progress: Progress = lambda _share, _what: None) -> Made:
+    """Quantize, check what was written against the plan, and give it its name. Nothing stays of what is not whole.
+
+    Raises:
+        WorkerCrashed, BackendError: the quantizer failed, or wrote something else. DiskFull.
+        UsageError: another process makes the same file, or the target came up meanwhile.
+    """
+    started = time.monotonic()
+    library = Library()
+    folder = library.root / safe_name(planned.source.card.id) if planned.output is None else planned.output.parent
+    with _alone(planned.output or folder / planned.quant):
+        # The lock is held: whoever left this is gone.
+        work = folder / f".{planned.output.name if planned.output else planned.quant}.quantizing"
+        shutil.rmtree(work, ignore_errors=True)
+        try:
+            work.mkdir(parents=True)
+            target = work / (
+                planned.output.name if planned.output else f"{planned.source.card.id}.{planned.quant}.gguf"
+            )
+            _write(planned, target, progress)
+            written = _verified(planned, target)
+            progress(1.0, "storing")
+            path = _keep(planned, library, target)
+        except OSError as error:
+            raise UsageError(f"{folder} cannot be written: {error.strerror}", hint="choose another --output") from error
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    name = f"{planned.source.card.id}:{planned.quant}" if planned.source.in_catalog else ""
+    return Made(path, written.file_bytes, written.tensor_bytes, time.monotonic() - started, name)
+
+
+def _write(planned: Plan, target: Path, progress: Progress) -> None:
+    sizes = [math.prod(p.tensor.dims) for p in planned.file.tensors]
+    done = [0]
+    for size in sizes:
+        done.append(done[-1] + size)
+
+    def tell(index: int, total: int, name: str) -> None:
+        share = done[index] / done[-1] if total == len(sizes) else index / max(1, total)
+        progress(share, f"{name} ({index + 1} of {total})")
+
+    job = Quantization(
+        planned.source.artifact,
+        str(target),
+        planned.quant,
+        planned.n_threads,
+        planned.imatrix,
+        planned.requantizes,
+    )
+    quantize_worker.quantize(planned.backend, job, tell)
+
+
+def _verified(planned: Plan, target: Path) -> GgufModel:
+    """The written file, read again: every tensor there, of the type and size that were predicted.
+
+    Raises:
+        BackendError: something else was written. BadArtifact: it is no sound file.
+    """
+    written = reader.read_model(target)
+    expected = {p.tensor.name: (p.tensor.dims, p.type) for p in planned.file.tensors}
+    found = {tensor.name: (tensor.dims, tensor.type.name) for tensor in written.tensors}
+    if found != expected:
+        wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+        one = wrong[0]
+        raise BackendError(
+            f"{planned.backend} wrote {len(wrong)} tensors otherwise than predicted: {one} is {found.get(one)}, "
+            f"{expected.get(one)} was expected",
+            hint="its library's rules differ from those of llama.cpp b11434; please report it",
+        )
+    kept = {key for key in planned.source.content.header.metadata if not key.startswith("split.")}
+    missing = sorted(kept - set(written.header.metadata))
+    if missing:
+        raise BackendError(f"{planned.backend} left out {len(missing)} keys, the first is {missing[0]}")
+    return written
+
+
+def _keep(planned: Plan, library: Library, written: Path) -> Path:
+    if planned.output is None:
+        return Path(library.keep(planned.source.card, planned.model_file, written).path)
+    with open(written, "rb+") as file:
+        os.fsync(file.fileno())
+    if planned.replace:
+        os.replace(written, planned.output)
+    else:
+        # Unlike a rename, a link never takes the place of a file that came up meanwhile.
+        try:
+            os.link(written, planned.output)
+        except FileExistsError:
+            raise exists(planned.output) from None
+        except OSError:  # a file system without links
+            os.replace(written, planned.output)
+    if planned.source.in_catalog:
+        size = planned.output.stat().st_size
+        library.fetch(planned.source.card, ModelFile(f"file:{quote(str(planned.output))}", planned.quant, bytes=size))
+    return planned.output
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Hold the lock of what is being made, against other processes of this user."""
+    from filelock import FileLock, Timeout
+
+    locks = settings.cache_dir() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(locks / f"{hashlib.sha256(str(target).encode()).hexdigest()[:32]}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(f"{target} is being made by another process", hint="wait for it") from None
+    try:
+        yield
+    finally:
+        lock.release()

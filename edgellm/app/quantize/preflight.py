@@ -1,0 +1,120 @@
+"""Why a quantization is not made: refused before the first byte, with the numbers and a way out."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+from edgellm.app.quantize.source import Source, same_file
+from edgellm.errors import BadArtifact, DiskFull, UsageError
+from edgellm.estimate import quality, quants
+from edgellm.estimate.file_recipe import FilePlan
+from edgellm.formats.gguf.imatrix import Imatrix
+from edgellm.store.library import SPARE_BYTES
+from edgellm.units import show_size
+
+
+def to_content(source: Source, file: FilePlan, matrix: Imatrix | None, *, allow_requantize: bool) -> tuple[str, ...]:
+    """What has to be known of the result, one sentence each.
+
+    Raises:
+        UsageError: it makes no sense, or costs what was not agreed to. BadArtifact: another model's matrix.
+    """
+    path, params = source.artifact.path, source.card.params
+    if not any(p.changes for p in file.tensors):
+        raise UsageError(f"{path} is {file.quant} already", hint="choose another type with --to", param="to")
+    for p in file.impossible[:1]:
+        row = f"rows of {p.row} weights ({p.tensor.name})"
+        raise UsageError(f"{file.quant} cannot hold {row}", hint="choose another type with --to", param="to")
+    notes = _check_matrix(file, matrix)
+    if file.requantized:
+        was, kept = _most(file), quality.retention(file.quant, params).mid
+        before = quality.retention(was, params).mid if was in quants.QUANTS else 1.0
+        cost = (
+            f"{len(file.requantized)} tensors of {Path(path).name} are quantized already, most of them {was}: "
+            f"{before:.1%} of the ability are left, about {before * kept:.1%} would be after {file.quant}"
+        )
+        if file.lossy and not allow_requantize:
+            hint = "start from an F16, BF16 or Q8_0 file, or accept the loss with --allow-requantize"
+            raise UsageError(cost, hint=hint, param="allow-requantize")
+        notes = (f"{cost}.", *notes)
+    fallback = [p for p in file.tensors if p.type != p.asked]
+    if fallback:
+        notes = (*notes, f"{len(fallback)} tensors have rows that are no multiple of the block and get larger types.")
+    if source.lossy:
+        was = source.artifact.quant
+        notes = (*notes, f"The source was quantized before it became {was}; what that lost stays lost.")
+    return notes
+
+
+def _check_matrix(file: FilePlan, matrix: Imatrix | None) -> tuple[str, ...]:
+    if matrix is None:
+        if file.need_imatrix:
+            first = file.need_imatrix[0]
+            raise UsageError(
+                f"{file.quant} needs an importance matrix: {len(file.need_imatrix)} tensors become {first.type} and "
+                "similar, and would be garbage",
+                hint="give one with --imatrix (llama-imatrix makes it), or choose IQ4_XS, Q3_K_M or Q2_K",
+                param="imatrix",
+            )
+        return ()
+    fits = 0
+    for p in file.tensors:
+        known = matrix.entries.get(p.tensor.name)
+        if known is None:
+            if p in file.need_imatrix:
+                hint = "make one with llama-imatrix from this very model"
+                raise BadArtifact(f"{matrix.header.where} has no entry for {p.tensor.name}", hint=hint)
+            continue
+        wanted = p.row * (p.tensor.dims[2] if len(p.tensor.dims) > 2 else 1)
+        if known.n_values != wanted and p.tensor.name != "token_embd.weight":
+            what = f"{p.tensor.name} has {known.n_values} values, {wanted} are needed"
+            raise BadArtifact(f"{matrix.header.where}: {what}", hint="it is of another model")
+        fits += 1
+    n_changed = sum(p.changes for p in file.tensors)
+    return (f"The importance matrix covers {fits} tensors, {n_changed} are quantized.",)
+
+
+def _most(file: FilePlan) -> str:
+    """The type that most weights of what is quantized already have."""
+    weights: dict[str, int] = {}
+    for p in file.requantized:
+        weights[p.tensor.type.name] = weights.get(p.tensor.type.name, 0) + math.prod(p.tensor.dims)
+    return max(weights, key=lambda name: weights[name])
+
+
+def to_output(path: Path, source: Source, *, replace: bool) -> None:
+    """Refuse a file that cannot be written, or is not to be.
+
+    Raises:
+        UsageError.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", hint="give --output a file's name", param="output")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent} does not exist", hint="make it, or choose another --output", param="output")
+    if any(same_file(str(path), part) for part in source.artifact.paths):
+        raise UsageError(f"{path} is what is quantized", hint="choose another --output", param="output")
+    if path.exists() and not replace:
+        raise exists(path)
+
+
+def to_size(n_bytes: int, folder: Path, quant: str) -> None:
+    """Refuse what would fill the disk.
+
+    Raises:
+        DiskFull.
+    """
+    while not folder.exists():
+        folder = folder.parent
+    needed, free = n_bytes + SPARE_BYTES, shutil.disk_usage(folder).free
+    if needed > free:
+        raise DiskFull(
+            f"{quant} needs {show_size(needed)} in {folder}, {show_size(free)} are free",
+            hint="free space, or choose another folder with --output",
+        )
+
+
+def exists(path: Path) -> UsageError:
+    return UsageError(f"{path} exists already", hint="give another --output, or replace it with --force")

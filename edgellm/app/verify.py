@@ -1,0 +1,311 @@
+"""Verify after load: what was predicted beside what is measured, kept for the next plan, and a warning where they part.
+
+Everything happens beside the requests: the worker's memory is read from outside, and the record is written while none
+runs, after the first request that tells something, then after twice as many, and at the end.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from edgellm.contract.backend import EngineInfo
+from edgellm.contract.manager import plugins
+from edgellm.errors import ArtifactError
+from edgellm.estimate import footprint, speed, weights
+from edgellm.history import fingerprint, run_log
+from edgellm.history.corrections import Correction
+from edgellm.history.run_log import Numbers, Run
+from edgellm.runtime.metrics import Measured
+from edgellm.runtime.process_usage import waited_share
+from edgellm.runtime.session import Session
+from edgellm.types.calibration import Calibration
+from edgellm.types.machine import Machine
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan
+from edgellm.units import MIB, show_memory, show_rate
+
+log = logging.getLogger("edgellm.app.verify")
+
+DRIFT = 0.25  # of what was predicted
+WHOLE = 0.9  # of a batch: what the rest would touch is a tenth of the scratch, which is small beside the weights
+PAUSE_S, PATIENCE_S = 0.5, 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One number that is not what was predicted."""
+
+    text: str  # "decode of m Q4_K_M: 8.1 tok/s, 12.4 were predicted (35 % less)"
+    fix: str
+
+
+class Verification:
+    """Of one load. `run` is what was recorded last, None = nothing yet."""
+
+    def __init__(self, plan: LaunchPlan, session: Session) -> None:
+        self._plan = plan
+        self._session = session
+        self._id = run_log.new_id()
+        self._lock = threading.Lock()  # one record at a time
+        self._recorded = -1  # requests in the last record
+        self._warned: set[str] = set()
+        self._ending = threading.Event()
+        self.run: Run | None = None
+        self.drifts: tuple[Drift, ...] = ()
+        session.meter.told = self._told
+
+    def finish(self) -> None:
+        """Before the session is closed: record what came since the last time."""
+        self._session.meter.told = None
+        self._ending.set()
+        if self._session.state == "ready":
+            self._record()
+
+    def summary(self) -> dict[str, Any] | None:
+        """For programs: numbers predicted and measured, and what drifted; None where nothing was recorded yet."""
+        if self.run is None:
+            return None
+        numbers = {"predicted": self.run.predicted, "measured": self.run.measured}
+        drift = [{"text": drift.text, "fix": drift.fix} for drift in self.drifts]
+        return {**msgspec.to_builtins(numbers), "requests": self.run.requests, "drift": drift}
+
+    def _told(self, requests: int) -> None:
+        if requests & (requests - 1) == 0:  # 1, 2, 4, 8, ...
+            threading.Thread(target=self._record_when_idle, name="edgellm-verify", daemon=True).start()
+
+    def _record_when_idle(self) -> None:
+        """The work, a tenth of a second, is not taken from requests that run, unless some always do."""
+        for _ in range(round(PATIENCE_S / PAUSE_S)):
+            if self._ending.wait(PAUSE_S):
+                return
+            if self._session.idle:
+                break
+        self._record()
+
+    def _record(self) -> None:
+        """Nothing that goes wrong here may cost anybody an answer."""
+        try:
+            with self._lock:
+                self._record_now()
+        except Exception as error:
+            log.warning("what was measured could not be recorded: %s: %s", type(error).__name__, error)
+
+    def _record_now(self) -> None:
+        measured = self._session.meter.measured()
+        if self._plan.artifact.shape is None or measured.requests == self._recorded:
+            return
+        self._recorded = measured.requests
+        run = self._run(measured)
+        known = run_log.of_runs(self._known, {run.backend: run.basis}, run.threads).of(
+            run.backend, run.model, run.quant
+        )
+        run_log.record(self._machine, run)
+        self.run, self.drifts = run, drifts(run, known)
+        for drift in self.drifts:
+            what = drift.text.split(" of ")[0]
+            if what not in self._warned:
+                self._warned.add(what)
+                log.warning("%s; %s", drift.text, drift.fix)
+
+    @functools.cached_property
+    def _machine(self) -> Machine:
+        from edgellm.hardware.probe import probe
+
+        return probe(measure=False)
+
+    @functools.cached_property
+    def _known(self) -> tuple[Run, ...]:
+        """Runs before this one."""
+        return run_log.read(self._machine).runs
+
+    def _run(self, measured: Measured) -> Run:
+        plan, run = self._plan, self._plan.settings
+        backend = plugins().backend(plan.backend)
+        rates = rates_of(plan.backend, self._machine)
+        return Run(
+            id=self._id,
+            time=run_log.now(),
+            backend=plan.backend,
+            model=plan.artifact.model_id,
+            quant=plan.artifact.quant,
+            build=fingerprint.build(backend),
+            basis=fingerprint.basis(backend, rates),
+            threads=run.n_threads,
+            ctx=run.n_ctx,
+            slots=run.n_slots,
+            kv_type=run.kv_type,
+            gpu_layers=run.gpu_layers,
+            depth=measured.decode_depth,
+            requests=measured.requests,
+            whole_batch=measured.longest_prefill >= WHOLE * min(run.n_batch, run.n_ctx - 1),
+            waited=waited_share(*self._session.taken()),
+            predicted=predicted(plan, self._machine, measured, rates),
+            measured=self._numbers(measured),
+        )
+
+    def _numbers(self, measured: Measured) -> Numbers:
+        loaded, now = self._session.taken()
+        return Numbers(
+            decode=measured.decode,
+            prefill=measured.prefill,
+            first_token_s=measured.first_token_s,
+            batched=measured.batched,
+            resident_bytes=None if now is None else now.peak_bytes or now.resident_bytes,
+            loaded_bytes=None if loaded is None else loaded.resident_bytes,
+            allocated_bytes=reported_bytes(self._session.info),
+        )
+
+
+def rates_of(backend: str, machine: Machine) -> Calibration | None:
+    """What was measured of the backend's kernels on this machine; None = priors are used."""
+    from edgellm.selection.scenario import backend_facts
+
+    return backend_facts([plugins().backend(backend)], machine)[0].calibration
+
+
+def predicted(plan: LaunchPlan, machine: Machine, measured: Measured, rates: Calibration | None) -> Numbers:
+    """The prediction for what was measured: at its depth and its prompts, before corrections.
+
+    Rates only where a processor computes alone, as no others are predicted.
+    """
+    artifact, run = plan.artifact, plan.settings
+    assert artifact.shape is not None
+    # A plan's own may be corrected already.
+    backend = plugins().backend(plan.backend)
+    whole = backend.footprint(artifact, run) or footprint.footprint(
+        artifact.shape, artifact.bytes, run.n_ctx, run.n_slots, run.kv_type
+    )
+    memory = Numbers(
+        resident_bytes=whole.resident_bytes - whole.parent_bytes,
+        allocated_bytes=whole.allocated_bytes - whole.parent_bytes - whole.process_bytes,
+    )
+    size = weights_of(artifact)
+    if run.gpu_layers:
+        return Numbers()
+    if size is None:
+        return memory
+    depth = measured.decode_depth or speed.REFERENCE_DEPTH
+    kind: dict[str, object] = {"depth": depth, "kv_type": run.kv_type, "backend": plan.backend}
+    decode = speed.decode(machine, artifact.shape, size, run.n_threads, rates=rates, **kind).tok_s  # type: ignore[arg-type]
+    tokens = measured.prefill_tokens or speed.BATCH
+    batch = run.n_threads_batch
+    kind = {"tokens": tokens, "kv_type": run.kv_type, "backend": plan.backend}
+    prefill = speed.prefill(machine, artifact.shape, size, batch, rates=rates, **kind).tok_s  # type: ignore[arg-type]
+    return Numbers(
+        decode=decode,
+        prefill=prefill,
+        first_token_s=measured.prefill_tokens / prefill if measured.prefill_tokens else None,
+        resident_bytes=memory.resident_bytes,
+        allocated_bytes=memory.allocated_bytes,
+    )
+
+
+def weights_of(artifact: Artifact) -> weights.Weights | None:
+    """From the header of the file itself where it is GGUF, else from its shape and the name of its type."""
+    if artifact.format == "gguf":
+        try:
+            return _from_header(artifact)
+        except ArtifactError:
+            return None
+    try:
+        assert artifact.shape is not None
+        return weights.weights(artifact.shape, 0, 0, artifact.quant).with_tensor_bytes(artifact.bytes)
+    except KeyError:
+        return None
+
+
+def _from_header(artifact: Artifact) -> weights.Weights:
+    from edgellm.formats.gguf import reader
+
+    shape = artifact.shape
+    assert shape is not None
+    total = streamed = 0
+    by_type: dict[str, int] = {}
+    for tensor in reader.read_model(artifact.path).tensors:
+        count = math.prod(tensor.dims)
+        size = tensor.type.size_bytes(count)
+        total += size
+        if "_exps" in tensor.name and shape.n_expert:
+            count, size = (n * shape.n_expert_used // shape.n_expert for n in (count, size))
+        if tensor.name == "token_embd.weight" and not shape.tied_embeddings:
+            continue
+        streamed += size
+        if len(tensor.dims) > 1:
+            by_type[tensor.type.name] = by_type.get(tensor.type.name, 0) + count
+    ranked = tuple(sorted(by_type.items(), key=lambda item: (-item[1], item[0])))
+    return weights.Weights(total, streamed, ranked, exact=True)
+
+
+def reported_bytes(info: EngineInfo) -> int | None:
+    """Buffers as the library reports them in `info.details`; None = it reports none."""
+    found = re.findall(r"buffer size\s*=\s*([\d.]+) MiB", info.details.get("buffers", ""))
+    return round(sum(map(float, found)) * MIB) if found else None
+
+
+def correction(plan: LaunchPlan, machine: Machine, rates: Calibration | None) -> Correction:
+    """What earlier runs made of predictions like those for this plan."""
+    bases = {plan.backend: fingerprint.basis(plugins().backend(plan.backend), rates)}
+    return run_log.corrections(machine, bases, plan.settings.n_threads).of(
+        plan.backend, plan.artifact.model_id, plan.artifact.quant, plan.settings.kv_type
+    )
+
+
+def drifts(run: Run, known: Correction) -> tuple[Drift, ...]:
+    """What differs by more than DRIFT from its prediction, corrected by what was known before."""
+    over = run_log.quotients(run)
+    # A short answer touches less memory than a long one will.
+    resident = over["resident_bytes"] if run.whole_batch else max(1.0, over["resident_bytes"] or 1.0)
+    found = []
+    for what, ratio, factor, name in (
+        ("decode", over["decode"], known.decode, "decode"),
+        ("prompts", over["prefill"], known.prefill, "prefill"),
+        ("memory", resident, known.resident, "resident_bytes"),
+    ):
+        if ratio is None or abs(ratio / factor - 1) <= DRIFT:
+            continue
+        measured, expected = getattr(run.measured, name), getattr(run.predicted, name) * factor
+        show = show_memory if what == "memory" else _show_rate
+        word = "more" if measured > expected else "less"
+        text = f"{what} of {run.model} {run.quant}: {show(measured)}, {show(expected)} were predicted "
+        text += f"({abs(measured / expected - 1) * 100:.0f} % {word})"
+        found.append(Drift(text, _memory_fix(word) if what == "memory" else _rate_fix(run, word)))
+    return tuple(found)
+
+
+def latest_drifts(runs: Sequence[Run], bases: Mapping[str, str]) -> tuple[Drift, ...]:
+    """Of the last run of each model and quantization, beside what the runs before it had taught."""
+    found: list[Drift] = []
+    last = {(run.backend, run.model, run.quant, run.kv_type): at for at, run in enumerate(runs)}
+    for key, at in last.items():
+        if runs[at].basis == bases.get(runs[at].backend):
+            found += drifts(runs[at], run_log.of_runs(runs[:at], bases, runs[at].threads).of(*key))
+    return tuple(found)
+
+
+def _show_rate(rate: float) -> str:
+    return f"{show_rate(rate)} tok/s"
+
+
+def _memory_fix(word: str) -> str:
+    cure = "ask for less with --ctx or --slots where memory is short" if word == "more" else "a longer --ctx may fit"
+    return f"{cure}; the next plan is made with what was measured"
+
+
+def _rate_fix(run: Run, word: str) -> str:
+    if word == "more":
+        return "the plan may be too modest: `edgellm calibrate` measures the kernels, and the next plan corrects itself"
+    if run_log.is_busy(run):
+        return f"other programs had the processors for {run.waited or 0:.0%} of the time: stop them, or plan for less"
+    return (
+        "is there a power-saving mode, or is the machine too hot? Otherwise `edgellm calibrate` measures the kernels, "
+        "and the next plan corrects itself"
+    )

@@ -1,0 +1,243 @@
+"""What `serve` and `run` share: the flags that say which model is wanted, and making a plan of them with progress."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from edgellm.app.launch import Progress
+    from edgellm.types.plan import Decision, LaunchPlan
+
+F = TypeVar("F", bound=Callable[..., Any])
+PLAIN_INTERVAL_S = 2.0
+
+
+gpu_layers = click.option(
+    "--gpu-layers",
+    default="auto",
+    show_default=True,
+    metavar="N|all|auto",
+    help="Layers to put on a GPU: a number, all, or as many as fit.",
+)
+
+
+kv = click.option(
+    "--kv",
+    default="auto",
+    show_default=True,
+    metavar="TYPE",
+    help="Type of the cache: f16, q8_0, q4_0, or auto: f16, and smaller only where that buys something.",
+)
+
+
+def _look_in(ctx: click.Context, param: click.Parameter, folders: Sequence[Path]) -> None:
+    """Adds folders to those of EDGELLM_MODELS_DIR while the command runs."""
+    name = "EDGELLM_MODELS_DIR"
+    if folders:
+        _set(ctx, name, os.pathsep.join((*map(str, folders), *filter(None, [os.environ.get(name)]))))
+
+
+models_dir = click.option(
+    "--models-dir",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    expose_value=False,
+    callback=_look_in,
+    help="Folder with GGUF files of your own, to choose from here (repeat).",
+)
+
+
+def _hold_to(ctx: click.Context, param: click.Parameter, rate: str | None) -> None:
+    """Sets EDGELLM_MAX_RATE while the command runs."""
+    from edgellm.units import parse_rate
+
+    if rate is not None:
+        parse_rate(rate)
+        _set(ctx, "EDGELLM_MAX_RATE", rate)
+
+
+def _stay_offline(ctx: click.Context, param: click.Parameter, offline: bool) -> bool:
+    """Sets EDGELLM_OFFLINE while the command runs: sources ask nobody then, and look into stores of this disk."""
+    if offline:
+        _set(ctx, "EDGELLM_OFFLINE", "1")
+    return offline
+
+
+def _set(ctx: click.Context, name: str, value: str) -> None:
+    """An environment variable until the command ends: also for its worker."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    ctx.call_on_close(lambda: os.environ.pop(name, None) if before is None else os.environ.update({name: before}))
+
+
+max_rate = click.option(
+    "--max-rate",
+    metavar="RATE",
+    expose_value=False,
+    callback=_hold_to,
+    help="Most bytes a second that a download takes, as 2MB/s.",
+)
+
+
+def wanted(command: F) -> F:
+    """Flags that `make_plan` understands, and the argument MODEL."""
+    options = (
+        click.argument("model", required=False),
+        click.option("--task", default="chat", show_default=True, help="What it is for: chat, code, agent or embed."),
+        click.option("--ctx", type=int, metavar="TOKENS", help="Context per slot that it must hold."),
+        click.option("--min-tps", type=float, metavar="RATE", help="Slowest acceptable rate, tokens per second."),
+        click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB."),
+        click.option("--backend", metavar="NAME", help="Only this backend."),
+        click.option("--offline", is_flag=True, callback=_stay_offline, help="Only what is on this disk already."),
+        max_rate,
+        click.option("--quant", metavar="NAME", help="The quantization of MODEL, such as Q4_K_M."),
+        click.option("--threads", type=int, metavar="N", help="Threads to compute with, instead of what fits here."),
+        gpu_layers,
+        kv,
+        models_dir,
+        click.option(
+            "--option", "options", multiple=True, metavar="NAME=VALUE", help="A setting of the backend's own (repeat)."
+        ),
+        click.option("--isolate/--no-isolate", default=True, help="Run native code in a process of its own (default)."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def make_plan(
+    model: str | None,
+    *,
+    task: Any,
+    ctx: int | None,
+    min_tps: float | None,
+    max_memory: str | None,
+    backend: str | None,
+    offline: bool,
+    quant: str | None,
+    threads: int | None,
+    gpu_layers: str = "auto",
+    kv: str = "auto",
+    options: Sequence[str] = (),
+    slots: int = 1,
+    to_chat: bool = False,
+) -> tuple[LaunchPlan, Decision | None]:
+    """Choose (or take what was named), and fetch what is missing, with progress on standard error.
+
+    `to_chat`: what only turns texts into vectors is refused before it is fetched.
+
+    Raises:
+        UsageError, NothingFits, SourceError, ArtifactError, BackendError.
+    """
+    from edgellm import settings
+    from edgellm.app import launch
+    from edgellm.errors import UsageError
+    from edgellm.types.request import SelectionRequest, cache_type, layers_on_gpu
+    from edgellm.units import parse_bytes
+
+    memory = None if max_memory is None else parse_bytes(max_memory)
+    layers = layers_on_gpu(gpu_layers)
+    is_offline = offline or settings.offline()
+    cache = cache_type(kv)
+    request = SelectionRequest(task, ctx, min_tps, memory, backend, slots, is_offline, gpu_layers=layers, kv_type=cache)
+    if model is None and quant is not None:
+        raise UsageError(
+            "--quant belongs to a model", hint=f"name it: edgellm serve MODEL --quant {quant}", param="quant"
+        )
+    if to_chat and task == "embed":
+        launch.refuse_chat(model or "a model for the task embed")
+    pairs = _pairs(options)
+    decision = None
+    with progress() as report:
+        if model is not None:
+            plan = launch.model_plan(model, request, quant=quant, threads=threads, to_chat=to_chat, progress=report)
+        else:
+            plan, decision = launch.auto_plan(request, progress=report)
+            plan = plan if threads is None else launch.with_threads(plan, threads)
+    return launch.with_options(plan, pairs), decision
+
+
+def _pairs(options: Sequence[str]) -> dict[str, str]:
+    from edgellm.errors import UsageError
+
+    wrong = [text for text in options if "=" not in text]
+    if wrong:
+        raise UsageError(f"--option {wrong[0]} is not NAME=VALUE", hint="as in --option head=q8", param="option")
+    return dict(text.split("=", 1) for text in options)
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A callback that shows a download: a bar on a terminal, a line now and then elsewhere."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(done: int, total: int | None, what: str) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield report
+
+
+class _Lines:
+    """Progress as plain lines, with rate and time left from the second of a download on."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._next = 0.0
+        self._began = (0.0, 0)  # when, and with how many bytes
+
+    def __call__(self, done: int, total: int | None, what: str) -> None:
+        from edgellm.units import show_size
+
+        now = time.monotonic()
+        if what == self._what and now < self._next:
+            return
+        if what != self._what:
+            self._began = (now, done)
+        self._what, self._next = what, now + PLAIN_INTERVAL_S
+        amount = f": {show_size(done)}" + (f" of {show_size(total)}" if total else "") if done or total else ""
+        click.echo(f"{what}{amount}{self._pace(now, done, total)}", err=True)
+
+    def _pace(self, now: float, done: int, total: int | None) -> str:
+        from edgellm.units import show_size
+
+        rate = (done - self._began[1]) / (now - self._began[0]) if now > self._began[0] else 0.0
+        if rate <= 0:
+            return ""
+        left = f", {timedelta(seconds=round((total - done) / rate))} left" if total and total > done else ""
+        return f", {show_size(rate)}/s{left}"
+
+
+def headline(plan: LaunchPlan) -> str:
+    """What runs, in one line."""
+    settings = plan.settings
+    name = " ".join(filter(None, (plan.artifact.model_id, plan.artifact.quant)))
+    slots = f", {settings.n_slots} at the same time" if settings.n_slots > 1 else ""
+    layers = {0: "", -1: ", all layers on the GPU"}.get(
+        settings.gpu_layers, f", {settings.gpu_layers} layers on the GPU"
+    )
+    threads = _threads(settings.n_threads)
+    return f"{name} on {plan.backend}: {settings.n_ctx:,} tokens of context{slots}, {threads}{layers}"
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"

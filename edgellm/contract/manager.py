@@ -1,0 +1,168 @@
+"""Finds plugins and keeps their failures apart: a broken plugin is a row in `edgellm plugins`, never a traceback.
+
+Each entry point of group `edgellm.v1` is imported on its own (pluggy's loader stops at the first that raises), and each
+hook implementation is called on its own for the same reason.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from edgellm import settings
+from edgellm.contract import hookspecs
+from edgellm.errors import BackendUnavailable, UsageError
+
+if TYPE_CHECKING:
+    from edgellm.contract.backend import Backend
+    from edgellm.contract.converter import Converter
+
+# Built-ins are plugins like any other; they are named here because they have no entry point to be found by.
+BUILTIN = {"echo": "edgellm.builtin.echo"}
+
+
+@dataclass(frozen=True, slots=True)
+class PluginRow:
+    """One plugin as found. `error` is empty where it works."""
+
+    name: str
+    distribution: str  # "name version" of the package, or "built in"
+    module: str
+    error: str = ""
+    allowed: bool = True  # False = EDGELLM_PLUGINS leaves it out; it was not imported
+
+
+class Plugins:
+    """Every plugin of this process, loaded once."""
+
+    def __init__(self, allow: frozenset[str] | None = None) -> None:
+        self._manager = pluggy.PluginManager("edgellm")
+        self._manager.add_hookspecs(hookspecs)
+        self._rows: dict[str, PluginRow] = {}
+        for name, module in BUILTIN.items():
+            self._load(name, "built in", module, lambda module=module: importlib.import_module(module))  # type: ignore[misc]
+        for entry in sorted(importlib.metadata.entry_points(group=hookspecs.GROUP), key=lambda e: e.name):
+            dist = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
+            if allow is not None and entry.name not in allow:
+                self._rows[entry.name] = PluginRow(entry.name, dist, entry.value, "not in EDGELLM_PLUGINS", False)
+            elif entry.name in self._rows:
+                # Two distributions that claim one name: the first stays, the second is shown, neither is lost silently.
+                key = f"{entry.name} ({dist})"
+                self._rows[key] = PluginRow(key, dist, entry.value, f"name {entry.name!r} is already taken")
+            else:
+                self._load(entry.name, dist, entry.value, entry.load)
+
+    def _load(self, name: str, dist: str, module: str, load: Callable[[], object]) -> None:
+        try:
+            plugin = load()
+            self._manager.register(plugin, name)
+            # Validates hook names and arguments now, so that a typo is this plugin's row and nobody else's error.
+            self._manager.check_pending()
+            self._rows[name] = PluginRow(name, dist, module)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
+            self._rows[name] = PluginRow(name, dist, module, f"{type(error).__name__}: {error}")
+
+    def rows(self) -> list[PluginRow]:
+        return [self._rows[name] for name in sorted(self._rows)]
+
+    def call(self, hook: str, **arguments: Any) -> None:
+        """Call every implementation of `hook`, in order of plugin name; one that raises becomes an error row."""
+        for impl in self._implementations(hook):
+            self._call_one(hook, impl, arguments)
+
+    def registrations(self) -> dict[str, tuple[str, ...]]:
+        """Plugin name -> what it adds, in words: `("backend gguf", "command convert")`. Calls its register hooks."""
+        found: dict[str, list[str]] = {name: [] for name in self._rows}
+        for hook in sorted(vars(self._manager.hook)):
+            for impl in self._implementations(hook):
+                if not hook.startswith("register_"):
+                    found[impl.plugin_name].append(hook)  # asks for a machine, so it is only named
+                    continue
+                kind = hook.removeprefix("register_").removesuffix("s")
+
+                def register(*things: object, kind: str = kind, to: str = impl.plugin_name) -> None:
+                    found[to].append(f"{kind} {_label(things)}")
+
+                self._call_one(hook, impl, {"register": register})
+        return {name: tuple(added) for name, added in found.items()}
+
+    def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
+        return sorted(getattr(self._manager.hook, hook).get_hookimpls(), key=lambda impl: impl.plugin_name)
+
+    def _call_one(self, hook: str, impl: pluggy.HookImpl, arguments: dict[str, Any]) -> None:
+        try:
+            impl.function(*[arguments[name] for name in impl.argnames])
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin that calls sys.exit() must not end every command
+            row = self._rows[impl.plugin_name]
+            self._rows[impl.plugin_name] = replace(row, error=f"{hook}: {type(error).__name__}: {error}")
+
+    def backends(self) -> dict[str, Backend]:
+        """Name -> backend, sorted by name."""
+        found: dict[str, Backend] = {}
+
+        def register(backend: Backend) -> None:
+            needed = ("name", "formats", "quants", "check", "supports", "footprint", "open", "describe")
+            missing = [member for member in needed if not hasattr(backend, member)]
+            if missing:
+                raise TypeError(f"{backend!r} is no backend: it lacks {', '.join(missing)}")
+            if backend.name in found:
+                raise ValueError(f"backend name {backend.name!r} is already taken")
+            found[backend.name] = backend
+
+        self.call("register_backends", register=register)
+        return dict(sorted(found.items()))
+
+    def converters(self) -> dict[tuple[str, str], Converter]:
+        """(from_format, to_format) -> converter."""
+        found: dict[tuple[str, str], Converter] = {}
+
+        def register(from_format: str, to_format: str, converter: Converter) -> None:
+            if not callable(converter):
+                raise TypeError(f"{converter!r} cannot be called")
+            if (from_format, to_format) in found:
+                raise ValueError(f"a converter from {from_format} to {to_format} is already there")
+            found[from_format, to_format] = converter
+
+        self.call("register_converters", register=register)
+        return dict(sorted(found.items()))
+
+    def backend(self, name: str) -> Backend:
+        """The backend of that name.
+
+        Raises:
+            UsageError: no plugin offers it; BackendUnavailable: the plugin of that name is broken.
+        """
+        found = self.backends()
+        if name in found:
+            return found[name]
+        for row in self.rows():
+            if row.name == name and row.error:
+                raise BackendUnavailable(f"plugin {name!r} failed: {row.error}", hint="see `edgellm plugins`")
+        raise UsageError(f"no backend named {name!r}", hint=f"installed: {', '.join(found) or 'none'}")
+
+
+def _label(things: tuple[object, ...]) -> str:
+    """Names among what was registered: `("s3", source)` -> "s3", a backend -> its name, a rule -> its function's."""
+    words = [thing for thing in things if isinstance(thing, str)]
+    if not words and things:
+        found = (getattr(things[0], key, None) for key in ("name", "id", "__name__"))
+        words = [next((str(name) for name in found if name), repr(things[0]))]
+    return " to ".join(words)
+
+
+@cache
+def plugins() -> Plugins:
+    """The plugins of this process. The environment's allow-list is read once."""
+    return Plugins(settings.plugin_allow_list())

@@ -1,0 +1,177 @@
+"""A folder with an ONNX model: which graph is meant, its small files, and the data files beside it. Reads headers only.
+
+genai_config.json names the graph       onnxruntime-genai
+decoder_model_merged.onnx               Optimum: one graph with a branch for the first step
+decoder_model.onnx                      Optimum: the first step, and every later one in decoder_with_past_model.onnx
+one graph, in the folder or in onnx/    everything else; with several, one must be named
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from edgellm.errors import BadArtifact, UnknownModel, UnsupportedArtifact
+from edgellm.formats.onnx.graph import OnnxGraph
+
+MAX_CONFIG_BYTES = 16 * 1024**2
+MERGED, FIRST, LATER = "decoder_model_merged.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"
+CONFIGS = ("config.json", "genai_config.json", "tokenizer.json")
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxFolder:
+    """`graph` runs every step; where `first` is there, it runs the steps that start a slot."""
+
+    path: Path  # where the configuration and the tokenizer are
+    graph: Path
+    first: Path | None = None
+    config: dict[str, Any] = field(default_factory=dict)  # config.json; empty where there is none
+    genai: dict[str, Any] = field(default_factory=dict)  # genai_config.json
+
+    @property
+    def graphs(self) -> tuple[Path, ...]:
+        return (self.graph,) if self.first is None else (self.first, self.graph)
+
+    def genai_section(self, *names: str) -> dict[str, Any]:
+        """A part of genai_config.json; empty where there is none."""
+        found: Any = self.genai
+        for name in names:
+            found = found.get(name) if isinstance(found, dict) else None
+        return found if isinstance(found, dict) else {}
+
+
+def open_folder(path: str | Path) -> OnnxFolder:
+    """Of a folder, or of one of its .onnx files.
+
+    Raises:
+        UnknownModel: no graph is there, or several and none is named.
+        BadArtifact: a configuration is malformed, or names a graph that is not there.
+    """
+    where = Path(path)
+    if where.is_dir():
+        return _folder(where)
+    if not where.is_file():
+        raise BadArtifact(f"{where} is not there", hint="fetch the whole folder")
+    home = where.parent
+    if home.name == "onnx" and not any((home / name).is_file() for name in CONFIGS):
+        home = home.parent
+    config, genai = (_json(home / name) for name in CONFIGS[:2])
+    first = where.parent / FIRST if where.name == LATER else None
+    if where.name == FIRST and (where.parent / LATER).is_file():
+        where, first = where.parent / LATER, where
+    return OnnxFolder(home, where, first if first and first.is_file() else None, config, genai)
+
+
+def _folder(where: Path) -> OnnxFolder:
+    config, genai = (_json(where / name) for name in CONFIGS[:2])
+    named = OnnxFolder(where, where, None, config, genai).genai_section("model", "decoder").get("filename")
+    if named is not None:
+        graph = where / _contained(where / "genai_config.json", named)
+        if not graph.is_file():
+            raise BadArtifact(
+                f"{where}/genai_config.json names {named}, which is missing", hint="fetch the whole folder"
+            )
+        return OnnxFolder(where, graph, None, config, genai)
+    files = {file.name: file for folder in (where / "onnx", where) for file in sorted(folder.glob("*.onnx"))}
+    if MERGED in files:
+        return OnnxFolder(where, files[MERGED], None, config, genai)
+    if FIRST in files and LATER in files:
+        return OnnxFolder(where, files[LATER], files[FIRST], config, genai)
+    if not files:
+        raise UnknownModel(f"{where} holds no ONNX graph", hint="give the folder with the .onnx file in it")
+    if len(files) > 1:
+        names = ", ".join(str(file.relative_to(where)) for file in list(files.values())[:8])
+        raise UnknownModel(f"{where} holds {len(files)} ONNX graphs", hint=f"name one of them: {names}")
+    return OnnxFolder(where, next(iter(files.values())), None, config, genai)
+
+
+def data_files(graph: OnnxGraph) -> dict[Path, int]:
+    """The files that hold the graph's external tensors, and the bytes of them that are needed.
+
+    Raises:
+        BadArtifact: a path that leaves the graph's folder, a file that is missing, or shorter than its tensors need.
+    """
+    folder = Path(graph.where).parent
+    needed: dict[str, tuple[int, str]] = {}
+    for tensor in graph.external:
+        end = tensor.offset + tensor.n_bytes
+        if end > needed.get(tensor.location, (-1, ""))[0]:
+            needed[tensor.location] = (end, tensor.name)
+    found = {}
+    for location, (end, name) in needed.items():
+        place = folder / _contained(graph.where, location)
+        _check_place(place, folder, graph.where)
+        n_bytes = place.stat().st_size
+        if n_bytes < end:
+            raise BadArtifact(
+                f"{place} has {n_bytes} bytes; tensor {name!r} of {graph.where} ends at byte {end}",
+                hint="the file is cut; fetch it again",
+            )
+        found[place] = end
+    return found
+
+
+def _contained(where: object, location: object) -> str:
+    """`location` where it names something below the folder.
+
+    Raises:
+        BadArtifact: an absolute path, one that climbs, or no text.
+    """
+    text = location if isinstance(location, str) else ""
+    windows = PureWindowsPath(text)
+    climbs = ".." in PurePosixPath(text).parts or ".." in windows.parts
+    if not text or "\0" in text or climbs or text.startswith("/") or windows.drive or windows.root:
+        raise BadArtifact(
+            f"{where} asks for the file {str(location)[:80]!r}, which is not below its folder",
+            hint="do not open this model: it reaches for other files of this machine",
+        )
+    return text
+
+
+def _check_place(place: Path, folder: Path, where: str) -> None:
+    """A regular file, reached without leaving the folder; the hub's cache links into its own store of blobs."""
+    real = Path(os.path.realpath(place))
+    try:
+        mode = real.stat().st_mode
+    except OSError:
+        raise BadArtifact(
+            f"{where} needs {place}, which is missing", hint="it holds the weights; fetch the whole folder"
+        ) from None
+    if not stat.S_ISREG(mode):
+        raise BadArtifact(f"{where} needs {place}, which is no regular file", hint="fetch the whole folder")
+    home = Path(os.path.realpath(folder))
+    if not real.is_relative_to(home) and not real.is_relative_to(_blobs(home)):
+        raise BadArtifact(
+            f"{where} needs {place}, a link to {real}, outside its folder",
+            hint="put the file itself there if it is the right one",
+        )
+
+
+def _blobs(folder: Path) -> Path:
+    """Where the hub's cache keeps what `folder` links to (models--X/blobs of models--X/snapshots/...)."""
+    for parent in folder.parents:
+        if parent.name == "snapshots" and parent.parent.name.startswith("models--"):
+            return parent.parent / "blobs"
+    return folder
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """An object; empty where the file is missing."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_CONFIG_BYTES + 1)
+        found = json.loads(raw) if len(raw) <= MAX_CONFIG_BYTES else None
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadArtifact(f"{path} cannot be read: {error}", hint="fetch it again") from None
+    if not isinstance(found, dict):
+        raise UnsupportedArtifact(
+            f"{path} is no JSON object of {MAX_CONFIG_BYTES} bytes at most", hint="fetch it again"
+        )
+    return found

@@ -1,0 +1,242 @@
+"""An ONNX graph without its weights: what goes in and out, its operators, and where each tensor's bytes are.
+
+Reads the file field by field (see `protobuf`), so a graph with gigabytes of weights in it costs no more than one
+without. Field numbers are those of onnx.proto3 of the ONNX project; sizes are checked against what is there.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgellm.errors import BadArtifact, UnsupportedArtifact
+from edgellm.formats.onnx.protobuf import BYTES, Message, signed
+from edgellm.formats.onnx.tensor import DTYPES, Tensor, read_tensor
+from edgellm.formats.sniff import sniff
+
+MAX_GRAPH_BYTES = 2**31  # protocol buffers end there
+MAX_NODES, MAX_TENSORS, MAX_DEPTH = 200_000, 200_000, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """An input or output. A dimension is a number, or a name where it may change."""
+
+    name: str
+    dtype: str
+    dims: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    op: str
+    domain: str  # "" = ONNX's own
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    ints: dict[str, int]  # attributes that are one whole number
+    inside: bool = False  # of a branch or loop of another node
+
+
+@dataclass(slots=True)
+class OnnxGraph:
+    where: str
+    file_bytes: int = 0
+    ir_version: int = 0
+    producer: str = ""
+    opsets: dict[str, int] = field(default_factory=dict)  # domain -> version; "" = ONNX's own
+    inputs: dict[str, Value] = field(default_factory=dict)  # those with an initializer too: they may be left out
+    outputs: dict[str, Value] = field(default_factory=dict)
+    tensors: list[Tensor] = field(default_factory=list)  # initializers and constants, of branches too
+    initializers: dict[str, Tensor] = field(default_factory=dict)  # of the graph itself
+    nodes: list[Node] = field(default_factory=list)
+    functions: set[tuple[str, str]] = field(default_factory=set)  # (domain, name) that the file defines itself
+
+    @property
+    def external(self) -> list[Tensor]:
+        return [tensor for tensor in self.tensors if tensor.location]
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Of all constants; one that lies in a data file under two names counts once."""
+        places = {(t.location, t.offset) if t.location else (t.name, index): t for index, t in enumerate(self.tensors)}
+        return sum(tensor.n_bytes for tensor in places.values())
+
+
+def read_graph(path: str | Path) -> OnnxGraph:
+    """
+    Raises:
+        BadArtifact: missing, cut, no ONNX model, or a tensor whose size is not that of its bytes.
+        UnsupportedArtifact: larger than a protocol buffer can be, or a kind of tensor that is not read here.
+    """
+    try:
+        with open(path, "rb") as file:
+            n_bytes = file.seek(0, 2)
+            if n_bytes == 0:
+                raise BadArtifact(f"{path} is empty", hint="fetch it again")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
+                kind, words = sniff(buffer[:64])
+                if kind not in ("unknown", "text"):
+                    raise BadArtifact(f"{path} is no ONNX model: it is {words}", hint="fetch the model again")
+                if n_bytes >= MAX_GRAPH_BYTES:
+                    raise UnsupportedArtifact(
+                        f"{path} has {n_bytes} bytes; an ONNX graph is smaller than 2 GiB",
+                        hint="keep its weights in a file beside it (external data)",
+                    )
+                graph = OnnxGraph(str(path), n_bytes)
+                _Reader(graph).model(Message(buffer, 0, n_bytes, str(path)))
+                return graph
+    except OSError as error:
+        raise BadArtifact(f"{path} cannot be read: {error.strerror}", hint="fetch the whole folder") from error
+
+
+class _Reader:
+    """Fills a graph from the messages of its file."""
+
+    def __init__(self, graph: OnnxGraph) -> None:
+        self._graph = graph
+
+    def model(self, message: Message) -> None:
+        has_graph = False
+        for number, wire, at, size in message:
+            if number == 1:
+                self._graph.ir_version = at
+            elif number == 2 and wire == BYTES:
+                self._graph.producer = message.text(at, size)
+            elif number == 8 and wire == BYTES:
+                domain, version = self._opset(message.message(at, size))
+                self._graph.opsets["" if domain == "ai.onnx" else domain] = version
+            elif number == 25 and wire == BYTES:
+                self._function(message.message(at, size))
+            elif number == 7 and wire == BYTES:
+                if has_graph:
+                    message.fail(at, "holds two graphs")
+                has_graph = True
+                self._graph_of(message.message(at, size), 0)
+        if not has_graph or not self._graph.opsets:
+            message.fail(message.end, "ends without a graph and the operator sets it needs")
+
+    def _opset(self, message: Message) -> tuple[str, int]:
+        domain, version = "", 0
+        for number, wire, at, size in message:
+            if number == 1 and wire == BYTES:
+                domain = message.text(at, size)
+            elif number == 2 and wire != BYTES:
+                version = at
+        return domain, version
+
+    def _function(self, message: Message) -> None:
+        domain = name = ""
+        for number, wire, at, size in message:
+            if wire != BYTES:
+                continue
+            if number == 1:
+                name = message.text(at, size)
+            elif number == 10:
+                domain = message.text(at, size)
+            elif number == 7:
+                self._node(message.message(at, size), 1)
+        self._graph.functions.add((domain, name))
+
+    def _graph_of(self, message: Message, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            message.fail(message.start, f"holds branches in branches, more than {MAX_DEPTH} deep")
+        graph = self._graph
+        for number, wire, at, size in message:
+            if wire != BYTES:
+                continue
+            inner = message.message(at, size)
+            if number == 1:
+                self._node(inner, depth)
+            elif number == 5:
+                tensor = self._tensor(inner)
+                if depth == 0:
+                    if tensor.name in graph.initializers:
+                        message.fail(at, f"holds tensor {tensor.name!r} twice")
+                    graph.initializers[tensor.name] = tensor
+            elif number in (11, 12) and depth == 0:
+                value = self._value(inner)
+                (graph.inputs if number == 11 else graph.outputs)[value.name] = value
+            elif number == 15:
+                raise UnsupportedArtifact(f"{graph.where} holds sparse tensors", hint="store its weights densely")
+
+    def _node(self, message: Message, depth: int) -> None:
+        op = domain = ""
+        inputs: list[str] = []
+        outputs: list[str] = []
+        ints: dict[str, int] = {}
+        for number, wire, at, size in message:
+            if wire != BYTES:
+                continue
+            if number == 1:
+                inputs.append(message.text(at, size))
+            elif number == 2:
+                outputs.append(message.text(at, size))
+            elif number == 4:
+                op = message.text(at, size)
+            elif number == 7:
+                domain = message.text(at, size)
+            elif number == 5:
+                ints.update(self._attribute(message.message(at, size), depth))
+        domain = "" if domain == "ai.onnx" else domain
+        self._graph.nodes.append(Node(op, domain, tuple(inputs), tuple(outputs), ints, depth > 0))
+        if len(self._graph.nodes) > MAX_NODES:
+            message.fail(message.start, f"has more than {MAX_NODES} operators")
+
+    def _attribute(self, message: Message, depth: int) -> Iterator[tuple[str, int]]:
+        name, whole = "", None
+        for number, wire, at, size in message:
+            if number == 1 and wire == BYTES:
+                name = message.text(at, size)
+            elif number == 3 and wire != BYTES:
+                whole = signed(at)
+            elif number in (5, 10) and wire == BYTES:
+                self._tensor(message.message(at, size))
+            elif number in (6, 11) and wire == BYTES:
+                self._graph_of(message.message(at, size), depth + 1)
+        if whole is not None:
+            yield name, whole
+
+    def _value(self, message: Message) -> Value:
+        name, dtype = "", ""
+        dims: tuple[int | str, ...] = ()
+        for number, wire, at, size in message:
+            if number == 1 and wire == BYTES:
+                name = message.text(at, size)
+            elif number == 2 and wire == BYTES:
+                kind = message.message(at, size)
+                for inner, _, start, length in kind:
+                    # Sequences, maps and optional values have other numbers and stay without a type.
+                    if inner == 1:
+                        dtype, dims = self._type(kind.message(start, length))
+        return Value(name, dtype, dims)
+
+    def _type(self, message: Message) -> tuple[str, tuple[int | str, ...]]:
+        dtype = ""
+        dims: list[int | str] = []
+        for number, wire, at, size in message:
+            if number == 1 and wire != BYTES:
+                dtype = DTYPES.get(at, ("", 0))[0]
+            elif number == 2 and wire == BYTES:
+                shape = message.message(at, size)
+                for _, _, start, length in shape:
+                    dims.append(_dimension(shape.message(start, length)))
+        return dtype, tuple(dims)
+
+    def _tensor(self, message: Message) -> Tensor:
+        tensor = read_tensor(message, self._graph.where)
+        self._graph.tensors.append(tensor)
+        if len(self._graph.tensors) > MAX_TENSORS:
+            message.fail(message.start, f"has more than {MAX_TENSORS} tensors")
+        return tensor
+
+
+def _dimension(message: Message) -> int | str:
+    found: int | str = ""
+    for number, wire, at, size in message:
+        if number == 1 and wire != BYTES:
+            found = signed(at)
+        elif number == 2 and wire == BYTES:
+            found = message.text(at, size)
+    return found

@@ -1,0 +1,129 @@
+"""An ONNX model as far as predicting goes: its shape, what its matrices are stored in, and how many bytes it has.
+
+The shape is that of config.json, else of genai_config.json, with the cache as the graph declares it: `kv_full_bytes`
+counts the graph's own type, 32 bits in most files, where the same model as GGUF has 16.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgellm.errors import ArtifactError
+from edgellm.formats.hf_config import shape_of
+from edgellm.formats.onnx.folder import OnnxFolder, data_files, open_folder
+from edgellm.formats.onnx.graph import OnnxGraph, read_graph
+from edgellm.formats.onnx.tensor import DTYPES, Tensor
+from edgellm.types.model import Shape
+
+# Weights of a node that are blocks of codes: which input, and the bits where no attribute says so.
+_BLOCKS = {"MatMulNBits": (1, 4), "GatherBlockQuantized": (0, 4)}
+_PLAIN = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int8": "INT8", "uint8": "INT8", "int4": "INT4",
+          "uint4": "INT4"}  # fmt: skip
+_BITS = dict(DTYPES.values())
+_MATRIX_BYTES = 4096  # less is no weight that counts
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxSummary:
+    quant: str  # "INT4", "INT8", "F16", "BF16", "F32": of most weights that are multiplied with; "" = none seen
+    file_bytes: int  # of graphs and the data that they need
+    tensor_bytes: int  # of the graph that runs every step
+    params: int  # weights of its matrices, each counted once
+    shape: Shape | None  # None = the configuration does not tell
+    ctx_train: int
+    is_decoder: bool  # it keeps a cache
+
+
+def summary_of(path: str | Path) -> OnnxSummary:
+    """
+    Raises:
+        UnknownModel, BadArtifact, UnsupportedArtifact: as `onnx_folder` and `onnx_graph`.
+    """
+    folder = open_folder(path)
+    graphs = [read_graph(file) for file in folder.graphs]
+    places = {place for graph in graphs for place in data_files(graph)}
+    return OnnxSummary(
+        quant=_quant(graphs[-1]),
+        file_bytes=sum(graph.file_bytes for graph in graphs) + sum(place.stat().st_size for place in places),
+        tensor_bytes=graphs[-1].tensor_bytes,
+        params=_params(graphs[-1]),
+        shape=_shape(folder, graphs[-1]),
+        ctx_train=_ctx_train(folder),
+        is_decoder=any("present" in name for name in graphs[-1].outputs),
+    )
+
+
+def _quant(graph: OnnxGraph) -> str:
+    """What most weights of products are: blocks of codes where there are any, as tables beside them often are not."""
+    held = {tensor.name: tensor for tensor in graph.tensors}
+    blocks: Counter[str] = Counter()
+    for node in graph.nodes:
+        if node.op in _BLOCKS:
+            at, usual = _BLOCKS[node.op]
+            tensor = held.get(node.inputs[at]) if len(node.inputs) > at else None
+            if tensor is not None and node.op == "MatMulNBits":
+                blocks[f"INT{node.ints.get('bits', usual)}"] += tensor.n_bytes
+    plain: Counter[str] = Counter()
+    for tensor in graph.tensors:
+        if tensor.dtype in _PLAIN and tensor.n_bytes >= _MATRIX_BYTES:
+            plain[_PLAIN[tensor.dtype]] += tensor.n_bytes * 8 // _BITS[tensor.dtype]
+    most = (blocks or plain).most_common(1)
+    return most[0][0] if most else ""
+
+
+def _params(graph: OnnxGraph) -> int:
+    held = {tensor.name: tensor for tensor in graph.tensors}
+    counted: dict[object, int] = {}  # by name, or by place: a table may lie in a data file under two names
+    beside: set[str] = set()  # scales and zero points, which are no weights
+    for node in graph.nodes:
+        if node.op in _BLOCKS and len(node.inputs) > 2:
+            at, usual = _BLOCKS[node.op]
+            tensor = held.get(node.inputs[at])
+            if tensor is not None:
+                bits = node.ints.get("bits", usual)
+                counted[_place(tensor)] = tensor.n_bytes * 8 // bits
+                beside.update(node.inputs[2:4])
+    for name, tensor in held.items():
+        if tensor.dtype in _PLAIN and tensor.n_bytes >= _MATRIX_BYTES and name not in beside:
+            counted.setdefault(_place(tensor), tensor.n_bytes * 8 // _BITS[tensor.dtype])
+    return sum(counted.values())
+
+
+def _place(tensor: Tensor) -> object:
+    return (tensor.location, tensor.offset) if tensor.location else tensor.name
+
+
+def _shape(folder: OnnxFolder, graph: OnnxGraph) -> Shape | None:
+    try:
+        found = shape_of({**_from_genai(folder), **folder.config}, folder.path, any_type=True)
+    except ArtifactError:
+        return None
+    caches = [value for name, value in graph.outputs.items() if "present" in name and len(value.dims) == 4]
+    cells = [
+        (value.dims[1] if isinstance(value.dims[1], int) else found.n_head_kv)
+        * (value.dims[3] if isinstance(value.dims[3], int) else found.head_dim)
+        * _BITS.get(value.dtype, 32)
+        // 8
+        for value in caches
+    ]
+    return replace(found, kv_full_bytes=sum(cells), kv_swa_bytes=0, sliding_window=0)
+
+
+def _from_genai(folder: OnnxFolder) -> dict[str, Any]:
+    """genai_config.json in the words of config.json."""
+    model, decoder = folder.genai_section("model"), folder.genai_section("model", "decoder")
+    words = {
+        "model_type": model.get("type"), "vocab_size": model.get("vocab_size"),
+        "max_position_embeddings": model.get("context_length"), "num_hidden_layers": decoder.get("num_hidden_layers"),
+        "hidden_size": decoder.get("hidden_size"), "num_attention_heads": decoder.get("num_attention_heads"),
+        "num_key_value_heads": decoder.get("num_key_value_heads"), "head_dim": decoder.get("head_size"),
+    }  # fmt: skip
+    return {name: value for name, value in words.items() if value is not None}
+
+
+def _ctx_train(folder: OnnxFolder) -> int:
+    value = folder.config.get("max_position_embeddings", folder.genai_section("model").get("context_length"))
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31 else 0

@@ -1,0 +1,160 @@
+"""Safetensors models on disk: one file, or a folder of them with an index, mapped and read where they lie.
+
+The header is checked by `safetensors_header`; the index is not believed either: it names files of its own folder only.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from edgellm.errors import BadArtifact
+from edgellm.formats.safetensors.header import SafetensorsHeader, Tensor, parse
+
+__all__ = ["SafetensorsHeader", "SafetensorsModel", "Tensor", "read_header", "read_model"]
+
+FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+MAX_INDEX_BYTES = 32 * 1024**2
+MAX_INDEXED = 262_144
+MAX_SHARDS = 1024
+
+
+class _Index(msgspec.Struct):
+    weight_map: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SafetensorsModel:
+    """All tensors of a model. The files stay mapped as long as this, or any data taken from it."""
+
+    paths: tuple[str, ...]
+    parts: tuple[SafetensorsHeader, ...]
+    tensors: Mapping[str, Tensor]  # in file order, the shards one after another
+    _views: Mapping[str, memoryview]  # tensor -> its whole file
+
+    def raw(self, name: str) -> memoryview:
+        """The tensor's bytes, read-only, from the file itself. Raises: KeyError: no such tensor."""
+        tensor = self.tensors[name]
+        return self._views[name][tensor.offset : tensor.offset + tensor.n_bytes]
+
+    @property
+    def mappings(self) -> tuple[mmap.mmap, ...]:
+        """Of the files that have tensors."""
+        return tuple(
+            {id(view.obj): view.obj for view in self._views.values() if isinstance(view.obj, mmap.mmap)}.values()
+        )
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        return self.parts[0].metadata
+
+    @property
+    def tensor_bytes(self) -> int:
+        return sum(tensor.n_bytes for tensor in self.tensors.values())
+
+    @property
+    def file_bytes(self) -> int:
+        return sum(part.file_bytes for part in self.parts)
+
+
+def read_header(path: str | Path) -> SafetensorsHeader:
+    """The checked header of one file.
+
+    Raises:
+        BadArtifact: missing, not safetensors, malformed, truncated or lying about itself.
+        UnsupportedArtifact: a data type not known here.
+    """
+    with _mapped(str(path)) as view:
+        return parse(view, file_bytes=len(view), where=str(path))
+
+
+def read_model(path: str | Path) -> SafetensorsModel:
+    """The model at `path`: a file, or a folder with model.safetensors or its index and shards.
+
+    Raises:
+        BadArtifact: as `read_header`; or the index and the shards disagree.
+        UnsupportedArtifact: a data type not known here.
+    """
+    paths, promised = _paths(str(path))
+    parts: list[SafetensorsHeader] = []
+    tensors: dict[str, Tensor] = {}
+    views: dict[str, memoryview] = {}
+    for part_path in paths:
+        mapped = _mapped(part_path)
+        part = parse(mapped, file_bytes=len(mapped), where=part_path)
+        parts.append(part)
+        view = memoryview(mapped)
+        for tensor in part.tensors:
+            if tensor.name in tensors:
+                raise BadArtifact(f"{part_path}: tensor {tensor.name!r} is in an earlier shard too", hint=_AGAIN)
+            tensors[tensor.name] = tensor
+            views[tensor.name] = view
+        missing = promised.get(part_path, set()) - {tensor.name for tensor in part.tensors}
+        if missing:
+            raise BadArtifact(
+                f"{part_path} lacks {len(missing)} tensors that {INDEX} promises, as {min(missing)[:80]!r}", hint=_AGAIN
+            )
+    return SafetensorsModel(tuple(paths), tuple(parts), tensors, views)
+
+
+_AGAIN = "the files are not of one model; fetch them again"
+
+
+def _paths(path: str) -> tuple[list[str], dict[str, set[str]]]:
+    """(files, names that the index promises for each)."""
+    if not os.path.isdir(path):
+        return [path], {}
+    index = os.path.join(path, INDEX)
+    if not os.path.exists(index):
+        whole = os.path.join(path, FILE)
+        if not os.path.exists(whole):
+            raise BadArtifact(f"{path} holds neither {FILE} nor {INDEX}", hint="give a folder with a model, or a file")
+        return [whole], {}
+    promised: dict[str, set[str]] = {}
+    for name, file in _weight_map(index).items():
+        if file != os.path.basename(file) or not file.endswith(".safetensors") or set(file) & set("\\:\0"):
+            raise BadArtifact(
+                f"{index}: tensor {name[:80]!r} is said to be in {file[:80]!r}, which is no file of this folder",
+                hint="do not use this model: its index points elsewhere",
+            )
+        promised.setdefault(os.path.join(path, file), set()).add(name)
+    if not 0 < len(promised) <= MAX_SHARDS:
+        raise BadArtifact(f"{index} names {len(promised)} files, 1 to {MAX_SHARDS} are allowed", hint=_AGAIN)
+    missing = [os.path.basename(file) for file in promised if not os.path.isfile(file)]
+    if missing:
+        raise BadArtifact(
+            f"{len(missing)} of {len(promised)} files of {path} are missing: {', '.join(sorted(missing)[:3])}",
+            hint="fetch all files of the model into one folder",
+        )
+    return sorted(promised), promised
+
+
+def _weight_map(index: str) -> dict[str, str]:
+    with _mapped(index) as view:
+        if len(view) > MAX_INDEX_BYTES or view[:].count(b":") > MAX_INDEXED:
+            raise BadArtifact(f"{index} has {len(view)} bytes, {MAX_INDEX_BYTES} are allowed", hint=_AGAIN)
+        try:
+            return msgspec.json.decode(view[:], type=_Index).weight_map
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise BadArtifact(f"{index} cannot be read: {error}", hint=_AGAIN) from None
+
+
+def _mapped(path: str) -> mmap.mmap:
+    """A read-only map of a regular file. A pipe or device would hang or never end: refused."""
+    try:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+            raise BadArtifact(f"{path} is {kind}", hint="give the path of a .safetensors file")
+        if found.st_size == 0:
+            raise BadArtifact(f"{path} is empty", hint="fetch it again")
+        with open(path, "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise BadArtifact(f"{path} cannot be read: {error}", hint="check the path and its permissions") from error

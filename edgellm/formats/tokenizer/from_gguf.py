@@ -1,0 +1,173 @@
+"""The tokenizer in a GGUF file's metadata. The file is not believed: what does not fit together is refused by its key.
+
+Where llama.cpp guesses (a file that names no pre-tokenizer), this does not: a wrong guess makes a model worse without
+a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from edgellm.errors import BackendUnavailable, UnsupportedArtifact
+from edgellm.formats.gguf import reader
+from edgellm.formats.gguf.reader import GgufHeader
+from edgellm.formats.tokenizer.keys import Entries, TokenizerKeys
+from edgellm.formats.tokenizer.kinds import Kind, end_tokens
+from edgellm.formats.tokenizer.pretokenizers import PRE_TOKENIZERS, PreTokenizer, recognise
+from edgellm.formats.tokenizer.sentencepiece import SentencePiece
+from edgellm.formats.tokenizer.special import splitter
+from edgellm.formats.tokenizer.tokenizer import BYTE_OF, Tokenizer, Vocabulary, byte_level, spaced
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Pipeline
+
+# What SentencePiece gives these where the file does not say.
+SPM_ROLES = {"bos": 1, "eos": 2, "unk": 0}
+
+
+# Text, once its bytes are letters, does not have it.
+_LEFT_OUT = " "
+
+
+class NoTokenizer:
+    """Stands where a file has no vocabulary, for a bench that sends token ids: it encodes nothing."""
+
+    def __init__(self, n_tokens: int) -> None:
+        self.n_tokens = n_tokens
+        self.eos_ids: frozenset[int] = frozenset()
+
+    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Raises: UnsupportedArtifact, always."""
+        raise UnsupportedArtifact("the model has no vocabulary, so text cannot become tokens", hint="send token ids")
+
+    def token_bytes(self, token: int) -> bytes:
+        return b""
+
+
+def read_tokenizer(header: GgufHeader, *, pre: str | None = None) -> Tokenizer:
+    """The model's tokenizer; `pre` names the pre-tokenizer in place of the file. For a worker: it imports a library.
+
+    Raises:
+        BadArtifact: the metadata contradict themselves; names the key.
+        UnsupportedArtifact: no vocabulary, or of a kind not known here.
+        BackendUnavailable: the `tokenizers` library is not installed.
+    """
+    keys = TokenizerKeys(header)
+    model = keys.text("model")
+    if model in (None, "no_vocab", "none"):
+        raise UnsupportedArtifact(
+            f"{header.where} has no vocabulary (tokenizer.ggml.model is {model})",
+            hint="fetch a file of the model that has one, or convert it with its tokenizer",
+        )
+    if model not in ("gpt2", "llama"):
+        raise UnsupportedArtifact(
+            f"{header.where}: tokenizer.ggml.model is {model[:40]!r}; gpt2 and llama are known",
+            hint="use a backend that knows it, or the model in another format",
+        )
+    if model == "llama":
+        return _sentence_piece(keys, keys.entries(SPM_ROLES))
+    return _byte_level(keys, keys.entries({}), pre)
+
+
+def _byte_level(keys: TokenizerKeys, entries: Entries, pre: str | None) -> Tokenizer:
+    words = pre_tokenizer(keys, entries.ids, pre)
+    # The library never sees control tokens, so that no text of a user can become one.
+    known = _text_tokens(entries, Kind.CONTROL, Kind.UNKNOWN)
+    # Bytes without a token are left out. They need an id of their own until then, or their neighbours would join.
+    left_out = len(entries.texts)
+    whole = known.keys() >= BYTE_OF.keys()
+    if not whole:
+        known[_LEFT_OUT] = left_out
+    pipeline = _pipeline(keys, known, words)
+
+    def encode_text(text: str) -> list[int]:
+        tokens: list[int] = pipeline.encode(text, add_special_tokens=False).ids
+        return tokens if whole else [token for token in tokens if token != left_out]
+
+    return _tokenizer(keys, entries, encode_text, spell=byte_level, add_bos=words.add_bos)
+
+
+def _sentence_piece(keys: TokenizerKeys, entries: Entries) -> Tokenizer:
+    scores = keys.scores(len(entries.texts))
+    known = _text_tokens(entries, Kind.CONTROL, Kind.UNKNOWN, Kind.BYTE)
+    model = SentencePiece(
+        known,
+        {text: scores[token] for text, token in known.items()},
+        {int(text[3:5], 16): token for text, token in entries.ids.items() if entries.kinds[token] == Kind.BYTE},
+        unk_id=entries.roles.get("unk"),
+        space_prefix=keys.flag("add_space_prefix", default=True),
+    )
+    return _tokenizer(keys, entries, model.encode, spell=spaced, add_bos=True)
+
+
+def _text_tokens(entries: Entries, *hidden: Kind) -> dict[str, int]:
+    """Ids of tokens that a user's text may become."""
+    kinds = entries.kinds
+    return {text: token for text, token in entries.ids.items() if kinds[token] not in hidden}
+
+
+def _tokenizer(
+    keys: TokenizerKeys,
+    entries: Entries,
+    encode_text: Callable[[str], list[int]],
+    *,
+    spell: Callable[[str], bytes],
+    add_bos: bool,
+) -> Tokenizer:
+    roles = entries.roles
+    added: dict[str, tuple[int, ...]] = {}
+    for role, default in (("bos", add_bos), ("eos", False)):
+        wanted = keys.flag(f"add_{role}_token", default=default)
+        if wanted and role not in roles:
+            keys.fail(f"{role}_token_id", f"is missing, and the model wants that token (add_{role}_token)")
+        added[role] = (roles[role],) if wanted else ()
+    eos_ids = end_tokens(entries.ids, entries.kinds, roles)
+    return Tokenizer(
+        Vocabulary(entries.texts, entries.kinds, spell),
+        splitter(entries.ids, entries.kinds, encode_text),
+        bos_id=roles.get("bos"),
+        eos_id=roles.get("eos"),
+        eos_ids=eos_ids,
+        prefix=added["bos"],
+        suffix=added["eos"],
+        chat_template=reader.chat_template(keys.header),
+    )
+
+
+def pre_tokenizer(keys: TokenizerKeys, ids: Mapping[str, int], pre: str | None) -> PreTokenizer:
+    name = pre or keys.text("pre") or recognise(ids)
+    if name is None:
+        raise UnsupportedArtifact(
+            f"{keys.header.where} does not say how its tokenizer cuts words (tokenizer.ggml.pre), and its vocabulary "
+            "is not a known one",
+            hint="convert the model again with a current converter",
+        )
+    if name not in PRE_TOKENIZERS:
+        raise UnsupportedArtifact(
+            f"{keys.header.where}: tokenizer.ggml.pre is {name[:40]!r}, which is not known here",
+            hint=f"known are {', '.join(sorted(PRE_TOKENIZERS))}",
+        )
+    return PRE_TOKENIZERS[name]
+
+
+def _pipeline(keys: TokenizerKeys, ids: dict[str, int], words: PreTokenizer) -> Pipeline:
+    """A pipeline of the library, without special tokens."""
+    try:
+        from tokenizers import Regex, models, pre_tokenizers
+        from tokenizers import Tokenizer as Pipeline
+    except ImportError as error:
+        raise BackendUnavailable("the tokenizers library is not installed", hint="pip install tokenizers") from error
+    unknown = _LEFT_OUT if _LEFT_OUT in ids else None
+    merges = keys.merges()
+    try:
+        model = models.BPE(ids, merges, ignore_merges=words.ignore_merges, unk_token=unknown)
+    except BaseException as error:  # the library's panics are no `Exception`
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        keys.fail("merges", f"do not fit the tokens: {error}")
+    pipeline = Pipeline(model)
+    cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in words.patterns]
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    pipeline.pre_tokenizer = pre_tokenizers.Sequence([*cuts, letters])
+    return pipeline

@@ -1,0 +1,168 @@
+"""The keys `tokenizer.ggml.*` of a GGUF header, each checked to be what it has to be."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, NoReturn, cast
+
+from edgellm.errors import BadArtifact
+from edgellm.formats.gguf import reader
+from edgellm.formats.gguf.reader import GgufHeader, LongArray
+from edgellm.formats.tokenizer.kinds import Kind
+from edgellm.formats.tokenizer.special import MAX_CHARS
+
+_NONE = (2**32 - 1, -1)  # as converters write "no such token"
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+_ROLES = {
+    "bos": ("bos_token_id",),
+    "eos": ("eos_token_id",),
+    "eot": ("eot_token_id",),
+    "eom": ("eom_token_id",),
+    "unk": ("unknown_token_id",),
+    "fim_pre": ("fim_pre_token_id", "prefix_token_id"),
+    "fim_suf": ("fim_suf_token_id", "suffix_token_id"),
+    "fim_mid": ("fim_mid_token_id", "middle_token_id"),
+    "fim_pad": ("fim_pad_token_id",),
+    "fim_rep": ("fim_rep_token_id",),
+    "fim_sep": ("fim_sep_token_id",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """A vocabulary as the file lists it."""
+
+    texts: list[str]  # by id; "" where an id has no token
+    kinds: list[int]  # by id; see `tokenizer_kinds.Kind`
+    ids: dict[str, int]
+    roles: dict[str, int]  # "bos", "eos", ... of those that the file names
+
+
+class TokenizerKeys:
+    """Reads one key at a time.
+
+    Raises:
+        BadArtifact: the key, what it is and what it should be.
+    """
+
+    def __init__(self, header: GgufHeader) -> None:
+        self.header = header
+
+    def fail(self, name: str, why: str) -> NoReturn:
+        raise BadArtifact(
+            f"{self.header.where}: key tokenizer.ggml.{name} {why}",
+            hint="the file is damaged; fetch or convert it again",
+        )
+
+    def text(self, name: str) -> str | None:
+        value = self.header.metadata.get(f"tokenizer.ggml.{name}")
+        if value is not None and not isinstance(value, str):
+            self.fail(name, f"is no text but {_short(value)}")
+        return value or None
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        value = self.header.metadata.get(f"tokenizer.ggml.{name}", default)
+        if not isinstance(value, bool):
+            self.fail(name, f"is no bool but {_short(value)}")
+        return value
+
+    def entries(self, defaults: dict[str, int]) -> Entries:
+        """Tokens with their kinds and roles; no text stands for two. `defaults` are roles where the file says none."""
+        texts = self.tokens()
+        ids = {text: token for token, text in enumerate(texts) if text}
+        if len(ids) != len(texts) - texts.count(""):
+            twice = next(text for token, text in enumerate(texts) if text and ids[text] != token)
+            self.fail("tokens", f"has {twice[:40]!r} twice")
+        known = {role: token for role, token in defaults.items() if token < len(texts)}
+        return Entries(texts, self.kinds(texts), ids, known | self.roles(len(texts)))
+
+    def tokens(self) -> list[str]:
+        """Every token's text, at least one."""
+        texts = self._strings("tokens")
+        if not texts:
+            self.fail("tokens", "is missing or empty")
+        return texts
+
+    def kinds(self, texts: list[str]) -> list[int]:
+        """Kind of each token; all normal where the file does not say."""
+        found = self._numbers("token_type", len(texts), ("int32", "uint32", "int8", "uint8"))
+        if found is None:
+            return [Kind.NORMAL] * len(texts)
+        for token in (token for token, kind in enumerate(found) if kind != Kind.NORMAL):
+            text = texts[token]
+            if found[token] == Kind.BYTE and not _BYTE.fullmatch(text):
+                self.fail("tokens", f"has {text[:40]!r} as byte token {token}, which is not written <0xNN>")
+            if len(text) > MAX_CHARS:
+                self.fail("tokens", f"has a special token {token} of {len(text)} characters, {MAX_CHARS} are allowed")
+        return list(found)
+
+    def scores(self, n_tokens: int) -> tuple[float, ...]:
+        found = self._numbers("scores", n_tokens, ("float32", "int32"))
+        if found is None:
+            self.fail("scores", "is missing, and a SentencePiece vocabulary is ranked by it")
+        if any(map(math.isnan, found)):
+            self.fail("scores", "holds NaN")
+        return found
+
+    def merges(self) -> list[tuple[str, str]]:
+        """Pairs in their order; one that comes twice counts where it comes first."""
+        lines = dict.fromkeys(self._strings("merges"))
+        if not lines:
+            self.fail("merges", "is missing or empty")
+        pairs = [tuple(line.split(" ")) for line in lines]
+        if set(map(len, pairs)) != {2} or not all(map(all, pairs)):
+            wrong = next(line for line, pair in zip(lines, pairs, strict=True) if len(pair) != 2 or not all(pair))
+            self.fail("merges", f"has {wrong[:40]!r}, which is no pair of tokens")
+        return cast("list[tuple[str, str]]", pairs)
+
+    def roles(self, n_tokens: int) -> dict[str, int]:
+        """Token ids by role, of those that the file names."""
+        found: dict[str, int] = {}
+        for role, names in _ROLES.items():
+            for name in names:
+                value = self.header.metadata.get(f"tokenizer.ggml.{name}", -1)
+                if type(value) is not int or not (0 <= value < n_tokens or value in _NONE):
+                    self.fail(name, f"is {_short(value)}, tokens are 0 to {n_tokens - 1}")
+                if value not in _NONE:
+                    found[role] = value
+        return found
+
+    def padding(self, n_tokens: int) -> int | None:
+        """The token that fills up batches, where the file names one."""
+        value = self.header.metadata.get("tokenizer.ggml.padding_token_id", -1)
+        return value if isinstance(value, int) and 0 <= value < n_tokens else None
+
+    def _strings(self, name: str) -> list[str]:
+        key = f"tokenizer.ggml.{name}"
+        value = self.header.metadata.get(key, ())
+        kind = value.type if isinstance(value, LongArray) else "string"
+        if kind != "string" or not isinstance(value, (tuple, LongArray)):
+            self.fail(name, f"is no list of texts but {_short(value)}")
+        found = reader.read_array(self.header, key) if value else ()
+        try:
+            return [text if type(text) is str else text.decode() for text in found]
+        except UnicodeDecodeError as error:
+            self.fail(name, f"is not UTF-8: {error.object[:40]!r}")
+        except AttributeError:
+            self.fail(name, f"is no list of texts but {_short(value)}")
+
+    def _numbers(self, name: str, n_tokens: int, types: tuple[str, ...]) -> tuple[Any, ...] | None:
+        key = f"tokenizer.ggml.{name}"
+        value = self.header.metadata.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, (tuple, LongArray)) or (isinstance(value, LongArray) and value.type not in types):
+            self.fail(name, f"is no list of numbers ({' or '.join(types)}) but {_short(value)}")
+        found = reader.read_array(self.header, key)
+        if any(isinstance(number, (str, bool)) for number in found):
+            self.fail(name, f"is no list of numbers but {_short(value)}")
+        if len(found) != n_tokens:
+            self.fail(name, f"has {len(found)} values for {n_tokens} tokens")
+        return found
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

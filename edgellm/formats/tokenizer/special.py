@@ -1,0 +1,62 @@
+"""Finds special tokens in text, before anything else is done with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from edgellm.formats.tokenizer.kinds import Kind
+
+MAX_CHARS = 512  # of a special token; the longest in use has about 40
+
+
+class SpecialTokens:
+    """Cuts text at special tokens: the leftmost, and of those that begin at one place the longest."""
+
+    def __init__(self, ids: Mapping[str, int]) -> None:
+        self._ids = ids
+        self._lengths: dict[str, list[int]] = {}  # by first character, longest first
+        for text in sorted(ids, key=len, reverse=True):
+            lengths = self._lengths.setdefault(text[0], [])
+            if not lengths or lengths[-1] != len(text):
+                lengths.append(len(text))
+        starts = "".join(map(re.escape, self._lengths))
+        self._start = re.compile(f"[{starts}]") if starts else None
+
+    def encode(self, text: str, encode_text: Callable[[str], list[int]]) -> list[int]:
+        """Ids of `text`: special tokens as they are, what lies between them by `encode_text`."""
+        if self._start is None:
+            return encode_text(text)
+        out: list[int] = []
+        done = at = 0
+        while (match := self._start.search(text, at)) is not None:
+            at = match.start()
+            token = self._token_at(text, at)
+            if token is None:
+                at += 1
+                continue
+            if at > done:
+                out += encode_text(text[done:at])
+            out.append(self._ids[token])
+            done = at = at + len(token)
+        if done < len(text):
+            out += encode_text(text[done:])
+        return out
+
+    def _token_at(self, text: str, at: int) -> str | None:
+        for length in self._lengths[text[at]]:
+            token = text[at : at + length]
+            if token in self._ids:
+                return token
+        return None
+
+
+def splitter(
+    ids: Mapping[str, int], kinds: list[int], encode_text: Callable[[str], list[int]]
+) -> Callable[[str, bool], list[int]]:
+    """`split` of a `Tokenizer`: control tokens are found only where `parse_special` allows them."""
+    wanted = (Kind.USER_DEFINED, Kind.CONTROL, Kind.UNKNOWN)
+    every = {text: token for text, token in ids.items() if kinds[token] in wanted}
+    shown = {text: token for text, token in every.items() if kinds[token] == Kind.USER_DEFINED}
+    parsed, plain = SpecialTokens(every), SpecialTokens(shown)
+    return lambda text, parse_special: (parsed if parse_special else plain).encode(text, encode_text)

@@ -1,0 +1,70 @@
+"""What of a system's settings holds models back, with a line that mends it. Reads /proc and /sys; changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edgellm.hardware.linux.sysfs import Tree
+from edgellm.types.machine import Machine
+
+# Drivers whose "powersave" is the ordinary governor; what they do is decided by the preference beside it.
+_OWN_POWERSAVE = ("intel_pstate", "amd-pstate-epp")
+_POLICY = "/sys/devices/system/cpu/cpu0/cpufreq"
+_HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/enabled"
+BUSY_LOAD = 1.5  # of the processors: what is computed now shares them
+
+
+@dataclass(frozen=True, slots=True)
+class Hindrance:
+    text: str
+    fix: str
+
+
+def hindrances(machine: Machine, tree: Tree | None = None) -> list[Hindrance]:
+    """Empty where nothing is known to hold this machine back."""
+    found = tree or Tree()
+    if machine.os != "linux":
+        return []
+    return [*_power(found), *_pages(found), *_load(machine, found), *_swap(machine)]
+
+
+def _power(tree: Tree) -> Iterator[Hindrance]:
+    driver, governor = tree.line(f"{_POLICY}/scaling_driver") or "", tree.line(f"{_POLICY}/scaling_governor")
+    preference = tree.line(f"{_POLICY}/energy_performance_preference")
+    if governor == "powersave" and driver not in _OWN_POWERSAVE:
+        yield Hindrance(
+            "the processor is held at its lowest clock (governor powersave)",
+            "sudo cpupower frequency-set -g performance, or choose another power mode in the desktop's settings",
+        )
+    elif preference == "power":
+        yield Hindrance(
+            "the processor saves power rather than time (energy_performance_preference power)",
+            "powerprofilesctl set balanced, or plug it in",
+        )
+
+
+def _pages(tree: Tree) -> Iterator[Hindrance]:
+    if "[never]" in (tree.line(_HUGE_PAGES) or ""):
+        # 25 instead of 38 GB/s on two threads of a virtual machine (hardware/bandwidth.py).
+        yield Hindrance(
+            "memory comes in pages of 4 KiB only, which made reading it a third slower where that was measured",
+            f"echo madvise | sudo tee {_HUGE_PAGES}",
+        )
+
+
+def _load(machine: Machine, tree: Tree) -> Iterator[Hindrance]:
+    try:
+        load = float((tree.line("/proc/loadavg") or "").split()[0])
+    except (IndexError, ValueError):
+        return
+    if load > BUSY_LOAD * machine.cpu.threads:
+        yield Hindrance(
+            f"other programs compute now: a load of {load:.1f} on {machine.cpu.threads} processors",
+            "measure and serve when they are done, or give models fewer --threads",
+        )
+
+
+def _swap(machine: Machine) -> Iterator[Hindrance]:
+    if machine.memory.swap_bytes == 0 and machine.limits.memory_bytes is None:
+        yield Hindrance("there is no swap: where memory runs out, programs are ended at once", "")

@@ -1,0 +1,30 @@
+"""What predictions for a backend are made of, as a word: runs are compared with predictions of the same basis only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import fields
+
+from edgellm.contract.backend import Backend
+from edgellm.types.calibration import Calibration
+from edgellm.version import __version__
+
+
+def build(backend: Backend) -> str:
+    """Names the build that runs: numbers of another one are not compared with."""
+    return _word([backend.name, *sorted(backend.describe().items())])
+
+
+def basis(backend: Backend, rates: Calibration | None) -> str:
+    """Changes with the build, with a new calibration, and with the formulas (by EdgeLLM's version)."""
+    measured = [] if rates is None else [_plain(getattr(rates, field.name)) for field in fields(rates)]
+    return ("prior-" if rates is None else "calibrated-") + _word([__version__, build(backend), measured])
+
+
+def _plain(value: object) -> object:
+    return sorted(map(str, value.items())) if isinstance(value, dict) else value
+
+
+def _word(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]

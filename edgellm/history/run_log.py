@@ -1,0 +1,284 @@
+"""What ran on this machine: one JSON object a line, a file a machine, in the data folder.
+
+Several processes may write at once: lines are added under a lock, and a file that grew too large is replaced at once by
+its newest lines. A line that cannot be read is skipped and counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from edgellm import settings
+from edgellm.history.corrections import Corrections, Ratio
+from edgellm.history.corrections import corrections as from_ratios
+from edgellm.types.machine import Machine
+from edgellm.units import GIB
+
+MAX_BYTES = 1024**2  # some thousand runs
+LOCK_TIMEOUT_S = 5.0
+MAX_LINE_BYTES = 64 * 1024
+BUSY = 0.15  # a quiet machine's share of waiting is a few hundredths
+MAX_CHECKS = 256  # quality checks that outlive the lines around them
+_COMPARED = ("decode", "prefill", "resident_bytes")
+
+
+class Numbers(msgspec.Struct, frozen=True, kw_only=True):
+    """Predicted or measured; None = not known. Rates in tokens per second."""
+
+    decode: float | None = None  # one slot alone
+    prefill: float | None = None
+    first_token_s: float | None = None
+    batched: float | None = None  # all slots together, while several decoded
+    resident_bytes: int | None = None  # of the worker, at its peak
+    loaded_bytes: int | None = None  # of the worker, once loaded
+    allocated_bytes: int | None = None  # as the library reports it
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True, tag="run", tag_field="kind"):
+    """One load. A later line with the same id takes the place of the earlier one."""
+
+    id: str
+    time: str  # UTC
+    backend: str
+    model: str
+    quant: str
+    build: str  # of the backend: what its numbers can be compared with
+    basis: str  # what the predictions were made of; another one makes its ratios worthless
+    threads: int
+    ctx: int
+    slots: int
+    kv_type: str
+    gpu_layers: int = 0
+    depth: int = 0  # tokens in the cache in the middle of what was decoded
+    requests: int = 0
+    waited: float | None = None  # share of the time that others had the processors; None = not known
+    whole_batch: bool = False  # a prompt filled a whole batch, so that the peak is the peak
+    predicted: Numbers = Numbers()  # before corrections
+    measured: Numbers = Numbers()
+
+
+class BenchTest(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of `edgellm bench`: the median of its repeats, with the least and the most."""
+
+    name: str  # "pp512", "tg64", "tg64 @ 2048"
+    threads: int
+    median: float
+    low: float
+    high: float
+    repeats: int
+
+
+class Bench(msgspec.Struct, frozen=True, kw_only=True, tag="bench", tag_field="kind"):
+    """One `edgellm bench`."""
+
+    id: str
+    time: str
+    backend: str
+    model: str
+    quant: str
+    sha256: str
+    build: str
+    kv_type: str
+    tests: tuple[BenchTest, ...]
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True, tag="quality", tag_field="kind"):
+    """One quality check of `edgellm bench`. `veto`: why selection must not choose it; "" = it may."""
+
+    id: str
+    time: str
+    backend: str
+    model: str
+    quant: str
+    sha256: str
+    text_sha256: str
+    tokens: int  # scored
+    perplexity: float
+    reference: str = ""  # quantization it was compared with
+    reference_perplexity: float | None = None
+    mean_kl: float | None = None  # nats per token, of the reference against it
+    high_kl: float | None = None  # 99th percentile
+    top_agreement: float | None = None  # share of tokens with the same likeliest next one
+    veto: str = ""
+
+
+Row = Run | Bench | Quality
+_decoder = msgspec.json.Decoder(Row)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Everything that is known of a machine, oldest first."""
+
+    path: Path
+    rows: tuple[Row, ...] = ()
+    skipped: int = 0  # lines that could not be read
+    problem: str = ""  # why the file itself could not be
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        return tuple(row for row in self.rows if isinstance(row, Run))
+
+    @property
+    def benches(self) -> tuple[Bench, ...]:
+        return tuple(row for row in self.rows if isinstance(row, Bench))
+
+    @property
+    def checks(self) -> tuple[Quality, ...]:
+        return tuple(row for row in self.rows if isinstance(row, Quality))
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex[:16]
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def machine_key(machine: Machine) -> str:
+    """The same for the same hardware; knows no host name and no serial number."""
+    cpu = machine.cpu
+    facts = (cpu.arch, cpu.model, cpu.cores, cpu.threads, *cpu.isa, round(machine.memory.total_bytes / GIB, 1))
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def path_of(machine: Machine) -> Path:
+    return settings.data_dir() / "history" / f"{machine_key(machine)}.jsonl"
+
+
+def record(machine: Machine, row: Row) -> None:
+    """Add a line; the oldest ones go where the file would grow beyond MAX_BYTES.
+
+    Raises:
+        OSError: the folder cannot be written, or another process holds the lock for long.
+    """
+    from filelock import FileLock  # 12 ms, which a decision does not need
+
+    path = path_of(machine)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = msgspec.json.encode(row) + b"\n"
+    with FileLock(path.with_suffix(".lock"), timeout=LOCK_TIMEOUT_S):
+        size = path.stat().st_size if path.exists() else 0
+        if size + len(line) > MAX_BYTES:
+            _shorten(path)
+        with open(path, "ab") as file:
+            # A writer that was killed may have left half a line, which must not spoil this one.
+            file.write(line if _ends_whole(path) else b"\n" + line)
+
+
+def read(machine: Machine) -> History:
+    """What is known of the machine. Never raises: a file that cannot be read is an empty history with a problem."""
+    path = path_of(machine)
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(2 * MAX_BYTES)
+    except FileNotFoundError:
+        return History(path)
+    except OSError as error:
+        return History(path, problem=f"{path} cannot be read: {error.strerror}")
+    rows: dict[tuple[type, str], Row] = {}
+    skipped = 0
+    for line in raw.splitlines():
+        try:
+            row = _decoder.decode(line[:MAX_LINE_BYTES])
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            skipped += bool(line.strip())
+            continue
+        # The last word on a load stands where it was said last.
+        rows.pop((type(row), row.id), None)
+        rows[type(row), row.id] = row
+    return History(path, tuple(rows.values()), skipped)
+
+
+def corrections(machine: Machine, bases: Mapping[str, str] | None = None, threads: int | None = None) -> Corrections:
+    """Factors for predictions on this machine with so many threads; None = whatever ran.
+
+    `bases`: by backend, what predictions are made of now; runs that were predicted from something else (another
+    calibration, another build) tell nothing of it. None = every run counts.
+    """
+    return of_runs(read(machine).runs, bases, threads)
+
+
+def of_runs(runs: Sequence[Run], bases: Mapping[str, str] | None = None, threads: int | None = None) -> Corrections:
+    """See `corrections`. Of what ran with `threads` threads no other runs are taken: each count errs in its own way."""
+    found = [run for run in runs if not run.gpu_layers and (bases is None or bases.get(run.backend) == run.basis)]
+    known = {_key(run) for run in found if run.threads == threads}
+    return from_ratios(ratio(run) for run in found if run.threads == threads or _key(run) not in known)
+
+
+def _key(row: Row) -> tuple[str, str, str]:
+    return row.backend, row.model, row.quant
+
+
+def ratio(run: Run) -> Ratio:
+    """Measured over predicted: what the next plan may learn of.
+
+    No rates where others had the processors, and less memory than predicted only where a prompt filled a batch.
+    """
+    found = quotients(run)
+    rates = (None, None) if is_busy(run) else (found["decode"], found["prefill"])
+    resident = found["resident_bytes"]
+    if resident is not None and resident < 1 and not run.whole_batch:
+        resident = None
+    return Ratio(run.backend, run.model, run.quant, *rates, resident, run.kv_type)
+
+
+def is_busy(run: Run) -> bool:
+    """Whether other programs had the processors for so long that its rates tell of them."""
+    return (run.waited or 0) > BUSY
+
+
+def quotients(run: Run) -> dict[str, float | None]:
+    """Measured over predicted, by the names of `Numbers`; None where one of the two is not known."""
+    return {name: _quotient(getattr(run.measured, name), getattr(run.predicted, name)) for name in _COMPARED}
+
+
+def _quotient(measured: float | None, predicted: float | None) -> float | None:
+    return measured / predicted if measured and predicted and measured > 0 and predicted > 0 else None
+
+
+def vetoes(machine: Machine) -> dict[tuple[str, str, str], str]:
+    """(backend, model id, quantization) -> why it must not be chosen, by the last quality check of each."""
+    last = {_key(check): check.veto for check in read(machine).checks}
+    return {key: why for key, why in last.items() if why}
+
+
+def _ends_whole(path: Path) -> bool:
+    with open(path, "rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def _shorten(path: Path) -> None:
+    """Keep the newest half, and quality checks, whose vetoes must not be forgotten; what cannot be read goes too."""
+    kept: list[bytes] = []
+    room, checks = MAX_BYTES // 2, MAX_CHECKS
+    seen = set()
+    for line in reversed(path.read_bytes().splitlines()):
+        try:
+            row = _decoder.decode(line)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            continue
+        is_check = isinstance(row, Quality)
+        key = (type(row), _key(row) if is_check else row.id)
+        if key in seen or (room < len(line) and not (is_check and checks)):
+            continue
+        seen.add(key)
+        room -= len(line) + 1
+        checks -= is_check
+        kept.append(line + b"\n")
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.write_bytes(b"".join(reversed(kept)))
+    os.replace(partial, path)

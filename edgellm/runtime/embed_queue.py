@@ -1,0 +1,255 @@
+"""Requests for vectors and scores, batch by batch: what `runtime.loop` computes between the steps of answers.
+
+Sequences of one request go longest first, so that neighbours are of similar length and little is padded. Requests
+take turns, and what room a batch has left is filled from the others, so that a text alone does not wait for two
+thousand that came before it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edgellm.contract.backend import Engine
+from edgellm.contract.embedder import Embedder, Pair, Reranker
+from edgellm.errors import BackendError, ContextOverflow, Overloaded, UnsupportedTask, UsageError
+from edgellm.runtime import wire
+from edgellm.runtime.scheduler import BUSY_CHUNK
+from edgellm.types.event import Timings, Usage, Vectors
+from edgellm.types.request import EmbeddingRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Tokens = tuple[int, ...] | Pair
+
+MAX_WAITING = 1024
+# Texts are cut into tokens for so long at a time: others have their turn in between.
+READ_S = 0.010
+# A shorter sequence would be more padding than text beside the batch's longest.
+LEAST_FILL = 0.5
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """One request on its way."""
+
+    id: int
+    texts: tuple[str | tuple[int, ...], ...]
+    query: str | None = None  # None = to embed
+    dimensions: int | None = None
+    arrived: float = field(default_factory=time.perf_counter)
+    started: float = 0.0
+    items: list[Tokens] = field(default_factory=list)  # of the texts read so far
+    left: deque[int] = field(default_factory=deque)  # not computed yet, longest first; filled once all are read
+    rows: list[npt.NDArray[np.float32] | None] = field(default_factory=list)
+
+    @property
+    def is_read(self) -> bool:
+        return len(self.items) == len(self.texts)
+
+
+class VectorQueue:
+    """All requests of this kind. Used by the loop's thread only."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._jobs: deque[_Job] = deque()  # the next to have a turn first
+
+    @property
+    def idle(self) -> bool:
+        return not self._jobs
+
+    def submit(self, message: wire.Embed | wire.Rerank) -> list[wire.Up]:
+        """Queue a request; what is to be said where it is refused."""
+        try:
+            self._jobs.append(self._job(message))
+        except Exception as error:
+            return [wire.Failed.of(message.id, error)]
+        return []
+
+    def cancel(self, request_id: int) -> None:
+        """Forget a request; nothing where it is done."""
+        self._jobs = deque(job for job in self._jobs if job.id != request_id)
+
+    def clear(self) -> list[int]:
+        """Forget all; their ids."""
+        jobs, self._jobs = self._jobs, deque()
+        return [job.id for job in jobs]
+
+    def step(self, *, beside_answers: bool) -> list[wire.Up]:
+        """Read some texts, or compute one batch; what is to be said of requests that ended."""
+        if not self._jobs:
+            return []
+        job = self._jobs[0]
+        if not job.is_read:
+            self._jobs.rotate(-1)
+            try:
+                self._read(job)
+            except Exception as error:
+                self._jobs.remove(job)
+                return [wire.Failed.of(job.id, error)]
+            return []
+        batch = self._batch(beside_answers)
+        self._jobs.rotate(-1)
+        try:
+            self._compute(batch)
+        except Exception as error:
+            failed = list(dict.fromkeys(job for job, _ in batch))
+            self._jobs = deque(job for job in self._jobs if job not in failed)
+            return [wire.Failed.of(job.id, error) for job in failed]
+        done = [job for job in dict.fromkeys(job for job, _ in batch) if not job.left]
+        self._jobs = deque(job for job in self._jobs if job not in done)
+        return [_answer(job) for job in done]
+
+    def _job(self, message: wire.Embed | wire.Rerank) -> _Job:
+        if len(self._jobs) >= MAX_WAITING:
+            raise Overloaded(f"{len(self._jobs)} requests are waiting already", hint="try again later")
+        info, request = self._engine.info, message.request
+        if isinstance(request, EmbeddingRequest):
+            if "embed" not in info.capabilities or not isinstance(self._engine, Embedder):
+                raise cannot("embed", info.generates, info.capabilities)
+            _check_dimensions(request.dimensions, self._engine)
+            return _Job(message.id, request.inputs, dimensions=request.dimensions)
+        if "rerank" not in info.capabilities or not isinstance(self._engine, Reranker):
+            raise cannot("rerank", info.generates, info.capabilities)
+        return _Job(message.id, request.documents, request.query)
+
+    def _read(self, job: _Job) -> None:
+        """Cut texts into tokens for a moment.
+
+        Raises:
+            ContextOverflow: one is too long. UsageError: one has no tokens, or ids that there are not.
+        """
+        until = time.perf_counter() + READ_S
+        job.started = job.started or time.perf_counter()
+        while not job.is_read and time.perf_counter() < until:
+            index = len(job.items)
+            job.items.append(self._tokens(job, index))
+        if job.is_read:
+            job.left.extend(sorted(range(len(job.items)), key=lambda index: -len(job.items[index])))
+            job.rows = [None] * len(job.items)
+
+    def _tokens(self, job: _Job, index: int) -> Tokens:
+        info, text = self._engine.info, job.texts[index]
+        name = "input" if job.query is None else "documents"
+        found: Tokens
+        if not isinstance(text, str):
+            found = text
+            if min(text) < 0 or max(text) >= info.vocab_size:
+                hint = f"tokens are 0 to {info.vocab_size - 1}"
+                raise UsageError(f"input[{index}] holds an id that is no token", hint=hint, param="input")
+        elif job.query is not None:
+            assert isinstance(self._engine, Reranker)
+            found = self._engine.pair(job.query, text)
+        else:
+            found = tuple(self._engine.tokenizer.encode(text, add_special=True, parse_special=False))
+        if not found:
+            raise UsageError(f"{name}[{index}] has no tokens", hint="send text that the model can read", param=name)
+        if len(found) > info.n_ctx:
+            beside = "" if job.query is None else ", with the query,"
+            raise ContextOverflow(
+                f"{name}[{index}]{beside} has {len(found)} tokens, the context holds {info.n_ctx}",
+                hint="send shorter pieces, or start with a longer context (--ctx) where the model allows it",
+                n_prompt=len(found),
+                n_ctx=info.n_ctx,
+                index=index,
+            )
+        return found
+
+    def _batch(self, beside_answers: bool) -> list[tuple[_Job, int]]:
+        """The next sequences: of the request whose turn it is, then of others of its kind, at least one."""
+        budget = self._engine.info.max_batch_tokens
+        if beside_answers:
+            budget = min(budget, BUSY_CHUNK)
+        first = self._jobs[0]
+        longest = len(first.items[first.left[0]])
+        batch: list[tuple[_Job, int]] = []
+        for job in self._jobs:
+            if not job.is_read or (job.query is None) != (first.query is None):
+                continue
+            longer: deque[int] = deque()
+            while job.left and (not batch or (len(batch) + 1) * longest <= budget):
+                size = len(job.items[job.left[0]])
+                if size < longest * LEAST_FILL:
+                    break
+                index = job.left.popleft()
+                if size > longest:
+                    longer.append(index)
+                else:
+                    batch.append((job, index))
+            job.left.extendleft(reversed(longer))
+        return batch
+
+    def _compute(self, batch: Sequence[tuple[_Job, int]]) -> None:
+        import numpy as np
+
+        items = [job.items[index] for job, index in batch]
+        engine, n_embd = self._engine, 1
+        if batch[0][0].query is None:
+            assert isinstance(engine, Embedder)
+            n_embd = engine.info.n_embd
+            rows = engine.embed(items)  # type: ignore[arg-type]
+        else:
+            assert isinstance(engine, Reranker)
+            rows = engine.rerank(items)[:, None]  # type: ignore[arg-type]
+        if rows.shape != (len(items), n_embd) or not np.isfinite(rows).all():
+            raise BackendError(
+                f"the model gave {rows.shape} numbers for {len(items)} texts, not all of them finite or wanted",
+                hint="the file may be damaged: fetch it again",
+            )
+        for (job, index), row in zip(batch, rows, strict=True):
+            job.rows[index] = _cut(row, job.dimensions, engine)
+
+
+def cannot(task: str, generates: bool, capabilities: frozenset[str]) -> UnsupportedTask:
+    """The model that runs does not do `task`; says what it does, and what would."""
+    able = ["writes text"] * generates
+    able += [word for name, word in (("embed", "embeds"), ("rerank", "reranks")) if name in capabilities]
+    hints = {
+        "embed": "name an embedding model: `edgellm models --task embed` lists those of the catalog",
+        "rerank": "name a reranking model (a cross-encoder); embeddings are not compared in its place",
+    }
+    return UnsupportedTask(f"the model cannot {task}: it {' and '.join(able) or 'does nothing'}", hint=hints[task])
+
+
+def _check_dimensions(wanted: int | None, engine: Engine) -> None:
+    info = engine.info
+    known = info.embedding.dimensions if info.embedding is not None else None
+    if wanted is None or wanted == info.n_embd:
+        return
+    if known is None:
+        raise UsageError(
+            f"dimensions={wanted}: the model's vectors have {info.n_embd} numbers and were not trained to be cut",
+            hint="leave dimensions out",
+            param="dimensions",
+        )
+    if wanted > info.n_embd or (known and wanted not in known):
+        hint = f"one of {', '.join(map(str, known))}" if known else f"1 to {info.n_embd}"
+        raise UsageError(f"dimensions={wanted} is not what the model was trained for", hint=hint, param="dimensions")
+
+
+def _cut(row: npt.NDArray[np.float32], dimensions: int | None, engine: Engine) -> npt.NDArray[np.float32]:
+    """The first numbers of a vector, of unit length again where the whole is."""
+    import numpy as np
+
+    if dimensions is None or dimensions == len(row):
+        return row
+    part = row[:dimensions]
+    if engine.info.embedding is not None and engine.info.embedding.normalized:
+        part = part / max(float(np.linalg.norm(part)), 1e-12)
+    return np.asarray(part, np.float32)
+
+
+def _answer(job: _Job) -> wire.Computed:
+    import numpy as np
+
+    now = time.perf_counter()
+    rows = np.stack([row for row in job.rows if row is not None]).astype("<f4", copy=False)
+    usage = Usage(sum(map(len, job.items)), 0)
+    timings = Timings(job.started - job.arrived, now - job.started, 0.0)
+    return wire.Computed(job.id, Vectors(rows.tobytes(), len(rows), usage, timings))

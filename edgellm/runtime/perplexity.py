@@ -1,0 +1,225 @@
+"""How good a quantization is, in a process of its own: perplexity of a text, and its distance from a reference.
+
+Teacher-forced: the text's own tokens are computed in chunks, and what the model says of each next token is compared.
+As llama.cpp's `perplexity` does, the first half of a chunk is context and the second is scored. Both engines are used
+through the contract alone, so it works for every backend, and for two at once where their vocabularies are the same.
+
+    python -m edgellm.runtime.perplexity      one JSON `Job` on stdin; JSON lines `Progress`, then `Score` or `Failure`
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edgellm import errors
+from edgellm.errors import EdgeLLMError, UsageError, WorkerCrashed
+from edgellm.types.plan import LaunchPlan
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgellm.contract.backend import Engine
+
+    Floats = npt.NDArray[np.float64]
+
+COMMAND = (sys.executable, "-P", "-m", "edgellm.runtime.perplexity")
+
+
+class Job(msgspec.Struct, frozen=True, tag=True):
+    plan: LaunchPlan
+    reference: LaunchPlan | None
+    text: str
+    chunk: int  # tokens
+    chunks: int  # most of them
+
+
+class Progress(msgspec.Struct, frozen=True, tag=True):
+    done: int  # chunks
+    of: int
+    perplexity: float
+
+
+class Score(msgspec.Struct, frozen=True, tag=True):
+    tokens: int  # scored
+    perplexity: float
+    vocab: int
+    reference_perplexity: float | None = None
+    mean_kl: float | None = None  # nats per token, of the reference against the model
+    high_kl: float | None = None  # 99th percentile
+    top_agreement: float | None = None  # share of tokens where both find the same one likeliest
+
+
+class Failure(msgspec.Struct, frozen=True, tag=True):
+    code: str
+    message: str
+    hint: str = ""
+
+
+_decoder = msgspec.json.Decoder(Progress | Score | Failure)
+
+
+def score(job: Job, progress: Callable[[Progress], None] = lambda _: None) -> Score:
+    """Run a job in a process of its own.
+
+    Raises:
+        WorkerCrashed: it died. UsageError: too little text, or two vocabularies. Else what loading raised.
+    """
+    process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        with process.stdin as down:
+            down.write(msgspec.json.encode(job))
+        for line in process.stdout:
+            match _decoder.decode(line):
+                case Progress() as told:
+                    progress(told)
+                case Score() as found:
+                    return found
+                case Failure() as failure:
+                    raise errors.by_code(failure.code)(failure.message, hint=failure.hint)
+    except (BrokenPipeError, msgspec.MsgspecError):
+        pass
+    finally:
+        process.kill()
+        status = process.wait()
+        process.stdout.close()
+    raise WorkerCrashed(
+        f"the process that scores the model died (status {status})",
+        hint="look for memory that is short: both models are loaded at once",
+        reason=f"status {status}",
+    )
+
+
+def main() -> None:
+    up = os.fdopen(os.dup(1), "wb", buffering=0)
+    # Native code that prints must not break a line.
+    os.dup2(2, 1)
+
+    def tell(message: Progress | Score | Failure) -> None:
+        up.write(msgspec.json.encode(message) + b"\n")
+
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    try:
+        tell(_scored(job, tell))
+    except EdgeLLMError as error:
+        tell(Failure(error.code, error.message, error.hint))
+    except MemoryError:
+        tell(Failure("backend_unavailable", "not enough memory for the models", "score them one by one"))
+
+
+def _scored(job: Job, tell: Callable[[Progress], None]) -> Score:
+    from edgellm.contract.manager import plugins
+
+    plans = [job.plan] if job.reference is None else [job.plan, job.reference]
+    engines: list[Engine] = []
+    try:
+        engines += (plugins().backend(plan.backend).open(plan) for plan in plans)
+        return compare(engines, job, tell)
+    finally:
+        for engine in engines:
+            engine.close()
+
+
+def compare(engines: Sequence[Engine], job: Job, tell: Callable[[Progress], None]) -> Score:
+    """Score the first engine, against the second where there is one.
+
+    Raises:
+        UsageError: the text fills no chunk, or the engines do not have the same tokens.
+    """
+    import numpy as np
+
+    rows = min(min(engine.info.max_logits, engine.info.max_batch_tokens) for engine in engines)
+    pieces = _pieces(engines, job)
+    lost: list[list[float]] = [[] for _ in engines]
+    kl: list[float] = []
+    agreed = 0
+    for number, piece in enumerate(pieces, 1):
+        for parts in zip(*(_rows(engine, piece, rows) for engine in engines), strict=True):
+            for losses, (targets, found) in zip(lost, parts, strict=True):
+                losses.extend((-found[np.arange(len(targets)), targets]).tolist())
+            if len(parts) > 1:
+                (_, mine), (_, other) = parts
+                kl += (np.exp(other) * (other - mine)).sum(-1).tolist()
+                agreed += int((other.argmax(-1) == mine.argmax(-1)).sum())
+        tell(Progress(number, len(pieces), _perplexity(lost[0])))
+    first = Score(len(lost[0]), _perplexity(lost[0]), engines[0].info.vocab_size)
+    if not kl:
+        return first
+    return msgspec.structs.replace(
+        first,
+        reference_perplexity=_perplexity(lost[1]),
+        mean_kl=_finite(float(np.mean(kl))),
+        high_kl=_finite(float(np.quantile(kl, 0.99))),
+        top_agreement=agreed / len(kl),
+    )
+
+
+def _pieces(engines: Sequence[Engine], job: Job) -> list[list[int]]:
+    """Whole chunks of the text's tokens, each with the BOS that the model wants."""
+    first, *others = engines
+    tokens = first.tokenizer.encode(job.text, add_special=False, parse_special=False)
+    for other in others:
+        same = other.tokenizer.encode(job.text, add_special=False, parse_special=False) == tokens
+        if not same or other.info.vocab_size != first.info.vocab_size:
+            raise UsageError(
+                "the model and the reference do not have the same tokens",
+                hint="the reference must be another quantization of the same model",
+                param="against",
+            )
+    empty = first.tokenizer.encode("", add_special=True, parse_special=False)
+    bos = empty[:1] if first.info.add_bos else []
+    body = job.chunk - len(bos)
+    pieces = [[*bos, *tokens[at : at + body]] for at in range(0, len(tokens) - body + 1, body)]
+    if not pieces:
+        raise UsageError(
+            f"the text has {len(tokens)} tokens, a chunk has {body}", hint="give a longer text", param="perplexity"
+        )
+    return pieces[: job.chunks]
+
+
+def _rows(engine: Engine, tokens: Sequence[int], most: int) -> Iterator[tuple[list[int], Floats]]:
+    """Next tokens of the chunk's second half, and the engine's logarithms of probability: float64 (n, vocab)."""
+    from edgellm.contract.backend import SlotInput
+
+    engine.truncate(0, 0)
+    at, first, last = 0, len(tokens) // 2, len(tokens) - 1
+    while at < first:
+        count = min(engine.info.max_batch_tokens, first - at)
+        engine.step([SlotInput(0, at, tuple(tokens[at : at + count]), 0)])
+        at += count
+    while at < last:
+        count = min(most, last - at)
+        (found,) = engine.step([SlotInput(0, at, tuple(tokens[at : at + count]), count)])
+        yield list(tokens[at + 1 : at + count + 1]), _log_softmax(found)
+        at += count
+
+
+def _log_softmax(rows: npt.NDArray[np.float32]) -> Floats:
+    import numpy as np
+
+    shifted = rows.astype(np.float64) - rows.max(-1, keepdims=True)
+    found: Floats = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return found
+
+
+def _perplexity(losses: Sequence[float]) -> float:
+    mean = sum(losses) / len(losses)
+    return _finite(math.exp(mean)) if mean < 700 else sys.float_info.max
+
+
+def _finite(value: float) -> float:
+    """JSON has no other numbers: the largest one stands for what is none."""
+    return value if math.isfinite(value) else sys.float_info.max
+
+
+if __name__ == "__main__":
+    main()

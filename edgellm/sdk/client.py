@@ -1,0 +1,345 @@
+"""The one object an app needs: it holds a model, chosen or named, and answers from any thread or event loop.
+
+    with EdgeLLM.auto() as llm:
+        print(llm.chat("Why is the sky blue?").text)
+        for event in llm.stream("Tell me more."):
+            ...
+
+Wires the verbs together (probe, decide, fetch, run); each of them stays usable on its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+from edgellm.app import launch
+from edgellm.app.verify import Verification
+from edgellm.contract.manager import plugins
+from edgellm.errors import BadTemplate, EdgeLLMError, UnsupportedTask, UsageError
+from edgellm.runtime.session import AsyncSink, QueueSink, Session
+from edgellm.sdk.embeddings import Asking
+from edgellm.store.library import silent
+from edgellm.types.event import Completion, Delta, Done, Event, Vectors
+from edgellm.types.plan import Decision, LaunchPlan
+from edgellm.types.request import (
+    GenerationRequest,
+    Message,
+    Sampling,
+    SelectionRequest,
+    Task,
+    cache_type,
+    layers_on_gpu,
+)
+from edgellm.units import parse_bytes
+
+if TYPE_CHECKING:
+    from edgellm.contract.backend import EngineInfo
+    from edgellm.text.chat import ChatTemplate
+
+Messages = str | Sequence[Message | Mapping[str, str]]
+_AS_MESSAGES = 'write text, or [{"role": "user", "content": "..."}]'
+
+
+class EdgeLLM(Asking):
+    """A loaded model.
+
+    Make one with `EdgeLLM.auto()` or `EdgeLLM.load(model)`. All methods may be called from any thread at once;
+    requests are batched. Use it as a context manager (`with` or `async with`), or call `close()`.
+
+    Attributes:
+        plan: what runs, with the reasons.
+        decision: how it was chosen; None where the model was named.
+    """
+
+    def __init__(self, plan: LaunchPlan, *, decision: Decision | None = None, isolate: bool = True) -> None:
+        """Start loading `plan` and return at once; the first use waits, or raises what loading raised."""
+        self.plan = plan
+        self.decision = decision
+        self._session = _open(plan, isolate=isolate)
+        self._verification = Verification(plan, self._session)
+
+    @classmethod
+    def auto(
+        cls,
+        *,
+        task: Task = "chat",
+        ctx: int | None = None,
+        min_tps: float | None = None,
+        max_memory: int | str | None = None,
+        backend: str | None = None,
+        slots: int = 1,
+        gpu_layers: int | str = "auto",
+        kv: str = "auto",
+        offline: bool = False,
+        isolate: bool = True,
+        progress: launch.Progress = silent,
+    ) -> Self:
+        """Choose the best model that this machine runs well, fetch it where needed, load it.
+
+        Args:
+            ctx: context in tokens per request; None = as long as memory and speed allow.
+            min_tps: slowest acceptable decode speed, tokens per second; None = the task's floor.
+            max_memory: bytes, or text such as "2GiB"; None = what is free, less a reserve.
+            slots: requests answered at the same time; more wait.
+            gpu_layers: layers to put on a GPU: a number, "all", or "auto" for as many as fit.
+            kv: type of the cache: "f16", "q8_0", "q4_0", or "auto": f16, and smaller only where that buys something.
+            isolate: run native code in a process of its own; False = in a thread of this one.
+            progress: called with (bytes so far, bytes in all or None, what) while the model is fetched.
+
+        Raises:
+            NothingFits, SourceError, BackendError, UsageError.
+        """
+        limit = parse_bytes(max_memory) if isinstance(max_memory, str) else max_memory
+        layers = layers_on_gpu(gpu_layers)
+        cache = cache_type(kv)
+        request = SelectionRequest(task, ctx, min_tps, limit, backend, slots, offline, gpu_layers=layers, kv_type=cache)
+        plan, decision = launch.auto_plan(request, progress=progress)
+        return cls(plan, decision=decision, isolate=isolate)._loaded()
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        *,
+        quant: str | None = None,
+        backend: str | None = None,
+        ctx: int | None = None,
+        slots: int = 1,
+        threads: int | None = None,
+        gpu_layers: int | str = "auto",
+        kv: str = "auto",
+        options: Mapping[str, str] | None = None,
+        offline: bool = False,
+        isolate: bool = True,
+        progress: launch.Progress = silent,
+    ) -> Self:
+        """Load a named model: a catalog id, a path, or "echo". Arguments as in `auto`; `options` are the backend's own.
+
+        Raises:
+            UnknownModel, NothingFits, ArtifactError, SourceError, BackendError.
+        """
+        layers = layers_on_gpu(gpu_layers)
+        cache = cache_type(kv)
+        wanted = SelectionRequest(
+            ctx=ctx, backend=backend, slots=slots, offline=offline, gpu_layers=layers, kv_type=cache
+        )
+        plan = launch.model_plan(model, wanted, quant=quant, threads=threads, progress=progress)
+        return cls(launch.with_options(plan, options or {}), isolate=isolate)._loaded()
+
+    @property
+    def info(self) -> EngineInfo:
+        """What is loaded: context, vocabulary, template. Waits for loading to end."""
+        return self._session.info
+
+    @property
+    def state(self) -> str:
+        """ "loading", "ready", "failed" or "closed"."""
+        return self._session.state
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether it ever loaded. A worker that died is started again, and requests wait for it."""
+        return self._session.was_ready
+
+    @property
+    def verification(self) -> Verification:
+        """What was predicted of this load and what was measured, once a request told something."""
+        return self._verification
+
+    def chat(
+        self, messages: Messages, *, max_tokens: int | None = None, stop: Sequence[str] = (), **sampling: Any
+    ) -> Completion:
+        """The whole answer to a conversation (text = one user message).
+
+        Keyword arguments are the fields of `edgellm.Sampling` (temperature, top_p, seed, ...).
+
+        Raises:
+            BadTemplate: the model cannot chat; ContextOverflow: the conversation is too long; WorkerCrashed.
+        """
+        return _collect(self.stream(messages, max_tokens=max_tokens, stop=stop, **sampling))
+
+    def stream(
+        self, messages: Messages, *, max_tokens: int | None = None, stop: Sequence[str] = (), **sampling: Any
+    ) -> Iterator[Event]:
+        """As `chat`, event by event: `Delta`s, then one `Done`. Closing the iterator cancels the request."""
+        return self.generate(self.request(messages, max_tokens=max_tokens, stop=stop, sampling=_sampling(sampling)))
+
+    async def achat(
+        self, messages: Messages, *, max_tokens: int | None = None, stop: Sequence[str] = (), **sampling: Any
+    ) -> Completion:
+        """As `chat`, for coroutines."""
+        return _whole([event async for event in self.astream(messages, max_tokens=max_tokens, stop=stop, **sampling)])
+
+    async def astream(
+        self, messages: Messages, *, max_tokens: int | None = None, stop: Sequence[str] = (), **sampling: Any
+    ) -> AsyncIterator[Event]:
+        """As `stream`, for coroutines."""
+        request = self.request(messages, max_tokens=max_tokens, stop=stop, sampling=_sampling(sampling))
+        async with contextlib.aclosing(self.agenerate(request)) as events:
+            async for event in events:
+                yield event
+
+    def request(
+        self,
+        messages: Messages,
+        *,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    ) -> GenerationRequest:
+        """What the model's chat template makes of a conversation.
+
+        Raises:
+            BadTemplate: the model has no template, or it is broken; UsageError: no messages, or an unknown role;
+            UnsupportedTask: the model writes no text.
+        """
+        info = self.info
+        if not info.generates:
+            raise UnsupportedTask(
+                f"{self.plan.artifact.model_id} answers no chat: it turns texts into vectors or scores",
+                hint="use EdgeLLM.embed or rerank, or /v1/embeddings of `edgellm serve`; name a chat model to chat",
+            )
+        # Models that can think or not are chosen and scored as not thinking (docs/selection.md).
+        prompt = self._template.render(_messages(messages), add_generation_prompt=True, enable_thinking=False)
+        # Templates often write the BOS token themselves; a second one would spoil the answer.
+        written = bool(info.bos_text) and prompt.startswith(info.bos_text)
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        try:
+            return GenerationRequest(prompt, sampling, max_tokens, stops, add_bos=not written)
+        except TypeError as error:
+            raise UsageError(f"max_tokens or stop has the wrong type: {error}", hint="a number; strings") from None
+
+    def generate(self, request: GenerationRequest) -> Generator[Event, None, None]:
+        """Continue a prompt as it stands. Raises as `chat` does."""
+        sink = QueueSink()
+        request_id = self._session.submit(request, sink)
+        try:
+            while True:
+                outcome = sink.get()
+                if isinstance(outcome, EdgeLLMError):
+                    raise outcome
+                assert not isinstance(outcome, Vectors)
+                yield outcome
+                if isinstance(outcome, Done):
+                    return
+        finally:
+            self._session.cancel(request_id)
+
+    async def agenerate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        """As `generate`, for coroutines. Cancelling the task frees the slot."""
+        async with contextlib.aclosing(self.abatches(request)) as batches:
+            async for batch in batches:
+                for event in batch:
+                    yield event
+
+    async def abatches(self, request: GenerationRequest) -> AsyncGenerator[list[Event], None]:
+        """As `agenerate`, with the events that are there at the same time in one list, for whoever writes them on."""
+        sink = AsyncSink()
+        request_id = self._session.submit(request, sink)
+        try:
+            while True:
+                outcomes = await sink.take()
+                events = [outcome for outcome in outcomes if isinstance(outcome, (Delta, Done))]
+                if events:
+                    yield events
+                if isinstance(outcomes[-1], EdgeLLMError):
+                    raise outcomes[-1]
+                if isinstance(outcomes[-1], Done):
+                    return
+        finally:
+            self._session.cancel(request_id)
+
+    def explain(self) -> str:
+        """Why this model runs and how, in plain text, one reason a line."""
+        return "\n".join(self.plan.reasons)
+
+    def close(self, *, drain: bool = False) -> None:
+        """Stop the model; with `drain`, after the requests at hand. Twice is fine."""
+        self._verification.finish()
+        self._session.close(drain=drain)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        import asyncio
+
+        await asyncio.to_thread(self.close)
+
+    @functools.cached_property
+    def _template(self) -> ChatTemplate:
+        from edgellm.text.chat import ChatTemplate
+
+        info = self.info
+        if info.chat_template is None:
+            raise BadTemplate(
+                f"{self.plan.artifact.model_id} has no chat template: it is a base model that continues text",
+                hint="use completions (/v1/completions, EdgeLLM.generate, `edgellm run --raw`), or choose a chat model",
+            )
+        return ChatTemplate(info.chat_template, bos_text=info.bos_text, eos_text=info.eos_text)
+
+    def _loaded(self) -> Self:
+        try:
+            _ = self.info
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+
+def _open(plan: LaunchPlan, *, isolate: bool) -> Session:
+    if isolate:
+        from edgellm.runtime.supervisor import WorkerSession
+
+        return WorkerSession(plan)
+    from edgellm.runtime.thread import ThreadSession
+
+    return ThreadSession(plan, plugins().backend(plan.backend))
+
+
+def _sampling(given: dict[str, Any]) -> Sampling:
+    unknown = sorted(given.keys() - Sampling.__dataclass_fields__.keys())
+    if unknown:
+        known = ", ".join(Sampling.__dataclass_fields__)
+        raise UsageError(f"unknown option: {', '.join(unknown)}", hint=f"sampling options are: {known}")
+    try:
+        return replace(Sampling(), **given)
+    except TypeError as error:
+        raise UsageError(f"a sampling option has the wrong type: {error}", hint="see `edgellm.Sampling`") from None
+
+
+def _messages(messages: Messages) -> list[Message]:
+    if isinstance(messages, str):
+        return [Message("user", messages)]
+    try:
+        found = [m if isinstance(m, Message) else Message(m["role"], m["content"]) for m in messages]
+    except KeyError as error:
+        raise UsageError(f"a message lacks {error}", hint=_AS_MESSAGES, param="messages") from None
+    except TypeError as error:
+        raise UsageError(f"these are no messages: {error}", hint=_AS_MESSAGES, param="messages") from None
+    if not all(isinstance(text, str) for message in found for text in (message.role, message.content)):
+        raise UsageError("a message's role and content must be text", hint=_AS_MESSAGES, param="messages")
+    if not found:
+        raise UsageError("there are no messages", hint="send at least one user message", param="messages")
+    return found
+
+
+def _collect(events: Iterator[Event]) -> Completion:
+    return _whole(list(events))
+
+
+def _whole(events: list[Event]) -> Completion:
+    done = events[-1]
+    assert isinstance(done, Done)
+    text = "".join(event.text for event in events if isinstance(event, Delta))
+    return Completion(text, done.finish_reason, done.usage, done.timings)

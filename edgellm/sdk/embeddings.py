@@ -1,0 +1,117 @@
+"""Vectors and scores asked of a loaded model: `EdgeLLM.embed` and `EdgeLLM.rerank`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from edgellm.errors import ContextOverflow, EdgeLLMError, UsageError
+from edgellm.runtime.session import AsyncSink, Outcome, QueueSink, Session
+from edgellm.types.event import Vectors
+from edgellm.types.request import MAX_INPUTS, EmbeddingRequest, RerankRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Texts = str | Sequence[str | Sequence[int]]
+
+
+class Asking:
+    """The methods of `EdgeLLM` that ask for vectors and scores. Thread-safe."""
+
+    _session: Session
+
+    def embed(self, texts: Texts, *, dimensions: int | None = None) -> npt.NDArray[np.float32]:
+        """float32 (texts, numbers of a vector), in order; one text is one row. Token ids are taken as they are.
+
+        Args:
+            dimensions: so many numbers of each vector only; for models that were trained for it.
+
+        Raises:
+            UnsupportedTask: the model cannot embed; ContextOverflow: a text is too long (`index` says which);
+            UsageError: an empty text, or dimensions that the model does not have; WorkerCrashed.
+        """
+        return rows(ask(self._session, requests(texts, dimensions)))
+
+    async def aembed(self, texts: Texts, *, dimensions: int | None = None) -> npt.NDArray[np.float32]:
+        """As `embed`, for coroutines."""
+        return rows(await aask(self._session, requests(texts, dimensions)))
+
+    def rerank(self, query: str, documents: Sequence[str]) -> npt.NDArray[np.float32]:
+        """float32 (documents,): how well each answers the query, in order; higher is better.
+
+        Raises:
+            UnsupportedTask: the model is no reranker (embeddings are not compared in its place). Else as `embed`.
+        """
+        return rows(ask(self._session, [RerankRequest(query, tuple(documents))]))[:, 0]
+
+    async def arerank(self, query: str, documents: Sequence[str]) -> npt.NDArray[np.float32]:
+        """As `rerank`, for coroutines."""
+        return rows(await aask(self._session, [RerankRequest(query, tuple(documents))]))[:, 0]
+
+    async def avectors(self, request: EmbeddingRequest | RerankRequest) -> Vectors:
+        """One request's answer as it came, with its usage."""
+        (found,) = await aask(self._session, [request])
+        return found
+
+
+def requests(texts: Texts, dimensions: int | None) -> list[EmbeddingRequest]:
+    """As many as texts need; none for none.
+
+    Raises:
+        UsageError: neither text nor token ids, or empty.
+    """
+    many = [texts] if isinstance(texts, str) else list(texts)
+    try:
+        inputs = [text if isinstance(text, str) else tuple(text) for text in many]
+    except TypeError:
+        raise UsageError("a text is neither text nor a list of token ids", param="input") from None
+    return [EmbeddingRequest(tuple(inputs[at : at + MAX_INPUTS]), dimensions) for at in range(0, len(many), MAX_INPUTS)]
+
+
+def ask(session: Session, asked: Sequence[EmbeddingRequest | RerankRequest]) -> list[Vectors]:
+    """The answers, in order, once all are there. Raises what the first one that fails raises."""
+    sinks = [QueueSink() for _ in asked]
+    ids: list[int] = []
+    try:
+        ids.extend(session.submit(request, sink) for request, sink in zip(asked, sinks, strict=True))
+        return [_vectors(sink.get(), number) for number, sink in enumerate(sinks)]
+    finally:
+        _cancel(session, ids)
+
+
+async def aask(session: Session, asked: Sequence[EmbeddingRequest | RerankRequest]) -> list[Vectors]:
+    """As `ask`, for coroutines. Cancelling the task ends the requests."""
+    sinks = [AsyncSink() for _ in asked]
+    ids: list[int] = []
+    try:
+        ids.extend(session.submit(request, sink) for request, sink in zip(asked, sinks, strict=True))
+        return [_vectors(await sink.get(), number) for number, sink in enumerate(sinks)]
+    finally:
+        _cancel(session, ids)
+
+
+def rows(found: Sequence[Vectors]) -> npt.NDArray[np.float32]:
+    """float32 (texts, numbers of each) of all answers together; (0, 0) for none."""
+    import numpy as np
+
+    if not found:
+        return np.zeros((0, 0), np.float32)
+    return np.concatenate([np.frombuffer(one.data, "<f4").reshape(one.n, -1) for one in found]).astype(np.float32)
+
+
+def _vectors(outcome: Outcome, number: int) -> Vectors:
+    if isinstance(outcome, ContextOverflow) and number:
+        # The worker counts within its request.
+        own, outcome.index = outcome.index, outcome.index + number * MAX_INPUTS
+        outcome.message = outcome.message.replace(f"input[{own}]", f"input[{outcome.index}]", 1)
+    if isinstance(outcome, EdgeLLMError):
+        raise outcome
+    assert isinstance(outcome, Vectors)
+    return outcome
+
+
+def _cancel(session: Session, ids: Iterable[int]) -> None:
+    for request_id in ids:
+        session.cancel(request_id)

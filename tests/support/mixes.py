@@ -1,0 +1,171 @@
+"""Random mixes of requests that arrive, run together and are cancelled at chosen steps, played without a thread.
+
+Time is counted in engine steps, so a mix plays the same on every machine.
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from edgellm.contract.backend import Engine, SlotInput
+from edgellm.errors import EdgeLLMError
+from edgellm.runtime import wire
+from edgellm.runtime.loop import Loop
+from edgellm.types.event import Usage
+from edgellm.types.request import GenerationRequest, Sampling
+
+if TYPE_CHECKING:
+    from edgellm.contract.backend import Logits
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A request, the step before which it arrives, and the one before which nobody listens any more."""
+
+    request: GenerationRequest
+    arrives: int = 0
+    cancelled: int | None = None
+
+
+@dataclass
+class Answer:
+    """What was said about one request, until its end."""
+
+    text: str = ""
+    n_tokens: int = 0  # as the text events count them
+    reason: str = ""
+    usage: Usage | None = None
+    error: EdgeLLMError | None = None
+    finished_at: int = -1  # step
+
+
+def random_mix(
+    rng: random.Random, requests: Sequence[GenerationRequest], *, most: int = 6, over_steps: int = 20
+) -> list[Planned]:
+    """Some of `requests`, arriving within `over_steps`; one in five is cancelled on the way."""
+    mix = []
+    for request in rng.choices(requests, k=rng.randint(2, most)):
+        arrives = rng.randint(0, over_steps)
+        cancelled = arrives + rng.randint(0, 12) if rng.random() < 0.2 else None
+        mix.append(Planned(request, arrives, cancelled))
+    return mix
+
+
+def random_request(
+    rng: random.Random, prompts: Sequence[str], *, longest: int, stops: Sequence[str], greedy: bool | None = None
+) -> GenerationRequest:
+    """Greedy or seeded, with and without filters, penalties, stop strings. `longest`: most tokens of an answer."""
+    if rng.random() < 0.5 if greedy is None else greedy:
+        sampling = Sampling(temperature=0)
+    else:
+        sampling = Sampling(
+            temperature=rng.choice((0.7, 1.0, 1.5)), top_k=rng.choice((0, 5, 40)), top_p=rng.choice((1.0, 0.9)),
+            min_p=rng.choice((0.0, 0.05)), typical_p=rng.choice((1.0, 1.0, 0.9)), seed=rng.randrange(2**32),
+        )  # fmt: skip
+    if rng.random() < 0.3:
+        sampling = replace(sampling, repetition_penalty=1.2, frequency_penalty=0.3, presence_penalty=0.2)
+    return GenerationRequest(
+        rng.choice(prompts),
+        sampling,
+        max_tokens=rng.randint(4, longest),
+        stop=tuple(rng.sample(stops, rng.randint(1, 2))) if stops and rng.random() < 0.4 else (),
+        ignore_eos=rng.random() < 0.3,
+    )
+
+
+def play(engine: Engine, mix: Sequence[Planned]) -> list[Answer]:
+    """Run the mix to its end through the runtime's loop; afterwards nothing is held and nothing is broken.
+
+    Raises:
+        AssertionError: the loop would wait for ever, or its scheduler broke an invariant.
+    """
+    stage = Stage(engine, mix)
+    stage.loop.run()
+    stage.check()
+    return stage.answers
+
+
+@dataclass
+class Stage:
+    """The engine as the loop sees it: before each step, what is due arrives."""
+
+    engine: Engine
+    mix: Sequence[Planned]
+    n_steps: int = 0
+    answers: list[Answer] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.info, self.tokenizer = self.engine.info, self.engine.tokenizer
+        self.truncate, self.fork = self.engine.truncate, self.engine.fork
+        self.answers = [Answer() for _ in self.mix]
+        self.inbox = _Inbox()
+        self.loop = Loop(self, self.inbox, self._hear)
+        due: list[tuple[int, int, wire.Down]] = []
+        for number, planned in enumerate(self.mix, 1):
+            due.append((planned.arrives, number, wire.Submit(number, planned.request)))
+            if planned.cancelled is not None:
+                due.append((planned.cancelled, number, wire.Cancel(number)))
+        self._due = sorted(due, key=lambda entry: entry[0])
+        self._open: set[int] = set()
+        self._next_messages()
+
+    def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
+        self.check()
+        rows = self.engine.step(batch)
+        self.n_steps += 1
+        while self._due and self._due[0][0] <= self.n_steps:
+            self._put()
+        return rows
+
+    def check(self) -> None:
+        """No invariant is broken, and a toy's slots hold what the scheduler believes they hold."""
+        scheduler = self.loop._scheduler
+        assert scheduler.violations() == []
+        held = getattr(self.engine, "slots", None)
+        assert held is None or held == [slot.tokens for slot in scheduler.slots]
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def _next_messages(self) -> None:
+        """Nothing runs: time jumps to what comes next, or the mix is over."""
+        while self._due and not self._open:
+            self._put()
+        if not self._open:
+            self.inbox.put(wire.Stop(drain=True))
+
+    def _put(self) -> None:
+        _, number, message = self._due.pop(0)
+        if isinstance(message, wire.Submit):
+            self._open.add(number)
+        self.inbox.put(message)
+
+    def _hear(self, messages: list[wire.Up]) -> None:
+        for message in messages:
+            assert not isinstance(message, wire.Ready)
+            answer = self.answers[message.id - 1]
+            assert message.id in self._open, "an event after the last one"
+            match message:
+                case wire.Text():
+                    answer.text += message.text
+                    answer.n_tokens += message.n_tokens
+                case wire.Finished():
+                    answer.reason, answer.usage, answer.finished_at = message.reason, message.usage, self.n_steps
+                    self._open.remove(message.id)
+                case wire.Failed():
+                    answer.error, answer.finished_at = message.error(), self.n_steps
+                    self._open.remove(message.id)
+        if not self._open:
+            self._next_messages()
+
+
+class _Inbox(queue.SimpleQueue[Any]):
+    """Filled by the thread that reads it, so that waiting would be for ever."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        assert not (block and self.empty()), "the loop waits and nothing will come"
+        return super().get(block, timeout)
