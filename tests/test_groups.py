@@ -41,7 +41,7 @@ MODULE = "import pytest\npytest.skip('qemu: no emulator here', allow_module_leve
 
 def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     (folder / "pytest.ini").write_text(INI.format(here=Path(__file__).parent))
-    (folder / "conftest.py").write_text('pytest_plugins = ["groups"]\n')
+    (folder / "conftest.py").write_text('pytest_plugins = ["support.groups"]\n')
     (folder / "test_suite.py").write_text(SUITE)
     (folder / "test_module.py").write_text(MODULE)
     env = {key: value for key, value in os.environ.items() if key != "CI"} | environment

@@ -36,8 +36,8 @@ def split(folder):
 def test_it_is_read_again_where_any_part_changed(tmp_path, monkeypatch, changed):
     path = split(tmp_path)
     reads = []
-    read_model = summary.gguf.read_model
-    monkeypatch.setattr(summary.gguf, "read_model", lambda p: reads.append(p) or read_model(p))
+    read_model = summary.reader.read_model
+    monkeypatch.setattr(summary.reader, "read_model", lambda p: reads.append(p) or read_model(p))
 
     first = summary_of(path)
     assert summary_of(str(path)) == first

@@ -253,10 +253,10 @@ def test_spelling_that_is_not_known_is_unsupported(tmp_path: Path) -> None:
 def test_large_files_pipes_and_folders_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
-    from edgellm.formats.tokenizer import folder
+    from edgellm.formats.tokenizer import folder as tokenizer_folder
 
     folder(tmp_path)
-    monkeypatch.setitem(folder.MAX_BYTES, "tokenizer.json", 100)
+    monkeypatch.setitem(tokenizer_folder.MAX_BYTES, "tokenizer.json", 100)
     with pytest.raises(BadArtifact, match="bytes, 100 are allowed"):
         from_json.read_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").unlink()

@@ -86,7 +86,7 @@ def test_plugins_may_add_accelerators_and_nothing_else(monkeypatch: pytest.Monke
             assert hook == "probe_accelerators"
             seen.append(machine)
             register(added)
-            with pytest.raises(TypeError, match=r"no edgellm\.machine\.Accelerator"):
+            with pytest.raises(TypeError, match=r"no edgellm\.types\.machine\.Accelerator"):
                 register("a stick")
 
     monkeypatch.setattr(manager, "plugins", Registry)

@@ -101,8 +101,8 @@ WRITER = """
 import sys
 sys.path.insert(0, sys.argv[2])
 from test_calibration import HERE, rates
-from edgellm.measured import calibration
-calibration.save(HERE, "gguf", rates(int(sys.argv[1])))
+from edgellm.history import calibrations
+calibrations.save(HERE, "gguf", rates(int(sys.argv[1])))
 """
 
 

@@ -115,7 +115,7 @@ import sys
 sys.path.insert(0, {folder!r})
 import test_history as t
 for number in range({first}, {first} + 40):
-    t.history.record(t.MACHINE, t.run(number))
+    t.run_log.record(t.MACHINE, t.run(number))
 """
 
 

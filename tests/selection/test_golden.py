@@ -13,15 +13,14 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from edgellm.machine import Machine
-from edgellm.plan import Candidate, Decision
-from edgellm.request import KV_TYPES, SelectionRequest
-from edgellm.selection.facts import BackendFacts
-
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits
 from edgellm.hardware import profiles
 from edgellm.selection.decide import decide
+from edgellm.selection.scenario import BackendFacts
+from edgellm.types.machine import Machine
+from edgellm.types.plan import Candidate, Decision
+from edgellm.types.request import KV_TYPES, SelectionRequest
 from edgellm.units import show_memory
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "decisions.txt"
