@@ -53,9 +53,13 @@ def parse_rate(text: str) -> int:
     return rate
 
 
-def show_memory(n_bytes: float) -> str:
-    """`1073741824` -> `"1.00 GiB"`."""
-    for unit, factor in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+def show_memory(n_bytes: float, *, exact: bool = False) -> str:
+    """`1073741824` -> `"1.00 GiB"`; exact, in the largest unit that divides it, `1310720` -> `"1280 KiB"`."""
+    units = (("GiB", GIB), ("MiB", MIB), ("KiB", KIB))
+    if exact:
+        unit, factor = next((pair for pair in units if n_bytes and n_bytes % pair[1] == 0), ("B", 1))
+        return f"{n_bytes / factor:.0f} {unit}"
+    for unit, factor in units:
         if abs(n_bytes) >= factor:
             return f"{n_bytes / factor:.2f} {unit}" if factor == GIB else f"{n_bytes / factor:.0f} {unit}"
     return f"{n_bytes:.0f} B"

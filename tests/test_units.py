@@ -52,6 +52,9 @@ def test_whole_numbers_are_exact(number: int, suffix: str) -> None:
     ("shown", "expected"),
     [
         (show_memory(2**30), "1.00 GiB"), (show_memory(700 * 2**20), "700 MiB"), (show_memory(5), "5 B"),
+        (show_memory(1280 * 1024), "1 MiB"), (show_memory(1280 * 1024, exact=True), "1280 KiB"),
+        (show_memory(24 * 2**20, exact=True), "24 MiB"), (show_memory(1001, exact=True), "1001 B"),
+        (show_memory(0, exact=True), "0 B"), (show_memory(2**30, exact=True), "1 GiB"),
         (show_size(98362432), "98.4 MB"), (show_size(2.5e9), "2.50 GB"), (show_size(999), "999 B"),
         (show_params(134515008), "135M"), (show_params(8030261248), "8.0B"),
         (show_rate(10.44), "10.4"), (show_rate(999.4), "999"), (show_rate(999.6), "1,000"),

@@ -155,7 +155,7 @@ def _caches(machine: Machine) -> str:
 
     cpu = machine.cpu
     sizes = (("L1d", cpu.l1d_bytes, " per core"), ("L2", cpu.l2_bytes, " per core"), ("L3", cpu.l3_bytes, ""))
-    return ", ".join(f"{name} {show_memory(size)}{per}" for name, size, per in sizes if size) or "unknown"
+    return ", ".join(f"{name} {show_memory(size, exact=True)}{per}" for name, size, per in sizes if size) or "unknown"
 
 
 def _limits(machine: Machine) -> str:

@@ -61,6 +61,14 @@ def test_shows_limits_and_accelerators(run) -> None:
     )
 
 
+def test_caches_are_shown_to_the_byte(run, tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    caches = "l1d_bytes = 49_152\nl2_bytes = 1_310_720\nl3_bytes = 25_165_824"
+    path.write_text(f'id = "x"\nname = "X"\n[cpu]\narch = "x86_64"\n{caches}\n[memory]\ntotal_bytes = 1\n')
+
+    assert "L1d 48 KiB per core, L2 1280 KiB per core, L3 24 MiB" in run("--profile", str(path)).stdout
+
+
 def test_square_brackets_in_a_name_are_no_markup(run, tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_text(
