@@ -94,6 +94,9 @@ def parse(text: str, source: Path) -> Machine:
     import msgspec
 
     data = _from_json(text, source) if source.suffix == ".json" else _from_toml(text, source)
+    cpu = data.get("cpu")
+    if isinstance(cpu, dict) and "cores" in cpu:
+        cpu.setdefault("threads", cpu["cores"])
     for key in _unknown_keys(data, Machine):
         raise _invalid(source, key, "unknown key", known=_known_keys(key))
     try:

@@ -115,6 +115,14 @@ def test_names_that_are_nothing(name: str) -> None:
         profiles.load(name)
 
 
+def test_threads_are_as_many_as_cores_where_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(SMALL.replace("[memory]", "cores = 6\n[memory]"))
+
+    assert profiles.load(str(path)).cpu.threads == 6
+    assert profiles.parse(SMALL, path).cpu.threads == 1
+
+
 def test_a_file_of_ones_own_may_have_any_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(SMALL)
@@ -147,6 +155,7 @@ def test_a_file_that_comes_with_edgellm_has_the_name_of_its_id(tmp_path: Path, m
         (("1073741824", "1\nbandwidth_gb_s = inf"), "memory.bandwidth_gb_s: inf is out of range"),
         (("1073741824", "1\navailable_bytes = 2"), "memory.available_bytes: more than memory.total_bytes"),
         (("[memory]", "cores = 0\n[memory]"), "cpu.cores: 0 is out of range"),
+        (("[memory]", 'cores = "4"\n[memory]'), "cpu.cores: Expected `int`, got `str`"),
         (("[memory]", "cores = 4\nthreads = 2\n[memory]"), "cpu.threads: 2 threads on 4 cores"),
         (("[memory]", "performance_cores = 2\n[memory]"), "cpu.performance_cores: 2 of 1 cores"),
         (("[memory]", 'isa = ["avx512_vnni"]\n[memory]'), "did you mean 'avx512vnni'"),
