@@ -26,24 +26,24 @@ TREES = {  # name: (arch, cores, threads, performance cores, processors allowed,
     "nvidiagpunumanodes": ("ppc64le", 8, 32, None, 16, 4),
     "offline-cpu0-node0": ("x86_64", 17, 17, None, None, None),
 }
-CPUINFO = {  # name: (arch, logical processors, performance cores, instruction sets)
-    "galaxy-s5-us": ("armv7l", 4, None, "neon vfpv4"),
-    "galaxy-s8-us": ("aarch64", 8, 4, "neon"),
-    "galaxy-s9-global": ("aarch64", 8, 4, "fp16 neon"),
-    "huawei-mate-10": ("aarch64", 8, 4, "neon"),
-    "huawei-mate-20": ("aarch64", 8, 4, "fp16 neon"),
-    "jetson-tx1": ("aarch64", 4, None, "neon"),
-    "leagoo-t5c": ("x86_64", 8, None, "popcnt sse2 sse3 sse41 sse42 ssse3"),
-    "moto-g-gen5": ("armv7l", 8, None, "neon vfpv4"),
-    "oneplus-5t": ("aarch64", 8, 4, "neon"),
-    "pixel-2-xl": ("aarch64", 8, 4, "neon"),
-    "pixel-c": ("aarch64", 4, None, "neon"),
-    "raspberrypi-zero": ("armv6l", 1, None, ""),
-    "raspberrypi2": ("armv7l", 4, None, "neon vfpv4"),
-    "raspberrypi3": ("armv7l", 4, None, "neon vfpv4"),
-    "scaleway": ("aarch64", 6, None, "neon"),
-    "zenfone-2": ("x86_64", 4, None, "popcnt sse2 sse3 sse41 sse42 ssse3"),
-    "zenfone-2e": ("i686", 4, None, "sse2 sse3 ssse3"),
+CPUINFO = {  # name: (arch, logical processors, performance cores, cores of each kind, instruction sets)
+    "galaxy-s5-us": ("armv7l", 4, None, "", "neon vfpv4"),
+    "galaxy-s8-us": ("aarch64", 8, 4, "4 performance 4 efficiency", "neon"),
+    "galaxy-s9-global": ("aarch64", 8, 4, "4 performance 4 efficiency", "fp16 neon"),
+    "huawei-mate-10": ("aarch64", 8, 4, "4 performance 4 efficiency", "neon"),
+    "huawei-mate-20": ("aarch64", 8, 4, "4 performance 4 efficiency", "fp16 neon"),
+    "jetson-tx1": ("aarch64", 4, None, "", "neon"),
+    "leagoo-t5c": ("x86_64", 8, None, "", "popcnt sse2 sse3 sse41 sse42 ssse3"),
+    "moto-g-gen5": ("armv7l", 8, None, "", "neon vfpv4"),
+    "oneplus-5t": ("aarch64", 8, 4, "4 performance 4 efficiency", "neon"),
+    "pixel-2-xl": ("aarch64", 8, 4, "4 performance 4 efficiency", "neon"),
+    "pixel-c": ("aarch64", 4, None, "", "neon"),
+    "raspberrypi-zero": ("armv6l", 1, None, "", ""),
+    "raspberrypi2": ("armv7l", 4, None, "", "neon vfpv4"),
+    "raspberrypi3": ("armv7l", 4, None, "", "neon vfpv4"),
+    "scaleway": ("aarch64", 6, None, "", "neon"),
+    "zenfone-2": ("x86_64", 4, None, "", "popcnt sse2 sse3 sse41 sse42 ssse3"),
+    "zenfone-2e": ("i686", 4, None, "", "sse2 sse3 ssse3"),
 }
 
 
@@ -76,7 +76,8 @@ def test_recorded_cpuinfo(recorded: Callable[[str], Path], name: str) -> None:
     machine = probe(root=recorded(name))
     cpu = machine.cpu
 
-    assert CPUINFO[name] == (cpu.arch, cpu.threads, cpu.performance_cores, " ".join(cpu.isa))
+    kinds = " ".join(f"{cluster.cores} {cluster.kind}" for cluster in cpu.clusters)
+    assert CPUINFO[name] == (cpu.arch, cpu.threads, cpu.performance_cores, kinds, " ".join(cpu.isa))
     assert unexplained(machine) == []
 
 

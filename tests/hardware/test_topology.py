@@ -3,6 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from edgellm.hardware.linux import cpu, cpuinfo, topology
 from edgellm.hardware.linux.sysfs import Tree
 from edgellm.types.machine import Cluster
@@ -38,6 +40,43 @@ def test_three_kinds_by_part_and_clock(machine_at: Callable[..., Path]) -> None:
     ]
     assert found.performance_cores == 2
     assert found.model == "1x Cortex-A78 + 1x Cortex-X1 + 2x Cortex-A55"
+
+
+# Fields of /proc/cpuinfo as phones gave them (test/cpuinfo of pytorch/cpuinfo): the parts, then what became of them.
+PHONES = {
+    # A kernel before 3.19 lists bare processors, then the core that printed the file: a small one or a big one.
+    "nexus-6p": ("8 bare", ["41:d03"], "Qualcomm Technologies, Inc MSM8994", "4 performance 4 efficiency", 4),
+    "galaxy-s6": ("8 bare", ["41:d03"], "SAMSUNG Exynos7420", "4 performance 4 efficiency", 4),
+    "galaxy-c9-pro": ("8 bare", ["41:d08"], "Qualcomm Technologies, Inc MSM8976", "4 performance 4 efficiency", 4),
+    "redmi-note-3": ("6 bare", ["41:d03"], "Qualcomm Technologies, Inc MSM8956", "2 performance 4 efficiency", 2),
+    "huawei-p9-lite": ("8 bare", ["41:d03"], "hi6250", "", None),
+    # Snapdragon 820 and 821: one design at two clocks, three quarters of the fast ones.
+    "galaxy-s7": ("each", ["51:211"] * 2 + ["51:205"] * 2, "MSM8996", "2 performance 2 middle", 4),
+    "pixel": ("each", ["51:201"] * 2 + ["51:205"] * 2, "MSM8996pro", "2 performance 2 middle", 4),
+    "nexus-5x": ("each", ["41:d03"] * 4 + ["41:d07"] * 2, "MSM8992", "2 performance 4 efficiency", 2),
+    "moto-g5": ("each", ["41:d03"] * 8, "MSM8937", "", None),
+    # Processors that came online while the file was written have no fields.
+    "revvl": ("each", ["41:d03", "", ""], "MT6738", "", None),
+}
+
+
+@pytest.mark.parametrize("phone", PHONES)
+def test_kinds_of_a_phone_by_part_or_chipset(machine_at: Callable[..., Path], phone: str) -> None:
+    layout, parts, hardware, kinds, performance_cores = PHONES[phone]
+    blocks = [
+        "CPU implementer: 0x{}\nCPU architecture: 8\nCPU part: 0x{}".format(*p.split(":")) if p else "" for p in parts
+    ]
+    count = len(parts) if layout == "each" else int(layout.split()[0])
+    text = "".join(f"processor: {cpu}\n" + (blocks[cpu] + "\n\n" if layout == "each" else "") for cpu in range(count))
+    text += "" if layout == "each" else blocks[0] + "\n\n"
+    root = machine_at(None, **{"/proc/cpuinfo": f"{text}Hardware: {hardware}\n"})
+    processor, _, notes = cpu.read(Tree(root))
+
+    assert processor.cores == count
+    assert " ".join(f"{cluster.cores} {cluster.kind}" for cluster in processor.clusters) == kinds
+    assert processor.performance_cores == performance_cores
+    unknown = phone in ("huawei-p9-lite", "revvl")
+    assert any(note.startswith("kinds of cores unknown") for note in notes) == unknown
 
 
 def test_favoured_cores_are_no_hybrid(machine_at: Callable[..., Path]) -> None:

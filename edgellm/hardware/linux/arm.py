@@ -1,9 +1,12 @@
-"""Names of Arm cores by the implementer and part numbers of /proc/cpuinfo.
+"""Names of Arm cores by the implementer and part numbers of /proc/cpuinfo, or by the chipset.
 
-Source: Arm's MIDR values as in util-linux `lscpu-arm.c` and the Linux kernel's `cputype.h`.
+Source: Arm's MIDR values as in util-linux `lscpu-arm.c` and the Linux kernel's `cputype.h`; Qualcomm's Gold and
+Silver, and the cores of chipsets, as in pytorch/cpuinfo (d610881, `src/arm/midr.h` and `src/arm/linux/midr.c`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from edgellm.hardware.linux.cpuinfo import CpuInfo
 
@@ -22,7 +25,8 @@ CORES = {
     (0x41, 0xD82): "Cortex-X4", (0x41, 0xD83): "Neoverse-V3AE", (0x41, 0xD84): "Neoverse-V3",
     (0x41, 0xD85): "Cortex-X925", (0x41, 0xD87): "Cortex-A725", (0x41, 0xD8E): "Neoverse-N3",
     (0x48, 0xD01): "TaiShan-v110", (0x48, 0xD40): "Cortex-A76", (0x43, 0x0A1): "ThunderX-88XX",
-    (0x43, 0x0AF): "ThunderX2", (0x51, 0x06F): "Krait", (0x51, 0x800): "Kryo-2xx-Gold",
+    (0x43, 0x0AF): "ThunderX2", (0x51, 0x06F): "Krait", (0x51, 0x201): "Kryo-Silver",
+    (0x51, 0x205): "Kryo-Gold", (0x51, 0x211): "Kryo-Silver", (0x51, 0x800): "Kryo-2xx-Gold",
     (0x51, 0x801): "Kryo-2xx-Silver", (0x51, 0x802): "Kryo-3xx-Gold", (0x51, 0x803): "Kryo-3xx-Silver",
     (0x51, 0x804): "Kryo-4xx-Gold", (0x51, 0x805): "Kryo-4xx-Silver", (0x51, 0x001): "Oryon",
     (0x53, 0x001): "Exynos-M1", (0x53, 0x002): "Exynos-M3", (0x53, 0x003): "Exynos-M4",
@@ -35,17 +39,41 @@ LITTLE = frozenset({
     "Kryo-2xx-Silver", "Kryo-3xx-Silver", "Kryo-4xx-Silver",
 })  # fmt: skip
 
+# The two halves of a Snapdragon 820 are one design; they differ in their clock. Source: cpuinfo_max_freq of a Galaxy S7
+# and a Pixel, recorded in pytorch/cpuinfo. Used where the machine does not tell its own.
+MAX_MHZ = {"Kryo-Gold": 2150, "Kryo-Silver": 1593}
 
-def core_name(fields: dict[str, str], common: dict[str, str]) -> str | None:
-    """The core of one processor; None where the file does not say, a number where the table does not know it."""
+# Cores by processor number, for chipsets whose kernels give the part of one core for all of them.
+CHIPSETS = {
+    "MSM8956": ("Cortex-A53",) * 4 + ("Cortex-A72",) * 2,  # Snapdragon 650
+    "MSM8976": ("Cortex-A53",) * 4 + ("Cortex-A72",) * 4,  # Snapdragon 652 and 653
+    "MSM8992": ("Cortex-A53",) * 4 + ("Cortex-A57",) * 2,  # Snapdragon 808
+    "MSM8994": ("Cortex-A53",) * 4 + ("Cortex-A57",) * 4,  # Snapdragon 810
+    "Exynos5433": ("Cortex-A53",) * 4 + ("Cortex-A57",) * 4,
+    "Exynos7420": ("Cortex-A53",) * 4 + ("Cortex-A57",) * 4,
+}
+
+
+def core_name(fields: Mapping[str, str]) -> str | None:
+    """The core of one processor; None where the fields do not say, a number where the table does not know it."""
     try:
-        implementer, part = (int(fields.get(key) or common[key], 16) for key in ("CPU implementer", "CPU part"))
+        implementer, part = (int(fields[key], 16) for key in ("CPU implementer", "CPU part"))
     except (KeyError, ValueError):
         return None
     return CORES.get((implementer, part), f"Arm core {implementer:#04x}:{part:#05x}")
 
 
 def core_names(info: CpuInfo) -> dict[int, str]:
-    """Logical processor -> name of its core, for those that are known."""
-    named = {cpu: core_name(fields, info.common) for cpu, fields in info.processors.items()}
-    return {cpu: name for cpu, name in named.items() if name is not None}
+    """Logical processor -> name of its core, for those that are known.
+
+    One part for all processors names them on 32-bit Arm. On 64-bit it is only that of the core which printed the file:
+    there the chipset names them, or nothing does.
+    """
+    names = {cpu: core_name(fields) for cpu, fields in info.processors.items()}
+    if not any(names.values()):
+        hardware = info.common.get("Hardware", "")
+        cores = next((cores for chipset, cores in CHIPSETS.items() if chipset in hardware), ())
+        is_64_bit = info.common.get("CPU architecture") in ("8", "AArch64")
+        shared = None if is_64_bit and len(names) > 1 else core_name(info.common)
+        names = {cpu: cores[cpu] if cpu < len(cores) else shared for cpu in names}
+    return {cpu: name for cpu, name in names.items() if name is not None}

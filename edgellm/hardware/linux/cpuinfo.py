@@ -41,4 +41,9 @@ def parse(text: str | None) -> CpuInfo:
             current = processors.setdefault(int(value), {})
         elif colon:
             current[name] = value
+    *others, last = processors.values() if processors else ({},)
+    if others and not any(others):
+        # Arm kernels before 3.19 list bare processors, then the fields of the core that printed the file.
+        common.update(last)
+        last.clear()
     return CpuInfo(processors, common)

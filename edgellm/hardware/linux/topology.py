@@ -59,6 +59,8 @@ def read(tree: Tree, info: CpuInfo) -> Topology:
     online = _online(tree, info, notes)
     cores = _cores(tree, info, online, notes)
     kinds, clusters = _kinds(tree, info, cores)
+    if not kinds and info.field("CPU part") and (unnamed := online - arm.core_names(info).keys()):
+        notes.append(f"kinds of cores unknown: /proc/cpuinfo does not tell the part of {len(unnamed)} of {len(online)}")
     return Topology(online, cores, kinds, clusters, tuple(notes))
 
 
@@ -137,11 +139,17 @@ def _kinds_by_speed(
         # An Intel efficiency core is at about 60 % of the fast ones; favoured cores differ by less than a fifth.
         top = max(cppc.values(), default=0)
         return {core: "performance" if value >= 0.8 * top else "efficiency" for core, value in cppc.items()}
-    names = arm.core_names(info)
-    if not names:
+    return _kinds_by_part(tree, arm.core_names(info), cores)
+
+
+def _kinds_by_part(tree: Tree, names: Mapping[int, str], cores: tuple[Core, ...]) -> dict[Core, str]:
+    """Small designs are efficiency cores; the others differ by clock. A core of unknown design leaves all unknown."""
+    if not all(min(core) in names for core in cores):
         return {}
-    speed = {core: float(tree.integer(f"{CPU}/cpu{min(core)}/cpufreq/cpuinfo_max_freq") or 1) for core in cores}
-    little = {core for core in cores if names.get(min(core)) in arm.LITTLE}
+    speed = {core: float(tree.integer(f"{CPU}/cpu{min(core)}/cpufreq/cpuinfo_max_freq") or 0) for core in cores}
+    if not all(speed.values()):
+        speed = {core: arm.MAX_MHZ.get(names[min(core)], 1.0) for core in cores}
+    little = {core for core in cores if names[min(core)] in arm.LITTLE}
     if little and len(little) < len(cores):
         rest = _grade({core: value for core, value in speed.items() if core not in little})
         return {core: "efficiency" if core in little else rest[core] for core in cores}
