@@ -144,6 +144,8 @@ def _show(decision: Decision, machine: Machine, wanted: SelectionRequest, *, exp
         console.print(f"{number:3}. {reason}", markup=False)
     _show_runners_up(console, decision, reads_only=wanted.task == "embed")
     _show_rejected(console, decision, explain=explain)
+    if machine.source_trust == "unverified":
+        console.print("\nThe numbers of this profile are unverified: written from memory, not looked up.")
     if not wanted.offline:
         note = "Planned as if every source answered; `edgellm serve` finds out, and --offline plans for this disk only."
         console.print(f"\n{note}", markup=False)

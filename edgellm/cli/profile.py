@@ -90,6 +90,7 @@ def _as_json(machine: Machine) -> dict[str, object]:
         "machine": msgspec.to_builtins(machine),
         "memory_budget_bytes": machine.memory_budget_bytes,
         "compute_threads": machine.compute_threads,
+        "source_trust": machine.source_trust,
     }
 
 
@@ -137,6 +138,8 @@ def _rows(machine: Machine) -> list[tuple[str, str]]:
     if machine.provenance is not None:
         origin = machine.provenance
         rows.append(("source", ", ".join(filter(None, (origin.kind, origin.source, origin.date)))))
+    if machine.source_trust == "unverified":
+        rows.append(("trust", "unverified: written from memory, not looked up"))
     rows.append(("for a model", f"{show_memory(machine.memory_budget_bytes)}, {_threads(machine.compute_threads)}"))
     rows.extend(("note", note) for note in machine.notes)
     return rows

@@ -240,6 +240,7 @@ def _inputs(
     machine, request = given.machine, given.request
     return {
         "machine": machine.id,
+        "source_trust": machine.source_trust,
         "cpu": machine.cpu.model,
         "threads": given.threads,
         "bandwidth_gb_s": machine.memory.bandwidth_gb_s,

@@ -7,9 +7,14 @@ What could not be found out is None, with the reason in `Machine.notes`. `hardwa
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 METAL_SMALL_BYTES = 36 * 1024**3  # up to here Metal's working set is two thirds of the RAM, above three quarters
 JETSON_OWN_BYTES = 2_800_000_000  # what system and CUDA keep of a memory that the GPU shares
+
+
+# Of a data sheet's numbers: read at the public pages that `source` names, or written from memory.
+SourceTrust = Literal["verified", "unverified"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,7 @@ class Provenance:
     source: str = ""
     date: str = ""
     version: str = ""
+    trust: SourceTrust | None = None  # None = not stated
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,10 @@ class Machine:
     provenance: Provenance | None = None
     notes: tuple[str, ...] = ()  # what is unknown and why, in words
     schema: int = 1
+
+    @property
+    def source_trust(self) -> SourceTrust | None:
+        return None if self.provenance is None else self.provenance.trust
 
     @property
     def memory_budget_bytes(self) -> int:

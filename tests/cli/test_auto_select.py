@@ -53,6 +53,15 @@ def test_json_is_one_object_with_the_documented_choice(planner) -> None:
     assert found["runners_up"]
     assert found["rejected"]
     assert found["inputs"]["machine"] == "raspberry-pi-5-8gb"
+    assert found["inputs"]["source_trust"] == "verified"
+
+
+def test_numbers_from_memory_are_said_to_be_unverified(planner) -> None:
+    said = "The numbers of this profile are unverified: written from memory, not looked up."
+
+    assert said in planner("auto-select", "--profile", "raspberry-pi-4-4gb").stdout
+    assert said not in planner("auto-select", *PI).stdout
+    assert choose(planner, "--profile", "raspberry-pi-4-4gb")["inputs"]["source_trust"] == "unverified"
 
 
 def test_a_type_of_cache_that_no_backend_has_is_refused_with_that_reason(planner) -> None:

@@ -89,6 +89,17 @@ def test_json_is_one_object_with_what_follows_from_the_machine(run) -> None:
     assert (printed["memory_budget_bytes"], printed["compute_threads"]) == (7730941133, 4)
 
 
+@pytest.mark.parametrize(
+    ("name", "trust"),
+    [("raspberry-pi-4-4gb", "unverified"), ("raspberry-pi-5-8gb", "verified"), ("apple-m1-8gb", None)],
+)
+def test_says_how_far_a_profile_can_be_trusted(run, name: str, trust: str | None) -> None:
+    assert json.loads(run("--profile", name, "--json").stdout)["source_trust"] == trust
+    assert ("unverified: written from memory, not looked up" in run("--profile", name).stdout) == (
+        trust == "unverified"
+    )
+
+
 def test_this_machine_without_measuring(run) -> None:
     printed = json.loads(run("--no-measure", "--json").stdout)
 
