@@ -23,7 +23,7 @@ WHOLE = Machine(
     accelerators=(Accelerator("cuda", "One", GIB, MIB, 100.5), Accelerator("vulkan", "Two", unified=True)),
     limits=Limits(700 * MIB, 50 * MIB, 1.5, 3, 2, "cgroup v2 /app"),
     disk=Disk("/data", 10**11),
-    provenance=Provenance("measured", "edgellm profile", "2026-11-24", "0.1.0"),
+    provenance=Provenance("measured", "edgellm profile", "2026-11-24", "0.1.0", "verified"),
     notes=("one", "two"),
 )  # fmt: skip
 SMALL = 'schema = 1\nid = "x"\nname = "X"\n[cpu]\narch = "x86_64"\n[memory]\ntotal_bytes = 1073741824\n'
@@ -44,6 +44,9 @@ def test_a_profile_that_comes_with_edgellm(name: str) -> None:
     assert machine.provenance is not None
     assert machine.provenance.source
     assert machine.provenance.date
+    # What was written from memory says so, and what was looked up says where.
+    assert (machine.source_trust == "unverified") == ("from memory" in machine.provenance.source)
+    assert (machine.source_trust == "verified") == ("https://" in machine.provenance.source)
     assert machine.memory.bandwidth_gb_s
     assert machine.memory.bandwidth_basis
     assert machine.memory_budget_bytes > 0
@@ -160,6 +163,10 @@ def test_a_file_that_comes_with_edgellm_has_the_name_of_its_id(tmp_path: Path, m
         (("[memory]", "performance_cores = 2\n[memory]"), "cpu.performance_cores: 2 of 1 cores"),
         (("[memory]", 'isa = ["avx512_vnni"]\n[memory]'), "did you mean 'avx512vnni'"),
         (("[memory]", 'clusters = [{kind = "performance", cores = 3}]\n[memory]'), "cpu.clusters: their cores"),
+        (
+            ("[memory]", "[provenance]\nkind = 'datasheet'\ntrust = 'high'\n[memory]"),
+            "provenance.trust: Invalid enum value 'high'",
+        ),
         (("[memory]", "[limits]\ncpus = 0.0\n[memory]"), "limits.cpus: 0.0 is out of range"),
         (('name = "X"', 'name = "a\\u001b[2J"'), "name: text longer than 500 characters or with control characters"),
         (('name = "X"', f'name = "{"x" * 501}"'), "name: text longer"),
