@@ -9,11 +9,11 @@ import dataclasses
 import difflib
 import json
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edgellm import tables
 from edgellm.errors import UnknownProfile, UsageError
 from edgellm.hardware.linux import isa
 from edgellm.types.machine import Machine
@@ -21,6 +21,8 @@ from edgellm.types.machine import Machine
 MAX_FILE_BYTES = 1024**2
 SCHEMA = 1
 
+_WRITES_ONE = "`edgellm profile --out FILE` writes a profile"
+_FORMAT = "docs/hardware.md describes the format; `edgellm profile --out FILE` writes an example"
 _ID = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _MAX_TEXT = 500
 _COMPUTED = ("memory_budget_bytes", "compute_threads", "source_trust")
@@ -74,7 +76,7 @@ def load(name_or_path: str) -> Machine:
     path = folder() / f"{name_or_path}.toml"
     machine = _read(path)
     if machine.id != name_or_path:
-        raise _invalid(path, "id", f"{machine.id!r} is not the name of the file")
+        tables.Place(str(path), hint=_FORMAT).refuse(f"{machine.id!r} is not the name of the file", field="id")
     return machine
 
 
@@ -91,31 +93,15 @@ def parse(text: str, source: Path) -> Machine:
     Raises:
         UsageError: not TOML, an unknown key, a wrong type, or a value out of range.
     """
-    import msgspec
-
-    data = _from_json(text, source) if source.suffix == ".json" else _from_toml(text, source)
+    place = tables.Place(str(source), hint=_FORMAT)
+    data = _from_json(text, source) if source.suffix == ".json" else tables.parse_toml(text, source, _WRITES_ONE)
     cpu = data.get("cpu")
     if isinstance(cpu, dict) and "cores" in cpu:
         cpu.setdefault("threads", cpu["cores"])
-    for key in _unknown_keys(data, Machine):
-        raise _invalid(source, key, "unknown key", known=_known_keys(key))
-    try:
-        machine = msgspec.convert(data, Machine)
-    except msgspec.ValidationError as error:
-        reason, _, where = str(error).partition(" - at ")
-        raise _invalid(source, where.strip("`").removeprefix("$.") or "(top level)", reason) from None
+    machine = tables.convert(data, Machine, place)
     for key, problem in _violations(machine):
-        raise _invalid(source, key, problem)
+        place.refuse(problem, field=key)
     return machine
-
-
-def _from_toml(text: str, source: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # ValueError: also of a number with thousands of digits
-        raise UsageError(
-            f"{source} is no valid TOML: {error}", hint="`edgellm profile --out FILE` writes one"
-        ) from None
 
 
 def _from_json(text: str, source: Path) -> dict[str, Any]:
@@ -144,12 +130,7 @@ def _read(path: Path) -> Machine:
     try:
         return parse(raw.decode("utf-8"), path)
     except UnicodeDecodeError:
-        raise UsageError(f"{path} is no UTF-8 text", hint="`edgellm profile --out FILE` writes a profile") from None
-
-
-def _invalid(source: Path, key: str, problem: str, known: str = "") -> UsageError:
-    hint = known or "docs/hardware.md describes the format; `edgellm profile --out FILE` writes an example"
-    return UsageError(f"{source}: {key}: {problem}", hint=hint)
+        raise UsageError(f"{path} is no UTF-8 text", hint=_WRITES_ONE) from None
 
 
 def _plain(value: Any) -> Any:
@@ -163,38 +144,6 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return field.default  # MISSING, which equals no value, where the field is required
-
-
-def _nested(cls: type, name: str) -> type | None:
-    """The dataclass in the annotation of a field, e.g. Cluster in `tuple[Cluster, ...]`."""
-    import typing
-
-    annotation = typing.get_type_hints(cls)[name]
-    candidates = (annotation, *typing.get_args(annotation))
-    return next((c for c in candidates if isinstance(c, type) and dataclasses.is_dataclass(c)), None)
-
-
-def _unknown_keys(data: object, cls: type, prefix: str = "") -> Iterator[str]:
-    """Dotted names of the keys that `cls` does not have; msgspec would ignore them in a dataclass."""
-    if not isinstance(data, dict):
-        return
-    fields = {field.name for field in dataclasses.fields(cls)}
-    for key, value in data.items():
-        if key not in fields:
-            yield f"{prefix}{key}"[:_MAX_TEXT]
-        elif (inner := _nested(cls, key)) is not None:
-            for item in value if isinstance(value, list) else [value]:
-                yield from _unknown_keys(item, inner, f"{prefix}{key}.")
-
-
-def _known_keys(key: str) -> str:
-    cls: type = Machine
-    *parents, last = key.split(".")
-    for parent in parents:
-        cls = _nested(cls, parent) or cls
-    fields = [field.name for field in dataclasses.fields(cls)]
-    close = difflib.get_close_matches(last, fields, n=1)
-    return f"did you mean {close[0]}?" if close else f"known keys: {', '.join(fields)}"
 
 
 def _violations(machine: Machine) -> Iterator[tuple[str, str]]:

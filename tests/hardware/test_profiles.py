@@ -153,7 +153,7 @@ def test_a_file_that_comes_with_edgellm_has_the_name_of_its_id(tmp_path: Path, m
         (("1073741824", "-1"), "memory.total_bytes: -1 is out of range"),
         (("1073741824", "9" * 18), "memory.total_bytes: 9+ is out of range"),
         (("1073741824", "9" * 400), "memory.total_bytes: "),
-        (("1073741824", "9" * 5000), "is no valid TOML"),
+        (("1073741824", "9" * 5000), "bad.toml: no valid TOML"),
         (("1073741824", "1\nbandwidth_gb_s = nan"), "memory.bandwidth_gb_s: nan is out of range"),
         (("1073741824", "1\nbandwidth_gb_s = inf"), "memory.bandwidth_gb_s: inf is out of range"),
         (("1073741824", "1\navailable_bytes = 2"), "memory.available_bytes: more than memory.total_bytes"),
@@ -174,8 +174,8 @@ def test_a_file_that_comes_with_edgellm_has_the_name_of_its_id(tmp_path: Path, m
         (('id = "x"', 'id = "../x"'), "id: '../x' is no id"),
         (("schema = 1", "schema = 2"), "schema: 2 is out of range"),
         (('arch = "x86_64"', ""), "cpu: Object missing required field `arch`"),
-        (('arch = "x86_64"', "arch ="), "is no valid TOML"),
-        (('name = "X"', 'name = "X"\nnotes = ' + "[" * 5000), "is no valid TOML"),
+        (('arch = "x86_64"', "arch ="), "bad.toml: no valid TOML"),
+        (('name = "X"', 'name = "X"\nnotes = ' + "[" * 5000), "bad.toml: no valid TOML"),
     ],
 )
 def test_a_hostile_or_mistaken_profile_is_refused_by_file_and_key(
@@ -196,7 +196,7 @@ def test_a_hostile_or_mistaken_profile_is_refused_by_file_and_key(
     [
         (SMALL.encode() + b"#" * 1024**2, r"bad\.toml is larger than a profile may be \(1048576 bytes\)"),
         (b"\xff\xfe", r"bad\.toml is no UTF-8 text"),
-        (b"\0", r"bad\.toml is no valid TOML"),
+        (b"\0", r"bad\.toml: no valid TOML"),
     ],
 )
 def test_what_is_no_small_text_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
