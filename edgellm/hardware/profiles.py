@@ -25,7 +25,7 @@ _WRITES_ONE = "`edgellm profile --out FILE` writes a profile"
 _FORMAT = "docs/hardware.md describes the format; `edgellm profile --out FILE` writes an example"
 _ID = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _MAX_TEXT = 500
-_COMPUTED = ("memory_budget_bytes", "compute_threads", "source_trust")
+_COMPUTED = ("memory_budget_bytes", "compute_threads")
 _MAX_ITEMS = 256
 _TIB = 1024**4
 # Smallest and largest value of every number by the end of its key: far above any machine there is, and small enough
