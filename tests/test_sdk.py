@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from support.waiting import wait_until
+from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import BadTemplate, Closed, ContextOverflow, UnknownModel, UsageError
 from edgellm.runtime.session import QueueSink
@@ -180,7 +180,7 @@ def test_a_stream_that_is_collected_inside_the_session_does_not_lock_it(open_llm
         done.set()
 
     threading.Thread(target=collect, daemon=True).start()
-    assert done.wait(30), "deadlock"
+    assert done.wait(PATIENCE_S), "deadlock"
     answered_in_all_slots(llm, 1)
 
 
@@ -331,7 +331,7 @@ def test_closing_under_load_ends_everything(isolate: bool) -> None:
         started.wait()
         wait_until(lambda: answered)
         llm.close()
-        assert [future.result(60) for future in asked] == ["closed"] * 8
+        assert [future.result(PATIENCE_S) for future in asked] == ["closed"] * 8
 
 
 def test_explain_gives_the_reasons(open_llm: Open) -> None:

