@@ -202,7 +202,7 @@ def test_an_interrupt_ends_pip_and_what_pip_started(repository: Repository) -> N
 
     assert process.returncode == 130
     assert "Interrupted. What was finished is kept" in told
-    assert not alive(int(child.read_text()))
+    wait_until(lambda: not alive(int(child.read_text())))
 
 
 def alive(pid: int) -> bool:
