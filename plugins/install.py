@@ -168,8 +168,8 @@ class Installer:
         )  # fmt: skip
         assert process.stdout is not None
         with process.stdout, log.open("a", encoding="utf-8") as file:
-            file.write(f"$ pip {' '.join(arguments)}\n")
             try:
+                file.write(f"$ pip {' '.join(arguments)}\n")
                 for line in process.stdout:
                     file.write(line)
                     progress(line)

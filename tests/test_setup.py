@@ -196,7 +196,8 @@ def test_an_interrupt_ends_pip_and_what_pip_started(repository: Repository) -> N
     command = [sys.executable, str(repository.folder / "plugins" / "install.py")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     child = Path(f"{repository.log}.child")
-    wait_until(lambda: child.exists() and child.read_text().strip())
+    log = repository.venv / "setup-edgellm-plain.log"  # from here on an interrupt is passed on to pip
+    wait_until(lambda: child.exists() and child.read_text().strip() and log.exists())
     process.send_signal(signal.SIGTERM)
     told = process.communicate(timeout=PATIENCE_S)[1]
 
