@@ -1,4 +1,4 @@
-"""What the parent process may not import, and what `edgellm --help` may cost. Whole processes only."""
+"""What the parent process may not import. Whole processes only."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ def modules_after(code: str, home: Path) -> set[str]:
     return set(json.loads(done.stderr.splitlines()[-1]))
 
 
-def measure_bandwidth(home: Path) -> None:
-    """Once per machine, and with numpy: the promises are for the runs after it."""
+@pytest.fixture(scope="module")
+def measured_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home that knows the bandwidth, which is measured once per machine, with numpy: the promise is later."""
+    home = tmp_path_factory.mktemp("home")
     env = os.environ | {"EDGELLM_HOME": str(home)}
     subprocess.run([sys.executable, "-m", "edgellm", "profile"], env=env, stdout=subprocess.DEVNULL, check=True)
+    return home
 
 
 def command(*arguments: str) -> str:
@@ -51,7 +54,6 @@ except SystemExit as exit:
     ],
     ids=["import", "sdk", "help", "plugins", "auto-select", "doctor"],
 )
-def test_the_parent_stays_light(tmp_path: Path, code: str, forbidden: tuple[str, ...]) -> None:
-    measure_bandwidth(tmp_path)
-    loaded = modules_after(code, tmp_path)
+def test_the_parent_stays_light(measured_home: Path, code: str, forbidden: tuple[str, ...]) -> None:
+    loaded = modules_after(code, measured_home)
     assert sorted(loaded & set(forbidden)) == []

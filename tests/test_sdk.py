@@ -92,6 +92,7 @@ WORDS = ("one", "two", "red", "sky", "tea")
 
 @pytest.mark.model
 @pytest.mark.timeout(1200)
+@pytest.mark.slow(10)
 def test_threads_on_a_real_model_get_the_answers_of_one_thread(real: EdgeLLM) -> None:
     """Short greedy and seeded answers; the same asked one after the other and all at once."""
     asked = [(f"Say {word}", {"temperature": n % 2, "seed": n}) for n, word in enumerate(WORDS)]
@@ -342,6 +343,7 @@ def test_explain_gives_the_reasons(open_llm: Open) -> None:
 
 @pytest.mark.model
 @pytest.mark.timeout(900)
+@pytest.mark.slow(4)
 def test_auto_offline_picks_what_is_stored(smollm2: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from test_launch import SMOLLM2, put_in_store
 

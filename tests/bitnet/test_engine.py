@@ -161,6 +161,7 @@ def test_a_context_of_several_chunks(tmp_path, kv_type, threads):
 
 
 @pytest.mark.parametrize("isa", usable())
+@pytest.mark.slow(3)
 def test_a_context_of_several_chunks_on_every_instruction_set(tmp_path, isa):
     settings = settings_of(n_ctx=1056, n_slots=1)
     check_long(tmp_path, Tiny(layers=1), 1041, settings, isa=isa)

@@ -77,6 +77,7 @@ def objects(request, tmp_path_factory):
         return request.param, dict(pool.map(build, sorted(stems)))
 
 
+@pytest.mark.slow(7)
 def test_an_isa_object_defines_its_kernels_and_nothing_that_another_could_be_linked_to(objects):
     _, built = objects
     for stem, (symbols, _) in built.items():

@@ -53,6 +53,7 @@ def rows_of(engine, tokens, n_past=0):
     return [engine.step([SlotInput(0, n_past + i, (token,), 1)])[0][0].copy() for i, token in enumerate(tokens)]
 
 
+@pytest.mark.slow(8)
 def test_logits_and_greedy_tokens_are_llama_cpps(path, capsys):
     library()
     llama_engine = pytest.importorskip("edgellm_gguf.engine", reason="compiler: edgellm-gguf is not installed")

@@ -44,9 +44,10 @@ def test_json_and_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_regression_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.002")
+    # Steps ten times as long: more than what other programs add to one.
+    monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.01")
     run(*ECHO)
-    monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.012")
+    monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.1")
     found = report(*ECHO, "--compare")
     assert [(change["name"], change["verdict"]) for change in found["changes"]] == [
         ("pp64", "slower"),
@@ -76,6 +77,7 @@ def test_a_text_that_is_not_there_is_refused(tmp_path: Path) -> None:
         run("echo", "--perplexity", str(tmp_path / "gone.txt"))
 
 
+@pytest.mark.slow(5)
 def test_the_real_model_is_measured_and_scored(smollm2: str, tmp_path: Path) -> None:
     """Against itself it agrees on every token."""
     text = tmp_path / "text.txt"

@@ -102,6 +102,7 @@ def test_real_models_encode_as_llama_cpp_does(pair: tuple[Tokenizer, Any]) -> No
 
 @settings(max_examples=300)
 @given(st.lists(st.one_of(TEXT, st.sampled_from(["<|im_end|>", "<eos>", "<unused9>", "\n\n\n", "<b>"]))).map("".join))
+@pytest.mark.slow(4)
 def test_random_text_encodes_as_llama_cpp_does(pair: tuple[Tokenizer, Any], text: str) -> None:
     same(*pair, text)
 
@@ -207,6 +208,7 @@ def comparable(name: str) -> Callable[[str], str]:
 
 
 @pytest.mark.parametrize("name", FAMILIES.values())
+@pytest.mark.slow(22)
 def test_words_are_cut_as_llama_cpp_cuts_them(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = byte_pairs(tmp_path_factory.mktemp("pre") / "x.gguf", ("tokenizer.ggml.pre", STRING, name))
     ours, theirs, reduce = read(path), opened(path), comparable(name)

@@ -78,6 +78,7 @@ def test_logits_are_views_of_the_librarys_own_memory(small: Engine) -> None:
 
 @pytest.mark.model
 @slow
+@pytest.mark.slow(5)
 def test_a_moved_window_cannot_be_rewound(sliding: Engine) -> None:
     """What the window has left behind is gone: nothing is kept, and the next answer is a fresh one's."""
     tokens = (encode(sliding, "The river runs to the sea and does not come back. ") * 100)[:900]
@@ -92,6 +93,7 @@ def test_a_moved_window_cannot_be_rewound(sliding: Engine) -> None:
 
 @pytest.mark.model
 @slow
+@pytest.mark.slow(10)
 def test_a_short_rewind_inside_the_window_gives_the_same_answer(sliding: Engine) -> None:
     """Up to rounding: the window's cells are a ring, in another order after a rewind than in a fresh slot."""
     tokens = (encode(sliding, "Every morning the baker opened the shop at six. ") * 100)[:800]
@@ -120,6 +122,7 @@ def test_short_prompts_of_a_sliding_model_are_rewound_like_any(sliding: Engine) 
 
 @pytest.mark.model
 @slow
+@pytest.mark.slow(3)
 def test_a_long_sequence_of_a_sliding_model_is_forked_whole(sliding: Engine) -> None:
     tokens = (encode(sliding, "The lighthouse keeper counted the ships again. ") * 100)[:900]
     prefill(sliding, 0, tokens)

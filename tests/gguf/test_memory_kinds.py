@@ -137,6 +137,7 @@ def sparse(arch: str, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("arch", KINDS)
+@pytest.mark.slow(21)
 def test_what_is_computed_is_what_the_library_would_reserve(arch: str, tmp_path: Path) -> None:
     settings = Settings(8192, n_slots=3, kv_type="q8_0")
     if library.missing() or probe_problem():

@@ -5,8 +5,8 @@
     pytest tests/x.py::test_one     a test that is named runs, slow or not
     pytest -m slow --collect-only   lists them with their seconds (`make slow`)
 
-`seconds` is what the test (all its parameters together) took where it was measured, beside one other file of tests on
-two cores. The list is read from the marks, so none can be missing; a mark without seconds is refused.
+`seconds` is about what the test takes, all its parameters together, on two cores beside one other file of tests. The
+list is read from the marks, so none can be missing; a mark without seconds is refused.
 """
 
 from __future__ import annotations
