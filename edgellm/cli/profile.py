@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from edgellm.errors import UsageError
+from edgellm.files import write_atomic
 
 if TYPE_CHECKING:
     from edgellm.types.machine import Machine
@@ -68,16 +67,9 @@ def _write(text: str, out: str, force: bool) -> None:
     path = Path(out)
     if path.exists() and not force:
         raise UsageError(f"{path} exists already", hint="choose another name, or add --force to replace it")
-    temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        write_atomic(path, text.encode())
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise UsageError(f"{path} cannot be written: {error.strerror}", hint="choose another folder") from None
     click.echo(f"Wrote {path}", err=True)
 

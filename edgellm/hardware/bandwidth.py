@@ -12,9 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-import os
 import re
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgellm import settings
+from edgellm.files import write_atomic
 from edgellm.types.machine import Machine
 from edgellm.units import GIB, MIB
 
@@ -241,10 +240,7 @@ def _remember(machine: Machine, found: Bandwidth, notes: list[str]) -> None:
     body = {"schema": _CACHE_SCHEMA, "key": _key(machine), **asdict(found)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(body, file, indent=1)
-        os.replace(temporary, path)
+        write_atomic(path, json.dumps(body, indent=1).encode())
     except OSError as error:
         why = f"{path.parent} cannot be written: {error.strerror}"
         notes.append(f"memory bandwidth is measured again each time ({why})")

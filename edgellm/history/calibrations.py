@@ -9,14 +9,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from edgellm import settings
+from edgellm.files import write_atomic
 from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
 
@@ -72,7 +71,7 @@ def save(machine: Machine, backend: str, found: Calibration) -> Calibration:
     with FileLock(path.with_suffix(".lock")):
         before = load(machine, backend, found.build)
         merged = found if before is None else _merged(before, found)
-        _write(path, msgspec.json.encode(_to_stored(machine, backend, merged)))
+        write_atomic(path, msgspec.json.encode(_to_stored(machine, backend, merged)), sync=True)
     return merged
 
 
@@ -147,16 +146,3 @@ def _from_stored(stored: _Stored, build: str) -> Calibration:
     if not tables["decode"] or not tables["prefill"]:
         raise ValueError("it holds no rates")
     return Calibration(**tables, scatter=stored.scatter, build=build, date=stored.date)
-
-
-def _write(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from edgellm import settings
+from edgellm.files import write_atomic
 from edgellm.history.corrections import Corrections, Ratio
 from edgellm.history.corrections import corrections as from_ratios
 from edgellm.types.machine import Machine
@@ -279,6 +280,4 @@ def _shorten(path: Path) -> None:
         room -= len(line) + 1
         checks -= is_check
         kept.append(line + b"\n")
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_bytes(b"".join(reversed(kept)))
-    os.replace(partial, path)
+    write_atomic(path, b"".join(reversed(kept)))

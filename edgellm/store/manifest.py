@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import IntegrityError
+from edgellm.files import write_atomic
 from edgellm.types.model import Artifact, Shape
 
 RECORD = "stored.json"
@@ -87,11 +88,10 @@ def write(stored: Stored) -> None:
     content = asdict(stored) | {"schema": _SCHEMA}
     del content["folder"], content["problem"]
     target = stored.folder / RECORD
-    partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    for path in (partial, *(stored.folder / file.path for file in stored.files if not os.path.isabs(file.path))):
-        _sync(path)
-    os.replace(partial, target)
+    for file in stored.files:
+        if not os.path.isabs(file.path):
+            _sync(stored.folder / file.path)
+    write_atomic(target, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode(), sync=True)
 
 
 def read(folder: Path) -> Stored | None:

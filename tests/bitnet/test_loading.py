@@ -164,12 +164,12 @@ def test_a_disk_that_is_full_costs_a_note_and_leaves_nothing(path, own_home):
 def test_what_nobody_finished_is_dropped_after_a_day(path, own_home):
     folder = own_home / "cache" / "bitnet"
     folder.mkdir(parents=True)
-    for name, age_s in (("old.partial", 2 * packed_file.ABANDONED_S), ("new.partial", 0)):
+    for name, age_s in (("old.part", 2 * packed_file.ABANDONED_S), ("new.part", 0)):
         (folder / name).write_bytes(b"x")
         changed = (folder / name).stat().st_mtime - age_s
         os.utime(folder / name, (changed, changed))
     run(path)
-    assert [file.name for file in packed_files(own_home) if file.suffix == ".partial"] == ["new.partial"]
+    assert [file.name for file in packed_files(own_home) if file.suffix == ".part"] == ["new.part"]
 
 
 IN_A_PROCESS = """

@@ -18,6 +18,7 @@ from edgellm.app.quantize.plan import Plan
 from edgellm.app.quantize.preflight import exists
 from edgellm.contract.quantizer import Quantization
 from edgellm.errors import BackendError, UsageError
+from edgellm.files import rename_new
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.reader import GgufModel
 from edgellm.runtime import quantize_worker
@@ -121,13 +122,10 @@ def _keep(planned: Plan, library: Library, written: Path) -> Path:
     if planned.replace:
         os.replace(written, planned.output)
     else:
-        # Unlike a rename, a link never takes the place of a file that came up meanwhile.
         try:
-            os.link(written, planned.output)
+            rename_new(written, planned.output)
         except FileExistsError:
             raise exists(planned.output) from None
-        except OSError:  # a file system without links
-            os.replace(written, planned.output)
     if planned.source.in_catalog:
         size = planned.output.stat().st_size
         library.fetch(planned.source.card, ModelFile(f"file:{quote(str(planned.output))}", planned.quant, bytes=size))

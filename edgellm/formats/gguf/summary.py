@@ -18,6 +18,7 @@ from pathlib import Path
 
 from edgellm import settings
 from edgellm.errors import BadArtifact
+from edgellm.files import write_atomic
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.header import GgufHeader
 from edgellm.types.model import Shape
@@ -112,11 +113,9 @@ def keep(name: str, stamp: str, summary: Summary) -> Summary:
     import msgspec
 
     place = _place(name)
-    partial = place.with_suffix(f".{os.getpid()}.partial")
     with contextlib.suppress(OSError, msgspec.MsgspecError, ValueError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(msgspec.json.encode((_SCHEMA, name, stamp, summary)))
-        os.replace(partial, place)
+        write_atomic(place, msgspec.json.encode((_SCHEMA, name, stamp, summary)))
     return summary
 
 

@@ -11,7 +11,6 @@ import errno
 import math
 import os
 import struct
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from types import TracebackType
 from typing import BinaryIO, NoReturn
 
 from edgellm.errors import DiskFull, UsageError
+from edgellm.files import atomic_writer
 from edgellm.formats.gguf.ggml_types import GgmlType
 
 ALIGNMENT = 32
@@ -82,23 +82,18 @@ class GgufWriter:
         self._replace = replace
         self._header = _header(metadata, tensors)
         self._file: BinaryIO | None = None
-        self._part = ""
+        self._cleanup = contextlib.ExitStack()
         self.size_bytes = len(self._header) + sum(_padded(tensor.n_bytes) for tensor in tensors)
 
     def __enter__(self) -> GgufWriter:
         if self.path.exists() and not self._replace:
             raise UsageError(f"{self.path} exists already", hint="choose another name")
-        try:
-            handle, self._part = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.", suffix=".part")
-        except OSError as error:
-            raise UsageError(f"{self.path} cannot be written: {error.strerror}", hint="choose another folder") from None
-        self._file = os.fdopen(handle, "wb")
-        try:
+        with contextlib.ExitStack() as cleanup:
+            with self._told():
+                self._file = cleanup.enter_context(atomic_writer(self.path, sync=True, replace=self._replace))
             self._reserve()
             self._put(self._header)
-        except BaseException:
-            self._discard()
-            raise
+            self._cleanup = cleanup.pop_all()
         return self
 
     def write(self, name: str, data: Buffer | Iterable[Buffer]) -> None:
@@ -118,37 +113,13 @@ class GgufWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            self._discard()
-
-    def _finish(self) -> None:
-        if self._pending:
-            raise ValueError(f"{len(self._pending)} tensors were not written, the first is {self._pending[-1].name}")
-        assert self._file is not None
-        with self._told():
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            os.chmod(self._part, 0o644)
-            if self._replace:
-                os.replace(self._part, self.path)
-            else:
-                # Unlike a rename, a link never takes the place of a file that came up meanwhile.
-                _move_new(self._part, self.path)
-        self._part = ""
-
-    def _discard(self) -> None:
-        """Closes and removes what is not finished."""
-        if self._file is not None:
-            # Closing flushes, which fails again on a full disk.
-            with contextlib.suppress(OSError):
-                self._file.close()
-        if self._part:
-            Path(self._part).unlink(missing_ok=True)
-            self._part = ""
+        if kind is not None:
+            self._cleanup.__exit__(kind, error, trace)
+            return
+        with self._told(), self._cleanup:
+            if self._pending:
+                first = self._pending[-1].name
+                raise ValueError(f"{len(self._pending)} tensors were not written, the first is {first}")
 
     def _reserve(self) -> None:
         """A disk that is too full is found before an hour of work."""
@@ -169,6 +140,8 @@ class GgufWriter:
     def _told(self) -> Iterator[None]:
         try:
             yield
+        except FileExistsError:
+            raise UsageError(f"{self.path} exists already", hint="choose another name") from None
         except OSError as error:
             self._fail(error)
 
@@ -179,17 +152,6 @@ class GgufWriter:
                 hint="make room or choose another folder",
             ) from None
         raise UsageError(f"{self.path} cannot be written: {error.strerror}", hint="choose another folder") from None
-
-
-def _move_new(part: str, path: Path) -> None:
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        raise UsageError(f"{path} exists already", hint="choose another name") from None
-    except OSError:  # a file system without links
-        os.replace(part, path)
-        return
-    os.unlink(part)
 
 
 def _padded(n_bytes: int) -> int:

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgellm.files import atomic_writer
 from edgellm.settings import cache_dir
 from edgellm_bitnet.arena import Arena
 from edgellm_bitnet.layout import VERSION
@@ -99,19 +99,13 @@ def write(path: Path, arena: Arena, sources: Sequence[str], groups: Mapping[str,
     """Write the block; return what went wrong ("" = nothing). A full disk costs the next load time, nothing else."""
     total = sum(_sum(arena, start, min(start + PIECE, arena.n_bytes)) for start in range(0, arena.n_bytes, PIECE))
     header = {"sources": list(sources), "groups": dict(groups), "sum": total % 2**64, "bytes": arena.n_bytes}
-    name = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _prune(path.parent, sources)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-        with os.fdopen(handle, "wb") as file:
+        with atomic_writer(path) as file:
             file.write((MAGIC + json.dumps(header).encode()).ljust(DATA_OFFSET, b"\0"))
             file.write(memoryview(arena.bytes.data).cast("B"))
-        os.replace(name, path)
     except OSError as error:
-        if name:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
         return f"the packed form cannot be kept: {error}"
     return ""
 
@@ -134,7 +128,7 @@ def _prune(folder: Path, sources: Sequence[str]) -> None:
         if header is None or header.sources == list(sources) or not all(map(os.path.exists, header.sources)):
             with contextlib.suppress(OSError):
                 path.unlink()
-    for path in folder.glob("*.partial"):
+    for path in folder.glob("*.part"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > ABANDONED_S:
                 path.unlink()

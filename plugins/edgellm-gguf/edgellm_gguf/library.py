@@ -23,6 +23,7 @@ import msgspec
 
 from edgellm import settings
 from edgellm.contract.backend import Device
+from edgellm.files import write_atomic
 from edgellm.types.machine import Machine
 
 PROBE_TIMEOUT_S = 60.0
@@ -98,7 +99,7 @@ def verdict(machine: Machine) -> Verdict:
     if known is None:
         known, lasting = _probe(digest)
         if lasting:
-            _write_atomic(cached, msgspec.json.encode(known))
+            _keep(cached, msgspec.json.encode(known))
     return known
 
 
@@ -191,12 +192,10 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _write_atomic(path: Path, data: bytes) -> None:
+def _keep(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_bytes(data)
-        partial.replace(path)
+        write_atomic(path, data)
     except OSError:
         # A read-only cache costs a probe per start, nothing else.
         return

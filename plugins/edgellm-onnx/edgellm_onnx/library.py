@@ -9,7 +9,6 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from edgellm import settings
+from edgellm.files import write_atomic
 
 PROBE_TIMEOUT_S = 60.0
 PROBE_VERSION = 1  # of the questions: answers to others are not used
@@ -62,7 +62,7 @@ def verdict() -> Verdict:
     if known is None:
         known, lasting = _probe()
         if lasting:
-            _write_atomic(kept, msgspec.json.encode(known))
+            _keep(kept, msgspec.json.encode(known))
     return known
 
 
@@ -106,12 +106,10 @@ def _read(kept: Path) -> Verdict | None:
         return None
 
 
-def _write_atomic(path: Path, data: bytes) -> None:
+def _keep(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_bytes(data)
-        partial.replace(path)
+        write_atomic(path, data)
     except OSError:
         # A read-only cache costs a probe per start, nothing else.
         return
