@@ -1,18 +1,21 @@
 """HTTP for model files: one request, redirects followed by hand, so that a token never goes to another host.
 
-urllib does the talking: proxies and certificates are the system's (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE). No address is
-shown with its query, where services put signatures.
+httpx2 sends, which huggingface_hub brings along. Its transport is used without its client: the client writes whole
+addresses into the log, and no address is shown with its query here, where services put signatures. Proxies and
+certificates are the system's (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE).
 """
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
+import socket
+import threading
 import time
 from collections.abc import Mapping
+from functools import cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
-from urllib.error import URLError
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urljoin, urlsplit
 
 from edgellm import settings
@@ -20,7 +23,9 @@ from edgellm.errors import SourceError, SourceUnreachable, UnknownModel
 from edgellm.version import __version__
 
 if TYPE_CHECKING:
-    from http.client import HTTPResponse
+    import ssl
+
+    import httpx2
 
 TIMEOUT_S = 20.0  # without a byte; for an answer's headers, in all
 TRIES = 4
@@ -35,11 +40,13 @@ _SECRET = ("authorization", "cookie", "proxy-authorization")
 class Answer:
     """An open answer: `status`, `headers`, and a body that is read piece by piece."""
 
-    def __init__(self, response: HTTPResponse, url: str) -> None:
-        self._response = response
+    def __init__(self, response: httpx2.Response, url: str, connection: contextlib.ExitStack) -> None:
         self.url = url
-        self.status = response.status
+        self.status = response.status_code
         self.headers = response.headers
+        self._connection = connection
+        self._pieces = response.iter_raw()
+        self._rest = b""  # of a piece that was longer than was asked for
 
     def __enter__(self) -> Self:
         return self
@@ -50,7 +57,7 @@ class Answer:
         self.close()
 
     def close(self) -> None:
-        self._response.close()
+        self._connection.close()
 
     def read(self, n_bytes: int) -> bytes:
         """The next bytes, at most `n_bytes`, as soon as there are any; b"" at the end, or where the other side hung up.
@@ -58,17 +65,18 @@ class Answer:
         Raises:
             SourceUnreachable: nothing came for TIMEOUT_S.
         """
-        from http.client import HTTPException
+        import httpx2
 
         try:
-            return self._response.read1(n_bytes)
-        except (TimeoutError, ValueError) as error:
-            # ValueError: a chunk length that is no number.
+            piece = self._rest or next(self._pieces, b"")
+        except httpx2.TimeoutException as error:
             raise SourceUnreachable(
-                f"{shown(self.url)} stopped sending: {reason_of(error)}", hint="check the network, or try again later"
+                f"{shown(self.url)} stopped sending: {_reason(error)}", hint="check the network, or try again later"
             ) from error
-        except (OSError, HTTPException):
+        except httpx2.TransportError:
             return b""
+        self._rest = piece[n_bytes:]
+        return piece[:n_bytes]
 
     def number(self, header: str) -> int | None:
         """A header that is a number, None where it is absent or none."""
@@ -158,22 +166,11 @@ def shown(url: str) -> str:
     return f"{parts.scheme}:{'//' if host or parts.scheme in ('http', 'https') else ''}{host}{parts.path}"[:500]
 
 
-def reason_of(error: BaseException) -> str:
-    """An error of the network in a few words."""
-    if isinstance(error, URLError) and isinstance(error.reason, BaseException):
-        return reason_of(error.reason)
-    if isinstance(error, TimeoutError):
-        return "timed out"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error)[:200] or type(error).__name__
-
-
 def _follow(url: str, headers: Mapping[str, str], timeout_s: float) -> Answer:
     sent = dict(headers)
     for _ in range(_MOST_REDIRECTS):
         check_address(url)
-        answer = Answer(_open(url, sent, timeout_s), url)
+        answer = _open(url, sent, timeout_s)
         if answer.status not in _REDIRECTS:
             return answer
         answer.close()
@@ -187,19 +184,88 @@ def _follow(url: str, headers: Mapping[str, str], timeout_s: float) -> Answer:
     raise SourceError(f"{shown(url)} redirects {_MOST_REDIRECTS} times", hint="give the final address")
 
 
-def _open(url: str, headers: Mapping[str, str], timeout_s: float) -> HTTPResponse:
-    # Loaded when it is needed: with ssl it takes 40 ms, which commands that fetch nothing do without.
-    from http.client import HTTPException
+def _open(url: str, headers: Mapping[str, str], timeout_s: float) -> Answer:
+    # Loaded when it is needed: with ssl it takes 100 ms, which commands that fetch nothing do without.
+    import httpx2
 
-    from edgellm.store import transport
+    sent = {"User-Agent": f"edgellm/{__version__}", "Accept-Encoding": "identity", "Connection": "close", **headers}
+    with contextlib.ExitStack() as stack:
+        deadline = _Deadline(timeout_s)
+        try:
+            transport = stack.enter_context(httpx2.HTTPTransport(verify=_tls(), proxy=_proxy(url)))
+            extensions = {"timeout": httpx2.Timeout(timeout_s).as_dict(), "trace": deadline.trace}
+            with deadline:
+                request = httpx2.Request("GET", url, headers=sent, extensions=extensions)
+                response = transport.handle_request(request)
+            stack.callback(response.close)
+        # ValueError, ImportError: a proxy of a kind that httpx2 does not speak to.
+        except (httpx2.TransportError, httpx2.InvalidURL, OSError, ValueError, ImportError) as error:
+            reason = "timed out" if deadline.is_over else _reason(error)
+            raise SourceUnreachable(
+                f"{shown(url)} cannot be reached: {reason}", hint="check the network, or use --offline"
+            ) from error
+        return Answer(response, url, stack.pop_all())
 
-    sent = {"User-Agent": f"edgellm/{__version__}", "Accept-Encoding": "identity", **headers}
-    try:
-        return transport.send(url, sent, timeout_s)
-    except (OSError, HTTPException, ValueError) as error:
-        raise SourceUnreachable(
-            f"{shown(url)} cannot be reached: {reason_of(error)}", hint="check the network, or use --offline"
-        ) from error
+
+class _Deadline:
+    """Ends a request whose headers are not there in time. Headers that come byte by byte would pass httpx2's timeout,
+    which counts from one byte to the next.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self.is_over = False
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(timeout_s, self._end)
+        self._timer.daemon = True
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+
+    def trace(self, event: str, details: dict[str, Any]) -> None:
+        """httpcore's extension of that name: told of the connection, first plain, then encrypted."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            self._socket = details["return_value"].get_extra_info("socket")
+
+    def _end(self) -> None:
+        self.is_over = True
+        with contextlib.suppress(OSError):
+            if self._socket is not None:
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    import httpx2
+
+    return httpx2.create_ssl_context()
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment, or the system's settings, name for this address."""
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(url)
+    if proxy_bypass(parts.netloc):
+        return None
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+
+def _reason(error: BaseException) -> str:
+    """An error of the network in a few words: those of the system, where it is behind it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)[:200] or type(error).__name__
 
 
 def _refusal(answer: Answer, url: str, hint: str) -> SourceError | UnknownModel:
