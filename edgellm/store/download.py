@@ -1,17 +1,14 @@
 """Downloads one file, goes on where an earlier try stopped, held to a rate: whole and right under its name, or absent.
 
-    NAME.<what it is>.incomplete      being downloaded; the middle is made of the hash, or of etag and length, so that
-                                      the rest of another file is never put behind it
-    NAME                              every byte was counted and hashed
+    NAME.<...>.incomplete     being downloaded (`store.partial` says who writes into it)
+    NAME                      every byte was counted and hashed
 
 A process that is killed leaves the first; the next one asks for the bytes that are missing.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import glob
 import hashlib
 import os
 import time
@@ -22,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from edgellm import settings
 from edgellm.errors import DiskFull, IntegrityError, SourceError, SourceUnreachable
-from edgellm.store import http
+from edgellm.store import http, partial
 from edgellm.store.names import is_plain
 from edgellm.store.remote import RemoteFile, check_encoding, check_length, content_range, validator
 from edgellm.store.sources.registry import Fetched, Progress
@@ -68,37 +65,31 @@ def throttle() -> Throttle:
     return Throttle(parse_rate(text) if text else None)
 
 
-def part_of(file: RemoteFile, target: Path) -> Path:
-    """Where `file` is collected before it gets its name."""
-    what = file.sha256 or f"{file.etag} {file.bytes}"
-    return target.with_name(f"{target.name}.{hashlib.sha256(what.encode()).hexdigest()[:16]}.incomplete")
-
-
 def download(file: RemoteFile, target: Path, tell: Callable[[int], None], limit: Throttle | None = None) -> str:
     """Bring `file` to `target`; return its sha256. `tell` hears the bytes so far, about ten times a second.
 
-    One process at a time: the caller holds a lock.
+    The caller holds a lock, so that two processes do not fetch the same file.
 
     Raises:
         SourceUnreachable: the network gave up; what came stays for the next try.
         IntegrityError: another length or hash than promised; nothing stays. DiskFull, SourceError, UnknownModel.
     """
-    part = part_of(file, target)
-    _forget_others(part, target)
-    if not (file.sha256 or file.etag):
-        part.unlink(missing_ok=True)  # nothing says that the rest would belong to it
+    part = partial.claim(file, target)
     job = _Download(file, part, tell, limit or throttle())
-    found = job.run()
-    if file.sha256 and found != file.sha256.lower():
-        part.unlink(missing_ok=True)
-        if job.went_on:  # what was here already may have been the wrong part
-            return download(file, target, tell, limit)
-        raise IntegrityError(
-            f"{target.name} from {http.shown(file.url)} has sha256 {found}, {file.sha256} was promised",
-            hint="fetch it again; if it repeats, the source has another file than it says",
-        )
-    os.replace(part, target)
-    return found
+    try:
+        sha256 = job.run()
+        if file.sha256 and sha256 != file.sha256.lower():
+            part.unlink()
+            if job.went_on:  # what was here already may have been the wrong part
+                return download(file, target, tell, limit)
+            raise IntegrityError(
+                f"{target.name} from {http.shown(file.url)} has sha256 {sha256}, {file.sha256} was promised",
+                hint="fetch it again; if it repeats, the source has another file than it says",
+            )
+        os.replace(part, target)
+    finally:
+        partial.release(part, file, target)
+    return sha256
 
 
 def total_of(files: Sequence[RemoteFile], n_bytes: int | None) -> int | None:
@@ -263,11 +254,3 @@ class _Download:
                 self._tell(self._have)
                 self._told_at = time.monotonic()
             self._limit.passed(len(piece))
-
-
-def _forget_others(part: Path, target: Path) -> None:
-    """Remove what was begun of a file that the source has replaced since."""
-    with contextlib.suppress(OSError):
-        for other in target.parent.glob(f"{glob.escape(target.name)}.*.incomplete"):
-            if other != part:
-                other.unlink(missing_ok=True)

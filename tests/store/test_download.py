@@ -15,8 +15,9 @@ from edgellm.errors import DiskFull, IntegrityError, SourceError, SourceUnreacha
 from edgellm.store import download as download_module
 from edgellm.store import http
 from edgellm.store.card import card_of as described
-from edgellm.store.download import CHUNK_BYTES, Throttle, download, part_of
+from edgellm.store.download import CHUNK_BYTES, Throttle, download
 from edgellm.store.library import Library
+from edgellm.store.partial import part_of
 from edgellm.store.remote import RemoteFile
 from edgellm.store.sources import registry
 from edgellm.types.model import ModelFile

@@ -26,9 +26,10 @@ from urllib.parse import quote
 from edgellm import settings
 from edgellm.errors import DiskFull, EdgeLLMError, IntegrityError, SourceError, SourceUnreachable, UnknownModel
 from edgellm.store import http
-from edgellm.store.download import download, part_of, total_of
+from edgellm.store.download import download, total_of
 from edgellm.store.names import parts_of
 from edgellm.store.onnx_names import SUFFIX
+from edgellm.store.partial import begun_bytes
 from edgellm.store.remote import RemoteFile
 from edgellm.store.sources.hub_uri import HubUri, choose, firsts, parse
 from edgellm.store.sources.registry import Fetched, Progress
@@ -258,8 +259,7 @@ def _check_space(where: HubUri, files: Sequence[RemoteFile]) -> None:
     missing = 0
     for file in files:
         if file.path is None and not (blob := _blob(where, file)).exists():
-            part = part_of(file, blob)
-            missing += (file.bytes or 0) - (part.stat().st_size if part.exists() else 0)
+            missing += (file.bytes or 0) - begun_bytes(file, blob)
     from huggingface_hub import constants
 
     cache = Path(constants.HF_HUB_CACHE)
