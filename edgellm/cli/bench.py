@@ -96,9 +96,9 @@ def command(
     """
     from edgellm import settings
     from edgellm.app import launch
+    from edgellm.contract.child import ended_with_us
     from edgellm.errors import UsageError
     from edgellm.sdk import bench
-    from edgellm.store.process import ended_with_us
     from edgellm.types.request import SelectionRequest, cache_type
 
     if quality["against"] is not None and text is None:

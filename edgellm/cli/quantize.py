@@ -47,7 +47,7 @@ def command(
     from edgellm.app.quantize.make import make
     from edgellm.app.quantize.plan import Plan, plan
     from edgellm.cli._options import progress
-    from edgellm.store.process import ended_with_us
+    from edgellm.contract.child import ended_with_us
 
     with progress() as fetching:
         planned = plan(

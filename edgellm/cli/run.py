@@ -56,8 +56,8 @@ def command(
     With PROMPT, or with text on standard input, it answers once. MODEL is a catalog id, a path of a model file, or
     "echo"; without it, the best model that this machine runs well is chosen.
     """
+    from edgellm.contract.child import ended_with_us
     from edgellm.errors import UsageError
-    from edgellm.store.process import ended_with_us
 
     if raw and system is not None:
         raise UsageError("--raw has no place for --system", hint="write it into the text, or leave out --raw")

@@ -35,8 +35,8 @@ def command(*, host: str, port: int, api_key: str | None, log_level: str | None,
     this machine runs well is chosen and fetched.
     """
     from edgellm import settings
+    from edgellm.contract.child import ended_with_us
     from edgellm.server import listener, middleware
-    from edgellm.store.process import ended_with_us
 
     key = api_key or settings.api_key()
     middleware.check_bind(host, key)

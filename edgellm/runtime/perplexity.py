@@ -9,9 +9,8 @@ through the contract alone, so it works for every backend, and for two at once w
 
 from __future__ import annotations
 
+import contextlib
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgellm import errors
+from edgellm.contract.child import Child, connect, python
 from edgellm.errors import EdgeLLMError, UsageError, WorkerCrashed
 from edgellm.types.plan import LaunchPlan
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-COMMAND = (sys.executable, "-P", "-m", "edgellm.runtime.perplexity")
+COMMAND = python("edgellm.runtime.perplexity")
 
 
 class Job(msgspec.Struct, frozen=True, tag=True):
@@ -72,44 +72,27 @@ def score(job: Job, progress: Callable[[Progress], None] = lambda _: None) -> Sc
     Raises:
         WorkerCrashed: it died. UsageError: too little text, or two vocabularies. Else what loading raised.
     """
-    process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        with process.stdin as down:
-            down.write(msgspec.json.encode(job))
-        for line in process.stdout:
+    with Child(COMMAND, question=msgspec.json.encode(job)) as child, contextlib.suppress(msgspec.MsgspecError):
+        for line in child.lines():
             match _decoder.decode(line):
-                case Progress() as told:
-                    progress(told)
-                case Score() as found:
-                    return found
+                case Progress() as chunks:
+                    progress(chunks)
+                case Score() as result:
+                    return result
                 case Failure() as failure:
                     raise errors.by_code(failure.code)(failure.message, hint=failure.hint)
-    except (BrokenPipeError, msgspec.MsgspecError):
-        pass
-    finally:
-        process.kill()
-        status = process.wait()
-        process.stdout.close()
+    status = f"status {child.end.returncode}"
     raise WorkerCrashed(
-        f"the process that scores the model died (status {status})",
+        f"the process that scores the model died ({status}){': ' * bool(child.end.last_words)}{child.end.last_words}",
         hint="look for memory that is short: both models are loaded at once",
-        reason=f"status {status}",
+        reason=status,
     )
 
 
 def main() -> None:
-    up = os.fdopen(os.dup(1), "wb", buffering=0)
-    # Native code that prints must not break a line.
-    os.dup2(2, 1)
-
-    def tell(message: Progress | Score | Failure) -> None:
-        up.write(msgspec.json.encode(message) + b"\n")
-
-    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    line, tell = connect()
     try:
-        tell(_scored(job, tell))
+        tell(_scored(msgspec.json.decode(line, type=Job), tell))
     except EdgeLLMError as error:
         tell(Failure(error.code, error.message, error.hint))
     except MemoryError:

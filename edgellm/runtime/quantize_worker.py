@@ -6,21 +6,12 @@ is gone: the process leaves at once, whatever the library is doing. What it leav
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import subprocess
-import sys
-import threading
-from typing import IO
-
 import msgspec
 
+from edgellm.contract.child import Child, End, connect, python
 from edgellm.contract.manager import plugins
 from edgellm.contract.quantizer import Progress, Quantization, Quantizer
 from edgellm.errors import BackendError, EdgeLLMError, WorkerCrashed, by_code
-
-_KEPT_LINES = 20  # of what the library wrote to stderr
 
 
 class _Order(msgspec.Struct):
@@ -46,81 +37,34 @@ def quantize(backend: str, job: Quantization, progress: Progress) -> None:
     Raises:
         WorkerCrashed: native code died; what the backend raises (`edgellm.contract.quantizer.Quantizer.quantize`).
     """
-    # -P: nothing is imported from the current folder. A session of its own, so that Ctrl-C reaches only us.
-    command = [sys.executable, "-P", "-m", "edgellm.runtime.quantize_worker"]
-    pipe = subprocess.PIPE
-    child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
-    said: list[str] = []
-    assert child.stdin is not None
-    assert child.stdout is not None
-    assert child.stderr is not None
-    listener = threading.Thread(target=_listen, args=(child.stderr, said), daemon=True)
-    listener.start()
-    try:
-        try:
-            child.stdin.write(msgspec.json.encode(_Order(backend, job)) + b"\n")
-            child.stdin.flush()
-        except BrokenPipeError:
-            pass  # it died at once; the reason follows
-        end = _follow(child.stdout, progress)
-        if end is None:
-            child.wait()
-    finally:
-        child.kill()
-        child.wait()
-        listener.join()
-        for pipe_end in (child.stdin, child.stdout, child.stderr):
-            with contextlib.suppress(BrokenPipeError):
-                pipe_end.close()
-    if end is None:
-        raise _crashed(child.returncode, said)
-    if end.error:
-        raise by_code(end.error)(end.message, hint=end.hint)
+    order = msgspec.json.encode(_Order(backend, job))
+    outcome = None
+    with Child(python("edgellm.runtime.quantize_worker"), question=order) as child:
+        for raw in child.lines():
+            line = msgspec.json.decode(raw, type=_Line)
+            if line.ended:
+                outcome = line
+                break
+            progress(line.done, line.total, line.tensor)
+    if outcome is None:
+        raise _crashed(child.end)
+    if outcome.error:
+        raise by_code(outcome.error)(outcome.message, hint=outcome.hint)
 
 
-def _follow(lines: IO[bytes], progress: Progress) -> _Line | None:
-    """The last line; None where the process ended without one."""
-    for raw in lines:
-        line = msgspec.json.decode(raw, type=_Line)
-        if line.ended:
-            return line
-        progress(line.done, line.total, line.tensor)
-    return None
-
-
-def _listen(stderr: IO[bytes], said: list[str]) -> None:
-    for raw in stderr:
-        said.append(raw.decode(errors="replace").strip())
-        del said[:-_KEPT_LINES]
-
-
-def _crashed(returncode: int, said: list[str]) -> EdgeLLMError:
-    last = next((line for line in reversed(said) if line), "")
-    if returncode >= 0:
-        return WorkerCrashed(f"the quantizer ended with status {returncode}: {last}", reason=last)
-    try:
-        name = signal.Signals(-returncode).name
-    except ValueError:
-        name = f"signal {-returncode}"
-    hint = "free memory, or use fewer --threads" if name == "SIGKILL" else "run `edgellm doctor`"
-    return WorkerCrashed(f"the quantizer was killed by {name}{': ' + last if last else ''}", hint=hint, reason=name)
+def _crashed(end: End) -> EdgeLLMError:
+    last = end.last_words
+    if not end.signal:
+        return WorkerCrashed(f"the quantizer ended with status {end.returncode}: {last}", reason=last)
+    hint = "free memory, or use fewer --threads" if end.signal == "SIGKILL" else "run `edgellm doctor`"
+    message = f"the quantizer was killed by {end.signal}{': ' + last if last else ''}"
+    return WorkerCrashed(message, hint=hint, reason=end.signal)
 
 
 def main() -> None:
     """Run one job and say what came of it."""
-    up = os.fdopen(os.dup(1), "wb", buffering=0)
-    # Native code that prints must not break a line.
-    os.dup2(2, 1)
-    down = os.fdopen(0, "rb", buffering=0, closefd=False)
-    order = msgspec.json.decode(down.readline(), type=_Order)
-    threading.Thread(target=_leave_with_parent, args=(down,), daemon=True).start()
-
-    def tell(line: _Line) -> None:
-        try:
-            up.write(msgspec.json.encode(line) + b"\n")
-        except BrokenPipeError:
-            os._exit(1)
-
+    line, tell = connect()
+    order = msgspec.json.decode(line, type=_Order)
     try:
         backend = plugins().backend(order.backend)
         if not isinstance(backend, Quantizer):
@@ -132,11 +76,6 @@ def main() -> None:
         tell(_Line(ended=True, error=error.code, message=error.message, hint=error.hint))
     else:
         tell(_Line(ended=True))
-
-
-def _leave_with_parent(down: IO[bytes]) -> None:
-    down.read(1)
-    os._exit(1)
 
 
 if __name__ == "__main__":

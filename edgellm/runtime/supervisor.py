@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import signal
 import subprocess
-import sys
 import threading
 from typing import IO
 
 from edgellm import settings
 from edgellm.contract.backend import EngineInfo, worker_environment
+from edgellm.contract.child import End, python, reap
 from edgellm.contract.manager import plugins
 from edgellm.errors import EdgeLLMError, WorkerCrashed
 from edgellm.runtime import wire
@@ -27,8 +26,7 @@ from edgellm.runtime.session import Dispatcher, Sink, closed
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
 
-# -P: in a folder of models that holds a `numpy.py`, that file must not be what the worker imports.
-WORKER = (sys.executable, "-P", "-m", "edgellm.runtime.worker")
+WORKER = python("edgellm.runtime.worker")
 # A model that was loaded before loads again, unless memory is short just now.
 RELOADS = 3
 RELOAD_PAUSE_S = 0.5
@@ -118,7 +116,7 @@ class WorkerSession:
             if was_ready and not already:
                 self._write(wire.Stop(drain))
         if not already:
-            self._reap(patience=None if drain and was_ready else CLOSE_TIMEOUT_S if was_ready else 0.0)
+            reap(self._process, None if drain and was_ready else CLOSE_TIMEOUT_S if was_ready else 0.0)
         if threading.current_thread() is not self._thread:
             # It first delivers what the worker said last.
             self._thread.join()
@@ -229,50 +227,23 @@ class WorkerSession:
 
     def _crashed(self, garbage: str) -> WorkerCrashed:
         """Wait for the worker's end, and say how it came. `garbage`: we ended it, for this."""
-        try:
-            # It closed its side of the pipe, so it is leaving; one that does not is of no use.
-            status = self._process.wait(CLOSE_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            status = self._process.wait()
-        _close_stdin(self._process)
-        reason = garbage or _how_it_ended(status)
+        # It closed its side of the pipe, so it is leaving; one that does not is of no use.
+        end = End(reap(self._process, CLOSE_TIMEOUT_S))
+        reason = garbage or _how_it_ended(end)
         return WorkerCrashed(
             f"the worker that runs the model died ({reason})",
             hint="it is started again by itself: send the request again",
             reason=reason,
         )
 
-    def _reap(self, patience: float | None) -> None:
-        """Wait for the worker to leave; after `patience` seconds (None = as long as it takes) end it."""
-        process = self._process
-        if patience != 0.0:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(patience)
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        _close_stdin(process)
 
-
-def _close_stdin(process: subprocess.Popen[bytes]) -> None:
-    assert process.stdin is not None
-    # What the dead worker never read is flushed into a broken pipe.
-    with contextlib.suppress(OSError):
-        process.stdin.close()
-
-
-def _how_it_ended(status: int) -> str:
-    if status >= 0:
-        return f"left with status {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
+def _how_it_ended(end: End) -> str:
+    if not end.signal:
+        return f"left with status {end.returncode}"
     causes = {
         "SIGKILL": "most likely by the out-of-memory killer",
         "SIGILL": "an instruction this CPU does not have",
         "SIGSEGV": "a fault in native code",
         "SIGBUS": "a file that shrank while it was mapped, or a full disk",
     }
-    return f"killed by {name}" + (f": {causes[name]}" if name in causes else "")
+    return f"killed by {end.signal}" + (f": {causes[end.signal]}" if end.signal in causes else "")

@@ -23,8 +23,8 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from edgellm import settings
+from edgellm.contract.child import Child
 from edgellm.errors import DiskFull, IntegrityError, SourceError, SourceUnreachable
-from edgellm.store.process import Process
 from edgellm.store.sources.registry import Fetched, Progress
 
 _PART = re.compile(
@@ -124,16 +124,16 @@ class Pypi:
 
     def _ask(self, package: str, timeout_s: float) -> str:
         command = ["index", "versions", package, "-vv", "--retries", "0", "--timeout", f"{max(1, int(timeout_s) - 1)}"]
-        with Process(_pip(command), env=_environment(None)) as pip:
+        with Child(_pip(command), env=_environment(None)) as pip:
             # Loading pip is this machine's work, not the index's. It speaks before it asks.
-            if not pip.speaks(_LOAD_S):
+            if not pip.has_output(_LOAD_S):
                 return f"pip did not start within {_LOAD_S:.0f} s"
             if not pip.wait(timeout_s):
                 return f"the package index did not answer within {timeout_s:.0f} s"
         if pip.returncode == 0:
             return ""
         # pip says the same of a dead index and of one without the package, but for this line of its log.
-        failures = re.findall(r"^ *Could not fetch URL \S+ (.+)$", pip.output, re.MULTILINE)
+        failures = re.findall(r"^ *Could not fetch URL \S+ (.+)$", pip.log, re.MULTILINE)
         dead = [failure for failure in failures if not failure.startswith("404 ")]
         return f"the package index could not be asked: {_cause(dead[-1])}" if dead else f"the index has no {package}"
 
@@ -150,7 +150,7 @@ class Pypi:
             "--timeout", str(self._timeout_s), "--retries", str(self._retries),
         ]
         # fmt: on
-        with Process(_pip(command), env=_environment(scratch)) as pip:
+        with Child(_pip(command), env=_environment(scratch)) as pip:
             seen, changed_at = -1, time.monotonic()
             while not pip.wait(0.1):
                 size = _largest_bytes(scratch)
@@ -163,7 +163,7 @@ class Pypi:
                         hint="check the network and `pip config list`",
                     )
         if pip.returncode != 0:
-            raise _pip_error(part, pip.output)
+            raise _pip_error(part, pip.log)
         wheels = list(target.glob("*.whl"))
         if len(wheels) != 1:
             raise SourceError(f"pip brought {len(wheels)} wheels for {what}, one was asked for")

@@ -6,12 +6,11 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgellm.contract.child import ask
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import BackendUnavailable, EdgeLLMError, UnsupportedArtifact
 from edgellm.types.machine import Machine
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from edgellm_bitnet.architecture import Architecture
 
 TARGETS = ("i2_s", "tq2_0", "tq1_0", "q2_0", "q1_0")  # types that `edgellm convert` writes
+PROBE_TIMEOUT_S = 20.0
 UNTESTED = ("i8mm", "dotprod", "neon")  # run under an emulator only
 
 
@@ -106,21 +106,18 @@ class BitnetBackend:
 
     def describe(self) -> dict[str, str]:
         about = {"library": str(_library())}
-        answer = subprocess.run(
-            [sys.executable, "-P", "-m", "edgellm_bitnet.probe"],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
-        if answer.returncode:
-            return about | {"kernels": f"the library does not load here: {answer.stderr.strip().splitlines()[-1:]}"}
-        found = json.loads(answer.stdout)
-        names = [name + (" (tested under an emulator only)" if name in UNTESTED else "") for name in found["kernels"]]
-        usable = [text for text, can in zip(names, found["kernels"].values(), strict=True) if can]
-        others = [text for text, can in zip(names, found["kernels"].values(), strict=True) if not can]
-        about["kernels"] = f"{found['best']} in use; usable: {', '.join(usable)}"
-        return about | ({"not for this processor": ", ".join(others)} if others else {})
+        answer, end = ask("edgellm_bitnet.probe", timeout_s=PROBE_TIMEOUT_S)
+        if end.returncode:
+            return about | {"kernels": f"the library does not load here: {end.last_words}"}
+        probed = json.loads(answer)
+        kernels = {
+            name + (" (tested under an emulator only)" if name in UNTESTED else ""): usable
+            for name, usable in probed["kernels"].items()
+        }
+        usable = ", ".join(name for name, runs in kernels.items() if runs)
+        others = ", ".join(name for name, runs in kernels.items() if not runs)
+        about["kernels"] = f"{probed['best']} in use; usable: {usable}"
+        return about | ({"not for this processor": others} if others else {})
 
 
 def _inside(artifact: Artifact) -> list[str]:

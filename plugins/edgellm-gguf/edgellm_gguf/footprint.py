@@ -6,13 +6,13 @@ Nothing here imports `llama_cpp`; what only the library knows is asked of a shor
 from __future__ import annotations
 
 import functools
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
+import msgspec
+
+from edgellm.contract.child import ask
 from edgellm.errors import BackendUnavailable
 from edgellm.estimate import footprint
 from edgellm.formats.gguf.reader import LongArray, read_model
@@ -69,26 +69,22 @@ def measured(formula: Footprint, artifact: Artifact, settings: Settings) -> Foot
     Raises:
         BackendUnavailable: the library dies of the question, or does not open the file.
     """
-    question = json.dumps({"paths": artifact.paths, "settings": asdict(settings)})
-    command = [sys.executable, "-P", "-m", "edgellm_gguf.meter"]
-    try:
-        run = subprocess.run(
-            command, input=question, capture_output=True, text=True, timeout=METER_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise BackendUnavailable(f"llama.cpp did not answer within {METER_TIMEOUT_S:.0f} s") from None
-    if run.returncode:
-        said = (run.stderr.strip().splitlines() or [f"it ended with {run.returncode}"])[-1]
-        raise BackendUnavailable(f"llama.cpp does not measure {artifact.path}: {said}", hint="see `edgellm doctor`")
-    found = json.loads(run.stdout)
-    compute = found["compute_bytes"]
+    question = msgspec.json.encode({"paths": artifact.paths, "settings": settings})
+    answer, end = ask("edgellm_gguf.meter", question=question, timeout_s=METER_TIMEOUT_S)
+    if end.timed_out:
+        raise BackendUnavailable(f"llama.cpp did not answer within {METER_TIMEOUT_S:.0f} s")
+    if end.returncode:
+        reason = end.last_words or f"it ended with {end.returncode}"
+        raise BackendUnavailable(f"llama.cpp does not measure {artifact.path}: {reason}", hint="see `edgellm doctor`")
+    buffers = msgspec.json.decode(answer, type=dict[str, int])
+    compute = buffers["compute_bytes"]
     touched = formula.compute_resident_bytes
     return replace(
         formula,
-        kv_bytes=found["kv_bytes"],
+        kv_bytes=buffers["kv_bytes"],
         compute_bytes=compute,
         compute_resident_bytes=compute if touched is None else min(touched, compute),
-        output_bytes=found["output_bytes"],
+        output_bytes=buffers["output_bytes"],
     )
 
 

@@ -13,9 +13,6 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import signal
-import subprocess
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +20,7 @@ import msgspec
 
 from edgellm import settings
 from edgellm.contract.backend import Device
-from edgellm.files import write_atomic
+from edgellm.contract.probe import kept, probe, read_kept
 from edgellm.types.machine import Machine
 
 PROBE_TIMEOUT_S = 60.0
@@ -78,8 +75,7 @@ def library_files() -> list[Path]:
     if folder is None or not folder.is_dir():
         return []
     suffixes = (".so", ".dylib", ".dll")
-    found = {path.resolve() for path in folder.iterdir() if path.name.endswith(suffixes) and path.is_file()}
-    return sorted(found)
+    return sorted({path.resolve() for path in folder.iterdir() if path.name.endswith(suffixes) and path.is_file()})
 
 
 def missing() -> str:
@@ -95,22 +91,17 @@ def verdict(machine: Machine) -> Verdict:
     """The cached answer of the probe for this library on this machine; probes when there is none (a second, once)."""
     digest = _digest(tuple((str(path), *_stamp(path)) for path in library_files()))
     cached = settings.cache_dir() / "gguf-probe" / f"{digest[:16]}-{_circumstances(machine)[:16]}.json"
-    known = _read(cached)
-    if known is None:
-        known, lasting = _probe(digest)
-        if lasting:
-            _keep(cached, msgspec.json.encode(known))
-    return known
+    return kept(cached, Verdict, lambda: _probe(digest))
 
 
 def known() -> Verdict | None:
     """The newest answer that is kept of this library, without asking anew: for questions that come with no machine."""
     try:
         digest = _digest(tuple((str(path), *_stamp(path)) for path in library_files()))
-        kept = sorted((settings.cache_dir() / "gguf-probe").glob(f"{digest[:16]}-*.json"), key=_stamp_time)
+        answers = sorted((settings.cache_dir() / "gguf-probe").glob(f"{digest[:16]}-*.json"), key=_stamp_time)
     except OSError:
         return None
-    return _read(kept[-1]) if kept else None
+    return read_kept(answers[-1], Verdict) if answers else None
 
 
 def _stamp_time(path: Path) -> int:
@@ -130,13 +121,6 @@ def _circumstances(machine: Machine) -> str:
     variables = [f"{name}={os.environ.get(name, '')}" for name in DEVICE_VARIABLES]
     facts = (f"questions {PROBE_VERSION}", platform.machine(), machine.cpu.model, *machine.cpu.isa, *gpus, *variables)
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
-
-
-def _read(cached: Path) -> Verdict | None:
-    try:
-        return msgspec.json.decode(cached.read_bytes(), type=Verdict)
-    except (OSError, ValueError):
-        return None
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -160,42 +144,17 @@ def _probe(digest: str) -> tuple[Verdict, bool]:
     That it runs, or dies of an instruction or a fault, follows from library and CPU. That it found no memory or
     another library missing does not.
     """
-    # -P: nothing is imported from the current folder, which may hold a stranger's files.
-    command = [sys.executable, "-P", "-m", "edgellm_gguf.probe"]
+    probed = probe("edgellm_gguf.probe", "the library", PROBE_TIMEOUT_S)
+    if probed.signal:
+        reason = "an instruction this CPU does not have" if probed.signal == "SIGILL" else "native code crashed"
+        problem = f"{probed.problem} ({reason}): rebuild it on this machine"
+        return Verdict(problem, library_sha256=digest), probed.signal in LASTING_SIGNALS
+    if probed.problem:
+        return Verdict(probed.problem, library_sha256=digest), False
     try:
-        run = subprocess.run(
-            command, capture_output=True, timeout=PROBE_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
-        )
-    except subprocess.TimeoutExpired:
-        return Verdict(f"the library did not answer within {PROBE_TIMEOUT_S:.0f} s", library_sha256=digest), False
-    if run.returncode < 0:
-        name = _signal_name(-run.returncode)
-        reason = "an instruction this CPU does not have" if name == "SIGILL" else "native code crashed"
-        problem = f"the library dies of {name} here ({reason}): rebuild it on this machine"
-        return Verdict(problem, library_sha256=digest), name in LASTING_SIGNALS
-    said = run.stdout if run.returncode == 0 else run.stderr
-    last = (said.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
-    if run.returncode == 0:
-        try:
-            found = msgspec.convert({"problem": "", **msgspec.json.decode(last)}, Verdict)
-        except (ValueError, TypeError):
-            return Verdict(f"the library's probe answers nonsense: {last}", library_sha256=digest), False
-        # A driver that is missing today may be installed tomorrow.
-        return replace(found, library_sha256=digest), not found.gpu_backends or bool(found.devices)
-    return Verdict(f"the library does not load: {last}", library_sha256=digest), False
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _keep(path: Path, data: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, data)
-    except OSError:
-        # A read-only cache costs a probe per start, nothing else.
-        return
+        verdict = msgspec.convert({"problem": "", **msgspec.json.decode(probed.answer)}, Verdict)
+    except (ValueError, TypeError):
+        problem = f"the library's probe answers nonsense: {probed.answer}"
+        return Verdict(problem, library_sha256=digest), False
+    # A driver that is missing today may be installed tomorrow.
+    return replace(verdict, library_sha256=digest), not verdict.gpu_backends or bool(verdict.devices)

@@ -9,14 +9,13 @@ counts what it would allocate (`llama_get_memory_breakdown`), but hands it out a
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import re
-import sys
 
 import llama_cpp
 import msgspec
 
+from edgellm.contract.child import connect
 from edgellm.types.plan import Settings
 from edgellm_gguf.params import context_params
 
@@ -71,15 +70,16 @@ def _last(lines: list[str]) -> str:
     return " ".join(line.strip() for line in lines[-3:])
 
 
+class _Question(msgspec.Struct):
+    paths: list[str]
+    settings: Settings
+
+
 def main() -> None:
     """Answer one question on standard input."""
-    asked = json.load(sys.stdin)
-    settings = msgspec.convert(asked["settings"], Settings)
-    # What the library prints beside its log must not be taken for the answer.
-    out = os.dup(1)
-    os.dup2(2, 1)
-    found = measure(asked["paths"], settings)
-    os.write(out, json.dumps(found).encode())
+    line, tell = connect()
+    question = msgspec.json.decode(line, type=_Question)
+    tell(measure(question.paths, question.settings))
 
 
 if __name__ == "__main__":

@@ -10,16 +10,13 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import platform
-import signal
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from edgellm import settings
-from edgellm.files import write_atomic
+from edgellm.contract.probe import kept, probe
 
 PROBE_TIMEOUT_S = 60.0
 PROBE_VERSION = 1  # of the questions: answers to others are not used
@@ -57,13 +54,7 @@ def verdict() -> Verdict:
     """The kept answer of the probe; probes when there is none (half a second, once)."""
     if not installed():
         return Verdict("onnxruntime is not installed: pip install onnxruntime")
-    kept = settings.cache_dir() / "onnx-probe" / f"{_digest()[:24]}.json"
-    known = _read(kept)
-    if known is None:
-        known, lasting = _probe()
-        if lasting:
-            _keep(kept, msgspec.json.encode(known))
-    return known
+    return kept(settings.cache_dir() / "onnx-probe" / f"{_digest()[:24]}.json", Verdict, _probe)
 
 
 @functools.cache
@@ -78,38 +69,12 @@ def _digest() -> str:
 
 def _probe() -> tuple[Verdict, bool]:
     """What the throwaway process finds, and whether it will find the same tomorrow."""
-    # -P: nothing is imported from the current folder, which may hold a stranger's files.
-    command = [sys.executable, "-P", "-m", "edgellm_onnx.probe"]
+    probed = probe("edgellm_onnx.probe", "onnxruntime", PROBE_TIMEOUT_S)
+    if probed.signal:
+        return Verdict(f"{probed.problem}: install one for this processor"), probed.signal == "SIGILL"
+    if probed.problem:
+        return Verdict(probed.problem), False
     try:
-        run = subprocess.run(
-            command, capture_output=True, timeout=PROBE_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
-        )
-    except subprocess.TimeoutExpired:
-        return Verdict(f"onnxruntime did not answer within {PROBE_TIMEOUT_S:.0f} s"), False
-    if run.returncode < 0:
-        name = signal.Signals(-run.returncode).name
-        return Verdict(f"onnxruntime dies of {name} here: install one for this processor"), name == "SIGILL"
-    said = run.stdout if run.returncode == 0 else run.stderr
-    last = (said.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
-    if run.returncode:
-        return Verdict(f"onnxruntime does not load: {last}"), False
-    try:
-        return msgspec.json.decode(last, type=Verdict), True
+        return msgspec.json.decode(probed.answer, type=Verdict), True
     except (ValueError, TypeError):
-        return Verdict(f"onnxruntime's probe answers nonsense: {last[:200]}"), False
-
-
-def _read(kept: Path) -> Verdict | None:
-    try:
-        return msgspec.json.decode(kept.read_bytes(), type=Verdict)
-    except (OSError, ValueError):
-        return None
-
-
-def _keep(path: Path, data: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, data)
-    except OSError:
-        # A read-only cache costs a probe per start, nothing else.
-        return
+        return Verdict(f"onnxruntime's probe answers nonsense: {probed.answer[:200]}"), False

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from support.waiting import PATIENCE_S, wait_until
 
-from edgellm.store.process import Process, ended_with_us
+from edgellm.contract.child import Child, End, ask, ended_with_us
 
 # Starts a child, says both ids, and will not go at a polite request.
 STUBBORN = """
@@ -24,11 +24,11 @@ time.sleep(3600)
 
 
 def test_output_and_status():
-    with Process([sys.executable, "-c", "print('out'); raise SystemExit(3)"], env=os.environ) as process:
+    with Child([sys.executable, "-c", "print('out'); raise SystemExit(3)"], env=os.environ) as process:
         assert process.wait(PATIENCE_S)
 
     assert process.returncode == 3
-    assert process.output == "out\n"
+    assert process.log == "out\n"
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt])
@@ -36,7 +36,7 @@ def test_the_whole_group_is_killed(tmp_path, error):
     told = tmp_path / "pids"
     with (
         contextlib.suppress(error or ()),
-        Process([sys.executable, "-c", STUBBORN, str(told)], env=os.environ) as process,
+        Child([sys.executable, "-c", STUBBORN, str(told)], env=os.environ) as process,
     ):
         wait_until(lambda: told.exists() and len(told.read_text().split()) == 2)
         assert not process.wait(0.01)
@@ -50,10 +50,10 @@ def test_the_whole_group_is_killed(tmp_path, error):
 # Waits for a helper in its main thread and for one in another, as a launch that asks its sources does.
 WAITS = """
 import os, sys, threading
-from edgellm.store.process import Process, ended_with_us
+from edgellm.contract.child import Child, End, ask, ended_with_us
 
 def wait(told):
-    with Process([sys.executable, "-c", sys.argv[1], told], env=os.environ) as process:
+    with Child([sys.executable, "-c", sys.argv[1], told], env=os.environ) as process:
         process.wait(3600)
 
 with ended_with_us():
@@ -100,3 +100,73 @@ def test_what_nohup_ignores_stays_ignored():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_lines_and_the_end():
+    code = "import sys; print(sys.stdin.readline(), end=''); print('b'); print('why\\n', file=sys.stderr); sys.exit(3)"
+    with Child([sys.executable, "-c", code], question=b"a") as process:
+        assert list(process.lines()) == [b"a\n", b"b\n"]
+
+    assert process.end == End(3, stderr="why\n\n")
+    assert (process.end.signal, process.end.last_words) == ("", "why")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGILL, "SIGILL"), (40, "signal 40")])
+def test_a_signal_is_named(number, name):
+    with Child([sys.executable, "-c", f"import os; os.kill(os.getpid(), {number})"], question=b"") as process:
+        assert list(process.lines()) == []
+
+    assert (process.end.signal, process.end.timed_out) == (name, False)
+
+
+def test_a_time_limit_ends_it():
+    with Child([sys.executable, "-c", "import time; time.sleep(3600)"], question=b"") as process:
+        assert list(process.lines(timeout_s=0.1)) == []
+
+    assert process.end.timed_out
+
+
+ECHOES = """
+from edgellm.contract.child import connect
+question, tell = connect()
+print("native code prints")
+tell([question.decode(), 1])
+"""
+
+
+def test_a_module_is_asked_one_line(tmp_path, monkeypatch):
+    """Longer than a pipe holds; what the library prints goes beside."""
+    (tmp_path / "echoes.py").write_text(ECHOES)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    answer, end = ask("echoes", question=b"x" * 300_000, timeout_s=PATIENCE_S)
+
+    assert answer == f'["{"x" * 300_000}",1]'
+    assert end == End(0, stderr="native code prints\n")
+
+
+# Starts a child that is connected, says its id, and is killed: nothing unwinds.
+ORPHAN = """
+import os, signal, sys
+from edgellm.contract.child import Child
+
+with Child([sys.executable, "-c", sys.argv[1]], question=b"") as process:
+    print(next(process.lines()).decode(), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+WAITS_FOR_EVER = """
+import os, time
+from edgellm.contract.child import connect
+_, tell = connect()
+tell(os.getpid())
+time.sleep(3600)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_a_connected_child_leaves_when_its_parent_is_killed():
+    command = [sys.executable, "-c", ORPHAN, WAITS_FOR_EVER]
+    killed = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+
+    assert killed.returncode == -signal.SIGKILL
+    wait_until(lambda: not psutil.pid_exists(int(killed.stdout)))

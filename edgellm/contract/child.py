@@ -1,0 +1,268 @@
+"""Helper processes: what may crash, hang or need much memory runs in a child that cannot outlive its block.
+
+    with Child(python("edgellm.runtime.perplexity"), question=b"{...}") as child:
+        for line in child.lines(): ...      # what the child tells, line by line
+    child.end                               # how it ended: status, signal, time limit, last words on stderr
+
+The child is killed with its own children on an error, a time limit or Ctrl-C. A signal that ends this process at once
+would leave it behind, so a command line wraps its work in `ended_with_us`; a child that calls `connect` leaves even
+when this process is killed. This module is part of the contract because the verbs and the plugins both start children.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import IO, Any, Self
+
+_GRACE_S = 1.0
+_POLL_S = 0.05
+_KEPT_BYTES = 256 * 1024  # of the log, from its end
+_running: set[Child] = set()
+_ENDINGS = ("SIGTERM", "SIGHUP")  # a service manager's, and a closed terminal's
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a child ended."""
+
+    returncode: int  # negative: the number of the signal that killed it
+    timed_out: bool = False  # it was killed by us
+    stderr: str = ""  # the last 256 KiB
+
+    @property
+    def signal(self) -> str:
+        """Name of the signal that killed it ("SIGSEGV"); "" where it left by itself."""
+        return signal_name(-self.returncode) if self.returncode < 0 else ""
+
+    @property
+    def last_words(self) -> str:
+        """The last line on stderr that is not blank; "" where it wrote nothing."""
+        return last_line(self.stderr)
+
+
+class Child:
+    """Runs `command` from now until the block ends.
+
+    With a `question`, that line goes to the child's stdin, which then stays open, and its stdout is read by `lines`.
+    Without one there is no input, and stdout goes where stderr goes: into the log.
+    """
+
+    def __init__(
+        self, command: Sequence[str], *, env: Mapping[str, str] | None = None, question: bytes | None = None
+    ) -> None:
+        """Raises OSError where no process can be started."""
+        self.log = ""  # complete after the block
+        self.returncode: int | None = None
+        self._timed_out = False
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        self._question = question
+        talks = question is not None
+        # A session of its own, so that the whole group can be killed, and Ctrl-C reaches only us.
+        self._process = subprocess.Popen(
+            command,
+            env=None if env is None else dict(env),
+            stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if talks else self._file,
+            stderr=self._file,
+            start_new_session=True,
+        )
+        _running.add(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    @property
+    def end(self) -> End:
+        """How it ended; known after the block."""
+        assert self.returncode is not None
+        return End(self.returncode, self._timed_out, self.log)
+
+    def lines(self, timeout_s: float | None = None) -> Iterator[bytes]:
+        """Put the question; what the child writes to stdout, until it ends. After `timeout_s` seconds it is killed."""
+        assert self._question is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        timer = threading.Timer(timeout_s, self._time_out) if timeout_s is not None else None
+        if timer is not None:
+            timer.daemon = True
+            timer.start()
+        try:
+            # A child that is dead already says so by its end.
+            with contextlib.suppress(OSError):
+                self._process.stdin.write(self._question + b"\n")
+                self._process.stdin.flush()
+            yield from self._process.stdout
+            self.returncode = self._process.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+                timer.join()
+
+    def has_output(self, timeout_s: float) -> bool:
+        """Whether it wrote into the log, or ended, within `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while not os.fstat(self._file.fileno()).st_size:
+            if self.wait(_POLL_S):
+                return True
+            if time.monotonic() > deadline:
+                return False
+        return True
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it ended within `timeout_s`."""
+        try:
+            self.returncode = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def kill(self) -> None:
+        """End it and its children now. Nothing happens to one that ended."""
+        self._signal(getattr(signal, "SIGKILL", signal.SIGTERM))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self._signal(signal.SIGTERM)
+            self.wait(_GRACE_S)
+            # Also where the leader is gone: its children may not have listened.
+            self.kill()
+        self.returncode = reap(self._process, None)
+        _running.discard(self)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        with self._file as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _KEPT_BYTES))
+            self.log = file.read().decode(errors="replace")
+
+    def _time_out(self) -> None:
+        self._timed_out = True
+        self.kill()
+
+    def _signal(self, how: int) -> None:
+        try:
+            if sys.platform == "win32":
+                self._process.terminate()
+            else:
+                os.killpg(self._process.pid, how)
+        except ProcessLookupError:
+            pass  # ended meanwhile
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module in this Python. -P: nothing is imported from the current folder, which may hold
+    a stranger's files."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def ask(
+    module: str,
+    *arguments: str,
+    question: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    timeout_s: float,
+) -> tuple[str, End]:
+    """Run a module to its end: its last line on stdout ("" where there is none), and how it ended."""
+    answer = b""
+    with Child(python(module, *arguments), env=env, question=question) as child:
+        for line in child.lines(timeout_s):
+            answer = line if line.strip() else answer
+    return answer.decode(errors="replace").strip(), child.end
+
+
+def reap(process: subprocess.Popen[bytes], patience_s: float | None) -> int:
+    """The status of a process that is leaving; after `patience_s` seconds (None = as long as it takes) it is killed."""
+    try:
+        status = process.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        status = process.wait()
+    if process.stdin is not None:
+        # What the dead process never read is flushed into a broken pipe.
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+    return status
+
+
+def signal_name(number: int) -> str:
+    """ "SIGKILL"; "signal 40" where the system has no name for it."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def last_line(text: str) -> str:
+    """The last line that is not blank, "" where there is none."""
+    return (text.strip().splitlines() or [""])[-1].strip()
+
+
+@contextlib.contextmanager
+def ended_with_us() -> Iterator[None]:
+    """In the main thread: SIGTERM and SIGHUP end all children, then raise SystemExit (128 + number).
+
+    What is ignored (under nohup) stays ignored.
+    """
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        # Those that other threads wait for, too: nothing unwinds there.
+        for child in list(_running):
+            child.kill()
+        raise SystemExit(128 + number)
+
+    signals = [getattr(signal, name) for name in _ENDINGS if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in signals}
+    replaced = [number for number, handler in before.items() if handler is signal.SIG_DFL]
+    for number in replaced:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in replaced:
+            signal.signal(number, before[number])
+
+
+def connect() -> tuple[bytes, Callable[[Any], None]]:
+    """For the child, first of all: the question, and a function that sends a value to the parent as a line of JSON.
+
+    From now on stdout leads to stderr, so that native code that prints cannot break a line. The end of stdin means
+    that the parent is gone: the child leaves at once, whatever it is doing.
+    """
+    import msgspec
+
+    up = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    # Unbuffered: a buffered reader is locked by the thread that waits in it, and Python cannot leave then.
+    down = os.fdopen(0, "rb", buffering=0, closefd=False)
+    question = b""
+    while not question.endswith(b"\n"):
+        part = down.read(_KEPT_BYTES)
+        if not part:
+            os._exit(1)
+        question += part
+    threading.Thread(target=_leave_with_parent, args=(down,), name="parent", daemon=True).start()
+
+    def tell(value: Any) -> None:
+        try:
+            up.write(msgspec.json.encode(value) + b"\n")
+        except BrokenPipeError:
+            os._exit(1)
+
+    return question.strip(), tell
+
+
+def _leave_with_parent(down: IO[bytes]) -> None:
+    down.read(1)
+    os._exit(1)

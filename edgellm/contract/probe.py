@@ -1,0 +1,63 @@
+"""What a native library says of itself: asked of a throwaway process that may die of it, and kept in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from edgellm.contract.child import ask
+from edgellm.files import write_atomic
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What came of one run of a probe."""
+
+    answer: str  # its last line on stdout
+    problem: str = ""  # why there is no answer, in words; "" = there is one
+    signal: str = ""  # that it died of: "SIGILL"
+
+
+def probe(module: str, name: str, timeout_s: float) -> Probed:
+    """Run a probe; `name` is what the problem calls the library."""
+    answer, end = ask(module, timeout_s=timeout_s)
+    if end.timed_out:
+        return Probed(answer, f"{name} did not answer within {timeout_s:.0f} s")
+    if end.signal:
+        return Probed(answer, f"{name} dies of {end.signal} here", end.signal)
+    if end.returncode:
+        return Probed(answer, f"{name} does not load: {end.last_words or 'no output'}")
+    return Probed(answer or "no output")
+
+
+def kept(path: Path, kind: type[T], probe: Callable[[], tuple[T, bool]]) -> T:
+    """The verdict that is kept at `path`; without one, what `probe` finds, kept where it says that it will last."""
+    verdict = read_kept(path, kind)
+    if verdict is None:
+        verdict, lasts = probe()
+        if lasts:
+            _keep(path, msgspec.json.encode(verdict))
+    return verdict
+
+
+def read_kept(path: Path, kind: type[T]) -> T | None:
+    """None where there is no file, or a damaged one."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, ValueError):
+        return None
+
+
+def _keep(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)
+    except OSError:
+        # A cache that cannot be written costs a probe per start, nothing else.
+        return
