@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from support.waiting import PATIENCE_S
 
 pytest.importorskip("llama_cpp")
 
@@ -84,9 +85,12 @@ print(json.dumps({"scales": scales, "again": again == plain}))
 
 
 def run(code: str) -> dict:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
+
+
+SLOWEST = 5e-4  # a hundredth of what a small core does: units are checked here, not speeds
 
 
 def test_rates_of_real_kernels_are_within_what_a_processor_does() -> None:
@@ -94,16 +98,16 @@ def test_rates_of_real_kernels_are_within_what_a_processor_does() -> None:
 
     assert set(found["decode"]) == set(found["prefill"]) == {"Q4_K", "Q3_K", "F16", "IQ2_XS", "MXFP4"}
     for table in ("decode", "prefill"):
-        assert all(0.05 < rate < 5000 for rate in found[table].values()), found[table]
+        assert all(SLOWEST < rate < 5000 for rate in found[table].values()), found[table]
     assert set(found["attention"]) == {"f16", "q8_0", "q4_0"}
-    assert all(0.05 < rate < 5000 for rate in found["attention"].values())
+    assert all(SLOWEST < rate < 5000 for rate in found["attention"].values())
     assert set(found["heads"]) == {f"{kind} {size}" for kind in found["attention"] for size in (64, 96, 256)}
-    assert all(0.05 < rate < 5000 for rate in found["heads"].values())
+    assert all(SLOWEST < rate < 5000 for rate in found["heads"].values())
     sizes = ("128 2", "128 4", "64 8", "128 8", "256 8")
     assert set(found["apart"]) == {f"{kind} {size}" for kind in found["attention"] for size in sizes}
-    assert all(0 <= seconds < 1e-5 for seconds in (*found["row_s"].values(), *found["apart"].values()))
-    assert 0 <= found["layer"] < 0.01
-    assert 0 <= found["element"] < 1e-6
+    assert all(0 <= seconds < 1e-3 for seconds in (*found["row_s"].values(), *found["apart"].values()))
+    assert 0 <= found["layer"] < 1
+    assert 0 <= found["element"] < 1e-4
 
 
 def test_what_is_timed_is_a_product_of_the_matrix_and_the_column() -> None:
