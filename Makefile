@@ -4,6 +4,7 @@ ARGS ?=
 FUZZ ?= gguf
 BIN := .venv/bin
 TOGETHER := -n auto --dist loadfile
+EVERY := -m 'slow or not slow'
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
@@ -94,7 +95,7 @@ fuzz: python ## libFuzzer on a file reader for a minute (FUZZ=gguf, safetensors 
 	$(BIN)/python tests/attacks/fuzz_$(FUZZ).py $(ARGS)
 
 soak: test-tools ## 200 random mixes of requests on a real model, each answer compared with the same request alone
-	SOAK_MIXES=200 $(BIN)/pytest -q tests/gguf/test_batching.py $(ARGS)
+	SOAK_MIXES=200 $(BIN)/pytest -q $(EVERY) tests/gguf/test_batching.py $(ARGS)
 
 soak-downloads: test-tools ## kill downloads at random moments: whole and right, or absent (ARGS="--moments 100")
 	$(BIN)/python tests/store/killed_downloads.py $(ARGS)
@@ -116,7 +117,7 @@ sanitize: test-tools ## the ternary engine's tests with AddressSanitizer and Und
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  EDGELLM_BITNET_LIBRARY=$(CURDIR)/build/sanitize/libedgellm_bitnet.so \
-	  $(BIN)/python -m pytest -q --timeout 1800 tests/attacks/test_hostile_ternary.py tests/bitnet/test_slots.py \
+	  $(BIN)/python -m pytest -q $(EVERY) --timeout 1800 tests/attacks/test_hostile_ternary.py tests/bitnet/test_slots.py \
 	  tests/bitnet/test_kernels.py tests/bitnet/test_engine.py tests/bitnet/test_contract.py tests/bitnet/test_loading.py \
 	  -k "not peak_memory and not memory_stays_flat" $(ARGS)
 
