@@ -34,7 +34,10 @@ LINEAR = {"rope.scaling.type": "linear", "rope.scaling.factor": 3.0}
 
 @pytest.fixture(
     scope="module",
-    params=[(False, {}), (True, {}), (True, YARN), (True, LINEAR)],
+    params=[
+        (False, {}),
+        *(pytest.param((True, keys), marks=pytest.mark.slow(6)) for keys in ({}, YARN, LINEAR)),
+    ],
     ids=["one scale", "block scales", "yarn", "linear"],
 )
 def path(request, smollm2, tmp_path_factory):
@@ -53,7 +56,6 @@ def rows_of(engine, tokens, n_past=0):
     return [engine.step([SlotInput(0, n_past + i, (token,), 1)])[0][0].copy() for i, token in enumerate(tokens)]
 
 
-@pytest.mark.slow(8)
 def test_logits_and_greedy_tokens_are_llama_cpps(path, capsys):
     library()
     llama_engine = pytest.importorskip("edgellm_gguf.engine", reason="compiler: edgellm-gguf is not installed")
