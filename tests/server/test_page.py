@@ -130,7 +130,7 @@ def test_an_error_shows_the_way_out(page: Page, live: Live) -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_a_crash_is_told_and_can_be_tried_again(page: Page, serve: Servers) -> None:
-    live = serve(step_s=0.02)
+    live = serve(step_s=0.1)
     ready(page, live)
     ask(page, "z" * 40)
     expect(last_answer(page)).to_contain_text("zzz")
