@@ -18,6 +18,7 @@ from pathlib import Path
 from edgellm import settings
 from edgellm.errors import ArtifactError, EdgeLLMError, UsageError
 from edgellm.store.names import parts_of
+from edgellm.store.sources import hf_cache
 from edgellm.store.sources.ollama_stores import stores
 from edgellm.types.model import ModelCard
 
@@ -119,17 +120,7 @@ def _of_ollama() -> Iterator[tuple[Path, str, str, str]]:
             yield files[0].path, "ollama", name, files[0].sha256
 
 
-def hub_cache() -> Path:
-    """Where huggingface_hub keeps its files; by its rules, without importing it (it takes 0.3 s)."""
-    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    return Path(os.path.expandvars(named or os.path.join(home, "hub"))).expanduser()
-
-
 def _of_hub() -> Iterator[tuple[Path, str, str, str]]:
-    for repo in sorted(hub_cache().glob("models--*")):
-        name = re.sub(r"[-_.]gguf$", "", repo.name.rpartition("--")[2], flags=re.IGNORECASE)
-        for path in sorted(repo.glob("snapshots/*/**/*.gguf")):
-            if _is_first(path.name) and path.exists():
-                blob = os.path.basename(os.path.realpath(path))
-                yield path, "hub", name, blob if re.fullmatch(r"[0-9a-f]{64}", blob) else ""
+    for repo, path in hf_cache.files(hf_cache.default_root(), ".gguf"):
+        if _is_first(path.name):
+            yield path, "hub", re.sub(r"[-_.]gguf$", "", repo, flags=re.IGNORECASE), hf_cache.sha256_of(path)

@@ -143,21 +143,3 @@ def test_a_folder_that_holds_a_disk_is_said(folder, monkeypatch):
         (folder / f"{no}.txt").write_text("")
     with pytest.raises(UsageError, match="more than 3 files"):
         local.found()
-
-
-def test_the_hub_cache_is_where_the_hub_says(monkeypatch):
-    import subprocess
-    import sys
-
-    code = "from huggingface_hub import constants; print(constants.HF_HUB_CACHE)"
-    given = (
-        {"HF_HUB_CACHE": "/x/y"}, {"HF_HOME": "/x"}, {"XDG_CACHE_HOME": "/x"}, {"HF_HOME": "~/z"}, {},
-    )  # fmt: skip
-    for changed in given[:3]:
-        with monkeypatch.context() as patch:
-            for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
-                patch.delenv(name, raising=False)
-            for name, value in changed.items():
-                patch.setenv(name, value)
-            said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-            assert str(local.hub_cache()) == said.strip()

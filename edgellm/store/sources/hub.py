@@ -31,10 +31,10 @@ from edgellm.store.names import parts_of
 from edgellm.store.onnx_names import SUFFIX
 from edgellm.store.partial import begun_bytes
 from edgellm.store.remote import RemoteFile
+from edgellm.store.sources import hf_cache
 from edgellm.store.sources.hub_uri import HubUri, choose, firsts, parse
 from edgellm.store.sources.registry import Fetched, Progress
 from edgellm.units import show_size
-from edgellm.version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
@@ -187,14 +187,12 @@ def _listed(where: HubUri, file: RepoFile) -> RemoteFile:
 
 def _at(where: HubUri, name: str) -> RemoteFile:
     """Where a file is had, and the token that the endpoint wants."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+    from huggingface_hub import constants, get_token
 
     revision = quote(where.revision or "main", safe="")
     url = f"{constants.ENDPOINT}/{where.repo}/resolve/{revision}/{quote(name)}"
-    return RemoteFile(
-        name, url, headers=build_hf_headers(library_name="edgellm", library_version=__version__), hint=_HINT
-    )
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    return RemoteFile(name, url, headers={"Authorization": f"Bearer {token}"} if token else {}, hint=_HINT)
 
 
 def _described(where: HubUri, name: str) -> RemoteFile:
@@ -222,24 +220,21 @@ def _cached(where: HubUri, name: str) -> RemoteFile:
     from huggingface_hub import hf_hub_download
 
     path = Path(hf_hub_download(where.repo, name, revision=where.revision, local_files_only=True))
-    blob = path.resolve().name
-    sha256 = blob if re.fullmatch(r"[0-9a-f]{64}", blob) else ""
-    return RemoteFile(name, _at(where, name).url, path.stat().st_size, sha256, path=path)
+    return RemoteFile(name, _at(where, name).url, path.stat().st_size, hf_cache.sha256_of(path), path=path)
 
 
-def _blob(where: HubUri, file: RemoteFile) -> Path:
-    """Where the hub's cache keeps the bytes of `file`."""
+def _root() -> Path:
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE) / f"models--{where.repo.replace('/', '--')}" / "blobs" / file.etag
+    return Path(constants.HF_HUB_CACHE)
 
 
 def _bring(where: HubUri, file: RemoteFile, tell: Callable[[int], None]) -> str:
     """Put the blob into the hub's cache; return its hash. Waits where another process, of any tool, is at it."""
     from filelock import FileLock
 
-    blob = _blob(where, file)
-    lock = blob.parents[2] / ".locks" / blob.parents[1].name / f"{blob.name}.lock"
+    blob = hf_cache.blob_of(_root(), where.repo, file.etag)
+    lock = hf_cache.lock_of(_root(), where.repo, file.etag)
     for folder in (blob.parent, lock.parent):
         folder.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
@@ -256,14 +251,11 @@ def _linked(where: HubUri, file: RemoteFile) -> Path:
 
 
 def _check_space(where: HubUri, files: Sequence[RemoteFile]) -> None:
-    missing = 0
+    root, missing = _root(), 0
     for file in files:
-        if file.path is None and not (blob := _blob(where, file)).exists():
+        if file.path is None and not (blob := hf_cache.blob_of(root, where.repo, file.etag)).exists():
             missing += (file.bytes or 0) - begun_bytes(file, blob)
-    from huggingface_hub import constants
-
-    cache = Path(constants.HF_HUB_CACHE)
-    place = next(path for path in (cache, *cache.parents) if path.exists())
+    place = next(path for path in (root, *root.parents) if path.exists())
     free = shutil.disk_usage(place).free
     if missing and missing + _SPARE_BYTES > free:
         raise DiskFull(
