@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from edgellm_gguf.repacking import of_stock_build
 from shapes import shape_path
 
 from edgellm.catalog.identify import identify
@@ -112,7 +113,7 @@ def from_shape(case: Case, machine: Machine) -> int:
     card = catalog()[CARDS[case.model]]
     assert card.shape is not None
     size = weights.weights(card.shape, card.params, card.params_active, case.quant).total_bytes
-    copies, table = repack.repacked_bytes(card.shape, case.quant, repack.types(machine.cpu, machine.os))
+    copies, table = repack.repacked_bytes(card.shape, case.quant, of_stock_build(machine.cpu, machine.os))
     return footprint.footprint(
         card.shape,
         size,

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from edgellm.contract.backend import EngineInfo
+from edgellm.contract.backend import EngineInfo, priors_of
 from edgellm.contract.manager import plugins
 from edgellm.errors import ArtifactError
 from edgellm.estimate import footprint, speed, weights
@@ -193,12 +193,13 @@ def predicted(plan: LaunchPlan, machine: Machine, measured: Measured, rates: Cal
         return Numbers()
     if size is None:
         return memory
+    own = priors_of(backend).rates
     depth = measured.decode_depth or speed.REFERENCE_DEPTH
-    kind: dict[str, object] = {"depth": depth, "kv_type": run.kv_type, "backend": plan.backend}
+    kind: dict[str, object] = {"depth": depth, "kv_type": run.kv_type, "own": own}
     decode = speed.decode(machine, artifact.shape, size, run.n_threads, rates=rates, **kind).tok_s  # type: ignore[arg-type]
     tokens = measured.prefill_tokens or speed.BATCH
     batch = run.n_threads_batch
-    kind = {"tokens": tokens, "kv_type": run.kv_type, "backend": plan.backend}
+    kind = {"tokens": tokens, "kv_type": run.kv_type, "own": own}
     prefill = speed.prefill(machine, artifact.shape, size, batch, rates=rates, **kind).tok_s  # type: ignore[arg-type]
     return Numbers(
         decode=decode,

@@ -18,6 +18,7 @@ from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact
 from edgellm.types.plan import Footprint, LaunchPlan, Settings
+from edgellm.types.priors import NO_PRIORS, Priors, Repacking
 
 if TYPE_CHECKING:  # numpy costs 80 ms to import; the parent process does without it
     import numpy as np
@@ -233,9 +234,27 @@ class Loader(Protocol):
 class Repacker(Protocol):
     """Optional: a backend that copies some weights into another layout while it loads, beside the file's."""
 
-    def repacked_types(self, machine: Machine) -> frozenset[str]:
-        """Types of the tensors it copies, as in GGUF tools ("Q4_K"). No heavy import, under 20 ms once probed."""
+    def repacking(self, machine: Machine, *, is_here: bool) -> Repacking:
+        """What is copied on `machine`. No heavy import, under 20 ms once probed.
+
+        Args:
+            is_here: it is this machine, so this build answers; otherwise an ordinary build for its processor.
+        """
         ...
+
+
+@runtime_checkable
+class HasPriors(Protocol):
+    """Optional: a backend with kernels of its own, or whose files follow an exporter's rule."""
+
+    def priors(self) -> Priors:
+        """Pure data, the same object at every call. No heavy import."""
+        ...
+
+
+def priors_of(backend: object) -> Priors:
+    """What `backend` states of its kernels and files; nothing where it has no `priors`."""
+    return backend.priors() if isinstance(backend, HasPriors) else NO_PRIORS
 
 
 @dataclass(frozen=True, slots=True)

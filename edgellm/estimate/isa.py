@@ -1,7 +1,8 @@
 """What a class of processor does with each tensor type: which fast paths exist, and how fast they are as a prior.
 
-Priors, not measurements of this machine: rates come from published runs and are scaled by class. Sources:
-docs/explain/speed-model.md.
+Priors, not measurements of this machine: rates come from published runs and are scaled by class. They are those of
+ggml's kernels, the reference for types of GGUF files; a backend with kernels of its own states their rates
+(`edgellm.types.priors.KernelRate`). Sources: docs/explain/speed-model.md.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 
 from edgellm.estimate.tensor_types import TYPES, TensorType
 from edgellm.types.machine import Cpu
+from edgellm.types.priors import NO_PRIORS, KernelRate
 
 # 1e9 weights per second and core while decoding. Zen 4 at 5 GHz (ik_llama.cpp PR baselines); TQ1_0 and TQ2_0 on an EPYC
 # at 2.6 GHz; I2_S from bitnet.cpp's rate there; rows marked E are estimates from a neighbour of the same structure.
@@ -19,7 +21,7 @@ _ZEN4 = {
     "IQ2_XXS": 25.0, "IQ2_XS": 24.5, "IQ2_S": 20.0, "IQ3_XXS": 19.0, "IQ3_S": 15.6, "TQ2_0": 50.0, "TQ1_0": 29.0,
     "I2_S": 55.0,
     "Q4_1": 42.0, "Q5_0": 32.0, "Q5_1": 32.0, "IQ4_NL": 42.0, "MXFP4": 42.0, "NVFP4": 30.0,  # E
-    "INT4": 28.0, "INT8": 31.0,  # onnxruntime's, as below
+    "INT4": 28.0, "INT8": 31.0,  # no ggml types: MatMulNBits (docs/benchmarks/log/onnx.md), where no backend runs them
     "Q1_0": 40.0, "Q2_0": 40.0, "IQ1_S": 20.0, "IQ1_M": 16.0, "F16": 25.0, "BF16": 20.0, "F32": 15.0,  # E
 }  # fmt: skip
 _M2 = {  # M2 Max, 4 threads, NEON (ik_llama.cpp)
@@ -27,18 +29,6 @@ _M2 = {  # M2 Max, 4 threads, NEON (ik_llama.cpp)
     "Q4_K": 43.0, "Q2_K": 39.0, "Q6_K": 28.0, "IQ4_XS": 40.0,
     "IQ2_XS": 19.0, "IQ2_XXS": 16.5, "IQ2_S": 16.0, "IQ3_XXS": 13.0, "IQ3_S": 11.3,
 }  # fmt: skip
-
-
-# Backends with kernels of their own, on one core with AVX-512 VNNI: (decode, prompts). The ternary engine took 417e9
-# weights of BitNet-2B per second for a prompt; for a token it waits for memory (35 GB/s), so its first number is only
-# such that both rates measured there, of one and two threads, are met within a quarter
-# (docs/benchmarks/log/ternary.md). Q1_0, Q2_0 and TQ1_0 are unpacked into the same layout when they are loaded.
-OWN_KERNELS: dict[str, dict[str, tuple[float, float]]] = {
-    "bitnet": dict.fromkeys(("I2_S", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0"), (250.0, 400.0)),
-    # onnxruntime 1.32 on one core of a Zen 4 decoded SmolLM2-135M at 0.67 (4 bits), 0.78 (8), 0.39 (16) of the rate of
-    # llama.cpp on the same weights, and read prompts as fast (docs/benchmarks/log/onnx.md): llama.cpp's priors, scaled.
-    "onnx": {"INT4": (28.0, 80.0), "INT8": (31.0, 80.0), "F16": (10.0, 75.0), "F32": (10.0, 75.0)},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +41,21 @@ class IsaClass:
     rates: Mapping[str, float] = field(default_factory=lambda: _ZEN4)
     simd_types: frozenset[str] | None = None  # types with a vector kernel; None = all
 
-    def decode_gw_s(self, tensor_type: str, backend: str = "") -> float:
-        """Prior: 1e9 weights of this type consumed per second and core, one token at a time; "" = by llama.cpp."""
-        own = OWN_KERNELS.get(backend, {}).get(tensor_type)
-        if own is not None:
-            return own[0] * self.scale
+    def decode_gw_s(self, tensor_type: str, own: Mapping[str, KernelRate] = NO_PRIORS.rates) -> float:
+        """Prior: 1e9 weights of this type consumed per second and core, one token at a time.
+
+        Args:
+            own: rates of a backend's own kernels; types without one count at ggml's.
+        """
+        if tensor_type in own:
+            return own[tensor_type].decode_gw_s * self.scale
         rate = self.rates.get(tensor_type, 20.0) * self.scale
         return rate if self.simd_types is None or tensor_type in self.simd_types else rate / 3
 
-    def prefill_gw_s(self, tensor_type: str, backend: str = "") -> float:
+    def prefill_gw_s(self, tensor_type: str, own: Mapping[str, KernelRate] = NO_PRIORS.rates) -> float:
         """Prior: the same for prompts, where a block is unpacked once for many tokens (C4)."""
-        own = OWN_KERNELS.get(backend, {}).get(tensor_type)
-        if own is not None:
-            return own[1] * self.scale
+        if tensor_type in own:
+            return own[tensor_type].prefill_gw_s * self.scale
         kind = TYPES[tensor_type]
         if kind.repack & self.paths or kind.gemm & self.paths:
             gemm = self.decode_gw_s("Q4_K") * PREFILL_GAIN

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from edgellm.estimate.isa import IsaClass
 from edgellm.estimate.tensor_types import TYPES
 from edgellm.types.calibration import CALIBRATED_HEAD, CALIBRATED_ROW, Calibration
+from edgellm.types.priors import NO_PRIORS, KernelRate
 
-Prior = Callable[[str, str], float]
+Prior = Callable[[str, Mapping[str, KernelRate]], float]
 # Where a calibration has no such numbers: what attention and a layer's small operations take on one core of an EPYC
 # with AVX-512 (docs/benchmarks/log/speed-prediction.md).
 ATTENTION_G_S, ATTENTION_PREFILL_G_S = 14.0, 30.0
@@ -21,8 +22,10 @@ REGISTER = 64  # numbers: four of AVX-512, as llama.cpp's loops take them at onc
 class Reader:
     """Answers for one number of threads; afterwards `basis` says what was assumed."""
 
-    def __init__(self, rates: Calibration, cls: IsaClass, threads: int, backend: str = "") -> None:
-        self._rates, self._cls, self._threads, self._backend = rates, cls, threads, backend
+    def __init__(
+        self, rates: Calibration, cls: IsaClass, threads: int, own: Mapping[str, KernelRate] = NO_PRIORS.rates
+    ) -> None:
+        self._rates, self._cls, self._threads, self._own = rates, cls, threads, own
         self._measured_threads = _nearest({count for _, count in (rates.decode or rates.prefill)}, threads)
         # Cores share the memory: more threads than were measured are not taken to be faster, fewer are slower by share.
         self._share = min(1.0, threads / self._measured_threads)
@@ -120,7 +123,7 @@ class Reader:
         measured = {name: rate for (name, count), rate in table.items() if count == self._measured_threads}
         like = min(measured, key=lambda name: (_distance(kind, name), name))
         self._borrowed[kind] = like
-        return measured[like] * prior(kind, self._backend) / prior(like, self._backend) * 1e9 * self._share
+        return measured[like] * prior(kind, self._own) / prior(like, self._own) * 1e9 * self._share
 
     def _products(self, table: Mapping[tuple[str, int], float], kv_type: str, default: float) -> float:
         rate = table.get((kv_type, self._measured_threads), table.get(("f16", self._measured_threads)))

@@ -1,7 +1,6 @@
-"""What a build of llama.cpp copies into another layout while it loads, of weights that lie in no file yet.
+"""What a backend copies into another layout while it loads, for weights that are not in a file yet.
 
-Of a file at hand its backend knows better, from the header. Which types are copied is asked of the build where there is
-one, and follows from the processor otherwise (`TensorType.repack`).
+For a file that is here, the backend reads the header and knows better.
 """
 
 from __future__ import annotations
@@ -9,24 +8,15 @@ from __future__ import annotations
 from functools import lru_cache
 
 from edgellm.estimate import recipe
-from edgellm.estimate.isa import isa_class
 from edgellm.estimate.tensor_types import TYPES
 from edgellm.estimate.weights import stored_types
-from edgellm.types.machine import Cpu
 from edgellm.types.model import Shape
-
-ROWS = 8  # a matrix of another number of rows is left as it is (ggml-cpu/repack.cpp)
-
-
-def types(cpu: Cpu, os: str = "linux") -> frozenset[str]:
-    """Tensor types that a build for this processor copies."""
-    paths = isa_class(cpu, os).paths
-    return frozenset(name for name, kind in TYPES.items() if kind.repack & paths)
+from edgellm.types.priors import Repacking
 
 
 @lru_cache(maxsize=1024)
 def repacked_bytes(
-    shape: Shape, quant: str, copied: frozenset[str], own_types: tuple[tuple[str, str], ...] = ()
+    shape: Shape, quant: str, repacking: Repacking, own_types: tuple[tuple[str, str], ...] = ()
 ) -> tuple[int, int]:
     """(Bytes of all copies, of them an embedding table that is the output table too); (0, 0) where no rule is known."""
     if quant not in recipe.BASE_TYPE:
@@ -34,7 +24,9 @@ def repacked_bytes(
     total = table = 0
     for part, kind, layers in stored_types(shape, quant, own_types):
         is_table = part.role == "token_embd"
-        if kind not in copied or part.rows % ROWS or (is_table and not shape.tied_embeddings):
+        if kind not in repacking.types or part.rows % repacking.row_multiple:
+            continue
+        if is_table and not shape.tied_embeddings:
             continue
         size = TYPES[kind].tensor_bytes(part.elems) * layers
         total += size

@@ -13,12 +13,14 @@ Priors, of memory and arithmetic that overlap in part or not at all:
     t_tok  = (t_mem^p + t_comp^p)^(1/p) + barriers per layer
 
 A roofline is p without end: of 48 published rates of 12 devices it is off by a factor of 1.24 in the median, with each
-device left out of the fit, p = 1 by 1.12 (`tests/estimate/test_published.py`). Rates of types: `estimate/isa.py`. What
+device left out of the fit, p = 1 by 1.12 (`tests/estimate/test_published.py`). Rates of types: `estimate/isa.py`, and
+`Backend.priors` of backends with their own kernels. What
 measured rates are off by: docs/benchmarks/log/speed-prediction.md, and `make bench-speed`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 from edgellm.estimate import architecture
@@ -31,6 +33,7 @@ from edgellm.types.calibration import CALIBRATED_ROW, Calibration
 from edgellm.types.machine import Machine
 from edgellm.types.model import Shape
 from edgellm.types.plan import Rate
+from edgellm.types.priors import NO_PRIORS, KernelRate
 
 # Fitted together on the published rates, each device counting alike.
 THEORETICAL_REACHED = 0.8  # of the data sheet's bandwidth, on CPUs
@@ -61,17 +64,17 @@ def decode(
     depth: int = REFERENCE_DEPTH,
     kv_type: str = "f16",
     rates: Calibration | None = None,
-    backend: str = "",
+    own: Mapping[str, KernelRate] = NO_PRIORS.rates,
 ) -> Rate:
     """Rate of one slot generating with `depth` tokens in its cache.
 
     Args:
         rates: measured on this machine; None = priors.
-        backend: whose priors, where it has kernels of its own; "" = llama.cpp's.
+        own: priors of a backend's own kernels; types without one count at ggml's.
     """
     cls = isa_class(machine.cpu, machine.os)
     if rates is not None and rates.decode:
-        found = measured_rates.Reader(rates, cls, threads, backend)
+        found = measured_rates.Reader(rates, cls, threads, own)
         t_tok = sum(n / found.decode(kind) for kind, n in weights.streamed_params)
         t_tok += extra_rows(shape, weights) * found.row_s(weights.streamed_params)
         t_tok += products(shape, depth) / found.attention(kv_type, shape.head_dim, shape.n_head_kv, _group(shape))
@@ -81,7 +84,7 @@ def decode(
     bandwidth, basis, band = _bandwidth(machine)
     power = OVERLAP_MEASURED if machine.memory.bandwidth_basis.startswith("measured") else OVERLAP_THEORETICAL
     t_mem = (weights.streamed_bytes + kv_read_bytes(shape, depth, kv_type)) / bandwidth
-    t_comp = sum(n / (threads * cls.decode_gw_s(kind, backend) * 1e9) for kind, n in weights.streamed_params)
+    t_comp = sum(n / (threads * cls.decode_gw_s(kind, own) * 1e9) for kind, n in weights.streamed_params)
     bound = "memory" if t_mem >= t_comp else "arithmetic"
     rate = 1.0 / ((t_mem**power + t_comp**power) ** (1 / power) + BARRIER_S * shape.n_layer)
     return _rate(rate, band, f"predicted: {bound}-bound, {basis}, {threads} threads, {cls.name}, {depth} tokens cached")
@@ -96,7 +99,7 @@ def prefill(
     tokens: int = BATCH,
     kv_type: str = "f16",
     rates: Calibration | None = None,
-    backend: str = "",
+    own: Mapping[str, KernelRate] = NO_PRIORS.rates,
 ) -> Rate:
     """Rate of reading a prompt of `tokens` tokens into an empty cache, in batches of 512. The output table is used for
     the last token only."""
@@ -104,13 +107,13 @@ def prefill(
     head_type, head = _head(shape, weights)
     body = [(kind, n - head if kind == head_type else n) for kind, n in weights.streamed_params]
     if rates is not None and rates.prefill:
-        found = measured_rates.Reader(rates, cls, threads, backend)
+        found = measured_rates.Reader(rates, cls, threads, own)
         t_tok = sum(n / found.prefill(kind) for kind, n in body)
         t_tok += (head / found.decode(head_type) if rates.decode else 0.0) / tokens
         t_tok += products(shape, tokens // 2) / found.attention_prefill(kv_type)
         t_tok += shape.n_layer * (found.layer_s / min(tokens, BATCH) + found.element_prefill_s * activations(shape))
         return _rate(1 / t_tok, _calibrated(rates), found.basis)
-    t_comp = sum(n / (threads * cls.prefill_gw_s(kind, backend) * 1e9) for kind, n in body)
+    t_comp = sum(n / (threads * cls.prefill_gw_s(kind, own) * 1e9) for kind, n in body)
     rate = 1.0 / (t_comp + BARRIER_S * shape.n_layer / BATCH)
     return _rate(rate, _BAND_THEORETICAL, f"predicted: {threads} threads, {cls.name}")
 

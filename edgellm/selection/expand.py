@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgellm.estimate import onnx, quality, quants, weights
+from edgellm.estimate import exports, quality, quants, weights
 from edgellm.history.corrections import Corrections
 from edgellm.selection.option import Option
 from edgellm.selection.scenario import BackendFacts, Setting
 from edgellm.types.model import ModelCard, ModelFile, Shape
 from edgellm.types.plan import Rejection
+from edgellm.types.priors import ExportRule
 
 MEMO_ROWS = 20_000
 OTHER_FORMAT = "backend_opens_format"  # the rule where no backend opens files of the kind
-_memo: dict[tuple[str, str, str], tuple[ModelCard, ModelFile, weights.Weights | None]] = {}
+# Formats whose quantizations are llama.cpp's; files of others follow the rule of a backend (`ExportRule`).
+GGML_FORMATS = frozenset({"gguf", "safetensors"})
+_memo: dict[tuple[str, str, str], tuple[ModelCard, ModelFile, ExportRule | None, weights.Weights | None]] = {}
 NO_CORRECTIONS = Corrections()
 NO_DIVERGENCES: Mapping[tuple[str, str, str], float] = {}
 NO_VETOES: Mapping[tuple[str, str, str], str] = {}
@@ -62,11 +65,11 @@ def expand(  # noqa: PLR0917
         else:
             ability = quality.ability(card, scored, given.request.task)
             for file in card.files:
-                shape = card.shape
+                shape, rule = card.shape, export_rule(backends, file.format)
                 if shape.arch in ENCODERS:
                     shape = replace(shape, kv_full_bytes=0, kv_swa_bytes=0, sliding_window=0)
-                elif file.format == onnx.FORMAT:
-                    shape = onnx.cached(shape)
+                elif rule is not None:
+                    shape = exports.cached(shape, rule)
                 options += _of_file(card, shape, file, ability, backends, given, known, rejected)
     return options, rejected
 
@@ -81,24 +84,26 @@ def _of_file(  # noqa: PLR0917
     known: _Known,
     rejected: list[Rejection],
 ) -> list[Option]:
-    size = _weights_of(card, shape, file)
-    if size is None:
+    opens_format = any(file.format in backend.formats for backend in backends)
+    size = _weights_of(card, shape, file, export_rule(backends, file.format))
+    # The rule of another format belongs to its backend: without one, that is what is missing.
+    if size is None and (opens_format or file.format in GGML_FORMATS):
         why = f"the size of {file.quant} follows no rule that is known, and none is published"
         rejected.append(Rejection(card.id, file.quant, "has_known_size", why))
         return []
     is_local = file.source in known.local or (file.sha256 is not None and file.sha256 in known.local)
-    found = []
+    options: list[Option] = []
     refusals = []
     for backend in backends:
         kv_type = given.request.kv_type or backend.usual_cache
         refusal = backend.refuses(file, shape.arch) or backend.refuses_cache(kv_type, shape)
         if refusal:
             # Who opens other formats has nothing to say of this file, unless nobody opens it.
-            if file.format in backend.formats or not any(file.format in b.formats for b in backends):
+            if file.format in backend.formats or not opens_format:
                 refusals.append(refusal)
-        else:
+        elif size is not None:
             key = (backend.name, card.id, file.quant)
-            found.append(
+            options.append(
                 Option(
                     card,
                     file,
@@ -114,29 +119,42 @@ def _of_file(  # noqa: PLR0917
                     veto=known.vetoes.get(key, ""),
                 )
             )
-    if not found:
-        rule = "backend_opens_it" if any(file.format in b.formats for b in backends) else OTHER_FORMAT
+    if not options:
+        rule = "backend_opens_it" if opens_format else OTHER_FORMAT
         rejected.append(Rejection(card.id, file.quant, rule, "; ".join(refusals)))
-    return found
+    return options
 
 
-def _weights_of(card: ModelCard, shape: Shape, file: ModelFile) -> weights.Weights | None:
+def export_rule(backends: Iterable[BackendFacts], file_format: str) -> ExportRule | None:
+    """How files of a format are exported, as the first backend says that knows."""
+    rules = (backend.priors.export for backend in backends)
+    return next((rule for rule in rules if rule is not None and rule.format == file_format), None)
+
+
+def _weights_of(card: ModelCard, shape: Shape, file: ModelFile, rule: ExportRule | None) -> weights.Weights | None:
     """As `file_weights`, once for each row object: a fleet and its requests ask for the same again and again."""
     key = (card.id, file.source, file.quant)
-    found = _memo.get(key)
-    if found is None or found[0] is not card or found[1] is not file:
+    entry = _memo.get(key)
+    if entry is None or entry[0] is not card or entry[1] is not file or entry[2] is not rule:
         if len(_memo) >= MEMO_ROWS:
             _memo.clear()
-        found = _memo[key] = (card, file, file_weights(card, shape, file))
-    return found[2]
+        entry = _memo[key] = (card, file, rule, file_weights(card, shape, file, rule))
+    return entry[3]
 
 
-def file_weights(card: ModelCard, shape: Shape, file: ModelFile) -> weights.Weights | None:
-    """Weights of one file: by rules and its publisher's own types, corrected by a published size; None = unknown."""
-    if file.format == onnx.FORMAT and file.quant in onnx.QUANTS:
-        return _sized(onnx.weights(shape, card.params, card.params_active, file.quant), file)
+def file_weights(
+    card: ModelCard, shape: Shape, file: ModelFile, rule: ExportRule | None = None
+) -> weights.Weights | None:
+    """Weights of one file: by rules and its publisher's own types, corrected by a published size; None = unknown.
+
+    Args:
+        rule: how files of this format are exported; None = no backend states one.
+    """
+    if rule is not None and file.quant in rule.table_types:
+        return _sized(exports.weights(shape, card.params, card.params_active, file.quant, rule), file)
     quant = quants.QUANTS.get(file.quant)
-    if quant is None or (not quant.predictable and file.tensor_bytes is None):
+    has_recipe = quant is not None and quant.predictable and file.format in GGML_FORMATS
+    if quant is None or (not has_recipe and file.tensor_bytes is None):
         return None
     # A hand-made mix is near the mix it is like; its published size corrects the rest.
     recipe = file.quant if quant.predictable else quant.like[0]

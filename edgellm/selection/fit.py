@@ -15,12 +15,13 @@ from edgellm.estimate import quality
 from edgellm.history.corrections import Corrections
 from edgellm.selection.context_length import STEPS
 from edgellm.selection.decide import decide
-from edgellm.selection.expand import NO_CORRECTIONS, NO_DIVERGENCES, NO_VETOES, expand
+from edgellm.selection.expand import NO_CORRECTIONS, NO_DIVERGENCES, NO_VETOES, expand, export_rule
 from edgellm.selection.option import Option
 from edgellm.selection.rules import LOW_SHARE, rank_models
 from edgellm.selection.scenario import BackendFacts, Setting
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Candidate, Rejection
+from edgellm.types.priors import Priors
 from edgellm.types.request import KV_TYPES
 from edgellm.units import show_memory, show_rate
 
@@ -95,8 +96,13 @@ def appraise(
         problem = ""
         if not same:
             problem = refused.get(file.quant, "") or broken or "no backend is installed that opens it"
-            kinds = frozenset(KV_TYPES)
-            nobody = BackendFacts(_NOBODY, frozenset({file.format}), frozenset({file.quant}), kv_types=kinds)
+            nobody = BackendFacts(
+                _NOBODY,
+                frozenset({file.format}),
+                frozenset({file.quant}),
+                kv_types=frozenset(KV_TYPES),
+                priors=Priors(export=export_rule(backends, file.format)),
+            )
             same, _ = expand([replace(named, files=(file,)), *known], [nobody], room, frozenset())
         if same:
             siblings = [o for o in options if o.file is not file]

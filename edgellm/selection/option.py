@@ -159,16 +159,16 @@ class Option:
         # Fewer bytes are more work: llama.cpp decoded at 0.4 to 0.6 of the rate with a q4_0 cache (docs/adr/027).
         # Without a measurement a smaller cache is not taken to be faster.
         kv_type = self.kv_type if rates is not None or self.kv_type == "f32" else "f16"
-        kernels = self.facts.name
+        own = self.facts.priors.rates
         return speed.decode(
-            machine, self.shape, self.weights, threads, depth=depth, kv_type=kv_type, rates=rates, backend=kernels
+            machine, self.shape, self.weights, threads, depth=depth, kv_type=kv_type, rates=rates, own=own
         )
 
     @cached_property
     def prefill(self) -> Rate:
         machine, threads, kv_type = self.setting.machine, self.setting.threads, self.kv_type
-        rates, kernels = self.facts.calibration, self.facts.name
-        rate = speed.prefill(machine, self.shape, self.weights, threads, kv_type=kv_type, rates=rates, backend=kernels)
+        rates, own = self.facts.calibration, self.facts.priors.rates
+        rate = speed.prefill(machine, self.shape, self.weights, threads, kv_type=kv_type, rates=rates, own=own)
         return corrected(rate, self.correction.prefill, self.correction)
 
     @property
@@ -184,9 +184,9 @@ class Option:
     @cached_property
     def copies(self) -> tuple[int, int]:
         """Bytes of weights that the backend copies while it loads, and of them a table that is read on."""
-        if not self.facts.repacked:
+        if not self.facts.repacking.types:
             return 0, 0
-        return repack.repacked_bytes(self.shape, self.quant, self.facts.repacked, tuple(self.file.types.items()))
+        return repack.repacked_bytes(self.shape, self.quant, self.facts.repacking, tuple(self.file.types.items()))
 
     @property
     def has_gpu(self) -> bool:

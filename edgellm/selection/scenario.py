@@ -9,13 +9,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgellm.contract.backend import CacheQuantizer, Calibrator, Loader, Offload, Offloader, Repacker
-from edgellm.estimate import quants, repack
+from edgellm.contract.backend import CacheQuantizer, Calibrator, Loader, Offload, Offloader, Repacker, priors_of
+from edgellm.estimate import quants
 from edgellm.history import calibrations
 from edgellm.selection.offload import assumed, live
 from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelFile, Shape
+from edgellm.types.priors import NO_PRIORS, NO_REPACKING, Priors, Repacking
 from edgellm.types.request import KV_TYPES, SelectionRequest, Task
 from edgellm.units import show_memory
 
@@ -62,7 +63,8 @@ class BackendFacts:
     offload: Offload | None = None  # GPUs it can put layers on; None = it puts none anywhere
     kv_types: frozenset[str] = frozenset({"f16"})  # what it can hold a cache in
     types: frozenset[str] | None = None  # of the tensors it opens; None = not known, all assumed
-    repacked: frozenset[str] = frozenset()  # types of tensors that it copies while it loads
+    repacking: Repacking = NO_REPACKING  # what it copies into another layout while it loads
+    priors: Priors = NO_PRIORS  # of its own kernels and files
     calibration: Calibration | None = None  # rates measured on this machine; None = priors of its kind of processor
 
     def refuses(self, file: ModelFile, arch: str) -> str:
@@ -110,7 +112,8 @@ def backend_facts(backends: Iterable[Backend], machine: Machine) -> tuple[Backen
             offload=offload_facts(b, machine),
             kv_types=_kv_types(b),
             types=b.tensor_types(machine) if isinstance(b, Loader) else None,
-            repacked=b.repacked_types(machine) if isinstance(b, Repacker) else frozenset(),
+            repacking=b.repacking(machine, is_here=True) if isinstance(b, Repacker) else NO_REPACKING,
+            priors=priors_of(b),
             calibration=calibrations.load(machine, b.name, b.build()) if isinstance(b, Calibrator) else None,
         )
         for b in backends
@@ -150,7 +153,8 @@ def assumed_facts(backends: Iterable[Backend], machine: Machine, request: Select
             b.quants,
             offload=there if isinstance(b, Offloader) else None,
             kv_types=_kv_types(b),
-            repacked=repack.types(machine.cpu, machine.os) if isinstance(b, Repacker) else frozenset(),
+            repacking=b.repacking(machine, is_here=False) if isinstance(b, Repacker) else NO_REPACKING,
+            priors=priors_of(b),
         )
         for b in backends
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from edgellm_bitnet.priors import PRIORS
 
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import isa, recipe, speed
@@ -214,8 +215,8 @@ def test_the_ternary_engine_has_priors_of_its_own() -> None:
     assert bitnet.shape is not None
     lab = dataclasses.replace(HERE, memory=dataclasses.replace(HERE.memory, bandwidth_gb_s=60.0))
     size = weights(bitnet.shape, bitnet.params, bitnet.params_active, "TQ2_0")
-    ours, theirs = (speed.decode(lab, bitnet.shape, size, 2, depth=64, backend=name).tok_s for name in ("bitnet", ""))
-    prompts = speed.prefill(lab, bitnet.shape, size, 2, backend="bitnet").tok_s
+    ours, theirs = (speed.decode(lab, bitnet.shape, size, 2, depth=64, own=own).tok_s for own in (PRIORS.rates, {}))
+    prompts = speed.prefill(lab, bitnet.shape, size, 2, own=PRIORS.rates).tok_s
 
     assert ours == pytest.approx(69.5, rel=0.3)
     assert theirs < ours

@@ -13,6 +13,7 @@ from edgellm.estimate.tensor_types import TYPES
 from edgellm.estimate.weights import Weights, weights
 from edgellm.formats.gguf.ggml_types import BY_NAME, NO_WEIGHTS
 from edgellm.types.model import ModelCard, ModelFile
+from edgellm.types.priors import Repacking
 
 PUBLISHED = [
     (card, file)
@@ -65,7 +66,7 @@ def test_own_types_count_in_what_a_token_reads_and_what_is_copied() -> None:
     assert card.shape is not None
     rules, own = predicted(card, "Q4_K_M"), predicted(card, "Q4_K_M", {"ffn_down": "Q8_0"})
     down = 36 * 4096 * 12288
-    copied = frozenset({"Q8_0"})
+    copied = Repacking(frozenset({"Q8_0"}), 8)
 
     assert dict(own.streamed_params)["Q8_0"] == down
     assert sum(n for _, n in own.streamed_params) == sum(n for _, n in rules.streamed_params)

@@ -20,8 +20,6 @@ from edgellm.app.launch import model_plan
 from edgellm.catalog.lookup import catalog
 from edgellm.contract.backend import Device, Offload
 from edgellm.errors import BackendUnavailable
-from edgellm.estimate.isa import isa_class
-from edgellm.estimate.tensor_types import TYPES
 from edgellm.hardware.probe import probe
 from edgellm.selection.scenario import offload_facts
 from edgellm.types.machine import Accelerator, Cpu, Machine, Memory
@@ -325,6 +323,6 @@ def test_the_real_library_says_which_tensors_it_opens_and_repacks() -> None:
     # bitnet.cpp's number for it means a type that llama.cpp has removed.
     assert "I2_S" not in types
     # What is planned for machines of this kind that are not here is what this one does.
-    paths = isa_class(machine.cpu, machine.os).paths
-    planned = {name for name, kind in TYPES.items() if kind.repack & paths}
-    assert {name for name in library.verdict(machine).repacked if name not in {"F32", "F16", "BF16"}} == planned
+    here, planned = (GgufBackend().repacking(machine, is_here=is_here) for is_here in (True, False))
+    assert here.types - {"F32", "F16", "BF16"} == planned.types
+    assert here.row_multiple == planned.row_multiple

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from edgellm.catalog.lookup import catalog
 from edgellm.contract.backend import Device, Offload
-from edgellm.estimate import repack
 from edgellm.estimate.footprint import footprint
 from edgellm.selection.offload import place
 from edgellm.types.machine import Cpu, Machine, Memory
+from edgellm.types.priors import Repacking
 from edgellm.units import GIB, MIB
 
 ARM = Cpu("aarch64", "test", 4, 4, ("dotprod", "neon"))
 X86 = Cpu("x86_64", "test", 4, 4, ("avx", "avx2", "ssse3"))
+# What llama.cpp copies there of the types that these models have.
+COPIED = {X86: Repacking(frozenset({"Q4_0", "Q4_K"}), 8),
+          ARM: Repacking(frozenset({"Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q8_0"}), 8)}  # fmt: skip
 
 
 def taken(option, gguf, cpu: Cpu, quant: str):
     machine = Machine("m", "M", cpu, Memory(8 * GIB, bandwidth_gb_s=20.0))
-    facts = gguf(repacked=repack.types(cpu))
+    facts = gguf(repacking=COPIED[cpu])
     plain = option("llama-3.2-1b-instruct", quant, machine, facts=gguf()).footprint_at(2048)
     chosen = option("llama-3.2-1b-instruct", quant, machine, facts=facts)
     return plain, chosen.footprint_at(2048), chosen.counted_at(2048)

@@ -16,8 +16,10 @@ from edgellm.errors import BackendUnavailable, EdgeLLMError, UnsupportedArtifact
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact, ModelCard
 from edgellm.types.plan import Footprint, LaunchPlan, Settings
+from edgellm.types.priors import Priors
 from edgellm_bitnet.models import TINY_TERNARY
 from edgellm_bitnet.options import Options
+from edgellm_bitnet.priors import PRIORS
 
 if TYPE_CHECKING:
     from edgellm.contract.backend import Backend, Engine
@@ -103,6 +105,9 @@ class BitnetBackend:
         from edgellm_bitnet.calibration import calibrate
 
         return calibrate(tuple(sorted({1, settings.n_threads, settings.n_threads_batch})))
+
+    def priors(self) -> Priors:
+        return PRIORS
 
     def describe(self) -> dict[str, str]:
         about = {"library": str(_library())}

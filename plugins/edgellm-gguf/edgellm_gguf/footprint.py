@@ -18,11 +18,11 @@ from edgellm.estimate import footprint
 from edgellm.formats.gguf.reader import LongArray, read_model
 from edgellm.types.model import Artifact, Shape
 from edgellm.types.plan import Footprint, Settings
+from edgellm_gguf.repacking import ROW_MULTIPLE
 
 METER_TIMEOUT_S = 60.0
 # Looked up row by row, never multiplied with: llama.cpp keeps them as they are (`llm_tensor_info`, GGML_OP_GET_ROWS).
 TABLES = frozenset({"token_embd.weight", "per_layer_token_embd.weight", "position_embd.weight", "token_types.weight"})
-REPACK_ROWS = 8  # a matrix of another number of rows is not repacked (ggml-cpu/repack.cpp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def _facts(path: str, size: int, mtime_ns: int) -> _Facts:
         if tensor.name == "token_embd.weight" and found.tied_embeddings:
             table = (tensor.type.name, tensor.n_bytes)
         is_matrix = len(tensor.dims) > 1 and tensor.name.endswith(".weight") and tensor.name not in TABLES
-        if is_matrix and tensor.dims[1] % REPACK_ROWS == 0:
+        if is_matrix and tensor.dims[1] % ROW_MULTIPLE == 0:
             by_type[tensor.type.name] = by_type.get(tensor.type.name, 0) + tensor.n_bytes
     merges = model.header.metadata.get("tokenizer.ggml.merges")
     n_merges = merges.length if isinstance(merges, LongArray) else len(merges) if isinstance(merges, tuple) else 0

@@ -15,6 +15,7 @@ from edgellm.formats.gguf.ggml_types import FILE_TYPES
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact
 from edgellm.types.plan import Footprint, LaunchPlan, Settings
+from edgellm.types.priors import Repacking
 from edgellm_gguf import library
 
 if TYPE_CHECKING:
@@ -78,8 +79,12 @@ class GgufBackend:
     def tensor_types(self, machine: Machine) -> frozenset[str] | None:
         return None if self.check(machine) else library.verdict(machine).tensor_types or None
 
-    def repacked_types(self, machine: Machine) -> frozenset[str]:
-        return frozenset(library.verdict(machine).repacked) if not self.check(machine) else frozenset()
+    def repacking(self, machine: Machine, *, is_here: bool) -> Repacking:
+        from edgellm_gguf import repacking
+
+        if not is_here:
+            return repacking.of_stock_build(machine.cpu, machine.os)
+        return repacking.of_types(() if self.check(machine) else library.verdict(machine).repacked)
 
     def supports(self, artifact: Artifact) -> list[str]:
         if artifact.format not in self.formats:

@@ -9,9 +9,11 @@ from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import BackendUnavailable, EdgeLLMError
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact
+from edgellm.types.priors import Priors
 from edgellm_onnx import library
 from edgellm_onnx.bert_backend import LARGE_PAGES, BertBackend
 from edgellm_onnx.options import Options
+from edgellm_onnx.priors import PRIORS
 
 if TYPE_CHECKING:
     from edgellm.contract.backend import Advice, Backend, Engine
@@ -87,6 +89,9 @@ class OnnxBackend:
         from edgellm_onnx.calibration import calibrate
 
         return calibrate(tuple(sorted({1, settings.n_threads, settings.n_threads_batch})))
+
+    def priors(self) -> Priors:
+        return PRIORS
 
     def describe(self) -> dict[str, str]:
         known = library.verdict()

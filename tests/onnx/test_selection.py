@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from edgellm_onnx.priors import EXPORT, PRIORS
 
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits
-from edgellm.estimate import onnx
 from edgellm.selection.decide import decide
 from edgellm.selection.scenario import BackendFacts
 from edgellm.types.machine import Cpu, Machine, Memory
@@ -15,7 +15,8 @@ from edgellm.types.request import KV_TYPES, SelectionRequest
 
 GIB = 1024**3
 GGUF = BackendFacts("gguf", frozenset({"gguf"}), kv_types=frozenset({"f16", "q8_0", "q4_0"}))
-ONNX = BackendFacts("onnx", frozenset({"onnx"}), quants=onnx.QUANTS, kv_types=frozenset({"f32"}))
+ONNX = BackendFacts("onnx", frozenset({"onnx"}), quants=frozenset(EXPORT.table_types),
+                    kv_types=frozenset({"f32"}), priors=PRIORS)  # fmt: skip
 MACHINE = Machine("test", "Test", Cpu("x86_64", "test", 8, 8, ("avx", "avx2", "f16c", "fma")),
                   Memory(8 * GIB, None, 0, 40.0, "theoretical"))  # fmt: skip
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from edgellm_gguf.repacking import of_stock_build, of_types
 
 from edgellm.catalog.lookup import catalog
-from edgellm.estimate.repack import repacked_bytes, types
+from edgellm.estimate.repack import repacked_bytes
 from edgellm.types.machine import Cpu
 from edgellm.units import MIB
 
-AVX512 = types(Cpu("x86_64", isa=("avx", "avx2", "avx512f", "ssse3")))
-AVX2 = types(Cpu("x86_64", isa=("avx", "avx2", "ssse3")))
-DOTPROD = types(Cpu("aarch64", isa=("dotprod", "neon")))
+AVX512 = of_stock_build(Cpu("x86_64", isa=("avx", "avx2", "avx512f", "ssse3")))
+AVX2 = of_stock_build(Cpu("x86_64", isa=("avx", "avx2", "ssse3")))
+DOTPROD = of_stock_build(Cpu("aarch64", isa=("dotprod", "neon")))
 
 
 @pytest.mark.parametrize(
@@ -37,10 +38,10 @@ def test_more_types_are_copied_on_arm_the_table_with_them() -> None:
     shape = catalog()["llama-3.2-1b-instruct"].shape
     assert shape is not None
 
-    assert AVX512 - {"Q2_K"} == AVX2
-    assert "Q6_K" in DOTPROD
+    assert AVX512.types - {"Q2_K"} == AVX2.types
+    assert "Q6_K" in DOTPROD.types
     total, table = repacked_bytes(shape, "Q4_0", DOTPROD)
     # Its table is Q6_K, 210 bytes for 256 weights, and the output table too.
     assert table == 128256 * 2048 // 256 * 210
     assert total == table + 522 * MIB
-    assert repacked_bytes(shape, "Q4_0", frozenset()) == (0, 0)
+    assert repacked_bytes(shape, "Q4_0", of_types(())) == (0, 0)

@@ -1,0 +1,51 @@
+"""What a backend knows of itself before anything is measured or downloaded: pure data, on which predictions rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+_NONE: Mapping[str, KernelRate] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRate:
+    """Speed of one kernel, in 1e9 weights per second on one core of an x86-64 processor with AVX-512 (Zen 4, 5 GHz).
+
+    Other classes of processor are scaled from it (`edgellm.estimate.isa.IsaClass.scale`).
+    """
+
+    decode_gw_s: float  # one token at a time
+    prefill_gw_s: float  # prompts, many tokens at once
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRule:
+    """How exporters write one format, which gives the size of a file and of its cache before it is downloaded.
+
+    Every matrix is stored in the type that the quantization is named after, except the embedding table.
+    """
+
+    format: str  # as in `ModelFile.format`
+    table_types: Mapping[str, str]  # quantization -> type of the embedding table, and of an output table tied to it
+    full_cache: bool = False  # every layer caches the whole context, whatever its window
+
+
+@dataclass(frozen=True, slots=True)
+class Repacking:
+    """Which matrices a build copies into another layout while it loads."""
+
+    types: frozenset[str] = frozenset()  # of tensors, as in GGUF tools ("Q4_K")
+    row_multiple: int = 1  # a matrix with another number of rows stays as it is
+
+
+@dataclass(frozen=True, slots=True)
+class Priors:
+    """`rates`: tensor type -> speed of the backend's own kernel; types without one count at ggml's rates."""
+
+    rates: Mapping[str, KernelRate] = field(default_factory=lambda: _NONE)
+    export: ExportRule | None = None
+
+
+NO_PRIORS, NO_REPACKING = Priors(), Repacking()
