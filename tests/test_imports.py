@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 NATIVE = ("llama_cpp", "onnxruntime", "torch", "ctranslate2", "tokenizers")
-HEAVY = ("numpy", "fastapi", "uvicorn", "pydantic", "rich", "jinja2", "huggingface_hub", "psutil", "httpx", "httpx2")
+HEAVY = ("numpy", "starlette", "uvicorn", "rich", "jinja2", "huggingface_hub", "psutil", "httpx", "httpx2")
 
 
 def modules_after(code: str, home: Path) -> set[str]:

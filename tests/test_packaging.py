@@ -79,8 +79,7 @@ def test_every_third_party_import_of_the_core_is_declared() -> None:
     """`pip install edgellm` brings what the core imports; tests and plugins bring their own."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     declared = {normal(re.split(r"[<>=\[ ]", requirement)[0]) for requirement in project["dependencies"]}
-    # FastAPI and huggingface_hub take these in their own interfaces.
-    declared |= {"edgellm", "starlette", "pydantic", "pydantic-core", "tqdm"}
+    declared |= {"edgellm", "tqdm"}  # huggingface_hub takes tqdm in its own interface
     # Read in a worker only, for plugins, which bring it; without it the reader says so.
     declared |= {"tokenizers"}
     homes = importlib.metadata.packages_distributions()

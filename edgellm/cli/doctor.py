@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 SCHEMA = 1
 SETUP_RECORD = "edgellm-setup.json"  # written by plugins/install.py into the environment it makes
-LIBRARIES = ("click", "fastapi", "jinja2", "msgspec", "numpy", "pluggy", "uvicorn")
+LIBRARIES = ("click", "jinja2", "msgspec", "numpy", "pluggy", "starlette", "uvicorn")
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,6 +190,7 @@ class EdgeLLM(Asking):
         max_tokens: int | None = None,
         stop: Sequence[str] = (),
         sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        ignore_eos: bool = False,
     ) -> GenerationRequest:
         """What the model's chat template makes of a conversation.
 
@@ -209,7 +210,7 @@ class EdgeLLM(Asking):
         written = bool(info.bos_text) and prompt.startswith(info.bos_text)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         try:
-            return GenerationRequest(prompt, sampling, max_tokens, stops, add_bos=not written)
+            return GenerationRequest(prompt, sampling, max_tokens, stops, add_bos=not written, ignore_eos=ignore_eos)
         except TypeError as error:
             raise UsageError(f"max_tokens or stop has the wrong type: {error}", hint="a number; strings") from None
 

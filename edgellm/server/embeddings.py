@@ -1,4 +1,4 @@
-"""`/v1/embeddings` as OpenAI's API has it, and `/v1/rerank` as Jina's and Cohere's have it."""
+"""`/v1/embeddings` as in OpenAI's API, and `/v1/rerank` as in Jina's and Cohere's."""
 
 from __future__ import annotations
 
@@ -7,85 +7,79 @@ import base64
 from collections.abc import Callable
 from typing import TypeVar
 
-import msgspec
-from fastapi import APIRouter, Request, Response
+from starlette.requests import Request
+from starlette.types import ASGIApp
 
-from edgellm.errors import ContextOverflow
 from edgellm.server import sse
-from edgellm.server.openai import CLIENT_CLOSED, REFUSALS, Served, body_schema
+from edgellm.server.openapi import REFUSALS, Operation
+from edgellm.server.responses import JSONResponse, client_closed
 from edgellm.server.schemas import response
 from edgellm.server.schemas.embeddings import EmbeddingBody, RerankBody
+from edgellm.server.served_model import ServedModel, overflow_names
 from edgellm.types.event import Vectors
 from edgellm.types.request import EmbeddingRequest, RerankRequest
 
+TAG = "OpenAI"
 B = TypeVar("B", EmbeddingBody, RerankBody)
 
 
-def router(served: Served) -> APIRouter:
-    """Routes of this face; bodies are read by `vector_fields`."""
-    routes = APIRouter(tags=["OpenAI"])
+def operations(model: ServedModel) -> list[Operation]:
+    """The operations of this dialect."""
 
-    @routes.post(
-        "/v1/embeddings",
-        responses={200: {"model": response.EmbeddingList}, **REFUSALS},
-        openapi_extra=body_schema(EmbeddingBody),
-    )
-    async def embeddings(request: Request) -> Response:
+    async def embeddings(request: Request) -> ASGIApp:
         """Turn texts into vectors. For models that embed; 2048 texts at most."""
-        body, found = await _asked(served, request, EmbeddingBody)
-        if found is None:
-            return Response(status_code=CLIENT_CLOSED)
+        body, vectors = await _vectors(model, request, EmbeddingBody)
+        if vectors is None:
+            return client_closed()
         # Thousands of numbers take a while to write: not in the event loop that all streams share.
-        return await asyncio.to_thread(_embeddings, served, body, found)
+        return await asyncio.to_thread(_embedding_list, model, body, vectors)
 
-    @routes.post(
-        "/v1/rerank", responses={200: {"model": response.Ranking}, **REFUSALS}, openapi_extra=body_schema(RerankBody)
-    )
-    async def rerank(request: Request) -> Response:
+    async def rerank(request: Request) -> ASGIApp:
         """Order documents by how well each answers a query. For cross-encoders; no vectors are compared instead."""
-        body, found = await _asked(served, request, RerankBody)
-        return Response(status_code=CLIENT_CLOSED) if found is None else _ranking(served, body, found)
+        body, scores = await _vectors(model, request, RerankBody)
+        return client_closed() if scores is None else _ranking(model, body, scores)
 
-    return routes
+    return [
+        Operation("POST", "/v1/embeddings", embeddings, TAG, response.EmbeddingList, EmbeddingBody, REFUSALS),
+        Operation("POST", "/v1/rerank", rerank, TAG, response.Ranking, RerankBody, REFUSALS),
+    ]
 
 
-async def _asked(served: Served, request: Request, body_type: type[B]) -> tuple[B, Vectors | None]:
-    """The body and the model's answer; None where the client went away."""
+async def _vectors(model: ServedModel, request: Request, body_type: type[B]) -> tuple[B, Vectors | None]:
+    """The body and the model's result; None if the client has gone."""
     raw = await request.body()
-    body, asked = await asyncio.to_thread(_read, served, raw, body_type)
-    try:
-        return body, await sse.unless_gone(request.receive, served.llm.avectors(asked))
-    except ContextOverflow as error:
-        error.param = body_type.text_field
-        raise
+    with overflow_names(body_type.text_field):
+        body, to_compute = await asyncio.to_thread(_read, model, raw, body_type)
+        return body, await sse.unless_gone(request.receive, model.llm.avectors(to_compute))
 
 
-def _read(served: Served, raw: bytes, body_type: type[B]) -> tuple[B, EmbeddingRequest | RerankRequest]:
-    body = body_type.read(raw)
-    served.require(body.model)
-    return body, body.noun()
+def _read(model: ServedModel, raw: bytes, body_type: type[B]) -> tuple[B, EmbeddingRequest | RerankRequest]:
+    body = model.read(raw, body_type)
+    return body, body.to_request()
 
 
-def _embeddings(served: Served, body: EmbeddingBody, found: Vectors) -> Response:
-    size = len(found.data) // found.n
-    rows = [found.data[at : at + size] for at in range(0, len(found.data), size)]
+def _embedding_list(model: ServedModel, body: EmbeddingBody, vectors: Vectors) -> JSONResponse:
+    size = len(vectors.data) // vectors.n
+    rows = [vectors.data[start : start + size] for start in range(0, len(vectors.data), size)]
     write: Callable[[bytes], list[float] | str] = _base64 if body.encoding_format == "base64" else _numbers
     data = [response.Embedding("embedding", index, write(row)) for index, row in enumerate(rows)]
-    usage = response.ReadUsage(found.usage.prompt_tokens, found.usage.prompt_tokens)
-    return _json(response.EmbeddingList("list", data, served.id, usage))
+    return JSONResponse(response.EmbeddingList("list", data, model.id, _usage(vectors)))
 
 
-def _ranking(served: Served, body: RerankBody, found: Vectors) -> Response:
-    scores = _numbers(found.data)
-    order = sorted(range(found.n), key=lambda index: -scores[index])[: body.top_n]
+def _ranking(model: ServedModel, body: RerankBody, vectors: Vectors) -> JSONResponse:
+    scores = _numbers(vectors.data)
+    best_first = sorted(range(vectors.n), key=lambda index: -scores[index])[: body.top_n]
     results = [
         response.Ranked(
             index, scores[index], response.Document(body.documents[index]) if body.return_documents else None
         )
-        for index in order
+        for index in best_first
     ]
-    usage = response.ReadUsage(found.usage.prompt_tokens, found.usage.prompt_tokens)
-    return _json(response.Ranking(served.id, "list", results, usage))
+    return JSONResponse(response.Ranking(model.id, "list", results, _usage(vectors)))
+
+
+def _usage(vectors: Vectors) -> response.ReadUsage:
+    return response.ReadUsage(vectors.usage.prompt_tokens, vectors.usage.prompt_tokens)
 
 
 def _base64(row: bytes) -> str:
@@ -95,9 +89,5 @@ def _base64(row: bytes) -> str:
 def _numbers(data: bytes) -> list[float]:
     import numpy as np
 
-    found: list[float] = np.frombuffer(data, "<f4").tolist()
-    return found
-
-
-def _json(content: object) -> Response:
-    return Response(msgspec.json.encode(content), media_type="application/json")
+    numbers: list[float] = np.frombuffer(data, "<f4").tolist()
+    return numbers

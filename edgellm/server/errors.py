@@ -1,4 +1,4 @@
-"""Errors as HTTP answers, in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
+"""Errors as HTTP responses, in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
 
 The status comes from the class (`edgellm.errors`), never from the text. `HttpError` is for what only HTTP knows: paths,
 methods, media types, sizes, origins.
@@ -12,18 +12,18 @@ import msgspec
 
 from edgellm.errors import ContextOverflow, EdgeLLMError, Unauthorized, UnknownModel, UsageError
 
-# Codes that clients of OpenAI's API look for; every other class keeps its own name.
+# Codes that clients of OpenAI's API expect; every other class keeps its own code.
 OPENAI_CODES: dict[type[EdgeLLMError], str] = {
     ContextOverflow: "context_length_exceeded",
     UnknownModel: "model_not_found",
     Unauthorized: "invalid_api_key",
 }
-# Seconds after which a request that met a 503 is worth sending again; the official clients obey it.
+# Seconds after which a client may retry a request that was answered with 503; the official clients obey it.
 RETRY_AFTER_S = 1
 
 
 class HttpError(Exception):
-    """A request that HTTP itself refuses. `status` is the HTTP status."""
+    """A request that is refused because of its path, method, headers or size. `status` is the HTTP status."""
 
     def __init__(self, status: int, message: str, *, code: str, hint: str = "") -> None:
         super().__init__(message)
@@ -33,14 +33,14 @@ class HttpError(Exception):
 
 
 def status_of(error: Exception) -> int:
-    """HTTP status of any exception; 500 where it was not foreseen."""
+    """HTTP status of any exception; 500 for an unexpected one."""
     if isinstance(error, HttpError):
         return error.status
     return error.http_status if isinstance(error, EdgeLLMError) else 500
 
 
 def describe(error: Exception) -> dict[str, Any]:
-    """The body of the answer to a request that failed."""
+    """The body of the response to a request that failed."""
     message, code, param = "internal error; the server's log has the details", "internal_error", None
     if isinstance(error, HttpError):
         message, code = error.message, error.code
@@ -56,7 +56,7 @@ def encode(error: Exception) -> bytes:
 
 
 def headers_of(status: int) -> list[tuple[bytes, bytes]]:
-    """Headers of an error answer beside its length."""
+    """Headers of an error response, without its length."""
     headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
@@ -66,7 +66,7 @@ def headers_of(status: int) -> list[tuple[bytes, bytes]]:
 
 
 def _type(status: int) -> str:
-    """OpenAI's word for the kind of error that a status stands for."""
+    """OpenAI's name for the kind of error that a status stands for."""
     if status == 401:
         return "authentication_error"
     if status == 403:

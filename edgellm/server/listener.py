@@ -1,4 +1,4 @@
-"""Listening: the socket, and a uvicorn server that drains on the first signal and leaves on the second."""
+"""The listening socket, and a uvicorn server that drains at the first signal and stops at the second."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from edgellm.errors import UsageError
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A bound socket that does not listen yet; port 0 takes a free one.
+    """A bound socket; port 0 takes a free port.
 
     Raises:
-        UsageError: the port is taken, not allowed, or the host is not this machine's.
+        UsageError: the port is in use or not allowed, or the host is not an address of this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (OSError, UnicodeError) as error:
-        raise UsageError(f"--host {host} is no address: {error}", hint="use 127.0.0.1", param="host") from None
+        raise UsageError(f"--host {host} is not an address: {error}", hint="use 127.0.0.1", param="host") from None
     listener = socket.socket(family, kind, protocol)
     if sys.platform != "win32":
         # A server that was just stopped leaves connections behind; on Windows the flag would share a live port.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
-        # Until here another listener on the port goes unnoticed on some systems.
+        # Some systems notice another listener on the port only now.
         listener.listen(1)
     except OSError as error:
         listener.close()
@@ -59,25 +59,25 @@ def url(listener: socket.socket) -> str:
 
 
 class Listener(uvicorn.Server):
-    """Runs an app until a signal arrives or `stop()` is called; answers at hand are finished first.
+    """Runs an app until a signal arrives or `stop()` is called. Requests in flight are finished first.
 
     Attributes:
-        forced: a second signal cut the answers off.
+        forced: a second signal ended the requests in flight.
     """
 
     def __init__(
-        self, app: FastAPI, *, started: Callable[[], None], draining: Callable[[int], None], access_log: bool = False
+        self, app: ASGIApp, *, started: Callable[[], None], draining: Callable[[int], None], access_log: bool = False
     ) -> None:
-        """`started` is called once it listens, `draining` with the number of open connections."""
-        # h11 bounds the size of headers, which httptools does not, for 10 us more per streamed token and 120 us per
-        # request. Loop "auto" takes uvloop where it is installed.
+        """`started` is called when it listens, `draining` with the number of requests in flight."""
+        # h11 limits the size of headers and httptools does not. It costs 10 us more for each streamed token and 120 us
+        # more for each request. Loop "auto" uses uvloop where it is installed.
         super().__init__(
             uvicorn.Config(
                 app, http="h11", log_config=None, access_log=access_log, server_header=False, lifespan="off", ws="none"
             )
         )
-        self._tell_started = started
-        self._tell_draining = draining
+        self._on_started = started
+        self._on_draining = draining
         self.forced = False
 
     def stop(self) -> None:
@@ -85,19 +85,19 @@ class Listener(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._tell_started()
+        self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self.server_state.tasks:
-            self._tell_draining(len(self.server_state.tasks))
+            self._on_draining(len(self.server_state.tasks))
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """First signal: no new connections, finish what runs. Second: cut off."""
+        """At the first signal take no new connections and finish the requests in flight; at the second, end them."""
         if not self.should_exit:
             self.should_exit = True
             return
         self.forced = True
         for connection in list(self.server_state.connections):
-            # The app sees a client that went away, and cancels its request.
+            # To the app the client went away, so it cancels the request.
             connection.transport.abort()

@@ -1,12 +1,11 @@
-"""What stands before the faces: who may ask (key, host, origin), how much (body size), and how answers may be used.
+"""The guard in front of all routes: it checks key, host, origin, media type and body size, and adds security headers.
 
-A plain ASGI wrapper, so that a streamed chunk passes through one function and nothing else.
+It is a plain ASGI wrapper, so a streamed chunk passes through one function only.
 """
 
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import logging
 from collections.abc import Iterable
 from urllib.parse import urlsplit
@@ -16,18 +15,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from edgellm.errors import EdgeLLMError, Unauthorized, UsageError
 from edgellm.server import errors
 from edgellm.server.errors import HttpError
+from edgellm.store.http import is_loopback
 
 MAX_BODY_BYTES = 10 * 1024**2
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-# Software that is the same for everyone: the page, its parts and the documentation. /health says nothing of content.
+# These need no key: the page and the documentation are the same for everyone, and /health tells nothing private.
 OPEN_PATHS = frozenset({"/", "/health", "/docs", "/openapi.json", "/favicon.ico"})
-OPEN_PREFIXES = ("/web/", "/docs/")
-_log = logging.getLogger("edgellm.server")
+OPEN_PREFIX = "/web/"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_log = logging.getLogger("edgellm.server")
 
 _CSP = "default-src 'none'; script-src 'self'; style-src 'self'{inline}; img-src 'self' data:; connect-src 'self'; "
 _CSP += "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-# Swagger UI sets style attributes; nothing else needs inline style, and nothing runs inline scripts.
+# Swagger UI sets style attributes. Nothing else needs inline styles, and nothing runs inline scripts.
 _STRICT, _DOCS = (_CSP.format(inline=inline).encode() for inline in ("", " 'unsafe-inline'"))
 _ALWAYS = [
     (b"x-content-type-options", b"nosniff"),
@@ -38,12 +38,12 @@ _ALWAYS = [
 
 
 def check_bind(host: str, api_key: str | None) -> None:
-    """A server that others can reach needs a key.
+    """Check that a server that others can reach has a key.
 
     Raises:
-        UsageError: `host` is no loopback address and there is no key.
+        UsageError: `host` is not a loopback address and there is no key.
     """
-    if api_key is None and not is_loopback(host):
+    if api_key is None and not is_loopback(host.lower().strip("[]")):
         raise UsageError(
             f"--host {host} lets other machines in, and there is no API key",
             hint="set EDGELLM_API_KEY (or --api-key), or leave --host at 127.0.0.1",
@@ -51,17 +51,12 @@ def check_bind(host: str, api_key: str | None) -> None:
         )
 
 
-def is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 class Guard:
-    """Wraps an ASGI app. With a key, every path but OPEN_PATHS asks for it; without one, only loopback names answer."""
+    """Wraps an ASGI app.
+
+    With a key, it is required for every path except OPEN_PATHS and those below OPEN_PREFIX. Without one, only requests
+    to loopback names and `names` are answered.
+    """
 
     def __init__(
         self, app: ASGIApp, *, api_key: str | None = None, names: Iterable[str] = (), max_body: int = MAX_BODY_BYTES
@@ -85,7 +80,7 @@ class Guard:
             await self._app(scope, _Bounded(receive, self._max_body), secured)
         except Exception as error:
             if secured.started:
-                raise  # the server breaks the connection off, so that nobody takes half an answer for a whole one
+                raise  # the server drops the connection, so that a client cannot take half an answer for a whole one
             _log.error("%s %s failed", scope["method"], scope["path"], exc_info=error)
             await respond(secured, error)
 
@@ -102,7 +97,7 @@ class Guard:
             _check_key(headers.get(b"authorization", b""), self._key)
 
     def _check_host(self, host: str) -> None:
-        """A page whose name was made to point at this machine (DNS rebinding) still sends its own name."""
+        """A foreign page whose name resolves to this machine (DNS rebinding) still sends its own name."""
         try:
             name = urlsplit(f"//{host}").hostname
         except ValueError:
@@ -133,7 +128,7 @@ class _Secured:
 
 
 class _Bounded:
-    """`receive` that stops at the size limit, for bodies that come without a length."""
+    """`receive` that enforces the size limit on bodies that come without a length."""
 
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
@@ -150,7 +145,7 @@ class _Bounded:
 
 
 async def respond(send: Send, error: Exception) -> None:
-    """The whole answer to a request that failed."""
+    """Send the whole response to a request that failed."""
     status, body = errors.status_of(error), errors.encode(error)
     headers = [*errors.headers_of(status), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -158,11 +153,11 @@ async def respond(send: Send, error: Exception) -> None:
 
 
 def _is_open(path: str) -> bool:
-    return path in OPEN_PATHS or path.startswith(OPEN_PREFIXES)
+    return path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
 
 
 def _check_origin(origin: bytes | None, host: str) -> None:
-    """Browsers name the page that sends; only our own page may."""
+    """Browsers name the page that sends a request; only our own page is allowed."""
     if origin is None:
         return
     try:
@@ -196,9 +191,9 @@ def _check_length(length: bytes, limit: int) -> None:
 
 
 def _check_key(authorization: bytes, key: bytes) -> None:
-    scheme, _, given = authorization.partition(b" ")
-    # Constant time: how long it takes must not tell how much of a guess is right.
-    if not hmac.compare_digest(given.strip(), key) or scheme.lower() != b"bearer":
+    scheme, _, credentials = authorization.partition(b" ")
+    # In constant time: the duration must not show how much of a guess is right.
+    if not hmac.compare_digest(credentials.strip(), key) or scheme.lower() != b"bearer":
         raise Unauthorized("the API key is missing or wrong", hint="send the header Authorization: Bearer KEY")
 
 

@@ -1,7 +1,7 @@
-"""Server-sent events, lean: only the new text is encoded per token, the rest of a chunk was made once per request.
+"""Server-sent events. Only the new text is encoded for each token; the rest of a chunk is made once for each request.
 
-Written as a raw ASGI response. Deltas that are there at the same time leave in one write, each still a chunk of its
-own. A client that goes away is noticed while the next token is waited for, and its request is cancelled.
+Deltas that arrive together are sent in one write, each as a chunk of its own. A client that goes away is noticed
+while the next token is awaited, and its request is cancelled.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 import msgspec
-from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from edgellm.server import errors
@@ -25,36 +24,33 @@ DONE = b"data: [DONE]\n\n"
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),  # nginx would hold tokens back
+    (b"x-accel-buffering", b"no"),  # otherwise nginx holds tokens back
 ]
 _encode = msgspec.json.encode
 _log = logging.getLogger("edgellm.server")
 
 
 class Chunks(Protocol):
-    """One dialect's chunks, as bytes of whole events."""
+    """The chunks of one dialect, as the bytes of whole events."""
 
     def first(self) -> bytes:
-        """Before any text; b"" where the dialect has no such chunk."""
+        """Sent before any text; b"" if the dialect has no such chunk."""
         ...
 
     def text(self, delta: Delta) -> bytes: ...
 
     def last(self, done: Done) -> bytes:
-        """After all text, [DONE] included."""
+        """Sent after all text, including [DONE]."""
         ...
 
 
-class EventStream(Response):
-    """The answer to a request with `stream: true`, from its first batch on. Closes `batches` whatever happens."""
+class EventStream:
+    """The ASGI app that answers a request with `stream: true`, from its first batch on. It always closes `batches`."""
 
     def __init__(self, chunks: Chunks, first: list[Event], batches: Batches) -> None:
         self._chunks = chunks
         self._first = first
         self._batches = batches
-        self.status_code = 200
-        self.background = None
-        self.raw_headers = list(_HEADERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -63,13 +59,13 @@ class EventStream(Response):
             await self._batches.aclose()
 
     async def _write(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         try:
             await _put(send, self._chunks.first() + self._encode(self._first))
             async for batch in self._batches:
                 await _put(send, self._encode(batch))
         except Exception as error:
-            # The status has left already, so the error travels as an event; OpenAI's clients raise it.
+            # The status has been sent, so the error is sent as an event; OpenAI's clients raise it.
             if errors.status_of(error) == 500:
                 _log.exception("a stream failed")
             await _put(send, b"data: " + errors.encode(error) + b"\n\n")
@@ -84,7 +80,7 @@ class Template:
     """A chunk with one hole for a JSON value."""
 
     def __init__(self, chunk: dict[str, Any], hole: str) -> None:
-        """`hole` stands in `chunk` where the value goes and nowhere else."""
+        """`hole` stands in `chunk` where the value goes, and nowhere else."""
         self._head, _, self._tail = (b"data: " + _encode(chunk) + b"\n\n").partition(_encode(hole))
 
     def fill(self, value: str) -> bytes:
@@ -97,9 +93,9 @@ def event(data: object) -> bytes:
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of `work`; where the client goes away first, `work` is cancelled and the result is None.
+    """The result of `work`, or None if the client goes away first: then `work` is cancelled.
 
-    The request's body must have been received.
+    The body of the request must have been received.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(receive))
@@ -110,7 +106,7 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T | Non
         gone.cancel()
         if not task.done():
             task.cancel()
-            # Its clean-up cancels the request: the slot must be on its way before this returns.
+            # Its clean-up cancels the request, which must have happened before this returns.
             await asyncio.wait((task,))
 
 

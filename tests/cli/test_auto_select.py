@@ -202,7 +202,7 @@ with contextlib.redirect_stdout(io.StringIO()):
         cli.main(args=["auto-select", "--json", "--profile", "raspberry-pi-5-8gb"], standalone_mode=False)
     except Exception as error:
         print(type(error).__name__, file=sys.stderr)
-heavy = {"rich", "numpy", "fastapi", "jinja2", "uvicorn", "huggingface_hub", "llama_cpp", "onnxruntime", "torch"}
+heavy = {"rich", "numpy", "starlette", "jinja2", "uvicorn", "huggingface_hub", "llama_cpp", "onnxruntime", "torch"}
 sys.exit(", ".join(sorted(heavy & set(sys.modules))) or 0)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

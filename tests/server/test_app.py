@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import signal
 from dataclasses import replace
@@ -13,8 +14,9 @@ from support.live_server import Live, Servers, echo_plan
 from support.waiting import wait_until
 
 from edgellm.sdk.client import EdgeLLM
-from edgellm.server.app import WEB, describe
-from edgellm.server.openai import Served
+from edgellm.server.app import WEB
+from edgellm.server.served_model import ServedModel
+from edgellm.server.state import describe
 from edgellm.types.plan import Candidate, Decision, Footprint, Rate, Rejection
 
 
@@ -87,7 +89,7 @@ def test_the_plan_says_how_it_was_chosen() -> None:
     best = Candidate("a", 1, "Q4_0", "echo", 4096, 1, 10, footprint, rate, rate, 50.0, 40.0, 60.0, "file:/a")
     decision = Decision(best, ("why",), (replace(best, model="b"),), (Rejection("c", "", "fits", "too big"),))
     with EdgeLLM(replace(echo_plan(), footprint=footprint), decision=decision) as llm:
-        told = describe(Served(llm))
+        told = describe(ServedModel(llm))
 
     assert told["memory"]["resident_bytes"] == 100
     assert told["decode"]["tok_s"] == 9.5
@@ -120,7 +122,6 @@ def test_an_error_that_nobody_foresaw_tells_the_client_nothing(serve: Servers, m
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr("edgellm.server.openai._chat_request", broken)
     monkeypatch.setattr("edgellm.sdk.client.EdgeLLM.request", broken)
     answer = live.chat("x")
 
@@ -136,6 +137,11 @@ def test_the_schema_holds_every_field_and_path(live: Live) -> None:
     assert {"/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/edgellm/plan"} <= set(schema["paths"])
     assert {"messages", "tools", "min_p", "ignore_eos", "max_completion_tokens"} <= set(chat["properties"])
     assert chat["additionalProperties"] is False
+    assert chat["properties"]["tool_choice"]["enum"] == [None, "none", "auto"]
+    assert {"role", "content", "name", "tool_calls"} <= set(
+        schema["components"]["schemas"]["ChatMessage"]["properties"]
+    )
+    assert "summary" in schema["paths"]["/v1/models/{name}"]["get"]
     references = set(re.findall(r'"#/components/schemas/(\w+)"', live.http.get("/openapi.json").text))
     assert references <= set(schema["components"]["schemas"])
 
@@ -152,6 +158,20 @@ def test_pages_use_nothing_from_elsewhere(live: Live) -> None:
 
 def test_web_files_come_with_the_package() -> None:
     assert {path.name for path in WEB.iterdir()} >= {"index.html", "app.js", "style.css", "docs.html", "docs.js"}
+
+
+def test_swagger_ui_is_the_published_build() -> None:
+    """To update it, copy the files of another release of swagger-ui-dist and their hashes."""
+    hashes = {
+        "LICENSE": "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30",
+        "NOTICE": "0d20d1adef18aee3f40dd258172155521ce702ac445cb5f7b7d60ed32dad2fb2",
+        "swagger-ui-bundle.js": "e6a898692f2d768e807c3ba4626068a69a2c5dd960dd6c76f3e4d3a3de180af2",
+        "swagger-ui-bundle.js.LICENSE.txt": "37eb6e7e59aed57b2c1acf076574b818ea07b74265717e0bd67b59e0baf9abbb",
+        "swagger-ui.css": "5ed08757e53da3e026d6cbecc61fe5d43585c9560b302d534ad56692519a273d",
+    }
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (WEB / "swagger-ui").iterdir()}
+
+    assert files == hashes
 
 
 def test_one_connection_serves_many_requests(live: Live) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from edgellm.errors import UnsupportedField, UsageError
-from edgellm.server.schemas.request import Body, ChatBody, CompletionBody
+from edgellm.server.schemas.fields import RequestBody
+from edgellm.server.schemas.request import ChatBody, CompletionBody
 from edgellm.types.request import Message, Sampling
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -22,7 +23,7 @@ def completion(**fields: Any) -> CompletionBody:
     return CompletionBody.read(json.dumps({"prompt": "hello", **fields}).encode())
 
 
-def refused(body: type[Body], data: Any) -> UsageError:
+def refused(body: type[RequestBody], data: Any) -> UsageError:
     raw = data if isinstance(data, bytes) else json.dumps(data).encode()
     with pytest.raises(UsageError) as caught:
         body.read(raw)
@@ -131,10 +132,11 @@ def test_values_out_of_range_name_their_field(field: str, value: object) -> None
     assert caught.value.param == field
 
 
-def test_not_a_number_is_out_of_range() -> None:
-    body = ChatBody.read(b'{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}')
+def test_not_a_number_is_refused() -> None:
+    """JSON has no NaN; Python's own encoder writes one."""
+    assert "JSON" in str(refused(ChatBody, b'{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}'))
     with pytest.raises(UsageError, match="temperature"):
-        body.sampling()
+        Sampling(temperature=float("nan"))
 
 
 @pytest.mark.parametrize(
@@ -153,6 +155,10 @@ def test_not_a_number_is_out_of_range() -> None:
         ({"messages": [{"role": "bob", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": ["user"], "content": "x"}]}, "messages[0].role"),
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
+        ({"logit_bias": {"1": "x"}}, "logit_bias"),
+        ({"messages": {}}, "messages"),
+        ({"messages": [5]}, "messages[0]"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "messages[0].content[0].text"),
     ],
 )
 def test_wrong_types_name_their_place(fields: dict[str, Any], param: str) -> None:
@@ -193,13 +199,13 @@ def test_roles_and_parts_become_messages() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     body = chat(messages=[{"role": "developer", "content": "be brief"}, {"role": "user", "content": parts}])
 
-    assert [message.noun() for message in body.messages] == [Message("system", "be brief"), Message("user", "ab")]
+    assert [message.to_message() for message in body.messages] == [Message("system", "be brief"), Message("user", "ab")]
 
 
 def test_an_answer_can_be_sent_back_as_it_came() -> None:
     answer = {"role": "assistant", "content": "hi", "refusal": None, "annotations": [], "tool_calls": None}
 
-    assert chat(messages=[*HELLO, answer]).messages[1].noun() == Message("assistant", "hi")
+    assert chat(messages=[*HELLO, answer]).messages[1].to_message() == Message("assistant", "hi")
 
 
 def test_stop_is_a_text_or_a_list() -> None:
@@ -229,10 +235,10 @@ def test_one_prompt_at_a_time() -> None:
 
 
 def test_usage_in_a_stream_needs_a_stream() -> None:
-    assert chat(stream=True, stream_options={"include_usage": True}).wants_usage()
-    assert not chat(stream=True).wants_usage()
+    assert chat(stream=True, stream_options={"include_usage": True}).include_usage
+    assert not chat(stream=True).include_usage
     with pytest.raises(UsageError) as caught:
-        chat(stream_options={"include_usage": True}).wants_usage()
+        chat(stream_options={"include_usage": True})
     assert caught.value.param == "stream_options"
 
 

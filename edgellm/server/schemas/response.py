@@ -1,19 +1,17 @@
-"""Answer bodies of the OpenAI face, as they are written and as /docs shows them. `timings` is ours."""
+"""Response bodies of the OpenAI dialect, as they are sent and as /docs shows them. `timings` is an extension."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from edgellm.types import event
 
 
-@dataclass(frozen=True, slots=True)
-class PromptTokensDetails:
-    cached_tokens: int  # taken over from an earlier request
+class PromptTokensDetails(msgspec.Struct, frozen=True):
+    cached_tokens: int  # reused from an earlier request
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
@@ -25,8 +23,7 @@ class Usage:
         return cls(usage.prompt_tokens, usage.completion_tokens, total, PromptTokensDetails(usage.cached_tokens))
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
+class Timings(msgspec.Struct, frozen=True):
     """Extension. Milliseconds and tokens per second, measured beside the model; 0 where nothing was measured."""
 
     queued_ms: float
@@ -49,23 +46,20 @@ class Timings:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerMessage:
+class AnswerMessage(msgspec.Struct, frozen=True):
     role: str
     content: str
     refusal: None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ChatChoice:
+class ChatChoice(msgspec.Struct, frozen=True):
     index: int
     message: AnswerMessage
     finish_reason: str  # "stop" or "length"
     logprobs: None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ChatCompletion:
+class ChatCompletion(msgspec.Struct, frozen=True):
     id: str
     object: str
     created: int
@@ -75,16 +69,14 @@ class ChatCompletion:
     timings: Timings
 
 
-@dataclass(frozen=True, slots=True)
-class TextChoice:
+class TextChoice(msgspec.Struct, frozen=True):
     index: int
     text: str
     finish_reason: str
     logprobs: None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TextCompletion:
+class TextCompletion(msgspec.Struct, frozen=True):
     id: str
     object: str
     created: int
@@ -94,77 +86,66 @@ class TextCompletion:
     timings: Timings
 
 
-@dataclass(frozen=True, slots=True)
-class ReadUsage:
-    """Of what only reads."""
+class ReadUsage(msgspec.Struct, frozen=True):
+    """Of requests that generate no text."""
 
     prompt_tokens: int
     total_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Embedding:
+class Embedding(msgspec.Struct, frozen=True):
     object: str
     index: int
     embedding: list[float] | str  # str: base64 of float32, little-endian
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingList:
+class EmbeddingList(msgspec.Struct, frozen=True):
     object: str
     data: list[Embedding]
     model: str
     usage: ReadUsage
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(msgspec.Struct, frozen=True):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(msgspec.Struct, frozen=True):
     index: int  # of the document in the request
     relevance_score: float  # on the model's own scale
     document: Document | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ranking:
+class Ranking(msgspec.Struct, frozen=True):
     model: str
     object: str
     results: list[Ranked]  # the best first
     usage: ReadUsage
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(msgspec.Struct, frozen=True):
     id: str
     object: str
     created: int
     owned_by: str
 
 
-@dataclass(frozen=True, slots=True)
-class ModelList:
+class ModelList(msgspec.Struct, frozen=True):
     object: str
     data: list[Model]
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorDetail:
+class ErrorDetail(msgspec.Struct, frozen=True):
     message: str
     type: str
     param: str | None
     code: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Error:
+class Error(msgspec.Struct, frozen=True):
     error: ErrorDetail
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(msgspec.Struct, frozen=True):
     status: str  # "ok", "loading", "failed" or "closed"
     reason: str = ""  # why it failed

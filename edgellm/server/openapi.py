@@ -1,0 +1,112 @@
+"""Operations: a route and its documentation in one value, and the OpenAPI document made of them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+import msgspec
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from edgellm.server.schemas import response
+from edgellm.server.schemas.fields import Fields, RequestBody, schemas_in
+
+DESCRIPTION = "OpenAI-compatible. Fields that are not supported are refused by name."
+_REFERENCE = "#/components/schemas/{name}"
+_NOT_SUPPORTED = "Not supported yet; accepted where it asks for nothing."
+_IGNORED = "Accepted; it changes nothing here."
+
+
+class Reply(NamedTuple):
+    """A response of an operation, for the documentation."""
+
+    type: type[Any] | None  # None: any JSON
+    description: str
+
+
+REFUSALS = {
+    "4XX": Reply(response.Error, "The request is refused; `param` names the field."),
+    "503": Reply(response.Error, "The model is loading, crashed or closed; see Retry-After."),
+}
+
+
+class Operation(NamedTuple):
+    """A method of a path. The docstring of `handler` is its description."""
+
+    method: str
+    path: str  # as Starlette writes it: "/v1/models/{name:path}"
+    handler: Callable[[Request], Awaitable[ASGIApp]]
+    tag: str
+    result: type[Any] | None  # of the response with status 200; None: any JSON
+    body: type[RequestBody] | None = None
+    other_replies: dict[str, Reply] = {}  # noqa: RUF012 - never changed; by status
+
+    def route(self) -> Route:
+        return Route(self.path, self.handler, methods=[self.method])
+
+    def replies(self) -> dict[str, Reply]:
+        return {"200": Reply(self.result, "Successful Response"), **self.other_replies}
+
+
+def document(operations: Sequence[Operation], *, title: str, version: str) -> dict[str, Any]:
+    """The OpenAPI document of these operations."""
+    bodies = {operation.body for operation in operations if operation.body is not None}
+    results = {reply.type for operation in operations for reply in operation.replies().values() if reply.type}
+    types = sorted([*bodies, *results], key=lambda one: one.__name__)
+    _, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
+    for schema in {schema for body in bodies for schema in schemas_in(body)}:
+        _close(components[schema.__name__], schema)
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        path = re.sub(r":\w+}", "}", operation.path)
+        paths.setdefault(path, {})[operation.method.lower()] = _describe(operation, path)
+    info = {"title": title, "description": DESCRIPTION, "version": version}
+    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": components}}
+
+
+def _close(component: dict[str, Any], schema: type[Fields]) -> None:
+    """Add the fields that are not struct fields, and say that there are no others."""
+    properties = component["properties"]
+    for name in schema.IGNORED:
+        properties[name] = {"default": None, "description": _IGNORED}
+    for name, neutral in schema.NOT_SUPPORTED.items():
+        if name not in properties:
+            properties[name] = {"default": None, "description": _NOT_SUPPORTED, "enum": [None, *neutral]}
+    component["additionalProperties"] = False
+
+
+def _describe(operation: Operation, path: str) -> dict[str, Any]:
+    name = operation.handler.__name__
+    described: dict[str, Any] = {
+        "tags": [operation.tag],
+        "summary": name.replace("_", " ").title(),
+        "description": inspect.getdoc(operation.handler),
+        "operationId": re.sub(r"\W", "_", f"{name}{path}") + f"_{operation.method.lower()}",
+    }
+    if parameters := re.findall(r"{(\w+)}", path):
+        described["parameters"] = [
+            {"name": parameter, "in": "path", "required": True, "schema": {"type": "string"}}
+            for parameter in parameters
+        ]
+    if operation.body is not None:
+        described["requestBody"] = {"content": _content(operation.body), "required": True}
+    described["responses"] = {
+        status: {"description": reply.description, "content": _content(reply.type)}
+        for status, reply in operation.replies().items()
+    }
+    return described
+
+
+def _content(type_: type[Any] | None) -> dict[str, Any]:
+    schema = {} if type_ is None else {"$ref": _REFERENCE.format(name=type_.__name__)}
+    return {"application/json": {"schema": schema}}
+
+
+def status_reply(type_: type[Any], status: HTTPStatus) -> dict[str, Reply]:
+    """A reply that needs no more words than its status has."""
+    return {str(status.value): Reply(type_, status.phrase)}

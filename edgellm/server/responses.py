@@ -1,0 +1,45 @@
+"""JSON responses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edgellm.server import errors
+from edgellm.server.errors import HttpError
+
+# nginx's "client closed request": no client reads it, but a log does.
+CLIENT_CLOSED = 499
+NO_STORE = {"cache-control": "no-store"}
+
+
+class JSONResponse(Response):
+    """A response whose content msgspec encodes."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return msgspec.json.encode(content)
+
+
+def client_closed() -> Response:
+    """What ends a request whose client has gone."""
+    return Response(status_code=CLIENT_CLOSED)
+
+
+async def failure(_: Request, error: Exception) -> Response:
+    """The response to a request that ended with an `EdgeLLMError` or an `HttpError`."""
+    status = errors.status_of(error)
+    headers = {name.decode(): value.decode() for name, value in errors.headers_of(status)}
+    return Response(errors.encode(error), status, headers)
+
+
+async def not_routed(request: Request, error: Exception) -> Response:
+    """The response to a request for which Starlette has no route, in the shape of every other error."""
+    status, detail = getattr(error, "status_code", 500), getattr(error, "detail", "")
+    code = {404: "unknown_path", 405: "wrong_method"}.get(status, "http_error")
+    where = f"{request.method} {request.url.path[:200]}: {detail}"
+    return await failure(request, HttpError(status, where, code=code, hint="see /docs for what there is"))

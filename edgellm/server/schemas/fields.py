@@ -1,0 +1,196 @@
+"""How the body of a request is read: one decoding, closed lists of fields, and errors that name the field.
+
+Nothing is dropped silently. A schema lists the fields that change the answer (its struct fields), the ones that are
+not supported yet and the ones that are accepted without effect. Any other field is refused by name. Ranges are
+checked by `edgellm.types.request`, so that HTTP, the command line and the SDK refuse a value with the same words.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar, get_args, get_origin
+
+import msgspec
+
+from edgellm.errors import UnsupportedField, UsageError
+
+# Python's float() makes an infinity of 1e999, which the range of its field then refuses by name; msgspec would not.
+_decode = msgspec.json.Decoder(float_hook=float).decode
+# msgspec gives the place of a wrong value only as the end of its message.
+_PLACE = re.compile(r"(.*) - at `\$(.*)`", re.DOTALL)
+
+NeutralValues = Mapping[str, tuple[object, ...]]  # by field
+FieldValues = Mapping[str, tuple[str, ...]]
+
+
+class Fields(msgspec.Struct, kw_only=True):
+    """An object in a request. Types are not converted: "5" is not 5."""
+
+    # The values, beside null, with which a field that is not supported yet asks for nothing.
+    NOT_SUPPORTED: ClassVar[NeutralValues] = {}
+    # Values of supported fields that have a meaning elsewhere, but none here yet.
+    NOT_SUPPORTED_VALUES: ClassVar[FieldValues] = {}
+    # Fields about the caller, not about the answer: accepted with any value, without effect.
+    IGNORED: ClassVar[tuple[str, ...]] = ()
+
+
+class RequestBody(Fields, kw_only=True):
+    """The body of a request."""
+
+    text_field: ClassVar[str]  # the field with the text that the model reads
+    example: ClassVar[str]  # shown when a body is not an object
+
+    model: Annotated[
+        str | None,
+        msgspec.Meta(description="An id of /v1/models; absent, `default` or `edgellm`: the model that is served."),
+    ] = None
+
+    @classmethod
+    def read(cls, body: bytes) -> Self:
+        """Decode and check a body.
+
+        Raises:
+            UnsupportedField, UsageError: with the name of the field.
+        """
+        try:
+            return cls._read(body)
+        except RecursionError:
+            raise UsageError("the body is nested too deeply for JSON", hint="send a flatter object") from None
+
+    @classmethod
+    def _read(cls, body: bytes) -> Self:
+        try:
+            fields = _decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            reason = str(error).removeprefix("JSON is malformed: ").partition(" - at ")[0]
+            raise UsageError(f"the body is not JSON: {reason}", hint="send a JSON object") from None
+        if not isinstance(fields, dict):
+            raise UsageError("the body is not a JSON object", hint=f"send {cls.example}")
+        _check(fields, cls, "")
+        try:
+            return msgspec.convert(fields, cls)
+        except msgspec.ValidationError as error:
+            raise _wrong_value(error) from None
+
+
+Body = TypeVar("Body", bound=RequestBody)
+
+
+class Field(NamedTuple):
+    """A supported field of a schema."""
+
+    required: bool
+    schema: type[Fields] | None  # of the object that it holds, or of each in the list that it holds
+    in_list: bool
+    choices: tuple[str, ...]  # the texts that it may be; empty: any
+
+
+@cache
+def supported(schema: type[Fields]) -> dict[str, Field]:
+    """The supported fields of a schema by name."""
+    return {
+        field.name: Field(field.required, *_schema_in(field.type), _choices_in(field.type))
+        for field in msgspec.structs.fields(schema)
+    }
+
+
+def schemas_in(schema: type[Fields]) -> Iterator[type[Fields]]:
+    """`schema` and the schemas of all objects inside it."""
+    yield schema
+    for field in supported(schema).values():
+        if field.schema is not None:
+            yield from schemas_in(field.schema)
+
+
+def shortened(value: object, *, quote: bool = True) -> str:
+    """A client's value for an error text, at most 60 characters."""
+    text = repr(value) if quote else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _check(fields: dict[str, Any], schema: type[Fields], path: str) -> None:
+    """Refuse unsupported, missing and unknown fields, in this order, of an object at `path` ("" = the body)."""
+    supported_fields = supported(schema)
+    for name, value in fields.items():
+        if name in schema.NOT_SUPPORTED:
+            _check_neutral(value, schema, name, _join(path, name))
+        if name in supported_fields:
+            _check_value(value, schema, name, _join(path, name))
+    for name, field in supported_fields.items():
+        if field.required and name not in fields:
+            where = _join(path, name)
+            raise UsageError(f"{where} is required", hint="see /docs", param=where)
+    for name in fields:
+        if name not in supported_fields and name not in schema.NOT_SUPPORTED and name not in schema.IGNORED:
+            where = _join(path, name)
+            raise UsageError(f"there is no field {where}", hint=_suggestion(name, schema, path), param=where)
+
+
+def _check_neutral(value: object, schema: type[Fields], name: str, where: str) -> None:
+    # 1 == True in Python, but not in JSON.
+    neutral = (None, *schema.NOT_SUPPORTED[name])
+    if not any(type(value) is type(one) and value == one for one in neutral):
+        raise _unsupported(value, schema, name, where)
+
+
+def _check_value(value: object, schema: type[Fields], name: str, where: str) -> None:
+    """Check a choice, or the objects that a field holds; msgspec checks the types."""
+    field = supported(schema)[name]
+    if value in schema.NOT_SUPPORTED_VALUES.get(name, ()):
+        raise _unsupported(value, schema, name, where)
+    if field.choices and isinstance(value, str) and value not in field.choices:
+        choices = ", ".join(field.choices)
+        raise UsageError(f"{where}: {shortened(value)} is unknown", hint=f"send one of: {choices}", param=where)
+    if field.schema is None:
+        return
+    if isinstance(value, list) and field.in_list:
+        for index, item in enumerate(value):
+            if isinstance(item, dict):
+                _check(item, field.schema, f"{where}[{index}]")
+    elif isinstance(value, dict) and not field.in_list:
+        _check(value, field.schema, where)
+
+
+def _unsupported(value: object, schema: type[Fields], name: str, where: str) -> UnsupportedField:
+    choices = supported(schema)[name].choices if name in supported(schema) else ()
+    only = f", only {', '.join(choices)}" if choices else ""
+    return UnsupportedField(f"{where}: {shortened(value)} is not supported yet{only}", hint="leave it out", param=where)
+
+
+def _wrong_value(error: msgspec.ValidationError) -> UsageError:
+    """What msgspec says of a value of the wrong type, with the place as OpenAI writes it: `messages[0].content`."""
+    match = _PLACE.fullmatch(str(error))
+    reason, path = match.groups() if match else (str(error), "")
+    where = path.removeprefix(".").removesuffix("[...]")
+    return UsageError(f"{where}: {reason[:1].lower()}{reason[1:]}", hint="see /docs", param=where)
+
+
+def _suggestion(name: str, schema: type[Fields], path: str) -> str:
+    names = [*supported(schema), *schema.NOT_SUPPORTED, *schema.IGNORED]
+    near = [] if path else difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else "see /docs for the fields there are"
+
+
+def _join(path: str, name: str) -> str:
+    name = shortened(name, quote=False)
+    return f"{path}.{name}" if path else name
+
+
+def _schema_in(annotation: Any) -> tuple[type[Fields] | None, bool]:
+    """The schema in the type of a field, and whether a list holds it."""
+    if isinstance(annotation, type) and issubclass(annotation, Fields):
+        return annotation, False
+    for argument in get_args(annotation):
+        schema, in_list = _schema_in(argument)
+        if schema is not None:
+            return schema, in_list or get_origin(annotation) is list
+    return None, False
+
+
+def _choices_in(annotation: Any) -> tuple[str, ...]:
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return next(filter(None, map(_choices_in, get_args(annotation))), ())

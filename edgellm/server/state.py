@@ -1,0 +1,79 @@
+"""What runs here: `/health`, and `/edgellm/plan` with the reasons."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from edgellm import __version__
+from edgellm.contract.backend import EngineInfo
+from edgellm.server.openapi import Operation, status_reply
+from edgellm.server.responses import NO_STORE, JSONResponse
+from edgellm.server.schemas import response
+from edgellm.server.served_model import ServedModel
+
+PLAN_SCHEMA = 1
+TAG = "State"
+
+
+def operations(model: ServedModel) -> list[Operation]:
+    """The operations that say what runs."""
+
+    async def health(_: Request) -> ASGIApp:
+        """200 `ok` when requests are answered; 503 `loading` or `failed` with the reason otherwise."""
+        state = model.llm.state
+        ready = state == "ready"
+        report = response.Health("ok") if ready else response.Health(state, model.reason())
+        return JSONResponse(report, 200 if ready else 503, NO_STORE)
+
+    async def plan(_: Request) -> ASGIApp:
+        """What runs here and why: the plan, the reasons, and how the choice was made (docs/http.md has the schema)."""
+        return JSONResponse(describe(model), headers=NO_STORE)
+
+    unavailable = status_reply(response.Health, HTTPStatus.SERVICE_UNAVAILABLE)
+    return [
+        Operation("GET", "/health", health, TAG, response.Health, other_replies=unavailable),
+        Operation("GET", "/edgellm/plan", plan, TAG, None),
+    ]
+
+
+def describe(model: ServedModel) -> dict[str, Any]:
+    """The body of /edgellm/plan."""
+    llm = model.llm
+    plan, decision = llm.plan, llm.decision
+    artifact, footprint = plan.artifact, plan.footprint
+    # `llm.info` waits for the model, which would block the event loop.
+    info = llm.info if llm.state == "ready" else None
+    return {
+        "schema": PLAN_SCHEMA,
+        "state": llm.state,
+        "reason": model.reason(),
+        "model": artifact.model_id,
+        "quant": artifact.quant,
+        "format": artifact.format,
+        "file_bytes": artifact.bytes,
+        "backend": plan.backend,
+        "settings": msgspec.to_builtins(plan.settings),
+        "chat": info is None or info.chat_template is not None,
+        "can": _abilities(info),
+        "memory": None
+        if footprint is None
+        else {**msgspec.to_builtins(footprint), "resident_bytes": footprint.resident_bytes},
+        "decode": decision and decision.choice and msgspec.to_builtins(decision.choice.decode),
+        "verified": llm.verification.summary(),
+        "engine": {} if info is None else {"device": info.device, **info.details},
+        "reasons": plan.reasons,
+        "decision": decision and msgspec.to_builtins(decision),
+        "version": __version__,
+    }
+
+
+def _abilities(info: EngineInfo | None) -> list[str]:
+    """What the model can do: "generate", "embed", "rerank"; empty while it loads."""
+    if info is None:
+        return []
+    return ["generate"] * info.generates + [name for name in ("embed", "rerank") if name in info.capabilities]
