@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 import pytest
 
-from edgellm.cli.main import COMMANDS, cli
+from edgellm.builtin.commands import COMMANDS
+from edgellm.cli.main import cli
 from edgellm.contract import hookspecs
 
 ROOT = Path(__file__).parents[1]

@@ -16,6 +16,7 @@ from edgellm.builtin.echo import EchoBackend
 from edgellm.catalog import lookup
 from edgellm.contract.backend import Device, Loader, Offload
 from edgellm.contract.manager import plugins
+from edgellm.contract.source import FetchedFile
 from edgellm.errors import (
     BadArtifact,
     SourceError,
@@ -31,7 +32,7 @@ from edgellm.hardware.probe import probe
 from edgellm.sdk.client import EdgeLLM
 from edgellm.store.library import Library
 from edgellm.store.sources import registry as store_sources
-from edgellm.store.sources.registry import Fetched, LocalFile
+from edgellm.store.sources.local_file import LocalFile
 from edgellm.types.machine import Cpu, Limits, Machine, Memory
 from edgellm.types.model import Artifact, ModelFile
 from edgellm.types.plan import Footprint, LaunchPlan, Settings
@@ -57,7 +58,7 @@ class FakeSource:
     def needs(self, folder: Path, n_bytes: int) -> list[tuple[Path, int]]:
         return [(folder, n_bytes)]
 
-    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: launch.Progress) -> list[Fetched]:
+    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: launch.Progress) -> list[FetchedFile]:
         self.asked.append(uri)
         progress(10, n_bytes, "fetching")
         if self.fails or self.dead or not self.path:
@@ -66,7 +67,7 @@ class FakeSource:
         os.link(self.path, target) if os.stat(self.path).st_dev == os.stat(folder).st_dev else shutil.copy(
             self.path, target
         )
-        return [Fetched(target)]
+        return [FetchedFile(target)]
 
     def discard(self, paths: Sequence[Path]) -> None:
         return None
@@ -121,7 +122,7 @@ def test_a_source_that_stops_in_the_middle_gives_way_to_the_next(smollm2: str, m
 class Gated(FakeSource):
     """A hub that answers, and asks for a licence to be accepted."""
 
-    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: launch.Progress) -> list[Fetched]:
+    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: launch.Progress) -> list[FetchedFile]:
         self.asked.append(uri)
         raise SourceError(f"{uri} is gated")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support import fake_plugins
 
+from edgellm.builtin.commands import COMMANDS
 from edgellm.contract import hookspecs
 from edgellm.contract.manager import PluginRow, Plugins
 from edgellm.errors import BackendUnavailable, UsageError
@@ -92,11 +93,66 @@ def test_a_hook_that_exits_ends_only_itself(folder: Path) -> None:
     fake_plugins.install(folder, "aexits", fake_plugins.EXITS_IN_HOOK)
     fake_plugins.install(folder, "good", fake_plugins.COMMAND)
     found = Plugins()
-    commands: list[str] = []
-    found.call("register_commands", register=lambda command: commands.append(command.name))
+    commands = found.commands()
 
-    assert commands == ["hello"]
+    assert set(commands) - set(COMMANDS) == {"hello"}
     assert row(found, "aexits").error == "register_commands: SystemExit: 3"
+
+
+@pytest.mark.parametrize("option", ["tryfirst", "trylast", "wrapper", "hookwrapper"])
+def test_an_order_of_its_own_is_refused(folder: Path, option: str) -> None:
+    """Plugins are called by name: what would be ignored is an error."""
+    body = "yield" if "wrapper" in option else "pass"
+    imports = "from edgellm.contract.hookspecs import hookimpl"
+    source = f"{imports}\n\n@hookimpl({option}=True)\ndef register_models(register):\n    {body}\n"
+    fake_plugins.install(folder, "pushy", source)
+
+    assert f"asks for {option}, but plugins are called in order of name" in row(Plugins(), "pushy").error
+
+
+ORDERED = """
+from edgellm.contract.hookspecs import hookimpl
+
+@hookimpl
+def register_models(register):
+    register("{}")
+"""
+
+
+def test_built_in_plugins_come_first_then_by_name(folder: Path) -> None:
+    for name in ("zeta", "alpha"):
+        fake_plugins.install(folder, name, ORDERED.format(name))
+    found = Plugins()
+    models: list[object] = []
+    found.call("register_models", register=models.append)
+
+    assert [model for model in models if isinstance(model, str)] == ["alpha", "zeta"]
+    assert found._implementations("register_commands")[0].plugin_name == "commands"
+
+
+COUNTS = """
+from edgellm.builtin.echo import EchoBackend
+from edgellm.contract.hookspecs import hookimpl
+
+class Counted(EchoBackend):
+    name = "counted"
+
+@hookimpl
+def register_backends(register):
+    calls.append(1)
+    register(Counted())
+
+calls = []
+"""
+
+
+def test_each_hook_is_called_once(folder: Path) -> None:
+    fake_plugins.install(folder, "counts", COUNTS)
+    found = Plugins()
+
+    assert found.backends()["counted"] is found.backend("counted")
+    assert found.backends() == found.backends()
+    assert len(sys.modules["fake_counts"].calls) == 1
 
 
 def test_an_interrupt_while_loading_is_not_swallowed(folder: Path) -> None:
@@ -131,6 +187,8 @@ def test_registrations_are_told_in_words(folder: Path) -> None:
     found = Plugins().registrations()
 
     assert found["echo"] == ("backend echo",)
+    assert found["sources"] == tuple(f"source {name}" for name in ("file", "hf", "http", "https", "ollama", "pypi"))
+    assert found["commands"] == tuple(f"command {name}" for name in COMMANDS)
     assert found["good"] == ("command hello",)
 
 

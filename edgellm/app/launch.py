@@ -15,6 +15,7 @@ from edgellm.catalog import lookup
 from edgellm.catalog.recognize import recognize
 from edgellm.contract.backend import Configurable
 from edgellm.contract.manager import plugins
+from edgellm.contract.source import Resolver, scheme_of
 from edgellm.errors import (
     ArtifactError,
     SourceError,
@@ -31,7 +32,8 @@ from edgellm.selection.scenario import BackendFacts, backend_facts
 from edgellm.store.card import card_of, undescribed, verified
 from edgellm.store.http import shown
 from edgellm.store.library import Library, silent
-from edgellm.store.sources.registry import LocalFile, Resolver, scheme_of, source_for, sources, unreachable
+from edgellm.store.sources.local_file import LocalFile
+from edgellm.store.sources.registry import source_for, sources, unreachable
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact, ModelCard, ModelFile
 from edgellm.types.plan import Candidate, Decision, LaunchPlan, Settings

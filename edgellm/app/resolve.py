@@ -11,13 +11,15 @@ from edgellm import settings
 from edgellm.catalog import lookup
 from edgellm.catalog.identify import identify
 from edgellm.catalog.recognize import recognize
+from edgellm.contract.source import Resolver, scheme_of
 from edgellm.errors import SourceError, SourceUnreachable, UnsupportedArtifact, UsageError
 from edgellm.estimate import adapter, architecture, quants
 from edgellm.formats import hf_config
 from edgellm.formats.gguf import summary as gguf_summary
 from edgellm.formats.onnx import summary as onnx_summary
 from edgellm.store.card import CTX_UNKNOWN, card_of, local_card
-from edgellm.store.sources.registry import LocalFile, Resolver, scheme_of, source_for, sources
+from edgellm.store.sources.local_file import LocalFile
+from edgellm.store.sources.registry import source_for, sources
 from edgellm.types.model import Artifact, ModelCard, ModelFile, Shape
 
 REACH_TIMEOUT_S = 5.0

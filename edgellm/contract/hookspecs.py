@@ -1,12 +1,13 @@
 """Everything a plugin can add to EdgeLLM. Entry-point group: `edgellm.v1`.
 
-Every hook receives `register` and calls it once per thing it adds; the host validates at that moment.
+Every hook receives `register` and calls it once per thing it adds; the host validates at that moment. Plugins are
+called one after the other, the built-in ones first, then by name: `tryfirst`, `trylast` and wrappers are refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pluggy
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from edgellm.contract.backend import Backend
     from edgellm.contract.converter import Converter
+    from edgellm.contract.source import Source
     from edgellm.types.machine import Accelerator, Machine
     from edgellm.types.model import ModelCard
 
@@ -35,17 +37,17 @@ def register_models(register: Callable[[ModelCard], None]) -> None:
 
 
 @hookspec
-def register_sources(register: Callable[[str, Any], None]) -> None:
-    """Add a model source for a URI scheme: `register("s3", source)` with the methods of `store.sources.Source`."""
+def register_sources(register: Callable[[str, Source], None]) -> None:
+    """Add a model source for a URI scheme: `register("s3", source)` (`edgellm.contract.source`)."""
 
 
 @hookspec
-def register_rules(register: Callable[[Any], None]) -> None:
+def register_rules(register: Callable[[object], None]) -> None:
     """Add selection rules: callables as in `edgellm.selection.rules`, run after the built-in ones."""
 
 
 @hookspec
-def register_quants(register: Callable[[Any], None]) -> None:
+def register_quants(register: Callable[[object], None]) -> None:
     """Add quantization names: `edgellm.estimate.quants.Quant` values."""
 
 
@@ -56,7 +58,7 @@ def register_converters(register: Callable[[str, str, Converter], None]) -> None
 
 @hookspec
 def register_commands(register: Callable[[click.Command], None]) -> None:
-    """Add command-line commands. Import what they need inside them."""
+    """Add commands. Import what they need inside them, or register `edgellm.contract.command.LazyCommand`s."""
 
 
 @hookspec

@@ -1,16 +1,17 @@
 """Finds plugins and keeps their failures apart: a broken plugin is a row in `edgellm plugins`, never a traceback.
 
 Each entry point of group `edgellm.v1` is imported on its own (pluggy's loader stops at the first that raises), and each
-hook implementation is called on its own for the same reason.
+hook implementation is called on its own for the same reason: built-in plugins first, the others by name. What pluggy
+would let a plugin ask for beside that order (`tryfirst`, wrappers) is refused when it is loaded.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -20,11 +21,17 @@ from edgellm.contract import hookspecs
 from edgellm.errors import BackendUnavailable, UsageError
 
 if TYPE_CHECKING:
+    import click
+
     from edgellm.contract.backend import Backend
     from edgellm.contract.converter import Converter
 
 # Built-ins are plugins like any other; they are named here because they have no entry point to be found by.
-BUILTIN = {"echo": "edgellm.builtin.echo"}
+BUILTIN = {
+    "commands": "edgellm.builtin.commands",
+    "echo": "edgellm.builtin.echo",
+    "sources": "edgellm.builtin.sources",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,7 @@ class Plugins:
         self._manager.add_hookspecs(hookspecs)
         self._rows: dict[str, PluginRow] = {}
         for name, module in BUILTIN.items():
-            self._load(name, "built in", module, lambda module=module: importlib.import_module(module))  # type: ignore[misc]
+            self._load(name, "built in", module, functools.partial(importlib.import_module, module))
         for entry in sorted(importlib.metadata.entry_points(group=hookspecs.GROUP), key=lambda e: e.name):
             dist = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
             if allow is not None and entry.name not in allow:
@@ -64,6 +71,7 @@ class Plugins:
             self._manager.register(plugin, name)
             # Validates hook names and arguments now, so that a typo is this plugin's row and nobody else's error.
             self._manager.check_pending()
+            self._refuse_order(name)
             self._rows[name] = PluginRow(name, dist, module)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
@@ -72,11 +80,19 @@ class Plugins:
                 self._manager.unregister(name=name)
             self._rows[name] = PluginRow(name, dist, module, f"{type(error).__name__}: {error}")
 
+    def _refuse_order(self, name: str) -> None:
+        for caller in self._manager.get_hookcallers(self._manager.get_plugin(name)) or ():
+            for impl in caller.get_hookimpls():
+                options = ("tryfirst", "trylast", "wrapper", "hookwrapper")
+                refused = [option for option in options if getattr(impl, option)]
+                if impl.plugin_name == name and refused:
+                    raise TypeError(f"{caller.name} asks for {refused[0]}, but plugins are called in order of name")
+
     def rows(self) -> list[PluginRow]:
         return [self._rows[name] for name in sorted(self._rows)]
 
     def call(self, hook: str, **arguments: Any) -> None:
-        """Call every implementation of `hook`, in order of plugin name; one that raises becomes an error row."""
+        """Call every implementation of `hook`, built-in ones first, then by name. One that raises is an error row."""
         for impl in self._implementations(hook):
             self._call_one(hook, impl, arguments)
 
@@ -97,7 +113,8 @@ class Plugins:
         return {name: tuple(added) for name, added in found.items()}
 
     def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
-        return sorted(getattr(self._manager.hook, hook).get_hookimpls(), key=lambda impl: impl.plugin_name)
+        impls = getattr(self._manager.hook, hook).get_hookimpls()
+        return sorted(impls, key=lambda impl: (impl.plugin_name not in BUILTIN, impl.plugin_name))
 
     def _call_one(self, hook: str, impl: pluggy.HookImpl, arguments: dict[str, Any]) -> None:
         try:
@@ -110,33 +127,59 @@ class Plugins:
 
     def backends(self) -> dict[str, Backend]:
         """Name -> backend, sorted by name."""
-        found: dict[str, Backend] = {}
+        return dict(self._backends)
+
+    def converters(self) -> dict[tuple[str, str], Converter]:
+        """(from_format, to_format) -> converter."""
+        return dict(self._converters)
+
+    def commands(self) -> dict[str, click.Command]:
+        """Name -> command of the command line."""
+        return dict(self._commands)
+
+    # Each hook is called once: what it registers stays for the life of the process.
+
+    @functools.cached_property
+    def _backends(self) -> dict[str, Backend]:
+        by_name: dict[str, Backend] = {}
 
         def register(backend: Backend) -> None:
             needed = ("name", "formats", "quants", "check", "supports", "footprint", "open", "describe")
             missing = [member for member in needed if not hasattr(backend, member)]
             if missing:
                 raise TypeError(f"{backend!r} is no backend: it lacks {', '.join(missing)}")
-            if backend.name in found:
+            if backend.name in by_name:
                 raise ValueError(f"backend name {backend.name!r} is already taken")
-            found[backend.name] = backend
+            by_name[backend.name] = backend
 
         self.call("register_backends", register=register)
-        return dict(sorted(found.items()))
+        return dict(sorted(by_name.items()))
 
-    def converters(self) -> dict[tuple[str, str], Converter]:
-        """(from_format, to_format) -> converter."""
-        found: dict[tuple[str, str], Converter] = {}
+    @functools.cached_property
+    def _converters(self) -> dict[tuple[str, str], Converter]:
+        by_formats: dict[tuple[str, str], Converter] = {}
 
         def register(from_format: str, to_format: str, converter: Converter) -> None:
             if not callable(converter):
                 raise TypeError(f"{converter!r} cannot be called")
-            if (from_format, to_format) in found:
+            if (from_format, to_format) in by_formats:
                 raise ValueError(f"a converter from {from_format} to {to_format} is already there")
-            found[from_format, to_format] = converter
+            by_formats[from_format, to_format] = converter
 
         self.call("register_converters", register=register)
-        return dict(sorted(found.items()))
+        return dict(sorted(by_formats.items()))
+
+    @functools.cached_property
+    def _commands(self) -> dict[str, click.Command]:
+        by_name: dict[str, click.Command] = {}
+
+        def register(command: click.Command) -> None:
+            if command.name is None or command.name in by_name:
+                raise ValueError(f"command name {command.name!r} is missing or already taken")
+            by_name[command.name] = command
+
+        self.call("register_commands", register=register)
+        return by_name
 
     def backend(self, name: str) -> Backend:
         """The backend of that name.
@@ -144,13 +187,13 @@ class Plugins:
         Raises:
             UsageError: no plugin offers it; BackendUnavailable: the plugin of that name is broken.
         """
-        found = self.backends()
-        if name in found:
-            return found[name]
+        backends = self._backends
+        if name in backends:
+            return backends[name]
         for row in self.rows():
             if row.name == name and row.error:
                 raise BackendUnavailable(f"plugin {name!r} failed: {row.error}", hint="see `edgellm plugins`")
-        raise UsageError(f"no backend named {name!r}", hint=f"installed: {', '.join(found) or 'none'}")
+        raise UsageError(f"no backend named {name!r}", hint=f"installed: {', '.join(backends) or 'none'}")
 
 
 def _label(things: tuple[object, ...]) -> str:
@@ -162,7 +205,7 @@ def _label(things: tuple[object, ...]) -> str:
     return " to ".join(words)
 
 
-@cache
+@functools.cache
 def plugins() -> Plugins:
     """The plugins of this process. The environment's allow-list is read once."""
     return Plugins(settings.plugin_allow_list())

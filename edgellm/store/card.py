@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from edgellm.contract.source import Lister, RemoteFile, Resolver, scheme_of
 from edgellm.errors import IntegrityError, SourceError, UnsupportedArtifact
 from edgellm.formats.gguf import summary as gguf_summary
 from edgellm.formats.gguf.ggml_types import FILE_TYPES, TYPES
@@ -22,9 +23,8 @@ from edgellm.formats.gguf.summary import Summary
 from edgellm.store import http, remote
 from edgellm.store.library import Library
 from edgellm.store.names import safe_name, stem_of
-from edgellm.store.remote import RemoteFile
-from edgellm.store.sources.hub import Hub
-from edgellm.store.sources.registry import LocalFile, Resolver, scheme_of, source_for
+from edgellm.store.sources.local_file import LocalFile
+from edgellm.store.sources.registry import source_for
 from edgellm.types.model import ModelCard, ModelFile
 
 CTX_UNKNOWN = 4096  # where a header does not say what the model was trained for
@@ -50,7 +50,7 @@ def card_of(uri: str) -> ModelCard:
         path = LocalFile.path_of(uri) if scheme else Path(uri).expanduser()
         return local_card(path)
     source = source_for(uri)
-    if isinstance(source, Hub) and source.names_a_repository(uri):
+    if isinstance(source, Lister) and source.names_several(uri):
         return _repository(uri, source.variants(uri))
     if not isinstance(source, Resolver):
         raise SourceError(f"{scheme}: describes no file before it is fetched", hint="fetch it first: edgellm run MODEL")

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from edgellm import settings
+from edgellm.contract.source import FetchedFile, Progress, RemoteFile
 from edgellm.errors import DiskFull, IntegrityError, SourceError, SourceUnreachable
 from edgellm.store import http, partial
 from edgellm.store.names import is_plain
-from edgellm.store.remote import RemoteFile, check_encoding, check_length, content_range, validator
-from edgellm.store.sources.registry import Fetched, Progress
+from edgellm.store.remote import check_encoding, check_length, content_range, validator
 from edgellm.units import parse_rate
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def total_of(files: Sequence[RemoteFile], n_bytes: int | None) -> int | None:
 
 def download_all(
     files: Sequence[RemoteFile], folder: Path, what: str, progress: Progress, *, n_bytes: int | None = None
-) -> list[Fetched]:
+) -> list[FetchedFile]:
     """Bring the parts of one model into `folder`, one after the other; those that are here already stay where they lie.
 
     Raises:
@@ -120,7 +120,7 @@ def download_all(
     brought = []
     for file in files:
         if file.path is not None:
-            brought.append(Fetched(file.path, file.sha256))
+            brought.append(FetchedFile(file.path, file.sha256))
             done += file.bytes or 0
             continue
         if not is_plain(file.name):
@@ -131,7 +131,7 @@ def download_all(
             progress(before + here, total, what)
 
         found = _finished(target, file) or download(file, target, tell, limit)
-        brought.append(Fetched(target, file.sha256, found))
+        brought.append(FetchedFile(target, file.sha256, found))
         done += target.stat().st_size
     return brought
 

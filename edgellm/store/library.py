@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgellm import settings
+from edgellm.contract.source import FetchedFile, Progress, Source
 from edgellm.errors import (
     ArtifactError,
     DiskFull,
@@ -38,7 +39,7 @@ from edgellm.errors import (
 from edgellm.store import manifest
 from edgellm.store.manifest import Stored
 from edgellm.store.names import safe_name
-from edgellm.store.sources.registry import Fetched, Progress, Source, source_for
+from edgellm.store.sources.registry import source_for
 from edgellm.types.model import Artifact, ModelCard, ModelFile
 from edgellm.units import show_size
 
@@ -125,7 +126,7 @@ class Library:
             try:
                 partial.mkdir(parents=True)
                 os.replace(path, partial / path.name)
-                stored = _examine(card, file, partial, [Fetched(partial / path.name)])
+                stored = _examine(card, file, partial, [FetchedFile(partial / path.name)])
                 manifest.write(stored)
                 shutil.rmtree(folder, ignore_errors=True)
                 os.replace(partial, folder)
@@ -175,7 +176,7 @@ class Library:
         resumes = getattr(source, "resumes", False)
         # A name of its own: a pip that outlived its killed parent may still be writing into the old one.
         partial = folder.with_name(f".{folder.name}{'' if resumes else '.' + uuid.uuid4().hex[:8]}.incomplete")
-        brought: list[Fetched] = []
+        brought: list[FetchedFile] = []
         try:
             partial.mkdir(parents=True, exist_ok=resumes)
             _check_space(source, partial, file)
@@ -237,7 +238,7 @@ def _glance(stored: Stored) -> Stored:
     return stored
 
 
-def _examine(card: ModelCard, file: ModelFile, folder: Path, brought: Sequence[Fetched]) -> Stored:
+def _examine(card: ModelCard, file: ModelFile, folder: Path, brought: Sequence[FetchedFile]) -> Stored:
     """Size, hash and header of what arrived.
 
     Raises:
@@ -252,7 +253,7 @@ def _examine(card: ModelCard, file: ModelFile, folder: Path, brought: Sequence[F
             f.path,
             inside=folder,
             expected_sha256=promised if len(brought) == 1 else f.sha256,
-            found_sha256=f.found_sha256,
+            written_sha256=f.written_sha256,
         )
         for f in brought
     )

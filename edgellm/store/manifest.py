@@ -65,14 +65,14 @@ class Stored:
         )
 
 
-def describe_file(path: Path, *, inside: Path, expected_sha256: str, found_sha256: str = "") -> StoredFile:
+def describe_file(path: Path, *, inside: Path, expected_sha256: str, written_sha256: str = "") -> StoredFile:
     """Hash one file (or take the hash that was made as it came), and compare with what was promised ("" = nothing was).
 
     Raises:
         IntegrityError: another hash.
     """
     with open(path, "rb") as file:
-        found = found_sha256 or hashlib.file_digest(file, "sha256").hexdigest()
+        found = written_sha256 or hashlib.file_digest(file, "sha256").hexdigest()
         status = os.fstat(file.fileno())
     if expected_sha256 and found != expected_sha256.lower():
         raise IntegrityError(

@@ -21,7 +21,7 @@ import time
 import uuid
 from pathlib import Path
 
-from edgellm.store.remote import RemoteFile
+from edgellm.contract.source import RemoteFile
 
 _OWNER = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}\.incomplete$")
 _FOREIGN_S = 3600.0  # after which a file that a process of another host wrote last counts as left

@@ -7,12 +7,12 @@ before anything is downloaded. A server that ignores Range is read from its one 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from edgellm.contract.source import RemoteFile
 from edgellm.errors import BadArtifact, IntegrityError, SourceError, SourceUnreachable
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf import summary as gguf_summary
@@ -26,20 +26,6 @@ MAX_HEADER_BYTES = 64 * 1024**2
 _PIECE_BYTES = 64 * 1024
 _BROKEN = "its server, or a proxy on the way, is broken: try another source"
 _RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15}|\*)")
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """One file of a model as its source describes it. `bytes` and `etag` are None and "" until a server was asked."""
-
-    name: str  # to store it under: a plain file name
-    url: str = field(default="", repr=False)  # may hold a signature
-    bytes: int | None = None
-    sha256: str = ""  # "" = its source states none
-    etag: str = ""  # changes when the file does
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold a token
-    hint: str = ""  # what to do where access is refused
-    path: Path | None = None  # where it lies on this disk already
 
 
 def content_range(answer: http.Answer) -> tuple[int, int | None]:

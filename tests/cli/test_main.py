@@ -10,8 +10,9 @@ import click
 import pytest
 
 from edgellm import errors
+from edgellm.builtin.commands import COMMANDS
 from edgellm.cli import main as front
-from edgellm.cli.main import COMMANDS, cli, main
+from edgellm.cli.main import cli, main
 from edgellm.errors import EdgeLLMError
 
 

@@ -11,6 +11,7 @@ import pytest
 from support import gguf_writer
 from support.store_server import HubServer, ModelServer, card_of, names_below, sha256
 
+from edgellm.contract.source import RemoteFile
 from edgellm.errors import DiskFull, IntegrityError, SourceError, SourceUnreachable, UnsupportedArtifact, UsageError
 from edgellm.store import download as download_module
 from edgellm.store import http
@@ -18,7 +19,6 @@ from edgellm.store.card import card_of as described
 from edgellm.store.download import CHUNK_BYTES, Throttle, download
 from edgellm.store.library import Library
 from edgellm.store.partial import part_of
-from edgellm.store.remote import RemoteFile
 from edgellm.store.sources import registry
 from edgellm.types.model import ModelFile
 

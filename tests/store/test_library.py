@@ -14,6 +14,7 @@ from support import gguf_writer
 from support.store_server import card_of, names_below, sha256, start_fetch
 from support.waiting import PATIENCE_S, wait_until
 
+from edgellm.contract.source import FetchedFile
 from edgellm.errors import (
     BadArtifact,
     DiskFull,
@@ -27,7 +28,7 @@ from edgellm.store import manifest
 from edgellm.store.library import MADE, TWICE, Library
 from edgellm.store.names import safe_name
 from edgellm.store.sources.pypi import _largest_bytes
-from edgellm.store.sources.registry import Fetched, sources
+from edgellm.store.sources.registry import sources
 from edgellm.types.model import ModelFile
 
 
@@ -61,7 +62,7 @@ class Memory:
                 (folder / name).write_bytes(b"half")
                 raise content
             (folder / name).write_bytes(content)
-            brought.append(Fetched(folder / name, self.promised))
+            brought.append(FetchedFile(folder / name, self.promised))
         return brought
 
     def discard(self, paths):

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support.store_server import sha256
 
+from edgellm.contract.source import RemoteFile
 from edgellm.store import partial
 from edgellm.store.download import download
 from edgellm.store.partial import begun_bytes, claim, part_of, release
-from edgellm.store.remote import RemoteFile
 
 FILE = RemoteFile("m.gguf", "https://example.com/m.gguf", 100, "a" * 64)
 
@@ -22,7 +22,7 @@ CLAIM = """
 import sys
 from pathlib import Path
 from edgellm.store.partial import claim
-from edgellm.store.remote import RemoteFile
+from edgellm.contract.source import RemoteFile
 claim(RemoteFile("m.gguf", "https://example.com/m.gguf", 100, "a" * 64), Path(sys.argv[1])).write_bytes(b"x" * 40)
 print("claimed", flush=True)
 sys.stdin.read()

