@@ -9,14 +9,13 @@ from pathlib import Path
 
 from edgellm import settings
 from edgellm.catalog import lookup
-from edgellm.catalog.identify import identify
+from edgellm.catalog.identify import identify, inspect
 from edgellm.catalog.recognize import recognize
 from edgellm.contract.source import Resolver, scheme_of
 from edgellm.errors import SourceError, SourceUnreachable, UnsupportedArtifact, UsageError
 from edgellm.estimate import adapter, architecture, quants
 from edgellm.formats import hf_config
 from edgellm.formats.gguf import summary as gguf_summary
-from edgellm.formats.onnx import summary as onnx_summary
 from edgellm.store.card import CTX_UNKNOWN, card_of, local_card
 from edgellm.store.sources.local_file import LocalFile
 from edgellm.store.sources.registry import source_for, sources
@@ -141,22 +140,22 @@ def _folder_card(artifact: Artifact) -> ModelCard:
 
 def _onnx_card(artifact: Artifact) -> ModelCard:
     """The row of an ONNX folder."""
-    found = onnx_summary.summary_of(artifact.path)
-    if found.shape is None or found.quant not in quants.QUANTS:
-        what = f"its weights are {found.quant or 'of no known kind'}" if found.shape else "no shape in its config.json"
+    facts = inspect(artifact.path, artifact.format)
+    if facts.shape is None or facts.quant not in quants.QUANTS:
+        what = f"its weights are {facts.quant or 'of no known kind'}" if facts.shape else "no shape in its config.json"
         raise UnsupportedArtifact(f"{artifact.path} cannot be predicted: {what}", hint="run it to see what it takes")
     file = ModelFile(
-        f"file:{artifact.path}", found.quant, "onnx", found.file_bytes, None, found.tensor_bytes, "header"
+        f"file:{artifact.path}", facts.quant, "onnx", facts.file_bytes, None, facts.tensor_bytes, "header"
     )  # fmt: skip
     return ModelCard(
         id=artifact.model_id.lower(),
-        family=found.shape.arch,
-        kind="chat" if found.is_decoder else "embedding",
+        family=facts.shape.arch,
+        kind="chat" if facts.generates else "embedding",
         license="unknown",
-        ctx_train=found.ctx_train or CTX_UNKNOWN,
-        params=max(1, found.params),
-        params_active=max(1, found.params),
-        shape=found.shape,
+        ctx_train=facts.ctx_train or CTX_UNKNOWN,
+        params=max(1, facts.params),
+        params_active=max(1, facts.params),
+        shape=facts.shape,
         files=(file,),
         source="its graph and configuration",
         trust="header",

@@ -12,12 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgellm.contract.backend import Inspector
+from edgellm.contract.manager import plugins
 from edgellm.errors import ArtifactError, BadArtifact, UnknownModel, UnsupportedArtifact
 from edgellm.formats.gguf import reader
 from edgellm.formats.hf_config import shape_of
-from edgellm.formats.onnx.summary import summary_of
 from edgellm.formats.sniff import sniff
-from edgellm.types.model import Artifact, Shape
+from edgellm.types.model import Artifact, ModelFacts, Shape
 
 _CONFIG_BYTES = 1024**2  # of a config.json; real ones have a few kB
 
@@ -48,7 +49,7 @@ def identify(path: str, *, model_id: str | None = None) -> Artifact:
     if kind == "safetensors":
         return Artifact("safetensors", (str(where),), model_id or where.stem, bytes=where.stat().st_size)
     if where.suffix == ".onnx":
-        return _onnx(where, model_id or where.stem)
+        return _inspected(where, "onnx", model_id or where.stem)
     raise BadArtifact(f"{path} is no model: it is {words}", hint="give a .gguf file, or the folder of an ONNX model")
 
 
@@ -69,10 +70,31 @@ def _gguf(where: Path, model_id: str | None) -> Artifact:
     )
 
 
-def _onnx(where: Path, model_id: str) -> Artifact:
-    found = summary_of(where)
+def inspect(path: str, file_format: str) -> ModelFacts:
+    """What the headers at `path` say, of a format that an installed backend reads.
+
+    Raises:
+        UnsupportedArtifact: no installed backend reads the format. Others: as `Inspector.inspect`.
+    """
+    for backend in plugins().backends().values():
+        if file_format in backend.formats and isinstance(backend, Inspector):
+            return backend.inspect(path)
+    raise UnsupportedArtifact(
+        f"{path} is a model in {file_format}, and no installed backend reads its header",
+        hint=f"install edgellm-{file_format} to read it; `edgellm plugins` lists what is installed",
+    )
+
+
+def _inspected(where: Path, file_format: str, model_id: str) -> Artifact:
+    facts = inspect(str(where), file_format)
     return Artifact(
-        "onnx", (str(where),), model_id, found.quant, found.file_bytes, shape=found.shape, ctx_train=found.ctx_train
+        format=file_format,
+        paths=(str(where),),
+        model_id=model_id,
+        quant=facts.quant,
+        bytes=facts.file_bytes,
+        shape=facts.shape,
+        ctx_train=facts.ctx_train,
     )
 
 
@@ -88,7 +110,7 @@ def _folder(where: Path, model_id: str | None) -> Artifact:
     if ggufs:
         return _gguf(ggufs[0], model_id)
     if by_suffix.get(".onnx") or any((where / "onnx").glob("*.onnx")):
-        return _onnx(where, model_id or where.name)
+        return _inspected(where, "onnx", model_id or where.name)
     if by_suffix.get(".safetensors"):
         n_bytes = sum(file.stat().st_size for file in where.iterdir() if file.is_file())
         config = _config(where)

@@ -16,7 +16,7 @@ from edgellm.contract.embedder import EmbeddingInfo
 from edgellm.errors import CacheFull
 from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
-from edgellm.types.model import Artifact
+from edgellm.types.model import Artifact, ModelFacts
 from edgellm.types.plan import Footprint, LaunchPlan, Settings
 from edgellm.types.priors import NO_PRIORS, Priors, Repacking
 
@@ -239,6 +239,20 @@ class Repacker(Protocol):
 
         Args:
             is_here: it is this machine, so this build answers; otherwise an ordinary build for its processor.
+        """
+        ...
+
+
+@runtime_checkable
+class Inspector(Protocol):
+    """Optional: a backend that reads headers of its `formats`, where the core does not read them itself (ONNX)."""
+
+    def inspect(self, path: str) -> ModelFacts:
+        """What the model at `path`, a file or a folder, is. Reads headers only, without native code.
+
+        Raises:
+            UnknownModel: no model is there, or several and none is named.
+            BadArtifact, UnsupportedArtifact.
         """
         ...
 

@@ -73,6 +73,19 @@ class ModelCard:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the headers of a model on this disk say, of a format that only its backend reads (`Inspector`)."""
+
+    quant: str  # of most weights that are multiplied with, as in `edgellm quants`; "" = not known
+    file_bytes: int  # of everything that is needed to run it
+    tensor_bytes: int  # of the weights
+    params: int  # weights, each counted once
+    shape: Shape | None  # None = the configuration does not tell
+    ctx_train: int  # 0 = not known
+    generates: bool  # False = an encoder: it keeps no cache
+
+
+@dataclass(frozen=True, slots=True)
 class Artifact:
     """What a backend opens: files that exist, were checked, and can be trusted to be what they say."""
 

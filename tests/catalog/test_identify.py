@@ -6,7 +6,9 @@ import pytest
 from support import gguf_writer as w
 from support import onnx_models
 
+from edgellm.catalog import identify as identify_module
 from edgellm.catalog.identify import identify
+from edgellm.contract.manager import Plugins
 from edgellm.errors import BadArtifact, UnknownModel, UnsupportedArtifact
 
 
@@ -52,6 +54,16 @@ def test_a_folder_with_an_onnx_model(tmp_path):
     assert (artifact.quant, artifact.ctx_train) == ("INT4", 512)
     assert (artifact.shape.n_layer, artifact.bytes) == (2, (folder / "model.onnx").stat().st_size)
     assert identify(str(folder / "model.onnx")).path == str(folder / "model.onnx")
+
+
+def test_an_onnx_model_without_the_plugin_that_reads_it(tmp_path, monkeypatch):
+    folder = onnx_models.shared(tmp_path / "tiny", onnx_models.Tiny(bits=4))
+    monkeypatch.setattr(identify_module, "plugins", lambda: Plugins(frozenset()))
+
+    for path in (folder, folder / "model.onnx"):
+        with pytest.raises(UnsupportedArtifact) as caught:
+            identify(str(path))
+        assert caught.value.hint.startswith("install edgellm-onnx to read it")
 
 
 @pytest.mark.parametrize("config", ["{", "[]", '{"max_position_embeddings": "many"}', "[" * 100_000])

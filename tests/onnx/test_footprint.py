@@ -10,10 +10,10 @@ from edgellm_onnx.footprint import footprint, weights
 from edgellm_onnx.model import read_model
 from edgellm_onnx.options import Options
 from edgellm_onnx.plugin import OnnxBackend
+from edgellm_onnx.reader.graph import read_graph
 from support import onnx_models
 from support.onnx_models import Tiny
 
-from edgellm.formats.onnx.graph import read_graph
 from edgellm.types.model import Artifact
 from edgellm.types.plan import Settings
 

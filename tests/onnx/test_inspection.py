@@ -11,12 +11,12 @@ import pytest
 from edgellm_onnx import library
 from edgellm_onnx.model import is_encoder, read_model
 from edgellm_onnx.plugin import OnnxBackend
+from edgellm_onnx.reader.graph import read_graph
 from onnx import TensorProto, helper
 from support import onnx_models
 from support.onnx_models import Tiny
 
 from edgellm.errors import ArtifactError
-from edgellm.formats.onnx.graph import read_graph
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 

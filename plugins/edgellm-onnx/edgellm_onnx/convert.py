@@ -5,7 +5,6 @@ from __future__ import annotations
 from edgellm.contract.converter import Conversion, Converted, Progress
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
 from edgellm.formats.tokenizer.keys import TokenizerKeys
-from edgellm.formats.tokenizer.writer import write_tokenizer
 from edgellm_onnx.convert_config import MODEL, write_configs
 from edgellm_onnx.convert_decoder import read_decoder
 from edgellm_onnx.convert_folder import new_folder
@@ -13,6 +12,7 @@ from edgellm_onnx.convert_plan import BITS, Planner
 from edgellm_onnx.convert_source import Source
 from edgellm_onnx.convert_write import Writer
 from edgellm_onnx.graph_store import DataFile
+from edgellm_onnx.tokenizer_writer import write_tokenizer
 
 TABLES = {"int4": 4, "int8": 8, "f16": 16}  # values of --embedding
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from edgellm.formats.onnx.graph import Node, OnnxGraph
-from edgellm.formats.onnx.tensor import Tensor
 from edgellm.types.plan import Footprint, Settings
 from edgellm_onnx.limits import ROOM_BYTES, SPARE_ROWS
 from edgellm_onnx.model import OnnxModel
 from edgellm_onnx.options import Options
+from edgellm_onnx.reader.graph import Node, OnnxGraph
+from edgellm_onnx.reader.tensor import Tensor
 from edgellm_onnx.signature import CACHE_TYPES, Signature
 
 MIB = 1 << 20

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edgellm.formats.onnx.graph import OnnxGraph
 from edgellm_onnx.library import Verdict
 from edgellm_onnx.model import OnnxModel
+from edgellm_onnx.reader.graph import OnnxGraph
 
 OLDEST_OPSET = 7  # onnxruntime runs nothing older
 

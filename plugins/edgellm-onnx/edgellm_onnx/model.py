@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgellm.errors import UnsupportedArtifact
-from edgellm.formats.onnx.folder import OnnxFolder, data_files, open_folder
-from edgellm.formats.onnx.graph import OnnxGraph, read_graph
+from edgellm_onnx.reader.folder import OnnxFolder, data_files, open_folder
+from edgellm_onnx.reader.graph import OnnxGraph, read_graph
 from edgellm_onnx.signature import Signature, read_signature
 
 EMBEDDINGS = ("last_hidden_state", "sentence_embedding", "token_embeddings")
@@ -36,7 +36,7 @@ class OnnxModel:
 def read_model(path: str | Path) -> OnnxModel:
     """
     Raises:
-        UnknownModel, BadArtifact, UnsupportedArtifact: see `onnx_folder`, `onnx_graph` and `signature`.
+        UnknownModel, BadArtifact, UnsupportedArtifact: see `reader.folder`, `reader.graph` and `signature`.
     """
     folder = open_folder(path)
     stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in folder.graphs)

@@ -7,7 +7,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
-from edgellm.formats.onnx.graph import OnnxGraph
 from edgellm.formats.tokenizer import from_json
 from edgellm.formats.tokenizer.tokenizer import Tokenizer
 from edgellm.types.plan import LaunchPlan
@@ -15,6 +14,7 @@ from edgellm_onnx import library
 from edgellm_onnx.inspection import reasons
 from edgellm_onnx.model import OnnxModel, read_model
 from edgellm_onnx.options import Options
+from edgellm_onnx.reader.graph import OnnxGraph
 
 if TYPE_CHECKING:
     from edgellm.contract.backend import Engine

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import BackendUnavailable, EdgeLLMError
 from edgellm.types.machine import Machine
-from edgellm.types.model import Artifact
+from edgellm.types.model import Artifact, ModelFacts
 from edgellm.types.priors import Priors
 from edgellm_onnx import library
 from edgellm_onnx.bert_backend import LARGE_PAGES, BertBackend
@@ -47,6 +47,11 @@ class OnnxBackend:
             return reasons(read_model(artifact.path), library.verdict())
         except EdgeLLMError as error:
             return [str(error)]
+
+    def inspect(self, path: str) -> ModelFacts:
+        from edgellm_onnx.reader.summary import facts_of
+
+        return facts_of(path)
 
     def footprint(self, artifact: Artifact, settings: Settings) -> Footprint | None:
         if artifact.format not in self.formats or not artifact.paths:

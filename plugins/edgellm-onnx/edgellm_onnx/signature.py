@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from edgellm.errors import UnsupportedArtifact
-from edgellm.formats.onnx.folder import OnnxFolder
-from edgellm.formats.onnx.graph import OnnxGraph, Value
+from edgellm_onnx.reader.folder import OnnxFolder
+from edgellm_onnx.reader.graph import OnnxGraph, Value
 
 CACHE_TYPES = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes
 LOGIT_TYPES = ("float32", "float16")

@@ -5,12 +5,12 @@ import os
 
 import onnx
 import pytest
+from edgellm_onnx.reader.folder import data_files, open_folder
+from edgellm_onnx.reader.graph import read_graph
 from support import onnx_models
 from support.onnx_models import Tiny
 
 from edgellm.errors import BadArtifact, UnknownModel
-from edgellm.formats.onnx.folder import data_files, open_folder
-from edgellm.formats.onnx.graph import read_graph
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import contextlib
 
 import onnx
 import pytest
+from edgellm_onnx.reader.graph import read_graph
+from edgellm_onnx.reader.summary import facts_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -11,8 +13,6 @@ from support import onnx_models
 from support.onnx_models import Tiny
 
 from edgellm.errors import ArtifactError, BadArtifact, UnsupportedArtifact
-from edgellm.formats.onnx.graph import read_graph
-from edgellm.formats.onnx.summary import summary_of
 
 
 def written(path, model):
@@ -150,7 +150,7 @@ def test_damage_is_refused_or_read_and_nothing_else(tmp_path_factory, changes):
 def test_a_summary_tells_what_predicting_needs(tmp_path, tiny, quant, cell):
     folder = onnx_models.shared(tmp_path, tiny)
 
-    found = summary_of(folder)
+    found = facts_of(folder)
 
     assert (found.quant, found.ctx_train) == (quant, 512)
     assert found.shape.kv_full_bytes == cell

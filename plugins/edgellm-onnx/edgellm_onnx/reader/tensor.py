@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
-from edgellm.formats.onnx.protobuf import BYTES, Message, signed
+from edgellm_onnx.reader import fields
+from edgellm_onnx.reader.protobuf import BYTES, Message, signed
 
 MAX_RANK = 16
 # Data types by number: (name, bits).
@@ -42,31 +43,32 @@ def read_tensor(message: Message, where: str) -> Tensor:
     held: _Held | None = None
     external: dict[str, str] = {}
     for number, wire, at, size in message:
-        if number == 1:
+        if number == fields.Tensor.DIMS:
             dims += [signed(at)] if wire != BYTES else message.varints(at, size)
-        elif number == 2 and wire != BYTES:
+        elif number == fields.Tensor.DATA_TYPE and wire != BYTES:
             kind = at
-        elif number == 8 and wire == BYTES:
+        elif number == fields.Tensor.NAME and wire == BYTES:
             name = message.text(at, size)
-        elif number == 13 and wire == BYTES:
+        elif number == fields.Tensor.EXTERNAL_DATA and wire == BYTES:
             external.update(_entry(message.message(at, size)))
-        elif number == 14 and wire != BYTES:
+        elif number == fields.Tensor.DATA_LOCATION and wire != BYTES:
             is_external = at
-        elif number in (4, 5, 6, 7, 9, 10, 11):
+        elif number in fields.VALUES:
             held = _Held(number, 1 if wire != BYTES else size, held, wire)
-        segment |= number == 3
+        segment |= number == fields.Tensor.SEGMENT
     if len(dims) > MAX_RANK or segment:
         raise UnsupportedArtifact(f"{where}: tensor {name!r} is in segments or has {len(dims)} axes")
-    return _checked(
-        message, f"{where}: tensor {name!r}", name, kind, dims, held, external if is_external == 1 else None
-    )
+    outside = external if is_external == fields.EXTERNAL else None
+    return _checked(message, f"{where}: tensor {name!r}", name, kind, dims, held, outside)
 
 
 def _entry(message: Message) -> Iterator[tuple[str, str]]:
     key = value = ""
     for number, wire, at, size in message:
-        if wire == BYTES and number in (1, 2):
-            key, value = (message.text(at, size), value) if number == 1 else (key, message.text(at, size))
+        if wire == BYTES and number == fields.Entry.KEY:
+            key = message.text(at, size)
+        elif wire == BYTES and number == fields.Entry.VALUE:
+            value = message.text(at, size)
     yield key, value
 
 
@@ -102,7 +104,7 @@ def _checked(  # noqa: PLR0917
 
 
 class _Held:
-    """Bytes of a tensor's values within the graph: raw (9), or numbers of a type of their own."""
+    """Bytes of a tensor's values within the graph: raw, or numbers of a type of their own."""
 
     def __init__(self, number: int, n_bytes: int, before: _Held | None, wire: int) -> None:
         self.number = number
@@ -115,11 +117,11 @@ def _holds(held: _Held | None, elements: int, bits: int, n_bytes: int) -> bool:
     """Whether so many values can be there. A number of varying length has at least a byte."""
     if held is None:
         return False
-    if held.number == 9:
+    if held.number == fields.Tensor.RAW_DATA:
         return held.n_bytes == n_bytes
-    if held.number == 6:
+    if held.number == fields.Tensor.STRING_DATA:
         return held.count == elements
-    if held.number == 4 and held.is_packed:
+    if held.number == fields.Tensor.FLOAT_DATA and held.is_packed:
         return held.n_bytes in (4 * elements, elements)  # packed, or one by one
     return held.n_bytes * max(1, 8 // max(1, bits)) >= elements
 

@@ -7,16 +7,16 @@ counts the graph's own type, 32 bits in most files, where the same model as GGUF
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgellm.errors import ArtifactError
 from edgellm.formats.hf_config import shape_of
-from edgellm.formats.onnx.folder import OnnxFolder, data_files, open_folder
-from edgellm.formats.onnx.graph import OnnxGraph, read_graph
-from edgellm.formats.onnx.tensor import DTYPES, Tensor
-from edgellm.types.model import Shape
+from edgellm.types.model import ModelFacts, Shape
+from edgellm_onnx.reader.folder import OnnxFolder, data_files, open_folder
+from edgellm_onnx.reader.graph import OnnxGraph, read_graph
+from edgellm_onnx.reader.tensor import DTYPES, Tensor
 
 # Weights of a node that are blocks of codes: which input, and the bits where no attribute says so.
 _BLOCKS = {"MatMulNBits": (1, 4), "GatherBlockQuantized": (0, 4)}
@@ -26,33 +26,22 @@ _BITS = dict(DTYPES.values())
 _MATRIX_BYTES = 4096  # less is no weight that counts
 
 
-@dataclass(frozen=True, slots=True)
-class OnnxSummary:
-    quant: str  # "INT4", "INT8", "F16", "BF16", "F32": of most weights that are multiplied with; "" = none seen
-    file_bytes: int  # of graphs and the data that they need
-    tensor_bytes: int  # of the graph that runs every step
-    params: int  # weights of its matrices, each counted once
-    shape: Shape | None  # None = the configuration does not tell
-    ctx_train: int
-    is_decoder: bool  # it keeps a cache
-
-
-def summary_of(path: str | Path) -> OnnxSummary:
+def facts_of(path: str | Path) -> ModelFacts:
     """
     Raises:
-        UnknownModel, BadArtifact, UnsupportedArtifact: as `onnx_folder` and `onnx_graph`.
+        UnknownModel, BadArtifact, UnsupportedArtifact: see `folder` and `graph`.
     """
     folder = open_folder(path)
     graphs = [read_graph(file) for file in folder.graphs]
     places = {place for graph in graphs for place in data_files(graph)}
-    return OnnxSummary(
+    return ModelFacts(
         quant=_quant(graphs[-1]),
         file_bytes=sum(graph.file_bytes for graph in graphs) + sum(place.stat().st_size for place in places),
         tensor_bytes=graphs[-1].tensor_bytes,
         params=_params(graphs[-1]),
         shape=_shape(folder, graphs[-1]),
         ctx_train=_ctx_train(folder),
-        is_decoder=any("present" in name for name in graphs[-1].outputs),
+        generates=any("present" in name for name in graphs[-1].outputs),
     )
 
 

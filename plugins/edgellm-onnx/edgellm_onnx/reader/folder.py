@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from edgellm.errors import BadArtifact, UnknownModel, UnsupportedArtifact
-from edgellm.formats.onnx.graph import OnnxGraph
+from edgellm_onnx.reader.graph import OnnxGraph
 
 MAX_CONFIG_BYTES = 16 * 1024**2
 MERGED, FIRST, LATER = "decoder_model_merged.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"

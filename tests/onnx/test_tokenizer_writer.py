@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from edgellm_onnx.tokenizer_writer import write_tokenizer
 from support.gguf_decoders import byte_level, sentence_piece
 
 from edgellm.errors import UnsupportedArtifact
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.writer import GgufWriter
 from edgellm.formats.tokenizer.from_json import read_tokenizer
-from edgellm.formats.tokenizer.writer import write_tokenizer
 
 
 def written(tmp_path, keys, **changed):

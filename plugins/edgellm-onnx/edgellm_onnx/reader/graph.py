@@ -1,7 +1,7 @@
 """An ONNX graph without its weights: what goes in and out, its operators, and where each tensor's bytes are.
 
 Reads the file field by field (see `protobuf`), so a graph with gigabytes of weights in it costs no more than one
-without. Field numbers are those of onnx.proto3 of the ONNX project; sizes are checked against what is there.
+without. Sizes are checked against what is there.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
-from edgellm.formats.onnx.protobuf import BYTES, Message, signed
-from edgellm.formats.onnx.tensor import DTYPES, Tensor, read_tensor
 from edgellm.formats.sniff import sniff
+from edgellm_onnx.reader import fields
+from edgellm_onnx.reader.protobuf import BYTES, Message, signed
+from edgellm_onnx.reader.tensor import DTYPES, Tensor, read_tensor
 
 MAX_GRAPH_BYTES = 2**31  # protocol buffers end there
 MAX_NODES, MAX_TENSORS, MAX_DEPTH = 200_000, 200_000, 8
@@ -100,16 +101,16 @@ class _Reader:
     def model(self, message: Message) -> None:
         has_graph = False
         for number, wire, at, size in message:
-            if number == 1:
+            if number == fields.Model.IR_VERSION:
                 self._graph.ir_version = at
-            elif number == 2 and wire == BYTES:
+            elif number == fields.Model.PRODUCER_NAME and wire == BYTES:
                 self._graph.producer = message.text(at, size)
-            elif number == 8 and wire == BYTES:
+            elif number == fields.Model.OPSET_IMPORT and wire == BYTES:
                 domain, version = self._opset(message.message(at, size))
                 self._graph.opsets["" if domain == "ai.onnx" else domain] = version
-            elif number == 25 and wire == BYTES:
+            elif number == fields.Model.FUNCTIONS and wire == BYTES:
                 self._function(message.message(at, size))
-            elif number == 7 and wire == BYTES:
+            elif number == fields.Model.GRAPH and wire == BYTES:
                 if has_graph:
                     message.fail(at, "holds two graphs")
                 has_graph = True
@@ -120,9 +121,9 @@ class _Reader:
     def _opset(self, message: Message) -> tuple[str, int]:
         domain, version = "", 0
         for number, wire, at, size in message:
-            if number == 1 and wire == BYTES:
+            if number == fields.Opset.DOMAIN and wire == BYTES:
                 domain = message.text(at, size)
-            elif number == 2 and wire != BYTES:
+            elif number == fields.Opset.VERSION and wire != BYTES:
                 version = at
         return domain, version
 
@@ -131,11 +132,11 @@ class _Reader:
         for number, wire, at, size in message:
             if wire != BYTES:
                 continue
-            if number == 1:
+            if number == fields.Function.NAME:
                 name = message.text(at, size)
-            elif number == 10:
+            elif number == fields.Function.DOMAIN:
                 domain = message.text(at, size)
-            elif number == 7:
+            elif number == fields.Function.NODE:
                 self._node(message.message(at, size), 1)
         self._graph.functions.add((domain, name))
 
@@ -147,18 +148,18 @@ class _Reader:
             if wire != BYTES:
                 continue
             inner = message.message(at, size)
-            if number == 1:
+            if number == fields.Graph.NODE:
                 self._node(inner, depth)
-            elif number == 5:
+            elif number == fields.Graph.INITIALIZER:
                 tensor = self._tensor(inner)
                 if depth == 0:
                     if tensor.name in graph.initializers:
                         message.fail(at, f"holds tensor {tensor.name!r} twice")
                     graph.initializers[tensor.name] = tensor
-            elif number in (11, 12) and depth == 0:
+            elif number in (fields.Graph.INPUT, fields.Graph.OUTPUT) and depth == 0:
                 value = self._value(inner)
-                (graph.inputs if number == 11 else graph.outputs)[value.name] = value
-            elif number == 15:
+                (graph.inputs if number == fields.Graph.INPUT else graph.outputs)[value.name] = value
+            elif number == fields.Graph.SPARSE_INITIALIZER:
                 raise UnsupportedArtifact(f"{graph.where} holds sparse tensors", hint="store its weights densely")
 
     def _node(self, message: Message, depth: int) -> None:
@@ -169,15 +170,15 @@ class _Reader:
         for number, wire, at, size in message:
             if wire != BYTES:
                 continue
-            if number == 1:
+            if number == fields.Node.INPUT:
                 inputs.append(message.text(at, size))
-            elif number == 2:
+            elif number == fields.Node.OUTPUT:
                 outputs.append(message.text(at, size))
-            elif number == 4:
+            elif number == fields.Node.OP_TYPE:
                 op = message.text(at, size)
-            elif number == 7:
+            elif number == fields.Node.DOMAIN:
                 domain = message.text(at, size)
-            elif number == 5:
+            elif number == fields.Node.ATTRIBUTE:
                 ints.update(self._attribute(message.message(at, size), depth))
         domain = "" if domain == "ai.onnx" else domain
         self._graph.nodes.append(Node(op, domain, tuple(inputs), tuple(outputs), ints, depth > 0))
@@ -187,13 +188,13 @@ class _Reader:
     def _attribute(self, message: Message, depth: int) -> Iterator[tuple[str, int]]:
         name, whole = "", None
         for number, wire, at, size in message:
-            if number == 1 and wire == BYTES:
+            if number == fields.Attribute.NAME and wire == BYTES:
                 name = message.text(at, size)
-            elif number == 3 and wire != BYTES:
+            elif number == fields.Attribute.INT and wire != BYTES:
                 whole = signed(at)
-            elif number in (5, 10) and wire == BYTES:
+            elif number in (fields.Attribute.TENSOR, fields.Attribute.TENSORS) and wire == BYTES:
                 self._tensor(message.message(at, size))
-            elif number in (6, 11) and wire == BYTES:
+            elif number in (fields.Attribute.GRAPH, fields.Attribute.GRAPHS) and wire == BYTES:
                 self._graph_of(message.message(at, size), depth + 1)
         if whole is not None:
             yield name, whole
@@ -202,13 +203,13 @@ class _Reader:
         name, dtype = "", ""
         dims: tuple[int | str, ...] = ()
         for number, wire, at, size in message:
-            if number == 1 and wire == BYTES:
+            if number == fields.Value.NAME and wire == BYTES:
                 name = message.text(at, size)
-            elif number == 2 and wire == BYTES:
+            elif number == fields.Value.TYPE and wire == BYTES:
                 kind = message.message(at, size)
                 for inner, _, start, length in kind:
                     # Sequences, maps and optional values have other numbers and stay without a type.
-                    if inner == 1:
+                    if inner == fields.Type.TENSOR:
                         dtype, dims = self._type(kind.message(start, length))
         return Value(name, dtype, dims)
 
@@ -216,9 +217,9 @@ class _Reader:
         dtype = ""
         dims: list[int | str] = []
         for number, wire, at, size in message:
-            if number == 1 and wire != BYTES:
+            if number == fields.TensorType.ELEM_TYPE and wire != BYTES:
                 dtype = DTYPES.get(at, ("", 0))[0]
-            elif number == 2 and wire == BYTES:
+            elif number == fields.TensorType.SHAPE and wire == BYTES:
                 shape = message.message(at, size)
                 for _, _, start, length in shape:
                     dims.append(_dimension(shape.message(start, length)))
@@ -233,10 +234,10 @@ class _Reader:
 
 
 def _dimension(message: Message) -> int | str:
-    found: int | str = ""
+    size_or_name: int | str = ""
     for number, wire, at, size in message:
-        if number == 1 and wire != BYTES:
-            found = signed(at)
-        elif number == 2 and wire == BYTES:
-            found = message.text(at, size)
-    return found
+        if number == fields.Dimension.VALUE and wire != BYTES:
+            size_or_name = signed(at)
+        elif number == fields.Dimension.PARAM and wire == BYTES:
+            size_or_name = message.text(at, size)
+    return size_or_name
