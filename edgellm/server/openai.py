@@ -132,6 +132,7 @@ class TextChunks(_Chunks):
 async def _answer(
     model: ServedModel, request: Request, body_type: type[Generation], chunks_type: type[ChatChunks | TextChunks]
 ) -> ASGIApp:
+    """Read the body, then stream the answer or send it whole."""
     raw = await request.body()
     with overflow_names(body_type.text_field):
         # A long body and a model's own template take time: not in the event loop that all streams share.

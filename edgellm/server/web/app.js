@@ -1,4 +1,4 @@
-// The page: chat with streaming, and what runs here and why. Text of the model is only ever put in as text.
+// The page: chat with streaming, and what runs here and why. The text of the model is only ever inserted as text.
 import { showPlan } from "/web/plan.js";
 import { readEvents } from "/web/sse.js";
 
@@ -6,13 +6,13 @@ const at = (id) => document.getElementById(id);
 const POLL_MS = 1000;
 
 const page = {
-  turns: [], // {role, content}, as sent
-  answering: null, // AbortController of the answer that is coming
+  turns: [], // {role, content}, as they are sent
+  answering: null, // AbortController of the answer in progress
   state: "connecting",
   chats: true, // false = a base model, which only continues text
 };
 
-// The key lives as long as this tab.
+// The key is kept until this tab is closed.
 const key = () => sessionStorage.getItem("edgellm-key") ?? "";
 
 function headers() {
@@ -27,7 +27,7 @@ async function watch() {
   try {
     told = await (await fetch("/health")).json();
   } catch {
-    // The server is gone; the next round may find it again.
+    // The server does not answer; it may in the next round.
   }
   page.state = told.status;
   at("dot").dataset.state = told.status;
@@ -59,7 +59,7 @@ async function loadPlan() {
   if (plan.can.length && !plan.can.includes("generate")) {
     at("empty-title").textContent = "Nothing to chat with";
     at("empty-text").textContent =
-      "This model turns texts into vectors or scores: ask /v1/embeddings or /v1/rerank. What it can is at /docs.";
+      "This model turns texts into vectors or scores. Use /v1/embeddings or /v1/rerank; /docs describes them.";
     at("text").disabled = true;
     at("text").placeholder = "This model writes no text";
   } else if (!plan.chat) {
@@ -229,7 +229,7 @@ at("stop").addEventListener("click", () => {
   at("text").focus();
 });
 at("retry").addEventListener("click", () => {
-  // The part of an answer that came before the error is given up.
+  // The part of the answer that came before the error is dropped.
   if (page.turns.at(-1)?.role === "assistant") {
     page.turns.pop();
     [...document.querySelectorAll(".turn")].at(-1)?.remove();

@@ -71,7 +71,7 @@ function showRejected(rejections) {
 function rejectedBy(rule, ones) {
   const box = document.createElement("details");
   box.append(element("summary", `${rule.replaceAll("_", " ")} (${count(ones.length)})`));
-  // Hundreds of lines are only made for who opens them.
+  // There can be hundreds of lines, so they are made only when the box is opened.
   box.addEventListener("toggle", () => box.append(rejectedList(ones)), { once: true });
   return box;
 }

@@ -13,7 +13,7 @@ export async function* readEvents(body) {
       yield JSON.parse(data);
     }
   }
-  throw new Error("The answer broke off: the server or the connection ended. Try again.");
+  throw new Error("The answer was cut off: the server or the connection ended. Try again.");
 }
 
 // Not every browser can iterate over a stream.
