@@ -101,13 +101,13 @@ def test_an_unknown_field_of_a_message_is_refused_with_its_place() -> None:
 
 
 def test_every_sampling_field_arrives() -> None:
-    wanted = Sampling(
+    sampling = Sampling(
         temperature=0.5, top_k=3, top_p=0.9, min_p=0.1, typical_p=0.8, repetition_penalty=1.1, frequency_penalty=0.2,
         presence_penalty=-0.3, penalty_last_n=-1, logit_bias=((42, -100.0), (7, 1.5)), seed=11,
     )  # fmt: skip
-    given = {name: getattr(wanted, name) for name in Sampling.__dataclass_fields__}
+    fields = {name: getattr(sampling, name) for name in Sampling.__dataclass_fields__}
 
-    assert chat(**given | {"logit_bias": {"42": -100, "7": 1.5}}).sampling() == wanted
+    assert chat(**fields | {"logit_bias": {"42": -100, "7": 1.5}}).sampling() == sampling
 
 
 @pytest.mark.parametrize(
@@ -174,6 +174,8 @@ def test_what_is_no_json_object_is_refused(raw: bytes) -> None:
 
 def test_deep_nesting_is_refused() -> None:
     refused(ChatBody, b'{"metadata": ' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+    for depth in range(850, 1000, 10):  # around the deepest that Python reads, and shows in an error
+        assert refused(ChatBody, b'{"messages": [], "tools": ' + b"[" * depth + b"]" * depth + b"}")
 
 
 @pytest.mark.parametrize(

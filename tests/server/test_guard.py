@@ -45,9 +45,9 @@ def test_the_key_is_asked_for(locked: Live) -> None:
     assert locked.http.get("/v1/models").headers["www-authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize("given", [f"Bearer {KEY}x", "Bearer", f"Basic {KEY}", KEY, f"Bearer x{KEY}", ""])
-def test_a_wrong_key_is_refused(locked: Live, given: str) -> None:
-    assert refusal(locked.post("/v1/chat/completions", BODY, headers={"authorization": given}))[0] == 401
+@pytest.mark.parametrize("authorization", [f"Bearer {KEY}x", "Bearer", f"Basic {KEY}", KEY, f"Bearer x{KEY}", ""])
+def test_a_wrong_key_is_refused(locked: Live, authorization: str) -> None:
+    assert refusal(locked.post("/v1/chat/completions", BODY, headers={"authorization": authorization}))[0] == 401
 
 
 def test_the_right_key_opens(locked: Live) -> None:
@@ -175,18 +175,18 @@ def _raw(url: str, request: str) -> bytes:
     host, _, port = url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
         connection.sendall(request.encode())
-        found = b""
+        received = b""
         while part := connection.recv(65536):
-            found += part
-            if b"\r\n\r\n" in found and b"Content-Length" in request.encode():
+            received += part
+            if b"\r\n\r\n" in received and b"Content-Length" in request.encode():
                 break
-    return found
+    return received
 
 
 @pytest.mark.parametrize(
     ("host", "status"), [("chat.example.org", 200), ("chat.example.org:8443", 403), ("127.0.0.1:8642", 403)]
 )
-def test_behind_a_proxy_the_page_is_known_by_the_host_that_was_asked(locked: Live, host: str, status: int) -> None:
+def test_behind_a_proxy_the_page_is_recognized_by_the_host_of_the_request(locked: Live, host: str, status: int) -> None:
     """A proxy that writes its own Host makes the page a foreign one (docs/http.md says what to set)."""
     headers = {"authorization": f"Bearer {KEY}", "host": host, "origin": "https://chat.example.org"}
     answer = locked.post("/v1/chat/completions", BODY, headers=headers)

@@ -90,14 +90,14 @@ def test_a_client_that_only_closes_its_side_is_gone(serve: Servers) -> None:
 
 def test_streams_run_beside_each_other(serve: Servers) -> None:
     live = serve(step_s=0.001, slots=4)
-    found: dict[int, str] = {}
+    answers_by_client: dict[int, str] = {}
 
     def go(number: int) -> None:
         text = f"client {number} " * 20
         with httpx.Client(base_url=live.url, timeout=PATIENCE_S) as client:
             answer = client.post("/v1/completions", json={"prompt": text, "max_tokens": 999, "stream": True})
         chunks = [json.loads(line[6:]) for line in lines(answer)[:-1]]
-        found[number] = "".join(chunk["choices"][0]["text"] for chunk in chunks)
+        answers_by_client[number] = "".join(chunk["choices"][0]["text"] for chunk in chunks)
 
     threads = [threading.Thread(target=go, args=(number,)) for number in range(12)]
     for thread in threads:
@@ -105,7 +105,7 @@ def test_streams_run_beside_each_other(serve: Servers) -> None:
     for thread in threads:
         thread.join()
 
-    assert found == {number: f"client {number} " * 20 for number in range(12)}
+    assert answers_by_client == {number: f"client {number} " * 20 for number in range(12)}
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
@@ -116,16 +116,16 @@ def test_a_worker_that_dies_in_mid_stream_is_an_error_event(serve: Servers, name
     with live.http.stream(
         "POST", "/v1/completions", json={"prompt": LONG, "max_tokens": 2000, "stream": True}
     ) as answer:
-        found = []
+        received = []
         for line in filter(None, answer.iter_lines()):
-            found.append(line)
-            if len(found) == 3:
+            received.append(line)
+            if len(received) == 3:
                 os.kill(old, getattr(signal, name))
-    error = json.loads(found[-1].removeprefix("data: "))["error"]
+    error = json.loads(received[-1].removeprefix("data: "))["error"]
 
     assert (error["code"], error["type"]) == ("worker_crashed", "server_error")
     assert name in error["message"]
-    assert "data: [DONE]" not in found
+    assert "data: [DONE]" not in received
     assert live.post("/v1/completions", {"prompt": "hi"}).json()["choices"][0]["text"] == "hi"
     assert live.llm._session.pid != old
     assert not _alive(old)
@@ -146,13 +146,13 @@ def test_closing_the_model_ends_streams_with_an_error(serve: Servers) -> None:
     with live.http.stream(
         "POST", "/v1/completions", json={"prompt": LONG, "max_tokens": 2000, "stream": True}
     ) as answer:
-        found = []
+        received = []
         for line in filter(None, answer.iter_lines()):
-            found.append(line)
-            if len(found) == 2:
+            received.append(line)
+            if len(received) == 2:
                 threading.Thread(target=live.llm.close).start()
     wait_until(lambda: live.llm.state == "closed")
-    assert json.loads(found[-1].removeprefix("data: "))["error"]["code"] == "closed"
+    assert json.loads(received[-1].removeprefix("data: "))["error"]["code"] == "closed"
 
 
 def test_closing_the_model_ends_other_answers_with_a_status(serve: Servers) -> None:

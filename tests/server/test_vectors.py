@@ -25,7 +25,7 @@ def error(live: Live, path: str, body: Any) -> tuple[int, str, str | None, str]:
 
 
 @pytest.mark.parametrize(
-    ("given", "texts", "tokens"),
+    ("input_", "texts", "tokens"),
     [
         ("hello", ["hello"], 6),
         (["hello", "you"], ["hello", "you"], 10),
@@ -33,8 +33,8 @@ def error(live: Live, path: str, body: Any) -> tuple[int, str, str | None, str]:
         ([[104, 105], [111]], ["hi", "o"], 3),
     ],
 )
-def test_every_kind_of_input(live: Live, given: Any, texts: list[str], tokens: int) -> None:
-    answer = live.post(PATH, {"input": given, "user": "me"}).json()
+def test_every_kind_of_input(live: Live, input_: Any, texts: list[str], tokens: int) -> None:
+    answer = live.post(PATH, {"input": input_, "user": "me"}).json()
     assert list(answer) == ["object", "data", "model", "usage"]
     assert (answer["object"], answer["model"]) == ("list", "echo")
     assert [one["index"] for one in answer["data"]] == list(range(len(texts)))
@@ -66,7 +66,7 @@ def test_openai_s_client(live: Live) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "wanted"),
+    ("body", "refusal"),
     [
         ({}, (400, "usage_error", "input")),
         ({"input": []}, (400, "usage_error", "input")),
@@ -89,8 +89,8 @@ def test_openai_s_client(live: Live) -> None:
     ],
     ids=str,
 )
-def test_refusals_name_the_field(live: Live, body: Any, wanted: tuple[int, str, str | None]) -> None:
-    assert error(live, PATH, body)[:3] == wanted
+def test_refusals_name_the_field(live: Live, body: Any, refusal: tuple[int, str, str | None]) -> None:
+    assert error(live, PATH, body)[:3] == refusal
 
 
 def test_a_typing_error_gets_a_suggestion(live: Live) -> None:
@@ -115,7 +115,7 @@ def test_rerank_orders_documents(live: Live) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "wanted"),
+    ("body", "refusal"),
     [
         ({"documents": ["a"]}, (400, "usage_error", "query")),
         ({"query": "a", "documents": []}, (400, "usage_error", "documents")),
@@ -127,8 +127,8 @@ def test_rerank_orders_documents(live: Live) -> None:
     ],
     ids=str,
 )
-def test_rerank_refuses_by_name(live: Live, body: Any, wanted: tuple[int, str, str | None]) -> None:
-    assert error(live, "/v1/rerank", body)[:3] == wanted
+def test_rerank_refuses_by_name(live: Live, body: Any, refusal: tuple[int, str, str | None]) -> None:
+    assert error(live, "/v1/rerank", body)[:3] == refusal
 
 
 def test_the_plan_and_the_documentation_tell(live: Live) -> None:
