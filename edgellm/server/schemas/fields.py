@@ -170,7 +170,8 @@ def _wrong_value(error: msgspec.ValidationError) -> UsageError:
 
 def _suggestion(name: str, schema: type[Fields], path: str) -> str:
     names = [*supported(schema), *schema.NOT_SUPPORTED, *schema.IGNORED]
-    near = [] if path else difflib.get_close_matches(name, names, n=1)
+    # A name can be as long as the body, and comparing takes time.
+    near = [] if path or len(name) > 60 else difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]}?" if near else "see /docs for the fields there are"
 
 
