@@ -140,6 +140,7 @@ def choose(model: str, known: dict[str, Any], asked: tuple[int, int, float], lea
     from edgellm.catalog.lookup import catalog
     from edgellm.errors import NothingFits
     from edgellm.formats.gguf.reader import read_model
+    from edgellm.selection.context import SelectionContext
     from edgellm.selection.decide import decide
     from edgellm.types.model import ModelFile
     from edgellm.types.request import SelectionRequest
@@ -154,14 +155,14 @@ def choose(model: str, known: dict[str, Any], asked: tuple[int, int, float], lea
     request = SelectionRequest(ctx=ctx, min_tps=floor, max_memory_bytes=memory, backend="gguf")
     facts = backends()
     try:
-        decision = decide(
+        context = SelectionContext(
             machine(),
-            request,
-            [card],
-            facts,
+            tuple(facts),
+            (card,),
             corrections=corrections(known, card, learned),
             divergences=divergences(known, card, learned),
         )
+        decision = decide(context, request)
     except NothingFits:
         return None
     assert decision.choice is not None

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
+from support import contexts
 from support.waiting import wait_until
 
 from edgellm import EdgeLLM
@@ -160,7 +161,9 @@ def test_the_next_plan_on_this_machine_is_made_with_what_ran() -> None:
     request, rows = SelectionRequest(gpu_layers=0), [lookup.find("smollm2-135m-instruct")]
 
     def choice() -> Candidate:
-        found = decide(machine, request, rows, facts, corrections=context.corrections(machine, facts)).choice
+        found = decide(
+            contexts.context(machine, rows, facts, corrections=context.corrections(machine, facts)), request
+        ).choice
         assert found is not None
         return found
 

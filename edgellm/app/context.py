@@ -1,11 +1,14 @@
-"""What a decision is told beside the machine: models, rules of plugins, and what was learned here before."""
+"""What is known here: built once, and passed whole to everything that chooses, predicts or plans.
+
+here()                        this machine
+of("raspberry-pi-5-8gb")      the one of a profile: nothing that belongs to this machine enters
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from edgellm import settings
 from edgellm.catalog import lookup
@@ -14,22 +17,80 @@ from edgellm.contract.manager import plugins
 from edgellm.estimate import quants
 from edgellm.history import fingerprint, run_log
 from edgellm.history.corrections import Corrections
+from edgellm.selection.context import Run, SelectionContext
 from edgellm.selection.rule_result import Rule
-from edgellm.selection.scenario import BackendFacts
+from edgellm.selection.scenario import BackendFacts, assumed_facts, backend_facts
 from edgellm.store import local
 from edgellm.store.library import Library
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard, ModelFile
+from edgellm.types.options import SelectionOptions
+from edgellm.types.request import SelectionRequest, Task
 
 UNQUANTIZED = ("F32", "BF16", "F16", "Q8_0")  # what a quality check may be against to tell of the loss
 
 
-def cards(models_file: Path | None = None, *, here: bool = True, twice: bool = False) -> list[ModelCard]:
+def here(models_file: Path | None = None) -> SelectionContext:
+    """This machine as it is now, with everything that was stored and learned on it.
+
+    `models_file` adds catalog rows.
+
+    Raises:
+        UsageError: a models file or a row is malformed.
+    """
+    from edgellm.hardware.probe import probe
+
+    machine = probe(refine=True)
+    backends = backend_facts(plugins().backends().values(), machine)
+    return SelectionContext(
+        machine=machine,
+        backends=backends,
+        cards=tuple(cards(models_file)),
+        stored=Library().local_keys(),
+        corrections=corrections(machine, backends),
+        vetoes=run_log.vetoes(machine),
+        divergences=divergences(machine),
+        rules=rules(),
+    )
+
+
+def of_machine(machine: Machine, cards: Iterable[ModelCard], *, gpu_build: bool = False) -> SelectionContext:
+    """Another machine, which a profile describes: installed backends are assumed to run there, and nothing is stored.
+
+    `gpu_build`: backends that can use GPUs are assumed to be built for those of the machine; the ordinary build is not.
+    """
+    backends = assumed_facts(plugins().backends().values(), machine, gpu_build=gpu_build)
+    return SelectionContext(machine, backends, tuple(cards), rules=rules(), is_here=False)
+
+
+def of(profile: str | None, *, gpu_build: bool = False, models_file: Path | None = None) -> SelectionContext:
+    """This machine, or the one that a profile describes.
+
+    Raises:
+        UnknownProfile. UsageError: the profile, a models file or a row is malformed.
+    """
+    if profile is None:
+        return here(models_file)
+    from edgellm.hardware import profiles
+
+    return of_machine(profiles.load(profile), cards(models_file, here=False), gpu_build=gpu_build)
+
+
+def request_for(context: SelectionContext, options: SelectionOptions, *, usual_task: Task = "chat") -> SelectionRequest:
+    """The request that the options mean. EDGELLM_OFFLINE is about this machine, and about no other.
+
+    Raises:
+        UsageError: a value is out of range or cannot be understood.
+    """
+    request = options.request(usual_task=usual_task)
+    return replace(request, offline=request.offline or (context.is_here and settings.offline()))
+
+
+def cards(models_file: Path | None = None, *, here: bool = True) -> list[ModelCard]:
     """The catalog, with the rows and quantizations of plugins, of the user's own file and of `models_file`, and what
     lies on this disk (`store.local`, and what is stored).
 
     `here` False leaves the user's own file and disk out: they belong to this machine, and another is asked about.
-    `twice` True takes in what was quantized twice here, which is for who names it: it is worse than it is called.
 
     Raises:
         UsageError: a file or a row is malformed.
@@ -39,54 +100,48 @@ def cards(models_file: Path | None = None, *, here: bool = True, twice: bool = F
     plugins().call("register_models", register=added.append)
     for path in (settings.models_file() if here else None, models_file):
         added += lookup.load_file(path) if path is not None else []
-    rows = lookup.catalog(added).values()
+    published = lookup.catalog(added).values()
     if not here:
-        return list(rows)
-    stored = Library().files(twice=twice)
-    found = [card for card in local.cards() if not lookup.check(card)]
-    return [_with(row, stored.get(row.id, ())) for row in joined(rows, found)]
+        return list(published)
+    on_disk = [card for card in local.cards() if not lookup.check(card)]
+    return with_stored(joined(published, on_disk))
 
 
-def _with(row: ModelCard, stored: Iterable[ModelFile]) -> ModelCard:
-    """The row with what is stored under its name and published nowhere: made here, or named by its address."""
-    known = {key for file in row.files for key in (file.source, file.sha256)}
-    fresh = tuple(file for file in stored if file.source not in known and file.sha256 not in (known - {None}))
-    return replace(row, files=(*fresh, *row.files)) if fresh else row
+def with_stored(cards: Iterable[ModelCard], *, requantized: bool = False) -> list[ModelCard]:
+    """Cards with the files that are stored under their names and published nowhere: made here, or fetched by address.
+
+    `requantized` takes in what was quantized twice. That is worse than its type says: only whoever names it gets it.
+    """
+    stored = Library().files(twice=requantized)
+    return [_with_files(card, stored.get(card.id, ())) for card in cards]
 
 
-def rules() -> list[Rule]:
+def _with_files(card: ModelCard, stored: Iterable[ModelFile]) -> ModelCard:
+    keys = {key for file in card.files for key in (file.source, file.sha256) if key is not None}
+    fresh = tuple(file for file in stored if file.source not in keys and file.sha256 not in keys)
+    return replace(card, files=(*fresh, *card.files)) if fresh else card
+
+
+def rules() -> tuple[Rule, ...]:
     """The selection rules that plugins add."""
     added: list[Rule] = []
     plugins().call("register_rules", register=added.append)
-    return added
+    return tuple(added)
 
 
-def corrections(machine: Machine, facts: Iterable[BackendFacts]) -> Corrections:
+def corrections(machine: Machine, backends: Iterable[BackendFacts]) -> Corrections:
     """What earlier runs on this machine made of predictions like those that are made now."""
-    known = run_log.read(machine)
+    log = run_log.read(machine)
     # A backend that never ran is not asked for its build: that may start a process.
-    ran = {run.backend for run in known.runs}
-    bases = {f.name: fingerprint.basis(plugins().backend(f.name), f.calibration) for f in facts if f.name in ran}
-    return run_log.of_runs(known.runs, bases, machine.compute_threads)
+    ran = {run.backend for run in log.runs}
+    bases = {b.name: fingerprint.basis(plugins().backend(b.name), b.calibration) for b in backends if b.name in ran}
+    return run_log.of_runs(log.runs, bases, machine.compute_threads)
 
 
-def divergences(machine: Machine) -> dict[tuple[str, str, str], float]:
-    """(backend, model id, quantization) -> KL divergence to the unquantized file, nats, as last checked here."""
-    checks = run_log.read(machine).checks
+def divergences(machine: Machine) -> Mapping[Run, float]:
+    """KL divergence to the unquantized model, in nats, as last checked here."""
     return {
         (check.backend, check.model, check.quant): check.mean_kl
-        for check in checks
+        for check in run_log.read(machine).checks
         if check.mean_kl is not None and check.reference in UNQUANTIZED
-    }
-
-
-def known_here(machine: Machine, facts: Sequence[BackendFacts], *, is_here: bool) -> dict[str, Any]:
-    """Arguments of `decide`, by name: what is stored and what was measured here; none where the machine is another."""
-    if not is_here:
-        return {}
-    return {
-        "local": Library().local_keys(),
-        "corrections": corrections(machine, facts),
-        "vetoes": run_log.vetoes(machine),
-        "divergences": divergences(machine),
     }

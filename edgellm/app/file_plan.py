@@ -22,17 +22,15 @@ from edgellm.units import show_memory
 CTX_UNKNOWN = 4096  # tokens, where a file does not tell its shape
 
 
-def file_plan(path: str, request: SelectionRequest) -> LaunchPlan:
+def file_plan(path: str, request: SelectionRequest, machine: Machine) -> LaunchPlan:
     """The plan for a file or folder that is named, without a choice of model.
 
     Raises:
         ArtifactError, UnsupportedArtifact, NothingFits; UsageError: a cache or layers that no backend has.
     """
     from edgellm.catalog.identify import identify
-    from edgellm.hardware.probe import probe
 
     artifact = identify(path)
-    machine = probe(refine=True)
     backend, reason = _backend_for(artifact, request, machine)
     offload = offload_facts(plugins().backend(backend), machine)
     require(backend, offload, request.gpu_layers)

@@ -1,18 +1,15 @@
-"""From what is wanted to a plan that a worker can load: probe, decide, fetch. Wires verbs; decides nothing itself."""
+"""From a request to a plan that a worker can load: decide, fetch, and decide again without what cannot be had."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NoReturn
 
 from edgellm import settings
-from edgellm.app import context
+from edgellm.app import context as app_context
 from edgellm.app.file_plan import file_plan, with_own_footprint
-from edgellm.catalog import lookup
-from edgellm.catalog.recognize import recognize
+from edgellm.app.resolve import Kind, Reference, refer, resolve
 from edgellm.contract.backend import Configurable
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Resolver, scheme_of
@@ -25,28 +22,41 @@ from edgellm.errors import (
     UnsupportedTask,
     UsageError,
 )
-from edgellm.history import run_log
-from edgellm.history.corrections import Corrections
+from edgellm.selection.context import SelectionContext
 from edgellm.selection.decide import decide
-from edgellm.selection.scenario import BackendFacts, backend_facts
-from edgellm.store.card import card_of, undescribed, verified
+from edgellm.store.card import undescribed, verified
 from edgellm.store.http import shown
 from edgellm.store.library import Library, silent
-from edgellm.store.sources.local_file import LocalFile
 from edgellm.store.sources.registry import source_for, sources, unreachable
-from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact, ModelCard, ModelFile
+from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import Candidate, Decision, LaunchPlan, Settings
 from edgellm.types.request import SelectionRequest
 
 Progress = Callable[[int, int | None, str], None]
 
 ECHO_CTX = 4096
-# Long enough for a slow link's first answer, short enough that a dead network is not mistaken for a hang.
 REACH_TIMEOUT_S = 5.0
-MODEL_SUFFIXES = (".gguf", ".onnx", ".safetensors")
 # Each may have cost a download, so not the whole catalog is tried.
 SPARE_MODELS = 3
+
+
+def plan(
+    model: str | None, options: LaunchOptions, *, to_chat: bool = False, progress: Progress = silent
+) -> tuple[LaunchPlan, Decision | None]:
+    """The plan for a named model, or for the best one where none is named; how it was chosen then.
+
+    Raises:
+        As `model_plan` and `auto_plan`; UsageError: an option has no meaning for the model or its backend.
+    """
+    request, decision = options.request(), None
+    if model is None:
+        launch_plan, decision = auto_plan(request, progress=progress)
+    else:
+        launch_plan = model_plan(model, request, quant=options.quant, to_chat=to_chat, progress=progress)
+    if options.threads is not None:
+        launch_plan = with_threads(launch_plan, options.threads)
+    return with_options(launch_plan, options.options or {}), decision
 
 
 def auto_plan(request: SelectionRequest, *, progress: Progress = silent) -> tuple[LaunchPlan, Decision]:
@@ -55,7 +65,7 @@ def auto_plan(request: SelectionRequest, *, progress: Progress = silent) -> tupl
     Raises:
         NothingFits, SourceError, BackendUnavailable.
     """
-    return _Launch.here(request, context.cards(), spare_models=SPARE_MODELS).run(progress)
+    return _launch(app_context.here(), request, progress, spare_models=SPARE_MODELS)
 
 
 def model_plan(
@@ -77,24 +87,53 @@ def model_plan(
     """
     if model == "echo":
         other = request.backend not in (None, "echo")
-        asked = {"max_memory": request.max_memory_bytes, "gpu_layers": request.gpu_layers, "kv": request.kv_type}
-        _refuse(model, quant=quant, backend=other, **asked)
+        options = {"max_memory": request.max_memory_bytes, "gpu_layers": request.gpu_layers, "kv": request.kv_type}
+        _refuse(model, quant=quant, backend=other, **options)
         plan = _echo_plan(request)
-    elif scheme_of(model) in sources():
-        plan = _uri_plan(model, request, quant, progress)
-    elif _is_path(model):
-        _refuse(model, quant=quant, min_tps=request.min_tps)
-        plan = file_plan(model, request)
     else:
-        name, _, suffix = model.partition(":")
-        card = _named(name, quant or suffix or None)
-        if to_chat and card.kind == "embedding":
-            refuse_chat(card.id)
-        plan, _ = _Launch.here(_reading(request, card), [card]).run(progress)
-        if _exists(model):
-            note = f"Model: {card.id} of the catalog; ./{model}, which is here too, would name what lies there."
-            plan = replace(plan, reasons=(note, *plan.reasons))
+        plan = _named_plan(model, request, quant, progress, to_chat=to_chat)
     return plan if threads is None else with_threads(plan, threads)
+
+
+def _named_plan(
+    model: str, request: SelectionRequest, quant: str | None, progress: Progress, *, to_chat: bool
+) -> LaunchPlan:
+    context = app_context.here()
+    reference = refer(model, context.cards)
+    if reference.kind is Kind.FILE:
+        _refuse(model, quant=quant, min_tps=request.min_tps)
+        return file_plan(reference.name, request, context.machine)
+    if _is_undescribed(reference, context):
+        artifact = Library().fetch(undescribed(model), ModelFile(model, ""), progress)
+        return file_plan(artifact.path, request, context.machine)
+    if reference.kind is Kind.ADDRESS:
+        progress(0, None, "reading the header")
+    card = resolve(model, context, quant=quant, offline=request.offline).card
+    # Named by the user: a base model may continue text, and a reranker read, so they take part like any other.
+    reads_only = card.kind in ("embedding", "reranker")
+    card = replace(card, kind="embedding" if reads_only else "chat")
+    if to_chat and reads_only:
+        refuse_chat(card.id)
+    # What is asked of a model that only reads is how fast it does.
+    request = replace(request, task="embed") if reads_only else request
+    plan, _ = _launch(context.narrowed([card]), request, progress)
+    note = _note(reference, card)
+    return replace(plan, reasons=(note, *plan.reasons)) if note else plan
+
+
+def _is_undescribed(reference: Reference, context: SelectionContext) -> bool:
+    """Whether nobody says what an address holds before it is fetched: neither its source nor a card."""
+    if reference.kind is not Kind.ADDRESS or isinstance(source_for(reference.name), Resolver):
+        return False
+    return not any(file.source == reference.name for card in context.cards for file in card.files)
+
+
+def _note(reference: Reference, card: ModelCard) -> str:
+    if reference.kind is Kind.ADDRESS:
+        return f"Model: {card.id}, by its header, from {shown(reference.name)}."
+    if reference.hides_path:
+        return f"Model: {card.id} of the catalog; ./{reference.name}, which is here too, would name what lies there."
+    return ""
 
 
 def refuse_chat(model: str) -> NoReturn:
@@ -105,32 +144,12 @@ def refuse_chat(model: str) -> NoReturn:
     )
 
 
-def _reading(request: SelectionRequest, card: ModelCard) -> SelectionRequest:
-    """What is asked of a model that only reads is how fast it does."""
-    return replace(request, task="embed") if card.kind == "embedding" else request
-
-
-def _refuse(model: str, **asked: object) -> None:
+def _refuse(model: str, **options: object) -> None:
     """A flag that a named file or backend leaves no choice for is refused, not ignored."""
-    for name, value in asked.items():
+    for name, value in options.items():
         if value:
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag} has no meaning for {model}", hint=f"leave {flag} out", param=name)
-
-
-def _is_path(model: str) -> bool:
-    """Whether a model file is meant: it looks like a path, or lies there and is no id of the catalog."""
-    if any(mark and mark in model for mark in (os.sep, os.altsep)) or model.endswith(MODEL_SUFFIXES):
-        return True
-    return _exists(model) and model.lower() not in {card.id for card in context.cards()}
-
-
-def _exists(path: str) -> bool:
-    try:
-        return Path(path).exists()
-    except (OSError, ValueError):
-        # Too long or with a NUL: no file has such a name.
-        return False
 
 
 def with_threads(plan: LaunchPlan, threads: int) -> LaunchPlan:
@@ -164,123 +183,102 @@ def with_options(plan: LaunchPlan, options: Mapping[str, str]) -> LaunchPlan:
     return replace(plan, settings=settings, reasons=reasons, footprint=footprint)
 
 
-@dataclass(frozen=True, slots=True)
-class _Launch:
-    """One launch's circumstances."""
+def _launch(
+    context: SelectionContext, request: SelectionRequest, progress: Progress, *, spare_models: int = 0
+) -> tuple[LaunchPlan, Decision]:
+    """Decide; where the choice must be fetched, find out what answers; decide again without what does not.
 
-    machine: Machine
-    request: SelectionRequest
-    cards: list[ModelCard]
-    backends: tuple[BackendFacts, ...]
-    corrections: Corrections
-    vetoes: Mapping[tuple[str, str, str], str]
-    divergences: Mapping[tuple[str, str, str], float]
-    spare_models: int = 0  # models that may turn out not to be had before it is an error
-
-    @classmethod
-    def here(cls, request: SelectionRequest, rows: Iterable[ModelCard], *, spare_models: int = 0) -> _Launch:
-        from edgellm.hardware.probe import probe
-
-        machine = probe(refine=True)
-        wanted = replace(request, offline=request.offline or settings.offline())
-        facts = backend_facts(plugins().backends().values(), machine)
-        learned = context.corrections(machine, facts), run_log.vetoes(machine), context.divergences(machine)
-        return cls(machine, wanted, list(rows), facts, *learned, spare_models)
-
-    def run(self, progress: Progress) -> tuple[LaunchPlan, Decision]:
-        """Decide; where the choice must be fetched, find out what answers; decide again without what does not."""
-        library = Library()
-        reachable: tuple[str, ...] | None = None
-        notes: tuple[str, ...] = ()
-        dropped: frozenset[str] = frozenset()
-        stored = library.local_keys()
-        decision = self._decide(stored, reachable)
-        if self._needs_network(decision.choice, library):
-            reachable = _reachable(decision.choice)
-            decision = self._decide(stored, reachable)
-        while (choice := decision.choice) is not None:
-            card, file = self._find(choice)
-            try:
-                if self._reads_header(card, file, library, progress):
-                    decision = self._decide(stored, reachable, dropped)
-                    continue
-                artifact = self._bring(library, card, file, progress)
-            except SourceUnreachable as error:
-                dead = scheme_of(file.source)
-                reachable = tuple(s for s in (sources() if reachable is None else reachable) if s != dead)
-                # Where it counted as stored, its bytes have changed.
-                stored -= {file.source, file.sha256}
-                notes = (*notes, f"Source {dead} does not answer: {error.message}.")
-                decision = self._decide(stored, reachable, dropped)
+    `spare_models` may turn out not to be had before it is an error.
+    """
+    request = replace(request, offline=request.offline or settings.offline())
+    library = Library()
+    notes: tuple[str, ...] = ()
+    n_dropped = 0
+    decision = decide(context, request)
+    if _needs_network(decision.choice, context, request, library):
+        context = replace(context, reachable=_reachable(decision.choice))
+        decision = decide(context, request)
+    while (choice := decision.choice) is not None:
+        card, file = _chosen(choice, context)
+        try:
+            described = _described(card, file, request, library, progress)
+            if described is not card:
+                context = context.narrowed(described if row is card else row for row in context.cards)
+                decision = decide(context, request)
                 continue
-            except (SourceError, UnknownModel, ArtifactError) as error:
-                # A gated or missing repository, a file that is not what it should be: the next best model, loudly.
-                dropped |= {card.id}
-                if len(dropped) > self.spare_models:
-                    raise
-                notes = (*notes, f"{card.id} {file.quant} cannot be had: {error.message}.")
-                decision = self._decide(stored, reachable, dropped)
-                continue
+            artifact = _artifact(library, card, file, request, progress)
+        except SourceUnreachable as error:
+            context = _without_source(context, file)
+            notes = (*notes, f"Source {scheme_of(file.source)} does not answer: {error.message}.")
+        except (SourceError, UnknownModel, ArtifactError) as error:
+            # A gated or missing repository, a file that is not what it should be: the next best model, loudly.
+            n_dropped += 1
+            if n_dropped > spare_models:
+                raise
+            context = context.narrowed(row for row in context.cards if row.id != card.id)
+            notes = (*notes, f"{card.id} {file.quant} cannot be had: {error.message}.")
+        else:
             decision = replace(decision, reasons=(*notes, *decision.reasons))
             return _candidate_plan(decision, choice, artifact), decision
-        wish = decision.would_choose
-        raise SourceUnreachable(
-            "no model can be had now" + (f"; {wish.model} {wish.quant} would be chosen" if wish else ""),
-            hint="connect to a network, or name a model file: edgellm serve PATH.gguf",
-        )
+        decision = decide(context, request)
+    wish = decision.would_choose
+    raise SourceUnreachable(
+        "no model can be had now" + (f"; {wish.model} {wish.quant} would be chosen" if wish else ""),
+        hint="connect to a network, or name a model file: edgellm serve PATH.gguf",
+    )
 
-    def _reads_header(self, card: ModelCard, file: ModelFile, library: Library, progress: Progress) -> bool:
-        """Whether the header of the choice was read now, before it is fetched: then it is to be decided again."""
-        if self.request.offline or library.has(file):
-            return False
-        progress(0, None, f"reading the header of {card.id} {file.quant}")
-        read = verified(card, file)
-        self.cards[self.cards.index(card)] = read
-        return read is not card
 
-    def _bring(self, library: Library, card: ModelCard, file: ModelFile, progress: Progress) -> Artifact:
-        if not self.request.offline or scheme_of(file.source) == "file":
-            return library.fetch(card, file, progress)
-        found = library.locate(file, card.id)
-        if found is None and settings.offline() and isinstance(source_for(file.source), Resolver):
-            return library.fetch(card, file, progress)  # it may have a store on this disk
-        if found is None:
-            raise SourceUnreachable(f"{card.id} {file.quant} is damaged or not stored, and offline was asked for")
-        return found
-
-    def _decide(
-        self, stored: frozenset[str], reachable: tuple[str, ...] | None, dropped: frozenset[str] = frozenset()
-    ) -> Decision:
-        request = replace(self.request, reachable=reachable)
-        rows = [card for card in self.cards if card.id not in dropped]
-        return decide(
-            self.machine,
-            request,
-            rows,
-            self.backends,
-            stored,
-            corrections=self.corrections,
-            vetoes=self.vetoes,
-            divergences=self.divergences,
-            extra_rules=context.rules(),
-        )
-
-    def _needs_network(self, choice: Candidate | None, library: Library) -> bool:
-        if choice is None or self.request.offline:
-            return False
-        _, file = self._find(choice)
-        return scheme_of(file.source) != "file" and not library.has(file)
-
-    def _find(self, choice: Candidate) -> tuple[ModelCard, ModelFile]:
-        card = next(card for card in self.cards if card.id == choice.model)
-        file = next(f for f in card.files if f.source == choice.source and f.quant == choice.quant)
-        return card, file
+def _needs_network(
+    choice: Candidate | None, context: SelectionContext, request: SelectionRequest, library: Library
+) -> bool:
+    if choice is None or request.offline:
+        return False
+    _, file = _chosen(choice, context)
+    return scheme_of(file.source) != "file" and not library.has(file)
 
 
 def _reachable(choice: Candidate | None) -> tuple[str, ...]:
+    """Schemes of the sources that answer now."""
     examples = {scheme_of(choice.source): choice.source} if choice else {}
     dead = unreachable(REACH_TIMEOUT_S, examples)
     return tuple(scheme for scheme in sorted(sources()) if scheme not in dead)
+
+
+def _without_source(context: SelectionContext, file: ModelFile) -> SelectionContext:
+    """The circumstances where the source of `file` does not answer."""
+    dead = scheme_of(file.source)
+    answering = tuple(s for s in (sources() if context.reachable is None else context.reachable) if s != dead)
+    # Where it counted as stored, its bytes have changed.
+    return replace(context, reachable=answering, stored=context.stored - {file.source, file.sha256 or ""})
+
+
+def _chosen(choice: Candidate, context: SelectionContext) -> tuple[ModelCard, ModelFile]:
+    card = next(card for card in context.cards if card.id == choice.model)
+    return card, next(f for f in card.files if f.source == choice.source and f.quant == choice.quant)
+
+
+def _described(
+    card: ModelCard, file: ModelFile, request: SelectionRequest, library: Library, progress: Progress
+) -> ModelCard:
+    """The card with what the file's own header says, read before it is fetched; the same card where nothing is new."""
+    if request.offline or library.has(file):
+        return card
+    progress(0, None, f"reading the header of {card.id} {file.quant}")
+    return verified(card, file)
+
+
+def _artifact(
+    library: Library, card: ModelCard, file: ModelFile, request: SelectionRequest, progress: Progress
+) -> Artifact:
+    """The file on this disk, fetched where that is allowed."""
+    if not request.offline or scheme_of(file.source) == "file":
+        return library.fetch(card, file, progress)
+    artifact = library.locate(file, card.id)
+    if artifact is None and settings.offline() and isinstance(source_for(file.source), Resolver):
+        return library.fetch(card, file, progress)  # it may have a store on this disk
+    if artifact is None:
+        raise SourceUnreachable(f"{card.id} {file.quant} is damaged or not stored, and offline was asked for")
+    return artifact
 
 
 def _candidate_plan(decision: Decision, choice: Candidate, artifact: Artifact) -> LaunchPlan:
@@ -296,42 +294,6 @@ def _candidate_plan(decision: Decision, choice: Candidate, artifact: Artifact) -
         gpu_layers=choice.gpu_layers,
     )
     return with_own_footprint(LaunchPlan(choice.backend, artifact, run, decision.reasons, choice.footprint))
-
-
-def _uri_plan(uri: str, request: SelectionRequest, quant: str | None, progress: Progress) -> LaunchPlan:
-    """The plan for what a URI names: its header is read, and must fit, before it is fetched."""
-    if scheme_of(uri) == "file":
-        _refuse(uri, quant=quant, min_tps=request.min_tps)
-        return file_plan(str(LocalFile.path_of(uri)), request)
-    rows = context.cards()
-    card = next((row for row in rows if any(file.source == uri for file in row.files)), None)
-    if card is not None:
-        card = replace(card, files=tuple(file for file in card.files if file.source == uri))
-    elif not isinstance(source_for(uri), Resolver):
-        artifact = Library().fetch(undescribed(uri), ModelFile(uri, ""), progress)
-        return file_plan(artifact.path, request)
-    else:
-        progress(0, None, "reading the header")
-        card = recognize(card_of(uri), rows)
-    narrowed = _narrowed(card, quant)
-    plan, _ = _Launch.here(_reading(request, narrowed), [narrowed]).run(progress)
-    return replace(plan, reasons=(f"Model: {card.id}, by its header, from {shown(uri)}.", *plan.reasons))
-
-
-def _named(name: str, quant: str | None) -> ModelCard:
-    """The catalog row to choose from, narrowed to one quantization where one is asked for."""
-    return _narrowed(lookup.find(name, context.cards(twice=True)), quant)
-
-
-def _narrowed(card: ModelCard, quant: str | None) -> ModelCard:
-    if quant is not None:
-        files = tuple(file for file in card.files if file.quant.lower() == quant.lower())
-        if not files:
-            context = ", ".join(sorted({file.quant for file in card.files})) or "none"
-            raise UsageError(f"{card.id} has no file in {quant}", hint=f"known: {context}")
-        card = replace(card, files=files)
-    # Named by the user: a base model may continue text, and a reranker read, so they take part like any other.
-    return replace(card, kind="embedding" if card.kind in ("embedding", "reranker") else "chat")
 
 
 def _echo_plan(request: SelectionRequest) -> LaunchPlan:

@@ -15,6 +15,7 @@ import click
 
 if TYPE_CHECKING:
     from edgellm.app.launch import Progress
+    from edgellm.types.options import LaunchOptions
     from edgellm.types.plan import Decision, LaunchPlan
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -89,8 +90,8 @@ max_rate = click.option(
 )
 
 
-def wanted(command: F) -> F:
-    """Flags that `make_plan` understands, and the argument MODEL."""
+def launches(command: F) -> F:
+    """The flags of `launch_options`, and the argument MODEL."""
     options = (
         click.argument("model", required=False),
         click.option("--task", default="chat", show_default=True, help="What it is for: chat, code, agent or embed."),
@@ -116,21 +117,7 @@ def wanted(command: F) -> F:
 
 
 def make_plan(
-    model: str | None,
-    *,
-    task: Any,
-    ctx: int | None,
-    min_tps: float | None,
-    max_memory: str | None,
-    backend: str | None,
-    offline: bool,
-    quant: str | None,
-    threads: int | None,
-    gpu_layers: str = "auto",
-    kv: str = "auto",
-    options: Sequence[str] = (),
-    slots: int = 1,
-    to_chat: bool = False,
+    model: str | None, options: LaunchOptions, *, to_chat: bool = False
 ) -> tuple[LaunchPlan, Decision | None]:
     """Choose (or take what was named), and fetch what is missing, with progress on standard error.
 
@@ -139,32 +126,24 @@ def make_plan(
     Raises:
         UsageError, NothingFits, SourceError, ArtifactError, BackendError.
     """
-    from edgellm import settings
     from edgellm.app import launch
     from edgellm.errors import UsageError
-    from edgellm.types.request import SelectionRequest, cache_type, layers_on_gpu
-    from edgellm.units import parse_bytes
 
-    memory = None if max_memory is None else parse_bytes(max_memory)
-    layers = layers_on_gpu(gpu_layers)
-    is_offline = offline or settings.offline()
-    cache = cache_type(kv)
-    request = SelectionRequest(task, ctx, min_tps, memory, backend, slots, is_offline, gpu_layers=layers, kv_type=cache)
-    if model is None and quant is not None:
+    if model is None and options.quant is not None:
         raise UsageError(
-            "--quant belongs to a model", hint=f"name it: edgellm serve MODEL --quant {quant}", param="quant"
+            "--quant belongs to a model", hint=f"name it: edgellm serve MODEL --quant {options.quant}", param="quant"
         )
-    if to_chat and task == "embed":
+    if to_chat and options.task == "embed":
         launch.refuse_chat(model or "a model for the task embed")
-    pairs = _pairs(options)
-    decision = None
     with progress() as report:
-        if model is not None:
-            plan = launch.model_plan(model, request, quant=quant, threads=threads, to_chat=to_chat, progress=report)
-        else:
-            plan, decision = launch.auto_plan(request, progress=report)
-            plan = plan if threads is None else launch.with_threads(plan, threads)
-    return launch.with_options(plan, pairs), decision
+        return launch.plan(model, options, to_chat=to_chat, progress=report)
+
+
+def launch_options(*, options: Sequence[str], **named: Any) -> LaunchOptions:
+    """The flags of `launches`, as one object."""
+    from edgellm.types.options import LaunchOptions
+
+    return LaunchOptions(options=_pairs(options), **named)
 
 
 def _pairs(options: Sequence[str]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,6 @@ import click
 from edgellm.cli._options import gpu_layers, kv, models_dir
 
 if TYPE_CHECKING:
-    from edgellm.selection.scenario import BackendFacts
     from edgellm.types.machine import Machine
     from edgellm.types.plan import Candidate, Decision
     from edgellm.types.request import SelectionRequest
@@ -36,117 +34,45 @@ SHOWN_REJECTIONS = 6
 @click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
 @click.option("--explain", is_flag=True, help="Show every candidate that was rejected, and why.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/auto-select-json.md).")
-def command(*, profile: str | None, models_file: Path | None, explain: bool, as_json: bool, **asked: Any) -> int:
+def command(*, profile: str | None, models_file: Path | None, explain: bool, as_json: bool, **options: Any) -> int:
     """Choose the best model that this machine runs well, and say why."""
-    from edgellm.app import context
-    from edgellm.history import run_log
+    from edgellm.app.context import of, request_for
     from edgellm.selection.decide import decide
-    from edgellm.selection.expand import NO_CORRECTIONS, NO_DIVERGENCES, NO_VETOES
     from edgellm.selection.report import to_dict
+    from edgellm.types.options import SelectionOptions
 
-    here = profile is None
-    wanted = request(here=here, **asked)
-    machine = the_machine(profile)
-    facts = backends(machine, wanted, is_here=here)
-    decision = decide(
-        machine,
-        wanted,
-        context.cards(models_file, here=here),
-        facts,
-        _local(wanted, is_here=here),
-        corrections=context.corrections(machine, facts) if here else NO_CORRECTIONS,
-        vetoes=run_log.vetoes(machine) if here else NO_VETOES,
-        divergences=context.divergences(machine) if here else NO_DIVERGENCES,
-        extra_rules=context.rules(),
-    )
+    asked = SelectionOptions.of(**options)
+    context = of(profile, gpu_build=asked.asks_for_gpu, models_file=models_file)
+    request = request_for(context, asked)
+    decision = decide(context, request)
     if as_json:
         click.echo(json.dumps(to_dict(decision), indent=2))
     else:
-        _show(decision, machine, wanted, explain=explain)
+        _show(decision, context.machine, request, explain=explain)
     return 0 if decision.choice is not None else NOTHING_TO_BE_HAD
 
 
-def request(
-    *,
-    max_memory: str | None,
-    ctx: int | None,
-    offline: bool,
-    gpu_layers: str,
-    kv: str = "auto",
-    here: bool = True,
-    **asked: Any,
-) -> SelectionRequest:
-    """The request that the flags describe. EDGELLM_OFFLINE is about this machine, not about another (`here` False).
-
-    Raises:
-        UsageError: a value out of range.
-    """
-    from edgellm import settings
-    from edgellm.types.request import SelectionRequest, cache_type, layers_on_gpu
-    from edgellm.units import parse_bytes
-
-    memory = None if max_memory is None else parse_bytes(max_memory)
-    layers = layers_on_gpu(gpu_layers)
-    is_offline = offline or (here and settings.offline())
-    cache = cache_type(kv)
-    return SelectionRequest(
-        ctx=ctx, max_memory_bytes=memory, offline=is_offline, gpu_layers=layers, kv_type=cache, **asked
-    )
-
-
-def the_machine(profile: str | None) -> Machine:
-    """This machine, or the one that a profile describes.
-
-    Raises:
-        UnknownProfile, UsageError.
-    """
-    if profile is not None:
-        from edgellm.hardware import profiles
-
-        return profiles.load(profile)
-    from edgellm.hardware.probe import probe
-
-    return probe()
-
-
-def backends(machine: Machine, wanted: SelectionRequest, *, is_here: bool) -> Sequence[BackendFacts]:
-    """The installed backends. Whether they run is asked for this machine only; on another they are assumed to."""
-    from edgellm.contract.manager import plugins
-    from edgellm.selection.scenario import assumed_facts, backend_facts
-
-    installed = plugins().backends().values()
-    return backend_facts(installed, machine) if is_here else assumed_facts(installed, machine, wanted)
-
-
-def _local(wanted: SelectionRequest, *, is_here: bool) -> frozenset[str]:
-    if not is_here:
-        return frozenset()
-    from edgellm.store.library import Library
-
-    return Library().local_keys()
-
-
-def _show(decision: Decision, machine: Machine, wanted: SelectionRequest, *, explain: bool) -> None:
+def _show(decision: Decision, machine: Machine, request: SelectionRequest, *, explain: bool) -> None:
     from rich.console import Console
 
     console = Console(soft_wrap=True, highlight=False)
     if decision.choice is None:
         console.print("Nothing can be had now.", style="bold")
     else:
-        _show_choice(console, decision.choice, machine, reads_only=wanted.task == "embed")
+        _show_choice(console, decision.choice, machine, reads_only=request.task == "embed")
     if decision.would_choose is not None:
         from edgellm.selection.report import one_line
 
-        line = one_line(decision.would_choose, reads_only=wanted.task == "embed")
+        line = one_line(decision.would_choose, reads_only=request.task == "embed")
         console.print(f"With every source: {line}", markup=False)
     console.print("\nWhy", style="bold")
     for number, reason in enumerate(decision.reasons, 1):
         console.print(f"{number:3}. {reason}", markup=False)
-    _show_runners_up(console, decision, reads_only=wanted.task == "embed")
+    _show_runners_up(console, decision, reads_only=request.task == "embed")
     _show_rejected(console, decision, explain=explain)
     if machine.source_trust == "unverified":
         console.print("\nThe numbers of this profile are unverified: written from memory, not looked up.")
-    if not wanted.offline:
+    if not request.offline:
         note = "Planned as if every source answered; `edgellm serve` finds out, and --offline plans for this disk only."
         console.print(f"\n{note}", markup=False)
 

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from edgellm.app.resolve import Named
+    from edgellm.app.resolve import ResolvedModel
+    from edgellm.selection.context import SelectionContext
     from edgellm.selection.fit import Appraisal
-    from edgellm.selection.scenario import BackendFacts
     from edgellm.types.machine import Machine
+    from edgellm.types.model import ModelCard
     from edgellm.types.request import SelectionRequest
 
 SHOWN_PROBLEMS = 3
@@ -49,99 +50,89 @@ def command(
     model: str,
     quant: str | None,
     adapters: tuple[str, ...],
-    task: str | None,
     profile: str | None,
     models_file: Path | None,
     as_json: bool,
     offline: bool,
-    **asked: Any,
+    **options: Any,
 ) -> int:
     """Predict memory, speed and quality of a model without fetching it."""
-    from edgellm.app import context, resolve
-    from edgellm.cli.auto_select import backends, request, the_machine
+    from edgellm.app.adapters import adapter_bytes
+    from edgellm.app.context import of, request_for
+    from edgellm.app.resolve import resolve
     from edgellm.selection.fit import appraise
     from edgellm.selection.scenario import setting
+    from edgellm.types.options import SelectionOptions
 
-    here = profile is None
-    rows = context.cards(models_file, here=here, twice=True)
-    named = resolve.named(model, rows, quant=quant, offline=offline)
-    usual = "embed" if named.card.kind in ("embedding", "reranker") else "chat"
-    wanted = request(task=task or usual, min_tps=None, offline=False, here=here, **asked)
-    machine = the_machine(profile)
-    given = setting(machine, wanted)
-    extra = resolve.adapter_bytes(adapters, named.card.shape)
-    facts = backends(machine, wanted, is_here=here)
-    learned = context.known_here(machine, facts, is_here=here)
-    learned.pop("local", None)  # nothing is chosen, so it does not matter what is stored
-    found, refused = appraise(
-        named.card,
-        rows,
-        facts,
-        given,
-        adapter_bytes=extra,
-        others=named.others,
-        **learned,
-    )
-    chosen = _chosen(named, machine, wanted, facts, learned)
+    asked = SelectionOptions.of(**options)
+    context = of(profile, gpu_build=asked.asks_for_gpu, models_file=models_file)
+    resolved = resolve(model, context, quant=quant, offline=offline, predict=True)
+    reads_only = resolved.card.kind in ("embedding", "reranker")
+    request = request_for(context, asked, usual_task="embed" if reads_only else "chat")
+    given = setting(context.machine, request)
+    adapters_bytes = adapter_bytes(adapters, resolved.card.shape)
+    fits, refused = appraise(resolved.card, context, given, adapter_bytes=adapters_bytes, others=resolved.others)
+    chosen = _chosen(resolved.card, context, request)
     if as_json:
         from edgellm.selection.fit_report import to_dict
 
-        click.echo(json.dumps(to_dict(named.card, named.basis, given, found, refused, chosen), indent=2))
+        click.echo(json.dumps(to_dict(resolved.card, resolved.basis, given, fits, refused, chosen), indent=2))
     else:
-        _show(named, machine, given.budget_reason, found, chosen)
+        _show(resolved, context.machine, given.budget_reason, fits, chosen)
         for r in refused:
             click.echo(f"Not predicted: {r.quant} {r.reason}.")
-    return 0 if any(a.fits for a in found) else DOES_NOT_FIT
+    return 0 if any(a.fits for a in fits) else DOES_NOT_FIT
 
 
-def _chosen(
-    named: Named, machine: Machine, wanted: SelectionRequest, facts: Sequence[BackendFacts], known: dict[str, Any]
-) -> str:
-    """The quantization that selection would run of it; "" where it would run none."""
+def _chosen(card: ModelCard, context: SelectionContext, request: SelectionRequest) -> str:
+    """The quantization of the card that selection would run; "" where it would run none."""
     from edgellm.errors import EdgeLLMError
     from edgellm.selection.decide import decide
     from edgellm.selection.scenario import TASK_NEEDS
 
-    card = replace(named.card, kind=TASK_NEEDS[wanted.task].kind)
+    candidate = replace(card, kind=TASK_NEEDS[request.task].kind)
     try:
-        choice = decide(machine, wanted, [card], facts, **known).choice
+        # Whether it is stored, and what answers, is no question here.
+        choice = decide(replace(context.narrowed([candidate]), stored=frozenset()), request).choice
     except EdgeLLMError:
         return ""  # the appraisals say why
     return choice.quant if choice is not None else ""
 
 
-def _show(named: Named, machine: Machine, budget_reason: str, found: Sequence[Appraisal], chosen: str) -> None:
+def _show(
+    resolved: ResolvedModel, machine: Machine, budget_reason: str, found: Sequence[Appraisal], chosen: str
+) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
     if len(found) == 1:
-        _show_one(console, named, machine, budget_reason, found[0])
+        _show_one(console, resolved, machine, budget_reason, found[0])
     else:
-        _show_all(console, named, machine, budget_reason, found, chosen)
+        _show_all(console, resolved, machine, budget_reason, found, chosen)
 
 
-def _head(console: Console, named: Named, machine: Machine, quant: str) -> None:
+def _head(console: Console, resolved: ResolvedModel, machine: Machine, quant: str) -> None:
     from edgellm.selection.reasons import FREE_LICENSES
     from edgellm.units import show_params
 
-    card = named.card
+    card = resolved.card
     restricts = "" if card.license in (*FREE_LICENSES, "unknown") else ", which restricts use"
     console.print(f"{card.id} {quant}".strip() + f" on {machine.name}", style="bold", markup=False)
     active = f", {show_params(card.params_active)} of them active" if card.params_active < card.params else ""
     facts = f"{show_params(card.params)} parameters{active}, licence {card.license}{restricts}"
     console.print(f"{facts}; trained for {card.ctx_train:,} tokens", markup=False)
-    console.print(f"facts from {named.basis}", markup=False)
+    console.print(f"facts from {resolved.basis}", markup=False)
 
 
-def _show_one(console: Console, named: Named, machine: Machine, budget_reason: str, a: Appraisal) -> None:
+def _show_one(console: Console, resolved: ResolvedModel, machine: Machine, budget_reason: str, a: Appraisal) -> None:
     from edgellm.selection.fit import verdict
     from edgellm.selection.fit_report import size
     from edgellm.units import show_memory, show_rate, show_size
 
     c = a.candidate
-    _head(console, named, machine, c.quant)
-    weights = size(named.card, a)
-    rule = "as it is loaded" if named.card.files[0].format == "safetensors" else "by llama.cpp's rules"
+    _head(console, resolved, machine, c.quant)
+    weights = size(resolved.card, a)
+    rule = "as it is loaded" if resolved.card.files[0].format == "safetensors" else "by llama.cpp's rules"
     how = {"exact": "read from the file", "rule": rule, "estimate": "an estimate, within about 5 %"}
     about = "" if weights.file_is_exact else "about "
     console.print()
@@ -206,12 +197,17 @@ def _backend(a: Appraisal) -> str:
 
 
 def _show_all(  # noqa: PLR0917
-    console: Console, named: Named, machine: Machine, budget_reason: str, found: Sequence[Appraisal], chosen: str
+    console: Console,
+    resolved: ResolvedModel,
+    machine: Machine,
+    budget_reason: str,
+    found: Sequence[Appraisal],
+    chosen: str,
 ) -> None:
     """A line for each quantization, the largest first."""
     from edgellm.units import show_memory, show_rate, show_size
 
-    _head(console, named, machine, "")
+    _head(console, resolved, machine, "")
     console.print()
     quant, weights, context, memory, rate, kept = "quant", "weights", "context", "memory", "tok/s", "kept"
     console.print(
@@ -229,7 +225,7 @@ def _show_all(  # noqa: PLR0917
         console.print(f"Quality before quantization: {found[0].ability}.", markup=False)
         for problem in list(dict.fromkeys(a.problems[0] for a in found if a.problems))[:SHOWN_PROBLEMS]:
             console.print(f"Cannot be run so: {problem}.", markup=False)
-        console.print(f"`edgellm estimate {named.card.id}:QUANT` shows every term of one.", markup=False)
+        console.print(f"`edgellm estimate {resolved.card.id}:QUANT` shows every term of one.", markup=False)
 
 
 def _word(a: Appraisal) -> str:

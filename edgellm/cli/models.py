@@ -12,6 +12,7 @@ import click
 from edgellm.cli._options import models_dir
 
 if TYPE_CHECKING:
+    from edgellm.selection.context import SelectionContext
     from edgellm.store.manifest import Stored
     from edgellm.types.model import ModelCard
     from edgellm.types.request import SelectionRequest
@@ -32,7 +33,8 @@ def command(
     *, task: str | None, fits: bool, profile: str | None, installed: bool, models_file: Path | None, as_json: bool
 ) -> None:
     """List the catalog and what is on this disk."""
-    from edgellm.app import context
+    from edgellm.app.context import cards as known_cards
+    from edgellm.app.context import of
     from edgellm.errors import UsageError
     from edgellm.store.library import Library
     from edgellm.types.request import SelectionRequest
@@ -44,13 +46,14 @@ def command(
     if installed:
         _print_stored(stored, _found(stored), as_json)
         return
-    rows = context.cards(models_file, here=profile is None)
+    context = of(profile, models_file=models_file) if fits else None
+    rows = known_cards(models_file) if context is None else context.cards
     cards = sorted(rows, key=lambda card: (card.kind, -card.params, card.id))
     if task is not None or fits:
         from edgellm.selection.scenario import TASK_NEEDS
 
         cards = [card for card in cards if card.kind == TASK_NEEDS[request.task].kind]
-    plans, slow = _plans(cards, request, profile) if fits else ({}, 0)
+    plans, slow = _plans(cards, request, context) if context is not None else ({}, 0)
     listed = [_row(card, stored, plans.get(card.id)) for card in cards if not fits or card.id in plans]
     if as_json:
         click.echo(json.dumps({"schema": SCHEMA, "models": listed}, indent=2))
@@ -61,27 +64,22 @@ def command(
 
 
 def _plans(
-    cards: list[ModelCard], request: SelectionRequest, profile: str | None
+    cards: list[ModelCard], request: SelectionRequest, context: SelectionContext
 ) -> tuple[dict[str, dict[str, Any]], int]:
     """Model -> how it would be run, for those that fit and are fast enough; and how many fit and are too slow.
 
     One decision for each model.
     """
-    from edgellm.app.context import known_here
-    from edgellm.cli.auto_select import backends, the_machine
     from edgellm.errors import NothingFits
     from edgellm.selection.decide import decide
     from edgellm.selection.report import to_dict
 
-    machine = the_machine(profile)
-    facts = backends(machine, request, is_here=profile is None)
-    learned = known_here(machine, facts, is_here=profile is None)
     rate = _rate(request)
-    found: dict[str, dict[str, Any]] = {}
+    plans: dict[str, dict[str, Any]] = {}
     slow = 0
     for card in cards:
         try:
-            decision = to_dict(decide(machine, request, [card], facts, **learned))
+            decision = to_dict(decide(context.narrowed([card]), request))
         except NothingFits:
             continue
         choice = decision["choice"]
@@ -89,8 +87,8 @@ def _plans(
             slow += 1
             continue
         kept = ("quant", "backend", "ctx", "kv_type", "tensor_bytes", "decode", "prefill", "quality", "memory")
-        found[card.id] = {key: choice[key] for key in kept}
-    return found, slow
+        plans[card.id] = {key: choice[key] for key in kept}
+    return plans, slow
 
 
 def _rate(request: SelectionRequest) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edgellm.app.fleet_file import Box, Fleet
+    from edgellm.selection.context import SelectionContext
     from edgellm.selection.fleet import Assigned, Shared, Site
     from edgellm.types.machine import Machine
     from edgellm.types.model import ModelCard
@@ -39,14 +40,13 @@ def command(
     *, file: Path, one_model: bool, one_file: bool, models_file: Path | None, explain: bool, as_json: bool
 ) -> int:
     """Choose models for a fleet of machines, each by itself or one for all."""
-    from edgellm.app import context, fleet_file
+    from edgellm.app import fleet_file
     from edgellm.selection.fleet import plan, plan_shared
 
     wanted = fleet_file.load(file)
     sites = _sites(wanted, models_file)
-    rules = context.rules()
-    shared = plan_shared(sites, rules, one_file=one_file) if one_model or one_file else None
-    boxes = shared.boxes if shared is not None else plan(sites, rules)
+    shared = plan_shared(sites, one_file=one_file) if one_model or one_file else None
+    boxes = shared.boxes if shared is not None else plan(sites)
     if as_json:
         from edgellm.selection.fleet_report import to_dict
 
@@ -57,37 +57,45 @@ def command(
 
 
 def _sites(wanted: Fleet, models_file: Path | None) -> list[Site]:
-    """Every box with its machine. Boxes of one profile share the object, so that they are decided once.
+    """Every box with its circumstances. Boxes of one kind share the object, so that they are decided once.
 
     Raises:
         UsageError: a profile is not there or not valid; names the box.
     """
-    from edgellm.app import context
-    from edgellm.cli.auto_select import backends
+    from edgellm.app import context as app_context
     from edgellm.selection.fleet import Site
 
     @cache
-    def rows(here: bool) -> list[ModelCard]:
-        return context.cards(models_file, here=here)
+    def context(profile: str | None, gpu_build: bool) -> SelectionContext:
+        if profile is None:
+            return app_context.here(models_file)
+        return app_context.of_machine(machines[profile], published(), gpu_build=gpu_build)
+
+    @cache
+    def published() -> list[ModelCard]:
+        return app_context.cards(models_file, here=False)
 
     machines: dict[str, Machine] = {}
-    sites = []
     for box in wanted.boxes:
-        if box.profile not in machines:
+        if not box.is_here and box.profile not in machines:
             machines[box.profile] = _machine(box)
-        machine = machines[box.profile]
-        facts = backends(machine, box.request, is_here=box.is_here)
-        learned = context.known_here(machine, facts, is_here=box.is_here)
-        sites.append(Site(box.name, box.count, machine, box.request, rows(box.is_here), facts, **learned))
-    return sites
+    return [
+        Site(
+            box.name,
+            box.count,
+            context(None if box.is_here else box.profile, box.request.gpu_layers not in (None, 0)),
+            box.request,
+        )
+        for box in wanted.boxes
+    ]
 
 
 def _machine(box: Box) -> Machine:
-    from edgellm.cli.auto_select import the_machine
     from edgellm.errors import UsageError
+    from edgellm.hardware import profiles
 
     try:
-        return the_machine(None if box.is_here else box.profile)
+        return profiles.load(box.profile)
     except UsageError as error:
         raise UsageError(
             f"{box.place.path}: {box.place.row}: profile: {error.message}", hint=error.hint, param="profile"

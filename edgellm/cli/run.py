@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import headline, make_plan, wanted
+from edgellm.cli._options import headline, launch_options, launches, make_plan
 
 if TYPE_CHECKING:
     from edgellm.sdk.client import EdgeLLM
@@ -30,7 +30,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @click.command()
-@wanted
+@launches
 @click.argument("prompt", required=False)
 @click.option("--raw", is_flag=True, help="Continue the text as it stands, without a chat template.")
 @click.option("--system", metavar="TEXT", help="Instructions that stand before the conversation.")
@@ -43,6 +43,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be repeated.")
 def command(
     *,
+    model: str | None,
     prompt: str | None,
     raw: bool,
     system: str | None,
@@ -65,7 +66,7 @@ def command(
     once = prompt is not None or not sys.stdin.isatty()
     text = sys.stdin.read() if prompt is None and once else prompt
     with ended_with_us():
-        plan, decision = make_plan(**rest, to_chat=True)
+        plan, decision = make_plan(model, launch_options(**rest), to_chat=True)
     from edgellm.sdk.client import EdgeLLM
 
     if hasattr(sys.stdout, "reconfigure"):

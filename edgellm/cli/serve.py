@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import headline, make_plan, wanted
+from edgellm.cli._options import headline, launch_options, launches, make_plan
 
 if TYPE_CHECKING:
     from edgellm.sdk.client import EdgeLLM
@@ -22,13 +22,22 @@ LEVELS = ("error", "warning", "info", "debug")
 
 
 @click.command()
-@wanted
+@launches
 @click.option("--slots", type=int, default=1, show_default=True, help="Conversations at the same time; more wait.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others need an API key.")
 @click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 = any free port.")
 @click.option("--api-key", metavar="KEY", help="Ask for this key; better EDGELLM_API_KEY, which no process list shows.")
 @click.option("--log-level", type=click.Choice(LEVELS), help="How much to log to standard error (default: warning).")
-def command(*, host: str, port: int, api_key: str | None, log_level: str | None, isolate: bool, **asked: Any) -> int:
+def command(
+    *,
+    model: str | None,
+    host: str,
+    port: int,
+    api_key: str | None,
+    log_level: str | None,
+    isolate: bool,
+    **options: Any,
+) -> int:
     """Serve a model over HTTP on this machine.
 
     MODEL is a catalog id (see `edgellm models`), a path of a model file, or "echo"; without it, the best model that
@@ -44,7 +53,7 @@ def command(*, host: str, port: int, api_key: str | None, log_level: str | None,
     # Taken first: a port that is in use must not come out after a long download.
     with listener.bind(host, port) as socket:
         with ended_with_us():
-            plan, decision = make_plan(**asked)
+            plan, decision = make_plan(model, launch_options(**options))
         click.echo(headline(plan))
         for reason in plan.reasons:
             click.echo(f"  {reason}")

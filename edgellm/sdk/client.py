@@ -14,7 +14,7 @@ import contextlib
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from edgellm.app import launch
 from edgellm.app.verify import Verification
@@ -24,17 +24,9 @@ from edgellm.runtime.session import AsyncSink, QueueSink, Session
 from edgellm.sdk.embeddings import Asking
 from edgellm.store.library import silent
 from edgellm.types.event import Completion, Delta, Done, Event, Vectors
+from edgellm.types.options import LaunchKeywords, LaunchOptions, SelectionKeywords
 from edgellm.types.plan import Decision, LaunchPlan
-from edgellm.types.request import (
-    GenerationRequest,
-    Message,
-    Sampling,
-    SelectionRequest,
-    Task,
-    cache_type,
-    layers_on_gpu,
-)
-from edgellm.units import parse_bytes
+from edgellm.types.request import GenerationRequest, Message, Sampling
 
 if TYPE_CHECKING:
     from edgellm.contract.backend import EngineInfo
@@ -64,71 +56,34 @@ class EdgeLLM(Asking):
 
     @classmethod
     def auto(
-        cls,
-        *,
-        task: Task = "chat",
-        ctx: int | None = None,
-        min_tps: float | None = None,
-        max_memory: int | str | None = None,
-        backend: str | None = None,
-        slots: int = 1,
-        gpu_layers: int | str = "auto",
-        kv: str = "auto",
-        offline: bool = False,
-        isolate: bool = True,
-        progress: launch.Progress = silent,
+        cls, *, isolate: bool = True, progress: launch.Progress = silent, **options: Unpack[SelectionKeywords]
     ) -> Self:
         """Choose the best model that this machine runs well, fetch it where needed, load it.
 
         Args:
-            ctx: context in tokens per request; None = as long as memory and speed allow.
-            min_tps: slowest acceptable decode speed, tokens per second; None = the task's floor.
-            max_memory: bytes, or text such as "2GiB"; None = what is free, less a reserve.
-            slots: requests answered at the same time; more wait.
-            gpu_layers: layers to put on a GPU: a number, "all", or "auto" for as many as fit.
-            kv: type of the cache: "f16", "q8_0", "q4_0", or "auto": f16, and smaller only where that buys something.
+            options: the fields of `edgellm.types.options.SelectionOptions` (task, ctx, min_tps, max_memory, ...).
             isolate: run native code in a process of its own; False = in a thread of this one.
             progress: called with (bytes so far, bytes in all or None, what) while the model is fetched.
 
         Raises:
             NothingFits, SourceError, BackendError, UsageError.
         """
-        limit = parse_bytes(max_memory) if isinstance(max_memory, str) else max_memory
-        layers = layers_on_gpu(gpu_layers)
-        cache = cache_type(kv)
-        request = SelectionRequest(task, ctx, min_tps, limit, backend, slots, offline, gpu_layers=layers, kv_type=cache)
-        plan, decision = launch.auto_plan(request, progress=progress)
+        plan, decision = launch.plan(None, LaunchOptions.of(**options), progress=progress)
         return cls(plan, decision=decision, isolate=isolate)._loaded()
 
     @classmethod
     def load(
-        cls,
-        model: str,
-        *,
-        quant: str | None = None,
-        backend: str | None = None,
-        ctx: int | None = None,
-        slots: int = 1,
-        threads: int | None = None,
-        gpu_layers: int | str = "auto",
-        kv: str = "auto",
-        options: Mapping[str, str] | None = None,
-        offline: bool = False,
-        isolate: bool = True,
-        progress: launch.Progress = silent,
+        cls, model: str, *, isolate: bool = True, progress: launch.Progress = silent, **options: Unpack[LaunchKeywords]
     ) -> Self:
-        """Load a named model: a catalog id, a path, or "echo". Arguments as in `auto`; `options` are the backend's own.
+        """Load a named model: a catalog id, a path, an address, or "echo".
+
+        Arguments as in `auto`, and the fields of `edgellm.types.options.LaunchOptions` (quant, threads, options).
 
         Raises:
-            UnknownModel, NothingFits, ArtifactError, SourceError, BackendError.
+            UnknownModel, NothingFits, ArtifactError, SourceError, BackendError, UsageError.
         """
-        layers = layers_on_gpu(gpu_layers)
-        cache = cache_type(kv)
-        wanted = SelectionRequest(
-            ctx=ctx, backend=backend, slots=slots, offline=offline, gpu_layers=layers, kv_type=cache
-        )
-        plan = launch.model_plan(model, wanted, quant=quant, threads=threads, progress=progress)
-        return cls(launch.with_options(plan, options or {}), isolate=isolate)._loaded()
+        plan, _ = launch.plan(model, LaunchOptions.of(**options), progress=progress)
+        return cls(plan, isolate=isolate)._loaded()
 
     @property
     def info(self) -> EngineInfo:

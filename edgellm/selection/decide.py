@@ -2,19 +2,19 @@
 why.
 
 Pure: the same machine, request, catalog, backends, local files and measurements give the same `Decision`, byte for byte
-as JSON. It asks nothing of the network; which sources answer is an input (`request.reachable`, `request.offline`).
+as JSON. It asks nothing of the network; which sources answer is an input (`context.reachable`, `request.offline`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from edgellm.errors import BackendUnavailable, NothingFits
-from edgellm.history.corrections import Corrections
-from edgellm.selection.context_length import choose_context, fit_context
-from edgellm.selection.expand import NO_CORRECTIONS, NO_DIVERGENCES, NO_VETOES, OTHER_FORMAT, expand
+from edgellm.selection.context import SelectionContext
+from edgellm.selection.context_length import choose_context
+from edgellm.selection.expand import OTHER_FORMAT, expand
 from edgellm.selection.local_quants import SCHEME, could_be_made, proposal
 from edgellm.selection.offload import require
 from edgellm.selection.option import Option, is_reachable, scheme
@@ -22,53 +22,38 @@ from edgellm.selection.reasons import about, evidence
 from edgellm.selection.rule_result import Rule, rejections
 from edgellm.selection.rules import CHOICES, CONSTRAINTS, coherent_bits, quant_for_size, rank_models
 from edgellm.selection.scenario import BackendFacts, Setting, setting
-from edgellm.types.machine import Machine
-from edgellm.types.model import ModelCard
 from edgellm.types.plan import Candidate, Decision, Rejection
 from edgellm.types.request import SelectionRequest
-
-__all__ = ["BackendFacts", "decide", "fit_context"]
 
 RUNNERS_UP = 5
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
+class Outcome:
+    """What the rules chose of some options."""
+
     chosen: Option
     choice: Candidate
+    ctx_reason: str
     reasons: tuple[str, ...]
     runners_up: tuple[Candidate, ...]
     rejected: tuple[Rejection, ...]
 
 
-def decide(
-    machine: Machine,
-    request: SelectionRequest,
-    cards: Iterable[ModelCard],
-    backends: Sequence[BackendFacts],
-    local: Collection[str] = (),
-    *,
-    corrections: Corrections = NO_CORRECTIONS,
-    vetoes: Mapping[tuple[str, str, str], str] = NO_VETOES,
-    divergences: Mapping[tuple[str, str, str], float] = NO_DIVERGENCES,
-    extra_rules: Sequence[Rule] = (),
-) -> Decision:
-    """The best model that `machine` runs well for `request`, with the whole reason.
+def decide(context: SelectionContext, request: SelectionRequest) -> Decision:
+    """The best model of the context that its machine runs well for `request`, with the whole reason.
 
-    `local` holds sha256 hashes and sources of files that need no fetching. `choice` is the best that can be had;
-    `would_choose` the best if every source answered, None where the two are the same. `choice` is None where
-    something fits but none of it can be had. `corrections` are what earlier runs here made of
-    predictions; `vetoes` say by (backend, model, quantization) what a quality check here refused, and why;
-    `divergences` likewise how far, in nats, its answers are from the unquantized model's.
+    `choice` is the best that can be had; `would_choose` the best if every source answered, None where the two are the
+    same. `choice` is None where something fits but none of it can be had.
 
     Raises:
         NothingFits: no candidate satisfies the request; the message names the closest.
         BackendUnavailable: no installed backend runs here.
     """
-    given = setting(machine, request)
-    usable, backend_reasons = _usable(backends, request)
-    rows = sorted(cards, key=lambda card: card.id)
-    options, impossible = expand(rows, usable, given, frozenset(local), corrections, vetoes, divergences)
+    given = setting(context.machine, request)
+    usable, backend_reasons = usable_backends(context.backends, request)
+    cards = tuple(sorted(context.cards, key=lambda card: card.id))
+    options, impossible = expand(replace(context, cards=cards, backends=tuple(usable)), given)
     if not options:
         raise _nothing_runs(impossible, given.needs.kind)
     opening = (
@@ -77,57 +62,55 @@ def decide(
         f"Considered {_count(len({o.model for o in options}), f'{given.needs.kind} model')} in "
         f"{_count(len(options), 'file')}; {_count(given.threads, 'thread')}.",
     )
-    measured = {"corrected": len(corrections.rows), "vetoes": len(vetoes), "checked": len(divergences)}
     start = Decision(
         choice=None,
         reasons=opening,
         rejected=tuple(impossible),
         budget_bytes=given.budget_bytes,
-        inputs=_inputs(given, rows, usable, len(local)) | measured,
+        inputs=_inputs(context, given, usable),
     )
-    best = _choose_or_make(options, given, extra_rules)
-    reachable = [o for o in options if is_reachable(o, request.reachable, offline=request.offline)]
+    best = _choose_or_make(options, given, context.rules)
+    reachable = [o for o in options if is_reachable(o, context.reachable, offline=request.offline)]
     if len(reachable) == len(options):
-        return _with(start, best, *_proposal(best.chosen, reachable, given, extra_rules))
+        return _with(start, best, *_proposal(best.chosen, reachable, given, context.rules))
     kinds = {scheme(part) for option in options for part in option.file.source.split()}
-    return _restricted(start, best, reachable, given, extra_rules=extra_rules, kinds=kinds)
+    return _restricted(start, best, reachable, given, context, kinds)
 
 
-def _restricted(
+def _restricted(  # noqa: PLR0917
     start: Decision,
-    best: _Outcome,
+    best: Outcome,
     reachable: Sequence[Option],
     given: Setting,
-    *,
-    extra_rules: Sequence[Rule],
+    context: SelectionContext,
     kinds: Collection[str],
 ) -> Decision:
     """The decision where some sources do not answer. `kinds` are those of its files; no others were asked."""
-    request, wish = given.request, best.choice
-    answer = [kind for kind in request.reachable or () if kind in kinds]
-    what = "offline" if request.offline else f"reachable: {', '.join(answer) or 'none'}"
+    wish = best.choice
+    answer = [kind for kind in context.reachable or () if kind in kinds]
+    what = "offline" if given.request.offline else f"reachable: {', '.join(answer) or 'none'}"
     if not reachable:
         note = f"Sources ({what}): no file can be had; {wish.model} {wish.quant} would be chosen."
         return replace(start, reasons=(*start.reasons, note), would_choose=wish)
-    outcome = _choose_or_make(reachable, given, extra_rules)
+    outcome = _choose_or_make(reachable, given, context.rules)
     if outcome.choice == wish:
         return _with(start, best, f"Sources ({what}): the best choice can be had.")
     have = f"{len(reachable):,} file{'s' if len(reachable) != 1 else ''} can be had"
     note = f"Sources ({what}): {have}; {wish.model} {wish.quant} would be chosen if all answered."
-    make = _proposal(outcome.chosen, reachable, given, extra_rules)
+    make = _proposal(outcome.chosen, reachable, given, context.rules)
     return replace(_with(start, outcome, note, *make), would_choose=wish)
 
 
-def _choose_or_make(options: Sequence[Option], given: Setting, extra_rules: Sequence[Rule]) -> _Outcome:
-    """As `_choose`; where nothing will do, the error says what could be made here of what can be had."""
+def _choose_or_make(options: Sequence[Option], given: Setting, extra_rules: Sequence[Rule]) -> Outcome:
+    """As `choose`; where nothing will do, the error says what could be made here of what can be had."""
     try:
-        return _choose(options, given, extra_rules)
+        return choose(options, given, extra_rules)
     except NothingFits as error:
         made = could_be_made(options)
         if not made:
             raise
         try:
-            best = _choose(made, given, extra_rules).chosen
+            best = choose(made, given, extra_rules).chosen
         except NothingFits:
             raise error from None
         raise NothingFits(error.message, hint=proposal(best, None)) from error
@@ -141,11 +124,11 @@ def _proposal(
     if not made:
         return ()
     # The other models have lost to the chosen one already.
-    best = _choose([*(o for o in reachable if o.model == chosen.model), *made], given, extra_rules).chosen
+    best = choose([*(o for o in reachable if o.model == chosen.model), *made], given, extra_rules).chosen
     return (proposal(best, chosen),) if best.file.source.startswith(SCHEME) else ()
 
 
-def _with(start: Decision, outcome: _Outcome, *notes: str) -> Decision:
+def _with(start: Decision, outcome: Outcome, *notes: str) -> Decision:
     return replace(
         start,
         choice=outcome.choice,
@@ -165,7 +148,9 @@ def _nothing_runs(impossible: Sequence[Rejection], kind: str) -> NothingFits:
     return NothingFits(f"no {kind} model runs on an installed backend{why}", hint="see `edgellm plugins`")
 
 
-def _usable(backends: Sequence[BackendFacts], request: SelectionRequest) -> tuple[list[BackendFacts], tuple[str, ...]]:
+def usable_backends(
+    backends: Sequence[BackendFacts], request: SelectionRequest
+) -> tuple[list[BackendFacts], tuple[str, ...]]:
     """Backends to plan for, and what was said of the others."""
     wanted = sorted((b for b in backends if request.backend in (None, b.name)), key=lambda b: b.name)
     usable = [b for b in wanted if not b.problems]
@@ -186,8 +171,12 @@ def _usable(backends: Sequence[BackendFacts], request: SelectionRequest) -> tupl
     return usable, reasons
 
 
-def _choose(options: Sequence[Option], given: Setting, extra_rules: Sequence[Rule]) -> _Outcome:
-    """Apply the rules in order."""
+def choose(options: Sequence[Option], given: Setting, extra_rules: Sequence[Rule]) -> Outcome:
+    """Apply the rules in order, those of plugins after the constraints and before the choices.
+
+    Raises:
+        NothingFits: a rule left nothing.
+    """
     reasons: list[str] = []
     rejected: list[Rejection] = []
     left: tuple[Option, ...] = tuple(options)
@@ -203,9 +192,8 @@ def _choose(options: Sequence[Option], given: Setting, extra_rules: Sequence[Rul
     chosen = left[0]
     ctx, why = choose_context(chosen)
     reasons += [why, *evidence(chosen, low), *about(chosen, ctx, possible)]
-    return _Outcome(
-        chosen, chosen.candidate(ctx), tuple(reasons), _runners_up(possible, chosen, given), tuple(rejected)
-    )
+    runners_up = _runners_up(possible, chosen, given)
+    return Outcome(chosen, chosen.candidate(ctx), why, tuple(reasons), runners_up, tuple(rejected))
 
 
 def _apply(
@@ -233,10 +221,8 @@ def _runners_up(possible: Sequence[Option], chosen: Option, given: Setting) -> t
     return tuple(found)
 
 
-def _inputs(
-    given: Setting, rows: Sequence[ModelCard], backends: Sequence[BackendFacts], n_local: int
-) -> dict[str, object]:
-    """What the decision was taken on, for the record."""
+def _inputs(context: SelectionContext, given: Setting, backends: Sequence[BackendFacts]) -> dict[str, object]:
+    """What the decision was taken on, for the record. `backends` are those that can be used."""
     machine, request = given.machine, given.request
     return {
         "machine": machine.id,
@@ -255,11 +241,14 @@ def _inputs(
         "gpu_layers": request.gpu_layers,
         "kv_type": request.kv_type,
         "offline": request.offline,
-        "reachable": None if request.reachable is None else list(request.reachable),
+        "reachable": None if context.reachable is None else list(context.reachable),
         "backends": [b.name for b in backends],
         "rates": {b.name: "measured" if b.calibration else "prior" for b in backends},
-        "models": len(rows),
-        "local_files": n_local,
+        "models": len(context.cards),
+        "local_files": len(context.stored),
+        "corrected": len(context.corrections.rows),
+        "vetoes": len(context.vetoes),
+        "checked": len(context.divergences),
     }
 
 

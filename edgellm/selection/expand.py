@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 
 from edgellm.estimate import exports, quality, quants, weights
-from edgellm.history.corrections import Corrections
+from edgellm.selection.context import SelectionContext
 from edgellm.selection.option import Option
 from edgellm.selection.scenario import BackendFacts, Setting
 from edgellm.types.model import ModelCard, ModelFile, Shape
@@ -18,38 +18,17 @@ OTHER_FORMAT = "backend_opens_format"  # the rule where no backend opens files o
 # Formats whose quantizations are llama.cpp's; files of others follow the rule of a backend (`ExportRule`).
 GGML_FORMATS = frozenset({"gguf", "safetensors"})
 _memo: dict[tuple[str, str, str], tuple[ModelCard, ModelFile, ExportRule | None, weights.Weights | None]] = {}
-NO_CORRECTIONS = Corrections()
-NO_DIVERGENCES: Mapping[tuple[str, str, str], float] = {}
-NO_VETOES: Mapping[tuple[str, str, str], str] = {}
 # Encoders read a text at once and keep nothing of it (llama.cpp b11434: no memory is made for them).
 ENCODERS = frozenset({"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "modern-bert", "gemma-embedding"})
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What is here already, and what was measured of it."""
+def expand(context: SelectionContext, given: Setting) -> tuple[list[Option], list[Rejection]]:
+    """Options in the order of the cards, and a rejection for each model or file that is none.
 
-    local: frozenset[str]
-    corrections: Corrections
-    vetoes: Mapping[tuple[str, str, str], str]
-    divergences: Mapping[tuple[str, str, str], float]
-
-
-def expand(  # noqa: PLR0917
-    rows: Iterable[ModelCard],
-    backends: Sequence[BackendFacts],
-    given: Setting,
-    local: frozenset[str],
-    corrections: Corrections = NO_CORRECTIONS,
-    vetoes: Mapping[tuple[str, str, str], str] = NO_VETOES,
-    divergences: Mapping[tuple[str, str, str], float] = NO_DIVERGENCES,
-) -> tuple[list[Option], list[Rejection]]:
-    """Options in the order of the rows, and a rejection for each model or file that is none.
-
-    Caches are of the type that is asked for, or f16; rules lower the type where that buys something (`Option.lower`).
+    Every backend of the context is taken to run. Caches are of the type that is asked for, or f16; rules lower the
+    type where that buys something (`Option.lower`).
     """
-    known = _Known(local, corrections, vetoes, divergences)
-    cards = list(rows)
+    cards = context.cards
     kind = given.needs.kind
     scored = {card.id: card for card in cards if card.scores}
     options: list[Option] = []
@@ -65,12 +44,12 @@ def expand(  # noqa: PLR0917
         else:
             ability = quality.ability(card, scored, given.request.task)
             for file in card.files:
-                shape, rule = card.shape, export_rule(backends, file.format)
+                shape, rule = card.shape, export_rule(context.backends, file.format)
                 if shape.arch in ENCODERS:
                     shape = replace(shape, kv_full_bytes=0, kv_swa_bytes=0, sliding_window=0)
                 elif rule is not None:
                     shape = exports.cached(shape, rule)
-                options += _of_file(card, shape, file, ability, backends, given, known, rejected)
+                options += _of_file(card, shape, file, ability, context, given, rejected)
     return options, rejected
 
 
@@ -79,11 +58,11 @@ def _of_file(  # noqa: PLR0917
     shape: Shape,
     file: ModelFile,
     ability: quality.Estimate,
-    backends: Sequence[BackendFacts],
+    context: SelectionContext,
     given: Setting,
-    known: _Known,
     rejected: list[Rejection],
 ) -> list[Option]:
+    backends = context.backends
     opens_format = any(file.format in backend.formats for backend in backends)
     size = _weights_of(card, shape, file, export_rule(backends, file.format))
     # The rule of another format belongs to its backend: without one, that is what is missing.
@@ -91,7 +70,7 @@ def _of_file(  # noqa: PLR0917
         why = f"the size of {file.quant} follows no rule that is known, and none is published"
         rejected.append(Rejection(card.id, file.quant, "has_known_size", why))
         return []
-    is_local = file.source in known.local or (file.sha256 is not None and file.sha256 in known.local)
+    is_local = file.source in context.stored or (file.sha256 is not None and file.sha256 in context.stored)
     options: list[Option] = []
     refusals = []
     for backend in backends:
@@ -114,9 +93,9 @@ def _of_file(  # noqa: PLR0917
                     ability,
                     is_local,
                     kv_type,
-                    known.corrections,
-                    mean_kl=known.divergences.get(key),
-                    veto=known.vetoes.get(key, ""),
+                    context.corrections,
+                    mean_kl=context.divergences.get(key),
+                    veto=context.vetoes.get(key, ""),
                 )
             )
     if not options:

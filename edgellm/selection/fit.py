@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edgellm.errors import BackendUnavailable, NothingFits
 from edgellm.estimate import quality
-from edgellm.history.corrections import Corrections
+from edgellm.selection.context import SelectionContext
 from edgellm.selection.context_length import STEPS
-from edgellm.selection.decide import decide
-from edgellm.selection.expand import NO_CORRECTIONS, NO_DIVERGENCES, NO_VETOES, expand, export_rule
+from edgellm.selection.decide import choose, usable_backends
+from edgellm.selection.expand import expand, export_rule
 from edgellm.selection.option import Option
 from edgellm.selection.rules import LOW_SHARE, rank_models
 from edgellm.selection.scenario import BackendFacts, Setting
@@ -66,50 +66,65 @@ class Appraisal:
 
 def appraise(
     card: ModelCard,
-    catalog: Iterable[ModelCard],
-    backends: Sequence[BackendFacts],
+    context: SelectionContext,
     given: Setting,
     *,
-    corrections: Corrections = NO_CORRECTIONS,
-    vetoes: Mapping[tuple[str, str, str], str] = NO_VETOES,
-    divergences: Mapping[tuple[str, str, str], float] = NO_DIVERGENCES,
     adapter_bytes: int = 0,
     others: Sequence[ModelFile] = (),
 ) -> tuple[list[Appraisal], list[Rejection]]:
     """One appraisal for each file of `card`, in their order, and why the rest have none.
 
-    `catalog` is what an unknown ability is imputed from, `others` are files of the model that could be taken instead.
-    A file that no backend opens is appraised all the same, as far as memory and speed go.
+    The context's cards are what an unknown ability is imputed from, `others` are files of the model that could be
+    taken instead. A file that no backend opens is appraised all the same, as far as memory and speed go.
     """
     room = replace(given, budget_bytes=given.budget_bytes - adapter_bytes)
     named = replace(card, kind=given.needs.kind)
-    known = [replace(other, files=()) for other in catalog if other.scores and other.id != card.id]
-    usable = [b for b in backends if not b.problems and given.request.backend in (None, b.name)]
+    scored = [replace(other, files=()) for other in context.cards if other.scores and other.id != card.id]
+    usable = tuple(b for b in context.backends if not b.problems and given.request.backend in (None, b.name))
     every = replace(named, files=(*named.files, *others))
-    options, rejected = expand([every, *known], usable, room, frozenset(), corrections, vetoes, divergences)
+    options, rejected = expand(replace(context, cards=(every, *scored), backends=usable, stored=frozenset()), room)
     mine = [r for r in rejected if r.model == card.id]
     refused = {r.quant: r.reason for r in mine if r.rule != "has_known_size"}
-    broken = "; ".join(f"{b.name} cannot run here: {', '.join(b.problems)}" for b in backends if b.problems)
-    found: list[Appraisal] = []
+    broken = "; ".join(f"{b.name} cannot run here: {', '.join(b.problems)}" for b in context.backends if b.problems)
+    appraisals: list[Appraisal] = []
     for file in named.files:
         same = [o for o in options if o.file is file]
         problem = ""
-        if not same:
+        if same:
+            problem = _refused_by_rules(same, context, room)
+        else:
             problem = refused.get(file.quant, "") or broken or "no backend is installed that opens it"
-            nobody = BackendFacts(
-                _NOBODY,
-                frozenset({file.format}),
-                frozenset({file.quant}),
-                kv_types=frozenset(KV_TYPES),
-                priors=Priors(export=export_rule(backends, file.format)),
-            )
-            same, _ = expand([replace(named, files=(file,)), *known], [nobody], room, frozenset())
+            same = _without_backend(replace(named, files=(file,)), scored, context, room)
         if same:
             siblings = [o for o in options if o.file is not file]
-            run = _as_selected(same, usable, corrections) if not problem else None
-            found.append(_appraisal(run or _as_wished(same), siblings, adapter_bytes, problem))
-    missing = {file.quant for file in named.files} - {a.candidate.quant for a in found}
-    return found, [r for r in mine if r.quant in missing]
+            run = _as_selected(same, context, room) if not problem else None
+            appraisals.append(_appraisal(run or _as_wished(same), siblings, adapter_bytes, problem))
+    missing = {file.quant for file in named.files} - {a.candidate.quant for a in appraisals}
+    return appraisals, [r for r in mine if r.quant in missing]
+
+
+def _without_backend(
+    card: ModelCard, scored: Sequence[ModelCard], context: SelectionContext, room: Setting
+) -> list[Option]:
+    """The card's one file as a backend without a name would open it."""
+    (file,) = card.files
+    nobody = BackendFacts(
+        _NOBODY,
+        frozenset({file.format}),
+        frozenset({file.quant}),
+        kv_types=frozenset(KV_TYPES),
+        priors=Priors(export=export_rule(context.backends, file.format)),
+    )
+    return expand(SelectionContext(context.machine, (nobody,), (card, *scored)), room)[0]
+
+
+def _refused_by_rules(same: Sequence[Option], context: SelectionContext, room: Setting) -> str:
+    """What a plugin's rule says against the file on every backend; "" = nothing."""
+    for rule in context.rules:
+        verdict = rule(same, room)
+        if not verdict.kept:
+            return f"{rule.__name__}: {verdict.rejected[-1][1] if verdict.rejected else verdict.reason}"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,23 +134,16 @@ class _Run:
     why: str
 
 
-def _as_selected(same: Sequence[Option], backends: Sequence[BackendFacts], corrections: Corrections) -> _Run | None:
+def _as_selected(same: Sequence[Option], context: SelectionContext, room: Setting) -> _Run | None:
     """Backend, cache and context as selection takes them for this one file; None where it would not take it."""
-    first = same[0]
-    setting = first.setting
-    # The budget may be less than the machine's own: adapters take their part.
-    request = replace(setting.request, max_memory_bytes=setting.budget_bytes)
-    row = replace(first.card, files=(first.file,))
     try:
-        decision = decide(setting.machine, request, [row], backends, corrections=corrections)
+        able = {backend.name for backend in usable_backends(context.backends, room.request)[0]}
+        # A veto is a problem of its own, and no reason to show the file in another context.
+        outcome = choose([replace(o, veto="") for o in same if o.backend in able], room, context.rules)
     except (NothingFits, BackendUnavailable):
         return None
-    choice = decision.choice
-    if choice is None:
-        return None
-    why = next(reason for reason in decision.reasons if reason.startswith("Context: "))
-    option = next(o for o in same if o.backend == choice.backend)
-    return _Run(replace(option, kv_type=choice.kv_type), choice.ctx, why)
+    option = next(o for o in same if o.backend == outcome.choice.backend)
+    return _Run(replace(option, kv_type=outcome.choice.kv_type), outcome.choice.ctx, outcome.ctx_reason)
 
 
 def _as_wished(same: Sequence[Option]) -> _Run:

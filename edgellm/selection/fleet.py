@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from edgellm.errors import BackendUnavailable, NothingFits, UsageError
 from edgellm.estimate.quants import LOW_BITS
-from edgellm.history.corrections import Corrections
+from edgellm.selection.context import SelectionContext
 from edgellm.selection.decide import decide
-from edgellm.selection.expand import NO_CORRECTIONS
 from edgellm.selection.option import RISK
-from edgellm.selection.rule_result import Rule
-from edgellm.selection.scenario import TASK_NEEDS, BackendFacts, setting
+from edgellm.selection.scenario import TASK_NEEDS, setting
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard
 from edgellm.types.plan import Candidate, Decision
@@ -23,35 +21,20 @@ RUNNERS_UP = 5
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One box with everything that a decision for it is taken on."""
+    """One box: its circumstances, and what is asked of it."""
 
     name: str
     count: int
-    machine: Machine
+    context: SelectionContext  # boxes of one kind share the object, so that they are decided once
     request: SelectionRequest
-    cards: Sequence[ModelCard] = field(repr=False)
-    backends: Sequence[BackendFacts] = field(repr=False)
-    local: Collection[str] = field(default=(), repr=False)
-    corrections: Corrections = field(default=NO_CORRECTIONS, repr=False)
-    vetoes: Mapping[tuple[str, str, str], str] = field(default_factory=dict, repr=False)
-    divergences: Mapping[tuple[str, str, str], float] = field(default_factory=dict, repr=False)
+
+    @property
+    def machine(self) -> Machine:
+        return self.context.machine
 
     @property
     def kind(self) -> str:
         return TASK_NEEDS[self.request.task].kind
-
-    def decide(self, cards: Sequence[ModelCard], rules: Sequence[Rule]) -> Decision:
-        return decide(
-            self.machine,
-            self.request,
-            cards,
-            self.backends,
-            self.local,
-            corrections=self.corrections,
-            vetoes=self.vetoes,
-            divergences=self.divergences,
-            extra_rules=rules,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +74,12 @@ class Shared:
     runners_up: tuple[RunnerUp, ...]
 
 
-def plan(sites: Sequence[Site], rules: Sequence[Rule] = ()) -> tuple[Assigned, ...]:
+def plan(sites: Sequence[Site]) -> tuple[Assigned, ...]:
     """The best model for each box by itself."""
-    return tuple(_assigned(site, site.cards, rules) for site in sites)
+    return tuple(_assigned(site, site.context) for site in sites)
 
 
-def plan_shared(sites: Sequence[Site], rules: Sequence[Rule] = (), *, one_file: bool = False) -> Shared:
+def plan_shared(sites: Sequence[Site], *, one_file: bool = False) -> Shared:
     """The model that is best where it is worst, and of equal ones the best on average; with `one_file` in one
     quantization everywhere.
 
@@ -111,7 +94,7 @@ def plan_shared(sites: Sequence[Site], rules: Sequence[Rule] = (), *, one_file: 
     if len(kinds) > 1:
         told = ", ".join(f"{name} for {kind} models" for kind, name in sorted(kinds.items()))
         raise UsageError(f"one model cannot serve all boxes: {told}", hint="plan them in files of their own")
-    table, runs, n_tried = _table(sites, rules, one_file=one_file)
+    table, runs, n_tried = _table(sites, one_file=one_file)
     whole = {key: row for key, row in table.items() if all(a.choice is not None for a in row)}
     if not whole:
         raise _none_fits(sites, runs, n_tried)
@@ -132,13 +115,13 @@ _Key = tuple[str, str]  # model, quantization ("" = whichever suits each box)
 _Row = tuple[Assigned, ...]  # in the order of the sites
 
 
-def _table(sites: Sequence[Site], rules: Sequence[Rule], *, one_file: bool) -> tuple[dict[_Key, _Row], list[int], int]:
+def _table(sites: Sequence[Site], *, one_file: bool) -> tuple[dict[_Key, _Row], list[int], int]:
     """Each model (in each quantization) on each box; of how many each box runs, and of how many in all.
 
     The boxes with the least memory are asked first, and what two boxes cannot run is not asked of the others: no
     answer depends on it.
     """
-    cards = [{card.id: card for card in site.cards if card.kind == site.kind} for site in sites]
+    cards = [{card.id: card for card in site.context.cards if card.kind == site.kind} for site in sites]
     keys = [
         (name, quant)
         for name in sorted(set.intersection(*(set(rows) for rows in cards)))
@@ -153,9 +136,9 @@ def _table(sites: Sequence[Site], rules: Sequence[Rule], *, one_file: bool) -> t
         done: dict[tuple[int, SelectionRequest], Assigned] = {}
         for i in order:
             site = sites[i]
-            same = (id(site.machine), site.request)
+            same = (id(site.context), site.request)
             if same not in done:
-                done[same] = _assigned(site, [_in(cards[i][name], quant)], rules)
+                done[same] = _assigned(site, site.context.narrowed([_in(cards[i][name], quant)]))
             row[i] = replace(done[same], site=site)
             runs[i] += row[i].choice is not None
             if sum(a.choice is None for a in row.values()) > 1:
@@ -169,9 +152,9 @@ def _in(card: ModelCard, quant: str) -> ModelCard:
     return card if not quant else replace(card, files=tuple(file for file in card.files if file.quant == quant))
 
 
-def _assigned(site: Site, cards: Sequence[ModelCard], rules: Sequence[Rule]) -> Assigned:
+def _assigned(site: Site, context: SelectionContext) -> Assigned:
     try:
-        decision = site.decide(cards, rules)
+        decision = decide(context, site.request)
     except (NothingFits, BackendUnavailable) as error:
         return Assigned(site, None, error.message)
     if decision.choice is None:

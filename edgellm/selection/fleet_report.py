@@ -35,7 +35,7 @@ def downloads(boxes: Sequence[Assigned]) -> list[Download]:
     found: dict[str, Download] = {}
     for box in boxes:
         c = box.choice
-        if c is None or c.source.startswith("file:") or c.source in box.site.local:
+        if c is None or c.source.startswith("file:") or c.source in box.site.context.stored:
             continue
         n_bytes, exact = _bytes(box, c)
         known = found.get(c.source, Download(c.source, c.model, c.quant, n_bytes, exact, (), 0))
@@ -45,7 +45,7 @@ def downloads(boxes: Sequence[Assigned]) -> list[Download]:
 
 
 def _bytes(box: Assigned, c: Candidate) -> tuple[int, bool]:
-    card = next(card for card in box.site.cards if card.id == c.model)
+    card = next(card for card in box.site.context.cards if card.id == c.model)
     file: ModelFile | None = next((f for f in card.files if (f.source, f.quant) == (c.source, c.quant)), None)
     if file is not None and file.bytes is not None:
         return file.bytes, True

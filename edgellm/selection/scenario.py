@@ -135,17 +135,18 @@ def offload_facts(backend: Backend, machine: Machine) -> Offload | None:
     return live(backend.offload(machine), machine) if isinstance(backend, Offloader) else None
 
 
-def assumed_facts(backends: Iterable[Backend], machine: Machine, request: SelectionRequest) -> tuple[BackendFacts, ...]:
+def assumed_facts(
+    backends: Iterable[Backend], machine: Machine, *, gpu_build: bool = False
+) -> tuple[BackendFacts, ...]:
     """Facts for another machine: installed backends are assumed to run there.
 
-    A build for its GPUs is assumed where layers are asked for only: the ordinary one has none.
+    `gpu_build` assumes builds for its GPUs, which the ordinary ones are not.
     """
-    wanted = request.gpu_layers not in (None, 0)
     plain = Offload(
         missing="an ordinary build is assumed, without a GPU backend",
         remedy="--gpu-layers all plans for a build with one",
     )
-    there = assumed(machine) if wanted else plain
+    there = assumed(machine) if gpu_build else plain
     facts = [
         BackendFacts(
             b.name,

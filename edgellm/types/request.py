@@ -33,7 +33,6 @@ class SelectionRequest:
     backend: str | None = None
     slots: int = 1
     offline: bool = False  # only what needs no network at all
-    reachable: tuple[str, ...] | None = None  # source schemes that answer; None = all. Part of the plan.
     gpu_layers: int | None = None  # as in Settings: 0 = none, -1 = all; None = as many as fit
     kv_type: str | None = (
         None  # one of KV_TYPES; None = f16 (f32 where a backend has no other), lower only where that buys something

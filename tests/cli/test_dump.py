@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgellm import settings
-from edgellm.app import context
+from edgellm.app.context import cards, of_machine
 from edgellm.cli import doctor, dump
 from edgellm.cli.main import cli
 from edgellm.contract.manager import plugins
@@ -21,7 +21,7 @@ from edgellm.hardware.probe import probe
 from edgellm.history import calibrations, fingerprint, run_log
 from edgellm.history.run_log import Numbers, Quality, Run
 from edgellm.selection.decide import decide
-from edgellm.selection.scenario import BackendFacts, assumed_facts
+from edgellm.selection.scenario import BackendFacts
 from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Accelerator, Cluster, Cpu, Limits, Machine, Memory
 from edgellm.types.request import SelectionRequest
@@ -71,7 +71,7 @@ def test_so_is_the_dump_of_this_machine(tmp_path: Path, monkeypatch) -> None:
 def test_a_decision_on_a_dump_is_the_decision_on_the_machine(tmp_path: Path, monkeypatch) -> None:
     path = saved(tmp_path, report(monkeypatch))
     request = SelectionRequest(offline=False)
-    expected = decide(MACHINE, request, context.cards(), assumed_facts(plugins().backends().values(), MACHINE, request))
+    expected = decide(of_machine(MACHINE, cards(here=False)), request)
     done = CliRunner().invoke(cli, ["auto-select", "--profile", path, "--json"], catch_exceptions=False)
     choice = json.loads(done.stdout)["choice"]
     assert expected.choice is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.cli import auto_select
+from edgellm.app import context
 from edgellm.cli.main import main
 from edgellm.selection.scenario import BackendFacts
 
@@ -27,7 +27,8 @@ def look(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
     monkeypatch.setenv("EDGELLM_PLUGINS", "")
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(auto_select, "backends", lambda *_, **__: (GGUF,))
+    for facts in ("assumed_facts", "backend_facts"):
+        monkeypatch.setattr(context, facts, lambda *_, **__: (GGUF,))
 
     def run(*arguments: str, code: int = 0) -> tuple[str, str]:
         with pytest.raises(SystemExit) as left:

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 import tomli_w
 
+from edgellm.app import context
 from edgellm.catalog.lookup import catalog
-from edgellm.cli import auto_select
 from edgellm.cli.main import main
 from edgellm.hardware import probe, profiles
 from edgellm.selection.scenario import BackendFacts
@@ -26,7 +26,8 @@ Listed = Callable[..., str]
 def listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Listed:
     """Runs the command in this process, on a Raspberry Pi with 4 GB and one backend; gives what it prints."""
     monkeypatch.setenv("EDGELLM_PLUGINS", "")
-    monkeypatch.setattr(auto_select, "backends", lambda *_, **__: (GGUF,))
+    for facts in ("assumed_facts", "backend_facts"):
+        monkeypatch.setattr(context, facts, lambda *_, **__: (GGUF,))
     monkeypatch.setattr(probe, "probe", lambda **_: profiles.load("raspberry-pi-5-4gb"))
 
     def run(*arguments: str, code: int = 0) -> str:

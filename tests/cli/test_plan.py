@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.cli import auto_select
+from edgellm.app import context
 from edgellm.cli.main import main
 from edgellm.hardware import profiles
 from edgellm.selection.scenario import BackendFacts
@@ -25,7 +25,8 @@ def plan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     """Runs the command in this process, with one backend that opens GGUF files; gives standard output and error."""
     monkeypatch.setenv("EDGELLM_PLUGINS", "")
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(auto_select, "backends", lambda *_, **__: (GGUF,))
+    for facts in ("assumed_facts", "backend_facts"):
+        monkeypatch.setattr(context, facts, lambda *_, **__: (GGUF,))
 
     def run(file: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
         with pytest.raises(SystemExit) as left:

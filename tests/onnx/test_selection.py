@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from edgellm_onnx.priors import EXPORT, PRIORS
+from support.contexts import context
 
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits
@@ -22,7 +23,7 @@ MACHINE = Machine("test", "Test", Cpu("x86_64", "test", 8, 8, ("avx", "avx2", "f
 
 
 def decided(name: str, *backends: BackendFacts, **asked: object) -> Decision:
-    return decide(MACHINE, SelectionRequest(**asked), [catalog()[name]], backends)  # type: ignore[arg-type]
+    return decide(context(MACHINE, [catalog()[name]], backends), SelectionRequest(**asked))  # type: ignore[arg-type]
 
 
 def test_the_choice_says_what_the_model_would_be_on_the_other_backend() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from support.contexts import context
 
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits
@@ -13,7 +15,9 @@ from edgellm.selection.decide import decide
 from edgellm.selection.fit import Appraisal, appraise, verdict
 from edgellm.selection.offload import assumed
 from edgellm.selection.scenario import BackendFacts, setting
+from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard, ModelFile
+from edgellm.types.plan import Rejection
 from edgellm.types.request import SelectionRequest
 from edgellm.units import show_memory
 
@@ -22,16 +26,22 @@ ROWS = list(catalog().values())
 MIB = 1024**2
 
 
+def appraised(
+    card: ModelCard, machine: Machine, request: SelectionRequest, backend: BackendFacts = GGUF, **others: Any
+) -> tuple[list[Appraisal], list[Rejection]]:
+    return appraise(card, context(machine, ROWS, [backend]), setting(machine, request), **others)
+
+
 def look(
     model: str, quant: str = "", on: str = "raspberry-pi-5-8gb", *, adapter_bytes: int = 0, **request: object
 ) -> list[Appraisal]:
     card = catalog()[model]
     chosen = tuple(f for f in card.files if quant in ("", f.quant))
     others = tuple(f for f in card.files if f not in chosen)
-    given = setting(profiles.load(on), SelectionRequest(**request))  # type: ignore[arg-type]
-    found, refused = appraise(
-        replace(card, files=chosen), ROWS, [GGUF], given, adapter_bytes=adapter_bytes, others=others
-    )
+    found, refused = appraised(
+        replace(card, files=chosen), profiles.load(on), SelectionRequest(**request),  # type: ignore[arg-type]
+        adapter_bytes=adapter_bytes, others=others,
+    )  # fmt: skip
     assert refused == []
     return found
 
@@ -54,9 +64,9 @@ def test_it_is_what_selection_would_run(model: str, on: str) -> None:
     card = catalog()[model]
     card = replace(card, files=card.files or (ModelFile("hf://test/x:Q8_0", "Q8_0"),))
     machine, request = profiles.load(on), SelectionRequest(task="embed" if card.kind == "embedding" else "chat")
-    found, _ = appraise(card, ROWS, [GGUF], setting(machine, request))
+    found, _ = appraised(card, machine, request)
     try:
-        choice = decide(machine, request, [card], [GGUF]).choice
+        choice = decide(context(machine, [card], [GGUF]), request).choice
     except NothingFits:
         assert not any(a.fits for a in found)
         return
@@ -99,8 +109,8 @@ def test_layers_that_a_gpu_does_not_hold_are_a_problem_that_auto_mends() -> None
     facts = replace(GGUF, offload=assumed(machine))
     card = replace(catalog()["gemma-3-27b-it"], files=(ModelFile("hf://test/x:Q4_K_M", "Q4_K_M"),))
     asked = SelectionRequest(gpu_layers=-1, ctx=8192)
-    (whole,), _ = appraise(card, ROWS, [facts], setting(machine, asked))
-    (auto,), _ = appraise(card, ROWS, [facts], setting(machine, replace(asked, gpu_layers=None)))
+    (whole,), _ = appraised(card, machine, asked, facts)
+    (auto,), _ = appraised(card, machine, replace(asked, gpu_layers=None), facts)
 
     assert not whole.fits
     assert "layers need" in whole.problems[0]
@@ -145,7 +155,7 @@ def test_more_context_than_it_was_trained_for_is_a_problem() -> None:
 
 def test_what_no_backend_opens_is_appraised_all_the_same() -> None:
     card = catalog()["bitnet-b1.58-2b-4t"]
-    found, _ = appraise(card, ROWS, [GGUF], setting(profiles.load("raspberry-pi-5-8gb"), SelectionRequest()))
+    found, _ = appraised(card, profiles.load("raspberry-pi-5-8gb"), SelectionRequest())
 
     assert [a.candidate.backend for a in found] == [""] * len(card.files)
     assert not any(a.fits for a in found)
@@ -156,7 +166,7 @@ def test_what_no_backend_opens_is_appraised_all_the_same() -> None:
 def test_a_backend_that_cannot_run_says_why() -> None:
     broken = replace(GGUF, problems=("no libllama",))
     card = replace(catalog()["qwen3-0.6b"], files=catalog()["qwen3-0.6b"].files[:1])
-    (found,), _ = appraise(card, ROWS, [broken], setting(profiles.load("raspberry-pi-5-8gb"), SelectionRequest()))
+    (found,), _ = appraised(card, profiles.load("raspberry-pi-5-8gb"), SelectionRequest(), broken)
 
     assert found.problems == ("gguf cannot run here: no libllama",)
 
@@ -167,8 +177,7 @@ def test_a_model_that_nobody_knows_gets_the_wide_prior_of_its_family() -> None:
         "house", "house", "chat", "mit", 4096, known.params, known.params_active, known.shape,
         (ModelFile("file:/house.gguf", "Q4_K_M", tensor_bytes=2_500_000_000),),
     )  # fmt: skip
-    given = setting(profiles.load("raspberry-pi-5-8gb"), SelectionRequest())
-    (found,), _ = appraise(stranger, ROWS, [GGUF], given)
+    (found,), _ = appraised(stranger, profiles.load("raspberry-pi-5-8gb"), SelectionRequest())
 
     assert found.candidate.tensor_bytes == 2_500_000_000
     assert found.candidate.quality_high - found.candidate.quality_low > 30

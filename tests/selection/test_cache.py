@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from support.contexts import context
 
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits, UsageError
@@ -22,7 +23,7 @@ F16_ONLY = BackendFacts("gguf", frozenset({"gguf"}))
 def of(model: str, quant: str, on, facts: BackendFacts = GGUF, **request: object):
     card = catalog()[model]
     files = tuple(file for file in card.files if file.quant == quant)[:1]
-    return decide(on, SelectionRequest(**request), [replace(card, files=files)], [facts])  # type: ignore[arg-type]
+    return decide(context(on, [replace(card, files=files)], [facts]), SelectionRequest(**request))  # type: ignore[arg-type]
 
 
 def test_the_cache_is_f16_where_it_fits(machine) -> None:

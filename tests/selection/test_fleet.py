@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from support.contexts import context
 
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits, UsageError
@@ -23,7 +24,7 @@ FEW = [catalog()[name] for name in NAMES]
 
 def site(profile: str, name: str = "", count: int = 1, cards: list[ModelCard] | None = None, **request: object) -> Site:
     asked = SelectionRequest(**request)  # type: ignore[arg-type]
-    return Site(name or profile, count, profiles.load(profile), asked, FEW if cards is None else cards, [GGUF])
+    return Site(name or profile, count, context(profiles.load(profile), FEW if cards is None else cards, [GGUF]), asked)
 
 
 PI, N100, M2 = (site(p) for p in ("raspberry-pi-5-8gb", "intel-n100-16gb", "apple-m2-16gb"))
@@ -31,7 +32,7 @@ PI, N100, M2 = (site(p) for p in ("raspberry-pi-5-8gb", "intel-n100-16gb", "appl
 
 def test_each_box_gets_what_it_would_get_alone() -> None:
     for box in plan([PI, N100, M2]):
-        alone = decide(box.site.machine, box.site.request, box.site.cards, [GGUF])
+        alone = decide(context(box.site.machine, box.site.context.cards, [GGUF]), box.site.request)
         assert box.decision == alone
 
 
@@ -49,7 +50,7 @@ def best_by_hand(sites: list[Site], *, one_file: bool = False) -> tuple[float, s
         rows = [card] if not one_file else [replace(card, files=(f,)) for f in card.files]
         for row in rows:
             try:
-                choices = [decide(s.machine, s.request, [row], [GGUF]) for s in sites]
+                choices = [decide(context(s.machine, [row], [GGUF]), s.request) for s in sites]
             except NothingFits:
                 continue
             found = [d.choice for d in choices if d.choice is not None]
@@ -162,7 +163,7 @@ def test_downloads_are_counted_once_a_file_and_once_a_machine() -> None:
 def test_what_is_stored_is_not_downloaded() -> None:
     source = plan([PI])[0].choice.source  # type: ignore[union-attr]
 
-    assert downloads(plan([replace(PI, local=frozenset({source}))])) == []
+    assert downloads(plan([replace(PI, context=replace(PI.context, stored=frozenset(frozenset({source}))))])) == []
 
 
 def test_a_published_size_is_the_downloads() -> None:

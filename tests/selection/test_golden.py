@@ -13,6 +13,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from support.contexts import context
+
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits
 from edgellm.hardware import profiles
@@ -35,7 +37,7 @@ REQUESTS = {
     "chat ctx=32768": SelectionRequest(ctx=32768),
     "chat ctx=32768 kv=q4_0": SelectionRequest(ctx=32768, kv_type="q4_0"),
     "chat at 10 tok/s": SelectionRequest(min_tps=10.0),
-    "chat from pypi only": SelectionRequest(reachable=("pypi", "file")),
+    "chat from pypi only": SelectionRequest(),
 }
 EVERY_SIZE = tuple(REQUESTS)[:6]
 WITH_RUNNERS_UP = ("chat", "agent")
@@ -68,7 +70,8 @@ def of_profile(asked: tuple[str, tuple[str, ...]]) -> list[str]:
 
 def answer(machine: Machine, title: str, request: SelectionRequest, rows: list) -> Iterator[str]:
     try:
-        decision = decide(machine, request, rows, BACKENDS)
+        reachable = ("pypi", "file") if title == "chat from pypi only" else None
+        decision = decide(context(machine, rows, BACKENDS, reachable=reachable), request)
     except NothingFits as error:
         yield f"  {title}: nothing fits: {error.message}"
         return

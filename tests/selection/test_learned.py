@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from support.contexts import context
 
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import quality
@@ -31,8 +32,8 @@ def card():
 
 def test_a_correction_scales_rates_and_memory_and_says_so(card, machine) -> None:
     rows = {("gguf", "qwen3-4b", quant, "f16"): Correction(0.5, 2.0, 1.1, RUNS) for quant in QUANTS}
-    plain = decide(machine(), SelectionRequest(ctx=4096), [card], [GGUF])
-    learned = decide(machine(), SelectionRequest(ctx=4096), [card], [GGUF], corrections=Corrections(rows))
+    plain = decide(context(machine(), [card], [GGUF]), SelectionRequest(ctx=4096))
+    learned = decide(context(machine(), [card], [GGUF], corrections=Corrections(rows)), SelectionRequest(ctx=4096))
     same = next(o for o in (learned.choice, *learned.runners_up) if o is not None)
     assert plain.choice is not None
 
@@ -57,13 +58,13 @@ def test_what_ran_here_itself_is_known_as_well_as_runs_repeat(card, machine) -> 
     """So an upgrade beyond Q5_K_M needs no such distance from the floor."""
     on = machine(gb_s=60.0)
     floor = 0.95 * next(
-        o.decode.tok_s for o in (decide(on, SelectionRequest(), [card], [GGUF]).choice,) if o is not None
+        o.decode.tok_s for o in (decide(context(on, [card], [GGUF]), SelectionRequest()).choice,) if o is not None
     )
     own = Correction(1.0, 1.0, 1.0, "corrected by 1 run here", REPEATS)
     ran = Corrections({("gguf", "qwen3-4b", "Q8_0", "f16"): own})
     asked = SelectionRequest(min_tps=floor * (1 - REPEATS))
-    before = decide(on, asked, [card], [GGUF]).choice
-    after = decide(on, asked, [card], [GGUF], corrections=ran).choice
+    before = decide(context(on, [card], [GGUF]), asked).choice
+    after = decide(context(on, [card], [GGUF], corrections=ran), asked).choice
     assert before is not None
     assert after is not None
 
@@ -90,8 +91,8 @@ def test_a_smaller_cache_has_the_correction_of_its_own_runs_else_of_the_file_wit
 def test_a_quantization_that_runs_slower_than_predicted_loses_its_place(card, machine) -> None:
     on = machine(gb_s=60.0)
     slow = Corrections({("gguf", "qwen3-4b", "Q8_0", "f16"): Correction(0.1, 1.0, 1.0, RUNS)})
-    before = decide(on, SelectionRequest(), [card], [GGUF]).choice
-    after = decide(on, SelectionRequest(), [card], [GGUF], corrections=slow)
+    before = decide(context(on, [card], [GGUF]), SelectionRequest()).choice
+    after = decide(context(on, [card], [GGUF], corrections=slow), SelectionRequest())
     assert before is not None
     assert after.choice is not None
 
@@ -103,7 +104,7 @@ def test_a_quantization_that_runs_slower_than_predicted_loses_its_place(card, ma
 def test_what_failed_its_quality_check_is_not_chosen(card, machine) -> None:
     why = "KL divergence 0.9 nats to Q8_0, 0.3 are allowed"
     vetoes = {("gguf", "qwen3-4b", quant): why for quant in ("Q8_0", "Q5_K_M")}
-    decision = decide(machine(), SelectionRequest(), [card], [GGUF], vetoes=vetoes)
+    decision = decide(context(machine(), [card], [GGUF], vetoes=vetoes), SelectionRequest())
     assert decision.choice is not None
 
     assert decision.choice.quant == "Q4_K_M"
@@ -126,14 +127,16 @@ def test_measured_rates_are_used_and_recorded(card, machine) -> None:
     kinds = ("Q8_0", "Q6_K", "Q5_K", "Q4_K")
     rates = Calibration({(k, 8): 0.02 for k in kinds}, {(k, 8): 1.0 for k in kinds}, "test")
     measured = replace(GGUF, calibration=rates)
-    fast = decide(machine(), SelectionRequest(), [card], [GGUF])
-    slow = decide(machine(), SelectionRequest(), [card], [measured])
+    fast = decide(context(machine(), [card], [GGUF]), SelectionRequest())
+    slow = decide(context(machine(), [card], [measured]), SelectionRequest())
     assert fast.choice is not None
     assert slow.choice is not None
 
     assert slow.choice.decode.tok_s < fast.choice.decode.tok_s / 10
     assert (fast.inputs["rates"], slow.inputs["rates"]) == ({"gguf": "prior"}, {"gguf": "measured"})
-    assert json.dumps(to_dict(slow)) == json.dumps(to_dict(decide(machine(), SelectionRequest(), [card], [measured])))
+    assert json.dumps(to_dict(slow)) == json.dumps(
+        to_dict(decide(context(machine(), [card], [measured]), SelectionRequest()))
+    )
 
 
 def test_no_more_threads_decode_than_were_measured_to_help(option) -> None:
@@ -150,7 +153,7 @@ def test_no_more_threads_decode_than_were_measured_to_help(option) -> None:
 def test_prompts_get_all_threads_and_the_reason_says_why_decoding_does_not(card, machine) -> None:
     table = {(kind, n): min(n, 4) * 5.0 for kind in ("Q8_0", "Q6_K", "Q5_K", "Q4_K") for n in (1, 4, 8)}
     facts = replace(GGUF, calibration=Calibration(table, table, "test"))
-    decision = decide(machine(), SelectionRequest(), [card], [facts])
+    decision = decide(context(machine(), [card], [facts]), SelectionRequest())
     assert decision.choice is not None
 
     assert (decision.choice.threads, decision.choice.threads_batch) == (4, 8)
@@ -166,7 +169,7 @@ def test_the_specialist_runs_what_two_backends_open_and_says_why(machine) -> Non
         BackendFacts("bitnet", frozenset({"gguf"}), frozenset({"I2_S", "TQ2_0"})),
         BackendFacts("a-general-one", frozenset({"gguf"})),
     ]
-    decision = decide(machine(), SelectionRequest(), [replace(bitnet, files=(file,))], backends)
+    decision = decide(context(machine(), [replace(bitnet, files=(file,))], backends), SelectionRequest())
     assert decision.choice is not None
 
     assert decision.choice.backend == "bitnet"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from support.contexts import context
 
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits
@@ -28,7 +29,7 @@ def proposals(decision) -> list[str]:
 
 def test_a_lower_quantization_is_proposed_where_only_f16_is_at_hand(machine) -> None:
     card = card_with(("file:/", "F16"), ("hf://", "Q5_K_M"))
-    decision = decide(machine(), SelectionRequest(offline=True), [card], [GGUF])
+    decision = decide(context(machine(), [card], [GGUF]), SelectionRequest(offline=True))
     assert decision.choice is not None
     assert decision.would_choose is not None
 
@@ -41,21 +42,21 @@ def test_a_lower_quantization_is_proposed_where_only_f16_is_at_hand(machine) -> 
 def test_nothing_is_proposed_where_what_would_be_chosen_is_at_hand(machine) -> None:
     card = card_with(("file:/", "F16"), ("file:/", "Q6_K"), ("file:/", "Q5_K_M"), ("file:/", "Q4_K_M"))
 
-    assert proposals(decide(machine(), SelectionRequest(), [card], [GGUF])) == []
+    assert proposals(decide(context(machine(), [card], [GGUF]), SelectionRequest())) == []
 
 
 def test_nothing_is_proposed_from_a_low_quantization(machine) -> None:
     card = card_with(("file:/", "Q4_0"))
 
-    assert proposals(decide(machine(), SelectionRequest(), [card], [GGUF])) == []
+    assert proposals(decide(context(machine(), [card], [GGUF]), SelectionRequest())) == []
 
 
 def test_where_nothing_else_fits_the_error_says_what_to_make(machine) -> None:
     card = card_with(("file:/", "F16"))
     with pytest.raises(NothingFits) as caught:
-        decide(machine(6), SelectionRequest(), [card], [GGUF])
+        decide(context(machine(6), [card], [GGUF]), SelectionRequest())
 
     assert "`edgellm quantize qwen3-4b --to Q" in caught.value.hint
     with pytest.raises(NothingFits) as caught:
-        decide(machine(1), SelectionRequest(), [card], [GGUF])
+        decide(context(machine(1), [card], [GGUF]), SelectionRequest())
     assert "quantize" not in caught.value.hint

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from support.contexts import context
 
 from edgellm.catalog.lookup import catalog
 from edgellm.contract.backend import Device, Offload
@@ -17,6 +18,7 @@ from edgellm.selection.offload import Placement, assumed, layers, live, place
 from edgellm.selection.report import to_dict
 from edgellm.selection.scenario import BackendFacts, assumed_facts
 from edgellm.types.machine import Accelerator, Machine
+from edgellm.types.options import SelectionOptions
 from edgellm.types.plan import Candidate, Decision
 from edgellm.types.request import SelectionRequest, layers_on_gpu
 
@@ -35,7 +37,7 @@ def facts(offload: Offload | None) -> BackendFacts:
 
 
 def chosen(machine: Machine, offload: Offload | None, model: str, **request: object) -> tuple[Candidate, Decision]:
-    decision = decide(machine, SelectionRequest(**request), [catalog()[model]], [facts(offload)])  # type: ignore[arg-type]
+    decision = decide(context(machine, [catalog()[model]], [facts(offload)]), SelectionRequest(**request))  # type: ignore[arg-type]
     assert decision.choice is not None
     return decision.choice, decision
 
@@ -197,7 +199,7 @@ def test_more_than_fits_is_refused_with_what_does() -> None:
 
 def test_what_is_chosen_for_the_gpu_fits_it() -> None:
     machine = profiles.load("desktop-rtx-4090")
-    decision = decide(machine, SelectionRequest(gpu_layers=-1), catalog().values(), [facts(assumed(machine))])
+    decision = decide(context(machine, catalog().values(), [facts(assumed(machine))]), SelectionRequest(gpu_layers=-1))
 
     assert decision.choice is not None
     assert decision.choice.gpu_layers == -1
@@ -222,7 +224,7 @@ def test_what_cannot_be_kept_is_refused(offload: Offload | None, told: str, hint
 def test_another_backend_takes_the_layers_where_one_cannot() -> None:
     machine = profiles.load("desktop-rtx-4090")
     backends = [BackendFacts("able", frozenset({"gguf"}), offload=assumed(machine)), facts(None)]
-    decision = decide(machine, SelectionRequest(gpu_layers=-1), [catalog()["qwen3-4b"]], backends)
+    decision = decide(context(machine, [catalog()["qwen3-4b"]], backends), SelectionRequest(gpu_layers=-1))
 
     assert decision.choice is not None
     assert (decision.choice.backend, decision.choice.gpu_layers) == ("able", -1)
@@ -235,7 +237,7 @@ def test_a_model_that_only_the_gpu_can_hold_is_not_dropped() -> None:
     request = SelectionRequest(min_tps=0.1, ctx=4096)
     rows = [catalog()["qwen3-14b"]]
 
-    with_gpu = decide(small, request, rows, [facts(assumed(small))]).choice
+    with_gpu = decide(context(small, rows, [facts(assumed(small))]), request).choice
     assert with_gpu is not None
     assert with_gpu.tensor_bytes > small.memory_budget_bytes > with_gpu.footprint.resident_bytes
 
@@ -265,8 +267,8 @@ class _Planner:
 
 def test_for_another_machine_a_gpu_build_is_planned_where_layers_are_asked_for() -> None:
     machine = profiles.load("desktop-rtx-3060-12gb")
-    for asked, devices in ((None, 0), (0, 0), (-1, 1), (3, 1)):
-        (found,) = assumed_facts([_Planner()], machine, SelectionRequest(gpu_layers=asked))  # type: ignore[list-item]
+    for asked, devices in (("auto", 0), (0, 0), ("all", 1), (3, 1)):
+        (found,) = assumed_facts([_Planner()], machine, gpu_build=SelectionOptions(gpu_layers=asked).asks_for_gpu)  # type: ignore[list-item]
         assert found.offload is not None
         assert len(found.offload.devices) == devices
 

@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+from support.contexts import context
+
 from edgellm.catalog.lookup import catalog
 from edgellm.selection.decide import decide
 from edgellm.selection.report import SCHEMA, one_line, to_dict
@@ -15,9 +17,8 @@ DOC = Path(__file__).parents[2] / "docs" / "auto-select-json.md"
 TOP = ("schema", "choice", "reasons", "runners_up", "rejected", "would_choose", "budget_bytes", "inputs")
 
 
-def report(machine, gguf, **request: object) -> dict:
-    asked = SelectionRequest(**request)  # type: ignore[arg-type]
-    return to_dict(decide(machine(), asked, catalog().values(), [gguf()]))
+def report(machine, gguf, reachable: tuple[str, ...] | None = None) -> dict:
+    return to_dict(decide(context(machine(), catalog().values(), [gguf()], reachable=reachable), SelectionRequest()))
 
 
 def test_the_keys_are_the_documented_ones_in_order(machine, gguf) -> None:
@@ -53,7 +54,7 @@ def test_the_report_is_plain_json(machine, gguf) -> None:
 
 
 def test_one_line_holds_what_a_person_compares(machine, gguf) -> None:
-    decision = decide(machine(), SelectionRequest(), [catalog()["smollm2-135m-instruct"]], [gguf()])
+    decision = decide(context(machine(), [catalog()["smollm2-135m-instruct"]], [gguf()]), SelectionRequest())
     assert decision.choice is not None
     line = one_line(decision.choice)
 

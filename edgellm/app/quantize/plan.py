@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgellm.app import context as app_context
 from edgellm.app.quantize import preflight
 from edgellm.app.quantize.source import Source, find
 from edgellm.contract.backend import Backend
@@ -17,6 +18,7 @@ from edgellm.errors import BackendUnavailable, UsageError
 from edgellm.estimate import file_recipe, quants
 from edgellm.estimate.file_recipe import FilePlan
 from edgellm.formats.gguf.imatrix import Imatrix, read_imatrix
+from edgellm.selection.context import SelectionContext
 from edgellm.store.library import MADE, TWICE, Library, silent
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact, ModelFile
@@ -79,14 +81,13 @@ def plan(
         BackendUnavailable: nothing installed quantizes. NothingFits: "auto" finds no quantization that runs here.
         DiskFull: no room for it, before the first byte.
     """
-    from edgellm.hardware.probe import probe
-
-    machine = probe(refine=True)
-    source = find(model, progress)
+    context = app_context.here()
+    machine = context.machine
+    source = find(model, context, progress)
     matrix = read_imatrix(imatrix) if imatrix else None
     notes: tuple[str, ...] = ()
     if to.lower() == AUTO:
-        decision = _wanted(source, machine, matrix, allow_requantize=allow_requantize)
+        decision = _best_quant(source, context, matrix, allow_requantize=allow_requantize)
         assert decision.choice is not None
         if decision.choice.source == _own(source):
             return decision
@@ -147,14 +148,15 @@ def _own(source: Source) -> str:
     return f"file:{source.artifact.path}"
 
 
-def _wanted(source: Source, machine: Machine, matrix: Imatrix | None, *, allow_requantize: bool) -> Decision:
+def _best_quant(
+    source: Source, context: SelectionContext, matrix: Imatrix | None, *, allow_requantize: bool
+) -> Decision:
     """What selection wants of all that can be made, and of the source itself.
 
     Raises:
         NothingFits, BackendUnavailable. UsageError: everything there is to make would be quantized twice.
     """
     from edgellm.selection.decide import decide
-    from edgellm.selection.scenario import backend_facts
 
     content, has = source.content, source.artifact.quant
     offered = [ModelFile(_own(source), has, tensor_bytes=content.tensor_bytes, bytes=content.file_bytes)]
@@ -171,6 +173,6 @@ def _wanted(source: Source, machine: Machine, matrix: Imatrix | None, *, allow_r
         offered.append(ModelFile(f"file:{quant.name}", quant.name, tensor_bytes=file.tensor_bytes))
     if len(offered) == 1 and twice is not None:
         preflight.to_content(source, twice, matrix, allow_requantize=False)
-    facts = backend_facts(plugins().backends().values(), machine)
-    row = replace(source.card, kind="chat", files=tuple(offered))
-    return decide(machine, SelectionRequest(), [row], facts, {file.source for file in offered})
+    card = replace(source.card, kind="chat", files=tuple(offered))
+    narrowed = replace(context.narrowed([card]), stored=frozenset(file.source for file in offered))
+    return decide(narrowed, SelectionRequest())

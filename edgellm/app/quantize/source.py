@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgellm.app import context
+from edgellm.app.resolve import Kind, named_cards, refer
 from edgellm.catalog import lookup
 from edgellm.catalog.identify import identify
 from edgellm.catalog.recognize import recognize
-from edgellm.contract.source import Progress, scheme_of
+from edgellm.contract.source import Progress
 from edgellm.errors import UnknownModel, UnsupportedArtifact, UsageError
 from edgellm.estimate import file_recipe, quants
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.reader import GgufModel
+from edgellm.selection.context import SelectionContext
 from edgellm.store import manifest
-from edgellm.store.card import local_card
+from edgellm.store.card import HEADER, local_card
 from edgellm.store.library import MADE, TWICE, Library, silent
-from edgellm.store.sources.local_file import LocalFile
-from edgellm.store.sources.registry import sources
 from edgellm.types.model import Artifact, ModelCard
 
 
@@ -38,35 +38,36 @@ class Source:
         return self.artifact.sha256 or f"{self.artifact.path} {found.st_size} {found.st_mtime_ns}"
 
 
-def find(model: str, progress: Progress = silent) -> Source:
+def find(model: str, context: SelectionContext, progress: Progress = silent) -> Source:
     """The source that `model` names: a path, a catalog id, or `id:QUANT`, which is fetched where it is not here.
 
     Raises:
         UnknownModel, BadArtifact, UnsupportedArtifact, SourceError. UsageError: an address.
     """
-    scheme = scheme_of(model)
-    if scheme == "file":
-        model = str(LocalFile.path_of(model))
-    elif scheme in sources():
+    # A card that was read off a file on this disk names that file.
+    listed = [card for card in context.cards if card.trust != HEADER]
+    reference = refer(model, listed)
+    if reference.kind is Kind.ADDRESS:
         hint = "fetch it first, with edgellm run; `edgellm models --installed` shows its file then"
         raise UsageError(f"{model} is an address", hint=hint)
-    rows = context.cards(twice=True)
-    ids = {row.id for row in lookup.catalog().values()} | {row.id for row in rows if row.trust != "header"}
-    name, _, quant = model.partition(":")
-    if os.path.exists(model) and name.lower() not in ids:
-        artifact = identify(model)
-        content = _readable(artifact)
-        stored = next(
-            (s for s in Library().installed() if s.files and same_file(s.artifact().path, artifact.path)), None
-        )
-        row = next((row for row in rows if stored is not None and row.id == stored.model_id), None)
-        if row is None:
-            row = recognize(local_card(Path(artifact.path)), [row for row in rows if row.id in ids])
-        lossy = stored is not None and stored.source.startswith(TWICE)
-        return Source(replace(artifact, model_id=row.id), content, row, row.id in ids, lossy)
-    row = lookup.find(name, rows)
-    artifact, lossy = _stored(row, quant, progress)
-    return Source(artifact, _readable(artifact), row, True, lossy)
+    cards = named_cards(context)
+    if reference.kind is Kind.FILE:
+        return _of_file(reference.name, cards, listed)
+    card = lookup.find(reference.name, cards)
+    artifact, lossy = _stored(card, reference.quant or "", progress)
+    return Source(artifact, _readable(artifact), card, True, lossy)
+
+
+def _of_file(path: str, cards: Sequence[ModelCard], listed: Sequence[ModelCard]) -> Source:
+    artifact = identify(path)
+    content = _readable(artifact)
+    stored = next((s for s in Library().installed() if s.files and same_file(s.artifact().path, artifact.path)), None)
+    card = next((card for card in cards if stored is not None and card.id == stored.model_id), None)
+    if card is None:
+        card = recognize(local_card(Path(artifact.path)), listed)
+    lossy = stored is not None and stored.source.startswith(TWICE)
+    in_catalog = card.id in {other.id for other in listed}
+    return Source(replace(artifact, model_id=card.id), content, card, in_catalog, lossy)
 
 
 def _stored(row: ModelCard, quant: str, progress: Progress) -> tuple[Artifact, bool]:

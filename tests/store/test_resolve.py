@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from support import gguf_writer as w
 from support import safetensors_writer
+from support.contexts import context
 
-from edgellm.app.resolve import adapter_bytes, named
+from edgellm.app.adapters import adapter_bytes
+from edgellm.app.resolve import ResolvedModel, resolve
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import SourceError, SourceUnreachable, UnknownModel, UnsupportedArtifact, UsageError
 from edgellm.store.sources.registry import sources
+from edgellm.types.machine import Cpu, Machine, Memory
+from edgellm.types.model import ModelCard
 
 ROWS = list(catalog().values())
 MIB = 1024**2
+MACHINE = Machine("test", "Test", Cpu("x86_64", "a model", cores=4, threads=8), Memory(8 * 1024**3, 6 * 1024**3))
+
+
+def named(text: str, cards: Sequence[ModelCard] = ROWS, quant: str | None = None) -> ResolvedModel:
+    return resolve(text, context(MACHINE, cards, ()), quant=quant, predict=True)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,87 @@
+"""A catalog card for a model file or folder on this disk, made of its headers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgellm.catalog.identify import identify, inspect
+from edgellm.catalog.recognize import recognize
+from edgellm.errors import UnsupportedArtifact
+from edgellm.estimate import architecture, quants
+from edgellm.formats import hf_config
+from edgellm.store.card import CTX_UNKNOWN, local_card
+from edgellm.types.model import Artifact, ModelCard, ModelFile
+
+PACKED = "I2_S"  # what ternary weights of a folder are loaded as: 2 bits each
+
+
+def of(path: Path, cards: Sequence[ModelCard]) -> tuple[ModelCard, str]:
+    """The card, with what `cards` know of the model, and where its facts come from.
+
+    Raises:
+        UnknownModel, BadArtifact, UnsupportedArtifact.
+    """
+    artifact = identify(str(path))
+    if artifact.format == "safetensors" and Path(artifact.path).is_dir():
+        return recognize(_folder_card(artifact), cards), f"config.json and the headers in {path}"
+    if artifact.format == "onnx":
+        return _onnx_card(artifact), f"the graph's header and the configuration in {path}"
+    if artifact.format != "gguf":
+        raise UnsupportedArtifact(
+            f"{path} is a model in {artifact.format}, whose memory is not predicted yet",
+            hint="name a GGUF file, or the folder of a safetensors or ONNX model",
+        )
+    return recognize(local_card(Path(artifact.path)), cards), f"the header of {path}"
+
+
+def _folder_card(artifact: Artifact) -> ModelCard:
+    """The card of a Hugging Face folder: ternary weights count as they are packed when they are loaded."""
+    summary = hf_config.summary_of(artifact.path)
+    parts = architecture.tensors(summary.shape) or ()
+    params = sum(part.elems * len(part.layers) for part in parts) or 1
+    quant = PACKED if summary.is_ternary else summary.float_type
+    if not quant:
+        raise UnsupportedArtifact(
+            f"{artifact.path} holds weights that are packed in a way not known here", hint="name a GGUF file of it"
+        )
+    size = None if summary.is_ternary else summary.tensor_bytes
+    file = ModelFile(f"file:{artifact.path}", quant, "safetensors", summary.file_bytes, None, size, "header")
+    return ModelCard(
+        id=artifact.model_id.lower(),
+        family=summary.shape.arch,
+        kind="chat",
+        license="unknown",
+        ctx_train=summary.ctx_train or CTX_UNKNOWN,
+        params=params,
+        params_active=params,
+        shape=summary.shape,
+        files=(file,),
+        native_quant=PACKED if summary.is_ternary else "",
+        source="its config.json",
+        trust="header",
+    )
+
+
+def _onnx_card(artifact: Artifact) -> ModelCard:
+    """The card of an ONNX folder."""
+    facts = inspect(artifact.path, artifact.format)
+    if facts.shape is None or facts.quant not in quants.QUANTS:
+        what = f"its weights are {facts.quant or 'of no known kind'}" if facts.shape else "no shape in its config.json"
+        raise UnsupportedArtifact(f"{artifact.path} cannot be predicted: {what}", hint="run it to see what it takes")
+    file = ModelFile(
+        f"file:{artifact.path}", facts.quant, "onnx", facts.file_bytes, None, facts.tensor_bytes, "header"
+    )  # fmt: skip
+    return ModelCard(
+        id=artifact.model_id.lower(),
+        family=facts.shape.arch,
+        kind="chat" if facts.generates else "embedding",
+        license="unknown",
+        ctx_train=facts.ctx_train or CTX_UNKNOWN,
+        params=max(1, facts.params),
+        params_active=max(1, facts.params),
+        shape=facts.shape,
+        files=(file,),
+        source="its graph and configuration",
+        trust="header",
+    )

@@ -1,0 +1,34 @@
+"""Everything that a decision is taken on beside the request. Plain data, built once by `edgellm.app.context`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from edgellm.history.corrections import Corrections
+from edgellm.selection.rule_result import Rule
+from edgellm.selection.scenario import BackendFacts
+from edgellm.types.machine import Machine
+from edgellm.types.model import ModelCard
+
+Run = tuple[str, str, str]  # backend, model id, quantization
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionContext:
+    """A machine, what its backends can do, which models exist, and what was learned there."""
+
+    machine: Machine
+    backends: tuple[BackendFacts, ...] = field(repr=False)
+    cards: tuple[ModelCard, ...] = field(repr=False)
+    stored: frozenset[str] = field(default=frozenset(), repr=False)  # sha256 and sources of files that need no fetching
+    corrections: Corrections = field(default=Corrections(), repr=False)  # what earlier runs made of predictions
+    vetoes: Mapping[Run, str] = field(default_factory=dict, repr=False)  # what a quality check refused here, and why
+    divergences: Mapping[Run, float] = field(default_factory=dict, repr=False)  # nats from the unquantized model
+    rules: tuple[Rule, ...] = field(default=(), repr=False)  # of plugins, after the constraints of our own
+    is_here: bool = True  # whether it is this machine
+    reachable: tuple[str, ...] | None = None  # schemes of the sources that answer; None = all are taken to
+
+    def narrowed(self, cards: Iterable[ModelCard]) -> SelectionContext:
+        """The same circumstances with other candidates, for a face that chooses among fewer than all."""
+        return replace(self, cards=tuple(cards))

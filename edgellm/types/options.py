@@ -1,0 +1,90 @@
+"""A request as a person writes it, on the command line, in Python or in a fleet's file: sizes and layers are text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self, TypedDict
+
+from edgellm.errors import UsageError
+from edgellm.types.request import SelectionRequest, Task, cache_type, layers_on_gpu
+from edgellm.units import parse_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionOptions:
+    """What selection is asked for. None = decide for me."""
+
+    task: Task | None = None  # what the model is for; None = chat, or what a named model is for
+    ctx: int | None = None  # tokens per request; None = as long as memory and speed allow
+    min_tps: float | None = None  # slowest acceptable rate, tokens per second; None = the task's floor
+    max_memory: int | str | None = None  # bytes, or text such as "2GiB"; None = what is free, less a reserve
+    backend: str | None = None
+    slots: int = 1  # requests answered at the same time; more wait
+    gpu_layers: int | str = "auto"  # a number, "all", or "auto" for as many as fit
+    kv: str = "auto"  # type of the cache: "f16", "q8_0", "q4_0", or "auto": f16, smaller where that buys something
+    offline: bool = False  # only what is on this disk
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """Options by name. Raises UsageError for an unknown one."""
+        unknown = sorted(options.keys() - cls.__dataclass_fields__.keys())
+        if unknown:
+            names = ", ".join(cls.__dataclass_fields__)
+            raise UsageError(f"unknown option: {', '.join(unknown)}", hint=f"options are: {names}", param=unknown[0])
+        return cls(**options)
+
+    @property
+    def asks_for_gpu(self) -> bool:
+        """Whether layers on a GPU are asked for, so that a build for one is assumed of another machine."""
+        return layers_on_gpu(self.gpu_layers) not in (None, 0)
+
+    def request(self, *, usual_task: Task = "chat") -> SelectionRequest:
+        """The request that is meant.
+
+        Raises:
+            UsageError: a value is out of range or cannot be understood.
+        """
+        memory = parse_bytes(self.max_memory) if isinstance(self.max_memory, str) else self.max_memory
+        return SelectionRequest(
+            task=self.task or usual_task,
+            ctx=self.ctx,
+            min_tps=self.min_tps,
+            max_memory_bytes=memory,
+            backend=self.backend,
+            slots=self.slots,
+            offline=self.offline,
+            gpu_layers=layers_on_gpu(self.gpu_layers),
+            kv_type=cache_type(self.kv),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchOptions(SelectionOptions):
+    """What is asked for where a model is also loaded."""
+
+    quant: str | None = None  # of a model that is named
+    threads: int | None = None  # None = what fits the machine
+    options: Mapping[str, str] | None = None  # settings that the backend defines
+
+
+class SelectionKeywords(TypedDict, total=False):
+    """`SelectionOptions` as keyword arguments."""
+
+    task: Task | None
+    ctx: int | None
+    min_tps: float | None
+    max_memory: int | str | None
+    backend: str | None
+    slots: int
+    gpu_layers: int | str
+    kv: str
+    offline: bool
+
+
+class LaunchKeywords(SelectionKeywords, total=False):
+    """`LaunchOptions` as keyword arguments."""
+
+    quant: str | None
+    threads: int | None
+    options: Mapping[str, str] | None

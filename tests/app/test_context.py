@@ -1,0 +1,211 @@
+"""A preview and the act are one decision: every face passes an equal context and request to `decide`.
+
+A rule of a plugin and a correction of an earlier run are in force. Where a face narrows the candidates, the narrowing
+is named here.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgellm import EdgeLLM
+from edgellm.app import context as app_context
+from edgellm.app import launch
+from edgellm.app.quantize import plan as quantize_plan
+from edgellm.catalog import lookup
+from edgellm.cli.main import main
+from edgellm.contract.hookspecs import hookimpl
+from edgellm.contract.manager import plugins
+from edgellm.history import fingerprint, run_log
+from edgellm.history.run_log import Numbers, Run
+from edgellm.selection import decide as decide_module
+from edgellm.selection import fleet
+from edgellm.selection.context import SelectionContext
+from edgellm.selection.option import Option
+from edgellm.selection.rule_result import Verdict
+from edgellm.selection.scenario import Setting
+from edgellm.types.machine import Cpu, Machine, Memory
+from edgellm.types.request import SelectionRequest
+
+GIB = 1024**3
+MACHINE = Machine(
+    "test", "Test", Cpu("x86_64", "a model", cores=4, threads=8, isa=("avx2", "f16c", "fma")),
+    Memory(16 * GIB, 12 * GIB, bandwidth_gb_s=30.0),
+)  # fmt: skip
+MODEL = "qwen3-0.6b"
+REQUESTS: tuple[dict[str, Any], ...] = (
+    {},
+    {"task": "code"},
+    {"task": "agent"},
+    {"task": "embed"},
+    {"ctx": 8192},
+    {"min_tps": 12.0},
+    {"max_memory": "2GiB"},
+    {"backend": "gguf"},
+    {"slots": 4},
+    {"gpu_layers": 0},
+    {"kv": "q8_0"},
+    {"task": "code", "ctx": 4096, "slots": 2, "max_memory": "6GiB", "kv": "q8_0"},
+)
+
+
+def only_free(options: Sequence[Option], scenario: Setting) -> Verdict:
+    """A plugin's rule: models under a free licence."""
+    kept = tuple(o for o in options if o.card.license in ("apache-2.0", "mit"))
+    return Verdict(kept, tuple((o, f"licence {o.card.license}") for o in options if o not in kept), "Free only.")
+
+
+class _Rules:
+    @hookimpl
+    def register_rules(self, register: Callable[[Any], None]) -> None:
+        register(only_free)
+
+
+@dataclass(frozen=True)
+class Call:
+    context: SelectionContext
+    request: SelectionRequest
+
+
+class Stopped(Exception):
+    """A face got as far as its decision."""
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Call]]:
+    """What is passed to `decide`, which then ends the face."""
+    monkeypatch.setattr("edgellm.hardware.probe.probe", lambda *_, **__: MACHINE)
+    monkeypatch.setattr("sys.stdin", io.StringIO("a prompt"))
+    manager = plugins()._manager
+    manager.register(_Rules(), "free")
+    basis = fingerprint.basis(plugins().backend("gguf"), None)
+    ran = Numbers(decode=10.0, prefill=100.0, resident_bytes=10**9)
+    run_log.record(
+        MACHINE,
+        Run(
+            id="1", time="2026-01-01T00:00:00+00:00", backend="gguf", model=MODEL, quant="Q8_0", build="", basis=basis,
+            threads=MACHINE.compute_threads, ctx=4096, slots=1, kv_type="f16", requests=1, whole_batch=True,
+            predicted=ran, measured=replace_numbers(ran, decode=7.0),
+        ),
+    )  # fmt: skip
+    calls: list[Call] = []
+
+    def decide(context: SelectionContext, request: SelectionRequest) -> None:
+        calls.append(Call(context, request))
+        raise Stopped
+
+    for module in (decide_module, launch, fleet):
+        monkeypatch.setattr(module, "decide", decide)
+    yield calls
+    manager.unregister(name="free")
+
+
+def replace_numbers(numbers: Numbers, **changed: float) -> Numbers:
+    import msgspec
+
+    return msgspec.structs.replace(numbers, **changed)
+
+
+def passed(calls: list[Call], face: Callable[[], object]) -> Call:
+    """What `face` passes to `decide` first."""
+    calls.clear()
+    with pytest.raises(Stopped):
+        face()
+    return calls[0]
+
+
+def flags(options: dict[str, Any]) -> list[str]:
+    return [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def fleet_file(folder: Path, options: dict[str, Any]) -> str:
+    path = folder / "fleet.toml"
+    rows = "\n".join(f"{name} = {value!r}" for name, value in options.items())
+    path.write_text(f'[[boxes]]\nname = "here"\nprofile = "this machine"\n{rows}\n')
+    return str(path)
+
+
+@pytest.mark.parametrize("options", REQUESTS, ids=str)
+def test_every_face_decides_the_same_on_the_same(options: dict[str, Any], calls: list[Call], tmp_path: Path) -> None:
+    preview = passed(calls, lambda: main(["auto-select", *flags(options)]))
+    serve_flags = flags(options)
+    faces: dict[str, Callable[[], object]] = {
+        "serve": lambda: main(["serve", "--port", "0", *serve_flags]),
+        "SDK": lambda: EdgeLLM.auto(**options),
+        "fleet": lambda: main(["plan", "--fleet", fleet_file(tmp_path, options)]),
+    }
+    if options.get("task") != "embed" and "slots" not in options:  # `run` chats, one conversation at a time
+        faces["run"] = lambda: main(["run", *serve_flags])
+
+    assert preview.context.rules == (only_free,)
+    assert preview.context.corrections.rows
+    assert preview.context == app_context.here()
+    for name, face in faces.items():
+        assert passed(calls, face) == preview, name
+
+
+@pytest.mark.parametrize("options", [o for o in REQUESTS if "min_tps" not in o and o.get("task") != "embed"], ids=str)
+def test_estimate_narrows_to_the_card_and_forgets_what_is_stored(options: dict[str, Any], calls: list[Call]) -> None:
+    preview = passed(calls, lambda: main(["auto-select", *flags(options)]))
+    estimate = passed(calls, lambda: main(["estimate", MODEL, *flags(options)]))
+    card = next(card for card in preview.context.cards if card.id == MODEL)
+
+    assert estimate.request == preview.request
+    assert estimate.context == replace(preview.context.narrowed([card]), stored=frozenset())
+
+
+def test_models_that_fit_are_decided_one_by_one(calls: list[Call]) -> None:
+    preview = passed(calls, lambda: main(["auto-select"]))
+    fits = passed(calls, lambda: main(["models", "--fits"]))
+
+    assert fits.request == preview.request
+    assert len(fits.context.cards) == 1
+    assert replace(fits.context, cards=preview.context.cards) == preview.context
+
+
+def test_quantize_narrows_to_what_can_be_made_of_the_source(
+    calls: list[Call], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from support import gguf_writer
+
+    path = gguf_writer.model().write(tmp_path / "house.gguf")
+    preview = passed(calls, lambda: main(["auto-select"]))
+    quantize = passed(calls, lambda: quantize_plan.plan(str(path), "auto"))
+    (card,) = quantize.context.cards
+
+    assert quantize.request == SelectionRequest() == preview.request
+    assert {file.source for file in card.files} == quantize.context.stored
+    assert replace(quantize.context, cards=(), stored=frozenset()) == replace(
+        preview.context, cards=(), stored=frozenset()
+    )
+
+
+def test_another_machine_has_nothing_of_this_one(calls: list[Call]) -> None:
+    elsewhere = passed(calls, lambda: main(["auto-select", "--profile", "raspberry-pi-5-8gb"])).context
+
+    assert (elsewhere.is_here, elsewhere.stored, elsewhere.corrections.rows) == (False, frozenset(), {})
+    assert (dict(elsewhere.vetoes), dict(elsewhere.divergences)) == ({}, {})
+    assert elsewhere.rules == (only_free,)
+    assert {card.id for card in elsewhere.cards} >= set(lookup.catalog())
+    assert not [file.source for card in elsewhere.cards for file in card.files if file.source.startswith("file:")]
+
+
+def test_what_a_rule_of_a_plugin_refuses_is_a_problem_of_the_estimate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manager = plugins()._manager
+    manager.register(_Rules(), "free")
+    try:
+        with pytest.raises(SystemExit) as left:
+            main(["estimate", "gemma-3-270m", "--quant", "Q8_0", "--profile", "raspberry-pi-5-8gb"])
+    finally:
+        manager.unregister(name="free")
+
+    assert left.value.code == 3
+    assert "only_free: licence gemma" in capsys.readouterr().out

@@ -1,0 +1,21 @@
+"""Circumstances to decide in, with as much in them as a test cares for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from edgellm.selection.context import SelectionContext
+from edgellm.selection.scenario import BackendFacts
+from edgellm.types.machine import Machine
+from edgellm.types.model import ModelCard
+
+
+def context(
+    machine: Machine,
+    cards: Iterable[ModelCard],
+    backends: Iterable[BackendFacts],
+    stored: Collection[str] = (),
+    **learned: Any,
+) -> SelectionContext:
+    return SelectionContext(machine, tuple(backends), tuple(cards), frozenset(stored), **learned)
