@@ -40,7 +40,7 @@ def here(models_file: Path | None = None) -> SelectionContext:
     """
     from edgellm.hardware.probe import probe
 
-    machine = probe(refine=True)
+    machine = probe()
     backends = backend_facts(plugins().backends().values(), machine)
     return SelectionContext(
         machine=machine,

@@ -56,7 +56,15 @@ def plan(
         launch_plan = model_plan(model, request, quant=options.quant, to_chat=to_chat, progress=progress)
     if options.threads is not None:
         launch_plan = with_threads(launch_plan, options.threads)
+    _measure_again()
     return with_options(launch_plan, options.options or {}), decision
+
+
+def _measure_again() -> None:
+    """Memory bandwidth is measured better by and by, for plans to come: this one is what its preview was."""
+    from edgellm.hardware.probe import probe
+
+    probe(refine=True)
 
 
 def auto_plan(request: SelectionRequest, *, progress: Progress = silent) -> tuple[LaunchPlan, Decision]:
