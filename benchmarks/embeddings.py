@@ -24,7 +24,6 @@ from edgellm_onnx.convert_bert import graph_of
 from edgellm_onnx.encoder import EncoderEngine
 
 from edgellm.catalog import lookup
-from edgellm.runtime import wire
 from edgellm.runtime.embed_queue import VectorQueue
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server import listener
@@ -62,7 +61,7 @@ class Recorder(EncoderEngine):
 def batches_of(engine: Recorder, texts: Sequence[str]) -> list[Batch]:
     engine.batches = []
     waiting = VectorQueue(engine)
-    waiting.submit(wire.Embed(1, EmbeddingRequest(tuple(texts))))
+    waiting.submit(1, EmbeddingRequest(tuple(texts)))
     while not waiting.idle:
         waiting.step(beside_answers=False)
     made, engine.batches = engine.batches, []

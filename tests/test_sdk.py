@@ -9,9 +9,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import BadTemplate, Closed, ContextOverflow, UnknownModel, UsageError
@@ -201,7 +201,7 @@ def test_a_thread_answers_as_a_process_does(open_llm: Open, question: dict[str, 
     for isolate in (True, False):
         asked = {"temperature": 0, **question}
         found.append(open_llm(isolate=isolate).chat(**asked))  # type: ignore[arg-type]
-    one, other = (replace(completion, timings=found[0].timings) for completion in found)
+    one, other = (structs.replace(completion, timings=found[0].timings) for completion in found)
     assert one == other
     assert one.text
 

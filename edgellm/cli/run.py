@@ -226,7 +226,7 @@ def _sampling(rest: dict[str, Any]) -> Sampling:
     """Takes the sampling flags out of `rest`."""
     from edgellm.types.request import Sampling
 
-    names = [name for name in Sampling.__dataclass_fields__ if name in rest]
+    names = [name for name in Sampling.__struct_fields__ if name in rest]
     given = {name: rest.pop(name) for name in names}
     return Sampling(**{name: value for name, value in given.items() if value is not None})
 

@@ -19,7 +19,7 @@ from edgellm.errors import BackendError, ContextOverflow, Overloaded, Unsupporte
 from edgellm.runtime import wire
 from edgellm.runtime.scheduler import BUSY_CHUNK
 from edgellm.types.event import Timings, Usage, Vectors
-from edgellm.types.request import EmbeddingRequest
+from edgellm.types.request import EmbeddingRequest, RerankRequest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,12 +64,12 @@ class VectorQueue:
     def idle(self) -> bool:
         return not self._jobs
 
-    def submit(self, message: wire.Embed | wire.Rerank) -> list[wire.Up]:
+    def submit(self, request_id: int, request: EmbeddingRequest | RerankRequest) -> list[wire.Reply]:
         """Queue a request; what is to be said where it is refused."""
         try:
-            self._jobs.append(self._job(message))
+            self._jobs.append(self._job(request_id, request))
         except Exception as error:
-            return [wire.Failed.of(message.id, error)]
+            return [wire.Reply(request_id, wire.Failed.of(error))]
         return []
 
     def cancel(self, request_id: int) -> None:
@@ -81,7 +81,7 @@ class VectorQueue:
         jobs, self._jobs = self._jobs, deque()
         return [job.id for job in jobs]
 
-    def step(self, *, beside_answers: bool) -> list[wire.Up]:
+    def step(self, *, beside_answers: bool) -> list[wire.Reply]:
         """Read some texts, or compute one batch; what is to be said of requests that ended."""
         if not self._jobs:
             return []
@@ -92,7 +92,7 @@ class VectorQueue:
                 self._read(job)
             except Exception as error:
                 self._jobs.remove(job)
-                return [wire.Failed.of(job.id, error)]
+                return [wire.Reply(job.id, wire.Failed.of(error))]
             return []
         batch = self._batch(beside_answers)
         self._jobs.rotate(-1)
@@ -101,23 +101,23 @@ class VectorQueue:
         except Exception as error:
             failed = list(dict.fromkeys(job for job, _ in batch))
             self._jobs = deque(job for job in self._jobs if job not in failed)
-            return [wire.Failed.of(job.id, error) for job in failed]
+            return [wire.Reply(job.id, wire.Failed.of(error)) for job in failed]
         done = [job for job in dict.fromkeys(job for job, _ in batch) if not job.left]
         self._jobs = deque(job for job in self._jobs if job not in done)
         return [_answer(job) for job in done]
 
-    def _job(self, message: wire.Embed | wire.Rerank) -> _Job:
+    def _job(self, request_id: int, request: EmbeddingRequest | RerankRequest) -> _Job:
         if len(self._jobs) >= MAX_WAITING:
             raise Overloaded(f"{len(self._jobs)} requests are waiting already", hint="try again later")
-        info, request = self._engine.info, message.request
+        info = self._engine.info
         if isinstance(request, EmbeddingRequest):
             if "embed" not in info.capabilities or not isinstance(self._engine, Embedder):
                 raise cannot("embed", info.generates, info.capabilities)
             _check_dimensions(request.dimensions, self._engine)
-            return _Job(message.id, request.inputs, dimensions=request.dimensions)
+            return _Job(request_id, request.inputs, dimensions=request.dimensions)
         if "rerank" not in info.capabilities or not isinstance(self._engine, Reranker):
             raise cannot("rerank", info.generates, info.capabilities)
-        return _Job(message.id, request.documents, request.query)
+        return _Job(request_id, request.documents, request.query)
 
     def _read(self, job: _Job) -> None:
         """Cut texts into tokens for a moment.
@@ -245,11 +245,11 @@ def _cut(row: npt.NDArray[np.float32], dimensions: int | None, engine: Engine) -
     return np.asarray(part, np.float32)
 
 
-def _answer(job: _Job) -> wire.Computed:
+def _answer(job: _Job) -> wire.Reply:
     import numpy as np
 
     now = time.perf_counter()
     rows = np.stack([row for row in job.rows if row is not None]).astype("<f4", copy=False)
     usage = Usage(sum(map(len, job.items)), 0)
     timings = Timings(job.started - job.arrived, now - job.started, 0.0)
-    return wire.Computed(job.id, Vectors(rows.tobytes(), len(rows), usage, timings))
+    return wire.Reply(job.id, Vectors(rows.tobytes(), len(rows), usage, timings))

@@ -19,8 +19,8 @@ from edgellm.runtime.embed_queue import VectorQueue
 from edgellm.runtime.scheduler import Admission, Scheduler, Sequence
 from edgellm.text.detokenize import TextStream
 from edgellm.text.sampling import Sampler
-from edgellm.types.event import Timings, Usage
-from edgellm.types.request import GenerationRequest
+from edgellm.types.event import Delta, Done, FinishReason, Timings, Usage
+from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest
 
 Emit = Callable[[list[wire.Up]], None]
 
@@ -86,10 +86,10 @@ class Loop:
             except queue.Empty:
                 return
             match message:
-                case wire.Submit():
-                    self._submit(message.id, message.request)
-                case wire.Embed() | wire.Rerank():
-                    self._said += self._vectors.submit(message)
+                case wire.Submit(request_id, GenerationRequest() as request):
+                    self._submit(request_id, request)
+                case wire.Submit(request_id, EmbeddingRequest() | RerankRequest() as request):
+                    self._said += self._vectors.submit(request_id, request)
                 case wire.Cancel():
                     self._cancel(message.id)
                 case wire.Stop():
@@ -97,8 +97,10 @@ class Loop:
                     if not message.drain:
                         for request_id in list(self._answers):
                             self._cancel(request_id)
-                        closed = Closed("the model was closed", hint="send the request again when it is back")
-                        self._said += [wire.Failed.of(request_id, closed) for request_id in self._vectors.clear()]
+                        closed = wire.Failed.of(
+                            Closed("the model was closed", hint="send the request again when it is back")
+                        )
+                        self._said += [wire.Reply(request_id, closed) for request_id in self._vectors.clear()]
             self._send()
 
     def _submit(self, request_id: int, request: GenerationRequest) -> None:
@@ -115,7 +117,7 @@ class Loop:
             answer = _Answer(request, sequence, sampler, TextStream(request.stop), limit, time.perf_counter())
             self._scheduler.submit(sequence)
         except Exception as error:
-            self._said.append(wire.Failed.of(request_id, error))
+            self._said.append(wire.Reply(request_id, wire.Failed.of(error)))
             return
         self._answers[request_id] = answer
 
@@ -214,7 +216,7 @@ class Loop:
         else:
             answer.sequence.next_token = token
 
-    def _finish(self, answer: _Answer, reason: str) -> None:
+    def _finish(self, answer: _Answer, reason: FinishReason) -> None:
         now = time.perf_counter()
         if reason != "cancelled":
             answer.unsaid += answer.text.flush()
@@ -223,13 +225,14 @@ class Loop:
         timings = Timings(started - answer.arrived, first - started, now - first)
         usage = Usage(len(answer.sequence.prompt), answer.n_generated, answer.sequence.n_cached)
         width = 1.0 + answer.n_beside / max(1, answer.n_steps)
-        self._said.append(wire.Finished(answer.sequence.id, reason, usage, timings, width, answer.n_decoded))
+        done, steps = Done(reason, usage, timings), wire.Steps(width, answer.n_decoded)
+        self._said.append(wire.Reply(answer.sequence.id, done, steps))
         self._forget(answer.sequence, keep_cache=True)
 
     def _fail(self, sequences: list[Sequence], error: Exception, *, cache_is_lost: bool) -> None:
         for sequence in sequences:
             self._say(self._answers[sequence.id])
-            self._said.append(wire.Failed.of(sequence.id, error))
+            self._said.append(wire.Reply(sequence.id, wire.Failed.of(error)))
             if cache_is_lost:
                 self._engine.truncate(sequence.slot, 0)
             self._forget(sequence, keep_cache=not cache_is_lost)
@@ -245,7 +248,7 @@ class Loop:
 
     def _say(self, answer: _Answer) -> None:
         if answer.unsaid:
-            self._said.append(wire.Text(answer.sequence.id, answer.unsaid, answer.n_unsaid))
+            self._said.append(wire.Reply(answer.sequence.id, Delta(answer.unsaid, answer.n_unsaid)))
             answer.unsaid, answer.n_unsaid = "", 0
 
     def _send(self) -> None:

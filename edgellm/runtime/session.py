@@ -91,20 +91,12 @@ class Dispatcher:
         """Hand each message to its request's sink; those for one event loop go over together."""
         batches: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[Outcome], Outcome]]] = {}
         for message in messages:
-            outcome: Outcome
-            match message:
-                case wire.Text():
-                    outcome = Delta(message.text, message.n_tokens)
-                case wire.Finished():
-                    outcome = Done(message.reason, message.usage, message.timings)  # type: ignore[arg-type]
-                    if message.reason != "cancelled":
-                        self.meter.heard(message.usage, message.timings, message.width, message.n_decoded)
-                case wire.Computed():
-                    outcome = message.vectors
-                case wire.Failed():
-                    outcome = message.error()
-                case _:
-                    continue
+            if not isinstance(message, wire.Reply):
+                continue
+            event, steps = message.event, message.steps
+            if isinstance(event, Done) and steps is not None and event.finish_reason != "cancelled":
+                self.meter.heard(event.usage, event.timings, steps.width, steps.n_decoded)
+            outcome: Outcome = event.error() if isinstance(event, wire.Failed) else event
             with self._lock:
                 last = not isinstance(outcome, Delta)
                 sink = self._sinks.pop(message.id, None) if last else self._sinks.get(message.id)

@@ -91,14 +91,13 @@ class WorkerSession:
             return self._loaded, taken(self._process.pid) if self._state == "ready" else None
 
     def submit(self, request: Request, sink: Sink) -> int:
-        wire.check(request)
         with self._lock:
             if self._state == "closed":
                 raise closed()
             if self._state == "failed":
                 raise copy.copy(self._error) or closed()
             request_id = self._dispatcher.add(sink)
-            self._send(wire.asked(request_id, request))
+            self._send(wire.Submit(request_id, request))
         return request_id
 
     def cancel(self, request_id: int) -> None:
@@ -183,7 +182,7 @@ class WorkerSession:
                 match messages:
                     case [wire.Ready() as ready]:
                         self._now_ready(ready)
-                    case [wire.Failed(id=0) as failed]:
+                    case [wire.Failed() as failed]:
                         with self._changed:
                             self._error = failed.error()
                     case _:

@@ -67,12 +67,11 @@ class ThreadSession:
         return None, None
 
     def submit(self, request: Request, sink: Sink) -> int:
-        wire.check(request)
         with self._lock:
             if self._closed or self._error is not None:
                 raise copy.copy(self._error) or closed()
             request_id = self._dispatcher.add(sink)
-            self._inbox.put(wire.asked(request_id, request))
+            self._inbox.put(wire.Submit(request_id, request))
         return request_id
 
     def cancel(self, request_id: int) -> None:
@@ -106,7 +105,7 @@ class ThreadSession:
 
     def _fail(self, error: BaseException) -> None:
         """As the worker reports it: typed, also where a plugin raised something of its own."""
-        typed = wire.Failed.of(0, error).error()
+        typed = wire.Failed.of(error).error()
         with self._lock:
             self._error = typed
             self._dispatcher.fail_all(typed)

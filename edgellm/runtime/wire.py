@@ -1,4 +1,4 @@
-"""What parent and worker say to each other: length-prefixed msgpack frames over the worker's stdin and stdout.
+"""Messages between parent and worker: length-prefixed msgpack frames over the worker's stdin and stdout.
 
 Frames hold one message down, and all messages of one step up, so that a step costs one system call and one wake-up
 whatever the number of requests in it. Nothing here is pickled: a frame can only make the types below.
@@ -13,13 +13,12 @@ import msgspec
 
 from edgellm import errors
 from edgellm.contract.backend import EngineInfo
-from edgellm.types.event import Timings, Usage, Vectors
+from edgellm.types.event import Delta, Done, Vectors
 from edgellm.types.plan import LaunchPlan
-from edgellm.types.request import EmbeddingRequest, GenerationRequest, Request, RerankRequest
+from edgellm.types.request import Request
 
 _LENGTH = struct.Struct("<I")
 MAX_FRAME_BYTES = 256 * 1024**2
-MAX_REQUEST_BYTES = 64 * 1024**2  # no context holds so much text
 
 
 class BadFrame(Exception):
@@ -36,21 +35,7 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
     """Parent: run this request under this id (unique for the life of the worker)."""
 
     id: int
-    request: GenerationRequest
-
-
-class Embed(msgspec.Struct, tag=True, frozen=True):
-    """Parent: as `Submit`, of texts that become vectors."""
-
-    id: int
-    request: EmbeddingRequest
-
-
-class Rerank(msgspec.Struct, tag=True, frozen=True):
-    """Parent: as `Submit`, of texts that get scores."""
-
-    id: int
-    request: RerankRequest
+    request: Request
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):
@@ -72,36 +57,9 @@ class Ready(msgspec.Struct, tag=True, frozen=True):
     load_s: float
 
 
-class Text(msgspec.Struct, tag=True, frozen=True):
-    """Worker: new text of a request, made of `n_tokens` tokens."""
-
-    id: int
-    text: str
-    n_tokens: int
-
-
-class Finished(msgspec.Struct, tag=True, frozen=True):
-    """Worker: the last word on a request that went well."""
-
-    id: int
-    reason: str
-    usage: Usage
-    timings: Timings
-    width: float = 1.0  # requests in its steps, on average
-    n_decoded: int = 0  # steps after the one that brought the first token; an end token takes one too
-
-
-class Computed(msgspec.Struct, tag=True, frozen=True):
-    """Worker: the one word on a request for vectors or scores that went well."""
-
-    id: int
-    vectors: Vectors
-
-
 class Failed(msgspec.Struct, tag=True, frozen=True):
-    """Worker: the last word on a request, or on loading (id 0), that went wrong."""
+    """Worker: an error, as data. Alone it ends loading; in a `Reply` it is the last word on a request."""
 
-    id: int
     code: str
     message: str
     hint: str = ""
@@ -109,13 +67,13 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
     texts: dict[str, str] = {}
 
     @classmethod
-    def of(cls, request_id: int, error: BaseException) -> Failed:
+    def of(cls, error: BaseException) -> Failed:
         if not isinstance(error, errors.EdgeLLMError):
-            return cls(request_id, "backend_error", f"{type(error).__name__}: {error}")
+            return cls("backend_error", f"{type(error).__name__}: {error}")
         numbers = {name: value for name, value in vars(error).items() if isinstance(value, int)}
         own = ("message", "hint")
         texts = {name: value for name, value in vars(error).items() if isinstance(value, str) and name not in own}
-        return cls(request_id, error.code, error.message, error.hint, numbers, texts)
+        return cls(error.code, error.message, error.hint, numbers, texts)
 
     def error(self) -> errors.EdgeLLMError:
         """The exception this message stands for, its attributes included."""
@@ -125,9 +83,23 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
         return error
 
 
-Asked = Submit | Embed | Rerank
-Down = Launch | Asked | Cancel | Stop
-Up = Ready | Text | Finished | Computed | Failed
+class Steps(msgspec.Struct, frozen=True):
+    """How a request went through the engine, for the metrics."""
+
+    width: float = 1.0  # requests in its steps, on average
+    n_decoded: int = 0  # steps after the one that brought the first token; an end token takes one too
+
+
+class Reply(msgspec.Struct, tag=True, frozen=True):
+    """Worker: an event of the request with this id. `Delta` is the only one that others follow."""
+
+    id: int
+    event: Delta | Done | Vectors | Failed
+    steps: Steps | None = None  # with `Done`
+
+
+Down = Launch | Submit | Cancel | Stop
+Up = Ready | Failed | Reply
 
 _encoder = msgspec.msgpack.Encoder()
 _down = msgspec.msgpack.Decoder(Down)
@@ -174,7 +146,7 @@ def decode_down(body: bytes) -> Down:
     """
     try:
         message: Down = _down.decode(body)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, errors.UsageError) as error:
         raise BadFrame(str(error)) from error
     return message
 
@@ -188,33 +160,3 @@ def decode_up(body: bytes) -> list[Up]:
         return _up.decode(body)
     except (msgspec.MsgspecError, ValueError) as error:
         raise BadFrame(str(error)) from error
-
-
-def asked(request_id: int, request: Request) -> Asked:
-    """The message that asks for it."""
-    match request:
-        case EmbeddingRequest():
-            return Embed(request_id, request)
-        case RerankRequest():
-            return Rerank(request_id, request)
-        case _:
-            return Submit(request_id, request)
-
-
-def check(request: Request) -> None:
-    """Read the request as the worker will: what it cannot read would cost everybody's answers there.
-
-    Raises:
-        UsageError: a value of the wrong type, text with lone surrogates, or too much text.
-    """
-    try:
-        frame = _encoder.encode(asked(0, request))
-        if len(frame) <= MAX_REQUEST_BYTES:
-            _down.decode(frame)
-    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
-        hint = f"see `edgellm.types.request.{type(request).__name__}`; decode text with errors='replace'"
-        raise errors.UsageError(f"the request cannot be sent: {error}", hint=hint) from None
-    if len(frame) > MAX_REQUEST_BYTES:
-        raise errors.UsageError(
-            f"the request has {len(frame)} bytes, {MAX_REQUEST_BYTES} are allowed", hint="send less text"
-        )

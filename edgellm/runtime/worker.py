@@ -54,10 +54,10 @@ def main() -> None:
         engine = plugins().backend(launch.plan.backend).open(launch.plan)
     except MemoryError:
         error = BackendUnavailable("not enough memory to load the model", hint="choose a smaller model or --ctx")
-        emit([wire.Failed.of(0, error)])
+        emit([wire.Failed.of(error)])
         return
     except Exception as error:
-        emit([wire.Failed.of(0, error)])
+        emit([wire.Failed.of(error)])
         return
     emit([wire.Ready(engine.info, time.perf_counter() - started)])
     try:

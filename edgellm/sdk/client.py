@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from edgellm.app import launch
@@ -164,10 +163,7 @@ class EdgeLLM(Asking):
         # Templates often write the BOS token themselves; a second one would spoil the answer.
         written = bool(info.bos_text) and prompt.startswith(info.bos_text)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        try:
-            return GenerationRequest(prompt, sampling, max_tokens, stops, add_bos=not written, ignore_eos=ignore_eos)
-        except TypeError as error:
-            raise UsageError(f"max_tokens or stop has the wrong type: {error}", hint="a number; strings") from None
+        return GenerationRequest(prompt, sampling, max_tokens, stops, add_bos=not written, ignore_eos=ignore_eos)
 
     def generate(self, request: GenerationRequest) -> Generator[Event, None, None]:
         """Continue a prompt as it stands. Raises as `chat` does."""
@@ -264,14 +260,11 @@ def _open(plan: LaunchPlan, *, isolate: bool) -> Session:
 
 
 def _sampling(given: dict[str, Any]) -> Sampling:
-    unknown = sorted(given.keys() - Sampling.__dataclass_fields__.keys())
+    unknown = sorted(given.keys() - set(Sampling.__struct_fields__))
     if unknown:
-        known = ", ".join(Sampling.__dataclass_fields__)
+        known = ", ".join(Sampling.__struct_fields__)
         raise UsageError(f"unknown option: {', '.join(unknown)}", hint=f"sampling options are: {known}")
-    try:
-        return replace(Sampling(), **given)
-    except TypeError as error:
-        raise UsageError(f"a sampling option has the wrong type: {error}", hint="see `edgellm.Sampling`") from None
+    return Sampling(**given)
 
 
 def _messages(messages: Messages) -> list[Message]:

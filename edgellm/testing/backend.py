@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import msgspec
 import pytest
 
 from edgellm.contract.backend import Offloader, SlotInput
@@ -25,6 +26,7 @@ from edgellm.contract.manager import plugins
 from edgellm.errors import ArtifactError, BackendError, CacheFull
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
+from edgellm.types.event import Delta, Done
 from edgellm.types.machine import Cpu, Machine, Memory
 from edgellm.types.request import GenerationRequest, Sampling
 
@@ -193,11 +195,11 @@ class BackendContract:
         with Running(engine) as running:
             endless = GenerationRequest(TEXTS[0], Sampling(temperature=0), ignore_eos=True)
             ids = [running.submit(endless) for _ in range(engine.info.n_slots)]
-            running.wait_for(wire.Text, ids[0])
+            running.wait_for(Delta, ids[0])
             for request_id in ids:
                 running.cancel(request_id)
-            last = running.submit(replace(endless, max_tokens=2))
-            assert running.wait_for(wire.Finished, last).usage.completion_tokens == 2
+            last = running.submit(msgspec.structs.replace(endless, max_tokens=2))
+            assert running.wait_for(Done, last).usage.completion_tokens == 2
 
     def test_memory_stays_flat(self, engine: Engine) -> None:
         import psutil
@@ -205,10 +207,10 @@ class BackendContract:
         short = GenerationRequest(TEXTS[1][:20], Sampling(seed=1), max_tokens=2)
         with Running(engine) as running:
             for _ in range(50):
-                running.wait_for(wire.Finished, running.submit(short))
+                running.wait_for(Done, running.submit(short))
             before = psutil.Process().memory_info().rss
             for _ in range(self.leak_requests):
-                running.wait_for(wire.Finished, running.submit(short))
+                running.wait_for(Done, running.submit(short))
             grown = psutil.Process().memory_info().rss - before
         assert grown <= self.leak_bytes, f"{grown} bytes more after {self.leak_requests} requests"
 
@@ -224,9 +226,9 @@ class Running:
 
     def __init__(self, engine: Engine) -> None:
         self._inbox: queue.SimpleQueue[wire.Down] = queue.SimpleQueue()
-        self._heard: queue.SimpleQueue[wire.Up] = queue.SimpleQueue()
+        self._replies: queue.SimpleQueue[wire.Reply] = queue.SimpleQueue()
         self._next = 0
-        self._thread = threading.Thread(target=Loop(engine, self._inbox, self._hear).run, daemon=True)
+        self._thread = threading.Thread(target=Loop(engine, self._inbox, self._receive).run, daemon=True)
 
     def __enter__(self) -> Running:
         self._thread.start()
@@ -245,21 +247,22 @@ class Running:
         self._inbox.put(wire.Cancel(request_id))
 
     def wait_for(self, kind: type[Any], request_id: int, timeout_s: float = 60.0) -> Any:
-        """The next message of that kind about that request; others are dropped.
+        """The next event of that kind of that request; others are dropped.
 
         Raises:
             EdgeLLMError: the request failed; queue.Empty: nothing came in time.
         """
         while True:
-            message = self._heard.get(timeout=timeout_s)
-            if isinstance(message, wire.Failed) and message.id == request_id:
-                raise message.error()
-            if isinstance(message, kind) and message.id == request_id:
-                return message
+            reply = self._replies.get(timeout=timeout_s)
+            if reply.id == request_id and isinstance(reply.event, wire.Failed):
+                raise reply.event.error()
+            if reply.id == request_id and isinstance(reply.event, kind):
+                return reply.event
 
-    def _hear(self, messages: list[wire.Up]) -> None:
+    def _receive(self, messages: list[wire.Up]) -> None:
         for message in messages:
-            self._heard.put(message)
+            if isinstance(message, wire.Reply):
+                self._replies.put(message)
 
 
 def encode(engine: Engine, text: str) -> list[int]:

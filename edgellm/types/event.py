@@ -1,25 +1,24 @@
-"""What a running request says, in order: any number of `Delta`, then one `Done`; errors are raised instead.
+"""Events of a running request, in order: any number of `Delta`, then one `Done`; errors are raised instead.
 
-A request to embed or to rerank says one thing, `Vectors`.
+A request to embed or to rerank has one event, `Vectors`. The same structs cross the wire between worker and parent.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0  # of the prompt, taken over from an earlier request
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
+class Timings(msgspec.Struct, frozen=True):
     """Seconds, measured in the worker."""
 
     queued_s: float
@@ -31,16 +30,14 @@ class Timings:
         return (completion_tokens - 1) / self.decode_s if self.decode_s > 0 and completion_tokens > 1 else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(msgspec.Struct, frozen=True, tag=True):
     """New text, whole characters only, never a part of a stop string; `n_tokens` were generated since the last one."""
 
     text: str
     n_tokens: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(msgspec.Struct, frozen=True, tag=True):
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
@@ -49,8 +46,7 @@ class Done:
 Event = Delta | Done
 
 
-@dataclass(frozen=True, slots=True)
-class Vectors:
+class Vectors(msgspec.Struct, frozen=True, tag=True):
     """`n` rows of float32, little-endian, one after another in the order asked: embeddings, or scores of one number."""
 
     data: bytes
@@ -59,8 +55,7 @@ class Vectors:
     timings: Timings
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(msgspec.Struct, frozen=True):
     """A whole answer."""
 
     text: str

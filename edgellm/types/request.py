@@ -1,13 +1,18 @@
-"""What is asked: of selection (`SelectionRequest`) and of a running model (`GenerationRequest`, `EmbeddingRequest`,
+"""Requests: to selection (`SelectionRequest`) and to a running model (`GenerationRequest`, `EmbeddingRequest`,
 `RerankRequest`).
 
-Validation lives here once, so that the CLI, HTTP and the SDK refuse the same values with the same words.
+A request is checked here and nowhere else, when it is made: types, ranges, and whether its text can be sent. So the
+CLI, HTTP and the SDK refuse the same values with the same words, and a worker never meets what it cannot read.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from edgellm.errors import UsageError
 
@@ -20,6 +25,8 @@ MAX_COUNT = 2**31
 MAX_CTX = 2**24  # 16 times what the catalog's models were trained for at most
 MAX_LAYERS = 9999  # the deepest model of the catalog has 80 blocks
 MAX_INPUTS = 2048  # texts of one request to embed or to rerank, as OpenAI's API allows
+MAX_REQUEST_BYTES = 64 * 1024**2  # no context holds so much text
+TOKEN_BYTES = 5  # of an id on the wire, at most (MessagePack)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +84,7 @@ def layers_on_gpu(value: int | str) -> int | None:
     return number
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     role: str  # "system", "user", "assistant"
     content: str
 
@@ -89,8 +95,7 @@ class Message:
             raise UsageError("the content of a message is not text", hint="write a string", param="messages")
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
+class Sampling(msgspec.Struct, frozen=True):
     """How the next token is drawn. Defaults change nothing: the model's own distribution.
 
     Order: logit_bias, penalties, temperature, then top_k, typical_p, top_p, min_p on the probabilities.
@@ -109,6 +114,7 @@ class Sampling:
     seed: int | None = None  # None = fresh entropy
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _check(0.0 <= self.temperature <= 100.0, f"temperature={self.temperature}", "0 to 100")
         _check(0 <= self.top_k < MAX_COUNT, f"top_k={self.top_k}", "0 (off) or more")
         _check(0.0 < self.top_p <= 1.0, f"top_p={self.top_p}", "above 0, at most 1")
@@ -136,12 +142,11 @@ class Sampling:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationRequest:
+class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
     """Text to continue; `prompt` is what the chat template made of the messages, or plain text."""
 
     prompt: str
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling = msgspec.field(default_factory=Sampling)
     max_tokens: int | None = None  # None = until the context is full or the model stops
     stop: tuple[str, ...] = ()
     parse_special: bool = True  # special tokens written in the prompt are tokens (chat) or text
@@ -149,38 +154,75 @@ class GenerationRequest:
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
+        _check_types(self)
+        _check_size(self, (self.prompt, *self.stop))
         limit = self.max_tokens
         _check(limit is None or 1 <= limit < MAX_COUNT, f"max_tokens={limit}", "1 or more")
         _check(len(self.stop) <= 16, "stop", "at most 16 strings")
         _check(all(0 < len(s) <= 1024 for s in self.stop), "stop", "strings of 1 to 1024 characters")
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingRequest:
+class EmbeddingRequest(msgspec.Struct, frozen=True, tag=True):
     """Texts to turn into vectors. Token ids are taken as they are, with whatever special tokens the model wants."""
 
     inputs: tuple[str | tuple[int, ...], ...]
     dimensions: int | None = None  # the first so many of each vector; only of models trained for it
 
     def __post_init__(self) -> None:
+        _check_types(self)
+        _check_size(self, self.inputs)
         _check_texts(self.inputs, "input")
         _check(self.dimensions is None or self.dimensions >= 1, f"dimensions={self.dimensions}", "1 or more")
 
 
-@dataclass(frozen=True, slots=True)
-class RerankRequest:
+class RerankRequest(msgspec.Struct, frozen=True, tag=True):
     """Texts to score by how well each answers a query."""
 
     query: str
     documents: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        _check_types(self)
+        _check_size(self, (self.query, *self.documents))
         if not self.query:
             raise UsageError("the query is empty", hint="send at least one character", param="query")
         _check_texts(self.documents, "documents")
 
 
 Request = GenerationRequest | EmbeddingRequest | RerankRequest
+
+
+@functools.cache
+def _unchecked(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    """The same fields in a struct without checks of its own."""
+    return msgspec.defstruct(kind.__name__, [(field.name, field.type) for field in msgspec.structs.fields(kind)])
+
+
+def _check_types(struct: msgspec.Struct) -> None:
+    """What decoding checks by itself, for a struct that is made by a call."""
+    try:
+        msgspec.convert(msgspec.structs.asdict(struct), _unchecked(type(struct)))
+    except (msgspec.ValidationError, OverflowError) as error:
+        raise _cannot_be_sent(struct, error) from None
+
+
+def _check_size(request: msgspec.Struct, texts: Sequence[str | Sequence[int]]) -> None:
+    """No lone surrogates, which UTF-8 does not have, and no more than fits a frame."""
+    try:
+        size = sum(_bytes_of(text) if isinstance(text, str) else TOKEN_BYTES * len(text) for text in texts)
+    except UnicodeEncodeError as error:
+        raise _cannot_be_sent(request, error) from None
+    if size > MAX_REQUEST_BYTES:
+        raise UsageError(f"the request has {size} bytes, {MAX_REQUEST_BYTES} are allowed", hint="send less text")
+
+
+def _bytes_of(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _cannot_be_sent(struct: msgspec.Struct, error: Exception) -> UsageError:
+    hint = f"see `edgellm.types.request.{type(struct).__name__}`; decode text with errors='replace'"
+    return UsageError(f"the request cannot be sent: {error}", hint=hint)
 
 
 def _check_texts(texts: tuple[str | tuple[int, ...], ...], param: str) -> None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import queue
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from msgspec import structs
 from support.mixes import Answer, Planned, play, random_mix, random_request
-from support.toy_engine import ToyEngine, answer
+from support.toy_engine import ToyEngine, ToyTokenizer, answer
 
 from edgellm.builtin.echo import EchoEngine
 from edgellm.contract.backend import SlotInput
 from edgellm.errors import BackendError, CacheFull, ContextOverflow, StepFailed, UsageError
 from edgellm.runtime import loop, wire
 from edgellm.runtime.loop import Loop
+from edgellm.types.event import Delta, Done
 from edgellm.types.plan import Settings
 from edgellm.types.request import GenerationRequest, Sampling
 
@@ -74,7 +75,7 @@ def test_the_echo_engine_says_each_prompt_back_from_a_batch() -> None:
 
 def ask(prompt: str = STEM[:40], n: int | None = 6, **kind: object) -> GenerationRequest:
     """Greedy, `n` tokens, whatever the model says."""
-    return replace(GenerationRequest(prompt, GREEDY, max_tokens=n, ignore_eos=True), **kind)
+    return structs.replace(GenerationRequest(prompt, GREEDY, max_tokens=n, ignore_eos=True), **kind)
 
 
 def test_what_slots_hold_is_not_computed_again() -> None:
@@ -257,8 +258,14 @@ def test_failures_are_typed_and_say_what_happened() -> None:
     assert isinstance(lost, StepFailed)
 
 
-def test_a_prompt_that_breaks_the_tokenizer_costs_its_request() -> None:
-    found = play(ToyEngine(), [Planned(ask("\ud800")), Planned(ask("next", 2))])
+def test_a_prompt_that_breaks_the_tokenizer_costs_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = ToyTokenizer.encode
+
+    def breaks(self: ToyTokenizer, text: str, **kind: bool) -> list[int]:
+        return encode(self, text if text == "next" else "\ud800", **kind)
+
+    monkeypatch.setattr(ToyTokenizer, "encode", breaks)
+    found = play(ToyEngine(), [Planned(ask("broken")), Planned(ask("next", 2))])
     assert isinstance(found[0].error, BackendError)
     assert found[1].reason == "length"
 
@@ -271,7 +278,7 @@ def test_a_stop_without_drain_ends_everything_at_once() -> None:
     inbox.put(wire.Stop(drain=False))
     engine = ToyEngine()
     Loop(engine, inbox, heard.extend).run()
-    assert [message.reason for message in heard if isinstance(message, wire.Finished)] == ["cancelled"] * 5
+    assert [message.event.finish_reason for message in heard if isinstance(message.event, Done)] == ["cancelled"] * 5
     assert engine.steps == []
 
 
@@ -289,11 +296,11 @@ def test_each_step_is_sent_in_one_piece(monkeypatch: pytest.MonkeyPatch, pause_s
     inbox.put(wire.Stop(drain=True))
     engine = ToyEngine()
     Loop(engine, inbox, sent.append).run()
-    texts = [message for frame in sent for message in frame if isinstance(message, wire.Text)]
+    texts = [message for frame in sent for message in frame if isinstance(message.event, Delta)]
 
     assert len(sent) <= len(engine.steps)
-    assert [sum(text.n_tokens for text in texts if text.id == number) for number in range(3)] == [8, 8, 8]
-    assert [next(text.n_tokens for text in texts if text.id == number) for number in range(3)] == [1, 1, 1]
+    assert [sum(text.event.n_tokens for text in texts if text.id == number) for number in range(3)] == [8, 8, 8]
+    assert [next(text.event.n_tokens for text in texts if text.id == number) for number in range(3)] == [1, 1, 1]
     if pause_s:
         assert len(texts) <= 6 + 2  # two prompts came while another answer ran, and let it speak
     else:

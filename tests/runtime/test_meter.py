@@ -22,7 +22,7 @@ from edgellm.runtime.process_usage import Taken, taken, waited_share
 from edgellm.runtime.session import QueueSink, Session
 from edgellm.runtime.supervisor import WorkerSession
 from edgellm.runtime.thread import ThreadSession
-from edgellm.types.event import Timings, Usage
+from edgellm.types.event import Done, Timings, Usage
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm.types.request import GenerationRequest, Sampling
@@ -88,14 +88,15 @@ def test_the_first_prompt_after_loading_is_not_told_of() -> None:
     assert (found.decode, found.prefill, found.first_token_s, found.longest_prefill) == (16.0, None, None, 100)
 
 
-def run(engine: ToyEngine, *requests: GenerationRequest) -> list[wire.Finished]:
+def run(engine: ToyEngine, *requests: GenerationRequest) -> list[wire.Reply]:
     inbox: queue.SimpleQueue[wire.Down] = queue.SimpleQueue()
     said: list[wire.Up] = []
     for number, request in enumerate(requests):
         inbox.put(wire.Submit(number, request))
     inbox.put(wire.Stop(drain=True))
     Loop(engine, inbox, said.extend).run()
-    return sorted((m for m in said if isinstance(m, wire.Finished)), key=lambda m: m.id)
+    done = [m for m in said if isinstance(m, wire.Reply) and isinstance(m.event, Done)]
+    return sorted(done, key=lambda m: m.id)
 
 
 def ask(n: int, prompt: str = "a prompt", *, ignore_eos: bool = True) -> GenerationRequest:
@@ -104,12 +105,12 @@ def ask(n: int, prompt: str = "a prompt", *, ignore_eos: bool = True) -> Generat
 
 def test_the_loop_counts_steps_and_company() -> None:
     (alone,) = run(ToyEngine(), ask(9))
-    assert (alone.width, alone.n_decoded) == (1.0, 8)
+    assert (alone.steps.width, alone.steps.n_decoded) == (1.0, 8)
     first, second, third = run(ToyEngine(), ask(5), ask(5), ask(5))
-    assert first.width == second.width == third.width == 3.0
+    assert first.steps.width == second.steps.width == third.steps.width == 3.0
     one, other = run(ToyEngine(), ask(10), ask(4))
-    assert other.width == 2.0
-    assert one.width == pytest.approx(1 + 4 / 10)
+    assert other.steps.width == 2.0
+    assert one.steps.width == pytest.approx(1 + 4 / 10)
 
 
 def test_the_step_of_an_end_token_is_counted() -> None:
@@ -121,7 +122,7 @@ def test_the_step_of_an_end_token_is_counted() -> None:
             return rows if len(self.steps) < 5 else [np.eye(1, row.shape[1], dtype=np.float32) for row in rows]
 
     (found,) = run(Ends(), ask(50, ignore_eos=False))
-    assert (found.reason, found.usage.completion_tokens, found.n_decoded) == ("stop", 4, 4)
+    assert (found.event.finish_reason, found.event.usage.completion_tokens, found.steps.n_decoded) == ("stop", 4, 4)
 
 
 ECHO = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=4096))

@@ -25,6 +25,7 @@ from edgellm.runtime import embed_queue, wire
 from edgellm.runtime.embed_queue import VectorQueue
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.scheduler import BUSY_CHUNK
+from edgellm.types.event import Done, Vectors
 from edgellm.types.request import EmbeddingRequest, GenerationRequest, Request, RerankRequest, Sampling
 
 WIDTH = 6
@@ -89,7 +90,7 @@ def played(engine: ToyEmbedder, *asked: Request, then: Sequence[wire.Down] = ())
             said.setdefault(message.id, []).append(message)  # type: ignore[union-attr]
 
     for number, request in enumerate(asked, 1):
-        inbox.put(wire.asked(number, request))
+        inbox.put(wire.Submit(number, request))
     for message in then or [wire.Stop(drain=True)]:
         inbox.put(message)
     Loop(engine, inbox, hear).run()
@@ -97,10 +98,11 @@ def played(engine: ToyEmbedder, *asked: Request, then: Sequence[wire.Down] = ())
 
 
 def rows_of(message: wire.Up) -> np.ndarray:
-    if isinstance(message, wire.Failed):
-        raise message.error()
-    assert isinstance(message, wire.Computed)
-    return np.frombuffer(message.vectors.data, "<f4").reshape(message.vectors.n, -1)
+    assert isinstance(message, wire.Reply)
+    if isinstance(message.event, wire.Failed):
+        raise message.event.error()
+    assert isinstance(message.event, Vectors)
+    return np.frombuffer(message.event.data, "<f4").reshape(message.event.n, -1)
 
 
 def texts(rng: random.Random, count: int, longest: int = 100) -> tuple[str, ...]:
@@ -117,7 +119,7 @@ def test_every_text_gets_its_own_vector_in_order(seed: int) -> None:
         (message,) = said[number]
         wanted = [tokens_of(text) for text in request.inputs]
         np.testing.assert_array_equal(rows_of(message), [vector_of(tokens) for tokens in wanted])
-        assert message.vectors.usage.prompt_tokens == sum(map(len, wanted))
+        assert message.event.usage.prompt_tokens == sum(map(len, wanted))
     for batch in engine.batches:
         assert len(batch) == 1 or len(batch) * max(batch) <= engine.info.max_batch_tokens
         assert min(batch) >= max(batch) * embed_queue.LEAST_FILL
@@ -144,8 +146,8 @@ def test_a_single_text_does_not_wait_for_two_thousand() -> None:
     many = EmbeddingRequest(("abcdefgh" * 7,) * 2000)
     ended: list[int] = []
     inbox: queue.SimpleQueue[wire.Down] = queue.SimpleQueue()
-    inbox.put(wire.Embed(1, many))
-    inbox.put(wire.Embed(2, EmbeddingRequest(("a",))))
+    inbox.put(wire.Submit(1, many))
+    inbox.put(wire.Submit(2, EmbeddingRequest(("a",))))
     inbox.put(wire.Stop(drain=True))
     Loop(engine, inbox, lambda messages: ended.extend([message.id, len(engine.batches)] for message in messages)).run()
     (second, after), (first, whole) = ended
@@ -157,10 +159,10 @@ def test_a_single_text_does_not_wait_for_two_thousand() -> None:
 def test_a_request_that_comes_while_another_is_computed_has_its_turn() -> None:
     engine = ToyEmbedder(n_batch=64, n_ctx=64)
     waiting = VectorQueue(engine)
-    waiting.submit(wire.Embed(1, EmbeddingRequest(("abcdefgh" * 7,) * 200)))
+    waiting.submit(1, EmbeddingRequest(("abcdefgh" * 7,) * 200))
     while len(engine.batches) < 3:
         waiting.step(beside_answers=False)
-    waiting.submit(wire.Embed(2, EmbeddingRequest(("a", "b" * 50))))
+    waiting.submit(2, EmbeddingRequest(("a", "b" * 50)))
     said: list[wire.Up] = []
     while not said:
         said += waiting.step(beside_answers=False)
@@ -172,8 +174,8 @@ def test_answers_and_texts_take_turns() -> None:
     engine = ToyEmbedder(n_batch=512, n_ctx=512)
     answer = GenerationRequest("abc", Sampling(temperature=0), max_tokens=20, ignore_eos=True)
     said = played(engine, EmbeddingRequest(("ab" * 50,) * 100), answer)
-    assert isinstance(said[2][-1], wire.Finished)
-    assert said[2][-1].usage.completion_tokens == 20
+    assert isinstance(said[2][-1].event, Done)
+    assert said[2][-1].event.usage.completion_tokens == 20
     rows_of(said[1][0])
     beside = engine.kinds[engine.kinds.index("step") :]
     both = beside[: len(beside) - beside[::-1].index("step")]
@@ -259,8 +261,8 @@ def test_an_encoder_is_asked_for_no_text() -> None:
 def test_a_batch_that_fails_costs_its_requests_and_no_other(error: Exception) -> None:
     engine = ToyEmbedder(n_batch=8)
     fails = VectorQueue(engine)
-    fails.submit(wire.Embed(1, EmbeddingRequest(("abcdef",) * 3)))
-    fails.submit(wire.Rerank(2, RerankRequest("a", ("b",))))
+    fails.submit(1, EmbeddingRequest(("abcdef",) * 3))
+    fails.submit(2, RerankRequest("a", ("b",)))
     engine.broken = error
     said = [*fails.step(beside_answers=False), *fails.step(beside_answers=False), *fails.step(beside_answers=False)]
     assert [message.id for message in said] == [1]
@@ -283,9 +285,9 @@ def test_numbers_that_are_none_are_an_error() -> None:
 def test_too_many_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embed_queue, "MAX_WAITING", 2)
     waiting = VectorQueue(ToyEmbedder())
-    assert waiting.submit(wire.Embed(1, EmbeddingRequest(("a",)))) == []
-    assert waiting.submit(wire.Embed(2, EmbeddingRequest(("a",)))) == []
-    (refused,) = waiting.submit(wire.Embed(3, EmbeddingRequest(("a",))))
+    assert waiting.submit(1, EmbeddingRequest(("a",))) == []
+    assert waiting.submit(2, EmbeddingRequest(("a",))) == []
+    (refused,) = waiting.submit(3, EmbeddingRequest(("a",)))
     with pytest.raises(Overloaded):
         rows_of(refused)
 

@@ -14,10 +14,16 @@ from edgellm import errors
 from edgellm.contract.backend import EngineInfo
 from edgellm.contract.embedder import EmbeddingInfo
 from edgellm.runtime import wire
-from edgellm.types.event import Timings, Usage, Vectors
+from edgellm.types.event import Delta, Done, Timings, Usage, Vectors
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
-from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest, Sampling
+from edgellm.types.request import (
+    MAX_REQUEST_BYTES,
+    EmbeddingRequest,
+    GenerationRequest,
+    RerankRequest,
+    Sampling,
+)
 
 PLAN = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=256), ("because",))
 REQUEST = GenerationRequest("é🙂\0", Sampling(seed=2**63 - 1, logit_bias=((3, -1.5),)), 7, ("stop",), add_bos=False)
@@ -25,9 +31,9 @@ EMBED = EmbeddingRequest(("é🙂\0", (1, 2**30)), dimensions=64)
 RERANK = RerankRequest("which?", ("this", "that"))
 DOWN = (
     wire.Launch(PLAN),
-    wire.asked(2**40, REQUEST),
-    wire.asked(3, EMBED),
-    wire.asked(4, RERANK),
+    wire.Submit(2**40, REQUEST),
+    wire.Submit(3, EMBED),
+    wire.Submit(4, RERANK),
     wire.Cancel(1),
     wire.Stop(drain=True),
 )
@@ -43,10 +49,11 @@ INFO = EngineInfo(
 )
 UP: list[wire.Up] = [
     wire.Ready(INFO, 1.5),
-    wire.Text(1, "é🙂", 2),
-    wire.Finished(1, "stop", Usage(3, 2, 1), Timings(0.1, 0.2, 0.3)),
-    wire.Computed(4, Vectors(b"\0\1\2\3" * 6, 2, Usage(3, 0), Timings(0.1, 0.2, 0.0))),
-    wire.Failed(2, "cache_full", "no room", "wait", {"needed": 3}),
+    wire.Reply(1, Delta("é🙂", 2)),
+    wire.Reply(1, Done("stop", Usage(3, 2, 1), Timings(0.1, 0.2, 0.3)), wire.Steps(1.5, 2)),
+    wire.Reply(4, Vectors(b"\0\1\2\3" * 6, 2, Usage(3, 0), Timings(0.1, 0.2, 0.0))),
+    wire.Reply(2, wire.Failed("cache_full", "no room", "wait", {"needed": 3})),
+    wire.Failed("backend_error", "it does not load"),
 ]
 
 
@@ -107,26 +114,26 @@ def all_errors(cls: type[errors.EdgeLLMError] = errors.EdgeLLMError) -> Iterator
 
 @pytest.mark.parametrize("cls", list(all_errors()), ids=lambda cls: cls.__name__)
 def test_errors_survive_as_what_they_are(cls: type[errors.EdgeLLMError]) -> None:
-    found = wire.Failed.of(3, cls("what failed", hint="what to do")).error()
+    found = wire.Failed.of(cls("what failed", hint="what to do")).error()
     assert type(found) is cls
     assert str(found) == "what failed; what to do"
 
 
 def test_the_numbers_of_an_error_survive() -> None:
-    found = wire.Failed.of(1, errors.ContextOverflow("too long", n_prompt=9, n_ctx=8)).error()
+    found = wire.Failed.of(errors.ContextOverflow("too long", n_prompt=9, n_ctx=8)).error()
     assert isinstance(found, errors.ContextOverflow)
     assert (found.n_prompt, found.n_ctx) == (9, 8)
 
 
 def test_the_words_of_an_error_survive() -> None:
     """Which field is wrong, and what killed a worker, reach whoever asked."""
-    wrong = wire.Failed.of(1, errors.UsageError("no", hint="do", param="logit_bias")).error()
+    wrong = wire.Failed.of(errors.UsageError("no", hint="do", param="logit_bias")).error()
     assert isinstance(wrong, errors.UsageError)
     assert (wrong.param, wrong.message, wrong.hint) == ("logit_bias", "no", "do")
-    dead = wire.Failed.of(1, errors.WorkerCrashed("dead", reason="killed by SIGILL")).error()
+    dead = wire.Failed.of(errors.WorkerCrashed("dead", reason="killed by SIGILL")).error()
     assert isinstance(dead, errors.WorkerCrashed)
     assert dead.reason == "killed by SIGILL"
-    too_long = wire.Failed.of(1, errors.ContextOverflow("too long", n_prompt=9)).error()
+    too_long = wire.Failed.of(errors.ContextOverflow("too long", n_prompt=9)).error()
     assert isinstance(too_long, errors.UsageError)
     assert too_long.param == "prompt"
 
@@ -136,24 +143,24 @@ def test_a_plugins_own_error_becomes_the_nearest_thing() -> None:
         def __init__(self, one: int, two: int) -> None:
             super().__init__(f"{one} and {two}")
 
-    assert type(wire.Failed.of(1, MineError(1, 2)).error()) is errors.EdgeLLMError
-    assert type(wire.Failed.of(1, KeyError("x")).error()) is errors.BackendError
+    assert type(wire.Failed.of(MineError(1, 2)).error()) is errors.EdgeLLMError
+    assert type(wire.Failed.of(KeyError("x")).error()) is errors.BackendError
 
 
 def test_text_that_cannot_be_sent_is_refused() -> None:
     with pytest.raises(errors.UsageError, match="surrogate"):
-        wire.check(GenerationRequest("ab\ud800"))
+        GenerationRequest("ab\ud800")
     with pytest.raises(errors.UsageError, match="surrogate"):
-        wire.check(GenerationRequest("ab", stop=("\udfff",)))
+        GenerationRequest("ab", stop=("\udfff",))
     with pytest.raises(errors.UsageError, match="bytes"):
-        wire.check(GenerationRequest("x" * (wire.MAX_REQUEST_BYTES + 1)))
-    wire.check(REQUEST)
+        GenerationRequest("x" * (MAX_REQUEST_BYTES + 1))
+    with pytest.raises(errors.UsageError, match="bytes"):
+        EmbeddingRequest(((1,) * MAX_REQUEST_BYTES,))
 
 
 @pytest.mark.parametrize(
     "sampling", [{"top_k": 1.5}, {"seed": 1.0}, {"penalty_last_n": True}, {"logit_bias": ((1.5, 0.0),)}, {"top_k": 0.0}]
 )
 def test_a_value_of_the_wrong_type_is_refused_here_and_not_in_the_worker(sampling: dict[str, object]) -> None:
-    request = GenerationRequest("x", Sampling(**sampling))  # type: ignore[arg-type]
     with pytest.raises(errors.UsageError, match="Expected `int"):
-        wire.check(request)
+        Sampling(**sampling)  # type: ignore[arg-type]

@@ -105,7 +105,7 @@ def test_every_sampling_field_arrives() -> None:
         temperature=0.5, top_k=3, top_p=0.9, min_p=0.1, typical_p=0.8, repetition_penalty=1.1, frequency_penalty=0.2,
         presence_penalty=-0.3, penalty_last_n=-1, logit_bias=((42, -100.0), (7, 1.5)), seed=11,
     )  # fmt: skip
-    fields = {name: getattr(sampling, name) for name in Sampling.__dataclass_fields__}
+    fields = {name: getattr(sampling, name) for name in Sampling.__struct_fields__}
 
     assert chat(**fields | {"logit_bias": {"42": -100, "7": 1.5}}).sampling() == sampling
 

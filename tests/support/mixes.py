@@ -8,14 +8,16 @@ from __future__ import annotations
 import queue
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
 
 from edgellm.contract.backend import Engine, SlotInput
 from edgellm.errors import EdgeLLMError
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
-from edgellm.types.event import Usage
+from edgellm.types.event import Delta, Done, Usage
 from edgellm.types.request import GenerationRequest, Sampling
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ def random_request(
             min_p=rng.choice((0.0, 0.05)), typical_p=rng.choice((1.0, 1.0, 0.9)), seed=rng.randrange(2**32),
         )  # fmt: skip
     if rng.random() < 0.3:
-        sampling = replace(sampling, repetition_penalty=1.2, frequency_penalty=0.3, presence_penalty=0.2)
+        sampling = structs.replace(sampling, repetition_penalty=1.2, frequency_penalty=0.3, presence_penalty=0.2)
     return GenerationRequest(
         rng.choice(prompts),
         sampling,
@@ -146,18 +148,18 @@ class Stage:
 
     def _hear(self, messages: list[wire.Up]) -> None:
         for message in messages:
-            assert not isinstance(message, wire.Ready)
+            assert isinstance(message, wire.Reply)
             answer = self.answers[message.id - 1]
             assert message.id in self._open, "an event after the last one"
-            match message:
-                case wire.Text():
-                    answer.text += message.text
-                    answer.n_tokens += message.n_tokens
-                case wire.Finished():
-                    answer.reason, answer.usage, answer.finished_at = message.reason, message.usage, self.n_steps
+            match message.event:
+                case Delta(text, n_tokens):
+                    answer.text += text
+                    answer.n_tokens += n_tokens
+                case Done(reason, usage):
+                    answer.reason, answer.usage, answer.finished_at = reason, usage, self.n_steps
                     self._open.remove(message.id)
-                case wire.Failed():
-                    answer.error, answer.finished_at = message.error(), self.n_steps
+                case wire.Failed() as failed:
+                    answer.error, answer.finished_at = failed.error(), self.n_steps
                     self._open.remove(message.id)
         if not self._open:
             self._next_messages()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from edgellm.text.sampling import Sampler
 from edgellm.types.request import Sampling
@@ -206,7 +206,7 @@ def test_greedy_takes_the_best_and_of_equals_the_lowest(row: Row) -> None:
 @pytest.mark.parametrize("more", [{}, {"top_k": 3}, {"top_p": 0.9}, {"min_p": 0.1}, {"typical_p": 0.9}], ids=str)
 def test_the_coldest_temperatures_are_greedy(temperature: float, more: dict[str, float]) -> None:
     row = np.array([1.0, 5.0, 4.9, -np.inf], np.float32)
-    sampling = replace(Sampling(temperature=temperature, seed=1), **more)
+    sampling = structs.replace(Sampling(temperature=temperature, seed=1), **more)
     assert {Sampler(sampling).sample(row) for _ in range(20)} == {1}
 
 
@@ -276,7 +276,7 @@ def test_a_seed_draws_the_same_again(sampling: Sampling) -> None:
     stream = [make_row(300, n, 3.0, None, 0) for n in range(50)]
     one, again = [(s := Sampler(sampling, [1, 2]), [s.sample(row) for row in stream])[1] for _ in range(2)]
     assert one == again
-    assert [Sampler(replace(sampling, seed=6)).sample(row) for row in stream] != one
+    assert [Sampler(structs.replace(sampling, seed=6)).sample(row) for row in stream] != one
 
 
 def test_without_a_seed_each_request_draws_its_own() -> None:
@@ -305,7 +305,7 @@ def test_nonsense_is_refused(sampling: Sampling, values: list[float]) -> None:
 @given(rows, filters)
 def test_the_row_is_never_changed(row: Row, sampling: Sampling) -> None:
     before = row.copy()
-    sampler = Sampler(replace(sampling, repetition_penalty=1.2, logit_bias=((0, 1.0),), seed=0), [0])
+    sampler = Sampler(structs.replace(sampling, repetition_penalty=1.2, logit_bias=((0, 1.0),), seed=0), [0])
     for _ in range(3):
         assert 0 <= sampler.sample(row) < len(row)
     assert np.array_equal(before, row)

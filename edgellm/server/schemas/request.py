@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Annotated, ClassVar, Literal, TypeVar
 
 from msgspec import Meta
@@ -15,7 +14,7 @@ from edgellm.types.request import GenerationRequest, Message, Sampling
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 # OpenAI's default for /v1/completions; chat has none.
 COMPLETION_MAX_TOKENS = 16
-_SAMPLING = tuple(inspect.signature(Sampling).parameters)
+_SAMPLING = Sampling.__struct_fields__
 
 
 class TextPart(Fields, kw_only=True):
