@@ -5,6 +5,7 @@ Trusts nothing: a file may come from a stranger. Values are checked by whoever r
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -34,6 +35,14 @@ class Place:
     def refuse(self, problem: str, *, field: str = "", hint: str = "") -> NoReturn:
         where = ": ".join(filter(None, (self.path, self.row, field)))
         raise UsageError(f"{where}: {problem}", hint=hint or self.hint, param=field)
+
+    @contextlib.contextmanager
+    def located(self, field: str = "") -> Iterator[None]:
+        """A UsageError of the block names this row; the field too, where the error does not name one itself."""
+        try:
+            yield
+        except UsageError as error:
+            self.refuse(error.message, field=error.param or field, hint=error.hint)
 
 
 def read_text(path: Path, hint: str) -> str:

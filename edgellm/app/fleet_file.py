@@ -5,13 +5,12 @@ Trusts nothing: every error names the file, the line of the box, and the field.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgellm import tables
-from edgellm.errors import UsageError
 from edgellm.tables import Place
-from edgellm.types.request import TASKS, SelectionRequest, cache_type, layers_on_gpu
+from edgellm.types.request import SelectionRequest, cache_type, layers_on_gpu, task_of
 from edgellm.units import parse_bytes
 
 THIS_MACHINE = "this machine"
@@ -21,21 +20,21 @@ _HINT = "docs/cli.md describes the format; docs/examples/fleet.toml is one"
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What is asked of a box. None = as selection would choose it. `[defaults]` may state any of them."""
+class _BoxDefaults:
+    """What is asked of a box. `[defaults]` may state any of it."""
 
-    task: str | None = None
-    ctx: int | None = None  # tokens per slot
-    slots: int | None = None
-    min_tps: float | None = None
+    task: str = "chat"
+    ctx: int | None = None  # tokens per slot; None = as selection chooses it
+    slots: int = 1
+    min_tps: float | None = None  # None = the task's floor
     max_memory: str | None = None  # "3GiB"
     backend: str | None = None
-    kv: str | None = None
-    gpu_layers: int | str | None = None
+    kv: str = "auto"
+    gpu_layers: int | str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
-class _Row(Wishes):
+class _Row(_BoxDefaults):
     """A box as it stands in the file."""
 
     name: str = ""
@@ -78,10 +77,12 @@ def load(path: Path) -> Fleet:
     name = document.get("name", path.stem)
     if not isinstance(name, str) or not name.isprintable():
         whole.refuse("no text", field="name")
-    defaults = tables.convert(document.get("defaults", {}), Wishes, Place(str(path), "defaults", _HINT))
+    defaults = document.get("defaults", {})
+    tables.convert(defaults, _BoxDefaults, Place(str(path), "defaults", _HINT))
     boxes: dict[str, Box] = {}
     for place, table in tables.toml_rows(text, document, "boxes", path, _HINT):
-        box = _box(tables.convert(table, _Row, place), defaults, place, path.parent)
+        row = {**defaults, **table} if isinstance(table, dict) else table
+        box = _box(tables.convert(row, _Row, place), place, path.parent)
         if box.name in boxes:
             place.refuse(f"{box.name!r} stands in the file twice", field="name")
         boxes[box.name] = box
@@ -92,7 +93,7 @@ def load(path: Path) -> Fleet:
     return Fleet(name, tuple(boxes.values()))
 
 
-def _box(row: _Row, defaults: Wishes, place: Place, folder: Path) -> Box:
+def _box(row: _Row, place: Place, folder: Path) -> Box:
     if not row.name or not row.name.isprintable():
         place.refuse("must be a text on one line", field="name")
     if not row.profile:
@@ -103,36 +104,20 @@ def _box(row: _Row, defaults: Wishes, place: Place, folder: Path) -> Box:
     if profile.endswith(".toml"):
         # As seen from the file that names it.
         profile = str(folder / Path(profile).expanduser())
-    wishes = {f.name: _first(getattr(row, f.name), getattr(defaults, f.name)) for f in fields(Wishes)}
-    return Box(row.name, profile, row.count, _request(wishes, place), place)
+    return Box(row.name, profile, row.count, _request(row, place), place)
 
 
-def _first(own: object, default: object) -> object:
-    return default if own is None else own
-
-
-def _request(wishes: dict[str, object], place: Place) -> SelectionRequest:
-    def value(name: str, usual: object) -> object:
-        return usual if wishes[name] is None else wishes[name]
-
-    field = ""
-    try:
-        field = "max_memory"
-        memory = None if wishes["max_memory"] is None else parse_bytes(str(wishes["max_memory"]))
-        field = "gpu_layers"
-        layers = layers_on_gpu(value("gpu_layers", "auto"))  # type: ignore[arg-type]
-        field = "" if wishes["task"] in (None, *TASKS) else "task"
+def _request(row: _Row, place: Place) -> SelectionRequest:
+    with place.located("max_memory"):
+        memory = None if row.max_memory is None else parse_bytes(row.max_memory)
+    with place.located():
         return SelectionRequest(
-            task=value("task", "chat"),  # type: ignore[arg-type]  # refused there
-            ctx=wishes["ctx"],  # type: ignore[arg-type]
-            min_tps=wishes["min_tps"],  # type: ignore[arg-type]
+            task=task_of(row.task),
+            ctx=row.ctx,
+            min_tps=row.min_tps,
             max_memory_bytes=memory,
-            backend=wishes["backend"],  # type: ignore[arg-type]
-            slots=value("slots", 1),  # type: ignore[arg-type]
-            gpu_layers=layers,
-            kv_type=cache_type(str(value("kv", "auto"))),
+            backend=row.backend,
+            slots=row.slots,
+            gpu_layers=layers_on_gpu(row.gpu_layers),
+            kv_type=cache_type(row.kv),
         )
-    except UsageError as error:
-        raise UsageError(
-            f"{place.path}: {place.row}: {field or error.param or 'request'}: {error.message}", hint=error.hint
-        ) from None

@@ -46,8 +46,7 @@ class SelectionRequest:
     )
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise UsageError(f"unknown task {self.task!r}", hint=f"one of: {', '.join(TASKS)}")
+        task_of(self.task)
         _check(self.ctx is None or 256 <= self.ctx <= MAX_CTX, f"ctx={self.ctx}", f"256 to {MAX_CTX} tokens")
         _check(self.min_tps is None or self.min_tps > 0, f"min_tps={self.min_tps}", "a positive rate")
         _check(self.max_memory_bytes is None or self.max_memory_bytes > 0, "max_memory", "a positive size")
@@ -58,6 +57,18 @@ class SelectionRequest:
             raise UsageError(
                 f"unknown cache type {self.kv_type!r}", hint=f"one of: {', '.join(KV_TYPES)}, auto", param="kv"
             )
+
+
+def task_of(value: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for task in TASKS:
+        if task == value:
+            return task
+    raise UsageError(f"unknown task {value!r}", hint=f"one of: {', '.join(TASKS)}", param="task")
 
 
 def cache_type(value: str) -> str | None:
