@@ -13,7 +13,7 @@ from edgellm.cli._options import models_dir
 
 if TYPE_CHECKING:
     from edgellm.selection.context import SelectionContext
-    from edgellm.store.manifest import Stored
+    from edgellm.store.manifest import StoredModel
     from edgellm.types.model import ModelCard
     from edgellm.types.request import SelectionRequest
 
@@ -96,7 +96,7 @@ def _rate(request: SelectionRequest) -> str:
     return "prefill" if request.task == "embed" else "decode"
 
 
-def _row(card: ModelCard, stored: list[Stored], plan: dict[str, Any] | None) -> dict[str, Any]:
+def _row(card: ModelCard, stored: list[StoredModel], plan: dict[str, Any] | None) -> dict[str, Any]:
     from edgellm.selection.report import about_model
 
     row: dict[str, Any] = {
@@ -149,7 +149,7 @@ def _print_licence_note(listed: list[dict[str, Any]]) -> None:
         click.echo("* the licence restricts use; read it before you build on it.")
 
 
-def _found(stored: list[Stored]) -> list[dict[str, Any]]:
+def _found(stored: list[StoredModel]) -> list[dict[str, Any]]:
     """Files of the user's own, of Ollama and in the hub's cache, but those that are stored already."""
     from edgellm.store import local
 
@@ -163,12 +163,12 @@ def _found(stored: list[Stored]) -> list[dict[str, Any]]:
             "problem": item.problem,
             "path": str(item.path),
         }
-        for item in local.found()
+        for item in local.models()
         if os.path.realpath(item.path) not in stored_paths
     ]
 
 
-def _print_stored(stored: list[Stored], found: list[dict[str, Any]], as_json: bool) -> None:
+def _print_stored(stored: list[StoredModel], found: list[dict[str, Any]], as_json: bool) -> None:
     from edgellm.units import show_size
 
     entries: list[dict[str, Any]] = [

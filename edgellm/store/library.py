@@ -37,7 +37,7 @@ from edgellm.errors import (
     UsageError,
 )
 from edgellm.store import manifest
-from edgellm.store.manifest import Stored
+from edgellm.store.manifest import StoredModel
 from edgellm.store.names import safe_name
 from edgellm.store.sources.registry import source_for
 from edgellm.types.model import Artifact, ModelCard, ModelFile
@@ -60,7 +60,7 @@ class Library:
     def __init__(self, root: Path | None = None) -> None:
         self.root = settings.data_dir() / "models" if root is None else root
 
-    def installed(self) -> list[Stored]:
+    def installed(self) -> list[StoredModel]:
         """Everything stored, by model and quantization; damaged entries too, with their `problem`."""
         records = sorted(self.root.glob(f"*/*/{manifest.RECORD}"))
         found = [manifest.read(record.parent) for record in records if not record.parent.name.startswith(".")]
@@ -84,7 +84,7 @@ class Library:
         checked = manifest.check(stored)
         return None if checked.problem else checked.artifact()
 
-    def _same(self, file: ModelFile, model_id: str) -> Stored | None:
+    def _same(self, file: ModelFile, model_id: str) -> StoredModel | None:
         """The entry of the same file under another name: its hash was not known when it was fetched, or is not now."""
         for stored in self.installed():
             is_same = stored.source == file.source and file.sha256 in (None, "", stored.sha256)
@@ -225,7 +225,7 @@ class Library:
             lock.release()
 
 
-def _glance(stored: Stored) -> Stored:
+def _glance(stored: StoredModel) -> StoredModel:
     """Without hashing: a file that is gone or of another size is a problem."""
     for file in stored.files:
         path = stored.folder / file.path
@@ -238,7 +238,7 @@ def _glance(stored: Stored) -> Stored:
     return stored
 
 
-def _examine(card: ModelCard, file: ModelFile, folder: Path, brought: Sequence[FetchedFile]) -> Stored:
+def _examine(card: ModelCard, file: ModelFile, folder: Path, brought: Sequence[FetchedFile]) -> StoredModel:
     """Size, hash and header of what arrived.
 
     Raises:
@@ -269,13 +269,13 @@ def _examine(card: ModelCard, file: ModelFile, folder: Path, brought: Sequence[F
         shape = reader.shape(model.header, model.tensors)
         ctx_train = reader.context_length(model.header) or ctx_train
         quant = quant or reader.quant_name(model.header, model.tensors)
-    return Stored(
+    return StoredModel(
         folder, card.id, quant, file.format, file.source, card.license,
         datetime.now(UTC).isoformat(timespec="seconds"), ctx_train, shape, files,
     )  # fmt: skip
 
 
-def _remove_others(folder: Path, stored: Stored) -> None:
+def _remove_others(folder: Path, stored: StoredModel) -> None:
     """Beginnings of files that the source has replaced since."""
     kept = {Path(file.path).parts[0] for file in stored.files}
     for path in folder.iterdir():

@@ -18,8 +18,7 @@ from pathlib import Path
 from edgellm import settings
 from edgellm.errors import ArtifactError, EdgeLLMError, UsageError
 from edgellm.store.names import parts_of
-from edgellm.store.sources import hf_cache
-from edgellm.store.sources.ollama_stores import stores
+from edgellm.store.sources import hf_cache, ollama_store
 from edgellm.types.model import ModelCard
 
 MOST_FILES = 2000  # in one folder of the user's, with its subfolders
@@ -28,7 +27,7 @@ _SKIPPED = re.compile(r"(^|[-._/])(mmproj|imatrix)([-._]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LocalModel:
     """One model file on this disk. `card` is None where `problem` says what is wrong with it."""
 
     path: Path
@@ -37,41 +36,41 @@ class Found:
     problem: str = ""
 
 
-def found() -> list[Found]:
+def models() -> list[LocalModel]:
     """Every model file in the places above, by path; a file that is reached twice is there once.
 
     Raises:
         UsageError: a folder that was named does not exist, or holds more than can be looked through.
     """
-    seen: dict[str, Found] = {}
+    by_path: dict[str, LocalModel] = {}
     for path, origin, model_id, sha256 in (*_in_folders(settings.models_dirs()), *_of_ollama(), *_of_hub()):
         real = os.path.realpath(path)
-        if real not in seen:
-            seen[real] = _described(path, origin, model_id, sha256)
-    return sorted((item for item in seen.values() if item.card or item.problem), key=lambda item: str(item.path))
+        if real not in by_path:
+            by_path[real] = _described(path, origin, model_id, sha256)
+    return sorted((item for item in by_path.values() if item.card or item.problem), key=lambda item: str(item.path))
 
 
 def cards() -> list[ModelCard]:
     """The rows of what was found and is sound.
 
     Raises:
-        UsageError: as `found`.
+        UsageError: as `models`.
     """
-    return [item.card for item in found() if item.card is not None]
+    return [item.card for item in models() if item.card is not None]
 
 
-def _described(path: Path, origin: str, model_id: str, sha256: str) -> Found:
+def _described(path: Path, origin: str, model_id: str, sha256: str) -> LocalModel:
     # What can also ask hubs and registries takes 50 ms to import: only where a file lies here.
     from edgellm.store.card import local_card
 
     try:
-        return Found(path, origin, local_card(path, model_id=model_id, sha256=sha256))
+        return LocalModel(path, origin, local_card(path, model_id=model_id, sha256=sha256))
     except ArtifactError as error:
         # An adapter or a projector is no damage.
         is_damaged = error.code == "bad_artifact"
-        return Found(path, origin, None, error.message if is_damaged else "")
+        return LocalModel(path, origin, None, error.message if is_damaged else "")
     except EdgeLLMError as error:
-        return Found(path, origin, None, error.message)
+        return LocalModel(path, origin, None, error.message)
 
 
 def _in_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, str, str, str]]:
@@ -110,11 +109,7 @@ def _is_first(name: str) -> bool:
 
 
 def _of_ollama() -> Iterator[tuple[Path, str, str, str]]:
-    if not stores():
-        return
-    from edgellm.store.sources import ollama
-
-    for shown, files in ollama.local_models():
+    for shown, files in ollama_store.local_models():
         if len(files) == 1 and files[0].path is not None:
             name = shown.removesuffix(":latest").replace(":", "-").rpartition("/")[2]
             yield files[0].path, "ollama", name, files[0].sha256

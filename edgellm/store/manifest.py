@@ -30,7 +30,7 @@ class StoredFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredModel:
     """What is stored, from where, and what is wrong with it ("" = nothing)."""
 
     folder: Path
@@ -83,7 +83,7 @@ def describe_file(path: Path, *, inside: Path, expected_sha256: str, written_sha
     return StoredFile(name, status.st_size, status.st_mtime_ns, found)
 
 
-def write(stored: Stored) -> None:
+def write(stored: StoredModel) -> None:
     """Write the record into the entry's folder, and force it and the files beside it to the disk."""
     content = asdict(stored) | {"schema": _SCHEMA}
     del content["folder"], content["problem"]
@@ -94,21 +94,21 @@ def write(stored: Stored) -> None:
     write_atomic(target, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode(), sync=True)
 
 
-def read(folder: Path) -> Stored | None:
+def read(folder: Path) -> StoredModel | None:
     """The entry in `folder`; None where there is none. A record that cannot be understood has a `problem`."""
     try:
         content = json.loads((folder / RECORD).read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        return Stored(folder, folder.parent.name, folder.name, problem=f"its record cannot be read: {error}")
+        return StoredModel(folder, folder.parent.name, folder.name, problem=f"its record cannot be read: {error}")
     try:
         return _from_json(folder, content)
     except (TypeError, KeyError, ValueError) as error:
-        return Stored(folder, folder.parent.name, folder.name, problem=f"its record is malformed: {error!r}")
+        return StoredModel(folder, folder.parent.name, folder.name, problem=f"its record is malformed: {error!r}")
 
 
-def check(stored: Stored) -> Stored:
+def check(stored: StoredModel) -> StoredModel:
     """The entry as it is now: hashed again where a file changed; `problem` says what is wrong."""
     if stored.problem:
         return stored
@@ -133,14 +133,14 @@ def check(stored: Stored) -> Stored:
     return stored
 
 
-def _from_json(folder: Path, content: dict[str, Any]) -> Stored:
+def _from_json(folder: Path, content: dict[str, Any]) -> StoredModel:
     if content.pop("schema") != _SCHEMA:
         raise ValueError("written by another version of edgellm")
     files = tuple(StoredFile(**file) for file in content.pop("files"))
     shape = content.pop("shape")
     if not files:
         raise ValueError("no files")
-    return Stored(folder, files=files, shape=Shape(**shape) if shape is not None else None, **content)
+    return StoredModel(folder, files=files, shape=Shape(**shape) if shape is not None else None, **content)
 
 
 def _sync(path: Path) -> None:

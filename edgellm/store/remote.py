@@ -44,15 +44,16 @@ def check_length(file: RemoteFile, total: int | None) -> int:
     Raises:
         IntegrityError: they do not. SourceError: neither says it.
     """
-    if total is None and file.bytes is None:
+    length = file.bytes if total is None else total
+    if length is None:
         raise SourceError(
             f"{http.shown(file.url)} does not say how long the file is", hint="download it by other means, then name it"
         )
-    if total is not None and file.bytes not in (None, total):
+    if file.bytes not in (None, length):
         raise IntegrityError(
-            f"{http.shown(file.url)} has {total} bytes, {file.bytes} were promised", hint="the file was replaced"
+            f"{http.shown(file.url)} has {length} bytes, {file.bytes} were promised", hint="the file was replaced"
         )
-    return file.bytes if total is None else total  # type: ignore[return-value]
+    return length
 
 
 def check_encoding(answer: http.Answer) -> None:

@@ -73,7 +73,7 @@ def test_nothing_of_this_machine_is_asked_for(
     for where, name in (
         (context, "corrections"), (context, "divergences"), (run_log, "read"), (run_log, "vetoes"),
         (run_log, "corrections"), (local, "cards"),
-        (local, "found"), (Library, "local_keys"), (Library, "installed"), (probe, "probe"), (settings, "models_file"),
+        (local, "models"), (Library, "local_keys"), (Library, "installed"), (probe, "probe"), (settings, "models_file"),
         (settings, "models_dirs"), (settings, "offline"), (scenario, "backend_facts"), (Planner, "check"),
     ):  # fmt: skip
         monkeypatch.setattr(where, name, touched(name))

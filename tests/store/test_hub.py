@@ -13,7 +13,7 @@ from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import SourceError, UnknownModel
 from edgellm.store.names import parts_of
-from edgellm.store.sources.hub_uri import HubUri, choose, parse
+from edgellm.store.sources.hub_files import HubUri, choose, parse
 from edgellm.types.model import ModelFile
 
 PROBE = """

@@ -14,7 +14,7 @@ from edgellm.errors import UsageError
 from edgellm.store import local
 from edgellm.store.card import card_of
 from edgellm.store.library import Library
-from edgellm.store.sources import ollama
+from edgellm.store.sources import ollama_store
 
 
 def put_in_ollama(home: Path, data: bytes, name="registry.ollama.ai/library/tiny/1b", **changed) -> Path:
@@ -23,7 +23,7 @@ def put_in_ollama(home: Path, data: bytes, name="registry.ollama.ai/library/tiny
     blob = store / "blobs" / f"sha256-{sha256(data)}"
     blob.parent.mkdir(parents=True, exist_ok=True)
     blob.write_bytes(data)
-    layer = {"mediaType": ollama._MODEL, "digest": f"sha256:{sha256(data)}", "size": len(data), **changed}
+    layer = {"mediaType": ollama_store._MODEL, "digest": f"sha256:{sha256(data)}", "size": len(data), **changed}
     manifest = store / "manifests" / name
     manifest.parent.mkdir(parents=True, exist_ok=True)
     manifest.write_text(json.dumps({"schemaVersion": 2, "layers": [layer]}))
@@ -53,7 +53,7 @@ def test_models_of_ollama_and_the_hub_are_found(own_home, model_bytes):
     blob = put_in_ollama(own_home, model_bytes)
     link = put_in_hub(own_home, w.model().build())
 
-    found = {item.origin: item for item in local.found()}
+    found = {item.origin: item for item in local.models()}
 
     assert sorted(found) == ["hub", "ollama"]
     assert (found["ollama"].path, found["hub"].path) == (blob, link)
@@ -87,7 +87,7 @@ def test_a_store_of_ollamas_is_never_written_or_deleted_in(own_home, model_bytes
 def test_a_model_that_is_not_whole_is_not_found(own_home, model_bytes, changed):
     put_in_ollama(own_home, model_bytes, **changed)
 
-    assert local.found() == []
+    assert local.models() == []
 
 
 def test_a_folder_of_the_users_with_its_subfolders(folder, model_bytes):
@@ -103,7 +103,7 @@ def test_a_folder_of_the_users_with_its_subfolders(folder, model_bytes):
     (folder / "same.gguf").symlink_to(folder / "a" / "Some-Model.Q8_0.gguf")
     (folder / "loop").symlink_to(folder)
 
-    found = local.found()
+    found = local.models()
 
     assert [(item.path.name, bool(item.card)) for item in found] == [("broken.gguf", False), ("same.gguf", True)]
     assert "version at byte 4" in found[0].problem
@@ -116,25 +116,25 @@ def test_a_split_file_is_one_model(folder):
         made = w.Gguf([*(w.model_keys() if no == 0 else []), *keys], [w.Tensor(f"t{no}", (64,), w.F32, 256)])
         made.write(folder / f"m-{no + 1:05d}-of-00002.gguf")
 
-    (item,) = local.found()
+    (item,) = local.models()
 
     assert (item.path.name, item.card.files[0].tensor_bytes) == ("m-00001-of-00002.gguf", 512)
     (folder / "m-00002-of-00002.gguf").unlink()
-    assert "1 of 2 parts" in local.found()[0].problem
+    assert "1 of 2 parts" in local.models()[0].problem
 
 
 def test_a_header_is_read_once(folder, model_bytes, monkeypatch):
     (folder / "m.gguf").write_bytes(model_bytes)
-    first = local.found()
+    first = local.models()
     monkeypatch.setattr("edgellm.formats.gguf.reader.read_model", None)
 
-    assert local.found() == first
+    assert local.models() == first
 
 
 def test_a_folder_that_is_none_is_said(monkeypatch, tmp_path):
     monkeypatch.setenv("EDGELLM_MODELS_DIR", str(tmp_path / "none"))
     with pytest.raises(UsageError, match="is no folder"):
-        local.found()
+        local.models()
 
 
 def test_a_folder_that_holds_a_disk_is_said(folder, monkeypatch):
@@ -142,4 +142,4 @@ def test_a_folder_that_holds_a_disk_is_said(folder, monkeypatch):
     for no in range(5):
         (folder / f"{no}.txt").write_text("")
     with pytest.raises(UsageError, match="more than 3 files"):
-        local.found()
+        local.models()

