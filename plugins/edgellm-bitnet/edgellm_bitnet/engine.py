@@ -16,7 +16,7 @@ from edgellm.errors import BackendUnavailable, UnsupportedArtifact
 from edgellm_bitnet import native, packing
 from edgellm_bitnet.footprint import BATCH, SPARE_LOGITS
 from edgellm_bitnet.loading import Loaded, load
-from edgellm_bitnet.matrix import BF16, CACHE_ALIGN, F16, F32, PANEL, padded
+from edgellm_bitnet.matrix import BF16, CACHE_ALIGN, F16, F32, NAMES, PANEL, padded
 from edgellm_bitnet.options import Options
 from edgellm_bitnet.weights import Weights, needed
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 KV_TYPES = {"f16": native.KV_F16, "q8_0": native.KV_I8, "f32": native.KV_F32}
 CACHE_LAYOUT = 3  # raised where the bytes of a saved slot come to mean something else
 GATES = {"relu2": native.RELU2, "silu": native.SILU, "gelu": native.GELU}
-HEAD_KINDS = {0: "ternary", 1: "q4", 2: "q6", 3: "q8", 4: "f16", 5: "bf16", 6: "f32"}
 STATE_KEY_BYTES = 16
 PREFILL_TOKENS = 16  # steps of more tokens use the threads of prefill
 
@@ -243,7 +242,7 @@ class BitnetEngine:
             embedding=EmbeddingInfo(arch.pooling) if arch.pooling else None,
             details={
                 "kernels": list(native.isas())[self._isa], "weights": self._loaded.how,
-                "pages": self._loaded.arena.pages(), "head": HEAD_KINDS[slab.kind], "library": str(native.path()),
+                "pages": self._loaded.arena.pages(), "head": NAMES[slab.kind], "library": str(native.path()),
             },
         )  # fmt: skip
 

@@ -1,4 +1,7 @@
-"""Kinds and padding of packed matrices, as native/matrix.h has them. Plain numbers: importing this costs nothing."""
+"""Kinds and padding of packed matrices, as native/matrix.h has them. Plain numbers: importing this costs nothing.
+
+`native.library` compares them with the library's own when it is loaded.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ PANEL, COLUMN_ALIGN, SUB_COLUMNS = 32, 64, 16
 CHUNK, CACHE_ALIGN, HEAD_ALIGN = 512, 32, 32
 
 TERNARY, Q4, Q6, Q8, F16, BF16, F32 = range(7)
+NAMES = {TERNARY: "ternary", Q4: "q4", Q6: "q6", Q8: "q8", F16: "f16", BF16: "bf16", F32: "f32"}
 BITS = {TERNARY: 2, Q4: 4, Q6: 6, Q8: 8, F16: 16, BF16: 16, F32: 32}
 
 

@@ -1,6 +1,7 @@
 """The native library through ctypes: structures of native/matrix.h and model.h, functions of native/bitnet.h.
 
-Nothing here runs at import: `library()` loads the file when it is first called, in a worker or a test.
+Nothing here runs at import: `library()` loads the file when it is first called, in a worker or a test. Sizes, offsets
+and constants that stand both here and in the headers are compared then (`bn_layout`).
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ import ctypes
 import functools
 import os
 import sysconfig
+from collections.abc import Mapping
 from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
 from typing import Any
 
-ABI = 2
+from edgellm.errors import BackendUnavailable
+from edgellm_bitnet import matrix
+
+ABI = 3
 RELU2, SILU, GELU = range(3)
 KV_F16, KV_I8, KV_F32 = range(3)
 SOURCES = ("codes", "i2_s", "i2_s_arm", "tq2_0", "tq1_0", "q2_0", "q1_0", "packed")
@@ -61,8 +66,24 @@ class Cache(ctypes.Structure):
     _fields_ = [("type", c_int32), ("slots", c_int32), ("context", c_int32), ("memory", c_void_p)]
 
 
+class LayoutEntry(ctypes.Structure):
+    """struct layout_entry: what `bn_layout` says of a structure, a field, or a constant."""
+
+    _fields_ = [("name", c_char_p), ("offset", c_int32), ("bytes", c_int32)]
+
+
+STRUCTURES: dict[str, type[ctypes.Structure]] = {"matrix": Matrix, "layer": Layer, "model": Model, "cache": Cache}
+CONSTANTS = {
+    **{name: getattr(matrix, name) for name in ("PANEL", "COLUMN_ALIGN", "SUB_COLUMNS", "CHUNK", "CACHE_ALIGN")},
+    **{name.upper(): number for number, name in matrix.NAMES.items()},
+    "KV_SLICE": matrix.HEAD_ALIGN, "RELU2": RELU2, "SILU": SILU, "GELU": GELU,
+    "KV_F16": KV_F16, "KV_I8": KV_I8, "KV_F32": KV_F32, "INPUTS": len(INPUTS),
+    **{f"SRC_{name.upper()}": number for number, name in enumerate(SOURCES)},
+}  # fmt: skip
+
+
 _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
-    "bn_abi": (c_int32, []),
+    "bn_layout": (POINTER(LayoutEntry), [POINTER(c_int32)]),
     "bn_isa_count": (c_int32, []),
     "bn_isa_name": (c_char_p, [c_int32]),
     "bn_isa_usable": (c_int32, [c_int32]),
@@ -107,14 +128,46 @@ def library() -> ctypes.CDLL:
 
     Raises:
         OSError: it is not there or not loadable, or of another version than this file.
+        BackendUnavailable: it lays out a structure otherwise than this file, which the error names.
     """
     loaded = ctypes.CDLL(str(path()))
+    if loaded.bn_abi() != ABI:
+        raise OSError(f"{path()} has interface version {loaded.bn_abi()}, not {ABI}: reinstall edgellm-bitnet")
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(loaded, name)
         function.restype, function.argtypes = result, arguments
-    if loaded.bn_abi() != ABI:
-        raise OSError(f"{path()} has interface version {loaded.bn_abi()}, not {ABI}: reinstall edgellm-bitnet")
+    count = c_int32()
+    entries = loaded.bn_layout(count)
+    check_layout({entries[i].name.decode(): (entries[i].offset, entries[i].bytes) for i in range(count.value)})
     return loaded
+
+
+def expected_layout() -> dict[str, tuple[int, int]]:
+    """What this file takes to be true, as `bn_layout` says it: name -> (offset, bytes); of constants (value, 0)."""
+    layout = {name: (value, 0) for name, value in CONSTANTS.items()}
+    for name, structure in STRUCTURES.items():
+        layout[name] = (0, ctypes.sizeof(structure))
+        for field, *_ in structure._fields_:
+            descriptor = getattr(structure, field)
+            layout[f"{name}.{field}"] = (descriptor.offset, descriptor.size)
+    return layout
+
+
+def check_layout(layout: Mapping[str, tuple[int, int]]) -> None:
+    """Compare the library's layout with `expected_layout`.
+
+    Raises:
+        BackendUnavailable: they differ; names the first structure, field or constant.
+    """
+    expected = expected_layout()
+    for name in {**layout, **expected}:
+        theirs, ours = layout.get(name), expected.get(name)
+        if theirs != ours:
+            raise BackendUnavailable(
+                f"{path()} and edgellm_bitnet/native.py differ in {name}: (offset or value, bytes) is {theirs} in the "
+                f"library, {ours} in Python",
+                hint="reinstall edgellm-bitnet, so that both are of one version",
+            )
 
 
 def isas() -> dict[str, bool]:
@@ -130,10 +183,10 @@ def isa_index(name: str | None = None) -> int:
         ValueError: it is not compiled in, or this processor cannot run it.
     """
     name = name or os.environ.get("EDGELLM_BITNET_ISA") or None
-    known = isas()
-    usable = [isa for isa, can in known.items() if can]
+    compiled = isas()
+    usable = [isa for isa, can in compiled.items() if can]
     if name is None:
-        return list(known).index(usable[0])
-    if not known.get(name):
+        return list(compiled).index(usable[0])
+    if not compiled.get(name):
         raise ValueError(f"this processor cannot run the {name} kernels; it runs {', '.join(usable)}")
-    return list(known).index(name)
+    return list(compiled).index(name)

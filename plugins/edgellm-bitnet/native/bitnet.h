@@ -10,8 +10,16 @@
 #define API __attribute__((visibility("default")))
 #endif
 
-enum { BN_ABI = 2 };
+enum { BN_ABI = 3 };
 API int32_t bn_abi(void);
+
+/* What native.py mirrors, as the compiler laid it out: a structure (offset 0), one of its fields, or a constant (its
+value as the offset, 0 bytes). */
+struct layout_entry {
+  const char *name; /* "matrix", "matrix.kind", "PANEL" */
+  int32_t offset, bytes;
+};
+API const struct layout_entry *bn_layout(int32_t *count);
 
 /* Instruction sets compiled in, best first; usable means by this processor and operating system. */
 API int32_t bn_isa_count(void);

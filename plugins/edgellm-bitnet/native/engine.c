@@ -3,7 +3,9 @@
 
 #include "engine.h"
 
-int32_t act_columns(const struct model *m) { return padded(larger(larger(m->hidden, m->ffn), q_cols(m)), COLUMN_ALIGN); }
+int32_t activation_columns(const struct model *m) {
+  return padded(larger(larger(m->hidden, m->ffn), q_cols(m)), COLUMN_ALIGN);
+}
 
 static int32_t widest(const struct model *m) {
   int32_t wide = larger(qkv_rows(m), 2 * padded(m->ffn, PANEL));
@@ -17,7 +19,7 @@ static int32_t input_cols(const struct model *m, int input) {
 /* One arena for all scratch: called once to measure (base NULL) and once to hand out. */
 static size_t lay_out(struct engine *e, uint8_t *base) {
   const struct model *m = &e->model;
-  size_t at = 0, tokens = (size_t)e->batch, wide = (size_t)widest(m), columns = (size_t)act_columns(m);
+  size_t at = 0, tokens = (size_t)e->batch, wide = (size_t)widest(m), columns = (size_t)activation_columns(m);
   size_t units = (size_t)(4 * e->threads) * ((size_t)e->cache.context / CHUNK + 1);
   size_t each = (size_t)e->threads * (size_t)padded(e->batch, 32); /* threads write lines of their own */
 #define TAKE(field, count)                                     \
@@ -27,17 +29,17 @@ static size_t lay_out(struct engine *e, uint8_t *base) {
   } while (0)
   for (int i = 0; i < INPUTS; i++) {
     size_t cols = (size_t)padded(input_cols(m, i), COLUMN_ALIGN);
-    e->acts[i].cols = input_cols(m, i);
-    e->acts[i].block = m->act_block;
-    TAKE(acts[i].q, tokens * cols);
-    TAKE(acts[i].inverse, tokens * cols / COLUMN_ALIGN);
-    TAKE(acts[i].sums, tokens * cols / SUB_COLUMNS);
-    TAKE(acts[i].minus, tokens * cols / SUB_COLUMNS);
-    TAKE(acts[i].total, tokens);
+    e->activations[i].cols = input_cols(m, i);
+    e->activations[i].block = m->act_block;
+    TAKE(activations[i].q, tokens * cols);
+    TAKE(activations[i].inverse, tokens * cols / COLUMN_ALIGN);
+    TAKE(activations[i].sums, tokens * cols / SUB_COLUMNS);
+    TAKE(activations[i].minus, tokens * cols / SUB_COLUMNS);
+    TAKE(activations[i].total, tokens);
   }
-  e->head_acts = e->acts[IN_Q];
-  e->head_acts.block = m->head.kind <= Q8 && m->hidden % 256 == 0 ? 256 : 0;
-  TAKE(head_acts.real, tokens * (size_t)m->hidden);
+  e->head_activations = e->activations[IN_Q];
+  e->head_activations.block = m->head.kind <= Q8 && m->hidden % 256 == 0 ? 256 : 0;
+  TAKE(head_activations.real, tokens * (size_t)m->hidden);
   TAKE(x, tokens * (size_t)m->hidden);
   TAKE(wide, tokens * wide);
   TAKE(narrow, tokens * (size_t)padded(m->hidden, PANEL));

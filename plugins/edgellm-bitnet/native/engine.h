@@ -18,22 +18,32 @@ struct engine {
   struct pool *pool;
   int32_t batch, threads, dim, group; /* group: query heads of a KV head */
   int32_t by_columns; /* norms and quantization are shared out by columns, see inputs.c */
-  uint8_t *scratch;
+  uint8_t *scratch; /* [scratch_bytes]: the memory of all that follows */
   size_t scratch_bytes;
   /* scratch */
-  struct acts acts[INPUTS], head_acts; /* head_acts: in the memory of acts[IN_Q] */
-  float *x, *wide, *narrow, *attended, *work, *partial;
-  float *squares, *peaks; /* [panel][token], [thread][batch] */
-  double *norms;          /* [thread][batch] */
-  int32_t *part_totals, *totals;  /* [thread][batch] both */
-  struct rows *rows;
+  struct activations activations[INPUTS]; /* inputs of the products */
+  struct activations head_activations;    /* input of the output table, in the memory of activations[IN_Q] */
+  float *x;                    /* residual stream [batch][hidden] */
+  float *wide;                 /* products of q, k, v or of gate, up [batch][qkv_rows or 2 * padded ffn] */
+  float *narrow;               /* products that the residual takes [batch][padded hidden] */
+  float *attended;             /* result of attention [batch][heads * head_dim] */
+  float *work;                 /* a thread's own rows [threads][2][activation_columns] */
+  float *partial;              /* by unit of attention and chunk: max, sum [MAX_ROWS], out [MAX_ROWS][dim] */
+  float *squares;              /* sums of squares of 32 columns [panel][n] */
+  float *peaks;                /* largest |x * gain| of a thread's columns [threads][padded batch] */
+  double *norms;               /* 1 / rms [threads][padded batch] */
+  int32_t *part_totals;        /* sums of a thread's quantized columns [threads][padded batch] */
+  int32_t *totals;             /* the same of whole rows, a copy for each thread [threads][padded batch] */
+  struct rows *rows;           /* [n_rows], room for [batch * group] */
   /* the batch under way */
-  const int32_t *tokens, *slots, *positions;
-  const uint8_t *wants;
-  int32_t n, n_rows, n_wanted, chunks, partials;
-  int32_t alone; /* each token is the only one of its slot, and its heads attend together */
-  int32_t want_hidden;
-  float *out;
+  const int32_t *tokens, *slots, *positions; /* [n] each */
+  const uint8_t *wants;        /* [n]: not 0 = a row of `out` for this token */
+  int32_t n;                   /* tokens */
+  int32_t n_rows, n_wanted;    /* blocks of query rows, rows of `out` */
+  int32_t chunks, partials;    /* of the longest position; whether chunks are shared out among threads */
+  int32_t alone;               /* each token is the only one of its slot, and its heads attend together */
+  int32_t want_hidden;         /* rows of `out` are hidden states instead of logits */
+  float *out;                  /* [n_wanted][vocab], or [n_wanted][hidden] */
 };
 
 /* Whole panels of a row's columns or of a matrix's rows: the share of a thread. */
@@ -56,22 +66,22 @@ static inline struct span own_panels(int32_t rows, int thread, int threads) {
 
 /* engine.c */
 struct engine measured(const struct model *model, int32_t batch, int32_t threads, int32_t context);
-int32_t act_columns(const struct model *m);
+int32_t activation_columns(const struct model *m);
 
 /* cache.c */
 struct kv kv_at(const struct engine *e, int32_t layer, int32_t slot, int32_t head);
 
-/* inputs.c */
-struct entry {
-  float *x; /* rows */
+/* inputs.c. What a product takes, before it is normed and quantized. */
+struct gemm_input {
+  float *x; /* rows [n][stride] */
   size_t stride;
   int32_t shared;   /* written by other threads than those that own its columns */
   const float *add; /* rows that are added to x first; NULL: none */
   size_t add_stride;
   const float *post; /* norm of what is added, or NULL */
 };
-void add_residual(struct engine *e, const struct entry *from, int32_t token, float *work);
-void enter(struct engine *e, enum input input, int32_t inputs, const struct entry *from, const float *gain,
+void add_residual(struct engine *e, const struct gemm_input *from, int32_t token, float *work);
+void quantize_input(struct engine *e, enum input input, int32_t inputs, const struct gemm_input *from, const float *gain,
            const float *const *own, int thread, int threads, float *work);
 void product(struct engine *e, const struct matrix *w, const int32_t *rows, int32_t parts, enum input input,
              int separate, float *y, size_t stride, int thread, int threads);

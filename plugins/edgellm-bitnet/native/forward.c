@@ -11,17 +11,17 @@ static void attention_half(struct engine *e, int32_t layer, int thread, int thre
   const struct layer *l = &m->layer[layer];
   int32_t qkv[] = {q_rows(m), kv_rows(m), kv_rows(m)};
   size_t hidden = (size_t)m->hidden, width = (size_t)q_cols(m), narrow = (size_t)padded(m->hidden, PANEL);
-  struct entry x = {.x = e->x, .stride = hidden}, attended = {.x = e->attended, .stride = width, .shared = 1};
+  struct gemm_input x = {.x = e->x, .stride = hidden}, attended = {.x = e->attended, .stride = width, .shared = 1};
   if (layer) {
     x.add = e->narrow;
     x.add_stride = narrow;
     x.post = m->layer[layer - 1].post_ffn_norm;
   }
-  enter(e, IN_Q, 3, &x, l->attn_norm, &l->in_norm[IN_Q], thread, threads, work);
+  quantize_input(e, IN_Q, 3, &x, l->attn_norm, &l->in_norm[IN_Q], thread, threads, work);
   product(e, &l->qkv, qkv, 3, IN_Q, l->in_norm[IN_Q] != NULL, e->wide, (size_t)qkv_rows(m), thread, threads);
   pool_wait(e->pool);
   attention(e, layer, thread, threads, work);
-  enter(e, IN_OUTPUT, 1, &attended, l->attn_sub_norm, &l->in_norm[IN_OUTPUT], thread, threads, work);
+  quantize_input(e, IN_OUTPUT, 1, &attended, l->attn_sub_norm, &l->in_norm[IN_OUTPUT], thread, threads, work);
   product(e, &l->output, &m->hidden, 1, IN_OUTPUT, 0, e->narrow, narrow, thread, threads);
 }
 
@@ -30,17 +30,17 @@ static void ffn_half(struct engine *e, int32_t layer, int thread, int threads, f
   const struct layer *l = &m->layer[layer];
   int32_t rows = padded(m->ffn, PANEL), both[] = {rows, rows};
   size_t narrow = (size_t)padded(m->hidden, PANEL), wide = 2 * (size_t)rows;
-  struct entry x = {.x = e->x, .stride = (size_t)m->hidden, .add = e->narrow, .add_stride = narrow,
+  struct gemm_input x = {.x = e->x, .stride = (size_t)m->hidden, .add = e->narrow, .add_stride = narrow,
                      .post = l->post_attn_norm};
-  struct entry gated = {.x = e->wide, .stride = wide};
-  enter(e, IN_GATE, 2, &x, l->ffn_norm, &l->in_norm[IN_GATE], thread, threads, work);
+  struct gemm_input gated = {.x = e->wide, .stride = wide};
+  quantize_input(e, IN_GATE, 2, &x, l->ffn_norm, &l->in_norm[IN_GATE], thread, threads, work);
   product(e, &l->gate_up, both, 2, IN_GATE, l->in_norm[IN_GATE] != NULL, e->wide, wide, thread, threads);
   struct span own = own_panels(rows, thread, threads);
   for (int32_t t = 0; t < e->n; t++) {
     float *gate = e->wide + (size_t)t * wide + own.first * PANEL;
     e->kernels->gate(gate, gate, gate + rows, (own.last - own.first) * PANEL, m->gate);
   }
-  enter(e, IN_DOWN, 1, &gated, l->ffn_sub_norm, &l->in_norm[IN_DOWN], thread, threads, work);
+  quantize_input(e, IN_DOWN, 1, &gated, l->ffn_sub_norm, &l->in_norm[IN_DOWN], thread, threads, work);
   product(e, &l->down, &m->hidden, 1, IN_DOWN, 0, e->narrow, narrow, thread, threads);
 }
 
@@ -54,22 +54,22 @@ static void head_phase(struct engine *e, int thread, int threads, float *work) {
     if (wanted >= first && wanted < last) {
       const float *x = e->x + (size_t)t * (size_t)m->hidden;
       float *to = e->want_hidden ? e->out + (size_t)wanted * (size_t)m->hidden
-                  : m->head.kind > Q8 ? e->head_acts.real + (size_t)wanted * (size_t)m->hidden : work;
+                  : m->head.kind > Q8 ? e->head_activations.real + (size_t)wanted * (size_t)m->hidden : work;
       e->kernels->norm(to, x, m->output_norm, m->hidden, m->eps);
-      if (!e->want_hidden && m->head.kind <= Q8) e->kernels->quantize(to, &e->head_acts, wanted);
+      if (!e->want_hidden && m->head.kind <= Q8) e->kernels->quantize(to, &e->head_activations, wanted);
     }
     wanted++;
   }
   if (e->want_hidden) return;
   pool_wait(e->pool);
   share(panels_of(m->vocab), thread, threads, &first, &last);
-  e->kernels->matmul(&m->head, first, last, &e->head_acts, e->out, (size_t)padded(m->vocab, PANEL));
+  e->kernels->matmul(&m->head, first, last, &e->head_activations, e->out, (size_t)padded(m->vocab, PANEL));
 }
 
 static void forward(void *argument, int thread, int threads) {
   struct engine *e = argument;
   const struct model *m = &e->model;
-  float *work = e->work + (size_t)thread * 2 * (size_t)act_columns(m);
+  float *work = e->work + (size_t)thread * 2 * (size_t)activation_columns(m);
   size_t hidden = (size_t)m->hidden, narrow = (size_t)padded(m->hidden, PANEL);
   int32_t first, last;
   share(e->n, thread, threads, &first, &last);
@@ -84,17 +84,17 @@ static void forward(void *argument, int thread, int threads) {
     ffn_half(e, layer, thread, threads, work);
   }
   pool_wait(e->pool);
-  struct entry x = {.x = e->x, .stride = hidden, .add = e->narrow, .add_stride = narrow,
+  struct gemm_input x = {.x = e->x, .stride = hidden, .add = e->narrow, .add_stride = narrow,
                      .post = m->layer[m->layers - 1].post_ffn_norm};
   for (int32_t t = first; t < last; t++) add_residual(e, &x, t, work);
   pool_wait(e->pool);
   if (e->n_wanted) head_phase(e, thread, threads, work);
 }
 
-static void set_acts(const struct engine *e, struct acts *acts, int32_t tokens) {
+static void set_activations(const struct engine *e, struct activations *activations, int32_t tokens) {
   int32_t tiles = (tokens + e->kernels->max_tile - 1) / e->kernels->max_tile;
-  acts->tokens = tokens;
-  acts->tile = tiles ? (tokens + tiles - 1) / tiles : 1;
+  activations->tokens = tokens;
+  activations->tile = tiles ? (tokens + tiles - 1) / tiles : 1;
 }
 
 static int32_t run(struct engine *e, int32_t n, const int32_t *tokens, const int32_t *slots, const int32_t *positions,
@@ -111,8 +111,8 @@ static int32_t run(struct engine *e, int32_t n, const int32_t *tokens, const int
     e->out = out;
     e->n_wanted = 0;
     for (int32_t i = 0; i < e->n; i++) e->n_wanted += e->wants[i] != 0;
-    for (int i = 0; i < INPUTS; i++) set_acts(e, &e->acts[i], e->n);
-    set_acts(e, &e->head_acts, e->n_wanted);
+    for (int i = 0; i < INPUTS; i++) set_activations(e, &e->activations[i], e->n);
+    set_activations(e, &e->head_activations, e->n_wanted);
     plan_attention(e, threads);
     pool_run(e->pool, threads, forward, e);
     out += (size_t)e->n_wanted * row;

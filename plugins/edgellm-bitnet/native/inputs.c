@@ -9,7 +9,7 @@ Else by tokens: a thread does whole rows. */
 #include "engine.h"
 
 /* x += norm(y) where there is such a norm, else x += y. */
-void add_residual(struct engine *e, const struct entry *from, int32_t token, float *work) {
+void add_residual(struct engine *e, const struct gemm_input *from, int32_t token, float *work) {
   if (!from->add) return;
   const float *y = from->add + (size_t)token * from->add_stride;
   if (from->post) {
@@ -20,21 +20,21 @@ void add_residual(struct engine *e, const struct entry *from, int32_t token, flo
 }
 
 /* Norm, then the norm of each product that has its own, then quantize. */
-static void enter_row(struct engine *e, enum input input, int32_t inputs, const float *x, const float *gain,
+static void quantize_input_row(struct engine *e, enum input input, int32_t inputs, const float *x, const float *gain,
                       const float *const *own, int32_t token, float *work) {
-  int32_t n = e->acts[input].cols;
+  int32_t n = e->activations[input].cols;
   if (gain) {
     e->kernels->norm(work, x, gain, n, e->model.eps);
     x = work;
   }
   if (!own[0]) {
-    e->kernels->quantize(x, &e->acts[input], token);
+    e->kernels->quantize(x, &e->activations[input], token);
     return;
   }
-  float *second = work + act_columns(&e->model);
+  float *second = work + activation_columns(&e->model);
   for (int i = 0; i < inputs; i++) {
     e->kernels->norm(second, x, own[i], n, e->model.eps);
-    e->kernels->quantize(second, &e->acts[input + i], token);
+    e->kernels->quantize(second, &e->activations[input + i], token);
   }
 }
 
@@ -49,13 +49,13 @@ static void find_norms(struct engine *e, int32_t cols, double *norms) {
   for (int32_t t = 0; t < e->n; t++) norms[t] = 1 / sqrt(norms[t] / cols + (double)e->model.eps);
 }
 
-static void enter_columns(struct engine *e, struct acts *acts, const struct entry *from, const float *gain, int thread,
-                          int threads) {
-  int32_t cols = acts->cols, n = e->n, panels = panels_of(cols);
+static void quantize_input_columns(struct engine *e, struct activations *to, const struct gemm_input *from,
+                                   const float *gain, int thread, int threads) {
+  int32_t cols = to->cols, n = e->n, panels = panels_of(cols);
   struct span own = own_panels(cols, thread, threads);
   int32_t first = own.first * PANEL, count = smaller(own.last * PANEL, cols) - first;
   for (int32_t t = 0; t < n; t++)
-    e->peaks[row_of(e, thread) + (size_t)t] = e->kernels->tally(
+    e->peaks[row_of(e, thread) + (size_t)t] = e->kernels->absmax_sumsq(
         from->x + (size_t)t * from->stride + first, from->add ? from->add + (size_t)t * from->add_stride + first : NULL,
         gain ? gain + first : NULL, count, e->squares + own.first * n + t, n);
   pool_wait(e->pool);
@@ -68,24 +68,25 @@ static void enter_columns(struct engine *e, struct acts *acts, const struct entr
     for (int i = 0; i < threads; i++) peak = fmax(peak, (double)e->peaks[row_of(e, i) + (size_t)t]);
     peak = fmax(peak * norm, 1e-5);
     e->part_totals[row_of(e, thread) + (size_t)t] = e->kernels->quantize_columns(
-        from->x + (size_t)t * from->stride, gain, (float)(127 * norm / peak), acts, t, first, last);
-    if (thread == 0) acts->inverse[(size_t)t * (size_t)(padded(cols, COLUMN_ALIGN) / COLUMN_ALIGN)] = (float)(peak / 127);
+        from->x + (size_t)t * from->stride, gain, (float)(127 * norm / peak), to, t, first, last);
+    if (thread == 0) to->inverse[(size_t)t * (size_t)(padded(cols, COLUMN_ALIGN) / COLUMN_ALIGN)] = (float)(peak / 127);
   }
 }
 
-/* Make acts[input] (and those of the next inputs - 1, where they have norms of their own) of rows; a barrier ends it. */
-void enter(struct engine *e, enum input input, int32_t inputs, const struct entry *from, const float *gain,
+/* Norm and quantize rows into activations[input], and into the next inputs - 1 where these have norms of their own. Ends
+with a barrier. */
+void quantize_input(struct engine *e, enum input input, int32_t inputs, const struct gemm_input *from, const float *gain,
            const float *const *own, int thread, int threads, float *work) {
   if (e->by_columns) {
     if (from->shared) pool_wait(e->pool);
-    enter_columns(e, &e->acts[input], from, gain, thread, threads);
+    quantize_input_columns(e, &e->activations[input], from, gain, thread, threads);
   } else {
     int32_t first, last;
     pool_wait(e->pool);
     share(e->n, thread, threads, &first, &last);
     for (int32_t t = first; t < last; t++) {
       add_residual(e, from, t, work);
-      enter_row(e, input, inputs, from->x + (size_t)t * from->stride, gain, own, t, work);
+      quantize_input_row(e, input, inputs, from->x + (size_t)t * from->stride, gain, own, t, work);
     }
   }
   pool_wait(e->pool);
@@ -95,15 +96,16 @@ void enter(struct engine *e, enum input input, int32_t inputs, const struct entr
 `separate`. */
 void product(struct engine *e, const struct matrix *w, const int32_t *rows, int32_t parts, enum input input,
              int separate, float *y, size_t stride, int thread, int threads) {
-  struct acts acts = e->acts[input];
+  struct activations shared = e->activations[input];
   if (e->by_columns) {
-    acts.total = e->totals + row_of(e, thread);
-    for (int32_t t = 0; t < e->n; t++) acts.total[t] = 0;
+    shared.total = e->totals + row_of(e, thread);
+    for (int32_t t = 0; t < e->n; t++) shared.total[t] = 0;
     for (int i = 0; i < threads; i++)
-      for (int32_t t = 0; t < e->n; t++) acts.total[t] += e->part_totals[row_of(e, i) + (size_t)t];
+      for (int32_t t = 0; t < e->n; t++) shared.total[t] += e->part_totals[row_of(e, i) + (size_t)t];
   }
   for (int32_t part = 0, at = 0; part < parts; at += panels_of(rows[part++])) {
     struct span own = own_panels(rows[part], thread, threads);
-    e->kernels->matmul(w, at + own.first, at + own.last, separate ? &e->acts[(int)input + part] : &acts, y, stride);
+    const struct activations *x = separate ? &e->activations[(int)input + part] : &shared;
+    e->kernels->matmul(w, at + own.first, at + own.last, x, y, stride);
   }
 }

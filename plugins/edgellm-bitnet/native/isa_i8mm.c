@@ -77,7 +77,7 @@ INLINE void pair_sums(const uint8_t *p, int at, const vi *a, int pairs, int colu
 }
 
 /* tile_panel for ternary codes: the same sums, scaled in the same order. */
-INLINE void pair_panel(const struct matrix *w, int panel, const struct acts *x, int token, int width, float *y,
+INLINE void pair_panel(const struct matrix *w, int panel, const struct activations *x, int token, int width, float *y,
                        size_t stride) {
   const int cols = padded(w->cols, COLUMN_ALIGN), pairs = (width + 1) / 2;
   const int span = w->group ? w->group : x->block ? x->block : cols;
@@ -102,7 +102,7 @@ INLINE void pair_panel(const struct matrix *w, int panel, const struct acts *x, 
         vi low = sums[v][0][t / 2], high = sums[v][1][t / 2];
         vi sum = t % 2 ? vuzp2q_s32(low, high) : vuzp1q_s32(low, high);
         vf exact = vf_from_i(vi_sub(sum, vi_set1(span_sum(x, token + t, column, span))));
-        result[v][t] = vf_fma(exact, vf_mul(scale, vf_set1(act_inverse(x, token + t, column))), result[v][t]);
+        result[v][t] = vf_fma(exact, vf_mul(scale, vf_set1(activation_inverse(x, token + t, column))), result[v][t]);
       }
     }
   }
@@ -112,7 +112,7 @@ INLINE void pair_panel(const struct matrix *w, int panel, const struct acts *x, 
 
 #define PAIR_CASE(WIDTH) \
   case WIDTH: pair_panel(w, panel, x, token, WIDTH, y, stride); break;
-static void ternary_tile(const struct matrix *w, int panel, const struct acts *x, int token, int width, float *y,
+static void ternary_tile(const struct matrix *w, int panel, const struct activations *x, int token, int width, float *y,
                          size_t stride) {
   switch (width) {
     case 1: tile_panel(TERNARY, w, panel, x, token, 1, y, stride); break;

@@ -34,7 +34,7 @@ static float scale_of(const struct matrix *w, int panel, int row, int column) {
 }
 
 /* Integer sums over each span of columns that shares its scales; see tile_panel in kernels.inc.h for the order. */
-static float quantized_dot(const struct matrix *w, int panel, int row, const struct acts *x, int token) {
+static float quantized_dot(const struct matrix *w, int panel, int row, const struct activations *x, int token) {
   const uint8_t *data = w->data + (size_t)panel * panel_bytes(w);
   int columns = padded(w->cols, COLUMN_ALIGN);
   int span = w->kind == Q6 ? SUB_COLUMNS : w->group ? w->group : x->block ? x->block : columns;
@@ -42,7 +42,7 @@ static float quantized_dot(const struct matrix *w, int panel, int row, const str
   for (int from = 0; from < columns; from += span) {
     int32_t sum = 0;
     for (int column = from; column < from + span; column++)
-      sum += code_of(w, data, row, column) * *act_at(x, token, column);
+      sum += code_of(w, data, row, column) * *activation_at(x, token, column);
     int at = x->block ? from / COLUMN_ALIGN : 0;
     float inverse = x->inverse[(size_t)token * (size_t)(columns / COLUMN_ALIGN) + (size_t)at];
     result = fmaf((float)sum, scale_of(w, panel, row, from) * inverse, result);
@@ -62,7 +62,8 @@ static float real_dot(const struct matrix *w, int row, const float *x) {
   return sum;
 }
 
-static void matmul(const struct matrix *w, int32_t first, int32_t last, const struct acts *x, float *y, size_t stride) {
+static void matmul(const struct matrix *w, int32_t first, int32_t last, const struct activations *x, float *y,
+                   size_t stride) {
   for (int panel = first; panel < last; panel++)
     for (int token = 0; token < x->tokens; token++)
       for (int row = 0; row < PANEL; row++) {
@@ -80,7 +81,7 @@ static void norm(float *y, const float *x, const float *gain, int32_t n, float e
   for (int i = 0; i < n; i++) y[i] = gain ? x[i] * scale * gain[i] : x[i] * scale;
 }
 
-static void quantize(const float *x, struct acts *to, int32_t token) {
+static void quantize(const float *x, struct activations *to, int32_t token) {
   int n = to->cols, columns = padded(n, COLUMN_ALIGN), span = to->block ? to->block : columns;
   int32_t *sums = to->sums + (size_t)token * (size_t)(columns / SUB_COLUMNS);
   memset(sums, 0, (size_t)(columns / SUB_COLUMNS) * sizeof *sums);
@@ -93,7 +94,7 @@ static void quantize(const float *x, struct acts *to, int32_t token) {
     for (int i = from; i < from + span && i < columns; i++) {
       int32_t q = i < n ? (int32_t)rintf(x[i] * scale) : 0;
       q = q < -128 ? -128 : q > 127 ? 127 : q;
-      *act_at(to, token, i) = (int8_t)q;
+      *activation_at(to, token, i) = (int8_t)q;
       sums[i / SUB_COLUMNS] += q;
       to->total[token] += q;
       to->inverse[(size_t)token * (size_t)(columns / COLUMN_ALIGN) + (size_t)(i / COLUMN_ALIGN)] = scale > 0 ? 1 / scale : 0;
@@ -101,7 +102,7 @@ static void quantize(const float *x, struct acts *to, int32_t token) {
   }
 }
 
-static float tally(float *x, const float *add, const float *gain, int32_t n, float *squares, int32_t step) {
+static float absmax_sumsq(float *x, const float *add, const float *gain, int32_t n, float *squares, int32_t step) {
   float peak = 0;
   for (int i = 0; i < n; i++) {
     if (i % PANEL == 0) squares[i / PANEL * step] = 0;
@@ -113,13 +114,13 @@ static float tally(float *x, const float *add, const float *gain, int32_t n, flo
   return peak;
 }
 
-static int32_t quantize_columns(const float *x, const float *gain, float scale, struct acts *to, int32_t token,
+static int32_t quantize_columns(const float *x, const float *gain, float scale, struct activations *to, int32_t token,
                                 int32_t first, int32_t last) {
   int32_t *sums = to->sums + (size_t)token * (size_t)(padded(to->cols, COLUMN_ALIGN) / SUB_COLUMNS), total = 0;
   for (int i = first; i < last; i++) {
     int32_t q = i < to->cols ? (int32_t)rintf((gain ? x[i] * gain[i] : x[i]) * scale) : 0;
     q = q < -128 ? -128 : q > 127 ? 127 : q;
-    *act_at(to, token, i) = (int8_t)q;
+    *activation_at(to, token, i) = (int8_t)q;
     if (i % SUB_COLUMNS == 0) sums[i / SUB_COLUMNS] = 0;
     sums[i / SUB_COLUMNS] += q;
     total += q;
@@ -234,6 +235,7 @@ static void merge(float *max, float *sum, float *out, float chunk_max, float chu
 }
 
 const struct kernels scalar_kernels = {.name = "scalar", .max_tile = TILE, .matmul = matmul, .norm = norm,
-                                       .quantize = quantize, .tally = tally, .quantize_columns = quantize_columns,
+                                       .quantize = quantize, .absmax_sumsq = absmax_sumsq,
+                                       .quantize_columns = quantize_columns,
                                        .gate = gate, .add = add, .store_kv = store_kv, .attend = attend,
                                        .merge = merge};

@@ -38,16 +38,17 @@ struct kernels {
   const char *name;
   int32_t max_tile; /* widest tile of activations */
   /* y[token * stride + row] = W x for the rows of panels first <= p < last, rows beyond w->rows included (padding). */
-  void (*matmul)(const struct matrix *w, int32_t first, int32_t last, const struct acts *x, float *y, size_t stride);
+  void (*matmul)(const struct matrix *w, int32_t first, int32_t last, const struct activations *x, float *y,
+                 size_t stride);
   /* y = x / rms(x) * gain; gain NULL: y = x. */
   void (*norm)(float *y, const float *x, const float *gain, int32_t n, float eps);
-  void (*quantize)(const float *x, struct acts *to, int32_t token);
+  void (*quantize)(const float *x, struct activations *to, int32_t token);
   /* The same in two steps, of some columns. First, of n columns: x += add (NULL: nothing), squares[i * step] = the sum of
      x^2 over the i-th 32, and returned the largest |x * gain| (gain NULL: |x|). Then q = round(x * gain * scale)
      of columns first <= c < last (multiples of 32, beyond the last one zero) of a row x; their sum is returned. */
-  float (*tally)(float *x, const float *add, const float *gain, int32_t n, float *squares, int32_t step);
-  int32_t (*quantize_columns)(const float *x, const float *gain, float scale, struct acts *to, int32_t token, int32_t first,
-                              int32_t last);
+  float (*absmax_sumsq)(float *x, const float *add, const float *gain, int32_t n, float *squares, int32_t step);
+  int32_t (*quantize_columns)(const float *x, const float *gain, float scale, struct activations *to, int32_t token,
+                              int32_t first, int32_t last);
   void (*gate)(float *y, const float *gate, const float *up, int32_t n, int32_t kind);
   void (*add)(float *y, const float *x, int32_t n);
   /* Store one position of one head. */

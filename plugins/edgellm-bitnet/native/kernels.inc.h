@@ -151,7 +151,7 @@ INLINE vf row_scale(const struct matrix *w, int panel, int row, int column) {
   return vf_half((const uint16_t *)w->scales + ((size_t)panel * groups + column / w->group) * PANEL + row);
 }
 
-INLINE int32_t span_sum(const struct acts *x, int token, int column, int span) {
+INLINE int32_t span_sum(const struct activations *x, int token, int column, int span) {
   int cols = padded(x->cols, COLUMN_ALIGN);
   if (span == cols) return x->total[token];
   const int32_t *sums = x->sums + (size_t)token * (cols / SUB_COLUMNS) + column / SUB_COLUMNS;
@@ -160,15 +160,15 @@ INLINE int32_t span_sum(const struct acts *x, int token, int column, int span) {
   return sum;
 }
 
-INLINE float act_inverse(const struct acts *x, int token, int column) {
+INLINE float activation_inverse(const struct activations *x, int token, int column) {
   int at = x->block ? column / COLUMN_ALIGN : 0;
   return x->inverse[(size_t)token * (padded(x->cols, COLUMN_ALIGN) / COLUMN_ALIGN) + at];
 }
 
 /* Rows of one panel, `width` tokens from `token`: integer sums over each span of columns that share their scales, then
     y += (sum - offset * sum of activations) * (row scale / activation scale). */
-INLINE void tile_panel(int kind, const struct matrix *w, int panel, const struct acts *x, int token, int width, float *y,
-                       size_t stride) {
+INLINE void tile_panel(int kind, const struct matrix *w, int panel, const struct activations *x, int token, int width,
+                       float *y, size_t stride) {
   const int cols = padded(w->cols, COLUMN_ALIGN), fours = fours_of(kind);
   const int vectors = TILE_VECTORS;
   const int span = w->group ? w->group : x->block ? x->block : cols;
@@ -190,7 +190,7 @@ INLINE void tile_panel(int kind, const struct matrix *w, int panel, const struct
       for (int v = 0; v < vectors; v++) scales[v] = row_scale(w, panel, row + v * VL, column);
       NO_UNROLL for (int t = 0; t < width; t++) {
         vi minus = vi_set1(offset_of(kind) * span_sum(x, token + t, column, span));
-        vf inverse = vf_set1(act_inverse(x, token + t, column));
+        vf inverse = vf_set1(activation_inverse(x, token + t, column));
         UNROLL for (int v = 0; v < vectors; v++)
             result[v][t] = vf_fma(vf_from_i(vi_sub(sums[v][t], minus)), vf_mul(scales[v], inverse), result[v][t]);
       }
@@ -200,7 +200,7 @@ INLINE void tile_panel(int kind, const struct matrix *w, int panel, const struct
   }
 }
 
-static void line_panel(const struct matrix *w, int panel, const struct acts *x, float *y) {
+static void line_panel(const struct matrix *w, int panel, const struct activations *x, float *y) {
   const int cols = padded(w->cols, COLUMN_ALIGN), span = w->group ? w->group : x->block ? x->block : cols;
   const uint8_t *data = w->data + (size_t)panel * panel_bytes(w);
   vf result[STEP_VECTORS];
@@ -209,7 +209,7 @@ static void line_panel(const struct matrix *w, int panel, const struct acts *x, 
     vi sums[STEP_VECTORS];
     line_sums(data + (size_t)column * (PANEL / 4), x->q + column, span / 16, sums);
     vi minus = vi_set1(span_sum(x, 0, column, span));
-    vf inverse = vf_set1(act_inverse(x, 0, column));
+    vf inverse = vf_set1(activation_inverse(x, 0, column));
     UNROLL for (int v = 0; v < STEP_VECTORS; v++)
         result[v] = vf_fma(vf_from_i(vi_sub(sums[v], minus)), vf_mul(row_scale(w, panel, v * VL, column), inverse),
                            result[v]);
@@ -220,7 +220,7 @@ static void line_panel(const struct matrix *w, int panel, const struct acts *x, 
 /* Q6. A factor for each 16 columns leaves four products between two folds, so a fold must be short: the sums start from
 -32 * sum of activations, and what 256 columns share is multiplied once for all of them. With several tokens the sums fill
 the registers, and what they are folded into stays in the first-level cache. */
-INLINE void q6_panel(const struct matrix *w, int panel, const struct acts *x, int token, int width, float *y,
+INLINE void q6_panel(const struct matrix *w, int panel, const struct activations *x, int token, int width, float *y,
                      size_t stride) {
   const int cols = padded(w->cols, COLUMN_ALIGN), blocks = cols / SUB_COLUMNS;
   const int vectors = width == 1 ? STEP_VECTORS : Q6_VECTORS;
@@ -261,7 +261,7 @@ INLINE void q6_panel(const struct matrix *w, int panel, const struct acts *x, in
       for (int v = 0; v < vectors; v++) {
         vf scale = row_scale(w, panel, row + v * VL, block * SUB_COLUMNS);
         NO_UNROLL for (int t = 0; t < width; t++) {
-          vf factor = vf_mul(scale, vf_set1(act_inverse(x, token + t, block * SUB_COLUMNS)));
+          vf factor = vf_mul(scale, vf_set1(activation_inverse(x, token + t, block * SUB_COLUMNS)));
           result[v][t] = vf_fma(part[v][t], factor, result[v][t]);
         }
       }
@@ -278,7 +278,7 @@ INLINE void q6_panel(const struct matrix *w, int panel, const struct acts *x, in
     else tile_panel(KIND, w, panel, x, token, WIDTH <= TILE ? WIDTH : 1, y, stride); \
     break;
 #define TILE_FUNCTION(NAME, KIND)                                                                                     \
-  static void NAME(const struct matrix *w, int panel, const struct acts *x, int token, int width, float *y,          \
+  static void NAME(const struct matrix *w, int panel, const struct activations *x, int token, int width, float *y,   \
                    size_t stride) {                                                                                   \
     switch (width) {                                                                                                  \
       TILE_CASE(KIND, 1) TILE_CASE(KIND, 2) TILE_CASE(KIND, 3) TILE_CASE(KIND, 4) TILE_CASE(KIND, 5)                  \
@@ -287,7 +287,7 @@ INLINE void q6_panel(const struct matrix *w, int panel, const struct acts *x, in
     }                                                                                                                 \
   }
 #ifdef OWN_TERNARY_TILE
-static void ternary_tile(const struct matrix *w, int panel, const struct acts *x, int token, int width, float *y,
+static void ternary_tile(const struct matrix *w, int panel, const struct activations *x, int token, int width, float *y,
                          size_t stride);
 #else
 TILE_FUNCTION(ternary_tile, TERNARY)
@@ -299,7 +299,8 @@ TILE_FUNCTION(q8_tile, Q8)
 /* Activations of a block of tokens stay in the second-level cache while all panels pass by. */
 enum { BLOCK_BYTES = 640 * 1024 };
 
-static void tiled_matmul(const struct matrix *w, int first, int last, const struct acts *x, float *y, size_t stride) {
+static void tiled_matmul(const struct matrix *w, int first, int last, const struct activations *x, float *y,
+                         size_t stride) {
   int cols = padded(w->cols, COLUMN_ALIGN), tiles = BLOCK_BYTES / cols / x->tile;
   int block = (tiles > 0 ? tiles : 1) * x->tile;
   for (int from = 0; from < x->tokens; from += block) {
@@ -340,7 +341,7 @@ INLINE void real_row(int kind, const uint8_t *row, int cols, const float *x, int
   UNROLL for (int t = 0; t < width; t++) y[t * stride] = vf_sum(vf_add(acc[t][0], acc[t][1]));
 }
 
-INLINE void real_rows(int kind, const struct matrix *w, int first, int last, const struct acts *x, float *y,
+INLINE void real_rows(int kind, const struct matrix *w, int first, int last, const struct activations *x, float *y,
                       size_t stride) {
   size_t row_bytes = (size_t)w->cols * (kind == F32 ? 4 : 2);
   for (int row = first; row < last; row++)
@@ -357,7 +358,8 @@ INLINE void real_rows(int kind, const struct matrix *w, int first, int last, con
     }
 }
 
-static void matmul(const struct matrix *w, int32_t first, int32_t last, const struct acts *x, float *y, size_t stride) {
+static void matmul(const struct matrix *w, int32_t first, int32_t last, const struct activations *x, float *y,
+                   size_t stride) {
   int rows_from = first * PANEL, rows_to = last * PANEL < w->rows ? last * PANEL : w->rows;
   if (w->kind == TERNARY && x->tokens == 1)
     for (int panel = first; panel < last; panel++) line_panel(w, panel, x, y);
@@ -422,7 +424,7 @@ struct place {
   int width;
 };
 
-INLINE struct place place_of(const struct acts *to, int32_t token) {
+INLINE struct place place_of(const struct activations *to, int32_t token) {
   const int cols = padded(to->cols, COLUMN_ALIGN), first = token / to->tile * to->tile;
   const size_t at = (size_t)token * (cols / SUB_COLUMNS);
   return (struct place){to->q + (size_t)first * cols + (token - first) * 4, to->sums + at, to->minus + at,
@@ -449,7 +451,7 @@ INLINE int32_t put_columns(const struct place *to, int32_t column, const int8_t 
 
 /* q = round_half_even(x * 127 / absmax), over the whole token (1e-5 is the least absmax, as in training) or over blocks of
 256 columns. */
-static void quantize(const float *x, struct acts *to, int32_t token) {
+static void quantize(const float *x, struct activations *to, int32_t token) {
   const int n = to->cols, cols = padded(n, COLUMN_ALIGN), span = to->block ? to->block : n;
   const struct place place = place_of(to, token);
   float *inverse = to->inverse + (size_t)token * (cols / COLUMN_ALIGN), scale = 0, back = 0;
@@ -475,7 +477,7 @@ static void quantize(const float *x, struct acts *to, int32_t token) {
   to->total[token] = total;
 }
 
-static float tally(float *x, const float *add, const float *gain, int32_t n, float *squares, int32_t step) {
+static float absmax_sumsq(float *x, const float *add, const float *gain, int32_t n, float *squares, int32_t step) {
   vf peak = vf_zero();
   float most = 0;
   for (int i = 0; i < n; i += PANEL, squares += step) {
@@ -503,7 +505,7 @@ static float tally(float *x, const float *add, const float *gain, int32_t n, flo
   return whole > most ? whole : most;
 }
 
-static int32_t quantize_columns(const float *x, const float *gain, float scale, struct acts *to, int32_t token,
+static int32_t quantize_columns(const float *x, const float *gain, float scale, struct activations *to, int32_t token,
                                 int32_t first, int32_t last) {
   const struct place place = place_of(to, token);
   const int cols = to->cols;
@@ -556,6 +558,6 @@ static void add(float *y, const float *x, int32_t n) {
 
 #define KERNELS(LABEL)                                                                                        \
   const struct kernels LABEL##_kernels = {.name = #LABEL, .max_tile = TILE, .matmul = matmul, .norm = norm,   \
-                                          .quantize = quantize, .tally = tally,                               \
+                                          .quantize = quantize, .absmax_sumsq = absmax_sumsq,                 \
                                           .quantize_columns = quantize_columns, .gate = gate, .add = add,     \
                                           .store_kv = store_kv, .attend = attend, .merge = merge};

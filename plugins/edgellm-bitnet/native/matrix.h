@@ -35,7 +35,7 @@ struct matrix {
 
 /* Quantized activations of up to a few hundred tokens. Tokens lie in tiles of `tile` (the last may be narrower): a tile
 that starts at token t0 and is w wide begins at q + t0 * cols_padded and holds [cols_padded / 4][w][4]. */
-struct acts {
+struct activations {
   int32_t tokens, cols, tile;
   int32_t block;  /* columns per activation scale: 0 = the whole token, or 256 */
   int8_t *q;
@@ -53,11 +53,11 @@ static inline size_t panel_bytes(const struct matrix *m) {
   return (size_t)padded(m->cols, COLUMN_ALIGN) * PANEL * bits[m->kind] / 8;
 }
 
-static inline int32_t tile_width(const struct acts *x, int32_t first) {
+static inline int32_t tile_width(const struct activations *x, int32_t first) {
   return x->tokens - first < x->tile ? x->tokens - first : x->tile;
 }
 
-static inline int8_t *act_at(const struct acts *x, int32_t token, int32_t column) {
+static inline int8_t *activation_at(const struct activations *x, int32_t token, int32_t column) {
   int32_t first = token / x->tile * x->tile, width = tile_width(x, first);
   return x->q + (size_t)first * padded(x->cols, COLUMN_ALIGN) + (size_t)(column / 4) * width * 4 + (token - first) * 4 +
          column % 4;

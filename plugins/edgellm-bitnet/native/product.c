@@ -11,7 +11,7 @@
 struct task {
   const struct kernels *kernels;
   const struct matrix *w;
-  struct acts acts;
+  struct activations activations;
   struct pool *pool;
   const float *x;
   float *y;
@@ -25,10 +25,10 @@ static double now(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static int acts_new(struct acts *a, int32_t tokens, int32_t cols, int32_t block, int32_t max_tile) {
+static int activations_new(struct activations *a, int32_t tokens, int32_t cols, int32_t block, int32_t max_tile) {
   size_t columns = (size_t)padded(cols, COLUMN_ALIGN), n = (size_t)tokens;
   int32_t tiles = (tokens + max_tile - 1) / max_tile;
-  *a = (struct acts){.tokens = tokens, .cols = cols, .tile = (tokens + tiles - 1) / tiles, .block = block};
+  *a = (struct activations){.tokens = tokens, .cols = cols, .tile = (tokens + tiles - 1) / tiles, .block = block};
   a->q = calloc(n, columns);
   a->inverse = calloc(n * columns / COLUMN_ALIGN, sizeof *a->inverse);
   a->sums = calloc(n * columns / SUB_COLUMNS, sizeof *a->sums);
@@ -37,7 +37,7 @@ static int acts_new(struct acts *a, int32_t tokens, int32_t cols, int32_t block,
   return a->q && a->inverse && a->sums && a->minus && a->total;
 }
 
-static void acts_free(struct acts *a) {
+static void activations_free(struct activations *a) {
   free(a->q);
   free(a->inverse);
   free(a->sums);
@@ -48,16 +48,16 @@ static void acts_free(struct acts *a) {
 static void multiply(void *argument, int thread, int threads) {
   struct task *task = argument;
   int32_t first, last, tokens_first, tokens_last;
-  share(task->acts.tokens, thread, threads, &tokens_first, &tokens_last);
+  share(task->activations.tokens, thread, threads, &tokens_first, &tokens_last);
   if (task->x && task->w->kind <= Q8)
     for (int32_t t = tokens_first; t < tokens_last; t++)
-      task->kernels->quantize(task->x + (size_t)t * (size_t)task->w->cols, &task->acts, t);
+      task->kernels->quantize(task->x + (size_t)t * (size_t)task->w->cols, &task->activations, t);
   share(padded(task->w->rows, PANEL) / PANEL, thread, threads, &first, &last);
   size_t stride = (size_t)padded(task->w->rows, PANEL);
   pool_wait(task->pool);
   double start = now();
   for (int32_t i = 0; i < (task->again > 0 ? task->again : 1); i++) {
-    task->kernels->matmul(task->w, first, last, &task->acts, task->y, stride);
+    task->kernels->matmul(task->w, first, last, &task->activations, task->y, stride);
     pool_wait(task->pool);
   }
   if (thread == 0) task->seconds = (now() - start) / (task->again > 0 ? task->again : 1);
@@ -68,11 +68,11 @@ double bn_matmul(int32_t isa, const struct matrix *w, const float *x, int32_t to
   struct task task = {.kernels = isa_kernels(isa), .w = w, .x = x, .y = y, .again = again, .seconds = -1};
   if (!task.kernels) return -1;
   task.pool = pool_new(threads);
-  if (acts_new(&task.acts, tokens, w->cols, block, task.kernels->max_tile) && task.pool) {
-    task.acts.real = (float *)x;
+  if (activations_new(&task.activations, tokens, w->cols, block, task.kernels->max_tile) && task.pool) {
+    task.activations.real = (float *)x;
     pool_run(task.pool, threads, multiply, &task);
   }
-  acts_free(&task.acts);
+  activations_free(&task.activations);
   pool_free(task.pool);
   return task.seconds;
 }
@@ -83,21 +83,22 @@ int32_t bn_integer_sums(int32_t isa, const struct matrix *w, const int8_t *q, in
   struct task task = {.kernels = isa_kernels(isa), .w = w};
   size_t rows = (size_t)padded(w->rows, PANEL), columns = (size_t)padded(w->cols, COLUMN_ALIGN);
   task.y = malloc(rows * (size_t)tokens * sizeof(float));
-  int32_t failed = !task.kernels || !acts_new(&task.acts, tokens, w->cols, 0, task.kernels->max_tile) || !task.y;
+  int32_t failed = !task.kernels || !task.y ||
+                   !activations_new(&task.activations, tokens, w->cols, 0, task.kernels->max_tile);
   if (!failed) {
     for (int32_t t = 0; t < tokens; t++)
       for (int32_t i = 0; i < w->cols; i++) {
         int8_t value = q[(size_t)t * (size_t)w->cols + (size_t)i];
-        *act_at(&task.acts, t, i) = value;
-        task.acts.sums[((size_t)t * columns + (size_t)i) / SUB_COLUMNS] += value;
-        task.acts.minus[((size_t)t * columns + (size_t)i) / SUB_COLUMNS] -= 32 * value;
-        task.acts.total[t] += value;
-        task.acts.inverse[((size_t)t * columns + (size_t)i) / COLUMN_ALIGN] = 1;
+        *activation_at(&task.activations, t, i) = value;
+        task.activations.sums[((size_t)t * columns + (size_t)i) / SUB_COLUMNS] += value;
+        task.activations.minus[((size_t)t * columns + (size_t)i) / SUB_COLUMNS] -= 32 * value;
+        task.activations.total[t] += value;
+        task.activations.inverse[((size_t)t * columns + (size_t)i) / COLUMN_ALIGN] = 1;
       }
-    task.kernels->matmul(w, 0, (int32_t)(rows / PANEL), &task.acts, task.y, rows);
+    task.kernels->matmul(w, 0, (int32_t)(rows / PANEL), &task.activations, task.y, rows);
     for (size_t i = 0; i < rows * (size_t)tokens; i++) out[i] = (int32_t)task.y[i];
   }
-  if (task.kernels) acts_free(&task.acts);
+  if (task.kernels) activations_free(&task.activations);
   free(task.y);
   return failed;
 }
