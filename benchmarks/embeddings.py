@@ -24,7 +24,7 @@ from edgellm_onnx.convert_bert import graph_of
 from edgellm_onnx.encoder import EncoderEngine
 
 from edgellm.catalog import lookup
-from edgellm.runtime.embed_queue import VectorQueue
+from edgellm.runtime.embed_queue import EmbedQueue
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server import listener
 from edgellm.server.app import create_app
@@ -60,7 +60,7 @@ class Recorder(EncoderEngine):
 
 def batches_of(engine: Recorder, texts: Sequence[str]) -> list[Batch]:
     engine.batches = []
-    waiting = VectorQueue(engine)
+    waiting = EmbedQueue(engine)
     waiting.submit(1, EmbeddingRequest(tuple(texts)))
     while not waiting.idle:
         waiting.step(beside_answers=False)

@@ -61,11 +61,11 @@ class Verification:
         self._ending = threading.Event()
         self.run: Run | None = None
         self.drifts: tuple[Drift, ...] = ()
-        session.meter.told = self._told
+        session.meter.on_sample = self._told
 
     def finish(self) -> None:
         """Before the session is closed: record what came since the last time."""
-        self._session.meter.told = None
+        self._session.meter.on_sample = None
         self._ending.set()
         if self._session.state == "ready":
             self._record()
@@ -147,13 +147,13 @@ class Verification:
             depth=measured.decode_depth,
             requests=measured.requests,
             whole_batch=measured.longest_prefill >= WHOLE * min(run.n_batch, run.n_ctx - 1),
-            waited=waited_share(*self._session.taken()),
+            waited=waited_share(*self._session.process_usage()),
             predicted=predicted(plan, self._machine, measured, rates),
             measured=self._numbers(measured),
         )
 
     def _numbers(self, measured: Measured) -> Numbers:
-        loaded, now = self._session.taken()
+        loaded, now = self._session.process_usage()
         return Numbers(
             decode=measured.decode,
             prefill=measured.prefill,

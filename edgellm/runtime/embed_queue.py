@@ -53,7 +53,7 @@ class _Job:
         return len(self.items) == len(self.texts)
 
 
-class VectorQueue:
+class EmbedQueue:
     """All requests of this kind. Used by the loop's thread only."""
 
     def __init__(self, engine: Engine) -> None:
@@ -65,7 +65,7 @@ class VectorQueue:
         return not self._jobs
 
     def submit(self, request_id: int, request: EmbeddingRequest | RerankRequest) -> list[wire.Reply]:
-        """Queue a request; what is to be said where it is refused."""
+        """Queue a request; the reply where it is refused."""
         try:
             self._jobs.append(self._job(request_id, request))
         except Exception as error:
@@ -82,7 +82,7 @@ class VectorQueue:
         return [job.id for job in jobs]
 
     def step(self, *, beside_answers: bool) -> list[wire.Reply]:
-        """Read some texts, or compute one batch; what is to be said of requests that ended."""
+        """Read some texts, or compute one batch; the replies to requests that ended."""
         if not self._jobs:
             return []
         job = self._jobs[0]
@@ -104,7 +104,7 @@ class VectorQueue:
             return [wire.Reply(job.id, wire.Failed.of(error)) for job in failed]
         done = [job for job in dict.fromkeys(job for job, _ in batch) if not job.left]
         self._jobs = deque(job for job in self._jobs if job not in done)
-        return [_answer(job) for job in done]
+        return [_reply(job) for job in done]
 
     def _job(self, request_id: int, request: EmbeddingRequest | RerankRequest) -> _Job:
         if len(self._jobs) >= MAX_WAITING:
@@ -137,29 +137,29 @@ class VectorQueue:
     def _tokens(self, job: _Job, index: int) -> Tokens:
         info, text = self._engine.info, job.texts[index]
         name = "input" if job.query is None else "documents"
-        found: Tokens
+        tokens: Tokens
         if not isinstance(text, str):
-            found = text
+            tokens = text
             if min(text) < 0 or max(text) >= info.vocab_size:
                 hint = f"tokens are 0 to {info.vocab_size - 1}"
                 raise UsageError(f"input[{index}] holds an id that is no token", hint=hint, param="input")
         elif job.query is not None:
             assert isinstance(self._engine, Reranker)
-            found = self._engine.pair(job.query, text)
+            tokens = self._engine.pair(job.query, text)
         else:
-            found = tuple(self._engine.tokenizer.encode(text, add_special=True, parse_special=False))
-        if not found:
+            tokens = tuple(self._engine.tokenizer.encode(text, add_special=True, parse_special=False))
+        if not tokens:
             raise UsageError(f"{name}[{index}] has no tokens", hint="send text that the model can read", param=name)
-        if len(found) > info.n_ctx:
+        if len(tokens) > info.n_ctx:
             beside = "" if job.query is None else ", with the query,"
             raise ContextOverflow(
-                f"{name}[{index}]{beside} has {len(found)} tokens, the context holds {info.n_ctx}",
+                f"{name}[{index}]{beside} has {len(tokens)} tokens, the context holds {info.n_ctx}",
                 hint="send shorter pieces, or start with a longer context (--ctx) where the model allows it",
-                n_prompt=len(found),
+                n_prompt=len(tokens),
                 n_ctx=info.n_ctx,
                 index=index,
             )
-        return found
+        return tokens
 
     def _batch(self, beside_answers: bool) -> list[tuple[_Job, int]]:
         """The next sequences: of the request whose turn it is, then of others of its kind, at least one."""
@@ -217,20 +217,22 @@ def cannot(task: str, generates: bool, capabilities: frozenset[str]) -> Unsuppor
     return UnsupportedTask(f"the model cannot {task}: it {' and '.join(able) or 'does nothing'}", hint=hints[task])
 
 
-def _check_dimensions(wanted: int | None, engine: Engine) -> None:
+def _check_dimensions(dimensions: int | None, engine: Engine) -> None:
     info = engine.info
-    known = info.embedding.dimensions if info.embedding is not None else None
-    if wanted is None or wanted == info.n_embd:
+    trained = info.embedding.dimensions if info.embedding is not None else None
+    if dimensions is None or dimensions == info.n_embd:
         return
-    if known is None:
+    if trained is None:
         raise UsageError(
-            f"dimensions={wanted}: the model's vectors have {info.n_embd} numbers and were not trained to be cut",
+            f"dimensions={dimensions}: the model's vectors have {info.n_embd} numbers and were not trained to be cut",
             hint="leave dimensions out",
             param="dimensions",
         )
-    if wanted > info.n_embd or (known and wanted not in known):
-        hint = f"one of {', '.join(map(str, known))}" if known else f"1 to {info.n_embd}"
-        raise UsageError(f"dimensions={wanted} is not what the model was trained for", hint=hint, param="dimensions")
+    if dimensions > info.n_embd or (trained and dimensions not in trained):
+        hint = f"one of {', '.join(map(str, trained))}" if trained else f"1 to {info.n_embd}"
+        raise UsageError(
+            f"dimensions={dimensions} is not what the model was trained for", hint=hint, param="dimensions"
+        )
 
 
 def _cut(row: npt.NDArray[np.float32], dimensions: int | None, engine: Engine) -> npt.NDArray[np.float32]:
@@ -245,7 +247,7 @@ def _cut(row: npt.NDArray[np.float32], dimensions: int | None, engine: Engine) -
     return np.asarray(part, np.float32)
 
 
-def _answer(job: _Job) -> wire.Reply:
+def _reply(job: _Job) -> wire.Reply:
     import numpy as np
 
     now = time.perf_counter()

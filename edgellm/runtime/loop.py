@@ -1,133 +1,109 @@
-"""Runs one engine: takes requests from an inbox, steps the batch, samples, and says what came of it.
+"""Runs one engine: receives requests, steps the batch, samples, and emits events.
 
-Texts to embed take turns with answers: a batch of them, a step, a batch (`runtime.vectors`).
+Texts to embed take turns with answers: a batch of them, a step, a batch (`runtime.embed_queue`).
 
-The same loop serves a worker process and, with `isolate=False`, a thread. It owns the engine; nobody else touches it.
+The same loop serves a worker process and, with `isolate=False`, a thread. It owns the engine; no other thread touches
+it.
 """
 
 from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from edgellm.contract.backend import Engine
 from edgellm.errors import CacheFull, Closed, ContextOverflow, StepFailed, UnsupportedTask, UsageError
 from edgellm.runtime import wire
-from edgellm.runtime.embed_queue import VectorQueue
-from edgellm.runtime.scheduler import Admission, Scheduler, Sequence
-from edgellm.text.detokenize import TextStream
-from edgellm.text.sampling import Sampler
-from edgellm.types.event import Delta, Done, FinishReason, Timings, Usage
+from edgellm.runtime.embed_queue import EmbedQueue
+from edgellm.runtime.request_state import RequestState
+from edgellm.runtime.scheduler import Admission, Scheduler, Step
+from edgellm.types.event import Done, FinishReason
 from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest
 
-Emit = Callable[[list[wire.Up]], None]
+if TYPE_CHECKING:
+    from edgellm.contract.backend import Logits
 
-# Text goes out at most this often. A small model makes hundreds of tokens per second, and each message wakes the
-# parent and its client on processors that are busy with the next token; nobody reads faster than this.
-PAUSE_S = 0.020
+Send = Callable[[list[wire.Up]], None]
 
-
-@dataclass(slots=True, eq=False)
-class _Answer:
-    """What the loop knows of a request beside its sequence."""
-
-    request: GenerationRequest
-    sequence: Sequence
-    sampler: Sampler
-    text: TextStream
-    limit: int
-    arrived: float
-    started: float = 0.0
-    first: float = 0.0
-    n_generated: int = 0
-    n_steps: int = 0
-    n_decoded: int = 0  # steps after the one that brought the first token
-    n_beside: int = 0  # other requests in its steps, added up
-    unsaid: str = ""  # text that has not gone out yet
-    n_unsaid: int = 0  # tokens generated since the last text went out
+# Text is sent at most this often. A small model makes hundreds of tokens per second, and each message wakes the
+# parent and its client on processors that are busy with the next token. Nobody reads faster than this.
+FLUSH_INTERVAL_S = 0.020
 
 
 class Loop:
     """Call `run` in the one thread that may touch the engine."""
 
-    def __init__(self, engine: Engine, inbox: queue.SimpleQueue[wire.Down], emit: Emit) -> None:
+    def __init__(self, engine: Engine, inbox: queue.SimpleQueue[wire.Down], send: Send) -> None:
         self._engine = engine
         self._inbox = inbox
-        self._emit = emit
+        self._send = send
         self._scheduler = Scheduler(engine.info)
-        self._vectors = VectorQueue(engine)
-        self._answers: dict[int, _Answer] = {}
-        self._said: list[wire.Up] = []
-        self._spoke = 0.0  # when running answers were last let speak
+        self._embeddings = EmbedQueue(engine)
+        self._requests: dict[int, RequestState] = {}
+        self._replies: list[wire.Up] = []  # not sent yet
+        self._flushed_at = 0.0  # when the text of all running requests was last sent
         self._stopping = False
 
     def run(self) -> None:
         """Until `Stop` arrives."""
         while True:
-            self._take_messages()
+            self._receive()
             if self._stopping and self._idle:
                 return
-            self._admit()
-            self._step()
-            self._send()
-            self._said += self._vectors.step(beside_answers=bool(self._scheduler.running))
-            self._send()
+            step = self._schedule()
+            if step.batch:
+                self._sample(step, self._step(step))
+            self._emit()
+            self._replies += self._embeddings.step(beside_answers=bool(self._scheduler.running))
+            self._emit()
 
     @property
     def _idle(self) -> bool:
-        return self._scheduler.idle and self._vectors.idle
+        return self._scheduler.idle and self._embeddings.idle
 
-    def _take_messages(self) -> None:
+    def _receive(self) -> None:
+        """Read the inbox; waits only where there is nothing to do."""
         while True:
             try:
                 message = self._inbox.get(block=self._idle and not self._stopping)
             except queue.Empty:
                 return
             match message:
-                case wire.Submit(request_id, GenerationRequest() as request):
-                    self._submit(request_id, request)
+                case wire.Submit(request_id, GenerationRequest() as generation):
+                    self._submit(request_id, generation)
                 case wire.Submit(request_id, EmbeddingRequest() | RerankRequest() as request):
-                    self._said += self._vectors.submit(request_id, request)
-                case wire.Cancel():
-                    self._cancel(message.id)
-                case wire.Stop():
-                    self._stopping = True
-                    if not message.drain:
-                        for request_id in list(self._answers):
-                            self._cancel(request_id)
-                        closed = wire.Failed.of(
-                            Closed("the model was closed", hint="send the request again when it is back")
-                        )
-                        self._said += [wire.Reply(request_id, closed) for request_id in self._vectors.clear()]
-            self._send()
+                    self._replies += self._embeddings.submit(request_id, request)
+                case wire.Cancel(request_id):
+                    self._cancel(request_id)
+                case wire.Stop(drain):
+                    self._stop(drain)
+            self._emit()
 
-    def _submit(self, request_id: int, request: GenerationRequest) -> None:
+    def _submit(self, request_id: int, generation: GenerationRequest) -> None:
         try:
             if not self._engine.info.generates:
                 raise UnsupportedTask(
                     "the model writes no text: it turns texts into vectors or scores",
                     hint="EdgeLLM.embed and /v1/embeddings ask for vectors; name a chat model for text",
                 )
-            prompt = self._encode(request)
-            sequence = Sequence(request_id, prompt)
-            limit = request.max_tokens if request.max_tokens is not None else self._engine.info.n_ctx
-            sampler = Sampler(request.sampling, prompt)
-            answer = _Answer(request, sequence, sampler, TextStream(request.stop), limit, time.perf_counter())
-            self._scheduler.submit(sequence)
+            prompt = self._tokenize(generation)
+            limit = generation.max_tokens if generation.max_tokens is not None else self._engine.info.n_ctx
+            request = RequestState(request_id, generation, prompt, limit)
+            self._scheduler.submit(request)
         except Exception as error:
-            self._said.append(wire.Reply(request_id, wire.Failed.of(error)))
+            self._replies.append(wire.Reply(request_id, wire.Failed.of(error)))
             return
-        self._answers[request_id] = answer
+        self._requests[request_id] = request
 
-    def _encode(self, request: GenerationRequest) -> list[int]:
+    def _tokenize(self, generation: GenerationRequest) -> list[int]:
         info = self._engine.info
-        beyond = [token for token, _ in request.sampling.logit_bias if token >= info.vocab_size]
+        beyond = [token for token, _ in generation.sampling.logit_bias if token >= info.vocab_size]
         if beyond:
             raise UsageError(f"logit_bias names token {beyond[0]}", hint=f"tokens are 0 to {info.vocab_size - 1}")
         prompt = self._engine.tokenizer.encode(
-            request.prompt, add_special=request.add_bos, parse_special=request.parse_special
+            generation.prompt, add_special=generation.add_bos, parse_special=generation.parse_special
         )
         if not prompt:
             raise UsageError("the prompt has no tokens", hint="send at least one character")
@@ -141,117 +117,123 @@ class Loop:
         return prompt
 
     def _cancel(self, request_id: int) -> None:
-        answer = self._answers.get(request_id)
-        if answer is not None:
-            self._finish(answer, "cancelled")
+        request = self._requests.get(request_id)
+        if request is not None:
+            self._finish(request, "cancelled")
         else:
-            self._vectors.cancel(request_id)
+            self._embeddings.cancel(request_id)
 
-    def _admit(self) -> None:
+    def _stop(self, drain: bool) -> None:
+        self._stopping = True
+        if drain:
+            return
+        for request_id in list(self._requests):
+            self._cancel(request_id)
+        closed = wire.Failed.of(Closed("the model was closed", hint="send the request again when it is back"))
+        self._replies += [wire.Reply(request_id, closed) for request_id in self._embeddings.clear()]
+
+    def _schedule(self) -> Step:
+        """Give free slots to waiting requests, and plan the next batch."""
         while (admission := self._scheduler.admit()) is not None:
             self._scheduler.admitted(admission, self._prepare(admission))
-            self._answers[admission.sequence.id].started = time.perf_counter()
+            admission.request.started = time.perf_counter()
+        return self._scheduler.plan()
 
     def _prepare(self, admission: Admission) -> int:
+        """Make the slot hold the prefix; how many tokens of it the engine really kept."""
         if admission.source != admission.slot:
             return self._engine.fork(admission.source, admission.slot, admission.n_keep)
         return self._engine.truncate(admission.slot, admission.n_keep)
 
-    def _step(self) -> None:
-        step = self._scheduler.plan()
-        if not step.batch:
-            return
+    def _step(self, step: Step) -> Sequence[Logits] | None:
+        """Compute a batch; None where that failed, and those that it concerns have been told."""
         if any(len(entry.tokens) > 1 for entry in step.batch):
-            # A prompt takes long: what the others have to say does not wait for it.
-            self._speak(time.perf_counter())
-            self._send()
+            # A prompt takes long: text that is ready does not wait for it.
+            self._flush(time.perf_counter())
+            self._emit()
         try:
-            logits = self._engine.step(step.batch)
+            return self._engine.step(step.batch)
         except StepFailed as error:
             # An engine that cannot say which slots it lost has lost those of the step.
-            for slot in error.lost_slots or [sequence.slot for sequence in step.sequences]:
+            for slot in error.lost_slots or [request.slot for request in step.requests]:
                 owner = self._scheduler.forget(slot)
                 self._fail([owner] if owner else [], error, cache_is_lost=True)
-            return
         except CacheFull as error:
             # Nothing was touched: the one that came last gives way, the others go on.
-            latest = max(step.sequences, key=self._scheduler.running.index)
+            latest = max(step.requests, key=self._scheduler.running.index)
             self._fail([latest], error, cache_is_lost=False)
-            return
         except Exception as error:
-            self._fail(list(step.sequences), error, cache_is_lost=True)
+            self._fail(step.requests, error, cache_is_lost=True)
+        return None
+
+    def _sample(self, step: Step, logits: Sequence[Logits] | None) -> None:
+        """Draw the next token of every request whose logits are there."""
+        if logits is None:
             return
         now = time.perf_counter()
-        for sequence in step.sequences:
-            answer = self._answers[sequence.id]
-            answer.n_steps += 1
-            answer.n_decoded += answer.first > 0
-            answer.n_beside += len(step.sequences) - 1
-        for sequence, rows in zip(self._scheduler.advance(step), logits, strict=True):
-            answer = self._answers[sequence.id]
-            answer.first = answer.first or now
+        for request in step.requests:
+            request.count_step(len(step.requests) - 1)
+        for request, rows in zip(self._scheduler.advance(step), logits, strict=True):
+            request.first = request.first or now
             try:
-                token = answer.sampler.sample(rows[-1])
+                token = request.sampler.sample(rows[-1])
             except ValueError as error:
-                self._fail([sequence], error, cache_is_lost=True)
+                self._fail([request], error, cache_is_lost=True)
                 continue
-            self._take_token(answer, token)
-        if now - self._spoke >= PAUSE_S:
-            self._speak(now)
+            self._accept(request, token)
+        if now - self._flushed_at >= FLUSH_INTERVAL_S:
+            self._flush(now)
 
-    def _take_token(self, answer: _Answer, token: int) -> None:
+    def _accept(self, request: RequestState, token: int) -> None:
         """Decide what the sampled token means: text, the end, or nothing yet."""
-        if token in self._engine.info.eos_ids and not answer.request.ignore_eos:
-            self._finish(answer, "stop")
+        if token in self._engine.info.eos_ids and not request.generation.ignore_eos:
+            self._finish(request, "stop")
             return
-        answer.n_generated += 1
-        answer.n_unsaid += 1
-        answer.unsaid += answer.text.push(self._engine.tokenizer.token_bytes(token))
-        if answer.n_generated == 1:
-            self._say(answer)
-        if answer.text.stopped:
-            self._finish(answer, "stop")
-        elif answer.n_generated >= answer.limit or self._scheduler.room(answer.sequence) == 0:
-            self._finish(answer, "length")
+        request.n_generated += 1
+        request.n_pending += 1
+        request.pending_text += request.text.push(self._engine.tokenizer.token_bytes(token))
+        if request.n_generated == 1:
+            self._flush_one(request)
+        if request.text.stopped:
+            self._finish(request, "stop")
+        elif request.n_generated >= request.limit or self._scheduler.room(request) == 0:
+            self._finish(request, "length")
         else:
-            answer.sequence.next_token = token
+            request.next_token = token
 
-    def _finish(self, answer: _Answer, reason: FinishReason) -> None:
+    def _finish(self, request: RequestState, reason: FinishReason) -> None:
         now = time.perf_counter()
         if reason != "cancelled":
-            answer.unsaid += answer.text.flush()
-        self._say(answer)
-        started, first = answer.started or now, answer.first or now
-        timings = Timings(started - answer.arrived, first - started, now - first)
-        usage = Usage(len(answer.sequence.prompt), answer.n_generated, answer.sequence.n_cached)
-        width = 1.0 + answer.n_beside / max(1, answer.n_steps)
-        done, steps = Done(reason, usage, timings), wire.Steps(width, answer.n_decoded)
-        self._said.append(wire.Reply(answer.sequence.id, done, steps))
-        self._forget(answer.sequence, keep_cache=True)
+            request.pending_text += request.text.flush()
+        self._flush_one(request)
+        done, steps = Done(reason, request.usage, request.timings(now)), wire.Steps(request.width, request.n_decoded)
+        self._replies.append(wire.Reply(request.id, done, steps))
+        self._remove(request, keep_cache=True)
 
-    def _fail(self, sequences: list[Sequence], error: Exception, *, cache_is_lost: bool) -> None:
-        for sequence in sequences:
-            self._say(self._answers[sequence.id])
-            self._said.append(wire.Reply(sequence.id, wire.Failed.of(error)))
+    def _fail(self, requests: Iterable[RequestState], error: Exception, *, cache_is_lost: bool) -> None:
+        for request in requests:
+            self._flush_one(request)
+            self._replies.append(wire.Reply(request.id, wire.Failed.of(error)))
             if cache_is_lost:
-                self._engine.truncate(sequence.slot, 0)
-            self._forget(sequence, keep_cache=not cache_is_lost)
+                self._engine.truncate(request.slot, 0)
+            self._remove(request, keep_cache=not cache_is_lost)
 
-    def _forget(self, sequence: Sequence, *, keep_cache: bool) -> None:
-        self._scheduler.release(sequence, keep_cache=keep_cache)
-        del self._answers[sequence.id]
+    def _remove(self, request: RequestState, *, keep_cache: bool) -> None:
+        self._scheduler.release(request, keep_cache=keep_cache)
+        del self._requests[request.id]
 
-    def _speak(self, now: float) -> None:
-        self._spoke = now
-        for sequence in self._scheduler.running:
-            self._say(self._answers[sequence.id])
+    def _flush(self, now: float) -> None:
+        """Text of all running requests becomes events."""
+        self._flushed_at = now
+        for request in self._scheduler.running:
+            self._flush_one(request)
 
-    def _say(self, answer: _Answer) -> None:
-        if answer.unsaid:
-            self._said.append(wire.Reply(answer.sequence.id, Delta(answer.unsaid, answer.n_unsaid)))
-            answer.unsaid, answer.n_unsaid = "", 0
+    def _flush_one(self, request: RequestState) -> None:
+        if (delta := request.flush()) is not None:
+            self._replies.append(wire.Reply(request.id, delta))
 
-    def _send(self) -> None:
-        if self._said:
-            said, self._said = self._said, []
-            self._emit(said)
+    def _emit(self) -> None:
+        """Send what there is, in one piece."""
+        if self._replies:
+            replies, self._replies = self._replies, []
+            self._send(replies)

@@ -1,7 +1,7 @@
-"""What a loaded model's requests took, for comparing it with what was predicted.
+"""Speed of a loaded model's requests, for comparison with what was predicted.
 
-Costs a request one call, at its end. What ran alone in every step tells of one slot; the rest tells of slots together.
-The first prompt after loading brings the weights in from the disk and tells nothing of the next.
+A request costs one call, at its end. One that ran alone in every step measures one slot; the others measure slots
+together. The first prompt after loading brings the weights in from the disk, so it says nothing about the next.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from statistics import median
 from edgellm.types.event import Timings, Usage
 
 KEPT = 64  # requests, the latest
-# Shorter ones tell more of the clock and of what surrounds a step than of the model.
+# Shorter requests measure the clock and the work around a step more than the model.
 MIN_DECODED = 16
 MIN_PREFILLED = 32
 
@@ -35,32 +35,35 @@ class Sample:
         return self.usage.prompt_tokens - self.usage.cached_tokens
 
     @property
-    def tells_decode(self) -> bool:
+    def measures_decode(self) -> bool:
         return self.decoded >= MIN_DECODED and self.timings.decode_s > 0
 
     @property
-    def tells_prefill(self) -> bool:
+    def measures_prefill(self) -> bool:
         return self.prefilled >= MIN_PREFILLED and self.timings.prefill_s > 0 and not self.is_first
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Medians over requests; None = no request told. Rates in tokens per second."""
+    """Medians over requests; None = no request measured it. Rates in tokens per second."""
 
-    requests: int = 0  # that told something
+    requests: int = 0  # that measured something
     decode: float | None = None  # one slot alone
     decode_depth: int = 0  # tokens cached in the middle of it
     prefill: float | None = None
     prefill_tokens: int = 0
     prefill_depth: int = 0  # tokens that were cached before it
     longest_prefill: int = 0
-    first_token_s: float | None = None  # from the arrival of what `prefill` tells of
+    first_token_s: float | None = None  # from the arrival of the requests of `prefill`
     batched: float | None = None  # slots together
     batched_width: float = 0.0
 
 
 class Meter:
-    """Hears the end of every request, in any thread; calls `told` with their number after each that told something."""
+    """Records every request at its end, from any thread.
+
+    `on_sample` is called after each request that measured something, with the number of such requests so far.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -68,29 +71,29 @@ class Meter:
         self._requests = 0
         self._ended = 0
         self._longest = 0
-        self.told: Callable[[int], None] | None = None
+        self.on_sample: Callable[[int], None] | None = None
 
-    def heard(self, usage: Usage, timings: Timings, width: float, decoded: int) -> None:
+    def record(self, usage: Usage, timings: Timings, width: float, decoded: int) -> None:
         with self._lock:
             self._ended += 1
             sample = Sample(usage, timings, width, decoded, is_first=self._ended == 1)
             self._longest = max(self._longest, sample.prefilled)
-        if not (sample.tells_decode or sample.tells_prefill):
+        if not (sample.measures_decode or sample.measures_prefill):
             return
         with self._lock:
             self._samples.append(sample)
             self._requests += 1
             count = self._requests
-        if self.told is not None:
-            self.told(count)
+        if self.on_sample is not None:
+            self.on_sample(count)
 
     def measured(self) -> Measured:
         with self._lock:
             samples, requests, longest = list(self._samples), self._requests, self._longest
         alone = [sample for sample in samples if sample.width == 1]
-        decodes = [sample for sample in alone if sample.tells_decode]
-        prefills = [sample for sample in alone if sample.tells_prefill]
-        together = [sample for sample in samples if sample.width > 1 and sample.tells_decode]
+        decodes = [sample for sample in alone if sample.measures_decode]
+        prefills = [sample for sample in alone if sample.measures_prefill]
+        together = [sample for sample in samples if sample.width > 1 and sample.measures_decode]
         return Measured(
             requests=requests,
             decode=_middle([s.decoded / s.timings.decode_s for s in decodes]),

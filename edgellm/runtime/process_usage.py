@@ -1,4 +1,4 @@
-"""What a process takes of the machine: of the worker, asked by its parent, so that it costs no step.
+"""Memory and processor time of a process. The parent reads those of the worker, so that it costs no step.
 
 `ru_maxrss` is no help: the kernel lets a process inherit the peak of the one that started it (fs/exec.c).
 """
@@ -11,8 +11,8 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """Seconds are those of the first thread, which computes beside the others; None = this system does not tell."""
+class ProcessUsage:
+    """Seconds are those of the first thread, which computes beside the others. None = this system does not tell."""
 
     resident_bytes: int  # now, pages of mapped files included
     peak_bytes: int | None = None
@@ -20,8 +20,8 @@ class Taken:
     waited_s: float | None = None  # was ready to run, and others had the processors
 
 
-def taken(pid: int) -> Taken | None:
-    """By a running process; None where it is gone or cannot be looked at."""
+def process_usage(pid: int) -> ProcessUsage | None:
+    """Of a running process; None where it is gone or cannot be looked at."""
     if sys.platform == "linux":
         return _linux(Path("/proc") / str(pid))
     import psutil
@@ -30,22 +30,22 @@ def taken(pid: int) -> Taken | None:
         info = psutil.Process(pid).memory_info()
     except psutil.Error:
         return None
-    return Taken(info.rss, getattr(info, "peak_wset", None))
+    return ProcessUsage(info.rss, getattr(info, "peak_wset", None))
 
 
-def waited_share(before: Taken | None, after: Taken | None) -> float | None:
-    """Of the time between the two that it wanted to compute, the share in which others did; None = not known."""
+def waited_share(before: ProcessUsage | None, after: ProcessUsage | None) -> float | None:
+    """Share of the time between the two in which it was ready to run and others had the processors; None = unknown."""
     if before is None or after is None:
         return None
     counts = (before.ran_s, before.waited_s, after.ran_s, after.waited_s)
     if any(count is None for count in counts):
         return None
     ran_before, waited_before, ran, waited = (count or 0.0 for count in counts)
-    wanted = ran - ran_before + waited - waited_before
-    return (waited - waited_before) / wanted if wanted > 0 else None
+    ready = ran - ran_before + waited - waited_before
+    return (waited - waited_before) / ready if ready > 0 else None
 
 
-def _linux(process: Path) -> Taken | None:
+def _linux(process: Path) -> ProcessUsage | None:
     try:
         lines = (process / "status").read_text("utf-8", "replace").splitlines()
         fields = dict(line.split(":", 1) for line in lines if ":" in line)
@@ -57,5 +57,5 @@ def _linux(process: Path) -> Taken | None:
         # Nanoseconds on a processor and in the queue for one (Documentation/scheduler/sched-stats.rst).
         ran, waited, *_ = (int(number) / 1e9 for number in (process / "schedstat").read_text().split())
     except (OSError, ValueError):
-        return Taken(now, peak)
-    return Taken(now, peak, ran, waited)
+        return ProcessUsage(now, peak)
+    return ProcessUsage(now, peak, ran, waited)

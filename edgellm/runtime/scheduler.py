@@ -1,17 +1,18 @@
 """Continuous batching as pure state: who runs, in which slot, and what the next step computes.
 
-Decoding sequences go first, one token each; what is left of the step's token budget goes to prompts, oldest first,
+Decoding requests go first, one token each; what is left of the step's token budget goes to prompts, oldest first,
 in chunks. Knows nothing of engines, text or clocks: `runtime/loop.py` carries out what is planned here.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence as Tokens
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edgellm.contract.backend import EngineInfo, SlotInput
 from edgellm.errors import Overloaded
+from edgellm.runtime.request_state import RequestState
 
 # A prompt chunk beside running answers is kept short, so that they are not held up for a whole batch.
 BUSY_CHUNK = 256
@@ -21,35 +22,19 @@ MIN_FORK_TOKENS_SHARED = 16
 
 
 @dataclass(slots=True, eq=False)
-class Sequence:
-    """One request on its way through the engine."""
-
-    id: int
-    prompt: list[int]
-    slot: int = -1
-    n_cached: int = 0  # of the prompt, taken over from the slot
-    n_prefilled: int = 0  # of the prompt, in the cache
-    next_token: int | None = None  # sampled, not yet in the cache
-
-    @property
-    def decoding(self) -> bool:
-        return self.next_token is not None
-
-
-@dataclass(slots=True, eq=False)
 class Slot:
     """What one slot's cache holds, and for whom."""
 
     tokens: list[int] = field(default_factory=list)
-    sequence: Sequence | None = None
+    request: RequestState | None = None
     used: int = 0  # step number of the last use, for choosing the one to give up
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Give `sequence` its slot with the first `n_keep` tokens, copied from `source` where that is another slot."""
+    """Give `request` its slot with the first `n_keep` tokens, copied from `source` where that is another slot."""
 
-    sequence: Sequence
+    request: RequestState
     slot: int
     source: int
     n_keep: int
@@ -57,10 +42,10 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One batch: entries, and for each entry its sequence, in the same order."""
+    """One batch: entries, and for each entry its request, in the same order."""
 
     batch: tuple[SlotInput, ...]
-    sequences: tuple[Sequence, ...]
+    requests: tuple[RequestState, ...]
 
 
 class Scheduler:
@@ -70,51 +55,51 @@ class Scheduler:
         self._info = info
         self._max_waiting = max_waiting
         self.slots = [Slot() for _ in range(info.n_slots)]
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []  # in order of admission
+        self.waiting: deque[RequestState] = deque()
+        self.running: list[RequestState] = []  # in order of admission
         self._clock = 0
 
     @property
     def idle(self) -> bool:
         return not self.waiting and not self.running
 
-    def submit(self, sequence: Sequence) -> None:
-        """Queue a sequence.
+    def submit(self, request: RequestState) -> None:
+        """Queue a request.
 
         Raises:
             Overloaded: the queue is full.
         """
         if len(self.waiting) >= self._max_waiting:
             raise Overloaded(f"{len(self.waiting)} requests are waiting already", hint="try again later")
-        self.waiting.append(sequence)
+        self.waiting.append(request)
 
-    def release(self, sequence: Sequence, *, keep_cache: bool = True) -> None:
-        """Take a sequence out, wherever it is. Its slot keeps the tokens for a later request that begins alike."""
-        if sequence in self.waiting:
-            self.waiting.remove(sequence)
-        if sequence in self.running:
-            self.running.remove(sequence)
-            slot = self.slots[sequence.slot]
-            slot.sequence = None
+    def release(self, request: RequestState, *, keep_cache: bool = True) -> None:
+        """Take a request out, wherever it is. Its slot keeps the tokens for a later request that begins alike."""
+        if request in self.waiting:
+            self.waiting.remove(request)
+        if request in self.running:
+            self.running.remove(request)
+            slot = self.slots[request.slot]
+            slot.request = None
             if not keep_cache:
                 slot.tokens = []
 
-    def forget(self, index: int) -> Sequence | None:
-        """The engine lost what this slot held; the sequence that ran in it, which must be released."""
+    def forget(self, index: int) -> RequestState | None:
+        """The engine lost what this slot held; the request that ran in it, which must be released."""
         slot = self.slots[index]
         slot.tokens = []
-        return slot.sequence
+        return slot.request
 
     def admit(self) -> Admission | None:
-        """The next sequence that can have a slot, None where nobody waits or no slot is free."""
-        free = [index for index, slot in enumerate(self.slots) if slot.sequence is None]
+        """The next request that can have a slot, None where nobody waits or no slot is free."""
+        free = [index for index, slot in enumerate(self.slots) if slot.request is None]
         # No more run than a step has tokens, so that each answer gets on in every step.
         if not self.waiting or not free or len(self.running) >= self._info.max_batch_tokens:
             return None
-        sequence = self.waiting.popleft()
+        request = self.waiting.popleft()
         # One token at least must be computed, or there are no logits to sample from.
-        limit = len(sequence.prompt) - 1
-        common = [min(common_prefix(slot.tokens, sequence.prompt), limit) for slot in self.slots]
+        limit = len(request.prompt) - 1
+        common = [min(common_prefix(slot.tokens, request.prompt), limit) for slot in self.slots]
         spare = min(free, key=lambda index: (self._passes_with(index), self.slots[index].used))
         # Longest prefix first; among equals the slot unused for longest.
         best = max(free, key=lambda index: (common[index], -self.slots[index].used))
@@ -128,7 +113,7 @@ class Scheduler:
         else:
             # The copy overwrites its target: take the slot that loses least, not the one with the best prefix.
             best = spare
-        return Admission(sequence, best, source, common[source])
+        return Admission(request, best, source, common[source])
 
     def _passes_with(self, index: int) -> int:
         """Unbroken rows of slots in use if `index` were too.
@@ -136,85 +121,85 @@ class Scheduler:
         An engine whose cache is one block by slot (llama.cpp's streams) computes each row in a pass of its own, and
         each pass reads all weights.
         """
-        used = {sequence.slot for sequence in self.running} | {index}
+        used = {request.slot for request in self.running} | {index}
         return sum(slot - 1 not in used for slot in used)
 
     def admitted(self, admission: Admission, n_kept: int) -> None:
         """The slot really has `n_kept` tokens of the prefix (an engine may be unable to rewind)."""
-        sequence, slot = admission.sequence, self.slots[admission.slot]
-        slot.tokens = sequence.prompt[:n_kept]
-        slot.sequence = sequence
-        sequence.slot = admission.slot
-        sequence.n_cached = sequence.n_prefilled = n_kept
-        self.running.append(sequence)
+        request, slot = admission.request, self.slots[admission.slot]
+        slot.tokens = request.prompt[:n_kept]
+        slot.request = request
+        request.slot = admission.slot
+        request.n_cached = request.n_prefilled = n_kept
+        self.running.append(request)
 
     def plan(self) -> Step:
         """The next batch; empty where nothing runs. Changes nothing."""
         budget = self._info.max_batch_tokens
         batch: list[SlotInput] = []
-        owners: list[Sequence] = []
-        for sequence in self.running:
-            if sequence.next_token is not None and budget > 0:
-                n_past = len(self.slots[sequence.slot].tokens)
-                batch.append(SlotInput(sequence.slot, n_past, (sequence.next_token,), 1))
-                owners.append(sequence)
+        owners: list[RequestState] = []
+        for request in self.running:
+            if request.next_token is not None and budget > 0:
+                n_past = len(self.slots[request.slot].tokens)
+                batch.append(SlotInput(request.slot, n_past, (request.next_token,), 1))
+                owners.append(request)
                 budget -= 1
         if batch:
             budget = min(budget, BUSY_CHUNK)
-        for sequence in self.running:
-            if sequence.next_token is None and budget > 0:
-                start = sequence.n_prefilled
-                chunk = tuple(sequence.prompt[start : start + budget])
-                whole = start + len(chunk) == len(sequence.prompt)
-                batch.append(SlotInput(sequence.slot, start, chunk, int(whole)))
-                owners.append(sequence)
+        for request in self.running:
+            if request.next_token is None and budget > 0:
+                start = request.n_prefilled
+                chunk = tuple(request.prompt[start : start + budget])
+                whole = start + len(chunk) == len(request.prompt)
+                batch.append(SlotInput(request.slot, start, chunk, int(whole)))
+                owners.append(request)
                 budget -= len(chunk)
         # In order of slots: neighbours can be computed in one pass (see _passes_with).
         order = sorted(range(len(batch)), key=lambda at: batch[at].slot)
         return Step(tuple(batch[at] for at in order), tuple(owners[at] for at in order))
 
-    def advance(self, step: Step) -> list[Sequence]:
-        """The step was computed: record what the caches hold now; return the sequences that have logits, in order."""
+    def advance(self, step: Step) -> list[RequestState]:
+        """The step was computed: record what the caches hold now; return the requests that have logits, in order."""
         self._clock += 1
         ready = []
-        for entry, sequence in zip(step.batch, step.sequences, strict=True):
+        for entry, request in zip(step.batch, step.requests, strict=True):
             slot = self.slots[entry.slot]
             slot.tokens.extend(entry.tokens)
             slot.used = self._clock
-            if sequence.next_token is None:
-                sequence.n_prefilled += len(entry.tokens)
-            sequence.next_token = None
+            if request.next_token is None:
+                request.n_prefilled += len(entry.tokens)
+            request.next_token = None
             if entry.n_logits:
-                ready.append(sequence)
+                ready.append(request)
         return ready
 
-    def room(self, sequence: Sequence) -> int:
-        """Tokens that the sequence's slot can still take."""
-        return self._info.n_ctx - len(self.slots[sequence.slot].tokens)
+    def room(self, request: RequestState) -> int:
+        """Tokens that the request's slot can still take."""
+        return self._info.n_ctx - len(self.slots[request.slot].tokens)
 
     def violations(self) -> list[str]:
         """Every broken invariant, in words; empty = all is well. For tests."""
-        found = []
+        violations = []
         for index, slot in enumerate(self.slots):
             if len(slot.tokens) > self._info.n_ctx:
-                found.append(f"slot {index} holds {len(slot.tokens)} of {self._info.n_ctx} tokens")
-            if slot.sequence is not None and slot.sequence.slot != index:
-                found.append(
-                    f"slot {index} belongs to sequence {slot.sequence.id}, which thinks it has {slot.sequence.slot}"
+                violations.append(f"slot {index} holds {len(slot.tokens)} of {self._info.n_ctx} tokens")
+            if slot.request is not None and slot.request.slot != index:
+                violations.append(
+                    f"slot {index} belongs to request {slot.request.id}, which thinks it has {slot.request.slot}"
                 )
-            if slot.sequence is not None and slot.sequence not in self.running:
-                found.append(f"slot {index} belongs to sequence {slot.sequence.id}, which does not run")
-        for sequence in self.running:
-            if self.slots[sequence.slot].sequence is not sequence:
-                found.append(f"sequence {sequence.id} runs without a slot")
-            elif self.slots[sequence.slot].tokens[: sequence.n_prefilled] != sequence.prompt[: sequence.n_prefilled]:
-                found.append(f"slot {sequence.slot} does not begin as the prompt of sequence {sequence.id}")
-            if sequence in self.waiting:
-                found.append(f"sequence {sequence.id} runs and waits")
-        return found
+            if slot.request is not None and slot.request not in self.running:
+                violations.append(f"slot {index} belongs to request {slot.request.id}, which does not run")
+        for request in self.running:
+            if self.slots[request.slot].request is not request:
+                violations.append(f"request {request.id} runs without a slot")
+            elif self.slots[request.slot].tokens[: request.n_prefilled] != request.prompt[: request.n_prefilled]:
+                violations.append(f"slot {request.slot} does not begin as the prompt of request {request.id}")
+            if request in self.waiting:
+                violations.append(f"request {request.id} runs and waits")
+        return violations
 
 
-def common_prefix(a: Tokens[int], b: Tokens[int]) -> int:
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """Length of the longest common beginning, by comparing slices (C speed) in a binary search."""
     low, high = 0, min(len(a), len(b))
     while low < high:

@@ -1,4 +1,4 @@
-"""A loaded model, however it is held: what the SDK talks to, and how answers find their listeners.
+"""A loaded model, in a process or a thread: what the SDK talks to, and how events find their listeners.
 
 `Sink` objects receive a request's events in order, from the session's own thread.
 """
@@ -15,7 +15,7 @@ from edgellm.contract.backend import EngineInfo
 from edgellm.errors import Closed, EdgeLLMError
 from edgellm.runtime import wire
 from edgellm.runtime.metrics import Meter
-from edgellm.runtime.process_usage import Taken
+from edgellm.runtime.process_usage import ProcessUsage
 from edgellm.types.event import Delta, Done, Event, Vectors
 from edgellm.types.request import Request
 
@@ -54,12 +54,12 @@ class AsyncSink:
     async def get(self) -> Outcome:
         return await self.queue.get()
 
-    async def take(self) -> list[Outcome]:
+    async def get_all(self) -> list[Outcome]:
         """All outcomes that are there, in order; waits for the first."""
-        found = [await self.queue.get()]
+        outcomes = [await self.queue.get()]
         while not self.queue.empty():
-            found.append(self.queue.get_nowait())
-        return found
+            outcomes.append(self.queue.get_nowait())
+        return outcomes
 
 
 class Dispatcher:
@@ -89,23 +89,23 @@ class Dispatcher:
 
     def deliver(self, messages: list[wire.Up]) -> None:
         """Hand each message to its request's sink; those for one event loop go over together."""
-        batches: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[Outcome], Outcome]]] = {}
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[Outcome], Outcome]]] = {}
         for message in messages:
             if not isinstance(message, wire.Reply):
                 continue
             event, steps = message.event, message.steps
             if isinstance(event, Done) and steps is not None and event.finish_reason != "cancelled":
-                self.meter.heard(event.usage, event.timings, steps.width, steps.n_decoded)
+                self.meter.record(event.usage, event.timings, steps.width, steps.n_decoded)
             outcome: Outcome = event.error() if isinstance(event, wire.Failed) else event
             with self._lock:
                 last = not isinstance(outcome, Delta)
                 sink = self._sinks.pop(message.id, None) if last else self._sinks.get(message.id)
             if isinstance(sink, AsyncSink):
-                batches.setdefault(sink.loop, []).append((sink.queue, outcome))
+                by_loop.setdefault(sink.loop, []).append((sink.queue, outcome))
             elif sink is not None:
                 sink.put(outcome)
-        for loop, batch in batches.items():
-            _hand_over(loop, batch)
+        for loop, outcomes in by_loop.items():
+            _hand_over(loop, outcomes)
 
     def fail_all(self, error: EdgeLLMError) -> None:
         """Tell every open request the same end, each with an exception of its own: they are raised in many threads."""
@@ -119,9 +119,9 @@ class Dispatcher:
                 continue
 
 
-def _hand_over(loop: asyncio.AbstractEventLoop, batch: list[tuple[asyncio.Queue[Outcome], Outcome]]) -> None:
+def _hand_over(loop: asyncio.AbstractEventLoop, outcomes: list[tuple[asyncio.Queue[Outcome], Outcome]]) -> None:
     def put_all() -> None:
-        for target, outcome in batch:
+        for target, outcome in outcomes:
             target.put_nowait(outcome)
 
     try:
@@ -155,11 +155,11 @@ class Session(Protocol):
 
     @property
     def meter(self) -> Meter:
-        """What its requests took so far."""
+        """Speed of its requests so far."""
         ...
 
-    def taken(self) -> tuple[Taken | None, Taken | None]:
-        """By the process that holds nothing but the model: once it was loaded, and now. None = not known."""
+    def process_usage(self) -> tuple[ProcessUsage | None, ProcessUsage | None]:
+        """Of the process that holds nothing but the model: right after loading, and now. None = unknown."""
         ...
 
     def submit(self, request: Request, sink: Sink) -> int:

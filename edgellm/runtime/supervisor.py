@@ -21,7 +21,7 @@ from edgellm.contract.manager import plugins
 from edgellm.errors import EdgeLLMError, WorkerCrashed
 from edgellm.runtime import wire
 from edgellm.runtime.metrics import Meter
-from edgellm.runtime.process_usage import Taken, taken
+from edgellm.runtime.process_usage import ProcessUsage, process_usage
 from edgellm.runtime.session import Dispatcher, Sink, closed
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
@@ -50,7 +50,7 @@ class WorkerSession:
         self._info: EngineInfo | None = None
         self._error: EdgeLLMError | None = None
         self._unsent: list[wire.Down] = []
-        self._loaded: Taken | None = None
+        self._loaded: ProcessUsage | None = None
         self.restarts = 0
         self._deaths = 0  # in a row, while loading
         self._process = self._spawn()
@@ -86,9 +86,9 @@ class WorkerSession:
     def meter(self) -> Meter:
         return self._dispatcher.meter
 
-    def taken(self) -> tuple[Taken | None, Taken | None]:
+    def process_usage(self) -> tuple[ProcessUsage | None, ProcessUsage | None]:
         with self._lock:
-            return self._loaded, taken(self._process.pid) if self._state == "ready" else None
+            return self._loaded, process_usage(self._process.pid) if self._state == "ready" else None
 
     def submit(self, request: Request, sink: Sink) -> int:
         with self._lock:
@@ -117,7 +117,7 @@ class WorkerSession:
         if not already:
             reap(self._process, None if drain and was_ready else CLOSE_TIMEOUT_S if was_ready else 0.0)
         if threading.current_thread() is not self._thread:
-            # It first delivers what the worker said last.
+            # It first delivers the worker's last events.
             self._thread.join()
         self._dispatcher.fail_all(closed())
 
@@ -150,13 +150,13 @@ class WorkerSession:
         while True:
             assert self._process.stdout is not None
             with self._process.stdout as up:
-                garbage = self._read(up)
-            crash = self._crashed(garbage)
-            if not self._after(crash) or not self._restart():
+                broken = self._receive(up)
+            crash = self._crashed(broken)
+            if not self._on_death(crash) or not self._restart():
                 return
 
-    def _after(self, crash: WorkerCrashed) -> bool:
-        """Tell the listeners, and whether to try again: after a death in service, and a few times while reloading."""
+    def _on_death(self, crash: WorkerCrashed) -> bool:
+        """Tell the listeners. Returns whether to start again: after a death in service, a few times while reloading."""
         with self._changed:
             if self._state == "closed":
                 return False
@@ -167,21 +167,21 @@ class WorkerSession:
             if served:
                 self._unsent = []
             if not again:
-                # Said by the worker, it is why loading failed; otherwise loading would die the same way once more.
+                # The worker's own error is why loading failed; without one, loading would die the same way again.
                 self._error = self._error or WorkerCrashed(crash.message, hint=LOAD_HINT, reason=crash.reason)
             if served or not again:
                 self._dispatcher.fail_all(self._error or crash)
             self._changed.notify_all()
             return again
 
-    def _read(self, up: IO[bytes]) -> str:
-        """Deliver events until the worker is gone, or says what nobody can understand: then how so."""
+    def _receive(self, up: IO[bytes]) -> str:
+        """Deliver events until the worker is gone. Returns what was wrong with a frame that cannot be read, else ""."""
         try:
             while (body := wire.read_frame(up)) is not None:
                 messages = wire.decode_up(body)
                 match messages:
                     case [wire.Ready() as ready]:
-                        self._now_ready(ready)
+                        self._on_ready(ready)
                     case [wire.Failed() as failed]:
                         with self._changed:
                             self._error = failed.error()
@@ -192,12 +192,12 @@ class WorkerSession:
             return f"it sent a broken frame: {error}"
         return ""
 
-    def _now_ready(self, ready: wire.Ready) -> None:
+    def _on_ready(self, ready: wire.Ready) -> None:
         with self._changed:
             if self._state == "closed":
                 return
             self._info = ready.info
-            self._loaded = taken(self._process.pid)
+            self._loaded = process_usage(self._process.pid)
             self._state = "ready"
             self._deaths = 0
             unsent, self._unsent = self._unsent, []
@@ -224,11 +224,11 @@ class WorkerSession:
             self.restarts += 1
             return True
 
-    def _crashed(self, garbage: str) -> WorkerCrashed:
-        """Wait for the worker's end, and say how it came. `garbage`: we ended it, for this."""
+    def _crashed(self, broken: str) -> WorkerCrashed:
+        """Wait for the worker's end, as an error that says how it came. `broken`: why we ended it ourselves, if so."""
         # It closed its side of the pipe, so it is leaving; one that does not is of no use.
         end = End(reap(self._process, CLOSE_TIMEOUT_S))
-        reason = garbage or _how_it_ended(end)
+        reason = broken or _how_it_ended(end)
         return WorkerCrashed(
             f"the worker that runs the model died ({reason})",
             hint="it is started again by itself: send the request again",

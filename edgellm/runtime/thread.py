@@ -11,7 +11,7 @@ from edgellm.errors import EdgeLLMError
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.metrics import Meter
-from edgellm.runtime.process_usage import Taken
+from edgellm.runtime.process_usage import ProcessUsage
 from edgellm.runtime.session import Dispatcher, Sink, closed
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
@@ -62,7 +62,7 @@ class ThreadSession:
     def meter(self) -> Meter:
         return self._dispatcher.meter
 
-    def taken(self) -> tuple[Taken | None, Taken | None]:
+    def process_usage(self) -> tuple[ProcessUsage | None, ProcessUsage | None]:
         # What the app itself takes cannot be told from what the model does.
         return None, None
 

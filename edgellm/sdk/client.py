@@ -194,7 +194,7 @@ class EdgeLLM(Asking):
         request_id = self._session.submit(request, sink)
         try:
             while True:
-                outcomes = await sink.take()
+                outcomes = await sink.get_all()
                 events = [outcome for outcome in outcomes if isinstance(outcome, (Delta, Done))]
                 if events:
                     yield events

@@ -288,7 +288,7 @@ def test_each_step_is_sent_in_one_piece(monkeypatch: pytest.MonkeyPatch, pause_s
 
     The first text of an answer does not wait, nor does the last.
     """
-    monkeypatch.setattr(loop, "PAUSE_S", pause_s)
+    monkeypatch.setattr(loop, "FLUSH_INTERVAL_S", pause_s)
     inbox: queue.SimpleQueue[wire.Down] = queue.SimpleQueue()
     sent: list[list[wire.Up]] = []
     for number in range(3):

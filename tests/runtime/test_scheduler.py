@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Tokens
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,16 +12,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from edgellm.contract.backend import EngineInfo
 from edgellm.errors import Overloaded
+from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import (
     BUSY_CHUNK,
     MIN_FORK_TOKENS,
     MIN_FORK_TOKENS_SHARED,
     Admission,
     Scheduler,
-    Sequence,
     Step,
     common_prefix,
 )
+from edgellm.types.request import GenerationRequest
 
 INFO = EngineInfo(
     n_slots=3, n_ctx=4096, max_batch_tokens=512, max_logits=3, vocab_size=100, eos_ids=frozenset(), fork_copies=True
@@ -38,11 +39,11 @@ class Table:
         self.cache: list[list[int]] = [[] for _ in range(info.n_slots)]
         self.n_submitted = 0
 
-    def submit(self, prompt: Tokens[int]) -> Sequence:
+    def submit(self, prompt: Sequence[int]) -> RequestState:
         self.n_submitted += 1
-        sequence = Sequence(self.n_submitted, list(prompt))
-        self.scheduler.submit(sequence)
-        return sequence
+        request = RequestState(self.n_submitted, GenerationRequest(""), list(prompt), limit=1000)
+        self.scheduler.submit(request)
+        return request
 
     def admit(self) -> list[Admission]:
         found = []
@@ -55,26 +56,26 @@ class Table:
         return found
 
     def step(self) -> Step:
-        """Plan, compute, and sample for each sequence that has logits."""
+        """Plan, compute, and sample for each request that has logits."""
         step = self.scheduler.plan()
         for entry in step.batch:
             assert entry.n_past == len(self.cache[entry.slot])
             self.cache[entry.slot].extend(entry.tokens)
-        for sequence in self.scheduler.advance(step):
-            if self.scheduler.room(sequence) > 0:
-                sequence.next_token = 1000 + self.scheduler.room(sequence)
+        for request in self.scheduler.advance(step):
+            if self.scheduler.room(request) > 0:
+                request.next_token = 1000 + self.scheduler.room(request)
             else:
-                self.scheduler.release(sequence)
+                self.scheduler.release(request)
         return step
 
-    def run(self, sequence: Sequence, n_tokens: int = 1) -> None:
+    def run(self, request: RequestState, n_tokens: int = 1) -> None:
         """Until `n_tokens` were sampled; then it is released."""
         n = 0
         while n < n_tokens:
             self.admit()
             step = self.step()
-            n += sum(e.n_logits for s, e in zip(step.sequences, step.batch, strict=True) if s is sequence)
-        self.scheduler.release(sequence)
+            n += sum(e.n_logits for s, e in zip(step.requests, step.batch, strict=True) if s is request)
+        self.scheduler.release(request)
 
 
 def prompt(n: int, kind: int = 0) -> list[int]:
@@ -129,8 +130,8 @@ def test_the_longest_prefix_is_taken_over_in_place() -> None:
     table.admit()
     for _ in range(2):
         table.step()
-    for sequence in together:
-        table.scheduler.release(sequence)
+    for request in together:
+        table.scheduler.release(request)
     table.submit(prompt(300) + prompt(50, 7))
     (admission,) = table.admit()
     assert (admission.slot, admission.source, admission.n_keep) == (2, 2, 300)
@@ -139,9 +140,9 @@ def test_the_longest_prefix_is_taken_over_in_place() -> None:
 def test_one_token_at_least_is_computed() -> None:
     table = Table()
     table.run(table.submit(prompt(100)))
-    sequence = table.submit(prompt(100))
+    request = table.submit(prompt(100))
     assert table.admit()[0].n_keep == 99
-    assert sequence.n_cached == 99
+    assert request.n_cached == 99
     assert [(e.n_past, len(e.tokens), e.n_logits) for e in table.step().batch] == [(99, 1, 1)]
 
 
@@ -216,9 +217,9 @@ def test_a_beginning_that_all_have_does_not_evict_a_conversation() -> None:
 def test_an_engine_that_cannot_rewind_computes_anew() -> None:
     table = Table(rewinds=False)
     table.run(table.submit(prompt(100)))
-    sequence = table.submit(prompt(100))
+    request = table.submit(prompt(100))
     table.admit()
-    assert (sequence.n_cached, sequence.n_prefilled) == (0, 0)
+    assert (request.n_cached, request.n_prefilled) == (0, 0)
     assert table.scheduler.violations() == []
     assert len(table.step().batch[0].tokens) == 100
 
@@ -233,10 +234,10 @@ def test_more_slots_than_a_step_has_tokens() -> None:
         table.admit()
         running = list(table.scheduler.running)
         assert len(running) <= 4
-        decoding = {sequence for sequence in running if sequence.decoding}
+        decoding = {request for request in running if request.decoding}
         step = table.step()
-        assert decoding <= set(step.sequences)
-        assert len(decoding) == len(running) or not decoding >= set(step.sequences), "a prompt gets on too"
+        assert decoding <= set(step.requests)
+        assert len(decoding) == len(running) or not decoding >= set(step.requests), "a prompt gets on too"
     assert table.scheduler.idle
 
 
@@ -256,21 +257,21 @@ def test_nobody_starves() -> None:
     started: list[int] = []
     waiting = [table.submit(prompt(60 + n % 5, n % 3)) for n in range(40)]
     for _ in range(2000):
-        started += [admission.sequence.id for admission in table.admit()]
-        for sequence in table.step().sequences:
-            if sequence.decoding and len(table.cache[sequence.slot]) > 70:
-                table.scheduler.release(sequence)
+        started += [admission.request.id for admission in table.admit()]
+        for request in table.step().requests:
+            if request.decoding and len(table.cache[request.slot]) > 70:
+                table.scheduler.release(request)
         if table.scheduler.idle:
             break
-    assert started == [sequence.id for sequence in waiting]
+    assert started == [request.id for request in waiting]
     assert table.scheduler.idle
 
 
 def test_releasing_twice_or_before_the_start_is_harmless() -> None:
     table = Table()
-    sequence = table.submit(prompt(5))
-    table.scheduler.release(sequence)
-    table.scheduler.release(sequence)
+    request = table.submit(prompt(5))
+    table.scheduler.release(request)
+    table.scheduler.release(request)
     assert table.scheduler.idle
     assert table.admit() == []
 
@@ -305,7 +306,7 @@ class Machine(RuleBasedStateMachine):
         info = replace(INFO, n_slots=n_slots, n_ctx=n_ctx, max_batch_tokens=budget, max_logits=max(n_slots, budget),
                        fork_copies=copies)  # fmt: skip
         self.table = Table(info, rewinds=rewinds, max_waiting=8)
-        self.open: list[Sequence] = []
+        self.open: list[RequestState] = []
         self.order: list[int] = []
 
     @rule(n=st.integers(1, 50), kind=st.integers(0, 2), tail=st.integers(0, 5))
@@ -319,34 +320,34 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def admit(self) -> None:
         for admission in self.table.admit():
-            assert admission.n_keep < len(admission.sequence.prompt)
-            self.order.append(admission.sequence.id)
+            assert admission.n_keep < len(admission.request.prompt)
+            self.order.append(admission.request.id)
         assert self.order == sorted(self.order), "first come, first served"
 
     @rule()
     def step(self) -> None:
-        had = {id(sequence) for sequence in self.table.scheduler.running if sequence.decoding}
+        had = {id(request) for request in self.table.scheduler.running if request.decoding}
         step = self.table.step()
         budget = self.table.info.max_batch_tokens
         sizes = [len(entry.tokens) for entry in step.batch]
         assert sum(sizes) <= budget
         assert all(sizes)
         assert sum(entry.n_logits for entry in step.batch) <= self.table.info.max_logits
-        decoding = [id(sequence) in had for sequence in step.sequences]
+        decoding = [id(request) in had for request in step.requests]
         assert [entry.slot for entry in step.batch] == sorted(entry.slot for entry in step.batch)
         assert sum(decoding) == len(had)
         if any(decoding):
             assert sum(size for size, is_decoding in zip(sizes, decoding, strict=True) if not is_decoding) <= BUSY_CHUNK
-        self.open = [sequence for sequence in self.open if self.known(sequence)]
+        self.open = [request for request in self.open if self.is_open(request)]
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), keep=st.booleans())
     def cancel(self, data: st.DataObject, keep: bool) -> None:
-        sequence = data.draw(st.sampled_from(self.open))
-        if not keep and sequence.slot >= 0:
-            self.table.cache[sequence.slot] = []
-        self.table.scheduler.release(sequence, keep_cache=keep)
-        self.open.remove(sequence)
+        request = data.draw(st.sampled_from(self.open))
+        if not keep and request.slot >= 0:
+            self.table.cache[request.slot] = []
+        self.table.scheduler.release(request, keep_cache=keep)
+        self.open.remove(request)
 
     @rule(data=st.data())
     def lose(self, data: st.DataObject) -> None:
@@ -362,11 +363,11 @@ class Machine(RuleBasedStateMachine):
         scheduler = self.table.scheduler
         assert scheduler.violations() == []
         assert [slot.tokens for slot in scheduler.slots] == self.table.cache
-        assert all(map(self.known, self.open))
+        assert all(map(self.is_open, self.open))
         assert len(self.open) == len(scheduler.waiting) + len(scheduler.running)
 
-    def known(self, sequence: Sequence) -> bool:
-        return sequence in self.table.scheduler.waiting or sequence in self.table.scheduler.running
+    def is_open(self, request: RequestState) -> bool:
+        return request in self.table.scheduler.waiting or request in self.table.scheduler.running
 
     def teardown(self) -> None:
         """Whatever happened, everybody who is left gets on."""
@@ -392,10 +393,10 @@ def test_a_batch_is_in_order_of_slots() -> None:
         table.submit(prompt(10, kind))
     table.admit()
 
-    assert [sequence.slot for sequence in table.scheduler.running] == [1, 2, 0]
+    assert [request.slot for request in table.scheduler.running] == [1, 2, 0]
     step = table.scheduler.plan()
     assert [entry.slot for entry in step.batch] == [0, 1, 2]
-    assert [sequence.slot for sequence in step.sequences] == [0, 1, 2]
+    assert [request.slot for request in step.requests] == [0, 1, 2]
 
 
 def test_a_new_answer_runs_beside_the_others() -> None:
@@ -405,8 +406,8 @@ def test_a_new_answer_runs_beside_the_others() -> None:
         table.submit(prompt(10, kind))
     table.admit()
     table.step()
-    for sequence in table.scheduler.running[:3]:
-        table.scheduler.release(sequence)
+    for request in table.scheduler.running[:3]:
+        table.scheduler.release(request)
     for index in range(3):
         table.scheduler.slots[index].used = index
 

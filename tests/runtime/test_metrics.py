@@ -18,7 +18,7 @@ from edgellm.contract.manager import plugins
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.metrics import KEPT, MIN_DECODED, MIN_PREFILLED, Meter
-from edgellm.runtime.process_usage import Taken, taken, waited_share
+from edgellm.runtime.process_usage import ProcessUsage, process_usage, waited_share
 from edgellm.runtime.session import QueueSink, Session
 from edgellm.runtime.supervisor import WorkerSession
 from edgellm.runtime.thread import ThreadSession
@@ -39,7 +39,7 @@ def warm() -> Meter:
 
 def heard(meter: Meter, *, decoded: int = 32, decode_s: float = 2.0, width: float = 1.0, **usage: int) -> None:
     counts = {"prompt_tokens": 100, "completion_tokens": decoded + 1, "cached_tokens": 0} | usage
-    meter.heard(Usage(**counts), Timings(0.1, 0.5, decode_s), width, decoded)
+    meter.record(Usage(**counts), Timings(0.1, 0.5, decode_s), width, decoded)
 
 
 def test_medians_over_requests() -> None:
@@ -72,7 +72,7 @@ def test_short_requests_tell_nothing() -> None:
 def test_old_requests_are_forgotten_and_counted() -> None:
     meter = warm()
     told = []
-    meter.told = told.append
+    meter.on_sample = told.append
     for _ in range(KEPT):
         heard(meter, decode_s=1.0)
     for _ in range(KEPT):
@@ -147,7 +147,7 @@ def test_a_session_meters_its_requests_and_its_process(session: Session) -> None
     assert found.requests == 2
     assert found.decode is not None
     assert found.prefill is not None
-    loaded, now = session.taken()
+    loaded, now = session.process_usage()
     if isinstance(session, ThreadSession):
         assert (loaded, now) == (None, None)
     else:
@@ -155,7 +155,7 @@ def test_a_session_meters_its_requests_and_its_process(session: Session) -> None
         assert now is not None
         assert now.resident_bytes > 5 * MIB
         session.close()
-        assert session.taken()[1] is None
+        assert session.process_usage()[1] is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks of other processes are read from /proc")
@@ -166,7 +166,7 @@ def test_the_peak_is_the_process_own_and_not_the_one_that_started_it() -> None:
     assert child.stdout is not None
     assert child.stdin is not None
     child.stdout.readline()
-    found = taken(child.pid)
+    found = process_usage(child.pid)
     child.stdin.close()
     child.wait()
     child.stdout.close()
@@ -175,11 +175,11 @@ def test_the_peak_is_the_process_own_and_not_the_one_that_started_it() -> None:
     assert found.peak_bytes is not None
     assert 64 * MIB < found.peak_bytes < 200 * MIB
     assert found.resident_bytes < 64 * MIB
-    assert taken(child.pid) is None
+    assert process_usage(child.pid) is None
 
 
 def test_a_process_that_is_gone_has_no_memory() -> None:
-    assert taken(2**22 + os.getpid()) is None
+    assert process_usage(2**22 + os.getpid()) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the scheduler's counts are read from /proc")
@@ -192,11 +192,11 @@ def test_time_that_others_took_is_told() -> None:
         for child in crowd:
             assert child.stdout is not None
             child.stdout.readline()
-        before = taken(crowd[0].pid)
+        before = process_usage(crowd[0].pid)
         busy = psutil.Process(crowd[0].pid)
         start_s = busy.cpu_times().user
         wait_until(lambda: busy.cpu_times().user - start_s > 0.2)
-        share = waited_share(before, taken(crowd[0].pid))
+        share = waited_share(before, process_usage(crowd[0].pid))
     finally:
         for child in crowd:
             child.kill()
@@ -206,8 +206,8 @@ def test_time_that_others_took_is_told() -> None:
 
 
 def test_a_share_of_what_is_not_known_is_not_known() -> None:
-    known = Taken(1, 1, 1.0, 1.0)
+    known = ProcessUsage(1, 1, 1.0, 1.0)
     assert waited_share(None, known) is None
-    assert waited_share(Taken(1), known) is None
+    assert waited_share(ProcessUsage(1), known) is None
     assert waited_share(known, known) is None
-    assert waited_share(known, Taken(1, 1, 2.0, 4.0)) == 0.75
+    assert waited_share(known, ProcessUsage(1, 1, 2.0, 4.0)) == 0.75

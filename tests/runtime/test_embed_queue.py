@@ -22,7 +22,7 @@ from edgellm.errors import (
     UsageError,
 )
 from edgellm.runtime import embed_queue, wire
-from edgellm.runtime.embed_queue import VectorQueue
+from edgellm.runtime.embed_queue import EmbedQueue
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.scheduler import BUSY_CHUNK
 from edgellm.types.event import Done, Vectors
@@ -158,7 +158,7 @@ def test_a_single_text_does_not_wait_for_two_thousand() -> None:
 
 def test_a_request_that_comes_while_another_is_computed_has_its_turn() -> None:
     engine = ToyEmbedder(n_batch=64, n_ctx=64)
-    waiting = VectorQueue(engine)
+    waiting = EmbedQueue(engine)
     waiting.submit(1, EmbeddingRequest(("abcdefgh" * 7,) * 200))
     while len(engine.batches) < 3:
         waiting.step(beside_answers=False)
@@ -260,7 +260,7 @@ def test_an_encoder_is_asked_for_no_text() -> None:
 @pytest.mark.parametrize("error", [StepFailed("native"), ValueError("wrong"), MemoryError()])
 def test_a_batch_that_fails_costs_its_requests_and_no_other(error: Exception) -> None:
     engine = ToyEmbedder(n_batch=8)
-    fails = VectorQueue(engine)
+    fails = EmbedQueue(engine)
     fails.submit(1, EmbeddingRequest(("abcdef",) * 3))
     fails.submit(2, RerankRequest("a", ("b",)))
     engine.broken = error
@@ -284,7 +284,7 @@ def test_numbers_that_are_none_are_an_error() -> None:
 
 def test_too_many_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embed_queue, "MAX_WAITING", 2)
-    waiting = VectorQueue(ToyEmbedder())
+    waiting = EmbedQueue(ToyEmbedder())
     assert waiting.submit(1, EmbeddingRequest(("a",))) == []
     assert waiting.submit(2, EmbeddingRequest(("a",))) == []
     (refused,) = waiting.submit(3, EmbeddingRequest(("a",)))

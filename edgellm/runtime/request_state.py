@@ -1,0 +1,74 @@
+"""A running request: what the scheduler plans with, and what the loop answers with."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from edgellm.text.detokenize import TextStream
+from edgellm.text.sampling import Sampler
+from edgellm.types.event import Delta, Timings, Usage
+from edgellm.types.request import GenerationRequest
+
+
+@dataclass(slots=True, eq=False)
+class RequestState:
+    """One request on its way through the engine. Times are seconds of `time.perf_counter`."""
+
+    id: int
+    generation: GenerationRequest
+    prompt: list[int]
+    limit: int  # tokens to generate at most
+    sampler: Sampler = field(init=False)
+    text: TextStream = field(init=False)
+    # Where it stands in its slot.
+    slot: int = -1
+    n_cached: int = 0  # of the prompt, reused from the slot
+    n_prefilled: int = 0  # of the prompt, in the cache
+    next_token: int | None = None  # sampled, not yet in the cache
+    # What it has generated, and what of that has not been sent.
+    n_generated: int = 0
+    pending_text: str = ""
+    n_pending: int = 0
+    # For its timings and the metrics.
+    arrived: float = field(default_factory=time.perf_counter)
+    started: float = 0.0
+    first: float = 0.0  # when the first token was there
+    n_steps: int = 0
+    n_decoded: int = 0  # steps after the one that brought the first token
+    n_beside: int = 0  # other requests in its steps, added up
+
+    def __post_init__(self) -> None:
+        self.sampler = Sampler(self.generation.sampling, self.prompt)
+        self.text = TextStream(self.generation.stop)
+
+    @property
+    def decoding(self) -> bool:
+        return self.next_token is not None
+
+    @property
+    def width(self) -> float:
+        """Requests in its steps, on average."""
+        return 1.0 + self.n_beside / max(1, self.n_steps)
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(len(self.prompt), self.n_generated, self.n_cached)
+
+    def count_step(self, n_beside: int) -> None:
+        """A step was computed with `n_beside` other requests in it."""
+        self.n_steps += 1
+        self.n_decoded += self.first > 0
+        self.n_beside += n_beside
+
+    def flush(self) -> Delta | None:
+        """The text that has not been sent, which then counts as sent; None where there is none."""
+        if not self.pending_text:
+            return None
+        delta = Delta(self.pending_text, self.n_pending)
+        self.pending_text, self.n_pending = "", 0
+        return delta
+
+    def timings(self, now: float) -> Timings:
+        started, first = self.started or now, self.first or now
+        return Timings(started - self.arrived, first - started, now - first)
