@@ -25,7 +25,7 @@ from edgellm.errors import (
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.decide import decide
 from edgellm.store.card import undescribed, verified
-from edgellm.store.http import shown
+from edgellm.store.http import redacted
 from edgellm.store.library import Library, silent
 from edgellm.store.sources.registry import source_for, sources, unreachable
 from edgellm.types.model import Artifact, ModelCard, ModelFile
@@ -138,7 +138,7 @@ def _is_undescribed(reference: Reference, context: SelectionContext) -> bool:
 
 def _note(reference: Reference, card: ModelCard) -> str:
     if reference.kind is Kind.ADDRESS:
-        return f"Model: {card.id}, by its header, from {shown(reference.name)}."
+        return f"Model: {card.id}, by its header, from {redacted(reference.name)}."
     if reference.hides_path:
         return f"Model: {card.id} of the catalog; ./{reference.name}, which is here too, would name what lies there."
     return ""

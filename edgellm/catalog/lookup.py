@@ -46,13 +46,13 @@ def catalog(extra: Iterable[ModelCard] = ()) -> dict[str, ModelCard]:
     Raises:
         UsageError: a row of `extra` says something impossible.
     """
-    found = dict(_shipped())
+    rows = dict(_shipped())
     for card in extra:
         problems = check(card)
         if problems:
             raise UsageError(f"catalog row {card.id!r}: {'; '.join(problems)}", hint=_OWN)
-        found[card.id] = _with_published(card)
-    return found
+        rows[card.id] = _with_published(card)
+    return rows
 
 
 def find(name: str, extra: Iterable[ModelCard] = ()) -> ModelCard:
@@ -61,14 +61,14 @@ def find(name: str, extra: Iterable[ModelCard] = ()) -> ModelCard:
     Raises:
         UnknownModel: none or several; the hint lists close ones.
     """
-    known = catalog(extra)
-    wanted = name.lower()
-    if wanted in known:
-        return known[wanted]
-    begins = [row_id for row_id in known if row_id.startswith(wanted)]
+    rows = catalog(extra)
+    lower = name.lower()
+    if lower in rows:
+        return rows[lower]
+    begins = [row_id for row_id in rows if row_id.startswith(lower)]
     if len(begins) == 1:
-        return known[begins[0]]
-    close = begins or difflib.get_close_matches(wanted, known, n=4, cutoff=0.4)
+        return rows[begins[0]]
+    close = begins or difflib.get_close_matches(lower, rows, n=4, cutoff=0.4)
     what = f"{name!r} could be {len(begins)} models" if begins else f"no model named {name!r} in the catalog"
     hint = f"did you mean: {', '.join(close[:8])}" if close else "list them with `edgellm models`"
     raise UnknownModel(what, hint=hint)
@@ -85,11 +85,11 @@ def load_file(path: Path) -> list[ModelCard]:
         document = tables.parse_toml(text, path, _OWN)
         for key in document.keys() - {"models"}:
             tables.Place(str(path), hint=_OWN).refuse("unknown key; a model stands under a line [[models]]", field=key)
-        found = tables.toml_rows(text, document, "models", path, _OWN)
+        rows = tables.toml_rows(text, document, "models", path, _OWN)
     else:
-        found = tables.json_rows(text, path, _OWN)
+        rows = tables.json_rows(text, path, _OWN)
     cards: dict[str, ModelCard] = {}
-    for place, row in found:
+    for place, row in rows:
         card = tables.convert(row, ModelCard, place)
         for problem in check(card):
             place.refuse(problem)
@@ -167,9 +167,9 @@ def _with_published(card: ModelCard) -> ModelCard:
 
 
 def _by_habit(card: ModelCard) -> Iterator[ModelFile]:
-    known = {file.quant for file in card.files}
+    quants = {file.quant for file in card.files}
     for repo in card.repos:
         for quant in PUBLISHED.get(repo.split("/")[0], ()):
-            if quant not in known:
-                known.add(quant)
+            if quant not in quants:
+                quants.add(quant)
                 yield ModelFile(f"hf://{repo}:{quant}", quant, trust="convention")

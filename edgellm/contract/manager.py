@@ -98,19 +98,19 @@ class Plugins:
 
     def registrations(self) -> dict[str, tuple[str, ...]]:
         """Plugin name -> what it adds, in words: `("backend gguf", "command convert")`. Calls its register hooks."""
-        found: dict[str, list[str]] = {name: [] for name in self._rows}
+        added: dict[str, list[str]] = {name: [] for name in self._rows}
         for hook in sorted(vars(self._manager.hook)):
             for impl in self._implementations(hook):
                 if not hook.startswith("register_"):
-                    found[impl.plugin_name].append(hook)  # asks for a machine, so it is only named
+                    added[impl.plugin_name].append(hook)  # asks for a machine, so it is only named
                     continue
                 kind = hook.removeprefix("register_").removesuffix("s")
 
                 def register(*things: object, kind: str = kind, to: str = impl.plugin_name) -> None:
-                    found[to].append(f"{kind} {_label(things)}")
+                    added[to].append(f"{kind} {_label(things)}")
 
                 self._call_one(hook, impl, {"register": register})
-        return {name: tuple(added) for name, added in found.items()}
+        return {name: tuple(things) for name, things in added.items()}
 
     def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
         impls = getattr(self._manager.hook, hook).get_hookimpls()
@@ -200,8 +200,8 @@ def _label(things: tuple[object, ...]) -> str:
     """Names among what was registered: `("s3", source)` -> "s3", a backend -> its name, a rule -> its function's."""
     words = [thing for thing in things if isinstance(thing, str)]
     if not words and things:
-        found = (getattr(things[0], key, None) for key in ("name", "id", "__name__"))
-        words = [next((str(name) for name in found if name), repr(things[0]))]
+        names = (getattr(things[0], key, None) for key in ("name", "id", "__name__"))
+        words = [next((str(name) for name in names if name), repr(things[0]))]
     return " to ".join(words)
 
 

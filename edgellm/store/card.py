@@ -70,7 +70,7 @@ def local_card(path: Path, *, model_id: str = "", sha256: str = "") -> ModelCard
 
 
 def undescribed(uri: str) -> ModelCard:
-    """A row to fetch what nobody describes before: named after its source, everything else unknown."""
+    """A row for a file that its source cannot describe: named after the source, everything else unknown."""
     name = safe_name(re.sub(r"^\w+:(//)?", "", uri).partition("#")[0].rpartition("/")[2])
     return ModelCard(_plain(name).lower() or "unnamed", "", "chat", "unknown", CTX_UNKNOWN, 1, 1, None)
 
@@ -89,10 +89,10 @@ def verified(card: ModelCard, file: ModelFile) -> ModelCard:
     summary, files = _summary(source.resolve(file.source))
     stated = _sha256(files)
     if file.sha256 and stated and stated != file.sha256.lower():
-        where = http.shown(file.source)
+        where = http.redacted(file.source)
         raise IntegrityError(f"{where} has sha256 {stated} at its source, {file.sha256} was promised", hint=_OTHER)
     if file.bytes is not None and file.bytes != summary.file_bytes:
-        where = http.shown(file.source)
+        where = http.redacted(file.source)
         raise IntegrityError(f"{where} has {summary.file_bytes} bytes, {file.bytes} were promised", hint=_OTHER)
     read = replace(file, bytes=summary.file_bytes, tensor_bytes=summary.tensor_bytes, trust=HEADER)
     read = replace(read, sha256=file.sha256 or stated or None)
@@ -101,8 +101,8 @@ def verified(card: ModelCard, file: ModelFile) -> ModelCard:
 
 def quant_in(name: str) -> str:
     """The quantization that a file's name ends with; "" where none is known."""
-    found = _QUANT.findall(name)
-    return found[-1].upper() if found else ""
+    names = _QUANT.findall(name)
+    return names[-1].upper() if names else ""
 
 
 def _summary(files: Sequence[RemoteFile]) -> tuple[Summary, list[RemoteFile]]:
@@ -118,13 +118,13 @@ def _repository(uri: str, variants: Sequence[Sequence[RemoteFile]]) -> ModelCard
         raise SourceError(f"{uri} has no GGUF model", hint="name a repository whose files end in .gguf")
     summary, files = _summary(by_size[0])
     beside = summary.file_bytes - summary.tensor_bytes
-    known = {summary.quant: _file(_source(_uri_of(uri, files), files), summary, _sha256(files))}
+    by_quant = {summary.quant: _file(_source(_uri_of(uri, files), files), summary, _sha256(files))}
     for others in by_size[1:]:
         quant, size = quant_in(stem_of(others[0].name)), sum(file.bytes or 0 for file in others)
-        if quant and quant not in known and size > beside:
+        if quant and quant not in by_quant and size > beside:
             source, sha256 = _source(_uri_of(uri, others), others), _sha256(others) or None
-            known[quant] = ModelFile(source, quant, "gguf", size, sha256, size - beside, "listing")
-    return _card(_name(uri, files), summary, list(known.values()))
+            by_quant[quant] = ModelFile(source, quant, "gguf", size, sha256, size - beside, "listing")
+    return _card(_name(uri, files), summary, list(by_quant.values()))
 
 
 def _uri_of(uri: str, files: Sequence[RemoteFile]) -> str:

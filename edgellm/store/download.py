@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 256 * 1024  # what a kill can lose
 _TRIES = 5  # with little between two of them
 _LITTLE_BYTES = 1024**2  # or a hundredth of the file
-_TELL_S = 0.1
+_REPORT_S = 0.1
 _OTHER = "the file was replaced at its source, or its server is broken: fetch it again later"
 
 
 class Throttle:
-    """Holds a stream of bytes to a rate; None = does nothing."""
+    """Holds a stream of bytes to a rate; None = as fast as it comes."""
 
     def __init__(self, bytes_per_s: int | None) -> None:
         self._rate = bytes_per_s
@@ -47,8 +47,8 @@ class Throttle:
         """At most a tenth of a second's worth, so that the stream is even."""
         return CHUNK_BYTES if self._rate is None else max(1024, min(CHUNK_BYTES, self._rate // 10))
 
-    def passed(self, n_bytes: int) -> None:
-        """Wait until the rate allows more."""
+    def wait(self, n_bytes: int) -> None:
+        """After `n_bytes`: wait until the rate allows more."""
         if self._rate is not None:
             now = time.monotonic()
             self._due = max(self._due, now - 0.1) + n_bytes / self._rate
@@ -65,8 +65,8 @@ def throttle() -> Throttle:
     return Throttle(parse_rate(text) if text else None)
 
 
-def download(file: RemoteFile, target: Path, tell: Callable[[int], None], limit: Throttle | None = None) -> str:
-    """Bring `file` to `target`; return its sha256. `tell` hears the bytes so far, about ten times a second.
+def download(file: RemoteFile, target: Path, report: Callable[[int], None], limit: Throttle | None = None) -> str:
+    """Bring `file` to `target`; return its sha256. `report` is told the bytes so far, about ten times a second.
 
     The caller holds a lock, so that two processes do not fetch the same file.
 
@@ -75,15 +75,15 @@ def download(file: RemoteFile, target: Path, tell: Callable[[int], None], limit:
         IntegrityError: another length or hash than promised; nothing stays. DiskFull, SourceError, UnknownModel.
     """
     part = partial.claim(file, target)
-    job = _Download(file, part, tell, limit or throttle())
+    job = _Download(file, part, report, limit or throttle())
     try:
         sha256 = job.run()
         if file.sha256 and sha256 != file.sha256.lower():
             part.unlink()
-            if job.went_on:  # what was here already may have been the wrong part
-                return download(file, target, tell, limit)
+            if job.resumed:  # what was here already may have been the wrong part
+                return download(file, target, report, limit)
             raise IntegrityError(
-                f"{target.name} from {http.shown(file.url)} has sha256 {sha256}, {file.sha256} was promised",
+                f"{target.name} from {http.redacted(file.url)} has sha256 {sha256}, {file.sha256} was promised",
                 hint="fetch it again; if it repeats, the source has another file than it says",
             )
         os.replace(part, target)
@@ -101,7 +101,7 @@ def total_of(files: Sequence[RemoteFile], n_bytes: int | None) -> int | None:
     sizes = [file.bytes for file in files]
     total = None if None in sizes else sum(size for size in sizes if size is not None)
     if None not in (total, n_bytes) and total != n_bytes:
-        where = http.shown(files[0].url)
+        where = http.redacted(files[0].url)
         raise IntegrityError(f"{where} has {total} bytes, {n_bytes} were promised", hint=_OTHER)
     return total
 
@@ -117,23 +117,23 @@ def download_all(
     total = total_of(files, n_bytes)
     done = 0
     limit = throttle()
-    brought = []
+    fetched = []
     for file in files:
         if file.path is not None:
-            brought.append(FetchedFile(file.path, file.sha256))
+            fetched.append(FetchedFile(file.path, file.sha256))
             done += file.bytes or 0
             continue
         if not is_plain(file.name):
             raise SourceError(f"{file.name!r} is no file name", hint="its source is not to be trusted")
         target = folder / file.name
 
-        def tell(here: int, before: int = done) -> None:
+        def report(here: int, before: int = done) -> None:
             progress(before + here, total, what)
 
-        found = _finished(target, file) or download(file, target, tell, limit)
-        brought.append(FetchedFile(target, file.sha256, found))
+        sha256 = _finished(target, file) or download(file, target, report, limit)
+        fetched.append(FetchedFile(target, file.sha256, sha256))
         done += target.stat().st_size
-    return brought
+    return fetched
 
 
 def _finished(target: Path, file: RemoteFile) -> str:
@@ -141,28 +141,28 @@ def _finished(target: Path, file: RemoteFile) -> str:
     if not file.sha256 or not target.is_file() or target.stat().st_size != file.bytes:
         return ""
     with open(target, "rb") as whole:
-        found = hashlib.file_digest(whole, "sha256").hexdigest()
-    return found if found == file.sha256.lower() else ""
+        sha256 = hashlib.file_digest(whole, "sha256").hexdigest()
+    return sha256 if sha256 == file.sha256.lower() else ""
 
 
 class _Download:
-    """One run at one file. `went_on`: some of it was here before."""
+    """One run at one file. `resumed`: some of it was here before."""
 
-    def __init__(self, file: RemoteFile, part: Path, tell: Callable[[int], None], limit: Throttle) -> None:
+    def __init__(self, file: RemoteFile, part: Path, report: Callable[[int], None], limit: Throttle) -> None:
         self.file = file
         self.part = part
-        self.went_on = False
-        self._tell = tell
-        self._told_at = 0.0
+        self.resumed = False
+        self._report = report
+        self._reported_at = 0.0
         self._limit = limit
-        self._have = 0
+        self._size = 0
         self._hash: _Hash = hashlib.sha256()
 
     def run(self) -> str:
         try:
             # Unbuffered: what was received is in the file, whenever the process is killed.
             with open(self.part, "ab+", buffering=0) as out:
-                self._take_up(out)
+                self._resume(out)
                 self._collect(out)
                 os.fsync(out.fileno())
         except IntegrityError:
@@ -173,84 +173,86 @@ class _Download:
                 raise
             self.part.unlink(missing_ok=True)
             raise DiskFull(
-                f"the disk of {self.part.parent} was full after {self._have} bytes", hint="free space, then fetch again"
+                f"the disk of {self.part.parent} was full after {self._size} bytes", hint="free space, then fetch again"
             ) from error
-        self._tell(self._have)
+        self._report(self._size)
         return self._hash.hexdigest()
 
-    def _take_up(self, out: BinaryIO) -> None:
+    def _resume(self, out: BinaryIO) -> None:
         """Hash what an earlier try left."""
         out.seek(0)
         while piece := out.read(CHUNK_BYTES):
             self._hash.update(piece)
-            self._have += len(piece)
-        self.went_on = self._have > 0
-        if self.file.bytes is not None and self._have > self.file.bytes:
-            self._again(out)
+            self._size += len(piece)
+        self.resumed = self._size > 0
+        if self.file.bytes is not None and self._size > self.file.bytes:
+            self._restart(out)
 
-    def _again(self, out: BinaryIO) -> None:
+    def _restart(self, out: BinaryIO) -> None:
         out.truncate(0)
         out.seek(0)
-        self._have, self._hash, self.went_on = 0, hashlib.sha256(), False
+        self._size, self._hash, self.resumed = 0, hashlib.sha256(), False
 
     def _collect(self, out: BinaryIO) -> None:
-        failures, mark, why = 0, self._have, ""
-        while self.file.bytes is None or self._have < self.file.bytes:
+        failures, mark, why = 0, self._size, ""
+        while self.file.bytes is None or self._size < self.file.bytes:
             if failures == _TRIES:
                 raise SourceUnreachable(
-                    f"{http.shown(self.file.url)} {why or 'hung up'} after {self._have} of {self.file.bytes} bytes",
+                    f"{http.redacted(self.file.url)} {why or 'hung up'} after {self._size} of {self.file.bytes} bytes",
                     hint="try again: what is here already is kept",
                 )
             if failures:
                 time.sleep(http.BACKOFF_S * 2 ** (failures - 1))
-            with self._ask(out) as answer:
-                why = self._receive(answer, out)
+            with self._request(out) as response:
+                why = self._receive(response, out)
             little = min(_LITTLE_BYTES, (self.file.bytes or 0) // 100)
-            failures = failures + 1 if self._have - mark <= little else 1
-            mark = self._have
+            failures = failures + 1 if self._size - mark <= little else 1
+            mark = self._size
 
-    def _ask(self, out: BinaryIO) -> http.Answer:
-        """An answer that begins where the file ends."""
-        asked = dict(self.file.headers)
-        if self._have:
-            asked["Range"] = f"bytes={self._have}-"
-        answer = http.get(self.file.url, asked, hint=self.file.hint)
+    def _request(self, out: BinaryIO) -> http.Response:
+        """A response that begins where the file ends."""
+        headers = dict(self.file.headers)
+        if self._size:
+            headers["Range"] = f"bytes={self._size}-"
+        response = http.get(self.file.url, headers, hint=self.file.hint)
         try:
-            if answer.status == 416:
-                where = http.shown(self.file.url)
-                raise IntegrityError(f"{where} has no byte {self._have}, it was promised longer", hint=_OTHER)
-            check_encoding(answer)
-            start, total = content_range(answer)
-            etag = validator(answer)
+            if response.status == 416:
+                where = http.redacted(self.file.url)
+                raise IntegrityError(f"{where} has no byte {self._size}, it was promised longer", hint=_OTHER)
+            check_encoding(response)
+            start, total = content_range(response)
+            etag = validator(response)
             is_other = bool(etag and self.file.etag and not self.file.sha256 and etag != self.file.etag)
-            if start != self._have or (is_other and self._have):
+            if start != self._size or (is_other and self._size):
                 if start != 0:
-                    raise IntegrityError(f"{http.shown(self.file.url)} changed while it was fetched", hint="try again")
-                self._again(out)  # the range was ignored: from the beginning
+                    raise IntegrityError(
+                        f"{http.redacted(self.file.url)} changed while it was fetched", hint="try again"
+                    )
+                self._restart(out)  # the range was ignored: from the beginning
             self.file = replace(self.file, bytes=check_length(self.file, total))
         except BaseException:
-            answer.close()
+            response.close()
             raise
-        return answer
+        return response
 
-    def _receive(self, answer: http.Answer, out: BinaryIO) -> str:
+    def _receive(self, response: http.Response, out: BinaryIO) -> str:
         """Take what comes; return why it ended too soon, "" where the other side hung up or all is here."""
         assert self.file.bytes is not None
         while True:
             try:
                 # One more than is missing, to notice a server that sends more.
-                piece = answer.read(min(self._limit.chunk_bytes, self.file.bytes - self._have + 1))
+                piece = response.read(min(self._limit.chunk_bytes, self.file.bytes - self._size + 1))
             except SourceUnreachable as error:
-                return error.message.removeprefix(f"{http.shown(answer.url)} ")
+                return f"stopped sending: {http.reason_of(error)}"
             if not piece:
                 return ""
-            if self._have + len(piece) > self.file.bytes:
-                where = http.shown(self.file.url)
+            if self._size + len(piece) > self.file.bytes:
+                where = http.redacted(self.file.url)
                 raise IntegrityError(f"{where} sends more than the {self.file.bytes} bytes promised", hint=_OTHER)
             out.write(piece)
             self._hash.update(piece)
-            self._have += len(piece)
-            if time.monotonic() - self._told_at > _TELL_S:
-                self._tell(self._have)
-                self._told_at = time.monotonic()
-            self._limit.passed(len(piece))
+            self._size += len(piece)
+            if time.monotonic() - self._reported_at > _REPORT_S:
+                self._report(self._size)
+                self._reported_at = time.monotonic()
+            self._limit.wait(len(piece))

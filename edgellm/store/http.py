@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import httpx2
 
-TIMEOUT_S = 20.0  # without a byte; for an answer's headers, in all
+TIMEOUT_S = 20.0  # without a byte; for all headers of a response
 TRIES = 4
 BACKOFF_S = 0.5  # doubled each time
 LONGEST_WAIT_S = 30.0  # that a server may ask for with Retry-After
@@ -37,8 +37,8 @@ BUSY = (408, 425, 429, 500, 502, 503, 504)
 _SECRET = ("authorization", "cookie", "proxy-authorization")
 
 
-class Answer:
-    """An open answer: `status`, `headers`, and a body that is read piece by piece."""
+class Response:
+    """An open response: `status`, `headers`, and a body that is read piece by piece."""
 
     def __init__(self, response: httpx2.Response, url: str, connection: contextlib.ExitStack) -> None:
         self.url = url
@@ -71,7 +71,8 @@ class Answer:
             piece = self._rest or next(self._pieces, b"")
         except httpx2.TimeoutException as error:
             raise SourceUnreachable(
-                f"{shown(self.url)} stopped sending: {_reason(error)}", hint="check the network, or try again later"
+                f"{redacted(self.url)} stopped sending: {reason_of(error)}",
+                hint="check the network, or try again later",
             ) from error
         except httpx2.TransportError:
             return b""
@@ -91,33 +92,33 @@ def get(
     hint: str = "",
     timeout_s: float | None = None,
     tries: int = TRIES,
-) -> Answer:
-    """The answer of status 200, 206 or 416. A server that is busy or fails is asked again, `tries` times in all.
+) -> Response:
+    """The response of status 200, 206 or 416. A server that is busy or fails is asked again, `tries` times in all.
 
     Raises:
         SourceError: an address that may not be asked, or access refused (then `hint` says what to do).
-        UnknownModel: not there. SourceUnreachable: no answer, too busy, or EDGELLM_OFFLINE is set.
+        UnknownModel: not there. SourceUnreachable: no response, too busy, or EDGELLM_OFFLINE is set.
     """
     if settings.offline():
         raise SourceUnreachable(
-            f"{shown(url)} is not asked: EDGELLM_OFFLINE is set", hint="unset it, or leave --offline out"
+            f"{redacted(url)} is not asked: EDGELLM_OFFLINE is set", hint="unset it, or leave --offline out"
         )
     delay = BACKOFF_S
     for left in reversed(range(tries)):
         try:
-            answer = _follow(url, headers or {}, TIMEOUT_S if timeout_s is None else timeout_s)
+            response = _follow(url, headers or {}, TIMEOUT_S if timeout_s is None else timeout_s)
         except SourceUnreachable:
             if not left:
                 raise
             wait: float = delay
         else:
-            if answer.status in (200, 206, 416):
-                return answer
-            answer.close()
-            asked = answer.number("Retry-After")
-            wait = delay if asked is None else asked
-            if answer.status not in BUSY or not left or wait > LONGEST_WAIT_S:
-                raise _refusal(answer, url, hint)
+            if response.status in (200, 206, 416):
+                return response
+            response.close()
+            retry_after = response.number("Retry-After")
+            wait = delay if retry_after is None else retry_after
+            if response.status not in BUSY or not left or wait > LONGEST_WAIT_S:
+                raise _refusal(response, url, hint)
         time.sleep(wait)
         delay *= 2
     raise AssertionError("unreachable")
@@ -133,16 +134,17 @@ def check_address(url: str) -> None:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
     except ValueError as error:
-        raise SourceError(f"{shown(url)!r} is no address: {error}", hint="write https://HOST/PATH") from None
+        raise SourceError(f"{redacted(url)!r} is no address: {error}", hint="write https://HOST/PATH") from None
     if parts.scheme not in ("https", "http") or not host or not url.isprintable() or " " in url:
-        raise SourceError(f"{shown(url)!r} is no address of a file", hint="write https://HOST/PATH")
+        raise SourceError(f"{redacted(url)!r} is no address of a file", hint="write https://HOST/PATH")
     if parts.username is not None or parts.password is not None:
         raise SourceError(
-            f"{shown(url)} came with a user name or password in it", hint="what is logged or stored must hold no secret"
+            f"{redacted(url)} came with a user name or password in it",
+            hint="what is logged or stored must hold no secret",
         )
     if parts.scheme == "http" and not is_loopback(host) and not settings.allow_http():
         raise SourceError(
-            f"{shown(url)} is not encrypted: anyone on the way could read and change it",
+            f"{redacted(url)} is not encrypted: anyone on the way could read and change it",
             hint="use https://, or set EDGELLM_ALLOW_HTTP=1 where the network is your own",
         )
 
@@ -156,7 +158,7 @@ def is_loopback(host: str) -> bool:
     return False
 
 
-def shown(url: str) -> str:
+def redacted(url: str) -> str:
     """The address as it may be shown and stored: no user, no query."""
     try:
         parts = urlsplit(url)
@@ -166,25 +168,25 @@ def shown(url: str) -> str:
     return f"{parts.scheme}:{'//' if host or parts.scheme in ('http', 'https') else ''}{host}{parts.path}"[:500]
 
 
-def _follow(url: str, headers: Mapping[str, str], timeout_s: float) -> Answer:
+def _follow(url: str, headers: Mapping[str, str], timeout_s: float) -> Response:
     sent = dict(headers)
     for _ in range(_MOST_REDIRECTS):
         check_address(url)
-        answer = _open(url, sent, timeout_s)
-        if answer.status not in _REDIRECTS:
-            return answer
-        answer.close()
-        target = urljoin(url, answer.headers.get("Location", ""))
+        response = _open(url, sent, timeout_s)
+        if response.status not in _REDIRECTS:
+            return response
+        response.close()
+        target = urljoin(url, response.headers.get("Location", ""))
         old, new = urlsplit(url), urlsplit(target)
         if is_loopback(new.hostname or "") and not is_loopback(old.hostname or ""):
-            raise SourceError(f"{shown(url)} redirects to this machine", hint="its server is not to be trusted")
+            raise SourceError(f"{redacted(url)} redirects to this machine", hint="its server is not to be trusted")
         if (old.scheme, old.netloc) != (new.scheme, new.netloc):
             sent = {name: value for name, value in sent.items() if name.lower() not in _SECRET}
         url = target
-    raise SourceError(f"{shown(url)} redirects {_MOST_REDIRECTS} times", hint="give the final address")
+    raise SourceError(f"{redacted(url)} redirects {_MOST_REDIRECTS} times", hint="give the final address")
 
 
-def _open(url: str, headers: Mapping[str, str], timeout_s: float) -> Answer:
+def _open(url: str, headers: Mapping[str, str], timeout_s: float) -> Response:
     # Loaded when it is needed: with ssl it takes 100 ms, which commands that fetch nothing do without.
     import httpx2
 
@@ -200,11 +202,11 @@ def _open(url: str, headers: Mapping[str, str], timeout_s: float) -> Answer:
             stack.callback(response.close)
         # ValueError, ImportError: a proxy of a kind that httpx2 does not speak to.
         except (httpx2.TransportError, httpx2.InvalidURL, OSError, ValueError, ImportError) as error:
-            reason = "timed out" if deadline.is_over else _reason(error)
+            reason = "timed out" if deadline.is_over else reason_of(error)
             raise SourceUnreachable(
-                f"{shown(url)} cannot be reached: {reason}", hint="check the network, or use --offline"
+                f"{redacted(url)} cannot be reached: {reason}", hint="check the network, or use --offline"
             ) from error
-        return Answer(response, url, stack.pop_all())
+        return Response(response, url, stack.pop_all())
 
 
 class _Deadline:
@@ -257,7 +259,7 @@ def _proxy(url: str) -> str | None:
     return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """An error of the network in a few words: those of the system, where it is behind it."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -268,8 +270,8 @@ def _reason(error: BaseException) -> str:
     return str(error)[:200] or type(error).__name__
 
 
-def _refusal(answer: Answer, url: str, hint: str) -> SourceError | UnknownModel:
-    where, status = shown(url), answer.status
+def _refusal(response: Response, url: str, hint: str) -> SourceError | UnknownModel:
+    where, status = redacted(url), response.status
     if status in (401, 403):
         return SourceError(f"{where} refuses access (status {status})", hint=hint or "it asks for a licence or a login")
     if status in (404, 410):

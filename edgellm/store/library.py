@@ -63,8 +63,8 @@ class Library:
     def installed(self) -> list[StoredModel]:
         """Everything stored, by model and quantization; damaged entries too, with their `problem`."""
         records = sorted(self.root.glob(f"*/*/{manifest.RECORD}"))
-        found = [manifest.read(record.parent) for record in records if not record.parent.name.startswith(".")]
-        return [_glance(stored) for stored in found if stored is not None]
+        entries = [manifest.read(record.parent) for record in records if not record.parent.name.startswith(".")]
+        return [_with_sizes_checked(stored) for stored in entries if stored is not None]
 
     def local_keys(self) -> frozenset[str]:
         """Sources and sha256 of what is stored and sound: the files that need no network."""
@@ -78,13 +78,13 @@ class Library:
 
     def locate(self, file: ModelFile, model_id: str) -> Artifact | None:
         """The stored artifact of `file`; None where it is absent or damaged. Changed files are hashed again."""
-        stored = manifest.read(self._folder(file, model_id)) or self._same(file, model_id)
+        stored = manifest.read(self._folder(file, model_id)) or self._same_file(file, model_id)
         if stored is None:
             return None
         checked = manifest.check(stored)
         return None if checked.problem else checked.artifact()
 
-    def _same(self, file: ModelFile, model_id: str) -> StoredModel | None:
+    def _same_file(self, file: ModelFile, model_id: str) -> StoredModel | None:
         """The entry of the same file under another name: its hash was not known when it was fetched, or is not now."""
         for stored in self.installed():
             is_same = stored.source == file.source and file.sha256 in (None, "", stored.sha256)
@@ -99,9 +99,9 @@ class Library:
             SourceError and its kinds: unreachable, wrong hash or size, disk full.
             BadArtifact, UnsupportedArtifact: it arrived as promised and is no sound GGUF file.
         """
-        found = self.locate(file, card.id)
-        if found is not None:
-            return found
+        artifact = self.locate(file, card.id)
+        if artifact is not None:
+            return artifact
         if file.source.startswith(MADE):
             raise SourceUnreachable(
                 f"{card.id} {file.quant} was made here, and is damaged or gone",
@@ -110,8 +110,8 @@ class Library:
         source = source_for(file.source)
         folder = self._folder(file, card.id)
         with self._locked(folder, progress):
-            found = self.locate(file, card.id)
-            return found if found is not None else self._bring(source, card, file, folder, progress)
+            artifact = self.locate(file, card.id)  # another process may have fetched it meanwhile
+            return artifact or self._fetch(source, card, file, folder, progress)
 
     def keep(self, card: ModelCard, file: ModelFile, path: Path) -> Artifact:
         """Store a file that was made here; `path` is moved, and lies below `root`. What `file` was before is replaced.
@@ -126,7 +126,7 @@ class Library:
             try:
                 partial.mkdir(parents=True)
                 os.replace(path, partial / path.name)
-                stored = _examine(card, file, partial, [FetchedFile(partial / path.name)])
+                stored = _checked_entry(card, file, partial, [FetchedFile(partial / path.name)])
                 manifest.write(stored)
                 shutil.rmtree(folder, ignore_errors=True)
                 os.replace(partial, folder)
@@ -136,13 +136,13 @@ class Library:
 
     def files(self, *, twice: bool = False) -> dict[str, tuple[ModelFile, ...]]:
         """What is stored and sound, as files of its models: id -> files. `twice`: what was quantized twice, too."""
-        found: dict[str, tuple[ModelFile, ...]] = {}
+        by_model: dict[str, tuple[ModelFile, ...]] = {}
         for stored in self.installed():
             if not stored.problem and (twice or not stored.source.startswith(TWICE)):
                 sha256 = None if stored.source.startswith(MADE) else stored.sha256 or None
                 file = ModelFile(stored.source, stored.quant, stored.format, stored.bytes, sha256, trust="stored")
-                found[stored.model_id] = (*found.get(stored.model_id, ()), file)
-        return found
+                by_model[stored.model_id] = (*by_model.get(stored.model_id, ()), file)
+        return by_model
 
     def remove(self, model_id: str, quant: str = "") -> int:
         """Delete the stored files of a model (in one quantization); return the bytes freed.
@@ -169,20 +169,20 @@ class Library:
                 stored.folder.parent.rmdir()  # the model's folder, where this was its last entry
         return freed
 
-    def _bring(self, source: Source, card: ModelCard, file: ModelFile, folder: Path, progress: Progress) -> Artifact:
+    def _fetch(self, source: Source, card: ModelCard, file: ModelFile, folder: Path, progress: Progress) -> Artifact:
         """Fetch into the folder with the dot, check everything, rename."""
         for left in folder.parent.glob(f".{folder.name}.*.incomplete"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         resumes = getattr(source, "resumes", False)
         # A name of its own: a pip that outlived its killed parent may still be writing into the old one.
         partial = folder.with_name(f".{folder.name}{'' if resumes else '.' + uuid.uuid4().hex[:8]}.incomplete")
-        brought: list[FetchedFile] = []
+        fetched: list[FetchedFile] = []
         try:
             partial.mkdir(parents=True, exist_ok=resumes)
             _check_space(source, partial, file)
-            brought = source.fetch(file.source, partial, n_bytes=file.bytes, progress=progress)
+            fetched = source.fetch(file.source, partial, n_bytes=file.bytes, progress=progress)
             progress(file.bytes or 0, file.bytes, "checking")
-            stored = _examine(card, file, partial, brought)
+            stored = _checked_entry(card, file, partial, fetched)
             _remove_others(partial, stored)
             manifest.write(stored)
             if folder.exists():  # damaged, or it would have been found
@@ -193,7 +193,7 @@ class Library:
             if not resumes or isinstance(error, (IntegrityError, ArtifactError, DiskFull)):
                 shutil.rmtree(partial, ignore_errors=True)
             if isinstance(error, IntegrityError):
-                source.discard([f.path for f in brought if f.path.parent != partial])
+                source.discard([f.path for f in fetched if f.path.parent != partial])
             if isinstance(error, OSError):
                 raise _disk_error(error, folder) from error
             raise
@@ -225,7 +225,7 @@ class Library:
             lock.release()
 
 
-def _glance(stored: StoredModel) -> StoredModel:
+def _with_sizes_checked(stored: StoredModel) -> StoredModel:
     """Without hashing: a file that is gone or of another size is a problem."""
     for file in stored.files:
         path = stored.folder / file.path
@@ -238,13 +238,13 @@ def _glance(stored: StoredModel) -> StoredModel:
     return stored
 
 
-def _examine(card: ModelCard, file: ModelFile, folder: Path, brought: Sequence[FetchedFile]) -> StoredModel:
+def _checked_entry(card: ModelCard, file: ModelFile, folder: Path, fetched: Sequence[FetchedFile]) -> StoredModel:
     """Size, hash and header of what arrived.
 
     Raises:
         IntegrityError, BadArtifact, UnsupportedArtifact.
     """
-    n_bytes = sum(fetched.path.stat().st_size for fetched in brought)
+    n_bytes = sum(arrived.path.stat().st_size for arrived in fetched)
     if file.bytes is not None and n_bytes != file.bytes:
         raise IntegrityError(f"{file.source} brought {n_bytes} bytes, {file.bytes} were promised", hint=_OTHER)
     promised = file.sha256 or ""
@@ -252,20 +252,20 @@ def _examine(card: ModelCard, file: ModelFile, folder: Path, brought: Sequence[F
         manifest.describe_file(
             f.path,
             inside=folder,
-            expected_sha256=promised if len(brought) == 1 else f.sha256,
+            expected_sha256=promised if len(fetched) == 1 else f.sha256,
             written_sha256=f.written_sha256,
         )
-        for f in brought
+        for f in fetched
     )
-    for fetched, known in zip(brought, files, strict=True):
-        if fetched.sha256 and fetched.sha256 != known.sha256:
-            message = f"{fetched.path.name} has sha256 {known.sha256}, its source says {fetched.sha256}"
+    for arrived, stored in zip(fetched, files, strict=True):
+        if arrived.sha256 and arrived.sha256 != stored.sha256:
+            message = f"{arrived.path.name} has sha256 {stored.sha256}, its source says {arrived.sha256}"
             raise IntegrityError(message, hint=_OTHER)
     shape, ctx_train, quant = card.shape, card.ctx_train, file.quant
     if file.format == "gguf":
         from edgellm.formats.gguf import reader
 
-        model = reader.read_model(brought[0].path)
+        model = reader.read_model(fetched[0].path)
         shape = reader.shape(model.header, model.tensors)
         ctx_train = reader.context_length(model.header) or ctx_train
         quant = quant or reader.quant_name(model.header, model.tensors)

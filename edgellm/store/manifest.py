@@ -72,15 +72,15 @@ def describe_file(path: Path, *, inside: Path, expected_sha256: str, written_sha
         IntegrityError: another hash.
     """
     with open(path, "rb") as file:
-        found = written_sha256 or hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = written_sha256 or hashlib.file_digest(file, "sha256").hexdigest()
         status = os.fstat(file.fileno())
-    if expected_sha256 and found != expected_sha256.lower():
+    if expected_sha256 and sha256 != expected_sha256.lower():
         raise IntegrityError(
-            f"{path.name} ({status.st_size} bytes) has sha256 {found}, {expected_sha256} was promised",
+            f"{path.name} ({status.st_size} bytes) has sha256 {sha256}, {expected_sha256} was promised",
             hint="fetch it again; if it repeats, the source has another file than the catalog knows",
         )
     name = path.relative_to(inside).as_posix() if path.is_relative_to(inside) else str(path)
-    return StoredFile(name, status.st_size, status.st_mtime_ns, found)
+    return StoredFile(name, status.st_size, status.st_mtime_ns, sha256)
 
 
 def write(stored: StoredModel) -> None:

@@ -1,7 +1,7 @@
 """The header of a file that is not here: read from its first bytes, in windows that grow until it is whole.
 
 What the server says of the file's length is checked against what was promised, and every tensor against that length,
-before anything is downloaded. A server that ignores Range is read from its one answer, as far as the header goes.
+before anything is downloaded. A server that ignores Range is read from its one response, as far as the header goes.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _BROKEN = "its server, or a proxy on the way, is broken: try another source"
 _RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15}|\*)")
 
 
-def content_range(answer: http.Answer) -> tuple[int, int | None]:
-    """(first byte, length of the whole file) of an answer; (0, length) where the range was ignored."""
-    if answer.status == 200:
-        return 0, answer.number("Content-Length")
-    match = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+def content_range(response: http.Response) -> tuple[int, int | None]:
+    """(first byte, length of the whole file) of a response; (0, length) where the range was ignored."""
+    if response.status == 200:
+        return 0, response.number("Content-Length")
+    match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if match is None:
-        raise SourceError(f"{http.shown(answer.url)} answers a range without saying which", hint=_BROKEN)
+        raise SourceError(f"{http.redacted(response.url)} answers a range without saying which", hint=_BROKEN)
     return int(match[1]), None if match[3] == "*" else int(match[3])
 
 
@@ -47,35 +47,36 @@ def check_length(file: RemoteFile, total: int | None) -> int:
     length = file.bytes if total is None else total
     if length is None:
         raise SourceError(
-            f"{http.shown(file.url)} does not say how long the file is", hint="download it by other means, then name it"
+            f"{http.redacted(file.url)} does not say how long the file is",
+            hint="download it by other means, then name it",
         )
     if file.bytes not in (None, length):
         raise IntegrityError(
-            f"{http.shown(file.url)} has {length} bytes, {file.bytes} were promised", hint="the file was replaced"
+            f"{http.redacted(file.url)} has {length} bytes, {file.bytes} were promised", hint="the file was replaced"
         )
     return length
 
 
-def check_encoding(answer: http.Answer) -> None:
-    encoding = answer.headers.get("Content-Encoding", "identity")
+def check_encoding(response: http.Response) -> None:
+    encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
         raise SourceError(
-            f"{http.shown(answer.url)} sends the file packed ({encoding}), which was not asked for", hint=_BROKEN
+            f"{http.redacted(response.url)} sends the file packed ({encoding}), which was not asked for", hint=_BROKEN
         )
 
 
-def validator(answer: http.Answer) -> str:
+def validator(response: http.Response) -> str:
     """What changes when the file does: ETag, else the date; "" = the server says neither."""
-    return str(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
+    return str(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
 
 
-class Beginning:
-    """The first bytes of a remote file, as many as were asked for. `file` knows length and etag after the first."""
+class FileHead:
+    """The first bytes of a remote file. `file` has length and etag once something was read."""
 
     def __init__(self, file: RemoteFile) -> None:
         self.file = file
         self._data = bytearray()
-        self._whole: http.Answer | None = None  # of a server that ignores Range: its one answer, still open
+        self._whole: http.Response | None = None  # of a server that ignores Range: its one response, still open
 
     def __enter__(self) -> Self:
         return self
@@ -86,58 +87,58 @@ class Beginning:
         if self._whole is not None:
             self._whole.close()
 
-    def upto(self, wanted: int) -> bytes:
-        """The first `wanted` bytes, fewer where the file is shorter.
+    def read(self, end: int) -> bytes:
+        """The first `end` bytes, fewer where the file is shorter.
 
         Raises:
             SourceError and its kinds, UnknownModel.
         """
         if self.file.bytes is not None:
-            wanted = min(wanted, self.file.bytes)
-        if wanted > len(self._data):
-            self._read(self._whole or self._ask(wanted), wanted)
-        if len(self._data) < min(wanted, self.file.bytes or wanted):
+            end = min(end, self.file.bytes)
+        if end > len(self._data):
+            self._receive(self._whole or self._request(end), end)
+        if len(self._data) < min(end, self.file.bytes or end):
             raise SourceUnreachable(
-                f"{http.shown(self.file.url)} hung up after {len(self._data)} bytes", hint="try again later"
+                f"{http.redacted(self.file.url)} hung up after {len(self._data)} bytes", hint="try again later"
             )
         return bytes(self._data)
 
-    def _ask(self, wanted: int) -> http.Answer:
+    def _request(self, end: int) -> http.Response:
         begin = len(self._data)
-        asked = {**self.file.headers, "Range": f"bytes={begin}-{wanted - 1}"}
-        answer = http.get(self.file.url, asked, hint=self.file.hint)
+        headers = {**self.file.headers, "Range": f"bytes={begin}-{end - 1}"}
+        response = http.get(self.file.url, headers, hint=self.file.hint)
         try:
-            if answer.status == 416:
-                raise BadArtifact(f"{http.shown(self.file.url)} is empty", hint="it is no model")
-            check_encoding(answer)
-            start, total = content_range(answer)
+            if response.status == 416:
+                raise BadArtifact(f"{http.redacted(self.file.url)} is empty", hint="it is no model")
+            check_encoding(response)
+            start, total = content_range(response)
             length = check_length(self.file, total)
-            etag = validator(answer)
+            etag = validator(response)
             if begin and self.file.etag and etag and etag != self.file.etag:
-                raise IntegrityError(f"{http.shown(self.file.url)} changed while it was read", hint="try again")
+                raise IntegrityError(f"{http.redacted(self.file.url)} changed while it was read", hint="try again")
         except BaseException:
-            answer.close()
+            response.close()
             raise
         self.file = replace(self.file, bytes=length, etag=self.file.etag or etag)
-        if answer.status == 200:
+        if response.status == 200:
             self._data.clear()
-            self._whole = answer
+            self._whole = response
         elif start != begin:
-            answer.close()
-            where = http.shown(self.file.url)
+            response.close()
+            where = http.redacted(self.file.url)
             raise SourceError(f"{where} sends bytes from {start}, asked for were those from {begin}", hint=_BROKEN)
-        return answer
+        return response
 
-    def _read(self, answer: http.Answer, wanted: int) -> None:
+    def _receive(self, response: http.Response, end: int) -> None:
         try:
-            while len(self._data) < wanted:
-                piece = answer.read(min(_PIECE_BYTES, wanted - len(self._data)))
+            while len(self._data) < end:
+                piece = response.read(min(_PIECE_BYTES, end - len(self._data)))
                 if not piece:
                     break
                 self._data += piece
         finally:
-            if answer is not self._whole:
-                answer.close()
+            if response is not self._whole:
+                response.close()
 
 
 def header_of(file: RemoteFile) -> tuple[GgufHeader, RemoteFile]:
@@ -146,19 +147,19 @@ def header_of(file: RemoteFile) -> tuple[GgufHeader, RemoteFile]:
     Raises:
         BadArtifact, UnsupportedArtifact: no sound GGUF file. SourceError and its kinds, UnknownModel.
     """
-    with Beginning(file) as beginning:
-        wanted = FIRST_BYTES
+    with FileHead(file) as head:
+        end = FIRST_BYTES
         while True:
-            data = beginning.upto(wanted)
+            data = head.read(end)
             try:
-                return parse(data, file_bytes=beginning.file.bytes or 0, where=http.shown(file.url)), beginning.file
+                return parse(data, file_bytes=head.file.bytes or 0, where=http.redacted(file.url)), head.file
             except Incomplete as error:
                 if error.needed > MAX_HEADER_BYTES:
                     raise BadArtifact(
                         f"{error.message}; a header of more than {MAX_HEADER_BYTES} bytes is none",
                         hint="it is no model",
                     ) from None
-                wanted = min(max(error.needed, 4 * len(data)), MAX_HEADER_BYTES)
+                end = min(max(error.needed, 4 * len(data)), MAX_HEADER_BYTES)
 
 
 def summary_of(files: Sequence[RemoteFile]) -> tuple[Summary, list[RemoteFile]]:
@@ -168,14 +169,14 @@ def summary_of(files: Sequence[RemoteFile]) -> tuple[Summary, list[RemoteFile]]:
         As `header_of`; BadArtifact where the parts do not belong together.
     """
     stamp = " ".join(f"{file.sha256 or file.etag}-{file.bytes}" for file in files)
-    name = http.shown(files[0].url)
-    is_known = all((file.sha256 or file.etag) and file.bytes is not None for file in files)
-    found = gguf_summary.cached(name, stamp) if is_known else None
-    if found is not None:
-        return found, list(files)
-    read = [header_of(file) for file in files]
-    headers = [header for header, _ in read]
+    name = http.redacted(files[0].url)
+    is_stamped = all((file.sha256 or file.etag) and file.bytes is not None for file in files)
+    summary = gguf_summary.cached(name, stamp) if is_stamped else None
+    if summary is not None:
+        return summary, list(files)
+    described = [header_of(file) for file in files]
+    headers = [header for header, _ in described]
     if len(headers) > 1:
         reader.check_parts(headers)
-    summary, described = gguf_summary.summarize(headers), [file for _, file in read]
-    return (gguf_summary.keep(name, stamp, summary) if is_known else summary), described
+    summary = gguf_summary.summarize(headers)
+    return (gguf_summary.keep(name, stamp, summary) if is_stamped else summary), [file for _, file in described]

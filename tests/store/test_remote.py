@@ -13,7 +13,7 @@ from edgellm.contract.source import RemoteFile
 from edgellm.errors import BadArtifact, IntegrityError, SourceError, SourceUnreachable, UnsupportedArtifact
 from edgellm.formats.gguf import reader, summary
 from edgellm.store import remote
-from edgellm.store.remote import FIRST_BYTES, Beginning, header_of
+from edgellm.store.remote import FIRST_BYTES, FileHead, header_of
 
 MIB = 1024**2
 VOCABULARY = b"".join(struct.pack("<Q", 7) + b"%07d" % i for i in range(262_144))  # 3.9 MB
@@ -127,8 +127,8 @@ def test_a_header_that_claims_more_than_any_has_is_refused_before_it_is_fetched(
 
 
 def test_a_file_that_changes_meanwhile_is_noticed(models, big):
-    with Beginning(at(models, big)) as beginning:
-        beginning.upto(100)
+    with FileHead(at(models, big)) as head:
+        head.read(100)
         models.files["o/r/x.gguf"] = big[:-1] + b"x"
         with pytest.raises(IntegrityError, match="changed"):
-            beginning.upto(200)
+            head.read(200)

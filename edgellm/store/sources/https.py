@@ -19,7 +19,7 @@ from edgellm.errors import EdgeLLMError, SourceError
 from edgellm.store import http
 from edgellm.store.download import download_all
 from edgellm.store.names import parts_of, safe_name, stem_of
-from edgellm.store.remote import Beginning
+from edgellm.store.remote import FileHead
 
 
 class Https:
@@ -60,7 +60,7 @@ class Https:
         names = parts_of(last)
         if not last or (digest and len(names) > 1):
             raise SourceError(
-                f"{http.shown(address)} is no file" if not last else "a hash is of one file, not of a split set",
+                f"{http.redacted(address)} is no file" if not last else "a hash is of one file, not of a split set",
                 hint="write https://HOST/PATH/FILE.gguf",
             )
         return [
@@ -76,9 +76,9 @@ class Https:
         files = self.resolve(uri)
         described = []
         for file in files:
-            with Beginning(file) as beginning:
-                beginning.upto(64)
-                described.append(beginning.file)
+            with FileHead(file) as head:
+                head.read(64)
+                described.append(head.file)
         return download_all(described, folder, files[0].name, progress, n_bytes=n_bytes)
 
     def discard(self, paths: Sequence[Path]) -> None:

@@ -117,16 +117,16 @@ class Hub:
         total = total_of(files, n_bytes)
         with _hub_errors(uri):
             _check_space(where, files)
-            brought, done = [], 0
+            fetched, done = [], 0
             for file in files:
 
-                def tell(here: int, before: int = done) -> None:
+                def report(here: int, before: int = done) -> None:
                     progress(before + here, total, where.repo)
 
-                found = "" if file.path is not None else _bring(where, file, tell)
-                brought.append(FetchedFile(file.path or _linked(where, file), file.sha256, found))
+                sha256 = "" if file.path is not None else _download(where, file, report)
+                fetched.append(FetchedFile(file.path or _linked(where, file), file.sha256, sha256))
                 done += file.bytes or 0
-            return brought
+            return fetched
 
     def discard(self, paths: Sequence[Path]) -> None:
         """Remove wrong files from the hub's cache: the link that names one, and the blob it points to."""
@@ -160,8 +160,8 @@ def _tree(where: HubUri) -> list[RepoFile]:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
-    found = _patiently(lambda: list(HfApi().list_repo_tree(where.repo, revision=where.revision, recursive=True)))
-    return [file for file in found if isinstance(file, RepoFile) and ".." not in file.path.split("/")]
+    entries = _patiently(lambda: list(HfApi().list_repo_tree(where.repo, revision=where.revision, recursive=True)))
+    return [file for file in entries if isinstance(file, RepoFile) and ".." not in file.path.split("/")]
 
 
 def _patiently(ask: Callable[[], T]) -> T:
@@ -202,15 +202,15 @@ def _described(where: HubUri, name: str) -> RemoteFile:
     etag = metadata.etag or ""
     if not re.fullmatch(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}", etag) or not metadata.commit_hash:
         raise SourceError(
-            f"{http.shown(file.url)} is not described as the hub describes files", hint="is HF_ENDPOINT right?"
+            f"{http.redacted(file.url)} is not described as the hub describes files", hint="is HF_ENDPOINT right?"
         )
     path = try_to_load_from_cache(where.repo, name, revision=metadata.commit_hash)
     # The ETag of a large file is its sha256; of a small one a git hash, which says nothing of the bytes.
     sha256 = etag.lower() if len(etag) == 64 else ""
-    found = Path(path) if isinstance(path, str) else None
-    if found is not None and metadata.size is not None and found.stat().st_size != metadata.size:
-        found = None
-    return replace(file, bytes=metadata.size, sha256=sha256, etag=etag, path=found)
+    cached = Path(path) if isinstance(path, str) else None
+    if cached is not None and metadata.size is not None and cached.stat().st_size != metadata.size:
+        cached = None
+    return replace(file, bytes=metadata.size, sha256=sha256, etag=etag, path=cached)
 
 
 def _cached(where: HubUri, name: str) -> RemoteFile:
@@ -227,7 +227,7 @@ def _root() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def _bring(where: HubUri, file: RemoteFile, tell: Callable[[int], None]) -> str:
+def _download(where: HubUri, file: RemoteFile, report: Callable[[int], None]) -> str:
     """Put the blob into the hub's cache; return its hash. Waits where another process, of any tool, is at it."""
     from filelock import FileLock
 
@@ -238,7 +238,7 @@ def _bring(where: HubUri, file: RemoteFile, tell: Callable[[int], None]) -> str:
     with FileLock(lock):
         if blob.exists():
             return ""
-        return download(file, blob, tell)
+        return download(file, blob, report)
 
 
 def _linked(where: HubUri, file: RemoteFile) -> Path:

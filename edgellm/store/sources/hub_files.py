@@ -61,13 +61,13 @@ def choose(names: Sequence[str], where: HubUri) -> list[str]:
         return onnx_files(names, where.file)
     models = [name for name in names if name.lower().endswith(".gguf") and not _NOT_MODELS.search(name)]
     if not where.quant:
-        found = firsts(names)
-        if len(found) == 1:
-            return parts_of(found[0])
-        have = ", ".join(PurePosixPath(name).name for name in found[:12]) or "no GGUF file at all"
-        raise UnknownModel(f"{where.repo} has {len(found)} models", hint=f"name a quantization or one of: {have}")
-    wanted = re.compile(rf"(^|[-._/]){re.escape(where.quant)}(?=[-.]|$)", re.IGNORECASE)
-    matching = [name for name in models if wanted.search(stem_of(name))]
+        choices = firsts(names)
+        if len(choices) == 1:
+            return parts_of(choices[0])
+        have = ", ".join(PurePosixPath(name).name for name in choices[:12]) or "no GGUF file at all"
+        raise UnknownModel(f"{where.repo} has {len(choices)} models", hint=f"name a quantization or one of: {have}")
+    of_quant = re.compile(rf"(^|[-._/]){re.escape(where.quant)}(?=[-.]|$)", re.IGNORECASE)
+    matching = [name for name in models if of_quant.search(stem_of(name))]
     if not matching:
         have = ", ".join(sorted(PurePosixPath(name).name for name in models)[:12]) or "no GGUF file at all"
         raise UnknownModel(f"{where.repo} has no file of quantization {where.quant}", hint=f"it has: {have}")

