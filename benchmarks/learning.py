@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--again", action="store_true", help="forget what was measured")
     arguments = parser.parse_args()
-    files = settings.cache_dir()
+    files = settings.current().cache_dir
     home = files / "learning"
     if arguments.again:
         shutil.rmtree(home, ignore_errors=True)
@@ -78,11 +78,13 @@ def _files() -> dict[tuple[str, str], Path]:
 def _own_history(files: Path, home: Path) -> None:
     """A home of its own, with what is measured of this machine and its builds."""
     os.environ["EDGELLM_HOME"] = str(home)
-    settings.cache_dir().mkdir(parents=True, exist_ok=True)
+    settings.current().cache_dir.mkdir(parents=True, exist_ok=True)
     for entry in files.iterdir():
         if entry.name.startswith("bandwidth-") or entry.name in ("gguf-probe", "calibration"):
             copy: Callable[..., object] = shutil.copytree if entry.is_dir() else shutil.copy
-            copy(entry, settings.cache_dir() / entry.name, **({"dirs_exist_ok": True} if entry.is_dir() else {}))
+            copy(
+                entry, settings.current().cache_dir / entry.name, **({"dirs_exist_ok": True} if entry.is_dir() else {})
+            )
 
 
 def measure(paths: dict[tuple[str, str], Path], deadline: float) -> int:

@@ -37,7 +37,7 @@ def off_grid_path(model: str, quant: str) -> Path:
     Raises:
         KeyError: unknown model or quantization. RuntimeError: the quantizer failed, with what it said.
     """
-    folder = settings.cache_dir() / "off-grid"
+    folder = settings.current().cache_dir / "off-grid"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{model}-{quant}.gguf"
     with shapes.locked(folder / f".{path.name}.lock"):

@@ -48,7 +48,7 @@ SEED = 20261124
 
 
 def folder(model: str) -> Path:
-    path = settings.cache_dir() / "regret" / model
+    path = settings.current().cache_dir / "regret" / model
     path.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -75,7 +75,7 @@ def shape_path(model: str, quant: str) -> Path:
         source, stored_quant = stored(REAL[model])
         if stored_quant == quant:
             return source
-    folder = settings.cache_dir() / "shapes"
+    folder = settings.current().cache_dir / "shapes"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{model}-{quant}.gguf"
     with locked(folder / f".{path.name}.lock"):

@@ -10,15 +10,23 @@ EDGELLM_ALLOW_HTTP 1 = fetch from http:// addresses of other machines, too
 EDGELLM_API_KEY    key the server asks for
 EDGELLM_LOG        how much the worker logs to standard error: DEBUG, INFO, WARNING, ERROR
 
-config_dir()/models.toml    catalog rows of your own        (platformdirs user_config)
-data_dir()/models/    model files, by sha256          (platformdirs user_data)
-cache_dir()           measurements and probes         (platformdirs user_cache)
+config folder/models.toml   catalog rows of your own        (platformdirs user_config)
+data_dir/models/      model files, by sha256          (platformdirs user_data)
+cache_dir             measurements and probes         (platformdirs user_cache)
+
+The flags of a command that say the same (`--offline`, `--models-dir`, `--max-rate`, `--log-level`) hold while the
+command runs (`override`). They never touch this process's environment; a process that it starts gets them by
+`variables()`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -27,66 +35,97 @@ from edgellm.errors import UsageError
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
-def data_dir() -> Path:
-    home = os.environ.get("EDGELLM_HOME")
-    return Path(home) / "data" if home else Path(platformdirs.user_data_dir("edgellm"))
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The environment's variables, understood."""
+
+    home: Path | None = None  # None = the user's own folders
+    plugins: frozenset[str] | None = None  # None = every installed plugin
+    offline: bool = False
+    models_file: Path | None = None  # the user's own catalog file; one that EDGELLM_MODELS names must be there
+    models_dirs: tuple[Path, ...] = ()  # folders that the user keeps model files in
+    max_rate: str = ""  # as the user wrote it; "" = no limit
+    allow_http: bool = False
+    api_key: str | None = None
+    log: str = "ERROR"  # as the user wrote it
+
+    @classmethod
+    def of(cls, values: Mapping[str, str]) -> Environment:
+        home = Path(values["EDGELLM_HOME"]) if values.get("EDGELLM_HOME") else None
+        plugins = values.get("EDGELLM_PLUGINS")
+        names = None if plugins is None else frozenset(name.strip() for name in plugins.split(",") if name.strip())
+        folders = values.get("EDGELLM_MODELS_DIR", "").split(os.pathsep)
+        return cls(
+            home=home,
+            plugins=names,
+            offline=_is_on(values.get("EDGELLM_OFFLINE", "")),
+            models_file=_models_file(values.get("EDGELLM_MODELS"), home),
+            models_dirs=tuple(Path(folder).expanduser() for folder in folders if folder),
+            max_rate=values.get("EDGELLM_MAX_RATE", ""),
+            allow_http=_is_on(values.get("EDGELLM_ALLOW_HTTP", "")),
+            api_key=values.get("EDGELLM_API_KEY") or None,
+            log=values.get("EDGELLM_LOG") or "ERROR",
+        )
+
+    @property
+    def data_dir(self) -> Path:
+        return self.home / "data" if self.home else Path(platformdirs.user_data_dir("edgellm"))
+
+    @property
+    def cache_dir(self) -> Path:
+        return self.home / "cache" if self.home else Path(platformdirs.user_cache_dir("edgellm"))
+
+    @property
+    def log_level(self) -> str:
+        """The worker's, as `logging` names it.
+
+        Raises:
+            UsageError: EDGELLM_LOG is no level.
+        """
+        if self.log.upper() not in LOG_LEVELS:
+            hint = f"one of {', '.join(LOG_LEVELS)}, or unset it"
+            raise UsageError(f"EDGELLM_LOG={self.log!r} is no level", hint=hint)
+        return self.log.upper()
 
 
-def config_dir() -> Path:
-    home = os.environ.get("EDGELLM_HOME")
-    return Path(home) / "config" if home else Path(platformdirs.user_config_dir("edgellm"))
+def _is_on(value: str) -> bool:
+    return value not in ("", "0", "false")
 
 
-def models_file() -> Path | None:
-    """The user's own catalog file, None = there is none. One that EDGELLM_MODELS names must be there."""
-    named = os.environ.get("EDGELLM_MODELS")
+def _models_file(named: str | None, home: Path | None) -> Path | None:
     if named is not None:
         return Path(named).expanduser() if named else None
-    usual = config_dir() / "models.toml"
+    folder = home / "config" if home else Path(platformdirs.user_config_dir("edgellm"))
+    usual = folder / "models.toml"
     return usual if usual.is_file() else None
 
 
-def cache_dir() -> Path:
-    home = os.environ.get("EDGELLM_HOME")
-    return Path(home) / "cache" if home else Path(platformdirs.user_cache_dir("edgellm"))
+_flags: dict[str, Any] = {}  # of the command that runs, by field
 
 
-def offline() -> bool:
-    return os.environ.get("EDGELLM_OFFLINE", "") not in ("", "0", "false")
+def current() -> Environment:
+    """The environment as it is now, with the flags of the command that runs."""
+    return replace(Environment.of(os.environ), **_flags)
 
 
-def allow_http() -> bool:
-    return os.environ.get("EDGELLM_ALLOW_HTTP", "") not in ("", "0", "false")
+@contextlib.contextmanager
+def override(**flags: Any) -> Iterator[None]:
+    """These fields of `Environment` for every thread of this process, until the block ends."""
+    before = dict(_flags)
+    _flags.update(flags)
+    try:
+        yield
+    finally:
+        _flags.clear()
+        _flags.update(before)
 
 
-def max_rate() -> str:
-    """As the user wrote it; "" = no limit."""
-    return os.environ.get("EDGELLM_MAX_RATE", "")
-
-
-def models_dirs() -> tuple[Path, ...]:
-    """Folders that the user keeps model files in."""
-    value = os.environ.get("EDGELLM_MODELS_DIR", "")
-    return tuple(Path(folder).expanduser() for folder in value.split(os.pathsep) if folder)
-
-
-def plugin_allow_list() -> frozenset[str] | None:
-    """None = every installed plugin."""
-    value = os.environ.get("EDGELLM_PLUGINS")
-    return None if value is None else frozenset(name.strip() for name in value.split(",") if name.strip())
-
-
-def api_key() -> str | None:
-    return os.environ.get("EDGELLM_API_KEY") or None
-
-
-def log_level() -> str:
-    """The worker's, as `logging` names it.
-
-    Raises:
-        UsageError: EDGELLM_LOG is no level.
-    """
-    value = os.environ.get("EDGELLM_LOG") or "ERROR"
-    if value.upper() not in LOG_LEVELS:
-        raise UsageError(f"EDGELLM_LOG={value!r} is no level", hint=f"one of {', '.join(LOG_LEVELS)}, or unset it")
-    return value.upper()
+def variables() -> dict[str, str]:
+    """Variables for a process that is to go by the same settings."""
+    spelled: dict[str, Callable[[Any], tuple[str, str]]] = {
+        "offline": lambda on: ("EDGELLM_OFFLINE", "1" if on else "0"),
+        "models_dirs": lambda folders: ("EDGELLM_MODELS_DIR", os.pathsep.join(map(str, folders))),
+        "max_rate": lambda rate: ("EDGELLM_MAX_RATE", rate),
+        "log": lambda level: ("EDGELLM_LOG", level),
+    }
+    return dict(os.environ) | dict(spelled[name](value) for name, value in _flags.items())

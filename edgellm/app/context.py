@@ -83,7 +83,7 @@ def request_for(context: SelectionContext, options: SelectionOptions, *, usual_t
         UsageError: a value is out of range or cannot be understood.
     """
     request = options.request(usual_task=usual_task)
-    return replace(request, offline=request.offline or (context.is_here and settings.offline()))
+    return replace(request, offline=request.offline or (context.is_here and settings.current().offline))
 
 
 def cards(models_file: Path | None = None, *, here: bool = True) -> list[ModelCard]:
@@ -98,7 +98,7 @@ def cards(models_file: Path | None = None, *, here: bool = True) -> list[ModelCa
     plugins().call("register_quants", register=quants.register)
     added: list[ModelCard] = []
     plugins().call("register_models", register=added.append)
-    for path in (settings.models_file() if here else None, models_file):
+    for path in (settings.current().models_file if here else None, models_file):
         added += lookup.load_file(path) if path is not None else []
     published = lookup.catalog(added).values()
     if not here:

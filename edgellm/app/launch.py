@@ -198,7 +198,7 @@ def _launch(
 
     `spare_models` may turn out not to be had before it is an error.
     """
-    request = replace(request, offline=request.offline or settings.offline())
+    request = replace(request, offline=request.offline or settings.current().offline)
     library = Library()
     notes: tuple[str, ...] = ()
     n_dropped = 0
@@ -282,7 +282,7 @@ def _artifact(
     if not request.offline or scheme_of(file.source) == "file":
         return library.fetch(card, file, progress)
     artifact = library.locate(file, card.id)
-    if artifact is None and settings.offline() and isinstance(source_for(file.source), Resolver):
+    if artifact is None and settings.current().offline and isinstance(source_for(file.source), Resolver):
         return library.fetch(card, file, progress)  # it may have a store on this disk
     if artifact is None:
         raise SourceUnreachable(f"{card.id} {file.quant} is damaged or not stored, and offline was asked for")

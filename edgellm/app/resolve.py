@@ -175,7 +175,7 @@ def _of_address(uri: str, cards: Sequence[ModelCard], *, offline: bool) -> tuple
 
 def _require_answer(uri: str, *, offline: bool) -> None:
     """Raises SourceUnreachable before the hub's client tries a dead network for half a minute."""
-    if settings.offline():
+    if settings.current().offline:
         return  # the source looks on this disk, and asks nobody
     if offline:
         raise SourceUnreachable(

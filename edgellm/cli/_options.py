@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -42,9 +41,11 @@ kv = click.option(
 
 def _look_in(ctx: click.Context, param: click.Parameter, folders: Sequence[Path]) -> None:
     """Adds folders to those of EDGELLM_MODELS_DIR while the command runs."""
-    name = "EDGELLM_MODELS_DIR"
+    from edgellm import settings
+
     if folders:
-        _set(ctx, name, os.pathsep.join((*map(str, folders), *filter(None, [os.environ.get(name)]))))
+        own = tuple(folder.expanduser() for folder in folders)
+        ctx.with_resource(settings.override(models_dirs=(*own, *settings.current().models_dirs)))
 
 
 models_dir = click.option(
@@ -59,26 +60,21 @@ models_dir = click.option(
 
 
 def _hold_to(ctx: click.Context, param: click.Parameter, rate: str | None) -> None:
-    """Sets EDGELLM_MAX_RATE while the command runs."""
+    from edgellm import settings
     from edgellm.units import parse_rate
 
     if rate is not None:
         parse_rate(rate)
-        _set(ctx, "EDGELLM_MAX_RATE", rate)
+        ctx.with_resource(settings.override(max_rate=rate))
 
 
 def _stay_offline(ctx: click.Context, param: click.Parameter, offline: bool) -> bool:
-    """Sets EDGELLM_OFFLINE while the command runs: sources ask nobody then, and look into stores of this disk."""
+    """Sources ask nobody while the command runs, and look into stores of this disk."""
+    from edgellm import settings
+
     if offline:
-        _set(ctx, "EDGELLM_OFFLINE", "1")
+        ctx.with_resource(settings.override(offline=True))
     return offline
-
-
-def _set(ctx: click.Context, name: str, value: str) -> None:
-    """An environment variable until the command ends: also for its worker."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    ctx.call_on_close(lambda: os.environ.pop(name, None) if before is None else os.environ.update({name: before}))
 
 
 max_rate = click.option(

@@ -106,7 +106,7 @@ def command(
     words = None if text is None else _read(text)
     wanted = bench.Wanted(prompts, gen, depths, threads, repeat)
     request = SelectionRequest(
-        ctx=wanted.ctx, backend=backend, offline=offline or settings.offline(), kv_type=cache_type(kv)
+        ctx=wanted.ctx, backend=backend, offline=offline or settings.current().offline, kv_type=cache_type(kv)
     )
     with ended_with_us():
         plan = _plan(model, request)

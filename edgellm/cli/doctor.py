@@ -86,7 +86,7 @@ def examine(ctx: click.Context) -> Report:
     examine_setup(report, Path(sys.prefix) / SETUP_RECORD)
     examine_store(report)
     report.settings = dump.settings_in_use()
-    if settings.offline():
+    if settings.current().offline:
         report.note("EDGELLM_OFFLINE is set: only models that need no network are chosen", "unset EDGELLM_OFFLINE")
     return report
 
@@ -264,7 +264,7 @@ def examine_store(report: Report) -> None:
             report.note(
                 f"{row['model']} {row['quant']} is damaged: {row['problem']}", "it is fetched again when chosen"
             )
-    folder = settings.data_dir() / "models"
+    folder = settings.current().data_dir / "models"
     files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
     existing = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
     free = shutil.disk_usage(existing).free

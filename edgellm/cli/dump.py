@@ -36,7 +36,11 @@ def settings_in_use() -> dict[str, Any]:
     """Folders and variables; of a secret only that it is set."""
     names = sorted({*VARIABLES, *(name for name in os.environ if name.startswith("EDGELLM_"))} & os.environ.keys())
     variables = {name: "(set)" if SECRET.search(name) else os.environ[name] for name in names}
-    return {"data": str(settings.data_dir()), "cache": str(settings.cache_dir()), "variables": variables}
+    return {
+        "data": str(settings.current().data_dir),
+        "cache": str(settings.current().cache_dir),
+        "variables": variables,
+    }
 
 
 def stored_models() -> list[dict[str, Any]]:

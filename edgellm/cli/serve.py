@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -47,7 +46,7 @@ def command(
     from edgellm.contract.child import ended_with_us
     from edgellm.server import listener, middleware
 
-    key = api_key or settings.api_key()
+    key = api_key or settings.current().api_key
     middleware.check_bind(host, key)
     _set_up_logging(log_level)
     # Taken first: a port that is in use must not come out after a long download.
@@ -80,7 +79,10 @@ def command(
 def _set_up_logging(level: str | None) -> None:
     logging.basicConfig(level=(level or "warning").upper(), format="%(levelname)s %(name)s: %(message)s")
     if level is not None:
-        os.environ["EDGELLM_LOG"] = level.upper()  # the worker's
+        from edgellm import settings
+
+        # The worker's, too.
+        click.get_current_context().with_resource(settings.override(log=level.upper()))
 
 
 def _watch_loading(llm: EdgeLLM, server: Listener) -> list[Exception]:

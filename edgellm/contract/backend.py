@@ -7,11 +7,11 @@ every backend. A `Backend` is light and lives in the parent; an `Engine` lives i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from edgellm import settings
 from edgellm.contract.embedder import EmbeddingInfo
 from edgellm.errors import CacheFull
 from edgellm.types.calibration import Calibration
@@ -314,7 +314,7 @@ class Environed(Protocol):
 def worker_environment(backend: object) -> dict[str, str]:
     """What a process that runs `backend` starts with."""
     wanted = dict(backend.worker_environment) if isinstance(backend, Environed) else {}
-    return wanted | dict(os.environ)
+    return wanted | settings.variables()
 
 
 @runtime_checkable

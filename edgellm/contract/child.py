@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import IO, Any, Self
 
+from edgellm import settings
+
 _GRACE_S = 1.0
 _POLL_S = 0.05
 _KEPT_BYTES = 256 * 1024  # of the log, from its end
@@ -70,7 +72,7 @@ class Child:
         # A session of its own, so that the whole group can be killed, and Ctrl-C reaches only us.
         self._process = subprocess.Popen(
             command,
-            env=None if env is None else dict(env),
+            env=settings.variables() if env is None else dict(env),
             stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
             stdout=subprocess.PIPE if talks else self._file,
             stderr=self._file,

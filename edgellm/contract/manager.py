@@ -208,4 +208,4 @@ def _label(things: tuple[object, ...]) -> str:
 @functools.cache
 def plugins() -> Plugins:
     """The plugins of this process. The environment's allow-list is read once."""
-    return Plugins(settings.plugin_allow_list())
+    return Plugins(settings.current().plugins)

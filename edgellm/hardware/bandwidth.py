@@ -231,7 +231,7 @@ def _page_policy() -> str:
 
 def _cache_file(machine: Machine) -> Path:
     key = json.dumps(_key(machine), sort_keys=True).encode()
-    return settings.cache_dir() / f"bandwidth-{hashlib.sha256(key).hexdigest()[:16]}.json"
+    return settings.current().cache_dir / f"bandwidth-{hashlib.sha256(key).hexdigest()[:16]}.json"
 
 
 def _remember(machine: Machine, found: Bandwidth, notes: list[str]) -> None:

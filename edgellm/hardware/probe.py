@@ -77,7 +77,7 @@ def _with_plugin_accelerators(machine: Machine) -> Machine:
 
 def _with_disk(machine: Machine) -> Machine:
     """Free space where models are kept; the folder itself may not exist yet."""
-    folder = settings.data_dir()
+    folder = settings.current().data_dir
     existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     try:
         free = shutil.disk_usage(existing).free

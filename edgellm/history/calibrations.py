@@ -88,7 +88,7 @@ def _key(machine: Machine, backend: str, build: str) -> dict[str, str]:
 
 def _path(machine: Machine, backend: str, build: str) -> Path:
     key = msgspec.json.encode(_key(machine, backend, build), order="sorted")
-    return settings.cache_dir() / "calibration" / f"{backend}-{hashlib.sha256(key).hexdigest()[:16]}.json"
+    return settings.current().cache_dir / "calibration" / f"{backend}-{hashlib.sha256(key).hexdigest()[:16]}.json"
 
 
 def _read(path: Path) -> bytes:

@@ -154,7 +154,7 @@ def machine_key(machine: Machine) -> str:
 
 
 def path_of(machine: Machine) -> Path:
-    return settings.data_dir() / "history" / f"{machine_key(machine)}.jsonl"
+    return settings.current().data_dir / "history" / f"{machine_key(machine)}.jsonl"
 
 
 def record(machine: Machine, row: Row) -> None:

@@ -39,7 +39,7 @@ class WorkerSession:
 
     def __init__(self, plan: LaunchPlan) -> None:
         """Raises UsageError where EDGELLM_LOG is no level: the worker could only die of it."""
-        settings.log_level()
+        _ = settings.current().log_level
         self._plan = plan
         self._dispatcher = Dispatcher()
         # Guards state, process, the pipe down and what waits for it. Reentrant: the garbage collector may close an

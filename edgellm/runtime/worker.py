@@ -31,7 +31,7 @@ def main() -> None:
     # A terminal sends Ctrl-C to its whole group, a service manager ends a whole group: the parent decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    logging.basicConfig(stream=sys.stderr, level=settings.log_level())
+    logging.basicConfig(stream=sys.stderr, level=settings.current().log_level)
     up = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     _offer_to_oom_killer()

@@ -61,7 +61,7 @@ def throttle() -> Throttle:
     Raises:
         UsageError: it is no rate.
     """
-    text = settings.max_rate()
+    text = settings.current().max_rate
     return Throttle(parse_rate(text) if text else None)
 
 

@@ -99,7 +99,7 @@ def get(
         SourceError: an address that may not be asked, or access refused (then `hint` says what to do).
         UnknownModel: not there. SourceUnreachable: no response, too busy, or EDGELLM_OFFLINE is set.
     """
-    if settings.offline():
+    if settings.current().offline:
         raise SourceUnreachable(
             f"{redacted(url)} is not asked: EDGELLM_OFFLINE is set", hint="unset it, or leave --offline out"
         )
@@ -142,7 +142,7 @@ def check_address(url: str) -> None:
             f"{redacted(url)} came with a user name or password in it",
             hint="what is logged or stored must hold no secret",
         )
-    if parts.scheme == "http" and not is_loopback(host) and not settings.allow_http():
+    if parts.scheme == "http" and not is_loopback(host) and not settings.current().allow_http:
         raise SourceError(
             f"{redacted(url)} is not encrypted: anyone on the way could read and change it",
             hint="use https://, or set EDGELLM_ALLOW_HTTP=1 where the network is your own",

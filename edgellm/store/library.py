@@ -58,7 +58,7 @@ class Library:
     """The store under `root` (default `data_dir()/models`). Safe to use from several threads and processes."""
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = settings.data_dir() / "models" if root is None else root
+        self.root = settings.current().data_dir / "models" if root is None else root
 
     def installed(self) -> list[StoredModel]:
         """Everything stored, by model and quantization; damaged entries too, with their `problem`."""

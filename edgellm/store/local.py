@@ -43,7 +43,7 @@ def models() -> list[LocalModel]:
         UsageError: a folder that was named does not exist, or holds more than can be looked through.
     """
     by_path: dict[str, LocalModel] = {}
-    for path, origin, model_id, sha256 in (*_in_folders(settings.models_dirs()), *_of_ollama(), *_of_hub()):
+    for path, origin, model_id, sha256 in (*_in_folders(settings.current().models_dirs), *_of_ollama(), *_of_hub()):
         real = os.path.realpath(path)
         if real not in by_path:
             by_path[real] = _described(path, origin, model_id, sha256)

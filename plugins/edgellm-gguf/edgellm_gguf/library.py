@@ -90,7 +90,7 @@ def missing() -> str:
 def verdict(machine: Machine) -> Verdict:
     """The cached answer of the probe for this library on this machine; probes when there is none (a second, once)."""
     digest = _digest(tuple((str(path), *_stamp(path)) for path in library_files()))
-    cached = settings.cache_dir() / "gguf-probe" / f"{digest[:16]}-{_circumstances(machine)[:16]}.json"
+    cached = settings.current().cache_dir / "gguf-probe" / f"{digest[:16]}-{_circumstances(machine)[:16]}.json"
     return kept(cached, Verdict, lambda: _probe(digest))
 
 
@@ -98,7 +98,7 @@ def known() -> Verdict | None:
     """The newest answer that is kept of this library, without asking anew: for questions that come with no machine."""
     try:
         digest = _digest(tuple((str(path), *_stamp(path)) for path in library_files()))
-        answers = sorted((settings.cache_dir() / "gguf-probe").glob(f"{digest[:16]}-*.json"), key=_stamp_time)
+        answers = sorted((settings.current().cache_dir / "gguf-probe").glob(f"{digest[:16]}-*.json"), key=_stamp_time)
     except OSError:
         return None
     return read_kept(answers[-1], Verdict) if answers else None

@@ -54,7 +54,7 @@ def verdict() -> Verdict:
     """The kept answer of the probe; probes when there is none (half a second, once)."""
     if not installed():
         return Verdict("onnxruntime is not installed: pip install onnxruntime")
-    return kept(settings.cache_dir() / "onnx-probe" / f"{_digest()[:24]}.json", Verdict, _probe)
+    return kept(settings.current().cache_dir / "onnx-probe" / f"{_digest()[:24]}.json", Verdict, _probe)
 
 
 @functools.cache

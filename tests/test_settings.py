@@ -1,0 +1,50 @@
+"""What the environment says, and flags that hold while a command runs without touching it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from edgellm import settings
+from edgellm.cli._options import launches
+from edgellm.contract.backend import worker_environment
+from edgellm.errors import UsageError
+
+
+def test_the_environment_is_read_anew_each_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EDGELLM_HOME", str(tmp_path))
+    monkeypatch.setenv("EDGELLM_OFFLINE", "1")
+    assert (settings.current().data_dir, settings.current().offline) == (tmp_path / "data", True)
+
+    monkeypatch.setenv("EDGELLM_OFFLINE", "0")
+    assert not settings.current().offline
+
+
+def test_a_level_that_is_none_is_refused_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGELLM_LOG", "loud")
+    assert settings.current().log == "loud"
+    with pytest.raises(UsageError, match="EDGELLM_LOG='loud' is no level"):
+        _ = settings.current().log_level
+
+
+@click.command()
+@launches
+def command(**options: object) -> None:
+    """What a command and a process that it starts see."""
+    now, child = settings.current(), worker_environment(None)
+    click.echo(f"{now.offline} {now.max_rate} {[str(folder) for folder in now.models_dirs]}")
+    click.echo(" ".join(child[name] for name in ("EDGELLM_OFFLINE", "EDGELLM_MAX_RATE", "EDGELLM_MODELS_DIR")))
+
+
+def test_flags_hold_while_the_command_runs_and_reach_its_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGELLM_MODELS_DIR", "/old")
+    before = dict(os.environ)
+    done = CliRunner().invoke(command, ["--offline", "--max-rate", "2MB/s", "--models-dir", "/new"])
+
+    assert done.output.splitlines() == ["True 2MB/s ['/new', '/old']", f"1 2MB/s /new{os.pathsep}/old"]
+    assert dict(os.environ) == before
+    assert settings.current() == settings.Environment.of(os.environ)
