@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from edgellm_bitnet import variant
+from edgellm_bitnet import i2s_layout
 from edgellm_bitnet.codecs import i2_s, q2_0, tq1_0, tq2_0
 from edgellm_bitnet.ternary import Ternary
 
@@ -68,7 +68,7 @@ HEAD_CHUNK = 4096  # rows of the head drawn at once
 def metadata(shape: Shape, name: str, ternary: str) -> dict[str, str | int | float]:
     """llama.cpp knows bitnet-b1.58 only as `bitnet` (it computes SiLU there), bitnet.cpp knows I2_S only."""
     arch = "bitnet" if shape.architecture == "bitnet-b1.58" and ternary != "i2_s" else shape.architecture
-    order = {variant.KEY: "x86"} if ternary == "i2_s" else {}  # random weights do not show it
+    order = {i2s_layout.KEY: "x86"} if ternary == "i2_s" else {}  # random weights do not show it
     return order | {
         "general.architecture": arch,
         "general.name": f"{name} with random weights",

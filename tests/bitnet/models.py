@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from bitnet import ggml
-from edgellm_bitnet import variant
+from edgellm_bitnet import i2s_layout
 from edgellm_bitnet.architecture import FAMILIES
 from edgellm_bitnet.codecs import floats, i2_s, q1_0, q2_0, tq1_0, tq2_0
 from edgellm_bitnet.engine import BitnetEngine
@@ -94,7 +94,7 @@ class Tiny:
         return {
             "general.architecture": self.family,
             **(self.vocabulary or {"tokenizer.ggml.model": "no_vocab"}),
-            variant.KEY: "arm" if self.ternary == "I2_S of Arm" else "x86",  # random weights do not show it
+            i2s_layout.KEY: "arm" if self.ternary == "I2_S of Arm" else "x86",  # random weights do not show it
             **{f"{self.family}.{key}": value for key, value in given.items() if value is not None},
         }
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from bitnet import folders, ggml
 from click.testing import CliRunner
-from edgellm_bitnet import variant
+from edgellm_bitnet import i2s_layout
 from edgellm_bitnet.codecs import floats, i2_s, master, q1_0, q2_0, q8_0, tq1_0, tq2_0
 from edgellm_bitnet.convert_folder import rope_factors
 from edgellm_bitnet.ternary import Ternary
@@ -145,7 +145,7 @@ def test_an_i2_s_file_of_ours_says_its_order(tmp_path):
     folder = folders.make(tmp_path / "model")
     for to, said in (("i2_s", "x86"), ("tq2_0", None)):
         convert(folder.path, to, tmp_path / f"{to}.gguf")
-        assert read_header(tmp_path / f"{to}.gguf").metadata.get(variant.KEY) == said
+        assert read_header(tmp_path / f"{to}.gguf").metadata.get(i2s_layout.KEY) == said
 
 
 @pytest.mark.parametrize("spm", [False, True])
@@ -237,7 +237,7 @@ def test_gguf_types_become_each_other_and_all_else_stays(tmp_path, start, to):
         np.testing.assert_array_equal(dense(second)[name], values)
         if "attn_q.weight" not in name and before[name][0].type.name not in CODECS:
             assert after[name][1] == before[name][1]
-    keys = [{k: v for k, v in read_header(p).metadata.items() if k != variant.KEY} for p in (first, second)]
+    keys = [{k: v for k, v in read_header(p).metadata.items() if k != i2s_layout.KEY} for p in (first, second)]
     for header in keys:
         header.pop("general.file_type")
     assert {k: str(v)[:40] for k, v in keys[0].items()} == {k: str(v)[:40] for k, v in keys[1].items()}
@@ -279,7 +279,7 @@ def test_an_arm_file_is_put_into_the_official_order(tmp_path):
 
 
 def test_a_trained_arm_file_needs_no_hint(tmp_path):
-    """What neurons read and write is alike here, as in trained models (see test_variant)."""
+    """What neurons read and write is alike here, as in trained models (see test_i2s_layout)."""
     rng = np.random.default_rng(0)
     read = rng.standard_normal((512, 256)).astype(np.float32)
     write = (read + rng.standard_normal((512, 256))).T.astype(np.float32)
@@ -308,7 +308,7 @@ def test_a_scale_in_a_tensor_of_its_own_is_kept_or_multiplied_in(tmp_path, to, k
 
 
 def test_scales_that_are_rounded_are_told(tmp_path):
-    source = small_file(tmp_path / "a.gguf", {"blk.0.ffn_up.weight": one(scales=0.1)}, {variant.KEY: "x86"})
+    source = small_file(tmp_path / "a.gguf", {"blk.0.ffn_up.weight": one(scales=0.1)}, {i2s_layout.KEY: "x86"})
     made = convert(source, "tq2_0", tmp_path / "b.gguf")
 
     change = abs(float(np.float16(0.1)) - float(np.float32(0.1))) / float(np.float32(0.1))
@@ -338,7 +338,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_does_not_fit_is_refused_and_nothing_is_left(tmp_path, name):
     tensors, start, to, words = REFUSED[name]
-    source = small_file(tmp_path / "a.gguf", tensors, {variant.KEY: "x86"}, to=start)
+    source = small_file(tmp_path / "a.gguf", tensors, {i2s_layout.KEY: "x86"}, to=start)
     with pytest.raises(UnsupportedArtifact, match=words) as caught:
         convert(source, to, tmp_path / "b.gguf")
 
@@ -356,7 +356,7 @@ def test_signs_alone_fit_every_type(tmp_path):
 
 
 def test_code_3_in_the_source_is_refused_with_tensor_and_byte(tmp_path):
-    source = small_file(tmp_path / "a.gguf", {"blk.0.ffn_up.weight": one()}, {variant.KEY: "x86"})
+    source = small_file(tmp_path / "a.gguf", {"blk.0.ffn_up.weight": one()}, {i2s_layout.KEY: "x86"})
     content = bytearray(source.read_bytes())
     at = read_header(source).tensors[0].offset
     content[at + 9] = 0xFF

@@ -120,7 +120,7 @@ def test_masks_of_many_widths(tmp_path):
 
 @pytest.mark.parametrize("kind", ["shared", "growing"])
 def test_a_prompt_in_pieces_where_all_rows_would_take_too_much(tmp_path, monkeypatch, golden, kind):
-    monkeypatch.setattr("edgellm_onnx.limits.ROOM_BYTES", 7 * 4 * TINY.vocab)
+    monkeypatch.setattr("edgellm_onnx.footprint.ROOM_BYTES", 7 * 4 * TINY.vocab)
     engine = opened(KINDS[kind](tmp_path, TINY))
     found = engine.step([SlotInput(0, 0, tuple(TOKENS), 20)])[0]
     assert np.abs(found - golden[40:]).max() < 1e-5

@@ -9,7 +9,7 @@ from edgellm.contract.converter import Conversion, Converted, Progress
 from edgellm.errors import UsageError
 from edgellm.formats.gguf.ggml_types import GgmlType
 from edgellm.formats.gguf.writer import Encoded, GgufWriter, TensorInfo, Value
-from edgellm_bitnet import variant
+from edgellm_bitnet import i2s_layout
 from edgellm_bitnet.targets import TARGETS, Changes, Target
 
 Buffer = bytes | bytearray | memoryview
@@ -42,7 +42,7 @@ def type_keys(target: Target) -> dict[str, Value]:
     """Keys that say what the weights are; an I2_S file of ours says its order too."""
     keys: dict[str, Value] = {"general.file_type": target.file_type}
     if target.type.name == "I2_S":
-        keys[variant.KEY] = "x86"
+        keys[i2s_layout.KEY] = "x86"
     return keys
 
 

@@ -13,7 +13,7 @@ from edgellm.errors import UnsupportedArtifact
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.reader import GgufModel, Tensor
 from edgellm.formats.gguf.writer import Value
-from edgellm_bitnet import variant
+from edgellm_bitnet import i2s_layout
 from edgellm_bitnet.codecs import floats, i2_s, q1_0, q2_0, tq1_0, tq2_0
 from edgellm_bitnet.codecs.i2_s import Layout
 from edgellm_bitnet.convert import Draft, Piece, encoded, target, type_keys, write
@@ -60,7 +60,7 @@ class Source:
         found = reader.read_key_bytes(self.model.header)
         kept = {key: data for key, data in found.items() if key not in _DROPPED and not key.startswith("split.")}
         own = type_keys(self.target)
-        return {key: value for key, value in (encoded(kept) | own).items() if key != variant.KEY or key in own}
+        return {key: value for key, value in (encoded(kept) | own).items() if key != i2s_layout.KEY or key in own}
 
     def pieces(self) -> list[Piece]:
         return [piece for tensor in self.model.tensors if (piece := self._piece(tensor)) is not None]
@@ -70,19 +70,19 @@ class Source:
         if not any(tensor.type.name == "I2_S" for tensor in self.model.tensors):
             return "x86"
         known = reader.shape(self.model.header, self.model.tensors)
-        declared = self.model.header.metadata.get(variant.KEY)
-        found = variant.resolve(
+        declared = self.model.header.metadata.get(i2s_layout.KEY)
+        found = i2s_layout.resolve(
             self._packed, known.n_layer, known.head_dim, asked=asked, declared=declared, where=self.where
         )
         if found != "x86":
             self.notes.append("The source has its I2_S codes in the order of llama-quantize on Arm.")
         return found
 
-    def _packed(self, name: str) -> variant.Packed | None:
+    def _packed(self, name: str) -> i2s_layout.Packed | None:
         if name not in self._tensors or self._tensors[name][0].type.name != "I2_S":
             return None
         tensor = self._tensors[name][0]
-        return variant.Packed(self._data(tensor), *_shape(tensor))
+        return i2s_layout.Packed(self._data(tensor), *_shape(tensor))
 
     def _data(self, tensor: Tensor) -> Codes:
         return self._tensors[tensor.name][1][tensor.offset : tensor.offset + tensor.n_bytes]

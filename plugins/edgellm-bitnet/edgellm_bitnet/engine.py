@@ -12,17 +12,19 @@ import numpy.typing as npt
 
 from edgellm.contract.backend import EngineInfo, SlotInput, Tokenizer, check_batch
 from edgellm.contract.embedder import EmbeddingInfo, check_sequences
-from edgellm.errors import BackendUnavailable, UnsupportedArtifact
+from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact
+from edgellm.formats.tokenizer import from_gguf, from_json
+from edgellm.formats.tokenizer.tokenizer import Tokenizer as VocabularyTokenizer
 from edgellm_bitnet import native, packing
 from edgellm_bitnet.footprint import BATCH, SPARE_LOGITS
 from edgellm_bitnet.loading import Loaded, load
 from edgellm_bitnet.matrix import BF16, CACHE_ALIGN, F16, F32, NAMES, PANEL, padded
 from edgellm_bitnet.options import Options
-from edgellm_bitnet.weights import Weights, needed
+from edgellm_bitnet.weights import GgufWeights, Weights, needed
 
 if TYPE_CHECKING:
     from edgellm.contract.backend import Logits
-    from edgellm.types.plan import Settings
+    from edgellm.types.plan import LaunchPlan, Settings
 
 KV_TYPES = {"f16": native.KV_F16, "q8_0": native.KV_I8, "f32": native.KV_F32}
 CACHE_LAYOUT = 3  # raised where the bytes of a saved slot come to mean something else
@@ -276,3 +278,29 @@ class _Feed:
         self.wants[at:end] = 0
         self.wants[end - n_logits : end] = 1
         return end
+
+
+def open_engine(plan: LaunchPlan, options: Options) -> BitnetEngine:
+    """From a plan to an engine: the reader that the artifact needs, its tokenizer, and that both agree.
+
+    Raises:
+        BadArtifact, UnsupportedArtifact, BackendUnavailable.
+        OSError: the library does not load.
+    """
+    weights, tokenizer = _read(plan, options)
+    vocab = weights.architecture.vocab
+    if tokenizer.n_tokens > vocab:
+        raise BadArtifact(
+            f"{weights.where}: the tokenizer has {tokenizer.n_tokens} tokens, the embedding {vocab} rows",
+            hint="the file's tokenizer belongs to another model",
+        )
+    return BitnetEngine(weights, tokenizer, plan.settings, options)
+
+
+def _read(plan: LaunchPlan, options: Options) -> tuple[Weights, VocabularyTokenizer]:
+    if plan.artifact.format == "gguf":
+        weights = GgufWeights(plan.artifact.path, options.i2s_layout)
+        return weights, from_gguf.read_tokenizer(weights.model.header)
+    from edgellm_bitnet.folder import FolderWeights
+
+    return FolderWeights(plan.artifact.path), from_json.read_tokenizer(plan.artifact.path)

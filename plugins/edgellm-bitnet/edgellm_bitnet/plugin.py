@@ -85,7 +85,7 @@ class BitnetBackend:
         if plan.artifact.format == "gguf":
             _header(plan.artifact.path)  # refused here, before native code sees the file
         try:
-            from edgellm_bitnet.opening import open_engine
+            from edgellm_bitnet.engine import open_engine
 
             return open_engine(plan, options)
         except (ImportError, OSError) as error:

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf.reader import GgufModel, Tensor, read_model
-from edgellm_bitnet import variant
 from edgellm_bitnet.architecture import Architecture, from_gguf
 from edgellm_bitnet.codecs.i2_s import Layout
+from edgellm_bitnet.i2s_layout import KEY, Packed, resolve
 from edgellm_bitnet.layout import roles
 
 Bytes = npt.NDArray[np.uint8]
@@ -123,17 +123,15 @@ class GgufWeights:
 
     @cached_property
     def i2s_layout(self) -> Layout:
-        """The order of the file's I2_S codes: as asked, as it says, or as its weights show (`variant`)."""
-        arch, declared = self.architecture, self.model.header.metadata.get(variant.KEY)
-        return variant.resolve(
-            self._packed, arch.layers, arch.head_dim, asked=self._asked, declared=declared, where=self.where
-        )
+        """The order of the file's I2_S codes: as asked, as it says, or as its weights show (`i2s_layout`)."""
+        arch, declared = self.architecture, self.model.header.metadata.get(KEY)
+        return resolve(self._packed, arch.layers, arch.head_dim, asked=self._asked, declared=declared, where=self.where)
 
-    def _packed(self, name: str) -> variant.Packed | None:
+    def _packed(self, name: str) -> Packed | None:
         if name not in self._tensors or self._tensors[name][0].type.name != "I2_S":
             return None
         tensor, file = self._tensors[name]
-        return variant.Packed(file[tensor.offset : tensor.offset + tensor.n_bytes], tensor.dims[1], tensor.dims[0])
+        return Packed(file[tensor.offset : tensor.offset + tensor.n_bytes], tensor.dims[1], tensor.dims[0])
 
     def vector(self, role: str, size: int) -> npt.NDArray[np.float32] | None:
         """float32 (size,) of an F32, F16 or BF16 tensor; None where there is none.

@@ -14,13 +14,13 @@ from edgellm.contract.backend import EngineInfo, SlotInput, check_batch
 from edgellm.errors import StepFailed, UnsupportedArtifact
 from edgellm.formats.tokenizer.tokenizer import Tokenizer
 from edgellm.types.plan import Settings
-from edgellm_onnx.growing_decoder import GrowingDecoder
+from edgellm_onnx.concat_kv import ConcatKvDecoder
+from edgellm_onnx.inplace_kv import InPlaceKvDecoder
 from edgellm_onnx.logits import LogitRows
 from edgellm_onnx.model import OnnxModel, decoder
 from edgellm_onnx.options import Options
 from edgellm_onnx.providers import choose
 from edgellm_onnx.session import Opened, open_session
-from edgellm_onnx.shared_decoder import SharedDecoder
 
 if TYPE_CHECKING:
     from edgellm.contract.backend import Logits
@@ -41,7 +41,7 @@ class DecoderEngine:
         opened = open_session(model.folder.graph, settings, options, choice)
         gives_all = not signature.num_logits
         self._rows = LogitRows(signature.vocab, signature.logits_type, settings.n_slots, settings.n_batch, gives_all)
-        self._decoder: SharedDecoder | GrowingDecoder | None = self._new_decoder(model, opened, settings, options)
+        self._decoder: InPlaceKvDecoder | ConcatKvDecoder | None = self._new_decoder(model, opened, settings, options)
         self._n_past = [0] * settings.n_slots
         self.tokenizer = tokenizer
         self.info = _describe(model, opened, tokenizer, eos_ids, settings, self._rows)
@@ -94,7 +94,7 @@ class DecoderEngine:
 
     def _side_by_side(self, batch: Sequence[SlotInput]) -> list[int]:
         """Single tokens of neighbouring slots in one run, the rest one by one; where each entry's logits are."""
-        assert isinstance(self._decoder, SharedDecoder)
+        assert isinstance(self._decoder, InPlaceKvDecoder)
         starts, at = [0] * len(batch), 0
         ones = sorted((entry.slot, index) for index, entry in enumerate(batch) if len(entry.tokens) == 1)
         for span in self._spans([slot for slot, _ in ones]):
@@ -138,16 +138,16 @@ class DecoderEngine:
 
     def _new_decoder(
         self, model: OnnxModel, opened: Opened, settings: Settings, options: Options
-    ) -> SharedDecoder | GrowingDecoder:
+    ) -> InPlaceKvDecoder | ConcatKvDecoder:
         signature = decoder(model)
         sizes = settings.n_slots, settings.n_ctx, settings.n_batch
         if signature.shared:
-            return SharedDecoder(opened.session, signature, self._rows, *sizes)
+            return InPlaceKvDecoder(opened.session, signature, self._rows, *sizes)
         first = None
         if model.folder.first is not None and model.first_signature is not None:
             choice = choose(options.provider, onnxruntime.get_available_providers())
             first = open_session(model.folder.first, settings, options, choice).session, model.first_signature
-        return GrowingDecoder(opened.session, signature, first, self._rows, *sizes)
+        return ConcatKvDecoder(opened.session, signature, first, self._rows, *sizes)
 
 
 def _describe(  # noqa: PLR0917

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Mapping
 
 from edgellm.types.plan import Footprint, Settings
-from edgellm_onnx.limits import ROOM_BYTES, SPARE_ROWS
 from edgellm_onnx.model import OnnxModel
 from edgellm_onnx.options import Options
 from edgellm_onnx.reader.graph import Node, OnnxGraph
@@ -23,6 +22,10 @@ MIB = 1 << 20
 PROCESS_BYTES, TOKEN_BYTES = 67 * MIB, 750
 GRAPH_COPIES = 16  # a session's nodes take so many times the bytes of their file (0.17 MB take some 3)
 BLOCK_BYTES = 8  # a scale and a sum beside the codes of each block of MatMulNBits, in the kernels' order
+# What the engine allocates too (`logits.py`): rows of logits beyond one per slot, to verify drafts; and bytes for rows
+# that nobody asked for, as a graph that gives all of them gets prompts in pieces.
+SPARE_ROWS = 31
+ROOM_BYTES = 256 * MIB
 FLOATS = ("float32", "float16", "bfloat16")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from edgellm_onnx import limits
+from edgellm_onnx import footprint
 from edgellm_onnx.binding import TYPES
 from edgellm_onnx.memory import zeros
 
@@ -20,9 +20,9 @@ class LogitRows:
 
     def __init__(self, vocab: int, kind: str, n_slots: int, n_batch: int, gives_all: bool) -> None:
         self.vocab, self.number = vocab, TYPES[kind][0]
-        self.max_rows = n_slots + limits.SPARE_ROWS
+        self.max_rows = n_slots + footprint.SPARE_ROWS
         dtype = TYPES[kind][1]
-        piece = max(1, min(n_batch, limits.ROOM_BYTES // (vocab * np.dtype(dtype).itemsize)))
+        piece = max(1, min(n_batch, footprint.ROOM_BYTES // (vocab * np.dtype(dtype).itemsize)))
         self.piece = piece if gives_all else n_batch  # most tokens of one run
         # Rows of slots that only lie between others are kept too.
         self._kept = zeros((self.max_rows + n_slots, vocab), np.float32)

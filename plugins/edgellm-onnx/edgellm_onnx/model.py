@@ -1,4 +1,5 @@
-"""An ONNX model as its files describe it, checked: the folder, its graphs, and whether it writes text or embeds it."""
+"""An ONNX model as its files describe it, checked: the folder, its graphs, whether it writes text or embeds it, and why
+an onnxruntime cannot run it. Cheap enough for the parent, which asks before it plans."""
 
 from __future__ import annotations
 
@@ -7,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgellm.errors import UnsupportedArtifact
+from edgellm_onnx.library import Verdict
 from edgellm_onnx.reader.folder import OnnxFolder, data_files, open_folder
 from edgellm_onnx.reader.graph import OnnxGraph, read_graph
 from edgellm_onnx.signature import Signature, read_signature
 
 EMBEDDINGS = ("last_hidden_state", "sentence_embedding", "token_embeddings")
+OLDEST_OPSET = 7  # onnxruntime runs nothing older
 KEPT = 4  # models whose headers are kept: a plan asks for the same one several times
 
 
@@ -74,3 +77,25 @@ def decoder(model: OnnxModel) -> Signature:
     if model.signature is None:
         raise UnsupportedArtifact(f"{model.graph.where} embeds texts and writes none", hint="use it for embeddings")
     return model.signature
+
+
+def problems(model: OnnxModel, library: Verdict) -> list[str]:
+    """Why this onnxruntime cannot run the graphs; empty = it can, as far as headers tell."""
+    return [problem for graph in model.graphs for problem in _graph_problems(graph, library)]
+
+
+def _graph_problems(graph: OnnxGraph, library: Verdict) -> list[str]:
+    opset = graph.opsets.get("", 0)  # 0 = a graph of contrib operators alone
+    if library.opset and opset and not OLDEST_OPSET <= opset <= library.opset:
+        supported = f"{OLDEST_OPSET} to {library.opset}"
+        return [f"{graph.where} uses operator set {opset}; onnxruntime {library.version} has {supported}"]
+    if not library.operators:
+        return []
+    needed = {(node.domain, node.op) for node in graph.nodes} - graph.functions
+    missing = sorted(
+        f"{domain}.{op}" if domain else op for domain, op in needed if op not in library.operators.get(domain, ())
+    )
+    if missing:
+        names = ", ".join(missing[:5])
+        return [f"{graph.where} needs {names}, which onnxruntime {library.version} does not have"]
+    return []

@@ -11,8 +11,7 @@ from edgellm.formats.tokenizer import from_json
 from edgellm.formats.tokenizer.tokenizer import Tokenizer
 from edgellm.types.plan import LaunchPlan
 from edgellm_onnx import library
-from edgellm_onnx.inspection import reasons
-from edgellm_onnx.model import OnnxModel, read_model
+from edgellm_onnx.model import OnnxModel, problems, read_model
 from edgellm_onnx.options import Options
 from edgellm_onnx.reader.graph import OnnxGraph
 
@@ -30,8 +29,8 @@ def open_engine(plan: LaunchPlan, options: Options) -> Engine:
         BadArtifact, UnsupportedArtifact, BackendUnavailable.
     """
     model = read_model(plan.artifact.path)
-    if problems := reasons(model, library.verdict()):
-        raise UnsupportedArtifact(problems[0], hint="`edgellm doctor` names the onnxruntime in use")
+    if refusals := problems(model, library.verdict()):
+        raise UnsupportedArtifact(refusals[0], hint="`edgellm doctor` names the onnxruntime in use")
     if model.signature is None:
         encoder = importlib.import_module("edgellm_onnx.encoder")
         made: Engine = encoder.EncoderEngine(plan)

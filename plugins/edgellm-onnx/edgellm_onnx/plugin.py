@@ -40,11 +40,10 @@ class OnnxBackend:
             return [f"format {artifact.format!r} is not ONNX"]
         if not artifact.paths:
             return []
-        from edgellm_onnx.inspection import reasons
-        from edgellm_onnx.model import read_model
+        from edgellm_onnx.model import problems, read_model
 
         try:
-            return reasons(read_model(artifact.path), library.verdict())
+            return problems(read_model(artifact.path), library.verdict())
         except EdgeLLMError as error:
             return [str(error)]
 

@@ -2,7 +2,7 @@
 
 The official converter writes blocks of 128 weights in 32 bytes: bits 7-6 of byte p are the code of weight p, 5-4 of
 32 + p, 3-2 of 64 + p, 1-0 of 96 + p. llama-quantize of that project, run on ARM, writes 64 weights in 16 bytes the same
-way; nothing in the file says which (see `variant`).
+way; nothing in the file says which (see `i2s_layout`).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from edgellm_bitnet import variant
+from edgellm_bitnet import i2s_layout
 from edgellm_bitnet.codecs import i2_s, master
 from edgellm_bitnet.ternary import Ternary
 from gguf import GGMLQuantizationType
@@ -20,7 +20,7 @@ HIDDEN, FFN, HEADS, KV_HEADS, HEAD_DIM = 256, 768, 4, 2, 64
 def finder(weights, layout):
     """As if the weights (name -> Ternary) lay in an I2_S file of that order."""
     stored = {
-        name: variant.Packed(np.frombuffer(i2_s.encode(found, layout=layout), np.uint8), found.rows, found.cols)
+        name: i2s_layout.Packed(np.frombuffer(i2_s.encode(found, layout=layout), np.uint8), found.rows, found.cols)
         for name, found in weights.items()
     }
     return stored.get
@@ -49,7 +49,7 @@ def made_up(shared, *, attention_only=False, seed=0):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("attention_only", [False, True])
 def test_the_order_is_found(layout, attention_only):
-    found = variant.evidence(finder(made_up(0.15, attention_only=attention_only), layout), 2, HEAD_DIM)
+    found = i2s_layout.evidence(finder(made_up(0.15, attention_only=attention_only), layout), 2, HEAD_DIM)
 
     assert found.best() == layout
     assert found.pairs == (2 if attention_only else 4)
@@ -58,12 +58,12 @@ def test_the_order_is_found(layout, attention_only):
 @pytest.mark.parametrize("seed", range(20))
 def test_random_weights_show_no_order(seed):
     find = finder(made_up(0, seed=seed), "x86")
-    found = variant.evidence(find, 2, HEAD_DIM)
+    found = i2s_layout.evidence(find, 2, HEAD_DIM)
 
     assert max(abs(found.x86), abs(found.arm)) < 5
     assert found.best() is None
     with pytest.raises(UnsupportedArtifact, match=r"m\.gguf does not say .* 4 pairs .* 8 are needed") as caught:
-        variant.resolve(find, 2, HEAD_DIM, asked="", declared=None, where="m.gguf")
+        i2s_layout.resolve(find, 2, HEAD_DIM, asked="", declared=None, where="m.gguf")
     assert "--i2s-layout" in caught.value.hint
 
 
@@ -73,16 +73,18 @@ def test_rows_of_four_in_a_byte_are_neither_order():
     for name, found in made_up(0.3).items():
         lanes = found.codes.reshape(-1, 4, found.cols)
         raw = lanes[:, 0] << 6 | lanes[:, 1] << 4 | lanes[:, 2] << 2 | lanes[:, 3]
-        stored[name] = variant.Packed(np.concatenate([raw.reshape(-1), np.zeros(32, np.uint8)]), found.rows, found.cols)
+        stored[name] = i2s_layout.Packed(
+            np.concatenate([raw.reshape(-1), np.zeros(32, np.uint8)]), found.rows, found.cols
+        )
 
-    assert variant.evidence(stored.get, 2, HEAD_DIM).best() is None
+    assert i2s_layout.evidence(stored.get, 2, HEAD_DIM).best() is None
 
 
 def test_what_is_asked_comes_first_then_what_the_file_says():
     find = finder(made_up(0.3), "x86")
 
     def resolve(asked, declared):
-        return variant.resolve(find, 2, HEAD_DIM, asked=asked, declared=declared, where="m")
+        return i2s_layout.resolve(find, 2, HEAD_DIM, asked=asked, declared=declared, where="m")
 
     assert resolve("", None) == "x86"
     assert resolve("", "arm") == "arm"
@@ -96,16 +98,16 @@ def test_what_is_asked_comes_first_then_what_the_file_says():
     [(50, 1, "x86"), (1, 50, "arm"), (50, 20, None), (20, 50, None), (7, 0, None), (9, -1, "x86"), (-90, -80, None)],
 )
 def test_evidence_has_to_be_strong_and_one_sided(x86, arm, best):
-    assert variant.Evidence(x86, arm, 4).best() == best
+    assert i2s_layout.Evidence(x86, arm, 4).best() == best
 
 
 def test_tensors_without_whole_blocks_or_partners_are_not_compared():
-    assert variant.evidence({}.get, 2, HEAD_DIM).pairs == 0
+    assert i2s_layout.evidence({}.get, 2, HEAD_DIM).pairs == 0
     odd = {
         name: Ternary(np.ones(shape, np.uint8), np.ones((), np.float32))
         for name, shape in {"blk.0.ffn_up.weight": (384, 256), "blk.0.ffn_down.weight": (256, 512)}.items()
     }
-    assert variant.evidence(finder(odd, "x86"), 1, HEAD_DIM).pairs == 0
+    assert i2s_layout.evidence(finder(odd, "x86"), 1, HEAD_DIM).pairs == 0
 
 
 @pytest.mark.model
@@ -127,7 +129,7 @@ def test_the_order_is_plain_in_weights_that_somebody_trained(name, request):
         f"blk.0.{kind}.weight": whole(tensors[f"blk.6.{kind}.weight"]) for kind in ("ffn_up", "ffn_gate", "ffn_down")
     }
     for layout in LAYOUTS:
-        found = variant.evidence(finder(weights, layout), 1, 0)
+        found = i2s_layout.evidence(finder(weights, layout), 1, 0)
 
         assert found.pairs == 2
         assert found.best() == layout

@@ -20,7 +20,7 @@ from edgellm_onnx.memory import aligned, zeros
 from edgellm_onnx.signature import CACHE_TYPES, CacheEntry, Signature
 
 
-class GrowingDecoder:
+class ConcatKvDecoder:
     batches = False
 
     def __init__(  # noqa: PLR0917

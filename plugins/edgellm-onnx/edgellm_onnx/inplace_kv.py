@@ -23,7 +23,7 @@ from edgellm_onnx.signature import CACHE_TYPES, Signature
 MASK_STEP = 256
 
 
-class SharedDecoder:
+class InPlaceKvDecoder:
     def __init__(  # noqa: PLR0917
         self,
         session: onnxruntime.InferenceSession,
