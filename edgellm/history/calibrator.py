@@ -1,6 +1,6 @@
 """Runs a backend's kernels in a process of its own, which may die of them: `python -m edgellm.history.calibrator`.
 
-The child is told a backend and numbers of threads, and answers with one line of JSON.
+The child gets a backend and a number of threads as arguments, and answers with one line of JSON.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def measure(backend: str, threads: int) -> Calibration:
 
 
 def believable(calibration: Calibration) -> tuple[Calibration, tuple[int, ...]]:
-    """Without the numbers of threads that were slower than one, and those numbers.
+    """The calibration without the numbers of threads that were slower than one thread, and those numbers.
 
-    Threads wait for each other: beside a program that has a processor for itself, two are slower than one by far.
+    Threads wait for each other: where another program keeps a processor busy, two threads are far slower than one.
     """
     slow = tuple(
         count

@@ -1,7 +1,7 @@
-"""Requests for vectors and scores, batch by batch: what `runtime.loop` computes between the steps of answers.
+"""Queue of requests for vectors and scores: `runtime.loop` computes a batch of them between two steps of answers.
 
-Sequences of one request go longest first, so that neighbours are of similar length and little is padded. Requests
-take turns, and what room a batch has left is filled from the others, so that a text alone does not wait for two
+The texts of a request go longest first, so that those in a batch have similar lengths and little is padded. Requests
+take turns, and the room that a batch has left is filled from other requests. So a single text does not wait for two
 thousand that came before it.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Tokens = tuple[int, ...] | Pair
 
 MAX_WAITING = 1024
-# Texts are cut into tokens for so long at a time: others have their turn in between.
+# Texts are tokenized for at most this long at a time, so that others have their turn in between.
 READ_S = 0.010
 # A shorter sequence would be more padding than text beside the batch's longest.
 LEAST_FILL = 0.5
@@ -73,16 +73,16 @@ class EmbedQueue:
         return []
 
     def cancel(self, request_id: int) -> None:
-        """Forget a request; nothing where it is done."""
+        """Remove a request. Nothing happens where it is done."""
         self._jobs = deque(job for job in self._jobs if job.id != request_id)
 
     def clear(self) -> list[int]:
-        """Forget all; their ids."""
+        """Remove all requests. Returns their ids."""
         jobs, self._jobs = self._jobs, deque()
         return [job.id for job in jobs]
 
     def step(self, *, beside_answers: bool) -> list[wire.Reply]:
-        """Read some texts, or compute one batch; the replies to requests that ended."""
+        """Tokenize some texts, or compute one batch. Returns the replies to requests that ended."""
         if not self._jobs:
             return []
         job = self._jobs[0]
@@ -120,7 +120,7 @@ class EmbedQueue:
         return _Job(request_id, request.documents, request.query)
 
     def _read(self, job: _Job) -> None:
-        """Cut texts into tokens for a moment.
+        """Tokenize texts for READ_S.
 
         Raises:
             ContextOverflow: one is too long. UsageError: one has no tokens, or ids that there are not.
@@ -162,7 +162,7 @@ class EmbedQueue:
         return tokens
 
     def _batch(self, beside_answers: bool) -> list[tuple[_Job, int]]:
-        """The next sequences: of the request whose turn it is, then of others of its kind, at least one."""
+        """The next texts, at least one: of the request whose turn it is, then of others of its kind."""
         budget = self._engine.info.max_batch_tokens
         if beside_answers:
             budget = min(budget, BUSY_CHUNK)
@@ -207,7 +207,7 @@ class EmbedQueue:
 
 
 def cannot(task: str, generates: bool, capabilities: frozenset[str]) -> UnsupportedTask:
-    """The model that runs does not do `task`; says what it does, and what would."""
+    """The error for a task that the running model does not do. Says what it does, and which model would."""
     able = ["writes text"] * generates
     able += [word for name, word in (("embed", "embeds"), ("rerank", "reranks")) if name in capabilities]
     hints = {

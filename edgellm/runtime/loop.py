@@ -146,7 +146,7 @@ class Loop:
         return self._engine.truncate(admission.slot, admission.n_keep)
 
     def _step(self, step: Step) -> Sequence[Logits] | None:
-        """Compute a batch; None where that failed, and those that it concerns have been told."""
+        """Compute a batch; None where that failed; the requests concerned then have their error."""
         if any(len(entry.tokens) > 1 for entry in step.batch):
             # A prompt takes long: text that is ready does not wait for it.
             self._flush(time.perf_counter())

@@ -1,8 +1,8 @@
-"""How good a quantization is, in a process of its own: perplexity of a text, and its distance from a reference.
+"""Quality of a quantization: perplexity of a text, and KL divergence from a reference. Runs in a process of its own.
 
-Teacher-forced: the text's own tokens are computed in chunks, and what the model says of each next token is compared.
-As llama.cpp's `perplexity` does, the first half of a chunk is context and the second is scored. Both engines are used
-through the contract alone, so it works for every backend, and for two at once where their vocabularies are the same.
+Teacher-forced: the text's own tokens are computed in chunks, and each next token is scored by the probability that the
+model gave it. As in llama.cpp's `perplexity`, the first half of a chunk is context and the second half is scored. The
+engines are used through the contract alone, so every backend works, and two at once where their vocabularies match.
 
     python -m edgellm.runtime.perplexity      one JSON `Job` on stdin; JSON lines `Progress`, then `Score` or `Failure`
 """
@@ -54,7 +54,7 @@ class Score(msgspec.Struct, frozen=True, tag=True):
     reference_perplexity: float | None = None
     mean_kl: float | None = None  # nats per token, of the reference against the model
     high_kl: float | None = None  # 99th percentile
-    top_agreement: float | None = None  # share of tokens where both find the same one likeliest
+    top_agreement: float | None = None  # share of tokens for which both have the same most likely token
 
 
 class Failure(msgspec.Struct, frozen=True, tag=True):
@@ -122,24 +122,24 @@ def compare(engines: Sequence[Engine], job: Job, tell: Callable[[Progress], None
 
     rows = min(min(engine.info.max_logits, engine.info.max_batch_tokens) for engine in engines)
     pieces = _pieces(engines, job)
-    lost: list[list[float]] = [[] for _ in engines]
+    losses: list[list[float]] = [[] for _ in engines]
     kl: list[float] = []
     agreed = 0
     for number, piece in enumerate(pieces, 1):
         for parts in zip(*(_rows(engine, piece, rows) for engine in engines), strict=True):
-            for losses, (targets, found) in zip(lost, parts, strict=True):
-                losses.extend((-found[np.arange(len(targets)), targets]).tolist())
+            for own, (targets, log_probs) in zip(losses, parts, strict=True):
+                own.extend((-log_probs[np.arange(len(targets)), targets]).tolist())
             if len(parts) > 1:
                 (_, mine), (_, other) = parts
                 kl += (np.exp(other) * (other - mine)).sum(-1).tolist()
                 agreed += int((other.argmax(-1) == mine.argmax(-1)).sum())
-        tell(Progress(number, len(pieces), _perplexity(lost[0])))
-    first = Score(len(lost[0]), _perplexity(lost[0]), engines[0].info.vocab_size)
+        tell(Progress(number, len(pieces), _perplexity(losses[0])))
+    first = Score(len(losses[0]), _perplexity(losses[0]), engines[0].info.vocab_size)
     if not kl:
         return first
     return msgspec.structs.replace(
         first,
-        reference_perplexity=_perplexity(lost[1]),
+        reference_perplexity=_perplexity(losses[1]),
         mean_kl=_finite(float(np.mean(kl))),
         high_kl=_finite(float(np.quantile(kl, 0.99))),
         top_agreement=agreed / len(kl),
@@ -181,8 +181,8 @@ def _rows(engine: Engine, tokens: Sequence[int], most: int) -> Iterator[tuple[li
         at += count
     while at < last:
         count = min(most, last - at)
-        (found,) = engine.step([SlotInput(0, at, tuple(tokens[at : at + count]), count)])
-        yield list(tokens[at + 1 : at + count + 1]), _log_softmax(found)
+        (logits,) = engine.step([SlotInput(0, at, tuple(tokens[at : at + count]), count)])
+        yield list(tokens[at + 1 : at + count + 1]), _log_softmax(logits)
         at += count
 
 
@@ -190,8 +190,8 @@ def _log_softmax(rows: npt.NDArray[np.float32]) -> Floats:
     import numpy as np
 
     shifted = rows.astype(np.float64) - rows.max(-1, keepdims=True)
-    found: Floats = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return found
+    log_probs: Floats = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return log_probs
 
 
 def _perplexity(losses: Sequence[float]) -> float:
@@ -200,7 +200,7 @@ def _perplexity(losses: Sequence[float]) -> float:
 
 
 def _finite(value: float) -> float:
-    """JSON has no other numbers: the largest one stands for what is none."""
+    """JSON has no infinity and no NaN: the largest float stands for both."""
     return value if math.isfinite(value) else sys.float_info.max
 
 

@@ -1,7 +1,7 @@
 """Runs a backend's quantizer in a process of its own: `python -m edgellm.runtime.quantize_worker`.
 
-The job goes in as one line of JSON, lines come out: progress, then the outcome. The end of stdin means that the parent
-is gone: the process leaves at once, whatever the library is doing. What it leaves behind is the parent's to remove.
+The job goes in as one line of JSON. Lines come out: progress, then the outcome. The parent removes what a process that
+died leaves behind.
 """
 
 from __future__ import annotations

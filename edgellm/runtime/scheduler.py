@@ -1,7 +1,7 @@
 """Continuous batching as pure state: who runs, in which slot, and what the next step computes.
 
-Decoding requests go first, one token each; what is left of the step's token budget goes to prompts, oldest first,
-in chunks. Knows nothing of engines, text or clocks: `runtime/loop.py` carries out what is planned here.
+Decoding requests go first, one token each. The rest of the step's token budget goes to prompts, oldest first, in
+chunks. This module knows no engine, text or clock: `runtime/loop.py` carries out its plans.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Step:
 
 
 class Scheduler:
-    """The state of all slots and of the queue before them."""
+    """The slots, and the queue of requests that wait for one."""
 
     def __init__(self, info: EngineInfo, max_waiting: int = 1024) -> None:
         self._info = info
@@ -74,7 +74,7 @@ class Scheduler:
         self.waiting.append(request)
 
     def release(self, request: RequestState, *, keep_cache: bool = True) -> None:
-        """Take a request out, wherever it is. Its slot keeps the tokens for a later request that begins alike."""
+        """Remove a request, wherever it is. Its slot keeps the tokens for a later request with the same prefix."""
         if request in self.waiting:
             self.waiting.remove(request)
         if request in self.running:
@@ -85,7 +85,7 @@ class Scheduler:
                 slot.tokens = []
 
     def forget(self, index: int) -> RequestState | None:
-        """The engine lost what this slot held; the request that ran in it, which must be released."""
+        """The engine lost what this slot held. Returns the request that ran in it, which must be released."""
         slot = self.slots[index]
         slot.tokens = []
         return slot.request
@@ -125,7 +125,7 @@ class Scheduler:
         return sum(slot - 1 not in used for slot in used)
 
     def admitted(self, admission: Admission, n_kept: int) -> None:
-        """The slot really has `n_kept` tokens of the prefix (an engine may be unable to rewind)."""
+        """Record that the slot holds `n_kept` tokens of the prefix: an engine may be unable to rewind to all of it."""
         request, slot = admission.request, self.slots[admission.slot]
         slot.tokens = request.prompt[:n_kept]
         slot.request = request
@@ -159,7 +159,7 @@ class Scheduler:
         return Step(tuple(batch[at] for at in order), tuple(owners[at] for at in order))
 
     def advance(self, step: Step) -> list[RequestState]:
-        """The step was computed: record what the caches hold now; return the requests that have logits, in order."""
+        """Record what the caches hold after the step. Returns the requests that have logits, in order."""
         self._clock += 1
         ready = []
         for entry, request in zip(step.batch, step.requests, strict=True):
@@ -178,7 +178,7 @@ class Scheduler:
         return self._info.n_ctx - len(self.slots[request.slot].tokens)
 
     def violations(self) -> list[str]:
-        """Every broken invariant, in words; empty = all is well. For tests."""
+        """Every broken invariant, in words; empty where there is none. For tests."""
         violations = []
         for index, slot in enumerate(self.slots):
             if len(slot.tokens) > self._info.n_ctx:

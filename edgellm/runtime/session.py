@@ -108,14 +108,14 @@ class Dispatcher:
             _hand_over(loop, outcomes)
 
     def fail_all(self, error: EdgeLLMError) -> None:
-        """Tell every open request the same end, each with an exception of its own: they are raised in many threads."""
+        """End every open request with the same error, each with its own copy: they are raised in many threads."""
         with self._lock:
             sinks, self._sinks = list(self._sinks.values()), {}
         for sink in sinks:
             try:
                 sink.put(copy.copy(error))
             except RuntimeError:
-                # The listener's event loop is closed: nobody is left to be told.
+                # The listener's event loop is closed: nobody listens any more.
                 continue
 
 

@@ -27,7 +27,7 @@ class ThreadSession:
         self._dispatcher = Dispatcher()
         self._loaded = threading.Event()
         self._info: EngineInfo | None = None
-        # Guards the two below together with who is listening: nobody is added after the last one was told the end.
+        # Guards the two fields below and the listeners: none is added after all have been told of the end.
         # Reentrant, as in `supervisor`.
         self._lock = threading.RLock()
         self._error: EdgeLLMError | None = None
@@ -63,7 +63,7 @@ class ThreadSession:
         return self._dispatcher.meter
 
     def process_usage(self) -> tuple[ProcessUsage | None, ProcessUsage | None]:
-        # What the app itself takes cannot be told from what the model does.
+        # The memory of the model cannot be told from that of the app.
         return None, None
 
     def submit(self, request: Request, sink: Sink) -> int:
@@ -98,13 +98,13 @@ class ThreadSession:
         try:
             Loop(engine, self._inbox, self._dispatcher.deliver).run()
         except BaseException as error:
-            # Also what a plugin should not raise (SystemExit): who waits for an answer must hear of it.
+            # Also what a plugin should not raise (SystemExit): those who wait for an answer must get an error.
             self._fail(error)
         finally:
             engine.close()
 
     def _fail(self, error: BaseException) -> None:
-        """As the worker reports it: typed, also where a plugin raised something of its own."""
+        """The same typed error as from a worker, also where a plugin raised an exception of its own."""
         typed = wire.Failed.of(error).error()
         with self._lock:
             self._error = typed

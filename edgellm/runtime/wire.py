@@ -22,7 +22,7 @@ MAX_FRAME_BYTES = 256 * 1024**2
 
 
 class BadFrame(Exception):
-    """What came over the pipe is no frame: a bug, or something else writes into the pipe."""
+    """Bytes from the pipe that are no frame: a bug, or something else writes into the pipe."""
 
 
 class Launch(msgspec.Struct, tag=True, frozen=True):
@@ -39,13 +39,13 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):
-    """Parent: nobody listens to this request any more."""
+    """Parent: stop this request, nobody listens to it."""
 
     id: int
 
 
 class Stop(msgspec.Struct, tag=True, frozen=True):
-    """Parent: leave; with `drain` after the requests at hand are done."""
+    """Parent: exit; with `drain`, after the open requests are done."""
 
     drain: bool
 
@@ -128,7 +128,7 @@ def read_frame(stream: IO[bytes]) -> bytes | None:
 
 
 def _read_exactly(stream: IO[bytes], length: int) -> bytes | None:
-    """An unbuffered stream may give less than asked for."""
+    """An unbuffered stream may return fewer bytes than requested."""
     parts: list[bytes] = []
     while length > 0:
         part = stream.read(length)

@@ -1,7 +1,7 @@
 """The process that holds one model: `python -m edgellm.runtime.worker`, started and watched by `supervisor.py`.
 
 Frames come in on stdin and go out on what was stdout; stdout itself then leads to stderr, so that native code that
-prints cannot break a frame. The end of stdin means that the parent is gone: the worker leaves at once.
+prints cannot break a frame. The end of stdin means that the parent is gone: the worker exits at once.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from edgellm.errors import BackendUnavailable
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
 
-# The parent must outlive the worker when the kernel looks for memory: it is small, and it can restart us.
+# When memory runs out, the kernel should kill the worker: the parent is small, and can restart it.
 OOM_SCORE = "500"
 
 
 def main() -> None:
-    """Serve one plan until told to stop."""
+    """Serve one plan until `Stop` arrives."""
     # A terminal sends Ctrl-C to its whole group, a service manager ends a whole group: the parent decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -76,7 +76,7 @@ def _receive(down: IO[bytes], inbox: queue.SimpleQueue[wire.Down]) -> None:
         while (message := _read(down)) is not None:
             inbox.put(message)
     finally:
-        # Also when a frame is broken: a worker that hears nothing more is of no use.
+        # Also when a frame is broken: a worker that cannot receive is of no use.
         os._exit(0)
 
 

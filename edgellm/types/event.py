@@ -15,7 +15,7 @@ FinishReason = Literal["stop", "length", "cancelled"]
 class Usage(msgspec.Struct, frozen=True):
     prompt_tokens: int
     completion_tokens: int
-    cached_tokens: int = 0  # of the prompt, taken over from an earlier request
+    cached_tokens: int = 0  # of the prompt, reused from an earlier request
 
 
 class Timings(msgspec.Struct, frozen=True):
@@ -31,7 +31,7 @@ class Timings(msgspec.Struct, frozen=True):
 
 
 class Delta(msgspec.Struct, frozen=True, tag=True):
-    """New text, whole characters only, never a part of a stop string; `n_tokens` were generated since the last one."""
+    """New text: whole characters, no part of a stop string. `n_tokens` were generated since the previous delta."""
 
     text: str
     n_tokens: int = 1
@@ -47,7 +47,7 @@ Event = Delta | Done
 
 
 class Vectors(msgspec.Struct, frozen=True, tag=True):
-    """`n` rows of float32, little-endian, one after another in the order asked: embeddings, or scores of one number."""
+    """`n` rows of float32, little-endian, in the order of the inputs: embeddings, or scores (one number a row)."""
 
     data: bytes
     n: int

@@ -20,7 +20,7 @@ Task = Literal["chat", "code", "agent", "embed"]
 ROLES = ("system", "user", "assistant")
 TASKS: tuple[Task, ...] = ("chat", "code", "agent", "embed")
 KV_TYPES = ("f32", "f16", "q8_0", "q4_0")  # of the cache, the most exact first
-# No count of tokens comes near; larger ones would not fit the machine integers they end in.
+# No real count of tokens comes near; larger ones would not fit the engines' integers.
 MAX_COUNT = 2**31
 MAX_CTX = 2**24  # 16 times what the catalog's models were trained for at most
 MAX_LAYERS = 9999  # the deepest model of the catalog has 80 blocks
@@ -31,7 +31,7 @@ TOKEN_BYTES = 5  # of an id on the wire, at most (MessagePack)
 
 @dataclass(frozen=True, slots=True)
 class SelectionRequest:
-    """What the user wants a model for. None = decide for me."""
+    """What the user needs a model for. None = EdgeLLM decides."""
 
     task: Task = "chat"
     ctx: int | None = None  # tokens per slot
@@ -39,7 +39,7 @@ class SelectionRequest:
     max_memory_bytes: int | None = None
     backend: str | None = None
     slots: int = 1
-    offline: bool = False  # only what needs no network at all
+    offline: bool = False  # only models that need no network
     gpu_layers: int | None = None  # as in Settings: 0 = none, -1 = all; None = as many as fit
     kv_type: str | None = (
         None  # one of KV_TYPES; None = f16 (f32 where a backend has no other), lower only where that buys something
@@ -72,12 +72,12 @@ def task_of(value: str) -> Task:
 
 
 def cache_type(value: str) -> str | None:
-    """What `SelectionRequest.kv_type` means by a name of `--kv`: "auto" = None; what is unknown is refused there."""
+    """The `SelectionRequest.kv_type` of a name of `--kv`; "auto" = None. The request refuses unknown names."""
     return None if value.lower() == "auto" else value.lower()
 
 
 def layers_on_gpu(value: int | str) -> int | None:
-    """What `SelectionRequest.gpu_layers` means by a number, "all" or "auto".
+    """The `SelectionRequest.gpu_layers` of a number, "all" (-1) or "auto" (None).
 
     Raises:
         UsageError: something else.
@@ -154,7 +154,7 @@ class Sampling(msgspec.Struct, frozen=True):
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
-    """Text to continue; `prompt` is what the chat template made of the messages, or plain text."""
+    """Text to continue: plain, or as the chat template rendered the messages."""
 
     prompt: str
     sampling: Sampling = msgspec.field(default_factory=Sampling)
@@ -174,7 +174,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, tag=True):
-    """Texts to turn into vectors. Token ids are taken as they are, with whatever special tokens the model wants."""
+    """Texts to turn into vectors. Token ids are used as they are: the caller adds the special tokens."""
 
     inputs: tuple[str | tuple[int, ...], ...]
     dimensions: int | None = None  # the first so many of each vector; only of models trained for it

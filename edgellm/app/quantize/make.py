@@ -1,4 +1,4 @@
-"""Makes what was planned: the quantizer runs in a process of its own; its file is whole, checked and named, or gone."""
+"""Makes the planned file. The quantizer runs in a process of its own; its file is complete and checked, or removed."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _write(planned: Plan, target: Path, progress: Progress) -> None:
     for size in sizes:
         done.append(done[-1] + size)
 
-    def tell(index: int, total: int, name: str) -> None:
+    def report(index: int, total: int, name: str) -> None:
         share = done[index] / done[-1] if total == len(sizes) else index / max(1, total)
         progress(share, f"{name} ({index + 1} of {total})")
 
@@ -87,7 +87,7 @@ def _write(planned: Plan, target: Path, progress: Progress) -> None:
         planned.imatrix,
         planned.requantizes,
     )
-    quantize_worker.quantize(planned.backend, job, tell)
+    quantize_worker.quantize(planned.backend, job, report)
 
 
 def _verified(planned: Plan, target: Path) -> GgufModel:
@@ -98,12 +98,12 @@ def _verified(planned: Plan, target: Path) -> GgufModel:
     """
     written = reader.read_model(target)
     expected = {p.tensor.name: (p.tensor.dims, p.type) for p in planned.file.tensors}
-    found = {tensor.name: (tensor.dims, tensor.type.name) for tensor in written.tensors}
-    if found != expected:
-        wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+    actual = {tensor.name: (tensor.dims, tensor.type.name) for tensor in written.tensors}
+    if actual != expected:
+        wrong = sorted(name for name in expected | actual if expected.get(name) != actual.get(name))
         one = wrong[0]
         raise BackendError(
-            f"{planned.backend} wrote {len(wrong)} tensors otherwise than predicted: {one} is {found.get(one)}, "
+            f"{planned.backend} wrote {len(wrong)} tensors otherwise than predicted: {one} is {actual.get(one)}, "
             f"{expected.get(one)} was expected",
             hint="its library's rules differ from those of llama.cpp b11434; please report it",
         )

@@ -1,6 +1,6 @@
 """Memory of one GGUF file on this build: from its header by formula, or with the buffers that the library itself names.
 
-Nothing here imports `llama_cpp`; what only the library knows is asked of a short-lived process (`meter.py`).
+Nothing here imports `llama_cpp`; what only the library knows comes from a short-lived process (`meter.py`).
 """
 
 from __future__ import annotations
@@ -95,18 +95,18 @@ def _stamp(path: str) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=16)
 def _facts(path: str, size: int, mtime_ns: int) -> _Facts:
-    from edgellm.formats.gguf.reader import shape
+    from edgellm.formats.gguf.reader import shape as shape_of
 
     model = read_model(path)
-    found = shape(model.header, model.tensors)
+    shape = shape_of(model.header, model.tensors)
     by_type: dict[str, int] = {}
     table = ("", 0)
     for tensor in model.tensors:
-        if tensor.name == "token_embd.weight" and found.tied_embeddings:
+        if tensor.name == "token_embd.weight" and shape.tied_embeddings:
             table = (tensor.type.name, tensor.n_bytes)
         is_matrix = len(tensor.dims) > 1 and tensor.name.endswith(".weight") and tensor.name not in TABLES
         if is_matrix and tensor.dims[1] % ROW_MULTIPLE == 0:
             by_type[tensor.type.name] = by_type.get(tensor.type.name, 0) + tensor.n_bytes
     merges = model.header.metadata.get("tokenizer.ggml.merges")
     n_merges = merges.length if isinstance(merges, LongArray) else len(merges) if isinstance(merges, tuple) else 0
-    return _Facts(found, model.tensor_bytes, n_merges, tuple(by_type.items()), table)
+    return _Facts(shape, model.tensor_bytes, n_merges, tuple(by_type.items()), table)

@@ -1,4 +1,4 @@
-"""What llama.cpp would reserve for a model and its settings, asked of the library itself: no weights are read.
+"""Memory that llama.cpp would reserve for a model and its settings, as the library itself says. No weights are read.
 
 `python -m edgellm_gguf.meter` reads one JSON object {"paths": [...], "settings": {...}} and prints another, bytes by
 buffer. It loads the model with `no_alloc` and makes the context that the engine would make, so the numbers are those of
@@ -36,8 +36,8 @@ def measure(paths: list[str], settings: Settings) -> dict[str, int]:
         RuntimeError: it does not open the file, or makes no context; with its own words.
     """
     lines: list[str] = []
-    heard = llama_cpp.llama_log_callback(lambda _level, text, _user: lines.append(text.decode("utf-8", "replace")))
-    llama_cpp.llama_log_set(heard, ctypes.c_void_p(0))
+    collect = llama_cpp.llama_log_callback(lambda _level, text, _user: lines.append(text.decode("utf-8", "replace")))
+    llama_cpp.llama_log_set(collect, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_default_params()
     params.no_alloc = True
@@ -55,10 +55,10 @@ def measure(paths: list[str], settings: Settings) -> dict[str, int]:
     context = llama_cpp.llama_init_from_model(model, context_params(settings))
     if context is None:
         raise RuntimeError(f"no context: {_last(lines)}")
-    found = {name: _sum(lines, pattern) for name, pattern in _SIZES.items()}
+    buffers = {name: _sum(lines, pattern) for name, pattern in _SIZES.items()}
     llama_cpp.llama_free(context)
     llama_cpp.llama_model_free(model)
-    return found
+    return buffers
 
 
 def _sum(lines: list[str], pattern: re.Pattern[str]) -> int:

@@ -73,7 +73,7 @@ def _product(ggml_type: int, columns: int) -> float:
 def _devices() -> list[dict[str, object]]:
     """What the library can put layers on, in its own order: GPUs, and integrated ones only where there are no others.
 
-    As `llama_prepare_model_devices` chooses (src/llama.cpp); the same GPU seen by two backends is taken once there.
+    As `llama_prepare_model_devices` chooses (src/llama.cpp); a GPU that two backends see counts once there.
     """
     count = _function("ggml_backend_dev_count", ctypes.c_size_t)
     get = _function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
@@ -81,21 +81,21 @@ def _devices() -> list[dict[str, object]]:
     name = _function("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
     description = _function("ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
     memory = _function("ggml_backend_dev_memory", None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
-    found: dict[int, list[dict[str, object]]] = {GPU: [], IGPU: []}
+    devices: dict[int, list[dict[str, object]]] = {GPU: [], IGPU: []}
     for i in range(count()):
         device = get(i)
-        if kind(device) not in found:
+        if kind(device) not in devices:
             continue
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         memory(device, ctypes.byref(free), ctypes.byref(total))
         # What is free now says nothing tomorrow, so it is not kept.
-        found[kind(device)].append({
+        devices[kind(device)].append({
             "name": name(device).decode(errors="replace"),
             "description": description(device).decode(errors="replace"),
             "total_bytes": total.value,
             "unified": kind(device) == IGPU,
         })  # fmt: skip
-    return found[GPU] or found[IGPU]
+    return devices[GPU] or devices[IGPU]
 
 
 def _backends() -> list[str]:
@@ -114,9 +114,9 @@ def _architectures() -> list[str] | None:
     if not hasattr(library, "_Z13llm_arch_name8llm_arch"):
         return None
     name = _function("_Z13llm_arch_name8llm_arch", ctypes.c_char_p, ctypes.c_int)
-    found = {name(number).decode() for number in range(MOST_ARCHS)}
+    names = {name(number).decode() for number in range(MOST_ARCHS)}
     # It names image encoders too, which it refuses to load as a model.
-    return sorted(arch for arch in found if arch not in ("unknown", "(unknown)", "clip"))
+    return sorted(arch for arch in names if arch not in ("unknown", "(unknown)", "clip"))
 
 
 def _tensor_types() -> dict[str, int]:
@@ -126,15 +126,15 @@ def _tensor_types() -> dict[str, int]:
     free = _function("gguf_free", None, ctypes.c_void_p)
     silent = llama_cpp.llama_log_callback(lambda *_: None)
     llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
-    found = {}
+    types = {}
     for number in range(MOST_TYPES):
         header = _one_tensor(number)
         opened = read(header, len(header), _GgufParams(True, None))
         if opened:
-            found[name(number).decode().upper()] = number
+            types[name(number).decode().upper()] = number
             free(opened)
     llama_cpp.llama_log_set(ctypes.cast(0, llama_cpp.llama_log_callback), ctypes.c_void_p(0))
-    return found
+    return types
 
 
 def _one_tensor(ggml_type: int) -> bytes:
@@ -163,7 +163,7 @@ def _repacked(types: dict[str, int]) -> dict[str, float]:
     if not address:
         return {}
     extra = ctypes.CFUNCTYPE(ctypes.POINTER(pointer), pointer)(address)(device)
-    found: dict[str, float] = {}
+    copies: dict[str, float] = {}
     ctx = library.ggml_init(_InitParams(1024**2, None, True))
     for name, number in types.items():
         weights = library.ggml_new_tensor_2d(ctx, number, COLS, ROWS)
@@ -175,11 +175,11 @@ def _repacked(types: dict[str, int]) -> dict[str, float]:
             place.value = buffer = allocate(kind, 0)
             if supports(device, product):
                 # The first that takes it is the one that gets it.
-                found.setdefault(name, copy_size(kind, weights) / size(weights))
+                copies.setdefault(name, copy_size(kind, weights) / size(weights))
             place.value = None
             free(buffer)
     library.ggml_free(ctx)
-    return found
+    return copies
 
 
 def _function(name: str, result: Any, *arguments: Any) -> Any:
@@ -198,7 +198,7 @@ def main() -> None:
             if abs(value - COLS) > 0.02 * COLS:
                 raise SystemExit(f"kernel of ggml type {ggml_type} gave {value} for a sum of {COLS} ones")
     types = _tensor_types()
-    found = {
+    facts = {
         "system_info": llama_cpp.llama_print_system_info().decode(errors="replace"),
         "offload": bool(llama_cpp.llama_supports_gpu_offload()),
         "backends": _backends(),
@@ -207,7 +207,7 @@ def main() -> None:
         "tensor_types": list(types),
         "repacked": _repacked(types),
     }
-    print(json.dumps(found))
+    print(json.dumps(facts))
 
 
 if __name__ == "__main__":

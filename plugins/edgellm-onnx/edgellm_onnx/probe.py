@@ -21,13 +21,13 @@ def main() -> None:
     operators: dict[str, set[str]] = {}
     for schema in get_all_operator_schema():
         operators.setdefault(schema.domain, set()).add(schema.name)
-    found = {
+    facts = {
         "version": onnxruntime.__version__,
         "providers": onnxruntime.get_available_providers(),
         "opset": next(version for version in range(NEWEST, 0, -1) if _runs(version)),
         "operators": {domain: sorted(names) for domain, names in operators.items()},
     }
-    print(json.dumps(found))
+    print(json.dumps(facts))
 
 
 def _runs(opset: int) -> bool:
