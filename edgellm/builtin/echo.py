@@ -60,7 +60,6 @@ class EchoEngine:
             max_logits=settings.n_batch,
             vocab_size=VOCAB,
             eos_ids=frozenset({END}),
-            n_ctx_train=settings.n_ctx,
             add_bos=True,
             chat_template=TEMPLATE,
             batch_invariant=True,

@@ -49,7 +49,6 @@ class EngineInfo:
     vocab_size: int
     eos_ids: frozenset[int]
     n_embd: int = 0
-    n_ctx_train: int = 0
     add_bos: bool = False  # the model wants a BOS token before the prompt
     bos_text: str = ""
     eos_text: str = ""
@@ -57,7 +56,7 @@ class EngineInfo:
     rewind_tokens: int | None = None  # how far truncate can go back: 0 = not at all, None = all the way
     fork_copies: bool = False  # fork costs memory traffic; False = the prefix is shared
     batch_invariant: bool = False  # batched equals isolated bit for bit
-    capabilities: frozenset[str] = frozenset()  # "embed", "rerank", "save_slot", "checkpoint", "adapters"
+    capabilities: frozenset[str] = frozenset()  # "embed", "rerank", "save_slot"
     generates: bool = True  # False = an encoder: `step` refuses, truncate and fork keep nothing
     embedding: EmbeddingInfo | None = None  # of what "embed" gives
     device: str = "cpu"
@@ -302,7 +301,7 @@ class Configurable(Protocol):
 
 
 @runtime_checkable
-class Environed(Protocol):
+class WorkerEnv(Protocol):
     """Optional: a backend whose libraries read environment variables before any code of its own runs."""
 
     @property
@@ -313,7 +312,7 @@ class Environed(Protocol):
 
 def worker_environment(backend: object) -> dict[str, str]:
     """What a process that runs `backend` starts with."""
-    wanted = dict(backend.worker_environment) if isinstance(backend, Environed) else {}
+    wanted = dict(backend.worker_environment) if isinstance(backend, WorkerEnv) else {}
     return wanted | settings.variables()
 
 
@@ -342,17 +341,4 @@ class Calibrator(Protocol):
 
     def calibrate(self, settings: Settings) -> Calibration:
         """Rates at one thread and at the settings' numbers of threads, in some ten seconds. In a worker only."""
-        ...
-
-
-@runtime_checkable
-class FootprintMeter(Protocol):
-    """Optional: a backend whose library reports its memory without loading weights."""
-
-    def measure_footprint(self, artifact: Artifact, settings: Settings) -> Footprint | None:
-        """As `Backend.footprint`, with what the library says itself. Native code runs in a process of its own.
-
-        Raises:
-            BackendUnavailable: the library does not answer. BadArtifact, UnsupportedArtifact.
-        """
         ...

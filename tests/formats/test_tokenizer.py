@@ -353,7 +353,3 @@ def test_a_file_without_a_vocabulary_says_so(tmp_path: Path, model: str | None) 
     path = Gguf(keys).write(tmp_path / "x.gguf")
     with pytest.raises(UnsupportedArtifact, match="no vocabulary"):
         read(path)
-    stand_in = from_gguf.NoTokenizer(32)
-    assert (stand_in.n_tokens, stand_in.eos_ids, stand_in.token_bytes(3)) == (32, frozenset(), b"")
-    with pytest.raises(UnsupportedArtifact, match="token ids"):
-        stand_in.encode("a", add_special=False, parse_special=False)

@@ -36,12 +36,6 @@ class Imatrix:
     header: GgufHeader
     entries: dict[str, Entry]  # by name of the model's tensor
 
-    @property
-    def n_chunks(self) -> int:
-        """Pieces of text that it was made from; 0 = not said."""
-        value = self.header.metadata.get("imatrix.chunk_count", 0)
-        return value if isinstance(value, int) else 0
-
 
 def read_imatrix(path: str | Path) -> Imatrix:
     """The importance matrix in `path`.

@@ -30,21 +30,6 @@ SPM_ROLES = {"bos": 1, "eos": 2, "unk": 0}
 _LEFT_OUT = " "
 
 
-class NoTokenizer:
-    """Stands where a file has no vocabulary, for a bench that sends token ids: it encodes nothing."""
-
-    def __init__(self, n_tokens: int) -> None:
-        self.n_tokens = n_tokens
-        self.eos_ids: frozenset[int] = frozenset()
-
-    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """Raises: UnsupportedArtifact, always."""
-        raise UnsupportedArtifact("the model has no vocabulary, so text cannot become tokens", hint="send token ids")
-
-    def token_bytes(self, token: int) -> bytes:
-        return b""
-
-
 def read_tokenizer(header: GgufHeader, *, pre: str | None = None) -> Tokenizer:
     """The model's tokenizer; `pre` names the pre-tokenizer in place of the file. For a worker: it imports a library.
 

@@ -237,7 +237,7 @@ class BitnetEngine:
         return EngineInfo(
             n_slots=settings.n_slots, n_ctx=settings.n_ctx, max_batch_tokens=settings.n_batch,
             max_logits=min(settings.n_batch, rows), vocab_size=arch.vocab,
-            eos_ids=frozenset(getattr(tokenizer, "eos_ids", ())), n_embd=arch.hidden, n_ctx_train=arch.ctx_train,
+            eos_ids=frozenset(getattr(tokenizer, "eos_ids", ())), n_embd=arch.hidden,
             add_bos=bool(getattr(tokenizer, "add_bos", False)), bos_text=getattr(tokenizer, "bos_text", ""),
             eos_text=getattr(tokenizer, "eos_text", ""), chat_template=getattr(tokenizer, "chat_template", None),
             rewind_tokens=None, fork_copies=True, batch_invariant=True, capabilities=frozenset(capabilities),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -26,7 +25,6 @@ Bytes = npt.NDArray[np.uint8]
 
 TERNARY_TYPES = ("I2_S", "I2_S_ARM", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0", "PACKED")
 REAL_TYPES = ("F32", "F16", "BF16")
-BLOCK_TYPES = ("Q8_0", "Q6_K", "Q4_0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +206,3 @@ def needed(weights: Weights, role: str, rows: int, cols: int) -> Raw:
             f"the architecture says {rows} x {cols}"
         )
     return raw
-
-
-Opener = Callable[[str], Weights]

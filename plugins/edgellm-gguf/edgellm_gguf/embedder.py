@@ -133,7 +133,7 @@ class LlamaEmbedder:
         return EngineInfo(
             n_slots=settings.n_slots, n_ctx=n_ctx, max_batch_tokens=settings.n_batch, max_logits=settings.n_slots,
             vocab_size=int(llama_cpp.llama_vocab_n_tokens(self._vocab)), eos_ids=frozenset(),
-            n_embd=int(llama_cpp.llama_model_n_embd_out(self._model)), n_ctx_train=trained,
+            n_embd=int(llama_cpp.llama_model_n_embd_out(self._model)),
             add_bos=bool(llama_cpp.llama_vocab_get_add_bos(self._vocab)), rewind_tokens=0, generates=False,
             capabilities=frozenset({"embed"}), embedding=EmbeddingInfo(pooling), device=LOG.devices() or "cpu",
             details={

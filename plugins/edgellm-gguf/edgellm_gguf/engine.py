@@ -149,7 +149,6 @@ class LlamaEngine:
             vocab_size=n_vocab,
             eos_ids=eos,
             n_embd=int(llama_cpp.llama_model_n_embd(self._model)),
-            n_ctx_train=int(llama_cpp.llama_model_n_ctx_train(self._model)),
             add_bos=bool(llama_cpp.llama_vocab_get_add_bos(vocab)),
             bos_text=self.tokenizer.text(int(llama_cpp.llama_vocab_bos(vocab))),
             eos_text=self.tokenizer.text(int(llama_cpp.llama_vocab_eos(vocab))),

@@ -102,14 +102,6 @@ class GgufBackend:
 
         return of_file(artifact, settings, known.repacked)
 
-    def measure_footprint(self, artifact: Artifact, settings: Settings) -> Footprint | None:
-        formula = self.footprint(artifact, settings)
-        if formula is None:
-            return None
-        from edgellm_gguf.footprint import measured
-
-        return measured(formula, artifact, settings)
-
     def open(self, plan: LaunchPlan) -> Engine:
         from edgellm.formats.gguf.reader import read_model
 

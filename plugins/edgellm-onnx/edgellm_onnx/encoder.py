@@ -191,7 +191,7 @@ class EncoderEngine:
         return EngineInfo(
             n_slots=settings.n_slots, n_ctx=n_ctx, max_batch_tokens=max(settings.n_batch, 1),
             max_logits=settings.n_slots, vocab_size=self.tokenizer.n_tokens, eos_ids=frozenset(),
-            n_embd=0 if reranks else width, n_ctx_train=folder.max_tokens, rewind_tokens=0,
+            n_embd=0 if reranks else width, rewind_tokens=0,
             capabilities=frozenset({"rerank"} if reranks else {"embed"}), generates=False,
             embedding=None if reranks else EmbeddingInfo(pooling, folder.normalized, folder.dimensions),
             details={

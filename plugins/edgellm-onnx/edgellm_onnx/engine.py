@@ -163,7 +163,7 @@ def _describe(  # noqa: PLR0917
     return EngineInfo(
         n_slots=settings.n_slots, n_ctx=settings.n_ctx, max_batch_tokens=settings.n_batch,
         max_logits=min(settings.n_batch, rows.max_rows), vocab_size=signature.vocab, eos_ids=eos_ids,
-        n_embd=_count(config.get("hidden_size")), n_ctx_train=_count(config.get("max_position_embeddings")),
+        n_embd=_count(config.get("hidden_size")),
         add_bos=tokenizer.add_bos, bos_text=tokenizer.bos_text, eos_text=tokenizer.eos_text,
         chat_template=tokenizer.chat_template, rewind_tokens=None, fork_copies=True, batch_invariant=False,
         device="cpu" if opened.provider == "CPUExecutionProvider" else opened.provider,
