@@ -11,7 +11,9 @@ import json
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+import msgspec
 
 from edgellm.errors import IntegrityError
 from edgellm.files import write_atomic
@@ -65,6 +67,21 @@ class StoredModel:
         )
 
 
+class _Record(msgspec.Struct, forbid_unknown_fields=True):
+    """What stands in the record: a `StoredModel` without its folder and problem."""
+
+    schema: int
+    model_id: str
+    quant: str
+    format: str
+    source: str
+    license: str
+    fetched_at: str
+    ctx_train: int
+    shape: Shape | None
+    files: Annotated[tuple[StoredFile, ...], msgspec.Meta(min_length=1)]
+
+
 def describe_file(path: Path, *, inside: Path, expected_sha256: str, written_sha256: str = "") -> StoredFile:
     """Hash one file (or take the hash that was made as it came), and compare with what was promised ("" = nothing was).
 
@@ -97,15 +114,21 @@ def write(stored: StoredModel) -> None:
 def read(folder: Path) -> StoredModel | None:
     """The entry in `folder`; None where there is none. A record that cannot be understood has a `problem`."""
     try:
-        content = json.loads((folder / RECORD).read_bytes())
+        record = msgspec.json.decode((folder / RECORD).read_bytes(), type=_Record)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        return StoredModel(folder, folder.parent.name, folder.name, problem=f"its record cannot be read: {error}")
-    try:
-        return _from_json(folder, content)
-    except (TypeError, KeyError, ValueError) as error:
-        return StoredModel(folder, folder.parent.name, folder.name, problem=f"its record is malformed: {error!r}")
+    except OSError as error:
+        return _broken(folder, f"its record cannot be read: {error}")
+    except (ValueError, RecursionError) as error:  # msgspec's errors, UnicodeDecodeError
+        return _broken(folder, f"its record is malformed: {error}")
+    if record.schema != _SCHEMA:
+        return _broken(folder, "its record was written by another version of edgellm")
+    content = {name: getattr(record, name) for name in record.__struct_fields__ if name != "schema"}
+    return StoredModel(folder, **content)
+
+
+def _broken(folder: Path, problem: str) -> StoredModel:
+    return StoredModel(folder, folder.parent.name, folder.name, problem=problem)
 
 
 def check(stored: StoredModel) -> StoredModel:
@@ -131,16 +154,6 @@ def check(stored: StoredModel) -> StoredModel:
         stored = replace(stored, files=tuple(files))
         write(stored)
     return stored
-
-
-def _from_json(folder: Path, content: dict[str, Any]) -> StoredModel:
-    if content.pop("schema") != _SCHEMA:
-        raise ValueError("written by another version of edgellm")
-    files = tuple(StoredFile(**file) for file in content.pop("files"))
-    shape = content.pop("shape")
-    if not files:
-        raise ValueError("no files")
-    return StoredModel(folder, files=files, shape=Shape(**shape) if shape is not None else None, **content)
 
 
 def _sync(path: Path) -> None:

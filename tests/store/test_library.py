@@ -158,11 +158,24 @@ def test_a_shortened_or_lost_file_is_a_problem_and_no_key(library, quick):
     assert library.locate(file, card.id) is None
 
 
-@pytest.mark.parametrize("record", ["", "{", "[]", '{"schema": 2}', '{"schema": 1}', '{"schema": 1, "files": []}'])
+SIZE_IN_WORDS = json.dumps(
+    {"schema": 1, "model_id": "tiny", "quant": "Q8_0", "format": "gguf", "source": "", "license": "", "fetched_at": "",
+     "ctx_train": 1, "shape": None, "files": [{"path": "x", "bytes": "many", "mtime_ns": 1, "sha256": ""}]}
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "", "{", "[]", '{"schema": 2}', '{"schema": 1}', '{"schema": 1, "files": []}', SIZE_IN_WORDS, "[" * 100_000,
+        SIZE_IN_WORDS.replace('"schema": 1', '"schema": 2').replace('"many"', "1"), "\udcff",
+    ],
+    ids=range(10),
+)  # fmt: skip
 def test_a_broken_record_is_a_problem_and_repaired_by_fetching(library, quick, record):
     card, file = quick
     library.fetch(card, file)
-    (library.installed()[0].folder / "stored.json").write_text(record)
+    (library.installed()[0].folder / "stored.json").write_text(record, errors="surrogateescape")
 
     assert library.installed()[0].problem
     assert library.locate(file, card.id) is None
