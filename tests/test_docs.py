@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +119,28 @@ def test_the_file_tree_leaves_nothing_of_the_top_out() -> None:
     areas = {f"edgellm/{path.name}/" for path in (ROOT / "edgellm").iterdir() if (path / "__init__.py").exists()}
 
     assert top | areas <= set(tree())
+
+
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+A_FILE = re.compile(r"[\w./-]+(?:\.(?:py|toml|jsonl)|/)")
+
+
+def names_in_code(page: Path) -> list[str]:
+    """What a page sets in code font outside of blocks, each once."""
+    return sorted(set(re.findall(r"`([^`\n]+)`", without_code(read(page)))))
+
+
+@pytest.mark.parametrize("path", [name for name in names_in_code(ARCHITECTURE) if A_FILE.fullmatch(name)])
+def test_files_of_the_architecture_exist(path: str) -> None:
+    assert (ROOT / "edgellm" / path).exists() or (ROOT / path).exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in names_in_code(ARCHITECTURE) if re.fullmatch(r"\w+(\.\w+)+", name) and not A_FILE.fullmatch(name)],
+)
+def test_functions_of_the_architecture_exist(name: str) -> None:
+    pkgutil.resolve_name(f"edgellm.{name}")
 
 
 def test_every_example_is_listed() -> None:
