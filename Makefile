@@ -8,7 +8,7 @@ EVERY := -m 'slow or not slow'
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-all slow test-arm64 check bench bench-start bench-serve bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine onnx-parity onnx-exporters ternary-parity sanitize fuzz soak soak-downloads clean python \
+.PHONY: help setup serve test same-outputs test-all slow test-arm64 check bench bench-start bench-serve bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine onnx-parity onnx-exporters ternary-parity sanitize fuzz soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -89,6 +89,11 @@ bench-embed: setup ## embedding through engine, SDK and HTTP against onnxruntime
 
 bench-onnx-engine: setup ## the ONNX engine against onnxruntime-genai (ARGS="FOLDER --peer PYTHON"), its overhead, and growth with the context
 	$(BIN)/python benchmarks/onnx_engine.py $(ARGS)
+
+same-outputs: test-tools ## 200 commands print the same JSON as another checkout's code (BASE=OTHER/.venv/bin/python)
+	@test -n "$(BASE)" || { echo "BASE=... is needed: the Python of another checkout's .venv" >&2; exit 2; }
+	$(BASE) tests/support/recorded_outputs.py record build/outputs.json.xz
+	$(BIN)/python tests/support/recorded_outputs.py compare build/outputs.json.xz
 
 fuzz: python ## libFuzzer on a file reader for a minute (FUZZ=gguf, safetensors or codecs; ARGS="--seconds 1200")
 	@$(PYTHON) plugins/install.py --extras test,fuzz
