@@ -271,16 +271,14 @@ def _messages(messages: Messages) -> list[Message]:
     if isinstance(messages, str):
         return [Message("user", messages)]
     try:
-        found = [m if isinstance(m, Message) else Message(m["role"], m["content"]) for m in messages]
+        conversation = [m if isinstance(m, Message) else Message(m["role"], m["content"]) for m in messages]
     except KeyError as error:
         raise UsageError(f"a message lacks {error}", hint=_AS_MESSAGES, param="messages") from None
     except TypeError as error:
         raise UsageError(f"these are no messages: {error}", hint=_AS_MESSAGES, param="messages") from None
-    if not all(isinstance(text, str) for message in found for text in (message.role, message.content)):
-        raise UsageError("a message's role and content must be text", hint=_AS_MESSAGES, param="messages")
-    if not found:
+    if not conversation:
         raise UsageError("there are no messages", hint="send at least one user message", param="messages")
-    return found
+    return conversation
 
 
 def _collect(events: Iterator[Event]) -> Completion:

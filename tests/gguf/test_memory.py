@@ -36,7 +36,7 @@ def verdict() -> library.Verdict:
 @pytest.fixture
 def backend(verdict: library.Verdict, monkeypatch: pytest.MonkeyPatch) -> GgufBackend:
     """With the answer of one probe for all tests: each has a cache folder of its own, where none is kept."""
-    monkeypatch.setattr(library, "known", lambda: verdict)
+    monkeypatch.setattr(library, "last_verdict", lambda: verdict)
     return GgufBackend()
 
 

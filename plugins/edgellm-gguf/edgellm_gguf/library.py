@@ -94,7 +94,7 @@ def verdict(machine: Machine) -> Verdict:
     return kept(cached, Verdict, lambda: _probe(digest))
 
 
-def known() -> Verdict | None:
+def last_verdict() -> Verdict | None:
     """The newest answer that is kept of this library, without asking anew: for questions that come with no machine."""
     try:
         digest = _digest(tuple((str(path), *_stamp(path)) for path in library_files()))

@@ -94,13 +94,13 @@ class GgufBackend:
         return []
 
     def footprint(self, artifact: Artifact, settings: Settings) -> Footprint | None:
-        known = library.known()
+        verdict = library.last_verdict()
         # What goes to a GPU is the core's to place.
-        if artifact.format not in self.formats or not artifact.paths or settings.gpu_layers or known is None:
+        if artifact.format not in self.formats or not artifact.paths or settings.gpu_layers or verdict is None:
             return None
         from edgellm_gguf.footprint import of_file
 
-        return of_file(artifact, settings, known.repacked)
+        return of_file(artifact, settings, verdict.repacked)
 
     def open(self, plan: LaunchPlan) -> Engine:
         from edgellm.formats.gguf.reader import read_model
