@@ -69,7 +69,7 @@ def parse_toml(text: str, path: Path, hint: str) -> dict[str, Any]:
     """The document.
 
     Raises:
-        UsageError: it is no TOML; the message has the line.
+        UsageError: it is not TOML; the message has the line.
     """
     try:
         return tomllib.loads(text)

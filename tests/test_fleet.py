@@ -20,10 +20,10 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def test_the_example_of_the_docs() -> None:
-    found = fleet_file.load(EXAMPLE)
-    classroom, library, teachers = found.boxes
+    fleet = fleet_file.load(EXAMPLE)
+    classroom, library, teachers = fleet.boxes
 
-    assert found.name == "school"
+    assert fleet.name == "school"
     assert (classroom.name, classroom.profile, classroom.count) == ("classroom", "raspberry-pi-5-8gb", 12)
     assert (classroom.request.task, classroom.request.ctx, classroom.request.slots) == ("chat", 4096, 1)
     assert (library.request.slots, library.request.min_tps) == (2, 6)

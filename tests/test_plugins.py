@@ -25,8 +25,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             del sys.modules[name]
 
 
-def row(found: Plugins, name: str) -> PluginRow:
-    return next(row for row in found.rows() if row.name == name)
+def row(plugins: Plugins, name: str) -> PluginRow:
+    return next(row for row in plugins.rows() if row.name == name)
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def row(found: Plugins, name: str) -> PluginRow:
 def test_a_plugin_that_does_not_load_is_a_row(folder: Path, source: str, reason: str) -> None:
     fake_plugins.install(folder, "bad", source)
     fake_plugins.install(folder, "good", fake_plugins.COMMAND)
-    found = Plugins()
+    plugins = Plugins()
 
-    assert reason in row(found, "bad").error
-    assert row(found, "bad").distribution == "edgellm-bad 1.0"
-    assert row(found, "good").error == ""
-    assert "echo" in found.backends()
+    assert reason in row(plugins, "bad").error
+    assert row(plugins, "bad").distribution == "edgellm-bad 1.0"
+    assert row(plugins, "good").error == ""
+    assert "echo" in plugins.backends()
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,12 @@ def test_a_plugin_that_does_not_load_is_a_row(folder: Path, source: str, reason:
 )
 def test_a_bad_backend_is_refused_and_told(folder: Path, source: str, reason: str) -> None:
     fake_plugins.install(folder, "zbad", source)
-    found = Plugins()
+    plugins = Plugins()
 
-    assert "half" not in found.backends()
-    assert found.backends()["echo"].describe() == {"library": "none"}
-    assert row(found, "zbad").error.startswith("register_backends: ")
-    assert reason in row(found, "zbad").error
+    assert "half" not in plugins.backends()
+    assert plugins.backends()["echo"].describe() == {"library": "none"}
+    assert row(plugins, "zbad").error.startswith("register_backends: ")
+    assert reason in row(plugins, "zbad").error
 
 
 CONVERTER = """
@@ -81,22 +81,22 @@ def test_a_converter_is_found_by_its_formats_and_the_first_keeps_them(folder: Pa
     fake_plugins.install(folder, "yfirst", CONVERTER.format("print"))
     fake_plugins.install(folder, "zsecond", CONVERTER.format("len"))
     fake_plugins.install(folder, "zthing", CONVERTER.format("7"))
-    found = Plugins()
+    plugins = Plugins()
 
-    assert found.converters()["acme", "acme2"] is print
-    assert row(found, "yfirst").error == ""
-    assert "a converter from acme to acme2 is already there" in row(found, "zsecond").error
-    assert "7 cannot be called" in row(found, "zthing").error
+    assert plugins.converters()["acme", "acme2"] is print
+    assert row(plugins, "yfirst").error == ""
+    assert "a converter from acme to acme2 is already there" in row(plugins, "zsecond").error
+    assert "7 cannot be called" in row(plugins, "zthing").error
 
 
 def test_a_hook_that_exits_ends_only_itself(folder: Path) -> None:
     fake_plugins.install(folder, "aexits", fake_plugins.EXITS_IN_HOOK)
     fake_plugins.install(folder, "good", fake_plugins.COMMAND)
-    found = Plugins()
-    commands = found.commands()
+    plugins = Plugins()
+    commands = plugins.commands()
 
     assert set(commands) - set(COMMANDS) == {"hello"}
-    assert row(found, "aexits").error == "register_commands: SystemExit: 3"
+    assert row(plugins, "aexits").error == "register_commands: SystemExit: 3"
 
 
 @pytest.mark.parametrize("option", ["tryfirst", "trylast", "wrapper", "hookwrapper"])
@@ -122,12 +122,12 @@ def register_models(register):
 def test_built_in_plugins_come_first_then_by_name(folder: Path) -> None:
     for name in ("zeta", "alpha"):
         fake_plugins.install(folder, name, ORDERED.format(name))
-    found = Plugins()
+    plugins = Plugins()
     models: list[object] = []
-    found.call("register_models", register=models.append)
+    plugins.call("register_models", register=models.append)
 
     assert [model for model in models if isinstance(model, str)] == ["alpha", "zeta"]
-    assert found._implementations("register_commands")[0].plugin_name == "commands"
+    assert plugins._implementations("register_commands")[0].plugin_name == "commands"
 
 
 COUNTS = """
@@ -148,10 +148,10 @@ calls = []
 
 def test_each_hook_is_called_once(folder: Path) -> None:
     fake_plugins.install(folder, "counts", COUNTS)
-    found = Plugins()
+    plugins = Plugins()
 
-    assert found.backends()["counted"] is found.backend("counted")
-    assert found.backends() == found.backends()
+    assert plugins.backends()["counted"] is plugins.backend("counted")
+    assert plugins.backends() == plugins.backends()
     assert len(sys.modules["fake_counts"].calls) == 1
 
 
@@ -173,10 +173,10 @@ def test_two_distributions_of_one_name_are_both_shown(folder: Path) -> None:
 def test_the_allow_list_keeps_others_from_being_imported(folder: Path) -> None:
     fake_plugins.install(folder, "good", fake_plugins.COMMAND)
     fake_plugins.install(folder, "other", fake_plugins.RAISES)
-    found = Plugins(frozenset({"good"}))
+    plugins = Plugins(frozenset({"good"}))
 
-    assert row(found, "good").error == ""
-    assert row(found, "other") == PluginRow(
+    assert row(plugins, "good").error == ""
+    assert row(plugins, "other") == PluginRow(
         "other", "edgellm-other 1.0", "fake_other", "not in EDGELLM_PLUGINS", allowed=False
     )
     assert "fake_other" not in sys.modules
@@ -184,22 +184,22 @@ def test_the_allow_list_keeps_others_from_being_imported(folder: Path) -> None:
 
 def test_registrations_are_told_in_words(folder: Path) -> None:
     fake_plugins.install(folder, "good", fake_plugins.COMMAND)
-    found = Plugins().registrations()
+    added = Plugins().registrations()
 
-    assert found["echo"] == ("backend echo",)
-    assert found["sources"] == tuple(f"source {name}" for name in ("file", "hf", "http", "https", "ollama", "pypi"))
-    assert found["commands"] == tuple(f"command {name}" for name in COMMANDS)
-    assert found["good"] == ("command hello",)
+    assert added["echo"] == ("backend echo",)
+    assert added["sources"] == tuple(f"source {name}" for name in ("file", "hf", "http", "https", "ollama", "pypi"))
+    assert added["commands"] == tuple(f"command {name}" for name in COMMANDS)
+    assert added["good"] == ("command hello",)
 
 
 def test_a_backend_of_a_broken_plugin_says_what_broke(folder: Path) -> None:
     fake_plugins.install(folder, "bad", fake_plugins.RAISES)
-    found = Plugins()
+    plugins = Plugins()
 
     with pytest.raises(BackendUnavailable, match="its library is gone"):
-        found.backend("bad")
+        plugins.backend("bad")
     with pytest.raises(UsageError, match="no backend named 'nobody'") as caught:
-        found.backend("nobody")
+        plugins.backend("nobody")
     assert "echo" in caught.value.hint
 
 

@@ -95,7 +95,7 @@ class Lister(Protocol):
     """Optional: a source with URIs that name several quantizations of a model, to choose from."""
 
     def names_several(self, uri: str) -> bool:
-        """Whether `uri` names neither a file nor a quantization. Asks nobody."""
+        """Whether `uri` names neither a file nor a quantization. Makes no request."""
         ...
 
     def variants(self, uri: str) -> list[list[RemoteFile]]:

@@ -38,7 +38,8 @@ def card_of(uri: str) -> ModelCard:
     """The row of the model that `uri` (or a path) names. Fetches headers only.
 
     Raises:
-        BadArtifact, UnsupportedArtifact: no sound GGUF file, or no language model. UnknownModel: it is not there.
+        BadArtifact, UnsupportedArtifact: not a sound GGUF file, or not a language model.
+        UnknownModel: it does not exist.
         SourceError and its kinds; SourceError too where the source describes nothing before it is fetched (pypi).
     """
     scheme = scheme_of(uri)

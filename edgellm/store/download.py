@@ -1,9 +1,9 @@
-"""Downloads one file, goes on where an earlier try stopped, held to a rate: whole and right under its name, or absent.
+"""Downloads one file. It resumes an earlier try and keeps to a rate. The file is complete and checked, or absent.
 
     NAME.<...>.incomplete     being downloaded (`store.partial` says who writes into it)
     NAME                      every byte was counted and hashed
 
-A process that is killed leaves the first; the next one asks for the bytes that are missing.
+A killed process leaves the first. The next process requests only the missing bytes.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def throttle() -> Throttle:
     """As EDGELLM_MAX_RATE says.
 
     Raises:
-        UsageError: it is no rate.
+        UsageError: it is not a rate.
     """
     text = settings.current().max_rate
     return Throttle(parse_rate(text) if text else None)
@@ -137,7 +137,7 @@ def download_all(
 
 
 def _finished(target: Path, file: RemoteFile) -> str:
-    """The hash of a part that an earlier try finished; "" where there is none, or another."""
+    """The hash of a part that an earlier try finished; "" if it is not there, or has other contents."""
     if not file.sha256 or not target.is_file() or target.stat().st_size != file.bytes:
         return ""
     with open(target, "rb") as whole:
@@ -236,7 +236,7 @@ class _Download:
         return response
 
     def _receive(self, response: http.Response, out: BinaryIO) -> str:
-        """Take what comes; return why it ended too soon, "" where the other side hung up or all is here."""
+        """Write the body to the file. Return why it stalled; "" if it is complete or the server hung up."""
         assert self.file.bytes is not None
         while True:
             try:

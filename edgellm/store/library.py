@@ -6,7 +6,7 @@
           SmolLM2-135M-Instruct.Q4_1.gguf         the published name; split files keep theirs
           stored.json                             source, hashes, date, shape
         .Q4_1-b179c9523d0e6a0f.7d0c31aa.incomplete/   being fetched; renamed to the above when all is checked
-        .Q4_1-b179c9523d0e6a0f.incomplete/            the same of a source that goes on where it stopped
+        .Q4_1-b179c9523d0e6a0f.incomplete/            the same, of a source that resumes
       .locks/                                     one lock file per entry, held between processes
 
 A folder without the dot is whole: its files were fetched, hashed, and their headers read, before the rename.
@@ -97,7 +97,7 @@ class Library:
 
         Raises:
             SourceError and its kinds: unreachable, wrong hash or size, disk full.
-            BadArtifact, UnsupportedArtifact: it arrived as promised and is no sound GGUF file.
+            BadArtifact, UnsupportedArtifact: it arrived as promised but is not a sound GGUF file.
         """
         artifact = self.locate(file, card.id)
         if artifact is not None:
@@ -117,7 +117,7 @@ class Library:
         """Store a file that was made here; `path` is moved, and lies below `root`. What `file` was before is replaced.
 
         Raises:
-            BadArtifact, UnsupportedArtifact: it is no sound GGUF file.
+            BadArtifact, UnsupportedArtifact: it is not a sound GGUF file.
         """
         folder = self._folder(file, card.id)
         partial = folder.with_name(f".{folder.name}.incomplete")

@@ -1,7 +1,7 @@
 """One stored model: a folder that is complete or absent, and the JSON beside its files that says what they are.
 
 The record also keeps size and time of each file as they were when the hash was checked, so that later starts need not
-read gigabytes again: a file whose size or time changed is hashed anew.
+read gigabytes again: a file is hashed again only if its size or time changed.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _broken(folder: Path, problem: str) -> StoredModel:
 
 
 def check(stored: StoredModel) -> StoredModel:
-    """The entry as it is now: hashed again where a file changed; `problem` says what is wrong."""
+    """The entry as it is now. Changed files are hashed again; `problem` says what is wrong."""
     if stored.problem:
         return stored
     files = []

@@ -1,4 +1,4 @@
-"""File names out of what others wrote: one component, no way out of its folder; and the names of split files."""
+"""Safe file names from untrusted text (one component, never outside its folder), and the names of split files."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Partial files of downloads: which one a process works on, and which it may go on with.
+"""Partial files of downloads: which one a process works on, and which it may resume.
 
-    NAME.<content>.incomplete             at rest: the next download goes on with it
+    NAME.<content>.incomplete             at rest: the next download resumes it
     NAME.<content>.<owner>.incomplete     being written by that process, or left by it when it was killed
 
 `<content>` is made of the file's hash, or of etag and length, so that the rest of another file is never put behind it.
@@ -69,7 +69,7 @@ def _is_of(path: Path, file: RemoteFile, target: Path) -> bool:
 
 
 def _left(target: Path) -> list[Path]:
-    """Partial files of `target` that nobody works on."""
+    """Partial files of `target` that no living process writes."""
     return [path for path in target.parent.glob(f"{glob.escape(target.name)}.*.incomplete") if not _has_owner(path)]
 
 

@@ -51,12 +51,12 @@ class Outcome:
 
     def problems(self) -> list[str]:
         """What does not hold; empty = all does."""
-        found = []
+        problems = []
         if self.again > self.missing + CHUNK_BYTES:
-            found.append(f"{self.missing} bytes were missing, {self.again} were sent again")
+            problems.append(f"{self.missing} bytes were missing, {self.again} were sent again")
         if not self.was_whole and self.had + CHUNK_BYTES < self.told:
-            found.append(f"{self.told} bytes were told, {self.had} are on the disk")
-        return found
+            problems.append(f"{self.told} bytes were told, {self.had} are on the disk")
+        return problems
 
 
 def model_bytes() -> bytes:
@@ -131,16 +131,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--moments", type=int, default=20, help="of each source")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    chance, data, wrong, whole, most = random.Random(given.seed), model_bytes(), 0, 0, 0
+    options = parser.parse_args()
+    chance, data, wrong, whole, most = random.Random(options.seed), model_bytes(), 0, 0, 0
     for scheme in SCHEMES:
-        for _ in range(given.moments):
+        for _ in range(options.moments):
             with tempfile.TemporaryDirectory() as folder:
                 outcome = one_moment(scheme, chance.uniform(0, 1.3 * SENDING_S), data, Path(folder))
             most, whole = max(most, outcome.again - outcome.missing), whole + outcome.was_whole
             wrong += bool(outcome.problems())
             print(outcome, *outcome.problems(), sep="\n  ")
-    kills = 3 * given.moments
+    kills = 3 * options.moments
     print(f"{kills} kills, {whole} after the end, {wrong} wrong; at most {most} bytes more than were missing")
     return 1 if wrong else 0
 

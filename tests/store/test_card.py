@@ -32,13 +32,13 @@ def test_what_a_header_says(source, models, model_bytes):
 def test_what_is_stored_is_described_without_asking(source, models, model_bytes, monkeypatch):
     card = card_of(source)
     Library().fetch(card, card.files[0])
-    asked = len(models.seen)
+    n_requests = len(models.seen)
     monkeypatch.setenv("EDGELLM_OFFLINE", "1")
 
     again = card_of(source)
 
     assert (again.id, again.files[0].source, again.shape) == (card.id, source, card.shape)
-    assert len(models.seen) == asked
+    assert len(models.seen) == n_requests
 
 
 def test_a_template_makes_it_a_model_to_chat_with(models):

@@ -50,8 +50,8 @@ def test_it_goes_on_where_it_stopped(source, models, model_bytes, own_home, impa
     artifact = fetch(source, model_bytes)
 
     assert Path(artifact.path).read_bytes() == model_bytes
-    asked = [r for r in models.ranges(before) if r != "bytes=0-63"]
-    assert asked == [f"bytes={have}-"]
+    ranges = [r for r in models.ranges(before) if r != "bytes=0-63"]
+    assert ranges == [f"bytes={have}-"]
     assert models.body_bytes(before) <= len(model_bytes) - have + 64
     assert not list(own_home.rglob("*.incomplete"))
 
@@ -78,9 +78,9 @@ def test_a_beginning_that_was_damaged_on_the_disk_is_fetched_anew(models, model_
     part = part_of(file, tmp_path / "m.gguf")
     part.write_bytes(b"rubbish" * 1000)
 
-    found = download(file, tmp_path / "m.gguf", silent)
+    digest = download(file, tmp_path / "m.gguf", silent)
 
-    assert found == sha256(model_bytes)
+    assert digest == sha256(model_bytes)
     assert (tmp_path / "m.gguf").read_bytes() == model_bytes
     assert models.ranges() == ["bytes=7000-", None]
 
@@ -303,12 +303,12 @@ def test_redirects_that_are_not_followed(target, says, own_home):
 
 def test_another_host_does_not_send_us_to_this_machine(monkeypatch):
     answer = SimpleNamespace(status=302, headers={"Location": "http://127.0.0.1:8642/admin"}, close=lambda: None)
-    asked = []
-    monkeypatch.setattr(http, "_open", lambda url, headers, timeout_s: asked.append(url) or answer)
+    requests = []
+    monkeypatch.setattr(http, "_open", lambda url, headers, timeout_s: requests.append(url) or answer)
 
     with pytest.raises(SourceError, match="redirects to this machine"):
         http.get("https://example.com/x.gguf")
-    assert len(asked) == 1
+    assert len(requests) == 1
 
 
 def test_a_hash_in_the_address_is_checked(models, model_bytes):
@@ -446,9 +446,9 @@ def test_a_process_that_comes_second_does_not_ask_again(source, models, model_by
 
     models.pace_s = 0.05
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda _: fetch(source, model_bytes).path, range(3)))
+        paths = list(pool.map(lambda _: fetch(source, model_bytes).path, range(3)))
 
-    assert len(set(found)) == 1
+    assert len(set(paths)) == 1
     assert models.body_bytes() <= len(model_bytes) + 64
 
 

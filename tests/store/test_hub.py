@@ -104,7 +104,7 @@ def test_an_onnx_graph_comes_with_all_it_needs(hub, environment, own_home):
     assert kind == "artifact"
     assert Path(path).read_bytes() == b"graph"
     root = Path(path).parents[1]
-    there = {str(found.relative_to(root)) for found in root.rglob("*") if found.is_file()}
+    there = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
     assert there == {"onnx/model_q4.onnx", "onnx/model_q4.onnx_data", "config.json", "tokenizer.json"}
 
 
@@ -129,9 +129,9 @@ def test_of_an_onnx_graph_that_is_not_there_the_others_are_named(hub, environmen
 def test_what_is_not_there_is_told(hub, environment, own_home, uri, code, says):
     split(hub, "x")
 
-    (kind, found, message), _ = fetched(ModelFile(uri, "Q4_K_M"))
+    (kind, error_code, message), _ = fetched(ModelFile(uri, "Q4_K_M"))
 
-    assert (kind, found) == ("error", code)
+    assert (kind, error_code) == ("error", code)
     assert says in message
 
 
@@ -156,10 +156,10 @@ def test_the_cache_serves_without_a_network(hub, environment, model_bytes, own_h
     for stored in (own_home / "data" / "models").rglob("stored.json"):
         stored.unlink()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    asked = hub.asked.total()
+    n_requests = hub.asked.total()
 
     assert fetched(file)[0][0] == "artifact"
-    assert hub.asked.total() == asked
+    assert hub.asked.total() == n_requests
 
 
 def test_what_the_cache_has_not_is_unreachable_offline(hub, environment, model_bytes, own_home, monkeypatch):

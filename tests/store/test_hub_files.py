@@ -15,7 +15,7 @@ BESIDE = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_
 
 
 @pytest.mark.parametrize(
-    ("names", "model", "found"),
+    ("names", "model", "expected"),
     [
         (TRANSFORMERS_JS, "onnx/model.onnx",
          ["onnx/model.onnx", "onnx/model.onnx_data", "onnx/model.onnx_data_1", *BESIDE]),
@@ -34,5 +34,5 @@ BESIDE = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_
     ],
     ids=["two data files", "none", "by its own name", "genai", "nearest folder", "pooling", "pair", "merged"],
 )  # fmt: skip
-def test_a_graph_its_data_and_what_lies_beside_it(names, model, found):
-    assert onnx_files(names, model) == found
+def test_a_graph_its_data_and_what_lies_beside_it(names, model, expected):
+    assert onnx_files(names, model) == expected

@@ -73,8 +73,8 @@ def stored_by(monkeypatch, source, **changed):
     """(card, file) of a model that `source` brings."""
     monkeypatch.setitem(sources(), "memory", source)
     contents = [content for _, content in source.files if isinstance(content, bytes)]
-    known = {"sha256": sha256(contents[0]), "bytes": len(contents[0])} if len(contents) == 1 else {}
-    file = ModelFile(**{"source": "memory:x", "quant": "Q8_0", **known, **changed})
+    promised = {"sha256": sha256(contents[0]), "bytes": len(contents[0])} if len(contents) == 1 else {}
+    file = ModelFile(**{"source": "memory:x", "quant": "Q8_0", **promised, **changed})
     return card_of(file), file
 
 
@@ -101,12 +101,12 @@ def test_fetch_stores_checks_and_describes(library, published, model_bytes):
 def test_what_is_stored_is_not_fetched_or_hashed_again(library, published, index, monkeypatch):
     card, file = published
     first = library.fetch(card, file)
-    asked = index.asked.total()
+    n_requests = index.asked.total()
     monkeypatch.setattr(manifest, "describe_file", None)
     monkeypatch.setenv("EDGELLM_OFFLINE", "1")
 
     assert library.fetch(card, file) == first == Library().locate(file, card.id)
-    assert index.asked.total() == asked
+    assert index.asked.total() == n_requests
 
 
 def test_keys_of_what_is_stored(library, quick):
@@ -306,14 +306,14 @@ def test_two_processes_download_once(library, published, index):
 def test_threads_download_once(library, monkeypatch):
     source = Memory(("x.gguf", gguf_writer.model().build()))
     card, file = stored_by(monkeypatch, source)
-    found = []
-    threads = [threading.Thread(target=lambda: found.append(Library().fetch(card, file))) for _ in range(8)]
+    artifacts = []
+    threads = [threading.Thread(target=lambda: artifacts.append(Library().fetch(card, file))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert len(found) == 8
+    assert len(artifacts) == 8
     assert source.fetched == 1
 
 

@@ -53,15 +53,15 @@ def test_models_of_ollama_and_the_hub_are_found(own_home, model_bytes):
     blob = put_in_ollama(own_home, model_bytes)
     link = put_in_hub(own_home, w.model().build())
 
-    found = {item.origin: item for item in local.models()}
+    by_origin = {item.origin: item for item in local.models()}
 
-    assert sorted(found) == ["hub", "ollama"]
-    assert (found["ollama"].path, found["hub"].path) == (blob, link)
-    assert [(i.card.id, i.card.files[0].sha256) for i in found.values()] == [
-        (i.card.id, sha256(i.path.read_bytes())) for i in found.values()
+    assert sorted(by_origin) == ["hub", "ollama"]
+    assert (by_origin["ollama"].path, by_origin["hub"].path) == (blob, link)
+    assert [(i.card.id, i.card.files[0].sha256) for i in by_origin.values()] == [
+        (i.card.id, sha256(i.path.read_bytes())) for i in by_origin.values()
     ]
-    assert (found["ollama"].card.id, found["hub"].card.id) == ("tiny-1b", "tiny")
-    assert found["ollama"].card.files[0].source == f"file:{blob}"
+    assert (by_origin["ollama"].card.id, by_origin["hub"].card.id) == ("tiny-1b", "tiny")
+    assert by_origin["ollama"].card.files[0].source == f"file:{blob}"
 
 
 def test_they_are_used_where_they_lie(own_home, model_bytes):
@@ -103,10 +103,10 @@ def test_a_folder_of_the_users_with_its_subfolders(folder, model_bytes):
     (folder / "same.gguf").symlink_to(folder / "a" / "Some-Model.Q8_0.gguf")
     (folder / "loop").symlink_to(folder)
 
-    found = local.models()
+    items = local.models()
 
-    assert [(item.path.name, bool(item.card)) for item in found] == [("broken.gguf", False), ("same.gguf", True)]
-    assert "version at byte 4" in found[0].problem
+    assert [(item.path.name, bool(item.card)) for item in items] == [("broken.gguf", False), ("same.gguf", True)]
+    assert "version at byte 4" in items[0].problem
     assert [card.params for card in local.cards()] == [263_232]
 
 

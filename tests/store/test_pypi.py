@@ -162,9 +162,9 @@ def test_reachable_asks_for_the_very_package(index, published):
 
     assert source.reachable(5.0, published[1].source) == ""
     assert source.reachable(5.0, f"pypi:other==1.0/x#sha256={HASH}") == "the index has no other"
-    asked = index.asked.total()
+    n_requests = index.asked.total()
     assert source.reachable(5.0, published[1].source) == ""
-    assert index.asked.total() == asked
+    assert index.asked.total() == n_requests
 
 
 @pytest.mark.parametrize(
@@ -279,9 +279,9 @@ def test_a_damaged_wheel_is_refused(tmp_path, damage):
 @pytest.mark.model
 def test_the_real_smollm2_is_what_the_catalog_says(smollm2):
     with open(smollm2, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
 
-    assert found == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+    assert digest == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 MODEL = {
@@ -294,9 +294,9 @@ MODEL = {
 
 def test_a_folder_of_a_wheel(index, tmp_path):
     digest = index.add("tiny", MODEL)
-    found = fetch(Pypi(), f"pypi:tiny==1.0/m/model/#sha256={digest}", tmp_path, 9)
+    files = fetch(Pypi(), f"pypi:tiny==1.0/m/model/#sha256={digest}", tmp_path, 9)
 
-    assert [str(f.path.relative_to(tmp_path)) for f in found] == ["1_Pooling/config.json", "config.json", "weights"]
+    assert [str(f.path.relative_to(tmp_path)) for f in files] == ["1_Pooling/config.json", "config.json", "weights"]
     assert (tmp_path / "weights").read_bytes() == b"12345"
     assert sorted(os.listdir(tmp_path)) == ["1_Pooling", "config.json", "weights"]
 

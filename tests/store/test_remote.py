@@ -64,13 +64,13 @@ def test_a_server_that_ignores_range_is_read_as_far_as_the_header_goes(models, b
 def test_a_summary_is_read_once_while_the_etag_stays(models, big):
     file = at(models, big, sha256=sha256(big), bytes=len(big))
     first, _ = remote.summary_of([file])
-    asked = len(models.seen)
+    n_requests = len(models.seen)
 
     assert remote.summary_of([file])[0] == first
-    assert len(models.seen) == asked
+    assert len(models.seen) == n_requests
 
     remote.summary_of([replace(file, sha256="0" * 64)])
-    assert len(models.seen) > asked
+    assert len(models.seen) > n_requests
 
 
 def test_without_hash_and_etag_nothing_is_kept(models, model_bytes, monkeypatch):

@@ -42,13 +42,13 @@ class Bucket:
 class FakePlugins:
     """Calls the hook as plugins do, and keeps what was refused."""
 
-    def __init__(self, *given):
-        self.given = given
+    def __init__(self, *added):
+        self.added = added
         self.refused = []
 
     def call(self, hook, register):
         built_in.register_sources(register)
-        for scheme, source in self.given:
+        for scheme, source in self.added:
             try:
                 register(scheme, source)
             except (TypeError, ValueError) as error:
@@ -57,10 +57,10 @@ class FakePlugins:
 
 @pytest.fixture
 def with_plugins(monkeypatch):
-    """Make plugins register the given sources."""
+    """Make plugins register the added sources."""
 
-    def use(*given):
-        made = FakePlugins(*given)
+    def use(*added):
+        made = FakePlugins(*added)
         monkeypatch.setattr(under_test, "plugins", lambda: made)
         sources.cache_clear()
         return made
@@ -116,16 +116,16 @@ def test_no_source():
 def test_all_sources_are_asked_at_once(with_plugins, monkeypatch):
     monkeypatch.setenv("EDGELLM_OFFLINE", "1")
     together = threading.Barrier(3)
-    given = [(name, Bucket(f"{name} is down", together)) for name in ("s3", "s4", "s5")]
-    with_plugins(*given)
+    added = [(name, Bucket(f"{name} is down", together)) for name in ("s3", "s4", "s5")]
+    with_plugins(*added)
 
-    found = unreachable(5.0, {"s3": "s3://bucket/x"})
+    reasons = unreachable(5.0, {"s3": "s3://bucket/x"})
 
-    assert found == {
+    assert reasons == {
         **dict.fromkeys(("hf", "http", "https", "ollama", "pypi"), "EDGELLM_OFFLINE is set"),
         "s3": "s3 is down", "s4": "s4 is down", "s5": "s5 is down",
     }  # fmt: skip
-    assert given[0][1].asked_for == "s3://bucket/x"
+    assert added[0][1].asked_for == "s3://bucket/x"
 
 
 def test_a_local_file_is_reachable_where_it_exists(tmp_path):

@@ -30,9 +30,9 @@ def test_a_file_comes_whole(source, models, model_bytes, own_home):
     assert Path(artifact.path).read_bytes() == model_bytes
     assert artifact.sha256 == sha256(model_bytes)
     assert not [name for name in names_below(own_home) if "incomplete" in name]
-    asked = len(models.seen)
+    n_requests = len(models.seen)
     assert Library().fetch(card_of(file), file) == artifact
-    assert len(models.seen) == asked
+    assert len(models.seen) == n_requests
 
 
 @pytest.mark.parametrize("mode", ["no-range", "cut", "cut-once", "429*2", "500*1", "503*2"])

@@ -1,6 +1,6 @@
 """A file at an address of the web.
 
-    https://HOST/PATH/FILE.gguf                    naming one part of a split file brings all of them
+    https://HOST/PATH/FILE.gguf                    one part of a split file stands for all
     https://HOST/PATH/FILE.gguf#sha256=HASH        checked against that hash
 
 Without a hash, what arrives is checked against the length and etag that the server states, and as a GGUF file.
@@ -29,7 +29,7 @@ class Https:
     resumes = True
 
     def reachable(self, timeout_s: float, uri: str = "") -> str:
-        """Asks for the file's first bytes; without a URI there is nobody to ask."""
+        """Requests the file's first bytes; without a URI there is no server to ask."""
         if settings.current().offline:
             return "EDGELLM_OFFLINE is set"
         if not uri:
@@ -45,7 +45,7 @@ class Https:
         return [(folder, n_bytes)]
 
     def resolve(self, uri: str) -> list[RemoteFile]:
-        """The file or its parts; asks nobody.
+        """The file or its parts. Makes no request.
 
         Raises:
             SourceError: no address of a file.

@@ -1,12 +1,12 @@
 """The model hub, through huggingface_hub: its cache is shared, its endpoint, token and offline settings hold.
 
-    hf://OWNER/REPO/PATH/FILE.gguf      one file; naming one part of a split file brings all of them
+    hf://OWNER/REPO/PATH/FILE.gguf      one file; one part of a split file stands for all
     hf://OWNER/REPO:QUANT               the file (or parts) of that quantization
     hf://OWNER/REPO/onnx/FILE.onnx      an ONNX graph, with its data, tokenizer and configuration
     hf://OWNER/REPO@REVISION...         of a branch, tag or commit instead of main
 
 huggingface_hub lists, describes and authorizes; the bytes come through `store.download`, because its own downloads
-begin anew after a kill and know no limit of rate. A blob that is whole gets its name in the hub's cache, under the
+start over after a kill and have no rate limit. A blob that is whole gets its name in the hub's cache, under the
 hub's own lock, and huggingface_hub makes the links to it: downloaded once for every tool on the machine.
 """
 
@@ -189,7 +189,7 @@ def _listed(where: HubUri, file: RepoFile) -> RemoteFile:
 
 
 def _at(where: HubUri, name: str) -> RemoteFile:
-    """Where a file is had, and the token that the endpoint wants."""
+    """The address of a file, and the token for the endpoint."""
     from huggingface_hub import constants, get_token
 
     revision = quote(where.revision or "main", safe="")
@@ -199,7 +199,7 @@ def _at(where: HubUri, name: str) -> RemoteFile:
 
 
 def _described(where: HubUri, name: str) -> RemoteFile:
-    """A file as the hub describes it to who is about to fetch it; with its path where the cache has it."""
+    """A file with its size and hash as the hub states them now, and its path if the cache has it."""
     from huggingface_hub import get_hf_file_metadata, try_to_load_from_cache
 
     file = _at(where, name)

@@ -1,5 +1,5 @@
 """What a `hf://` URI names, and which of a repository's files that is: parts of a GGUF model, or an ONNX graph with its
-data files and what lies beside it. Asks nobody.
+data files and what lies beside it. Makes no request.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Ollama:
     resumes = True
 
     def reachable(self, timeout_s: float, uri: str = "") -> str:
-        """Asks for the manifest; without a URI nobody is asked."""
+        """Requests the manifest; without a URI there is no registry to ask."""
         if not uri:
             return "EDGELLM_OFFLINE is set" if settings.current().offline else ""
         try:
