@@ -43,8 +43,8 @@ prebuilt_settings = ["wheel.cmake=false"]
 class Repository:
     """A core, a plugin with a native library and a plain one; and an environment with the played pip."""
 
-    def __init__(self, folder: Path, install) -> None:
-        self.folder, self.module = folder, install
+    def __init__(self, folder: Path, module) -> None:
+        self.folder, self.module = folder, module
         self.venv, self.log = folder / ".venv", folder / "pip.log"
         for name, extra in (("", ""), ("plugins/edgellm-native", NATIVE), ("plugins/edgellm-plain", "")):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -83,12 +83,12 @@ def modules(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def repository(tmp_path: Path, modules, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    install, native = modules
-    monkeypatch.setattr(install, "ROOT", tmp_path / "repo")
-    monkeypatch.setattr(native, "compilers", lambda: {"CC": "cc 1", "CXX": "c++ 1"})
+    install_module, native_module = modules
+    monkeypatch.setattr(install_module, "ROOT", tmp_path / "repo")
+    monkeypatch.setattr(native_module, "compilers", lambda: {"CC": "cc 1", "CXX": "c++ 1"})
     monkeypatch.setenv("EDGELLM_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("LIB_PATH", raising=False)
-    return Repository(tmp_path / "repo", install)
+    return Repository(tmp_path / "repo", install_module)
 
 
 def test_core_first_then_each_plugin_then_nothing(repository: Repository, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,10 +182,10 @@ def test_a_named_library_is_used_without_a_compiler(
 
 
 def test_without_a_compiler_it_says_which_and_how_to_get_one(modules, monkeypatch: pytest.MonkeyPatch) -> None:
-    native = modules[1]
+    native_module = modules[1]
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(native.Failed, match="no C compiler") as caught:
-        native.compilers()
+    with pytest.raises(native_module.Failed, match="no C compiler") as caught:
+        native_module.compilers()
     assert "apt-get install gcc g++" in caught.value.hint
 
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 from edgellm import settings
 from edgellm.app import context as app_context
 from edgellm.app.file_plan import file_plan, with_own_footprint
-from edgellm.app.resolve import Kind, Reference, refer, resolve
+from edgellm.app.resolve import Reference, ReferenceKind, refer, resolve
 from edgellm.contract.backend import Configurable
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Resolver, scheme_of
@@ -108,13 +108,13 @@ def _named_plan(
 ) -> LaunchPlan:
     context = app_context.here()
     reference = refer(model, context.cards)
-    if reference.kind is Kind.FILE:
+    if reference.kind is ReferenceKind.FILE:
         _refuse(model, quant=quant, min_tps=request.min_tps)
         return file_plan(reference.name, request, context.machine)
     if _is_undescribed(reference, context):
         artifact = Library().fetch(undescribed(model), ModelFile(model, ""), progress)
         return file_plan(artifact.path, request, context.machine)
-    if reference.kind is Kind.ADDRESS:
+    if reference.kind is ReferenceKind.ADDRESS:
         progress(0, None, "reading the header")
     card = resolve(model, context, quant=quant, offline=request.offline).card
     # Named by the user: a base model may continue text, and a reranker read, so they take part like any other.
@@ -131,13 +131,13 @@ def _named_plan(
 
 def _is_undescribed(reference: Reference, context: SelectionContext) -> bool:
     """Whether nobody says what an address holds before it is fetched: neither its source nor a card."""
-    if reference.kind is not Kind.ADDRESS or isinstance(source_for(reference.name), Resolver):
+    if reference.kind is not ReferenceKind.ADDRESS or isinstance(source_for(reference.name), Resolver):
         return False
     return not any(file.source == reference.name for card in context.cards for file in card.files)
 
 
 def _note(reference: Reference, card: ModelCard) -> str:
-    if reference.kind is Kind.ADDRESS:
+    if reference.kind is ReferenceKind.ADDRESS:
         return f"Model: {card.id}, by its header, from {redacted(reference.name)}."
     if reference.hides_path:
         return f"Model: {card.id} of the catalog; ./{reference.name}, which is here too, would name what lies there."
@@ -185,10 +185,10 @@ def with_options(plan: LaunchPlan, options: Mapping[str, str]) -> LaunchPlan:
     if not isinstance(backend, Configurable):
         raise UsageError(f"the {plan.backend} backend has no options of its own", hint="leave --option out")
     backend.check_options(pairs)
-    settings = replace(plan.settings, options=pairs)
+    own = replace(plan.settings, options=pairs)
     reasons = (*plan.reasons, f"Options, as asked: {', '.join(f'{name}={value}' for name, value in pairs)}.")
-    footprint = backend.footprint(plan.artifact, settings) or plan.footprint
-    return replace(plan, settings=settings, reasons=reasons, footprint=footprint)
+    footprint = backend.footprint(plan.artifact, own) or plan.footprint
+    return replace(plan, settings=own, reasons=reasons, footprint=footprint)
 
 
 def _launch(

@@ -35,7 +35,7 @@ SUFFIXES = (".gguf", ".onnx", ".safetensors")
 NOT_PUBLISHED = "none: no published file of it is known"  # source of a file that is predicted from the shape alone
 
 
-class Kind(StrEnum):
+class ReferenceKind(StrEnum):
     CARD = "card"
     FILE = "file"
     ADDRESS = "address"
@@ -45,7 +45,7 @@ class Kind(StrEnum):
 class Reference:
     """A word of the user, taken apart."""
 
-    kind: Kind
+    kind: ReferenceKind
     name: str  # the card's id or alias; the path; the address
     quant: str | None = None  # of `id:QUANT`
     hides_path: bool = False  # a file or folder here has the name of the card, too
@@ -72,16 +72,16 @@ def refer(text: str, cards: Iterable[ModelCard]) -> Reference:
     """
     scheme = scheme_of(text)
     if scheme == "file":
-        return Reference(Kind.FILE, str(LocalFile.path_of(text)))
+        return Reference(ReferenceKind.FILE, str(LocalFile.path_of(text)))
     if scheme in sources():
-        return Reference(Kind.ADDRESS, text)
+        return Reference(ReferenceKind.ADDRESS, text)
     has_separator = any(mark and mark in text for mark in (os.sep, os.altsep))
     exists = _exists(text)
     is_card = text.lower() in {card.id for card in cards}
     if has_separator or text.lower().endswith(SUFFIXES) or (exists and not is_card):
-        return Reference(Kind.FILE, str(Path(text).expanduser()))
+        return Reference(ReferenceKind.FILE, str(Path(text).expanduser()))
     name, _, quant = text.partition(":")
-    return Reference(Kind.CARD, name, quant or None, hides_path=exists)
+    return Reference(ReferenceKind.CARD, name, quant or None, hides_path=exists)
 
 
 def _exists(path: str) -> bool:
@@ -110,13 +110,13 @@ def resolve(
         UnknownModel, UsageError, ArtifactError, SourceError.
     """
     reference = refer(text, context.cards)
-    if reference.kind is Kind.FILE:
+    if reference.kind is ReferenceKind.FILE:
         if quant is not None:
             hint = "leave it out: a file is in one"
             raise UsageError(f"--quant has no meaning for {reference.name}", hint=hint, param="quant")
         card, basis = file_card.of(reference.path, context.cards)
         return ResolvedModel(_with_known_quants(card), basis)
-    if reference.kind is Kind.ADDRESS:
+    if reference.kind is ReferenceKind.ADDRESS:
         card, basis = _of_address(text, context.cards, offline=offline)
     else:
         card = lookup.find(reference.name, named_cards(context))

@@ -41,12 +41,12 @@ def command(
 ) -> int:
     """Choose models for a fleet of machines, each by itself or one for all."""
     from edgellm.app import fleet_file
-    from edgellm.selection.fleet import plan, plan_shared
+    from edgellm.selection import fleet
 
     wanted = fleet_file.load(file)
     sites = _sites(wanted, models_file)
-    shared = plan_shared(sites, one_file=one_file) if one_model or one_file else None
-    boxes = shared.boxes if shared is not None else plan(sites)
+    shared = fleet.plan_shared(sites, one_file=one_file) if one_model or one_file else None
+    boxes = shared.boxes if shared is not None else fleet.plan(sites)
     if as_json:
         from edgellm.selection.fleet_report import to_dict
 

@@ -50,7 +50,7 @@ def command(*, name: str | None, as_json: bool) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredSpeed:
     """What a quantization's main type was measured to do here, by the backend that does it fastest."""
 
     backend: str
@@ -74,7 +74,7 @@ def _calibrations(machine: Machine) -> list[tuple[str, Calibration]]:
     return found
 
 
-def _measured(quant: Quant, machine: Machine, stored: list[tuple[str, Calibration]]) -> Measured | None:
+def _measured(quant: Quant, machine: Machine, stored: list[tuple[str, Calibration]]) -> MeasuredSpeed | None:
     from edgellm.contract.manager import plugins
 
     key, best = (quant.base, machine.compute_threads), None
@@ -82,7 +82,7 @@ def _measured(quant: Quant, machine: Machine, stored: list[tuple[str, Calibratio
         known = plugins().backend(name).quants
         can = known is None or quant.name in known or (bool(quant.like[0]) and quant.like[0] in known)
         if can and key in rates.decode and key in rates.prefill:
-            found = Measured(name, key[1], rates.decode[key], rates.prefill[key], _tokens(quant, machine, rates))
+            found = MeasuredSpeed(name, key[1], rates.decode[key], rates.prefill[key], _tokens(quant, machine, rates))
             best = found if best is None or found.decode_gw_s > best.decode_gw_s else best
     return best
 
@@ -105,7 +105,7 @@ def _tokens(quant: Quant, machine: Machine, rates: Calibration) -> dict[str, tup
     return found
 
 
-def _row(quant: Quant, here: IsaClass, measured: Measured | None) -> dict[str, Any]:
+def _row(quant: Quant, here: IsaClass, measured: MeasuredSpeed | None) -> dict[str, Any]:
     return {
         "name": quant.name,
         "kind": quant.kind,
@@ -120,7 +120,7 @@ def _row(quant: Quant, here: IsaClass, measured: Measured | None) -> dict[str, A
     }
 
 
-def _measured_row(measured: Measured) -> dict[str, Any]:
+def _measured_row(measured: MeasuredSpeed) -> dict[str, Any]:
     tokens = {size: {"decode": decode, "prefill": prefill} for size, (decode, prefill) in measured.tok_s.items()}
     return {
         "backend": measured.backend,
@@ -147,7 +147,7 @@ TRAINED = ("ternary", "low-bit native")
 _SIZES = (("1B", 10**9), ("8B", 8 * 10**9), ("70B", 70 * 10**9))
 
 
-def _show_one(quant: Quant, cpu: str, here: IsaClass, measured: Measured | None) -> None:
+def _show_one(quant: Quant, cpu: str, here: IsaClass, measured: MeasuredSpeed | None) -> None:
     kept = ", ".join(f"{share:.1%} at {size}" for size, share in _kept(quant))
     native = " if it was not trained in it, all of it otherwise" if quant.kind in TRAINED else ""
     lines = [
@@ -169,7 +169,7 @@ def _show_one(quant: Quant, cpu: str, here: IsaClass, measured: Measured | None)
     click.echo("\n".join(lines))
 
 
-def _show_all(chosen: list[Quant], cpu: str, here: IsaClass, rates: dict[str, Measured | None]) -> None:
+def _show_all(chosen: list[Quant], cpu: str, here: IsaClass, rates: dict[str, MeasuredSpeed | None]) -> None:
     width = max(len(quant.name) for quant in chosen)
     sizes = "".join(f"{size:>6}" for size, _ in EXAMPLES)
     measured = any(rates.values())
@@ -187,7 +187,7 @@ def _show_all(chosen: list[Quant], cpu: str, here: IsaClass, rates: dict[str, Me
     click.echo(f"unpack    weights per second while decoding, against Q4_K: {PRIOR}")
 
 
-def _cells(found: Measured | None) -> str:
+def _cells(found: MeasuredSpeed | None) -> str:
     if found is None:
         return f"{'-':>10}" + "".join(f"{'-':>6}" for _ in EXAMPLES)
     tokens = (f"{found.tok_s[size][0]:.3g}" if size in found.tok_s else "-" for size, _ in EXAMPLES)

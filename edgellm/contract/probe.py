@@ -24,7 +24,7 @@ class Probed:
     signal: str = ""  # that it died of: "SIGILL"
 
 
-def probe(module: str, name: str, timeout_s: float) -> Probed:
+def probe_library(module: str, name: str, timeout_s: float) -> Probed:
     """Run a probe; `name` is what the problem calls the library."""
     answer, end = ask(module, timeout_s=timeout_s)
     if end.timed_out:

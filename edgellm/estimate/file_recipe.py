@@ -16,7 +16,7 @@ from edgellm.estimate import recipe
 from edgellm.estimate.tensor_types import ALIGNMENT, fits_row, for_row
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.ggml_types import BY_NAME
-from edgellm.formats.gguf.reader import GgufHeader, GgufModel, Tensor
+from edgellm.formats.gguf.reader import GgufHeader, GgufModel, GgufTensor
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
 # Parts of the names of tensors that are never quantized, however many dimensions they have.
@@ -47,7 +47,7 @@ UNKNOWN_RULES = frozenset({"glm5-next", "bailingmoe3"})
 class Planned:
     """One tensor as it is, and the type it gets."""
 
-    tensor: Tensor
+    tensor: GgufTensor
     type: str
     asked: str  # what the mix wanted, before the fallback for its row
 
@@ -152,7 +152,7 @@ def traits(model: GgufModel, *, imatrix: bool = False) -> recipe.Traits:
     )
 
 
-def allows(tensor: Tensor) -> bool:
+def allows(tensor: GgufTensor) -> bool:
     """Whether the quantizer touches this tensor at all."""
     n_dims = max((i + 1 for i, dim in enumerate(tensor.dims) if dim > 1), default=1)
     name = tensor.name
@@ -161,7 +161,7 @@ def allows(tensor: Tensor) -> bool:
     return not any(part in name for part in _LEFT_ALONE)
 
 
-def role_of(tensor: Tensor) -> str:
+def role_of(tensor: GgufTensor) -> str:
     """The role in `recipe.py`; with "_exps" where the tensor holds the matrices of several experts."""
     if tensor.name == "output.weight":
         return "output"
@@ -177,7 +177,7 @@ def _family(role: str) -> str:
     return "attn_v" if name == "attn_qkv" else name
 
 
-def _order(tensor: Tensor) -> tuple[int, str]:
+def _order(tensor: GgufTensor) -> tuple[int, str]:
     """As llama.cpp sorts: what belongs to no layer first, then by layer, in a layer by name."""
     found = _LAYER.match(tensor.name)
     return (int(found[1]) if found else -1, tensor.name)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from edgellm.estimate import quants
-from edgellm.estimate.small_row_mix import Stored
+from edgellm.estimate.small_row_mix import StoredMix
 from edgellm.types.model import ModelCard
 
 
@@ -111,7 +111,7 @@ _CARRIED_PER_DOUBLING = 0.75
 
 
 def retention(
-    quant: str, params: int, *, native: bool = False, family: str = "", short: Stored | None = None
+    quant: str, params: int, *, native: bool = False, family: str = "", short: StoredMix | None = None
 ) -> Estimate:
     """Share of the unquantized model's ability that `quant` keeps, 0..1; arguments as of `quant_loss`.
 
@@ -122,7 +122,9 @@ def retention(
 
 
 @lru_cache(maxsize=4096)
-def quant_loss(quant: str, params: int, *, native: bool = False, family: str = "", short: Stored | None = None) -> Loss:
+def quant_loss(
+    quant: str, params: int, *, native: bool = False, family: str = "", short: StoredMix | None = None
+) -> Loss:
     """What a quantization loses.
 
     `native` models were trained in their type and lose nothing to it. A `family` whose losses were measured has them
@@ -155,7 +157,7 @@ def _increase(row: str, params: int) -> tuple[float, float, float]:
     return mid, best, worst
 
 
-def _of_types(short: Stored) -> tuple[float, float, float]:
+def _of_types(short: StoredMix) -> tuple[float, float, float]:
     """Increase of a mix as the mean of those of its types, by weights: middle, least, most."""
     found = sum(_alone(kind) * n for kind, n in short.types) / sum(n for _, n in short.types)
     points = [math.log2(b) for b in _SHORT_SIZES_B]

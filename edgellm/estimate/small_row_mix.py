@@ -21,7 +21,7 @@ SENSITIVE = {"ffn_down": 4.0, "attn_v": 4.0, "attn_output": 2.0, "token_embd": 0
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredMix:
     types: tuple[tuple[str, float], ...]  # type -> weights, as they count
     body: int  # weights of all matrices that are no tables
 
@@ -32,7 +32,7 @@ def stored(
     quant: str,
     own_types: tuple[tuple[str, str], ...] = (),
     streamed: tuple[tuple[str, int], ...] = (),
-) -> Stored | None:
+) -> StoredMix | None:
     """What a mix of a model with short rows is stored in; None where rows are long.
 
     Of an architecture whose matrices are not known `streamed` counts, as `Weights.streamed_params` estimates it.
@@ -49,8 +49,8 @@ def stored(
         body += n if counts else 0
         by_type[kind] = by_type.get(kind, 0.0) + n * counts
     if not body:
-        return Stored(streamed, sum(n for _, n in streamed)) if streamed else None
-    return Stored(tuple(sorted(by_type.items())), body)
+        return StoredMix(streamed, sum(n for _, n in streamed)) if streamed else None
+    return StoredMix(tuple(sorted(by_type.items())), body)
 
 
 @lru_cache(maxsize=1024)

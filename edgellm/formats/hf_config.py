@@ -39,7 +39,7 @@ def summary_of(path: str | Path) -> FolderSummary:
         BadArtifact: no config.json, malformed, or impossible. UnsupportedArtifact: an architecture not known here.
     """
     config = _config(Path(path))
-    model = reader.read_model(path)
+    model = reader.read_safetensors(path)
     stored: Counter[str] = Counter()
     for tensor in model.tensors.values():
         stored[tensor.dtype] += tensor.n_bytes

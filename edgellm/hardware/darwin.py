@@ -10,7 +10,7 @@ import platform
 import subprocess
 from typing import Any
 
-from edgellm.hardware.identity import describe, identify, measured
+from edgellm.hardware.identity import machine_id, machine_name, measured
 from edgellm.types.machine import Accelerator, Cluster, Cpu, Machine, Memory
 from edgellm.units import GIB, MIB
 
@@ -57,9 +57,9 @@ def read() -> Machine:
         accelerators = (metal(values, memory.total_bytes, processor.model),)
     else:
         notes.append("no GPU looked for: Metal on Intel Macs is not probed")
-    name = describe(processor, memory)
+    name = machine_name(processor, memory)
     return Machine(
-        id=identify(name),
+        id=machine_id(name),
         name=name,
         cpu=processor,
         memory=memory,

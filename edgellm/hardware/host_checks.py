@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edgellm.hardware.linux.sysfs import Tree
+from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.machine import Machine
 
 # Drivers whose "powersave" is the ordinary governor; what they do is decided by the preference beside it.
@@ -21,15 +21,15 @@ class Hindrance:
     fix: str
 
 
-def hindrances(machine: Machine, tree: Tree | None = None) -> list[Hindrance]:
+def hindrances(machine: Machine, tree: SysRoot | None = None) -> list[Hindrance]:
     """Empty where nothing is known to hold this machine back."""
-    found = tree or Tree()
+    found = tree or SysRoot()
     if machine.os != "linux":
         return []
     return [*_power(found), *_pages(found), *_load(machine, found), *_swap(machine)]
 
 
-def _power(tree: Tree) -> Iterator[Hindrance]:
+def _power(tree: SysRoot) -> Iterator[Hindrance]:
     driver, governor = tree.line(f"{_POLICY}/scaling_driver") or "", tree.line(f"{_POLICY}/scaling_governor")
     preference = tree.line(f"{_POLICY}/energy_performance_preference")
     if governor == "powersave" and driver not in _OWN_POWERSAVE:
@@ -44,7 +44,7 @@ def _power(tree: Tree) -> Iterator[Hindrance]:
         )
 
 
-def _pages(tree: Tree) -> Iterator[Hindrance]:
+def _pages(tree: SysRoot) -> Iterator[Hindrance]:
     if "[never]" in (tree.line(_HUGE_PAGES) or ""):
         # 25 instead of 38 GB/s on two threads of a virtual machine (hardware/bandwidth.py).
         yield Hindrance(
@@ -53,7 +53,7 @@ def _pages(tree: Tree) -> Iterator[Hindrance]:
         )
 
 
-def _load(machine: Machine, tree: Tree) -> Iterator[Hindrance]:
+def _load(machine: Machine, tree: SysRoot) -> Iterator[Hindrance]:
     try:
         load = float((tree.line("/proc/loadavg") or "").split()[0])
     except (IndexError, ValueError):

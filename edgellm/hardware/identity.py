@@ -10,7 +10,7 @@ from edgellm.units import GIB
 from edgellm.version import __version__
 
 
-def describe(processor: Cpu, ram: Memory, board: str = "") -> str:
+def machine_name(processor: Cpu, ram: Memory, board: str = "") -> str:
     """`"Raspberry Pi 5 Model B Rev 1.0, 4 cores, 7.9 GiB"`."""
     what = board or re.sub(r"\((R|TM|tm|r)\)", "", processor.model).strip()
     if what == "unknown":
@@ -20,7 +20,7 @@ def describe(processor: Cpu, ram: Memory, board: str = "") -> str:
     return f"{re.sub(' +', ' ', what)}, {cores}, {size}"
 
 
-def identify(name: str) -> str:
+def machine_id(name: str) -> str:
     """A profile id: lower case, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64].rstrip("-") or "unknown"
 

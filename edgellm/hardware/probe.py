@@ -12,9 +12,9 @@ from pathlib import Path
 
 from edgellm import settings
 from edgellm.hardware import bandwidth
-from edgellm.hardware.identity import describe, identify, measured
+from edgellm.hardware.identity import machine_id, machine_name, measured
 from edgellm.hardware.linux import affinity, cgroup, cpu, gpu, memory
-from edgellm.hardware.linux.sysfs import Tree
+from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.machine import Accelerator, Disk, Machine, Provenance
 from edgellm.version import __version__
 
@@ -26,7 +26,7 @@ def probe(*, root: Path = Path("/"), measure: bool = True, refine: bool = False)
     enters: no affinity, plugins, disk or bandwidth. `measure=False` takes the memory bandwidth only from an earlier
     measurement; `refine=True` measures a second and a third time, for whoever has a second to spare.
     """
-    tree = Tree(root)
+    tree = SysRoot(root)
     if not tree.live:
         return _linux(tree)
     if sys.platform == "darwin":
@@ -42,15 +42,15 @@ def probe(*, root: Path = Path("/"), measure: bool = True, refine: bool = False)
     return _with_bandwidth(_with_disk(_with_plugin_accelerators(machine)), measure, refine)
 
 
-def _linux(tree: Tree) -> Machine:
+def _linux(tree: SysRoot) -> Machine:
     processor, topology, cpu_notes = cpu.read(tree)
     ram, memory_notes = memory.read(tree)
     limits, limit_notes = cgroup.read(tree, topology, affinity.read(tree))
     accelerators, gpu_notes = gpu.read(tree)
     board = tree.line("/proc/device-tree/model")
-    name = describe(processor, ram, cpu.clean(board) if board else "")
+    name = machine_name(processor, ram, cpu.clean(board) if board else "")
     return Machine(
-        id=identify(name),
+        id=machine_id(name),
         name=name,
         cpu=processor,
         memory=ram,

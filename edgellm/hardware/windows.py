@@ -12,7 +12,7 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
-from edgellm.hardware.identity import describe, identify, measured
+from edgellm.hardware.identity import machine_id, machine_name, measured
 from edgellm.types.machine import Cpu, Limits, Machine, Memory
 
 # IsProcessorFeaturePresent(number) -> name, winnt.h. The call answers for the operating system too, XCR0 included.
@@ -41,9 +41,9 @@ def read() -> Machine:
     memory = Memory(int(ram.total), int(ram.available), int(swap.total))
     allowed = len(psutil.Process().cpu_affinity())
     limits = Limits(cpuset=allowed, source="affinity") if allowed < threads else Limits()
-    name = describe(processor, memory)
+    name = machine_name(processor, memory)
     return Machine(
-        id=identify(name),
+        id=machine_id(name),
         name=name,
         cpu=processor,
         memory=memory,

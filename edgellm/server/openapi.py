@@ -22,7 +22,7 @@ _NOT_SUPPORTED = "Not supported yet; accepted where it asks for nothing."
 _IGNORED = "Accepted; it changes nothing here."
 
 
-class Reply(NamedTuple):
+class ResponseDoc(NamedTuple):
     """A response of an operation, for the documentation."""
 
     type: type[Any] | None  # None: any JSON
@@ -30,8 +30,8 @@ class Reply(NamedTuple):
 
 
 REFUSALS = {
-    "4XX": Reply(response.Error, "The request is refused; `param` names the field."),
-    "503": Reply(response.Error, "The model is loading, crashed or closed; see Retry-After."),
+    "4XX": ResponseDoc(response.Error, "The request is refused; `param` names the field."),
+    "503": ResponseDoc(response.Error, "The model is loading, crashed or closed; see Retry-After."),
 }
 
 
@@ -44,13 +44,13 @@ class Operation(NamedTuple):
     tag: str
     result: type[Any] | None  # of the response with status 200; None: any JSON
     body: type[RequestBody] | None = None
-    other_replies: dict[str, Reply] = {}  # noqa: RUF012 - never changed; by status
+    other_replies: dict[str, ResponseDoc] = {}  # noqa: RUF012 - never changed; by status
 
     def route(self) -> Route:
         return Route(self.path, self.handler, methods=[self.method])
 
-    def replies(self) -> dict[str, Reply]:
-        return {"200": Reply(self.result, "Successful Response"), **self.other_replies}
+    def replies(self) -> dict[str, ResponseDoc]:
+        return {"200": ResponseDoc(self.result, "Successful Response"), **self.other_replies}
 
 
 def document(operations: Sequence[Operation], *, title: str, version: str) -> dict[str, Any]:
@@ -107,6 +107,6 @@ def _content(type_: type[Any] | None) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
 
 
-def status_reply(type_: type[Any], status: HTTPStatus) -> dict[str, Reply]:
+def status_reply(type_: type[Any], status: HTTPStatus) -> dict[str, ResponseDoc]:
     """A reply that needs no more words than its status has."""
-    return {str(status.value): Reply(type_, status.phrase)}
+    return {str(status.value): ResponseDoc(type_, status.phrase)}

@@ -17,7 +17,7 @@ from edgellm.errors import BadArtifact, IntegrityError, SourceError, SourceUnrea
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf import summary as gguf_summary
 from edgellm.formats.gguf.cursor import Incomplete
-from edgellm.formats.gguf.header import GgufHeader, parse
+from edgellm.formats.gguf.header import GgufHeader
 from edgellm.formats.gguf.summary import Summary
 from edgellm.store import http
 
@@ -152,7 +152,7 @@ def header_of(file: RemoteFile) -> tuple[GgufHeader, RemoteFile]:
         while True:
             data = head.read(end)
             try:
-                return parse(data, file_bytes=head.file.bytes or 0, where=http.redacted(file.url)), head.file
+                return parse_gguf(data, file_bytes=head.file.bytes or 0, where=http.redacted(file.url)), head.file
             except Incomplete as error:
                 if error.needed > MAX_HEADER_BYTES:
                     raise BadArtifact(

@@ -18,7 +18,7 @@ with instrumented("edgellm.formats", "edgellm.estimate.file_recipe"):
     from edgellm.estimate import file_recipe
     from edgellm.formats.gguf import reader
     from edgellm.formats.gguf.cursor import LongArray, elements
-    from edgellm.formats.gguf.header import key_bytes, parse
+    from edgellm.formats.gguf.header import key_bytes, parse_gguf
 
 from attacks.gguf.hostile import CORPUS, learned
 from support.gguf_writer import ARRAY, BOOL, FLOAT32, STRING, model
@@ -36,7 +36,7 @@ def read(data: bytes) -> None:
     """
     for file_bytes in (len(data), REMOTE_BYTES):
         with contextlib.suppress(EdgeLLMError):
-            header = parse(data, file_bytes=file_bytes, where="fuzz")
+            header = parse_gguf(data, file_bytes=file_bytes, where="fuzz")
             assert all(t.offset >= 0 and t.offset + t.n_bytes <= file_bytes for t in header.tensors)
             assert set(key_bytes(data, where="fuzz")) == set(header.metadata)
             for value in header.metadata.values():

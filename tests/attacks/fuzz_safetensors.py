@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from attacks.fuzzing import MAX_INPUT_BYTES, instrumented, run
 
 with instrumented("edgellm.formats"):
-    from edgellm.formats.safetensors.header import parse
+    from edgellm.formats.safetensors.header import parse_safetensors
 
 from attacks.safetensors.hostile import CORPUS, SOUND
 
@@ -21,7 +21,7 @@ from edgellm.errors import EdgeLLMError
 def read(data: bytes) -> None:
     """Raises AssertionError where tensors and header are not the whole file."""
     with contextlib.suppress(EdgeLLMError):
-        header = parse(data, file_bytes=len(data), where="fuzz")
+        header = parse_safetensors(data, file_bytes=len(data), where="fuzz")
         assert sum(tensor.n_bytes for tensor in header.tensors) + header.data_offset == len(data)
 
 

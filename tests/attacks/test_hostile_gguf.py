@@ -18,7 +18,7 @@ from support.gguf_writer import ARRAY, BOOL, F32, FLOAT32, STRING, UINT8, UINT64
 from edgellm.catalog.identify import identify
 from edgellm.errors import ArtifactError, EdgeLLMError
 from edgellm.formats.gguf import reader
-from edgellm.formats.gguf.header import MAX_KEYS, MAX_TENSORS, parse
+from edgellm.formats.gguf.header import MAX_KEYS, MAX_TENSORS, parse_gguf
 
 MEMORY_BYTES = 64 * 1024**2
 
@@ -106,14 +106,14 @@ def test_a_file_cut_anywhere_is_refused(order):
     data = sound.build()
     for length in range(1, len(data)):
         with pytest.raises(ArtifactError):
-            parse(data[:length], file_bytes=length, where="cut")
+            parse_gguf(data[:length], file_bytes=length, where="cut")
 
 
 def peak_of(data):
     """Peak bytes of reading a header, whatever the outcome. A test has a time limit."""
     tracemalloc.start()
     with contextlib.suppress(ArtifactError):
-        parse(data, file_bytes=len(data), where="big")
+        parse_gguf(data, file_bytes=len(data), where="big")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
@@ -146,7 +146,7 @@ def test_the_largest_headers_take_little_memory(name):
 def test_the_most_strings_allowed_are_read():
     data = Gguf(keys=[("k", ARRAY, struct.pack("<IQ", STRING, 4_000_000) + bytes(32_000_000))]).build()
 
-    assert parse(data, file_bytes=len(data), where="strings").metadata["k"].length == 4_000_000
+    assert parse_gguf(data, file_bytes=len(data), where="strings").metadata["k"].length == 4_000_000
 
 
 _SOUND = model(attention__sliding_window=8, rope__dimension_count=16)
@@ -156,7 +156,7 @@ _BYTES = _SOUND.build()
 
 def read_everything(data):
     """What a hostile file meets between the disk and native code."""
-    header = parse(data, file_bytes=len(data), where="fuzz")
+    header = parse_gguf(data, file_bytes=len(data), where="fuzz")
     reader.shape(header)
     reader.quant_name(header)
     reader.chat_template(header)

@@ -12,7 +12,7 @@ from support.safetensors_writer import build, entry
 
 from edgellm.errors import ArtifactError, BadArtifact
 from edgellm.formats.safetensors import reader
-from edgellm.formats.safetensors.header import MAX_HEADER_BYTES, MAX_TENSORS, parse
+from edgellm.formats.safetensors.header import MAX_HEADER_BYTES, MAX_TENSORS, parse_safetensors
 
 MEMORY_BYTES = 64 * 1024**2
 
@@ -23,7 +23,7 @@ def test_hostile_file_is_refused_by_name_of_what_is_wrong(name, tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(made() if callable(made) else made)
 
-    for read in (reader.read_header, reader.read_model):
+    for read in (reader.read_header, reader.read_safetensors):
         with pytest.raises(ArtifactError) as caught:
             read(path)
         assert re.search(CORPUS[name][1], caught.value.message), caught.value.message
@@ -34,7 +34,7 @@ def test_hostile_file_is_refused_by_name_of_what_is_wrong(name, tmp_path):
 def test_a_file_cut_anywhere_is_refused():
     for length in range(1, len(SOUND)):
         with pytest.raises(ArtifactError):
-            parse(SOUND[:length], file_bytes=length, where="cut")
+            parse_safetensors(SOUND[:length], file_bytes=length, where="cut")
 
 
 def big(name):
@@ -57,7 +57,7 @@ def test_the_largest_headers_take_little_memory(name):
     assert len(data) < MAX_HEADER_BYTES + 8
     tracemalloc.start()
     with contextlib.suppress(ArtifactError):
-        parse(data, file_bytes=len(data), where="big")
+        parse_safetensors(data, file_bytes=len(data), where="big")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
@@ -76,7 +76,7 @@ def test_an_index_reaches_no_file_outside_its_folder(tmp_path, file):
     (folder / reader.INDEX).write_text(json.dumps({"weight_map": {"a": file}}))
 
     with pytest.raises(BadArtifact, match=r"tensor 'a' is said to be in .*, which is no file of this folder"):
-        reader.read_model(folder)
+        reader.read_safetensors(folder)
 
 
 INDEXES = {
@@ -104,7 +104,7 @@ def test_a_lying_index_is_refused(tmp_path, name):
     (tmp_path / reader.INDEX).write_bytes(INDEXES[name][0])
 
     with pytest.raises(BadArtifact) as caught:
-        reader.read_model(tmp_path)
+        reader.read_safetensors(tmp_path)
     assert re.search(INDEXES[name][1], caught.value.message), caught.value.message
     assert caught.value.hint
 
@@ -114,4 +114,4 @@ def test_a_pipe_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / reader.FILE)
 
     with pytest.raises(BadArtifact, match="no regular file"):
-        reader.read_model(tmp_path)
+        reader.read_safetensors(tmp_path)

@@ -16,9 +16,9 @@ from support.gguf_writer import ARRAY, BOOL, FLOAT32, INT32, STRING, UINT32, Ggu
 
 from edgellm.errors import ArtifactError, BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf import reader
-from edgellm.formats.gguf.header import parse
+from edgellm.formats.gguf.header import parse_gguf
 from edgellm.formats.tokenizer import from_gguf
-from edgellm.formats.tokenizer.tokenizer import BYTE_OF, Tokenizer
+from edgellm.formats.tokenizer.tokenizer import BYTE_OF, FileTokenizer
 
 pytest.importorskip("tokenizers")
 LETTERS = sorted(BYTE_OF, key=BYTE_OF.__getitem__)
@@ -53,7 +53,7 @@ def made(base: Keys, changed: dict[str, Any]) -> Gguf:
     return Gguf([("general.architecture", STRING, "llama"), *named])
 
 
-def read(path: Path) -> Tokenizer:
+def read(path: Path) -> FileTokenizer:
     return from_gguf.read_tokenizer(reader.read_header(path))
 
 
@@ -172,7 +172,7 @@ def test_special_tokens_of_one_letter_take_no_quadratic_time(tmp_path: Path) -> 
 
 def exercise(data: bytes) -> None:
     """What a hostile file meets: the header's checks, the reader, and then text."""
-    header = parse(data, file_bytes=len(data), where="fuzz")
+    header = parse_gguf(data, file_bytes=len(data), where="fuzz")
     if any(isinstance(value, reader.LongArray) for value in header.metadata.values()):
         return  # it would be read from the file
     ours = from_gguf.read_tokenizer(header)

@@ -153,7 +153,7 @@ def test_the_tokenizer_comes_along(tmp_path, spm):
     folder = folders.make(tmp_path / "model", spm=spm)
     convert(folder.path, "i2_s", tmp_path / "m.gguf")
     header = read_header(tmp_path / "m.gguf")
-    ours, theirs = from_gguf.read_tokenizer(header), from_json.read_tokenizer(folder.path)
+    ours, theirs = from_gguf.read_tokenizer(header), from_json.read_tokenizer_json(folder.path)
 
     assert header.metadata["tokenizer.ggml.model"] == ("llama" if spm else "gpt2")
     assert header.metadata["tokenizer.ggml.pre"] == ("default" if spm else "llama-bpe")

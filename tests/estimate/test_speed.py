@@ -17,9 +17,9 @@ AVX512 = (*AVX2, "avx512bw", "avx512f", "avx512vnni")
 
 
 def machine(
-    cores: int, isa: tuple[str, ...], gb_s: float | None, arch: str = "x86_64", basis: str = "theoretical"
+    cores: int, names: tuple[str, ...], gb_s: float | None, arch: str = "x86_64", basis: str = "theoretical"
 ) -> Machine:
-    return Machine("m", "m", Cpu(arch, "m", cores, cores, isa), Memory(16 * 1024**3, None, 0, gb_s, basis))
+    return Machine("m", "m", Cpu(arch, "m", cores, cores, names), Memory(16 * 1024**3, None, 0, gb_s, basis))
 
 
 PI5 = machine(4, ("dotprod", "neon"), 17.1, "aarch64")

@@ -11,7 +11,7 @@ from support import gguf_writer as w
 from edgellm.errors import BadArtifact
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.cursor import SHORT_TEXT_BYTES, Incomplete, LongArray
-from edgellm.formats.gguf.header import parse
+from edgellm.formats.gguf.header import parse_gguf
 
 SCALARS = [
     (w.UINT8, 255), (w.INT8, -128), (w.UINT16, 65535), (w.INT16, -32768), (w.UINT32, 2**32 - 1), (w.INT32, -(2**31)),
@@ -21,7 +21,7 @@ SCALARS = [
 
 def read(made):
     data = made.build()
-    return parse(data, file_bytes=len(data), where="made")
+    return parse_gguf(data, file_bytes=len(data), where="made")
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -80,7 +80,7 @@ def test_i2_s_has_one_scale_for_the_whole_tensor():
 def test_bytes_after_the_last_tensor_do_no_harm():
     data = w.model().build() + b"more"
 
-    assert parse(data, file_bytes=len(data), where="made").tensor_bytes == 1344
+    assert parse_gguf(data, file_bytes=len(data), where="made").tensor_bytes == 1344
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -120,9 +120,9 @@ def test_an_array_of_a_file_that_was_replaced_is_refused(tmp_path):
 
 def test_the_beginning_of_a_file_is_enough_where_its_length_is_known():
     data = w.model().build()
-    header = parse(data, file_bytes=len(data), where="made")
+    header = parse_gguf(data, file_bytes=len(data), where="made")
 
-    beginning = parse(data[: header.data_offset], file_bytes=len(data), where="made")
+    beginning = parse_gguf(data[: header.data_offset], file_bytes=len(data), where="made")
 
     assert beginning.tensors == header.tensors
 
@@ -131,20 +131,20 @@ def test_a_beginning_that_ends_inside_the_header_says_how_much_is_needed():
     made = w.model()
     made.keys += [("texts", w.ARRAY, (w.STRING, ["abc"] * 2000)), ("rates", w.ARRAY, (w.FLOAT32, [0.5] * 2000))]
     data = made.build()
-    end = parse(data, file_bytes=len(data), where="made").data_offset
+    end = parse_gguf(data, file_bytes=len(data), where="made").data_offset
 
     have = 5
     seen = 0
     while have < end - 32:
         with pytest.raises(Incomplete) as caught:
-            parse(data[:have], file_bytes=len(data), where="made")
+            parse_gguf(data[:have], file_bytes=len(data), where="made")
         assert have < caught.value.needed <= end
         have = caught.value.needed
         seen += 1
         if have >= len(made.header()):
             break
     assert seen > 50
-    assert parse(data[:have], file_bytes=len(data), where="made").tensor_bytes == 1344
+    assert parse_gguf(data[:have], file_bytes=len(data), where="made").tensor_bytes == 1344
 
 
 def test_an_array_at_the_end_of_a_beginning_must_be_there():
@@ -152,7 +152,7 @@ def test_an_array_at_the_end_of_a_beginning_must_be_there():
     data = made.build()
 
     with pytest.raises(Incomplete, match="the last array reaches byte"):
-        parse(data[:-100], file_bytes=len(data) + 10**6, where="made")
+        parse_gguf(data[:-100], file_bytes=len(data) + 10**6, where="made")
 
 
 def test_a_length_that_leaves_the_whole_file_is_damage_not_a_short_beginning():
@@ -160,7 +160,7 @@ def test_a_length_that_leaves_the_whole_file_is_damage_not_a_short_beginning():
     data = made.build()
 
     with pytest.raises(BadArtifact, match="at least 8000 bytes") as caught:
-        parse(data, file_bytes=len(data) + 100, where="made")
+        parse_gguf(data, file_bytes=len(data) + 100, where="made")
     assert not isinstance(caught.value, Incomplete)
 
 

@@ -5,7 +5,7 @@ from support import gguf_writer as w
 
 from edgellm.errors import BadArtifact
 from edgellm.formats.gguf import reader
-from edgellm.formats.gguf.header import parse
+from edgellm.formats.gguf.header import parse_gguf
 
 
 def header_of(arch, output=False, **keys):
@@ -13,7 +13,7 @@ def header_of(arch, output=False, **keys):
     if output:
         made.tensors.append(w.Tensor("output.weight", (64, 16), w.F32, 4096))
     data = made.build()
-    return parse(data, file_bytes=len(data), where="made")
+    return parse_gguf(data, file_bytes=len(data), where="made")
 
 
 def heads(n_layer, n_embd, n_head, n_head_kv, head_dim=None, **keys):
@@ -121,7 +121,7 @@ def test_impossible_shapes_are_refused(keys, says):
 def test_a_file_without_architecture_has_no_shape():
     data = w.Gguf().build()
     with pytest.raises(BadArtifact, match=r"general\.architecture is missing"):
-        reader.shape(parse(data, file_bytes=len(data), where="made"))
+        reader.shape(parse_gguf(data, file_bytes=len(data), where="made"))
 
 
 @pytest.mark.model

@@ -47,10 +47,10 @@ def data_of(tensor):
 
 def write(path, keys=KEYS, infos=None, **options):
     infos = tensors() if infos is None else infos
-    with GgufWriter(path, keys, infos, **options) as writer:
+    with GgufWriter(path, keys, infos, **options) as file:
         for tensor in infos:
             whole = data_of(tensor)
-            writer.write(tensor.name, (piece for piece in (whole[:3], memoryview(whole)[3:])))
+            file.write(tensor.name, (piece for piece in (whole[:3], memoryview(whole)[3:])))
     return path
 
 
@@ -117,8 +117,8 @@ def test_no_tensors_and_no_keys_are_a_file_too(tmp_path):
 
 def test_an_error_in_the_middle_leaves_nothing(tmp_path):
     def interrupted():
-        with GgufWriter(tmp_path / "m.gguf", KEYS, tensors()) as writer:
-            writer.write(tensors()[0].name, data_of(tensors()[0]))
+        with GgufWriter(tmp_path / "m.gguf", KEYS, tensors()) as file:
+            file.write(tensors()[0].name, data_of(tensors()[0]))
             assert len(leftovers(tmp_path)) == 1
             assert "m.gguf" not in leftovers(tmp_path)
             raise KeyboardInterrupt
@@ -181,8 +181,8 @@ def test_a_folder_that_is_not_there_is_said(tmp_path):
     ],
 )
 def test_a_tensor_out_of_order_or_of_another_length_is_a_mistake(tmp_path, name, n_bytes, words):
-    with pytest.raises(ValueError, match=words), GgufWriter(tmp_path / "m.gguf", KEYS, tensors()) as writer:
-        writer.write(name, bytes(n_bytes))
+    with pytest.raises(ValueError, match=words), GgufWriter(tmp_path / "m.gguf", KEYS, tensors()) as file:
+        file.write(name, bytes(n_bytes))
     with pytest.raises(ValueError, match="4 tensors were not written"), GgufWriter(tmp_path / "m", KEYS, tensors()):
         pass
 

@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 from support import safetensors_writer
 
 from edgellm.errors import ArtifactError, BadArtifact
-from edgellm.formats.safetensors.header import parse
-from edgellm.formats.safetensors.reader import read_header, read_model
+from edgellm.formats.safetensors.header import parse_safetensors
+from edgellm.formats.safetensors.reader import read_header, read_safetensors
 
 ARRAYS = {
     "model.embed_tokens.weight": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -30,7 +30,7 @@ def test_what_the_library_writes_is_read(tmp_path):
     path = tmp_path / "model.safetensors"
     save_file(ARRAYS, path, metadata={"format": "pt"})
 
-    for model in (read_model(path), read_model(tmp_path)):
+    for model in (read_safetensors(path), read_safetensors(tmp_path)):
         assert model.metadata == {"format": "pt"}
         assert set(model.tensors) == set(ARRAYS)
         for name, array in ARRAYS.items():
@@ -43,7 +43,7 @@ def test_what_the_library_writes_is_read(tmp_path):
 
 def test_data_outlives_the_model(tmp_path):
     save_file(ARRAYS, tmp_path / "model.safetensors")
-    raw = read_model(tmp_path).raw("codes")
+    raw = read_safetensors(tmp_path).raw("codes")
 
     assert raw.tobytes() == bytes(range(8))
 
@@ -65,7 +65,7 @@ def test_shards_are_one_model(tmp_path):
         "weight_map": {name: file for file, held in shards.items() for name in held},
     }
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    model = read_model(tmp_path)
+    model = read_safetensors(tmp_path)
 
     assert len(model.paths) == len(model.parts) == 2
     assert set(model.tensors) == set(ARRAYS)
@@ -75,9 +75,9 @@ def test_shards_are_one_model(tmp_path):
 
 def test_a_folder_without_a_model_is_said(tmp_path):
     with pytest.raises(BadArtifact, match=r"holds neither model\.safetensors nor model\.safetensors\.index\.json"):
-        read_model(tmp_path)
+        read_safetensors(tmp_path)
     with pytest.raises(BadArtifact, match="cannot be read"):
-        read_model(tmp_path / "no")
+        read_safetensors(tmp_path / "no")
 
 
 @given(st.data())
@@ -108,11 +108,11 @@ def test_whatever_the_library_refuses_is_refused(data):
         }
     except library.SafetensorError:
         with pytest.raises(ArtifactError):
-            parse(content, file_bytes=len(content), where="drawn")
+            parse_safetensors(content, file_bytes=len(content), where="drawn")
         return
     ours = {
         tensor.name: (tensor.dtype, list(tensor.shape), content[tensor.offset : tensor.offset + tensor.n_bytes])
-        for tensor in parse(content, file_bytes=len(content), where="drawn").tensors
+        for tensor in parse_safetensors(content, file_bytes=len(content), where="drawn").tensors
     }
     assert ours == theirs
 
@@ -122,4 +122,4 @@ def test_a_header_may_end_in_spaces_and_metadata_may_be_null():
         b'{"__metadata__":null,"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}   ', b"x"
     )
 
-    assert parse(content, file_bytes=len(content), where="x").metadata == {}
+    assert parse_safetensors(content, file_bytes=len(content), where="x").metadata == {}

@@ -20,9 +20,9 @@ from support.gguf_writer import ARRAY, BOOL, FLOAT32, INT32, STRING, UINT32, Ggu
 from edgellm.errors import UnsupportedArtifact
 from edgellm.formats.gguf import reader
 from edgellm.formats.tokenizer import from_gguf
-from edgellm.formats.tokenizer.kinds import Kind
+from edgellm.formats.tokenizer.kinds import TokenKind
 from edgellm.formats.tokenizer.pretokenizers import PRE_TOKENIZERS
-from edgellm.formats.tokenizer.tokenizer import BYTE_OF, Tokenizer
+from edgellm.formats.tokenizer.tokenizer import BYTE_OF, FileTokenizer
 
 pytest.importorskip("tokenizers")
 HERE = Path(__file__).resolve().parents[2]
@@ -56,11 +56,11 @@ def opened(path: str | Path) -> Any:
     return tokenizer
 
 
-def read(path: str | Path) -> Tokenizer:
+def read(path: str | Path) -> FileTokenizer:
     return from_gguf.read_tokenizer(reader.read_header(path))
 
 
-def same(ours: Tokenizer, theirs: Any, text: str) -> None:
+def same(ours: FileTokenizer, theirs: Any, text: str) -> None:
     for special in (False, True):
         for parse in (False, True):
             how = {"add_special": special, "parse_special": parse}
@@ -87,13 +87,13 @@ def texts(n: int = 300) -> list[str]:
 
 
 @pytest.fixture(scope="module", params=["smollm2", "gemma3"])
-def pair(request: pytest.FixtureRequest) -> tuple[Tokenizer, Any]:
+def pair(request: pytest.FixtureRequest) -> tuple[FileTokenizer, Any]:
     """(ours, llama.cpp's) of a real model: byte-level BPE, and SentencePiece without a leading space."""
     path = request.getfixturevalue(request.param)
     return read(path), opened(path)
 
 
-def test_real_models_encode_as_llama_cpp_does(pair: tuple[Tokenizer, Any]) -> None:
+def test_real_models_encode_as_llama_cpp_does(pair: tuple[FileTokenizer, Any]) -> None:
     samples = texts()
     assert len(samples) > 300
     for text in samples:
@@ -103,17 +103,17 @@ def test_real_models_encode_as_llama_cpp_does(pair: tuple[Tokenizer, Any]) -> No
 @settings(max_examples=300)
 @given(st.lists(st.one_of(TEXT, st.sampled_from(["<|im_end|>", "<eos>", "<unused9>", "\n\n\n", "<b>"]))).map("".join))
 @pytest.mark.slow(4)
-def test_random_text_encodes_as_llama_cpp_does(pair: tuple[Tokenizer, Any], text: str) -> None:
+def test_random_text_encodes_as_llama_cpp_does(pair: tuple[FileTokenizer, Any], text: str) -> None:
     same(*pair, text)
 
 
-def test_every_token_has_llama_cpp_s_bytes(pair: tuple[Tokenizer, Any]) -> None:
+def test_every_token_has_llama_cpp_s_bytes(pair: tuple[FileTokenizer, Any]) -> None:
     ours, theirs = pair
     assert ours.n_tokens == theirs.n_tokens
     assert [t for t in range(ours.n_tokens) if ours.token_bytes(t) != theirs.token_bytes(t)] == []
 
 
-def test_ends_of_an_answer_and_texts_of_special_tokens_are_llama_cpp_s(pair: tuple[Tokenizer, Any]) -> None:
+def test_ends_of_an_answer_and_texts_of_special_tokens_are_llama_cpp_s(pair: tuple[FileTokenizer, Any]) -> None:
     ours, theirs = pair
     assert ours.eos_ids == theirs.eos_ids
     assert (ours.bos_id, ours.add_bos) == (theirs.bos_id, theirs.add_bos)
@@ -122,7 +122,7 @@ def test_ends_of_an_answer_and_texts_of_special_tokens_are_llama_cpp_s(pair: tup
 
 
 @given(st.one_of(TEXT, st.text(max_size=40)))
-def test_bytes_of_tokens_are_the_text(pair: tuple[Tokenizer, Any], text: str) -> None:
+def test_bytes_of_tokens_are_the_text(pair: tuple[FileTokenizer, Any], text: str) -> None:
     """Some bytes have no token in SmolLM2, so what it knows is asked of llama.cpp in the other tests."""
     ours = pair[0]
     for parse in (False, True):
@@ -165,7 +165,7 @@ def packed(alphabet: str) -> tuple[bytes, bytes, bytes, int]:
     pairs = [(a, b) for a in alphabet for b in alphabet]
     random.Random(3).shuffle(pairs)
     tokens = [*LETTERS, *(a + b for a, b in pairs), "<|im_start|>", "<|im_end|>"]
-    kinds = [Kind.NORMAL] * (len(tokens) - 2) + [Kind.CONTROL] * 2
+    kinds = [TokenKind.NORMAL] * (len(tokens) - 2) + [TokenKind.CONTROL] * 2
     merges = [f"{a} {b}" for a, b in pairs]
     pack = Gguf().value
     return (
@@ -289,14 +289,20 @@ def sentence_pieces(path: Path, *keys: tuple[str, int, Any], pieces: list[str] |
         "日",
     ]
     tokens = ["<unk>", "<s>", "</s>", *bytes_, *made, "<|im_end|>", "[tool]"]
-    kinds = [Kind.UNKNOWN, Kind.CONTROL, Kind.CONTROL, *[Kind.BYTE] * 256, *[Kind.NORMAL] * len(made)]
+    kinds = [
+        TokenKind.UNKNOWN,
+        TokenKind.CONTROL,
+        TokenKind.CONTROL,
+        *[TokenKind.BYTE] * 256,
+        *[TokenKind.NORMAL] * len(made),
+    ]
     scores = [0.0] * 259 + [-float(i // 2) for i in range(len(made))] + [0.0, 0.0]
     keys_ = [
         ("general.architecture", STRING, "llama"),
         ("tokenizer.ggml.model", STRING, "llama"),
         ("tokenizer.ggml.tokens", ARRAY, (STRING, tokens)),
         ("tokenizer.ggml.scores", ARRAY, (FLOAT32, scores)),
-        ("tokenizer.ggml.token_type", ARRAY, (INT32, [*kinds, Kind.CONTROL, Kind.USER_DEFINED])),
+        ("tokenizer.ggml.token_type", ARRAY, (INT32, [*kinds, TokenKind.CONTROL, TokenKind.USER_DEFINED])),
         *keys,
     ]
     return Gguf(keys_).write(path)

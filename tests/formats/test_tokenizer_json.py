@@ -90,7 +90,7 @@ def ids(tokenizer: Any, text: str, *, special: bool = False, parse: bool = True)
 
 
 def test_ids_are_the_library_s(tmp_path: Path) -> None:
-    ours = from_json.read_tokenizer(folder(tmp_path))
+    ours = from_json.read_tokenizer_json(folder(tmp_path))
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     for text in ("hello  world", "é 日本 🎉", "<|eot_id|>hello", "a<tool>b", "it's 1234", ""):
         assert ids(ours, text) == theirs.encode(text, add_special_tokens=False).ids
@@ -101,7 +101,7 @@ def test_ids_are_the_library_s(tmp_path: Path) -> None:
 
 
 def test_control_tokens_in_text_stay_text_unless_parsed(tmp_path: Path) -> None:
-    ours = from_json.read_tokenizer(folder(tmp_path))
+    ours = from_json.read_tokenizer_json(folder(tmp_path))
     assert ids(ours, "x<|eot_id|>") == [VOCAB["x"], FIRST + 1]
     plain = ids(ours, "x<|eot_id|>", parse=False)
     assert FIRST + 1 not in plain
@@ -116,14 +116,14 @@ def test_a_vocabulary_that_holds_control_tokens_gives_none_away(tmp_path: Path) 
     made = pipeline(
         added_tokens=[added("hello", VOCAB["hello"]), added(SPECIAL[0], FIRST), added(SPECIAL[1], FIRST + 1)]
     )
-    ours = from_json.read_tokenizer(folder(tmp_path, made))
+    ours = from_json.read_tokenizer_json(folder(tmp_path, made))
     assert ids(ours, "hello") == [VOCAB["hello"]]
     assert ids(ours, "hello w", parse=False) == [*(VOCAB[char] for char in "hello"), VOCAB["Ġw"]]
 
 
 @given(st.text(max_size=30))
 def test_bytes_of_tokens_are_the_text(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
-    ours = from_json.read_tokenizer(folder(tmp_path_factory.mktemp("json")))
+    ours = from_json.read_tokenizer_json(folder(tmp_path_factory.mktemp("json")))
     assert b"".join(map(ours.token_bytes, ids(ours, text, parse=False))) == text.encode()
 
 
@@ -139,7 +139,7 @@ def test_the_same_vocabulary_as_gguf_gives_the_same_ids(tmp_path: Path) -> None:
         ("tokenizer.ggml.bos_token_id", UINT32, FIRST),
         ("tokenizer.ggml.eos_token_id", UINT32, FIRST + 1),
     ]
-    ours = from_json.read_tokenizer(folder(tmp_path))
+    ours = from_json.read_tokenizer_json(folder(tmp_path))
     other = from_gguf.read_tokenizer(reader.read_header(Gguf(keys).write(tmp_path / "x.gguf")))
     for text in ("hello  world", "é 日本 🎉", "<|eot_id|>hello<tool>", "it's 12345\n\n x"):
         for special in (False, True):
@@ -152,7 +152,7 @@ def test_the_same_vocabulary_as_gguf_gives_the_same_ids(tmp_path: Path) -> None:
 
 def test_sentence_pieces(tmp_path: Path) -> None:
     config = {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True, "add_eos_token": True}
-    ours = from_json.read_tokenizer(folder(tmp_path, pieces(), config))
+    ours = from_json.read_tokenizer_json(folder(tmp_path, pieces(), config))
     tokens = ids(ours, "ab é", special=True)
     assert (tokens[0], tokens[-1]) == (1, 2)
     assert b"".join(map(ours.token_bytes, tokens)) == " ab é".encode()
@@ -168,12 +168,12 @@ def test_sentence_pieces(tmp_path: Path) -> None:
 def test_ends_of_an_answer(tmp_path: Path, generation: Any, expected: set[int]) -> None:
     """Those of generation_config.json, eos_token, and control tokens known to end a turn (<|eot_id|>)."""
     config = CONFIG | {"eos_token": LETTERS[1]}
-    ours = from_json.read_tokenizer(folder(tmp_path, config=config, generation_config=generation))
+    ours = from_json.read_tokenizer_json(folder(tmp_path, config=config, generation_config=generation))
     assert ours.eos_ids == expected | {FIRST + 1}
 
 
 def test_tokenizer_config_has_the_last_word_on_bos(tmp_path: Path) -> None:
-    ours = from_json.read_tokenizer(folder(tmp_path, config=CONFIG | {"add_bos_token": False}))
+    ours = from_json.read_tokenizer_json(folder(tmp_path, config=CONFIG | {"add_bos_token": False}))
     assert not ours.add_bos
     assert ids(ours, "a", special=True) == [VOCAB["a"]]
 
@@ -192,21 +192,21 @@ def test_chat_template(tmp_path: Path, config: Any, jinja: str | None, expected:
     folder(tmp_path, config=config)
     if jinja is not None:
         (tmp_path / "chat_template.jinja").write_text(jinja)
-    assert from_json.read_tokenizer(tmp_path).chat_template == expected
+    assert from_json.read_tokenizer_json(tmp_path).chat_template == expected
 
 
 def test_truncation_and_padding_of_the_file_are_not_used(tmp_path: Path) -> None:
     cut = {"max_length": 2, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
-    ours = from_json.read_tokenizer(folder(tmp_path, pipeline(truncation=cut)))
+    ours = from_json.read_tokenizer_json(folder(tmp_path, pipeline(truncation=cut)))
     assert len(ids(ours, "abcdefgh")) == 8
 
 
 def test_only_tokenizer_json_is_needed(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(pipeline()))
-    ours = from_json.read_tokenizer(tmp_path)
+    ours = from_json.read_tokenizer_json(tmp_path)
     assert (ours.bos_id, ours.eos_id, ours.bos_text, ours.add_bos) == (None, None, "", True)
     with pytest.raises(UnsupportedArtifact, match=r"no tokenizer\.json"):
-        from_json.read_tokenizer(tmp_path / "nowhere")
+        from_json.read_tokenizer_json(tmp_path / "nowhere")
 
 
 NESTED = {"type": "Sequence", "decoders": [{"type": "WordPiece", "prefix": "##", "cleanup": True}]}
@@ -239,7 +239,7 @@ NESTED = {"type": "Sequence", "decoders": [{"type": "WordPiece", "prefix": "##",
 )  # fmt: skip
 def test_hostile_files_are_refused_by_file_and_key(tmp_path: Path, files: dict[str, Any], message: str) -> None:
     with pytest.raises(BadArtifact, match=message) as caught:
-        from_json.read_tokenizer(folder(tmp_path, **files))
+        from_json.read_tokenizer_json(folder(tmp_path, **files))
     assert str(tmp_path) in caught.value.message
     assert caught.value.hint
 
@@ -247,7 +247,7 @@ def test_hostile_files_are_refused_by_file_and_key(tmp_path: Path, files: dict[s
 def test_spelling_that_is_not_known_is_unsupported(tmp_path: Path) -> None:
     for decoder in (NESTED, None):
         with pytest.raises(UnsupportedArtifact, match="decoder"):
-            from_json.read_tokenizer(folder(tmp_path, pipeline(decoder=decoder)))
+            from_json.read_tokenizer_json(folder(tmp_path, pipeline(decoder=decoder)))
 
 
 def test_large_files_pipes_and_folders_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,16 +258,16 @@ def test_large_files_pipes_and_folders_are_not_read(tmp_path: Path, monkeypatch:
     folder(tmp_path)
     monkeypatch.setitem(tokenizer_folder.MAX_BYTES, "tokenizer.json", 100)
     with pytest.raises(BadArtifact, match="bytes, 100 are allowed"):
-        from_json.read_tokenizer(tmp_path)
+        from_json.read_tokenizer_json(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
     os.mkfifo(tmp_path / "tokenizer.json")
     with pytest.raises(BadArtifact, match="no regular file"):
-        from_json.read_tokenizer(tmp_path)
+        from_json.read_tokenizer_json(tmp_path)
 
 
 def test_an_expression_that_never_ends_is_an_error_and_the_next_text_is_encoded(tmp_path: Path) -> None:
     split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
-    ours = from_json.read_tokenizer(folder(tmp_path, pipeline(pre_tokenizer=split)))
+    ours = from_json.read_tokenizer_json(folder(tmp_path, pipeline(pre_tokenizer=split)))
     with pytest.raises(BadArtifact, match="cannot encode this text"):
         ids(ours, "a" * 40 + "b")
     assert ids(ours, "ab") == [VOCAB["a"], VOCAB["b"]]

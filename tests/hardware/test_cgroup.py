@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgellm.hardware.linux import cgroup
-from edgellm.hardware.linux.sysfs import Tree
+from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.hardware.probe import probe
 from edgellm.units import GIB, MIB
 
@@ -106,7 +106,7 @@ def test_a_group_that_is_not_mounted_here_is_said_to_be_unknown(machine_at: Mach
 
 
 def test_the_mounted_part_of_a_hierarchy_is_taken_off_the_path(machine_at: MachineAt) -> None:
-    group = cgroup.find(Tree(machine_at("container-v1")), "memory")
+    group = cgroup.find(SysRoot(machine_at("container-v1")), "memory")
 
     assert group == cgroup.Group(1, ("/sys/fs/cgroup/memory",), exact=True)
 
@@ -114,12 +114,12 @@ def test_the_mounted_part_of_a_hierarchy_is_taken_off_the_path(machine_at: Machi
 def test_a_path_out_of_the_namespace_leaves_the_mount_point(machine_at: MachineAt) -> None:
     root = machine_at("container-v2", **{"/proc/self/cgroup": "0::/../kubepods\n"})
 
-    assert cgroup.find(Tree(root), "memory") == cgroup.Group(2, ("/sys/fs/cgroup",), exact=False)
+    assert cgroup.find(SysRoot(root), "memory") == cgroup.Group(2, ("/sys/fs/cgroup",), exact=False)
 
 
 def test_garbage_limits_nothing_and_raises_nothing(machine_at: MachineAt) -> None:
     notes: list[str] = []
-    tree = Tree(machine_at("garbage"))
+    tree = SysRoot(machine_at("garbage"))
 
     assert cgroup.memory_limit(tree, notes) is None
     assert cgroup.cpu_quota(tree) is None
@@ -136,6 +136,6 @@ def test_mount_points_with_blanks(machine_at: MachineAt) -> None:
         },
     )
 
-    quota = cgroup.cpu_quota(Tree(root))
+    quota = cgroup.cpu_quota(SysRoot(root))
     assert quota is not None
     assert quota[0] == 0.5

@@ -14,7 +14,7 @@ import pytest
 from support.waiting import PATIENCE_S
 
 from edgellm.hardware.linux import cgroup
-from edgellm.hardware.linux.sysfs import Tree
+from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.units import MIB
 
 pytestmark = pytest.mark.cgroup
@@ -53,7 +53,7 @@ def make_group() -> Iterator[Callable[..., Path]]:
     made: list[Path] = []
 
     def make(controller: str, **files: str) -> Path:
-        group = cgroup.find(Tree(), controller)
+        group = cgroup.find(SysRoot(), controller)
         if group is None or not group.levels:
             pytest.skip(f"cgroup: no {controller} controller is mounted here")
         folder = Path(group.levels[-1]) / f"edgellm-test-{os.getpid()}-{len(made)}"

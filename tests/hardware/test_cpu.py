@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgellm.hardware.linux import cpu, cpuinfo, hwcap, isa
-from edgellm.hardware.linux.sysfs import Tree
+from edgellm.hardware.linux.sysfs import SysRoot
 
 AVX512 = (
     "fpu lm sse2 pni ssse3 sse4_1 sse4_2 popcnt avx f16c fma bmi2 avx2 avx512f avx512bw avx512vl avx512_vnni amx_tile"
@@ -67,11 +67,11 @@ def test_features_said_once_after_the_processors_are_found() -> None:
     ],
 )
 def test_architecture_of_a_recorded_machine(tmp_path: Path, text: str, arch: str) -> None:
-    assert cpu.architecture(Tree(tmp_path), cpuinfo.parse(text)) == arch
+    assert cpu.architecture(SysRoot(tmp_path), cpuinfo.parse(text)) == arch
 
 
 def test_32_bit_arm_without_neon(machine_at: Callable[..., Path]) -> None:
-    found, _, notes = cpu.read(Tree(machine_at("armv6")))
+    found, _, notes = cpu.read(SysRoot(machine_at("armv6")))
 
     assert (found.arch, found.model, found.isa, found.cores) == ("armv6l", "BCM2835, 1x ARM1176", (), 1)
     assert any("physical cores unknown" in note for note in notes)
@@ -83,7 +83,7 @@ def test_names_from_firmware_cannot_steer_a_terminal() -> None:
 
 
 def test_amx_needs_the_kernel_to_grant_its_registers(monkeypatch: pytest.MonkeyPatch) -> None:
-    live, notes = Tree(), []
+    live, notes = SysRoot(), []
     monkeypatch.setattr(isa, "amx_permitted", lambda: False)
 
     assert "amx_tile" not in cpu._isa(live, info(AVX512), "x86_64", notes)
@@ -94,7 +94,7 @@ def test_a_live_arm_process_believes_its_own_vector(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(hwcap, "words", lambda: frozenset({"asimd", "asimddp"}))
     host, notes = info(AVX512), []  # what an older qemu-user shows of the machine below it
 
-    assert cpu._isa(Tree(), host, "aarch64", notes) == ("dotprod", "neon")
+    assert cpu._isa(SysRoot(), host, "aarch64", notes) == ("dotprod", "neon")
     assert len(notes) == 1
     assert "disagree about dotprod, neon" in notes[0]
 
@@ -102,18 +102,18 @@ def test_a_live_arm_process_believes_its_own_vector(monkeypatch: pytest.MonkeyPa
 def test_the_vector_is_not_asked_about_a_recorded_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(hwcap, "words", lambda: frozenset({"asimd", "sve"}))
 
-    assert cpu._isa(Tree(tmp_path), info("fp asimd", field="Features"), "aarch64", []) == ("neon",)
+    assert cpu._isa(SysRoot(tmp_path), info("fp asimd", field="Features"), "aarch64", []) == ("neon",)
 
 
 def test_a_c_library_without_the_vector_leaves_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hwcap, "words", lambda: None)
     notes: list[str] = []
 
-    assert cpu._isa(Tree(), info("fp asimd", field="Features"), "aarch64", notes) == ("neon",)
+    assert cpu._isa(SysRoot(), info("fp asimd", field="Features"), "aarch64", notes) == ("neon",)
     assert notes == []
 
 
 @pytest.mark.skipif(platform.machine() != "aarch64", reason="the bits are those of 64-bit Arm")
 def test_vector_and_file_of_this_machine_agree() -> None:
-    assert isa.from_hwcap() == isa.from_cpuinfo(cpuinfo.parse(Tree().text("/proc/cpuinfo")), "aarch64")
+    assert isa.from_hwcap() == isa.from_cpuinfo(cpuinfo.parse(SysRoot().text("/proc/cpuinfo")), "aarch64")
     assert "neon" in (isa.from_hwcap() or ())

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from edgellm.hardware.linux import gpu
-from edgellm.hardware.linux.sysfs import Tree
+from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.machine import Accelerator
 from edgellm.units import GIB
 
 
 def test_discrete_and_integrated_cards(machine_at: Callable[..., Path]) -> None:
-    found, notes = gpu.read(Tree(machine_at("graphics")))
+    found, notes = gpu.read(SysRoot(machine_at("graphics")))
 
     assert found == (
         Accelerator("rocm", "AMD GPU 744c", 25753026560, 25753026560 - 1073741824),
@@ -26,14 +26,14 @@ def test_discrete_and_integrated_cards(machine_at: Callable[..., Path]) -> None:
 
 
 def test_garbage_is_a_card_of_unknown_memory(machine_at: Callable[..., Path]) -> None:
-    found, notes = gpu.read(Tree(machine_at("garbage")))
+    found, notes = gpu.read(SysRoot(machine_at("garbage")))
 
     assert [card.vram_bytes for card in found] == [None, None]
     assert len(notes) == 2
 
 
 def test_none_is_said(machine_at: Callable[..., Path]) -> None:
-    found, notes = gpu.read(Tree(machine_at("container-v1")))
+    found, notes = gpu.read(SysRoot(machine_at("container-v1")))
 
     assert found == ()
     assert notes == ["no GPU: no NVIDIA driver in /proc/driver/nvidia, no AMD or Intel card in /sys/class/drm"]
@@ -42,12 +42,12 @@ def test_none_is_said(machine_at: Callable[..., Path]) -> None:
 def test_tegra_shares_the_memory_of_its_board(machine_at: Callable[..., Path]) -> None:
     root = machine_at(None, **{"/proc/device-tree/compatible": "nvidia,p3768-0000\0nvidia,tegra234\0"})
 
-    assert gpu.read(Tree(root))[0] == (Accelerator("cuda", "NVIDIA Tegra", unified=True),)
+    assert gpu.read(SysRoot(root))[0] == (Accelerator("cuda", "NVIDIA Tegra", unified=True),)
 
 
 def test_a_gpu_whose_driver_is_not_loaded_is_a_reason(machine_at: Callable[..., Path]) -> None:
     device = "/sys/bus/pci/devices/0000:01:00.0"
-    tree = Tree(machine_at(None, **{f"{device}/vendor": "0x10de\n", f"{device}/class": "0x030000\n"}))
+    tree = SysRoot(machine_at(None, **{f"{device}/vendor": "0x10de\n", f"{device}/class": "0x030000\n"}))
     tree.live = True
     tree.locate = lambda path: str(tree.root / path.lstrip("/"))  # type: ignore[method-assign]
 

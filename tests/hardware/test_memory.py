@@ -4,19 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgellm.hardware.linux import memory
-from edgellm.hardware.linux.sysfs import Tree
+from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.machine import Memory
 
 
 def test_total_available_and_swap(machine_at: Callable[..., Path]) -> None:
-    found, notes = memory.read(Tree(machine_at("container-v1")))
+    found, notes = memory.read(SysRoot(machine_at("container-v1")))
 
     assert found == Memory(16384000 * 1024, 12288000 * 1024, 0)
     assert notes == []
 
 
 def test_available_is_worked_out_where_the_kernel_does_not_say(machine_at: Callable[..., Path]) -> None:
-    found, notes = memory.read(Tree(machine_at("three-clusters")))
+    found, notes = memory.read(SysRoot(machine_at("three-clusters")))
 
     assert found.available_bytes == (524288 + 65536 + 3145728 - 131072) * 1024
     assert found.swap_bytes == 4 * 1024**3
@@ -26,7 +26,7 @@ def test_available_is_worked_out_where_the_kernel_does_not_say(machine_at: Calla
 def test_size_from_the_nodes(machine_at: Callable[..., Path]) -> None:
     node = "Node {0} MemTotal:       1024 kB\nNode {0} MemFree:  1 kB\n"
     files = {f"/sys/devices/system/node/node{n}/meminfo": node.format(n) for n in (0, 1)}
-    found, notes = memory.read(Tree(machine_at(None, **files)))
+    found, notes = memory.read(SysRoot(machine_at(None, **files)))
 
     assert (found.total_bytes, found.available_bytes) == (2 * 1024**2, None)
     assert notes == [
@@ -36,7 +36,7 @@ def test_size_from_the_nodes(machine_at: Callable[..., Path]) -> None:
 
 
 def test_garbage_is_unknown(machine_at: Callable[..., Path]) -> None:
-    found, notes = memory.read(Tree(machine_at("garbage")))
+    found, notes = memory.read(SysRoot(machine_at("garbage")))
 
     assert found == Memory(0, None, 0)
     assert "memory size unknown: /proc/meminfo has no MemTotal" in notes

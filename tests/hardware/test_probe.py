@@ -61,7 +61,7 @@ def test_the_board_names_the_machine(machine_at: Callable[..., Path]) -> None:
     ],
 )
 def test_ids(cpu: Cpu, total: int, expected: str) -> None:
-    assert identity.identify(identity.describe(cpu, Memory(total))) == expected
+    assert identity.machine_id(identity.machine_name(cpu, Memory(total))) == expected
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

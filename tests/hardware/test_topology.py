@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from edgellm.hardware.linux import cpu, cpuinfo, topology
-from edgellm.hardware.linux.sysfs import Tree
+from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.machine import Cluster
 
 
 def test_hybrid_intel(machine_at: Callable[..., Path]) -> None:
-    found, layout, _ = cpu.read(Tree(machine_at("hybrid-intel")))
+    found, layout, _ = cpu.read(SysRoot(machine_at("hybrid-intel")))
 
     assert (found.cores, found.threads, found.performance_cores) == (6, 8, 2)
     assert found.clusters == (Cluster("performance", 2, None, 4400), Cluster("efficiency", 4, None, 3300))
@@ -22,7 +22,7 @@ def test_hybrid_intel(machine_at: Callable[..., Path]) -> None:
 
 
 def test_big_little_by_capacity(machine_at: Callable[..., Path]) -> None:
-    found, _, notes = cpu.read(Tree(machine_at("big-little")))
+    found, _, notes = cpu.read(SysRoot(machine_at("big-little")))
 
     assert found.clusters == (Cluster("performance", 3, 1024, 2400), Cluster("efficiency", 4, 414, None))
     assert (found.cores, found.performance_cores) == (7, 3)
@@ -31,7 +31,7 @@ def test_big_little_by_capacity(machine_at: Callable[..., Path]) -> None:
 
 
 def test_three_kinds_by_part_and_clock(machine_at: Callable[..., Path]) -> None:
-    found, _, _ = cpu.read(Tree(machine_at("three-clusters")))
+    found, _, _ = cpu.read(SysRoot(machine_at("three-clusters")))
 
     assert [(cluster.kind, cluster.cores) for cluster in found.clusters] == [
         ("performance", 1),
@@ -67,10 +67,12 @@ def test_kinds_of_a_phone_by_part_or_chipset(machine_at: Callable[..., Path], ph
         "CPU implementer: 0x{}\nCPU architecture: 8\nCPU part: 0x{}".format(*p.split(":")) if p else "" for p in parts
     ]
     count = len(parts) if layout == "each" else int(layout.split()[0])
-    text = "".join(f"processor: {cpu}\n" + (blocks[cpu] + "\n\n" if layout == "each" else "") for cpu in range(count))
+    text = "".join(
+        f"processor: {number}\n" + (blocks[number] + "\n\n" if layout == "each" else "") for number in range(count)
+    )
     text += "" if layout == "each" else blocks[0] + "\n\n"
     root = machine_at(None, **{"/proc/cpuinfo": f"{text}Hardware: {hardware}\n"})
-    processor, _, notes = cpu.read(Tree(root))
+    processor, _, notes = cpu.read(SysRoot(root))
 
     assert processor.cores == count
     assert " ".join(f"{cluster.cores} {cluster.kind}" for cluster in processor.clusters) == kinds
@@ -90,7 +92,7 @@ def test_favoured_cores_are_no_hybrid(machine_at: Callable[..., Path]) -> None:
             **(ranked if vendor == "AuthenticAMD" else dict.fromkeys(ranked, "68")),
             **lists,
         )
-        found, _, _ = cpu.read(Tree(root))
+        found, _, _ = cpu.read(SysRoot(root))
 
         assert (found.cores, found.clusters, found.performance_cores) == (2, (), None), vendor
         root.rename(root.with_name(vendor))
@@ -98,8 +100,8 @@ def test_favoured_cores_are_no_hybrid(machine_at: Callable[..., Path]) -> None:
 
 def test_cores_from_cpuinfo_where_sys_has_none(tmp_path: Path) -> None:
     block = "processor: {}\nphysical id: 0\ncore id: {}\n"
-    info = cpuinfo.parse("\n".join(block.format(cpu, cpu % 2) for cpu in range(4)))
-    layout = topology.read(Tree(tmp_path), info)
+    info = cpuinfo.parse("\n".join(block.format(number, number % 2) for number in range(4)))
+    layout = topology.read(SysRoot(tmp_path), info)
 
     assert layout.cores == (frozenset({0, 2}), frozenset({1, 3}))
     assert layout.notes == ()
@@ -115,6 +117,6 @@ def test_a_cache_that_cores_share_counts_once_a_core(machine_at: Callable[..., P
         **{f"/sys/devices/system/cpu/cpu{n}/topology/thread_siblings": f"0000000{1 << n}" for n in range(4)},
         **{f"{cache}/{name}": value for name, value in files.items()},
     )
-    found, _, _ = cpu.read(Tree(root))
+    found, _, _ = cpu.read(SysRoot(root))
 
     assert (found.cores, found.l2_bytes, found.l3_bytes) == (4, 2 * 1024**2, None)

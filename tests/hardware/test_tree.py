@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.hardware.linux.sysfs import Tree, parse_cpu_list, parse_cpu_mask, parse_size
+from edgellm.hardware.linux.sysfs import SysRoot, parse_cpu_list, parse_cpu_mask, parse_size
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_sizes(text: str | None, size: int | None) -> None:
 
 def test_what_is_missing_or_empty_is_none(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
-    tree = Tree(tmp_path)
+    tree = SysRoot(tmp_path)
 
     assert (tree.text("/nothing"), tree.line("/empty"), tree.integer("/empty")) == (None, None, None)
     assert tree.names("/empty") == tree.names("/nothing") == []
@@ -63,7 +63,7 @@ def test_links_do_not_lead_out_of_a_recorded_tree(tmp_path: Path, link: str) -> 
     root = tmp_path / "machine"
     root.mkdir()
     (root / "loop").symlink_to(link)
-    tree = Tree(root)
+    tree = SysRoot(root)
 
     assert tree.text("/loop/passwd") is None
     assert tree.text("/../../../../../../etc/passwd") is None
@@ -74,10 +74,10 @@ def test_links_inside_a_recorded_tree_are_followed(tmp_path: Path) -> None:
     (tmp_path / "real").write_text("7\n")
     (tmp_path / "link").symlink_to("real")
 
-    assert Tree(tmp_path).integer("/link") == 7
+    assert SysRoot(tmp_path).integer("/link") == 7
 
 
 def test_a_pipe_in_a_recorded_tree_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
 
-    assert Tree(tmp_path).text("/pipe") is None
+    assert SysRoot(tmp_path).text("/pipe") is None

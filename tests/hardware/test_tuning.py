@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgellm.hardware.host_checks import hindrances
-from edgellm.hardware.linux.sysfs import Tree
+from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.machine import Cpu, Limits, Machine, Memory
 
 MACHINE = Machine("m", "M", Cpu("x86_64", cores=2, threads=4), Memory(2**34, swap_bytes=2**30))
@@ -24,7 +24,7 @@ def found(tmp_path: Path, machine: Machine = MACHINE, **files: str) -> list[str]
         }[name]  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")
-    return [f"{row.text} | {row.fix}" for row in hindrances(machine, Tree(tmp_path))]
+    return [f"{row.text} | {row.fix}" for row in hindrances(machine, SysRoot(tmp_path))]
 
 
 def test_nothing_known_is_nothing_said(tmp_path: Path) -> None:

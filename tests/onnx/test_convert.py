@@ -23,7 +23,7 @@ from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm.formats.gguf.writer import TensorInfo
 from edgellm.formats.tokenizer.from_gguf import read_tokenizer
-from edgellm.formats.tokenizer.from_json import read_tokenizer as read_folder
+from edgellm.formats.tokenizer.from_json import read_tokenizer_json
 
 TYPES = (
     "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL",
@@ -154,7 +154,7 @@ def test_the_tokenizer_cuts_text_as_the_files_does(tmp_path, vocabulary):
 
     converted(path, tmp_path / "out", bits=16)
 
-    ours, theirs = read_folder(tmp_path / "out"), read_tokenizer(reader.read_header(path))
+    ours, theirs = read_tokenizer_json(tmp_path / "out"), read_tokenizer(reader.read_header(path))
     text = "the thing on\n\n  a  <tool>he\u3053 é</s><|end|>    t"
     for special, parsed in ((True, False), (True, True), (False, True)):
         assert ours.encode(text, add_special=special, parse_special=parsed) == theirs.encode(

@@ -11,7 +11,7 @@ from support.gguf_decoders import byte_level, sentence_piece
 from edgellm.errors import UnsupportedArtifact
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.writer import GgufWriter
-from edgellm.formats.tokenizer.from_json import read_tokenizer
+from edgellm.formats.tokenizer.from_json import read_tokenizer_json
 
 
 def written(tmp_path, keys, **changed):
@@ -21,7 +21,7 @@ def written(tmp_path, keys, **changed):
         pass
     folder = tmp_path / "folder"
     folder.mkdir()
-    return write_tokenizer(reader.read_header(tmp_path / "v.gguf"), folder), read_tokenizer(folder)
+    return write_tokenizer(reader.read_header(tmp_path / "v.gguf"), folder), read_tokenizer_json(folder)
 
 
 @pytest.mark.parametrize("keys", [byte_level(288), sentence_piece(288), sentence_piece(288, prefix=True)])

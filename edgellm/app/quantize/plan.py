@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgellm.app import context as app_context
 from edgellm.app.quantize import preflight
-from edgellm.app.quantize.source import Source, find
+from edgellm.app.quantize.source import QuantizeSource, find
 from edgellm.contract.backend import Backend
 from edgellm.contract.manager import plugins
 from edgellm.contract.quantizer import Quantizer
@@ -34,7 +34,7 @@ _NO_CHOICE = frozenset({"ternary", "low-bit native", "dynamic", "float"})
 class Plan:
     """What will be made of what, and where it goes."""
 
-    source: Source
+    source: QuantizeSource
     backend: str
     quant: str
     file: FilePlan
@@ -144,12 +144,12 @@ def _stem(source: Artifact) -> str:
     return stem
 
 
-def _own(source: Source) -> str:
+def _own(source: QuantizeSource) -> str:
     return f"file:{source.artifact.path}"
 
 
 def _best_quant(
-    source: Source, context: SelectionContext, matrix: Imatrix | None, *, allow_requantize: bool
+    source: QuantizeSource, context: SelectionContext, matrix: Imatrix | None, *, allow_requantize: bool
 ) -> Decision:
     """What selection wants of all that can be made, and of the source itself.
 

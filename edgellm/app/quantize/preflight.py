@@ -6,7 +6,7 @@ import math
 import shutil
 from pathlib import Path
 
-from edgellm.app.quantize.source import Source, same_file
+from edgellm.app.quantize.source import QuantizeSource, same_file
 from edgellm.errors import BadArtifact, DiskFull, UsageError
 from edgellm.estimate import quality, quants
 from edgellm.estimate.file_recipe import FilePlan
@@ -15,7 +15,9 @@ from edgellm.store.library import SPARE_BYTES
 from edgellm.units import show_size
 
 
-def to_content(source: Source, file: FilePlan, matrix: Imatrix | None, *, allow_requantize: bool) -> tuple[str, ...]:
+def to_content(
+    source: QuantizeSource, file: FilePlan, matrix: Imatrix | None, *, allow_requantize: bool
+) -> tuple[str, ...]:
     """What has to be known of the result, one sentence each.
 
     Raises:
@@ -84,7 +86,7 @@ def _most(file: FilePlan) -> str:
     return max(weights, key=lambda name: weights[name])
 
 
-def to_output(path: Path, source: Source, *, replace: bool) -> None:
+def to_output(path: Path, source: QuantizeSource, *, replace: bool) -> None:
     """Refuse a file that cannot be written, or is not to be.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgellm.app.resolve import Kind, named_cards, refer
+from edgellm.app.resolve import ReferenceKind, named_cards, refer
 from edgellm.catalog import lookup
 from edgellm.catalog.identify import identify
 from edgellm.catalog.recognize import recognize
@@ -24,7 +24,7 @@ from edgellm.types.model import Artifact, ModelCard
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class QuantizeSource:
     artifact: Artifact
     content: GgufModel
     card: ModelCard
@@ -38,7 +38,7 @@ class Source:
         return self.artifact.sha256 or f"{self.artifact.path} {found.st_size} {found.st_mtime_ns}"
 
 
-def find(model: str, context: SelectionContext, progress: Progress = silent) -> Source:
+def find(model: str, context: SelectionContext, progress: Progress = silent) -> QuantizeSource:
     """The source that `model` names: a path, a catalog id, or `id:QUANT`, which is fetched where it is not here.
 
     Raises:
@@ -47,18 +47,18 @@ def find(model: str, context: SelectionContext, progress: Progress = silent) -> 
     # A card that was read off a file on this disk names that file.
     listed = [card for card in context.cards if card.trust != HEADER]
     reference = refer(model, listed)
-    if reference.kind is Kind.ADDRESS:
+    if reference.kind is ReferenceKind.ADDRESS:
         hint = "fetch it first, with edgellm run; `edgellm models --installed` shows its file then"
         raise UsageError(f"{model} is an address", hint=hint)
     cards = named_cards(context)
-    if reference.kind is Kind.FILE:
+    if reference.kind is ReferenceKind.FILE:
         return _of_file(reference.name, cards, listed)
     card = lookup.find(reference.name, cards)
     artifact, lossy = _stored(card, reference.quant or "", progress)
-    return Source(artifact, _readable(artifact), card, True, lossy)
+    return QuantizeSource(artifact, _readable(artifact), card, True, lossy)
 
 
-def _of_file(path: str, cards: Sequence[ModelCard], listed: Sequence[ModelCard]) -> Source:
+def _of_file(path: str, cards: Sequence[ModelCard], listed: Sequence[ModelCard]) -> QuantizeSource:
     artifact = identify(path)
     content = _readable(artifact)
     stored = next((s for s in Library().installed() if s.files and same_file(s.artifact().path, artifact.path)), None)
@@ -67,7 +67,7 @@ def _of_file(path: str, cards: Sequence[ModelCard], listed: Sequence[ModelCard])
         card = recognize(local_card(Path(artifact.path)), listed)
     lossy = stored is not None and stored.source.startswith(TWICE)
     in_catalog = card.id in {other.id for other in listed}
-    return Source(replace(artifact, model_id=card.id), content, card, in_catalog, lossy)
+    return QuantizeSource(replace(artifact, model_id=card.id), content, card, in_catalog, lossy)
 
 
 def _stored(row: ModelCard, quant: str, progress: Progress) -> tuple[Artifact, bool]:

@@ -34,7 +34,7 @@ MAX_DIMS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
+class GgufTensor:
     name: str
     dims: tuple[int, ...]  # fastest first, as ggml's `ne`
     type: GgmlType
@@ -51,7 +51,7 @@ class GgufHeader:
     big_endian: bool
     alignment: int
     metadata: Mapping[str, Value]
-    tensors: tuple[Tensor, ...]
+    tensors: tuple[GgufTensor, ...]
     data_offset: int
     file_bytes: int
 
@@ -65,7 +65,7 @@ class GgufHeader:
         return str(self.metadata.get("general.architecture", ""))
 
 
-def parse(buffer: Buffer, *, file_bytes: int, where: str) -> GgufHeader:
+def parse_gguf(buffer: Buffer, *, file_bytes: int, where: str) -> GgufHeader:
     """Check and read the header at the start of `buffer`, which is a whole file or its beginning.
 
     Raises:
@@ -144,17 +144,17 @@ def _place(
     data_offset: int,
     alignment: int,
     file_bytes: int,
-) -> tuple[Tensor, ...]:
+) -> tuple[GgufTensor, ...]:
     """Tensors with their place in the file: aligned, inside it, none over another, no name twice."""
     names: set[str] = set()
-    tensors: list[Tensor] = []
+    tensors: list[GgufTensor] = []
     for name, dims, kind, offset, start in raw:
         if name in names:
             cursor.fail(f"tensor {name!r}", start, "appears twice")
         names.add(name)
         if offset % alignment:
             cursor.fail(f"offset of {name}", start, f"is {offset}, not a multiple of {alignment}")
-        tensor = Tensor(name, dims, kind, data_offset + offset, kind.size_bytes(math.prod(dims)))
+        tensor = GgufTensor(name, dims, kind, data_offset + offset, kind.size_bytes(math.prod(dims)))
         if tensor.offset + tensor.n_bytes > file_bytes:
             raise BadArtifact(
                 f"{cursor.where}: tensor {name!r} takes bytes {tensor.offset} to {tensor.offset + tensor.n_bytes}, "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgellm.errors import BadArtifact
-from edgellm.formats.gguf.reader import GgufHeader, Tensor, read_header
+from edgellm.formats.gguf.reader import GgufHeader, GgufTensor, read_header
 
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 
@@ -20,8 +20,8 @@ _SUMS, _COUNTS = ".in_sum2", ".counts"
 class Entry:
     """What is known of one tensor's inputs."""
 
-    sums: Tensor
-    counts: Tensor
+    sums: GgufTensor
+    counts: GgufTensor
 
     @property
     def n_values(self) -> int:
@@ -67,7 +67,7 @@ def read_imatrix(path: str | Path) -> Imatrix:
     return Imatrix(header, entries)
 
 
-def _entry(path: str, name: str, sums: Tensor, counts: Tensor | None) -> Entry:
+def _entry(path: str, name: str, sums: GgufTensor, counts: GgufTensor | None) -> Entry:
     if counts is None or sums.type.name != "F32" or counts.type.name != "F32":
         raise BadArtifact(f"{path}: {name} has no counts, or another type than F32", hint="make it anew")
     if (sums.n_bytes // 4) % (counts.n_bytes // 4):

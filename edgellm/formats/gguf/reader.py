@@ -20,12 +20,12 @@ from typing import Any
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf.cursor import LongArray, elements
 from edgellm.formats.gguf.ggml_types import FILE_TYPES
-from edgellm.formats.gguf.header import GgufHeader, Tensor, key_bytes, parse
+from edgellm.formats.gguf.header import GgufHeader, GgufTensor, key_bytes, parse_gguf
 from edgellm.formats.gguf.shape import context_length, shape, vocab_size
 
 __all__ = [
-    "GgufHeader", "GgufModel", "LongArray", "Tensor", "chat_template", "check_parts", "context_length", "quant_name",
-    "read_array", "read_header", "read_key_bytes", "read_model", "shape", "vocab_size",
+    "GgufHeader", "GgufModel", "GgufTensor", "LongArray", "chat_template", "check_parts", "context_length",
+    "quant_name", "read_array", "read_header", "read_key_bytes", "read_model", "shape", "vocab_size",
 ]  # fmt: skip
 
 MAX_PARTS = 1024
@@ -41,7 +41,7 @@ class GgufModel:
     parts: tuple[GgufHeader, ...]
 
     @property
-    def tensors(self) -> tuple[Tensor, ...]:
+    def tensors(self) -> tuple[GgufTensor, ...]:
         return tuple(tensor for part in self.parts for tensor in part.tensors)
 
     @property
@@ -62,7 +62,7 @@ def read_header(path: str | Path) -> GgufHeader:
     """
     where = str(path)
     with _mapped(where) as (view, file_bytes):
-        return parse(view, file_bytes=file_bytes, where=where)
+        return parse_gguf(view, file_bytes=file_bytes, where=where)
 
 
 def read_array(header: GgufHeader, key: str) -> tuple[Any, ...]:
@@ -145,7 +145,7 @@ def chat_template(header: GgufHeader) -> str | None:
     return value if isinstance(value, str) and value.strip() else None
 
 
-def quant_name(header: GgufHeader, tensors: tuple[Tensor, ...] | None = None) -> str:
+def quant_name(header: GgufHeader, tensors: tuple[GgufTensor, ...] | None = None) -> str:
     """The quantization's public name, as `Q4_K_M`; from the file type, else the type that most bytes have.
 
     I2_S wins over the file type: bitnet.cpp numbers it 40, which llama.cpp gave to Q1_0 later.

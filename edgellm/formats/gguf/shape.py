@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from edgellm.errors import BadArtifact
 from edgellm.formats.gguf.cursor import LongArray
-from edgellm.formats.gguf.header import GgufHeader, Tensor
+from edgellm.formats.gguf.header import GgufHeader, GgufTensor
 from edgellm.types.model import Shape
 
 _MAX = 2**31
@@ -80,7 +80,7 @@ def context_length(header: GgufHeader) -> int:
     return value if isinstance(value, int) and 0 <= value < _MAX else 0
 
 
-def vocab_size(header: GgufHeader, tensors: Sequence[Tensor] | None = None) -> int:
+def vocab_size(header: GgufHeader, tensors: Sequence[GgufTensor] | None = None) -> int:
     """Rows of the embedding table; without one, the length of the token list."""
     for tensor in header.tensors if tensors is None else tensors:
         if tensor.name == "token_embd.weight" and len(tensor.dims) == 2:
@@ -91,7 +91,7 @@ def vocab_size(header: GgufHeader, tensors: Sequence[Tensor] | None = None) -> i
     return len(tokens) if isinstance(tokens, tuple) else 0
 
 
-def shape(header: GgufHeader, tensors: Sequence[Tensor] | None = None) -> Shape:
+def shape(header: GgufHeader, tensors: Sequence[GgufTensor] | None = None) -> Shape:
     """The model's shape. `tensors` are those of all parts where the model is split.
 
     Raises:

@@ -49,7 +49,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
+class SafetensorsTensor:
     name: str
     dtype: str  # key of DTYPES
     shape: tuple[int, ...]  # slowest first, as numpy's
@@ -63,12 +63,12 @@ class SafetensorsHeader:
 
     where: str  # path, for messages
     metadata: Mapping[str, str]
-    tensors: tuple[Tensor, ...]
+    tensors: tuple[SafetensorsTensor, ...]
     data_offset: int
     file_bytes: int
 
 
-def parse(buffer: Buffer, *, file_bytes: int, where: str) -> SafetensorsHeader:
+def parse_safetensors(buffer: Buffer, *, file_bytes: int, where: str) -> SafetensorsHeader:
     """Check and read the header at the start of `buffer`, which is a whole file or its beginning.
 
     Raises:
@@ -107,7 +107,7 @@ def _decoded(text: bytes | msgspec.Raw, kind: Any, what: str, where: str) -> Any
         _fail(where, f"{what}: {re.sub(r' - at `[$].*', '', str(error))}")
 
 
-def _tensor(name: str, raw: msgspec.Raw, data_offset: int, where: str) -> Tensor:
+def _tensor(name: str, raw: msgspec.Raw, data_offset: int, where: str) -> SafetensorsTensor:
     if not name or "\0" in name or len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
         _fail(where, f"tensor name {name[:40]!r} is empty, has a zero byte or over {MAX_NAME_BYTES} bytes")
     what = f"tensor {name!r}"
@@ -121,10 +121,12 @@ def _tensor(name: str, raw: msgspec.Raw, data_offset: int, where: str) -> Tensor
     wanted = math.prod(entry.shape) * bits // 8
     if end - begin != wanted:
         _fail(where, f"{what} of {entry.dtype} {entry.shape} takes {wanted} bytes, its offsets give {end - begin}")
-    return Tensor(name, entry.dtype, tuple(entry.shape), data_offset + begin, wanted)
+    return SafetensorsTensor(name, entry.dtype, tuple(entry.shape), data_offset + begin, wanted)
 
 
-def _placed(tensors: list[Tensor], data_offset: int, file_bytes: int, where: str) -> tuple[Tensor, ...]:
+def _placed(
+    tensors: list[SafetensorsTensor], data_offset: int, file_bytes: int, where: str
+) -> tuple[SafetensorsTensor, ...]:
     """In file order. Raises: BadArtifact: outside the file, one over another, or bytes that belong to none."""
     for tensor in tensors:
         if tensor.offset + tensor.n_bytes > file_bytes:

@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 
 from edgellm.errors import BadArtifact
-from edgellm.formats.safetensors.header import SafetensorsHeader, Tensor, parse
+from edgellm.formats.safetensors.header import SafetensorsHeader, SafetensorsTensor, parse_safetensors
 
-__all__ = ["SafetensorsHeader", "SafetensorsModel", "Tensor", "read_header", "read_model"]
+__all__ = ["SafetensorsHeader", "SafetensorsModel", "SafetensorsTensor", "read_header", "read_safetensors"]
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_INDEX_BYTES = 32 * 1024**2
@@ -35,7 +35,7 @@ class SafetensorsModel:
 
     paths: tuple[str, ...]
     parts: tuple[SafetensorsHeader, ...]
-    tensors: Mapping[str, Tensor]  # in file order, the shards one after another
+    tensors: Mapping[str, SafetensorsTensor]  # in file order, the shards one after another
     _views: Mapping[str, memoryview]  # tensor -> its whole file
 
     def raw(self, name: str) -> memoryview:
@@ -71,10 +71,10 @@ def read_header(path: str | Path) -> SafetensorsHeader:
         UnsupportedArtifact: a data type not known here.
     """
     with _mapped(str(path)) as view:
-        return parse(view, file_bytes=len(view), where=str(path))
+        return parse_safetensors(view, file_bytes=len(view), where=str(path))
 
 
-def read_model(path: str | Path) -> SafetensorsModel:
+def read_safetensors(path: str | Path) -> SafetensorsModel:
     """The model at `path`: a file, or a folder with model.safetensors or its index and shards.
 
     Raises:
@@ -83,11 +83,11 @@ def read_model(path: str | Path) -> SafetensorsModel:
     """
     paths, promised = _paths(str(path))
     parts: list[SafetensorsHeader] = []
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, SafetensorsTensor] = {}
     views: dict[str, memoryview] = {}
     for part_path in paths:
         mapped = _mapped(part_path)
-        part = parse(mapped, file_bytes=len(mapped), where=part_path)
+        part = parse_safetensors(mapped, file_bytes=len(mapped), where=part_path)
         parts.append(part)
         view = memoryview(mapped)
         for tensor in part.tensors:

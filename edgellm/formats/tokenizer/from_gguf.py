@@ -13,11 +13,11 @@ from edgellm.errors import BackendUnavailable, UnsupportedArtifact
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.reader import GgufHeader
 from edgellm.formats.tokenizer.keys import Entries, TokenizerKeys
-from edgellm.formats.tokenizer.kinds import Kind, end_tokens
+from edgellm.formats.tokenizer.kinds import TokenKind, end_tokens
 from edgellm.formats.tokenizer.pretokenizers import PRE_TOKENIZERS, PreTokenizer, recognise
 from edgellm.formats.tokenizer.sentencepiece import SentencePiece
 from edgellm.formats.tokenizer.special import splitter
-from edgellm.formats.tokenizer.tokenizer import BYTE_OF, Tokenizer, Vocabulary, byte_level, spaced
+from edgellm.formats.tokenizer.tokenizer import BYTE_OF, FileTokenizer, Vocabulary, byte_level, spaced
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Pipeline
@@ -30,7 +30,7 @@ SPM_ROLES = {"bos": 1, "eos": 2, "unk": 0}
 _LEFT_OUT = " "
 
 
-def read_tokenizer(header: GgufHeader, *, pre: str | None = None) -> Tokenizer:
+def read_tokenizer(header: GgufHeader, *, pre: str | None = None) -> FileTokenizer:
     """The model's tokenizer; `pre` names the pre-tokenizer in place of the file. For a worker: it imports a library.
 
     Raises:
@@ -55,10 +55,10 @@ def read_tokenizer(header: GgufHeader, *, pre: str | None = None) -> Tokenizer:
     return _byte_level(keys, keys.entries({}), pre)
 
 
-def _byte_level(keys: TokenizerKeys, entries: Entries, pre: str | None) -> Tokenizer:
+def _byte_level(keys: TokenizerKeys, entries: Entries, pre: str | None) -> FileTokenizer:
     words = pre_tokenizer(keys, entries.ids, pre)
     # The library never sees control tokens, so that no text of a user can become one.
-    known = _text_tokens(entries, Kind.CONTROL, Kind.UNKNOWN)
+    known = _text_tokens(entries, TokenKind.CONTROL, TokenKind.UNKNOWN)
     # Bytes without a token are left out. They need an id of their own until then, or their neighbours would join.
     left_out = len(entries.texts)
     whole = known.keys() >= BYTE_OF.keys()
@@ -73,20 +73,20 @@ def _byte_level(keys: TokenizerKeys, entries: Entries, pre: str | None) -> Token
     return _tokenizer(keys, entries, encode_text, spell=byte_level, add_bos=words.add_bos)
 
 
-def _sentence_piece(keys: TokenizerKeys, entries: Entries) -> Tokenizer:
+def _sentence_piece(keys: TokenizerKeys, entries: Entries) -> FileTokenizer:
     scores = keys.scores(len(entries.texts))
-    known = _text_tokens(entries, Kind.CONTROL, Kind.UNKNOWN, Kind.BYTE)
+    known = _text_tokens(entries, TokenKind.CONTROL, TokenKind.UNKNOWN, TokenKind.BYTE)
     model = SentencePiece(
         known,
         {text: scores[token] for text, token in known.items()},
-        {int(text[3:5], 16): token for text, token in entries.ids.items() if entries.kinds[token] == Kind.BYTE},
+        {int(text[3:5], 16): token for text, token in entries.ids.items() if entries.kinds[token] == TokenKind.BYTE},
         unk_id=entries.roles.get("unk"),
         space_prefix=keys.flag("add_space_prefix", default=True),
     )
     return _tokenizer(keys, entries, model.encode, spell=spaced, add_bos=True)
 
 
-def _text_tokens(entries: Entries, *hidden: Kind) -> dict[str, int]:
+def _text_tokens(entries: Entries, *hidden: TokenKind) -> dict[str, int]:
     """Ids of tokens that a user's text may become."""
     kinds = entries.kinds
     return {text: token for text, token in entries.ids.items() if kinds[token] not in hidden}
@@ -99,7 +99,7 @@ def _tokenizer(
     *,
     spell: Callable[[str], bytes],
     add_bos: bool,
-) -> Tokenizer:
+) -> FileTokenizer:
     roles = entries.roles
     added: dict[str, tuple[int, ...]] = {}
     for role, default in (("bos", add_bos), ("eos", False)):
@@ -108,7 +108,7 @@ def _tokenizer(
             keys.fail(f"{role}_token_id", f"is missing, and the model wants that token (add_{role}_token)")
         added[role] = (roles[role],) if wanted else ()
     eos_ids = end_tokens(entries.ids, entries.kinds, roles)
-    return Tokenizer(
+    return FileTokenizer(
         Vocabulary(entries.texts, entries.kinds, spell),
         splitter(entries.ids, entries.kinds, encode_text),
         bos_id=roles.get("bos"),

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgellm.errors import UnsupportedArtifact
 from edgellm.formats.tokenizer.folder import TokenizerFolder
-from edgellm.formats.tokenizer.kinds import END_NAMES, Kind
-from edgellm.formats.tokenizer.tokenizer import Tokenizer, Vocabulary, byte_level, spaced
+from edgellm.formats.tokenizer.kinds import END_NAMES, TokenKind
+from edgellm.formats.tokenizer.tokenizer import FileTokenizer, Vocabulary, byte_level, spaced
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Pipeline
@@ -22,7 +22,7 @@ MAX_TOKENS = 4_000_000
 _PROBE = "a"
 
 
-def read_tokenizer(folder: str | Path) -> Tokenizer:
+def read_tokenizer_json(folder: str | Path) -> FileTokenizer:
     """The tokenizer of the model in `folder`. For a worker: it imports a library.
 
     Raises:
@@ -43,7 +43,7 @@ def read_tokenizer(folder: str | Path) -> Tokenizer:
             if wanted and token is None:
                 files.fail("tokenizer_config.json", f"add_{role}_token", f"is true, but there is no {role}_token")
             added[position] = (token,) if wanted and token is not None else ()
-    return Tokenizer(
+    return FileTokenizer(
         vocabulary,
         _Split(files, pipeline),
         bos_id=named["bos"],
@@ -99,12 +99,12 @@ def _vocabulary(files: TokenizerFolder, pipeline: Pipeline) -> tuple[Vocabulary,
             f"{files.path}/tokenizer.json: decoder {sorted(types)} is not known here",
             hint="ByteLevel, ByteFallback and Metaspace are",
         )
-    kinds = [Kind.NORMAL if text else Kind.UNUSED for text in texts]
+    kinds = [TokenKind.NORMAL if text else TokenKind.UNUSED for text in texts]
     if "ByteFallback" in types:
         for name in {f"<0x{byte:02X}>" for byte in range(256)} & ids.keys():
-            kinds[ids[name]] = Kind.BYTE
+            kinds[ids[name]] = TokenKind.BYTE
     for token, extra in pipeline.get_added_tokens_decoder().items():
-        kinds[token] = Kind.CONTROL if extra.special else Kind.USER_DEFINED
+        kinds[token] = TokenKind.CONTROL if extra.special else TokenKind.USER_DEFINED
     return Vocabulary(texts, kinds, spell), ids
 
 
@@ -151,5 +151,5 @@ def _end_tokens(
             files.fail(
                 "generation_config.json", "eos_token_id", f"is {str(token)[:40]}, tokens are 0 to {n_tokens - 1}"
             )
-    by_name = {ids[name] for name in END_NAMES & ids.keys() if vocabulary.kinds[ids[name]] == Kind.CONTROL}
+    by_name = {ids[name] for name in END_NAMES & ids.keys() if vocabulary.kinds[ids[name]] == TokenKind.CONTROL}
     return frozenset(ends) | by_name | ({eos_id} if eos_id is not None else set())

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, cast
 from edgellm.errors import BadArtifact
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.reader import GgufHeader, LongArray
-from edgellm.formats.tokenizer.kinds import Kind
+from edgellm.formats.tokenizer.kinds import TokenKind
 from edgellm.formats.tokenizer.special import MAX_CHARS
 
 _NONE = (2**32 - 1, -1)  # as converters write "no such token"
@@ -89,10 +89,10 @@ class TokenizerKeys:
         """Kind of each token; all normal where the file does not say."""
         found = self._numbers("token_type", len(texts), ("int32", "uint32", "int8", "uint8"))
         if found is None:
-            return [Kind.NORMAL] * len(texts)
-        for token in (token for token, kind in enumerate(found) if kind != Kind.NORMAL):
+            return [TokenKind.NORMAL] * len(texts)
+        for token in (token for token, kind in enumerate(found) if kind != TokenKind.NORMAL):
             text = texts[token]
-            if found[token] == Kind.BYTE and not _BYTE.fullmatch(text):
+            if found[token] == TokenKind.BYTE and not _BYTE.fullmatch(text):
                 self.fail("tokens", f"has {text[:40]!r} as byte token {token}, which is not written <0xNN>")
             if len(text) > MAX_CHARS:
                 self.fail("tokens", f"has a special token {token} of {len(text)} characters, {MAX_CHARS} are allowed")

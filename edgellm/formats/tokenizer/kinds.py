@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 
 
-class Kind(IntEnum):
+class TokenKind(IntEnum):
     """`tokenizer.ggml.token_type`."""
 
     UNDEFINED = 0
@@ -56,15 +56,15 @@ def end_tokens(ids: Mapping[str, int], kinds: list[int], named: Mapping[str, int
             token = min((ids[name] for name in names if name in ids), default=None)
             if token is None:
                 continue
-            kinds[token] = Kind.CONTROL
+            kinds[token] = TokenKind.CONTROL
         if role in _FILL_END_NAMES:
             ends.add(token)
     for name in END_NAMES & ids.keys():
         ends.add(ids[name])
-        kinds[ids[name]] = Kind.CONTROL
+        kinds[ids[name]] = TokenKind.CONTROL
     for name in _SHOWN_NAMES:
         if name in ids:
-            kinds[ids[name]] = Kind.USER_DEFINED
+            kinds[ids[name]] = TokenKind.USER_DEFINED
     _take_back(ids, kinds, ends)
     return frozenset(ends)
 
@@ -76,7 +76,7 @@ def _take_back(ids: Mapping[str, int], kinds: list[int], ends: set[int]) -> None
     solar = "<|flush|>" in found and found & {"<|call|>", "<|calls|>"}
     if "<|end|>" in found and (harmony or solar):
         ends.discard(ids["<|end|>"])
-        kinds[ids["<|end|>"]] = Kind.USER_DEFINED
+        kinds[ids["<|end|>"]] = TokenKind.USER_DEFINED
     if "</s>" in found and found & {"<|tool_response>", "<|plamo:eos|>"}:
         ends.discard(ids["</s>"])
-        kinds[ids["</s>"]] = Kind.NORMAL
+        kinds[ids["</s>"]] = TokenKind.NORMAL

@@ -10,8 +10,8 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from edgellm.formats.tokenizer.kinds import Kind
-from edgellm.formats.tokenizer.tokenizer import Tokenizer
+from edgellm.formats.tokenizer.kinds import TokenKind
+from edgellm.formats.tokenizer.tokenizer import FileTokenizer
 
 PROBE = (
     "Hello, World! I'll pay $12,345.67 for 3 of the naïve cafés' recipes...\n\n\tdef f(x):\r\n        return x**2\n"
@@ -31,7 +31,9 @@ class Difference:
     theirs: list[int]
 
 
-def difference(ours: Tokenizer, theirs: Tokenizer, added: Sequence[str], *, control: bool = False) -> Difference | None:
+def difference(
+    ours: FileTokenizer, theirs: FileTokenizer, added: Sequence[str], *, control: bool = False
+) -> Difference | None:
     """The first text that they cut in two ways; None = all alike. `added` are tokens that text may hold as they are.
 
     With `control`, texts are read as templates are too, where control tokens count.
@@ -46,10 +48,10 @@ def difference(ours: Tokenizer, theirs: Tokenizer, added: Sequence[str], *, cont
     return None
 
 
-def _lines(added: Sequence[str], tokenizer: Tokenizer) -> Iterator[str]:
+def _lines(added: Sequence[str], tokenizer: FileTokenizer) -> Iterator[str]:
     yield PROBE
     yield from PROBE.splitlines(keepends=True)
-    normal = [token for token, kind in enumerate(tokenizer.vocabulary.kinds) if kind == Kind.NORMAL]
+    normal = [token for token, kind in enumerate(tokenizer.vocabulary.kinds) if kind == TokenKind.NORMAL]
     choose = random.Random(0)
     for _ in range(_LINES if normal else 0):
         pieces = b"".join(map(tokenizer.token_bytes, choose.choices(normal, k=_LINE_TOKENS)))

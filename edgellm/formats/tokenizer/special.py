@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from edgellm.formats.tokenizer.kinds import Kind
+from edgellm.formats.tokenizer.kinds import TokenKind
 
 MAX_CHARS = 512  # of a special token; the longest in use has about 40
 
@@ -55,8 +55,8 @@ def splitter(
     ids: Mapping[str, int], kinds: list[int], encode_text: Callable[[str], list[int]]
 ) -> Callable[[str, bool], list[int]]:
     """`split` of a `Tokenizer`: control tokens are found only where `parse_special` allows them."""
-    wanted = (Kind.USER_DEFINED, Kind.CONTROL, Kind.UNKNOWN)
+    wanted = (TokenKind.USER_DEFINED, TokenKind.CONTROL, TokenKind.UNKNOWN)
     every = {text: token for text, token in ids.items() if kinds[token] in wanted}
-    shown = {text: token for text, token in every.items() if kinds[token] == Kind.USER_DEFINED}
+    shown = {text: token for text, token in every.items() if kinds[token] == TokenKind.USER_DEFINED}
     parsed, plain = SpecialTokens(every), SpecialTokens(shown)
     return lambda text, parse_special: (parsed if parse_special else plain).encode(text, encode_text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgellm.formats.tokenizer.kinds import Kind
+from edgellm.formats.tokenizer.kinds import TokenKind
 
 # GPT-2's alphabet: printable Latin-1 bytes stand for themselves, the other 68 for U+0100 and up.
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -40,14 +40,14 @@ class Vocabulary:
 
     def token_bytes(self, token: int) -> bytes:
         text, kind = self.texts[token], self.kinds[token]
-        if kind == Kind.NORMAL:
+        if kind == TokenKind.NORMAL:
             return self.spell(text)
-        if kind == Kind.USER_DEFINED:
+        if kind == TokenKind.USER_DEFINED:
             return text.encode()
-        return bytes([int(text[3:5], 16)]) if kind == Kind.BYTE else b""
+        return bytes([int(text[3:5], 16)]) if kind == TokenKind.BYTE else b""
 
 
-class Tokenizer:
+class FileTokenizer:
     """See `edgellm.contract.backend.Tokenizer`. Ids are 0 to `n_tokens` - 1; an embedding table may have more rows."""
 
     def __init__(
@@ -95,7 +95,7 @@ class Tokenizer:
         """The token as a template writes it, control tokens too; "" for no token."""
         if token is None:
             return ""
-        if self.vocabulary.kinds[token] in (Kind.CONTROL, Kind.UNKNOWN):
+        if self.vocabulary.kinds[token] in (TokenKind.CONTROL, TokenKind.UNKNOWN):
             return self.vocabulary.texts[token]
         return self.token_bytes(token).decode("utf-8", "replace")
 

@@ -6,10 +6,10 @@ import os
 import re
 import sys
 
-from edgellm.hardware.linux.sysfs import Tree, parse_cpu_list
+from edgellm.hardware.linux.sysfs import SysRoot, parse_cpu_list
 
 
-def read(tree: Tree) -> frozenset[int] | None:
+def read(tree: SysRoot) -> frozenset[int] | None:
     """None where unknown: a recorded tree without /proc/self/status, or a system without affinity (macOS)."""
     if tree.live and sys.platform == "linux":
         return frozenset(os.sched_getaffinity(0))

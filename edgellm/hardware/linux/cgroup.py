@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from edgellm.hardware.linux.sysfs import Tree, parse_cpu_list
+from edgellm.hardware.linux.sysfs import SysRoot, parse_cpu_list
 from edgellm.hardware.linux.topology import Topology
 from edgellm.types.machine import Limits
 
@@ -54,7 +54,7 @@ class _Mount:
     controllers: frozenset[str]  # version 1 only
 
 
-def read(tree: Tree, topology: Topology, affinity: frozenset[int] | None) -> tuple[Limits, list[str]]:
+def read(tree: SysRoot, topology: Topology, affinity: frozenset[int] | None) -> tuple[Limits, list[str]]:
     """Limits of this process. `affinity` is the set of processors it may run on, None where unknown."""
     notes: list[str] = []
     sources: list[str] = []
@@ -81,7 +81,7 @@ def read(tree: Tree, topology: Topology, affinity: frozenset[int] | None) -> tup
     return limits, notes
 
 
-def memory_limit(tree: Tree, notes: list[str]) -> MemoryLimit | None:
+def memory_limit(tree: SysRoot, notes: list[str]) -> MemoryLimit | None:
     """The level that leaves least room; None = no level has a limit."""
     group = find(tree, "memory")
     if group is None:
@@ -93,7 +93,7 @@ def memory_limit(tree: Tree, notes: list[str]) -> MemoryLimit | None:
     return min(limits, key=lambda limit: limit.room_bytes, default=None)
 
 
-def _level_limit(tree: Tree, group: Group, folder: str) -> MemoryLimit | None:
+def _level_limit(tree: SysRoot, group: Group, folder: str) -> MemoryLimit | None:
     stat = parse_stat(tree.text(f"{folder}/memory.stat"))
     if group.version == 2:
         # memory.high does not kill but throttles so hard that a model above it crawls.
@@ -124,7 +124,7 @@ def parse_stat(text: str | None) -> dict[str, int]:
     return {name: int(value) for name, value in re.findall(r"^(\w+) (\d{1,20})$", text or "", re.MULTILINE)}
 
 
-def cpu_quota(tree: Tree) -> tuple[float, Group, str] | None:
+def cpu_quota(tree: SysRoot) -> tuple[float, Group, str] | None:
     """(cores, group, folder) of the smallest quota; None = no level has one."""
     group = find(tree, "cpu")
     if group is None:
@@ -134,7 +134,7 @@ def cpu_quota(tree: Tree) -> tuple[float, Group, str] | None:
     return min(found, key=lambda quota: quota[0], default=None)
 
 
-def _level_quota(tree: Tree, group: Group, folder: str) -> float | None:
+def _level_quota(tree: SysRoot, group: Group, folder: str) -> float | None:
     if group.version == 2:
         words = (tree.line(f"{folder}/cpu.max") or "max").split()
         quota = int(words[0]) if re.fullmatch(r"\d{1,18}", words[0]) else None
@@ -147,7 +147,7 @@ def _level_quota(tree: Tree, group: Group, folder: str) -> float | None:
     return round(quota / period, 3)
 
 
-def cpuset(tree: Tree) -> frozenset[int] | None:
+def cpuset(tree: SysRoot) -> frozenset[int] | None:
     """Processors of this process's cpuset; None where there is none."""
     group = find(tree, "cpuset")
     for folder in group.levels if group else ():
@@ -158,7 +158,7 @@ def cpuset(tree: Tree) -> frozenset[int] | None:
     return None
 
 
-def find(tree: Tree, controller: str) -> Group | None:
+def find(tree: SysRoot, controller: str) -> Group | None:
     """This process's group of `controller`: of version 1 where that is mounted, else of version 2."""
     paths = _own_paths(tree)
     mounts = _mounts(tree)
@@ -173,7 +173,7 @@ def find(tree: Tree, controller: str) -> Group | None:
     return None
 
 
-def _own_paths(tree: Tree) -> dict[str, str]:
+def _own_paths(tree: SysRoot) -> dict[str, str]:
     """Controller -> path in its hierarchy; "" stands for version 2."""
     paths: dict[str, str] = {}
     for line in (tree.text("/proc/self/cgroup") or "").splitlines():
@@ -184,7 +184,7 @@ def _own_paths(tree: Tree) -> dict[str, str]:
     return paths
 
 
-def _mounts(tree: Tree) -> list[_Mount]:
+def _mounts(tree: SysRoot) -> list[_Mount]:
     """From mountinfo, which names the mounted folder; else from /proc/mounts, which does not."""
     found = []
     for line in (tree.text("/proc/self/mountinfo") or "").splitlines():
@@ -209,7 +209,7 @@ def _unescape(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
-def _group(tree: Tree, mount: _Mount, path: str) -> Group:
+def _group(tree: SysRoot, mount: _Mount, path: str) -> Group:
     """Folders from the process's group up to the mount point.
 
     Where only a part of the hierarchy is mounted (Docker on version 1 mounts /docker/<id> as the root), that part is

@@ -9,16 +9,16 @@ import platform
 import re
 from collections import Counter
 
-from edgellm.hardware.linux import arm, isa, topology
-from edgellm.hardware.linux.cpuinfo import CpuInfo, parse
-from edgellm.hardware.linux.sysfs import Tree
+from edgellm.hardware.linux import arm, cpuinfo, isa, topology
+from edgellm.hardware.linux.cpuinfo import CpuInfo
+from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.hardware.linux.topology import Topology
 from edgellm.types.machine import Cpu
 
 
-def read(tree: Tree) -> tuple[Cpu, Topology, list[str]]:
+def read(tree: SysRoot) -> tuple[Cpu, Topology, list[str]]:
     """The processor, which of its processors are which cores, and what could not be found out."""
-    info = parse(tree.text("/proc/cpuinfo"))
+    info = cpuinfo.parse(tree.text("/proc/cpuinfo"))
     layout = topology.read(tree, info)
     notes = list(layout.notes)
     arch = architecture(tree, info)
@@ -43,7 +43,7 @@ def read(tree: Tree) -> tuple[Cpu, Topology, list[str]]:
     return cpu, layout, notes
 
 
-def architecture(tree: Tree, info: CpuInfo) -> str:
+def architecture(tree: SysRoot, info: CpuInfo) -> str:
     """Of this machine as the operating system names it; of a recorded tree as the fields of cpuinfo betray it."""
     if tree.live:
         return _normal_arch(platform.machine())
@@ -64,7 +64,7 @@ def _normal_arch(machine: str) -> str:
     return {"amd64": "x86_64", "arm64": "aarch64", "i386": "i686", "i586": "i686", "armv8l": "armv7l"}.get(lower, lower)
 
 
-def _isa(tree: Tree, info: CpuInfo, arch: str, notes: list[str]) -> tuple[str, ...]:
+def _isa(tree: SysRoot, info: CpuInfo, arch: str, notes: list[str]) -> tuple[str, ...]:
     names = isa.from_cpuinfo(info, arch)
     granted = isa.from_hwcap() if tree.live and arch == "aarch64" else None
     if granted is not None:

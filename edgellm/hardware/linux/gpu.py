@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from edgellm.hardware.linux.cpu import clean
-from edgellm.hardware.linux.sysfs import Tree
+from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.machine import Accelerator
 
 _DRM = "/sys/class/drm"
@@ -18,7 +18,7 @@ _DRM = "/sys/class/drm"
 _INTEL_INTEGRATED = "0000:00:02.0"
 
 
-def read(tree: Tree) -> tuple[tuple[Accelerator, ...], list[str]]:
+def read(tree: SysRoot) -> tuple[tuple[Accelerator, ...], list[str]]:
     notes: list[str] = []
     found = [*_nvidia(tree, notes), *_drm_cards(tree, notes)]
     if not found and not notes:
@@ -26,7 +26,7 @@ def read(tree: Tree) -> tuple[tuple[Accelerator, ...], list[str]]:
     return tuple(found), notes
 
 
-def _nvidia(tree: Tree, notes: list[str]) -> list[Accelerator]:
+def _nvidia(tree: SysRoot, notes: list[str]) -> list[Accelerator]:
     tegra = "nvidia,tegra" in (tree.text("/proc/device-tree/compatible") or "")
     listed = tree.names("/proc/driver/nvidia/gpus")
     # WSL has no /proc/driver/nvidia; its paravirtual device is /dev/dxg.
@@ -42,13 +42,13 @@ def _nvidia(tree: Tree, notes: list[str]) -> list[Accelerator]:
     return [Accelerator("cuda", "NVIDIA Tegra", unified=True)] if tegra else []
 
 
-def _proc_name(tree: Tree, slot: str) -> str:
+def _proc_name(tree: SysRoot, slot: str) -> str:
     text = tree.text(f"/proc/driver/nvidia/gpus/{slot}/information") or ""
     match = re.search(r"^Model:\s*(.+)$", text, re.MULTILINE)
     return clean(match[1]) if match else "NVIDIA GPU"
 
 
-def _pci_vendor_present(tree: Tree, vendor: str) -> bool:
+def _pci_vendor_present(tree: SysRoot, vendor: str) -> bool:
     """Display controllers only (class 03): an NVIDIA sound or network function is no GPU."""
     pci = "/sys/bus/pci/devices"
     return any(
@@ -101,7 +101,7 @@ def _nvml_bandwidth(nvml: Any, handle: Any) -> float | None:
     return round(mhz * 1e6 * 2 * bits / 8 / 1e9, 1) or None
 
 
-def _drm_cards(tree: Tree, notes: list[str]) -> list[Accelerator]:
+def _drm_cards(tree: SysRoot, notes: list[str]) -> list[Accelerator]:
     found = []
     for card in tree.names(_DRM):
         if re.fullmatch(r"card\d+", card):
@@ -112,7 +112,7 @@ def _drm_cards(tree: Tree, notes: list[str]) -> list[Accelerator]:
     return found
 
 
-def _amd(tree: Tree, card: str, notes: list[str]) -> Accelerator:
+def _amd(tree: SysRoot, card: str, notes: list[str]) -> Accelerator:
     device = f"{card}/device"
     name = _drm_name(tree, device, "AMD")
     kind = "rocm" if tree.exists("/sys/class/kfd/kfd/topology/nodes") else "vulkan"
@@ -126,7 +126,7 @@ def _amd(tree: Tree, card: str, notes: list[str]) -> Accelerator:
     return Accelerator(kind, name, total, total - used if used is not None and 0 <= used <= total else None)
 
 
-def _is_apu(tree: Tree, device: str) -> bool:
+def _is_apu(tree: SysRoot, device: str) -> bool:
     """A part of the processor: its kfd node counts processor cores too, or (without kfd) it has at most 4 GiB.
 
     The second is a guess that only small cards could be wrong about: those have less VRAM than models need.
@@ -143,7 +143,7 @@ def _is_apu(tree: Tree, device: str) -> bool:
     return vram is not None and gtt is not None and vram <= 4 * 1024**3 < gtt
 
 
-def _intel(tree: Tree, card: str, notes: list[str]) -> Accelerator:
+def _intel(tree: SysRoot, card: str, notes: list[str]) -> Accelerator:
     device = f"{card}/device"
     name = _drm_name(tree, device, "Intel")
     if f"PCI_SLOT_NAME={_INTEL_INTEGRATED}" in (tree.text(f"{device}/uevent") or ""):
@@ -165,7 +165,7 @@ def _bar_bytes(resource: str | None) -> int | None:
     return size if size > 256 * 1024**2 else None
 
 
-def _drm_name(tree: Tree, device: str, vendor: str) -> str:
+def _drm_name(tree: SysRoot, device: str, vendor: str) -> str:
     product = tree.line(f"{device}/product_name")
     number = (tree.line(f"{device}/device") or "0x????").removeprefix("0x")
     return clean(product) if product else f"{vendor} GPU {number}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-from edgellm.hardware.linux.sysfs import Tree
+from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.machine import Memory
 
 _FIELD = re.compile(r"^(?:Node \d+ )?([A-Za-z_()]+):\s+(\d{1,15})(?: kB)?\s*$", re.MULTILINE)
 
 
-def read(tree: Tree) -> tuple[Memory, list[str]]:
+def read(tree: SysRoot) -> tuple[Memory, list[str]]:
     """Total, available and swap bytes. A total of 0 is unknown, and noted."""
     fields = parse_meminfo(tree.text("/proc/meminfo"))
     notes = []
@@ -44,7 +44,7 @@ def _estimate_available(fields: dict[str, int]) -> int:
     return fields["MemFree"] + max(0, cached)
 
 
-def _total_of_nodes(tree: Tree) -> int:
+def _total_of_nodes(tree: SysRoot) -> int:
     nodes = "/sys/devices/system/node"
     return sum(
         parse_meminfo(tree.text(f"{nodes}/{name}/meminfo")).get("MemTotal", 0)

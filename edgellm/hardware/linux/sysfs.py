@@ -17,7 +17,7 @@ _SIZE = re.compile(r"(\d{1,12})\s*([KMG]?)B?", re.IGNORECASE)
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 
 
-class Tree:
+class SysRoot:
     """Reads files by their path on the machine, e.g. `tree.text("/proc/meminfo")`."""
 
     def __init__(self, root: Path = Path("/")) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from edgellm.hardware.linux import arm
 from edgellm.hardware.linux.cpuinfo import CpuInfo
-from edgellm.hardware.linux.sysfs import Tree, parse_cpu_list, parse_cpu_mask, parse_size
+from edgellm.hardware.linux.sysfs import SysRoot, parse_cpu_list, parse_cpu_mask, parse_size
 from edgellm.types.machine import Cluster
 
 CPU = "/sys/devices/system/cpu"
@@ -54,7 +54,7 @@ class Caches:
     l3: int | None = None
 
 
-def read(tree: Tree, info: CpuInfo) -> Topology:
+def read(tree: SysRoot, info: CpuInfo) -> Topology:
     notes: list[str] = []
     online = _online(tree, info, notes)
     cores = _cores(tree, info, online, notes)
@@ -64,7 +64,7 @@ def read(tree: Tree, info: CpuInfo) -> Topology:
     return Topology(online, cores, kinds, clusters, tuple(notes))
 
 
-def _online(tree: Tree, info: CpuInfo, notes: list[str]) -> frozenset[int]:
+def _online(tree: SysRoot, info: CpuInfo, notes: list[str]) -> frozenset[int]:
     present = parse_cpu_list(tree.line(f"{CPU}/present")) or frozenset()
     online = parse_cpu_list(tree.line(f"{CPU}/online")) or frozenset(info.processors)
     if not online:
@@ -75,7 +75,7 @@ def _online(tree: Tree, info: CpuInfo, notes: list[str]) -> frozenset[int]:
     return online
 
 
-def _cores(tree: Tree, info: CpuInfo, online: frozenset[int], notes: list[str]) -> tuple[Core, ...]:
+def _cores(tree: SysRoot, info: CpuInfo, online: frozenset[int], notes: list[str]) -> tuple[Core, ...]:
     cores: dict[int, Core] = {}
     for cpu in sorted(online):
         if cpu not in cores:
@@ -86,7 +86,7 @@ def _cores(tree: Tree, info: CpuInfo, online: frozenset[int], notes: list[str]) 
     return tuple(sorted(set(cores.values()), key=min))
 
 
-def _siblings(tree: Tree, cpu: int) -> Core | None:
+def _siblings(tree: SysRoot, cpu: int) -> Core | None:
     topology = f"{CPU}/cpu{cpu}/topology"
     listed = tree.line(f"{topology}/core_cpus_list") or tree.line(f"{topology}/thread_siblings_list")
     return parse_cpu_list(listed) or parse_cpu_mask(tree.line(f"{topology}/thread_siblings"))
@@ -103,7 +103,7 @@ def _cores_from_cpuinfo(info: CpuInfo, online: frozenset[int], notes: list[str])
     return tuple(frozenset({cpu}) for cpu in sorted(online))
 
 
-def _kinds(tree: Tree, info: CpuInfo, cores: tuple[Core, ...]) -> tuple[dict[Core, str], tuple[Cluster, ...]]:
+def _kinds(tree: SysRoot, info: CpuInfo, cores: tuple[Core, ...]) -> tuple[dict[Core, str], tuple[Cluster, ...]]:
     capacity = {core: tree.integer(f"{CPU}/cpu{min(core)}/cpu_capacity") for core in cores}
     kinds = _kinds_by_type(tree, cores) or _kinds_by_speed(tree, info, cores, capacity)
     if len(set(kinds.values())) < 2:
@@ -117,7 +117,7 @@ def _kinds(tree: Tree, info: CpuInfo, cores: tuple[Core, ...]) -> tuple[dict[Cor
     return kinds, tuple(clusters)
 
 
-def _kinds_by_type(tree: Tree, cores: tuple[Core, ...]) -> dict[Core, str]:
+def _kinds_by_type(tree: SysRoot, cores: tuple[Core, ...]) -> dict[Core, str]:
     """Hybrid Intel: one perf unit per kind of core, each with its list of processors."""
     fast = parse_cpu_list(tree.line("/sys/devices/cpu_core/cpus"))
     if not fast or not tree.exists("/sys/devices/cpu_atom/cpus"):
@@ -126,7 +126,7 @@ def _kinds_by_type(tree: Tree, cores: tuple[Core, ...]) -> dict[Core, str]:
 
 
 def _kinds_by_speed(
-    tree: Tree, info: CpuInfo, cores: tuple[Core, ...], capacity: Mapping[Core, int | None]
+    tree: SysRoot, info: CpuInfo, cores: tuple[Core, ...], capacity: Mapping[Core, int | None]
 ) -> dict[Core, str]:
     """By the kernel's capacity; else by firmware's highest performance (Intel), else by core design and clock (Arm).
 
@@ -142,7 +142,7 @@ def _kinds_by_speed(
     return _kinds_by_part(tree, arm.core_names(info), cores)
 
 
-def _kinds_by_part(tree: Tree, names: Mapping[int, str], cores: tuple[Core, ...]) -> dict[Core, str]:
+def _kinds_by_part(tree: SysRoot, names: Mapping[int, str], cores: tuple[Core, ...]) -> dict[Core, str]:
     """Small designs are efficiency cores; the others differ by clock. A core of unknown design leaves all unknown."""
     if not all(min(core) in names for core in cores):
         return {}
@@ -165,7 +165,7 @@ def _grade(speed: Mapping[Core, float]) -> dict[Core, str]:
     return {core: kind(value) for core, value in speed.items()}
 
 
-def caches(tree: Tree, topology: Topology) -> Caches:
+def caches(tree: SysRoot, topology: Topology) -> Caches:
     """Levels 1 and 2 of a fast core (its share, where cores share one), level 3 summed over its instances."""
     first = next((core for core in topology.cores if topology.kinds.get(core) == "performance"), topology.cores[0])
     per_core = {level: size for level, size, _ in _cache_levels(tree, topology, min(first)) if level < 3}
@@ -180,7 +180,7 @@ def caches(tree: Tree, topology: Topology) -> Caches:
     return Caches(per_core.get(1), per_core.get(2), sum(l3.values()) or None)
 
 
-def _cache_levels(tree: Tree, topology: Topology, cpu: int) -> list[tuple[int, int, Core]]:
+def _cache_levels(tree: SysRoot, topology: Topology, cpu: int) -> list[tuple[int, int, Core]]:
     """(level, bytes, processors that share it) of one processor's data caches; levels 1 and 2 as a core's share."""
     found = []
     for name in tree.names(f"{CPU}/cpu{cpu}/cache"):

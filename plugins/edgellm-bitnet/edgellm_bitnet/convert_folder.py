@@ -18,7 +18,7 @@ from edgellm.contract.converter import Conversion, Converted, Progress
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
 from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm.formats.gguf.writer import Value
-from edgellm.formats.safetensors.reader import SafetensorsModel, Tensor, read_model
+from edgellm.formats.safetensors.reader import SafetensorsModel, SafetensorsTensor, read_safetensors
 from edgellm_bitnet.architecture import Architecture, from_config, yarn_magnitude
 from edgellm_bitnet.codecs import floats, master, packed
 from edgellm_bitnet.convert import Draft, Piece, target, type_keys, write
@@ -56,7 +56,7 @@ class Source:
         self.changes = Changes()
         self.notes: list[str] = []
         self.config = read_config(self.folder)
-        self.model: SafetensorsModel = read_model(path)
+        self.model: SafetensorsModel = read_safetensors(path)
         self.arch: Architecture = _architecture(self.config, self.where)
         quantization = self.config.get("quantization_config") or {}
         self.trained = quantization.get("quant_method") == "bitnet" or self.arch.name in ("bitnet-b1.58", "bitnet")
@@ -136,7 +136,7 @@ class Source:
             del found["output.weight"]
         return found
 
-    def _tensor(self, role: str, shape: tuple[int, ...]) -> Tensor:
+    def _tensor(self, role: str, shape: tuple[int, ...]) -> SafetensorsTensor:
         if role not in self._names:
             raise BadArtifact(f"{self.where}: {role} is missing", hint="the folder is not the whole model")
         tensor = self.model.tensors[self._names[role]]
@@ -148,7 +148,7 @@ class Source:
             )
         return tensor
 
-    def _floats(self, role: str, shape: tuple[int, ...]) -> Tensor:
+    def _floats(self, role: str, shape: tuple[int, ...]) -> SafetensorsTensor:
         tensor = self._tensor(role, shape)
         if tensor.dtype not in floats.BYTES:
             raise BadArtifact(f"{self.where}: tensor {tensor.name} is {tensor.dtype}; F32, F16 or BF16 is needed")
@@ -188,7 +188,7 @@ class Source:
             )
         return Piece.of(role, (cols, rows), self.target.type, lambda: self._ternary(role, tensor, where))
 
-    def _ternary(self, role: str, tensor: Tensor, where: str) -> bytes:
+    def _ternary(self, role: str, tensor: SafetensorsTensor, where: str) -> bytes:
         raw, cols = self.model.raw(tensor.name), tensor.shape[1]
         if tensor.dtype == "U8":
             scale = self.model.tensors[f"{tensor.name}_scale"]

@@ -11,7 +11,7 @@ import numpy as np
 from edgellm.contract.converter import Conversion, Converted, Progress
 from edgellm.errors import UnsupportedArtifact
 from edgellm.formats.gguf import reader
-from edgellm.formats.gguf.reader import GgufModel, Tensor
+from edgellm.formats.gguf.reader import GgufModel, GgufTensor
 from edgellm.formats.gguf.writer import Value
 from edgellm_bitnet import i2s_layout
 from edgellm_bitnet.codecs import floats, i2_s, q1_0, q2_0, tq1_0, tq2_0
@@ -84,10 +84,10 @@ class Source:
         tensor = self._tensors[name][0]
         return i2s_layout.Packed(self._data(tensor), *_shape(tensor))
 
-    def _data(self, tensor: Tensor) -> Codes:
+    def _data(self, tensor: GgufTensor) -> Codes:
         return self._tensors[tensor.name][1][tensor.offset : tensor.offset + tensor.n_bytes]
 
-    def _piece(self, tensor: Tensor) -> Piece | None:
+    def _piece(self, tensor: GgufTensor) -> Piece | None:
         where = f"{self.where}: tensor {tensor.name}"
         rows, cols = _shape(tensor)
         if _is_ternary(tensor):
@@ -105,10 +105,10 @@ class Source:
             lambda: write_table(self._table(tensor), kind.name, self.changes, where),
         )  # fmt: skip
 
-    def _table(self, tensor: Tensor) -> Table:
+    def _table(self, tensor: GgufTensor) -> Table:
         return Table(self._data(tensor).data, *_shape(tensor), tensor.type.name)
 
-    def _ternary(self, tensor: Tensor, where: str) -> bytes:
+    def _ternary(self, tensor: GgufTensor, where: str) -> bytes:
         layout = {"layout": self.layout} if tensor.type.name == "I2_S" else {}
         found = DECODERS[tensor.type.name](self._data(tensor), *_shape(tensor), where=where, **layout)
         factor = self._tensors.get(tensor.name.removesuffix("weight") + "scale")
@@ -117,15 +117,15 @@ class Source:
             found = replace(found, scales=np.asarray(found.scales * scale[0], np.float32))
         return write_ternary(self.target, found, self.changes, where)
 
-    def _folds(self, tensor: Tensor) -> bool:
+    def _folds(self, tensor: GgufTensor) -> bool:
         """Whether a scale in a tensor of its own goes into the weights: I2_S has one of its own."""
         return _is_ternary(tensor) and "I2_S" in (tensor.type.name, self.target.type.name)
 
 
-def _is_ternary(tensor: Tensor) -> bool:
+def _is_ternary(tensor: GgufTensor) -> bool:
     """Embeddings in these types are left as they are."""
     return tensor.type.name in DECODERS and tensor.name not in TABLES and len(tensor.dims) > 1
 
 
-def _shape(tensor: Tensor) -> tuple[int, int]:
+def _shape(tensor: GgufTensor) -> tuple[int, int]:
     return math.prod(tensor.dims[1:]), tensor.dims[0]

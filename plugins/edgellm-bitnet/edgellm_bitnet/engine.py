@@ -14,7 +14,7 @@ from edgellm.contract.backend import EngineInfo, SlotInput, Tokenizer, check_bat
 from edgellm.contract.embedder import EmbeddingInfo, check_sequences
 from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact
 from edgellm.formats.tokenizer import from_gguf, from_json
-from edgellm.formats.tokenizer.tokenizer import Tokenizer as VocabularyTokenizer
+from edgellm.formats.tokenizer.tokenizer import FileTokenizer as VocabularyTokenizer
 from edgellm_bitnet import native, packing
 from edgellm_bitnet.footprint import BATCH, SPARE_LOGITS
 from edgellm_bitnet.loading import Loaded, load
@@ -303,4 +303,4 @@ def _read(plan: LaunchPlan, options: Options) -> tuple[Weights, VocabularyTokeni
         return weights, from_gguf.read_tokenizer(weights.model.header)
     from edgellm_bitnet.folder import FolderWeights
 
-    return FolderWeights(plan.artifact.path), from_json.read_tokenizer(plan.artifact.path)
+    return FolderWeights(plan.artifact.path), from_json.read_tokenizer_json(plan.artifact.path)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
-from edgellm.formats.safetensors.reader import read_model
+from edgellm.formats.safetensors.reader import read_safetensors
 from edgellm_bitnet.architecture import from_config, is_first_bitnet
 from edgellm_bitnet.layout import roles
 from edgellm_bitnet.weights import REAL_TYPES, Raw, checked_reals, release
@@ -50,7 +50,7 @@ class FolderWeights:
     def __init__(self, path: str) -> None:
         folder = Path(path) if os.path.isdir(path) else Path(path).parent
         self.where = str(folder)
-        self.model = read_model(folder if os.path.isdir(path) else path)
+        self.model = read_safetensors(folder if os.path.isdir(path) else path)
         config = read_config(folder)
         self.architecture = from_config(config, self.where)
         quantization = config.get("quantization_config") or {}

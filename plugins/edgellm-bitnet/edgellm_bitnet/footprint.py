@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgellm.formats.gguf.header import Tensor
+from edgellm.formats.gguf.header import GgufTensor
 from edgellm.types.plan import Footprint, Settings
 from edgellm_bitnet.architecture import Architecture
 from edgellm_bitnet.layout import GROUPS, HEAD_KINDS, Layout, fused, layout
@@ -20,7 +20,7 @@ PROCESS_BYTES = 58 << 20
 TOKEN_BYTES = 400
 
 
-def footprint(arch: Architecture, tensors: Mapping[str, Tensor], settings: Settings, options: Options) -> Footprint:
+def footprint(arch: Architecture, tensors: Mapping[str, GgufTensor], settings: Settings, options: Options) -> Footprint:
     """Of a GGUF file's header. Weights count with block scales where their type has them; a model trained ternary has
     one scale a tensor and needs up to 3 % less."""
     where = expected_layout(arch, tensors, options)
@@ -40,7 +40,7 @@ def footprint(arch: Architecture, tensors: Mapping[str, Tensor], settings: Setti
     )
 
 
-def expected_layout(arch: Architecture, tensors: Mapping[str, Tensor], options: Options) -> Layout:
+def expected_layout(arch: Architecture, tensors: Mapping[str, GgufTensor], options: Options) -> Layout:
     """The layout by types alone, without looking at the weights."""
 
     def type_of(role: str) -> str:

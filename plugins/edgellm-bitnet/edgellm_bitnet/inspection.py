@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgellm.errors import EdgeLLMError
-from edgellm.formats.gguf.header import Tensor
+from edgellm.formats.gguf.header import GgufTensor
 from edgellm_bitnet.architecture import Architecture, from_config
 from edgellm_bitnet.layout import GROUPS, HEAD_KINDS, fused, layer_vectors
 
 MAX_CONFIG_BYTES = 1 << 20
 
 
-def reasons(arch: Architecture, tensors: Mapping[str, Tensor]) -> list[str]:
+def reasons(arch: Architecture, tensors: Mapping[str, GgufTensor]) -> list[str]:
     """Why the engine cannot run these tensors; empty = it can. The first of each kind speaks for its layer's others."""
     found = []
     for layer in range(arch.layers):
@@ -50,7 +50,9 @@ def folder_reasons(path: str) -> list[str]:
     return []
 
 
-def _matrix(role: str, dims: tuple[int, int], tensors: Mapping[str, Tensor], types: Mapping[str, object]) -> list[str]:
+def _matrix(
+    role: str, dims: tuple[int, int], tensors: Mapping[str, GgufTensor], types: Mapping[str, object]
+) -> list[str]:
     tensor = tensors.get(role)
     if tensor is None:
         return [f"tensor {role} is missing"]

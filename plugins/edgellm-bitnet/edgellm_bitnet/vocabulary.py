@@ -15,10 +15,10 @@ from edgellm.formats.gguf.reader import GgufHeader
 from edgellm.formats.gguf.writer import Typed, Value
 from edgellm.formats.tokenizer import from_gguf, from_json
 from edgellm.formats.tokenizer.folder import TokenizerFolder
-from edgellm.formats.tokenizer.kinds import Kind
+from edgellm.formats.tokenizer.kinds import TokenKind
 from edgellm.formats.tokenizer.pretokenizers import PRE_TOKENIZERS
 from edgellm.formats.tokenizer.probe import difference
-from edgellm.formats.tokenizer.tokenizer import Tokenizer
+from edgellm.formats.tokenizer.tokenizer import FileTokenizer
 
 # Names that everybody knows, where several mean the same.
 _USUAL = ("llama-bpe", "qwen2", "gpt-2", "smollm", "glm4", "deepseek-llm", "deepseek-v3", "gpt-4o")
@@ -33,7 +33,7 @@ def vocabulary_keys(folder: Path, n_vocab: int) -> dict[str, Value]:
         BackendUnavailable: the `tokenizers` library is not installed.
     """
     files = TokenizerFolder(folder)
-    original = from_json.read_tokenizer(folder)
+    original = from_json.read_tokenizer_json(folder)
     whole, config = files.json("tokenizer.json"), files.json("tokenizer_config.json")
     model = whole.get("model", {})
     if model.get("type") != "BPE":
@@ -65,16 +65,16 @@ def _tokens(folder: Path, whole: Mapping[str, Any], n_vocab: int) -> tuple[list[
             hint="the folder mixes two models; fetch it again",
         )
     texts = [f"[PAD{token}]" for token in range(n_vocab)]
-    kinds = [int(Kind.UNUSED)] * n_vocab
+    kinds = [int(TokenKind.UNUSED)] * n_vocab
     for text, token in ids.items():
-        texts[token], kinds[token] = text, int(Kind.NORMAL)
+        texts[token], kinds[token] = text, int(TokenKind.NORMAL)
     if model.get("byte_fallback"):
         for text in {f"<0x{byte:02X}>" for byte in range(256)} & ids.keys():
-            kinds[ids[text]] = int(Kind.BYTE)
+            kinds[ids[text]] = int(TokenKind.BYTE)
     for token in added:
-        kinds[token["id"]] = int(Kind.CONTROL if token["special"] else Kind.USER_DEFINED)
+        kinds[token["id"]] = int(TokenKind.CONTROL if token["special"] else TokenKind.USER_DEFINED)
     if model.get("byte_fallback") and (unknown := model.get("unk_token")) in ids:
-        kinds[ids[unknown]] = int(Kind.UNKNOWN)
+        kinds[ids[unknown]] = int(TokenKind.UNKNOWN)
     return texts, kinds
 
 
@@ -136,7 +136,7 @@ def _parts(component: Any) -> list[dict[str, Any]]:
     return [component] if isinstance(component.get("type"), str) else []
 
 
-def _special(original: Tokenizer, config: Mapping[str, Any], texts: list[str]) -> dict[str, Value]:
+def _special(original: FileTokenizer, config: Mapping[str, Any], texts: list[str]) -> dict[str, Value]:
     ids = {text: token for token, text in enumerate(texts)}
     keys: dict[str, Value] = {}
     for role, name in (("bos", "bos_token_id"), ("eos", "eos_token_id"), ("unk", "unknown_token_id"),
@@ -151,14 +151,14 @@ def _special(original: Tokenizer, config: Mapping[str, Any], texts: list[str]) -
     return keys | {"tokenizer.ggml.add_bos_token": original.add_bos, "tokenizer.ggml.add_eos_token": original.add_eos}
 
 
-def _compare(folder: Path, keys: Mapping[str, Value], original: Tokenizer) -> None:
+def _compare(folder: Path, keys: Mapping[str, Value], original: FileTokenizer) -> None:
     """Raises: UnsupportedArtifact: the keys do not give the same tokens."""
     kinds: list[int] = keys["tokenizer.ggml.token_type"].value  # type: ignore[assignment,union-attr]
     plain: dict[str, Any] = {key: value.value if isinstance(value, Typed) else value for key, value in keys.items()}
     metadata = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
     read = from_gguf.read_tokenizer(GgufHeader(str(folder), 3, False, 32, metadata, (), 0, 0))
     added = [
-        text for text, kind in zip(plain["tokenizer.ggml.tokens"], kinds, strict=True) if kind == Kind.USER_DEFINED
+        text for text, kind in zip(plain["tokenizer.ggml.tokens"], kinds, strict=True) if kind == TokenKind.USER_DEFINED
     ]
     found = difference(read, original, added)
     if found is not None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
-from edgellm.formats.gguf.reader import GgufModel, Tensor, read_model
+from edgellm.formats.gguf.reader import GgufModel, GgufTensor, read_model
 from edgellm_bitnet.architecture import Architecture, from_gguf
 from edgellm_bitnet.codecs.i2_s import Layout
 from edgellm_bitnet.i2s_layout import KEY, Packed, resolve
@@ -73,7 +73,7 @@ class GgufWeights:
         self.where = path
         self.architecture = from_gguf(self.model.header, self.model.tensors)
         self._maps = [_mapped(part) for part in self.model.paths]
-        self._tensors: dict[str, tuple[Tensor, Bytes]] = {
+        self._tensors: dict[str, tuple[GgufTensor, Bytes]] = {
             tensor.name: (tensor, np.frombuffer(data, np.uint8))
             for part, data in zip(self.model.parts, self._maps, strict=True)
             for tensor in part.tensors

@@ -20,7 +20,7 @@ import msgspec
 
 from edgellm import settings
 from edgellm.contract.backend import Device
-from edgellm.contract.probe import kept, probe, read_kept
+from edgellm.contract.probe import kept, probe_library, read_kept
 from edgellm.types.machine import Machine
 
 PROBE_TIMEOUT_S = 60.0
@@ -144,7 +144,7 @@ def _probe(digest: str) -> tuple[Verdict, bool]:
     That it runs, or dies of an instruction or a fault, follows from library and CPU. That it found no memory or
     another library missing does not.
     """
-    probed = probe("edgellm_gguf.probe", "the library", PROBE_TIMEOUT_S)
+    probed = probe_library("edgellm_gguf.probe", "the library", PROBE_TIMEOUT_S)
     if probed.signal:
         reason = "an instruction this CPU does not have" if probed.signal == "SIGILL" else "native code crashed"
         problem = f"{probed.problem} ({reason}): rebuild it on this machine"

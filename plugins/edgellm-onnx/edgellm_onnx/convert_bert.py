@@ -45,7 +45,7 @@ def builder_of(source: Path) -> Builder:
     """Raises: UnsupportedArtifact, BadArtifact: another model than a BERT, or a damaged one."""
     folder = source if source.is_dir() else source.parent
     bert = bert_config(source)
-    weights = reader.read_model(source)
+    weights = reader.read_safetensors(source)
     if weights.tensor_bytes >= MAX_TENSOR_BYTES:
         raise UnsupportedArtifact(f"{folder} has {weights.tensor_bytes} bytes of weights, 2 GiB are the most")
     return Builder(weights, folder, bert)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgellm.formats.tokenizer.tokenizer import Tokenizer
+from edgellm.formats.tokenizer.tokenizer import FileTokenizer
 from edgellm_onnx.convert_decoder import Decoder
 
 MODEL = "model.onnx"
@@ -16,13 +16,13 @@ _CLASSES = {
 }  # fmt: skip
 
 
-def write_configs(folder: Path, decoder: Decoder, tokenizer: Tokenizer, pad_id: int | None) -> None:
+def write_configs(folder: Path, decoder: Decoder, tokenizer: FileTokenizer, pad_id: int | None) -> None:
     """genai_config.json and config.json."""
     _write(folder / "genai_config.json", _genai(decoder, tokenizer, pad_id))
     _write(folder / "config.json", _transformers(decoder, tokenizer))
 
 
-def _genai(decoder: Decoder, tokenizer: Tokenizer, pad_id: int | None) -> dict[str, Any]:
+def _genai(decoder: Decoder, tokenizer: FileTokenizer, pad_id: int | None) -> dict[str, Any]:
     ends = sorted(tokenizer.eos_ids)
     first_end = tokenizer.eos_id if tokenizer.eos_id is not None else next(iter(ends), 0)
     inputs = {
@@ -49,7 +49,7 @@ def _genai(decoder: Decoder, tokenizer: Tokenizer, pad_id: int | None) -> dict[s
     }  # fmt: skip
 
 
-def _transformers(decoder: Decoder, tokenizer: Tokenizer) -> dict[str, Any]:
+def _transformers(decoder: Decoder, tokenizer: FileTokenizer) -> dict[str, Any]:
     rope = decoder.rope
     found: dict[str, Any] = {
         "architectures": [_CLASSES[decoder.arch][0]], "model_type": _CLASSES[decoder.arch][1],

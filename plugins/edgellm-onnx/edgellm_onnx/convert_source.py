@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf import reader
-from edgellm.formats.gguf.reader import GgufModel, Tensor
+from edgellm.formats.gguf.reader import GgufModel, GgufTensor
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -25,7 +25,7 @@ class Source:
         self.where = self.model.paths[0]
         if any(part.big_endian for part in self.model.parts):
             raise UnsupportedArtifact(f"{self.where} is big-endian", hint="convert it on a machine that is too")
-        self._tensors: dict[str, tuple[Tensor, np.memmap[tuple[int, ...], np.dtype[np.uint8]]]] = {}
+        self._tensors: dict[str, tuple[GgufTensor, np.memmap[tuple[int, ...], np.dtype[np.uint8]]]] = {}
         for place, part in zip(self.model.paths, self.model.parts, strict=True):
             file = np.memmap(place, np.uint8, "r")
             self._tensors |= {tensor.name: (tensor, file) for tensor in part.tensors}
@@ -38,7 +38,7 @@ class Source:
         """Tensors that nothing was made of."""
         return sorted(self._tensors.keys() - self._asked)
 
-    def tensor(self, name: str, *shape: int) -> Tensor:
+    def tensor(self, name: str, *shape: int) -> GgufTensor:
         """The entry of a tensor of `shape`, rows first.
 
         Raises:
@@ -59,13 +59,13 @@ class Source:
         """All values of a tensor of one dimension."""
         return self.floats(self.tensor(name, size), np.arange(1))[0]
 
-    def blocks(self, tensor: Tensor, rows: npt.NDArray[np.int64]) -> Bytes:
+    def blocks(self, tensor: GgufTensor, rows: npt.NDArray[np.int64]) -> Bytes:
         """uint8 (rows, bytes of a row): the blocks as the file has them."""
         file = self._tensors[tensor.name][1]
         every = math.prod(tensor.dims[1:])
         return np.asarray(file[tensor.offset : tensor.offset + tensor.n_bytes].reshape(every, -1)[rows])
 
-    def floats(self, tensor: Tensor, rows: npt.NDArray[np.int64]) -> Floats:
+    def floats(self, tensor: GgufTensor, rows: npt.NDArray[np.int64]) -> Floats:
         """float32 (rows, columns).
 
         Raises:

@@ -12,7 +12,7 @@ import onnxruntime
 
 from edgellm.contract.backend import EngineInfo, SlotInput, check_batch
 from edgellm.errors import StepFailed, UnsupportedArtifact
-from edgellm.formats.tokenizer.tokenizer import Tokenizer
+from edgellm.formats.tokenizer.tokenizer import FileTokenizer
 from edgellm.types.plan import Settings
 from edgellm_onnx.concat_kv import ConcatKvDecoder
 from edgellm_onnx.inplace_kv import InPlaceKvDecoder
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class DecoderEngine:
     """A loaded model and its cache."""
 
-    def __init__(self, model: OnnxModel, tokenizer: Tokenizer, eos_ids: frozenset[int], settings: Settings,
+    def __init__(self, model: OnnxModel, tokenizer: FileTokenizer, eos_ids: frozenset[int], settings: Settings,
                  options: Options) -> None:  # fmt: skip
         signature = decoder(model)
         if signature.rope_rows and settings.n_ctx > signature.rope_rows:
@@ -153,7 +153,7 @@ class DecoderEngine:
 def _describe(  # noqa: PLR0917
     model: OnnxModel,
     opened: Opened,
-    tokenizer: Tokenizer,
+    tokenizer: FileTokenizer,
     eos_ids: frozenset[int],
     settings: Settings,
     rows: LogitRows,

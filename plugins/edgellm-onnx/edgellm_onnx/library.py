@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from edgellm import settings
-from edgellm.contract.probe import kept, probe
+from edgellm.contract.probe import kept, probe_library
 
 PROBE_TIMEOUT_S = 60.0
 PROBE_VERSION = 1  # of the questions: answers to others are not used
@@ -69,7 +69,7 @@ def _digest() -> str:
 
 def _probe() -> tuple[Verdict, bool]:
     """What the throwaway process finds, and whether it will find the same tomorrow."""
-    probed = probe("edgellm_onnx.probe", "onnxruntime", PROBE_TIMEOUT_S)
+    probed = probe_library("edgellm_onnx.probe", "onnxruntime", PROBE_TIMEOUT_S)
     if probed.signal:
         return Verdict(f"{probed.problem}: install one for this processor"), probed.signal == "SIGILL"
     if probed.problem:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.tokenizer import from_json
-from edgellm.formats.tokenizer.tokenizer import Tokenizer
+from edgellm.formats.tokenizer.tokenizer import FileTokenizer
 from edgellm.types.plan import LaunchPlan
 from edgellm_onnx import library
 from edgellm_onnx.model import OnnxModel, problems, read_model
@@ -35,7 +35,7 @@ def open_engine(plan: LaunchPlan, options: Options) -> Engine:
         encoder = importlib.import_module("edgellm_onnx.encoder")
         made: Engine = encoder.EncoderEngine(plan)
         return made
-    tokenizer = from_json.read_tokenizer(model.folder.path)
+    tokenizer = from_json.read_tokenizer_json(model.folder.path)
     if tokenizer.n_tokens > model.signature.vocab:
         raise BadArtifact(
             f"{model.folder.path}: the tokenizer has {tokenizer.n_tokens} tokens, the logits {model.signature.vocab}",
@@ -48,7 +48,7 @@ def open_engine(plan: LaunchPlan, options: Options) -> Engine:
     return DecoderEngine(model, tokenizer, end_tokens(model, tokenizer), plan.settings, options)
 
 
-def end_tokens(model: OnnxModel, tokenizer: Tokenizer) -> frozenset[int]:
+def end_tokens(model: OnnxModel, tokenizer: FileTokenizer) -> frozenset[int]:
     """The tokenizer's own, and those that the configurations name.
 
     Raises:

@@ -15,17 +15,17 @@ from typing import Any
 from edgellm.errors import UnsupportedArtifact
 from edgellm.formats.gguf.reader import GgufHeader
 from edgellm.formats.tokenizer.from_gguf import SPM_ROLES, pre_tokenizer, read_tokenizer
-from edgellm.formats.tokenizer.from_json import read_tokenizer as read_folder
+from edgellm.formats.tokenizer.from_json import read_tokenizer_json
 from edgellm.formats.tokenizer.keys import Entries, TokenizerKeys
-from edgellm.formats.tokenizer.kinds import Kind
+from edgellm.formats.tokenizer.kinds import TokenKind
 from edgellm.formats.tokenizer.probe import difference
 from edgellm.formats.tokenizer.sentencepiece import SPACE
-from edgellm.formats.tokenizer.tokenizer import Tokenizer
+from edgellm.formats.tokenizer.tokenizer import FileTokenizer
 
-_SHOWN = (Kind.CONTROL, Kind.UNKNOWN, Kind.USER_DEFINED)  # found in text before anything else is done
+_SHOWN = (TokenKind.CONTROL, TokenKind.UNKNOWN, TokenKind.USER_DEFINED)  # found in text before anything else is done
 
 
-def write_tokenizer(header: GgufHeader, folder: Path) -> Tokenizer:
+def write_tokenizer(header: GgufHeader, folder: Path) -> FileTokenizer:
     """The original, after it was written to `folder`. For a worker or a command: it imports a library.
 
     Raises:
@@ -42,7 +42,7 @@ def write_tokenizer(header: GgufHeader, folder: Path) -> Tokenizer:
     whole = {
         "version": "1.0", "truncation": None, "padding": None,
         "added_tokens": [
-            _added(token, text, kind == Kind.USER_DEFINED)
+            _added(token, text, kind == TokenKind.USER_DEFINED)
             for token, (text, kind) in enumerate(zip(vocabulary.texts, vocabulary.kinds, strict=True))
             if text and kind in _SHOWN
         ],
@@ -99,7 +99,7 @@ def _sentence_piece(keys: TokenizerKeys, entries: Entries) -> dict[str, Any]:
 def _ranked(keys: TokenizerKeys, entries: Entries) -> list[tuple[str, str]]:
     """Pairs of tokens that make a token, in the order in which SentencePiece would join them."""
     scores = keys.scores(len(entries.texts))
-    hidden = (Kind.CONTROL, Kind.UNKNOWN, Kind.BYTE)
+    hidden = (TokenKind.CONTROL, TokenKind.UNKNOWN, TokenKind.BYTE)
     known = {text: token for text, token in _used(entries).items() if entries.kinds[token] not in hidden}
     found: list[tuple[float, int, int, str, str]] = []
     for text, token in known.items():
@@ -113,7 +113,7 @@ def _ranked(keys: TokenizerKeys, entries: Entries) -> list[tuple[str, str]]:
 
 def _used(entries: Entries) -> dict[str, int]:
     """Tokens but those that only fill up the table: their ids stay free."""
-    return {text: token for text, token in entries.ids.items() if entries.kinds[token] != Kind.UNUSED}
+    return {text: token for text, token in entries.ids.items() if entries.kinds[token] != TokenKind.UNUSED}
 
 
 def _added(token: int, text: str, shown: bool) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def _added(token: int, text: str, shown: bool) -> dict[str, Any]:
     return {"id": token, "content": text, **flags}
 
 
-def _around(original: Tokenizer, inner: dict[str, Any] | None) -> dict[str, Any] | None:
+def _around(original: FileTokenizer, inner: dict[str, Any] | None) -> dict[str, Any] | None:
     """What puts the begin and end tokens around a text, after `inner`."""
     names = [("bos", original.add_bos, original.bos_id), ("eos", original.add_eos, original.eos_id)]
     used = {role: original.vocabulary.texts[token] for role, on, token in names if on and token is not None}
@@ -145,7 +145,7 @@ def _around(original: Tokenizer, inner: dict[str, Any] | None) -> dict[str, Any]
     return {"type": "Sequence", "processors": [inner, around]} if inner else around
 
 
-def _special(original: Tokenizer, keys: TokenizerKeys) -> dict[str, str]:
+def _special(original: FileTokenizer, keys: TokenizerKeys) -> dict[str, str]:
     """Texts of the tokens that have a role."""
     texts = original.vocabulary.texts
     ids = {"bos": original.bos_id, "eos": original.eos_id, "unk": keys.roles(len(texts)).get("unk")}
@@ -153,9 +153,11 @@ def _special(original: Tokenizer, keys: TokenizerKeys) -> dict[str, str]:
     return {role: texts[token] for role, token in ids.items() if token is not None and texts[token]}
 
 
-def _config(original: Tokenizer, special: dict[str, str], keys: TokenizerKeys) -> dict[str, Any]:
+def _config(original: FileTokenizer, special: dict[str, str], keys: TokenizerKeys) -> dict[str, Any]:
     added = {
-        str(token): {key: value for key, value in _added(token, text, kind == Kind.USER_DEFINED).items() if key != "id"}
+        str(token): {
+            key: value for key, value in _added(token, text, kind == TokenKind.USER_DEFINED).items() if key != "id"
+        }
         for token, (text, kind) in enumerate(zip(original.vocabulary.texts, original.vocabulary.kinds, strict=True))
         if text and kind in _SHOWN
     }
@@ -166,7 +168,7 @@ def _config(original: Tokenizer, special: dict[str, str], keys: TokenizerKeys) -
     }  # fmt: skip
 
 
-def _generation(original: Tokenizer, keys: TokenizerKeys) -> dict[str, Any]:
+def _generation(original: FileTokenizer, keys: TokenizerKeys) -> dict[str, Any]:
     found: dict[str, Any] = {"bos_token_id": original.bos_id, "eos_token_id": sorted(original.eos_ids)}
     found["pad_token_id"] = keys.padding(len(original.vocabulary.texts))
     return {key: value for key, value in found.items() if value is not None}
@@ -176,10 +178,10 @@ def _write(path: Path, value: dict[str, Any], indent: int | None = 2) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, indent=indent), "utf-8")
 
 
-def _compare(header: GgufHeader, folder: Path, original: Tokenizer) -> None:
+def _compare(header: GgufHeader, folder: Path, original: FileTokenizer) -> None:
     """Raises: UnsupportedArtifact: the folder does not give the same tokens."""
-    read = read_folder(folder)
-    shown = _texts(original, Kind.USER_DEFINED, Kind.CONTROL)
+    read = read_tokenizer_json(folder)
+    shown = _texts(original, TokenKind.USER_DEFINED, TokenKind.CONTROL)
     found = difference(read, original, shown, control=True)
     if found is not None:
         raise _refusal(
@@ -193,7 +195,7 @@ def _compare(header: GgufHeader, folder: Path, original: Tokenizer) -> None:
             raise _refusal(header, f"token {token} is written {ours[:40]!r} there, not {theirs[:40]!r}")
 
 
-def _texts(original: Tokenizer, *kinds: Kind) -> Sequence[str]:
+def _texts(original: FileTokenizer, *kinds: TokenKind) -> Sequence[str]:
     vocabulary = original.vocabulary
     return [text for text, kind in zip(vocabulary.texts, vocabulary.kinds, strict=True) if text and kind in kinds]
 

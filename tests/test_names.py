@@ -1,0 +1,148 @@
+"""Names, held over the syntax tree: no local hides an imported module, one class has one name, few files lie loose."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CORE = ROOT / "edgellm"
+LOOSE = {"errors.py", "files.py", "settings.py", "tables.py", "units.py", "version.py"}
+# Classes that share their name with another one of the core, each with the reason.
+SAME_NAME = {
+    "Usage": "the answer's JSON has the dialect's name in its documentation, and is used as response.Usage",
+    "Timings": "as Usage",
+}
+Scope = (  # of names that are local
+    ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp
+)  # fmt: skip
+
+
+def sources(*folders: str) -> list[Path]:
+    """Python files of ours below `folders`; what a build left there is not ours."""
+    files = (file for folder in folders for file in (ROOT / folder).rglob("*.py"))
+    return sorted(file for file in files if not {"build", "_vendor", "training"} & set(file.relative_to(ROOT).parts))
+
+
+@cache
+def tree_of(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+@cache
+def import_roots() -> list[Path]:
+    return [ROOT, *(folder for folder in (ROOT / "plugins").iterdir() if folder.is_dir()), ROOT / "tests"]
+
+
+@cache
+def is_module(dotted: str) -> bool:
+    """Whether `dotted` is a module of ours or of the standard library; of other packages it is not known."""
+    relative = Path(*dotted.split("."))
+    if any((root / relative).is_dir() or (root / f"{relative}.py").is_file() for root in import_roots()):
+        return True
+    if dotted.split(".", maxsplit=1)[0] not in sys.stdlib_module_names:
+        return False
+    try:
+        return find_spec(dotted) is not None
+    except ModuleNotFoundError:  # the parent is a module, no package
+        return False
+
+
+def imported_modules(tree: ast.AST) -> set[str]:
+    """Names under which the file imports modules, at its top or in a function."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {alias.asname or alias.name for alias in node.names if is_module(f"{node.module}.{alias.name}")}
+    return names
+
+
+def locals_of(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """(name, line) of each argument, and of what is assigned inside functions and comprehensions."""
+    nodes = [(tree, False)]
+    for node, is_inside in nodes:
+        if isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+        elif is_inside and isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id, node.lineno
+        elif is_inside and isinstance(node, ast.ExceptHandler | ast.MatchAs) and node.name:
+            yield node.name, node.lineno
+        nodes.extend((child, is_inside or isinstance(node, Scope)) for child in ast.iter_child_nodes(node))
+
+
+def hidden(tree: ast.AST) -> list[tuple[str, int]]:
+    """Locals that hide a module which the file imports, with their lines."""
+    modules = imported_modules(tree)
+    return sorted({(name, line) for name, line in locals_of(tree) if name in modules})
+
+
+def test_no_local_hides_an_imported_module() -> None:
+    files = sources("edgellm", "plugins", "benchmarks", "tests")
+    places = [f"{file.relative_to(ROOT)}:{line}: {name}" for file in files for name, line in hidden(tree_of(file))]
+
+    assert len(files) > 400
+    assert places == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import json\ndef f(json): pass",
+        "import json\nf = lambda json: 1",
+        "import json\ndef f():\n json = 1",
+        "import json\ndef f():\n for json in (): pass",
+        "import json\nrows = [1 for json in ()]",
+        "import json\ndef f():\n with open('x') as json: pass",
+        "import json\ndef f():\n try: pass\n except ValueError as json: pass",
+        "import json\ndef f():\n if json := 1: pass",
+        "from edgellm import settings\ndef f():\n settings = 1",
+        "from importlib import resources\ndef f():\n a, *resources = ()",
+        "def f():\n from edgellm.catalog import lookup\ndef g(lookup): pass",
+    ],
+)
+def test_each_way_of_hiding_is_seen(code: str) -> None:
+    assert len(hidden(ast.parse(code))) == 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import json\nclass A:\n json: int = 1",
+        "from edgellm.files import write_atomic\ndef f(files): pass",
+        "from dataclasses import field\ndef f(field): pass",
+        "import os.path\ndef f(path): return os.path.join(path)",
+    ],
+)
+def test_what_hides_no_module(code: str) -> None:
+    assert hidden(ast.parse(code)) == []
+
+
+def twice(modules_of: dict[str, set[str]]) -> dict[str, list[str]]:
+    return {name: sorted(modules) for name, modules in modules_of.items() if len(modules) > 1}
+
+
+def test_a_public_class_has_a_name_of_its_own() -> None:
+    modules_of = defaultdict(set)
+    for file in sources("edgellm"):
+        for node in tree_of(file).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                modules_of[node.name].add(str(file.relative_to(ROOT)))
+
+    same = twice(modules_of)
+    assert {name: modules for name, modules in same.items() if name not in SAME_NAME} == {}
+    assert set(SAME_NAME) <= set(same), "an exception that is not needed"
+
+
+def test_few_files_lie_beside_the_floors() -> None:
+    files = {path.name for path in CORE.iterdir() if path.is_file()}
+    assert files == {"__init__.py", "__main__.py", "py.typed"} | LOOSE
+    assert len(LOOSE) <= 6
