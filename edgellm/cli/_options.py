@@ -204,14 +204,12 @@ class _Lines:
 
 def headline(plan: LaunchPlan) -> str:
     """What runs, in one line."""
-    settings = plan.settings
+    run = plan.settings
     name = " ".join(filter(None, (plan.artifact.model_id, plan.artifact.quant)))
-    slots = f", {settings.n_slots} at the same time" if settings.n_slots > 1 else ""
-    layers = {0: "", -1: ", all layers on the GPU"}.get(
-        settings.gpu_layers, f", {settings.gpu_layers} layers on the GPU"
-    )
-    threads = _threads(settings.n_threads)
-    return f"{name} on {plan.backend}: {settings.n_ctx:,} tokens of context{slots}, {threads}{layers}"
+    slots = f", {run.n_slots} at the same time" if run.n_slots > 1 else ""
+    layers = {0: "", -1: ", all layers on the GPU"}.get(run.gpu_layers, f", {run.gpu_layers} layers on the GPU")
+    threads = _threads(run.n_threads)
+    return f"{name} on {plan.backend}: {run.n_ctx:,} tokens of context{slots}, {threads}{layers}"
 
 
 def _threads(count: int) -> str:

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from edgellm import settings
 from edgellm.contract.embedder import EmbeddingInfo
 from edgellm.errors import CacheFull
+from edgellm.settings import variables
 from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact, ModelFacts
@@ -313,7 +313,7 @@ class WorkerEnv(Protocol):
 def worker_environment(backend: object) -> dict[str, str]:
     """What a process that runs `backend` starts with."""
     wanted = dict(backend.worker_environment) if isinstance(backend, WorkerEnv) else {}
-    return wanted | settings.variables()
+    return wanted | variables()
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ from edgellm.errors import BadArtifact, IntegrityError, SourceError, SourceUnrea
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf import summary as gguf_summary
 from edgellm.formats.gguf.cursor import Incomplete
-from edgellm.formats.gguf.header import GgufHeader
+from edgellm.formats.gguf.header import GgufHeader, parse_gguf
 from edgellm.formats.gguf.summary import Summary
 from edgellm.store import http
 

@@ -103,11 +103,11 @@ ESTIMATED = (
 QUANTS = (None, "Q4_K_M", "IQ4_XS", "TQ2_0", "I2_S", "Q8_0", "Q2_K", "INT4", "F16", "nothing")
 
 
-def commands(profiles: list[str], fleets: dict[str, str]) -> list[list[str]]:
+def commands(names: list[str], fleets: dict[str, str]) -> list[list[str]]:
     """200 commands, each profile in at least one."""
     made: list[list[str]] = []
-    spare = cycle(profiles[::7] + profiles[3::11])
-    for profile, request in zip(profiles, cycle(REQUESTS), strict=False):
+    spare = cycle(names[::7] + names[3::11])
+    for profile, request in zip(names, cycle(REQUESTS), strict=False):
         made.append(["auto-select", "--profile", profile, *request])
     made += [["estimate", *model, "--profile", next(spare)] for model in (*ESTIMATED, *ESTIMATED, *ESTIMATED)]
     for task in ("chat", "code", "agent", "embed", "chat", "chat"):
