@@ -30,7 +30,7 @@ import ternary_models
 from brackets import Sample, alone, bandwidth, bracketed, int8_peak, shares, spread
 from ternary_peers import BitnetCpp, child, model, read_bytes
 
-from edgellm.settings import cache_dir
+from edgellm import settings
 
 SHAPE = ternary_models.SHAPES["2B-4T"]
 HEAD_MACS = SHAPE.vocab * SHAPE.hidden
@@ -262,9 +262,8 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections to run (default: %(default)s)")
     parser.add_argument("--scale", action="store_true", help="shapes of 0.7B to 70B instead")
     parser.add_argument("--shapes", default="0.7B,2B-4T,8B,30B,70B", help="of --scale (default: %(default)s)")
-    parser.add_argument(
-        "--models", default=cache_dir() / "benchmarks", help="folder of the files (default: %(default)s)"
-    )
+    files = settings.current().cache_dir / "benchmarks"
+    parser.add_argument("--models", default=files, help="folder of the files (default: %(default)s)")
     parser.add_argument("--guard", default="", help="command that keeps others away")
     parser.add_argument("--json", help="write every sample to this file")
     options = parser.parse_args()

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from edgellm import settings
 from edgellm.files import atomic_writer
-from edgellm.settings import cache_dir
 from edgellm_bitnet.arena import Arena
 from edgellm_bitnet.layout import VERSION
 
@@ -46,7 +46,7 @@ class Header:
 
 def path_of(fingerprint: Sequence[object]) -> Path:
     digest = hashlib.sha256(json.dumps([VERSION, *fingerprint], default=str).encode()).hexdigest()[:24]
-    return cache_dir() / "bitnet" / f"{digest}.packed"
+    return settings.current().cache_dir / "bitnet" / f"{digest}.packed"
 
 
 def header_of(path: Path) -> Header | None:
@@ -59,8 +59,8 @@ def header_of(path: Path) -> Header | None:
             return None
         said = json.loads(head.removeprefix(MAGIC).rstrip(b"\0"))
         groups = {str(key): int(group) for key, group in said["groups"].items()}
-        found = Header([str(source) for source in said["sources"]], groups, int(said["sum"]), int(said["bytes"]))
-        return found if found.n_bytes == n_bytes else None
+        header = Header([str(source) for source in said["sources"]], groups, int(said["sum"]), int(said["bytes"]))
+        return header if header.n_bytes == n_bytes else None
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
 
@@ -112,9 +112,9 @@ def write(path: Path, arena: Arena, sources: Sequence[str], groups: Mapping[str,
 
 def _compare(path: Path, arena: Arena, piece: Callable[[int], int], total: int, threads: int) -> None:
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        found = sum(pool.map(piece, range(0, arena.n_bytes, PIECE))) % 2**64
-    if found != total:
-        raise DamagedError(f"the words of {path} add up to {found}, not {total}")
+        checksum = sum(pool.map(piece, range(0, arena.n_bytes, PIECE))) % 2**64
+    if checksum != total:
+        raise DamagedError(f"the words of {path} add up to {checksum}, not {total}")
 
 
 def _sum(arena: Arena, start: int, end: int) -> int:
