@@ -96,29 +96,31 @@ class Architecture:
 
     def problems(self) -> list[str]:
         """What the engine cannot compute with."""
-        found = []
+        reasons = []
         if not all((self.hidden, self.ffn, self.heads, self.kv_heads, self.head_dim, self.vocab)):
             sizes = f"{self.hidden}, {self.ffn}, {self.heads}, {self.kv_heads}, {self.head_dim} and {self.vocab}"
             return [
                 f"hidden size, feed-forward size, heads, KV heads, head size and vocabulary are {sizes}: none may be 0"
             ]
         if self.heads % self.kv_heads:
-            found.append(f"{self.heads} heads are no multiple of {self.kv_heads} KV heads")
+            reasons.append(f"{self.heads} heads are no multiple of {self.kv_heads} KV heads")
         if self.hidden % 32 or self.ffn % 32 or self.q_cols % 32:
-            found.append(f"rows of {self.hidden}, {self.ffn} and {self.q_cols} weights: multiples of 32 are needed")
+            reasons.append(f"rows of {self.hidden}, {self.ffn} and {self.q_cols} weights: multiples of 32 are needed")
         if max(self.hidden, self.ffn, self.q_cols) > MAX_COLUMNS or self.vocab > MAX_VOCAB:
-            found.append(f"rows of {self.hidden}, {self.ffn} and {self.q_cols} weights, {self.vocab} tokens: too large")
+            reasons.append(
+                f"rows of {self.hidden}, {self.ffn} and {self.q_cols} weights, {self.vocab} tokens: too large"
+            )
         if self.head_dim > 512 or self.head_dim % 2 or self.rope_dim > self.head_dim or self.rope_dim % 2:
-            found.append(f"heads of {self.head_dim} components, {self.rope_dim} rotating: at most 512, and even")
+            reasons.append(f"heads of {self.head_dim} components, {self.rope_dim} rotating: at most 512, and even")
         stretch = self.rope_scaling
         if stretch.kind in ("yarn", "llama3") and (stretch.original_ctx < 1 or stretch.beta_fast <= stretch.beta_slow):
             limits = f"{stretch.beta_fast} and {stretch.beta_slow}"
-            found.append(
+            reasons.append(
                 f"rope scaling {stretch.kind} from {stretch.original_ctx} tokens between {limits} means nothing"
             )
         if self.rope_theta <= 1:
-            found.append(f"a rope base of {self.rope_theta}: more than 1 is needed")
-        return found
+            reasons.append(f"a rope base of {self.rope_theta}: more than 1 is needed")
+        return reasons
 
 
 def from_gguf(header: GgufHeader, tensors: tuple[Any, ...]) -> Architecture:
@@ -130,23 +132,23 @@ def from_gguf(header: GgufHeader, tensors: tuple[Any, ...]) -> Architecture:
     """
     name = header.architecture
     family = _family(name)
-    known = shape(header, tensors)
+    dims = shape(header, tensors)
     if header.metadata.get(f"{name}.attention.causal") is False:
         raise UnsupportedArtifact(f"{header.where}: attention that sees later tokens is not computed here")
     if not any(tensor.name == "token_embd.weight" for tensor in tensors):
         raise BadArtifact(f"{header.where}: tensor token_embd.weight is missing", hint="the file is no complete model")
-    head_dim = _integer(header, "attention.key_length", known.n_embd // max(1, known.n_head))
+    head_dim = _integer(header, "attention.key_length", dims.n_embd // max(1, dims.n_head))
     pooling = {1: "mean", 2: "cls", 3: "last"}.get(_integer(header, "pooling_type", 0), "")
-    found = Architecture(
-        name=name, family=family, layers=known.n_layer, hidden=known.n_embd, ffn=known.n_ff, heads=known.n_head,
-        kv_heads=known.n_head_kv, head_dim=head_dim, vocab=vocab_size(header, tensors),
+    architecture = Architecture(
+        name=name, family=family, layers=dims.n_layer, hidden=dims.n_embd, ffn=dims.n_ff, heads=dims.n_head,
+        kv_heads=dims.n_head_kv, head_dim=head_dim, vocab=vocab_size(header, tensors),
         ctx_train=context_length(header),
         eps=_real(header, "attention.layer_norm_rms_epsilon", 1e-5),
         rope_dim=_integer(header, "rope.dimension_count", head_dim),
         rope_theta=_real(header, "rope.freq_base", 10000.0), rope_scaling=_gguf_scaling(header),
         window=_integer(header, "attention.sliding_window", 512) if name == "gemma3" else 0, pooling=pooling,
     )  # fmt: skip
-    return _checked(found, header.where)
+    return _checked(architecture, header.where)
 
 
 def is_first_bitnet(config: Mapping[str, Any]) -> bool:
@@ -177,7 +179,7 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
     head_dim = int(number("head_dim", max(1, hidden // heads)))
     rope = config.get("rope_parameters") if isinstance(config.get("rope_parameters"), dict) else {}
     scaling = config.get("rope_scaling") or rope or {}
-    found = Architecture(
+    architecture = Architecture(
         name=name, family=family, layers=int(number("num_hidden_layers")), hidden=hidden,
         ffn=int(number("intermediate_size")), heads=heads, kv_heads=int(number("num_key_value_heads", heads)),
         head_dim=head_dim, vocab=int(number("vocab_size")), ctx_train=int(number("max_position_embeddings", 2048)),
@@ -186,7 +188,7 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
         rope_scaling=_config_scaling(scaling, int(number("max_position_embeddings", 2048)), where),
         window=int(config.get("sliding_window") or 512) if name == "gemma3" else 0,
     )  # fmt: skip
-    return _checked(found, where)
+    return _checked(architecture, where)
 
 
 def _family(name: str) -> Family:
@@ -198,10 +200,10 @@ def _family(name: str) -> Family:
     return FAMILIES[name]
 
 
-def _checked(found: Architecture, where: str) -> Architecture:
-    if problems := found.problems():
+def _checked(architecture: Architecture, where: str) -> Architecture:
+    if problems := architecture.problems():
         raise UnsupportedArtifact(f"{where}: {problems[0]}")
-    return found
+    return architecture
 
 
 def _integer(header: GgufHeader, name: str, default: int) -> int:

@@ -66,7 +66,7 @@ class Source:
     def keys(self) -> dict[str, Value]:
         """Keys as llama.cpp names them."""
         arch, name = self.arch, self.arch.name
-        found: dict[str, Value] = {
+        metadata: dict[str, Value] = {
             "general.architecture": name, "general.type": "model", "general.name": self.folder.resolve().name,
             "general.quantization_version": 2, f"{name}.vocab_size": arch.vocab,
             f"{name}.context_length": arch.ctx_train, f"{name}.embedding_length": arch.hidden,
@@ -78,15 +78,18 @@ class Source:
         }  # fmt: skip
         scaling = arch.rope_scaling
         if scaling.kind in ("linear", "yarn"):
-            found |= {f"{name}.rope.scaling.type": scaling.kind, f"{name}.rope.scaling.factor": float(scaling.factor)}
+            metadata |= {
+                f"{name}.rope.scaling.type": scaling.kind,
+                f"{name}.rope.scaling.factor": float(scaling.factor),
+            }
         if scaling.kind == "yarn":
-            found |= {
+            metadata |= {
                 f"{name}.rope.scaling.original_context_length": scaling.original_ctx or arch.ctx_train,
                 f"{name}.rope.scaling.yarn_beta_fast": float(scaling.beta_fast),
                 f"{name}.rope.scaling.yarn_beta_slow": float(scaling.beta_slow),
                 f"{name}.rope.scaling.attn_factor": scaling.magnitude / yarn_magnitude(scaling.factor),
             }
-        return found | type_keys(self.target)
+        return metadata | type_keys(self.target)
 
     def pieces(self) -> list[Piece]:
         """Tensors in the order of the layers.
@@ -95,22 +98,22 @@ class Source:
             BadArtifact: one is missing, or of another shape. UnsupportedArtifact: one does not go into the type.
         """
         arch = self.arch
-        found = [self._table("token_embd.weight", arch.vocab, arch.hidden)]
+        tensors = [self._table("token_embd.weight", arch.vocab, arch.hidden)]
         if arch.rope_scaling.kind == "llama3":
             factors = rope_factors(arch)
-            found.append(Piece.of("rope_freqs.weight", (len(factors),), BY_NAME["F32"], factors.tobytes))
+            tensors.append(Piece.of("rope_freqs.weight", (len(factors),), BY_NAME["F32"], factors.tobytes))
         for layer in range(arch.layers):
             optional = [(tensor, size, False) for tensor, size in input_vectors(arch).values()]
             for tensor, size, needed in (*layer_vectors(arch).values(), *optional):
                 role = f"blk.{layer}.{tensor}.weight"
                 if needed or role in self._names:
-                    found.append(self._norm(role, size))
+                    tensors.append(self._norm(role, size))
             for parts in fused(arch).values():
-                found += [self._matrix(f"blk.{layer}.{tensor}.weight", rows, cols) for tensor, rows, cols in parts]
-        found.append(self._norm("output_norm.weight", arch.hidden))
+                tensors += [self._matrix(f"blk.{layer}.{tensor}.weight", rows, cols) for tensor, rows, cols in parts]
+        tensors.append(self._norm("output_norm.weight", arch.hidden))
         if "output.weight" in self._names:
-            found.append(self._table("output.weight", arch.vocab, arch.hidden))
-        return found
+            tensors.append(self._table("output.weight", arch.vocab, arch.hidden))
+        return tensors
 
     def _roles(self) -> dict[str, str]:
         """GGUF name -> name in the folder.
@@ -118,7 +121,7 @@ class Source:
         Raises:
             UnsupportedArtifact: a tensor that has no place in these families.
         """
-        found: dict[str, str] = {}
+        sources: dict[str, str] = {}
         for name in self.model.tensors:
             role = _role(name)
             if name.endswith(".weight_scale") or _SKIPPED.search(name):
@@ -128,13 +131,13 @@ class Source:
                     f"{self.where}: tensor {name} has no place in {self.arch.layers} layers of {self.arch.name}",
                     hint="convert it with the tools of its publisher",
                 )
-            if role in found:
-                raise BadArtifact(f"{self.where}: {found[role]} and {name} are both {role}", hint="fetch it again")
-            found[role] = name
-        if "output.weight" in found and self.config.get("tie_word_embeddings"):
+            if role in sources:
+                raise BadArtifact(f"{self.where}: {sources[role]} and {name} are both {role}", hint="fetch it again")
+            sources[role] = name
+        if "output.weight" in sources and self.config.get("tie_word_embeddings"):
             self.notes.append("lm_head.weight was left out: the configuration ties it to the embedding.")
-            del found["output.weight"]
-        return found
+            del sources["output.weight"]
+        return sources
 
     def _tensor(self, role: str, shape: tuple[int, ...]) -> SafetensorsTensor:
         if role not in self._names:
@@ -195,18 +198,18 @@ class Source:
             if scale.dtype not in floats.BYTES or scale.n_bytes != floats.BYTES[scale.dtype]:
                 raise BadArtifact(f"{self.where}: {scale.name} is {scale.dtype} {list(scale.shape)}, no single number")
             value = floats.decode(self.model.raw(scale.name), 1, scale.dtype)[0]
-            found = packed.decode(
+            matrix = packed.decode(
                 raw, 4 * tensor.shape[0], cols, weight_scale=float(value), linear_class=self._class, where=where
             )
         else:
             values = master.checked(raw, tensor.shape[0], cols, dtype=tensor.dtype, where=where)
             exact = master.exact(values)
-            found = exact or master.quantize(values, trained=self.trained, where=where)
+            matrix = exact or master.quantize(values, trained=self.trained, where=where)
             self.changes.quantized += exact is None
         heads = {"attn_q": self.arch.heads, "attn_k": self.arch.kv_heads}.get(role.split(".")[-2])
         if heads is not None and self.arch.name == "llama":
-            found = _neighbours(found, heads)
-        return write_ternary(self.target, found, self.changes, where)
+            matrix = _neighbours(matrix, heads)
+        return write_ternary(self.target, matrix, self.changes, where)
 
 
 def rope_factors(arch: Architecture) -> Floats:

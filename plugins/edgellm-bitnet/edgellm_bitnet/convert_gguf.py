@@ -57,8 +57,8 @@ class Source:
         self.layout = self._layout(conversion.i2s_layout)
 
     def keys(self) -> dict[str, Value]:
-        found = reader.read_key_bytes(self.model.header)
-        kept = {key: data for key, data in found.items() if key not in _DROPPED and not key.startswith("split.")}
+        key_bytes = reader.read_key_bytes(self.model.header)
+        kept = {key: data for key, data in key_bytes.items() if key not in _DROPPED and not key.startswith("split.")}
         own = type_keys(self.target)
         return {key: value for key, value in (encoded(kept) | own).items() if key != i2s_layout.KEY or key in own}
 
@@ -69,14 +69,14 @@ class Source:
         """Order of the source's I2_S codes."""
         if not any(tensor.type.name == "I2_S" for tensor in self.model.tensors):
             return "x86"
-        known = reader.shape(self.model.header, self.model.tensors)
+        model_shape = reader.shape(self.model.header, self.model.tensors)
         declared = self.model.header.metadata.get(i2s_layout.KEY)
-        found = i2s_layout.resolve(
-            self._packed, known.n_layer, known.head_dim, asked=asked, declared=declared, where=self.where
+        layout = i2s_layout.resolve(
+            self._packed, model_shape.n_layer, model_shape.head_dim, asked=asked, declared=declared, where=self.where
         )
-        if found != "x86":
+        if layout != "x86":
             self.notes.append("The source has its I2_S codes in the order of llama-quantize on Arm.")
-        return found
+        return layout
 
     def _packed(self, name: str) -> i2s_layout.Packed | None:
         if name not in self._tensors or self._tensors[name][0].type.name != "I2_S":
@@ -110,12 +110,12 @@ class Source:
 
     def _ternary(self, tensor: GgufTensor, where: str) -> bytes:
         layout = {"layout": self.layout} if tensor.type.name == "I2_S" else {}
-        found = DECODERS[tensor.type.name](self._data(tensor), *_shape(tensor), where=where, **layout)
+        matrix = DECODERS[tensor.type.name](self._data(tensor), *_shape(tensor), where=where, **layout)
         factor = self._tensors.get(tensor.name.removesuffix("weight") + "scale")
         if factor is not None and self._folds(tensor):
             scale = floats.decode(self._data(factor[0]), 1, factor[0].type.name, where=f"{where}'s scale")
-            found = replace(found, scales=np.asarray(found.scales * scale[0], np.float32))
-        return write_ternary(self.target, found, self.changes, where)
+            matrix = replace(matrix, scales=np.asarray(matrix.scales * scale[0], np.float32))
+        return write_ternary(self.target, matrix, self.changes, where)
 
     def _folds(self, tensor: GgufTensor) -> bool:
         """Whether a scale in a tensor of its own goes into the weights: I2_S has one of its own."""

@@ -77,15 +77,15 @@ class BitnetEngine:
         settings = self._settings
         threads = settings.n_threads_batch if total > PREFILL_TOKENS else settings.n_threads
         self._lib.bn_step(self._engine, total, *feed.addresses, threads, self._logits.ctypes.data)
-        found, at, vocab = [], 0, self.info.vocab_size
+        rows, at, vocab = [], 0, self.info.vocab_size
         for entry in batch:
             self._n_past[entry.slot] = entry.n_past + len(entry.tokens)
             if entry.n_logits:
                 view = self._logits[at : at + entry.n_logits, :vocab]
                 view.flags.writeable = False
-                found.append(view)
+                rows.append(view)
                 at += entry.n_logits
-        return found
+        return rows
 
     def truncate(self, slot: int, n_tokens: int) -> int:
         """See `Engine.truncate`. A position is a row of the cache, so any length can be kept."""
@@ -164,12 +164,12 @@ class BitnetEngine:
         rows = []
         for start in range(0, n, self._feed.capacity):
             piece = tokens[start : start + self._feed.capacity]
-            wanted = len(piece) if every else int(start + len(piece) == n)
-            total = self._feed.add(0, slot, start, piece, wanted)
+            n_rows = len(piece) if every else int(start + len(piece) == n)
+            total = self._feed.add(0, slot, start, piece, n_rows)
             if pooling == "cls":
                 self._feed.wants[:total] = 0
-                self._feed.wants[0] = wanted = int(start == 0)
-            out = np.zeros((wanted, self.info.n_embd), np.float32)
+                self._feed.wants[0] = n_rows = int(start == 0)
+            out = np.zeros((n_rows, self.info.n_embd), np.float32)
             threads = self._settings.n_threads_batch
             self._lib.bn_hidden(self._engine, total, *self._feed.addresses, threads, out.ctypes.data)
             rows.append(out)

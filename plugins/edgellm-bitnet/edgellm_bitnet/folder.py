@@ -112,8 +112,8 @@ class FolderWeights:
 
     def fingerprint(self) -> list[object]:
         paths = (*self.model.paths, os.path.join(self.where, "config.json"))
-        found = [os.stat(path) for path in paths]
-        return [(os.path.abspath(p), s.st_size, s.st_mtime_ns) for p, s in zip(paths, found, strict=True)]
+        stats = [os.stat(path) for path in paths]
+        return [(os.path.abspath(p), s.st_size, s.st_mtime_ns) for p, s in zip(paths, stats, strict=True)]
 
     def release(self) -> None:
         for mapping in self.model.mappings:
@@ -122,9 +122,9 @@ class FolderWeights:
     def _check_names(self) -> None:
         """Raises UnsupportedArtifact: a tensor that nothing here computes with."""
         names = {name for role in roles(self.architecture) for name in _names(role)}
-        known = {prefix + name for name in names for prefix in ("model.", "")}
-        scales = {f"{name}_scale" for name in known}
-        unknown = [n for n in sorted(self.model.tensors.keys() - known - scales) if not n.endswith("inv_freq")]
+        read = {prefix + name for name in names for prefix in ("model.", "")}
+        scales = {f"{name}_scale" for name in read}
+        unknown = [n for n in sorted(self.model.tensors.keys() - read - scales) if not n.endswith("inv_freq")]
         if unknown:
             raise UnsupportedArtifact(
                 f"{self.where}: tensor {unknown[0]} has no place in {self.architecture.layers} layers of "

@@ -72,12 +72,12 @@ def resolve(find: Find, n_layer: int, head_dim: int, *, asked: str, declared: ob
             if said == name:
                 return name
         raise BadArtifact(f"{where}: {KEY} is {said!r}, x86 and arm are known", hint="give --i2s-layout x86 or arm")
-    found = evidence(find, n_layer, head_dim)
-    best = found.best()
+    shown = evidence(find, n_layer, head_dim)
+    best = shown.best()
     if best is None:
         raise UnsupportedArtifact(
-            f"{where} does not say in which order its I2_S codes lie, and its weights do not show it: {found.pairs} "
-            f"pairs of tensors speak for x86 with {found.x86:.1f}, for arm with {found.arm:.1f} standard deviations, "
+            f"{where} does not say in which order its I2_S codes lie, and its weights do not show it: {shown.pairs} "
+            f"pairs of tensors speak for x86 with {shown.x86:.1f}, for arm with {shown.arm:.1f} standard deviations, "
             f"{LEAST:g} are needed",
             hint="give --i2s-layout x86 for a file of bitnet.cpp's converter, arm for one of its llama-quantize on Arm",
         )
@@ -96,7 +96,7 @@ def evidence(find: Find, n_layer: int, head_dim: int) -> Evidence:
             for name in LAYOUTS:
                 excess[name].append(_excess(reader, writer, head_dim, name))
     pairs = len(excess["x86"])
-    total = {name: sum(found) / max(1, pairs) ** 0.5 for name, found in excess.items()}
+    total = {name: sum(values) / max(1, pairs) ** 0.5 for name, values in excess.items()}
     return Evidence(total["x86"], total["arm"], pairs)
 
 

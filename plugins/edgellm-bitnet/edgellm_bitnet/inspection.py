@@ -16,20 +16,20 @@ MAX_CONFIG_BYTES = 1 << 20
 
 def reasons(arch: Architecture, tensors: Mapping[str, GgufTensor]) -> list[str]:
     """Why the engine cannot run these tensors; empty = it can. The first of each kind speaks for its layer's others."""
-    found = []
+    problems = []
     for layer in range(arch.layers):
         for parts in fused(arch).values():
             for name, rows, cols in parts:
-                found += _matrix(f"blk.{layer}.{name}.weight", (cols, rows), tensors, GROUPS)
+                problems += _matrix(f"blk.{layer}.{name}.weight", (cols, rows), tensors, GROUPS)
         for name, _, must in layer_vectors(arch).values():
             if must and f"blk.{layer}.{name}.weight" not in tensors:
-                found.append(f"tensor blk.{layer}.{name}.weight is missing")
-        if found:
-            return found[:1]
+                problems.append(f"tensor blk.{layer}.{name}.weight is missing")
+        if problems:
+            return problems[:1]
     for role in ("token_embd.weight", "output.weight"):
         if role == "token_embd.weight" or role in tensors:
-            found += _matrix(role, (arch.hidden, arch.vocab), tensors, HEAD_KINDS)
-    return found
+            problems += _matrix(role, (arch.hidden, arch.vocab), tensors, HEAD_KINDS)
+    return problems
 
 
 def folder_reasons(path: str) -> list[str]:

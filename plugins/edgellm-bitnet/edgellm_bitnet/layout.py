@@ -70,13 +70,13 @@ def fused(arch: Architecture) -> dict[str, tuple[tuple[str, int, int], ...]]:
 
 def roles(arch: Architecture) -> frozenset[str]:
     """Every tensor that a model of this architecture may have."""
-    found = {"token_embd.weight", "output.weight", "output_norm.weight", "rope_freqs.weight"}
+    names = {"token_embd.weight", "output.weight", "output_norm.weight", "rope_freqs.weight"}
     products = [name for parts in fused(arch).values() for name, _, _ in parts]
     norms = [name for name, *_ in [*layer_vectors(arch).values(), *input_vectors(arch).values()]]
     for layer in range(arch.layers):
-        found |= {f"blk.{layer}.{name}.weight" for name in (*products, *norms)}
-        found |= {f"blk.{layer}.{name}.scale" for name in products}
-    return frozenset(found)
+        names |= {f"blk.{layer}.{name}.weight" for name in (*products, *norms)}
+        names |= {f"blk.{layer}.{name}.scale" for name in products}
+    return frozenset(names)
 
 
 def layer_vectors(arch: Architecture) -> dict[str, tuple[str, int, bool]]:

@@ -47,18 +47,18 @@ class Options:
         Raises:
             UsageError: an unknown name or value.
         """
-        found = dict(pairs)
-        for name in found:
+        chosen = dict(pairs)
+        for name in chosen:
             if name not in KNOWN:
                 raise UsageError(f"the bitnet backend has no option {name!r}", hint=f"it has {', '.join(KNOWN)}")
         for name, values in VALUES.items():
-            if found.get(name, values[0]) not in values:
-                raise UsageError(f"{name}={found[name]} means nothing", hint=f"{name}: {KNOWN[name]}")
+            if chosen.get(name, values[0]) not in values:
+                raise UsageError(f"{name}={chosen[name]} means nothing", hint=f"{name}: {KNOWN[name]}")
         return cls(
-            head=found.get("head", ""),
-            act_block=256 if found.get("activations") == "block" else 0,
-            isa=found.get("isa"),
-            keep_packed=found.get("packed") != "drop",
-            i2s_layout=found.get("i2s", ""),
-            cache=found.get("cache", ""),
+            head=chosen.get("head", ""),
+            act_block=256 if chosen.get("activations") == "block" else 0,
+            isa=chosen.get("isa"),
+            keep_packed=chosen.get("packed") != "drop",
+            i2s_layout=chosen.get("i2s", ""),
+            cache=chosen.get("cache", ""),
         )

@@ -66,12 +66,12 @@ def product_groups(weights: Weights) -> dict[str, int]:
     Raises:
         BadArtifact, UnsupportedArtifact: see `weights.needed`; or a type that is not ternary.
     """
-    arch, found = weights.architecture, {}
+    arch, groups = weights.architecture, {}
     for layer in range(arch.layers):
         for key, parts in fused(arch).items():
             raws = [needed(weights, f"blk.{layer}.{name}.weight", rows, cols) for name, rows, cols in parts]
-            found[f"{layer}.{key}"] = _group(raws, weights.where)
-    return found
+            groups[f"{layer}.{key}"] = _group(raws, weights.where)
+    return groups
 
 
 def _group(raws: Sequence[Raw], where: str) -> int:
@@ -92,8 +92,8 @@ def _group(raws: Sequence[Raw], where: str) -> int:
 def has_vector(weights: Weights, role: str) -> bool:
     """Whether the file has that norm of a layer."""
     arch, tensor = weights.architecture, role.split(".")[2]
-    known = {name: size for name, size, _ in layer_vectors(arch).values()} | dict(input_vectors(arch).values())
-    return weights.vector(role, known[tensor]) is not None
+    sizes = {name: size for name, size, _ in layer_vectors(arch).values()} | dict(input_vectors(arch).values())
+    return weights.vector(role, sizes[tensor]) is not None
 
 
 def _head_kind(raw: Raw, requantize: str) -> tuple[int, int]:
@@ -218,8 +218,8 @@ def _pack_ternary(matrix: native.Matrix, row: int, raw: Raw, where: str, threads
         source = "codes"
     elif GROUPS[raw.type]:
         _check_scales(raw, where)
-        found = _one_scale(raw) if matrix.group == 0 else 1.0
-        scale = raw.scale * (found or 0.0)
+        block_scale = _one_scale(raw) if matrix.group == 0 else 1.0
+        scale = raw.scale * (block_scale or 0.0)
         if matrix.group and raw.scale != 1.0:
             raise UnsupportedArtifact(f"{where}: tensor {raw.name} has scales for {matrix.group} columns and one more")
     if raw.type not in REAL_TYPES and raw.type not in TERNARY_TYPES:

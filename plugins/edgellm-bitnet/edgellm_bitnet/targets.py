@@ -59,16 +59,16 @@ class Changes:
     )  # "token_embd.weight, BF16 to Q6_K" -> root mean square error
 
     def notes(self) -> list[str]:
-        found = []
+        lines = []
         if self.quantized:
-            found.append(f"{self.quantized} tensors were quantized as in training: one scale, the mean of |w|.")
+            lines.append(f"{self.quantized} tensors were quantized as in training: one scale, the mean of |w|.")
         if self.rounded:
-            found.append(
+            lines.append(
                 f"Scales of {self.rounded} tensors were rounded to half precision, by {self.largest:.1e} of the scale "
                 "at most."
             )
-        found += [f"{name}: root mean square error {error:.2g}." for name, error in self.tables.items()]
-        return found
+        lines += [f"{name}: root mean square error {error:.2g}." for name, error in self.tables.items()]
+        return lines
 
 
 def write_ternary(target: Target, ternary: Ternary, changes: Changes, where: str) -> bytes:
@@ -88,28 +88,28 @@ def write_ternary(target: Target, ternary: Ternary, changes: Changes, where: str
     return target.encode(ternary, where=where)
 
 
-def table_type(asked: str, stored: str, cols: int, where: str) -> GgmlType:
+def table_type(name: str, stored: str, cols: int, where: str) -> GgmlType:
     """Type in which a table is written; `asked` is "" to keep what is stored.
 
     Raises:
         UsageError: no such type. UnsupportedArtifact: it is quantized already, or rows are no whole blocks.
     """
-    if not asked or asked.upper() == stored:
+    if not name or name.upper() == stored:
         return BY_NAME[stored]
-    wanted = asked.upper()
-    if wanted not in TABLES:
+    kind = name.upper()
+    if kind not in TABLES:
         names = ", ".join(TABLES).lower()
-        raise UsageError(f"--embedding {asked} is not known", hint=f"known are {names}", param="embedding")
+        raise UsageError(f"--embedding {name} is not known", hint=f"known are {names}", param="embedding")
     if stored not in floats.BYTES:
         raise UnsupportedArtifact(
             f"{where} is {stored} already; only F32, F16 and BF16 are converted", hint="leave --embedding out"
         )
-    if cols % BY_NAME[wanted].block_elems:
+    if cols % BY_NAME[kind].block_elems:
         raise UnsupportedArtifact(
-            f"{where} has rows of {cols} values, {wanted} needs a multiple of {BY_NAME[wanted].block_elems}",
+            f"{where} has rows of {cols} values, {kind} needs a multiple of {BY_NAME[kind].block_elems}",
             hint="choose another type for --embedding",
         )
-    return BY_NAME[wanted]
+    return BY_NAME[kind]
 
 
 @dataclass(frozen=True, slots=True)

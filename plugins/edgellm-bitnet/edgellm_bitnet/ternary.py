@@ -24,11 +24,11 @@ class Ternary:
 
     def __post_init__(self) -> None:
         rows, cols = self.codes.shape
-        wanted = (rows, cols // self.group) if self.group else ()
+        shape = (rows, cols // self.group) if self.group else ()
         if self.codes.dtype != np.uint8 or self.scales.dtype != np.float32:
             raise ValueError(f"codes are {self.codes.dtype}, scales {self.scales.dtype}; uint8 and float32 are wanted")
-        if self.scales.shape != wanted or (self.group and cols % self.group):
-            raise ValueError(f"scales are {self.scales.shape}, groups of {self.group} in {rows} x {cols} want {wanted}")
+        if self.scales.shape != shape or (self.group and cols % self.group):
+            raise ValueError(f"scales are {self.scales.shape}, groups of {self.group} in {rows} x {cols} want {shape}")
         if self.codes.max(initial=0) > 2:
             raise ValueError(f"code {self.codes.max()} is none of 0, 1, 2")
         if not (np.isfinite(self.scales).all() and (self.scales >= 0).all()):

@@ -160,10 +160,11 @@ def _compare(folder: Path, keys: Mapping[str, Value], original: FileTokenizer) -
     added = [
         text for text, kind in zip(plain["tokenizer.ggml.tokens"], kinds, strict=True) if kind == TokenKind.USER_DEFINED
     ]
-    found = difference(read, original, added)
-    if found is not None:
+    mismatch = difference(read, original, added)
+    if mismatch is not None:
         raise _refusal(
-            folder, f"GGUF's form of it reads {found.text[:40]!r} as {found.ours} where it reads {found.theirs}"
+            folder,
+            f"GGUF's form of it reads {mismatch.text[:40]!r} as {mismatch.ours} where it reads {mismatch.theirs}",
         )
     if not original.eos_ids <= read.eos_ids:
         lost = sorted(original.eos_ids - read.eos_ids)

@@ -144,8 +144,8 @@ class GgufWeights:
         return checked_reals(f"{self.where}: {role}", tensor.type.name, data, size, tensor.offset)
 
     def fingerprint(self) -> list[object]:
-        found = [os.stat(path) for path in self.model.paths]
-        files = [(os.path.abspath(p), s.st_size, s.st_mtime_ns) for p, s in zip(self.model.paths, found, strict=True)]
+        stats = [os.stat(path) for path in self.model.paths]
+        files = [(os.path.abspath(p), s.st_size, s.st_mtime_ns) for p, s in zip(self.model.paths, stats, strict=True)]
         return [*files, self._asked]
 
     def release(self) -> None:

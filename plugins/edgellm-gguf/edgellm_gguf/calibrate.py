@@ -57,10 +57,10 @@ KV_TYPES = ("f16", "q8_0", "q4_0")
 def calibrate(threads: tuple[int, ...]) -> Calibration:
     """Rates for each number of threads, in about ten seconds."""
     llama_cpp.llama_backend_init()
-    wanted = min(MOST_BYTES, max(LEAST_BYTES, CACHES * _sysconf("SC_LEVEL3_CACHE_SIZE")))
+    n_bytes = min(MOST_BYTES, max(LEAST_BYTES, CACHES * _sysconf("SC_LEVEL3_CACHE_SIZE")))
     free = _sysconf("SC_AVPHYS_PAGES") * _sysconf("SC_PAGE_SIZE")
-    cpu, pages = Cpu(), Pages(max(PROBE_BYTES, min(wanted, free // 8) if free else LEAST_BYTES))
-    found = _Rates()
+    cpu, pages = Cpu(), Pages(max(PROBE_BYTES, min(n_bytes, free // 8) if free else LEAST_BYTES))
+    measured = _Rates()
     end, spent = time.perf_counter() + BUDGET_S, 0.0
     try:
         for done in range(ROUNDS):
@@ -68,19 +68,19 @@ def calibrate(threads: tuple[int, ...]) -> Calibration:
             if done and start + spent > end:
                 break
             for count in sorted(threads):
-                _round(cpu, pages, count, found, end if done else float("inf"))
+                _round(cpu, pages, count, measured, end if done else float("inf"))
             spent = time.perf_counter() - start
     finally:
         cpu.close()
     rates = Calibration(
-        found.best("decode"), found.best("prefill"), row_s=found.per_row(), scatter=found.scatter(),
-        attention=found.best("attention"), attention_prefill=found.best("attention_prefill"),
+        measured.best("decode"), measured.best("prefill"), row_s=measured.per_row(), scatter=measured.scatter(),
+        attention=measured.best("attention"), attention_prefill=measured.best("attention_prefill"),
         attention_by_head={
             (kind, size, count): rate
             for size in OTHER_HEADS
-            for (kind, count), rate in found.best(f"attention {size}").items()
+            for (kind, count), rate in measured.best(f"attention {size}").items()
         },
-        attention_apart_s=found.apart(),
+        attention_apart_s=measured.apart(),
     )  # fmt: skip
     rest = {count: overhead(count, rates) for count in threads if (SMALL_TYPE, count) in rates.prefill}
     return replace(
@@ -119,14 +119,14 @@ class _Rates:
 
     def apart(self) -> dict[tuple[str, int, int, int], float]:
         """Seconds that a key and its value take beside a head's products, by size and number of heads."""
-        found: dict[tuple[str, int, int, int], float] = {}
+        delays: dict[tuple[str, int, int, int], float] = {}
         for heads in APART:
             size = heads.head_dim
             together = self.best("attention" if size == CALIBRATED_HEAD else f"attention {size}")
             for key, rate in self.best(f"apart {heads}").items():
                 late = max(0.0, 1 / rate - 2 * size / together[key]) / 1e9
-                found[key[0], size, heads.n_head_kv, key[1]] = short(late)
-        return found
+                delays[key[0], size, heads.n_head_kv, key[1]] = short(late)
+        return delays
 
     def scatter(self) -> float:
         """How far the median is from the best, as a share, of what was measured more than once; 0 = nothing was."""
@@ -135,7 +135,7 @@ class _Rates:
         return round(statistics.median(apart), 3) if apart else 0.0
 
 
-def _round(cpu: Cpu, pages: Pages, threads: int, found: _Rates, end: float) -> None:
+def _round(cpu: Cpu, pages: Pages, threads: int, rates: _Rates, end: float) -> None:
     """Everything once with so many threads; what is not begun before `end` is left out."""
     cpu.use(threads)
     for at, name in enumerate(TYPES):
@@ -143,18 +143,18 @@ def _round(cpu: Cpu, pages: Pages, threads: int, found: _Rates, end: float) -> N
             break
         if at % ATTENTION_EVERY == 0:
             for size, cached in ((HEADS.head_dim, CACHED), *((size, OTHER_CACHED) for size in OTHER_HEADS)):
-                _attention(cpu, threads, found, replace(HEADS, head_dim=size), (1, cached))
+                _attention(cpu, threads, rates, replace(HEADS, head_dim=size), (1, cached))
         if at == 0:
-            _attention(cpu, threads, found, PROMPT_HEADS, (ATTENTION_BATCH, ATTENTION_BATCH))
+            _attention(cpu, threads, rates, PROMPT_HEADS, (ATTENTION_BATCH, ATTENTION_BATCH))
             for heads in APART:
-                _apart(cpu, threads, found, heads)
-        rate = _one_token(cpu, pages, (name, threads), found)
+                _apart(cpu, threads, rates, heads)
+        rate = _one_token(cpu, pages, (name, threads), rates)
         prompt = kernels.product(cpu, name, PROMPT, BATCH if rate > NO_KERNEL else FEW, pages)
-        found.add("prefill", (name, threads), prompt.work, min(cpu.seconds(prompt.graph) for _ in range(2)))
+        rates.add("prefill", (name, threads), prompt.work, min(cpu.seconds(prompt.graph) for _ in range(2)))
         prompt.free()
 
 
-def _attention(cpu: Cpu, threads: int, found: _Rates, heads: Heads, size: tuple[int, int]) -> None:
+def _attention(cpu: Cpu, threads: int, rates: _Rates, heads: Heads, size: tuple[int, int]) -> None:
     """Over caches of each type; `size`: tokens, and how many are cached with them."""
     tokens, cached = size
     what = "attention_prefill" if tokens > 1 else "attention"
@@ -165,22 +165,22 @@ def _attention(cpu: Cpu, threads: int, found: _Rates, heads: Heads, size: tuple[
         # Every query head meets a key and a value for each token it may see: all, or half of a causal square.
         seen = tokens * cached * (0.5 if tokens == cached else 1)
         work = 2 * heads.n_head * heads.head_dim * seen
-        found.add(what, (kv_type, threads), work, _seconds(cpu, graph, threads, 3))
+        rates.add(what, (kv_type, threads), work, _seconds(cpu, graph, threads, 3))
         tensors.free()
 
 
-def _apart(cpu: Cpu, threads: int, found: _Rates, heads: Heads) -> None:
+def _apart(cpu: Cpu, threads: int, rates: _Rates, heads: Heads) -> None:
     """One query head to each key: how many of them a second, where the keys of other heads lie between."""
     for kv_type in KV_TYPES:
         layer = 2 * BY_NAME[kv_type.upper()].size_bytes(heads.head_dim) * heads.n_head_kv * APART_CACHED
         layers = max(1, APART_BYTES // layer)
         tensors, graph = kernels.attention(heads, kv_type, 1, APART_CACHED, layers)
         work = heads.n_head * APART_CACHED * layers
-        found.add(f"apart {heads}", (kv_type, threads), work, min(cpu.seconds(graph) for _ in range(2)))
+        rates.add(f"apart {heads}", (kv_type, threads), work, min(cpu.seconds(graph) for _ in range(2)))
         tensors.free()
 
 
-def _one_token(cpu: Cpu, pages: Pages, key: tuple[str, int], found: _Rates) -> float:
+def _one_token(cpu: Cpu, pages: Pages, key: tuple[str, int], rates: _Rates) -> float:
     """Weights read from memory; and in rows of two lengths from the cache, which shows what a row costs.
 
     Returns weights per second, from the cache.
@@ -196,7 +196,7 @@ def _one_token(cpu: Cpu, pages: Pages, key: tuple[str, int], found: _Rates) -> f
         ("short", SHORT_ROW, CACHED_BYTES),
     ):
         token = kernels.product(cpu, name, _size(name, row, n_bytes), 1, pages)
-        found.add(what, key, token.work, _seconds(cpu, token.graph, threads, 5))
+        rates.add(what, key, token.work, _seconds(cpu, token.graph, threads, 5))
         token.free()
     return rate
 

@@ -104,10 +104,10 @@ class LlamaEmbedder:
         if status != 0:
             raise StepFailed(f"llama_decode returned {status}{LOG.last()}")
         for n in range(len(sequences)):
-            found = llama_cpp.llama_get_embeddings_seq(self._ctx, n)
-            if not found:
+            vector = llama_cpp.llama_get_embeddings_seq(self._ctx, n)
+            if not vector:
                 raise StepFailed(f"llama.cpp gave no vector for sequence {n}{LOG.last()}")
-            rows[n] = np.ctypeslib.as_array(found, shape=(self.info.n_embd,))
+            rows[n] = np.ctypeslib.as_array(vector, shape=(self.info.n_embd,))
 
     def _new_context(self, settings: Settings, pooling: str) -> Any:
         params = context_params(settings)

@@ -63,12 +63,12 @@ class LlamaEngine:
             llama_cpp.llama_synchronize(self._ctx)
             return []
         logits = self._view(rows)
-        found, at = [], 0
+        views, at = [], 0
         for entry in batch:
             if entry.n_logits:
-                found.append(logits[at : at + entry.n_logits])
+                views.append(logits[at : at + entry.n_logits])
                 at += entry.n_logits
-        return found
+        return views
 
     def truncate(self, slot: int, n_tokens: int) -> int:
         """See `Engine.truncate`. A sliding window that has moved on, or recurrent state, keeps nothing."""
@@ -209,7 +209,7 @@ class Batch:
         self._token[:n] = [entry.tokens[0] for entry in batch]
         self._pos[:n] = [entry.n_past for entry in batch]
         self._seq[:n] = [entry.slot for entry in batch]
-        wanted = [entry.n_logits for entry in batch]
-        self._wanted[:n] = wanted
+        n_logits = [entry.n_logits for entry in batch]
+        self._wanted[:n] = n_logits
         self.struct.n_tokens = n
-        return sum(wanted)
+        return sum(n_logits)

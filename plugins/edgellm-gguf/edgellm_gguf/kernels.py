@@ -102,17 +102,17 @@ class Cpu:
 
     def buffer_type(self, type_id: int, row: int) -> int | None:
         """Where the library wants matrices of this type; None = as they are in the file."""
-        for found in self._extra:
+        for buffer in self._extra:
             weights, op = Tensors(), Tensors()
             matrix = library.ggml_new_tensor_2d(weights.ctx, type_id, row, 64)
-            weights.allocate(found)
+            weights.allocate(buffer)
             inputs = library.ggml_new_tensor_2d(op.ctx, F32, row, 1)
             product = library.ggml_mul_mat(op.ctx, matrix, inputs)
-            wanted = library.ggml_backend_dev_supports_op(self._device, product)
+            supported = library.ggml_backend_dev_supports_op(self._device, product)
             op.free()
             weights.free()
-            if wanted:
-                return found
+            if supported:
+                return buffer
         return None
 
     def seconds(self, graph: int) -> float:
@@ -146,10 +146,10 @@ class Cpu:
             return []
         function = ctypes.CFUNCTYPE(ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p)(address)
         listed = function(self._device)
-        found: list[int] = []
-        while listed and listed[len(found)]:
-            found.append(int(listed[len(found)]))
-        return found
+        types: list[int] = []
+        while listed and listed[len(types)]:
+            types.append(int(listed[len(types)]))
+        return types
 
 
 class Tensors:
@@ -172,9 +172,9 @@ class Tensors:
         library.ggml_backend_tensor_alloc(self._buffer, tensor, memory.ctypes.data)
 
     def graph(self, result: int) -> int:
-        found: int = library.ggml_new_graph(self.ctx)
-        library.ggml_build_forward_expand(found, result)
-        return found
+        forward: int = library.ggml_new_graph(self.ctx)
+        library.ggml_build_forward_expand(forward, result)
+        return forward
 
     def free(self) -> None:
         if self._buffer is not None:
@@ -197,14 +197,14 @@ class Pages:
 
     def hold(self, name: str) -> Bytes:
         """All of it with weights of this type."""
-        wanted = name if name in SAMPLED else ""
-        if wanted != self._held:
-            rows = sample(name, SAMPLE_ROW) if wanted else self._block
+        sampled = name if name in SAMPLED else ""
+        if sampled != self._held:
+            rows = sample(name, SAMPLE_ROW) if sampled else self._block
             block = np.tile(rows, max(1, len(self._block) // len(rows)))
             for start in range(0, len(self.bytes), len(block)):
                 part = self.bytes[start : start + len(block)]
                 part[:] = block[: len(part)]
-            self._held = wanted
+            self._held = sampled
         return self.bytes
 
 
@@ -241,12 +241,12 @@ def product(cpu: Cpu, name: str, size: tuple[int, int], columns: int, pages: Pag
     n_bytes = kind.size_bytes(row) * rows
     weights = Tensors()
     matrix = library.ggml_new_tensor_2d(weights.ctx, kind.id, row, rows)
-    wanted = cpu.buffer_type(kind.id, row)
+    buffer_type = cpu.buffer_type(kind.id, row)
     memory = pages.hold(name)[:n_bytes]
-    if wanted is None:
+    if buffer_type is None:
         weights.place(matrix, memory)
     else:
-        weights.allocate(wanted)
+        weights.allocate(buffer_type)
         library.ggml_backend_tensor_set(matrix, memory.ctypes.data, 0, n_bytes)
     inputs, graph = multiply(matrix, row, columns)
     return Product(weights, inputs, graph, row * rows * columns)

@@ -66,11 +66,13 @@ class GgufBackend:
     def offload(self, machine: Machine) -> Offload:
         if problem := next(iter(self.check(machine)), ""):
             return Offload(missing=problem)
-        known = library.verdict(machine)
-        if known.devices:
-            return Offload(known.devices)
-        if known.gpu_backends:
-            return Offload(missing=f"this libllama ({', '.join(known.gpu_backends)}) sees no GPU: is its driver there?")
+        verdict = library.verdict(machine)
+        if verdict.devices:
+            return Offload(verdict.devices)
+        if verdict.gpu_backends:
+            return Offload(
+                missing=f"this libllama ({', '.join(verdict.gpu_backends)}) sees no GPU: is its driver there?"
+            )
         return Offload(missing="this libllama has no GPU backend", remedy=_rebuild(machine))
 
     def architectures(self, machine: Machine) -> frozenset[str] | None:

@@ -36,8 +36,8 @@ class _Progress(Log):
         self._progress = progress
 
     def _hear(self, level: int, text: bytes, user: object) -> None:
-        if found := _TENSOR.match(text.decode("utf-8", "replace")):
-            self._progress(int(found[1]) - 1, int(found[2]), found[3])
+        if match := _TENSOR.match(text.decode("utf-8", "replace")):
+            self._progress(int(match[1]) - 1, int(match[2]), match[3])
         else:
             super()._hear(level, text, user)
 
@@ -71,12 +71,12 @@ def _imatrix(path: str) -> tuple[Any, list[npt.NDArray[np.float32]]]:
 
     Values are mean squares; where an expert saw no token, all inputs count the same (llama.cpp, tools/quantize).
     """
-    known = read_imatrix(path)
+    matrix = read_imatrix(path)
     raw = np.memmap(path, np.uint8, "r")
-    order = ">f4" if known.header.big_endian else "<f4"
+    order = ">f4" if matrix.header.big_endian else "<f4"
     values = []
-    items = (llama_cpp.llama_model_imatrix_data * (len(known.entries) + 1))()
-    for item, (name, entry) in zip(items, known.entries.items(), strict=False):
+    items = (llama_cpp.llama_model_imatrix_data * (len(matrix.entries) + 1))()
+    for item, (name, entry) in zip(items, matrix.entries.items(), strict=False):
         parts = [raw[t.offset : t.offset + t.n_bytes].view(order) for t in (entry.sums, entry.counts)]
         sums, counts = parts[0].reshape(parts[1].size, -1), parts[1].reshape(-1, 1)
         mean = np.where(counts > 0, sums / np.maximum(counts, 1), 1).astype(np.float32).ravel()

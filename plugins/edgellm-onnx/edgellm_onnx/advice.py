@@ -10,9 +10,9 @@ from edgellm_onnx.providers import PROVIDERS
 
 def advise(machine: Machine) -> list[Advice]:
     """Empty where the library runs and nothing here has a provider that is not installed."""
-    known = library.verdict()
-    if known.problem:
-        return [Advice(known.problem, "pip install --force-reinstall onnxruntime")]
+    verdict = library.verdict()
+    if verdict.problem:
+        return [Advice(verdict.problem, "pip install --force-reinstall onnxruntime")]
     found = []
     for accelerator in {gpu.kind: gpu for gpu in machine.accelerators}.values():
         fitting = {
@@ -20,7 +20,7 @@ def advise(machine: Machine) -> list[Advice]:
             for name, provider in PROVIDERS.items()
             if accelerator.kind in provider.accelerators and provider.os in ("", machine.os)
         }
-        if not fitting or any(provider.library in known.providers for provider in fitting.values()):
+        if not fitting or any(provider.library in verdict.providers for provider in fitting.values()):
             continue
         name, provider = next(iter(fitting.items()))
         text = f"onnxruntime computes on the CPU; {accelerator.name} has a provider of its own, {name}"

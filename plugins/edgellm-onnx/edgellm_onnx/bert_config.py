@@ -32,9 +32,10 @@ class Bert:
                 f"{where}: {str(config.get('model_type'))[:40]} ({str(kind)[:60]}) is not converted here",
                 hint=f"known: bert ({', '.join(KINDS)}); other encoders as ONNX folders of their publishers",
             )
-        for key, known in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
-            if config.get(key, known) != known:
-                raise UnsupportedArtifact(f"{where}: {key} {str(config[key])[:40]!r} is not converted, only {known}")
+        for key, supported in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
+            if config.get(key, supported) != supported:
+                value = str(config[key])[:40]
+                raise UnsupportedArtifact(f"{where}: {key} {value!r} is not converted, only {supported}")
         counts = [config.get(key) for key in ("num_hidden_layers", "hidden_size", "num_attention_heads")]
         if not all(type(count) is int and 0 < count < 2**20 for count in counts):
             raise BadArtifact(f"{where}: layers, width and heads are {counts}", hint="fetch it again")

@@ -49,13 +49,13 @@ class ConcatKvDecoder:
     def append(self, slot: int, n_past: int, tokens: Sequence[int], n_logits: int, at: int) -> None:
         """Run one slot's tokens; its last `n_logits` rows of logits are then at row `at`."""
         end, start = len(tokens), 0
-        first_wanted = end - n_logits
+        first_row = end - n_logits
         while start < end:
             graph = self._first if n_past + start == 0 else self._later
             most = 1 if graph.signature.single else self._rows.piece
             piece = tokens[start : start + most]
-            wanted = max(0, start + len(piece) - max(start, first_wanted))
-            self._run(graph, slot, n_past + start, piece, wanted, at + max(0, start - first_wanted))
+            rows = max(0, start + len(piece) - max(start, first_row))
+            self._run(graph, slot, n_past + start, piece, rows, at + max(0, start - first_row))
             start += len(piece)
 
     def truncate(self, slot: int, held: int, n_tokens: int) -> None:
@@ -68,7 +68,7 @@ class ConcatKvDecoder:
         self._copy(self._of_slot[source], held, self._of_slot[target], n_tokens)
 
     def _run(  # noqa: PLR0917
-        self, graph: _Graph, slot: int, n_past: int, piece: Sequence[int], wanted: int, at: int
+        self, graph: _Graph, slot: int, n_past: int, piece: Sequence[int], n_logits: int, at: int
     ) -> None:
         n, cells = len(piece), n_past + len(piece)
         binding, signature = graph.binding, graph.signature
@@ -82,17 +82,17 @@ class ConcatKvDecoder:
         if signature.branch:
             address = int(self._flags.ctypes.data) + (n_past > 0)
             binding.input(signature.branch, TYPES["bool"][0], (1,), address)
-        given = n
+        n_rows = n
         if signature.num_logits:
-            given = self._count[0] = max(1, wanted)
+            n_rows = self._count[0] = max(1, n_logits)
             shape = (1,) * signature.num_logits_rank
             binding.input(signature.num_logits, TYPES["int64"][0], shape, int(self._count.ctypes.data))
         self._bind_cache(graph, slot, n_past, cells)
-        target = self._rows.target(at, given, wanted)
-        binding.output(signature.logits, self._rows.number, (1, given, self._rows.vocab), target)
+        target = self._rows.target(at, n_rows, n_logits)
+        binding.output(signature.logits, self._rows.number, (1, n_rows, self._rows.vocab), target)
         binding.run()
         self._of_slot[slot], self._spare = self._spare, self._of_slot[slot]
-        self._rows.keep(at, given, wanted)
+        self._rows.keep(at, n_rows, n_logits)
 
     def _bind_cache(self, graph: _Graph, slot: int, n_past: int, cells: int) -> None:
         old = int(self._sets[self._of_slot[slot]].ctypes.data)
@@ -105,8 +105,8 @@ class ConcatKvDecoder:
 
     def _copy(self, source: int, held: int, target: int, n_tokens: int) -> None:
         for entry, offset in zip(self._signature.entries, self._offsets, strict=True):
-            taken = self._part(source, entry, offset, held)
-            self._part(target, entry, offset, n_tokens)[:] = taken[:, :n_tokens]
+            cache = self._part(source, entry, offset, held)
+            self._part(target, entry, offset, n_tokens)[:] = cache[:, :n_tokens]
 
     def _part(self, index: int, entry: CacheEntry, offset: int, tokens: int) -> npt.NDArray[np.uint8]:
         size = entry.heads * tokens * entry.dim * CACHE_TYPES[self._signature.cache_type]
@@ -126,8 +126,8 @@ class _Graph:
 
 def _offsets(signature: Signature, n_ctx: int) -> list[int]:
     """Where each entry starts in a set, and the size of a set."""
-    found, at = [], 0
+    offsets, at = [], 0
     for entry in signature.entries:
-        found.append(at)
+        offsets.append(at)
         at += aligned(entry.heads * n_ctx * entry.dim * CACHE_TYPES[signature.cache_type])
-    return [*found, at]
+    return [*offsets, at]

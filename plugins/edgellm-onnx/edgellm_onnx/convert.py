@@ -68,14 +68,14 @@ def _all_used(source: Source) -> None:
 
 
 def _notes(planner: Planner) -> list[str]:
-    decoder, found = planner.decoder, []
+    decoder, notes = planner.decoder, []
     if decoder.interleaved:
-        found.append(
+        notes.append(
             "Rows of q and k were put from llama.cpp's order of rotated neighbours into halves, values as they are."
         )
     if planner.odd_rows:
-        found.append(
+        notes.append(
             f"{len(planner.odd_rows)} matrices have rows of no whole blocks of 32 and stay at 16 bits, the first is "
             f"{planner.odd_rows[0]}."
         )
-    return found
+    return notes

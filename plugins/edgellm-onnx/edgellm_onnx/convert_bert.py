@@ -118,8 +118,8 @@ class Builder:
     def notes(self) -> list[str]:
         """What differs from the source."""
         left = sorted(name for name in self.weights.tensors if name not in self._used and "position_ids" not in name)
-        found = [f"{', '.join(sorted(self._widened))} became F32, exactly."] if self._widened else []
-        return found + ([f"Left out, as nothing reads it: {', '.join(left)}."] if left else [])
+        lines = [f"{', '.join(sorted(self._widened))} became F32, exactly."] if self._widened else []
+        return lines + ([f"Left out, as nothing reads it: {', '.join(left)}."] if left else [])
 
     def _embed(self) -> str:
         names = ("word_embeddings", "position_embeddings", "token_type_embeddings")
@@ -201,18 +201,18 @@ class Builder:
         self._used.add(tensor.name)
         raw = self.weights.raw(tensor.name)
         if tensor.dtype == "F32":
-            found = np.frombuffer(raw, "<f4")
+            values = np.frombuffer(raw, "<f4")
         elif tensor.dtype == "F16":
-            found = np.frombuffer(raw, "<f2").astype(np.float32)
+            values = np.frombuffer(raw, "<f2").astype(np.float32)
         elif tensor.dtype == "BF16":
-            found = (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4")
+            values = (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4")
         else:
             raise UnsupportedArtifact(f"{self.where}: {tensor.name} is {tensor.dtype}; F32, F16 and BF16 are converted")
         if tensor.dtype != "F32":
             self._widened.add(tensor.dtype)
-        if not np.isfinite(found).all():
+        if not np.isfinite(values).all():
             raise BadArtifact(f"{self.where}: {tensor.name} holds values that are no numbers", hint="fetch it again")
-        return found.reshape(shape)
+        return values.reshape(shape)
 
     def _constant(self, name: str, values: Floats) -> str:
         self._constants.append(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name))

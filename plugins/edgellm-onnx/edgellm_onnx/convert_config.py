@@ -51,7 +51,7 @@ def _genai(decoder: Decoder, tokenizer: FileTokenizer, pad_id: int | None) -> di
 
 def _transformers(decoder: Decoder, tokenizer: FileTokenizer) -> dict[str, Any]:
     rope = decoder.rope
-    found: dict[str, Any] = {
+    config: dict[str, Any] = {
         "architectures": [_CLASSES[decoder.arch][0]], "model_type": _CLASSES[decoder.arch][1],
         "hidden_size": decoder.hidden, "intermediate_size": decoder.ffn, "num_hidden_layers": decoder.n_layer,
         "num_attention_heads": decoder.heads, "num_key_value_heads": decoder.kv_heads, "head_dim": decoder.head_dim,
@@ -61,16 +61,16 @@ def _transformers(decoder: Decoder, tokenizer: FileTokenizer) -> dict[str, Any]:
         "eos_token_id": sorted(tokenizer.eos_ids),
     }  # fmt: skip
     if rope.kind != "none":
-        found["rope_scaling"] = {"rope_type": rope.kind, "factor": rope.factor}
+        config["rope_scaling"] = {"rope_type": rope.kind, "factor": rope.factor}
     if rope.kind == "yarn":
-        found["rope_scaling"] |= {
+        config["rope_scaling"] |= {
             "original_max_position_embeddings": rope.original_ctx, "beta_fast": rope.beta_fast,
             "beta_slow": rope.beta_slow,
         }  # fmt: skip
     if decoder.window:
-        found |= {"sliding_window": decoder.window, "rope_local_base_freq": decoder.local_rope.base}
-        found["layer_types"] = ["sliding_attention" if local else "full_attention" for local in decoder.local]
-    return found
+        config |= {"sliding_window": decoder.window, "rope_local_base_freq": decoder.local_rope.base}
+        config["layer_types"] = ["sliding_attention" if local else "full_attention" for local in decoder.local]
+    return config
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

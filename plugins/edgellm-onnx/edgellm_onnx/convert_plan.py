@@ -101,13 +101,13 @@ class Planner:
 
     def _matrix(self, name: str, parts: Sequence[tuple[str, int, int]], cols: int) -> Matrix:
         """A matrix and, where the source has one, its bias."""
-        found = tuple(
+        split = tuple(
             Part(f"{tensor}.weight", self.source.tensor(f"{tensor}.weight", rows, cols).type.name, rows, heads)
             for tensor, rows, heads in parts
         )
         if self.source.has(f"{parts[0][0]}.bias"):
             self._bias(name, parts)
-        return self._add(name, found, cols, self._width(found[0].tensor, found[0].rows, cols))
+        return self._add(name, split, cols, self._width(split[0].tensor, split[0].rows, cols))
 
     def _add(self, name: str, parts: tuple[Part, ...], cols: int, bits: int) -> Matrix:
         if cols % BLOCK and bits != 16:

@@ -46,14 +46,14 @@ class Source:
         """
         if name not in self._tensors:
             raise BadArtifact(f"{self.where}: tensor {name} is missing", hint="the file is no complete model")
-        found = self._tensors[name][0]
-        if found.dims != shape[::-1]:
+        info = self._tensors[name][0]
+        if info.dims != shape[::-1]:
             raise BadArtifact(
-                f"{self.where}: tensor {name} is {list(found.dims[::-1])}, the keys say {list(shape)}",
+                f"{self.where}: tensor {name} is {list(info.dims[::-1])}, the keys say {list(shape)}",
                 hint="the file is damaged; fetch it again",
             )
         self._asked.add(name)
-        return found
+        return info
 
     def vector(self, name: str, size: int) -> Floats:
         """All values of a tensor of one dimension."""

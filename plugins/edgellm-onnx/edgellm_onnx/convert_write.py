@@ -47,20 +47,20 @@ class Changes:
         error.norm += float(np.square(before, dtype=np.float64).sum())
 
     def notes(self) -> list[str]:
-        found = [
+        lines = [
             f"{count} tensors of {kind} were carried over at {bits} bits, block by block, nothing rounded."
             for (kind, bits), count in sorted(self.exact.items())
             if bits != 16
         ]
         for (kind, bits), error in sorted(self.errors.items()):
             if error.squares == 0:
-                found.append(f"{error.tensors} tensors of {kind} are exact in {bits} bits.")
+                lines.append(f"{error.tensors} tensors of {kind} are exact in {bits} bits.")
                 continue
             how = "rounded to half precision" if bits == 16 else f"quantized anew to {bits} bits in blocks of 32"
-            found.append(
+            lines.append(
                 f"{error.tensors} tensors of {kind} were {how}: root mean square error {error.relative:.2g} of theirs."
             )
-        return found
+        return lines
 
 
 class Writer:

@@ -67,8 +67,8 @@ class EncoderEngine:
             CacheFull: a sequence longer than the context. ValueError: an empty one, or an id that there is not.
         """
         check_sequences(sequences, self.info.vocab_size, self.info.n_ctx)
-        found, lengths = self._run(sequences, None)
-        rows = found if self._rank == len(("texts", "width")) else pool(found, lengths, self._folder.pooling)
+        output, lengths = self._run(sequences, None)
+        rows = output if self._rank == len(("texts", "width")) else pool(output, lengths, self._folder.pooling)
         return unit(rows) if self._folder.normalized else rows
 
     def pair(self, query: str, document: str) -> Pair:
@@ -78,8 +78,8 @@ class EncoderEngine:
     def rerank(self, pairs: Sequence[Pair]) -> Floats:
         """float32 (len(pairs),), on the scale that the folder says. Raises as `embed`."""
         check_sequences([pair.tokens for pair in pairs], self.info.vocab_size, self.info.n_ctx)
-        found, _ = self._run([pair.tokens for pair in pairs], [pair.n_first for pair in pairs])
-        scores = found[:, 0]
+        output, _ = self._run([pair.tokens for pair in pairs], [pair.n_first for pair in pairs])
+        scores = output[:, 0]
         return np.asarray(1 / (1 + np.exp(-scores)) if self._folder.sigmoid else scores, np.float32)
 
     def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
@@ -117,35 +117,35 @@ class EncoderEngine:
             kind = self._inputs[SEGMENTS]
             second = np.zeros(shape, bool) if firsts is None else inside & (place >= np.asarray(firsts)[:, None])
             feed[SEGMENTS] = second.astype(kind)
-        (found,) = self._session.run([self._output], feed)
-        return np.asarray(found, np.float32), lengths
+        (output,) = self._session.run([self._output], feed)
+        return np.asarray(output, np.float32), lengths
 
     def _read_inputs(self, graph: Path) -> dict[str, type[np.signedinteger[npt.NBitBase]]]:
         assert self._session is not None
-        found = {}
+        input_types = {}
         for value in self._session.get_inputs():
             if value.name not in (IDS, MASK, SEGMENTS) or value.type not in INT_TYPES:
                 raise UnsupportedArtifact(
                     f"{graph} wants an input {value.name} of {value.type}", hint=f"known: {IDS}, {MASK}, {SEGMENTS}"
                 )
-            found[value.name] = INT_TYPES[value.type]
-        if IDS not in found:
+            input_types[value.name] = INT_TYPES[value.type]
+        if IDS not in input_types:
             raise UnsupportedArtifact(f"{graph} has no input {IDS}", hint="is it a model of texts?")
-        if MASK not in found:
+        if MASK not in input_types:
             raise UnsupportedArtifact(
                 f"{graph} has no input {MASK}: texts of a batch would see each other's padding",
                 hint="export it with an attention mask",
             )
-        return found
+        return input_types
 
     def _read_output(self, graph: Path) -> tuple[str, int]:
         """Name and rank of the output that is used."""
         assert self._session is not None
-        found = {value.name: value for value in self._session.get_outputs() if value.type in FLOAT_TYPES}
+        outputs = {value.name: value for value in self._session.get_outputs() if value.type in FLOAT_TYPES}
         for name, rank in (*((n, 2) for n in POOLED), *((n, 3) for n in STATES), *((n, 2) for n in SCORES)):
-            if name not in found:
+            if name not in outputs:
                 continue
-            shape = found[name].shape
+            shape = outputs[name].shape
             if len(shape) != rank:
                 raise UnsupportedArtifact(f"{graph}: output {name} has {len(shape)} dimensions, {rank} are needed")
             if name in SCORES and shape[-1] != 1:
@@ -159,20 +159,20 @@ class EncoderEngine:
                 )
             return name, rank
         raise UnsupportedArtifact(
-            f"{graph} has the outputs {', '.join(found) or 'of no numbers'}",
+            f"{graph} has the outputs {', '.join(outputs) or 'of no numbers'}",
             hint=f"known: {', '.join((*POOLED, *STATES, *SCORES))}",
         )
 
     def _width(self, graph: Path) -> int:
         """Numbers of a vector, by trying: a graph may name its dimensions only."""
         try:
-            found, lengths = self._run([self.tokenizer.encode("a", add_special=True, parse_special=False)], None)
+            output, lengths = self._run([self.tokenizer.encode("a", add_special=True, parse_special=False)], None)
         except Exception as error:
             raise BadArtifact(
                 f"{graph} fails on the first text: {str(error)[:200]}",
                 hint="tokenizer and graph may not be of one model: fetch the folder again",
             ) from error
-        rows = found if self._rank == len(("texts", "width")) else pool(found, lengths, self._folder.pooling)
+        rows = output if self._rank == len(("texts", "width")) else pool(output, lengths, self._folder.pooling)
         if not np.isfinite(rows).all():
             raise BadArtifact(f"{graph} gives no numbers for the first text", hint="fetch it again")
         return int(rows.shape[1])
@@ -211,13 +211,13 @@ def find_graph(path: Path) -> Path:
     for name in GRAPHS:
         if (path / name).is_file():
             return path / name
-    found = sorted(path.glob("*.onnx"))
-    if len(found) != 1:
-        names = ", ".join(file.name for file in found[:5]) or "none"
+    graphs = sorted(path.glob("*.onnx"))
+    if len(graphs) != 1:
+        names = ", ".join(file.name for file in graphs[:5]) or "none"
         raise BadArtifact(
             f"{path} has no model.onnx, and of other graphs: {names}", hint="name the folder of one model"
         )
-    return found[0]
+    return graphs[0]
 
 
 def open_session(graph: Path, settings: Settings) -> tuple[onnxruntime.InferenceSession, dict[str, str]]:

@@ -72,12 +72,12 @@ def read_folder(path: Path) -> EncoderFolder:
 def _modules(path: Path) -> list[tuple[str, str]]:
     """(class, folder) of each step of a sentence-transformers model; empty where it is none."""
     place = path / "modules.json"
-    found = _json(place)
-    if found is None:
+    modules = _json(place)
+    if modules is None:
         return []
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+    if not isinstance(modules, list) or not all(isinstance(one, dict) for one in modules):
         raise BadArtifact(f"{place} is no list of modules", hint="fetch it again")
-    return [(str(one.get("type", "")).rpartition(".")[2], str(one.get("path", ""))) for one in found]
+    return [(str(one.get("type", "")).rpartition(".")[2], str(one.get("path", ""))) for one in modules]
 
 
 def _pooling(path: Path, modules: list[tuple[str, str]]) -> tuple[tuple[str, ...], str]:
@@ -186,10 +186,10 @@ def read_json(path: Path, name: str) -> dict[str, Any]:
     Raises:
         BadArtifact: it is none, or too large.
     """
-    found = _json(path / name)
-    if found is not None and not isinstance(found, dict):
+    content = _json(path / name)
+    if content is not None and not isinstance(content, dict):
         raise BadArtifact(f"{path / name} is no JSON object", hint="fetch it again")
-    return found or {}
+    return content or {}
 
 
 def _json(place: Path) -> Any:

@@ -30,11 +30,11 @@ class EncoderTokenizer:
             BadArtifact: segments that are not first the query's and then the document's.
         """
         self._pipeline.encode_special_tokens = True
-        found = self._pipeline.encode(self._plain(query), self._plain(document))
-        n_first = len(found.ids) - sum(found.type_ids)
-        if found.type_ids != [0] * n_first + [1] * (len(found.ids) - n_first):
+        encoding = self._pipeline.encode(self._plain(query), self._plain(document))
+        n_first = len(encoding.ids) - sum(encoding.type_ids)
+        if encoding.type_ids != [0] * n_first + [1] * (len(encoding.ids) - n_first):
             raise BadArtifact("tokenizer.json makes pairs whose segments are not 0 and then 1", hint="fetch it again")
-        return Pair(tuple(found.ids), n_first)
+        return Pair(tuple(encoding.ids), n_first)
 
     def token_bytes(self, token: int) -> bytes:
         """What the token's decoder makes of it alone; an encoder writes no text, so it is for people."""

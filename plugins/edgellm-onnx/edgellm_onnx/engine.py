@@ -119,15 +119,15 @@ class DecoderEngine:
     def _spans(self, slots: Sequence[int]) -> list[range]:
         """Runs of slots side by side. One that does not take part may lie between two that do: it computes a token
         into the cell after its last, which nobody reads. A full slot has no such cell."""
-        found: list[range] = []
+        spans: list[range] = []
         for slot in slots:
-            if found:
-                gap = range(found[-1].stop, slot)
+            if spans:
+                gap = range(spans[-1].stop, slot)
                 if len(gap) <= 1 and all(self._n_past[other] < self.info.n_ctx for other in gap):
-                    found[-1] = range(found[-1].start, slot + 1)
+                    spans[-1] = range(spans[-1].start, slot + 1)
                     continue
-            found.append(range(slot, slot + 1))
-        return found
+            spans.append(range(slot, slot + 1))
+        return spans
 
     def _lost(self, batch: Sequence[SlotInput], error: Exception) -> StepFailed:
         lost = tuple(entry.slot for entry in batch)

@@ -208,10 +208,10 @@ class Graph:
 
     def _inputs(self) -> list[ValueInfoProto]:
         ids = ("batch_size", "sequence_length")
-        found = [_value("input_ids", TensorProto.INT64, ids)]
-        found.append(_value("attention_mask", TensorProto.INT64, ("batch_size", "total_sequence_length")))
-        found += self._cache("past_key_values", "past_sequence_length")
-        return [*found, _value("num_logits", TensorProto.INT64, (1,))]
+        values = [_value("input_ids", TensorProto.INT64, ids)]
+        values.append(_value("attention_mask", TensorProto.INT64, ("batch_size", "total_sequence_length")))
+        values += self._cache("past_key_values", "past_sequence_length")
+        return [*values, _value("num_logits", TensorProto.INT64, (1,))]
 
     def _outputs(self) -> list[ValueInfoProto]:
         rows = ("batch_size", "logits_length", self._decoder.vocab)

@@ -53,13 +53,13 @@ class InPlaceKvDecoder:
         for start in range(0, end, self._rows.piece):
             piece = tokens[start : start + self._rows.piece]
             # Rows that are wanted may begin in an earlier piece than the last.
-            first_wanted = end - n_logits
-            wanted = max(0, start + len(piece) - max(start, first_wanted))
+            first_row = end - n_logits
+            rows = max(0, start + len(piece) - max(start, first_row))
             self._ids[: len(piece)] = piece
             if self._signature.positions:
                 self._positions[: len(piece)] = range(n_past + start, n_past + start + len(piece))
             cells = n_past + start + len(piece)
-            self._run(slot, 1, len(piece), cells, self._ones, wanted, at + max(0, start - first_wanted))
+            self._run(slot, 1, len(piece), cells, self._ones, rows, at + max(0, start - first_row))
 
     def append_each(self, first: int, lengths: Sequence[int], tokens: Sequence[int], at: int) -> None:
         """Run one token for each slot from `first` on, whose caches hold `lengths` tokens; row i is at `at + i`."""
@@ -79,29 +79,29 @@ class InPlaceKvDecoder:
             cache[target, :, :n_tokens] = cache[source, :, :n_tokens]
 
     def _run(  # noqa: PLR0917
-        self, first: int, n: int, n_tokens: int, cells: int, mask: npt.NDArray[np.generic], wanted: int, at: int
+        self, first: int, n: int, n_tokens: int, cells: int, mask: npt.NDArray[np.generic], n_logits: int, at: int
     ) -> None:
         span = self._spans.get((first, n))
         if span is None:
             span = self._spans[first, n] = self._new_span(first, n)
-        given = n_tokens
+        n_rows = n_tokens
         if self._signature.num_logits:
-            given = max(1, wanted)
-            self._count[0] = given
-        rows, asked = n * given, n * wanted
-        span.run(n_tokens, cells, int(mask.ctypes.data), given, self._rows.target(at, rows, asked))
-        self._rows.keep(at, rows, asked)
+            n_rows = max(1, n_logits)
+            self._count[0] = n_rows
+        rows, handed_out = n * n_rows, n * n_logits
+        span.run(n_tokens, cells, int(mask.ctypes.data), n_rows, self._rows.target(at, rows, handed_out))
+        self._rows.keep(at, rows, handed_out)
 
     def _lay_out(self, width: int, lengths: Sequence[int]) -> None:
         """One more than `lengths` ones in each row of a mask of `width` cells; usually that is a cell a row."""
         n = len(lengths)
         mask = self._mask[: n * width].reshape(n, width)
-        known_width, known = self._masked
-        if known_width != width or len(known) != n:
+        held_width, held = self._masked
+        if held_width != width or len(held) != n:
             mask[:] = 0
-            known = [0] * n
+            held = [0] * n
         ones = [length + 1 for length in lengths]
-        for row, (old, new) in enumerate(zip(known, ones, strict=True)):
+        for row, (old, new) in enumerate(zip(held, ones, strict=True)):
             if new > old:
                 mask[row, old:new] = 1
             elif new < old:
@@ -139,7 +139,7 @@ class _Span:
         self._masked: tuple[int, int] = (0, 0)
         self._target: tuple[int, int] = (0, 0)
 
-    def run(self, n_tokens: int, cells: int, mask: int, given: int, target: int) -> None:
+    def run(self, n_tokens: int, cells: int, mask: int, n_rows: int, target: int) -> None:
         binding, signature, n = self._binding, self._signature, self._n
         if n_tokens != self._n_tokens:
             binding.input(signature.ids, self._ids_number, (n, n_tokens), self._ids)
@@ -149,7 +149,7 @@ class _Span:
         if signature.mask and (cells, mask) != self._masked:
             binding.input(signature.mask, self._mask_number, (n, cells), mask)
             self._masked = (cells, mask)
-        if (given, target) != self._target:
-            binding.output(signature.logits, self._rows.number, (n, given, self._rows.vocab), target)
-            self._target = (given, target)
+        if (n_rows, target) != self._target:
+            binding.output(signature.logits, self._rows.number, (n, n_rows, self._rows.vocab), target)
+            self._target = (n_rows, target)
         binding.run()

@@ -82,8 +82,8 @@ def check(graph: OnnxGraph) -> None:
     """
     import onnx
 
-    known = {schema.name for schema in onnx.defs.get_all_schemas()}
-    strange = sorted({node.op for node in graph.nodes if not node.domain} - known)
+    standard = {schema.name for schema in onnx.defs.get_all_schemas()}
+    strange = sorted({node.op for node in graph.nodes if not node.domain} - standard)
     if strange or graph.file_bytes > CHECKED_BYTES:
         log.info("%s is not put to onnx.checker: %s", graph.where, ", ".join(strange) or "it is too large")
         return

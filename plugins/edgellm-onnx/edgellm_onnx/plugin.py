@@ -98,11 +98,11 @@ class OnnxBackend:
         return PRIORS
 
     def describe(self) -> dict[str, str]:
-        known = library.verdict()
-        if known.problem:
-            return {"library": known.problem}
-        names = ", ".join(name.removesuffix("ExecutionProvider") for name in known.providers)
-        return {"library": f"onnxruntime {known.version}, operator sets up to {known.opset}", "providers": names}
+        verdict = library.verdict()
+        if verdict.problem:
+            return {"library": verdict.problem}
+        names = ", ".join(name.removesuffix("ExecutionProvider") for name in verdict.providers)
+        return {"library": f"onnxruntime {verdict.version}, operator sets up to {verdict.opset}", "providers": names}
 
 
 def _from_gguf(conversion: Conversion, progress: Progress) -> Converted:

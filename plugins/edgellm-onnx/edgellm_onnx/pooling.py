@@ -16,8 +16,8 @@ LEAST = 1e-9  # of a divisor, as there
 
 def pool(states: Floats, lengths: npt.NDArray[np.int64], modes: Sequence[str]) -> Floats:
     """float32 (texts, width * modes). Sequences are at the beginning of their rows."""
-    found = [_one(states, lengths, mode) for mode in modes]
-    return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+    vectors = [_one(states, lengths, mode) for mode in modes]
+    return vectors[0] if len(vectors) == 1 else np.concatenate(vectors, axis=1)
 
 
 def unit(rows: Floats) -> Floats:

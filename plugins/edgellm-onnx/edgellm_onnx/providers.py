@@ -46,15 +46,15 @@ class Choice:
     problem: str = ""  # why what was asked for is not taken; "" = it is
 
 
-def choose(wanted: str, available: Sequence[str]) -> Choice:
+def choose(choice: str, available: Sequence[str]) -> Choice:
     """`available`: what the installed onnxruntime names."""
     others = [name for name, provider in PROVIDERS.items() if provider.library in available and name != "cpu"]
-    if wanted in ("auto", "cpu"):
-        reason = "the CPU, as asked" if wanted == "cpu" else "the CPU: it computes in the memory that holds the cache"
-        asked = f"; installed too: {', '.join(others)} (provider=NAME)" if others and wanted == "auto" else ""
-        return Choice((CPU,), reason + asked)
-    provider = PROVIDERS[wanted]
+    if choice in ("auto", "cpu"):
+        reason = "the CPU, as asked" if choice == "cpu" else "the CPU: it computes in the memory that holds the cache"
+        alternatives = f"; installed too: {', '.join(others)} (provider=NAME)" if others and choice == "auto" else ""
+        return Choice((CPU,), reason + alternatives)
+    provider = PROVIDERS[choice]
     if provider.library in available:
-        return Choice((provider.library, CPU), f"{wanted}, as asked; the cache is copied to it at every step")
-    problem = f"provider={wanted}: the installed onnxruntime has no {provider.library} (pip install {provider.package})"
+        return Choice((provider.library, CPU), f"{choice}, as asked; the cache is copied to it at every step")
+    problem = f"provider={choice}: the installed onnxruntime has no {provider.library} (pip install {provider.package})"
     return Choice((CPU,), f"the CPU, because {problem}", problem)

@@ -87,9 +87,9 @@ class _Reader:
         if logits is None or len(logits.dims) != 3:
             self._refuse("has no output logits of [batch, rows, vocabulary]", "is it a model that generates text?")
         entries, cache_type = self._entries()
-        known = {value.name for value in (ids, mask, positions, branch, count) if value is not None}
-        known |= {entry.past for entry in entries}
-        unknown = sorted(graph.inputs.keys() - known - graph.initializers.keys())
+        fed = {value.name for value in (ids, mask, positions, branch, count) if value is not None}
+        fed |= {entry.past for entry in entries}
+        unknown = sorted(graph.inputs.keys() - fed - graph.initializers.keys())
         if unknown:
             self._refuse(f"asks for {', '.join(unknown[:5])}", "nothing here knows what to give it")
         if logits.dtype not in LOGIT_TYPES or not isinstance(logits.dims[2], int) or logits.dims[2] < 1:
@@ -120,7 +120,7 @@ class _Reader:
         graph, names = self._graph, self._names
         keys = ("past_key_names", "past_value_names", "present_key_names", "present_value_names")
         patterns = [names.get(key, usual) for key, usual in zip(keys, MASTER, strict=True)]
-        found, types = [], set()
+        entries, types = [], set()
         for layer in range(MAX_LAYERS):
             for past, present in (patterns[::2], patterns[1::2]):
                 value = graph.inputs.get(_number(past, layer))
@@ -130,12 +130,12 @@ class _Reader:
                     continue
                 heads, dim = self._cell(shaped)
                 types.add(shaped.dtype)
-                found.append(CacheEntry("" if self._starts else shaped.name, output.name, heads, dim))
-        if not found:
+                entries.append(CacheEntry("" if self._starts else shaped.name, output.name, heads, dim))
+        if not entries:
             self._refuse("keeps no cache (past_key_values, present)", "export it with its cache")
         if len(types) > 1 or not types <= CACHE_TYPES.keys():
             self._refuse(f"keeps its cache as {', '.join(sorted(types))}", f"one of {', '.join(CACHE_TYPES)} is kept")
-        return tuple(found), types.pop()
+        return tuple(entries), types.pop()
 
     def _cell(self, value: Value) -> tuple[int, int]:
         """Heads and their dimension, from the graph or, where it has only names for them, from the configuration."""
@@ -144,10 +144,10 @@ class _Reader:
         decoder, config = self._folder.genai_section("model", "decoder"), self._folder.config
         heads = value.dims[1], decoder.get("num_key_value_heads"), config.get("num_key_value_heads")
         dims = value.dims[3], decoder.get("head_size"), config.get("head_dim")
-        found = [next((n for n in some if isinstance(n, int) and 0 < n < 2**16), 0) for some in (heads, dims)]
-        if not all(found):
+        sizes = [next((n for n in some if isinstance(n, int) and 0 < n < 2**16), 0) for some in (heads, dims)]
+        if not all(sizes):
             self._refuse(f"has no numbers of heads and dimensions for {value.name}", "its config.json tells them")
-        return found[0], found[1]
+        return sizes[0], sizes[1]
 
     def _attention(self, entries: tuple[CacheEntry, ...]) -> tuple[bool, int]:
         """Whether every cache is read by GroupQueryAttention, which writes in place, and the angles it has."""
@@ -166,8 +166,8 @@ class _Reader:
 
 
 def _texts(section: object) -> dict[str, str]:
-    found = section if isinstance(section, dict) else {}
-    return {str(key): value for key, value in found.items() if isinstance(value, str)}
+    names = section if isinstance(section, dict) else {}
+    return {str(key): value for key, value in names.items() if isinstance(value, str)}
 
 
 def _number(pattern: str, layer: int) -> str:

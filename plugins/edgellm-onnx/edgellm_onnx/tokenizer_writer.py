@@ -100,15 +100,15 @@ def _ranked(keys: TokenizerKeys, entries: Entries) -> list[tuple[str, str]]:
     """Pairs of tokens that make a token, in the order in which SentencePiece would join them."""
     scores = keys.scores(len(entries.texts))
     hidden = (TokenKind.CONTROL, TokenKind.UNKNOWN, TokenKind.BYTE)
-    known = {text: token for text, token in _used(entries).items() if entries.kinds[token] not in hidden}
-    found: list[tuple[float, int, int, str, str]] = []
-    for text, token in known.items():
+    used = {text: token for text, token in _used(entries).items() if entries.kinds[token] not in hidden}
+    ranked: list[tuple[float, int, int, str, str]] = []
+    for text, token in used.items():
         for at in range(1, len(text)):
             left, right = text[:at], text[at:]
-            if left in known and right in known:
-                found.append((-scores[token], token, at, left, right))
-    found.sort()
-    return [(left, right) for *_, left, right in found]
+            if left in used and right in used:
+                ranked.append((-scores[token], token, at, left, right))
+    ranked.sort()
+    return [(left, right) for *_, left, right in ranked]
 
 
 def _used(entries: Entries) -> dict[str, int]:
@@ -129,13 +129,13 @@ def _around(original: FileTokenizer, inner: dict[str, Any] | None) -> dict[str, 
         return inner
 
     def template(*places: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
+        parts: list[dict[str, Any]] = []
         for number, place in enumerate(places):
             pieces = {"bos": used.get("bos"), "eos": used.get("eos")}
-            found += [{"SpecialToken": {"id": pieces["bos"], "type_id": number}}] if pieces["bos"] else []
-            found += [{"Sequence": {"id": place, "type_id": number}}]
-            found += [{"SpecialToken": {"id": pieces["eos"], "type_id": number}}] if pieces["eos"] else []
-        return found
+            parts += [{"SpecialToken": {"id": pieces["bos"], "type_id": number}}] if pieces["bos"] else []
+            parts += [{"Sequence": {"id": place, "type_id": number}}]
+            parts += [{"SpecialToken": {"id": pieces["eos"], "type_id": number}}] if pieces["eos"] else []
+        return parts
 
     ids = {text: original.bos_id if role == "bos" else original.eos_id for role, text in used.items()}
     around = {
@@ -169,9 +169,9 @@ def _config(original: FileTokenizer, special: dict[str, str], keys: TokenizerKey
 
 
 def _generation(original: FileTokenizer, keys: TokenizerKeys) -> dict[str, Any]:
-    found: dict[str, Any] = {"bos_token_id": original.bos_id, "eos_token_id": sorted(original.eos_ids)}
-    found["pad_token_id"] = keys.padding(len(original.vocabulary.texts))
-    return {key: value for key, value in found.items() if value is not None}
+    config: dict[str, Any] = {"bos_token_id": original.bos_id, "eos_token_id": sorted(original.eos_ids)}
+    config["pad_token_id"] = keys.padding(len(original.vocabulary.texts))
+    return {key: value for key, value in config.items() if value is not None}
 
 
 def _write(path: Path, value: dict[str, Any], indent: int | None = 2) -> None:
@@ -182,10 +182,10 @@ def _compare(header: GgufHeader, folder: Path, original: FileTokenizer) -> None:
     """Raises: UnsupportedArtifact: the folder does not give the same tokens."""
     read = read_tokenizer_json(folder)
     shown = _texts(original, TokenKind.USER_DEFINED, TokenKind.CONTROL)
-    found = difference(read, original, shown, control=True)
-    if found is not None:
+    mismatch = difference(read, original, shown, control=True)
+    if mismatch is not None:
         raise _refusal(
-            header, f"its form there reads {found.text[:40]!r} as {found.ours} where it reads {found.theirs}"
+            header, f"its form there reads {mismatch.text[:40]!r} as {mismatch.ours} where it reads {mismatch.theirs}"
         )
     if read.eos_ids != original.eos_ids:
         raise _refusal(header, f"answers end with {sorted(read.eos_ids)} there, not {sorted(original.eos_ids)}")

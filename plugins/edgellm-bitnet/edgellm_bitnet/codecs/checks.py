@@ -30,10 +30,10 @@ def sized(raw: Raw, n_bytes: int, where: str) -> Codes:
     Raises:
         BadArtifact: it has another.
     """
-    found = np.frombuffer(raw, np.uint8)
-    if found.size != n_bytes:
-        raise BadArtifact(f"{where} has {found.size} bytes of data, {n_bytes} are wanted", hint=_DAMAGED)
-    return found
+    data = np.frombuffer(raw, np.uint8)
+    if data.size != n_bytes:
+        raise BadArtifact(f"{where} has {data.size} bytes of data, {n_bytes} are wanted", hint=_DAMAGED)
+    return data
 
 
 def refuse_code_3(packed: Codes, where: str, *, meaning: str = "which means no weight", first_byte: int = 0) -> None:

@@ -12,10 +12,10 @@ BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 def decode(raw: Raw, count: int, dtype: str, *, where: str = "tensor") -> Floats:
     """`count` values as float32, flat. Raises: BadArtifact: wrong length."""
-    found: Codes = sized(raw, count * BYTES[dtype], where)
+    data: Codes = sized(raw, count * BYTES[dtype], where)
     if dtype == "BF16":
-        return (found.view("<u2").astype(np.uint32) << 16).view(np.float32)
-    return found.view("<f4" if dtype == "F32" else "<f2").astype(np.float32)
+        return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    return data.view("<f4" if dtype == "F32" else "<f2").astype(np.float32)
 
 
 def encode(values: Floats, dtype: str) -> bytes:

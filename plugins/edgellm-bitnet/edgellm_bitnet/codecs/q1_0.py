@@ -13,9 +13,9 @@ BLOCK, BYTES = 128, 18
 
 def decode(raw: Raw, rows: int, cols: int, *, where: str = "tensor") -> Ternary:
     """Codes are 0 and 2 only. Raises: BadArtifact: wrong length, or a scale that is none."""
-    found = blocks(raw, rows, cols, block=BLOCK, n_bytes=BYTES, where=where)
-    signs = np.unpackbits(found[:, 2:], axis=1, bitorder="little")
-    return Ternary((signs * np.uint8(2)).reshape(rows, cols), half_scales(found[:, :2], rows, where), BLOCK)
+    data = blocks(raw, rows, cols, block=BLOCK, n_bytes=BYTES, where=where)
+    signs = np.unpackbits(data[:, 2:], axis=1, bitorder="little")
+    return Ternary((signs * np.uint8(2)).reshape(rows, cols), half_scales(data[:, :2], rows, where), BLOCK)
 
 
 def encode(ternary: Ternary, *, where: str = "tensor") -> bytes:

@@ -15,12 +15,12 @@ BLOCK, BYTES = 64, 18
 
 def decode(raw: Raw, rows: int, cols: int, *, where: str = "tensor") -> Ternary:
     """Raises: BadArtifact: wrong length, code 3, or a scale that is none."""
-    found = blocks(raw, rows, cols, block=BLOCK, n_bytes=BYTES, where=where)
-    refuse_code_3(found[:, 2:], where, meaning="the weight +2, which is not ternary", first_byte=2)
-    codes = np.empty((len(found), 16, 4), np.uint8)
+    data = blocks(raw, rows, cols, block=BLOCK, n_bytes=BYTES, where=where)
+    refuse_code_3(data[:, 2:], where, meaning="the weight +2, which is not ternary", first_byte=2)
+    codes = np.empty((len(data), 16, 4), np.uint8)
     for lane in range(4):
-        np.bitwise_and(found[:, 2:] >> (2 * lane), 3, out=codes[:, :, lane])
-    return Ternary(codes.reshape(rows, cols), half_scales(found[:, :2], rows, where), BLOCK)
+        np.bitwise_and(data[:, 2:] >> (2 * lane), 3, out=codes[:, :, lane])
+    return Ternary(codes.reshape(rows, cols), half_scales(data[:, :2], rows, where), BLOCK)
 
 
 def encode(ternary: Ternary, *, where: str = "tensor") -> bytes:

@@ -32,13 +32,13 @@ def encode(values: Floats) -> bytes:
 
 def decode(raw: Raw) -> Floats:
     """float32, flat, of whole blocks."""
-    found = np.frombuffer(raw, np.uint8).reshape(-1, BYTES)
-    low, high = found[:, :128].reshape(-1, 2, 2, 32), found[:, 128:192].reshape(-1, 2, 32)
-    codes = np.empty((len(found), 2, 4, 32), np.uint8)
+    data = np.frombuffer(raw, np.uint8).reshape(-1, BYTES)
+    low, high = data[:, :128].reshape(-1, 2, 2, 32), data[:, 128:192].reshape(-1, 2, 32)
+    codes = np.empty((len(data), 2, 4, 32), np.uint8)
     for lane in range(4):
         codes[:, :, lane] = (low[:, :, lane % 2] >> 4 * (lane // 2) & 15) | (high >> 2 * lane & 3) << 4
-    whole = np.ascontiguousarray(found[:, 208:]).view("<f2").astype(np.float32)
-    scales = whole * found[:, 192:208].view(np.int8)
+    whole = np.ascontiguousarray(data[:, 208:]).view("<f2").astype(np.float32)
+    scales = whole * data[:, 192:208].view(np.int8)
     parts = (codes.astype(np.float32) - np.float32(32)).reshape(-1, BLOCK // SUB, SUB)
     return np.asarray(parts * scales[:, :, None], np.float32).reshape(-1)
 
@@ -53,7 +53,7 @@ def _best_scales(parts: Floats) -> Floats:
     """(blocks, 16) scales of (blocks, 16, 16) weights, by weighted least squares over the rounded values."""
     peak = np.take_along_axis(parts, np.abs(parts).argmax(axis=2)[:, :, None], axis=2)
     weight = parts * parts
-    best, found = np.full(parts.shape[:2], -1, np.float32), np.zeros(parts.shape[:2], np.float32)
+    best, factors = np.full(parts.shape[:2], -1, np.float32), np.zeros(parts.shape[:2], np.float32)
     for shift in TRIED:
         inverse = np.divide(np.float32(-32) + shift, peak, out=np.zeros_like(peak), where=peak != 0)
         steps = np.clip(np.rint(parts * inverse), -32, 31)
@@ -61,8 +61,8 @@ def _best_scales(parts: Floats) -> Floats:
         gain = np.divide(dot * dot, norm, out=np.zeros_like(dot), where=norm > 0)
         better: npt.NDArray[np.bool_] = gain > best
         best = np.where(better, gain, best)
-        found = np.where(better, np.divide(dot, norm, out=np.zeros_like(dot), where=norm > 0), found)
-    return found
+        factors = np.where(better, np.divide(dot, norm, out=np.zeros_like(dot), where=norm > 0), factors)
+    return factors
 
 
 def _low(codes: Codes) -> Codes:

@@ -19,9 +19,9 @@ _POWERS = np.array([1, 3, 9, 27, 81], np.uint8)
 
 def decode(raw: Raw, rows: int, cols: int, *, where: str = "tensor") -> Ternary:
     """Raises: BadArtifact: wrong length, or a scale that is none. Every byte stands for digits: no code is wrong."""
-    found = blocks(raw, rows, cols, block=BLOCK, n_bytes=BYTES, where=where)
-    codes = np.hstack([_digits(found[:, at], n) for at, n in _PARTS])
-    return Ternary(codes.reshape(rows, cols), half_scales(found[:, 52:], rows, where), BLOCK)
+    data = blocks(raw, rows, cols, block=BLOCK, n_bytes=BYTES, where=where)
+    codes = np.hstack([_digits(data[:, at], n) for at, n in _PARTS])
+    return Ternary(codes.reshape(rows, cols), half_scales(data[:, 52:], rows, where), BLOCK)
 
 
 def encode(ternary: Ternary, *, where: str = "tensor") -> bytes:

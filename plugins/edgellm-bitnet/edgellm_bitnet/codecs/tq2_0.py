@@ -15,13 +15,13 @@ BLOCK, BYTES = 256, 66
 
 def decode(raw: Raw, rows: int, cols: int, *, where: str = "tensor") -> Ternary:
     """Raises: BadArtifact: wrong length, code 3, or a scale that is none."""
-    found = blocks(raw, rows, cols, block=BLOCK, n_bytes=BYTES, where=where)
-    refuse_code_3(found[:, :64], where)
-    packed = found[:, :64].reshape(-1, 2, 32)
-    codes = np.empty((len(found), 2, 4, 32), np.uint8)
+    data = blocks(raw, rows, cols, block=BLOCK, n_bytes=BYTES, where=where)
+    refuse_code_3(data[:, :64], where)
+    packed = data[:, :64].reshape(-1, 2, 32)
+    codes = np.empty((len(data), 2, 4, 32), np.uint8)
     for lane in range(4):
         np.bitwise_and(packed >> (2 * lane), 3, out=codes[:, :, lane])
-    return Ternary(codes.reshape(rows, cols), half_scales(found[:, 64:], rows, where), BLOCK)
+    return Ternary(codes.reshape(rows, cols), half_scales(data[:, 64:], rows, where), BLOCK)
 
 
 def encode(ternary: Ternary, *, where: str = "tensor") -> bytes:

@@ -39,10 +39,10 @@ class OnnxFolder:
 
     def genai_section(self, *names: str) -> dict[str, Any]:
         """A part of genai_config.json; empty where there is none."""
-        found: Any = self.genai
+        section: Any = self.genai
         for name in names:
-            found = found.get(name) if isinstance(found, dict) else None
-        return found if isinstance(found, dict) else {}
+            section = section.get(name) if isinstance(section, dict) else None
+        return section if isinstance(section, dict) else {}
 
 
 def open_folder(path: str | Path) -> OnnxFolder:
@@ -102,7 +102,7 @@ def data_files(graph: OnnxGraph) -> dict[Path, int]:
         end = tensor.offset + tensor.n_bytes
         if end > needed.get(tensor.location, (-1, ""))[0]:
             needed[tensor.location] = (end, tensor.name)
-    found = {}
+    ends = {}
     for location, (end, name) in needed.items():
         place = folder / _contained(graph.where, location)
         _check_place(place, folder, graph.where)
@@ -112,8 +112,8 @@ def data_files(graph: OnnxGraph) -> dict[Path, int]:
                 f"{place} has {n_bytes} bytes; tensor {name!r} of {graph.where} ends at byte {end}",
                 hint="the file is cut; fetch it again",
             )
-        found[place] = end
-    return found
+        ends[place] = end
+    return ends
 
 
 def _contained(where: object, location: object) -> str:
@@ -165,13 +165,13 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             raw = file.read(MAX_CONFIG_BYTES + 1)
-        found = json.loads(raw) if len(raw) <= MAX_CONFIG_BYTES else None
+        content = json.loads(raw) if len(raw) <= MAX_CONFIG_BYTES else None
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
         raise BadArtifact(f"{path} cannot be read: {error}", hint="fetch it again") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise UnsupportedArtifact(
             f"{path} is no JSON object of {MAX_CONFIG_BYTES} bytes at most", hint="fetch it again"
         )
-    return found
+    return content

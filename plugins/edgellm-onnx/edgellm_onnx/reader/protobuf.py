@@ -73,15 +73,15 @@ class Message:
 
     def varints(self, start: int, length: int) -> list[int]:
         """A packed field of whole numbers, two's complement in 64 bits."""
-        found, part = [], self.message(start, length)
+        numbers, part = [], self.message(start, length)
         at = start
         while at < part.end:
             self._budget[0] -= 1
             if self._budget[0] < 0:
                 self.fail(at, f"has more than {MAX_FIELDS} fields")
             value, at = part._varint(at)
-            found.append(signed(value))
-        return found
+            numbers.append(signed(value))
+        return numbers
 
     def fail(self, at: int, why: str) -> NoReturn:
         raise BadArtifact(f"{self._where} at byte {at} {why}: it is damaged, or no ONNX model", hint="fetch it again")

@@ -87,18 +87,18 @@ def _place(tensor: Tensor) -> object:
 
 def _shape(folder: OnnxFolder, graph: OnnxGraph) -> Shape | None:
     try:
-        found = shape_of({**_from_genai(folder), **folder.config}, folder.path, any_type=True)
+        shape = shape_of({**_from_genai(folder), **folder.config}, folder.path, any_type=True)
     except ArtifactError:
         return None
     caches = [value for name, value in graph.outputs.items() if "present" in name and len(value.dims) == 4]
     cells = [
-        (value.dims[1] if isinstance(value.dims[1], int) else found.n_head_kv)
-        * (value.dims[3] if isinstance(value.dims[3], int) else found.head_dim)
+        (value.dims[1] if isinstance(value.dims[1], int) else shape.n_head_kv)
+        * (value.dims[3] if isinstance(value.dims[3], int) else shape.head_dim)
         * _BITS.get(value.dtype, 32)
         // 8
         for value in caches
     ]
-    return replace(found, kv_full_bytes=sum(cells), kv_swa_bytes=0, sliding_window=0)
+    return replace(shape, kv_full_bytes=sum(cells), kv_swa_bytes=0, sliding_window=0)
 
 
 def _from_genai(folder: OnnxFolder) -> dict[str, Any]:
