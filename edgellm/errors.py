@@ -31,7 +31,7 @@ Mapping to exit codes and HTTP statuses is by class attribute, never by looking 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class EdgeLLMError(Exception):
@@ -93,6 +93,17 @@ class ContextOverflow(UsageError):
         self.n_prompt = n_prompt
         self.n_ctx = n_ctx
         self.index = index
+
+    @classmethod
+    def of_text(cls, name: str, index: int, n_prompt: int, n_ctx: int, *, beside: str = "") -> Self:
+        """One text of several is too long: `"input[3] has 900 tokens, the context holds 512"`."""
+        return cls(
+            f"{name}[{index}]{beside} has {n_prompt} tokens, the context holds {n_ctx}",
+            hint="send shorter pieces, or start with a longer context (--ctx) where the model allows it",
+            n_prompt=n_prompt,
+            n_ctx=n_ctx,
+            index=index,
+        )
 
 
 class UnsupportedTask(UsageError):

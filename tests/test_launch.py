@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support import gguf_writer
+from support.words import said
 
 from edgellm.app import launch
 from edgellm.app.file_plan import with_own_footprint
@@ -33,6 +34,7 @@ from edgellm.sdk.client import EdgeLLM
 from edgellm.store.library import Library
 from edgellm.store.sources import registry as store_sources
 from edgellm.store.sources.local_file import LocalFile
+from edgellm.types.criterion import Stated
 from edgellm.types.machine import Cpu, Limits, Machine, Memory
 from edgellm.types.model import Artifact, ModelFile
 from edgellm.types.plan import Footprint, LaunchPlan, Settings
@@ -102,7 +104,7 @@ def test_where_the_hub_is_dead_the_best_that_answers_is_served(smollm2: str, mon
     assert plan.artifact.model_id == SMOLLM2
     assert plan.artifact.sha256 == pypi_file().sha256
     assert decision.would_choose is not None
-    assert any(decision.would_choose.model in reason and "would be chosen" in reason for reason in plan.reasons)
+    assert any(decision.would_choose.model in reason and "would be chosen" in reason for reason in said(plan))
     assert hub.asked == []
     assert index.asked == [pypi_file().source]
 
@@ -115,7 +117,7 @@ def test_a_source_that_stops_in_the_middle_gives_way_to_the_next(smollm2: str, m
     plan, _ = launch.auto_plan(SelectionRequest(), progress=lambda done, total, what: seen.append(what))
     assert plan.artifact.model_id == SMOLLM2
     assert len(hub.asked) == 1, "a source that failed is not asked again"
-    assert "Source hf does not answer: hf stopped answering after 10 bytes." in plan.reasons
+    assert "Source hf does not answer: hf stopped answering after 10 bytes." in said(plan)
     assert "fetching" in seen
 
 
@@ -203,7 +205,7 @@ def test_a_stored_file_that_changed_is_not_served_and_not_asked_for_for_ever(
 def test_echo_needs_nothing() -> None:
     plan = launch.model_plan("echo", SelectionRequest(ctx=512, slots=3))
     assert (plan.backend, plan.settings.n_ctx, plan.settings.n_slots) == ("echo", 512, 3)
-    assert plan.reasons
+    assert said(plan)
 
 
 @pytest.mark.model
@@ -232,7 +234,7 @@ def test_a_model_by_path(smollm2: str, monkeypatch: pytest.MonkeyPatch, relative
     assert plan.artifact.shape is not None
     assert plan.settings.n_slots == 2
     assert plan.settings.n_threads == 4
-    assert len(plan.reasons) >= 3
+    assert len(said(plan)) >= 3
 
 
 @pytest.mark.model
@@ -244,7 +246,7 @@ def test_a_named_file_gets_the_cache_that_is_asked_for(smollm2: str, monkeypatch
 
     assert exact.settings.kv_type == "f16"
     assert by_path.settings.kv_type == "q8_0"
-    assert "Cache: q8_0, as asked." in by_path.reasons
+    assert "Cache: q8_0, as asked." in said(by_path)
     assert by_path.footprint is not None
     assert exact.footprint is not None
     assert by_path.footprint.kv_bytes < 0.6 * exact.footprint.kv_bytes
@@ -274,7 +276,7 @@ def test_an_embedding_model_is_planned_from_the_catalog(minilm: str) -> None:
     shutil.copytree(minilm, folder, copy_function=os.link)
     plan = launch.model_plan("all-minilm-l6-v2", SelectionRequest(offline=True))
     assert (plan.backend, plan.artifact.format, plan.artifact.paths) == ("onnx-bert", "safetensors", (str(folder),))
-    assert any(reason.startswith("Speed:") for reason in plan.reasons)
+    assert any(reason.startswith("Speed:") for reason in said(plan))
     chosen, _ = launch.auto_plan(SelectionRequest(task="embed", offline=True))
     assert chosen.artifact.model_id == "all-minilm-l6-v2"
     with pytest.raises(UnsupportedTask, match="answers no chat"):
@@ -290,7 +292,7 @@ def test_threads_have_bounds(threads: int) -> None:
 def test_threads_as_asked_are_a_reason() -> None:
     plan = launch.model_plan("echo", SelectionRequest(), threads=7)
     assert (plan.settings.n_threads, plan.settings.n_threads_batch) == (7, 7)
-    assert "Threads: 7, as asked." in plan.reasons
+    assert "Threads: 7, as asked." in said(plan)
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
@@ -335,7 +337,7 @@ def test_layers_of_a_file_and_of_a_name_go_to_the_gpu(
     for model in (smollm2, SMOLLM2):
         plan = launch.model_plan(model, request)
         assert plan.settings.gpu_layers == layers
-        assert any(reason.startswith(told) for reason in plan.reasons), plan.reasons
+        assert any(reason.startswith(told) for reason in said(plan)), said(plan)
         assert plan.footprint is not None
         assert plan.footprint.device_bytes > 0
     with EdgeLLM(launch.model_plan("echo", SelectionRequest())) as llm:
@@ -357,7 +359,7 @@ def test_a_folder_named_like_a_model_does_not_take_its_place(
     monkeypatch.chdir(tmp_path)
     plan = launch.model_plan(SMOLLM2, SelectionRequest(ctx=512))
     assert plan.artifact.model_id == SMOLLM2
-    assert plan.reasons[0] == (
+    assert said(plan)[0] == (
         f"Model: {SMOLLM2} of the catalog; ./{SMOLLM2}, which is here too, would name what lies there."
     )
     with pytest.raises(UnknownModel, match="holds no model"):
@@ -371,7 +373,7 @@ def test_options_go_to_the_backend_that_defines_them() -> None:
     plan = LaunchPlan("bitnet", Artifact("gguf", (), "m"), Settings(n_ctx=256))
     asked = launch.with_options(plan, {"head": "q8"})
     assert asked.settings.options == (("head", "q8"),)
-    assert asked.reasons[-1] == "Options, as asked: head=q8."
+    assert said(asked)[-1] == "Options, as asked: head=q8."
     assert launch.with_options(plan, {}) is plan
 
 
@@ -419,14 +421,14 @@ def test_a_file_that_is_mostly_copied_is_read_instead_of_mapped(monkeypatch: pyt
 
     monkeypatch.setattr(EchoBackend, "footprint", of_file)
     plans = [
-        with_own_footprint(LaunchPlan("echo", Artifact("echo", (), "x", quant), Settings(512), ("Model: x.",)))
+        with_own_footprint(LaunchPlan("echo", Artifact("echo", (), "x", quant), Settings(512), (Stated("Model: x."),)))
         for quant in ("Q4_0", "Q4_1")
     ]
 
     assert [plan.settings.mmap for plan in plans] == [False, True]
-    assert plans[0].reasons[1:] == (
+    assert said(plans[0])[1:] == [
         "Weights: read, not mapped: 60 B of 100 B are copied into another layout for this processor.",
-    )
-    assert plans[1].reasons == ("Model: x.",)
+    ]
+    assert said(plans[1]) == ["Model: x."]
     assert [plan.footprint.needed_bytes - PARENT_BYTES for plan in plans if plan.footprint] == [100, 100]
     assert [plan.footprint.resident_bytes - PARENT_BYTES for plan in plans if plan.footprint] == [100, 140]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support import gguf_writer as w
 from support.store_server import ModelServer, sha256
+from support.words import said
 from test_launch import MACHINE
 
 from edgellm.app import launch
@@ -61,7 +62,7 @@ def test_an_address_is_a_model(server: ModelServer, scheme: str) -> None:
 
     assert Path(plan.artifact.path).read_bytes() == data
     assert (plan.artifact.quant, plan.artifact.sha256, plan.settings.n_ctx) == ("Q8_0", sha256(data), 8192)
-    assert uri in plan.reasons[0]
+    assert uri in said(plan)[0]
     asked = len(server.seen)
     assert launch.model_plan(uri, SelectionRequest()).artifact == plan.artifact
     if scheme != "repository":

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from msgspec import structs
 from support.waiting import PATIENCE_S, wait_until
+from support.words import said
 
 from edgellm.errors import BadTemplate, Closed, ContextOverflow, UnknownModel, UsageError
 from edgellm.runtime.session import QueueSink
@@ -337,7 +338,7 @@ def test_closing_under_load_ends_everything(isolate: bool) -> None:
 
 def test_explain_gives_the_reasons(open_llm: Open) -> None:
     llm = open_llm(threads=3)
-    assert llm.explain().splitlines() == list(llm.plan.reasons)
+    assert llm.explain().splitlines() == said(llm.plan)
     assert "Threads: 3, as asked." in llm.explain()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from edgellm import explain
 from edgellm.catalog import lookup
 from edgellm.contract.backend import Backend, Loader, Offload
 from edgellm.contract.manager import plugins
@@ -13,11 +14,21 @@ from edgellm.estimate import footprint, quants
 from edgellm.selection.context_length import fit_cache
 from edgellm.selection.offload import Placement, place, require, unused
 from edgellm.selection.scenario import cache_types, offload_facts
+from edgellm.types.backend_reason import BackendOpens
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact, Shape
 from edgellm.types.plan import Footprint, LaunchPlan, Settings
+from edgellm.types.reason import (
+    CacheType,
+    ContextLength,
+    ContextUnknown,
+    ModelNamed,
+    NotQuantized,
+    Reason,
+    Threads,
+    WeightsRead,
+)
 from edgellm.types.request import KV_TYPES, SelectionRequest
-from edgellm.units import show_memory
 
 CTX_UNKNOWN = 4096  # tokens, where a file does not tell its shape
 
@@ -31,23 +42,25 @@ def file_plan(path: str, request: SelectionRequest, machine: Machine) -> LaunchP
     from edgellm.catalog.identify import identify
 
     artifact = identify(path)
-    backend, reason = _backend_for(artifact, request, machine)
+    backend = _backend_for(artifact, request, machine)
     offload = offload_facts(plugins().backend(backend), machine)
     require(backend, offload, request.gpu_layers)
     threads = machine.compute_threads
     kv_types = _cache_types(backend, artifact.shape, request)
     if artifact.shape is None:
-        why: tuple[str, ...] = ("Context: the file does not tell its shape; taken as asked or 4,096.",)
+        why: tuple[Reason | None, ...] = (ContextUnknown(CTX_UNKNOWN),)
         ctx, kv_type, gpu_layers = request.ctx or CTX_UNKNOWN, kv_types[0], request.gpu_layers or 0
-        memory, gpu = None, ""
+        memory, gpu = None, None
     else:
-        ctx, kv_type, why, placed = _fit(artifact, artifact.shape, request, machine, kv_types, offload)
+        context, kv_type, cache, placed = _fit(artifact, artifact.shape, request, machine, kv_types, offload)
+        ctx, why = context.ctx, (context, cache)
         gpu_layers, memory, gpu = placed.gpu_layers, placed.footprint, placed.reason
     run = Settings(ctx, request.slots, threads, threads, kv_type, gpu_layers)
-    named = f"Model: {artifact.model_id} {artifact.quant}, the file that was named."
-    gpu = gpu or unused(machine, backend, offload, request.gpu_layers)
-    reasons = (named, reason, *why, gpu, f"Threads: {threads}.", *_smaller(artifact))
-    return with_own_footprint(LaunchPlan(backend, artifact, run, tuple(filter(None, reasons)), memory))
+    named = ModelNamed(artifact.model_id, "file", artifact.quant)
+    device = gpu or unused(machine, backend, offload, request.gpu_layers)
+    reasons = (named, BackendOpens(backend, artifact.format), *why, device, Threads(threads), *_smaller(artifact))
+    plan = LaunchPlan(backend, artifact, run, tuple(r for r in reasons if r is not None), memory)
+    return with_own_footprint(plan)
 
 
 def with_own_footprint(plan: LaunchPlan) -> LaunchPlan:
@@ -62,15 +75,13 @@ def with_own_footprint(plan: LaunchPlan) -> LaunchPlan:
         return plan
     run, reasons = plan.settings, plan.reasons
     if own.reclaimable_bytes > own.weights_bytes // 2:
-        parts = f"{show_memory(own.reclaimable_bytes)} of {show_memory(own.weights_bytes)}"
-        why = f"Weights: read, not mapped: {parts} are copied into another layout for this processor."
-        reasons = (*reasons, why)
+        reasons = (*reasons, WeightsRead(own.reclaimable_bytes, own.weights_bytes))
         run = replace(run, mmap=False)
         own = backend.footprint(plan.artifact, run) or own
     return replace(plan, settings=run, reasons=reasons, footprint=replace(own, parent_bytes=footprint.PARENT_BYTES))
 
 
-def _smaller(artifact: Artifact) -> tuple[str, ...]:
+def _smaller(artifact: Artifact) -> tuple[NotQuantized, ...]:
     """Where a named file is not quantized and something installed could: how. Of the catalog's, selection says so."""
     floats = quants.QUANTS.get(artifact.quant)
     if artifact.format != "gguf" or floats is None or floats.kind != "float":
@@ -78,7 +89,7 @@ def _smaller(artifact: Artifact) -> tuple[str, ...]:
     if not any(isinstance(backend, Quantizer) for backend in plugins().backends().values()):
         return ()
     name = artifact.model_id if artifact.model_id in lookup.catalog() else artifact.path
-    return (f"It is not quantized: `edgellm quantize {name} --to auto` makes the one that suits this machine.",)
+    return (NotQuantized(name),)
 
 
 def _cache_types(name: str, shape: Shape | None, request: SelectionRequest) -> tuple[str, ...]:
@@ -91,9 +102,9 @@ def _cache_types(name: str, shape: Shape | None, request: SelectionRequest) -> t
     usual = KV_TYPES[KV_TYPES.index(facts.usual_cache) :]
     wanted = usual if request.kv_type is None else (request.kv_type,)
     refusals = {kind: facts.refuses_cache(kind, shape) for kind in wanted}
-    if request.kv_type is not None and refusals[request.kv_type]:
-        raise UsageError(refusals[request.kv_type], hint="leave --kv out", param="kv")
-    return tuple(kind for kind, refusal in refusals.items() if not refusal)
+    if request.kv_type is not None and (refusal := refusals[request.kv_type]) is not None:
+        raise UsageError(explain.refusal(refusal), hint="leave --kv out", param="kv")
+    return tuple(kind for kind, refusal in refusals.items() if refusal is None)
 
 
 def _fit(  # noqa: PLR0917
@@ -103,7 +114,7 @@ def _fit(  # noqa: PLR0917
     machine: Machine,
     kv_types: tuple[str, ...],
     offload: Offload | None,
-) -> tuple[int, str, tuple[str, ...], Placement]:
+) -> tuple[ContextLength, str, CacheType | None, Placement]:
     """Context and type of cache of a named file, why, and where its layers go."""
 
     def placed(whole: Footprint) -> Placement:
@@ -112,15 +123,16 @@ def _fit(  # noqa: PLR0917
     def in_ram(whole: Footprint) -> Footprint:
         return placed(whole).footprint
 
-    ctx, kv_type, why = fit_cache(machine, shape, artifact.ctx_train, artifact.bytes, request, kv_types, in_ram)
-    found = placed(footprint.footprint(shape, artifact.bytes, ctx, request.slots, kv_type))
-    if found.problem:
+    context, kv_type, cache = fit_cache(machine, shape, artifact.ctx_train, artifact.bytes, request, kv_types, in_ram)
+    placement = placed(footprint.footprint(shape, artifact.bytes, context.ctx, request.slots, kv_type))
+    if placement.problem is not None:
+        problem = explain.refusal(placement.problem)
         hint = "--gpu-layers auto puts as many there as fit; --ctx, --slots ask for less"
-        raise NothingFits(f"{artifact.model_id} with {ctx:,} tokens of context: {found.problem}", hint=hint)
-    return ctx, kv_type, why, found
+        raise NothingFits(f"{artifact.model_id} with {context.ctx:,} tokens of context: {problem}", hint=hint)
+    return context, kv_type, cache, placement
 
 
-def _backend_for(artifact: Artifact, request: SelectionRequest, machine: Machine) -> tuple[str, str]:
+def _backend_for(artifact: Artifact, request: SelectionRequest, machine: Machine) -> str:
     """The first backend, by name, that runs here and opens the artifact; what the others said otherwise."""
     refusals = []
     for name, backend in plugins().backends().items():
@@ -128,7 +140,7 @@ def _backend_for(artifact: Artifact, request: SelectionRequest, machine: Machine
             continue
         problems = backend.supports(artifact) or backend.check(machine) or _not_loaded(backend, artifact, machine)
         if not problems:
-            return name, f"Backend: {name} opens {artifact.format} files."
+            return name
         refusals.append(f"{name}: {'; '.join(problems)}")
     asked = f"backend {request.backend!r}" if request.backend else "no installed backend"
     raise UnsupportedArtifact(

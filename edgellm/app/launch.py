@@ -28,9 +28,11 @@ from edgellm.store.card import undescribed, verified
 from edgellm.store.http import redacted
 from edgellm.store.library import Library, silent
 from edgellm.store.sources.registry import source_for, sources, unreachable
+from edgellm.types.backend_reason import OptionsAsked
 from edgellm.types.model import Artifact, ModelCard, ModelFile
 from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import Candidate, Decision, LaunchPlan, Settings
+from edgellm.types.reason import ModelNamed, ModelSkipped, NameShadowsFile, Reason, SourceSilent, Threads
 from edgellm.types.request import SelectionRequest
 
 Progress = Callable[[int, int | None, str], None]
@@ -126,7 +128,7 @@ def _named_plan(
     request = replace(request, task="embed") if reads_only else request
     plan, _ = _launch(context.narrowed([card]), request, progress)
     note = _note(reference, card)
-    return replace(plan, reasons=(note, *plan.reasons)) if note else plan
+    return replace(plan, reasons=(note, *plan.reasons)) if note is not None else plan
 
 
 def _is_undescribed(reference: Reference, context: SelectionContext) -> bool:
@@ -136,12 +138,12 @@ def _is_undescribed(reference: Reference, context: SelectionContext) -> bool:
     return not any(file.source == reference.name for card in context.cards for file in card.files)
 
 
-def _note(reference: Reference, card: ModelCard) -> str:
+def _note(reference: Reference, card: ModelCard) -> Reason | None:
     if reference.kind is ReferenceKind.ADDRESS:
-        return f"Model: {card.id}, by its header, from {redacted(reference.name)}."
+        return ModelNamed(card.id, "address", source=redacted(reference.name))
     if reference.hides_path:
-        return f"Model: {card.id} of the catalog; ./{reference.name}, which is here too, would name what lies there."
-    return ""
+        return NameShadowsFile(card.id, reference.name)
+    return None
 
 
 def refuse_chat(model: str) -> NoReturn:
@@ -168,7 +170,7 @@ def with_threads(plan: LaunchPlan, threads: int) -> LaunchPlan:
     """
     if not 1 <= threads <= 1024:
         raise UsageError(f"threads={threads} is out of range", hint="allowed: 1 to 1024")
-    reasons = (*plan.reasons, f"Threads: {threads}, as asked.")
+    reasons = (*plan.reasons, Threads(threads, asked=True))
     return replace(plan, settings=replace(plan.settings, n_threads=threads, n_threads_batch=threads), reasons=reasons)
 
 
@@ -186,7 +188,7 @@ def with_options(plan: LaunchPlan, options: Mapping[str, str]) -> LaunchPlan:
         raise UsageError(f"the {plan.backend} backend has no options of its own", hint="leave --option out")
     backend.check_options(pairs)
     own = replace(plan.settings, options=pairs)
-    reasons = (*plan.reasons, f"Options, as asked: {', '.join(f'{name}={value}' for name, value in pairs)}.")
+    reasons = (*plan.reasons, OptionsAsked(pairs))
     footprint = backend.footprint(plan.artifact, own) or plan.footprint
     return replace(plan, settings=own, reasons=reasons, footprint=footprint)
 
@@ -200,7 +202,7 @@ def _launch(
     """
     request = replace(request, offline=request.offline or settings.current().offline)
     library = Library()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Reason, ...] = ()
     n_dropped = 0
     decision = decide(context, request)
     if _needs_network(decision.choice, context, request, library):
@@ -217,14 +219,14 @@ def _launch(
             artifact = _artifact(library, card, file, request, progress)
         except SourceUnreachable as error:
             context = _without_source(context, file)
-            notes = (*notes, f"Source {scheme_of(file.source)} does not answer: {error.message}.")
+            notes = (*notes, SourceSilent(scheme_of(file.source), error.message))
         except (SourceError, UnknownModel, ArtifactError) as error:
             # A gated or missing repository, a file that is not what it should be: the next best model, loudly.
             n_dropped += 1
             if n_dropped > spare_models:
                 raise
             context = context.narrowed(row for row in context.cards if row.id != card.id)
-            notes = (*notes, f"{card.id} {file.quant} cannot be had: {error.message}.")
+            notes = (*notes, ModelSkipped(card.id, file.quant, error.message))
         else:
             decision = replace(decision, reasons=(*notes, *decision.reasons))
             return _candidate_plan(decision, choice, artifact), decision
@@ -306,4 +308,4 @@ def _candidate_plan(decision: Decision, choice: Candidate, artifact: Artifact) -
 
 def _echo_plan(request: SelectionRequest) -> LaunchPlan:
     run = Settings(n_ctx=request.ctx or ECHO_CTX, n_slots=request.slots)
-    return LaunchPlan("echo", Artifact("echo", (), "echo"), run, ("Model: echo, as named: it says the prompt back.",))
+    return LaunchPlan("echo", Artifact("echo", (), "echo"), run, (ModelNamed("echo", "echo"),))

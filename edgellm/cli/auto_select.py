@@ -55,6 +55,8 @@ def command(*, profile: str | None, models_file: Path | None, explain: bool, as_
 def _show(decision: Decision, machine: Machine, request: SelectionRequest, *, explain: bool) -> None:
     from rich.console import Console
 
+    from edgellm.explain import sentence
+
     console = Console(soft_wrap=True, highlight=False)
     if decision.choice is None:
         console.print("Nothing can be had now.", style="bold")
@@ -67,7 +69,7 @@ def _show(decision: Decision, machine: Machine, request: SelectionRequest, *, ex
         console.print(f"With every source: {line}", markup=False)
     console.print("\nWhy", style="bold")
     for number, reason in enumerate(decision.reasons, 1):
-        console.print(f"{number:3}. {reason}", markup=False)
+        console.print(f"{number:3}. {sentence(reason)}", markup=False)
     _show_runners_up(console, decision, reads_only=request.task == "embed")
     _show_rejected(console, decision, explain=explain)
     if machine.source_trust == "unverified":
@@ -107,18 +109,21 @@ def _on_gpu(c: Candidate) -> str:
 
 
 def _show_runners_up(console: Any, decision: Decision, *, reads_only: bool) -> None:
+    from edgellm.explain import refusal
     from edgellm.selection.report import one_line
 
     if decision.runners_up:
         console.print("\nRunners-up", style="bold")
     for candidate in decision.runners_up:
-        lost = next((r.reason for r in decision.rejected if r.model == candidate.model and r.rule == "best_model"), "")
+        lost = [r.reason for r in decision.rejected if r.model == candidate.model and r.rule == "best_model"]
         console.print(f"  {one_line(candidate, reads_only=reads_only)}", markup=False)
         if lost:
-            console.print(f"    {lost}", markup=False)
+            console.print(f"    {refusal(lost[0])}", markup=False)
 
 
 def _show_rejected(console: Any, decision: Decision, *, explain: bool) -> None:
+    from edgellm.explain import refusal
+
     shown = decision.rejected if explain else _telling(decision)
     if not shown:
         return
@@ -126,7 +131,7 @@ def _show_rejected(console: Any, decision: Decision, *, explain: bool) -> None:
     for r in shown:
         cached = f"({r.kv_type} cache)" if r.kv_type else ""
         name = " ".join(filter(None, (r.model, r.quant, cached)))
-        console.print(f"  {r.rule:<16} {name}: {r.reason}", markup=False)
+        console.print(f"  {r.rule:<16} {name}: {refusal(r.reason)}", markup=False)
 
 
 def _telling(decision: Decision) -> list[Any]:

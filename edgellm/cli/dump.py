@@ -74,6 +74,7 @@ def history_of(machine: Machine, facts: Mapping[str, BackendFacts]) -> tuple[His
     """What is known of this machine; and for programs: corrections in force, vetoes, drift, the latest runs."""
     import msgspec
 
+    from edgellm import explain
     from edgellm.app import verify
     from edgellm.contract.manager import plugins
     from edgellm.history import fingerprint, run_log
@@ -83,7 +84,7 @@ def history_of(machine: Machine, facts: Mapping[str, BackendFacts]) -> tuple[His
     bases = {name: fingerprint.basis(plugins().backend(name), facts[name].calibration) for name in ran}
     learned = run_log.of_runs(known.runs, bases, machine.compute_threads)
     rows = [
-        {"backend": backend, "model": model, "quant": quant, "kv_type": kv_type, **asdict(correction)}
+        {"backend": backend, "model": model, "quant": quant, "kv_type": kv_type, **explain.plain(correction)}
         for (backend, model, quant, kv_type), correction in learned.rows.items()
     ]
     vetoes = [

@@ -57,6 +57,7 @@ def command(
     **options: Any,
 ) -> int:
     """Predict memory, speed and quality of a model without fetching it."""
+    from edgellm import explain
     from edgellm.app.adapters import adapter_bytes
     from edgellm.app.context import of, request_for
     from edgellm.app.resolve import resolve
@@ -78,9 +79,9 @@ def command(
 
         click.echo(json.dumps(to_dict(resolved.card, resolved.basis, given, fits, refused, chosen), indent=2))
     else:
-        _show(resolved, context.machine, given.budget_reason, fits, chosen)
+        _show(resolved, context.machine, explain.budget(given.budget_reason), fits, chosen)
         for r in refused:
-            click.echo(f"Not predicted: {r.quant} {r.reason}.")
+            click.echo(f"Not predicted: {r.quant} {explain.refusal(r.reason)}.")
     return 0 if any(a.fits for a in fits) else DOES_NOT_FIT
 
 
@@ -125,6 +126,7 @@ def _head(console: Console, resolved: ResolvedModel, machine: Machine, quant: st
 
 
 def _show_one(console: Console, resolved: ResolvedModel, machine: Machine, budget_reason: str, a: Appraisal) -> None:
+    from edgellm import explain
     from edgellm.selection.fit import verdict
     from edgellm.selection.fit_report import size
     from edgellm.units import show_memory, show_rate, show_size
@@ -135,6 +137,7 @@ def _show_one(console: Console, resolved: ResolvedModel, machine: Machine, budge
     rule = "as it is loaded" if resolved.card.files[0].format == "safetensors" else "by llama.cpp's rules"
     how = {"exact": "read from the file", "rule": rule, "estimate": "an estimate, within about 5 %"}
     about = "" if weights.file_is_exact else "about "
+    ability, kept = explain.basis(a.ability), explain.basis(a.kept.basis)
     console.print()
     rows = [
         ("weights", f"{show_size(c.tensor_bytes)} ({how[weights.basis]}), file {about}{show_size(weights.file_bytes)}"),
@@ -142,14 +145,14 @@ def _show_one(console: Console, resolved: ResolvedModel, machine: Machine, budge
         ("from", c.source.split()[0] if c.source.startswith(("hf:", "pypi:", "file:")) else c.source),
         ("run with", f"{c.ctx:,} tokens in {c.kv_type}, slots: {c.slots}, threads: {c.threads}, {_backend(a)}"),
         ("decode", f"{show_rate(c.decode.tok_s)} tok/s ({show_rate(c.decode.low)} to {show_rate(c.decode.high)})"),
-        ("", c.decode.basis),
+        ("", explain.basis(c.decode.basis)),
         ("prompts", f"{show_rate(c.prefill.tok_s)} tok/s ({show_rate(c.prefill.low)} to {show_rate(c.prefill.high)})"),
-        ("", c.prefill.basis),
-        ("quality", f"{c.quality:.0f} of 100 ({c.quality_low:.0f} to {c.quality_high:.0f}); {a.ability}"),
-        ("", f"{a.kept.mid:.1%} kept in {c.quant} ({a.kept.low:.1%} to {a.kept.high:.1%}): {a.kept.basis}"),
+        ("", explain.basis(c.prefill.basis)),
+        ("quality", f"{c.quality:.0f} of 100 ({c.quality_low:.0f} to {c.quality_high:.0f}); {ability}"),
+        ("", f"{a.kept.mid:.1%} kept in {c.quant} ({a.kept.low:.1%} to {a.kept.high:.1%}): {kept}"),
     ]
-    if a.device_reason:
-        rows.append(("gpu", a.device_reason.removeprefix("GPU: ")))
+    if a.device_reason is not None:
+        rows.append(("gpu", f"{explain.gpu(a.device_reason)}."))
     _pairs(console, rows)
     console.print()
     console.print(f"{'memory':<18}{'allocated':>12}{'resident':>12}", style="bold")
@@ -163,7 +166,7 @@ def _show_one(console: Console, resolved: ResolvedModel, machine: Machine, budge
     counted = f"{show_memory(a.counted_bytes)} count against {budget_reason}."
     console.print()
     console.print(counted, markup=False)
-    console.print(a.ctx_reason, markup=False)
+    console.print(explain.sentence(a.ctx_reason), markup=False)
     console.print(verdict(a), style="bold green" if a.fits else "bold red", markup=False)
     _show_remedies(console, a)
 
@@ -205,6 +208,7 @@ def _show_all(  # noqa: PLR0917
     chosen: str,
 ) -> None:
     """A line for each quantization, the largest first."""
+    from edgellm import explain
     from edgellm.units import show_memory, show_rate, show_size
 
     _head(console, resolved, machine, "")
@@ -222,9 +226,9 @@ def _show_all(  # noqa: PLR0917
         console.print(f"{c.quant:<11}{numbers} {rates}  {word}", style=style, markup=False)
     if found:
         console.print(f"\nMemory budget {budget_reason}.", markup=False)
-        console.print(f"Quality before quantization: {found[0].ability}.", markup=False)
+        console.print(f"Quality before quantization: {explain.basis(found[0].ability)}.", markup=False)
         for problem in list(dict.fromkeys(a.problems[0] for a in found if a.problems))[:SHOWN_PROBLEMS]:
-            console.print(f"Cannot be run so: {problem}.", markup=False)
+            console.print(f"Cannot be run so: {explain.problem(problem)}.", markup=False)
         console.print(f"`edgellm estimate {resolved.card.id}:QUANT` shows every term of one.", markup=False)
 
 

@@ -159,11 +159,12 @@ def _show_box(console: Console, box: Assigned, width: int) -> None:
 
 
 def _reasons(box: Assigned, *, explain: bool, shared: bool) -> list[str]:
+    from edgellm.explain import sentence
     from edgellm.selection.fleet_report import telling
 
     if box.decision is None:
         return []
-    return list(box.decision.reasons) if explain else telling(box.decision, shared=shared)
+    return list(map(sentence, box.decision.reasons if explain else telling(box.decision, shared=shared)))
 
 
 def _show_downloads(console: Console, boxes: Sequence[Assigned]) -> None:

@@ -70,13 +70,15 @@ def command(
 
 
 def _nothing_to_do(decision: Decision, as_json: bool) -> None:
+    from edgellm import explain
+
     assert decision.choice is not None
     if as_json:
         click.echo(json.dumps({"schema": SCHEMA, "quant": decision.choice.quant, "made": None}, indent=2))
     else:
         click.echo(f"{decision.choice.model} {decision.choice.quant} is what this machine wants: nothing to make.")
         for reason in decision.reasons:
-            click.echo(f"  {reason}")
+            click.echo(f"  {explain.sentence(reason)}")
 
 
 def _tell(planned: Plan) -> None:

@@ -42,7 +42,7 @@ def command(
     MODEL is a catalog id (see `edgellm models`), a path of a model file, or "echo"; without it, the best model that
     this machine runs well is chosen and fetched.
     """
-    from edgellm import settings
+    from edgellm import explain, settings
     from edgellm.contract.child import ended_with_us
     from edgellm.server import listener, middleware
 
@@ -55,7 +55,7 @@ def command(
             plan, decision = make_plan(model, launch_options(**options))
         click.echo(headline(plan))
         for reason in plan.reasons:
-            click.echo(f"  {reason}")
+            click.echo(f"  {explain.sentence(reason)}")
         from edgellm.sdk.client import EdgeLLM
         from edgellm.server.app import create_app
 

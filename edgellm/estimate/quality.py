@@ -14,6 +14,19 @@ from functools import lru_cache
 
 from edgellm.estimate import quants
 from edgellm.estimate.small_row_mix import StoredMix
+from edgellm.types.basis import (
+    CacheLoss,
+    EstimateBasis,
+    Imputed,
+    LossBasis,
+    Losses,
+    MeasuredDivergence,
+    NativeType,
+    PerplexityIncrease,
+    PublishedScore,
+    TrainedForCode,
+    Unquantized,
+)
 from edgellm.types.model import ModelCard
 
 
@@ -22,7 +35,7 @@ class Estimate:
     mid: float
     low: float
     high: float
-    basis: str
+    basis: EstimateBasis
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +45,7 @@ class Loss:
     mid: float
     best: float
     worst: float
-    basis: str
+    basis: LossBasis | None  # None = nothing is lost that was ever measured
 
 
 # Perplexity increase in percent (middle, low, high over families) at the model sizes below; hand-set from the rows,
@@ -135,19 +148,18 @@ def quant_loss(
         UsageError: unknown quantization name.
     """
     if native:
-        return Loss(0.0, 0.0, 0.0, "trained in this type: no loss")
+        return Loss(0.0, 0.0, 0.0, NativeType())
     row, factor = quants.find(quant).like
     if not row:
-        return Loss(0.0, 0.0, 0.0, "not quantized")
+        return Loss(0.0, 0.0, 0.0, Unquantized())
     mid, best, worst = (value * factor for value in _increase(row, params))
-    how = ""
     if short:
         mid, best, worst = _of_types(short)
-        how = ", by the types that its rows allow"
     own = _FAMILY.get(family, 1.0)
-    if own != 1.0:
-        mid, how = min(max(mid * own, best), worst), f"{how}, {family} losing x{own:g}"
-    return Loss(mid, best, worst, f"about +{mid:.1f} % perplexity at this size{how}")
+    if own == 1.0:
+        return Loss(mid, best, worst, PerplexityIncrease(mid, bool(short)))
+    mid = min(max(mid * own, best), worst)
+    return Loss(mid, best, worst, PerplexityIncrease(mid, bool(short), family, own))
 
 
 def _increase(row: str, params: int) -> tuple[float, float, float]:
@@ -181,7 +193,7 @@ def cache_retention(kv_type: str, params: int, family: str = "") -> Estimate:
 def cache_loss(kv_type: str, params: int, family: str = "") -> Loss:
     """What a cache in `kv_type` loses; f32 loses nothing, f16 nothing that was ever measured."""
     if kv_type in ("f32", "f16"):
-        return Loss(0.0, 0.0, 0.0, "")
+        return Loss(0.0, 0.0, 0.0, None)
     points = [math.log2(b) for b in _CACHE_SIZES_B]
     mid, best, worst = (
         _interpolate(_size(params), [(p, cell[k]) for p, cell in zip(points, _CACHE_PPL[kv_type], strict=True)])
@@ -189,13 +201,13 @@ def cache_loss(kv_type: str, params: int, family: str = "") -> Loss:
     )
     if kv_type == "q4_0" and family in _CACHE_WORST:
         mid = worst
-    return Loss(mid, best, worst, f"a {kv_type} cache about +{mid:.2g} %")
+    return Loss(mid, best, worst, CacheLoss(kv_type, mid))
 
 
 def checked_loss(mean_kl: float) -> Loss:
     """What a measured KL divergence to the unquantized model says, as a perplexity increase of it."""
     increase = 100 * math.expm1(mean_kl)
-    return Loss(increase, increase * 0.7, increase * 1.4, f"measured here: KL divergence {mean_kl:.3g} nats")
+    return Loss(increase, increase * 0.7, increase * 1.4, MeasuredDivergence(mean_kl))
 
 
 def _size(params: int) -> float:
@@ -215,7 +227,9 @@ def kept(params: int, *losses: Loss) -> Estimate:
     for ends in zip(*((loss.mid, loss.worst, loss.best) for loss in losses), strict=True):
         increase = 100 * (math.prod(1 + value / 100 for value in ends) - 1)
         found.append(max(0.02, 1.0 - scale * _interpolate(increase, list(_LOSS))))
-    return Estimate(found[0], found[1], found[2], "; ".join(loss.basis for loss in losses if loss.basis))
+    return Estimate(
+        found[0], found[1], found[2], Losses(tuple(loss.basis for loss in losses if loss.basis is not None))
+    )
 
 
 def ability(card: ModelCard, scored: Mapping[str, ModelCard] | None = None, task: str = "chat") -> Estimate:
@@ -230,7 +244,8 @@ def ability(card: ModelCard, scored: Mapping[str, ModelCard] | None = None, task
         return general
     factor = 1.1 if task == "code" else 0.9
     mid, low, high = (min(95.0, value * factor) for value in (general.mid, general.low, general.high))
-    return Estimate(mid, low, high, f"{general.basis}; trained for code: x{factor}")
+    assert isinstance(general.basis, PublishedScore | Imputed)
+    return Estimate(mid, low, high, TrainedForCode(factor, general.basis))
 
 
 def _general_ability(card: ModelCard, scored: Mapping[str, ModelCard]) -> Estimate:
@@ -246,25 +261,26 @@ def _general_ability(card: ModelCard, scored: Mapping[str, ModelCard]) -> Estima
         # What a family gained at one size carries over less, the further the sizes are apart.
         shift *= _CARRIED_PER_DOUBLING ** abs(_log_size(other) - size)
         mid = _unlogit(_logit(base) + shift)
-        return _bounded(mid, _SPREAD_FAMILY, f"no published score: imputed from its size and {other.id}")
+        return _bounded(mid, _SPREAD_FAMILY, Imputed(other.id))
     mid = base * (0.8 if card.native_quant in ("I2_S", "TQ1_0", "TQ2_0") else 1.0)
-    return _bounded(mid, _SPREAD_NONE, "no published score: imputed from its size alone")
+    return _bounded(mid, _SPREAD_NONE, Imputed())
 
 
 def _published(scores: Mapping[str, float]) -> Estimate | None:
     if "MMLU-Pro" in scores:
-        return _bounded(scores["MMLU-Pro"], 3.0, f"MMLU-Pro {scores['MMLU-Pro']:g} published")
+        return _bounded(scores["MMLU-Pro"], 3.0, PublishedScore("MMLU-Pro", scores["MMLU-Pro"]))
     if "MMLU-Pro thinking" in scores:
         score = scores["MMLU-Pro thinking"]
         mid, low, high = (score * f for f in _WITHOUT_THINKING)
-        return Estimate(mid, low, high, f"MMLU-Pro {score:g} published with thinking, taken as {mid:.0f} without")
+        return Estimate(mid, low, high, PublishedScore("MMLU-Pro", score, "without_thinking", mid))
     if "MMLU" in scores:
         # A line through models with both scores (llama-3.x, phi-4): MMLU-Pro = 1.4 MMLU - 48.6, within 6 points.
-        return _bounded(1.4 * scores["MMLU"] - 48.6, 7.0, f"MMLU {scores['MMLU']:g} published, converted")
+        mid = 1.4 * scores["MMLU"] - 48.6
+        return _bounded(mid, 7.0, PublishedScore("MMLU", scores["MMLU"], "line", mid))
     if "PrismML 6-task avg" in scores:
         # One anchor, Qwen3-8B: vendor mean 79.3 beside about 60 here.
         score = scores["PrismML 6-task avg"]
-        return _bounded(0.75 * score, 12.0, f"vendor's 6-task mean {score:g}, converted from one anchor")
+        return _bounded(0.75 * score, 12.0, PublishedScore("PrismML 6-task avg", score, "one_anchor", 0.75 * score))
     return None
 
 
@@ -279,7 +295,7 @@ def _log_size(card: ModelCard) -> float:
     return math.log2(math.sqrt(max(card.params, 1) * max(card.params_active, 1)) / 1e9)
 
 
-def _bounded(mid: float, half: float, basis: str) -> Estimate:
+def _bounded(mid: float, half: float, basis: PublishedScore | Imputed) -> Estimate:
     mid = min(max(mid, CHANCE), 95.0)
     return Estimate(mid, max(CHANCE * 0.9, mid - half), min(95.0, mid + half), basis)
 

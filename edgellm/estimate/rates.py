@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from edgellm.estimate.isa import IsaClass
 from edgellm.estimate.tensor_types import TYPES
+from edgellm.types.basis import Measured
 from edgellm.types.calibration import CALIBRATED_HEAD, CALIBRATED_ROW, Calibration
 from edgellm.types.priors import NO_PRIORS, KernelRate
 
@@ -31,15 +32,10 @@ class Reader:
         self._share = min(1.0, threads / self._measured_threads)
         self._borrowed: dict[str, str] = {}
 
-    @property
-    def basis(self) -> str:
-        """As it stands in a `Rate`."""
-        when = f" {self._rates.date}" if self._rates.date else ""
-        build = f" with {self._rates.build}" if self._rates.build else ""
-        words = f"measured: calibrated{when}{build}, {self._threads} threads"
-        if self._measured_threads != self._threads:
-            words += f" from the rates of {self._measured_threads}"
-        return words + "".join(f", {kind} scaled as {like}" for kind, like in self._borrowed.items())
+    def basis(self, depth: int | None = None) -> Measured:
+        """What was measured, and what of it was assumed to hold for other types and numbers of threads."""
+        rates, borrowed = self._rates, tuple(self._borrowed.items())
+        return Measured(rates.date, rates.build, self._threads, self._measured_threads, borrowed, depth)
 
     def decode(self, kind: str) -> float:
         """Weights per second, one token at a time."""

@@ -29,6 +29,7 @@ from edgellm.estimate.footprint import kv_read_bytes
 from edgellm.estimate.isa import isa_class
 from edgellm.estimate.tensor_types import TYPES
 from edgellm.estimate.weights import Weights
+from edgellm.types.basis import Bandwidth, Bound, Predicted, RateBasis
 from edgellm.types.calibration import CALIBRATED_ROW, Calibration
 from edgellm.types.machine import Machine
 from edgellm.types.model import Shape
@@ -45,14 +46,12 @@ REFERENCE_DEPTH = 1024  # tokens in the cache that a stated rate assumes
 BATCH = 512  # tokens of a prompt that are computed at once
 
 # Low and high ends as factors of the middle: in-sample errors of C2, widened where an input is itself a guess.
-_BAND_MEASURED = (0.75, 1.2)
-_BAND_THEORETICAL = (0.6, 1.4)
-_BAND_GUESSED = (0.35, 2.0)
+_BANDS = {"measured": (0.75, 1.2), "theoretical": (0.6, 1.4), "assumed": (0.35, 2.0)}  # by what the bandwidth is
 # Of a rate that rests on a calibration: what `make bench-speed` found (docs/benchmarks/log/speed-prediction.md).
 # The scatter of the calibration's own rounds widens the lower end.
 _BAND_CALIBRATED = (0.85, 1.15)
 # Sequential read of an ordinary machine of the kind, where a profile names none.
-_GUESSED_GB_S = {"x86_64": 30.0, "amd64": 30.0, "aarch64": 12.0, "arm64": 12.0}
+_ASSUMED_GB_S = {"x86_64": 30.0, "amd64": 30.0, "aarch64": 12.0, "arm64": 12.0}
 
 
 def decode(
@@ -78,16 +77,17 @@ def decode(
         t_tok = sum(n / found.decode(kind) for kind, n in weights.streamed_params)
         t_tok += extra_rows(shape, weights) * found.row_s(weights.streamed_params)
         t_tok += products(shape, depth) / found.attention(kv_type, shape.head_dim, shape.n_head_kv, _group(shape))
-        t_tok += shape.recurrent_bytes / _bandwidth(machine)[0]
+        t_tok += shape.recurrent_bytes / (_bandwidth(machine).reached_gb_s * 1e9)
         t_tok += shape.n_layer * (found.layer_s + found.element_s * activations(shape))
-        return _rate(1 / t_tok, _calibrated(rates), f"{found.basis}, {depth} tokens cached")
-    bandwidth, basis, band = _bandwidth(machine)
-    power = OVERLAP_MEASURED if machine.memory.bandwidth_basis.startswith("measured") else OVERLAP_THEORETICAL
+        return _rate(1 / t_tok, _calibrated(rates), found.basis(depth))
+    reads = _bandwidth(machine)
+    bandwidth = reads.reached_gb_s * 1e9
+    power = OVERLAP_MEASURED if reads.source == "measured" else OVERLAP_THEORETICAL
     t_mem = (weights.streamed_bytes + kv_read_bytes(shape, depth, kv_type)) / bandwidth
     t_comp = sum(n / (threads * cls.decode_gw_s(kind, own) * 1e9) for kind, n in weights.streamed_params)
-    bound = "memory" if t_mem >= t_comp else "arithmetic"
+    bound: Bound = "memory" if t_mem >= t_comp else "arithmetic"
     rate = 1.0 / ((t_mem**power + t_comp**power) ** (1 / power) + BARRIER_S * shape.n_layer)
-    return _rate(rate, band, f"predicted: {bound}-bound, {basis}, {threads} threads, {cls.name}, {depth} tokens cached")
+    return _rate(rate, _BANDS[reads.source], Predicted(threads, cls.name, bound, reads, depth))
 
 
 def prefill(
@@ -112,10 +112,10 @@ def prefill(
         t_tok += (head / found.decode(head_type) if rates.decode else 0.0) / tokens
         t_tok += products(shape, tokens // 2) / found.attention_prefill(kv_type)
         t_tok += shape.n_layer * (found.layer_s / min(tokens, BATCH) + found.element_prefill_s * activations(shape))
-        return _rate(1 / t_tok, _calibrated(rates), found.basis)
+        return _rate(1 / t_tok, _calibrated(rates), found.basis())
     t_comp = sum(n / (threads * cls.prefill_gw_s(kind, own) * 1e9) for kind, n in body)
     rate = 1.0 / (t_comp + BARRIER_S * shape.n_layer / BATCH)
-    return _rate(rate, _BAND_THEORETICAL, f"predicted: {threads} threads, {cls.name}")
+    return _rate(rate, _BANDS["theoretical"], Predicted(threads, cls.name))
 
 
 def products(shape: Shape, depth: int) -> float:
@@ -159,17 +159,15 @@ def _head(shape: Shape, weights: Weights) -> tuple[str, int]:
     return max(fits, key=lambda kind: TYPES[kind].bits_per_weight), head
 
 
-def _bandwidth(machine: Machine) -> tuple[float, str, tuple[float, float]]:
-    """Bytes per second that decoding can count on, the basis in words, and the band."""
+def _bandwidth(machine: Machine) -> Bandwidth:
+    """What decoding can count on: a measured bandwidth as it is, a part of a theoretical one."""
     memory = machine.memory
     if memory.bandwidth_gb_s is None:
-        guess = _GUESSED_GB_S.get(machine.cpu.arch, 3.0)
-        return guess * 1e9 * THEORETICAL_REACHED, f"bandwidth unknown, {guess:g} GB/s assumed", _BAND_GUESSED
-    if memory.bandwidth_basis.startswith("measured"):
-        beside = " beside other programs" if memory.bandwidth_basis.endswith("beside other programs") else ""
-        return memory.bandwidth_gb_s * 1e9, f"{memory.bandwidth_gb_s:.1f} GB/s measured{beside}", _BAND_MEASURED
-    reached = memory.bandwidth_gb_s * THEORETICAL_REACHED
-    return reached * 1e9, f"{reached:.1f} of {memory.bandwidth_gb_s:.1f} GB/s theoretical", _BAND_THEORETICAL
+        assumed = _ASSUMED_GB_S.get(machine.cpu.arch, 3.0)
+        return Bandwidth("assumed", assumed, assumed * THEORETICAL_REACHED)
+    if memory.bandwidth_source == "measured":
+        return Bandwidth("measured", memory.bandwidth_gb_s, memory.bandwidth_gb_s, memory.bandwidth_contended)
+    return Bandwidth("theoretical", memory.bandwidth_gb_s, memory.bandwidth_gb_s * THEORETICAL_REACHED)
 
 
 def _calibrated(rates: Calibration) -> tuple[float, float]:
@@ -177,7 +175,7 @@ def _calibrated(rates: Calibration) -> tuple[float, float]:
     return max(0.3, low - rates.scatter), high
 
 
-def _rate(rate: float, band: tuple[float, float], basis: str) -> Rate:
+def _rate(rate: float, band: tuple[float, float], basis: RateBasis) -> Rate:
     # Three significant digits: more would only show noise, and keep the answer from being the same twice.
     low, mid, high = (float(f"{rate * factor:.3g}") for factor in (band[0], 1.0, band[1]))
     return Rate(mid, low, high, basis)

@@ -43,14 +43,14 @@ OCCASIONS = 3
 # A share of waiting for a processor above which a measurement counts as taken beside other programs: alone it is 0 to
 # 2 %, beside a build on both processors 40 to 70 %. It is used, as there is no better one, and said with the number.
 BUSY_SHARE = 0.15
-BESIDE = ", beside other programs"  # ends the basis then
 
 
 @dataclass(frozen=True, slots=True)
 class Bandwidth:
     gb_s: float  # 1e9 bytes per second
-    basis: str
-    occasions: int = 1  # quiet measurements of which this is the best; 0 = other programs ran beside it
+    basis: str  # for people
+    occasions: int = 1  # quiet measurements of which this is the best
+    contended: bool = False  # other programs ran beside it
 
 
 def remembered(machine: Machine, notes: list[str]) -> Bandwidth | None:
@@ -58,7 +58,9 @@ def remembered(machine: Machine, notes: list[str]) -> Bandwidth | None:
     path = _cache_file(machine)
     try:
         stored = json.loads(path.read_bytes()[: 64 * 1024])
-        found = Bandwidth(float(stored["gb_s"]), str(stored["basis"])[:200], int(stored["occasions"]))
+        occasions = int(stored["occasions"])
+        contended = bool(stored.get("contended", occasions == 0))  # older files have no such key
+        found = Bandwidth(float(stored["gb_s"]), str(stored["basis"])[:200], occasions, contended)
         if stored["schema"] == _CACHE_SCHEMA and stored["key"] == _key(machine) and 0 < found.gb_s < 1e5:
             return found
         raise ValueError("it describes another machine")
@@ -127,9 +129,9 @@ def measure(threads: int, size: int, seconds: float) -> Bandwidth:
     waited, wanted = sum(one.waited for one in passes), sum(one.ran + one.waited for one in passes)
     busy = waited > BUSY_SHARE * wanted
     word = "thread" if threads == 1 else "threads"
-    beside = BESIDE if busy else ""
+    beside = ", beside other programs" if busy else ""
     basis = f"measured: {threads} {word}, {pages} pages, numpy or over {size // MIB} MiB{beside}"
-    return Bandwidth(round(size / best / 1e9, 2), basis, occasions=0 if busy else 1)
+    return Bandwidth(round(size / best / 1e9, 2), basis, occasions=0 if busy else 1, contended=busy)
 
 
 @contextmanager

@@ -94,5 +94,11 @@ def _with_bandwidth(machine: Machine, measure: bool, refine: bool) -> Machine:
         if not measure:
             notes.append("memory bandwidth not measured yet: run `edgellm profile`")
         return replace(machine, notes=tuple(notes))
-    ram = replace(machine.memory, bandwidth_gb_s=found.gb_s, bandwidth_basis=found.basis)
+    ram = replace(
+        machine.memory,
+        bandwidth_gb_s=found.gb_s,
+        bandwidth_basis=found.basis,
+        bandwidth_source="measured",
+        bandwidth_contended=found.contended,
+    )
     return replace(machine, memory=ram, notes=tuple(notes))

@@ -98,10 +98,19 @@ def parse(text: str, source: Path) -> Machine:
     cpu = data.get("cpu")
     if isinstance(cpu, dict) and "cores" in cpu:
         cpu.setdefault("threads", cpu["cores"])
+    _add_bandwidth_source(data.get("memory"))
     machine = tables.convert(data, Machine, place)
     for key, problem in _violations(machine):
         place.refuse(problem, field=key)
     return machine
+
+
+def _add_bandwidth_source(memory: object) -> None:
+    """A file that was written before there was `bandwidth_source` says it in `bandwidth_basis` only."""
+    basis = memory.get("bandwidth_basis") if isinstance(memory, dict) else None
+    if isinstance(memory, dict) and isinstance(basis, str) and basis.startswith("measured"):
+        memory.setdefault("bandwidth_source", "measured")
+        memory.setdefault("bandwidth_contended", basis.endswith("beside other programs"))
 
 
 def _from_json(text: str, source: Path) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from edgellm.types.basis import OtherCaches, OwnRuns, Runs, SameBackend, SameFamily, SameModel
+
 # Runs, or other rows, that weigh as much as the level above: the variance of one measurement over that of what is
 # measured. A run repeats within some 5 % while predictions are off by some 10 to 20 %; other rows tell less.
 OWN_PRIOR = 0.2
@@ -37,7 +39,7 @@ class Correction:
     decode: float = 1.0
     prefill: float = 1.0
     resident: float = 1.0  # of the bytes that are resident
-    basis: str = ""  # for people: "corrected by 3 runs of qwen3-0.6b Q4_K_M here"; "" = not corrected
+    basis: Runs | None = None  # the runs that it was learned from; None = not corrected
     # How far from it the next run may be, as a share of a rate; None = as far as predictions are.
     within: float | None = None
 
@@ -100,16 +102,15 @@ def corrections(ratios: Iterable[Ratio]) -> Corrections:
     models: dict[tuple[str, str], Correction] = {}
     for backend in sorted({key[0] for key in cells}):
         here = {key: found for key, found in cells.items() if key[0] == backend}
-        words = f"corrected by runs of {_count(here)} on {backend} here; never run itself"
-        backends[backend] = _of_others(here.values(), NONE, BACKEND_PRIOR, words)
+        backends[backend] = _of_others(here.values(), NONE, BACKEND_PRIOR, SameBackend(backend, len(here)))
         for name in sorted({family(key[2]) for key in here}):
             alike = {key: found for key, found in here.items() if family(key[2]) == name}
-            words = f"corrected by runs of {_count(alike)} of the {name} types on {backend} here; never run itself"
-            families[backend, name] = _of_others(alike.values(), backends[backend], FAMILY_PRIOR, words)
+            kin = SameFamily(name, backend, len(alike))
+            families[backend, name] = _of_others(alike.values(), backends[backend], FAMILY_PRIOR, kin)
         for model in sorted({key[1] for key in here}):
             alike = {key: found for key, found in here.items() if key[1] == model}
-            words = f"corrected by runs of {model} in {_count(alike)} here; never run itself"
-            models[backend, model] = _of_others(alike.values(), backends[backend], MODEL_PRIOR, words)
+            same = SameModel(model, len(alike))
+            models[backend, model] = _of_others(alike.values(), backends[backend], MODEL_PRIOR, same)
     rows: dict[Row, Correction] = {}
     files: dict[File, Correction] = {}
     for key in cells:
@@ -125,26 +126,25 @@ def corrections(ratios: Iterable[Ratio]) -> Corrections:
 
 
 def _level_above(others: Mapping[File, Sequence[Ratio]], model: str, name: str) -> Correction:
-    whole = _of_others(others.values(), NONE, BACKEND_PRIOR, "")
+    whole = _of_others(others.values(), NONE, BACKEND_PRIOR, None)
     same = {key: found for key, found in others.items() if key[1] == model}
     if same:
-        return _of_others(same.values(), whole, MODEL_PRIOR, "")
+        return _of_others(same.values(), whole, MODEL_PRIOR, None)
     alike = {key: found for key, found in others.items() if family(key[2]) == name}
-    return _of_others(alike.values(), whole, FAMILY_PRIOR, "")
+    return _of_others(alike.values(), whole, FAMILY_PRIOR, None)
 
 
 def _of_other_caches(by_cache: Mapping[Row, Sequence[Ratio]], above: Correction) -> Correction:
     """For a type of cache that never ran: from runs of the same file with others."""
-    rates = _of_others(by_cache.values(), above, CACHE_PRIOR, "")
     (_, model, quant, _), *_ = by_cache
-    caches = " and ".join(sorted({row[3] for row in by_cache}))
-    words = f"corrected by runs of {model} {quant} with a cache of {caches} here"
+    rates = _of_others(by_cache.values(), above, CACHE_PRIOR, None)
+    basis = OtherCaches(model, quant, tuple(sorted({row[3] for row in by_cache})))
     medians = [m for runs in by_cache.values() if (m := _median(_logs(runs, "resident"))) is not None]
     resident = _shrunk([(m, 1.0) for m in medians], 1.0, OWN_PRIOR)
-    return replace(rates, resident=resident, basis=words, within=OTHER_CACHE)
+    return replace(rates, resident=resident, basis=basis, within=OTHER_CACHE)
 
 
-def _of_others(cells: Collection[Sequence[Ratio]], above: Correction, prior: float, basis: str) -> Correction:
+def _of_others(cells: Collection[Sequence[Ratio]], above: Correction, prior: float, basis: Runs | None) -> Correction:
     """From what ran, for what did not: each row of a model and a quantization counts once, however often it ran."""
     found = {}
     for name in RATES:
@@ -157,10 +157,8 @@ def _own(runs: Sequence[Ratio], above: Correction) -> Correction:
     found = {name: _shrunk(_logs(runs, name), getattr(above, name), OWN_PRIOR) for name in RATES}
     resident = _shrunk(_logs(runs, "resident"), above.resident, OWN_PRIOR)
     last = runs[-1]
-    times = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    cache = "" if last.kv_type == "f16" else f" with a cache of {last.kv_type}"
-    words = f"corrected by {times} of {last.model} {last.quant}{cache} here"
-    return Correction(**found, resident=resident, basis=words, within=REPEATS)
+    basis = OwnRuns(len(runs), last.model, last.quant, last.kv_type)
+    return Correction(**found, resident=resident, basis=basis, within=REPEATS)
 
 
 def _logs(runs: Sequence[Ratio], name: str) -> list[tuple[float, float]]:
@@ -194,7 +192,3 @@ def _median(logs: Sequence[tuple[float, float]]) -> float | None:
         if passed > half:
             return value
     return ordered[-1][0]
-
-
-def _count(cells: Mapping[tuple[str, str, str], object]) -> str:
-    return "1 other" if len(cells) == 1 else f"{len(cells)} others"

@@ -152,13 +152,7 @@ class EmbedQueue:
             raise UsageError(f"{name}[{index}] has no tokens", hint="send text that the model can read", param=name)
         if len(tokens) > info.n_ctx:
             beside = "" if job.query is None else ", with the query,"
-            raise ContextOverflow(
-                f"{name}[{index}]{beside} has {len(tokens)} tokens, the context holds {info.n_ctx}",
-                hint="send shorter pieces, or start with a longer context (--ctx) where the model allows it",
-                n_prompt=len(tokens),
-                n_ctx=info.n_ctx,
-                index=index,
-            )
+            raise ContextOverflow.of_text(name, index, len(tokens), info.n_ctx, beside=beside)
         return tokens
 
     def _batch(self, beside_answers: bool) -> list[tuple[_Job, int]]:

@@ -15,6 +15,7 @@ import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from edgellm import explain
 from edgellm.app import launch
 from edgellm.app.verify import Verification
 from edgellm.contract.manager import plugins
@@ -207,7 +208,7 @@ class EdgeLLM(Asking):
 
     def explain(self) -> str:
         """Why this model runs and how, in plain text, one reason a line."""
-        return "\n".join(self.plan.reasons)
+        return "\n".join(map(explain.sentence, self.plan.reasons))
 
     def close(self, *, drain: bool = False) -> None:
         """Stop the model; with `drain`, after the requests at hand. Twice is fine."""

@@ -104,8 +104,8 @@ def rows(found: Sequence[Vectors]) -> npt.NDArray[np.float32]:
 def _vectors(outcome: Outcome, number: int) -> Vectors:
     if isinstance(outcome, ContextOverflow) and number:
         # The worker counts within its request.
-        own, outcome.index = outcome.index, outcome.index + number * MAX_INPUTS
-        outcome.message = outcome.message.replace(f"input[{own}]", f"input[{outcome.index}]", 1)
+        index = outcome.index + number * MAX_INPUTS
+        raise ContextOverflow.of_text("input", index, outcome.n_prompt, outcome.n_ctx)
     if isinstance(outcome, EdgeLLMError):
         raise outcome
     assert isinstance(outcome, Vectors)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from edgellm import explain
 from edgellm.errors import NothingFits
 from edgellm.estimate import footprint
 from edgellm.selection.option import Option
@@ -14,8 +15,9 @@ from edgellm.selection.scenario import SHORTEST_CTX, setting
 from edgellm.types.machine import Machine
 from edgellm.types.model import Shape
 from edgellm.types.plan import Footprint
+from edgellm.types.reason import CacheType, ContextLength
 from edgellm.types.request import SelectionRequest
-from edgellm.units import show_memory, show_rate
+from edgellm.units import show_memory
 
 # Steps to try, longest first; finer than powers of two where a machine's last gigabytes decide.
 STEPS = (32768, 24576, 16384, 12288, 8192, 6144, 4096, 3072, 2048, 1536, 1024, 768, 512)
@@ -33,11 +35,11 @@ def longest(limit: int, holds: Callable[[int], bool]) -> int:
     return 0
 
 
-def choose_context(option: Option) -> tuple[int, str]:
+def choose_context(option: Option) -> ContextLength:
     """Tokens per slot for the chosen option, and why."""
     setting, request = option.setting, option.setting.request
     if request.ctx is not None:
-        return request.ctx, f"Context: {request.ctx:,} tokens per slot, as asked."
+        return ContextLength(request.ctx, "asked")
     limit = min(option.card.ctx_train, setting.needs.max_ctx)
     reads_only = request.task == "embed"
     floor = 0.0 if reads_only else min(setting.floor_tps, option.decode.tok_s)
@@ -53,17 +55,14 @@ def choose_context(option: Option) -> tuple[int, str]:
     ctx = max(longest(by_memory, keeps_floor), min(by_memory, option.needed_ctx))
     rate = option.decode_at(ctx // 2).tok_s
     if reads_only:
-        bound = "the longest text that it reads at once" + ("" if ctx == limit else " within the memory budget")
-    elif ctx < by_memory:
-        bound = f"half full it decodes at {show_rate(rate)} tok/s; a longer one would fall below {show_rate(floor)}"
-    elif ctx < limit:
-        bound = f"the longest that the memory budget allows; half full it decodes at {show_rate(rate)} tok/s"
-    elif limit == option.card.ctx_train:
-        bound = f"all that the model was trained for; half full it decodes at {show_rate(rate)} tok/s"
-    else:
-        trained = option.card.ctx_train
-        bound = f"unasked, no more is reserved for {request.task}; --ctx asks for more, it was trained for {trained:,}"
-    return ctx, f"Context: {ctx:,} tokens per slot: {bound}."
+        return ContextLength(ctx, "encoder" if ctx == limit else "encoder_memory")
+    if ctx < by_memory:
+        return ContextLength(ctx, "speed", rate, floor)
+    if ctx < limit:
+        return ContextLength(ctx, "memory", rate)
+    if limit == option.card.ctx_train:
+        return ContextLength(ctx, "trained", rate)
+    return ContextLength(ctx, "unasked", rate, task=request.task, ctx_train=option.card.ctx_train)
 
 
 def fit_cache(  # noqa: PLR0917
@@ -74,7 +73,7 @@ def fit_cache(  # noqa: PLR0917
     request: SelectionRequest,
     kv_types: Sequence[str],
     placed: Callable[[Footprint], Footprint] = lambda whole: whole,
-) -> tuple[int, str, tuple[str, ...]]:
+) -> tuple[ContextLength, str, CacheType | None]:
     """Tokens per slot and type of cache for a model file that is already at hand, and why.
 
     The first of `kv_types` that holds the context asked for, or the one that the task needs; where none does, the first
@@ -84,22 +83,21 @@ def fit_cache(  # noqa: PLR0917
         NothingFits: none holds the shortest context, or the one asked for.
     """
     needed = setting(machine, request).needed_ctx(ctx_train or request.ctx or SHORTEST_CTX)
-    found: list[tuple[int, str, tuple[str, ...]]] = []
+    usable: list[tuple[ContextLength, str, CacheType | None]] = []
     for kv_type in kv_types:
         try:
-            ctx, why = fit_context(machine, shape, ctx_train, tensor_bytes, request, placed, kv_type)
+            context = fit_context(machine, shape, ctx_train, tensor_bytes, request, placed, kv_type)
         except NothingFits:
-            if kv_type == kv_types[-1] and not found:
+            if kv_type == kv_types[-1] and not usable:
                 raise
             continue
-        lower = kv_type != kv_types[0]
-        saved = f"Cache: {kv_type}, as with {kv_types[0]} fewer than {needed:,} tokens fit the memory budget."
-        asked = f"Cache: {kv_type}, as asked."
-        notes = (saved,) if lower else (asked,) if request.kv_type else ()
-        found.append((ctx, kv_type, (why, *notes)))
-        if ctx >= needed:
-            return found[-1]
-    return found[0]
+        cache = CacheType(kv_type, "asked") if request.kv_type else None
+        if kv_type != kv_types[0]:
+            cache = CacheType(kv_type, "context", higher=kv_types[0], ctx=needed)
+        usable.append((context, kv_type, cache))
+        if context.ctx >= needed:
+            return usable[-1]
+    return usable[0]
 
 
 def fit_context(  # noqa: PLR0917
@@ -110,7 +108,7 @@ def fit_context(  # noqa: PLR0917
     request: SelectionRequest,
     placed: Callable[[Footprint], Footprint] = lambda whole: whole,
     kv_type: str = "f16",
-) -> tuple[int, str]:
+) -> ContextLength:
     """Tokens per slot for a model file that is already at hand, and why. `ctx_train` 0 = not known.
 
     `placed` gives what is left in RAM of a footprint.
@@ -130,15 +128,13 @@ def fit_context(  # noqa: PLR0917
     if ctx == 0 or needs(ctx) > given.budget_bytes:
         raise NothingFits(
             f"the model needs {show_memory(needs(shortest))} with {shortest:,} tokens of context and {request.slots} "
-            f"slots, and may use {given.budget_reason}",
+            f"slots, and may use {explain.budget(given.budget_reason)}",
             hint="close other programs, ask for less with --ctx or --slots, or see `edgellm auto-select`",
         )
     if request.ctx is not None:
-        return ctx, f"Context: {ctx:,} tokens per slot, as asked."
+        return ContextLength(ctx, "asked")
     if ctx < limit:
-        bound = f"the longest that the memory budget of {given.budget_reason} allows"
-    elif limit == ctx_train:
-        bound = "all that the model was trained for"
-    else:
-        bound = f"unasked, no more is reserved for {request.task}"
-    return ctx, f"Context: {ctx:,} tokens per slot: {bound}."
+        return ContextLength(ctx, "memory", budget=given.budget_reason)
+    if limit == ctx_train:
+        return ContextLength(ctx, "trained")
+    return ContextLength(ctx, "unasked", task=request.task)

@@ -11,6 +11,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
+
+from edgellm import explain
 from edgellm.errors import BackendUnavailable, NothingFits
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.context_length import choose_context
@@ -22,7 +25,9 @@ from edgellm.selection.reasons import about, evidence
 from edgellm.selection.rule_result import Rule, rejections
 from edgellm.selection.rules import CHOICES, CONSTRAINTS, coherent_bits, quant_for_size, rank_models
 from edgellm.selection.scenario import BackendFacts, Setting, setting
+from edgellm.types.backend_reason import BackendCannotRun
 from edgellm.types.plan import Candidate, Decision, Rejection
+from edgellm.types.reason import Considered, ContextLength, CouldBeMade, Reason, SourcesReached
 from edgellm.types.request import SelectionRequest
 
 RUNNERS_UP = 5
@@ -34,8 +39,8 @@ class Outcome:
 
     chosen: Option
     choice: Candidate
-    ctx_reason: str
-    reasons: tuple[str, ...]
+    context_length: ContextLength
+    reasons: tuple[Reason, ...]
     runners_up: tuple[Candidate, ...]
     rejected: tuple[Rejection, ...]
 
@@ -56,11 +61,11 @@ def decide(context: SelectionContext, request: SelectionRequest) -> Decision:
     options, impossible = expand(replace(context, cards=cards, backends=tuple(usable)), given)
     if not options:
         raise _nothing_runs(impossible, given.needs.kind)
+    n_models = len({o.model for o in options})
     opening = (
-        f"Memory budget {given.budget_reason}.",
+        given.budget_reason,
         *backend_reasons,
-        f"Considered {_count(len({o.model for o in options}), f'{given.needs.kind} model')} in "
-        f"{_count(len(options), 'file')}; {_count(given.threads, 'thread')}.",
+        Considered(n_models, given.needs.kind, len(options), given.threads),
     )
     start = Decision(
         choice=None,
@@ -86,17 +91,14 @@ def _restricted(  # noqa: PLR0917
     kinds: Collection[str],
 ) -> Decision:
     """The decision where some sources do not answer. `kinds` are those of its files; no others were asked."""
-    wish = best.choice
-    answer = [kind for kind in context.reachable or () if kind in kinds]
-    what = "offline" if given.request.offline else f"reachable: {', '.join(answer) or 'none'}"
+    request, wish = given.request, best.choice
+    answer = tuple(kind for kind in context.reachable or () if kind in kinds)
+    note = SourcesReached(request.offline, answer, len(reachable), wish.model, wish.quant)
     if not reachable:
-        note = f"Sources ({what}): no file can be had; {wish.model} {wish.quant} would be chosen."
         return replace(start, reasons=(*start.reasons, note), would_choose=wish)
     outcome = _choose_or_make(reachable, given, context.rules)
     if outcome.choice == wish:
-        return _with(start, best, f"Sources ({what}): the best choice can be had.")
-    have = f"{len(reachable):,} file{'s' if len(reachable) != 1 else ''} can be had"
-    note = f"Sources ({what}): {have}; {wish.model} {wish.quant} would be chosen if all answered."
+        return _with(start, best, msgspec.structs.replace(note, best_can_be_had=True))
     make = _proposal(outcome.chosen, reachable, given, context.rules)
     return replace(_with(start, outcome, note, *make), would_choose=wish)
 
@@ -113,13 +115,13 @@ def _choose_or_make(options: Sequence[Option], given: Setting, extra_rules: Sequ
             best = choose(made, given, extra_rules).chosen
         except NothingFits:
             raise error from None
-        raise NothingFits(error.message, hint=proposal(best, None)) from error
+        raise NothingFits(error.message, hint=explain.could_be_made(proposal(best, None))) from error
 
 
 def _proposal(
     chosen: Option, reachable: Sequence[Option], given: Setting, extra_rules: Sequence[Rule]
-) -> tuple[str, ...]:
-    """A line on a quantization that could be made here and would be chosen, where there is one."""
+) -> tuple[CouldBeMade, ...]:
+    """A quantization that could be made here and would be chosen, where there is one."""
     made = could_be_made(reachable)
     if not made:
         return ()
@@ -128,7 +130,7 @@ def _proposal(
     return (proposal(best, chosen),) if best.file.source.startswith(SCHEME) else ()
 
 
-def _with(start: Decision, outcome: Outcome, *notes: str) -> Decision:
+def _with(start: Decision, outcome: Outcome, *notes: Reason) -> Decision:
     return replace(
         start,
         choice=outcome.choice,
@@ -144,17 +146,17 @@ def _nothing_runs(impossible: Sequence[Rejection], kind: str) -> NothingFits:
     rows = [r for r in rows if r.rule != OTHER_FORMAT] or rows
     count = Counter(r.reason for r in rows)
     first = max(rows, key=lambda r: count[r.reason], default=None)
-    why = "" if first is None else f": {first.model} {first.quant} {first.reason}"
+    why = "" if first is None else f": {first.model} {first.quant} {explain.refusal(first.reason)}"
     return NothingFits(f"no {kind} model runs on an installed backend{why}", hint="see `edgellm plugins`")
 
 
 def usable_backends(
     backends: Sequence[BackendFacts], request: SelectionRequest
-) -> tuple[list[BackendFacts], tuple[str, ...]]:
-    """Backends to plan for, and what was said of the others."""
+) -> tuple[list[BackendFacts], tuple[BackendCannotRun, ...]]:
+    """Backends to plan for, and those that cannot run here."""
     wanted = sorted((b for b in backends if request.backend in (None, b.name)), key=lambda b: b.name)
     usable = [b for b in wanted if not b.problems]
-    reasons = tuple(f"Backend {b.name} cannot run here: {'; '.join(b.problems)}." for b in wanted if b.problems)
+    reasons = tuple(BackendCannotRun(b.name, b.problems) for b in wanted if b.problems)
     if usable and request.gpu_layers not in (None, 0):
         # The first that could with another build says how; one that never can is no help.
         first = next((b for b in usable if b.offload is not None), usable[0])
@@ -165,7 +167,7 @@ def usable_backends(
         asked = f"backend {request.backend!r}" if request.backend else "any backend"
         known = ", ".join(b.name for b in backends) or "none"
         raise BackendUnavailable(
-            f"{asked} cannot be used: {' '.join(reasons) or 'it is not installed'}",
+            f"{asked} cannot be used: {' '.join(map(explain.sentence, reasons)) or 'it is not installed'}",
             hint=f"installed: {known}; see `edgellm plugins`",
         )
     return usable, reasons
@@ -177,7 +179,7 @@ def choose(options: Sequence[Option], given: Setting, extra_rules: Sequence[Rule
     Raises:
         NothingFits: a rule left nothing.
     """
-    reasons: list[str] = []
+    reasons: list[Reason] = []
     rejected: list[Rejection] = []
     left: tuple[Option, ...] = tuple(options)
     low: Sequence[Option] = ()
@@ -190,21 +192,21 @@ def choose(options: Sequence[Option], given: Setting, extra_rules: Sequence[Rule
     for rule in CHOICES:
         left = _apply(rule, left, given, reasons, rejected)
     chosen = left[0]
-    ctx, why = choose_context(chosen)
-    reasons += [why, *evidence(chosen, low), *about(chosen, ctx, possible)]
+    length = choose_context(chosen)
+    reasons += [length, *evidence(chosen, low), *about(chosen, length.ctx, possible)]
     runners_up = _runners_up(possible, chosen, given)
-    return Outcome(chosen, chosen.candidate(ctx), why, tuple(reasons), runners_up, tuple(rejected))
+    return Outcome(chosen, chosen.candidate(length.ctx), length, tuple(reasons), runners_up, tuple(rejected))
 
 
 def _apply(
-    rule: Rule, options: tuple[Option, ...], given: Setting, reasons: list[str], rejected: list[Rejection]
+    rule: Rule, options: tuple[Option, ...], given: Setting, reasons: list[Reason], rejected: list[Rejection]
 ) -> tuple[Option, ...]:
     verdict = rule(options, given)
-    if verdict.reason:
+    if verdict.reason is not None:
         reasons.append(verdict.reason)
     rejected += rejections(verdict, rule.__name__)
     if not verdict.kept:
-        last = "; ".join(f"{r.model} {r.reason}" for r in rejected[-3:])
+        last = "; ".join(f"{r.model} {explain.refusal(r.reason)}" for r in rejected[-3:])
         raise NothingFits(
             f"rule {rule.__name__} left nothing: {last}", hint="ask for less with --ctx, --min-tps or --slots"
         )
@@ -217,7 +219,7 @@ def _runners_up(possible: Sequence[Option], chosen: Option, given: Setting) -> t
     found = []
     for name in names:
         best = quant_for_size([o for o in possible if o.model == name], given).kept[0]
-        found.append(best.candidate(choose_context(best)[0]))
+        found.append(best.candidate(choose_context(best).ctx))
     return tuple(found)
 
 
@@ -250,7 +252,3 @@ def _inputs(context: SelectionContext, given: Setting, backends: Sequence[Backen
         "vetoes": len(context.vetoes),
         "checked": len(context.divergences),
     }
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"

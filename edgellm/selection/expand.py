@@ -12,6 +12,7 @@ from edgellm.selection.scenario import BackendFacts, Setting
 from edgellm.types.model import ModelCard, ModelFile, Shape
 from edgellm.types.plan import Rejection
 from edgellm.types.priors import ExportRule
+from edgellm.types.refusal import NoBackendOpens, NoFiles, ShapeUnknown, SizeUnknown, WrongKind
 
 MEMO_ROWS = 20_000
 OTHER_FORMAT = "backend_opens_format"  # the rule where no backend opens files of the kind
@@ -35,12 +36,11 @@ def expand(context: SelectionContext, given: Setting) -> tuple[list[Option], lis
     rejected: list[Rejection] = []
     for card in cards:
         if card.kind != kind:
-            rejected.append(Rejection(card.id, "", f"is_{kind}_model", f"is of kind {card.kind}"))
+            rejected.append(Rejection(card.id, "", f"is_{kind}_model", WrongKind(card.kind)))
         elif card.shape is None:
-            why = "its shape is not known, so neither memory nor speed can be predicted"
-            rejected.append(Rejection(card.id, "", "has_known_shape", why))
+            rejected.append(Rejection(card.id, "", "has_known_shape", ShapeUnknown()))
         elif not card.files:
-            rejected.append(Rejection(card.id, "", "has_files", "no published file is known"))
+            rejected.append(Rejection(card.id, "", "has_files", NoFiles()))
         else:
             ability = quality.ability(card, scored, given.request.task)
             for file in card.files:
@@ -67,8 +67,7 @@ def _of_file(  # noqa: PLR0917
     size = _weights_of(card, shape, file, export_rule(backends, file.format))
     # The rule of another format belongs to its backend: without one, that is what is missing.
     if size is None and (opens_format or file.format in GGML_FORMATS):
-        why = f"the size of {file.quant} follows no rule that is known, and none is published"
-        rejected.append(Rejection(card.id, file.quant, "has_known_size", why))
+        rejected.append(Rejection(card.id, file.quant, "has_known_size", SizeUnknown(file.quant)))
         return []
     is_local = file.source in context.stored or (file.sha256 is not None and file.sha256 in context.stored)
     options: list[Option] = []
@@ -76,7 +75,7 @@ def _of_file(  # noqa: PLR0917
     for backend in backends:
         kv_type = given.request.kv_type or backend.usual_cache
         refusal = backend.refuses(file, shape.arch) or backend.refuses_cache(kv_type, shape)
-        if refusal:
+        if refusal is not None:
             # Who opens other formats has nothing to say of this file, unless nobody opens it.
             if file.format in backend.formats or not opens_format:
                 refusals.append(refusal)
@@ -100,7 +99,7 @@ def _of_file(  # noqa: PLR0917
             )
     if not options:
         rule = "backend_opens_it" if opens_format else OTHER_FORMAT
-        rejected.append(Rejection(card.id, file.quant, rule, "; ".join(refusals)))
+        rejected.append(Rejection(card.id, file.quant, rule, NoBackendOpens(tuple(refusals))))
     return options
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from edgellm import explain
 from edgellm.errors import BackendUnavailable, NothingFits
 from edgellm.estimate import quality
 from edgellm.selection.context import SelectionContext
@@ -19,9 +20,14 @@ from edgellm.selection.expand import expand, export_rule
 from edgellm.selection.option import Option
 from edgellm.selection.rules import LOW_SHARE, rank_models
 from edgellm.selection.scenario import BackendFacts, Setting
+from edgellm.types.backend_reason import BackendCannotRun, GpuReason
+from edgellm.types.basis import EstimateBasis
+from edgellm.types.criterion import Stated
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Candidate, Rejection
 from edgellm.types.priors import Priors
+from edgellm.types.reason import ContextLength
+from edgellm.types.refusal import NoBackendOpens, NoBackendRuns, Refusal, RefusedByRule, TrainedForLess
 from edgellm.types.request import KV_TYPES
 from edgellm.units import show_memory, show_rate
 
@@ -44,16 +50,16 @@ class Appraisal:
 
     candidate: Candidate  # backend "" = none opens it
     exact_size: bool  # its weights are known to the byte
-    ctx_reason: str
+    ctx_reason: ContextLength
     kept: quality.Estimate  # share of the ability left in this quantization and cache
-    ability: str  # where the quality comes from
+    ability: EstimateBasis  # where the quality comes from
     counted_bytes: int  # against the budget
     budget_bytes: int
     floor_tps: float
     rate_tps: float  # what the floor is compared with
-    problems: tuple[str, ...] = ()  # beside memory: no backend, more context than it was trained for
+    problems: tuple[Refusal, ...] = ()  # beside memory: no backend, more context than it was trained for
     remedies: tuple[Remedy, ...] = ()
-    device_reason: str = ""  # what a GPU takes, and why
+    device_reason: GpuReason | None = None  # what a GPU takes, and why
 
     @property
     def fits(self) -> bool:
@@ -84,20 +90,20 @@ def appraise(
     every = replace(named, files=(*named.files, *others))
     options, rejected = expand(replace(context, cards=(every, *scored), backends=usable, stored=frozenset()), room)
     mine = [r for r in rejected if r.model == card.id]
-    refused = {r.quant: r.reason for r in mine if r.rule != "has_known_size"}
-    broken = "; ".join(f"{b.name} cannot run here: {', '.join(b.problems)}" for b in context.backends if b.problems)
+    refused = {r.quant: r.reason for r in mine if isinstance(r.reason, NoBackendOpens) and r.reason.refusals}
+    broken = tuple(BackendCannotRun(b.name, b.problems) for b in context.backends if b.problems)
     appraisals: list[Appraisal] = []
     for file in named.files:
         same = [o for o in options if o.file is file]
-        problem = ""
+        problem: Refusal | None
         if same:
             problem = _refused_by_rules(same, context, room)
         else:
-            problem = refused.get(file.quant, "") or broken or "no backend is installed that opens it"
+            problem = refused.get(file.quant, NoBackendRuns(broken))
             same = _without_backend(replace(named, files=(file,)), scored, context, room)
         if same:
             siblings = [o for o in options if o.file is not file]
-            run = _as_selected(same, context, room) if not problem else None
+            run = _as_selected(same, context, room) if problem is None else None
             appraisals.append(_appraisal(run or _as_wished(same), siblings, adapter_bytes, problem))
     missing = {file.quant for file in named.files} - {a.candidate.quant for a in appraisals}
     return appraisals, [r for r in mine if r.quant in missing]
@@ -118,20 +124,20 @@ def _without_backend(
     return expand(SelectionContext(context.machine, (nobody,), (card, *scored)), room)[0]
 
 
-def _refused_by_rules(same: Sequence[Option], context: SelectionContext, room: Setting) -> str:
-    """What a plugin's rule says against the file on every backend; "" = nothing."""
+def _refused_by_rules(same: Sequence[Option], context: SelectionContext, room: Setting) -> RefusedByRule | None:
+    """What a plugin's rule says against the file on every backend; None = nothing."""
     for rule in context.rules:
         verdict = rule(same, room)
         if not verdict.kept:
-            return f"{rule.__name__}: {verdict.rejected[-1][1] if verdict.rejected else verdict.reason}"
-    return ""
+            return RefusedByRule(rule.__name__, verdict.rejected[-1][1] if verdict.rejected else verdict.reason)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
     option: Option
     ctx: int
-    why: str
+    why: ContextLength
 
 
 def _as_selected(same: Sequence[Option], context: SelectionContext, room: Setting) -> _Run | None:
@@ -143,7 +149,7 @@ def _as_selected(same: Sequence[Option], context: SelectionContext, room: Settin
     except (NothingFits, BackendUnavailable):
         return None
     option = next(o for o in same if o.backend == outcome.choice.backend)
-    return _Run(replace(option, kv_type=outcome.choice.kv_type), outcome.choice.ctx, outcome.ctx_reason)
+    return _Run(replace(option, kv_type=outcome.choice.kv_type), outcome.choice.ctx, outcome.context_length)
 
 
 def _as_wished(same: Sequence[Option]) -> _Run:
@@ -151,16 +157,16 @@ def _as_wished(same: Sequence[Option]) -> _Run:
     best = rank_models(same)[0]
     ctx, task = best.needed_ctx, best.setting.request.task
     asked = best.setting.request.ctx is not None
-    return _Run(best, ctx, f"Context: {ctx:,} tokens per slot, {'as asked' if asked else f'what {task} needs'}.")
+    return _Run(best, ctx, ContextLength(ctx, "asked") if asked else ContextLength(ctx, "task", task=task))
 
 
-def _appraisal(run: _Run, siblings: Sequence[Option], adapter_bytes: int, problem: str) -> Appraisal:
+def _appraisal(run: _Run, siblings: Sequence[Option], adapter_bytes: int, problem: Refusal | None) -> Appraisal:
     chosen, ctx = run.option, run.ctx
     setting, request = chosen.setting, chosen.setting.request
     placed = chosen.placed_at(ctx)
-    problems = [problem, placed.problem, chosen.veto]
+    problems: list[Refusal | None] = [problem, placed.problem, Stated(chosen.veto) if chosen.veto else None]
     if ctx > chosen.card.ctx_train:
-        problems.append(f"it was trained for {chosen.card.ctx_train:,} tokens, {ctx:,} are asked for")
+        problems.append(TrainedForLess(chosen.card.ctx_train, ctx))
     if request.kv_type is not None and chosen.backend:
         problems.append(chosen.facts.refuses_cache(chosen.kv_type, chosen.shape))
     whole = chosen.candidate(ctx)
@@ -176,7 +182,7 @@ def _appraisal(run: _Run, siblings: Sequence[Option], adapter_bytes: int, proble
         budget_bytes=setting.budget_bytes + adapter_bytes,
         floor_tps=setting.floor_tps,
         rate_tps=chosen.useful_tps,
-        problems=tuple(filter(None, problems)),
+        problems=tuple(problem for problem in problems if problem is not None),
         remedies=() if chosen.fits_at(ctx) else _remedies(chosen, ctx, others, adapter_bytes),
         device_reason=placed.reason,
     )
@@ -268,12 +274,12 @@ def _asking(setting: Setting, *, slots: int) -> Setting:
 
 def verdict(a: Appraisal) -> str:
     """Whether it fits, in one sentence with the numbers."""
-    short = a.counted_bytes - a.budget_bytes
+    short, problems = a.counted_bytes - a.budget_bytes, [explain.problem(problem) for problem in a.problems]
     if short > 0:
         memory = f"it needs {show_memory(a.counted_bytes)}, {show_memory(short)} more than may be used"
-        return f"Does not fit: {'; '.join((memory, *a.problems))}."
-    if a.problems:
-        return f"Cannot be run so: {'; '.join(a.problems)}."
+        return f"Does not fit: {'; '.join((memory, *problems))}."
+    if problems:
+        return f"Cannot be run so: {'; '.join(problems)}."
     free = show_memory(-short)
     if not a.is_fast_enough:
         slow = f"{show_rate(a.rate_tps)} tok/s stay below the {show_rate(a.floor_tps)} of its task"

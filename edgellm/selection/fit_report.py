@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgellm import explain
 from edgellm.selection.fit import Appraisal, verdict
-from edgellm.selection.report import about_model
+from edgellm.selection.report import about_model, rate
 from edgellm.selection.scenario import Setting
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Candidate, Rejection
@@ -57,7 +58,8 @@ def to_dict(  # noqa: PLR0917
             "id": machine.id,
             "name": machine.name,
             "budget_bytes": given.budget_bytes,
-            "budget": given.budget_reason,
+            "budget": explain.budget(given.budget_reason),
+            "budget_facts": explain.facts(given.budget_reason),
             "threads": given.threads,
             "bandwidth_gb_s": machine.memory.bandwidth_gb_s,
             "bandwidth_basis": machine.memory.bandwidth_basis,
@@ -73,8 +75,12 @@ def to_dict(  # noqa: PLR0917
         },
         "chosen": chosen or None,
         "estimates": [_estimate(card, a) for a in found],
-        "not_predicted": [{"quant": r.quant, "reason": r.reason} for r in refused],
+        "not_predicted": [_refused(r) for r in refused],
     }
+
+
+def _refused(r: Rejection) -> dict[str, Any]:
+    return {"quant": r.quant, "reason": explain.refusal(r.reason), "reason_facts": explain.facts(r.reason)}
 
 
 def _estimate(card: ModelCard, a: Appraisal) -> dict[str, Any]:
@@ -89,7 +95,8 @@ def _estimate(card: ModelCard, a: Appraisal) -> dict[str, Any]:
         "file_bytes": weights.file_bytes,
         "file_bytes_exact": weights.file_is_exact,
         "ctx": c.ctx,
-        "ctx_reason": a.ctx_reason,
+        "ctx_reason": explain.sentence(a.ctx_reason),
+        "ctx_reason_facts": explain.facts(a.ctx_reason),
         "slots": c.slots,
         "kv_type": c.kv_type,
         "threads": c.threads,
@@ -104,14 +111,21 @@ def _estimate(card: ModelCard, a: Appraisal) -> dict[str, Any]:
             "device_bytes": c.footprint.device_bytes,
             "counted_bytes": a.counted_bytes,
         },
-        "decode": _rate(c, "decode"),
-        "prefill": _rate(c, "prefill"),
-        "quality": {"mid": c.quality, "low": c.quality_low, "high": c.quality_high, "basis": a.ability},
+        "decode": rate(c.decode),
+        "prefill": rate(c.prefill),
+        "quality": {
+            "mid": c.quality,
+            "low": c.quality_low,
+            "high": c.quality_high,
+            "basis": explain.basis(a.ability),
+            "basis_facts": explain.facts(a.ability),
+        },
         "kept": {
             "mid": round(a.kept.mid, 4),
             "low": round(a.kept.low, 4),
             "high": round(a.kept.high, 4),
-            "basis": a.kept.basis,
+            "basis": explain.basis(a.kept.basis),
+            "basis_facts": explain.facts(a.kept.basis),
         },
         "verdict": {
             "fits": a.fits,
@@ -119,16 +133,12 @@ def _estimate(card: ModelCard, a: Appraisal) -> dict[str, Any]:
             "fast_enough": a.is_fast_enough,
             "floor_tps": a.floor_tps,
             "rate_tps": a.rate_tps,
-            "problems": list(a.problems),
+            "problems": list(map(explain.problem, a.problems)),
+            "problems_facts": list(map(explain.facts, a.problems)),
             "remedies": [{"flags": list(r.flags), "counted_bytes": r.counted_bytes} for r in a.remedies],
             "text": verdict(a),
         },
     }
-
-
-def _rate(c: Candidate, name: str) -> dict[str, Any]:
-    rate = getattr(c, name)
-    return {"tok_s": rate.tok_s, "low": rate.low, "high": rate.high, "basis": rate.basis}
 
 
 def _file(card: ModelCard, c: Candidate) -> ModelFile | None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgellm.errors import BackendUnavailable, NothingFits, UsageError
-from edgellm.estimate.quants import LOW_BITS
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.decide import decide
 from edgellm.selection.option import RISK
@@ -14,6 +13,7 @@ from edgellm.selection.scenario import TASK_NEEDS, setting
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard
 from edgellm.types.plan import Candidate, Decision
+from edgellm.types.reason import FewerBitsTaken
 from edgellm.types.request import SelectionRequest
 
 RUNNERS_UP = 5
@@ -182,10 +182,8 @@ def _slow(row: Sequence[Assigned]) -> tuple[str, ...]:
 
 def _low_bits(row: Sequence[Assigned]) -> tuple[str, ...]:
     """Boxes for which the rule of coherent bits had to give way."""
-    gave_way = f"Nothing fits at {LOW_BITS} bits"
-    return tuple(
-        a.site.name for a in row if a.decision is not None and any(r.startswith(gave_way) for r in a.decision.reasons)
-    )
+    decided = ((a.site.name, a.decision) for a in row if a.decision is not None)
+    return tuple(name for name, decision in decided if any(isinstance(r, FewerBitsTaken) for r in decision.reasons))
 
 
 def _worst(row: Sequence[Assigned]) -> float:

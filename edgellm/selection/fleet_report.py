@@ -6,15 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgellm import explain
 from edgellm.selection.fit_report import HEADER_BYTES_PER_TOKEN
 from edgellm.selection.fleet import Assigned, Shared, is_slow
 from edgellm.selection.report import to_dict as decision_to_dict
 from edgellm.types.model import ModelFile
 from edgellm.types.plan import Candidate, Decision
+from edgellm.types.reason import (
+    BestModel,
+    ChosenQuant,
+    FewerBitsTaken,
+    LicenseRestricts,
+    Reason,
+    ShorterContext,
+    Slow,
+)
 
 SCHEMA = 1
-_MODEL = "Model: "
-_TELLING = ("Quantization: ", "Slow: ", "Nothing ", "Licence: ")
+_TELLING = (ChosenQuant, Slow, FewerBitsTaken, ShorterContext, LicenseRestricts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +62,10 @@ def _bytes(box: Assigned, c: Candidate) -> tuple[int, bool]:
     return c.tensor_bytes + HEADER_BYTES_PER_TOKEN * vocabulary, False
 
 
-def telling(decision: Decision, *, shared: bool) -> list[str]:
+def telling(decision: Decision, *, shared: bool) -> list[Reason]:
     """The reasons for the model (where it was chosen for this box), its quantization, and what falls short."""
-    wanted = _TELLING if shared else (_MODEL, *_TELLING)
-    return [reason for reason in decision.reasons if reason.startswith(wanted)]
+    kinds = _TELLING if shared else (BestModel, *_TELLING)
+    return [reason for reason in decision.reasons if isinstance(reason, kinds)]
 
 
 def to_dict(name: str, profiles: Sequence[str], boxes: Sequence[Assigned], shared: Shared | None) -> dict[str, Any]:
@@ -119,6 +128,7 @@ def _box(box: Assigned, profile: str) -> dict[str, Any]:
         "choice": whole["choice"] if whole is not None else None,
         "below_floor": is_slow(box),
         "budget_bytes": None if decision is None else decision.budget_bytes,
-        "reasons": [] if decision is None else list(decision.reasons),
+        "reasons": [] if decision is None else list(map(explain.sentence, decision.reasons)),
+        "reasons_facts": [] if decision is None else list(map(explain.facts, decision.reasons)),
         "problem": box.problem or None,
     }

@@ -8,6 +8,7 @@ from dataclasses import replace
 from edgellm.estimate import weights
 from edgellm.selection.option import Option
 from edgellm.types.model import ModelFile
+from edgellm.types.reason import CouldBeMade
 
 # What little is lost in, so that making another one of it adds no loss that counts.
 SOURCES = ("F32", "BF16", "F16", "Q8_0")
@@ -36,12 +37,8 @@ def _made(source: Option, target: str) -> Option:
     return replace(source, file=file, weights=weights.weights(source.shape, card.params, card.params_active, target))
 
 
-def proposal(chosen: Option, instead: Option | None) -> str:
-    """What a person should know where a file that could be made would be chosen. `instead` is taken without it."""
-    command = f"`edgellm quantize {chosen.model} --to {chosen.quant}`"
-    what = f"{chosen.model} {chosen.quant} is not to be had, but a higher quantization of it is: {command} makes it"
+def proposal(chosen: Option, instead: Option | None) -> CouldBeMade:
+    """Where a file that could be made would be chosen. `instead` is taken without it."""
     if instead is None:
-        return f"{what}."
-    if instead.model == chosen.model:
-        return f"{what}; it would be taken instead of {instead.quant}."
-    return f"{what}; it would score {chosen.score:.1f}, {instead.model} {instead.quant} has {instead.score:.1f}."
+        return CouldBeMade(chosen.model, chosen.quant, chosen.score)
+    return CouldBeMade(chosen.model, chosen.quant, chosen.score, instead.model, instead.quant, instead.score)

@@ -18,10 +18,11 @@ from edgellm.estimate import architecture, quants, recipe
 from edgellm.estimate.footprint import COMPUTE_TOUCHED_BYTES
 from edgellm.estimate.tensor_types import TYPES, for_row
 from edgellm.estimate.weights import traits
+from edgellm.types.backend_reason import GpuLayers, GpuUnused
 from edgellm.types.machine import Accelerator, Machine
 from edgellm.types.model import Shape
 from edgellm.types.plan import Footprint
-from edgellm.units import show_memory
+from edgellm.types.refusal import LayersDoNotFit
 
 MIN_RESERVE_BYTES = 512 * 1024**2
 ALL = -1
@@ -33,8 +34,8 @@ class Placement:
 
     gpu_layers: int
     footprint: Footprint
-    reason: str = ""
-    problem: str = ""  # layers that were asked for and do not fit, with the numbers
+    reason: GpuLayers | None = None
+    problem: LayersDoNotFit | None = None  # layers that were asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +97,17 @@ def require(backend: str, offload: Offload | None, asked: int | None) -> None:
     )
 
 
-def unused(machine: Machine, backend: str, offload: Offload | None, asked: int | None) -> str:
-    """Why the machine's GPUs compute nothing, as a reason of the plan; "" where there are none to speak of."""
+def unused(machine: Machine, backend: str, offload: Offload | None, asked: int | None) -> GpuUnused | None:
+    """Why the machine's GPUs compute nothing; None where there are none to speak of."""
     if not machine.accelerators:
-        return ""
+        return None
     memory = sum(a.vram_bytes or 0 for a in machine.accelerators if not a.unified)
     names = ", ".join(a.name for a in machine.accelerators)
-    idle = f"{show_memory(memory)} of {names} unused" if memory else f"{names} unused"
     if asked == 0:
-        return f"GPU: 0 layers, as asked; {idle}."
+        return GpuUnused(names, memory, "asked")
     if offload is None:
-        return f"GPU: 0 layers: {backend} computes on the CPU; {idle}."
-    cure = f": {offload.remedy}" if offload.remedy else ""
-    return f"GPU: 0 layers: {offload.missing}; {idle}{cure}."
+        return GpuUnused(names, memory, "cpu_backend", backend)
+    return GpuUnused(names, memory, "missing", backend, offload.missing, offload.remedy)
 
 
 def place(  # noqa: PLR0917
@@ -138,17 +137,15 @@ def place(  # noqa: PLR0917
     fitting = _fitting(costs, rooms)
     n = min(fitting if asked is None else total if asked == ALL else asked, total)
     needed = sum(costs) + whole.compute_bytes * len(devices)
-    room = f"{show_memory(sum(map(_room, devices)))} usable"
-    problem = ""
+    usable = sum(map(_room, devices))
+    problem = None
     if fitting < n:
         asked_for = sum(costs[:n]) + whole.compute_bytes * len(devices)
-        problem = f"{_count(n, total)} need {show_memory(asked_for)} on {names}, {room}; {fitting} fit"
+        problem = LayersDoNotFit(n, total, asked_for, usable, names, fitting)
     if asked is not None:
-        reason = f"GPU: {_count(n, total)} on {names}, as asked."
-    elif n == total:
-        reason = f"GPU: {_count(n, total)} on {names}: {show_memory(needed)} of {room}."
+        reason = GpuLayers(n, total, names, "asked")
     else:
-        reason = f"GPU: {_count(n, total)} on {names}, {room}; all would need {show_memory(needed)}."
+        reason = GpuLayers(n, total, names, "all_fit" if n == total else "some_fit", needed, usable)
     if n == 0:
         return Placement(0, whole, reason)
     return Placement(ALL if n == total else n, _split(whole, parts, kv, n, len(devices)), reason, problem)
@@ -156,8 +153,8 @@ def place(  # noqa: PLR0917
 
 def _unified(whole: Footprint, total: int, names: str, asked: int | None) -> Placement:
     n = total if asked in (None, ALL) else min(asked or 0, total)
-    why = "which shares the machine's memory" + (", as asked" if asked is not None else "")
-    return Placement(ALL if n == total else n, whole, f"GPU: {_count(n, total)} on {names}, {why}.")
+    reason = GpuLayers(n, total, names, "unified" if asked is None else "unified_asked")
+    return Placement(ALL if n == total else n, whole, reason)
 
 
 def _split(whole: Footprint, parts: Layers, kv: int, n: int, n_devices: int) -> Footprint:
@@ -197,10 +194,6 @@ def _room(device: Device) -> int:
     free = device.total_bytes if device.free_bytes is None else device.free_bytes
     reserve = min(max(device.total_bytes // 10, MIN_RESERVE_BYTES), device.total_bytes // 4)
     return max(0, free - reserve)
-
-
-def _count(n: int, total: int) -> str:
-    return f"all {total} layers" if n == total else f"{n} of {total} layers"
 
 
 @lru_cache(maxsize=4096)

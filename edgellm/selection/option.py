@@ -16,6 +16,7 @@ from edgellm.estimate.weights import Weights
 from edgellm.history.corrections import Correction, Corrections
 from edgellm.selection.offload import Placement, place
 from edgellm.selection.scenario import THINKING_TOKENS, BackendFacts, Setting
+from edgellm.types.basis import Corrected
 from edgellm.types.model import ModelCard, ModelFile, Shape
 from edgellm.types.plan import Candidate, Footprint, Rate
 from edgellm.types.request import KV_TYPES
@@ -255,7 +256,7 @@ class Option:
 
 
 def corrected(rate: Rate, factor: float, known: Correction) -> Rate:
-    """A rate with what earlier runs made of such predictions; the first word of the basis says so.
+    """A rate with what earlier runs made of such predictions.
 
     What ran here itself is known as well as runs repeat, not as well as predictions are.
     """
@@ -264,7 +265,9 @@ def corrected(rate: Rate, factor: float, known: Correction) -> Rate:
     near = known.within
     ends = (rate.low, rate.high) if near is None else (rate.tok_s * (1 - near), rate.tok_s * (1 + near))
     tok_s, low, high = (float(f"{value * factor:.3g}") for value in (rate.tok_s, *ends))
-    return Rate(tok_s, low, high, f"corrected: x{factor:g}, {known.basis}; {rate.basis}")
+    assert known.basis is not None
+    assert not isinstance(rate.basis, Corrected)
+    return Rate(tok_s, low, high, Corrected(factor, known.basis, rate.basis))
 
 
 def with_resident(whole: Footprint, factor: float) -> Footprint:

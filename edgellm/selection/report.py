@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgellm import explain
 from edgellm.selection.reasons import FREE_LICENSES
 from edgellm.types.model import ModelCard
 from edgellm.types.plan import Candidate, Decision, Footprint, Rate, Rejection
@@ -20,7 +21,8 @@ def to_dict(decision: Decision) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "choice": _candidate(decision.choice),
-        "reasons": list(decision.reasons),
+        "reasons": list(map(explain.sentence, decision.reasons)),
+        "reasons_facts": list(map(explain.facts, decision.reasons)),
         "runners_up": [_candidate(c) for c in decision.runners_up],
         "rejected": [_rejection(r) for r in decision.rejected],
         "would_choose": _candidate(decision.would_choose),
@@ -58,8 +60,8 @@ def _candidate(c: Candidate | None) -> dict[str, Any] | None:
         "kv_type": c.kv_type,
         "tensor_bytes": c.tensor_bytes,
         "memory": _footprint(c.footprint),
-        "decode": _rate(c.decode),
-        "prefill": _rate(c.prefill),
+        "decode": rate(c.decode),
+        "prefill": rate(c.prefill),
         "quality": {"mid": c.quality, "low": c.quality_low, "high": c.quality_high},
         "source": c.source,
         "license": c.license,
@@ -84,12 +86,21 @@ def _footprint(f: Footprint) -> dict[str, int]:
     }
 
 
-def _rate(r: Rate) -> dict[str, Any]:
-    return {"tok_s": r.tok_s, "low": r.low, "high": r.high, "basis": r.basis}
+def rate(r: Rate) -> dict[str, Any]:
+    """A rate with its basis in words and as facts."""
+    basis, basis_facts = explain.basis(r.basis), explain.facts(r.basis)
+    return {"tok_s": r.tok_s, "low": r.low, "high": r.high, "basis": basis, "basis_facts": basis_facts}
 
 
-def _rejection(r: Rejection) -> dict[str, str]:
-    return {"model": r.model, "quant": r.quant, "kv_type": r.kv_type, "rule": r.rule, "reason": r.reason}
+def _rejection(r: Rejection) -> dict[str, Any]:
+    return {
+        "model": r.model,
+        "quant": r.quant,
+        "kv_type": r.kv_type,
+        "rule": r.rule,
+        "reason": explain.refusal(r.reason),
+        "reason_facts": explain.facts(r.reason),
+    }
 
 
 def one_line(c: Candidate, *, reads_only: bool = False) -> str:

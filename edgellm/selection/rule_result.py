@@ -7,36 +7,43 @@ from dataclasses import dataclass
 
 from edgellm.selection.option import Option
 from edgellm.selection.scenario import Setting
+from edgellm.types.criterion import Criterion, Stated
 from edgellm.types.plan import Rejection
+from edgellm.types.reason import FilesKept, Reason
+from edgellm.types.refusal import EvenTheSmallest, Refusal, RuleRefusal
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     kept: tuple[Option, ...]  # an option may be replaced by the same with a smaller cache (`Option.lower`)
-    rejected: tuple[tuple[Option, str], ...] = ()  # with the numbers it failed on
-    reason: str = ""  # what the rule did, for people; "" = nothing
+    rejected: tuple[tuple[Option, RuleRefusal | Stated], ...] = ()  # with the numbers it failed on
+    reason: Reason | None = None  # what the rule did; None = nothing
 
 
 Rule = Callable[[Sequence[Option], Setting], Verdict]
 
 
-def split(options: Sequence[Option], fails: Callable[[Option], str], what: str) -> Verdict:
+Fails = Callable[[Option], RuleRefusal | Stated | None]
+
+
+def split(options: Sequence[Option], fails: Fails, criterion: Criterion) -> Verdict:
+    """The options for which `fails` says nothing stay."""
     kept: list[Option] = []
-    rejected: list[tuple[Option, str]] = []
+    rejected: list[tuple[Option, RuleRefusal | Stated]] = []
     for o in options:
-        reason = fails(o)
-        if reason:
-            rejected.append((o, reason))
+        refusal = fails(o)
+        if refusal is not None:
+            rejected.append((o, refusal))
         else:
             kept.append(o)
-    reason = f"{what}: {len(kept):,} of {len(options):,} files stay." if rejected else ""
+    reason = FilesKept(criterion, len(kept), len(options)) if rejected else None
     return Verdict(tuple(kept), tuple(rejected), reason)
 
 
 def lowering(
     options: Sequence[Option],
-    fails: Callable[[Option], str],
-    what: str,
+    fails: Fails,
+    criterion: Criterion,
     *,
     hopeless: Callable[[Option], bool] = lambda _option: False,
 ) -> Verdict:
@@ -45,28 +52,27 @@ def lowering(
     `hopeless` says where no cache at all would help.
     """
     kept: list[Option] = []
-    rejected: list[tuple[Option, str]] = []
+    rejected: list[tuple[Option, RuleRefusal | Stated]] = []
     lowered = 0
     for option in options:
-        o, reason = option, fails(option)
-        while reason and not hopeless(o) and o.lower is not None:
-            rejected.append((o, reason))
+        o, refusal = option, fails(option)
+        while refusal is not None and not hopeless(o) and o.lower is not None:
+            rejected.append((o, refusal))
             o = o.lower
-            reason = fails(o)
-        if reason:
-            rejected.append((o, reason))
+            refusal = fails(o)
+        if refusal is not None:
+            rejected.append((o, refusal))
         else:
             kept.append(o)
             lowered += o is not option
     if not rejected:
         return Verdict(tuple(kept))
-    smaller = f", {lowered:,} of them with a smaller type of cache" if lowered else ""
-    return Verdict(tuple(kept), tuple(rejected), f"{what}: {len(kept):,} of {len(options):,} files stay{smaller}.")
+    return Verdict(tuple(kept), tuple(rejected), FilesKept(criterion, len(kept), len(options), lowered))
 
 
 def rejections(verdict: Verdict, rule: str) -> list[Rejection]:
     """The verdict's rejections: one per model where the rule dropped all of it, else one per file and type of cache."""
-    dropped: dict[str, list[tuple[Option, str]]] = {}
+    dropped: dict[str, list[tuple[Option, RuleRefusal | Stated]]] = {}
     for o, why in verdict.rejected:
         dropped.setdefault(o.card.id, []).append((o, why))
     kept = [o for o in verdict.kept if o.card.id in dropped]
@@ -78,7 +84,7 @@ def rejections(verdict: Verdict, rule: str) -> list[Rejection]:
             # Of its smallest file, what was said of the smallest cache.
             closest, why = min(reversed(items), key=lambda item: (item[0].tensor_bytes, item[0].quant))
             alone = all(o.quant == closest.quant for o, _ in items)
-            named = why if alone or rule == "best_model" else f"even {closest.quant}: {why}"
+            named: Refusal = why if alone or rule == "best_model" else EvenTheSmallest(closest.quant, why)
             rows.append(Rejection(model, "", rule, named))
             continue
         last = {(o.quant, o.file.source, o.backend): o for o, _ in items}

@@ -19,13 +19,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgellm import explain
 from edgellm.errors import NothingFits
 from edgellm.estimate.quants import LOW_BITS, QUANTS
 from edgellm.selection.context_length import longest
 from edgellm.selection.option import Option
 from edgellm.selection.rule_result import Rule, Verdict, lowering, split
 from edgellm.selection.scenario import SHORTEST_CTX, Setting
-from edgellm.units import show_memory, show_params, show_rate, show_size
+from edgellm.types.backend_reason import Faster, OwnKernels
+from edgellm.types.basis import Losses, rate_kind
+from edgellm.types.criterion import (
+    BestThatFits,
+    Comfortable,
+    EnoughBits,
+    FitsBudget,
+    FourBitsSuffice,
+    KeepsMoreThan,
+    NativeQuant,
+    NotDominated,
+    QualityChecked,
+    QuantCriterion,
+    ReachesFloor,
+    RoomForContext,
+    SmallModelQuant,
+    Stated,
+    SurelyKeepsFloor,
+    TrainedContext,
+)
+from edgellm.types.reason import BestModel, ChosenQuant, FewerBitsTaken, ShorterContext, Slow
+from edgellm.types.refusal import (
+    Dominated,
+    FewBits,
+    NeedsMemory,
+    OtherBackendPreferred,
+    OtherFilePreferred,
+    OtherQuantPreferred,
+    RuleRefusal,
+    ScoresLess,
+    TooSlow,
+    TrainedForLess,
+)
+from edgellm.units import show_memory, show_rate
 
 SMALL_PARAMS = 10e9  # "up to the 7-9B class": below, 4 bits cost code and logic noticeably
 LARGE_ENOUGH = ("Q4_K_M", "UD-Q4_K_XL", "Q4_K_S", "IQ4_XS", "IQ4_NL", "Q4_0")  # what a large model is content with
@@ -35,7 +69,7 @@ LOW_SHARE = 1 / 3  # a file is a 2- or 3-bit file if more of its weights than th
 
 def passed_its_check(options: Sequence[Option], setting: Setting) -> Verdict:
     """What `edgellm bench` found unfit, against a higher quantization, is not chosen again."""
-    return split(options, lambda o: o.veto, "Quality checks made here")
+    return split(options, lambda o: Stated(o.veto) if o.veto else None, QualityChecked())
 
 
 def trained_context(options: Sequence[Option], setting: Setting) -> Verdict:
@@ -45,17 +79,15 @@ def trained_context(options: Sequence[Option], setting: Setting) -> Verdict:
         return Verdict(tuple(options))
     return split(
         options,
-        lambda o: (
-            "" if o.card.ctx_train >= asked else f"was trained for {o.card.ctx_train:,} tokens, {asked:,} are asked for"
-        ),
-        f"Asked for {asked:,} tokens of context",
+        lambda o: TrainedForLess(o.card.ctx_train, asked) if o.card.ctx_train < asked else None,
+        TrainedContext(asked),
     )
 
 
 def fits_memory(options: Sequence[Option], setting: Setting) -> Verdict:
     """Weights, cache, buffers and process must fit the budget, with the context asked for or at least the shortest."""
 
-    def over(o: Option) -> str:
+    def over(o: Option) -> RuleRefusal | None:
         ctx = setting.request.ctx or min(SHORTEST_CTX, o.card.ctx_train)
         # Weights alone settle most cases without computing a footprint, where no GPU takes some of them.
         needed = o.tensor_bytes if too_heavy(o) else o.counted_at(ctx)
@@ -69,8 +101,7 @@ def fits_memory(options: Sequence[Option], setting: Setting) -> Verdict:
     def hopeless(o: Option) -> bool:
         return too_heavy(o) or _without_cache(o, setting.request.ctx or SHORTEST_CTX) > setting.budget_bytes
 
-    what = f"Fits the memory budget of {show_memory(setting.budget_bytes)}"
-    verdict = lowering(options, over, what, hopeless=hopeless)
+    verdict = lowering(options, over, FitsBudget(setting.budget_bytes), hopeless=hopeless)
     if options and not verdict.kept:
         raise _nothing_fits(options, setting)
     return verdict
@@ -84,18 +115,11 @@ def coherent_bits(options: Sequence[Option], setting: Setting) -> Verdict:
     """
     verdict = split(
         options,
-        lambda o: (
-            ""
-            if o.is_native or o.low_bit_share <= LOW_SHARE
-            else f"keeps {o.low_bit_share:.0%} of its weights in under {LOW_BITS} bits"
-        ),
-        f"Weights in {LOW_BITS} bits or more, as a smaller model at 4 bits is better than a bigger one at 2 or 3",
+        lambda o: None if o.is_native or o.low_bit_share <= LOW_SHARE else FewBits(o.low_bit_share, LOW_BITS),
+        EnoughBits(LOW_BITS),
     )
     if options and not verdict.kept:
-        return Verdict(
-            tuple(options),
-            reason=f"Nothing fits at {LOW_BITS} bits a weight: fewer are taken, expect less coherent answers.",
-        )
+        return Verdict(tuple(options), reason=FewerBitsTaken(LOW_BITS))
     return verdict
 
 
@@ -103,21 +127,20 @@ def usable_context(options: Sequence[Option], setting: Setting) -> Verdict:
     """A bigger model with no room for a conversation is worse than a smaller one with room."""
     needed = setting.needs.min_ctx
 
-    def short(o: Option) -> str:
+    def short(o: Option) -> RuleRefusal | None:
         memory = o.counted_at(o.needed_ctx)
         if memory > setting.budget_bytes:
             return _too_big(o, memory, o.needed_ctx)
         if problem := o.placed_at(o.needed_ctx).problem:
             return problem
         if setting.request.ctx is None and o.card.ctx_train < needed:
-            return f"was trained for {o.card.ctx_train:,} tokens, {setting.request.task} needs {needed:,}"
-        return ""
+            return TrainedForLess(o.card.ctx_train, needed, setting.request.task)
+        return None
 
     def hopeless(o: Option) -> bool:
         return o.card.ctx_train < needed or _without_cache(o, o.needed_ctx) > setting.budget_bytes
 
-    what = f"Room for {setting.request.ctx or needed:,} tokens of context"
-    verdict = lowering(options, short, what, hopeless=hopeless)
+    verdict = lowering(options, short, RoomForContext(setting.request.ctx or needed), hopeless=hopeless)
     if not options or verdict.kept or setting.request.ctx is not None:
         return verdict
     # As no type of cache holds it, none is given up for it.
@@ -125,9 +148,9 @@ def usable_context(options: Sequence[Option], setting: Setting) -> Verdict:
     # Half the longest context with a better model is worth more than all of it.
     enough = max(reach) / 2
     kept = tuple(o for o, ctx in zip(options, reach, strict=True) if ctx >= enough)
-    dropped = tuple((o, short(o)) for o, ctx in zip(options, reach, strict=True) if ctx < enough)
-    what = f"Nothing holds the {needed:,} tokens that {setting.request.task} needs: a shorter context is planned."
-    return Verdict(kept, dropped, what)
+    shorter = (o for o, ctx in zip(options, reach, strict=True) if ctx < enough)
+    dropped = tuple((o, refusal) for o in shorter if (refusal := short(o)) is not None)
+    return Verdict(kept, dropped, ShorterContext(needed, setting.request.task))
 
 
 def reaches_floor(options: Sequence[Option], setting: Setting) -> Verdict:
@@ -138,21 +161,16 @@ def reaches_floor(options: Sequence[Option], setting: Setting) -> Verdict:
     """
     floor = setting.floor_tps
 
-    def slow(o: Option) -> str:
-        if o.useful_tps >= floor:
-            return ""
-        thinks = ", most of it thinking" if o.card.thinking else ""
-        cached = f" with a {o.kv_type} cache" if o.kv_type != "f16" else ""
-        how = o.rate.basis.partition(":")[0]
-        return f"{how} {show_rate(o.rate.tok_s)} tok/s{thinks}{cached}, the floor is {show_rate(floor)}"
+    def slow(o: Option) -> TooSlow:
+        return TooSlow(o.rate.tok_s, floor, rate_kind(o.rate.basis), o.card.thinking, o.kv_type)
 
     def hopeless(o: Option) -> bool:
         if setting.request.task == "embed" or o.facts.calibration is None:
             return True
         return o.decode_at(0).tok_s * o.useful_tps < floor * o.decode.tok_s
 
-    what = f"At least {show_rate(floor)} tok/s for {setting.request.task}"
-    verdict = lowering(options, slow, what, hopeless=hopeless)
+    criterion = ReachesFloor(floor, setting.request.task)
+    verdict = lowering(options, lambda o: slow(o) if o.useful_tps < floor else None, criterion, hopeless=hopeless)
     if not options or verdict.kept:
         return verdict
     best = max(o.useful_tps for o in options)
@@ -166,11 +184,7 @@ def reaches_floor(options: Sequence[Option], setting: Setting) -> Verdict:
     # Within a tenth of the fastest the better model is worth more than the difference.
     kept = tuple(o for o in options if o.useful_tps >= 0.9 * best)
     dropped = tuple((o, slow(o)) for o in options if o.useful_tps < 0.9 * best)
-    return Verdict(
-        kept,
-        dropped,
-        f"Slow: nothing reaches {show_rate(floor)} tok/s here; the fastest is taken, at a predicted {show_rate(best)}.",
-    )
+    return Verdict(kept, dropped, Slow(floor, best))
 
 
 def worth_its_bytes(options: Sequence[Option], setting: Setting) -> Verdict:
@@ -181,14 +195,14 @@ def worth_its_bytes(options: Sequence[Option], setting: Setting) -> Verdict:
         # Each the better, the higher.
         by_model.setdefault((o.model, o.backend), []).append(((-o.tensor_bytes, o.kept.mid, o.rate.tok_s), o))
 
-    def beaten(o: Option) -> str:
+    def beaten(o: Option) -> Dominated | None:
         own = (-o.tensor_bytes, o.kept.mid, o.rate.tok_s)
         for other, a in by_model[o.model, o.backend]:
             if other[0] >= own[0] and other[1] >= own[1] and other[2] >= own[2] and other != own:
-                return f"{a.quant} is no bigger, no slower and no worse"
-        return ""
+                return Dominated(a.quant)
+        return None
 
-    return split(options, beaten, "Dominated quantizations")
+    return split(options, beaten, NotDominated())
 
 
 def best_model(options: Sequence[Option], setting: Setting) -> Verdict:
@@ -197,12 +211,14 @@ def best_model(options: Sequence[Option], setting: Setting) -> Verdict:
     if not ranked:
         return Verdict(())
     best = ranked[0]
-    kept_share = f"{best.kept.mid:.1%} kept in {best.quant}"
-    score = f"{best.score:.1f} of 100 (ability {best.ability.mid:.0f}, {best.ability.basis}; {kept_share})"
-    lost = {o.model: f"scores {o.score:.1f} in {o.quant}, {best.model} {best.score:.1f}" for o in ranked[1:]}
+    assert not isinstance(best.ability.basis, Losses)
+    reason = BestModel(
+        best.model, best.card.params, best.score, best.ability.mid, best.ability.basis, best.kept.mid, best.quant
+    )
+    lost = {o.model: ScoresLess(o.score, o.quant, best.model, best.score) for o in ranked[1:]}
     rejected = tuple((o, lost[o.model]) for o in options if o.model != best.model)
     kept = tuple(o for o in options if o.model == best.model)
-    return Verdict(kept, rejected, f"Model: {best.model} ({show_params(best.card.params)}) scores best: {score}.")
+    return Verdict(kept, rejected, reason)
 
 
 def rank_models(options: Sequence[Option]) -> list[Option]:
@@ -225,61 +241,58 @@ def quant_for_size(options: Sequence[Option], setting: Setting) -> Verdict:
         return Verdict(())
     ladder = sorted(packed, key=lambda o: (-o.kept.mid, o.tensor_bytes, _preference(o)))
     small = packed[0].card.params < SMALL_PARAMS
+    why: QuantCriterion
     if any(o.is_native for o in packed):
-        chosen, why = min((o for o in packed if o.is_native), key=_preference), "the type it was trained in"
+        chosen, why = min((o for o in packed if o.is_native), key=_preference), NativeQuant()
     elif small:
         chosen, why = _small_quant(ladder, setting)
     else:
         chosen, why = _large_quant(ladder, setting)
     rejected = tuple((o, _lost_to(chosen, o, why)) for o in options if o is not chosen)
-    size = f"{chosen.bits:.2f} bits a weight, {show_size(chosen.tensor_bytes)}"
-    return Verdict((chosen,), rejected, f"Quantization: {chosen.quant} ({size}): {why}.")
+    return Verdict((chosen,), rejected, ChosenQuant(chosen.quant, chosen.bits, chosen.tensor_bytes, why))
 
 
-def _lost_to(chosen: Option, o: Option, why: str) -> str:
+def _lost_to(chosen: Option, o: Option, why: QuantCriterion) -> RuleRefusal:
     """Why an option of the chosen model was not taken."""
     if o.quant != chosen.quant:
-        return f"{chosen.quant} is preferred: {why}"
+        return OtherQuantPreferred(chosen.quant, why)
     if o.backend != chosen.backend:
-        return f"{chosen.backend} is preferred to {o.backend}: {better_backend(chosen, o)}"
-    return f"the file of {chosen.file.source.split()[0]} is preferred"
+        return OtherBackendPreferred(chosen.backend, o.backend, better_backend(chosen, o))
+    return OtherFilePreferred(chosen.file.source.split()[0])
 
 
-def better_backend(chosen: Option, o: Option) -> str:
+def better_backend(chosen: Option, o: Option) -> Faster | OwnKernels:
     """What speaks for the backend of the one against that of the other, on the same kind of file."""
     mine, other = chosen.rate, o.rate
     if mine.tok_s != other.tok_s:
-        how = "measured" if chosen.facts.calibration and o.facts.calibration else mine.basis.partition(":")[0]
-        return f"{show_rate(mine.tok_s)} against {show_rate(other.tok_s)} tok/s, {how}"
-    return "the same speed is predicted, and it has kernels of its own for these types"
+        both_measured = chosen.facts.calibration and o.facts.calibration
+        return Faster(mine.tok_s, other.tok_s, "measured" if both_measured else rate_kind(mine.basis))
+    return OwnKernels()
 
 
-def _small_quant(ladder: Sequence[Option], setting: Setting) -> tuple[Option, str]:
+def _small_quant(ladder: Sequence[Option], setting: Setting) -> tuple[Option, QuantCriterion]:
     enough = next((o for o in ladder if o.quant == SMALL_ENOUGH), None)
     threshold = enough.kept.mid if enough is not None else 0.0
     for o in ladder:
         if o.kept.mid >= threshold and o.rate.low >= setting.floor_tps:
-            return (
-                o,
-                f"the highest that surely keeps {show_rate(setting.floor_tps)} tok/s; a small model needs its bits",
-            )
+            return o, SurelyKeepsFloor(setting.floor_tps)
     if enough is not None:
         # A smaller file may be left with more: its cache need not be squeezed.
         best = next(o for o in ladder if o.tensor_bytes <= enough.tensor_bytes)
         if best.kept.mid > enough.kept.mid and best.kv_type != enough.kv_type:
-            return best, f"with a {best.kv_type} cache it keeps more than {SMALL_ENOUGH} with {enough.kv_type}"
-        return enough, f"a small model takes {SMALL_ENOUGH} or higher where it fits and keeps the floor"
-    return ladder[0], "the best that fits and keeps the floor"
+            return best, KeepsMoreThan(best.kv_type, SMALL_ENOUGH, enough.kv_type)
+        return enough, SmallModelQuant(SMALL_ENOUGH)
+    return ladder[0], BestThatFits()
 
 
-def _large_quant(ladder: Sequence[Option], setting: Setting) -> tuple[Option, str]:
+def _large_quant(ladder: Sequence[Option], setting: Setting) -> tuple[Option, QuantCriterion]:
     comfortable = [o for o in ladder if o.useful_tps >= setting.needs.comfort_tps and o.quant not in LARGE_ENOUGH]
     at_four = [o for o in ladder if o.quant in LARGE_ENOUGH]
     if comfortable and (not at_four or comfortable[0].kept.mid > at_four[0].kept.mid):
-        return comfortable[0], f"the highest that decodes at {show_rate(setting.needs.comfort_tps)} tok/s or more"
+        return comfortable[0], Comfortable(setting.needs.comfort_tps)
     if at_four:
-        return at_four[0], "a large model keeps nearly all of its ability at 4 bits"
-    return ladder[0], "the best that fits and keeps the floor"
+        return at_four[0], FourBitsSuffice()
+    return ladder[0], BestThatFits()
 
 
 def _preference(o: Option) -> tuple[float, bool, bool, float, int, int, str, str, str]:
@@ -298,10 +311,8 @@ def _without_cache(o: Option, ctx: int) -> int:
     return 0 if o.has_gpu else o.counted_at(ctx) - o.kv_bytes_at(ctx)
 
 
-def _too_big(o: Option, needed: int, ctx: int) -> str:
-    have = show_memory(o.setting.budget_bytes)
-    cached = f" in {o.kv_type}" if o.kv_type != "f16" else ""
-    return f"needs {show_memory(needed)} with {ctx:,} tokens of context{cached}, {have} may be used"
+def _too_big(o: Option, needed: int, ctx: int) -> NeedsMemory:
+    return NeedsMemory(needed, o.setting.budget_bytes, ctx, o.kv_type)
 
 
 def _nothing_fits(options: Sequence[Option], setting: Setting) -> NothingFits:
@@ -312,7 +323,7 @@ def _nothing_fits(options: Sequence[Option], setting: Setting) -> NothingFits:
     ctx = setting.request.ctx or min(SHORTEST_CTX, closest.card.ctx_train)
     if problem := closest.placed_at(ctx).problem:
         raise NothingFits(
-            f"nothing fits: the smallest, {closest.model} {closest.quant}: {problem}",
+            f"nothing fits: the smallest, {closest.model} {closest.quant}: {explain.refusal(problem)}",
             hint="--gpu-layers auto puts as many there as fit; --ctx, --slots ask for less",
         )
     hint = "close other programs or raise the limit"
@@ -323,7 +334,7 @@ def _nothing_fits(options: Sequence[Option], setting: Setting) -> NothingFits:
     what = f"{closest.model} {closest.quant}, needs {show_memory(needed(closest))}"
     return NothingFits(
         f"nothing fits: the smallest, {what} with {ctx:,} tokens of context and {setting.request.slots} slots; "
-        f"the budget is {setting.budget_reason}",
+        f"the budget is {explain.budget(setting.budget_reason)}",
         hint=hint,
     )
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from edgellm.contract.backend import CacheQuantizer, Calibrator, Loader, Offload, Offloader, Repacker, priors_of
 from edgellm.estimate import quants
 from edgellm.history import calibrations
@@ -17,8 +19,18 @@ from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelFile, Shape
 from edgellm.types.priors import NO_PRIORS, NO_REPACKING, Priors, Repacking
+from edgellm.types.reason import Budget, MachineBudget, RequestedBudget
+from edgellm.types.refusal import (
+    ArchNotLoaded,
+    BackendRefusal,
+    CacheHeadSize,
+    CacheTypeNotHeld,
+    FormatNotOpened,
+    NoKernels,
+    NotStockType,
+    TensorTypeNotOpened,
+)
 from edgellm.types.request import KV_TYPES, SelectionRequest, Task
-from edgellm.units import show_memory
 
 if TYPE_CHECKING:
     from edgellm.contract.backend import Backend
@@ -67,37 +79,36 @@ class BackendFacts:
     priors: Priors = NO_PRIORS  # of its own kernels and files
     calibration: Calibration | None = None  # rates measured on this machine; None = priors of its kind of processor
 
-    def refuses(self, file: ModelFile, arch: str) -> str:
-        """Why it cannot open such a file, "" = it can."""
+    def refuses(self, file: ModelFile, arch: str) -> BackendRefusal | None:
+        """Why it cannot open such a file, None = it can."""
         if file.format not in self.formats:
-            return f"{self.name} opens {', '.join(sorted(self.formats))}, not {file.format}"
+            return FormatNotOpened(self.name, tuple(sorted(self.formats)), file.format)
         quant = file.quant
         known = quants.QUANTS[quant]
         # A hand-made mix is made of the types of the mix it is like.
         needed = known.like[0] if known.kind == "dynamic" else quant
         if self.quants is not None and needed not in self.quants:
-            return f"{self.name} has no kernels for {quant}"
+            return NoKernels(self.name, quant)
         if self.quants is None and not known.mainline:
-            return f"{quant} is no type of stock llama.cpp, which {self.name} runs"
+            return NotStockType(self.name, quant)
         if self.archs is not None and arch not in self.archs:
-            return f"this build of {self.name} does not load architecture {arch}"
+            return ArchNotLoaded(self.name, arch)
         if self.types is not None and known.base not in self.types:
-            return f"this build of {self.name} opens no {known.base} tensors"
-        return ""
+            return TensorTypeNotOpened(self.name, known.base)
+        return None
 
     @property
     def usual_cache(self) -> str:
         """The type of cache where none is asked for."""
         return "f16" if "f16" in self.kv_types else next(kind for kind in KV_TYPES if kind in self.kv_types)
 
-    def refuses_cache(self, kv_type: str, shape: Shape | None) -> str:
-        """Why it cannot hold the cache of such a model in `kv_type`, "" = it can (or the shape is not known)."""
+    def refuses_cache(self, kv_type: str, shape: Shape | None) -> BackendRefusal | None:
+        """Why it cannot hold the cache of such a model in `kv_type`, None = it can (or the shape is not known)."""
         if kv_type not in self.kv_types:
-            known = ", ".join(kind for kind in KV_TYPES if kind in self.kv_types)
-            return f"{self.name} holds a cache in {known}, not in {kv_type}"
+            return CacheTypeNotHeld(self.name, tuple(kind for kind in KV_TYPES if kind in self.kv_types), kv_type)
         if kv_type not in ("f32", "f16") and shape is not None and shape.head_dim % KV_BLOCK:
-            return f"a {kv_type} cache needs heads of a multiple of {KV_BLOCK}, these have {shape.head_dim}"
-        return ""
+            return CacheHeadSize(kv_type, KV_BLOCK, shape.head_dim)
+        return None
 
 
 def backend_facts(backends: Iterable[Backend], machine: Machine) -> tuple[BackendFacts, ...]:
@@ -169,7 +180,7 @@ class Setting:
     machine: Machine
     request: SelectionRequest
     budget_bytes: int
-    budget_reason: str
+    budget_reason: Budget
     threads: int
 
     @property
@@ -189,19 +200,18 @@ def setting(machine: Machine, request: SelectionRequest) -> Setting:
     """The circumstances of a request on a machine, with the memory budget and where it comes from."""
     own = machine.memory_budget_bytes
     memory, limits = machine.memory, machine.limits
-    room = (
-        "planned as if nothing else ran"
-        if memory.available_bytes is None
-        else f"{show_memory(memory.available_bytes)} available"
-    )
-    reason = f"{show_memory(own)}: {room} of {show_memory(memory.total_bytes)}, less a reserve"
-    if limits.memory_bytes is not None and limits.memory_bytes < memory.total_bytes:
-        used = f", {show_memory(limits.memory_used_bytes)} of it used" if limits.memory_used_bytes else ""
-        reason += f"; {limits.source or 'a limit'} allows {show_memory(limits.memory_bytes)}{used}"
-    if machine.memory_cap is not None and own == machine.memory_cap[0]:
-        reason += f"; {machine.memory_cap[1]}"
-    budget = own
+    budget: Budget
     if request.max_memory_bytes is not None and request.max_memory_bytes < own:
-        budget = request.max_memory_bytes
-        reason = f"{show_memory(budget)}: as asked; the machine would allow {show_memory(own)}"
-    return Setting(machine, request, budget, reason, machine.compute_threads)
+        budget = RequestedBudget(request.max_memory_bytes, own)
+    else:
+        cap = machine.memory_cap
+        rule = cap[1] if cap is not None and own == cap[0] else ""
+        budget = MachineBudget(own, memory.total_bytes, memory.available_bytes, cap=rule)
+        if limits.memory_bytes is not None and limits.memory_bytes < memory.total_bytes:
+            budget = replace(
+                budget,
+                limit_bytes=limits.memory_bytes,
+                limit_used_bytes=limits.memory_used_bytes,
+                limit_source=limits.source,
+            )
+    return Setting(machine, request, budget.budget_bytes, budget, machine.compute_threads)

@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from edgellm import __version__
+from edgellm import __version__, explain
 from edgellm.contract.backend import EngineInfo
 from edgellm.server.openapi import Operation, status_reply
 from edgellm.server.responses import NO_STORE, JSONResponse
@@ -63,11 +63,12 @@ def describe(model: ServedModel) -> dict[str, Any]:
         "memory": None
         if footprint is None
         else {**msgspec.to_builtins(footprint), "resident_bytes": footprint.resident_bytes},
-        "decode": decision and decision.choice and msgspec.to_builtins(decision.choice.decode),
+        "decode": decision and decision.choice and explain.plain(decision.choice.decode),
         "verified": llm.verification.summary(),
         "engine": {} if info is None else {"device": info.device, **info.details},
-        "reasons": plan.reasons,
-        "decision": decision and msgspec.to_builtins(decision),
+        "reasons": list(map(explain.sentence, plan.reasons)),
+        "reasons_facts": list(map(explain.facts, plan.reasons)),
+        "decision": decision and explain.plain(decision),
         "version": __version__,
     }
 

@@ -15,6 +15,7 @@ JETSON_OWN_BYTES = 2_800_000_000  # what system and CUDA keep of a memory that t
 
 # Of a data sheet's numbers: read at the public pages that `source` names, or written from memory.
 SourceTrust = Literal["verified", "unverified"]
+BandwidthSource = Literal["measured", "theoretical"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,9 @@ class Memory:
     available_bytes: int | None = None  # None in a profile: planned as if nothing else ran
     swap_bytes: int = 0
     bandwidth_gb_s: float | None = None  # 1e9 bytes per second, sequential read
-    bandwidth_basis: str = ""  # "measured: 2 threads, 2 MiB pages" or "theoretical"
+    bandwidth_basis: str = ""  # for people: "measured: 2 threads, 2 MiB pages" or "theoretical"
+    bandwidth_source: BandwidthSource = "theoretical"
+    bandwidth_contended: bool = False  # measured while other programs ran
 
 
 @dataclass(frozen=True, slots=True)

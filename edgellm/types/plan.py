@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from edgellm.types.basis import RateBasis
 from edgellm.types.model import Artifact
+from edgellm.types.reason import Reason
+from edgellm.types.refusal import Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +96,17 @@ class Rate:
     tok_s: float
     low: float
     high: float
-    basis: str  # "predicted: <how>" or "measured: <when>"
+    basis: RateBasis
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
-    """Everything a worker needs to load one model. `reasons` are shown to people as they stand."""
+    """Everything a worker needs to load one model, and why it is so."""
 
     backend: str
     artifact: Artifact
     settings: Settings
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[Reason, ...] = ()
     footprint: Footprint | None = None
 
 
@@ -139,7 +142,7 @@ class Rejection:
     model: str
     quant: str  # "" = every quant of the model
     rule: str
-    reason: str
+    reason: Refusal
     kv_type: str = ""  # the type of cache it failed with, where a smaller one took its place; "" = whatever the type
 
 
@@ -148,7 +151,7 @@ class Decision:
     """The answer of `auto-select`. `would_choose` differs from `choice` where a better source cannot be reached."""
 
     choice: Candidate | None
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[Reason, ...] = ()
     runners_up: tuple[Candidate, ...] = ()
     rejected: tuple[Rejection, ...] = ()
     would_choose: Candidate | None = None

@@ -30,6 +30,7 @@ from edgellm.selection.context import SelectionContext
 from edgellm.selection.option import Option
 from edgellm.selection.rule_result import Verdict
 from edgellm.selection.scenario import Setting
+from edgellm.types.criterion import Stated
 from edgellm.types.machine import Cpu, Machine, Memory
 from edgellm.types.request import SelectionRequest
 
@@ -58,7 +59,8 @@ REQUESTS: tuple[dict[str, Any], ...] = (
 def only_free(options: Sequence[Option], scenario: Setting) -> Verdict:
     """A plugin's rule: models under a free licence."""
     kept = tuple(o for o in options if o.card.license in ("apache-2.0", "mit"))
-    return Verdict(kept, tuple((o, f"licence {o.card.license}") for o in options if o not in kept), "Free only.")
+    lost = tuple((o, Stated(f"licence {o.card.license}")) for o in options if o not in kept)
+    return Verdict(kept, lost, Stated("Free only."))
 
 
 class _Rules:

@@ -28,7 +28,7 @@ from edgellm.types.request import SelectionRequest
 
 MACHINE = Machine(
     "box", "A box", Cpu("x86_64", "A CPU", 4, 8, ("avx2", "fma"), clusters=(Cluster("performance", 4),)),
-    Memory(32 * 2**30, 20 * 2**30, 2**30, 40.0, "measured: 4 threads, 2 MiB pages"),
+    Memory(32 * 2**30, 20 * 2**30, 2**30, 40.0, "measured: 4 threads, 2 MiB pages", "measured"),
     accelerators=(Accelerator("cuda", "NVIDIA RTX 4090", 24 * 2**30),), limits=Limits(cpus=2.5, source="cgroup v2 /a"),
 )  # fmt: skip
 

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgellm import explain
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import UsageError
 from edgellm.estimate import quality, quants, small_row_mix
+from edgellm.types.basis import Losses
 
 SCORED = {card.id: card for card in catalog().values() if card.scores}
 LADDER = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q2_K", "IQ2_XXS")
@@ -35,7 +37,7 @@ def test_a_score_that_was_not_published_says_so() -> None:
     imputed = quality.ability(catalog()["qwen3-4b"], SCORED)
     alone = quality.ability(catalog()["mistral-7b-instruct-v0.3"], SCORED)
 
-    assert "no published score" in imputed.basis
+    assert "no published score" in explain.basis(imputed.basis)
     assert imputed.high - imputed.low >= 20
     assert alone.high - alone.low > imputed.high - imputed.low
 
@@ -44,7 +46,7 @@ def test_a_thinking_score_is_discounted_for_answers_without_thinking() -> None:
     found = quality.ability(catalog()["qwen3.5-4b"])
 
     assert found.mid == pytest.approx(79.1 * 0.85)
-    assert "with thinking" in found.basis
+    assert "with thinking" in explain.basis(found.basis)
 
 
 def test_models_trained_for_code_count_more_for_code_and_less_for_chat() -> None:
@@ -105,8 +107,8 @@ def test_a_family_that_was_measured_has_its_own_middle_within_the_interval_of_al
 
     assert mistral.mid > plain.mid > llama.mid
     assert (mistral.low, mistral.high) == (plain.low, plain.high) == (llama.low, llama.high)
-    assert "mistral losing x0.65" in mistral.basis
-    assert "losing" not in plain.basis
+    assert "mistral losing x0.65" in explain.basis(mistral.basis)
+    assert "losing" not in explain.basis(plain.basis)
 
 
 def short(name: str, quant: str) -> quality.Estimate:
@@ -134,11 +136,11 @@ SHORT = {
 @pytest.mark.parametrize(("name", "quant"), [(name, quant) for name, rows in SHORT.items() for quant in rows])
 def test_short_rows_are_judged_by_what_they_are_stored_in(name: str, quant: str) -> None:
     found = short(name, quant)
-    told = re.search(r"about \+([\d.]+) % perplexity", found.basis)
+    told = re.search(r"about \+([\d.]+) % perplexity", explain.basis(found.basis))
 
     assert told is not None
     assert 1 / 1.65 < float(told[1]) / SHORT[name][quant] < 1.65
-    assert "by the types that its rows allow" in found.basis
+    assert "by the types that its rows allow" in explain.basis(found.basis)
 
 
 def test_of_short_rows_a_fifth_in_three_bits_is_worse_than_all_in_four() -> None:
@@ -164,7 +166,7 @@ def test_long_rows_are_judged_by_name() -> None:
 
 def test_what_a_smaller_cache_costs() -> None:
     """q8_0 nearly nothing; q4_0 1 % at 8B and a disaster at worst for small models, Qwen3 of 0.6B (perplexity x3.5)."""
-    assert quality.cache_retention("f16", 10**9) == quality.Estimate(1.0, 1.0, 1.0, "")
+    assert quality.cache_retention("f16", 10**9) == quality.Estimate(1.0, 1.0, 1.0, Losses(()))
     assert quality.cache_retention("q8_0", 8 * 10**9).mid > 0.999
     assert 0.985 < quality.cache_retention("q4_0", 8 * 10**9).mid < quality.cache_retention("q8_0", 8 * 10**9).mid
     assert quality.cache_retention("q4_0", 600 * 10**6).low < 0.1

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 from edgellm_bitnet.priors import PRIORS
 
+from edgellm import explain
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import isa, recipe, speed
 from edgellm.estimate.rates import Reader
@@ -14,7 +15,9 @@ from edgellm.estimate.weights import Weights, traits, weights
 from edgellm.types.calibration import CALIBRATED_ROW, Calibration
 from edgellm.types.machine import Cpu, Machine, Memory
 
-HERE = Machine("m", "m", Cpu("x86_64", "m", 4, 4, ("avx2", "avx512f")), Memory(16 << 30, None, 0, 20.0, "measured: 4"))
+HERE = Machine(
+    "m", "m", Cpu("x86_64", "m", 4, 4, ("avx2", "avx512f")), Memory(16 << 30, None, 0, 20.0, "measured: 4", "measured")
+)
 RATES = Calibration(
     decode={("Q4_K", 1): 50.0, ("Q6_K", 1): 30.0, ("IQ2_XS", 1): 20.0, ("Q4_K", 4): 150.0, ("Q6_K", 4): 100.0},
     prefill={("Q4_K", 1): 120.0, ("Q6_K", 1): 200.0, ("IQ2_XS", 1): 220.0, ("Q4_K", 4): 480.0, ("Q6_K", 4): 800.0},
@@ -77,9 +80,9 @@ def test_the_basis_says_measured_when_and_with_what() -> None:
     assert LLAMA.shape is not None
     found = speed.decode(HERE, LLAMA.shape, known(), 1, rates=RATES)
 
-    assert found.basis.startswith("measured: calibrated 2026-11-24 with kernels 1, 1 threads")
-    assert speed.prefill(HERE, LLAMA.shape, known(), 1, rates=RATES).basis.startswith("measured: ")
-    assert speed.decode(HERE, LLAMA.shape, known(), 1).basis.startswith("predicted: ")
+    assert explain.basis(found.basis).startswith("measured: calibrated 2026-11-24 with kernels 1, 1 threads")
+    assert explain.basis(speed.prefill(HERE, LLAMA.shape, known(), 1, rates=RATES).basis).startswith("measured: ")
+    assert explain.basis(speed.decode(HERE, LLAMA.shape, known(), 1).basis).startswith("predicted: ")
     assert found.low < found.tok_s < found.high
 
 
@@ -89,7 +92,7 @@ def test_a_type_that_was_not_measured_is_scaled_as_its_neighbour_and_the_basis_s
 
     assert reader.decode("IQ2_S") == pytest.approx(expected)
     assert reader.decode("Q4_K") == 50e9
-    assert reader.basis.endswith("IQ2_S scaled as IQ2_XS")
+    assert explain.basis(reader.basis()).endswith("IQ2_S scaled as IQ2_XS")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +102,7 @@ def test_other_numbers_of_threads_are_taken_from_the_next_larger(threads: int, u
     reader = Reader(RATES, isa.AVX512, threads)
 
     assert reader.decode("Q4_K") == RATES.decode["Q4_K", used] * 1e9 * share
-    assert (f"from the rates of {used}" in reader.basis) == (threads != used)
+    assert (f"from the rates of {used}" in explain.basis(reader.basis())) == (threads != used)
 
 
 def test_a_quantized_cache_has_its_own_rate_and_a_long_one_costs_time() -> None:

@@ -6,6 +6,7 @@ import statistics
 
 import pytest
 
+from edgellm import explain
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import isa, speed
 from edgellm.estimate.weights import weights
@@ -17,16 +18,24 @@ AVX512 = (*AVX2, "avx512bw", "avx512f", "avx512vnni")
 
 
 def machine(
-    cores: int, names: tuple[str, ...], gb_s: float | None, arch: str = "x86_64", basis: str = "theoretical"
+    cores: int,
+    names: tuple[str, ...],
+    gb_s: float | None,
+    arch: str = "x86_64",
+    *,
+    measured: bool = False,
+    contended: bool = False,
 ) -> Machine:
-    return Machine("m", "m", Cpu(arch, "m", cores, cores, names), Memory(16 * 1024**3, None, 0, gb_s, basis))
+    source = "measured" if measured else "theoretical"
+    ram = Memory(16 * 1024**3, None, 0, gb_s, source, source, bandwidth_contended=contended)
+    return Machine("m", "m", Cpu(arch, "m", cores, cores, names), ram)
 
 
 PI5 = machine(4, ("dotprod", "neon"), 17.1, "aarch64")
 PI4 = machine(4, ("neon",), 12.8, "aarch64")
 N150 = machine(4, AVX2, 25.6)
 RYZEN_7840HS = machine(8, AVX512, 89.6)
-LAB = machine(2, AVX512, 38.0, basis="measured: 2 threads")
+LAB = machine(2, AVX512, 38.0, measured=True)
 
 # Measured on mainline llama.cpp (sources: docs/explain/speed-model.md): tok/s with next to nothing cached.
 PUBLISHED = [
@@ -66,18 +75,18 @@ def test_published_rates_are_met_within_a_factor() -> None:
 
 def test_a_measured_bandwidth_is_taken_as_it_is_and_a_theoretical_one_is_not() -> None:
     # So many cores that memory is all that counts.
-    measured = predict(machine(512, AVX512, 20.0, basis="measured: 8 threads"), "qwen3-8b", "Q4_K_M").tok_s
+    measured = predict(machine(512, AVX512, 20.0, measured=True), "qwen3-8b", "Q4_K_M").tok_s
     theoretical = predict(machine(512, AVX512, 20.0), "qwen3-8b", "Q4_K_M").tok_s
 
     assert theoretical == pytest.approx(measured * speed.THEORETICAL_REACHED, rel=0.02)
 
 
 def test_the_basis_says_what_the_number_rests_on() -> None:
-    assert "measured" in predict(LAB, "qwen3-0.6b", "Q4_K_M").basis
-    assert "theoretical" in predict(PI5, "qwen3-0.6b", "Q4_K_M").basis
+    assert "measured" in explain.basis(predict(LAB, "qwen3-0.6b", "Q4_K_M").basis)
+    assert "theoretical" in explain.basis(predict(PI5, "qwen3-0.6b", "Q4_K_M").basis)
     unknown = predict(machine(4, AVX2, None), "qwen3-0.6b", "Q4_K_M")
 
-    assert "unknown" in unknown.basis
+    assert "unknown" in explain.basis(unknown.basis)
     assert unknown.high / unknown.low > 4
     assert unknown.low < unknown.tok_s < unknown.high
 
@@ -88,7 +97,7 @@ def test_codebooks_are_slower_where_arithmetic_is_short() -> None:
     small, big = (predict(few_cores, "qwen3-8b", quant) for quant in ("IQ3_S", "Q4_K_M"))
 
     assert small.tok_s < big.tok_s
-    assert "arithmetic-bound" in small.basis
+    assert "arithmetic-bound" in explain.basis(small.basis)
 
 
 def test_a_full_cache_is_read_for_every_token() -> None:
@@ -140,6 +149,6 @@ def test_a_bandwidth_measured_beside_other_programs_is_told_as_such() -> None:
     card = catalog()["qwen3-0.6b"]
     assert card.shape is not None
     sizes = weights(card.shape, card.params, card.params_active, "Q4_K_M")
-    busy = machine(2, AVX2, 12.3, basis="measured: 2 threads, 2 MiB pages, beside other programs")
+    busy = machine(2, AVX2, 12.3, measured=True, contended=True)
 
-    assert "12.3 GB/s measured beside other programs" in speed.decode(busy, card.shape, sizes, 2).basis
+    assert "12.3 GB/s measured beside other programs" in explain.basis(speed.decode(busy, card.shape, sizes, 2).basis)

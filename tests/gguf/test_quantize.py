@@ -17,6 +17,7 @@ import pytest
 from support.gguf_writer import F32, INT32, STRING, UINT16, UINT32, Gguf, Tensor
 from support.tiny_models import MODELS, Tiny
 from support.waiting import PATIENCE_S
+from support.words import said
 
 from edgellm.app import context, launch
 from edgellm.app.quantize import make as making
@@ -348,7 +349,7 @@ def test_auto_takes_what_selection_wants(tiny: Path, tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_quantized_is_run_with_the_way_to_quantize_it(tiny: Path, tmp_path: Path) -> None:
     small = make(planned(tiny, "Q8_0", output=tmp_path / "small.gguf")).path
-    told = {path: " ".join(launch.model_plan(str(path), SelectionRequest(ctx=256)).reasons) for path in (tiny, small)}
+    told = {path: " ".join(said(launch.model_plan(str(path), SelectionRequest(ctx=256)))) for path in (tiny, small)}
 
     assert f"`edgellm quantize {tiny} --to auto`" in told[tiny]
     assert "edgellm quantize" not in told[small]

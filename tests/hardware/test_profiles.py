@@ -19,7 +19,7 @@ WHOLE = Machine(
         "aarch64", "Some", 8, 8, ("dotprod", "neon"), 4,
         (Cluster("performance", 4, 1024, 2400), Cluster("efficiency", 4, 414)), 65536, 524288, 3 * MIB,
     ),
-    memory=Memory(8 * GIB, 7 * GIB, GIB, 17.125, "measured: 4 threads, 2 MiB pages"),
+    memory=Memory(8 * GIB, 7 * GIB, GIB, 17.125, "measured: 4 threads, 2 MiB pages", "measured"),
     accelerators=(Accelerator("cuda", "One", GIB, MIB, 100.5), Accelerator("vulkan", "Two", unified=True)),
     limits=Limits(700 * MIB, 50 * MIB, 1.5, 3, 2, "cgroup v2 /app"),
     disk=Disk("/data", 10**11),

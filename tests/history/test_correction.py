@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from edgellm import explain
 from edgellm.history.corrections import LARGEST, NONE, SMALLEST, Ratio, corrections, family
 
 
@@ -26,7 +27,7 @@ def test_one_run_takes_most_of_the_error_away() -> None:
     assert found.decode == pytest.approx(0.5 ** (1 / 1.2), rel=1e-3)
     assert 1.7 < found.prefill < 2.0
     assert 1.1 < found.resident < 1.2
-    assert found.basis == "corrected by 1 run of m Q4_K_M here"
+    assert explain.basis(found.basis) == "corrected by 1 run of m Q4_K_M here"
 
 
 def test_more_runs_are_believed_more() -> None:
@@ -53,10 +54,13 @@ def test_what_never_ran_follows_its_family_then_its_backend() -> None:
     )
     own, alike, other = (known.of("gguf", "other", quant).decode for quant in ("Q4_K_M", "Q6_K", "IQ2_XS"))
     assert known.of("gguf", "m", "Q4_K_M").decode < own == alike < other < 1
-    assert known.of("gguf", "other", "Q6_K").basis == (
+    assert explain.basis(known.of("gguf", "other", "Q6_K").basis) == (
         "corrected by runs of 2 others of the k types on gguf here; never run itself"
     )
-    assert known.of("gguf", "other", "IQ2_XS").basis == "corrected by runs of 3 others on gguf here; never run itself"
+    assert (
+        explain.basis(known.of("gguf", "other", "IQ2_XS").basis)
+        == "corrected by runs of 3 others on gguf here; never run itself"
+    )
     assert known.of("bitnet", "m", "Q4_K_M") is NONE
 
 
@@ -65,7 +69,7 @@ def test_a_quantization_that_never_ran_follows_its_model_before_its_family() -> 
     known = corrections([ran("m", "Q4_K_M", decode=0.5), ran("m", "Q8_0", decode=0.5), ran("n", "IQ2_S", decode=1.2)])
     found = known.of("gguf", "m", "IQ2_XS")
     assert 0.5 < found.decode < 0.7
-    assert found.basis == "corrected by runs of m in 2 others here; never run itself"
+    assert explain.basis(found.basis) == "corrected by runs of m in 2 others here; never run itself"
     assert found.resident == 1.0
     assert known.of("gguf", "new", "IQ2_XS").decode > found.decode
 
@@ -93,7 +97,7 @@ def test_another_type_of_cache_follows_the_file_until_it_ran_itself() -> None:
     assert own.decode < 0.74
     # What ran with f16 is hardly moved by the other.
     assert both.of("gguf", "m", "Q4_K_M").decode == pytest.approx(followed.decode, rel=0.06)
-    assert followed.basis == "corrected by runs of m Q4_K_M with a cache of f16 here"
+    assert explain.basis(followed.basis) == "corrected by runs of m Q4_K_M with a cache of f16 here"
 
 
 def test_a_number_that_was_not_measured_comes_from_the_level_above() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from edgellm.history import run_log
 from edgellm.history.run_log import Numbers, Quality, Run
+from edgellm.types.basis import OwnRuns
 from edgellm.types.machine import Cpu, Machine, Memory
 
 MACHINE = Machine("m", "A machine", Cpu("x86_64", "A CPU", 4, 8, ("avx2",)), Memory(16 * 1024**3))
@@ -190,5 +191,5 @@ def test_runs_with_other_threads_count_only_where_none_has_these() -> None:
     rows = (run(1, threads=4), run(2, threads=1, measured=slow), run(3, model="n", threads=1, measured=slow))
     mixed, four = run_log.of_runs(rows), run_log.of_runs(rows, threads=4)
     assert mixed.of("gguf", "m", "Q4_K_M").decode < four.of("gguf", "m", "Q4_K_M").decode
-    assert four.of("gguf", "m", "Q4_K_M").basis == "corrected by 1 run of m Q4_K_M here"
-    assert four.of("gguf", "n", "Q4_K_M").basis == "corrected by 1 run of n Q4_K_M here"
+    assert four.of("gguf", "m", "Q4_K_M").basis == OwnRuns(1, "m", "Q4_K_M", "f16")
+    assert four.of("gguf", "n", "Q4_K_M").basis == OwnRuns(1, "n", "Q4_K_M", "f16")

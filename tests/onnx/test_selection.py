@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from edgellm_onnx.priors import EXPORT, PRIORS
 from support.contexts import context
+from support.words import said
 
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits
@@ -31,7 +32,7 @@ def test_the_choice_says_what_the_model_would_be_on_the_other_backend() -> None:
 
     assert decision.choice is not None
     assert decision.choice.backend == "gguf"
-    (line,) = [reason for reason in decision.reasons if reason.startswith("Backend:")]
+    (line,) = [reason for reason in said(decision) if reason.startswith("Backend:")]
     assert line.startswith("Backend: gguf rather than onnx with INT4: ")
     assert line.count(" against ") == 3
 
@@ -47,7 +48,7 @@ def test_a_cache_of_an_onnx_graph_takes_f32_for_every_token_of_every_layer(name:
     assert (decision.choice.backend, decision.choice.quant, decision.choice.kv_type) == ("onnx", "INT4", "f32")
     per_token = 2 * (shape.kv_full_bytes + shape.kv_swa_bytes)
     assert decision.choice.footprint.kv_bytes == 2 * 8192 * per_token
-    assert "Cache: f32: onnx holds it in no smaller type." in decision.reasons
+    assert "Cache: f32: onnx holds it in no smaller type." in said(decision)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KV_TYPES if kind != "f32"])

@@ -14,9 +14,11 @@ from edgellm import errors
 from edgellm.contract.backend import EngineInfo
 from edgellm.contract.embedder import EmbeddingInfo
 from edgellm.runtime import wire
+from edgellm.types.backend_reason import GpuUnused
 from edgellm.types.event import Delta, Done, Timings, Usage, Vectors
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.reason import ContextLength
 from edgellm.types.request import (
     MAX_REQUEST_BYTES,
     EmbeddingRequest,
@@ -25,7 +27,13 @@ from edgellm.types.request import (
     Sampling,
 )
 
-PLAN = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=256), ("because",))
+REASONS = (ContextLength(256, "asked"), GpuUnused("A GPU", 0, "asked"))
+PLAN = LaunchPlan(
+    "echo",
+    Artifact("echo", (), "echo"),
+    Settings(n_ctx=256),
+    REASONS,
+)
 REQUEST = GenerationRequest("é🙂\0", Sampling(seed=2**63 - 1, logit_bias=((3, -1.5),)), 7, ("stop",), add_bos=False)
 EMBED = EmbeddingRequest(("é🙂\0", (1, 2**30)), dimensions=64)
 RERANK = RerankRequest("which?", ("this", "that"))

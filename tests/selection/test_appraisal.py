@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support.contexts import context
 
+from edgellm import explain
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits
 from edgellm.hardware import profiles
@@ -15,9 +16,11 @@ from edgellm.selection.decide import decide
 from edgellm.selection.fit import Appraisal, appraise, verdict
 from edgellm.selection.offload import assumed
 from edgellm.selection.scenario import BackendFacts, setting
+from edgellm.types.backend_reason import BackendCannotRun
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Rejection
+from edgellm.types.refusal import NoBackendRuns, TrainedForLess
 from edgellm.types.request import SelectionRequest
 from edgellm.units import show_memory
 
@@ -113,7 +116,7 @@ def test_layers_that_a_gpu_does_not_hold_are_a_problem_that_auto_mends() -> None
     (auto,), _ = appraised(card, machine, replace(asked, gpu_layers=None), facts)
 
     assert not whole.fits
-    assert "layers need" in whole.problems[0]
+    assert "layers need" in explain.problem(whole.problems[0])
     assert next(r for r in whole.remedies if r.flags == ("--gpu-layers auto",)).counted_bytes == auto.counted_bytes
     for found in (whole, auto):
         assert all(t.resident_bytes <= t.allocated_bytes for t in found.candidate.footprint.terms())
@@ -150,7 +153,8 @@ def test_more_context_than_it_was_trained_for_is_a_problem() -> None:
     (found,) = look("smollm2-135m-instruct", "Q4_1", ctx=16384)
 
     assert not found.fits
-    assert found.problems == ("it was trained for 8,192 tokens, 16,384 are asked for",)
+    assert found.problems == (TrainedForLess(8192, 16384),)
+    assert explain.problem(found.problems[0]) == "it was trained for 8,192 tokens, 16,384 are asked for"
 
 
 def test_what_no_backend_opens_is_appraised_all_the_same() -> None:
@@ -168,7 +172,8 @@ def test_a_backend_that_cannot_run_says_why() -> None:
     card = replace(catalog()["qwen3-0.6b"], files=catalog()["qwen3-0.6b"].files[:1])
     (found,), _ = appraised(card, profiles.load("raspberry-pi-5-8gb"), SelectionRequest(), broken)
 
-    assert found.problems == ("gguf cannot run here: no libllama",)
+    assert found.problems == (NoBackendRuns((BackendCannotRun("gguf", ("no libllama",)),)),)
+    assert explain.problem(found.problems[0]) == "gguf cannot run here: no libllama"
 
 
 def test_a_model_that_nobody_knows_gets_the_wide_prior_of_its_family() -> None:
@@ -181,7 +186,7 @@ def test_a_model_that_nobody_knows_gets_the_wide_prior_of_its_family() -> None:
 
     assert found.candidate.tensor_bytes == 2_500_000_000
     assert found.candidate.quality_high - found.candidate.quality_low > 30
-    assert "no published score" in found.ability
+    assert "no published score" in explain.basis(found.ability)
 
 
 def test_too_slow_fits_and_says_so() -> None:

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 from support.contexts import context
+from support.words import said
 
+from edgellm import explain
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits, UsageError
 from edgellm.selection import rules
@@ -14,6 +16,8 @@ from edgellm.selection.context_length import fit_cache
 from edgellm.selection.decide import decide
 from edgellm.selection.scenario import BackendFacts
 from edgellm.types.calibration import Calibration
+from edgellm.types.reason import ContextLength
+from edgellm.types.refusal import CacheHeadSize
 from edgellm.types.request import KV_TYPES, SelectionRequest, cache_type
 
 GGUF = BackendFacts("gguf", frozenset({"gguf"}), kv_types=frozenset(KV_TYPES))
@@ -31,7 +35,7 @@ def test_the_cache_is_f16_where_it_fits(machine) -> None:
 
     assert decision.choice is not None
     assert decision.choice.kv_type == "f16"
-    assert not any(reason.startswith("Cache:") for reason in decision.reasons)
+    assert not any(reason.startswith("Cache:") for reason in said(decision))
 
 
 def test_it_is_made_smaller_for_the_context_asked_for_and_says_why_and_what_it_costs(machine) -> None:
@@ -39,12 +43,12 @@ def test_it_is_made_smaller_for_the_context_asked_for_and_says_why_and_what_it_c
 
     assert decision.choice is not None
     assert decision.choice.kv_type == "q8_0"
-    why = next(reason for reason in decision.reasons if reason.startswith("Cache:"))
+    why = next(reason for reason in said(decision) if reason.startswith("Cache:"))
     assert why.startswith("Cache: q8_0, f16 would take 7.")
     assert "may be used; it keeps 99." in why
     failed = next(r for r in decision.rejected if r.kv_type == "f16")
     assert (failed.model, failed.quant, failed.rule) == ("qwen3-4b", "Q4_K_M", "fits_memory")
-    assert "with 32,768 tokens of context" in failed.reason
+    assert "with 32,768 tokens of context" in explain.refusal(failed.reason)
 
 
 def test_the_smallest_type_is_the_last_resort(machine) -> None:
@@ -65,7 +69,7 @@ def test_what_is_asked_for_is_taken_and_nothing_else_is_tried(machine) -> None:
 
     assert decision.choice is not None
     assert decision.choice.kv_type == "q4_0"
-    assert any(reason.startswith("Cache: q4_0, as asked; it keeps") for reason in decision.reasons)
+    assert any(reason.startswith("Cache: q4_0, as asked; it keeps") for reason in said(decision))
     with pytest.raises(NothingFits):
         of("qwen3-4b", "Q4_K_M", machine(7.5), ctx=32768, kv_type="f16")
 
@@ -79,11 +83,11 @@ def test_heads_that_are_no_multiple_of_a_block_keep_f16() -> None:
     shape = catalog()["qwen3-4b"].shape
     assert shape is not None
 
-    assert GGUF.refuses_cache("q8_0", replace(shape, head_dim=80)) == (
-        "a q8_0 cache needs heads of a multiple of 32, these have 80"
-    )
-    assert GGUF.refuses_cache("f16", replace(shape, head_dim=80)) == ""
-    assert GGUF.refuses_cache("q8_0", shape) == ""
+    refusal = GGUF.refuses_cache("q8_0", replace(shape, head_dim=80))
+    assert refusal == CacheHeadSize("q8_0", 32, 80)
+    assert explain.refusal(refusal) == "a q8_0 cache needs heads of a multiple of 32, these have 80"
+    assert GGUF.refuses_cache("f16", replace(shape, head_dim=80)) is None
+    assert GGUF.refuses_cache("q8_0", shape) is None
 
 
 def measured(f16: float, q8_0: float) -> BackendFacts:
@@ -120,7 +124,7 @@ def test_a_cache_that_keeps_the_floor_is_taken_for_it(option) -> None:
     verdict = rules.reaches_floor((asked,), asked.setting)
 
     assert [o.kv_type for o in verdict.kept] == ["q8_0"]
-    assert "the floor is" in verdict.rejected[0][1]
+    assert "the floor is" in explain.refusal(verdict.rejected[0][1])
 
 
 def test_what_has_no_cache_is_not_tried_with_a_smaller_one(option) -> None:
@@ -138,10 +142,10 @@ def test_a_file_at_hand_gets_the_most_exact_cache_that_holds_what_is_asked(machi
     def fit(ram: float, kv_types=KV_TYPES[1:], **asked: object):
         return fit_cache(machine(ram), shape, 40960, weights, SelectionRequest(**asked), kv_types)  # type: ignore[arg-type]
 
-    assert fit(16, ctx=32768)[:2] == (32768, "f16")
-    ctx, kv_type, why = fit(7.5, ctx=32768)
-    assert (ctx, kv_type) == (32768, "q8_0")
-    assert why[1].startswith("Cache: q8_0, as with f16 fewer than 32,768 tokens fit")
+    assert fit(16, ctx=32768)[:2] == (ContextLength(32768, "asked"), "f16")
+    context, kv_type, cache = fit(7.5, ctx=32768)
+    assert (context.ctx, kv_type) == (32768, "q8_0")
+    assert explain.sentence(cache).startswith("Cache: q8_0, as with f16 fewer than 32,768 tokens fit")
     # Unasked, what the task needs is enough reason, and a longer one is not.
     assert fit(7.5)[1] == "f16"
     with pytest.raises(NothingFits):

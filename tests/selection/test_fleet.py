@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from support.contexts import context
+from support.words import said
 
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits, UsageError
@@ -54,9 +55,7 @@ def best_by_hand(sites: list[Site], *, one_file: bool = False) -> tuple[float, s
             except NothingFits:
                 continue
             found = [d.choice for d in choices if d.choice is not None]
-            if any("Nothing fits at" in r for d in choices for r in d.reasons) or any(
-                c.decode.tok_s < 5 for c in found
-            ):
+            if any("Nothing fits at" in r for d in choices for r in said(d)) or any(c.decode.tok_s < 5 for c in found):
                 continue
             worst[card.id] = max(worst.get(card.id, 0), round(min(map(cautious, found)), 2))
     best = max(worst.values())

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from support.contexts import context
 
+from edgellm import explain
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits
 from edgellm.hardware import profiles
@@ -22,6 +23,7 @@ from edgellm.selection.decide import decide
 from edgellm.selection.scenario import BackendFacts
 from edgellm.types.machine import Machine
 from edgellm.types.plan import Candidate, Decision
+from edgellm.types.reason import FewerBitsTaken, ShorterContext, Slow
 from edgellm.types.request import KV_TYPES, SelectionRequest
 from edgellm.units import show_memory
 
@@ -40,6 +42,7 @@ REQUESTS = {
     "chat from pypi only": SelectionRequest(),
 }
 EVERY_SIZE = tuple(REQUESTS)[:6]
+COMPROMISES = {"Slow": Slow, "Nothing fits at": FewerBitsTaken, "Nothing holds": ShorterContext}
 WITH_RUNNERS_UP = ("chat", "agent")
 # What stock llama.cpp opens; the golden file must not depend on which plugins are installed.
 BACKENDS = (BackendFacts("gguf", frozenset({"gguf"}), kv_types=frozenset(KV_TYPES)),)
@@ -76,7 +79,7 @@ def answer(machine: Machine, title: str, request: SelectionRequest, rows: list) 
         yield f"  {title}: nothing fits: {error.message}"
         return
     assert decision.choice is not None
-    notes = [note for note in ("Slow", "Nothing fits at", "Nothing holds") if has(decision, note)]
+    notes = [note for note, kind in COMPROMISES.items() if has(decision, kind)]
     chosen = short(decision.choice, reads_only=request.task == "embed")
     yield f"  {title}: {chosen}{''.join(f' [{note}]' for note in notes)}"
     if title not in WITH_RUNNERS_UP:
@@ -85,8 +88,8 @@ def answer(machine: Machine, title: str, request: SelectionRequest, rows: list) 
         yield f"    lost: {short(runner)}; {lost(decision, runner.model)}"
 
 
-def has(decision: Decision, start: str) -> bool:
-    return any(reason.startswith(start) for reason in decision.reasons)
+def has(decision: Decision, kind: type) -> bool:
+    return any(isinstance(reason, kind) for reason in decision.reasons)
 
 
 def short(c: Candidate, *, reads_only: bool = False) -> str:
@@ -96,7 +99,7 @@ def short(c: Candidate, *, reads_only: bool = False) -> str:
 
 
 def lost(decision: Decision, model: str) -> str:
-    return next(r.reason for r in decision.rejected if r.model == model and r.rule == "best_model")
+    return next(explain.refusal(r.reason) for r in decision.rejected if r.model == model and r.rule == "best_model")
 
 
 def test_every_profile_gets_the_answer_on_record() -> None:

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 from support.contexts import context
+from support.words import said
 
+from edgellm import explain
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import quality
 from edgellm.history.corrections import NONE, OTHER_CACHE, REPEATS, Correction, Corrections, Ratio, corrections
@@ -16,12 +18,15 @@ from edgellm.selection.option import corrected, with_resident
 from edgellm.selection.report import to_dict
 from edgellm.selection.rules import better_backend, rank_models
 from edgellm.selection.scenario import BackendFacts
+from edgellm.types.basis import OwnRuns
 from edgellm.types.calibration import Calibration
+from edgellm.types.criterion import Stated
+from edgellm.types.refusal import OtherBackendPreferred
 from edgellm.types.request import KV_TYPES, SelectionRequest
 
 QUANTS = ("Q8_0", "Q5_K_M", "Q4_K_M")
 GGUF = BackendFacts("gguf", frozenset({"gguf"}))
-RUNS = "corrected by 3 runs of qwen3-4b Q4_K_M here"
+RUNS = OwnRuns(3, "qwen3-4b", "Q4_K_M", "f16")
 
 
 @pytest.fixture
@@ -37,9 +42,9 @@ def test_a_correction_scales_rates_and_memory_and_says_so(card, machine) -> None
     same = next(o for o in (learned.choice, *learned.runners_up) if o is not None)
     assert plain.choice is not None
 
-    assert same.decode.basis.startswith("corrected: x0.5, corrected by 3 runs")
-    assert "predicted:" in same.decode.basis
-    assert any(f"x1.1, {RUNS}" in reason for reason in learned.reasons if reason.startswith("Memory"))
+    assert explain.basis(same.decode.basis).startswith("corrected: x0.5, corrected by 3 runs")
+    assert "predicted:" in explain.basis(same.decode.basis)
+    assert any(f"x1.1, {explain.basis(RUNS)}" in reason for reason in said(learned) if reason.startswith("Memory"))
     assert learned.inputs["corrected"] == 3
     one = next(o for o in (plain.choice,) if o.quant == same.quant) if plain.choice.quant == same.quant else None
     if one is not None:
@@ -84,8 +89,8 @@ def test_a_smaller_cache_has_the_correction_of_its_own_runs_else_of_the_file_wit
     assert (q8_0.kv_type, q4_0.kv_type) == ("q8_0", "q4_0")
     assert q4_0.correction.decode < q8_0.correction.decode < known.correction.decode < 1
     assert (known.correction.within, q8_0.correction.within, q4_0.correction.within) == (REPEATS, OTHER_CACHE, REPEATS)
-    assert "with a cache of f16 and q4_0 here" in q8_0.decode.basis
-    assert "1 run of qwen3-4b Q4_K_M with a cache of q4_0 here" in q4_0.decode.basis
+    assert "with a cache of f16 and q4_0 here" in explain.basis(q8_0.decode.basis)
+    assert "1 run of qwen3-4b Q4_K_M with a cache of q4_0 here" in explain.basis(q4_0.decode.basis)
 
 
 def test_a_quantization_that_runs_slower_than_predicted_loses_its_place(card, machine) -> None:
@@ -98,7 +103,7 @@ def test_a_quantization_that_runs_slower_than_predicted_loses_its_place(card, ma
 
     assert before.quant == "Q8_0"
     assert after.choice.quant == "Q5_K_M"
-    assert any(r.rule == "reaches_floor" and r.reason.startswith("corrected ") for r in after.rejected)
+    assert any(r.rule == "reaches_floor" and explain.refusal(r.reason).startswith("corrected ") for r in after.rejected)
 
 
 def test_what_failed_its_quality_check_is_not_chosen(card, machine) -> None:
@@ -108,8 +113,8 @@ def test_what_failed_its_quality_check_is_not_chosen(card, machine) -> None:
     assert decision.choice is not None
 
     assert decision.choice.quant == "Q4_K_M"
-    assert {(r.quant, r.rule, r.reason) for r in decision.rejected if r.rule == "passed_its_check"} == {
-        ("Q8_0", "passed_its_check", why), ("Q5_K_M", "passed_its_check", why),
+    assert {(r.quant, r.reason) for r in decision.rejected if r.rule == "passed_its_check"} == {
+        ("Q8_0", Stated(why)), ("Q5_K_M", Stated(why)),
     }  # fmt: skip
 
 
@@ -118,7 +123,7 @@ def test_a_measured_divergence_takes_the_place_of_the_table(option) -> None:
     bad = replace(o, mean_kl=0.5)
 
     assert bad.kept.mid < 0.7 < o.kept.mid
-    assert "measured here" in bad.kept.basis
+    assert "measured here" in explain.basis(bad.kept.basis)
     assert replace(o, mean_kl=0.0).kept.mid == 1.0
     assert quality.checked_loss(0.1).mid > quality.checked_loss(0.05).mid
 
@@ -157,7 +162,7 @@ def test_prompts_get_all_threads_and_the_reason_says_why_decoding_does_not(card,
     assert decision.choice is not None
 
     assert (decision.choice.threads, decision.choice.threads_batch) == (4, 8)
-    assert "Threads: 4 of 8 to decode, as more were measured to gain under 3%." in decision.reasons
+    assert "Threads: 4 of 8 to decode, as more were measured to gain under 3%." in said(decision)
 
 
 def test_the_specialist_runs_what_two_backends_open_and_says_why(machine) -> None:
@@ -173,8 +178,8 @@ def test_the_specialist_runs_what_two_backends_open_and_says_why(machine) -> Non
     assert decision.choice is not None
 
     assert decision.choice.backend == "bitnet"
-    assert any(reason.startswith("Backend: bitnet rather than a-general-one:") for reason in decision.reasons)
-    assert any("bitnet is preferred to a-general-one" in r.reason for r in decision.rejected)
+    assert any(reason.startswith("Backend: bitnet rather than a-general-one:") for reason in said(decision))
+    assert any("bitnet is preferred to a-general-one" in explain.refusal(r.reason) for r in decision.rejected)
 
 
 def test_the_faster_backend_wins_by_its_measured_rates(option) -> None:
@@ -185,4 +190,4 @@ def test_the_faster_backend_wins_by_its_measured_rates(option) -> None:
     )
 
     assert rank_models([slow, fast])[0] is fast
-    assert "tok/s, measured" in better_backend(fast, slow)
+    assert "tok/s, measured" in explain.problem(OtherBackendPreferred("bitnet", "other", better_backend(fast, slow)))

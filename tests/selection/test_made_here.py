@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from support.contexts import context
+from support.words import said
 
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits
@@ -24,7 +25,7 @@ def card_with(*files: tuple[str, str]):
 
 
 def proposals(decision) -> list[str]:
-    return [reason for reason in decision.reasons if "edgellm quantize" in reason]
+    return [reason for reason in said(decision) if "edgellm quantize" in reason]
 
 
 def test_a_lower_quantization_is_proposed_where_only_f16_is_at_hand(machine) -> None:

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 from support.contexts import context
+from support.words import said
 
+from edgellm import explain
 from edgellm.catalog.lookup import catalog
 from edgellm.contract.backend import Device, Offload
 from edgellm.errors import BackendUnavailable, NothingFits, UsageError
@@ -43,7 +45,7 @@ def chosen(machine: Machine, offload: Offload | None, model: str, **request: obj
 
 
 def gpu_reason(decision: Decision) -> str:
-    (found,) = [reason for reason in decision.reasons if reason.startswith("GPU: ")]
+    (found,) = [reason for reason in said(decision) if reason.startswith("GPU: ")]
     return found
 
 
@@ -68,7 +70,7 @@ def test_all_layers_where_they_fit() -> None:
     assert choice.footprint.device_bytes > choice.tensor_bytes - choice.footprint.weights_bytes
     assert choice.footprint.resident_bytes < alone.footprint.resident_bytes / 2
     assert "That is the speed of the CPU, by which the model was chosen; a GPU's is not predicted yet." in (
-        decision.reasons
+        said(decision)
     )
     told = to_dict(decision)["choice"]
     assert (told["gpu_layers"], told["memory"]["device_bytes"]) == (-1, choice.footprint.device_bytes)
@@ -79,7 +81,9 @@ def test_as_many_whole_layers_as_fit() -> None:
     more = placed("qwen3-8b", "Q4_K_M", gpu(5))
 
     assert 1 < few.gpu_layers < more.gpu_layers < 37
-    assert few.reason.startswith(f"GPU: {few.gpu_layers} of 37 layers on A GPU, 3.50 GiB usable; all would need ")
+    assert explain.sentence(few.reason).startswith(
+        f"GPU: {few.gpu_layers} of 37 layers on A GPU, 3.50 GiB usable; all would need "
+    )
     assert few.footprint.device_bytes <= 3.5 * GIB
     one_more = placed("qwen3-8b", "Q4_K_M", gpu(4), asked=few.gpu_layers + 1)
     assert one_more.footprint.device_bytes > 3.5 * GIB, "not one layer fewer than fits"
@@ -127,7 +131,7 @@ def test_nothing_fits_on_a_tiny_gpu() -> None:
 
     assert none.gpu_layers == 0
     assert none.footprint.device_bytes == 0
-    assert "GPU: 0 of 37 layers on A GPU, 384 MiB usable; all would need" in none.reason
+    assert "GPU: 0 of 37 layers on A GPU, 384 MiB usable; all would need" in explain.sentence(none.reason)
 
 
 def test_what_is_free_counts_not_what_is_built_in() -> None:
@@ -140,7 +144,7 @@ def test_two_gpus_hold_what_one_does_not() -> None:
     two = placed("qwen3-8b", "Q4_K_M", gpu(4), gpu(4, name="Another"))
 
     assert two.gpu_layers == -1 or two.gpu_layers > 1.7 * one
-    assert "A GPU, Another" in two.reason
+    assert "A GPU, Another" in explain.sentence(two.reason)
 
 
 def test_a_gpu_that_shares_the_memory_takes_all_and_frees_none() -> None:
@@ -165,7 +169,7 @@ def test_a_build_without_offload_says_what_lies_idle_and_how_to_rebuild() -> Non
 
 def test_a_machine_without_gpu_is_told_nothing() -> None:
     _, decision = chosen(profiles.load("raspberry-pi-5-8gb"), NO_BUILD, "qwen3-0.6b")
-    assert not [reason for reason in decision.reasons if "GPU" in reason]
+    assert not [reason for reason in said(decision) if "GPU" in reason]
 
 
 @pytest.mark.parametrize("asked", [1, 20, 37, 99, -1])
@@ -190,7 +194,7 @@ def test_more_than_fits_is_refused_with_what_does() -> None:
     fitting = placed("qwen3-8b", "Q4_K_M", gpu(4)).gpu_layers
     problem = placed("qwen3-8b", "Q4_K_M", gpu(4), asked=37).problem
 
-    assert problem == f"all 37 layers need 5.02 GiB on A GPU, 3.50 GiB usable; {fitting} fit"
+    assert explain.problem(problem) == f"all 37 layers need 5.02 GiB on A GPU, 3.50 GiB usable; {fitting} fit"
     assert not placed("qwen3-8b", "Q4_K_M", gpu(4), asked=fitting).problem
     with pytest.raises(NothingFits, match=r"need .* on A GPU, 384 MiB usable") as caught:
         chosen(profiles.load("desktop-rtx-4090"), Offload((gpu(0.5),)), "qwen3-8b", gpu_layers=-1)
@@ -204,7 +208,10 @@ def test_what_is_chosen_for_the_gpu_fits_it() -> None:
     assert decision.choice is not None
     assert decision.choice.gpu_layers == -1
     assert decision.choice.footprint.device_bytes <= 21.6 * GIB
-    assert any(r.rule == "fits_memory" and "on RTX 4090, 21.60 GiB usable" in r.reason for r in decision.rejected)
+    assert any(
+        r.rule == "fits_memory" and "on RTX 4090, 21.60 GiB usable" in explain.refusal(r.reason)
+        for r in decision.rejected
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from edgellm.selection.report import SCHEMA, one_line, to_dict
 from edgellm.types.request import SelectionRequest
 
 DOC = Path(__file__).parents[2] / "docs" / "auto-select-json.md"
-TOP = ("schema", "choice", "reasons", "runners_up", "rejected", "would_choose", "budget_bytes", "inputs")
+TOP = (
+    "schema", "choice", "reasons", "reasons_facts", "runners_up", "rejected", "would_choose", "budget_bytes", "inputs",
+)  # fmt: skip
 
 
 def report(machine, gguf, reachable: tuple[str, ...] | None = None) -> dict:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from edgellm import explain
 from edgellm.errors import NothingFits
 from edgellm.selection import rules
 from edgellm.selection.option import Option, speed_worth
 from edgellm.selection.rule_result import Rule, Verdict, rejections
+from edgellm.types.refusal import Dominated
 
 
 def ids(options: tuple[Option, ...]) -> list[str]:
@@ -17,7 +19,7 @@ def ids(options: tuple[Option, ...]) -> list[str]:
 def run(rule: Rule, *options: Option) -> Verdict:
     verdict = rule(options, options[0].setting)
     assert len(verdict.kept) + len(verdict.rejected) == len(options)
-    assert all(why for _, why in verdict.rejected)
+    assert all(explain.refusal(why) for _, why in verdict.rejected)
     return verdict
 
 
@@ -26,11 +28,11 @@ def test_trained_context_drops_models_that_were_trained_for_less(option) -> None
     verdict = run(rules.trained_context, long, short)
 
     assert verdict.kept == (long,)
-    assert "8,192" in verdict.rejected[0][1]
+    assert "8,192" in explain.refusal(verdict.rejected[0][1])
 
 
 def test_trained_context_says_nothing_where_none_is_asked(option) -> None:
-    assert run(rules.trained_context, option("smollm2-135m-instruct", "Q8_0")).reason == ""
+    assert run(rules.trained_context, option("smollm2-135m-instruct", "Q8_0")).reason is None
 
 
 def test_fits_memory_drops_what_needs_more_and_says_how_much(option, machine) -> None:
@@ -38,8 +40,8 @@ def test_fits_memory_drops_what_needs_more_and_says_how_much(option, machine) ->
     verdict = run(rules.fits_memory, small, big)
 
     assert verdict.kept == (small,)
-    assert "GiB" in verdict.rejected[0][1]
-    assert "7.20 GiB may be used" in verdict.rejected[0][1]
+    assert "GiB" in explain.refusal(verdict.rejected[0][1])
+    assert "7.20 GiB may be used" in explain.refusal(verdict.rejected[0][1])
 
 
 def test_fits_memory_counts_the_cache_of_the_context_asked_for(option, machine) -> None:
@@ -69,7 +71,7 @@ def test_coherent_bits_prefers_a_smaller_model_at_4_bits_over_a_bigger_one_at_2(
     verdict = run(rules.coherent_bits, small, big)
 
     assert verdict.kept == (small,)
-    assert "under 4 bits" in verdict.rejected[0][1]
+    assert "under 4 bits" in explain.refusal(verdict.rejected[0][1])
 
 
 @pytest.mark.parametrize("quant", ["Q3_K_S", "Q3_K_M", "Q3_K_L", "IQ3_M", "IQ3_XXS", "Q2_K", "IQ2_M"])
@@ -93,7 +95,7 @@ def test_coherent_bits_takes_low_bits_where_nothing_else_fits_and_says_so(option
     verdict = run(rules.coherent_bits, low)
 
     assert verdict.kept == (low,)
-    assert "less coherent" in verdict.reason
+    assert "less coherent" in explain.sentence(verdict.reason)
 
 
 def test_coherent_bits_does_not_mean_models_trained_in_few_bits(option) -> None:
@@ -118,7 +120,7 @@ def test_usable_context_drops_models_that_were_trained_for_too_little(option) ->
     verdict = run(rules.usable_context, short, long)
 
     assert verdict.kept == (long,)
-    assert "2,048" in verdict.rejected[0][1]
+    assert "2,048" in explain.refusal(verdict.rejected[0][1])
 
 
 def test_usable_context_plans_a_shorter_one_where_nothing_holds_it_and_says_so(option) -> None:
@@ -126,7 +128,7 @@ def test_usable_context_plans_a_shorter_one_where_nothing_holds_it_and_says_so(o
     verdict = run(rules.usable_context, short)
 
     assert verdict.kept == (short,)
-    assert "shorter context" in verdict.reason
+    assert "shorter context" in explain.sentence(verdict.reason)
 
 
 def test_reaches_floor_drops_the_slow_with_the_rate(option, machine) -> None:
@@ -135,7 +137,7 @@ def test_reaches_floor_drops_the_slow_with_the_rate(option, machine) -> None:
     verdict = run(rules.reaches_floor, fast, slow)
 
     assert verdict.kept == (fast,)
-    assert "tok/s, the floor is 5" in verdict.rejected[0][1]
+    assert "tok/s, the floor is 5" in explain.refusal(verdict.rejected[0][1])
 
 
 def test_reaches_floor_takes_the_fastest_where_nothing_does_and_labels_it(option, machine) -> None:
@@ -144,7 +146,7 @@ def test_reaches_floor_takes_the_fastest_where_nothing_does_and_labels_it(option
     verdict = run(rules.reaches_floor, small, big)
 
     assert verdict.kept == (small,)
-    assert verdict.reason.startswith("Slow: nothing reaches 5 tok/s")
+    assert explain.sentence(verdict.reason).startswith("Slow: nothing reaches 5 tok/s")
 
 
 def test_a_floor_that_was_asked_for_is_kept_or_refused(option) -> None:
@@ -173,7 +175,7 @@ def test_worth_its_bytes_drops_what_another_beats_in_everything(option) -> None:
     verdict = run(rules.worth_its_bytes, better, beaten)
 
     assert verdict.kept == (better,)
-    assert verdict.rejected == ((beaten, "IQ4_XS is no bigger, no slower and no worse"),)
+    assert verdict.rejected == ((beaten, Dominated("IQ4_XS")),)
 
 
 def test_worth_its_bytes_keeps_trade_offs_and_equals(option) -> None:
@@ -191,8 +193,8 @@ def test_best_model_goes_by_what_is_left_after_compression(option) -> None:
     verdict = run(rules.best_model, worse, good)
 
     assert verdict.kept == (good,)
-    assert "scores" in verdict.rejected[0][1]
-    assert "qwen3.5-4b" in verdict.reason
+    assert "scores" in explain.refusal(verdict.rejected[0][1])
+    assert "qwen3.5-4b" in explain.sentence(verdict.reason)
 
 
 def test_best_model_prefers_what_is_here_already_among_equals(option) -> None:
@@ -265,7 +267,7 @@ def test_rejections_are_told_once_per_model_where_the_rule_dropped_all_of_it(opt
     rows = rejections(rules.fits_memory(options, options[0].setting), "fits_memory")
 
     assert [(r.model, r.quant) for r in rows] == [("qwen3-32b", "")]
-    assert rows[0].reason.startswith("even Q4_K_M: needs")
+    assert explain.refusal(rows[0].reason).startswith("even Q4_K_M: needs")
 
 
 def test_the_order_of_the_rules_is_the_documented_one() -> None:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from support.live_server import Live, Servers, echo_plan
 from support.waiting import wait_until
+from support.words import said
 
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server.app import WEB
@@ -79,7 +80,7 @@ def test_the_plan_says_what_runs(live: Live) -> None:
     assert plan["schema"] == 1
     assert (plan["model"], plan["backend"], plan["state"]) == ("echo", "echo", "ready")
     assert plan["settings"]["n_ctx"] == 4096
-    assert plan["reasons"] == list(live.llm.plan.reasons)
+    assert plan["reasons"] == said(live.llm.plan)
     assert plan["decision"] is None
 
 

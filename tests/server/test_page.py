@@ -15,6 +15,8 @@ from support.tiny_bert import TinyBert
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.app import launch
+from edgellm.types.basis import Predicted
+from edgellm.types.criterion import Stated
 from edgellm.types.plan import Candidate, Decision, Footprint, Rate, Rejection
 from edgellm.types.request import SelectionRequest
 
@@ -158,13 +160,15 @@ def test_loading_is_shown_and_ends(page: Page, serve: Servers) -> None:
 
 def test_what_runs_here_and_why(page: Page, serve: Servers) -> None:
     footprint = Footprint(2**28, 2**20, 2**20, 2**20)
-    rate = Rate(12.5, 9.0, 15.0, "predicted: test")
+    rate = Rate(12.5, 9.0, 15.0, Predicted(1, "test"))
     best = Candidate("model-a", 1, "Q4_0", "echo", 4096, 1, 10, footprint, rate, rate, 50.0, 40.0, 60.0, "file:/a")
-    rejected = tuple(Rejection(f"model-{n}", "Q8_0", "fits_memory", "<b>too big</b>") for n in range(150))
+    rejected = tuple(Rejection(f"model-{n}", "Q8_0", "fits_memory", Stated("<b>too big</b>")) for n in range(150))
     from dataclasses import replace
 
-    decision = Decision(best, ("why",), (replace(best, model="model-b"),), rejected, replace(best, model="model-w"))
-    plan = replace(echo_plan(), footprint=footprint, reasons=("Because <i>so</i>.",))
+    decision = Decision(
+        best, (Stated("why"),), (replace(best, model="model-b"),), rejected, replace(best, model="model-w")
+    )
+    plan = replace(echo_plan(), footprint=footprint, reasons=(Stated("Because <i>so</i>."),))
     ready(page, serve(plan, decision=decision))
     facts = page.locator("#facts")
 
@@ -179,7 +183,7 @@ def test_what_runs_here_and_why(page: Page, serve: Servers) -> None:
     expect(page.locator("#runners-up li")).to_contain_text(["model-b"])
     page.click("#rejected > summary")
     page.click("#rejected details summary")
-    expect(page.locator("#rejected li").first).to_contain_text("<b>too big</b>")
+    expect(page.locator("#rejected li").first).to_contain_text(Stated("<b>too big</b>"))
     expect(page.locator("#rejected li").last).to_contain_text("50 more")
 
 

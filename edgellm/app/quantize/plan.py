@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgellm import explain
 from edgellm.app import context as app_context
 from edgellm.app.quantize import preflight
 from edgellm.app.quantize.source import QuantizeSource, find
@@ -91,7 +92,7 @@ def plan(
         assert decision.choice is not None
         if decision.choice.source == _own(source):
             return decision
-        to, notes = decision.choice.quant, decision.reasons
+        to, notes = decision.choice.quant, tuple(map(explain.sentence, decision.reasons))
     quant = quants.find(to).name
     backend, n_threads = _backend(quant, machine), threads or machine.compute_threads
     if not 1 <= n_threads <= 1024:

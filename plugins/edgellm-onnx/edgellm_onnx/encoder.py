@@ -57,7 +57,7 @@ class EncoderEngine:
         self._output, self._rank = self._read_output(graph)
         self.info = self._describe(plan.settings, graph)
         for about, note in self.info.details.items():
-            if "assumed" in note:
+            if about in folder.assumed and note == folder.notes[about]:
                 log.warning("%s: %s is %s", graph, about, note)
 
     def embed(self, sequences: Sequence[Sequence[int]]) -> Floats:

@@ -43,6 +43,7 @@ class EncoderFolder:
     sigmoid: bool  # a cross-encoder's score is the logistic function of what the graph gives
     other_modules: tuple[str, ...] = ()  # that are computed only where the graph itself does
     notes: Mapping[str, str] = field(default_factory=dict)
+    assumed: frozenset[str] = frozenset()  # keys of notes that no file says
 
 
 def read_folder(path: Path) -> EncoderFolder:
@@ -58,6 +59,7 @@ def read_folder(path: Path) -> EncoderFolder:
     pooling, notes["pooling"] = _pooling(path, modules)
     normalized, notes["normalized"] = _normalized(modules)
     max_tokens, notes["longest"] = _max_tokens(path, config)
+    assumed = ["pooling"] * (_pooling_folder(path, modules) is None) + ["normalized"] * (not modules)
     own = read_json(path, "sentence_bert_config.json")
     sigmoid, notes["score"] = _activation(config)
     return EncoderFolder(
@@ -66,6 +68,7 @@ def read_folder(path: Path) -> EncoderFolder:
         n_vocab=_count(config, "vocab_size", path, usual=0, least=1), lower=own.get("do_lower_case") is True,
         prompt=_prompt(path), dimensions=_dimensions(config, path), sigmoid=sigmoid,
         other_modules=tuple(kind for kind, _ in modules if kind not in KNOWN_MODULES), notes=notes,
+        assumed=frozenset(assumed),
     )  # fmt: skip
 
 
@@ -80,10 +83,15 @@ def _modules(path: Path) -> list[tuple[str, str]]:
     return [(str(one.get("type", "")).rpartition(".")[2], str(one.get("path", ""))) for one in modules]
 
 
-def _pooling(path: Path, modules: list[tuple[str, str]]) -> tuple[tuple[str, ...], str]:
+def _pooling_folder(path: Path, modules: list[tuple[str, str]]) -> str | None:
     folder = next((folder for kind, folder in modules if kind == "Pooling"), None)
     if folder is None and (path / "1_Pooling" / "config.json").exists():
-        folder = "1_Pooling"
+        return "1_Pooling"
+    return folder
+
+
+def _pooling(path: Path, modules: list[tuple[str, str]]) -> tuple[tuple[str, ...], str]:
+    folder = _pooling_folder(path, modules)
     if folder is None:
         what = "modules.json names none" if modules else "the folder does not say"
         return ("mean",), f"mean, assumed: {what}"

@@ -1,0 +1,31 @@
+"""The sentence of a reason, whatever its noun."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+from edgellm.explain import choice, plan
+from edgellm.types.backend_reason import BackendReason, GpuReason
+from edgellm.types.criterion import Stated
+from edgellm.types.reason import ContextReason, MemoryReason, ModelReason, Reason, SelectionReason, SpeedReason
+
+_SENTENCES: dict[type, Callable[[Any], str]] = {
+    kind: say
+    for kinds, say in (
+        (MemoryReason, plan.memory),
+        (ContextReason, plan.context),
+        (BackendReason, plan.backend),
+        (GpuReason, lambda reason: f"GPU: {plan.gpu(reason)}."),
+        (SpeedReason, plan.speed),
+        (ModelReason, choice.model),
+        (SelectionReason, choice.selection),
+        (Stated, lambda reason: reason.text),
+    )
+    for kind in (get_args(kinds) or (kinds,))
+}
+
+
+def sentence(reason: Reason) -> str:
+    """One reason of a plan or a decision: `"Context: 8,192 tokens per slot, as asked."`."""
+    return _SENTENCES[type(reason)](reason)

@@ -1,0 +1,85 @@
+"""Why a backend and its GPUs compute, or do not, as data. See `edgellm.types.reason`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edgellm.types.basis import Fact, RateKind
+
+
+class Faster(Fact, frozen=True):
+    """Two backends on the same kind of file."""
+
+    tok_s: float
+    other_tok_s: float
+    basis: RateKind
+
+
+class OwnKernels(Fact, frozen=True):
+    """The same speed is predicted, and one backend has kernels made for these types."""
+
+
+class FilesCompared(Fact, frozen=True):
+    """Two kinds of file of one model."""
+
+    tok_s: float
+    other_tok_s: float
+    tensor_bytes: int
+    other_tensor_bytes: int
+    kept: float
+    other_kept: float
+
+
+class BackendPreferred(Fact, frozen=True):
+    """Why one backend and not another that runs the model, too."""
+
+    backend: str
+    other: str
+    why: Faster | OwnKernels | FilesCompared
+    other_quant: str = ""  # "" = the same
+
+
+class BackendOpens(Fact, frozen=True):
+    """The first backend that opens the file."""
+
+    backend: str
+    format: str
+
+
+class BackendCannotRun(Fact, frozen=True):
+    """A backend that was left out, and what it says."""
+
+    backend: str
+    problems: tuple[str, ...]
+
+
+class GpuLayers(Fact, frozen=True):
+    """Layers on GPUs."""
+
+    layers: int
+    total: int
+    devices: str
+    cause: Literal["asked", "all_fit", "some_fit", "unified", "unified_asked"]
+    needed_bytes: int | None = None  # by all layers
+    usable_bytes: int | None = None
+
+
+class GpuUnused(Fact, frozen=True):
+    """GPUs that compute nothing."""
+
+    devices: str
+    vram_bytes: int
+    cause: Literal["asked", "cpu_backend", "missing"]
+    backend: str = ""
+    missing: str = ""  # what the backend lacks, in its words
+    remedy: str = ""
+
+
+class OptionsAsked(Fact, frozen=True):
+    """Options of a backend that the request sets."""
+
+    options: tuple[tuple[str, str], ...]
+
+
+BackendReason = BackendPreferred | BackendOpens | BackendCannotRun | OptionsAsked
+GpuReason = GpuLayers | GpuUnused

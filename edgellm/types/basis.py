@@ -1,0 +1,190 @@
+"""Where a number comes from, as data: its kind, and the numbers that it rests on.
+
+Each union is closed: `edgellm.explain` has a sentence for every kind in it, which mypy checks. As JSON
+(`msgspec.to_builtins`) a basis is an object whose `kind` is the class in snake case.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from msgspec import Struct
+
+
+def kind(name: str) -> str:
+    """`"CorrectedRate"` -> `"corrected_rate"`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+class Fact(Struct, frozen=True, tag_field="kind", tag=kind):
+    """Base of bases and reasons: immutable, comparable, hashable."""
+
+
+# Of corrections: which runs on this machine they were learned from.
+
+
+class OwnRuns(Fact, frozen=True):
+    """The same file with the same type of cache ran here."""
+
+    runs: int
+    model: str
+    quant: str
+    kv_type: str
+
+
+class OtherCaches(Fact, frozen=True):
+    """The same file ran here, with other types of cache."""
+
+    model: str
+    quant: str
+    kv_types: tuple[str, ...]
+
+
+class SameModel(Fact, frozen=True):
+    """The model ran here in other files."""
+
+    model: str
+    files: int
+
+
+class SameFamily(Fact, frozen=True):
+    """Other files whose kernels are alike ran here."""
+
+    family: str  # of tensor types, as `history.corrections.family` names it
+    backend: str
+    files: int
+
+
+class SameBackend(Fact, frozen=True):
+    """Other files ran here on the backend."""
+
+    backend: str
+    files: int
+
+
+Runs = OwnRuns | OtherCaches | SameModel | SameFamily | SameBackend
+
+
+# Of rates.
+
+
+class Bandwidth(Fact, frozen=True):
+    """What decoding can read from memory."""
+
+    source: Literal["measured", "theoretical", "assumed"]
+    gb_s: float  # as measured, on the data sheet, or assumed; 1e9 bytes per second
+    reached_gb_s: float  # what is counted on
+    contended: bool = False  # measured while other programs ran
+
+
+Bound = Literal["memory", "arithmetic"]
+
+
+class Predicted(Fact, frozen=True):
+    """From priors for the kind of processor."""
+
+    threads: int
+    isa_class: str
+    bound: Bound | None = None  # None = prompts, which arithmetic bounds
+    bandwidth: Bandwidth | None = None
+    depth: int | None = None  # tokens cached
+
+
+class Measured(Fact, frozen=True):
+    """From rates of this machine's kernels (`edgellm calibrate`)."""
+
+    date: str
+    build: str
+    threads: int
+    measured_threads: int
+    borrowed: tuple[tuple[str, str], ...] = ()  # (tensor type, the measured one that it is scaled from)
+    depth: int | None = None  # tokens cached
+
+
+class Corrected(Fact, frozen=True):
+    """Another basis, times what earlier runs here made of such predictions."""
+
+    factor: float
+    runs: Runs
+    of: Predicted | Measured
+
+
+RateBasis = Predicted | Measured | Corrected
+RateKind = Literal["predicted", "measured", "corrected"]
+
+
+def rate_kind(basis: RateBasis) -> RateKind:
+    """The kind in a word."""
+    if isinstance(basis, Predicted):
+        return "predicted"
+    return "measured" if isinstance(basis, Measured) else "corrected"
+
+
+# Of quality: what a quantization or a cache loses, and what the whole model can do.
+
+
+class NativeType(Fact, frozen=True):
+    """The model was trained in this type."""
+
+
+class Unquantized(Fact, frozen=True):
+    """Nothing was rounded."""
+
+
+class PerplexityIncrease(Fact, frozen=True):
+    """From the table of published losses."""
+
+    percent: float
+    by_types: bool = False  # by the types that short rows allow instead of the mix's name
+    family: str = ""  # whose own losses were measured
+    family_factor: float = 1.0
+
+
+class CacheLoss(Fact, frozen=True):
+    """From the table of losses of a quantized cache."""
+
+    kv_type: str
+    percent: float
+
+
+class MeasuredDivergence(Fact, frozen=True):
+    """KL divergence to the unquantized model, measured on this machine."""
+
+    nats: float
+
+
+LossBasis = NativeType | Unquantized | PerplexityIncrease | CacheLoss | MeasuredDivergence
+
+
+class Losses(Fact, frozen=True):
+    """Of weights and cache together."""
+
+    losses: tuple[LossBasis, ...]
+
+
+class PublishedScore(Fact, frozen=True):
+    """A vendor's score, converted where it is of another benchmark."""
+
+    benchmark: str
+    score: float
+    conversion: Literal["none", "without_thinking", "line", "one_anchor"] = "none"
+    mid: float | None = None  # what it is taken as
+
+
+class Imputed(Fact, frozen=True):
+    """No score is published: from the size of the model, and from a relative's score where there is one."""
+
+    sibling: str = ""
+
+
+class TrainedForCode(Fact, frozen=True):
+    """Another basis, times a factor for code or for everything else."""
+
+    factor: float
+    of: PublishedScore | Imputed
+
+
+AbilityBasis = PublishedScore | Imputed | TrainedForCode
+EstimateBasis = Losses | AbilityBasis
+Basis = Runs | Bandwidth | RateBasis | LossBasis | EstimateBasis

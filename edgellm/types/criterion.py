@@ -1,0 +1,104 @@
+"""What a rule asks of a model's file, and by what a quantization is chosen, as data. See `edgellm.types.reason`."""
+
+from __future__ import annotations
+
+from edgellm.types.basis import Fact
+
+
+class Stated(Fact, frozen=True):
+    """In the words of somebody else: a plugin, or a library."""
+
+    text: str
+
+
+# What a rule asks
+
+
+class QualityChecked(Fact, frozen=True):
+    """Criterion: no quality check on this machine refused it."""
+
+
+class TrainedContext(Fact, frozen=True):
+    """Criterion: trained for so much context."""
+
+    ctx: int
+
+
+class FitsBudget(Fact, frozen=True):
+    """Criterion: fits the memory budget."""
+
+    budget_bytes: int
+
+
+class EnoughBits(Fact, frozen=True):
+    """Criterion: weights in so many bits or more."""
+
+    bits: int
+
+
+class RoomForContext(Fact, frozen=True):
+    """Criterion: memory and training allow so much context."""
+
+    ctx: int
+
+
+class ReachesFloor(Fact, frozen=True):
+    """Criterion: fast enough for the task."""
+
+    floor_tps: float
+    task: str
+
+
+class NotDominated(Fact, frozen=True):
+    """Criterion: no other file of the model is better in bytes, speed and quality at once."""
+
+
+Criterion = (
+    QualityChecked | TrainedContext | FitsBudget | EnoughBits | RoomForContext | ReachesFloor | NotDominated | Stated
+)
+
+
+# By what the quantization of a model is chosen
+
+
+class NativeQuant(Fact, frozen=True):
+    """The type that the model was trained in."""
+
+
+class SurelyKeepsFloor(Fact, frozen=True):
+    """The best whose slowest predicted rate keeps the floor."""
+
+    floor_tps: float
+
+
+class KeepsMoreThan(Fact, frozen=True):
+    """With its cache it keeps more of the ability than `quant` with `quant_kv_type`."""
+
+    kv_type: str
+    quant: str
+    quant_kv_type: str
+
+
+class SmallModelQuant(Fact, frozen=True):
+    """The least that a small model takes where it fits."""
+
+    quant: str
+
+
+class BestThatFits(Fact, frozen=True):
+    """No other rule applies."""
+
+
+class Comfortable(Fact, frozen=True):
+    """The best that is comfortably fast."""
+
+    tok_s: float
+
+
+class FourBitsSuffice(Fact, frozen=True):
+    """A large model loses little at 4 bits."""
+
+
+QuantCriterion = (
+    NativeQuant | SurelyKeepsFloor | KeepsMoreThan | SmallModelQuant | BestThatFits | Comfortable | FourBitsSuffice
+)

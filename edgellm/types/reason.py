@@ -1,0 +1,291 @@
+"""Why something was decided, as data: a kind with its numbers. `edgellm.explain` makes the sentences.
+
+`Reason` says what was decided, `Refusal` (`edgellm.types.refusal`) why something was not taken. Both are closed unions,
+one class for each kind, and mypy checks that each has a sentence. As JSON (`msgspec.to_builtins`) each is an object
+whose `kind` is the class in snake case. Sizes are in bytes, rates in tokens per second, contexts in tokens per slot,
+shares from 0 to 1.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edgellm.types.backend_reason import BackendReason, GpuReason
+from edgellm.types.basis import AbilityBasis, Fact, RateBasis, Runs
+from edgellm.types.criterion import Criterion, QuantCriterion, Stated
+
+# Memory
+
+
+class MachineBudget(Fact, frozen=True):
+    """What a model may use of the machine."""
+
+    budget_bytes: int
+    total_bytes: int
+    available_bytes: int | None  # None = planned as if nothing else ran
+    limit_bytes: int | None = None  # of the container or the scheduler
+    limit_used_bytes: int | None = None
+    limit_source: str = ""
+    cap: str = ""  # a rule of the system that leaves a program less
+
+
+class RequestedBudget(Fact, frozen=True):
+    """Less than the machine would allow, as the request says."""
+
+    budget_bytes: int
+    machine_bytes: int
+
+
+Budget = MachineBudget | RequestedBudget
+
+
+class MemoryNeeded(Fact, frozen=True):
+    """What the choice takes of the budget."""
+
+    needed_bytes: int
+    budget_bytes: int
+    factor: float = 1.0  # by earlier runs here
+    runs: Runs | None = None
+
+
+class WeightsRead(Fact, frozen=True):
+    """The file is read instead of mapped, as much of it is copied into another layout."""
+
+    copied_bytes: int
+    weights_bytes: int
+
+
+# Context and cache
+
+
+class ContextLength(Fact, frozen=True):
+    """Tokens per slot, and what bounds them."""
+
+    ctx: int
+    bound: Literal["asked", "task", "encoder", "encoder_memory", "speed", "memory", "trained", "unasked"]
+    tok_s: float | None = None  # decoding with half of the context cached
+    floor_tps: float | None = None  # of "speed"
+    task: str = ""  # of "task" and "unasked"
+    ctx_train: int | None = None  # of "unasked": what --ctx may ask for
+    budget: Budget | None = None  # of "memory"
+
+
+class ContextUnknown(Fact, frozen=True):
+    """The file does not tell its shape."""
+
+    ctx_default: int
+
+
+class CacheType(Fact, frozen=True):
+    """The type of the cache, where it is not simply f16."""
+
+    kv_type: str
+    cause: Literal["asked", "only_type", "memory", "speed", "context"]
+    backend: str = ""  # of "only_type"
+    higher: str = ""  # the next more exact type, of "memory", "speed" and "context"
+    higher_bytes: int | None = None
+    higher_tps: float | None = None
+    ctx: int | None = None
+    budget_bytes: int | None = None
+    kept: tuple[float, float, float] | None = None  # share of the ability that it keeps: middle, least, most
+
+
+# Speed and threads
+
+
+class Speed(Fact, frozen=True):
+    """The rate of the choice."""
+
+    tok_s: float
+    low: float
+    high: float
+    basis: RateBasis
+
+
+class Threads(Fact, frozen=True):
+    """Threads of a file that was named; `asked` where the request sets them."""
+
+    threads: int
+    asked: bool = False
+
+
+class FewerThreads(Fact, frozen=True):
+    """More threads gain less than `gain`."""
+
+    threads: int
+    most: int
+    gain: float
+
+
+class GpuSpeedUnknown(Fact, frozen=True):
+    """The stated speed is the CPU's."""
+
+
+class Slow(Fact, frozen=True):
+    """Nothing reaches the floor, so the fastest is taken."""
+
+    floor_tps: float
+    tok_s: float
+
+
+# The model and its file
+
+
+class ModelNamed(Fact, frozen=True):
+    """Nothing was chosen: the user named a file, an address or the built-in model."""
+
+    model: str
+    by: Literal["file", "address", "echo"]
+    quant: str = ""
+    source: str = ""
+
+
+class NameShadowsFile(Fact, frozen=True):
+    """A model of the catalog was named, and a file or folder of that name is here, too."""
+
+    model: str
+    path: str
+
+
+class ModelSkipped(Fact, frozen=True):
+    """The best choice could not be fetched."""
+
+    model: str
+    quant: str
+    error: str
+
+
+class BestModel(Fact, frozen=True):
+    """The model, by ability left after compression and worth of speed; scores of 100."""
+
+    model: str
+    params: int
+    score: float
+    ability: float
+    ability_basis: AbilityBasis
+    kept: float
+    quant: str
+
+
+class ChosenQuant(Fact, frozen=True):
+    """The quantization."""
+
+    quant: str
+    bits: float  # per weight
+    tensor_bytes: int
+    why: QuantCriterion
+
+
+class FewerBitsScoreMore(Fact, frozen=True):
+    """By the table a file in 2 or 3 bits would be better."""
+
+    model: str
+    quant: str
+    score: float
+    chosen_score: float
+    quality_low: float
+    quality_high: float
+
+
+class FewerBitsTaken(Fact, frozen=True):
+    """Nothing fits at `bits` bits a weight."""
+
+    bits: int
+
+
+class SizeEstimated(Fact, frozen=True):
+    """The parts of the architecture are not known one by one."""
+
+
+class NotQuantized(Fact, frozen=True):
+    """The named file could be quantized here."""
+
+    model: str
+
+
+class CouldBeMade(Fact, frozen=True):
+    """A quantization that is not to be had can be made here of a higher one."""
+
+    model: str
+    quant: str
+    score: float
+    instead: str = ""  # model that is taken; "" = none
+    instead_quant: str = ""
+    instead_score: float | None = None
+
+
+class NameConvention(Fact, frozen=True):
+    """The repository carries the file by habit; it was not looked up."""
+
+
+class LicenseRestricts(Fact, frozen=True):
+    """The licence restricts use."""
+
+    license: str
+
+
+# The decision as a whole
+
+
+class Considered(Fact, frozen=True):
+    """What there was to choose from."""
+
+    models: int
+    model_kind: str
+    files: int
+    threads: int
+
+
+class SourcesReached(Fact, frozen=True):
+    """Some sources do not answer. `model` and `quant` are the best choice if all did."""
+
+    offline: bool
+    reachable: tuple[str, ...]
+    files: int  # that can be had
+    model: str
+    quant: str
+    best_can_be_had: bool = False
+
+
+class SourceSilent(Fact, frozen=True):
+    """A source does not answer."""
+
+    scheme: str
+    error: str
+
+
+class ShorterContext(Fact, frozen=True):
+    """Nothing holds the context that the task needs."""
+
+    ctx: int
+    task: str
+
+
+class FilesKept(Fact, frozen=True):
+    """How many files a rule left."""
+
+    criterion: Criterion
+    kept: int
+    total: int
+    smaller_cache: int = 0  # of those kept, with a smaller type of cache
+
+
+MemoryReason = Budget | MemoryNeeded | WeightsRead
+ContextReason = ContextLength | ContextUnknown | ShorterContext | CacheType
+SpeedReason = Speed | Threads | FewerThreads | Slow | GpuSpeedUnknown
+ModelReason = (
+    ModelNamed
+    | NameShadowsFile
+    | ModelSkipped
+    | BestModel
+    | ChosenQuant
+    | FewerBitsScoreMore
+    | FewerBitsTaken
+    | SizeEstimated
+    | NotQuantized
+    | CouldBeMade
+    | NameConvention
+    | LicenseRestricts
+)
+SelectionReason = Considered | SourcesReached | SourceSilent | FilesKept
+Reason = MemoryReason | ContextReason | BackendReason | GpuReason | SpeedReason | ModelReason | SelectionReason | Stated
