@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+import sys
 import threading
 import time
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urljoin, urlsplit
@@ -242,9 +244,22 @@ class _Deadline:
 
 @cache
 def _tls() -> ssl.SSLContext:
+    """The system's certificates; certifi's where a bare container has none."""
+    import ssl
+
+    import certifi
     import httpx2
 
+    if sys.platform == "linux" and not _has_certificates():
+        return ssl.create_default_context(cafile=certifi.where())
     return httpx2.create_ssl_context()
+
+
+def _has_certificates() -> bool:
+    import ssl
+
+    places = ssl.get_default_verify_paths()  # None for a file or folder that is not there
+    return places.cafile is not None or (places.capath is not None and any(Path(places.capath).iterdir()))
 
 
 def _proxy(url: str) -> str | None:

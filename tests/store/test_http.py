@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from pathlib import Path
 
 import pytest
 from support.store_server import HubServer
@@ -70,3 +72,16 @@ def test_a_signature_reaches_the_server_as_it_was_written(proxy):
 def test_a_body_is_read_in_pieces_of_the_size_asked_for(proxy):
     with http.get(f"{proxy.url}/0123456789") as answer:
         assert [answer.read(4), answer.read(4), answer.read(9), answer.read(1)] == [b"/012", b"3456", b"789", b""]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep certificates elsewhere")
+def test_without_certificates_of_the_system_those_of_certifi_are_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bare container has an empty folder, or none; what is there is taken as it is."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    assert len(http._tls.__wrapped__().get_ca_certs()) > 50
+
+    (tmp_path / "one.pem").write_text("")
+    assert http._has_certificates()
