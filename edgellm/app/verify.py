@@ -61,7 +61,7 @@ class Verification:
         self._ending = threading.Event()
         self.run: Run | None = None
         self.drifts: tuple[Drift, ...] = ()
-        session.meter.on_sample = self._told
+        session.meter.on_sample = self._on_sample
 
     def finish(self) -> None:
         """Before the session is closed: record what came since the last time."""
@@ -78,7 +78,7 @@ class Verification:
         drift = [{"text": drift.text, "fix": drift.fix} for drift in self.drifts]
         return {**msgspec.to_builtins(numbers), "requests": self.run.requests, "drift": drift}
 
-    def _told(self, requests: int) -> None:
+    def _on_sample(self, requests: int) -> None:
         if requests & (requests - 1) == 0:  # 1, 2, 4, 8, ...
             threading.Thread(target=self._record_when_idle, name="edgellm-verify", daemon=True).start()
 

@@ -184,12 +184,12 @@ class EdgeLLM(Asking):
 
     async def agenerate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """As `generate`, for coroutines. Cancelling the task frees the slot."""
-        async with contextlib.aclosing(self.abatches(request)) as batches:
-            async for batch in batches:
-                for event in batch:
+        async with contextlib.aclosing(self.aevents(request)) as event_lists:
+            async for events in event_lists:
+                for event in events:
                     yield event
 
-    async def abatches(self, request: GenerationRequest) -> AsyncGenerator[list[Event], None]:
+    async def aevents(self, request: GenerationRequest) -> AsyncGenerator[list[Event], None]:
         """As `agenerate`, with the events that are there at the same time in one list, for whoever writes them on."""
         sink = AsyncSink()
         request_id = self._session.submit(request, sink)

@@ -137,8 +137,8 @@ async def _answer(
     with overflow_names(body_type.text_field):
         # A long body and a model's own template take time: not in the event loop that all streams share.
         body, generation = await asyncio.to_thread(_read, model, raw, body_type)
-        chunks, batches = chunks_type(model, body.include_usage), model.llm.abatches(generation)
-        return await (_stream if body.stream else _whole)(request, chunks, batches)
+        chunks, event_lists = chunks_type(model, body.include_usage), model.llm.aevents(generation)
+        return await (_stream if body.stream else _whole)(request, chunks, event_lists)
 
 
 def _read(model: ServedModel, raw: bytes, body_type: type[Generation]) -> tuple[Generation, GenerationRequest]:
@@ -146,9 +146,9 @@ def _read(model: ServedModel, raw: bytes, body_type: type[Generation]) -> tuple[
     return body, body.to_request(model.llm)
 
 
-async def _whole(request: Request, chunks: ChatChunks | TextChunks, batches: sse.Batches) -> ASGIApp:
-    async with aclosing(batches):
-        events = await sse.unless_gone(request.receive, _all(batches))
+async def _whole(request: Request, chunks: ChatChunks | TextChunks, event_lists: sse.EventLists) -> ASGIApp:
+    async with aclosing(event_lists):
+        events = await sse.unless_gone(request.receive, _all(event_lists))
     if events is None:
         return client_closed()
     done = events[-1]
@@ -158,17 +158,17 @@ async def _whole(request: Request, chunks: ChatChunks | TextChunks, batches: sse
     return JSONResponse(chunks.whole(text, done))
 
 
-async def _stream(request: Request, chunks: ChatChunks | TextChunks, batches: sse.Batches) -> ASGIApp:
+async def _stream(request: Request, chunks: ChatChunks | TextChunks, event_lists: sse.EventLists) -> ASGIApp:
     """Wait for the first tokens: until then an error still has its status."""
     try:
-        first = await sse.unless_gone(request.receive, anext(batches))
+        first = await sse.unless_gone(request.receive, anext(event_lists))
     except BaseException:
-        await batches.aclose()
+        await event_lists.aclose()
         raise
     if first is None:
-        await batches.aclose()
+        await event_lists.aclose()
         return client_closed()
-    return sse.EventStream(chunks, first, batches)
+    return sse.EventStream(chunks, first, event_lists)
 
 
 def _require_complete(done: Done) -> None:
@@ -181,8 +181,8 @@ def _require_complete(done: Done) -> None:
         raise Closed("the model was closed while it answered", hint="send the request again when it is back")
 
 
-async def _all(batches: sse.Batches) -> list[Event]:
-    return [event async for batch in batches for event in batch]
+async def _all(event_lists: sse.EventLists) -> list[Event]:
+    return [event async for events in event_lists for event in events]
 
 
 def _described(model: ServedModel) -> response.Model:

@@ -18,7 +18,7 @@ from edgellm.server import errors
 from edgellm.types.event import Delta, Done, Event
 
 T = TypeVar("T")
-Batches = AsyncGenerator[list[Event], None]
+EventLists = AsyncGenerator[list[Event], None]
 
 DONE = b"data: [DONE]\n\n"
 _HEADERS = [
@@ -45,25 +45,25 @@ class Chunks(Protocol):
 
 
 class EventStream:
-    """The ASGI app that answers a request with `stream: true`, from its first batch on. It always closes `batches`."""
+    """The ASGI app that answers a request with `stream: true`. It always closes `event_lists`."""
 
-    def __init__(self, chunks: Chunks, first: list[Event], batches: Batches) -> None:
+    def __init__(self, chunks: Chunks, first: list[Event], event_lists: EventLists) -> None:
         self._chunks = chunks
         self._first = first
-        self._batches = batches
+        self._event_lists = event_lists
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await unless_gone(receive, self._write(send))
         finally:
-            await self._batches.aclose()
+            await self._event_lists.aclose()
 
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         try:
             await _put(send, self._chunks.first() + self._encode(self._first))
-            async for batch in self._batches:
-                await _put(send, self._encode(batch))
+            async for events in self._event_lists:
+                await _put(send, self._encode(events))
         except Exception as error:
             # The status has been sent, so the error is sent as an event; OpenAI's clients raise it.
             if errors.status_of(error) == 500:
@@ -71,9 +71,9 @@ class EventStream:
             await _put(send, b"data: " + errors.encode(error) + b"\n\n")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _encode(self, batch: list[Event]) -> bytes:
+    def _encode(self, events: list[Event]) -> bytes:
         chunks = self._chunks
-        return b"".join([chunks.text(e) if isinstance(e, Delta) else chunks.last(e) for e in batch])
+        return b"".join([chunks.text(e) if isinstance(e, Delta) else chunks.last(e) for e in events])
 
 
 class Template:
