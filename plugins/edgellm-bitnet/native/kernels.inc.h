@@ -19,8 +19,8 @@ includes this; all is static, so nothing of one set can be linked into another.
     vf_half, vf_s8, vf_bf16     VL values from memory; vf_put_half to memory; vi_put_s8: VL clamped lanes to bytes
     vf_sum, vf_peak        horizontal sum and maximum, in a fixed order
 
-What bounds what: a decode step reads every weight once, so the loops must eat a 64-byte line in less time than memory
-brings one (at 4 GHz and 40 GB/s, 6.4 cycles). A tile of T tokens does T products for each weight unpacked, so from
+What bounds what: a decode step reads every weight once, so the loops must consume a 64-byte line in less time than memory
+delivers one (at 4 GHz and 40 GB/s, 6.4 cycles). A tile of T tokens does T products for each weight unpacked, so from
 about four tokens on the multipliers are the bound: T * TILE_VECTORS dot products for T broadcasts and TILE_VECTORS * 2
 operations of unpacking. */
 #include <math.h>
@@ -36,7 +36,7 @@ operations of unpacking. */
 
 enum { STEP_BYTES = 4 * PANEL, HEAD_AHEAD = 8192 };
 
-/* Fours of columns in a step, bytes of a step, and what a code is ahead of its value. */
+/* Of a kind: fours of columns in a step, bytes of a step, and the offset that is added to a value to make its code. */
 INLINE int fours_of(int kind) { return kind == TERNARY || kind == Q6 ? 4 : kind == Q4 ? 2 : 1; }
 INLINE int bytes_of(int kind) { return kind == Q6 ? 3 * STEP_BYTES : STEP_BYTES; }
 INLINE int offset_of(int kind) { return kind == TERNARY ? 1 : kind == Q4 ? 8 : 128 - DOT8_BIAS; }

@@ -277,7 +277,7 @@ static float reciprocal(float x) { return x != 0 ? 1 / x : 0; }
 
 static float clamped(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
 
-/* round(x * back), as codes that are `offset` ahead. */
+/* Codes: round(x * back) + offset. */
 static void round_to(uint8_t *codes, const float *x, int32_t n, float back, int offset, int most) {
   for (int32_t i = 0; i < n; i++) codes[i] = (uint8_t)clamped(rintf(x[i] * back) + (float)offset, 0, (float)most);
 }
