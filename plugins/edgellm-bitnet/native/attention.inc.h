@@ -38,7 +38,7 @@ INLINE void scores_of(const struct chunk_job *job, int type, int rows, int posit
 }
 
 /* Query rows as bytes. `unit` is the scale of one. Keys are stored as value + 128, so a product of bytes is too large
-by 128 times the sum of the query: `start` holds that excess. */
+by 128 times the sum of the query: sums start from `start`, which takes that off. */
 struct bytes_of_query {
   _Alignas(64) int8_t q[MAX_ROWS * MAX_DIM];
   float unit[MAX_ROWS][MAX_DIM / KV_SLICE];
