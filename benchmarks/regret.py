@@ -182,13 +182,13 @@ def corrections(known: dict[str, Any], card: Any, learned: str) -> Any:
     from edgellm.history.corrections import Corrections, Ratio
     from edgellm.history.corrections import corrections as learn
     from edgellm.selection.expand import expand
-    from edgellm.selection.scenario import setting
+    from edgellm.selection.scenario import Scenario
     from edgellm.types.request import SelectionRequest
 
     if learned == "nothing":
         return Corrections()
     options, _ = expand(
-        [card], [f for f in backends() if f.name == "gguf"], setting(machine(), SelectionRequest()), frozenset()
+        [card], [f for f in backends() if f.name == "gguf"], Scenario.of(machine(), SelectionRequest()), frozenset()
     )
     rows = []
     for o in options:
@@ -209,7 +209,7 @@ def machine() -> Any:
 @cache
 def backends() -> Any:
     from edgellm.contract.manager import plugins
-    from edgellm.selection.scenario import backend_facts
+    from edgellm.selection.backend_facts import backend_facts
 
     return backend_facts(plugins().backends().values(), machine())
 

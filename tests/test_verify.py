@@ -22,8 +22,8 @@ from edgellm.history.corrections import NONE, Correction
 from edgellm.history.run_log import Numbers, Run
 from edgellm.runtime.metrics import Measured
 from edgellm.runtime.supervisor import WorkerSession
+from edgellm.selection.backend_facts import backend_facts
 from edgellm.selection.decide import decide
-from edgellm.selection.scenario import backend_facts
 from edgellm.types.plan import Candidate
 from edgellm.types.request import GenerationRequest, SelectionRequest
 

@@ -17,9 +17,9 @@ from edgellm.contract.manager import plugins
 from edgellm.estimate import quants
 from edgellm.history import fingerprint, run_log
 from edgellm.history.corrections import Corrections
+from edgellm.selection.backend_facts import BackendFacts, assumed_facts, backend_facts
 from edgellm.selection.context import Run, SelectionContext
 from edgellm.selection.rule_result import Rule
-from edgellm.selection.scenario import BackendFacts, assumed_facts, backend_facts
 from edgellm.store import local
 from edgellm.store.library import Library
 from edgellm.types.machine import Machine

@@ -11,9 +11,9 @@ from edgellm.contract.manager import plugins
 from edgellm.contract.quantizer import Quantizer
 from edgellm.errors import NothingFits, UnsupportedArtifact, UsageError
 from edgellm.estimate import footprint, quants
+from edgellm.selection.backend_facts import cache_types, offload_facts
 from edgellm.selection.context_length import fit_cache
 from edgellm.selection.offload import Placement, place, require, unused
-from edgellm.selection.scenario import cache_types, offload_facts
 from edgellm.types.backend_reason import BackendOpens
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact, Shape

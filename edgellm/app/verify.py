@@ -167,7 +167,7 @@ class Verification:
 
 def rates_of(backend: str, machine: Machine) -> Calibration | None:
     """What was measured of the backend's kernels on this machine; None = priors are used."""
-    from edgellm.selection.scenario import backend_facts
+    from edgellm.selection.backend_facts import backend_facts
 
     return backend_facts([plugins().backend(backend)], machine)[0].calibration
 

@@ -38,7 +38,7 @@ def command(*, profile: str | None, models_file: Path | None, explain: bool, as_
     """Choose the best model that this machine runs well, and say why."""
     from edgellm.app.context import of, request_for
     from edgellm.selection.decide import decide
-    from edgellm.selection.report import to_dict
+    from edgellm.selection.decision_json import to_dict
     from edgellm.types.options import SelectionOptions
 
     asked = SelectionOptions.of(**options)
@@ -63,7 +63,7 @@ def _show(decision: Decision, machine: Machine, request: SelectionRequest, *, ex
     else:
         _show_choice(console, decision.choice, machine, reads_only=request.task == "embed")
     if decision.would_choose is not None:
-        from edgellm.selection.report import one_line
+        from edgellm.selection.decision_json import one_line
 
         line = one_line(decision.would_choose, reads_only=request.task == "embed")
         console.print(f"With every source: {line}", markup=False)
@@ -110,7 +110,7 @@ def _on_gpu(c: Candidate) -> str:
 
 def _show_runners_up(console: Any, decision: Decision, *, reads_only: bool) -> None:
     from edgellm.explain import refusal
-    from edgellm.selection.report import one_line
+    from edgellm.selection.decision_json import one_line
 
     if decision.runners_up:
         console.print("\nRunners-up", style="bold")

@@ -143,7 +143,7 @@ def examine_history(report: Report, machine: Machine) -> None:
     """What was calibrated, what ran here, and where it parted from its prediction."""
     from edgellm.contract.backend import Calibrator
     from edgellm.contract.manager import plugins
-    from edgellm.selection.scenario import backend_facts
+    from edgellm.selection.backend_facts import backend_facts
 
     able = [plugins().backend(row["name"]) for row in report.backends if row["can_run"] and row["name"] != "echo"]
     facts = {f.name: f for f in attempt(report, "the backends' facts", lambda: backend_facts(able, machine)) or ()}
@@ -172,7 +172,7 @@ def examine_history(report: Report, machine: Machine) -> None:
 
 def examine_backends(report: Report, machine: Machine) -> None:
     from edgellm.contract.manager import plugins
-    from edgellm.selection.scenario import offload_facts
+    from edgellm.selection.backend_facts import offload_facts
 
     able: list[str] = []
     offloads: list[Offload] = []

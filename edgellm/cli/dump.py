@@ -14,7 +14,7 @@ from edgellm import settings
 
 if TYPE_CHECKING:
     from edgellm.history.run_log import History
-    from edgellm.selection.scenario import BackendFacts
+    from edgellm.selection.backend_facts import BackendFacts
     from edgellm.types.calibration import Calibration
     from edgellm.types.machine import Machine
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from edgellm.app.resolve import ResolvedModel
     from edgellm.selection.context import SelectionContext
-    from edgellm.selection.fit import Appraisal
+    from edgellm.selection.fit import FitReport
     from edgellm.types.machine import Machine
     from edgellm.types.model import ModelCard
     from edgellm.types.request import SelectionRequest
@@ -61,8 +61,8 @@ def command(
     from edgellm.app.adapters import adapter_bytes
     from edgellm.app.context import of, request_for
     from edgellm.app.resolve import resolve
-    from edgellm.selection.fit import appraise
-    from edgellm.selection.scenario import setting
+    from edgellm.selection.fit import fit_reports
+    from edgellm.selection.scenario import Scenario
     from edgellm.types.options import SelectionOptions
 
     asked = SelectionOptions.of(**options)
@@ -70,16 +70,16 @@ def command(
     resolved = resolve(model, context, quant=quant, offline=offline, predict=True)
     reads_only = resolved.card.kind in ("embedding", "reranker")
     request = request_for(context, asked, usual_task="embed" if reads_only else "chat")
-    given = setting(context.machine, request)
+    scenario = Scenario.of(context.machine, request)
     adapters_bytes = adapter_bytes(adapters, resolved.card.shape)
-    fits, refused = appraise(resolved.card, context, given, adapter_bytes=adapters_bytes, others=resolved.others)
+    fits, refused = fit_reports(resolved.card, context, scenario, adapter_bytes=adapters_bytes, others=resolved.others)
     chosen = _chosen(resolved.card, context, request)
     if as_json:
-        from edgellm.selection.fit_report import to_dict
+        from edgellm.selection.fit_json import to_dict
 
-        click.echo(json.dumps(to_dict(resolved.card, resolved.basis, given, fits, refused, chosen), indent=2))
+        click.echo(json.dumps(to_dict(resolved.card, resolved.basis, scenario, fits, refused, chosen), indent=2))
     else:
-        _show(resolved, context.machine, explain.budget(given.budget_reason), fits, chosen)
+        _show(resolved, context.machine, explain.budget(scenario.budget), fits, chosen)
         for r in refused:
             click.echo(f"Not predicted: {r.quant} {explain.refusal(r.reason)}.")
     return 0 if any(a.fits for a in fits) else DOES_NOT_FIT
@@ -96,12 +96,12 @@ def _chosen(card: ModelCard, context: SelectionContext, request: SelectionReques
         # Whether it is stored, and what answers, is no question here.
         choice = decide(replace(context.narrowed([candidate]), stored=frozenset()), request).choice
     except EdgeLLMError:
-        return ""  # the appraisals say why
+        return ""  # the reports say why
     return choice.quant if choice is not None else ""
 
 
 def _show(
-    resolved: ResolvedModel, machine: Machine, budget_reason: str, found: Sequence[Appraisal], chosen: str
+    resolved: ResolvedModel, machine: Machine, budget_reason: str, found: Sequence[FitReport], chosen: str
 ) -> None:
     from rich.console import Console
 
@@ -125,10 +125,10 @@ def _head(console: Console, resolved: ResolvedModel, machine: Machine, quant: st
     console.print(f"facts from {resolved.basis}", markup=False)
 
 
-def _show_one(console: Console, resolved: ResolvedModel, machine: Machine, budget_reason: str, a: Appraisal) -> None:
+def _show_one(console: Console, resolved: ResolvedModel, machine: Machine, budget_reason: str, a: FitReport) -> None:
     from edgellm import explain
     from edgellm.selection.fit import verdict
-    from edgellm.selection.fit_report import size
+    from edgellm.selection.fit_json import size
     from edgellm.units import show_memory, show_rate, show_size
 
     c = a.candidate
@@ -184,7 +184,7 @@ def _pairs(console: Console, rows: Sequence[tuple[str, str]]) -> None:
     console.print(table)
 
 
-def _show_remedies(console: Console, a: Appraisal) -> None:
+def _show_remedies(console: Console, a: FitReport) -> None:
     from edgellm.units import show_memory
 
     if a.remedies:
@@ -195,7 +195,7 @@ def _show_remedies(console: Console, a: Appraisal) -> None:
         console.print("No flag makes it fit; `edgellm auto-select` chooses what does.", markup=False)
 
 
-def _backend(a: Appraisal) -> str:
+def _backend(a: FitReport) -> str:
     return f"backend {a.candidate.backend}" if a.candidate.backend else "no backend"
 
 
@@ -204,7 +204,7 @@ def _show_all(  # noqa: PLR0917
     resolved: ResolvedModel,
     machine: Machine,
     budget_reason: str,
-    found: Sequence[Appraisal],
+    found: Sequence[FitReport],
     chosen: str,
 ) -> None:
     """A line for each quantization, the largest first."""
@@ -232,7 +232,7 @@ def _show_all(  # noqa: PLR0917
         console.print(f"`edgellm estimate {resolved.card.id}:QUANT` shows every term of one.", markup=False)
 
 
-def _word(a: Appraisal) -> str:
+def _word(a: FitReport) -> str:
     from edgellm.units import show_memory
 
     if a.counted_bytes > a.budget_bytes:

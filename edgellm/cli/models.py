@@ -72,7 +72,7 @@ def _plans(
     """
     from edgellm.errors import NothingFits
     from edgellm.selection.decide import decide
-    from edgellm.selection.report import to_dict
+    from edgellm.selection.decision_json import to_dict
 
     rate = _rate(request)
     plans: dict[str, dict[str, Any]] = {}
@@ -97,7 +97,7 @@ def _rate(request: SelectionRequest) -> str:
 
 
 def _row(card: ModelCard, stored: list[StoredModel], plan: dict[str, Any] | None) -> dict[str, Any]:
-    from edgellm.selection.report import about_model
+    from edgellm.selection.decision_json import about_model
 
     row: dict[str, Any] = {
         **about_model(card),

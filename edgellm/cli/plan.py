@@ -48,7 +48,7 @@ def command(
     shared = fleet.plan_shared(sites, one_file=one_file) if one_model or one_file else None
     boxes = shared.boxes if shared is not None else fleet.plan(sites)
     if as_json:
-        from edgellm.selection.fleet_report import to_dict
+        from edgellm.selection.fleet_json import to_dict
 
         click.echo(json.dumps(to_dict(wanted.name, [box.profile for box in wanted.boxes], boxes, shared), indent=2))
     else:
@@ -160,7 +160,7 @@ def _show_box(console: Console, box: Assigned, width: int) -> None:
 
 def _reasons(box: Assigned, *, explain: bool, shared: bool) -> list[str]:
     from edgellm.explain import sentence
-    from edgellm.selection.fleet_report import telling
+    from edgellm.selection.fleet_json import telling
 
     if box.decision is None:
         return []
@@ -168,7 +168,7 @@ def _reasons(box: Assigned, *, explain: bool, shared: bool) -> list[str]:
 
 
 def _show_downloads(console: Console, boxes: Sequence[Assigned]) -> None:
-    from edgellm.selection.fleet_report import downloads
+    from edgellm.selection.fleet_json import downloads
     from edgellm.units import show_size
 
     files = downloads(boxes)

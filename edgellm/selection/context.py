@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from edgellm.history.corrections import Corrections
+from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.rule_result import Rule
-from edgellm.selection.scenario import BackendFacts
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard
 

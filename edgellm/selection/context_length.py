@@ -11,7 +11,7 @@ from edgellm import explain
 from edgellm.errors import NothingFits
 from edgellm.estimate import footprint
 from edgellm.selection.option import Option
-from edgellm.selection.scenario import SHORTEST_CTX, setting
+from edgellm.selection.scenario import SHORTEST_CTX, Scenario
 from edgellm.types.machine import Machine
 from edgellm.types.model import Shape
 from edgellm.types.plan import Footprint
@@ -37,12 +37,12 @@ def longest(limit: int, holds: Callable[[int], bool]) -> int:
 
 def choose_context(option: Option) -> ContextLength:
     """Tokens per slot for the chosen option, and why."""
-    setting, request = option.setting, option.setting.request
+    scenario, request = option.scenario, option.scenario.request
     if request.ctx is not None:
         return ContextLength(request.ctx, "asked")
-    limit = min(option.card.ctx_train, setting.needs.max_ctx)
+    limit = min(option.card.ctx_train, scenario.needs.max_ctx)
     reads_only = request.task == "embed"
-    floor = 0.0 if reads_only else min(setting.floor_tps, option.decode.tok_s)
+    floor = 0.0 if reads_only else min(scenario.floor_tps, option.decode.tok_s)
 
     def fits(ctx: int) -> bool:
         return option.fits_at(ctx)
@@ -82,7 +82,7 @@ def fit_cache(  # noqa: PLR0917
     Raises:
         NothingFits: none holds the shortest context, or the one asked for.
     """
-    needed = setting(machine, request).needed_ctx(ctx_train or request.ctx or SHORTEST_CTX)
+    needed = Scenario.of(machine, request).needed_ctx(ctx_train or request.ctx or SHORTEST_CTX)
     usable: list[tuple[ContextLength, str, CacheType | None]] = []
     for kv_type in kv_types:
         try:
@@ -116,25 +116,25 @@ def fit_context(  # noqa: PLR0917
     Raises:
         NothingFits: not even the shortest context (or the one asked for) fits the budget.
     """
-    given = setting(machine, request)
+    scenario = Scenario.of(machine, request)
 
     def needs(ctx: int) -> int:
         whole = footprint.footprint(shape, tensor_bytes, ctx, request.slots, kv_type)
         return footprint.counted_bytes(placed(whole), machine)
 
-    limit = min(ctx_train or given.needs.max_ctx, given.needs.max_ctx) if request.ctx is None else request.ctx
+    limit = min(ctx_train or scenario.needs.max_ctx, scenario.needs.max_ctx) if request.ctx is None else request.ctx
     shortest = min(SHORTEST_CTX, limit) if request.ctx is None else request.ctx
-    ctx = longest(limit, lambda n: needs(n) <= given.budget_bytes) if request.ctx is None else limit
-    if ctx == 0 or needs(ctx) > given.budget_bytes:
+    ctx = longest(limit, lambda n: needs(n) <= scenario.budget_bytes) if request.ctx is None else limit
+    if ctx == 0 or needs(ctx) > scenario.budget_bytes:
         raise NothingFits(
             f"the model needs {show_memory(needs(shortest))} with {shortest:,} tokens of context and {request.slots} "
-            f"slots, and may use {explain.budget(given.budget_reason)}",
+            f"slots, and may use {explain.budget(scenario.budget)}",
             hint="close other programs, ask for less with --ctx or --slots, or see `edgellm auto-select`",
         )
     if request.ctx is not None:
         return ContextLength(ctx, "asked")
     if ctx < limit:
-        return ContextLength(ctx, "memory", budget=given.budget_reason)
+        return ContextLength(ctx, "memory", budget=scenario.budget)
     if limit == ctx_train:
         return ContextLength(ctx, "trained")
     return ContextLength(ctx, "unasked", task=request.task)

@@ -15,6 +15,7 @@ import msgspec
 
 from edgellm import explain
 from edgellm.errors import BackendUnavailable, NothingFits
+from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.context_length import choose_context
 from edgellm.selection.expand import OTHER_FORMAT, expand
@@ -24,7 +25,7 @@ from edgellm.selection.option import Option, is_reachable, scheme
 from edgellm.selection.reasons import about, evidence
 from edgellm.selection.rule_result import Rule, rejections
 from edgellm.selection.rules import CHOICES, CONSTRAINTS, coherent_bits, quant_for_size, rank_models
-from edgellm.selection.scenario import BackendFacts, Setting, setting
+from edgellm.selection.scenario import Scenario
 from edgellm.types.backend_reason import BackendCannotRun
 from edgellm.types.plan import Candidate, Decision, Rejection
 from edgellm.types.reason import Considered, ContextLength, CouldBeMade, Reason, SourcesReached
@@ -55,78 +56,78 @@ def decide(context: SelectionContext, request: SelectionRequest) -> Decision:
         NothingFits: no candidate satisfies the request; the message names the closest.
         BackendUnavailable: no installed backend runs here.
     """
-    given = setting(context.machine, request)
+    scenario = Scenario.of(context.machine, request)
     usable, backend_reasons = usable_backends(context.backends, request)
     cards = tuple(sorted(context.cards, key=lambda card: card.id))
-    options, impossible = expand(replace(context, cards=cards, backends=tuple(usable)), given)
+    options, impossible = expand(replace(context, cards=cards, backends=tuple(usable)), scenario)
     if not options:
-        raise _nothing_runs(impossible, given.needs.kind)
+        raise _nothing_runs(impossible, scenario.needs.kind)
     n_models = len({o.model for o in options})
     opening = (
-        given.budget_reason,
+        scenario.budget,
         *backend_reasons,
-        Considered(n_models, given.needs.kind, len(options), given.threads),
+        Considered(n_models, scenario.needs.kind, len(options), scenario.threads),
     )
     start = Decision(
         choice=None,
         reasons=opening,
         rejected=tuple(impossible),
-        budget_bytes=given.budget_bytes,
-        inputs=_inputs(context, given, usable),
+        budget_bytes=scenario.budget_bytes,
+        inputs=_inputs(context, scenario, usable),
     )
-    best = _choose_or_make(options, given, context.rules)
+    best = _choose_or_make(options, scenario, context.rules)
     reachable = [o for o in options if is_reachable(o, context.reachable, offline=request.offline)]
     if len(reachable) == len(options):
-        return _with(start, best, *_proposal(best.chosen, reachable, given, context.rules))
+        return _with(start, best, *_proposal(best.chosen, reachable, scenario, context.rules))
     kinds = {scheme(part) for option in options for part in option.file.source.split()}
-    return _restricted(start, best, reachable, given, context, kinds)
+    return _restricted(start, best, reachable, scenario, context, kinds)
 
 
 def _restricted(  # noqa: PLR0917
     start: Decision,
     best: Outcome,
     reachable: Sequence[Option],
-    given: Setting,
+    scenario: Scenario,
     context: SelectionContext,
     kinds: Collection[str],
 ) -> Decision:
     """The decision where some sources do not answer. `kinds` are those of its files; no others were asked."""
-    request, wish = given.request, best.choice
+    request, wish = scenario.request, best.choice
     answer = tuple(kind for kind in context.reachable or () if kind in kinds)
     note = SourcesReached(request.offline, answer, len(reachable), wish.model, wish.quant)
     if not reachable:
         return replace(start, reasons=(*start.reasons, note), would_choose=wish)
-    outcome = _choose_or_make(reachable, given, context.rules)
+    outcome = _choose_or_make(reachable, scenario, context.rules)
     if outcome.choice == wish:
         return _with(start, best, msgspec.structs.replace(note, best_can_be_had=True))
-    make = _proposal(outcome.chosen, reachable, given, context.rules)
+    make = _proposal(outcome.chosen, reachable, scenario, context.rules)
     return replace(_with(start, outcome, note, *make), would_choose=wish)
 
 
-def _choose_or_make(options: Sequence[Option], given: Setting, extra_rules: Sequence[Rule]) -> Outcome:
+def _choose_or_make(options: Sequence[Option], scenario: Scenario, extra_rules: Sequence[Rule]) -> Outcome:
     """As `choose`; where nothing will do, the error says what could be made here of what can be had."""
     try:
-        return choose(options, given, extra_rules)
+        return choose(options, scenario, extra_rules)
     except NothingFits as error:
         made = could_be_made(options)
         if not made:
             raise
         try:
-            best = choose(made, given, extra_rules).chosen
+            best = choose(made, scenario, extra_rules).chosen
         except NothingFits:
             raise error from None
         raise NothingFits(error.message, hint=explain.could_be_made(proposal(best, None))) from error
 
 
 def _proposal(
-    chosen: Option, reachable: Sequence[Option], given: Setting, extra_rules: Sequence[Rule]
+    chosen: Option, reachable: Sequence[Option], scenario: Scenario, extra_rules: Sequence[Rule]
 ) -> tuple[CouldBeMade, ...]:
     """A quantization that could be made here and would be chosen, where there is one."""
     made = could_be_made(reachable)
     if not made:
         return ()
     # The other models have lost to the chosen one already.
-    best = choose([*(o for o in reachable if o.model == chosen.model), *made], given, extra_rules).chosen
+    best = choose([*(o for o in reachable if o.model == chosen.model), *made], scenario, extra_rules).chosen
     return (proposal(best, chosen),) if best.file.source.startswith(SCHEME) else ()
 
 
@@ -173,7 +174,7 @@ def usable_backends(
     return usable, reasons
 
 
-def choose(options: Sequence[Option], given: Setting, extra_rules: Sequence[Rule]) -> Outcome:
+def choose(options: Sequence[Option], scenario: Scenario, extra_rules: Sequence[Rule]) -> Outcome:
     """Apply the rules in order, those of plugins after the constraints and before the choices.
 
     Raises:
@@ -184,59 +185,59 @@ def choose(options: Sequence[Option], given: Setting, extra_rules: Sequence[Rule
     left: tuple[Option, ...] = tuple(options)
     low: Sequence[Option] = ()
     for rule in (*CONSTRAINTS, *extra_rules):
-        before, left = left, _apply(rule, left, given, reasons, rejected)
+        before, left = left, _apply(rule, left, scenario, reasons, rejected)
         if rule is coherent_bits:
             stays = set(map(id, left))
             low = [o for o in before if id(o) not in stays]
     possible = left
     for rule in CHOICES:
-        left = _apply(rule, left, given, reasons, rejected)
+        left = _apply(rule, left, scenario, reasons, rejected)
     chosen = left[0]
     length = choose_context(chosen)
     reasons += [length, *evidence(chosen, low), *about(chosen, length.ctx, possible)]
-    runners_up = _runners_up(possible, chosen, given)
+    runners_up = _runners_up(possible, chosen, scenario)
     return Outcome(chosen, chosen.candidate(length.ctx), length, tuple(reasons), runners_up, tuple(rejected))
 
 
 def _apply(
-    rule: Rule, options: tuple[Option, ...], given: Setting, reasons: list[Reason], rejected: list[Rejection]
+    rule: Rule, options: tuple[Option, ...], scenario: Scenario, reasons: list[Reason], rejected: list[Rejection]
 ) -> tuple[Option, ...]:
-    verdict = rule(options, given)
-    if verdict.reason is not None:
-        reasons.append(verdict.reason)
-    rejected += rejections(verdict, rule.__name__)
-    if not verdict.kept:
+    result = rule(options, scenario)
+    if result.reason is not None:
+        reasons.append(result.reason)
+    rejected += rejections(result, rule.__name__)
+    if not result.kept:
         last = "; ".join(f"{r.model} {explain.refusal(r.reason)}" for r in rejected[-3:])
         raise NothingFits(
             f"rule {rule.__name__} left nothing: {last}", hint="ask for less with --ctx, --min-tps or --slots"
         )
-    return verdict.kept
+    return result.kept
 
 
-def _runners_up(possible: Sequence[Option], chosen: Option, given: Setting) -> tuple[Candidate, ...]:
+def _runners_up(possible: Sequence[Option], chosen: Option, scenario: Scenario) -> tuple[Candidate, ...]:
     """The next best models, each in the quantization it would be run in."""
     names = [o.model for o in rank_models(possible) if o.model != chosen.model][:RUNNERS_UP]
     found = []
     for name in names:
-        best = quant_for_size([o for o in possible if o.model == name], given).kept[0]
+        best = quant_for_size([o for o in possible if o.model == name], scenario).kept[0]
         found.append(best.candidate(choose_context(best).ctx))
     return tuple(found)
 
 
-def _inputs(context: SelectionContext, given: Setting, backends: Sequence[BackendFacts]) -> dict[str, object]:
+def _inputs(context: SelectionContext, scenario: Scenario, backends: Sequence[BackendFacts]) -> dict[str, object]:
     """What the decision was taken on, for the record. `backends` are those that can be used."""
-    machine, request = given.machine, given.request
+    machine, request = scenario.machine, scenario.request
     return {
         "machine": machine.id,
         "source_trust": machine.source_trust,
         "cpu": machine.cpu.model,
-        "threads": given.threads,
+        "threads": scenario.threads,
         "bandwidth_gb_s": machine.memory.bandwidth_gb_s,
         "bandwidth_basis": machine.memory.bandwidth_basis,
         "task": request.task,
         "ctx": request.ctx,
         "min_tps": request.min_tps,
-        "floor_tps": given.floor_tps,
+        "floor_tps": scenario.floor_tps,
         "max_memory_bytes": request.max_memory_bytes,
         "backend": request.backend,
         "slots": request.slots,

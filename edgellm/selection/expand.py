@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from edgellm.estimate import exports, quality, quants, weights
+from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.option import Option
-from edgellm.selection.scenario import BackendFacts, Setting
+from edgellm.selection.scenario import Scenario
 from edgellm.types.model import ModelCard, ModelFile, Shape
 from edgellm.types.plan import Rejection
 from edgellm.types.priors import ExportRule
@@ -23,14 +24,14 @@ _memo: dict[tuple[str, str, str], tuple[ModelCard, ModelFile, ExportRule | None,
 ENCODERS = frozenset({"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "modern-bert", "gemma-embedding"})
 
 
-def expand(context: SelectionContext, given: Setting) -> tuple[list[Option], list[Rejection]]:
+def expand(context: SelectionContext, scenario: Scenario) -> tuple[list[Option], list[Rejection]]:
     """Options in the order of the cards, and a rejection for each model or file that is none.
 
     Every backend of the context is taken to run. Caches are of the type that is asked for, or f16; rules lower the
     type where that buys something (`Option.lower`).
     """
     cards = context.cards
-    kind = given.needs.kind
+    kind = scenario.needs.kind
     scored = {card.id: card for card in cards if card.scores}
     options: list[Option] = []
     rejected: list[Rejection] = []
@@ -42,14 +43,14 @@ def expand(context: SelectionContext, given: Setting) -> tuple[list[Option], lis
         elif not card.files:
             rejected.append(Rejection(card.id, "", "has_files", NoFiles()))
         else:
-            ability = quality.ability(card, scored, given.request.task)
+            ability = quality.ability(card, scored, scenario.request.task)
             for file in card.files:
                 shape, rule = card.shape, export_rule(context.backends, file.format)
                 if shape.arch in ENCODERS:
                     shape = replace(shape, kv_full_bytes=0, kv_swa_bytes=0, sliding_window=0)
                 elif rule is not None:
                     shape = exports.cached(shape, rule)
-                options += _of_file(card, shape, file, ability, context, given, rejected)
+                options += _of_file(card, shape, file, ability, context, scenario, rejected)
     return options, rejected
 
 
@@ -59,7 +60,7 @@ def _of_file(  # noqa: PLR0917
     file: ModelFile,
     ability: quality.Estimate,
     context: SelectionContext,
-    given: Setting,
+    scenario: Scenario,
     rejected: list[Rejection],
 ) -> list[Option]:
     backends = context.backends
@@ -73,7 +74,7 @@ def _of_file(  # noqa: PLR0917
     options: list[Option] = []
     refusals = []
     for backend in backends:
-        kv_type = given.request.kv_type or backend.usual_cache
+        kv_type = scenario.request.kv_type or backend.usual_cache
         refusal = backend.refuses(file, shape.arch) or backend.refuses_cache(kv_type, shape)
         if refusal is not None:
             # Who opens other formats has nothing to say of this file, unless nobody opens it.
@@ -88,7 +89,7 @@ def _of_file(  # noqa: PLR0917
                     backend,
                     shape,
                     size,
-                    given,
+                    scenario,
                     ability,
                     is_local,
                     kv_type,

@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from edgellm import explain
 from edgellm.errors import BackendUnavailable, NothingFits
 from edgellm.estimate import quality
+from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.context_length import STEPS
 from edgellm.selection.decide import choose, usable_backends
 from edgellm.selection.expand import expand, export_rule
 from edgellm.selection.option import Option
 from edgellm.selection.rules import LOW_SHARE, rank_models
-from edgellm.selection.scenario import BackendFacts, Setting
+from edgellm.selection.scenario import Scenario
 from edgellm.types.backend_reason import BackendCannotRun, GpuReason
 from edgellm.types.basis import EstimateBasis
 from edgellm.types.criterion import Stated
@@ -45,7 +46,7 @@ class Remedy:
 
 
 @dataclass(frozen=True, slots=True)
-class Appraisal:
+class FitReport:
     """One model in one quantization on one machine."""
 
     candidate: Candidate  # backend "" = none opens it
@@ -70,29 +71,29 @@ class Appraisal:
         return self.rate_tps >= self.floor_tps
 
 
-def appraise(
+def fit_reports(
     card: ModelCard,
     context: SelectionContext,
-    given: Setting,
+    scenario: Scenario,
     *,
     adapter_bytes: int = 0,
     others: Sequence[ModelFile] = (),
-) -> tuple[list[Appraisal], list[Rejection]]:
+) -> tuple[list[FitReport], list[Rejection]]:
     """One appraisal for each file of `card`, in their order, and why the rest have none.
 
     The context's cards are what an unknown ability is imputed from, `others` are files of the model that could be
     taken instead. A file that no backend opens is appraised all the same, as far as memory and speed go.
     """
-    room = replace(given, budget_bytes=given.budget_bytes - adapter_bytes)
-    named = replace(card, kind=given.needs.kind)
+    room = replace(scenario, budget_bytes=scenario.budget_bytes - adapter_bytes)
+    named = replace(card, kind=scenario.needs.kind)
     scored = [replace(other, files=()) for other in context.cards if other.scores and other.id != card.id]
-    usable = tuple(b for b in context.backends if not b.problems and given.request.backend in (None, b.name))
+    usable = tuple(b for b in context.backends if not b.problems and scenario.request.backend in (None, b.name))
     every = replace(named, files=(*named.files, *others))
     options, rejected = expand(replace(context, cards=(every, *scored), backends=usable, stored=frozenset()), room)
     mine = [r for r in rejected if r.model == card.id]
     refused = {r.quant: r.reason for r in mine if isinstance(r.reason, NoBackendOpens) and r.reason.refusals}
     broken = tuple(BackendCannotRun(b.name, b.problems) for b in context.backends if b.problems)
-    appraisals: list[Appraisal] = []
+    reports: list[FitReport] = []
     for file in named.files:
         same = [o for o in options if o.file is file]
         problem: Refusal | None
@@ -104,13 +105,13 @@ def appraise(
         if same:
             siblings = [o for o in options if o.file is not file]
             run = _as_selected(same, context, room) if problem is None else None
-            appraisals.append(_appraisal(run or _as_wished(same), siblings, adapter_bytes, problem))
-    missing = {file.quant for file in named.files} - {a.candidate.quant for a in appraisals}
-    return appraisals, [r for r in mine if r.quant in missing]
+            reports.append(_fit_report(run or _as_wished(same), siblings, adapter_bytes, problem))
+    missing = {file.quant for file in named.files} - {a.candidate.quant for a in reports}
+    return reports, [r for r in mine if r.quant in missing]
 
 
 def _without_backend(
-    card: ModelCard, scored: Sequence[ModelCard], context: SelectionContext, room: Setting
+    card: ModelCard, scored: Sequence[ModelCard], context: SelectionContext, room: Scenario
 ) -> list[Option]:
     """The card's one file as a backend without a name would open it."""
     (file,) = card.files
@@ -124,12 +125,12 @@ def _without_backend(
     return expand(SelectionContext(context.machine, (nobody,), (card, *scored)), room)[0]
 
 
-def _refused_by_rules(same: Sequence[Option], context: SelectionContext, room: Setting) -> RefusedByRule | None:
+def _refused_by_rules(same: Sequence[Option], context: SelectionContext, room: Scenario) -> RefusedByRule | None:
     """What a plugin's rule says against the file on every backend; None = nothing."""
     for rule in context.rules:
-        verdict = rule(same, room)
-        if not verdict.kept:
-            return RefusedByRule(rule.__name__, verdict.rejected[-1][1] if verdict.rejected else verdict.reason)
+        result = rule(same, room)
+        if not result.kept:
+            return RefusedByRule(rule.__name__, result.rejected[-1][1] if result.rejected else result.reason)
     return None
 
 
@@ -140,7 +141,7 @@ class _Run:
     why: ContextLength
 
 
-def _as_selected(same: Sequence[Option], context: SelectionContext, room: Setting) -> _Run | None:
+def _as_selected(same: Sequence[Option], context: SelectionContext, room: Scenario) -> _Run | None:
     """Backend, cache and context as selection takes them for this one file; None where it would not take it."""
     try:
         able = {backend.name for backend in usable_backends(context.backends, room.request)[0]}
@@ -155,14 +156,14 @@ def _as_selected(same: Sequence[Option], context: SelectionContext, room: Settin
 def _as_wished(same: Sequence[Option]) -> _Run:
     """The file as it would be run if there were room."""
     best = rank_models(same)[0]
-    ctx, task = best.needed_ctx, best.setting.request.task
-    asked = best.setting.request.ctx is not None
+    ctx, task = best.needed_ctx, best.scenario.request.task
+    asked = best.scenario.request.ctx is not None
     return _Run(best, ctx, ContextLength(ctx, "asked") if asked else ContextLength(ctx, "task", task=task))
 
 
-def _appraisal(run: _Run, siblings: Sequence[Option], adapter_bytes: int, problem: Refusal | None) -> Appraisal:
+def _fit_report(run: _Run, siblings: Sequence[Option], adapter_bytes: int, problem: Refusal | None) -> FitReport:
     chosen, ctx = run.option, run.ctx
-    setting, request = chosen.setting, chosen.setting.request
+    scenario, request = chosen.scenario, chosen.scenario.request
     placed = chosen.placed_at(ctx)
     problems: list[Refusal | None] = [problem, placed.problem, Stated(chosen.veto) if chosen.veto else None]
     if ctx > chosen.card.ctx_train:
@@ -172,15 +173,15 @@ def _appraisal(run: _Run, siblings: Sequence[Option], adapter_bytes: int, proble
     whole = chosen.candidate(ctx)
     memory = replace(whole.footprint, adapter_bytes=adapter_bytes)
     others = [o for o in siblings if o.backend == chosen.backend]
-    return Appraisal(
+    return FitReport(
         candidate=replace(whole, footprint=memory),
         exact_size=chosen.weights.exact,
         ctx_reason=run.why,
         kept=chosen.kept,
         ability=chosen.ability.basis,
         counted_bytes=chosen.counted_at(ctx) + adapter_bytes,
-        budget_bytes=setting.budget_bytes + adapter_bytes,
-        floor_tps=setting.floor_tps,
+        budget_bytes=scenario.budget_bytes + adapter_bytes,
+        floor_tps=scenario.floor_tps,
         rate_tps=chosen.useful_tps,
         problems=tuple(problem for problem in problems if problem is not None),
         remedies=() if chosen.fits_at(ctx) else _remedies(chosen, ctx, others, adapter_bytes),
@@ -208,8 +209,8 @@ def _with_context(option: Option, ctx: int) -> list[Remedy]:
 
 
 def _with_slots(option: Option, ctx: int) -> list[Remedy]:
-    for slots in range(option.setting.request.slots - 1, 0, -1):
-        fewer = replace(option, setting=_asking(option.setting, slots=slots))
+    for slots in range(option.scenario.request.slots - 1, 0, -1):
+        fewer = replace(option, scenario=_asking(option.scenario, slots=slots))
         if fewer.fits_at(ctx):
             return [Remedy((f"--slots {slots}",), fewer.counted_at(ctx))]
     return []
@@ -226,9 +227,9 @@ def _with_quant(siblings: Sequence[Option], option: Option, ctx: int) -> list[Re
 
 def _with_layers(option: Option, ctx: int) -> list[Remedy]:
     """As many layers on GPUs as fit there, instead of the number that was asked for."""
-    request = replace(option.setting.request, gpu_layers=None)
-    fewer = replace(option, setting=replace(option.setting, request=request))
-    if option.setting.request.gpu_layers is None or not fewer.fits_at(ctx):
+    request = replace(option.scenario.request, gpu_layers=None)
+    fewer = replace(option, scenario=replace(option.scenario, request=request))
+    if option.scenario.request.gpu_layers is None or not fewer.fits_at(ctx):
         return []
     return [Remedy(("--gpu-layers auto",), fewer.counted_at(ctx))]
 
@@ -238,7 +239,7 @@ def _with_budget(option: Option, ctx: int) -> list[Remedy]:
     needed = option.counted_at(ctx)
     if option.placed_at(ctx).problem:
         return []
-    if option.setting.request.max_memory_bytes is None or needed > option.setting.machine.memory_budget_bytes:
+    if option.scenario.request.max_memory_bytes is None or needed > option.scenario.machine.memory_budget_bytes:
         return []
     return [Remedy((f"--max-memory {needed // 1024**2 + 1}MiB",), needed)]
 
@@ -246,10 +247,10 @@ def _with_budget(option: Option, ctx: int) -> list[Remedy]:
 def _together(option: Option, ctx: int, siblings: Sequence[Option]) -> list[Remedy]:
     """The change of several flags that gives least up, where any makes it fit."""
     kinds = [k for k in KV_TYPES if not option.facts.refuses_cache(k, option.shape)] or [option.kv_type]
-    slots = option.setting.request.slots
+    slots = option.scenario.request.slots
     best: tuple[float, Remedy] | None = None
     for file, kind, n_slots in itertools.product((option, *siblings), kinds, sorted({slots, 1})):
-        tried = replace(file, setting=_asking(option.setting, slots=n_slots), kv_type=kind)
+        tried = replace(file, scenario=_asking(option.scenario, slots=n_slots), kv_type=kind)
         n = next((n for n in (ctx, *(step for step in STEPS if step < ctx)) if tried.fits_at(n)), None)
         if n is not None:
             left = tried.kept.mid - GIVEN_UP_PER_HALF * (math.log2(ctx / n) + math.log2(slots / n_slots))
@@ -263,16 +264,16 @@ def _flags(option: Option, tried: Option, ctx: int, n: int) -> tuple[str, ...]:
         (f"--quant {tried.quant}", tried.quant != option.quant),
         (f"--kv {tried.kv_type}", tried.kv_type != option.kv_type),
         (f"--ctx {n}", n != ctx),
-        ("--slots 1", tried.setting.request.slots != option.setting.request.slots),
+        ("--slots 1", tried.scenario.request.slots != option.scenario.request.slots),
     )
     return tuple(flag for flag, differs in changed if differs)
 
 
-def _asking(setting: Setting, *, slots: int) -> Setting:
-    return replace(setting, request=replace(setting.request, slots=slots))
+def _asking(scenario: Scenario, *, slots: int) -> Scenario:
+    return replace(scenario, request=replace(scenario.request, slots=slots))
 
 
-def verdict(a: Appraisal) -> str:
+def verdict(a: FitReport) -> str:
     """Whether it fits, in one sentence with the numbers."""
     short, problems = a.counted_bytes - a.budget_bytes, [explain.problem(problem) for problem in a.problems]
     if short > 0:

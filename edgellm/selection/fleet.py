@@ -9,7 +9,7 @@ from edgellm.errors import BackendUnavailable, NothingFits, UsageError
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.decide import decide
 from edgellm.selection.option import RISK
-from edgellm.selection.scenario import TASK_NEEDS, setting
+from edgellm.selection.scenario import TASK_NEEDS, Scenario
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard
 from edgellm.types.plan import Candidate, Decision
@@ -127,7 +127,7 @@ def _table(sites: Sequence[Site], *, one_file: bool) -> tuple[dict[_Key, _Row], 
         for name in sorted(set.intersection(*(set(rows) for rows in cards)))
         for quant in (sorted({f.quant for rows in cards for f in rows[name].files}) if one_file else ("",))
     ]
-    order = sorted(range(len(sites)), key=lambda i: (setting(sites[i].machine, sites[i].request).budget_bytes, i))
+    order = sorted(range(len(sites)), key=lambda i: (Scenario.of(sites[i].machine, sites[i].request).budget_bytes, i))
     table: dict[_Key, _Row] = {}
     runs = [0] * len(sites)
     for name, quant in keys:

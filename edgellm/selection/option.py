@@ -14,8 +14,9 @@ from edgellm.estimate import footprint, quality, quants, repack, small_row_mix, 
 from edgellm.estimate.tensor_types import TYPES
 from edgellm.estimate.weights import Weights
 from edgellm.history.corrections import Correction, Corrections
+from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.offload import Placement, place
-from edgellm.selection.scenario import THINKING_TOKENS, BackendFacts, Setting
+from edgellm.selection.scenario import THINKING_TOKENS, Scenario
 from edgellm.types.basis import Corrected
 from edgellm.types.model import ModelCard, ModelFile, Shape
 from edgellm.types.plan import Candidate, Footprint, Rate
@@ -41,7 +42,7 @@ class Option:
     facts: BackendFacts = field(repr=False)
     shape: Shape
     weights: Weights
-    setting: Setting = field(repr=False)
+    scenario: Scenario = field(repr=False)
     ability: quality.Estimate
     is_local: bool = False
     kv_type: str = "f16"
@@ -67,7 +68,7 @@ class Option:
     @cached_property
     def lower(self) -> Option | None:
         """The same with the next smaller type of cache; None where there is none, or the type was asked for."""
-        if self.setting.request.kv_type is not None or self.kv_bytes_at(footprint.CELL_PAD) == 0:
+        if self.scenario.request.kv_type is not None or self.kv_bytes_at(footprint.CELL_PAD) == 0:
             return None
         smaller = KV_TYPES[KV_TYPES.index(self.kv_type) + 1 :]
         kind = next((kind for kind in smaller if not self.facts.refuses_cache(kind, self.shape)), None)
@@ -75,8 +76,8 @@ class Option:
 
     def kv_bytes_at(self, ctx: int) -> int:
         """Bytes of the cache that grow with the context."""
-        state = self.shape.recurrent_bytes * self.setting.request.slots
-        return footprint.kv_bytes(self.shape, ctx, self.setting.request.slots, self.kv_type) - state
+        state = self.shape.recurrent_bytes * self.scenario.request.slots
+        return footprint.kv_bytes(self.shape, ctx, self.scenario.request.slots, self.kv_type) - state
 
     @property
     def model(self) -> str:
@@ -134,7 +135,7 @@ class Option:
         Where memory is the bound more of them gain nothing, and take turns from the rest of the machine. Without a
         measurement with fewer, all that compute.
         """
-        most, rates = self.setting.threads, self.facts.calibration
+        most, rates = self.scenario.threads, self.facts.calibration
         if rates is None or not self.weights.streamed_params:
             return most
         kind = self.weights.streamed_params[0][0]
@@ -156,7 +157,7 @@ class Option:
         return self._rated[threads, depth]
 
     def _predicted(self, threads: int, depth: int) -> Rate:
-        machine, rates = self.setting.machine, self.facts.calibration
+        machine, rates = self.scenario.machine, self.facts.calibration
         # Fewer bytes are more work: llama.cpp decoded at 0.4 to 0.6 of the rate with a q4_0 cache (docs/adr/027).
         # Without a measurement a smaller cache is not taken to be faster.
         kv_type = self.kv_type if rates is not None or self.kv_type == "f32" else "f16"
@@ -167,7 +168,7 @@ class Option:
 
     @cached_property
     def prefill(self) -> Rate:
-        machine, threads, kv_type = self.setting.machine, self.setting.threads, self.kv_type
+        machine, threads, kv_type = self.scenario.machine, self.scenario.threads, self.kv_type
         rates, own = self.facts.calibration, self.facts.priors.rates
         rate = speed.prefill(machine, self.shape, self.weights, threads, kv_type=kv_type, rates=rates, own=own)
         return corrected(rate, self.correction.prefill, self.correction)
@@ -175,7 +176,7 @@ class Option:
     @property
     def rate(self) -> Rate:
         """What the floor is about: generating, or reading where nothing is generated."""
-        return self.prefill if self.setting.request.task == "embed" else self.decode
+        return self.prefill if self.scenario.request.task == "embed" else self.decode
 
     @cached_property
     def useful_tps(self) -> float:
@@ -196,7 +197,7 @@ class Option:
     def placed_at(self, ctx: int) -> Placement:
         """What goes to a GPU with `ctx` tokens per slot, and the memory of the rest."""
         if ctx not in self._placed:
-            request = self.setting.request
+            request = self.scenario.request
             copies, table = self.copies
             whole = footprint.footprint(
                 self.shape,
@@ -219,15 +220,15 @@ class Option:
     def counted_at(self, ctx: int) -> int:
         """Bytes that count against the budget with `ctx` tokens per slot."""
         margin = 0 if self.weights.exact else self.tensor_bytes // UNSURE
-        return footprint.counted_bytes(self.footprint_at(ctx), self.setting.machine) + margin
+        return footprint.counted_bytes(self.footprint_at(ctx), self.scenario.machine) + margin
 
     def fits_at(self, ctx: int) -> bool:
         """Whether RAM holds what stays there, and GPUs the layers that were asked for."""
-        return self.counted_at(ctx) <= self.setting.budget_bytes and not self.placed_at(ctx).problem
+        return self.counted_at(ctx) <= self.scenario.budget_bytes and not self.placed_at(ctx).problem
 
     @property
     def needed_ctx(self) -> int:
-        return self.setting.needed_ctx(self.card.ctx_train)
+        return self.scenario.needed_ctx(self.card.ctx_train)
 
     @cached_property
     def score(self) -> float:
@@ -235,23 +236,23 @@ class Option:
         mid = self.ability.mid * self.kept.mid
         low = self.ability.low * self.kept.low
         tps = self.useful_tps
-        if self.kv_type != "f16" and self.setting.request.kv_type is None:
+        if self.kv_type != "f16" and self.scenario.request.kv_type is None:
             # What is gained by squeezing the cache is room or the floor, and counts there: more memory is never worse.
             tps = min(tps, replace(self, kv_type="f16").useful_tps)
-        return round((mid - RISK * (mid - low)) * speed_worth(tps, self.setting), 4)
+        return round((mid - RISK * (mid - low)) * speed_worth(tps, self.scenario), 4)
 
     def candidate(self, ctx: int) -> Candidate:
         """This option with a context, as the plan that everyone else sees."""
-        setting, placed = self.setting, self.placed_at(ctx)
+        scenario, placed = self.scenario, self.placed_at(ctx)
         mid, low, high = (round(a * k, 2) for a, k in (
             (self.ability.mid, self.kept.mid), (self.ability.low, self.kept.low), (self.ability.high, self.kept.high),
         ))  # fmt: skip
         return Candidate(
             model=self.model, params=self.card.params, quant=self.quant, backend=self.backend, ctx=ctx,
-            slots=setting.request.slots, tensor_bytes=self.tensor_bytes, footprint=placed.footprint,
+            slots=scenario.request.slots, tensor_bytes=self.tensor_bytes, footprint=placed.footprint,
             decode=self.decode, prefill=self.prefill, quality=mid, quality_low=low, quality_high=high,
             source=self.file.source, license=self.card.license, kv_type=self.kv_type, threads=self.threads,
-            threads_batch=setting.threads, gpu_layers=placed.gpu_layers,
+            threads_batch=scenario.threads, gpu_layers=placed.gpu_layers,
         )  # fmt: skip
 
 
@@ -278,10 +279,10 @@ def with_resident(whole: Footprint, factor: float) -> Footprint:
     return replace(whole, process_bytes=max(0, whole.process_bytes + more))
 
 
-def speed_worth(tps: float, setting: Setting) -> float:
+def speed_worth(tps: float, scenario: Scenario) -> float:
     """Worth of a rate, 0..1: 0.8 at the floor, 1 from the comfortable rate on, proportional below the floor."""
-    floor = setting.floor_tps
-    comfort = max(setting.needs.comfort_tps, floor * 1.001)
+    floor = scenario.floor_tps
+    comfort = max(scenario.needs.comfort_tps, floor * 1.001)
     if tps < floor:
         return 0.8 * tps / floor
     return min(1.0, 0.8 + 0.2 * (tps - floor) / (comfort - floor))

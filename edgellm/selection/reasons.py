@@ -30,7 +30,7 @@ FREE_LICENSES = ("apache-2.0", "mit")
 
 def evidence(chosen: Option, low: Sequence[Option]) -> list[FewerBitsScoreMore]:
     """Where predictions speak against preferring 4 bits: the best of the files that were dropped for few bits."""
-    setting = chosen.setting
+    scenario = chosen.scenario
     would_do = (
         o
         for o in low
@@ -38,7 +38,7 @@ def evidence(chosen: Option, low: Sequence[Option]) -> list[FewerBitsScoreMore]:
         if o.ability.mid * o.kept.mid > chosen.score * NOTABLY
         and o.score > chosen.score * NOTABLY
         and o.fits_at(o.needed_ctx)
-        and o.useful_tps >= min(setting.floor_tps, chosen.useful_tps)
+        and o.useful_tps >= min(scenario.floor_tps, chosen.useful_tps)
     )
     best = max(would_do, key=lambda o: (o.score, o.model, o.quant), default=None)
     if best is None:
@@ -49,7 +49,7 @@ def evidence(chosen: Option, low: Sequence[Option]) -> list[FewerBitsScoreMore]:
 
 def _cache(chosen: Option) -> list[CacheType]:
     """Why the cache is not held as exactly as it could be, and what that costs."""
-    kind, request = chosen.kv_type, chosen.setting.request
+    kind, request = chosen.kv_type, chosen.scenario.request
     if kind == "f16" and request.kv_type is None:
         return []
     if request.kv_type is None and kind == chosen.facts.usual_cache:
@@ -59,7 +59,7 @@ def _cache(chosen: Option) -> list[CacheType]:
     if request.kv_type is not None:
         return [CacheType(kind, "asked", kept=kept)]
     higher = replace(chosen, kv_type=KV_TYPES[KV_TYPES.index(kind) - 1])
-    ctx, budget = chosen.needed_ctx, chosen.setting.budget_bytes
+    ctx, budget = chosen.needed_ctx, chosen.scenario.budget_bytes
     needed = higher.counted_at(ctx)
     if needed <= budget:
         return [CacheType(kind, "speed", higher=higher.kv_type, higher_tps=higher.rate.tok_s, kept=kept)]
@@ -91,16 +91,16 @@ def about(chosen: Option, ctx: int, possible: Sequence[Option]) -> list[Reason]:
     needed = chosen.counted_at(ctx)
     rate = chosen.rate
     placed = chosen.placed_at(ctx)
-    request = chosen.setting.request
-    gpu = placed.reason or unused(chosen.setting.machine, chosen.backend, chosen.offload, request.gpu_layers)
-    most = chosen.setting.threads
+    request = chosen.scenario.request
+    gpu = placed.reason or unused(chosen.scenario.machine, chosen.backend, chosen.offload, request.gpu_layers)
+    most = chosen.scenario.threads
     factor = chosen.correction.resident
     runs = None if factor == 1.0 else chosen.correction.basis
     reasons: list[Reason] = [
         *_cache(chosen),
         *_backend(chosen, possible),
         *([gpu] if gpu is not None else []),
-        MemoryNeeded(needed, chosen.setting.budget_bytes, factor, runs),
+        MemoryNeeded(needed, chosen.scenario.budget_bytes, factor, runs),
         *([FewerThreads(chosen.threads, most, 1 - NEARLY_ALL)] if chosen.threads < most else []),
         Speed(rate.tok_s, rate.low, rate.high, rate.basis),
     ]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgellm.selection.option import Option
-from edgellm.selection.scenario import Setting
+from edgellm.selection.scenario import Scenario
 from edgellm.types.criterion import Criterion, Stated
 from edgellm.types.plan import Rejection
 from edgellm.types.reason import FilesKept, Reason
@@ -14,19 +14,19 @@ from edgellm.types.refusal import EvenTheSmallest, Refusal, RuleRefusal
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RuleResult:
     kept: tuple[Option, ...]  # an option may be replaced by the same with a smaller cache (`Option.lower`)
     rejected: tuple[tuple[Option, RuleRefusal | Stated], ...] = ()  # with the numbers it failed on
     reason: Reason | None = None  # what the rule did; None = nothing
 
 
-Rule = Callable[[Sequence[Option], Setting], Verdict]
+Rule = Callable[[Sequence[Option], Scenario], RuleResult]
 
 
 Fails = Callable[[Option], RuleRefusal | Stated | None]
 
 
-def split(options: Sequence[Option], fails: Fails, criterion: Criterion) -> Verdict:
+def split(options: Sequence[Option], fails: Fails, criterion: Criterion) -> RuleResult:
     """The options for which `fails` says nothing stay."""
     kept: list[Option] = []
     rejected: list[tuple[Option, RuleRefusal | Stated]] = []
@@ -37,7 +37,7 @@ def split(options: Sequence[Option], fails: Fails, criterion: Criterion) -> Verd
         else:
             kept.append(o)
     reason = FilesKept(criterion, len(kept), len(options)) if rejected else None
-    return Verdict(tuple(kept), tuple(rejected), reason)
+    return RuleResult(tuple(kept), tuple(rejected), reason)
 
 
 def lowering(
@@ -46,7 +46,7 @@ def lowering(
     criterion: Criterion,
     *,
     hopeless: Callable[[Option], bool] = lambda _option: False,
-) -> Verdict:
+) -> RuleResult:
     """As `split`, but what fails is tried with smaller types of cache, one after the other, before it is dropped.
 
     `hopeless` says where no cache at all would help.
@@ -66,16 +66,16 @@ def lowering(
             kept.append(o)
             lowered += o is not option
     if not rejected:
-        return Verdict(tuple(kept))
-    return Verdict(tuple(kept), tuple(rejected), FilesKept(criterion, len(kept), len(options), lowered))
+        return RuleResult(tuple(kept))
+    return RuleResult(tuple(kept), tuple(rejected), FilesKept(criterion, len(kept), len(options), lowered))
 
 
-def rejections(verdict: Verdict, rule: str) -> list[Rejection]:
-    """The verdict's rejections: one per model where the rule dropped all of it, else one per file and type of cache."""
+def rejections(result: RuleResult, rule: str) -> list[Rejection]:
+    """The result's rejections: one per model where the rule dropped all of it, else one per file and type of cache."""
     dropped: dict[str, list[tuple[Option, RuleRefusal | Stated]]] = {}
-    for o, why in verdict.rejected:
+    for o, why in result.rejected:
         dropped.setdefault(o.card.id, []).append((o, why))
-    kept = [o for o in verdict.kept if o.card.id in dropped]
+    kept = [o for o in result.kept if o.card.id in dropped]
     left = {o.model for o in kept}
     files = {(o.model, o.quant, o.file.source, o.backend) for o in kept}
     rows: list[Rejection] = []

@@ -24,8 +24,8 @@ from edgellm.errors import NothingFits
 from edgellm.estimate.quants import LOW_BITS, QUANTS
 from edgellm.selection.context_length import longest
 from edgellm.selection.option import Option
-from edgellm.selection.rule_result import Rule, Verdict, lowering, split
-from edgellm.selection.scenario import SHORTEST_CTX, Setting
+from edgellm.selection.rule_result import Rule, RuleResult, lowering, split
+from edgellm.selection.scenario import SHORTEST_CTX, Scenario
 from edgellm.types.backend_reason import Faster, OwnKernels
 from edgellm.types.basis import Losses, rate_kind
 from edgellm.types.criterion import (
@@ -67,16 +67,16 @@ SMALL_ENOUGH = "Q5_K_M"
 LOW_SHARE = 1 / 3  # a file is a 2- or 3-bit file if more of its weights than this are; 4-bit mixes have none
 
 
-def passed_its_check(options: Sequence[Option], setting: Setting) -> Verdict:
+def passed_its_check(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     """What `edgellm bench` found unfit, against a higher quantization, is not chosen again."""
     return split(options, lambda o: Stated(o.veto) if o.veto else None, QualityChecked())
 
 
-def trained_context(options: Sequence[Option], setting: Setting) -> Verdict:
+def trained_context(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     """Beyond its trained length a model's answers fall apart, so the length asked for is a constraint."""
-    asked = setting.request.ctx
+    asked = scenario.request.ctx
     if asked is None:
-        return Verdict(tuple(options))
+        return RuleResult(tuple(options))
     return split(
         options,
         lambda o: TrainedForLess(o.card.ctx_train, asked) if o.card.ctx_train < asked else None,
@@ -84,65 +84,65 @@ def trained_context(options: Sequence[Option], setting: Setting) -> Verdict:
     )
 
 
-def fits_memory(options: Sequence[Option], setting: Setting) -> Verdict:
+def fits_memory(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     """Weights, cache, buffers and process must fit the budget, with the context asked for or at least the shortest."""
 
     def over(o: Option) -> RuleRefusal | None:
-        ctx = setting.request.ctx or min(SHORTEST_CTX, o.card.ctx_train)
+        ctx = scenario.request.ctx or min(SHORTEST_CTX, o.card.ctx_train)
         # Weights alone settle most cases without computing a footprint, where no GPU takes some of them.
         needed = o.tensor_bytes if too_heavy(o) else o.counted_at(ctx)
-        if needed <= setting.budget_bytes:
+        if needed <= scenario.budget_bytes:
             return o.placed_at(ctx).problem
         return _too_big(o, needed, ctx)
 
     def too_heavy(o: Option) -> bool:
-        return o.tensor_bytes > setting.budget_bytes and not o.has_gpu
+        return o.tensor_bytes > scenario.budget_bytes and not o.has_gpu
 
     def hopeless(o: Option) -> bool:
-        return too_heavy(o) or _without_cache(o, setting.request.ctx or SHORTEST_CTX) > setting.budget_bytes
+        return too_heavy(o) or _without_cache(o, scenario.request.ctx or SHORTEST_CTX) > scenario.budget_bytes
 
-    verdict = lowering(options, over, FitsBudget(setting.budget_bytes), hopeless=hopeless)
-    if options and not verdict.kept:
-        raise _nothing_fits(options, setting)
-    return verdict
+    result = lowering(options, over, FitsBudget(scenario.budget_bytes), hopeless=hopeless)
+    if options and not result.kept:
+        raise _nothing_fits(options, scenario)
+    return result
 
 
-def coherent_bits(options: Sequence[Option], setting: Setting) -> Verdict:
+def coherent_bits(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     """Rule 2: "choose it only where nothing else fits, and prefer a smaller model at 4 bits over a bigger one at 2".
 
     What counts is what the weights are really stored in, not the name: short rows fall back to more bits. Models that
     were trained in a low-bit type are not compressed and not meant.
     """
-    verdict = split(
+    result = split(
         options,
         lambda o: None if o.is_native or o.low_bit_share <= LOW_SHARE else FewBits(o.low_bit_share, LOW_BITS),
         EnoughBits(LOW_BITS),
     )
-    if options and not verdict.kept:
-        return Verdict(tuple(options), reason=FewerBitsTaken(LOW_BITS))
-    return verdict
+    if options and not result.kept:
+        return RuleResult(tuple(options), reason=FewerBitsTaken(LOW_BITS))
+    return result
 
 
-def usable_context(options: Sequence[Option], setting: Setting) -> Verdict:
+def usable_context(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     """A bigger model with no room for a conversation is worse than a smaller one with room."""
-    needed = setting.needs.min_ctx
+    needed = scenario.needs.min_ctx
 
     def short(o: Option) -> RuleRefusal | None:
         memory = o.counted_at(o.needed_ctx)
-        if memory > setting.budget_bytes:
+        if memory > scenario.budget_bytes:
             return _too_big(o, memory, o.needed_ctx)
         if problem := o.placed_at(o.needed_ctx).problem:
             return problem
-        if setting.request.ctx is None and o.card.ctx_train < needed:
-            return TrainedForLess(o.card.ctx_train, needed, setting.request.task)
+        if scenario.request.ctx is None and o.card.ctx_train < needed:
+            return TrainedForLess(o.card.ctx_train, needed, scenario.request.task)
         return None
 
     def hopeless(o: Option) -> bool:
-        return o.card.ctx_train < needed or _without_cache(o, o.needed_ctx) > setting.budget_bytes
+        return o.card.ctx_train < needed or _without_cache(o, o.needed_ctx) > scenario.budget_bytes
 
-    verdict = lowering(options, short, RoomForContext(setting.request.ctx or needed), hopeless=hopeless)
-    if not options or verdict.kept or setting.request.ctx is not None:
-        return verdict
+    result = lowering(options, short, RoomForContext(scenario.request.ctx or needed), hopeless=hopeless)
+    if not options or result.kept or scenario.request.ctx is not None:
+        return result
     # As no type of cache holds it, none is given up for it.
     reach = [longest(o.needed_ctx, o.fits_at) for o in options]
     # Half the longest context with a better model is worth more than all of it.
@@ -150,44 +150,44 @@ def usable_context(options: Sequence[Option], setting: Setting) -> Verdict:
     kept = tuple(o for o, ctx in zip(options, reach, strict=True) if ctx >= enough)
     shorter = (o for o, ctx in zip(options, reach, strict=True) if ctx < enough)
     dropped = tuple((o, refusal) for o in shorter if (refusal := short(o)) is not None)
-    return Verdict(kept, dropped, ShorterContext(needed, setting.request.task))
+    return RuleResult(kept, dropped, ShorterContext(needed, scenario.request.task))
 
 
-def reaches_floor(options: Sequence[Option], setting: Setting) -> Verdict:
+def reaches_floor(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     """Slower than the floor is not usable.
 
     A floor that the user set is a promise and is kept or refused. The task's own gives way: who has a slow machine
     still wants the best answer it can give, and is told.
     """
-    floor = setting.floor_tps
+    floor = scenario.floor_tps
 
     def slow(o: Option) -> TooSlow:
         return TooSlow(o.rate.tok_s, floor, rate_kind(o.rate.basis), o.card.thinking, o.kv_type)
 
     def hopeless(o: Option) -> bool:
-        if setting.request.task == "embed" or o.facts.calibration is None:
+        if scenario.request.task == "embed" or o.facts.calibration is None:
             return True
         return o.decode_at(0).tok_s * o.useful_tps < floor * o.decode.tok_s
 
-    criterion = ReachesFloor(floor, setting.request.task)
-    verdict = lowering(options, lambda o: slow(o) if o.useful_tps < floor else None, criterion, hopeless=hopeless)
-    if not options or verdict.kept:
-        return verdict
+    criterion = ReachesFloor(floor, scenario.request.task)
+    result = lowering(options, lambda o: slow(o) if o.useful_tps < floor else None, criterion, hopeless=hopeless)
+    if not options or result.kept:
+        return result
     best = max(o.useful_tps for o in options)
-    if setting.request.min_tps is not None:
+    if scenario.request.min_tps is not None:
         fastest = max(options, key=lambda o: (o.useful_tps, o.model))
         raise NothingFits(
-            f"nothing reaches {show_rate(floor)} tok/s on {setting.machine.name}; the fastest that fits is "
+            f"nothing reaches {show_rate(floor)} tok/s on {scenario.machine.name}; the fastest that fits is "
             f"{fastest.model} {fastest.quant} at a predicted {show_rate(best)}",
             hint=f"try `--min-tps {best * 0.95:.2g}`",
         )
     # Within a tenth of the fastest the better model is worth more than the difference.
     kept = tuple(o for o in options if o.useful_tps >= 0.9 * best)
     dropped = tuple((o, slow(o)) for o in options if o.useful_tps < 0.9 * best)
-    return Verdict(kept, dropped, Slow(floor, best))
+    return RuleResult(kept, dropped, Slow(floor, best))
 
 
-def worth_its_bytes(options: Sequence[Option], setting: Setting) -> Verdict:
+def worth_its_bytes(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     """Rule 2: "smaller, not faster". Drops what another file of the model beats in bytes, speed and quality."""
 
     by_model: dict[tuple[str, str], list[tuple[tuple[float, float, float], Option]]] = {}
@@ -205,11 +205,11 @@ def worth_its_bytes(options: Sequence[Option], setting: Setting) -> Verdict:
     return split(options, beaten, NotDominated())
 
 
-def best_model(options: Sequence[Option], setting: Setting) -> Verdict:
+def best_model(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     """Rule 1: what a model can do after compression decides, size, family and speed included."""
     ranked = rank_models(options)
     if not ranked:
-        return Verdict(())
+        return RuleResult(())
     best = ranked[0]
     assert not isinstance(best.ability.basis, Losses)
     reason = BestModel(
@@ -218,7 +218,7 @@ def best_model(options: Sequence[Option], setting: Setting) -> Verdict:
     lost = {o.model: ScoresLess(o.score, o.quant, best.model, best.score) for o in ranked[1:]}
     rejected = tuple((o, lost[o.model]) for o in options if o.model != best.model)
     kept = tuple(o for o in options if o.model == best.model)
-    return Verdict(kept, rejected, reason)
+    return RuleResult(kept, rejected, reason)
 
 
 def rank_models(options: Sequence[Option]) -> list[Option]:
@@ -229,7 +229,7 @@ def rank_models(options: Sequence[Option]) -> list[Option]:
     return sorted(best.values(), key=_preference)
 
 
-def quant_for_size(options: Sequence[Option], setting: Setting) -> Verdict:
+def quant_for_size(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     """Rule 1: "a small model takes Q5_K_M or higher whenever the hardware allows it"; a large one survives 4 bits.
 
     Small: the highest that keeps the floor; above Q5_K_M the low end of the predicted rate must keep it too, so that
@@ -238,18 +238,18 @@ def quant_for_size(options: Sequence[Option], setting: Setting) -> Verdict:
     """
     packed = [o for o in options if QUANTS[o.quant].kind != "float"] or list(options)
     if not packed:
-        return Verdict(())
+        return RuleResult(())
     ladder = sorted(packed, key=lambda o: (-o.kept.mid, o.tensor_bytes, _preference(o)))
     small = packed[0].card.params < SMALL_PARAMS
     why: QuantCriterion
     if any(o.is_native for o in packed):
         chosen, why = min((o for o in packed if o.is_native), key=_preference), NativeQuant()
     elif small:
-        chosen, why = _small_quant(ladder, setting)
+        chosen, why = _small_quant(ladder, scenario)
     else:
-        chosen, why = _large_quant(ladder, setting)
+        chosen, why = _large_quant(ladder, scenario)
     rejected = tuple((o, _lost_to(chosen, o, why)) for o in options if o is not chosen)
-    return Verdict((chosen,), rejected, ChosenQuant(chosen.quant, chosen.bits, chosen.tensor_bytes, why))
+    return RuleResult((chosen,), rejected, ChosenQuant(chosen.quant, chosen.bits, chosen.tensor_bytes, why))
 
 
 def _lost_to(chosen: Option, o: Option, why: QuantCriterion) -> RuleRefusal:
@@ -270,12 +270,12 @@ def better_backend(chosen: Option, o: Option) -> Faster | OwnKernels:
     return OwnKernels()
 
 
-def _small_quant(ladder: Sequence[Option], setting: Setting) -> tuple[Option, QuantCriterion]:
+def _small_quant(ladder: Sequence[Option], scenario: Scenario) -> tuple[Option, QuantCriterion]:
     enough = next((o for o in ladder if o.quant == SMALL_ENOUGH), None)
     threshold = enough.kept.mid if enough is not None else 0.0
     for o in ladder:
-        if o.kept.mid >= threshold and o.rate.low >= setting.floor_tps:
-            return o, SurelyKeepsFloor(setting.floor_tps)
+        if o.kept.mid >= threshold and o.rate.low >= scenario.floor_tps:
+            return o, SurelyKeepsFloor(scenario.floor_tps)
     if enough is not None:
         # A smaller file may be left with more: its cache need not be squeezed.
         best = next(o for o in ladder if o.tensor_bytes <= enough.tensor_bytes)
@@ -285,11 +285,11 @@ def _small_quant(ladder: Sequence[Option], setting: Setting) -> tuple[Option, Qu
     return ladder[0], BestThatFits()
 
 
-def _large_quant(ladder: Sequence[Option], setting: Setting) -> tuple[Option, QuantCriterion]:
-    comfortable = [o for o in ladder if o.useful_tps >= setting.needs.comfort_tps and o.quant not in LARGE_ENOUGH]
+def _large_quant(ladder: Sequence[Option], scenario: Scenario) -> tuple[Option, QuantCriterion]:
+    comfortable = [o for o in ladder if o.useful_tps >= scenario.needs.comfort_tps and o.quant not in LARGE_ENOUGH]
     at_four = [o for o in ladder if o.quant in LARGE_ENOUGH]
     if comfortable and (not at_four or comfortable[0].kept.mid > at_four[0].kept.mid):
-        return comfortable[0], Comfortable(setting.needs.comfort_tps)
+        return comfortable[0], Comfortable(scenario.needs.comfort_tps)
     if at_four:
         return at_four[0], FourBitsSuffice()
     return ladder[0], BestThatFits()
@@ -312,29 +312,29 @@ def _without_cache(o: Option, ctx: int) -> int:
 
 
 def _too_big(o: Option, needed: int, ctx: int) -> NeedsMemory:
-    return NeedsMemory(needed, o.setting.budget_bytes, ctx, o.kv_type)
+    return NeedsMemory(needed, o.scenario.budget_bytes, ctx, o.kv_type)
 
 
-def _nothing_fits(options: Sequence[Option], setting: Setting) -> NothingFits:
+def _nothing_fits(options: Sequence[Option], scenario: Scenario) -> NothingFits:
     def needed(o: Option) -> int:
-        return o.counted_at(setting.request.ctx or min(SHORTEST_CTX, o.card.ctx_train))
+        return o.counted_at(scenario.request.ctx or min(SHORTEST_CTX, o.card.ctx_train))
 
     closest = min(options, key=lambda o: (needed(o), o.model, o.quant))
-    ctx = setting.request.ctx or min(SHORTEST_CTX, closest.card.ctx_train)
+    ctx = scenario.request.ctx or min(SHORTEST_CTX, closest.card.ctx_train)
     if problem := closest.placed_at(ctx).problem:
         raise NothingFits(
             f"nothing fits: the smallest, {closest.model} {closest.quant}: {explain.refusal(problem)}",
             hint="--gpu-layers auto puts as many there as fit; --ctx, --slots ask for less",
         )
     hint = "close other programs or raise the limit"
-    if setting.request.max_memory_bytes is not None:
+    if scenario.request.max_memory_bytes is not None:
         hint = f"try `--max-memory {needed(closest) // 1024**2 + 1}MiB`"
-    elif setting.request.ctx is not None or setting.request.slots > 1:
+    elif scenario.request.ctx is not None or scenario.request.slots > 1:
         hint = "ask for less with --ctx or --slots"
     what = f"{closest.model} {closest.quant}, needs {show_memory(needed(closest))}"
     return NothingFits(
-        f"nothing fits: the smallest, {what} with {ctx:,} tokens of context and {setting.request.slots} slots; "
-        f"the budget is {explain.budget(setting.budget_reason)}",
+        f"nothing fits: the smallest, {what} with {ctx:,} tokens of context and {scenario.request.slots} slots; "
+        f"the budget is {explain.budget(scenario.budget)}",
         hint=hint,
     )
 

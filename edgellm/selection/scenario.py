@@ -1,39 +1,17 @@
-"""What selection is told: the task's expectations, the backends' facts, and the machine with its budget.
+"""One request on one machine: what its task expects, and the memory budget.
 
 Everything here is plain data, so that a decision depends on nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from edgellm.contract.backend import CacheQuantizer, Calibrator, Loader, Offload, Offloader, Repacker, priors_of
-from edgellm.estimate import quants
-from edgellm.history import calibrations
-from edgellm.selection.offload import assumed, live
-from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
-from edgellm.types.model import ModelFile, Shape
-from edgellm.types.priors import NO_PRIORS, NO_REPACKING, Priors, Repacking
 from edgellm.types.reason import Budget, MachineBudget, RequestedBudget
-from edgellm.types.refusal import (
-    ArchNotLoaded,
-    BackendRefusal,
-    CacheHeadSize,
-    CacheTypeNotHeld,
-    FormatNotOpened,
-    NoKernels,
-    NotStockType,
-    TensorTypeNotOpened,
-)
-from edgellm.types.request import KV_TYPES, SelectionRequest, Task
-
-if TYPE_CHECKING:
-    from edgellm.contract.backend import Backend
+from edgellm.types.request import SelectionRequest, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,127 +38,16 @@ TASK_NEEDS: dict[Task, TaskNeeds] = {
 # Tokens that a model spends thinking for each token of answer: 5 to 20, an estimate (docs/explain/quality.md).
 THINKING_TOKENS = 8.0
 SHORTEST_CTX = 512  # less holds no conversation
-KV_BLOCK = 32  # elements of a block of q8_0 and q4_0: a head must be a multiple of it
 
 
 @dataclass(frozen=True, slots=True)
-class BackendFacts:
-    """What selection knows of an installed backend."""
-
-    name: str
-    formats: frozenset[str]
-    quants: frozenset[str] | None = None  # names it computes with; None = every one that stock llama.cpp opens
-    problems: tuple[str, ...] = ()  # why it cannot run on this machine; empty = it can
-    archs: frozenset[str] | None = None  # GGUF architectures it loads; None = not known, all assumed
-    offload: Offload | None = None  # GPUs it can put layers on; None = it puts none anywhere
-    kv_types: frozenset[str] = frozenset({"f16"})  # what it can hold a cache in
-    types: frozenset[str] | None = None  # of the tensors it opens; None = not known, all assumed
-    repacking: Repacking = NO_REPACKING  # what it copies into another layout while it loads
-    priors: Priors = NO_PRIORS  # of its own kernels and files
-    calibration: Calibration | None = None  # rates measured on this machine; None = priors of its kind of processor
-
-    def refuses(self, file: ModelFile, arch: str) -> BackendRefusal | None:
-        """Why it cannot open such a file, None = it can."""
-        if file.format not in self.formats:
-            return FormatNotOpened(self.name, tuple(sorted(self.formats)), file.format)
-        quant = file.quant
-        known = quants.QUANTS[quant]
-        # A hand-made mix is made of the types of the mix it is like.
-        needed = known.like[0] if known.kind == "dynamic" else quant
-        if self.quants is not None and needed not in self.quants:
-            return NoKernels(self.name, quant)
-        if self.quants is None and not known.mainline:
-            return NotStockType(self.name, quant)
-        if self.archs is not None and arch not in self.archs:
-            return ArchNotLoaded(self.name, arch)
-        if self.types is not None and known.base not in self.types:
-            return TensorTypeNotOpened(self.name, known.base)
-        return None
-
-    @property
-    def usual_cache(self) -> str:
-        """The type of cache where none is asked for."""
-        return "f16" if "f16" in self.kv_types else next(kind for kind in KV_TYPES if kind in self.kv_types)
-
-    def refuses_cache(self, kv_type: str, shape: Shape | None) -> BackendRefusal | None:
-        """Why it cannot hold the cache of such a model in `kv_type`, None = it can (or the shape is not known)."""
-        if kv_type not in self.kv_types:
-            return CacheTypeNotHeld(self.name, tuple(kind for kind in KV_TYPES if kind in self.kv_types), kv_type)
-        if kv_type not in ("f32", "f16") and shape is not None and shape.head_dim % KV_BLOCK:
-            return CacheHeadSize(kv_type, KV_BLOCK, shape.head_dim)
-        return None
-
-
-def backend_facts(backends: Iterable[Backend], machine: Machine) -> tuple[BackendFacts, ...]:
-    """Facts of installed backends, by name; asks each whether it runs on `machine`."""
-    facts = [
-        BackendFacts(
-            b.name,
-            b.formats,
-            b.quants,
-            tuple(b.check(machine)),
-            archs=b.architectures(machine) if isinstance(b, Loader) else None,
-            offload=offload_facts(b, machine),
-            kv_types=_kv_types(b),
-            types=b.tensor_types(machine) if isinstance(b, Loader) else None,
-            repacking=b.repacking(machine, is_here=True) if isinstance(b, Repacker) else NO_REPACKING,
-            priors=priors_of(b),
-            calibration=calibrations.load(machine, b.name, b.build()) if isinstance(b, Calibrator) else None,
-        )
-        for b in backends
-    ]
-    return tuple(sorted(facts, key=lambda f: f.name))
-
-
-def cache_types(backend: Backend) -> BackendFacts:
-    """As much of a backend's facts as its types of cache are."""
-    return BackendFacts(backend.name, backend.formats, backend.quants, kv_types=_kv_types(backend))
-
-
-def _kv_types(backend: Backend) -> frozenset[str]:
-    return frozenset(backend.kv_types) if isinstance(backend, CacheQuantizer) else frozenset({"f16"})
-
-
-def offload_facts(backend: Backend, machine: Machine) -> Offload | None:
-    """Where the backend can put layers here, with the memory that is free now; None = it puts none anywhere."""
-    return live(backend.offload(machine), machine) if isinstance(backend, Offloader) else None
-
-
-def assumed_facts(
-    backends: Iterable[Backend], machine: Machine, *, gpu_build: bool = False
-) -> tuple[BackendFacts, ...]:
-    """Facts for another machine: installed backends are assumed to run there.
-
-    `gpu_build` assumes builds for its GPUs, which the ordinary ones are not.
-    """
-    plain = Offload(
-        missing="an ordinary build is assumed, without a GPU backend",
-        remedy="--gpu-layers all plans for a build with one",
-    )
-    there = assumed(machine) if gpu_build else plain
-    facts = [
-        BackendFacts(
-            b.name,
-            b.formats,
-            b.quants,
-            offload=there if isinstance(b, Offloader) else None,
-            kv_types=_kv_types(b),
-            repacking=b.repacking(machine, is_here=False) if isinstance(b, Repacker) else NO_REPACKING,
-            priors=priors_of(b),
-        )
-        for b in backends
-    ]
-    return tuple(sorted(facts, key=lambda f: f.name))
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One decision's fixed circumstances."""
+class Scenario:
+    """One decision's fixed circumstances: a request on a machine."""
 
     machine: Machine
     request: SelectionRequest
     budget_bytes: int
-    budget_reason: Budget
+    budget: Budget  # and where it comes from
     threads: int
 
     @property
@@ -195,23 +62,23 @@ class Setting:
         """Tokens per slot that a model trained on `ctx_train` must hold to count as usable."""
         return self.request.ctx if self.request.ctx is not None else min(self.needs.min_ctx, ctx_train)
 
-
-def setting(machine: Machine, request: SelectionRequest) -> Setting:
-    """The circumstances of a request on a machine, with the memory budget and where it comes from."""
-    own = machine.memory_budget_bytes
-    memory, limits = machine.memory, machine.limits
-    budget: Budget
-    if request.max_memory_bytes is not None and request.max_memory_bytes < own:
-        budget = RequestedBudget(request.max_memory_bytes, own)
-    else:
-        cap = machine.memory_cap
-        rule = cap[1] if cap is not None and own == cap[0] else ""
-        budget = MachineBudget(own, memory.total_bytes, memory.available_bytes, cap=rule)
-        if limits.memory_bytes is not None and limits.memory_bytes < memory.total_bytes:
-            budget = replace(
-                budget,
-                limit_bytes=limits.memory_bytes,
-                limit_used_bytes=limits.memory_used_bytes,
-                limit_source=limits.source,
-            )
-    return Setting(machine, request, budget.budget_bytes, budget, machine.compute_threads)
+    @classmethod
+    def of(cls, machine: Machine, request: SelectionRequest) -> Scenario:
+        """The circumstances of a request on a machine, with the memory budget and where it comes from."""
+        own = machine.memory_budget_bytes
+        memory, limits = machine.memory, machine.limits
+        budget: Budget
+        if request.max_memory_bytes is not None and request.max_memory_bytes < own:
+            budget = RequestedBudget(request.max_memory_bytes, own)
+        else:
+            cap = machine.memory_cap
+            rule = cap[1] if cap is not None and own == cap[0] else ""
+            budget = MachineBudget(own, memory.total_bytes, memory.available_bytes, cap=rule)
+            if limits.memory_bytes is not None and limits.memory_bytes < memory.total_bytes:
+                budget = replace(
+                    budget,
+                    limit_bytes=limits.memory_bytes,
+                    limit_used_bytes=limits.memory_used_bytes,
+                    limit_source=limits.source,
+                )
+        return cls(machine, request, budget.budget_bytes, budget, machine.compute_threads)

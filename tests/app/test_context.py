@@ -28,8 +28,8 @@ from edgellm.selection import decide as decide_module
 from edgellm.selection import fleet
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.option import Option
-from edgellm.selection.rule_result import Verdict
-from edgellm.selection.scenario import Setting
+from edgellm.selection.rule_result import RuleResult
+from edgellm.selection.scenario import Scenario
 from edgellm.types.criterion import Stated
 from edgellm.types.machine import Cpu, Machine, Memory
 from edgellm.types.request import SelectionRequest
@@ -56,11 +56,11 @@ REQUESTS: tuple[dict[str, Any], ...] = (
 )
 
 
-def only_free(options: Sequence[Option], scenario: Setting) -> Verdict:
+def only_free(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     """A plugin's rule: models under a free licence."""
     kept = tuple(o for o in options if o.card.license in ("apache-2.0", "mit"))
     lost = tuple((o, Stated(f"licence {o.card.license}")) for o in options if o not in kept)
-    return Verdict(kept, lost, Stated("Free only."))
+    return RuleResult(kept, lost, Stated("Free only."))
 
 
 class _Rules:

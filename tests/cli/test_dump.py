@@ -20,8 +20,8 @@ from edgellm.hardware import profiles
 from edgellm.hardware.probe import probe
 from edgellm.history import calibrations, fingerprint, run_log
 from edgellm.history.run_log import Numbers, Quality, Run
+from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.decide import decide
-from edgellm.selection.scenario import BackendFacts
 from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Accelerator, Cluster, Cpu, Limits, Machine, Memory
 from edgellm.types.request import SelectionRequest

@@ -11,7 +11,7 @@ import pytest
 
 from edgellm.app import context
 from edgellm.cli.main import main
-from edgellm.selection.scenario import BackendFacts
+from edgellm.selection.backend_facts import BackendFacts
 
 PI = ("--profile", "raspberry-pi-5-8gb")
 TINY = Path(__file__).parents[2] / "plugins" / "edgellm-bitnet" / "edgellm_bitnet" / "models" / "tiny-ternary.gguf"

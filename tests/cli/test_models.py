@@ -15,7 +15,7 @@ from edgellm.app import context
 from edgellm.catalog.lookup import catalog
 from edgellm.cli.main import main
 from edgellm.hardware import probe, profiles
-from edgellm.selection.scenario import BackendFacts
+from edgellm.selection.backend_facts import BackendFacts
 
 GGUF = BackendFacts("gguf", frozenset({"gguf"}))
 

@@ -11,7 +11,7 @@ import pytest
 from edgellm.app import context
 from edgellm.cli.main import main
 from edgellm.hardware import profiles
-from edgellm.selection.scenario import BackendFacts
+from edgellm.selection.backend_facts import BackendFacts
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "fleet.toml"
 GGUF = BackendFacts("gguf", frozenset({"gguf"}), kv_types=frozenset({"f16", "q8_0"}))

@@ -21,7 +21,7 @@ from edgellm.catalog.lookup import catalog
 from edgellm.contract.backend import Device, Offload
 from edgellm.errors import BackendUnavailable
 from edgellm.hardware.probe import probe
-from edgellm.selection.scenario import offload_facts
+from edgellm.selection.backend_facts import offload_facts
 from edgellm.types.machine import Accelerator, Cpu, Machine, Memory
 from edgellm.types.request import SelectionRequest
 

@@ -9,8 +9,8 @@ from support.words import said
 
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits
+from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.decide import decide
-from edgellm.selection.scenario import BackendFacts
 from edgellm.types.machine import Cpu, Machine, Memory
 from edgellm.types.plan import Decision
 from edgellm.types.request import KV_TYPES, SelectionRequest

@@ -9,8 +9,9 @@ import pytest
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import quality
 from edgellm.estimate.weights import weights
+from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.option import Option
-from edgellm.selection.scenario import BackendFacts, setting
+from edgellm.selection.scenario import Scenario
 from edgellm.types.machine import Cpu, Limits, Machine, Memory
 from edgellm.types.model import ModelFile
 from edgellm.types.request import SelectionRequest
@@ -55,7 +56,7 @@ def option() -> Callable[..., Option]:
     ) -> Option:
         card = catalog()[model]
         assert card.shape is not None
-        given = setting(on or make_machine(), SelectionRequest(**request))  # type: ignore[arg-type]
+        given = Scenario.of(on or make_machine(), SelectionRequest(**request))  # type: ignore[arg-type]
         size = weights(card.shape, card.params, card.params_active, quant)
         scored = {c.id: c for c in catalog().values() if c.scores}
         ability = quality.ability(card, scored, given.request.task)

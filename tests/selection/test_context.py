@@ -47,7 +47,7 @@ def test_memory_bounds_it(option, machine) -> None:
     context = choose_context(chosen)
 
     assert 4096 <= context.ctx < 32768
-    assert chosen.counted_at(context.ctx) <= chosen.setting.budget_bytes < chosen.counted_at(context.ctx * 2)
+    assert chosen.counted_at(context.ctx) <= chosen.scenario.budget_bytes < chosen.counted_at(context.ctx * 2)
     assert context.bound == "memory"
     assert "memory budget allows" in explain.sentence(context)
 

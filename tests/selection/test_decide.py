@@ -15,12 +15,12 @@ from edgellm import explain
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import BackendUnavailable, NothingFits
 from edgellm.estimate.footprint import counted_bytes
+from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.decide import decide
+from edgellm.selection.decision_json import to_dict
 from edgellm.selection.option import Option
 from edgellm.selection.reasons import evidence
-from edgellm.selection.report import to_dict
-from edgellm.selection.rule_result import Verdict
-from edgellm.selection.scenario import BackendFacts
+from edgellm.selection.rule_result import RuleResult
 from edgellm.types.criterion import Stated
 from edgellm.types.machine import Cpu, Limits, Machine, Memory
 from edgellm.types.model import ModelCard, ModelFile
@@ -273,10 +273,10 @@ def test_an_architecture_the_build_does_not_load_is_rejected_with_that_reason() 
 
 
 def test_a_plugins_rule_is_heard_before_the_best_model_is_chosen() -> None:
-    def only_apache(options: tuple[Option, ...], setting: object) -> Verdict:
+    def only_apache(options: tuple[Option, ...], scenario: object) -> RuleResult:
         kept = tuple(o for o in options if o.card.license == "apache-2.0")
         lost = tuple((o, Stated(f"licence {o.card.license}")) for o in options if o not in kept)
-        return Verdict(kept, lost, Stated("Apache only"))
+        return RuleResult(kept, lost, Stated("Apache only"))
 
     decision = decide(context(machine(), SOME, [GGUF], rules=(only_apache,)), SelectionRequest())  # type: ignore[list-item]
     assert decision.choice is not None

@@ -9,8 +9,8 @@ from support.words import said
 from edgellm.app import launch
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits, UnsupportedTask
+from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.decide import decide
-from edgellm.selection.scenario import BackendFacts
 from edgellm.types.request import SelectionRequest
 from edgellm.units import show_rate
 

@@ -11,10 +11,10 @@ from support.words import said
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits, UsageError
 from edgellm.hardware import profiles
+from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.decide import decide
 from edgellm.selection.fleet import Shared, Site, cautious, plan, plan_shared
-from edgellm.selection.fleet_report import downloads, to_dict
-from edgellm.selection.scenario import BackendFacts
+from edgellm.selection.fleet_json import downloads, to_dict
 from edgellm.types.model import ModelCard
 from edgellm.types.request import SelectionRequest
 

@@ -19,8 +19,8 @@ from edgellm import explain
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits
 from edgellm.hardware import profiles
+from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.decide import decide
-from edgellm.selection.scenario import BackendFacts
 from edgellm.types.machine import Machine
 from edgellm.types.plan import Candidate, Decision
 from edgellm.types.reason import FewerBitsTaken, ShorterContext, Slow

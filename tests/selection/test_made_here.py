@@ -10,8 +10,8 @@ from support.words import said
 
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits
+from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.decide import decide
-from edgellm.selection.scenario import BackendFacts
 from edgellm.types.model import ModelFile
 from edgellm.types.request import SelectionRequest
 

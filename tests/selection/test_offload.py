@@ -15,10 +15,10 @@ from edgellm.errors import BackendUnavailable, NothingFits, UsageError
 from edgellm.estimate.footprint import footprint
 from edgellm.estimate.weights import weights
 from edgellm.hardware import profiles
+from edgellm.selection.backend_facts import BackendFacts, assumed_facts
 from edgellm.selection.decide import decide
+from edgellm.selection.decision_json import to_dict
 from edgellm.selection.offload import Placement, assumed, layers, live, place
-from edgellm.selection.report import to_dict
-from edgellm.selection.scenario import BackendFacts, assumed_facts
 from edgellm.types.machine import Accelerator, Machine
 from edgellm.types.options import SelectionOptions
 from edgellm.types.plan import Candidate, Decision

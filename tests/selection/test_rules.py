@@ -8,7 +8,7 @@ from edgellm import explain
 from edgellm.errors import NothingFits
 from edgellm.selection import rules
 from edgellm.selection.option import Option, speed_worth
-from edgellm.selection.rule_result import Rule, Verdict, rejections
+from edgellm.selection.rule_result import Rule, RuleResult, rejections
 from edgellm.types.refusal import Dominated
 
 
@@ -16,19 +16,19 @@ def ids(options: tuple[Option, ...]) -> list[str]:
     return [f"{o.model} {o.quant}" for o in options]
 
 
-def run(rule: Rule, *options: Option) -> Verdict:
-    verdict = rule(options, options[0].setting)
-    assert len(verdict.kept) + len(verdict.rejected) == len(options)
-    assert all(explain.refusal(why) for _, why in verdict.rejected)
-    return verdict
+def run(rule: Rule, *options: Option) -> RuleResult:
+    result = rule(options, options[0].scenario)
+    assert len(result.kept) + len(result.rejected) == len(options)
+    assert all(explain.refusal(why) for _, why in result.rejected)
+    return result
 
 
 def test_trained_context_drops_models_that_were_trained_for_less(option) -> None:
     long, short = (option(model, "Q4_K_M", ctx=16384) for model in ("qwen3-0.6b", "smollm2-135m-instruct"))
-    verdict = run(rules.trained_context, long, short)
+    result = run(rules.trained_context, long, short)
 
-    assert verdict.kept == (long,)
-    assert "8,192" in explain.refusal(verdict.rejected[0][1])
+    assert result.kept == (long,)
+    assert "8,192" in explain.refusal(result.rejected[0][1])
 
 
 def test_trained_context_says_nothing_where_none_is_asked(option) -> None:
@@ -37,11 +37,11 @@ def test_trained_context_says_nothing_where_none_is_asked(option) -> None:
 
 def test_fits_memory_drops_what_needs_more_and_says_how_much(option, machine) -> None:
     small, big = option("qwen3-4b", "Q4_K_M", machine(8)), option("qwen3-32b", "Q4_K_M", machine(8))
-    verdict = run(rules.fits_memory, small, big)
+    result = run(rules.fits_memory, small, big)
 
-    assert verdict.kept == (small,)
-    assert "GiB" in explain.refusal(verdict.rejected[0][1])
-    assert "7.20 GiB may be used" in explain.refusal(verdict.rejected[0][1])
+    assert result.kept == (small,)
+    assert "GiB" in explain.refusal(result.rejected[0][1])
+    assert "7.20 GiB may be used" in explain.refusal(result.rejected[0][1])
 
 
 def test_fits_memory_counts_the_cache_of_the_context_asked_for(option, machine) -> None:
@@ -60,7 +60,7 @@ def test_fits_memory_counts_every_slot(option, machine) -> None:
 def test_nothing_fits_names_the_closest_and_the_way_out(option, machine) -> None:
     options = [option(m, "Q8_0", machine(16), max_memory_bytes=100 * 2**20) for m in ("qwen3-0.6b", "qwen3-8b")]
     with pytest.raises(NothingFits) as caught:
-        rules.fits_memory(options, options[0].setting)
+        rules.fits_memory(options, options[0].scenario)
 
     assert "qwen3-0.6b Q8_0" in caught.value.message
     assert "--max-memory" in caught.value.hint
@@ -68,10 +68,10 @@ def test_nothing_fits_names_the_closest_and_the_way_out(option, machine) -> None
 
 def test_coherent_bits_prefers_a_smaller_model_at_4_bits_over_a_bigger_one_at_2(option) -> None:
     small, big = option("qwen3-4b", "Q4_K_M"), option("qwen3-8b", "Q2_K")
-    verdict = run(rules.coherent_bits, small, big)
+    result = run(rules.coherent_bits, small, big)
 
-    assert verdict.kept == (small,)
-    assert "under 4 bits" in explain.refusal(verdict.rejected[0][1])
+    assert result.kept == (small,)
+    assert "under 4 bits" in explain.refusal(result.rejected[0][1])
 
 
 @pytest.mark.parametrize("quant", ["Q3_K_S", "Q3_K_M", "Q3_K_L", "IQ3_M", "IQ3_XXS", "Q2_K", "IQ2_M"])
@@ -92,10 +92,10 @@ def test_coherent_bits_goes_by_what_is_stored_not_by_the_name(option) -> None:
 
 def test_coherent_bits_takes_low_bits_where_nothing_else_fits_and_says_so(option) -> None:
     low = option("qwen3-8b", "Q2_K")
-    verdict = run(rules.coherent_bits, low)
+    result = run(rules.coherent_bits, low)
 
-    assert verdict.kept == (low,)
-    assert "less coherent" in explain.sentence(verdict.reason)
+    assert result.kept == (low,)
+    assert "less coherent" in explain.sentence(result.reason)
 
 
 def test_coherent_bits_does_not_mean_models_trained_in_few_bits(option) -> None:
@@ -109,50 +109,50 @@ def test_coherent_bits_does_not_mean_models_trained_in_few_bits(option) -> None:
 def test_usable_context_drops_what_leaves_no_room_for_a_conversation(option, machine) -> None:
     on = machine(3)
     roomy, tight = option("qwen3-0.6b", "Q4_K_M", on), option("qwen3-4b", "Q4_0", machine(3.6))
-    verdict = rules.usable_context((roomy, option("qwen3-4b", "Q4_0", on)), roomy.setting)
+    result = rules.usable_context((roomy, option("qwen3-4b", "Q4_0", on)), roomy.scenario)
 
-    assert ids(verdict.kept) == ["qwen3-0.6b Q4_K_M"]
+    assert ids(result.kept) == ["qwen3-0.6b Q4_K_M"]
     assert run(rules.usable_context, tight).kept == (tight,)
 
 
 def test_usable_context_drops_models_that_were_trained_for_too_little(option) -> None:
     short, long = option("tinyllama-1.1b-chat", "Q8_0"), option("qwen3-0.6b", "Q8_0")
-    verdict = run(rules.usable_context, short, long)
+    result = run(rules.usable_context, short, long)
 
-    assert verdict.kept == (long,)
-    assert "2,048" in explain.refusal(verdict.rejected[0][1])
+    assert result.kept == (long,)
+    assert "2,048" in explain.refusal(result.rejected[0][1])
 
 
 def test_usable_context_plans_a_shorter_one_where_nothing_holds_it_and_says_so(option) -> None:
     short = option("tinyllama-1.1b-chat", "Q8_0")
-    verdict = run(rules.usable_context, short)
+    result = run(rules.usable_context, short)
 
-    assert verdict.kept == (short,)
-    assert "shorter context" in explain.sentence(verdict.reason)
+    assert result.kept == (short,)
+    assert "shorter context" in explain.sentence(result.reason)
 
 
 def test_reaches_floor_drops_the_slow_with_the_rate(option, machine) -> None:
     on = machine(gb_s=20.0)
     fast, slow = option("qwen3-0.6b", "Q4_K_M", on), option("qwen3-8b", "Q8_0", on)
-    verdict = run(rules.reaches_floor, fast, slow)
+    result = run(rules.reaches_floor, fast, slow)
 
-    assert verdict.kept == (fast,)
-    assert "tok/s, the floor is 5" in explain.refusal(verdict.rejected[0][1])
+    assert result.kept == (fast,)
+    assert "tok/s, the floor is 5" in explain.refusal(result.rejected[0][1])
 
 
 def test_reaches_floor_takes_the_fastest_where_nothing_does_and_labels_it(option, machine) -> None:
     on = machine(0.5, cores=1, gb_s=0.4, isa=("neon",), arch="armv7l")
     small, big = option("smollm2-135m-instruct", "Q4_0", on), option("qwen3-0.6b", "Q4_K_M", on)
-    verdict = run(rules.reaches_floor, small, big)
+    result = run(rules.reaches_floor, small, big)
 
-    assert verdict.kept == (small,)
-    assert explain.sentence(verdict.reason).startswith("Slow: nothing reaches 5 tok/s")
+    assert result.kept == (small,)
+    assert explain.sentence(result.reason).startswith("Slow: nothing reaches 5 tok/s")
 
 
 def test_a_floor_that_was_asked_for_is_kept_or_refused(option) -> None:
     slow = option("qwen3-8b", "Q8_0", min_tps=1000.0)
     with pytest.raises(NothingFits) as caught:
-        rules.reaches_floor((slow,), slow.setting)
+        rules.reaches_floor((slow,), slow.scenario)
 
     assert "qwen3-8b Q8_0" in caught.value.message
     assert caught.value.hint.startswith("try `--min-tps")
@@ -160,7 +160,7 @@ def test_a_floor_that_was_asked_for_is_kept_or_refused(option) -> None:
 
 @pytest.mark.parametrize(("task", "floor"), [("chat", 5), ("code", 8), ("agent", 15)])
 def test_each_task_has_its_own_floor(option, task: str, floor: int) -> None:
-    assert option("qwen3-0.6b", "Q4_K_M", task=task).setting.floor_tps == floor
+    assert option("qwen3-0.6b", "Q4_K_M", task=task).scenario.floor_tps == floor
 
 
 def test_a_model_that_always_thinks_is_charged_for_it(option) -> None:
@@ -172,10 +172,10 @@ def test_a_model_that_always_thinks_is_charged_for_it(option) -> None:
 
 def test_worth_its_bytes_drops_what_another_beats_in_everything(option) -> None:
     better, beaten = option("qwen3-8b", "IQ4_XS"), option("qwen3-8b", "Q4_0")
-    verdict = run(rules.worth_its_bytes, better, beaten)
+    result = run(rules.worth_its_bytes, better, beaten)
 
-    assert verdict.kept == (better,)
-    assert verdict.rejected == ((beaten, Dominated("IQ4_XS")),)
+    assert result.kept == (better,)
+    assert result.rejected == ((beaten, Dominated("IQ4_XS")),)
 
 
 def test_worth_its_bytes_keeps_trade_offs_and_equals(option) -> None:
@@ -190,11 +190,11 @@ def test_worth_its_bytes_compares_within_a_model_only(option) -> None:
 
 def test_best_model_goes_by_what_is_left_after_compression(option) -> None:
     good, worse = option("qwen3.5-4b", "Q4_K_M"), option("llama-3.2-3b-instruct", "Q8_0")
-    verdict = run(rules.best_model, worse, good)
+    result = run(rules.best_model, worse, good)
 
-    assert verdict.kept == (good,)
-    assert "scores" in explain.refusal(verdict.rejected[0][1])
-    assert "qwen3.5-4b" in explain.sentence(verdict.reason)
+    assert result.kept == (good,)
+    assert "scores" in explain.refusal(result.rejected[0][1])
+    assert "qwen3.5-4b" in explain.sentence(result.reason)
 
 
 def test_best_model_prefers_what_is_here_already_among_equals(option) -> None:
@@ -207,10 +207,10 @@ def test_best_model_prefers_what_is_here_already_among_equals(option) -> None:
 def test_a_small_model_takes_q5_k_m_or_higher_where_it_can(option, model: str, machine) -> None:
     on = machine(gb_s=80.0)
     options = [option(model, quant, on) for quant in ("Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")]
-    verdict = run(rules.quant_for_size, *options)
+    result = run(rules.quant_for_size, *options)
 
-    assert verdict.kept[0].quant in ("Q5_K_M", "Q6_K", "Q8_0")
-    assert verdict.kept[0].decode.tok_s >= 5
+    assert result.kept[0].quant in ("Q5_K_M", "Q6_K", "Q8_0")
+    assert result.kept[0].decode.tok_s >= 5
 
 
 def test_an_upgrade_beyond_q5_k_m_must_be_safe(option, machine) -> None:
@@ -253,7 +253,7 @@ def test_unquantized_files_are_the_last_resort(option) -> None:
 
 
 def test_speed_is_worth_most_at_the_floor_and_saturates(option) -> None:
-    given = option("qwen3-0.6b", "Q4_K_M").setting
+    given = option("qwen3-0.6b", "Q4_K_M").scenario
 
     assert speed_worth(5, given) == pytest.approx(0.8)
     assert speed_worth(15, given) == speed_worth(1000, given) == 1.0
@@ -264,7 +264,7 @@ def test_speed_is_worth_most_at_the_floor_and_saturates(option) -> None:
 def test_rejections_are_told_once_per_model_where_the_rule_dropped_all_of_it(option, machine) -> None:
     on = machine(8)
     options = [option("qwen3-32b", q, on) for q in ("Q8_0", "Q4_K_M")] + [option("qwen3-4b", "Q4_K_M", on)]
-    rows = rejections(rules.fits_memory(options, options[0].setting), "fits_memory")
+    rows = rejections(rules.fits_memory(options, options[0].scenario), "fits_memory")
 
     assert [(r.model, r.quant) for r in rows] == [("qwen3-32b", "")]
     assert explain.refusal(rows[0].reason).startswith("even Q4_K_M: needs")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.context import SelectionContext
-from edgellm.selection.scenario import BackendFacts
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard
 

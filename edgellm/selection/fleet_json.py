@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgellm import explain
-from edgellm.selection.fit_report import HEADER_BYTES_PER_TOKEN
+from edgellm.selection.decision_json import to_dict as decision_to_dict
+from edgellm.selection.fit_json import HEADER_BYTES_PER_TOKEN
 from edgellm.selection.fleet import Assigned, Shared, is_slow
-from edgellm.selection.report import to_dict as decision_to_dict
 from edgellm.types.model import ModelFile
 from edgellm.types.plan import Candidate, Decision
 from edgellm.types.reason import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgellm import explain
-from edgellm.selection.scenario import setting
+from edgellm.selection.scenario import Scenario
 from edgellm.types.model import ModelFile
 from edgellm.types.request import SelectionRequest
 
@@ -34,22 +34,22 @@ def test_a_backend_opens_what_it_names(gguf, changes, quant: str, kind: str, why
 
 
 def test_the_budget_is_what_is_asked_where_that_is_less(machine) -> None:
-    less = setting(machine(16), SelectionRequest(max_memory_bytes=2**30))
-    more = setting(machine(16), SelectionRequest(max_memory_bytes=2**40))
+    less = Scenario.of(machine(16), SelectionRequest(max_memory_bytes=2**30))
+    more = Scenario.of(machine(16), SelectionRequest(max_memory_bytes=2**40))
 
     assert less.budget_bytes == 2**30
-    assert "as asked" in explain.budget(less.budget_reason)
+    assert "as asked" in explain.budget(less.budget)
     assert more.budget_bytes == machine(16).memory_budget_bytes
 
 
 def test_a_limit_is_named_with_what_it_allows(machine, limited) -> None:
-    given = setting(limited(machine(64), 2 * 2**30), SelectionRequest())
+    given = Scenario.of(limited(machine(64), 2 * 2**30), SelectionRequest())
 
     assert given.budget_bytes == 2 * 2**30 - 512 * 2**20
-    assert "cgroup v2 /app allows 2.00 GiB" in explain.budget(given.budget_reason)
+    assert "cgroup v2 /app allows 2.00 GiB" in explain.budget(given.budget)
 
 
 def test_a_model_trained_for_less_than_the_task_needs_is_asked_for_all_of_it(machine) -> None:
-    assert setting(machine(), SelectionRequest(task="agent")).needed_ctx(131072) == 16384
-    assert setting(machine(), SelectionRequest(task="agent")).needed_ctx(8192) == 8192
-    assert setting(machine(), SelectionRequest(ctx=700)).needed_ctx(8192) == 700
+    assert Scenario.of(machine(), SelectionRequest(task="agent")).needed_ctx(131072) == 16384
+    assert Scenario.of(machine(), SelectionRequest(task="agent")).needed_ctx(8192) == 8192
+    assert Scenario.of(machine(), SelectionRequest(ctx=700)).needed_ctx(8192) == 700

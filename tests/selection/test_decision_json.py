@@ -10,7 +10,7 @@ from support.contexts import context
 
 from edgellm.catalog.lookup import catalog
 from edgellm.selection.decide import decide
-from edgellm.selection.report import SCHEMA, one_line, to_dict
+from edgellm.selection.decision_json import SCHEMA, one_line, to_dict
 from edgellm.types.request import SelectionRequest
 
 DOC = Path(__file__).parents[2] / "docs" / "auto-select-json.md"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgellm import explain
-from edgellm.selection.fit import Appraisal, verdict
-from edgellm.selection.report import about_model, rate
-from edgellm.selection.scenario import Setting
+from edgellm.selection.decision_json import about_model, rate
+from edgellm.selection.fit import FitReport, verdict
+from edgellm.selection.scenario import Scenario
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Candidate, Rejection
 
@@ -27,7 +27,7 @@ class Size:
     own_types: str = ""  # where the publisher's mix is not what its name says, and how that is known
 
 
-def size(card: ModelCard, a: Appraisal) -> Size:
+def size(card: ModelCard, a: FitReport) -> Size:
     """How large the file is, and how that is known."""
     file = _file(card, a.candidate)
     read = file is not None and file.tensor_bytes is not None
@@ -44,23 +44,23 @@ def size(card: ModelCard, a: Appraisal) -> Size:
 def to_dict(  # noqa: PLR0917
     card: ModelCard,
     basis: str,
-    given: Setting,
-    found: Sequence[Appraisal],
+    scenario: Scenario,
+    found: Sequence[FitReport],
     refused: Sequence[Rejection],
     chosen: str,
 ) -> dict[str, Any]:
-    """Keys in a fixed order: equal appraisals give equal JSON."""
-    machine, request = given.machine, given.request
+    """Keys in a fixed order: equal reports give equal JSON."""
+    machine, request = scenario.machine, scenario.request
     return {
         "schema": SCHEMA,
         "model": {**about_model(card), "facts": basis},
         "machine": {
             "id": machine.id,
             "name": machine.name,
-            "budget_bytes": given.budget_bytes,
-            "budget": explain.budget(given.budget_reason),
-            "budget_facts": explain.facts(given.budget_reason),
-            "threads": given.threads,
+            "budget_bytes": scenario.budget_bytes,
+            "budget": explain.budget(scenario.budget),
+            "budget_facts": explain.facts(scenario.budget),
+            "threads": scenario.threads,
             "bandwidth_gb_s": machine.memory.bandwidth_gb_s,
             "bandwidth_basis": machine.memory.bandwidth_basis,
         },
@@ -83,7 +83,7 @@ def _refused(r: Rejection) -> dict[str, Any]:
     return {"quant": r.quant, "reason": explain.refusal(r.reason), "reason_facts": explain.facts(r.reason)}
 
 
-def _estimate(card: ModelCard, a: Appraisal) -> dict[str, Any]:
+def _estimate(card: ModelCard, a: FitReport) -> dict[str, Any]:
     c, weights = a.candidate, size(card, a)
     return {
         "quant": c.quant,

@@ -12,10 +12,11 @@ from edgellm import explain
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits
 from edgellm.hardware import profiles
+from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.decide import decide
-from edgellm.selection.fit import Appraisal, appraise, verdict
+from edgellm.selection.fit import FitReport, fit_reports, verdict
 from edgellm.selection.offload import assumed
-from edgellm.selection.scenario import BackendFacts, setting
+from edgellm.selection.scenario import Scenario
 from edgellm.types.backend_reason import BackendCannotRun
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard, ModelFile
@@ -31,13 +32,13 @@ MIB = 1024**2
 
 def appraised(
     card: ModelCard, machine: Machine, request: SelectionRequest, backend: BackendFacts = GGUF, **others: Any
-) -> tuple[list[Appraisal], list[Rejection]]:
-    return appraise(card, context(machine, ROWS, [backend]), setting(machine, request), **others)
+) -> tuple[list[FitReport], list[Rejection]]:
+    return fit_reports(card, context(machine, ROWS, [backend]), Scenario.of(machine, request), **others)
 
 
 def look(
     model: str, quant: str = "", on: str = "raspberry-pi-5-8gb", *, adapter_bytes: int = 0, **request: object
-) -> list[Appraisal]:
+) -> list[FitReport]:
     card = catalog()[model]
     chosen = tuple(f for f in card.files if quant in ("", f.quant))
     others = tuple(f for f in card.files if f not in chosen)
