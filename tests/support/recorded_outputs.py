@@ -24,7 +24,7 @@ from typing import Any
 
 # Keys whose values are text for people.
 SENTENCES = frozenset({
-    "reasons", "reason", "basis", "problem", "problems", "verdict", "hint", "message", "memory_basis",
+    "reasons", "reason", "basis", "problem", "problems", "hint", "message", "memory_basis",
     "bandwidth_basis", "ability", "ctx_reason", "budget_reason", "device_reason", "quality_basis", "note", "notes",
     "why", "summary", "basis_text", "description", "best_for", "text",
 })  # fmt: skip
