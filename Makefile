@@ -48,6 +48,9 @@ test-all: test-tools ## the slow tests, which `make test` leaves out
 	@$(BIN)/python -m compileall -q edgellm plugins/*/edgellm_*
 	$(BIN)/pytest $(TOGETHER) -m slow $(ARGS)
 
+docs: test-tools ## write the page that is made of docstrings, docs/sdk.md
+	$(BIN)/python tests/support/sdk_page.py
+
 slow: test-tools ## list the slow tests with their seconds
 	@$(BIN)/pytest -m slow --collect-only -qq
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import inspect
 import pkgutil
 import re
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
+from support import sdk_page
 
 from edgellm.builtin.commands import COMMANDS
 from edgellm.cli.main import cli
@@ -132,7 +135,21 @@ def names_in_code(page: Path) -> list[str]:
 
 @pytest.mark.parametrize("path", [name for name in names_in_code(ARCHITECTURE) if A_FILE.fullmatch(name)])
 def test_files_of_the_architecture_exist(path: str) -> None:
-    assert (ROOT / "edgellm" / path).exists() or (ROOT / path).exists()
+    assert exists(path)
+
+
+def exists(path: str) -> bool:
+    return (ROOT / path).exists() or (ROOT / "edgellm" / path).exists()
+
+
+GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
+def test_files_that_a_guide_names_exist(page: Path) -> None:
+    ours = ("edgellm/", "plugins/", "tests/", "docs/", "server/", "hardware_profiles/", "benchmarks/")
+    paths = [name for name in names_in_code(page) if A_FILE.fullmatch(name) and name.startswith(ours)]
+    assert [path for path in paths if not exists(path)] == []
 
 
 @pytest.mark.parametrize(
@@ -143,6 +160,30 @@ def test_functions_of_the_architecture_exist(name: str) -> None:
     pkgutil.resolve_name(f"edgellm.{name}")
 
 
+def test_the_sdk_page_is_what_the_docstrings_say() -> None:
+    assert read(sdk_page.PAGE) == sdk_page.page(), "run: make docs"
+
+
+def python_blocks() -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        for block in re.findall(r"^```python\n(.*?)^```", read(page), re.MULTILINE | re.DOTALL):
+            yield str(page.relative_to(ROOT)), block
+
+
+def test_python_on_the_pages_imports_what_exists() -> None:
+    imports = [
+        (page, node.module, alias.name)
+        for page, block in python_blocks()
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "edgellm"
+        for alias in node.names
+    ]
+
+    assert len(imports) > 10
+    for page, module, name in imports:
+        assert hasattr(importlib.import_module(module), name), f"{page}: from {module} import {name}"
+
+
 def test_every_example_is_listed() -> None:
     examples = [path.name for path in (ROOT / "docs" / "examples").glob("*.py")]
     assert [name for name in examples if f"docs/examples/{name}" not in read(ROOT / "README.md")] == []
@@ -151,6 +192,7 @@ def test_every_example_is_listed() -> None:
 def test_every_page_is_in_the_index() -> None:
     index = read(ROOT / "docs" / "README.md")
     pages = [path.name for path in (ROOT / "docs").glob("*.md") if path.name != "README.md"]
+    pages += [f"how-to/{path.name}" for path in (ROOT / "docs" / "how-to").glob("*.md")]
     assert [name for name in pages if f"({name})" not in index] == []
 
 

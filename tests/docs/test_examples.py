@@ -19,15 +19,20 @@ def serve(monkeypatch: pytest.MonkeyPatch):
     servers.close()
 
 
-def run(name: str, *arguments: str) -> str:
+def run(name: str, *arguments: str, typed: str = "") -> str:
     command = [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    result = subprocess.run(command, input=typed, capture_output=True, text=True, timeout=280, check=False)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
 
 def test_chat() -> None:
     assert run("chat.py", "echo") == "Why is the sky blue?\n"
+
+
+def test_conversation() -> None:
+    """The echo model repeats the last message of the user."""
+    assert run("conversation.py", "echo", typed="One.\nTwo.\n\n") == "> One.\n> Two.\n> "
 
 
 def test_stream_async() -> None:

@@ -1,0 +1,181 @@
+"""Writes docs/sdk.md from the docstrings of the SDK. `make docs`; a test keeps the page equal to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgellm import errors
+from edgellm.sdk.client import EdgeLLM
+from edgellm.types.event import Completion, Delta, Done, Timings, Usage
+from edgellm.types.options import LaunchOptions, SelectionOptions
+from edgellm.types.request import EmbeddingRequest, GenerationRequest, Message, RerankRequest, Sampling
+
+PAGE = Path(__file__).parents[2] / "docs" / "sdk.md"
+HEAD = """# The Python SDK
+
+This page is made of the docstrings: change those, then run `make docs`. Whole programs are in [examples](examples/),
+and the [tutorial](tutorial.md#2-the-first-program) explains one.
+
+```python
+from edgellm import EdgeLLM
+
+with EdgeLLM.auto() as llm:
+    print(llm.chat("Say hello in French.", max_tokens=40).text)
+```
+
+`edgellm` itself exports `EdgeLLM`, `Message`, `Sampling`, `Completion`, `Delta` and `Done`. Errors are in
+`edgellm.errors`, the rest in `edgellm.types`.
+"""
+GROUPS: tuple[tuple[str, tuple[type, ...]], ...] = (
+    ("Options", (SelectionOptions, LaunchOptions)),
+    ("Requests", (Message, Sampling, GenerationRequest, EmbeddingRequest, RerankRequest)),
+    ("Events", (Delta, Done, Completion, Usage, Timings)),
+)
+LISTED = {kind for _, kinds in GROUPS for kind in kinds}
+
+
+def page() -> str:
+    parts = [HEAD, _class(EdgeLLM), *_methods(EdgeLLM)]
+    for title, kinds in GROUPS:
+        parts.append(f"## {title}\n")
+        parts += [part for kind in kinds for part in (_class(kind, level=3), _fields(kind), *_methods(kind, level=4))]
+    return "\n".join([*parts, _errors()])
+
+
+def _class(kind: type, *, level: int = 2) -> str:
+    text = kind.__doc__ or ""
+    # A dataclass or a struct without a docstring of its own has one that repeats its signature.
+    written = "" if text.startswith(f"{kind.__name__}(") else inspect.cleandoc(text)
+    return f"{'#' * level} `{kind.__name__}`\n\n{_text(written)}" if written else f"{'#' * level} `{kind.__name__}`\n"
+
+
+def _methods(kind: type, *, level: int = 3) -> Iterator[str]:
+    for name, member in _members(kind):
+        target: Any = member.__func__ if isinstance(member, classmethod) else member
+        signature = f"{name}{_signature(target)}" if inspect.isfunction(target) else name
+        doc = inspect.getdoc(member.fget if isinstance(member, property) else target)
+        if doc:
+            yield f"{'#' * level} `{signature}`\n\n{_text(doc)}"
+
+
+def _members(kind: type) -> Iterator[tuple[str, Any]]:
+    """Public methods and properties, those of the class first, then those of bases that the page does not list."""
+    for owner in kind.__mro__:
+        if not owner.__module__.startswith("edgellm.") or (owner is not kind and owner in LISTED):
+            continue
+        for name, member in vars(owner).items():
+            kinds = (classmethod, property)
+            if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, kinds)):
+                yield name, member
+
+
+def _signature(function: Any) -> str:
+    """Names and defaults; types are in the text, and would make a heading of three lines."""
+    signature = inspect.signature(function)
+    plain = [p.replace(annotation=p.empty) for p in signature.parameters.values() if p.name not in ("self", "cls")]
+    short = [p.replace(default=_Shown(_default(p.default))) if p.default is not p.empty else p for p in plain]
+    return str(signature.replace(parameters=short, return_annotation=signature.empty))
+
+
+class _Shown(str):
+    """Text that a signature shows without quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _fields(kind: type) -> str:
+    comments = _comments(kind)
+    rows = [
+        f"| `{name}` | {_cell(type_)} | {default} | {comments.get(name, '')} |" for name, type_, default in _rows(kind)
+    ]
+    return "\n".join(["| field | type | default | |", "|---|---|---|---|", *rows, ""])
+
+
+def _rows(kind: type) -> Iterator[tuple[str, str, str]]:
+    own = vars(kind).get("__annotations__", {})
+    if dataclasses.is_dataclass(kind):
+        for field in dataclasses.fields(kind):
+            if field.name in own:
+                yield field.name, str(field.type), _value(field.default, field.default_factory, dataclasses.MISSING)
+    else:
+        for info in msgspec.structs.fields(kind):
+            yield info.name, str(own[info.name]), _value(info.default, info.default_factory, msgspec.NODEFAULT)
+
+
+def _value(default: object, factory: object, missing: object) -> str:
+    if default is not missing:
+        return f"`{_default(default)}`"
+    return "required" if factory is missing else f"`{getattr(factory, '__name__', factory)}()`"
+
+
+def _default(value: object) -> str:
+    """As one would write it: `Sampling()`, a function's name, `"auto"`."""
+    if isinstance(value, msgspec.Struct):
+        return f"{type(value).__name__}()"
+    if inspect.isfunction(value):
+        return value.__name__
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def _comments(kind: type) -> dict[str, str]:
+    """Field -> the comment behind it in the source."""
+    lines = re.findall(r"^    (\w+): [^#\n]*#\s*(.+?)(?:\s*#.*)?$", inspect.getsource(kind), re.MULTILINE)
+    return {name: _cell(comment, code=False) for name, comment in lines}
+
+
+def _cell(text: str, *, code: bool = True) -> str:
+    text = text.replace("|", "\\|")
+    return f"`{text}`" if code else text
+
+
+def _text(doc: str) -> str:
+    """A docstring as Markdown: arguments and attributes become a list, errors a sentence."""
+    text, _, raised = doc.partition("Raises:\n")
+    lines: list[str] = []
+    for line in text.splitlines():
+        if re.fullmatch(r"(Args|Attributes):", line):
+            lines += [line, ""]
+        elif entry := re.fullmatch(r"    (\w+): (.+)", line):
+            lines.append(f"- `{entry[1]}`: {entry[2]}")
+        else:
+            lines.append(f"  {line.strip()}" if line.startswith("        ") else line.strip())
+    if raised:
+        lines.append(f"Raises {' '.join(raised.split())}")
+    return "\n".join(lines) + "\n"
+
+
+def _errors() -> str:
+    tree = re.search(r"^    EdgeLLMError.*?(?=\n\n)", errors.__doc__ or "", re.MULTILINE | re.DOTALL)
+    assert tree, "the docstring of errors.py draws no tree"
+    base, code = (_sentence(member) for member in (errors.EdgeLLMError, errors.EdgeLLMError.code))
+    classes = [kind for kind in vars(errors).values() if isinstance(kind, type) and kind.__module__ == errors.__name__]
+    rows = [
+        f"- `{kind.__name__}`: {_sentence(kind)}"
+        for kind in classes
+        if kind.__doc__ and kind is not errors.EdgeLLMError
+    ]
+    return "\n".join((
+        "## Errors\n",
+        f"All are in `edgellm.errors`.\n\n```\n{inspect.cleandoc(tree[0])}\n```\n",
+        f"`EdgeLLMError`: {base} Attributes: `message`, `hint`, and `code`. {code}\n",
+        *rows,
+        "",
+    ))  # fmt: skip
+
+
+def _sentence(member: object) -> str:
+    return " ".join((inspect.getdoc(member) or "").split())
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")
