@@ -98,7 +98,7 @@ def measure(paths: dict[tuple[str, str], Path], deadline: float) -> int:
     machine = probe(measure=False)
     runs = run_log.read(machine).runs
     todo = [c for c in CELLS if _pair(own := _of(runs, c)) is None and len(own) < MOST_LOADS]
-    wanted = bench.Wanted(prompts=(PROMPT,), gen=GEN, threads=(1,), repeats=1)
+    wanted = bench.BenchOptions(prompts=(PROMPT,), gen=GEN, threads=(1,), repeats=1)
     while todo and time.monotonic() < deadline:
         model, quant = todo.pop(0)
         plan = launch.model_plan(str(paths[model, quant]), SelectionRequest(ctx=wanted.ctx), threads=1)
@@ -162,13 +162,13 @@ def _anew(run: Run, path: Path, machine: Machine, rates: Calibration | None) -> 
     from edgellm.app import verify
     from edgellm.app.file_plan import with_own_footprint
     from edgellm.catalog.identify import identify
-    from edgellm.runtime.metrics import Measured
+    from edgellm.runtime.metrics import MeasuredRates
     from edgellm.types.plan import LaunchPlan, Settings
 
     run_with = Settings(run.ctx, run.slots, run.threads, run.threads, run.kv_type)
     # Whether the file is mapped or read, as the load had it.
     plan = with_own_footprint(LaunchPlan(run.backend, identify(str(path)), run_with))
-    predicted = verify.predicted(plan, machine, Measured(decode_depth=run.depth, prefill_tokens=PROMPT), rates)
+    predicted = verify.predicted(plan, machine, MeasuredRates(decode_depth=run.depth, prefill_tokens=PROMPT), rates)
     # Each load read PROMPT tokens, give or take a word.
     return msgspec.structs.replace(run, predicted=predicted, basis="now", whole_batch=True)
 

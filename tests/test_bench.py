@@ -7,7 +7,7 @@ import pytest
 from edgellm.history.run_log import Bench, BenchTest
 from edgellm.runtime.perplexity import Score
 from edgellm.sdk import bench
-from edgellm.sdk.bench import Wanted
+from edgellm.sdk.bench import BenchOptions
 from edgellm.sdk.client import EdgeLLM
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
@@ -16,7 +16,7 @@ ECHO = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=4096))
 
 
 def test_every_test_of_every_round_is_measured() -> None:
-    wanted = Wanted(prompts=(64, 200), gen=8, depths=(0, 300), threads=(1, 2), repeats=2)
+    wanted = BenchOptions(prompts=(64, 200), gen=8, depths=(0, 300), threads=(1, 2), repeats=2)
     said: list[str] = []
     found = bench.measure(ECHO, wanted, said.append)
     names = ["pp64", "pp200", "tg8", "pp64 @ 300", "pp200 @ 300", "tg8 @ 300"]
@@ -40,7 +40,7 @@ def test_prompts_have_the_tokens_that_were_asked_for_at_the_depth_that_was(monke
             yield event
 
     monkeypatch.setattr(EdgeLLM, "generate", spy)
-    bench.measure(ECHO, Wanted(prompts=(500,), gen=4, depths=(0, 1000), repeats=1))
+    bench.measure(ECHO, BenchOptions(prompts=(500,), gen=4, depths=(0, 1000), repeats=1))
     _, prompt, _, deep, prompt_at, _, decode_at = seen
     assert prompt[0] == pytest.approx(500, rel=0.1)
     assert deep[0] == pytest.approx(1000, rel=0.1)
@@ -50,9 +50,9 @@ def test_prompts_have_the_tokens_that_were_asked_for_at_the_depth_that_was(monke
 
 
 def test_the_context_holds_what_is_asked_for() -> None:
-    wanted = Wanted(prompts=(128, 2048), gen=64, depths=(0, 4096))
+    wanted = BenchOptions(prompts=(128, 2048), gen=64, depths=(0, 4096))
     assert wanted.ctx > 4096 + 2048
-    assert Wanted(prompts=(1,), gen=0).ctx < 1024
+    assert BenchOptions(prompts=(1,), gen=0).ctx < 1024
 
 
 def speed(name: str, median: float, low: float, high: float, threads: int = 1) -> BenchTest:

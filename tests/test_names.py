@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -140,6 +140,30 @@ def test_a_public_class_has_a_name_of_its_own() -> None:
     same = twice(modules_of)
     assert {name: modules for name, modules in same.items() if name not in SAME_NAME} == {}
     assert set(SAME_NAME) <= set(same), "an exception that is not needed"
+
+
+def imports_by_name(files: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    """(module, name) of each name that is imported under its own name."""
+    for file in files:
+        for node in ast.walk(tree_of(file)):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                yield from ((node.module, alias.name) for alias in node.names if alias.asname in (None, alias.name))
+
+
+def test_a_function_that_is_imported_by_name_has_a_name_of_its_own() -> None:
+    """Short names such as `parse` are for functions that are called as `module.parse`."""
+    functions = {
+        (".".join(file.relative_to(ROOT).with_suffix("").parts), node.name)
+        for file in sources("edgellm")
+        for node in tree_of(file).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    modules_of = defaultdict(set)
+    for module, name in imports_by_name(sources("edgellm", "plugins", "benchmarks")):
+        if (module, name) in functions:
+            modules_of[name].add(module)
+
+    assert twice(modules_of) == {}
 
 
 def test_few_files_lie_beside_the_floors() -> None:

@@ -20,7 +20,7 @@ from edgellm.hardware.probe import probe
 from edgellm.history import fingerprint, run_log
 from edgellm.history.corrections import NONE, Correction
 from edgellm.history.run_log import Numbers, Run
-from edgellm.runtime.metrics import Measured
+from edgellm.runtime.metrics import MeasuredRates
 from edgellm.runtime.supervisor import WorkerSession
 from edgellm.selection.backend_facts import backend_facts
 from edgellm.selection.decide import decide
@@ -94,13 +94,13 @@ def test_streamed_weights_of_a_file_are_those_of_its_header(smollm2: str) -> Non
 def test_a_prediction_is_made_for_the_depth_that_was_measured(smollm2: str) -> None:
     plan = launch.model_plan(smollm2, SelectionRequest(ctx=2048))
     machine = probe(measure=False)
-    shallow, deep = (verify.predicted(plan, machine, Measured(decode_depth=d), None) for d in (16, 2000))
+    shallow, deep = (verify.predicted(plan, machine, MeasuredRates(decode_depth=d), None) for d in (16, 2000))
     assert shallow.decode is not None
     assert deep.decode is not None
     assert shallow.decode > deep.decode * 1.1
     assert shallow.resident_bytes == deep.resident_bytes
     on_gpu = replace(plan, settings=replace(plan.settings, gpu_layers=3))
-    assert verify.predicted(on_gpu, machine, Measured(), None) == Numbers()
+    assert verify.predicted(on_gpu, machine, MeasuredRates(), None) == Numbers()
 
 
 def test_a_load_is_recorded_warned_of_and_learned_from(smollm2: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -22,10 +22,10 @@ def adapter_bytes(adapters: Iterable[str], shape: Shape | None) -> int:
 
 
 def _of_file(path: str) -> int:
-    found = gguf_summary.summary_of(path)
-    if found.role != "adapter":
-        raise UnsupportedArtifact(f"{path} is a GGUF file of type {found.role!r}, no adapter", hint="name a LoRA")
-    return found.tensor_bytes
+    summary = gguf_summary.summary_of(path)
+    if summary.role != "adapter":
+        raise UnsupportedArtifact(f"{path} is a GGUF file of type {summary.role!r}, no adapter", hint="name a LoRA")
+    return summary.tensor_bytes
 
 
 def _of_rank(text: str, shape: Shape | None) -> int:

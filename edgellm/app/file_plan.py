@@ -56,9 +56,16 @@ def file_plan(path: str, request: SelectionRequest, machine: Machine) -> LaunchP
         ctx, why = context.ctx, (context, cache)
         gpu_layers, memory, gpu = placed.gpu_layers, placed.footprint, placed.reason
     run = Settings(ctx, request.slots, threads, threads, kv_type, gpu_layers)
-    named = ModelNamed(artifact.model_id, "file", artifact.quant)
+    model_reason = ModelNamed(artifact.model_id, "file", artifact.quant)
     device = gpu or unused(machine, backend, offload, request.gpu_layers)
-    reasons = (named, BackendOpens(backend, artifact.format), *why, device, Threads(threads), *_smaller(artifact))
+    reasons = (
+        model_reason,
+        BackendOpens(backend, artifact.format),
+        *why,
+        device,
+        Threads(threads),
+        *_smaller(artifact),
+    )
     plan = LaunchPlan(backend, artifact, run, tuple(r for r in reasons if r is not None), memory)
     return with_own_footprint(plan)
 
@@ -100,8 +107,8 @@ def _cache_types(name: str, shape: Shape | None, request: SelectionRequest) -> t
     """
     facts = cache_types(plugins().backend(name))
     usual = KV_TYPES[KV_TYPES.index(facts.usual_cache) :]
-    wanted = usual if request.kv_type is None else (request.kv_type,)
-    refusals = {kind: facts.refuses_cache(kind, shape) for kind in wanted}
+    kinds = usual if request.kv_type is None else (request.kv_type,)
+    refusals = {kind: facts.refuses_cache(kind, shape) for kind in kinds}
     if request.kv_type is not None and (refusal := refusals[request.kv_type]) is not None:
         raise UsageError(explain.refusal(refusal), hint="leave --kv out", param="kv")
     return tuple(kind for kind, refusal in refusals.items() if refusal is None)
@@ -142,16 +149,16 @@ def _backend_for(artifact: Artifact, request: SelectionRequest, machine: Machine
         if not problems:
             return name
         refusals.append(f"{name}: {'; '.join(problems)}")
-    asked = f"backend {request.backend!r}" if request.backend else "no installed backend"
+    what = f"backend {request.backend!r}" if request.backend else "no installed backend"
     raise UnsupportedArtifact(
-        f"{asked} can open {artifact.path} ({'; '.join(refusals) or 'it is not installed'})",
+        f"{what} can open {artifact.path} ({'; '.join(refusals) or 'it is not installed'})",
         hint="see `edgellm plugins` and `edgellm doctor`",
     )
 
 
 def _not_loaded(backend: Backend, artifact: Artifact, machine: Machine) -> list[str]:
     """Why this build does not load a model that its format would allow; empty = it does, or does not know."""
-    known = backend.architectures(machine) if isinstance(backend, Loader) else None
-    if known is None or artifact.shape is None or artifact.shape.arch in known:
+    architectures = backend.architectures(machine) if isinstance(backend, Loader) else None
+    if architectures is None or artifact.shape is None or artifact.shape.arch in architectures:
         return []
     return [f"this build does not load architecture {artifact.shape.arch}"]

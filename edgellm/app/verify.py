@@ -24,7 +24,7 @@ from edgellm.estimate import footprint, speed, weights
 from edgellm.history import fingerprint, run_log
 from edgellm.history.corrections import Correction
 from edgellm.history.run_log import Numbers, Run
-from edgellm.runtime.metrics import Measured
+from edgellm.runtime.metrics import MeasuredRates
 from edgellm.runtime.process_usage import waited_share
 from edgellm.runtime.session import Session
 from edgellm.types.calibration import Calibration
@@ -105,11 +105,11 @@ class Verification:
             return
         self._recorded = measured.requests
         run = self._run(measured)
-        known = run_log.of_runs(self._known, {run.backend: run.basis}, run.threads).of(
+        learned = run_log.of_runs(self._earlier, {run.backend: run.basis}, run.threads).of(
             run.backend, run.model, run.quant
         )
         run_log.record(self._machine, run)
-        self.run, self.drifts = run, drifts(run, known)
+        self.run, self.drifts = run, drifts(run, learned)
         for drift in self.drifts:
             what = drift.text.split(" of ")[0]
             if what not in self._warned:
@@ -123,11 +123,11 @@ class Verification:
         return probe(measure=False)
 
     @functools.cached_property
-    def _known(self) -> tuple[Run, ...]:
+    def _earlier(self) -> tuple[Run, ...]:
         """Runs before this one."""
         return run_log.read(self._machine).runs
 
-    def _run(self, measured: Measured) -> Run:
+    def _run(self, measured: MeasuredRates) -> Run:
         plan, run = self._plan, self._plan.settings
         backend = plugins().backend(plan.backend)
         rates = rates_of(plan.backend, self._machine)
@@ -152,7 +152,7 @@ class Verification:
             measured=self._numbers(measured),
         )
 
-    def _numbers(self, measured: Measured) -> Numbers:
+    def _numbers(self, measured: MeasuredRates) -> Numbers:
         loaded, now = self._session.process_usage()
         return Numbers(
             decode=measured.decode,
@@ -172,7 +172,7 @@ def rates_of(backend: str, machine: Machine) -> Calibration | None:
     return backend_facts([plugins().backend(backend)], machine)[0].calibration
 
 
-def predicted(plan: LaunchPlan, machine: Machine, measured: Measured, rates: Calibration | None) -> Numbers:
+def predicted(plan: LaunchPlan, machine: Machine, measured: MeasuredRates, rates: Calibration | None) -> Numbers:
     """The prediction for what was measured: at its depth and its prompts, before corrections.
 
     Rates only where a processor computes alone, as no others are predicted.
@@ -248,8 +248,8 @@ def _from_header(artifact: Artifact) -> weights.Weights:
 
 def reported_bytes(info: EngineInfo) -> int | None:
     """Buffers as the library reports them in `info.details`; None = it reports none."""
-    found = re.findall(r"buffer size\s*=\s*([\d.]+) MiB", info.details.get("buffers", ""))
-    return round(sum(map(float, found)) * MIB) if found else None
+    sizes = re.findall(r"buffer size\s*=\s*([\d.]+) MiB", info.details.get("buffers", ""))
+    return round(sum(map(float, sizes)) * MIB) if sizes else None
 
 
 def correction(plan: LaunchPlan, machine: Machine, rates: Calibration | None) -> Correction:
@@ -260,16 +260,16 @@ def correction(plan: LaunchPlan, machine: Machine, rates: Calibration | None) ->
     )
 
 
-def drifts(run: Run, known: Correction) -> tuple[Drift, ...]:
+def drifts(run: Run, learned: Correction) -> tuple[Drift, ...]:
     """What differs by more than DRIFT from its prediction, corrected by what was known before."""
     over = run_log.quotients(run)
     # A short answer touches less memory than a long one will.
     resident = over["resident_bytes"] if run.whole_batch else max(1.0, over["resident_bytes"] or 1.0)
-    found = []
+    differences = []
     for what, ratio, factor, name in (
-        ("decode", over["decode"], known.decode, "decode"),
-        ("prompts", over["prefill"], known.prefill, "prefill"),
-        ("memory", resident, known.resident, "resident_bytes"),
+        ("decode", over["decode"], learned.decode, "decode"),
+        ("prompts", over["prefill"], learned.prefill, "prefill"),
+        ("memory", resident, learned.resident, "resident_bytes"),
     ):
         if ratio is None or abs(ratio / factor - 1) <= DRIFT:
             continue
@@ -278,18 +278,18 @@ def drifts(run: Run, known: Correction) -> tuple[Drift, ...]:
         word = "more" if measured > expected else "less"
         text = f"{what} of {run.model} {run.quant}: {show(measured)}, {show(expected)} were predicted "
         text += f"({abs(measured / expected - 1) * 100:.0f} % {word})"
-        found.append(Drift(text, _memory_fix(word) if what == "memory" else _rate_fix(run, word)))
-    return tuple(found)
+        differences.append(Drift(text, _memory_fix(word) if what == "memory" else _rate_fix(run, word)))
+    return tuple(differences)
 
 
 def latest_drifts(runs: Sequence[Run], bases: Mapping[str, str]) -> tuple[Drift, ...]:
     """Of the last run of each model and quantization, beside what the runs before it had taught."""
-    found: list[Drift] = []
+    differences: list[Drift] = []
     last = {(run.backend, run.model, run.quant, run.kv_type): at for at, run in enumerate(runs)}
     for key, at in last.items():
         if runs[at].basis == bases.get(runs[at].backend):
-            found += drifts(runs[at], run_log.of_runs(runs[:at], bases, runs[at].threads).of(*key))
-    return tuple(found)
+            differences += drifts(runs[at], run_log.of_runs(runs[:at], bases, runs[at].threads).of(*key))
+    return tuple(differences)
 
 
 def _show_rate(rate: float) -> str:

@@ -73,12 +73,12 @@ class EchoEngine:
         check_batch(batch, self.info, [len(tokens) for tokens in self._slots])
         if self._delay_s:
             time.sleep(self._delay_s)
-        found = []
+        logits = []
         for entry in batch:
             self._slots[entry.slot].extend(entry.tokens)
             if entry.n_logits:
-                found.append(self._logits(self._slots[entry.slot], entry.n_logits))
-        return found
+                logits.append(self._logits(self._slots[entry.slot], entry.n_logits))
+        return logits
 
     def _logits(self, tokens: list[int], n_logits: int) -> Logits:
         import numpy as np

@@ -57,8 +57,8 @@ def _gguf(where: Path, model_id: str | None) -> Artifact:
     model = reader.read_model(where)
     role = model.header.metadata.get("general.type", "model")
     if role != "model" or not model.tensors:
-        found = f"a GGUF file of type {str(role)[:40]!r}" if role != "model" else "a vocabulary without tensors"
-        raise UnsupportedArtifact(f"{where} is {found}, no language model", hint="give the model's own file")
+        what = f"a GGUF file of type {str(role)[:40]!r}" if role != "model" else "a vocabulary without tensors"
+        raise UnsupportedArtifact(f"{where} is {what}, no language model", hint="give the model's own file")
     return Artifact(
         format="gguf",
         paths=model.paths,

@@ -1,7 +1,7 @@
-"""Which row of the catalog a model file is: by its hash, by the repository it comes from, or by shape and name.
+"""Finds the catalog's card of a model file: by its hash, by the repository it comes from, or by shape and name.
 
-A row adds what a header does not say: scores, licence, the type it was trained in. What is not recognized stays what
-its header says, and is judged with the wide prior of the unknown.
+The card adds what a header does not say: scores, licence, the type that the model was trained in. A file without a card
+keeps what its header says, and its quality is predicted with the wide prior of unknown models.
 """
 
 from __future__ import annotations
@@ -13,54 +13,54 @@ from dataclasses import replace
 from edgellm.types.model import ModelCard, ModelFile, Shape
 
 
-def recognize(card: ModelCard, rows: Iterable[ModelCard]) -> ModelCard:
-    """`card` under the row it is found to be, with its own files, shape and context; `card` itself where it is none."""
-    row = _row_of(card, list(rows))
-    if row is None:
+def recognize(card: ModelCard, catalog: Iterable[ModelCard]) -> ModelCard:
+    """The catalog's card of the same model, with the files, shape and context of `card`; else `card` itself."""
+    match = _match(card, list(catalog))
+    if match is None:
         return card
-    kind = row.kind if row.kind != "base" or card.kind != "chat" else card.kind
-    return replace(row, kind=kind, files=card.files, repos=(), shape=card.shape, ctx_train=card.ctx_train)
+    kind = match.kind if match.kind != "base" or card.kind != "chat" else card.kind
+    return replace(match, kind=kind, files=card.files, repos=(), shape=card.shape, ctx_train=card.ctx_train)
 
 
-def joined(rows: Iterable[ModelCard], found: Iterable[ModelCard]) -> list[ModelCard]:
-    """The rows with the files of what was found: added to the row they are of, else as rows of their own."""
-    merged = {row.id: row for row in rows}
-    known = list(merged.values())
-    for card in found:
-        named = recognize(card, known)
-        row = merged.get(named.id)
-        if row is None:
-            merged[named.id] = named
+def joined(catalog: Iterable[ModelCard], local_cards: Iterable[ModelCard]) -> list[ModelCard]:
+    """The catalog with the files of other cards: added to the card of the same model, else as cards of their own."""
+    merged = {card.id: card for card in catalog}
+    published = list(merged.values())
+    for local in local_cards:
+        recognized = recognize(local, published)
+        card = merged.get(recognized.id)
+        if card is None:
+            merged[recognized.id] = recognized
         else:
-            sources = {file.source for file in row.files}
-            fresh = tuple(file for file in named.files if file.source not in sources)
+            sources = {file.source for file in card.files}
+            fresh = tuple(file for file in recognized.files if file.source not in sources)
             # A size that was read beats one that follows from the quantization's name.
-            merged[named.id] = replace(row, files=(*fresh, *row.files))
+            merged[recognized.id] = replace(card, files=(*fresh, *card.files))
     return list(merged.values())
 
 
-def _row_of(card: ModelCard, rows: list[ModelCard]) -> ModelCard | None:
+def _match(card: ModelCard, catalog: list[ModelCard]) -> ModelCard | None:
     hashes = {file.sha256 for file in card.files if file.sha256}
-    for row in rows:
-        if hashes & {file.sha256 for file in row.files if file.sha256}:
-            return row
-    alike = [
-        row
-        for row in rows
-        if row.shape is not None and card.shape is not None and _core(row.shape) == _core(card.shape)
+    for other in catalog:
+        if hashes & {file.sha256 for file in other.files if file.sha256}:
+            return other
+    same_shape = [
+        other
+        for other in catalog
+        if other.shape is not None and card.shape is not None and _core(other.shape) == _core(card.shape)
     ]
     repos = {_repo(file) for file in card.files} - {""}
-    for row in alike:
-        if repos & {row.hf_repo, *row.repos, *(_repo(file) for file in row.files)}:
-            return row
+    for other in same_shape:
+        if repos & {other.hf_repo, *other.repos, *(_repo(file) for file in other.files)}:
+            return other
     name = _letters(card.id)
-    same_kind = [row for row in alike if row.kind == card.kind] or alike
-    same = [row for row in same_kind if _same_name(name, _letters(row.id)) or _same_name(_letters(row.id), name)]
-    return min(same, key=lambda row: abs(len(_letters(row.id)) - len(name))) if same else None
+    same_kind = [other for other in same_shape if other.kind == card.kind] or same_shape
+    namesakes = [o for o in same_kind if _same_name(name, _letters(o.id)) or _same_name(_letters(o.id), name)]
+    return min(namesakes, key=lambda other: abs(len(_letters(other.id)) - len(name)), default=None)
 
 
 def _same_name(long: str, short: str) -> bool:
-    """Whether one is the other and words that name no other model: a fine-tune's own name is one."""
+    """Whether `long` is `short` and words that do not name another model, as the name of a fine-tune does."""
     return (
         long.startswith(short)
         and re.fullmatch(r"(instruct|it|chat|hf|qat|latest|\d{4})*", long[len(short) :]) is not None

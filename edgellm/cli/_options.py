@@ -135,11 +135,11 @@ def make_plan(
         return launch.plan(model, options, to_chat=to_chat, progress=report)
 
 
-def launch_options(*, options: Sequence[str], **named: Any) -> LaunchOptions:
+def launch_options(*, options: Sequence[str], **flags: Any) -> LaunchOptions:
     """The flags of `launches`, as one object."""
     from edgellm.types.options import LaunchOptions
 
-    return LaunchOptions(options=_pairs(options), **named)
+    return LaunchOptions(options=_pairs(options), **flags)
 
 
 def _pairs(options: Sequence[str]) -> dict[str, str]:
@@ -198,8 +198,8 @@ class _Lines:
         rate = (done - self._began[1]) / (now - self._began[0]) if now > self._began[0] else 0.0
         if rate <= 0:
             return ""
-        left = f", {timedelta(seconds=round((total - done) / rate))} left" if total and total > done else ""
-        return f", {show_size(rate)}/s{left}"
+        remaining = f", {timedelta(seconds=round((total - done) / rate))} left" if total and total > done else ""
+        return f", {show_size(rate)}/s{remaining}"
 
 
 def headline(plan: LaunchPlan) -> str:

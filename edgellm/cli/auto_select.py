@@ -37,16 +37,16 @@ SHOWN_REJECTIONS = 6
 def command(*, profile: str | None, models_file: Path | None, explain: bool, as_json: bool, **options: Any) -> int:
     """Choose the best model that this machine runs well, and say why."""
     from edgellm.app.context import of, request_for
+    from edgellm.selection import decision_json
     from edgellm.selection.decide import decide
-    from edgellm.selection.decision_json import to_dict
     from edgellm.types.options import SelectionOptions
 
-    asked = SelectionOptions.of(**options)
-    context = of(profile, gpu_build=asked.asks_for_gpu, models_file=models_file)
-    request = request_for(context, asked)
+    selection = SelectionOptions.of(**options)
+    context = of(profile, gpu_build=selection.asks_for_gpu, models_file=models_file)
+    request = request_for(context, selection)
     decision = decide(context, request)
     if as_json:
-        click.echo(json.dumps(to_dict(decision), indent=2))
+        click.echo(json.dumps(decision_json.to_dict(decision), indent=2))
     else:
         _show(decision, context.machine, request, explain=explain)
     return 0 if decision.choice is not None else NOTHING_TO_BE_HAD
@@ -124,11 +124,11 @@ def _show_runners_up(console: Any, decision: Decision, *, reads_only: bool) -> N
 def _show_rejected(console: Any, decision: Decision, *, explain: bool) -> None:
     from edgellm.explain import refusal
 
-    shown = decision.rejected if explain else _telling(decision)
-    if not shown:
+    rejections = decision.rejected if explain else _telling(decision)
+    if not rejections:
         return
     console.print(f"\nRejected ({len(decision.rejected):,}{'' if explain else ', --explain shows all'})", style="bold")
-    for r in shown:
+    for r in rejections:
         cached = f"({r.kv_type} cache)" if r.kv_type else ""
         name = " ".join(filter(None, (r.model, r.quant, cached)))
         console.print(f"  {r.rule:<16} {name}: {refusal(r.reason)}", markup=False)
@@ -136,8 +136,8 @@ def _show_rejected(console: Any, decision: Decision, *, explain: bool) -> None:
 
 def _telling(decision: Decision) -> list[Any]:
     """One rejection for each rule: the first of a whole model, else the first."""
-    chosen: dict[str, Any] = {}
+    by_rule: dict[str, Any] = {}
     for r in decision.rejected:
-        if r.rule not in chosen or (chosen[r.rule].quant and not r.quant):
-            chosen[r.rule] = r
-    return list(chosen.values())[:SHOWN_REJECTIONS]
+        if r.rule not in by_rule or (by_rule[r.rule].quant and not r.quant):
+            by_rule[r.rule] = r
+    return list(by_rule.values())[:SHOWN_REJECTIONS]

@@ -13,7 +13,7 @@ from edgellm.cli._options import kv
 
 if TYPE_CHECKING:
     from edgellm.history.run_log import Bench, Numbers, Quality, Run
-    from edgellm.sdk.bench import Change, Results, Wanted
+    from edgellm.sdk.bench import BenchOptions, Change, Results
     from edgellm.types.machine import Machine
     from edgellm.types.plan import LaunchPlan
     from edgellm.types.request import SelectionRequest
@@ -104,16 +104,16 @@ def command(
     if quality["against"] is not None and text is None:
         raise UsageError("--against needs a text", hint="name one with --perplexity TEXTFILE", param="against")
     words = None if text is None else _read(text)
-    wanted = bench.Wanted(prompts, gen, depths, threads, repeat)
+    tests = bench.BenchOptions(prompts, gen, depths, threads, repeat)
     request = SelectionRequest(
-        ctx=wanted.ctx, backend=backend, offline=offline or settings.current().offline, kv_type=cache_type(kv)
+        ctx=tests.ctx, backend=backend, offline=offline or settings.current().offline, kv_type=cache_type(kv)
     )
     with ended_with_us():
         plan = _plan(model, request)
         report: dict[str, Any] = {"schema": SCHEMA, "model": plan.artifact.model_id, "quant": plan.artifact.quant}
         lines = []
         if repeat:
-            lines += _speed(plan, wanted, report, compare=compare)
+            lines += _speed(plan, tests, report, compare=compare)
         if words is not None:
             scored = launch.with_threads(plan, threads[0]) if threads else plan
             lines += _quality(scored, words, request, report, **quality)
@@ -144,7 +144,7 @@ def _read(path: Path) -> str:
         raise UsageError(f"{path} cannot be read: {error.strerror}", hint=hint, param="perplexity") from None
 
 
-def _speed(plan: LaunchPlan, wanted: Wanted, report: dict[str, Any], *, compare: bool) -> list[str]:
+def _speed(plan: LaunchPlan, tests: BenchOptions, report: dict[str, Any], *, compare: bool) -> list[str]:
     """Measure, keep, and say; fills `report`."""
     import msgspec
 
@@ -154,8 +154,8 @@ def _speed(plan: LaunchPlan, wanted: Wanted, report: dict[str, Any], *, compare:
 
     machine = probe()
     # Before the loads below tell it what is right.
-    expected = bench.expected(plan, machine, wanted)
-    results = bench.measure(plan, wanted, lambda what: click.echo(what, err=True))
+    expected = bench.expected(plan, machine, tests)
+    results = bench.measure(plan, tests, lambda what: click.echo(what, err=True))
     before = run_log.read(machine).benches
     row = bench.row(plan, results)
     run_log.record(machine, row)
@@ -187,10 +187,10 @@ def _table(results: Results, row: Bench, expected: dict[tuple[str, int], float])
         spread = f"{show_rate(test.low)} to {show_rate(test.high)}"
         first = results.first_token(test)
         predicted = expected.get((test.name, test.threads))
-        told = "" if predicted is None else f"{show_rate(predicted):>10} ({test.median / predicted:.2f} of it)"
-        shown = "" if first is None else f"{first * 1000:,.0f} ms"
+        ratio = "" if predicted is None else f"{show_rate(predicted):>10} ({test.median / predicted:.2f} of it)"
+        latency = "" if first is None else f"{first * 1000:,.0f} ms"
         lines.append(
-            f"{test.name:<16} {test.threads:>7} {show_rate(test.median):>8} {spread:>15} {shown:>12} {told}".rstrip()
+            f"{test.name:<16} {test.threads:>7} {show_rate(test.median):>8} {spread:>15} {latency:>12} {ratio}".rstrip()
         )
     return lines
 
@@ -243,7 +243,7 @@ def _quality(
     from edgellm.sdk import bench
 
     reference = None if against is None else _plan(against, request)
-    found = bench.check(
+    quality = bench.check(
         plan,
         reference,
         text,
@@ -253,19 +253,19 @@ def _quality(
         progress=lambda p: click.echo(f"chunk {p.done} of {p.of}: perplexity {p.perplexity:.3f}", err=True),
     )
     machine: Machine = probe(measure=False)
-    run_log.record(machine, found)
-    report["quality"] = msgspec.to_builtins(found)
-    return _verdict(found)
+    run_log.record(machine, quality)
+    report["quality"] = msgspec.to_builtins(quality)
+    return _verdict(quality)
 
 
-def _verdict(found: Quality) -> list[str]:
-    lines = [f"perplexity {found.perplexity:.4f} over {found.tokens:,} tokens"]
-    if found.mean_kl is not None and found.high_kl is not None and found.top_agreement is not None:
+def _verdict(quality: Quality) -> list[str]:
+    lines = [f"perplexity {quality.perplexity:.4f} over {quality.tokens:,} tokens"]
+    if quality.mean_kl is not None and quality.high_kl is not None and quality.top_agreement is not None:
         lines += [
-            f"against {found.reference} (perplexity {found.reference_perplexity or 0:.4f}): "
-            f"divergence {found.mean_kl:.4f} nats a token, {found.high_kl:.4f} at the 99th percentile; "
-            f"the same likeliest token for {found.top_agreement:.1%}"
+            f"against {quality.reference} (perplexity {quality.reference_perplexity or 0:.4f}): "
+            f"divergence {quality.mean_kl:.4f} nats a token, {quality.high_kl:.4f} at the 99th percentile; "
+            f"the same likeliest token for {quality.top_agreement:.1%}"
         ]
-    if found.veto:
-        lines.append(f"Vetoed: {found.veto}. Selection leaves it out here until a check passes.")
+    if quality.veto:
+        lines.append(f"Vetoed: {quality.veto}. Selection leaves it out here until a check passes.")
     return lines

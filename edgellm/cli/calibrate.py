@@ -34,17 +34,17 @@ def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
         if not as_json:
             click.echo(f"Measuring {name} at {' and '.join(map(str, sorted({1, count})))} threads ...", err=True)
         start = time.monotonic()
-        found, slow = calibrator.believable(calibrator.measure(name, count))
-        took = time.monotonic() - start
+        calibration, slow = calibrator.believable(calibrator.measure(name, count))
+        seconds = time.monotonic() - start
         try:
-            calibrations.save(machine, name, found)
+            calibrations.save(machine, name, calibration)
         except OSError as error:
             raise UsageError(
                 f"the calibration cannot be stored: {error}", hint="set EDGELLM_HOME to a folder that can be written"
             ) from error
-        rows.append(_row(name, found, took) | {"not_kept_threads": list(slow)})
+        rows.append(_row(name, calibration, seconds) | {"not_kept_threads": list(slow)})
         if not as_json:
-            _show(name, found, took)
+            _show(name, calibration, seconds)
         if slow:
             click.echo(
                 f"Not kept: {slow[0]} threads were slower than one, so another program has a processor; "
@@ -65,40 +65,42 @@ def _chosen(backend: str | None) -> list[str]:
     if backend is not None:
         plugins().backend(backend)
         return [backend]
-    found = [name for name, one in plugins().backends().items() if isinstance(one, Calibrator)]
-    if not found:
+    names = [name for name, one in plugins().backends().items() if isinstance(one, Calibrator)]
+    if not names:
         raise BackendUnavailable("no installed backend measures itself", hint="see `edgellm plugins`")
-    return found
+    return names
 
 
-def _row(name: str, found: Calibration, took: float) -> dict[str, Any]:
-    kinds = [(kind, threads) for kind, threads in found.decode if (kind, threads) in found.prefill]
+def _row(name: str, calibration: Calibration, seconds: float) -> dict[str, Any]:
+    kinds = [(kind, threads) for kind, threads in calibration.decode if (kind, threads) in calibration.prefill]
     return {
         "backend": name,
-        "build": found.build,
-        "date": found.date,
-        "seconds": round(took, 1),
-        "scatter": found.scatter,
+        "build": calibration.build,
+        "date": calibration.date,
+        "seconds": round(seconds, 1),
+        "scatter": calibration.scatter,
         "rates": [
             {
                 "type": kind,
                 "threads": threads,
-                "decode_gw_s": found.decode[kind, threads],
-                "prefill_gw_s": found.prefill[kind, threads],
+                "decode_gw_s": calibration.decode[kind, threads],
+                "prefill_gw_s": calibration.prefill[kind, threads],
             }
             for kind, threads in kinds
         ],
     }
 
 
-def _show(name: str, found: Calibration, took: float) -> None:
-    repeats = f", rates repeated within {found.scatter:.0%}" if found.scatter else ""
-    click.echo(f"{name}: {found.build}, {took:.1f} s{repeats}")
+def _show(name: str, calibration: Calibration, seconds: float) -> None:
+    repeats = f", rates repeated within {calibration.scatter:.0%}" if calibration.scatter else ""
+    click.echo(f"{name}: {calibration.build}, {seconds:.1f} s{repeats}")
     click.echo("1e9 weights per second, one token at a time / in prompts of 512")
-    counts = sorted({count for _, count in found.decode})
+    counts = sorted({count for _, count in calibration.decode})
     names = ("1 thread" if count == 1 else f"{count} threads" for count in counts)
     click.echo(f"  {'type':<8}" + "".join(f"{name:>18}" for name in names))
-    kinds = dict.fromkeys(kind for kind, _ in found.decode)
-    for kind in sorted(kinds, key=lambda kind: -found.decode.get((kind, counts[0]), 0)):
-        cells = [f"{found.decode.get((kind, n), 0):8.1f} /{found.prefill.get((kind, n), 0):7.1f}" for n in counts]
+    kinds = dict.fromkeys(kind for kind, _ in calibration.decode)
+    for kind in sorted(kinds, key=lambda kind: -calibration.decode.get((kind, counts[0]), 0)):
+        cells = [
+            f"{calibration.decode.get((kind, n), 0):8.1f} /{calibration.prefill.get((kind, n), 0):7.1f}" for n in counts
+        ]
         click.echo(f"  {kind:<8}" + "".join(f"{cell:>18}" for cell in cells))

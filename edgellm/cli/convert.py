@@ -47,22 +47,24 @@ def command(
 
     source = identify(model)
     converter = _choose(plugins().converters(), source.format, to_format.lower())
-    asked = Conversion(source, Path(out), to_format.lower(), embedding.lower(), i2s_layout or "", force, int(bits or 0))
+    conversion = Conversion(
+        source, Path(out), to_format.lower(), embedding.lower(), i2s_layout or "", force, int(bits or 0)
+    )
     with progress() as report:
-        made = converter(asked, report)
+        result = converter(conversion, report)
     if as_json:
-        answer = {"schema": SCHEMA, "path": str(made.path), "bytes": made.bytes, "notes": made.notes}
+        answer = {"schema": SCHEMA, "path": str(result.path), "bytes": result.bytes, "notes": result.notes}
         click.echo(json.dumps(answer, indent=2))
         return
-    click.echo(f"Wrote {made.path}, {show_size(made.bytes)}")
-    for note in made.notes:
+    click.echo(f"Wrote {result.path}, {show_size(result.bytes)}")
+    for note in result.notes:
         click.echo(f"  {note}")
 
 
-def _choose(known: dict[tuple[str, str], Converter], from_format: str, to_format: str) -> Converter:
-    if (from_format, to_format) in known:
-        return known[from_format, to_format]
-    ways = sorted(to for start, to in known if start == from_format)
+def _choose(converters: dict[tuple[str, str], Converter], from_format: str, to_format: str) -> Converter:
+    if (from_format, to_format) in converters:
+        return converters[from_format, to_format]
+    ways = sorted(to for start, to in converters if start == from_format)
     raise UsageError(
         f"nothing installed converts {from_format} to {to_format!r}",
         hint=f"from {from_format} there is: {', '.join(ways)}" if ways else "`edgellm plugins` lists what is installed",

@@ -103,13 +103,13 @@ def attempt(report: Report, what: str, action: Callable[[], T]) -> T | None:
 
 
 def versions() -> dict[str, str]:
-    found = {"edgellm": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    numbers = {"edgellm": __version__, "python": platform.python_version(), "platform": platform.platform()}
     for name in LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            numbers[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            numbers[name] = "not installed"
+    return numbers
 
 
 def _probe() -> Machine:
@@ -155,12 +155,12 @@ def examine_history(report: Report, machine: Machine) -> None:
     read = attempt(report, "the history of runs", lambda: dump.history_of(machine, facts))
     if read is None:
         return
-    known, report.history = read
-    if known.problem:
-        report.problem(known.problem, f"move {known.path} away: what was learned is forgotten")
-    if known.skipped:
-        lines = "1 line" if known.skipped == 1 else f"{known.skipped} lines"
-        report.note(f"{lines} of {known.path} cannot be read and are left out")
+    log, report.history = read
+    if log.problem:
+        report.problem(log.problem, f"move {log.path} away: what was learned is forgotten")
+    if log.skipped:
+        lines = "1 line" if log.skipped == 1 else f"{log.skipped} lines"
+        report.note(f"{lines} of {log.path} cannot be read and are left out")
     for row in report.history["drift"]:
         report.note(f"drift: {row['text']}", row["fix"])
     for row in report.history["vetoes"]:
@@ -277,9 +277,9 @@ def examine_store(report: Report) -> None:
 
 
 def render(report: Report) -> str:
-    found = report.versions
-    lines = [f"EdgeLLM {found['edgellm']}, Python {found['python']}, {found['platform']}"]
-    lines += ["  " + ", ".join(f"{name} {found[name]}" for name in LIBRARIES)]
+    numbers = report.versions
+    lines = [f"EdgeLLM {numbers['edgellm']}, Python {numbers['python']}, {numbers['platform']}"]
+    lines += ["  " + ", ".join(f"{name} {numbers[name]}" for name in LIBRARIES)]
     if report.machine:
         lines += ["", "Machine", f"  {report.machine['name']}", f"  {' '.join(report.machine['cpu']['isa'])}"]
     lines += ["", "Backends"]

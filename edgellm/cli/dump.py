@@ -79,10 +79,10 @@ def history_of(machine: Machine, facts: Mapping[str, BackendFacts]) -> tuple[His
     from edgellm.contract.manager import plugins
     from edgellm.history import fingerprint, run_log
 
-    known = run_log.read(machine)
-    ran = {run.backend for run in known.runs} & facts.keys()
+    log = run_log.read(machine)
+    ran = {run.backend for run in log.runs} & facts.keys()
     bases = {name: fingerprint.basis(plugins().backend(name), facts[name].calibration) for name in ran}
-    learned = run_log.of_runs(known.runs, bases, machine.compute_threads)
+    learned = run_log.of_runs(log.runs, bases, machine.compute_threads)
     rows = [
         {"backend": backend, "model": model, "quant": quant, "kv_type": kv_type, **explain.plain(correction)}
         for (backend, model, quant, kv_type), correction in learned.rows.items()
@@ -91,17 +91,17 @@ def history_of(machine: Machine, facts: Mapping[str, BackendFacts]) -> tuple[His
         {"backend": backend, "model": model, "quant": quant, "reason": why}
         for (backend, model, quant), why in run_log.vetoes(machine).items()
     ]
-    return known, {
-        "path": str(known.path),
-        "lines": len(known.rows),
-        "skipped": known.skipped,
+    return log, {
+        "path": str(log.path),
+        "lines": len(log.rows),
+        "skipped": log.skipped,
         "bases": bases,
         "corrections": rows,
         "vetoes": vetoes,
-        "drift": [asdict(drift) for drift in verify.latest_drifts(known.runs, bases)],
-        "runs": msgspec.to_builtins(known.runs[-SHOWN_RUNS:]),
-        "benches": msgspec.to_builtins(known.benches[-SHOWN_RUNS:]),
-        "checks": msgspec.to_builtins(known.checks[-SHOWN_RUNS:]),
+        "drift": [asdict(drift) for drift in verify.latest_drifts(log.runs, bases)],
+        "runs": msgspec.to_builtins(log.runs[-SHOWN_RUNS:]),
+        "benches": msgspec.to_builtins(log.benches[-SHOWN_RUNS:]),
+        "checks": msgspec.to_builtins(log.checks[-SHOWN_RUNS:]),
     }
 
 
@@ -109,11 +109,11 @@ def anonymous(report: Any) -> Any:
     """The same without the user's folder, name and secrets, wherever they stand."""
     home = str(Path.home())
     hidden = [(value, "(set)") for name, value in os.environ.items() if SECRET.search(name) and len(value) >= 8]
-    found = [*hidden, *([(home, "~")] if len(home) > 1 else [])]
+    replacements = [*hidden, *([(home, "~")] if len(home) > 1 else [])]
     user = _user()
     # As a word, and not where it is one of the system's: root, user and the like say nothing of a person.
     name = re.compile(rf"(?<![A-Za-z0-9]){re.escape(user)}(?![A-Za-z0-9])") if user else None
-    return _cleaned(report, found, name)
+    return _cleaned(report, replacements, name)
 
 
 def _user() -> str:
@@ -124,13 +124,13 @@ def _user() -> str:
     return "" if user in ("root", "user", "admin", "runner", "ubuntu") or len(user) < 3 else user
 
 
-def _cleaned(value: Any, hidden: list[tuple[str, str]], name: re.Pattern[str] | None) -> Any:
+def _cleaned(value: Any, replacements: list[tuple[str, str]], name: re.Pattern[str] | None) -> Any:
     if isinstance(value, dict):
-        return {_cleaned(key, hidden, name): _cleaned(item, hidden, name) for key, item in value.items()}
+        return {_cleaned(key, replacements, name): _cleaned(item, replacements, name) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_cleaned(item, hidden, name) for item in value]
+        return [_cleaned(item, replacements, name) for item in value]
     if not isinstance(value, str):
         return value
-    for secret, shown in hidden:
-        value = value.replace(secret, shown)
+    for secret, replacement in replacements:
+        value = value.replace(secret, replacement)
     return name.sub("(user)", value) if name is not None else value

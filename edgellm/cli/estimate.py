@@ -65,22 +65,24 @@ def command(
     from edgellm.selection.scenario import Scenario
     from edgellm.types.options import SelectionOptions
 
-    asked = SelectionOptions.of(**options)
-    context = of(profile, gpu_build=asked.asks_for_gpu, models_file=models_file)
+    selection = SelectionOptions.of(**options)
+    context = of(profile, gpu_build=selection.asks_for_gpu, models_file=models_file)
     resolved = resolve(model, context, quant=quant, offline=offline, predict=True)
     reads_only = resolved.card.kind in ("embedding", "reranker")
-    request = request_for(context, asked, usual_task="embed" if reads_only else "chat")
+    request = request_for(context, selection, usual_task="embed" if reads_only else "chat")
     scenario = Scenario.of(context.machine, request)
     adapters_bytes = adapter_bytes(adapters, resolved.card.shape)
-    fits, refused = fit_reports(resolved.card, context, scenario, adapter_bytes=adapters_bytes, others=resolved.others)
+    fits, refusals = fit_reports(resolved.card, context, scenario, adapter_bytes=adapters_bytes, others=resolved.others)
     chosen = _chosen(resolved.card, context, request)
     if as_json:
-        from edgellm.selection.fit_json import to_dict
+        from edgellm.selection import fit_json
 
-        click.echo(json.dumps(to_dict(resolved.card, resolved.basis, scenario, fits, refused, chosen), indent=2))
+        click.echo(
+            json.dumps(fit_json.to_dict(resolved.card, resolved.basis, scenario, fits, refusals, chosen), indent=2)
+        )
     else:
         _show(resolved, context.machine, explain.budget(scenario.budget), fits, chosen)
-        for r in refused:
+        for r in refusals:
             click.echo(f"Not predicted: {r.quant} {explain.refusal(r.reason)}.")
     return 0 if any(a.fits for a in fits) else DOES_NOT_FIT
 
@@ -101,15 +103,15 @@ def _chosen(card: ModelCard, context: SelectionContext, request: SelectionReques
 
 
 def _show(
-    resolved: ResolvedModel, machine: Machine, budget_reason: str, found: Sequence[FitReport], chosen: str
+    resolved: ResolvedModel, machine: Machine, budget_reason: str, fits: Sequence[FitReport], chosen: str
 ) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    if len(found) == 1:
-        _show_one(console, resolved, machine, budget_reason, found[0])
+    if len(fits) == 1:
+        _show_one(console, resolved, machine, budget_reason, fits[0])
     else:
-        _show_all(console, resolved, machine, budget_reason, found, chosen)
+        _show_all(console, resolved, machine, budget_reason, fits, chosen)
 
 
 def _head(console: Console, resolved: ResolvedModel, machine: Machine, quant: str) -> None:
@@ -204,7 +206,7 @@ def _show_all(  # noqa: PLR0917
     resolved: ResolvedModel,
     machine: Machine,
     budget_reason: str,
-    found: Sequence[FitReport],
+    fits: Sequence[FitReport],
     chosen: str,
 ) -> None:
     """A line for each quantization, the largest first."""
@@ -213,21 +215,21 @@ def _show_all(  # noqa: PLR0917
 
     _head(console, resolved, machine, "")
     console.print()
-    quant, weights, context, memory, rate, kept = "quant", "weights", "context", "memory", "tok/s", "kept"
+    quant, weights, context, memory, rate, share = "quant", "weights", "context", "memory", "tok/s", "kept"
     console.print(
-        f"{quant:<11}{weights:>9} {context:>8} {memory:>9} {rate:>7} {kept:>7}  verdict", style="bold", markup=False
+        f"{quant:<11}{weights:>9} {context:>8} {memory:>9} {rate:>7} {share:>7}  verdict", style="bold", markup=False
     )
-    for a in sorted(found, key=lambda a: -a.candidate.tensor_bytes):
+    for a in sorted(fits, key=lambda a: -a.candidate.tensor_bytes):
         c = a.candidate
         numbers = f"{show_size(c.tensor_bytes):>9} {c.ctx:>8,} {show_memory(a.counted_bytes):>9}"
         rates = f"{show_rate(a.rate_tps):>7} {a.kept.mid:>7.1%}"
         style = "green" if a.fits and a.is_fast_enough else "" if a.fits else "red"
         word = f"{_word(a)}, chosen" if c.quant == chosen else _word(a)
         console.print(f"{c.quant:<11}{numbers} {rates}  {word}", style=style, markup=False)
-    if found:
+    if fits:
         console.print(f"\nMemory budget {budget_reason}.", markup=False)
-        console.print(f"Quality before quantization: {explain.basis(found[0].ability)}.", markup=False)
-        for problem in list(dict.fromkeys(a.problems[0] for a in found if a.problems))[:SHOWN_PROBLEMS]:
+        console.print(f"Quality before quantization: {explain.basis(fits[0].ability)}.", markup=False)
+        for problem in list(dict.fromkeys(a.problems[0] for a in fits if a.problems))[:SHOWN_PROBLEMS]:
             console.print(f"Cannot be run so: {explain.problem(problem)}.", markup=False)
         console.print(f"`edgellm estimate {resolved.card.id}:QUANT` shows every term of one.", markup=False)
 

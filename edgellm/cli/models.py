@@ -71,23 +71,23 @@ def _plans(
     One decision for each model.
     """
     from edgellm.errors import NothingFits
+    from edgellm.selection import decision_json
     from edgellm.selection.decide import decide
-    from edgellm.selection.decision_json import to_dict
 
     rate = _rate(request)
     plans: dict[str, dict[str, Any]] = {}
     slow = 0
     for card in cards:
         try:
-            decision = to_dict(decide(context.narrowed([card]), request))
+            decision = decision_json.to_dict(decide(context.narrowed([card]), request))
         except NothingFits:
             continue
         choice = decision["choice"]
         if choice[rate]["tok_s"] < decision["inputs"]["floor_tps"]:
             slow += 1
             continue
-        kept = ("quant", "backend", "ctx", "kv_type", "tensor_bytes", "decode", "prefill", "quality", "memory")
-        plans[card.id] = {key: choice[key] for key in kept}
+        keys = ("quant", "backend", "ctx", "kv_type", "tensor_bytes", "decode", "prefill", "quality", "memory")
+        plans[card.id] = {key: choice[key] for key in keys}
     return plans, slow
 
 
@@ -136,8 +136,8 @@ def _print_fitting(listed: list[dict[str, Any]], request: SelectionRequest, slow
         plan = row["here"]
         name = row["id"] + ("*" if row["license_restricts"] else "")
         sizes = f"{show_size(plan['tensor_bytes']):>8} {plan['ctx']:>7,}"
-        taken = f"{show_rate(plan[_rate(request)]['tok_s']):>6} {show_memory(plan['memory']['needed_bytes']):>9}"
-        click.echo(f"{name:<{width}} {plan['quant']:<7} {sizes} {taken}")
+        numbers = f"{show_rate(plan[_rate(request)]['tok_s']):>6} {show_memory(plan['memory']['needed_bytes']):>9}"
+        click.echo(f"{name:<{width}} {plan['quant']:<7} {sizes} {numbers}")
     floor = show_rate(TASK_NEEDS[request.task].floor_tps)
     more = f"; {slow} more fit but stay below {floor} tok/s" if slow else ""
     click.echo(f"\n{len(listed)} models for {request.task}{more}.\n`edgellm estimate MODEL` tells more of one.")
@@ -168,7 +168,7 @@ def _found(stored: list[StoredModel]) -> list[dict[str, Any]]:
     ]
 
 
-def _print_stored(stored: list[StoredModel], found: list[dict[str, Any]], as_json: bool) -> None:
+def _print_stored(stored: list[StoredModel], others: list[dict[str, Any]], as_json: bool) -> None:
     from edgellm.units import show_size
 
     entries: list[dict[str, Any]] = [
@@ -183,12 +183,12 @@ def _print_stored(stored: list[StoredModel], found: list[dict[str, Any]], as_jso
         for s in stored
     ]
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "installed": entries, "found": found}, indent=2))
+        click.echo(json.dumps({"schema": SCHEMA, "installed": entries, "found": others}, indent=2))
         return
-    for entry in (*entries, *found):
+    for entry in (*entries, *others):
         problem = f"  damaged: {entry['problem']}" if entry["problem"] else ""
         origin = f"  ({entry['origin']})" if "origin" in entry else ""
         click.echo(f"{entry['id']} {entry['quant']}  {show_size(entry['bytes'])}{origin}{problem}")
         click.echo(f"    {entry.get('folder') or entry['path']}")
-    if not entries and not found:
+    if not entries and not others:
         click.echo("Nothing is stored yet. `edgellm serve` fetches what it chooses.")

@@ -43,20 +43,25 @@ def command(
     from edgellm.app import fleet_file
     from edgellm.selection import fleet
 
-    wanted = fleet_file.load(file)
-    sites = _sites(wanted, models_file)
+    description = fleet_file.load(file)
+    sites = _sites(description, models_file)
     shared = fleet.plan_shared(sites, one_file=one_file) if one_model or one_file else None
     boxes = shared.boxes if shared is not None else fleet.plan(sites)
     if as_json:
-        from edgellm.selection.fleet_json import to_dict
+        from edgellm.selection import fleet_json
 
-        click.echo(json.dumps(to_dict(wanted.name, [box.profile for box in wanted.boxes], boxes, shared), indent=2))
+        click.echo(
+            json.dumps(
+                fleet_json.to_dict(description.name, [box.profile for box in description.boxes], boxes, shared),
+                indent=2,
+            )
+        )
     else:
-        _show(wanted, boxes, shared, explain=explain)
+        _show(description, boxes, shared, explain=explain)
     return 0 if all(box.choice is not None for box in boxes) else NOT_ALL
 
 
-def _sites(wanted: Fleet, models_file: Path | None) -> list[Site]:
+def _sites(description: Fleet, models_file: Path | None) -> list[Site]:
     """Every box with its circumstances. Boxes of one kind share the object, so that they are decided once.
 
     Raises:
@@ -76,7 +81,7 @@ def _sites(wanted: Fleet, models_file: Path | None) -> list[Site]:
         return app_context.cards(models_file, here=False)
 
     machines: dict[str, Machine] = {}
-    for box in wanted.boxes:
+    for box in description.boxes:
         if not box.is_here and box.profile not in machines:
             machines[box.profile] = _machine(box)
     return [
@@ -86,7 +91,7 @@ def _sites(wanted: Fleet, models_file: Path | None) -> list[Site]:
             context(None if box.is_here else box.profile, box.request.gpu_layers not in (None, 0)),
             box.request,
         )
-        for box in wanted.boxes
+        for box in description.boxes
     ]
 
 
@@ -102,7 +107,7 @@ def _machine(box: Box) -> Machine:
         ) from None
 
 
-def _show(wanted: Fleet, boxes: Sequence[Assigned], shared: Shared | None, *, explain: bool) -> None:
+def _show(description: Fleet, boxes: Sequence[Assigned], shared: Shared | None, *, explain: bool) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -121,13 +126,15 @@ def _show_shared(console: Console, shared: Shared) -> None:
     console.print(f"{name} for all boxes", style="bold green", markup=False)
     console.print(f"quality {shared.worst:.1f} of 100 where it is least, {shared.mean:.1f} on average", markup=False)
     if shared.low_bits:
-        told = f"No model fits everywhere at 4 bits or more; below on: {', '.join(shared.low_bits)}"
-        console.print(told, style="yellow", markup=False)
+        warning = f"No model fits everywhere at 4 bits or more; below on: {', '.join(shared.low_bits)}"
+        console.print(warning, style="yellow", markup=False)
     if shared.slow:
         console.print(f"No model keeps every floor; slow on: {', '.join(shared.slow)}", style="yellow", markup=False)
     if shared.limit:
-        same = "the same model would do better" if shared.without_limit == name else f"{shared.without_limit} could run"
-        console.print(f"{shared.limit} limits: without it {same}.", markup=False)
+        alternative = (
+            "the same model would do better" if shared.without_limit == name else f"{shared.without_limit} could run"
+        )
+        console.print(f"{shared.limit} limits: without it {alternative}.", markup=False)
     for other in shared.runners_up[:SHOWN_RUNNERS_UP]:
         slow = f"; slow on {', '.join(other.slow)}" if other.slow else ""
         numbers = f"{other.worst:.1f} where it is least, {other.mean:.1f} on average"

@@ -23,8 +23,8 @@ def command(ctx: click.Context, as_json: bool) -> None:
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         click.echo(f"{row['name']:<{width}}  {row['status']:<5}  {row['distribution']}")
-        told = row["error"] or ", ".join(row["registers"]) or "registers nothing"
-        click.echo(textwrap.indent(told, " " * (width + 2)))
+        description = row["error"] or ", ".join(row["registers"]) or "registers nothing"
+        click.echo(textwrap.indent(description, " " * (width + 2)))
 
 
 def collect(ctx: click.Context) -> list[dict[str, Any]]:
@@ -32,11 +32,11 @@ def collect(ctx: click.Context) -> list[dict[str, Any]]:
     from edgellm.cli.main import cli
     from edgellm.contract.manager import plugins
 
-    found = plugins()
+    host = plugins()
     # Only the host sees that a backend lacks a method or that a command's name is taken: let it look.
-    found.backends()
+    host.backends()
     cli.list_commands(ctx)
-    added = found.registrations()
+    added = host.registrations()
     return [
         {
             "name": row.name,
@@ -46,5 +46,5 @@ def collect(ctx: click.Context) -> list[dict[str, Any]]:
             "registers": [] if row.error else list(added.get(row.name, ())),
             "error": row.error,
         }
-        for row in found.rows()
+        for row in host.rows()
     ]

@@ -59,14 +59,14 @@ def command(
         return
     if not as_json:
         _tell(planned)
-    made = None
+    result = None
     if not dry_run:
         with ended_with_us(), _progress(planned.quant) as report:
-            made = make(planned, report)
+            result = make(planned, report)
     if as_json:
-        click.echo(json.dumps(_answer(planned, made), indent=2))
-    elif made is not None:
-        _done(planned, made)
+        click.echo(json.dumps(_answer(planned, result), indent=2))
+    elif result is not None:
+        _done(planned, result)
 
 
 def _nothing_to_do(decision: Decision, as_json: bool) -> None:
@@ -94,15 +94,15 @@ def _tell(planned: Plan) -> None:
         click.echo(f"  {note}")
 
 
-def _done(planned: Plan, made: Made) -> None:
+def _done(planned: Plan, result: Made) -> None:
     from edgellm.units import show_size
 
-    click.echo(f"Wrote {made.path}, {show_size(made.bytes)}, in {made.seconds:.0f} s")
-    click.echo(f"  its {made.tensor_bytes:,} bytes of tensors are what was predicted")
-    click.echo(f"  run it: edgellm run {made.name or made.path}")
+    click.echo(f"Wrote {result.path}, {show_size(result.bytes)}, in {result.seconds:.0f} s")
+    click.echo(f"  its {result.tensor_bytes:,} bytes of tensors are what was predicted")
+    click.echo(f"  run it: edgellm run {result.name or result.path}")
 
 
-def _answer(planned: Plan, made: Made | None) -> dict[str, Any]:
+def _answer(planned: Plan, result: Made | None) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "schema": SCHEMA,
         "model": planned.source.card.id,
@@ -114,13 +114,13 @@ def _answer(planned: Plan, made: Made | None) -> dict[str, Any]:
         "notes": planned.notes,
         "made": None,
     }
-    if made is not None:
+    if result is not None:
         answer["made"] = {
-            "path": str(made.path),
-            "name": made.name or None,
-            "file_bytes": made.bytes,
-            "tensor_bytes": made.tensor_bytes,
-            "seconds": round(made.seconds, 1),
+            "path": str(result.path),
+            "name": result.name or None,
+            "file_bytes": result.bytes,
+            "tensor_bytes": result.tensor_bytes,
+            "seconds": round(result.seconds, 1),
         }
     return answer
 
@@ -153,5 +153,5 @@ class _Lines:
         if now < self._next:
             return
         self._next = now + PLAIN_INTERVAL_S
-        left = f", {(now - self._started) * (1 - share) / share:.0f} s left" if share > 0 else ""
-        click.echo(f"quantizing to {self._quant}: {share:.0%}{left}, {what}", err=True)
+        remaining = f", {(now - self._started) * (1 - share) / share:.0f} s left" if share > 0 else ""
+        click.echo(f"quantizing to {self._quant}: {share:.0%}{remaining}, {what}", err=True)

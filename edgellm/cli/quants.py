@@ -66,12 +66,12 @@ def _calibrations(machine: Machine) -> list[tuple[str, Calibration]]:
     from edgellm.contract.manager import plugins
     from edgellm.history import calibrations
 
-    found = []
+    pairs = []
     for name, backend in sorted(plugins().backends().items()):
         stored = calibrations.load(machine, name, backend.build()) if isinstance(backend, Calibrator) else None
         if stored is not None:
-            found.append((name, stored))
-    return found
+            pairs.append((name, stored))
+    return pairs
 
 
 def _measured(quant: Quant, machine: Machine, stored: list[tuple[str, Calibration]]) -> MeasuredSpeed | None:
@@ -79,11 +79,13 @@ def _measured(quant: Quant, machine: Machine, stored: list[tuple[str, Calibratio
 
     key, best = (quant.base, machine.compute_threads), None
     for name, rates in stored:
-        known = plugins().backend(name).quants
-        can = known is None or quant.name in known or (bool(quant.like[0]) and quant.like[0] in known)
+        names = plugins().backend(name).quants
+        can = names is None or quant.name in names or (bool(quant.like[0]) and quant.like[0] in names)
         if can and key in rates.decode and key in rates.prefill:
-            found = MeasuredSpeed(name, key[1], rates.decode[key], rates.prefill[key], _tokens(quant, machine, rates))
-            best = found if best is None or found.decode_gw_s > best.decode_gw_s else best
+            measured = MeasuredSpeed(
+                name, key[1], rates.decode[key], rates.prefill[key], _tokens(quant, machine, rates)
+            )
+            best = measured if best is None or measured.decode_gw_s > best.decode_gw_s else best
     return best
 
 
@@ -95,14 +97,14 @@ def _tokens(quant: Quant, machine: Machine, rates: Calibration) -> dict[str, tup
     from edgellm.estimate.weights import weights
 
     mix = quant.like[0] if quant.kind == "dynamic" else quant.name
-    found = {}
+    rates_of = {}
     for size, model in EXAMPLES if mix in BASE_TYPE else ():
         card, threads = catalog()[model], machine.compute_threads
         if card.shape is not None:
-            known = weights(card.shape, card.params, card.params_active, mix)
-            decode = speed.decode(machine, card.shape, known, threads, rates=rates)
-            found[size] = decode.tok_s, speed.prefill(machine, card.shape, known, threads, rates=rates).tok_s
-    return found
+            model_weights = weights(card.shape, card.params, card.params_active, mix)
+            decode = speed.decode(machine, card.shape, model_weights, threads, rates=rates)
+            rates_of[size] = decode.tok_s, speed.prefill(machine, card.shape, model_weights, threads, rates=rates).tok_s
+    return rates_of
 
 
 def _row(quant: Quant, here: IsaClass, measured: MeasuredSpeed | None) -> dict[str, Any]:
@@ -113,7 +115,7 @@ def _row(quant: Quant, here: IsaClass, measured: MeasuredSpeed | None) -> dict[s
         "base_type": quant.base,
         "meaning": quant.meaning,
         "best_for": quant.best_for,
-        "kept": {size: round(kept, 3) for size, kept in _kept(quant)},
+        "kept": {size: round(share, 3) for size, share in _kept(quant)},
         "decode_relative_to_q4_k": round(relative(quant, here), 2),
         "here": quant.on(here),
         "measured": None if measured is None else _measured_row(measured),
@@ -148,13 +150,13 @@ _SIZES = (("1B", 10**9), ("8B", 8 * 10**9), ("70B", 70 * 10**9))
 
 
 def _show_one(quant: Quant, cpu: str, here: IsaClass, measured: MeasuredSpeed | None) -> None:
-    kept = ", ".join(f"{share:.1%} at {size}" for size, share in _kept(quant))
+    shares = ", ".join(f"{share:.1%} at {size}" for size, share in _kept(quant))
     native = " if it was not trained in it, all of it otherwise" if quant.kind in TRAINED else ""
     lines = [
         f"{quant.name}: {quant.meaning}",
         f"  kind       {quant.kind}; most weights are stored as {quant.base}",
         f"  bits       {quant.bits:g} a weight on an 8B llama: {quant.bits:.3g} GB",
-        f"  keeps      {kept} of a model's ability{native}",
+        f"  keeps      {shares} of a model's ability{native}",
         f"  best for   {quant.best_for}",
         f"  this CPU   {cpu}: {quant.on(here)}",
         f"             ({here.name}: {PRIOR})",
@@ -176,8 +178,8 @@ def _show_all(chosen: list[Quant], cpu: str, here: IsaClass, rates: dict[str, Me
     head = f"{'unpack':>7}" + (f"{'measured':>10}{sizes}" if measured else "")
     click.echo(f"{'name':<{width}}   bits  8B keeps{head}  best for")
     for quant in chosen:
-        kept = "trained" if quant.kind in TRAINED else f"{dict(_kept(quant))['8B']:.1%}"
-        numbers = f"{quant.bits:5.2f}  {kept:>8}{relative(quant, here):6.2f}x"
+        share = "trained" if quant.kind in TRAINED else f"{dict(_kept(quant))['8B']:.1%}"
+        numbers = f"{quant.bits:5.2f}  {share:>8}{relative(quant, here):6.2f}x"
         if measured:
             numbers += _cells(rates[quant.name])
         click.echo(f"{quant.name:<{width}}  {numbers}  {quant.best_for}")
@@ -187,11 +189,11 @@ def _show_all(chosen: list[Quant], cpu: str, here: IsaClass, rates: dict[str, Me
     click.echo(f"unpack    weights per second while decoding, against Q4_K: {PRIOR}")
 
 
-def _cells(found: MeasuredSpeed | None) -> str:
-    if found is None:
+def _cells(measured: MeasuredSpeed | None) -> str:
+    if measured is None:
         return f"{'-':>10}" + "".join(f"{'-':>6}" for _ in EXAMPLES)
-    tokens = (f"{found.tok_s[size][0]:.3g}" if size in found.tok_s else "-" for size, _ in EXAMPLES)
-    return f"{found.decode_gw_s:10.1f}" + "".join(f"{cell:>6}" for cell in tokens)
+    tokens = (f"{measured.tok_s[size][0]:.3g}" if size in measured.tok_s else "-" for size, _ in EXAMPLES)
+    return f"{measured.decode_gw_s:10.1f}" + "".join(f"{cell:>6}" for cell in tokens)
 
 
 def _show_builds(stored: list[tuple[str, Calibration]], threads: int) -> None:

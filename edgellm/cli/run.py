@@ -125,10 +125,10 @@ class Talk:
         """Print the answer to `text` as it comes; False where Ctrl-C cut it off. What was said is kept either way."""
         from edgellm.types.request import Message
 
-        asked = [*self._messages, Message("user", text)]
+        messages = [*self._messages, Message("user", text)]
         answer = ""
         finished = True
-        events = self._events(asked, text)
+        events = self._events(messages, text)
         try:
             with contextlib.closing(events):
                 for piece in events:
@@ -138,10 +138,10 @@ class Talk:
             finished = False
         if not answer.endswith("\n") or not finished:
             click.echo()
-        self._messages = [*asked, Message("assistant", answer)]
+        self._messages = [*messages, Message("assistant", answer)]
         return finished
 
-    def _events(self, asked: list[Message], text: str) -> Generator[str, None, None]:
+    def _events(self, messages: list[Message], text: str) -> Generator[str, None, None]:
         from edgellm.types.event import Delta
         from edgellm.types.request import GenerationRequest
 
@@ -149,7 +149,7 @@ class Talk:
         if self._raw:
             request = GenerationRequest(text, self._sampling, **limits)
         else:
-            request = self.llm.request(asked, sampling=self._sampling, **limits)
+            request = self.llm.request(messages, sampling=self._sampling, **limits)
         with contextlib.closing(self.llm.generate(request)) as events:
             for event in events:
                 if isinstance(event, Delta):
@@ -227,8 +227,8 @@ def _sampling(rest: dict[str, Any]) -> Sampling:
     from edgellm.types.request import Sampling
 
     names = [name for name in Sampling.__struct_fields__ if name in rest]
-    given = {name: rest.pop(name) for name in names}
-    return Sampling(**{name: value for name, value in given.items() if value is not None})
+    values = {name: rest.pop(name) for name in names}
+    return Sampling(**{name: value for name, value in values.items() if value is not None})
 
 
 def _shown(text: str) -> str:

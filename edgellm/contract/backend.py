@@ -63,19 +63,19 @@ class EngineInfo:
     details: dict[str, str] = field(default_factory=dict)  # for people: library, kernels, buffers
 
 
-def check_batch(batch: Sequence[SlotInput], info: EngineInfo, held: Sequence[int]) -> None:
-    """What an engine asks of a step before it touches its cache. `held`: tokens in each slot.
+def check_batch(batch: Sequence[SlotInput], info: EngineInfo, lengths: Sequence[int]) -> None:
+    """What an engine checks before a step touches its cache. `lengths`: tokens in each slot.
 
     Raises:
         CacheFull: an entry is longer than what its slot has left.
-        ValueError: a slot twice, another `n_past` than held, no tokens, an id outside the vocabulary, or too many.
+        ValueError: a slot twice, a wrong `n_past`, no tokens, an id outside the vocabulary, or too many of anything.
     """
     total = rows = 0
     for entry in batch:
         total += len(entry.tokens)
         rows += entry.n_logits
-        if not entry.tokens or entry.n_past != held[entry.slot]:
-            raise ValueError(f"slot {entry.slot} holds {held[entry.slot]} tokens, not {entry.n_past}")
+        if not entry.tokens or entry.n_past != lengths[entry.slot]:
+            raise ValueError(f"slot {entry.slot} holds {lengths[entry.slot]} tokens, not {entry.n_past}")
         if entry.n_past + len(entry.tokens) > info.n_ctx:
             needed, free = len(entry.tokens), info.n_ctx - entry.n_past
             raise CacheFull(f"slot {entry.slot} needs {needed} cells, {free} are free", needed=needed, free=free)
@@ -312,8 +312,8 @@ class WorkerEnv(Protocol):
 
 def worker_environment(backend: object) -> dict[str, str]:
     """What a process that runs `backend` starts with."""
-    wanted = dict(backend.worker_environment) if isinstance(backend, WorkerEnv) else {}
-    return wanted | variables()
+    own = dict(backend.worker_environment) if isinstance(backend, WorkerEnv) else {}
+    return own | variables()
 
 
 @runtime_checkable

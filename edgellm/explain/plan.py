@@ -86,7 +86,7 @@ def _gpu_unused(reason: GpuUnused) -> str:
             return f"0 layers: {reason.missing}; {idle}{remedy}"
 
 
-def better_backend(why: Faster | OwnKernels) -> str:
+def why_better(why: Faster | OwnKernels) -> str:
     """What speaks for a backend against another one on the same kind of file."""
     if isinstance(why, Faster):
         return f"{show_rate(why.tok_s)} against {show_rate(why.other_tok_s)} tok/s, {why.basis}"
@@ -178,7 +178,7 @@ def backend(reason: BackendReason) -> str:
 
 def _preferred(why: Faster | OwnKernels | FilesCompared) -> str:
     if not isinstance(why, FilesCompared):
-        return better_backend(why)
+        return why_better(why)
     return (
         f"{show_rate(why.tok_s)} against {show_rate(why.other_tok_s)} tok/s, "
         f"{show_size(why.tensor_bytes)} against {show_size(why.other_tensor_bytes)}, "

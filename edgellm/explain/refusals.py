@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgellm.explain.choice import quant_criterion
-from edgellm.explain.plan import better_backend, layers
+from edgellm.explain.plan import layers, why_better
 from edgellm.explain.reasons import sentence
 from edgellm.types.criterion import Stated
 from edgellm.types.reason import Reason
@@ -103,7 +103,7 @@ def _by_rule(why: RuleRefusal) -> str:
             count = layers(why.layers, why.total)
             return f"{count} need {needed} on {why.devices}, {usable} usable; {why.fitting} fit"
         case OtherBackendPreferred():
-            return f"{why.backend} is preferred to {why.other}: {better_backend(why.why)}"
+            return f"{why.backend} is preferred to {why.other}: {why_better(why.why)}"
         case OtherFilePreferred():
             return f"the file of {why.source} is preferred"
 

@@ -64,14 +64,14 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         with place.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
-        found = json.loads(raw) if len(raw) <= MAX_BYTES else None
+        config = json.loads(raw) if len(raw) <= MAX_BYTES else None
     except FileNotFoundError:
         raise BadArtifact(f"{folder} has no config.json", hint="fetch the whole folder") from None
     except (OSError, ValueError, RecursionError) as error:
         raise BadArtifact(f"{place} cannot be read: {error}", hint="fetch it again") from None
-    if not isinstance(found, dict):
+    if not isinstance(config, dict):
         raise BadArtifact(f"{place} is no JSON object of at most {MAX_BYTES} bytes", hint="fetch it again")
-    return found
+    return config
 
 
 def _type(config: dict[str, Any]) -> str:

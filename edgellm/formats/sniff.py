@@ -23,19 +23,19 @@ def sniff(start: bytes) -> tuple[str, str]:
     head = start.lstrip().lower()
     prefixed = next(((kind, words) for prefix, kind, words in _STARTS if start.startswith(prefix)), None)
     if not start:
-        found = "empty", "empty"
+        answer = "empty", "empty"
     elif prefixed is not None:
-        found = prefixed
+        answer = prefixed
     elif head.startswith((b"<!doctype", b"<html")):
-        found = "html", "an HTML page (an error or login page was saved instead of the model); fetch the model again"
+        answer = "html", "an HTML page (an error or login page was saved instead of the model); fetch the model again"
     elif start[8:9] == b"{":
-        found = "safetensors", "a safetensors file"
+        answer = "safetensors", "a safetensors file"
     elif head[:1] in (b"{", b"["):
-        found = "json", "JSON text"
+        answer = "json", "JSON text"
     elif not start.strip(b"\0"):
-        found = "unknown", "all zero bytes at its start (a download that was never finished?)"
+        answer = "unknown", "all zero bytes at its start (a download that was never finished?)"
     elif all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start):
-        found = "text", "plain text"
+        answer = "text", "plain text"
     else:
-        found = "unknown", "of no kind known here"
-    return found
+        answer = "unknown", "of no kind known here"
+    return answer

@@ -46,23 +46,23 @@ BUSY_SHARE = 0.15
 
 
 @dataclass(frozen=True, slots=True)
-class Bandwidth:
+class MemoryBandwidth:
     gb_s: float  # 1e9 bytes per second
     basis: str  # for people
     occasions: int = 1  # quiet measurements of which this is the best
     contended: bool = False  # other programs ran beside it
 
 
-def remembered(machine: Machine, notes: list[str]) -> Bandwidth | None:
+def remembered(machine: Machine, notes: list[str]) -> MemoryBandwidth | None:
     """What was measured on this machine before, for the same threads and pages; None = nothing usable."""
     path = _cache_file(machine)
     try:
         stored = json.loads(path.read_bytes()[: 64 * 1024])
         occasions = int(stored["occasions"])
         contended = bool(stored.get("contended", occasions == 0))  # older files have no such key
-        found = Bandwidth(float(stored["gb_s"]), str(stored["basis"])[:200], occasions, contended)
-        if stored["schema"] == _CACHE_SCHEMA and stored["key"] == _key(machine) and 0 < found.gb_s < 1e5:
-            return found
+        bandwidth = MemoryBandwidth(float(stored["gb_s"]), str(stored["basis"])[:200], occasions, contended)
+        if stored["schema"] == _CACHE_SCHEMA and stored["key"] == _key(machine) and 0 < bandwidth.gb_s < 1e5:
+            return bandwidth
         raise ValueError("it describes another machine")
     except FileNotFoundError:
         return None
@@ -72,31 +72,31 @@ def remembered(machine: Machine, notes: list[str]) -> Bandwidth | None:
         return None
 
 
-def of(machine: Machine, notes: list[str], *, refine: bool = False) -> Bandwidth | None:
+def of(machine: Machine, notes: list[str], *, refine: bool = False) -> MemoryBandwidth | None:
     """Remembered, else measured now (under a second) and stored; None, with a note, where it cannot be measured.
 
     `refine` measures again until that was done on three quiet occasions.
     """
-    known = remembered(machine, notes)
-    if known is not None and (known.occasions >= OCCASIONS or not refine):
-        return known
+    stored = remembered(machine, notes)
+    if stored is not None and (stored.occasions >= OCCASIONS or not refine):
+        return stored
     size = buffer_bytes(machine)
-    if size < MIN_BUFFER_BYTES and known is not None:
-        return known
+    if size < MIN_BUFFER_BYTES and stored is not None:
+        return stored
     if size < MIN_BUFFER_BYTES:
         needed = MIN_BUFFER_BYTES // MIB
         notes.append(f"memory bandwidth not measured: {size // MIB} MiB may be used for it, {needed} MiB are needed")
         return None
     try:
-        found = measure(machine.compute_threads, size, SECONDS)
+        measurement = measure(machine.compute_threads, size, SECONDS)
     except (MemoryError, OSError) as error:
         notes.append(f"memory bandwidth not measured: {error}")
-        return known
-    if known is not None:
-        better = max(known, found, key=lambda bandwidth: bandwidth.gb_s)
-        found = replace(better, occasions=known.occasions + found.occasions)
-    _remember(machine, found, notes)
-    return found
+        return stored
+    if stored is not None:
+        better = max(stored, measurement, key=lambda bandwidth: bandwidth.gb_s)
+        measurement = replace(better, occasions=stored.occasions + measurement.occasions)
+    _remember(machine, measurement, notes)
+    return measurement
 
 
 def buffer_bytes(machine: Machine) -> int:
@@ -105,7 +105,7 @@ def buffer_bytes(machine: Machine) -> int:
     return min(BUFFER_BYTES, room // 8) // _HUGE * _HUGE
 
 
-def measure(threads: int, size: int, seconds: float) -> Bandwidth:
+def measure(threads: int, size: int, seconds: float) -> MemoryBandwidth:
     """Best of the passes that fit into `seconds` (at least 3), each thread reading its own part of `size` bytes.
 
     The best, because other programs can only take bandwidth away.
@@ -126,12 +126,12 @@ def measure(threads: int, size: int, seconds: float) -> Bandwidth:
             passes.append(_together(parts, np.bitwise_or.reduce))
         del numbers, parts
     best = min(one.elapsed_s for one in passes)
-    waited, wanted = sum(one.waited for one in passes), sum(one.ran + one.waited for one in passes)
-    busy = waited > BUSY_SHARE * wanted
+    waited, runnable = sum(one.waited for one in passes), sum(one.ran + one.waited for one in passes)
+    busy = waited > BUSY_SHARE * runnable
     word = "thread" if threads == 1 else "threads"
     beside = ", beside other programs" if busy else ""
     basis = f"measured: {threads} {word}, {pages} pages, numpy or over {size // MIB} MiB{beside}"
-    return Bandwidth(round(size / best / 1e9, 2), basis, occasions=0 if busy else 1, contended=busy)
+    return MemoryBandwidth(round(size / best / 1e9, 2), basis, occasions=0 if busy else 1, contended=busy)
 
 
 @contextmanager
@@ -172,14 +172,14 @@ def _scheduled() -> tuple[int, int]:
 def _together(parts: Sequence[Numbers], work: Callable[[Numbers], object]) -> _Pass:
     """Run `work` on every part at once. numpy frees the GIL."""
     barrier = threading.Barrier(len(parts) + 1)
-    spent: list[tuple[int, int]] = []
+    times: list[tuple[int, int]] = []
 
     def run(part: Numbers) -> None:
         barrier.wait()
         before = _scheduled()
         work(part)
         after = _scheduled()
-        spent.append((after[0] - before[0], after[1] - before[1]))
+        times.append((after[0] - before[0], after[1] - before[1]))
         barrier.wait()
 
     workers = [threading.Thread(target=run, args=(part,), daemon=True) for part in parts]
@@ -191,7 +191,7 @@ def _together(parts: Sequence[Numbers], work: Callable[[Numbers], object]) -> _P
     elapsed = time.perf_counter() - start
     for worker in workers:
         worker.join()
-    return _Pass(elapsed, sum(ran for ran, _ in spent), sum(waited for _, waited in spent))
+    return _Pass(elapsed, sum(ran for ran, _ in times), sum(waited for _, waited in times))
 
 
 def _page_size_of(address: int, size: int) -> str:
@@ -236,10 +236,10 @@ def _cache_file(machine: Machine) -> Path:
     return settings.current().cache_dir / f"bandwidth-{hashlib.sha256(key).hexdigest()[:16]}.json"
 
 
-def _remember(machine: Machine, found: Bandwidth, notes: list[str]) -> None:
+def _remember(machine: Machine, bandwidth: MemoryBandwidth, notes: list[str]) -> None:
     """Replaced at once, so that a reader sees the old file or the new one."""
     path = _cache_file(machine)
-    body = {"schema": _CACHE_SCHEMA, "key": _key(machine), **asdict(found)}
+    body = {"schema": _CACHE_SCHEMA, "key": _key(machine), **asdict(bandwidth)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps(body, indent=1).encode())

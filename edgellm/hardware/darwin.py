@@ -74,10 +74,10 @@ def _sysctl() -> tuple[dict[str, str], list[str]]:
     command = ["/usr/sbin/sysctl", "hw", "machdep.cpu", "iogpu.wired_limit_mb"]
     try:
         # A key that this macOS lacks makes sysctl fail and still print the others.
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return {}, [f"processor unknown: sysctl failed ({error})"]
-    return parse_sysctl(done.stdout), []
+    return parse_sysctl(process.stdout), []
 
 
 def parse_sysctl(text: str) -> dict[str, str]:

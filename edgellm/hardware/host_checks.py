@@ -23,10 +23,10 @@ class Hindrance:
 
 def hindrances(machine: Machine, tree: SysRoot | None = None) -> list[Hindrance]:
     """Empty where nothing is known to hold this machine back."""
-    found = tree or SysRoot()
+    root = tree or SysRoot()
     if machine.os != "linux":
         return []
-    return [*_power(found), *_pages(found), *_load(machine, found), *_swap(machine)]
+    return [*_power(root), *_pages(root), *_load(machine, root), *_swap(machine)]
 
 
 def _power(tree: SysRoot) -> Iterator[Hindrance]:

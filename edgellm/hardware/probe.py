@@ -89,16 +89,16 @@ def _with_disk(machine: Machine) -> Machine:
 
 def _with_bandwidth(machine: Machine, measure: bool, refine: bool) -> Machine:
     notes = list(machine.notes)
-    found = bandwidth.of(machine, notes, refine=refine) if measure else bandwidth.remembered(machine, notes)
-    if found is None:
+    memory_bandwidth = bandwidth.of(machine, notes, refine=refine) if measure else bandwidth.remembered(machine, notes)
+    if memory_bandwidth is None:
         if not measure:
             notes.append("memory bandwidth not measured yet: run `edgellm profile`")
         return replace(machine, notes=tuple(notes))
     ram = replace(
         machine.memory,
-        bandwidth_gb_s=found.gb_s,
-        bandwidth_basis=found.basis,
+        bandwidth_gb_s=memory_bandwidth.gb_s,
+        bandwidth_basis=memory_bandwidth.basis,
         bandwidth_source="measured",
-        bandwidth_contended=found.contended,
+        bandwidth_contended=memory_bandwidth.contended,
     )
     return replace(machine, memory=ram, notes=tuple(notes))

@@ -66,12 +66,13 @@ def load(name_or_path: str) -> Machine:
     """
     if name_or_path.endswith((".toml", ".json")) or "/" in name_or_path or "\\" in name_or_path:
         return _read(Path(name_or_path))
-    known = names()
-    if name_or_path not in known:
-        close = difflib.get_close_matches(name_or_path, known, n=3, cutoff=0.5)
+    profile_ids = names()
+    if name_or_path not in profile_ids:
+        close = difflib.get_close_matches(name_or_path, profile_ids, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(close)}? " if close else ""
         raise UnknownProfile(
-            f"no hardware profile named {name_or_path!r}", hint=f"{hint}`edgellm profile --list` shows all {len(known)}"
+            f"no hardware profile named {name_or_path!r}",
+            hint=f"{hint}`edgellm profile --list` shows all {len(profile_ids)}",
         )
     path = folder() / f"{name_or_path}.toml"
     machine = _read(path)

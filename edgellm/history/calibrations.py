@@ -58,7 +58,7 @@ def load(machine: Machine, backend: str, build: str, notes: list[str] | None = N
         return None
 
 
-def save(machine: Machine, backend: str, found: Calibration) -> Calibration:
+def save(machine: Machine, backend: str, calibration: Calibration) -> Calibration:
     """Keep what was found, beside the numbers of threads that were measured before; return all of it.
 
     Raises:
@@ -66,19 +66,19 @@ def save(machine: Machine, backend: str, found: Calibration) -> Calibration:
     """
     from filelock import FileLock
 
-    path = _path(machine, backend, found.build)
+    path = _path(machine, backend, calibration.build)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        before = load(machine, backend, found.build)
-        merged = found if before is None else _merged(before, found)
+        before = load(machine, backend, calibration.build)
+        merged = calibration if before is None else _merged(before, calibration)
         write_atomic(path, msgspec.json.encode(_to_stored(machine, backend, merged)), sync=True)
     return merged
 
 
-def _merged(before: Calibration, found: Calibration) -> Calibration:
+def _merged(before: Calibration, calibration: Calibration) -> Calibration:
     every = (*_BY_TYPE, *_BY_THREADS, "attention_by_head", "attention_apart_s")
-    tables = {name: getattr(before, name) | getattr(found, name) for name in every}
-    return dataclasses.replace(found, **tables)
+    tables = {name: getattr(before, name) | getattr(calibration, name) for name in every}
+    return dataclasses.replace(calibration, **tables)
 
 
 def _key(machine: Machine, backend: str, build: str) -> dict[str, str]:

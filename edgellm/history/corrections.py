@@ -95,20 +95,20 @@ def corrections(ratios: Iterable[Ratio]) -> Corrections:
     for ratio in ratios:
         runs[ratio.backend, ratio.model, ratio.quant, ratio.kv_type].append(ratio)
     cells: dict[File, list[Ratio]] = defaultdict(list)
-    for (backend, model, quant, _), found in runs.items():
-        cells[backend, model, quant] += found
+    for (backend, model, quant, _), group in runs.items():
+        cells[backend, model, quant] += group
     backends: dict[str, Correction] = {}
     families: dict[tuple[str, str], Correction] = {}
     models: dict[tuple[str, str], Correction] = {}
     for backend in sorted({key[0] for key in cells}):
-        here = {key: found for key, found in cells.items() if key[0] == backend}
+        here = {key: group for key, group in cells.items() if key[0] == backend}
         backends[backend] = _of_others(here.values(), NONE, BACKEND_PRIOR, SameBackend(backend, len(here)))
         for name in sorted({family(key[2]) for key in here}):
-            alike = {key: found for key, found in here.items() if family(key[2]) == name}
+            alike = {key: group for key, group in here.items() if family(key[2]) == name}
             kin = SameFamily(name, backend, len(alike))
             families[backend, name] = _of_others(alike.values(), backends[backend], FAMILY_PRIOR, kin)
         for model in sorted({key[1] for key in here}):
-            alike = {key: found for key, found in here.items() if key[1] == model}
+            alike = {key: group for key, group in here.items() if key[1] == model}
             same = SameModel(model, len(alike))
             models[backend, model] = _of_others(alike.values(), backends[backend], MODEL_PRIOR, same)
     rows: dict[Row, Correction] = {}
@@ -127,10 +127,10 @@ def corrections(ratios: Iterable[Ratio]) -> Corrections:
 
 def _level_above(others: Mapping[File, Sequence[Ratio]], model: str, name: str) -> Correction:
     whole = _of_others(others.values(), NONE, BACKEND_PRIOR, None)
-    same = {key: found for key, found in others.items() if key[1] == model}
-    if same:
-        return _of_others(same.values(), whole, MODEL_PRIOR, None)
-    alike = {key: found for key, found in others.items() if family(key[2]) == name}
+    same_model = {key: group for key, group in others.items() if key[1] == model}
+    if same_model:
+        return _of_others(same_model.values(), whole, MODEL_PRIOR, None)
+    alike = {key: group for key, group in others.items() if family(key[2]) == name}
     return _of_others(alike.values(), whole, FAMILY_PRIOR, None)
 
 
@@ -146,19 +146,19 @@ def _of_other_caches(by_cache: Mapping[Row, Sequence[Ratio]], above: Correction)
 
 def _of_others(cells: Collection[Sequence[Ratio]], above: Correction, prior: float, basis: Runs | None) -> Correction:
     """From what ran, for what did not: each row of a model and a quantization counts once, however often it ran."""
-    found = {}
+    factors = {}
     for name in RATES:
         medians = [m for runs in cells if (m := _median(_logs(runs, name))) is not None]
-        found[name] = _shrunk([(m, 1.0) for m in medians], getattr(above, name), prior)
-    return Correction(**found, basis=basis)
+        factors[name] = _shrunk([(m, 1.0) for m in medians], getattr(above, name), prior)
+    return Correction(**factors, basis=basis)
 
 
 def _own(runs: Sequence[Ratio], above: Correction) -> Correction:
-    found = {name: _shrunk(_logs(runs, name), getattr(above, name), OWN_PRIOR) for name in RATES}
+    factors = {name: _shrunk(_logs(runs, name), getattr(above, name), OWN_PRIOR) for name in RATES}
     resident = _shrunk(_logs(runs, "resident"), above.resident, OWN_PRIOR)
     last = runs[-1]
     basis = OwnRuns(len(runs), last.model, last.quant, last.kv_type)
-    return Correction(**found, resident=resident, basis=basis, within=REPEATS)
+    return Correction(**factors, resident=resident, basis=basis, within=REPEATS)
 
 
 def _logs(runs: Sequence[Ratio], name: str) -> list[tuple[float, float]]:

@@ -212,9 +212,9 @@ def corrections(machine: Machine, bases: Mapping[str, str] | None = None, thread
 
 def of_runs(runs: Sequence[Run], bases: Mapping[str, str] | None = None, threads: int | None = None) -> Corrections:
     """See `corrections`. Of what ran with `threads` threads no other runs are taken: each count errs in its own way."""
-    found = [run for run in runs if not run.gpu_layers and (bases is None or bases.get(run.backend) == run.basis)]
-    known = {_key(run) for run in found if run.threads == threads}
-    return from_ratios(ratio(run) for run in found if run.threads == threads or _key(run) not in known)
+    comparable = [run for run in runs if not run.gpu_layers and (bases is None or bases.get(run.backend) == run.basis)]
+    files = {_key(run) for run in comparable if run.threads == threads}
+    return from_ratios(ratio(run) for run in comparable if run.threads == threads or _key(run) not in files)
 
 
 def _key(row: Row) -> tuple[str, str, str]:
@@ -226,9 +226,9 @@ def ratio(run: Run) -> Ratio:
 
     No rates where others had the processors, and less memory than predicted only where a prompt filled a batch.
     """
-    found = quotients(run)
-    rates = (None, None) if is_busy(run) else (found["decode"], found["prefill"])
-    resident = found["resident_bytes"]
+    ratios = quotients(run)
+    rates = (None, None) if is_busy(run) else (ratios["decode"], ratios["prefill"])
+    resident = ratios["resident_bytes"]
     if resident is not None and resident < 1 and not run.whole_batch:
         resident = None
     return Ratio(run.backend, run.model, run.quant, *rates, resident, run.kv_type)
@@ -264,9 +264,9 @@ def _ends_whole(path: Path) -> bool:
 
 def _shorten(path: Path) -> None:
     """Keep the newest half, and quality checks, whose vetoes must not be forgotten; what cannot be read goes too."""
-    kept: list[bytes] = []
+    lines: list[bytes] = []
     room, checks = MAX_BYTES // 2, MAX_CHECKS
-    seen = set()
+    keys = set()
     for line in reversed(path.read_bytes().splitlines()):
         try:
             row = _decoder.decode(line)
@@ -274,10 +274,10 @@ def _shorten(path: Path) -> None:
             continue
         is_check = isinstance(row, Quality)
         key = (type(row), _key(row) if is_check else row.id)
-        if key in seen or (room < len(line) and not (is_check and checks)):
+        if key in keys or (room < len(line) and not (is_check and checks)):
             continue
-        seen.add(key)
+        keys.add(key)
         room -= len(line) + 1
         checks -= is_check
-        kept.append(line + b"\n")
-    write_atomic(path, b"".join(reversed(kept)))
+        lines.append(line + b"\n")
+    write_atomic(path, b"".join(reversed(lines)))

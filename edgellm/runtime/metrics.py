@@ -44,7 +44,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredRates:
     """Medians over requests; None = no request measured it. Rates in tokens per second."""
 
     requests: int = 0  # that measured something
@@ -87,14 +87,14 @@ class Meter:
         if self.on_sample is not None:
             self.on_sample(count)
 
-    def measured(self) -> Measured:
+    def measured(self) -> MeasuredRates:
         with self._lock:
             samples, requests, longest = list(self._samples), self._requests, self._longest
         alone = [sample for sample in samples if sample.width == 1]
         decodes = [sample for sample in alone if sample.measures_decode]
         prefills = [sample for sample in alone if sample.measures_prefill]
         together = [sample for sample in samples if sample.width > 1 and sample.measures_decode]
-        return Measured(
+        return MeasuredRates(
             requests=requests,
             decode=_middle([s.decoded / s.timings.decode_s for s in decodes]),
             decode_depth=round(_middle([s.usage.prompt_tokens + s.decoded / 2 for s in decodes]) or 0),

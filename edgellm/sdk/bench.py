@@ -20,7 +20,7 @@ from edgellm.errors import EdgeLLMError
 from edgellm.history import fingerprint, run_log
 from edgellm.history.run_log import Bench, BenchTest, Quality, Run
 from edgellm.runtime import perplexity
-from edgellm.runtime.metrics import Measured
+from edgellm.runtime.metrics import MeasuredRates
 from edgellm.sdk.client import EdgeLLM
 from edgellm.types.event import Done
 from edgellm.types.machine import Machine
@@ -49,7 +49,7 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class BenchOptions:
     prompts: tuple[int, ...] = (512,)
     gen: int = 64
     depths: tuple[int, ...] = (0,)
@@ -73,40 +73,45 @@ class Results:
     def tests(self) -> tuple[BenchTest, ...]:
         return tuple(
             BenchTest(
-                name=name, threads=threads, median=median(found), low=min(found), high=max(found), repeats=len(found)
+                name=name,
+                threads=threads,
+                median=median(values),
+                low=min(values),
+                high=max(values),
+                repeats=len(values),
             )
-            for (name, threads), found in self.values.items()
+            for (name, threads), values in self.values.items()
         )
 
     def first_token(self, test: BenchTest) -> float | None:
         """Seconds from a prompt to its first token, a median; None = no test of prompts."""
-        found = self.first_token_s.get((test.name, test.threads))
-        return median(found) if found else None
+        times = self.first_token_s.get((test.name, test.threads))
+        return median(times) if times else None
 
     def latest(self) -> list[Run]:
         """The last load of each number of threads."""
         return list({run.threads: run for run in self.runs}.values())
 
 
-def measure(plan: LaunchPlan, wanted: Wanted, progress: Progress = lambda _: None) -> Results:
+def measure(plan: LaunchPlan, options: BenchOptions, progress: Progress = lambda _: None) -> Results:
     """Run every test `repeats` times. Thread counts take turns, so that what a busy minute costs, it costs all of them.
 
     Raises:
         BackendError, ArtifactError, WorkerCrashed, ContextOverflow.
     """
-    threads = wanted.threads or (plan.settings.n_threads,)
+    threads = options.threads or (plan.settings.n_threads,)
     results = Results()
-    held: tuple[int, _Load] | None = None
+    current: tuple[int, _Load] | None = None
     with ExitStack() as stack:
-        for number, count in itertools.product(range(wanted.repeats), threads):
-            if held is None or held[0] != count:
-                if held is not None:
-                    _finish(held[1], results, stack)
-                held = (count, stack.enter_context(_Load(launch.with_threads(plan, count))))
-            progress(f"round {number + 1} of {wanted.repeats}, {count} threads")
-            _round(held[1], wanted, count, results)
-        if held is not None:
-            _finish(held[1], results, stack)
+        for number, count in itertools.product(range(options.repeats), threads):
+            if current is None or current[0] != count:
+                if current is not None:
+                    _finish(current[1], results, stack)
+                current = (count, stack.enter_context(_Load(launch.with_threads(plan, count))))
+            progress(f"round {number + 1} of {options.repeats}, {count} threads")
+            _round(current[1], options, count, results)
+        if current is not None:
+            _finish(current[1], results, stack)
     return results
 
 
@@ -116,17 +121,17 @@ def _finish(load: _Load, results: Results, stack: ExitStack) -> None:
         results.runs.append(load.llm.verification.run)
 
 
-def _round(load: _Load, wanted: Wanted, threads: int, results: Results) -> None:
-    for depth in wanted.depths:
+def _round(load: _Load, options: BenchOptions, threads: int, results: Results) -> None:
+    for depth in options.depths:
         suffix = f" @ {depth}" if depth else ""
-        for length in wanted.prompts:
+        for length in options.prompts:
             done = load.ask(load.cached(depth), length, 1)
             key = (f"pp{length}{suffix}", threads)
             results.values[key].append(_prefilled(done) / done.timings.prefill_s)
             results.first_token_s[key].append(done.timings.queued_s + done.timings.prefill_s)
-        if wanted.gen:
-            done = load.ask(load.cached(depth), 1, wanted.gen + 1)
-            results.values[f"tg{wanted.gen}{suffix}", threads].append(done.timings.decode_tok_s(_generated(done)))
+        if options.gen:
+            done = load.ask(load.cached(depth), 1, options.gen + 1)
+            results.values[f"tg{options.gen}{suffix}", threads].append(done.timings.decode_tok_s(_generated(done)))
 
 
 def _prefilled(done: Done) -> int:
@@ -204,7 +209,7 @@ def check(
         UsageError: too little text, or another model's tokens. ArtifactError, BackendError, WorkerCrashed.
     """
     other = None if reference is None else _for_chunks(reference, chunk)
-    found = perplexity.score(perplexity.Job(_for_chunks(plan, chunk), other, text, chunk, chunks), progress)
+    score = perplexity.score(perplexity.Job(_for_chunks(plan, chunk), other, text, chunk, chunks), progress)
     return Quality(
         id=run_log.new_id(),
         time=run_log.now(),
@@ -213,14 +218,14 @@ def check(
         quant=plan.artifact.quant,
         sha256=plan.artifact.sha256,
         text_sha256=hashlib.sha256(text.encode()).hexdigest(),
-        tokens=found.tokens,
-        perplexity=found.perplexity,
+        tokens=score.tokens,
+        perplexity=score.perplexity,
         reference="" if reference is None else f"{reference.artifact.model_id} {reference.artifact.quant}",
-        reference_perplexity=found.reference_perplexity,
-        mean_kl=found.mean_kl,
-        high_kl=found.high_kl,
-        top_agreement=found.top_agreement,
-        veto=veto(found, max_kl),
+        reference_perplexity=score.reference_perplexity,
+        mean_kl=score.mean_kl,
+        high_kl=score.high_kl,
+        top_agreement=score.top_agreement,
+        veto=veto(score, max_kl),
     )
 
 
@@ -228,12 +233,12 @@ def _for_chunks(plan: LaunchPlan, chunk: int) -> LaunchPlan:
     return replace(plan, settings=replace(plan.settings, n_ctx=chunk, n_slots=1))
 
 
-def veto(found: perplexity.Score, max_kl: float) -> str:
+def veto(score: perplexity.Score, max_kl: float) -> str:
     """Why the quantization must not be chosen, "" = it may."""
-    if found.perplexity > found.vocab / NOISE_SHARE:
-        return f"its perplexity of {found.perplexity:.4g} is that of noise (a vocabulary of {found.vocab})"
-    if found.mean_kl is not None and found.mean_kl > max_kl:
-        return f"it diverges from the reference by {found.mean_kl:.3g} nats a token, {max_kl:g} are allowed"
+    if score.perplexity > score.vocab / NOISE_SHARE:
+        return f"its perplexity of {score.perplexity:.4g} is that of noise (a vocabulary of {score.vocab})"
+    if score.mean_kl is not None and score.mean_kl > max_kl:
+        return f"it diverges from the reference by {score.mean_kl:.3g} nats a token, {max_kl:g} are allowed"
     return ""
 
 
@@ -259,15 +264,15 @@ def earlier(tests: Sequence[Bench], now: Bench) -> Bench | None:
         and bench.sha256 == now.sha256
         and bench.id != now.id
     ]
-    same = [bench for bench in alike if bench.build == now.build]
-    found = same or alike
-    return found[-1] if found else None
+    same_build = [bench for bench in alike if bench.build == now.build]
+    matches = same_build or alike
+    return matches[-1] if matches else None
 
 
 def changes(now: Bench, before: Bench) -> list[Change]:
     """Tests that both have. Noise: the ranges of the repeats touch, or the medians differ by less than NOISE."""
     then = {(test.name, test.threads): test for test in before.tests}
-    found = []
+    pairs = []
     for test in now.tests:
         if (old := then.get((test.name, test.threads))) is None or old.median <= 0:
             continue
@@ -276,8 +281,8 @@ def changes(now: Bench, before: Bench) -> list[Change]:
             verdict = "within noise"
         else:
             verdict = "slower" if test.median < old.median else "faster"
-        found.append(Change(test, old, verdict))
-    return found
+        pairs.append(Change(test, old, verdict))
+    return pairs
 
 
 def row(plan: LaunchPlan, results: Results) -> Bench:
@@ -295,22 +300,24 @@ def row(plan: LaunchPlan, results: Results) -> Bench:
     )
 
 
-def expected(plan: LaunchPlan, machine: Machine, wanted: Wanted) -> dict[tuple[str, int], float]:
+def expected(plan: LaunchPlan, machine: Machine, options: BenchOptions) -> dict[tuple[str, int], float]:
     """Predicted rates by (name, threads), corrected by earlier runs; nothing for what is not predicted."""
     if plan.artifact.shape is None:
         return {}
-    found: dict[tuple[str, int], float] = {}
+    predictions: dict[tuple[str, int], float] = {}
     rates = verify.rates_of(plan.backend, machine)
-    known = verify.correction(plan, machine, rates)
-    for threads in wanted.threads or (plan.settings.n_threads,):
+    correction = verify.correction(plan, machine, rates)
+    for threads in options.threads or (plan.settings.n_threads,):
         own = launch.with_threads(plan, threads)
-        for depth in wanted.depths if wanted.gen else ():
-            numbers = verify.predicted(own, machine, Measured(decode_depth=depth + wanted.gen // 2), rates)
+        for depth in options.depths if options.gen else ():
+            numbers = verify.predicted(own, machine, MeasuredRates(decode_depth=depth + options.gen // 2), rates)
             if numbers.decode is not None:
-                found[f"tg{wanted.gen}" + (f" @ {depth}" if depth else ""), threads] = numbers.decode * known.decode
+                predictions[f"tg{options.gen}" + (f" @ {depth}" if depth else ""), threads] = (
+                    numbers.decode * correction.decode
+                )
         # What a prompt costs behind others is not predicted.
-        for length in wanted.prompts if 0 in wanted.depths else ():
-            numbers = verify.predicted(own, machine, Measured(prefill_tokens=length), rates)
+        for length in options.prompts if 0 in options.depths else ():
+            numbers = verify.predicted(own, machine, MeasuredRates(prefill_tokens=length), rates)
             if numbers.prefill is not None:
-                found[f"pp{length}", threads] = numbers.prefill * known.prefill
-    return found
+                predictions[f"pp{length}", threads] = numbers.prefill * correction.prefill
+    return predictions

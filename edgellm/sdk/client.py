@@ -21,7 +21,7 @@ from edgellm.app.verify import Verification
 from edgellm.contract.manager import plugins
 from edgellm.errors import BadTemplate, EdgeLLMError, UnsupportedTask, UsageError
 from edgellm.runtime.session import AsyncSink, QueueSink, Session
-from edgellm.sdk.embeddings import Asking
+from edgellm.sdk.embeddings import EmbeddingMethods
 from edgellm.store.library import silent
 from edgellm.types.event import Completion, Delta, Done, Event, Vectors
 from edgellm.types.options import LaunchKeywords, LaunchOptions, SelectionKeywords
@@ -36,7 +36,7 @@ Messages = str | Sequence[Message | Mapping[str, str]]
 _AS_MESSAGES = 'write text, or [{"role": "user", "content": "..."}]'
 
 
-class EdgeLLM(Asking):
+class EdgeLLM(EmbeddingMethods):
     """A loaded model.
 
     Make one with `EdgeLLM.auto()` or `EdgeLLM.load(model)`. All methods may be called from any thread at once;
@@ -162,9 +162,9 @@ class EdgeLLM(Asking):
         # Models that can think or not are chosen and scored as not thinking (docs/selection.md).
         prompt = self._template.render(_messages(messages), add_generation_prompt=True, enable_thinking=False)
         # Templates often write the BOS token themselves; a second one would spoil the answer.
-        written = bool(info.bos_text) and prompt.startswith(info.bos_text)
+        has_bos = bool(info.bos_text) and prompt.startswith(info.bos_text)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        return GenerationRequest(prompt, sampling, max_tokens, stops, add_bos=not written, ignore_eos=ignore_eos)
+        return GenerationRequest(prompt, sampling, max_tokens, stops, add_bos=not has_bos, ignore_eos=ignore_eos)
 
     def generate(self, request: GenerationRequest) -> Generator[Event, None, None]:
         """Continue a prompt as it stands. Raises as `chat` does."""
@@ -260,12 +260,12 @@ def _open(plan: LaunchPlan, *, isolate: bool) -> Session:
     return ThreadSession(plan, plugins().backend(plan.backend))
 
 
-def _sampling(given: dict[str, Any]) -> Sampling:
-    unknown = sorted(given.keys() - set(Sampling.__struct_fields__))
+def _sampling(options: dict[str, Any]) -> Sampling:
+    unknown = sorted(options.keys() - set(Sampling.__struct_fields__))
     if unknown:
-        known = ", ".join(Sampling.__struct_fields__)
-        raise UsageError(f"unknown option: {', '.join(unknown)}", hint=f"sampling options are: {known}")
-    return Sampling(**given)
+        names = ", ".join(Sampling.__struct_fields__)
+        raise UsageError(f"unknown option: {', '.join(unknown)}", hint=f"sampling options are: {names}")
+    return Sampling(**options)
 
 
 def _messages(messages: Messages) -> list[Message]:

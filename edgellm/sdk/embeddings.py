@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Texts = str | Sequence[str | Sequence[int]]
 
 
-class Asking:
+class EmbeddingMethods:
     """The methods of `EdgeLLM` that ask for vectors and scores. Thread-safe."""
 
     _session: Session
@@ -52,8 +52,8 @@ class Asking:
 
     async def avectors(self, request: EmbeddingRequest | RerankRequest) -> Vectors:
         """One request's answer as it came, with its usage."""
-        (found,) = await aask(self._session, [request])
-        return found
+        (vectors,) = await aask(self._session, [request])
+        return vectors
 
 
 def requests(texts: Texts, dimensions: int | None) -> list[EmbeddingRequest]:
@@ -70,35 +70,35 @@ def requests(texts: Texts, dimensions: int | None) -> list[EmbeddingRequest]:
     return [EmbeddingRequest(tuple(inputs[at : at + MAX_INPUTS]), dimensions) for at in range(0, len(many), MAX_INPUTS)]
 
 
-def ask(session: Session, asked: Sequence[EmbeddingRequest | RerankRequest]) -> list[Vectors]:
+def ask(session: Session, batch: Sequence[EmbeddingRequest | RerankRequest]) -> list[Vectors]:
     """The answers, in order, once all are there. Raises what the first one that fails raises."""
-    sinks = [QueueSink() for _ in asked]
+    sinks = [QueueSink() for _ in batch]
     ids: list[int] = []
     try:
-        ids.extend(session.submit(request, sink) for request, sink in zip(asked, sinks, strict=True))
+        ids.extend(session.submit(request, sink) for request, sink in zip(batch, sinks, strict=True))
         return [_vectors(sink.get(), number) for number, sink in enumerate(sinks)]
     finally:
         _cancel(session, ids)
 
 
-async def aask(session: Session, asked: Sequence[EmbeddingRequest | RerankRequest]) -> list[Vectors]:
+async def aask(session: Session, batch: Sequence[EmbeddingRequest | RerankRequest]) -> list[Vectors]:
     """As `ask`, for coroutines. Cancelling the task ends the requests."""
-    sinks = [AsyncSink() for _ in asked]
+    sinks = [AsyncSink() for _ in batch]
     ids: list[int] = []
     try:
-        ids.extend(session.submit(request, sink) for request, sink in zip(asked, sinks, strict=True))
+        ids.extend(session.submit(request, sink) for request, sink in zip(batch, sinks, strict=True))
         return [_vectors(await sink.get(), number) for number, sink in enumerate(sinks)]
     finally:
         _cancel(session, ids)
 
 
-def rows(found: Sequence[Vectors]) -> npt.NDArray[np.float32]:
+def rows(answers: Sequence[Vectors]) -> npt.NDArray[np.float32]:
     """float32 (texts, numbers of each) of all answers together; (0, 0) for none."""
     import numpy as np
 
-    if not found:
+    if not answers:
         return np.zeros((0, 0), np.float32)
-    return np.concatenate([np.frombuffer(one.data, "<f4").reshape(one.n, -1) for one in found]).astype(np.float32)
+    return np.concatenate([np.frombuffer(one.data, "<f4").reshape(one.n, -1) for one in answers]).astype(np.float32)
 
 
 def _vectors(outcome: Outcome, number: int) -> Vectors:

@@ -19,7 +19,7 @@ from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.context_length import choose_context
 from edgellm.selection.expand import OTHER_FORMAT, expand
-from edgellm.selection.local_quants import SCHEME, could_be_made, proposal
+from edgellm.selection.local_quants import SCHEME, local_options, proposal
 from edgellm.selection.offload import require
 from edgellm.selection.option import Option, is_reachable, scheme
 from edgellm.selection.reasons import about, evidence
@@ -109,7 +109,7 @@ def _choose_or_make(options: Sequence[Option], scenario: Scenario, extra_rules: 
     try:
         return choose(options, scenario, extra_rules)
     except NothingFits as error:
-        made = could_be_made(options)
+        made = local_options(options)
         if not made:
             raise
         try:
@@ -123,7 +123,7 @@ def _proposal(
     chosen: Option, reachable: Sequence[Option], scenario: Scenario, extra_rules: Sequence[Rule]
 ) -> tuple[CouldBeMade, ...]:
     """A quantization that could be made here and would be chosen, where there is one."""
-    made = could_be_made(reachable)
+    made = local_options(reachable)
     if not made:
         return ()
     # The other models have lost to the chosen one already.

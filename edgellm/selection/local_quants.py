@@ -17,7 +17,7 @@ TARGETS = ("Q6_K", "Q5_K_M", "Q4_K_M")
 SCHEME = "quantize:"
 
 
-def could_be_made(options: Sequence[Option]) -> list[Option]:
+def local_options(options: Sequence[Option]) -> list[Option]:
     """An option for each of TARGETS that a model lacks among `options` and has a source for, by model and target."""
     have: dict[tuple[str, str], set[str]] = {}
     source: dict[tuple[str, str], Option] = {}

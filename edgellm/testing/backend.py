@@ -96,17 +96,17 @@ class BackendContract:
     def test_a_missing_file_is_a_typed_error(self, backend: Backend, launch_plan: LaunchPlan) -> None:
         if not launch_plan.artifact.paths:
             pytest.skip(f"does not apply: {backend.name} opens no file")
-        gone = replace(launch_plan.artifact, paths=(launch_plan.artifact.path + ".gone",))
+        missing = replace(launch_plan.artifact, paths=(launch_plan.artifact.path + ".gone",))
         with pytest.raises((ArtifactError, BackendError)):
-            backend.open(replace(launch_plan, artifact=gone))
+            backend.open(replace(launch_plan, artifact=missing))
 
     def test_layers_that_no_gpu_can_take_are_refused(self, backend: Backend, launch_plan: LaunchPlan) -> None:
         """A backend that is an `Offloader` says why it has no device, and opens nothing that asks for one."""
         if not isinstance(backend, Offloader):
             pytest.skip(f"does not apply: {backend.name} is no Offloader")
-        found = backend.offload(Machine("test", "Test", Cpu("x86_64"), Memory(2**34)))
-        assert bool(found.devices) != bool(found.missing)
-        if not found.devices:
+        offload = backend.offload(Machine("test", "Test", Cpu("x86_64"), Memory(2**34)))
+        assert bool(offload.devices) != bool(offload.missing)
+        if not offload.devices:
             with pytest.raises(BackendError):
                 backend.open(replace(launch_plan, settings=replace(launch_plan.settings, gpu_layers=1)))
 
@@ -125,10 +125,10 @@ class BackendContract:
 
     def test_logits_are_read_only_float32_rows(self, engine: Engine) -> None:
         tokens = encode(engine, TEXTS[0])[:8]
-        found = engine.step([SlotInput(0, 0, tuple(tokens), 3), SlotInput(1, 0, tuple(tokens), 0)])
-        assert [rows.shape for rows in found] == [(3, engine.info.vocab_size)]
-        assert found[0].dtype == "float32"
-        assert not found[0].flags.writeable
+        logits = engine.step([SlotInput(0, 0, tuple(tokens), 3), SlotInput(1, 0, tuple(tokens), 0)])
+        assert [rows.shape for rows in logits] == [(3, engine.info.vocab_size)]
+        assert logits[0].dtype == "float32"
+        assert not logits[0].flags.writeable
 
     def test_batched_equals_isolated(self, engine: Engine) -> None:
         prompts = [encode(engine, text)[:24] for text in TEXTS]
@@ -163,9 +163,9 @@ class BackendContract:
         mixed = first[:6] + second[:10]
         fresh = last_row(engine, 0, mixed)
         engine.step([SlotInput(1, 0, tuple(first), 0)])
-        kept = engine.truncate(1, 6)
-        assert kept in (6, 0)
-        self.assert_same(fresh, last_row(engine, 1, mixed, kept), engine)
+        n_kept = engine.truncate(1, 6)
+        assert n_kept in (6, 0)
+        self.assert_same(fresh, last_row(engine, 1, mixed, n_kept), engine)
 
     def test_fork_gives_the_prefix_and_nothing_else(self, engine: Engine) -> None:
         first, second = (encode(engine, text)[:20] for text in TEXTS[:2])
@@ -173,9 +173,9 @@ class BackendContract:
         fresh = last_row(engine, 0, mixed)
         engine.truncate(0, 0)
         engine.step([SlotInput(0, 0, tuple(first), 0), SlotInput(1, 0, tuple(second), 0)])
-        kept = engine.fork(0, 1, 6)
-        assert kept in (6, 0)
-        self.assert_same(fresh, last_row(engine, 1, mixed, kept), engine)
+        n_kept = engine.fork(0, 1, 6)
+        assert n_kept in (6, 0)
+        self.assert_same(fresh, last_row(engine, 1, mixed, n_kept), engine)
         # The source still has all of its own.
         after = engine.step([SlotInput(0, len(first), (second[0],), 1)])[0][0].copy()
         engine.truncate(2, 0)

@@ -67,11 +67,11 @@ class EmbedderContract:
         import numpy as np
 
         info = embedding_engine.info
-        found = embed(embedding_engine, sequences(embedding_engine))
-        assert found.shape == (len(TEXTS), info.n_embd)
-        assert found.dtype == "float32"
-        assert np.isfinite(found).all()
-        lengths = np.linalg.norm(found, axis=1)
+        vectors = embed(embedding_engine, sequences(embedding_engine))
+        assert vectors.shape == (len(TEXTS), info.n_embd)
+        assert vectors.dtype == "float32"
+        assert np.isfinite(vectors).all()
+        lengths = np.linalg.norm(vectors, axis=1)
         assert info.embedding is not None
         assert lengths.min() > 0
         if info.embedding.normalized:
@@ -94,9 +94,9 @@ class EmbedderContract:
     def test_the_caller_may_keep_what_it_got(self, embedding_engine: Engine) -> None:
         tokens = sequences(embedding_engine)
         first = embed(embedding_engine, tokens[:1])
-        kept = first.copy()
+        copy = first.copy()
         embed(embedding_engine, tokens[1:])
-        assert (first == kept).all()
+        assert (first == copy).all()
 
     def test_the_longest_sequence_fits(self, embedding_engine: Engine) -> None:
         assert len(embed(embedding_engine, [stretched(embedding_engine, embedding_engine.info.n_ctx)])) == 1
@@ -150,8 +150,8 @@ class EmbedderContract:
 
 def sequences(engine: Engine) -> list[list[int]]:
     """Tokens of TEXTS with the special ones that the model wants, cut to the context."""
-    found = [engine.tokenizer.encode(text, add_special=True, parse_special=False) for text in TEXTS]
-    return [tokens[: engine.info.n_ctx] for tokens in found]
+    rows = [engine.tokenizer.encode(text, add_special=True, parse_special=False) for text in TEXTS]
+    return [tokens[: engine.info.n_ctx] for tokens in rows]
 
 
 def stretched(engine: Engine, size: int) -> list[int]:

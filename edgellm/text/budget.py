@@ -49,10 +49,10 @@ class Budget:
 
     def _check_time(self) -> None:
         """Processor time counts: a machine that stands still for a second is not the template's fault."""
-        left = MAX_SECONDS - (time.thread_time() - self._started)
-        if left <= 0 or time.monotonic() > self._last:
+        remaining_s = MAX_SECONDS - (time.thread_time() - self._started)
+        if remaining_s <= 0 or time.monotonic() > self._last:
             raise OverBudget(f"it takes more than {MAX_SECONDS:g} s")
-        self._look_again = time.monotonic() + max(left, 0.01)
+        self._look_again = time.monotonic() + max(remaining_s, 0.01)
 
     def allow(self, length: int) -> None:
         """

@@ -36,11 +36,11 @@ class TextStream:
             return new
         text = self._held + new
         # The one that is complete first, however the text was cut into tokens; of two that end together the longer.
-        found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
-        if found:
+        ends = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
+        if ends:
             self.stopped = True
             self._held = ""
-            return text[: min(found)[1]]
+            return text[: min(ends)[1]]
         keep = max(_overlap(text, stop) for stop in self._stop)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -48,8 +48,8 @@ def check_integers(arguments: Iterable[Any], limit: int = _MAX_ARGUMENT) -> None
 def replace(text: Any, old: Any, new: Any, count: int | None = None) -> str:
     """Both `|replace` and `str.replace`; the length is known before the text is made."""
     source, old, new = (str(current().text(value)) for value in (text, old, new))
-    found = source.count(old)
-    n = found if count is None or count < 0 else min(count, found)
+    occurrences = source.count(old)
+    n = occurrences if count is None or count < 0 else min(count, occurrences)
     current().make(len(source) + n * max(0, len(new) - len(old)))
     return source.replace(old, new, n)
 
@@ -171,29 +171,29 @@ def _guarded(apply: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @pass_context
-    def guarded(context: Context, value: Any, *args: Any, **named: Any) -> Any:
+    def guarded(context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
         current().tick(_FILTER_STEPS)
-        check_integers((*args, *named.values()))
+        check_integers((*args, *kwargs.values()))
         if hasattr(value, "__next__"):
             value = Each(value)
         elif isinstance(value, list | tuple):
             current().tick(len(value))
-        return settle(apply(context, value, *args, **named))
+        return settle(apply(context, value, *args, **kwargs))
 
     return guarded
 
 
 def allowed() -> dict[str, Callable[..., Any]]:
     """Name -> filter, for `Environment.filters`."""
-    found: dict[str, Callable[..., Any]] = {}
+    by_name: dict[str, Callable[..., Any]] = {}
     for filters, adapt in (
         (_TEXT_FILTERS, _on_text),
         (_PLAIN_FILTERS, _on_value),
         (_CONTEXT_FILTERS, _with_context),
         (_ENVIRONMENT_FILTERS, _with_environment),
     ):
-        found |= {name: _guarded(adapt(apply)) for name, apply in filters.items()}
-    return found
+        by_name |= {name: _guarded(adapt(apply)) for name, apply in filters.items()}
+    return by_name
 
 
 def _on_text(apply: Callable[..., Any]) -> Callable[..., Any]:

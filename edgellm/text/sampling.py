@@ -72,10 +72,10 @@ class Sampler:
             if token < vocab:
                 edited[token] += bias
         if self._repeats:
-            seen = np.fromiter(set(self._recent), dtype=np.int64)
-            values = edited[seen]
+            tokens = np.fromiter(set(self._recent), dtype=np.int64)
+            values = edited[tokens]
             penalty = sampling.repetition_penalty
-            edited[seen] = np.where(values > 0, values / penalty, values * penalty)
+            edited[tokens] = np.where(values > 0, values / penalty, values * penalty)
         for token, count in Counter(self._generated).items():
             edited[token] -= sampling.frequency_penalty * count + sampling.presence_penalty
         return edited
@@ -150,20 +150,20 @@ def _largest(row: Row, k: int) -> npt.NDArray[np.intp]:
     n_groups = len(row) // GROUP
     bounds = row[: n_groups * GROUP].reshape(GROUP, n_groups).max(axis=0) if k <= n_groups else row.copy()
     bounds.partition(len(bounds) - k)
-    found = (row >= bounds[len(bounds) - k]).nonzero()[0]
-    order = (-row[found]).argsort(kind="stable")[:k]
-    largest: npt.NDArray[np.intp] = found[order]
+    candidates = (row >= bounds[len(bounds) - k]).nonzero()[0]
+    order = (-row[candidates]).argsort(kind="stable")[:k]
+    largest: npt.NDArray[np.intp] = candidates[order]
     return largest
 
 
 def _heaviest(weights: Row, share: float) -> npt.NDArray[np.intp]:
     """Indices of a set that holds all of the most likely tokens weighing `share` of the total, and few others."""
-    wanted = share * float(weights.sum(dtype=np.float64))
+    target = share * float(weights.sum(dtype=np.float64))
     cut = 1e-2
     while True:
-        found = np.flatnonzero(weights >= cut)
-        if cut < np.finfo(np.float32).tiny or float(weights[found].sum(dtype=np.float64)) >= wanted:
-            return found
+        tokens = np.flatnonzero(weights >= cut)
+        if cut < np.finfo(np.float32).tiny or float(weights[tokens].sum(dtype=np.float64)) >= target:
+            return tokens
         cut *= 1e-2
 
 

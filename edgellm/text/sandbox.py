@@ -87,7 +87,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def is_safe_callable(self, obj: Any) -> bool:
         """Known kinds only: macros, loops, the globals, and harmless methods of texts and containers."""
-        if isinstance(obj, _CALLABLE_TYPES) or any(obj is known for known in self.globals.values()):
+        if isinstance(obj, _CALLABLE_TYPES) or any(obj is builtin for builtin in self.globals.values()):
             return True
         if isinstance(obj, types.FunctionType):
             return getattr(obj, "edgellm_safe", False) is True
@@ -104,15 +104,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
         budget = current()
         budget.tick(_CALL_STEPS)
         # Inside a loop Jinja adds its own two arguments, and takes them away before the callable sees them.
-        named = {name: value for name, value in kwargs.items() if name not in ("_loop_vars", "_block_vars")}
-        for argument in (*args, *named.values()):
+        keywords = {name: value for name, value in kwargs.items() if name not in ("_loop_vars", "_block_vars")}
+        for argument in (*args, *keywords.values()):
             if isinstance(argument, list | tuple | dict):
                 budget.measure(argument)
             elif isinstance(argument, int):
                 filters.check_integers([argument], _MAX_ARGUMENT)
         owner = __obj.__self__ if isinstance(__obj, types.BuiltinMethodType | types.MethodType) else None
         if isinstance(owner, str) and __self.is_safe_callable(__obj):
-            return filters.settle(_call_text(str(owner), __obj, args, named))
+            return filters.settle(_call_text(str(owner), __obj, args, keywords))
         if isinstance(__obj, LoopContext):
             args = (Each(args[0]), *args[1:]) if args else args
         return filters.settle(super().call(__context, __obj, *args, **kwargs))
@@ -131,11 +131,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return None
         pattern, is_map = str(value.__self__), value.__name__ == "format_map"
 
-        def checked(*args: Any, **named: Any) -> str:
+        def checked(*args: Any, **kwargs: Any) -> str:
             if is_map:
                 raise SecurityError("format_map is not available in chat templates")
-            filters.check_format(pattern, [*args, *named.values()])
-            return str(formatter(*args, **named))
+            filters.check_format(pattern, [*args, *kwargs.values()])
+            return str(formatter(*args, **kwargs))
 
         checked.edgellm_safe = True  # type: ignore[attr-defined]
         return checked
@@ -210,14 +210,14 @@ def _concat(pieces: Iterable[str]) -> str:
 _INTERNAL: dict[str, Callable[..., Any]] = {"_each": Each, "_concat": _joined, "_cut": _cut, "_made": _made}
 
 
-def _call_text(owner: str, method: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+def _call_text(owner: str, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if method.__name__ == "replace":
-        return filters.replace(owner, *args, **named)
+        return filters.replace(owner, *args, **kwargs)
     if method.__name__ == "join":
         return filters.join(args[0] if args else (), owner)
     if method.__name__ in _WIDTH_METHODS:
         filters.check_integers(args)
-    return method(*args, **named)
+    return method(*args, **kwargs)
 
 
 def _no_check(left: Any, right: Any) -> None:

@@ -76,7 +76,7 @@ class Footprint:
     def terms(self) -> tuple[Term, ...]:
         """Every term that takes something, in a fixed order; they add up to `allocated_bytes` and `resident_bytes`."""
         compute = self.compute_bytes if self.compute_resident_bytes is None else self.compute_resident_bytes
-        found = (
+        terms = (
             Term("weights", self.weights_bytes, self.weights_bytes),
             Term("repacked weights", self.repack_bytes, self.repack_bytes),
             Term("cache", self.kv_bytes, self.kv_bytes),
@@ -86,7 +86,7 @@ class Footprint:
             Term("worker process", self.process_bytes, self.process_bytes),
             Term("parent process", self.parent_bytes, self.parent_bytes),
         )
-        return tuple(term for term in found if term.allocated_bytes)
+        return tuple(term for term in terms if term.allocated_bytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,12 +63,12 @@ def test_measured_once_or_on_three_occasions_then_the_best_is_remembered(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates = iter([20.0, 30.0, 25.0])
-    monkeypatch.setattr(bandwidth, "measure", lambda *_: bandwidth.Bandwidth(next(rates), "measured"))
+    monkeypatch.setattr(bandwidth, "measure", lambda *_: bandwidth.MemoryBandwidth(next(rates), "measured"))
     notes: list[str] = []
 
     assert [bandwidth.of(MACHINE, notes).gb_s for _ in range(2)] == [20.0, 20.0]
     assert [bandwidth.of(MACHINE, notes, refine=True).gb_s for _ in range(4)] == [30.0, 30.0, 30.0, 30.0]
-    assert bandwidth.remembered(MACHINE, notes) == bandwidth.Bandwidth(30.0, "measured", occasions=3)
+    assert bandwidth.remembered(MACHINE, notes) == bandwidth.MemoryBandwidth(30.0, "measured", occasions=3)
     assert notes == []
     assert json.loads(cache_file(home).read_text())["key"]["cpu"] == "Some CPU"
 
@@ -97,11 +97,13 @@ def test_the_scheduler_tells_a_thread_what_it_waited() -> None:
 @pytest.mark.usefixtures("quick")
 def test_what_was_measured_beside_other_programs_is_no_occasion(monkeypatch: pytest.MonkeyPatch) -> None:
     found = iter([(12.0, 0), (11.0, 0), (30.0, 1), (29.0, 1), (13.0, 0), (31.0, 1), (99.0, 1)])
-    monkeypatch.setattr(bandwidth, "measure", lambda *_: bandwidth.Bandwidth((n := next(found))[0], "measured", n[1]))
+    monkeypatch.setattr(
+        bandwidth, "measure", lambda *_: bandwidth.MemoryBandwidth((n := next(found))[0], "measured", n[1])
+    )
 
     assert [bandwidth.of(MACHINE, []).gb_s for _ in range(2)] == [12.0, 12.0]
     assert [bandwidth.of(MACHINE, [], refine=True).gb_s for _ in range(6)] == [12.0, 30.0, 30.0, 30.0, 31.0, 31.0]
-    assert bandwidth.remembered(MACHINE, []) == bandwidth.Bandwidth(31.0, "measured", occasions=3)
+    assert bandwidth.remembered(MACHINE, []) == bandwidth.MemoryBandwidth(31.0, "measured", occasions=3)
 
 
 @pytest.mark.usefixtures("quick")

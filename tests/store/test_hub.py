@@ -13,7 +13,7 @@ from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import SourceError, UnknownModel
 from edgellm.store.names import parts_of
-from edgellm.store.sources.hub_files import HubUri, choose, parse
+from edgellm.store.sources.hub_files import HubUri, choose_files, parse_hub_uri
 from edgellm.types.model import ModelFile
 
 PROBE = """
@@ -260,7 +260,7 @@ def test_not_reachable_is_said(hub, environment, monkeypatch, dead):
     ],
 )
 def test_parse(uri, parsed):
-    assert parse(uri) == parsed
+    assert parse_hub_uri(uri) == parsed
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_parse(uri, parsed):
 )
 def test_malformed_sources_are_refused(uri):
     with pytest.raises(SourceError, match="is no hub source"):
-        parse(uri)
+        parse_hub_uri(uri)
 
 
 @pytest.mark.parametrize(
@@ -287,18 +287,18 @@ def test_choose(quant, chosen):
         "m-BF16.gguf",
         "big/m-Q8_0-00001-of-00002.gguf", "big/m-Q8_0-00002-of-00002.gguf", "m.imatrix.gguf",
     ]  # fmt: skip
-    assert choose(names, HubUri("o/r", None, "", quant)) == chosen
+    assert choose_files(names, HubUri("o/r", None, "", quant)) == chosen
 
 
 @pytest.mark.parametrize("quant", ["Q4_K", "Q4", "4_K_M", ".*"])
 def test_a_part_of_a_name_is_no_quantization(quant):
     with pytest.raises(UnknownModel, match=r"has no file of quantization"):
-        choose(["m-Q4_K_M.gguf"], HubUri("o/r", None, "", quant))
+        choose_files(["m-Q4_K_M.gguf"], HubUri("o/r", None, "", quant))
 
 
 def test_a_repository_that_lacks_a_part():
     with pytest.raises(SourceError, match=r"lacks 1 of 2 parts: m-Q8_0-00002-of-00002\.gguf"):
-        choose(["m-Q8_0-00001-of-00002.gguf"], HubUri("o/r", None, "", "Q8_0"))
+        choose_files(["m-Q8_0-00001-of-00002.gguf"], HubUri("o/r", None, "", "Q8_0"))
 
 
 def test_parts_of():

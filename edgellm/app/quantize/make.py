@@ -58,7 +58,7 @@ def make(planned: Plan, progress: Progress = lambda _share, _what: None) -> Made
                 planned.output.name if planned.output else f"{planned.source.card.id}.{planned.quant}.gguf"
             )
             _write(planned, target, progress)
-            written = _verified(planned, target)
+            content = _verified(planned, target)
             progress(1.0, "storing")
             path = _keep(planned, library, target)
         except OSError as error:
@@ -66,7 +66,7 @@ def make(planned: Plan, progress: Progress = lambda _share, _what: None) -> Made
         finally:
             shutil.rmtree(work, ignore_errors=True)
     name = f"{planned.source.card.id}:{planned.quant}" if planned.source.in_catalog else ""
-    return Made(path, written.file_bytes, written.tensor_bytes, time.monotonic() - started, name)
+    return Made(path, content.file_bytes, content.tensor_bytes, time.monotonic() - started, name)
 
 
 def _write(planned: Plan, target: Path, progress: Progress) -> None:
@@ -96,9 +96,9 @@ def _verified(planned: Plan, target: Path) -> GgufModel:
     Raises:
         BackendError: something else was written. BadArtifact: it is no sound file.
     """
-    written = reader.read_model(target)
+    content = reader.read_model(target)
     expected = {p.tensor.name: (p.tensor.dims, p.type) for p in planned.file.tensors}
-    actual = {tensor.name: (tensor.dims, tensor.type.name) for tensor in written.tensors}
+    actual = {tensor.name: (tensor.dims, tensor.type.name) for tensor in content.tensors}
     if actual != expected:
         wrong = sorted(name for name in expected | actual if expected.get(name) != actual.get(name))
         one = wrong[0]
@@ -107,23 +107,23 @@ def _verified(planned: Plan, target: Path) -> GgufModel:
             f"{expected.get(one)} was expected",
             hint="its library's rules differ from those of llama.cpp b11434; please report it",
         )
-    kept = {key for key in planned.source.content.header.metadata if not key.startswith("split.")}
-    missing = sorted(kept - set(written.header.metadata))
+    keys = {key for key in planned.source.content.header.metadata if not key.startswith("split.")}
+    missing = sorted(keys - set(content.header.metadata))
     if missing:
         raise BackendError(f"{planned.backend} left out {len(missing)} keys, the first is {missing[0]}")
-    return written
+    return content
 
 
-def _keep(planned: Plan, library: Library, written: Path) -> Path:
+def _keep(planned: Plan, library: Library, path: Path) -> Path:
     if planned.output is None:
-        return Path(library.keep(planned.source.card, planned.model_file, written).path)
-    with open(written, "rb+") as file:
+        return Path(library.keep(planned.source.card, planned.model_file, path).path)
+    with open(path, "rb+") as file:
         os.fsync(file.fileno())
     if planned.replace:
-        os.replace(written, planned.output)
+        os.replace(path, planned.output)
     else:
         try:
-            rename_new(written, planned.output)
+            rename_new(path, planned.output)
         except FileExistsError:
             raise exists(planned.output) from None
     if planned.source.in_catalog:

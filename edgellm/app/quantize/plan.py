@@ -104,9 +104,9 @@ def plan(
         where = Path(source.artifact.path).absolute().with_name(f"{_stem(source.artifact)}-{quant}.gguf")
     matrix_path = os.path.abspath(imatrix) if imatrix else ""
     again = bool(file.requantized)
-    made = Plan(source, backend.name, quant, file, where, n_threads, matrix_path, again, force, notes)
-    _check_target(made)
-    return made
+    planned = Plan(source, backend.name, quant, file, where, n_threads, matrix_path, again, force, notes)
+    _check_target(planned)
+    return planned
 
 
 def _check_target(planned: Plan) -> None:
@@ -115,9 +115,9 @@ def _check_target(planned: Plan) -> None:
         preflight.to_size(planned.file_bytes, planned.output.parent, planned.quant)
         return
     library = Library()
-    found = None if planned.replace else library.locate(planned.model_file, planned.source.card.id)
-    if found is not None:
-        raise preflight.exists(Path(found.path))
+    existing = None if planned.replace else library.locate(planned.model_file, planned.source.card.id)
+    if existing is not None:
+        raise preflight.exists(Path(existing.path))
     preflight.to_size(planned.file_bytes, library.root, planned.quant)
 
 

@@ -31,11 +31,11 @@ def to_content(
         raise UsageError(f"{file.quant} cannot hold {row}", hint="choose another type with --to", param="to")
     notes = _check_matrix(file, matrix)
     if file.requantized:
-        was, kept = _most(file), quality.retention(file.quant, params).mid
+        was, after = _most(file), quality.retention(file.quant, params).mid
         before = quality.retention(was, params).mid if was in quants.QUANTS else 1.0
         cost = (
             f"{len(file.requantized)} tensors of {Path(path).name} are quantized already, most of them {was}: "
-            f"{before:.1%} of the ability are left, about {before * kept:.1%} would be after {file.quant}"
+            f"{before:.1%} of the ability are left, about {before * after:.1%} would be after {file.quant}"
         )
         if file.lossy and not allow_requantize:
             hint = "start from an F16, BF16 or Q8_0 file, or accept the loss with --allow-requantize"
@@ -63,15 +63,15 @@ def _check_matrix(file: FilePlan, matrix: Imatrix | None) -> tuple[str, ...]:
         return ()
     fits = 0
     for p in file.tensors:
-        known = matrix.entries.get(p.tensor.name)
-        if known is None:
+        entry = matrix.entries.get(p.tensor.name)
+        if entry is None:
             if p in file.need_imatrix:
                 hint = "make one with llama-imatrix from this very model"
                 raise BadArtifact(f"{matrix.header.where} has no entry for {p.tensor.name}", hint=hint)
             continue
-        wanted = p.row * (p.tensor.dims[2] if len(p.tensor.dims) > 2 else 1)
-        if known.n_values != wanted and p.tensor.name != "token_embd.weight":
-            what = f"{p.tensor.name} has {known.n_values} values, {wanted} are needed"
+        n_needed = p.row * (p.tensor.dims[2] if len(p.tensor.dims) > 2 else 1)
+        if entry.n_values != n_needed and p.tensor.name != "token_embd.weight":
+            what = f"{p.tensor.name} has {entry.n_values} values, {n_needed} are needed"
             raise BadArtifact(f"{matrix.header.where}: {what}", hint="it is of another model")
         fits += 1
     n_changed = sum(p.changes for p in file.tensors)

@@ -34,8 +34,8 @@ class QuantizeSource:
     @property
     def key(self) -> str:
         """Another text for another content."""
-        found = os.stat(self.artifact.path)
-        return self.artifact.sha256 or f"{self.artifact.path} {found.st_size} {found.st_mtime_ns}"
+        status = os.stat(self.artifact.path)
+        return self.artifact.sha256 or f"{self.artifact.path} {status.st_size} {status.st_mtime_ns}"
 
 
 def find(model: str, context: SelectionContext, progress: Progress = silent) -> QuantizeSource:
@@ -70,32 +70,32 @@ def _of_file(path: str, cards: Sequence[ModelCard], listed: Sequence[ModelCard])
     return QuantizeSource(replace(artifact, model_id=card.id), content, card, in_catalog, lossy)
 
 
-def _stored(row: ModelCard, quant: str, progress: Progress) -> tuple[Artifact, bool]:
+def _stored(card: ModelCard, quant: str, progress: Progress) -> tuple[Artifact, bool]:
     """The best file of the model that is here: what was published before what was made, then by bits."""
     library = Library()
-    here = [s for s in library.installed() if s.model_id == row.id and s.format == "gguf" and not s.problem]
-    wanted = [s for s in here if not quant or s.quant.lower() == quant.lower()]
-    best = sorted(wanted, key=lambda s: (s.source.startswith(MADE), -_bits(s.quant), s.quant))
+    here = [s for s in library.installed() if s.model_id == card.id and s.format == "gguf" and not s.problem]
+    candidates = [s for s in here if not quant or s.quant.lower() == quant.lower()]
+    best = sorted(candidates, key=lambda s: (s.source.startswith(MADE), -_bits(s.quant), s.quant))
     for stored in best:
         checked = manifest.check(stored)
         if not checked.problem:
             return checked.artifact(), checked.source.startswith(TWICE)
     # What lies on this disk; with a quantization named, what can be fetched, too.
-    local = [f for f in row.files if f.source.startswith("file:") and quant.lower() in ("", f.quant.lower())]
+    local = [f for f in card.files if f.source.startswith("file:") and quant.lower() in ("", f.quant.lower())]
     local.sort(key=lambda file: -_bits(file.quant))
-    local += [f for f in row.files if quant and f.quant.lower() == quant.lower()]
+    local += [f for f in card.files if quant and f.quant.lower() == quant.lower()]
     if local:
-        return library.fetch(row, local[0], progress), False
-    offered = ", ".join(sorted({file.quant for file in row.files}, key=lambda name: -_bits(name)))
-    what = f"{row.id} {quant}".strip()
+        return library.fetch(card, local[0], progress), False
+    offered = ", ".join(sorted({file.quant for file in card.files}, key=lambda name: -_bits(name)))
+    what = f"{card.id} {quant}".strip()
     raise UnknownModel(
-        f"no file of {what} is here", hint=f"name one to fetch, as {row.id}:QUANT, of: {offered or 'none'}"
+        f"no file of {what} is here", hint=f"name one to fetch, as {card.id}:QUANT, of: {offered or 'none'}"
     )
 
 
 def _bits(quant: str) -> float:
-    found = quants.QUANTS.get(quant)
-    return found.bits if found else 0.0
+    recipe = quants.QUANTS.get(quant)
+    return recipe.bits if recipe else 0.0
 
 
 def same_file(a: str, b: str) -> bool:

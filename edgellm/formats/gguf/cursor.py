@@ -187,8 +187,8 @@ class Cursor:
             self.fail(f"element type of {key}", start, f"is {kind}, known are 0 to 12")
         least = 8 if kind == _STRING else struct.calcsize("<" + _SCALARS[kind])
         if n * least > self.end - self.pos:
-            left = self.end - self.pos
-            self.fail(f"length of {key}", start + 4, f"is {n}, at least {n * least} bytes; the file has {left} left")
+            n_left = self.end - self.pos
+            self.fail(f"length of {key}", start + 4, f"is {n}, at least {n * least} bytes; the file has {n_left} left")
         if n <= SHORT_ARRAY:
             self._keep(64 * n, key)
             if kind == _STRING:

@@ -104,13 +104,13 @@ def key_bytes(buffer: Buffer, *, where: str) -> dict[str, bytes]:
     cursor = Cursor(buffer, where)
     cursor.preamble()
     cursor.count("tensor count", MAX_TENSORS, 24)
-    found: dict[str, bytes] = {}
+    values: dict[str, bytes] = {}
     for _ in range(cursor.count("key count", MAX_KEYS, 13)):
         key = cursor.name("key", MAX_NAME_BYTES)
         start = cursor.pos
         cursor.value(key)
-        found[key] = bytes(buffer[start : cursor.pos])
-    return found
+        values[key] = bytes(buffer[start : cursor.pos])
+    return values
 
 
 def _tensor_info(cursor: Cursor) -> tuple[str, tuple[int, ...], GgmlType, int, int]:

@@ -169,10 +169,10 @@ def check_parts(parts: Sequence[GgufHeader]) -> None:
     """
     names: set[str] = set()
     for no, part in enumerate(parts):
-        said = (part.metadata.get("split.no"), part.metadata.get("split.count"))
-        if said != (no, len(parts)):
+        place = (part.metadata.get("split.no"), part.metadata.get("split.count"))
+        if place != (no, len(parts)):
             raise BadArtifact(
-                f"{part.where} says it is part {said[0]} of {said[1]}, its name says {no} of {len(parts)}"
+                f"{part.where} says it is part {place[0]} of {place[1]}, its name says {no} of {len(parts)}"
             )
         for tensor in part.tensors:
             if tensor.name in names:
@@ -187,11 +187,11 @@ def check_parts(parts: Sequence[GgufHeader]) -> None:
 def _mapped(path: str) -> Iterator[tuple[mmap.mmap, int]]:
     """(read-only map of a regular file, its length). A pipe or device would hang or never end: refused."""
     try:
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
-            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
             raise BadArtifact(f"{path} is {kind}", hint="give the path of a .gguf file")
-        if found.st_size == 0:
+        if status.st_size == 0:
             raise BadArtifact(f"{path} is empty", hint="fetch it again")
         with open(path, "rb") as file:
             view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

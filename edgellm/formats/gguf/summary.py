@@ -90,10 +90,10 @@ def summary_of(path: str | Path) -> Summary:
     """
     paths = reader.part_paths(os.path.abspath(path))
     try:
-        found = [os.stat(part) for part in paths]
+        statuses = [os.stat(part) for part in paths]
     except (OSError, ValueError) as error:
         raise BadArtifact(f"{path} cannot be read: {error}", hint="check the path and its permissions") from error
-    stamp = " ".join(f"{status.st_size}-{status.st_mtime_ns}" for status in found)
+    stamp = " ".join(f"{status.st_size}-{status.st_mtime_ns}" for status in statuses)
     return cached(paths[0], stamp) or keep(paths[0], stamp, summarize(reader.read_model(path).parts))
 
 
@@ -102,10 +102,10 @@ def cached(name: str, stamp: str) -> Summary | None:
     import msgspec
 
     try:
-        kept = msgspec.json.decode(_place(name).read_bytes(), type=tuple[int, str, str, Summary])
+        entry = msgspec.json.decode(_place(name).read_bytes(), type=tuple[int, str, str, Summary])
     except (OSError, msgspec.MsgspecError, ValueError):
         return None
-    return kept[3] if kept[:3] == (_SCHEMA, name, stamp) else None
+    return entry[3] if entry[:3] == (_SCHEMA, name, stamp) else None
 
 
 def keep(name: str, stamp: str, summary: Summary) -> Summary:

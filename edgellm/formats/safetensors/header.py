@@ -118,10 +118,10 @@ def _tensor(name: str, raw: msgspec.Raw, data_offset: int, where: str) -> Safete
             f"{where}: {what} has data type {entry.dtype!r}, which is not known here", hint="update edgellm"
         )
     begin, end = entry.data_offsets
-    wanted = math.prod(entry.shape) * bits // 8
-    if end - begin != wanted:
-        _fail(where, f"{what} of {entry.dtype} {entry.shape} takes {wanted} bytes, its offsets give {end - begin}")
-    return SafetensorsTensor(name, entry.dtype, tuple(entry.shape), data_offset + begin, wanted)
+    n_bytes = math.prod(entry.shape) * bits // 8
+    if end - begin != n_bytes:
+        _fail(where, f"{what} of {entry.dtype} {entry.shape} takes {n_bytes} bytes, its offsets give {end - begin}")
+    return SafetensorsTensor(name, entry.dtype, tuple(entry.shape), data_offset + begin, n_bytes)
 
 
 def _placed(

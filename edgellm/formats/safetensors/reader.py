@@ -148,11 +148,11 @@ def _weight_map(index: str) -> dict[str, str]:
 def _mapped(path: str) -> mmap.mmap:
     """A read-only map of a regular file. A pipe or device would hang or never end: refused."""
     try:
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
-            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
             raise BadArtifact(f"{path} is {kind}", hint="give the path of a .safetensors file")
-        if found.st_size == 0:
+        if status.st_size == 0:
             raise BadArtifact(f"{path} is empty", hint="fetch it again")
         with open(path, "rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -75,8 +75,8 @@ class TokenizerFolder:
             return data.decode("utf-8", "replace")
         value = config.get("chat_template")
         if isinstance(value, list):
-            named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
-            value = named.get("default")
+            templates = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
+            value = templates.get("default")
         if value is not None and not isinstance(value, str):
             self.fail("tokenizer_config.json", "chat_template", f"is no text but a {type(value).__name__}")
         return value if value and value.strip() else None
@@ -95,11 +95,11 @@ class TokenizerFolder:
         """A whole file; None where there is none. A pipe or device would never end: refused."""
         path = os.path.join(self.path, name)
         try:
-            found = os.stat(path)
-            if not stat.S_ISREG(found.st_mode):
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):
                 self.fail(name, "the file", "is no regular file")
-            if found.st_size > MAX_BYTES[name]:
-                self.fail(name, "the file", f"has {found.st_size} bytes, {MAX_BYTES[name]} are allowed")
+            if status.st_size > MAX_BYTES[name]:
+                self.fail(name, "the file", f"has {status.st_size} bytes, {MAX_BYTES[name]} are allowed")
             with open(path, "rb") as file:
                 return file.read(MAX_BYTES[name])
         except FileNotFoundError:

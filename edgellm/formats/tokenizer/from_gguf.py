@@ -58,13 +58,13 @@ def read_tokenizer(header: GgufHeader, *, pre: str | None = None) -> FileTokeniz
 def _byte_level(keys: TokenizerKeys, entries: Entries, pre: str | None) -> FileTokenizer:
     words = pre_tokenizer(keys, entries.ids, pre)
     # The library never sees control tokens, so that no text of a user can become one.
-    known = _text_tokens(entries, TokenKind.CONTROL, TokenKind.UNKNOWN)
+    ids = _text_tokens(entries, TokenKind.CONTROL, TokenKind.UNKNOWN)
     # Bytes without a token are left out. They need an id of their own until then, or their neighbours would join.
     left_out = len(entries.texts)
-    whole = known.keys() >= BYTE_OF.keys()
+    whole = ids.keys() >= BYTE_OF.keys()
     if not whole:
-        known[_LEFT_OUT] = left_out
-    pipeline = _pipeline(keys, known, words)
+        ids[_LEFT_OUT] = left_out
+    pipeline = _pipeline(keys, ids, words)
 
     def encode_text(text: str) -> list[int]:
         tokens: list[int] = pipeline.encode(text, add_special_tokens=False).ids
@@ -75,10 +75,10 @@ def _byte_level(keys: TokenizerKeys, entries: Entries, pre: str | None) -> FileT
 
 def _sentence_piece(keys: TokenizerKeys, entries: Entries) -> FileTokenizer:
     scores = keys.scores(len(entries.texts))
-    known = _text_tokens(entries, TokenKind.CONTROL, TokenKind.UNKNOWN, TokenKind.BYTE)
+    ids = _text_tokens(entries, TokenKind.CONTROL, TokenKind.UNKNOWN, TokenKind.BYTE)
     model = SentencePiece(
-        known,
-        {text: scores[token] for text, token in known.items()},
+        ids,
+        {text: scores[token] for text, token in ids.items()},
         {int(text[3:5], 16): token for text, token in entries.ids.items() if entries.kinds[token] == TokenKind.BYTE},
         unk_id=entries.roles.get("unk"),
         space_prefix=keys.flag("add_space_prefix", default=True),
@@ -103,10 +103,10 @@ def _tokenizer(
     roles = entries.roles
     added: dict[str, tuple[int, ...]] = {}
     for role, default in (("bos", add_bos), ("eos", False)):
-        wanted = keys.flag(f"add_{role}_token", default=default)
-        if wanted and role not in roles:
+        is_added = keys.flag(f"add_{role}_token", default=default)
+        if is_added and role not in roles:
             keys.fail(f"{role}_token_id", f"is missing, and the model wants that token (add_{role}_token)")
-        added[role] = (roles[role],) if wanted else ()
+        added[role] = (roles[role],) if is_added else ()
     eos_ids = end_tokens(entries.ids, entries.kinds, roles)
     return FileTokenizer(
         Vocabulary(entries.texts, entries.kinds, spell),

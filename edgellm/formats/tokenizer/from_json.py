@@ -34,21 +34,21 @@ def read_tokenizer_json(folder: str | Path) -> FileTokenizer:
     pipeline = files.pipeline()
     vocabulary, ids = _vocabulary(files, pipeline)
     config = files.json("tokenizer_config.json")
-    named = {role: _named(files, config, role, ids) for role in ("bos", "eos")}
+    roles = {role: _named(files, config, role, ids) for role in ("bos", "eos")}
     added = _added(pipeline)
     for position, role in enumerate(("bos", "eos")):
-        wanted = config.get(f"add_{role}_token")
-        token = named[role]
-        if isinstance(wanted, bool):
-            if wanted and token is None:
+        is_added = config.get(f"add_{role}_token")
+        token = roles[role]
+        if isinstance(is_added, bool):
+            if is_added and token is None:
                 files.fail("tokenizer_config.json", f"add_{role}_token", f"is true, but there is no {role}_token")
-            added[position] = (token,) if wanted and token is not None else ()
+            added[position] = (token,) if is_added and token is not None else ()
     return FileTokenizer(
         vocabulary,
         _Split(files, pipeline),
-        bos_id=named["bos"],
-        eos_id=named["eos"],
-        eos_ids=_end_tokens(files, vocabulary, ids, named["eos"]),
+        bos_id=roles["bos"],
+        eos_id=roles["eos"],
+        eos_ids=_end_tokens(files, vocabulary, ids, roles["eos"]),
         prefix=added[0],
         suffix=added[1],
         chat_template=files.chat_template(config),

@@ -75,8 +75,8 @@ class TokenizerKeys:
         if len(ids) != len(texts) - texts.count(""):
             twice = next(text for token, text in enumerate(texts) if text and ids[text] != token)
             self.fail("tokens", f"has {twice[:40]!r} twice")
-        known = {role: token for role, token in defaults.items() if token < len(texts)}
-        return Entries(texts, self.kinds(texts), ids, known | self.roles(len(texts)))
+        roles = {role: token for role, token in defaults.items() if token < len(texts)}
+        return Entries(texts, self.kinds(texts), ids, roles | self.roles(len(texts)))
 
     def tokens(self) -> list[str]:
         """Every token's text, at least one."""
@@ -87,24 +87,24 @@ class TokenizerKeys:
 
     def kinds(self, texts: list[str]) -> list[int]:
         """Kind of each token; all normal where the file does not say."""
-        found = self._numbers("token_type", len(texts), ("int32", "uint32", "int8", "uint8"))
-        if found is None:
+        kinds = self._numbers("token_type", len(texts), ("int32", "uint32", "int8", "uint8"))
+        if kinds is None:
             return [TokenKind.NORMAL] * len(texts)
-        for token in (token for token, kind in enumerate(found) if kind != TokenKind.NORMAL):
+        for token in (token for token, kind in enumerate(kinds) if kind != TokenKind.NORMAL):
             text = texts[token]
-            if found[token] == TokenKind.BYTE and not _BYTE.fullmatch(text):
+            if kinds[token] == TokenKind.BYTE and not _BYTE.fullmatch(text):
                 self.fail("tokens", f"has {text[:40]!r} as byte token {token}, which is not written <0xNN>")
             if len(text) > MAX_CHARS:
                 self.fail("tokens", f"has a special token {token} of {len(text)} characters, {MAX_CHARS} are allowed")
-        return list(found)
+        return list(kinds)
 
     def scores(self, n_tokens: int) -> tuple[float, ...]:
-        found = self._numbers("scores", n_tokens, ("float32", "int32"))
-        if found is None:
+        scores = self._numbers("scores", n_tokens, ("float32", "int32"))
+        if scores is None:
             self.fail("scores", "is missing, and a SentencePiece vocabulary is ranked by it")
-        if any(map(math.isnan, found)):
+        if any(map(math.isnan, scores)):
             self.fail("scores", "holds NaN")
-        return found
+        return scores
 
     def merges(self) -> list[tuple[str, str]]:
         """Pairs in their order; one that comes twice counts where it comes first."""
@@ -119,15 +119,15 @@ class TokenizerKeys:
 
     def roles(self, n_tokens: int) -> dict[str, int]:
         """Token ids by role, of those that the file names."""
-        found: dict[str, int] = {}
+        roles: dict[str, int] = {}
         for role, names in _ROLES.items():
             for name in names:
                 value = self.header.metadata.get(f"tokenizer.ggml.{name}", -1)
                 if type(value) is not int or not (0 <= value < n_tokens or value in _NONE):
                     self.fail(name, f"is {_short(value)}, tokens are 0 to {n_tokens - 1}")
                 if value not in _NONE:
-                    found[role] = value
-        return found
+                    roles[role] = value
+        return roles
 
     def padding(self, n_tokens: int) -> int | None:
         """The token that fills up batches, where the file names one."""
@@ -140,9 +140,9 @@ class TokenizerKeys:
         kind = value.type if isinstance(value, LongArray) else "string"
         if kind != "string" or not isinstance(value, (tuple, LongArray)):
             self.fail(name, f"is no list of texts but {_short(value)}")
-        found = reader.read_array(self.header, key) if value else ()
+        texts = reader.read_array(self.header, key) if value else ()
         try:
-            return [text if type(text) is str else text.decode() for text in found]
+            return [text if type(text) is str else text.decode() for text in texts]
         except UnicodeDecodeError as error:
             self.fail(name, f"is not UTF-8: {error.object[:40]!r}")
         except AttributeError:
@@ -155,12 +155,12 @@ class TokenizerKeys:
             return None
         if not isinstance(value, (tuple, LongArray)) or (isinstance(value, LongArray) and value.type not in types):
             self.fail(name, f"is no list of numbers ({' or '.join(types)}) but {_short(value)}")
-        found = reader.read_array(self.header, key)
-        if any(isinstance(number, (str, bool)) for number in found):
+        numbers = reader.read_array(self.header, key)
+        if any(isinstance(number, (str, bool)) for number in numbers):
             self.fail(name, f"is no list of numbers but {_short(value)}")
-        if len(found) != n_tokens:
-            self.fail(name, f"has {len(found)} values for {n_tokens} tokens")
-        return found
+        if len(numbers) != n_tokens:
+            self.fail(name, f"has {len(numbers)} values for {n_tokens} tokens")
+        return numbers
 
 
 def _short(value: object) -> str:

@@ -44,14 +44,14 @@ _FILL_END_NAMES = {
 _SHOWN_NAMES = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
 
 
-def end_tokens(ids: Mapping[str, int], kinds: list[int], named: Mapping[str, int]) -> frozenset[int]:
-    """Ids that end an answer. `named` are those that the file names: "eos", "eot", "eom", "fim_pad", ...
+def end_tokens(ids: Mapping[str, int], kinds: list[int], roles: Mapping[str, int]) -> frozenset[int]:
+    """Ids that end an answer. `roles` are those that the file names: "eos", "eot", "eom", "fim_pad", ...
 
     Makes control tokens, in `kinds`, of those whose name says that they are.
     """
-    ends = {named[role] for role in ("eos", "eot", "eom") if role in named}
+    ends = {roles[role] for role in ("eos", "eot", "eom") if role in roles}
     for role, names in (_FILL_NAMES | _FILL_END_NAMES).items():
-        token = named.get(role)
+        token = roles.get(role)
         if token is None:
             token = min((ids[name] for name in names if name in ids), default=None)
             if token is None:
@@ -71,12 +71,12 @@ def end_tokens(ids: Mapping[str, int], kinds: list[int], named: Mapping[str, int
 
 def _take_back(ids: Mapping[str, int], kinds: list[int], ends: set[int]) -> None:
     """Names that end an answer in one family and do not in another."""
-    found = {name for name, token in ids.items() if token in ends}
-    harmony = {"<|return|>", "<|call|>"} <= found
-    solar = "<|flush|>" in found and found & {"<|call|>", "<|calls|>"}
-    if "<|end|>" in found and (harmony or solar):
+    names = {name for name, token in ids.items() if token in ends}
+    harmony = {"<|return|>", "<|call|>"} <= names
+    solar = "<|flush|>" in names and names & {"<|call|>", "<|calls|>"}
+    if "<|end|>" in names and (harmony or solar):
         ends.discard(ids["<|end|>"])
         kinds[ids["<|end|>"]] = TokenKind.USER_DEFINED
-    if "</s>" in found and found & {"<|tool_response>", "<|plamo:eos|>"}:
+    if "</s>" in names and names & {"<|tool_response>", "<|plamo:eos|>"}:
         ends.discard(ids["</s>"])
         kinds[ids["</s>"]] = TokenKind.NORMAL

@@ -46,14 +46,14 @@ class SentencePiece:
         """Ids of `text`, which holds no special tokens."""
         out: list[int] = []
         for word in self._cut.split(self._prefix + text.replace(" ", SPACE)):
-            found = self._cache.get(word)
-            if found is None:
-                found = self._merge(word)
+            tokens = self._cache.get(word)
+            if tokens is None:
+                tokens = self._merge(word)
                 if len(word) <= _MAX_CACHED_CHARS:
                     if len(self._cache) >= _MAX_CACHED:
                         self._cache.clear()
-                    self._cache[word] = found
-            out += found
+                    self._cache[word] = tokens
+            out += tokens
         return out
 
     def _merge(self, text: str) -> list[int]:
@@ -90,8 +90,8 @@ class SentencePiece:
 
     def _bytes(self, text: str) -> list[int]:
         tokens = [self._byte_ids.get(byte) for byte in text.encode()]
-        found = [token for token in tokens if token is not None]
-        return found if len(found) == len(tokens) else self._unknown
+        known = [token for token in tokens if token is not None]
+        return known if len(known) == len(tokens) else self._unknown
 
 
 def _inner_spaces(text: str) -> list[int]:

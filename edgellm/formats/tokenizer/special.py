@@ -55,8 +55,8 @@ def splitter(
     ids: Mapping[str, int], kinds: list[int], encode_text: Callable[[str], list[int]]
 ) -> Callable[[str, bool], list[int]]:
     """`split` of a `Tokenizer`: control tokens are found only where `parse_special` allows them."""
-    wanted = (TokenKind.USER_DEFINED, TokenKind.CONTROL, TokenKind.UNKNOWN)
-    every = {text: token for text, token in ids.items() if kinds[token] in wanted}
-    shown = {text: token for text, token in every.items() if kinds[token] == TokenKind.USER_DEFINED}
-    parsed, plain = SpecialTokens(every), SpecialTokens(shown)
+    special = (TokenKind.USER_DEFINED, TokenKind.CONTROL, TokenKind.UNKNOWN)
+    texts = {text: token for text, token in ids.items() if kinds[token] in special}
+    visible = {text: token for text, token in texts.items() if kinds[token] == TokenKind.USER_DEFINED}
+    parsed, plain = SpecialTokens(texts), SpecialTokens(visible)
     return lambda text, parse_special: (parsed if parse_special else plain).encode(text, encode_text)

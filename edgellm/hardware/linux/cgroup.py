@@ -66,8 +66,8 @@ def read(tree: SysRoot, topology: Topology, affinity: frozenset[int] | None) -> 
         sources.append(f"cpus: cgroup v{quota[1].version} {quota[2]}")
     allowed = topology.online
     for what, cpus in (("affinity", affinity), ("cgroup cpuset", cpuset(tree))):
-        if cpus and (kept := allowed & cpus) and kept != allowed:
-            allowed = kept
+        if cpus and (usable := allowed & cpus) and usable != allowed:
+            allowed = usable
             sources.append(f"cpuset: {what}")
     confined = allowed != topology.online
     limits = Limits(
@@ -87,8 +87,8 @@ def memory_limit(tree: SysRoot, notes: list[str]) -> MemoryLimit | None:
     if group is None:
         return None
     if not group.exact:
-        seen = f"limits read from {group.levels[0]}" if group.levels else "its limits are unknown"
-        notes.append(f"this process's memory cgroup is not visible here: {seen}")
+        source = f"limits read from {group.levels[0]}" if group.levels else "its limits are unknown"
+        notes.append(f"this process's memory cgroup is not visible here: {source}")
     limits = [limit for folder in group.levels if (limit := _level_limit(tree, group, folder)) is not None]
     return min(limits, key=lambda limit: limit.room_bytes, default=None)
 
@@ -130,8 +130,8 @@ def cpu_quota(tree: SysRoot) -> tuple[float, Group, str] | None:
     if group is None:
         return None
     quotas = ((_level_quota(tree, group, folder), folder) for folder in group.levels)
-    found = [(cores, group, folder) for cores, folder in quotas if cores is not None]
-    return min(found, key=lambda quota: quota[0], default=None)
+    limits = [(cores, group, folder) for cores, folder in quotas if cores is not None]
+    return min(limits, key=lambda quota: quota[0], default=None)
 
 
 def _level_quota(tree: SysRoot, group: Group, folder: str) -> float | None:
@@ -186,20 +186,20 @@ def _own_paths(tree: SysRoot) -> dict[str, str]:
 
 def _mounts(tree: SysRoot) -> list[_Mount]:
     """From mountinfo, which names the mounted folder; else from /proc/mounts, which does not."""
-    found = []
+    entries = []
     for line in (tree.text("/proc/self/mountinfo") or "").splitlines():
         before, dash, after = line.partition(" - ")
         fields, kind = before.split(" "), after.split(" ")
         if dash and len(fields) >= 6 and len(kind) >= 3:
-            found.append((_unescape(fields[3]), _unescape(fields[4]), kind[0], kind[2]))
-    for line in (tree.text("/proc/mounts") or "").splitlines() if not found else ():
+            entries.append((_unescape(fields[3]), _unescape(fields[4]), kind[0], kind[2]))
+    for line in (tree.text("/proc/mounts") or "").splitlines() if not entries else ():
         words = line.split(" ")
         if len(words) >= 4:
-            found.append(("/", _unescape(words[1]), words[2], words[3]))
+            entries.append(("/", _unescape(words[1]), words[2], words[3]))
     versions = {"cgroup": 1, "cpuset": 1, "cgroup2": 2}
     return [
         _Mount(root, point, versions[kind], frozenset(options.split(",")) | ({"cpuset"} if kind == "cpuset" else set()))
-        for root, point, kind, options in found
+        for root, point, kind, options in entries
         if kind in versions
     ]
 

@@ -20,10 +20,10 @@ _INTEL_INTEGRATED = "0000:00:02.0"
 
 def read(tree: SysRoot) -> tuple[tuple[Accelerator, ...], list[str]]:
     notes: list[str] = []
-    found = [*_nvidia(tree, notes), *_drm_cards(tree, notes)]
-    if not found and not notes:
+    accelerators = [*_nvidia(tree, notes), *_drm_cards(tree, notes)]
+    if not accelerators and not notes:
         notes.append("no GPU: no NVIDIA driver in /proc/driver/nvidia, no AMD or Intel card in /sys/class/drm")
-    return tuple(found), notes
+    return tuple(accelerators), notes
 
 
 def _nvidia(tree: SysRoot, notes: list[str]) -> list[Accelerator]:
@@ -32,8 +32,8 @@ def _nvidia(tree: SysRoot, notes: list[str]) -> list[Accelerator]:
     # WSL has no /proc/driver/nvidia; its paravirtual device is /dev/dxg.
     driver = bool(listed) or any(tree.exists(path) for path in ("/dev/nvidiactl", "/dev/dxg"))
     if tree.live and driver:
-        if found := _nvml(notes):
-            return found
+        if gpus := _nvml(notes):
+            return gpus
     elif listed:
         notes.append(f"{len(listed)} NVIDIA GPUs in a recorded tree: their memory is not in /proc")
         return [Accelerator("cuda", _proc_name(tree, slot)) for slot in listed]
@@ -102,14 +102,14 @@ def _nvml_bandwidth(nvml: Any, handle: Any) -> float | None:
 
 
 def _drm_cards(tree: SysRoot, notes: list[str]) -> list[Accelerator]:
-    found = []
+    accelerators = []
     for card in tree.names(_DRM):
         if re.fullmatch(r"card\d+", card):
             vendor = tree.line(f"{_DRM}/{card}/device/vendor")
             probe = {"0x1002": _amd, "0x8086": _intel}.get(vendor or "")
             if probe is not None:
-                found.append(probe(tree, f"{_DRM}/{card}", notes))
-    return found
+                accelerators.append(probe(tree, f"{_DRM}/{card}", notes))
+    return accelerators
 
 
 def _amd(tree: SysRoot, card: str, notes: list[str]) -> Accelerator:

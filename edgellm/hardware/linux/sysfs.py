@@ -76,7 +76,7 @@ def parse_cpu_list(text: str | None) -> frozenset[int] | None:
     """`"0-3,8"` -> {0, 1, 2, 3, 8}; None where absent or malformed, empty where the kernel says none."""
     if text is None:
         return None
-    found: set[int] = set()
+    cpus: set[int] = set()
     for part in filter(None, re.split(r"[,\s]+", text)):
         match = _RANGE.fullmatch(part)
         if match is None:
@@ -84,8 +84,8 @@ def parse_cpu_list(text: str | None) -> frozenset[int] | None:
         first, last = int(match[1]), int(match[2] or match[1])
         if last >= MAX_CPUS or last < first:
             return None
-        found.update(range(first, last + 1))
-    return frozenset(found)
+        cpus.update(range(first, last + 1))
+    return frozenset(cpus)
 
 
 def parse_cpu_mask(text: str | None) -> frozenset[int] | None:

@@ -112,8 +112,8 @@ def _kinds(tree: SysRoot, info: CpuInfo, cores: tuple[Core, ...]) -> tuple[dict[
     for kind in ("performance", "middle", "efficiency"):
         if members := [core for core in cores if kinds[core] == kind]:
             khz = tree.integer(f"{CPU}/cpu{min(members[0])}/cpufreq/cpuinfo_max_freq")
-            known = [value for core in members if (value := capacity[core]) is not None]
-            clusters.append(Cluster(kind, len(members), max(known, default=None), khz // 1000 if khz else None))
+            capacities = [value for core in members if (value := capacity[core]) is not None]
+            clusters.append(Cluster(kind, len(members), max(capacities, default=None), khz // 1000 if khz else None))
     return kinds, tuple(clusters)
 
 
@@ -170,19 +170,19 @@ def caches(tree: SysRoot, topology: Topology) -> Caches:
     first = next((core for core in topology.cores if topology.kinds.get(core) == "performance"), topology.cores[0])
     per_core = {level: size for level, size, _ in _cache_levels(tree, topology, min(first)) if level < 3}
     l3: dict[Core, int] = {}
-    seen: set[int] = set()
+    counted: set[int] = set()
     for core in topology.cores:
-        if not core & seen:
+        if not core & counted:
             for level, size, shared in _cache_levels(tree, topology, min(core)):
                 if level == 3:
                     l3[shared] = size
-                    seen |= shared
+                    counted |= shared
     return Caches(per_core.get(1), per_core.get(2), sum(l3.values()) or None)
 
 
 def _cache_levels(tree: SysRoot, topology: Topology, cpu: int) -> list[tuple[int, int, Core]]:
     """(level, bytes, processors that share it) of one processor's data caches; levels 1 and 2 as a core's share."""
-    found = []
+    levels = []
     for name in tree.names(f"{CPU}/cpu{cpu}/cache"):
         path = f"{CPU}/cpu{cpu}/cache/{name}"
         if name.startswith("index") and tree.line(f"{path}/type") in ("Data", "Unified"):
@@ -192,5 +192,5 @@ def _cache_levels(tree: SysRoot, topology: Topology, cpu: int) -> list[tuple[int
             if level and size:
                 shared = shared & topology.online | {cpu}
                 sharing = sum(1 for core in topology.cores if core & shared) if level < 3 else 1
-                found.append((level, size // max(1, sharing), shared))
-    return found
+                levels.append((level, size // max(1, sharing), shared))
+    return levels

@@ -31,7 +31,7 @@ from edgellm.store.download import download, total_of
 from edgellm.store.names import parts_of
 from edgellm.store.partial import begun_bytes
 from edgellm.store.sources import hf_cache
-from edgellm.store.sources.hub_files import ONNX, HubUri, choose, firsts, parse
+from edgellm.store.sources.hub_files import ONNX, HubUri, choose_files, firsts, parse_hub_uri
 from edgellm.units import show_size
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Hub:
             SourceError: `uri` is no address of the hub, whatever answers.
         """
         if uri:
-            parse(uri)
+            parse_hub_uri(uri)
         if settings.current().offline:
             return "EDGELLM_OFFLINE is set"
         asked_at, answer = self._answer
@@ -83,7 +83,7 @@ class Hub:
 
     def names_several(self, uri: str) -> bool:
         """Whether it names neither file nor quantization."""
-        where = parse(uri)
+        where = parse_hub_uri(uri)
         return not (where.file or where.quant)
 
     def variants(self, uri: str) -> list[list[RemoteFile]]:
@@ -92,7 +92,7 @@ class Hub:
         Raises:
             As `resolve`.
         """
-        where = parse(uri)
+        where = parse_hub_uri(uri)
         with _hub_errors(uri):
             if _is_offline():
                 names = _cached_names(where)
@@ -106,18 +106,18 @@ class Hub:
         Raises:
             UnknownModel, SourceError and its kinds.
         """
-        where = parse(uri)
+        where = parse_hub_uri(uri)
         with _hub_errors(uri):
             offline = _is_offline()
             if where.file and not where.file.endswith(ONNX):
                 names = parts_of(where.file)
             else:
-                names = choose(_cached_names(where) if offline else [file.path for file in _tree(where)], where)
+                names = choose_files(_cached_names(where) if offline else [file.path for file in _tree(where)], where)
             return [_cached(where, name) if offline else _described(where, name) for name in names]
 
     def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[FetchedFile]:
         """Paths in the hub's cache, in order. Without network, what the cache holds already."""
-        where = parse(uri)
+        where = parse_hub_uri(uri)
         files = self.resolve(uri)
         total = total_of(files, n_bytes)
         with _hub_errors(uri):

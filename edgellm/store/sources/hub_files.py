@@ -35,7 +35,7 @@ class HubUri:
     quant: str
 
 
-def parse(uri: str) -> HubUri:
+def parse_hub_uri(uri: str) -> HubUri:
     """
     Raises:
         SourceError: not a `hf://` URI of a file or a quantization.
@@ -46,7 +46,7 @@ def parse(uri: str) -> HubUri:
     return HubUri(match["repo"], match["revision"], match["file"] or "", match["quant"] or "")
 
 
-def choose(names: Sequence[str], where: HubUri) -> list[str]:
+def choose_files(names: Sequence[str], where: HubUri) -> list[str]:
     """The repository's files of one quantization, or of one ONNX graph: all parts, in order.
 
     Where several models match (a plain one and a hand-made mix), the one with the shortest name.

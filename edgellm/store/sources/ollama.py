@@ -18,7 +18,7 @@ from edgellm.contract.source import FetchedFile, Progress, RemoteFile
 from edgellm.errors import EdgeLLMError
 from edgellm.store import http
 from edgellm.store.download import download_all
-from edgellm.store.sources.ollama_store import MANIFEST_BYTES, Name, decoded, files_of, local_manifest, parse
+from edgellm.store.sources.ollama_store import MANIFEST_BYTES, Name, decoded, files_of, local_manifest, parse_name
 
 _MANIFEST_TYPES = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
 
@@ -34,7 +34,7 @@ class Ollama:
         if not uri:
             return "EDGELLM_OFFLINE is set" if settings.current().offline else ""
         try:
-            name = parse(uri)
+            name = parse_name(uri)
             if local_manifest(name) is None:
                 if settings.current().offline:
                     return "EDGELLM_OFFLINE is set"
@@ -52,7 +52,7 @@ class Ollama:
         Raises:
             UnknownModel, SourceError and its kinds; UnsupportedArtifact: it is not one GGUF model.
         """
-        name = parse(uri)
+        name = parse_name(uri)
         here = local_manifest(name)
         if here is not None:
             return here

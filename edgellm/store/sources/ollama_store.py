@@ -41,7 +41,7 @@ def stores() -> list[Path]:
     return [place for place in places if os.access(place / "manifests", os.R_OK | os.X_OK)]
 
 
-def parse(uri: str) -> Name:
+def parse_name(uri: str) -> Name:
     """
     Raises:
         SourceError: no name of a model.
@@ -71,7 +71,7 @@ def local_models() -> Iterator[tuple[str, list[RemoteFile]]]:
         for path in sorted((store / "manifests").glob("*/*/*/*")):
             host, namespace, model, tag = path.relative_to(store / "manifests").parts
             try:
-                name = parse(f"ollama://{host}/{namespace}/{model}:{tag}")
+                name = parse_name(f"ollama://{host}/{namespace}/{model}:{tag}")
             except SourceError:
                 continue
             files = _read_local(store, path, name)
