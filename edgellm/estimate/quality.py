@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 from edgellm.estimate import quants
 from edgellm.estimate.small_row_mix import StoredMix
@@ -30,16 +31,14 @@ from edgellm.types.basis import (
 from edgellm.types.model import ModelCard
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Struct, frozen=True):
     mid: float
     low: float
     high: float
     basis: EstimateBasis
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
+class Loss(Struct, frozen=True):
     """Increases of perplexity, percent."""
 
     mid: float

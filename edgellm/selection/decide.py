@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import msgspec
+from msgspec import Struct, structs
 
 from edgellm import explain
 from edgellm.errors import BackendUnavailable, NothingFits
@@ -34,8 +34,7 @@ from edgellm.types.request import SelectionRequest
 RUNNERS_UP = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What the rules chose of some options."""
 
     chosen: Option
@@ -99,7 +98,7 @@ def _restricted(  # noqa: PLR0917
         return replace(start, reasons=(*start.reasons, note), would_choose=wish)
     outcome = _choose_or_make(reachable, scenario, context.rules)
     if outcome.choice == wish:
-        return _with(start, best, msgspec.structs.replace(note, best_can_be_had=True))
+        return _with(start, best, structs.replace(note, best_can_be_had=True))
     make = _proposal(outcome.chosen, reachable, scenario, context.rules)
     return replace(_with(start, outcome, note, *make), would_choose=wish)
 

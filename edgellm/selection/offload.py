@@ -8,9 +8,11 @@ The cache of a block lies with its weights. Each device takes scratch of its own
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate
+
+from msgspec import Struct
 
 from edgellm.contract.backend import Device, Offload
 from edgellm.errors import BackendUnavailable
@@ -28,8 +30,7 @@ MIN_RESERVE_BYTES = 512 * 1024**2
 ALL = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(Struct, frozen=True):
     """Layers on GPUs (as in `Settings.gpu_layers`), the memory that the plan takes then, and why."""
 
     gpu_layers: int
@@ -38,8 +39,7 @@ class Placement:
     problem: LayersDoNotFit | None = None  # layers that were asked for
 
 
-@dataclass(frozen=True, slots=True)
-class Layers:
+class Layers(Struct, frozen=True):
     """Bytes of weights: the output table, and each block."""
 
     output: int

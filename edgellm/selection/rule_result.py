@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from edgellm.selection.option import Option
 from edgellm.selection.scenario import Scenario
@@ -13,8 +14,7 @@ from edgellm.types.reason import FilesKept, Reason
 from edgellm.types.refusal import EvenTheSmallest, Refusal, RuleRefusal
 
 
-@dataclass(frozen=True, slots=True)
-class RuleResult:
+class RuleResult(Struct, frozen=True):
     kept: tuple[Option, ...]  # an option may be replaced by the same with a smaller cache (`Option.lower`)
     rejected: tuple[tuple[Option, RuleRefusal | Stated], ...] = ()  # with the numbers it failed on
     reason: Reason | None = None  # what the rule did; None = nothing
