@@ -46,6 +46,7 @@ class Drift:
 
     text: str  # "decode of m Q4_K_M: 8.1 tok/s, 12.4 were predicted (35 % less)"
     fix: str
+    what: str = ""  # "decode", "prompts" or "memory"
 
 
 class Verification:
@@ -111,9 +112,8 @@ class Verification:
         run_log.record(self._machine, run)
         self.run, self.drifts = run, drifts(run, learned)
         for drift in self.drifts:
-            what = drift.text.split(" of ")[0]
-            if what not in self._warned:
-                self._warned.add(what)
+            if drift.what not in self._warned:
+                self._warned.add(drift.what)
                 log.warning("%s; %s", drift.text, drift.fix)
 
     @functools.cached_property
@@ -278,7 +278,7 @@ def drifts(run: Run, learned: Correction) -> tuple[Drift, ...]:
         word = "more" if measured > expected else "less"
         text = f"{what} of {run.model} {run.quant}: {show(measured)}, {show(expected)} were predicted "
         text += f"({abs(measured / expected - 1) * 100:.0f} % {word})"
-        differences.append(Drift(text, _memory_fix(word) if what == "memory" else _rate_fix(run, word)))
+        differences.append(Drift(text, _memory_fix(word) if what == "memory" else _rate_fix(run, word), what))
     return tuple(differences)
 
 
