@@ -12,7 +12,7 @@ SHELL := /bin/sh
   test-tools
 
 help: ## show this list
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || { \
@@ -23,16 +23,16 @@ python:
 	  echo "  Or install one (Debian, Ubuntu: apt-get install python3 python3-venv)."; \
 	  exit 1; } >&2
 
-setup: python ## make .venv and install the core and every plugin
+setup: python ## create .venv, and install the core and every plugin
 	@$(PYTHON) plugins/install.py
 
-serve: setup ## choose, fetch and serve a model on 127.0.0.1 (ARGS="--port 9000" goes to `edgellm serve`)
+serve: setup ## set up, then choose, fetch and serve a model on 127.0.0.1 (ARGS="--port 9000" is passed to `edgellm serve`)
 	@exec $(BIN)/edgellm serve $(ARGS)
 
 test-tools: python
 	@$(PYTHON) plugins/install.py --extras test,check
 
-check: test-tools ## lint, types, layers and the tests that keep docs and code together
+check: test-tools ## lint, types, import layers, and the tests that keep docs and code in step
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
@@ -40,86 +40,86 @@ check: test-tools ## lint, types, layers and the tests that keep docs and code t
 	$(BIN)/pytest -q tests/test_docs.py tests/test_errors.py
 
 # Hundreds of tests start processes of their own, which read the bytecode even where an environment forbids to write it.
-test: check ## check, then the tests but the slow ones, two files at a time (ARGS="-k name" goes to pytest; ARGS="-n 0": one by one)
+test: check ## check, then run every test that is not slow (ARGS="-k name" is passed to pytest; ARGS="-n 0" runs one file at a time)
 	@$(BIN)/python -m compileall -q edgellm plugins/*/edgellm_*
 	$(BIN)/pytest $(TOGETHER) $(ARGS)
 
-test-all: test-tools ## the slow tests, which `make test` leaves out
+test-all: test-tools ## run the slow tests, which `make test` leaves out
 	@$(BIN)/python -m compileall -q edgellm plugins/*/edgellm_*
 	$(BIN)/pytest $(TOGETHER) -m slow $(ARGS)
 
-docs: test-tools ## write the page that is made of docstrings, docs/sdk.md
+docs: test-tools ## write docs/sdk.md from the docstrings
 	$(BIN)/python tests/support/sdk_page.py
 
-slow: test-tools ## list the slow tests with their seconds
+slow: test-tools ## list the slow tests, with their seconds
 	@$(BIN)/pytest -m slow --collect-only -qq
 
-test-arm64: python ## tests on an emulated Arm core: docs/arm64.md (ARGS="tests/cli" chooses them)
+test-arm64: python ## run tests on an emulated Arm core, see docs/arm64.md (ARGS="tests/cli" chooses which)
 	@PYTHON=$(PYTHON) tests/arm64/run.sh $(ARGS)
 
-bench: setup ## what the runtime costs per token, against a bare loop over the C API
+bench: setup ## measure what the runtime costs per token, compared with a bare loop over the C API
 	$(BIN)/python benchmarks/runtime.py $(ARGS)
 
-bench-start: setup ## what a start costs, against the interpreter alone (ARGS="--base OTHER/.venv/bin/python" compares two checkouts)
+bench-start: setup ## measure what a start costs, compared with the interpreter alone (ARGS="--base OTHER/.venv/bin/python" compares two checkouts)
 	$(BIN)/python benchmarks/start.py $(ARGS)
 
-bench-speed: setup ## predicted speeds against measured ones, 14 types of 4 models (ARGS="qwen3-0.6b --quants Q8_0")
+bench-speed: setup ## compare predicted with measured speeds, for 14 types of 4 models (ARGS="qwen3-0.6b --quants Q8_0")
 	$(BIN)/python benchmarks/speed.py $(ARGS)
 
-bench-serve: setup ## EdgeLLM over HTTP against llama.cpp's own llama-server
+bench-serve: setup ## compare EdgeLLM over HTTP with llama.cpp's llama-server
 	$(BIN)/python benchmarks/serve.py $(ARGS)
 
-bench-bytes: setup ## predicted bytes against published files and every type made here, half an hour (ARGS="--models gemma-3-270m --quants Q4_K_M")
+bench-bytes: setup ## compare predicted sizes with published files and with every type made here; half an hour (ARGS="--models gemma-3-270m --quants Q4_K_M")
 	$(BIN)/python benchmarks/bytes.py $(ARGS)
 
-bench-memory: setup ## predicted memory against what worker and server take (ARGS="--model gemma-3-270m --results FILE")
+bench-memory: setup ## compare predicted memory with what worker and server take (ARGS="--model gemma-3-270m --results FILE")
 	$(BIN)/python benchmarks/memory.py $(ARGS)
 
-bench-learning: setup ## errors of predictions before and after one run, some minutes (ARGS="--report" after it)
+bench-learning: setup ## measure how far predictions are off before and after one run; some minutes (then ARGS="--report")
 	$(BIN)/python benchmarks/learning.py $(ARGS)
 
-bench-regret: setup ## is what selection chooses the best, as running them all shows, half an hour (ARGS="--report" after it)
+bench-regret: setup ## run all candidates, to see whether selection chooses the best; half an hour (then ARGS="--report")
 	$(BIN)/python benchmarks/regret.py $(ARGS)
 
-bench-onnx: test-tools ## converted models in onnxruntime alone, by bits and accuracy level, against llama.cpp
+bench-onnx: test-tools ## compare converted models in onnxruntime alone, by bits and accuracy level, with llama.cpp
 	$(BIN)/python benchmarks/onnx_speed.py $(ARGS)
 
-bench-ternary: setup ## the ternary engine against llama.cpp, and bitnet.cpp where BITNET_BENCH names its bench (ARGS="--scale")
+bench-ternary: setup ## compare the ternary engine with llama.cpp, and with bitnet.cpp if BITNET_BENCH names its benchmark (ARGS="--scale")
 	$(BIN)/python benchmarks/ternary.py $(ARGS)
 
-bench-embed: setup ## embedding through engine, SDK and HTTP against onnxruntime alone on the same batches (ARGS="--threads 1")
+bench-embed: setup ## compare embedding through engine, SDK and HTTP with onnxruntime alone on the same batches (ARGS="--threads 1")
 	$(BIN)/python benchmarks/embeddings.py $(ARGS)
 
-bench-onnx-engine: setup ## the ONNX engine against onnxruntime-genai (ARGS="FOLDER --peer PYTHON"), its overhead, and growth with the context
+bench-onnx-engine: setup ## measure the ONNX engine: against onnxruntime-genai (ARGS="FOLDER --peer PYTHON"), its overhead, its growth with the context
 	$(BIN)/python benchmarks/onnx_engine.py $(ARGS)
 
-same-outputs: test-tools ## 200 commands print the same JSON as another checkout's code (BASE=OTHER/.venv/bin/python)
+same-outputs: test-tools ## check that 200 commands print the same JSON as another checkout (BASE=OTHER/.venv/bin/python)
 	@test -n "$(BASE)" || { echo "BASE=... is needed: the Python of another checkout's .venv" >&2; exit 2; }
 	$(BASE) tests/support/recorded_outputs.py record build/outputs.json.xz
 	$(BIN)/python tests/support/recorded_outputs.py compare build/outputs.json.xz
 
-fuzz: python ## libFuzzer on a file reader for a minute (FUZZ=gguf, safetensors or codecs; ARGS="--seconds 1200")
+fuzz: python ## fuzz a file reader with libFuzzer for a minute (FUZZ=gguf, safetensors or codecs; ARGS="--seconds 1200")
 	@$(PYTHON) plugins/install.py --extras test,fuzz
 	$(BIN)/python tests/attacks/fuzz_$(FUZZ).py $(ARGS)
 
-soak: test-tools ## 200 random mixes of requests on a real model, each answer compared with the same request alone
+soak: test-tools ## run 200 random mixes of requests on a real model, and compare each answer with the same request alone
 	SOAK_MIXES=200 $(BIN)/pytest -q $(EVERY) tests/gguf/test_batching.py $(ARGS)
 
-soak-downloads: test-tools ## kill downloads at random moments: whole and right, or absent (ARGS="--moments 100")
+soak-downloads: test-tools ## kill downloads at random moments: a file must be complete and right, or absent (ARGS="--moments 100")
 	$(BIN)/python tests/store/killed_downloads.py $(ARGS)
 
-onnx-parity: test-tools ## models converted to ONNX against llama.cpp and numpy, some minutes (ARGS="--model gemma-3-270m")
+onnx-parity: test-tools ## compare models converted to ONNX with llama.cpp and numpy; some minutes (ARGS="--model gemma-3-270m")
 	$(BIN)/python benchmarks/onnx_parity.py $(ARGS)
 
-ternary-parity: setup ## the ternary engine against transformers (TORCH_PYTHON names a Python with torch and transformers)
+ternary-parity: setup ## compare the ternary engine with transformers (TORCH_PYTHON names a Python with torch and transformers)
 	@test -n "$(TORCH_PYTHON)" || { echo "TORCH_PYTHON=... is needed: a Python with torch and transformers 5" >&2; exit 2; }
 	$(BIN)/python benchmarks/ternary_reference.py --python $(TORCH_PYTHON) $(ARGS)
 
-onnx-exporters: setup ## folders of optimum-onnx and onnxruntime-genai against those libraries (ARGS="--optimum PYTHON --genai PYTHON")
+onnx-exporters: setup ## compare folders of optimum-onnx and onnxruntime-genai with those libraries (ARGS="--optimum PYTHON --genai PYTHON")
 	$(BIN)/python benchmarks/onnx_exporters.py $(ARGS)
 
 # Python leaks by its lights, and memory that is freed stays for a while: what measures memory is left out.
-sanitize: test-tools ## the ternary engine's tests with AddressSanitizer and UndefinedBehaviorSanitizer, some minutes
+sanitize: test-tools ## run the ternary engine's tests with AddressSanitizer and UndefinedBehaviorSanitizer; some minutes
 	cmake -S plugins/edgellm-bitnet/native -B build/sanitize -DSANITIZE=ON
 	cmake --build build/sanitize -j 2
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
@@ -129,6 +129,6 @@ sanitize: test-tools ## the ternary engine's tests with AddressSanitizer and Und
 	  tests/bitnet/test_kernels.py tests/bitnet/test_engine.py tests/bitnet/test_contract.py tests/bitnet/test_loading.py \
 	  -k "not peak_memory and not memory_stays_flat" $(ARGS)
 
-clean: ## remove .venv and caches; models and built libraries in the user's folders stay
+clean: ## remove .venv and caches; models and built libraries in your own folders stay
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -124,6 +124,13 @@ def test_the_file_tree_leaves_nothing_of_the_top_out() -> None:
     assert top | areas <= set(tree())
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "plugins").glob("*/README.md")), ids=lambda page: page.parent.name)
+def test_files_that_a_plugin_names_exist(page: Path) -> None:
+    names = [name for name in names_in_code(page) if re.fullmatch(r"[\w./*-]+\.(?:py|c|h|toml)", name)]
+    assert names
+    assert [name for name in names if not any(page.parent.rglob(name))] == []
+
+
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 A_FILE = re.compile(r"[\w./-]+(?:\.(?:py|toml|jsonl)|/)")
 
