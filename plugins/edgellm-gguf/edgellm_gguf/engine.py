@@ -119,7 +119,7 @@ class LlamaEngine:
         if view is None:
             n_vocab = self.info.vocab_size
             flat = (ctypes.c_float * (rows * n_vocab)).from_address(address)
-            view = np.frombuffer(flat, dtype=np.float32).reshape(rows, n_vocab)
+            view = np.frombuffer(memoryview(flat).cast("B"), dtype=np.float32).reshape(rows, n_vocab)
             view.flags.writeable = False
             self._views[(address, rows)] = view
         return view

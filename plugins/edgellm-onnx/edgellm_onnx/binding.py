@@ -6,6 +6,8 @@ anew at every token, four times a layer). Where the library no longer has that i
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnxruntime
 
@@ -24,7 +26,10 @@ class Binding:
         self._io = session.io_binding()
         raw, device = getattr(self._io, "_iobinding", None), onnxruntime.OrtDevice.make("cpu", 0)
         native = getattr(device, "_get_c_device", None)
-        self._raw, self._device = (raw, native()) if raw is not None and native is not None else (None, None)
+        self._raw: Any = None
+        self._device: Any = None
+        if raw is not None and native is not None:
+            self._raw, self._device = raw, native()
 
     def input(self, name: str, kind: int, shape: tuple[int, ...], address: int) -> None:
         if self._raw is not None:

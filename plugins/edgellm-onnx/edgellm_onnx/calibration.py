@@ -11,6 +11,7 @@ import statistics
 import time
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
@@ -39,6 +40,7 @@ def calibrate(threads: tuple[int, ...]) -> Calibration:
 def _model(bits: int, rows: int) -> bytes:
     """A graph `y = x W` as bytes. Any bits are codes; floats and scales are small."""
     rng = np.random.default_rng(0)
+    weights: dict[str, npt.NDArray[np.generic]]
     if bits == 32:
         weights = {"w": rng.standard_normal((COLS, rows), np.float32)}
         node = helper.make_node("MatMul", ["x", "w"], ["y"])

@@ -34,9 +34,9 @@ class ConcatKvDecoder:
         n_batch: int,
     ) -> None:
         self._rows, self._signature, self._n_ctx = rows, signature, n_ctx
-        self._ids = np.zeros(n_batch, TYPES[signature.ids_type][1])
-        self._positions = np.zeros(n_batch, TYPES[signature.positions_type or "int64"][1])
-        self._ones = np.ones(n_ctx, TYPES[signature.mask_type or "int64"][1])
+        self._ids: npt.NDArray[np.generic] = np.zeros(n_batch, TYPES[signature.ids_type][1])
+        self._positions: npt.NDArray[np.generic] = np.zeros(n_batch, TYPES[signature.positions_type or "int64"][1])
+        self._ones: npt.NDArray[np.generic] = np.ones(n_ctx, TYPES[signature.mask_type or "int64"][1])
         self._flags = np.array([False, True])
         self._count = np.zeros(1, np.int64)
         self._later = _Graph(Binding(session), signature)
@@ -110,7 +110,8 @@ class ConcatKvDecoder:
 
     def _part(self, index: int, entry: CacheEntry, offset: int, tokens: int) -> npt.NDArray[np.uint8]:
         size = entry.heads * tokens * entry.dim * CACHE_TYPES[self._signature.cache_type]
-        return self._sets[index][offset : offset + size].reshape(entry.heads, tokens, -1)
+        part: npt.NDArray[np.uint8] = self._sets[index][offset : offset + size].reshape(entry.heads, tokens, -1)
+        return part
 
 
 class _Graph:

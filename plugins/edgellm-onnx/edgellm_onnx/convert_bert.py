@@ -22,6 +22,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from edgellm.contract.converter import Conversion, Converted, Progress
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
 from edgellm.formats.safetensors import reader
+from edgellm.formats.safetensors.header import SafetensorsTensor
 from edgellm.formats.safetensors.reader import SafetensorsModel
 from edgellm_onnx.bert_config import Bert, bert_config
 from edgellm_onnx.convert_folder import new_folder
@@ -38,7 +39,7 @@ Floats = npt.NDArray[np.float32]
 
 def graph_of(source: Path) -> bytes:
     """The graph of a folder (or a file in it), for a session that is made at once. Raises as `convert`."""
-    return builder_of(source).build(lambda done: None).SerializeToString()
+    return bytes(builder_of(source).build(lambda done: None).SerializeToString())
 
 
 def builder_of(source: Path) -> Builder:
@@ -98,9 +99,8 @@ class Builder:
             tell(done)
             state = self._layer(layer, state)
             done = sum(self.weights.tensors[name].n_bytes for name in self._used)
-        output, dims = (
-            ("logits", ["batch", 1]) if bert.scores else ("last_hidden_state", ["batch", "sequence", bert.width])
-        )
+        output = "logits" if bert.scores else "last_hidden_state"
+        dims: list[str | int | None] = ["batch", 1] if bert.scores else ["batch", "sequence", bert.width]
         if bert.scores:
             self._score(state, output)
         else:
@@ -187,7 +187,7 @@ class Builder:
     def _rows(self, name: str) -> int:
         return self._tensor(name).shape[0] if self._tensor(name).shape else 0
 
-    def _tensor(self, name: str) -> reader.Tensor:
+    def _tensor(self, name: str) -> SafetensorsTensor:
         tensor = self.weights.tensors.get(self._prefix + name)
         if tensor is None:
             raise BadArtifact(f"{self.where}: tensor {self._prefix + name} is missing", hint="fetch the whole model")

@@ -57,7 +57,8 @@ class Source:
 
     def vector(self, name: str, size: int) -> Floats:
         """All values of a tensor of one dimension."""
-        return self.floats(self.tensor(name, size), np.arange(1))[0]
+        values: Floats = self.floats(self.tensor(name, size), np.arange(1))[0]
+        return values
 
     def blocks(self, tensor: GgufTensor, rows: npt.NDArray[np.int64]) -> Bytes:
         """uint8 (rows, bytes of a row): the blocks as the file has them."""

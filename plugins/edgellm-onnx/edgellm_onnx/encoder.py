@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,7 @@ IDS, MASK, SEGMENTS = "input_ids", "attention_mask", "token_type_ids"
 # Outputs by what they hold, the one that needs least of us first.
 POOLED, STATES, SCORES = ("sentence_embedding",), ("token_embeddings", "last_hidden_state"), ("logits",)
 GRAPHS = ("model.onnx", "onnx/model.onnx")
-INT_TYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+INT_TYPES: dict[str, type[np.signedinteger[Any]]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 FLOAT_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 
@@ -120,9 +120,9 @@ class EncoderEngine:
         (output,) = self._session.run([self._output], feed)
         return np.asarray(output, np.float32), lengths
 
-    def _read_inputs(self, graph: Path) -> dict[str, type[np.signedinteger[npt.NBitBase]]]:
+    def _read_inputs(self, graph: Path) -> dict[str, type[np.signedinteger[Any]]]:
         assert self._session is not None
-        input_types = {}
+        input_types: dict[str, type[np.signedinteger[Any]]] = {}
         for value in self._session.get_inputs():
             if value.name not in (IDS, MASK, SEGMENTS) or value.type not in INT_TYPES:
                 raise UnsupportedArtifact(

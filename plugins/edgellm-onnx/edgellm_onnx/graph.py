@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
@@ -66,7 +67,7 @@ class Graph:
         return helper.make_model(graph, ir_version=IR_VERSION, opset_imports=opsets, producer_name="edgellm")
 
     def _node(
-        self, kind: str, name: str, inputs: Sequence[str], *outputs: str, domain: str = "", **attributes: object
+        self, kind: str, name: str, inputs: Sequence[str], *outputs: str, domain: str = "", **attributes: Any
     ) -> str:
         """Name of the first output."""
         made = outputs or (f"{name}/output_0",)

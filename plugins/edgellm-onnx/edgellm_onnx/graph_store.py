@@ -21,7 +21,7 @@ from onnx import TensorProto, numpy_helper
 
 DATA = "model.onnx.data"
 _PAGE, _LARGE_PAGE, _LARGE = 4096, 65_536, 1 << 20
-_BYTES = {TensorProto.FLOAT: 4, TensorProto.FLOAT16: 2, TensorProto.UINT8: 1, TensorProto.INT64: 8}
+_BYTES: dict[int, int] = {TensorProto.FLOAT: 4, TensorProto.FLOAT16: 2, TensorProto.UINT8: 1, TensorProto.INT64: 8}
 
 
 @dataclass
@@ -112,7 +112,7 @@ class DataFile:
         if place.written + data.size > place.n_bytes:
             raise ValueError(f"{name} is given more than its {place.n_bytes} bytes")
         self._file.seek(place.offset + place.written)
-        self._file.write(data)
+        self._file.write(data.data)
         place.written += data.size
         return data.size
 

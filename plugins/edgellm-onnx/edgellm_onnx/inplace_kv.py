@@ -38,11 +38,12 @@ class InPlaceKvDecoder:
         self.batches = signature.batches and n_slots > 1
         dtype = TYPES[signature.cache_type][1]
         self._caches = [zeros((n_slots, entry.heads, n_ctx, entry.dim), dtype) for entry in signature.entries]
-        self._ids = np.zeros(max(n_batch, n_slots), TYPES[signature.ids_type][1])
-        self._positions = np.zeros(max(n_batch, n_slots), TYPES[signature.positions_type or "int64"][1])
+        self._ids: npt.NDArray[np.generic] = np.zeros(max(n_batch, n_slots), TYPES[signature.ids_type][1])
+        positions_type = TYPES[signature.positions_type or "int64"][1]
+        self._positions: npt.NDArray[np.generic] = np.zeros(max(n_batch, n_slots), positions_type)
         mask_type = TYPES[signature.mask_type or "int64"][1]
-        self._ones = np.ones(n_ctx, mask_type)
-        self._mask = np.zeros(n_slots * n_ctx if self.batches else 0, mask_type)
+        self._ones: npt.NDArray[np.generic] = np.ones(n_ctx, mask_type)
+        self._mask: npt.NDArray[np.generic] = np.zeros(n_slots * n_ctx if self.batches else 0, mask_type)
         self._masked: tuple[int, list[int]] = (0, [])  # width and lengths of what is in _mask
         self._count = np.zeros(1, np.int64)
         self._spans: dict[tuple[int, int], _Span] = {}

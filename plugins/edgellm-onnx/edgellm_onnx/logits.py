@@ -46,7 +46,6 @@ class LogitRows:
     def view(self, at: int, rows: int) -> Logits:
         view = self._views.get((at, rows))
         if view is None:
-            view = self._kept[at : at + rows]
+            view = self._views[at, rows] = self._kept[at : at + rows]
             view.flags.writeable = False
-            self._views[at, rows] = view
         return view

@@ -84,6 +84,8 @@ class _Reader:
         branch = self._input("use_cache_branch", 1)
         count = graph.inputs.get("num_logits")
         logits = graph.outputs.get(self._names.get("logits", "logits"))
+        if ids is None:
+            self._refuse("has no input of token ids", "is it a model that generates text?")
         if logits is None or len(logits.dims) != 3:
             self._refuse("has no output logits of [batch, rows, vocabulary]", "is it a model that generates text?")
         entries, cache_type = self._entries()
