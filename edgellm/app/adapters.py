@@ -13,10 +13,10 @@ RANK, MOST_RANK = "rank=", 4096
 
 
 def adapter_bytes(adapters: Iterable[str], shape: Shape | None) -> int:
-    """Bytes of LoRA adapters that are kept beside a model: of a file its tensors, of `rank=16` what that rank takes.
+    """Bytes of LoRA adapters that are kept beside a model: the tensors of a file, or what `rank=16` would take.
 
     Raises:
-        UsageError: no rank. ArtifactError: a file is damaged or no adapter, or the model's matrices are not known.
+        UsageError: not a rank. ArtifactError: a file is damaged or no adapter, or the model's matrices are not known.
     """
     return sum(_of_rank(text, shape) if text.startswith(RANK) else _of_file(text) for text in adapters)
 

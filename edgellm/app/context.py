@@ -27,7 +27,7 @@ from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.options import SelectionOptions
 from edgellm.types.request import SelectionRequest, Task
 
-UNQUANTIZED = ("F32", "BF16", "F16", "Q8_0")  # what a quality check may be against to tell of the loss
+UNQUANTIZED = ("F32", "BF16", "F16", "Q8_0")  # references of a quality check that show the loss of quantization
 
 
 def here(models_file: Path | None = None) -> SelectionContext:
@@ -90,7 +90,7 @@ def cards(models_file: Path | None = None, *, here: bool = True) -> list[ModelCa
     """The catalog, with the rows and quantizations of plugins, of the user's own file and of `models_file`, and what
     lies on this disk (`store.local`, and what is stored).
 
-    `here` False leaves the user's own file and disk out: they belong to this machine, and another is asked about.
+    `here=False` leaves out the user's own file and disk, which belong to this machine.
 
     Raises:
         UsageError: a file or a row is malformed.
@@ -110,7 +110,8 @@ def cards(models_file: Path | None = None, *, here: bool = True) -> list[ModelCa
 def with_stored(cards: Iterable[ModelCard], *, requantized: bool = False) -> list[ModelCard]:
     """Cards with the files that are stored under their names and published nowhere: made here, or fetched by address.
 
-    `requantized` takes in what was quantized twice. That is worse than its type says: only whoever names it gets it.
+    `requantized` includes files that were quantized twice. They are worse than their type suggests, so selection never
+    offers them.
     """
     stored = Library().files(twice=requantized)
     return [_with_files(card, stored.get(card.id, ())) for card in cards]

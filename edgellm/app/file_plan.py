@@ -73,8 +73,8 @@ def file_plan(path: str, request: SelectionRequest, machine: Machine) -> LaunchP
 def with_own_footprint(plan: LaunchPlan) -> LaunchPlan:
     """With what the backend says of this very file, where it says something, and the process that talks to users.
 
-    A file is read instead of mapped where most of it is copied into another layout: the map would only keep what
-    nothing reads again.
+    A file is read instead of mapped where most of it is copied into another layout: the map would only keep pages
+    that are never read again.
     """
     backend = plugins().backend(plan.backend)
     own = backend.footprint(plan.artifact, plan.settings)
@@ -89,7 +89,7 @@ def with_own_footprint(plan: LaunchPlan) -> LaunchPlan:
 
 
 def _smaller(artifact: Artifact) -> tuple[NotQuantized, ...]:
-    """Where a named file is not quantized and something installed could: how. Of the catalog's, selection says so."""
+    """How to quantize a named file that is not quantized yet. For models of the catalog, selection says so."""
     floats = quants.QUANTS.get(artifact.quant)
     if artifact.format != "gguf" or floats is None or floats.kind != "float":
         return ()
@@ -103,7 +103,7 @@ def _cache_types(name: str, shape: Shape | None, request: SelectionRequest) -> t
     """Types of cache to try for a named file: the one asked for, else the backend's usual one and all that are smaller.
 
     Raises:
-        UsageError: it cannot have the one that is asked for.
+        UsageError: the requested type is not possible.
     """
     facts = cache_types(plugins().backend(name))
     usual = KV_TYPES[KV_TYPES.index(facts.usual_cache) :]

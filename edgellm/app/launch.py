@@ -1,4 +1,4 @@
-"""From a request to a plan that a worker can load: decide, fetch, and decide again without what cannot be had."""
+"""From a request to a plan that a worker can load: decide, fetch, and decide again without what cannot be fetched."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def plan(
 
 
 def _measure_again() -> None:
-    """Memory bandwidth is measured better by and by, for plans to come: this one is what its preview was."""
+    """Improves the measurement of memory bandwidth for later plans. This plan uses the one that its preview used."""
     from edgellm.hardware.probe import probe
 
     probe(refine=True)
 
 
 def auto_plan(request: SelectionRequest, *, progress: Progress = silent) -> tuple[LaunchPlan, Decision]:
-    """The plan for the best model that this machine runs well and that can be had now.
+    """The plan for the best model that this machine runs well and that can be fetched now.
 
     Raises:
         NothingFits, SourceError, BackendUnavailable.
@@ -90,7 +90,7 @@ def model_plan(
     """The plan for a named model: "echo", a path, a catalog id (`id` or `id:QUANT`), or a URI (`hf://owner/repo`).
 
     Args:
-        to_chat: the model is to write text; one that the catalog knows to only read is refused before it is fetched.
+        to_chat: the model must write text; the catalog's embedding models and rerankers are refused unfetched.
 
     Raises:
         UnknownModel, NothingFits, ArtifactError, SourceError, BackendUnavailable, UnsupportedTask.
@@ -124,7 +124,7 @@ def _named_plan(
     card = replace(card, kind="embedding" if reads_only else "chat")
     if to_chat and reads_only:
         refuse_chat(card.id)
-    # What is asked of a model that only reads is how fast it does.
+    # A model that only reads is judged by how fast it reads.
     request = replace(request, task="embed") if reads_only else request
     plan, _ = _launch(context.narrowed([card]), request, progress)
     note = _note(reference, card)
@@ -132,7 +132,7 @@ def _named_plan(
 
 
 def _is_undescribed(reference: Reference, context: SelectionContext) -> bool:
-    """Whether nobody says what an address holds before it is fetched: neither its source nor a card."""
+    """Whether neither the source nor a card describes the file at an address before it is fetched."""
     if reference.kind is not ReferenceKind.ADDRESS or isinstance(source_for(reference.name), Resolver):
         return False
     return not any(file.source == reference.name for card in context.cards for file in card.files)
@@ -147,7 +147,7 @@ def _note(reference: Reference, card: ModelCard) -> Reason | None:
 
 
 def refuse_chat(model: str) -> NoReturn:
-    """Raises UnsupportedTask: what was to chat only reads."""
+    """Raises UnsupportedTask: a model that only reads was asked to chat."""
     raise UnsupportedTask(
         f"{model} answers no chat: it turns texts into vectors or scores",
         hint=f"`edgellm serve {model}` answers /v1/embeddings or /v1/rerank; EdgeLLM.embed does in Python",
@@ -196,9 +196,9 @@ def with_options(plan: LaunchPlan, options: Mapping[str, str]) -> LaunchPlan:
 def _launch(
     context: SelectionContext, request: SelectionRequest, progress: Progress, *, spare_models: int = 0
 ) -> tuple[LaunchPlan, Decision]:
-    """Decide; where the choice must be fetched, find out what answers; decide again without what does not.
+    """Decide; where the choice must be fetched, find out which sources answer, and decide again without the others.
 
-    `spare_models` may turn out not to be had before it is an error.
+    `spare_models`: how many models may fail to be fetched before that is an error.
     """
     request = replace(request, offline=request.offline or settings.current().offline)
     library = Library()
@@ -255,7 +255,7 @@ def _reachable(choice: Candidate | None) -> tuple[str, ...]:
 
 
 def _without_source(context: SelectionContext, file: ModelFile) -> SelectionContext:
-    """The circumstances where the source of `file` does not answer."""
+    """The context in which the source of `file` does not answer."""
     dead = scheme_of(file.source)
     answering = tuple(s for s in (sources() if context.reachable is None else context.reachable) if s != dead)
     # Where it counted as stored, its bytes have changed.

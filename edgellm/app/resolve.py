@@ -1,6 +1,6 @@
 """What a word of the user names: a card of the catalog, a file or folder on this disk, or an address.
 
-    refer("qwen3-4b:Q4_K_M", cards)    which of the three, and its parts; opens nothing and asks nobody
+    refer("qwen3-4b:Q4_K_M", cards)    which of the three, and its parts; no file is opened, nothing is requested
     resolve("hf://owner/repo", context)    the model as a catalog card, described by headers without fetching weights
 
 Every command, the SDK and the server ask here, so that a name means the same everywhere.
@@ -130,7 +130,7 @@ def resolve(
 
 
 def named_cards(context: SelectionContext) -> Sequence[ModelCard]:
-    """The context's cards, with what was quantized twice on this machine: only whoever names it gets it."""
+    """The context's cards, with what was quantized twice on this machine, which must be named to be used."""
     return app_context.with_stored(context.cards, requantized=True) if context.is_here else context.cards
 
 
@@ -176,7 +176,7 @@ def _of_address(uri: str, cards: Sequence[ModelCard], *, offline: bool) -> tuple
 def _require_answer(uri: str, *, offline: bool) -> None:
     """Raises SourceUnreachable before the hub's client tries a dead network for half a minute."""
     if settings.current().offline:
-        return  # the source looks on this disk, and asks nobody
+        return  # the source only looks on this disk
     if offline:
         raise SourceUnreachable(
             f"{uri} cannot be asked, as offline was asked for",

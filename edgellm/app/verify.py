@@ -1,7 +1,7 @@
-"""Verify after load: what was predicted beside what is measured, kept for the next plan, and a warning where they part.
+"""Verify after load: compares predictions with measurements, keeps both for the next plan, and warns where they differ.
 
-Everything happens beside the requests: the worker's memory is read from outside, and the record is written while none
-runs, after the first request that tells something, then after twice as many, and at the end.
+Requests are not delayed: the worker's memory is read from outside, and the record is written while no request runs. It
+is written after the first request that can be measured, each time the number of such requests doubles, and at the end.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Verification:
             threading.Thread(target=self._record_when_idle, name="edgellm-verify", daemon=True).start()
 
     def _record_when_idle(self) -> None:
-        """The work, a tenth of a second, is not taken from requests that run, unless some always do."""
+        """Waits until no request runs, up to PATIENCE_S: recording takes a tenth of a second."""
         for _ in range(round(PATIENCE_S / PAUSE_S)):
             if self._ending.wait(PAUSE_S):
                 return
@@ -93,7 +93,7 @@ class Verification:
         self._record()
 
     def _record(self) -> None:
-        """Nothing that goes wrong here may cost anybody an answer."""
+        """A failure here must not affect a request."""
         try:
             with self._lock:
                 self._record_now()

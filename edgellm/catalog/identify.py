@@ -1,6 +1,6 @@
 """What a path on this disk is: a GGUF file, one part of a split set, a model folder, or something else by its name.
 
-Reads headers only. Whether an installed backend opens what is found here is the backend's business.
+Reads headers only. Whether an installed backend can open the file is for the backend to say.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def _hold_to(ctx: click.Context, param: click.Parameter, rate: str | None) -> No
 
 
 def _stay_offline(ctx: click.Context, param: click.Parameter, offline: bool) -> bool:
-    """Sources ask nobody while the command runs, and look into stores of this disk."""
+    """While the command runs, sources make no requests and only look on this disk."""
     from edgellm import settings
 
     if offline:

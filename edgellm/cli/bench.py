@@ -145,7 +145,7 @@ def _read(path: Path) -> str:
 
 
 def _speed(plan: LaunchPlan, tests: BenchOptions, report: dict[str, Any], *, compare: bool) -> list[str]:
-    """Measure, keep, and say; fills `report`."""
+    """Measure and record the speed; fills `report` and returns the lines to print."""
     import msgspec
 
     from edgellm.hardware.probe import probe
@@ -153,7 +153,7 @@ def _speed(plan: LaunchPlan, tests: BenchOptions, report: dict[str, Any], *, com
     from edgellm.sdk import bench
 
     machine = probe()
-    # Before the loads below tell it what is right.
+    # First, because the loads below correct later predictions.
     expected = bench.expected(plan, machine, tests)
     results = bench.measure(plan, tests, lambda what: click.echo(what, err=True))
     before = run_log.read(machine).benches
@@ -235,7 +235,7 @@ def _quality(
     chunks: int,
     max_kl: float | None,
 ) -> list[str]:
-    """Score, keep, and say; fills `report`."""
+    """Measure and record the quality; fills `report` and returns the lines to print."""
     import msgspec
 
     from edgellm.hardware.probe import probe

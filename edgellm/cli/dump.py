@@ -1,4 +1,4 @@
-"""The parts of `edgellm doctor` that are kept between runs, and a dump that names no person: fit for a bug report."""
+"""What `edgellm doctor` reads from storage, and an anonymous dump of its report for bug reports."""
 
 from __future__ import annotations
 

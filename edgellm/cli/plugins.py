@@ -28,12 +28,12 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 
 def collect(ctx: click.Context) -> list[dict[str, Any]]:
-    """One row per plugin, after everything that can go wrong with it had the chance to."""
+    """One row per plugin, after its hooks were called, so that their errors are known."""
     from edgellm.cli.main import cli
     from edgellm.contract.manager import plugins
 
     host = plugins()
-    # Only the host sees that a backend lacks a method or that a command's name is taken: let it look.
+    # That a backend lacks a method, or that a command's name is taken, is noticed when the hooks are called.
     host.backends()
     cli.list_commands(ctx)
     added = host.registrations()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 PRIOR = "what is known of processors of its class, not a measurement of this one"
 NOT_MEASURED = "not measured: run `edgellm calibrate`"
-# Whose tokens per second stand for their size.
+# Models that stand for their size in the columns of tokens per second.
 EXAMPLES = (("1B", "llama-3.2-1b-instruct"), ("8B", "llama-3.1-8b-instruct"))
 
 
@@ -90,7 +90,7 @@ def _measured(quant: Quant, machine: Machine, stored: list[tuple[str, Calibratio
 
 
 def _tokens(quant: Quant, machine: Machine, rates: Calibration) -> dict[str, tuple[float, float]]:
-    """Decode and prefill of the examples; none for a type that they are not made in."""
+    """Decode and prefill of the examples; empty for a type without a recipe."""
     from edgellm.catalog.lookup import catalog
     from edgellm.estimate import speed
     from edgellm.estimate.recipe import BASE_TYPE

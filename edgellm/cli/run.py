@@ -114,7 +114,7 @@ class Talk:
         if raw:
             require_text(llm)
         else:
-            # A model without a template is told apart before anyone types a question.
+            # A model without a template is refused before anyone types a question.
             llm.request("hello")
 
     def reset(self) -> None:

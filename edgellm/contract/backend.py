@@ -179,7 +179,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What a backend's build computes on beside the CPU. Whoever reads it may know better how much is free."""
+    """What a backend's build computes on beside the CPU. The caller may know better how much memory is free."""
 
     name: str  # as the library calls it: "CUDA0"
     description: str  # "NVIDIA GeForce RTX 4090"
@@ -194,7 +194,7 @@ class Offload:
 
     devices: tuple[Device, ...] = ()
     missing: str = ""  # "this libllama has no GPU backend"
-    remedy: str = ""  # a line that mends it on this machine, "" = there is nothing to mend
+    remedy: str = ""  # a command that fixes it on this machine, "" = there is nothing to fix
 
 
 @runtime_checkable
@@ -212,7 +212,7 @@ class CacheQuantizer(Protocol):
 
     @property
     def kv_types(self) -> frozenset[str]:
-        """Names as in `edgellm.types.request.KV_TYPES`. Unasked f16 is taken, where it is missing the most exact."""
+        """Names as in `edgellm.types.request.KV_TYPES`. The default is f16, or the most exact where that is missing."""
         ...
 
 
@@ -272,7 +272,7 @@ def priors_of(backend: object) -> Priors:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Why a backend does not run, or not as fast as it could, and a line that mends it."""
+    """Why a backend does not run, or not as fast as it could, and a command that fixes it."""
 
     text: str
     fix: str

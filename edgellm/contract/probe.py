@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What came of one run of a probe."""
+    """The result of one run of a probe."""
 
     answer: str  # its last line on stdout
     problem: str = ""  # why there is no answer, in words; "" = there is one

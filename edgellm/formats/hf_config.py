@@ -1,6 +1,6 @@
-"""A Hugging Face folder as far as predicting goes: `config.json` as a shape, and what its weights are stored in.
+"""What predictions need of a Hugging Face folder: `config.json` as a shape, and the type of its weights.
 
-Reads headers only. Whether a backend opens the folder is the backend's business.
+Reads headers only. Whether a backend can open the folder is for the backend to say.
 """
 
 from __future__ import annotations
@@ -82,10 +82,10 @@ def _type(config: dict[str, Any]) -> str:
 
 
 def shape_of(config: dict[str, Any], folder: Path, *, any_type: bool = False) -> Shape:
-    """The shape that a config.json tells. `any_type`: of layers not known here too, named as they call themselves.
+    """The shape in a config.json. `any_type` accepts layers that are not known here, under their own name.
 
     Raises:
-        BadArtifact: a count is missing or none. UnsupportedArtifact: layers not known here.
+        BadArtifact: a count is missing or impossible. UnsupportedArtifact: layers not known here.
     """
     kind = _type(config)
     if kind not in ARCHITECTURES and not any_type:

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, for the error message that says what was found instead. It opens nothing."""
+"""The kind of a file by its first bytes, for error messages that say what was found instead. Opens no file."""
 
 from __future__ import annotations
 

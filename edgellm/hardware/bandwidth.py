@@ -37,11 +37,11 @@ SECONDS = 0.25  # of reading; filling the buffer comes on top
 MIN_BUFFER_BYTES = 16 * MIB
 _HUGE = 2 * MIB
 _CACHE_SCHEMA = 1
-# Other programs can only take bandwidth away, and a number taken beside one would stay: 13 and 38 GB/s were seen on the
-# same machine within an hour. Three occasions on a machine that is not always busy contain a quiet one.
+# Other programs can only lower the measured bandwidth: 13 and 38 GB/s were seen on one machine within an hour. Of three
+# measurements at different times, one is likely to be quiet.
 OCCASIONS = 3
-# A share of waiting for a processor above which a measurement counts as taken beside other programs: alone it is 0 to
-# 2 %, beside a build on both processors 40 to 70 %. It is used, as there is no better one, and said with the number.
+# Threads that wait for a processor for more than this share of the time compete with other programs: alone they wait 0
+# to 2 %, beside a build on both processors 40 to 70 %. Such a number is used where there is no better one, and marked.
 BUSY_SHARE = 0.15
 
 
@@ -75,7 +75,7 @@ def remembered(machine: Machine, notes: list[str]) -> MemoryBandwidth | None:
 def of(machine: Machine, notes: list[str], *, refine: bool = False) -> MemoryBandwidth | None:
     """Remembered, else measured now (under a second) and stored; None, with a note, where it cannot be measured.
 
-    `refine` measures again until that was done on three quiet occasions.
+    `refine` measures again until there are three quiet measurements.
     """
     stored = remembered(machine, notes)
     if stored is not None and (stored.occasions >= OCCASIONS or not refine):
@@ -111,7 +111,7 @@ def measure(threads: int, size: int, seconds: float) -> MemoryBandwidth:
     The best, because other programs can only take bandwidth away.
 
     Raises:
-        OSError, MemoryError: the buffer could not be had.
+        OSError, MemoryError: the buffer could not be allocated.
     """
     import numpy as np
 
@@ -237,7 +237,7 @@ def _cache_file(machine: Machine) -> Path:
 
 
 def _remember(machine: Machine, bandwidth: MemoryBandwidth, notes: list[str]) -> None:
-    """Replaced at once, so that a reader sees the old file or the new one."""
+    """Replaced atomically: a reader sees the old file or the new one."""
     path = _cache_file(machine)
     body = {"schema": _CACHE_SCHEMA, "key": _key(machine), **asdict(bandwidth)}
     try:

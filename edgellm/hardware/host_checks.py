@@ -1,4 +1,4 @@
-"""What of a system's settings holds models back, with a line that mends it. Reads /proc and /sys; changes nothing."""
+"""System settings that slow models down, each with a command that fixes it. Reads /proc and /sys; changes nothing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.machine import Machine
 
-# Drivers whose "powersave" is the ordinary governor; what they do is decided by the preference beside it.
+# Drivers whose usual governor is called "powersave"; the energy preference decides what they do.
 _OWN_POWERSAVE = ("intel_pstate", "amd-pstate-epp")
 _POLICY = "/sys/devices/system/cpu/cpu0/cpufreq"
 _HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/enabled"
-BUSY_LOAD = 1.5  # of the processors: what is computed now shares them
+BUSY_LOAD = 1.5  # times the number of processors; above it, programs share them
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Hindrance:
 
 
 def hindrances(machine: Machine, tree: SysRoot | None = None) -> list[Hindrance]:
-    """Empty where nothing is known to hold this machine back."""
+    """Empty where nothing is known to slow this machine down."""
     root = tree or SysRoot()
     if machine.os != "linux":
         return []

@@ -1,6 +1,7 @@
 """This machine, or one recorded as a tree of /proc and /sys, as a `Machine`.
 
-Knows who finds out what; what nobody can find out is None with a sentence in `notes`. Under 60 ms unless it measures.
+Calls the reader of each part. What cannot be found out is None, with a sentence in `notes`. Takes under 60 ms unless it
+measures the memory bandwidth.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def probe(*, root: Path = Path("/"), measure: bool = True, refine: bool = False)
 
     `root` holds proc/ and sys/. Where it is not "/", the tree is a record of another machine, and nothing of this one
     enters: no affinity, plugins, disk or bandwidth. `measure=False` takes the memory bandwidth only from an earlier
-    measurement; `refine=True` measures a second and a third time, for whoever has a second to spare.
+    measurement; `refine=True` measures a second and a third time, which takes up to a second.
     """
     tree = SysRoot(root)
     if not tree.live:

@@ -1,7 +1,8 @@
 """Calibrations of this machine, kept: one file for each backend, build of it, and processor.
 
-Numbers of threads are added to those that are there. A file is replaced at once and under a lock, so that neither a
-reader nor a second writer loses anything. A file that cannot be read counts as none, which is said, and gives way.
+New thread counts are added to those that are stored. A file is replaced atomically and under a lock, so neither a
+reader nor a second writer loses anything. A file that cannot be read is ignored with a warning, until the next
+calibration replaces it.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def load(machine: Machine, backend: str, build: str, notes: list[str] | None = N
 
 
 def save(machine: Machine, backend: str, calibration: Calibration) -> Calibration:
-    """Keep what was found, beside the numbers of threads that were measured before; return all of it.
+    """Store a calibration beside the thread counts that were measured before; return all of it.
 
     Raises:
         OSError: the folder cannot be written.

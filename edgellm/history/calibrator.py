@@ -1,4 +1,4 @@
-"""Runs a backend's kernels in a process of its own, which may die of them: `python -m edgellm.history.calibrator`.
+"""Runs a backend's kernels in their own process, which may crash: `python -m edgellm.history.calibrator`.
 
 The child gets a backend and a number of threads as arguments, and answers with one line of JSON.
 """

@@ -1,4 +1,4 @@
-"""What predictions for a backend are made of, as a word: runs are compared with predictions of the same basis only."""
+"""Fingerprints of what predictions are made of: a run is compared only with predictions that have the same one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgellm.version import __version__
 
 
 def build(backend: Backend) -> str:
-    """Names the build that runs: numbers of another one are not compared with."""
+    """Identifies the build that runs: numbers of another build cannot be compared with its own."""
     return _word([backend.name, *sorted(backend.describe().items())])
 
 

@@ -1,7 +1,7 @@
 """What ran on this machine: one JSON object a line, a file a machine, in the data folder.
 
-Several processes may write at once: lines are added under a lock, and a file that grew too large is replaced at once by
-its newest lines. A line that cannot be read is skipped and counted.
+Several processes may write: lines are added under a lock, and a file that grew too large is replaced atomically by its
+newest lines. A line that cannot be read is skipped and counted.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, tag="run", tag_field="kind"
     model: str
     quant: str
     build: str  # of the backend: what its numbers can be compared with
-    basis: str  # what the predictions were made of; another one makes its ratios worthless
+    basis: str  # fingerprint of what the predictions were made of; others are not comparable
     threads: int
     ctx: int
     slots: int
@@ -195,7 +195,7 @@ def read(machine: Machine) -> History:
         except (msgspec.MsgspecError, ValueError, RecursionError):
             skipped += bool(line.strip())
             continue
-        # The last word on a load stands where it was said last.
+        # The latest line of a load counts, in the place where it stands.
         rows.pop((type(row), row.id), None)
         rows[type(row), row.id] = row
     return History(path, tuple(rows.values()), skipped)
@@ -204,14 +204,14 @@ def read(machine: Machine) -> History:
 def corrections(machine: Machine, bases: Mapping[str, str] | None = None, threads: int | None = None) -> Corrections:
     """Factors for predictions on this machine with so many threads; None = whatever ran.
 
-    `bases`: by backend, what predictions are made of now; runs that were predicted from something else (another
-    calibration, another build) tell nothing of it. None = every run counts.
+    `bases`: by backend, the fingerprint of what predictions are made of now. Runs that were predicted from something
+    else (another calibration, another build) are left out. None = every run counts.
     """
     return of_runs(read(machine).runs, bases, threads)
 
 
 def of_runs(runs: Sequence[Run], bases: Mapping[str, str] | None = None, threads: int | None = None) -> Corrections:
-    """See `corrections`. Of what ran with `threads` threads no other runs are taken: each count errs in its own way."""
+    """See `corrections`. A file that ran with `threads` threads is corrected by those runs only."""
     comparable = [run for run in runs if not run.gpu_layers and (bases is None or bases.get(run.backend) == run.basis)]
     files = {_key(run) for run in comparable if run.threads == threads}
     return from_ratios(ratio(run) for run in comparable if run.threads == threads or _key(run) not in files)
@@ -222,9 +222,10 @@ def _key(row: Row) -> tuple[str, str, str]:
 
 
 def ratio(run: Run) -> Ratio:
-    """Measured over predicted: what the next plan may learn of.
+    """Measured over predicted, as far as the next plan may learn from it.
 
-    No rates where others had the processors, and less memory than predicted only where a prompt filled a batch.
+    Rates are left out where other programs used the processors, and memory below the prediction is left out unless a
+    prompt filled a batch.
     """
     ratios = quotients(run)
     rates = (None, None) if is_busy(run) else (ratios["decode"], ratios["prefill"])
@@ -235,7 +236,7 @@ def ratio(run: Run) -> Ratio:
 
 
 def is_busy(run: Run) -> bool:
-    """Whether other programs had the processors for so long that its rates tell of them."""
+    """Whether other programs used the processors for so long that the rates are theirs as well."""
     return (run.waited or 0) > BUSY
 
 
@@ -263,7 +264,7 @@ def _ends_whole(path: Path) -> bool:
 
 
 def _shorten(path: Path) -> None:
-    """Keep the newest half, and quality checks, whose vetoes must not be forgotten; what cannot be read goes too."""
+    """Keep the newest half, and quality checks, whose vetoes must not be forgotten. Unreadable lines are dropped."""
     lines: list[bytes] = []
     room, checks = MAX_BYTES // 2, MAX_CHECKS
     keys = set()

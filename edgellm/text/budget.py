@@ -1,4 +1,4 @@
-"""How much a chat template may do: steps, characters, seconds. It knows nothing of Jinja but two of its value types.
+"""How much a chat template may do: steps, characters, seconds. Of Jinja it knows only two value types.
 
 A render runs inside `spending(Budget())`; whatever the template makes the core do is charged to that budget first.
 """
@@ -17,7 +17,7 @@ MAX_TEXT = 8 * 1024**2  # characters of any one text, and of the prompt
 MAX_MADE = 128 * 1024**2  # bytes of text made in one render, kept or not
 MAX_VALUES = 100_000  # values inside one list or dict, counted as often as they appear in it
 MAX_SECONDS = 1.0  # of this thread's processor time
-_STALLED = 10  # times that much on the clock is the end in any case
+_STALLED = 10  # times MAX_SECONDS on the clock end a render in any case
 
 
 class OverBudget(Exception):

@@ -24,8 +24,8 @@ class Calibration:
     attention: dict[tuple[str, int], float] = field(default_factory=dict)
     # The same in heads of other sizes: (cache type, numbers in a head, threads).
     attention_by_head: dict[tuple[str, int, int], float] = field(default_factory=dict)
-    # Seconds that a key and its value take beside products where those of so many heads lie between one token's and the
-    # next's: (cache type, numbers in a head, key/value heads, threads). Once for all query heads that read them.
+    # Seconds per key and its value, beside the products, in a cache that interleaves this many heads between one token
+    # and the next: (cache type, numbers in a head, key/value heads, threads). Once for all query heads that read them.
     attention_apart_s: dict[tuple[str, int, int, int], float] = field(default_factory=dict)
     attention_prefill: dict[tuple[str, int], float] = field(default_factory=dict)  # 512 tokens
     row_s: dict[tuple[str, int], float] = field(default_factory=dict)  # seconds that a row takes beside its weights

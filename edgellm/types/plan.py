@@ -30,7 +30,7 @@ class Settings:
 class Term:
     """One part of the RAM that a plan takes. Allocated is what is reserved, resident what is really touched."""
 
-    name: str  # "weights", "cache", ...: shown to people as it stands
+    name: str  # "weights", "cache", ...: shown to people unchanged
     allocated_bytes: int
     resident_bytes: int
 

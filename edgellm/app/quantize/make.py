@@ -49,7 +49,7 @@ def make(planned: Plan, progress: Progress = lambda _share, _what: None) -> Made
     library = Library()
     folder = library.root / safe_name(planned.source.card.id) if planned.output is None else planned.output.parent
     with _alone(planned.output or folder / planned.quant):
-        # The lock is held: whoever left this is gone.
+        # We hold the lock, so the process that left this folder is gone.
         work = folder / f".{planned.output.name if planned.output else planned.quant}.quantizing"
         shutil.rmtree(work, ignore_errors=True)
         try:

@@ -1,4 +1,4 @@
-"""What would come of a quantization, where it goes, and whether it can be made at all: known before the first byte."""
+"""Plans a quantization before the first byte is written: its result, where it goes, and whether it can be made."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _own(source: QuantizeSource) -> str:
 def _best_quant(
     source: QuantizeSource, context: SelectionContext, matrix: Imatrix | None, *, allow_requantize: bool
 ) -> Decision:
-    """What selection wants of all that can be made, and of the source itself.
+    """What selection chooses among everything that can be made, and the source itself.
 
     Raises:
         NothingFits, BackendUnavailable. UsageError: everything there is to make would be quantized twice.

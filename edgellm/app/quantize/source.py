@@ -1,4 +1,4 @@
-"""What a model is quantized from: the file that was named, or the best one of the model that is here."""
+"""The file that a quantization starts from: the one that was named, or the model's best one on this disk."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class QuantizeSource:
 
     @property
     def key(self) -> str:
-        """Another text for another content."""
+        """Changes when the content does."""
         status = os.stat(self.artifact.path)
         return self.artifact.sha256 or f"{self.artifact.path} {status.st_size} {status.st_mtime_ns}"
 

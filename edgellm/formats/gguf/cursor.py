@@ -1,6 +1,6 @@
 """A cursor over the bytes of a GGUF header: it reads strings, scalars and arrays, and never trusts a length.
 
-It knows neither keys nor tensors; `gguf_header` gives them their meaning.
+What keys and tensors mean is left to header.py.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TYPE_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class LongArray:
-    """An array (or a text of over 256 KiB, as uint8) that was checked and left in the file; see `gguf.read_array`."""
+    """An array (or a text of over 256 KiB, as uint8) that was checked and left in the file; see `reader.read_array`."""
 
     type: str  # of one element: "string", "float32", ...
     length: int  # elements

@@ -1,4 +1,4 @@
-"""Tensor types and file types of ggml: ids, names, block sizes. It knows no file.
+"""Tensor types and file types of ggml: ids, names, block sizes.
 
 Ids and sizes are those of llama.cpp b11434 (`ggml.h`, `ggml-common.h`) and gguf-py 0.19.0 (`GGML_QUANT_SIZES`).
 Id 36 was llama.cpp's IQ4_NL_4_4, removed in 2024; files in the wild that carry it now are bitnet.cpp's I2_S, so that

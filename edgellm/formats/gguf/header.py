@@ -1,6 +1,6 @@
-"""Reads a GGUF header out of a buffer, believing nothing: every length, count and offset is checked before it is used.
+"""Reads a GGUF header from a buffer and trusts nothing in it: every length, count and offset is checked before use.
 
-It knows bytes, not models: no architecture, no split files, no file system. Layout (llama.cpp `gguf.h`):
+It does not interpret the model: no architecture, no split files, no file system. Layout (llama.cpp `gguf.h`):
 
     magic "GGUF" · version u32 · tensor count u64 · key count u64
     keys     name, value type u32, value          strings are a u64 length and bytes
@@ -99,7 +99,7 @@ def key_bytes(buffer: Buffer, *, where: str) -> dict[str, bytes]:
     """Each key's value as the file spells it, its type first: to carry keys over unchanged. For checked headers.
 
     Raises:
-        BadArtifact: as `parse`.
+        BadArtifact: as `parse_gguf`.
     """
     cursor = Cursor(buffer, where)
     cursor.preamble()

@@ -1,7 +1,7 @@
 """GGUF model files on disk: the checked header of one file, of a split set, and what it says of the model.
 
-Native code is given a file only after `read_model` has accepted it. See `gguf_header` for the layout and the checks,
-`gguf_shape` for what the architecture keys mean.
+Native code is given a file only after `read_model` has accepted it. See header.py for the layout and the checks,
+shape.py for what the architecture keys mean.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def read_array(header: GgufHeader, key: str) -> tuple[Any, ...]:
 
 
 def read_key_bytes(header: GgufHeader) -> dict[str, bytes]:
-    """Every key's value as a little-endian file spells it, for `gguf_writer.Encoded`.
+    """Every key's value as a little-endian file spells it, for `writer.Encoded`.
 
     Raises:
         UnsupportedArtifact: the file is big-endian. BadArtifact: it was replaced since.

@@ -1,7 +1,7 @@
 """What a GGUF header's architecture keys say of the model: layers, heads, caches, recurrent state.
 
-It knows the conventions of llama.cpp b11434 (`src/models/*.cpp`, `load_arch_hparams`), and opens no file. Values are
-hostile until checked: each is an integer within `_MAX`, layers are at most 1024.
+It follows the conventions of llama.cpp b11434 (`src/models/*.cpp`, `load_arch_hparams`) and opens no file. Values are
+not trusted until they are checked: each is an integer within `_MAX`, layers are at most 1024.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a GGUF model's header says, in a few plain values, and a cache of them: a vocabulary is not walked twice.
+"""What a GGUF model's header says, in a few plain values, and a cache of them, so that each vocabulary is read once.
 
-    cache_dir()/headers/<hash of the path>.json        good as long as every part has the size and time it had then
+    cache_dir()/headers/<hash of the path>.json        valid while sizes and times of all parts are the same
 
-A summary is for listing, choosing and predicting. Before native code opens a file, its header is read and checked anew.
+A summary is for listing, choosing and predicting. Before native code opens a file, its header is read and checked again.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def summary_of(path: str | Path) -> Summary:
     """The summary of the model that `path` belongs to: from the cache where no part has changed, else read now.
 
     Raises:
-        BadArtifact, UnsupportedArtifact: as `gguf.read_model`.
+        BadArtifact, UnsupportedArtifact: as `reader.read_model`.
     """
     paths = reader.part_paths(os.path.abspath(path))
     try:

@@ -1,6 +1,6 @@
-"""Writes GGUF version 3 files, tensor by tensor: the file appears under its name when it is whole, or not at all.
+"""Writes GGUF version 3 files, tensor by tensor: the file appears under its name when it is complete, or not at all.
 
-The layout is the one of `gguf_header`. Sizes of tensors are known before their data, so the header is written first and
+The layout is described in header.py. Sizes of tensors are known before their data, so the header is written first and
 no more than one tensor is held by the caller.
 """
 
@@ -43,7 +43,7 @@ class Typed:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A metadata value as another file spells it, its type first (`gguf.read_key_bytes`)."""
+    """A metadata value as another file spells it, its type first (`reader.read_key_bytes`)."""
 
     data: bytes
 
@@ -63,7 +63,7 @@ class TensorInfo:
 
 
 class GgufWriter:
-    """A file in the making. Leave the `with` block after the last tensor and it is there; leave it by an error, not.
+    """A file being written. It appears when the `with` block ends after the last tensor, and not when an error ends it.
 
         with GgufWriter(path, {"general.architecture": "llama"}, tensors) as writer:
             for tensor in tensors:
@@ -122,7 +122,7 @@ class GgufWriter:
                 raise ValueError(f"{len(self._pending)} tensors were not written, the first is {first}")
 
     def _reserve(self) -> None:
-        """A disk that is too full is found before an hour of work."""
+        """Finds out that the disk is too full before an hour of work."""
         assert self._file is not None
         if hasattr(os, "posix_fallocate"):
             try:

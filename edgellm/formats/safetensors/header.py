@@ -1,4 +1,4 @@
-"""Reads a safetensors header out of a buffer, believing nothing. It knows bytes, not models and no file system.
+"""Reads a safetensors header from a buffer and trusts nothing in it. It does not interpret the model and opens no file.
 
     header length u64, header (JSON, may end in spaces), tensor data
     header   {"__metadata__": {text: text}, NAME: {"dtype": ..., "shape": [...], "data_offsets": [begin, end]}, ...}
@@ -149,7 +149,7 @@ def _placed(
 
 
 def _refuse_odd_text(text: bytes, where: str) -> None:
-    """What a lenient decoder lets pass: no UTF-8, and names given twice, of which each reader takes another."""
+    """Refuses what a lenient decoder accepts: text that is not UTF-8, and names given twice."""
 
     def look(pairs: list[tuple[str, object]]) -> None:
         names = sorted(name for name, _ in pairs)

@@ -1,6 +1,6 @@
 """Safetensors models on disk: one file, or a folder of them with an index, mapped and read where they lie.
 
-The header is checked by `safetensors_header`; the index is not believed either: it names files of its own folder only.
+Headers are checked in header.py. The index is not trusted either: it may only name files of its own folder.
 """
 
 from __future__ import annotations

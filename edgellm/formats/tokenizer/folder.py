@@ -83,7 +83,7 @@ class TokenizerFolder:
 
     @contextlib.contextmanager
     def refusing(self, what: str) -> Iterator[None]:
-        """Turns what the library raises into a BadArtifact. Its panics are no `Exception`."""
+        """Turns what the library raises into a BadArtifact. Its panics are not subclasses of `Exception`."""
         try:
             yield
         except BaseException as error:

@@ -1,7 +1,7 @@
-"""The tokenizer in a GGUF file's metadata. The file is not believed: what does not fit together is refused by its key.
+"""The tokenizer in a GGUF file's metadata. The file is not trusted: contradictions are refused with the key's name.
 
-Where llama.cpp guesses (a file that names no pre-tokenizer), this does not: a wrong guess makes a model worse without
-a word.
+Where llama.cpp guesses (a file that names no pre-tokenizer), this does not: a wrong guess makes a model worse, and
+nothing shows it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SPM_ROLES = {"bos": 1, "eos": 2, "unk": 0}
 
 
-# Text, once its bytes are letters, does not have it.
+# Never in a text whose bytes are spelled as letters.
 _LEFT_OUT = " "
 
 

@@ -1,6 +1,6 @@
 """The tokenizer of a Hugging Face folder: tokenizer.json and the small files beside it.
 
-The `tokenizers` library runs it as its author wrote it. What it cannot be asked is read here: which tokens are
+The `tokenizers` library runs it as its author wrote it. What the library does not tell is read here: which tokens are
 control tokens, which of them end an answer, how tokens are spelled, and the chat template.
 """
 

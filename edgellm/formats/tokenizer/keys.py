@@ -35,7 +35,7 @@ class Entries:
     """A vocabulary as the file lists it."""
 
     texts: list[str]  # by id; "" where an id has no token
-    kinds: list[int]  # by id; see `tokenizer_kinds.Kind`
+    kinds: list[int]  # by id; see `kinds.TokenKind`
     ids: dict[str, int]
     roles: dict[str, int]  # "bos", "eos", ... of those that the file names
 
@@ -69,7 +69,7 @@ class TokenizerKeys:
         return value
 
     def entries(self, defaults: dict[str, int]) -> Entries:
-        """Tokens with their kinds and roles; no text stands for two. `defaults` are roles where the file says none."""
+        """Tokens with their kinds and roles. Texts are unique. `defaults`: roles that the file does not name."""
         texts = self.tokens()
         ids = {text: token for token, text in enumerate(texts) if text}
         if len(ids) != len(texts) - texts.count(""):

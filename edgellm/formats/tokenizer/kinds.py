@@ -26,7 +26,7 @@ END_NAMES = frozenset({
     "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
     "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[",
 })  # fmt: skip
-# What fills in the middle of code. Those of the second list end an answer too.
+# Tokens for filling in the middle of code. Those of the second table also end an answer.
 _FILL_NAMES = {
     "fim_pre": ("<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>",
                 "<|code_prefix|>", "<|prefix|>"),
@@ -47,7 +47,7 @@ _SHOWN_NAMES = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
 def end_tokens(ids: Mapping[str, int], kinds: list[int], roles: Mapping[str, int]) -> frozenset[int]:
     """Ids that end an answer. `roles` are those that the file names: "eos", "eot", "eom", "fim_pad", ...
 
-    Makes control tokens, in `kinds`, of those whose name says that they are.
+    Tokens whose names say so become control tokens in `kinds`.
     """
     ends = {roles[role] for role in ("eos", "eot", "eom") if role in roles}
     for role, names in (_FILL_NAMES | _FILL_END_NAMES).items():

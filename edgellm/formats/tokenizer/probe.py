@@ -1,7 +1,7 @@
 """Whether two tokenizers cut text alike: tried on many scripts, on every token that stands for itself in text, and on
 tokens of the vocabulary put together at random, where one's rank decides against another's.
 
-A tokenizer that is nearly right makes a model worse without a word, so whoever writes one into another form asks this.
+A tokenizer that is nearly right makes a model worse, and nothing shows it. So every conversion of one is checked here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """A model's tokenizer: text to token ids and back, whatever file it was read from.
 
-It is made by `tokenizer_gguf.read_tokenizer` and `tokenizer_json.read_tokenizer`, and is what
-`edgellm.contract.backend.Tokenizer` asks for.
+Made by `from_gguf.read_tokenizer` and `from_json.read_tokenizer_json`; follows `edgellm.contract.backend.Tokenizer`.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class Vocabulary:
     """Every token's text, as the file has it, and kind; "" where an id has no token."""
 
     texts: Sequence[str]
-    kinds: Sequence[int]  # see `tokenizer_kinds.Kind`
+    kinds: Sequence[int]  # see `kinds.TokenKind`
     spell: Callable[[str], bytes]  # bytes of a normal token: `byte_level` or `spaced`
 
     def token_bytes(self, token: int) -> bytes:

@@ -55,7 +55,7 @@ CHIPSETS = {
 
 
 def core_name(fields: Mapping[str, str]) -> str | None:
-    """The core of one processor; None where the fields do not say, a number where the table does not know it."""
+    """The core of one processor; None where the fields do not say, its numbers where the table has no name."""
     try:
         implementer, part = (int(fields[key], 16) for key in ("CPU implementer", "CPU part"))
     except (KeyError, ValueError):

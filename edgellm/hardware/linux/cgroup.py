@@ -1,9 +1,9 @@
 """What the container or scheduler allows this process: memory, processor time and processors.
 
-Version 1, version 2 and hybrids of both. A limit binds from any ancestor, so every level from the process's group up to
-the mount point is asked, and the one that leaves least room counts. Nothing here changes a group.
+Version 1, version 2 and hybrids of both. The limit of any ancestor applies, so every level from the process's group up
+to the mount point is read, and the one that leaves the least room counts. Nothing here changes a group.
 
-Used memory is what cannot be had back: usage - (active_file + inactive_file + slab_reclaimable - dirty - writeback).
+Used memory is what cannot be reclaimed: usage - (active_file + inactive_file + slab_reclaimable - dirty - writeback).
 Both file lists count as reclaimable, as in the kernel's own MemAvailable (mm/show_mem.c, si_mem_available): a model
 that was hashed and then read is on the active list, and counting that as used (as `docker stats` does) would refuse the
 very model whose pages are already here. Dirty pages stay used: version 1 does not wait for them to be written before it
@@ -82,7 +82,7 @@ def read(tree: SysRoot, topology: Topology, affinity: frozenset[int] | None) -> 
 
 
 def memory_limit(tree: SysRoot, notes: list[str]) -> MemoryLimit | None:
-    """The level that leaves least room; None = no level has a limit."""
+    """The level that leaves the least room; None = no level has a limit."""
     group = find(tree, "memory")
     if group is None:
         return None

@@ -44,7 +44,7 @@ def read(tree: SysRoot) -> tuple[Cpu, Topology, list[str]]:
 
 
 def architecture(tree: SysRoot, info: CpuInfo) -> str:
-    """Of this machine as the operating system names it; of a recorded tree as the fields of cpuinfo betray it."""
+    """This machine's as the operating system names it; a recorded tree's as the fields of cpuinfo show."""
     if tree.live:
         return _normal_arch(platform.machine())
     if info.field("flags") is not None:

@@ -1,6 +1,6 @@
-"""/proc/cpuinfo as fields: one dictionary per processor and one for what is said once for all.
+"""/proc/cpuinfo as fields: one dictionary per processor and one for the fields that stand once for all.
 
-It does not know what a field means; the layout differs by architecture, and between kernels of one architecture.
+What a field means is left to the callers. The layout differs by architecture, and between kernels of one architecture.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class CpuInfo:
         return next((value for name in names for value in self.every(name) if value), None)
 
     def every(self, name: str) -> Iterator[str]:
-        """The value of `name` for each processor that has it, or the one that is said for all."""
+        """The value of `name` for each processor that has it, or the common one."""
         values = [block[name] for block in self.processors.values() if name in block]
         yield from values or ([self.common[name]] if name in self.common else [])
 

@@ -1,7 +1,7 @@
 """Files of a machine, read below a root: "/" for this machine, any other folder for a recorded one.
 
-Every reader returns None (or nothing) for what is missing, unreadable or no plain file. It knows no meanings.
-A recorded tree is hostile: nothing outside of it is read, however its links point.
+Every reader returns None (or nothing) for what is missing, unreadable or not a regular file. A recorded tree is not
+trusted: nothing outside it is read, wherever its links point.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which processors are online, which of them share a core, which cores are fast, and what caches they have.
 
-Reads sysfs, falls back on /proc/cpuinfo, and says where it had to. Limits of a container are not its business.
+Reads sysfs, falls back on /proc/cpuinfo, and notes where it had to. Limits of a container are read in cgroup.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Core = frozenset[int]  # logical processors that share one physical core
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """`kinds` maps each core to "performance", "middle" or "efficiency"; empty where all are alike or nobody says."""
+    """`kinds` maps each core to "performance", "middle" or "efficiency"; empty where all are alike or not known."""
 
     online: frozenset[int]
     cores: tuple[Core, ...]
@@ -36,7 +36,7 @@ class Topology:
 
     @property
     def workers(self) -> tuple[Core, ...]:
-        """Cores worth giving an even share of the work: all that are not efficiency cores."""
+        """Cores that should get an even share of the work: all that are not efficiency cores."""
         return tuple(core for core in self.cores if self.kinds.get(core) != "efficiency") or self.cores
 
     def usable_cores(self, allowed: frozenset[int]) -> int:
