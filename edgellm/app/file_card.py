@@ -1,4 +1,4 @@
-"""A catalog card for a model file or folder on this disk, made of its headers."""
+"""A catalog card for a model file or folder on this disk, made from its headers."""
 
 from __future__ import annotations
 

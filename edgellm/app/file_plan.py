@@ -1,4 +1,4 @@
-"""The plan for a model file that is at hand: which backend opens it, and with what settings it fits."""
+"""The plan for a model file on this disk: which backend opens it, and with which settings it fits."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def file_plan(path: str, request: SelectionRequest, machine: Machine) -> LaunchP
 
 
 def with_own_footprint(plan: LaunchPlan) -> LaunchPlan:
-    """With what the backend says of this very file, where it says something, and the process that talks to users.
+    """The plan with the backend's own footprint of the file, if it has one, and with the memory of the parent process.
 
     A file is read instead of mapped where most of it is copied into another layout: the map would only keep pages
     that are never read again.

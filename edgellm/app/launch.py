@@ -155,7 +155,7 @@ def refuse_chat(model: str) -> NoReturn:
 
 
 def _refuse(model: str, **options: object) -> None:
-    """A flag that a named file or backend leaves no choice for is refused, not ignored."""
+    """Refuses flags that have no meaning for a named file or backend, rather than ignoring them."""
     for name, value in options.items():
         if value:
             flag = f"--{name.replace('_', '-')}"
@@ -163,7 +163,7 @@ def _refuse(model: str, **options: object) -> None:
 
 
 def with_threads(plan: LaunchPlan, threads: int) -> LaunchPlan:
-    """The plan with a number of threads that the user knows better.
+    """The plan with the number of threads that the user asks for.
 
     Raises:
         UsageError: out of range.
@@ -221,7 +221,7 @@ def _launch(
             context = _without_source(context, file)
             notes = (*notes, SourceSilent(scheme_of(file.source), error.message))
         except (SourceError, UnknownModel, ArtifactError) as error:
-            # A gated or missing repository, a file that is not what it should be: the next best model, loudly.
+            # A gated or missing repository, a file that is not what it should be: take the next best model, and say so.
             n_dropped += 1
             if n_dropped > spare_models:
                 raise

@@ -67,8 +67,8 @@ class ResolvedModel:
 def refer(text: str, cards: Iterable[ModelCard]) -> Reference:
     """What `text` names.
 
-    A path is what looks like one (a separator, a model file's suffix), or lies there and is the id of no card: the id
-    wins, and `./name` names the file.
+    A text is a path if it looks like one (a separator, a model file's suffix), or if it exists and no card has that id.
+    So the id wins, and `./name` names the file.
     """
     scheme = scheme_of(text)
     if scheme == "file":
@@ -103,8 +103,8 @@ def resolve(
     """The model that `text` names, narrowed to one quantization where one is named.
 
     The context's cards add what a header does not say (scores, licence), and answer where a source does not.
-    `predict`: only numbers are wanted, so one file of a quantization is enough, and one that nobody publishes will do
-    where its recipe is known.
+    `predict`: only numbers are needed, so one file of a quantization is enough, and an unpublished one will do where
+    its recipe is known.
 
     Raises:
         UnknownModel, UsageError, ArtifactError, SourceError.

@@ -261,7 +261,7 @@ def correction(plan: LaunchPlan, machine: Machine, rates: Calibration | None) ->
 
 
 def drifts(run: Run, learned: Correction) -> tuple[Drift, ...]:
-    """What differs by more than DRIFT from its prediction, corrected by what was known before."""
+    """Numbers that differ by more than DRIFT from their prediction, as it was corrected before the run."""
     over = run_log.quotients(run)
     # A short answer touches less memory than a long one will.
     resident = over["resident_bytes"] if run.whole_batch else max(1.0, over["resident_bytes"] or 1.0)
@@ -283,7 +283,7 @@ def drifts(run: Run, learned: Correction) -> tuple[Drift, ...]:
 
 
 def latest_drifts(runs: Sequence[Run], bases: Mapping[str, str]) -> tuple[Drift, ...]:
-    """Of the last run of each model and quantization, beside what the runs before it had taught."""
+    """Drifts of the last run of each model and quantization, compared with what the runs before it had taught."""
     differences: list[Drift] = []
     last = {(run.backend, run.model, run.quant, run.kv_type): at for at, run in enumerate(runs)}
     for key, at in last.items():

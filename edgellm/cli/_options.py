@@ -1,4 +1,4 @@
-"""What `serve` and `run` share: the flags that say which model is wanted, and making a plan of them with progress."""
+"""What `serve` and `run` share: the flags that choose a model, and the making of a plan from them, with progress."""
 
 from __future__ import annotations
 

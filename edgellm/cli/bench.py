@@ -24,7 +24,7 @@ MAX_TOKENS = 2**20
 
 
 def counts(least: int) -> Callable[[click.Context, click.Parameter, str | None], tuple[int, ...]]:
-    """Reads numbers with commas between them, each taken once; nothing where nothing was given."""
+    """Reads numbers with commas between them, without duplicates; () where the flag is unset."""
 
     def read(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
         if value is None:

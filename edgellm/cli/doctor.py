@@ -1,6 +1,6 @@
-"""`edgellm doctor`: what is used here, what is not, why, and one line that mends each.
+"""`edgellm doctor`: what is used here, what is not, why, and one line that fixes each.
 
-Examines first, prints after. Nothing it meets is fatal: a probe or a backend that raises is a finding like any other.
+Examines first, then prints. Nothing is fatal here: a probe or a backend that raises is a finding like any other.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def examine_machine(report: Report, machine: Machine) -> None:
 
 
 def examine_history(report: Report, machine: Machine) -> None:
-    """What was calibrated, what ran here, and where it parted from its prediction."""
+    """What was calibrated, what ran here, and where it differed from its prediction."""
     from edgellm.contract.backend import Calibrator
     from edgellm.contract.manager import plugins
     from edgellm.selection.backend_facts import backend_facts
@@ -210,7 +210,7 @@ def advise(backend: Backend, machine: Machine) -> list[Advice]:
 
 
 def again(name: str) -> str:
-    """How a backend is installed anew: set-up leaves a record in the environments that it makes."""
+    """How to install a backend again: set-up leaves a record in the environments that it makes."""
     if (Path(sys.prefix) / SETUP_RECORD).exists():
         return "`make setup` builds it again for this machine"
     return f"pip install --force-reinstall the distribution of {name} (`edgellm plugins` names it), or `make setup`"

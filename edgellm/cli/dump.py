@@ -33,7 +33,7 @@ VARIABLES = (
 
 
 def settings_in_use() -> dict[str, Any]:
-    """Folders and variables; of a secret only that it is set."""
+    """Folders and variables; for a secret, only that it is set."""
     names = sorted({*VARIABLES, *(name for name in os.environ if name.startswith("EDGELLM_"))} & os.environ.keys())
     variables = {name: "(set)" if SECRET.search(name) else os.environ[name] for name in names}
     return {
@@ -111,7 +111,7 @@ def anonymous(report: Any) -> Any:
     hidden = [(value, "(set)") for name, value in os.environ.items() if SECRET.search(name) and len(value) >= 8]
     replacements = [*hidden, *([(home, "~")] if len(home) > 1 else [])]
     user = _user()
-    # As a word, and not where it is one of the system's: root, user and the like say nothing of a person.
+    # As a whole word only. Names such as root and user say nothing about a person.
     name = re.compile(rf"(?<![A-Za-z0-9]){re.escape(user)}(?![A-Za-z0-9])") if user else None
     return _cleaned(report, replacements, name)
 

@@ -95,7 +95,7 @@ def _chosen(card: ModelCard, context: SelectionContext, request: SelectionReques
 
     candidate = replace(card, kind=TASK_NEEDS[request.task].kind)
     try:
-        # Whether it is stored, and what answers, is no question here.
+        # Whether the file is stored, and which sources answer, does not matter here.
         choice = decide(replace(context.narrowed([candidate]), stored=frozenset()), request).choice
     except EdgeLLMError:
         return ""  # the reports say why

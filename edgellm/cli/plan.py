@@ -62,7 +62,7 @@ def command(
 
 
 def _sites(description: Fleet, models_file: Path | None) -> list[Site]:
-    """Every box with its circumstances. Boxes of one kind share the object, so that they are decided once.
+    """Every box with its context. Boxes of one kind share the context, so that they are decided once.
 
     Raises:
         UsageError: a profile is not there or not valid; names the box.

@@ -60,7 +60,7 @@ def _list(as_json: bool) -> None:
 
 
 def _write(text: str, out: str, force: bool) -> None:
-    """All of the file or none of it, and never over another one unless told to."""
+    """Writes the whole file or nothing, and replaces a file only with `force`."""
     if out == "-":
         click.echo(text, nl=False)
         return

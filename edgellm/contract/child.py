@@ -1,4 +1,4 @@
-"""Helper processes: what may crash, hang or need much memory runs in a child that cannot outlive its block.
+"""Helper processes: work that may crash, hang or need much memory runs in a child that cannot outlive its block.
 
     with Child(python("edgellm.runtime.perplexity"), question=b"{...}") as child:
         for line in child.lines(): ...      # what the child tells, line by line
@@ -99,7 +99,7 @@ class Child:
             timer.daemon = True
             timer.start()
         try:
-            # A child that is dead already says so by its end.
+            # Whether the child is dead already is seen at its end.
             with contextlib.suppress(OSError):
                 self._process.stdin.write(self._question + b"\n")
                 self._process.stdin.flush()
@@ -219,7 +219,7 @@ def ended_with_us() -> Iterator[None]:
     """
 
     def end(number: int, _frame: FrameType | None) -> None:
-        # Those that other threads wait for, too: nothing unwinds there.
+        # Also the children of other threads, where nothing unwinds.
         for child in list(_running):
             child.kill()
         raise SystemExit(128 + number)

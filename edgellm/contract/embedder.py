@@ -66,7 +66,7 @@ class Reranker(Protocol):
 
 
 def check_sequences(sequences: Sequence[Sequence[int]], vocab_size: int, n_ctx: int) -> None:
-    """What an engine asks of sequences before it computes.
+    """What an engine checks of sequences before it computes.
 
     Raises:
         CacheFull: one is longer than the context. ValueError: one is empty or has an id outside the vocabulary.

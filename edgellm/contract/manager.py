@@ -1,8 +1,8 @@
 """Finds plugins and keeps their failures apart: a broken plugin is a row in `edgellm plugins`, never a traceback.
 
 Each entry point of group `edgellm.v1` is imported on its own (pluggy's loader stops at the first that raises), and each
-hook implementation is called on its own for the same reason: built-in plugins first, the others by name. What pluggy
-would let a plugin ask for beside that order (`tryfirst`, wrappers) is refused when it is loaded.
+hook implementation is called on its own for the same reason: built-in plugins first, the others by name. A plugin
+that asks pluggy for another order (`tryfirst`, wrappers) is refused when it is loaded.
 """
 
 from __future__ import annotations

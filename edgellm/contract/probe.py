@@ -1,4 +1,4 @@
-"""What a native library says of itself: asked of a throwaway process that may die of it, and kept in a file."""
+"""Asks a native library about itself in a throwaway process, which may crash, and keeps the answer in a file."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ Progress = Callable[[int, int, str], None]  # tensors done, tensors in all, the 
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """What is to be made of what."""
+    """What to quantize, to what, and where."""
 
     source: Artifact  # its header was checked; all parts of a split set
     target: str  # the file to write; the caller renames it when it is whole

@@ -94,7 +94,7 @@ class Results:
 
 
 def measure(plan: LaunchPlan, options: BenchOptions, progress: Progress = lambda _: None) -> Results:
-    """Run every test `repeats` times. Thread counts take turns, so that what a busy minute costs, it costs all of them.
+    """Run every test `repeats` times. Thread counts take turns, so that a busy minute slows all of them.
 
     Raises:
         BackendError, ArtifactError, WorkerCrashed, ContextOverflow.
@@ -187,7 +187,7 @@ class _Load:
 
 
 def _words() -> Iterator[str]:
-    """The same in each run; two prompts of one run have no long beginning in common."""
+    """The same words in each run; two prompts of one run share no long prefix."""
     draw = random.Random(0)
     while True:
         yield draw.choice(WORDS)
@@ -301,7 +301,7 @@ def row(plan: LaunchPlan, results: Results) -> Bench:
 
 
 def expected(plan: LaunchPlan, machine: Machine, options: BenchOptions) -> dict[tuple[str, int], float]:
-    """Predicted rates by (name, threads), corrected by earlier runs; nothing for what is not predicted."""
+    """Predicted rates by (name, threads), corrected by earlier runs; tests without a prediction are left out."""
     if plan.artifact.shape is None:
         return {}
     predictions: dict[tuple[str, int], float] = {}

@@ -57,7 +57,7 @@ class EmbeddingMethods:
 
 
 def requests(texts: Texts, dimensions: int | None) -> list[EmbeddingRequest]:
-    """As many as texts need; none for none.
+    """As many requests as the texts need; none for no texts.
 
     Raises:
         UsageError: neither text nor token ids, or empty.

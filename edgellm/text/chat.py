@@ -1,6 +1,6 @@
-"""Messages to the prompt a model was trained on, by the chat template that its file carries.
+"""Turns messages into the prompt that a model was trained on, with the chat template of its file.
 
-The template is a program that a stranger wrote: it runs in `sandbox.Sandbox`, where it reaches nothing and ends soon.
+The template is a program that a stranger wrote: it runs in `sandbox.Sandbox`, where its reach and its time are bounded.
 What a template finds there (`bos_token`, `raise_exception`, `strftime_now`, `tojson`, trimmed blocks, loop controls) is
 what Hugging Face transformers gives it, because templates are written against that.
 """

@@ -1,4 +1,4 @@
-"""Token bytes to text that may be shown: whole characters only, and never a part of a stop string."""
+"""Turns token bytes into text that may be shown: whole characters only, and never a part of a stop string."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class TextStream:
     """Turns the bytes of one answer's tokens into text, one token at a time.
 
     A character split over tokens waits for its rest; text that might be the beginning of a stop string waits until it
-    is known not to be. Bytes that are no UTF-8 become U+FFFD, as in every OpenAI-compatible server.
+    is known not to be. Bytes that are not UTF-8 become U+FFFD, as in every OpenAI-compatible server.
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
@@ -35,7 +35,7 @@ class TextStream:
         if not self._stop:
             return new
         text = self._held + new
-        # The one that is complete first, however the text was cut into tokens; of two that end together the longer.
+        # The stop string that ends first counts, however the text was cut into tokens; of two, the longer.
         ends = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
         if ends:
             self.stopped = True
@@ -47,7 +47,7 @@ class TextStream:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that is a proper beginning of `stop`."""
+    """Length of the longest suffix of `text` that is a proper prefix of `stop`."""
     for length in range(min(len(text), len(stop) - 1), 0, -1):
         if stop.startswith(text[-length:]):
             return length

@@ -167,7 +167,7 @@ _ENVIRONMENT_FILTERS: dict[str, Callable[..., Any]] = {
 def _guarded(apply: Callable[..., Any]) -> Callable[..., Any]:
     """A filter that ticks, bounds its integers, iterates under the budget, and settles what it returns.
 
-    It takes the context also because Jinja computes a filter that does not while it compiles.
+    It takes the context because Jinja evaluates filters without one while it compiles.
     """
 
     @pass_context

@@ -1,7 +1,7 @@
 """A Jinja environment for templates that strangers wrote: immutable, sandboxed, and bounded in time and memory.
 
-The sandbox of Jinja keeps a template from Python's internals. It does not keep it from looping or from asking for a
-terabyte; that is done here, by rewriting the parsed template so that every loop turn, concatenation, slice and new
+Jinja's sandbox keeps a template from Python's internals. It does not keep it from endless loops or from asking for a
+terabyte. That is done here, by rewriting the parsed template so that every loop turn, concatenation, slice and new
 container goes through the budget, and by allowing only callables and filters that are known.
 """
 
@@ -42,7 +42,7 @@ _CALLABLE_TYPES = (Macro, LoopContext, BlockReference, Joiner, Undefined)
 
 
 class RaisedByTemplate(TemplateError):
-    """What `raise_exception` in a template raises: the conversation is not one the model was made for."""
+    """Raised by `raise_exception` in a template: the model was not made for such a conversation."""
 
 
 class Generation(Extension):

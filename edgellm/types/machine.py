@@ -135,7 +135,7 @@ class Machine:
             return total // 2, "a phone leaves a program half of its memory"
         shared = {gpu.kind: gpu for gpu in self.accelerators if gpu.unified}
         if (metal := shared.get("metal")) is not None:
-            # Profiles and probe know the limit that is set; the rule of the system stands in for it.
+            # Profiles and the probe state the limit that is set; without it, the system's rule counts.
             usual = total * 2 // 3 if total <= METAL_SMALL_BYTES else total * 3 // 4
             return min(metal.vram_bytes or usual, total), "Metal leaves a program no more of the memory"
         if "cuda" in shared:

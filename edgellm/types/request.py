@@ -210,7 +210,7 @@ def _unchecked(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
 
 
 def _check_types(struct: msgspec.Struct) -> None:
-    """What decoding checks by itself, for a struct that is made by a call."""
+    """Makes the checks that decoding makes, for a struct that was created by a call."""
     try:
         msgspec.convert(msgspec.structs.asdict(struct), _unchecked(type(struct)))
     except (msgspec.ValidationError, OverflowError) as error:

@@ -39,7 +39,7 @@ class Made:
 
 
 def make(planned: Plan, progress: Progress = lambda _share, _what: None) -> Made:
-    """Quantize, check what was written against the plan, and give it its name. Nothing stays of what is not whole.
+    """Quantize, check what was written against the plan, and give it its name. An incomplete file is removed.
 
     Raises:
         WorkerCrashed, BackendError: the quantizer failed, or wrote something else. DiskFull.

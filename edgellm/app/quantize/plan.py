@@ -53,7 +53,7 @@ class Plan:
 
     @property
     def made_of(self) -> str:
-        """The source that the store remembers: the same again is the same entry."""
+        """The source that the store records: making the same again gives the same entry."""
         what = f"{self.source.key}\n{self.imatrix}"
         kind = TWICE if self.source.lossy or self.file.lossy else MADE
         digest = hashlib.sha256(what.encode()).hexdigest()[:16]

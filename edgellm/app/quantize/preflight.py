@@ -18,7 +18,7 @@ from edgellm.units import show_size
 def to_content(
     source: QuantizeSource, file: FilePlan, matrix: Imatrix | None, *, allow_requantize: bool
 ) -> tuple[str, ...]:
-    """What has to be known of the result, one sentence each.
+    """What the user should know of the result, one sentence each.
 
     Raises:
         UsageError: it makes no sense, or costs what was not agreed to. BadArtifact: another model's matrix.

@@ -71,7 +71,7 @@ def _of_file(path: str, cards: Sequence[ModelCard], listed: Sequence[ModelCard])
 
 
 def _stored(card: ModelCard, quant: str, progress: Progress) -> tuple[Artifact, bool]:
-    """The best file of the model that is here: what was published before what was made, then by bits."""
+    """The model's best file on this disk: published ones before those made here, then by bits."""
     library = Library()
     here = [s for s in library.installed() if s.model_id == card.id and s.format == "gguf" and not s.problem]
     candidates = [s for s in here if not quant or s.quant.lower() == quant.lower()]

@@ -1,8 +1,8 @@
 """What a GGUF model's header says, in a few plain values, and a cache of them, so that each vocabulary is read once.
 
-    cache_dir()/headers/<hash of the path>.json        valid while sizes and times of all parts are the same
+    cache_dir()/headers/<hash of the path>.json    valid while all parts have the same size and time
 
-A summary is for listing, choosing and predicting. Before native code opens a file, its header is read and checked again.
+A summary is for listing, choosing and predicting. Before native code opens a file, its header is checked again.
 """
 
 from __future__ import annotations
