@@ -58,9 +58,9 @@ REQUESTS: tuple[dict[str, Any], ...] = (
 
 def only_free(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     """A plugin's rule: models under a free licence."""
-    kept = tuple(o for o in options if o.card.license in ("apache-2.0", "mit"))
-    lost = tuple((o, Stated(f"licence {o.card.license}")) for o in options if o not in kept)
-    return RuleResult(kept, lost, Stated("Free only."))
+    allowed = tuple(o for o in options if o.card.license in ("apache-2.0", "mit"))
+    lost = tuple((o, Stated(f"licence {o.card.license}")) for o in options if o not in allowed)
+    return RuleResult(allowed, lost, Stated("Free only."))
 
 
 class _Rules:
@@ -204,10 +204,10 @@ def test_what_a_rule_of_a_plugin_refuses_is_a_problem_of_the_estimate(
     manager = plugins()._manager
     manager.register(_Rules(), "free")
     try:
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as end:
             main(["estimate", "gemma-3-270m", "--quant", "Q8_0", "--profile", "raspberry-pi-5-8gb"])
     finally:
         manager.unregister(name="free")
 
-    assert left.value.code == 3
+    assert end.value.code == 3
     assert "only_free: licence gemma" in capsys.readouterr().out

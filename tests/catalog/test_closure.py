@@ -45,8 +45,8 @@ def closures(s: Shape) -> list[int]:
         return [gated_encoder(s) + (2 * s.n_layer + 1) * s.n_embd]
     if s.arch == "nomic-bert":
         return [gated_encoder(s) + 2 * s.n_embd + (2 * s.n_layer + 1) * 2 * s.n_embd]
-    known = replace(s, arch="gemma3") if s.arch == "gemma-embedding" else s
-    parts = architecture.tensors(known)
+    shape = replace(s, arch="gemma3") if s.arch == "gemma-embedding" else s
+    parts = architecture.tensors(shape)
     return [] if parts is None else [sum(t.elems * len(t.layers) for t in parts)]
 
 
@@ -86,4 +86,4 @@ def test_what_does_not_close_says_so_in_its_trust() -> None:
 
 
 def _closes(params: int, shape: Shape) -> bool:
-    return any(abs(found - params) <= TOLERANCE for found in closures(shape))
+    return any(abs(total - params) <= TOLERANCE for total in closures(shape))

@@ -93,10 +93,10 @@ def test_a_file_that_is_no_model_is_called_by_its_name(tmp_path, content, says):
 
 @pytest.mark.parametrize("role", ["adapter", "mmproj"])
 def test_a_gguf_file_that_is_no_language_model(tmp_path, role):
-    made = w.model()
-    made.keys.append(("general.type", w.STRING, role))
+    file = w.model()
+    file.keys.append(("general.type", w.STRING, role))
     with pytest.raises(UnsupportedArtifact, match=f"of type '{role}'"):
-        identify(str(made.write(tmp_path / "x.gguf")))
+        identify(str(file.write(tmp_path / "x.gguf")))
 
 
 def test_a_vocabulary_alone_is_no_model(tmp_path):

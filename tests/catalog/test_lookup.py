@@ -26,7 +26,7 @@ def card(**changes: object) -> ModelCard:
 
 def test_every_shipped_row_is_sound() -> None:
     rows = lookup.catalog()
-    problems = {row_id: found for row_id, row in rows.items() if (found := lookup.check(row))}
+    problems = {row_id: row_problems for row_id, row in rows.items() if (row_problems := lookup.check(row))}
 
     assert problems == {}
     assert sum(row.kind == "chat" for row in rows.values()) >= 60
@@ -86,10 +86,10 @@ def test_close_names_are_offered(name: str, hint: str) -> None:
 
 def test_repositories_bring_the_files_they_carry_by_habit_after_those_known_by_name() -> None:
     row = lookup.find("qwen3-0.6b")
-    known, habit = row.files[:2], row.files[2:]
+    listed, habit = row.files[:2], row.files[2:]
 
-    assert known[0].sha256 is not None
-    assert [file.format for file in known] == ["gguf", "onnx"]
+    assert listed[0].sha256 is not None
+    assert [file.format for file in listed] == ["gguf", "onnx"]
     assert {"Q4_K_M", "Q5_K_M", "IQ4_XS"} <= {file.quant for file in habit}
     assert all(file.trust == "convention" and file.sha256 is None for file in habit)
     assert len({file.quant for file in row.files}) == len(row.files)

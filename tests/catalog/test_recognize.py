@@ -15,8 +15,8 @@ QWEN = lookup.find("qwen3-0.6b")
 
 
 def card(model_id="a", kind="chat", shape=QWEN.shape, **file):
-    given = ModelFile(**{"source": "file:/a.gguf", "quant": "Q5_0", "tensor_bytes": 1000, **file})
-    return ModelCard(model_id, "qwen3", kind, "unknown", 1234, 5, 5, shape, (given,), trust="header")
+    model_file = ModelFile(**{"source": "file:/a.gguf", "quant": "Q5_0", "tensor_bytes": 1000, **file})
+    return ModelCard(model_id, "qwen3", kind, "unknown", 1234, 5, 5, shape, (model_file,), trust="header")
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,12 @@ def card(model_id="a", kind="chat", shape=QWEN.shape, **file):
     ],
 )
 def test_recognize(given, found):
-    named = recognize(given, ROWS)
+    recognized = recognize(given, ROWS)
 
-    assert named.id == (found or given.id)
-    assert named.files == given.files
-    assert (named.shape, named.ctx_train) == (given.shape, 1234)
-    assert bool(named.scores) == bool(found)
+    assert recognized.id == (found or given.id)
+    assert recognized.files == given.files
+    assert (recognized.shape, recognized.ctx_train) == (given.shape, 1234)
+    assert bool(recognized.scores) == bool(found)
 
 
 def test_a_base_model_keeps_its_row_and_a_template_makes_it_chat():

@@ -41,11 +41,11 @@ def tell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     monkeypatch.setattr(type(plugins()), "backends", lambda self: {"gguf": Planner()})
 
     def run(*arguments: str) -> str:
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as end:
             main(arguments)
-        shown = capsys.readouterr()
-        assert left.value.code == 0, shown
-        return shown.out
+        output = capsys.readouterr()
+        assert end.value.code == 0, output
+        return output.out
 
     return run
 
@@ -95,6 +95,6 @@ def test_this_machine_in_a_fleet_is_planned_as_auto_select_does(tell: Tell, tmp_
     path = tmp_path / "fleet.toml"
     path.write_text('[[boxes]]\nname = "here"\nprofile = "this machine"\nmax_memory = "4GiB"\n')
 
-    told = json.loads(tell("plan", "--fleet", str(path), "--json"))["boxes"][0]
+    box = json.loads(tell("plan", "--fleet", str(path), "--json"))["boxes"][0]
     alone = json.loads(tell("auto-select", "--max-memory", "4GiB", "--json"))
-    assert (told["choice"]["model"], told["choice"]["quant"]) == (alone["choice"]["model"], alone["choice"]["quant"])
+    assert (box["choice"]["model"], box["choice"]["quant"]) == (alone["choice"]["model"], alone["choice"]["quant"])

@@ -44,30 +44,30 @@ def choose(planner, *arguments: str) -> dict:
 
 
 def test_json_is_one_object_with_the_documented_choice(planner) -> None:
-    found = choose(planner, *PI)
+    report = choose(planner, *PI)
 
-    assert found["schema"] == 1
-    assert set(found["choice"]) >= {"model", "params", "quant", "backend", "ctx", "tensor_bytes", "source"}
-    assert found["choice"]["backend"] == "gguf"
-    assert found["reasons"]
-    assert found["runners_up"]
-    assert found["rejected"]
-    assert found["inputs"]["machine"] == "raspberry-pi-5-8gb"
-    assert found["inputs"]["source_trust"] == "verified"
+    assert report["schema"] == 1
+    assert set(report["choice"]) >= {"model", "params", "quant", "backend", "ctx", "tensor_bytes", "source"}
+    assert report["choice"]["backend"] == "gguf"
+    assert report["reasons"]
+    assert report["runners_up"]
+    assert report["rejected"]
+    assert report["inputs"]["machine"] == "raspberry-pi-5-8gb"
+    assert report["inputs"]["source_trust"] == "verified"
 
 
 def test_numbers_from_memory_are_said_to_be_unverified(planner) -> None:
-    said = "The numbers of this profile are unverified: written from memory, not looked up."
+    sentence = "The numbers of this profile are unverified: written from memory, not looked up."
 
-    assert said in planner("auto-select", "--profile", "raspberry-pi-4-4gb").stdout
-    assert said not in planner("auto-select", *PI).stdout
+    assert sentence in planner("auto-select", "--profile", "raspberry-pi-4-4gb").stdout
+    assert sentence not in planner("auto-select", *PI).stdout
     assert choose(planner, "--profile", "raspberry-pi-4-4gb")["inputs"]["source_trust"] == "unverified"
 
 
 def test_a_type_of_cache_that_no_backend_has_is_refused_with_that_reason(planner) -> None:
-    found = planner("auto-select", *PI, "--kv", "q4_0", code=3)
+    done = planner("auto-select", *PI, "--kv", "q4_0", code=3)
 
-    assert "gguf holds a cache in f16, not in q4_0" in found.stderr
+    assert "gguf holds a cache in f16, not in q4_0" in done.stderr
     assert choose(planner, *PI, "--kv", "f16")["inputs"]["kv_type"] == "f16"
 
 
@@ -78,30 +78,30 @@ def test_json_is_the_same_every_time(planner) -> None:
 
 
 def test_people_get_the_choice_first_then_why(planner) -> None:
-    shown = planner("auto-select", *PI).stdout
+    output = planner("auto-select", *PI).stdout
     data = choose(planner, *PI)
 
-    assert shown.splitlines()[0] == f"{data['choice']['model']} {data['choice']['quant']}"
-    assert shown.index("Why") < shown.index("Runners-up") < shown.index("Rejected")
-    assert "Memory budget 7.20 GiB" in shown
-    assert "--explain shows all" in shown
-    assert "Planned as if every source answered" in shown
+    assert output.splitlines()[0] == f"{data['choice']['model']} {data['choice']['quant']}"
+    assert output.index("Why") < output.index("Runners-up") < output.index("Rejected")
+    assert "Memory budget 7.20 GiB" in output
+    assert "--explain shows all" in output
+    assert "Planned as if every source answered" in output
 
 
 def test_explain_lists_every_rejection(planner) -> None:
-    shown = planner("auto-select", "--explain", *PI).stdout
+    output = planner("auto-select", "--explain", *PI).stdout
     data = choose(planner, *PI)
 
     assert len(data["rejected"]) > 100
     for rejection in data["rejected"]:
-        assert rejection["reason"] in shown
+        assert rejection["reason"] in output
 
 
 def test_this_machine_is_planned_for_without_a_profile(planner) -> None:
-    found = choose(planner, "--max-memory", "1500MiB")
+    report = choose(planner, "--max-memory", "1500MiB")
 
-    assert found["budget_bytes"] <= 1500 * 2**20
-    assert found["choice"]["memory"]["resident_bytes"] <= 1500 * 2**20
+    assert report["budget_bytes"] <= 1500 * 2**20
+    assert report["choice"]["memory"]["resident_bytes"] <= 1500 * 2**20
 
 
 @pytest.mark.parametrize(
@@ -116,10 +116,10 @@ def test_this_machine_is_planned_for_without_a_profile(planner) -> None:
     ],
 )
 def test_what_is_asked_is_recorded_and_kept(planner, flags: tuple[str, str], key: str, value: object) -> None:
-    found = choose(planner, *PI, *flags)
+    report = choose(planner, *PI, *flags)
 
-    assert found["inputs"][key] == value
-    assert key not in ("ctx", "slots") or found["choice"][key] == value
+    assert report["inputs"][key] == value
+    assert key not in ("ctx", "slots") or report["choice"][key] == value
 
 
 def test_a_users_catalog_takes_part(planner, tmp_path: Path) -> None:
@@ -131,13 +131,13 @@ def test_a_users_catalog_takes_part(planner, tmp_path: Path) -> None:
 
 def test_offline_with_an_empty_store_says_what_it_would_take_and_fails(planner) -> None:
     done = planner("auto-select", "--json", "--offline", code=5)
-    found = json.loads(done.stdout)
+    report = json.loads(done.stdout)
 
-    assert found["choice"] is None
-    assert found["would_choose"]["source"].startswith("hf://")
-    shown = planner("auto-select", code=5, EDGELLM_OFFLINE="1").stdout
-    assert "Nothing can be had now." in shown
-    assert "With every source: " in shown
+    assert report["choice"] is None
+    assert report["would_choose"]["source"].startswith("hf://")
+    output = planner("auto-select", code=5, EDGELLM_OFFLINE="1").stdout
+    assert "Nothing can be had now." in output
+    assert "With every source: " in output
 
 
 @pytest.mark.parametrize(
@@ -167,12 +167,12 @@ def test_what_cannot_be_understood_is_refused(arguments: tuple[str, ...], told: 
 def test_layers_are_planned_for_another_machines_gpu_and_refused_where_it_has_none() -> None:
     """By the flag's own words: what a build for that machine would do."""
     desktop = ("auto-select", "--profile", "desktop-rtx-4090")
-    asked = CliRunner().invoke(cli, [*desktop, "--gpu-layers", "all", "--explain"])
+    result = CliRunner().invoke(cli, [*desktop, "--gpu-layers", "all", "--explain"])
     plain = CliRunner().invoke(cli, [*desktop, "--explain"])
     refused = CliRunner().invoke(cli, ["auto-select", *PI, "--gpu-layers", "all"])
 
-    assert "layers on RTX 4090, as asked." in asked.output
-    assert "of the GPU's, all layers on the GPU" in asked.output
+    assert "layers on RTX 4090, as asked." in result.output
+    assert "of the GPU's, all layers on the GPU" in result.output
     assert "24.00 GiB of RTX 4090 unused: --gpu-layers all plans for a build with one." in plain.output
     assert isinstance(refused.exception, BackendUnavailable)
     assert "no GPU with known memory is in Raspberry Pi 5" in str(refused.exception)

@@ -32,15 +32,15 @@ def test_what_it_prints_for_people() -> None:
 
 def test_json_and_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.002")
-    found = report(*ECHO, "--threads", "1,2", "--ctx", "0,100")
-    assert (found["schema"], found["model"]) == (1, "echo")
-    assert [(test["name"], test["threads"]) for test in found["tests"]] == [
+    content = report(*ECHO, "--threads", "1,2", "--ctx", "0,100")
+    assert (content["schema"], content["model"]) == (1, "echo")
+    assert [(test["name"], test["threads"]) for test in content["tests"]] == [
         (name, threads) for threads in (1, 2) for name in ("pp64", "tg8", "pp64 @ 100", "tg8 @ 100")
     ]
-    (kept,) = run_log.read(probe(measure=False)).benches
-    assert [test.median for test in kept.tests] == [test["median"] for test in found["tests"]]
-    assert found["tests"][0]["first_token_s"] >= 0.002
-    assert 50 < found["tests"][1]["median"] < 500  # a step takes 2 ms and what a busy machine adds
+    (bench,) = run_log.read(probe(measure=False)).benches
+    assert [test.median for test in bench.tests] == [test["median"] for test in content["tests"]]
+    assert content["tests"][0]["first_token_s"] >= 0.002
+    assert 50 < content["tests"][1]["median"] < 500  # a step takes 2 ms and what a busy machine adds
 
 
 def test_a_regression_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,16 +48,16 @@ def test_a_regression_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.01")
     run(*ECHO)
     monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.1")
-    found = report(*ECHO, "--compare")
-    assert [(change["name"], change["verdict"]) for change in found["changes"]] == [
+    content = report(*ECHO, "--compare")
+    assert [(change["name"], change["verdict"]) for change in content["changes"]] == [
         ("pp64", "slower"),
         ("tg8", "slower"),
     ]
-    assert found["changes"][1]["ratio"] < 0.5
+    assert content["changes"][1]["ratio"] < 0.5
     monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.003")
-    said = run(*ECHO, "--compare").stdout
-    assert "the same build" in said
-    assert "No test is slower than noise explains." in said
+    output = run(*ECHO, "--compare").stdout
+    assert "the same build" in output
+    assert "No test is slower than noise explains." in output
 
 
 def test_against_needs_a_text() -> None:
@@ -67,9 +67,9 @@ def test_against_needs_a_text() -> None:
 
 @pytest.mark.parametrize("value", ["", "0", "a", "1,-2", "1,,2", "9999999999"])
 def test_counts_that_are_none_are_refused(value: str) -> None:
-    found = run("echo", "--prompt", value)
-    assert found.exit_code == 2
-    assert "no list of numbers" in found.stderr
+    result = run("echo", "--prompt", value)
+    assert result.exit_code == 2
+    assert "no list of numbers" in result.stderr
 
 
 def test_a_text_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -82,14 +82,14 @@ def test_the_real_model_is_measured_and_scored(smollm2: str, tmp_path: Path) -> 
     """Against itself it agrees on every token."""
     text = tmp_path / "text.txt"
     text.write_text("The rain fell on the harbour all night, and by morning every boat was full of water. " * 8)
-    asked = (smollm2, "--threads", "1", "--prompt", "64", "--gen", "17", "--repeat", "1")
-    found = report(*asked, "--perplexity", str(text), "--against", smollm2, "--chunk", "32", "--chunks", "1")
-    speed = {test["name"]: test for test in found["tests"]}
+    arguments = (smollm2, "--threads", "1", "--prompt", "64", "--gen", "17", "--repeat", "1")
+    content = report(*arguments, "--perplexity", str(text), "--against", smollm2, "--chunk", "32", "--chunks", "1")
+    speed = {test["name"]: test for test in content["tests"]}
     assert speed["tg17"]["median"] > 1
     assert speed["tg17"]["predicted"] > 1
-    assert found["loads"][0]["measured"]["resident_bytes"] > 50 * 1024**2
-    assert found["quality"]["top_agreement"] == 1
-    assert found["quality"]["veto"] == ""
+    assert content["loads"][0]["measured"]["resident_bytes"] > 50 * 1024**2
+    assert content["quality"]["top_agreement"] == 1
+    assert content["quality"]["veto"] == ""
     machine = probe(measure=False)
     assert run_log.vetoes(machine) == {}
     assert len(run_log.read(machine).runs) == 1

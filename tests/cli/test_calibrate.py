@@ -51,10 +51,10 @@ def edgellm(tmp_path: Path):
 def test_rates_are_measured_kept_and_shown_by_quants(edgellm) -> None:
     assert "not measured: run `edgellm calibrate`" in edgellm("quants").stdout
     done = edgellm("calibrate", "--json")
-    found = json.loads(done.stdout)["calibrations"][0]
+    calibration = json.loads(done.stdout)["calibrations"][0]
 
-    assert (found["backend"], found["build"], found["scatter"]) == ("gguf", "meter 1", 0.02)
-    assert {"type": "Q4_K", "threads": 1, "decode_gw_s": 40.0, "prefill_gw_s": 160.0} in found["rates"]
+    assert (calibration["backend"], calibration["build"], calibration["scatter"]) == ("gguf", "meter 1", 0.02)
+    assert {"type": "Q4_K", "threads": 1, "decode_gw_s": 40.0, "prefill_gw_s": 160.0} in calibration["rates"]
     quants = {row["name"]: row for row in json.loads(edgellm("quants", "--json").stdout)["quants"]}
     threads = quants["Q4_K_M"]["measured"]["threads"]
     assert quants["Q4_K_M"]["measured"]["decode_gw_s"] == 40.0 * threads
@@ -63,28 +63,28 @@ def test_rates_are_measured_kept_and_shown_by_quants(edgellm) -> None:
     # The zip effect: fewer bits, fewer tokens.
     small, usual = (quants[name]["measured"]["tok_s"]["1B"]["decode"] for name in ("IQ2_XS", "Q4_K_M"))
     assert small < usual
-    shown = edgellm("quants").stdout
-    assert "measured  1e9 weights per second while decoding" in shown
-    assert "meter 1" in shown
+    output = edgellm("quants").stdout
+    assert "measured  1e9 weights per second while decoding" in output
+    assert "meter 1" in output
     assert "a 1B model: " in edgellm("quants", "Q4_K_M").stdout
 
 
 def test_a_person_sees_a_table(edgellm) -> None:
-    shown = edgellm("calibrate", "--threads", "3").stdout
+    output = edgellm("calibrate", "--threads", "3").stdout
 
-    assert "3 threads" in shown
-    assert "1 thread" in shown
-    assert "Q4_K" in shown
-    assert "120.0 /" in shown
+    assert "3 threads" in output
+    assert "1 thread" in output
+    assert "Q4_K" in output
+    assert "120.0 /" in output
 
 
 def test_threads_that_wait_for_another_program_are_not_kept(edgellm) -> None:
     done = edgellm("calibrate", "--threads", "2", "--json", METER_DOES="waits")
-    found = json.loads(done.stdout)["calibrations"][0]
+    calibration = json.loads(done.stdout)["calibrations"][0]
 
     assert "2 threads were slower than one" in done.stderr
-    assert found["not_kept_threads"] == [2]
-    assert {row["threads"] for row in found["rates"]} == {1}
+    assert calibration["not_kept_threads"] == [2]
+    assert {row["threads"] for row in calibration["rates"]} == {1}
 
 
 def test_another_build_starts_without(edgellm) -> None:

@@ -39,8 +39,8 @@ def with_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def load(**sources: str) -> None:
         for name, source in sources.items():
             fake_plugins.install(tmp_path, name, source)
-        found = Plugins(frozenset(sources))
-        monkeypatch.setattr(edgellm.contract.manager, "plugins", lambda: found)
+        host = Plugins(frozenset(sources))
+        monkeypatch.setattr(edgellm.contract.manager, "plugins", lambda: host)
 
     return load
 

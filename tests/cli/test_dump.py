@@ -40,9 +40,9 @@ def report(monkeypatch: pytest.MonkeyPatch, machine: Machine = MACHINE) -> dict:
     return json.loads(done.stdout)
 
 
-def saved(tmp_path: Path, found: dict) -> str:
+def saved(tmp_path: Path, content: dict) -> str:
     path = tmp_path / "doctor.json"
-    path.write_text(json.dumps(found))
+    path.write_text(json.dumps(content))
     return str(path)
 
 
@@ -54,8 +54,8 @@ def run(number: int, decode: float, *, name: str = "gguf", of: str | None = None
     )  # fmt: skip
 
 
-def texts(found: dict) -> list[str]:
-    return [f"{row['text']} | {row['fix']}" for row in found["findings"]]
+def texts(content: dict) -> list[str]:
+    return [f"{row['text']} | {row['fix']}" for row in content["findings"]]
 
 
 def test_a_dump_is_the_machine_it_was_made_on(tmp_path: Path, monkeypatch) -> None:
@@ -99,11 +99,13 @@ def test_it_names_no_person_and_no_secret(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "https://adalovelace:hf_abcdefgh@hub.example")
     monkeypatch.setattr(Path, "home", lambda: home)
     monkeypatch.setattr(getpass, "getuser", lambda: "adalovelace")
-    found = report(monkeypatch)
-    assert found["settings"]["variables"]["EDGELLM_API_KEY"] == found["settings"]["variables"]["HF_TOKEN"] == "(set)"
-    assert found["settings"]["data"] == str(Path("~/edgellm/data"))
-    assert found["settings"]["variables"]["HF_ENDPOINT"] == "https://(user):(set)@hub.example"
-    whole = json.dumps(found)
+    content = report(monkeypatch)
+    assert (
+        content["settings"]["variables"]["EDGELLM_API_KEY"] == content["settings"]["variables"]["HF_TOKEN"] == "(set)"
+    )
+    assert content["settings"]["data"] == str(Path("~/edgellm/data"))
+    assert content["settings"]["variables"]["HF_ENDPOINT"] == "https://(user):(set)@hub.example"
+    whole = json.dumps(content)
     assert [word for word in ("adalovelace", "sk-1", "hf_abcd") if word in whole] == []
 
 
@@ -123,16 +125,16 @@ def test_history_corrections_drift_and_vetoes(monkeypatch) -> None:
     run_log.record(MACHINE, veto)
     with open(run_log.path_of(MACHINE), "a") as file:
         file.write("no JSON\n")
-    found = report(monkeypatch)
-    told = found["history"]
-    assert (told["lines"], told["skipped"], len(told["runs"]), len(told["checks"])) == (6, 1, 5, 1)
-    (learned,) = told["corrections"]
+    content = report(monkeypatch)
+    history = content["history"]
+    assert (history["lines"], history["skipped"], len(history["runs"]), len(history["checks"])) == (6, 1, 5, 1)
+    (learned,) = history["corrections"]
     assert (learned["model"], learned["basis"]) == ("m", "corrected by 4 runs of m Q4_K_M here")
     assert 0.6 < learned["decode"] < 0.7
-    assert "m Q2_K is not chosen on gguf: it agrees with" in " ".join(texts(found))
-    assert any("1 line of" in text and "cannot be read" in text for text in texts(found))
+    assert "m Q2_K is not chosen on gguf: it agrees with" in " ".join(texts(content))
+    assert any("1 line of" in text and "cannot be read" in text for text in texts(content))
     # The last run of the older build is compared with nothing, and so is not drift.
-    assert told["drift"] == []
+    assert history["drift"] == []
 
 
 def test_the_last_run_drifts_from_what_those_before_it_had_taught(monkeypatch) -> None:
@@ -152,19 +154,19 @@ def test_a_history_that_cannot_be_read_is_a_problem(monkeypatch) -> None:
 def test_a_calibration_is_shown_with_its_keys_in_words() -> None:
     rates = Calibration({("Q4_K", 2): 5.0}, {("Q4_K", 2): 90.0}, "b1")
     facts = {"gguf": BackendFacts("gguf", frozenset({"gguf"}), calibration=rates), "x": BackendFacts("x", frozenset())}
-    found = dump.calibrations(facts)
-    assert found["gguf"]["decode"] == {"Q4_K, 2 threads": 5.0}
-    assert (found["gguf"]["build"], found["x"]) == ("b1", None)
-    json.dumps(found)
+    tables = dump.calibrations(facts)
+    assert tables["gguf"]["decode"] == {"Q4_K, 2 threads": 5.0}
+    assert (tables["gguf"]["build"], tables["x"]) == ("b1", None)
+    json.dumps(tables)
 
 
 def test_what_is_stored_is_listed_with_its_problem(smollm2: str, monkeypatch, tmp_path: Path) -> None:
     folder = settings.current().data_dir / "models" / "m" / "Q4_0-1"
     folder.mkdir(parents=True)
     (folder / "stored.json").write_text("{}")
-    found = report(monkeypatch)
-    assert [(row["model"], bool(row["problem"])) for row in found["models"]] == [("m", True)]
-    assert any("is damaged" in text for text in texts(found))
+    content = report(monkeypatch)
+    assert [(row["model"], bool(row["problem"])) for row in content["models"]] == [("m", True)]
+    assert any("is damaged" in text for text in texts(content))
 
 
 def test_every_part_is_there(monkeypatch) -> None:
@@ -177,7 +179,7 @@ def test_every_part_is_there(monkeypatch) -> None:
 @pytest.mark.parametrize("rates", [None, Calibration({("Q4_K", 2): 5.0}, {("Q4_K", 2): 90.0}, "b1")])
 def test_what_was_not_calibrated_is_told_with_its_cure(monkeypatch, rates: Calibration | None) -> None:
     monkeypatch.setattr(calibrations, "load", lambda machine, backend, build, notes=None: rates)
-    said = [text for text in texts(report(monkeypatch)) if text.startswith("the speed of gguf")]
-    assert [text.endswith("| `edgellm calibrate` measures its kernels, once, in seconds") for text in said] == [
-        True
-    ] * (rates is None)
+    texts_of_gguf = [text for text in texts(report(monkeypatch)) if text.startswith("the speed of gguf")]
+    assert [
+        text.endswith("| `edgellm calibrate` measures its kernels, once, in seconds") for text in texts_of_gguf
+    ] == [True] * (rates is None)

@@ -31,11 +31,11 @@ def look(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         monkeypatch.setattr(context, facts, lambda *_, **__: (GGUF,))
 
     def run(*arguments: str, code: int = 0) -> tuple[str, str]:
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as end:
             main(["estimate", *arguments])
-        shown = capsys.readouterr()
-        assert left.value.code == code, shown
-        return shown.out, shown.err
+        output = capsys.readouterr()
+        assert end.value.code == code, output
+        return output.out, output.err
 
     return run
 
@@ -45,8 +45,8 @@ def test_as_a_process_of_its_own(planner) -> None:
 
 
 def test_every_term_stands_in_80_columns_with_the_verdict_last(look: Look) -> None:
-    shown = look("qwen3-0.6b:Q8_0", *PI)[0]
-    lines = shown.splitlines()
+    output = look("qwen3-0.6b:Q8_0", *PI)[0]
+    lines = output.splitlines()
 
     assert max(len(line.rstrip()) for line in lines) <= 80
     for word in (
@@ -59,37 +59,37 @@ def test_every_term_stands_in_80_columns_with_the_verdict_last(look: Look) -> No
         "together",
     ):
         assert any(line.startswith(word) and line.count("iB") == 2 for line in lines), word
-    assert "633.5 MB (read from the file), file 639.4 MB" in shown
-    assert "quality" in shown
+    assert "633.5 MB (read from the file), file 639.4 MB" in output
+    assert "quality" in output
     assert "Fits: " in lines[-1]
 
 
 def test_a_model_that_does_not_fit_says_what_would_and_exits_with_3(look: Look) -> None:
-    shown = look("qwen3-4b", "--quant", "q8_0", "--ctx", "8192", "--profile", "raspberry-pi-5-4gb", code=3)
+    outputs = look("qwen3-4b", "--quant", "q8_0", "--ctx", "8192", "--profile", "raspberry-pi-5-4gb", code=3)
 
-    assert "Does not fit: it needs" in shown[0]
-    assert "--quant " in shown[0]
+    assert "Does not fit: it needs" in outputs[0]
+    assert "--quant " in outputs[0]
 
 
 def test_all_quantizations_stand_in_a_table_with_the_chosen_one(look: Look) -> None:
-    shown = look("qwen3-0.6b", *PI)[0]
+    output = look("qwen3-0.6b", *PI)[0]
     auto = json.loads(look("qwen3-0.6b", *PI, "--json")[0])
-    chosen = [line for line in shown.splitlines() if line.endswith(", chosen")]
+    chosen = [line for line in output.splitlines() if line.endswith(", chosen")]
 
-    assert max(map(len, shown.splitlines())) <= 80
+    assert max(map(len, output.splitlines())) <= 80
     assert len(chosen) == 1
     assert chosen[0].split()[0] == auto["chosen"]
-    assert len(auto["estimates"]) == sum(line.count("%") == 1 for line in shown.splitlines())
+    assert len(auto["estimates"]) == sum(line.count("%") == 1 for line in output.splitlines())
 
 
 def test_the_json_is_the_same_twice_and_its_terms_add_up(look: Look) -> None:
     arguments = ("qwen3.5-2b", *PI, "--slots", "2", "--kv", "q8_0", "--json")
     once, again = look(*arguments)[0], look(*arguments)[0]
-    told = json.loads(once)
+    report = json.loads(once)
 
     assert once == again
-    assert told["schema"] == 1
-    for row in told["estimates"]:
+    assert report["schema"] == 1
+    for row in report["estimates"]:
         memory = row["memory"]
         assert sum(t["resident_bytes"] for t in memory["terms"]) == memory["resident_bytes"]
         assert sum(t["allocated_bytes"] for t in memory["terms"]) == memory["allocated_bytes"]
@@ -108,18 +108,18 @@ def test_the_size_says_how_it_is_known(look: Look) -> None:
 
 
 def test_a_quantization_that_nobody_publishes_is_predicted_and_said_to_be(look: Look) -> None:
-    told = json.loads(look("qwen3-4b", "--quant", "tq2_0", *PI, "--json")[0])["estimates"][0]
+    report = json.loads(look("qwen3-4b", "--quant", "tq2_0", *PI, "--json")[0])["estimates"][0]
 
-    assert told["quant"] == "TQ2_0"
-    assert "no published file" in told["source"]
+    assert report["quant"] == "TQ2_0"
+    assert "no published file" in report["source"]
     assert "has no file in Q9_K; published" in (error := look("qwen3-4b:Q9_K", code=2)[1].replace("\n  ", "; ")), error
 
 
 def test_a_file_is_read_by_its_header(look: Look, tmp_path: Path) -> None:
-    told = json.loads(look(str(TINY), "--json", code=3)[0])
-    (row,) = told["estimates"]
+    report = json.loads(look(str(TINY), "--json", code=3)[0])
+    (row,) = report["estimates"]
 
-    assert told["model"]["facts"].startswith("the header of ")
+    assert report["model"]["facts"].startswith("the header of ")
     assert (row["file_bytes"], row["file_bytes_exact"], row["tensor_bytes_basis"]) == (1_840_672, True, "exact")
     assert row["backend"] is None
     assert "I2_S is no type of stock llama.cpp" in row["verdict"]["text"]
@@ -153,19 +153,19 @@ def test_what_cannot_be_estimated_is_an_error_with_a_hint(
 
 
 def test_an_address_is_answered_by_the_catalog_where_its_source_is_not_asked(look: Look) -> None:
-    told = json.loads(look("hf://unsloth/Qwen3-4B-GGUF:Q5_K_M", "--offline", *PI, "--json")[0])
+    report = json.loads(look("hf://unsloth/Qwen3-4B-GGUF:Q5_K_M", "--offline", *PI, "--json")[0])
     whole = json.loads(look("hf://unsloth/Qwen3-4B-GGUF", "--offline", *PI, "--json")[0])
 
-    assert told["model"]["id"] == "qwen3-4b"
-    assert told["model"]["facts"].startswith("the catalog (trust medium")
-    assert [row["quant"] for row in told["estimates"]] == ["Q5_K_M"]
+    assert report["model"]["id"] == "qwen3-4b"
+    assert report["model"]["facts"].startswith("the catalog (trust medium")
+    assert [row["quant"] for row in report["estimates"]] == ["Q5_K_M"]
     assert len(whole["estimates"]) > 10
 
 
 def test_embedding_models_are_judged_by_how_fast_they_read(look: Look) -> None:
-    told = json.loads(look("bge-large-en-v1.5:Q8_0", *PI, "--json")[0])
-    (row,) = told["estimates"]
+    report = json.loads(look("bge-large-en-v1.5:Q8_0", *PI, "--json")[0])
+    (row,) = report["estimates"]
 
-    assert told["request"]["task"] == "embed"
+    assert report["request"]["task"] == "embed"
     assert row["verdict"]["rate_tps"] == row["prefill"]["tok_s"]
     assert row["verdict"]["floor_tps"] == 100

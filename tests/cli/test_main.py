@@ -56,8 +56,8 @@ def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str])
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert status("-h") == 0
-    shown = capsys.readouterr().out
-    assert all(name in shown and text in " ".join(shown.split()) for name, text in COMMANDS.items())
+    output = capsys.readouterr().out
+    assert all(name in output and text in " ".join(output.split()) for name, text in COMMANDS.items())
     assert status("--version") == 0
 
 
@@ -86,8 +86,8 @@ def test_a_reader_that_went_away_is_no_traceback(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
-    told = process.stderr.read()
+    stderr = process.stderr.read()
     process.stderr.close()
 
     assert process.wait() == 1
-    assert told == ""
+    assert stderr == ""

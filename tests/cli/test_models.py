@@ -31,22 +31,22 @@ def listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     monkeypatch.setattr(probe, "probe", lambda **_: profiles.load("raspberry-pi-5-4gb"))
 
     def run(*arguments: str, code: int = 0) -> str:
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as end:
             main(["models", *arguments])
-        shown = capsys.readouterr()
-        assert left.value.code == code, shown
-        return shown.err if code else shown.out
+        output = capsys.readouterr()
+        assert end.value.code == code, output
+        return output.err if code else output.out
 
     return run
 
 
 def test_the_whole_catalog_is_listed(planner) -> None:
-    shown = planner("models").stdout
+    output = planner("models").stdout
 
     for row_id in catalog():
-        assert f"{row_id} " in shown
-    assert "embedding" in shown
-    assert f"{len(catalog())} models" in shown
+        assert f"{row_id} " in output
+    assert "embedding" in output
+    assert f"{len(catalog())} models" in output
 
 
 def test_a_task_lists_the_models_it_chooses_from(planner) -> None:
@@ -69,8 +69,8 @@ def test_what_fits_is_told_with_how_it_would_run(planner) -> None:
 
 def test_an_empty_store_is_said(planner) -> None:
     assert "Nothing is stored yet" in planner("models", "--installed").stdout
-    told = json.loads(planner("models", "--installed", "--json").stdout)
-    assert (told["schema"], told["installed"]) == (1, [])
+    report = json.loads(planner("models", "--installed", "--json").stdout)
+    assert (report["schema"], report["installed"]) == (1, [])
 
 
 def test_a_users_rows_are_listed(planner, tmp_path: Path) -> None:
@@ -109,13 +109,13 @@ def test_the_users_own_file_is_read_here_and_not_for_another_machine(
 
 
 def test_what_fits_stands_in_80_columns_with_restrictive_licences_marked(listed: Listed) -> None:
-    shown = listed("--fits", "--profile", "raspberry-pi-5-8gb")
+    output = listed("--fits", "--profile", "raspberry-pi-5-8gb")
 
-    assert max(map(len, shown.splitlines())) <= 80
-    assert "gemma-3-1b-it*" in shown
-    assert "smollm2-135m-instruct*" not in shown
-    assert "* the licence restricts use" in shown
-    assert "more fit but stay below 5 tok/s" in shown
+    assert max(map(len, output.splitlines())) <= 80
+    assert "gemma-3-1b-it*" in output
+    assert "smollm2-135m-instruct*" not in output
+    assert "* the licence restricts use" in output
+    assert "more fit but stay below 5 tok/s" in output
 
 
 def test_the_embedding_models_are_those_of_their_task(listed: Listed) -> None:

@@ -29,48 +29,48 @@ def plan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         monkeypatch.setattr(context, facts, lambda *_, **__: (GGUF,))
 
     def run(file: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as end:
             main(["plan", "--fleet", str(file), *arguments])
-        shown = capsys.readouterr()
-        assert left.value.code == code, shown
-        return shown.out, shown.err
+        output = capsys.readouterr()
+        assert end.value.code == code, output
+        return output.out, output.err
 
     return run
 
 
 def test_the_example_has_a_row_for_each_box_and_its_downloads(plan: Plan) -> None:
-    shown, _ = plan(EXAMPLE)
-    told = json.loads(plan(EXAMPLE, "--json")[0])
+    output, _ = plan(EXAMPLE)
+    report = json.loads(plan(EXAMPLE, "--json")[0])
 
-    assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80
-    assert [box["name"] for box in told["boxes"]] == ["classroom", "library", "teachers"]
-    for box in told["boxes"]:
-        assert f"{box['choice']['model']} {box['choice']['quant']}: " in shown
+    assert max(len(line.rstrip()) for line in output.splitlines()) <= 80
+    assert [box["name"] for box in report["boxes"]] == ["classroom", "library", "teachers"]
+    for box in report["boxes"]:
+        assert f"{box['choice']['model']} {box['choice']['quant']}: " in output
         assert box["choice"]["ctx"] == 4096
         assert box["reasons"]
-    assert told["one_model"] is None
-    assert told["downloads"]["total_bytes"] > told["downloads"]["distinct_bytes"]
-    assert "over all 16 machines" in shown
+    assert report["one_model"] is None
+    assert report["downloads"]["total_bytes"] > report["downloads"]["distinct_bytes"]
+    assert "over all 16 machines" in output
 
 
 def test_one_model_and_one_file(plan: Plan) -> None:
-    told = json.loads(plan(EXAMPLE, "--one-model", "--json")[0])
-    shown, _ = plan(EXAMPLE, "--one-model")
-    assert {box["choice"]["model"] for box in told["boxes"]} == {told["one_model"]["model"]}
-    assert shown.startswith(f"{told['one_model']['model']} for all boxes\n")
-    assert f"{told['one_model']['limiting_box']} limits" in shown
+    report = json.loads(plan(EXAMPLE, "--one-model", "--json")[0])
+    output, _ = plan(EXAMPLE, "--one-model")
+    assert {box["choice"]["model"] for box in report["boxes"]} == {report["one_model"]["model"]}
+    assert output.startswith(f"{report['one_model']['model']} for all boxes\n")
+    assert f"{report['one_model']['limiting_box']} limits" in output
 
-    told = json.loads(plan(EXAMPLE, "--one-file", "--json")[0])
-    assert len({box["choice"]["source"] for box in told["boxes"]}) == 1
-    assert len(told["downloads"]["files"]) == 1
+    report = json.loads(plan(EXAMPLE, "--one-file", "--json")[0])
+    assert len({box["choice"]["source"] for box in report["boxes"]}) == 1
+    assert len(report["downloads"]["files"]) == 1
 
 
 def test_a_box_with_nothing_to_run_is_said_and_exits_with_3(plan: Plan, tmp_path: Path) -> None:
     file = tmp_path / "f.toml"
     file.write_text(BOX.format("good", "intel-n100-16gb") + BOX.format("bad", "raspberry-pi-4-1gb") + "min_tps = 900\n")
-    shown, _ = plan(file, code=3)
+    output, _ = plan(file, code=3)
 
-    assert "nothing: nothing reaches 900 tok/s" in " ".join(shown.split())
+    assert "nothing: nothing reaches 900 tok/s" in " ".join(output.split())
     assert json.loads(plan(file, "--json", code=3)[0])["boxes"][1]["choice"] is None
 
 

@@ -36,7 +36,7 @@ def test_help_is_the_line_of_the_command_list() -> None:
 
 
 def test_shows_a_profile(run) -> None:
-    shown = run("--profile", "orange-pi-5-8gb").stdout
+    output = run("--profile", "orange-pi-5-8gb").stdout
 
     for part in (
         "Orange Pi 5, 8 GB",
@@ -49,7 +49,7 @@ def test_shows_a_profile(run) -> None:
         "33.8 GB/s (theoretical)",
         "7.20 GiB, 4 threads",
     ):
-        assert part in shown, part
+        assert part in output, part
 
 
 def test_shows_limits_and_accelerators(run) -> None:
@@ -75,10 +75,10 @@ def test_square_brackets_in_a_name_are_no_markup(run, tmp_path: Path) -> None:
         'id = "x"\nname = "[bold]X[/bold] [/]"\n[cpu]\narch = "x"\nmodel = "[red]M[/]"\n[memory]\ntotal_bytes = 1\n'
     )
 
-    shown = run("--profile", str(path)).stdout
+    output = run("--profile", str(path)).stdout
 
-    assert "[bold]X[/bold] [/]" in shown
-    assert "[red]M[/] (x, linux)" in shown
+    assert "[bold]X[/bold] [/]" in output
+    assert "[red]M[/] (x, linux)" in output
 
 
 def test_json_is_one_object_with_what_follows_from_the_machine(run) -> None:

@@ -63,12 +63,20 @@ def test_values_out_of_range_are_refused(arguments: list[str], told: str) -> Non
 
 
 def test_sampling_flags_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+    samplings = []
     real = EdgeLLM.generate
-    monkeypatch.setattr(EdgeLLM, "generate", lambda self, request: seen.append(request.sampling) or real(self, request))
+    monkeypatch.setattr(
+        EdgeLLM, "generate", lambda self, request: samplings.append(request.sampling) or real(self, request)
+    )
     invoke("x", "--temperature", "0.5", "--top-k", "3", "--top-p", "0.9", "--min-p", "0.1", "--seed", "7")
 
-    assert (seen[0].temperature, seen[0].top_k, seen[0].top_p, seen[0].min_p, seen[0].seed) == (0.5, 3, 0.9, 0.1, 7)
+    assert (
+        samplings[0].temperature,
+        samplings[0].top_k,
+        samplings[0].top_p,
+        samplings[0].min_p,
+        samplings[0].seed,
+    ) == (0.5, 3, 0.9, 0.1, 7)
 
 
 def test_a_base_model_says_how_to_use_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,9 +37,9 @@ class Command:
 
     def wait_for(self, pattern: str) -> str:
         wait_until(lambda: re.search(pattern, "".join(self.out)) is not None or self.process.poll() is not None)
-        found = re.search(pattern, "".join(self.out))
-        assert found, "".join(self.out + self.err)
-        return found[0]
+        match = re.search(pattern, "".join(self.out))
+        assert match, "".join(self.out + self.err)
+        return match[0]
 
     @property
     def url(self) -> str:
@@ -194,11 +194,11 @@ def _is_pip(process: psutil.Process) -> bool:
 def test_a_port_that_is_taken_is_named_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        status, told = refused(capsys, "echo", "--port", str(port))
+        status, text = refused(capsys, "echo", "--port", str(port))
 
     assert status == 2
-    assert f"port {port} is taken" in told
-    assert "--port" in told
+    assert f"port {port} is taken" in text
+    assert "--port" in text
 
 
 @pytest.mark.parametrize(

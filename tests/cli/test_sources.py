@@ -22,9 +22,9 @@ from edgellm.types.request import SelectionRequest
 
 @pytest.fixture
 def server() -> Iterator[ModelServer]:
-    made = ModelServer()
-    yield made
-    made.close()
+    model_server = ModelServer()
+    yield model_server
+    model_server.close()
 
 
 @pytest.mark.model
@@ -44,10 +44,10 @@ def test_a_model_of_a_registry_answers(server: ModelServer, smollm2: str, own_ho
     assert first.stdout.strip()
     assert "reading the header" in first.stderr
     assert "98.4 MB of 98.4 MB" in first.stderr
-    asked = len(server.seen)
+    n_requests = len(server.seen)
     monkeypatch.setenv("EDGELLM_OFFLINE", "1")
     assert Path(launch.model_plan(uri, SelectionRequest(ctx=512)).artifact.path).is_relative_to(own_home)
-    assert len(server.seen) == asked
+    assert len(server.seen) == n_requests
 
 
 @pytest.mark.parametrize(

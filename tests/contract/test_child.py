@@ -33,18 +33,18 @@ def test_output_and_status():
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt])
 def test_the_whole_group_is_killed(tmp_path, error):
-    told = tmp_path / "pids"
+    pid_file = tmp_path / "pids"
     with (
         contextlib.suppress(error or ()),
-        Child([sys.executable, "-c", STUBBORN, str(told)], env=os.environ) as process,
+        Child([sys.executable, "-c", STUBBORN, str(pid_file)], env=os.environ) as process,
     ):
-        wait_until(lambda: told.exists() and len(told.read_text().split()) == 2)
+        wait_until(lambda: pid_file.exists() and len(pid_file.read_text().split()) == 2)
         assert not process.wait(0.01)
         if error is not None:
             raise error
 
     assert process.returncode == -signal.SIGKILL
-    wait_until(lambda: not any(psutil.pid_exists(int(pid)) for pid in told.read_text().split()))
+    wait_until(lambda: not any(psutil.pid_exists(int(pid)) for pid in pid_file.read_text().split()))
 
 
 # Waits for a helper in its main thread and for one in another, as a launch that asks its sources does.
@@ -74,17 +74,17 @@ def pids(*files):
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_that_ends_us_ends_the_helpers(tmp_path, number):
-    told = (tmp_path / "pids", tmp_path / "pids.other")
+    pid_files = (tmp_path / "pids", tmp_path / "pids.other")
     waits = subprocess.Popen(
-        [sys.executable, "-c", WAITS, STUBBORN, str(told[0])], stdout=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-c", WAITS, STUBBORN, str(pid_files[0])], stdout=subprocess.PIPE, start_new_session=True
     )
     with waits:
-        wait_until(lambda: len(pids(*told)) == 4)
+        wait_until(lambda: len(pids(*pid_files)) == 4)
         waits.send_signal(number)
         out, _ = waits.communicate(timeout=PATIENCE_S)
 
     assert (waits.returncode, out.strip()) == (128 + number, b"unwound")
-    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids(*told)))
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids(*pid_files)))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")

@@ -19,8 +19,8 @@ SCALARS = [
 ]  # fmt: skip
 
 
-def read(made):
-    data = made.build()
+def read(file):
+    data = file.build()
     return parse_gguf(data, file_bytes=len(data), where="made")
 
 
@@ -62,8 +62,8 @@ def test_tensors_lie_where_the_file_says():
 
 
 def test_alignment_of_the_file_holds():
-    made = w.model()
-    header = read(replace(made, keys=[*made.keys, ("general.alignment", w.UINT32, 1024)], alignment=1024))
+    file = w.model()
+    header = read(replace(file, keys=[*file.keys, ("general.alignment", w.UINT32, 1024)], alignment=1024))
 
     assert header.alignment == 1024
     assert [t.offset % 1024 for t in header.tensors] == [0, 0]
@@ -128,36 +128,36 @@ def test_the_beginning_of_a_file_is_enough_where_its_length_is_known():
 
 
 def test_a_beginning_that_ends_inside_the_header_says_how_much_is_needed():
-    made = w.model()
-    made.keys += [("texts", w.ARRAY, (w.STRING, ["abc"] * 2000)), ("rates", w.ARRAY, (w.FLOAT32, [0.5] * 2000))]
-    data = made.build()
+    file = w.model()
+    file.keys += [("texts", w.ARRAY, (w.STRING, ["abc"] * 2000)), ("rates", w.ARRAY, (w.FLOAT32, [0.5] * 2000))]
+    data = file.build()
     end = parse_gguf(data, file_bytes=len(data), where="made").data_offset
 
     have = 5
-    seen = 0
+    tries = 0
     while have < end - 32:
         with pytest.raises(Incomplete) as caught:
             parse_gguf(data[:have], file_bytes=len(data), where="made")
         assert have < caught.value.needed <= end
         have = caught.value.needed
-        seen += 1
-        if have >= len(made.header()):
+        tries += 1
+        if have >= len(file.header()):
             break
-    assert seen > 50
+    assert tries > 50
     assert parse_gguf(data[:have], file_bytes=len(data), where="made").tensor_bytes == 1344
 
 
 def test_an_array_at_the_end_of_a_beginning_must_be_there():
-    made = w.Gguf([("rates", w.ARRAY, (w.FLOAT32, [0.5] * 2000))])
-    data = made.build()
+    file = w.Gguf([("rates", w.ARRAY, (w.FLOAT32, [0.5] * 2000))])
+    data = file.build()
 
     with pytest.raises(Incomplete, match="the last array reaches byte"):
         parse_gguf(data[:-100], file_bytes=len(data) + 10**6, where="made")
 
 
 def test_a_length_that_leaves_the_whole_file_is_damage_not_a_short_beginning():
-    made = w.Gguf([("texts", w.ARRAY, (w.STRING, ["a"], 1000))])
-    data = made.build()
+    file = w.Gguf([("texts", w.ARRAY, (w.STRING, ["a"], 1000))])
+    data = file.build()
 
     with pytest.raises(BadArtifact, match="at least 8000 bytes") as caught:
         parse_gguf(data, file_bytes=len(data) + 100, where="made")
@@ -174,10 +174,10 @@ def test_what_cannot_be_opened_is_refused(tmp_path, path):
 def split(tmp_path, n, **changed):
     """A sound set of `n` parts; `changed` maps a part's index to its split keys."""
     for no in range(n):
-        said = changed.get(f"part{no}", (no, n))
+        place = changed.get(f"part{no}", (no, n))
         keys = [
-            ("split.no", w.UINT16, said[0]),
-            ("split.count", w.UINT16, said[1]),
+            ("split.no", w.UINT16, place[0]),
+            ("split.count", w.UINT16, place[1]),
             ("split.tensors.count", w.INT32, n + 1),
         ]
         tensors = [w.Tensor(f"blk.{no}.weight", (64,), w.F32, 256)]

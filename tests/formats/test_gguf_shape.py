@@ -9,10 +9,10 @@ from edgellm.formats.gguf.header import parse_gguf
 
 
 def header_of(arch, output=False, **keys):
-    made = w.Gguf(w.model_keys(arch, **keys), [w.Tensor("token_embd.weight", (64, 16), w.F32, 4096)])
+    file = w.Gguf(w.model_keys(arch, **keys), [w.Tensor("token_embd.weight", (64, 16), w.F32, 4096)])
     if output:
-        made.tensors.append(w.Tensor("output.weight", (64, 16), w.F32, 4096))
-    data = made.build()
+        file.tensors.append(w.Tensor("output.weight", (64, 16), w.F32, 4096))
+    data = file.build()
     return parse_gguf(data, file_bytes=len(data), where="made")
 
 

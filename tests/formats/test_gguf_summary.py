@@ -14,21 +14,21 @@ from edgellm.formats.gguf.summary import Summary, summary_of
 
 @pytest.mark.model
 def test_smollm2(smollm2):
-    found = summary_of(smollm2)
+    facts = summary_of(smollm2)
 
-    assert replace(found, shape=None) == Summary(
+    assert replace(facts, shape=None) == Summary(
         version=3, big_endian=False, role="model", architecture="llama", name="Smollm2 135M 8k Lc100K Mix1 Ep2",
         license="apache-2.0", quant="Q4_1", types={"Q4_1": 210, "F32": 61, "Q8_0": 1}, params=134_515_008,
         tensor_bytes=96_576_768, file_bytes=98_362_432, ctx_train=8192, has_template=True,
     )  # fmt: skip
-    assert (found.shape.n_layer, found.shape.n_vocab) == (30, 49_152)
+    assert (facts.shape.n_layer, facts.shape.n_vocab) == (30, 49_152)
 
 
 def split(folder):
     for no in range(2):
         keys = [("split.no", w.UINT16, no), ("split.count", w.UINT16, 2)]
-        made = w.Gguf([*(w.model_keys() if no == 0 else []), *keys], [w.Tensor(f"t{no}", (64,), w.F32, 256)])
-        made.write(folder / f"m-{no + 1:05d}-of-00002.gguf")
+        file = w.Gguf([*(w.model_keys() if no == 0 else []), *keys], [w.Tensor(f"t{no}", (64,), w.F32, 256)])
+        file.write(folder / f"m-{no + 1:05d}-of-00002.gguf")
     return folder / "m-00001-of-00002.gguf"
 
 
@@ -52,11 +52,11 @@ def test_it_is_read_again_where_any_part_changed(tmp_path, monkeypatch, changed)
 def test_a_damaged_cache_is_no_error(tmp_path, content):
     path = w.model().write(tmp_path / "m.gguf")
     first = summary_of(path)
-    (kept,) = (settings.current().cache_dir / "headers").iterdir()
-    kept.write_bytes(content)
+    (cache_file,) = (settings.current().cache_dir / "headers").iterdir()
+    cache_file.write_bytes(content)
 
     assert summary_of(path) == first
-    assert kept.read_bytes() != content
+    assert cache_file.read_bytes() != content
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, own_home):
@@ -68,9 +68,9 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, own_home):
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("version", [2, 3])
 def test_versions_and_byte_orders(tmp_path, order, version):
-    found = summary_of(replace(w.model(), order=order, version=version).write(tmp_path / "m.gguf"))
+    facts = summary_of(replace(w.model(), order=order, version=version).write(tmp_path / "m.gguf"))
 
-    assert (found.version, found.big_endian, found.shape.n_layer) == (version, order == ">", 2)
+    assert (facts.version, facts.big_endian, facts.shape.n_layer) == (version, order == ">", 2)
 
 
 def test_what_is_no_language_model_has_no_shape(tmp_path):
@@ -83,10 +83,10 @@ def test_what_is_no_language_model_has_no_shape(tmp_path):
 
 
 def test_a_text_of_the_file_is_kept_short(tmp_path):
-    made = w.model()
-    made.keys.append(("general.name", w.STRING, "x" * 100_000))
+    file = w.model()
+    file.keys.append(("general.name", w.STRING, "x" * 100_000))
 
-    assert len(summary_of(made.write(tmp_path / "m.gguf")).name) == 256
+    assert len(summary_of(file.write(tmp_path / "m.gguf")).name) == 256
 
 
 def test_a_missing_file_is_refused(tmp_path):

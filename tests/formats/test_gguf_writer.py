@@ -34,11 +34,13 @@ KEYS = {
 
 
 def tensors(*names):
-    made = {
+    layouts = {
         "token_embd.weight": ("F16", (64, 5)), "blk.0.attn_q.weight": ("I2_S", (128, 3)),
         "blk.0.ffn_up.weight": ("TQ2_0", (256, 2)), "output_norm.weight": ("F32", (7,)),
     }  # fmt: skip
-    return [TensorInfo(name, dims, BY_NAME[kind]) for name, (kind, dims) in made.items() if not names or name in names]
+    return [
+        TensorInfo(name, dims, BY_NAME[kind]) for name, (kind, dims) in layouts.items() if not names or name in names
+    ]
 
 
 def data_of(tensor):
@@ -82,11 +84,11 @@ def test_the_gguf_package_reads_the_same(tmp_path):
     reader = GGUFReader(write(tmp_path / "m.gguf", infos=infos))
 
     for key, value in KEYS.items():
-        wanted = value.value if isinstance(value, Typed) else value
+        expected = value.value if isinstance(value, Typed) else value
         if key == "x.tokens":
             assert [bytes(reader.fields[key].parts[i]) for i in reader.fields[key].data][2] == b"\xff\xfe"
         elif key != "x.none":
-            assert reader.fields[key].contents() == wanted, key
+            assert reader.fields[key].contents() == expected, key
     for tensor, info in zip(reader.tensors, infos, strict=True):
         assert (tensor.name, tuple(tensor.shape), tensor.tensor_type.name) == (info.name, info.dims, info.type.name)
         assert tensor.data.tobytes() == data_of(info)

@@ -35,26 +35,26 @@ def folder(tmp_path: Path):
 
 
 def test_the_shape_is_that_of_the_published_model(folder) -> None:
-    found = summary_of(folder())
-    parts = architecture.tensors(found.shape)
+    summary = summary_of(folder())
+    parts = architecture.tensors(summary.shape)
 
     assert parts is not None
     assert sum(t.elems * len(t.layers) for t in parts) == 2_412_820_480
-    assert found.shape.kv_full_bytes == 2 * 2 * 5 * 128 * 30
-    assert (found.is_ternary, found.ctx_train, found.float_type, found.tensor_bytes) == (True, 4096, "", 72)
+    assert summary.shape.kv_full_bytes == 2 * 2 * 5 * 128 * 30
+    assert (summary.is_ternary, summary.ctx_train, summary.float_type, summary.tensor_bytes) == (True, 4096, "", 72)
 
 
 def test_plain_weights_are_in_the_type_that_most_bytes_have(folder) -> None:
     tensors = {"a": ("F32", (2,), bytes(8)), "b": ("BF16", (64,), bytes(128))}
-    found = summary_of(folder(tensors=tensors, model_type="qwen3", quantization_config=None, head_dim=128))
+    summary = summary_of(folder(tensors=tensors, model_type="qwen3", quantization_config=None, head_dim=128))
 
-    assert (found.shape.arch, found.is_ternary, found.float_type) == ("qwen3", False, "BF16")
+    assert (summary.shape.arch, summary.is_ternary, summary.float_type) == ("qwen3", False, "BF16")
 
 
 def test_the_first_ternary_models_say_so_by_their_class(folder) -> None:
-    found = summary_of(folder(model_type="llama", architectures=["BitnetForCausalLM"], quantization_config=None))
+    summary = summary_of(folder(model_type="llama", architectures=["BitnetForCausalLM"], quantization_config=None))
 
-    assert (found.shape.arch, found.is_ternary) == ("bitnet", True)
+    assert (summary.shape.arch, summary.is_ternary) == ("bitnet", True)
 
 
 @pytest.mark.parametrize(

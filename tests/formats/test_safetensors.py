@@ -58,11 +58,11 @@ def test_bfloat16_is_named_and_sized(tmp_path):
 def test_shards_are_one_model(tmp_path):
     names = list(ARRAYS)
     shards = {f"model-0000{i + 1}-of-00002.safetensors": names[3 * i : 3 * i + 3] for i in range(2)}
-    for file, held in shards.items():
-        save_file({name: ARRAYS[name] for name in held}, tmp_path / file)
+    for file, members in shards.items():
+        save_file({name: ARRAYS[name] for name in members}, tmp_path / file)
     index = {
         "metadata": {"total_size": 1},
-        "weight_map": {name: file for file, held in shards.items() for name in held},
+        "weight_map": {name: file for file, members in shards.items() for name in members},
     }
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     model = read_safetensors(tmp_path)

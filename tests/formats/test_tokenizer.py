@@ -178,7 +178,7 @@ def packed(alphabet: str) -> tuple[bytes, bytes, bytes, int]:
 
 def byte_pairs(path: Path, *keys: tuple[str, int, Any], alphabet: str = "".join(LETTERS)) -> Path:
     tokens, kinds, merges, n_tokens = packed(alphabet)
-    made = [
+    pairs = [
         ("general.architecture", STRING, "llama"),
         ("tokenizer.ggml.model", STRING, "gpt2"),
         ("tokenizer.ggml.tokens", ARRAY, tokens),
@@ -188,7 +188,7 @@ def byte_pairs(path: Path, *keys: tuple[str, int, Any], alphabet: str = "".join(
         ("tokenizer.ggml.eos_token_id", UINT32, n_tokens - 1),
         *keys,
     ]
-    return Gguf(made).write(path)
+    return Gguf(pairs).write(path)
 
 
 FAMILIES = {pre: name for name, pre in reversed(PRE_TOKENIZERS.items())}
@@ -262,16 +262,16 @@ def test_a_known_vocabulary_needs_no_name_and_others_are_refused(tmp_path: Path)
 
 def test_the_caller_may_name_the_pre_tokenizer(tmp_path: Path) -> None:
     header = reader.read_header(byte_pairs(tmp_path / "x.gguf"))
-    told = read(byte_pairs(tmp_path / "y.gguf", ("tokenizer.ggml.pre", STRING, "qwen2")))
+    tokenizer = read(byte_pairs(tmp_path / "y.gguf", ("tokenizer.ggml.pre", STRING, "qwen2")))
     given_name = from_gguf.read_tokenizer(header, pre="qwen2")
     how = {"add_special": False, "parse_special": False}
-    assert given_name.encode("abc 123\n\nx", **how) == told.encode("abc 123\n\nx", **how)
+    assert given_name.encode("abc 123\n\nx", **how) == tokenizer.encode("abc 123\n\nx", **how)
 
 
 def sentence_pieces(path: Path, *keys: tuple[str, int, Any], pieces: list[str] | None = None) -> Path:
     """A small SentencePiece vocabulary with ties, bytes, and a token over the start of a word."""
     bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
-    made = pieces or [
+    vocabulary = pieces or [
         *"▁abcde\n'",
         "ab",
         "abc",
@@ -288,15 +288,15 @@ def sentence_pieces(path: Path, *keys: tuple[str, int, Any], pieces: list[str] |
         "ba",
         "日",
     ]
-    tokens = ["<unk>", "<s>", "</s>", *bytes_, *made, "<|im_end|>", "[tool]"]
+    tokens = ["<unk>", "<s>", "</s>", *bytes_, *vocabulary, "<|im_end|>", "[tool]"]
     kinds = [
         TokenKind.UNKNOWN,
         TokenKind.CONTROL,
         TokenKind.CONTROL,
         *[TokenKind.BYTE] * 256,
-        *[TokenKind.NORMAL] * len(made),
+        *[TokenKind.NORMAL] * len(vocabulary),
     ]
-    scores = [0.0] * 259 + [-float(i // 2) for i in range(len(made))] + [0.0, 0.0]
+    scores = [0.0] * 259 + [-float(i // 2) for i in range(len(vocabulary))] + [0.0, 0.0]
     keys_ = [
         ("general.architecture", STRING, "llama"),
         ("tokenizer.ggml.model", STRING, "llama"),

@@ -113,10 +113,10 @@ def test_control_tokens_in_text_stay_text_unless_parsed(tmp_path: Path) -> None:
 
 def test_a_vocabulary_that_holds_control_tokens_gives_none_away(tmp_path: Path) -> None:
     """`ignore_merges` takes a whole word that is a token, whatever it is."""
-    made = pipeline(
+    library = pipeline(
         added_tokens=[added("hello", VOCAB["hello"]), added(SPECIAL[0], FIRST), added(SPECIAL[1], FIRST + 1)]
     )
-    ours = from_json.read_tokenizer_json(folder(tmp_path, made))
+    ours = from_json.read_tokenizer_json(folder(tmp_path, library))
     assert ids(ours, "hello") == [VOCAB["hello"]]
     assert ids(ours, "hello w", parse=False) == [*(VOCAB[char] for char in "hello"), VOCAB["Ġw"]]
 

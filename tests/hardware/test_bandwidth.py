@@ -24,17 +24,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cache_file(home: Path) -> Path:
-    (found,) = (home / "cache").iterdir()
-    return found
+    (file,) = (home / "cache").iterdir()
+    return file
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_measures_on_the_threads_that_are_asked_for(threads: int) -> None:
-    found = bandwidth.measure(threads, 16 * MIB, seconds=0.01)
+    measurement = bandwidth.measure(threads, 16 * MIB, seconds=0.01)
 
-    assert 0.1 < found.gb_s < 10_000
-    assert found.basis.startswith(f"measured: {threads} thread")
-    assert found.basis.removesuffix(", beside other programs").endswith("pages, numpy or over 16 MiB")
+    assert 0.1 < measurement.gb_s < 10_000
+    assert measurement.basis.startswith(f"measured: {threads} thread")
+    assert measurement.basis.removesuffix(", beside other programs").endswith("pages, numpy or over 16 MiB")
 
 
 def test_page_size_is_what_was_obtained_and_not_what_was_asked_for() -> None:
@@ -80,10 +80,10 @@ def test_a_measurement_beside_other_programs_says_so(
     clock = iter(range(10_000))
     monkeypatch.setattr(bandwidth, "_scheduled", lambda: ((n := next(clock)) * 1000, n * waited))
 
-    found = bandwidth.measure(1, 16 * MIB, seconds=0.01)
+    measurement = bandwidth.measure(1, 16 * MIB, seconds=0.01)
 
-    assert found.occasions == occasions
-    assert found.basis.endswith(", beside other programs") == found.contended == (occasions == 0)
+    assert measurement.occasions == occasions
+    assert measurement.basis.endswith(", beside other programs") == measurement.contended == (occasions == 0)
 
 
 @pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="this kernel does not tell")
@@ -96,9 +96,9 @@ def test_the_scheduler_tells_a_thread_what_it_waited() -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_what_was_measured_beside_other_programs_is_no_occasion(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = iter([(12.0, 0), (11.0, 0), (30.0, 1), (29.0, 1), (13.0, 0), (31.0, 1), (99.0, 1)])
+    measurements = iter([(12.0, 0), (11.0, 0), (30.0, 1), (29.0, 1), (13.0, 0), (31.0, 1), (99.0, 1)])
     monkeypatch.setattr(
-        bandwidth, "measure", lambda *_: bandwidth.MemoryBandwidth((n := next(found))[0], "measured", n[1])
+        bandwidth, "measure", lambda *_: bandwidth.MemoryBandwidth((n := next(measurements))[0], "measured", n[1])
     )
 
     assert [bandwidth.of(MACHINE, []).gb_s for _ in range(2)] == [12.0, 12.0]
@@ -131,12 +131,12 @@ def test_a_corrupt_memory_is_noted_and_measured_again(home: Path, content: bytes
     bandwidth.of(MACHINE, [])
     cache_file(home).write_bytes(content)
     notes: list[str] = []
-    found = bandwidth.of(MACHINE, notes)
+    measurement = bandwidth.of(MACHINE, notes)
 
-    assert found is not None
+    assert measurement is not None
     assert len(notes) == 1
     assert "stored memory bandwidth is not usable" in notes[0]
-    assert bandwidth.remembered(MACHINE, []) == found
+    assert bandwidth.remembered(MACHINE, []) == measurement
 
 
 @pytest.mark.usefixtures("quick")

@@ -50,16 +50,16 @@ if sys.argv[1]:
 @pytest.fixture
 def make_group() -> Iterator[Callable[..., Path]]:
     """Makes a group of a controller beside this process's own and writes its files; all are removed at the end."""
-    made: list[Path] = []
+    groups: list[Path] = []
 
     def make(controller: str, **files: str) -> Path:
         group = cgroup.find(SysRoot(), controller)
         if group is None or not group.levels:
             pytest.skip(f"cgroup: no {controller} controller is mounted here")
-        folder = Path(group.levels[-1]) / f"edgellm-test-{os.getpid()}-{len(made)}"
+        folder = Path(group.levels[-1]) / f"edgellm-test-{os.getpid()}-{len(groups)}"
         try:
             folder.mkdir()
-            made.append(folder)
+            groups.append(folder)
             for name, value in files.items():
                 version, _, name = name.partition("__")
                 if version == f"v{group.version}":
@@ -69,7 +69,7 @@ def make_group() -> Iterator[Callable[..., Path]]:
         return folder
 
     yield make
-    for folder in reversed(made):
+    for folder in reversed(groups):
         with suppress(FileNotFoundError):
             folder.rmdir()
 
@@ -95,13 +95,13 @@ def test_warm_page_cache_does_not_count_against_a_700_mib_limit(
     file.touch()
     os.truncate(file, CACHED)  # a hole: reading it fills the page cache without waiting for a disk
     first, held = run(str(file), group)
-    seen = json.loads(first)
+    limits = json.loads(first)
 
     assert usage(group) > CACHED  # the cache was warm, and charged to the group
-    assert (seen["limit"], seen["source"].split(";")[0].split()[-1]) == (LIMIT, str(group))
-    assert seen["used"] < 60 * MIB
-    assert seen["budget"] == LIMIT - seen["used"] - LIMIT // 4
-    assert int(held) == seen["budget"]  # and all of it could really be had
+    assert (limits["limit"], limits["source"].split(";")[0].split()[-1]) == (LIMIT, str(group))
+    assert limits["used"] < 60 * MIB
+    assert limits["budget"] == LIMIT - limits["used"] - LIMIT // 4
+    assert int(held) == limits["budget"]  # and all of it could really be had
 
 
 def test_half_the_cores_as_quota_give_half_the_threads(make_group: Callable[..., Path]) -> None:
@@ -112,8 +112,8 @@ def test_half_the_cores_as_quota_give_half_the_threads(make_group: Callable[...,
     group = make_group(
         "cpu", v1__cpu__cfs_period_us="100000", v1__cpu__cfs_quota_us=quota, v2__cpu__max=f"{quota} 100000"
     )
-    seen = json.loads(run("", group)[0])
+    limits = json.loads(run("", group)[0])
 
-    assert seen["cpus"] == cores / 2
-    assert seen["threads"] == -(-cores // 2)  # of an odd number, the half thread counts
-    assert str(group) in seen["source"]
+    assert limits["cpus"] == cores / 2
+    assert limits["threads"] == -(-cores // 2)  # of an odd number, the half thread counts
+    assert str(group) in limits["source"]

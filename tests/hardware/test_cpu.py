@@ -71,9 +71,9 @@ def test_architecture_of_a_recorded_machine(tmp_path: Path, text: str, arch: str
 
 
 def test_32_bit_arm_without_neon(machine_at: Callable[..., Path]) -> None:
-    found, _, notes = cpu.read(SysRoot(machine_at("armv6")))
+    processor, _, notes = cpu.read(SysRoot(machine_at("armv6")))
 
-    assert (found.arch, found.model, found.isa, found.cores) == ("armv6l", "BCM2835, 1x ARM1176", (), 1)
+    assert (processor.arch, processor.model, processor.isa, processor.cores) == ("armv6l", "BCM2835, 1x ARM1176", (), 1)
     assert any("physical cores unknown" in note for note in notes)
 
 

@@ -14,9 +14,9 @@ from edgellm.units import GIB
 
 
 def test_discrete_and_integrated_cards(machine_at: Callable[..., Path]) -> None:
-    found, notes = gpu.read(SysRoot(machine_at("graphics")))
+    accelerators, notes = gpu.read(SysRoot(machine_at("graphics")))
 
-    assert found == (
+    assert accelerators == (
         Accelerator("rocm", "AMD GPU 744c", 25753026560, 25753026560 - 1073741824),
         Accelerator("rocm", "AMD GPU 15bf", unified=True),
         Accelerator("xe", "Intel GPU e20b", 12 * GIB),
@@ -26,16 +26,16 @@ def test_discrete_and_integrated_cards(machine_at: Callable[..., Path]) -> None:
 
 
 def test_garbage_is_a_card_of_unknown_memory(machine_at: Callable[..., Path]) -> None:
-    found, notes = gpu.read(SysRoot(machine_at("garbage")))
+    accelerators, notes = gpu.read(SysRoot(machine_at("garbage")))
 
-    assert [card.vram_bytes for card in found] == [None, None]
+    assert [card.vram_bytes for card in accelerators] == [None, None]
     assert len(notes) == 2
 
 
 def test_none_is_said(machine_at: Callable[..., Path]) -> None:
-    found, notes = gpu.read(SysRoot(machine_at("container-v1")))
+    accelerators, notes = gpu.read(SysRoot(machine_at("container-v1")))
 
-    assert found == ()
+    assert accelerators == ()
     assert notes == ["no GPU: no NVIDIA driver in /proc/driver/nvidia, no AMD or Intel card in /sys/class/drm"]
 
 

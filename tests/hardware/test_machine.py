@@ -49,17 +49,17 @@ def test_memory_that_a_gpu_or_a_phone_shares(
     os: str, kind: str | None, unified: bool, memory: Memory, budget_bytes: int
 ) -> None:
     gpus = (Accelerator(kind, "A GPU", unified=unified),) if kind else ()
-    found = Machine("x", "X", Cpu("aarch64"), memory, os=os, accelerators=gpus)
+    machine = Machine("x", "X", Cpu("aarch64"), memory, os=os, accelerators=gpus)
 
-    assert found.memory_budget_bytes == budget_bytes
+    assert machine.memory_budget_bytes == budget_bytes
 
 
 def test_a_limit_of_metal_that_is_set_is_respected() -> None:
     gpu = Accelerator("metal", "M1 GPU", 14 * GIB, unified=True)
-    found = Machine("x", "X", Cpu("arm64"), Memory(16 * GIB, 16 * GIB), os="darwin", accelerators=(gpu,))
+    machine = Machine("x", "X", Cpu("arm64"), Memory(16 * GIB, 16 * GIB), os="darwin", accelerators=(gpu,))
 
-    assert found.memory_budget_bytes == 14 * GIB
-    assert found.memory_cap == (14 * GIB, "Metal leaves a program no more of the memory")
+    assert machine.memory_budget_bytes == 14 * GIB
+    assert machine.memory_cap == (14 * GIB, "Metal leaves a program no more of the memory")
 
 
 @pytest.mark.parametrize(

@@ -79,12 +79,12 @@ def test_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_plugins_may_add_accelerators_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     added = Accelerator("vulkan", "Stick 2000")
-    seen: list[Machine] = []
+    machines: list[Machine] = []
 
     class Registry:
         def call(self, hook: str, register: Callable[[object], None], machine: Machine) -> None:
             assert hook == "probe_accelerators"
-            seen.append(machine)
+            machines.append(machine)
             register(added)
             with pytest.raises(TypeError, match=r"no edgellm\.types\.machine\.Accelerator"):
                 register("a stick")
@@ -93,4 +93,4 @@ def test_plugins_may_add_accelerators_and_nothing_else(monkeypatch: pytest.Monke
     machine = probe(measure=False)
 
     assert machine.accelerators[-1] == added
-    assert seen[0].cpu == machine.cpu
+    assert machines[0].cpu == machine.cpu

@@ -71,9 +71,9 @@ def devices() -> Iterator[tuple[str, list[str]]]:
 
 
 def test_every_size_of_every_device_is_there() -> None:
-    wanted = {name for _, names in devices() for name in names}
+    profile_names = {name for _, names in devices() for name in names}
 
-    assert wanted <= set(profiles.names())
+    assert profile_names <= set(profiles.names())
     assert len(profiles.names()) >= 120
     for device, sizes in SIZES.items():
         for size in sizes:

@@ -49,14 +49,14 @@ CPUINFO = {  # name: (arch, logical processors, performance cores, cores of each
 
 def unexplained(machine: Machine) -> list[str]:
     """What is unknown without a note that says so."""
-    said = " ".join(machine.notes)
+    notes = " ".join(machine.notes)
     unknown = {
         "memory size": machine.memory.total_bytes == 0,
         "available memory": machine.memory.available_bytes is None,
         "cache sizes": machine.cpu.l2_bytes is None and machine.cpu.l3_bytes is None,
         "architecture": machine.cpu.arch == "unknown",
     }
-    return [what for what, missing in unknown.items() if missing and what not in said]
+    return [what for what, missing in unknown.items() if missing and what not in notes]
 
 
 @pytest.mark.parametrize("name", TREES)

@@ -11,35 +11,35 @@ from edgellm.types.machine import Cluster
 
 
 def test_hybrid_intel(machine_at: Callable[..., Path]) -> None:
-    found, layout, _ = cpu.read(SysRoot(machine_at("hybrid-intel")))
+    processor, layout, _ = cpu.read(SysRoot(machine_at("hybrid-intel")))
 
-    assert (found.cores, found.threads, found.performance_cores) == (6, 8, 2)
-    assert found.clusters == (Cluster("performance", 2, None, 4400), Cluster("efficiency", 4, None, 3300))
-    assert (found.l1d_bytes, found.l2_bytes, found.l3_bytes) == (48 * 1024, 1280 * 1024, 10 * 1024**2)
+    assert (processor.cores, processor.threads, processor.performance_cores) == (6, 8, 2)
+    assert processor.clusters == (Cluster("performance", 2, None, 4400), Cluster("efficiency", 4, None, 3300))
+    assert (processor.l1d_bytes, processor.l2_bytes, processor.l3_bytes) == (48 * 1024, 1280 * 1024, 10 * 1024**2)
     assert layout.usable_cores(frozenset({2, 3})) == 1  # two threads of one core
     assert layout.usable_cores(frozenset({2, 4, 5})) == 1  # its efficiency cores would only hold it up
     assert layout.usable_cores(frozenset({4, 5})) == 2  # all it has
 
 
 def test_big_little_by_capacity(machine_at: Callable[..., Path]) -> None:
-    found, _, notes = cpu.read(SysRoot(machine_at("big-little")))
+    processor, _, notes = cpu.read(SysRoot(machine_at("big-little")))
 
-    assert found.clusters == (Cluster("performance", 3, 1024, 2400), Cluster("efficiency", 4, 414, None))
-    assert (found.cores, found.performance_cores) == (7, 3)
-    assert found.isa == ("dotprod", "fp16", "neon")
+    assert processor.clusters == (Cluster("performance", 3, 1024, 2400), Cluster("efficiency", 4, 414, None))
+    assert (processor.cores, processor.performance_cores) == (7, 3)
+    assert processor.isa == ("dotprod", "fp16", "neon")
     assert "offline processors: 1 of 8" in notes
 
 
 def test_three_kinds_by_part_and_clock(machine_at: Callable[..., Path]) -> None:
-    found, _, _ = cpu.read(SysRoot(machine_at("three-clusters")))
+    processor, _, _ = cpu.read(SysRoot(machine_at("three-clusters")))
 
-    assert [(cluster.kind, cluster.cores) for cluster in found.clusters] == [
+    assert [(cluster.kind, cluster.cores) for cluster in processor.clusters] == [
         ("performance", 1),
         ("middle", 1),
         ("efficiency", 2),
     ]
-    assert found.performance_cores == 2
-    assert found.model == "1x Cortex-A78 + 1x Cortex-X1 + 2x Cortex-A55"
+    assert processor.performance_cores == 2
+    assert processor.model == "1x Cortex-A78 + 1x Cortex-X1 + 2x Cortex-A55"
 
 
 # Fields of /proc/cpuinfo as phones gave them (test/cpuinfo of pytorch/cpuinfo): the parts, then what became of them.
@@ -92,9 +92,9 @@ def test_favoured_cores_are_no_hybrid(machine_at: Callable[..., Path]) -> None:
             **(ranked if vendor == "AuthenticAMD" else dict.fromkeys(ranked, "68")),
             **lists,
         )
-        found, _, _ = cpu.read(SysRoot(root))
+        processor, _, _ = cpu.read(SysRoot(root))
 
-        assert (found.cores, found.clusters, found.performance_cores) == (2, (), None), vendor
+        assert (processor.cores, processor.clusters, processor.performance_cores) == (2, (), None), vendor
         root.rename(root.with_name(vendor))
 
 
@@ -117,6 +117,6 @@ def test_a_cache_that_cores_share_counts_once_a_core(machine_at: Callable[..., P
         **{f"/sys/devices/system/cpu/cpu{n}/topology/thread_siblings": f"0000000{1 << n}" for n in range(4)},
         **{f"{cache}/{name}": value for name, value in files.items()},
     )
-    found, _, _ = cpu.read(SysRoot(root))
+    processor, _, _ = cpu.read(SysRoot(root))
 
-    assert (found.cores, found.l2_bytes, found.l3_bytes) == (4, 2 * 1024**2, None)
+    assert (processor.cores, processor.l2_bytes, processor.l3_bytes) == (4, 2 * 1024**2, None)

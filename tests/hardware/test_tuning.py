@@ -42,8 +42,8 @@ def test_nothing_known_is_nothing_said(tmp_path: Path) -> None:
     ],
 )
 def test_power_modes(tmp_path: Path, driver: str, governor: str, preference: str, says: str) -> None:
-    told = found(tmp_path, driver=driver, governor=governor, preference=preference)
-    assert [says in text for text in told] == [True] * bool(says)
+    texts = found(tmp_path, driver=driver, governor=governor, preference=preference)
+    assert [says in text for text in texts] == [True] * bool(says)
 
 
 @pytest.mark.parametrize(("pages", "told"), [("always madvise [never]", 1), ("always [madvise] never", 0), ("x", 0)])

@@ -111,9 +111,9 @@ def test_writers_at_the_same_time_lose_nothing() -> None:
     running = [subprocess.Popen([sys.executable, "-c", WRITER, str(n), folder]) for n in range(1, 7)]
 
     assert [process.wait(timeout=60) for process in running] == [0] * 6
-    found = calibrations.load(HERE, "gguf", "b1")
-    assert found is not None
-    assert {threads for _, threads in found.decode} == set(range(1, 7))
+    calibration = calibrations.load(HERE, "gguf", "b1")
+    assert calibration is not None
+    assert {threads for _, threads in calibration.decode} == set(range(1, 7))
 
 
 def test_a_writer_that_dies_leaves_what_was_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,12 +22,12 @@ def test_nothing_is_known_without_runs() -> None:
 
 
 def test_one_run_takes_most_of_the_error_away() -> None:
-    found = corrections([ran(decode=0.5, prefill=2.0, resident=1.2)]).of("gguf", "m", "Q4_K_M")
+    correction = corrections([ran(decode=0.5, prefill=2.0, resident=1.2)]).of("gguf", "m", "Q4_K_M")
     # One run over one and a fifth, and 1 above it: what it ran itself is not above it too.
-    assert found.decode == pytest.approx(0.5 ** (1 / 1.2), rel=1e-3)
-    assert 1.7 < found.prefill < 2.0
-    assert 1.1 < found.resident < 1.2
-    assert explain.basis(found.basis) == "corrected by 1 run of m Q4_K_M here"
+    assert correction.decode == pytest.approx(0.5 ** (1 / 1.2), rel=1e-3)
+    assert 1.7 < correction.prefill < 2.0
+    assert 1.1 < correction.resident < 1.2
+    assert explain.basis(correction.basis) == "corrected by 1 run of m Q4_K_M here"
 
 
 def test_more_runs_are_believed_more() -> None:
@@ -38,40 +38,40 @@ def test_more_runs_are_believed_more() -> None:
 
 def test_one_run_beside_a_busy_program_moves_little() -> None:
     quiet = [ran(decode=0.95)] * 4
-    found = corrections([*quiet, ran(decode=0.3)]).of("gguf", "m", "Q4_K_M")
-    assert found.decode == pytest.approx(0.95, abs=0.02)
+    correction = corrections([*quiet, ran(decode=0.3)]).of("gguf", "m", "Q4_K_M")
+    assert correction.decode == pytest.approx(0.95, abs=0.02)
 
 
 def test_recent_runs_count_more() -> None:
     """A machine that got slower: the middle of all is still the old speed, the weighted one is not."""
-    found = corrections([*[ran(decode=1.0)] * 13, *[ran(decode=0.6)] * 10]).of("gguf", "m", "Q4_K_M")
-    assert found.decode == pytest.approx(0.6, abs=0.03)
+    correction = corrections([*[ran(decode=1.0)] * 13, *[ran(decode=0.6)] * 10]).of("gguf", "m", "Q4_K_M")
+    assert correction.decode == pytest.approx(0.6, abs=0.03)
 
 
 def test_what_never_ran_follows_its_family_then_its_backend() -> None:
-    known = corrections(
+    learned = corrections(
         [ran(quant="Q4_K_M", decode=0.5), ran(quant="Q5_K_M", decode=0.5), ran(quant="Q8_0", decode=1.0)]
     )
-    own, alike, other = (known.of("gguf", "other", quant).decode for quant in ("Q4_K_M", "Q6_K", "IQ2_XS"))
-    assert known.of("gguf", "m", "Q4_K_M").decode < own == alike < other < 1
-    assert explain.basis(known.of("gguf", "other", "Q6_K").basis) == (
+    own, alike, other = (learned.of("gguf", "other", quant).decode for quant in ("Q4_K_M", "Q6_K", "IQ2_XS"))
+    assert learned.of("gguf", "m", "Q4_K_M").decode < own == alike < other < 1
+    assert explain.basis(learned.of("gguf", "other", "Q6_K").basis) == (
         "corrected by runs of 2 others of the k types on gguf here; never run itself"
     )
     assert (
-        explain.basis(known.of("gguf", "other", "IQ2_XS").basis)
+        explain.basis(learned.of("gguf", "other", "IQ2_XS").basis)
         == "corrected by runs of 3 others on gguf here; never run itself"
     )
-    assert known.of("bitnet", "m", "Q4_K_M") is NONE
+    assert learned.of("bitnet", "m", "Q4_K_M") is NONE
 
 
 def test_a_quantization_that_never_ran_follows_its_model_before_its_family() -> None:
     """What a model's shape costs is alike in all its types: it told more than the types where it was measured."""
-    known = corrections([ran("m", "Q4_K_M", decode=0.5), ran("m", "Q8_0", decode=0.5), ran("n", "IQ2_S", decode=1.2)])
-    found = known.of("gguf", "m", "IQ2_XS")
-    assert 0.5 < found.decode < 0.7
-    assert explain.basis(found.basis) == "corrected by runs of m in 2 others here; never run itself"
-    assert found.resident == 1.0
-    assert known.of("gguf", "new", "IQ2_XS").decode > found.decode
+    learned = corrections([ran("m", "Q4_K_M", decode=0.5), ran("m", "Q8_0", decode=0.5), ran("n", "IQ2_S", decode=1.2)])
+    correction = learned.of("gguf", "m", "IQ2_XS")
+    assert 0.5 < correction.decode < 0.7
+    assert explain.basis(correction.basis) == "corrected by runs of m in 2 others here; never run itself"
+    assert correction.resident == 1.0
+    assert learned.of("gguf", "new", "IQ2_XS").decode > correction.decode
 
 
 def test_a_model_that_ran_often_does_not_outvote_the_others() -> None:
@@ -81,9 +81,9 @@ def test_a_model_that_ran_often_does_not_outvote_the_others() -> None:
 
 
 def test_memory_is_corrected_for_what_itself_ran_only() -> None:
-    known = corrections([ran(decode=0.9, resident=1.3)])
-    assert known.of("gguf", "m", "Q4_K_M").resident > 1.2
-    assert known.of("gguf", "much-larger", "Q4_K_M").resident == 1.0
+    learned = corrections([ran(decode=0.9, resident=1.3)])
+    assert learned.of("gguf", "m", "Q4_K_M").resident > 1.2
+    assert learned.of("gguf", "much-larger", "Q4_K_M").resident == 1.0
 
 
 def test_another_type_of_cache_follows_the_file_until_it_ran_itself() -> None:
@@ -101,14 +101,14 @@ def test_another_type_of_cache_follows_the_file_until_it_ran_itself() -> None:
 
 
 def test_a_number_that_was_not_measured_comes_from_the_level_above() -> None:
-    found = corrections([ran("a", decode=0.5, prefill=0.5), ran("b", decode=0.5)]).of("gguf", "b", "Q4_K_M")
-    assert found.prefill == corrections([ran("a", prefill=0.5)]).of("gguf", "b", "Q4_K_M").prefill < 1
+    correction = corrections([ran("a", decode=0.5, prefill=0.5), ran("b", decode=0.5)]).of("gguf", "b", "Q4_K_M")
+    assert correction.prefill == corrections([ran("a", prefill=0.5)]).of("gguf", "b", "Q4_K_M").prefill < 1
 
 
 @pytest.mark.parametrize(("ratio", "limit"), [(1e-6, SMALLEST), (1e6, LARGEST)])
 def test_nonsense_is_bounded(ratio: float, limit: float) -> None:
-    found = corrections([ran(decode=ratio, resident=ratio)] * 20).of("gguf", "m", "Q4_K_M")
-    assert (found.decode, found.resident) == (limit, limit)
+    correction = corrections([ran(decode=ratio, resident=ratio)] * 20).of("gguf", "m", "Q4_K_M")
+    assert (correction.decode, correction.resident) == (limit, limit)
 
 
 def test_learning_lowers_the_error_where_runs_repeat_within_a_twentieth() -> None:

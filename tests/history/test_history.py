@@ -40,9 +40,9 @@ def test_what_is_recorded_is_read_back() -> None:
     rows = (run(1), check(), run(2))
     for row in rows:
         run_log.record(MACHINE, row)
-    known = run_log.read(MACHINE)
-    assert known.rows == rows
-    assert (known.skipped, known.problem, known.runs, known.checks) == (0, "", (rows[0], rows[2]), (rows[1],))
+    log = run_log.read(MACHINE)
+    assert log.rows == rows
+    assert (log.skipped, log.problem, log.runs, log.checks) == (0, "", (rows[0], rows[2]), (rows[1],))
 
 
 def test_nothing_is_known_of_a_new_machine() -> None:
@@ -78,9 +78,9 @@ def test_a_broken_line_is_skipped_and_counted(line: bytes) -> None:
     with open(run_log.path_of(MACHINE), "ab") as file:
         file.write(line + b"\n")
     run_log.record(MACHINE, run(2))
-    known = run_log.read(MACHINE)
-    assert [row.id for row in known.runs] == ["id1", "id2"]
-    assert known.skipped == 1
+    log = run_log.read(MACHINE)
+    assert [row.id for row in log.runs] == ["id1", "id2"]
+    assert log.skipped == 1
 
 
 def test_half_a_line_of_a_killed_writer_costs_itself_only() -> None:
@@ -88,15 +88,15 @@ def test_half_a_line_of_a_killed_writer_costs_itself_only() -> None:
     with open(run_log.path_of(MACHINE), "ab") as file:
         file.write(msgspec.json.encode(run(3))[:100])
     run_log.record(MACHINE, run(2))
-    known = run_log.read(MACHINE)
-    assert ([row.id for row in known.runs], known.skipped) == (["id1", "id2"], 1)
+    log = run_log.read(MACHINE)
+    assert ([row.id for row in log.runs], log.skipped) == (["id1", "id2"], 1)
 
 
 def test_a_file_that_cannot_be_read_is_a_problem_in_words() -> None:
     run_log.path_of(MACHINE).mkdir(parents=True)
-    known = run_log.read(MACHINE)
-    assert known.rows == ()
-    assert "cannot be read" in known.problem
+    log = run_log.read(MACHINE)
+    assert log.rows == ()
+    assert "cannot be read" in log.problem
 
 
 def test_the_file_stays_bounded_and_keeps_the_newest_and_the_vetoes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,9 +105,9 @@ def test_the_file_stays_bounded_and_keeps_the_newest_and_the_vetoes(monkeypatch:
     for number in range(300):
         run_log.record(MACHINE, run(number))
         assert run_log.path_of(MACHINE).stat().st_size <= 20_000
-    known = run_log.read(MACHINE)
-    assert known.runs[-1].id == "id299"
-    assert len(known.runs) > 5
+    log = run_log.read(MACHINE)
+    assert log.runs[-1].id == "id299"
+    assert len(log.runs) > 5
     assert run_log.vetoes(MACHINE) == {("gguf", "m", "Q4_K_M"): "its answers are noise"}
 
 
@@ -124,9 +124,9 @@ def test_two_processes_write_at_once() -> None:
     scripts = [WRITER.format(folder=str(Path(__file__).parent), first=first) for first in (0, 1000)]
     writers = [subprocess.Popen([sys.executable, "-c", script]) for script in scripts]
     assert [writer.wait() for writer in writers] == [0, 0]
-    known = run_log.read(MACHINE)
-    assert sorted(row.id for row in known.runs) == sorted(f"id{n}" for n in (*range(40), *range(1000, 1040)))
-    assert known.skipped == 0
+    log = run_log.read(MACHINE)
+    assert sorted(row.id for row in log.runs) == sorted(f"id{n}" for n in (*range(40), *range(1000, 1040)))
+    assert log.skipped == 0
 
 
 def test_who_cannot_have_the_lock_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,10 +147,10 @@ def test_a_passing_check_lifts_a_veto() -> None:
 
 def test_corrections_come_from_the_runs() -> None:
     run_log.record(MACHINE, run())
-    found = run_log.corrections(MACHINE).of("gguf", "m", "Q4_K_M")
-    assert 0.8 <= found.decode < 0.85
-    assert 1.15 < found.prefill <= 1.2
-    assert 1.05 < found.resident <= 1.1
+    correction = run_log.corrections(MACHINE).of("gguf", "m", "Q4_K_M")
+    assert 0.8 <= correction.decode < 0.85
+    assert 1.15 < correction.prefill <= 1.2
+    assert 1.05 < correction.resident <= 1.1
 
 
 def test_another_calibration_or_build_makes_old_runs_worthless() -> None:

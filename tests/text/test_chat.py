@@ -94,8 +94,8 @@ TURNS = [Message("user", " Hi <b> "), Message("assistant", "Hello é"), Message(
 
 
 def render(source, messages=TURNS, **extra):
-    made = ChatTemplate(source, bos_text="<s>", eos_text="</s>", clock=lambda: datetime(2026, 1, 2))
-    return made.render(messages, **extra)
+    template = ChatTemplate(source, bos_text="<s>", eos_text="</s>", clock=lambda: datetime(2026, 1, 2))
+    return template.render(messages, **extra)
 
 
 def test_smollm2():
@@ -225,16 +225,18 @@ def test_messages_are_not_changed():
 
 
 def test_threads_share_one_template_and_not_its_budget():
-    made = ChatTemplate(SMOLLM2)
-    wanted = made.render(TURNS)
+    template = ChatTemplate(SMOLLM2)
+    prompt = template.render(TURNS)
     texts = []
-    threads = [threading.Thread(target=lambda: texts.extend(made.render(TURNS) for _ in range(50))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: texts.extend(template.render(TURNS) for _ in range(50))) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert texts == [wanted] * 200
+    assert texts == [prompt] * 200
 
 
 def test_the_same_source_is_compiled_once():

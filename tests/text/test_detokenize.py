@@ -29,13 +29,13 @@ def whole(data: bytes, stops: Sequence[str]) -> tuple[str, bool]:
 
 def streamed(parts: Sequence[bytes], stops: Sequence[str]) -> tuple[list[str], bool]:
     stream = TextStream(stops)
-    said = []
+    texts = []
     for part in parts:
-        said.append(stream.push(part))
+        texts.append(stream.push(part))
         if stream.stopped:
-            return said, True
-    said.append(stream.flush())
-    return said, stream.stopped
+            return texts, True
+    texts.append(stream.flush())
+    return texts, stream.stopped
 
 
 def cuts(data: bytes) -> Iterator[list[bytes]]:
@@ -57,8 +57,8 @@ def cut(draw: st.DrawFn, source: st.SearchStrategy[bytes]) -> list[bytes]:
 @pytest.mark.parametrize("stops", [(), ("aé",), ("🙂a", "é🙂"), ("aaéa", "aa"), ("é🙂é🙂", "🙂é")])
 def test_all_cuts_of_a_text_give_the_same(text: str, stops: tuple[str, ...]) -> None:
     for parts in cuts(text.encode()):
-        said, stopped = streamed(parts, stops)
-        assert ("".join(said), stopped) == whole(text.encode(), stops), parts
+        text_out, stopped = streamed(parts, stops)
+        assert ("".join(text_out), stopped) == whole(text.encode(), stops), parts
 
 
 @given(cut(TEXT.map(str.encode)), STOPS)
@@ -82,14 +82,14 @@ def test_a_part_of_a_character_is_never_shown(parts: list[bytes]) -> None:
 @given(cut(TEXT.map(str.encode)), STOPS)
 def test_what_is_held_back_is_only_what_may_become_a_stop_string(parts: list[bytes], stops: tuple[str, ...]) -> None:
     stream = TextStream(stops)
-    fed, shown = b"", ""
+    fed, output = b"", ""
     for part in parts:
         fed += part
-        shown += stream.push(part)
+        output += stream.push(part)
         if stream.stopped:
             return
-        held = fed.decode("utf-8", "ignore")[len(shown) :]
-        assert held == "" or any(stop.startswith(held) for stop in stops)
+        rest = fed.decode("utf-8", "ignore")[len(output) :]
+        assert rest == "" or any(stop.startswith(rest) for stop in stops)
 
 
 @pytest.mark.parametrize(

@@ -63,16 +63,18 @@ def oracle(row: Row, sampling: Sampling) -> Kept:
         order = order[: sampling.top_k]
     weights = np.exp((logits - logits.max()) / sampling.temperature)
     weights[weights < 1e-37] = 0.0  # single precision holds less of them, or none
-    kept = {int(token): float(weights[token]) for token in order if weights[token] > 0}
+    weight_of = {int(token): float(weights[token]) for token in order if weights[token] > 0}
     if sampling.typical_p < 1.0:
-        kept = _typical(_normal(kept), sampling.typical_p)
+        weight_of = _typical(_normal(weight_of), sampling.typical_p)
     if sampling.top_p < 1.0:
-        kept = _until(_normal(kept), sorted(kept, key=lambda token: (-kept[token], token)), sampling.top_p)
+        weight_of = _until(
+            _normal(weight_of), sorted(weight_of, key=lambda token: (-weight_of[token], token)), sampling.top_p
+        )
     if sampling.min_p > 0.0:
-        best = max(kept.values())
-        _sure(all(p == best or abs(p / best - sampling.min_p) > 1e-5 for p in kept.values()))
-        kept = {token: p for token, p in kept.items() if p >= sampling.min_p * best}
-    return _normal(kept)
+        best = max(weight_of.values())
+        _sure(all(p == best or abs(p / best - sampling.min_p) > 1e-5 for p in weight_of.values()))
+        weight_of = {token: p for token, p in weight_of.items() if p >= sampling.min_p * best}
+    return _normal(weight_of)
 
 
 class CloseCall(Exception):
@@ -91,26 +93,26 @@ def _normal(kept: Kept) -> Kept:
 
 def _until(kept: Kept, order: list[int], share: float) -> Kept:
     """The first of `order` that reach `share` together."""
-    total, found = 0.0, {}
+    total, subset = 0.0, {}
     for token in order:
-        found[token] = kept[token]
+        subset[token] = kept[token]
         total += kept[token]
         _sure(abs(total - share) > 1e-5)
         if total >= share:
             break
-    return found
+    return subset
 
 
 def _typical(kept: Kept, share: float) -> Kept:
     entropy = -math.fsum(p * math.log(p) for p in kept.values())
     surprise = {token: abs(-math.log(p) - entropy) for token, p in kept.items()}
     order = sorted(kept, key=lambda token: (surprise[token], token))
-    found = _until(kept, order, share)
-    if len(found) < len(order):
-        last, after = order[len(found) - 1], order[len(found)]
+    subset = _until(kept, order, share)
+    if len(subset) < len(order):
+        last, after = order[len(subset) - 1], order[len(subset)]
         # Equal tokens are ordered by number; of others nearly equal, either may come first.
         _sure(kept[last] == kept[after] or surprise[after] - surprise[last] > 1e-5)
-    return found
+    return subset
 
 
 class Luck:
@@ -137,19 +139,19 @@ def test_filters_keep_what_sorting_keeps(row: Row, sampling: Sampling) -> None:
     Tokens are laid end to end by number, or heaviest first where a filter sorts them anyway.
     """
     try:
-        kept = oracle(row, sampling)
+        expected = oracle(row, sampling)
     except CloseCall:
         reject()
     filtered = sampling.top_k or sampling.top_p < 1 or sampling.min_p or sampling.typical_p < 1
     start = 0.0
-    for token in sorted(kept, key=lambda token: (-kept[token] if filtered else 0, token))[:200]:
-        if kept[token] > 1e-5:
-            found = drawn(row, sampling, start + kept[token] / 2)
+    for token in sorted(expected, key=lambda token: (-expected[token] if filtered else 0, token))[:200]:
+        if expected[token] > 1e-5:
+            token_drawn = drawn(row, sampling, start + expected[token] / 2)
             # Of tokens as good as equal, float32 and the oracle may not order the same one first.
-            assert found == token or kept.get(found, 0.0) == pytest.approx(kept[token], rel=1e-5)
-        start += kept[token]
+            assert token_drawn == token or expected.get(token_drawn, 0.0) == pytest.approx(expected[token], rel=1e-5)
+        start += expected[token]
     for luck in (2**-53, 0.5, 1 - 2**-53):
-        assert drawn(row, sampling, luck) in kept
+        assert drawn(row, sampling, luck) in expected
 
 
 @given(rows)
@@ -178,9 +180,9 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(sampling: Sampling) -> Non
     expected = oracle(row, sampling)
     n = 20_000
     sampler = Sampler(sampling)
-    found = Counter(sampler.sample(row) for _ in range(n))
-    assert set(found) <= set(expected)
-    chi = sum((found[token] - n * p) ** 2 / (n * p) for token, p in expected.items())
+    counts = Counter(sampler.sample(row) for _ in range(n))
+    assert set(counts) <= set(expected)
+    chi = sum((counts[token] - n * p) ** 2 / (n * p) for token, p in expected.items())
     critical = {1: 15.1, 2: 18.4, 3: 21.1, 4: 23.5, 5: 25.7, 6: 27.9, 7: 29.9}[len(expected) - 1]
     assert chi < critical
 
@@ -190,8 +192,8 @@ def test_a_large_vocabulary_is_drawn_from_evenly() -> None:
     row = np.zeros(50_000, np.float32)
     sampler = Sampler(Sampling(seed=9))
     n = 12_000
-    found = Counter(sampler.sample(row) * 24 // len(row) for _ in range(n))
-    chi = sum((found[part] - n / 24) ** 2 / (n / 24) for part in range(24))
+    counts = Counter(sampler.sample(row) * 24 // len(row) for _ in range(n))
+    chi = sum((counts[part] - n / 24) ** 2 / (n / 24) for part in range(24))
     assert chi < 56.0  # 23 degrees of freedom, one chance in 10,000
 
 
