@@ -8,14 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from edgellm import settings
 from edgellm.app import context
 from edgellm.cli.main import main
 from edgellm.contract.manager import plugins
 from edgellm.errors import EdgeLLMError
 from edgellm.hardware import probe, profiles
 from edgellm.history import run_log
-from edgellm.selection import scenario
 from edgellm.store import local
 from edgellm.store.library import Library
 
@@ -73,11 +71,14 @@ def test_nothing_of_this_machine_is_asked_for(
     for where, name in (
         (context, "corrections"), (context, "divergences"), (run_log, "read"), (run_log, "vetoes"),
         (run_log, "corrections"), (local, "cards"),
-        (local, "models"), (Library, "local_keys"), (Library, "installed"), (probe, "probe"), (settings, "models_file"),
-        (settings, "models_dirs"), (settings, "offline"), (scenario, "backend_facts"), (Planner, "check"),
+        (local, "models"), (Library, "local_keys"), (Library, "installed"), (probe, "probe"),
+        (context, "backend_facts"), (Planner, "check"),
     ):  # fmt: skip
         monkeypatch.setattr(where, name, touched(name))
     monkeypatch.setenv("EDGELLM_OFFLINE", "1")
+    # Whoever read them would say that they are not there.
+    monkeypatch.setenv("EDGELLM_MODELS", "/nowhere/models.toml")
+    monkeypatch.setenv("EDGELLM_MODELS_DIR", "/nowhere")
 
     assert tell(*arguments) == plain
 

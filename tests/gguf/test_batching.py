@@ -18,10 +18,10 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 from support.mixes import Planned, play, random_mix, random_request
 
 from edgellm.contract.backend import Engine, SlotInput
@@ -195,5 +195,7 @@ def test_a_seed_gives_the_same_answer_again_and_another_one_another(engine: Spel
     request = next(r for r in requests(5, 50, greedy=False) if r.max_tokens and r.max_tokens > 6)
     again = engine.alone(request)
     assert engine.alone(request) == again
-    others = {engine.alone(replace(request, sampling=replace(request.sampling, seed=n)))[0] for n in range(4)}
+    others = {
+        engine.alone(structs.replace(request, sampling=structs.replace(request.sampling, seed=n)))[0] for n in range(4)
+    }
     assert len(others) > 1
