@@ -40,7 +40,7 @@ DOES_NOT_FIT = 3  # exit code of errors.NothingFits
 @click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB.")
 @click.option("--backend", metavar="NAME", help="Only this backend.")
 @gpu_layers
-@click.option("--offline", is_flag=True, help="Ask nobody: the catalog answers for an address.")
+@click.option("--offline", is_flag=True, help="Make no requests: the catalog describes an address.")
 @click.option("--profile", metavar="NAME|FILE", help="For another machine: a profile's name, or a TOML file.")
 @models_dir
 @click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
@@ -139,7 +139,7 @@ def _show_one(console: Console, resolved: ResolvedModel, machine: Machine, budge
     rule = "as it is loaded" if resolved.card.files[0].format == "safetensors" else "by llama.cpp's rules"
     how = {"exact": "read from the file", "rule": rule, "estimate": "an estimate, within about 5 %"}
     about = "" if weights.file_is_exact else "about "
-    ability, kept = explain.basis(a.ability), explain.basis(a.kept.basis)
+    ability, retention = explain.basis(a.ability), explain.basis(a.kept.basis)
     console.print()
     rows = [
         ("weights", f"{show_size(c.tensor_bytes)} ({how[weights.basis]}), file {about}{show_size(weights.file_bytes)}"),
@@ -151,7 +151,7 @@ def _show_one(console: Console, resolved: ResolvedModel, machine: Machine, budge
         ("prompts", f"{show_rate(c.prefill.tok_s)} tok/s ({show_rate(c.prefill.low)} to {show_rate(c.prefill.high)})"),
         ("", explain.basis(c.prefill.basis)),
         ("quality", f"{c.quality:.0f} of 100 ({c.quality_low:.0f} to {c.quality_high:.0f}); {ability}"),
-        ("", f"{a.kept.mid:.1%} kept in {c.quant} ({a.kept.low:.1%} to {a.kept.high:.1%}): {kept}"),
+        ("", f"{a.kept.mid:.1%} kept in {c.quant} ({a.kept.low:.1%} to {a.kept.high:.1%}): {retention}"),
     ]
     if a.device_reason is not None:
         rows.append(("gpu", f"{explain.gpu(a.device_reason)}."))

@@ -1,9 +1,10 @@
-"""What runs on this machine made of earlier predictions: factors for the next ones. Pure; `history.py` reads them.
+"""Factors by which earlier runs on this machine correct the next predictions. Pure; run_log.py reads the runs.
 
-A factor is a weighted median of measured over predicted, in logarithms, moved toward what is known one level up (this
-quantization of this model with this type of cache, then with others, then the model in other quantizations, or where it
-never ran the family of tensor types on this backend, then the backend, then 1) the more, the less was run. Memory is
-corrected for what itself ran only, with whatever cache: its errors are bytes, not shares.
+A factor is the weighted median of measured over predicted, in logarithms. The fewer the runs, the more it is moved
+toward the factor one level up. The levels are: this quantization of this model with this type of cache; with other
+types of cache; the model in other quantizations, or, where the model never ran, the family of tensor types on this
+backend; the backend; 1. Memory is corrected only for a file that itself ran, with whatever cache, because its errors
+are bytes, not shares.
 """
 
 from __future__ import annotations
@@ -109,12 +110,12 @@ def corrections(ratios: Iterable[Ratio]) -> Corrections:
             families[backend, name] = _of_others(alike.values(), backends[backend], FAMILY_PRIOR, kin)
         for model in sorted({key[1] for key in here}):
             alike = {key: group for key, group in here.items() if key[1] == model}
-            same = SameModel(model, len(alike))
-            models[backend, model] = _of_others(alike.values(), backends[backend], MODEL_PRIOR, same)
+            basis = SameModel(model, len(alike))
+            models[backend, model] = _of_others(alike.values(), backends[backend], MODEL_PRIOR, basis)
     rows: dict[Row, Correction] = {}
     files: dict[File, Correction] = {}
     for key in cells:
-        # What it ran itself is not counted twice, so the level above is that of the others.
+        # Its own runs must not count twice, so the level above is made of the others.
         others = {other: theirs for other, theirs in cells.items() if other[0] == key[0] and other != key}
         above = _level_above(others, key[1], family(key[2]))
         by_cache = {row: theirs for row, theirs in runs.items() if row[:3] == key}
@@ -145,7 +146,7 @@ def _of_other_caches(by_cache: Mapping[Row, Sequence[Ratio]], above: Correction)
 
 
 def _of_others(cells: Collection[Sequence[Ratio]], above: Correction, prior: float, basis: Runs | None) -> Correction:
-    """From what ran, for what did not: each row of a model and a quantization counts once, however often it ran."""
+    """The correction of a file that never ran, from others: each file counts once, however often it ran."""
     factors = {}
     for name in RATES:
         medians = [m for runs in cells if (m := _median(_logs(runs, name))) is not None]
@@ -175,7 +176,7 @@ def _shrunk(logs: Sequence[tuple[float, float]], above: float, prior: float) -> 
     weight = sum(w for _, w in logs)
     start = math.log(above)
     factor = math.exp(start + (middle - start) * weight / (weight + prior))
-    # Four digits, so that a decision is the same twice.
+    # Four digits, so that a decision is reproducible.
     return float(f"{min(max(factor, SMALLEST), LARGEST):.4g}")
 
 

@@ -98,6 +98,6 @@ def parse_cpu_mask(text: str | None) -> frozenset[int] | None:
 
 
 def parse_size(text: str | None) -> int | None:
-    """`"32K"` -> 32768, as sysfs and /proc/meminfo write sizes; None where it is no size."""
+    """`"32K"` -> 32768, as sysfs and /proc/meminfo write sizes; None where it is not a size."""
     match = _SIZE.fullmatch((text or "").strip())
     return int(match[1]) * {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}[match[2].upper()] if match else None
