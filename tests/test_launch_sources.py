@@ -102,7 +102,7 @@ def test_a_repository_gives_the_best_quantization_that_fits(server: ModelServer)
 def test_a_catalog_row_is_checked_by_the_header_before_it_is_fetched(
     server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names and sizes that repositories carry by habit are a guess."""
+    """Names and sizes of files that repositories usually have are a guess."""
     from dataclasses import replace
 
     from edgellm.catalog import lookup

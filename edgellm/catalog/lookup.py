@@ -30,7 +30,7 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _OWN = "see docs/selection.md, Your own models"
 
 _K = ("Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q4_K_M", "Q4_K_S", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K")
-# What each publisher's repositories carry, by habit; the name of the file is looked up when it is fetched.
+# What each publisher's repositories usually have; the name of the file is looked up when it is fetched.
 PUBLISHED: dict[str, tuple[str, ...]] = {
     "unsloth": (*_K, "Q4_0", "Q4_1", "IQ4_NL"),
     "bartowski": (*_K, "Q4_0", "IQ4_NL", "IQ3_M", "IQ3_XS", "IQ3_XXS", "IQ2_M"),
@@ -162,11 +162,11 @@ def _shipped() -> dict[str, ModelCard]:
 
 
 def _with_published(card: ModelCard) -> ModelCard:
-    """The row with one file per quantization that its repositories carry by habit, after those known by name."""
-    return replace(card, files=(*card.files, *_by_habit(card))) if card.repos else card
+    """The row with one file per quantization that its repositories usually have, after those known by name."""
+    return replace(card, files=(*card.files, *_by_convention(card))) if card.repos else card
 
 
-def _by_habit(card: ModelCard) -> Iterator[ModelFile]:
+def _by_convention(card: ModelCard) -> Iterator[ModelFile]:
     quants = {file.quant for file in card.files}
     for repo in card.repos:
         for quant in PUBLISHED.get(repo.split("/")[0], ()):

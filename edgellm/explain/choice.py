@@ -106,7 +106,7 @@ def _about_file(reason: SizeEstimated | NotQuantized | NameConvention | LicenseR
             return f"It is not quantized: {command} makes the one that suits this machine."
         case NameConvention():
             checked = "its name and size are checked before the download"
-            return f"Source: the repository carries this file by habit; {checked}."
+            return f"Source: the repository usually has this file; {checked}."
         case LicenseRestricts():
             return f"Licence: {reason.license} restricts use; read it before you build on it."
 

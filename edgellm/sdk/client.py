@@ -102,7 +102,7 @@ class EdgeLLM(EmbeddingMethods):
 
     @property
     def verification(self) -> Verification:
-        """What was predicted of this load and what was measured, once a request told something."""
+        """What was predicted of this load and, after the first measured request, what was measured."""
         return self._verification
 
     def chat(
@@ -190,7 +190,7 @@ class EdgeLLM(EmbeddingMethods):
                     yield event
 
     async def aevents(self, request: GenerationRequest) -> AsyncGenerator[list[Event], None]:
-        """As `agenerate`, with the events that are there at the same time in one list, for whoever writes them on."""
+        """As `agenerate`, with the events that are there at the same time in one list, for code that forwards them."""
         sink = AsyncSink()
         request_id = self._session.submit(request, sink)
         try:

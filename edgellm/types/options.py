@@ -17,7 +17,7 @@ class SelectionOptions:
 
     task: Task | None = None  # what the model is for; None = chat, or what a named model is for
     ctx: int | None = None  # tokens per request; None = as long as memory and speed allow
-    min_tps: float | None = None  # slowest acceptable rate, tokens per second; None = the task's floor
+    min_tps: float | None = None  # slowest acceptable rate, tokens per second; None = the task's speed floor
     max_memory: int | str | None = None  # bytes, or text such as "2GiB"; None = what is free, less a reserve
     backend: str | None = None
     slots: int = 1  # requests answered at the same time; more wait

@@ -215,7 +215,7 @@ class CouldBeMade(Fact, frozen=True):
 
 
 class NameConvention(Fact, frozen=True):
-    """The repository carries the file by habit; it was not looked up."""
+    """The repository usually has this file; it was not looked up."""
 
 
 class LicenseRestricts(Fact, frozen=True):

@@ -35,7 +35,7 @@ class SelectionRequest:
 
     task: Task = "chat"
     ctx: int | None = None  # tokens per slot
-    min_tps: float | None = None  # decode tokens per second (embed: of text read); None = the task's floor
+    min_tps: float | None = None  # decode tokens per second (embed: of text read); None = the task's speed floor
     max_memory_bytes: int | None = None
     backend: str | None = None
     slots: int = 1

@@ -84,7 +84,7 @@ def test_close_names_are_offered(name: str, hint: str) -> None:
     assert hint in caught.value.hint
 
 
-def test_repositories_bring_the_files_they_carry_by_habit_after_those_known_by_name() -> None:
+def test_repositories_bring_the_files_they_usually_have_after_those_known_by_name() -> None:
     row = lookup.find("qwen3-0.6b")
     listed, habit = row.files[:2], row.files[2:]
 
