@@ -1,4 +1,4 @@
-"""What a word of the user names: a card of the catalog, a file or folder on this disk, or an address.
+"""What a name that the user typed means: a card of the catalog, a file or folder on this disk, or an address.
 
     refer("qwen3-4b:Q4_K_M", cards)    which of the three, and its parts; no file is opened, nothing is requested
     resolve("hf://owner/repo", context)    the model as a catalog card, described by headers without fetching weights
@@ -43,7 +43,7 @@ class ReferenceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A word of the user, taken apart."""
+    """What the user typed, taken apart."""
 
     kind: ReferenceKind
     name: str  # the card's id or alias; the path; the address
