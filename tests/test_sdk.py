@@ -23,7 +23,7 @@ from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm.types.request import GenerationRequest, Message, Sampling
 
-LONG = "a long answer " * 100
+LONG = "a long answer " * 130
 both = pytest.mark.parametrize("isolate", [True, False], ids=["process", "thread"])
 Open = Callable[..., EdgeLLM]
 
@@ -49,8 +49,8 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def very_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second for two steps, so that an answer can be left in the middle: LONG takes longer than any test may run."""
-    monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.5")
+    """So slow that an answer can be left in the middle: LONG takes 327 s, longer than any test may run."""
+    monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.18")
 
 
 @pytest.fixture

@@ -137,7 +137,16 @@ def big(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["tensors", "keys", "texts", "short-arrays", "strings", "strings-over-limit", "numbers"]
+    "name",
+    [
+        pytest.param("tensors", marks=pytest.mark.slow(11)),
+        "keys",
+        "texts",
+        "short-arrays",
+        "strings",
+        "strings-over-limit",
+        "numbers",
+    ],
 )
 def test_the_largest_headers_take_little_memory(name):
     assert peak_of(big(name)) < MEMORY_BYTES

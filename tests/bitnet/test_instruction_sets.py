@@ -54,7 +54,7 @@ def tools(arch):
     return names
 
 
-@pytest.fixture(scope="module", params=["x86_64", "aarch64"])
+@pytest.fixture(scope="module", params=["x86_64", pytest.param("aarch64", marks=pytest.mark.slow(10))])
 def objects(request, tmp_path_factory):
     """(architecture, {file stem: (symbols, disassembly)}), compiled with the instruction sets of CMakeLists.txt."""
     compiler, nm, objdump = tools(request.param)

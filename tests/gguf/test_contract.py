@@ -58,3 +58,7 @@ class TestGemma3(OnLlama):
     @classmethod
     def model(cls, gemma3: str) -> None:
         cls.path = gemma3
+
+    @pytest.mark.slow(6)
+    def test_memory_stays_flat(self, engine: Engine) -> None:
+        super().test_memory_stays_flat(engine)

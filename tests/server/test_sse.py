@@ -17,8 +17,8 @@ from support.waiting import PATIENCE_S, wait_until
 from edgellm.server.sse import Template
 
 SLOW_S = 0.02  # a step of the echo model: 50 tokens per second
-LONG = "x" * 2000  # 40 s at that speed
-FOREVER_S = 1.0  # a step: LONG takes half an hour, longer than any test may run
+LONG = "x" * 2000
+FOREVER_S = 0.16  # a step: LONG takes 320 s, longer than any test may run and than a client waits
 
 
 def lines(answer: httpx.Response) -> list[str]:
