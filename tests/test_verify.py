@@ -108,7 +108,7 @@ def test_a_load_is_recorded_warned_of_and_learned_from(smollm2: str, caplog: pyt
     with EdgeLLM.load(smollm2, ctx=1024, threads=1) as llm:
         assert llm.verification.summary() is None
         for topic in ("rain", "snow", "hail"):
-            llm.chat(f"Tell me about {topic}. " * 8, max_tokens=18)
+            llm.chat(f"Tell me about {topic}. " * 8, max_tokens=18, temperature=0)
         wait_until(lambda: llm.verification.run is not None)
     (kept,) = run_log.read(machine).runs
     assert kept == llm.verification.run
@@ -133,7 +133,7 @@ def test_a_drift_is_warned_of_once_a_load(smollm2: str, caplog, monkeypatch: pyt
     monkeypatch.setattr(verify, "DRIFT", -1.0)  # whatever was measured drifted
     with EdgeLLM.load(smollm2, ctx=1024, threads=1) as llm:
         for _ in range(2):
-            llm.chat("Hello. " * 12, max_tokens=18)
+            llm.chat("Hello. " * 12, max_tokens=18, temperature=0)
             llm.verification._record()
     said = [r.getMessage() for r in caplog.records if r.name == "edgellm.app.verify" and r.levelno == logging.WARNING]
     assert len([text for text in said if text.startswith("decode of")]) == 1
@@ -144,7 +144,7 @@ def test_a_history_that_cannot_be_written_costs_no_answer(smollm2: str, own_home
     (own_home / "data").mkdir(exist_ok=True)
     (own_home / "data" / "history").write_text("in the way")
     with EdgeLLM.load(smollm2, ctx=1024, threads=1) as llm:
-        assert llm.chat("Hello. " * 10, max_tokens=20).text
+        assert llm.chat("Hello. " * 10, max_tokens=20, temperature=0).text
     assert any("could not be recorded" in record.getMessage() for record in caplog.records)
 
 
