@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import signal
 from pathlib import Path
 
@@ -37,26 +36,12 @@ def every_plugin() -> None:
     plugins()
 
 
-@pytest.fixture(scope="session")
-def asked_libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with what the plugins' libraries say of themselves. Each is asked in a process of its own: once a run."""
-    from edgellm.hardware.probe import probe
-
-    home = tmp_path_factory.getbasetemp() / "asked"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGELLM_HOME", str(home))
-        for backend in plugins().backends().values():
-            backend.check(probe(measure=False))
-    (home / "cache").mkdir(parents=True, exist_ok=True)
-    return home / "cache"
-
-
 @pytest.fixture(autouse=True)
-def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, asked_libraries: Path) -> Path:
+def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test reads or writes the user's models, caches or plugin list."""
     # Counted here: pytest finds the next free number by listing all there are, which takes longer with each test.
     home = tmp_path_factory.getbasetemp() / "homes" / str(next(_numbers))
-    shutil.copytree(asked_libraries, home / "cache")
+    home.mkdir(parents=True)
     monkeypatch.setenv("EDGELLM_HOME", str(home))
     # Other tools' models on this machine are no part of any test.
     monkeypatch.setenv("OLLAMA_MODELS", str(home / "ollama"))

@@ -29,11 +29,6 @@ MACHINE = Machine("test", "Test", Cpu("x86_64", "a model", isa=("avx2", "fma")),
 FakeProbe = Callable[[str], Path]
 
 
-@pytest.fixture(autouse=True)
-def nothing_was_asked(own_home: Path) -> None:
-    shutil.rmtree(own_home / "cache")
-
-
 @pytest.fixture
 def fake_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeProbe:
     """Run this code instead of the probe; returns the file that has one line per run."""
