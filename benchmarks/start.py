@@ -66,12 +66,12 @@ def stored(model_id: str) -> str | None:
 
 def parts() -> Iterator[tuple[str, float]]:
     """(what, milliseconds) of what a start does, without the imports."""
-    from edgellm.formats.gguf_summary import summary_of
-    from edgellm.request import Message
-
     from edgellm.catalog import lookup
-    from edgellm.formats import gguf, tokenizer_gguf
+    from edgellm.formats.gguf.reader import read_model
+    from edgellm.formats.gguf.summary import summary_of
+    from edgellm.formats.tokenizer.from_gguf import read_tokenizer
     from edgellm.text.chat import ChatTemplate
+    from edgellm.types.request import Message
 
     def catalog() -> None:
         lookup._shipped.cache_clear()
@@ -86,11 +86,11 @@ def parts() -> Iterator[tuple[str, float]]:
         if path is None:
             print(f"{model_id} is not stored: `edgellm run {model_id}` fetches it", file=sys.stderr)
             continue
-        yield f"{model_id}: header read", best_ms(lambda path=path: gguf.read_model(path))  # type: ignore[misc]
+        yield f"{model_id}: header read", best_ms(lambda path=path: read_model(path))  # type: ignore[misc]
         summary_of(path)
         yield f"{model_id}: header remembered", best_ms(lambda path=path: summary_of(path), 20)  # type: ignore[misc]
-        header = gguf.read_model(path).header
-        yield f"{model_id}: tokenizer made", best_ms(lambda: tokenizer_gguf.read_tokenizer(header), 3)  # noqa: B023
+        header = read_model(path).header
+        yield f"{model_id}: tokenizer made", best_ms(lambda: read_tokenizer(header), 3)  # noqa: B023
 
 
 def main() -> None:
