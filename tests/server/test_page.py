@@ -159,14 +159,19 @@ def test_loading_is_shown_and_ends(page: Page, serve: Servers) -> None:
 
 
 def test_what_runs_here_and_why(page: Page, serve: Servers) -> None:
+    from dataclasses import replace
+
     footprint = Footprint(2**28, 2**20, 2**20, 2**20)
+    copied = replace(footprint, repack_bytes=2**27, reclaimable_bytes=2**27)
     rate = Rate(12.5, 9.0, 15.0, Predicted(1, "test"))
     best = Candidate("model-a", 1, "Q4_0", "echo", 4096, 1, 10, footprint, rate, rate, 50.0, 40.0, 60.0, "file:/a")
     rejected = tuple(Rejection(f"model-{n}", "Q8_0", "fits_memory", Stated("<b>too big</b>")) for n in range(150))
-    from dataclasses import replace
-
     decision = Decision(
-        best, (Stated("why"),), (replace(best, model="model-b"),), rejected, replace(best, model="model-w")
+        best,
+        (Stated("why"),),
+        (replace(best, model="model-b"),),
+        rejected,
+        replace(best, model="model-w", footprint=copied),
     )
     plan = replace(echo_plan(), footprint=footprint, reasons=(Stated("Because <i>so</i>."),))
     ready(page, serve(plan, decision=decision))
@@ -179,6 +184,7 @@ def test_what_runs_here_and_why(page: Page, serve: Servers) -> None:
     expect(facts).to_contain_text("13 tok/s")
     expect(facts).to_contain_text("predicted")
     expect(page.locator("#wish")).to_contain_text("model-w")
+    expect(page.locator("#wish")).to_contain_text("259 MiB")  # not counted twice, in the file and as copied
     page.click("#runners-up summary")
     expect(page.locator("#runners-up li")).to_contain_text(["model-b"])
     page.click("#rejected > summary")

@@ -93,7 +93,9 @@ function groupBy(rejections) {
 function brief({ decode, footprint, ctx }) {
   const { compute_bytes: reserved, compute_resident_bytes: touched } = footprint;
   const others = ["weights", "repack", "kv", "output", "adapter", "process", "parent"];
-  const memory = others.reduce((sum, term) => sum + (footprint[`${term}_bytes`] ?? 0), touched ?? reserved);
+  const resident = others.reduce((sum, term) => sum + (footprint[`${term}_bytes`] ?? 0), touched ?? reserved);
+  // What the system may drop at no cost counts for nothing, as in the budget.
+  const memory = resident - (footprint.reclaimable_bytes ?? 0);
   return `${rate(decode.tok_s)} tok/s predicted, ${mebibytes(memory)}, ${count(ctx)} tokens`;
 }
 
