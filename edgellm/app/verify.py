@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import logging
 import math
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from edgellm.contract.backend import EngineInfo, priors_of
+from edgellm.contract.backend import priors_of
 from edgellm.contract.manager import plugins
 from edgellm.errors import ArtifactError
 from edgellm.estimate import footprint, speed, weights
@@ -31,7 +30,7 @@ from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan
-from edgellm.units import MIB, show_memory, show_rate
+from edgellm.units import show_memory, show_rate
 
 log = logging.getLogger("edgellm.app.verify")
 
@@ -161,7 +160,7 @@ class Verification:
             batched=measured.batched,
             resident_bytes=None if now is None else now.peak_bytes or now.resident_bytes,
             loaded_bytes=None if loaded is None else loaded.resident_bytes,
-            allocated_bytes=reported_bytes(self._session.info),
+            allocated_bytes=self._session.info.allocated_bytes,
         )
 
 
@@ -244,12 +243,6 @@ def _from_header(artifact: Artifact) -> weights.Weights:
             by_type[tensor.type.name] = by_type.get(tensor.type.name, 0) + count
     ranked = tuple(sorted(by_type.items(), key=lambda item: (-item[1], item[0])))
     return weights.Weights(total, streamed, ranked, exact=True)
-
-
-def reported_bytes(info: EngineInfo) -> int | None:
-    """Buffers as the library reports them in `info.details`; None = it reports none."""
-    sizes = re.findall(r"buffer size\s*=\s*([\d.]+) MiB", info.details.get("buffers", ""))
-    return round(sum(map(float, sizes)) * MIB) if sizes else None
 
 
 def correction(plan: LaunchPlan, machine: Machine, rates: Calibration | None) -> Correction:

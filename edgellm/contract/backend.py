@@ -60,6 +60,7 @@ class EngineInfo:
     generates: bool = True  # False = an encoder: `step` refuses, truncate and fork keep nothing
     embedding: EmbeddingInfo | None = None  # of what "embed" gives
     device: str = "cpu"
+    allocated_bytes: int | None = None  # weights, cache and buffers as the library counts them; None = it does not say
     details: dict[str, str] = field(default_factory=dict)  # for people: library, kernels, buffers
 
 

@@ -336,4 +336,6 @@ def test_layers_that_no_gpu_can_take_are_refused(smollm2: str, layers: int) -> N
 def test_what_it_runs_on_is_said(small: Engine) -> None:
     assert small.info.device == "cpu"
     assert "CPU" in small.info.details["buffers"]
+    assert small.info.allocated_bytes is not None
+    assert small.info.allocated_bytes > 0
     assert "layers" not in small.info.details

@@ -157,6 +157,7 @@ class LlamaEngine:
             fork_copies=True,
             batch_invariant=False,
             device=_log.devices() or "cpu",
+            allocated_bytes=_log.allocated_bytes(),
             details={
                 "library": llama_cpp.llama_print_system_info().decode("utf-8", "replace").strip(),
                 **({"layers": _log.fact("offloaded")} if settings.gpu_layers else {}),

@@ -8,12 +8,15 @@ import re
 
 import llama_cpp
 
+from edgellm.units import MIB
+
 log = logging.getLogger("edgellm.gguf")
 
 KEPT = 64  # lines
 _LEVELS = {2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
 # Beside the level, as these are said at level 2 with much else.
 _FACTS = re.compile(r"buffer size|offloaded \d+/\d+|using device")
+_BUFFER = re.compile(r"buffer size\s*=\s*([\d.]+) MiB")
 # llama.cpp only returns NULL; these are the words of ggml and of the drivers below it (ggml.c, ggml-backend.cpp,
 # llama-mmap.cpp, ggml-cuda.cu, ggml-vulkan.cpp).
 _NO_MEMORY = re.compile(
@@ -48,6 +51,11 @@ class Log:
     def devices(self) -> str:
         """Names of the devices beside the CPU that the model is spread over, as "CUDA0, CUDA1"; "" = none."""
         return ", ".join(match[1] for line in self.facts if (match := re.search(r"using device (\S+)", line)))
+
+    def allocated_bytes(self) -> int | None:
+        """All buffers, of which each is printed in MiB with two decimals; None = the library printed none."""
+        sizes = [float(match[1]) for line in self.facts if (match := _BUFFER.search(line))]
+        return round(sum(sizes) * MIB) if sizes else None
 
     def fact(self, words: str) -> str:
         """The first fact with these words, from them on; "" = none."""
