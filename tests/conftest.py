@@ -15,7 +15,7 @@ from edgellm.contract.manager import plugins
 # A run that was put in the background ignores Ctrl-C, and its children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["support.groups", "support.slow"]
+pytest_plugins = ["support.groups", "support.refusals", "support.slow"]
 _numbers = itertools.count()
 
 # No deadline: how long one example takes says nothing on a machine that is shared.
