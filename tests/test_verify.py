@@ -24,6 +24,7 @@ from edgellm.runtime.metrics import MeasuredRates
 from edgellm.runtime.supervisor import WorkerSession
 from edgellm.selection.backend_facts import backend_facts
 from edgellm.selection.decide import decide
+from edgellm.types.drift import Drift
 from edgellm.types.plan import Candidate
 from edgellm.types.request import GenerationRequest, SelectionRequest
 
@@ -39,8 +40,8 @@ def run(*, waited: float | None = 0.0, whole_batch: bool = True, **measured: flo
     )  # fmt: skip
 
 
-def texts(found: tuple[verify.Drift, ...]) -> list[str]:
-    return [f"{drift.text}; {drift.fix}" for drift in found]
+def texts(found: tuple[Drift, ...]) -> list[str]:
+    return [f"{explain.drift(drift)}; {explain.drift_remedy(drift)}" for drift in found]
 
 
 @pytest.mark.parametrize("factor", [0.76, 1.0, 1.24])

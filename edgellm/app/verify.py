@@ -11,11 +11,11 @@ import logging
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from edgellm import explain
 from edgellm.contract.backend import priors_of
 from edgellm.contract.manager import plugins
 from edgellm.errors import ArtifactError
@@ -27,25 +27,16 @@ from edgellm.runtime.metrics import MeasuredRates
 from edgellm.runtime.process_usage import waited_share
 from edgellm.runtime.session import Session
 from edgellm.types.calibration import Calibration
+from edgellm.types.drift import Drift
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan
-from edgellm.units import show_memory, show_rate
 
 log = logging.getLogger("edgellm.app.verify")
 
 DRIFT = 0.25  # of what was predicted
 WHOLE = 0.9  # of a batch: what the rest would touch is a tenth of the scratch, which is small beside the weights
 PAUSE_S, PATIENCE_S = 0.5, 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """One number that is not what was predicted."""
-
-    text: str  # "decode of m Q4_K_M: 8.1 tok/s, 12.4 were predicted (35 % less)"
-    fix: str
-    what: str = ""  # "decode", "prompts" or "memory"
 
 
 class Verification:
@@ -75,7 +66,7 @@ class Verification:
         if self.run is None:
             return None
         numbers = {"predicted": self.run.predicted, "measured": self.run.measured}
-        drift = [{"text": drift.text, "fix": drift.fix} for drift in self.drifts]
+        drift = [{"text": explain.drift(drift), "fix": explain.drift_remedy(drift)} for drift in self.drifts]
         return {**msgspec.to_builtins(numbers), "requests": self.run.requests, "drift": drift}
 
     def _on_sample(self, requests: int) -> None:
@@ -111,9 +102,9 @@ class Verification:
         run_log.record(self._machine, run)
         self.run, self.drifts = run, drifts(run, learned)
         for drift in self.drifts:
-            if drift.what not in self._warned:
-                self._warned.add(drift.what)
-                log.warning("%s; %s", drift.text, drift.fix)
+            if drift.quantity not in self._warned:
+                self._warned.add(drift.quantity)
+                log.warning("%s; %s", explain.drift(drift), explain.drift_remedy(drift))
 
     @functools.cached_property
     def _machine(self) -> Machine:
@@ -258,20 +249,17 @@ def drifts(run: Run, learned: Correction) -> tuple[Drift, ...]:
     over = run_log.quotients(run)
     # A short answer touches less memory than a long one will.
     resident = over["resident_bytes"] if run.whole_batch else max(1.0, over["resident_bytes"] or 1.0)
+    waited = run.waited if run_log.is_busy(run) else None
     differences = []
-    for what, ratio, factor, name in (
+    compared: tuple[tuple[Literal["decode", "prompts", "memory"], float | None, float, str], ...] = (
         ("decode", over["decode"], learned.decode, "decode"),
         ("prompts", over["prefill"], learned.prefill, "prefill"),
         ("memory", resident, learned.resident, "resident_bytes"),
-    ):
-        if ratio is None or abs(ratio / factor - 1) <= DRIFT:
-            continue
-        measured, expected = getattr(run.measured, name), getattr(run.predicted, name) * factor
-        show = show_memory if what == "memory" else _show_rate
-        word = "more" if measured > expected else "less"
-        text = f"{what} of {run.model} {run.quant}: {show(measured)}, {show(expected)} were predicted "
-        text += f"({abs(measured / expected - 1) * 100:.0f} % {word})"
-        differences.append(Drift(text, _memory_fix(word) if what == "memory" else _rate_fix(run, word), what))
+    )
+    for quantity, ratio, factor, name in compared:
+        if ratio is not None and abs(ratio / factor - 1) > DRIFT:
+            measured, predicted = getattr(run.measured, name), getattr(run.predicted, name) * factor
+            differences.append(Drift(quantity, run.model, run.quant, measured, predicted, waited))
     return tuple(differences)
 
 
@@ -283,23 +271,3 @@ def latest_drifts(runs: Sequence[Run], bases: Mapping[str, str]) -> tuple[Drift,
         if runs[at].basis == bases.get(runs[at].backend):
             differences += drifts(runs[at], run_log.of_runs(runs[:at], bases, runs[at].threads).of(*key))
     return tuple(differences)
-
-
-def _show_rate(rate: float) -> str:
-    return f"{show_rate(rate)} tok/s"
-
-
-def _memory_fix(word: str) -> str:
-    cure = "ask for less with --ctx or --slots where memory is short" if word == "more" else "a longer --ctx may fit"
-    return f"{cure}; the next plan is made with what was measured"
-
-
-def _rate_fix(run: Run, word: str) -> str:
-    if word == "more":
-        return "the plan may be too modest: `edgellm calibrate` measures the kernels, and the next plan corrects itself"
-    if run_log.is_busy(run):
-        return f"other programs had the processors for {run.waited or 0:.0%} of the time: stop them, or plan for less"
-    return (
-        "is there a power-saving mode, or is the machine too hot? Otherwise `edgellm calibrate` measures the kernels, "
-        "and the next plan corrects itself"
-    )

@@ -98,7 +98,10 @@ def history_of(machine: Machine, facts: Mapping[str, BackendFacts]) -> tuple[His
         "bases": bases,
         "corrections": rows,
         "vetoes": vetoes,
-        "drift": [asdict(drift) for drift in verify.latest_drifts(log.runs, bases)],
+        "drift": [
+            {"text": explain.drift(drift), "fix": explain.drift_remedy(drift), "what": drift.quantity}
+            for drift in verify.latest_drifts(log.runs, bases)
+        ],
         "runs": msgspec.to_builtins(log.runs[-SHOWN_RUNS:]),
         "benches": msgspec.to_builtins(log.benches[-SHOWN_RUNS:]),
         "checks": msgspec.to_builtins(log.checks[-SHOWN_RUNS:]),

@@ -129,7 +129,6 @@ def _head(console: Console, resolved: ResolvedModel, machine: Machine, quant: st
 
 def _show_one(console: Console, resolved: ResolvedModel, machine: Machine, budget_reason: str, a: FitReport) -> None:
     from edgellm import explain
-    from edgellm.selection.fit import verdict
     from edgellm.selection.fit_json import size
     from edgellm.units import show_memory, show_rate, show_size
 
@@ -169,7 +168,7 @@ def _show_one(console: Console, resolved: ResolvedModel, machine: Machine, budge
     console.print()
     console.print(counted, markup=False)
     console.print(explain.sentence(a.ctx_reason), markup=False)
-    console.print(verdict(a), style="bold green" if a.fits else "bold red", markup=False)
+    console.print(explain.verdict(a.verdict), style="bold green" if a.fits else "bold red", markup=False)
     _show_remedies(console, a)
 
 
@@ -235,10 +234,15 @@ def _show_all(  # noqa: PLR0917
 
 
 def _word(a: FitReport) -> str:
+    from edgellm.types.verdict import CannotRun, DoesNotFit, Fits, FitsSlowly
     from edgellm.units import show_memory
 
-    if a.counted_bytes > a.budget_bytes:
-        return f"{show_memory(a.counted_bytes - a.budget_bytes)} too much"
-    if a.problems:
-        return "no backend" if not a.candidate.backend else "cannot run so"
-    return "fits" if a.is_fast_enough else "fits, slow"
+    match a.verdict:
+        case DoesNotFit(missing_bytes=missing_bytes):
+            return f"{show_memory(missing_bytes)} too much"
+        case CannotRun():
+            return "cannot run so" if a.candidate.backend else "no backend"
+        case FitsSlowly():
+            return "fits, slow"
+        case Fits():
+            return "fits"

@@ -82,6 +82,7 @@ def _nothing_to_do(decision: Decision, as_json: bool) -> None:
 
 
 def _tell(planned: Plan) -> None:
+    from edgellm import explain
     from edgellm.units import show_size
 
     source, n = planned.source.artifact, len(planned.file.tensors)
@@ -91,7 +92,7 @@ def _tell(planned: Plan) -> None:
     )
     click.echo(f"  {show_size(source.bytes)} become {show_size(planned.file_bytes)} (predicted)")
     for note in planned.notes:
-        click.echo(f"  {note}")
+        click.echo(f"  {explain.sentence(note)}")
 
 
 def _done(planned: Plan, result: Made) -> None:
@@ -103,6 +104,8 @@ def _done(planned: Plan, result: Made) -> None:
 
 
 def _answer(planned: Plan, result: Made | None) -> dict[str, Any]:
+    from edgellm import explain
+
     answer: dict[str, Any] = {
         "schema": SCHEMA,
         "model": planned.source.card.id,
@@ -111,7 +114,7 @@ def _answer(planned: Plan, result: Made | None) -> dict[str, Any]:
         "quant": planned.quant,
         "backend": planned.backend,
         "predicted": {"tensor_bytes": planned.file.tensor_bytes, "file_bytes": planned.file_bytes},
-        "notes": planned.notes,
+        "notes": list(map(explain.sentence, planned.notes)),
         "made": None,
     }
     if result is not None:

@@ -22,6 +22,7 @@ from edgellm.types.criterion import (
     SurelyKeepsFloor,
     TrainedContext,
 )
+from edgellm.types.model import ModelFile
 from edgellm.types.reason import (
     BestModel,
     ChosenQuant,
@@ -150,6 +151,14 @@ def criterion(of: Criterion) -> str:
             return "Dominated quantizations"
         case Stated():
             return of.text
+
+
+def own_types(file: ModelFile) -> str:
+    """Where the publisher's mix is not what its name says, and how that is known; "" = it is."""
+    if not file.types:
+        return ""
+    types = ", ".join(f"{role} in {kind}" for role, kind in file.types.items())
+    return f"its publisher's own mix: {types}{f' ({file.types_source})' if file.types_source else ''}"
 
 
 def selection(reason: SelectionReason) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, get_args
 
-from edgellm.explain import choice, plan
+from edgellm.explain import choice, plan, quantizing
 from edgellm.types.backend_reason import BackendReason, GpuReason
 from edgellm.types.criterion import Stated
+from edgellm.types.quantize_note import QuantizeNote
 from edgellm.types.reason import ContextReason, MemoryReason, ModelReason, Reason, SelectionReason, SpeedReason
 
 _SENTENCES: dict[type, Callable[[Any], str]] = {
@@ -20,12 +21,13 @@ _SENTENCES: dict[type, Callable[[Any], str]] = {
         (SpeedReason, plan.speed),
         (ModelReason, choice.model),
         (SelectionReason, choice.selection),
+        (QuantizeNote, quantizing.note),
         (Stated, lambda reason: reason.text),
     )
     for kind in (get_args(kinds) or (kinds,))
 }
 
 
-def sentence(reason: Reason) -> str:
-    """One reason of a plan or a decision: `"Context: 8,192 tokens per slot, as asked."`."""
+def sentence(reason: Reason | QuantizeNote) -> str:
+    """One reason of a plan, a decision or a quantization: `"Context: 8,192 tokens per slot, as asked."`."""
     return _SENTENCES[type(reason)](reason)

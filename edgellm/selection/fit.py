@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from edgellm import explain
 from edgellm.errors import BackendUnavailable, NothingFits
 from edgellm.estimate import quality
 from edgellm.selection.backend_facts import BackendFacts
@@ -30,7 +29,7 @@ from edgellm.types.priors import Priors
 from edgellm.types.reason import ContextLength
 from edgellm.types.refusal import NoBackendOpens, NoBackendRuns, Refusal, RefusedByRule, TrainedForLess
 from edgellm.types.request import KV_TYPES
-from edgellm.units import show_memory, show_rate
+from edgellm.types.verdict import CannotRun, DoesNotFit, Fits, FitsSlowly, Verdict
 
 # Of the ability, that half the context or half the slots are worth: a choice of ours, to rank changes by.
 GIVEN_UP_PER_HALF = 0.05
@@ -69,6 +68,15 @@ class FitReport:
     @property
     def is_fast_enough(self) -> bool:
         return self.rate_tps >= self.floor_tps
+
+    @property
+    def verdict(self) -> Verdict:
+        free_bytes = self.budget_bytes - self.counted_bytes
+        if free_bytes < 0:
+            return DoesNotFit(self.counted_bytes, -free_bytes, self.problems)
+        if self.problems:
+            return CannotRun(self.problems)
+        return Fits(free_bytes) if self.is_fast_enough else FitsSlowly(free_bytes, self.rate_tps, self.floor_tps)
 
 
 def fit_reports(
@@ -271,18 +279,3 @@ def _flags(option: Option, tried: Option, ctx: int, n: int) -> tuple[str, ...]:
 
 def _asking(scenario: Scenario, *, slots: int) -> Scenario:
     return replace(scenario, request=replace(scenario.request, slots=slots))
-
-
-def verdict(a: FitReport) -> str:
-    """Whether it fits, in one sentence with the numbers."""
-    short, problems = a.counted_bytes - a.budget_bytes, [explain.problem(problem) for problem in a.problems]
-    if short > 0:
-        memory = f"it needs {show_memory(a.counted_bytes)}, {show_memory(short)} more than may be used"
-        return f"Does not fit: {'; '.join((memory, *problems))}."
-    if problems:
-        return f"Cannot be run so: {'; '.join(problems)}."
-    free = show_memory(-short)
-    if not a.is_fast_enough:
-        slow = f"{show_rate(a.rate_tps)} tok/s stay below the {show_rate(a.floor_tps)} of its task"
-        return f"Fits, {free} stay free; slow: {slow}."
-    return f"Fits: {free} stay free."

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgellm import explain
 from edgellm.selection.decision_json import about_model, rate
-from edgellm.selection.fit import FitReport, verdict
+from edgellm.selection.fit import FitReport
 from edgellm.selection.scenario import Scenario
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Candidate, Rejection
@@ -32,9 +32,7 @@ def size(card: ModelCard, a: FitReport) -> Size:
     file = _file(card, a.candidate)
     read = file is not None and file.tensor_bytes is not None
     basis = "exact" if read else "rule" if a.exact_size else "estimate"
-    own = ", ".join(f"{role} in {kind}" for role, kind in file.types.items()) if file is not None else ""
-    if file is not None and own:
-        own = f"its publisher's own mix: {own}{f' ({file.types_source})' if file.types_source else ''}"
+    own = explain.own_types(file) if file is not None else ""
     if file is not None and file.bytes is not None:
         return Size(basis, file.bytes, True, own)
     vocabulary = card.shape.n_vocab if card.shape is not None else 0
@@ -136,7 +134,7 @@ def _estimate(card: ModelCard, a: FitReport) -> dict[str, Any]:
             "problems": list(map(explain.problem, a.problems)),
             "problems_facts": list(map(explain.facts, a.problems)),
             "remedies": [{"flags": list(r.flags), "counted_bytes": r.counted_bytes} for r in a.remedies],
-            "text": verdict(a),
+            "text": explain.verdict(a.verdict),
         },
     }
 

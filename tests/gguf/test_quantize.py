@@ -19,6 +19,7 @@ from support.tiny_models import MODELS, Tiny
 from support.waiting import PATIENCE_S
 from support.words import said
 
+from edgellm import explain
 from edgellm.app import context, launch
 from edgellm.app.quantize import make as making
 from edgellm.app.quantize.make import make
@@ -30,6 +31,8 @@ from edgellm.formats.gguf import reader
 from edgellm.store.library import TWICE, Library
 from edgellm.types.model import Artifact
 from edgellm.types.plan import Decision
+from edgellm.types.quantize_note import MatrixCovers
+from edgellm.types.reason import ChosenQuant
 from edgellm.types.request import SelectionRequest
 
 # One of each kind; all of them, on real models: `make bench-bytes`. IQ1 and IQ2 take seconds to set up.
@@ -275,7 +278,7 @@ def test_what_is_nearly_lossless_may_be_quantized_again(tiny: Path, tmp_path: Pa
     wanted = planned(first, "Q4_K_M")
 
     assert not wanted.made_of.startswith(TWICE)
-    assert any("are quantized already, most of them Q8_0: 99." in note for note in wanted.notes)
+    assert any("are quantized already, most of them Q8_0: 99." in explain.sentence(note) for note in wanted.notes)
     assert make(wanted).tensor_bytes == wanted.file.tensor_bytes
 
 
@@ -286,7 +289,7 @@ def test_types_that_need_an_importance_matrix_are_refused_without(whole_rows: Pa
 
     matrix = imatrix(tmp_path / "i.gguf", reader.read_model(whole_rows))
     wanted = planned(whole_rows, "IQ2_XXS", imatrix=str(matrix), output=tmp_path / "x.gguf")
-    assert any("covers" in note for note in wanted.notes)
+    assert any(isinstance(note, MatrixCovers) for note in wanted.notes)
     assert make(wanted).tensor_bytes == wanted.file.tensor_bytes
 
 
@@ -337,7 +340,7 @@ def test_what_cannot_be_made_is_said_before(tiny: Path, tmp_path: Path, monkeypa
 def test_auto_takes_what_selection_wants(tiny: Path, tmp_path: Path) -> None:
     wanted = planned(tiny, "auto")
     assert wanted.quant in ("Q6_K", "Q8_0"), "a tiny model keeps its bits"
-    assert any(note.startswith("Quantization:") for note in wanted.notes)
+    assert any(isinstance(note, ChosenQuant) for note in wanted.notes)
 
     made = make(wanted).path
     found = plan(str(made), "auto", allow_requantize=True)

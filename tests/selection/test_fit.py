@@ -14,7 +14,7 @@ from edgellm.errors import NothingFits
 from edgellm.hardware import profiles
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.decide import decide
-from edgellm.selection.fit import FitReport, fit_reports, verdict
+from edgellm.selection.fit import FitReport, fit_reports
 from edgellm.selection.offload import assumed
 from edgellm.selection.scenario import Scenario
 from edgellm.types.backend_reason import BackendCannotRun
@@ -59,7 +59,7 @@ def test_the_terms_add_up_and_fit() -> None:
     assert found.counted_bytes == memory.needed_bytes == sum(t.resident_bytes for t in memory.terms())
     assert memory.kv_bytes == 448 * MIB
     assert found.candidate.tensor_bytes == 633_495_552
-    assert verdict(found) == f"Fits: {show_memory(found.budget_bytes - found.counted_bytes)} stay free."
+    assert explain.verdict(found.verdict) == f"Fits: {show_memory(found.budget_bytes - found.counted_bytes)} stay free."
 
 
 @pytest.mark.parametrize("on", ["raspberry-pi-4-1gb", "raspberry-pi-5-8gb", "intel-n100-16gb", "apple-m2-16gb"])
@@ -129,7 +129,7 @@ def test_nothing_is_offered_where_nothing_helps() -> None:
     (found,) = look("llama-3.3-70b-instruct", "Q8_0", "raspberry-pi-4-1gb")
 
     assert found.remedies == ()
-    assert verdict(found).startswith("Does not fit: it needs")
+    assert explain.verdict(found.verdict).startswith("Does not fit: it needs")
 
 
 def test_an_adapter_counts_byte_for_byte() -> None:
@@ -164,7 +164,7 @@ def test_what_no_backend_opens_is_appraised_all_the_same() -> None:
 
     assert [a.candidate.backend for a in found] == [""] * len(card.files)
     assert not any(a.fits for a in found)
-    assert "I2_S is no type of stock llama.cpp" in verdict(found[0])
+    assert "I2_S is no type of stock llama.cpp" in explain.verdict(found[0].verdict)
     assert found[0].candidate.footprint.weights_bytes > 0
 
 
@@ -195,4 +195,4 @@ def test_too_slow_fits_and_says_so() -> None:
 
     assert found.fits
     assert not found.is_fast_enough
-    assert "slow: " in verdict(found)
+    assert "slow: " in explain.verdict(found.verdict)

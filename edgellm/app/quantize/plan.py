@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgellm import explain
 from edgellm.app import context as app_context
 from edgellm.app.quantize import preflight
 from edgellm.app.quantize.source import QuantizeSource, find
@@ -24,6 +23,8 @@ from edgellm.store.library import MADE, TWICE, Library, silent
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact, ModelFile
 from edgellm.types.plan import Decision
+from edgellm.types.quantize_note import QuantizeNote
+from edgellm.types.reason import Reason
 from edgellm.types.request import SelectionRequest
 
 AUTO = "auto"
@@ -44,7 +45,7 @@ class Plan:
     imatrix: str = ""
     requantizes: bool = False  # agreed to, where it loses what counts
     replace: bool = False
-    notes: tuple[str, ...] = ()
+    notes: tuple[Reason | QuantizeNote, ...] = ()
 
     @property
     def file_bytes(self) -> int:
@@ -86,13 +87,13 @@ def plan(
     machine = context.machine
     source = find(model, context, progress)
     matrix = read_imatrix(imatrix) if imatrix else None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Reason | QuantizeNote, ...] = ()
     if to.lower() == AUTO:
         decision = _best_quant(source, context, matrix, allow_requantize=allow_requantize)
         assert decision.choice is not None
         if decision.choice.source == _own(source):
             return decision
-        to, notes = decision.choice.quant, tuple(map(explain.sentence, decision.reasons))
+        to, notes = decision.choice.quant, decision.reasons
     quant = quants.find(to).name
     backend, n_threads = _backend(quant, machine), threads or machine.compute_threads
     if not 1 <= n_threads <= 1024:

@@ -6,19 +6,21 @@ import math
 import shutil
 from pathlib import Path
 
+from edgellm import explain
 from edgellm.app.quantize.source import QuantizeSource, same_file
 from edgellm.errors import BadArtifact, DiskFull, UsageError
 from edgellm.estimate import quality, quants
 from edgellm.estimate.file_recipe import FilePlan
 from edgellm.formats.gguf.imatrix import Imatrix
 from edgellm.store.library import SPARE_BYTES
+from edgellm.types.quantize_note import LargerTypes, MatrixCovers, QuantizedTwice, QuantizeNote, SourceLostBefore
 from edgellm.units import show_size
 
 
 def to_content(
     source: QuantizeSource, file: FilePlan, matrix: Imatrix | None, *, allow_requantize: bool
-) -> tuple[str, ...]:
-    """What the user should know of the result, one sentence each.
+) -> tuple[QuantizeNote, ...]:
+    """What the user should know of the result.
 
     Raises:
         UsageError: it makes no sense, or costs what was not agreed to. BadArtifact: another model's matrix.
@@ -29,28 +31,25 @@ def to_content(
     for p in file.impossible[:1]:
         row = f"rows of {p.row} weights ({p.tensor.name})"
         raise UsageError(f"{file.quant} cannot hold {row}", hint="choose another type with --to", param="to")
-    notes = _check_matrix(file, matrix)
+    notes: list[QuantizeNote] = _check_matrix(file, matrix)
     if file.requantized:
-        was, after = _most(file), quality.retention(file.quant, params).mid
-        before = quality.retention(was, params).mid if was in quants.QUANTS else 1.0
-        cost = (
-            f"{len(file.requantized)} tensors of {Path(path).name} are quantized already, most of them {was}: "
-            f"{before:.1%} of the ability are left, about {before * after:.1%} would be after {file.quant}"
+        from_quant, kept = _most(file), quality.retention(file.quant, params).mid
+        before = quality.retention(from_quant, params).mid if from_quant in quants.QUANTS else 1.0
+        twice = QuantizedTwice(
+            len(file.requantized), Path(path).name, from_quant, file.quant, kept_before=before, kept_after=before * kept
         )
         if file.lossy and not allow_requantize:
             hint = "start from an F16, BF16 or Q8_0 file, or accept the loss with --allow-requantize"
-            raise UsageError(cost, hint=hint, param="allow-requantize")
-        notes = (f"{cost}.", *notes)
-    fallback = [p for p in file.tensors if p.type != p.asked]
-    if fallback:
-        notes = (*notes, f"{len(fallback)} tensors have rows that are no multiple of the block and get larger types.")
+            raise UsageError(explain.quantized_twice(twice), hint=hint, param="allow-requantize")
+        notes.insert(0, twice)
+    if fallback := [p for p in file.tensors if p.type != p.asked]:
+        notes.append(LargerTypes(len(fallback)))
     if source.lossy:
-        was = source.artifact.quant
-        notes = (*notes, f"The source was quantized before it became {was}; what that lost stays lost.")
-    return notes
+        notes.append(SourceLostBefore(source.artifact.quant))
+    return tuple(notes)
 
 
-def _check_matrix(file: FilePlan, matrix: Imatrix | None) -> tuple[str, ...]:
+def _check_matrix(file: FilePlan, matrix: Imatrix | None) -> list[QuantizeNote]:
     if matrix is None:
         if file.need_imatrix:
             first = file.need_imatrix[0]
@@ -60,7 +59,7 @@ def _check_matrix(file: FilePlan, matrix: Imatrix | None) -> tuple[str, ...]:
                 hint="give one with --imatrix (llama-imatrix makes it), or choose IQ4_XS, Q3_K_M or Q2_K",
                 param="imatrix",
             )
-        return ()
+        return []
     fits = 0
     for p in file.tensors:
         entry = matrix.entries.get(p.tensor.name)
@@ -74,8 +73,7 @@ def _check_matrix(file: FilePlan, matrix: Imatrix | None) -> tuple[str, ...]:
             what = f"{p.tensor.name} has {entry.n_values} values, {n_needed} are needed"
             raise BadArtifact(f"{matrix.header.where}: {what}", hint="it is of another model")
         fits += 1
-    n_changed = sum(p.changes for p in file.tensors)
-    return (f"The importance matrix covers {fits} tensors, {n_changed} are quantized.",)
+    return [MatrixCovers(fits, sum(p.changes for p in file.tensors))]
 
 
 def _most(file: FilePlan) -> str:
