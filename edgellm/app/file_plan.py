@@ -14,20 +14,11 @@ from edgellm.estimate import footprint, quants
 from edgellm.selection.backend_facts import cache_types, offload_facts
 from edgellm.selection.context_length import fit_cache
 from edgellm.selection.offload import Placement, place, require, unused
+from edgellm.types import reason
 from edgellm.types.backend_reason import BackendOpens
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact, Shape
 from edgellm.types.plan import Footprint, LaunchPlan, Settings
-from edgellm.types.reason import (
-    CacheType,
-    ContextLength,
-    ContextUnknown,
-    ModelNamed,
-    NotQuantized,
-    Reason,
-    Threads,
-    WeightsRead,
-)
 from edgellm.types.request import KV_TYPES, SelectionRequest
 
 CTX_UNKNOWN = 4096  # tokens, where a file does not tell its shape
@@ -48,7 +39,7 @@ def file_plan(path: str, request: SelectionRequest, machine: Machine) -> LaunchP
     threads = machine.compute_threads
     kv_types = _cache_types(backend, artifact.shape, request)
     if artifact.shape is None:
-        why: tuple[Reason | None, ...] = (ContextUnknown(CTX_UNKNOWN),)
+        why: tuple[reason.Reason | None, ...] = (reason.ContextUnknown(CTX_UNKNOWN),)
         ctx, kv_type, gpu_layers = request.ctx or CTX_UNKNOWN, kv_types[0], request.gpu_layers or 0
         memory, gpu = None, None
     else:
@@ -56,14 +47,14 @@ def file_plan(path: str, request: SelectionRequest, machine: Machine) -> LaunchP
         ctx, why = context.ctx, (context, cache)
         gpu_layers, memory, gpu = placed.gpu_layers, placed.footprint, placed.reason
     run = Settings(ctx, request.slots, threads, threads, kv_type, gpu_layers)
-    model_reason = ModelNamed(artifact.model_id, "file", artifact.quant)
+    model_reason = reason.ModelNamed(artifact.model_id, "file", artifact.quant)
     device = gpu or unused(machine, backend, offload, request.gpu_layers)
     reasons = (
         model_reason,
         BackendOpens(backend, artifact.format),
         *why,
         device,
-        Threads(threads),
+        reason.Threads(threads),
         *_smaller(artifact),
     )
     plan = LaunchPlan(backend, artifact, run, tuple(r for r in reasons if r is not None), memory)
@@ -82,13 +73,13 @@ def with_own_footprint(plan: LaunchPlan) -> LaunchPlan:
         return plan
     run, reasons = plan.settings, plan.reasons
     if own.reclaimable_bytes > own.weights_bytes // 2:
-        reasons = (*reasons, WeightsRead(own.reclaimable_bytes, own.weights_bytes))
+        reasons = (*reasons, reason.WeightsRead(own.reclaimable_bytes, own.weights_bytes))
         run = replace(run, mmap=False)
         own = backend.footprint(plan.artifact, run) or own
     return replace(plan, settings=run, reasons=reasons, footprint=replace(own, parent_bytes=footprint.PARENT_BYTES))
 
 
-def _smaller(artifact: Artifact) -> tuple[NotQuantized, ...]:
+def _smaller(artifact: Artifact) -> tuple[reason.NotQuantized, ...]:
     """How to quantize a named file that is not quantized yet. For models of the catalog, selection says so."""
     floats = quants.QUANTS.get(artifact.quant)
     if artifact.format != "gguf" or floats is None or floats.kind != "float":
@@ -96,7 +87,7 @@ def _smaller(artifact: Artifact) -> tuple[NotQuantized, ...]:
     if not any(isinstance(backend, Quantizer) for backend in plugins().backends().values()):
         return ()
     name = artifact.model_id if artifact.model_id in lookup.catalog() else artifact.path
-    return (NotQuantized(name),)
+    return (reason.NotQuantized(name),)
 
 
 def _cache_types(name: str, shape: Shape | None, request: SelectionRequest) -> tuple[str, ...]:
@@ -121,7 +112,7 @@ def _fit(  # noqa: PLR0917
     machine: Machine,
     kv_types: tuple[str, ...],
     offload: Offload | None,
-) -> tuple[ContextLength, str, CacheType | None, Placement]:
+) -> tuple[reason.ContextLength, str, reason.CacheType | None, Placement]:
     """Context and type of cache of a named file, why, and where its layers go."""
 
     def placed(whole: Footprint) -> Placement:

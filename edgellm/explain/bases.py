@@ -2,63 +2,35 @@
 
 from __future__ import annotations
 
-from edgellm.types.basis import (
-    AbilityBasis,
-    Bandwidth,
-    Basis,
-    CacheLoss,
-    Corrected,
-    Imputed,
-    LossBasis,
-    Losses,
-    Measured,
-    MeasuredDivergence,
-    NativeType,
-    OtherCaches,
-    OwnRuns,
-    PerplexityIncrease,
-    Predicted,
-    PublishedScore,
-    RateBasis,
-    Runs,
-    SameBackend,
-    SameFamily,
-    SameModel,
-    TrainedForCode,
-    Unquantized,
-)
+from edgellm.types import basis as bases
 
 
-def basis(of: Basis) -> str:
+def basis(of: bases.Basis) -> str:
     """What a number rests on; for a rate the first word is `predicted`, `measured` or `corrected`."""
-    match of:
-        case Predicted() | Measured() | Corrected():
-            return _rate(of)
-        case OwnRuns() | OtherCaches() | SameModel() | SameFamily() | SameBackend():
-            return _runs(of)
-        case Bandwidth():
-            return _bandwidth(of)
-        case Losses():
-            return "; ".join(map(_loss, of.losses))
-        case PublishedScore() | Imputed() | TrainedForCode():
-            return _ability(of)
-        case _:
-            return _loss(of)
+    if isinstance(of, bases.RateBasis):
+        return _rate(of)
+    if isinstance(of, bases.Runs):
+        return _runs(of)
+    if isinstance(of, bases.AbilityBasis):
+        return _ability(of)
+    if isinstance(of, bases.Bandwidth):
+        return _bandwidth(of)
+    return "; ".join(map(_loss, of.losses)) if isinstance(of, bases.Losses) else _loss(of)
 
 
-def _rate(of: RateBasis) -> str:
+def _rate(of: bases.RateBasis) -> str:
     match of:
-        case Predicted():
+        case bases.Predicted():
             bound = f"{of.bound}-bound, " if of.bound else ""
             memory = f"{_bandwidth(of.bandwidth)}, " if of.bandwidth is not None else ""
             return f"predicted: {bound}{memory}{of.threads} threads, {of.isa_class}{_cached(of.depth)}"
-        case Measured():
+        case bases.Measured():
             when = f" {of.date}" if of.date else ""
             build = f" with {of.build}" if of.build else ""
             others = f" from the rates of {of.measured_threads}" if of.measured_threads != of.threads else ""
             borrowed = "".join(f", {kind} scaled as {like}" for kind, like in of.borrowed)
             return f"measured: calibrated{when}{build}, {of.threads} threads{others}{borrowed}{_cached(of.depth)}"
-        case Corrected():
+        case bases.Corrected():
             return f"corrected: x{of.factor:g}, {_runs(of.runs)}; {_rate(of.of)}"
 
 
@@ -66,7 +38,7 @@ def _cached(depth: int | None) -> str:
     return f", {depth} tokens cached" if depth is not None else ""
 
 
-def _bandwidth(of: Bandwidth) -> str:
+def _bandwidth(of: bases.Bandwidth) -> str:
     match of.source:
         case "measured":
             return f"{of.gb_s:.1f} GB/s measured{' beside other programs' if of.contended else ''}"
@@ -76,21 +48,21 @@ def _bandwidth(of: Bandwidth) -> str:
             return f"bandwidth unknown, {of.gb_s:g} GB/s assumed"
 
 
-def _runs(of: Runs) -> str:
+def _runs(of: bases.Runs) -> str:
     match of:
-        case OwnRuns():
+        case bases.OwnRuns():
             times = "1 run" if of.runs == 1 else f"{of.runs} runs"
             cache = "" if of.kv_type == "f16" else f" with a cache of {of.kv_type}"
             return f"corrected by {times} of {of.model} {of.quant}{cache} here"
-        case OtherCaches():
+        case bases.OtherCaches():
             caches = " and ".join(of.kv_types)
             return f"corrected by runs of {of.model} {of.quant} with a cache of {caches} here"
-        case SameModel():
+        case bases.SameModel():
             return f"corrected by runs of {of.model} in {_others(of.files)} here; never run itself"
-        case SameFamily():
+        case bases.SameFamily():
             types = f"{_others(of.files)} of the {of.family} types"
             return f"corrected by runs of {types} on {of.backend} here; never run itself"
-        case SameBackend():
+        case bases.SameBackend():
             return f"corrected by runs of {_others(of.files)} on {of.backend} here; never run itself"
 
 
@@ -98,33 +70,33 @@ def _others(files: int) -> str:
     return "1 other" if files == 1 else f"{files} others"
 
 
-def _loss(of: LossBasis) -> str:
+def _loss(of: bases.LossBasis) -> str:
     match of:
-        case NativeType():
+        case bases.NativeType():
             return "trained in this type: no loss"
-        case Unquantized():
+        case bases.Unquantized():
             return "not quantized"
-        case PerplexityIncrease():
+        case bases.PerplexityIncrease():
             types = ", by the types that its rows allow" if of.by_types else ""
             family = f", {of.family} losing x{of.family_factor:g}" if of.family else ""
             return f"about +{of.percent:.1f} % perplexity at this size{types}{family}"
-        case CacheLoss():
+        case bases.CacheLoss():
             return f"a {of.kv_type} cache about +{of.percent:.2g} %"
-        case MeasuredDivergence():
+        case bases.MeasuredDivergence():
             return f"measured here: KL divergence {of.nats:.3g} nats"
 
 
-def _ability(of: AbilityBasis) -> str:
+def _ability(of: bases.AbilityBasis) -> str:
     match of:
-        case PublishedScore():
+        case bases.PublishedScore():
             return _published(of)
-        case Imputed():
+        case bases.Imputed():
             return f"no published score: imputed from its size {f'and {of.sibling}' if of.sibling else 'alone'}"
-        case TrainedForCode():
+        case bases.TrainedForCode():
             return f"{_ability(of.of)}; trained for code: x{of.factor}"
 
 
-def _published(of: PublishedScore) -> str:
+def _published(of: bases.PublishedScore) -> str:
     match of.conversion:
         case "none":
             return f"{of.benchmark} {of.score:g} published"

@@ -3,43 +3,13 @@
 from __future__ import annotations
 
 from edgellm.explain.bases import basis
-from edgellm.types.backend_reason import (
-    BackendCannotRun,
-    BackendOpens,
-    BackendPreferred,
-    BackendReason,
-    Faster,
-    FilesCompared,
-    GpuReason,
-    GpuUnused,
-    OptionsAsked,
-    OwnKernels,
-)
-from edgellm.types.reason import (
-    Budget,
-    CacheType,
-    ContextLength,
-    ContextReason,
-    ContextUnknown,
-    FewerThreads,
-    GpuSpeedUnknown,
-    MachineBudget,
-    MemoryNeeded,
-    MemoryReason,
-    RequestedBudget,
-    ShorterContext,
-    Slow,
-    Speed,
-    SpeedReason,
-    Threads,
-    WeightsRead,
-)
+from edgellm.types import backend_reason, reason
 from edgellm.units import show_memory, show_rate, show_size
 
 
-def budget(of: Budget) -> str:
+def budget(of: reason.Budget) -> str:
     """What a model may use, and why: `"5.1 GiB: 6.2 GiB available of 7.8 GiB, less a reserve"`."""
-    if isinstance(of, RequestedBudget):
+    if isinstance(of, reason.RequestedBudget):
         return f"{show_memory(of.budget_bytes)}: as asked; the machine would allow {show_memory(of.machine_bytes)}"
     available, total = of.available_bytes, show_memory(of.total_bytes)
     room = "planned as if nothing else ran" if available is None else f"{show_memory(available)} available"
@@ -50,22 +20,22 @@ def budget(of: Budget) -> str:
     return f"{words}; {of.cap}" if of.cap else words
 
 
-def gpu(reason: GpuReason) -> str:
+def gpu(fact: backend_reason.GpuReason) -> str:
     """What GPUs compute, and why, without the noun."""
-    if isinstance(reason, GpuUnused):
-        return _gpu_unused(reason)
-    count = layers(reason.layers, reason.total)
-    match reason.cause:
+    if isinstance(fact, backend_reason.GpuUnused):
+        return _gpu_unused(fact)
+    count = layers(fact.layers, fact.total)
+    match fact.cause:
         case "asked":
-            return f"{count} on {reason.devices}, as asked"
+            return f"{count} on {fact.devices}, as asked"
         case "unified":
-            return f"{count} on {reason.devices}, which shares the machine's memory"
+            return f"{count} on {fact.devices}, which shares the machine's memory"
         case "unified_asked":
-            return f"{count} on {reason.devices}, which shares the machine's memory, as asked"
-    needed, usable = show_memory(reason.needed_bytes or 0), f"{show_memory(reason.usable_bytes or 0)} usable"
-    if reason.cause == "all_fit":
-        return f"{count} on {reason.devices}: {needed} of {usable}"
-    return f"{count} on {reason.devices}, {usable}; all would need {needed}"
+            return f"{count} on {fact.devices}, which shares the machine's memory, as asked"
+    needed, usable = show_memory(fact.needed_bytes or 0), f"{show_memory(fact.usable_bytes or 0)} usable"
+    if fact.cause == "all_fit":
+        return f"{count} on {fact.devices}: {needed} of {usable}"
+    return f"{count} on {fact.devices}, {usable}; all would need {needed}"
 
 
 def layers(n: int, total: int) -> str:
@@ -73,111 +43,111 @@ def layers(n: int, total: int) -> str:
     return f"all {total} layers" if n == total else f"{n} of {total} layers"
 
 
-def _gpu_unused(reason: GpuUnused) -> str:
-    memory = f"{show_memory(reason.vram_bytes)} of " if reason.vram_bytes else ""
-    idle = f"{memory}{reason.devices} unused"
-    match reason.cause:
+def _gpu_unused(fact: backend_reason.GpuUnused) -> str:
+    memory = f"{show_memory(fact.vram_bytes)} of " if fact.vram_bytes else ""
+    idle = f"{memory}{fact.devices} unused"
+    match fact.cause:
         case "asked":
             return f"0 layers, as asked; {idle}"
         case "cpu_backend":
-            return f"0 layers: {reason.backend} computes on the CPU; {idle}"
+            return f"0 layers: {fact.backend} computes on the CPU; {idle}"
         case "missing":
-            remedy = f": {reason.remedy}" if reason.remedy else ""
-            return f"0 layers: {reason.missing}; {idle}{remedy}"
+            remedy = f": {fact.remedy}" if fact.remedy else ""
+            return f"0 layers: {fact.missing}; {idle}{remedy}"
 
 
-def why_better(why: Faster | OwnKernels) -> str:
+def why_better(why: backend_reason.Faster | backend_reason.OwnKernels) -> str:
     """What speaks for a backend against another one on the same kind of file."""
-    if isinstance(why, Faster):
+    if isinstance(why, backend_reason.Faster):
         return f"{show_rate(why.tok_s)} against {show_rate(why.other_tok_s)} tok/s, {why.basis}"
     return "the same speed is predicted, and it has kernels of its own for these types"
 
 
-def memory(reason: MemoryReason) -> str:
-    match reason:
-        case MachineBudget() | RequestedBudget():
-            return f"Memory budget {budget(reason)}."
-        case MemoryNeeded():
-            corrected = "" if reason.runs is None else f"; x{reason.factor:g}, {basis(reason.runs)}"
-            return f"Memory: {show_memory(reason.needed_bytes)} of {show_memory(reason.budget_bytes)}{corrected}."
-        case WeightsRead():
-            parts = f"{show_memory(reason.copied_bytes)} of {show_memory(reason.weights_bytes)}"
+def memory(fact: reason.MemoryReason) -> str:
+    match fact:
+        case reason.MachineBudget() | reason.RequestedBudget():
+            return f"Memory budget {budget(fact)}."
+        case reason.MemoryNeeded():
+            corrected = "" if fact.runs is None else f"; x{fact.factor:g}, {basis(fact.runs)}"
+            return f"Memory: {show_memory(fact.needed_bytes)} of {show_memory(fact.budget_bytes)}{corrected}."
+        case reason.WeightsRead():
+            parts = f"{show_memory(fact.copied_bytes)} of {show_memory(fact.weights_bytes)}"
             return f"Weights: read, not mapped: {parts} are copied into another layout for this processor."
 
 
-def context(reason: ContextReason) -> str:
-    match reason:
-        case ContextLength():
-            words = f"Context: {reason.ctx:,} tokens per slot"
-            if reason.bound == "asked":
+def context(fact: reason.ContextReason) -> str:
+    match fact:
+        case reason.ContextLength():
+            words = f"Context: {fact.ctx:,} tokens per slot"
+            if fact.bound == "asked":
                 return f"{words}, as asked."
-            return f"{words}, what {reason.task} needs." if reason.bound == "task" else f"{words}: {_bound(reason)}."
-        case ContextUnknown():
-            return f"Context: the file does not tell its shape; taken as asked or {reason.ctx_default:,}."
-        case ShorterContext():
-            return f"Nothing holds the {reason.ctx:,} tokens that {reason.task} needs: a shorter context is planned."
-        case CacheType():
-            return f"Cache: {_cache(reason)}."
+            return f"{words}, what {fact.task} needs." if fact.bound == "task" else f"{words}: {_bound(fact)}."
+        case reason.ContextUnknown():
+            return f"Context: the file does not tell its shape; taken as asked or {fact.ctx_default:,}."
+        case reason.ShorterContext():
+            return f"Nothing holds the {fact.ctx:,} tokens that {fact.task} needs: a shorter context is planned."
+        case reason.CacheType():
+            return f"Cache: {_cache(fact)}."
 
 
-def _bound(reason: ContextLength) -> str:
+def _bound(fact: reason.ContextLength) -> str:
     """What keeps the context from being longer."""
-    half = f"half full it decodes at {show_rate(reason.tok_s)} tok/s" if reason.tok_s is not None else ""
-    match reason.bound:
+    half = f"half full it decodes at {show_rate(fact.tok_s)} tok/s" if fact.tok_s is not None else ""
+    match fact.bound:
         case "encoder":
             return "the longest text that it reads at once"
         case "encoder_memory":
             return "the longest text that it reads at once within the memory budget"
         case "speed":
-            return f"{half}; a longer one would fall below {show_rate(reason.floor_tps or 0.0)}"
+            return f"{half}; a longer one would fall below {show_rate(fact.floor_tps or 0.0)}"
         case "memory":
-            amount = f" of {budget(reason.budget)}" if reason.budget is not None else ""
+            amount = f" of {budget(fact.budget)}" if fact.budget is not None else ""
             words = f"the longest that the memory budget{amount} allows"
         case "trained":
             words = "all that the model was trained for"
         case _:
-            asks = f"; --ctx asks for more, it was trained for {reason.ctx_train:,}" if reason.ctx_train else ""
-            return f"unasked, no more is reserved for {reason.task}{asks}"
+            asks = f"; --ctx asks for more, it was trained for {fact.ctx_train:,}" if fact.ctx_train else ""
+            return f"unasked, no more is reserved for {fact.task}{asks}"
     return f"{words}; {half}" if half else words
 
 
-def _cache(reason: CacheType) -> str:
+def _cache(fact: reason.CacheType) -> str:
     kept = ""
-    if reason.kept is not None:
-        mid, low, high = reason.kept
+    if fact.kept is not None:
+        mid, low, high = fact.kept
         kept = f"; it keeps {mid:.1%} ({low:.1%} to {high:.1%}) of the ability"
-    match reason.cause:
+    match fact.cause:
         case "asked":
-            return f"{reason.kv_type}, as asked{kept}"
+            return f"{fact.kv_type}, as asked{kept}"
         case "only_type":
-            return f"{reason.kv_type}: {reason.backend} holds it in no smaller type"
+            return f"{fact.kv_type}: {fact.backend} holds it in no smaller type"
         case "context":
-            fewer = f"fewer than {reason.ctx:,} tokens fit the memory budget"
-            return f"{reason.kv_type}, as with {reason.higher} {fewer}"
+            fewer = f"fewer than {fact.ctx:,} tokens fit the memory budget"
+            return f"{fact.kv_type}, as with {fact.higher} {fewer}"
         case "memory":
-            needed, have = show_memory(reason.higher_bytes or 0), show_memory(reason.budget_bytes or 0)
-            would = f"{reason.higher} would take {needed} with {reason.ctx:,} tokens"
-            return f"{reason.kv_type}, {would}, {have} may be used{kept}"
+            needed, have = show_memory(fact.higher_bytes or 0), show_memory(fact.budget_bytes or 0)
+            would = f"{fact.higher} would take {needed} with {fact.ctx:,} tokens"
+            return f"{fact.kv_type}, {would}, {have} may be used{kept}"
         case "speed":
-            rate = show_rate(reason.higher_tps or 0.0)
-            return f"{reason.kv_type}, {reason.higher} would give {rate} tok/s, less than the floor{kept}"
+            rate = show_rate(fact.higher_tps or 0.0)
+            return f"{fact.kv_type}, {fact.higher} would give {rate} tok/s, less than the floor{kept}"
 
 
-def backend(reason: BackendReason) -> str:
-    match reason:
-        case BackendPreferred():
-            other = f"{reason.other} with {reason.other_quant}" if reason.other_quant else reason.other
-            return f"Backend: {reason.backend} rather than {other}: {_preferred(reason.why)}."
-        case BackendOpens():
-            return f"Backend: {reason.backend} opens {reason.format} files."
-        case BackendCannotRun():
-            return f"Backend {reason.backend} cannot run here: {'; '.join(reason.problems)}."
-        case OptionsAsked():
-            return f"Options, as asked: {', '.join(f'{name}={value}' for name, value in reason.options)}."
+def backend(fact: backend_reason.BackendReason) -> str:
+    match fact:
+        case backend_reason.BackendPreferred():
+            other = f"{fact.other} with {fact.other_quant}" if fact.other_quant else fact.other
+            return f"Backend: {fact.backend} rather than {other}: {_preferred(fact.why)}."
+        case backend_reason.BackendOpens():
+            return f"Backend: {fact.backend} opens {fact.format} files."
+        case backend_reason.BackendCannotRun():
+            return f"Backend {fact.backend} cannot run here: {'; '.join(fact.problems)}."
+        case backend_reason.OptionsAsked():
+            return f"Options, as asked: {', '.join(f'{name}={value}' for name, value in fact.options)}."
 
 
-def _preferred(why: Faster | OwnKernels | FilesCompared) -> str:
-    if not isinstance(why, FilesCompared):
+def _preferred(why: backend_reason.Faster | backend_reason.OwnKernels | backend_reason.FilesCompared) -> str:
+    if not isinstance(why, backend_reason.FilesCompared):
         return why_better(why)
     return (
         f"{show_rate(why.tok_s)} against {show_rate(why.other_tok_s)} tok/s, "
@@ -186,18 +156,18 @@ def _preferred(why: Faster | OwnKernels | FilesCompared) -> str:
     )
 
 
-def speed(reason: SpeedReason) -> str:
-    match reason:
-        case Speed():
-            span = f"{show_rate(reason.low)} to {show_rate(reason.high)}"
-            return f"Speed: {show_rate(reason.tok_s)} tok/s ({span}); {basis(reason.basis)}."
-        case Threads():
-            return f"Threads: {reason.threads}{', as asked' if reason.asked else ''}."
-        case FewerThreads():
-            more = f"more were measured to gain under {reason.gain:.0%}"
-            return f"Threads: {reason.threads} of {reason.most} to decode, as {more}."
-        case GpuSpeedUnknown():
+def speed(fact: reason.SpeedReason) -> str:
+    match fact:
+        case reason.Speed():
+            span = f"{show_rate(fact.low)} to {show_rate(fact.high)}"
+            return f"Speed: {show_rate(fact.tok_s)} tok/s ({span}); {basis(fact.basis)}."
+        case reason.Threads():
+            return f"Threads: {fact.threads}{', as asked' if fact.asked else ''}."
+        case reason.FewerThreads():
+            more = f"more were measured to gain under {fact.gain:.0%}"
+            return f"Threads: {fact.threads} of {fact.most} to decode, as {more}."
+        case reason.GpuSpeedUnknown():
             return "That is the speed of the CPU, by which the model was chosen; a GPU's is not predicted yet."
-        case Slow():
-            rate = f"at a predicted {show_rate(reason.tok_s)}"
-            return f"Slow: nothing reaches {show_rate(reason.floor_tps)} tok/s here; the fastest is taken, {rate}."
+        case reason.Slow():
+            rate = f"at a predicted {show_rate(fact.tok_s)}"
+            return f"Slow: nothing reaches {show_rate(fact.floor_tps)} tok/s here; the fastest is taken, {rate}."

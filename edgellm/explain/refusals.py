@@ -5,141 +5,98 @@ from __future__ import annotations
 from edgellm.explain.choice import quant_criterion
 from edgellm.explain.plan import layers, why_better
 from edgellm.explain.reasons import sentence
+from edgellm.types import refusal as refusals
 from edgellm.types.criterion import Stated
 from edgellm.types.reason import Reason
-from edgellm.types.refusal import (
-    ArchNotLoaded,
-    BackendRefusal,
-    CacheHeadSize,
-    CacheTypeNotHeld,
-    CatalogRefusal,
-    Dominated,
-    EvenTheSmallest,
-    FewBits,
-    FormatNotOpened,
-    LayersDoNotFit,
-    NeedsMemory,
-    NoBackendOpens,
-    NoBackendRuns,
-    NoFiles,
-    NoKernels,
-    NotStockType,
-    OtherBackendPreferred,
-    OtherFilePreferred,
-    OtherQuantPreferred,
-    Refusal,
-    RefusedByRule,
-    RuleRefusal,
-    ScoresLess,
-    ShapeUnknown,
-    SizeUnknown,
-    TensorTypeNotOpened,
-    TooSlow,
-    TrainedForLess,
-    WrongKind,
-)
 from edgellm.units import show_memory, show_rate
 
 
-def refusal(why: Refusal) -> str:
+def refusal(why: refusals.Refusal) -> str:
     """Why a model or a file was not taken; its name goes before."""
-    match why:
-        case EvenTheSmallest():
-            return f"even {why.quant}: {refusal(why.why)}"
-        case RefusedByRule():
-            return f"{why.rule}: {_of_rule(why.why)}"
-        case WrongKind() | ShapeUnknown() | NoFiles() | SizeUnknown() | NoBackendOpens() | NoBackendRuns():
-            return _by_catalog(why)
-        case (
-            FormatNotOpened()
-            | NoKernels()
-            | NotStockType()
-            | ArchNotLoaded()
-            | TensorTypeNotOpened()
-            | CacheTypeNotHeld()
-            | CacheHeadSize()
-            | Stated()
-        ):
-            return _by_backend(why)
-        case _:
-            return _by_rule(why)
+    if isinstance(why, refusals.EvenTheSmallest):
+        return f"even {why.quant}: {refusal(why.why)}"
+    if isinstance(why, refusals.RefusedByRule):
+        return f"{why.rule}: {_of_rule(why.why)}"
+    if isinstance(why, refusals.CatalogRefusal):
+        return _by_catalog(why)
+    return _by_rule(why) if isinstance(why, refusals.RuleRefusal) else _by_backend(why)
 
 
-def _of_rule(why: RuleRefusal | Stated | Reason | None) -> str:
+def _of_rule(why: refusals.RuleRefusal | Stated | Reason | None) -> str:
     if why is None:
         return "keeps nothing"
-    return refusal(why) if isinstance(why, RuleRefusal) else sentence(why)
+    return refusal(why) if isinstance(why, refusals.RuleRefusal) else sentence(why)
 
 
-def problem(why: Refusal) -> str:
+def problem(why: refusals.Refusal) -> str:
     """The same where no name goes before."""
-    return f"it {refusal(why)}" if isinstance(why, TrainedForLess) else refusal(why)
+    return f"it {refusal(why)}" if isinstance(why, refusals.TrainedForLess) else refusal(why)
 
 
-def _by_rule(why: RuleRefusal) -> str:
+def _by_rule(why: refusals.RuleRefusal) -> str:
     match why:
-        case ScoresLess():
+        case refusals.ScoresLess():
             return f"scores {why.score:.1f} in {why.quant}, {why.best} {why.best_score:.1f}"
-        case OtherQuantPreferred():
+        case refusals.OtherQuantPreferred():
             return f"{why.quant} is preferred: {quant_criterion(why.why)}"
-        case NeedsMemory():
+        case refusals.NeedsMemory():
             cached = f" in {why.kv_type}" if why.kv_type != "f16" else ""
             needed, budget = show_memory(why.needed_bytes), show_memory(why.budget_bytes)
             return f"needs {needed} with {why.ctx:,} tokens of context{cached}, {budget} may be used"
-        case FewBits():
+        case refusals.FewBits():
             return f"keeps {why.share:.0%} of its weights in under {why.bits} bits"
-        case Dominated():
+        case refusals.Dominated():
             return f"{why.quant} is no bigger, no slower and no worse"
-        case TooSlow():
+        case refusals.TooSlow():
             thinks = ", most of it thinking" if why.thinking else ""
             cached = f" with a {why.kv_type} cache" if why.kv_type != "f16" else ""
             floor = show_rate(why.floor_tps)
             return f"{why.basis} {show_rate(why.tok_s)} tok/s{thinks}{cached}, the floor is {floor}"
-        case TrainedForLess():
+        case refusals.TrainedForLess():
             needs = f"{why.task} needs {why.ctx:,}" if why.task else f"{why.ctx:,} are asked for"
             return f"was trained for {why.ctx_train:,} tokens, {needs}"
-        case LayersDoNotFit():
+        case refusals.LayersDoNotFit():
             needed, usable = show_memory(why.needed_bytes), show_memory(why.usable_bytes)
             count = layers(why.layers, why.total)
             return f"{count} need {needed} on {why.devices}, {usable} usable; {why.fitting} fit"
-        case OtherBackendPreferred():
+        case refusals.OtherBackendPreferred():
             return f"{why.backend} is preferred to {why.other}: {why_better(why.why)}"
-        case OtherFilePreferred():
+        case refusals.OtherFilePreferred():
             return f"the file of {why.source} is preferred"
 
 
-def _by_catalog(why: CatalogRefusal) -> str:
+def _by_catalog(why: refusals.CatalogRefusal) -> str:
     match why:
-        case NoBackendOpens():
+        case refusals.NoBackendOpens():
             return "; ".join(map(_by_backend, why.refusals))
-        case SizeUnknown():
+        case refusals.SizeUnknown():
             return f"the size of {why.quant} follows no rule that is known, and none is published"
-        case WrongKind():
+        case refusals.WrongKind():
             return f"is of kind {why.model_kind}"
-        case ShapeUnknown():
+        case refusals.ShapeUnknown():
             return "its shape is not known, so neither memory nor speed can be predicted"
-        case NoFiles():
+        case refusals.NoFiles():
             return "no published file is known"
-        case NoBackendRuns():
+        case refusals.NoBackendRuns():
             broken = (f"{b.backend} cannot run here: {', '.join(b.problems)}" for b in why.backends)
             return "; ".join(broken) or "no backend is installed that opens it"
 
 
-def _by_backend(why: BackendRefusal) -> str:
+def _by_backend(why: refusals.BackendRefusal) -> str:
     match why:
-        case FormatNotOpened():
+        case refusals.FormatNotOpened():
             return f"{why.backend} opens {', '.join(why.formats)}, not {why.format}"
-        case NoKernels():
+        case refusals.NoKernels():
             return f"{why.backend} has no kernels for {why.quant}"
-        case NotStockType():
+        case refusals.NotStockType():
             return f"{why.quant} is no type of stock llama.cpp, which {why.backend} runs"
-        case ArchNotLoaded():
+        case refusals.ArchNotLoaded():
             return f"this build of {why.backend} does not load architecture {why.arch}"
-        case TensorTypeNotOpened():
+        case refusals.TensorTypeNotOpened():
             return f"this build of {why.backend} opens no {why.tensor_type} tensors"
-        case CacheTypeNotHeld():
+        case refusals.CacheTypeNotHeld():
             return f"{why.backend} holds a cache in {', '.join(why.kv_types)}, not in {why.kv_type}"
-        case CacheHeadSize():
+        case refusals.CacheHeadSize():
             return f"a {why.kv_type} cache needs heads of a multiple of {why.block}, these have {why.head_dim}"
         case Stated():
             return why.text

@@ -10,20 +10,11 @@ from edgellm.contract.backend import CacheQuantizer, Calibrator, Loader, Offload
 from edgellm.estimate import quants
 from edgellm.history import calibrations
 from edgellm.selection.offload import assumed, live
+from edgellm.types import refusal
 from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelFile, Shape
 from edgellm.types.priors import NO_PRIORS, NO_REPACKING, Priors, Repacking
-from edgellm.types.refusal import (
-    ArchNotLoaded,
-    BackendRefusal,
-    CacheHeadSize,
-    CacheTypeNotHeld,
-    FormatNotOpened,
-    NoKernels,
-    NotStockType,
-    TensorTypeNotOpened,
-)
 from edgellm.types.request import KV_TYPES
 
 if TYPE_CHECKING:
@@ -48,22 +39,22 @@ class BackendFacts:
     priors: Priors = NO_PRIORS  # of its own kernels and files
     calibration: Calibration | None = None  # rates measured on this machine; None = priors of its kind of processor
 
-    def refuses(self, file: ModelFile, arch: str) -> BackendRefusal | None:
+    def refuses(self, file: ModelFile, arch: str) -> refusal.BackendRefusal | None:
         """Why it cannot open such a file, None = it can."""
         if file.format not in self.formats:
-            return FormatNotOpened(self.name, tuple(sorted(self.formats)), file.format)
+            return refusal.FormatNotOpened(self.name, tuple(sorted(self.formats)), file.format)
         quant = file.quant
         known = quants.QUANTS[quant]
         # A hand-made mix is made of the types of the mix it is like.
         needed = known.like[0] if known.kind == "dynamic" else quant
         if self.quants is not None and needed not in self.quants:
-            return NoKernels(self.name, quant)
+            return refusal.NoKernels(self.name, quant)
         if self.quants is None and not known.mainline:
-            return NotStockType(self.name, quant)
+            return refusal.NotStockType(self.name, quant)
         if self.archs is not None and arch not in self.archs:
-            return ArchNotLoaded(self.name, arch)
+            return refusal.ArchNotLoaded(self.name, arch)
         if self.types is not None and known.base not in self.types:
-            return TensorTypeNotOpened(self.name, known.base)
+            return refusal.TensorTypeNotOpened(self.name, known.base)
         return None
 
     @property
@@ -71,12 +62,14 @@ class BackendFacts:
         """The type of cache where none is asked for."""
         return "f16" if "f16" in self.kv_types else next(kind for kind in KV_TYPES if kind in self.kv_types)
 
-    def refuses_cache(self, kv_type: str, shape: Shape | None) -> BackendRefusal | None:
+    def refuses_cache(self, kv_type: str, shape: Shape | None) -> refusal.BackendRefusal | None:
         """Why it cannot hold the cache of such a model in `kv_type`, None = it can (or the shape is not known)."""
         if kv_type not in self.kv_types:
-            return CacheTypeNotHeld(self.name, tuple(kind for kind in KV_TYPES if kind in self.kv_types), kv_type)
+            return refusal.CacheTypeNotHeld(
+                self.name, tuple(kind for kind in KV_TYPES if kind in self.kv_types), kv_type
+            )
         if kv_type not in ("f32", "f16") and shape is not None and shape.head_dim % KV_BLOCK:
-            return CacheHeadSize(kv_type, KV_BLOCK, shape.head_dim)
+            return refusal.CacheHeadSize(kv_type, KV_BLOCK, shape.head_dim)
         return None
 
 

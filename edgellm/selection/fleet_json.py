@@ -10,20 +10,12 @@ from edgellm import explain
 from edgellm.selection.decision_json import to_dict as decision_to_dict
 from edgellm.selection.fit_json import HEADER_BYTES_PER_TOKEN
 from edgellm.selection.fleet import Assigned, Shared, is_slow
+from edgellm.types import reason
 from edgellm.types.model import ModelFile
 from edgellm.types.plan import Candidate, Decision
-from edgellm.types.reason import (
-    BestModel,
-    ChosenQuant,
-    FewerBitsTaken,
-    LicenseRestricts,
-    Reason,
-    ShorterContext,
-    Slow,
-)
 
 SCHEMA = 1
-_TELLING = (ChosenQuant, Slow, FewerBitsTaken, ShorterContext, LicenseRestricts)
+_TELLING = (reason.ChosenQuant, reason.Slow, reason.FewerBitsTaken, reason.ShorterContext, reason.LicenseRestricts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +54,10 @@ def _bytes(box: Assigned, c: Candidate) -> tuple[int, bool]:
     return c.tensor_bytes + HEADER_BYTES_PER_TOKEN * vocabulary, False
 
 
-def telling(decision: Decision, *, shared: bool) -> list[Reason]:
+def telling(decision: Decision, *, shared: bool) -> list[reason.Reason]:
     """The reasons for the model (where it was chosen for this box), its quantization, and what falls short."""
-    kinds = _TELLING if shared else (BestModel, *_TELLING)
-    return [reason for reason in decision.reasons if isinstance(reason, kinds)]
+    kinds = _TELLING if shared else (reason.BestModel, *_TELLING)
+    return [fact for fact in decision.reasons if isinstance(fact, kinds)]
 
 
 def to_dict(name: str, profiles: Sequence[str], boxes: Sequence[Assigned], shared: Shared | None) -> dict[str, Any]:

@@ -9,26 +9,15 @@ from edgellm.estimate import quality
 from edgellm.selection.offload import unused
 from edgellm.selection.option import NEARLY_ALL, Option
 from edgellm.selection.rules import better_backend
+from edgellm.types import reason
 from edgellm.types.backend_reason import BackendPreferred, FilesCompared
-from edgellm.types.reason import (
-    CacheType,
-    FewerBitsScoreMore,
-    FewerThreads,
-    GpuSpeedUnknown,
-    LicenseRestricts,
-    MemoryNeeded,
-    NameConvention,
-    Reason,
-    SizeEstimated,
-    Speed,
-)
 from edgellm.types.request import KV_TYPES
 
 NOTABLY = 1.05  # a difference in score that is worth a word
 FREE_LICENSES = ("apache-2.0", "mit")
 
 
-def evidence(chosen: Option, low: Sequence[Option]) -> list[FewerBitsScoreMore]:
+def evidence(chosen: Option, low: Sequence[Option]) -> list[reason.FewerBitsScoreMore]:
     """Where predictions speak against preferring 4 bits: the best of the files that were dropped for few bits."""
     scenario = chosen.scenario
     would_do = (
@@ -44,27 +33,29 @@ def evidence(chosen: Option, low: Sequence[Option]) -> list[FewerBitsScoreMore]:
     if best is None:
         return []
     low_end, high_end = best.ability.low * best.kept.low, best.ability.high * best.kept.high
-    return [FewerBitsScoreMore(best.model, best.quant, best.score, chosen.score, low_end, high_end)]
+    return [reason.FewerBitsScoreMore(best.model, best.quant, best.score, chosen.score, low_end, high_end)]
 
 
-def _cache(chosen: Option) -> list[CacheType]:
+def _cache(chosen: Option) -> list[reason.CacheType]:
     """Why the cache is not held as exactly as it could be, and what that costs."""
     kind, request = chosen.kv_type, chosen.scenario.request
     if kind == "f16" and request.kv_type is None:
         return []
     if request.kv_type is None and kind == chosen.facts.usual_cache:
-        return [CacheType(kind, "only_type", chosen.backend)]
+        return [reason.CacheType(kind, "only_type", chosen.backend)]
     left = quality.cache_retention(kind, chosen.card.params, chosen.card.family)
     kept = None if kind in ("f32", "f16") else (left.mid, left.low, left.high)
     if request.kv_type is not None:
-        return [CacheType(kind, "asked", kept=kept)]
+        return [reason.CacheType(kind, "asked", kept=kept)]
     higher = replace(chosen, kv_type=KV_TYPES[KV_TYPES.index(kind) - 1])
     ctx, budget = chosen.needed_ctx, chosen.scenario.budget_bytes
     needed = higher.counted_at(ctx)
     if needed <= budget:
-        return [CacheType(kind, "speed", higher=higher.kv_type, higher_tps=higher.rate.tok_s, kept=kept)]
+        return [reason.CacheType(kind, "speed", higher=higher.kv_type, higher_tps=higher.rate.tok_s, kept=kept)]
     return [
-        CacheType(kind, "memory", higher=higher.kv_type, higher_bytes=needed, ctx=ctx, budget_bytes=budget, kept=kept)
+        reason.CacheType(
+            kind, "memory", higher=higher.kv_type, higher_bytes=needed, ctx=ctx, budget_bytes=budget, kept=kept
+        )
     ]
 
 
@@ -86,7 +77,7 @@ def _compared(chosen: Option, o: Option) -> FilesCompared:
     )
 
 
-def about(chosen: Option, ctx: int, possible: Sequence[Option]) -> list[Reason]:
+def about(chosen: Option, ctx: int, possible: Sequence[Option]) -> list[reason.Reason]:
     """What a person should know of the choice: memory, speed, where it comes from, what its licence restricts."""
     needed = chosen.counted_at(ctx)
     rate = chosen.rate
@@ -96,20 +87,20 @@ def about(chosen: Option, ctx: int, possible: Sequence[Option]) -> list[Reason]:
     most = chosen.scenario.threads
     factor = chosen.correction.resident
     runs = None if factor == 1.0 else chosen.correction.basis
-    reasons: list[Reason] = [
+    reasons: list[reason.Reason] = [
         *_cache(chosen),
         *_backend(chosen, possible),
         *([gpu] if gpu is not None else []),
-        MemoryNeeded(needed, chosen.scenario.budget_bytes, factor, runs),
-        *([FewerThreads(chosen.threads, most, 1 - NEARLY_ALL)] if chosen.threads < most else []),
-        Speed(rate.tok_s, rate.low, rate.high, rate.basis),
+        reason.MemoryNeeded(needed, chosen.scenario.budget_bytes, factor, runs),
+        *([reason.FewerThreads(chosen.threads, most, 1 - NEARLY_ALL)] if chosen.threads < most else []),
+        reason.Speed(rate.tok_s, rate.low, rate.high, rate.basis),
     ]
     if placed.gpu_layers:
-        reasons.append(GpuSpeedUnknown())
+        reasons.append(reason.GpuSpeedUnknown())
     if not chosen.weights.exact:
-        reasons.append(SizeEstimated())
+        reasons.append(reason.SizeEstimated())
     if chosen.file.trust == "convention":
-        reasons.append(NameConvention())
+        reasons.append(reason.NameConvention())
     if chosen.card.license not in FREE_LICENSES:
-        reasons.append(LicenseRestricts(chosen.card.license))
+        reasons.append(reason.LicenseRestricts(chosen.card.license))
     return reasons

@@ -26,39 +26,10 @@ from edgellm.selection.context_length import longest
 from edgellm.selection.option import Option
 from edgellm.selection.rule_result import Rule, RuleResult, lowering, split
 from edgellm.selection.scenario import SHORTEST_CTX, Scenario
+from edgellm.types import criterion, refusal
 from edgellm.types.backend_reason import Faster, OwnKernels
 from edgellm.types.basis import Losses, rate_kind
-from edgellm.types.criterion import (
-    BestThatFits,
-    Comfortable,
-    EnoughBits,
-    FitsBudget,
-    FourBitsSuffice,
-    KeepsMoreThan,
-    NativeQuant,
-    NotDominated,
-    QualityChecked,
-    QuantCriterion,
-    ReachesFloor,
-    RoomForContext,
-    SmallModelQuant,
-    Stated,
-    SurelyKeepsFloor,
-    TrainedContext,
-)
 from edgellm.types.reason import BestModel, ChosenQuant, FewerBitsTaken, ShorterContext, Slow
-from edgellm.types.refusal import (
-    Dominated,
-    FewBits,
-    NeedsMemory,
-    OtherBackendPreferred,
-    OtherFilePreferred,
-    OtherQuantPreferred,
-    RuleRefusal,
-    ScoresLess,
-    TooSlow,
-    TrainedForLess,
-)
 from edgellm.units import show_memory, show_rate
 
 SMALL_PARAMS = 10e9  # "up to the 7-9B class": below, 4 bits cost code and logic noticeably
@@ -69,7 +40,7 @@ LOW_SHARE = 1 / 3  # a file is a 2- or 3-bit file if more of its weights than th
 
 def passed_its_check(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     """What `edgellm bench` found unfit, against a higher quantization, is not chosen again."""
-    return split(options, lambda o: Stated(o.veto) if o.veto else None, QualityChecked())
+    return split(options, lambda o: criterion.Stated(o.veto) if o.veto else None, criterion.QualityChecked())
 
 
 def trained_context(options: Sequence[Option], scenario: Scenario) -> RuleResult:
@@ -79,15 +50,15 @@ def trained_context(options: Sequence[Option], scenario: Scenario) -> RuleResult
         return RuleResult(tuple(options))
     return split(
         options,
-        lambda o: TrainedForLess(o.card.ctx_train, asked) if o.card.ctx_train < asked else None,
-        TrainedContext(asked),
+        lambda o: refusal.TrainedForLess(o.card.ctx_train, asked) if o.card.ctx_train < asked else None,
+        criterion.TrainedContext(asked),
     )
 
 
 def fits_memory(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     """Weights, cache, buffers and process must fit the budget, with the context asked for or at least the shortest."""
 
-    def over(o: Option) -> RuleRefusal | None:
+    def over(o: Option) -> refusal.RuleRefusal | None:
         ctx = scenario.request.ctx or min(SHORTEST_CTX, o.card.ctx_train)
         # Weights alone settle most cases without computing a footprint, where no GPU takes some of them.
         needed = o.tensor_bytes if too_heavy(o) else o.counted_at(ctx)
@@ -101,7 +72,7 @@ def fits_memory(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     def hopeless(o: Option) -> bool:
         return too_heavy(o) or _without_cache(o, scenario.request.ctx or SHORTEST_CTX) > scenario.budget_bytes
 
-    result = lowering(options, over, FitsBudget(scenario.budget_bytes), hopeless=hopeless)
+    result = lowering(options, over, criterion.FitsBudget(scenario.budget_bytes), hopeless=hopeless)
     if options and not result.kept:
         raise _nothing_fits(options, scenario)
     return result
@@ -115,8 +86,8 @@ def coherent_bits(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     """
     result = split(
         options,
-        lambda o: None if o.is_native or o.low_bit_share <= LOW_SHARE else FewBits(o.low_bit_share, LOW_BITS),
-        EnoughBits(LOW_BITS),
+        lambda o: None if o.is_native or o.low_bit_share <= LOW_SHARE else refusal.FewBits(o.low_bit_share, LOW_BITS),
+        criterion.EnoughBits(LOW_BITS),
     )
     if options and not result.kept:
         return RuleResult(tuple(options), reason=FewerBitsTaken(LOW_BITS))
@@ -127,20 +98,20 @@ def usable_context(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     """A bigger model with no room for a conversation is worse than a smaller one with room."""
     needed = scenario.needs.min_ctx
 
-    def short(o: Option) -> RuleRefusal | None:
+    def short(o: Option) -> refusal.RuleRefusal | None:
         memory = o.counted_at(o.needed_ctx)
         if memory > scenario.budget_bytes:
             return _too_big(o, memory, o.needed_ctx)
         if problem := o.placed_at(o.needed_ctx).problem:
             return problem
         if scenario.request.ctx is None and o.card.ctx_train < needed:
-            return TrainedForLess(o.card.ctx_train, needed, scenario.request.task)
+            return refusal.TrainedForLess(o.card.ctx_train, needed, scenario.request.task)
         return None
 
     def hopeless(o: Option) -> bool:
         return o.card.ctx_train < needed or _without_cache(o, o.needed_ctx) > scenario.budget_bytes
 
-    result = lowering(options, short, RoomForContext(scenario.request.ctx or needed), hopeless=hopeless)
+    result = lowering(options, short, criterion.RoomForContext(scenario.request.ctx or needed), hopeless=hopeless)
     if not options or result.kept or scenario.request.ctx is not None:
         return result
     # As no type of cache holds it, none is given up for it.
@@ -149,7 +120,7 @@ def usable_context(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     enough = max(reach) / 2
     kept = tuple(o for o, ctx in zip(options, reach, strict=True) if ctx >= enough)
     shorter = (o for o, ctx in zip(options, reach, strict=True) if ctx < enough)
-    dropped = tuple((o, refusal) for o in shorter if (refusal := short(o)) is not None)
+    dropped = tuple((o, why) for o in shorter if (why := short(o)) is not None)
     return RuleResult(kept, dropped, ShorterContext(needed, scenario.request.task))
 
 
@@ -161,16 +132,16 @@ def reaches_floor(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     """
     floor = scenario.floor_tps
 
-    def slow(o: Option) -> TooSlow:
-        return TooSlow(o.rate.tok_s, floor, rate_kind(o.rate.basis), o.card.thinking, o.kv_type)
+    def slow(o: Option) -> refusal.TooSlow:
+        return refusal.TooSlow(o.rate.tok_s, floor, rate_kind(o.rate.basis), o.card.thinking, o.kv_type)
 
     def hopeless(o: Option) -> bool:
         if scenario.request.task == "embed" or o.facts.calibration is None:
             return True
         return o.decode_at(0).tok_s * o.useful_tps < floor * o.decode.tok_s
 
-    criterion = ReachesFloor(floor, scenario.request.task)
-    result = lowering(options, lambda o: slow(o) if o.useful_tps < floor else None, criterion, hopeless=hopeless)
+    asked = criterion.ReachesFloor(floor, scenario.request.task)
+    result = lowering(options, lambda o: slow(o) if o.useful_tps < floor else None, asked, hopeless=hopeless)
     if not options or result.kept:
         return result
     best = max(o.useful_tps for o in options)
@@ -195,14 +166,14 @@ def worth_its_bytes(options: Sequence[Option], scenario: Scenario) -> RuleResult
         # Each the better, the higher.
         by_model.setdefault((o.model, o.backend), []).append(((-o.tensor_bytes, o.kept.mid, o.rate.tok_s), o))
 
-    def beaten(o: Option) -> Dominated | None:
+    def beaten(o: Option) -> refusal.Dominated | None:
         own = (-o.tensor_bytes, o.kept.mid, o.rate.tok_s)
         for other, a in by_model[o.model, o.backend]:
             if other[0] >= own[0] and other[1] >= own[1] and other[2] >= own[2] and other != own:
-                return Dominated(a.quant)
+                return refusal.Dominated(a.quant)
         return None
 
-    return split(options, beaten, NotDominated())
+    return split(options, beaten, criterion.NotDominated())
 
 
 def best_model(options: Sequence[Option], scenario: Scenario) -> RuleResult:
@@ -215,7 +186,7 @@ def best_model(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     reason = BestModel(
         best.model, best.card.params, best.score, best.ability.mid, best.ability.basis, best.kept.mid, best.quant
     )
-    lost = {o.model: ScoresLess(o.score, o.quant, best.model, best.score) for o in ranked[1:]}
+    lost = {o.model: refusal.ScoresLess(o.score, o.quant, best.model, best.score) for o in ranked[1:]}
     rejected = tuple((o, lost[o.model]) for o in options if o.model != best.model)
     kept = tuple(o for o in options if o.model == best.model)
     return RuleResult(kept, rejected, reason)
@@ -241,9 +212,9 @@ def quant_for_size(options: Sequence[Option], scenario: Scenario) -> RuleResult:
         return RuleResult(())
     ladder = sorted(packed, key=lambda o: (-o.kept.mid, o.tensor_bytes, _preference(o)))
     small = packed[0].card.params < SMALL_PARAMS
-    why: QuantCriterion
+    why: criterion.QuantCriterion
     if any(o.is_native for o in packed):
-        chosen, why = min((o for o in packed if o.is_native), key=_preference), NativeQuant()
+        chosen, why = min((o for o in packed if o.is_native), key=_preference), criterion.NativeQuant()
     elif small:
         chosen, why = _small_quant(ladder, scenario)
     else:
@@ -252,13 +223,13 @@ def quant_for_size(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     return RuleResult((chosen,), rejected, ChosenQuant(chosen.quant, chosen.bits, chosen.tensor_bytes, why))
 
 
-def _lost_to(chosen: Option, o: Option, why: QuantCriterion) -> RuleRefusal:
+def _lost_to(chosen: Option, o: Option, why: criterion.QuantCriterion) -> refusal.RuleRefusal:
     """Why an option of the chosen model was not taken."""
     if o.quant != chosen.quant:
-        return OtherQuantPreferred(chosen.quant, why)
+        return refusal.OtherQuantPreferred(chosen.quant, why)
     if o.backend != chosen.backend:
-        return OtherBackendPreferred(chosen.backend, o.backend, better_backend(chosen, o))
-    return OtherFilePreferred(chosen.file.source.split()[0])
+        return refusal.OtherBackendPreferred(chosen.backend, o.backend, better_backend(chosen, o))
+    return refusal.OtherFilePreferred(chosen.file.source.split()[0])
 
 
 def better_backend(chosen: Option, o: Option) -> Faster | OwnKernels:
@@ -270,29 +241,29 @@ def better_backend(chosen: Option, o: Option) -> Faster | OwnKernels:
     return OwnKernels()
 
 
-def _small_quant(ladder: Sequence[Option], scenario: Scenario) -> tuple[Option, QuantCriterion]:
+def _small_quant(ladder: Sequence[Option], scenario: Scenario) -> tuple[Option, criterion.QuantCriterion]:
     enough = next((o for o in ladder if o.quant == SMALL_ENOUGH), None)
     threshold = enough.kept.mid if enough is not None else 0.0
     for o in ladder:
         if o.kept.mid >= threshold and o.rate.low >= scenario.floor_tps:
-            return o, SurelyKeepsFloor(scenario.floor_tps)
+            return o, criterion.SurelyKeepsFloor(scenario.floor_tps)
     if enough is not None:
         # A smaller file may be left with more: its cache need not be squeezed.
         best = next(o for o in ladder if o.tensor_bytes <= enough.tensor_bytes)
         if best.kept.mid > enough.kept.mid and best.kv_type != enough.kv_type:
-            return best, KeepsMoreThan(best.kv_type, SMALL_ENOUGH, enough.kv_type)
-        return enough, SmallModelQuant(SMALL_ENOUGH)
-    return ladder[0], BestThatFits()
+            return best, criterion.KeepsMoreThan(best.kv_type, SMALL_ENOUGH, enough.kv_type)
+        return enough, criterion.SmallModelQuant(SMALL_ENOUGH)
+    return ladder[0], criterion.BestThatFits()
 
 
-def _large_quant(ladder: Sequence[Option], scenario: Scenario) -> tuple[Option, QuantCriterion]:
+def _large_quant(ladder: Sequence[Option], scenario: Scenario) -> tuple[Option, criterion.QuantCriterion]:
     comfortable = [o for o in ladder if o.useful_tps >= scenario.needs.comfort_tps and o.quant not in LARGE_ENOUGH]
     at_four = [o for o in ladder if o.quant in LARGE_ENOUGH]
     if comfortable and (not at_four or comfortable[0].kept.mid > at_four[0].kept.mid):
-        return comfortable[0], Comfortable(scenario.needs.comfort_tps)
+        return comfortable[0], criterion.Comfortable(scenario.needs.comfort_tps)
     if at_four:
-        return at_four[0], FourBitsSuffice()
-    return ladder[0], BestThatFits()
+        return at_four[0], criterion.FourBitsSuffice()
+    return ladder[0], criterion.BestThatFits()
 
 
 def _preference(o: Option) -> tuple[float, bool, bool, float, int, int, str, str, str]:
@@ -311,8 +282,8 @@ def _without_cache(o: Option, ctx: int) -> int:
     return 0 if o.has_gpu else o.counted_at(ctx) - o.kv_bytes_at(ctx)
 
 
-def _too_big(o: Option, needed: int, ctx: int) -> NeedsMemory:
-    return NeedsMemory(needed, o.scenario.budget_bytes, ctx, o.kv_type)
+def _too_big(o: Option, needed: int, ctx: int) -> refusal.NeedsMemory:
+    return refusal.NeedsMemory(needed, o.scenario.budget_bytes, ctx, o.kv_type)
 
 
 def _nothing_fits(options: Sequence[Option], scenario: Scenario) -> NothingFits:

@@ -273,6 +273,7 @@ class FilesKept(Fact, frozen=True):
 MemoryReason = Budget | MemoryNeeded | WeightsRead
 ContextReason = ContextLength | ContextUnknown | ShorterContext | CacheType
 SpeedReason = Speed | Threads | FewerThreads | Slow | GpuSpeedUnknown
+FileReason = SizeEstimated | NotQuantized | NameConvention | LicenseRestricts
 ModelReason = (
     ModelNamed
     | NameShadowsFile
@@ -281,11 +282,8 @@ ModelReason = (
     | ChosenQuant
     | FewerBitsScoreMore
     | FewerBitsTaken
-    | SizeEstimated
-    | NotQuantized
     | CouldBeMade
-    | NameConvention
-    | LicenseRestricts
+    | FileReason
 )
 SelectionReason = Considered | SourcesReached | SourceSilent | FilesKept
 Reason = MemoryReason | ContextReason | BackendReason | GpuReason | SpeedReason | ModelReason | SelectionReason | Stated
