@@ -43,7 +43,7 @@ def register_sources(register: Callable[[str, Source], None]) -> None:
 
 @hookspec
 def register_rules(register: Callable[[object], None]) -> None:
-    """Add selection rules: callables as in `edgellm.selection.rules`, run after the built-in ones."""
+    """Add selection rules: callables as in `edgellm.selection.constraints`, run after the built-in ones."""
 
 
 @hookspec

@@ -16,6 +16,8 @@ from msgspec import Struct, structs
 from edgellm import explain
 from edgellm.errors import BackendUnavailable, NothingFits
 from edgellm.selection.backend_facts import BackendFacts
+from edgellm.selection.choices import quant_for_size, rank_models
+from edgellm.selection.constraints import coherent_bits
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.context_length import choose_context
 from edgellm.selection.expand import OTHER_FORMAT, expand
@@ -24,7 +26,7 @@ from edgellm.selection.offload import require
 from edgellm.selection.option import Option, is_reachable, scheme
 from edgellm.selection.reasons import about, evidence
 from edgellm.selection.rule_result import Rule, rejections
-from edgellm.selection.rules import CHOICES, CONSTRAINTS, coherent_bits, quant_for_size, rank_models
+from edgellm.selection.rules import CHOICES, CONSTRAINTS
 from edgellm.selection.scenario import Scenario
 from edgellm.types.backend_reason import BackendCannotRun
 from edgellm.types.plan import Candidate, Decision, Rejection

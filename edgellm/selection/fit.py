@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from edgellm.errors import BackendUnavailable, NothingFits
 from edgellm.estimate import quality
 from edgellm.selection.backend_facts import BackendFacts
+from edgellm.selection.choices import rank_models
+from edgellm.selection.constraints import LOW_SHARE
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.context_length import STEPS
 from edgellm.selection.decide import choose, usable_backends
 from edgellm.selection.expand import expand, export_rule
 from edgellm.selection.option import Option
-from edgellm.selection.rules import LOW_SHARE, rank_models
 from edgellm.selection.scenario import Scenario
 from edgellm.types.backend_reason import BackendCannotRun, GpuReason
 from edgellm.types.basis import EstimateBasis

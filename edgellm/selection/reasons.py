@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edgellm.estimate import quality
+from edgellm.selection.choices import better_backend
 from edgellm.selection.offload import unused
 from edgellm.selection.option import NEARLY_ALL, Option
-from edgellm.selection.rules import better_backend
 from edgellm.types import reason
 from edgellm.types.backend_reason import BackendPreferred, FilesCompared
 from edgellm.types.request import KV_TYPES

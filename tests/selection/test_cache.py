@@ -11,7 +11,7 @@ from support.words import said
 from edgellm import explain
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits, UsageError
-from edgellm.selection import rules
+from edgellm.selection import constraints
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.context_length import fit_cache
 from edgellm.selection.decide import decide
@@ -121,7 +121,7 @@ def test_a_cache_that_keeps_the_floor_is_taken_for_it(option) -> None:
     assert between.lower is not None
     floor = (between.decode.tok_s + between.lower.decode.tok_s) / 2
     asked = option("qwen3-0.6b", "Q4_K_M", facts=facts, min_tps=floor)
-    verdict = rules.reaches_floor((asked,), asked.scenario)
+    verdict = constraints.reaches_floor((asked,), asked.scenario)
 
     assert [o.kv_type for o in verdict.kept] == ["q8_0"]
     assert "the floor is" in explain.refusal(verdict.rejected[0][1])

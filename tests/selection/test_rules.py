@@ -6,7 +6,7 @@ import pytest
 
 from edgellm import explain
 from edgellm.errors import NothingFits
-from edgellm.selection import rules
+from edgellm.selection import choices, constraints, rules
 from edgellm.selection.option import Option, speed_worth
 from edgellm.selection.rule_result import Rule, RuleResult, rejections
 from edgellm.types.refusal import Dominated
@@ -25,19 +25,19 @@ def run(rule: Rule, *options: Option) -> RuleResult:
 
 def test_trained_context_drops_models_that_were_trained_for_less(option) -> None:
     long, short = (option(model, "Q4_K_M", ctx=16384) for model in ("qwen3-0.6b", "smollm2-135m-instruct"))
-    result = run(rules.trained_context, long, short)
+    result = run(constraints.trained_context, long, short)
 
     assert result.kept == (long,)
     assert "8,192" in explain.refusal(result.rejected[0][1])
 
 
 def test_trained_context_says_nothing_where_none_is_asked(option) -> None:
-    assert run(rules.trained_context, option("smollm2-135m-instruct", "Q8_0")).reason is None
+    assert run(constraints.trained_context, option("smollm2-135m-instruct", "Q8_0")).reason is None
 
 
 def test_fits_memory_drops_what_needs_more_and_says_how_much(option, machine) -> None:
     small, big = option("qwen3-4b", "Q4_K_M", machine(8)), option("qwen3-32b", "Q4_K_M", machine(8))
-    result = run(rules.fits_memory, small, big)
+    result = run(constraints.fits_memory, small, big)
 
     assert result.kept == (small,)
     assert "GiB" in explain.refusal(result.rejected[0][1])
@@ -46,21 +46,21 @@ def test_fits_memory_drops_what_needs_more_and_says_how_much(option, machine) ->
 
 def test_fits_memory_counts_the_cache_of_the_context_asked_for(option, machine) -> None:
     # Weights of 2.5 GB and a cache of 4.5 GiB at 32k tokens.
-    assert run(rules.fits_memory, option("qwen3-4b", "Q4_K_M", machine(7))).kept
+    assert run(constraints.fits_memory, option("qwen3-4b", "Q4_K_M", machine(7))).kept
     with pytest.raises(NothingFits, match="32,768 tokens"):
-        run(rules.fits_memory, option("qwen3-4b", "Q4_K_M", machine(7), ctx=32768))
+        run(constraints.fits_memory, option("qwen3-4b", "Q4_K_M", machine(7), ctx=32768))
 
 
 def test_fits_memory_counts_every_slot(option, machine) -> None:
-    assert run(rules.fits_memory, option("qwen3-4b", "Q4_K_M", machine(8), ctx=8192)).kept
+    assert run(constraints.fits_memory, option("qwen3-4b", "Q4_K_M", machine(8), ctx=8192)).kept
     with pytest.raises(NothingFits, match="8 slots"):
-        run(rules.fits_memory, option("qwen3-4b", "Q4_K_M", machine(8), ctx=8192, slots=8))
+        run(constraints.fits_memory, option("qwen3-4b", "Q4_K_M", machine(8), ctx=8192, slots=8))
 
 
 def test_nothing_fits_names_the_closest_and_the_way_out(option, machine) -> None:
     options = [option(m, "Q8_0", machine(16), max_memory_bytes=100 * 2**20) for m in ("qwen3-0.6b", "qwen3-8b")]
     with pytest.raises(NothingFits) as caught:
-        rules.fits_memory(options, options[0].scenario)
+        constraints.fits_memory(options, options[0].scenario)
 
     assert "qwen3-0.6b Q8_0" in caught.value.message
     assert "--max-memory" in caught.value.hint
@@ -68,7 +68,7 @@ def test_nothing_fits_names_the_closest_and_the_way_out(option, machine) -> None
 
 def test_coherent_bits_prefers_a_smaller_model_at_4_bits_over_a_bigger_one_at_2(option) -> None:
     small, big = option("qwen3-4b", "Q4_K_M"), option("qwen3-8b", "Q2_K")
-    result = run(rules.coherent_bits, small, big)
+    result = run(constraints.coherent_bits, small, big)
 
     assert result.kept == (small,)
     assert "under 4 bits" in explain.refusal(result.rejected[0][1])
@@ -79,7 +79,7 @@ def test_coherent_bits_prefers_a_smaller_model_at_4_bits_over_a_bigger_one_at_2(
 def test_coherent_bits_knows_2_and_3_bit_files_whatever_the_architecture(option, model: str, quant: str) -> None:
     four, low = option(model, "IQ4_XS"), option(model, quant)
 
-    assert run(rules.coherent_bits, four, low).kept == (four,)
+    assert run(constraints.coherent_bits, four, low).kept == (four,)
 
 
 def test_coherent_bits_goes_by_what_is_stored_not_by_the_name(option) -> None:
@@ -87,12 +87,12 @@ def test_coherent_bits_goes_by_what_is_stored_not_by_the_name(option) -> None:
     named = option("smollm2-135m-instruct", "Q2_K")
 
     assert named.bits > 4
-    assert run(rules.coherent_bits, named, option("qwen3-4b", "Q4_K_M")).rejected == ()
+    assert run(constraints.coherent_bits, named, option("qwen3-4b", "Q4_K_M")).rejected == ()
 
 
 def test_coherent_bits_takes_low_bits_where_nothing_else_fits_and_says_so(option) -> None:
     low = option("qwen3-8b", "Q2_K")
-    result = run(rules.coherent_bits, low)
+    result = run(constraints.coherent_bits, low)
 
     assert result.kept == (low,)
     assert "less coherent" in explain.sentence(result.reason)
@@ -103,21 +103,21 @@ def test_coherent_bits_does_not_mean_models_trained_in_few_bits(option) -> None:
 
     assert ternary.is_native
     assert ternary.kept.mid == 1.0
-    assert run(rules.coherent_bits, ternary, option("qwen3-4b", "Q4_K_M")).rejected == ()
+    assert run(constraints.coherent_bits, ternary, option("qwen3-4b", "Q4_K_M")).rejected == ()
 
 
 def test_usable_context_drops_what_leaves_no_room_for_a_conversation(option, machine) -> None:
     on = machine(3)
     roomy, tight = option("qwen3-0.6b", "Q4_K_M", on), option("qwen3-4b", "Q4_0", machine(3.6))
-    result = rules.usable_context((roomy, option("qwen3-4b", "Q4_0", on)), roomy.scenario)
+    result = constraints.usable_context((roomy, option("qwen3-4b", "Q4_0", on)), roomy.scenario)
 
     assert ids(result.kept) == ["qwen3-0.6b Q4_K_M"]
-    assert run(rules.usable_context, tight).kept == (tight,)
+    assert run(constraints.usable_context, tight).kept == (tight,)
 
 
 def test_usable_context_drops_models_that_were_trained_for_too_little(option) -> None:
     short, long = option("tinyllama-1.1b-chat", "Q8_0"), option("qwen3-0.6b", "Q8_0")
-    result = run(rules.usable_context, short, long)
+    result = run(constraints.usable_context, short, long)
 
     assert result.kept == (long,)
     assert "2,048" in explain.refusal(result.rejected[0][1])
@@ -125,7 +125,7 @@ def test_usable_context_drops_models_that_were_trained_for_too_little(option) ->
 
 def test_usable_context_plans_a_shorter_one_where_nothing_holds_it_and_says_so(option) -> None:
     short = option("tinyllama-1.1b-chat", "Q8_0")
-    result = run(rules.usable_context, short)
+    result = run(constraints.usable_context, short)
 
     assert result.kept == (short,)
     assert "shorter context" in explain.sentence(result.reason)
@@ -134,7 +134,7 @@ def test_usable_context_plans_a_shorter_one_where_nothing_holds_it_and_says_so(o
 def test_reaches_floor_drops_the_slow_with_the_rate(option, machine) -> None:
     on = machine(gb_s=20.0)
     fast, slow = option("qwen3-0.6b", "Q4_K_M", on), option("qwen3-8b", "Q8_0", on)
-    result = run(rules.reaches_floor, fast, slow)
+    result = run(constraints.reaches_floor, fast, slow)
 
     assert result.kept == (fast,)
     assert "tok/s, the floor is 5" in explain.refusal(result.rejected[0][1])
@@ -143,7 +143,7 @@ def test_reaches_floor_drops_the_slow_with_the_rate(option, machine) -> None:
 def test_reaches_floor_takes_the_fastest_where_nothing_does_and_labels_it(option, machine) -> None:
     on = machine(0.5, cores=1, gb_s=0.4, isa=("neon",), arch="armv7l")
     small, big = option("smollm2-135m-instruct", "Q4_0", on), option("qwen3-0.6b", "Q4_K_M", on)
-    result = run(rules.reaches_floor, small, big)
+    result = run(constraints.reaches_floor, small, big)
 
     assert result.kept == (small,)
     assert explain.sentence(result.reason).startswith("Slow: nothing reaches 5 tok/s")
@@ -152,7 +152,7 @@ def test_reaches_floor_takes_the_fastest_where_nothing_does_and_labels_it(option
 def test_a_floor_that_was_asked_for_is_kept_or_refused(option) -> None:
     slow = option("qwen3-8b", "Q8_0", min_tps=1000.0)
     with pytest.raises(NothingFits) as caught:
-        rules.reaches_floor((slow,), slow.scenario)
+        constraints.reaches_floor((slow,), slow.scenario)
 
     assert "qwen3-8b Q8_0" in caught.value.message
     assert caught.value.hint.startswith("try `--min-tps")
@@ -172,7 +172,7 @@ def test_a_model_that_always_thinks_is_charged_for_it(option) -> None:
 
 def test_worth_its_bytes_drops_what_another_beats_in_everything(option) -> None:
     better, beaten = option("qwen3-8b", "IQ4_XS"), option("qwen3-8b", "Q4_0")
-    result = run(rules.worth_its_bytes, better, beaten)
+    result = run(constraints.worth_its_bytes, better, beaten)
 
     assert result.kept == (better,)
     assert result.rejected == ((beaten, Dominated("IQ4_XS")),)
@@ -181,16 +181,16 @@ def test_worth_its_bytes_drops_what_another_beats_in_everything(option) -> None:
 def test_worth_its_bytes_keeps_trade_offs_and_equals(option) -> None:
     q4, q5, again = (option("qwen3-8b", quant) for quant in ("Q4_K_M", "Q5_K_M", "Q4_K_M"))
 
-    assert run(rules.worth_its_bytes, q4, q5, again).rejected == ()
+    assert run(constraints.worth_its_bytes, q4, q5, again).rejected == ()
 
 
 def test_worth_its_bytes_compares_within_a_model_only(option) -> None:
-    assert run(rules.worth_its_bytes, option("qwen3-4b", "Q4_0"), option("qwen3.5-4b", "IQ4_XS")).rejected == ()
+    assert run(constraints.worth_its_bytes, option("qwen3-4b", "Q4_0"), option("qwen3.5-4b", "IQ4_XS")).rejected == ()
 
 
 def test_best_model_goes_by_what_is_left_after_compression(option) -> None:
     good, worse = option("qwen3.5-4b", "Q4_K_M"), option("llama-3.2-3b-instruct", "Q8_0")
-    result = run(rules.best_model, worse, good)
+    result = run(choices.best_model, worse, good)
 
     assert result.kept == (good,)
     assert "scores" in explain.refusal(result.rejected[0][1])
@@ -200,14 +200,14 @@ def test_best_model_goes_by_what_is_left_after_compression(option) -> None:
 def test_best_model_prefers_what_is_here_already_among_equals(option) -> None:
     fetched, here = option("qwen3-4b", "Q4_K_M"), option("qwen3-4b", "Q4_K_M", local=True)
 
-    assert rules.rank_models([fetched, here])[0] is here
+    assert choices.rank_models([fetched, here])[0] is here
 
 
 @pytest.mark.parametrize("model", ["qwen3-0.6b", "qwen3-4b", "qwen3-8b"])
 def test_a_small_model_takes_q5_k_m_or_higher_where_it_can(option, model: str, machine) -> None:
     on = machine(gb_s=80.0)
     options = [option(model, quant, on) for quant in ("Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")]
-    result = run(rules.quant_for_size, *options)
+    result = run(choices.quant_for_size, *options)
 
     assert result.kept[0].quant in ("Q5_K_M", "Q6_K", "Q8_0")
     assert result.kept[0].decode.tok_s >= 5
@@ -218,7 +218,7 @@ def test_an_upgrade_beyond_q5_k_m_must_be_safe(option, machine) -> None:
     on = machine(gb_s=76.0)
     options = [option("qwen3-8b", quant, on) for quant in ("Q5_K_M", "Q6_K", "Q8_0")]
     q8 = options[2]
-    chosen = run(rules.quant_for_size, *options).kept[0]
+    chosen = run(choices.quant_for_size, *options).kept[0]
 
     assert q8.decode.tok_s >= 5 > q8.decode.low
     assert chosen.quant == "Q5_K_M"
@@ -226,7 +226,8 @@ def test_an_upgrade_beyond_q5_k_m_must_be_safe(option, machine) -> None:
 
 def test_a_small_model_takes_4_bits_where_no_more_is_left(option) -> None:
     assert (
-        run(rules.quant_for_size, option("qwen3-4b", "Q4_K_M"), option("qwen3-4b", "IQ4_XS")).kept[0].quant == "Q4_K_M"
+        run(choices.quant_for_size, option("qwen3-4b", "Q4_K_M"), option("qwen3-4b", "IQ4_XS")).kept[0].quant
+        == "Q4_K_M"
     )
 
 
@@ -235,21 +236,21 @@ def test_a_large_model_is_content_with_4_bits_on_a_slow_machine_and_takes_more_o
     slow = [option("qwen3-14b", quant, machine(64, gb_s=120.0)) for quant in quants]
     fast = [option("qwen3-14b", quant, machine(64, cores=32, gb_s=600.0)) for quant in quants]
 
-    assert run(rules.quant_for_size, *slow).kept[0].quant == "Q4_K_M"
-    assert run(rules.quant_for_size, *fast).kept[0].quant == "Q8_0"
+    assert run(choices.quant_for_size, *slow).kept[0].quant == "Q4_K_M"
+    assert run(choices.quant_for_size, *fast).kept[0].quant == "Q8_0"
 
 
 def test_a_model_trained_in_a_type_is_run_in_it(option) -> None:
     native, other, smaller = (option("gpt-oss-20b", quant) for quant in ("MXFP4", "Q8_0", "Q4_K_M"))
 
-    assert run(rules.quant_for_size, smaller, other, native).kept == (native,)
+    assert run(choices.quant_for_size, smaller, other, native).kept == (native,)
 
 
 def test_unquantized_files_are_the_last_resort(option) -> None:
     full, packed = option("qwen3-0.6b", "F16"), option("qwen3-0.6b", "Q8_0")
 
-    assert run(rules.quant_for_size, full, packed).kept == (packed,)
-    assert run(rules.quant_for_size, full).kept == (full,)
+    assert run(choices.quant_for_size, full, packed).kept == (packed,)
+    assert run(choices.quant_for_size, full).kept == (full,)
 
 
 def test_speed_is_worth_most_at_the_floor_and_saturates(option) -> None:
@@ -264,7 +265,7 @@ def test_speed_is_worth_most_at_the_floor_and_saturates(option) -> None:
 def test_rejections_are_told_once_per_model_where_the_rule_dropped_all_of_it(option, machine) -> None:
     on = machine(8)
     options = [option("qwen3-32b", q, on) for q in ("Q8_0", "Q4_K_M")] + [option("qwen3-4b", "Q4_K_M", on)]
-    rows = rejections(rules.fits_memory(options, options[0].scenario), "fits_memory")
+    rows = rejections(constraints.fits_memory(options, options[0].scenario), "fits_memory")
 
     assert [(r.model, r.quant) for r in rows] == [("qwen3-32b", "")]
     assert explain.refusal(rows[0].reason).startswith("even Q4_K_M: needs")

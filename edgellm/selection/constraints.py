@@ -1,0 +1,190 @@
+"""The rules that drop what will not do; see `edgellm.selection.rules` for their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgellm import explain
+from edgellm.errors import NothingFits
+from edgellm.estimate.quants import LOW_BITS
+from edgellm.selection.context_length import longest
+from edgellm.selection.option import Option
+from edgellm.selection.rule_result import RuleResult, lowering, split
+from edgellm.selection.scenario import SHORTEST_CTX, Scenario
+from edgellm.types import criterion, refusal
+from edgellm.types.basis import rate_kind
+from edgellm.types.reason import FewerBitsTaken, ShorterContext, Slow
+from edgellm.units import show_memory, show_rate
+
+LOW_SHARE = 1 / 3  # a file is a 2- or 3-bit file if more of its weights than this are; 4-bit mixes have none
+
+
+def passed_its_check(options: Sequence[Option], scenario: Scenario) -> RuleResult:
+    """What `edgellm bench` found unfit, against a higher quantization, is not chosen again."""
+    return split(options, lambda o: criterion.Stated(o.veto) if o.veto else None, criterion.QualityChecked())
+
+
+def trained_context(options: Sequence[Option], scenario: Scenario) -> RuleResult:
+    """Beyond its trained length a model's answers fall apart, so the length asked for is a constraint."""
+    asked = scenario.request.ctx
+    if asked is None:
+        return RuleResult(tuple(options))
+    return split(
+        options,
+        lambda o: refusal.TrainedForLess(o.card.ctx_train, asked) if o.card.ctx_train < asked else None,
+        criterion.TrainedContext(asked),
+    )
+
+
+def fits_memory(options: Sequence[Option], scenario: Scenario) -> RuleResult:
+    """Weights, cache, buffers and process must fit the budget, with the context asked for or at least the shortest."""
+
+    def over(o: Option) -> refusal.RuleRefusal | None:
+        ctx = scenario.request.ctx or min(SHORTEST_CTX, o.card.ctx_train)
+        # Weights alone settle most cases without computing a footprint, where no GPU takes some of them.
+        needed = o.tensor_bytes if too_heavy(o) else o.counted_at(ctx)
+        if needed <= scenario.budget_bytes:
+            return o.placed_at(ctx).problem
+        return _too_big(o, needed, ctx)
+
+    def too_heavy(o: Option) -> bool:
+        return o.tensor_bytes > scenario.budget_bytes and not o.has_gpu
+
+    def hopeless(o: Option) -> bool:
+        return too_heavy(o) or _without_cache(o, scenario.request.ctx or SHORTEST_CTX) > scenario.budget_bytes
+
+    result = lowering(options, over, criterion.FitsBudget(scenario.budget_bytes), hopeless=hopeless)
+    if options and not result.kept:
+        raise _nothing_fits(options, scenario)
+    return result
+
+
+def coherent_bits(options: Sequence[Option], scenario: Scenario) -> RuleResult:
+    """Rule 2: "choose it only where nothing else fits, and prefer a smaller model at 4 bits over a bigger one at 2".
+
+    What counts is what the weights are really stored in, not the name: short rows fall back to more bits. Models that
+    were trained in a low-bit type are not compressed and not meant.
+    """
+    result = split(
+        options,
+        lambda o: None if o.is_native or o.low_bit_share <= LOW_SHARE else refusal.FewBits(o.low_bit_share, LOW_BITS),
+        criterion.EnoughBits(LOW_BITS),
+    )
+    if options and not result.kept:
+        return RuleResult(tuple(options), reason=FewerBitsTaken(LOW_BITS))
+    return result
+
+
+def usable_context(options: Sequence[Option], scenario: Scenario) -> RuleResult:
+    """A bigger model with no room for a conversation is worse than a smaller one with room."""
+    needed = scenario.needs.min_ctx
+
+    def short(o: Option) -> refusal.RuleRefusal | None:
+        memory = o.counted_at(o.needed_ctx)
+        if memory > scenario.budget_bytes:
+            return _too_big(o, memory, o.needed_ctx)
+        if problem := o.placed_at(o.needed_ctx).problem:
+            return problem
+        if scenario.request.ctx is None and o.card.ctx_train < needed:
+            return refusal.TrainedForLess(o.card.ctx_train, needed, scenario.request.task)
+        return None
+
+    def hopeless(o: Option) -> bool:
+        return o.card.ctx_train < needed or _without_cache(o, o.needed_ctx) > scenario.budget_bytes
+
+    result = lowering(options, short, criterion.RoomForContext(scenario.request.ctx or needed), hopeless=hopeless)
+    if not options or result.kept or scenario.request.ctx is not None:
+        return result
+    # As no type of cache holds it, none is given up for it.
+    reach = [longest(o.needed_ctx, o.fits_at) for o in options]
+    # Half the longest context with a better model is worth more than all of it.
+    enough = max(reach) / 2
+    kept = tuple(o for o, ctx in zip(options, reach, strict=True) if ctx >= enough)
+    shorter = (o for o, ctx in zip(options, reach, strict=True) if ctx < enough)
+    dropped = tuple((o, why) for o in shorter if (why := short(o)) is not None)
+    return RuleResult(kept, dropped, ShorterContext(needed, scenario.request.task))
+
+
+def reaches_floor(options: Sequence[Option], scenario: Scenario) -> RuleResult:
+    """Slower than the floor is not usable.
+
+    A floor that the user set is a promise and is kept or refused. The task's own gives way: who has a slow machine
+    still wants the best answer it can give, and is told.
+    """
+    floor = scenario.floor_tps
+
+    def slow(o: Option) -> refusal.TooSlow:
+        return refusal.TooSlow(o.rate.tok_s, floor, rate_kind(o.rate.basis), o.card.thinking, o.kv_type)
+
+    def hopeless(o: Option) -> bool:
+        if scenario.request.task == "embed" or o.facts.calibration is None:
+            return True
+        return o.decode_at(0).tok_s * o.useful_tps < floor * o.decode.tok_s
+
+    asked = criterion.ReachesFloor(floor, scenario.request.task)
+    result = lowering(options, lambda o: slow(o) if o.useful_tps < floor else None, asked, hopeless=hopeless)
+    if not options or result.kept:
+        return result
+    best = max(o.useful_tps for o in options)
+    if scenario.request.min_tps is not None:
+        fastest = max(options, key=lambda o: (o.useful_tps, o.model))
+        raise NothingFits(
+            f"nothing reaches {show_rate(floor)} tok/s on {scenario.machine.name}; the fastest that fits is "
+            f"{fastest.model} {fastest.quant} at a predicted {show_rate(best)}",
+            hint=f"try `--min-tps {best * 0.95:.2g}`",
+        )
+    # Within a tenth of the fastest the better model is worth more than the difference.
+    kept = tuple(o for o in options if o.useful_tps >= 0.9 * best)
+    dropped = tuple((o, slow(o)) for o in options if o.useful_tps < 0.9 * best)
+    return RuleResult(kept, dropped, Slow(floor, best))
+
+
+def worth_its_bytes(options: Sequence[Option], scenario: Scenario) -> RuleResult:
+    """Rule 2: "smaller, not faster". Drops what another file of the model beats in bytes, speed and quality."""
+
+    by_model: dict[tuple[str, str], list[tuple[tuple[float, float, float], Option]]] = {}
+    for o in options:
+        # Each the better, the higher.
+        by_model.setdefault((o.model, o.backend), []).append(((-o.tensor_bytes, o.kept.mid, o.rate.tok_s), o))
+
+    def beaten(o: Option) -> refusal.Dominated | None:
+        own = (-o.tensor_bytes, o.kept.mid, o.rate.tok_s)
+        for other, a in by_model[o.model, o.backend]:
+            if other[0] >= own[0] and other[1] >= own[1] and other[2] >= own[2] and other != own:
+                return refusal.Dominated(a.quant)
+        return None
+
+    return split(options, beaten, criterion.NotDominated())
+
+
+def _without_cache(o: Option, ctx: int) -> int:
+    """Bytes that count, as if the cache took none: no type of it can do with less."""
+    return 0 if o.has_gpu else o.counted_at(ctx) - o.kv_bytes_at(ctx)
+
+
+def _too_big(o: Option, needed: int, ctx: int) -> refusal.NeedsMemory:
+    return refusal.NeedsMemory(needed, o.scenario.budget_bytes, ctx, o.kv_type)
+
+
+def _nothing_fits(options: Sequence[Option], scenario: Scenario) -> NothingFits:
+    def needed(o: Option) -> int:
+        return o.counted_at(scenario.request.ctx or min(SHORTEST_CTX, o.card.ctx_train))
+
+    closest = min(options, key=lambda o: (needed(o), o.model, o.quant))
+    ctx = scenario.request.ctx or min(SHORTEST_CTX, closest.card.ctx_train)
+    if problem := closest.placed_at(ctx).problem:
+        raise NothingFits(
+            f"nothing fits: the smallest, {closest.model} {closest.quant}: {explain.refusal(problem)}",
+            hint="--gpu-layers auto puts as many there as fit; --ctx, --slots ask for less",
+        )
+    hint = "close other programs or raise the limit"
+    if scenario.request.max_memory_bytes is not None:
+        hint = f"try `--max-memory {needed(closest) // 1024**2 + 1}MiB`"
+    elif scenario.request.ctx is not None or scenario.request.slots > 1:
+        hint = "ask for less with --ctx or --slots"
+    what = f"{closest.model} {closest.quant}, needs {show_memory(needed(closest))}"
+    return NothingFits(
+        f"nothing fits: the smallest, {what} with {ctx:,} tokens of context and {scenario.request.slots} slots; "
+        f"the budget is {explain.budget(scenario.budget)}",
+        hint=hint,
+    )
