@@ -7,12 +7,13 @@ every backend. A `Backend` is light and lives in the parent; an `Engine` lives i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from edgellm.contract.embedder import EmbeddingInfo
-from edgellm.errors import CacheFull
+from edgellm.errors import BackendUnavailable, CacheFull
 from edgellm.settings import variables
 from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
@@ -309,6 +310,23 @@ class WorkerEnv(Protocol):
     def worker_environment(self) -> Mapping[str, str]:
         """Variables of the worker process. One that the user has set stays as it is."""
         ...
+
+
+@contextlib.contextmanager
+def loading_library(name: str, *also: type[Exception]) -> Iterator[None]:
+    """Around the import of a backend's library, in a worker: turns what it raises into `BackendUnavailable`.
+
+    Args:
+        name: what the error calls the library.
+        also: what the import may raise beside `ImportError` and `OSError`.
+    """
+    failures: tuple[type[Exception], ...] = (ImportError, OSError, *also)
+    try:
+        yield
+    except failures as error:
+        raise BackendUnavailable(
+            f"{name} does not load: {error}", hint="run `edgellm doctor` for what is missing"
+        ) from error
 
 
 def worker_environment(backend: object) -> dict[str, str]:

@@ -59,7 +59,7 @@ def test_recurrent_state_grows_with_slots_and_not_with_context() -> None:
 @pytest.mark.parametrize(
     ("name", "ctx", "slots", "batch", "reserved_mib"),
     [
-        # What llama.cpp reserves (`edgellm_gguf.meter`): its layers decide, its logits, and its masks.
+        # What llama.cpp reserves (tests/support/reserved_buffers.py): its layers decide, its logits, and its masks.
         ("smollm2-135m-instruct", 512, 1, 512, 14.01),
         ("smollm2-135m-instruct", 8192, 4, 512, 21.51),
         ("smollm2-135m-instruct", 8192, 1, 128, 6.7),

@@ -34,7 +34,8 @@ from edgellm_gguf import kernels
 llama_cpp.llama_backend_init()
 cpu, pages = kernels.Cpu(), kernels.Pages(8 << 20)
 lib = kernels.library
-lib.ggml_backend_tensor_get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
+tensor_get = llama_cpp.llama_cpp._lib.ggml_backend_tensor_get
+tensor_get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
 off = {}
 for name in ("F32", "F16", "Q8_0", "Q4_K"):
     kind, row, rows = BY_NAME[name], 512, 64
@@ -56,7 +57,7 @@ for name in ("F32", "F16", "Q8_0", "Q4_K"):
     cpu.use(1)
     cpu.seconds(graph)
     out = np.zeros(rows, np.float32)
-    lib.ggml_backend_tensor_get(y, out.ctypes.data, 0, out.nbytes)
+    tensor_get(y, out.ctypes.data, 0, out.nbytes)
     off[name] = float(np.abs(out - weights @ column).max() / np.abs(weights @ column).max())
 print(json.dumps(off))
 """
@@ -68,7 +69,6 @@ import llama_cpp, numpy as np
 from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm_gguf import kernels
 llama_cpp.llama_backend_init()
-kernels._bind()
 pages = kernels.Pages(3 << 20)
 plain = bytes(pages.hold("Q4_K"))
 scales = {}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgellm.contract.backend import loading_library
 from edgellm.contract.child import ask
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import BackendUnavailable, EdgeLLMError, UnsupportedArtifact
@@ -84,14 +85,10 @@ class BitnetBackend:
             raise BackendUnavailable("the bitnet backend computes on the CPU only", hint="leave --gpu-layers out")
         if plan.artifact.format == "gguf":
             _header(plan.artifact.path)  # refused here, before native code sees the file
-        try:
+        with loading_library("the ternary engine"):
             from edgellm_bitnet.engine import open_engine
 
             return open_engine(plan, options)
-        except (ImportError, OSError) as error:
-            raise BackendUnavailable(
-                f"the ternary engine does not load: {error}", hint="run `edgellm doctor` for what is missing"
-            ) from error
 
     def check_options(self, options: Sequence[tuple[str, str]]) -> None:
         Options.parse(options)

@@ -12,13 +12,11 @@ import numpy.typing as npt
 
 from edgellm.contract.backend import EngineInfo, SlotInput
 from edgellm.contract.embedder import EmbeddingInfo, check_sequences
-from edgellm.errors import BackendUnavailable, StepFailed, UnsupportedTask
+from edgellm.errors import StepFailed, UnsupportedTask
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_gguf.engine import Batch
-from edgellm_gguf.loading import LOG, load
+from edgellm_gguf.loading import LOG, LoadedModel, system_info
 from edgellm_gguf.params import context_params
-from edgellm_gguf.threadpool import ThreadPool
-from edgellm_gguf.tokenizer import LlamaTokenizer
 
 if TYPE_CHECKING:
     from edgellm.contract.backend import Logits
@@ -28,23 +26,14 @@ POOLING = {1: "mean", 2: "cls", 3: "last"}
 MAX_SEQUENCES = 64  # of one batch; the library allows 256
 
 
-class LlamaEmbedder:
+class LlamaEmbedder(LoadedModel):
     """A loaded embedding model."""
 
     def __init__(self, plan: LaunchPlan, pooling: str) -> None:
-        LOG.start()
-        llama_cpp.llama_backend_init()
-        self._model = self._ctx = self._threads = None
-        try:
-            self._model = load(plan)
-            self._ctx = self._new_context(plan.settings, pooling)
-            self._threads = ThreadPool(self._ctx, plan.settings.n_threads_batch)
-        except Exception:
-            self.close()
-            raise
-        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
-        self.tokenizer = LlamaTokenizer(self._vocab)
-        self.info = self._describe(plan.settings, pooling)
+        settings = plan.settings
+        params = embedding_params(settings, pooling)
+        super().__init__(plan, params, settings.n_threads_batch, size=f"{params.n_ctx}", hint="ask for less with --ctx")
+        self.info = self._describe(settings, pooling)
         self._capacity = max(self.info.n_ctx, self.info.max_batch_tokens)
         self._batch = Batch(self._capacity)
 
@@ -81,18 +70,6 @@ class LlamaEmbedder:
         """Slots are always empty."""
         return 0
 
-    def close(self) -> None:
-        """Free context and model."""
-        if self._ctx is not None:
-            llama_cpp.llama_free(self._ctx)
-            self._ctx = None
-        if self._threads is not None:
-            self._threads.close()
-            self._threads = None
-        if self._model is not None:
-            llama_cpp.llama_model_free(self._model)
-            self._model = None
-
     def _compute(self, sequences: Sequence[Sequence[int]], rows: npt.NDArray[np.float32]) -> None:
         # All tokens are outputs: pooling sees what is one.
         entries = [SlotInput(n, 0, tuple(tokens), len(tokens)) for n, tokens in enumerate(sequences)]
@@ -109,24 +86,6 @@ class LlamaEmbedder:
                 raise StepFailed(f"llama.cpp gave no vector for sequence {n}{LOG.last()}")
             rows[n] = np.ctypeslib.as_array(vector, shape=(self.info.n_embd,))
 
-    def _new_context(self, settings: Settings, pooling: str) -> Any:
-        params = context_params(settings)
-        whole = max(settings.n_ctx, settings.n_batch)
-        params.embeddings = True
-        params.n_ctx = params.n_batch = whole
-        # Attention that sees later tokens, and sums over all, need a sequence in one piece.
-        params.n_ubatch = settings.n_batch if pooling == "last" else whole
-        params.n_outputs_max = whole
-        params.n_seq_max = MAX_SEQUENCES
-        params.n_threads = settings.n_threads_batch
-        params.kv_unified = True  # sequences share the cells: there are as many as a batch has tokens
-        ctx = llama_cpp.llama_init_from_model(self._model, params)
-        if ctx is None:
-            raise BackendUnavailable(
-                f"llama.cpp cannot make a context of {whole} tokens{LOG.last()}", hint="ask for less with --ctx"
-            )
-        return ctx
-
     def _describe(self, settings: Settings, pooling: str) -> EngineInfo:
         trained = int(llama_cpp.llama_model_n_ctx_train(self._model))
         n_ctx = min(settings.n_ctx, trained) if trained > 0 else settings.n_ctx
@@ -137,7 +96,21 @@ class LlamaEmbedder:
             add_bos=bool(llama_cpp.llama_vocab_get_add_bos(self._vocab)), rewind_tokens=0, generates=False,
             capabilities=frozenset({"embed"}), embedding=EmbeddingInfo(pooling), device=LOG.devices() or "cpu",
             details={
-                "library": llama_cpp.llama_print_system_info().decode("utf-8", "replace").strip(),
-                "pooling": f"{pooling}, from the file", "normalized": "to unit length, as llama.cpp's own tools do",
+                "library": system_info(), "pooling": f"{pooling}, from the file",
+                "normalized": "to unit length, as llama.cpp's own tools do",
             },
         )  # fmt: skip
+
+
+def embedding_params(settings: Settings, pooling: str) -> Any:
+    """llama_context_params."""
+    params = context_params(settings)
+    whole = max(settings.n_ctx, settings.n_batch)
+    params.embeddings = True
+    params.n_ctx = params.n_batch = params.n_outputs_max = whole
+    # Attention that sees later tokens, and sums over all, need a sequence in one piece.
+    params.n_ubatch = settings.n_batch if pooling == "last" else whole
+    params.n_seq_max = MAX_SEQUENCES
+    params.n_threads = settings.n_threads_batch
+    params.kv_unified = True  # sequences share the cells: there are as many as a batch has tokens
+    return params

@@ -13,41 +13,30 @@ import llama_cpp
 import numpy as np
 
 from edgellm.contract.backend import EngineInfo, SlotInput, check_batch
-from edgellm.errors import BackendUnavailable, CacheFull, StepFailed
+from edgellm.errors import CacheFull, StepFailed
 from edgellm.types.plan import LaunchPlan, Settings
-from edgellm_gguf.loading import LOG, load
+from edgellm_gguf.loading import LOG, LoadedModel, system_info
 from edgellm_gguf.params import context_params, max_logits
-from edgellm_gguf.threadpool import ThreadPool
-from edgellm_gguf.tokenizer import LlamaTokenizer
 
 if TYPE_CHECKING:
     from edgellm.contract.backend import Logits
 
-_log = LOG
 
-
-class LlamaEngine:
+class LlamaEngine(LoadedModel):
     """A loaded model and its context."""
 
     def __init__(self, plan: LaunchPlan) -> None:
-        _log.start()
-        llama_cpp.llama_backend_init()
-        self._model = self._ctx = self._threads = None
-        try:
-            self._model = load(plan)
-            self._ctx = self._new_context(plan.settings)
-            self._threads = ThreadPool(self._ctx, plan.settings.n_threads)
-        except Exception:
-            self.close()
-            raise
+        settings = plan.settings
+        super().__init__(
+            plan, context_params(settings), settings.n_threads, size=f"{settings.n_slots} x {settings.n_ctx}",
+            hint="ask for less with --ctx or --slots, or fewer --gpu-layers",
+        )  # fmt: skip
         self._memory = llama_cpp.llama_get_memory(self._ctx)
-        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self._n_swa = int(llama_cpp.llama_model_n_swa(self._model))
-        self._batch = Batch(plan.settings.n_batch)
-        self._n_past = [0] * plan.settings.n_slots
+        self._batch = Batch(settings.n_batch)
+        self._n_past = [0] * settings.n_slots
         self._views: dict[tuple[int, int], Logits] = {}
-        self.tokenizer = LlamaTokenizer(self._vocab)
-        self.info = self._describe(plan)
+        self.info = self._describe(settings)
 
     def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
         """See `edgellm.contract.backend.Engine.step`."""
@@ -89,18 +78,6 @@ class LlamaEngine:
         self._n_past[target] = self._n_past[source]
         return self.truncate(target, n_tokens)
 
-    def close(self) -> None:
-        """Free context and model."""
-        if self._ctx is not None:
-            llama_cpp.llama_free(self._ctx)
-            self._ctx = None
-        if self._threads is not None:
-            self._threads.close()
-            self._threads = None
-        if self._model is not None:
-            llama_cpp.llama_model_free(self._model)
-            self._model = None
-
     def _recover(self, batch: Sequence[SlotInput], status: int) -> None:
         """Turn llama_decode's status into the contract's errors (llama.h): 1 = no cells and nothing changed."""
         if status == 1:
@@ -110,7 +87,7 @@ class LlamaEngine:
         for slot in lost:
             llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
             self._n_past[slot] = 0
-        raise StepFailed(f"llama_decode returned {status}{_log.last()}", lost_slots=lost)
+        raise StepFailed(f"llama_decode returned {status}{LOG.last()}", lost_slots=lost)
 
     def _view(self, rows: int) -> Logits:
         pointer = llama_cpp.llama_get_logits(self._ctx)
@@ -124,18 +101,8 @@ class LlamaEngine:
             self._views[(address, rows)] = view
         return view
 
-    def _new_context(self, settings: Settings) -> object:
-        params = context_params(settings)
-        ctx = llama_cpp.llama_init_from_model(self._model, params)
-        if ctx is None:
-            raise BackendUnavailable(
-                f"llama.cpp cannot make a context of {settings.n_slots} x {settings.n_ctx} tokens{_log.last()}",
-                hint="ask for less with --ctx or --slots, or fewer --gpu-layers",
-            )
-        return ctx
-
-    def _describe(self, plan: LaunchPlan) -> EngineInfo:
-        settings, vocab = plan.settings, self._vocab
+    def _describe(self, settings: Settings) -> EngineInfo:
+        vocab = self._vocab
         n_vocab = int(llama_cpp.llama_vocab_n_tokens(vocab))
         eos = frozenset(t for t in range(n_vocab) if llama_cpp.llama_vocab_is_eog(vocab, t))
         recurrent = llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
@@ -156,12 +123,12 @@ class LlamaEngine:
             rewind_tokens=rewind,
             fork_copies=True,
             batch_invariant=False,
-            device=_log.devices() or "cpu",
-            allocated_bytes=_log.allocated_bytes(),
+            device=LOG.devices() or "cpu",
+            allocated_bytes=LOG.allocated_bytes(),
             details={
-                "library": llama_cpp.llama_print_system_info().decode("utf-8", "replace").strip(),
-                **({"layers": _log.fact("offloaded")} if settings.gpu_layers else {}),
-                "buffers": "; ".join(line for line in _log.facts if "buffer size" in line),
+                "library": system_info(),
+                **({"layers": LOG.fact("offloaded")} if settings.gpu_layers else {}),
+                "buffers": "; ".join(line for line in LOG.facts if "buffer size" in line),
             },
         )
 

@@ -1,6 +1,6 @@
-"""Memory of one GGUF file on this build: from its header by formula, or with the buffers that the library itself names.
+"""Memory of one GGUF file on this build, by formula from its header. Nothing here imports `llama_cpp`.
 
-Nothing here imports `llama_cpp`; what only the library knows comes from a short-lived process (`meter.py`).
+tests/gguf/test_memory_kinds.py compares it with what the library itself would reserve.
 """
 
 from __future__ import annotations
@@ -10,17 +10,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import msgspec
-
-from edgellm.contract.child import ask
-from edgellm.errors import BackendUnavailable
 from edgellm.estimate import footprint
 from edgellm.formats.gguf.reader import LongArray, read_model
 from edgellm.types.model import Artifact, Shape
 from edgellm.types.plan import Footprint, Settings
 from edgellm_gguf.repacking import ROW_MULTIPLE
 
-METER_TIMEOUT_S = 60.0
 # Looked up row by row, never multiplied with: llama.cpp keeps them as they are (`llm_tensor_info`, GGML_OP_GET_ROWS).
 TABLES = frozenset({"token_embd.weight", "per_layer_token_embd.weight", "position_embd.weight", "token_types.weight"})
 
@@ -60,31 +55,6 @@ def of_file(artifact: Artifact, settings: Settings, repacked: Mapping[str, float
             merges=facts.merges,
         ),
         exact=True,
-    )
-
-
-def measured(formula: Footprint, artifact: Artifact, settings: Settings) -> Footprint:
-    """The same with cache, compute and output buffers as llama.cpp would reserve them; takes half a second.
-
-    Raises:
-        BackendUnavailable: the library dies of the question, or does not open the file.
-    """
-    question = msgspec.json.encode({"paths": artifact.paths, "settings": settings})
-    answer, end = ask("edgellm_gguf.meter", question=question, timeout_s=METER_TIMEOUT_S)
-    if end.timed_out:
-        raise BackendUnavailable(f"llama.cpp did not answer within {METER_TIMEOUT_S:.0f} s")
-    if end.returncode:
-        reason = end.last_words or f"it ended with {end.returncode}"
-        raise BackendUnavailable(f"llama.cpp does not measure {artifact.path}: {reason}", hint="see `edgellm doctor`")
-    buffers = msgspec.json.decode(answer, type=dict[str, int])
-    compute = buffers["compute_bytes"]
-    touched = formula.compute_resident_bytes
-    return replace(
-        formula,
-        kv_bytes=buffers["kv_bytes"],
-        compute_bytes=compute,
-        compute_resident_bytes=compute if touched is None else min(touched, compute),
-        output_bytes=buffers["output_bytes"],
     )
 
 

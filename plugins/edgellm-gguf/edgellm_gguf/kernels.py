@@ -1,31 +1,25 @@
 """Single operations of ggml on the CPU, with weights where a loaded model would have them. In a worker only.
 
 Which buffer a type's weights go to (interleaved for the processor's kernels, AMX tiles, or as they are in the file) is
-asked of the library, as llama.cpp asks when it loads (`select_weight_buft`, src/llama-model.cpp). The binding has no
-names for these functions (ggml.h, ggml-backend.h, ggml-cpu.h), so they are bound here.
+asked of the library, as llama.cpp asks when it loads (`select_weight_buft`, src/llama-model.cpp).
 """
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import time
 from dataclasses import dataclass
 from typing import Any
 
-import llama_cpp.llama_cpp as binding
 import numpy as np
 import numpy.typing as npt
 
 from edgellm.formats.gguf.ggml_types import BY_NAME
+from edgellm_gguf.ggml import CPU, F16, F32, InitParams, extra_buffer_types, library, new_threadpool
 from edgellm_gguf.random_weights import random_weights
-from edgellm_gguf.threadpool import _Params
 
 Bytes = npt.NDArray[np.uint8]
 
-library = binding._lib
-CPU = 0  # enum ggml_backend_dev_type
-F32, F16 = 0, 1  # enum ggml_type
 GRAPH_BYTES = 1 << 20  # of tensor descriptions, without data
 SAMPLE_ROWS, SAMPLE_ROW = 64, 2048  # quantized once and laid out again and again
 # Types with a scale in half precision for every 32 weights get real ones. Scales are looked up in a table of 65,536:
@@ -37,57 +31,13 @@ SAMPLED = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4"})
 _UPPER, _LOOSE = 0x20, 0x07
 
 
-class _InitParams(ctypes.Structure):
-    _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
-
-
-def _bind() -> None:
-    pointer, i64, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t, ctypes.c_int
-    tensor3, tensor4 = [pointer, number, i64, i64, i64], [pointer, number, i64, i64, i64, i64]
-    for name, result, arguments in (
-        ("ggml_init", pointer, [_InitParams]),
-        ("ggml_free", None, [pointer]),
-        ("ggml_new_tensor_2d", pointer, [pointer, number, i64, i64]),
-        ("ggml_new_tensor_3d", pointer, tensor3),
-        ("ggml_new_tensor_4d", pointer, tensor4),
-        ("ggml_mul_mat", pointer, [pointer] * 3),
-        ("ggml_permute", pointer, [pointer] * 2 + [number] * 4),
-        ("ggml_flash_attn_ext", pointer, [pointer] * 5 + [ctypes.c_float] * 3),
-        ("ggml_new_graph", pointer, [pointer]),
-        ("ggml_build_forward_expand", None, [pointer, pointer]),
-        ("ggml_nbytes", size, [pointer]),
-        ("ggml_quantize_chunk", size, [number, pointer, pointer, i64, i64, i64, pointer]),
-        ("ggml_backend_dev_by_type", pointer, [number]),
-        ("ggml_backend_dev_init", pointer, [pointer, ctypes.c_char_p]),
-        ("ggml_backend_dev_backend_reg", pointer, [pointer]),
-        ("ggml_backend_dev_supports_op", ctypes.c_bool, [pointer, pointer]),
-        ("ggml_backend_reg_get_proc_address", pointer, [pointer, ctypes.c_char_p]),
-        ("ggml_backend_alloc_ctx_tensors_from_buft", pointer, [pointer, pointer]),
-        ("ggml_backend_buffer_free", None, [pointer]),
-        ("ggml_backend_cpu_buffer_from_ptr", pointer, [pointer, size]),
-        ("ggml_backend_cpu_buffer_type", pointer, []),
-        ("ggml_backend_cpu_set_n_threads", None, [pointer, number]),
-        ("ggml_backend_cpu_set_threadpool", None, [pointer, pointer]),
-        ("ggml_backend_free", None, [pointer]),
-        ("ggml_backend_graph_compute", number, [pointer, pointer]),
-        ("ggml_backend_tensor_alloc", number, [pointer, pointer, pointer]),
-        ("ggml_backend_tensor_set", None, [pointer, pointer, size, size]),
-        ("ggml_threadpool_params_init", None, [pointer, number]),
-        ("ggml_threadpool_new", pointer, [pointer]),
-        ("ggml_threadpool_free", None, [pointer]),
-    ):
-        function: Any = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-
-
 class Cpu:
     """ggml's CPU backend with threads of its own, as the engine has them."""
 
     def __init__(self) -> None:
-        _bind()
         self._device = library.ggml_backend_dev_by_type(CPU)
         self._backend = library.ggml_backend_dev_init(self._device, None)
-        self._extra = self._extra_buffer_types()
+        self._extra = extra_buffer_types(self._device)
         self._pool: int | None = None
 
     def use(self, threads: int) -> None:
@@ -95,9 +45,7 @@ class Cpu:
         self._free_pool()
         library.ggml_backend_cpu_set_n_threads(self._backend, threads)
         if threads > 1:
-            params = _Params()
-            library.ggml_threadpool_params_init(ctypes.byref(params), threads)
-            self._pool = library.ggml_threadpool_new(ctypes.byref(params))
+            self._pool = new_threadpool(threads)
             library.ggml_backend_cpu_set_threadpool(self._backend, self._pool)
 
     def buffer_type(self, type_id: int, row: int) -> int | None:
@@ -139,24 +87,12 @@ class Cpu:
             library.ggml_threadpool_free(self._pool)
             self._pool = None
 
-    def _extra_buffer_types(self) -> list[int]:
-        registry = library.ggml_backend_dev_backend_reg(self._device)
-        address = library.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_dev_get_extra_bufts")
-        if not address:
-            return []
-        function = ctypes.CFUNCTYPE(ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p)(address)
-        listed = function(self._device)
-        types: list[int] = []
-        while listed and listed[len(types)]:
-            types.append(int(listed[len(types)]))
-        return types
-
 
 class Tensors:
     """A ggml context whose tensors lie in one buffer."""
 
     def __init__(self) -> None:
-        self.ctx = library.ggml_init(_InitParams(GRAPH_BYTES, None, True))
+        self.ctx = library.ggml_init(InitParams(GRAPH_BYTES, None, True))
         self._buffer: int | None = None
 
     def allocate(self, buffer_type: int | None = None) -> None:

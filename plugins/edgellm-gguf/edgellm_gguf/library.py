@@ -89,7 +89,7 @@ def missing() -> str:
 
 def verdict(machine: Machine) -> Verdict:
     """The cached answer of the probe for this library on this machine; probes when there is none (a second, once)."""
-    digest = _digest(tuple((str(path), *_stamp(path)) for path in library_files()))
+    digest = _files_digest()
     cached = settings.current().cache_dir / "gguf-probe" / f"{digest[:16]}-{_circumstances(machine)[:16]}.json"
     return kept(cached, Verdict, lambda: _probe(digest))
 
@@ -97,22 +97,17 @@ def verdict(machine: Machine) -> Verdict:
 def last_verdict() -> Verdict | None:
     """The newest answer that is kept of this library, without asking anew: for questions that come with no machine."""
     try:
-        digest = _digest(tuple((str(path), *_stamp(path)) for path in library_files()))
-        answers = sorted((settings.current().cache_dir / "gguf-probe").glob(f"{digest[:16]}-*.json"), key=_stamp_time)
+        answers = (settings.current().cache_dir / "gguf-probe").glob(f"{_files_digest()[:16]}-*.json")
+        newest = max(answers, key=lambda path: path.stat().st_mtime_ns, default=None)
     except OSError:
         return None
-    return read_kept(answers[-1], Verdict) if answers else None
-
-
-def _stamp_time(path: Path) -> int:
-    return path.stat().st_mtime_ns
+    return read_kept(newest, Verdict) if newest else None
 
 
 def build() -> str:
     """Names the library's code: version of the binding, and a digest of the files."""
     version = importlib.metadata.version("llama-cpp-python") if importlib.util.find_spec("llama_cpp") else "none"
-    digest = _digest(tuple((str(path), *_stamp(path)) for path in library_files()))
-    return f"llama-cpp-python {version} ({digest[:8]})"
+    return f"llama-cpp-python {version} ({_files_digest()[:8]})"
 
 
 def _circumstances(machine: Machine) -> str:
@@ -123,9 +118,9 @@ def _circumstances(machine: Machine) -> str:
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    about = path.stat()
-    return about.st_size, about.st_mtime_ns
+def _files_digest() -> str:
+    stamps = [(path, path.stat()) for path in library_files()]
+    return _digest(tuple((str(path), stamp.st_size, stamp.st_mtime_ns) for path, stamp in stamps))
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,17 +1,64 @@
-"""Opens a model file with llama.cpp, and turns what the library says of a failure into errors. In a worker only."""
+"""Opens a model with llama.cpp, and turns what the library says of a failure into errors. In a worker only."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+from typing import Any
 
 import llama_cpp
 
 from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact
 from edgellm.types.plan import LaunchPlan
 from edgellm_gguf.log import Log
+from edgellm_gguf.params import model_params
+from edgellm_gguf.threadpool import ThreadPool
+from edgellm_gguf.tokenizer import LlamaTokenizer
 
 LOG = Log()
+
+
+class LoadedModel:
+    """The native objects of one model: its weights, a context, and the threads that compute it."""
+
+    def __init__(self, plan: LaunchPlan, params: Any, n_threads: int, *, size: str, hint: str) -> None:
+        """`params`: llama_context_params. `size` and `hint`: how to say that no context could be made.
+
+        Raises:
+            BackendUnavailable, BadArtifact, UnsupportedArtifact.
+        """
+        LOG.start()
+        llama_cpp.llama_backend_init()
+        self._model = self._ctx = self._threads = None
+        try:
+            self._model = load(plan)
+            self._ctx = llama_cpp.llama_init_from_model(self._model, params)
+            if self._ctx is None:
+                raise BackendUnavailable(f"llama.cpp cannot make a context of {size} tokens{LOG.last()}", hint=hint)
+            self._threads = ThreadPool(self._ctx, n_threads)
+        except Exception:
+            self.close()
+            raise
+        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self.tokenizer = LlamaTokenizer(self._vocab)
+
+    def close(self) -> None:
+        """Free context and model."""
+        if self._ctx is not None:
+            llama_cpp.llama_free(self._ctx)
+            self._ctx = None
+        if self._threads is not None:
+            self._threads.close()
+            self._threads = None
+        if self._model is not None:
+            llama_cpp.llama_model_free(self._model)
+            self._model = None
+
+
+def system_info() -> str:
+    """What the library was built with, for people."""
+    text: bytes = llama_cpp.llama_print_system_info()
+    return text.decode("utf-8", "replace").strip()
 
 
 def load(plan: LaunchPlan) -> object:
@@ -20,19 +67,12 @@ def load(plan: LaunchPlan) -> object:
     Raises:
         BackendUnavailable: no memory, or no GPU where layers are to go. BadArtifact, UnsupportedArtifact.
     """
-    params = llama_cpp.llama_model_default_params()
-    params.n_gpu_layers = plan.settings.gpu_layers
-    # An empty list: without it a build for a GPU computes long prompts there, with memory that nobody planned.
-    nowhere = (ctypes.c_void_p * 1)(None)
-    if plan.settings.gpu_layers == 0:
-        params.devices = ctypes.addressof(nowhere)
-    elif not llama_cpp.llama_supports_gpu_offload():
+    if plan.settings.gpu_layers and not llama_cpp.llama_supports_gpu_offload():
         raise BackendUnavailable(
             f"gpu_layers={plan.settings.gpu_layers} cannot be kept: this libllama sees no GPU",
             hint="`edgellm doctor` says what it was built for; gpu_layers=0 computes on the CPU",
         )
-    params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP if plan.settings.mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
-    paths = plan.artifact.paths
+    params, paths = model_params(plan.settings), plan.artifact.paths
     if len(paths) == 1:
         model = llama_cpp.llama_model_load_from_file(os.fsencode(paths[0]), params)
     else:

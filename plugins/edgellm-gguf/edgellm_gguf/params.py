@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import llama_cpp
@@ -14,6 +15,21 @@ KV_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
 # Rows of logits kept per step beyond one per slot, for draft verification and teacher forcing. A row costs
 # 4 bytes x vocabulary: 1 MiB for Gemma 3's 262,144.
 SPARE_LOGITS = 31
+
+
+# An empty list of devices.
+_NO_DEVICES = (ctypes.c_void_p * 1)(None)
+
+
+def model_params(settings: Settings) -> Any:
+    """llama_model_params, with the GPUs that the plan uses."""
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = settings.gpu_layers
+    if settings.gpu_layers == 0:
+        # Otherwise a build for a GPU computes long prompts there, with memory that nobody planned.
+        params.devices = ctypes.addressof(_NO_DEVICES)
+    params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP if settings.mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
+    return params
 
 
 def context_params(settings: Settings) -> Any:

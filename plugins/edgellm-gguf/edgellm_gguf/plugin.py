@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edgellm.contract.backend import Advice, Offload
+from edgellm.contract.backend import Advice, Offload, loading_library
 from edgellm.contract.hookspecs import hookimpl
-from edgellm.errors import BackendUnavailable, UnsupportedArtifact
+from edgellm.errors import UnsupportedArtifact
 from edgellm.formats.gguf.ggml_types import FILE_TYPES
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact
@@ -52,10 +52,7 @@ class GgufBackend:
     kv_types = frozenset({"f16", "q8_0", "q4_0"})
 
     def check(self, machine: Machine) -> list[str]:
-        missing = library.missing()
-        if missing:
-            return [missing]
-        problem = library.verdict(machine).problem
+        problem = library.missing() or library.verdict(machine).problem
         return [problem] if problem else []
 
     def advise(self, machine: Machine) -> list[Advice]:
@@ -114,25 +111,17 @@ class GgufBackend:
                 f"{plan.artifact.path} has its bytes in the other order than this machine",
                 hint="fetch the file for this byte order; gguf-convert-endian of the gguf package turns one around",
             )
-        try:
+        with loading_library("llama-cpp-python", RuntimeError, AttributeError):
             from edgellm_gguf.embedder import POOLING, LlamaEmbedder
             from edgellm_gguf.engine import LlamaEngine
-        except (ImportError, OSError, RuntimeError, AttributeError) as error:
-            raise BackendUnavailable(
-                f"llama-cpp-python does not load: {error}", hint="run `edgellm doctor` for what is missing"
-            ) from error
         pooling = header.metadata.get(f"{header.architecture}.pooling_type")
         if isinstance(pooling, int) and pooling in POOLING:
             return LlamaEmbedder(plan, POOLING[pooling])
         return LlamaEngine(plan)
 
     def quantize(self, job: Quantization, progress: Progress) -> None:
-        try:
+        with loading_library("llama-cpp-python", RuntimeError, AttributeError):
             from edgellm_gguf import quantize
-        except (ImportError, OSError, RuntimeError, AttributeError) as error:
-            raise BackendUnavailable(
-                f"llama-cpp-python does not load: {error}", hint="run `edgellm doctor` for what is missing"
-            ) from error
         quantize.run(job, progress)
 
     def build(self) -> str:

@@ -10,50 +10,21 @@ from __future__ import annotations
 import ctypes
 import json
 import struct
-from typing import Any
 
 import llama_cpp
-import llama_cpp.llama_cpp as binding
 
-# libllama's handle finds ggml's functions too: the very copies that it will compute with.
-library = binding._lib
+from edgellm_gguf.ggml import CPU, F32, GPU, IGPU, GgufParams, InitParams, extra_buffer_types, library
+
 # ggml type ids (ggml.h): F16, Q4_0, Q8_0, Q4_K, Q6_K, IQ4_NL: floats, legacy, K-quants, codebook.
 TYPES = (1, 2, 8, 12, 14, 20)
-F32 = 0
-CPU, GPU, IGPU = 0, 1, 2  # enum ggml_backend_dev_type (ggml-backend.h)
 ROWS, COLS = 64, 512
 MOST_ARCHS, MOST_TYPES = 1024, 256  # numbers that are tried
 BUFFER_OFFSET = 8  # of `buffer` in struct ggml_tensor (ggml.h)
 
 
-class _GgufParams(ctypes.Structure):
-    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
-
-
-class _InitParams(ctypes.Structure):
-    _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
-
-
-def _bind() -> None:
-    """Give the functions used here their signatures (ggml.h, ggml-cpu.h)."""
-    pointer, i64 = ctypes.c_void_p, ctypes.c_int64
-    for name, result, arguments in (
-        ("ggml_init", pointer, [_InitParams]),
-        ("ggml_free", None, [pointer]),
-        ("ggml_new_tensor_2d", pointer, [pointer, ctypes.c_int, i64, i64]),
-        ("ggml_get_data", pointer, [pointer]),
-        ("ggml_mul_mat", pointer, [pointer, pointer, pointer]),
-        ("ggml_new_graph", pointer, [pointer]),
-        ("ggml_build_forward_expand", None, [pointer, pointer]),
-        ("ggml_quantize_chunk", ctypes.c_size_t, [ctypes.c_int, pointer, pointer, i64, i64, i64, pointer]),
-        ("ggml_graph_compute_with_ctx", ctypes.c_int, [pointer, pointer, ctypes.c_int]),
-    ):
-        _function(name, result, *arguments)
-
-
 def _product(ggml_type: int, columns: int) -> float:
     """First element of a (ROWS, COLS) x (COLS, columns) product of ones, weights in `ggml_type`."""
-    ctx = library.ggml_init(_InitParams(16 * 1024**2, None, False))
+    ctx = library.ggml_init(InitParams(16 * 1024**2, None, False))
     ones = (ctypes.c_float * (ROWS * COLS))(*([1.0] * (ROWS * COLS)))
     weights = library.ggml_new_tensor_2d(ctx, ggml_type, COLS, ROWS)
     library.ggml_quantize_chunk(ggml_type, ones, library.ggml_get_data(weights), 0, ROWS, COLS, None)
@@ -75,35 +46,28 @@ def _devices() -> list[dict[str, object]]:
 
     As `llama_prepare_model_devices` chooses (src/llama.cpp); a GPU that two backends see counts once there.
     """
-    count = _function("ggml_backend_dev_count", ctypes.c_size_t)
-    get = _function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
-    kind = _function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
-    name = _function("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
-    description = _function("ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
-    memory = _function("ggml_backend_dev_memory", None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
     devices: dict[int, list[dict[str, object]]] = {GPU: [], IGPU: []}
-    for i in range(count()):
-        device = get(i)
-        if kind(device) not in devices:
+    for i in range(library.ggml_backend_dev_count()):
+        device = library.ggml_backend_dev_get(i)
+        kind = library.ggml_backend_dev_type(device)
+        if kind not in devices:
             continue
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        memory(device, ctypes.byref(free), ctypes.byref(total))
+        library.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
         # What is free now says nothing tomorrow, so it is not kept.
-        devices[kind(device)].append({
-            "name": name(device).decode(errors="replace"),
-            "description": description(device).decode(errors="replace"),
+        devices[kind].append({
+            "name": library.ggml_backend_dev_name(device).decode(errors="replace"),
+            "description": library.ggml_backend_dev_description(device).decode(errors="replace"),
             "total_bytes": total.value,
-            "unified": kind(device) == IGPU,
+            "unified": kind == IGPU,
         })  # fmt: skip
     return devices[GPU] or devices[IGPU]
 
 
 def _backends() -> list[str]:
     """Names of what the library was built with: "Vulkan", "CPU"."""
-    count = _function("ggml_backend_reg_count", ctypes.c_size_t)
-    get = _function("ggml_backend_reg_get", ctypes.c_void_p, ctypes.c_size_t)
-    name = _function("ggml_backend_reg_name", ctypes.c_char_p, ctypes.c_void_p)
-    return [name(get(i)).decode(errors="replace") for i in range(count())]
+    backends = map(library.ggml_backend_reg_get, range(library.ggml_backend_reg_count()))
+    return [library.ggml_backend_reg_name(backend).decode(errors="replace") for backend in backends]
 
 
 def _architectures() -> list[str] | None:
@@ -113,26 +77,22 @@ def _architectures() -> list[str] | None:
     """
     if not hasattr(library, "_Z13llm_arch_name8llm_arch"):
         return None
-    name = _function("_Z13llm_arch_name8llm_arch", ctypes.c_char_p, ctypes.c_int)
-    names = {name(number).decode() for number in range(MOST_ARCHS)}
+    names = {library._Z13llm_arch_name8llm_arch(number).decode() for number in range(MOST_ARCHS)}
     # It names image encoders too, which it refuses to load as a model.
     return sorted(arch for arch in names if arch not in ("unknown", "(unknown)", "clip"))
 
 
 def _tensor_types() -> dict[str, int]:
     """Name as in GGUF tools ("Q4_K") -> number of every type that it opens in a file."""
-    name = _function("ggml_type_name", ctypes.c_char_p, ctypes.c_int)
-    read = _function("gguf_init_from_buffer", ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, _GgufParams)
-    free = _function("gguf_free", None, ctypes.c_void_p)
     silent = llama_cpp.llama_log_callback(lambda *_: None)
     llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
     types = {}
     for number in range(MOST_TYPES):
         header = _one_tensor(number)
-        opened = read(header, len(header), _GgufParams(True, None))
+        opened = library.gguf_init_from_buffer(header, len(header), GgufParams(True, None))
         if opened:
-            types[name(number).decode().upper()] = number
-            free(opened)
+            types[library.ggml_type_name(number).decode().upper()] = number
+            library.gguf_free(opened)
     llama_cpp.llama_log_set(ctypes.cast(0, llama_cpp.llama_log_callback), ctypes.c_void_p(0))
     return types
 
@@ -149,49 +109,29 @@ def _repacked(types: dict[str, int]) -> dict[str, float]:
 
     Asked as llama.cpp asks before it puts a tensor there (`weight_buft_supported` in src/llama-model.cpp).
     """
-    pointer = ctypes.c_void_p
-    by_type = _function("ggml_backend_dev_by_type", pointer, ctypes.c_int)
-    registry = _function("ggml_backend_dev_backend_reg", pointer, pointer)
-    procedure = _function("ggml_backend_reg_get_proc_address", pointer, pointer, ctypes.c_char_p)
-    allocate = _function("ggml_backend_buft_alloc_buffer", pointer, pointer, ctypes.c_size_t)
-    free = _function("ggml_backend_buffer_free", None, pointer)
-    supports = _function("ggml_backend_dev_supports_op", ctypes.c_bool, pointer, pointer)
-    copy_size = _function("ggml_backend_buft_get_alloc_size", ctypes.c_size_t, pointer, pointer)
-    size = _function("ggml_nbytes", ctypes.c_size_t, pointer)
-    device = by_type(CPU)
-    address = procedure(registry(device), b"ggml_backend_dev_get_extra_bufts")
-    if not address:
-        return {}
-    extra = ctypes.CFUNCTYPE(ctypes.POINTER(pointer), pointer)(address)(device)
+    device = library.ggml_backend_dev_by_type(CPU)
+    extra = extra_buffer_types(device)
     copies: dict[str, float] = {}
-    ctx = library.ggml_init(_InitParams(1024**2, None, True))
+    ctx = library.ggml_init(InitParams(1024**2, None, True))
     for name, number in types.items():
         weights = library.ggml_new_tensor_2d(ctx, number, COLS, ROWS)
         product = library.ggml_mul_mat(ctx, weights, library.ggml_new_tensor_2d(ctx, F32, COLS, 1))
-        place = pointer.from_address(weights + BUFFER_OFFSET)
-        for kind in iter(extra):
-            if not kind:
-                break
-            place.value = buffer = allocate(kind, 0)
-            if supports(device, product):
+        place = ctypes.c_void_p.from_address(weights + BUFFER_OFFSET)
+        for kind in extra:
+            place.value = buffer = library.ggml_backend_buft_alloc_buffer(kind, 0)
+            if library.ggml_backend_dev_supports_op(device, product):
                 # The first that takes it is the one that gets it.
-                copies.setdefault(name, copy_size(kind, weights) / size(weights))
+                copy_bytes = library.ggml_backend_buft_get_alloc_size(kind, weights)
+                copies.setdefault(name, copy_bytes / library.ggml_nbytes(weights))
             place.value = None
-            free(buffer)
+            library.ggml_backend_buffer_free(buffer)
     library.ggml_free(ctx)
     return copies
-
-
-def _function(name: str, result: Any, *arguments: Any) -> Any:
-    function = getattr(library, name)
-    function.restype, function.argtypes = result, arguments
-    return function
 
 
 def main() -> None:
     """Compute, check the sums, print what the library says of its build and of the devices it sees."""
     llama_cpp.llama_backend_init()
-    _bind()
     for ggml_type in TYPES:
         for columns in (1, 4):
             value = _product(ggml_type, columns)

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from edgellm.contract.backend import loading_library
 from edgellm.errors import BackendUnavailable, EdgeLLMError
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact
@@ -69,12 +70,8 @@ class BertBackend:
     def open(self, plan: LaunchPlan) -> Engine:
         if plan.settings.gpu_layers:
             raise BackendUnavailable("encoders are computed on the CPU here", hint="leave --gpu-layers out")
-        try:
+        with loading_library("onnxruntime"):
             from edgellm_onnx.encoder import EncoderEngine
-        except (ImportError, OSError) as error:
-            raise BackendUnavailable(
-                f"onnxruntime does not load: {error}", hint="run `edgellm doctor` for what is missing"
-            ) from error
         return EncoderEngine(plan)
 
     def describe(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from edgellm.contract.backend import loading_library
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import BackendUnavailable, EdgeLLMError
 from edgellm.types.machine import Machine
@@ -69,14 +70,10 @@ class OnnxBackend:
             raise BackendUnavailable(
                 "the onnx backend puts no single layers on a GPU", hint="leave --gpu-layers out; see --option provider"
             )
-        try:
+        with loading_library("onnxruntime"):
             from edgellm_onnx.opening import open_engine
 
             return open_engine(plan, options)
-        except (ImportError, OSError) as error:
-            raise BackendUnavailable(
-                f"onnxruntime does not load: {error}", hint="run `edgellm doctor` for what is missing"
-            ) from error
 
     def check_options(self, options: Sequence[tuple[str, str]]) -> None:
         Options.parse(options)

@@ -1,9 +1,8 @@
 """Memory that llama.cpp would reserve for a model and its settings, as the library itself says. No weights are read.
 
-`python -m edgellm_gguf.meter` reads one JSON object {"paths": [...], "settings": {...}} and prints another, bytes by
-buffer. It loads the model with `no_alloc` and makes the context that the engine would make, so the numbers are those of
-the graph that this build computes. What the C API does not tell is how weights are spread over buffers: there it
-counts what it would allocate (`llama_get_memory_breakdown`), but hands it out as a C++ map only.
+The model is loaded with `no_alloc` and gets the context that the engine would make, so the numbers are those of the
+graph that this build computes. How weights are spread over buffers is not among them: llama.cpp counts it
+(`llama_get_memory_breakdown`), but returns it as a C++ map only.
 """
 
 from __future__ import annotations
@@ -11,42 +10,55 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import sys
+from collections.abc import Sequence
 
-import llama_cpp
 import msgspec
 
-from edgellm.contract.child import connect
+from edgellm.contract.child import Child, connect
 from edgellm.types.plan import Settings
-from edgellm_gguf.params import context_params
+from edgellm.units import MIB
 
-MIB = 1024 * 1024
+PATIENCE_S = 60.0
 # What the library prints of sizes, in MiB with two decimals: 10 kB are the error of each.
 _SIZES = {
-    "kv_bytes": re.compile(r"^llama_(?:kv_cache|memory_recurrent)\w*: size = +([\d.]+) MiB"),
-    "compute_bytes": re.compile(r" CPU compute buffer size = +([\d.]+) MiB"),
-    "device_bytes": re.compile(r"(?<! CPU) compute buffer size = +([\d.]+) MiB"),
-    "output_bytes": re.compile(r"output buffer size = +([\d.]+) MiB"),
+    "kv": re.compile(r"^llama_(?:kv_cache|memory_recurrent)\w*: size = +([\d.]+) MiB"),
+    "compute": re.compile(r" CPU compute buffer size = +([\d.]+) MiB"),
+    "output": re.compile(r"output buffer size = +([\d.]+) MiB"),
 }
 
 
-def measure(paths: list[str], settings: Settings) -> dict[str, int]:
-    """Bytes by buffer. The last word on each is the library's: it reserves more than once.
+class _Question(msgspec.Struct):
+    paths: list[str]
+    settings: Settings
+
+
+def reserved_buffers(paths: Sequence[str], settings: Settings) -> dict[str, int]:
+    """Bytes of the buffers "kv", "compute" and "output", from a process of its own: half a second.
 
     Raises:
-        RuntimeError: it does not open the file, or makes no context; with its own words.
+        RuntimeError: the library does not open the file, or makes no context; with its own words.
     """
+    question = msgspec.json.encode(_Question(list(paths), settings))
+    with Child([sys.executable, "-P", __file__], question=question) as child:
+        lines = list(child.lines(PATIENCE_S))
+    if child.end.returncode:
+        raise RuntimeError(child.end.last_words)
+    return msgspec.json.decode(lines[-1], type=dict[str, int])
+
+
+def _measure(paths: list[str], settings: Settings) -> dict[str, int]:
+    import llama_cpp
+    from edgellm_gguf.params import context_params, model_params
+
     lines: list[str] = []
     collect = llama_cpp.llama_log_callback(lambda _level, text, _user: lines.append(text.decode("utf-8", "replace")))
     llama_cpp.llama_log_set(collect, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
-    params = llama_cpp.llama_model_default_params()
+    params = model_params(settings)
     params.no_alloc = True
     # Nothing is mapped: `no_alloc` refuses it.
     params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
-    params.n_gpu_layers = settings.gpu_layers
-    nowhere = (ctypes.c_void_p * 1)(None)
-    if settings.gpu_layers == 0:
-        params.devices = ctypes.addressof(nowhere)
     array = (ctypes.c_char_p * len(paths))(*map(os.fsencode, paths))
     model = llama_cpp.llama_model_load_from_splits(array, len(paths), params)
     if model is None:
@@ -70,16 +82,11 @@ def _last(lines: list[str]) -> str:
     return " ".join(line.strip() for line in lines[-3:])
 
 
-class _Question(msgspec.Struct):
-    paths: list[str]
-    settings: Settings
-
-
 def main() -> None:
     """Answer one question on standard input."""
     line, tell = connect()
     question = msgspec.json.decode(line, type=_Question)
-    tell(measure(question.paths, question.settings))
+    tell(_measure(question.paths, question.settings))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,134 @@
+"""ggml's functions and structures that the binding has no names for. In a worker or a probe only.
+
+Signatures are those of ggml.h, gguf.h, ggml-backend.h, ggml-cpu.h and llama.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import llama_cpp.llama_cpp as binding
+
+CPU, GPU, IGPU = 0, 1, 2  # enum ggml_backend_dev_type
+F32, F16 = 0, 1  # enum ggml_type
+MAX_THREADS = 512  # GGML_MAX_N_THREADS
+
+
+class InitParams(ctypes.Structure):
+    """struct ggml_init_params"""
+
+    _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
+
+
+class GgufParams(ctypes.Structure):
+    """struct gguf_init_params"""
+
+    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
+
+
+class ThreadPoolParams(ctypes.Structure):
+    """struct ggml_threadpool_params"""
+
+    _fields_ = (
+        ("cpumask", ctypes.c_bool * MAX_THREADS),
+        ("n_threads", ctypes.c_int),
+        ("prio", ctypes.c_int),
+        ("poll", ctypes.c_uint32),
+        ("strict_cpu", ctypes.c_bool),
+        ("paused", ctypes.c_bool),
+    )
+
+
+_PTR, _INT, _I64, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_size_t
+_BOOL, _FLOAT, _TEXT = ctypes.c_bool, ctypes.c_float, ctypes.c_char_p
+# Name -> (result, arguments).
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "ggml_init": (_PTR, [InitParams]),
+    "ggml_free": (None, [_PTR]),
+    "ggml_new_tensor_2d": (_PTR, [_PTR, _INT, _I64, _I64]),
+    "ggml_new_tensor_4d": (_PTR, [_PTR, _INT, _I64, _I64, _I64, _I64]),
+    "ggml_get_data": (_PTR, [_PTR]),
+    "ggml_nbytes": (_SIZE, [_PTR]),
+    "ggml_type_name": (_TEXT, [_INT]),
+    "ggml_mul_mat": (_PTR, [_PTR] * 3),
+    "ggml_permute": (_PTR, [_PTR] * 2 + [_INT] * 4),
+    "ggml_flash_attn_ext": (_PTR, [_PTR] * 5 + [_FLOAT] * 3),
+    "ggml_new_graph": (_PTR, [_PTR]),
+    "ggml_build_forward_expand": (None, [_PTR, _PTR]),
+    "ggml_graph_compute_with_ctx": (_INT, [_PTR, _PTR, _INT]),
+    "ggml_quantize_chunk": (_SIZE, [_INT, _PTR, _PTR, _I64, _I64, _I64, _PTR]),
+    "ggml_backend_alloc_ctx_tensors_from_buft": (_PTR, [_PTR, _PTR]),
+    "ggml_backend_buffer_free": (None, [_PTR]),
+    "ggml_backend_buft_alloc_buffer": (_PTR, [_PTR, _SIZE]),
+    "ggml_backend_buft_get_alloc_size": (_SIZE, [_PTR, _PTR]),
+    "ggml_backend_cpu_buffer_from_ptr": (_PTR, [_PTR, _SIZE]),
+    "ggml_backend_cpu_buffer_type": (_PTR, []),
+    "ggml_backend_cpu_set_n_threads": (None, [_PTR, _INT]),
+    "ggml_backend_cpu_set_threadpool": (None, [_PTR, _PTR]),
+    "ggml_backend_dev_backend_reg": (_PTR, [_PTR]),
+    "ggml_backend_dev_by_type": (_PTR, [_INT]),
+    "ggml_backend_dev_count": (_SIZE, []),
+    "ggml_backend_dev_description": (_TEXT, [_PTR]),
+    "ggml_backend_dev_get": (_PTR, [_SIZE]),
+    "ggml_backend_dev_init": (_PTR, [_PTR, _TEXT]),
+    "ggml_backend_dev_memory": (None, [_PTR] * 3),
+    "ggml_backend_dev_name": (_TEXT, [_PTR]),
+    "ggml_backend_dev_supports_op": (_BOOL, [_PTR, _PTR]),
+    "ggml_backend_dev_type": (_INT, [_PTR]),
+    "ggml_backend_free": (None, [_PTR]),
+    "ggml_backend_graph_compute": (_INT, [_PTR, _PTR]),
+    "ggml_backend_reg_count": (_SIZE, []),
+    "ggml_backend_reg_get": (_PTR, [_SIZE]),
+    "ggml_backend_reg_get_proc_address": (_PTR, [_PTR, _TEXT]),
+    "ggml_backend_reg_name": (_TEXT, [_PTR]),
+    "ggml_backend_tensor_alloc": (_INT, [_PTR] * 3),
+    "ggml_backend_tensor_set": (None, [_PTR, _PTR, _SIZE, _SIZE]),
+    "ggml_threadpool_free": (None, [_PTR]),
+    "ggml_threadpool_new": (_PTR, [_PTR]),
+    "ggml_threadpool_params_init": (None, [_PTR, _INT]),
+    "gguf_free": (None, [_PTR]),
+    "gguf_init_from_buffer": (_PTR, [_TEXT, _SIZE, GgufParams]),
+    "llama_attach_threadpool": (None, [_PTR] * 3),
+    "_Z13llm_arch_name8llm_arch": (_TEXT, [_INT]),  # of src/llama-arch.h, in libraries that export everything
+}
+
+
+class _Library:
+    """libllama's own handle, which finds ggml's functions too: the very copies that libllama calls.
+
+    The wheel holds each library three times instead of links, so opening one by its path could bring a second copy with
+    a state of its own. A function gets its signature when it is first used: an older library may lack another one.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        """Raises: AttributeError: the library has no such function."""
+        function = getattr(binding._lib, name)
+        function.restype, function.argtypes = _SIGNATURES[name]
+        setattr(self, name, function)
+        return function
+
+
+library = _Library()
+
+
+def extra_buffer_types(device: int) -> list[int]:
+    """Kinds of buffers in which a device keeps weights in another layout than the file's, the preferred ones first."""
+    registry = library.ggml_backend_dev_backend_reg(device)
+    address = library.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_dev_get_extra_bufts")
+    if not address:
+        return []
+    # An array that ends with a null pointer.
+    array = ctypes.CFUNCTYPE(ctypes.POINTER(_PTR), _PTR)(address)(device)
+    types: list[int] = []
+    while array and array[len(types)]:
+        types.append(int(array[len(types)]))
+    return types
+
+
+def new_threadpool(n_threads: int) -> int | None:
+    """Threads with ggml's defaults; None where it cannot start them."""
+    params = ThreadPoolParams()
+    library.ggml_threadpool_params_init(ctypes.byref(params), n_threads)
+    pool: int | None = library.ggml_threadpool_new(ctypes.byref(params))
+    return pool
