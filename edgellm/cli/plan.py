@@ -124,20 +124,22 @@ def _show(description: Fleet, boxes: Sequence[Assigned], shared: Shared | None, 
 def _show_shared(console: Console, shared: Shared) -> None:
     name = " ".join(filter(None, (shared.model, shared.quant)))
     console.print(f"{name} for all boxes", style="bold green", markup=False)
-    console.print(f"quality {shared.worst:.1f} of 100 where it is least, {shared.mean:.1f} on average", markup=False)
-    if shared.low_bits:
-        warning = f"No model fits everywhere at 4 bits or more; below on: {', '.join(shared.low_bits)}"
-        console.print(warning, style="yellow", markup=False)
-    if shared.slow:
-        console.print(f"No model keeps every floor; slow on: {', '.join(shared.slow)}", style="yellow", markup=False)
-    if shared.limit:
+    worst, mean = shared.quality_worst, shared.quality_mean
+    console.print(f"quality {worst:.1f} of 100 where it is least, {mean:.1f} on average", markup=False)
+    for sentence, names in (
+        ("No model fits everywhere at 4 bits or more; below on", shared.low_bit_boxes),
+        ("No model keeps every floor; slow on", shared.slow_boxes),
+    ):
+        if names:
+            console.print(f"{sentence}: {', '.join(names)}", style="yellow", markup=False)
+    if shared.limiting_box:
         alternative = (
-            "the same model would do better" if shared.without_limit == name else f"{shared.without_limit} could run"
+            "the same model would do better" if shared.without_it == name else f"{shared.without_it} could run"
         )
-        console.print(f"{shared.limit} limits: without it {alternative}.", markup=False)
+        console.print(f"{shared.limiting_box} limits: without it {alternative}.", markup=False)
     for other in shared.runners_up[:SHOWN_RUNNERS_UP]:
-        slow = f"; slow on {', '.join(other.slow)}" if other.slow else ""
-        numbers = f"{other.worst:.1f} where it is least, {other.mean:.1f} on average"
+        slow = f"; slow on {', '.join(other.slow_boxes)}" if other.slow_boxes else ""
+        numbers = f"{other.quality_worst:.1f} where it is least, {other.quality_mean:.1f} on average"
         console.print(f"  next: {other.model}, {numbers}{slow}", markup=False)
     console.print()
 
@@ -181,10 +183,10 @@ def _show_downloads(console: Console, boxes: Sequence[Assigned]) -> None:
     files = downloads(boxes)
     if not files:
         return
-    distinct = show_size(sum(f.n_bytes for f in files))
-    total = show_size(sum(f.n_bytes * f.copies for f in files))
+    distinct = show_size(sum(f.bytes for f in files))
+    total = show_size(sum(f.bytes * f.copies for f in files))
     machines = sum(box.site.count for box in boxes)
-    about = "" if all(f.exact for f in files) else "about "
+    about = "" if all(f.bytes_exact for f in files) else "about "
     word = "file" if len(files) == 1 else "files"
     console.print(
         f"\n{len(files)} {word} to download, {about}{distinct}; over all {machines:,} machines {about}{total}.",

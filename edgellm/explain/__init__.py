@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from edgellm.explain.bases import basis
 from edgellm.explain.choice import could_be_made, own_types
-from edgellm.explain.plain import facts, plain
+from edgellm.explain.plain import facts, fields, plain
 from edgellm.explain.plan import budget, gpu
 from edgellm.explain.quantizing import quantized_twice
 from edgellm.explain.reasons import sentence
@@ -23,6 +23,7 @@ __all__ = [
     "drift",
     "drift_remedy",
     "facts",
+    "fields",
     "gpu",
     "own_types",
     "plain",

@@ -39,6 +39,11 @@ def plain(value: Any) -> Any:
     return _SENTENCES[type(value)](value) if isinstance(value, Fact) else msgspec.to_builtins(value)
 
 
+def fields(value: Any, *names: str) -> dict[str, Any]:
+    """The named fields of a value, in that order, as `plain` makes them."""
+    return _plain_items({name: getattr(value, name) for name in names})
+
+
 def _plain_items(items: Mapping[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for name, value in items.items():

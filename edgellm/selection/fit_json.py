@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgellm import explain
-from edgellm.selection.decision_json import about_model, rate
+from edgellm.selection.decision_json import about_model
 from edgellm.selection.fit import FitReport
 from edgellm.selection.scenario import Scenario
 from edgellm.types.model import ModelCard, ModelFile
@@ -27,23 +27,21 @@ class Size:
     own_types: str = ""  # where the publisher's mix is not what its name says, and how that is known
 
 
-def size(card: ModelCard, a: FitReport) -> Size:
+def size(card: ModelCard, report: FitReport) -> Size:
     """How large the file is, and how that is known."""
-    file = _file(card, a.candidate)
+    file = file_of(card, report.candidate)
     read = file is not None and file.tensor_bytes is not None
-    basis = "exact" if read else "rule" if a.exact_size else "estimate"
+    basis = "exact" if read else "rule" if report.exact_size else "estimate"
     own = explain.own_types(file) if file is not None else ""
-    if file is not None and file.bytes is not None:
-        return Size(basis, file.bytes, True, own)
-    vocabulary = card.shape.n_vocab if card.shape is not None else 0
-    return Size(basis, a.candidate.tensor_bytes + HEADER_BYTES_PER_TOKEN * vocabulary, False, own)
+    file_bytes, is_exact = file_size(card, report.candidate)
+    return Size(basis, file_bytes, is_exact, own)
 
 
 def to_dict(  # noqa: PLR0917
     card: ModelCard,
     basis: str,
     scenario: Scenario,
-    found: Sequence[FitReport],
+    reports: Sequence[FitReport],
     refused: Sequence[Rejection],
     chosen: str,
 ) -> dict[str, Any]:
@@ -53,91 +51,72 @@ def to_dict(  # noqa: PLR0917
         "schema": SCHEMA,
         "model": {**about_model(card), "facts": basis},
         "machine": {
-            "id": machine.id,
-            "name": machine.name,
+            **explain.fields(machine, "id", "name"),
             "budget_bytes": scenario.budget_bytes,
             "budget": explain.budget(scenario.budget),
             "budget_facts": explain.facts(scenario.budget),
             "threads": scenario.threads,
-            "bandwidth_gb_s": machine.memory.bandwidth_gb_s,
-            "bandwidth_basis": machine.memory.bandwidth_basis,
+            **explain.fields(machine.memory, "bandwidth_gb_s", "bandwidth_basis"),
         },
-        "request": {
-            "task": request.task,
-            "ctx": request.ctx,
-            "slots": request.slots,
-            "kv_type": request.kv_type,
-            "max_memory_bytes": request.max_memory_bytes,
-            "backend": request.backend,
-            "gpu_layers": request.gpu_layers,
-        },
+        "request": explain.fields(
+            request, "task", "ctx", "slots", "kv_type", "max_memory_bytes", "backend", "gpu_layers"
+        ),
         "chosen": chosen or None,
-        "estimates": [_estimate(card, a) for a in found],
-        "not_predicted": [_refused(r) for r in refused],
+        "estimates": [_estimate(card, report) for report in reports],
+        "not_predicted": [explain.fields(rejection, "quant", "reason") for rejection in refused],
     }
 
 
-def _refused(r: Rejection) -> dict[str, Any]:
-    return {"quant": r.quant, "reason": explain.refusal(r.reason), "reason_facts": explain.facts(r.reason)}
-
-
-def _estimate(card: ModelCard, a: FitReport) -> dict[str, Any]:
-    c, weights = a.candidate, size(card, a)
+def _estimate(card: ModelCard, report: FitReport) -> dict[str, Any]:
+    candidate, footprint, weights = report.candidate, report.candidate.footprint, size(card, report)
     return {
-        "quant": c.quant,
-        "source": c.source,
-        "backend": c.backend or None,
-        "tensor_bytes": c.tensor_bytes,
+        **explain.fields(candidate, "quant", "source"),
+        "backend": candidate.backend or None,
+        "tensor_bytes": candidate.tensor_bytes,
         "tensor_bytes_basis": weights.basis,
         "own_types": weights.own_types or None,
         "file_bytes": weights.file_bytes,
         "file_bytes_exact": weights.file_is_exact,
-        "ctx": c.ctx,
-        "ctx_reason": explain.sentence(a.ctx_reason),
-        "ctx_reason_facts": explain.facts(a.ctx_reason),
-        "slots": c.slots,
-        "kv_type": c.kv_type,
-        "threads": c.threads,
-        "gpu_layers": c.gpu_layers,
+        "ctx": candidate.ctx,
+        **explain.fields(report, "ctx_reason"),
+        **explain.fields(candidate, "slots", "kv_type", "threads", "gpu_layers"),
         "memory": {
-            "terms": [
-                {"name": t.name, "allocated_bytes": t.allocated_bytes, "resident_bytes": t.resident_bytes}
-                for t in c.footprint.terms()
-            ],
-            "allocated_bytes": c.footprint.allocated_bytes,
-            "resident_bytes": c.footprint.resident_bytes,
-            "device_bytes": c.footprint.device_bytes,
-            "counted_bytes": a.counted_bytes,
+            "terms": explain.plain(footprint.terms()),
+            **explain.fields(footprint, "allocated_bytes", "resident_bytes", "device_bytes"),
+            "counted_bytes": report.counted_bytes,
         },
-        "decode": rate(c.decode),
-        "prefill": rate(c.prefill),
+        **explain.fields(candidate, "decode", "prefill"),
         "quality": {
-            "mid": c.quality,
-            "low": c.quality_low,
-            "high": c.quality_high,
-            "basis": explain.basis(a.ability),
-            "basis_facts": explain.facts(a.ability),
+            "mid": candidate.quality,
+            "low": candidate.quality_low,
+            "high": candidate.quality_high,
+            **explain.plain({"basis": report.ability}),
         },
         "kept": {
-            "mid": round(a.kept.mid, 4),
-            "low": round(a.kept.low, 4),
-            "high": round(a.kept.high, 4),
-            "basis": explain.basis(a.kept.basis),
-            "basis_facts": explain.facts(a.kept.basis),
+            **{end: round(getattr(report.kept, end), 4) for end in ("mid", "low", "high")},
+            **explain.fields(report.kept, "basis"),
         },
         "verdict": {
-            "fits": a.fits,
-            "free_bytes": a.budget_bytes - a.counted_bytes,
-            "fast_enough": a.is_fast_enough,
-            "floor_tps": a.floor_tps,
-            "rate_tps": a.rate_tps,
-            "problems": list(map(explain.problem, a.problems)),
-            "problems_facts": list(map(explain.facts, a.problems)),
-            "remedies": [{"flags": list(r.flags), "counted_bytes": r.counted_bytes} for r in a.remedies],
-            "text": explain.verdict(a.verdict),
+            "fits": report.fits,
+            "free_bytes": report.budget_bytes - report.counted_bytes,
+            "fast_enough": report.is_fast_enough,
+            **explain.fields(report, "floor_tps", "rate_tps"),
+            "problems": list(map(explain.problem, report.problems)),
+            "problems_facts": list(map(explain.facts, report.problems)),
+            "remedies": explain.plain(report.remedies),
+            "text": explain.verdict(report.verdict),
         },
     }
 
 
-def _file(card: ModelCard, c: Candidate) -> ModelFile | None:
-    return next((f for f in card.files if (f.source, f.quant) == (c.source, c.quant)), None)
+def file_size(card: ModelCard, candidate: Candidate) -> tuple[int, bool]:
+    """Bytes of the file, and whether they are known exactly: otherwise its weights and about a header."""
+    file = file_of(card, candidate)
+    if file is not None and file.bytes is not None:
+        return file.bytes, True
+    vocabulary = card.shape.n_vocab if card.shape is not None else 0
+    return candidate.tensor_bytes + HEADER_BYTES_PER_TOKEN * vocabulary, False
+
+
+def file_of(card: ModelCard, candidate: Candidate) -> ModelFile | None:
+    return next((f for f in card.files if (f.source, f.quant) == (candidate.source, candidate.quant)), None)

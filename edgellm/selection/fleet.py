@@ -52,10 +52,12 @@ class Assigned:
 
 @dataclass(frozen=True, slots=True)
 class RunnerUp:
+    """A model that was not taken for all boxes; fields as of `Shared`."""
+
     model: str
-    worst: float
-    mean: float
-    slow: tuple[str, ...]
+    quality_worst: float
+    quality_mean: float
+    slow_boxes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +67,12 @@ class Shared:
     model: str
     quant: str  # the one file for all of them; "" = each box has its own
     boxes: tuple[Assigned, ...]
-    worst: float  # expected quality less a part of its downside, on the box where it is least
-    mean: float  # over all machines
-    slow: tuple[str, ...]  # boxes where it stays below the floor; empty unless no model keeps all floors
-    low_bits: tuple[str, ...]  # boxes where it is in 2 or 3 bits; empty unless no model fits in more
-    limit: str  # the box without which the others would do better; "" = none
-    without_limit: str  # the model that they would take; may be the same
+    quality_worst: float  # expected quality less a part of its downside, on the box where it is least
+    quality_mean: float  # over all machines
+    slow_boxes: tuple[str, ...]  # boxes where it stays below the floor; empty unless no model keeps all floors
+    low_bit_boxes: tuple[str, ...]  # boxes where it is in 2 or 3 bits; empty unless no model fits in more
+    limiting_box: str  # the box without which the others would do better; "" = none
+    without_it: str  # the model that they would take; may be the same
     runners_up: tuple[RunnerUp, ...]
 
 
@@ -90,22 +92,22 @@ def plan_shared(sites: Sequence[Site], *, one_file: bool = False) -> Shared:
         NothingFits: no model fits every box; names the box that allows fewest.
         UsageError: boxes ask for models of different kinds.
     """
-    kinds = {site.kind: site.name for site in sites}
-    if len(kinds) > 1:
-        told = ", ".join(f"{name} for {kind} models" for kind, name in sorted(kinds.items()))
-        raise UsageError(f"one model cannot serve all boxes: {told}", hint="plan them in files of their own")
+    site_of_kind = {site.kind: site.name for site in sites}
+    if len(site_of_kind) > 1:
+        wishes = ", ".join(f"{name} for {kind} models" for kind, name in sorted(site_of_kind.items()))
+        raise UsageError(f"one model cannot serve all boxes: {wishes}", hint="plan them in files of their own")
     table, runs, n_tried = _table(sites, one_file=one_file)
-    whole = {key: row for key, row in table.items() if all(a.choice is not None for a in row)}
-    if not whole:
+    complete = {key: row for key, row in table.items() if all(a.choice is not None for a in row)}
+    if not complete:
         raise _none_fits(sites, runs, n_tried)
-    ranked = sorted(whole, key=lambda key: (tuple(-part for part in _rank(whole[key])), key))
-    best, row = ranked[0], whole[ranked[0]]
+    ranked = sorted(complete, key=lambda key: (tuple(-part for part in _rank(complete[key])), key))
+    best, row = ranked[0], complete[ranked[0]]
     limit, without = _limit(sites, table, best)
     others: dict[str, RunnerUp] = {}
     for key in ranked:
         if key[0] != best[0] and len(others) < RUNNERS_UP:
-            found = whole[key]
-            others.setdefault(key[0], RunnerUp(key[0], _worst(found), _mean(found), _slow(found)))
+            other = complete[key]
+            others.setdefault(key[0], RunnerUp(key[0], _worst(other), _mean(other), _slow(other)))
     return Shared(
         *best, row, _worst(row), _mean(row), _slow(row), _low_bits(row), limit, without, tuple(others.values())
     )

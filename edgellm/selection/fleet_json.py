@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgellm import explain
 from edgellm.selection.decision_json import to_dict as decision_to_dict
-from edgellm.selection.fit_json import HEADER_BYTES_PER_TOKEN
+from edgellm.selection.fit_json import file_size
 from edgellm.selection.fleet import Assigned, Shared, is_slow
 from edgellm.types import reason
-from edgellm.types.model import ModelFile
-from edgellm.types.plan import Candidate, Decision
+from edgellm.types.plan import Decision
 
 SCHEMA = 1
 _TELLING = (reason.ChosenQuant, reason.Slow, reason.FewerBitsTaken, reason.ShorterContext, reason.LicenseRestricts)
@@ -25,33 +24,25 @@ class Download:
     source: str
     model: str
     quant: str
-    n_bytes: int
-    exact: bool  # published or read; otherwise the weights and about the header
+    bytes: int
+    bytes_exact: bool  # published or read; otherwise the weights and about the header
     boxes: tuple[str, ...]
     copies: int  # machines that fetch it
 
 
 def downloads(boxes: Sequence[Assigned]) -> list[Download]:
     """Every distinct file that is not on its box already, in the order of the boxes."""
-    found: dict[str, Download] = {}
+    files: dict[str, Download] = {}
     for box in boxes:
-        c = box.choice
-        if c is None or c.source.startswith("file:") or c.source in box.site.context.stored:
+        choice, context = box.choice, box.site.context
+        if choice is None or choice.source.startswith("file:") or choice.source in context.stored:
             continue
-        n_bytes, exact = _bytes(box, c)
-        known = found.get(c.source, Download(c.source, c.model, c.quant, n_bytes, exact, (), 0))
-        names, copies = (*known.boxes, box.site.name), known.copies + box.site.count
-        found[c.source] = Download(c.source, c.model, c.quant, known.n_bytes, known.exact, names, copies)
-    return list(found.values())
-
-
-def _bytes(box: Assigned, c: Candidate) -> tuple[int, bool]:
-    card = next(card for card in box.site.context.cards if card.id == c.model)
-    file: ModelFile | None = next((f for f in card.files if (f.source, f.quant) == (c.source, c.quant)), None)
-    if file is not None and file.bytes is not None:
-        return file.bytes, True
-    vocabulary = card.shape.n_vocab if card.shape is not None else 0
-    return c.tensor_bytes + HEADER_BYTES_PER_TOKEN * vocabulary, False
+        file = files.get(choice.source)
+        if file is None:
+            card = next(card for card in context.cards if card.id == choice.model)
+            file = Download(choice.source, choice.model, choice.quant, *file_size(card, choice), (), 0)
+        files[choice.source] = replace(file, boxes=(*file.boxes, box.site.name), copies=file.copies + box.site.count)
+    return list(files.values())
 
 
 def telling(decision: Decision, *, shared: bool) -> list[reason.Reason]:
@@ -69,20 +60,9 @@ def to_dict(name: str, profiles: Sequence[str], boxes: Sequence[Assigned], share
         "one_model": None if shared is None else _shared(shared),
         "boxes": [_box(box, profile) for box, profile in zip(boxes, profiles, strict=True)],
         "downloads": {
-            "files": [
-                {
-                    "source": f.source,
-                    "model": f.model,
-                    "quant": f.quant,
-                    "bytes": f.n_bytes,
-                    "bytes_exact": f.exact,
-                    "boxes": list(f.boxes),
-                    "copies": f.copies,
-                }
-                for f in files
-            ],
-            "distinct_bytes": sum(f.n_bytes for f in files),
-            "total_bytes": sum(f.n_bytes * f.copies for f in files),
+            "files": explain.plain(files),
+            "distinct_bytes": sum(file.bytes for file in files),
+            "total_bytes": sum(file.bytes * file.copies for file in files),
         },
     }
 
@@ -91,36 +71,25 @@ def _shared(shared: Shared) -> dict[str, Any]:
     return {
         "model": shared.model,
         "quant": shared.quant or None,
-        "quality_worst": shared.worst,
-        "quality_mean": shared.mean,
-        "slow_boxes": list(shared.slow),
-        "low_bit_boxes": list(shared.low_bits),
-        "limiting_box": shared.limit or None,
-        "without_it": shared.without_limit or None,
-        "runners_up": [
-            {"model": r.model, "quality_worst": r.worst, "quality_mean": r.mean, "slow_boxes": list(r.slow)}
-            for r in shared.runners_up
-        ],
+        **explain.fields(shared, "quality_worst", "quality_mean", "slow_boxes", "low_bit_boxes"),
+        "limiting_box": shared.limiting_box or None,
+        "without_it": shared.without_it or None,
+        "runners_up": explain.plain(shared.runners_up),
     }
 
 
 def _box(box: Assigned, profile: str) -> dict[str, Any]:
-    request, decision = box.site.request, box.decision
-    whole = None if decision is None else decision_to_dict(decision)
+    decision = None if box.decision is None else decision_to_dict(box.decision)
     return {
         "name": box.site.name,
         "profile": profile,
         "machine": box.site.machine.name,
         "count": box.site.count,
-        "task": request.task,
-        "ctx": request.ctx,
-        "slots": request.slots,
-        "min_tps": request.min_tps,
-        "max_memory_bytes": request.max_memory_bytes,
-        "choice": whole["choice"] if whole is not None else None,
+        **explain.fields(box.site.request, "task", "ctx", "slots", "min_tps", "max_memory_bytes"),
+        "choice": None if decision is None else decision["choice"],
         "below_floor": is_slow(box),
-        "budget_bytes": None if decision is None else decision.budget_bytes,
-        "reasons": [] if decision is None else list(map(explain.sentence, decision.reasons)),
-        "reasons_facts": [] if decision is None else list(map(explain.facts, decision.reasons)),
+        "budget_bytes": None if decision is None else decision["budget_bytes"],
+        "reasons": [] if decision is None else decision["reasons"],
+        "reasons_facts": [] if decision is None else decision["reasons_facts"],
         "problem": box.problem or None,
     }

@@ -28,16 +28,7 @@ Fails = Callable[[Option], RuleRefusal | Stated | None]
 
 def split(options: Sequence[Option], fails: Fails, criterion: Criterion) -> RuleResult:
     """The options for which `fails` says nothing stay."""
-    kept: list[Option] = []
-    rejected: list[tuple[Option, RuleRefusal | Stated]] = []
-    for o in options:
-        refusal = fails(o)
-        if refusal is not None:
-            rejected.append((o, refusal))
-        else:
-            kept.append(o)
-    reason = FilesKept(criterion, len(kept), len(options)) if rejected else None
-    return RuleResult(tuple(kept), tuple(rejected), reason)
+    return lowering(options, fails, criterion, hopeless=lambda _option: True)
 
 
 def lowering(

@@ -68,20 +68,20 @@ def test_one_model_is_the_best_where_it_is_worst(one_file: bool) -> None:
     found = plan_shared(sites, one_file=one_file)
     value, models = best_by_hand(sites, one_file=one_file)
 
-    assert found.worst == value
+    assert found.quality_worst == value
     assert found.model in models
-    assert found.slow == found.low_bits == ()
+    assert found.slow_boxes == found.low_bit_boxes == ()
     assert {box.choice.model for box in found.boxes if box.choice} == {found.model}
     assert len({box.choice.source for box in found.boxes if box.choice}) == 1 or not one_file
 
 
 def test_the_box_that_limits_is_named_and_without_it_the_model_is_taken() -> None:
     found = plan_shared([PI, N100, M2])
-    assert found.limit == "raspberry-pi-5-8gb"
+    assert found.limiting_box == "raspberry-pi-5-8gb"
 
     left = plan_shared([N100, M2])
-    assert left.model == found.without_limit
-    assert left.worst > found.worst
+    assert left.model == found.without_it
+    assert left.quality_worst > found.quality_worst
 
 
 def test_a_box_that_cannot_run_the_better_model_at_all_limits() -> None:
@@ -93,7 +93,7 @@ def test_a_box_that_cannot_run_the_better_model_at_all_limits() -> None:
     ]
     found = plan_shared(sites)
 
-    assert (found.model, found.limit, found.without_limit) == (
+    assert (found.model, found.limiting_box, found.without_it) == (
         "smollm2-135m-instruct", "raspberry-pi-4-1gb", "qwen3.5-4b",
     )  # fmt: skip
 
@@ -105,11 +105,11 @@ def test_two_or_three_bits_are_taken_only_where_nothing_runs_in_four() -> None:
 
     assert plan_shared([site("apple-m2-16gb", cards=[low, small])]).model == small.id
     alone = plan_shared([site("apple-m2-16gb", cards=[low])])
-    assert (alone.model, alone.low_bits) == (low.id, ("apple-m2-16gb",))
+    assert (alone.model, alone.low_bit_boxes) == (low.id, ("apple-m2-16gb",))
 
 
 def test_boxes_that_are_alike_do_not_limit_one_another() -> None:
-    assert plan_shared([M2, replace(M2, name="another")]).limit == ""
+    assert plan_shared([M2, replace(M2, name="another")]).limiting_box == ""
 
 
 def test_the_mean_counts_machines() -> None:
@@ -118,8 +118,8 @@ def test_the_mean_counts_machines() -> None:
     at = {box.site.name: cautious(box.choice) for box in once.boxes if box.choice}
 
     assert often.model == once.model
-    assert once.mean == round(sum(at.values()) / 2, 2)
-    assert often.mean == round((at["raspberry-pi-5-8gb"] + 9 * at["apple-m2-16gb"]) / 10, 2)
+    assert once.quality_mean == round(sum(at.values()) / 2, 2)
+    assert often.quality_mean == round((at["raspberry-pi-5-8gb"] + 9 * at["apple-m2-16gb"]) / 10, 2)
 
 
 def test_where_no_model_keeps_all_floors_the_slow_boxes_are_named() -> None:
@@ -127,7 +127,7 @@ def test_where_no_model_keeps_all_floors_the_slow_boxes_are_named() -> None:
     found = plan_shared([site("raspberry-pi-5-8gb", cards=small), site("apple-m2-16gb", cards=small)])
 
     assert found.model == "qwen3.5-4b"
-    assert found.slow == ("raspberry-pi-5-8gb",)
+    assert found.slow_boxes == ("raspberry-pi-5-8gb",)
 
 
 def test_where_no_model_runs_everywhere_the_box_that_allows_fewest_is_named() -> None:
@@ -155,8 +155,8 @@ def test_downloads_are_counted_once_a_file_and_once_a_machine() -> None:
     assert (first.boxes, first.copies) == (("raspberry-pi-5-8gb", "another"), 13)
     assert len({f.source for f in files}) == len(files) == 2
     told = to_dict("x", ["a", "b", "c"], boxes, None)["downloads"]
-    assert told["distinct_bytes"] == sum(f.n_bytes for f in files)
-    assert told["total_bytes"] == 13 * files[0].n_bytes + files[1].n_bytes
+    assert told["distinct_bytes"] == sum(f.bytes for f in files)
+    assert told["total_bytes"] == 13 * files[0].bytes + files[1].bytes
 
 
 def test_what_is_stored_is_not_downloaded() -> None:
@@ -170,7 +170,7 @@ def test_a_published_size_is_the_downloads() -> None:
     known = replace(card, files=card.files[:1])
     (file,) = downloads(plan([site("apple-m2-16gb", cards=[known])]))
 
-    assert (file.n_bytes, file.exact) == (639_446_688, True)
+    assert (file.bytes, file.bytes_exact) == (639_446_688, True)
 
 
 def test_equal_fleets_give_equal_json() -> None:
