@@ -6,6 +6,9 @@ BIN := .venv/bin
 TOGETHER := -n auto --dist loadfile
 EVERY := -m 'slow or not slow'
 SHELL := /bin/sh
+# Hundreds of tests start processes of their own, and pytest rewrites every test file: bytecode is kept even where an
+# environment forbids to write it.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve test same-outputs test-all docs slow test-arm64 check bench bench-start bench-serve bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine onnx-parity onnx-exporters ternary-parity sanitize fuzz soak soak-downloads clean python \
@@ -39,13 +42,10 @@ check: test-tools ## lint, types, import layers, and the tests that keep docs an
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest -q tests/test_docs.py tests/test_errors.py
 
-# Hundreds of tests start processes of their own, which read the bytecode even where an environment forbids to write it.
 test: check ## check, then run every test that is not slow (ARGS="-k name" is passed to pytest; ARGS="-n 0" runs one file at a time)
-	@$(BIN)/python -m compileall -q edgellm plugins/*/edgellm_*
 	$(BIN)/pytest $(TOGETHER) $(ARGS)
 
 test-all: test-tools ## run the slow tests, which `make test` leaves out
-	@$(BIN)/python -m compileall -q edgellm plugins/*/edgellm_*
 	$(BIN)/pytest $(TOGETHER) -m slow $(ARGS)
 
 docs: test-tools ## write docs/sdk.md from the docstrings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 from pathlib import Path
@@ -36,12 +37,31 @@ def every_plugin() -> None:
     plugins()
 
 
+@pytest.fixture(scope="session")
+def bandwidth_files(tmp_path_factory: pytest.TempPathFactory, every_plugin: None) -> dict[str, bytes]:
+    """This machine's memory bandwidth as EdgeLLM keeps it, by file name: measured once, as that takes every thread."""
+    from edgellm import settings
+    from edgellm.hardware.bandwidth import OCCASIONS
+    from edgellm.hardware.probe import probe
+
+    with settings.override(home=tmp_path_factory.mktemp("measured")):
+        probe()
+        files = settings.current().cache_dir.glob("bandwidth-*.json")
+        return {
+            file.name: json.dumps(json.loads(file.read_bytes()) | {"occasions": OCCASIONS}).encode() for file in files
+        }
+
+
 @pytest.fixture(autouse=True)
-def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test reads or writes the user's models, caches or plugin list."""
+def own_home(
+    tmp_path_factory: pytest.TempPathFactory, bandwidth_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """No test reads or writes the user's models, caches or plugin list. The home knows the machine's bandwidth."""
     # Counted here: pytest finds the next free number by listing all there are, which takes longer with each test.
     home = tmp_path_factory.getbasetemp() / "homes" / str(next(_numbers))
-    home.mkdir(parents=True)
+    (home / "cache").mkdir(parents=True)
+    for name, content in bandwidth_files.items():
+        (home / "cache" / name).write_bytes(content)
     monkeypatch.setenv("EDGELLM_HOME", str(home))
     # Other tools' models on this machine are no part of any test.
     monkeypatch.setenv("OLLAMA_MODELS", str(home / "ollama"))

@@ -15,11 +15,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CORE = ROOT / "edgellm"
 LOOSE = {"errors.py", "files.py", "settings.py", "tables.py", "units.py", "version.py"}
-# Classes that share their name with another one of the core, each with the reason.
-SAME_NAME = {
-    "Usage": "the answer's JSON has the dialect's name in its documentation, and is used as response.Usage",
-    "Timings": "as Usage",
-}
 Scope = (  # of names that are local
     ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp
 )  # fmt: skip
@@ -137,9 +132,7 @@ def test_a_public_class_has_a_name_of_its_own() -> None:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 modules_of[node.name].add(str(file.relative_to(ROOT)))
 
-    same = twice(modules_of)
-    assert {name: modules for name, modules in same.items() if name not in SAME_NAME} == {}
-    assert set(SAME_NAME) <= set(same), "an exception that is not needed"
+    assert twice(modules_of) == {}
 
 
 def imports_by_name(files: Iterable[Path]) -> Iterator[tuple[str, str]]:

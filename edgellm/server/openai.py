@@ -90,9 +90,9 @@ class _Chunks(ABC):
 
     def last(self, done: Done) -> bytes:
         _require_complete(done)
-        timings = response.Timings.of(done.timings, done.usage)
+        timings = response.CompletionTimings.of(done.timings, done.usage)
         end = sse.event(self._chunk(self.choice("", done.finish_reason), timings=timings))
-        usage = sse.event(self._chunk(usage=response.Usage.of(done.usage))) if self._include_usage else b""
+        usage = sse.event(self._chunk(usage=response.CompletionUsage.of(done.usage))) if self._include_usage else b""
         return end + usage + sse.DONE
 
 
@@ -111,7 +111,10 @@ class ChatChunks(_Chunks):
 
     def whole(self, text: str, done: Done) -> response.ChatCompletion:
         choice = response.ChatChoice(0, response.AnswerMessage("assistant", text), done.finish_reason)
-        usage, timings = response.Usage.of(done.usage), response.Timings.of(done.timings, done.usage)
+        usage, timings = (
+            response.CompletionUsage.of(done.usage),
+            response.CompletionTimings.of(done.timings, done.usage),
+        )
         return response.ChatCompletion(self.id, "chat.completion", self.created, self.model, [choice], usage, timings)
 
 
@@ -125,7 +128,10 @@ class TextChunks(_Chunks):
 
     def whole(self, text: str, done: Done) -> response.TextCompletion:
         choice = response.TextChoice(0, text, done.finish_reason)
-        usage, timings = response.Usage.of(done.usage), response.Timings.of(done.timings, done.usage)
+        usage, timings = (
+            response.CompletionUsage.of(done.usage),
+            response.CompletionTimings.of(done.timings, done.usage),
+        )
         return response.TextCompletion(self.id, self.object, self.created, self.model, [choice], usage, timings)
 
 

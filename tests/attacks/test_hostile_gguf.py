@@ -140,10 +140,10 @@ def big(name):
     "name",
     [
         pytest.param("tensors", marks=pytest.mark.slow(11)),
-        "keys",
+        pytest.param("keys", marks=pytest.mark.slow(4)),
         "texts",
         "short-arrays",
-        "strings",
+        pytest.param("strings", marks=pytest.mark.slow(5)),
         "strings-over-limit",
         "numbers",
     ],

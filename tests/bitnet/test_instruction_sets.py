@@ -54,7 +54,9 @@ def tools(arch):
     return names
 
 
-@pytest.fixture(scope="module", params=["x86_64", pytest.param("aarch64", marks=pytest.mark.slow(10))])
+@pytest.fixture(
+    scope="module", params=[pytest.param(arch, marks=pytest.mark.slow(10)) for arch in ("x86_64", "aarch64")]
+)
 def objects(request, tmp_path_factory):
     """(architecture, {file stem: (symbols, disassembly)}), compiled with the instruction sets of CMakeLists.txt."""
     compiler, nm, objdump = tools(request.param)
@@ -77,7 +79,6 @@ def objects(request, tmp_path_factory):
         return request.param, dict(pool.map(build, sorted(stems)))
 
 
-@pytest.mark.slow(7)
 def test_an_isa_object_defines_its_kernels_and_nothing_that_another_could_be_linked_to(objects):
     _, built = objects
     for stem, (symbols, _) in built.items():

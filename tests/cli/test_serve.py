@@ -130,7 +130,7 @@ def test_the_first_interrupt_finishes_what_runs() -> None:
 @posix
 def test_the_second_interrupt_leaves_now() -> None:
     """The answer would take half an hour more."""
-    with serving("echo", "--port", "0", EDGELLM_ECHO_STEP_S="1") as command:
+    with serving("echo", "--port", "0", EDGELLM_ECHO_STEP_S="0.2") as command:
         command.wait_for("Ready after")
         workers = command.workers()
         body = {"prompt": "x" * 2000, "max_tokens": 2000, "stream": True}
@@ -170,7 +170,7 @@ def test_sigterm_stops_while_loading() -> None:
 
 
 @posix
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow(5))])
 def test_a_signal_while_it_asks_the_index_leaves_no_pip(number: int) -> None:
     """The index takes the connection and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as index:

@@ -129,20 +129,18 @@ def test_the_beginning_of_a_file_is_enough_where_its_length_is_known():
 
 def test_a_beginning_that_ends_inside_the_header_says_how_much_is_needed():
     file = w.model()
-    file.keys += [("texts", w.ARRAY, (w.STRING, ["abc"] * 2000)), ("rates", w.ARRAY, (w.FLOAT32, [0.5] * 2000))]
+    file.keys += [("texts", w.ARRAY, (w.STRING, ["abc"] * 200)), ("rates", w.ARRAY, (w.FLOAT32, [0.5] * 200))]
     data = file.build()
     end = parse_gguf(data, file_bytes=len(data), where="made").data_offset
 
     have = 5
     tries = 0
-    while have < end - 32:
+    while have < len(file.header()):
         with pytest.raises(Incomplete) as caught:
             parse_gguf(data[:have], file_bytes=len(data), where="made")
         assert have < caught.value.needed <= end
         have = caught.value.needed
         tries += 1
-        if have >= len(file.header()):
-            break
     assert tries > 50
     assert parse_gguf(data[:have], file_bytes=len(data), where="made").tensor_bytes == 1344
 

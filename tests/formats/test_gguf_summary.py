@@ -60,7 +60,7 @@ def test_a_damaged_cache_is_no_error(tmp_path, content):
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, own_home):
-    (own_home / "cache").write_text("a file where the folder should be")
+    (own_home / "cache" / "headers").write_text("a file where the folder should be")
 
     assert summary_of(w.model().write(tmp_path / "m.gguf")).quant == "Q8_0"
 

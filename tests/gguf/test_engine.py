@@ -22,7 +22,7 @@ from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 
 WINDOW = 512  # of Gemma 3 270M
-slow = pytest.mark.timeout(1800)
+patient = pytest.mark.timeout(1800)
 
 
 def open_engine(path: str, **changed: object) -> Engine:
@@ -60,7 +60,7 @@ def prefill(engine: Engine, slot: int, tokens: list[int]) -> None:
 
 
 @pytest.mark.model
-@slow
+@patient
 def test_logits_are_views_of_the_librarys_own_memory(small: Engine) -> None:
     import llama_cpp
 
@@ -77,7 +77,7 @@ def test_logits_are_views_of_the_librarys_own_memory(small: Engine) -> None:
 
 
 @pytest.mark.model
-@slow
+@patient
 @pytest.mark.slow(5)
 def test_a_moved_window_cannot_be_rewound(sliding: Engine) -> None:
     """What the window has left behind is gone: nothing is kept, and the next answer is a fresh one's."""
@@ -92,7 +92,7 @@ def test_a_moved_window_cannot_be_rewound(sliding: Engine) -> None:
 
 
 @pytest.mark.model
-@slow
+@patient
 @pytest.mark.slow(10)
 def test_a_short_rewind_inside_the_window_gives_the_same_answer(sliding: Engine) -> None:
     """Up to rounding: the window's cells are a ring, in another order after a rewind than in a fresh slot."""
@@ -112,7 +112,7 @@ def test_a_short_rewind_inside_the_window_gives_the_same_answer(sliding: Engine)
 
 
 @pytest.mark.model
-@slow
+@patient
 def test_short_prompts_of_a_sliding_model_are_rewound_like_any(sliding: Engine) -> None:
     tokens = encode(sliding, "A short one, well inside the window of this model.")
     prefill(sliding, 0, tokens)
@@ -121,7 +121,7 @@ def test_short_prompts_of_a_sliding_model_are_rewound_like_any(sliding: Engine) 
 
 
 @pytest.mark.model
-@slow
+@patient
 @pytest.mark.slow(3)
 def test_a_long_sequence_of_a_sliding_model_is_forked_whole(sliding: Engine) -> None:
     tokens = (encode(sliding, "The lighthouse keeper counted the ships again. ") * 100)[:900]
@@ -135,7 +135,7 @@ def test_a_long_sequence_of_a_sliding_model_is_forked_whole(sliding: Engine) -> 
 
 
 @pytest.mark.model
-@slow
+@patient
 def test_a_bad_step_changes_nothing(small: Engine) -> None:
     tokens = tuple(encode(small, "The quick brown fox jumps"))
     prefill(small, 0, list(tokens))
@@ -158,7 +158,8 @@ def test_a_bad_step_changes_nothing(small: Engine) -> None:
 
 
 @pytest.mark.model
-@slow
+@pytest.mark.slow(5)
+@patient
 def test_opening_and_closing_leaks_nothing(smollm2: str) -> None:
     import psutil
 
@@ -189,7 +190,7 @@ print(last_row(first, 0, encode(first, "still here")).shape)
 
 
 @pytest.mark.model
-@slow
+@patient
 def test_the_log_outlives_an_engine(smollm2: str) -> None:
     """Two models in one process (isolate=False): when one is gone, the library still has somebody to talk to."""
     here = Path(__file__).parent
@@ -201,7 +202,7 @@ def test_the_log_outlives_an_engine(smollm2: str) -> None:
 
 
 @pytest.mark.model
-@slow
+@patient
 def test_a_file_name_of_any_bytes_is_opened(smollm2: str, tmp_path: Path) -> None:
     link = os.fsencode(tmp_path) + b"/caf\xe9.gguf"
     os.symlink(smollm2, link)
@@ -211,7 +212,7 @@ def test_a_file_name_of_any_bytes_is_opened(smollm2: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.model
-@slow
+@patient
 def test_cache_types(smollm2: str) -> None:
     engine = open_engine(smollm2, kv_type="q8_0")
     assert len(engine.step([SlotInput(0, 0, (1, 2, 3), 1)])) == 1

@@ -11,19 +11,19 @@ class PromptTokensDetails(msgspec.Struct, frozen=True):
     cached_tokens: int  # reused from an earlier request
 
 
-class Usage(msgspec.Struct, frozen=True):
+class CompletionUsage(msgspec.Struct, frozen=True):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
 
     @classmethod
-    def of(cls, usage: event.Usage) -> Usage:
+    def of(cls, usage: event.Usage) -> CompletionUsage:
         total = usage.prompt_tokens + usage.completion_tokens
         return cls(usage.prompt_tokens, usage.completion_tokens, total, PromptTokensDetails(usage.cached_tokens))
 
 
-class Timings(msgspec.Struct, frozen=True):
+class CompletionTimings(msgspec.Struct, frozen=True):
     """Extension. Milliseconds and tokens per second, measured beside the model; 0 where nothing was measured."""
 
     queued_ms: float
@@ -33,7 +33,7 @@ class Timings(msgspec.Struct, frozen=True):
     decode_tok_s: float
 
     @classmethod
-    def of(cls, timings: event.Timings, usage: event.Usage) -> Timings:
+    def of(cls, timings: event.Timings, usage: event.Usage) -> CompletionTimings:
         computed = usage.prompt_tokens - usage.cached_tokens
         prefill = computed / timings.prefill_s if timings.prefill_s > 0 else 0.0
         decode = timings.decode_tok_s(usage.completion_tokens)
@@ -65,8 +65,8 @@ class ChatCompletion(msgspec.Struct, frozen=True):
     created: int
     model: str
     choices: list[ChatChoice]
-    usage: Usage
-    timings: Timings
+    usage: CompletionUsage
+    timings: CompletionTimings
 
 
 class TextChoice(msgspec.Struct, frozen=True):
@@ -82,8 +82,8 @@ class TextCompletion(msgspec.Struct, frozen=True):
     created: int
     model: str
     choices: list[TextChoice]
-    usage: Usage
-    timings: Timings
+    usage: CompletionUsage
+    timings: CompletionTimings
 
 
 class ReadUsage(msgspec.Struct, frozen=True):
