@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from edgellm.catalog.identify import identify, inspect
+from edgellm.catalog.identify import inspect
 from edgellm.catalog.recognize import recognize
 from edgellm.errors import UnsupportedArtifact
 from edgellm.estimate import architecture, quants
@@ -16,14 +17,21 @@ from edgellm.types.model import Artifact, ModelCard, ModelFile
 PACKED = "I2_S"  # what ternary weights of a folder are loaded as: 2 bits each
 
 
-def of(path: Path, cards: Sequence[ModelCard]) -> tuple[ModelCard, str]:
+def of(artifact: Artifact, cards: Sequence[ModelCard]) -> tuple[ModelCard, str]:
     """The card, with what `cards` know of the model, and where its facts come from.
 
+    A mix of unknown name is taken as the nearest quantization.
+
     Raises:
-        UnknownModel, BadArtifact, UnsupportedArtifact.
+        BadArtifact. UnsupportedArtifact: its memory cannot be predicted.
     """
-    artifact = identify(str(path))
-    if artifact.format == "safetensors" and Path(artifact.path).is_dir():
+    card, basis = _described(artifact, cards)
+    return with_known_quants(card), basis
+
+
+def _described(artifact: Artifact, cards: Sequence[ModelCard]) -> tuple[ModelCard, str]:
+    path = artifact.path
+    if artifact.format == "safetensors" and Path(path).is_dir():
         return recognize(_folder_card(artifact), cards), f"config.json and the headers in {path}"
     if artifact.format == "onnx":
         return _onnx_card(artifact), f"the graph's header and the configuration in {path}"
@@ -32,7 +40,7 @@ def of(path: Path, cards: Sequence[ModelCard]) -> tuple[ModelCard, str]:
             f"{path} is a model in {artifact.format}, whose memory is not predicted yet",
             hint="name a GGUF file, or the folder of a safetensors or ONNX model",
         )
-    return recognize(local_card(Path(artifact.path)), cards), f"the header of {path}"
+    return recognize(local_card(Path(path)), cards), f"the header of {path}"
 
 
 def _folder_card(artifact: Artifact) -> ModelCard:
@@ -85,3 +93,14 @@ def _onnx_card(artifact: Artifact) -> ModelCard:
         source="its graph and configuration",
         trust="header",
     )
+
+
+def with_known_quants(card: ModelCard) -> ModelCard:
+    """With a quantization for each file that its name or bits tell; a mix of unknown name is taken as the nearest."""
+    return replace(card, files=tuple(f if f.quant in quants.QUANTS else _nearest(f, card) for f in card.files))
+
+
+def _nearest(file: ModelFile, card: ModelCard) -> ModelFile:
+    bits = 8 * (file.tensor_bytes or 0) / card.params
+    near = min((q for q in quants.QUANTS.values() if q.predictable), key=lambda q: abs(q.bits - bits))
+    return replace(file, quant=near.name, trust=f"{file.trust}; a mix of unknown name, taken as {near.name}")

@@ -8,8 +8,9 @@ from typing import NoReturn
 
 from edgellm import settings
 from edgellm.app import context as app_context
-from edgellm.app.file_plan import file_plan, with_own_footprint
+from edgellm.app import file_card, file_plan
 from edgellm.app.resolve import Reference, ReferenceKind, refer, resolve
+from edgellm.catalog.identify import identify
 from edgellm.contract.backend import Configurable
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Resolver, scheme_of
@@ -32,7 +33,7 @@ from edgellm.types.backend_reason import OptionsAsked
 from edgellm.types.model import Artifact, ModelCard, ModelFile
 from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import Candidate, Decision, LaunchPlan, Settings
-from edgellm.types.reason import ModelNamed, ModelSkipped, NameShadowsFile, Reason, SourceSilent, Threads
+from edgellm.types.reason import CouldBeMade, ModelNamed, ModelSkipped, NameShadowsFile, Reason, SourceSilent, Threads
 from edgellm.types.request import SelectionRequest
 
 Progress = Callable[[int, int | None, str], None]
@@ -111,24 +112,51 @@ def _named_plan(
     context = app_context.here()
     reference = refer(model, context.cards)
     if reference.kind is ReferenceKind.FILE:
-        _refuse(model, quant=quant, min_tps=request.min_tps)
-        return file_plan(reference.name, request, context.machine)
+        _refuse(model, quant=quant)
+        return _file_plan(reference.name, request, context, to_chat=to_chat)
     if _is_undescribed(reference, context):
         artifact = Library().fetch(undescribed(model), ModelFile(model, ""), progress)
-        return file_plan(artifact.path, request, context.machine)
+        return _file_plan(artifact.path, request, context, to_chat=to_chat)
     if reference.kind is ReferenceKind.ADDRESS:
         progress(0, None, "reading the header")
     card = resolve(model, context, quant=quant, offline=request.offline).card
-    # Named by the user: a base model may continue text, and a reranker read, so they take part like any other.
-    reads_only = card.kind in ("embedding", "reranker")
-    card = replace(card, kind="embedding" if reads_only else "chat")
-    if to_chat and reads_only:
-        refuse_chat(card.id)
-    # A model that only reads is judged by how fast it reads.
-    request = replace(request, task="embed") if reads_only else request
+    card, request = _as_named(card, request, to_chat=to_chat)
     plan, _ = _launch(context.narrowed([card]), request, progress)
     note = _note(reference, card)
     return replace(plan, reasons=(note, *plan.reasons)) if note is not None else plan
+
+
+def _file_plan(path: str, request: SelectionRequest, context: SelectionContext, *, to_chat: bool) -> LaunchPlan:
+    """The plan for a file or folder on this disk, decided on its card as for a model of the catalog that is named."""
+    artifact = identify(path)
+    context = file_plan.opened(context, artifact, request)
+    try:
+        card, _ = file_card.of(artifact, context.cards)
+    except UnsupportedArtifact:
+        plan = file_plan.unpredicted_plan(artifact, context, request)
+    else:
+        card, request = _as_named(card, request, to_chat=to_chat)
+        decision = decide(context.narrowed([card]), request)
+        assert decision.choice is not None, "a file on this disk can be had"
+        plan = _candidate_plan(decision, decision.choice, artifact)
+    named = ModelNamed(artifact.model_id, "file", artifact.quant)
+    # How to quantize it is said of the file: its card may have a name that no command knows.
+    reasons = (r for r in plan.reasons if not isinstance(r, CouldBeMade))
+    return replace(plan, reasons=(named, *reasons, *file_plan.not_quantized(artifact)))
+
+
+def _as_named(card: ModelCard, request: SelectionRequest, *, to_chat: bool) -> tuple[ModelCard, SelectionRequest]:
+    """The card as one that takes part, and the request: who names a base model or a reranker wants just that.
+
+    Raises:
+        UnsupportedTask: it only reads, and was asked to chat.
+    """
+    if card.kind not in ("embedding", "reranker"):
+        return replace(card, kind="chat"), request
+    if to_chat:
+        refuse_chat(card.id)
+    # A model that only reads is judged by how fast it reads.
+    return replace(card, kind="embedding"), replace(request, task="embed")
 
 
 def _is_undescribed(reference: Reference, context: SelectionContext) -> bool:
@@ -303,7 +331,7 @@ def _candidate_plan(decision: Decision, choice: Candidate, artifact: Artifact) -
         kv_type=choice.kv_type,
         gpu_layers=choice.gpu_layers,
     )
-    return with_own_footprint(LaunchPlan(choice.backend, artifact, run, decision.reasons, choice.footprint))
+    return file_plan.with_own_footprint(LaunchPlan(choice.backend, artifact, run, decision.reasons, choice.footprint))
 
 
 def _echo_plan(request: SelectionRequest) -> LaunchPlan:

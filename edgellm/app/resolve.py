@@ -17,7 +17,9 @@ from pathlib import Path
 from edgellm import settings
 from edgellm.app import context as app_context
 from edgellm.app import file_card
+from edgellm.app.file_card import with_known_quants
 from edgellm.catalog import lookup
+from edgellm.catalog.identify import identify
 from edgellm.catalog.recognize import recognize
 from edgellm.contract.source import Resolver, scheme_of
 from edgellm.errors import SourceError, SourceUnreachable, UnsupportedArtifact, UsageError
@@ -27,7 +29,7 @@ from edgellm.store.card import card_of
 from edgellm.store.library import Library
 from edgellm.store.sources.local_file import LocalFile
 from edgellm.store.sources.registry import source_for, sources
-from edgellm.types.model import ModelCard, ModelFile
+from edgellm.types.model import Artifact, ModelCard, ModelFile
 
 # Long enough for a slow link's first answer, short enough that a dead network is not mistaken for a hang.
 REACH_TIMEOUT_S = 5.0
@@ -57,11 +59,12 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """A card with the files that were meant; the model's other files; where the facts come from."""
+    """A card with the files that were meant; where the facts come from; the model's other files."""
 
     card: ModelCard
     basis: str
     others: tuple[ModelFile, ...] = ()
+    artifact: Artifact | None = None  # the file on this disk that was named
 
 
 def refer(text: str, cards: Iterable[ModelCard]) -> Reference:
@@ -114,8 +117,9 @@ def resolve(
         if quant is not None:
             hint = "leave it out: a file is in one"
             raise UsageError(f"--quant has no meaning for {reference.name}", hint=hint, param="quant")
-        card, basis = file_card.of(reference.path, context.cards)
-        return ResolvedModel(_with_known_quants(card), basis)
+        artifact = identify(str(reference.path))
+        card, basis = file_card.of(artifact, context.cards)
+        return ResolvedModel(card, basis, artifact=artifact)
     if reference.kind is ReferenceKind.ADDRESS:
         card, basis = _of_address(text, context.cards, offline=offline)
     else:
@@ -165,7 +169,7 @@ def _of_address(uri: str, cards: Sequence[ModelCard], *, offline: bool) -> tuple
     try:
         if not any(stored.source == uri and not stored.problem for stored in Library().installed()):
             _require_answer(uri, offline=offline)
-        return _with_known_quants(recognize(card_of(uri), cards)), f"the header at {uri}"
+        return with_known_quants(recognize(card_of(uri), cards)), f"the header at {uri}"
     except SourceUnreachable as error:
         card = _of_catalog(uri, cards)
         if card is None:
@@ -194,14 +198,3 @@ def _of_catalog(uri: str, cards: Iterable[ModelCard]) -> ModelCard | None:
         if files and card.shape is not None:
             return replace(card, files=files)
     return None
-
-
-def _with_known_quants(card: ModelCard) -> ModelCard:
-    """With a quantization for each file that its name or bits tell; a mix of unknown name is taken as the nearest."""
-    return replace(card, files=tuple(f if f.quant in quants.QUANTS else _nearest(f, card) for f in card.files))
-
-
-def _nearest(file: ModelFile, card: ModelCard) -> ModelFile:
-    bits = 8 * (file.tensor_bytes or 0) / card.params
-    near = min((q for q in quants.QUANTS.values() if q.predictable), key=lambda q: abs(q.bits - bits))
-    return replace(file, quant=near.name, trust=f"{file.trust}; a mix of unknown name, taken as {near.name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +61,9 @@ def command(
     from edgellm import explain
     from edgellm.app.adapters import adapter_bytes
     from edgellm.app.context import of, request_for
+    from edgellm.app.file_plan import opened
     from edgellm.app.resolve import resolve
+    from edgellm.errors import UnsupportedArtifact, UsageError
     from edgellm.selection.fit import fit_reports
     from edgellm.selection.scenario import Scenario
     from edgellm.types.options import SelectionOptions
@@ -70,6 +73,9 @@ def command(
     resolved = resolve(model, context, quant=quant, offline=offline, predict=True)
     reads_only = resolved.card.kind in ("embedding", "reranker")
     request = request_for(context, selection, usual_task="embed" if reads_only else "chat")
+    if resolved.artifact is not None and context.is_here:
+        with contextlib.suppress(UnsupportedArtifact, UsageError):  # the reports say why nothing opens it
+            context = opened(context, resolved.artifact, request)
     scenario = Scenario.of(context.machine, request)
     adapters_bytes = adapter_bytes(adapters, resolved.card.shape)
     fits, refusals = fit_reports(resolved.card, context, scenario, adapter_bytes=adapters_bytes, others=resolved.others)

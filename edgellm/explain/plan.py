@@ -121,9 +121,6 @@ def _cache(fact: reason.CacheType) -> str:
             return f"{fact.kv_type}, as asked{kept}"
         case "only_type":
             return f"{fact.kv_type}: {fact.backend} holds it in no smaller type"
-        case "context":
-            fewer = f"fewer than {fact.ctx:,} tokens fit the memory budget"
-            return f"{fact.kv_type}, as with {fact.higher} {fewer}"
         case "memory":
             needed, have = show_memory(fact.higher_bytes or 0), show_memory(fact.budget_bytes or 0)
             would = f"{fact.higher} would take {needed} with {fact.ctx:,} tokens"

@@ -94,11 +94,6 @@ def backend_facts(backends: Iterable[Backend], machine: Machine) -> tuple[Backen
     return tuple(sorted(facts, key=lambda f: f.name))
 
 
-def cache_types(backend: Backend) -> BackendFacts:
-    """As much of a backend's facts as its types of cache are."""
-    return BackendFacts(backend.name, backend.formats, backend.quants, kv_types=_kv_types(backend))
-
-
 def _kv_types(backend: Backend) -> frozenset[str]:
     return frozenset(backend.kv_types) if isinstance(backend, CacheQuantizer) else frozenset({"f16"})
 

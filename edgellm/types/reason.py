@@ -80,9 +80,9 @@ class CacheType(Fact, frozen=True):
     """The type of the cache, where it is not simply f16."""
 
     kv_type: str
-    cause: Literal["asked", "only_type", "memory", "speed", "context"]
+    cause: Literal["asked", "only_type", "memory", "speed"]
     backend: str = ""  # of "only_type"
-    higher: str = ""  # the next more exact type, of "memory", "speed" and "context"
+    higher: str = ""  # the next more exact type, of "memory" and "speed"
     higher_bytes: int | None = None
     higher_tps: float | None = None
     ctx: int | None = None

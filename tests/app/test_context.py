@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import gguf_writer
 
 from edgellm import EdgeLLM
 from edgellm.app import context as app_context
@@ -162,6 +163,31 @@ def test_estimate_narrows_to_the_card_and_forgets_what_is_stored(options: dict[s
     assert estimate.context == replace(preview.context.narrowed([card]), stored=frozenset())
 
 
+@pytest.mark.parametrize("options", [o for o in REQUESTS if o.get("task") != "embed"], ids=str)
+def test_a_file_is_decided_on_its_card_by_every_face(
+    options: dict[str, Any], calls: list[Call], tmp_path: Path
+) -> None:
+    """In `estimate`, what is stored does not matter, and no floor is asked for."""
+    path = str(gguf_writer.model(context_length=16384, embedding_length=128).write(tmp_path / "house.gguf"))
+    asked = flags(options)
+    preview = passed(calls, lambda: main(["auto-select", *asked]))
+    serve = passed(calls, lambda: main(["serve", path, "--port", "0", *asked]))
+
+    assert serve.request == preview.request
+    assert [card.id for card in serve.context.cards] == ["house"]
+    assert [backend.name for backend in serve.context.backends] == ["gguf"]
+    assert replace(serve.context, cards=(), backends=()) == replace(preview.context, cards=(), backends=())
+    faces: dict[str, Callable[[], object]] = {"SDK": lambda: EdgeLLM.load(path, **options)}
+    if "slots" not in options:
+        faces["run"] = lambda: main(["run", path, *asked])
+    for name, face in faces.items():
+        assert passed(calls, face) == serve, name
+    if "min_tps" not in options:
+        estimate = passed(calls, lambda: main(["estimate", path, *asked]))
+        assert estimate.request == serve.request
+        assert estimate.context == replace(serve.context, stored=frozenset())
+
+
 def test_models_that_fit_are_decided_one_by_one(calls: list[Call]) -> None:
     preview = passed(calls, lambda: main(["auto-select"]))
     fits = passed(calls, lambda: main(["models", "--fits"]))
@@ -174,8 +200,6 @@ def test_models_that_fit_are_decided_one_by_one(calls: list[Call]) -> None:
 def test_quantize_narrows_to_what_can_be_made_of_the_source(
     calls: list[Call], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from support import gguf_writer
-
     path = gguf_writer.model().write(tmp_path / "house.gguf")
     preview = passed(calls, lambda: main(["auto-select"]))
     quantize = passed(calls, lambda: quantize_plan.plan(str(path), "auto"))

@@ -13,10 +13,8 @@ from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits, UsageError
 from edgellm.selection import constraints
 from edgellm.selection.backend_facts import BackendFacts
-from edgellm.selection.context_length import fit_cache
 from edgellm.selection.decide import decide
 from edgellm.types.calibration import Calibration
-from edgellm.types.reason import ContextLength
 from edgellm.types.refusal import CacheHeadSize
 from edgellm.types.request import KV_TYPES, SelectionRequest, cache_type
 
@@ -132,24 +130,6 @@ def test_what_has_no_cache_is_not_tried_with_a_smaller_one(option) -> None:
     shape = replace(plain.shape, kv_full_bytes=0, kv_swa_bytes=0)
 
     assert replace(plain, shape=shape).lower is None
-
-
-def test_a_file_at_hand_gets_the_most_exact_cache_that_holds_what_is_asked(machine) -> None:
-    shape = catalog()["qwen3-4b"].shape
-    assert shape is not None
-    weights = 2_500_000_000
-
-    def fit(ram: float, kv_types=KV_TYPES[1:], **asked: object):
-        return fit_cache(machine(ram), shape, 40960, weights, SelectionRequest(**asked), kv_types)  # type: ignore[arg-type]
-
-    assert fit(16, ctx=32768)[:2] == (ContextLength(32768, "asked"), "f16")
-    context, kv_type, cache = fit(7.5, ctx=32768)
-    assert (context.ctx, kv_type) == (32768, "q8_0")
-    assert explain.sentence(cache).startswith("Cache: q8_0, as with f16 fewer than 32,768 tokens fit")
-    # Unasked, what the task needs is enough reason, and a longer one is not.
-    assert fit(7.5)[1] == "f16"
-    with pytest.raises(NothingFits):
-        fit(7.5, ("f16",), ctx=32768)
 
 
 def test_the_flag_is_read_in_any_case_and_refused_where_unknown() -> None:

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgellm import explain
-from edgellm.catalog.lookup import catalog
-from edgellm.errors import NothingFits
-from edgellm.selection.context_length import choose_context, fit_context, longest
+from edgellm.selection.context_length import choose_context, longest
 from edgellm.types.reason import ContextLength
-from edgellm.types.request import SelectionRequest
 
 GIB = 1024**3
-
-
-def fit(machine, name: str, tensor_bytes: int, **request: object) -> tuple[int, str]:
-    card = catalog()[name]
-    assert card.shape is not None
-    return fit_context(machine, card.shape, card.ctx_train, tensor_bytes, SelectionRequest(**request))  # type: ignore[arg-type]
 
 
 def test_asked_is_given(option) -> None:
@@ -71,39 +61,3 @@ def test_longest_is_the_longest_step_that_holds(limit: int, most: int) -> None:
     assert found == 0 or (min(512, limit) <= found <= min(limit, most))
     if limit <= most:
         assert found == limit
-
-
-def test_a_file_at_hand_gets_what_memory_allows(machine) -> None:
-    assert fit(machine(16), "smollm2-135m-instruct", 96576768).ctx == 8192
-    context = fit(machine(4), "qwen3-0.6b", 390753280)
-
-    assert 4096 <= context.ctx < 32768
-    assert context.bound == "memory"
-    assert "memory budget" in explain.sentence(context)
-
-
-def test_a_file_of_unknown_training_length_gets_the_tasks_context(machine) -> None:
-    card = catalog()["qwen3-0.6b"]
-    assert card.shape is not None
-
-    assert fit_context(machine(64), card.shape, 0, 390753280, SelectionRequest()).ctx == 32768
-
-
-def test_a_file_that_does_not_fit_at_all_is_refused_with_its_numbers(machine) -> None:
-    with pytest.raises(NothingFits, match="512 tokens") as caught:
-        fit(machine(4), "qwen3-8b", 8 * GIB)
-
-    assert "GiB" in caught.value.message
-    assert caught.value.hint
-
-
-def test_a_file_that_does_not_fit_with_the_context_asked_for_is_refused(machine) -> None:
-    with pytest.raises(NothingFits, match="32,768 tokens"):
-        fit(machine(4), "qwen3-0.6b", 390753280, ctx=32768)
-    assert fit(machine(8), "qwen3-0.6b", 390753280, ctx=32768) == ContextLength(32768, "asked")
-
-
-def test_more_slots_leave_less_for_each(machine) -> None:
-    one = fit(machine(4), "qwen3-0.6b", 390753280).ctx
-
-    assert fit(machine(4), "qwen3-0.6b", 390753280, slots=4).ctx < one

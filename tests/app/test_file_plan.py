@@ -1,0 +1,164 @@
+"""A file that is named is planned as it is estimated: by the same rules, on a card made of its headers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import gguf_writer
+from support.words import said
+
+from edgellm.app import launch
+from edgellm.cli.main import main
+from edgellm.contract.hookspecs import hookimpl
+from edgellm.contract.manager import plugins
+from edgellm.errors import NothingFits, UnsupportedArtifact, UnsupportedTask, UsageError
+from edgellm.selection.option import Option
+from edgellm.selection.rule_result import RuleResult
+from edgellm.selection.scenario import Scenario
+from edgellm.types.criterion import Stated
+from edgellm.types.machine import Cpu, Machine, Memory
+from edgellm.types.options import LaunchOptions
+from edgellm.types.plan import LaunchPlan
+from edgellm.types.reason import ContextLength, Slow
+
+GIB = 1024**3
+SLOW = Machine(
+    "slow", "Slow", Cpu("x86_64", "a model", cores=4, threads=4, isa=("avx2", "f16c", "fma")),
+    Memory(4 * GIB, 3 * GIB, bandwidth_gb_s=0.8),
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgellm.hardware.probe.probe", lambda *_, **__: SLOW)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """Nearly all of what it reads for a token is its cache: 48 KiB for each token before it."""
+    shape = {"block_count": 24, "embedding_length": 1024, "attention__head_count": 16, "attention__head_count_kv": 8}
+    return str(gguf_writer.model(context_length=32768, **shape).write(tmp_path / "long.gguf"))
+
+
+def estimated(capsys: pytest.CaptureFixture[str], path: str, options: dict[str, Any]) -> dict[str, Any]:
+    flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    with pytest.raises(SystemExit) as end:
+        main(["estimate", path, *flags, "--json"])
+    assert not end.value.code
+    (report,) = json.loads(capsys.readouterr().out)["estimates"]
+    return report
+
+
+def planned(path: str, **options: Any) -> LaunchPlan:
+    return launch.plan(path, LaunchOptions.of(**options))[0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"task": "code"},
+        {"ctx": 2048},
+        {"slots": 2},
+        {"kv": "q8_0"},
+        {"max_memory": "330MiB"},
+        {"max_memory": "330MiB", "ctx": 4096},
+        {"backend": "gguf"},
+    ],
+    ids=str,
+)
+def test_the_plan_is_what_the_estimate_shows(
+    options: dict[str, Any], path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = estimated(capsys, path, options)
+    plan = planned(path, **options)
+
+    assert (plan.settings.n_ctx, plan.settings.kv_type, plan.backend) == (
+        report["ctx"], report["kv_type"], report["backend"]
+    )  # fmt: skip
+
+
+def test_the_speed_floor_bounds_the_context_of_a_file(path: str) -> None:
+    plan = planned(path)
+    (length,) = (reason for reason in plan.reasons if isinstance(reason, ContextLength))
+
+    assert (length.bound, length.floor_tps) == ("speed", 5)
+    assert plan.settings.n_ctx < 32768
+
+
+def test_a_floor_that_is_asked_for_is_kept_or_refused(path: str) -> None:
+    patient, usual = planned(path, min_tps=2), planned(path)
+
+    assert patient.settings.n_ctx > usual.settings.n_ctx
+    with pytest.raises(NothingFits, match="nothing reaches 1,000,000 tok/s"):
+        planned(path, min_tps=1e6)
+
+
+def test_a_file_below_the_floor_of_its_task_is_served_and_said_to_be_slow(path: str) -> None:
+    plan = planned(path, task="agent")
+
+    assert any(isinstance(reason, Slow) for reason in plan.reasons)
+
+
+def test_a_file_that_does_not_fit_is_refused_with_its_numbers(path: str) -> None:
+    with pytest.raises(NothingFits, match="32,768 tokens of context and 1 slots; the budget is"):
+        planned(path, ctx=32768, max_memory="330MiB")
+
+
+def test_a_rule_of_a_plugin_is_in_force_for_a_file(path: str) -> None:
+    def none_of_unknown_licence(options: Sequence[Option], scenario: Scenario) -> RuleResult:
+        lost = tuple((o, Stated("licence unknown")) for o in options)
+        return RuleResult((), lost, Stated("Known licences only."))
+
+    class Rules:
+        @hookimpl
+        def register_rules(self, register: Callable[[Any], None]) -> None:
+            register(none_of_unknown_licence)
+
+    manager = plugins()._manager
+    manager.register(Rules(), "licences")
+    try:
+        with pytest.raises(NothingFits, match="licence unknown"):
+            planned(path)
+    finally:
+        manager.unregister(name="licences")
+
+
+def test_a_cache_that_nobody_holds_is_a_wrong_option(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgellm_gguf.plugin.GgufBackend.kv_types", ("f16",))
+    with pytest.raises(UsageError) as caught:
+        planned(path, kv="q8_0")
+
+    assert (caught.value.param, caught.value.hint) == ("kv", "leave --kv out")
+
+
+def test_a_file_that_only_reads_is_judged_by_reading_and_answers_no_chat(tmp_path: Path) -> None:
+    encoder = str(gguf_writer.model("bert", context_length=512).write(tmp_path / "encoder.gguf"))
+
+    assert planned(encoder).settings.n_ctx == 512
+    with pytest.raises(UnsupportedTask, match="answers no chat"):
+        launch.plan(encoder, LaunchOptions(), to_chat=True)
+
+
+def test_a_file_whose_memory_nobody_predicts_gets_the_usual_settings(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of(*_: object) -> None:
+        raise UnsupportedArtifact("cannot be predicted")
+
+    monkeypatch.setattr("edgellm.app.file_card.of", of)
+    plan, longer = planned(path), planned(path, ctx=8192, kv="q8_0")
+
+    assert (plan.backend, plan.settings.n_ctx, plan.settings.kv_type) == ("gguf", 4096, "f16")
+    assert (longer.settings.n_ctx, longer.settings.kv_type) == (8192, "q8_0")
+    assert said(plan)[:3] == [
+        "Model: long Q8_0, the file that was named.",
+        "Backend: gguf opens gguf files.",
+        "Context: the file does not tell its shape; taken as asked or 4,096.",
+    ]
+    with pytest.raises(NothingFits, match="the model needs"):
+        planned(path, max_memory="10MiB")
