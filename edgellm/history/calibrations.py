@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +27,42 @@ SCHEMA = 1
 MAX_BYTES = 1 << 20
 _BY_TYPE = ("decode", "prefill", "attention", "attention_prefill", "row_s")  # (type, threads) -> number
 _BY_THREADS = ("layer_s", "element_s", "element_prefill_s")  # threads -> number
+_TABLES = (*_BY_TYPE, *_BY_THREADS, "attention_by_head", "attention_apart_s")
 
 
-class _Stored(msgspec.Struct):
-    schema: int
-    key: dict[str, str]
+class Tables(msgspec.Struct):
+    """A `Calibration` as JSON holds it: there are no pairs as keys, so each part of a key is a level of its own."""
+
     rates: dict[str, dict[str, dict[int, float]]]  # field -> type -> threads -> number
     layers: dict[str, dict[int, float]]  # field -> threads -> number
     scatter: float
-    date: str
     heads: dict[str, dict[int, dict[int, float]]] = {}  # cache type -> numbers in a head -> threads -> rate
     # cache type -> numbers in a head -> key/value heads -> threads -> seconds
     apart: dict[str, dict[int, dict[int, dict[int, float]]]] = {}
+
+    @classmethod
+    def of(cls, calibration: Calibration) -> Tables:
+        levels = {name: _levels(getattr(calibration, name)) for name in _TABLES}
+        return cls(
+            rates={name: levels[name] for name in _BY_TYPE if levels[name]},
+            layers={name: levels[name] for name in _BY_THREADS},
+            scatter=calibration.scatter,
+            heads=levels["attention_by_head"],
+            apart=levels["attention_apart_s"],
+        )
+
+    def calibration(self) -> Calibration:
+        """Without build and date."""
+        tables: dict[str, Any] = {name: dict(_rows(self.rates.get(name, {}))) for name in _BY_TYPE}
+        tables |= {name: self.layers.get(name, {}) for name in _BY_THREADS}
+        tables |= {"attention_by_head": dict(_rows(self.heads)), "attention_apart_s": dict(_rows(self.apart))}
+        return Calibration(**tables, scatter=self.scatter)
+
+
+class _Stored(Tables, kw_only=True):
+    schema: int
+    key: dict[str, str]
+    date: str
 
 
 def load(machine: Machine, backend: str, build: str, notes: list[str] | None = None) -> Calibration | None:
@@ -47,7 +72,9 @@ def load(machine: Machine, backend: str, build: str, notes: list[str] | None = N
         stored = msgspec.json.decode(_read(path), type=_Stored)
         if stored.schema != SCHEMA or stored.key != _key(machine, backend, build):
             raise ValueError("it describes another processor, build or version")
-        return _from_stored(stored, build)
+        calibration = stored.calibration()
+        _check(calibration)
+        return dataclasses.replace(calibration, build=build, date=stored.date)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -72,13 +99,14 @@ def save(machine: Machine, backend: str, calibration: Calibration) -> Calibratio
     with FileLock(path.with_suffix(".lock")):
         before = load(machine, backend, calibration.build)
         merged = calibration if before is None else _merged(before, calibration)
-        write_atomic(path, msgspec.json.encode(_to_stored(machine, backend, merged)), sync=True)
+        tables = msgspec.structs.asdict(Tables.of(merged))
+        key = _key(machine, backend, merged.build)
+        write_atomic(path, msgspec.json.encode(_Stored(**tables, schema=SCHEMA, key=key, date=merged.date)), sync=True)
     return merged
 
 
 def _merged(before: Calibration, calibration: Calibration) -> Calibration:
-    every = (*_BY_TYPE, *_BY_THREADS, "attention_by_head", "attention_apart_s")
-    tables = {name: getattr(before, name) | getattr(calibration, name) for name in every}
+    tables = {name: getattr(before, name) | getattr(calibration, name) for name in _TABLES}
     return dataclasses.replace(calibration, **tables)
 
 
@@ -100,50 +128,34 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _to_stored(machine: Machine, backend: str, c: Calibration) -> _Stored:
-    rates: dict[str, dict[str, dict[int, float]]] = {}
-    for name in _BY_TYPE:
-        for (kind, threads), rate in sorted(getattr(c, name).items()):
-            rates.setdefault(name, {}).setdefault(kind, {})[threads] = rate
-    layers = {name: dict(sorted(getattr(c, name).items())) for name in _BY_THREADS}
-    heads: dict[str, dict[int, dict[int, float]]] = {}
-    for (kind, size, threads), rate in sorted(c.attention_by_head.items()):
-        heads.setdefault(kind, {}).setdefault(size, {})[threads] = rate
-    apart: dict[str, dict[int, dict[int, dict[int, float]]]] = {}
-    for (kind, size, count, threads), seconds in sorted(c.attention_apart_s.items()):
-        apart.setdefault(kind, {}).setdefault(size, {}).setdefault(count, {})[threads] = seconds
-    return _Stored(SCHEMA, _key(machine, backend, c.build), rates, layers, c.scatter, c.date, heads, apart)
+def _levels(table: Mapping[Any, float]) -> dict[Any, Any]:
+    """`{("f16", 2): rate}` -> `{"f16": {2: rate}}`."""
+    levels: dict[Any, Any] = {}
+    for key, number in sorted(table.items()):
+        *outer, last = key if isinstance(key, tuple) else (key,)
+        level = levels
+        for part in outer:
+            level = level.setdefault(part, {})
+        level[last] = number
+    return levels
 
 
-def _from_stored(stored: _Stored, build: str) -> Calibration:
-    tables: dict[str, Any] = {
-        name: {
-            (kind, threads): rate
-            for kind, by_threads in stored.rates.get(name, {}).items()
-            for threads, rate in by_threads.items()
-        }
-        for name in _BY_TYPE
-    }
-    tables |= {name: stored.layers.get(name, {}) for name in _BY_THREADS}
-    tables["attention_by_head"] = {
-        (kind, size, threads): rate
-        for kind, by_size in stored.heads.items()
-        for size, by_threads in by_size.items()
-        for threads, rate in by_threads.items()
-    }
-    tables["attention_apart_s"] = {
-        (kind, size, count, threads): seconds
-        for kind, by_size in stored.apart.items()
-        for size, by_count in by_size.items()
-        for count, by_threads in by_count.items()
-        for threads, seconds in by_threads.items()
-    }
-    for name, table in tables.items():
+def _rows(levels: Mapping[Any, Any], outer: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], float]]:
+    """The other way round."""
+    for part, below in levels.items():
+        if isinstance(below, dict):
+            yield from _rows(below, (*outer, part))
+        else:
+            yield (*outer, part), below
+
+
+def _check(calibration: Calibration) -> None:
+    for name in _TABLES:
+        table = getattr(calibration, name)
         rate_like = name not in ("row_s", "attention_apart_s", *_BY_THREADS)
         if any(not 0 <= number < 1e6 or (rate_like and number == 0) for number in table.values()):
             raise ValueError(f"{name} holds a number that is no rate")
         if any(count < 1 for key in table if isinstance(key, tuple) for count in key[1:]):
             raise ValueError(f"{name} holds a size or a number of threads below 1")
-    if not tables["decode"] or not tables["prefill"]:
+    if not calibration.decode or not calibration.prefill:
         raise ValueError("it holds no rates")
-    return Calibration(**tables, scatter=stored.scatter, build=build, date=stored.date)

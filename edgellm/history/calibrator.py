@@ -16,18 +16,12 @@ from edgellm.contract.backend import Calibrator, worker_environment
 from edgellm.contract.child import ask, connect
 from edgellm.contract.manager import plugins
 from edgellm.errors import BackendUnavailable, WorkerCrashed
+from edgellm.history.calibrations import Tables
 from edgellm.types.calibration import Calibration
 from edgellm.types.plan import Settings
 
 TIMEOUT_S = 180.0
 SLOWER_THAN_ONE = 0.95  # of the rate of one thread
-
-
-class _Answer(msgspec.Struct):
-    """A Calibration whose tables are lists: JSON has no pairs as keys."""
-
-    tables: dict[str, list[tuple[list[str | int], float]]]
-    scatter: float
 
 
 def measure(backend: str, threads: int) -> Calibration:
@@ -55,7 +49,7 @@ def measure(backend: str, threads: int) -> Calibration:
         )
     if end.returncode:
         raise BackendUnavailable(f"{backend} cannot be measured: {end.last_words or 'no reason given'}")
-    rates = _from_answer(msgspec.json.decode(answer, type=_Answer))
+    rates = msgspec.json.decode(answer, type=Tables).calibration()
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
     return dataclasses.replace(rates, build=calibrator.build(), date=day)
 
@@ -82,29 +76,12 @@ def believable(calibration: Calibration) -> tuple[Calibration, tuple[int, ...]]:
     return dataclasses.replace(calibration, **tables), slow  # type: ignore[arg-type]
 
 
-def _to_answer(calibration: Calibration) -> _Answer:
-    tables: dict[str, list[tuple[list[str | int], float]]] = {}
-    for field in dataclasses.fields(calibration):
-        table = getattr(calibration, field.name)
-        if isinstance(table, dict):
-            tables[field.name] = [([*key] if isinstance(key, tuple) else [key], rate) for key, rate in table.items()]
-    return _Answer(tables, calibration.scatter)
-
-
-def _from_answer(answer: _Answer) -> Calibration:
-    tables = {
-        name: {tuple(key) if len(key) > 1 else key[0]: rate for key, rate in rows}
-        for name, rows in answer.tables.items()
-    }
-    return Calibration(**tables, scatter=answer.scatter)  # type: ignore[arg-type]
-
-
 def main() -> None:
     _, tell = connect()
     name, threads = sys.argv[1], int(sys.argv[2])
     backend = plugins().backend(name)
     assert isinstance(backend, Calibrator)
-    tell(_to_answer(backend.calibrate(Settings(0, n_threads=threads, n_threads_batch=threads))))
+    tell(Tables.of(backend.calibrate(Settings(0, n_threads=threads, n_threads_batch=threads))))
 
 
 if __name__ == "__main__":
