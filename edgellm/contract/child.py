@@ -236,6 +236,14 @@ def ended_with_us() -> Iterator[None]:
             signal.signal(number, before[number])
 
 
+def pipes() -> tuple[IO[bytes], IO[bytes]]:
+    """For a child: what was stdout, and stdin. From now on stdout leads to stderr."""
+    up = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    # Unbuffered: a buffered reader is locked by the thread that waits in it, and Python cannot leave then.
+    return up, os.fdopen(0, "rb", buffering=0, closefd=False)
+
+
 def connect() -> tuple[bytes, Callable[[Any], None]]:
     """For the child, first of all: the question, and a function that sends a value to the parent as a line of JSON.
 
@@ -244,10 +252,7 @@ def connect() -> tuple[bytes, Callable[[Any], None]]:
     """
     import msgspec
 
-    up = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
-    # Unbuffered: a buffered reader is locked by the thread that waits in it, and Python cannot leave then.
-    down = os.fdopen(0, "rb", buffering=0, closefd=False)
+    up, down = pipes()
     question = b""
     while not question.endswith(b"\n"):
         part = down.read(_KEPT_BYTES)

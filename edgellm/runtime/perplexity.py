@@ -4,7 +4,7 @@ Teacher-forced: the text's own tokens are computed in chunks, and each next toke
 model gave it. As in llama.cpp's `perplexity`, the first half of a chunk is context and the second half is scored. The
 engines are used through the contract alone, so every backend works, and two at once where their vocabularies match.
 
-    python -m edgellm.runtime.perplexity      one JSON `Job` on stdin; JSON lines `Progress`, then `Score` or `Failure`
+    python -m edgellm.runtime.perplexity      one JSON `Job` on stdin; JSON lines `Progress`, then `Score` or `Failed`
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgellm import errors
 from edgellm.contract.child import Child, connect, python
 from edgellm.errors import EdgeLLMError, UsageError, WorkerCrashed
+from edgellm.runtime.wire import Failed
 from edgellm.types.plan import LaunchPlan
 
 if TYPE_CHECKING:
@@ -57,13 +57,7 @@ class Score(msgspec.Struct, frozen=True, tag=True):
     top_agreement: float | None = None  # share of tokens for which both have the same most likely token
 
 
-class Failure(msgspec.Struct, frozen=True, tag=True):
-    code: str
-    message: str
-    hint: str = ""
-
-
-_decoder = msgspec.json.Decoder(Progress | Score | Failure)
+_decoder = msgspec.json.Decoder(Progress | Score | Failed)
 
 
 def score(job: Job, progress: Callable[[Progress], None] = lambda _: None) -> Score:
@@ -79,8 +73,8 @@ def score(job: Job, progress: Callable[[Progress], None] = lambda _: None) -> Sc
                     progress(chunks)
                 case Score() as result:
                     return result
-                case Failure() as failure:
-                    raise errors.by_code(failure.code)(failure.message, hint=failure.hint)
+                case Failed() as failed:
+                    raise failed.error()
     status = f"status {child.end.returncode}"
     raise WorkerCrashed(
         f"the process that scores the model died ({status}){': ' * bool(child.end.last_words)}{child.end.last_words}",
@@ -94,9 +88,9 @@ def main() -> None:
     try:
         tell(_scored(msgspec.json.decode(line, type=Job), tell))
     except EdgeLLMError as error:
-        tell(Failure(error.code, error.message, error.hint))
+        tell(Failed.of(error))
     except MemoryError:
-        tell(Failure("backend_unavailable", "not enough memory for the models", "score them one by one"))
+        tell(Failed("backend_unavailable", "not enough memory for the models", "score them one by one"))
 
 
 def _scored(job: Job, tell: Callable[[Progress], None]) -> Score:

@@ -11,7 +11,8 @@ import msgspec
 from edgellm.contract.child import Child, End, connect, python
 from edgellm.contract.manager import plugins
 from edgellm.contract.quantizer import Progress, Quantization, Quantizer
-from edgellm.errors import BackendError, EdgeLLMError, WorkerCrashed, by_code
+from edgellm.errors import BackendError, EdgeLLMError, WorkerCrashed
+from edgellm.runtime.wire import Failed
 
 
 class _Order(msgspec.Struct):
@@ -19,16 +20,19 @@ class _Order(msgspec.Struct):
     job: Quantization
 
 
-class _Line(msgspec.Struct, omit_defaults=True):
-    """One line from the worker: a tensor that is being written, or the end."""
+class _Writing(msgspec.Struct, tag=True):
+    """From the worker: a tensor that is being written."""
 
-    done: int = 0
-    total: int = 0
-    tensor: str = ""
-    ended: bool = False
-    error: str = ""  # `EdgeLLMError.code`; "" = it is written
-    message: str = ""
-    hint: str = ""
+    done: int
+    total: int
+    tensor: str
+
+
+class _Written(msgspec.Struct, tag=True):
+    """From the worker: the file is complete."""
+
+
+_decoder = msgspec.json.Decoder(_Writing | _Written | Failed)
 
 
 def quantize(backend: str, job: Quantization, progress: Progress) -> None:
@@ -38,18 +42,16 @@ def quantize(backend: str, job: Quantization, progress: Progress) -> None:
         WorkerCrashed: native code died; what the backend raises (`edgellm.contract.quantizer.Quantizer.quantize`).
     """
     order = msgspec.json.encode(_Order(backend, job))
-    outcome = None
     with Child(python("edgellm.runtime.quantize_worker"), question=order) as child:
-        for raw in child.lines():
-            line = msgspec.json.decode(raw, type=_Line)
-            if line.ended:
-                outcome = line
-                break
-            progress(line.done, line.total, line.tensor)
-    if outcome is None:
-        raise _crashed(child.end)
-    if outcome.error:
-        raise by_code(outcome.error)(outcome.message, hint=outcome.hint)
+        for line in child.lines():
+            match _decoder.decode(line):
+                case _Writing() as step:
+                    progress(step.done, step.total, step.tensor)
+                case Failed() as failed:
+                    raise failed.error()
+                case _Written():
+                    return
+    raise _crashed(child.end)
 
 
 def _crashed(end: End) -> EdgeLLMError:
@@ -69,13 +71,12 @@ def main() -> None:
         backend = plugins().backend(order.backend)
         if not isinstance(backend, Quantizer):
             raise BackendError(f"the {order.backend} backend does not quantize")
-        backend.quantize(order.job, lambda done, total, name: tell(_Line(done, total, name)))
+        backend.quantize(order.job, lambda done, total, name: tell(_Writing(done, total, name)))
+        tell(_Written())
     except MemoryError:
-        tell(_Line(ended=True, error=BackendError("").code, message="not enough memory to quantize", hint=""))
+        tell(Failed.of(BackendError("not enough memory to quantize")))
     except EdgeLLMError as error:
-        tell(_Line(ended=True, error=error.code, message=error.message, hint=error.hint))
-    else:
-        tell(_Line(ended=True))
+        tell(Failed.of(error))
 
 
 if __name__ == "__main__":

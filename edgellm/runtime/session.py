@@ -133,6 +133,9 @@ def _hand_over(loop: asyncio.AbstractEventLoop, outcomes: list[tuple[asyncio.Que
 class Session(Protocol):
     """A loaded model that takes requests from any thread."""
 
+    _dispatcher: Dispatcher
+    _info: EngineInfo | None  # None until it has loaded
+
     @property
     def info(self) -> EngineInfo:
         """Raises what loading raised, or waits for loading to end."""
@@ -146,17 +149,17 @@ class Session(Protocol):
     @property
     def was_ready(self) -> bool:
         """Whether it ever loaded: what loads again then, after a crash, is worth waiting for."""
-        ...
+        return self._info is not None
 
     @property
     def idle(self) -> bool:
         """Whether no request is open."""
-        ...
+        return not len(self._dispatcher)
 
     @property
     def meter(self) -> Meter:
         """Speed of its requests so far."""
-        ...
+        return self._dispatcher.meter
 
     def process_usage(self) -> tuple[ProcessUsage | None, ProcessUsage | None]:
         """Of the process that holds nothing but the model: right after loading, and now. None = unknown."""

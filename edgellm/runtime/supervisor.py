@@ -20,9 +20,8 @@ from edgellm.contract.child import End, python, reap
 from edgellm.contract.manager import plugins
 from edgellm.errors import EdgeLLMError, WorkerCrashed
 from edgellm.runtime import wire
-from edgellm.runtime.metrics import Meter
 from edgellm.runtime.process_usage import ProcessUsage, process_usage
-from edgellm.runtime.session import Dispatcher, Sink, closed
+from edgellm.runtime.session import Dispatcher, Session, Sink, closed
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
 
@@ -34,7 +33,7 @@ LOAD_HINT = "it is not started again: look for memory that is short (a smaller m
 CLOSE_TIMEOUT_S = 5.0
 
 
-class WorkerSession:
+class WorkerSession(Session):
     """See `runtime.session.Session`. One thread reads the worker's events and restarts it where needed."""
 
     def __init__(self, plan: LaunchPlan) -> None:
@@ -70,21 +69,9 @@ class WorkerSession:
         return self._state
 
     @property
-    def was_ready(self) -> bool:
-        return self._info is not None
-
-    @property
     def pid(self) -> int:
         """The worker's process id, for `edgellm doctor` and for tests."""
         return self._process.pid
-
-    @property
-    def idle(self) -> bool:
-        return not len(self._dispatcher)
-
-    @property
-    def meter(self) -> Meter:
-        return self._dispatcher.meter
 
     def process_usage(self) -> tuple[ProcessUsage | None, ProcessUsage | None]:
         with self._lock:

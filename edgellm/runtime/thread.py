@@ -10,14 +10,13 @@ from edgellm.contract.backend import Backend, EngineInfo
 from edgellm.errors import EdgeLLMError
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
-from edgellm.runtime.metrics import Meter
 from edgellm.runtime.process_usage import ProcessUsage
-from edgellm.runtime.session import Dispatcher, Sink, closed
+from edgellm.runtime.session import Dispatcher, Session, Sink, closed
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
 
 
-class ThreadSession:
+class ThreadSession(Session):
     """See `runtime.session.Session`."""
 
     def __init__(self, plan: LaunchPlan, backend: Backend) -> None:
@@ -43,24 +42,12 @@ class ThreadSession:
         return self._info
 
     @property
-    def was_ready(self) -> bool:
-        return self._info is not None
-
-    @property
     def state(self) -> str:
         if self._closed:
             return "closed"
         if not self._loaded.is_set():
             return "loading"
         return "failed" if self._error is not None else "ready"
-
-    @property
-    def idle(self) -> bool:
-        return not len(self._dispatcher)
-
-    @property
-    def meter(self) -> Meter:
-        return self._dispatcher.meter
 
     def process_usage(self) -> tuple[ProcessUsage | None, ProcessUsage | None]:
         # The memory of the model cannot be told from that of the app.

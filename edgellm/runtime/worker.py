@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from edgellm import settings
+from edgellm.contract.child import pipes
 from edgellm.contract.manager import plugins
 from edgellm.errors import BackendUnavailable
 from edgellm.runtime import wire
@@ -32,11 +33,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.basicConfig(stream=sys.stderr, level=settings.current().log_level)
-    up = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
+    up, down = pipes()
     _offer_to_oom_killer()
-    # Unbuffered: a buffered reader is locked by the thread that waits in it, and Python cannot leave then.
-    down = os.fdopen(0, "rb", buffering=0, closefd=False)
     launch = _read(down)
     if not isinstance(launch, wire.Launch):
         return
