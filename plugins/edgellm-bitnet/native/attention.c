@@ -1,10 +1,10 @@
-/* Attention of a batch: heads are normed, rotated and cached, then rows of queries attend to chunks of the cache. */
+/* Attention of a batch. Each head is normalized, rotated and cached. Then rows of queries attend to chunks of the cache. */
 #include <math.h>
 #include <string.h>
 
 #include "engine.h"
 
-enum { WARM = 2 * KV_BLOCK }; /* positions that a kernel begins with before it asks for memory itself */
+enum { WARM = 2 * KV_BLOCK }; /* positions that a kernel starts with, before its own prefetches arrive */
 
 static inline void turn(float *a, float *b, float c, float s) {
   float left = *a, right = *b;
@@ -19,7 +19,7 @@ static void rotate(const struct model *m, float *x, const float *table, int32_t 
   for (int32_t i = 0; i < half; i++) turn(x + i, x + half + i, t[2 * i], t[2 * i + 1]);
 }
 
-/* The heads of one KV head and token: norm and rotate, and cache key and value. */
+/* The heads of one KV head and token: normalize and rotate them, then cache key and value. */
 static void place_group(struct engine *e, int32_t layer, int32_t token, int32_t kv_head, float *work) {
   const struct model *m = &e->model;
   const struct layer *l = &m->layer[layer];
@@ -101,7 +101,8 @@ static void attend_unit(struct engine *e, int32_t layer, int32_t unit, struct at
   put_rows(e, a);
 }
 
-/* Few units (decode at a long context): chunks are shared out, and folded in the same order after a barrier. */
+/* Few units (decode at a long context): the threads share the chunks. After a barrier the partial results are merged, always
+in the same order. */
 static void attend_chunks(struct engine *e, int32_t layer, int32_t units, int thread, int threads,
                           struct attention *a) {
   size_t stride = MAX_ROWS * ((size_t)e->dim + 2);
@@ -129,7 +130,7 @@ static void attend_chunks(struct engine *e, int32_t layer, int32_t units, int th
   }
 }
 
-/* Ask for the first blocks of a unit's cache; the kernels ask for what follows. */
+/* Prefetch the first blocks of a unit's cache. The kernels prefetch the rest. */
 static void warm(const struct engine *e, int32_t layer, int32_t unit) {
   int32_t token = e->rows[unit % e->n_rows].token, cells = padded(e->positions[token] + 1, KV_BLOCK);
   struct kv kv = kv_at(e, layer, e->slots[token], unit / e->n_rows);
@@ -140,9 +141,11 @@ static void warm(const struct engine *e, int32_t layer, int32_t unit) {
   for (int32_t i = 0; i < keys; i += 64) __builtin_prefetch((const uint8_t *)kv.values + i);
 }
 
-/* Many units: each thread does whole ones. Where tokens are alone in their slots, a unit also places what it needs, and
-units of one KV head follow each other, as do the columns that a thread computed; else every threads-th unit, since
-later tokens see more. */
+/* Many units: each thread takes whole ones.
+
+Where each token is the only one of its slot, a unit also caches the keys and values that it needs. Then a thread takes
+neighbouring units of one KV head, because it computed their columns before. Otherwise it takes every threads-th unit:
+later tokens see more positions, and this spreads the long ones. */
 void attention(struct engine *e, int32_t layer, int thread, int threads, float *work) {
   int32_t units = e->n_rows * e->model.kv_heads, first, last;
   _Alignas(64) struct attention a;
@@ -165,7 +168,7 @@ void attention(struct engine *e, int32_t layer, int thread, int threads, float *
   for (int32_t unit = thread; unit < units; unit += threads) attend_unit(e, layer, unit, &a);
 }
 
-/* Blocks of query rows of the batch, and how they are shared out. */
+/* Blocks of query rows of the batch, and how the threads share them. */
 void plan_attention(struct engine *e, int32_t threads) {
   int32_t most = 0, step = e->group < MAX_ROWS ? MAX_ROWS / e->group * e->group : MAX_ROWS;
   e->n_rows = 0;

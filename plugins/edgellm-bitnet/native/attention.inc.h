@@ -1,11 +1,11 @@
 /* Attention over one chunk of the cache for up to four query rows; see kernels.h for the layout of the cache.
 
-With KV_I8, queries are quantized too, with a scale for 32 components, and scores are products of bytes: in float, both
-halves of attention together read 33 GB/s at most on Zen 5 (two multiply-adds a cycle), less than memory gives.
+With KV_I8, queries are quantized too, with a scale for each 32 components, and scores are products of bytes. In float,
+scores and values together read at most 33 GB/s on Zen 5 (two multiply-adds a cycle), which is less than memory delivers.
 
-Scores: a block of 16 positions is 16 lanes, a key component of all of them one load, so four rows cost four fused
-multiply-adds for each load and there is no horizontal sum. Values: 32 components of a position are one line.
-A row's arithmetic never depends on the rows beside it: masked positions add exact zeros. */
+Scores: a block of 16 positions fills 16 lanes. One load brings one key component of all 16, and four rows need four fused
+multiply-adds for it. There is no horizontal sum. Values: 32 components of a position fill one cache line. A row's
+arithmetic never depends on the rows beside it, because masked positions add exact zeros. */
 
 enum { PAIR = VL == 16 ? 2 : 1, SCORE_VECTORS = PAIR * KV_BLOCK / VL, OUT_VECTORS = 2 };
 
@@ -37,8 +37,8 @@ INLINE void scores_of(const struct chunk_job *job, int type, int rows, int posit
   }
 }
 
-/* Query rows as bytes. `unit` is the scale of one. Keys are stored as value + 128, so a product of bytes is too large
-by 128 times the sum of the query: sums start from `start`, which takes that off. */
+/* Query rows as bytes. `unit` is the scale of a row. Keys are stored as value + 128, so a dot product of bytes is too large
+by 128 times the sum of the query. Sums start from `start`, which subtracts that. */
 struct bytes_of_query {
   _Alignas(64) int8_t q[MAX_ROWS * MAX_DIM];
   float unit[MAX_ROWS][MAX_DIM / KV_SLICE];
@@ -91,7 +91,7 @@ INLINE void byte_scores_of(const struct chunk_job *job, const struct bytes_of_qu
   }
 }
 
-/* Scores of the positions first..last - 1 become weights, those around them up to begin and end exact zeros. */
+/* Scores of the positions first..last - 1 become weights. The others between begin and end become exact zeros. */
 INLINE void softmax(float *scores, int begin, int first, int last, int end, float *max, float *sum) {
   int whole = padded(end, VL);
   for (int i = begin; i < first; i++) scores[i] = -INFINITY;

@@ -1,4 +1,4 @@
-/* The plain C interface of the ternary engine. No function keeps a pointer beyond its call but bn_engine_new. */
+/* The plain C interface of the ternary engine. Only bn_engine_new keeps pointers beyond its call. */
 #ifndef EDGELLM_BITNET_H
 #define EDGELLM_BITNET_H
 

@@ -26,7 +26,7 @@ struct kv kv_at(const struct engine *e, int32_t layer, int32_t slot, int32_t hea
   return (struct kv){base, base + plane, scales, scales + e->cache.context};
 }
 
-/* The parts of one head's cache that hold the first n positions: whole blocks, then scales. */
+/* The parts of one head's cache that hold the first n positions: whole blocks of positions, then the scales. */
 typedef void copier(uint8_t *cache, uint8_t *bytes, size_t n);
 
 static size_t each_part(const struct engine *e, int32_t slot, int32_t n, uint8_t *bytes, copier *copy) {

@@ -1,4 +1,4 @@
-/* Which kernels this processor and operating system can run. The one list of them. */
+/* Which kernels this processor and operating system can run. This is the only list of them. */
 #include "dispatch.h"
 
 #include <stdlib.h>
@@ -19,7 +19,7 @@ extern const struct kernels scalar_kernels;
 
 extern const struct kernels avx512vnni_kernels, avxvnni_kernels, avx2_kernels, sse41_kernels;
 
-/* Bits of CPUID leaves, and XCR0: a register the operating system does not save must not be used. */
+/* Bits of CPUID leaves, and XCR0. A register that the operating system does not save must not be used. */
 struct cpuid {
   unsigned c1, b7, c7, a71;
   uint64_t xcr0;

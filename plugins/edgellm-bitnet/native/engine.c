@@ -1,4 +1,4 @@
-/* An engine's scratch memory, its birth and its end. */
+/* An engine: its scratch memory, how it is made, and how it is freed. */
 #include <stdlib.h>
 
 #include "engine.h"
@@ -16,7 +16,7 @@ static int32_t input_cols(const struct model *m, int input) {
   return input == IN_OUTPUT ? q_cols(m) : input == IN_DOWN ? m->ffn : m->hidden;
 }
 
-/* One arena for all scratch: called once to measure (base NULL) and once to hand out. */
+/* One arena for all scratch. It is called twice: with base NULL to measure, then to assign the pointers. */
 static size_t lay_out(struct engine *e, uint8_t *base) {
   const struct model *m = &e->model;
   size_t at = 0, tokens = (size_t)e->batch, wide = (size_t)widest(m), columns = (size_t)activation_columns(m);
@@ -69,7 +69,8 @@ size_t bn_scratch_bytes(const struct model *model, int32_t batch, int32_t thread
   return lay_out(&e, NULL);
 }
 
-/* Columns can be shared out where a row has one norm, one scale, and nothing to be found out before that. */
+/* Threads can share the columns of a row only where the row has one norm and one scale, and no norm or scale of the whole row
+must be known before that. */
 static int by_columns(const struct model *m) {
   for (int32_t i = 0; i < m->layers; i++) {
     const struct layer *l = &m->layer[i];

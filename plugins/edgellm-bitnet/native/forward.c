@@ -1,9 +1,19 @@
 /* The forward pass: one job of the thread pool for each batch, with barriers between its phases.
 
-A layer: add, norm, quantize | q, k, v | place and attend (by KV head and token) | sub-norm, quantize | output product |
-add, norm, quantize | gate and up, and the gate | sub-norm, quantize | down product. Products are shared out by panels of
-rows, and what follows one by the same columns where the model allows that (inputs.c).
-No phase's result for a token depends on the other tokens of the batch, so a batch equals its tokens run alone. */
+The phases of a layer:
+    add, norm, quantize
+    q, k and v
+    cache and attend, by KV head and token
+    sub-norm, quantize
+    output product
+    add, norm, quantize
+    gate and up, then the gate's function
+    sub-norm, quantize
+    down product
+
+In a product, each thread takes whole panels of rows. In the phase after it, the thread takes the same columns, where the
+model allows that (inputs.c). No phase's result for a token depends on the other tokens of the batch. So a batch gives the
+same bits as its tokens one by one. */
 #include "engine.h"
 
 static void attention_half(struct engine *e, int32_t layer, int thread, int threads, float *work) {
@@ -44,7 +54,7 @@ static void ffn_half(struct engine *e, int32_t layer, int thread, int threads, f
   product(e, &l->down, &m->hidden, 1, IN_DOWN, 0, e->narrow, narrow, thread, threads);
 }
 
-/* Wanted rows move to the front, in order; then the head. */
+/* The rows that are wanted move to the front, in order. Then comes the head. */
 static void head_phase(struct engine *e, int thread, int threads, float *work) {
   const struct model *m = &e->model;
   int32_t first, last, wanted = 0;

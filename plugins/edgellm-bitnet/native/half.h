@@ -1,4 +1,4 @@
-/* IEEE half to float and back, for code that must run on any processor. Source: IEEE 754-2008, 3.6. */
+/* IEEE half to float and back, for code that runs on every processor. Source: IEEE 754-2008, section 3.6. */
 #ifndef EDGELLM_BITNET_HALF_H
 #define EDGELLM_BITNET_HALF_H
 

@@ -1,14 +1,16 @@
-/* What a product takes: rows are added to, normed and quantized; and the product itself.
+/* The input of a product, and the product itself. To make the input, rows are added, normalized and quantized.
 
-By columns, where a model allows it: a thread adds, norms and quantizes the columns whose rows it computed in the product
-before, for all tokens, so that these stay in its caches and no two threads write one line. What is of a whole row, its
-sum of squares and its peak, goes by panels of 32 columns and is added up in one order whatever the number of threads.
-Else by tokens: a thread does whole rows. */
+By columns, where the model allows it: for all tokens, a thread adds, normalizes and quantizes the columns whose rows it
+computed in the product before. They are still in its caches, and no two threads write to the same cache line. A row's
+sum of squares and its peak are taken for each panel of 32 columns. They are combined in one order, whatever the number
+of threads.
+
+Otherwise by tokens: a thread takes whole rows. */
 #include <math.h>
 
 #include "engine.h"
 
-/* x += norm(y) where there is such a norm, else x += y. */
+/* x += norm(y) where the model has this norm, otherwise x += y. */
 void add_residual(struct engine *e, const struct gemm_input *from, int32_t token, float *work) {
   if (!from->add) return;
   const float *y = from->add + (size_t)token * from->add_stride;
@@ -19,7 +21,7 @@ void add_residual(struct engine *e, const struct gemm_input *from, int32_t token
   e->kernels->add(from->x + (size_t)token * from->stride, y, e->model.hidden);
 }
 
-/* Norm, then the norm of each product that has its own, then quantize. */
+/* The norm, then the own norm of each product that has one, then quantization. */
 static void quantize_input_row(struct engine *e, enum input input, int32_t inputs, const float *x, const float *gain,
                       const float *const *own, int32_t token, float *work) {
   int32_t n = e->activations[input].cols;
@@ -40,8 +42,8 @@ static void quantize_input_row(struct engine *e, enum input input, int32_t input
 
 static size_t row_of(const struct engine *e, int thread) { return (size_t)thread * (size_t)padded(e->batch, 32); }
 
-/* 1 / rms of every token, from the sums of squares of its panels. In double: the sum of a row's hundreds of panels would
-be the largest error of a norm, and costs the same. */
+/* 1 / rms of every token, from the sums of squares of its panels. The sum is in double: a row has hundreds of panels, in
+float their sum would be the largest error of the norm, and double takes no longer. */
 static void find_norms(struct engine *e, int32_t cols, double *norms) {
   for (int32_t t = 0; t < e->n; t++) norms[t] = 0;
   for (int32_t panel = 0; panel < panels_of(cols); panel++)
@@ -63,7 +65,7 @@ static void quantize_input_columns(struct engine *e, struct activations *to, con
   find_norms(e, cols, norms);
   int32_t last = own.last == panels ? padded(cols, COLUMN_ALIGN) : own.last * PANEL;
   for (int32_t t = 0; t < n; t++) {
-    /* norm * 127 / (peak * norm): the norm's own rounding does not reach the integers, one factor is rounded once. */
+    /* norm * 127 / (peak * norm): the rounding of the norm cancels, and only one factor is rounded. */
     double norm = gain ? norms[t] : 1, peak = 0;
     for (int i = 0; i < threads; i++) peak = fmax(peak, (double)e->peaks[row_of(e, i) + (size_t)t]);
     peak = fmax(peak * norm, 1e-5);
@@ -73,7 +75,7 @@ static void quantize_input_columns(struct engine *e, struct activations *to, con
   }
 }
 
-/* Norm and quantize rows into activations[input], and into the next inputs - 1 where these have norms of their own. Ends
+/* Normalize and quantize rows into activations[input], and into the next inputs - 1 where those have their own norms. Ends
 with a barrier. */
 void quantize_input(struct engine *e, enum input input, int32_t inputs, const struct gemm_input *from, const float *gain,
            const float *const *own, int thread, int threads, float *work) {
@@ -92,8 +94,7 @@ void quantize_input(struct engine *e, enum input input, int32_t inputs, const st
   pool_wait(e->pool);
 }
 
-/* A thread's share of each of the matrices that lie one after the other in w; the input of each is its own where
-`separate`. */
+/* A thread's share of each matrix of w, where they lie one after the other. With `separate`, each has its own input. */
 void product(struct engine *e, const struct matrix *w, const int32_t *rows, int32_t parts, enum input input,
              int separate, float *y, size_t stride, int thread, int threads) {
   struct activations shared = e->activations[input];

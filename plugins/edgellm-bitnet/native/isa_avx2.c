@@ -1,8 +1,9 @@
 /* AVX2, with FMA and F16C: every x86 processor from Haswell and Zen on.
 
-vpmaddubsw adds pairs of u8 * s8 in 16 bits, and saturates; with codes up to 2 a pair is at most 512 and the pairs of a
-step's four columns together 2,048, so the four are added in 16 bits before vpmaddwd widens them: 9 operations for 128
-products where four exact ones cost 12. Full bytes (Q8) would saturate, so they are widened first. */
+vpmaddubsw adds pairs of u8 * s8 in 16 bits, and saturates. With codes up to 2 a pair is at most 2 * 2 * 128 = 512. The
+pairs of a step's four columns add up to at most 2,048, so all four are added in 16 bits before vpmaddwd widens them. That
+takes 9 operations for 128 products; widening each of the four would take 12. Full bytes (Q8) could saturate, so they are
+widened first. */
 #include <immintrin.h>
 
 #include "kernels.h"

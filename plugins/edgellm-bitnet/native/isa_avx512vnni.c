@@ -1,7 +1,8 @@
 /* AVX-512 with VNNI (Ice Lake, Zen 4 and later). Needs avx512f, avx512bw, avx512vl, avx512vnni.
 
-vpdpbusd adds four u8 * s8 to a lane: 64 products an instruction, one a cycle on Zen 4, two on Zen 5 and on Intel. 32
-registers hold a tile of 2 x 12 accumulators; on Intel its masks compete with the products for two ports (about 13 %). */
+vpdpbusd adds four u8 * s8 to a lane, so one instruction does 64 products. Zen 4 runs one a cycle, Zen 5 and Intel two. The
+32 registers hold a tile of 2 x 12 accumulators. On Intel the masking instructions share two ports with the products,
+which costs about 13 %. */
 #include <immintrin.h>
 
 #include "kernels.h"

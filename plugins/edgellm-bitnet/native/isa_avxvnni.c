@@ -1,7 +1,7 @@
 /* AVX-VNNI: vpdpbusd on 256-bit vectors for processors without AVX-512 (Alder Lake and later, Zen 5).
 
-With EVEX_ENCODING the same source is built with the 256-bit instructions of AVX-512 VNNI, which do the same: that proves
-the arithmetic on processors that have only those. */
+With EVEX_ENCODING the same source uses the 256-bit instructions of AVX-512 VNNI, which compute the same. So the arithmetic
+can be tested on processors that have AVX-512 VNNI only. */
 #include <immintrin.h>
 
 #include "kernels.h"

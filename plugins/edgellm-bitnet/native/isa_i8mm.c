@@ -1,11 +1,13 @@
 /* NEON with smmla (ARMv8.6 i8mm): Neoverse V1 and N2, Cortex-A510, A710 and X2, Apple M2 and later.
 
-smmla multiplies 2 x 8 by 8 x 2 bytes into 2 x 2 lanes: 32 products, twice sdot's, where there are two rows and two
-tokens. A row's 8 columns are 4 of one step and the same 4 of the next, so packed codes are zipped once for each two
-steps, before they are unpacked; activations of a tile are zipped once into a buffer that all rows of a panel share.
-For 8 rows x 12 tokens x 8 columns that is 24 products, 7 operations of unpacking and 1.5 of zipping: GCC 14 makes 96 of
-167 instructions out of it, 20 of them spills. One token, and matrices other than ternary, go by sdot. The integer sums
-are exact and the scaling is tile_panel's, so a token's results do not depend on its neighbours. */
+smmla multiplies 2 x 8 by 8 x 2 bytes into 2 x 2 lanes. That is 32 products, twice as many as sdot, where there are two rows
+and two tokens. A row's 8 columns are 4 of one step and the same 4 of the next. So packed codes are zipped once for each
+two steps, before they are unpacked. The activations of a tile are zipped once, into a buffer that all rows of a panel
+share.
+
+For 8 rows x 12 tokens x 8 columns that is 24 products, 7 operations of unpacking and 1.5 of zipping. In GCC 14's code 96
+of 167 instructions are products, and 20 are spills. One token, and matrices other than ternary, use sdot. The integer
+sums are exact and the scaling is that of tile_panel, so a token's results do not depend on its neighbours. */
 #include <arm_neon.h>
 
 #include "kernels.h"
@@ -19,15 +21,15 @@ enum { TILE = 12, TILE_VECTORS = 2, DOT8_BIAS = 128 };
 
 #include "kernels.inc.h"
 
-/* Columns whose zipped activations stay in the first-level cache: 12 tokens x 512. */
+/* So many columns of 12 tokens fit the first-level cache once their activations are zipped. */
 enum { SLICE = 512, ROW_VECTORS = PANEL / VL, PAIRS = TILE / 2 };
 
 IN vi zip_low(vi a, vi b) { return vzip1q_s32(a, b); }
 IN vi zip_high(vi a, vi b) { return vzip2q_s32(a, b); }
 IN vi vi_mm(vi acc, vi codes, vi a) { return vmmlaq_s32(acc, vreinterpretq_s8_s32(codes), vreinterpretq_s8_s32(a)); }
 
-/* Activations [columns / 4][width][4] -> [columns / 32][4][pairs] operands: two tokens, 4 columns of each of two steps. An
-odd last token is its own neighbour; nobody reads that sum. */
+/* Activations [columns / 4][width][4] -> operands [columns / 32][4][pairs]. An operand holds two tokens, with 4 columns of
+each of two steps. An odd last token is paired with itself, and that sum is not read. */
 INLINE void zip_tokens(const int8_t *q, int width, int columns, vi *to) {
   const int pairs = (width + 1) / 2;
   for (int column = 0; column < columns; column += 32, q += 32 * width)
@@ -76,7 +78,7 @@ INLINE void pair_sums(const uint8_t *p, int at, const vi *a, int pairs, int colu
       UNROLL for (int pair = 0; pair < pairs; pair++) sums[v][half][pair] = acc[v][half][pair];
 }
 
-/* tile_panel for ternary codes: the same sums, scaled in the same order. */
+/* tile_panel for ternary codes, with the same sums and the same order of scaling. */
 INLINE void pair_panel(const struct matrix *w, int panel, const struct activations *x, int token, int width, float *y,
                        size_t stride) {
   const int cols = padded(w->cols, COLUMN_ALIGN), pairs = (width + 1) / 2;

@@ -1,10 +1,13 @@
-/* NEON of ARMv8.0: every 64-bit ARM processor, and all there is on Cortex-A53, A57, A72 and A73.
+/* NEON of ARMv8.0: every 64-bit ARM processor has it. Cortex-A53, A57, A72 and A73 have nothing newer.
 
-smull and smlal give 8 products in 16 bits. The four columns of a step have codes of at most 2, so their products add up
-in 16 bits (at most 1,024) before addp folds two vectors into one and sadalp widens it: 10 operations for 64 products.
-The multiplier is the bound: 8 of the 10 go to it, and A72 has one such pipe; the 6 operations of unpacking go to the
-other. Shifting the codes is as cheap as masking them here, since bytes shift by themselves and the top field needs no
-mask. Codes of up to 127 are folded in pairs (32,512 fits), full bytes are not: (-128)^2 * 2 does not fit. */
+smull and smlal give 8 products in 16 bits. The codes of a step's four columns are at most 2, so the four products add up in
+16 bits (at most 4 * 2 * 128 = 1,024). Then addp adds neighbouring sums of two vectors, and sadalp widens the result: 10
+operations for 64 products.
+
+The multiplier is the bottleneck: 8 of the 10 operations use it, and A72 has one such pipe. The 6 operations of unpacking
+use the other pipe. To shift codes is as cheap here as to mask them: bytes shift separately, and the top field needs no
+mask. Codes up to 127 are added in pairs, since 2 * 127 * 128 = 32,512 fits in 16 bits. Full bytes are not, since
+2 * (-128)^2 does not fit. */
 #include <arm_neon.h>
 
 #include "kernels.h"

@@ -1,5 +1,6 @@
-/* Plain C: the oracle of every other file, and what runs where nothing else can. Compiled without vectorization, so that
-it stays what it says. Written against matrix.h and kernels.h alone; it shares no line with the vector kernels. */
+/* Plain C: the reference that every other file is tested against, and the kernels of any other processor. It is compiled
+without vectorization, so that it stays scalar. It is written against matrix.h and kernels.h only and shares no line with
+the vector kernels. */
 #include <math.h>
 #include <string.h>
 

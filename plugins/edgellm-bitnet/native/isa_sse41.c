@@ -1,5 +1,5 @@
-/* SSSE3 and SSE4.1: processors before Haswell, Atom and Celeron. No FMA (so a product and a sum round twice) and no
-half-precision conversion, which is done with integer operations. The products are as in isa_avx2.c. */
+/* SSSE3 and SSE4.1: processors before Haswell, and Atom and Celeron. There is no FMA, so a product and a sum round twice.
+There is no conversion of half precision, so it is done with integer operations. Products are computed as in isa_avx2.c. */
 #include <smmintrin.h>
 #include <tmmintrin.h>
 
@@ -63,14 +63,14 @@ IN vf vf_from_i(vi x) { return _mm_cvtepi32_ps(x); }
 IN vi vi_from_f(vf x) { return _mm_cvtps_epi32(x); }
 IN vf vf_pow2(vi n) { return _mm_castsi128_ps(vi_shl(vi_add(n, vi_set1(127)), 23)); }
 
-/* The exponent is moved by a product, which also makes subnormal halves normal; infinity and NaN keep theirs. */
+/* A product moves the exponent, which also makes subnormal halves normal. Infinity and NaN keep their exponent. */
 IN vf vf_half(const uint16_t *p) {
   vi h = _mm_cvtepu16_epi32(_mm_loadl_epi64((const __m128i *)p)), rest = vi_and(h, vi_set1(0x7fff));
   vf scaled = vf_mul(_mm_castsi128_ps(vi_shl(rest, 13)), _mm_castsi128_ps(vi_set1((254 - 15) << 23)));
   vi special = vi_and(_mm_cmpgt_epi32(rest, vi_set1(0x7bff)), vi_set1(0xff << 23));
   return _mm_castsi128_ps(vi_or(vi_or(_mm_castps_si128(scaled), special), vi_shl(vi_and(h, vi_set1(0x8000)), 16)));
 }
-/* Adding a power of two of the right size lets the adder round at the last bit of the half. */
+/* A power of two is added that is so large that the sum is rounded at the last bit of the half. */
 IN void vf_put_half(uint16_t *p, vf x) {
   vi bits = _mm_castps_si128(x), sign = vi_and(vi_shr(bits, 16), vi_set1(0x8000)), rest = vi_and(bits, vi_set1(0x7fffffff));
   vi odd = vi_and(vi_shr(rest, 13), vi_set1(1));

@@ -8,12 +8,13 @@ enum { KV_BLOCK = 16, KV_SLICE = 32, CHUNK = 512, MAX_ROWS = 4, MAX_DIM = 512 };
 enum kv_type { KV_F16 = 0, KV_I8 = 1, KV_F32 = 2 };
 enum gate { RELU2 = 0, SILU = 1, GELU = 2 }; /* GELU: the tanh form */
 
-/* The cache of one layer, slot and KV head. Positions in blocks of 16, so that 16 scores are one pass without a
-horizontal sum and values are read in one stream:
+/* The cache of one layer, slot and KV head. Positions lie in blocks of 16. So 16 scores are computed together without a
+horizontal sum, and values are read in one stream:
     keys    [block][dim][16]; KV_I8: [block][dim / 4][16][4], as value + 128, for products of bytes
     values  [block][dim / 32][16][32]
-dim is padded to 32. With KV_I8 every position has a float scale, absmax / 127, for its key and one for its value. Stored are
-values within KV_MOST: an infinite one would make NaN of the zero weight it has for a row that does not see it. */
+dim is padded to 32. With KV_I8 each position has a float scale, absmax / 127, for its key and another for its value. Values
+are limited to KV_MOST when they are stored. For a row that does not see a position its weight is zero, and zero times an
+infinite value would be NaN. */
 #define KV_MOST 65504.0f /* the largest half */
 struct kv {
   void *keys, *values;
@@ -43,9 +44,11 @@ struct kernels {
   /* y = x / rms(x) * gain; gain NULL: y = x. */
   void (*norm)(float *y, const float *x, const float *gain, int32_t n, float eps);
   void (*quantize)(const float *x, struct activations *to, int32_t token);
-  /* The same in two steps, of some columns. First, of n columns: x += add (NULL: nothing), squares[i * step] = the sum of
-     x^2 over the i-th 32, and returned the largest |x * gain| (gain NULL: |x|). Then q = round(x * gain * scale)
-     of columns first <= c < last (multiples of 32, beyond the last one zero) of a row x; their sum is returned. */
+  /* The same in two steps, for some columns of a row.
+     First, for n columns: x += add (NULL: nothing is added). squares[i * step] is the sum of x^2 over the i-th 32 columns.
+     Returns the largest |x * gain| (gain NULL: |x|).
+     Then, for columns first <= c < last (multiples of 32; columns beyond the last one are zero): q = round(x * gain *
+     scale). Returns the sum of q. */
   float (*absmax_sumsq)(float *x, const float *add, const float *gain, int32_t n, float *squares, int32_t step);
   int32_t (*quantize_columns)(const float *x, const float *gain, float scale, struct activations *to, int32_t token,
                               int32_t first, int32_t last);
@@ -55,7 +58,7 @@ struct kernels {
   void (*store_kv)(const struct kv *kv, int32_t type, int32_t dim, int32_t position, const float *key,
                    const float *value);
   void (*attend)(const struct chunk_job *job);
-  /* Fold a chunk's result into a row's: state = {max, sum}. */
+  /* Merge the result of a chunk into that of its row; state = {max, sum}. */
   void (*merge)(float *max, float *sum, float *out, float chunk_max, float chunk_sum, const float *chunk_out,
                 int32_t dim);
 };

@@ -1,9 +1,9 @@
-/* The algebra of every vector kernel, written once. A file for one instruction set defines the primitives below and
-includes this; all is static, so nothing of one set can be linked into another.
+/* The algebra of every vector kernel, written once. The file of an instruction set defines the primitives below, then
+includes this one. Everything is static, so code of one set cannot be linked into another.
 
     VB                     bytes of a vector; VL = VB / 4 lanes
     TILE                   widest tile of activations; TILE_VECTORS: row vectors of a tile, so that
-                           TILE * TILE_VECTORS accumulators and what they eat fit the register file
+                           TILE * TILE_VECTORS accumulators and their operands fit the registers
     LANES_BY_STEP          1: `vi_dot4` takes the four products of a step at once (where one costs more than an add)
     vi, vf                 integer and float vectors
     vi_load vi_zero vi_set1 vi_bcast4 vi_add vi_sub vi_mul vi_and vi_or vi_shr vi_shl     as their names say; 32-bit lanes
@@ -19,10 +19,10 @@ includes this; all is static, so nothing of one set can be linked into another.
     vf_half, vf_s8, vf_bf16     VL values from memory; vf_put_half to memory; vi_put_s8: VL clamped lanes to bytes
     vf_sum, vf_peak        horizontal sum and maximum, in a fixed order
 
-What bounds what: a decode step reads every weight once, so the loops must consume a 64-byte line in less time than memory
-delivers one (at 4 GHz and 40 GB/s, 6.4 cycles). A tile of T tokens does T products for each weight unpacked, so from
-about four tokens on the multipliers are the bound: T * TILE_VECTORS dot products for T broadcasts and TILE_VECTORS * 2
-operations of unpacking. */
+Bottlenecks. A decode step reads every weight once. So the loops must consume a 64-byte line in less time than memory takes
+to deliver it: 64 B * 4 GHz / 40 GB/s = 6.4 cycles. A tile of T tokens does T products for each weight that is unpacked. So
+from about four tokens on the multipliers are the bottleneck: T * TILE_VECTORS dot products, with T broadcasts and
+TILE_VECTORS * 2 operations of unpacking. */
 #include <math.h>
 
 #define INLINE static inline __attribute__((always_inline))
@@ -31,25 +31,25 @@ operations of unpacking. */
 #define STEP_VECTORS (4 * PANEL / VB)
 #define VL (VB / 4)
 
-/* Row vectors of a Q6 tile: as many as their sums fit the register file. */
+/* Row vectors of a Q6 tile: as many as have their sums in registers. */
 #define Q6_VECTORS (VB == 64 ? TILE_VECTORS : 1)
 
 enum { STEP_BYTES = 4 * PANEL, HEAD_AHEAD = 8192 };
 
-/* Of a kind: fours of columns in a step, bytes of a step, and the offset that is added to a value to make its code. */
+/* For each kind: groups of four columns in a step, bytes of a step, and the offset between a value and its code. */
 INLINE int fours_of(int kind) { return kind == TERNARY || kind == Q6 ? 4 : kind == Q4 ? 2 : 1; }
 INLINE int bytes_of(int kind) { return kind == Q6 ? 3 * STEP_BYTES : STEP_BYTES; }
 INLINE int offset_of(int kind) { return kind == TERNARY ? 1 : kind == Q4 ? 8 : 128 - DOT8_BIAS; }
 
-/* Ask for what the stream needs 4 KiB later. Measured on Zen 5, weights from memory: one token 33 -> 38 GB/s for one thread,
-eight tokens 366 -> 497 GMAC/s. */
+/* Prefetch what the stream needs 4 KiB later. Measured on Zen 5 with weights from memory: one token 33 -> 38 GB/s for one
+thread, eight tokens 366 -> 497 GMAC/s. */
 INLINE void ahead(const uint8_t *p, int bytes) {
   UNROLL for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + 4096 + i);
 }
 
-/* The same for 6 and 8 bits, whose streams are three and four times as fast: into the second-level cache. A line on its way
-to the first one keeps one of its few miss buffers for as long as memory takes. Measured on Zen 4, eight tokens, one thread:
-6 bits 102 and 118 -> 130 and 145 GMAC/s, 8 bits 115 and 118 -> 123 and 148. */
+/* The same for 6 and 8 bits, which need three and four times as many bytes, but into the second-level cache. A line on its
+way to the first-level cache would occupy one of its few miss buffers for as long as memory takes. Measured on Zen 4 with
+eight tokens and one thread: 6 bits 102 and 118 -> 130 and 145 GMAC/s, 8 bits 115 and 118 -> 123 and 148. */
 INLINE void far_ahead(const uint8_t *p, int bytes) {
   UNROLL for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + HEAD_AHEAD + i, 0, 2);
 }
@@ -78,8 +78,8 @@ INLINE vi dot_of(int kind, vi acc, vi codes, vi a, int i) {
 }
 #endif
 
-/* Integer sums of `steps` steps for `vectors` row vectors from byte `at` of each line and `width` tokens. Chains of
-dependent products are split in `sets` where there are too few of them to fill the latency. */
+/* Integer sums of `steps` steps, for `vectors` row vectors from byte `at` of each line and for `width` tokens. Where there
+are too few independent sums to hide the latency of a product, each is split into `sets` sums. */
 INLINE void tile_sums(int kind, const uint8_t *p, int at, const int8_t *q, int width, int vectors, int steps,
                       vi out[TILE_VECTORS][TILE]) {
   const int fours = fours_of(kind);
@@ -130,7 +130,7 @@ INLINE void ternary_sums(const uint8_t *p, int at, const int8_t *q, int width, i
 }
 #endif
 
-/* A whole panel of ternary codes against one token: the codes are masked where they stand, never shifted. */
+/* A whole panel of ternary codes against one token. The codes are masked and not shifted. */
 INLINE void line_sums(const uint8_t *p, const int8_t *q, int steps, vi out[STEP_VECTORS]) {
   line acc[STEP_VECTORS];
   UNROLL for (int v = 0; v < STEP_VECTORS; v++) acc[v] = line_zero();
@@ -217,9 +217,9 @@ static void line_panel(const struct matrix *w, int panel, const struct activatio
   UNROLL for (int v = 0; v < STEP_VECTORS; v++) vf_store(y + (size_t)panel * PANEL + v * VL, result[v]);
 }
 
-/* Q6. A factor for each 16 columns leaves four products between two folds, so a fold must be short: the sums start from
--32 * sum of activations, and what 256 columns share is multiplied once for all of them. With several tokens the sums fill
-the registers, and what they are folded into stays in the first-level cache. */
+/* Q6. There is a factor for each 16 columns, so sums must be scaled after every four products, and scaling must be short.
+Therefore the sums start from -32 * sum of activations, and the scale of 256 columns is applied once for all of them. With
+several tokens the sums fill the registers, and the scaled results stay in the first-level cache. */
 INLINE void q6_panel(const struct matrix *w, int panel, const struct activations *x, int token, int width, float *y,
                      size_t stride) {
   const int cols = padded(w->cols, COLUMN_ALIGN), blocks = cols / SUB_COLUMNS;
@@ -296,7 +296,7 @@ TILE_FUNCTION(q4_tile, Q4)
 TILE_FUNCTION(q6_tile, Q6)
 TILE_FUNCTION(q8_tile, Q8)
 
-/* Activations of a block of tokens stay in the second-level cache while all panels pass by. */
+/* The activations of a block of tokens stay in the second-level cache while all panels are read. */
 enum { BLOCK_BYTES = 640 * 1024 };
 
 static void tiled_matmul(const struct matrix *w, int first, int last, const struct activations *x, float *y,
@@ -369,7 +369,8 @@ static void matmul(const struct matrix *w, int32_t first, int32_t last, const st
   else real_rows(F32, w, rows_from, rows_to, x, y, stride);
 }
 
-/* exp by 2^n * polynomial on [-ln 2 / 2, ln 2 / 2]; relative error under 8e-8. Arguments below -87 give exp(-87). */
+/* exp(x) = 2^n * p(x - n ln 2), with a polynomial p on [-ln 2 / 2, ln 2 / 2]. The relative error is below 8e-8. Arguments
+below -87 give exp(-87). */
 INLINE vf vf_exp(vf x) {
   x = vf_max(x, vf_set1(-87.0f));
   vi n = vi_from_f(vf_mul(x, vf_set1(1.44269504f)));
@@ -417,7 +418,8 @@ INLINE float peak_of(const float *x, int n) {
   return most;
 }
 
-/* Where a token's bytes and their sums go. Found once for a token: a store of bytes might change what it is found from. */
+/* Where a token's bytes and their sums go. Computed once for a token: the compiler must assume that a store of bytes changes
+what it is computed from. */
 struct place {
   int8_t *q;
   int32_t *sums, *minus;

@@ -1,8 +1,8 @@
-/* Products by sdot: what isa_dotprod.c has, and isa_i8mm.c for one token and for matrices other than ternary.
+/* Products by sdot, for isa_dotprod.c, and isa_i8mm.c for one token and for matrices other than ternary.
 
-sdot takes its second operand from a quarter of a register, and activations of neighbouring tokens (or, for one token,
-of neighbouring columns) lie beside each other, so one load serves four products and nothing is broadcast: ld1r would
-take a slot of the pipes that sdot needs. */
+sdot can take its second operand from a quarter of a register. Activations of neighbouring tokens lie beside each other, as
+do those of neighbouring columns of one token. So one load serves four products, and nothing is broadcast: ld1r would use
+the pipes that sdot needs. */
 IN vi vi_dot_lane(vi acc, vi codes, vi a, int lane) {
   int8x16_t c = vreinterpretq_s8_s32(codes), s = vreinterpretq_s8_s32(a);
   switch (lane) {
@@ -18,7 +18,7 @@ IN vi vi_dot8_lane(vi acc, vi codes, vi a, int lane) {
 IN vi vi_dot8(vi acc, vi codes, vi a) {
   return vdotq_s32(acc, vreinterpretq_s8_s32(veorq_s32(codes, vi_set1((int32_t)0x80808080))), vreinterpretq_s8_s32(a));
 }
-/* Fours i / 4 * 4 and on, of n at q: no byte beyond them is read. */
+/* Four groups of four activations from group i / 4 * 4 on, of n groups at q. No byte beyond them is read. */
 IN vi vi_fours(const int8_t *q, int i, int n) {
   int first = i / 4 * 4, count = n - first;
   if (count >= 4) return vi_load(q + 4 * first);
@@ -29,8 +29,9 @@ IN vi vi_fours(const int8_t *q, int i, int n) {
   return count == 2 ? loaded : vsetq_lane_s32(vgetq_lane_s32(vi_bcast4(q + 4 * first + 8), 0), loaded, 2);
 }
 
-/* Fields 0 and 3 as they are, 1 and 2 masked where they stand: 4 operations of unpacking for 4 products, and 3 sums for
-each of 8 row vectors, 24 of the 32 registers. Field 2 is at most 32 there; field 3 would be 128, which is no int8. */
+/* A mask and a shift give fields 0 and 3 their values. Fields 1 and 2 are masked in place: they count 4 and 16 times as much,
+which line_sum corrects. That is 4 operations of unpacking for 4 products. The 3 sums for each of 8 row vectors take 24 of
+the 32 registers. In place, field 2 is at most 32; field 3 would be 128, which is no int8. */
 typedef struct {
   vi ones, fours, sixteens;
 } line;

@@ -17,7 +17,7 @@ IN vi vi_add(vi a, vi b) { return vaddq_s32(a, b); }
 IN vi vi_sub(vi a, vi b) { return vsubq_s32(a, b); }
 IN vi vi_and(vi a, vi b) { return vandq_s32(a, b); }
 IN vi vi_or(vi a, vi b) { return vorrq_s32(a, b); }
-/* Operators, since the intrinsics want a count that the compiler knows before it unrolls. */
+/* Operators: the intrinsics need a constant count, and the loops are unrolled only later. */
 IN vi vi_shr(vi a, int n) { return (vi)((uint32x4_t)a >> n); }
 IN vi vi_shl(vi a, int n) { return (vi)((uint32x4_t)a << n); }
 IN vi vi_shr8(vi a, int n) { return (vi)((uint8x16_t)a >> n); }

@@ -1,8 +1,8 @@
 /* How weights and activations lie in memory. The same on every processor, so a packed file serves them all.
 
 A matrix is cut into panels of 32 rows. Inside a panel, columns follow each other in fours: 32 rows x 4 columns of
-one-byte values are 128 bytes, byte 4*r + c. That is one vector lane per row and four products per lane, which is what
-vpdpbusd, sdot and smmla (after one zip) eat: no horizontal sum anywhere, and a thread reads one stream.
+one-byte values are 128 bytes, byte 4*r + c. So a row is one vector lane with four products, the operand of
+vpdpbusd, of sdot, and (after one zip) of smmla. There is no horizontal sum, and a thread reads one stream.
 
     TERNARY  code w + 1 in 2 bits; 16 columns a step; bits 2j+1..2j of the byte hold column 4j + c of the step
     Q4       value + 8 in 4 bits; 8 columns a step; low nibble column c, high nibble column 4 + c
@@ -11,9 +11,9 @@ vpdpbusd, sdot and smmla (after one zip) eat: no horizontal sum anywhere, and a 
     Q8       value + 128 in 8 bits; 4 columns a step
     F16, BF16, F32   row-major, as stored
 
-Scales: group == 0, one float for each row; else a half for each row and group of columns, [panel][group][32].
-Q6 has also an int8 factor for each row and 16 columns, [panel][columns / 16][32], and its halves are per 256 columns.
-Rows are padded to 32 and columns to 64; padding is the code of zero. */
+Scales: with group == 0 one float for each row, otherwise a half for each row and group of columns, [panel][group][32].
+Q6 also has an int8 factor for each row and 16 columns, [panel][columns / 16][32]. Its halves are for 256 columns each.
+Rows are padded to a multiple of 32 and columns to a multiple of 64, with codes of zero. */
 #ifndef EDGELLM_BITNET_MATRIX_H
 #define EDGELLM_BITNET_MATRIX_H
 

@@ -1,4 +1,5 @@
-/* Memory for weights and caches. 2 MiB pages read 1.5 to 1.7 times as fast as 4 KiB ones once the kernels keep up. */
+/* Memory for weights and caches. Where memory is the bottleneck, 2 MiB pages were read 1.5 to 1.7 times as fast as 4 KiB
+pages. */
 #define _GNU_SOURCE
 #include <stdint.h>
 #include <stdlib.h>
@@ -12,7 +13,7 @@ enum { HUGE_PAGE = 2 << 20 };
 
 static size_t whole(size_t bytes) { return (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE; }
 
-/* An anonymous mapping is zero, and cut to a boundary so that its first page can be a large one too. */
+/* An anonymous mapping is zero. It is cut to a boundary of large pages, so that its first page can be a large one. */
 void *bn_memory_new(size_t bytes) {
   size_t size = whole(bytes ? bytes : 1);
   if (size < bytes) return NULL;
@@ -21,7 +22,7 @@ void *bn_memory_new(size_t bytes) {
   uint8_t *memory = (uint8_t *)whole((uintptr_t)raw);
   if (memory > raw) munmap(raw, (size_t)(memory - raw));
   munmap(memory + size, (size_t)(raw + HUGE_PAGE - memory));
-  madvise(memory, size, MADV_HUGEPAGE); /* a kernel without them leaves small pages; Python reads what was given */
+  madvise(memory, size, MADV_HUGEPAGE); /* without large pages the kernel leaves small ones; Python reads which */
   return memory;
 }
 

@@ -1,5 +1,5 @@
-/* A model as the forward pass sees it. Python fills these structures (edgellm_bitnet/native.py mirrors them); all
-memory they point to stays with the caller. */
+/* A model as the forward pass sees it. Python fills these structures; edgellm_bitnet/native.py mirrors them. The caller owns
+all memory that they point to. */
 #ifndef EDGELLM_BITNET_MODEL_H
 #define EDGELLM_BITNET_MODEL_H
 

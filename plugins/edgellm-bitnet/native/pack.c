@@ -7,7 +7,7 @@
 #include "half.h"
 #include "pool.h"
 
-/* What a source format looks like: weights and bytes of a block, where its half scale is (-1: none). */
+/* A source format: weights and bytes of a block, and where its half-precision scale is (-1: it has none). */
 struct format {
   int32_t weights, bytes, scale_at;
 };
@@ -131,7 +131,7 @@ static void pack_rows(void *argument, int thread, int threads) {
   free(codes);
 }
 
-/* Rows up to the end of the last panel: the code of zero, scale 0. */
+/* Padding rows, up to the end of the last panel: codes of zero, scale 0. */
 static void put_padding(const struct matrix *to, int32_t from) {
   int32_t columns = padded(to->cols, COLUMN_ALIGN);
   if (from % PANEL == 0) return;
@@ -266,7 +266,7 @@ int32_t bn_pack_blocks(const uint8_t *from, int32_t rows, int32_t cols, const st
   return atomic_load(&pack.failed) ? -1 : 0;
 }
 
-/* The value of largest magnitude. */
+/* The value of largest magnitude, with its sign. */
 static float largest(const float *x, int32_t n) {
   float found = 0;
   for (int32_t i = 0; i < n; i++) found = fabsf(x[i]) > fabsf(found) ? x[i] : found;
@@ -293,7 +293,8 @@ static void quantize_row(const float *x, const struct matrix *to, int32_t row, u
   }
 }
 
-/* Q6: 16 columns share an int8 multiple of a half for 256, the nearest to their value of largest magnitude / -32. */
+/* Q6: 256 columns share a half, and 16 columns share an int8 factor of it. Their product is the nearest to the 16 columns'
+value of largest magnitude / -32. */
 static void quantize_row_6(const float *x, const struct matrix *to, int32_t row, uint8_t *codes) {
   for (int32_t at = 0; at < to->cols; at += to->group) {
     float wanted[256 / SUB_COLUMNS];

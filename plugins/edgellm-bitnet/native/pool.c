@@ -1,6 +1,8 @@
-/* A step has hundreds of barriers, each a few hundred nanoseconds apart from the next, so threads spin in them; where
-there are more threads than processors that would burn a whole time slice, so there they yield almost at once.
-Between steps the caller samples and talks to clients: threads spin for SPIN_NS, then sleep on a condition. */
+/* Barriers and jobs of the threads.
+
+A step has hundreds of barriers, a few hundred nanoseconds apart, so threads spin in them. With more threads than
+processors, spinning could waste a whole time slice, so threads yield almost at once. Between steps the caller samples
+and answers clients. Meanwhile threads spin for SPIN_NS, then sleep on a condition variable. */
 #define _GNU_SOURCE
 #include "pool.h"
 
@@ -23,7 +25,7 @@ enum { SPINS = 4000, SPINS_WHEN_CROWDED = 20, SPIN_NS = 300000 };
 
 struct pool {
   int threads;
-  int patience; /* turns before a waiting thread yields */
+  int patience; /* iterations before a waiting thread yields */
   atomic_int running; /* threads of the job under way */
   pool_job job;
   void *argument;
@@ -93,7 +95,7 @@ static void *serve(void *argument) {
     if (pool->stop) return NULL;
     int running = atomic_load(&pool->running);
     if (member.index < running) pool->job(pool->argument, member.index, running);
-    /* Every thread reports, also those that had no part: the next job must not overtake one that still looks. */
+    /* Every thread reports, also one without a share: the next job must not start while a thread still reads this one. */
     atomic_fetch_add_explicit(&pool->done, 1, memory_order_acq_rel);
   }
 }

@@ -1,4 +1,4 @@
-/* One product by itself: for tests, calibration and benchmarks. */
+/* One product alone, for tests, calibration and benchmarks. */
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <string.h>
@@ -77,8 +77,8 @@ double bn_matmul(int32_t isa, const struct matrix *w, const float *x, int32_t to
   return task.seconds;
 }
 
-/* Sums below 2^24 are exact in the float that they are scaled in, so unit scales show the integers themselves: that
-holds for up to 131,072 columns. */
+/* Sums below 2^24 are exact as floats, so with scales of 1 the results are the integers themselves. That holds for up to
+131,072 columns. */
 int32_t bn_integer_sums(int32_t isa, const struct matrix *w, const int8_t *q, int32_t tokens, int32_t *out) {
   struct task task = {.kernels = isa_kernels(isa), .w = w};
   size_t rows = (size_t)padded(w->rows, PANEL), columns = (size_t)padded(w->cols, COLUMN_ALIGN);

@@ -1,5 +1,5 @@
-/* One row of a matrix as floats: what an embedding looks up. A packed row has 4 bytes in each line of its panel, so all of
-its lines are asked for before the first is read. */
+/* One row of a matrix as floats, as an embedding needs it. A packed row has 4 bytes in each cache line of its panel, so all
+these lines are prefetched before the first is read. */
 #include <string.h>
 
 #include "bitnet.h"
