@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from edgellm.contract.embedder import EmbeddingInfo
-from edgellm.errors import BackendUnavailable, CacheFull
+from edgellm.errors import BackendUnavailable, CacheFull, UsageError
 from edgellm.settings import variables
 from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # numpy costs 80 ms to import; the parent process does withou
     import numpy as np
     import numpy.typing as npt
 
-    Logits = npt.NDArray[np.float32]
+Logits: TypeAlias = "npt.NDArray[np.float32]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +300,25 @@ class Configurable(Protocol):
             UsageError: an unknown name or value; the hint lists the known ones.
         """
         ...
+
+
+def check_choices(
+    backend: str, chosen: Mapping[str, str], known: Mapping[str, str], values: Mapping[str, Sequence[str]]
+) -> None:
+    """For `Configurable`: refuse a name that is not in `known`, or a value that is not among the name's `values`.
+
+    Args:
+        known: name -> what it is for, for people.
+        values: of the names that do not take any value.
+
+    Raises:
+        UsageError: see `Configurable.check_options`.
+    """
+    for name, value in chosen.items():
+        if name not in known:
+            raise UsageError(f"the {backend} backend has no option {name!r}", hint=f"it has {', '.join(known)}")
+        if value not in values.get(name, (value,)):
+            raise UsageError(f"{name}={value} means nothing", hint=f"{name}: {known[name]}")
 
 
 @runtime_checkable

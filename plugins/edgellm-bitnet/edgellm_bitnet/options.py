@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from edgellm.errors import UsageError
+from edgellm.contract.backend import check_choices
 from edgellm_bitnet.matrix import Q4, Q6, Q8
 
 REQUANTIZED = {"q8": (Q8, 0), "q6": (Q6, 256), "q4": (Q4, 32)}
@@ -48,12 +48,7 @@ class Options:
             UsageError: an unknown name or value.
         """
         chosen = dict(pairs)
-        for name in chosen:
-            if name not in KNOWN:
-                raise UsageError(f"the bitnet backend has no option {name!r}", hint=f"it has {', '.join(KNOWN)}")
-        for name, values in VALUES.items():
-            if chosen.get(name, values[0]) not in values:
-                raise UsageError(f"{name}={chosen[name]} means nothing", hint=f"{name}: {KNOWN[name]}")
+        check_choices("bitnet", chosen, KNOWN, VALUES)
         return cls(
             head=chosen.get("head", ""),
             act_block=256 if chosen.get("activations") == "block" else 0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from edgellm.errors import UsageError
+from edgellm.contract.backend import check_choices
 from edgellm_onnx.providers import PROVIDERS
 
 KNOWN = {
@@ -36,10 +36,6 @@ class Options:
         Raises:
             UsageError: an unknown name or value.
         """
-        found = dict(pairs)
-        for name, value in found.items():
-            if name not in KNOWN:
-                raise UsageError(f"the onnx backend has no option {name!r}", hint=f"it has {', '.join(KNOWN)}")
-            if value not in VALUES[name]:
-                raise UsageError(f"{name}={value} means nothing", hint=f"{name}: {KNOWN[name]}")
-        return cls(**found)
+        chosen = dict(pairs)
+        check_choices("onnx", chosen, KNOWN, VALUES)
+        return cls(**chosen)

@@ -7,16 +7,12 @@ the next token follows from the tokens alone, so a slot is nothing but its list 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgellm.contract.backend import EngineInfo, SlotInput
+from edgellm.contract.backend import EngineInfo, Logits, SlotInput
 from edgellm.errors import CacheFull
 from edgellm.types.plan import Settings
-
-if TYPE_CHECKING:
-    from edgellm.contract.backend import Logits
 
 END = 256
 
