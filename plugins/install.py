@@ -56,13 +56,13 @@ class Outcome:
 
 def parts() -> list[Part]:
     """The core first, then plugins by name."""
-    found = [Part(CORE, ROOT)]
+    distributions = [Part(CORE, ROOT)]
     for pyproject in sorted(ROOT.glob("plugins/*/pyproject.toml")):
         data = tomllib.loads(pyproject.read_text("utf-8"))
         table = data.get("tool", {}).get("edgellm", {}).get("native")
         native = Native.read(pyproject.parent, table) if table else None
-        found.append(Part(data["project"]["name"], pyproject.parent, native))
-    return found
+        distributions.append(Part(data["project"]["name"], pyproject.parent, native))
+    return distributions
 
 
 def fingerprint(part: Part) -> str:

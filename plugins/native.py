@@ -105,20 +105,20 @@ def compilers() -> dict[str, str]:
     """
     if os.name == "nt":
         return {}
-    found = {}
+    versions = {}
     for variable, candidates in (("CC", ("cc", "gcc", "clang")), ("CXX", ("c++", "g++", "clang++"))):
         named = os.environ.get(variable, "").split(" ")[0]
         path = next((p for name in ((named,) if named else candidates) if (p := shutil.which(name))), None)
         if path is None:
             language = "C" if variable == "CC" else "C++"
             raise Failed(
-                f"no {language} compiler ({named or ', '.join(candidates)} not found)",
+                f"no {language} compiler ({named or ', '.join(candidates)} not versions)",
                 "install one: apt-get install gcc g++ (Debian), dnf install gcc gcc-c++ (Fedora), "
                 "xcode-select --install (macOS)",
             )
         answer = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-        found[variable] = answer.stdout.partition("\n")[0]
-    return found
+        versions[variable] = answer.stdout.partition("\n")[0]
+    return versions
 
 
 def processor() -> str:
@@ -127,8 +127,8 @@ def processor() -> str:
         first = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").split("\n\n")[0]
     except OSError:
         return f"{platform.machine()} {platform.processor()}"
-    wanted = ("model name", "flags", "Features", "CPU part", "CPU implementer")
-    return "\n".join(line for line in first.splitlines() if line.startswith(wanted))
+    fields = ("model name", "flags", "Features", "CPU part", "CPU implementer")
+    return "\n".join(line for line in first.splitlines() if line.startswith(fields))
 
 
 def digest(*inputs: object) -> str:

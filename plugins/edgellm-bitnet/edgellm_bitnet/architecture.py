@@ -5,9 +5,11 @@ Read from a GGUF header (keys as llama.cpp and bitnet.cpp write them) or from a 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
@@ -37,6 +39,7 @@ FAMILIES = {
 }
 # Sums of 8-bit codes stay in 32 bits up to here: 255 * 127 * 65,536 < 2**31. Products of sizes stay far from overflow.
 MAX_COLUMNS, MAX_VOCAB = 65_536, 4_000_000
+MAX_CONFIG_BYTES = 1 << 20
 GEMMA_LOCAL_THETA = 10000.0  # gemma3: of its sliding-window layers (llama.cpp, gemma3.cpp)
 GEMMA_PERIOD = 6  # every sixth layer sees everything
 
@@ -151,6 +154,24 @@ def from_gguf(header: GgufHeader, tensors: tuple[Any, ...]) -> Architecture:
     return _checked(architecture, header.where)
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """`config.json`.
+
+    Raises:
+        BadArtifact: missing, too large, or no JSON object.
+    """
+    path = folder / "config.json"
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise BadArtifact(f"{path} has {path.stat().st_size} bytes; a configuration has at most {MAX_CONFIG_BYTES}")
+        config = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadArtifact(f"{path} cannot be read: {error}", hint="fetch the whole folder") from error
+    if not isinstance(config, dict):
+        raise BadArtifact(f"{path} is no JSON object")
+    return config
+
+
 def is_first_bitnet(config: Mapping[str, Any]) -> bool:
     """1bitLLM's models: of model_type llama, and no llamas, since they have norms inside the layers."""
     return "BitnetForCausalLM" in (config.get("architectures") or ())
@@ -169,11 +190,8 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
     # Rows are not permuted in these folders, so every family rotates halves.
     family = replace(_family(name), rope_neox=True)
 
-    def number(key: str, default: Any = None) -> Any:
-        value = config.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**31:
-            raise BadArtifact(f"{where}: {key} is {value!r}, a positive number is needed")
-        return value
+    def number(key: str, default: Any = None) -> float:
+        return _positive(config.get(key, default), f"{where}: {key}", most=2**31)
 
     heads, hidden = int(number("num_attention_heads")), int(number("hidden_size"))
     head_dim = int(number("head_dim", max(1, hidden // heads)))
@@ -214,10 +232,15 @@ def _integer(header: GgufHeader, name: str, default: int) -> int:
 
 
 def _real(header: GgufHeader, name: str, default: float) -> float:
-    value = header.metadata.get(f"{header.architecture}.{name}", default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
-        raise BadArtifact(f"{header.where}: key {header.architecture}.{name} is {value!r}, a positive number is needed")
-    return float(value)
+    key = f"{header.architecture}.{name}"
+    return float(_positive(header.metadata.get(key, default), f"{header.where}: key {key}"))
+
+
+def _positive(value: object, what: str, most: float = 1e12) -> float:
+    """Raises: BadArtifact: it is no number between 0 and `most`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < most:
+        raise BadArtifact(f"{what} is {value!r}, a positive number is needed")
+    return value
 
 
 def _gguf_scaling(header: GgufHeader) -> RopeScaling:
@@ -228,10 +251,8 @@ def _gguf_scaling(header: GgufHeader) -> RopeScaling:
     if kind == "yarn":
         original = _integer(header, "rope.scaling.original_context_length", 0) or context_length(header)
         magnitude = yarn_magnitude(factor) * _real(header, "rope.scaling.attn_factor", 1.0)
-        fast, slow = (
-            _real(header, "rope.scaling.yarn_beta_fast", 32.0),
-            _real(header, "rope.scaling.yarn_beta_slow", 1.0),
-        )
+        fast = _real(header, "rope.scaling.yarn_beta_fast", 32.0)
+        slow = _real(header, "rope.scaling.yarn_beta_slow", 1.0)
         return RopeScaling("yarn", factor, original, fast, slow, magnitude)
     raise UnsupportedArtifact(f"{header.where}: rope scaling {kind!r} is not supported")
 
@@ -243,9 +264,7 @@ def _config_scaling(scaling: Mapping[str, Any], ctx_train: int, where: str) -> R
 
     def real(key: str, default: float) -> float:
         value = default if scaling.get(key) is None else scaling[key]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
-            raise BadArtifact(f"{where}: {key} of the rope scaling is {value!r}, a positive number is needed")
-        return float(value)
+        return float(_positive(value, f"{where}: {key} of the rope scaling"))
 
     factor, original = real("factor", 1.0), int(real("original_max_position_embeddings", ctx_train))
     if kind == "linear":

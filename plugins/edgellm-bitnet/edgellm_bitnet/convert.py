@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgellm.contract.converter import Conversion, Converted, Progress
 from edgellm.errors import UsageError
-from edgellm.formats.gguf.ggml_types import GgmlType
-from edgellm.formats.gguf.writer import Encoded, GgufWriter, TensorInfo, Value
+from edgellm.formats.gguf.writer import GgufWriter, TensorInfo, Value
 from edgellm_bitnet import i2s_layout
-from edgellm_bitnet.targets import TARGETS, Changes, Target
+from edgellm_bitnet.targets import TARGETS, Changes, Table, Target, table_type, write_table
 
 Buffer = bytes | bytearray | memoryview
 
@@ -21,12 +21,6 @@ class Piece:
 
     info: TensorInfo
     make: Callable[[], Buffer | Iterable[Buffer]]
-
-    @classmethod
-    def of(
-        cls, name: str, dims: tuple[int, ...], kind: GgmlType, make: Callable[[], Buffer | Iterable[Buffer]]
-    ) -> Piece:
-        return cls(TensorInfo(name, dims, kind), make)
 
 
 def target(conversion: Conversion) -> Target:
@@ -46,28 +40,33 @@ def type_keys(target: Target) -> dict[str, Value]:
     return keys
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A file to be written, and what there will be to say of it."""
+class Source:
+    """What both kinds of source have: what they become, and what there will be to say of it."""
 
-    keys: Mapping[str, Value]
-    pieces: list[Piece]
-    changes: Changes  # fills while pieces are made
-    notes: list[str]
+    def __init__(self, conversion: Conversion) -> None:
+        self.target = target(conversion)
+        self.embedding = conversion.embedding
+        self.changes = Changes()  # fills while pieces are made
+        self.notes: list[str] = []
+
+    def table(self, name: str, dims: tuple[int, ...], raw: memoryview, stored: str, where: str) -> Piece:
+        """An embedding or output matrix, in the type that was asked for."""
+        cols = dims[0]
+        kind = table_type(self.embedding, stored, cols, where)
+        table = Table(raw, math.prod(dims[1:]), cols, stored)
+        return Piece(TensorInfo(name, dims, kind), lambda: write_table(table, kind.name, self.changes, where))
 
 
-def write(conversion: Conversion, draft: Draft, progress: Progress) -> Converted:
+def write(
+    conversion: Conversion, source: Source, keys: Mapping[str, Value], pieces: Sequence[Piece], progress: Progress
+) -> Converted:
     """Raises: UsageError: the target cannot be written. DiskFull. ArtifactError: a tensor does not convert."""
-    infos = [piece.info for piece in draft.pieces]
-    with GgufWriter(conversion.target, draft.keys, infos, replace=conversion.replace) as writer:
+    infos = [piece.info for piece in pieces]
+    with GgufWriter(conversion.target, keys, infos, replace=conversion.replace) as writer:
         done = 0
-        for piece in draft.pieces:
+        for piece in pieces:
             progress(done, writer.size_bytes, f"writing {conversion.target.name}")
             writer.write(piece.info.name, piece.make())
             done += piece.info.n_bytes
     progress(writer.size_bytes, writer.size_bytes, f"writing {conversion.target.name}")
-    return Converted(conversion.target, writer.size_bytes, (*draft.notes, *draft.changes.notes()))
-
-
-def encoded(keys: Mapping[str, bytes]) -> dict[str, Value]:
-    return {key: Encoded(data) for key, data in keys.items()}
+    return Converted(conversion.target, writer.size_bytes, (*source.notes, *source.changes.notes()))

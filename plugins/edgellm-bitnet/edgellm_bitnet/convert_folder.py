@@ -17,14 +17,14 @@ import numpy as np
 from edgellm.contract.converter import Conversion, Converted, Progress
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
 from edgellm.formats.gguf.ggml_types import BY_NAME
-from edgellm.formats.gguf.writer import Value
+from edgellm.formats.gguf.writer import TensorInfo, Value
 from edgellm.formats.safetensors.reader import SafetensorsModel, SafetensorsTensor, read_safetensors
-from edgellm_bitnet.architecture import Architecture, from_config, yarn_magnitude
+from edgellm_bitnet.architecture import Architecture, from_config, read_config, yarn_magnitude
 from edgellm_bitnet.codecs import floats, master, packed
-from edgellm_bitnet.convert import Draft, Piece, target, type_keys, write
-from edgellm_bitnet.folder import BLOCK, TOP, read_config
+from edgellm_bitnet.convert import Piece, Source, type_keys, write
+from edgellm_bitnet.folder import BLOCK, TOP
 from edgellm_bitnet.layout import fused, input_vectors, layer_vectors
-from edgellm_bitnet.targets import Changes, Table, table_type, write_table, write_ternary
+from edgellm_bitnet.targets import Table, write_table, write_ternary
 from edgellm_bitnet.ternary import Codes, Floats, Ternary
 from edgellm_bitnet.vocabulary import vocabulary_keys
 
@@ -38,23 +38,20 @@ def convert(conversion: Conversion, progress: Progress) -> Converted:
     """See `edgellm.contract.converter.Converter`."""
     if conversion.i2s_layout:
         raise UsageError("--i2s-layout is about I2_S files, the source is a folder", hint="leave it out")
-    source = Source(conversion)
+    source = FolderSource(conversion)
     progress(0, None, "reading the tokenizer")
     keys = source.keys() | vocabulary_keys(source.folder, source.arch.vocab)
-    return write(conversion, Draft(keys, source.pieces(), source.changes, source.notes), progress)
+    return write(conversion, source, keys, source.pieces(), progress)
 
 
-class Source:
+class FolderSource(Source):
     """A folder's tensors under GGUF's names, checked to be the whole model."""
 
     def __init__(self, conversion: Conversion) -> None:
+        super().__init__(conversion)
         path = Path(conversion.source.path)
         self.folder = path if path.is_dir() else path.parent
         self.where = str(self.folder)
-        self.target = target(conversion)
-        self.embedding = conversion.embedding
-        self.changes = Changes()
-        self.notes: list[str] = []
         self.config = read_config(self.folder)
         self.model: SafetensorsModel = read_safetensors(path)
         self.arch: Architecture = _architecture(self.config, self.where)
@@ -101,7 +98,7 @@ class Source:
         tensors = [self._table("token_embd.weight", arch.vocab, arch.hidden)]
         if arch.rope_scaling.kind == "llama3":
             factors = rope_factors(arch)
-            tensors.append(Piece.of("rope_freqs.weight", (len(factors),), BY_NAME["F32"], factors.tobytes))
+            tensors.append(Piece(TensorInfo("rope_freqs.weight", (len(factors),), BY_NAME["F32"]), factors.tobytes))
         for layer in range(arch.layers):
             optional = [(tensor, size, False) for tensor, size in input_vectors(arch).values()]
             for tensor, size, needed in (*layer_vectors(arch).values(), *optional):
@@ -161,14 +158,12 @@ class Source:
         tensor = self._floats(role, (size,))
         table = Table(self.model.raw(tensor.name), 1, size, tensor.dtype)
         where = f"{self.where}: tensor {role}"
-        return Piece.of(role, (size,), BY_NAME["F32"], lambda: write_table(table, "F32", self.changes, where))
+        return Piece(TensorInfo(role, (size,), BY_NAME["F32"]), lambda: write_table(table, "F32", self.changes, where))
 
     def _table(self, role: str, rows: int, cols: int) -> Piece:
         tensor = self._floats(role, (rows, cols))
-        where = f"{self.where}: tensor {role}"
-        kind = table_type(self.embedding, tensor.dtype, cols, where)
-        table = Table(self.model.raw(tensor.name), rows, cols, tensor.dtype)
-        return Piece.of(role, (cols, rows), kind, lambda: write_table(table, kind.name, self.changes, where))
+        raw = self.model.raw(tensor.name)
+        return self.table(role, (cols, rows), raw, tensor.dtype, f"{self.where}: tensor {role}")
 
     def _matrix(self, role: str, rows: int, cols: int) -> Piece:
         where = f"{self.where}: tensor {role}"
@@ -189,7 +184,7 @@ class Source:
                 f"{self.where}: linear_class {self._class!r} is unknown, so what weight_scale means is too",
                 hint="autobitlinear and bitlinear are known",
             )
-        return Piece.of(role, (cols, rows), self.target.type, lambda: self._ternary(role, tensor, where))
+        return Piece(TensorInfo(role, (cols, rows), self.target.type), lambda: self._ternary(role, tensor, where))
 
     def _ternary(self, role: str, tensor: SafetensorsTensor, where: str) -> bytes:
         raw, cols = self.model.raw(tensor.name), tensor.shape[1]

@@ -5,26 +5,22 @@ from __future__ import annotations
 import ctypes
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.contract.backend import EngineInfo, SlotInput, Tokenizer, check_batch
+from edgellm.contract.backend import EngineInfo, Logits, SlotInput, Tokenizer, check_batch
 from edgellm.contract.embedder import EmbeddingInfo, check_sequences
 from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact
 from edgellm.formats.tokenizer import from_gguf, from_json
 from edgellm.formats.tokenizer.tokenizer import FileTokenizer as VocabularyTokenizer
+from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_bitnet import native, packing
 from edgellm_bitnet.footprint import BATCH, SPARE_LOGITS
 from edgellm_bitnet.loading import Loaded, load
 from edgellm_bitnet.matrix import BF16, CACHE_ALIGN, F16, F32, NAMES, PANEL, padded
 from edgellm_bitnet.options import Options
 from edgellm_bitnet.weights import GgufWeights, Weights, needed
-
-if TYPE_CHECKING:
-    from edgellm.contract.backend import Logits
-    from edgellm.types.plan import LaunchPlan, Settings
 
 KV_TYPES = {"f16": native.KV_F16, "q8_0": native.KV_I8, "f32": native.KV_F32}
 CACHE_LAYOUT = 3  # raised where the bytes of a saved slot come to mean something else

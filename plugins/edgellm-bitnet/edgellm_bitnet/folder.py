@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.safetensors.reader import read_safetensors
-from edgellm_bitnet.architecture import from_config, is_first_bitnet
-from edgellm_bitnet.layout import roles
-from edgellm_bitnet.weights import REAL_TYPES, Raw, checked_reals, release
+from edgellm_bitnet.architecture import from_config, is_first_bitnet, read_config
+from edgellm_bitnet.layout import REAL_TYPES, roles
+from edgellm_bitnet.weights import Raw, checked_reals, release, stamps
 
-MAX_CONFIG_BYTES = 1 << 20
 TOP = {"token_embd.weight": "embed_tokens.weight", "output_norm.weight": "norm.weight"}
 # GGUF name of a block's tensor -> Hugging Face names, of which a folder has one (1bitLLM's own come second).
 BLOCK = {
@@ -111,9 +108,7 @@ class FolderWeights:
         return checked_reals(f"{self.where}: {name}", tensor.dtype, data, size, tensor.offset)
 
     def fingerprint(self) -> list[object]:
-        paths = (*self.model.paths, os.path.join(self.where, "config.json"))
-        stats = [os.stat(path) for path in paths]
-        return [(os.path.abspath(p), s.st_size, s.st_mtime_ns) for p, s in zip(paths, stats, strict=True)]
+        return [*stamps((*self.model.paths, os.path.join(self.where, "config.json")))]
 
     def release(self) -> None:
         for mapping in self.model.mappings:
@@ -146,24 +141,6 @@ class FolderWeights:
             return True
         embedding = self._name("token_embd.weight")
         return embedding is not None and self.model.raw(name) == self.model.raw(embedding)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """`config.json`.
-
-    Raises:
-        BadArtifact: missing, too large, or no JSON object.
-    """
-    path = folder / "config.json"
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise BadArtifact(f"{path} has {path.stat().st_size} bytes; a configuration has at most {MAX_CONFIG_BYTES}")
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadArtifact(f"{path} cannot be read: {error}", hint="fetch the whole folder") from error
-    if not isinstance(config, dict):
-        raise BadArtifact(f"{path} is no JSON object")
-    return config
 
 
 def _names(role: str) -> tuple[str, ...]:

@@ -66,12 +66,12 @@ def resolve(find: Find, n_layer: int, head_dim: int, *, asked: str, declared: ob
     Raises:
         BadArtifact: the file says something else. UnsupportedArtifact: it says nothing, and its weights neither.
     """
-    said = asked or declared
-    if said is not None:
+    layout = asked or declared
+    if layout is not None:
         for name in LAYOUTS:
-            if said == name:
+            if layout == name:
                 return name
-        raise BadArtifact(f"{where}: {KEY} is {said!r}, x86 and arm are known", hint="give --i2s-layout x86 or arm")
+        raise BadArtifact(f"{where}: {KEY} is {layout!r}, x86 and arm are known", hint="give --i2s-layout x86 or arm")
     shown = evidence(find, n_layer, head_dim)
     best = shown.best()
     if best is None:

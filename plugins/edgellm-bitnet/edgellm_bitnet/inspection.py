@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgellm.errors import EdgeLLMError
+from edgellm.errors import BadArtifact, EdgeLLMError
 from edgellm.formats.gguf.header import GgufTensor
-from edgellm_bitnet.architecture import Architecture, from_config
+from edgellm_bitnet.architecture import Architecture, from_config, read_config
 from edgellm_bitnet.layout import GROUPS, HEAD_KINDS, fused, layer_vectors
-
-MAX_CONFIG_BYTES = 1 << 20
 
 
 def reasons(arch: Architecture, tensors: Mapping[str, GgufTensor]) -> list[str]:
@@ -34,17 +31,13 @@ def reasons(arch: Architecture, tensors: Mapping[str, GgufTensor]) -> list[str]:
 
 def folder_reasons(path: str) -> list[str]:
     """Why a Hugging Face folder is no ternary model, as far as config.json tells; damage is told when it is opened."""
-    where = Path(path)
-    place = (where if where.is_dir() else where.parent) / "config.json"
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
     try:
-        with place.open("rb") as file:
-            config = json.loads(file.read(MAX_CONFIG_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return []
-    if not isinstance(config, dict):
+        config = read_config(folder)
+    except BadArtifact:
         return []
     try:
-        from_config(config, str(place))
+        from_config(config, str(folder / "config.json"))
     except EdgeLLMError as error:
         return [error.message]
     return []

@@ -5,7 +5,7 @@ The same bytes are the packed file on disk, so a layout is also its format; `VER
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edgellm_bitnet.architecture import Architecture
@@ -17,18 +17,11 @@ INPUT_NORMS = {  # BitNet embedding models: a norm before each product, as micro
     "q": "attn_q_norm_in", "k": "attn_k_norm_in", "v": "attn_v_norm_in", "output": "attn_output_norm_in",
     "gate": "ffn_gate_norm_in", "up": "ffn_up_norm_in", "down": "ffn_down_norm_in",
 }  # fmt: skip
-GROUPS = {
-    "I2_S": 0,
-    "I2_S_ARM": 0,
-    "PACKED": 0,
-    "F32": 0,
-    "F16": 0,
-    "BF16": 0,
-    "TQ2_0": 256,
-    "TQ1_0": 256,
-    "Q2_0": 64,
+REAL_TYPES = ("F32", "F16", "BF16")
+GROUPS = {  # type of a product's matrix -> columns that share a scale, 0 = all
+    "I2_S": 0, "I2_S_ARM": 0, "PACKED": 0, **dict.fromkeys(REAL_TYPES, 0), "TQ2_0": 256, "TQ1_0": 256, "Q2_0": 64,
     "Q1_0": 128,
-}
+}  # fmt: skip
 HEAD_KINDS = {
     "F32": (F32, 0), "F16": (F16, 0), "BF16": (BF16, 0), "Q8_0": (Q8, 32), "Q6_K": (Q6, 256), "Q4_0": (Q4, 32),
 }  # fmt: skip
@@ -117,34 +110,28 @@ def layout(
     """
     slabs: dict[str, Slab] = {}
     at = 0
-    for key, kind, rows, cols, group in _entries(arch, has, groups, head, embed):
+
+    def place(key: str, kind: int, rows: int, cols: int, group: int = 0) -> None:
+        nonlocal at
         starts = []
         for size in sizes(kind, rows, cols, group):
             starts.append(at)
             at += padded(size, ALIGN)
         slabs[key] = Slab(key, kind, rows, cols, group, starts[0], starts[1], starts[2], at)
-    return Layout(slabs, at)
 
-
-def _entries(
-    arch: Architecture,
-    has: Callable[[str], bool],
-    groups: Mapping[str, int],
-    head: tuple[int, int],
-    embed: tuple[int, int] | None,
-) -> Iterator[tuple[str, int, int, int, int]]:
-    """(key, kind, rows, cols, group), products in the order of a forward pass: decode reads memory once, forwards."""
+    # Products stand in the order of a forward pass: decode reads memory once, forwards.
     for layer in range(arch.layers):
         for key, parts in fused(arch).items():
             rows = sum(padded(n, PANEL) for _, n, _ in parts)
-            yield f"{layer}.{key}", TERNARY, rows, parts[0][2], groups[f"{layer}.{key}"]
+            place(f"{layer}.{key}", TERNARY, rows, parts[0][2], groups[f"{layer}.{key}"])
         for key, (tensor, size, must) in layer_vectors(arch).items():
             if must or has(f"blk.{layer}.{tensor}.weight"):
-                yield f"{layer}.{key}", F32, 1, size, 0
+                place(f"{layer}.{key}", F32, 1, size)
         for key, (tensor, size) in input_vectors(arch).items():
             if has(f"blk.{layer}.{tensor}.weight"):
-                yield f"{layer}.in.{key}", F32, 1, size, 0
-    yield "output_norm", F32, 1, arch.hidden, 0
-    yield "head", head[0], arch.vocab, arch.hidden, head[1]
+                place(f"{layer}.in.{key}", F32, 1, size)
+    place("output_norm", F32, 1, arch.hidden)
+    place("head", head[0], arch.vocab, arch.hidden, head[1])
     if embed is not None:
-        yield "embed", embed[0], arch.vocab, arch.hidden, embed[1]
+        place("embed", embed[0], arch.vocab, arch.hidden, embed[1])
+    return Layout(slabs, at)

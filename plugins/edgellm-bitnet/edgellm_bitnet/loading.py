@@ -54,7 +54,7 @@ def load(weights: Weights, head: str, threads: int, *, keep: bool = True, may_ma
     except Exception:
         arena.close()
         raise
-    how = f"{_size(arena)} packed in {time.monotonic() - started:.2f} s"
+    how = f"{show_memory(arena.n_bytes)} packed in {time.monotonic() - started:.2f} s"
     if keep:
         sources = [str(entry[0]) for entry in weights.fingerprint() if isinstance(entry, tuple)]
         problem = packed_file.write(path, arena, sources, groups)
@@ -80,12 +80,8 @@ def _kept(
             return arena, where, f"mapped from {path}, since memory is short,"
         arena = Arena(where.n_bytes)
         packed_file.read(path, arena, header.sum, threads)
-        return arena, where, f"{_size(arena)} read from {path}"
+        return arena, where, f"{show_memory(arena.n_bytes)} read from {path}"
     except (OSError, KeyError, packed_file.DamagedError):
         if arena is not None:
             arena.close()
         return None
-
-
-def _size(arena: Arena) -> str:
-    return show_memory(arena.n_bytes)

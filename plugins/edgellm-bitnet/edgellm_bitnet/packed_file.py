@@ -57,9 +57,9 @@ def header_of(path: Path) -> Header | None:
             n_bytes = os.fstat(file.fileno()).st_size - DATA_OFFSET
         if not head.startswith(MAGIC) or n_bytes < 0:
             return None
-        said = json.loads(head.removeprefix(MAGIC).rstrip(b"\0"))
-        groups = {str(key): int(group) for key, group in said["groups"].items()}
-        header = Header([str(source) for source in said["sources"]], groups, int(said["sum"]), int(said["bytes"]))
+        fields = json.loads(head.removeprefix(MAGIC).rstrip(b"\0"))
+        groups = {str(key): int(group) for key, group in fields["groups"].items()}
+        header = Header([str(source) for source in fields["sources"]], groups, int(fields["sum"]), int(fields["bytes"]))
         return header if header.n_bytes == n_bytes else None
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
@@ -76,10 +76,10 @@ def read(path: Path, arena: Arena, total: int, threads: int) -> None:
     def piece(start: int) -> int:
         end, at = min(start + PIECE, arena.n_bytes), start
         while at < end:
-            got = os.preadv(file.fileno(), [view[at:end]], DATA_OFFSET + at)
-            if got <= 0:
+            n_read = os.preadv(file.fileno(), [view[at:end]], DATA_OFFSET + at)
+            if n_read <= 0:
                 raise DamagedError(f"{path} ends at byte {DATA_OFFSET + at}")
-            at += got
+            at += n_read
         return _sum(arena, start, end)
 
     with path.open("rb") as file:

@@ -9,23 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact
-from edgellm_bitnet import native, rope
+from edgellm_bitnet import layout, native, rope
 from edgellm_bitnet.architecture import GEMMA_LOCAL_THETA, Architecture, RopeScaling
 from edgellm_bitnet.arena import Arena
 from edgellm_bitnet.codecs import master
-from edgellm_bitnet.layout import (
-    GROUPS,
-    HEAD_KINDS,
-    INPUT_NORMS,
-    Layout,
-    Slab,
-    fused,
-    input_vectors,
-    layer_vectors,
-)
+from edgellm_bitnet.layout import GROUPS, HEAD_KINDS, REAL_TYPES, Layout, Slab
 from edgellm_bitnet.matrix import COLUMN_ALIGN, PANEL, padded
 from edgellm_bitnet.options import REQUANTIZED
-from edgellm_bitnet.weights import REAL_TYPES, TERNARY_TYPES, Raw, Weights, needed, reals
+from edgellm_bitnet.weights import TERNARY_TYPES, Raw, Weights, needed, reals
 
 # Bytes of a block, and where its half scale is.
 SCALES = {
@@ -68,7 +59,7 @@ def product_groups(weights: Weights) -> dict[str, int]:
     """
     arch, groups = weights.architecture, {}
     for layer in range(arch.layers):
-        for key, parts in fused(arch).items():
+        for key, parts in layout.fused(arch).items():
             raws = [needed(weights, f"blk.{layer}.{name}.weight", rows, cols) for name, rows, cols in parts]
             groups[f"{layer}.{key}"] = _group(raws, weights.where)
     return groups
@@ -92,7 +83,8 @@ def _group(raws: Sequence[Raw], where: str) -> int:
 def has_vector(weights: Weights, role: str) -> bool:
     """Whether the file has that norm of a layer."""
     arch, tensor = weights.architecture, role.split(".")[2]
-    sizes = {name: size for name, size, _ in layer_vectors(arch).values()} | dict(input_vectors(arch).values())
+    sizes = {name: size for name, size, _ in layout.layer_vectors(arch).values()}
+    sizes |= dict(layout.input_vectors(arch).values())
     return weights.vector(role, sizes[tensor]) is not None
 
 
@@ -131,7 +123,7 @@ def fill(
     """
     arch = weights.architecture
     for layer in range(arch.layers):
-        for key, parts in fused(arch).items():
+        for key, parts in layout.fused(arch).items():
             slab, row = where.slabs[f"{layer}.{key}"], 0
             for name, rows, cols in parts:
                 raw = needed(weights, f"blk.{layer}.{name}.weight", rows, cols)
@@ -141,8 +133,8 @@ def fill(
                 row += padded(rows, PANEL)
                 weights.release()
         _check_input_norms(where, layer, weights.where)
-        vectors = {f"{layer}.{key}": (name, size) for key, (name, size, _) in layer_vectors(arch).items()}
-        vectors |= {f"{layer}.in.{key}": pair for key, pair in input_vectors(arch).items()}
+        vectors = {f"{layer}.{key}": (name, size) for key, (name, size, _) in layout.layer_vectors(arch).items()}
+        vectors |= {f"{layer}.in.{key}": pair for key, pair in layout.input_vectors(arch).items()}
         for key, (name, size) in vectors.items():
             if key in where.slabs:
                 _put_vector(arena, where.slabs[key], weights, f"blk.{layer}.{name}.weight", size)
@@ -185,7 +177,7 @@ def _check_input_norms(where: Layout, layer: int, file: str) -> None:
     for names in (("q", "k", "v"), ("gate", "up")):
         missing = [name for name in names if f"{layer}.in.{name}" not in where.slabs]
         if missing and len(missing) < len(names):
-            tensor = INPUT_NORMS[missing[0]]
+            tensor = layout.INPUT_NORMS[missing[0]]
             raise BadArtifact(
                 f"{file}: tensor blk.{layer}.{tensor}.weight is missing, and its neighbours are there",
                 hint="the file is no complete model",
@@ -222,8 +214,6 @@ def _pack_ternary(matrix: native.Matrix, row: int, raw: Raw, where: str, threads
         scale = raw.scale * (block_scale or 0.0)
         if matrix.group and raw.scale != 1.0:
             raise UnsupportedArtifact(f"{where}: tensor {raw.name} has scales for {matrix.group} columns and one more")
-    if raw.type not in REAL_TYPES and raw.type not in TERNARY_TYPES:
-        raise UnsupportedArtifact(f"{where}: tensor {raw.name} is {raw.type}, not ternary")
     data = np.ascontiguousarray(data)
     bad = native.library().bn_pack_ternary(
         native.SOURCES.index(source), data.ctypes.data, raw.rows, raw.cols, matrix, row, scale, threads

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgellm.contract.backend import loading_library
+from edgellm.contract.backend import Backend, Engine, loading_library
 from edgellm.contract.child import ask
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import BackendUnavailable, EdgeLLMError, UnsupportedArtifact
+from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact, ModelCard
 from edgellm.types.plan import Footprint, LaunchPlan, Settings
@@ -23,10 +24,8 @@ from edgellm_bitnet.options import Options
 from edgellm_bitnet.priors import PRIORS
 
 if TYPE_CHECKING:
-    from edgellm.contract.backend import Backend, Engine
     from edgellm.contract.converter import Conversion, Converted, Converter, Progress
     from edgellm.formats.gguf.reader import GgufModel
-    from edgellm.types.calibration import Calibration
     from edgellm_bitnet.architecture import Architecture
 
 TARGETS = ("i2_s", "tq2_0", "tq1_0", "q2_0", "q1_0")  # types that `edgellm convert` writes

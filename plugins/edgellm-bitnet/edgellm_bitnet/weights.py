@@ -5,8 +5,10 @@ Roles are GGUF's tensor names. Bytes are views of the mapped file; nothing is co
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -17,14 +19,14 @@ import numpy.typing as npt
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf.reader import GgufModel, GgufTensor, read_model
 from edgellm_bitnet.architecture import Architecture, from_gguf
+from edgellm_bitnet.codecs import floats
 from edgellm_bitnet.codecs.i2_s import Layout
 from edgellm_bitnet.i2s_layout import KEY, Packed, resolve
-from edgellm_bitnet.layout import roles
+from edgellm_bitnet.layout import GROUPS, REAL_TYPES, roles
 
 Bytes = npt.NDArray[np.uint8]
 
-TERNARY_TYPES = ("I2_S", "I2_S_ARM", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0", "PACKED")
-REAL_TYPES = ("F32", "F16", "BF16")
+TERNARY_TYPES = GROUPS.keys() - set(REAL_TYPES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,48 @@ class Weights(Protocol):
         ...
 
 
+class GgufTensors:
+    """The tensors of a GGUF file, or of all parts of a split one, by name. The files are mapped."""
+
+    def __init__(self, model: GgufModel) -> None:
+        self._declared = model.header.metadata.get(KEY)
+        self._maps = [_mapped(path) for path in model.paths]
+        self._tensors: dict[str, tuple[GgufTensor, Bytes]] = {
+            tensor.name: (tensor, np.frombuffer(data, np.uint8))
+            for part, data in zip(model.parts, self._maps, strict=True)
+            for tensor in part.tensors
+        }
+
+    @property
+    def names(self) -> Set[str]:
+        return self._tensors.keys()
+
+    def get(self, name: str) -> GgufTensor | None:
+        return self._tensors[name][0] if name in self._tensors else None
+
+    def bytes_of(self, tensor: GgufTensor) -> Bytes:
+        return self._tensors[tensor.name][1][tensor.offset : tensor.offset + tensor.n_bytes]
+
+    def i2s_layout(self, n_layer: int, head_dim: int, *, asked: str, where: str) -> Layout:
+        """The order of the I2_S codes. Arguments and errors: see `i2s_layout.resolve`."""
+        return resolve(self._packed, n_layer, head_dim, asked=asked, declared=self._declared, where=where)
+
+    def _packed(self, name: str) -> Packed | None:
+        tensor = self.get(name)
+        if tensor is None or tensor.type.name != "I2_S":
+            return None
+        return Packed(self.bytes_of(tensor), *matrix_shape(tensor))
+
+    def release(self) -> None:
+        for mapping in self._maps:
+            release(mapping)
+
+
+def matrix_shape(tensor: GgufTensor) -> tuple[int, int]:
+    """(rows, columns)."""
+    return math.prod(tensor.dims[1:]), tensor.dims[0]
+
+
 class GgufWeights:
     """A GGUF file, or all parts of a split one."""
 
@@ -72,13 +116,8 @@ class GgufWeights:
             raise UnsupportedArtifact(f"{path} is big endian", hint="convert it on the machine that wrote it")
         self.where = path
         self.architecture = from_gguf(self.model.header, self.model.tensors)
-        self._maps = [_mapped(part) for part in self.model.paths]
-        self._tensors: dict[str, tuple[GgufTensor, Bytes]] = {
-            tensor.name: (tensor, np.frombuffer(data, np.uint8))
-            for part, data in zip(self.model.parts, self._maps, strict=True)
-            for tensor in part.tensors
-        }
-        if unknown := sorted(self._tensors.keys() - roles(self.architecture)):
+        self._tensors = GgufTensors(self.model)
+        if unknown := sorted(self._tensors.names - roles(self.architecture)):
             raise UnsupportedArtifact(
                 f"{path} has tensors that {self.architecture.name} is not computed with here: {', '.join(unknown[:3])}"
                 + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""),
@@ -91,13 +130,12 @@ class GgufWeights:
         Raises:
             BadArtifact: it is no matrix, or its scale is no positive number.
         """
-        if role not in self._tensors:
+        tensor = self._tensors.get(role)
+        if tensor is None:
             return None
-        tensor, file = self._tensors[role]
         if len(tensor.dims) != 2:
             raise BadArtifact(f"{self.where}: {role} has dimensions {tensor.dims}, two are needed")
-        data = file[tensor.offset : tensor.offset + tensor.n_bytes]
-        scale = 1.0
+        data, scale = self._tensors.bytes_of(tensor), 1.0
         if tensor.type.name == "I2_S":
             count = tensor.dims[0] * tensor.dims[1]
             if count % 128:
@@ -122,14 +160,8 @@ class GgufWeights:
     @cached_property
     def i2s_layout(self) -> Layout:
         """The order of the file's I2_S codes: as asked, as it says, or as its weights show (`i2s_layout`)."""
-        arch, declared = self.architecture, self.model.header.metadata.get(KEY)
-        return resolve(self._packed, arch.layers, arch.head_dim, asked=self._asked, declared=declared, where=self.where)
-
-    def _packed(self, name: str) -> Packed | None:
-        if name not in self._tensors or self._tensors[name][0].type.name != "I2_S":
-            return None
-        tensor, file = self._tensors[name]
-        return Packed(file[tensor.offset : tensor.offset + tensor.n_bytes], tensor.dims[1], tensor.dims[0])
+        arch = self.architecture
+        return self._tensors.i2s_layout(arch.layers, arch.head_dim, asked=self._asked, where=self.where)
 
     def vector(self, role: str, size: int) -> npt.NDArray[np.float32] | None:
         """float32 (size,) of an F32, F16 or BF16 tensor; None where there is none.
@@ -137,20 +169,23 @@ class GgufWeights:
         Raises:
             BadArtifact: another size, another type, or a value that is not finite.
         """
-        if role not in self._tensors:
+        tensor = self._tensors.get(role)
+        if tensor is None:
             return None
-        tensor, file = self._tensors[role]
-        data = file[tensor.offset : tensor.offset + tensor.n_bytes]
+        data = self._tensors.bytes_of(tensor)
         return checked_reals(f"{self.where}: {role}", tensor.type.name, data, size, tensor.offset)
 
     def fingerprint(self) -> list[object]:
-        stats = [os.stat(path) for path in self.model.paths]
-        files = [(os.path.abspath(p), s.st_size, s.st_mtime_ns) for p, s in zip(self.model.paths, stats, strict=True)]
-        return [*files, self._asked]
+        return [*stamps(self.model.paths), self._asked]
 
     def release(self) -> None:
-        for mapping in self._maps:
-            release(mapping)
+        self._tensors.release()
+
+
+def stamps(paths: Sequence[str]) -> list[tuple[str, int, int]]:
+    """(path, size, time of the last change in ns) of each file."""
+    stats = [os.stat(path) for path in paths]
+    return [(os.path.abspath(p), s.st_size, s.st_mtime_ns) for p, s in zip(paths, stats, strict=True)]
 
 
 def _mapped(path: str) -> mmap.mmap:
@@ -166,11 +201,7 @@ def release(mapping: mmap.mmap) -> None:
 
 def reals(type_name: str, data: Bytes) -> npt.NDArray[np.float32]:
     """Float32 values of F32, F16 or BF16 bytes."""
-    if type_name == "F32":
-        return np.array(data.view(np.float32))
-    if type_name == "F16":
-        return data.view(np.float16).astype(np.float32)
-    return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return floats.decode(data, data.size // floats.BYTES[type_name], type_name)
 
 
 def checked_reals(name: str, type_name: str, data: Bytes, size: int, offset: int) -> npt.NDArray[np.float32]:
@@ -179,7 +210,7 @@ def checked_reals(name: str, type_name: str, data: Bytes, size: int, offset: int
     Raises:
         BadArtifact: another size, another type, or a value that is not finite.
     """
-    width = {"F32": 4, "F16": 2, "BF16": 2}.get(type_name, 0)
+    width = floats.BYTES.get(type_name, 0)
     if not width or data.size != size * width:
         raise BadArtifact(
             f"{name} at byte {offset} is {type_name} of {data.size} bytes, {size} real numbers are needed"

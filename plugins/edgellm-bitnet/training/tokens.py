@@ -31,17 +31,17 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> Tokenizer:
 class Stream:
     """All training documents end to end, and where a window may begin: at a paragraph."""
 
-    def __init__(self, tokenizer: Tokenizer, found: list[tuple[str, str]]) -> None:
+    def __init__(self, tokenizer: Tokenizer, documents: list[tuple[str, str]]) -> None:
         self.bos, eos = tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)
         newline = tokenizer.encode("\n", add_special_tokens=False).ids[0]
         ids: list[int] = []
         starts: list[int] = []
-        for book, text in found:
-            document = tokenizer.encode(text, add_special_tokens=False).ids
-            begins = [i for i in range(len(document)) if document[i - 1] == newline != document[i] or i == 0]
+        for book, text in documents:
+            tokens = tokenizer.encode(text, add_special_tokens=False).ids
+            begins = [i for i in range(len(tokens)) if tokens[i - 1] == newline != tokens[i] or i == 0]
             for _ in range(corpus.BOOKS[book]):
                 starts += [len(ids) + i for i in begins]
-                ids += [*document, eos, self.bos]
+                ids += [*tokens, eos, self.bos]
         self.ids = torch.tensor(ids)
         self.starts = torch.tensor(starts)
 

@@ -20,10 +20,10 @@ def advise(machine: Machine) -> list[Advice]:
     """Empty where the library runs and uses what the processor has."""
     if missing := library.missing():
         return [Advice(missing, _rebuild())]
-    known = library.verdict(machine)
-    if known.problem:
-        return [Advice(known.problem, _rebuild())]
-    used = set(re.findall(r"(\w+) = 1", known.system_info))
+    verdict = library.verdict(machine)
+    if verdict.problem:
+        return [Advice(verdict.problem, _rebuild())]
+    used = set(re.findall(r"(\w+) = 1", verdict.system_info))
     unused = [name for name, feature in FEATURES.items() if name in machine.cpu.isa and feature not in used]
     # Without a list of what it uses, nothing can be said.
     if not used or not unused:

@@ -4,22 +4,19 @@ context, which is empty again after each. In a worker only."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.contract.backend import EngineInfo, SlotInput
+from edgellm.contract.backend import EngineInfo, Logits, SlotInput
 from edgellm.contract.embedder import EmbeddingInfo, check_sequences
 from edgellm.errors import StepFailed, UnsupportedTask
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_gguf.engine import Batch
 from edgellm_gguf.loading import LOG, LoadedModel, system_info
 from edgellm_gguf.params import context_params
-
-if TYPE_CHECKING:
-    from edgellm.contract.backend import Logits
 
 # llama.h: enum llama_pooling_type. 0 is none, 4 a reranker's, whose input llama.cpp gives no segments.
 POOLING = {1: "mean", 2: "cls", 3: "last"}

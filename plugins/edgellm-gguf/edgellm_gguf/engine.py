@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import llama_cpp
 import numpy as np
 
-from edgellm.contract.backend import EngineInfo, SlotInput, check_batch
+from edgellm.contract.backend import EngineInfo, Logits, SlotInput, check_batch
 from edgellm.errors import CacheFull, StepFailed
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_gguf.loading import LOG, LoadedModel, system_info
 from edgellm_gguf.params import context_params, max_logits
-
-if TYPE_CHECKING:
-    from edgellm.contract.backend import Logits
 
 
 class LlamaEngine(LoadedModel):

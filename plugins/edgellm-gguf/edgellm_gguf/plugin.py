@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edgellm.contract.backend import Advice, Offload, loading_library
+from edgellm.contract.backend import Advice, Backend, Engine, Offload, loading_library
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import UnsupportedArtifact
 from edgellm.formats.gguf.ggml_types import FILE_TYPES
+from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact
 from edgellm.types.plan import Footprint, LaunchPlan, Settings
@@ -19,10 +20,7 @@ from edgellm.types.priors import Repacking
 from edgellm_gguf import library
 
 if TYPE_CHECKING:
-    from edgellm.contract.backend import Backend, Engine
     from edgellm.contract.quantizer import Progress, Quantization
-    from edgellm.types.calibration import Calibration
-
 
 # Accelerator kind -> the setting of llama.cpp's build that uses it, and what that needs.
 BUILDS = {

@@ -15,5 +15,5 @@ DEVIATION, BLOCK, SPREAD = 0.02, 32, 0.2
 def random_weights(count: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """Shape (count,), a multiple of BLOCK."""
     sizes = DEVIATION * np.exp(SPREAD * rng.standard_normal((count // BLOCK, 1), np.float32))
-    found: npt.NDArray[np.float32] = (rng.standard_normal((count // BLOCK, BLOCK), np.float32) * sizes).reshape(-1)
-    return found
+    weights: npt.NDArray[np.float32] = (rng.standard_normal((count // BLOCK, BLOCK), np.float32) * sizes).reshape(-1)
+    return weights

@@ -13,7 +13,7 @@ def advise(machine: Machine) -> list[Advice]:
     verdict = library.verdict()
     if verdict.problem:
         return [Advice(verdict.problem, "pip install --force-reinstall onnxruntime")]
-    found = []
+    advice = []
     for accelerator in {gpu.kind: gpu for gpu in machine.accelerators}.values():
         fitting = {
             name: provider
@@ -24,7 +24,7 @@ def advise(machine: Machine) -> list[Advice]:
             continue
         name, provider = next(iter(fitting.items()))
         text = f"onnxruntime computes on the CPU; {accelerator.name} has a provider of its own, {name}"
-        found.append(
+        advice.append(
             Advice(text, f"pip install {provider.package} in place of onnxruntime, then --option provider={name}")
         )
-    return found
+    return advice

@@ -5,16 +5,12 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-from edgellm.contract.backend import loading_library
+from edgellm.contract.backend import Engine, loading_library
 from edgellm.errors import BackendUnavailable, EdgeLLMError
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact
-
-if TYPE_CHECKING:
-    from edgellm.contract.backend import Engine
-    from edgellm.types.plan import Footprint, LaunchPlan, Settings
+from edgellm.types.plan import Footprint, LaunchPlan, Settings
 
 # Measured with all-MiniLM-L6-v2: the process with its libraries, and a batch of 512 tokens.
 PROCESS_BYTES, COMPUTE_BYTES = 90 * 1024**2, 16 * 1024**2
@@ -62,8 +58,6 @@ class BertBackend:
         """
         if artifact.format not in self.formats or not artifact.bytes:
             return None
-        from edgellm.types.plan import Footprint
-
         weights = artifact.bytes * (2 if artifact.quant in ("F16", "BF16") else 1)
         return Footprint(weights, 0, COMPUTE_BYTES + weights, PROCESS_BYTES, repack_bytes=weights)
 

@@ -24,24 +24,18 @@ class Binding:
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
         self._io = session.io_binding()
-        raw, device = getattr(self._io, "_iobinding", None), onnxruntime.OrtDevice.make("cpu", 0)
-        native = getattr(device, "_get_c_device", None)
-        self._raw: Any = None
-        self._device: Any = None
-        if raw is not None and native is not None:
-            self._raw, self._device = raw, native()
+        native = getattr(self._io, "_iobinding", None)
+        device_of = getattr(onnxruntime.OrtDevice.make("cpu", 0), "_get_c_device", None)
+        self._binding: Any = self._io
+        self._device: tuple[Any, ...] = ("cpu", 0)
+        if native is not None and device_of is not None:
+            self._binding, self._device = native, (device_of(),)
 
     def input(self, name: str, kind: int, shape: tuple[int, ...], address: int) -> None:
-        if self._raw is not None:
-            self._raw.bind_input(name, self._device, kind, shape, address)
-        else:
-            self._io.bind_input(name, "cpu", 0, kind, shape, address)
+        self._binding.bind_input(name, *self._device, kind, shape, address)
 
     def output(self, name: str, kind: int, shape: tuple[int, ...], address: int) -> None:
-        if self._raw is not None:
-            self._raw.bind_output(name, self._device, kind, shape, address)
-        else:
-            self._io.bind_output(name, "cpu", 0, kind, shape, address)
+        self._binding.bind_output(name, *self._device, kind, shape, address)
 
     def run(self) -> None:
         """Raises what onnxruntime raises."""

@@ -56,8 +56,8 @@ def _model(bits: int, rows: int) -> bytes:
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )  # fmt: skip
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-    made: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
-    return made
+    model: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    return model
 
 
 def _blocks(bits: int, rows: int) -> NodeProto:

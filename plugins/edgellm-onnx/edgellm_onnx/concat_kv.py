@@ -9,42 +9,41 @@ So n + 1 sets serve n slots. Slots run one after another: their lengths differ, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
+from edgellm.types.plan import Settings
 from edgellm_onnx.binding import TYPES, Binding
 from edgellm_onnx.logits import LogitRows
 from edgellm_onnx.memory import aligned, zeros
 from edgellm_onnx.signature import CACHE_TYPES, CacheEntry, Signature
 
 
+class Graph(NamedTuple):
+    """What a session takes and gives, and what is bound to that."""
+
+    binding: Binding
+    signature: Signature
+
+
 class ConcatKvDecoder:
     batches = False
 
-    def __init__(  # noqa: PLR0917
-        self,
-        session: onnxruntime.InferenceSession,
-        signature: Signature,
-        first: tuple[onnxruntime.InferenceSession, Signature] | None,
-        rows: LogitRows,
-        n_slots: int,
-        n_ctx: int,
-        n_batch: int,
-    ) -> None:
-        self._rows, self._signature, self._n_ctx = rows, signature, n_ctx
-        self._ids: npt.NDArray[np.generic] = np.zeros(n_batch, TYPES[signature.ids_type][1])
-        self._positions: npt.NDArray[np.generic] = np.zeros(n_batch, TYPES[signature.positions_type or "int64"][1])
-        self._ones: npt.NDArray[np.generic] = np.ones(n_ctx, TYPES[signature.mask_type or "int64"][1])
+    def __init__(self, graphs: Sequence[Graph], rows: LogitRows, settings: Settings) -> None:
+        """`graphs`: of the step that starts a slot, and of every later one, which may be the same."""
+        (self._first, self._later), self._rows = graphs, rows
+        self._signature = signature = self._later.signature
+        self._ids: npt.NDArray[np.generic] = np.zeros(settings.n_batch, TYPES[signature.ids_type][1])
+        self._positions: npt.NDArray[np.generic] = np.zeros(settings.n_batch, TYPES[signature.positions_type][1])
+        self._ones: npt.NDArray[np.generic] = np.ones(settings.n_ctx, TYPES[signature.mask_type][1])
         self._flags = np.array([False, True])
         self._count = np.zeros(1, np.int64)
-        self._later = _Graph(Binding(session), signature)
-        self._first = self._later if first is None else _Graph(Binding(first[0]), first[1])
-        *self._offsets, size = _offsets(signature, n_ctx)
-        self._sets = [zeros((size,), np.uint8) for _ in range(n_slots + 1)]
-        self._of_slot = list(range(n_slots))
-        self._spare = n_slots
+        *self._offsets, size = _offsets(signature, settings.n_ctx)
+        self._sets = [zeros((size,), np.uint8) for _ in range(settings.n_slots + 1)]
+        self._of_slot = list(range(settings.n_slots))
+        self._spare = settings.n_slots
 
     def append(self, slot: int, n_past: int, tokens: Sequence[int], n_logits: int, at: int) -> None:
         """Run one slot's tokens; its last `n_logits` rows of logits are then at row `at`."""
@@ -68,17 +67,19 @@ class ConcatKvDecoder:
         self._copy(self._of_slot[source], held, self._of_slot[target], n_tokens)
 
     def _run(  # noqa: PLR0917
-        self, graph: _Graph, slot: int, n_past: int, piece: Sequence[int], n_logits: int, at: int
+        self, graph: Graph, slot: int, n_past: int, piece: Sequence[int], n_logits: int, at: int
     ) -> None:
         n, cells = len(piece), n_past + len(piece)
-        binding, signature = graph.binding, graph.signature
+        binding, signature = graph
         self._ids[:n] = piece
-        binding.input(signature.ids, graph.ids, (1, n), int(self._ids.ctypes.data))
+        binding.input(signature.ids, TYPES[signature.ids_type][0], (1, n), int(self._ids.ctypes.data))
         if signature.mask:
-            binding.input(signature.mask, graph.mask, (1, cells), int(self._ones.ctypes.data))
+            number = TYPES[signature.mask_type][0]
+            binding.input(signature.mask, number, (1, cells), int(self._ones.ctypes.data))
         if signature.positions:
             self._positions[:n] = range(n_past, cells)
-            binding.input(signature.positions, graph.positions, (1, n), int(self._positions.ctypes.data))
+            number = TYPES[signature.positions_type][0]
+            binding.input(signature.positions, number, (1, n), int(self._positions.ctypes.data))
         if signature.branch:
             address = int(self._flags.ctypes.data) + (n_past > 0)
             binding.input(signature.branch, TYPES["bool"][0], (1,), address)
@@ -94,10 +95,10 @@ class ConcatKvDecoder:
         self._of_slot[slot], self._spare = self._spare, self._of_slot[slot]
         self._rows.keep(at, n_rows, n_logits)
 
-    def _bind_cache(self, graph: _Graph, slot: int, n_past: int, cells: int) -> None:
+    def _bind_cache(self, graph: Graph, slot: int, n_past: int, cells: int) -> None:
         old = int(self._sets[self._of_slot[slot]].ctypes.data)
         new = int(self._sets[self._spare].ctypes.data)
-        binding, number = graph.binding, graph.cache
+        binding, number = graph.binding, TYPES[graph.signature.cache_type][0]
         for entry, offset in zip(graph.signature.entries, self._offsets, strict=True):
             if entry.past:
                 binding.input(entry.past, number, (1, entry.heads, n_past, entry.dim), old + offset)
@@ -112,17 +113,6 @@ class ConcatKvDecoder:
         size = entry.heads * tokens * entry.dim * CACHE_TYPES[self._signature.cache_type]
         part: npt.NDArray[np.uint8] = self._sets[index][offset : offset + size].reshape(entry.heads, tokens, -1)
         return part
-
-
-class _Graph:
-    """A graph with its binding and the numbers of its types."""
-
-    def __init__(self, binding: Binding, signature: Signature) -> None:
-        self.binding, self.signature = binding, signature
-        self.ids = TYPES[signature.ids_type][0]
-        self.mask = TYPES[signature.mask_type or "int64"][0]
-        self.positions = TYPES[signature.positions_type or "int64"][0]
-        self.cache = TYPES[signature.cache_type][0]
 
 
 def _offsets(signature: Signature, n_ctx: int) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from edgellm.contract.converter import Conversion, Converted, Progress
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
 from edgellm.formats.tokenizer.keys import TokenizerKeys
@@ -36,7 +38,7 @@ def convert(conversion: Conversion, progress: Progress) -> Converted:
             )
         pad_id = TokenizerKeys(source.model.header).padding(tokenizer.n_tokens)
         write_configs(folder, decoder, tokenizer, pad_id)
-        with DataFile(folder, plan.store) as data:
+        with contextlib.closing(DataFile(folder, plan.store)) as data:
             writer = Writer(source, plan, data, progress, f"writing {target.name}")
             writer.write()
         (folder / MODEL).write_bytes(plan.model.SerializeToString(deterministic=True))

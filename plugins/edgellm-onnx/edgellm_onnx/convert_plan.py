@@ -113,10 +113,10 @@ class Planner:
         if cols % BLOCK and bits != 16:
             self.odd_rows.append(name)
             bits = 16
-        made = Matrix(name, parts, cols, bits)
-        made.reserve(self.store)
-        self.matrices.append(made)
-        return made
+        matrix = Matrix(name, parts, cols, bits)
+        matrix.reserve(self.store)
+        self.matrices.append(matrix)
+        return matrix
 
     def _width(self, tensor: str, rows: int, cols: int) -> int:
         return self.bits or _own_bits(self.source.tensor(tensor, rows, cols).type.name)

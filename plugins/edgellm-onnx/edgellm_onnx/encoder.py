@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from edgellm.contract.backend import EngineInfo, SlotInput
+from edgellm.contract.backend import EngineInfo, Logits, SlotInput
 from edgellm.contract.embedder import EmbeddingInfo, Pair, check_sequences
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UnsupportedTask
 from edgellm.types.plan import LaunchPlan, Settings
@@ -23,10 +23,7 @@ from edgellm_onnx.options import Options
 from edgellm_onnx.pooling import pool, unit
 from edgellm_onnx.providers import CPU, choose
 
-if TYPE_CHECKING:
-    from edgellm.contract.backend import Logits
-
-    Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float32]
 
 log = logging.getLogger("edgellm.onnx")
 
@@ -233,6 +230,6 @@ def open_session(graph: Path, settings: Settings) -> tuple[onnxruntime.Inference
         return opened.session, {"provider": opened.reason}
     built = graph_of(graph)
     with session.refusing(f"{graph} cannot be opened"):
-        made = onnxruntime.InferenceSession(built, session.session_options(settings, options), providers=[CPU])
-        made.disable_fallback()
-        return made, {"provider": "the CPU: the graph is built of its own operators"}
+        encoder = onnxruntime.InferenceSession(built, session.session_options(settings, options), providers=[CPU])
+        encoder.disable_fallback()
+        return encoder, {"provider": "the CPU: the graph is built of its own operators"}

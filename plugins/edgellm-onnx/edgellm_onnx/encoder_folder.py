@@ -134,11 +134,11 @@ def _max_tokens(path: Path, config: dict[str, Any]) -> tuple[int, str]:
         # Tokenizers without a limit have 1e30 there.
         if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_CTX:
             named[name] = value
-    told = {name: value for name, value in named.items() if value}
-    if not told:
+    limits = {name: value for name, value in named.items() if value}
+    if not limits:
         return 0, "any, as the folder does not say"
-    where = min(told, key=lambda name: told[name])
-    return told[where], f"{told[where]} tokens, from {where}"
+    where = min(limits, key=lambda name: limits[name])
+    return limits[where], f"{limits[where]} tokens, from {where}"
 
 
 def _prompt(path: Path) -> str:

@@ -6,24 +6,21 @@ Knows nothing of text beyond the tokenizer it carries, and nothing of sampling. 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import onnxruntime
 
-from edgellm.contract.backend import EngineInfo, SlotInput, check_batch
+from edgellm.contract.backend import EngineInfo, Logits, SlotInput, check_batch
 from edgellm.errors import StepFailed, UnsupportedArtifact
 from edgellm.formats.tokenizer.tokenizer import FileTokenizer
 from edgellm.types.plan import Settings
-from edgellm_onnx.concat_kv import ConcatKvDecoder
+from edgellm_onnx.binding import Binding
+from edgellm_onnx.concat_kv import ConcatKvDecoder, Graph
 from edgellm_onnx.inplace_kv import InPlaceKvDecoder
 from edgellm_onnx.logits import LogitRows
 from edgellm_onnx.model import OnnxModel, decoder
 from edgellm_onnx.options import Options
 from edgellm_onnx.providers import choose
 from edgellm_onnx.session import Opened, open_session
-
-if TYPE_CHECKING:
-    from edgellm.contract.backend import Logits
 
 
 class DecoderEngine:
@@ -44,7 +41,7 @@ class DecoderEngine:
         self._decoder: InPlaceKvDecoder | ConcatKvDecoder | None = self._new_decoder(model, opened, settings, options)
         self._n_past = [0] * settings.n_slots
         self.tokenizer = tokenizer
-        self.info = _describe(model, opened, tokenizer, eos_ids, settings, self._rows)
+        self.info = self._describe(model, opened, eos_ids, settings)
 
     def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
         """See `edgellm.contract.backend.Engine.step`."""
@@ -140,42 +137,31 @@ class DecoderEngine:
         self, model: OnnxModel, opened: Opened, settings: Settings, options: Options
     ) -> InPlaceKvDecoder | ConcatKvDecoder:
         signature = decoder(model)
-        sizes = settings.n_slots, settings.n_ctx, settings.n_batch
         if signature.shared:
-            return InPlaceKvDecoder(opened.session, signature, self._rows, *sizes)
-        first = None
+            return InPlaceKvDecoder(opened.session, signature, self._rows, settings)
+        first = later = Graph(Binding(opened.session), signature)
         if model.folder.first is not None and model.first_signature is not None:
             choice = choose(options.provider, onnxruntime.get_available_providers())
-            first = open_session(model.folder.first, settings, options, choice).session, model.first_signature
-        return ConcatKvDecoder(opened.session, signature, first, self._rows, *sizes)
+            session = open_session(model.folder.first, settings, options, choice).session
+            first = Graph(Binding(session), model.first_signature)
+        return ConcatKvDecoder((first, later), self._rows, settings)
 
-
-def _describe(  # noqa: PLR0917
-    model: OnnxModel,
-    opened: Opened,
-    tokenizer: FileTokenizer,
-    eos_ids: frozenset[int],
-    settings: Settings,
-    rows: LogitRows,
-) -> EngineInfo:
-    signature, config = decoder(model), model.folder.config
-    together = signature.shared and signature.batches
-    return EngineInfo(
-        n_slots=settings.n_slots, n_ctx=settings.n_ctx, max_batch_tokens=settings.n_batch,
-        max_logits=min(settings.n_batch, rows.max_rows), vocab_size=signature.vocab, eos_ids=eos_ids,
-        n_embd=_count(config.get("hidden_size")),
-        add_bos=tokenizer.add_bos, bos_text=tokenizer.bos_text, eos_text=tokenizer.eos_text,
-        chat_template=tokenizer.chat_template, rewind_tokens=None, fork_copies=True, batch_invariant=False,
-        device="cpu" if opened.provider == "CPUExecutionProvider" else opened.provider,
-        details={
-            "library": f"onnxruntime {onnxruntime.__version__}", "provider": f"{opened.provider}: {opened.reason}",
-            "graph": f"{model.graph.where} ({model.graph.producer or 'producer not named'})",
-            "cache": f"{signature.cache_type}, " + ("written in place" if signature.shared else "two buffers in turn"),
-            "slots": "decoded together" if together else "decoded one after another",
-            "logits": "as many rows as asked for" if signature.num_logits else "a row for every token",
-        },
-    )  # fmt: skip
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31 else 0
+    def _describe(self, model: OnnxModel, opened: Opened, eos_ids: frozenset[int], settings: Settings) -> EngineInfo:
+        signature, tokenizer, n_embd = decoder(model), self.tokenizer, model.folder.config.get("hidden_size")
+        together = signature.shared and signature.batches
+        cache = "written in place" if signature.shared else "two buffers in turn"
+        return EngineInfo(
+            n_slots=settings.n_slots, n_ctx=settings.n_ctx, max_batch_tokens=settings.n_batch,
+            max_logits=min(settings.n_batch, self._rows.max_rows), vocab_size=signature.vocab, eos_ids=eos_ids,
+            n_embd=n_embd if type(n_embd) is int and 0 < n_embd < 2**31 else 0,
+            add_bos=tokenizer.add_bos, bos_text=tokenizer.bos_text, eos_text=tokenizer.eos_text,
+            chat_template=tokenizer.chat_template, rewind_tokens=None, fork_copies=True, batch_invariant=False,
+            device="cpu" if opened.provider == "CPUExecutionProvider" else opened.provider,
+            details={
+                "library": f"onnxruntime {onnxruntime.__version__}", "provider": f"{opened.provider}: {opened.reason}",
+                "graph": f"{model.graph.where} ({model.graph.producer or 'producer not named'})",
+                "cache": f"{signature.cache_type}, {cache}",
+                "slots": "decoded together" if together else "decoded one after another",
+                "logits": "as many rows as asked for" if signature.num_logits else "a row for every token",
+            },
+        )  # fmt: skip

@@ -70,9 +70,9 @@ class Graph:
         self, kind: str, name: str, inputs: Sequence[str], *outputs: str, domain: str = "", **attributes: Any
     ) -> str:
         """Name of the first output."""
-        made = outputs or (f"{name}/output_0",)
-        self._nodes.append(helper.make_node(kind, inputs, made, name, domain=domain, **attributes))
-        return made[0]
+        names = outputs or (f"{name}/output_0",)
+        self._nodes.append(helper.make_node(kind, inputs, names, name, domain=domain, **attributes))
+        return names[0]
 
     def _preamble(self) -> None:
         """Lengths from the mask, where the last rows start."""
@@ -150,23 +150,16 @@ class Graph:
 
     def _attention(self, number: int, layer: Layer, normed: str) -> str:
         decoder, path = self._decoder, f"/model/layers.{number}/attn"
-        made = [self._matmul(matrix, normed) for matrix in layer.attention_in]
+        projections = [self._matmul(matrix, normed) for matrix in layer.attention_in]
         if decoder.qk_norm:
-            made[0] = self._head_norm(number, "q", made[0], decoder.heads)
-            made[1] = self._head_norm(number, "k", made[1], decoder.kv_heads)
+            projections[0] = self._head_norm(number, "q", projections[0], decoder.heads)
+            projections[1] = self._head_norm(number, "k", projections[1], decoder.kv_heads)
         is_local = decoder.local[number]
         kind = "local" if is_local else "global"
         past = [f"past_key_values.{number}.{what}" for what in ("key", "value")]
         present = [f"present.{number}.{what}" for what in ("key", "value")]
-        inputs = [
-            *made,
-            *[""] * (3 - len(made)),
-            *past,
-            "seqlens_k",
-            "total_sequence_length",
-            f"cos_{kind}",
-            f"sin_{kind}",
-        ]
+        lengths, angles = ("seqlens_k", "total_sequence_length"), (f"cos_{kind}", f"sin_{kind}")
+        inputs = [*projections, *[""] * (3 - len(projections)), *past, *lengths, *angles]
         return self._node(
             "GroupQueryAttention", f"{path}/GroupQueryAttention", inputs, f"{path}/output_0", *present,
             domain=MICROSOFT, num_heads=decoder.heads, kv_num_heads=decoder.kv_heads, scale=decoder.attention_scale,
@@ -208,25 +201,23 @@ class Graph:
         )  # fmt: skip
 
     def _inputs(self) -> list[ValueInfoProto]:
-        ids = ("batch_size", "sequence_length")
-        values = [_value("input_ids", TensorProto.INT64, ids)]
-        values.append(_value("attention_mask", TensorProto.INT64, ("batch_size", "total_sequence_length")))
-        values += self._cache("past_key_values", "past_sequence_length")
-        return [*values, _value("num_logits", TensorProto.INT64, (1,))]
+        return [
+            helper.make_tensor_value_info("input_ids", TensorProto.INT64, ("batch_size", "sequence_length")),
+            helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ("batch_size", "total_sequence_length")),
+            *self._cache("past_key_values", "past_sequence_length"),
+            helper.make_tensor_value_info("num_logits", TensorProto.INT64, (1,)),
+        ]
 
     def _outputs(self) -> list[ValueInfoProto]:
         rows = ("batch_size", "logits_length", self._decoder.vocab)
-        return [_value("logits", TensorProto.FLOAT, rows), *self._cache("present", "total_sequence_length")]
+        logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, rows)
+        return [logits, *self._cache("present", "total_sequence_length")]
 
     def _cache(self, name: str, length: str) -> list[ValueInfoProto]:
         decoder = self._decoder
         dims = ("batch_size", decoder.kv_heads, length, decoder.head_dim)
         return [
-            _value(f"{name}.{layer}.{what}", TensorProto.FLOAT, dims)
+            helper.make_tensor_value_info(f"{name}.{layer}.{what}", TensorProto.FLOAT, dims)
             for layer in range(decoder.n_layer)
             for what in ("key", "value")
         ]
-
-
-def _value(name: str, kind: int, dims: Sequence[int | str]) -> ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, dims)

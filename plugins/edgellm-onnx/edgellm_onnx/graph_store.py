@@ -12,8 +12,6 @@ import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -76,21 +74,18 @@ class DataFile:
 
     def __init__(self, folder: Path, store: Store) -> None:
         self._store = store
-        self._path = folder / DATA
-        self._file: BinaryIO | None = None
-
-    def __enter__(self) -> DataFile:
-        self._file = self._path.open("wb")
+        self._file = (folder / DATA).open("wb")
         try:
             self._reserve()
         except BaseException:
-            self._file.close()
+            self.close()
             raise
-        return self
+
+    def close(self) -> None:
+        self._file.close()
 
     def _reserve(self) -> None:
         """A disk that is too full is found before the work is done."""
-        assert self._file is not None
         self._file.truncate(self._store.n_bytes)
         if hasattr(os, "posix_fallocate"):
             try:
@@ -99,15 +94,8 @@ class DataFile:
                 if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                     raise
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._file is not None
-        self._file.close()
-
     def append(self, name: str, values: npt.NDArray[np.generic]) -> int:
         """The next bytes of tensor `name`; how many."""
-        assert self._file is not None
         place, data = self._store.places[name], np.ascontiguousarray(values).reshape(-1).view(np.uint8)
         if place.written + data.size > place.n_bytes:
             raise ValueError(f"{name} is given more than its {place.n_bytes} bytes")

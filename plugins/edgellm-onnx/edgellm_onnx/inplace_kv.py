@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from edgellm.types.plan import Settings
 from edgellm_onnx.binding import TYPES, Binding
 from edgellm_onnx.logits import LogitRows
 from edgellm_onnx.memory import zeros
@@ -24,24 +25,18 @@ MASK_STEP = 256
 
 
 class InPlaceKvDecoder:
-    def __init__(  # noqa: PLR0917
-        self,
-        session: onnxruntime.InferenceSession,
-        signature: Signature,
-        rows: LogitRows,
-        n_slots: int,
-        n_ctx: int,
-        n_batch: int,
+    def __init__(
+        self, session: onnxruntime.InferenceSession, signature: Signature, rows: LogitRows, settings: Settings
     ) -> None:
         self._session, self._signature, self._rows = session, signature, rows
+        n_slots, n_ctx, n_tokens = settings.n_slots, settings.n_ctx, max(settings.n_batch, settings.n_slots)
         self._n_ctx = n_ctx
         self.batches = signature.batches and n_slots > 1
         dtype = TYPES[signature.cache_type][1]
         self._caches = [zeros((n_slots, entry.heads, n_ctx, entry.dim), dtype) for entry in signature.entries]
-        self._ids: npt.NDArray[np.generic] = np.zeros(max(n_batch, n_slots), TYPES[signature.ids_type][1])
-        positions_type = TYPES[signature.positions_type or "int64"][1]
-        self._positions: npt.NDArray[np.generic] = np.zeros(max(n_batch, n_slots), positions_type)
-        mask_type = TYPES[signature.mask_type or "int64"][1]
+        self._ids: npt.NDArray[np.generic] = np.zeros(n_tokens, TYPES[signature.ids_type][1])
+        self._positions: npt.NDArray[np.generic] = np.zeros(n_tokens, TYPES[signature.positions_type][1])
+        mask_type = TYPES[signature.mask_type][1]
         self._ones: npt.NDArray[np.generic] = np.ones(n_ctx, mask_type)
         self._mask: npt.NDArray[np.generic] = np.zeros(n_slots * n_ctx if self.batches else 0, mask_type)
         self._masked: tuple[int, list[int]] = (0, [])  # width and lengths of what is in _mask
@@ -133,9 +128,6 @@ class _Span:
     ) -> None:
         self._binding, self._signature, self._rows, self._n = binding, signature, rows, n
         self._ids, self._positions = addresses
-        self._ids_number = TYPES[signature.ids_type][0]
-        self._mask_number = TYPES[signature.mask_type or "int64"][0]
-        self._positions_number = TYPES[signature.positions_type or "int64"][0]
         self._n_tokens = 0
         self._masked: tuple[int, int] = (0, 0)
         self._target: tuple[int, int] = (0, 0)
@@ -143,12 +135,13 @@ class _Span:
     def run(self, n_tokens: int, cells: int, mask: int, n_rows: int, target: int) -> None:
         binding, signature, n = self._binding, self._signature, self._n
         if n_tokens != self._n_tokens:
-            binding.input(signature.ids, self._ids_number, (n, n_tokens), self._ids)
+            binding.input(signature.ids, TYPES[signature.ids_type][0], (n, n_tokens), self._ids)
             if signature.positions:
-                binding.input(signature.positions, self._positions_number, (n, n_tokens), self._positions)
+                number = TYPES[signature.positions_type][0]
+                binding.input(signature.positions, number, (n, n_tokens), self._positions)
             self._n_tokens = n_tokens
         if signature.mask and (cells, mask) != self._masked:
-            binding.input(signature.mask, self._mask_number, (n, cells), mask)
+            binding.input(signature.mask, TYPES[signature.mask_type][0], (n, cells), mask)
             self._masked = (cells, mask)
         if (n_rows, target) != self._target:
             binding.output(signature.logits, self._rows.number, (n, n_rows, self._rows.vocab), target)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.contract.backend import Logits
 from edgellm_onnx import footprint
 from edgellm_onnx.binding import TYPES
 from edgellm_onnx.memory import zeros
-
-if TYPE_CHECKING:
-    from edgellm.contract.backend import Logits
 
 
 class LogitRows:

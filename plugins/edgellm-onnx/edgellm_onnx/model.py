@@ -25,15 +25,10 @@ class OnnxModel:
     signature: Signature | None  # None = an encoder: no cache, and states or scores of whole texts
     first: OnnxGraph | None = None  # of the step that starts a slot, where that is another graph
     first_signature: Signature | None = None
-    data_bytes: int = 0  # of the files that the graphs need beside them
 
     @property
     def graphs(self) -> tuple[OnnxGraph, ...]:
         return (self.graph,) if self.first is None else (self.graph, self.first)
-
-    @property
-    def file_bytes(self) -> int:
-        return self.data_bytes + sum(graph.file_bytes for graph in self.graphs)
 
 
 def read_model(path: str | Path) -> OnnxModel:
@@ -44,16 +39,12 @@ def read_model(path: str | Path) -> OnnxModel:
     folder = open_folder(path)
     stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in folder.graphs)
     graphs = [_graph(*stamp) for stamp in stamps]
-    held = {place: end for graph in graphs for place, end in data_files(graph).items()}
-    first = graphs[0] if len(graphs) > 1 else None
-    return OnnxModel(
-        folder,
-        graphs[-1],
-        None if is_encoder(graphs[-1]) else read_signature(graphs[-1], folder),
-        first,
-        None if first is None else read_signature(first, folder, starts=True),
-        sum(place.stat().st_size for place in held),
-    )
+    for graph in graphs:
+        data_files(graph)  # refuses what is missing, cut, or elsewhere
+    signature = None if is_encoder(graphs[-1]) else read_signature(graphs[-1], folder)
+    if len(graphs) == 1:
+        return OnnxModel(folder, graphs[-1], signature)
+    return OnnxModel(folder, graphs[-1], signature, graphs[0], read_signature(graphs[0], folder, starts=True))
 
 
 @functools.lru_cache(maxsize=KEPT)

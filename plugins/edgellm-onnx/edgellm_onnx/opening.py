@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
-from typing import TYPE_CHECKING
 
+from edgellm.contract.backend import Engine
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.tokenizer import from_json
 from edgellm.formats.tokenizer.tokenizer import FileTokenizer
@@ -14,9 +13,6 @@ from edgellm_onnx import library
 from edgellm_onnx.model import OnnxModel, problems, read_model
 from edgellm_onnx.options import Options
 from edgellm_onnx.reader.graph import OnnxGraph
-
-if TYPE_CHECKING:
-    from edgellm.contract.backend import Engine
 
 log = logging.getLogger("edgellm.onnx")
 
@@ -32,9 +28,9 @@ def open_engine(plan: LaunchPlan, options: Options) -> Engine:
     if refusals := problems(model, library.verdict()):
         raise UnsupportedArtifact(refusals[0], hint="`edgellm doctor` names the onnxruntime in use")
     if model.signature is None:
-        encoder = importlib.import_module("edgellm_onnx.encoder")
-        made: Engine = encoder.EncoderEngine(plan)
-        return made
+        from edgellm_onnx.encoder import EncoderEngine
+
+        return EncoderEngine(plan)
     tokenizer = from_json.read_tokenizer_json(model.folder.path)
     if tokenizer.n_tokens > model.signature.vocab:
         raise BadArtifact(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from edgellm.contract.backend import loading_library
+from edgellm.contract.backend import Advice, Backend, Engine, loading_library
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import BackendUnavailable, EdgeLLMError
+from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact, ModelFacts
+from edgellm.types.plan import Footprint, LaunchPlan, Settings
 from edgellm.types.priors import Priors
 from edgellm_onnx import library
 from edgellm_onnx.bert_backend import LARGE_PAGES, BertBackend
@@ -17,10 +19,7 @@ from edgellm_onnx.options import Options
 from edgellm_onnx.priors import PRIORS
 
 if TYPE_CHECKING:
-    from edgellm.contract.backend import Advice, Backend, Engine
     from edgellm.contract.converter import Conversion, Converted, Converter, Progress
-    from edgellm.types.calibration import Calibration
-    from edgellm.types.plan import Footprint, LaunchPlan, Settings
 
 
 class OnnxBackend:

@@ -40,19 +40,19 @@ class Opened:
 
 def session_options(settings: Settings, options: Options) -> onnxruntime.SessionOptions:
     """One pool of threads for steps of every size: onnxruntime has no second one for prompts."""
-    made = onnxruntime.SessionOptions()
-    made.intra_op_num_threads = max(settings.n_threads, settings.n_threads_batch)
-    made.inter_op_num_threads = 1
-    made.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    made.graph_optimization_level = LEVELS[options.optimize]
+    native = onnxruntime.SessionOptions()
+    native.intra_op_num_threads = max(settings.n_threads, settings.n_threads_batch)
+    native.inter_op_num_threads = 1
+    native.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    native.graph_optimization_level = LEVELS[options.optimize]
     # Memory would be planned for every shape of inputs, and the plans kept: nothing was won by it, and they pile up.
-    made.enable_mem_pattern = False
-    made.log_severity_level = 0 if log.isEnabledFor(logging.DEBUG) else 4  # what fails is raised, and told by us
-    made.add_session_config_entry("session.intra_op.allow_spinning", "0" if options.spin == "never" else "1")
-    made.add_session_config_entry("session.force_spinning_stop", "1" if options.spin == "step" else "0")
+    native.enable_mem_pattern = False
+    native.log_severity_level = 0 if log.isEnabledFor(logging.DEBUG) else 4  # what fails is raised, and told by us
+    native.add_session_config_entry("session.intra_op.allow_spinning", "0" if options.spin == "never" else "1")
+    native.add_session_config_entry("session.force_spinning_stop", "1" if options.spin == "step" else "0")
     if options.prepack == "off":
-        made.add_session_config_entry("session.disable_prepacking", "1")
-    return made
+        native.add_session_config_entry("session.disable_prepacking", "1")
+    return native
 
 
 def open_session(graph: Path, settings: Settings, options: Options, choice: Choice) -> Opened:
@@ -60,29 +60,29 @@ def open_session(graph: Path, settings: Settings, options: Options, choice: Choi
     Raises:
         BadArtifact, UnsupportedArtifact: onnxruntime refuses the graph. BackendUnavailable: no memory.
     """
-    made_of = session_options(settings, options)
+    native = session_options(settings, options)
     if choice.problem:
         log.error("%s; computing on the CPU instead", choice.problem)
     if choice.providers != (CPU,):
-        heard: list[str] = []
+        messages: list[str] = []
         try:
-            with _overhearing(heard):
-                made = _session(graph, made_of, choice.providers)
+            with _overhearing(messages):
+                session = _session(graph, native, choice.providers)
         except Exception as error:
             # Whatever a vendor's library raises: the same graph on the CPU tells whether the graph is to blame.
             problem = f"{choice.providers[0]} does not start ({_words(error)})"
             log.error("%s; computing on the CPU instead", problem)
             choice = Choice((CPU,), f"the CPU, because {problem}", problem)
         else:
-            started = made.get_providers()
+            started = session.get_providers()
             if started[0] == choice.providers[0]:
-                return Opened(made, started[0], choice.reason)
-            cause = f" ({heard[0]})" if heard else ""
+                return Opened(session, started[0], choice.reason)
+            cause = f" ({messages[0]})" if messages else ""
             problem = f"{choice.providers[0]} did not start{cause}; onnxruntime took {started[0]}"
             log.error("%s", problem)
-            return Opened(made, started[0], problem)
+            return Opened(session, started[0], problem)
     with refusing(f"{graph} cannot be opened"):
-        return Opened(_session(graph, made_of, (CPU,)), CPU, choice.reason)
+        return Opened(_session(graph, native, (CPU,)), CPU, choice.reason)
 
 
 def _session(
@@ -93,21 +93,21 @@ def _session(
 
 
 @contextlib.contextmanager
-def _overhearing(heard: list[str]) -> Iterator[None]:
+def _overhearing(messages: list[str]) -> Iterator[None]:
     """Collects why a provider's library does not load: onnxruntime only logs that, and goes on without it."""
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as room:
-        os.dup2(room.fileno(), 2)
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
         try:
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            room.seek(0)
-            said = room.read(MOST_HEARD).decode("utf-8", "replace")
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            file.seek(0)
+            text = file.read(MOST_HEARD).decode("utf-8", "replace")
             # A line is [E:onnxruntime:Default, file.cc:12 Function] in colours, then the words.
-            found = re.findall(r"(?:\[[EW]:onnxruntime:.*?\] )(.*?)(?:\x1b|$)", said, re.MULTILINE)
-            heard += [line.rpartition("[ONNXRuntimeError] : ")[2].strip()[:400] for line in found if line.strip()]
+            lines = re.findall(r"(?:\[[EW]:onnxruntime:.*?\] )(.*?)(?:\x1b|$)", text, re.MULTILINE)
+            messages += [line.rpartition("[ONNXRuntimeError] : ")[2].strip()[:400] for line in lines if line.strip()]
 
 
 @contextlib.contextmanager

@@ -177,4 +177,4 @@ def _number(pattern: str, layer: int) -> str:
 
 
 def _named(role: str, value: Value | None) -> dict[str, str]:
-    return {role: value.name if value else "", f"{role}_type": value.dtype if value else ""}
+    return {role: value.name if value else "", f"{role}_type": value.dtype if value else "int64"}

@@ -38,19 +38,15 @@ def write_tokenizer(header: GgufHeader, folder: Path) -> FileTokenizer:
         whole = _sentence_piece(keys, keys.entries(SPM_ROLES))
     else:
         whole = _byte_level(keys, keys.entries({}))
-    vocabulary = original.vocabulary
+    added = _added(original)
     whole = {
         "version": "1.0", "truncation": None, "padding": None,
-        "added_tokens": [
-            _added(token, text, kind == TokenKind.USER_DEFINED)
-            for token, (text, kind) in enumerate(zip(vocabulary.texts, vocabulary.kinds, strict=True))
-            if text and kind in _SHOWN
-        ],
-        **whole, "post_processor": _around(original, whole["post_processor"]),
+        "added_tokens": [{"id": token, **entry} for token, entry in added.items()], **whole,
+        "post_processor": _around(original, whole["post_processor"]),
     }  # fmt: skip
     _write(folder / "tokenizer.json", whole, indent=None)
     special = _special(original, keys)
-    _write(folder / "tokenizer_config.json", _config(original, special, keys))
+    _write(folder / "tokenizer_config.json", _config(original, special, keys) | {"added_tokens_decoder": added})
     _write(folder / "special_tokens_map.json", {f"{role}_token": text for role, text in special.items()})
     _write(folder / "generation_config.json", _generation(original, keys))
     if original.chat_template is not None:
@@ -116,9 +112,15 @@ def _used(entries: Entries) -> dict[str, int]:
     return {text: token for text, token in entries.ids.items() if entries.kinds[token] != TokenKind.UNUSED}
 
 
-def _added(token: int, text: str, shown: bool) -> dict[str, Any]:
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": not shown}
-    return {"id": token, "content": text, **flags}
+def _added(original: FileTokenizer) -> dict[int, dict[str, Any]]:
+    """Entries of the tokens that are found in text before anything else is done."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    vocabulary = original.vocabulary
+    return {
+        token: {"content": text, **flags, "special": kind != TokenKind.USER_DEFINED}
+        for token, (text, kind) in enumerate(zip(vocabulary.texts, vocabulary.kinds, strict=True))
+        if text and kind in _SHOWN
+    }
 
 
 def _around(original: FileTokenizer, inner: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -154,17 +156,10 @@ def _special(original: FileTokenizer, keys: TokenizerKeys) -> dict[str, str]:
 
 
 def _config(original: FileTokenizer, special: dict[str, str], keys: TokenizerKeys) -> dict[str, Any]:
-    added = {
-        str(token): {
-            key: value for key, value in _added(token, text, kind == TokenKind.USER_DEFINED).items() if key != "id"
-        }
-        for token, (text, kind) in enumerate(zip(original.vocabulary.texts, original.vocabulary.kinds, strict=True))
-        if text and kind in _SHOWN
-    }
     return {
         "tokenizer_class": "LlamaTokenizer" if keys.text("model") == "llama" else "GPT2Tokenizer",
         "add_bos_token": original.add_bos, "add_eos_token": original.add_eos, "clean_up_tokenization_spaces": False,
-        **{f"{role}_token": text for role, text in special.items()}, "added_tokens_decoder": added,
+        **{f"{role}_token": text for role, text in special.items()},
     }  # fmt: skip
 
 

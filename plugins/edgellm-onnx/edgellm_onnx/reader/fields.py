@@ -95,14 +95,7 @@ class Entry:
 
 
 EXTERNAL = 1  # value of Tensor.DATA_LOCATION: the bytes are in another file
-VALUES = frozenset(
-    {
-        Tensor.FLOAT_DATA,
-        Tensor.INT32_DATA,
-        Tensor.STRING_DATA,
-        Tensor.INT64_DATA,
-        Tensor.RAW_DATA,
-        Tensor.DOUBLE_DATA,
-        Tensor.UINT64_DATA,
-    }
-)
+VALUES = frozenset({
+    Tensor.FLOAT_DATA, Tensor.INT32_DATA, Tensor.STRING_DATA, Tensor.INT64_DATA, Tensor.RAW_DATA, Tensor.DOUBLE_DATA,
+    Tensor.UINT64_DATA,
+})  # fmt: skip

@@ -7,6 +7,7 @@ counts the graph's own type, 32 bits in most files, where the same model as GGUF
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from edgellm.errors import ArtifactError
 from edgellm.formats.hf_config import shape_of
 from edgellm.types.model import ModelFacts, Shape
 from edgellm_onnx.reader.folder import OnnxFolder, data_files, open_folder
-from edgellm_onnx.reader.graph import OnnxGraph, read_graph
+from edgellm_onnx.reader.graph import Node, OnnxGraph, read_graph
 from edgellm_onnx.reader.tensor import DTYPES, Tensor
 
 # Weights of a node that are blocks of codes: which input, and the bits where no attribute says so.
@@ -47,14 +48,10 @@ def facts_of(path: str | Path) -> ModelFacts:
 
 def _quant(graph: OnnxGraph) -> str:
     """What most weights of products are: blocks of codes where there are any, as tables beside them often are not."""
-    held = {tensor.name: tensor for tensor in graph.tensors}
     blocks: Counter[str] = Counter()
-    for node in graph.nodes:
-        if node.op in _BLOCKS:
-            at, usual = _BLOCKS[node.op]
-            tensor = held.get(node.inputs[at]) if len(node.inputs) > at else None
-            if tensor is not None and node.op == "MatMulNBits":
-                blocks[f"INT{node.ints.get('bits', usual)}"] += tensor.n_bytes
+    for node, tensor, bits in _blocks(graph):
+        if node.op == "MatMulNBits":
+            blocks[f"INT{bits}"] += tensor.n_bytes
     plain: Counter[str] = Counter()
     for tensor in graph.tensors:
         if tensor.dtype in _PLAIN and tensor.n_bytes >= _MATRIX_BYTES:
@@ -64,21 +61,26 @@ def _quant(graph: OnnxGraph) -> str:
 
 
 def _params(graph: OnnxGraph) -> int:
-    held = {tensor.name: tensor for tensor in graph.tensors}
     counted: dict[object, int] = {}  # by name, or by place: a table may lie in a data file under two names
     beside: set[str] = set()  # scales and zero points, which are no weights
-    for node in graph.nodes:
-        if node.op in _BLOCKS and len(node.inputs) > 2:
-            at, usual = _BLOCKS[node.op]
-            tensor = held.get(node.inputs[at])
-            if tensor is not None:
-                bits = node.ints.get("bits", usual)
-                counted[_place(tensor)] = tensor.n_bytes * 8 // bits
-                beside.update(node.inputs[2:4])
-    for name, tensor in held.items():
+    for node, tensor, bits in _blocks(graph):
+        if len(node.inputs) > 2:
+            counted[_place(tensor)] = tensor.n_bytes * 8 // bits
+            beside.update(node.inputs[2:4])
+    for name, tensor in {tensor.name: tensor for tensor in graph.tensors}.items():
         if tensor.dtype in _PLAIN and tensor.n_bytes >= _MATRIX_BYTES and name not in beside:
             counted.setdefault(_place(tensor), tensor.n_bytes * 8 // _BITS[tensor.dtype])
     return sum(counted.values())
+
+
+def _blocks(graph: OnnxGraph) -> Iterator[tuple[Node, Tensor, int]]:
+    """Nodes that read blocks of codes, the codes, and the bits of one."""
+    held = {tensor.name: tensor for tensor in graph.tensors}
+    for node in graph.nodes:
+        at, usual = _BLOCKS.get(node.op, (0, 0))
+        tensor = held.get(node.inputs[at]) if usual and len(node.inputs) > at else None
+        if tensor is not None:
+            yield node, tensor, node.ints.get("bits", usual)
 
 
 def _place(tensor: Tensor) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm_onnx.reader import fields
@@ -33,6 +33,31 @@ class Tensor:
     offset: int = 0
 
 
+@dataclass(slots=True)
+class _Held:
+    """Bytes of a tensor's values within the graph: raw, or numbers of a type of their own."""
+
+    number: int = 0  # of the last field that holds some
+    n_bytes: int = 0
+    count: int = 0  # of fields
+    is_packed: bool = False
+
+    def add(self, number: int, n_bytes: int, *, is_packed: bool) -> None:
+        self.number, self.is_packed = number, is_packed
+        self.n_bytes += n_bytes
+        self.count += 1
+
+    def holds(self, elements: int, bits: int, n_bytes: int) -> bool:
+        """Whether so many values can be there. A number of varying length has at least a byte."""
+        if self.number == fields.Tensor.RAW_DATA:
+            return self.n_bytes == n_bytes
+        if self.number == fields.Tensor.STRING_DATA:
+            return self.count == elements
+        if self.number == fields.Tensor.FLOAT_DATA and self.is_packed:
+            return self.n_bytes in (4 * elements, elements)  # packed, or one by one
+        return self.n_bytes * max(1, 8 // max(1, bits)) >= elements
+
+
 def read_tensor(message: Message, where: str) -> Tensor:
     """
     Raises:
@@ -40,8 +65,7 @@ def read_tensor(message: Message, where: str) -> Tensor:
     """
     name, kind, is_external, segment = "", 0, 0, False
     dims: list[int] = []
-    held: _Held | None = None
-    external: dict[str, str] = {}
+    held, external = _Held(), dict[str, str]()
     for number, wire, at, size in message:
         if number == fields.Tensor.DIMS:
             dims += [signed(at)] if wire != BYTES else message.varints(at, size)
@@ -54,12 +78,24 @@ def read_tensor(message: Message, where: str) -> Tensor:
         elif number == fields.Tensor.DATA_LOCATION and wire != BYTES:
             is_external = at
         elif number in fields.VALUES:
-            held = _Held(number, 1 if wire != BYTES else size, held, wire)
+            held.add(number, size if wire == BYTES else 1, is_packed=wire == BYTES)
         segment |= number == fields.Tensor.SEGMENT
+    where = f"{where}: tensor {name!r}"
     if len(dims) > MAX_RANK or segment:
-        raise UnsupportedArtifact(f"{where}: tensor {name!r} is in segments or has {len(dims)} axes")
-    outside = external if is_external == fields.EXTERNAL else None
-    return _checked(message, f"{where}: tensor {name!r}", name, kind, dims, held, outside)
+        raise UnsupportedArtifact(f"{where} is in segments or has {len(dims)} axes")
+    if kind not in DTYPES or any(dim < 0 for dim in dims):
+        raise BadArtifact(f"{where} at byte {message.start} has type {kind} and dimensions {dims}: it is damaged")
+    dtype, bits = DTYPES[kind]
+    elements = math.prod(dims)
+    tensor = Tensor(name, dtype, tuple(dims), -(-elements * bits // 8))
+    if is_external == fields.EXTERNAL:
+        return _outside(tensor, where, external)
+    if elements and not held.holds(elements, bits, tensor.n_bytes):
+        raise BadArtifact(
+            f"{where} claims {tensor.n_bytes} bytes by its dimensions {dims}; {held.n_bytes} are there",
+            hint="the file is damaged; fetch the model again",
+        )
+    return tensor
 
 
 def _entry(message: Message) -> Iterator[tuple[str, str]]:
@@ -72,58 +108,16 @@ def _entry(message: Message) -> Iterator[tuple[str, str]]:
     yield key, value
 
 
-def _checked(  # noqa: PLR0917
-    message: Message,
-    where: str,
-    name: str,
-    kind: int,
-    dims: list[int],
-    held: _Held | None,
-    external: dict[str, str] | None,
-) -> Tensor:
-    if kind not in DTYPES or any(dim < 0 for dim in dims):
-        raise BadArtifact(f"{where} at byte {message.start} has type {kind} and dimensions {dims}: it is damaged")
-    dtype, bits = DTYPES[kind]
-    elements = math.prod(dims)
-    n_bytes = -(-elements * bits // 8)
-    if external is not None:
-        location, offset, length = _place(where, external)
-        if length is not None and length != n_bytes:
-            raise BadArtifact(
-                f"{where} has {n_bytes} bytes by its dimensions {dims} and {length} by its place in {location}",
-                hint="fetch the model again",
-            )
-        return Tensor(name, dtype, tuple(dims), n_bytes, location, offset)
-    if elements and not _holds(held, elements, bits, n_bytes):
-        there = held.n_bytes if held else 0
+def _outside(tensor: Tensor, where: str, external: dict[str, str]) -> Tensor:
+    """The tensor with its place in another file."""
+    location, offset, length = _place(where, external)
+    if length is not None and length != tensor.n_bytes:
         raise BadArtifact(
-            f"{where} claims {n_bytes} bytes by its dimensions {dims}; {there} are there",
-            hint="the file is damaged; fetch the model again",
+            f"{where} has {tensor.n_bytes} bytes by its dimensions {list(tensor.dims)} and {length} by its place in "
+            f"{location}",
+            hint="fetch the model again",
         )
-    return Tensor(name, dtype, tuple(dims), n_bytes)
-
-
-class _Held:
-    """Bytes of a tensor's values within the graph: raw, or numbers of a type of their own."""
-
-    def __init__(self, number: int, n_bytes: int, before: _Held | None, wire: int) -> None:
-        self.number = number
-        self.n_bytes: int = n_bytes + (before.n_bytes if before is not None else 0)
-        self.count: int = 1 + (before.count if before is not None else 0)
-        self.is_packed = wire == BYTES
-
-
-def _holds(held: _Held | None, elements: int, bits: int, n_bytes: int) -> bool:
-    """Whether so many values can be there. A number of varying length has at least a byte."""
-    if held is None:
-        return False
-    if held.number == fields.Tensor.RAW_DATA:
-        return held.n_bytes == n_bytes
-    if held.number == fields.Tensor.STRING_DATA:
-        return held.count == elements
-    if held.number == fields.Tensor.FLOAT_DATA and held.is_packed:
-        return held.n_bytes in (4 * elements, elements)  # packed, or one by one
-    return held.n_bytes * max(1, 8 // max(1, bits)) >= elements
+    return replace(tensor, location=location, offset=offset)
 
 
 def _place(where: str, external: dict[str, str]) -> tuple[str, int, int | None]:
