@@ -5,7 +5,6 @@ Reads headers only. Whether an installed backend can open the file is for the ba
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import replace
@@ -16,11 +15,9 @@ from edgellm.contract.backend import Inspector
 from edgellm.contract.manager import plugins
 from edgellm.errors import ArtifactError, BadArtifact, UnknownModel, UnsupportedArtifact
 from edgellm.formats.gguf import reader
-from edgellm.formats.hf_config import shape_of
+from edgellm.formats.hf_config import config_of, shape_of
 from edgellm.formats.sniff import sniff
 from edgellm.types.model import Artifact, ModelFacts, Shape
-
-_CONFIG_BYTES = 1024**2  # of a config.json; real ones have a few kB
 
 
 def identify(path: str, *, model_id: str | None = None) -> Artifact:
@@ -134,8 +131,6 @@ def _encoder_shape(config: dict[str, Any], where: Path) -> Shape | None:
 def _config(where: Path) -> dict[str, Any]:
     """The folder's config.json; empty where there is none that can be read."""
     try:
-        with open(where / "config.json", "rb") as file:
-            content = json.loads(file.read(_CONFIG_BYTES))
-    except (OSError, ValueError, RecursionError):
+        return config_of(where)
+    except BadArtifact:
         return {}
-    return content if isinstance(content, dict) else {}

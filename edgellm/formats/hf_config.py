@@ -38,7 +38,7 @@ def summary_of(path: str | Path) -> FolderSummary:
     Raises:
         BadArtifact: no config.json, malformed, or impossible. UnsupportedArtifact: an architecture not known here.
     """
-    config = _config(Path(path))
+    config = config_of(Path(path))
     model = reader.read_safetensors(path)
     stored: Counter[str] = Counter()
     for tensor in model.tensors.values():
@@ -59,7 +59,12 @@ def summary_of(path: str | Path) -> FolderSummary:
     )
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def config_of(folder: Path) -> dict[str, Any]:
+    """The content of config.json.
+
+    Raises:
+        BadArtifact: it is missing, cannot be read, or is no object.
+    """
     place = folder / "config.json"
     try:
         with place.open("rb") as file:

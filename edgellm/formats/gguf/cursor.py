@@ -239,3 +239,9 @@ def elements(buffer: Buffer, array: LongArray, *, big_endian: bool) -> tuple[Any
         out.append(bytes(buffer[pos + 8 : pos + 8 + n]))
         pos += 8 + n
     return tuple(out)
+
+
+def short(value: object) -> str:
+    """A value of metadata for a message."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -6,13 +6,11 @@ shape.py for what the architecture keys mean.
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import re
-import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from edgellm.formats.gguf.cursor import LongArray, elements
 from edgellm.formats.gguf.ggml_types import FILE_TYPES
 from edgellm.formats.gguf.header import GgufHeader, GgufTensor, key_bytes, parse_gguf
 from edgellm.formats.gguf.shape import context_length, shape, vocab_size
+from edgellm.formats.mapped import map_file
 
 __all__ = [
     "GgufHeader", "GgufModel", "GgufTensor", "LongArray", "chat_template", "check_parts", "context_length",
@@ -61,8 +60,8 @@ def read_header(path: str | Path) -> GgufHeader:
         UnsupportedArtifact: a tensor type not known here.
     """
     where = str(path)
-    with _mapped(where) as (view, file_bytes):
-        return parse_gguf(view, file_bytes=file_bytes, where=where)
+    with map_file(where, ".gguf") as view:
+        return parse_gguf(view, file_bytes=len(view), where=where)
 
 
 def read_array(header: GgufHeader, key: str) -> tuple[Any, ...]:
@@ -76,9 +75,7 @@ def read_array(header: GgufHeader, key: str) -> tuple[Any, ...]:
         return value
     if not isinstance(value, LongArray):
         raise KeyError(f"{key} is no array")
-    with _mapped(header.where) as (view, file_bytes):
-        if file_bytes != header.file_bytes:
-            raise BadArtifact(f"{header.where} has {file_bytes} bytes now, {header.file_bytes} when it was checked")
+    with _mapped_again(header) as view:
         return elements(view, value, big_endian=header.big_endian)
 
 
@@ -90,9 +87,7 @@ def read_key_bytes(header: GgufHeader) -> dict[str, bytes]:
     """
     if header.big_endian:
         raise UnsupportedArtifact(f"{header.where} is big-endian", hint="convert it on a machine that is too")
-    with _mapped(header.where) as (view, file_bytes):
-        if file_bytes != header.file_bytes:
-            raise BadArtifact(f"{header.where} has {file_bytes} bytes now, {header.file_bytes} when it was checked")
+    with _mapped_again(header) as view:
         return key_bytes(view, where=header.where)
 
 
@@ -183,19 +178,14 @@ def check_parts(parts: Sequence[GgufHeader]) -> None:
         raise BadArtifact(f"{parts[0].where} promises {total} tensors, its {len(parts)} parts hold {len(names)}")
 
 
-@contextlib.contextmanager
-def _mapped(path: str) -> Iterator[tuple[mmap.mmap, int]]:
-    """(read-only map of a regular file, its length). A pipe or device would hang or never end: refused."""
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-            raise BadArtifact(f"{path} is {kind}", hint="give the path of a .gguf file")
-        if status.st_size == 0:
-            raise BadArtifact(f"{path} is empty", hint="fetch it again")
-        with open(path, "rb") as file:
-            view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        raise BadArtifact(f"{path} cannot be read: {error}", hint="check the path and its permissions") from error
+def _mapped_again(header: GgufHeader) -> mmap.mmap:
+    """The file of a header that was checked before.
+
+    Raises:
+        BadArtifact: it was replaced since.
+    """
+    view = map_file(header.where, ".gguf")
+    if len(view) == header.file_bytes:
+        return view
     with view:
-        yield view, len(view)
+        raise BadArtifact(f"{header.where} has {len(view)} bytes now, {header.file_bytes} when it was checked")

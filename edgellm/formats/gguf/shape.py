@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgellm.errors import BadArtifact
-from edgellm.formats.gguf.cursor import LongArray
+from edgellm.formats.gguf.cursor import LongArray, short
 from edgellm.formats.gguf.header import GgufHeader, GgufTensor
 from edgellm.types.model import Shape
 
@@ -66,7 +66,7 @@ class _Keys:
         values: Sequence[object] = value if isinstance(value, tuple) else (value,)
         checked = [int(v) for v in values if isinstance(v, int) and 0 <= v < _MAX]
         if len(checked) != len(values) or isinstance(value, LongArray):
-            raise BadArtifact(f"{self.header.where}: key {key} is {_short(value)}, integers of 0 to 2**31 are allowed")
+            raise BadArtifact(f"{self.header.where}: key {key} is {short(value)}, integers of 0 to 2**31 are allowed")
         if len(checked) == 1:
             return checked * self.n_layer
         if len(checked) < self.n_layer:
@@ -236,8 +236,3 @@ def _state_bytes(keys: _Keys, n_embd: int, n_head: int) -> int:
         return 4 * (3 * (conv or 3) * n_head * delta + delta * delta * n_head)
     inner, state = keys.get("ssm.inner_size", 0), keys.get("ssm.state_size", 0)
     return 4 * (conv * (inner + 2 * keys.get("ssm.group_count", 0) * state) + state * inner)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from edgellm.errors import BadArtifact
+from edgellm.formats.mapped import map_file
 from edgellm.formats.safetensors.header import SafetensorsHeader, SafetensorsTensor, parse_safetensors
 
 __all__ = ["SafetensorsHeader", "SafetensorsModel", "SafetensorsTensor", "read_header", "read_safetensors"]
@@ -70,7 +70,7 @@ def read_header(path: str | Path) -> SafetensorsHeader:
         BadArtifact: missing, not safetensors, malformed, truncated or lying about itself.
         UnsupportedArtifact: a data type not known here.
     """
-    with _mapped(str(path)) as view:
+    with map_file(str(path), ".safetensors") as view:
         return parse_safetensors(view, file_bytes=len(view), where=str(path))
 
 
@@ -86,7 +86,7 @@ def read_safetensors(path: str | Path) -> SafetensorsModel:
     tensors: dict[str, SafetensorsTensor] = {}
     views: dict[str, memoryview] = {}
     for part_path in paths:
-        mapped = _mapped(part_path)
+        mapped = map_file(part_path, ".safetensors")
         part = parse_safetensors(mapped, file_bytes=len(mapped), where=part_path)
         parts.append(part)
         view = memoryview(mapped)
@@ -136,25 +136,10 @@ def _paths(path: str) -> tuple[list[str], dict[str, set[str]]]:
 
 
 def _weight_map(index: str) -> dict[str, str]:
-    with _mapped(index) as view:
+    with map_file(index, ".safetensors") as view:
         if len(view) > MAX_INDEX_BYTES or view[:].count(b":") > MAX_INDEXED:
             raise BadArtifact(f"{index} has {len(view)} bytes, {MAX_INDEX_BYTES} are allowed", hint=_AGAIN)
         try:
             return msgspec.json.decode(view[:], type=_Index).weight_map
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BadArtifact(f"{index} cannot be read: {error}", hint=_AGAIN) from None
-
-
-def _mapped(path: str) -> mmap.mmap:
-    """A read-only map of a regular file. A pipe or device would hang or never end: refused."""
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-            raise BadArtifact(f"{path} is {kind}", hint="give the path of a .safetensors file")
-        if status.st_size == 0:
-            raise BadArtifact(f"{path} is empty", hint="fetch it again")
-        with open(path, "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        raise BadArtifact(f"{path} cannot be read: {error}", hint="check the path and its permissions") from error

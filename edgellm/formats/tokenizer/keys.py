@@ -9,6 +9,7 @@ from typing import Any, NoReturn, cast
 
 from edgellm.errors import BadArtifact
 from edgellm.formats.gguf import reader
+from edgellm.formats.gguf.cursor import short
 from edgellm.formats.gguf.reader import GgufHeader, LongArray
 from edgellm.formats.tokenizer.kinds import TokenKind
 from edgellm.formats.tokenizer.special import MAX_CHARS
@@ -16,17 +17,11 @@ from edgellm.formats.tokenizer.special import MAX_CHARS
 _NONE = (2**32 - 1, -1)  # as converters write "no such token"
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _ROLES = {
-    "bos": ("bos_token_id",),
-    "eos": ("eos_token_id",),
-    "eot": ("eot_token_id",),
-    "eom": ("eom_token_id",),
+    **{role: (f"{role}_token_id",) for role in ("bos", "eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")},
     "unk": ("unknown_token_id",),
     "fim_pre": ("fim_pre_token_id", "prefix_token_id"),
     "fim_suf": ("fim_suf_token_id", "suffix_token_id"),
     "fim_mid": ("fim_mid_token_id", "middle_token_id"),
-    "fim_pad": ("fim_pad_token_id",),
-    "fim_rep": ("fim_rep_token_id",),
-    "fim_sep": ("fim_sep_token_id",),
 }
 
 
@@ -59,13 +54,13 @@ class TokenizerKeys:
     def text(self, name: str) -> str | None:
         value = self.header.metadata.get(f"tokenizer.ggml.{name}")
         if value is not None and not isinstance(value, str):
-            self.fail(name, f"is no text but {_short(value)}")
+            self.fail(name, f"is no text but {short(value)}")
         return value or None
 
     def flag(self, name: str, *, default: bool) -> bool:
         value = self.header.metadata.get(f"tokenizer.ggml.{name}", default)
         if not isinstance(value, bool):
-            self.fail(name, f"is no bool but {_short(value)}")
+            self.fail(name, f"is no bool but {short(value)}")
         return value
 
     def entries(self, defaults: dict[str, int]) -> Entries:
@@ -124,7 +119,7 @@ class TokenizerKeys:
             for name in names:
                 value = self.header.metadata.get(f"tokenizer.ggml.{name}", -1)
                 if type(value) is not int or not (0 <= value < n_tokens or value in _NONE):
-                    self.fail(name, f"is {_short(value)}, tokens are 0 to {n_tokens - 1}")
+                    self.fail(name, f"is {short(value)}, tokens are 0 to {n_tokens - 1}")
                 if value not in _NONE:
                     roles[role] = value
         return roles
@@ -139,14 +134,14 @@ class TokenizerKeys:
         value = self.header.metadata.get(key, ())
         kind = value.type if isinstance(value, LongArray) else "string"
         if kind != "string" or not isinstance(value, (tuple, LongArray)):
-            self.fail(name, f"is no list of texts but {_short(value)}")
+            self.fail(name, f"is no list of texts but {short(value)}")
         texts = reader.read_array(self.header, key) if value else ()
         try:
             return [text if type(text) is str else text.decode() for text in texts]
         except UnicodeDecodeError as error:
             self.fail(name, f"is not UTF-8: {error.object[:40]!r}")
         except AttributeError:
-            self.fail(name, f"is no list of texts but {_short(value)}")
+            self.fail(name, f"is no list of texts but {short(value)}")
 
     def _numbers(self, name: str, n_tokens: int, types: tuple[str, ...]) -> tuple[Any, ...] | None:
         key = f"tokenizer.ggml.{name}"
@@ -154,15 +149,10 @@ class TokenizerKeys:
         if value is None:
             return None
         if not isinstance(value, (tuple, LongArray)) or (isinstance(value, LongArray) and value.type not in types):
-            self.fail(name, f"is no list of numbers ({' or '.join(types)}) but {_short(value)}")
+            self.fail(name, f"is no list of numbers ({' or '.join(types)}) but {short(value)}")
         numbers = reader.read_array(self.header, key)
         if any(isinstance(number, (str, bool)) for number in numbers):
-            self.fail(name, f"is no list of numbers but {_short(value)}")
+            self.fail(name, f"is no list of numbers but {short(value)}")
         if len(numbers) != n_tokens:
             self.fail(name, f"has {len(numbers)} values for {n_tokens} tokens")
         return numbers
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,28 @@
+"""Maps a file into memory, read-only, for the readers of headers and weights."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+
+from edgellm.errors import BadArtifact
+
+
+def map_file(path: str, suffix: str) -> mmap.mmap:
+    """A read-only map of a regular file, which `suffix` names in hints. It is a context manager that closes itself.
+
+    Raises:
+        BadArtifact: no such file, an empty one, or none that ends: a pipe or a device would hang.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+            raise BadArtifact(f"{path} is {kind}", hint=f"give the path of a {suffix} file")
+        if status.st_size == 0:
+            raise BadArtifact(f"{path} is empty", hint="fetch it again")
+        with open(path, "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise BadArtifact(f"{path} cannot be read: {error}", hint="check the path and its permissions") from error
