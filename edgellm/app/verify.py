@@ -35,7 +35,7 @@ from edgellm.types.plan import LaunchPlan
 log = logging.getLogger("edgellm.app.verify")
 
 DRIFT = 0.25  # of what was predicted
-WHOLE = 0.9  # of a batch: what the rest would touch is a tenth of the scratch, which is small beside the weights
+WHOLE_BATCH = 0.9  # of a batch: what the rest would touch is a tenth of the scratch, which is small beside the weights
 PAUSE_S, PATIENCE_S = 0.5, 30.0
 
 
@@ -118,7 +118,7 @@ class Verification:
         return run_log.read(self._machine).runs
 
     def _run(self, measured: MeasuredRates) -> Run:
-        plan, run = self._plan, self._plan.settings
+        plan, settings = self._plan, self._plan.settings
         backend = plugins().backend(plan.backend)
         rates = rates_of(plan.backend, self._machine)
         return Run(
@@ -129,14 +129,14 @@ class Verification:
             quant=plan.artifact.quant,
             build=fingerprint.build(backend),
             basis=fingerprint.basis(backend, rates),
-            threads=run.n_threads,
-            ctx=run.n_ctx,
-            slots=run.n_slots,
-            kv_type=run.kv_type,
-            gpu_layers=run.gpu_layers,
+            threads=settings.n_threads,
+            ctx=settings.n_ctx,
+            slots=settings.n_slots,
+            kv_type=settings.kv_type,
+            gpu_layers=settings.gpu_layers,
             depth=measured.decode_depth,
             requests=measured.requests,
-            whole_batch=measured.longest_prefill >= WHOLE * min(run.n_batch, run.n_ctx - 1),
+            whole_batch=measured.longest_prefill >= WHOLE_BATCH * min(settings.n_batch, settings.n_ctx - 1),
             waited=waited_share(*self._session.process_usage()),
             predicted=predicted(plan, self._machine, measured, rates),
             measured=self._numbers(measured),
@@ -167,36 +167,35 @@ def predicted(plan: LaunchPlan, machine: Machine, measured: MeasuredRates, rates
 
     Rates only where a processor computes alone, as no others are predicted.
     """
-    artifact, run = plan.artifact, plan.settings
-    assert artifact.shape is not None
-    # A plan's own may be corrected already.
+    artifact, settings, shape = plan.artifact, plan.settings, plan.artifact.shape
+    assert shape is not None
     backend = plugins().backend(plan.backend)
-    whole = backend.footprint(artifact, run) or footprint.footprint(
-        artifact.shape, artifact.bytes, run.n_ctx, run.n_slots, run.kv_type
+    # The plan's own footprint may be corrected already.
+    memory = backend.footprint(artifact, settings) or footprint.footprint(
+        shape, artifact.bytes, settings.n_ctx, settings.n_slots, settings.kv_type
     )
-    memory = Numbers(
-        resident_bytes=whole.resident_bytes - whole.parent_bytes,
-        allocated_bytes=whole.allocated_bytes - whole.parent_bytes - whole.process_bytes,
-    )
-    size = weights_of(artifact)
-    if run.gpu_layers:
+    if settings.gpu_layers:
         return Numbers()
-    if size is None:
-        return memory
-    own = priors_of(backend).rates
+    resident_bytes = memory.resident_bytes - memory.parent_bytes
+    allocated_bytes = memory.allocated_bytes - memory.parent_bytes - memory.process_bytes
+    tensors = weights_of(artifact)
+    if tensors is None:
+        return Numbers(resident_bytes=resident_bytes, allocated_bytes=allocated_bytes)
+    kernels, kv_type = priors_of(backend).rates, settings.kv_type
     depth = measured.decode_depth or speed.REFERENCE_DEPTH
-    kind: dict[str, object] = {"depth": depth, "kv_type": run.kv_type, "own": own}
-    decode = speed.decode(machine, artifact.shape, size, run.n_threads, rates=rates, **kind).tok_s  # type: ignore[arg-type]
+    decode = speed.decode(
+        machine, shape, tensors, settings.n_threads, depth=depth, kv_type=kv_type, rates=rates, own=kernels
+    ).tok_s
     tokens = measured.prefill_tokens or speed.BATCH
-    batch = run.n_threads_batch
-    kind = {"tokens": tokens, "kv_type": run.kv_type, "own": own}
-    prefill = speed.prefill(machine, artifact.shape, size, batch, rates=rates, **kind).tok_s  # type: ignore[arg-type]
+    prefill = speed.prefill(
+        machine, shape, tensors, settings.n_threads_batch, tokens=tokens, kv_type=kv_type, rates=rates, own=kernels
+    ).tok_s
     return Numbers(
         decode=decode,
         prefill=prefill,
         first_token_s=measured.prefill_tokens / prefill if measured.prefill_tokens else None,
-        resident_bytes=memory.resident_bytes,
-        allocated_bytes=memory.allocated_bytes,
+        resident_bytes=resident_bytes,
+        allocated_bytes=allocated_bytes,
     )
 
 
@@ -219,21 +218,21 @@ def _from_header(artifact: Artifact) -> weights.Weights:
 
     shape = artifact.shape
     assert shape is not None
-    total = streamed = 0
+    total_bytes = streamed_bytes = 0
     by_type: dict[str, int] = {}
     for tensor in reader.read_model(artifact.path).tensors:
         count = math.prod(tensor.dims)
-        size = tensor.type.size_bytes(count)
-        total += size
+        n_bytes = tensor.type.size_bytes(count)
+        total_bytes += n_bytes
         if "_exps" in tensor.name and shape.n_expert:
-            count, size = (n * shape.n_expert_used // shape.n_expert for n in (count, size))
+            count, n_bytes = (n * shape.n_expert_used // shape.n_expert for n in (count, n_bytes))
         if tensor.name == "token_embd.weight" and not shape.tied_embeddings:
             continue
-        streamed += size
+        streamed_bytes += n_bytes
         if len(tensor.dims) > 1:
             by_type[tensor.type.name] = by_type.get(tensor.type.name, 0) + count
-    ranked = tuple(sorted(by_type.items(), key=lambda item: (-item[1], item[0])))
-    return weights.Weights(total, streamed, ranked, exact=True)
+    by_count = tuple(sorted(by_type.items(), key=lambda item: (-item[1], item[0])))
+    return weights.Weights(total_bytes, streamed_bytes, by_count, exact=True)
 
 
 def correction(plan: LaunchPlan, machine: Machine, rates: Calibration | None) -> Correction:
@@ -246,14 +245,14 @@ def correction(plan: LaunchPlan, machine: Machine, rates: Calibration | None) ->
 
 def drifts(run: Run, learned: Correction) -> tuple[Drift, ...]:
     """Numbers that differ by more than DRIFT from their prediction, as it was corrected before the run."""
-    over = run_log.quotients(run)
+    ratios = run_log.quotients(run)
     # A short answer touches less memory than a long one will.
-    resident = over["resident_bytes"] if run.whole_batch else max(1.0, over["resident_bytes"] or 1.0)
+    resident = ratios["resident_bytes"] if run.whole_batch else max(1.0, ratios["resident_bytes"] or 1.0)
     waited = run.waited if run_log.is_busy(run) else None
     differences = []
     compared: tuple[tuple[Literal["decode", "prompts", "memory"], float | None, float, str], ...] = (
-        ("decode", over["decode"], learned.decode, "decode"),
-        ("prompts", over["prefill"], learned.prefill, "prefill"),
+        ("decode", ratios["decode"], learned.decode, "decode"),
+        ("prompts", ratios["prefill"], learned.prefill, "prefill"),
         ("memory", resident, learned.resident, "resident_bytes"),
     )
     for quantity, ratio, factor, name in compared:
@@ -265,9 +264,9 @@ def drifts(run: Run, learned: Correction) -> tuple[Drift, ...]:
 
 def latest_drifts(runs: Sequence[Run], bases: Mapping[str, str]) -> tuple[Drift, ...]:
     """Drifts of the last run of each model and quantization, compared with what the runs before it had taught."""
-    differences: list[Drift] = []
-    last = {(run.backend, run.model, run.quant, run.kv_type): at for at, run in enumerate(runs)}
-    for key, at in last.items():
-        if runs[at].basis == bases.get(runs[at].backend):
-            differences += drifts(runs[at], run_log.of_runs(runs[:at], bases, runs[at].threads).of(*key))
-    return tuple(differences)
+    latest: list[Drift] = []
+    last = {(run.backend, run.model, run.quant, run.kv_type): index for index, run in enumerate(runs)}
+    for key, index in last.items():
+        if runs[index].basis == bases.get(runs[index].backend):
+            latest += drifts(runs[index], run_log.of_runs(runs[:index], bases, runs[index].threads).of(*key))
+    return tuple(latest)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgellm.selection.fit import FitReport
     from edgellm.types.machine import Machine
     from edgellm.types.model import ModelCard
+    from edgellm.types.plan import Rate
     from edgellm.types.request import SelectionRequest
 
 SHOWN_PROBLEMS = 3
@@ -88,9 +89,9 @@ def command(
         )
     else:
         _show(resolved, context.machine, explain.budget(scenario.budget), fits, chosen)
-        for r in refusals:
-            click.echo(f"Not predicted: {r.quant} {explain.refusal(r.reason)}.")
-    return 0 if any(a.fits for a in fits) else DOES_NOT_FIT
+        for rejection in refusals:
+            click.echo(f"Not predicted: {rejection.quant} {explain.refusal(rejection.reason)}.")
+    return 0 if any(report.fits for report in fits) else DOES_NOT_FIT
 
 
 def _chosen(card: ModelCard, context: SelectionContext, request: SelectionRequest) -> str:
@@ -133,49 +134,60 @@ def _head(console: Console, resolved: ResolvedModel, machine: Machine, quant: st
     console.print(f"facts from {resolved.basis}", markup=False)
 
 
-def _show_one(console: Console, resolved: ResolvedModel, machine: Machine, budget_reason: str, a: FitReport) -> None:
+def _show_one(
+    console: Console, resolved: ResolvedModel, machine: Machine, budget_reason: str, report: FitReport
+) -> None:
     from edgellm import explain
     from edgellm.selection.fit_json import size
-    from edgellm.units import show_memory, show_rate, show_size
+    from edgellm.units import show_memory, show_size
 
-    c = a.candidate
-    _head(console, resolved, machine, c.quant)
-    weights = size(resolved.card, a)
+    candidate, footprint, kept = report.candidate, report.candidate.footprint, report.kept
+    _head(console, resolved, machine, candidate.quant)
+    weights = size(resolved.card, report)
     rule = "as it is loaded" if resolved.card.files[0].format == "safetensors" else "by llama.cpp's rules"
-    how = {"exact": "read from the file", "rule": rule, "estimate": "an estimate, within about 5 %"}
+    how = {"exact": "read from the file", "rule": rule, "estimate": "an estimate, within about 5 %"}[weights.basis]
     about = "" if weights.file_is_exact else "about "
-    ability, retention = explain.basis(a.ability), explain.basis(a.kept.basis)
+    source, context = candidate.source, f"{candidate.ctx:,} tokens in {candidate.kv_type}"
+    is_address = source.startswith(("hf:", "pypi:", "file:"))
+    quality = f"{candidate.quality:.0f} of 100 ({candidate.quality_low:.0f} to {candidate.quality_high:.0f})"
+    retention = f"{kept.mid:.1%} kept in {candidate.quant} ({kept.low:.1%} to {kept.high:.1%})"
     console.print()
     rows = [
-        ("weights", f"{show_size(c.tensor_bytes)} ({how[weights.basis]}), file {about}{show_size(weights.file_bytes)}"),
+        ("weights", f"{show_size(candidate.tensor_bytes)} ({how}), file {about}{show_size(weights.file_bytes)}"),
         *((("", weights.own_types),) if weights.own_types else ()),
-        ("from", c.source.split()[0] if c.source.startswith(("hf:", "pypi:", "file:")) else c.source),
-        ("run with", f"{c.ctx:,} tokens in {c.kv_type}, slots: {c.slots}, threads: {c.threads}, {_backend(a)}"),
-        ("decode", f"{show_rate(c.decode.tok_s)} tok/s ({show_rate(c.decode.low)} to {show_rate(c.decode.high)})"),
-        ("", explain.basis(c.decode.basis)),
-        ("prompts", f"{show_rate(c.prefill.tok_s)} tok/s ({show_rate(c.prefill.low)} to {show_rate(c.prefill.high)})"),
-        ("", explain.basis(c.prefill.basis)),
-        ("quality", f"{c.quality:.0f} of 100 ({c.quality_low:.0f} to {c.quality_high:.0f}); {ability}"),
-        ("", f"{a.kept.mid:.1%} kept in {c.quant} ({a.kept.low:.1%} to {a.kept.high:.1%}): {retention}"),
+        ("from", source.split()[0] if is_address else source),
+        ("run with", f"{context}, slots: {candidate.slots}, threads: {candidate.threads}, {_backend(report)}"),
+        ("decode", _span(candidate.decode)),
+        ("", explain.basis(candidate.decode.basis)),
+        ("prompts", _span(candidate.prefill)),
+        ("", explain.basis(candidate.prefill.basis)),
+        ("quality", f"{quality}; {explain.basis(report.ability)}"),
+        ("", f"{retention}: {explain.basis(kept.basis)}"),
     ]
-    if a.device_reason is not None:
-        rows.append(("gpu", f"{explain.gpu(a.device_reason)}."))
+    if report.device_reason is not None:
+        rows.append(("gpu", f"{explain.gpu(report.device_reason)}."))
     _pairs(console, rows)
     console.print()
     console.print(f"{'memory':<18}{'allocated':>12}{'resident':>12}", style="bold")
-    for term in c.footprint.terms():
+    for term in footprint.terms():
         sizes = f"{show_memory(term.allocated_bytes):>12}{show_memory(term.resident_bytes):>12}"
         console.print(f"{term.name:<18}{sizes}", markup=False)
-    total = f"{show_memory(c.footprint.allocated_bytes):>12}{show_memory(c.footprint.resident_bytes):>12}"
+    total = f"{show_memory(footprint.allocated_bytes):>12}{show_memory(footprint.resident_bytes):>12}"
     console.print(f"{'together':<18}{total}")
-    if c.footprint.device_bytes:
-        console.print(f"{'on the GPU':<18}{show_memory(c.footprint.device_bytes):>12}")
-    counted = f"{show_memory(a.counted_bytes)} count against {budget_reason}."
+    if footprint.device_bytes:
+        console.print(f"{'on the GPU':<18}{show_memory(footprint.device_bytes):>12}")
     console.print()
-    console.print(counted, markup=False)
-    console.print(explain.sentence(a.ctx_reason), markup=False)
-    console.print(explain.verdict(a.verdict), style="bold green" if a.fits else "bold red", markup=False)
-    _show_remedies(console, a)
+    console.print(f"{show_memory(report.counted_bytes)} count against {budget_reason}.", markup=False)
+    console.print(explain.sentence(report.ctx_reason), markup=False)
+    verdict_style = "bold green" if report.fits else "bold red"
+    console.print(explain.verdict(report.verdict), style=verdict_style, markup=False)
+    _show_remedies(console, report)
+
+
+def _span(rate: Rate) -> str:
+    from edgellm.units import show_rate
+
+    return f"{show_rate(rate.tok_s)} tok/s ({show_rate(rate.low)} to {show_rate(rate.high)})"
 
 
 def _pairs(console: Console, rows: Sequence[tuple[str, str]]) -> None:
@@ -191,19 +203,19 @@ def _pairs(console: Console, rows: Sequence[tuple[str, str]]) -> None:
     console.print(table)
 
 
-def _show_remedies(console: Console, a: FitReport) -> None:
+def _show_remedies(console: Console, report: FitReport) -> None:
     from edgellm.units import show_memory
 
-    if a.remedies:
-        console.print("It would fit with" if len(a.remedies) == 1 else "It would fit with one of")
-        for remedy in a.remedies:
+    if report.remedies:
+        console.print("It would fit with" if len(report.remedies) == 1 else "It would fit with one of")
+        for remedy in report.remedies:
             console.print(f"  {' '.join(remedy.flags):<40} {show_memory(remedy.counted_bytes):>10}", markup=False)
-    elif not a.fits and a.candidate.backend:
+    elif not report.fits and report.candidate.backend:
         console.print("No flag makes it fit; `edgellm auto-select` chooses what does.", markup=False)
 
 
-def _backend(a: FitReport) -> str:
-    return f"backend {a.candidate.backend}" if a.candidate.backend else "no backend"
+def _backend(report: FitReport) -> str:
+    return f"backend {report.candidate.backend}" if report.candidate.backend else "no backend"
 
 
 def _show_all(  # noqa: PLR0917
@@ -224,30 +236,30 @@ def _show_all(  # noqa: PLR0917
     console.print(
         f"{quant:<11}{weights:>9} {context:>8} {memory:>9} {rate:>7} {share:>7}  verdict", style="bold", markup=False
     )
-    for a in sorted(fits, key=lambda a: -a.candidate.tensor_bytes):
-        c = a.candidate
-        numbers = f"{show_size(c.tensor_bytes):>9} {c.ctx:>8,} {show_memory(a.counted_bytes):>9}"
-        rates = f"{show_rate(a.rate_tps):>7} {a.kept.mid:>7.1%}"
-        style = "green" if a.fits and a.is_fast_enough else "" if a.fits else "red"
-        word = f"{_word(a)}, chosen" if c.quant == chosen else _word(a)
-        console.print(f"{c.quant:<11}{numbers} {rates}  {word}", style=style, markup=False)
+    for report in sorted(fits, key=lambda report: -report.candidate.tensor_bytes):
+        candidate = report.candidate
+        sizes = f"{show_size(candidate.tensor_bytes):>9} {candidate.ctx:>8,} {show_memory(report.counted_bytes):>9}"
+        rates = f"{show_rate(report.rate_tps):>7} {report.kept.mid:>7.1%}"
+        style = "red" if not report.fits else "green" if report.is_fast_enough else ""
+        word = f"{_word(report)}, chosen" if candidate.quant == chosen else _word(report)
+        console.print(f"{candidate.quant:<11}{sizes} {rates}  {word}", style=style, markup=False)
     if fits:
         console.print(f"\nMemory budget {budget_reason}.", markup=False)
         console.print(f"Quality before quantization: {explain.basis(fits[0].ability)}.", markup=False)
-        for problem in list(dict.fromkeys(a.problems[0] for a in fits if a.problems))[:SHOWN_PROBLEMS]:
+        for problem in list(dict.fromkeys(report.problems[0] for report in fits if report.problems))[:SHOWN_PROBLEMS]:
             console.print(f"Cannot be run so: {explain.problem(problem)}.", markup=False)
         console.print(f"`edgellm estimate {resolved.card.id}:QUANT` shows every term of one.", markup=False)
 
 
-def _word(a: FitReport) -> str:
+def _word(report: FitReport) -> str:
     from edgellm.types.verdict import CannotRun, DoesNotFit, Fits, FitsSlowly
     from edgellm.units import show_memory
 
-    match a.verdict:
+    match report.verdict:
         case DoesNotFit(missing_bytes=missing_bytes):
             return f"{show_memory(missing_bytes)} too much"
         case CannotRun():
-            return "cannot run so" if a.candidate.backend else "no backend"
+            return "cannot run so" if report.candidate.backend else "no backend"
         case FitsSlowly():
             return "fits, slow"
         case Fits():

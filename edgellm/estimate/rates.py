@@ -133,21 +133,22 @@ def _nearest(counts: set[int], threads: int) -> int:
 
 def _distance(kind: str, other: str) -> tuple[bool, float]:
     """Types that are unpacked alike first, then those of a like size."""
-    a, b = TYPES[kind], TYPES[other]
-    return a.cost != b.cost, abs(a.bits_per_weight - b.bits_per_weight)
+    one, two = TYPES[kind], TYPES[other]
+    return one.cost != two.cost, abs(one.bits_per_weight - two.bits_per_weight)
 
 
 def _between(seconds: Mapping[int, float], size: int) -> float:
     """Time of a head of `size` numbers from those that were measured, by their sizes."""
     if size in seconds:
         return seconds[size]
-    even = {known: time for known, time in seconds.items() if known % REGISTER == 0}
-    left = size % REGISTER
-    odd = min((known for known in seconds if known % REGISTER), key=lambda known: (abs(known - size), known), default=0)
-    if left and odd:
-        more = seconds[odd] - _on_line(even, odd)
-        return _on_line(even, size) + max(0.0, more) * left / (odd % REGISTER)
-    return _on_line(even, size)
+    aligned = {length: time for length, time in seconds.items() if length % REGISTER == 0}
+    rest = size % REGISTER
+    unaligned = [length for length in seconds if length % REGISTER]
+    if not rest or not unaligned:
+        return _on_line(aligned, size)
+    nearest = min(unaligned, key=lambda length: (abs(length - size), length))
+    rest_s = max(0.0, seconds[nearest] - _on_line(aligned, nearest))
+    return _on_line(aligned, size) + rest_s * rest / (nearest % REGISTER)
 
 
 def _on_line(seconds: Mapping[int, float], size: int) -> float:
@@ -156,9 +157,9 @@ def _on_line(seconds: Mapping[int, float], size: int) -> float:
     return _flat_beyond(seconds, size) * size / nearest
 
 
-def _flat_beyond(known: Mapping[int, float], at: int) -> float:
+def _flat_beyond(values: Mapping[int, float], at: int) -> float:
     """On a line between two neighbours; the nearest's own beyond all of them."""
-    nearest = min(max(at, min(known)), max(known))
-    below, above = max(size for size in known if size <= nearest), min(size for size in known if size >= nearest)
-    part = (nearest - below) / (above - below) if above > below else 0.0
-    return known[below] + part * (known[above] - known[below])
+    nearest = min(max(at, min(values)), max(values))
+    below, above = max(size for size in values if size <= nearest), min(size for size in values if size >= nearest)
+    share = (nearest - below) / (above - below) if above > below else 0.0
+    return values[below] + share * (values[above] - values[below])

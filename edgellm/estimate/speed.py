@@ -73,21 +73,21 @@ def decode(
     """
     cls = isa_class(machine.cpu, machine.os)
     if rates is not None and rates.decode:
-        found = measured_rates.Reader(rates, cls, threads, own)
-        t_tok = sum(n / found.decode(kind) for kind, n in weights.streamed_params)
-        t_tok += extra_rows(shape, weights) * found.row_s(weights.streamed_params)
-        t_tok += products(shape, depth) / found.attention(kv_type, shape.head_dim, shape.n_head_kv, _group(shape))
+        kernels = measured_rates.Reader(rates, cls, threads, own)
+        t_tok = sum(n / kernels.decode(kind) for kind, n in weights.streamed_params)
+        t_tok += extra_rows(shape, weights) * kernels.row_s(weights.streamed_params)
+        t_tok += products(shape, depth) / kernels.attention(kv_type, shape.head_dim, shape.n_head_kv, _group(shape))
         t_tok += shape.recurrent_bytes / (_bandwidth(machine).reached_gb_s * 1e9)
-        t_tok += shape.n_layer * (found.layer_s + found.element_s * activations(shape))
-        return _rate(1 / t_tok, _calibrated(rates), found.basis(depth))
-    reads = _bandwidth(machine)
-    bandwidth = reads.reached_gb_s * 1e9
-    power = OVERLAP_MEASURED if reads.source == "measured" else OVERLAP_THEORETICAL
-    t_mem = (weights.streamed_bytes + kv_read_bytes(shape, depth, kv_type)) / bandwidth
+        t_tok += shape.n_layer * (kernels.layer_s + kernels.element_s * activations(shape))
+        return _rate(1 / t_tok, _calibrated(rates), kernels.basis(depth))
+    bandwidth = _bandwidth(machine)
+    bytes_s = bandwidth.reached_gb_s * 1e9
+    power = OVERLAP_MEASURED if bandwidth.source == "measured" else OVERLAP_THEORETICAL
+    t_mem = (weights.streamed_bytes + kv_read_bytes(shape, depth, kv_type)) / bytes_s
     t_comp = sum(n / (threads * cls.decode_gw_s(kind, own) * 1e9) for kind, n in weights.streamed_params)
     bound: Bound = "memory" if t_mem >= t_comp else "arithmetic"
     rate = 1.0 / ((t_mem**power + t_comp**power) ** (1 / power) + BARRIER_S * shape.n_layer)
-    return _rate(rate, _BANDS[reads.source], Predicted(threads, cls.name, bound, reads, depth))
+    return _rate(rate, _BANDS[bandwidth.source], Predicted(threads, cls.name, bound, bandwidth, depth))
 
 
 def prefill(
@@ -107,12 +107,12 @@ def prefill(
     head_type, head = _head(shape, weights)
     body = [(kind, n - head if kind == head_type else n) for kind, n in weights.streamed_params]
     if rates is not None and rates.prefill:
-        found = measured_rates.Reader(rates, cls, threads, own)
-        t_tok = sum(n / found.prefill(kind) for kind, n in body)
-        t_tok += (head / found.decode(head_type) if rates.decode else 0.0) / tokens
-        t_tok += products(shape, tokens // 2) / found.attention_prefill(kv_type)
-        t_tok += shape.n_layer * (found.layer_s / min(tokens, BATCH) + found.element_prefill_s * activations(shape))
-        return _rate(1 / t_tok, _calibrated(rates), found.basis())
+        kernels = measured_rates.Reader(rates, cls, threads, own)
+        t_tok = sum(n / kernels.prefill(kind) for kind, n in body)
+        t_tok += (head / kernels.decode(head_type) if rates.decode else 0.0) / tokens
+        t_tok += products(shape, tokens // 2) / kernels.attention_prefill(kv_type)
+        t_tok += shape.n_layer * (kernels.layer_s / min(tokens, BATCH) + kernels.element_prefill_s * activations(shape))
+        return _rate(1 / t_tok, _calibrated(rates), kernels.basis())
     t_comp = sum(n / (threads * cls.prefill_gw_s(kind, own) * 1e9) for kind, n in body)
     rate = 1.0 / (t_comp + BARRIER_S * shape.n_layer / BATCH)
     return _rate(rate, _BANDS["theoretical"], Predicted(threads, cls.name))
@@ -138,8 +138,10 @@ def activations(shape: Shape) -> int:
 def extra_rows(shape: Shape, weights: Weights) -> float:
     """Rows of matrices that a token is multiplied with, beyond those that its weights would make at the length that
     rates are measured with; fewer than none where rows are longer."""
-    n = sum(n for _, n in weights.streamed_params)
-    return n * _rows_per_weight(shape) - n / CALIBRATED_ROW if n and architecture.tensors(shape) else 0.0
+    if not weights.streamed_params or not architecture.tensors(shape):
+        return 0.0
+    n_weights = sum(count for _, count in weights.streamed_params)
+    return n_weights * _rows_per_weight(shape) - n_weights / CALIBRATED_ROW
 
 
 @lru_cache(maxsize=1024)

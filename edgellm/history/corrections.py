@@ -95,28 +95,30 @@ def corrections(ratios: Iterable[Ratio]) -> Corrections:
     runs: dict[Row, list[Ratio]] = defaultdict(list)
     for ratio in ratios:
         runs[ratio.backend, ratio.model, ratio.quant, ratio.kv_type].append(ratio)
-    cells: dict[File, list[Ratio]] = defaultdict(list)
+    by_file: dict[File, list[Ratio]] = defaultdict(list)
     for (backend, model, quant, _), group in runs.items():
-        cells[backend, model, quant] += group
+        by_file[backend, model, quant] += group
     backends: dict[str, Correction] = {}
     families: dict[tuple[str, str], Correction] = {}
     models: dict[tuple[str, str], Correction] = {}
-    for backend in sorted({key[0] for key in cells}):
-        here = {key: group for key, group in cells.items() if key[0] == backend}
-        backends[backend] = _of_others(here.values(), NONE, BACKEND_PRIOR, SameBackend(backend, len(here)))
-        for name in sorted({family(key[2]) for key in here}):
-            alike = {key: group for key, group in here.items() if family(key[2]) == name}
-            kin = SameFamily(name, backend, len(alike))
-            families[backend, name] = _of_others(alike.values(), backends[backend], FAMILY_PRIOR, kin)
-        for model in sorted({key[1] for key in here}):
-            alike = {key: group for key, group in here.items() if key[1] == model}
-            basis = SameModel(model, len(alike))
-            models[backend, model] = _of_others(alike.values(), backends[backend], MODEL_PRIOR, basis)
+    for backend in sorted({key[0] for key in by_file}):
+        on_backend = {key: group for key, group in by_file.items() if key[0] == backend}
+        backends[backend] = _of_others(on_backend.values(), NONE, BACKEND_PRIOR, SameBackend(backend, len(on_backend)))
+        for name in sorted({family(key[2]) for key in on_backend}):
+            alike = {key: group for key, group in on_backend.items() if family(key[2]) == name}
+            families[backend, name] = _of_others(
+                alike.values(), backends[backend], FAMILY_PRIOR, SameFamily(name, backend, len(alike))
+            )
+        for model in sorted({key[1] for key in on_backend}):
+            alike = {key: group for key, group in on_backend.items() if key[1] == model}
+            models[backend, model] = _of_others(
+                alike.values(), backends[backend], MODEL_PRIOR, SameModel(model, len(alike))
+            )
     rows: dict[Row, Correction] = {}
     files: dict[File, Correction] = {}
-    for key in cells:
+    for key in by_file:
         # Its own runs must not count twice, so the level above is made of the others.
-        others = {other: theirs for other, theirs in cells.items() if other[0] == key[0] and other != key}
+        others = {other: theirs for other, theirs in by_file.items() if other[0] == key[0] and other != key}
         above = _level_above(others, key[1], family(key[2]))
         by_cache = {row: theirs for row, theirs in runs.items() if row[:3] == key}
         files[key] = _of_other_caches(by_cache, above)
@@ -127,12 +129,12 @@ def corrections(ratios: Iterable[Ratio]) -> Corrections:
 
 
 def _level_above(others: Mapping[File, Sequence[Ratio]], model: str, name: str) -> Correction:
-    whole = _of_others(others.values(), NONE, BACKEND_PRIOR, None)
+    on_backend = _of_others(others.values(), NONE, BACKEND_PRIOR, None)
     same_model = {key: group for key, group in others.items() if key[1] == model}
     if same_model:
-        return _of_others(same_model.values(), whole, MODEL_PRIOR, None)
+        return _of_others(same_model.values(), on_backend, MODEL_PRIOR, None)
     alike = {key: group for key, group in others.items() if family(key[2]) == name}
-    return _of_others(alike.values(), whole, FAMILY_PRIOR, None)
+    return _of_others(alike.values(), on_backend, FAMILY_PRIOR, None)
 
 
 def _of_other_caches(by_cache: Mapping[Row, Sequence[Ratio]], above: Correction) -> Correction:
@@ -140,17 +142,17 @@ def _of_other_caches(by_cache: Mapping[Row, Sequence[Ratio]], above: Correction)
     (_, model, quant, _), *_ = by_cache
     rates = _of_others(by_cache.values(), above, CACHE_PRIOR, None)
     basis = OtherCaches(model, quant, tuple(sorted({row[3] for row in by_cache})))
-    medians = [m for runs in by_cache.values() if (m := _median(_logs(runs, "resident"))) is not None]
-    resident = _shrunk([(m, 1.0) for m in medians], 1.0, OWN_PRIOR)
+    medians = [middle for runs in by_cache.values() if (middle := _median(_logs(runs, "resident"))) is not None]
+    resident = _shrunk([(middle, 1.0) for middle in medians], 1.0, OWN_PRIOR)
     return replace(rates, resident=resident, basis=basis, within=OTHER_CACHE)
 
 
-def _of_others(cells: Collection[Sequence[Ratio]], above: Correction, prior: float, basis: Runs | None) -> Correction:
+def _of_others(files: Collection[Sequence[Ratio]], above: Correction, prior: float, basis: Runs | None) -> Correction:
     """The correction of a file that never ran, from others: each file counts once, however often it ran."""
     factors = {}
     for name in RATES:
-        medians = [m for runs in cells if (m := _median(_logs(runs, name))) is not None]
-        factors[name] = _shrunk([(m, 1.0) for m in medians], getattr(above, name), prior)
+        medians = [middle for runs in files if (middle := _median(_logs(runs, name))) is not None]
+        factors[name] = _shrunk([(middle, 1.0) for middle in medians], getattr(above, name), prior)
     return Correction(**factors, basis=basis)
 
 
@@ -173,7 +175,7 @@ def _shrunk(logs: Sequence[tuple[float, float]], above: float, prior: float) -> 
     middle = _median(logs)
     if middle is None:
         return above
-    weight = sum(w for _, w in logs)
+    weight = sum(weight for _, weight in logs)
     start = math.log(above)
     factor = math.exp(start + (middle - start) * weight / (weight + prior))
     # Four digits, so that a decision is reproducible.
@@ -185,11 +187,11 @@ def _median(logs: Sequence[tuple[float, float]]) -> float | None:
     if not logs:
         return None
     ordered = sorted(logs)
-    half, passed = sum(w for _, w in ordered) / 2, 0.0
-    for at, (value, weight) in enumerate(ordered):
-        passed += weight
-        if math.isclose(passed, half):
-            return (value + ordered[at + 1][0]) / 2
-        if passed > half:
+    half, weight_below = sum(weight for _, weight in ordered) / 2, 0.0
+    for index, (value, weight) in enumerate(ordered):
+        weight_below += weight
+        if math.isclose(weight_below, half):
+            return (value + ordered[index + 1][0]) / 2
+        if weight_below > half:
             return value
     return ordered[-1][0]

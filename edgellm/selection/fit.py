@@ -94,29 +94,30 @@ def fit_reports(
     taken instead. A file that no backend opens is appraised all the same, as far as memory and speed go.
     """
     room = replace(scenario, budget_bytes=scenario.budget_bytes - adapter_bytes)
-    named = replace(card, kind=scenario.needs.kind)
-    scored = [replace(other, files=()) for other in context.cards if other.scores and other.id != card.id]
+    card_of_kind = replace(card, kind=scenario.needs.kind)
+    scored_cards = [replace(other, files=()) for other in context.cards if other.scores and other.id != card.id]
     usable = tuple(b for b in context.backends if not b.problems and scenario.request.backend in (None, b.name))
-    every = replace(named, files=(*named.files, *others))
-    options, rejected = expand(replace(context, cards=(every, *scored), backends=usable, stored=frozenset()), room)
-    mine = [r for r in rejected if r.model == card.id]
-    refused = {r.quant: r.reason for r in mine if isinstance(r.reason, NoBackendOpens) and r.reason.refusals}
-    broken = tuple(BackendCannotRun(b.name, b.problems) for b in context.backends if b.problems)
+    with_others = replace(card_of_kind, files=(*card_of_kind.files, *others))
+    everything = replace(context, cards=(with_others, *scored_cards), backends=usable, stored=frozenset())
+    options, all_rejected = expand(everything, room)
+    rejected = [r for r in all_rejected if r.model == card.id]
+    not_opened = {r.quant: r.reason for r in rejected if isinstance(r.reason, NoBackendOpens) and r.reason.refusals}
+    cannot_run = tuple(BackendCannotRun(b.name, b.problems) for b in context.backends if b.problems)
     reports: list[FitReport] = []
-    for file in named.files:
-        same = [o for o in options if o.file is file]
+    for file in card_of_kind.files:
+        of_file = [o for o in options if o.file is file]
         problem: Refusal | None
-        if same:
-            problem = _refused_by_rules(same, context, room)
+        if of_file:
+            problem = _refused_by_rules(of_file, context, room)
         else:
-            problem = refused.get(file.quant, NoBackendRuns(broken))
-            same = _without_backend(replace(named, files=(file,)), scored, context, room)
-        if same:
+            problem = not_opened.get(file.quant, NoBackendRuns(cannot_run))
+            of_file = _without_backend(replace(card_of_kind, files=(file,)), scored_cards, context, room)
+        if of_file:
             siblings = [o for o in options if o.file is not file]
-            run = _as_selected(same, context, room) if problem is None else None
-            reports.append(_fit_report(run or _as_wished(same), siblings, adapter_bytes, problem))
-    missing = {file.quant for file in named.files} - {a.candidate.quant for a in reports}
-    return reports, [r for r in mine if r.quant in missing]
+            run = _as_selected(of_file, context, room) if problem is None else None
+            reports.append(_fit_report(run or _as_wished(of_file), siblings, adapter_bytes, problem))
+    missing = {file.quant for file in card_of_kind.files} - {report.candidate.quant for report in reports}
+    return reports, [r for r in rejected if r.quant in missing]
 
 
 def _without_backend(
@@ -134,10 +135,10 @@ def _without_backend(
     return expand(SelectionContext(context.machine, (nobody,), (card, *scored)), room)[0]
 
 
-def _refused_by_rules(same: Sequence[Option], context: SelectionContext, room: Scenario) -> RefusedByRule | None:
+def _refused_by_rules(of_file: Sequence[Option], context: SelectionContext, room: Scenario) -> RefusedByRule | None:
     """What a plugin's rule says against the file on every backend; None = nothing."""
     for rule in context.rules:
-        result = rule(same, room)
+        result = rule(of_file, room)
         if not result.kept:
             return RefusedByRule(rule.__name__, result.rejected[-1][1] if result.rejected else result.reason)
     return None
@@ -150,24 +151,24 @@ class _Run:
     why: ContextLength
 
 
-def _as_selected(same: Sequence[Option], context: SelectionContext, room: Scenario) -> _Run | None:
+def _as_selected(of_file: Sequence[Option], context: SelectionContext, room: Scenario) -> _Run | None:
     """Backend, cache and context as selection takes them for this one file; None where it would not take it."""
     try:
         able = {backend.name for backend in usable_backends(context.backends, room.request)[0]}
         # A veto is a problem of its own, and no reason to show the file in another context.
-        outcome = choose([replace(o, veto="") for o in same if o.backend in able], room, context.rules)
+        outcome = choose([replace(o, veto="") for o in of_file if o.backend in able], room, context.rules)
     except (NothingFits, BackendUnavailable):
         return None
-    option = next(o for o in same if o.backend == outcome.choice.backend)
+    option = next(o for o in of_file if o.backend == outcome.choice.backend)
     return _Run(replace(option, kv_type=outcome.choice.kv_type), outcome.choice.ctx, outcome.context_length)
 
 
-def _as_wished(same: Sequence[Option]) -> _Run:
+def _as_wished(of_file: Sequence[Option]) -> _Run:
     """The file as it would be run if there were room."""
-    best = rank_models(same)[0]
+    best = rank_models(of_file)[0]
     ctx, task = best.needed_ctx, best.scenario.request.task
-    asked = best.scenario.request.ctx is not None
-    return _Run(best, ctx, ContextLength(ctx, "asked") if asked else ContextLength(ctx, "task", task=task))
+    is_asked = best.scenario.request.ctx is not None
+    return _Run(best, ctx, ContextLength(ctx, "asked") if is_asked else ContextLength(ctx, "task", task=task))
 
 
 def _fit_report(run: _Run, siblings: Sequence[Option], adapter_bytes: int, problem: Refusal | None) -> FitReport:
@@ -179,11 +180,11 @@ def _fit_report(run: _Run, siblings: Sequence[Option], adapter_bytes: int, probl
         problems.append(TrainedForLess(chosen.card.ctx_train, ctx))
     if request.kv_type is not None and chosen.backend:
         problems.append(chosen.facts.refuses_cache(chosen.kv_type, chosen.shape))
-    whole = chosen.candidate(ctx)
-    memory = replace(whole.footprint, adapter_bytes=adapter_bytes)
+    candidate = chosen.candidate(ctx)
+    footprint = replace(candidate.footprint, adapter_bytes=adapter_bytes)
     others = [o for o in siblings if o.backend == chosen.backend]
     return FitReport(
-        candidate=replace(whole, footprint=memory),
+        candidate=replace(candidate, footprint=footprint),
         exact_size=chosen.weights.exact,
         ctx_reason=run.why,
         kept=chosen.kept,
@@ -255,24 +256,24 @@ def _with_budget(option: Option, ctx: int) -> list[Remedy]:
 
 def _together(option: Option, ctx: int, siblings: Sequence[Option]) -> list[Remedy]:
     """The change of several flags that gives least up, where any makes it fit."""
-    kinds = [k for k in KV_TYPES if not option.facts.refuses_cache(k, option.shape)] or [option.kv_type]
-    slots = option.scenario.request.slots
+    kv_types = [k for k in KV_TYPES if not option.facts.refuses_cache(k, option.shape)] or [option.kv_type]
+    slots, lengths = option.scenario.request.slots, (ctx, *(step for step in STEPS if step < ctx))
     best: tuple[float, Remedy] | None = None
-    for file, kind, n_slots in itertools.product((option, *siblings), kinds, sorted({slots, 1})):
-        tried = replace(file, scenario=_asking(option.scenario, slots=n_slots), kv_type=kind)
-        n = next((n for n in (ctx, *(step for step in STEPS if step < ctx)) if tried.fits_at(n)), None)
-        if n is not None:
-            left = tried.kept.mid - GIVEN_UP_PER_HALF * (math.log2(ctx / n) + math.log2(slots / n_slots))
-            if best is None or left > best[0]:
-                best = left, Remedy(_flags(option, tried, ctx, n), tried.counted_at(n))
+    for file, kv_type, n_slots in itertools.product((option, *siblings), kv_types, sorted({slots, 1})):
+        tried = replace(file, scenario=_asking(option.scenario, slots=n_slots), kv_type=kv_type)
+        length = next(filter(tried.fits_at, lengths), None)
+        if length is not None:
+            kept = tried.kept.mid - GIVEN_UP_PER_HALF * (math.log2(ctx / length) + math.log2(slots / n_slots))
+            if best is None or kept > best[0]:
+                best = kept, Remedy(_flags(option, tried, ctx, length), tried.counted_at(length))
     return [] if best is None else [best[1]]
 
 
-def _flags(option: Option, tried: Option, ctx: int, n: int) -> tuple[str, ...]:
+def _flags(option: Option, tried: Option, ctx: int, length: int) -> tuple[str, ...]:
     changed = (
         (f"--quant {tried.quant}", tried.quant != option.quant),
         (f"--kv {tried.kv_type}", tried.kv_type != option.kv_type),
-        (f"--ctx {n}", n != ctx),
+        (f"--ctx {length}", length != ctx),
         ("--slots 1", tried.scenario.request.slots != option.scenario.request.slots),
     )
     return tuple(flag for flag, differs in changed if differs)

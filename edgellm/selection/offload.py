@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate
+from typing import Literal
 
 from msgspec import Struct
 
@@ -49,18 +50,20 @@ class Layers(Struct, frozen=True):
 
 def live(offload: Offload, machine: Machine) -> Offload:
     """The devices with what the machine knows of them now: free memory, and whether it is the machine's own."""
-    left = list(machine.accelerators)
-    found = []
+    remaining = list(machine.accelerators)
+    devices = []
     for device in offload.devices:
-        same = _same(device, left, alone=len(offload.devices) == len(machine.accelerators) == 1)
-        if same is None:
-            found.append(device)
+        gpu = _same(device, remaining, alone=len(offload.devices) == len(machine.accelerators) == 1)
+        if gpu is None:
+            devices.append(device)
             continue
-        left.remove(same)
-        free = same.free_bytes if same.free_bytes is not None else device.free_bytes
-        total = same.vram_bytes or device.total_bytes
-        found.append(replace(device, total_bytes=total, free_bytes=free, unified=same.unified or device.unified))
-    return replace(offload, devices=tuple(found))
+        remaining.remove(gpu)
+        free_bytes = gpu.free_bytes if gpu.free_bytes is not None else device.free_bytes
+        total_bytes = gpu.vram_bytes or device.total_bytes
+        devices.append(
+            replace(device, total_bytes=total_bytes, free_bytes=free_bytes, unified=gpu.unified or device.unified)
+        )
+    return replace(offload, devices=tuple(devices))
 
 
 def _same(device: Device, accelerators: Iterable[Accelerator], *, alone: bool) -> Accelerator | None:
@@ -71,10 +74,10 @@ def _same(device: Device, accelerators: Iterable[Accelerator], *, alone: bool) -
 
 def assumed(machine: Machine) -> Offload:
     """What a build for the machine's accelerators could use: for planning without that build."""
-    known = [a for a in machine.accelerators if a.vram_bytes is not None or a.unified]
+    accelerators = [a for a in machine.accelerators if a.vram_bytes is not None or a.unified]
     devices = tuple(
         Device(f"{a.kind}{i}", a.name, a.vram_bytes or machine.memory.total_bytes, a.free_bytes, a.unified)
-        for i, a in enumerate(known)
+        for i, a in enumerate(accelerators)
     )
     missing = "" if devices else f"no GPU with known memory is in {machine.name}"
     return Offload(devices, missing)
@@ -89,11 +92,11 @@ def require(backend: str, offload: Offload | None, asked: int | None) -> None:
     if asked in (None, 0) or (offload is not None and offload.devices):
         return
     why = f"{backend} puts no layers on a GPU" if offload is None else f"{backend}: {offload.missing}"
-    what = "all" if asked == ALL else asked
-    cure = "" if offload is None else offload.remedy
-    leave = "leave --gpu-layers out to compute on the CPU"
+    layers = "all" if asked == ALL else asked
+    remedy = "" if offload is None else offload.remedy
+    leave_out = "leave --gpu-layers out to compute on the CPU"
     raise BackendUnavailable(
-        f"--gpu-layers {what} cannot be kept: {why}", hint=f"{cure}, or {leave}" if cure else leave
+        f"--gpu-layers {layers} cannot be kept: {why}", hint=f"{remedy}, or {leave_out}" if remedy else leave_out
     )
 
 
@@ -111,70 +114,72 @@ def unused(machine: Machine, backend: str, offload: Offload | None, asked: int |
 
 
 def place(  # noqa: PLR0917
-    whole: Footprint,
+    footprint: Footprint,
     shape: Shape,
     tensor_bytes: int,
     quant: str,
     offload: Offload | None,
     asked: int | None = None,
 ) -> Placement:
-    """Where the layers of a model go that takes `whole` without a GPU. `quant` "" = not known.
+    """Where the layers of a model go that takes `footprint` without a GPU. `quant` "" = not known.
 
     Unasked, all of them where they fit the free memory less a reserve, else as many as do.
     """
     if offload is None or not offload.devices or asked == 0:
-        return Placement(0, whole)
+        return Placement(0, footprint)
     devices, total = offload.devices, shape.n_layer + 1
     names = ", ".join(d.description for d in devices)
     if all(d.unified for d in devices):
         # Its memory is the machine's, and was counted as such.
-        return _unified(whole, total, names, asked)
-    rooms = [_room(d) - whole.compute_bytes for d in devices]
-    kv = whole.kv_bytes // max(1, shape.n_layer)
-    parts = layers(shape, tensor_bytes, quant)
+        return _unified(footprint, total, names, asked)
+    rooms = [_room(d) - footprint.compute_bytes for d in devices]
+    kv_per_layer = footprint.kv_bytes // max(1, shape.n_layer)
+    sizes = layers(shape, tensor_bytes, quant)
     # From the end, as they are put there.
-    costs = [parts.output, *(weights + kv for weights in reversed(parts.blocks))]
+    costs = [sizes.output, *(weights + kv_per_layer for weights in reversed(sizes.blocks))]
     fitting = _fitting(costs, rooms)
-    n = min(fitting if asked is None else total if asked == ALL else asked, total)
-    needed = sum(costs) + whole.compute_bytes * len(devices)
-    usable = sum(map(_room, devices))
+    count = min(fitting if asked is None else total if asked == ALL else asked, total)
+    scratch_bytes, usable_bytes = footprint.compute_bytes * len(devices), sum(map(_room, devices))
     problem = None
-    if fitting < n:
-        asked_for = sum(costs[:n]) + whole.compute_bytes * len(devices)
-        problem = LayersDoNotFit(n, total, asked_for, usable, names, fitting)
+    if fitting < count:
+        problem = LayersDoNotFit(count, total, sum(costs[:count]) + scratch_bytes, usable_bytes, names, fitting)
     if asked is not None:
-        reason = GpuLayers(n, total, names, "asked")
+        reason = GpuLayers(count, total, names, "asked")
     else:
-        reason = GpuLayers(n, total, names, "all_fit" if n == total else "some_fit", needed, usable)
-    if n == 0:
-        return Placement(0, whole, reason)
-    return Placement(ALL if n == total else n, _split(whole, parts, kv, n, len(devices)), reason, problem)
+        cause: Literal["all_fit", "some_fit"] = "all_fit" if count == total else "some_fit"
+        reason = GpuLayers(count, total, names, cause, sum(costs) + scratch_bytes, usable_bytes)
+    if count == 0:
+        return Placement(0, footprint, reason)
+    left = _split(footprint, sizes, kv_per_layer, count, len(devices))
+    return Placement(ALL if count == total else count, left, reason, problem)
 
 
-def _unified(whole: Footprint, total: int, names: str, asked: int | None) -> Placement:
-    n = total if asked in (None, ALL) else min(asked or 0, total)
-    reason = GpuLayers(n, total, names, "unified" if asked is None else "unified_asked")
-    return Placement(ALL if n == total else n, whole, reason)
+def _unified(footprint: Footprint, total: int, names: str, asked: int | None) -> Placement:
+    count = total if asked in (None, ALL) else min(asked or 0, total)
+    reason = GpuLayers(count, total, names, "unified" if asked is None else "unified_asked")
+    return Placement(ALL if count == total else count, footprint, reason)
 
 
-def _split(whole: Footprint, parts: Layers, kv: int, n: int, n_devices: int) -> Footprint:
-    """What stays in RAM and what is on the GPU with `n` layers there."""
-    blocks = sum(parts.blocks[len(parts.blocks) - (n - 1) :])
-    kv_bytes = kv * (n - 1) if n <= len(parts.blocks) else whole.kv_bytes
+def _split(footprint: Footprint, sizes: Layers, kv_per_layer: int, count: int, n_devices: int) -> Footprint:
+    """What stays in RAM and what is on the GPU with `count` layers there."""
+    blocks = sum(sizes.blocks[len(sizes.blocks) - (count - 1) :])
+    kv_bytes = kv_per_layer * (count - 1) if count <= len(sizes.blocks) else footprint.kv_bytes
     # With every layer away the CPU computes embeddings only; with some, its scratch is as large as before.
-    compute = min(whole.compute_bytes, COMPUTE_TOUCHED_BYTES) if n > len(parts.blocks) else whole.compute_bytes
-    touched = compute if whole.compute_resident_bytes is None else min(compute, whole.compute_resident_bytes)
-    weights_bytes = max(0, whole.weights_bytes - blocks - (0 if parts.tied else parts.output))
-    left = weights_bytes / max(1, whole.weights_bytes)
+    compute_bytes, resident_bytes = footprint.compute_bytes, footprint.compute_resident_bytes
+    if count > len(sizes.blocks):
+        compute_bytes = min(compute_bytes, COMPUTE_TOUCHED_BYTES)
+    resident_bytes = compute_bytes if resident_bytes is None else min(compute_bytes, resident_bytes)
+    weights_bytes = max(0, footprint.weights_bytes - blocks - (0 if sizes.tied else sizes.output))
+    kept = weights_bytes / max(1, footprint.weights_bytes)
     return replace(
-        whole,
+        footprint,
         weights_bytes=weights_bytes,
-        repack_bytes=round(whole.repack_bytes * left),
-        reclaimable_bytes=round(whole.reclaimable_bytes * left),
-        kv_bytes=whole.kv_bytes - kv_bytes,
-        compute_bytes=compute,
-        compute_resident_bytes=touched,
-        device_bytes=blocks + parts.output + kv_bytes + whole.compute_bytes * n_devices,
+        repack_bytes=round(footprint.repack_bytes * kept),
+        reclaimable_bytes=round(footprint.reclaimable_bytes * kept),
+        kv_bytes=footprint.kv_bytes - kv_bytes,
+        compute_bytes=compute_bytes,
+        compute_resident_bytes=resident_bytes,
+        device_bytes=blocks + sizes.output + kv_bytes + footprint.compute_bytes * n_devices,
     )
 
 
@@ -203,23 +208,24 @@ def layers(shape: Shape, tensor_bytes: int, quant: str) -> Layers:
     Where the mix or the parts are not known, blocks are alike and hold everything, and the table has a byte a weight:
     more than it is, so that what is planned fits.
     """
-    known = quants.QUANTS.get(quant)
-    name = quant if known is None or known.predictable or not known.like else known.like[0]
+    mix = quants.QUANTS.get(quant)
+    recipe_name = quant if mix is None or mix.predictable or not mix.like else mix.like[0]
     parts = architecture.tensors(shape)
-    n = shape.n_layer
-    if parts is None or name not in recipe.BASE_TYPE:
-        return Layers(shape.n_vocab * shape.n_embd, (tensor_bytes // max(1, n),) * n, shape.tied_embeddings)
-    facts = traits(shape)
+    n_layer = shape.n_layer
+    if parts is None or recipe_name not in recipe.BASE_TYPE:
+        return Layers(shape.n_vocab * shape.n_embd, (tensor_bytes // max(1, n_layer),) * n_layer, shape.tied_embeddings)
+    model_traits = traits(shape)
     n_attn_v = sum(len(t.layers) for t in parts if t.role in ("attn_v", "attn_qkv"))
-    blocks, tables = [0] * n, {"output": 0, "token_embd": 0, "per_layer_token_embd": 0}
+    blocks, tables = [0] * n_layer, {"output": 0, "token_embd": 0, "per_layer_token_embd": 0}
     for part in parts:
-        of = n_attn_v if part.role in ("attn_v", "attn_qkv") else n
-        for i in part.layers:
-            size = TYPES[for_row(recipe.tensor_type(part.role, i, of, name, facts), part.row)].tensor_bytes(part.elems)
+        n_counted = n_attn_v if part.role in ("attn_v", "attn_qkv") else n_layer
+        for layer in part.layers:
+            wanted = recipe.tensor_type(part.role, layer, n_counted, recipe_name, model_traits)
+            size = TYPES[for_row(wanted, part.row)].tensor_bytes(part.elems)
             if part.role in tables:
                 tables[part.role] += size
             else:
-                blocks[i] += size
+                blocks[layer] += size
     scale = tensor_bytes / max(1, sum(blocks) + sum(tables.values()))
     output = tables["token_embd" if shape.tied_embeddings else "output"]
     return Layers(round(output * scale), tuple(round(b * scale) for b in blocks), shape.tied_embeddings)
