@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from support.refusals import refuses
 
 from edgellm.errors import Closed, ContextOverflow, UsageError
 from edgellm.sdk.client import EdgeLLM
@@ -43,9 +44,8 @@ def test_more_texts_than_a_request_takes(llm: EdgeLLM) -> None:
     found = llm.embed(texts)
     np.testing.assert_allclose(found, [counted(text) for text in texts], atol=1e-7)
     texts[MAX_INPUTS + 1] = "x" * 600
-    with pytest.raises(ContextOverflow, match=rf"input\[{MAX_INPUTS + 1}\] has 601 tokens") as caught:
+    with refuses(ContextOverflow, n_prompt=601, n_ctx=512, index=MAX_INPUTS + 1):
         llm.embed(texts)
-    assert (caught.value.index, caught.value.n_ctx) == (MAX_INPUTS + 1, 512)
 
 
 def test_threads_and_answers_together(llm: EdgeLLM) -> None:
@@ -72,22 +72,22 @@ def test_documents_are_scored_in_order(llm: EdgeLLM) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ask", "message"),
+    ("ask", "param"),
     [
-        (lambda llm: llm.embed(["a", ""]), r"input\[1\] is empty"),
-        (lambda llm: llm.embed(["a", []]), r"input\[1\] is empty"),
-        (lambda llm: llm.embed([3]), "neither text nor a list of token ids"),
-        (lambda llm: llm.embed([["a"]]), "cannot be sent"),
-        (lambda llm: llm.embed("\ud800"), "cannot be sent"),
-        (lambda llm: llm.embed("a", dimensions=8), "dimensions=8: the model's vectors have 256 numbers"),
-        (lambda llm: llm.embed("a", dimensions=0), "dimensions=0 is out of range"),
-        (lambda llm: llm.rerank("", ["a"]), "the query is empty"),
-        (lambda llm: llm.rerank("a", []), "documents holds 0 texts"),
-        (lambda llm: llm.rerank("a", ["b", ""]), r"documents\[1\] is empty"),
+        pytest.param(lambda llm: llm.embed(["a", ""]), "input", id="an empty text"),
+        pytest.param(lambda llm: llm.embed(["a", []]), "input", id="no ids"),
+        pytest.param(lambda llm: llm.embed([3]), "input", id="a number"),
+        pytest.param(lambda llm: llm.embed([["a"]]), "", id="a text among ids"),
+        pytest.param(lambda llm: llm.embed("\ud800"), "", id="half a surrogate"),
+        pytest.param(lambda llm: llm.embed("a", dimensions=8), "dimensions", id="fewer dimensions"),
+        pytest.param(lambda llm: llm.embed("a", dimensions=0), "dimensions", id="no dimensions"),
+        pytest.param(lambda llm: llm.rerank("", ["a"]), "query", id="an empty query"),
+        pytest.param(lambda llm: llm.rerank("a", []), "documents", id="no documents"),
+        pytest.param(lambda llm: llm.rerank("a", ["b", ""]), "documents", id="an empty document"),
     ],
 )
-def test_what_cannot_be_asked_is_a_usage_error(llm: EdgeLLM, ask, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+def test_what_cannot_be_asked_is_a_usage_error(llm: EdgeLLM, ask, param: str) -> None:
+    with refuses(UsageError, param=param):
         ask(llm)
 
 
@@ -99,7 +99,7 @@ def test_a_closed_model_embeds_nothing() -> None:
 
 
 def test_requests_hold_what_they_may() -> None:
-    with pytest.raises(UsageError, match="input holds 2049 texts; send 1 to 2048"):
+    with refuses(UsageError, param="input"):
         EmbeddingRequest(("a",) * (MAX_INPUTS + 1))
-    with pytest.raises(UsageError, match="documents holds 0"):
+    with refuses(UsageError, param="documents"):
         RerankRequest("a", ())

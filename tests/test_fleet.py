@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.refusals import refuses
 
 from edgellm.app import fleet_file
 from edgellm.errors import UsageError
@@ -51,41 +52,41 @@ def test_the_name_is_the_files_where_none_is_given(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "param"),
     [
-        ("", "no boxes"),
-        ("boxes = 3", "boxes: must be tables"),
-        ("[[boxes]", "no valid TOML.*line 1"),
-        ("a = " + "9" * 5000, "no valid TOML"),
-        ("a = " + "[" * 5000, "no valid TOML"),
-        (BOX + "min_tps = nan\n", "line 1, a: min_tps: min_tps=nan is out of range"),
-        (BOX + "ctx = true\n", "line 1, a: ctx: Expected `int | null`, got `bool`"),
-        ("color = 1\n" + BOX, "color: unknown key"),
-        ("name = 3\n" + BOX, "name: no text"),
-        ("[defaults]\nname = 'x'\n" + BOX, "defaults: name: unknown key"),
-        ("[defaults]\nctx = '4k'\n" + BOX, "defaults: ctx: Expected `int | null`, got `str`"),
-        (BOX + "contex = 3\n", "line 1, a: contex: unknown key"),
-        (BOX + BOX.replace('"a"', '"b"') + "ctx = 1\n", "line 4, b: ctx: ctx=1 is out of range"),
-        (BOX + "count = 0\n", "line 1, a: count: 0 is out of range"),
-        (BOX + 'count = "many"\n', "line 1, a: count: Expected `int`, got `str`"),
-        (BOX + 'task = "poetry"\n', "line 1, a: task: unknown task 'poetry'"),
-        (BOX + 'max_memory = "lots"\n', "line 1, a: max_memory: 'lots' is not a size"),
-        (BOX + "slots = 1000\n", "line 1, a: slots: slots=1000 is out of range"),
-        (BOX + "min_tps = -1\n", "line 1, a: min_tps: min_tps=-1.0 is out of range"),
-        (BOX + 'kv = "q3"\n', "line 1, a: kv: unknown cache type 'q3'"),
-        (BOX + 'gpu_layers = "most"\n', "line 1, a: gpu_layers: gpu_layers='most' is no number"),
-        (BOX + BOX, "line 4, a: name: 'a' stands in the file twice"),
-        ("[[boxes]]\nprofile = 'x'\n", "line 1: name: must be a text"),
-        ("[[boxes]]\nname = 'x'\n", "line 1, x: profile: must name a profile"),
-        ('[[boxes]]\nname = "a\\u001b[2J"\nprofile = "x"\n', "line 1: name: must be a text on one line"),
+        pytest.param("", "", id="empty"),
+        pytest.param("boxes = 3", "boxes", id="no tables"),
+        pytest.param("[[boxes]", "", id="half a table"),
+        pytest.param("a = " + "9" * 5000, "", id="a number of 5000 digits"),
+        pytest.param("a = " + "[" * 5000, "", id="nested"),
+        pytest.param(BOX + "min_tps = nan\n", "min_tps", id="no number"),
+        pytest.param(BOX + "ctx = true\n", "ctx", id="a bool"),
+        pytest.param("color = 1\n" + BOX, "color", id="an unknown key"),
+        pytest.param("name = 3\n" + BOX, "name", id="a number for a name"),
+        pytest.param("[defaults]\nname = 'x'\n" + BOX, "name", id="a default name"),
+        pytest.param("[defaults]\nctx = '4k'\n" + BOX, "ctx", id="a default text"),
+        pytest.param(BOX + "contex = 3\n", "contex", id="an unknown key of a box"),
+        pytest.param(BOX + BOX.replace('"a"', '"b"') + "ctx = 1\n", "ctx", id="a short context of the second box"),
+        pytest.param(BOX + "count = 0\n", "count", id="none of a box"),
+        pytest.param(BOX + 'count = "many"\n', "count", id="a text of a count"),
+        pytest.param(BOX + 'task = "poetry"\n', "task", id="an unknown task"),
+        pytest.param(BOX + 'max_memory = "lots"\n', "max_memory", id="a size that is none"),
+        pytest.param(BOX + "slots = 1000\n", "slots", id="many slots"),
+        pytest.param(BOX + "min_tps = -1\n", "min_tps", id="a negative rate"),
+        pytest.param(BOX + 'kv = "q3"\n', "kv", id="an unknown cache type"),
+        pytest.param(BOX + 'gpu_layers = "most"\n', "gpu_layers", id="an unknown word"),
+        pytest.param(BOX + BOX, "name", id="a name twice"),
+        pytest.param("[[boxes]]\nprofile = 'x'\n", "name", id="no name"),
+        pytest.param("[[boxes]]\nname = 'x'\n", "profile", id="no profile"),
+        pytest.param('[[boxes]]\nname = "a\\u001b[2J"\nprofile = "x"\n', "name", id="control characters"),
     ],
 )
-def test_what_is_wrong_is_named_by_file_line_and_field(tmp_path: Path, text: str, complaint: str) -> None:
-    with pytest.raises(UsageError, match=r"fleet\.toml: (.*: )?" + complaint.replace("|", r"\|")) as caught:
+def test_what_is_wrong_is_named_by_file_line_and_field(tmp_path: Path, text: str, param: str) -> None:
+    with refuses(UsageError, param=param) as caught:
         fleet_file.load(write(tmp_path, text))
     assert caught.value.hint
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot read"):
+    with refuses(UsageError):
         fleet_file.load(tmp_path / "none.toml")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support import gguf_writer
+from support.refusals import refuses
 from support.words import said
 
 from edgellm.app import launch
@@ -132,7 +133,7 @@ class Gated(FakeSource):
 def test_models_that_turn_out_not_to_be_had_give_way_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
     hub = Gated("hf")
     install(monkeypatch, hub, FakeSource("pypi", dead="no network"))
-    with pytest.raises(SourceError, match="is gated"):
+    with refuses(SourceError, varies=r"hf://\S+"):
         launch.auto_plan(SelectionRequest())
     assert len(hub.asked) == launch.SPARE_MODELS + 1
     assert len({uri.split(":")[1] for uri in hub.asked}) == len(hub.asked), "each another model's"
@@ -141,16 +142,15 @@ def test_models_that_turn_out_not_to_be_had_give_way_a_few_times(monkeypatch: py
 def test_a_named_model_that_cannot_be_had_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     hub = Gated("hf")
     install(monkeypatch, hub)
-    with pytest.raises(SourceError, match="is gated"):
+    with refuses(SourceError, varies=r"hf://\S+"):
         launch.model_plan("qwen3-0.6b", SelectionRequest())
     assert len(hub.asked) == 1
 
 
 def test_where_nothing_answers_the_wish_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, FakeSource("hf", dead="no network"), FakeSource("pypi", dead="no network"))
-    with pytest.raises(SourceUnreachable, match="would be chosen") as caught:
+    with refuses(SourceUnreachable, varies=r"\S+ \S+(?= would be chosen)"):
         launch.auto_plan(SelectionRequest())
-    assert "edgellm serve PATH.gguf" in caught.value.hint
 
 
 def test_sources_that_all_stop_in_the_middle_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +250,7 @@ def test_a_named_file_gets_the_cache_that_is_asked_for(smollm2: str, monkeypatch
     assert by_path.footprint is not None
     assert exact.footprint is not None
     assert by_path.footprint.kv_bytes < 0.6 * exact.footprint.kv_bytes
-    with pytest.raises(UsageError, match="--kv has no meaning for echo"):
+    with refuses(UsageError, param="kv"):
         launch.model_plan("echo", asked)
 
 
@@ -258,14 +258,13 @@ def test_a_wrong_name_shows_close_ones() -> None:
     with pytest.raises(UnknownModel) as caught:
         launch.model_plan("smolm2-135m-instruct", SelectionRequest())
     assert SMOLLM2 in caught.value.hint
-    with pytest.raises(UnknownModel, match="no model named"):
+    with refuses(UnknownModel):
         launch.model_plan("zzzzzzzzzzzz", SelectionRequest())
 
 
 def test_a_wrong_quantization_shows_the_known_ones() -> None:
-    with pytest.raises(UsageError) as caught:
+    with refuses(UsageError, param="quant"):
         launch.model_plan(f"{SMOLLM2}:Q9_9", SelectionRequest())
-    assert "Q4_1" in caught.value.hint
     with pytest.raises(UsageError):
         launch.model_plan(SMOLLM2, SelectionRequest(), quant="Q9_9")
 
@@ -279,13 +278,13 @@ def test_an_embedding_model_is_planned_from_the_catalog(minilm: str) -> None:
     assert any(reason.startswith("Speed:") for reason in said(plan))
     chosen, _ = launch.auto_plan(SelectionRequest(task="embed", offline=True))
     assert chosen.artifact.model_id == "all-minilm-l6-v2"
-    with pytest.raises(UnsupportedTask, match="answers no chat"):
+    with refuses(UnsupportedTask):
         launch.model_plan("all-minilm-l6-v2", SelectionRequest(offline=True), to_chat=True)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1025])
 def test_threads_have_bounds(threads: int) -> None:
-    with pytest.raises(UsageError, match="out of range"):
+    with refuses(UsageError):
         launch.model_plan("echo", SelectionRequest(), threads=threads)
 
 
@@ -306,9 +305,9 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 def test_a_backend_that_is_not_installed_is_said(tmp_path: Path) -> None:
     path = gguf_writer.model().write(tmp_path / "tiny.gguf")
-    with pytest.raises(UnsupportedArtifact, match="backend 'mlx' can open"):
+    with refuses(UnsupportedArtifact):
         launch.model_plan(str(path), SelectionRequest(backend="mlx"))
-    with pytest.raises(UnsupportedArtifact, match="echo: format"):
+    with refuses(UnsupportedArtifact):
         launch.model_plan(str(path), SelectionRequest(backend="echo"))
 
 
@@ -345,7 +344,7 @@ def test_layers_of_a_file_and_of_a_name_go_to_the_gpu(
 
 
 def test_layers_have_no_meaning_for_echo() -> None:
-    with pytest.raises(UsageError, match="--gpu-layers has no meaning for echo"):
+    with refuses(UsageError, param="gpu_layers"):
         launch.model_plan("echo", SelectionRequest(gpu_layers=1))
 
 
@@ -362,10 +361,10 @@ def test_a_folder_named_like_a_model_does_not_take_its_place(
     assert said(plan)[0] == (
         f"Model: {SMOLLM2} of the catalog; ./{SMOLLM2}, which is here too, would name what lies there."
     )
-    with pytest.raises(UnknownModel, match="holds no model"):
+    with refuses(UnknownModel):
         launch.model_plan(f".{os.sep}{SMOLLM2}", SelectionRequest())
     (tmp_path / "my-own-model").mkdir()
-    with pytest.raises(UnknownModel, match="holds no model"):
+    with refuses(UnknownModel):
         launch.model_plan("my-own-model", SelectionRequest())
 
 
@@ -378,16 +377,16 @@ def test_options_go_to_the_backend_that_defines_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("backend", "options", "said"),
+    ("backend", "options"),
     [
-        ("bitnet", {"hed": "q8"}, "no option 'hed'"),
-        ("bitnet", {"head": "q9"}, "head=q9 means nothing"),
-        ("echo", {"head": "q8"}, "the echo backend has no options"),
+        pytest.param("bitnet", {"hed": "q8"}, id="an unknown option"),
+        pytest.param("bitnet", {"head": "q9"}, id="an unknown value"),
+        pytest.param("echo", {"head": "q8"}, id="none defined"),
     ],
 )
-def test_an_option_that_means_nothing_is_refused(backend: str, options: dict[str, str], said: str) -> None:
+def test_an_option_that_means_nothing_is_refused(backend: str, options: dict[str, str]) -> None:
     plan = LaunchPlan(backend, Artifact("gguf", (), "m"), Settings(n_ctx=256))
-    with pytest.raises(UsageError, match=said):
+    with refuses(UsageError):
         launch.with_options(plan, options)
 
 
@@ -409,7 +408,7 @@ def test_a_file_of_an_architecture_that_no_build_loads_is_refused_before_it_is_t
     if backend.architectures(probe()) is None:
         pytest.skip("cpu: libllama is missing, or does not list architectures")
 
-    with pytest.raises(UnsupportedArtifact, match="gguf: this build does not load architecture brand-new"):
+    with refuses(UnsupportedArtifact):
         launch.model_plan(str(path), SelectionRequest())
 
 

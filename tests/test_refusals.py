@@ -133,23 +133,42 @@ def test_several_workers_update_one_file(tmp_path: Path) -> None:
 
 
 def run(folder: Path, workers: str, **environment: str) -> str:
-    command = [sys.executable, "-m", "pytest", "-q", "-n", workers, "-p", "no:cacheprovider"]
+    return pytest_in(folder, "-n", workers, **environment)[-1]
+
+
+def pytest_in(folder: Path, *arguments: str, **environment: str) -> list[str]:
+    """The lines that a pytest of its own prints, in `folder`."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "EDGELLM_"))}
     done = subprocess.run(command, cwd=folder, env=env | environment, capture_output=True, text=True, check=False)
-    return done.stdout.splitlines()[-1]
+    return done.stdout.splitlines()
 
 
 def test_every_entry_is_of_a_test_that_exists() -> None:
-    """An update removes the others."""
-    entries = refusals.read(GOLDEN)
-    stale = {key for key in entries if not exists(key[0].partition("[")[0])}
-    if stale and os.environ.get(refusals.UPDATE):
-        refusals.replace(GOLDEN, stale, {})
-        stale = set()
+    drop({key for key in refusals.read(GOLDEN) if not exists(key[0].partition("[")[0])})
 
-    assert not stale, "EDGELLM_UPDATE_GOLDEN=1 .venv/bin/pytest tests/test_refusals.py removes them"
     assert not exists("test_refusals.py::test_gone")
     assert not exists("test_gone.py::test_it")
+
+
+@pytest.mark.slow(15)
+def test_every_entry_is_of_a_case_that_exists() -> None:
+    listed = pytest_in(HERE.parent, "--collect-only", "-n", "0", "-m", "slow or not slow", "tests")
+    cases = {line.removeprefix("tests/") for line in listed if "::" in line}
+    functions = {case.partition("[")[0] for case in cases}  # of a file that needs what is not here, there are none
+
+    assert len(cases) > 1000, listed[-9:]
+    drop({key for key in refusals.read(GOLDEN) if key[0].partition("[")[0] in functions and key[0] not in cases})
+
+
+def drop(stale: set[tuple[str, int]]) -> None:
+    """An update removes the entries, any other run fails."""
+    if stale and os.environ.get(refusals.UPDATE):
+        refusals.replace(GOLDEN, stale, {})
+        return
+    assert not stale, (
+        "EDGELLM_UPDATE_GOLDEN=1 .venv/bin/pytest -m 'slow or not slow' tests/test_refusals.py removes them"
+    )
 
 
 def exists(test: str) -> bool:

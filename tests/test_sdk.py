@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from msgspec import structs
+from support.refusals import refuses
 from support.waiting import PATIENCE_S, wait_until
 from support.words import said
 
@@ -272,7 +273,7 @@ def test_a_single_stop_string_may_be_a_string(open_llm: Open) -> None:
 def test_a_base_model_continues_text_and_says_that_it_cannot_chat(gemma3: str) -> None:
     plan = LaunchPlan("gguf", Artifact("gguf", (gemma3,), "gemma-3-270m"), Settings(n_ctx=256))
     with EdgeLLM(plan) as llm:
-        with pytest.raises(BadTemplate, match="base model"):
+        with refuses(BadTemplate):
             llm.chat("hello")
         request = GenerationRequest("The capital of France is", Sampling(temperature=0), max_tokens=3)
         assert "".join(event.text for event in llm.generate(request) if isinstance(event, Delta)).strip()

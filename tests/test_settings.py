@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from support.refusals import refuses
 
 from edgellm import settings
 from edgellm.cli._options import launches
@@ -27,7 +28,7 @@ def test_the_environment_is_read_anew_each_time(monkeypatch: pytest.MonkeyPatch,
 def test_a_level_that_is_none_is_refused_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGELLM_LOG", "loud")
     assert settings.current().log == "loud"
-    with pytest.raises(UsageError, match="EDGELLM_LOG='loud' is no level"):
+    with refuses(UsageError):
         _ = settings.current().log_level
 
 

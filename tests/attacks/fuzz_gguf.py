@@ -59,7 +59,7 @@ def seeds() -> list[bytes]:
     sound.keys += [("a.flag", BOOL, 1), ("a.rate", FLOAT32, 0.5), ("a.list", ARRAY, (STRING, ["x"] * 1030))]
     swapped = model()
     swapped.order = ">"
-    known = [content() if callable(content) else content for content, _ in CORPUS.values()]
+    known = [content() if callable(content) else content for content in CORPUS.values()]
     known += learned().values()
     known += [sound.build(), swapped.build(), model("gemma3", attention__sliding_window=8).build()]
     return [data for data in known if 0 < len(data) <= MAX_INPUT_BYTES]

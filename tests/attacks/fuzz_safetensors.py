@@ -26,5 +26,5 @@ def read(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    made = [SOUND, *(content() if callable(content) else content for content, _ in CORPUS.values())]
+    made = [SOUND, *(content() if callable(content) else content for content in CORPUS.values())]
     run("safetensors", read, [data for data in made if 0 < len(data) <= MAX_INPUT_BYTES])

@@ -3,20 +3,20 @@
 import contextlib
 import json
 import random
-import re
 import struct
 import subprocess
 import sys
 import tracemalloc
 
 import pytest
-from attacks.gguf.hostile import CORPUS, SPLITS, learned
+from attacks.gguf.hostile import CORPUS, SPLITS, UNSUPPORTED, learned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.gguf_writer import ARRAY, BOOL, F32, FLOAT32, STRING, UINT8, UINT64, Gguf, Tensor, model
+from support.refusals import refuses
 
 from edgellm.catalog.identify import identify
-from edgellm.errors import ArtifactError, EdgeLLMError
+from edgellm.errors import ArtifactError, BadArtifact, EdgeLLMError, UnsupportedArtifact
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.header import MAX_KEYS, MAX_TENSORS, parse_gguf
 
@@ -24,7 +24,7 @@ MEMORY_BYTES = 64 * 1024**2
 
 
 def content(name):
-    made = CORPUS[name][0]
+    made = CORPUS[name]
     return made() if callable(made) else made
 
 
@@ -33,10 +33,9 @@ def test_hostile_file_is_refused_by_name_of_what_is_wrong(name, tmp_path):
     path = tmp_path / "x.gguf"
     path.write_bytes(content(name))
 
-    with pytest.raises(ArtifactError) as caught:
+    with refuses(UnsupportedArtifact if name in UNSUPPORTED else BadArtifact) as caught:
         reader.read_header(path)
 
-    assert re.search(CORPUS[name][1], caught.value.message), caught.value.message
     assert str(path) in caught.value.message
     assert caught.value.hint
 
@@ -44,7 +43,7 @@ def test_hostile_file_is_refused_by_name_of_what_is_wrong(name, tmp_path):
 def write_split(name, folder):
     """Path of the first part."""
     paths = [folder / f"{name}-0000{no}-of-00002.gguf" for no in (1, 2)]
-    for path, data in zip(paths, SPLITS[name][:2], strict=True):
+    for path, data in zip(paths, SPLITS[name], strict=True):
         path.write_bytes(data)
     return paths[0]
 
@@ -53,7 +52,7 @@ def write_split(name, folder):
 def test_parts_that_disagree_are_refused(name, tmp_path):
     path = write_split(name, tmp_path)
     for part in (path, path.with_name(f"{name}-00002-of-00002.gguf")):
-        with pytest.raises(ArtifactError, match=re.escape(SPLITS[name][2])):
+        with refuses(BadArtifact):
             reader.read_model(part)
 
 
@@ -223,7 +222,7 @@ def test_a_pipe_is_refused_and_does_not_hang(tmp_path):
     import os
 
     os.mkfifo(tmp_path / "x.gguf")
-    with pytest.raises(ArtifactError, match="no regular file"):
+    with refuses(BadArtifact):
         reader.read_header(tmp_path / "x.gguf")
-    with pytest.raises(ArtifactError, match="neither a file nor a folder"):
+    with refuses(BadArtifact):
         identify(str(tmp_path / "x.gguf"))

@@ -3,14 +3,14 @@
 import contextlib
 import json
 import os
-import re
 import tracemalloc
 
 import pytest
-from attacks.safetensors.hostile import CORPUS, SOUND
+from attacks.safetensors.hostile import CORPUS, SOUND, UNSUPPORTED
+from support.refusals import refuses
 from support.safetensors_writer import build, entry
 
-from edgellm.errors import ArtifactError, BadArtifact
+from edgellm.errors import ArtifactError, BadArtifact, UnsupportedArtifact
 from edgellm.formats.safetensors import reader
 from edgellm.formats.safetensors.header import MAX_HEADER_BYTES, MAX_TENSORS, parse_safetensors
 
@@ -19,14 +19,13 @@ MEMORY_BYTES = 64 * 1024**2
 
 @pytest.mark.parametrize("name", CORPUS)
 def test_hostile_file_is_refused_by_name_of_what_is_wrong(name, tmp_path):
-    made = CORPUS[name][0]
+    made = CORPUS[name]
     path = tmp_path / "x.safetensors"
     path.write_bytes(made() if callable(made) else made)
 
     for read in (reader.read_header, reader.read_safetensors):
-        with pytest.raises(ArtifactError) as caught:
+        with refuses(UnsupportedArtifact if name in UNSUPPORTED else BadArtifact) as caught:
             read(path)
-        assert re.search(CORPUS[name][1], caught.value.message), caught.value.message
         assert str(path) in caught.value.message
         assert caught.value.hint
 
@@ -75,25 +74,23 @@ def test_an_index_reaches_no_file_outside_its_folder(tmp_path, file):
     folder.mkdir()
     (folder / reader.INDEX).write_text(json.dumps({"weight_map": {"a": file}}))
 
-    with pytest.raises(BadArtifact, match=r"tensor 'a' is said to be in .*, which is no file of this folder"):
+    with refuses(BadArtifact):
         reader.read_safetensors(folder)
 
 
 INDEXES = {
-    "empty-file": (b"", "empty"),
-    "empty-map": (b'{"weight_map": {}}', "names 0 files, 1 to 1024"),
-    "no-map": (b"{}", "weight_map"),
-    "list": (b'{"weight_map": ["a"]}', "cannot be read"),
-    "number": (b'{"weight_map": {"a": 1}}', "cannot be read"),
-    "not-json": (b"{", "cannot be read"),
-    "not-utf8": (b'{"weight_map": {"\xff": "a.safetensors"}}', "cannot be read"),
-    "missing-shard": (b'{"weight_map": {"a": "y.safetensors"}}', "1 of 1 files of .* are missing: y.safetensors"),
-    "missing-tensor": (b'{"weight_map": {"q": "x.safetensors"}}', "x.safetensors lacks 1 tensors .* 'q'"),
-    "tensor-in-two": (b'{"weight_map": {"a": "x.safetensors", "b": "z.safetensors"}}', "'a' is in an earlier shard"),
-    "too-many-shards": (
-        json.dumps({"weight_map": {f"{i}": f"{i}.safetensors" for i in range(2000)}}).encode(), "2000 files, 1 to 1024",
-    ),
-    "too-many-tensors": (b'{"weight_map": {' + b'"a":"b",' * 300_000 + b'"a":"b"}}', "bytes, .* are allowed"),
+    "empty-file": b"",
+    "empty-map": b'{"weight_map": {}}',
+    "no-map": b"{}",
+    "list": b'{"weight_map": ["a"]}',
+    "number": b'{"weight_map": {"a": 1}}',
+    "not-json": b"{",
+    "not-utf8": b'{"weight_map": {"\xff": "a.safetensors"}}',
+    "missing-shard": b'{"weight_map": {"a": "y.safetensors"}}',
+    "missing-tensor": b'{"weight_map": {"q": "x.safetensors"}}',
+    "tensor-in-two": b'{"weight_map": {"a": "x.safetensors", "b": "z.safetensors"}}',
+    "too-many-shards": json.dumps({"weight_map": {f"{i}": f"{i}.safetensors" for i in range(2000)}}).encode(),
+    "too-many-tensors": b'{"weight_map": {' + b'"a":"b",' * 300_000 + b'"a":"b"}}',
 }  # fmt: skip
 
 
@@ -101,11 +98,10 @@ INDEXES = {
 def test_a_lying_index_is_refused(tmp_path, name):
     for shard in ("x", "z"):
         (tmp_path / f"{shard}.safetensors").write_bytes(SOUND)
-    (tmp_path / reader.INDEX).write_bytes(INDEXES[name][0])
+    (tmp_path / reader.INDEX).write_bytes(INDEXES[name])
 
-    with pytest.raises(BadArtifact) as caught:
+    with refuses(BadArtifact) as caught:
         reader.read_safetensors(tmp_path)
-    assert re.search(INDEXES[name][1], caught.value.message), caught.value.message
     assert caught.value.hint
 
 
@@ -113,5 +109,5 @@ def test_a_lying_index_is_refused(tmp_path, name):
 def test_a_pipe_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / reader.FILE)
 
-    with pytest.raises(BadArtifact, match="no regular file"):
+    with refuses(BadArtifact):
         reader.read_safetensors(tmp_path)

@@ -12,10 +12,11 @@ from bitnet.packed import library
 from edgellm_bitnet import native
 from edgellm_bitnet.folder import FolderWeights
 from edgellm_bitnet.plugin import BitnetBackend
+from support.refusals import refuses
 
 from edgellm.catalog.identify import identify
 from edgellm.contract.backend import Engine
-from edgellm.errors import ArtifactError, BadArtifact, UnsupportedArtifact
+from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm.formats.gguf.reader import read_model
 from edgellm.formats.gguf.writer import TensorInfo, Typed
@@ -35,11 +36,10 @@ def built(monkeypatch):
     monkeypatch.setattr(native.library(), "bn_step", computed)
 
 
-def refused(path, match):
-    with pytest.raises(ArtifactError, match=match) as caught, engine_of(path):
+def refused(path, kind=BadArtifact):
+    with refuses(kind) as caught, engine_of(path):
         pass
     assert str(path) in caught.value.message
-    return caught.value
 
 
 def place(path, name):
@@ -68,7 +68,7 @@ def test_a_block_scale_that_is_none(tmp_path, ternary, varying, value):
     at, size = SCALES[ternary]
     offset = place(path, DOWN)[1]
     patch(path, offset + 3 * size + at, HALF[value])
-    refused(path, rf"{DOWN}, block 3 at byte {offset + 3 * size} has scale {value}")
+    refused(path)
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1.0", "0.0"])
@@ -76,14 +76,14 @@ def test_the_scale_of_an_i2_s_tensor_that_is_none(tmp_path, value):
     path = Tiny().write(tmp_path / "x.gguf")
     tensor, offset = place(path, GATE)
     patch(path, offset + tensor.n_bytes - 32, struct.pack("<f", float(value)))
-    refused(path, f"{GATE} at byte {offset} has scale {value}")
+    refused(path)
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-1.0"])
 def test_a_scale_tensor_that_is_none(tmp_path, value):
     added = (TensorInfo("blk.0.ffn_gate.scale", (1,), BY_NAME["F32"]), struct.pack("<f", float(value)))
     path = Tiny("llama", ternary="TQ2_0").write(tmp_path / "x.gguf", blk__0__ffn_gate__scale=added)
-    refused(path, f"blk.0.ffn_gate.*at byte .*{value}")
+    refused(path)
 
 
 # The code of the first weight of a block, as bits of a byte of it.
@@ -102,7 +102,7 @@ def test_code_3(tmp_path, ternary, varying):
         file.seek(offset + 5 * size + at)
         byte = file.read(1)[0]
     patch(path, offset + 5 * size + at, bytes([byte | bits]))
-    refused(path, f"{DOWN} at byte {offset}: weight {5 * weights} has code 3")
+    refused(path)
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
@@ -115,8 +115,7 @@ def test_a_head_with_a_value_that_is_none(tmp_path, kind, value, head):
     raw = struct.pack("<f", float(value))
     raw = {"F32": raw, "F16": np.float16(value).tobytes(), "BF16": raw[2:]}[kind]
     patch(path, offset + len(raw) * (260 * model.hidden + 9), raw)
-    match = rf"{EMBED} at byte {offset}: weight {260 * model.hidden + 9} is {value}"
-    with pytest.raises(BadArtifact, match=match), engine_of(path, head=head):
+    with refuses(BadArtifact), engine_of(path, head=head):
         pass
 
 
@@ -127,11 +126,11 @@ def test_a_head_in_blocks_with_a_scale_that_is_none(tmp_path, kind, at, size, ti
     name = EMBED if tied else "output.weight"
     offset = place(path, name)[1]
     patch(path, offset + 7 * size + at, HALF["nan"])
-    refused(path, rf"{name}, block 7 at byte {offset + 7 * size} has scale nan")
+    refused(path)
     path = Tiny(head="F16", embed=kind, tied=False).write(tmp_path / "y.gguf")
     offset = place(path, EMBED)[1]
     patch(path, offset + 7 * size + at, HALF["inf"])
-    refused(path, rf"{EMBED}, block 7 at byte {offset + 7 * size} has scale inf")
+    refused(path)
 
 
 @pytest.mark.parametrize("name", ["blk.1.attn_norm.weight", "blk.0.ffn_sub_norm.weight", "output_norm.weight"])
@@ -139,7 +138,7 @@ def test_a_norm_with_a_value_that_is_none(tmp_path, name):
     path = Tiny().write(tmp_path / "x.gguf")
     offset = place(path, name)[1]
     patch(path, offset + 4 * 11, struct.pack("<f", float("nan")))
-    refused(path, rf"{name}\[11\] at byte {offset} is nan")
+    refused(path)
 
 
 MISSING = [
@@ -151,13 +150,13 @@ MISSING = [
 @pytest.mark.parametrize("name", MISSING)
 def test_a_tensor_that_is_missing(tmp_path, name):
     path = Tiny().write(tmp_path / "x.gguf", **{name.replace(".", "__"): None})
-    refused(path, f"tensor {name} is missing")
+    refused(path)
 
 
 @pytest.mark.parametrize("name", ["attn_k_norm_in", "attn_q_norm_in", "ffn_up_norm_in"])
 def test_a_norm_that_its_neighbours_have(tmp_path, name):
     path = Tiny("qwen3", input_norms=True).write(tmp_path / "x.gguf", **{f"blk__1__{name}__weight": None})
-    refused(path, f"blk.1.{name}.weight is missing")
+    refused(path)
 
 
 @pytest.mark.parametrize(
@@ -172,30 +171,29 @@ def test_a_tensor_of_another_shape(tmp_path, name, dims):
     wrong = TensorInfo(name, dims, kind)
     data = bytes([0x55]) * (wrong.n_bytes - 32) + struct.pack("<f", 1) + bytes(28)
     path = Tiny().write(tmp_path / "x.gguf", **{name.replace(".", "__"): (wrong, data)})
-    offset = place(path, name)[1]
-    refused(path, f"{name} at byte {offset} is {dims[1]} x {dims[0]}, the architecture says")
+    refused(path)
 
 
 def test_a_tensor_that_is_no_matrix_and_a_norm_of_another_size(tmp_path):
     flat = TensorInfo(DOWN, (512 * 256,), BY_NAME["I2_S"])
     path = Tiny().write(tmp_path / "x.gguf", blk__1__ffn_down__weight=(flat, bytes(flat.n_bytes)))
-    refused(path, f"{DOWN} has dimensions")
+    refused(path)
     short = TensorInfo("output_norm.weight", (255,), BY_NAME["F32"])
     path = Tiny().write(tmp_path / "y.gguf", output_norm__weight=(short, bytes(short.n_bytes)))
-    refused(path, "output_norm.weight at byte .* 256 real numbers are needed")
+    refused(path)
 
 
 def test_weights_that_are_no_whole_blocks_of_i2_s(tmp_path):
     odd = TensorInfo("blk.0.attn_k.weight", (96, 33), BY_NAME["I2_S"])
     model = Tiny("llama", hidden=96, ffn=128, heads=3, kv_heads=3, head_dim=32)
     path = model.write(tmp_path / "x.gguf", blk__0__attn_k__weight=(odd, bytes(odd.n_bytes)))
-    refused(path, "blk.0.attn_k.weight at byte .* has 3168 weights, no blocks of 128")
+    refused(path)
 
 
 def test_types_that_are_mixed_in_one_product(tmp_path):
     one = Tiny("llama", ternary="TQ2_0", varying=True)
     other = Tiny("llama", ternary="Q2_0", varying=True).tensors()["blk.0.attn_k.weight"]
-    refused(one.write(tmp_path / "x.gguf", blk__0__attn_k__weight=other), "attn_k.*have scales for")
+    refused(one.write(tmp_path / "x.gguf", blk__0__attn_k__weight=other), UnsupportedArtifact)
 
 
 @pytest.mark.parametrize(
@@ -204,15 +202,16 @@ def test_types_that_are_mixed_in_one_product(tmp_path):
 def test_tensors_that_would_be_ignored(tmp_path, name):
     """A file with a bias computes something else without it."""
     added = (TensorInfo(name, (256,), BY_NAME["F32"]), bytes(1024))
-    refused(Tiny().write(tmp_path / "x.gguf", **{name.replace(".", "__"): added}), f"has tensors .*{name}")
+    refused(Tiny().write(tmp_path / "x.gguf", **{name.replace(".", "__"): added}), UnsupportedArtifact)
 
 
 KEYS = {
-    "attention.head_count": (0, "heads"), "attention.head_count_kv": (0, "KV heads"), "embedding_length": (0, "hidden"),
-    "feed_forward_length": (0, "feed-forward"), "attention.key_length": (0, "head size"), "block_count": (0, "layers"),
-    "rope.dimension_count": (33, "33 rotating"), "rope.freq_base": (1.0, "rope base"),
-    "attention.layer_norm_rms_epsilon": (float("nan"), "epsilon"), "rope.scaling.factor": (-1.0, "factor"),
-    "rope.scaling.type": ("longrope", "rope scaling 'longrope'"), "attention.causal": (False, "later tokens"),
+    "attention.head_count": (0, UnsupportedArtifact), "attention.head_count_kv": (0, UnsupportedArtifact),
+    "embedding_length": (0, UnsupportedArtifact), "feed_forward_length": (0, UnsupportedArtifact),
+    "attention.key_length": (0, UnsupportedArtifact), "block_count": (0, BadArtifact),
+    "rope.dimension_count": (33, UnsupportedArtifact), "rope.freq_base": (1.0, UnsupportedArtifact),
+    "attention.layer_norm_rms_epsilon": (float("nan"), BadArtifact), "rope.scaling.factor": (-1.0, BadArtifact),
+    "rope.scaling.type": ("longrope", UnsupportedArtifact), "attention.causal": (False, UnsupportedArtifact),
 }  # fmt: skip
 LARGE = {
     "attention.head_count": 2**31 - 1, "attention.head_count_kv": 3, "embedding_length": 2**31 - 32,
@@ -222,15 +221,14 @@ LARGE = {
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_that_means_nothing(tmp_path, key):
-    value, match = KEYS[key]
-    refused(Tiny(keys={key: value}).write(tmp_path / "x.gguf"), match)
+    value, kind = KEYS[key]
+    refused(Tiny(keys={key: value}).write(tmp_path / "x.gguf"), kind)
 
 
 @pytest.mark.parametrize("key", LARGE)
 def test_a_key_beyond_all_models(tmp_path, key):
     path = Tiny(keys={key: Typed("i32", LARGE[key])}).write(tmp_path / "x.gguf")
-    with pytest.raises(ArtifactError, match=str(path)), engine_of(path):
-        pass
+    refused(path, BadArtifact if key == "block_count" else UnsupportedArtifact)
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("inf")])
@@ -238,12 +236,12 @@ def test_rotation_factors_that_are_none(tmp_path, value):
     factors = np.ones(32, np.float32)
     factors[5] = value
     added = (TensorInfo("rope_freqs.weight", (32,), BY_NAME["F32"]), factors.tobytes())
-    refused(Tiny("llama").write(tmp_path / "x.gguf", rope_freqs__weight=added), rf"rope_freqs.weight\[5\].* is {value}")
+    refused(Tiny("llama").write(tmp_path / "x.gguf", rope_freqs__weight=added))
 
 
 def test_yarn_without_a_length_to_stretch_from(tmp_path):
     keys = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "context_length": 0}
-    refused(Tiny("qwen3", keys=keys).write(tmp_path / "x.gguf"), "rope scaling yarn from 0 tokens")
+    refused(Tiny("qwen3", keys=keys).write(tmp_path / "x.gguf"), UnsupportedArtifact)
 
 
 @pytest.mark.parametrize("missing", [1, 33, 100_000])
@@ -251,7 +249,7 @@ def test_a_file_that_was_cut(tmp_path, missing):
     path = Tiny().write(tmp_path / "x.gguf")
     with open(path, "r+b") as file:
         file.truncate(path.stat().st_size - missing)
-    refused(path, "byte")
+    refused(path)
 
 
 def opened(path) -> Engine:
@@ -268,7 +266,7 @@ VOCABULARY = {
 
 def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows(tmp_path):
     path = Tiny(vocabulary=VOCABULARY).write(tmp_path / "x.gguf")
-    with pytest.raises(BadArtifact, match="the tokenizer has 302 tokens, the embedding 301 rows"):
+    with refuses(BadArtifact):
         opened(path)
 
 
@@ -290,34 +288,34 @@ def opened_folder(folder):
 def test_a_folder_with_tensors_that_would_be_ignored(tmp_path, name):
     folder = folders.make(tmp_path / "x")
     folder.tensors[name] = ("F32", (4,), bytes(16))
-    with pytest.raises(UnsupportedArtifact, match=f"{tmp_path / 'x'}: tensor {name} has no place"):
+    with refuses(UnsupportedArtifact):
         opened_folder(folder)
 
 
 def test_a_folder_with_norms_of_another_epsilon(tmp_path):
     folder = folders.make(tmp_path / "x")
     folder.config["quantization_config"]["use_rms_norm"] = True
-    with pytest.raises(UnsupportedArtifact, match="an epsilon of 1e-06, the others of 1e-05"):
+    with refuses(UnsupportedArtifact):
         opened_folder(folder)
 
 
 SCALING = {
-    "no factor": ({"rope_type": "yarn", "factor": None}, "rope scaling yarn"),
-    "a text": ({"rope_type": "linear", "factor": "4"}, "factor of the rope scaling is '4'"),
-    "negative": ({"rope_type": "llama3", "factor": -8}, "factor of the rope scaling is -8"),
-    "not a number": ({"rope_type": "linear", "factor": float("nan")}, "factor of the rope scaling is nan"),
+    "no factor": ({"rope_type": "yarn", "factor": None}, UnsupportedArtifact),
+    "a text": ({"rope_type": "linear", "factor": "4"}, BadArtifact),
+    "negative": ({"rope_type": "llama3", "factor": -8}, BadArtifact),
+    "not a number": ({"rope_type": "linear", "factor": float("nan")}, BadArtifact),
     "limits that are one": (
-        {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}, "rope scaling llama3 from",
+        {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}, UnsupportedArtifact,
     ),
-    "another": ({"rope_type": "longrope"}, "rope scaling 'longrope'"),
+    "another": ({"rope_type": "longrope"}, UnsupportedArtifact),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("scaling", SCALING)
 def test_a_folder_with_a_rope_scaling_that_is_none(tmp_path, scaling):
-    folder, (given, match) = folders.make(tmp_path / "x", "llama"), SCALING[scaling]
+    folder, (given, kind) = folders.make(tmp_path / "x", "llama"), SCALING[scaling]
     folder.config["rope_scaling"] = given
     if scaling == "no factor":
         given["beta_fast"] = 1
-    with pytest.raises(ArtifactError, match=match):
+    with refuses(kind):
         opened_folder(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.gguf_writer import ARRAY, BOOL, FLOAT32, INT32, STRING, UINT32, Gguf
+from support.refusals import refuses
 
 from edgellm.errors import ArtifactError, BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf import reader
@@ -61,46 +61,45 @@ def strings(*texts: str | bytes) -> tuple[int, Any]:
     return ARRAY, (STRING, list(texts))
 
 
-REFUSED: dict[str, tuple[Keys, dict[str, Any], str]] = {
-    "tokens absent": (BPE, {"tokens": None}, "tokens is missing or empty"),
-    "tokens empty": (BPE, {"tokens": strings()}, "tokens is missing or empty"),
-    "tokens a text": (BPE, {"tokens": (STRING, "a b")}, "tokens is no list of texts but 'a b'"),
-    "tokens numbers": (BPE, {"tokens": (ARRAY, (INT32, [1, 2]))}, r"tokens is no list of texts but \(1, 2\)"),
-    "tokens many numbers": (BPE, {"tokens": (ARRAY, (INT32, [1] * LONG))}, "tokens is no list of texts but LongArray"),
-    "token twice": (BPE, {"tokens": strings(*TOKENS[:-1], "ab")}, "tokens has 'ab' twice"),
-    "token no UTF-8": (BPE, {"tokens": strings(*TOKENS, *[NOT_UTF8] * LONG)}, "tokens is not UTF-8"),
-    "kinds too few": (BPE, {"token_type": (ARRAY, (INT32, KINDS[1:]))}, "token_type has 258 values for 259 tokens"),
-    "kinds a number": (BPE, {"token_type": (UINT32, 1)}, "token_type is no list of numbers"),
-    "kinds texts": (BPE, {"token_type": strings(*TOKENS)}, "token_type is no list of numbers"),
-    "kinds floats": (SPM, {"token_type": (ARRAY, (FLOAT32, [1.5] * LONG))}, "token_type is no list of numbers"),
-    "kinds bools": (BPE, {"token_type": (ARRAY, (BOOL, [1] * len(TOKENS)))}, "token_type is no list of numbers"),
-    "byte token of no byte": (BPE, {"token_type": (ARRAY, (INT32, [6, *KINDS[1:]]))}, "which is not written <0xNN>"),
-    "special token endless": (BPE, {"tokens": strings(*TOKENS[:-1], "<" * 600)}, "special token 258 of 600 characters"),
-    "merges absent": (BPE, {"merges": None}, "merges is missing or empty"),
-    "merges empty": (BPE, {"merges": strings()}, "merges is missing or empty"),
-    "merge of an absent token": (BPE, {"merges": strings("a b", "ab zz")}, "merges do not fit the tokens"),
-    "merge into an absent token": (BPE, {"merges": strings("a c")}, "merges do not fit the tokens"),
+REFUSED: dict[str, tuple[Keys, dict[str, Any]]] = {
+    "tokens absent": (BPE, {"tokens": None}),
+    "tokens empty": (BPE, {"tokens": strings()}),
+    "tokens a text": (BPE, {"tokens": (STRING, "a b")}),
+    "tokens numbers": (BPE, {"tokens": (ARRAY, (INT32, [1, 2]))}),
+    "tokens many numbers": (BPE, {"tokens": (ARRAY, (INT32, [1] * LONG))}),
+    "token twice": (BPE, {"tokens": strings(*TOKENS[:-1], "ab")}),
+    "token no UTF-8": (BPE, {"tokens": strings(*TOKENS, *[NOT_UTF8] * LONG)}),
+    "kinds too few": (BPE, {"token_type": (ARRAY, (INT32, KINDS[1:]))}),
+    "kinds a number": (BPE, {"token_type": (UINT32, 1)}),
+    "kinds texts": (BPE, {"token_type": strings(*TOKENS)}),
+    "kinds floats": (SPM, {"token_type": (ARRAY, (FLOAT32, [1.5] * LONG))}),
+    "kinds bools": (BPE, {"token_type": (ARRAY, (BOOL, [1] * len(TOKENS)))}),
+    "byte token of no byte": (BPE, {"token_type": (ARRAY, (INT32, [6, *KINDS[1:]]))}),
+    "special token endless": (BPE, {"tokens": strings(*TOKENS[:-1], "<" * 600)}),
+    "merges absent": (BPE, {"merges": None}),
+    "merges empty": (BPE, {"merges": strings()}),
+    "merge of an absent token": (BPE, {"merges": strings("a b", "ab zz")}),
+    "merge into an absent token": (BPE, {"merges": strings("a c")}),
     "merge into a control token": (
         BPE,
         {"tokens": strings(*TOKENS[:-1], "bc"), "merges": strings("b c")},
-        "do not fit",
     ),
-    "merge of letters of two bytes": (BPE, {"merges": strings("\u0100 \u0101")}, "merges do not fit the tokens"),
-    "merge of one": (BPE, {"merges": strings("ab")}, "merges has 'ab', which is no pair"),
-    "merge of three": (BPE, {"merges": strings("a b c")}, "merges has 'a b c', which is no pair"),
-    "merge of nothing": (BPE, {"merges": strings("a ")}, "merges has 'a ', which is no pair"),
-    "merges numbers": (BPE, {"merges": (ARRAY, (UINT32, [1]))}, "merges is no list of texts"),
-    "eos out of range": (BPE, {"eos_token_id": (UINT32, 259)}, "eos_token_id is 259, tokens are 0 to 258"),
-    "bos a text": (BPE, {"bos_token_id": (STRING, "<s>")}, "bos_token_id is '<s>', tokens are"),
-    "bos a bool": (BPE, {"bos_token_id": (BOOL, 1)}, "bos_token_id is True"),
-    "bos wanted and absent": (BPE, {"add_bos_token": (BOOL, 1)}, "bos_token_id is missing, and the model wants"),
-    "eos wanted and absent": (BPE, {"eos_token_id": None, "add_eos_token": (BOOL, 1)}, "eos_token_id is missing"),
-    "add_bos a number": (BPE, {"add_bos_token": (UINT32, 1)}, "add_bos_token is no bool but 1"),
-    "model a number": (BPE, {"model": (UINT32, 1)}, "model is no text but 1"),
-    "pre a list": (BPE, {"pre": strings("qwen2")}, "pre is no text"),
-    "scores absent": (SPM, {"scores": None}, "scores is missing"),
-    "scores too few": (SPM, {"scores": (ARRAY, (FLOAT32, [0.0]))}, "scores has 1 values for 263 tokens"),
-    "scores texts": (SPM, {"scores": strings(*PIECES)}, "scores is no list of numbers"),
+    "merge of letters of two bytes": (BPE, {"merges": strings("\u0100 \u0101")}),
+    "merge of one": (BPE, {"merges": strings("ab")}),
+    "merge of three": (BPE, {"merges": strings("a b c")}),
+    "merge of nothing": (BPE, {"merges": strings("a ")}),
+    "merges numbers": (BPE, {"merges": (ARRAY, (UINT32, [1]))}),
+    "eos out of range": (BPE, {"eos_token_id": (UINT32, 259)}),
+    "bos a text": (BPE, {"bos_token_id": (STRING, "<s>")}),
+    "bos a bool": (BPE, {"bos_token_id": (BOOL, 1)}),
+    "bos wanted and absent": (BPE, {"add_bos_token": (BOOL, 1)}),
+    "eos wanted and absent": (BPE, {"eos_token_id": None, "add_eos_token": (BOOL, 1)}),
+    "add_bos a number": (BPE, {"add_bos_token": (UINT32, 1)}),
+    "model a number": (BPE, {"model": (UINT32, 1)}),
+    "pre a list": (BPE, {"pre": strings("qwen2")}),
+    "scores absent": (SPM, {"scores": None}),
+    "scores too few": (SPM, {"scores": (ARRAY, (FLOAT32, [0.0]))}),
+    "scores texts": (SPM, {"scores": strings(*PIECES)}),
     "scores NaN": (
         SPM,
         {
@@ -108,33 +107,32 @@ REFUSED: dict[str, tuple[Keys, dict[str, Any], str]] = {
             "token_type": None,
             "scores": (ARRAY, struct.pack("<IQ", FLOAT32, LONG + 263) + b"\0\0\xc0\x7f" * (LONG + 263)),
         },
-        "scores holds NaN",
     ),
-    "space prefix a text": (SPM, {"add_space_prefix": (STRING, "yes")}, "add_space_prefix is no bool"),
+    "space prefix a text": (SPM, {"add_space_prefix": (STRING, "yes")}),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_does_not_fit_is_refused_by_its_key(name: str, tmp_path: Path) -> None:
-    base, changed, message = REFUSED[name]
+    base, changed = REFUSED[name]
     path = made(base, changed).write(tmp_path / "x.gguf")
-    with pytest.raises(BadArtifact, match=message) as caught:
+    with refuses(BadArtifact) as caught:
         read(path)
-    assert re.search(rf"{re.escape(str(path))}: key tokenizer\.ggml\.\w+ ", caught.value.message)
+    assert str(path) in caught.value.message
     assert caught.value.hint
 
 
 @pytest.mark.parametrize(
-    ("changed", "message"),
+    "changed",
     [
-        ({"model": (STRING, "t5")}, r"tokenizer\.ggml\.model is 't5'"),
-        ({"pre": (STRING, "default2")}, r"tokenizer\.ggml\.pre is 'default2', which is not known"),
-        ({"pre": None}, r"does not say how its tokenizer cuts words \(tokenizer\.ggml\.pre\)"),
-        ({"pre": (STRING, "")}, "does not say how"),
+        pytest.param({"model": (STRING, "t5")}, id="another model"),
+        pytest.param({"pre": (STRING, "default2")}, id="another pre"),
+        pytest.param({"pre": None}, id="no pre"),
+        pytest.param({"pre": (STRING, "")}, id="an empty pre"),
     ],
 )
-def test_what_is_not_known_is_unsupported(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedArtifact, match=message) as caught:
+def test_what_is_not_known_is_unsupported(changed: dict[str, Any], tmp_path: Path) -> None:
+    with refuses(UnsupportedArtifact) as caught:
         read(made(BPE, changed).write(tmp_path / "x.gguf"))
     assert caught.value.hint
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 from bitnet import ggml
@@ -11,6 +9,7 @@ from edgellm_bitnet.codecs import floats, i2_s, master, packed, q1_0, q2_0, tq1_
 from edgellm_bitnet.ternary import Ternary
 from hypothesis import given
 from hypothesis import strategies as st
+from support.refusals import refuses
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf.ggml_types import BY_NAME
@@ -109,9 +108,9 @@ def test_an_i2_s_row_may_start_inside_a_block():
     flat = Ternary(ternary.codes.reshape(1, 384), ternary.scales)
 
     same(i2_s.decode(i2_s.encode(flat), 2, 192), ternary)
-    with pytest.raises(UnsupportedArtifact, match="blk has rows of 192 weights, I2_S needs a multiple of 128"):
+    with refuses(UnsupportedArtifact):
         i2_s.encode(ternary, where="blk")  # bitnet.cpp's kernels read such rows wrong
-    with pytest.raises(BadArtifact, match="blk is 1 x 192; rows have to be whole blocks of 128"):
+    with refuses(BadArtifact):
         i2_s.decode(bytes(192 // 4 + 32), 1, 192, where="blk")
 
 
@@ -162,7 +161,7 @@ def test_a_tensor_of_zeros_has_a_scale_that_is_no_zero_divided():
 def test_weights_that_are_not_ternary_are_refused_unless_trained_to_be():
     raw = floats.encode(np.linspace(-1, 1, 256, dtype=np.float32), "F32")
 
-    with pytest.raises(UnsupportedArtifact, match="blk is not ternary, and the checkpoint does not say"):
+    with refuses(UnsupportedArtifact):
         master.decode(raw, 1, 256, dtype="F32", trained=False, where="blk")
 
 
@@ -170,7 +169,7 @@ def test_weights_that_are_not_ternary_are_refused_unless_trained_to_be():
 def test_master_weights_that_are_no_numbers_are_refused(value):
     raw = floats.encode(np.array([0, value, 0, 0], np.float32), "F32")
 
-    with pytest.raises(BadArtifact, match=r"blk has .* at weight 1"):
+    with refuses(BadArtifact):
         master.decode(raw, 1, 4, dtype="F32", trained=True, where="blk")
 
 
@@ -204,7 +203,7 @@ def test_code_3_is_refused_with_its_byte(name, lane):
     raw = bytearray(encode())
     raw[at] |= 3 << 2 * lane
 
-    with pytest.raises(BadArtifact, match=rf"blk has code 3.* in byte {at} of its data"):
+    with refuses(BadArtifact):
         decode(bytes(raw))
 
 
@@ -218,17 +217,17 @@ def test_scales_that_are_none_are_refused(value):
         "TQ1_0": raw["TQ1_0"][:52] + bad, "TQ2_0": raw["TQ2_0"][:64] + bad,
     }  # fmt: skip
     for name, content in files.items():
-        with pytest.raises(BadArtifact, match="blk has scale"):
+        with refuses(BadArtifact):
             BLOCK_CODECS[name].decode(content, 1, 256, where="blk")
     plain = i2_s.encode(one)
-    with pytest.raises(BadArtifact, match="the scale of blk has scale"):
+    with refuses(BadArtifact):
         i2_s.decode(plain[:64] + np.float32(value).tobytes() + plain[68:], 1, 256, where="blk")
-    with pytest.raises(BadArtifact, match="weight_scale of blk, as autobitlinear means it, has scale"):
+    with refuses(BadArtifact):
         packed.decode(bytes(64), 4, 64, weight_scale=value, linear_class="autobitlinear", where="blk")
 
 
 def test_a_scale_to_divide_by_may_not_be_zero():
-    with pytest.raises(BadArtifact, match="weight_scale of blk, as bitlinear means it, has scale inf"):
+    with refuses(BadArtifact):
         packed.decode(bytes(64), 4, 64, weight_scale=0, linear_class="bitlinear", where="blk")
 
 
@@ -246,7 +245,7 @@ LENGTHS = {
 @pytest.mark.parametrize("name", LENGTHS)
 @pytest.mark.parametrize("n_bytes", [0, 1, 17, 41, 1000])
 def test_a_wrong_length_is_refused(name, n_bytes):
-    with pytest.raises(BadArtifact, match=f"blk has {n_bytes} bytes of data, \\d+ are wanted"):
+    with refuses(BadArtifact):
         LENGTHS[name](bytes(n_bytes))
 
 
@@ -254,32 +253,30 @@ def test_a_wrong_length_is_refused(name, n_bytes):
 def test_a_matrix_without_weights_is_refused(shape):
     rows, cols = shape
     for codec in BLOCK_CODECS.values():
-        with pytest.raises(BadArtifact, match=f"blk is {rows} x {cols}; rows have to be"):
+        with refuses(BadArtifact):
             codec.decode(b"", rows, cols, where="blk")
-    with pytest.raises(BadArtifact, match=f"blk is {rows} x {cols}, a matrix without weights"):
+    with refuses(BadArtifact):
         master.decode(b"", rows, cols, dtype="F32", trained=True, where="blk")
-    with pytest.raises(BadArtifact, match="blk is 1 x 0; rows have to be"):
+    with refuses(BadArtifact):
         i2_s.decode(bytes(32), rows, cols, where="blk")
-    with pytest.raises(BadArtifact, match=f"blk is {rows} x {cols}; packed rows"):
+    with refuses(BadArtifact):
         packed.decode(b"", rows, cols, weight_scale=1, linear_class="bitlinear", where="blk")
 
 
 @pytest.mark.parametrize("name", BLOCK_CODECS)
 def test_rows_that_are_no_whole_blocks_are_refused(name):
     cols = BLOCK_CODECS[name].BLOCK + 4
-    with pytest.raises(BadArtifact, match=f"blk is 2 x {cols}; rows have to be whole blocks"):
+    with refuses(BadArtifact):
         BLOCK_CODECS[name].decode(b"", 2, cols, where="blk")
-    with pytest.raises(UnsupportedArtifact, match=f"blk has rows of {cols} weights, {name} needs"):
+    with refuses(UnsupportedArtifact):
         BLOCK_CODECS[name].encode(random_ternary(0, 2, cols, zeros=False), where="blk")
 
 
 def test_several_scales_do_not_go_into_one():
     several = random_ternary(3, 2, 256, group=64)
-    with pytest.raises(UnsupportedArtifact, match=r"blk has 8 scales from .*, I2_S holds one a tensor"):
+    with refuses(UnsupportedArtifact):
         i2_s.encode(several, where="blk")
-    with pytest.raises(
-        UnsupportedArtifact, match=r"several scales in row 0, columns 0 to 255; TQ2_0 holds one for 256"
-    ):
+    with refuses(UnsupportedArtifact):
         tq2_0.encode(several, where="blk")
 
 
@@ -302,14 +299,14 @@ def test_equal_block_scales_go_into_one_and_back():
 
 
 def test_q1_0_has_no_zero():
-    with pytest.raises(UnsupportedArtifact, match=r"blk has \d+ weights that are 0, Q1_0 holds -1 and \+1 only"):
+    with refuses(UnsupportedArtifact):
         q1_0.encode(random_ternary(0, 1, 128), where="blk")
 
 
 @pytest.mark.parametrize("scale", [1e6, 1e-9])
 def test_a_scale_that_float16_cannot_hold_is_refused(scale):
     ternary = Ternary(np.zeros((1, 256), np.uint8), np.asarray(np.float32(scale)))
-    with pytest.raises(UnsupportedArtifact, match=re.escape(f"blk has scale {scale:g}, which float16 cannot hold")):
+    with refuses(UnsupportedArtifact):
         tq2_0.encode(ternary, where="blk")
 
 

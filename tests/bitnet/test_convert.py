@@ -14,12 +14,13 @@ from edgellm_bitnet import i2s_layout
 from edgellm_bitnet.codecs import floats, i2_s, master, q1_0, q2_0, q8_0, tq1_0, tq2_0
 from edgellm_bitnet.convert_folder import rope_factors
 from edgellm_bitnet.ternary import Ternary
+from support.refusals import refuses
 
 from edgellm.catalog.identify import identify
 from edgellm.cli.convert import command
 from edgellm.contract.converter import Conversion
 from edgellm.contract.manager import Plugins
-from edgellm.errors import ArtifactError, BadArtifact, EdgeLLMError, UnsupportedArtifact, UsageError
+from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
 from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm.formats.gguf.reader import chat_template, quant_name, read_array, read_header, read_model, shape
 from edgellm.formats.gguf.writer import GgufWriter, TensorInfo
@@ -99,7 +100,7 @@ def test_a_folder_becomes_a_gguf_file_of_the_same_weights(tmp_path, family, kind
     folder = folders.make(tmp_path / "model", family, kind)
     out = tmp_path / "m.gguf"
     if to == "i2_s" and kind == "exact-256":
-        with pytest.raises(UnsupportedArtifact, match=r"attn_q\.weight has \d scales .* I2_S holds one a tensor"):
+        with refuses(UnsupportedArtifact):
             convert(folder.path, to, out)
         assert not list(tmp_path.glob("*.part")) + list(tmp_path.glob(".*"))
         return
@@ -179,28 +180,21 @@ def edited_tokenizer(folder, edit):
 
 
 TOKENIZERS = {
-    "words": (
-        lambda t: t["pre_tokenizer"]["pretokenizers"][0]["pattern"].update(Regex=r"\w+"), "the way it cuts words: .*w",
-    ),
-    "merges": (lambda t: t["model"].update(ignore_merges=False), r"with ignore_merges=False|GGUF's form of it reads"),
-    "space": (
-        lambda t: t["pre_tokenizer"]["pretokenizers"][1].update(add_prefix_space=True), "puts a space before each text",
-    ),
-    "normalizer": (lambda t: t.update(normalizer={"type": "Lowercase"}), "normalizer Lowercase has no GGUF form"),
-    "added": (
-        lambda t: t["added_tokens"].append(
+    "words": lambda t: t["pre_tokenizer"]["pretokenizers"][0]["pattern"].update(Regex=r"\w+"),
+    "merges": lambda t: t["model"].update(ignore_merges=False),
+    "space": lambda t: t["pre_tokenizer"]["pretokenizers"][1].update(add_prefix_space=True),
+    "normalizer": lambda t: t.update(normalizer={"type": "Lowercase"}),
+    "added": lambda t: t["added_tokens"].append(
             {"id": 302, "content": "fox", "special": False, "lstrip": True, "rstrip": False, "single_word": False,
              "normalized": False}
         ),
-        "GGUF's form of it reads",
-    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_tokenizer_that_gguf_cannot_say_is_refused(tmp_path, name):
     folder = folders.make(tmp_path / "model")
-    edit, words = TOKENIZERS[name]
+    edit = TOKENIZERS[name]
     edited_tokenizer(folder, edit)
     if name == "merges":  # of the known ones smaug-bpe has these words and does not take whole words first
         convert(folder.path, "i2_s", tmp_path / "m.gguf")
@@ -208,9 +202,8 @@ def test_a_tokenizer_that_gguf_cannot_say_is_refused(tmp_path, name):
         assert not PRE_TOKENIZERS[pre].ignore_merges
         return
 
-    with pytest.raises(UnsupportedArtifact, match=words) as caught:
+    with refuses(UnsupportedArtifact):
         convert(folder.path, "i2_s", tmp_path / "m.gguf")
-    assert "cannot be carried over" in caught.value.message
     assert not (tmp_path / "m.gguf").exists()
 
 
@@ -218,7 +211,7 @@ def test_more_tokens_than_rows_is_refused(tmp_path):
     folder = folders.make(tmp_path / "model")
     edited_tokenizer(folder, lambda t: t["added_tokens"].append(dict(t["added_tokens"][0], id=5000, content="<x>")))
 
-    with pytest.raises(BadArtifact, match=r"token 5000, the embedding table has \d+ rows"):
+    with refuses(BadArtifact):
         convert(folder.path, "i2_s", tmp_path / "m.gguf")
 
 
@@ -274,7 +267,7 @@ def test_an_arm_file_is_put_into_the_official_order(tmp_path):
 
     np.testing.assert_array_equal(dense(tmp_path / "b.gguf")["blk.0.ffn_up.weight"], ternary.dense())
     assert made.notes == ("The source has its I2_S codes in the order of llama-quantize on Arm.",)
-    with pytest.raises(UnsupportedArtifact, match="does not say in which order"):
+    with refuses(UnsupportedArtifact):
         convert(source, "i2_s", tmp_path / "c.gguf")
 
 
@@ -318,28 +311,26 @@ def test_scales_that_are_rounded_are_told(tmp_path):
 REFUSED = {
     "block scales to one": (
         {"blk.0.ffn_up.weight": one(scales=np.float32([[1, 2, 3, 4]] * 4), group=64)}, "Q2_0", "i2_s",
-        r"blk\.0\.ffn_up\.weight has 4 scales from 1 to 4, I2_S holds one a tensor",
     ),
     "small blocks to large": (
         {"blk.0.ffn_up.weight": one(scales=np.float32([[1, 2, 3, 4]] * 4), group=64)}, "Q2_0", "tq1_0",
-        r"several scales in row 0, columns 0 to 255; TQ1_0 holds one for 256",
     ),
-    "zeros to q1_0": ({"blk.0.ffn_up.weight": one()}, "TQ2_0", "q1_0", r"weights that are 0, Q1_0 holds -1 and \+1"),
+    "zeros to q1_0": ({"blk.0.ffn_up.weight": one()}, "TQ2_0", "q1_0"),
     "rows of 128": (
-        {"blk.0.ffn_up.weight": one(cols=128)}, "I2_S", "tq2_0", "is 4 x 128; TQ2_0 needs rows of a multiple of 256",
+        {"blk.0.ffn_up.weight": one(cols=128)}, "I2_S", "tq2_0",
     ),
     "rows of 64": (
-        {"blk.0.ffn_up.weight": one(cols=64)}, "Q2_0", "i2_s", "is 4 x 64; I2_S needs rows of a multiple of 128",
+        {"blk.0.ffn_up.weight": one(cols=64)}, "Q2_0", "i2_s",
     ),
-    "tiny scale": ({"blk.0.ffn_up.weight": one(scales=1e-9)}, "I2_S", "tq2_0", "scale 1e-09, which float16 cannot"),
+    "tiny scale": ({"blk.0.ffn_up.weight": one(scales=1e-9)}, "I2_S", "tq2_0"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_does_not_fit_is_refused_and_nothing_is_left(tmp_path, name):
-    tensors, start, to, words = REFUSED[name]
+    tensors, start, to = REFUSED[name]
     source = small_file(tmp_path / "a.gguf", tensors, {i2s_layout.KEY: "x86"}, to=start)
-    with pytest.raises(UnsupportedArtifact, match=words) as caught:
+    with refuses(UnsupportedArtifact) as caught:
         convert(source, to, tmp_path / "b.gguf")
 
     assert str(source) in caught.value.message
@@ -362,7 +353,7 @@ def test_code_3_in_the_source_is_refused_with_tensor_and_byte(tmp_path):
     content[at + 9] = 0xFF
     source.write_bytes(bytes(content))
 
-    with pytest.raises(BadArtifact, match=r"a\.gguf: tensor blk\.0\.ffn_up\.weight has code 3.* in byte 9 of its data"):
+    with refuses(BadArtifact):
         convert(source, "tq2_0", tmp_path / "b.gguf")
 
 
@@ -374,7 +365,7 @@ def test_a_file_without_ternary_weights_is_refused(tmp_path):
         writer.write("n", bytes(128))
     artifact = replace(identify_file(tmp_path / "a.gguf"))
 
-    with pytest.raises(UnsupportedArtifact, match="no ternary weights"):
+    with refuses(UnsupportedArtifact):
         Plugins().converters()["gguf", "i2_s"](Conversion(artifact, tmp_path / "b", "i2_s"), print)
 
 
@@ -419,18 +410,14 @@ def test_embeddings_take_another_type_when_asked(tmp_path, to):
         assert raw_tensors(tmp_path / "m.gguf")["token_embd.weight"][1] == q8_0.encode(embedding)
 
 
-EMBEDDINGS = {
-    "unknown": ("q3_x", "--embedding q3_x is not known", UsageError),
-    "a type that is read, not written": ("q4_k", "--embedding q4_k is not known", UsageError),
-}
+EMBEDDINGS = {"unknown": "q3_x", "a type that is read, not written": "q4_k"}
 
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
 def test_unknown_types_of_embeddings_are_refused(tmp_path, name):
-    asked, words, kind = EMBEDDINGS[name]
     folder = folders.make(tmp_path / "model")
-    with pytest.raises(kind, match=words):
-        convert(folder.path, "i2_s", tmp_path / "m.gguf", embedding=asked)
+    with refuses(UsageError, param="embedding"):
+        convert(folder.path, "i2_s", tmp_path / "m.gguf", embedding=EMBEDDINGS[name])
 
 
 def test_an_embedding_that_is_quantized_already_is_not_quantized_again(tmp_path):
@@ -440,7 +427,7 @@ def test_an_embedding_that_is_quantized_already_is_not_quantized_again(tmp_path)
 
     name = "token_embd.weight"
     assert raw_tensors(tmp_path / "b.gguf")[name][1] == raw_tensors(tmp_path / "a.gguf")[name][1]
-    with pytest.raises(UnsupportedArtifact, match=r"token_embd\.weight is Q6_K already"):
+    with refuses(UnsupportedArtifact):
         convert(tmp_path / "a.gguf", "tq2_0", tmp_path / "c.gguf", embedding="q8_0")
 
 
@@ -455,45 +442,38 @@ def _quantization(**changed):
 Q = "model.layers.0.self_attn.q_proj.weight"
 TINY = ("F32", (1,), bytes(4))
 BROKEN = {
-    "a tensor too many": (_add("model.layers.0.mlp.extra.weight", TINY), "extra.weight has no place"),
-    "a layer too many": (_add("model.layers.2.input_layernorm.weight", TINY), "has no place in 2 layers"),
-    "a bias": (_add("model.layers.0.self_attn.q_proj.bias", TINY), "q_proj.bias has no place"),
-    "a tensor missing": (
-        lambda f: f.tensors.pop("model.layers.1.mlp.up_proj.weight"), r"blk\.1\.ffn_up\.weight is missing",
+    "a tensor too many": _add("model.layers.0.mlp.extra.weight", TINY),
+    "a layer too many": _add("model.layers.2.input_layernorm.weight", TINY),
+    "a bias": _add("model.layers.0.self_attn.q_proj.bias", TINY),
+    "a tensor missing": lambda f: f.tensors.pop("model.layers.1.mlp.up_proj.weight"),
+    "a norm missing": lambda f: f.tensors.pop("model.layers.1.mlp.ffn_sub_norm.weight"),
+    "no scale": lambda f: f.tensors.pop(f"{Q}_scale"),
+    "a scale that is nan": _add(f"{Q}_scale", ("F32", (1,), np.float32(np.nan).tobytes())),
+    "a scale of two": _add(f"{Q}_scale", ("F32", (2,), bytes(8))),
+    "code 3": _add(Q, ("U8", (64, 256), b"\xff" * 64 * 256)),
+    "another shape": _add(Q, ("U8", (32, 256), bytes(32 * 256))),
+    "another type": _add(Q, ("I32", (256, 256), bytes(4 * 256 * 256))),
+    "floats with a scale": _add(Q, ("BF16", (256, 256), bytes(2 * 256 * 256))),
+    "an embedding that is packed": lambda f: f.tensors.update(
+        {"model.embed_tokens.weight": ("U8", f.tensors["model.embed_tokens.weight"][1],
+                                       bytes(f.tensors["model.embed_tokens.weight"][1][0] * 256))}
     ),
-    "a norm missing": (
-        lambda f: f.tensors.pop("model.layers.1.mlp.ffn_sub_norm.weight"), r"blk\.1\.ffn_sub_norm\.weight is missing",
-    ),
-    "no scale": (lambda f: f.tensors.pop(f"{Q}_scale"), "is U8 without a weight_scale"),
-    "a scale that is nan": (
-        _add(f"{Q}_scale", ("F32", (1,), np.float32(np.nan).tobytes())), "weight_scale of .*attn_q.* has scale nan",
-    ),
-    "a scale of two": (_add(f"{Q}_scale", ("F32", (2,), bytes(8))), "is F32 \\[2\\], no single number"),
-    "code 3": (_add(Q, ("U8", (64, 256), b"\xff" * 64 * 256)), r"attn_q\.weight has code 3.* in byte 0"),
-    "another shape": (
-        _add(Q, ("U8", (32, 256), bytes(32 * 256))), r"is U8 of shape \[32, 256\], config.json says \[64, 256\]",
-    ),
-    "another type": (_add(Q, ("I32", (256, 256), bytes(4 * 256 * 256))), "is I32; F32, F16 or BF16 is needed"),
-    "floats with a scale": (_add(Q, ("BF16", (256, 256), bytes(2 * 256 * 256))), "is BF16 with a weight_scale"),
-    "an embedding that is packed": (
-        lambda f: f.tensors.update({"model.embed_tokens.weight": ("U8", f.tensors["model.embed_tokens.weight"][1],
-                                    bytes(f.tensors["model.embed_tokens.weight"][1][0] * 256))}),
-        "embed_tokens.weight is U8; F32, F16 or BF16 is needed",
-    ),
-    "an unknown class": (_quantization(linear_class="otherlinear"), "linear_class 'otherlinear' is unknown"),
-    "an unknown family": (lambda f: f.config.update(model_type="mamba"), "'mamba' is not one of"),
-    "gemma": (
-        lambda f: f.config.update(model_type="gemma3_text", hidden_act="gelu"), "gemma3 folders are not converted",
-    ),
-    "a norm that is nan": (
-        _add("model.norm.weight", ("F32", (256,), np.full(256, np.nan, np.float32).tobytes())), "has a value that F32",
-    ),
+    "an unknown class": _quantization(linear_class="otherlinear"),
+    "an unknown family": lambda f: f.config.update(model_type="mamba"),
+    "gemma": lambda f: f.config.update(model_type="gemma3_text", hidden_act="gelu"),
+    "a norm that is nan": _add("model.norm.weight", ("F32", (256,), np.full(256, np.nan, np.float32).tobytes())),
+}  # fmt: skip
+
+
+NOT_SUPPORTED = {
+    "a tensor too many", "a layer too many", "a bias", "an unknown class", "an unknown family", "gemma",
+    "a norm that is nan",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_folder_that_is_not_right_is_refused(tmp_path, name):
-    change, words = BROKEN[name]
+    change = BROKEN[name]
     folder = folders.make(tmp_path / "model")
     change(folder)
     folder.write()
@@ -501,7 +481,7 @@ def test_a_folder_that_is_not_right_is_refused(tmp_path, name):
     if name == "a norm that is nan":  # F32 goes over byte by byte, so BF16 is what is looked at
         folder.tensors["model.norm.weight"] = ("BF16", (256,), np.full(256, 0x7FC0, np.uint16).tobytes())
         folder.write()
-    with pytest.raises(ArtifactError, match=words):
+    with refuses(UnsupportedArtifact if name in NOT_SUPPORTED else BadArtifact):
         convert(folder.path, "i2_s", tmp_path / "m.gguf")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
@@ -511,7 +491,7 @@ def test_weights_that_nobody_trained_ternary_are_refused(tmp_path):
     del folder.config["quantization_config"]
     folder.write()
 
-    with pytest.raises(UnsupportedArtifact, match="is not ternary, and the checkpoint does not say"):
+    with refuses(UnsupportedArtifact):
         convert(folder.path, "i2_s", tmp_path / "m.gguf")
 
 
@@ -613,15 +593,15 @@ def test_the_command(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "param"),
     [
-        (("--to", "q9"), "nothing installed converts safetensors to 'q9'"),
-        (("--to", "i2_s", "--i2s-layout", "arm"), "the source is a folder"),
+        pytest.param(("--to", "q9"), "to", id="another type"),
+        pytest.param(("--to", "i2_s", "--i2s-layout", "arm"), "", id="a layout for a folder"),
     ],
 )
-def test_the_command_refuses(tmp_path, arguments, words):
+def test_the_command_refuses(tmp_path, arguments, param):
     folder = folders.make(tmp_path / "model")
-    with pytest.raises(UsageError, match=words) as caught:
+    with refuses(UsageError, param=param) as caught:
         run(folder.path, *arguments, "--out", tmp_path / "m.gguf")
     assert caught.value.hint
 
@@ -630,7 +610,7 @@ def test_a_file_is_replaced_only_by_force(tmp_path):
     folder = folders.make(tmp_path / "model")
     out = tmp_path / "m.gguf"
     out.write_text("precious")
-    with pytest.raises(EdgeLLMError, match="exists already"):
+    with refuses(UsageError):
         run(folder.path, "--to", "i2_s", "--out", out)
     assert out.read_text() == "precious"
 

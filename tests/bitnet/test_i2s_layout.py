@@ -9,6 +9,7 @@ from edgellm_bitnet.codecs import i2_s, master
 from edgellm_bitnet.ternary import Ternary
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
+from support.refusals import refuses
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf.reader import read_model
@@ -62,9 +63,8 @@ def test_random_weights_show_no_order(seed):
 
     assert max(abs(found.x86), abs(found.arm)) < 5
     assert found.best() is None
-    with pytest.raises(UnsupportedArtifact, match=r"m\.gguf does not say .* 4 pairs .* 8 are needed") as caught:
+    with refuses(UnsupportedArtifact):
         i2s_layout.resolve(find, 2, HEAD_DIM, asked="", declared=None, where="m.gguf")
-    assert "--i2s-layout" in caught.value.hint
 
 
 def test_rows_of_four_in_a_byte_are_neither_order():
@@ -89,7 +89,7 @@ def test_what_is_asked_comes_first_then_what_the_file_says():
     assert resolve("", None) == "x86"
     assert resolve("", "arm") == "arm"
     assert resolve("x86", "arm") == "x86"
-    with pytest.raises(BadArtifact, match=r"m: edgellm\.i2_s_layout is 7, x86 and arm are known"):
+    with refuses(BadArtifact):
         resolve("", 7)
 
 

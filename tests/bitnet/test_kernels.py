@@ -21,6 +21,7 @@ from edgellm_bitnet.codecs import i2_s, q1_0, q2_0, tq1_0, tq2_0
 from edgellm_bitnet.codecs import packed as hf_packed
 from edgellm_bitnet.matrix import BF16, F16, F32, Q4, Q6, Q8, TERNARY
 from edgellm_bitnet.ternary import Ternary
+from support.refusals import refuses
 
 ROWS, COLS = 45, 512  # two panels, the second with padding
 WIDTHS = [*range(1, 14), 25]  # every tile, and several of them
@@ -202,10 +203,10 @@ def test_the_named_instruction_set_is_taken_and_others_are_refused(monkeypatch):
         if can:
             assert native.isa_index() == isa_number(isa)
         else:
-            with pytest.raises(ValueError, match=f"cannot run the {isa} kernels; it runs .*scalar"):
+            with pytest.raises(ValueError, match=isa):  # which these are, and how many, depends on the processor
                 native.isa_index()
     monkeypatch.setenv("EDGELLM_BITNET_ISA", "mmx")
-    with pytest.raises(ValueError, match=r"mmx.*scalar"):
+    with refuses(ValueError, varies="(?<=it runs ).*(?=scalar)"):
         native.isa_index()
     monkeypatch.delenv("EDGELLM_BITNET_ISA")
     assert list(known)[native.isa_index()] == next(isa for isa, can in known.items() if can)

@@ -7,8 +7,11 @@ from ctypes import c_int32
 
 import pytest
 from edgellm_bitnet import native
+from support.refusals import refuses
 
 from edgellm.errors import BackendUnavailable
+
+LIBRARY = r"\S+libedgellm_bitnet\.\w+"
 
 
 def test_the_library_and_python_agree() -> None:
@@ -27,9 +30,7 @@ def test_two_fields_that_change_places_are_refused_by_name(monkeypatch: pytest.M
 
     theirs = native.expected_layout()
     monkeypatch.setitem(native.STRUCTURES, "matrix", Moved)
-    with pytest.raises(
-        BackendUnavailable, match=r"differ in matrix\.kind: .*\(0, 4\) in the library, \(4, 4\) in Python"
-    ):
+    with refuses(BackendUnavailable, varies=LIBRARY):
         native.check_layout(theirs)
 
 
@@ -38,18 +39,18 @@ def test_a_field_that_only_one_side_has_is_refused(monkeypatch: pytest.MonkeyPat
         _fields_ = [*native.Cache._fields_, ("new", c_int32)]
 
     ours = native.expected_layout()
-    with pytest.raises(BackendUnavailable, match=r"differ in matrix\.group: .* is None in the library"):
+    with refuses(BackendUnavailable, varies=LIBRARY):
         native.check_layout({name: place for name, place in ours.items() if name != "matrix.group"})
     with monkeypatch.context() as patch:
         patch.setitem(native.STRUCTURES, "cache", Longer)
-        with pytest.raises(BackendUnavailable, match="differ in cache"):
+        with refuses(BackendUnavailable, varies=LIBRARY):
             native.check_layout(ours)
 
 
 @pytest.mark.parametrize("name", ["PANEL", "Q6", "SRC_TQ2_0", "KV_I8", "INPUTS"])
 def test_a_constant_of_another_value_is_refused(name: str) -> None:
     layout = native.expected_layout()
-    with pytest.raises(BackendUnavailable, match=f"differ in {name}:"):
+    with refuses(BackendUnavailable, varies=LIBRARY):
         native.check_layout(layout | {name: (layout[name][0] + 1, 0)})
 
 
@@ -57,5 +58,5 @@ def test_a_field_moved_in_the_library_is_refused_when_it_is_loaded(monkeypatch: 
     """Against the real library: here Python is the side that changed."""
     moved = type("Moved", (ctypes.Structure,), {"_fields_": [*native.Model._fields_[1:], native.Model._fields_[0]]})
     monkeypatch.setitem(native.STRUCTURES, "model", moved)
-    with pytest.raises(BackendUnavailable, match=r"differ in model\."):
+    with refuses(BackendUnavailable, varies=LIBRARY):
         native.library.__wrapped__()

@@ -8,6 +8,7 @@ from bitnet.models import CODECS, Tiny, engine_of, feed, settings_of, tokens_of
 from bitnet.packed import library, usable
 from edgellm_bitnet.codecs import floats
 from edgellm_bitnet.ternary import Ternary
+from support.refusals import refuses
 
 from edgellm.contract.backend import SlotInput
 from edgellm.errors import CacheFull
@@ -146,13 +147,13 @@ def test_a_state_of_another_model_cache_or_length_is_refused(tmp_path):
         state = engine.save_slot(0)
         feed(engine, 1, tokens_of(model, 5))
         for wrong in (b"", state[:3], state[:20], state[:-1], state + b"\0", bytes(len(state))):
-            with pytest.raises(ValueError, match=f"{len(wrong)} bytes are no state of this model"):
+            with refuses(ValueError):
                 engine.load_slot(1, wrong)
         np.testing.assert_array_equal(feed(engine, 1, [7], n_past=5), feed(engine, 2, [*tokens_of(model, 5), 7])[-1:])
     for wrong_path, settings in (
         (other, settings_of(n_ctx=64)), (path, settings_of(n_ctx=39)), (path, settings_of(n_ctx=64, kv_type="q8_0")),
     ):  # fmt: skip
-        with engine_of(wrong_path, settings) as engine, pytest.raises(ValueError, match="no state of this model"):
+        with engine_of(wrong_path, settings) as engine, refuses(ValueError):
             engine.load_slot(0, state)
 
 
@@ -163,15 +164,15 @@ def test_a_wrong_step_is_refused_and_changes_nothing(tmp_path):
         wanted = feed(engine, 0, [*tokens, 5])
         engine.step([SlotInput(1, 0, tuple(tokens), 0)])
         good = SlotInput(2, 0, (1, 2), 1)
-        for wrong, error, match in (
-            (SlotInput(1, 30, (1, 2, 3), 1), CacheFull, "slot 1 needs 3 cells, 2 are free"),
-            (SlotInput(1, 29, (1,), 1), ValueError, "slot 1 holds 30 tokens, not 29"),
-            (SlotInput(1, 30, (), 0), ValueError, "slot 1 holds 30 tokens"),
-            (SlotInput(1, 30, (301,), 1), ValueError, r"a token id outside 0\.\.300"),
-            (SlotInput(1, 30, (-1,), 1), ValueError, r"a token id outside 0\.\.300"),
+        for wrong, error in (
+            (SlotInput(1, 30, (1, 2, 3), 1), CacheFull),
+            (SlotInput(1, 29, (1,), 1), ValueError),
+            (SlotInput(1, 30, (), 0), ValueError),
+            (SlotInput(1, 30, (301,), 1), ValueError),
+            (SlotInput(1, 30, (-1,), 1), ValueError),
         ):
-            with pytest.raises(error, match=match):
+            with refuses(error):
                 engine.step([good, wrong])
-        with pytest.raises(ValueError, match="a step of 34 tokens"):
+        with refuses(ValueError):
             engine.step([SlotInput(2, 0, tuple(range(32)), 0), SlotInput(1, 30, (1, 2), 0)])
         np.testing.assert_array_equal(engine.step([SlotInput(1, 30, (5,), 1)])[0], wanted[-1:])

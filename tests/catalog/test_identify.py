@@ -5,6 +5,7 @@ import json
 import pytest
 from support import gguf_writer as w
 from support import onnx_models
+from support.refusals import refuses
 
 from edgellm.catalog import identify as identify_module
 from edgellm.catalog.identify import identify
@@ -32,7 +33,7 @@ def test_a_folder_with_one_gguf_file(tmp_path):
 def test_a_folder_with_two_models_asks_which(tmp_path):
     for name in ("a.gguf", "b.gguf"):
         w.model().write(tmp_path / name)
-    with pytest.raises(UnknownModel, match=r"2 GGUF models; name one of them: a\.gguf, b\.gguf"):
+    with refuses(UnknownModel):
         identify(str(tmp_path))
 
 
@@ -61,9 +62,8 @@ def test_an_onnx_model_without_the_plugin_that_reads_it(tmp_path, monkeypatch):
     monkeypatch.setattr(identify_module, "plugins", lambda: Plugins(frozenset()))
 
     for path in (folder, folder / "model.onnx"):
-        with pytest.raises(UnsupportedArtifact) as caught:
+        with refuses(UnsupportedArtifact):
             identify(str(path))
-        assert caught.value.hint.startswith("install edgellm-onnx to read it")
 
 
 @pytest.mark.parametrize("config", ["{", "[]", '{"max_position_embeddings": "many"}', "[" * 100_000])
@@ -75,19 +75,19 @@ def test_a_folder_with_a_broken_config_is_still_named(tmp_path, config):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    "content",
     [
-        (b"", "it is empty"),
-        (b"<!DOCTYPE html><html>", "HTML page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
-        (b"PK\x03\x04rest", "zip archive"),
-        (b"hello", "plain text"),
-        (b"GGUF\x03\0\0\0", "tensor count at byte 8"),
+        pytest.param(b"", id="empty"),
+        pytest.param(b"<!DOCTYPE html><html>", id="a page"),
+        pytest.param(b"version https://git-lfs.github.com/spec/v1\noid", id="a pointer"),
+        pytest.param(b"PK\x03\x04rest", id="an archive"),
+        pytest.param(b"hello", id="a text"),
+        pytest.param(b"GGUF\x03\0\0\0", id="a header that is cut"),
     ],
 )
-def test_a_file_that_is_no_model_is_called_by_its_name(tmp_path, content, says):
+def test_a_file_that_is_no_model_is_called_by_its_name(tmp_path, content):
     (tmp_path / "model.gguf").write_bytes(content)
-    with pytest.raises(BadArtifact, match=says):
+    with refuses(BadArtifact):
         identify(str(tmp_path / "model.gguf"))
 
 
@@ -95,25 +95,25 @@ def test_a_file_that_is_no_model_is_called_by_its_name(tmp_path, content, says):
 def test_a_gguf_file_that_is_no_language_model(tmp_path, role):
     file = w.model()
     file.keys.append(("general.type", w.STRING, role))
-    with pytest.raises(UnsupportedArtifact, match=f"of type '{role}'"):
+    with refuses(UnsupportedArtifact):
         identify(str(file.write(tmp_path / "x.gguf")))
 
 
 def test_a_vocabulary_alone_is_no_model(tmp_path):
-    with pytest.raises(UnsupportedArtifact, match="vocabulary without tensors"):
+    with refuses(UnsupportedArtifact):
         identify(str(w.Gguf(w.model_keys()).write(tmp_path / "x.gguf")))
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(UnknownModel, match="does not exist"):
+    with refuses(UnknownModel):
         identify(str(tmp_path / "no.gguf"))
-    with pytest.raises(UnknownModel, match="holds no model"):
+    with refuses(UnknownModel):
         identify(str(tmp_path))
 
 
 def test_a_folder_that_is_called_like_a_file_is_none(tmp_path):
     (tmp_path / "x.gguf").mkdir()
-    with pytest.raises(UnknownModel, match="holds no model"):
+    with refuses(UnknownModel):
         identify(str(tmp_path))
     model = w.model().write(tmp_path / "tiny.gguf")
     assert identify(str(tmp_path)).path == str(model)

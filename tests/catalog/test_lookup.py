@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from support.refusals import refuses
 
 from edgellm import tables
 from edgellm.catalog import lookup
@@ -103,24 +104,28 @@ def test_an_extra_row_replaces_one_of_the_same_id() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "problem"),
+    "changes",
     [
-        ({"id": "Has Space"}, "lower case"),
-        ({"kind": "vision"}, "none of"),
-        ({"ctx_train": 0}, "no length"),
-        ({"params_active": 10**7}, "params_active"),
-        ({"shape": Shape("llama", 0, 64, 128, 2, 1, 32, 256, tied_embeddings=True)}, "n_layer must be"),
-        ({"shape": Shape("llama", 10**6, 64, 128, 2, 1, 32, 256, tied_embeddings=True)}, "more than 4096"),
-        ({"shape": Shape("llama", 2, -1, 128, 2, 1, 32, 256, tied_embeddings=True)}, "n_embd"),
-        ({"shape": Shape("llama", 2, 64, 128, 2, 1, 32, 1 << 60, tied_embeddings=True)}, "out of range"),
-        ({"files": (ModelFile("nowhere", "Q4_0"),)}, "no scheme"),
-        ({"files": (ModelFile("hf://a/b/c", "Q4_0", bytes=-5),)}, "out of range"),
-        ({"files": (ModelFile("hf://a/b/c", "Q4_0", types={"ffn_up": "Q9"}),)}, "'Q9' is no type of weights"),
-        ({"files": (ModelFile("hf://a/b/c", "Q4_0", types={"ffn_up": "I32"}),)}, "'I32' is no type of weights"),
+        pytest.param({"id": "Has Space"}, id="an id in capitals"),
+        pytest.param({"kind": "vision"}, id="an unknown kind"),
+        pytest.param({"ctx_train": 0}, id="no context"),
+        pytest.param({"params_active": 10**7}, id="more active than all"),
+        pytest.param({"shape": Shape("llama", 0, 64, 128, 2, 1, 32, 256, tied_embeddings=True)}, id="no layers"),
+        pytest.param(
+            {"shape": Shape("llama", 10**6, 64, 128, 2, 1, 32, 256, tied_embeddings=True)}, id="too many layers"
+        ),
+        pytest.param({"shape": Shape("llama", 2, -1, 128, 2, 1, 32, 256, tied_embeddings=True)}, id="a negative width"),
+        pytest.param(
+            {"shape": Shape("llama", 2, 64, 128, 2, 1, 32, 1 << 60, tied_embeddings=True)}, id="too many tokens"
+        ),
+        pytest.param({"files": (ModelFile("nowhere", "Q4_0"),)}, id="a source without a scheme"),
+        pytest.param({"files": (ModelFile("hf://a/b/c", "Q4_0", bytes=-5),)}, id="a negative size"),
+        pytest.param({"files": (ModelFile("hf://a/b/c", "Q4_0", types={"ffn_up": "Q9"}),)}, id="an unknown type"),
+        pytest.param({"files": (ModelFile("hf://a/b/c", "Q4_0", types={"ffn_up": "I32"}),)}, id="a type of no weights"),
     ],
 )
-def test_an_impossible_row_is_refused_with_its_problem(changes: dict[str, object], problem: str) -> None:
-    with pytest.raises(UsageError, match=problem):
+def test_an_impossible_row_is_refused_with_its_problem(changes: dict[str, object]) -> None:
+    with refuses(UsageError):
         lookup.catalog([card(**changes)])
 
 
@@ -159,26 +164,36 @@ def test_a_users_file_may_be_toml_or_json_lines(tmp_path: Path) -> None:
     assert from_toml[0].files[0].source == "file:/models/mine.gguf"
 
 
+def test_an_empty_file_holds_no_models(tmp_path: Path) -> None:
+    (tmp_path / "empty.toml").touch()
+
+    assert lookup.load_file(tmp_path / "empty.toml") == []
+
+
 @pytest.mark.parametrize(
-    "text", ["", "not toml [", "[[models]]\nid = 3", '[[models]]\nid = "x"', "models = 7", "\x00\xff"]
+    ("text", "param"),
+    [
+        ("not toml [", ""),
+        ("[[models]]\nid = 3", "id"),
+        ('[[models]]\nid = "x"', ""),
+        ("models = 7", "models"),
+        ("\x00\xff", ""),
+    ],
 )
-def test_a_malformed_file_is_a_usage_error_with_its_name(tmp_path: Path, text: str) -> None:
+def test_a_malformed_file_is_a_usage_error_with_its_name(tmp_path: Path, text: str, param: str) -> None:
     path = tmp_path / "bad.toml"
     path.write_bytes(text.encode("latin-1"))
-    if text == "":
-        assert lookup.load_file(path) == []
-        return
-    with pytest.raises(UsageError, match=r"bad\.toml"):
+    with refuses(UsageError, param=param):
         lookup.load_file(path)
 
 
 def test_a_file_that_is_missing_or_huge_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot read"):
+    with refuses(UsageError):
         lookup.load_file(tmp_path / "none.toml")
     huge = tmp_path / "huge.jsonl"
     with huge.open("wb") as file:
         file.truncate(tables.MAX_FILE_BYTES + 1)
-    with pytest.raises(UsageError, match="larger than"):
+    with refuses(UsageError):
         lookup.load_file(huge)
 
 
@@ -189,53 +204,47 @@ def test_deep_nesting_is_refused(tmp_path: Path) -> None:
         lookup.load_file(path)
 
 
+FILE = {"source": "file:/a", "quant": "Q8_0"}
 ROW = {"id": "mine", "family": "m", "kind": "chat", "license": "mit", "ctx_train": 512, "params": 9, "params_active": 9}
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "param"),
     [
-        ({"params": "nine"}, "line 3, mine: params: Expected `int`, got `str`"),
-        ({"parms": 9}, "line 3, mine: parms: unknown key"),
-        ({"params": 0}, "line 3, mine: params_active 9 of params 0"),
-        (
-            {"files": [{"source": "file:/a", "quant": "Q8_0"}, {"source": "/b", "quant": "Q4_0"}]},
-            r"files\[1\].source '/b'",
-        ),
-        ({"files": [{"source": "file:/a", "quant": "Q8_0", "sha": "x"}]}, "line 3, mine: files.sha: unknown key"),
-        ({"files": [{"source": "file:/a", "quant": "Q8_0", "sha256": "x"}]}, r"files\[0\].sha256 is not 64"),
-        ({"id": "first"}, "line 3, first: id: 'first' stands in the file twice"),
-        ({"license": "mit\u001b[2J"}, "line 3, mine: text with control characters"),
-        ({"shape": {"arch": "llama"}}, "line 3, mine: shape: Object missing required field `n_layer`"),
+        pytest.param({"params": "nine"}, "params", id="a text for a number"),
+        pytest.param({"parms": 9}, "parms", id="an unknown key"),
+        pytest.param({"params": 0}, "", id="fewer than are active"),
+        pytest.param({"files": [FILE, {"source": "/b", "quant": "Q4_0"}]}, "", id="a source without a scheme"),
+        pytest.param({"files": [{**FILE, "sha": "x"}]}, "files.sha", id="an unknown key of a file"),
+        pytest.param({"files": [{**FILE, "sha256": "x"}]}, "", id="a hash that is none"),
+        pytest.param({"id": "first"}, "id", id="an id twice"),
+        pytest.param({"license": "mit\u001b[2J"}, "", id="control characters"),
+        pytest.param({"shape": {"arch": "llama"}}, "shape", id="half a shape"),
     ],
 )
-def test_a_wrong_row_is_named_by_file_line_id_and_field(
-    tmp_path: Path, change: dict[str, object], complaint: str
-) -> None:
+def test_a_wrong_row_is_named_by_file_line_id_and_field(tmp_path: Path, change: dict[str, object], param: str) -> None:
     path = tmp_path / "mine.jsonl"
     wrong = {**ROW, "shape": None, **change}
     path.write_text(f"{json.dumps({**ROW, 'shape': None, 'id': 'first'})}\n\n{json.dumps(wrong)}\n")
 
-    with pytest.raises(
-        UsageError, match=r"mine\.jsonl: " + (complaint if complaint.startswith("line") else ".*" + complaint)
-    ):
+    with refuses(UsageError, param=param):
         lookup.load_file(path)
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "param"),
     [
-        (TOML + '[[models]]\nid = "second"\n', "line 21, second: Object missing required field `family`"),
-        (TOML.replace("n_layer = 2", "n_layer = 2.5"), "line 2, mine: shape.n_layer: Expected `int`, got `float`"),
-        (TOML + "[models.extra]\n", "line 2, mine: extra: unknown key"),
-        ("[[model]]\n", "model: unknown key; a model stands under a line"),
-        ("models = [1]", r"models\[0\]: Expected `object`, got `int`"),
+        pytest.param(TOML + '[[models]]\nid = "second"\n', "", id="half a row"),
+        pytest.param(TOML.replace("n_layer = 2", "n_layer = 2.5"), "shape.n_layer", id="half a layer"),
+        pytest.param(TOML + "[models.extra]\n", "extra", id="an unknown table"),
+        pytest.param("[[model]]\n", "model", id="another table"),
+        pytest.param("models = [1]", "", id="no tables"),
     ],
 )
-def test_a_wrong_table_is_named_by_the_line_it_begins_at(tmp_path: Path, text: str, complaint: str) -> None:
+def test_a_wrong_table_is_named_by_the_line_it_begins_at(tmp_path: Path, text: str, param: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(text)
 
-    with pytest.raises(UsageError, match=r"mine\.toml: " + complaint) as caught:
+    with refuses(UsageError, param=param) as caught:
         lookup.load_file(path)
     assert caught.value.hint

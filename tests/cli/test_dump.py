@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support.refusals import refuses
 
 from edgellm import settings
 from edgellm.app.context import cards, of_machine
@@ -82,11 +83,22 @@ def test_a_decision_on_a_dump_is_the_decision_on_the_machine(tmp_path: Path, mon
     )
 
 
-@pytest.mark.parametrize("text", ["", "[]", "3", '{"machine": []}', '{"machine": {"id": 3}}', "[" * 9999, '{"x": 1}'])
-def test_what_is_no_dump_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "param"),
+    [
+        pytest.param("", "", id="empty"),
+        pytest.param("[]", "", id="a list"),
+        pytest.param("3", "", id="a number"),
+        pytest.param('{"machine": []}', "", id="a machine that is a list"),
+        pytest.param('{"machine": {"id": 3}}', "id", id="a number for an id"),
+        pytest.param("[" * 9999, "", id="nested"),
+        pytest.param('{"x": 1}', "x", id="an unknown key"),
+    ],
+)
+def test_what_is_no_dump_is_refused(tmp_path: Path, text: str, param: str) -> None:
     path = tmp_path / "doctor.json"
     path.write_text(text)
-    with pytest.raises(UsageError, match=r"doctor\.json"):
+    with refuses(UsageError, param=param):
         profiles.load(str(path))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from support.refusals import refuses
 
 from edgellm.cli.main import cli
 from edgellm.cli.profile import command
@@ -134,22 +135,21 @@ def test_out_replaces_nothing_unless_forced(run, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text("precious")
 
-    with pytest.raises(UsageError, match="exists already") as caught:
+    with refuses(UsageError):
         run("--profile", "raspberry-pi-5-8gb", "--out", str(path))
     assert path.read_text() == "precious"
-    assert "--force" in caught.value.hint
 
     run("--profile", "raspberry-pi-5-8gb", "--out", str(path), "--force")
     assert profiles.load(str(path)).id == "raspberry-pi-5-8gb"
 
 
 def test_out_into_a_folder_that_is_not_there(run, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be written: No such file or directory"):
+    with refuses(UsageError):
         run("--profile", "raspberry-pi-5-8gb", "--out", str(tmp_path / "no" / "x.toml"))
 
 
 def test_json_and_toml_cannot_both_have_standard_output(run) -> None:
-    with pytest.raises(UsageError, match="both want standard output"):
+    with refuses(UsageError):
         run("--json", "--out", "-")
 
 
@@ -162,5 +162,5 @@ def test_list(run) -> None:
 
 
 def test_an_unknown_profile(run) -> None:
-    with pytest.raises(UnknownProfile, match="did you mean raspberry-pi-5-8gb"):
+    with refuses(UnknownProfile, varies=r"(?<=all )\d+"):
         run("--profile", "raspberry-pi-5-8g")

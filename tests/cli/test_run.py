@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from support.refusals import check_refusal
 from support.tiny_bert import TinyBert
 from support.waiting import PATIENCE_S
 
@@ -46,20 +47,17 @@ def test_limits_and_stops() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "param"),
     [
         (["x", "--temperature", "-1"], "temperature"),
         (["x", "--top-p", "2"], "top_p"),
-        (["x", "--raw", "--system", "s"], "--system"),
+        (["x", "--raw", "--system", "s"], ""),
         (["x", "--max-tokens", "0"], "max_tokens"),
         (["x", "--ctx", "1"], "ctx"),
     ],
 )
-def test_values_out_of_range_are_refused(arguments: list[str], told: str) -> None:
-    error = invoke(*arguments).exception
-
-    assert isinstance(error, UsageError)
-    assert told in str(error)
+def test_values_out_of_range_are_refused(arguments: list[str], param: str) -> None:
+    check_refusal(invoke(*arguments).exception, UsageError, param=param)
 
 
 def test_sampling_flags_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,10 +79,7 @@ def test_sampling_flags_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_base_model_says_how_to_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgellm.builtin.echo.TEMPLATE", None)
-    error = invoke("x").exception
-
-    assert isinstance(error, BadTemplate)
-    assert "--raw" in str(error)
+    check_refusal(invoke("x").exception, BadTemplate)
     assert invoke("x", "--raw").stdout == "x\n"
 
 
@@ -207,14 +202,11 @@ def test_ctrl_c_stops_an_answer_and_ctrl_d_leaves() -> None:
 def test_a_model_that_only_embeds_says_what_it_is_for(tmp_path: Path, raw: tuple[str, ...]) -> None:
     folder = TinyBert().write(tmp_path / "tiny-bert")
     result = CliRunner().invoke(command, [str(folder), "--no-isolate", *raw, "hello"], standalone_mode=False)
-    assert isinstance(result.exception, UnsupportedTask)
-    assert "tiny-bert answers no chat" in result.exception.message
-    assert "/v1/embeddings" in result.exception.hint
+    check_refusal(result.exception, UnsupportedTask)
 
 
 def test_the_task_embed_is_refused_before_anything_is_chosen() -> None:
     result = CliRunner().invoke(command, ["--task", "embed", "hello"], standalone_mode=False)
-    assert isinstance(result.exception, UnsupportedTask)
+    check_refusal(result.exception, UnsupportedTask)
     named = CliRunner().invoke(command, ["all-minilm-l6-v2", "hello"], standalone_mode=False)
-    assert isinstance(named.exception, UnsupportedTask)
-    assert "`edgellm serve all-minilm-l6-v2`" in named.exception.hint
+    check_refusal(named.exception, UnsupportedTask)

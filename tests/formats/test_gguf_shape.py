@@ -2,6 +2,7 @@
 
 import pytest
 from support import gguf_writer as w
+from support.refusals import refuses
 
 from edgellm.errors import BadArtifact
 from edgellm.formats.gguf import reader
@@ -102,25 +103,25 @@ def test_without_kv_heads_every_head_has_its_own():
 
 
 @pytest.mark.parametrize(
-    ("keys", "says"),
+    "keys",
     [
-        ({"block_count": None}, r"llama\.block_count is missing"),
-        ({"embedding_length": None}, r"llama\.embedding_length is missing"),
-        ({"block_count": 0}, "gives 0 layers"),
-        ({"block_count": 5000}, "gives 5000 layers"),
-        ({"block_count": 2, "nextn_predict_layers": 2}, "gives 0 layers"),
-        ({"embedding_length": 2**31}, "integers of 0 to"),
-        ({"block_count": 3, "attention__head_count_kv": [1, 2]}, "has 2 values for 3 layers"),
+        pytest.param({"block_count": None}, id="no layers said"),
+        pytest.param({"embedding_length": None}, id="no width said"),
+        pytest.param({"block_count": 0}, id="no layers"),
+        pytest.param({"block_count": 5000}, id="too many layers"),
+        pytest.param({"block_count": 2, "nextn_predict_layers": 2}, id="layers for the next tokens only"),
+        pytest.param({"embedding_length": 2**31}, id="a width of 2**31"),
+        pytest.param({"block_count": 3, "attention__head_count_kv": [1, 2]}, id="fewer values than layers"),
     ],
 )
-def test_impossible_shapes_are_refused(keys, says):
-    with pytest.raises(BadArtifact, match=says):
+def test_impossible_shapes_are_refused(keys):
+    with refuses(BadArtifact):
         reader.shape(header_of("llama", **keys))
 
 
 def test_a_file_without_architecture_has_no_shape():
     data = w.Gguf().build()
-    with pytest.raises(BadArtifact, match=r"general\.architecture is missing"):
+    with refuses(BadArtifact):
         reader.shape(parse_gguf(data, file_bytes=len(data), where="made"))
 
 

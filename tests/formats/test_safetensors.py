@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from support import safetensors_writer
+from support.refusals import refuses
 
 from edgellm.errors import ArtifactError, BadArtifact
 from edgellm.formats.safetensors.header import parse_safetensors
@@ -74,9 +75,9 @@ def test_shards_are_one_model(tmp_path):
 
 
 def test_a_folder_without_a_model_is_said(tmp_path):
-    with pytest.raises(BadArtifact, match=r"holds neither model\.safetensors nor model\.safetensors\.index\.json"):
+    with refuses(BadArtifact):
         read_safetensors(tmp_path)
-    with pytest.raises(BadArtifact, match="cannot be read"):
+    with refuses(BadArtifact):
         read_safetensors(tmp_path / "no")
 
 

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.gguf_writer import ARRAY, BOOL, FLOAT32, INT32, STRING, UINT32, Gguf
+from support.refusals import refuses
 
 from edgellm.errors import UnsupportedArtifact
 from edgellm.formats.gguf import reader
@@ -243,7 +244,7 @@ def test_case_of_every_alphabet_cuts_words_in_tekken_and_gpt_4o(tmp_path: Path) 
 
 def test_a_known_vocabulary_needs_no_name_and_others_are_refused(tmp_path: Path) -> None:
     """The published BitNet 2B-4T file names no pre-tokenizer; its vocabulary is Llama 3's."""
-    with pytest.raises(UnsupportedArtifact, match=r"tokenizer\.ggml\.pre"):
+    with refuses(UnsupportedArtifact):
         read(byte_pairs(tmp_path / "x.gguf"))
 
     tokens = [*LETTERS, *(f"t{i}" for i in range(256, 128_000)), "<|begin_of_text|>", "<|end_of_text|>"]
@@ -357,5 +358,5 @@ def test_a_file_without_a_vocabulary_says_so(tmp_path: Path, model: str | None) 
     if model:
         keys.append(("tokenizer.ggml.model", STRING, model))
     path = Gguf(keys).write(tmp_path / "x.gguf")
-    with pytest.raises(UnsupportedArtifact, match="no vocabulary"):
+    with refuses(UnsupportedArtifact):
         read(path)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.gguf_writer import ARRAY, INT32, STRING, UINT32, Gguf
+from support.refusals import refuses
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf import reader
@@ -205,40 +206,42 @@ def test_only_tokenizer_json_is_needed(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(pipeline()))
     ours = from_json.read_tokenizer_json(tmp_path)
     assert (ours.bos_id, ours.eos_id, ours.bos_text, ours.add_bos) == (None, None, "", True)
-    with pytest.raises(UnsupportedArtifact, match=r"no tokenizer\.json"):
+    with refuses(UnsupportedArtifact):
         from_json.read_tokenizer_json(tmp_path / "nowhere")
 
 
+OF_TOKENIZERS = r"(?<=Error: |ption: ).*(?=\))"  # the library's own words
+BPE = {"type": "BPE", "vocab": {}, "merges": []}
+BROKEN_SPLIT = {"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": False}
 NESTED = {"type": "Sequence", "decoders": [{"type": "WordPiece", "prefix": "##", "cleanup": True}]}
 
 
 @pytest.mark.parametrize(
-    ("files", "message"),
+    "files",
     [
-        ({"made": "{"}, r"tokenizer\.json: cannot be read"),
-        ({"made": "\x00" * 99}, r"tokenizer\.json: cannot be read"),
-        ({"made": "[" * 100_000}, r"tokenizer\.json: cannot be read"),
-        ({"made": {"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}}}, r"model\.vocab is empty"),
-        ({"made": pipeline(model={"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]})}, "cannot be read.*vocabulary"),
-        ({"made": pipeline(model={"type": "BPE", "vocab": VOCAB | {"x": 2**31}, "merges": []})}, r"has id 21\d+"),
-        ({"made": pipeline(model={"type": "BPE", "vocab": VOCAB | {"zz": 3}, "merges": []})}, "gives id 3 to"),
-        ({"made": pipeline(model={"type": "Markov"})}, "cannot be read"),
-        ({"made": pipeline(pre_tokenizer={"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated",
-                                          "invert": False})}, "cannot be read"),
-        ({"config": "[]"}, r"tokenizer_config\.json: the file is no JSON object but a list"),
-        ({"config": "{"}, r"tokenizer_config\.json: the file is no JSON"),
-        ({"config": "[" * 100_000}, r"tokenizer_config\.json: the file is no JSON"),
-        ({"config": {"eos_token": "nope"}}, r"eos_token is 'nope', which is no token"),
-        ({"config": {"eos_token": 7}}, r"eos_token is '7', which is no token"),
-        ({"config": {"add_bos_token": True}}, "add_bos_token is true, but there is no bos_token"),
-        ({"config": {"chat_template": 5}}, "chat_template is no text but a int"),
-        ({"generation_config": {"eos_token_id": FIRST + 3}}, rf"eos_token_id is {FIRST + 3}, tokens are 0 to"),
-        ({"generation_config": {"eos_token_id": [True]}}, "eos_token_id is True"),
-        ({"generation_config": {"eos_token_id": "2"}}, "eos_token_id is 2"),
+        pytest.param({"made": "{"}, id="half a file"),
+        pytest.param({"made": "\x00" * 99}, id="zeros"),
+        pytest.param({"made": "[" * 100_000}, id="nested"),
+        pytest.param({"made": {"version": "1.0", "model": BPE}}, id="no vocabulary"),
+        pytest.param({"made": pipeline(model=dict(BPE, vocab={"a": 0}, merges=["a b"]))}, id="a merge of no token"),
+        pytest.param({"made": pipeline(model=dict(BPE, vocab=VOCAB | {"x": 2**31}))}, id="a large id"),
+        pytest.param({"made": pipeline(model=dict(BPE, vocab=VOCAB | {"zz": 3}))}, id="an id twice"),
+        pytest.param({"made": pipeline(model={"type": "Markov"})}, id="an unknown model"),
+        pytest.param({"made": pipeline(pre_tokenizer=BROKEN_SPLIT)}, id="a broken expression"),
+        pytest.param({"config": "[]"}, id="config a list"),
+        pytest.param({"config": "{"}, id="config half a file"),
+        pytest.param({"config": "[" * 100_000}, id="config nested"),
+        pytest.param({"config": {"eos_token": "nope"}}, id="eos no token"),
+        pytest.param({"config": {"eos_token": 7}}, id="eos a number"),
+        pytest.param({"config": {"add_bos_token": True}}, id="bos wanted and absent"),
+        pytest.param({"config": {"chat_template": 5}}, id="template a number"),
+        pytest.param({"generation_config": {"eos_token_id": FIRST + 3}}, id="eos id out of range"),
+        pytest.param({"generation_config": {"eos_token_id": [True]}}, id="eos id a bool"),
+        pytest.param({"generation_config": {"eos_token_id": "2"}}, id="eos id a text"),
     ],
-)  # fmt: skip
-def test_hostile_files_are_refused_by_file_and_key(tmp_path: Path, files: dict[str, Any], message: str) -> None:
-    with pytest.raises(BadArtifact, match=message) as caught:
+)
+def test_hostile_files_are_refused_by_file_and_key(tmp_path: Path, files: dict[str, Any]) -> None:
+    with refuses(BadArtifact, varies=OF_TOKENIZERS) as caught:
         from_json.read_tokenizer_json(folder(tmp_path, **files))
     assert str(tmp_path) in caught.value.message
     assert caught.value.hint
@@ -246,7 +249,7 @@ def test_hostile_files_are_refused_by_file_and_key(tmp_path: Path, files: dict[s
 
 def test_spelling_that_is_not_known_is_unsupported(tmp_path: Path) -> None:
     for decoder in (NESTED, None):
-        with pytest.raises(UnsupportedArtifact, match="decoder"):
+        with refuses(UnsupportedArtifact):
             from_json.read_tokenizer_json(folder(tmp_path, pipeline(decoder=decoder)))
 
 
@@ -257,17 +260,17 @@ def test_large_files_pipes_and_folders_are_not_read(tmp_path: Path, monkeypatch:
 
     folder(tmp_path)
     monkeypatch.setitem(tokenizer_folder.MAX_BYTES, "tokenizer.json", 100)
-    with pytest.raises(BadArtifact, match="bytes, 100 are allowed"):
+    with refuses(BadArtifact):
         from_json.read_tokenizer_json(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
     os.mkfifo(tmp_path / "tokenizer.json")
-    with pytest.raises(BadArtifact, match="no regular file"):
+    with refuses(BadArtifact):
         from_json.read_tokenizer_json(tmp_path)
 
 
 def test_an_expression_that_never_ends_is_an_error_and_the_next_text_is_encoded(tmp_path: Path) -> None:
     split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
     ours = from_json.read_tokenizer_json(folder(tmp_path, pipeline(pre_tokenizer=split)))
-    with pytest.raises(BadArtifact, match="cannot encode this text"):
+    with refuses(BadArtifact, varies=OF_TOKENIZERS):
         ids(ours, "a" * 40 + "b")
     assert ids(ours, "ab") == [VOCAB["a"], VOCAB["b"]]

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import gguf_writer
+from support.refusals import refuses
 
 from edgellm.contract.backend import Engine, SlotInput
 from edgellm.contract.manager import plugins
-from edgellm.errors import ArtifactError, BackendUnavailable, BadArtifact, CacheFull, UnsupportedArtifact
+from edgellm.errors import BackendUnavailable, BadArtifact, CacheFull, UnsupportedArtifact
 from edgellm.testing import encode, last_row
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
@@ -217,7 +218,7 @@ def test_cache_types(smollm2: str) -> None:
     engine = open_engine(smollm2, kv_type="q8_0")
     assert len(engine.step([SlotInput(0, 0, (1, 2, 3), 1)])) == 1
     engine.close()
-    with pytest.raises(UnsupportedArtifact, match="q3_0"):
+    with refuses(UnsupportedArtifact):
         open_engine(smollm2, kv_type="q3_0")
 
 
@@ -283,7 +284,7 @@ def test_an_architecture_that_llama_cpp_does_not_know_is_unsupported(tmp_path: P
     """Sound by the reader's rules, so native code sees it and says no."""
     pytest.importorskip("llama_cpp")
     path = gguf_writer.model("nosucharch").write(tmp_path / "new.gguf")
-    with pytest.raises(ArtifactError, match="cannot load"):
+    with refuses(UnsupportedArtifact, varies="(?<=gguf: ).*"):
         open_engine(str(path))
 
 
@@ -329,7 +330,7 @@ def test_layers_that_no_gpu_can_take_are_refused(smollm2: str, layers: int) -> N
 
     if llama_cpp.llama_supports_gpu_offload():
         pytest.skip("cpu: this libllama sees a GPU")
-    with pytest.raises(BackendUnavailable, match=f"gpu_layers={layers} cannot be kept: this libllama sees no GPU"):
+    with refuses(BackendUnavailable):
         open_engine(smollm2, gpu_layers=layers)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from support.gguf_writer import F32, INT32, STRING, UINT16, UINT32, Gguf, Tensor
+from support.refusals import refuses
 from support.tiny_models import MODELS, Tiny
 from support.waiting import PATIENCE_S
 from support.words import said
@@ -162,13 +163,13 @@ def leftovers(folder: Path) -> list[str]:
 def test_an_existing_file_is_replaced_by_force_only(tiny: Path, tmp_path: Path) -> None:
     target = tmp_path / "there.gguf"
     target.write_bytes(b"precious")
-    with pytest.raises(UsageError, match="exists already"):
+    with refuses(UsageError):
         plan(str(tiny), "Q8_0", output=target)
     wanted = planned(tiny, "Q8_0", output=target, force=True)
 
     assert make(wanted).path == target
     assert reader.quant_name(reader.read_header(target)) == "Q8_0"
-    with pytest.raises(UsageError, match="is what is quantized"):
+    with refuses(UsageError, param="output"):
         plan(str(tiny), "Q8_0", output=tiny, force=True)
 
 
@@ -176,7 +177,7 @@ def test_a_file_that_came_up_meanwhile_is_not_replaced(tiny: Path, tmp_path: Pat
     wanted = planned(tiny, "Q8_0", output=tmp_path / "there.gguf")
     (tmp_path / "there.gguf").write_bytes(b"precious")
 
-    with pytest.raises(UsageError, match="exists already"):
+    with refuses(UsageError):
         make(wanted)
     assert (tmp_path / "there.gguf").read_bytes() == b"precious"
     assert leftovers(tmp_path) == []
@@ -199,7 +200,7 @@ def test_a_worker_that_dies_is_told_of_and_leaves_nothing(tiny: Path, tmp_path: 
         for child in psutil.Process().children():
             child.kill()
 
-    with pytest.raises(WorkerCrashed, match="SIGKILL"):
+    with refuses(WorkerCrashed, reason="SIGKILL", varies="(?<=SIGKILL: ).*"):
         make(planned(tiny, "Q4_K_M", output=tmp_path / "x.gguf"), kill)
     assert list(tmp_path.iterdir()) == []
 
@@ -238,7 +239,7 @@ def test_two_processes_do_not_make_one_file(tiny: Path, tmp_path: Path) -> None:
     wanted = planned(tiny, "Q4_K_M", output=tmp_path / "x.gguf")
 
     def again(_share: float, _what: str) -> None:
-        with pytest.raises(UsageError, match="being made by another process"):
+        with refuses(UsageError):
             subprocess_make(wanted)
         raise KeyboardInterrupt
 
@@ -255,17 +256,16 @@ def test_another_writing_than_predicted_is_refused(tiny: Path, tmp_path: Path, m
     wanted = planned(tiny, "Q4_K_M", output=tmp_path / "x.gguf")
     monkeypatch.setattr(Plan, "quant", property(lambda _self: "Q5_K_M"))
 
-    with pytest.raises(BackendError, match="otherwise than predicted"):
+    with refuses(BackendError, varies=r"(?<=llama\.cpp )b\d+"):
         make(wanted)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_quantizing_twice_is_refused_with_its_cost(tiny: Path, tmp_path: Path) -> None:
     first = make(planned(tiny, "Q4_0", output=tmp_path / "q4_0.gguf")).path
-    with pytest.raises(UsageError, match=r"most of them Q4_0: 8\d\.\d% of the ability are left") as caught:
+    with refuses(UsageError, param="allow-requantize"):
         plan(str(first), "Q4_K_M")
-    assert "--allow-requantize" in caught.value.hint
-    with pytest.raises(UsageError, match="is Q4_0 already"):
+    with refuses(UsageError, param="to"):
         plan(str(first), "Q4_0")
 
     wanted = planned(first, "Q8_0", allow_requantize=True)
@@ -283,9 +283,8 @@ def test_what_is_nearly_lossless_may_be_quantized_again(tiny: Path, tmp_path: Pa
 
 
 def test_types_that_need_an_importance_matrix_are_refused_without(whole_rows: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"IQ2_XXS needs an importance matrix: \d+ tensors") as caught:
+    with refuses(UsageError, param="imatrix"):
         plan(str(whole_rows), "IQ2_XXS")
-    assert "--imatrix" in caught.value.hint
 
     matrix = imatrix(tmp_path / "i.gguf", reader.read_model(whole_rows))
     wanted = planned(whole_rows, "IQ2_XXS", imatrix=str(matrix), output=tmp_path / "x.gguf")
@@ -295,45 +294,43 @@ def test_types_that_need_an_importance_matrix_are_refused_without(whole_rows: Pa
 
 def test_an_importance_matrix_of_another_model_is_refused(whole_rows: Path, tiny: Path, tmp_path: Path) -> None:
     model, path = reader.read_model(whole_rows), tmp_path / "i.gguf"
-    with pytest.raises(BadArtifact, match="has 32 values, 256 are needed"):
+    with refuses(BadArtifact):
         plan(str(whole_rows), "IQ2_XXS", imatrix=str(imatrix(path, model, n=32)))
-    with pytest.raises(BadArtifact, match=r"no entry for blk\.0\.ffn_up_exps\.weight"):
+    with refuses(BadArtifact):
         plan(str(whole_rows), "IQ2_XXS", imatrix=str(imatrix(path, model, left_out="blk.0.ffn_up_exps.weight")))
-    with pytest.raises(BadArtifact, match="no importance matrix"):
+    with refuses(BadArtifact):
         plan(str(whole_rows), "IQ2_XXS", imatrix=str(tiny))
     path.write_bytes(b"\x10\0\0\0old format")
-    with pytest.raises(BadArtifact, match="no GGUF file") as caught:
+    with refuses(BadArtifact):
         plan(str(whole_rows), "IQ2_XXS", imatrix=str(path))
-    assert "--output-file" in caught.value.hint
 
 
 def test_values_that_are_no_numbers_are_refused_by_the_worker(whole_rows: Path, tmp_path: Path) -> None:
     matrix = imatrix(tmp_path / "i.gguf", reader.read_model(whole_rows), value=float("inf"))
-    with pytest.raises(BadArtifact, match="no finite numbers"):
+    with refuses(BadArtifact):
         make(planned(whole_rows, "IQ2_XXS", imatrix=str(matrix), output=tmp_path / "x.gguf"))
     assert leftovers(tmp_path) == []
 
 
 def test_what_cannot_be_made_is_said_before(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="Q1_0 cannot hold rows of 224"):
+    with refuses(UsageError, param="to"):
         plan(str(tiny), "Q1_0")
-    with pytest.raises(UsageError, match="I2_S is made by conversion") as caught:
+    with refuses(UsageError, param="to"):
         plan(str(tiny), "I2_S")
-    assert "edgellm convert" in caught.value.hint
-    with pytest.raises(UsageError, match="hf://a/b:F16 is an address"):
+    with refuses(UsageError):
         plan("hf://a/b:F16", "Q8_0")
     assert planned(f"file:{tiny}", "Q8_0").source.artifact.path == str(tiny)
-    with pytest.raises(UsageError, match="no quantization named"):
+    with refuses(UsageError):
         plan(str(tiny), "Q4_X")
-    with pytest.raises(UsageError, match="does not exist"):
+    with refuses(UsageError, param="output"):
         plan(str(tiny), "Q8_0", output=tmp_path / "none" / "x.gguf")
     swapped = MODELS["llama"].gguf()
     swapped.order = ">"
     swapped.write(tmp_path / "big.gguf")
-    with pytest.raises(UnsupportedArtifact, match="big-endian"):
+    with refuses(UnsupportedArtifact):
         plan(str(tmp_path / "big.gguf"), "Q8_0")
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: type("Usage", (), {"free": 2**20}))
-    with pytest.raises(DiskFull, match=r"Q8_0 needs .* in .*, 1\.0 MB are free"):
+    with refuses(DiskFull):
         plan(str(tiny), "Q8_0")
 
 
@@ -346,7 +343,7 @@ def test_auto_takes_what_selection_wants(tiny: Path, tmp_path: Path) -> None:
     found = plan(str(made), "auto", allow_requantize=True)
     assert isinstance(found, Decision), "there is nothing better to make"
     made = make(planned(tiny, "Q5_1", output=tmp_path / "q5_1.gguf")).path
-    with pytest.raises(UsageError, match="quantized already"):
+    with refuses(UsageError, param="allow-requantize"):
         plan(str(made), "auto")
 
 
@@ -371,7 +368,7 @@ def test_a_model_of_the_catalog_is_found_by_its_name(smollm2: str, tmp_path: Pat
     assert run.artifact.model_id == "smollm2-135m-instruct"
     chosen = {file.source for row in context.cards() for file in row.files}
     assert wanted.made_of not in chosen, "quantized twice: run where it is named, not chosen"
-    with pytest.raises(UsageError, match="exists already"):
+    with refuses(UsageError, varies=r"(?<=Q8_0-)\w+"):
         plan(smollm2, "Q8_0", allow_requantize=True)
 
     # Into a file of one's own: known by the same name.

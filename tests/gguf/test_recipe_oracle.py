@@ -31,6 +31,7 @@ def differences(
     path = Path(model.paths[0])
     planned = file_recipe.plan(model, quant, imatrix=imatrix)
     if planned.impossible:
+        # The words of llama.cpp, over many files in one test.
         with pytest.raises(RuntimeError, match=f"{planned.impossible[0].tensor.name} .*not divisible"):
             quantizer.types(path, quant, imatrix=imatrix)
         return {}

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.refusals import refuses
 
 from edgellm.contract import manager
 from edgellm.hardware import bandwidth, identity, profiles
@@ -86,7 +87,7 @@ def test_plugins_may_add_accelerators_and_nothing_else(monkeypatch: pytest.Monke
             assert hook == "probe_accelerators"
             machines.append(machine)
             register(added)
-            with pytest.raises(TypeError, match=r"no edgellm\.types\.machine\.Accelerator"):
+            with refuses(TypeError):
                 register("a stick")
 
     monkeypatch.setattr(manager, "plugins", Registry)

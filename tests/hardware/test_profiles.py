@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.refusals import refuses
 
 from edgellm.errors import UnknownProfile, UsageError
 from edgellm.hardware import profiles
@@ -102,12 +103,13 @@ def test_round_trip_of_any_value(text: str, rate: float, size: int) -> None:
     if text.isprintable():
         assert profiles.parse(profiles.dump(machine), Path("x")) == machine
     else:
-        with pytest.raises(UsageError, match="control characters"):
+        with pytest.raises(UsageError) as caught:  # of many examples; what it says is on record above
             profiles.parse(profiles.dump(machine), Path("x"))
+        assert caught.value.param == "name"
 
 
 def test_an_unknown_name_has_close_ones() -> None:
-    with pytest.raises(UnknownProfile, match="did you mean raspberry-pi-5-8gb") as caught:
+    with refuses(UnknownProfile, varies=r"(?<=all )\d+") as caught:
         profiles.load("raspbery-pi5-8gb")
     assert caught.value.http_status == 404
 
@@ -137,76 +139,88 @@ def test_a_file_that_comes_with_edgellm_has_the_name_of_its_id(tmp_path: Path, m
     (tmp_path / "y.toml").write_text(SMALL)
     monkeypatch.setattr(profiles, "folder", lambda: tmp_path)
 
-    with pytest.raises(UsageError, match=r"y\.toml: id: 'x' is not the name of the file"):
+    with refuses(UsageError, param="id"):
         profiles.load("y")
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "param"),
     [
-        (("[memory]", "cores = 4\n[memory]\nspeed = 3"), "memory.speed: unknown key"),
-        (("[memory]", 'ISA = ["avx2"]\n[memory]'), "cpu.ISA: unknown key"),
-        (("[cpu]", "[[accelerators]]\nkind='cuda'\nname='A'\nvram=1\n[cpu]"), "accelerators.vram: unknown key"),
-        (("1073741824", '"8 GB"'), "memory.total_bytes: Expected `int`, got `str`"),
-        (("1073741824", "1.5"), "memory.total_bytes: Expected `int`, got `float`"),
-        (("1073741824", "true"), "memory.total_bytes: Expected `int`, got `bool`"),
-        (("1073741824", "-1"), "memory.total_bytes: -1 is out of range"),
-        (("1073741824", "9" * 18), "memory.total_bytes: 9+ is out of range"),
-        (("1073741824", "9" * 400), "memory.total_bytes: "),
-        (("1073741824", "9" * 5000), "bad.toml: no valid TOML"),
-        (("1073741824", "1\nbandwidth_gb_s = nan"), "memory.bandwidth_gb_s: nan is out of range"),
-        (("1073741824", "1\nbandwidth_gb_s = inf"), "memory.bandwidth_gb_s: inf is out of range"),
-        (("1073741824", "1\navailable_bytes = 2"), "memory.available_bytes: more than memory.total_bytes"),
-        (("[memory]", "cores = 0\n[memory]"), "cpu.cores: 0 is out of range"),
-        (("[memory]", 'cores = "4"\n[memory]'), "cpu.cores: Expected `int`, got `str`"),
-        (("[memory]", "cores = 4\nthreads = 2\n[memory]"), "cpu.threads: 2 threads on 4 cores"),
-        (("[memory]", "performance_cores = 2\n[memory]"), "cpu.performance_cores: 2 of 1 cores"),
-        (("[memory]", 'isa = ["avx512_vnni"]\n[memory]'), "did you mean 'avx512vnni'"),
-        (("[memory]", 'clusters = [{kind = "performance", cores = 3}]\n[memory]'), "cpu.clusters: their cores"),
-        (
-            ("[memory]", "[provenance]\nkind = 'datasheet'\ntrust = 'high'\n[memory]"),
-            "provenance.trust: Invalid enum value 'high'",
+        pytest.param(("[memory]", "cores = 4\n[memory]\nspeed = 3"), "memory.speed", id="an unknown key"),
+        pytest.param(("[memory]", 'ISA = ["avx2"]\n[memory]'), "cpu.ISA", id="a key in capitals"),
+        pytest.param(
+            ("[cpu]", "[[accelerators]]\nkind='cuda'\nname='A'\nvram=1\n[cpu]"),
+            "accelerators.vram",
+            id="an unknown key of a GPU",
         ),
-        (("[memory]", "[limits]\ncpus = 0.0\n[memory]"), "limits.cpus: 0.0 is out of range"),
-        (('name = "X"', 'name = "a\\u001b[2J"'), "name: text longer than 500 characters or with control characters"),
-        (('name = "X"', f'name = "{"x" * 501}"'), "name: text longer"),
-        (('name = "X"', 'name = "X"\nnotes = [' + '"n",' * 300 + "]"), "notes: 300 entries"),
-        (('id = "x"', 'id = "../x"'), "id: '../x' is no id"),
-        (("schema = 1", "schema = 2"), "schema: 2 is out of range"),
-        (('arch = "x86_64"', ""), "cpu: Object missing required field `arch`"),
-        (('arch = "x86_64"', "arch ="), "bad.toml: no valid TOML"),
-        (('name = "X"', 'name = "X"\nnotes = ' + "[" * 5000), "bad.toml: no valid TOML"),
+        pytest.param(("1073741824", '"8 GB"'), "memory.total_bytes", id="a text of bytes"),
+        pytest.param(("1073741824", "1.5"), "memory.total_bytes", id="half a byte"),
+        pytest.param(("1073741824", "true"), "memory.total_bytes", id="a bool of bytes"),
+        pytest.param(("1073741824", "-1"), "memory.total_bytes", id="negative bytes"),
+        pytest.param(("1073741824", "9" * 18), "memory.total_bytes", id="too many bytes"),
+        pytest.param(("1073741824", "9" * 400), "memory.total_bytes", id="a long number"),
+        pytest.param(("1073741824", "9" * 5000), "", id="a number of 5000 digits"),
+        pytest.param(("1073741824", "1\nbandwidth_gb_s = nan"), "memory.bandwidth_gb_s", id="no number"),
+        pytest.param(("1073741824", "1\nbandwidth_gb_s = inf"), "memory.bandwidth_gb_s", id="infinite"),
+        pytest.param(
+            ("1073741824", "1\navailable_bytes = 2"), "memory.available_bytes", id="more available than there are"
+        ),
+        pytest.param(("[memory]", "cores = 0\n[memory]"), "cpu.cores", id="no cores"),
+        pytest.param(("[memory]", 'cores = "4"\n[memory]'), "cpu.cores", id="a text of cores"),
+        pytest.param(("[memory]", "cores = 4\nthreads = 2\n[memory]"), "cpu.threads", id="fewer threads than cores"),
+        pytest.param(
+            ("[memory]", "performance_cores = 2\n[memory]"), "cpu.performance_cores", id="more fast cores than cores"
+        ),
+        pytest.param(("[memory]", 'isa = ["avx512_vnni"]\n[memory]'), "cpu.isa", id="an unknown instruction set"),
+        pytest.param(
+            ("[memory]", 'clusters = [{kind = "performance", cores = 3}]\n[memory]'),
+            "cpu.clusters",
+            id="clusters of more cores",
+        ),
+        pytest.param(
+            ("[memory]", "[provenance]\nkind = 'datasheet'\ntrust = 'high'\n[memory]"),
+            "provenance.trust",
+            id="an unknown trust",
+        ),
+        pytest.param(("[memory]", "[limits]\ncpus = 0.0\n[memory]"), "limits.cpus", id="a limit of nothing"),
+        pytest.param(('name = "X"', 'name = "a\\u001b[2J"'), "name", id="control characters"),
+        pytest.param(('name = "X"', f'name = "{"x" * 501}"'), "name", id="a long name"),
+        pytest.param(('name = "X"', 'name = "X"\nnotes = [' + '"n",' * 300 + "]"), "notes", id="many notes"),
+        pytest.param(('id = "x"', 'id = "../x"'), "id", id="an id that climbs"),
+        pytest.param(("schema = 1", "schema = 2"), "schema", id="a schema of the future"),
+        pytest.param(('arch = "x86_64"', ""), "cpu", id="no architecture"),
+        pytest.param(('arch = "x86_64"', "arch ="), "", id="no value"),
+        pytest.param(('name = "X"', 'name = "X"\nnotes = ' + "[" * 5000), "", id="nested"),
     ],
 )
 def test_a_hostile_or_mistaken_profile_is_refused_by_file_and_key(
-    tmp_path: Path, change: tuple[str, str], complaint: str
+    tmp_path: Path, change: tuple[str, str], param: str
 ) -> None:
     path = tmp_path / "bad.toml"
     assert change[0] in SMALL
     path.write_text(SMALL.replace(*change))
 
-    with pytest.raises(UsageError, match=complaint.replace("[", r"\[")) as caught:
+    with refuses(UsageError, param=param) as caught:
         profiles.load(str(path))
-    assert "bad.toml" in str(caught.value)
     assert caught.value.hint
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"),
+    "content",
     [
-        (SMALL.encode() + b"#" * 1024**2, r"bad\.toml is larger than a profile may be \(1048576 bytes\)"),
-        (b"\xff\xfe", r"bad\.toml is no UTF-8 text"),
-        (b"\0", r"bad\.toml: no valid TOML"),
+        pytest.param(SMALL.encode() + b"#" * 1024**2, id="too large"),
+        pytest.param(b"\xff\xfe", id="no UTF-8"),
+        pytest.param(b"\0", id="a zero byte"),
     ],
 )
-def test_what_is_no_small_text_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
+def test_what_is_no_small_text_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.toml"
     path.write_bytes(content)
 
-    with pytest.raises(UsageError, match=complaint):
+    with refuses(UsageError):
         profiles.load(str(path))
 
 
 def test_a_folder_is_no_profile(tmp_path: Path) -> None:
-    with pytest.raises(UnknownProfile, match="cannot be read"):
+    with refuses(UnknownProfile):
         profiles.load(f"{tmp_path}/")

@@ -14,11 +14,12 @@ from edgellm_onnx import convert_folder, graph_store
 from edgellm_onnx.convert import convert
 from support.gguf_decoders import Decoder, sentence_piece
 from support.onnx_session import Session
+from support.refusals import check_refusal, refuses
 
 from edgellm.catalog.identify import identify
 from edgellm.cli.main import cli
 from edgellm.contract.converter import Conversion
-from edgellm.errors import BadArtifact, DiskFull, EdgeLLMError, UnsupportedArtifact, UsageError
+from edgellm.errors import BadArtifact, DiskFull, UnsupportedArtifact, UsageError
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm.formats.gguf.writer import TensorInfo
@@ -164,24 +165,34 @@ def test_the_tokenizer_cuts_text_as_the_files_does(tmp_path, vocabulary):
 
 
 @pytest.mark.parametrize(
-    ("decoder", "error", "said"),
+    ("decoder", "error"),
     [
-        (Decoder("phi3"), UnsupportedArtifact, "architecture 'phi3'"),
-        (Decoder(keys={"expert_count": 8}), UnsupportedArtifact, "llama.expert_count"),
-        (Decoder("gemma3", keys={"final_logit_softcapping": 30.0}), UnsupportedArtifact, "final_logit_softcapping"),
-        (Decoder(keys={"rope.scaling.type": "longrope", "rope.scaling.factor": 2.0}), UnsupportedArtifact, "longrope"),
-        (Decoder(keys={"rope.dimension_count": 16}), UnsupportedArtifact, "rope.dimension_count"),
-        (Decoder(keys={"attention.value_length": 16}), UnsupportedArtifact, "attention.value_length"),
-        (Decoder(keys={"attention.head_count_kv": [2, 1]}), UnsupportedArtifact, "differs between layers"),
-        (Decoder(keys={"attention.layer_norm_rms_epsilon": None}), BadArtifact, "layer_norm_rms_epsilon"),
-        (Decoder(keys={"context_length": 0}), UnsupportedArtifact, "context_length"),
-        (Decoder(extra={"blk.0.attn_sinks.weight": 4}), UnsupportedArtifact, "blk.0.attn_sinks.weight"),
-        (Decoder(ffn=64, keys={"feed_forward_length": 96}), BadArtifact, "ffn_gate.weight is [64, 64]"),
-        (Decoder(vocabulary={"tokenizer.ggml.model": "no_vocab"}), UnsupportedArtifact, "no vocabulary"),
-        (Decoder(kind="TQ1_0", hidden=256, ffn=256, kinds={"token_embd": "I2_S"}), EdgeLLMError, "I2_S"),
+        pytest.param(Decoder("phi3"), UnsupportedArtifact, id="another architecture"),
+        pytest.param(Decoder(keys={"expert_count": 8}), UnsupportedArtifact, id="experts"),
+        pytest.param(
+            Decoder("gemma3", keys={"final_logit_softcapping": 30.0}), UnsupportedArtifact, id="capped logits"
+        ),
+        pytest.param(
+            Decoder(keys={"rope.scaling.type": "longrope", "rope.scaling.factor": 2.0}),
+            UnsupportedArtifact,
+            id="longrope",
+        ),
+        pytest.param(Decoder(keys={"rope.dimension_count": 16}), UnsupportedArtifact, id="some rotating dimensions"),
+        pytest.param(Decoder(keys={"attention.value_length": 16}), UnsupportedArtifact, id="another value length"),
+        pytest.param(Decoder(keys={"attention.head_count_kv": [2, 1]}), UnsupportedArtifact, id="heads that differ"),
+        pytest.param(Decoder(keys={"attention.layer_norm_rms_epsilon": None}), BadArtifact, id="no epsilon"),
+        pytest.param(Decoder(keys={"context_length": 0}), UnsupportedArtifact, id="no context"),
+        pytest.param(Decoder(extra={"blk.0.attn_sinks.weight": 4}), UnsupportedArtifact, id="sinks"),
+        pytest.param(Decoder(ffn=64, keys={"feed_forward_length": 96}), BadArtifact, id="another width"),
+        pytest.param(Decoder(vocabulary={"tokenizer.ggml.model": "no_vocab"}), UnsupportedArtifact, id="no vocabulary"),
+        pytest.param(
+            Decoder(kind="TQ1_0", hidden=256, ffn=256, kinds={"token_embd": "I2_S"}),
+            UnsupportedArtifact,
+            id="an embedding in I2_S",
+        ),
     ],
 )
-def test_what_the_graph_cannot_hold_is_refused_by_name(tmp_path, decoder, error, said):
+def test_what_the_graph_cannot_hold_is_refused_by_name(tmp_path, decoder, error):
     if "I2_S" in decoder.kinds.values():
         info = TensorInfo("token_embd.weight", (256, 288), BY_NAME["I2_S"])
         plain = Decoder(hidden=256, ffn=256)
@@ -189,28 +200,20 @@ def test_what_the_graph_cannot_hold_is_refused_by_name(tmp_path, decoder, error,
     else:
         path = decoder.write(tmp_path / "m.gguf")
 
-    with pytest.raises(error) as caught:
+    with refuses(error):
         converted(path, tmp_path / "out")
 
-    assert said in caught.value.message
     assert sorted(os.listdir(tmp_path)) == ["m.gguf"]
 
 
-@pytest.mark.parametrize(
-    ("name", "kind", "said"),
-    [
-        ("blk.1.ffn_up.weight", "F32", "infinite or no numbers"),
-        ("blk.1.ffn_up.weight", "Q8_0", "infinite or no numbers"),
-    ],
-)
-def test_numbers_that_are_none_are_refused_by_tensor(tmp_path, name, kind, said):
-    info = TensorInfo(name, (64, 96), BY_NAME[kind])
+@pytest.mark.parametrize("kind", ["F32", "Q8_0"])
+def test_numbers_that_are_none_are_refused_by_tensor(tmp_path, kind):
+    info = TensorInfo("blk.1.ffn_up.weight", (64, 96), BY_NAME[kind])
     path = Decoder().write(tmp_path / "m.gguf", blk__1__ffn_up__weight=(info, b"\xff\x7f" * (info.n_bytes // 2)))
 
-    with pytest.raises(BadArtifact, match=name) as caught:
+    with refuses(BadArtifact):
         converted(path, tmp_path / "out", bits=8)
 
-    assert said in caught.value.message
     assert sorted(os.listdir(tmp_path)) == ["m.gguf"]
 
 
@@ -219,7 +222,7 @@ def test_a_weight_beyond_half_precision_is_refused_at_16_bits(tmp_path):
     data = np.full(64 * 96, 1e6, np.float32).tobytes()
     path = Decoder().write(tmp_path / "m.gguf", blk__1__ffn_up__weight=(info, data))
 
-    with pytest.raises(BadArtifact, match="half precision"):
+    with refuses(BadArtifact):
         converted(path, tmp_path / "out", bits=16)
 
 
@@ -271,7 +274,7 @@ def test_progress_goes_up_to_the_end(tiny, tmp_path):
 def test_force_replaces_a_converted_folder_and_nothing_else(tiny, tmp_path):
     out = tmp_path / "out"
     converted(tiny, out, bits=8)
-    with pytest.raises(UsageError, match="exists already"):
+    with refuses(UsageError, param="out"):
         converted(tiny, out)
     converted(tiny, out, bits=4, replace=True)
     assert widths(out)["o_proj"] == 4
@@ -279,9 +282,9 @@ def test_force_replaces_a_converted_folder_and_nothing_else(tiny, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "letter.txt").write_text("keep me")
-    with pytest.raises(UsageError, match="holds other things"):
+    with refuses(UsageError, param="out"):
         converted(tiny, mine, replace=True)
-    with pytest.raises(UsageError, match="is no folder"):
+    with refuses(UsageError, param="out"):
         converted(tiny, mine / "letter.txt", replace=True)
     assert sorted(os.listdir(tmp_path)) == ["m.gguf", "mine", "out"]
     assert sorted(os.listdir(mine)) == ["letter.txt"]
@@ -322,8 +325,7 @@ def test_the_command_refuses_other_bits_and_bits_for_other_formats(tiny, tmp_pat
     )
 
     assert odd.exit_code == 2
-    assert isinstance(ternary.exception, UsageError)
-    assert "--bits has no meaning for ternary types" in str(ternary.exception)
+    check_refusal(ternary.exception, UsageError)
 
 
 @pytest.mark.model

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from edgellm_onnx.convert_bert import convert
 from edgellm_onnx.encoder import EncoderEngine
+from support.refusals import refuses
 from support.tiny_bert import CLS, SEP, TinyBert
 
 from edgellm.contract.converter import Conversion
@@ -194,30 +195,30 @@ def test_scores_are_the_oracles(tmp_path: Path, config, through, kind: str) -> N
 
 BROKEN = {
     "a Dense module": (lambda f: edit(f, "modules.json", lambda m: m.append({"type": "x.Dense", "path": "3_Dense"})),
-                       UnsupportedArtifact, "asks for Dense after the graph"),
+                       UnsupportedArtifact),
     "a pooling folder elsewhere": (lambda f: edit(f, "modules.json", lambda m: m[1].update(path="../x")),
-                                   BadArtifact, "names the folder '../x'"),
-    "no pooling": (lambda f: edit(f, "1_Pooling/config.json", lambda m: m.clear()), UnsupportedArtifact, "of no kind"),
+                                   BadArtifact),
+    "no pooling": (lambda f: edit(f, "1_Pooling/config.json", lambda m: m.clear()), UnsupportedArtifact),
     "unknown pooling": (lambda f: edit(f, "1_Pooling/config.json", lambda m: m.update(pooling_mode="deep")),
-                        UnsupportedArtifact, "pooling deep"),
-    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), UnsupportedArtifact, "no tokenizer.json"),
-    "a broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), BadArtifact, "tokenizer.json"),
+                        UnsupportedArtifact),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), UnsupportedArtifact),
+    "a broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), BadArtifact),
     "another tokenizer": (lambda f: edit(f, "config.json", lambda m: m.update(vocab_size=20)),
-                          BadArtifact, r"tokenizer.json has \d+ tokens, config.json 20"),
+                          BadArtifact),
     "another family": (lambda f: edit(f, "config.json", lambda m: m.update(model_type="t5")),
-                       UnsupportedArtifact, "t5 .* is not converted here"),
+                       UnsupportedArtifact),
     "another activation": (lambda f: edit(f, "config.json", lambda m: m.update(hidden_act="relu")),
-                           UnsupportedArtifact, "hidden_act 'relu'"),
+                           UnsupportedArtifact),
     "relative positions": (lambda f: edit(f, "config.json", lambda m: m.update(position_embedding_type="relative_key")),
-                           UnsupportedArtifact, "position_embedding_type"),
-    "no width": (lambda f: edit(f, "config.json", lambda m: m.update(hidden_size=0)), BadArtifact, "layers, width"),
+                           UnsupportedArtifact),
+    "no width": (lambda f: edit(f, "config.json", lambda m: m.update(hidden_size=0)), BadArtifact),
     "another width": (lambda f: edit(f, "config.json", lambda m: m.update(hidden_size=64)),
-                      BadArtifact, r"word_embeddings.weight is \[\d+, 32\], \[\d+, 64\] is needed"),
+                      BadArtifact),
     "a missing layer": (lambda f: edit(f, "config.json", lambda m: m.update(num_hidden_layers=3)),
-                        BadArtifact, "encoder.layer.2.* is missing"),
-    "no JSON": (lambda f: (f / "config.json").write_text("{"), BadArtifact, "cannot be read"),
+                        BadArtifact),
+    "no JSON": (lambda f: (f / "config.json").write_text("{"), BadArtifact),
     "cut weights": (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-4]),
-                    BadArtifact, "model.safetensors"),
+                    BadArtifact),
 }  # fmt: skip
 
 
@@ -230,21 +231,21 @@ def edit(folder: Path, name: str, change) -> None:
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_folder_is_refused(tmp_path: Path, name: str) -> None:
     folder = TinyBert().write(tmp_path / "bert")
-    change, error, message = BROKEN[name]
+    change, error = BROKEN[name]
     change(folder)
-    with pytest.raises(error, match=message):
+    with refuses(error, varies=r"(?<=ValueError: ).*(?=\))"):  # the words of tokenizers
         engine_of(folder)
 
 
 def test_a_classifier_is_no_reranker(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedArtifact, match="a classifier of 3 kinds"):
+    with refuses(UnsupportedArtifact):
         engine_of(TinyBert(scores=3).write(tmp_path))
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     bert = TinyBert()
     bert.weights["encoder.layer.0.output.dense.weight"][3, 4] = np.nan
-    with pytest.raises(BadArtifact, match=r"layer\.0\.output\.dense\.weight holds values that are no numbers"):
+    with refuses(BadArtifact):
         engine_of(bert.write(tmp_path))
 
 
@@ -258,10 +259,10 @@ def test_a_graph_in_a_repository_s_onnx_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_graph(tmp_path: Path) -> None:
-    with pytest.raises(BadArtifact, match=r"has no model\.onnx"):
+    with refuses(BadArtifact, varies="(?<=opened: ).*"):
         engine_of(TinyBert().write(tmp_path), "onnx")
     (tmp_path / "model.onnx").write_bytes(b"no graph")
-    with pytest.raises(BadArtifact, match="cannot be opened"):
+    with refuses(BadArtifact, varies="(?<=opened: ).*"):
         engine_of(tmp_path, "onnx")
 
 
@@ -274,8 +275,8 @@ def test_what_conversion_says_and_refuses(tmp_path: Path) -> None:
         "Left out, as nothing reads it: pooler.dense.bias, pooler.dense.weight.",
     )
     assert made.bytes == sum(file.stat().st_size for file in made.path.rglob("*") if file.is_file())
-    with pytest.raises(UsageError, match="exists already"):
+    with refuses(UsageError, param="out"):
         convert(Conversion(source, tmp_path / "made", "onnx"), lambda *_: None)
     convert(Conversion(source, tmp_path / "made", "onnx", replace=True), lambda *_: None)
-    with pytest.raises(UsageError, match="in 32 bits"):
+    with refuses(UsageError):
         convert(Conversion(source, tmp_path / "other", "onnx", bits=8), lambda *_: None)

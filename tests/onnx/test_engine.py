@@ -13,6 +13,7 @@ from edgellm_onnx.providers import CPU, choose
 from onnx import numpy_helper
 from support import onnx_models
 from support.onnx_models import KINDS, Tiny
+from support.refusals import refuses
 
 from edgellm.contract.backend import SlotInput
 from edgellm.errors import BackendUnavailable, BadArtifact, StepFailed, UnsupportedArtifact, UsageError
@@ -137,16 +138,15 @@ def test_a_step_that_fails_empties_its_slots(tmp_path, golden, kind):
     engine = opened(folder, n_slots=2)
     engine.step([SlotInput(0, 0, tuple(TOKENS[:3]), 0), SlotInput(1, 0, tuple(TOKENS[:3]), 0)])
 
-    with pytest.raises(StepFailed, match=r"onnxruntime failed in a step: .*Gather") as caught:
+    with refuses(StepFailed, lost_slots=(0,), varies="Error in.*(?=Gather)|(?<=Gather).*"):
         engine.step([SlotInput(0, 3, (303, 5), 1)])
 
-    assert caught.value.lost_slots == (0,)
     assert np.abs(engine.step([SlotInput(0, 0, tuple(TOKENS[:3]), 1)])[0] - golden[2]).max() < 1e-5
     assert np.abs(engine.step([SlotInput(1, 3, (TOKENS[3],), 1)])[0] - golden[3]).max() < 1e-5
 
 
 def test_a_context_beyond_the_graph_s_angles(tmp_path):
-    with pytest.raises(UnsupportedArtifact, match=r"angles for 64 positions, 128 are asked for; --ctx 64 is the most"):
+    with refuses(UnsupportedArtifact):
         opened(onnx_models.shared(tmp_path, Tiny(positions=64)))
 
 
@@ -206,22 +206,22 @@ def test_every_option_computes_the_same(tmp_path, golden, options):
 
 
 def test_options_that_mean_nothing():
-    with pytest.raises(UsageError, match=r"no option 'speed'; it has provider, spin"):
+    with refuses(UsageError):
         OnnxBackend().check_options([("speed", "high")])
-    with pytest.raises(UsageError, match="spin=often means nothing"):
+    with refuses(UsageError):
         Options.parse([("spin", "often")])
     assert KNOWN.keys() == VALUES.keys()
 
 
 def test_layers_on_a_gpu_are_refused(tmp_path):
     plan = LaunchPlan("onnx", Artifact("onnx", (str(tmp_path),), "t"), Settings(128, gpu_layers=3))
-    with pytest.raises(BackendUnavailable, match="gpu-layers"):
+    with refuses(BackendUnavailable):
         OnnxBackend().open(plan)
 
 
 def test_a_tokenizer_of_another_model(tmp_path):
     folder = onnx_models.shared(tmp_path, Tiny(vocab=64))
-    with pytest.raises(BadArtifact, match="the tokenizer has 301 tokens, the logits 64"):
+    with refuses(BadArtifact):
         opened(folder)
 
 
@@ -229,5 +229,5 @@ def test_an_end_that_is_no_token(tmp_path):
     folder = onnx_models.growing(tmp_path)
     text = (folder / "config.json").read_text()
     (folder / "config.json").write_text(text.replace('"eos_token_id": 1', '"eos_token_id": 99999'))
-    with pytest.raises(BadArtifact, match="eos_token_id is 99999, tokens are 0 to 303"):
+    with refuses(BadArtifact):
         opened(folder)

@@ -9,6 +9,7 @@ from edgellm_onnx.reader.folder import data_files, open_folder
 from edgellm_onnx.reader.graph import read_graph
 from support import onnx_models
 from support.onnx_models import Tiny
+from support.refusals import refuses
 
 from edgellm.errors import BadArtifact, UnknownModel
 
@@ -34,9 +35,7 @@ def test_graphs_in_the_hub_s_usual_subfolder(tmp_path):
         (tmp_path / "onnx" / name).write_bytes((tmp_path / "model.onnx").read_bytes())
     (tmp_path / "model.onnx").unlink()
 
-    with pytest.raises(
-        UnknownModel, match=r"2 ONNX graphs; name one of them: onnx/model_fp16.onnx, onnx/model_q4.onnx"
-    ):
+    with refuses(UnknownModel):
         open_folder(tmp_path)
     named = open_folder(tmp_path / "onnx" / "model_q4.onnx")
     assert (named.path, named.graph.name) == (tmp_path, "model_q4.onnx")
@@ -46,10 +45,10 @@ def test_graphs_in_the_hub_s_usual_subfolder(tmp_path):
 def test_a_configuration_that_names_a_graph_elsewhere(tmp_path):
     folder = onnx_models.shared(tmp_path)
     config = json.loads((folder / "genai_config.json").read_text())
-    for name, says in (("../model.onnx", "not below its folder"), ("gone.onnx", "missing")):
+    for name in ("../model.onnx", "gone.onnx"):
         config["model"]["decoder"]["filename"] = name
         (folder / "genai_config.json").write_text(json.dumps(config))
-        with pytest.raises(BadArtifact, match=says):
+        with refuses(BadArtifact):
             open_folder(folder)
 
 
@@ -80,7 +79,7 @@ def test_data_files_are_found(external):
 )
 def test_a_path_that_climbs_out_is_refused(external, location):
     (external.parent / "secret").write_bytes(b"x" * 10**6)
-    with pytest.raises(BadArtifact, match=r"not below its folder|not where"):
+    with refuses(BadArtifact):
         data_files(moved(external, location))
 
 
@@ -88,7 +87,7 @@ def test_a_link_that_leaves_the_folder_is_refused(external):
     data = external / "model.onnx.data"
     data.rename(external.parent / "elsewhere")
     data.symlink_to(external.parent / "elsewhere")
-    with pytest.raises(BadArtifact, match="outside its folder"):
+    with refuses(BadArtifact):
         data_files(read_graph(external / "model.onnx"))
 
 
@@ -108,13 +107,13 @@ def test_data_that_is_missing_cut_or_no_file(external):
     graph = read_graph(external / "model.onnx")
     size = data.stat().st_size
     os.truncate(data, size - 1)
-    with pytest.raises(BadArtifact, match=f"has {size - 1} bytes; tensor .* ends at byte {size}"):
+    with refuses(BadArtifact):
         data_files(graph)
     data.unlink()
-    with pytest.raises(BadArtifact, match="which is missing"):
+    with refuses(BadArtifact):
         data_files(graph)
     data.mkdir()
-    with pytest.raises(BadArtifact, match="no regular file"):
+    with refuses(BadArtifact):
         data_files(graph)
 
 
@@ -123,5 +122,5 @@ def test_a_tensor_s_length_must_be_its_dimensions(external):
     tensor = next(t for t in model.graph.initializer if t.external_data)
     tensor.dims[0] *= 2
     (external / "model.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(BadArtifact, match="by its dimensions"):
+    with refuses(BadArtifact):
         read_graph(external / "model.onnx")

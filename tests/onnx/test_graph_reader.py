@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from support import onnx_models
 from support.onnx_models import Tiny
+from support.refusals import refuses
 
 from edgellm.errors import ArtifactError, BadArtifact, UnsupportedArtifact
 
@@ -72,30 +73,30 @@ def test_values_of_every_kind_are_counted(tmp_path, dtype, values, raw):
     assert read_graph(path).initializers["w"].dims == (2,)
 
     tensor.dims[0] = 200
-    with pytest.raises(BadArtifact, match="claims"):
+    with refuses(BadArtifact):
         read_graph(written(path, with_tensor(tensor)))
 
 
 def test_a_tensor_that_claims_three_gigabytes_is_refused(tmp_path):
     tensor = plain()
     tensor.dims[:] = [3 * 2**28]
-    with pytest.raises(BadArtifact, match="'w' claims 3221225472 bytes"):
+    with refuses(BadArtifact):
         read_graph(written(tmp_path / "m.onnx", with_tensor(tensor)))
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "says"),
+    ("change", "error"),
     [
-        (lambda t: t.dims.__setitem__(0, -2), BadArtifact, "dimensions"),
-        (lambda t: setattr(t, "data_type", 99), BadArtifact, "type 99"),
-        (lambda t: t.dims.extend([1] * 20), UnsupportedArtifact, "22 axes|21 axes"),
-        (lambda t: setattr(t.segment, "begin", 1), UnsupportedArtifact, "segments"),
+        pytest.param(lambda t: t.dims.__setitem__(0, -2), BadArtifact, id="a negative dimension"),
+        pytest.param(lambda t: setattr(t, "data_type", 99), BadArtifact, id="an unknown type"),
+        pytest.param(lambda t: t.dims.extend([1] * 20), UnsupportedArtifact, id="21 axes"),
+        pytest.param(lambda t: setattr(t.segment, "begin", 1), UnsupportedArtifact, id="segments"),
     ],
 )
-def test_a_tensor_that_makes_no_sense_is_refused(tmp_path, change, error, says):
+def test_a_tensor_that_makes_no_sense_is_refused(tmp_path, change, error):
     tensor = plain()
     change(tensor)
-    with pytest.raises(error, match=says):
+    with refuses(error):
         read_graph(written(tmp_path / "m.onnx", with_tensor(tensor)))
 
 
@@ -115,7 +116,7 @@ def test_a_graph_cut_anywhere_is_refused(tmp_path):
 
 @pytest.mark.parametrize("content", [b"<!DOCTYPE html>", b"GGUF" + b"\0" * 60, b"PK\x03\x04", b'{"a": 1}', b"\0" * 99])
 def test_what_is_no_graph_is_named(tmp_path, content):
-    with pytest.raises(BadArtifact, match=r"no ONNX model"):
+    with refuses(BadArtifact):
         read_graph(written(tmp_path / "m.onnx", content))
 
 
@@ -124,7 +125,7 @@ def test_branches_in_branches_without_end_are_refused(tmp_path):
     for depth in range(12):
         graph = helper.make_graph([helper.make_node("If", ["x"], [f"y{depth}"], then_branch=graph)], "g", [], [])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    with pytest.raises(BadArtifact, match="branches in branches"):
+    with refuses(BadArtifact):
         read_graph(written(tmp_path / "m.onnx", model))
 
 

@@ -16,6 +16,7 @@ import pytest
 from edgellm_onnx.convert_bert import convert
 from edgellm_onnx.encoder import EncoderEngine
 from support.live_server import Servers
+from support.refusals import refuses
 
 from edgellm.app import launch
 from edgellm.contract.converter import Conversion
@@ -91,11 +92,9 @@ def test_over_http_with_openai_s_client(plan: LaunchPlan, monkeypatch: pytest.Mo
                 lambda: client.chat.completions.create(model="default", messages=[{"role": "user", "content": "hi"}]),
                 lambda: client.completions.create(model="default", prompt="hi"),
             ):
-                with pytest.raises(openai.BadRequestError) as caught:
+                with refuses(openai.BadRequestError, code="unsupported_task", status_code=400):
                     ask()
-                assert caught.value.code == "unsupported_task"
-                assert "vectors" in caught.value.message
-            with pytest.raises(openai.BadRequestError, match=r"input\[1\] has \d+ tokens, the context holds 256"):
+            with refuses(openai.BadRequestError, code="context_length_exceeded", param="input"):
                 client.embeddings.create(model="default", input=["a", "word " * 300])
         assert live.post("/v1/rerank", {"query": "a", "documents": ["b"]}).json()["error"]["code"] == "unsupported_task"
         assert live.http.get("/edgellm/plan").json()["can"] == ["embed"]
@@ -105,9 +104,9 @@ def test_over_http_with_openai_s_client(plan: LaunchPlan, monkeypatch: pytest.Mo
 
 
 def test_it_answers_no_chat(llm: EdgeLLM) -> None:
-    with pytest.raises(UnsupportedTask, match="answers no chat: it turns texts into vectors"):
+    with refuses(UnsupportedTask):
         llm.chat("hello")
-    with pytest.raises(UnsupportedTask, match="the model cannot rerank: it embeds"):
+    with refuses(UnsupportedTask):
         llm.rerank("a", ["b"])
     with pytest.raises(ContextOverflow):
         llm.embed("word " * 300)

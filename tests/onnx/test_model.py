@@ -15,8 +15,9 @@ from edgellm_onnx.reader.graph import read_graph
 from onnx import TensorProto, helper
 from support import onnx_models
 from support.onnx_models import Tiny
+from support.refusals import refuses
 
-from edgellm.errors import ArtifactError
+from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 
@@ -57,36 +58,34 @@ def retyped(name, kind):
 
 
 CASES = {
-    "an opset of the future": (lambda m: opset(m, 99), "operator set 99; onnxruntime .* has 7 to"),
-    "an opset of the past": (lambda m: opset(m, 3), "operator set 3"),
-    "an operator nobody has": (
-        lambda m: m.graph.node.append(helper.make_node("Warp", ["logits"], ["w"], domain="com.microsoft")),
-        "needs com.microsoft.Warp, which onnxruntime",
+    "an opset of the future": lambda m: opset(m, 99),
+    "an opset of the past": lambda m: opset(m, 3),
+    "an operator nobody has": lambda m: m.graph.node.append(
+        helper.make_node("Warp", ["logits"], ["w"], domain="com.microsoft")
     ),
-    "a domain nobody has": (
-        lambda m: m.graph.node.append(helper.make_node("Scan", ["logits"], ["w"], domain="com.acme")),
-        "needs com.acme.Scan",
+    "a domain nobody has": lambda m: m.graph.node.append(
+        helper.make_node("Scan", ["logits"], ["w"], domain="com.acme")
     ),
-    "a picture": (extra_input, "asks for pixel_values"),
-    "no tokens": (drop("input", "input_ids"), "has no input input_ids"),
-    "no logits": (drop("output", "logits"), "has no output logits"),
-    "no cache": (drop("output", "present"), r"keeps no cache|asks for past_key_values"),
-    "a cache of doubles": (retyped(("past", "present"), TensorProto.DOUBLE), "keeps its cache as float64"),
-    "tokens as floats": (retyped("input_ids", TensorProto.FLOAT), "takes input_ids as float32"),
-    "logits as integers": (retyped("logits", TensorProto.INT8), "gives logits int8"),
+    "a picture": extra_input,
+    "no tokens": drop("input", "input_ids"),
+    "no logits": drop("output", "logits"),
+    "no cache": drop("output", "present"),
+    "a cache of doubles": retyped(("past", "present"), TensorProto.DOUBLE),
+    "tokens as floats": retyped("input_ids", TensorProto.FLOAT),
+    "logits as integers": retyped("logits", TensorProto.INT8),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("kind", ["shared", "growing"])
 def test_what_cannot_run_is_told_from_the_header(tmp_path, kind, name):
-    change, says = CASES[name]
+    change = CASES[name]
     folder = changed(onnx_models.KINDS[kind](tmp_path), change)
     artifact = Artifact("onnx", (str(folder),), "t")
 
     (reason,) = OnnxBackend().supports(artifact)
 
-    with pytest.raises(ArtifactError, match=says):
+    with refuses(UnsupportedArtifact, varies=r"(?<=onnxruntime )[\d.]+|(?<=7 to )\d+"):
         OnnxBackend().open(LaunchPlan("onnx", artifact, Settings(128)))
     assert str(folder) in reason
 
@@ -107,7 +106,7 @@ def test_what_the_header_allows_and_onnxruntime_does_not(tmp_path):
 
     folder = changed(onnx_models.growing(tmp_path), wrong_head)
     assert OnnxBackend().supports(Artifact("onnx", (str(folder),), "t")) == []
-    with pytest.raises(ArtifactError, match=r"model.onnx"):
+    with refuses(BadArtifact, varies="(?<=opened: ).*|(?<=valid ONNX model: ).*"):
         OnnxBackend().open(LaunchPlan("onnx", Artifact("onnx", (str(folder),), "t"), Settings(128)))
 
 
@@ -116,7 +115,7 @@ def test_a_graph_that_the_onnx_project_s_checker_refuses(tmp_path):
         model.graph.node[0].input[0] = model.graph.node[-1].output[0]
 
     folder = changed(onnx_models.growing(tmp_path), loop)
-    with pytest.raises(ArtifactError, match="no valid ONNX model"):
+    with refuses(BadArtifact, varies="(?<=opened: ).*|(?<=valid ONNX model: ).*"):
         OnnxBackend().open(LaunchPlan("onnx", Artifact("onnx", (str(folder),), "t"), Settings(128)))
 
 

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from support.refusals import refuses
 from support.toy_engine import ToyEngine
 
 from edgellm.contract.backend import SlotInput
 from edgellm.contract.embedder import EmbeddingInfo, Pair, check_sequences
 from edgellm.errors import (
     BackendError,
+    Closed,
     ContextOverflow,
-    EdgeLLMError,
     Overloaded,
     StepFailed,
     UnsupportedTask,
@@ -202,26 +203,25 @@ def test_a_cancelled_request_says_nothing_and_costs_nothing_more() -> None:
 
 def test_a_stop_without_patience_tells_everybody() -> None:
     said = played(ToyEmbedder(), EmbeddingRequest(("abcd",) * 500), then=[wire.Stop(drain=False)])
-    with pytest.raises(EdgeLLMError, match="closed"):
+    with refuses(Closed):
         rows_of(said[1][0])
 
 
 def test_a_text_that_is_too_long_is_named() -> None:
     engine = ToyEmbedder(n_ctx=16)
     said = played(engine, EmbeddingRequest(("a", "b", "c" * 16)), EmbeddingRequest(("c" * 15,)))
-    with pytest.raises(ContextOverflow, match=r"input\[2\] has 17 tokens, the context holds 16") as caught:
+    with refuses(ContextOverflow, n_prompt=17, n_ctx=16, index=2):
         rows_of(said[1][0])
-    assert (caught.value.index, caught.value.n_prompt, caught.value.n_ctx) == (2, 17, 16)
     rows_of(said[2][0])
     said = played(ToyEmbedder(n_ctx=16), RerankRequest("a" * 10, ("b", "c" * 7)))
-    with pytest.raises(ContextOverflow, match=r"documents\[1\], with the query, has 17 tokens"):
+    with refuses(ContextOverflow, n_prompt=17, n_ctx=16, index=1):
         rows_of(said[1][0])
 
 
 @pytest.mark.parametrize("token", [-1, 16])
 def test_an_id_that_is_no_token_is_refused(token: int) -> None:
     said = played(ToyEmbedder(), EmbeddingRequest(((1, 2), (3, token))))
-    with pytest.raises(UsageError, match=r"input\[1\] holds an id that is no token; tokens are 0 to 15"):
+    with refuses(UsageError, param="input"):
         rows_of(said[1][0])
 
 
@@ -231,28 +231,28 @@ def test_dimensions_only_as_trained() -> None:
     whole = vector_of(tokens_of("abc"))
     np.testing.assert_allclose(rows_of(said[1][0])[0], whole[:4] / np.linalg.norm(whole[:4]), rtol=1e-6)
     np.testing.assert_array_equal(rows_of(said[2][0])[0], whole)
-    with pytest.raises(UsageError, match="dimensions=3 is not what the model was trained for; one of 2, 4") as caught:
+    with refuses(UsageError, param="dimensions") as caught:
         rows_of(said[3][0])
     assert caught.value.param == "dimensions"
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    "asked",
     [
-        (EmbeddingRequest(("a",)), "the model cannot embed: it writes text; name an embedding model"),
-        (RerankRequest("a", ("b",)), "the model cannot rerank: it writes text; name a reranking model"),
+        pytest.param(EmbeddingRequest(("a",)), id="embed"),
+        pytest.param(RerankRequest("a", ("b",)), id="rerank"),
     ],
 )
-def test_a_model_that_cannot_says_what_it_can(asked: Request, message: str) -> None:
+def test_a_model_that_cannot_says_what_it_can(asked: Request) -> None:
     said = played(ToyEmbedder(can=()), asked)
-    with pytest.raises(UnsupportedTask, match=message):
+    with refuses(UnsupportedTask):
         rows_of(said[1][0])
 
 
 def test_an_encoder_is_asked_for_no_text() -> None:
     engine = ToyEmbedder(generates=False)
     said = played(engine, GenerationRequest("abc"))
-    with pytest.raises(UnsupportedTask, match="the model writes no text"):
+    with refuses(UnsupportedTask):
         rows_of(said[1][0])
     assert engine.kinds == []
 
@@ -278,7 +278,7 @@ def test_numbers_that_are_none_are_an_error() -> None:
     engine = ToyEmbedder()
     engine.hashed = lambda sequences: np.full((len(sequences), WIDTH), np.nan, np.float32)  # type: ignore[method-assign]
     said = played(engine, EmbeddingRequest(("a",)))
-    with pytest.raises(BackendError, match="not all of them finite"):
+    with refuses(BackendError):
         rows_of(said[1][0])
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.refusals import check_refusal, refuses
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import BadArtifact, Closed, EdgeLLMError, UsageError, WorkerCrashed
@@ -104,7 +105,7 @@ def kill_in_mid_stream(session: WorkerSession, number: signal.Signals, prompt: s
         _, error = listener.end()
         assert isinstance(error, WorkerCrashed)
         assert number.name in error.reason
-        assert "send the request again" in str(error)
+        assert error.hint
     text, done = ask(session, prompt, 5).end()
     assert isinstance(done, Done)
     assert text
@@ -157,8 +158,7 @@ def test_a_model_that_cannot_be_loaded_is_not_tried_again(open_session: OpenSess
 def test_a_request_that_waits_for_a_model_gets_the_loading_error(open_session: OpenSession) -> None:
     session = open_session(LaunchPlan("no-such-backend", Artifact("echo", (), "echo"), Settings(n_ctx=256)))
     _, error = ask(session).end()
-    assert isinstance(error, UsageError)
-    assert "no-such-backend" in str(error)
+    check_refusal(error, UsageError)
 
 
 def test_a_worker_killed_while_loading_is_not_started_again(
@@ -169,8 +169,9 @@ def test_a_worker_killed_while_loading_is_not_started_again(
     waiting = ask(session)
     os.kill(session.pid, signal.SIGKILL)
     assert isinstance(waiting.end()[1], WorkerCrashed)
-    with pytest.raises(WorkerCrashed, match="SIGKILL"):
+    with refuses(WorkerCrashed) as caught:
         _ = session.info
+    assert "SIGKILL" in caught.value.reason
     assert (session.state, session.restarts) == ("failed", 0)
 
 
@@ -442,9 +443,9 @@ def test_a_worker_that_always_dies_while_it_reloads_is_given_up_with_the_reason(
             os.kill(session.pid, signal.SIGKILL)
             wait_until(lambda expected=expected: session.restarts == expected or session.state == "failed")
         assert session.state == "failed"
-        with pytest.raises(WorkerCrashed, match="SIGKILL") as caught:
+        with refuses(WorkerCrashed) as caught:
             _ = session.info
-        assert "not started again" in caught.value.hint
+        assert "SIGKILL" in caught.value.reason
         with pytest.raises(WorkerCrashed):
             session.submit(GenerationRequest("hi"), Listener())
     finally:

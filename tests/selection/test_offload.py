@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from support.contexts import context
+from support.refusals import refuses
 from support.words import said
 
 from edgellm import explain
@@ -196,9 +197,8 @@ def test_more_than_fits_is_refused_with_what_does() -> None:
 
     assert explain.problem(problem) == f"all 37 layers need 5.02 GiB on A GPU, 3.50 GiB usable; {fitting} fit"
     assert not placed("qwen3-8b", "Q4_K_M", gpu(4), asked=fitting).problem
-    with pytest.raises(NothingFits, match=r"need .* on A GPU, 384 MiB usable") as caught:
+    with refuses(NothingFits):
         chosen(profiles.load("desktop-rtx-4090"), Offload((gpu(0.5),)), "qwen3-8b", gpu_layers=-1)
-    assert "--gpu-layers auto" in caught.value.hint
 
 
 def test_what_is_chosen_for_the_gpu_fits_it() -> None:
@@ -215,17 +215,11 @@ def test_what_is_chosen_for_the_gpu_fits_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("offload", "told", "hint"),
-    [
-        (NO_BUILD, "--gpu-layers 5 cannot be kept: gguf: this libllama has no GPU backend", REBUILD),
-        (None, "--gpu-layers 5 cannot be kept: gguf puts no layers on a GPU", "leave --gpu-layers out"),
-    ],
+    "offload", [pytest.param(NO_BUILD, id="no build for a GPU"), pytest.param(None, id="no layers on a GPU")]
 )
-def test_what_cannot_be_kept_is_refused(offload: Offload | None, told: str, hint: str) -> None:
-    with pytest.raises(BackendUnavailable) as caught:
+def test_what_cannot_be_kept_is_refused(offload: Offload | None) -> None:
+    with refuses(BackendUnavailable):
         chosen(profiles.load("desktop-rtx-4090"), offload, "qwen3-4b", gpu_layers=5)
-    assert caught.value.message == told
-    assert hint in caught.value.hint
 
 
 def test_another_backend_takes_the_layers_where_one_cannot() -> None:
@@ -287,5 +281,5 @@ def test_words_for_layers(text: str | int, layers: int | None) -> None:
 
 @pytest.mark.parametrize("text", ["some", "-1", "1.5", "", -3, "10000"])
 def test_words_for_no_layers(text: str | int) -> None:
-    with pytest.raises(UsageError, match="gpu_layers"):
+    with refuses(UsageError, param="gpu_layers"):
         SelectionRequest(gpu_layers=layers_on_gpu(text))

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from support.refusals import check_refusal, refuses
 
 from edgellm.errors import UnsupportedField, UsageError
 from edgellm.server.schemas.fields import RequestBody
@@ -55,9 +56,7 @@ UNSUPPORTED = {
 def test_a_field_that_is_not_served_is_refused_by_name(field: str) -> None:
     error = refused(ChatBody, {"messages": HELLO, field: UNSUPPORTED[field]})
 
-    assert isinstance(error, UnsupportedField)
-    assert error.param == field
-    assert field in str(error)
+    check_refusal(error, UnsupportedField, param=field)
 
 
 @pytest.mark.parametrize(("field", "value"), [("echo", True), ("suffix", "x"), ("best_of", 3), ("logprobs", 1)])
@@ -89,9 +88,7 @@ def test_what_asks_for_nothing_is_accepted(fields: dict[str, Any]) -> None:
 def test_an_unknown_field_is_refused_with_the_nearest_one() -> None:
     error = refused(ChatBody, {"messages": HELLO, "temprature": 1})
 
-    assert type(error) is UsageError
-    assert error.param == "temprature"
-    assert "temperature" in error.hint
+    check_refusal(error, UsageError, param="temprature")
 
 
 def test_an_unknown_field_of_a_message_is_refused_with_its_place() -> None:
@@ -134,8 +131,9 @@ def test_values_out_of_range_name_their_field(field: str, value: object) -> None
 
 def test_not_a_number_is_refused() -> None:
     """JSON has no NaN; Python's own encoder writes one."""
-    assert "JSON" in str(refused(ChatBody, b'{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}'))
-    with pytest.raises(UsageError, match="temperature"):
+    nan = b'{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}'
+    check_refusal(refused(ChatBody, nan), UsageError)
+    with refuses(UsageError, param="temperature"):
         Sampling(temperature=float("nan"))
 
 
@@ -169,7 +167,7 @@ def test_wrong_types_name_their_place(fields: dict[str, Any], param: str) -> Non
     "raw", [b"", b"{", b"[]", b"5", b"\xff", b'{"messages": [{"role": "user", "content": "\\ud800"}]}']
 )
 def test_what_is_no_json_object_is_refused(raw: bytes) -> None:
-    assert "JSON" in str(refused(ChatBody, raw))
+    check_refusal(refused(ChatBody, raw), UsageError)
 
 
 def test_deep_nesting_is_refused() -> None:
@@ -220,7 +218,7 @@ def test_both_names_of_the_limit_mean_the_same() -> None:
     assert chat(max_tokens=5).limit() == chat(max_completion_tokens=5).limit() == 5
     assert chat(max_tokens=5, max_completion_tokens=5).limit() == 5
     assert chat().limit() is None
-    with pytest.raises(UsageError, match="disagree"):
+    with refuses(UsageError, param="max_tokens"):
         chat(max_tokens=5, max_completion_tokens=6).limit()
 
 

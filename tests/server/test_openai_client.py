@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import openai
 import pytest
 from support.live_server import Live, Servers
+from support.refusals import refuses
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -98,7 +99,7 @@ def test_while_loading_the_client_waits_and_tries_again(serve: Servers) -> None:
     live = serve(load_s=1.0, wait=False)
     live.hold()
     with openai.OpenAI(base_url=f"{live.url}/v1", api_key="unused", max_retries=0) as client:
-        with pytest.raises(openai.InternalServerError, match="loading"):
+        with refuses(openai.InternalServerError, code="model_loading", status_code=503):
             client.chat.completions.create(model="echo", messages=HELLO)
         live.release()
         patient = client.with_options(max_retries=60)  # one a second
@@ -114,9 +115,8 @@ def test_a_crash_in_mid_stream_is_raised(serve: Servers) -> None:
         )
         next(stream)
         threading.Timer(0.1, lambda: os.kill(live.llm._session.pid, signal.SIGSEGV)).start()
-        with pytest.raises(openai.APIError, match="SIGSEGV") as caught:
+        with refuses(openai.APIError, code="worker_crashed"):
             list(stream)
-        assert caught.value.code == "worker_crashed"
         assert client.chat.completions.create(model="echo", messages=HELLO).choices[0].message.content == "hello"
 
 

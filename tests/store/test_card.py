@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from support import gguf_writer as w
+from support.refusals import refuses
 from support.store_server import sha256
 
 from edgellm.errors import BadArtifact, IntegrityError, SourceError, UnknownModel, UnsupportedArtifact
@@ -78,9 +79,8 @@ def test_of_one_model_in_a_repository_the_quantization_need_not_be_named(models,
     assert file.source == "hf://o/r/m-Q8_0.gguf"
 
     models.files["o/r/m-F16.gguf"] = model_bytes
-    with pytest.raises(UnknownModel, match="has 2 models") as caught:
+    with refuses(UnknownModel):
         Library().fetch(card_of("hf://o/r"), ModelFile("hf://o/r", "Q8_0"))
-    assert "m-F16.gguf, m-Q8_0.gguf" in caught.value.hint
 
 
 def test_what_the_hub_cache_has_is_used_from_there(models, model_bytes):
@@ -100,35 +100,36 @@ def test_what_the_hub_cache_has_is_used_from_there(models, model_bytes):
 
 
 @pytest.mark.parametrize(
-    ("made", "says"),
+    "made",
     [
-        (w.Gguf([*w.model_keys(), ("general.type", w.STRING, "adapter")], w.model().tensors), "of type 'adapter'"),
-        (w.Gguf(w.model_keys()), "a vocabulary without tensors"),
+        pytest.param(
+            w.Gguf([*w.model_keys(), ("general.type", w.STRING, "adapter")], w.model().tensors), id="an adapter"
+        ),
+        pytest.param(w.Gguf(w.model_keys()), id="a vocabulary"),
     ],
 )
-def test_what_is_no_language_model_is_refused(models, made, says):
+def test_what_is_no_language_model_is_refused(models, made):
     models.files["o/r/x.gguf"] = made.build()
-    with pytest.raises(UnsupportedArtifact, match=says):
+    with refuses(UnsupportedArtifact):
         card_of(f"{models.url}/files/o/r/x.gguf")
 
 
 @pytest.mark.skipif(sys.byteorder == "big", reason="needs a little-endian machine")
 def test_a_file_of_the_other_byte_order_is_refused_before_it_is_fetched(models):
     models.files["o/r/x.gguf"] = replace(w.model(), order=">").build()
-    with pytest.raises(UnsupportedArtifact, match="other order"):
+    with refuses(UnsupportedArtifact):
         card_of(f"{models.url}/files/o/r/x.gguf")
 
 
 def test_a_header_without_its_keys_is_refused(models):
     models.files["o/r/x.gguf"] = w.Gguf([("general.architecture", w.STRING, "llama")], w.model().tensors).build()
-    with pytest.raises(BadArtifact, match=r"llama.block_count is missing"):
+    with refuses(BadArtifact):
         card_of(f"{models.url}/files/o/r/x.gguf")
 
 
 def test_a_package_is_not_described():
-    with pytest.raises(SourceError, match="describes no file") as caught:
+    with refuses(SourceError):
         card_of(f"pypi:a==1/b.gguf#sha256={'0' * 64}")
-    assert "edgellm run" in caught.value.hint
 
 
 def test_a_path_and_a_file_uri(tmp_path, model_bytes):
@@ -151,11 +152,13 @@ def test_a_row_is_verified_by_the_header(source, models, model_bytes):
     assert verified(read, file) is read
 
 
-@pytest.mark.parametrize(("changed", "says"), [({"bytes": 5}, "5 were promised"), ({"sha256": "0" * 64}, "has sha256")])
-def test_a_row_that_promises_another_file_is_refused_before_it_is_fetched(models, model_bytes, changed, says):
+@pytest.mark.parametrize(
+    "changed", [pytest.param({"bytes": 5}, id="another size"), pytest.param({"sha256": "0" * 64}, id="another hash")]
+)
+def test_a_row_that_promises_another_file_is_refused_before_it_is_fetched(models, model_bytes, changed):
     models.files["o/r/m-Q8_0.gguf"] = model_bytes
     file = ModelFile("hf://o/r:Q8_0", "Q8_0", **changed)
-    with pytest.raises(IntegrityError, match=says):
+    with refuses(IntegrityError):
         verified(card_of("hf://o/r:Q8_0"), file)
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from support import gguf_writer
+from support.refusals import refuses
 from support.store_server import HubServer, ModelServer, card_of, names_below, sha256
 
 from edgellm.contract.source import RemoteFile
@@ -116,7 +117,7 @@ def test_a_full_disk_leaves_nothing(models, model_bytes, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
 
-    with pytest.raises(DiskFull, match="was full after"):
+    with refuses(DiskFull):
         download(file, tmp_path / "m.gguf", silent)
     assert list(tmp_path.iterdir()) == []
 
@@ -129,10 +130,9 @@ def test_space_is_asked_for_before_the_first_byte(source, models, model_bytes, o
     models.files["o/r/m-Q8_0.gguf"] = model_bytes = model_bytes + bytes(2 * 1024**2)
     models.models["library/tiny/1b"] = ["o/r/m-Q8_0.gguf"]
 
-    with pytest.raises(DiskFull, match=r"needs .* are free") as caught:
+    with refuses(DiskFull, varies=r"(?<=/\.).*(?=\.incomplete)"):
         fetch(source, model_bytes)
 
-    assert "on another disk" in caught.value.hint
     assert models.body_bytes() <= 64
 
 
@@ -178,7 +178,7 @@ def test_the_rate_is_the_environments(source, models, model_bytes, monkeypatch, 
 
 def test_a_rate_that_is_none_is_refused(source, models, model_bytes, monkeypatch):
     monkeypatch.setenv("EDGELLM_MAX_RATE", "slow")
-    with pytest.raises(UsageError, match="'slow' is not a rate"):
+    with refuses(UsageError):
         fetch(source, model_bytes)
 
 
@@ -238,29 +238,28 @@ def test_no_secret_is_said_or_stored(private, model_bytes, own_home, caplog, imp
 
 def test_without_the_token_access_is_refused_with_a_hint(private, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(SourceError, match="licence") as caught:
+    with refuses(SourceError):
         described("hf://o/r/m-Q8_0.gguf")
-    assert "hf auth login" in caught.value.hint
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    "url",
     [
-        ("http://example.com/x.gguf", "not encrypted"),
-        ("http://192.168.1.5/x.gguf", "not encrypted"),
-        ("http://localhost.example.com/x.gguf", "not encrypted"),
-        ("https://user:s3cret@example.com/x.gguf", "user name or password"),
-        ("https://s3cret@example.com/x.gguf", "user name or password"),
-        ("ftp://example.com/x.gguf", "no address"),
-        ("https:///x.gguf", "no address"),
-        ("https://example.com:99999/x.gguf", "no address"),
-        ("https://example.com/x y.gguf", "no address"),
-        ("https://example.com/x\r\nHost: y", "no address"),
-        ("https://[::1/x.gguf", "no address"),
+        "http://example.com/x.gguf",
+        "http://192.168.1.5/x.gguf",
+        "http://localhost.example.com/x.gguf",
+        "https://user:s3cret@example.com/x.gguf",
+        "https://s3cret@example.com/x.gguf",
+        "ftp://example.com/x.gguf",
+        "https:///x.gguf",
+        "https://example.com:99999/x.gguf",
+        "https://example.com/x y.gguf",
+        "https://example.com/x\r\nHost: y",
+        "https://[::1/x.gguf",
     ],
 )
-def test_addresses_that_are_not_asked(url, says, monkeypatch):
-    with pytest.raises(SourceError, match=says) as caught:
+def test_addresses_that_are_not_asked(url, monkeypatch):
+    with refuses(SourceError, varies="(?<=no address: ).*") as caught:
         http.get(url)
     assert "s3cret" not in str(caught.value)
     assert caught.value.hint
@@ -282,20 +281,20 @@ class Redirects(HubServer):
 
 
 @pytest.mark.parametrize(
-    ("target", "says"),
+    "target",
     [
-        ("http://example.com/x.gguf", "not encrypted"),
-        ("file:///etc/passwd", "no address"),
-        ("https://u:s3cret@example.com/", "user name or password"),
-        ("/again", "redirects 8 times"),
-        ("", "redirects 8 times"),
+        pytest.param("http://example.com/x.gguf", id="not encrypted"),
+        pytest.param("file:///etc/passwd", id="a file"),
+        pytest.param("https://u:s3cret@example.com/", id="a password"),
+        pytest.param("/again", id="itself"),
+        pytest.param("", id="nowhere"),
     ],
 )
-def test_redirects_that_are_not_followed(target, says, own_home):
+def test_redirects_that_are_not_followed(target, own_home):
     server = Redirects()
     server.target = target
     try:
-        with pytest.raises(SourceError, match=says):
+        with refuses(SourceError):
             http.get(f"{server.url}/x.gguf")
     finally:
         server.close()
@@ -306,7 +305,7 @@ def test_another_host_does_not_send_us_to_this_machine(monkeypatch):
     requests = []
     monkeypatch.setattr(http, "_open", lambda url, headers, timeout_s: requests.append(url) or answer)
 
-    with pytest.raises(SourceError, match="redirects to this machine"):
+    with refuses(SourceError):
         http.get("https://example.com/x.gguf")
     assert len(requests) == 1
 
@@ -316,10 +315,10 @@ def test_a_hash_in_the_address_is_checked(models, model_bytes):
     uri = f"{models.url}/files/o/r/m.gguf#sha256="
     assert described(uri + sha256(model_bytes)).files[0].sha256 == sha256(model_bytes)
 
-    with pytest.raises(IntegrityError, match="sha256"):
+    with refuses(IntegrityError):
         fetch(uri + "0" * 64, model_bytes, sha256=None)
     for fragment in ("00", "0" * 63 + "g"):
-        with pytest.raises(SourceError, match="is no hash"):
+        with refuses(SourceError):
             described(uri + fragment)
 
 
@@ -361,7 +360,7 @@ def test_names_of_a_hub_that_lead_out_of_a_folder_are_not_taken(models, model_by
     ],
 )  # fmt: skip
 def test_names_that_the_registry_cannot_have(uri):
-    with pytest.raises(SourceError, match="names no model"):
+    with refuses(SourceError):
         described(uri)
 
 
@@ -369,30 +368,30 @@ LAYER = {"mediaType": "application/vnd.ollama.image.model"}
 
 
 @pytest.mark.parametrize(
-    ("layers", "error", "says"),
+    ("layers", "error"),
     [
-        (None, SourceError, "lists no layers"),
-        (["x"], SourceError, "lists no layers"),
-        ([], UnsupportedArtifact, "0 GGUF files"),
-        ([{"mediaType": "application/vnd.ollama.image.adapter"}], UnsupportedArtifact, "adapter"),
-        ([LAYER | {"digest": "sha256:../../x", "size": 1}], SourceError, "digest"),
-        ([LAYER | {"digest": "sha256:" + "0" * 64, "size": -1}], SourceError, "size"),
-        ([LAYER], SourceError, "digest"),
+        pytest.param(None, SourceError, id="no layers"),
+        pytest.param(["x"], SourceError, id="a text for a layer"),
+        pytest.param([], UnsupportedArtifact, id="an empty list"),
+        pytest.param([{"mediaType": "application/vnd.ollama.image.adapter"}], UnsupportedArtifact, id="an adapter"),
+        pytest.param([LAYER | {"digest": "sha256:../../x", "size": 1}], SourceError, id="a digest that climbs"),
+        pytest.param([LAYER | {"digest": "sha256:" + "0" * 64, "size": -1}], SourceError, id="a negative size"),
+        pytest.param([LAYER], SourceError, id="no digest"),
     ],
 )
-def test_manifests_that_are_not_believed(models, monkeypatch, layers, error, says):
+def test_manifests_that_are_not_believed(models, monkeypatch, layers, error):
     import json
 
     body = json.dumps({"layers": layers}).encode()
     monkeypatch.setattr(ModelServer, "_manifest", lambda self, request, name, _: request.send(200, body))
-    with pytest.raises(error, match=says):
+    with refuses(error):
         described(f"ollama://{models.url.removeprefix('http://')}/library/x")
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{" * 100_000, b'{"layers": "' + b"x" * 2 * 1024**2])
 def test_a_manifest_that_is_none(models, monkeypatch, body):
     monkeypatch.setattr(ModelServer, "_manifest", lambda self, request, name, _: request.send(200, body))
-    with pytest.raises(SourceError, match="is no manifest"):
+    with refuses(SourceError):
         described(f"ollama://{models.url.removeprefix('http://')}/library/x")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support import gguf_writer
+from support.refusals import refuses
 from support.store_server import names_below, sha256, start_fetch
 from support.waiting import PATIENCE_S, wait_until
 
@@ -267,7 +268,7 @@ def test_parse(uri, parsed):
     "uri", ["hf://o", "hf://o/r/", "hf://o/r:", "hf://../r/x", "hf://o/r/../../x", "hf:o/r/x", "hf://o/r/a?b"]
 )
 def test_malformed_sources_are_refused(uri):
-    with pytest.raises(SourceError, match="is no hub source"):
+    with refuses(SourceError):
         parse_hub_uri(uri)
 
 
@@ -292,12 +293,12 @@ def test_choose(quant, chosen):
 
 @pytest.mark.parametrize("quant", ["Q4_K", "Q4", "4_K_M", ".*"])
 def test_a_part_of_a_name_is_no_quantization(quant):
-    with pytest.raises(UnknownModel, match=r"has no file of quantization"):
+    with refuses(UnknownModel):
         choose_files(["m-Q4_K_M.gguf"], HubUri("o/r", None, "", quant))
 
 
 def test_a_repository_that_lacks_a_part():
-    with pytest.raises(SourceError, match=r"lacks 1 of 2 parts: m-Q8_0-00002-of-00002\.gguf"):
+    with refuses(SourceError):
         choose_files(["m-Q8_0-00001-of-00002.gguf"], HubUri("o/r", None, "", "Q8_0"))
 
 

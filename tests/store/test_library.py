@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support import gguf_writer
+from support.refusals import refuses
 from support.store_server import card_of, names_below, sha256, start_fetch
 from support.waiting import PATIENCE_S, wait_until
 
@@ -183,17 +184,18 @@ def test_a_broken_record_is_a_problem_and_repaired_by_fetching(library, quick, r
     assert not library.installed()[0].problem
 
 
-@pytest.mark.parametrize(
-    ("changed", "says"),
-    [({"sha256": "0" * 64}, "0000 was promised"), ({"bytes": 5}, "bytes"), ({"sha256": None, "bytes": None}, "")],
-)
-def test_the_catalog_is_believed(library, monkeypatch, changed, says):
+def test_a_file_of_which_the_catalog_promises_nothing(library, monkeypatch):
+    source = Memory(("x.gguf", gguf_writer.model().build()))
+    card, file = stored_by(monkeypatch, source, sha256=None, bytes=None)
+
+    assert library.fetch(card, file).sha256 == sha256(source.files[0][1])
+
+
+@pytest.mark.parametrize("changed", [{"sha256": "0" * 64}, {"bytes": 5}], ids=["sha256", "bytes"])
+def test_the_catalog_is_believed(library, monkeypatch, changed):
     source = Memory(("x.gguf", gguf_writer.model().build()))
     card, file = stored_by(monkeypatch, source, **changed)
-    if not says:
-        assert library.fetch(card, file).sha256 == sha256(source.files[0][1])
-        return
-    with pytest.raises(IntegrityError, match=says):
+    with refuses(IntegrityError):
         library.fetch(card, file)
     assert names_below(library.root) == []
 
@@ -201,7 +203,7 @@ def test_the_catalog_is_believed(library, monkeypatch, changed, says):
 def test_another_hash_than_the_source_promised_is_refused(library, monkeypatch):
     source = Memory(("x.gguf", gguf_writer.model().build()), promised="1" * 64)
     card, file = stored_by(monkeypatch, source)
-    with pytest.raises(IntegrityError, match="its source says 1111"):
+    with refuses(IntegrityError):
         library.fetch(card, file)
     assert names_below(library.root) == []
 
@@ -219,7 +221,7 @@ def test_a_full_disk_is_told_before_the_first_byte(library, monkeypatch):
     card, file = stored_by(monkeypatch, source, bytes=3_000_000_000)
     usage = shutil.disk_usage(library.root.parent.parent)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000_000))
-    with pytest.raises(DiskFull, match=r"needs 3\.07 GB in .* 1\.00 GB are free"):
+    with refuses(DiskFull, varies=r"(?<=/\.).*(?=\.incomplete)"):
         library.fetch(card, file)
     assert source.fetched == 0
 
@@ -263,7 +265,7 @@ def test_remove(library, quick, model_bytes):
     assert library.remove("tiny", "Q8_0") == len(model_bytes)
     assert names_below(library.root) == []
     assert not (library.root / "tiny").exists()
-    with pytest.raises(UnknownModel, match="tiny Q8_0 is not stored here; stored: nothing"):
+    with refuses(UnknownModel):
         library.remove("tiny", "Q8_0")
 
 
@@ -288,7 +290,7 @@ def test_a_local_file_with_another_hash_is_refused_and_kept(library, tmp_path):
 
 def test_an_unknown_scheme_is_refused(library):
     file = ModelFile("gopher://x", "Q8_0")
-    with pytest.raises(SourceError, match="no source for 'gopher://x'; schemes: file, hf, http, https, ollama, pypi"):
+    with refuses(SourceError):
         library.fetch(card_of(file), file)
 
 
@@ -324,7 +326,7 @@ def test_while_it_is_fetched_it_cannot_be_removed(library, quick):
 
     with (
         FileLock(library.root / ".locks" / f"tiny.{library.installed()[0].folder.name}.lock"),
-        pytest.raises(UsageError, match="being fetched by another process"),
+        refuses(UsageError),
     ):
         library.remove("tiny")
 
@@ -422,9 +424,8 @@ def test_what_was_made_here_and_is_damaged_cannot_be_fetched(library, tmp_path):
     Path(artifact.path).write_bytes(b"GGUF")
 
     assert library.files() == {}
-    with pytest.raises(SourceUnreachable, match="made here, and is damaged") as caught:
+    with refuses(SourceUnreachable):
         library.fetch(card, file)
-    assert "edgellm quantize m --to Q5_K_M" in caught.value.hint
 
 
 def test_what_is_no_model_is_not_kept(library, tmp_path):

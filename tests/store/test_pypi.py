@@ -11,6 +11,7 @@ import zipfile
 
 import psutil
 import pytest
+from support.refusals import refuses
 
 from edgellm.errors import IntegrityError, SourceError, SourceUnreachable
 from edgellm.store.sources import pip, pypi
@@ -54,33 +55,31 @@ def test_parts_are_joined_in_order(index, tmp_path):
 
 def test_parts_that_are_longer_than_promised_are_refused(index, tmp_path):
     uris = [f"pypi:p{i}==1.0/p{i}/x#sha256={index.add(f'p{i}', {f'p{i}/x': b'12345'})}" for i in range(2)]
-    with pytest.raises(IntegrityError, match="begins at byte 5 of a file of 5 bytes"):
+    with refuses(IntegrityError):
         fetch(Pypi(), " ".join(uris), tmp_path, 5)
 
 
 def test_another_wheel_than_promised_is_refused_by_pip(index, tmp_path):
     index.add("tiny", {"tiny/x": b"1"})
-    with pytest.raises(IntegrityError, match=r"another tiny 1\.0 than the catalog promises"):
+    with refuses(IntegrityError):
         fetch(Pypi(), f"pypi:tiny==1.0/tiny/x#sha256={HASH}", tmp_path)
 
 
 def test_a_missing_member_is_refused(index, tmp_path):
     digest = index.add("tiny", {"tiny/x": b"1"})
-    with pytest.raises(IntegrityError, match="holds 0 members named 'tiny/y'"):
+    with refuses(IntegrityError):
         fetch(Pypi(), f"pypi:tiny==1.0/tiny/y#sha256={digest}", tmp_path)
 
 
 def test_a_package_that_is_not_there(index, tmp_path):
-    with pytest.raises(SourceUnreachable, match=r"nothing 1\.0 could not be fetched .*No matching distribution"):
+    with refuses(SourceUnreachable, varies="(?<=package index: ).*"):
         fetch(Pypi(), f"pypi:nothing==1.0/x#sha256={HASH}", tmp_path)
 
 
 def test_an_index_that_is_not_there(index, tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    with pytest.raises(SourceUnreachable) as caught:
+    with refuses(SourceUnreachable, varies="(?<=package index: ).*"):
         fetch(Pypi(timeout_s=1, retries=0), f"pypi:tiny==1.0/x#sha256={HASH}", tmp_path)
-
-    assert "pip config list" in caught.value.hint
 
 
 def test_a_download_cut_in_the_middle_is_refused(index, published, tmp_path):
@@ -91,7 +90,7 @@ def test_a_download_cut_in_the_middle_is_refused(index, published, tmp_path):
 
 def test_an_index_that_never_answers_does_not_hang(index, published, tmp_path):
     index.mode = "hang"
-    with pytest.raises(SourceUnreachable, match="sent nothing for 1 s"):
+    with refuses(SourceUnreachable, varies=r"\d+(?= bytes)"):
         fetch(Pypi(timeout_s=3600, stall_s=1.0), published[1].source, tmp_path)
 
     assert [child for child in psutil.Process().children(recursive=True) if "pip" in child.cmdline()] == []
@@ -112,7 +111,7 @@ def test_a_slow_download_is_not_mistaken_for_a_dead_one(index, published, model_
 
 def test_offline_asks_nobody(index, published, tmp_path, monkeypatch):
     monkeypatch.setenv("EDGELLM_OFFLINE", "1")
-    with pytest.raises(SourceUnreachable, match="EDGELLM_OFFLINE"):
+    with refuses(SourceUnreachable):
         fetch(Pypi(), published[1].source, tmp_path)
 
     assert Pypi().reachable(5.0) == "EDGELLM_OFFLINE is set"
@@ -122,9 +121,8 @@ def test_offline_asks_nobody(index, published, tmp_path, monkeypatch):
 def test_a_python_without_pip_is_told_how_to_get_it(tmp_path, monkeypatch):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
-    with pytest.raises(SourceUnreachable, match="pip is not installed") as caught:
+    with refuses(SourceUnreachable):
         fetch(Pypi(), f"pypi:tiny==1.0/x#sha256={HASH}", tmp_path)
-    assert "ensurepip" in caught.value.hint
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "pip is not installed" in Pypi().reachable(5.0)
@@ -217,7 +215,7 @@ def test_a_pip_that_does_not_start_is_given_up(index, published, monkeypatch):
     ],
 )
 def test_malformed_sources_are_refused(uri):
-    with pytest.raises(SourceError, match="is no pypi source"):
+    with refuses(SourceError):
         parse(uri)
 
 
@@ -243,7 +241,7 @@ def bomb(tmp_path, size=50_000_000, claim=None):
 
 def test_a_zip_bomb_is_refused_before_it_unpacks(tmp_path):
     out = io.BytesIO()
-    with pytest.raises(IntegrityError, match="unpacks to 50000000 bytes, 1000 expected"):
+    with refuses(IntegrityError):
         copy_member(bomb(tmp_path), "m/x", out, 1000)
     assert out.getvalue() == b""
 
@@ -302,30 +300,30 @@ def test_a_folder_of_a_wheel(index, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    "name",
     [
-        ("m/model/../../out", "no file of a model's folder"),
-        ("m/model//etc/passwd", "no file of a model's folder"),
-        ("m/model/a/b/c/d", "no file of a model's folder"),
-        ("m/model/a\\b", "no file of a model's folder"),
+        "m/model/../../out",
+        "m/model//etc/passwd",
+        "m/model/a/b/c/d",
+        "m/model/a\\b",
     ],
 )
-def test_a_file_that_would_leave_the_folder_is_refused(index, tmp_path, name, message):
+def test_a_file_that_would_leave_the_folder_is_refused(index, tmp_path, name):
     digest = index.add("tiny", {name: b"1"})
     folder = tmp_path / "a" / "b" / "c"
     folder.mkdir(parents=True)
-    with pytest.raises(IntegrityError, match=message):
+    with refuses(IntegrityError):
         fetch(Pypi(), f"pypi:tiny==1.0/m/model/#sha256={digest}", folder)
     assert list(tmp_path.rglob("out")) == []
 
 
 def test_a_folder_that_is_larger_than_promised_or_empty_is_refused(index, tmp_path):
     digest = index.add("tiny", MODEL)
-    with pytest.raises(IntegrityError, match="unpacks to 5 bytes, 4 expected"):
+    with refuses(IntegrityError):
         fetch(Pypi(), f"pypi:tiny==1.0/m/model/#sha256={digest}", tmp_path, 8)
-    with pytest.raises(IntegrityError, match="holds 0 files below m/other/"):
+    with refuses(IntegrityError):
         fetch(Pypi(), f"pypi:tiny==1.0/m/other/#sha256={digest}", tmp_path, 8)
-    with pytest.raises(SourceError, match="cannot be joined"):
+    with refuses(SourceError):
         parse(f"pypi:a==1/b/#sha256={HASH} pypi:c==1/d#sha256={HASH}")
 
 

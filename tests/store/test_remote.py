@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from support import gguf_writer as w
+from support.refusals import refuses
 from support.store_server import sha256
 
 from edgellm.contract.source import RemoteFile
@@ -81,20 +82,20 @@ def test_without_hash_and_etag_nothing_is_kept(models, model_bytes, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("mode", "changed", "error", "says"),
+    ("mode", "changed", "error"),
     [
-        ("well", {"bytes": 100}, IntegrityError, "280640 bytes, 100 were promised"),
-        ("shorter", {}, BadArtifact, "the file ends at 279640"),
-        ("html", {}, BadArtifact, "HTML page"),
-        ("cut", {"bytes": 280640}, SourceUnreachable, "hung up after"),
-        ("gzip", {}, SourceError, "packed"),
-        ("416", {}, BadArtifact, "is empty"),
+        pytest.param("well", {"bytes": 100}, IntegrityError, id="another size"),
+        pytest.param("shorter", {}, BadArtifact, id="a short file"),
+        pytest.param("html", {}, BadArtifact, id="a page"),
+        pytest.param("cut", {"bytes": 280640}, SourceUnreachable, id="a cut connection"),
+        pytest.param("gzip", {}, SourceError, id="packed"),
+        pytest.param("416", {}, BadArtifact, id="empty"),
     ],
 )
-def test_what_is_not_believed(models, model_bytes, mode, changed, error, says):
+def test_what_is_not_believed(models, model_bytes, mode, changed, error):
     models.mode = mode
 
-    with pytest.raises(error, match=says):
+    with refuses(error):
         header_of(at(models, model_bytes, **changed))
 
 
@@ -108,12 +109,12 @@ def test_versions_and_byte_orders(models, order, version):
 
 @pytest.mark.parametrize("version", [1, 4])
 def test_other_versions_are_refused(models, version):
-    with pytest.raises(BadArtifact, match=f"version at byte 4: is {version}"):
+    with refuses(BadArtifact):
         header_of(at(models, replace(w.model(), version=version).build()))
 
 
 def test_a_type_that_nobody_knows_is_refused(models):
-    with pytest.raises(UnsupportedArtifact, match="type 999"):
+    with refuses(UnsupportedArtifact):
         header_of(at(models, w.Gguf(tensors=[w.Tensor("x", (32,), 999, 32)]).build()))
 
 
@@ -122,7 +123,7 @@ def test_a_header_that_claims_more_than_any_has_is_refused_before_it_is_fetched(
     made = w.Gguf([("rates", w.ARRAY, struct.pack("<IQ", w.FLOAT32, 10**6))], [w.Tensor("x", (32,), w.F32, 128)])
     data = made.build() + bytes(5 * MIB)
 
-    with pytest.raises(BadArtifact, match="is none"):
+    with refuses(BadArtifact):
         header_of(at(models, data))
     assert models.body_bytes() <= 2 * MIB
 
@@ -131,5 +132,5 @@ def test_a_file_that_changes_meanwhile_is_noticed(models, big):
     with FileHead(at(models, big)) as head:
         head.read(100)
         models.files["o/r/x.gguf"] = big[:-1] + b"x"
-        with pytest.raises(IntegrityError, match="changed"):
+        with refuses(IntegrityError):
             head.read(200)

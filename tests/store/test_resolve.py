@@ -10,6 +10,7 @@ import pytest
 from support import gguf_writer as w
 from support import safetensors_writer
 from support.contexts import context
+from support.refusals import refuses
 
 from edgellm.app.adapters import adapter_bytes
 from edgellm.app.resolve import ResolvedModel, resolve
@@ -90,7 +91,7 @@ def test_what_a_package_holds_is_told_by_the_catalog_only():
     found = named(row.files[0].source, ROWS)
 
     assert (found.card.id, found.card.files) == (row.id, row.files[:1])
-    with pytest.raises(SourceError, match="describes no file"):
+    with refuses(SourceError):
         named("pypi:unheard==1/of.gguf#sha256=aa", ROWS)
 
 
@@ -130,7 +131,7 @@ def test_adapters_count_their_tensors(tmp_path, model_bytes):
     assert 0 < adapter_bytes([str(lora)], None) < lora.stat().st_size
     assert adapter_bytes([str(lora)] * 2, None) == 2 * adapter_bytes([str(lora)], None)
     assert adapter_bytes([], None) == 0
-    with pytest.raises(UnsupportedArtifact, match="no adapter"):
+    with refuses(UnsupportedArtifact):
         adapter_bytes([str(model)], None)
 
 
@@ -141,9 +142,9 @@ def test_a_rank_stands_for_an_adapter_that_is_not_made_yet():
 
     assert adapter_bytes(["rank=8"], shape) == 8 * 4 * rows
     for wrong in ("rank=", "rank=0", "rank=x", "rank=99999"):
-        with pytest.raises(UsageError, match="is no rank"):
+        with refuses(UsageError, param="adapter"):
             adapter_bytes([wrong], shape)
-    with pytest.raises(UnsupportedArtifact, match="one by one"):
+    with refuses(UnsupportedArtifact):
         adapter_bytes(["rank=8"], catalog()["gemma-3n-e2b-it"].shape)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.refusals import refuses
 from support.store_server import card_of, names_below, sha256
 
-from edgellm.errors import BadArtifact, IntegrityError, SourceError, SourceUnreachable, UnknownModel
+from edgellm.errors import IntegrityError, SourceError, SourceUnreachable, UnknownModel
 from edgellm.store import http
 from edgellm.store.library import Library
 from edgellm.types.model import ModelFile
@@ -47,32 +48,30 @@ def test_what_passes_is_overcome(source, models, model_bytes, own_home, mode):
 
 SLOW = ("hang", "hang-midway", "drip-headers")
 FAULTS = [
-    ("longer", (IntegrityError,), "promised"),
-    ("shorter", (IntegrityError,), "promised"),
-    ("more", (IntegrityError, SourceUnreachable), "promised|more than"),
-    ("wrong-byte", (IntegrityError,), "sha256"),
-    ("html", (IntegrityError, BadArtifact, SourceError), "promised|HTML|changed"),
-    ("gzip", (SourceError,), "packed"),
-    ("401", (SourceError,), "401|licence"),
-    ("403", (SourceError,), "403|licence"),
-    ("404", (UnknownModel,), "does not exist"),
-    ("429", (SourceUnreachable,), "429"),
-    ("500", (SourceUnreachable,), "500"),
-    ("hang", (SourceUnreachable,), "cannot be reached|stopped sending|could not"),
-    ("hang-midway", (SourceUnreachable,), "stopped sending"),
-    ("drip-headers", (SourceUnreachable,), "cannot be reached|could not"),
+    ("longer", IntegrityError),
+    ("shorter", IntegrityError),
+    ("more", IntegrityError),
+    ("wrong-byte", IntegrityError),
+    ("html", IntegrityError),
+    ("gzip", SourceError),
+    ("401", SourceError),
+    ("403", SourceError),
+    ("404", UnknownModel),
+    ("429", SourceUnreachable),
+    ("500", SourceUnreachable),
+    ("hang", SourceUnreachable),
+    ("hang-midway", SourceUnreachable),
+    ("drip-headers", SourceUnreachable),
 ]
 
 
-@pytest.mark.parametrize(("mode", "errors", "says"), FAULTS, ids=[fault[0] for fault in FAULTS])
-def test_a_fault_leaves_nothing_under_a_final_name(
-    source, models, model_bytes, own_home, monkeypatch, mode, errors, says
-):
+@pytest.mark.parametrize(("mode", "kind"), FAULTS, ids=[fault[0] for fault in FAULTS])
+def test_a_fault_leaves_nothing_under_a_final_name(source, models, model_bytes, own_home, monkeypatch, mode, kind):
     models.mode = mode
     file = file_of(source, model_bytes)
     monkeypatch.setattr(http, "TIMEOUT_S", 0.1 if mode in SLOW else 5.0)
 
-    with pytest.raises(errors, match=says) as caught:
+    with refuses(kind) as caught:
         Library().fetch(card_of(file), file)
 
     assert caught.value.hint

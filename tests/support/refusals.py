@@ -13,10 +13,12 @@ and what a test calls `varies` by an ellipsis.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 import tempfile
+import tomllib
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,6 +35,8 @@ ErrorT = TypeVar("ErrorT", bound=Exception)
 GOLDEN = Path(__file__).parents[1] / "golden" / "messages.txt"
 REPO = Path(__file__).parents[2]
 UPDATE = "EDGELLM_UPDATE_GOLDEN"
+# What these say differs from one Python to the next.
+OF_PYTHON = (json.JSONDecodeError, tomllib.TOMLDecodeError, RecursionError)
 HOW = f"To accept it, run `{UPDATE}=1 .venv/bin/pytest '{{test}}'`, and read `git diff tests/golden`."
 
 
@@ -64,7 +68,9 @@ def check_refusal(
 def words(error: BaseException) -> str:
     """What a face prints of an error: its message, and its hint in a line of its own."""
     hint = getattr(error, "hint", "")
-    return f"{error.message}\nhint: {hint}" if hint and hasattr(error, "message") else str(error)
+    text = f"{error.message}\nhint: {hint}" if hint and hasattr(error, "message") else str(error)
+    cause = error.__cause__ or error.__context__
+    return text.replace(str(cause), f"<{type(cause).__name__}>") if isinstance(cause, OF_PYTHON) else text
 
 
 @dataclass

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from msgspec import structs
+from support.refusals import refuses
 
 from edgellm.text.sampling import Sampler
 from edgellm.types.request import Sampling
@@ -300,7 +301,7 @@ EVERY_KIND = [
     "values", [[1.0, math.nan, 2.0], [math.nan] * 3, [1.0, math.inf, 0.0], [-math.inf] * 3], ids=str
 )
 def test_nonsense_is_refused(sampling: Sampling, values: list[float]) -> None:
-    with pytest.raises(ValueError, match="not finite"):
+    with refuses(ValueError):
         Sampler(sampling, [0, 1]).sample(np.array(values, np.float32))
 
 
