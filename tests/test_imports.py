@@ -15,12 +15,13 @@ HEAVY = ("numpy", "starlette", "uvicorn", "rich", "jinja2", "huggingface_hub", "
 
 
 def modules_after(code: str, home: Path) -> set[str]:
-    """Top-level modules that a fresh interpreter holds after `code`."""
-    script = f"import json, sys\n{code}\nsys.stderr.write(json.dumps(sorted(m for m in sys.modules if '.' not in m)))"
+    """Top-level modules, and folders of edgellm, that a fresh interpreter holds after `code`."""
+    script = f"import json, sys\n{code}\nsys.stderr.write(json.dumps(sorted(sys.modules)))"
     env = os.environ | {"EDGELLM_HOME": str(home)}
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return set(json.loads(done.stderr.splitlines()[-1]))
+    names = [name.split(".") for name in json.loads(done.stderr.splitlines()[-1])]
+    return {".".join(name[:2] if name[0] == "edgellm" else name[:1]) for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ except SystemExit as exit:
     [
         ("import edgellm; assert edgellm.__version__", (*NATIVE, *HEAVY, "click", "pluggy")),
         ("import edgellm; edgellm.EdgeLLM; edgellm.Sampling", NATIVE),
-        (command("--help"), (*NATIVE, *HEAVY)),
+        (command("--help"), (*NATIVE, *HEAVY, "edgellm.types", "edgellm.selection", "edgellm.app")),
         (command("plugins", "--json"), (*NATIVE, *HEAVY)),
         (command("auto-select", "--json"), (*NATIVE, *HEAVY)),
         (command("doctor", "--json"), NATIVE),

@@ -19,15 +19,15 @@ from edgellm.contract.backend import EngineInfo, SlotInput, check_batch
 from edgellm.contract.embedder import EmbeddingInfo, Pair, check_sequences
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import UsageError
-from edgellm.types.machine import Machine
-from edgellm.types.model import Artifact
-from edgellm.types.plan import Footprint, LaunchPlan, Settings
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from edgellm.contract.backend import Backend, Engine, Logits
+    from edgellm.types.machine import Machine
+    from edgellm.types.model import Artifact
+    from edgellm.types.plan import Footprint, LaunchPlan, Settings
 
 END = 256  # ends the prompt, starts the answer, and ends the answer
 VOCAB = 257
@@ -148,6 +148,8 @@ class EchoBackend:
         return [] if artifact.format == "echo" else [f"format {artifact.format!r} is not echo"]
 
     def footprint(self, artifact: Artifact, settings: Settings) -> Footprint:
+        from edgellm.types.plan import Footprint
+
         return Footprint(weights_bytes=0, kv_bytes=0, compute_bytes=0, process_bytes=32 * 1024**2, exact=False)
 
     def open(self, plan: LaunchPlan) -> Engine:

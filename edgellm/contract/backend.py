@@ -12,18 +12,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
-from edgellm.contract.embedder import EmbeddingInfo
+from edgellm.contract.embedder import EmbeddingInfo  # msgspec looks it up for EngineInfo
 from edgellm.errors import BackendUnavailable, CacheFull, UsageError
 from edgellm.settings import variables
-from edgellm.types.calibration import Calibration
-from edgellm.types.machine import Machine
-from edgellm.types.model import Artifact, ModelFacts
-from edgellm.types.plan import Footprint, LaunchPlan, Settings
-from edgellm.types.priors import NO_PRIORS, Priors, Repacking
 
-if TYPE_CHECKING:  # numpy costs 80 ms to import; the parent process does without it
+if TYPE_CHECKING:  # numpy costs 80 ms to import, and `edgellm --help` needs no plan
     import numpy as np
     import numpy.typing as npt
+
+    from edgellm.types.calibration import Calibration
+    from edgellm.types.machine import Machine
+    from edgellm.types.model import Artifact, ModelFacts
+    from edgellm.types.plan import Footprint, LaunchPlan, Settings
+    from edgellm.types.priors import Priors, Repacking
 
 Logits: TypeAlias = "npt.NDArray[np.float32]"
 
@@ -269,6 +270,8 @@ class HasPriors(Protocol):
 
 def priors_of(backend: object) -> Priors:
     """What `backend` states of its kernels and files; nothing where it has no `priors`."""
+    from edgellm.types.priors import NO_PRIORS
+
     return backend.priors() if isinstance(backend, HasPriors) else NO_PRIORS
 
 

@@ -14,18 +14,16 @@ from edgellm.contract.backend import Backend, Engine, loading_library
 from edgellm.contract.child import ask
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import BackendUnavailable, EdgeLLMError, UnsupportedArtifact
-from edgellm.types.calibration import Calibration
-from edgellm.types.machine import Machine
-from edgellm.types.model import Artifact, ModelCard
-from edgellm.types.plan import Footprint, LaunchPlan, Settings
-from edgellm.types.priors import Priors
-from edgellm_bitnet.models import TINY_TERNARY
 from edgellm_bitnet.options import Options
-from edgellm_bitnet.priors import PRIORS
 
 if TYPE_CHECKING:
     from edgellm.contract.converter import Conversion, Converted, Converter, Progress
     from edgellm.formats.gguf.reader import GgufModel
+    from edgellm.types.calibration import Calibration
+    from edgellm.types.machine import Machine
+    from edgellm.types.model import Artifact, ModelCard
+    from edgellm.types.plan import Footprint, LaunchPlan, Settings
+    from edgellm.types.priors import Priors
     from edgellm_bitnet.architecture import Architecture
 
 TARGETS = ("i2_s", "tq2_0", "tq1_0", "q2_0", "q1_0")  # types that `edgellm convert` writes
@@ -103,6 +101,8 @@ class BitnetBackend:
         return calibrate(tuple(sorted({1, settings.n_threads, settings.n_threads_batch})))
 
     def priors(self) -> Priors:
+        from edgellm_bitnet.priors import PRIORS
+
         return PRIORS
 
     def describe(self) -> dict[str, str]:
@@ -175,6 +175,8 @@ def register_converters(register: Callable[[str, str, Converter], None]) -> None
 
 @hookimpl
 def register_models(register: Callable[[ModelCard], None]) -> None:
+    from edgellm_bitnet.models import TINY_TERNARY
+
     register(TINY_TERNARY)
 
 

@@ -15,13 +15,16 @@ import os
 import platform
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from edgellm import settings
-from edgellm.contract.backend import Device
+from edgellm.contract.backend import Device  # msgspec looks it up for Verdict
 from edgellm.contract.probe import kept, probe_library, read_kept
-from edgellm.types.machine import Machine
+
+if TYPE_CHECKING:
+    from edgellm.types.machine import Machine
 
 PROBE_TIMEOUT_S = 60.0
 PROBE_VERSION = 2  # of the questions: answers to fewer are not used

@@ -12,15 +12,15 @@ from edgellm.contract.backend import Advice, Backend, Engine, Offload, loading_l
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import UnsupportedArtifact
 from edgellm.formats.gguf.ggml_types import FILE_TYPES
-from edgellm.types.calibration import Calibration
-from edgellm.types.machine import Machine
-from edgellm.types.model import Artifact
-from edgellm.types.plan import Footprint, LaunchPlan, Settings
-from edgellm.types.priors import Repacking
 from edgellm_gguf import library
 
 if TYPE_CHECKING:
     from edgellm.contract.quantizer import Progress, Quantization
+    from edgellm.types.calibration import Calibration
+    from edgellm.types.machine import Machine
+    from edgellm.types.model import Artifact
+    from edgellm.types.plan import Footprint, LaunchPlan, Settings
+    from edgellm.types.priors import Repacking
 
 # Accelerator kind -> the setting of llama.cpp's build that uses it, and what that needs.
 BUILDS = {

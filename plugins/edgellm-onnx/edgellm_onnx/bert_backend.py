@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from edgellm.contract.backend import Engine, loading_library
 from edgellm.errors import BackendUnavailable, EdgeLLMError
-from edgellm.types.machine import Machine
-from edgellm.types.model import Artifact
-from edgellm.types.plan import Footprint, LaunchPlan, Settings
+
+if TYPE_CHECKING:
+    from edgellm.types.machine import Machine
+    from edgellm.types.model import Artifact
+    from edgellm.types.plan import Footprint, LaunchPlan, Settings
 
 # Measured with all-MiniLM-L6-v2: the process with its libraries, and a batch of 512 tokens.
 PROCESS_BYTES, COMPUTE_BYTES = 90 * 1024**2, 16 * 1024**2
@@ -58,6 +61,8 @@ class BertBackend:
         """
         if artifact.format not in self.formats or not artifact.bytes:
             return None
+        from edgellm.types.plan import Footprint
+
         weights = artifact.bytes * (2 if artifact.quant in ("F16", "BF16") else 1)
         return Footprint(weights, 0, COMPUTE_BYTES + weights, PROCESS_BYTES, repack_bytes=weights)
 

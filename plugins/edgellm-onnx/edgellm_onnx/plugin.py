@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING
 from edgellm.contract.backend import Advice, Backend, Engine, loading_library
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import BackendUnavailable, EdgeLLMError
-from edgellm.types.calibration import Calibration
-from edgellm.types.machine import Machine
-from edgellm.types.model import Artifact, ModelFacts
-from edgellm.types.plan import Footprint, LaunchPlan, Settings
-from edgellm.types.priors import Priors
 from edgellm_onnx import library
 from edgellm_onnx.bert_backend import LARGE_PAGES, BertBackend
 from edgellm_onnx.options import Options
-from edgellm_onnx.priors import PRIORS
 
 if TYPE_CHECKING:
     from edgellm.contract.converter import Conversion, Converted, Converter, Progress
+    from edgellm.types.calibration import Calibration
+    from edgellm.types.machine import Machine
+    from edgellm.types.model import Artifact, ModelFacts
+    from edgellm.types.plan import Footprint, LaunchPlan, Settings
+    from edgellm.types.priors import Priors
 
 
 class OnnxBackend:
@@ -91,6 +90,8 @@ class OnnxBackend:
         return calibrate(tuple(sorted({1, settings.n_threads, settings.n_threads_batch})))
 
     def priors(self) -> Priors:
+        from edgellm_onnx.priors import PRIORS
+
         return PRIORS
 
     def describe(self) -> dict[str, str]:
