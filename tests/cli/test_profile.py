@@ -92,7 +92,7 @@ def test_json_is_one_object_with_what_follows_from_the_machine(run) -> None:
 
 @pytest.mark.parametrize(
     ("name", "trust"),
-    [("raspberry-pi-4-4gb", "unverified"), ("raspberry-pi-5-8gb", "verified"), ("apple-m1-8gb", None)],
+    [("apple-m3-max-96gb", "unverified"), ("raspberry-pi-5-8gb", "verified"), ("apple-m1-8gb", None)],
 )
 def test_says_how_far_a_profile_can_be_trusted(run, name: str, trust: str | None) -> None:
     assert json.loads(run("--profile", name, "--json").stdout)["source_trust"] == trust
