@@ -231,8 +231,7 @@ def _from_header(artifact: Artifact) -> weights.Weights:
         streamed_bytes += n_bytes
         if len(tensor.dims) > 1:
             by_type[tensor.type.name] = by_type.get(tensor.type.name, 0) + count
-    by_count = tuple(sorted(by_type.items(), key=lambda item: (-item[1], item[0])))
-    return weights.Weights(total_bytes, streamed_bytes, by_count, exact=True)
+    return weights.Weights(total_bytes, streamed_bytes, weights.ranked(by_type), exact=True)
 
 
 def correction(plan: LaunchPlan, machine: Machine, rates: Calibration | None) -> Correction:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgellm.estimate.tensor_types import TYPES
-from edgellm.estimate.weights import Weights
+from edgellm.estimate.weights import Weights, ranked
 from edgellm.types.model import Shape
 from edgellm.types.priors import ExportRule
 
@@ -28,8 +28,7 @@ def weights(shape: Shape, params: int, params_active: int, quant: str, rule: Exp
     by_type = {quant: read}
     by_type[head] = by_type.get(head, 0) + table
     total = _bytes(quant, body) + _bytes(table_type, table) + (0 if shape.tied_embeddings else _bytes(quant, table))
-    ranked = tuple(sorted(by_type.items(), key=lambda item: (-item[1], item[0])))
-    return Weights(total, sum(_bytes(kind, n) for kind, n in by_type.items()), ranked, exact=False)
+    return Weights(total, sum(_bytes(kind, n) for kind, n in by_type.items()), ranked(by_type), exact=False)
 
 
 def cached(shape: Shape, rule: ExportRule) -> Shape:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from msgspec import Struct
@@ -162,17 +162,14 @@ def quant_loss(
 
 
 def _increase(row: str, params: int) -> tuple[float, float, float]:
-    points = [math.log2(b) for b in _SIZES_B]
-    cells = [[(p, cell[k]) for p, cell in zip(points, _PPL[row], strict=True)] for k in range(3)]
-    mid, best, worst = (_interpolate(_size(params), cell) for cell in cells)
+    mid, best, worst = (_at_size(params, _SIZES_B, column) for column in zip(*_PPL[row], strict=True))
     return mid, best, worst
 
 
 def _of_types(short: StoredMix) -> tuple[float, float, float]:
     """Increase of a mix as the mean of those of its types, by weights: middle, least, most."""
-    found = sum(_alone(kind) * n for kind, n in short.types) / sum(n for _, n in short.types)
-    points = [math.log2(b) for b in _SHORT_SIZES_B]
-    mid = found * _interpolate(_size(short.body), list(zip(points, _SHORT_LOSS, strict=True)))
+    alone = sum(_alone(kind) * n for kind, n in short.types) / sum(n for _, n in short.types)
+    mid = alone * _at_size(short.body, _SHORT_SIZES_B, _SHORT_LOSS)
     return mid, mid * _SHORT_ENDS[0], mid * _SHORT_ENDS[1]
 
 
@@ -193,11 +190,7 @@ def cache_loss(kv_type: str, params: int, family: str = "") -> Loss:
     """What a cache in `kv_type` loses; f32 loses nothing, f16 nothing that was ever measured."""
     if kv_type in ("f32", "f16"):
         return Loss(0.0, 0.0, 0.0, None)
-    points = [math.log2(b) for b in _CACHE_SIZES_B]
-    mid, best, worst = (
-        _interpolate(_size(params), [(p, cell[k]) for p, cell in zip(points, _CACHE_PPL[kv_type], strict=True)])
-        for k in range(3)
-    )
+    mid, best, worst = (_at_size(params, _CACHE_SIZES_B, column) for column in zip(*_CACHE_PPL[kv_type], strict=True))
     if kv_type == "q4_0" and family in _CACHE_WORST:
         mid = worst
     return Loss(mid, best, worst, CacheLoss(kv_type, mid))
@@ -209,9 +202,10 @@ def checked_loss(mean_kl: float) -> Loss:
     return Loss(increase, increase * 0.7, increase * 1.4, MeasuredDivergence(mean_kl))
 
 
-def _size(params: int) -> float:
-    """log2 of billions."""
-    return math.log2(max(params, 1) / 1e9)
+def _at_size(params: int, sizes_b: Sequence[float], values: Sequence[float]) -> float:
+    """A value at a number of parameters, on lines over the logarithms of `sizes_b`, in billions."""
+    points = [(math.log2(size), value) for size, value in zip(sizes_b, values, strict=True)]
+    return _interpolate(math.log2(max(params, 1) / 1e9), points)
 
 
 @lru_cache(maxsize=4096)
@@ -220,15 +214,13 @@ def kept(params: int, *losses: Loss) -> Estimate:
 
     SmolLM2-135M: weights in Q5_K_M 0.035 nats, a q4_0 cache 0.051, both 0.086 (docs/adr/027).
     """
-    points = [math.log2(b) for b in _SIZES_B]
-    scale = _interpolate(_size(params), list(zip(points, _SIZE_FACTOR, strict=True)))
-    found = []
+    scale = _at_size(params, _SIZES_B, _SIZE_FACTOR)
+    shares = []
     for ends in zip(*((loss.mid, loss.worst, loss.best) for loss in losses), strict=True):
         increase = 100 * (math.prod(1 + value / 100 for value in ends) - 1)
-        found.append(max(0.02, 1.0 - scale * _interpolate(increase, list(_LOSS))))
-    return Estimate(
-        found[0], found[1], found[2], Losses(tuple(loss.basis for loss in losses if loss.basis is not None))
-    )
+        shares.append(max(0.02, 1.0 - scale * _interpolate(increase, _LOSS)))
+    mid, low, high = shares
+    return Estimate(mid, low, high, Losses(tuple(loss.basis for loss in losses if loss.basis is not None)))
 
 
 def ability(card: ModelCard, scored: Mapping[str, ModelCard] | None = None, task: str = "chat") -> Estimate:
@@ -252,11 +244,11 @@ def _general_ability(card: ModelCard, scored: Mapping[str, ModelCard]) -> Estima
     if published is not None:
         return published
     size = _log_size(card)
-    base = _interpolate(size, list(_CURVE))
+    base = _interpolate(size, _CURVE)
     sibling = _nearest_sibling(card, scored)
     if sibling is not None:
         other, known = sibling
-        shift = _logit(known.mid) - _logit(_interpolate(_log_size(other), list(_CURVE)))
+        shift = _logit(known.mid) - _logit(_interpolate(_log_size(other), _CURVE))
         # What a family gained at one size carries over less, the further the sizes are apart.
         shift *= _CARRIED_PER_DOUBLING ** abs(_log_size(other) - size)
         mid = _unlogit(_logit(base) + shift)
@@ -308,7 +300,7 @@ def _unlogit(value: float) -> float:
     return 85.0 / (1 + math.exp(-value)) + CHANCE - 1.0
 
 
-def _interpolate(x: float, points: list[tuple[float, float]]) -> float:
+def _interpolate(x: float, points: Sequence[tuple[float, float]]) -> float:
     if x <= points[0][0]:
         return points[0][1]
     for (x0, y0), (x1, y1) in itertools.pairwise(points):

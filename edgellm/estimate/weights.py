@@ -6,7 +6,7 @@ Exact for the architectures of `estimate/architecture.py`; elsewhere an estimate
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -84,7 +84,7 @@ def _closed_form(shape: Shape, quant: str, own_types: tuple[tuple[str, str], ...
         if used:
             streamed += size * used // of
             by_type[kind] = by_type.get(kind, 0) + elems * layers * used // of
-    return Weights(total, streamed, _ranked(by_type), exact=True)
+    return Weights(total, streamed, ranked(by_type), exact=True)
 
 
 @lru_cache(maxsize=1024)
@@ -150,8 +150,9 @@ def _estimated(shape: Shape, params: int, params_active: int, quant: str) -> Wei
     by_type = {name: n * read // elems for name, n in typical.streamed_params}
     by_type[head_kind] = by_type.get(head_kind, 0) + table
     streamed = head + (body_bytes * read // body if body else 0)
-    return Weights(body_bytes + head + embd, streamed, _ranked(by_type), exact=False)
+    return Weights(body_bytes + head + embd, streamed, ranked(by_type), exact=False)
 
 
-def _ranked(by_type: dict[str, int]) -> tuple[tuple[str, int], ...]:
+def ranked(by_type: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    """As `Weights.streamed_params`: most weights first."""
     return tuple(sorted(by_type.items(), key=lambda item: (-item[1], item[0])))

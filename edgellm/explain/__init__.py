@@ -17,19 +17,6 @@ from edgellm.explain.refusals import problem, refusal
 from edgellm.explain.verdicts import drift, drift_remedy, verdict
 
 __all__ = [
-    "basis",
-    "budget",
-    "could_be_made",
-    "drift",
-    "drift_remedy",
-    "facts",
-    "fields",
-    "gpu",
-    "own_types",
-    "plain",
-    "problem",
-    "quantized_twice",
-    "refusal",
-    "sentence",
-    "verdict",
-]
+    "basis", "budget", "could_be_made", "drift", "drift_remedy", "facts", "fields", "gpu", "own_types", "plain",
+    "problem", "quantized_twice", "refusal", "sentence", "verdict",
+]  # fmt: skip

@@ -44,14 +44,19 @@ class Numbers(msgspec.Struct, frozen=True, kw_only=True):
     allocated_bytes: int | None = None  # as the library reports it
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True, tag="run", tag_field="kind"):
-    """One load. A later line with the same id takes the place of the earlier one."""
+class _Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """What every line says. A later line with the same id takes the place of the earlier one."""
 
     id: str
     time: str  # UTC
     backend: str
     model: str
     quant: str
+
+
+class Run(_Line, frozen=True, kw_only=True, tag="run"):
+    """One load."""
+
     build: str  # of the backend: what its numbers can be compared with
     basis: str  # fingerprint of what the predictions were made of; others are not comparable
     threads: int
@@ -78,28 +83,18 @@ class BenchTest(msgspec.Struct, frozen=True, kw_only=True):
     repeats: int
 
 
-class Bench(msgspec.Struct, frozen=True, kw_only=True, tag="bench", tag_field="kind"):
+class Bench(_Line, frozen=True, kw_only=True, tag="bench"):
     """One `edgellm bench`."""
 
-    id: str
-    time: str
-    backend: str
-    model: str
-    quant: str
     sha256: str
     build: str
     kv_type: str
     tests: tuple[BenchTest, ...]
 
 
-class Quality(msgspec.Struct, frozen=True, kw_only=True, tag="quality", tag_field="kind"):
+class Quality(_Line, frozen=True, kw_only=True, tag="quality"):
     """One quality check of `edgellm bench`. `veto`: why selection must not choose it; "" = it may."""
 
-    id: str
-    time: str
-    backend: str
-    model: str
-    quant: str
     sha256: str
     text_sha256: str
     tokens: int  # scored

@@ -8,9 +8,9 @@ CLI, HTTP and the SDK refuse the same values with the same words, and a worker n
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -106,6 +106,20 @@ class Message(msgspec.Struct, frozen=True):
             raise UsageError("the content of a message is not text", hint="write a string", param="messages")
 
 
+_SAMPLING_RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("temperature", lambda value: 0.0 <= value <= 100.0, "0 to 100"),
+    ("top_k", lambda value: 0 <= value < MAX_COUNT, "0 (off) or more"),
+    ("top_p", lambda value: 0.0 < value <= 1.0, "above 0, at most 1"),
+    ("min_p", lambda value: 0.0 <= value <= 1.0, "0 to 1"),
+    ("typical_p", lambda value: 0.0 < value <= 1.0, "above 0, at most 1"),
+    ("repetition_penalty", lambda value: 0.0 < value <= 10.0, "above 0, at most 10"),
+    ("frequency_penalty", lambda value: -2.0 <= value <= 2.0, "-2 to 2"),
+    ("presence_penalty", lambda value: -2.0 <= value <= 2.0, "-2 to 2"),
+    ("penalty_last_n", lambda value: -1 <= value < MAX_COUNT, "-1 (all), 0 (none) or a number of tokens"),
+    ("seed", lambda value: value is None or 0 <= value < 2**63, "0 to 2**63 - 1"),
+)
+
+
 class Sampling(msgspec.Struct, frozen=True):
     """How the next token is drawn. Defaults change nothing: the model's own distribution.
 
@@ -126,24 +140,9 @@ class Sampling(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         _check_types(self)
-        _check(0.0 <= self.temperature <= 100.0, f"temperature={self.temperature}", "0 to 100")
-        _check(0 <= self.top_k < MAX_COUNT, f"top_k={self.top_k}", "0 (off) or more")
-        _check(0.0 < self.top_p <= 1.0, f"top_p={self.top_p}", "above 0, at most 1")
-        _check(0.0 <= self.min_p <= 1.0, f"min_p={self.min_p}", "0 to 1")
-        _check(0.0 < self.typical_p <= 1.0, f"typical_p={self.typical_p}", "above 0, at most 1")
-        _check(
-            0.0 < self.repetition_penalty <= 10.0,
-            f"repetition_penalty={self.repetition_penalty}",
-            "above 0, at most 10",
-        )
-        _check(-2.0 <= self.frequency_penalty <= 2.0, f"frequency_penalty={self.frequency_penalty}", "-2 to 2")
-        _check(-2.0 <= self.presence_penalty <= 2.0, f"presence_penalty={self.presence_penalty}", "-2 to 2")
-        _check(
-            -1 <= self.penalty_last_n < MAX_COUNT,
-            f"penalty_last_n={self.penalty_last_n}",
-            "-1 (all), 0 (none) or a number of tokens",
-        )
-        _check(self.seed is None or 0 <= self.seed < 2**63, f"seed={self.seed}", "0 to 2**63 - 1")
+        for name, is_allowed, allowed in _SAMPLING_RANGES:
+            value = getattr(self, name)
+            _check(is_allowed(value), f"{name}={value}", allowed)
         _check(len(self.logit_bias) <= 1024, "logit_bias", "at most 1024 tokens")
         for token, bias in self.logit_bias:
             _check(
