@@ -112,7 +112,7 @@ def compilers() -> dict[str, str]:
         if path is None:
             language = "C" if variable == "CC" else "C++"
             raise Failed(
-                f"no {language} compiler ({named or ', '.join(candidates)} not versions)",
+                f"no {language} compiler ({named or ', '.join(candidates)} not found)",
                 "install one: apt-get install gcc g++ (Debian), dnf install gcc gcc-c++ (Fedora), "
                 "xcode-select --install (macOS)",
             )
