@@ -179,8 +179,8 @@ def _family(role: str) -> str:
 
 def _order(tensor: GgufTensor) -> tuple[int, str]:
     """As llama.cpp sorts: what belongs to no layer first, then by layer, in a layer by name."""
-    found = _LAYER.match(tensor.name)
-    return (int(found[1]) if found else -1, tensor.name)
+    layer = _LAYER.match(tensor.name)
+    return (int(layer[1]) if layer else -1, tensor.name)
 
 
 def _first(header: GgufHeader, key: str, default: int) -> int:

@@ -175,8 +175,8 @@ def _of_types(short: StoredMix) -> tuple[float, float, float]:
 
 def _alone(kind: str) -> float:
     """Increase of an 8B model with all weights in one type of tensors."""
-    known = quants.QUANTS.get(_PURE.get(kind, kind))
-    row, factor = known.like if known is not None else ("", 0.0)
+    mix = quants.QUANTS.get(_PURE.get(kind, kind))
+    row, factor = mix.like if mix is not None else ("", 0.0)
     return _ALONE.get(kind) or (_increase(row, _COLUMN_8B)[0] * factor if row else 0.0)
 
 
@@ -247,8 +247,8 @@ def _general_ability(card: ModelCard, scored: Mapping[str, ModelCard]) -> Estima
     base = _interpolate(size, _CURVE)
     sibling = _nearest_sibling(card, scored)
     if sibling is not None:
-        other, known = sibling
-        shift = _logit(known.mid) - _logit(_interpolate(_log_size(other), _CURVE))
+        other, published_ability = sibling
+        shift = _logit(published_ability.mid) - _logit(_interpolate(_log_size(other), _CURVE))
         # What a family gained at one size carries over less, the further the sizes are apart.
         shift *= _CARRIED_PER_DOUBLING ** abs(_log_size(other) - size)
         mid = _unlogit(_logit(base) + shift)
@@ -276,9 +276,9 @@ def _published(scores: Mapping[str, float]) -> Estimate | None:
 
 
 def _nearest_sibling(card: ModelCard, scored: Mapping[str, ModelCard]) -> tuple[ModelCard, Estimate] | None:
-    same = [c for c in scored.values() if c.family == card.family and c.id != card.id]
-    known = [(c, found) for c in same if (found := _published(c.scores)) is not None]
-    return min(known, key=lambda item: (abs(_log_size(item[0]) - _log_size(card)), item[0].id), default=None)
+    family = [other for other in scored.values() if other.family == card.family and other.id != card.id]
+    siblings = [(other, ability) for other in family if (ability := _published(other.scores)) is not None]
+    return min(siblings, key=lambda item: (abs(_log_size(item[0]) - _log_size(card)), item[0].id), default=None)
 
 
 def _log_size(card: ModelCard) -> float:

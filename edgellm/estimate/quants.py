@@ -155,11 +155,11 @@ def find(name: str) -> Quant:
         UsageError: no such name; the hint lists the closest.
     """
     wanted = ALIASES.get(name.upper(), name)
-    found = QUANTS.get(wanted) or next((q for q in QUANTS.values() if q.name.lower() == wanted.lower()), None)
-    if found is None:
+    quant = QUANTS.get(wanted) or next((q for q in QUANTS.values() if q.name.lower() == wanted.lower()), None)
+    if quant is None:
         import difflib
 
         close = difflib.get_close_matches(name.upper(), QUANTS, n=3, cutoff=0.4)
         hint = f"did you mean: {', '.join(close)}" if close else "list them with `edgellm quants`"
         raise UsageError(f"no quantization named {name!r}", hint=hint)
-    return found
+    return quant

@@ -149,5 +149,5 @@ def _sources(fact: reason.SourcesReached) -> str:
     return f"Sources ({answering}): {files} can be had; {name} would be chosen if all answered."
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -150,8 +150,8 @@ class Scheduler:
             if request.next_token is None and budget > 0:
                 start = request.n_prefilled
                 chunk = tuple(request.prompt[start : start + budget])
-                whole = start + len(chunk) == len(request.prompt)
-                batch.append(SlotInput(request.slot, start, chunk, int(whole)))
+                ends_prompt = start + len(chunk) == len(request.prompt)
+                batch.append(SlotInput(request.slot, start, chunk, int(ends_prompt)))
                 owners.append(request)
                 budget -= len(chunk)
         # In order of slots: neighbours can be computed in one pass (see _passes_with).

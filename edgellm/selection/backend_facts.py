@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgellm.contract.backend import CacheQuantizer, Calibrator, Loader, Offload, Offloader, Repacker, priors_of
@@ -43,18 +43,17 @@ class BackendFacts:
         """Why it cannot open such a file, None = it can."""
         if file.format not in self.formats:
             return refusal.FormatNotOpened(self.name, tuple(sorted(self.formats)), file.format)
-        quant = file.quant
-        known = quants.QUANTS[quant]
+        quant, mix = file.quant, quants.QUANTS[file.quant]
         # A hand-made mix is made of the types of the mix it is like.
-        needed = known.like[0] if known.kind == "dynamic" else quant
+        needed = mix.like[0] if mix.kind == "dynamic" else quant
         if self.quants is not None and needed not in self.quants:
             return refusal.NoKernels(self.name, quant)
-        if self.quants is None and not known.mainline:
+        if self.quants is None and not mix.mainline:
             return refusal.NotStockType(self.name, quant)
         if self.archs is not None and arch not in self.archs:
             return refusal.ArchNotLoaded(self.name, arch)
-        if self.types is not None and known.base not in self.types:
-            return refusal.TensorTypeNotOpened(self.name, known.base)
+        if self.types is not None and mix.base not in self.types:
+            return refusal.TensorTypeNotOpened(self.name, mix.base)
         return None
 
     @property
@@ -65,9 +64,8 @@ class BackendFacts:
     def refuses_cache(self, kv_type: str, shape: Shape | None) -> refusal.BackendRefusal | None:
         """Why it cannot hold the cache of such a model in `kv_type`, None = it can (or the shape is not known)."""
         if kv_type not in self.kv_types:
-            return refusal.CacheTypeNotHeld(
-                self.name, tuple(kind for kind in KV_TYPES if kind in self.kv_types), kv_type
-            )
+            held = tuple(kind for kind in KV_TYPES if kind in self.kv_types)
+            return refusal.CacheTypeNotHeld(self.name, held, kv_type)
         if kv_type not in ("f32", "f16") and shape is not None and shape.head_dim % KV_BLOCK:
             return refusal.CacheHeadSize(kv_type, KV_BLOCK, shape.head_dim)
         return None
@@ -75,27 +73,17 @@ class BackendFacts:
 
 def backend_facts(backends: Iterable[Backend], machine: Machine) -> tuple[BackendFacts, ...]:
     """Facts of installed backends, by name; asks each whether it runs on `machine`."""
-    facts = [
-        BackendFacts(
-            b.name,
-            b.formats,
-            b.quants,
-            tuple(b.check(machine)),
+    return _by_name(
+        replace(
+            _stated(b, machine, is_here=True),
+            problems=tuple(b.check(machine)),
             archs=b.architectures(machine) if isinstance(b, Loader) else None,
             offload=offload_facts(b, machine),
-            kv_types=_kv_types(b),
             types=b.tensor_types(machine) if isinstance(b, Loader) else None,
-            repacking=b.repacking(machine, is_here=True) if isinstance(b, Repacker) else NO_REPACKING,
-            priors=priors_of(b),
             calibration=calibrations.load(machine, b.name, b.build()) if isinstance(b, Calibrator) else None,
         )
         for b in backends
-    ]
-    return tuple(sorted(facts, key=lambda f: f.name))
-
-
-def _kv_types(backend: Backend) -> frozenset[str]:
-    return frozenset(backend.kv_types) if isinstance(backend, CacheQuantizer) else frozenset({"f16"})
+    )
 
 
 def offload_facts(backend: Backend, machine: Machine) -> Offload | None:
@@ -110,21 +98,28 @@ def assumed_facts(
 
     `gpu_build` assumes builds for its GPUs, which the ordinary ones are not.
     """
-    plain = Offload(
+    ordinary = Offload(
         missing="an ordinary build is assumed, without a GPU backend",
         remedy="--gpu-layers all plans for a build with one",
     )
-    there = assumed(machine) if gpu_build else plain
-    facts = [
-        BackendFacts(
-            b.name,
-            b.formats,
-            b.quants,
-            offload=there if isinstance(b, Offloader) else None,
-            kv_types=_kv_types(b),
-            repacking=b.repacking(machine, is_here=False) if isinstance(b, Repacker) else NO_REPACKING,
-            priors=priors_of(b),
-        )
+    offload = assumed(machine) if gpu_build else ordinary
+    return _by_name(
+        replace(_stated(b, machine, is_here=False), offload=offload if isinstance(b, Offloader) else None)
         for b in backends
-    ]
-    return tuple(sorted(facts, key=lambda f: f.name))
+    )
+
+
+def _stated(backend: Backend, machine: Machine, *, is_here: bool) -> BackendFacts:
+    """What a backend says of itself on any machine."""
+    return BackendFacts(
+        backend.name,
+        backend.formats,
+        backend.quants,
+        kv_types=frozenset(backend.kv_types) if isinstance(backend, CacheQuantizer) else frozenset({"f16"}),
+        repacking=backend.repacking(machine, is_here=is_here) if isinstance(backend, Repacker) else NO_REPACKING,
+        priors=priors_of(backend),
+    )
+
+
+def _by_name(facts: Iterable[BackendFacts]) -> tuple[BackendFacts, ...]:
+    return tuple(sorted(facts, key=lambda backend: backend.name))

@@ -167,10 +167,10 @@ def usable_backends(
         usable = able
     if not usable:
         asked = f"backend {request.backend!r}" if request.backend else "any backend"
-        known = ", ".join(b.name for b in backends) or "none"
+        installed = ", ".join(b.name for b in backends) or "none"
         raise BackendUnavailable(
             f"{asked} cannot be used: {' '.join(map(explain.sentence, reasons)) or 'it is not installed'}",
-            hint=f"installed: {known}; see `edgellm plugins`",
+            hint=f"installed: {installed}; see `edgellm plugins`",
         )
     return usable, reasons
 
@@ -218,11 +218,11 @@ def _apply(
 def _runners_up(possible: Sequence[Option], chosen: Option, scenario: Scenario) -> tuple[Candidate, ...]:
     """The next best models, each in the quantization it would be run in."""
     names = [o.model for o in rank_models(possible) if o.model != chosen.model][:RUNNERS_UP]
-    found = []
+    candidates = []
     for name in names:
         best = quant_for_size([o for o in possible if o.model == name], scenario).kept[0]
-        found.append(best.candidate(choose_context(best).ctx))
-    return tuple(found)
+        candidates.append(best.candidate(choose_context(best).ctx))
+    return tuple(candidates)
 
 
 def _inputs(context: SelectionContext, scenario: Scenario, backends: Sequence[BackendFacts]) -> dict[str, object]:

@@ -203,8 +203,8 @@ def _remedies(option: Option, ctx: int, siblings: Sequence[Option], adapter_byte
     """Single flags that make it fit, those that cost least first; where none does, several together."""
     single = [*_with_cache(option, ctx), *_with_context(option, ctx), *_with_slots(option, ctx)]
     single += [*_with_quant(siblings, option, ctx), *_with_layers(option, ctx), *_with_budget(option, ctx)]
-    found = single or _together(option, ctx, siblings)
-    return tuple(replace(r, counted_bytes=r.counted_bytes + adapter_bytes) for r in found)
+    remedies = single or _together(option, ctx, siblings)
+    return tuple(replace(r, counted_bytes=r.counted_bytes + adapter_bytes) for r in remedies)
 
 
 def _with_cache(option: Option, ctx: int) -> list[Remedy]:

@@ -199,14 +199,14 @@ def _mean(row: Sequence[Assigned]) -> float:
 
 def _limit(sites: Sequence[Site], table: Mapping[_Key, _Row], best: _Key) -> tuple[str, str]:
     """The box without which the others would do best, better than now, and the model they would take."""
-    most, found = _rank(table[best]), ("", "")
+    most, limit = _rank(table[best]), ("", "")
     for i, site in enumerate(sites):
         without = {key: (*row[:i], *row[i + 1 :]) for key, row in table.items()}
         possible = {key: row for key, row in without.items() if row and all(a.choice is not None for a in row)}
         key = max(possible, key=lambda key: (_rank(possible[key]), key), default=None)
         if key is not None and _rank(possible[key]) > most:
-            most, found = _rank(possible[key]), (site.name, " ".join(filter(None, key)))
-    return found
+            most, limit = _rank(possible[key]), (site.name, " ".join(filter(None, key)))
+    return limit
 
 
 def _rank(row: Sequence[Assigned]) -> tuple[float, ...]:

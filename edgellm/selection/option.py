@@ -120,9 +120,10 @@ class Option:
             weights = quality.checked_loss(self.mean_kl)
         else:
             # A hand-made mix is known by its name alone.
-            known = quants.QUANTS[self.quant].predictable
-            own, streamed = tuple(self.file.types.items()), self.weights.streamed_params
-            short = small_row_mix.stored(self.shape, self.quant, own, streamed) if known else None
+            short = None
+            if quants.QUANTS[self.quant].predictable:
+                own_types, streamed = tuple(self.file.types.items()), self.weights.streamed_params
+                short = small_row_mix.stored(self.shape, self.quant, own_types, streamed)
             weights = quality.quant_loss(
                 self.quant, card.params, native=self.is_native, family=card.family, short=short
             )
@@ -199,7 +200,7 @@ class Option:
         if ctx not in self._placed:
             request = self.scenario.request
             copies, table = self.copies
-            whole = footprint.footprint(
+            on_cpu = footprint.footprint(
                 self.shape,
                 self.tensor_bytes,
                 ctx,
@@ -208,9 +209,9 @@ class Option:
                 repacked_bytes=copies,
                 table_bytes=table,
             )
-            whole = with_resident(whole, self.correction.resident)
+            on_cpu = with_resident(on_cpu, self.correction.resident)
             self._placed[ctx] = place(
-                whole, self.shape, self.tensor_bytes, self.quant, self.offload, request.gpu_layers
+                on_cpu, self.shape, self.tensor_bytes, self.quant, self.offload, request.gpu_layers
             )
         return self._placed[ctx]
 
@@ -256,27 +257,27 @@ class Option:
         )  # fmt: skip
 
 
-def corrected(rate: Rate, factor: float, known: Correction) -> Rate:
+def corrected(rate: Rate, factor: float, correction: Correction) -> Rate:
     """A rate with what earlier runs made of such predictions.
 
     What ran here itself is known as well as runs repeat, not as well as predictions are.
     """
-    if factor == 1.0 and known.within is None:
+    if factor == 1.0 and correction.within is None:
         return rate
-    near = known.within
-    ends = (rate.low, rate.high) if near is None else (rate.tok_s * (1 - near), rate.tok_s * (1 + near))
+    within = correction.within
+    ends = (rate.low, rate.high) if within is None else (rate.tok_s * (1 - within), rate.tok_s * (1 + within))
     tok_s, low, high = (float(f"{value * factor:.3g}") for value in (rate.tok_s, *ends))
-    assert known.basis is not None
+    assert correction.basis is not None
     assert not isinstance(rate.basis, Corrected)
-    return Rate(tok_s, low, high, Corrected(factor, known.basis, rate.basis))
+    return Rate(tok_s, low, high, Corrected(factor, correction.basis, rate.basis))
 
 
-def with_resident(whole: Footprint, factor: float) -> Footprint:
+def with_resident(predicted: Footprint, factor: float) -> Footprint:
     """A footprint whose resident bytes are `factor` times as many; what no other term explains is the process's."""
     if factor == 1.0:
-        return whole
-    more = round(whole.resident_bytes * (factor - 1))
-    return replace(whole, process_bytes=max(0, whole.process_bytes + more))
+        return predicted
+    more = round(predicted.resident_bytes * (factor - 1))
+    return replace(predicted, process_bytes=max(0, predicted.process_bytes + more))
 
 
 def speed_worth(tps: float, scenario: Scenario) -> float:

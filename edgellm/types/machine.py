@@ -152,6 +152,6 @@ class Machine:
         cpuset = self.limits.cpuset if self.limits.cpuset_cores is None else self.limits.cpuset_cores
         if cpuset is not None:
             allowed.append(float(cpuset))
-        whole = min(allowed)
+        cores = min(allowed)
         # A quota of 1.5 cores is used best by 2 threads: the second one fills the half.
-        return max(1, int(whole) + (1 if whole % 1 >= 0.5 else 0))
+        return max(1, int(cores) + (1 if cores % 1 >= 0.5 else 0))
