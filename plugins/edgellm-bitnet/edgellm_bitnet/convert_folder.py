@@ -6,7 +6,6 @@ for that family and no other.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,16 +21,15 @@ from edgellm.formats.safetensors.reader import SafetensorsModel, SafetensorsTens
 from edgellm_bitnet.architecture import Architecture, from_config, read_config, yarn_magnitude
 from edgellm_bitnet.codecs import floats, master, packed
 from edgellm_bitnet.convert import Piece, Source, type_keys, write
-from edgellm_bitnet.folder import BLOCK, TOP
-from edgellm_bitnet.layout import fused, input_vectors, layer_vectors
+from edgellm_bitnet.folder import names_of
+from edgellm_bitnet.layout import fused, input_vectors, layer_vectors, roles
 from edgellm_bitnet.targets import Table, write_table, write_ternary
 from edgellm_bitnet.ternary import Codes, Floats, Ternary
 from edgellm_bitnet.vocabulary import vocabulary_keys
 
 FAMILIES = ("bitnet-b1.58", "bitnet", "llama", "qwen3")
-_ROLES = {hf: role for role, names in BLOCK.items() for hf in names} | {name: role for role, name in TOP.items()}
-_ROLES["lm_head.weight"] = "output.weight"
-_SKIPPED = re.compile(r"rotary_emb\.inv_freq$")  # follows from the configuration
+# Read with its matrix, and computed from the configuration.
+_SKIPPED = (".weight_scale", "rotary_emb.inv_freq")
 
 
 def convert(conversion: Conversion, progress: Progress) -> Converted:
@@ -116,21 +114,21 @@ class FolderSource(Source):
         """GGUF name -> name in the folder.
 
         Raises:
-            UnsupportedArtifact: a tensor that has no place in these families.
+            UnsupportedArtifact: a tensor that has no place in these families. BadArtifact: two for one place.
         """
-        sources: dict[str, str] = {}
-        for name in self.model.tensors:
-            role = _role(name)
-            if name.endswith(".weight_scale") or _SKIPPED.search(name):
-                continue
-            if role is None or (role.startswith("blk.") and int(role.split(".")[1]) >= self.arch.layers):
-                raise UnsupportedArtifact(
-                    f"{self.where}: tensor {name} has no place in {self.arch.layers} layers of {self.arch.name}",
-                    hint="convert it with the tools of its publisher",
-                )
-            if role in sources:
-                raise BadArtifact(f"{self.where}: {sources[role]} and {name} are both {role}", hint="fetch it again")
-            sources[role] = name
+        tensors, sources = self.model.tensors, dict[str, str]()
+        for role in sorted(role for role in roles(self.arch) if role.endswith(".weight")):
+            names = [name for name in names_of(role) if name in tensors]
+            if len(names) > 1:
+                raise BadArtifact(f"{self.where}: {names[0]} and {names[1]} are both {role}", hint="fetch it again")
+            if names:
+                sources[role] = names[0]
+        unknown = [name for name in tensors.keys() - set(sources.values()) if not name.endswith(_SKIPPED)]
+        if unknown:
+            raise UnsupportedArtifact(
+                f"{self.where}: tensor {min(unknown)} has no place in {self.arch.layers} layers of {self.arch.name}",
+                hint="convert it with the tools of its publisher",
+            )
         if "output.weight" in sources and self.config.get("tie_word_embeddings"):
             self.notes.append("lm_head.weight was left out: the configuration ties it to the embedding.")
             del sources["output.weight"]
@@ -236,14 +234,3 @@ def _architecture(config: Mapping[str, Any], where: str) -> Architecture:
             f"{where}: {arch.name} folders are not converted", hint=f"families: {', '.join(FAMILIES)}"
         )
     return arch
-
-
-def _role(name: str) -> str | None:
-    """GGUF's name of a tensor, None where it has none."""
-    bare = name.removeprefix("model.")
-    if bare in _ROLES:
-        return _ROLES[bare]
-    match = re.fullmatch(r"layers\.(\d{1,4})\.(.+)\.weight", bare)
-    if match is None or match[2] not in _ROLES:
-        return None
-    return f"blk.{int(match[1])}.{_ROLES[match[2]]}.weight"

@@ -54,9 +54,8 @@ class Changes:
     rounded: int = 0  # tensors whose scales were
     largest: float = 0.0  # relative change of a scale
     quantized: int = 0  # tensors, from master weights
-    tables: dict[str, float] = field(
-        default_factory=dict
-    )  # "token_embd.weight, BF16 to Q6_K" -> root mean square error
+    # "token_embd.weight, BF16 to Q6_K" -> root mean square error
+    tables: dict[str, float] = field(default_factory=dict)
 
     def notes(self) -> list[str]:
         lines = []
