@@ -1,4 +1,4 @@
-"""Makes .venv, installs the core, then each plugin on its own: one that fails never stops the others.
+"""Makes .venv, installs the core, then each plugin by itself: one that fails never stops the others.
 
 Runs on a bare Python 3.11 before anything is installed, so it uses the standard library only. It knows no plugin by
 name: a plugin whose library comes as source says so in its pyproject.toml, under [tool.edgellm.native].

@@ -71,7 +71,7 @@ class Arena:
 
 
 def _huge_bytes(address: int, n_bytes: int) -> int | None:
-    """Bytes of the mappings in this range that are in large pages (/proc/self/smaps); None where that is not known."""
+    """Bytes of this range's mappings that are in large pages (/proc/self/smaps); None = the system does not say."""
     try:
         text = Path("/proc/self/smaps").read_text("ascii", "replace")
     except OSError:

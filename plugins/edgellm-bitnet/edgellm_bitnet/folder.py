@@ -14,7 +14,9 @@ from edgellm_bitnet.architecture import from_config, is_first_bitnet, read_confi
 from edgellm_bitnet.layout import REAL_TYPES, roles
 from edgellm_bitnet.weights import Raw, checked_reals, release, stamps
 
-TOP = {"token_embd.weight": "embed_tokens.weight", "output_norm.weight": "norm.weight"}
+TOP = {
+    "token_embd.weight": "embed_tokens.weight", "output_norm.weight": "norm.weight", "output.weight": "lm_head.weight",
+}  # fmt: skip
 # GGUF name of a block's tensor -> Hugging Face names, of which a folder has one (1bitLLM's own come second).
 BLOCK = {
     "attn_norm": ("input_layernorm",),
@@ -116,8 +118,7 @@ class FolderWeights:
 
     def _check_names(self) -> None:
         """Raises UnsupportedArtifact: a tensor that nothing here computes with."""
-        names = {name for role in roles(self.architecture) for name in _names(role)}
-        read = {prefix + name for name in names for prefix in ("model.", "")}
+        read = {name for role in roles(self.architecture) for name in names_of(role)}
         scales = {f"{name}_scale" for name in read}
         unknown = [n for n in sorted(self.model.tensors.keys() - read - scales) if not n.endswith("inv_freq")]
         if unknown:
@@ -128,12 +129,7 @@ class FolderWeights:
             )
 
     def _name(self, role: str) -> str | None:
-        """The folder's name of a role: with or without the `model.` that heads of other kinds leave out."""
-        for name in _names(role):
-            for prefix in ("model.", ""):
-                if prefix + name in self.model.tensors:
-                    return prefix + name
-        return None
+        return next((name for name in names_of(role) if name in self.model.tensors), None)
 
     def _tied(self, name: str) -> bool:
         """Whether a saved lm_head is the embedding, as the configuration says or its bytes show."""
@@ -143,11 +139,9 @@ class FolderWeights:
         return embedding is not None and self.model.raw(name) == self.model.raw(embedding)
 
 
-def _names(role: str) -> tuple[str, ...]:
-    if role in TOP:
-        return (TOP[role],)
-    if role == "output.weight":
-        return ("lm_head.weight",)
+def names_of(role: str) -> list[str]:
+    """What a folder may call it: with `model.`, or without, where the head of the model is of another kind."""
     block, _, rest = role.removeprefix("blk.").partition(".")
     stem, _, suffix = rest.rpartition(".")
-    return tuple(f"layers.{block}.{name}.{suffix}" for name in BLOCK.get(stem, ()))
+    names = [TOP[role]] if role in TOP else [f"layers.{block}.{name}.{suffix}" for name in BLOCK.get(stem, ())]
+    return [prefix + name for name in names for prefix in ("model.", "")]

@@ -20,8 +20,11 @@ TOKEN_BYTES = 400
 
 
 def footprint(arch: Architecture, tensors: Mapping[str, GgufTensor], settings: Settings, options: Options) -> Footprint:
-    """Of a GGUF file's header. Weights count with block scales where their type has them; a model trained ternary has
-    one scale a tensor and needs up to 3 % less."""
+    """Of a GGUF file's header.
+
+    Weights count with block scales where their type has them. A model that was trained ternary has one scale a tensor
+    and needs up to 3 % less.
+    """
     where = expected_layout(arch, tensors, options)
     slots = settings.n_slots + bool(arch.pooling)
     context = padded(settings.n_ctx, CACHE_ALIGN)

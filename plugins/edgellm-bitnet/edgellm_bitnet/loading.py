@@ -1,4 +1,4 @@
-"""Weights in memory, by the shortest way there is: the packed file, or the model's own file, packed and kept.
+"""Brings weights into memory: from the packed file, or from the model's own file, which is then packed and kept.
 
 packed file, enough memory     read into 2 MiB pages
 packed file, memory short      mapped: the system reads and drops pages as it can

@@ -1,8 +1,8 @@
 """The packed block on disk, so that the next load is a read: one file a model, in the user's cache folder.
 
-A file is `MAGIC`, a JSON header padded to 2 MiB, then the block. Its name is a digest of what it was made from; it is
-written beside and renamed, so a half-written one never has that name. The header has the sum of the block's 64-bit
-words: after a power failure a file may have its length and not its content.
+A file is `MAGIC`, a JSON header padded to 2 MiB, then the block. Its name is a digest of what it was made from. It is
+written under another name and renamed, so a half-written file never has that name. The header holds the sum of the
+block's 64-bit words, because after a power failure a file may have its length but not its content.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def header_of(path: Path) -> Header | None:
 
 
 def read(path: Path, arena: Arena, total: int, threads: int) -> None:
-    """Fill the arena, and hold its sum against the header's.
+    """Fill the arena, and compare its sum with the header's.
 
     Raises:
         OSError: the disk failed. DamagedError: the file is shorter, or has another sum.
@@ -122,7 +122,7 @@ def _sum(arena: Arena, start: int, end: int) -> int:
 
 
 def _prune(folder: Path, sources: Sequence[str]) -> None:
-    """Drop what no load will read again: forms of the same file, of files that are gone, and what nobody finished."""
+    """Delete what no load will read again: other forms of the same files, forms of deleted files, unfinished ones."""
     for path in folder.glob("*.packed"):
         header = header_of(path)
         if header is None or header.sources == list(sources) or not all(map(os.path.exists, header.sources)):

@@ -51,8 +51,10 @@ def kinds(weights: Weights, head: str = "") -> tuple[tuple[int, int], tuple[int,
 
 
 def product_groups(weights: Weights) -> dict[str, int]:
-    """Columns that share a scale, by product. Block-scaled tensors are looked through: where all blocks but zero ones
-    have one scale, as in a model trained ternary, the tensor has one scale: 0.
+    """Columns that share a scale, by product; 0 = all columns share one.
+
+    A tensor with block scales also gets 0 where all blocks but those of zeros have the same scale. That is so in models
+    that were trained ternary.
 
     Raises:
         BadArtifact, UnsupportedArtifact: see `weights.needed`; or a type that is not ternary.
@@ -154,8 +156,10 @@ def fill(
 
 
 def _split_pairs(arena: Arena, slab: Slab, row: int, rows: int, arch: Architecture) -> None:
-    """Put the packed rows of queries or keys whose pairs are (2i, 2i + 1) in the order (i, i + half): such a file
-    then computes what the folder does that it was made of, bit for bit."""
+    """Reorder packed rows of queries or keys from pairs (2i, 2i + 1) to pairs (i, i + half).
+
+    The file then gives the same bits as the folder that it was converted from.
+    """
     cols = padded(slab.cols, COLUMN_ALIGN)
     turning = np.arange(arch.rope_dim).reshape(-1, 2).T.reshape(-1)
     head = np.concatenate([turning, np.arange(arch.rope_dim, arch.head_dim)])
@@ -173,7 +177,7 @@ def _split_pairs(arena: Arena, slab: Slab, row: int, rows: int, arch: Architectu
 
 
 def _check_input_norms(where: Layout, layer: int, file: str) -> None:
-    """Products that are computed together have norms of their own all together, or none has."""
+    """Of products that are computed together, either each has a norm of its own, or none has."""
     for names in (("q", "k", "v"), ("gate", "up")):
         missing = [name for name in names if f"{layer}.in.{name}" not in where.slabs]
         if missing and len(missing) < len(names):
@@ -242,7 +246,7 @@ def _check_scales(raw: Raw, where: str) -> None:
 
 
 def _check_head(raw: Raw, where: str) -> None:
-    """Every number of a head or an embedding is one."""
+    """Raises: BadArtifact: a head or an embedding holds a value that is not finite."""
     if raw.type not in REAL_TYPES:
         _check_scales(raw, where)
         return

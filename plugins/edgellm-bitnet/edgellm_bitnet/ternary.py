@@ -1,4 +1,4 @@
-"""A ternary matrix as every codec gives and takes it: codes and scales, apart from how a file packs them."""
+"""A ternary matrix as every codec reads and writes it: codes and scales, whatever way a file packs them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A Hugging Face tokenizer as the keys `tokenizer.ggml.*` of a GGUF file.
 
-What GGUF has no word for is refused, and the keys are read back by EdgeLLM's own reader and have to cut a text in many
-scripts as the original does: a tokenizer that is nearly right makes a model worse without a word.
+What GGUF cannot express is refused. The keys are read back by EdgeLLM's own reader and must split a text in many
+scripts as the original does: a tokenizer that is nearly right makes a model worse, and nothing reports it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edgellm.formats.tokenizer.pretokenizers import PRE_TOKENIZERS
 from edgellm.formats.tokenizer.probe import difference
 from edgellm.formats.tokenizer.tokenizer import FileTokenizer
 
-# Names that everybody knows, where several mean the same.
+# Preferred where several names mean the same.
 _USUAL = ("llama-bpe", "qwen2", "gpt-2", "smollm", "glm4", "deepseek-llm", "deepseek-v3", "gpt-4o")
 _GPT2 = PRE_TOKENIZERS["gpt-2"].patterns[0]
 

@@ -60,7 +60,7 @@ class Weights(Protocol):
         ...
 
     def release(self) -> None:
-        """Give back the memory of what was read so far: it is the file's, and read again where it is touched."""
+        """Drop the file's pages that were read so far from memory. They are read again when they are needed."""
         ...
 
 

@@ -1,9 +1,9 @@
 """How fast this processor computes with this build of llama.cpp: rates by weight type, attention, and what is left.
 
-Each type's matrix is larger than the last-level cache, in the buffer that a loaded model would have it in, so that a
-token's time includes reading it. Other programs can only take speed away, and for seconds at a time: the types are gone
-through as often as there is time for, once at least, and each keeps its best round. In a worker only; `overhead.py`
-measures what products and attention do not explain.
+The matrix of each type is larger than the last-level cache, so that a token's time includes reading it from memory. It
+lies in the kind of buffer that a loaded model would use. Other programs can only make a measurement slower, for seconds
+at a time. So all types are measured in several rounds, at least one, and the best round of each counts. `overhead.py`
+measures what products and attention do not explain. In a worker only.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ TYPES = (
 )  # fmt: skip
 ROW, SHORT_ROW = CALIBRATED_ROW, 512  # weights in a row: what each row costs shows in the difference
 PROMPT = (1024, 2048)  # weights in a row and rows of the matrix that a prompt is multiplied with
-# Several times the last-level cache: twice was read at 29 GB/s where a model of 1.3 GB is read at 23.
+# The matrix is several times as large as the last-level cache. One twice as large was read at 29 GB/s, on a machine
+# that reads a model of 1.3 GB at 23 GB/s.
 CACHES, LEAST_BYTES, MOST_BYTES = 4, 64 << 20, 256 << 20
 PROBE_BYTES, CACHED_BYTES = 8 << 20, 1 << 19
-# Bytes per second; a slower type waits for arithmetic, so that less of it tells as much. Q5_1 at 8e9 does not: from the
-# cache it is multiplied half as fast again.
+# Bytes per second. A slower type is limited by arithmetic, so a smaller matrix tells as much. Q5_1 at 8e9 is limited by
+# memory: from the cache it is half as fast again.
 MEMORY_BOUND = 5e9
 ROUNDS = 3
 BUDGET_S = 6.0  # of all rounds; one with each number of threads is always made, others end with it
-# Of a type that is multiplied more slowly, token by token, there is no kernel for many tokens: fewer tell the same.
+# A type that is slower than this with single tokens has no kernel for many of them, so fewer tokens tell the same.
 NO_KERNEL, FEW = 4e9, 64  # weights per second; tokens of a prompt then
 PASSES_S = 0.08  # of passes over one matrix, where something slows them down
 HEADS = Heads(4, 1, CALIBRATED_HEAD)
@@ -44,13 +45,13 @@ CACHED = 8192  # tokens: 4 MiB of F16 keys and values
 # A head costs time beside its products: 20, 30 and 51 ns a token with an F16 cache for 64, 128 and 256 numbers on an
 # EPYC with AVX-512, and 88 for 96, which is no multiple of the 64 that a loop takes there.
 OTHER_HEADS, OTHER_CACHED = (64, 96, 256), 2048
-# Keys and values of many heads lie apart from one token to the next, and the processor does not foresee the way: with 8
-# heads of 128 numbers an F16 key and value came 60 ns (512 tokens) to 100 ns (1,024) late, with one head 5. From the
-# last level's cache it is half of that, so there is more than fits.
+# With many heads, the keys and values of one head are far apart from token to token, and the processor does not
+# prefetch them. With 8 heads of 128 numbers an F16 key and value arrived 60 ns (512 tokens) to 100 ns (1,024) late,
+# with one head 5. From the last-level cache the delay is half of that, so the cache that is measured is larger than it.
 APART = (Heads(2, 2, 128), Heads(4, 4, 128), Heads(8, 8, 64), Heads(8, 8, 128), Heads(8, 8, 256))
 APART_CACHED, APART_BYTES = 1024, 32 << 20
 PROMPT_HEADS, ATTENTION_BATCH = Heads(16, 8, CALIBRATED_HEAD), 256  # tokens of a prompt
-ATTENTION_EVERY = 14  # types: it is cheap, and a bad moment of the machine must not be all that is known of it
+ATTENTION_EVERY = 14  # types: it is quick, and one disturbed moment must not be its only measurement
 KV_TYPES = ("f16", "q8_0", "q4_0")
 
 
@@ -100,7 +101,7 @@ def _sysconf(name: str) -> int:
 
 
 class _Rates:
-    """What the rounds found: 1e9 per second, by what was measured and (type, threads)."""
+    """Results of all rounds, in 1e9 per second, by what was measured and (type, threads)."""
 
     def __init__(self) -> None:
         self._all: dict[str, dict[tuple[str, int], list[float]]] = {}
@@ -129,14 +130,14 @@ class _Rates:
         return delays
 
     def scatter(self) -> float:
-        """How far the median is from the best, as a share, of what was measured more than once; 0 = nothing was."""
+        """How far medians are below the best, as a share; 0 = nothing was measured more than once."""
         every = [rates for by_key in self._all.values() for rates in by_key.values() if len(rates) > 1]
         apart = [1 - statistics.median(rates) / max(rates) for rates in every]
         return round(statistics.median(apart), 3) if apart else 0.0
 
 
 def _round(cpu: Cpu, pages: Pages, threads: int, rates: _Rates, end: float) -> None:
-    """Everything once with so many threads; what is not begun before `end` is left out."""
+    """One round with so many threads. Nothing is started after `end`."""
     cpu.use(threads)
     for at, name in enumerate(TYPES):
         if time.perf_counter() > end:
@@ -181,7 +182,8 @@ def _apart(cpu: Cpu, threads: int, rates: _Rates, heads: Heads) -> None:
 
 
 def _one_token(cpu: Cpu, pages: Pages, key: tuple[str, int], rates: _Rates) -> float:
-    """Weights read from memory; and in rows of two lengths from the cache, which shows what a row costs.
+    """The rate with weights from memory, and with weights from the cache in rows of two lengths, which shows what a row
+    costs.
 
     Returns weights per second, from the cache.
     """
@@ -202,9 +204,8 @@ def _one_token(cpu: Cpu, pages: Pages, key: tuple[str, int], rates: _Rates) -> f
 
 
 def _seconds(cpu: Cpu, graph: int, threads: int, passes: int) -> float:
-    """The median of some passes after a first one; of several threads the quickest quarter.
-
-    They wait for each other while another program has a processor.
+    """The median of some passes after a first one. With several threads the lower quartile: they wait for each other
+    while another program has a processor.
     """
     cpu.seconds(graph)
     times: list[float] = []

@@ -132,7 +132,7 @@ class Pages:
         self._held: str | None = None
 
     def hold(self, name: str) -> Bytes:
-        """All of it with weights of this type."""
+        """The whole memory, filled with weights of this type."""
         sampled = name if name in SAMPLED else ""
         if sampled != self._held:
             rows = sample(name, SAMPLE_ROW) if sampled else self._block

@@ -1,8 +1,8 @@
 """Where llama.cpp's shared library is, and whether it runs on this CPU; nothing here imports `llama_cpp`.
 
-The question "does it run" is answered once by a throwaway process that computes with the real kernels, because the
-honest answer may be an illegal instruction. It also says which GPUs the library sees and what kinds of models it opens.
-The answer is cached by the library's hash, the CPU's instruction sets, and the GPUs of the machine.
+A separate process finds out once whether it runs: it computes with the real kernels, which may end in an illegal
+instruction. It also lists the GPUs that the library sees and the kinds of models that it opens. The answer is cached by
+the library's hash, the CPU's instruction sets, and the GPUs of the machine.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def verdict(machine: Machine) -> Verdict:
 
 
 def last_verdict() -> Verdict | None:
-    """The newest answer that is kept of this library, without asking anew: for questions that come with no machine."""
+    """The newest cached answer about this library, for questions without a machine; None = there is none yet."""
     try:
         answers = (settings.current().cache_dir / "gguf-probe").glob(f"{_files_digest()[:16]}-*.json")
         newest = max(answers, key=lambda path: path.stat().st_mtime_ns, default=None)

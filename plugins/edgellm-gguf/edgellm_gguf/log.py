@@ -1,4 +1,4 @@
-"""What llama.cpp says while it works: complaints for errors, facts for whoever asks what runs. In a worker only."""
+"""llama.cpp's log: warnings and errors end up in our errors, facts describe what runs. In a worker only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("edgellm.gguf")
 
 KEPT = 64  # lines
 _LEVELS = {2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
-# Beside the level, as these are said at level 2 with much else.
+# Picked by their words: they are logged at level 2, with much else.
 _FACTS = re.compile(r"buffer size|offloaded \d+/\d+|using device")
 _BUFFER = re.compile(r"buffer size\s*=\s*([\d.]+) MiB")
 # llama.cpp only returns NULL; these are the words of ggml and of the drivers below it (ggml.c, ggml-backend.cpp,

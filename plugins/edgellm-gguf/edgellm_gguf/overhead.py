@@ -26,7 +26,7 @@ BATCH = 512  # tokens of a prompt
 
 @dataclass(frozen=True, slots=True)
 class Small:
-    """A llama without a vocabulary. Its weights are of a type that waits for arithmetic, not for memory."""
+    """A llama without a vocabulary. The type of its weights is limited by arithmetic, not by memory."""
 
     layers: int
     width: int

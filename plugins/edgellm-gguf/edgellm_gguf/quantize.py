@@ -29,7 +29,7 @@ _FULL_BYTES = 1024**2
 
 
 class _Progress(Log):
-    """Hears which tensor is next."""
+    """Reads from the library's log which tensor is next."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__()

@@ -1,14 +1,15 @@
-"""Random weights that are multiplied as fast as trained ones: what a calibration and a benchmark lay out."""
+"""Random weights for calibration and benchmarks, which are multiplied as fast as trained ones."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-# llama.cpp looks half-precision scales up in a table, and how many different ones there are decides how fast. Trained
-# blocks differ in size: logarithms of scales deviate by 0.22 (feed-forward) to 0.44 (tables, attention) in SmolLM2 and
-# Gemma 3, by 0.19 in one normal distribution, by 0.27 with this: Q8_0 is multiplied at 17 to 19e9 weights per second,
-# Q5_0 at 14 (theirs at 17 to 18 and 13 to 14; docs/adr/026).
+# llama.cpp looks half-precision scales up in a table, and the more different scales there are, the slower that is.
+# Scales of trained blocks vary: in SmolLM2 and Gemma 3 the standard deviation of their logarithms is 0.22
+# (feed-forward) to 0.44 (tables, attention). One normal distribution gives 0.19, these settings give 0.27. So Q8_0 is
+# multiplied at 17 to 19e9 weights per second and Q5_0 at 14, where those models reach 17 to 18 and 13 to 14
+# (docs/adr/026).
 DEVIATION, BLOCK, SPREAD = 0.02, 32, 0.2
 
 

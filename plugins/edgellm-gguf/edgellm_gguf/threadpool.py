@@ -1,5 +1,5 @@
-"""Compute threads that outlive a step: without them ggml starts its threads anew for every token (8 % of a token of
-SmolLM2-135M on two cores, see docs/adr/008)."""
+"""Compute threads that live longer than a step. Without them ggml starts new threads for every token, which takes 8 %
+of a token's time with SmolLM2-135M on two cores (docs/adr/008)."""
 
 from __future__ import annotations
 

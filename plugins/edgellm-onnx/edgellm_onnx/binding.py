@@ -1,7 +1,8 @@
-"""What goes into a run and where its results go, by address: onnxruntime's IOBinding without its Python half.
+"""Addresses of a run's inputs and outputs: onnxruntime's IOBinding without its Python part.
 
-That half makes a device object for every call: 3 to 4 us, where the library takes 0.5 (a cache that grows is bound
-anew at every token, four times a layer). Where the library no longer has that inside, the public call serves.
+The Python part makes a device object for every call, which takes 3 to 4 us where the library takes 0.5. A cache that
+grows is bound anew at every token, four times a layer. Where onnxruntime no longer has the attributes that this needs,
+the public calls are used.
 """
 
 from __future__ import annotations

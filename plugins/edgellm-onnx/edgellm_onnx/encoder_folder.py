@@ -1,7 +1,7 @@
-"""What an encoder's folder says of its vectors: pooling, length, normalization, and where each was found.
+"""What an encoder's folder says of its vectors: pooling, length, normalization, and which file says it.
 
-Sentence-transformers' files are read where they are (modules.json and what it names); `notes` says what was taken, and
-what was assumed where a folder does not tell. Reads JSON only.
+Reads the files of sentence-transformers (modules.json and what it names) where there are any. `notes` says what was
+read, and what was assumed where a folder does not say. Reads JSON only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One decoder on onnxruntime: which slots run together, whose tokens are where, and what went wrong.
+"""One decoder on onnxruntime: which slots run together, how many tokens each holds, and what a failed step loses.
 
 Knows nothing of text beyond the tokenizer it carries, and nothing of sampling. Imported in a worker only.
 """

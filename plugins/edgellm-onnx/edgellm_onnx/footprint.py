@@ -1,8 +1,9 @@
 """Bytes that a decoder takes, from its graph's header: weights mapped and copied, the cache, a batch's scratch.
 
-onnxruntime maps data files and copies the matrices of MatMulNBits and MatMul into the order its kernels want, after
-which nothing holds their pages in the file. A table that is looked up as well stays mapped beside its copy. Constants
-are measured with onnxruntime 1.32 on SmolLM2-135M in 4, 8 and 16 bits (tests/onnx/test_footprint.py holds them).
+onnxruntime maps data files. It copies the matrices of MatMulNBits and MatMul into the order that its kernels need, and
+does not read their pages in the file any more. A table that is looked up as well stays mapped beside its copy. The
+constants were measured with onnxruntime 1.32 on SmolLM2-135M in 4, 8 and 16 bits (tests/onnx/test_footprint.py checks
+them).
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ MIB = 1 << 20
 PROCESS_BYTES, TOKEN_BYTES = 67 * MIB, 750
 GRAPH_COPIES = 16  # a session's nodes take so many times the bytes of their file (0.17 MB take some 3)
 BLOCK_BYTES = 8  # a scale and a sum beside the codes of each block of MatMulNBits, in the kernels' order
-# What the engine allocates too (`logits.py`): rows of logits beyond one per slot, to verify drafts; and bytes for rows
-# that nobody asked for, as a graph that gives all of them gets prompts in pieces.
+# The engine allocates these too (`logits.py`): rows of logits beyond one per slot, to verify drafts, and memory for
+# rows that nobody asked for. A graph that returns all rows gets prompts in pieces.
 SPARE_ROWS = 31
 ROOM_BYTES = 256 * MIB
 FLOATS = ("float32", "float16", "bfloat16")

@@ -1,8 +1,8 @@
 """Initializers of a model: large ones in `model.onnx.data` beside it, small ones inside.
 
-Places are given out before anything is written, so the graph is whole while tensors are still being made, and no more
-than some rows of one are held. Places are multiples of a page, and of 64 KiB for large tensors, so that a runtime maps
-them instead of reading them.
+Each tensor gets its place before anything is written. So the graph is complete while tensors are still being made, and
+only some rows of one tensor are in memory. Places start at multiples of a page, those of large tensors at multiples of
+64 KiB, so that a runtime maps them instead of reading them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Place:
 
 @dataclass
 class Store:
-    """Hands out places, then writes to them."""
+    """The initializers of a graph, and the place of each in the data file."""
 
     protos: list[TensorProto] = field(default_factory=list)
     places: dict[str, Place] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """What the installed onnxruntime is and has; nothing here imports it.
 
-Asked once of a throwaway process, and kept by the library's version and files and by the processor.
+A separate process finds out once. The answer is kept by the library's version and files, and by the processor.
 """
 
 from __future__ import annotations

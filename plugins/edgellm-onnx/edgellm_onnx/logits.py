@@ -29,13 +29,13 @@ class LogitRows:
         self._views: dict[tuple[int, int], Logits] = {}
 
     def target(self, at: int, n_rows: int, n_logits: int) -> int:
-        """Address for a run that gives `given` rows, of which the last `wanted` are to be found at row `at`."""
+        """Address for a run that returns `n_rows` rows, of which the last `n_logits` are to be found at row `at`."""
         if self._is_direct and n_rows == n_logits:
             return int(self._kept.ctypes.data) + at * self.vocab * 4
         return int(self._room.ctypes.data)
 
     def keep(self, at: int, n_rows: int, n_logits: int) -> None:
-        """After the run: bring what is wanted to where it is handed out."""
+        """After the run: copy the wanted rows to where they are handed out, unless they are there."""
         if n_logits and not (self._is_direct and n_rows == n_logits):
             self._kept[at : at + n_logits] = self._room[n_rows - n_logits : n_rows]
 

@@ -1,4 +1,4 @@
-"""From a vector for each token to one for the text, as sentence-transformers' Pooling does; padding counts nowhere.
+"""From a vector for each token to one for the text, as sentence-transformers' Pooling does. Padding is left out.
 
 Modes are those of `encoder_folder.MODES`; several are put one after another. States float32 (texts, tokens, width).
 """

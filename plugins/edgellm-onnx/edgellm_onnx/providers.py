@@ -1,7 +1,7 @@
 """Execution providers: what onnxruntime can compute a graph with, which of them is taken here, and why.
 
-The cache lives in the machine's own memory. A provider with a memory of its own has it copied at every step, so none
-is taken unasked; `provider=NAME` takes one, and the CPU takes over, loudly, where it does not start.
+The cache lives in the machine's own memory. For a provider with its own memory it is copied at every step, so none is
+used unless asked for. `provider=NAME` asks for one. Where it does not start, the CPU computes, and the log says so.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a decoder's graph takes and gives, read off the graph itself, and why it cannot be run where it cannot.
+"""A decoder's inputs and outputs, as its graph declares them, or the reason why it cannot be run.
 
 input_ids [batch, tokens]   attention_mask [batch, cells]   position_ids [batch, tokens]   use_cache_branch [1]
 past_key_values.N.key [batch, heads, cells, dim] -> present.N.key      (and .value; other names by genai_config.json)

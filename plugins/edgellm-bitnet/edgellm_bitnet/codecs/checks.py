@@ -1,4 +1,4 @@
-"""What every codec refuses, in the same words: a wrong length, code 3, a scale that is none."""
+"""What every codec refuses, in the same words: a wrong length, code 3, an impossible scale."""
 
 from __future__ import annotations
 
