@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -91,6 +92,17 @@ def test_what_varies_is_no_part_of_the_record(tmp_path: Path) -> None:
     assert text == "$HOME/m.gguf and $TMP/a/b, $REPO/tests, …, 127.0.0.1:N, pid N\\x1b\\ud800\nb"
 
 
+def test_what_python_says_of_json_is_replaced_by_its_class(on_record: Record) -> None:
+    on_record.update = True
+    with refuses(UsageError):
+        try:
+            json.loads("{")
+        except ValueError as error:
+            raise UsageError(f"m.json: {error}", hint="fetch it again") from error
+
+    assert on_record.texts == ["m.json: <JSONDecodeError>\nhint: fetch it again"]
+
+
 def test_an_update_replaces_the_words_of_the_tests_that_run(tmp_path: Path) -> None:
     golden = tmp_path / "messages.txt"
     golden.write_text("a.py::test\n  kept\nx/test_y.py::test_z[a b]\n  old\nx/test_y.py::test_z[a b] (2)\n  stale\n")
@@ -168,6 +180,25 @@ def drop(stale: set[tuple[str, int]]) -> None:
         return
     assert not stale, (
         "EDGELLM_UPDATE_GOLDEN=1 .venv/bin/pytest -m 'slow or not slow' tests/test_refusals.py removes them"
+    )
+
+
+# An instruction set that this processor lacks; words of llama.cpp; words of this very helper.
+MAY_MATCH = {"bitnet/test_kernels.py", "gguf/test_recipe_oracle.py", "test_refusals.py"}
+
+
+def test_no_other_test_pins_the_words_of_an_error() -> None:
+    pinning = {path.relative_to(HERE).as_posix() for path in HERE.rglob("*.py") if pins_words(path.read_text("utf-8"))}
+
+    assert pinning == MAY_MATCH, "write `with support.refusals.refuses(KIND, ATTRIBUTE=VALUE)` instead"
+
+
+def pins_words(source: str) -> bool:
+    """Whether it has a call as `pytest.raises(ValueError, match="...")`."""
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)) if "match=" in source else ()
+    return any(
+        ast.unparse(call.func).endswith("raises") and any(keyword.arg == "match" for keyword in call.keywords)
+        for call in calls
     )
 
 

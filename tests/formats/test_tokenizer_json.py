@@ -241,7 +241,8 @@ NESTED = {"type": "Sequence", "decoders": [{"type": "WordPiece", "prefix": "##",
     ],
 )
 def test_hostile_files_are_refused_by_file_and_key(tmp_path: Path, files: dict[str, Any]) -> None:
-    with refuses(BadArtifact, varies=OF_TOKENIZERS) as caught:
+    # The library lists the tokens in another order each time.
+    with refuses(BadArtifact, varies=rf"{OF_TOKENIZERS}|'(ă|zz)'") as caught:
         from_json.read_tokenizer_json(folder(tmp_path, **files))
     assert str(tmp_path) in caught.value.message
     assert caught.value.hint

@@ -8,7 +8,7 @@ test's id, so that a message is reworded without changing a test:
 
 An entry is a line with the id, "(2)" behind it for the second refusal of a test, then the words, indented. What differs
 from run to run or from machine to machine is replaced: folders by $TMP, $HOME and $REPO, process ids and ports by N,
-and what a test calls `varies` by an ellipsis.
+what the Python in use says of JSON or TOML by the name of its error, and what a test calls `varies` by an ellipsis.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Record:
             (re.escape(str(REPO)), "$REPO"),
             (re.escape(sys.prefix), "$PREFIX"),
             (re.escape(tempfile.gettempdir()) + r"(?=/)", "$TMP"),
-            (re.escape(str(Path.home())) + r"(?=/)", "~"),
+            (rf"(?<![\w:/]){re.escape(str(Path.home()))}(?=/\w)", "~"),  # which may be / itself
             (r"\bpid \d+", "pid N"),
             (r"\b(127\.0\.0\.1|localhost):\d+", r"\1:N"),
             (varies or r"(?!)", "…"),
@@ -155,7 +155,7 @@ def replace(path: Path, old: Iterable[tuple[str, int]], new: dict[tuple[str, int
         for key in old:
             entries.pop(key, None)
         entries.update(new)
-        text = "".join(f"{_title(key)}\n{_indented(words)}\n" for key, words in sorted(entries.items()))
+        text = "".join(f"{_title(key)}\n{_indented(said)}\n" for key, said in sorted(entries.items()))
         write_atomic(path, text.encode())
 
 
