@@ -21,14 +21,14 @@ REGISTER = 64  # numbers: four of AVX-512, as llama.cpp's loops take them at onc
 
 
 class Reader:
-    """Answers for one number of threads; afterwards `basis` says what was assumed."""
+    """Rates for one number of threads. `basis` says which of those that were asked for had to be assumed."""
 
     def __init__(
         self, rates: Calibration, cls: IsaClass, threads: int, own: Mapping[str, KernelRate] = NO_PRIORS.rates
     ) -> None:
         self._rates, self._cls, self._threads, self._own = rates, cls, threads, own
         self._measured_threads = _nearest({count for _, count in (rates.decode or rates.prefill)}, threads)
-        # Cores share the memory: more threads than were measured are not taken to be faster, fewer are slower by share.
+        # Cores share the memory: more threads than were measured count as no faster, fewer as slower in proportion.
         self._share = min(1.0, threads / self._measured_threads)
         self._borrowed: dict[str, str] = {}
 
@@ -48,9 +48,9 @@ class Reader:
     def attention(self, kv_type: str, head_dim: int = CALIBRATED_HEAD, n_head_kv: int = 1, group: float = 1) -> float:
         """Products per second, one token.
 
-        A head costs a time of its own beside its products, and more where its size is no multiple of a register. So the
-        time of a head is taken between those of the measured sizes, and beyond them by its products. To it comes what a
-        key and a value wait for, as those of other heads lie between one token's and the next.
+        A head takes some time beside its products, and more where its size is no multiple of a register. So its time is
+        interpolated between the measured sizes; beyond them it grows with the products. Added to it is the wait for a
+        key and its value: in the cache, those of other heads lie between one token's and the next.
 
         Args:
             head_dim: numbers in a head.
@@ -71,8 +71,9 @@ class Reader:
     def _late(self, kind: str, head_dim: int, n_head_kv: int) -> float:
         """Seconds that a key and its value take beside products.
 
-        The size of a head counts as measured with most heads; how much of it comes with fewer, as measured in the size
-        that most numbers of heads were measured in. On lines between measurements, flat beyond, nothing for one head.
+        It depends on the size and the number of heads. The effect of the size is taken from the measurement with most
+        heads. The effect of the number is taken from the size that was measured with most numbers of heads.
+        Both are interpolated between measurements and stay the same beyond them. One head alone waits for nothing.
         """
         by_heads: dict[int, dict[int, float]] = {1: {}}
         for (name, size, heads, count), seconds in self._rates.attention_apart_s.items():
@@ -95,7 +96,7 @@ class Reader:
         for kind, n in weights:
             row, rate = self._rates.row_s.get((kind, count)), self._rates.decode.get((kind, count))
             if row is not None and rate is not None:
-                # A row of the measured length took so long in all: what is said to be beside its weights may be noise.
+                # A part may be noise, so no more is believed than a share of what a whole row of that length took.
                 total += n * min(row, MOST_OF_A_ROW * CALIBRATED_ROW / (rate * 1e9))
                 n_known += n
         return total / max(1, n_known) / self._share

@@ -12,10 +12,10 @@ Priors, of memory and arithmetic that overlap in part or not at all:
     t_comp = sum over types: weights / (threads * rate of that type on this class of processor)
     t_tok  = (t_mem^p + t_comp^p)^(1/p) + barriers per layer
 
-A roofline is p without end: of 48 published rates of 12 devices it is off by a factor of 1.24 in the median, with each
-device left out of the fit, p = 1 by 1.12 (`tests/estimate/test_published.py`). Rates of types: `estimate/isa.py`, and
-`Backend.priors` of backends with their own kernels. What
-measured rates are off by: docs/benchmarks/log/speed-prediction.md, and `make bench-speed`.
+A roofline is the limit of a large p. It was compared with p = 1 on 48 published rates of 12 devices, with each device
+left out of the fit: in the median a roofline is off by a factor of 1.24, and p = 1 by 1.12
+(`tests/estimate/test_published.py`). Rates of types: `estimate/isa.py`, and `Backend.priors` of backends with their own
+kernels. How far measured rates are off: docs/benchmarks/log/speed-prediction.md, and `make bench-speed`.
 """
 
 from __future__ import annotations
@@ -136,8 +136,10 @@ def activations(shape: Shape) -> int:
 
 
 def extra_rows(shape: Shape, weights: Weights) -> float:
-    """Rows of matrices that a token is multiplied with, beyond those that its weights would make at the length that
-    rates are measured with; fewer than none where rows are longer."""
+    """How many more rows a token is multiplied with than if every row had the length that rates are measured with.
+
+    Negative where rows are longer.
+    """
     if not weights.streamed_params or not architecture.tensors(shape):
         return 0.0
     n_weights = sum(count for _, count in weights.streamed_params)
@@ -152,8 +154,10 @@ def _rows_per_weight(shape: Shape) -> float:
 
 
 def _head(shape: Shape, weights: Weights) -> tuple[str, int]:
-    """Type and weights of the output table: of the types with so many weights, the one with most bits, as every mix
-    gives it more than most others."""
+    """Type and number of weights of the output table; ("", 0) where no type has so many.
+
+    Mixes give the table more bits than most tensors. So of the types with that many weights it has the one with most.
+    """
     head = shape.n_embd * shape.n_vocab
     fits = [kind for kind, n in weights.streamed_params if n >= head]
     if not fits:

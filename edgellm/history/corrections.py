@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 
 from edgellm.types.basis import OtherCaches, OwnRuns, Runs, SameBackend, SameFamily, SameModel
 
-# Runs, or other rows, that weigh as much as the level above: the variance of one measurement over that of what is
-# measured. A run repeats within some 5 % while predictions are off by some 10 to 20 %; other rows tell less.
+# How many runs, or rows of other files, weigh as much as the level above: the variance of one measurement over the
+# variance of what is measured. A run repeats within about 5 %, predictions are off by 10 to 20 %. Other rows say less.
 OWN_PRIOR = 0.2
 CACHE_PRIOR = 0.2  # attention alone differs, and is a part of the time
 MODEL_PRIOR = 1.0
@@ -63,8 +63,11 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
-    """By (backend, model id, quantization, type of cache); for a cache that never ran without the last; for what never
-    ran by (backend, model), (backend, family), then backend."""
+    """Corrections, from the most to the least specific: `of` takes the first that there is.
+
+    `rows` are for a file with a type of cache that ran, `files` for a file that ran with other types of cache. A file
+    that never ran is corrected by its model, else by its family of tensor types, else by its backend.
+    """
 
     rows: Mapping[Row, Correction] = field(default_factory=dict)
     files: Mapping[File, Correction] = field(default_factory=dict)

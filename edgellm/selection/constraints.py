@@ -95,7 +95,7 @@ def usable_context(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     result = lowering(options, short, criterion.RoomForContext(scenario.request.ctx or needed), hopeless=hopeless)
     if not options or result.kept or scenario.request.ctx is not None:
         return result
-    # As no type of cache holds it, none is given up for it.
+    # No type of cache holds that context, so no better type is given up for it.
     reach = [longest(o.needed_ctx, o.fits_at) for o in options]
     # Half the longest context with a better model is worth more than all of it.
     enough = max(reach) / 2
@@ -108,8 +108,8 @@ def usable_context(options: Sequence[Option], scenario: Scenario) -> RuleResult:
 def reaches_floor(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     """Slower than the floor is not usable.
 
-    A floor that the user set is a promise and is kept or refused. The task's own gives way: who has a slow machine
-    still wants the best answer it can give, and is told.
+    A floor that the user set is a promise: it is kept, or refused. The floor of the task gives way, because a user with
+    a slow machine still wants the best answer that it can give. The user is told.
     """
     floor = scenario.floor_tps
 

@@ -1,6 +1,6 @@
 """What a named model takes on a machine, term by term, whether it fits, and which flag would make it fit.
 
-Pure, as `decide` is: the same options and settings give the same appraisal.
+Pure, as `decide` is: the same context and scenario give the same reports.
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ def fit_reports(
     adapter_bytes: int = 0,
     others: Sequence[ModelFile] = (),
 ) -> tuple[list[FitReport], list[Rejection]]:
-    """One appraisal for each file of `card`, in their order, and why the rest have none.
+    """One report for each file of `card`, in their order, and why the rest have none.
 
-    The context's cards are what an unknown ability is imputed from, `others` are files of the model that could be
-    taken instead. A file that no backend opens is appraised all the same, as far as memory and speed go.
+    An unknown ability is imputed from the context's cards. `others` are files of the model that could be taken instead.
+    A file that no backend opens has a report too, as far as memory and speed go.
     """
     room = replace(scenario, budget_bytes=scenario.budget_bytes - adapter_bytes)
     card_of_kind = replace(card, kind=scenario.needs.kind)

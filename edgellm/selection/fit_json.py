@@ -1,4 +1,4 @@
-"""Appraisals as plain data: `edgellm estimate --json`, described in docs/estimate-json.md, versioned by `schema`."""
+"""Fit reports as plain data: `edgellm estimate --json`, described in docs/estimate-json.md, versioned by `schema`."""
 
 from __future__ import annotations
 

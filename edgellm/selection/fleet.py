@@ -120,8 +120,8 @@ _Row = tuple[Assigned, ...]  # in the order of the sites
 def _table(sites: Sequence[Site], *, one_file: bool) -> tuple[dict[_Key, _Row], list[int], int]:
     """Each model (in each quantization) on each box; of how many each box runs, and of how many in all.
 
-    The boxes with the least memory are asked first, and what two boxes cannot run is not asked of the others: no
-    answer depends on it.
+    The boxes with the least memory are asked first. What two boxes cannot run is not asked of the others, which changes
+    no answer.
     """
     cards = [{card.id: card for card in site.context.cards if card.kind == site.kind} for site in sites]
     keys = [

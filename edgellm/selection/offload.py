@@ -67,7 +67,7 @@ def live(offload: Offload, machine: Machine) -> Offload:
 
 
 def _same(device: Device, accelerators: Iterable[Accelerator], *, alone: bool) -> Accelerator | None:
-    """The accelerator that a library calls by a slightly other name: "AMD Radeon RX 7900 XTX (RADV NAVI31)"."""
+    """The accelerator that the library lists under a slightly other name: "AMD Radeon RX 7900 XTX (RADV NAVI31)"."""
     name = device.description.lower()
     return next((a for a in accelerators if alone or a.name.lower() in name or name in a.name.lower()), None)
 

@@ -62,7 +62,7 @@ class Option:
 
     @cached_property
     def correction(self) -> Correction:
-        """What it, or what is like it, made of earlier predictions here."""
+        """How far earlier predictions were off here, for it or for what is most like it."""
         return self.learned.of(self.backend, self.model, self.quant, self.kv_type)
 
     @cached_property
@@ -238,7 +238,8 @@ class Option:
         low = self.ability.low * self.kept.low
         tps = self.useful_tps
         if self.kv_type != "f16" and self.scenario.request.kv_type is None:
-            # What is gained by squeezing the cache is room or the floor, and counts there: more memory is never worse.
+            # A smaller cache is taken for room or for the floor. Its speed counts no further, so that more memory never
+            # leads to a worse choice.
             tps = min(tps, replace(self, kv_type="f16").useful_tps)
         return round((mid - RISK * (mid - low)) * speed_worth(tps, self.scenario), 4)
 
@@ -258,9 +259,9 @@ class Option:
 
 
 def corrected(rate: Rate, factor: float, correction: Correction) -> Rate:
-    """A rate with what earlier runs made of such predictions.
+    """A predicted rate, corrected by earlier runs.
 
-    What ran here itself is known as well as runs repeat, not as well as predictions are.
+    Where the file itself ran here, the interval is as narrow as runs repeat. Otherwise it stays that of predictions.
     """
     if factor == 1.0 and correction.within is None:
         return rate
@@ -273,7 +274,7 @@ def corrected(rate: Rate, factor: float, correction: Correction) -> Rate:
 
 
 def with_resident(predicted: Footprint, factor: float) -> Footprint:
-    """A footprint whose resident bytes are `factor` times as many; what no other term explains is the process's."""
+    """A footprint with `factor` times the resident bytes. The difference counts as the worker process's own."""
     if factor == 1.0:
         return predicted
     more = round(predicted.resident_bytes * (factor - 1))
