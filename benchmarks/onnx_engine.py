@@ -45,43 +45,43 @@ def main() -> int:
     parser.add_argument("--context", type=int, default=1024, help="of the overhead and growth (default: %(default)s)")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of our engine (repeat)")
     parser.add_argument("--only", choices=["rates", "overhead", "growth"], help="one of the three")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     sound = True
-    for threads in given.threads if given.only in (None, "rates") else ():
-        sound &= compare(given, threads)
-    if given.only in (None, "overhead"):
-        sound &= overhead(given)
-    if given.only in (None, "growth"):
-        sound &= growth(given)
+    for threads in arguments.threads if arguments.only in (None, "rates") else ():
+        sound &= compare(arguments, threads)
+    if arguments.only in (None, "overhead"):
+        sound &= overhead(arguments)
+    if arguments.only in (None, "growth"):
+        sound &= growth(arguments)
     return not sound
 
 
-def opened(given: argparse.Namespace, n_ctx: int, threads: int = 1, n_slots: int = 1) -> Engine:
-    options = tuple((name, value) for name, _, value in (text.partition("=") for text in given.option))
+def opened(arguments: argparse.Namespace, n_ctx: int, threads: int = 1, n_slots: int = 1) -> Engine:
+    options = tuple((name, value) for name, _, value in (text.partition("=") for text in arguments.option))
     settings = Settings(n_ctx, n_slots, n_threads=threads, n_threads_batch=threads, options=options)
-    return OnnxBackend().open(LaunchPlan("onnx", Artifact("onnx", (str(given.folder),), "bench"), settings))
+    return OnnxBackend().open(LaunchPlan("onnx", Artifact("onnx", (str(arguments.folder),), "bench"), settings))
 
 
-def compare(given: argparse.Namespace, threads: int) -> bool:
+def compare(arguments: argparse.Namespace, threads: int) -> bool:
     """Rates of both, by turns; each loads the model anew for each round, as where it comes to lie is worth 10 %."""
-    n_ctx = given.prompt + given.answer + 8
-    tokens = np.random.default_rng(0).integers(5, 250, given.prompt).tolist()
+    n_ctx = arguments.prompt + arguments.answer + 8
+    tokens = np.random.default_rng(0).integers(5, 250, arguments.prompt).tolist()
     peer = None
-    if given.peer:
-        command = [given.peer, str(CHILD), str(given.folder), str(threads), str(n_ctx)]
+    if arguments.peer:
+        command = [arguments.peer, str(CHILD), str(arguments.folder), str(threads), str(n_ctx)]
         peer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     rows: dict[str, list[tuple[float, float]]] = {"ours": [], "genai": []}
-    for index in range(given.rounds + 1):
+    for index in range(arguments.rounds + 1):
         found: dict[str, tuple[float, float]] = {}
         # Who comes first changes: a machine's clock and its neighbours drift within a round too.
         for name in ("ours", "genai") if index % 2 else ("genai", "ours"):
             if name == "ours":
-                engine = opened(given, n_ctx, threads)
-                found[name] = _round(engine, tokens, given.answer)
+                engine = opened(arguments, n_ctx, threads)
+                found[name] = _round(engine, tokens, arguments.answer)
                 engine.close()
                 del engine
             elif peer is not None and peer.stdin is not None and peer.stdout is not None:
-                peer.stdin.write(json.dumps({"tokens": tokens, "answer": given.answer}) + "\n")
+                peer.stdin.write(json.dumps({"tokens": tokens, "answer": arguments.answer}) + "\n")
                 peer.stdin.flush()
                 prefill, decode = json.loads(peer.stdout.readline())
                 found[name] = (prefill, decode)
@@ -95,9 +95,8 @@ def compare(given: argparse.Namespace, threads: int) -> bool:
         name: [statistics.median(part) for part in zip(*found, strict=True)] for name, found in rows.items() if found
     }
     for name, (prefill, decode) in medians.items():
-        print(
-            f"{threads} threads, {name:5}: prefill {given.prompt / prefill:8.1f} tok/s, decode {1 / decode:7.1f} tok/s"
-        )
+        rates = f"prefill {arguments.prompt / prefill:8.1f} tok/s, decode {1 / decode:7.1f} tok/s"
+        print(f"{threads} threads, {name:5}: {rates}")
     if len(medians) < 2:
         return True
     ratios = [peers / ours for ours, peers in zip(medians["ours"], medians["genai"], strict=True)]
@@ -118,16 +117,16 @@ def _round(engine: Engine, tokens: list[int], answer: int) -> tuple[float, float
     return prefill, (time.perf_counter() - started) / answer
 
 
-def overhead(given: argparse.Namespace) -> bool:
+def overhead(arguments: argparse.Namespace) -> bool:
     """Microseconds that a step of 1 and of 4 slots takes beside the run."""
     sound = True
     for slots in (1, 4):
-        engine = opened(given, given.context, n_slots=slots)
+        engine = opened(arguments, arguments.context, n_slots=slots)
         run = Binding.run
         Binding.run = lambda _: None  # type: ignore[method-assign]
         try:
             times = []
-            for at in range(given.context):
+            for at in range(arguments.context):
                 batch = [SlotInput(slot, at, (7,), 1) for slot in range(slots)]
                 started = time.perf_counter()
                 engine.step(batch)
@@ -141,10 +140,10 @@ def overhead(given: argparse.Namespace) -> bool:
     return sound
 
 
-def growth(given: argparse.Namespace) -> bool:
+def growth(arguments: argparse.Namespace) -> bool:
     """Bytes of memory that a context full of single tokens adds."""
-    n_ctx = given.context
-    engine = opened(given, n_ctx)
+    n_ctx = arguments.context
+    engine = opened(arguments, n_ctx)
     for start in range(0, n_ctx, 256):
         engine.step([SlotInput(0, start, (7,) * 256, 1)])
     engine.truncate(0, 0)

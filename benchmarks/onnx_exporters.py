@@ -37,12 +37,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--optimum", help="a Python with optimum-onnx")
     parser.add_argument("--genai", help="a Python with onnxruntime-genai and its builder")
-    given = parser.parse_args()
-    if not (given.optimum or given.genai):
+    arguments = parser.parse_args()
+    if not (arguments.optimum or arguments.genai):
         parser.error("--optimum or --genai is needed")
     sound = True
     with tempfile.TemporaryDirectory() as room:
-        for python, task in ((given.optimum, "optimum"), (given.genai, "genai")):
+        for python, task in ((arguments.optimum, "optimum"), (arguments.genai, "genai")):
             if python:
                 work = Path(room) / task
                 write_tokenizer(work / "tokenizer.json")

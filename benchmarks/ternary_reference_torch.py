@@ -96,16 +96,16 @@ def trace(model: BitNetForCausalLM, tokens: torch.Tensor) -> tuple[torch.Tensor,
     traced: dict[str, np.ndarray] = {}
 
     def integers(key: str) -> Callable[..., None]:
-        def keep(_: torch.nn.Module, given: tuple[torch.Tensor]) -> None:
-            x = given[0][0]
+        def keep(_: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+            x = inputs[0][0]
             scale = 127 / x.abs().max(dim=-1, keepdim=True).values.clamp(min=1e-5)  # as transformers' ActQuant
             traced[key] = (x * scale).round().clamp(-128, 127).to(torch.int8).numpy()
 
         return keep
 
     def state(key: str) -> Callable[..., None]:
-        def keep(_: torch.nn.Module, given: tuple[torch.Tensor]) -> None:
-            traced[key] = given[0][0].numpy()
+        def keep(_: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+            traced[key] = inputs[0][0].numpy()
 
         return keep
 
