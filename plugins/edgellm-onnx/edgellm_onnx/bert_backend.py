@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 from pathlib import Path
 from types import MappingProxyType
@@ -74,6 +75,4 @@ class BertBackend:
         return EncoderEngine(plan)
 
     def describe(self) -> dict[str, str]:
-        import importlib.metadata
-
         return {"library": f"onnxruntime {importlib.metadata.version('onnxruntime')}"}

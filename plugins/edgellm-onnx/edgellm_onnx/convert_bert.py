@@ -60,10 +60,8 @@ def convert(conversion: Conversion, progress: Progress) -> Converted:
     """
     if conversion.embedding or conversion.i2s_layout or conversion.bits:
         raise UsageError("a BERT becomes ONNX as it is, in 32 bits", hint="leave --bits, --embedding, --i2s-layout out")
-    source = Path(conversion.source.path)
-    folder = source if source.is_dir() else source.parent
-    builder = builder_of(source)
-    size = builder.weights.tensor_bytes
+    builder = builder_of(Path(conversion.source.path))
+    folder, size = builder.where, builder.weights.tensor_bytes
     model = builder.build(lambda done: progress(done, size, f"building {conversion.target.name}"))
     with new_folder(conversion.target, replace=conversion.replace) as part:
         data = model.SerializeToString()

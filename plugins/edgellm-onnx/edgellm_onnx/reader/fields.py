@@ -15,8 +15,7 @@ class Model:
 
 
 class Opset:
-    DOMAIN = 1
-    VERSION = 2
+    DOMAIN, VERSION = 1, 2
 
 
 class Function:
@@ -53,8 +52,7 @@ class Attribute:
 class Value:
     """ValueInfoProto."""
 
-    NAME = 1
-    TYPE = 2
+    NAME, TYPE = 1, 2
 
 
 class Type:
@@ -62,13 +60,11 @@ class Type:
 
 
 class TensorType:
-    ELEM_TYPE = 1
-    SHAPE = 2
+    ELEM_TYPE, SHAPE = 1, 2
 
 
 class Dimension:
-    VALUE = 1
-    PARAM = 2
+    VALUE, PARAM = 1, 2
 
 
 class Tensor:
@@ -90,8 +86,7 @@ class Tensor:
 class Entry:
     """StringStringEntryProto."""
 
-    KEY = 1
-    VALUE = 2
+    KEY, VALUE = 1, 2
 
 
 EXTERNAL = 1  # value of Tensor.DATA_LOCATION: the bytes are in another file
