@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,9 +56,7 @@ def read_kept(path: Path, kind: type[T]) -> T | None:
 
 
 def _keep(path: Path, data: bytes) -> None:
-    try:
+    # A cache that cannot be written costs a probe per start, nothing else.
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)
-    except OSError:
-        # A cache that cannot be written costs a probe per start, nothing else.
-        return

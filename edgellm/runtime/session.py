@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import queue
 import threading
@@ -112,11 +113,9 @@ class Dispatcher:
         with self._lock:
             sinks, self._sinks = list(self._sinks.values()), {}
         for sink in sinks:
-            try:
+            # Where the listener's event loop is closed, nobody listens any more.
+            with contextlib.suppress(RuntimeError):
                 sink.put(copy.copy(error))
-            except RuntimeError:
-                # The listener's event loop is closed: nobody listens any more.
-                continue
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, outcomes: list[tuple[asyncio.Queue[Outcome], Outcome]]) -> None:
@@ -124,10 +123,8 @@ def _hand_over(loop: asyncio.AbstractEventLoop, outcomes: list[tuple[asyncio.Que
         for target, outcome in outcomes:
             target.put_nowait(outcome)
 
-    try:
+    with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(put_all)
-    except RuntimeError:
-        return
 
 
 class Session(Protocol):

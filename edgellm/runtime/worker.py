@@ -6,6 +6,7 @@ prints cannot break a frame. The end of stdin means that the parent is gone: the
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -79,10 +80,8 @@ def _receive(down: IO[bytes], inbox: queue.SimpleQueue[wire.Down]) -> None:
 
 
 def _offer_to_oom_killer() -> None:
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
-    except OSError:
-        return
 
 
 if __name__ == "__main__":

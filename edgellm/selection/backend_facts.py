@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from edgellm.contract.backend import CacheQuantizer, Calibrator, Loader, Offload, Offloader, Repacker, priors_of
+from edgellm.contract.backend import (
+    Backend,
+    CacheQuantizer,
+    Calibrator,
+    Loader,
+    Offload,
+    Offloader,
+    Repacker,
+    priors_of,
+)
 from edgellm.estimate import quants
 from edgellm.history import calibrations
 from edgellm.selection.offload import assumed, live
@@ -16,9 +24,6 @@ from edgellm.types.machine import Machine
 from edgellm.types.model import ModelFile, Shape
 from edgellm.types.priors import NO_PRIORS, NO_REPACKING, Priors, Repacking
 from edgellm.types.request import KV_TYPES
-
-if TYPE_CHECKING:
-    from edgellm.contract.backend import Backend
 
 KV_BLOCK = 32  # elements of a block of q8_0 and q4_0: a head must be a multiple of it
 

@@ -6,17 +6,15 @@ What keys and tensors mean is left to header.py.
 from __future__ import annotations
 
 import math
+import mmap
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from edgellm.errors import BadArtifact
 from edgellm.formats.sniff import sniff
 
-if TYPE_CHECKING:
-    import mmap
-
-    Buffer = bytes | mmap.mmap
+Buffer = bytes | mmap.mmap
 
 # Far above any real model (0.9M strings in the largest), and low enough that the header of a hostile file costs under
 # 64 MiB and a second.

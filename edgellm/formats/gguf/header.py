@@ -16,14 +16,10 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
-from edgellm.formats.gguf.cursor import Cursor, Value
+from edgellm.formats.gguf.cursor import Buffer, Cursor, Value
 from edgellm.formats.gguf.ggml_types import REMOVED, TYPES, GgmlType
-
-if TYPE_CHECKING:
-    from edgellm.formats.gguf.cursor import Buffer
 
 # Far above any real model (46k tensors in the largest), and low enough that a hostile header costs under 64 MiB.
 MAX_TENSORS = 65_536
