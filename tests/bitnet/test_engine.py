@@ -244,6 +244,11 @@ def test_embeddings_are_the_oracles_of_unit_length(tmp_path, isa, pooling):
         np.testing.assert_array_equal(feed(engine, 1, sequences[3]), first)  # slots keep what they have
         np.testing.assert_array_equal(feed(engine, 0, [5], n_past=17), feed(engine, 1, [5], n_past=17))
         assert "embed" in engine.info.capabilities
+        with pytest.raises(CacheFull):
+            engine.embed([[1] * 161])
+        for wrong in (-1, model.vocab):
+            with pytest.raises(ValueError):
+                engine.embed([[wrong]])
     for row, tokens in zip(found, sequences, strict=True):
         hidden = reference.hidden(tokens)
         wanted = {"mean": hidden.mean(axis=0), "cls": hidden[0], "last": hidden[-1]}[pooling]
@@ -253,6 +258,7 @@ def test_embeddings_are_the_oracles_of_unit_length(tmp_path, isa, pooling):
 
 @pytest.mark.parametrize("pooling", POOLING)
 def test_tokens_that_cannot_be_embedded_are_refused(tmp_path, pooling):
+    """The words, which must not depend on the instruction sets that a processor has."""
     model = Tiny("qwen3", input_norms=True, keys={"pooling_type": POOLING[pooling]})
     with engine_of(model.write(tmp_path / "model.gguf"), settings_of(n_ctx=160, n_batch=64)) as engine:
         with refuses(CacheFull, needed=161, free=160):
