@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +137,7 @@ def test_a_damaged_packed_file_is_not_believed_and_written_again(path, own_home,
 @pytest.mark.parametrize("place", ["a file", "no permission"])
 def test_a_folder_that_cannot_be_written_costs_a_note(path, own_home, monkeypatch, place):
     if place == "a file":
+        shutil.rmtree(own_home / "cache")
         (own_home / "cache").write_bytes(b"")
     elif os.geteuid():
         own_home.chmod(0o555)
