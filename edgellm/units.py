@@ -73,6 +73,11 @@ def show_size(n_bytes: float) -> str:
     return f"{n_bytes:.0f} B"
 
 
+def counted(n: int, noun: str) -> str:
+    """`1, "thread"` -> `"1 thread"`, `4, "thread"` -> `"4 threads"`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def show_params(n_params: float) -> str:
     """`134515008` -> `"135M"`, `8030261248` -> `"8.0B"`."""
     return f"{n_params / 1e9:.1f}B" if n_params >= 1e9 else f"{n_params / 1e6:.0f}M"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from edgellm import tables
 from edgellm.tables import Place
-from edgellm.types.request import SelectionRequest, cache_type, layers_on_gpu, task_of
+from edgellm.types.options import SelectionOptions
+from edgellm.types.request import SelectionRequest
 from edgellm.units import parse_bytes
 
 THIS_MACHINE = "this machine"
@@ -111,13 +112,5 @@ def _request(row: _Row, place: Place) -> SelectionRequest:
     with place.located("max_memory"):
         memory = None if row.max_memory is None else parse_bytes(row.max_memory)
     with place.located():
-        return SelectionRequest(
-            task=task_of(row.task),
-            ctx=row.ctx,
-            min_tps=row.min_tps,
-            max_memory_bytes=memory,
-            backend=row.backend,
-            slots=row.slots,
-            gpu_layers=layers_on_gpu(row.gpu_layers),
-            kv_type=cache_type(row.kv),
-        )
+        asked = {name: getattr(row, name) for name in _BoxDefaults.__dataclass_fields__}
+        return SelectionOptions(**asked | {"max_memory": memory}).request()

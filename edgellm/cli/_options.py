@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edgellm import settings
+from edgellm.errors import UsageError
+from edgellm.units import counted, parse_rate, show_size
+
 if TYPE_CHECKING:
     from edgellm.app.launch import Progress
     from edgellm.types.options import LaunchOptions
@@ -41,8 +45,6 @@ kv = click.option(
 
 def _look_in(ctx: click.Context, param: click.Parameter, folders: Sequence[Path]) -> None:
     """Adds folders to those of EDGELLM_MODELS_DIR while the command runs."""
-    from edgellm import settings
-
     if folders:
         own = tuple(folder.expanduser() for folder in folders)
         ctx.with_resource(settings.override(models_dirs=(*own, *settings.current().models_dirs)))
@@ -60,9 +62,6 @@ models_dir = click.option(
 
 
 def _hold_to(ctx: click.Context, param: click.Parameter, rate: str | None) -> None:
-    from edgellm import settings
-    from edgellm.units import parse_rate
-
     if rate is not None:
         parse_rate(rate)
         ctx.with_resource(settings.override(max_rate=rate))
@@ -70,8 +69,6 @@ def _hold_to(ctx: click.Context, param: click.Parameter, rate: str | None) -> No
 
 def _stay_offline(ctx: click.Context, param: click.Parameter, offline: bool) -> bool:
     """While the command runs, sources make no requests and only look on this disk."""
-    from edgellm import settings
-
     if offline:
         ctx.with_resource(settings.override(offline=True))
     return offline
@@ -123,7 +120,6 @@ def make_plan(
         UsageError, NothingFits, SourceError, ArtifactError, BackendError.
     """
     from edgellm.app import launch
-    from edgellm.errors import UsageError
 
     if model is None and options.quant is not None:
         raise UsageError(
@@ -143,8 +139,6 @@ def launch_options(*, options: Sequence[str], **flags: Any) -> LaunchOptions:
 
 
 def _pairs(options: Sequence[str]) -> dict[str, str]:
-    from edgellm.errors import UsageError
-
     wrong = [text for text in options if "=" not in text]
     if wrong:
         raise UsageError(f"--option {wrong[0]} is not NAME=VALUE", hint="as in --option head=q8", param="option")
@@ -181,8 +175,6 @@ class _Lines:
         self._began = (0.0, 0)  # when, and with how many bytes
 
     def __call__(self, done: int, total: int | None, what: str) -> None:
-        from edgellm.units import show_size
-
         now = time.monotonic()
         if what == self._what and now < self._next:
             return
@@ -193,8 +185,6 @@ class _Lines:
         click.echo(f"{what}{amount}{self._pace(now, done, total)}", err=True)
 
     def _pace(self, now: float, done: int, total: int | None) -> str:
-        from edgellm.units import show_size
-
         rate = (done - self._began[1]) / (now - self._began[0]) if now > self._began[0] else 0.0
         if rate <= 0:
             return ""
@@ -208,9 +198,5 @@ def headline(plan: LaunchPlan) -> str:
     name = " ".join(filter(None, (plan.artifact.model_id, plan.artifact.quant)))
     slots = f", {run.n_slots} at the same time" if run.n_slots > 1 else ""
     layers = {0: "", -1: ", all layers on the GPU"}.get(run.gpu_layers, f", {run.gpu_layers} layers on the GPU")
-    threads = _threads(run.n_threads)
+    threads = counted(run.n_threads, "thread")
     return f"{name} on {plan.backend}: {run.n_ctx:,} tokens of context{slots}, {threads}{layers}"
-
-
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"

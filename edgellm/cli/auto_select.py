@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli._options import gpu_layers, kv, models_dir
+from edgellm.units import show_memory, show_params, show_rate, show_size
 
 if TYPE_CHECKING:
     from edgellm.types.machine import Machine
@@ -88,8 +89,6 @@ def _show(decision: Decision, machine: Machine, request: SelectionRequest, *, ex
 
 
 def _show_choice(console: Any, c: Candidate, machine: Machine, *, reads_only: bool) -> None:
-    from edgellm.units import show_memory, show_params, show_rate, show_size
-
     speed = c.prefill if reads_only else c.decode
     rate = f"{show_rate(speed.tok_s)} tok/s ({show_rate(speed.low)} to {show_rate(speed.high)})"
     threads = str(c.threads) if c.threads == c.threads_batch else f"{c.threads} and {c.threads_batch} for prompts"
@@ -107,8 +106,6 @@ def _show_choice(console: Any, c: Candidate, machine: Machine, *, reads_only: bo
 
 
 def _on_gpu(c: Candidate) -> str:
-    from edgellm.units import show_memory
-
     if not c.gpu_layers:
         return ""
     layers = "all layers" if c.gpu_layers < 0 else f"{c.gpu_layers} layers"

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgellm import settings
 from edgellm.cli._options import kv
+from edgellm.errors import UsageError
+from edgellm.units import counted, show_memory, show_rate
 
 if TYPE_CHECKING:
     from edgellm.history.run_log import Bench, Numbers, Quality, Run
@@ -94,10 +97,8 @@ def command(
 
     MODEL is a catalog id or a path of a model file; without it, what `edgellm serve` would choose.
     """
-    from edgellm import settings
     from edgellm.app import launch
     from edgellm.contract.child import ended_with_us
-    from edgellm.errors import UsageError
     from edgellm.sdk import bench
     from edgellm.types.request import SelectionRequest, cache_type
 
@@ -134,8 +135,6 @@ def _plan(model: str | None, request: SelectionRequest) -> LaunchPlan:
 
 
 def _read(path: Path) -> str:
-    from edgellm.errors import UsageError
-
     try:
         with open(path, "rb") as file:
             return file.read(MAX_TEXT_BYTES).decode("utf-8", "replace")
@@ -180,8 +179,6 @@ def _speed(plan: LaunchPlan, tests: BenchOptions, report: dict[str, Any], *, com
 
 
 def _table(results: Results, row: Bench, expected: dict[tuple[str, int], float]) -> list[str]:
-    from edgellm.units import show_rate
-
     lines = [f"{'test':<16} {'threads':>7} {'tok/s':>8} {'spread':>15} {'first token':>12} {'predicted':>10}"]
     for test in row.tests:
         spread = f"{show_rate(test.low)} to {show_rate(test.high)}"
@@ -197,12 +194,11 @@ def _table(results: Results, row: Bench, expected: dict[tuple[str, int], float])
 
 def _memory(run: Run) -> list[str]:
     from edgellm.history import run_log
-    from edgellm.units import show_memory
 
     def shown(numbers: Numbers) -> str:
         return "unknown" if numbers.resident_bytes is None else show_memory(numbers.resident_bytes)
 
-    threads = "1 thread" if run.threads == 1 else f"{run.threads} threads"
+    threads = counted(run.threads, "thread")
     lines = [f"memory at its peak, {threads}: {shown(run.measured)}, {shown(run.predicted)} predicted"]
     if run_log.is_busy(run):
         lines.append(f"Other programs had the processors for {run.waited or 0:.0%} of the time: rates are too low.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.errors import BackendUnavailable, UsageError
+from edgellm.units import counted
 
 if TYPE_CHECKING:
     from edgellm.types.calibration import Calibration
@@ -96,7 +97,7 @@ def _show(name: str, calibration: Calibration, seconds: float) -> None:
     click.echo(f"{name}: {calibration.build}, {seconds:.1f} s{repeats}")
     click.echo("1e9 weights per second, one token at a time / in prompts of 512")
     counts = sorted({count for _, count in calibration.decode})
-    names = ("1 thread" if count == 1 else f"{count} threads" for count in counts)
+    names = (counted(count, "thread") for count in counts)
     click.echo(f"  {'type':<8}" + "".join(f"{name:>18}" for name in names))
     kinds = dict.fromkeys(kind for kind, _ in calibration.decode)
     for kind in sorted(kinds, key=lambda kind: -calibration.decode.get((kind, counts[0]), 0)):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgellm.errors import UsageError
+from edgellm.units import show_size
 
 if TYPE_CHECKING:
     from edgellm.contract.converter import Converter
@@ -43,7 +44,6 @@ def command(
     from edgellm.cli._options import progress
     from edgellm.contract.converter import Conversion
     from edgellm.contract.manager import plugins
-    from edgellm.units import show_size
 
     source = identify(model)
     converter = _choose(plugins().converters(), source.format, to_format.lower())

@@ -19,7 +19,7 @@ import click
 
 from edgellm import __version__, settings
 from edgellm.cli import dump
-from edgellm.units import GIB, show_memory, show_size
+from edgellm.units import GIB, counted, show_memory, show_size
 
 if TYPE_CHECKING:
     from edgellm.contract.backend import Advice, Backend, Device, Offload
@@ -159,8 +159,7 @@ def examine_history(report: Report, machine: Machine) -> None:
     if log.problem:
         report.problem(log.problem, f"move {log.path} away: what was learned is forgotten")
     if log.skipped:
-        lines = "1 line" if log.skipped == 1 else f"{log.skipped} lines"
-        report.note(f"{lines} of {log.path} cannot be read and are left out")
+        report.note(f"{counted(log.skipped, 'line')} of {log.path} cannot be read and are left out")
     for row in report.history["drift"]:
         report.note(f"drift: {row['text']}", row["fix"])
     for row in report.history["vetoes"]:

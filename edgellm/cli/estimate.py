@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli._options import gpu_layers, kv, models_dir
+from edgellm.errors import EdgeLLMError, UnsupportedArtifact, UsageError
+from edgellm.units import show_memory, show_params, show_rate, show_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +66,6 @@ def command(
     from edgellm.app.context import of, request_for
     from edgellm.app.file_plan import opened
     from edgellm.app.resolve import resolve
-    from edgellm.errors import UnsupportedArtifact, UsageError
     from edgellm.selection.fit import fit_reports
     from edgellm.selection.scenario import Scenario
     from edgellm.types.options import SelectionOptions
@@ -96,7 +97,6 @@ def command(
 
 def _chosen(card: ModelCard, context: SelectionContext, request: SelectionRequest) -> str:
     """The quantization of the card that selection would run; "" where it would run none."""
-    from edgellm.errors import EdgeLLMError
     from edgellm.selection.decide import decide
     from edgellm.selection.scenario import TASK_NEEDS
 
@@ -123,7 +123,6 @@ def _show(
 
 def _head(console: Console, resolved: ResolvedModel, machine: Machine, quant: str) -> None:
     from edgellm.selection.reasons import FREE_LICENSES
-    from edgellm.units import show_params
 
     card = resolved.card
     restricts = "" if card.license in (*FREE_LICENSES, "unknown") else ", which restricts use"
@@ -139,7 +138,6 @@ def _show_one(
 ) -> None:
     from edgellm import explain
     from edgellm.selection.fit_json import size
-    from edgellm.units import show_memory, show_size
 
     candidate, footprint, kept = report.candidate, report.candidate.footprint, report.kept
     _head(console, resolved, machine, candidate.quant)
@@ -185,8 +183,6 @@ def _show_one(
 
 
 def _span(rate: Rate) -> str:
-    from edgellm.units import show_rate
-
     return f"{show_rate(rate.tok_s)} tok/s ({show_rate(rate.low)} to {show_rate(rate.high)})"
 
 
@@ -204,8 +200,6 @@ def _pairs(console: Console, rows: Sequence[tuple[str, str]]) -> None:
 
 
 def _show_remedies(console: Console, report: FitReport) -> None:
-    from edgellm.units import show_memory
-
     if report.remedies:
         console.print("It would fit with" if len(report.remedies) == 1 else "It would fit with one of")
         for remedy in report.remedies:
@@ -228,7 +222,6 @@ def _show_all(  # noqa: PLR0917
 ) -> None:
     """A line for each quantization, the largest first."""
     from edgellm import explain
-    from edgellm.units import show_memory, show_rate, show_size
 
     _head(console, resolved, machine, "")
     console.print()
@@ -253,7 +246,6 @@ def _show_all(  # noqa: PLR0917
 
 def _word(report: FitReport) -> str:
     from edgellm.types.verdict import CannotRun, DoesNotFit, Fits, FitsSlowly
-    from edgellm.units import show_memory
 
     match report.verdict:
         case DoesNotFit(missing_bytes=missing_bytes):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli._options import models_dir
+from edgellm.errors import NothingFits, UsageError
+from edgellm.units import show_memory, show_params, show_rate, show_size
 
 if TYPE_CHECKING:
     from edgellm.selection.context import SelectionContext
@@ -35,7 +37,6 @@ def command(
     """List the catalog and what is on this disk."""
     from edgellm.app.context import cards as known_cards
     from edgellm.app.context import of
-    from edgellm.errors import UsageError
     from edgellm.store.library import Library
     from edgellm.types.request import SelectionRequest
 
@@ -70,7 +71,6 @@ def _plans(
 
     One decision for each model.
     """
-    from edgellm.errors import NothingFits
     from edgellm.selection import decision_json
     from edgellm.selection.decide import decide
 
@@ -110,8 +110,6 @@ def _row(card: ModelCard, stored: list[StoredModel], plan: dict[str, Any] | None
 
 
 def _print_rows(listed: list[dict[str, Any]]) -> None:
-    from edgellm.units import show_params
-
     width = max((len(row["id"]) for row in listed), default=0)
     click.echo(f"{'model':<{width}}  params    context  licence")
     for row in listed:
@@ -127,7 +125,6 @@ def _print_rows(listed: list[dict[str, Any]]) -> None:
 def _print_fitting(listed: list[dict[str, Any]], request: SelectionRequest, slow: int) -> None:
     """At most 80 columns for ids of up to 36 characters."""
     from edgellm.selection.scenario import TASK_NEEDS
-    from edgellm.units import show_memory, show_rate, show_size
 
     width = max((len(row["id"]) + 1 for row in listed), default=5)
     quant, weights, context, rate, memory = COLUMNS
@@ -169,8 +166,6 @@ def _found(stored: list[StoredModel]) -> list[dict[str, Any]]:
 
 
 def _print_stored(stored: list[StoredModel], others: list[dict[str, Any]], as_json: bool) -> None:
-    from edgellm.units import show_size
-
     entries: list[dict[str, Any]] = [
         {
             "id": s.model_id,

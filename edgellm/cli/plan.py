@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from edgellm.cli._options import models_dir
+from edgellm.errors import UsageError
+from edgellm.units import show_memory, show_rate, show_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +98,6 @@ def _sites(description: Fleet, models_file: Path | None) -> list[Site]:
 
 
 def _machine(box: Box) -> Machine:
-    from edgellm.errors import UsageError
     from edgellm.hardware import profiles
 
     try:
@@ -146,7 +147,6 @@ def _show_shared(console: Console, shared: Shared) -> None:
 
 def _show_box(console: Console, box: Assigned, width: int) -> None:
     from edgellm.selection.fleet import is_slow
-    from edgellm.units import show_memory, show_rate, show_size
 
     site, c = box.site, box.choice
     copies = f" x{site.count}" if site.count > 1 else ""
@@ -178,7 +178,6 @@ def _reasons(box: Assigned, *, explain: bool, shared: bool) -> list[str]:
 
 def _show_downloads(console: Console, boxes: Sequence[Assigned]) -> None:
     from edgellm.selection.fleet_json import downloads
-    from edgellm.units import show_size
 
     files = downloads(boxes)
     if not files:

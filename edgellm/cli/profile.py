@@ -11,6 +11,7 @@ import click
 
 from edgellm.errors import UsageError
 from edgellm.files import write_atomic
+from edgellm.units import counted, show_memory
 
 if TYPE_CHECKING:
     from edgellm.types.machine import Machine
@@ -103,8 +104,6 @@ def _show(machine: Machine) -> None:
 
 
 def _rows(machine: Machine) -> list[tuple[str, str]]:
-    from edgellm.units import show_memory
-
     cpu, ram = machine.cpu, machine.memory
     available = "not stated" if ram.available_bytes is None else show_memory(ram.available_bytes)
     bandwidth = "unknown" if ram.bandwidth_gb_s is None else f"{ram.bandwidth_gb_s:g} GB/s ({ram.bandwidth_basis})"
@@ -132,13 +131,10 @@ def _rows(machine: Machine) -> list[tuple[str, str]]:
         rows.append(("source", ", ".join(filter(None, (origin.kind, origin.source, origin.date)))))
     if machine.source_trust == "unverified":
         rows.append(("trust", "unverified: written from memory, not looked up"))
-    rows.append(("for a model", f"{show_memory(machine.memory_budget_bytes)}, {_threads(machine.compute_threads)}"))
+    threads = counted(machine.compute_threads, "thread")
+    rows.append(("for a model", f"{show_memory(machine.memory_budget_bytes)}, {threads}"))
     rows.extend(("note", note) for note in machine.notes)
     return rows
-
-
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def _cluster(cores: int, kind: str, max_mhz: int | None) -> str:
@@ -146,16 +142,12 @@ def _cluster(cores: int, kind: str, max_mhz: int | None) -> str:
 
 
 def _caches(machine: Machine) -> str:
-    from edgellm.units import show_memory
-
     cpu = machine.cpu
     sizes = (("L1d", cpu.l1d_bytes, " per core"), ("L2", cpu.l2_bytes, " per core"), ("L3", cpu.l3_bytes, ""))
     return ", ".join(f"{name} {show_memory(size, exact=True)}{per}" for name, size, per in sizes if size) or "unknown"
 
 
 def _limits(machine: Machine) -> str:
-    from edgellm.units import show_memory
-
     limits = machine.limits
     parts = []
     if limits.memory_bytes is not None:

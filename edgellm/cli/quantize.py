@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgellm.units import show_size
+
 if TYPE_CHECKING:
     from edgellm.app.quantize.make import Made, Progress
     from edgellm.app.quantize.plan import Plan
@@ -83,7 +85,6 @@ def _nothing_to_do(decision: Decision, as_json: bool) -> None:
 
 def _tell(planned: Plan) -> None:
     from edgellm import explain
-    from edgellm.units import show_size
 
     source, n = planned.source.artifact, len(planned.file.tensors)
     changed = sum(p.changes for p in planned.file.tensors)
@@ -96,8 +97,6 @@ def _tell(planned: Plan) -> None:
 
 
 def _done(planned: Plan, result: Made) -> None:
-    from edgellm.units import show_size
-
     click.echo(f"Wrote {result.path}, {show_size(result.bytes)}, in {result.seconds:.0f} s")
     click.echo(f"  its {result.tensor_bytes:,} bytes of tensors are what was predicted")
     click.echo(f"  run it: edgellm run {result.name or result.path}")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgellm.units import counted
+
 if TYPE_CHECKING:
     from edgellm.estimate.isa import IsaClass
     from edgellm.estimate.quants import Quant
@@ -165,7 +167,7 @@ def _show_one(quant: Quant, cpu: str, here: IsaClass, measured: MeasuredSpeed | 
         lines.append(f"  measured   {NOT_MEASURED}")
     else:
         rates = f"{measured.decode_gw_s:.1f}e9 weights/s for a token, {measured.prefill_gw_s:.1f}e9 in prompts"
-        lines.append(f"  measured   {rates} ({measured.backend}, {_threads(measured.threads)})")
+        lines.append(f"  measured   {rates} ({measured.backend}, {counted(measured.threads, 'thread')})")
         for size, (decode, prefill) in measured.tok_s.items():
             lines.append(f"             a {size} model: {decode:.3g} tok/s, prompts {prefill:.3g} tok/s")
     click.echo("\n".join(lines))
@@ -200,11 +202,7 @@ def _show_builds(stored: list[tuple[str, Calibration]], threads: int) -> None:
     if not stored:
         click.echo(f"measured  {NOT_MEASURED}")
         return
-    click.echo(f"measured  1e9 weights per second while decoding with {_threads(threads)}, read from memory:")
+    click.echo(f"measured  1e9 weights per second while decoding with {counted(threads, 'thread')}, read from memory:")
     for name, rates in stored:
         click.echo(f"          {name}, {rates.date}, {rates.build}")
     click.echo("1B, 8B    tokens per second of Llama 3.2 1B and Llama 3.1 8B with 1,024 tokens cached, by these rates")
-
-
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli._options import headline, launch_options, launches, make_plan
+from edgellm.errors import EdgeLLMError, UsageError
 
 if TYPE_CHECKING:
     from edgellm.sdk.client import EdgeLLM
@@ -58,7 +59,6 @@ def command(
     "echo"; without it, the best model that this machine runs well is chosen.
     """
     from edgellm.contract.child import ended_with_us
-    from edgellm.errors import UsageError
 
     if raw and system is not None:
         raise UsageError("--raw has no place for --system", hint="write it into the text, or leave out --raw")
@@ -161,8 +161,6 @@ class Talk:
 def _converse(talk: Talk) -> None:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives input() editing and history
-
-    from edgellm.errors import EdgeLLMError
 
     click.echo("Ask something; /help for commands, Ctrl-D to leave.", err=True)
     while (text := _read()) is not None:

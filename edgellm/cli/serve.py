@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli._options import headline, launch_options, launches, make_plan
+from edgellm.units import counted
 
 if TYPE_CHECKING:
     from edgellm.sdk.client import EdgeLLM
@@ -105,5 +106,4 @@ def _watch_loading(llm: EdgeLLM, server: Listener) -> list[Exception]:
 
 
 def _say_draining(n_requests: int) -> None:
-    requests = "1 request" if n_requests == 1 else f"{n_requests} requests"
-    click.echo(f"Finishing {requests}; Ctrl-C again stops at once.", err=True)
+    click.echo(f"Finishing {counted(n_requests, 'request')}; Ctrl-C again stops at once.", err=True)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from edgellm import settings
 from edgellm.files import write_atomic
 from edgellm.types.machine import Machine
-from edgellm.units import GIB, MIB
+from edgellm.units import GIB, MIB, counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,9 +128,8 @@ def measure(threads: int, size: int, seconds: float) -> MemoryBandwidth:
     best = min(one.elapsed_s for one in passes)
     waited, runnable = sum(one.waited for one in passes), sum(one.ran + one.waited for one in passes)
     busy = waited > BUSY_SHARE * runnable
-    word = "thread" if threads == 1 else "threads"
     beside = ", beside other programs" if busy else ""
-    basis = f"measured: {threads} {word}, {pages} pages, numpy or over {size // MIB} MiB{beside}"
+    basis = f"measured: {counted(threads, 'thread')}, {pages} pages, numpy or over {size // MIB} MiB{beside}"
     return MemoryBandwidth(round(size / best / 1e9, 2), basis, occasions=0 if busy else 1, contended=busy)
 
 

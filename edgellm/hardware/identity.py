@@ -6,7 +6,7 @@ import re
 from datetime import date
 
 from edgellm.types.machine import Cpu, Memory, Provenance
-from edgellm.units import GIB
+from edgellm.units import GIB, counted
 from edgellm.version import __version__
 
 
@@ -15,9 +15,8 @@ def machine_name(processor: Cpu, ram: Memory, board: str = "") -> str:
     what = board or re.sub(r"\((R|TM|tm|r)\)", "", processor.model).strip()
     if what == "unknown":
         what = f"unknown {processor.arch}"
-    cores = "1 core" if processor.cores == 1 else f"{processor.cores} cores"
     size = f"{ram.total_bytes / GIB:.1f} GiB" if ram.total_bytes else "memory unknown"
-    return f"{re.sub(' +', ' ', what)}, {cores}, {size}"
+    return f"{re.sub(' +', ' ', what)}, {counted(processor.cores, 'core')}, {size}"
 
 
 def machine_id(name: str) -> str:

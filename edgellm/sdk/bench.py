@@ -127,19 +127,13 @@ def _round(load: _Load, options: BenchOptions, threads: int, results: Results) -
         for length in options.prompts:
             done = load.ask(load.cached(depth), length, 1)
             key = (f"pp{length}{suffix}", threads)
-            results.values[key].append(_prefilled(done) / done.timings.prefill_s)
+            prefilled = done.usage.prompt_tokens - done.usage.cached_tokens
+            results.values[key].append(prefilled / done.timings.prefill_s)
             results.first_token_s[key].append(done.timings.queued_s + done.timings.prefill_s)
         if options.gen:
             done = load.ask(load.cached(depth), 1, options.gen + 1)
-            results.values[f"tg{options.gen}{suffix}", threads].append(done.timings.decode_tok_s(_generated(done)))
-
-
-def _prefilled(done: Done) -> int:
-    return done.usage.prompt_tokens - done.usage.cached_tokens
-
-
-def _generated(done: Done) -> int:
-    return done.usage.completion_tokens
+            rate = done.timings.decode_tok_s(done.usage.completion_tokens)
+            results.values[f"tg{options.gen}{suffix}", threads].append(rate)
 
 
 class _Load:
