@@ -18,7 +18,7 @@ from edgellm.builtin.echo import EchoBackend
 from edgellm.catalog import lookup
 from edgellm.contract.backend import Device, Loader, Offload
 from edgellm.contract.manager import plugins
-from edgellm.contract.source import FetchedFile
+from edgellm.contract.source import FetchedFile, Progress
 from edgellm.errors import (
     BadArtifact,
     SourceError,
@@ -61,7 +61,7 @@ class FakeSource:
     def needs(self, folder: Path, n_bytes: int) -> list[tuple[Path, int]]:
         return [(folder, n_bytes)]
 
-    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: launch.Progress) -> list[FetchedFile]:
+    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[FetchedFile]:
         self.asked.append(uri)
         progress(10, n_bytes, "fetching")
         if self.fails or self.dead or not self.path:
@@ -125,7 +125,7 @@ def test_a_source_that_stops_in_the_middle_gives_way_to_the_next(smollm2: str, m
 class Gated(FakeSource):
     """A hub that answers, and asks for a licence to be accepted."""
 
-    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: launch.Progress) -> list[FetchedFile]:
+    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[FetchedFile]:
         self.asked.append(uri)
         raise SourceError(f"{uri} is gated")
 

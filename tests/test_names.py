@@ -125,13 +125,22 @@ def twice(modules_of: dict[str, set[str]]) -> dict[str, list[str]]:
     return {name: sorted(modules) for name, modules in modules_of.items() if len(modules) > 1}
 
 
-def test_a_public_class_has_a_name_of_its_own() -> None:
+def types_of(tree: ast.Module) -> Iterator[str]:
+    """Public classes and aliases of types. A constant is in capitals; type variables of one letter are local."""
+    for node in tree.body:
+        names = [node.name] if isinstance(node, ast.ClassDef) else []
+        if isinstance(node, ast.Assign):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        yield from (name for name in names if name[0].isupper() and not name.isupper())
+
+
+def test_a_public_type_has_a_name_of_its_own() -> None:
     modules_of = defaultdict(set)
     for file in sources("edgellm"):
-        for node in tree_of(file).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                modules_of[node.name].add(str(file.relative_to(ROOT)))
+        for name in types_of(tree_of(file)):
+            modules_of[name].add(str(file.relative_to(ROOT)))
 
+    assert {"SelectionContext", "Progress", "BodyT"} <= modules_of.keys()
     assert twice(modules_of) == {}
 
 

@@ -18,7 +18,7 @@ from edgellm.estimate import quants
 from edgellm.history import fingerprint, run_log
 from edgellm.history.corrections import Corrections
 from edgellm.selection.backend_facts import BackendFacts, assumed_facts, backend_facts
-from edgellm.selection.context import Run, SelectionContext
+from edgellm.selection.context import RunKey, SelectionContext
 from edgellm.selection.rule_result import Rule
 from edgellm.store import local
 from edgellm.store.library import Library
@@ -139,7 +139,7 @@ def corrections(machine: Machine, backends: Iterable[BackendFacts]) -> Correctio
     return run_log.of_runs(log.runs, bases, machine.compute_threads)
 
 
-def divergences(machine: Machine) -> Mapping[Run, float]:
+def divergences(machine: Machine) -> Mapping[RunKey, float]:
     """KL divergence to the unquantized model, in nats, as last checked here."""
     return {
         (check.backend, check.model, check.quant): check.mean_kl

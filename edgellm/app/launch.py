@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NoReturn
 
@@ -13,7 +13,7 @@ from edgellm.app.resolve import Reference, ReferenceKind, refer, resolve
 from edgellm.catalog.identify import identify
 from edgellm.contract.backend import Configurable
 from edgellm.contract.manager import plugins
-from edgellm.contract.source import Resolver, scheme_of
+from edgellm.contract.source import Progress, Resolver, scheme_of
 from edgellm.errors import (
     ArtifactError,
     SourceError,
@@ -35,8 +35,6 @@ from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import Candidate, Decision, LaunchPlan, Settings
 from edgellm.types.reason import CouldBeMade, ModelNamed, ModelSkipped, NameShadowsFile, Reason, SourceSilent, Threads
 from edgellm.types.request import SelectionRequest
-
-Progress = Callable[[int, int | None, str], None]
 
 ECHO_CTX = 4096
 REACH_TIMEOUT_S = 5.0

@@ -17,7 +17,7 @@ from edgellm.errors import UsageError
 from edgellm.units import counted, parse_rate, show_size
 
 if TYPE_CHECKING:
-    from edgellm.app.launch import Progress
+    from edgellm.contract.source import Progress
     from edgellm.types.options import LaunchOptions
     from edgellm.types.plan import Decision, LaunchPlan
 

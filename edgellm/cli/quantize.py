@@ -15,7 +15,7 @@ import click
 from edgellm.units import show_size
 
 if TYPE_CHECKING:
-    from edgellm.app.quantize.make import Made, Progress
+    from edgellm.app.quantize.make import Made, WriteProgress
     from edgellm.app.quantize.plan import Plan
     from edgellm.types.plan import Decision
 
@@ -128,7 +128,7 @@ def _answer(planned: Plan, result: Made | None) -> dict[str, Any]:
 
 
 @contextmanager
-def _progress(quant: str) -> Iterator[Progress]:
+def _progress(quant: str) -> Iterator[WriteProgress]:
     """Percent and time left: a bar on a terminal, a line now and then elsewhere."""
     if not sys.stderr.isatty():
         yield _Lines(quant)

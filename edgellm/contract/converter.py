@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from edgellm.contract.source import Progress
 from edgellm.types.model import Artifact
-
-Progress = Callable[[int, int | None, str], None]  # bytes done, bytes in all, what is being written
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from edgellm.types.model import Artifact
 
-Progress = Callable[[int, int, str], None]  # tensors done, tensors in all, the name of the one being written
+TensorProgress = Callable[[int, int, str], None]  # tensors done, tensors in all, the name of the one being written
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Quantizer(Protocol):
         """Names of the quantizations that it writes."""
         ...
 
-    def quantize(self, job: Quantization, progress: Progress) -> None:
+    def quantize(self, job: Quantization, progress: TensorProgress) -> None:
         """Write `job.target`. In a worker only, which may be killed at any moment.
 
         Raises:

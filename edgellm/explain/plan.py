@@ -7,7 +7,7 @@ from edgellm.types import backend_reason, reason
 from edgellm.units import show_memory, show_rate, show_size
 
 
-def budget(of: reason.Budget) -> str:
+def budget(of: reason.BudgetReason) -> str:
     """What a model may use, and why: `"5.1 GiB: 6.2 GiB available of 7.8 GiB, less a reserve"`."""
     if isinstance(of, reason.RequestedBudget):
         return f"{show_memory(of.budget_bytes)}: as asked; the machine would allow {show_memory(of.machine_bytes)}"

@@ -8,6 +8,8 @@ import stat
 
 from edgellm.errors import BadArtifact
 
+Buffer = bytes | mmap.mmap  # a file, read or mapped
+
 
 def map_file(path: str, suffix: str) -> mmap.mmap:
     """A read-only map of a regular file, which `suffix` names in hints. It is a context manager that closes itself.

@@ -27,7 +27,7 @@ HALF_LIFE = 8  # runs after which one counts half: machines change
 # A machine that was busy, or a file that lies, must not turn a prediction into nonsense.
 SMALLEST, LARGEST = 0.25, 4.0
 RATES = ("decode", "prefill")
-Row = tuple[str, str, str, str]  # backend, model id, quantization, type of cache
+CorrectionKey = tuple[str, str, str, str]  # backend, model id, quantization, type of cache
 File = tuple[str, str, str]
 REPEATS = 0.05  # a run repeats within so much
 OTHER_CACHE = 0.06  # and a rate with another type of cache is met within so much
@@ -69,7 +69,7 @@ class Corrections:
     that never ran is corrected by its model, else by its family of tensor types, else by its backend.
     """
 
-    rows: Mapping[Row, Correction] = field(default_factory=dict)
+    rows: Mapping[CorrectionKey, Correction] = field(default_factory=dict)
     files: Mapping[File, Correction] = field(default_factory=dict)
     models: Mapping[tuple[str, str], Correction] = field(default_factory=dict)
     families: Mapping[tuple[str, str], Correction] = field(default_factory=dict)
@@ -95,7 +95,7 @@ def family(quant: str) -> str:
 
 def corrections(ratios: Iterable[Ratio]) -> Corrections:
     """Corrections from runs, oldest first."""
-    runs: dict[Row, list[Ratio]] = defaultdict(list)
+    runs: dict[CorrectionKey, list[Ratio]] = defaultdict(list)
     for ratio in ratios:
         runs[ratio.backend, ratio.model, ratio.quant, ratio.kv_type].append(ratio)
     by_file: dict[File, list[Ratio]] = defaultdict(list)
@@ -117,7 +117,7 @@ def corrections(ratios: Iterable[Ratio]) -> Corrections:
             models[backend, model] = _of_others(
                 alike.values(), backends[backend], MODEL_PRIOR, SameModel(model, len(alike))
             )
-    rows: dict[Row, Correction] = {}
+    rows: dict[CorrectionKey, Correction] = {}
     files: dict[File, Correction] = {}
     for key in by_file:
         # Its own runs must not count twice, so the level above is made of the others.
@@ -140,7 +140,7 @@ def _level_above(others: Mapping[File, Sequence[Ratio]], model: str, name: str) 
     return _of_others(alike.values(), on_backend, FAMILY_PRIOR, None)
 
 
-def _of_other_caches(by_cache: Mapping[Row, Sequence[Ratio]], above: Correction) -> Correction:
+def _of_other_caches(by_cache: Mapping[CorrectionKey, Sequence[Ratio]], above: Correction) -> Correction:
     """For a type of cache that never ran: from runs of the same file with others."""
     (_, model, quant, _), *_ = by_cache
     rates = _of_others(by_cache.values(), above, CACHE_PRIOR, None)

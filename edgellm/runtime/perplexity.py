@@ -4,7 +4,7 @@ Teacher-forced: the text's own tokens are computed in chunks, and each next toke
 model gave it. As in llama.cpp's `perplexity`, the first half of a chunk is context and the second half is scored. The
 engines are used through the contract alone, so every backend works, and two at once where their vocabularies match.
 
-    python -m edgellm.runtime.perplexity      one JSON `Job` on stdin; JSON lines `Progress`, then `Score` or `Failed`
+    python -m edgellm.runtime.perplexity      one JSON `Job` on stdin; lines `ScoringProgress`, then `Score` or `Failed`
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Job(msgspec.Struct, frozen=True, tag=True):
     chunks: int  # most of them
 
 
-class Progress(msgspec.Struct, frozen=True, tag=True):
+class ScoringProgress(msgspec.Struct, frozen=True, tag=True):
     done: int  # chunks
     of: int
     perplexity: float
@@ -57,10 +57,10 @@ class Score(msgspec.Struct, frozen=True, tag=True):
     top_agreement: float | None = None  # share of tokens for which both have the same most likely token
 
 
-_decoder = msgspec.json.Decoder(Progress | Score | Failed)
+_decoder = msgspec.json.Decoder(ScoringProgress | Score | Failed)
 
 
-def score(job: Job, progress: Callable[[Progress], None] = lambda _: None) -> Score:
+def score(job: Job, progress: Callable[[ScoringProgress], None] = lambda _: None) -> Score:
     """Run a job in a process of its own.
 
     Raises:
@@ -69,7 +69,7 @@ def score(job: Job, progress: Callable[[Progress], None] = lambda _: None) -> Sc
     with Child(COMMAND, question=msgspec.json.encode(job)) as child, contextlib.suppress(msgspec.MsgspecError):
         for line in child.lines():
             match _decoder.decode(line):
-                case Progress() as chunks:
+                case ScoringProgress() as chunks:
                     progress(chunks)
                 case Score() as result:
                     return result
@@ -93,7 +93,7 @@ def main() -> None:
         tell(Failed("backend_unavailable", "not enough memory for the models", "score them one by one"))
 
 
-def _scored(job: Job, tell: Callable[[Progress], None]) -> Score:
+def _scored(job: Job, tell: Callable[[ScoringProgress], None]) -> Score:
     from edgellm.contract.manager import plugins
 
     plans = [job.plan] if job.reference is None else [job.plan, job.reference]
@@ -106,7 +106,7 @@ def _scored(job: Job, tell: Callable[[Progress], None]) -> Score:
             engine.close()
 
 
-def compare(engines: Sequence[Engine], job: Job, tell: Callable[[Progress], None]) -> Score:
+def compare(engines: Sequence[Engine], job: Job, tell: Callable[[ScoringProgress], None]) -> Score:
     """Score the first engine, against the second where there is one.
 
     Raises:
@@ -127,7 +127,7 @@ def compare(engines: Sequence[Engine], job: Job, tell: Callable[[Progress], None
                 (_, mine), (_, other) = parts
                 kl += (np.exp(other) * (other - mine)).sum(-1).tolist()
                 agreed += int((other.argmax(-1) == mine.argmax(-1)).sum())
-        tell(Progress(number, len(pieces), _perplexity(losses[0])))
+        tell(ScoringProgress(number, len(pieces), _perplexity(losses[0])))
     first = Score(len(losses[0]), _perplexity(losses[0]), engines[0].info.vocab_size)
     if not kl:
         return first

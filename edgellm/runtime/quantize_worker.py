@@ -10,7 +10,7 @@ import msgspec
 
 from edgellm.contract.child import Child, End, connect, python
 from edgellm.contract.manager import plugins
-from edgellm.contract.quantizer import Progress, Quantization, Quantizer
+from edgellm.contract.quantizer import Quantization, Quantizer, TensorProgress
 from edgellm.errors import BackendError, EdgeLLMError, WorkerCrashed
 from edgellm.runtime.wire import Failed
 
@@ -35,7 +35,7 @@ class _Written(msgspec.Struct, tag=True):
 _decoder = msgspec.json.Decoder(_Writing | _Written | Failed)
 
 
-def quantize(backend: str, job: Quantization, progress: Progress) -> None:
+def quantize(backend: str, job: Quantization, progress: TensorProgress) -> None:
     """Run `job` in a process of its own and wait for it. The process ends with this call, however that ends.
 
     Raises:

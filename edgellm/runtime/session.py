@@ -20,47 +20,47 @@ from edgellm.runtime.process_usage import ProcessUsage
 from edgellm.types.event import Delta, Done, Event, Vectors
 from edgellm.types.request import Request
 
-Outcome = Event | Vectors | EdgeLLMError
+Delivery = Event | Vectors | EdgeLLMError
 
 
 class Sink(Protocol):
-    """Where one request's outcomes go."""
+    """Where one request's deliveries go."""
 
-    def put(self, outcome: Outcome) -> None: ...
+    def put(self, delivery: Delivery) -> None: ...
 
 
 class QueueSink:
     """For a thread that waits."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
 
-    def put(self, outcome: Outcome) -> None:
-        self._queue.put(outcome)
+    def put(self, delivery: Delivery) -> None:
+        self._queue.put(delivery)
 
-    def get(self) -> Outcome:
+    def get(self) -> Delivery:
         return self._queue.get()
 
 
 class AsyncSink:
-    """For a coroutine: outcomes are handed over to its event loop, one wake-up for all requests of a step."""
+    """For a coroutine: deliveries are handed over to its event loop, one wake-up for all requests of a step."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.queue: asyncio.Queue[Outcome] = asyncio.Queue()
+        self.queue: asyncio.Queue[Delivery] = asyncio.Queue()
 
-    def put(self, outcome: Outcome) -> None:
-        self.loop.call_soon_threadsafe(self.queue.put_nowait, outcome)
+    def put(self, delivery: Delivery) -> None:
+        self.loop.call_soon_threadsafe(self.queue.put_nowait, delivery)
 
-    async def get(self) -> Outcome:
+    async def get(self) -> Delivery:
         return await self.queue.get()
 
-    async def get_all(self) -> list[Outcome]:
-        """All outcomes that are there, in order; waits for the first."""
-        outcomes = [await self.queue.get()]
+    async def get_all(self) -> list[Delivery]:
+        """All deliveries that are there, in order; waits for the first."""
+        deliveries = [await self.queue.get()]
         while not self.queue.empty():
-            outcomes.append(self.queue.get_nowait())
-        return outcomes
+            deliveries.append(self.queue.get_nowait())
+        return deliveries
 
 
 class Dispatcher:
@@ -90,23 +90,23 @@ class Dispatcher:
 
     def deliver(self, messages: list[wire.Up]) -> None:
         """Hand each message to its request's sink; those for one event loop go over together."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[Outcome], Outcome]]] = {}
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[Delivery], Delivery]]] = {}
         for message in messages:
             if not isinstance(message, wire.Reply):
                 continue
             event, steps = message.event, message.steps
             if isinstance(event, Done) and steps is not None and event.finish_reason != "cancelled":
                 self.meter.record(event.usage, event.timings, steps.width, steps.n_decoded)
-            outcome: Outcome = event.error() if isinstance(event, wire.Failed) else event
+            delivery: Delivery = event.error() if isinstance(event, wire.Failed) else event
             with self._lock:
-                last = not isinstance(outcome, Delta)
+                last = not isinstance(delivery, Delta)
                 sink = self._sinks.pop(message.id, None) if last else self._sinks.get(message.id)
             if isinstance(sink, AsyncSink):
-                by_loop.setdefault(sink.loop, []).append((sink.queue, outcome))
+                by_loop.setdefault(sink.loop, []).append((sink.queue, delivery))
             elif sink is not None:
-                sink.put(outcome)
-        for loop, outcomes in by_loop.items():
-            _hand_over(loop, outcomes)
+                sink.put(delivery)
+        for loop, deliveries in by_loop.items():
+            _hand_over(loop, deliveries)
 
     def fail_all(self, error: EdgeLLMError) -> None:
         """End every open request with the same error, each with its own copy: they are raised in many threads."""
@@ -118,10 +118,10 @@ class Dispatcher:
                 sink.put(copy.copy(error))
 
 
-def _hand_over(loop: asyncio.AbstractEventLoop, outcomes: list[tuple[asyncio.Queue[Outcome], Outcome]]) -> None:
+def _hand_over(loop: asyncio.AbstractEventLoop, deliveries: list[tuple[asyncio.Queue[Delivery], Delivery]]) -> None:
     def put_all() -> None:
-        for target, outcome in outcomes:
-            target.put_nowait(outcome)
+        for target, delivery in deliveries:
+            target.put_nowait(delivery)
 
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(put_all)

@@ -45,7 +45,7 @@ NOISE_SHARE = 10
 # (docs/explain/quality.md). How often the likeliest token is the same says less: small models are often unsure.
 MAX_KL = 0.3
 
-Progress = Callable[[str], None]
+BenchProgress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Results:
         return list({run.threads: run for run in self.runs}.values())
 
 
-def measure(plan: LaunchPlan, options: BenchOptions, progress: Progress = lambda _: None) -> Results:
+def measure(plan: LaunchPlan, options: BenchOptions, progress: BenchProgress = lambda _: None) -> Results:
     """Run every test `repeats` times. Thread counts take turns, so that a busy minute slows all of them.
 
     Raises:
@@ -195,7 +195,7 @@ def check(
     chunk: int,
     chunks: int,
     max_kl: float,
-    progress: Callable[[perplexity.Progress], None] = lambda _: None,
+    progress: Callable[[perplexity.ScoringProgress], None] = lambda _: None,
 ) -> Quality:
     """Quality of a plan's model on a text, alone or against another quantization of it, with the veto where it fails.
 

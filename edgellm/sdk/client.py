@@ -30,6 +30,7 @@ from edgellm.types.request import GenerationRequest, Message, Sampling
 
 if TYPE_CHECKING:
     from edgellm.contract.backend import EngineInfo
+    from edgellm.contract.source import Progress
     from edgellm.text.chat import ChatTemplate
 
 Messages = str | Sequence[Message | Mapping[str, str]]
@@ -55,9 +56,7 @@ class EdgeLLM(EmbeddingMethods):
         self._verification = Verification(plan, self._session)
 
     @classmethod
-    def auto(
-        cls, *, isolate: bool = True, progress: launch.Progress = silent, **options: Unpack[SelectionKeywords]
-    ) -> Self:
+    def auto(cls, *, isolate: bool = True, progress: Progress = silent, **options: Unpack[SelectionKeywords]) -> Self:
         """Choose the best model that this machine runs well, fetch it where needed, load it.
 
         Args:
@@ -73,7 +72,7 @@ class EdgeLLM(EmbeddingMethods):
 
     @classmethod
     def load(
-        cls, model: str, *, isolate: bool = True, progress: launch.Progress = silent, **options: Unpack[LaunchKeywords]
+        cls, model: str, *, isolate: bool = True, progress: Progress = silent, **options: Unpack[LaunchKeywords]
     ) -> Self:
         """Load a named model: a catalog id, a path, an address, or "echo".
 

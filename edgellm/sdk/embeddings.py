@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from edgellm.errors import ContextOverflow, EdgeLLMError, UsageError
-from edgellm.runtime.session import AsyncSink, Outcome, QueueSink, Session
+from edgellm.runtime.session import AsyncSink, Delivery, QueueSink, Session
 from edgellm.types.event import Vectors
 from edgellm.types.request import MAX_INPUTS, EmbeddingRequest, RerankRequest
 
@@ -101,15 +101,15 @@ def rows(answers: Sequence[Vectors]) -> npt.NDArray[np.float32]:
     return np.concatenate([np.frombuffer(one.data, "<f4").reshape(one.n, -1) for one in answers]).astype(np.float32)
 
 
-def _vectors(outcome: Outcome, number: int) -> Vectors:
-    if isinstance(outcome, ContextOverflow) and number:
+def _vectors(delivery: Delivery, number: int) -> Vectors:
+    if isinstance(delivery, ContextOverflow) and number:
         # The worker counts within its request.
-        index = outcome.index + number * MAX_INPUTS
-        raise ContextOverflow.of_text("input", index, outcome.n_prompt, outcome.n_ctx)
-    if isinstance(outcome, EdgeLLMError):
-        raise outcome
-    assert isinstance(outcome, Vectors)
-    return outcome
+        index = delivery.index + number * MAX_INPUTS
+        raise ContextOverflow.of_text("input", index, delivery.n_prompt, delivery.n_ctx)
+    if isinstance(delivery, EdgeLLMError):
+        raise delivery
+    assert isinstance(delivery, Vectors)
+    return delivery
 
 
 def _cancel(session: Session, ids: Iterable[int]) -> None:

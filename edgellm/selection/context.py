@@ -11,7 +11,7 @@ from edgellm.selection.rule_result import Rule
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard
 
-Run = tuple[str, str, str]  # backend, model id, quantization
+RunKey = tuple[str, str, str]  # backend, model id, quantization
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,8 @@ class SelectionContext:
     cards: tuple[ModelCard, ...] = field(repr=False)
     stored: frozenset[str] = field(default=frozenset(), repr=False)  # sha256 and sources of files that need no fetching
     corrections: Corrections = field(default=Corrections(), repr=False)  # what earlier runs made of predictions
-    vetoes: Mapping[Run, str] = field(default_factory=dict, repr=False)  # what a quality check refused here, and why
-    divergences: Mapping[Run, float] = field(default_factory=dict, repr=False)  # nats from the unquantized model
+    vetoes: Mapping[RunKey, str] = field(default_factory=dict, repr=False)  # what a quality check refused here, and why
+    divergences: Mapping[RunKey, float] = field(default_factory=dict, repr=False)  # nats from the unquantized model
     rules: tuple[Rule, ...] = field(default=(), repr=False)  # of plugins, after the constraints of our own
     is_here: bool = True  # whether it is this machine
     reachable: tuple[str, ...] | None = None  # schemes of the sources that answer; None = all are taken to

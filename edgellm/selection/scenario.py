@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from edgellm.types.machine import Machine
-from edgellm.types.reason import Budget, MachineBudget, RequestedBudget
+from edgellm.types.reason import BudgetReason, MachineBudget, RequestedBudget
 from edgellm.types.request import SelectionRequest, Task
 
 
@@ -47,7 +47,7 @@ class Scenario:
     machine: Machine
     request: SelectionRequest
     budget_bytes: int
-    budget: Budget  # and where it comes from
+    budget: BudgetReason  # and where it comes from
     threads: int
 
     @property
@@ -67,7 +67,7 @@ class Scenario:
         """The circumstances of a request on a machine, with the memory budget and where it comes from."""
         own = machine.memory_budget_bytes
         memory, limits = machine.memory, machine.limits
-        budget: Budget
+        budget: BudgetReason
         if request.max_memory_bytes is not None and request.max_memory_bytes < own:
             budget = RequestedBudget(request.max_memory_bytes, own)
         else:

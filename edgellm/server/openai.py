@@ -18,7 +18,7 @@ from edgellm.server import sse
 from edgellm.server.openapi import REFUSALS, Operation, status_reply
 from edgellm.server.responses import JSONResponse, client_closed
 from edgellm.server.schemas import response
-from edgellm.server.schemas.request import ChatBody, CompletionBody, Generation
+from edgellm.server.schemas.request import BodyT, ChatBody, CompletionBody
 from edgellm.server.served_model import ServedModel, overflow_names
 from edgellm.types.event import Delta, Done, Event
 from edgellm.types.request import GenerationRequest
@@ -132,7 +132,7 @@ class TextChunks(_Chunks):
 
 
 async def _answer(
-    model: ServedModel, request: Request, body_type: type[Generation], chunks_type: type[ChatChunks | TextChunks]
+    model: ServedModel, request: Request, body_type: type[BodyT], chunks_type: type[ChatChunks | TextChunks]
 ) -> ASGIApp:
     """Read the body, then stream the answer or send it whole."""
     raw = await request.body()
@@ -143,7 +143,7 @@ async def _answer(
         return await (_stream if body.stream else _whole)(request, chunks, event_lists)
 
 
-def _read(model: ServedModel, raw: bytes, body_type: type[Generation]) -> tuple[Generation, GenerationRequest]:
+def _read(model: ServedModel, raw: bytes, body_type: type[BodyT]) -> tuple[BodyT, GenerationRequest]:
     body = model.read(raw, body_type)
     return body, body.to_request(model.llm)
 

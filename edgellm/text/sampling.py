@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgellm.types.request import Sampling
 
-Row = npt.NDArray[np.float32]
+LogitRow = npt.NDArray[np.float32]
 
 # Below this temperature the runner-up weighs nothing unless it equals the best, and 1 / temperature overflows soon.
 COLDEST = 1e-6
@@ -40,7 +40,7 @@ class Sampler:
         self._filters = bool(sampling.top_k or sampling.top_p < 1.0 or sampling.min_p > 0.0 or sampling.typical_p < 1.0)
         self._edits = bool(self._repeats or self._counts or sampling.logit_bias)
 
-    def sample(self, row: Row) -> int:
+    def sample(self, row: LogitRow) -> int:
         """The next token. `row`: float32 (vocab_size,), read only.
 
         Raises:
@@ -59,7 +59,7 @@ class Sampler:
             self._generated.append(token)
         return token
 
-    def _edited(self, row: Row) -> Row:
+    def _edited(self, row: LogitRow) -> LogitRow:
         """A copy with bias and penalties.
 
         Repetition penalty (Keskar et al. 2019, arXiv 1909.05858) over prompt and answer; frequency and presence as
@@ -80,7 +80,7 @@ class Sampler:
             edited[token] -= sampling.frequency_penalty * count + sampling.presence_penalty
         return edited
 
-    def _draw(self, row: Row, best: float) -> int:
+    def _draw(self, row: LogitRow, best: float) -> int:
         sampling = self._sampling
         luck = self._random.random()
         if not self._filters:
@@ -99,14 +99,14 @@ class Sampler:
             n = min(n, int(np.count_nonzero(weights >= sampling.min_p * weights[0])))
         return int(tokens[_pick_inside(bounds[:n], luck * bounds[n - 1])])
 
-    def _weights(self, row: Row, best: float) -> Row:
+    def _weights(self, row: LogitRow, best: float) -> LogitRow:
         """Probabilities up to a factor: the most likely token weighs 1."""
         weights = np.subtract(row, best)
         if self._sampling.temperature != 1.0:
             weights *= np.float32(1.0 / self._sampling.temperature)
         return np.exp(weights, out=weights)
 
-    def _shortlist(self, row: Row, best: float) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], float]:
+    def _shortlist(self, row: LogitRow, best: float) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], float]:
         """Tokens that the filters after top_k can keep, heaviest first; their weights; the weight of all in play."""
         sampling = self._sampling
         if 0 < sampling.top_k < len(row):
@@ -124,7 +124,7 @@ class Sampler:
         return tokens, weights[tokens].astype(np.float64), float(weights.sum(dtype=np.float64))
 
 
-def _pick(weights: Row, luck: float) -> int:
+def _pick(weights: LogitRow, luck: float) -> int:
     """The index that `luck` (0 to 1) falls on when weights are laid end to end.
 
     Sums blocks first: a running sum over a vocabulary is one long chain of additions, 20 times slower.
@@ -142,7 +142,7 @@ def _pick_inside(bounds: npt.NDArray[np.float64], target: float) -> int:
     return min(int(bounds.searchsorted(target, side="right")), int(bounds.searchsorted(bounds[-1], side="left")))
 
 
-def _largest(row: Row, k: int) -> npt.NDArray[np.intp]:
+def _largest(row: LogitRow, k: int) -> npt.NDArray[np.intp]:
     """Indices of the `k` largest, largest first; among equals the lowest indices.
 
     The k-th largest of the maxima of disjoint groups is a lower bound that few others reach, found in one pass.
@@ -156,7 +156,7 @@ def _largest(row: Row, k: int) -> npt.NDArray[np.intp]:
     return largest
 
 
-def _heaviest(weights: Row, share: float) -> npt.NDArray[np.intp]:
+def _heaviest(weights: LogitRow, share: float) -> npt.NDArray[np.intp]:
     """Indices of a set that holds all of the most likely tokens weighing `share` of the total, and few others."""
     target = share * float(weights.sum(dtype=np.float64))
     cut = 1e-2

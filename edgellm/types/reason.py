@@ -36,7 +36,7 @@ class RequestedBudget(Fact, frozen=True):
     machine_bytes: int
 
 
-Budget = MachineBudget | RequestedBudget
+BudgetReason = MachineBudget | RequestedBudget
 
 
 class MemoryNeeded(Fact, frozen=True):
@@ -67,7 +67,7 @@ class ContextLength(Fact, frozen=True):
     floor_tps: float | None = None  # of "speed"
     task: str = ""  # of "task" and "unasked"
     ctx_train: int | None = None  # of "unasked": what --ctx may ask for
-    budget: Budget | None = None  # of "memory"
+    budget: BudgetReason | None = None  # of "memory"
 
 
 class ContextUnknown(Fact, frozen=True):
@@ -270,7 +270,7 @@ class FilesKept(Fact, frozen=True):
     smaller_cache: int = 0  # of those kept, with a smaller type of cache
 
 
-MemoryReason = Budget | MemoryNeeded | WeightsRead
+MemoryReason = BudgetReason | MemoryNeeded | WeightsRead
 ContextReason = ContextLength | ContextUnknown | ShorterContext | CacheType
 SpeedReason = Speed | Threads | FewerThreads | Slow | GpuSpeedUnknown
 FileReason = SizeEstimated | NotQuantized | NameConvention | LicenseRestricts

@@ -66,7 +66,7 @@ def softmax(rows: np.ndarray) -> np.ndarray:
 def test_perplexity_by_hand(n_batch: int) -> None:
     engine = Rows(table(1), n_batch=n_batch)
     last, after = by_hand(engine, job())
-    told: list[perplexity.Progress] = []
+    told: list[perplexity.ScoringProgress] = []
     found = perplexity.compare([engine], job(), told.append)
     expected = math.exp(-np.log(softmax(engine.table[last])[range(len(after)), after]).mean())
     assert found.perplexity == pytest.approx(expected, rel=1e-6)

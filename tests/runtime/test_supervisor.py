@@ -20,7 +20,7 @@ from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import BadArtifact, Closed, EdgeLLMError, UsageError, WorkerCrashed
 from edgellm.runtime import supervisor
-from edgellm.runtime.session import AsyncSink, Outcome
+from edgellm.runtime.session import AsyncSink, Delivery
 from edgellm.runtime.supervisor import WorkerSession
 from edgellm.types.event import Delta, Done
 from edgellm.types.model import Artifact
@@ -35,16 +35,16 @@ class Listener:
     """A sink that is waited for with patience, and that notices an event after the end."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         self._ended = False
         self.after_the_end = 0
 
-    def put(self, outcome: Outcome) -> None:
+    def put(self, outcome: Delivery) -> None:
         self.after_the_end += self._ended
         self._ended = not isinstance(outcome, Delta)
         self._queue.put(outcome)
 
-    def get(self) -> Outcome:
+    def get(self) -> Delivery:
         return self._queue.get(timeout=PATIENCE_S)
 
     def end(self) -> tuple[str, Done | EdgeLLMError]:

@@ -11,7 +11,7 @@ from support.waiting import PATIENCE_S
 from edgellm.builtin.echo import EchoBackend
 from edgellm.contract.backend import Engine
 from edgellm.errors import BackendError, Closed, EdgeLLMError
-from edgellm.runtime.session import Outcome
+from edgellm.runtime.session import Delivery
 from edgellm.runtime.thread import ThreadSession
 from edgellm.types.event import Delta, Done
 from edgellm.types.model import Artifact
@@ -25,10 +25,10 @@ class Sink:
     """Keeps what comes; `first` is called once, in the loop's own thread."""
 
     def __init__(self, first: object = None) -> None:
-        self.outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self.outcomes: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         self._first = first
 
-    def put(self, outcome: Outcome) -> None:
+    def put(self, outcome: Delivery) -> None:
         self.outcomes.put(outcome)
         first, self._first = self._first, None
         if callable(first):

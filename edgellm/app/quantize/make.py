@@ -26,7 +26,7 @@ from edgellm.store.library import Library
 from edgellm.store.names import safe_name
 from edgellm.types.model import ModelFile
 
-Progress = Callable[[float, str], None]  # share that is done, what is being written
+WriteProgress = Callable[[float, str], None]  # share that is done, what is being written
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Made:
     name: str = ""  # what `edgellm serve` finds it by; "" = its path
 
 
-def make(planned: Plan, progress: Progress = lambda _share, _what: None) -> Made:
+def make(planned: Plan, progress: WriteProgress = lambda _share, _what: None) -> Made:
     """Quantize, check what was written against the plan, and give it its name. An incomplete file is removed.
 
     Raises:
@@ -69,7 +69,7 @@ def make(planned: Plan, progress: Progress = lambda _share, _what: None) -> Made
     return Made(path, content.file_bytes, content.tensor_bytes, time.monotonic() - started, name)
 
 
-def _write(planned: Plan, target: Path, progress: Progress) -> None:
+def _write(planned: Plan, target: Path, progress: WriteProgress) -> None:
     sizes = [math.prod(p.tensor.dims) for p in planned.file.tensors]
     done = [0]
     for size in sizes:

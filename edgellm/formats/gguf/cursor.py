@@ -6,15 +6,13 @@ What keys and tensors mean is left to header.py.
 from __future__ import annotations
 
 import math
-import mmap
 import struct
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from edgellm.errors import BadArtifact
+from edgellm.formats.mapped import Buffer
 from edgellm.formats.sniff import sniff
-
-Buffer = bytes | mmap.mmap
 
 # Far above any real model (0.9M strings in the largest), and low enough that the header of a hostile file costs under
 # 64 MiB and a second.
@@ -41,7 +39,7 @@ class LongArray:
     n_bytes: int
 
 
-Value = int | float | bool | str | tuple[Any, ...] | LongArray
+MetadataValue = int | float | bool | str | tuple[Any, ...] | LongArray
 
 
 class Incomplete(BadArtifact):
@@ -142,7 +140,7 @@ class Cursor:
             self.fail(field, start, f"is empty or holds a zero byte: {raw[:40]!r}")
         return text
 
-    def value(self, key: str) -> Value:
+    def value(self, key: str) -> MetadataValue:
         start = self.pos
         kind: int = self.unpack("I", f"type of {key}")
         if kind == _ARRAY:
@@ -167,7 +165,7 @@ class Cursor:
             self.fail(key, start, "is not a number (NaN)")
         return value
 
-    def _text(self, key: str) -> Value:
+    def _text(self, key: str) -> MetadataValue:
         start = self.pos
         (n,) = struct.unpack_from(self.order + "Q", self.buffer, start) if start + 8 <= self.have else (0,)
         if SHORT_TEXT_BYTES < n <= self.end - start - 8:
@@ -175,7 +173,7 @@ class Cursor:
             return LongArray("uint8", n, start + 8, n)
         return self.raw_text(key, SHORT_TEXT_BYTES).decode(errors="replace")
 
-    def _array(self, key: str) -> Value:
+    def _array(self, key: str) -> MetadataValue:
         start = self.pos
         kind: int = self.unpack("I", f"element type of {key}")
         n: int = self.unpack("Q", f"length of {key}")

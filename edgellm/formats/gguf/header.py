@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
-from edgellm.formats.gguf.cursor import Buffer, Cursor, Value
+from edgellm.formats.gguf.cursor import Cursor, MetadataValue
 from edgellm.formats.gguf.ggml_types import REMOVED, TYPES, GgmlType
+from edgellm.formats.mapped import Buffer
 
 # Far above any real model (46k tensors in the largest), and low enough that a hostile header costs under 64 MiB.
 MAX_TENSORS = 65_536
@@ -46,7 +47,7 @@ class GgufHeader:
     version: int
     big_endian: bool
     alignment: int
-    metadata: Mapping[str, Value]
+    metadata: Mapping[str, MetadataValue]
     tensors: tuple[GgufTensor, ...]
     data_offset: int
     file_bytes: int
@@ -72,7 +73,7 @@ def parse_gguf(buffer: Buffer, *, file_bytes: int, where: str) -> GgufHeader:
     cursor = Cursor(buffer, where, file_bytes=file_bytes)
     version = cursor.preamble()
     n_tensors, n_keys = cursor.count("tensor count", MAX_TENSORS, 24), cursor.count("key count", MAX_KEYS, 13)
-    metadata: dict[str, Value] = {}
+    metadata: dict[str, MetadataValue] = {}
     for _ in range(n_keys):
         start = cursor.pos
         key = cursor.name("key", MAX_NAME_BYTES)

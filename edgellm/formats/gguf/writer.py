@@ -22,7 +22,7 @@ from edgellm.files import atomic_writer
 from edgellm.formats.gguf.ggml_types import GgmlType
 
 ALIGNMENT = 32
-Buffer = bytes | bytearray | memoryview
+BytesLike = bytes | bytearray | memoryview
 
 _CODES = {"u8": (0, "B"), "i8": (1, "b"), "u16": (2, "H"), "i16": (3, "h"), "u32": (4, "I"), "i32": (5, "i"),
           "f32": (6, "f"), "bool": (7, "?"), "u64": (10, "Q"), "i64": (11, "q"), "f64": (12, "d")}  # fmt: skip
@@ -96,7 +96,7 @@ class GgufWriter:
             self._cleanup = cleanup.pop_all()
         return self
 
-    def write(self, name: str, data: Buffer | Iterable[Buffer]) -> None:
+    def write(self, name: str, data: BytesLike | Iterable[BytesLike]) -> None:
         """The data of the next tensor, in one or more pieces."""
         tensor = self._pending[-1] if self._pending else None
         if tensor is None or tensor.name != name:
@@ -131,7 +131,7 @@ class GgufWriter:
                 if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                     self._fail(error)
 
-    def _put(self, data: Buffer) -> None:
+    def _put(self, data: BytesLike) -> None:
         assert self._file is not None
         with self._told():
             self._file.write(data)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import mmap
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,9 +19,8 @@ from typing import Annotated, Any, NoReturn
 import msgspec
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
+from edgellm.formats.mapped import Buffer
 from edgellm.formats.sniff import sniff
-
-Buffer = bytes | mmap.mmap
 
 # Far above any real file (thousands of tensors, under 1 MiB), and low enough that a hostile header costs under 64 MiB.
 MAX_HEADER_BYTES = 8 * 1024**2

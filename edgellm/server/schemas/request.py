@@ -201,7 +201,7 @@ class CompletionBody(GenerationBody, kw_only=True):
         return COMPLETION_MAX_TOKENS if self.max_tokens is None else self.max_tokens
 
 
-Generation = TypeVar("Generation", ChatBody, CompletionBody)
+BodyT = TypeVar("BodyT", ChatBody, CompletionBody)
 
 
 def _bias(token: str, bias: float) -> tuple[int, float]:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgellm.contract.converter import Conversion, Converted, Progress
+from edgellm.contract.converter import Conversion, Converted
+from edgellm.contract.source import Progress
 from edgellm.errors import UsageError
 from edgellm.formats.gguf.writer import GgufWriter, TensorInfo, Value
 from edgellm_bitnet import i2s_layout

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from edgellm.contract.converter import Conversion, Converted, Progress
+from edgellm.contract.converter import Conversion, Converted
+from edgellm.contract.source import Progress
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
 from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm.formats.gguf.writer import TensorInfo, Value

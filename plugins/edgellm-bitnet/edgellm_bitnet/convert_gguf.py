@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgellm.contract.converter import Conversion, Converted, Progress
+from edgellm.contract.converter import Conversion, Converted
+from edgellm.contract.source import Progress
 from edgellm.errors import UnsupportedArtifact
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.reader import GgufModel, GgufTensor

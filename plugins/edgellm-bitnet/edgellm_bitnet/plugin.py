@@ -17,7 +17,8 @@ from edgellm.errors import BackendUnavailable, EdgeLLMError, UnsupportedArtifact
 from edgellm_bitnet.options import Options
 
 if TYPE_CHECKING:
-    from edgellm.contract.converter import Conversion, Converted, Converter, Progress
+    from edgellm.contract.converter import Conversion, Converted, Converter
+    from edgellm.contract.source import Progress
     from edgellm.formats.gguf.reader import GgufModel
     from edgellm.types.calibration import Calibration
     from edgellm.types.machine import Machine

@@ -15,7 +15,7 @@ from edgellm.formats.gguf.ggml_types import FILE_TYPES
 from edgellm_gguf import library
 
 if TYPE_CHECKING:
-    from edgellm.contract.quantizer import Progress, Quantization
+    from edgellm.contract.quantizer import Quantization, TensorProgress
     from edgellm.types.calibration import Calibration
     from edgellm.types.machine import Machine
     from edgellm.types.model import Artifact
@@ -117,7 +117,7 @@ class GgufBackend:
             return LlamaEmbedder(plan, POOLING[pooling])
         return LlamaEngine(plan)
 
-    def quantize(self, job: Quantization, progress: Progress) -> None:
+    def quantize(self, job: Quantization, progress: TensorProgress) -> None:
         with loading_library("llama-cpp-python", RuntimeError, AttributeError):
             from edgellm_gguf import quantize
         quantize.run(job, progress)

@@ -16,7 +16,7 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.contract.quantizer import Progress, Quantization
+from edgellm.contract.quantizer import Quantization, TensorProgress
 from edgellm.errors import BackendError, BadArtifact, DiskFull
 from edgellm.formats.gguf.ggml_types import FILE_TYPES
 from edgellm.formats.gguf.imatrix import read_imatrix
@@ -31,7 +31,7 @@ _FULL_BYTES = 1024**2
 class _Progress(Log):
     """Reads from the library's log which tensor is next."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: TensorProgress) -> None:
         super().__init__()
         self._progress = progress
 
@@ -42,7 +42,7 @@ class _Progress(Log):
             super()._hear(level, text, user)
 
 
-def run(job: Quantization, progress: Progress) -> None:
+def run(job: Quantization, progress: TensorProgress) -> None:
     """Write `job.target`.
 
     Raises:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
-from edgellm.contract.converter import Conversion, Converted, Progress
+from edgellm.contract.converter import Conversion, Converted
+from edgellm.contract.source import Progress
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
 from edgellm.formats.tokenizer.keys import TokenizerKeys
 from edgellm_onnx.convert_config import MODEL, write_configs

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from edgellm.contract.converter import Conversion, Converted, Progress
+from edgellm.contract.converter import Conversion, Converted
+from edgellm.contract.source import Progress
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
 from edgellm.formats.safetensors import reader
 from edgellm.formats.safetensors.header import SafetensorsTensor

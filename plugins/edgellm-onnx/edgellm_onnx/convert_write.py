@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.contract.converter import Progress
+from edgellm.contract.source import Progress
 from edgellm.errors import BadArtifact
 from edgellm_onnx import convert_blocks
 from edgellm_onnx.convert_blocks import EXACT, Blocks

@@ -13,7 +13,8 @@ from edgellm_onnx.bert_backend import LARGE_PAGES, BertBackend
 from edgellm_onnx.options import Options
 
 if TYPE_CHECKING:
-    from edgellm.contract.converter import Conversion, Converted, Converter, Progress
+    from edgellm.contract.converter import Conversion, Converted, Converter
+    from edgellm.contract.source import Progress
     from edgellm.types.calibration import Calibration
     from edgellm.types.machine import Machine
     from edgellm.types.model import Artifact, ModelFacts
