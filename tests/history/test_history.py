@@ -114,7 +114,7 @@ def test_the_file_stays_bounded_and_keeps_the_newest_and_the_vetoes(monkeypatch:
 
 WRITER = """
 import sys
-sys.path.insert(0, {folder!r})
+sys.path[:0] = {folders!r}
 import test_history as t
 for number in range({first}, {first} + 40):
     t.run_log.record(t.MACHINE, t.run(number))
@@ -122,7 +122,8 @@ for number in range({first}, {first} + 40):
 
 
 def test_two_processes_write_at_once() -> None:
-    scripts = [WRITER.format(folder=str(Path(__file__).parent), first=first) for first in (0, 1000)]
+    folders = [str(folder) for folder in Path(__file__).parents[:2]]
+    scripts = [WRITER.format(folders=folders, first=first) for first in (0, 1000)]
     writers = [subprocess.Popen([sys.executable, "-c", script]) for script in scripts]
     assert [writer.wait() for writer in writers] == [0, 0]
     log = run_log.read(MACHINE)
