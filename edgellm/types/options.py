@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Self, TypedDict
+
+from msgspec import Struct
 
 from edgellm.errors import UsageError
 from edgellm.types.request import SelectionRequest, Task, cache_type, layers_on_gpu
 from edgellm.units import parse_bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SelectionOptions:
+class SelectionOptions(Struct, frozen=True, kw_only=True):
     """What selection is asked for. None = decide for me."""
 
     task: Task | None = None  # what the model is for; None = chat, or what a named model is for
@@ -28,9 +28,9 @@ class SelectionOptions:
     @classmethod
     def of(cls, **options: Any) -> Self:
         """Options by name. Raises UsageError for an unknown one."""
-        unknown = sorted(options.keys() - cls.__dataclass_fields__.keys())
+        unknown = sorted(options.keys() - {*cls.__struct_fields__})
         if unknown:
-            names = ", ".join(cls.__dataclass_fields__)
+            names = ", ".join(cls.__struct_fields__)
             raise UsageError(f"unknown option: {', '.join(unknown)}", hint=f"options are: {names}", param=unknown[0])
         return cls(**options)
 
@@ -59,8 +59,7 @@ class SelectionOptions:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaunchOptions(SelectionOptions):
+class LaunchOptions(SelectionOptions, frozen=True, kw_only=True):
     """What is asked for where a model is also loaded."""
 
     quant: str | None = None  # of a model that is named

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
 
-_NONE: Mapping[str, KernelRate] = MappingProxyType({})
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class KernelRate:
+class KernelRate(Struct, frozen=True):
     """Speed of one kernel, in 1e9 weights per second on one core of an x86-64 processor with AVX-512 (Zen 4, 5 GHz).
 
     Other classes of processor are scaled from it (`edgellm.estimate.isa.IsaClass.scale`).
@@ -20,8 +17,7 @@ class KernelRate:
     prefill_gw_s: float  # prompts, many tokens at once
 
 
-@dataclass(frozen=True, slots=True)
-class ExportRule:
+class ExportRule(Struct, frozen=True):
     """How exporters write one format, which gives the size of a file and of its cache before it is downloaded.
 
     Every matrix is stored in the type that the quantization is named after, except the embedding table.
@@ -32,19 +28,17 @@ class ExportRule:
     full_cache: bool = False  # every layer caches the whole context, whatever its window
 
 
-@dataclass(frozen=True, slots=True)
-class Repacking:
+class Repacking(Struct, frozen=True):
     """Which matrices a build copies into another layout while it loads."""
 
     types: frozenset[str] = frozenset()  # of tensors, as in GGUF tools ("Q4_K")
     row_multiple: int = 1  # a matrix with another number of rows stays as it is
 
 
-@dataclass(frozen=True, slots=True)
-class Priors:
+class Priors(Struct, frozen=True):
     """`rates`: tensor type -> speed of the backend's own kernel; types without one count at ggml's rates."""
 
-    rates: Mapping[str, KernelRate] = field(default_factory=lambda: _NONE)
+    rates: Mapping[str, KernelRate] = {}
     export: ExportRule | None = None
 
 

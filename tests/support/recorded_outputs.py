@@ -182,6 +182,7 @@ def load(path: str) -> dict[str, Any]:
 def main(word: str, path: str, other: str | None = None) -> int:
     if word == "record":
         recording = record()
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_bytes(lzma.compress(json.dumps(recording, sort_keys=False).encode(), preset=9))
         print(f"{len(recording)} commands")
         return 0

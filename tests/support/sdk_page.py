@@ -109,6 +109,8 @@ def _rows(kind: type) -> Iterator[tuple[str, str, str]]:
                 yield field.name, str(field.type), _value(field.default, field.default_factory, dataclasses.MISSING)
     else:
         for info in msgspec.structs.fields(kind):
+            if info.name not in own:
+                continue
             yield info.name, str(own[info.name]), _value(info.default, info.default_factory, msgspec.NODEFAULT)
 
 
