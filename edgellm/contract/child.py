@@ -33,6 +33,17 @@ _running: set[Child] = set()
 _ENDINGS = ("SIGTERM", "SIGHUP")  # a service manager's, and a closed terminal's
 
 
+@dataclass(slots=True)
+class _Ending:
+    """What the handler of `ended_with_us` and the threads that start children tell each other."""
+
+    number: int = 0  # the signal that came; 0 = none
+    held: bool = False  # the main thread is where a handler must not raise
+
+
+_ending = _Ending()
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """How a child ended."""
@@ -69,16 +80,25 @@ class Child:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._question = question
         talks = question is not None
-        # A session of its own, so that the whole group can be killed, and Ctrl-C reaches only us.
-        self._process = subprocess.Popen(
-            command,
-            env=settings.variables() if env is None else dict(env),
-            stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
-            stdout=subprocess.PIPE if talks else self._file,
-            stderr=self._file,
-            start_new_session=True,
-        )
-        _running.add(self)
+        try:
+            with _held_back():
+                # A session of its own, so that the whole group can be killed, and Ctrl-C reaches only us.
+                self._process = subprocess.Popen(
+                    command,
+                    env=settings.variables() if env is None else dict(env),
+                    stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+                    stdout=subprocess.PIPE if talks else self._file,
+                    stderr=self._file,
+                    start_new_session=True,
+                )
+                _running.add(self)
+        except SystemExit:
+            if self in _running:
+                self.kill()
+                self.__exit__(None, None, None)  # nobody enters the block
+            raise
+        if _ending.number:
+            self.kill()  # the handler came before this child was on record
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +143,9 @@ class Child:
     def wait(self, timeout_s: float) -> bool:
         """Whether it ended within `timeout_s`."""
         try:
-            self.returncode = self._process.wait(timeout_s)
+            # Popen's own lock would stay locked for ever if a handler raised just behind the call that takes it.
+            with _held_back():
+                self.returncode = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return False
         return True
@@ -219,10 +241,12 @@ def ended_with_us() -> Iterator[None]:
     """
 
     def end(number: int, _frame: FrameType | None) -> None:
+        _ending.number = number
         # Also the children of other threads, where nothing unwinds.
         for child in list(_running):
             child.kill()
-        raise SystemExit(128 + number)
+        if not _ending.held:
+            raise SystemExit(128 + number)
 
     signals = [getattr(signal, name) for name in _ENDINGS if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in signals}
@@ -234,6 +258,23 @@ def ended_with_us() -> Iterator[None]:
     finally:
         for number in replaced:
             signal.signal(number, before[number])
+        _ending.number = 0
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """In the main thread: a signal that ends us, which kills all children at once, is raised behind the block."""
+    if _ending.held or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = _ending.number
+    _ending.held = True
+    try:
+        yield
+    finally:
+        _ending.held = False
+        if _ending.number != before:
+            raise SystemExit(128 + _ending.number)
 
 
 def pipes() -> tuple[IO[bytes], IO[bytes]]:

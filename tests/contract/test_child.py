@@ -25,7 +25,7 @@ time.sleep(3600)
 
 def test_output_and_status():
     with Child([sys.executable, "-c", "print('out'); raise SystemExit(3)"], env=os.environ) as process:
-        assert process.wait(PATIENCE_S)
+        assert process.wait(8)
 
     assert process.returncode == 3
     assert process.log == "out\n"
@@ -87,6 +87,58 @@ def test_a_signal_that_ends_us_ends_the_helpers(tmp_path, number):
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids(*pid_files)))
 
 
+# The signal comes when a helper runs already, and whoever starts it does not have it yet.
+STARTS = """
+import os, signal, subprocess, sys, threading
+from edgellm.contract.child import Child, ended_with_us
+
+real, ended = subprocess.Popen, threading.Event()
+
+def popen(*arguments, **options):
+    process = real(*arguments, **options)
+    with open(sys.argv[1], "w") as file:
+        file.write(str(process.pid))
+    os.kill(os.getpid(), signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread():
+        ended.wait()
+    return process
+
+def wait():
+    with Child([sys.executable, "-c", "import time; time.sleep(3600)"], env=os.environ) as process:
+        process.wait(3600)
+
+subprocess.Popen = popen
+with ended_with_us():
+    thread = threading.Thread(target=wait)
+    try:
+        if sys.argv[2] == "main":
+            wait()
+        thread.start()
+        threading.Event().wait()
+    finally:
+        print("unwound", flush=True)
+        ended.set()
+        if thread.ident is not None:
+            thread.join()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+@pytest.mark.parametrize("thread", ["main", "another"])
+def test_a_signal_while_a_helper_starts_ends_it(tmp_path, thread):
+    pid_file = tmp_path / "pid"
+    with subprocess.Popen(
+        [sys.executable, "-c", STARTS, str(pid_file), thread], stdout=subprocess.PIPE, start_new_session=True
+    ) as starts:
+        try:
+            out, _ = starts.communicate(timeout=PATIENCE_S)
+        finally:
+            starts.kill()
+
+    assert (starts.returncode, out.strip()) == (128 + signal.SIGTERM, b"unwound")
+    wait_until(lambda: not psutil.pid_exists(int(pid_file.read_text())))
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 def test_what_nohup_ignores_stays_ignored():
     before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)}
@@ -139,7 +191,7 @@ def test_a_module_is_asked_one_line(tmp_path, monkeypatch):
     """Longer than a pipe holds; what the library prints goes beside."""
     (tmp_path / "echoes.py").write_text(ECHOES)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    answer, end = ask("echoes", question=b"x" * 300_000, timeout_s=PATIENCE_S)
+    answer, end = ask("echoes", question=b"x" * 300_000, timeout_s=8)
 
     assert answer == f'["{"x" * 300_000}",1]'
     assert end == End(0, stderr="native code prints\n")
