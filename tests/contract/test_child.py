@@ -25,7 +25,7 @@ time.sleep(3600)
 
 def test_output_and_status():
     with Child([sys.executable, "-c", "print('out'); raise SystemExit(3)"], env=os.environ) as process:
-        assert process.wait(8)
+        assert process.wait(PATIENCE_S)
 
     assert process.returncode == 3
     assert process.log == "out\n"
@@ -191,7 +191,7 @@ def test_a_module_is_asked_one_line(tmp_path, monkeypatch):
     """Longer than a pipe holds; what the library prints goes beside."""
     (tmp_path / "echoes.py").write_text(ECHOES)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    answer, end = ask("echoes", question=b"x" * 300_000, timeout_s=8)
+    answer, end = ask("echoes", question=b"x" * 300_000, timeout_s=PATIENCE_S)
 
     assert answer == f'["{"x" * 300_000}",1]'
     assert end == End(0, stderr="native code prints\n")
