@@ -13,8 +13,10 @@ import pytest
 
 from edgellm.contract.manager import plugins
 
-# A run that was put in the background ignores Ctrl-C, and its children would inherit that.
+# A run that was put in the background ignores Ctrl-C, one under nohup SIGHUP, and their children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 pytest_plugins = ["support.groups", "support.refusals", "support.slow"]
 _numbers = itertools.count()
