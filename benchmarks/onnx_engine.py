@@ -26,7 +26,7 @@ import numpy as np
 from edgellm_onnx.binding import Binding
 from edgellm_onnx.plugin import OnnxBackend
 
-from edgellm.contract.backend import Engine, SlotInput
+from edgellm.contract.engine import Engine, SlotInput
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 

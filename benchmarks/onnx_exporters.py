@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from edgellm_onnx.plugin import OnnxBackend
 
-from edgellm.contract.backend import SlotInput
+from edgellm.contract.engine import SlotInput
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 

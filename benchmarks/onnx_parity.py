@@ -172,7 +172,7 @@ def _llama_cpp(path: Path, arguments: argparse.Namespace, *, flash: bool = True)
     from edgellm_gguf import engine as module
     from edgellm_gguf.params import context_params
 
-    from edgellm.contract.backend import SlotInput
+    from edgellm.contract.engine import SlotInput
     from edgellm.types.model import Artifact
     from edgellm.types.plan import LaunchPlan, Settings
 

@@ -164,7 +164,7 @@ def _onnx(folder: Path, threads: int) -> dict[str, float]:
 def _llama_cpp(path: Path, threads: int) -> dict[str, float]:
     from edgellm_gguf.engine import LlamaEngine
 
-    from edgellm.contract.backend import SlotInput
+    from edgellm.contract.engine import SlotInput
     from edgellm.types.model import Artifact
     from edgellm.types.plan import LaunchPlan, Settings
 

@@ -41,7 +41,7 @@ def child(job: dict[str, Any]) -> None:
 
 def _feed(engine: Any, tokens: list[int], n: int, rows: int = 0, at: int = 0) -> list[Any]:
     """Feed tokens[at : at + n] in steps of as many as it gives logits for."""
-    from edgellm.contract.backend import SlotInput
+    from edgellm.contract.engine import SlotInput
 
     size, found = 32 if rows else 512, []
     for start in range(at, at + n, size):

@@ -16,7 +16,7 @@ import queue
 import statistics
 import time
 
-from edgellm.contract.backend import Engine, SlotInput
+from edgellm.contract.engine import Engine, SlotInput
 from edgellm.contract.manager import plugins
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop

@@ -21,7 +21,7 @@ from typing import Any
 
 import shapes
 
-from edgellm.contract.backend import Engine, SlotInput
+from edgellm.contract.engine import Engine, SlotInput
 from edgellm.estimate import speed
 from edgellm.estimate.weights import Weights, weights
 from edgellm.formats.gguf import reader

@@ -79,7 +79,7 @@ class Edgellm:
         return found
 
     def step(self, slots: list[int], n: int, want: int) -> None:
-        from edgellm.contract.backend import SlotInput
+        from edgellm.contract.engine import SlotInput
 
         tokens = self.rng.integers(0, self.engine.info.vocab_size, (len(slots), n)).tolist()
         self.engine.step([SlotInput(s, self.held[s], tuple(t), want) for s, t in zip(slots, tokens, strict=True)])
@@ -128,7 +128,7 @@ class Edgellm:
 
     def logits(self, n: int, path: str) -> None:
         """Write the logits after each of the last 32 of n tokens, the same tokens in every process."""
-        from edgellm.contract.backend import SlotInput
+        from edgellm.contract.engine import SlotInput
 
         self.engine.truncate(0, 0)
         tokens = np.random.default_rng(7).integers(0, self.engine.info.vocab_size, n).tolist()

@@ -23,7 +23,7 @@ from edgellm_bitnet.engine import BitnetEngine
 from edgellm_bitnet.options import Options
 from edgellm_bitnet.weights import Raw, Weights
 
-from edgellm.contract.backend import SlotInput
+from edgellm.contract.engine import SlotInput
 from edgellm.types.plan import Settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))

@@ -42,7 +42,7 @@ from edgellm_bitnet.options import Options
 from edgellm_bitnet.weights import GgufWeights, Weights, needed
 from ternary_exact import cosine
 
-from edgellm.contract.backend import SlotInput
+from edgellm.contract.engine import SlotInput
 from edgellm.types.plan import Settings
 
 CHILD = Path(__file__).with_name("ternary_reference_torch.py")

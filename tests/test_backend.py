@@ -8,7 +8,8 @@ from typing import ClassVar
 import pytest
 from support.refusals import refuses
 
-from edgellm.contract.backend import EngineInfo, SlotInput, check_batch, worker_environment
+from edgellm.contract.backend import worker_environment
+from edgellm.contract.engine import EngineInfo, SlotInput, check_batch
 from edgellm.errors import CacheFull
 
 INFO = EngineInfo(

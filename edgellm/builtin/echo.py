@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from edgellm.contract.backend import EngineInfo, SlotInput, check_batch
 from edgellm.contract.embedder import EmbeddingInfo, Pair, check_sequences
+from edgellm.contract.engine import EngineInfo, SlotInput, check_batch
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import UsageError
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from edgellm.contract.backend import Backend, Engine, Logits
+    from edgellm.contract.backend import Backend
+    from edgellm.contract.engine import Engine, Logits
     from edgellm.types.machine import Machine
     from edgellm.types.model import Artifact
     from edgellm.types.plan import Footprint, LaunchPlan, Settings

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgellm.contract.backend import Engine
 from edgellm.contract.embedder import Embedder, Pair, Reranker
+from edgellm.contract.engine import Engine
 from edgellm.errors import BackendError, ContextOverflow, Overloaded, UnsupportedTask, UsageError
 from edgellm.runtime import wire
 from edgellm.runtime.scheduler import BUSY_CHUNK

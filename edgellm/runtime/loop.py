@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from edgellm.contract.backend import Engine
+from edgellm.contract.engine import Engine
 from edgellm.errors import CacheFull, Closed, ContextOverflow, StepFailed, UnsupportedTask, UsageError
 from edgellm.runtime import wire
 from edgellm.runtime.embed_queue import EmbedQueue
@@ -23,7 +23,7 @@ from edgellm.types.event import Done, FinishReason
 from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest
 
 if TYPE_CHECKING:
-    from edgellm.contract.backend import Logits
+    from edgellm.contract.engine import Logits
 
 Send = Callable[[list[wire.Up]], None]
 

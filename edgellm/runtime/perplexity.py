@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from edgellm.contract.backend import Engine
+    from edgellm.contract.engine import Engine
 
     Floats = npt.NDArray[np.float64]
 
@@ -165,7 +165,7 @@ def _pieces(engines: Sequence[Engine], job: Job) -> list[list[int]]:
 
 def _rows(engine: Engine, tokens: Sequence[int], most: int) -> Iterator[tuple[list[int], Floats]]:
     """Next tokens of the chunk's second half, and the engine's logarithms of probability: float64 (n, vocab)."""
-    from edgellm.contract.backend import SlotInput
+    from edgellm.contract.engine import SlotInput
 
     engine.truncate(0, 0)
     at, first, last = 0, len(tokens) // 2, len(tokens) - 1

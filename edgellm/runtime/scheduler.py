@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from edgellm.contract.backend import EngineInfo, SlotInput
+from edgellm.contract.engine import EngineInfo, SlotInput
 from edgellm.errors import Overloaded
 from edgellm.runtime.request_state import RequestState
 

@@ -12,7 +12,7 @@ import queue
 import threading
 from typing import Protocol
 
-from edgellm.contract.backend import EngineInfo
+from edgellm.contract.engine import EngineInfo
 from edgellm.errors import Closed, EdgeLLMError
 from edgellm.runtime import wire
 from edgellm.runtime.metrics import Meter

@@ -15,8 +15,9 @@ import threading
 from typing import IO
 
 from edgellm import settings
-from edgellm.contract.backend import EngineInfo, worker_environment
+from edgellm.contract.backend import worker_environment
 from edgellm.contract.child import End, python, reap
+from edgellm.contract.engine import EngineInfo
 from edgellm.contract.manager import plugins
 from edgellm.errors import EdgeLLMError, WorkerCrashed
 from edgellm.runtime import wire

@@ -6,7 +6,8 @@ import copy
 import queue
 import threading
 
-from edgellm.contract.backend import Backend, EngineInfo
+from edgellm.contract.backend import Backend
+from edgellm.contract.engine import EngineInfo
 from edgellm.errors import EdgeLLMError
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop

@@ -12,7 +12,7 @@ from typing import IO
 import msgspec
 
 from edgellm import errors
-from edgellm.contract.backend import EngineInfo
+from edgellm.contract.engine import EngineInfo
 from edgellm.types.event import Delta, Done, Vectors
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request

@@ -29,7 +29,7 @@ from edgellm.types.plan import Decision, LaunchPlan
 from edgellm.types.request import GenerationRequest, Message, Sampling
 
 if TYPE_CHECKING:
-    from edgellm.contract.backend import EngineInfo
+    from edgellm.contract.engine import EngineInfo
     from edgellm.contract.source import Progress
     from edgellm.text.chat import ChatTemplate
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from edgellm import __version__, explain
-from edgellm.contract.backend import EngineInfo
+from edgellm.contract.engine import EngineInfo
 from edgellm.server.openapi import Operation, status_reply
 from edgellm.server.responses import NO_STORE, JSONResponse
 from edgellm.server.schemas import response

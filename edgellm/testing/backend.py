@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 import pytest
 
-from edgellm.contract.backend import Offloader, SlotInput
+from edgellm.contract.backend import Offloader
+from edgellm.contract.engine import SlotInput
 from edgellm.contract.manager import plugins
 from edgellm.errors import ArtifactError, BackendError, CacheFull
 from edgellm.runtime import wire
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from edgellm.contract.backend import Backend, Engine
+    from edgellm.contract.backend import Backend
+    from edgellm.contract.engine import Engine
     from edgellm.types.plan import LaunchPlan
 
 

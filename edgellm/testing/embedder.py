@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from edgellm.contract.backend import SlotInput
 from edgellm.contract.embedder import Embedder, Reranker
+from edgellm.contract.engine import SlotInput
 from edgellm.contract.manager import plugins
 from edgellm.errors import CacheFull, UnsupportedTask
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from edgellm.contract.backend import Engine
+    from edgellm.contract.engine import Engine
     from edgellm.types.plan import LaunchPlan
 
 TEXTS = (

@@ -12,7 +12,7 @@ from edgellm_bitnet.codecs import i2_s
 from edgellm_bitnet.models import TINY_TERNARY
 from edgellm_bitnet.weights import GgufWeights
 
-from edgellm.contract.backend import SlotInput
+from edgellm.contract.engine import SlotInput
 from edgellm.formats.tokenizer import from_gguf
 
 PROMPT = "Once upon a time there was a king who"

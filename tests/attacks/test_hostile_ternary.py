@@ -15,7 +15,7 @@ from edgellm_bitnet.plugin import BitnetBackend
 from support.refusals import refuses
 
 from edgellm.catalog.identify import identify
-from edgellm.contract.backend import Engine
+from edgellm.contract.engine import Engine
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm.formats.gguf.reader import read_model

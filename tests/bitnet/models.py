@@ -16,7 +16,7 @@ from edgellm_bitnet.options import Options
 from edgellm_bitnet.ternary import Ternary
 from edgellm_bitnet.weights import GgufWeights
 
-from edgellm.contract.backend import SlotInput
+from edgellm.contract.engine import SlotInput
 from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm.formats.gguf.writer import GgufWriter, TensorInfo
 from edgellm.types.plan import Settings

@@ -8,8 +8,8 @@ from bitnet import folders
 from edgellm_bitnet import native
 
 from edgellm.catalog.identify import identify
-from edgellm.contract.backend import SlotInput
 from edgellm.contract.converter import Conversion
+from edgellm.contract.engine import SlotInput
 from edgellm.contract.manager import Plugins
 from edgellm.errors import BackendUnavailable
 from edgellm.types.model import Artifact

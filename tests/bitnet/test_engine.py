@@ -18,7 +18,7 @@ from bitnet.reference import Reference, row_errors
 from edgellm_bitnet.weights import GgufWeights
 from support.refusals import refuses
 
-from edgellm.contract.backend import SlotInput
+from edgellm.contract.engine import SlotInput
 from edgellm.errors import CacheFull, UnsupportedArtifact
 from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm.formats.gguf.writer import TensorInfo

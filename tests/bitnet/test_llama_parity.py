@@ -12,7 +12,7 @@ import pytest
 from bitnet.models import Tiny, engine_of, settings_of
 from bitnet.packed import library
 
-from edgellm.contract.backend import SlotInput
+from edgellm.contract.engine import SlotInput
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.writer import Encoded
 from edgellm.types.model import Artifact

@@ -10,7 +10,7 @@ from edgellm_bitnet.codecs import floats
 from edgellm_bitnet.ternary import Ternary
 from support.refusals import refuses
 
-from edgellm.contract.backend import SlotInput
+from edgellm.contract.engine import SlotInput
 from edgellm.errors import CacheFull
 from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm.formats.gguf.writer import TensorInfo

@@ -24,7 +24,7 @@ import pytest
 from msgspec import structs
 from support.mixes import Planned, play, random_mix, random_request
 
-from edgellm.contract.backend import Engine, SlotInput
+from edgellm.contract.engine import Engine, SlotInput
 from edgellm.contract.manager import plugins
 from edgellm.text.sampling import Sampler
 from edgellm.types.model import Artifact

@@ -13,7 +13,7 @@ from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 
 if TYPE_CHECKING:
-    from edgellm.contract.backend import Engine
+    from edgellm.contract.engine import Engine
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(1800)]
 

@@ -15,7 +15,7 @@ import pytest
 from support import gguf_writer
 from support.refusals import refuses
 
-from edgellm.contract.backend import Engine, SlotInput
+from edgellm.contract.engine import Engine, SlotInput
 from edgellm.contract.manager import plugins
 from edgellm.errors import BackendUnavailable, BadArtifact, CacheFull, UnsupportedArtifact
 from edgellm.testing import encode, last_row

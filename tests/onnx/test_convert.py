@@ -331,7 +331,7 @@ def test_the_command_refuses_other_bits_and_bits_for_other_formats(tiny, tmp_pat
 @pytest.mark.model
 def test_smollm2_at_four_bits_runs_and_chooses_llama_cpps_tokens(smollm2, tmp_path):
     """Q4_1 is not held by 4 bits without loss, so a Q4_0 file of it, made by llama.cpp's quantizer, is converted."""
-    from edgellm.contract.backend import SlotInput
+    from edgellm.contract.engine import SlotInput
     from edgellm.contract.manager import plugins
     from edgellm.types.model import Artifact
     from edgellm.types.plan import LaunchPlan, Settings

@@ -10,8 +10,8 @@ from support.gguf_decoders import FAMILIES, Decoder
 from support.onnx_session import Session
 
 from edgellm.catalog.identify import identify
-from edgellm.contract.backend import SlotInput
 from edgellm.contract.converter import Conversion
+from edgellm.contract.engine import SlotInput
 from edgellm.contract.manager import Plugins
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings

@@ -15,7 +15,7 @@ from support import onnx_models
 from support.onnx_models import KINDS, Tiny
 from support.refusals import refuses
 
-from edgellm.contract.backend import SlotInput
+from edgellm.contract.engine import SlotInput
 from edgellm.errors import BackendUnavailable, BadArtifact, StepFailed, UnsupportedArtifact, UsageError
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings

@@ -22,7 +22,7 @@ MIB = 1 << 20
 WIDE = Tiny(layers=4, hidden=512, ffn=1536, heads=8, kv_heads=4, vocab=4096, external=True)
 CHILD = """
 import re, sys
-from edgellm.contract.backend import SlotInput
+from edgellm.contract.engine import SlotInput
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_onnx.plugin import OnnxBackend

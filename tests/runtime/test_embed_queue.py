@@ -11,8 +11,8 @@ import pytest
 from support.refusals import refuses
 from support.toy_engine import ToyEngine
 
-from edgellm.contract.backend import SlotInput
 from edgellm.contract.embedder import EmbeddingInfo, Pair, check_sequences
+from edgellm.contract.engine import SlotInput
 from edgellm.errors import (
     BackendError,
     Closed,

@@ -15,7 +15,7 @@ from support.refusals import check_refusal
 from support.toy_engine import ToyEngine, ToyTokenizer, answer
 
 from edgellm.builtin.echo import EchoEngine
-from edgellm.contract.backend import SlotInput
+from edgellm.contract.engine import SlotInput
 from edgellm.errors import BackendError, CacheFull, ContextOverflow, StepFailed, UsageError
 from edgellm.runtime import loop, wire
 from edgellm.runtime.loop import Loop
@@ -24,7 +24,7 @@ from edgellm.types.plan import Settings
 from edgellm.types.request import GenerationRequest, Sampling
 
 if TYPE_CHECKING:
-    from edgellm.contract.backend import Logits
+    from edgellm.contract.engine import Logits
 
 STEM = "Once upon a time there was a small model that lived in a very small machine. " * 3
 PROMPTS = (

@@ -13,7 +13,7 @@ from support.refusals import refuses
 from support.toy_engine import VOCAB, ToyEngine
 
 from edgellm.app import launch
-from edgellm.contract.backend import EngineInfo, SlotInput
+from edgellm.contract.engine import EngineInfo, SlotInput
 from edgellm.errors import BadArtifact, UsageError, WorkerCrashed
 from edgellm.runtime import perplexity
 from edgellm.runtime.perplexity import Job

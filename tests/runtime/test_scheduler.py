@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.refusals import refuses
 
-from edgellm.contract.backend import EngineInfo
+from edgellm.contract.engine import EngineInfo
 from edgellm.errors import Overloaded
 from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import (

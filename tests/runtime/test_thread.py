@@ -9,7 +9,7 @@ import pytest
 from support.waiting import PATIENCE_S
 
 from edgellm.builtin.echo import EchoBackend
-from edgellm.contract.backend import Engine
+from edgellm.contract.engine import Engine
 from edgellm.errors import BackendError, Closed, EdgeLLMError
 from edgellm.runtime.session import Delivery
 from edgellm.runtime.thread import ThreadSession

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from support.refusals import refuses
 
 from edgellm import errors
-from edgellm.contract.backend import EngineInfo
 from edgellm.contract.embedder import EmbeddingInfo
+from edgellm.contract.engine import EngineInfo
 from edgellm.runtime import wire
 from edgellm.types.backend_reason import GpuUnused
 from edgellm.types.event import Delta, Done, Timings, Usage, Vectors

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from edgellm.contract.backend import Engine, SlotInput
+from edgellm.contract.engine import Engine, SlotInput
 from edgellm.errors import EdgeLLMError
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
@@ -21,7 +21,7 @@ from edgellm.types.event import Delta, Done, Usage
 from edgellm.types.request import GenerationRequest, Sampling
 
 if TYPE_CHECKING:
-    from edgellm.contract.backend import Logits
+    from edgellm.contract.engine import Logits
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgellm.contract.backend import EngineInfo, SlotInput
+from edgellm.contract.engine import EngineInfo, SlotInput
 from edgellm.errors import CacheFull
 from edgellm.text.sampling import Sampler
 from edgellm.types.request import GenerationRequest
 
 if TYPE_CHECKING:
-    from edgellm.contract.backend import Logits
+    from edgellm.contract.engine import Logits
 
 EOS, BOS = 0, 1
 # Letters, words, and characters of two and four bytes in halves, so that stop strings and characters cross tokens.

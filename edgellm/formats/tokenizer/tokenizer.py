@@ -1,6 +1,6 @@
 """A model's tokenizer: text to token ids and back, whatever file it was read from.
 
-Made by `from_gguf.read_tokenizer` and `from_json.read_tokenizer_json`; follows `edgellm.contract.backend.Tokenizer`.
+Made by `from_gguf.read_tokenizer` and `from_json.read_tokenizer_json`; follows `edgellm.contract.engine.Tokenizer`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Vocabulary:
 
 
 class FileTokenizer:
-    """See `edgellm.contract.backend.Tokenizer`. Ids are 0 to `n_tokens` - 1; an embedding table may have more rows."""
+    """See `edgellm.contract.engine.Tokenizer`. Ids are 0 to `n_tokens` - 1; an embedding table may have more rows."""
 
     def __init__(
         self,

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.contract.backend import EngineInfo, Logits, SlotInput, Tokenizer, check_batch
 from edgellm.contract.embedder import EmbeddingInfo, check_sequences
+from edgellm.contract.engine import EngineInfo, Logits, SlotInput, Tokenizer, check_batch
 from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact
 from edgellm.formats.tokenizer import from_gguf, from_json
 from edgellm.formats.tokenizer.tokenizer import FileTokenizer as VocabularyTokenizer
@@ -65,7 +65,7 @@ class BitnetEngine:
         self.info = self._describe(tokenizer, rows)
 
     def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
-        """See `edgellm.contract.backend.Engine.step`."""
+        """See `edgellm.contract.engine.Engine.step`."""
         check_batch(batch, self.info, self._n_past)
         feed, total = self._feed, 0
         for entry in batch:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgellm.contract.backend import Backend, Engine, loading_library
+from edgellm.contract.backend import Backend, loading_library
 from edgellm.contract.child import ask
+from edgellm.contract.engine import Engine
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import BackendUnavailable, EdgeLLMError, UnsupportedArtifact
 from edgellm_bitnet.options import Options

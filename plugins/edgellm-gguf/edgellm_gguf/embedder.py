@@ -10,8 +10,8 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.contract.backend import EngineInfo, Logits, SlotInput
 from edgellm.contract.embedder import EmbeddingInfo, check_sequences
+from edgellm.contract.engine import EngineInfo, Logits, SlotInput
 from edgellm.errors import StepFailed, UnsupportedTask
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_gguf.engine import Batch

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import llama_cpp
 import numpy as np
 
-from edgellm.contract.backend import EngineInfo, Logits, SlotInput, check_batch
+from edgellm.contract.engine import EngineInfo, Logits, SlotInput, check_batch
 from edgellm.errors import CacheFull, StepFailed
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_gguf.loading import LOG, LoadedModel, system_info
@@ -35,7 +35,7 @@ class LlamaEngine(LoadedModel):
         self.info = self._describe(settings)
 
     def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
-        """See `edgellm.contract.backend.Engine.step`."""
+        """See `edgellm.contract.engine.Engine.step`."""
         check_batch(batch, self.info, self._n_past)
         rows = self._batch.fill(batch)
         status = llama_cpp.llama_decode(self._ctx, self._batch.struct)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgellm.contract.backend import SlotInput
+from edgellm.contract.engine import SlotInput
 from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm.formats.gguf.writer import GgufWriter, TensorInfo, Value
 from edgellm.types.calibration import CALIBRATED_ROW, Calibration

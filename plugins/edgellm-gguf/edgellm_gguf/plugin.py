@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edgellm.contract.backend import Advice, Backend, Engine, Offload, loading_library
+from edgellm.contract.backend import Advice, Backend, Offload, loading_library
+from edgellm.contract.engine import Engine
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import UnsupportedArtifact
 from edgellm.formats.gguf.ggml_types import FILE_TYPES

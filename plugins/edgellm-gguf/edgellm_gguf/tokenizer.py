@@ -12,7 +12,7 @@ _CONTROL = 1 << 3
 
 
 class LlamaTokenizer:
-    """See `edgellm.contract.backend.Tokenizer`."""
+    """See `edgellm.contract.engine.Tokenizer`."""
 
     def __init__(self, vocab: Any) -> None:
         self._vocab = vocab

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from edgellm.contract.backend import Engine, loading_library
+from edgellm.contract.backend import loading_library
+from edgellm.contract.engine import Engine
 from edgellm.errors import BackendUnavailable, EdgeLLMError
 
 if TYPE_CHECKING:

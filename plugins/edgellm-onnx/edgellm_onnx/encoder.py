@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from edgellm.contract.backend import EngineInfo, Logits, SlotInput
 from edgellm.contract.embedder import EmbeddingInfo, Pair, check_sequences
+from edgellm.contract.engine import EngineInfo, Logits, SlotInput
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UnsupportedTask
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_onnx import session

@@ -9,7 +9,7 @@ from edgellm_onnx.encoder_folder import EncoderFolder
 
 
 class EncoderTokenizer:
-    """See `edgellm.contract.backend.Tokenizer`. A text that is encoded whole gets the folder's prompt before it."""
+    """See `edgellm.contract.engine.Tokenizer`. A text that is encoded whole gets the folder's prompt before it."""
 
     def __init__(self, folder: EncoderFolder) -> None:
         self._prompt, self._lower = folder.prompt, folder.lower

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import onnxruntime
 
-from edgellm.contract.backend import EngineInfo, Logits, SlotInput, check_batch
+from edgellm.contract.engine import EngineInfo, Logits, SlotInput, check_batch
 from edgellm.errors import StepFailed, UnsupportedArtifact
 from edgellm.formats.tokenizer.tokenizer import FileTokenizer
 from edgellm.types.plan import Settings
@@ -44,7 +44,7 @@ class DecoderEngine:
         self.info = self._describe(model, opened, eos_ids, settings)
 
     def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
-        """See `edgellm.contract.backend.Engine.step`."""
+        """See `edgellm.contract.engine.Engine.step`."""
         check_batch(batch, self.info, self._n_past)
         decoder = self._decoder
         assert decoder is not None

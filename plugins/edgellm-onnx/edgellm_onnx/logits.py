@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.contract.backend import Logits
+from edgellm.contract.engine import Logits
 from edgellm_onnx import footprint
 from edgellm_onnx.binding import TYPES
 from edgellm_onnx.memory import zeros

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from edgellm.contract.backend import Engine
+from edgellm.contract.engine import Engine
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.tokenizer import from_json
 from edgellm.formats.tokenizer.tokenizer import FileTokenizer

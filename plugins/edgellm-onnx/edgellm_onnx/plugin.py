@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from edgellm.contract.backend import Advice, Backend, Engine, loading_library
+from edgellm.contract.backend import Advice, Backend, loading_library
+from edgellm.contract.engine import Engine
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import BackendUnavailable, EdgeLLMError
 from edgellm_onnx import library

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgellm.contract.backend import EngineInfo, Logits, SlotInput
+from edgellm.contract.engine import EngineInfo, Logits, SlotInput
 from edgellm.errors import CacheFull
 from edgellm.types.plan import Settings
 

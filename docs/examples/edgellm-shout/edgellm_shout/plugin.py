@@ -10,7 +10,8 @@ import click
 from edgellm.contract.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from edgellm.contract.backend import Backend, Engine
+    from edgellm.contract.backend import Backend
+    from edgellm.contract.engine import Engine
     from edgellm.types.machine import Machine
     from edgellm.types.model import Artifact
     from edgellm.types.plan import Footprint, LaunchPlan, Settings
