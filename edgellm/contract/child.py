@@ -25,8 +25,11 @@ from types import FrameType, TracebackType
 from typing import IO, Any, Self
 
 from edgellm import settings
+from edgellm.contract.confine import confine
 
+KILL: int = getattr(signal, "SIGKILL", signal.SIGTERM)
 _GRACE_S = 1.0
+_KILL_PATIENCE_S = 10.0
 _POLL_S = 0.05
 _KEPT_BYTES = 256 * 1024  # of the log, from its end
 _running: set[Child] = set()
@@ -152,17 +155,15 @@ class Child:
 
     def kill(self) -> None:
         """End it and its children now. Nothing happens to one that ended."""
-        self._signal(getattr(signal, "SIGKILL", signal.SIGTERM))
+        signal_group(self._process, KILL)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._process.poll() is None:
-            self._signal(signal.SIGTERM)
+            signal_group(self._process, signal.SIGTERM)
             self.wait(_GRACE_S)
-            # Also where the leader is gone: its children may not have listened.
-            self.kill()
-        self.returncode = reap(self._process, None)
+        self.returncode = reap(self._process, 0.0)
         _running.discard(self)
         if self._process.stdout is not None:
             self._process.stdout.close()
@@ -174,15 +175,6 @@ class Child:
     def _time_out(self) -> None:
         self._timed_out = True
         self.kill()
-
-    def _signal(self, how: int) -> None:
-        try:
-            if sys.platform == "win32":
-                self._process.terminate()
-            else:
-                os.killpg(self._process.pid, how)
-        except ProcessLookupError:
-            pass  # ended meanwhile
 
 
 def python(module: str, *arguments: str) -> list[str]:
@@ -206,13 +198,30 @@ def ask(
     return answer.decode(errors="replace").strip(), child.end
 
 
-def reap(process: subprocess.Popen[bytes], patience_s: float | None) -> int:
-    """The status of a process that is leaving; after `patience_s` seconds (None = as long as it takes) it is killed."""
+def signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    """Signal a process that leads a group, and all that it started. Nothing happens where none of them is left."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if sys.platform == "win32":
+            process.terminate()
+        else:
+            os.killpg(process.pid, number)
+
+
+def reap(process: subprocess.Popen[bytes], patience_s: float) -> int:
+    """The status of the leader of a group that is leaving. After `patience_s` seconds it is killed.
+
+    What it started is killed in any case: a debugger or a copy of it would keep our pipes open. A leader that a disk or
+    a driver holds in the kernel is not waited for; it counts as killed, and ends when it is let go.
+    """
     try:
         status = process.wait(patience_s)
     except subprocess.TimeoutExpired:
-        process.kill()
-        status = process.wait()
+        signal_group(process, KILL)
+        try:
+            status = process.wait(_KILL_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            return -KILL
+    signal_group(process, KILL)
     if process.stdin is not None:
         # What the dead process never read is flushed into a broken pipe.
         with contextlib.suppress(OSError):
@@ -293,6 +302,7 @@ def connect() -> tuple[bytes, Callable[[Any], None]]:
     """
     import msgspec
 
+    confine()
     up, down = pipes()
     question = b""
     while not question.endswith(b"\n"):
