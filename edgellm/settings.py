@@ -9,6 +9,7 @@ EDGELLM_MAX_RATE   most bytes a second that a download takes, as 2MB/s
 EDGELLM_ALLOW_HTTP 1 = fetch from http:// addresses of other machines, too
 EDGELLM_API_KEY    key the server asks for
 EDGELLM_LOG        how much the worker logs to standard error: DEBUG, INFO, WARNING, ERROR
+EDGELLM_HUNG_AFTER seconds of silence after which a worker counts as hung, 0 = never; unset = by the predicted speed
 
 config folder/models.toml   catalog rows of your own        (platformdirs user_config)
 data_dir/models/      model files, by sha256          (platformdirs user_data)
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +35,11 @@ import platformdirs
 from edgellm.errors import UsageError
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+MOST_SECONDS = 86400
+# Of names of variables. What a process does not get, native code that reads a hostile file in it cannot pass on.
+_SECRET = re.compile(
+    r"(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|APIKEY|CREDENTIAL)S?(_|$)|(^|_)KEYS?(_|$)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,7 @@ class Environment:
     allow_http: bool = False
     api_key: str | None = None
     log: str = "ERROR"  # as the user wrote it
+    hung_after: str = ""  # as the user wrote it; "" = by the predicted speed
 
     @classmethod
     def of(cls, values: Mapping[str, str]) -> Environment:
@@ -65,6 +73,7 @@ class Environment:
             allow_http=_is_on(values.get("EDGELLM_ALLOW_HTTP", "")),
             api_key=values.get("EDGELLM_API_KEY") or None,
             log=values.get("EDGELLM_LOG") or "ERROR",
+            hung_after=values.get("EDGELLM_HUNG_AFTER", ""),
         )
 
     @property
@@ -86,6 +95,24 @@ class Environment:
             hint = f"one of {', '.join(LOG_LEVELS)}, or unset it"
             raise UsageError(f"EDGELLM_LOG={self.log!r} is no level", hint=hint)
         return self.log.upper()
+
+    @property
+    def hung_after_s(self) -> float | None:
+        """0 = never, None = by the predicted speed.
+
+        Raises:
+            UsageError: EDGELLM_HUNG_AFTER is no number of seconds.
+        """
+        if not self.hung_after:
+            return None
+        try:
+            seconds = float(self.hung_after)
+        except ValueError:
+            seconds = -1.0
+        if not 0.0 <= seconds <= MOST_SECONDS:
+            hint = f"write seconds, 0 (never) to {MOST_SECONDS}, or unset it"
+            raise UsageError(f"EDGELLM_HUNG_AFTER={self.hung_after!r} is no time", hint=hint)
+        return seconds
 
 
 def _is_on(value: str) -> bool:
@@ -121,11 +148,12 @@ def override(**flags: Any) -> Iterator[None]:
 
 
 def variables() -> dict[str, str]:
-    """Variables for a process that is to go by the same settings."""
+    """Variables for a process that is to go by the same settings: without keys, tokens and passwords."""
     spelled: dict[str, Callable[[Any], tuple[str, str]]] = {
         "offline": lambda on: ("EDGELLM_OFFLINE", "1" if on else "0"),
         "models_dirs": lambda folders: ("EDGELLM_MODELS_DIR", os.pathsep.join(map(str, folders))),
         "max_rate": lambda rate: ("EDGELLM_MAX_RATE", rate),
         "log": lambda level: ("EDGELLM_LOG", level),
     }
-    return dict(os.environ) | dict(spelled[name](value) for name, value in _flags.items())
+    inherited = {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
+    return inherited | dict(spelled[name](value) for name, value in _flags.items())

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edgellm.contract.backend import worker_environment
 from edgellm.contract.child import Child, connect, python
+from edgellm.contract.manager import plugins
 from edgellm.errors import EdgeLLMError, UsageError, WorkerCrashed
 from edgellm.runtime.wire import Failed
 from edgellm.types.plan import LaunchPlan
@@ -66,7 +68,9 @@ def score(job: Job, progress: Callable[[ScoringProgress], None] = lambda _: None
     Raises:
         WorkerCrashed: it died. UsageError: too little text, or two vocabularies. Else what loading raised.
     """
-    with Child(COMMAND, question=msgspec.json.encode(job)) as child, contextlib.suppress(msgspec.MsgspecError):
+    environment = worker_environment(plugins().backends().get(job.plan.backend))
+    question = msgspec.json.encode(job)
+    with Child(COMMAND, question=question, env=environment) as child, contextlib.suppress(msgspec.MsgspecError):
         for line in child.lines():
             match _decoder.decode(line):
                 case ScoringProgress() as chunks:
@@ -94,8 +98,6 @@ def main() -> None:
 
 
 def _scored(job: Job, tell: Callable[[ScoringProgress], None]) -> Score:
-    from edgellm.contract.manager import plugins
-
     plans = [job.plan] if job.reference is None else [job.plan, job.reference]
     engines: list[Engine] = []
     try:

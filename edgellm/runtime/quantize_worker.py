@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from edgellm.contract.backend import worker_environment
 from edgellm.contract.child import Child, End, connect, python
 from edgellm.contract.manager import plugins
 from edgellm.contract.quantizer import Quantization, Quantizer, TensorProgress
@@ -42,7 +43,8 @@ def quantize(backend: str, job: Quantization, progress: TensorProgress) -> None:
         WorkerCrashed: native code died; what the backend raises (`edgellm.contract.quantizer.Quantizer.quantize`).
     """
     order = msgspec.json.encode(_Order(backend, job))
-    with Child(python("edgellm.runtime.quantize_worker"), question=order) as child:
+    environment = worker_environment(plugins().backends().get(backend))
+    with Child(python("edgellm.runtime.quantize_worker"), question=order, env=environment) as child:
         for line in child.lines():
             match _decoder.decode(line):
                 case _Writing() as step:

@@ -9,11 +9,11 @@ words differently becomes a SourceUnreachable with pip's own last line, never a 
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import sys
 from pathlib import Path
 
+from edgellm import settings
 from edgellm.errors import DiskFull, IntegrityError, SourceError, SourceUnreachable
 
 MISSING = "pip is not installed in this Python"
@@ -30,11 +30,11 @@ def command(arguments: list[str]) -> list[str]:
 
 
 def environment(scratch: Path | None = None) -> dict[str, str]:
-    """The user's own, with pip's temporary files in `scratch`, on the disk that was checked for space."""
+    """As other children get it, with pip's temporary files in `scratch`, on the disk that was checked for space."""
     changed = {"PIP_REQUIRE_VIRTUALENV": "false", "PYTHONUTF8": "1"}
     if scratch is not None:
         changed |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
-    return os.environ | changed
+    return settings.variables() | changed
 
 
 def download_failure(what: str, sha256: str, output: str) -> SourceError:
