@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from edgellm.contract.backend import Advice, Backend, Offload, loading_library
@@ -46,6 +47,9 @@ class GgufBackend:
         | {"Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M"}
         | {"IQ3_XXS", "IQ3_XS", "IQ3_S", "IQ3_M", "IQ4_XS", "IQ4_NL", "TQ1_0", "TQ2_0", "MXFP4"}
     )
+
+    # Where an assertion of ggml fails, it would start a debugger beside the process, or leave copies of the process.
+    worker_environment = MappingProxyType({"GGML_NO_BACKTRACE": "1"})
 
     # A quantized V needs flash attention, which the engine leaves to the library: it is on wherever one is computed.
     kv_types = frozenset({"f16", "q8_0", "q4_0"})
