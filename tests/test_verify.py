@@ -130,15 +130,19 @@ def test_a_load_is_recorded_warned_of_and_learned_from(smollm2: str, caplog: pyt
     assert abs(learned.decode - ratio) < abs(1 - ratio) or learned.decode == 0.25
 
 
-def test_a_drift_is_warned_of_once_a_load(smollm2: str, caplog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drift_is_logged_once_a_load_and_warned_of_never(
+    smollm2: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "edgellm.app.verify")
     monkeypatch.setattr(verify, "DRIFT", -1.0)  # whatever was measured drifted
     with EdgeLLM.load(smollm2, ctx=1024, threads=1) as llm:
         for _ in range(2):
             llm.chat("Hello. " * 12, max_tokens=18, temperature=0)
             llm.verification._record()
-    said = [r.getMessage() for r in caplog.records if r.name == "edgellm.app.verify" and r.levelno == logging.WARNING]
+    said = [record.getMessage() for record in caplog.records if record.name == "edgellm.app.verify"]
     assert len([text for text in said if text.startswith("decode of")]) == 1
     assert "were predicted" in said[0]
+    assert {record.levelno for record in caplog.records} == {logging.INFO}
 
 
 def test_a_history_that_cannot_be_written_costs_no_answer(smollm2: str, own_home, caplog) -> None:

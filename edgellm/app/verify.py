@@ -1,4 +1,7 @@
-"""Verify after load: compares predictions with measurements, keeps both for the next plan, and warns where they differ.
+"""Verify after load: compares predictions with measurements, and keeps both for the next plan.
+
+Where they differ is told by `edgellm doctor`, /stats of `edgellm run` and /edgellm/plan. Whoever waits for an answer
+can do nothing about it, so it is logged at level INFO only.
 
 Requests are not delayed: the worker's memory is read from outside, and the record is written while no request runs. It
 is written after the first request that can be measured, each time the number of such requests doubles, and at the end.
@@ -48,16 +51,20 @@ class Verification:
         self._id = run_log.new_id()
         self._lock = threading.Lock()  # one record at a time
         self._recorded = -1  # requests in the last record
-        self._warned: set[str] = set()
+        self._told: set[str] = set()
         self._ending = threading.Event()
         self.run: Run | None = None
         self.drifts: tuple[Drift, ...] = ()
         session.meter.on_sample = self._on_sample
 
-    def finish(self) -> None:
-        """Before the session is closed: record what came since the last time."""
+    def abandon(self) -> None:
+        """Record nothing more."""
         self._session.meter.on_sample = None
         self._ending.set()
+
+    def finish(self) -> None:
+        """Before the session is closed: record what came since the last time."""
+        self.abandon()
         if self._session.state == "ready":
             self._record()
 
@@ -102,9 +109,9 @@ class Verification:
         run_log.record(self._machine, run)
         self.run, self.drifts = run, drifts(run, learned)
         for drift in self.drifts:
-            if drift.quantity not in self._warned:
-                self._warned.add(drift.quantity)
-                log.warning("%s; %s", explain.drift(drift), explain.drift_remedy(drift))
+            if drift.quantity not in self._told:
+                self._told.add(drift.quantity)
+                log.info("%s; %s", explain.drift(drift), explain.drift_remedy(drift))
 
     @functools.cached_property
     def _machine(self) -> Machine:

@@ -119,8 +119,12 @@ def make_plan(
     Raises:
         UsageError, NothingFits, SourceError, ArtifactError, BackendError.
     """
+    import logging
+
     from edgellm.app import launch
 
+    # Where the command has not said how (`serve`), warnings are told as they are.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if model is None and options.quant is not None:
         raise UsageError(
             "--quant belongs to a model", hint=f"name it: edgellm serve MODEL --quant {options.quant}", param="quant"

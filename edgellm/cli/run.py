@@ -205,6 +205,8 @@ def _obey(text: str, talk: Talk) -> None:
             click.echo(talk.llm.explain())
         case "/stats":
             click.echo(_stats(talk.last))
+            for line in _drifts(talk.llm):
+                click.echo(line)
         case _:
             click.echo(f"{text.split(maxsplit=1)[0]} is no command.\n{HELP}")
 
@@ -218,6 +220,13 @@ def _stats(done: Done | None) -> str:
         f"prompt: {usage.prompt_tokens} tokens, {usage.cached_tokens} of them cached, in {timings.prefill_s:.2f} s\n"
         f"answer: {usage.completion_tokens} tokens in {timings.decode_s:.2f} s, {rate:.1f} tok/s"
     )
+
+
+def _drifts(llm: EdgeLLM) -> list[str]:
+    """What was measured of this load and differs from its prediction."""
+    from edgellm import explain
+
+    return [f"{explain.drift(drift)}; {explain.drift_remedy(drift)}" for drift in llm.verification.drifts]
 
 
 def _sampling(rest: dict[str, Any]) -> Sampling:

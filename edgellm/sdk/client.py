@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack
 
 from edgellm import explain
 from edgellm.app import launch
 from edgellm.app.verify import Verification
 from edgellm.contract.manager import plugins
 from edgellm.errors import BadTemplate, EdgeLLMError, UnsupportedTask, UsageError
-from edgellm.runtime.session import AsyncSink, QueueSink, Session
+from edgellm.runtime.session import AsyncSink, QueueSink, Session, SessionState
 from edgellm.sdk.embeddings import EmbeddingMethods
 from edgellm.store.library import silent
 from edgellm.types.event import Completion, Delta, Done, Event, Vectors
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from edgellm.contract.engine import EngineInfo
     from edgellm.contract.source import Progress
     from edgellm.text.chat import ChatTemplate
+
+# An app that sets up no logging gets none of ours on its standard error.
+logging.getLogger("edgellm").addHandler(logging.NullHandler())
 
 Messages = str | Sequence[Message | Mapping[str, str]]
 _AS_MESSAGES = 'write text, or [{"role": "user", "content": "..."}]'
@@ -54,6 +59,8 @@ class EdgeLLM(EmbeddingMethods):
         self.decision = decision
         self._session = _open(plan, isolate=isolate)
         self._verification = Verification(plan, self._session)
+        # Without close(), an object that nobody holds any more would keep its worker until this process ends.
+        weakref.finalize(self, _abandon, self._verification, self._session).atexit = False
 
     @classmethod
     def auto(cls, *, isolate: bool = True, progress: Progress = silent, **options: Unpack[SelectionKeywords]) -> Self:
@@ -89,10 +96,27 @@ class EdgeLLM(EmbeddingMethods):
         """What is loaded: context, vocabulary, template. Waits for loading to end."""
         return self._session.info
 
+    def __repr__(self) -> str:
+        artifact = self.plan.artifact
+        quant = f" {artifact.quant}" if artifact.quant else ""
+        return f"<EdgeLLM {artifact.model_id}{quant} on {self.plan.backend}, {self.state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError(
+            "a loaded model cannot be pickled or copied: it belongs to this process",
+            hint="send the name of the model, and load it in the other process with EdgeLLM.load",
+        )
+
     @property
-    def state(self) -> str:
-        """ "loading", "ready", "failed" or "closed"."""
+    def state(self) -> SessionState:
+        """Only a model that is "ready" answers. Requests wait while it is "loading", and while it is "reloading" after
+        its process died; they are refused while it is "hung", "failed" or "closed"."""
         return self._session.state
+
+    @property
+    def outage(self) -> EdgeLLMError | None:
+        """What ended the model; None while it runs, while it loads for the first time, and after `close`."""
+        return self._session.outage
 
     @property
     def was_ready(self) -> bool:
@@ -211,7 +235,8 @@ class EdgeLLM(EmbeddingMethods):
 
     def close(self, *, drain: bool = False) -> None:
         """Stop the model; with `drain`, after the requests at hand. Twice is fine."""
-        self._verification.finish()
+        if self._session.is_ours:
+            self._verification.finish()
         self._session.close(drain=drain)
 
     def __enter__(self) -> Self:
@@ -257,6 +282,11 @@ def _open(plan: LaunchPlan, *, isolate: bool) -> Session:
     from edgellm.runtime.thread import ThreadSession
 
     return ThreadSession(plan, plugins().backend(plan.backend))
+
+
+def _abandon(verification: Verification, session: Session) -> None:
+    verification.abandon()
+    session.abandon()
 
 
 def _sampling(options: dict[str, Any]) -> Sampling:
