@@ -177,7 +177,7 @@ def test_a_stream_that_is_collected_inside_the_session_does_not_lock_it(open_llm
 
     def collect() -> None:
         nonlocal events
-        with session._lock, session._dispatcher._lock:  # type: ignore[attr-defined]
+        with session._changed, session._outbox._changed, session._dispatcher._lock:  # type: ignore[attr-defined]
             del events
             gc.collect()
         done.set()

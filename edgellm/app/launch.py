@@ -197,7 +197,9 @@ def with_threads(plan: LaunchPlan, threads: int) -> LaunchPlan:
     if not 1 <= threads <= 1024:
         raise UsageError(f"threads={threads} is out of range", hint="allowed: 1 to 1024")
     reasons = (*plan.reasons, Threads(threads, asked=True))
-    return replace(plan, settings=replace(plan.settings, n_threads=threads, n_threads_batch=threads), reasons=reasons)
+    step_s = plan.step_s and plan.step_s * max(1, plan.settings.n_threads_batch / threads)
+    run = replace(plan.settings, n_threads=threads, n_threads_batch=threads)
+    return replace(plan, settings=run, reasons=reasons, step_s=step_s)
 
 
 def with_options(plan: LaunchPlan, options: Mapping[str, str]) -> LaunchPlan:
@@ -329,7 +331,9 @@ def _candidate_plan(decision: Decision, choice: Candidate, artifact: Artifact) -
         kv_type=choice.kv_type,
         gpu_layers=choice.gpu_layers,
     )
-    return file_plan.with_own_footprint(LaunchPlan(choice.backend, artifact, run, decision.reasons, choice.footprint))
+    step_s = run.n_batch / choice.prefill.tok_s
+    plan = LaunchPlan(choice.backend, artifact, run, decision.reasons, choice.footprint, step_s)
+    return file_plan.with_own_footprint(plan)
 
 
 def _echo_plan(request: SelectionRequest) -> LaunchPlan:

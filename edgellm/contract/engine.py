@@ -95,7 +95,10 @@ class Tokenizer(Protocol):
 
 
 class Engine(Protocol):
-    """One loaded model. One process, one thread, no locks: the runtime never calls it from two threads."""
+    """One loaded model. One process, one thread, no locks: the runtime never calls it from two threads.
+
+    But for `tokenizer.encode`, which also runs in a thread of its own, for a long text while answers go on.
+    """
 
     @property
     def info(self) -> EngineInfo: ...

@@ -1,9 +1,10 @@
 """Runs one engine: receives requests, steps the batch, samples, and emits events.
 
-Texts to embed take turns with answers: a batch of them, a step, a batch (`runtime.embed_queue`).
+Texts to embed take turns with answers: a batch of them, a step, a batch (`runtime.embed_queue`). Long prompts are
+turned into tokens in another thread, so that the answers at hand go on meanwhile.
 
 The same loop serves a worker process and, with `isolate=False`, a thread. It owns the engine; no other thread touches
-it.
+it but for that.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgellm.contract.engine import Engine
 from edgellm.errors import CacheFull, Closed, ContextOverflow, StepFailed, UnsupportedTask, UsageError
@@ -19,10 +22,13 @@ from edgellm.runtime import wire
 from edgellm.runtime.embed_queue import EmbedQueue
 from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import Admission, Scheduler, Step
+from edgellm.runtime.watchdog import BEAT_S
 from edgellm.types.event import Done, FinishReason
 from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     from edgellm.contract.engine import Logits
 
 Send = Callable[[list[wire.Up]], None]
@@ -30,27 +36,60 @@ Send = Callable[[list[wire.Up]], None]
 # Text is sent at most this often. A small model makes hundreds of tokens per second, and each message wakes the
 # parent and its client on processors that are busy with the next token. Nobody reads faster than this.
 FLUSH_INTERVAL_S = 0.020
+# Shorter prompts are turned into tokens at once, in some 10 ms at most; a megabyte takes seconds.
+LONG_PROMPT = 8192  # characters
+
+
+class Inbox(Protocol):
+    """Messages of the parent, in order: a `Mailbox` or a queue."""
+
+    def get(self, block: bool, timeout: float | None) -> Any:
+        """The next; raises queue.Empty where there is none, after `timeout` seconds if `block` is true."""
+        ...
+
+    def put(self, message: Any) -> None:
+        """Add one of our own."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRead:
+    """From the thread that turns prompts into tokens: this one is ready, or was cancelled, or failed."""
+
+    id: int
+    generation: GenerationRequest
 
 
 class Loop:
     """Call `run` in the one thread that may touch the engine."""
 
-    def __init__(self, engine: Engine, inbox: queue.SimpleQueue[wire.Down], send: Send) -> None:
+    def __init__(self, engine: Engine, inbox: Inbox, send: Send) -> None:
         self._engine = engine
         self._inbox = inbox
         self._send = send
         self._scheduler = Scheduler(engine.info)
         self._embeddings = EmbedQueue(engine)
         self._requests: dict[int, RequestState] = {}
+        self._reading: dict[int, Future[list[int]]] = {}  # prompts, by request
+        self._reader: ThreadPoolExecutor | None = None  # made for the first long prompt
         self._replies: list[wire.Up] = []  # not sent yet
         self._flushed_at = 0.0  # when the text of all running requests was last sent
+        self._said_at = 0.0  # when anything was last sent, or the wait for a request ended
         self._stopping = False
 
     def run(self) -> None:
         """Until `Stop` arrives."""
+        try:
+            self._run()
+        finally:
+            if self._reader is not None:
+                # The engine is closed next, and its tokenizer with it.
+                self._reader.shutdown(cancel_futures=True)
+
+    def _run(self) -> None:
         while True:
             self._receive()
-            if self._stopping and self._idle:
+            if self._stopping and self._idle and not self._reading:
                 return
             step = self._schedule()
             if step.batch:
@@ -58,6 +97,7 @@ class Loop:
             self._emit()
             self._replies += self._embeddings.step(beside_answers=bool(self._scheduler.running))
             self._emit()
+            self._beat()
 
     @property
     def _idle(self) -> bool:
@@ -66,13 +106,19 @@ class Loop:
     def _receive(self) -> None:
         """Read the inbox; waits only where there is nothing to do."""
         while True:
+            waits = self._idle and (not self._stopping or bool(self._reading))
             try:
-                message = self._inbox.get(block=self._idle and not self._stopping)
+                message = self._inbox.get(waits, BEAT_S if self._reading else None)
             except queue.Empty:
                 return
+            if waits:
+                self._said_at = time.perf_counter()
             match message:
                 case wire.Submit(request_id, GenerationRequest() as generation):
                     self._submit(request_id, generation)
+                case PromptRead(request_id, generation):
+                    if (prompt := self._reading.pop(request_id, None)) is not None:
+                        self._begin(request_id, generation, prompt.result)
                 case wire.Submit(request_id, EmbeddingRequest() | RerankRequest() as request):
                     self._replies += self._embeddings.submit(request_id, request)
                 case wire.Cancel(request_id):
@@ -82,15 +128,25 @@ class Loop:
             self._emit()
 
     def _submit(self, request_id: int, generation: GenerationRequest) -> None:
+        if len(generation.prompt) <= LONG_PROMPT:
+            self._begin(request_id, generation, partial(self._tokenize, generation))
+            return
+        if self._reader is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._reader = ThreadPoolExecutor(1, "edgellm-prompts")
+        prompt = self._reading[request_id] = self._reader.submit(self._tokenize, generation)
+        prompt.add_done_callback(lambda _: self._inbox.put(PromptRead(request_id, generation)))
+
+    def _begin(self, request_id: int, generation: GenerationRequest, read: Callable[[], list[int]]) -> None:
         try:
             if not self._engine.info.generates:
                 raise UnsupportedTask(
                     "the model writes no text: it turns texts into vectors or scores",
                     hint="EdgeLLM.embed and /v1/embeddings ask for vectors; name a chat model for text",
                 )
-            prompt = self._tokenize(generation)
             limit = generation.max_tokens if generation.max_tokens is not None else self._engine.info.n_ctx
-            request = RequestState(request_id, generation, prompt, limit)
+            request = RequestState(request_id, generation, read(), limit)
             self._scheduler.submit(request)
         except Exception as error:
             self._replies.append(wire.Reply(request_id, wire.Failed.of(error)))
@@ -120,6 +176,8 @@ class Loop:
         request = self._requests.get(request_id)
         if request is not None:
             self._finish(request, "cancelled")
+        elif (prompt := self._reading.pop(request_id, None)) is not None:
+            prompt.cancel()
         else:
             self._embeddings.cancel(request_id)
 
@@ -130,7 +188,9 @@ class Loop:
         for request_id in list(self._requests):
             self._cancel(request_id)
         closed = wire.Failed.of(Closed("the model was closed", hint="send the request again when it is back"))
-        self._replies += [wire.Reply(request_id, closed) for request_id in self._embeddings.clear()]
+        self._replies += [wire.Reply(request_id, closed) for request_id in (*self._embeddings.clear(), *self._reading)]
+        for request_id in list(self._reading):
+            self._cancel(request_id)
 
     def _schedule(self) -> Step:
         """Give free slots to waiting requests, and plan the next batch."""
@@ -237,3 +297,10 @@ class Loop:
         if self._replies:
             replies, self._replies = self._replies, []
             self._send(replies)
+            self._said_at = time.perf_counter()
+
+    def _beat(self) -> None:
+        """After a step that had nothing to say: it was no hang (`runtime.watchdog`)."""
+        if time.perf_counter() - self._said_at > BEAT_S:
+            self._send([])
+            self._said_at = time.perf_counter()

@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import copy
+import os
 import queue
 import threading
-from typing import Protocol
+from typing import Literal, Protocol
 
 from edgellm.contract.engine import EngineInfo
-from edgellm.errors import Closed, EdgeLLMError
+from edgellm.errors import Closed, EdgeLLMError, UsageError
 from edgellm.runtime import wire
 from edgellm.runtime.metrics import Meter
 from edgellm.runtime.process_usage import ProcessUsage
@@ -127,21 +129,35 @@ def _hand_over(loop: asyncio.AbstractEventLoop, deliveries: list[tuple[asyncio.Q
         loop.call_soon_threadsafe(put_all)
 
 
-class Session(Protocol):
-    """A loaded model that takes requests from any thread."""
+SessionState = Literal["loading", "ready", "hung", "reloading", "failed", "closed"]
 
-    _dispatcher: Dispatcher
-    _info: EngineInfo | None  # None until it has loaded
+
+class Session(abc.ABC):
+    """A loaded model that takes requests from any thread of the process that loaded it.
+
+    States: "hung" = the worker said nothing for too long and is being ended; "reloading" = a worker that served is
+    replaced, and requests wait for it; "failed" = it cannot be loaded, for now where it was ready before.
+    """
+
+    def __init__(self) -> None:
+        self._dispatcher = Dispatcher()
+        self._info: EngineInfo | None = None  # None until it has loaded
+        self._outage: EdgeLLMError | None = None
+        self._made_in = os.getpid()
 
     @property
+    @abc.abstractmethod
     def info(self) -> EngineInfo:
         """Raises what loading raised, or waits for loading to end."""
-        ...
 
     @property
-    def state(self) -> str:
-        """ "loading", "ready", "failed" or "closed"."""
-        ...
+    @abc.abstractmethod
+    def state(self) -> SessionState: ...
+
+    @property
+    def outage(self) -> EdgeLLMError | None:
+        """What ended the model; None while it runs, while it loads for the first time, and after `close`."""
+        return self._outage
 
     @property
     def was_ready(self) -> bool:
@@ -158,21 +174,37 @@ class Session(Protocol):
         """Speed of its requests so far."""
         return self._dispatcher.meter
 
+    @abc.abstractmethod
     def process_usage(self) -> tuple[ProcessUsage | None, ProcessUsage | None]:
         """Of the process that holds nothing but the model: right after loading, and now. None = unknown."""
-        ...
 
+    @abc.abstractmethod
     def submit(self, request: Request, sink: Sink) -> int:
-        """Start a request; its events go to `sink`. Returns the id to cancel it by."""
-        ...
+        """Start a request; its events go to `sink`. Returns the id to cancel it by. Does not wait for the worker."""
 
+    @abc.abstractmethod
     def cancel(self, request_id: int) -> None:
         """Nobody listens any more: the slot is free after the step at hand. Nothing happens to a finished request."""
-        ...
 
+    @abc.abstractmethod
     def close(self, *, drain: bool = False) -> None:
         """Stop; with `drain`, after the requests at hand. Twice is fine."""
-        ...
+
+    @abc.abstractmethod
+    def abandon(self) -> None:
+        """Stop, as nobody can ask any more. Waits for nothing, so that a garbage collector may call it."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process made it. In a fork of that process there are none of its threads."""
+        return os.getpid() == self._made_in
+
+    def _check_process(self) -> None:
+        if not self.is_ours:
+            raise UsageError(
+                f"the model was loaded in process {self._made_in}; this is process {os.getpid()}, a fork of it",
+                hint="load the model after the fork, in each process that uses it",
+            )
 
 
 def closed() -> Closed:

@@ -1,227 +1,279 @@
-"""Starts the worker process, watches it, and starts it again when native code dies.
+"""Starts the worker process, watches it, and starts it again when native code dies or hangs.
 
-States:  loading --Ready--> ready --death--> loading (again) ...
-         loading --death, where it was ready before--> loading, up to RELOADS times in a row, with growing pauses
-         loading --Failed or death--> failed: loading would fail the same way, so nothing is retried by itself
-         any --close--> closed
+States:  loading   --Ready--> ready; --death or Failed--> failed for good: it would fail in the same way again
+         ready     --death--> reloading
+         ready     --silence while it is waited for--> hung, and killed --death--> reloading
+         reloading --Ready--> ready; --death or Failed--> reloading again up to RELOADS times, then failed
+         failed    --where it was ready before, after a pause that grows--> reloading
+         any       --close--> closed
+
+One thread starts workers, reads what they say, and waits for their end. It lasts as long as the session, because the
+end of the thread that started a worker ends that worker (`contract.confine`).
 """
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import copy
-import subprocess
+import functools
 import threading
-from typing import IO
+import weakref
 
 from edgellm import settings
 from edgellm.contract.backend import worker_environment
-from edgellm.contract.child import End, python, reap
+from edgellm.contract.child import End
 from edgellm.contract.engine import EngineInfo
 from edgellm.contract.manager import plugins
 from edgellm.errors import EdgeLLMError, WorkerCrashed
-from edgellm.runtime import wire
+from edgellm.runtime import wire, worker_process
+from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.process_usage import ProcessUsage, process_usage
-from edgellm.runtime.session import Dispatcher, Session, Sink, closed
+from edgellm.runtime.session import Session, SessionState, Sink, closed
+from edgellm.runtime.watchdog import Watchdog, limits
+from edgellm.runtime.worker_process import WorkerProcess
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
 
-WORKER = python("edgellm.runtime.worker")
 # A model that was loaded before loads again, unless memory is short just now.
 RELOADS = 3
 RELOAD_PAUSE_S = 0.5
-LOAD_HINT = "it is not started again: look for memory that is short (a smaller model, --ctx), then start anew"
+# It may be short for longer. A server that is up must come back without a person.
+LONG_PAUSE_S, LONGEST_PAUSE_S = 30.0, 600.0
 CLOSE_TIMEOUT_S = 5.0
 
 
 class WorkerSession(Session):
-    """See `runtime.session.Session`. One thread reads the worker's events and restarts it where needed."""
+    """See `runtime.session.Session`."""
 
     def __init__(self, plan: LaunchPlan) -> None:
-        """Raises UsageError where EDGELLM_LOG is no level: the worker could only die of it."""
+        """Raises UsageError where EDGELLM_LOG or EDGELLM_HUNG_AFTER means nothing: the worker could only die of it."""
+        super().__init__()
         _ = settings.current().log_level
+        self._limits = limits(plan, settings.current().hung_after_s)
         self._plan = plan
-        self._dispatcher = Dispatcher()
-        # Guards state, process, the pipe down and what waits for it. Reentrant: the garbage collector may close an
-        # abandoned answer, which cancels its request, while this thread holds the lock.
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
-        self._state = "loading"
-        self._info: EngineInfo | None = None
-        self._error: EdgeLLMError | None = None
-        self._unsent: list[wire.Down] = []
+        # A backend that is not there is the worker's to refuse.
+        self._environment = worker_environment(plugins().backends().get(plan.backend))
+        # Guards all below. Reentrant: the garbage collector may close an abandoned answer, which cancels its request,
+        # while this thread holds the lock. Nothing that may block happens under it.
+        self._changed = threading.Condition()
+        self._state: SessionState = "loading"
+        self._outbox: Mailbox[wire.Down] = Mailbox()
+        self._process: WorkerProcess | None = None
         self._loaded: ProcessUsage | None = None
-        self.restarts = 0
+        self._silent_s = 0.0  # of a worker that hung
+        self._listens = False  # to a request to stop
+        self._over = False  # no worker runs, and none will
+        self.restarts = -1
         self._deaths = 0  # in a row, while loading
-        self._process = self._spawn()
-        self._thread = threading.Thread(target=self._watch, name="edgellm-supervisor", daemon=True)
+        self._thread = threading.Thread(target=self._supervise, name="edgellm-supervisor", daemon=True)
         self._thread.start()
+        _open.add(self)
 
     @property
     def info(self) -> EngineInfo:
+        self._check_process()
         with self._changed:
             self._changed.wait_for(lambda: self._info is not None or self._state in ("failed", "closed"))
             if self._info is None or self._state == "failed":
-                raise copy.copy(self._error) or closed()
+                raise copy.copy(self._outage) or closed()
             return self._info
 
     @property
-    def state(self) -> str:
+    def state(self) -> SessionState:
         return self._state
 
     @property
     def pid(self) -> int:
         """The worker's process id, for `edgellm doctor` and for tests."""
-        return self._process.pid
+        with self._changed:
+            self._changed.wait_for(lambda: self._process is not None or self._over)
+            assert self._process is not None
+            return self._process.pid
 
     def process_usage(self) -> tuple[ProcessUsage | None, ProcessUsage | None]:
-        with self._lock:
-            return self._loaded, process_usage(self._process.pid) if self._state == "ready" else None
+        return self._loaded, process_usage(self.pid) if self._state == "ready" else None
 
     def submit(self, request: Request, sink: Sink) -> int:
-        with self._lock:
-            if self._state == "closed":
-                raise closed()
-            if self._state == "failed":
-                raise copy.copy(self._error) or closed()
+        self._check_process()
+        with self._changed:
+            if self._state in ("hung", "failed", "closed"):
+                raise copy.copy(self._outage) or closed()
             request_id = self._dispatcher.add(sink)
-            self._send(wire.Submit(request_id, request))
+            self._outbox.put(wire.Submit(request_id, request))
         return request_id
 
     def cancel(self, request_id: int) -> None:
-        if self._dispatcher.drop(request_id):
-            with self._lock:
-                if self._state in ("loading", "ready"):
-                    self._send(wire.Cancel(request_id))
+        if self.is_ours and self._dispatcher.drop(request_id):
+            with self._changed:
+                if self._state in ("loading", "ready", "reloading"):
+                    self._outbox.put(wire.Cancel(request_id))
 
     def close(self, *, drain: bool = False) -> None:
+        if not self.is_ours:
+            return
         with self._changed:
-            already = self._state == "closed"
-            was_ready = self._state == "ready"
-            self._state = "closed"
-            self._changed.notify_all()
-            if was_ready and not already:
-                self._write(wire.Stop(drain))
-        if not already:
-            reap(self._process, None if drain and was_ready else CLOSE_TIMEOUT_S if was_ready else 0.0)
-        if threading.current_thread() is not self._thread:
-            # It first delivers the worker's last events.
-            self._thread.join()
+            self._end(drain=drain)
+            patience_s = (None if drain else CLOSE_TIMEOUT_S) if self._listens else 0.0
+            if threading.current_thread() is self._thread:
+                patience_s = 0.0
+            if not self._changed.wait_for(lambda: self._over or self._silent_s, patience_s):
+                self._kill()
+        self.join()  # it first delivers the worker's last events
         self._dispatcher.fail_all(closed())
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        # A backend that is not there is the worker's to refuse.
-        environment = worker_environment(plugins().backends().get(self._plan.backend))
-        process = subprocess.Popen(WORKER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-        assert process.stdin is not None
-        with contextlib.suppress(OSError):
-            process.stdin.write(wire.encode(wire.Launch(self._plan)))
-            process.stdin.flush()
-        return process
+    def abandon(self) -> None:
+        """Nobody can ask any more, as the object is gone: end the worker, and wait for nothing."""
+        if self.is_ours:
+            with self._changed:
+                self._end(drain=False)
+                self._kill()
+            self._dispatcher.fail_all(closed())
 
-    def _send(self, message: wire.Down) -> None:
-        """Write now, or as soon as the model is loaded: a pipe that nobody reads yet would block its writer."""
-        if self._state == "ready":
-            self._write(message)
-        else:
-            self._unsent.append(message)
+    def join(self) -> None:
+        """Wait for the end of the worker, which was told or killed. One that a disk or a driver holds is left."""
+        if threading.current_thread() is not self._thread:
+            self._thread.join(CLOSE_TIMEOUT_S)
 
-    def _write(self, message: wire.Down) -> None:
-        assert self._process.stdin is not None
-        frame = wire.encode(message)
-        # A worker that just died is noticed by the thread that reads from it, which fails the request.
-        with contextlib.suppress(OSError, ValueError):
-            self._process.stdin.write(frame)
-            self._process.stdin.flush()
+    def _end(self, *, drain: bool) -> None:
+        if self._state != "closed":
+            self._listens = self._state == "ready"
+            self._state, self._outage = "closed", None
+            self._changed.notify_all()
+        if self._listens:
+            if not drain:
+                self._outbox.clear()
+            self._outbox.put(wire.Stop(drain))
 
-    def _watch(self) -> None:
-        while True:
-            assert self._process.stdout is not None
-            with self._process.stdout as up:
-                broken = self._receive(up)
-            crash = self._crashed(broken)
-            if not self._on_death(crash) or not self._restart():
+    def _kill(self) -> None:
+        if self._process is not None and not self._over:
+            self._process.kill()
+
+    def _supervise(self) -> None:
+        try:
+            while self._pause() and self._on_death(self._run_worker()):
+                continue
+        finally:
+            with self._changed:
+                self._over = True
+                self._changed.notify_all()
+
+    def _pause(self) -> bool:
+        """Wait before the worker is started again, longer after each death. False where the session was closed."""
+        with self._changed:
+            if self._changed.wait_for(lambda: self._state == "closed", pause_s(self._deaths)):
+                return False
+            if self._state == "failed":
+                self._state = "reloading"
+            return True
+
+    def _run_worker(self) -> EdgeLLMError:
+        """From its start to its end. Returns why it ended."""
+        try:
+            process = WorkerProcess(worker_process.COMMAND, self._environment, self._plan, self._outbox)
+        except OSError as error:
+            return WorkerCrashed(f"no worker can be started: {error}", reason=str(error))
+        with self._changed:
+            self._process = process
+            # After it: who waits for the count finds the new process.
+            self.restarts += 1
+            self._changed.notify_all()
+            if self._state == "closed":
+                process.kill()
+        watchdog = Watchdog(self._limits, self._is_awaited, functools.partial(self._on_hang, process))
+        try:
+            told = self._listen(process, watchdog)
+        except wire.BadFrame as broken:
+            process.kill()
+            told = _died(f"it sent a broken frame: {broken}")
+        watchdog.end()
+        # It closed its side of the pipe, so it is leaving; one that does not is of no use.
+        end = process.reap(CLOSE_TIMEOUT_S)
+        return told or (_hung(self._silent_s) if self._silent_s else _died(_how_it_ended(end)))
+
+    def _listen(self, process: WorkerProcess, watchdog: Watchdog) -> EdgeLLMError | None:
+        """Deliver events until the worker is gone. Returns what it said of its end, if anything."""
+        error: EdgeLLMError | None = None
+        while (body := wire.read_frame(process.up)) is not None:
+            watchdog.heard = True
+            messages = wire.decode_up(body)
+            match messages:
+                case [wire.Ready() as ready]:
+                    self._on_ready(process, ready)
+                    watchdog.start()
+                case [wire.Failed() as failed]:
+                    error = failed.error()
+                case _:
+                    self._dispatcher.deliver(messages)
+        return error
+
+    def _on_ready(self, process: WorkerProcess, ready: wire.Ready) -> None:
+        usage = process_usage(process.pid)
+        with self._changed:
+            if self._state == "closed":
                 return
+            self._info, self._loaded = ready.info, usage
+            self._state, self._outage = "ready", None
+            self._deaths = 0
+            process.take_requests()
+            self._changed.notify_all()
 
-    def _on_death(self, crash: WorkerCrashed) -> bool:
-        """Tell the listeners. Returns whether to start again: after a death in service, a few times while reloading."""
+    def _is_awaited(self) -> bool:
+        return self._state == "closed" or not self.idle
+
+    def _on_hang(self, process: WorkerProcess, silent_s: float) -> None:
+        with self._changed:
+            if process is not self._process or self._state not in ("ready", "closed"):
+                return
+            self._silent_s = silent_s
+            if self._state == "ready":
+                # Not left to its death: a disk or a driver may hold it in the kernel for as long as it likes.
+                self._state, self._outage = "hung", _hung(silent_s)
+                self._outbox.clear()
+                self._dispatcher.fail_all(self._outage)
+            process.kill()
+            self._changed.notify_all()
+
+    def _on_death(self, error: EdgeLLMError) -> bool:
+        """Tell the listeners. Returns whether to start again: always, where it was ready before."""
         with self._changed:
             if self._state == "closed":
                 return False
-            served = self._state == "ready"
+            served = self._state in ("ready", "hung")
+            self._silent_s = 0.0
             self._deaths = 0 if served else self._deaths + 1
-            again = served or (self._info is not None and self._error is None and self._deaths <= RELOADS)
-            self._state = "loading" if again else "failed"
-            if served:
-                self._unsent = []
-            if not again:
-                # The worker's own error is why loading failed; without one, loading would die the same way again.
-                self._error = self._error or WorkerCrashed(crash.message, hint=LOAD_HINT, reason=crash.reason)
-            if served or not again:
-                self._dispatcher.fail_all(self._error or crash)
+            again = self._info is not None
+            failed = not again or self._deaths > RELOADS
+            if isinstance(error, WorkerCrashed):
+                error.hint = _hint(again, pause_s(self._deaths))
+            self._state, self._outage = "failed" if failed else "reloading", error
+            if served or failed:
+                self._outbox.clear()
+                self._dispatcher.fail_all(error)
             self._changed.notify_all()
             return again
 
-    def _receive(self, up: IO[bytes]) -> str:
-        """Deliver events until the worker is gone. Returns what was wrong with a frame that cannot be read, else ""."""
-        try:
-            while (body := wire.read_frame(up)) is not None:
-                messages = wire.decode_up(body)
-                match messages:
-                    case [wire.Ready() as ready]:
-                        self._on_ready(ready)
-                    case [wire.Failed() as failed]:
-                        with self._changed:
-                            self._error = failed.error()
-                    case _:
-                        self._dispatcher.deliver(messages)
-        except wire.BadFrame as error:
-            self._process.kill()
-            return f"it sent a broken frame: {error}"
-        return ""
 
-    def _on_ready(self, ready: wire.Ready) -> None:
-        with self._changed:
-            if self._state == "closed":
-                return
-            self._info = ready.info
-            self._loaded = process_usage(self._process.pid)
-            self._state = "ready"
-            self._deaths = 0
-            unsent, self._unsent = self._unsent, []
-            for message in unsent:
-                self._write(message)
-            self._changed.notify_all()
+def pause_s(deaths: int) -> float:
+    """Before the worker is started again, after so many deaths in a row while it loaded."""
+    beyond = deaths - RELOADS
+    return RELOAD_PAUSE_S * deaths if beyond <= 0 else min(LONG_PAUSE_S * 2.0 ** (beyond - 1), LONGEST_PAUSE_S)
 
-    def _restart(self) -> bool:
-        """False where the session was closed in the meantime, or no process can be had."""
-        with self._changed:
-            # Memory that ran out a moment ago may be back a moment later.
-            self._changed.wait_for(lambda: self._state == "closed", RELOAD_PAUSE_S * self._deaths)
-            if self._state == "closed":
-                return False
-            try:
-                self._process = self._spawn()
-            except OSError as error:
-                self._state = "failed"
-                self._error = WorkerCrashed(f"no worker can be started: {error}", hint=LOAD_HINT, reason=str(error))
-                self._dispatcher.fail_all(self._error)
-                self._changed.notify_all()
-                return False
-            # After it: who waits for the count finds the new process.
-            self.restarts += 1
-            return True
 
-    def _crashed(self, broken: str) -> WorkerCrashed:
-        """Wait for the worker's end, as an error that says how it came. `broken`: why we ended it ourselves, if so."""
-        # It closed its side of the pipe, so it is leaving; one that does not is of no use.
-        end = End(reap(self._process, CLOSE_TIMEOUT_S))
-        reason = broken or _how_it_ended(end)
-        return WorkerCrashed(
-            f"the worker that runs the model died ({reason})",
-            hint="it is started again by itself: send the request again",
-            reason=reason,
-        )
+def _hint(again: bool, pause_s: float) -> str:
+    if not again:
+        return "it is not started again: look for memory that is short (a smaller model, --ctx), then start anew"
+    if pause_s >= LONG_PAUSE_S:
+        return f"it is started again in {pause_s:.0f} s: look for memory that is short"
+    return "send the request again; if that ends in the same way, the model file or the backend is at fault"
+
+
+def _died(reason: str) -> WorkerCrashed:
+    return WorkerCrashed(f"the worker that runs the model died ({reason})", reason=reason)
+
+
+def _hung(silent_s: float) -> WorkerCrashed:
+    reason = f"hung: it said nothing for {silent_s:.0f} s"
+    return WorkerCrashed(f"the worker that runs the model was ended ({reason})", hint=_hint(True, 0.0), reason=reason)
 
 
 def _how_it_ended(end: End) -> str:
@@ -234,3 +286,14 @@ def _how_it_ended(end: End) -> str:
         "SIGBUS": "a file that shrank while it was mapped, or a full disk",
     }
     return f"killed by {end.signal}" + (f": {causes[end.signal]}" if end.signal in causes else "")
+
+
+_open: weakref.WeakSet[WorkerSession] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_what_is_open() -> None:
+    """An app need not close: its workers end with it, and none is left for others to wait for."""
+    for session in list(_open):
+        session.abandon()
+        session.join()

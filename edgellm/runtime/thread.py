@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-import queue
 import threading
 
 from edgellm.contract.backend import Backend
 from edgellm.contract.engine import EngineInfo
-from edgellm.errors import EdgeLLMError
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
+from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.process_usage import ProcessUsage
-from edgellm.runtime.session import Dispatcher, Session, Sink, closed
+from edgellm.runtime.session import Session, SessionState, Sink, closed
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
 
@@ -21,58 +20,66 @@ class ThreadSession(Session):
     """See `runtime.session.Session`."""
 
     def __init__(self, plan: LaunchPlan, backend: Backend) -> None:
+        super().__init__()
         self._plan = plan
         self._backend = backend
-        self._inbox: queue.SimpleQueue[wire.Down] = queue.SimpleQueue()
-        self._dispatcher = Dispatcher()
+        self._inbox: Mailbox[wire.Down] = Mailbox()
         self._loaded = threading.Event()
-        self._info: EngineInfo | None = None
-        # Guards the two fields below and the listeners: none is added after all have been told of the end.
+        # Guards the end and the listeners: none is added after all have been told of the end.
         # Reentrant, as in `supervisor`.
         self._lock = threading.RLock()
-        self._error: EdgeLLMError | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="edgellm-loop", daemon=True)
         self._thread.start()
 
     @property
     def info(self) -> EngineInfo:
+        self._check_process()
         self._loaded.wait()
         if self._info is None:
-            raise copy.copy(self._error) or closed()
+            raise copy.copy(self._outage) or closed()
         return self._info
 
     @property
-    def state(self) -> str:
+    def state(self) -> SessionState:
         if self._closed:
             return "closed"
         if not self._loaded.is_set():
             return "loading"
-        return "failed" if self._error is not None else "ready"
+        return "failed" if self._outage is not None else "ready"
 
     def process_usage(self) -> tuple[ProcessUsage | None, ProcessUsage | None]:
         # The memory of the model cannot be told from that of the app.
         return None, None
 
     def submit(self, request: Request, sink: Sink) -> int:
+        self._check_process()
         with self._lock:
-            if self._closed or self._error is not None:
-                raise copy.copy(self._error) or closed()
+            if self._closed or self._outage is not None:
+                raise copy.copy(self._outage) or closed()
             request_id = self._dispatcher.add(sink)
             self._inbox.put(wire.Submit(request_id, request))
         return request_id
 
     def cancel(self, request_id: int) -> None:
-        if self._dispatcher.drop(request_id):
+        if self.is_ours and self._dispatcher.drop(request_id):
             self._inbox.put(wire.Cancel(request_id))
 
     def close(self, *, drain: bool = False) -> None:
+        if not self.is_ours:
+            return
         with self._lock:
             if not self._closed:
                 self._closed = True
                 self._inbox.put(wire.Stop(drain))
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+    def abandon(self) -> None:
+        with self._lock:
+            if self.is_ours and not self._closed:
+                self._closed = True
+                self._inbox.put(wire.Stop(drain=False))
 
     def _run(self) -> None:
         try:
@@ -95,5 +102,5 @@ class ThreadSession(Session):
         """The same typed error as from a worker, also where a plugin raised an exception of its own."""
         typed = wire.Failed.of(error).error()
         with self._lock:
-            self._error = typed
+            self._outage = typed
             self._dispatcher.fail_all(typed)

@@ -2,6 +2,7 @@
 
 Frames come in on stdin and go out on what was stdout; stdout itself then leads to stderr, so that native code that
 prints cannot break a frame. The end of stdin means that the parent is gone: the worker exits at once.
+On Linux the kernel ends one that hangs then.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import queue
 import signal
 import sys
 import threading
@@ -19,10 +19,12 @@ from typing import IO
 
 from edgellm import settings
 from edgellm.contract.child import pipes
+from edgellm.contract.confine import confine
 from edgellm.contract.manager import plugins
 from edgellm.errors import BackendUnavailable
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
+from edgellm.runtime.mailbox import Mailbox
 
 # When memory runs out, the kernel should kill the worker: the parent is small, and can restart it.
 OOM_SCORE = "500"
@@ -30,7 +32,8 @@ OOM_SCORE = "500"
 
 def main() -> None:
     """Serve one plan until `Stop` arrives."""
-    # A terminal sends Ctrl-C to its whole group, a service manager ends a whole group: the parent decides when to stop.
+    confine()
+    # A service manager signals every process of a service: the parent decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.basicConfig(stream=sys.stderr, level=settings.current().log_level)
@@ -46,7 +49,7 @@ def main() -> None:
         except BrokenPipeError:
             os._exit(0)
 
-    inbox: queue.SimpleQueue[wire.Down] = queue.SimpleQueue()
+    inbox: Mailbox[wire.Down] = Mailbox()
     threading.Thread(target=_receive, args=(down, inbox), name="receive", daemon=True).start()
     started = time.perf_counter()
     try:
@@ -70,7 +73,7 @@ def _read(down: IO[bytes]) -> wire.Down | None:
     return None if body is None else wire.decode_down(body)
 
 
-def _receive(down: IO[bytes], inbox: queue.SimpleQueue[wire.Down]) -> None:
+def _receive(down: IO[bytes], inbox: Mailbox[wire.Down]) -> None:
     try:
         while (message := _read(down)) is not None:
             inbox.put(message)

@@ -51,7 +51,7 @@ class ServedModel:
         state = self.llm.state
         if state == "loading" and not self.llm.was_ready:
             raise HttpError(503, "the model is loading", code="model_loading", hint="try again in a moment")
-        if state in ("failed", "closed"):
+        if state in ("hung", "failed", "closed"):
             raise HttpError(503, f"the model is not running: {self.reason()}", code=f"model_{state}")
         if name is not None and not self.is_named(name):
             raise self.unknown(name, hint=f"served: {self.id} (also as {' or '.join(ALIASES)})")
@@ -65,14 +65,10 @@ class ServedModel:
         return UnknownModel(f"{shown} is not served here", hint=hint or f"served: {self.id}", param="model")
 
     def reason(self) -> str:
-        """Why the model is not running; "" while it runs or loads."""
-        if self.llm.state not in ("failed", "closed"):
-            return ""
-        try:
-            _ = self.llm.info
-        except Exception as error:
-            return str(error) or type(error).__name__
-        return "it was closed"
+        """Why the model is not running; "" while it runs, and while it loads for the first time."""
+        if self.llm.outage is not None:
+            return str(self.llm.outage)
+        return "it was closed" if self.llm.state == "closed" else ""
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def operations(model: ServedModel) -> list[Operation]:
     """The operations that say what runs."""
 
     async def health(_: Request) -> ASGIApp:
-        """200 `ok` when requests are answered; 503 `loading` or `failed` with the reason otherwise."""
+        """200 `ok` when requests are answered, otherwise 503 with the state of the model and the reason."""
         state = model.llm.state
         ready = state == "ready"
         report = response.Health("ok") if ready else response.Health(state, model.reason())

@@ -108,6 +108,7 @@ class LaunchPlan:
     settings: Settings
     reasons: tuple[Reason, ...] = ()
     footprint: Footprint | None = None
+    step_s: float | None = None  # predicted for the longest step, a whole batch of a prompt; None = not predicted
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,94 +5,31 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 from support.refusals import check_refusal, refuses
+from support.sessions import ECHO, LONG, Listener, OpenSession, ask, ended, greedy
 from support.waiting import PATIENCE_S, wait_until
 
-from edgellm.errors import BadArtifact, Closed, EdgeLLMError, UsageError, WorkerCrashed
-from edgellm.runtime import supervisor
-from edgellm.runtime.session import AsyncSink, Delivery
+from edgellm.errors import BadArtifact, Closed, UsageError, WorkerCrashed
+from edgellm.runtime import supervisor, worker_process
+from edgellm.runtime.session import AsyncSink
 from edgellm.runtime.supervisor import WorkerSession
 from edgellm.types.event import Delta, Done
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm.types.request import GenerationRequest, Sampling
 
-ECHO = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=4096, n_slots=3))
-LONG = "a long answer " * 60
-
-
-class Listener:
-    """A sink that is waited for with patience, and that notices an event after the end."""
-
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
-        self._ended = False
-        self.after_the_end = 0
-
-    def put(self, outcome: Delivery) -> None:
-        self.after_the_end += self._ended
-        self._ended = not isinstance(outcome, Delta)
-        self._queue.put(outcome)
-
-    def get(self) -> Delivery:
-        return self._queue.get(timeout=PATIENCE_S)
-
-    def end(self) -> tuple[str, Done | EdgeLLMError]:
-        """All text, and how it ended."""
-        text = ""
-        while isinstance(outcome := self.get(), Delta):
-            text += outcome.text
-        return text, outcome
-
-
-def greedy(prompt: str, max_tokens: int | None = None) -> GenerationRequest:
-    return GenerationRequest(prompt, Sampling(temperature=0), max_tokens)
-
-
-def ask(session: WorkerSession, prompt: str = LONG, max_tokens: int | None = None) -> Listener:
-    listener = Listener()
-    session.submit(greedy(prompt, max_tokens), listener)
-    return listener
-
-
-def _supervisors() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "edgellm-supervisor"]
-
-
-@pytest.fixture
-def open_session() -> Iterator[Callable[..., WorkerSession]]:
-    """Sessions that are closed at the end; then no process of theirs is left, not even a zombie."""
-    before, supervisors = set(psutil.Process().children(recursive=True)), set(_supervisors())
-    opened: list[WorkerSession] = []
-
-    def open_one(plan: LaunchPlan = ECHO) -> WorkerSession:
-        opened.append(WorkerSession(plan))
-        return opened[-1]
-
-    yield open_one
-    for session in opened:
-        session.close()
-    assert set(psutil.Process().children(recursive=True)) <= before
-    assert set(_supervisors()) <= supervisors
-
-
-@pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answers that take long enough to be interrupted."""
-    monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.02")
-
-
-OpenSession = Callable[..., WorkerSession]
+linux = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for it")
 
 
 def kill_in_mid_stream(session: WorkerSession, number: signal.Signals, prompt: str = LONG) -> None:
@@ -272,7 +209,7 @@ SAYS = "import os, sys, time; os.write(1, {}); time.sleep(3600)"
 def test_a_worker_that_talks_nonsense_is_ended(
     open_session: OpenSession, monkeypatch: pytest.MonkeyPatch, said: bytes, about: str
 ) -> None:
-    monkeypatch.setattr(supervisor, "WORKER", (sys.executable, "-c", SAYS.format(said)))
+    monkeypatch.setattr(worker_process, "COMMAND", (sys.executable, "-c", SAYS.format(said)))
     session = open_session()
     listener = ask(session)
     _, error = listener.end()
@@ -293,7 +230,7 @@ def test_an_empty_list_of_messages_is_harmless(
         f"open({str(written)!r}, 'w').close()\n"
         "time.sleep(3600)"
     )
-    monkeypatch.setattr(supervisor, "WORKER", (sys.executable, "-c", code))
+    monkeypatch.setattr(worker_process, "COMMAND", (sys.executable, "-c", code))
     session = open_session()
     listener = ask(session)
     wait_until(written.exists)
@@ -308,7 +245,7 @@ def test_a_worker_that_closes_its_pipe_and_stays_is_ended(
 ) -> None:
     monkeypatch.setattr(supervisor, "CLOSE_TIMEOUT_S", 0.5)
     script = "import os, time; os.close(1); time.sleep(3600)"
-    monkeypatch.setattr(supervisor, "WORKER", (sys.executable, "-c", script))
+    monkeypatch.setattr(worker_process, "COMMAND", (sys.executable, "-c", script))
     assert isinstance(ask(open_session()).end()[1], WorkerCrashed)
 
 
@@ -320,7 +257,7 @@ from edgellm.runtime.supervisor import WorkerSession
 from edgellm.runtime.session import QueueSink
 from edgellm.types.request import GenerationRequest
 session = WorkerSession(LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=4096)))
-if sys.argv[1] == "busy":
+if sys.argv[1] != "loading":
     sink = QueueSink()
     session.submit(GenerationRequest("x" * 3000), sink)
     sink.get()
@@ -329,23 +266,17 @@ time.sleep(3600)
 """
 
 
-@pytest.mark.parametrize("when", ["loading", "busy"])
+@pytest.mark.parametrize("when", ["loading", "busy", pytest.param("stopped", marks=linux)])
 def test_no_orphan_stays_when_the_parent_is_killed(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.05")
     monkeypatch.setenv("EDGELLM_ECHO_LOAD_S", "3600" if when == "loading" else "0")
     with subprocess.Popen([sys.executable, "-c", ORPHAN, when], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         worker = psutil.Process(int(parent.stdout.readline()))
+        if when == "stopped":
+            worker.suspend()
         parent.kill()
     wait_until(lambda: ended(worker), what="the worker outlived its parent")
-
-
-def ended(process: psutil.Process) -> bool:
-    """Whether it runs no more, be it that nobody has asked for its status yet."""
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 @pytest.mark.usefixtures("slow")
@@ -394,7 +325,7 @@ def test_what_native_code_prints_does_not_break_a_frame(
         "def noisy(self, batch): os.write(1, b'noise'); return step(self, batch)\n"
         "EchoEngine.step = noisy; from edgellm.runtime import worker; worker.main()"
     )
-    monkeypatch.setattr(supervisor, "WORKER", (sys.executable, "-c", script))
+    monkeypatch.setattr(worker_process, "COMMAND", (sys.executable, "-c", script))
     assert ask(open_session(), "hello").end()[0] == "hello"
 
 
@@ -431,22 +362,84 @@ def test_a_worker_that_dies_while_it_reloads_is_started_again(monkeypatch: pytes
         session.close()
 
 
-def test_a_worker_that_always_dies_while_it_reloads_is_given_up_with_the_reason(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("deaths", range(9))
+def test_the_pause_before_a_start_grows(deaths: int) -> None:
+    expected = (0.0, 0.5, 1.0, 1.5, 30.0, 60.0, 120.0, 240.0, 480.0)
+    assert supervisor.pause_s(deaths) == expected[deaths]
+    assert supervisor.pause_s(100) == 600.0
+
+
+def kill_while_loading(session: WorkerSession) -> None:
+    """Until it is given up for now: memory is short for longer."""
+    assert session.info.n_ctx == 4096
+    for expected in range(1, supervisor.RELOADS + 3):
+        os.kill(session.pid, signal.SIGKILL)
+        wait_until(lambda expected=expected: session.restarts == expected or session.state == "failed")
+    assert session.state == "failed"
+
+
+def test_a_worker_that_always_dies_while_it_reloads_refuses_with_the_reason(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "RELOAD_PAUSE_S", 0.01)
     monkeypatch.setenv("EDGELLM_ECHO_LOAD_S", "0.3")
-    session = WorkerSession(ECHO)
-    try:
-        assert session.info.n_ctx == 4096
-        for expected in range(1, supervisor.RELOADS + 3):
-            os.kill(session.pid, signal.SIGKILL)
-            wait_until(lambda expected=expected: session.restarts == expected or session.state == "failed")
-        assert session.state == "failed"
-        with refuses(WorkerCrashed) as caught:
-            _ = session.info
-        assert "SIGKILL" in caught.value.reason
-        with pytest.raises(WorkerCrashed):
-            session.submit(GenerationRequest("hi"), Listener())
-    finally:
-        session.close()
+    session = open_session()
+    kill_while_loading(session)
+    with refuses(WorkerCrashed) as caught:
+        _ = session.info
+    assert "SIGKILL" in caught.value.reason
+    with pytest.raises(WorkerCrashed):
+        session.submit(GenerationRequest("hi"), Listener())
+    assert isinstance(session.outage, WorkerCrashed)
+
+
+def test_it_is_tried_again_later_and_comes_back(open_session: OpenSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "RELOAD_PAUSE_S", 0.01)
+    monkeypatch.setattr(supervisor, "LONG_PAUSE_S", 1.0)
+    monkeypatch.setenv("EDGELLM_ECHO_LOAD_S", "0.3")
+    session = open_session()
+    kill_while_loading(session)
+    wait_until(lambda: session.state == "ready")
+    assert session.outage is None
+    assert ask(session, "hi").end()[0] == "hi"
+
+
+def test_a_request_that_waits_for_a_reload_that_fails_ends(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a worker says of its end counts as its death does: memory that is short may be there again later."""
+    monkeypatch.setattr(supervisor, "RELOAD_PAUSE_S", 0.01)
+    monkeypatch.setattr(supervisor, "LONG_PAUSE_S", 0.01)
+    session = open_session()
+    assert session.info
+    session._environment["EDGELLM_ECHO_LOAD_S"] = "never"
+    os.kill(session.pid, signal.SIGKILL)
+    wait_until(lambda: session.state == "failed")
+    assert isinstance(session.outage, UsageError)
+    session._environment["EDGELLM_ECHO_LOAD_S"] = "0"
+    wait_until(lambda: session.state == "ready")
+    assert ask(session, "hi").end()[0] == "hi"
+
+
+def test_a_worker_outlives_the_thread_that_asked_for_it(open_session: OpenSession) -> None:
+    """The death signal of a worker follows the thread that started it."""
+    with ThreadPoolExecutor(1) as pool:
+        session = pool.submit(open_session).result()
+    assert ask(session, "hi").end()[0] == "hi"
+    assert session.restarts == 0
+
+
+@linux
+def test_a_worker_has_less_than_its_parent(open_session: OpenSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "PGPASSWORD", "EDGELLM_API_KEY"):
+        monkeypatch.setenv(name, "not-for-native-code")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    session = open_session()
+    assert session.info
+    process = Path("/proc") / str(session.pid)
+    environment = (process / "environ").read_bytes()
+    assert b"not-for-native-code" not in environment
+    assert b"TOKENIZERS_PARALLELISM=true" in environment
+    assert "NoNewPrivs:\t1" in (process / "status").read_text()
+    assert re.search(r"Max core file size +0 +0 ", (process / "limits").read_text())
+    assert os.getpgid(session.pid) == session.pid

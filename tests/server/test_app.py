@@ -48,7 +48,7 @@ def test_a_worker_killed_before_the_first_request_is_waited_for(serve: Servers) 
     live = serve(load_s=0.5)
     worker = live.llm._session.pid  # type: ignore[attr-defined]
     psutil.Process(worker).kill()
-    wait_until(lambda: live.llm.state == "loading")
+    wait_until(lambda: live.llm.state == "reloading")
     body = {"messages": [{"role": "user", "content": "hello"}]}
 
     # On a machine that stands still a new process has taken 20 s to start.

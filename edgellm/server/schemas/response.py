@@ -147,5 +147,5 @@ class Error(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    status: str  # "ok", "loading", "failed" or "closed"
-    reason: str = ""  # why it failed
+    status: str  # "ok", "loading", "hung", "reloading", "failed" or "closed"
+    reason: str = ""  # what ended the model

@@ -1,0 +1,82 @@
+"""Notices a worker that hangs: it lives and says nothing while somebody waits for it.
+
+A worker that works says something at least every `BEAT_S` seconds, or after the step at hand where that takes longer
+(`runtime.loop`). How long a step may take follows from what was predicted of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from edgellm.types.plan import LaunchPlan
+
+BEAT_S = 0.5
+LEAST_LIMIT_S = 30.0
+# The prediction may be wrong, and other programs may want the processors.
+STEPS = 10
+# Of a plan that predicts no speed: a batch of a large model on a small board takes a minute.
+UNPREDICTED_LIMIT_S = 600.0
+# The first step reads the weights that are not in memory yet, perhaps from a memory card.
+SLOWEST_DISK = 10e6  # bytes per second
+TICKS = 8  # within the limit
+
+
+def limits(plan: LaunchPlan, hung_after_s: float | None) -> tuple[float, float]:
+    """Seconds of silence after which a worker of this plan hangs: before its first step is done, and later. 0 = never.
+
+    `hung_after_s` is what the user set, None = nothing.
+    """
+    if hung_after_s is not None:
+        return hung_after_s, hung_after_s
+    usual_s = UNPREDICTED_LIMIT_S if plan.step_s is None else max(LEAST_LIMIT_S, STEPS * plan.step_s)
+    return usual_s + plan.artifact.bytes / SLOWEST_DISK, usual_s
+
+
+class Watchdog:
+    """Calls `on_hang` once in a life of the worker, from its own thread.
+
+    Attributes:
+        heard: set it to true for every sign of life.
+    """
+
+    def __init__(
+        self, limits: tuple[float, float], awaited: Callable[[], bool], on_hang: Callable[[float], None]
+    ) -> None:
+        """`awaited`: whether anybody waits for the worker now. `on_hang` gets the seconds of silence."""
+        self.heard = False
+        self._limits = limits
+        self._limit_s = limits[0]
+        self._silent_s = 0.0
+        self._awaited = awaited
+        self._on_hang = on_hang
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """The worker is loaded."""
+        self.heard = False
+        if self._limits[1]:
+            threading.Thread(target=self._watch, name="edgellm-watchdog", daemon=True).start()
+
+    def end(self) -> None:
+        self._ended.set()
+
+    def _watch(self) -> None:
+        tick_s = self._limits[1] / TICKS
+        while not self._ended.wait(tick_s):
+            if self.hangs_after(tick_s):
+                self._on_hang(self._silent_s)
+                return
+
+    def hangs_after(self, tick_s: float) -> bool:
+        """Whether it hangs, `tick_s` seconds after the last look.
+
+        Silence is counted in looks, not read from the clock: while this process stands still (Ctrl-Z, a debugger, a
+        suspended machine), it hears nothing either.
+        """
+        if self.heard:
+            self.heard, self._limit_s = False, self._limits[1]
+            self._silent_s = 0.0
+        else:
+            self._silent_s = self._silent_s + tick_s if self._awaited() else 0.0
+        return self._silent_s >= self._limit_s

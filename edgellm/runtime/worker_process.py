@@ -1,0 +1,103 @@
+"""One worker as its parent sees it: a group of processes, what it says, and the thread that tells it what to do.
+
+That thread alone writes to the worker. A pipe that a worker does not read fills up and blocks its writer, and no caller
+may be held up by that: least of all an event loop, or whoever must end the worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+from edgellm.contract.child import KILL, End, python, reap, signal_group
+from edgellm.runtime import wire
+from edgellm.runtime.mailbox import Mailbox
+from edgellm.types.plan import LaunchPlan
+
+COMMAND = python("edgellm.runtime.worker")
+
+
+class WorkerProcess:
+    """Starts a worker and tells it what to load.
+
+    Attributes:
+        up: its frames.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        plan: LaunchPlan,
+        outbox: Mailbox[wire.Down],
+    ) -> None:
+        """From `take_requests` on, the worker gets what is in `outbox`.
+
+        To be called in a thread that lasts longer than the worker, which ends with it (`contract.confine`).
+
+        Raises:
+            OSError: no process can be started.
+        """
+        # A group of its own, so that what native code starts can be killed with it, and Ctrl-C reaches only us.
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self.up: IO[bytes] = self._process.stdout
+        # The writer's alone: closed by another thread, its number could be another file's in the middle of a frame.
+        down, self._process.stdin = self._process.stdin, None
+        self._outbox = outbox
+        self._loaded = threading.Event()
+        self._ended = False
+        threading.Thread(target=self._feed, args=(down, plan), name="edgellm-writer", daemon=True).start()
+        if hasattr(os, "waitid"):
+            threading.Thread(target=self._end_group, name="edgellm-group", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def take_requests(self) -> None:
+        """It is loaded. Before, requests stay where the next worker finds them if this one dies."""
+        self._loaded.set()
+
+    def kill(self) -> None:
+        if self._process.returncode is None:
+            signal_group(self._process, KILL)
+
+    def reap(self, patience_s: float) -> End:
+        """How it ended. It is killed if it has not in `patience_s` seconds; it gets no more messages."""
+        self._ended = True
+        self._loaded.set()
+        self._outbox.wake()
+        with self.up:
+            return End(reap(self._process, patience_s))
+
+    def _end_group(self) -> None:
+        """When it dies. A copy that native code made of it would keep its pipe open, and its death would go unseen."""
+        with contextlib.suppress(ChildProcessError):  # `reap` was there before
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            signal_group(self._process, KILL)
+
+    def _feed(self, down: IO[bytes], plan: LaunchPlan) -> None:
+        with down:
+            message: wire.Down | None = wire.Launch(plan)
+            while message is not None and _write(down.fileno(), wire.encode(message)):
+                self._loaded.wait()
+                message = self._outbox.get_unless(lambda: self._ended)
+
+
+def _write(pipe: int, frame: bytes) -> bool:
+    """Whether the worker took it. That it died is noticed by the thread that reads from it."""
+    rest = memoryview(frame)
+    try:
+        while rest:
+            rest = rest[os.write(pipe, rest) :]
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,143 @@
+"""A worker that hangs is a failure like any other: requests end, it is replaced, and nothing waits for it for ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+from support.sessions import Listener, OpenSession, ask, ended, greedy
+from support.waiting import PATIENCE_S, wait_until
+
+from edgellm.errors import Closed, WorkerCrashed
+from edgellm.runtime import supervisor, worker_process
+from edgellm.types.event import Delta, Done
+
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals"),
+    pytest.mark.usefixtures("slow"),
+]
+LARGE = "a long prompt " * 15_000  # more than a pipe holds
+
+
+@pytest.fixture
+def hung_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGELLM_HUNG_AFTER", "2")
+
+
+@pytest.mark.usefixtures("hung_after")
+def test_a_worker_that_hangs_is_a_typed_error_and_is_replaced(open_session: OpenSession) -> None:
+    session = open_session()
+    running = ask(session)
+    assert isinstance(running.get(), Delta)
+    stopped = psutil.Process(session.pid)
+    stopped.suspend()
+    _, error = running.end()
+    assert isinstance(error, WorkerCrashed)
+    assert error.reason.startswith("hung")
+    wait_until(lambda: session.state != "hung")
+    assert ask(session, "next").end()[0] == "next"
+    assert session.restarts == 1
+    assert ended(stopped)
+    assert session.outage is None
+
+
+@pytest.mark.usefixtures("hung_after")
+def test_what_a_hung_worker_did_not_read_ends_with_it(open_session: OpenSession) -> None:
+    session = open_session()
+    assert session.info
+    os.kill(session.pid, signal.SIGSTOP)
+    listeners = [ask(session, LARGE) for _ in range(5)]
+    for listener in listeners:
+        assert isinstance(listener.end()[1], WorkerCrashed)
+    wait_until(lambda: session.state != "hung")
+    assert ask(session, "next").end()[0] == "next"
+
+
+def test_a_worker_that_reads_nothing_holds_nobody_up(open_session: OpenSession) -> None:
+    """All of this would wait for ever if any of it wrote to the pipe itself. Without a watchdog: the limit is far."""
+    session = open_session()
+    assert session.info
+    os.kill(session.pid, signal.SIGSTOP)
+    for request_id in [session.submit(greedy(LARGE), Listener()) for _ in range(5)]:
+        session.cancel(request_id)
+    assert session.state == "ready"
+    os.kill(session.pid, signal.SIGCONT)
+    assert ask(session, "next").end()[0] == "next"
+
+
+@pytest.mark.parametrize("prompt", ["small", LARGE], ids=["small", "large"])
+def test_closing_ends_a_worker_that_hangs(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch, prompt: str
+) -> None:
+    monkeypatch.setattr(supervisor, "CLOSE_TIMEOUT_S", 0.5)
+    session = open_session()
+    assert session.info
+    stopped = psutil.Process(session.pid)
+    stopped.suspend()
+    listener = ask(session, prompt)
+    session.close()
+    assert isinstance(listener.end()[1], Closed)
+    assert ended(stopped)
+
+
+@pytest.mark.usefixtures("hung_after")
+def test_draining_does_not_wait_for_a_worker_that_hangs(open_session: OpenSession) -> None:
+    session = open_session()
+    listener = ask(session)
+    assert isinstance(listener.get(), Delta)
+    stopped = psutil.Process(session.pid)
+    stopped.suspend()
+    session.close(drain=True)
+    assert isinstance(listener.end()[1], Closed)
+    assert ended(stopped)
+
+
+def test_a_second_close_ends_a_drain(open_session: OpenSession) -> None:
+    session = open_session()
+    listener = ask(session)
+    assert isinstance(listener.get(), Delta)
+    draining = threading.Thread(target=session.close, kwargs={"drain": True})
+    draining.start()
+    wait_until(lambda: session.state == "closed")
+    session.close()
+    draining.join(PATIENCE_S)
+    _, end = listener.end()
+    assert isinstance(end, Closed) or (isinstance(end, Done) and end.finish_reason == "cancelled")
+
+
+@pytest.mark.usefixtures("hung_after")
+def test_long_silent_steps_are_no_hang(open_session: OpenSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompt of many steps, in which the worker has nothing to say, and which takes longer than the limit."""
+    monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.3")
+    session = open_session()
+    text, done = ask(session, "x" * 4000, 1).end()
+    assert (text, session.restarts) == ("x", 0)
+    assert isinstance(done, Done)
+
+
+FORKS = """
+import os, subprocess, sys, time
+child = os.fork()
+if not child:
+    time.sleep(3600)
+open(sys.argv[1], "w").write(str(child))
+os.abort()
+"""
+
+
+def test_what_a_worker_leaves_behind_dies_with_it(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A copy of the worker holds its pipes open, as one that native code makes in order to be debugged does."""
+    pid_file = tmp_path / "pid"
+    monkeypatch.setattr(worker_process, "COMMAND", (sys.executable, "-c", FORKS, str(pid_file)))
+    session = open_session()
+    _, error = ask(session).end()
+    assert isinstance(error, WorkerCrashed)
+    assert "SIGABRT" in error.reason
+    wait_until(lambda: not psutil.pid_exists(int(pid_file.read_text())))

@@ -1,0 +1,126 @@
+"""A long prompt is turned into tokens beside the answers at hand, and one that nobody waits for not at all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from support.toy_engine import ToyEngine, ToyTokenizer, answer
+from support.waiting import PATIENCE_S, wait_until
+
+from edgellm.runtime import loop, wire
+from edgellm.runtime.loop import Loop
+from edgellm.runtime.mailbox import Mailbox
+from edgellm.types.event import Delta, Done
+from edgellm.types.request import GenerationRequest, Sampling
+
+N_CTX = 3 * loop.LONG_PROMPT
+LONG = "a" * (loop.LONG_PROMPT + 1)
+GREEDY = Sampling(temperature=0)
+
+
+class Held(ToyTokenizer):
+    """Long texts are held up until `release` is set, as a megabyte holds up a real tokenizer."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.begun: list[str] = []
+
+    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        if len(text) > loop.LONG_PROMPT:
+            self.begun.append(text)
+            assert self.release.wait(PATIENCE_S)
+        return super().encode(text, add_special=add_special, parse_special=parse_special)
+
+
+class Running:
+    """A loop in a thread, and what it said of each request."""
+
+    def __init__(self) -> None:
+        self.tokenizer = Held()
+        self.engine = ToyEngine(n_ctx=N_CTX, n_slots=2)
+        self.engine.tokenizer = self.tokenizer
+        self.inbox: Mailbox[wire.Down] = Mailbox()
+        self.texts: dict[int, str] = {}
+        self.ends: dict[int, Done | wire.Failed] = {}
+        self._thread = threading.Thread(target=Loop(self.engine, self.inbox, self._hear).run, daemon=True)
+        self._thread.start()
+
+    def _hear(self, messages: list[wire.Up]) -> None:
+        for message in messages:
+            assert isinstance(message, wire.Reply)
+            if isinstance(message.event, Delta):
+                self.texts[message.id] = self.texts.get(message.id, "") + message.event.text
+            else:
+                self.ends[message.id] = message.event  # type: ignore[assignment]
+
+    def ask(self, number: int, prompt: str, max_tokens: int = 5) -> GenerationRequest:
+        request = GenerationRequest(prompt, GREEDY, max_tokens, ignore_eos=True)
+        self.inbox.put(wire.Submit(number, request))
+        return request
+
+    def stop(self, *, drain: bool = False) -> None:
+        self.tokenizer.release.set()
+        self.inbox.put(wire.Stop(drain))
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    one = Running()
+    yield one
+    one.stop()
+
+
+def test_others_are_answered_while_a_long_prompt_is_read(running: Running) -> None:
+    long = running.ask(1, LONG)
+    wait_until(lambda: running.tokenizer.begun)
+    short = running.ask(2, "short")
+    wait_until(lambda: 2 in running.ends)
+    assert running.texts[2] == answer(short, N_CTX)[0]
+    assert 1 not in running.ends
+    running.tokenizer.release.set()
+    wait_until(lambda: 1 in running.ends)
+    assert running.texts[1] == answer(long, N_CTX)[0]
+
+
+def test_a_long_prompt_that_was_cancelled_is_never_read(running: Running) -> None:
+    for number in range(1, 11):
+        running.ask(number, LONG + str(number))
+    wait_until(lambda: running.tokenizer.begun)
+    for number in range(1, 11):
+        running.inbox.put(wire.Cancel(number))
+    running.ask(11, "short")
+    wait_until(lambda: 11 in running.ends)
+    running.tokenizer.release.set()
+    running.ask(12, LONG)
+    wait_until(lambda: 12 in running.ends)
+    assert running.tokenizer.begun == [LONG + "1", LONG]
+    assert running.ends.keys() == {11, 12}
+
+
+def test_one_that_is_too_long_is_refused_as_a_short_one_is(running: Running) -> None:
+    running.tokenizer.release.set()
+    running.ask(1, "a" * (N_CTX + 1))
+    wait_until(lambda: 1 in running.ends)
+    end = running.ends[1]
+    assert isinstance(end, wire.Failed)
+    assert end.code == "context_overflow"
+
+
+def test_draining_answers_what_is_still_read(running: Running) -> None:
+    running.ask(1, LONG)
+    wait_until(lambda: running.tokenizer.begun)
+    running.stop(drain=True)
+    assert isinstance(running.ends[1], Done)
+
+
+def test_closing_ends_what_is_still_read(running: Running) -> None:
+    running.ask(1, LONG)
+    running.ask(2, LONG)
+    wait_until(lambda: running.tokenizer.begun)
+    running.inbox.put(wire.Stop(drain=False))
+    wait_until(lambda: len(running.ends) == 2)
+    assert {end.code for end in running.ends.values() if isinstance(end, wire.Failed)} == {"closed"}

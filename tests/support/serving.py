@@ -1,0 +1,66 @@
+"""`edgellm serve` as a process of its own, for tests of how it starts, leaves and fails."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import psutil
+
+from support.waiting import PATIENCE_S, wait_until
+
+
+@dataclass
+class Command:
+    """A running `edgellm serve`, its lines read as they come."""
+
+    process: subprocess.Popen[str]
+    out: list[str] = field(default_factory=list)
+    err: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for stream, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err)):
+            threading.Thread(target=lambda s=stream, into=lines: into.extend(s), daemon=True).start()
+
+    def wait_for(self, pattern: str) -> str:
+        wait_until(lambda: re.search(pattern, "".join(self.out)) is not None or self.process.poll() is not None)
+        match = re.search(pattern, "".join(self.out))
+        assert match, "".join(self.out + self.err)
+        return match[0]
+
+    @property
+    def url(self) -> str:
+        return self.wait_for(r"http://127\.0\.0\.1:\d+(?= \()")
+
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def status(self) -> int:
+        return self.process.wait(PATIENCE_S)
+
+
+@contextlib.contextmanager
+def serving(*arguments: str, **environment: str) -> Iterator[Command]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgellm", "serve", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    with process:
+        command = Command(process)
+        try:
+            yield command
+        finally:
+            process.kill()

@@ -1,0 +1,102 @@
+"""A loaded model beside forks, garbage collection and the end of the interpreter: no worker stays, and nobody hangs."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import os
+import pickle
+import subprocess
+import sys
+
+import psutil
+import pytest
+from support.refusals import refuses
+from support.waiting import PATIENCE_S, wait_until
+
+from edgellm.errors import UsageError
+from edgellm.sdk.client import EdgeLLM
+
+both = pytest.mark.parametrize("isolate", [True, False], ids=["process", "thread"])
+
+
+def program(text: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """An app of its own: what it does at its end, and what a fork of it does, cannot be tried in a test's process."""
+    command = [sys.executable, *options, "-c", text]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+
+FORK = """
+import os, sys, warnings
+from edgellm import EdgeLLM
+from edgellm.errors import UsageError
+
+warnings.simplefilter("ignore")  # newer Pythons warn of each fork
+llm = EdgeLLM.load("echo", isolate=sys.argv[1] == "process")
+child = os.fork()
+if not child:
+    calls = [lambda: llm.chat("hi"), lambda: llm.embed("hi"), lambda: llm.info]
+    refused = 0
+    for call in calls:
+        try:
+            call()
+        except UsageError as error:
+            refused += str(os.getppid()) in str(error)
+    llm.close()  # the model of the parent goes on
+    os._exit(refused)
+_, status = os.waitpid(child, 0)
+print(os.waitstatus_to_exitcode(status), llm.chat("hello").text)
+llm.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@both
+def test_a_fork_is_told_to_load_its_own(isolate: bool) -> None:
+    text = FORK.replace("sys.argv[1]", repr("process" if isolate else "thread"))
+    ran = program(text)
+    assert (ran.stdout.split(), ran.stderr) == (["3", "hello"], "")
+
+
+def test_an_object_that_nobody_holds_ends_its_worker() -> None:
+    llm = EdgeLLM.load("echo")
+    worker = psutil.Process(llm._session.pid)  # type: ignore[attr-defined]
+    del llm
+    gc.collect()
+    wait_until(lambda: not worker.is_running())
+
+
+def test_a_stream_that_is_read_holds_its_model() -> None:
+    events = EdgeLLM.load("echo").stream("hello", temperature=0)
+    gc.collect()
+    assert "".join(event.text for event in events if hasattr(event, "text")) == "hello"
+
+
+OPEN_AT_THE_END = """
+from edgellm import EdgeLLM
+llm = EdgeLLM.load("echo")
+print(llm._session.pid, llm.chat("hello").text)
+"""
+
+
+def test_a_program_that_closes_nothing_leaves_nothing_and_says_nothing() -> None:
+    ran = program(OPEN_AT_THE_END, "-X", "dev", "-W", "error")
+    pid, text = ran.stdout.split()
+    assert (text, ran.returncode, ran.stderr) == ("hello", 0, "")
+    assert not psutil.pid_exists(int(pid))
+
+
+@both
+def test_its_text_says_what_it_is(isolate: bool) -> None:
+    with EdgeLLM.load("echo", isolate=isolate) as llm:
+        assert repr(llm) == "<EdgeLLM echo on echo, ready>"
+    assert repr(llm) == "<EdgeLLM echo on echo, closed>"
+
+
+def test_it_is_neither_pickled_nor_copied() -> None:
+    with EdgeLLM.load("echo") as llm:
+        with refuses(UsageError):
+            pickle.dumps(llm)
+        for copied in (copy.copy, copy.deepcopy):
+            with pytest.raises(UsageError):
+                copied(llm)
