@@ -26,7 +26,7 @@ def test_the_example_of_the_docs() -> None:
 
     assert fleet.name == "school"
     assert (classroom.name, classroom.profile, classroom.count) == ("classroom", "raspberry-pi-5-8gb", 12)
-    assert (classroom.request.task, classroom.request.ctx, classroom.request.slots) == ("chat", 4096, 1)
+    assert (classroom.request.task, classroom.request.ctx, classroom.request.slots) == ("chat", 4096, None)
     assert (library.request.slots, library.request.min_tps) == (2, 6)
     assert (teachers.request.task, teachers.request.max_memory_bytes) == ("code", 10 * 1024**3)
 

@@ -72,7 +72,8 @@ def unpredicted_plan(artifact: Artifact, context: SelectionContext, request: Sel
     require(facts.name, facts.offload, request.gpu_layers)
     ctx, why = _unpredicted_length(artifact, request)
     threads = machine.compute_threads
-    run = Settings(ctx, request.slots, threads, threads, request.kv_type or facts.usual_cache, request.gpu_layers or 0)
+    slots, kv_type = request.slots or 1, request.kv_type or facts.usual_cache
+    run = Settings(ctx, slots, threads, threads, kv_type, request.gpu_layers or 0)
     reasons = (
         BackendOpens(facts.name, artifact.format),
         why,
@@ -84,7 +85,7 @@ def unpredicted_plan(artifact: Artifact, context: SelectionContext, request: Sel
     needed = 0 if plan.footprint is None else footprint.counted_bytes(plan.footprint, machine)
     if needed > scenario.budget_bytes:
         raise NothingFits(
-            f"the model needs {show_memory(needed)} with {ctx:,} tokens of context and {request.slots} "
+            f"the model needs {show_memory(needed)} with {ctx:,} tokens of context and {slots} "
             f"slots, and may use {explain.budget(scenario.budget)}",
             hint="close other programs, ask for less with --ctx or --slots, or see `edgellm auto-select`",
         )

@@ -26,7 +26,7 @@ class _BoxDefaults:
 
     task: str = "chat"
     ctx: int | None = None  # tokens per slot; None = as selection chooses it
-    slots: int = 1
+    slots: int | str = "auto"
     min_tps: float | None = None  # None = the task's speed floor
     max_memory: str | None = None  # "3GiB"
     backend: str | None = None

@@ -337,5 +337,5 @@ def _candidate_plan(decision: Decision, choice: Candidate, artifact: Artifact) -
 
 
 def _echo_plan(request: SelectionRequest) -> LaunchPlan:
-    run = Settings(n_ctx=request.ctx or ECHO_CTX, n_slots=request.slots)
+    run = Settings(n_ctx=request.ctx or ECHO_CTX, n_slots=request.slots or 1)
     return LaunchPlan("echo", Artifact("echo", (), "echo"), run, (ModelNamed("echo", "echo"),))

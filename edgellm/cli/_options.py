@@ -43,6 +43,15 @@ kv = click.option(
 )
 
 
+slots = click.option(
+    "--slots",
+    default="auto",
+    show_default=True,
+    metavar="N|auto",
+    help="Conversations at the same time; more wait. auto: what memory and speed allow, up to 4.",
+)
+
+
 def _look_in(ctx: click.Context, param: click.Parameter, folders: Sequence[Path]) -> None:
     """Adds folders to those of EDGELLM_MODELS_DIR while the command runs."""
     if folders:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import gpu_layers, kv, models_dir
+from edgellm.cli._options import gpu_layers, kv, models_dir, slots
 from edgellm.units import show_memory, show_params, show_rate, show_size
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ SHOWN_REJECTIONS = 6
 @click.option("--min-tps", type=float, metavar="RATE", help="Slowest acceptable rate, tokens per second.")
 @click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB.")
 @click.option("--backend", metavar="NAME", help="Only models for this backend.")
-@click.option("--slots", type=int, default=1, show_default=True, help="Conversations at the same time.")
+@slots
 @gpu_layers
 @kv
 @click.option("--offline", is_flag=True, help="Only what is on this disk already.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import gpu_layers, kv, models_dir
+from edgellm.cli._options import gpu_layers, kv, models_dir, slots
 from edgellm.errors import EdgeLLMError, UnsupportedArtifact, UsageError
 from edgellm.units import show_memory, show_params, show_rate, show_size
 
@@ -35,7 +35,7 @@ DOES_NOT_FIT = 3  # exit code of errors.NothingFits
 @click.argument("model")
 @click.option("--quant", metavar="NAME", help="The quantization of MODEL, such as Q4_K_M; all of them where unset.")
 @click.option("--ctx", type=int, metavar="TOKENS", help="Context per slot; as selection would choose it where unset.")
-@click.option("--slots", type=int, default=1, show_default=True, help="Conversations at the same time.")
+@slots
 @kv
 @click.option(
     "--adapter", "adapters", multiple=True, metavar="FILE|rank=N", help="A LoRA kept beside the model (repeat)."

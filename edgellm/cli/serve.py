@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import headline, launch_options, launches, make_plan
+from edgellm.cli._options import headline, launch_options, launches, make_plan, slots
 from edgellm.units import counted
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ LEVELS = ("error", "warning", "info", "debug")
 
 @click.command()
 @launches
-@click.option("--slots", type=int, default=1, show_default=True, help="Conversations at the same time; more wait.")
+@slots
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others need an API key.")
 @click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 = any free port.")
 @click.option("--api-key", metavar="KEY", help="Ask for this key; better EDGELLM_API_KEY, which no process list shows.")

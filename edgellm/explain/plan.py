@@ -82,12 +82,32 @@ def context(fact: reason.ContextReason) -> str:
             if fact.bound == "asked":
                 return f"{words}, as asked."
             return f"{words}, what {fact.task} needs." if fact.bound == "task" else f"{words}: {_bound(fact)}."
+        case reason.SlotCount():
+            return f"Slots: {_slots(fact)}."
         case reason.ContextUnknown():
             return f"Context: the file does not tell its shape; taken as asked or {fact.ctx_default:,}."
         case reason.ShorterContext():
             return f"Nothing holds the {fact.ctx:,} tokens that {fact.task} needs: a shorter context is planned."
         case reason.CacheType():
             return f"Cache: {_cache(fact)}."
+
+
+def _slots(fact: reason.SlotCount) -> str:
+    """How many conversations at once, and why not more."""
+    if fact.bound == "reads":
+        return "1, as texts that are only read take turns"
+    each = (
+        f"each decodes at {show_rate(fact.tok_s or 0.0)} tok/s while {'both' if fact.n_slots == 2 else 'all'} are busy"
+    )
+    words = f"{fact.n_slots} conversations at once; {each}" if fact.n_slots > 1 else "1 conversation at a time"
+    match fact.bound:
+        case "memory":
+            return f"{words}; the memory budget holds no further one of {fact.ctx:,} tokens"
+        case "speed":
+            slower = f"{show_rate(fact.next_tok_s or 0.0)} tok/s, less than {show_rate(fact.floor_tps or 0.0)}"
+            return f"{words}; with one more each would decode at {slower}"
+        case _:
+            return f"{words}; --slots asks for more"
 
 
 def _bound(fact: reason.ContextLength) -> str:

@@ -180,11 +180,11 @@ def _nothing_fits(options: Sequence[Option], scenario: Scenario) -> NothingFits:
     hint = "close other programs or raise the limit"
     if scenario.request.max_memory_bytes is not None:
         hint = f"try `--max-memory {needed(closest) // 1024**2 + 1}MiB`"
-    elif scenario.request.ctx is not None or scenario.request.slots > 1:
+    elif scenario.request.ctx is not None or scenario.slots > 1:
         hint = "ask for less with --ctx or --slots"
     what = f"{closest.model} {closest.quant}, needs {show_memory(needed(closest))}"
     return NothingFits(
-        f"nothing fits: the smallest, {what} with {ctx:,} tokens of context and {scenario.request.slots} slots; "
+        f"nothing fits: the smallest, {what} with {ctx:,} tokens of context and {scenario.slots} slots; "
         f"the budget is {explain.budget(scenario.budget)}",
         hint=hint,
     )

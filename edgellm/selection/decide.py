@@ -28,9 +28,10 @@ from edgellm.selection.reasons import about, evidence
 from edgellm.selection.rule_result import Rule, rejections
 from edgellm.selection.rules import CHOICES, CONSTRAINTS
 from edgellm.selection.scenario import Scenario
+from edgellm.selection.slot_count import choose_slots
 from edgellm.types.backend_reason import BackendCannotRun
 from edgellm.types.plan import Candidate, Decision, Rejection
-from edgellm.types.reason import Considered, ContextLength, CouldBeMade, Reason, SourcesReached
+from edgellm.types.reason import Considered, ContextLength, CouldBeMade, Reason, SlotCount, SourcesReached
 from edgellm.types.request import SelectionRequest
 
 RUNNERS_UP = 5
@@ -195,9 +196,16 @@ def choose(options: Sequence[Option], scenario: Scenario, extra_rules: Sequence[
         left = _apply(rule, left, scenario, reasons, rejected)
     chosen = left[0]
     length = choose_context(chosen)
-    reasons += [length, *evidence(chosen, low), *about(chosen, length.ctx, possible)]
+    slots = choose_slots(chosen, length.ctx)
+    choice = _candidate(chosen, length, slots)
+    reasons += [length, *([slots] if slots is not None else [])]
+    reasons += [*evidence(chosen, low), *about(chosen, choice, possible)]
     runners_up = _runners_up(possible, chosen, scenario)
-    return Outcome(chosen, chosen.candidate(length.ctx), length, tuple(reasons), runners_up, tuple(rejected))
+    return Outcome(chosen, choice, length, tuple(reasons), runners_up, tuple(rejected))
+
+
+def _candidate(option: Option, length: ContextLength, slots: SlotCount | None) -> Candidate:
+    return (option if slots is None else option.with_slots(slots.n_slots)).candidate(length.ctx)
 
 
 def _apply(
@@ -221,7 +229,8 @@ def _runners_up(possible: Sequence[Option], chosen: Option, scenario: Scenario) 
     candidates = []
     for name in names:
         best = quant_for_size([o for o in possible if o.model == name], scenario).kept[0]
-        candidates.append(best.candidate(choose_context(best).ctx))
+        length = choose_context(best)
+        candidates.append(_candidate(best, length, choose_slots(best, length.ctx)))
     return tuple(candidates)
 
 

@@ -160,7 +160,8 @@ def _as_selected(of_file: Sequence[Option], context: SelectionContext, room: Sce
     except (NothingFits, BackendUnavailable):
         return None
     option = next(o for o in of_file if o.backend == outcome.choice.backend)
-    return _Run(replace(option, kv_type=outcome.choice.kv_type), outcome.choice.ctx, outcome.context_length)
+    run = replace(option.with_slots(outcome.choice.slots), kv_type=outcome.choice.kv_type)
+    return _Run(run, outcome.choice.ctx, outcome.context_length)
 
 
 def _as_wished(of_file: Sequence[Option]) -> _Run:
@@ -219,8 +220,8 @@ def _with_context(option: Option, ctx: int) -> list[Remedy]:
 
 
 def _with_slots(option: Option, ctx: int) -> list[Remedy]:
-    for slots in range(option.scenario.request.slots - 1, 0, -1):
-        fewer = replace(option, scenario=_asking(option.scenario, slots=slots))
+    for slots in range(option.scenario.slots - 1, 0, -1):
+        fewer = option.with_slots(slots)
         if fewer.fits_at(ctx):
             return [Remedy((f"--slots {slots}",), fewer.counted_at(ctx))]
     return []
@@ -257,10 +258,10 @@ def _with_budget(option: Option, ctx: int) -> list[Remedy]:
 def _together(option: Option, ctx: int, siblings: Sequence[Option]) -> list[Remedy]:
     """The change of several flags that gives least up, where any makes it fit."""
     kv_types = [k for k in KV_TYPES if not option.facts.refuses_cache(k, option.shape)] or [option.kv_type]
-    slots, lengths = option.scenario.request.slots, (ctx, *(step for step in STEPS if step < ctx))
+    slots, lengths = option.scenario.slots, (ctx, *(step for step in STEPS if step < ctx))
     best: tuple[float, Remedy] | None = None
     for file, kv_type, n_slots in itertools.product((option, *siblings), kv_types, sorted({slots, 1})):
-        tried = replace(file, scenario=_asking(option.scenario, slots=n_slots), kv_type=kv_type)
+        tried = replace(file.with_slots(n_slots), kv_type=kv_type)
         length = next(filter(tried.fits_at, lengths), None)
         if length is not None:
             kept = tried.kept.mid - GIVEN_UP_PER_HALF * (math.log2(ctx / length) + math.log2(slots / n_slots))
@@ -274,10 +275,6 @@ def _flags(option: Option, tried: Option, ctx: int, length: int) -> tuple[str, .
         (f"--quant {tried.quant}", tried.quant != option.quant),
         (f"--kv {tried.kv_type}", tried.kv_type != option.kv_type),
         (f"--ctx {length}", length != ctx),
-        ("--slots 1", tried.scenario.request.slots != option.scenario.request.slots),
+        ("--slots 1", tried.scenario.slots != option.scenario.slots),
     )
     return tuple(flag for flag, differs in changed if differs)
-
-
-def _asking(scenario: Scenario, *, slots: int) -> Scenario:
-    return replace(scenario, request=replace(scenario.request, slots=slots))

@@ -76,8 +76,8 @@ class Option:
 
     def kv_bytes_at(self, ctx: int) -> int:
         """Bytes of the cache that grow with the context."""
-        state = self.shape.recurrent_bytes * self.scenario.request.slots
-        return footprint.kv_bytes(self.shape, ctx, self.scenario.request.slots, self.kv_type) - state
+        state = self.shape.recurrent_bytes * self.scenario.slots
+        return footprint.kv_bytes(self.shape, ctx, self.scenario.slots, self.kv_type) - state
 
     @property
     def model(self) -> str:
@@ -174,6 +174,18 @@ class Option:
         rate = speed.prefill(machine, self.shape, self.weights, threads, kv_type=kv_type, rates=rates, own=own)
         return corrected(rate, self.correction.prefill, self.correction)
 
+    def with_slots(self, n_slots: int) -> Option:
+        request = replace(self.scenario.request, slots=n_slots)
+        return replace(self, scenario=replace(self.scenario, request=request))
+
+    def busy_tps(self, n_slots: int, depth: int) -> float:
+        """Tokens of answer per second of each of `n_slots` that decode together.
+
+        A step reads the weights once. What each further token adds is taken to be what a token of a prompt costs.
+        """
+        seconds = 1 / self.decode_at(depth).tok_s + (n_slots - 1) / self.prefill.tok_s
+        return 1 / (seconds * (THINKING_TOKENS if self.card.thinking else 1))
+
     @property
     def rate(self) -> Rate:
         """What the floor is about: generating, or reading where nothing is generated."""
@@ -204,7 +216,7 @@ class Option:
                 self.shape,
                 self.tensor_bytes,
                 ctx,
-                request.slots,
+                self.scenario.slots,
                 self.kv_type,
                 repacked_bytes=copies,
                 table_bytes=table,
@@ -251,7 +263,7 @@ class Option:
         ))  # fmt: skip
         return Candidate(
             model=self.model, params=self.card.params, quant=self.quant, backend=self.backend, ctx=ctx,
-            slots=scenario.request.slots, tensor_bytes=self.tensor_bytes, footprint=placed.footprint,
+            slots=scenario.slots, tensor_bytes=self.tensor_bytes, footprint=placed.footprint,
             decode=self.decode, prefill=self.prefill, quality=mid, quality_low=low, quality_high=high,
             source=self.file.source, license=self.card.license, kv_type=self.kv_type, threads=self.threads,
             threads_batch=scenario.threads, gpu_layers=placed.gpu_layers,

@@ -11,6 +11,7 @@ from edgellm.selection.offload import unused
 from edgellm.selection.option import NEARLY_ALL, Option
 from edgellm.types import reason
 from edgellm.types.backend_reason import BackendPreferred, FilesCompared
+from edgellm.types.plan import Candidate
 from edgellm.types.request import KV_TYPES
 
 NOTABLY = 1.05  # a difference in score that is worth a word
@@ -77,12 +78,11 @@ def _compared(chosen: Option, o: Option) -> FilesCompared:
     )
 
 
-def about(chosen: Option, ctx: int, possible: Sequence[Option]) -> list[reason.Reason]:
+def about(chosen: Option, choice: Candidate, possible: Sequence[Option]) -> list[reason.Reason]:
     """What a person should know of the choice: memory, speed, where it comes from, what its licence restricts."""
-    needed = chosen.counted_at(ctx)
+    run, request = chosen.with_slots(choice.slots), chosen.scenario.request
+    needed, placed = run.counted_at(choice.ctx), run.placed_at(choice.ctx)
     rate = chosen.rate
-    placed = chosen.placed_at(ctx)
-    request = chosen.scenario.request
     gpu = placed.reason or unused(chosen.scenario.machine, chosen.backend, chosen.offload, request.gpu_layers)
     most = chosen.scenario.threads
     factor = chosen.correction.resident

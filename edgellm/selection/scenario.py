@@ -55,6 +55,11 @@ class Scenario:
         return TASK_NEEDS[self.request.task]
 
     @property
+    def slots(self) -> int:
+        """Conversations at the same time; one until their number is chosen."""
+        return self.request.slots or 1
+
+    @property
     def floor_tps(self) -> float:
         return self.request.min_tps if self.request.min_tps is not None else self.needs.floor_tps
 

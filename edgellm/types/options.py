@@ -8,7 +8,7 @@ from typing import Any, Self, TypedDict
 from msgspec import Struct
 
 from edgellm.errors import UsageError
-from edgellm.types.request import SelectionRequest, Task, cache_type, layers_on_gpu
+from edgellm.types.request import SelectionRequest, Task, cache_type, layers_on_gpu, slot_count
 from edgellm.units import parse_bytes
 
 
@@ -20,7 +20,7 @@ class SelectionOptions(Struct, frozen=True, kw_only=True):
     min_tps: float | None = None  # slowest acceptable rate, tokens per second; None = the task's speed floor
     max_memory: int | str | None = None  # bytes, or text such as "2GiB"; None = what is free, less a reserve
     backend: str | None = None
-    slots: int = 1  # requests answered at the same time; more wait
+    slots: int | str = 1  # requests answered at the same time, more wait; "auto" = what memory and speed allow, up to 4
     gpu_layers: int | str = "auto"  # a number, "all", or "auto" for as many as fit
     kv: str = "auto"  # type of the cache: "f16", "q8_0", "q4_0", or "auto": f16, smaller where that buys something
     offline: bool = False  # only what is on this disk
@@ -52,7 +52,7 @@ class SelectionOptions(Struct, frozen=True, kw_only=True):
             min_tps=self.min_tps,
             max_memory_bytes=memory,
             backend=self.backend,
-            slots=self.slots,
+            slots=slot_count(self.slots),
             offline=self.offline,
             gpu_layers=layers_on_gpu(self.gpu_layers),
             kv_type=cache_type(self.kv),
@@ -75,7 +75,7 @@ class SelectionKeywords(TypedDict, total=False):
     min_tps: float | None
     max_memory: int | str | None
     backend: str | None
-    slots: int
+    slots: int | str
     gpu_layers: int | str
     kv: str
     offline: bool

@@ -70,6 +70,17 @@ class ContextLength(Fact, frozen=True):
     budget: BudgetReason | None = None  # of "memory"
 
 
+class SlotCount(Fact, frozen=True):
+    """Conversations at the same time where their number was not asked for, and what bounds it."""
+
+    n_slots: int
+    bound: Literal["reads", "memory", "speed", "most"]  # "reads": a model that writes nothing takes turns
+    ctx: int | None = None  # tokens of each
+    tok_s: float | None = None  # of each while all decode, with half of its context cached
+    next_tok_s: float | None = None  # of "speed": with one more
+    floor_tps: float | None = None  # of "speed"
+
+
 class ContextUnknown(Fact, frozen=True):
     """The file does not tell its shape."""
 
@@ -271,7 +282,7 @@ class FilesKept(Fact, frozen=True):
 
 
 MemoryReason = BudgetReason | MemoryNeeded | WeightsRead
-ContextReason = ContextLength | ContextUnknown | ShorterContext | CacheType
+ContextReason = ContextLength | SlotCount | ContextUnknown | ShorterContext | CacheType
 SpeedReason = Speed | Threads | FewerThreads | Slow | GpuSpeedUnknown
 FileReason = SizeEstimated | NotQuantized | NameConvention | LicenseRestricts
 ModelReason = (

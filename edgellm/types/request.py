@@ -38,7 +38,7 @@ class SelectionRequest:
     min_tps: float | None = None  # decode tokens per second (embed: of text read); None = the task's speed floor
     max_memory_bytes: int | None = None
     backend: str | None = None
-    slots: int = 1
+    slots: int | None = 1  # None = as many conversations at once as memory and the speed floor allow, up to four
     offline: bool = False  # only models that need no network
     gpu_layers: int | None = None  # as in Settings: 0 = none, -1 = all; None = as many as fit
     kv_type: str | None = (
@@ -50,7 +50,7 @@ class SelectionRequest:
         _check(self.ctx is None or 256 <= self.ctx <= MAX_CTX, f"ctx={self.ctx}", f"256 to {MAX_CTX} tokens")
         _check(self.min_tps is None or self.min_tps > 0, f"min_tps={self.min_tps}", "a positive rate")
         _check(self.max_memory_bytes is None or self.max_memory_bytes > 0, "max_memory", "a positive size")
-        _check(1 <= self.slots <= 256, f"slots={self.slots}", "1 to 256")
+        _check(self.slots is None or 1 <= self.slots <= 256, f"slots={self.slots}", "1 to 256")
         layers = self.gpu_layers
         _check(layers is None or -1 <= layers <= MAX_LAYERS, f"gpu_layers={layers}", f"0 to {MAX_LAYERS}, all or auto")
         if self.kv_type is not None and self.kv_type not in KV_TYPES:
@@ -74,6 +74,22 @@ def task_of(value: str) -> Task:
 def cache_type(value: str) -> str | None:
     """The `SelectionRequest.kv_type` of a name of `--kv`; "auto" = None. The request refuses unknown names."""
     return None if value.lower() == "auto" else value.lower()
+
+
+def slot_count(value: int | str) -> int | None:
+    """The `SelectionRequest.slots` of a number or "auto" (None).
+
+    Raises:
+        UsageError: something else.
+    """
+    if isinstance(value, str) and value.lower() == "auto":
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        raise UsageError(
+            f"slots={value!r} is no number of conversations", hint="a number from 1 on, or auto", param="slots"
+        ) from None
 
 
 def layers_on_gpu(value: int | str) -> int | None:

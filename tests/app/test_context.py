@@ -1,7 +1,8 @@
 """A preview and the act are one decision: every face passes an equal context and request to `decide`.
 
 A rule of a plugin and a correction of an earlier run are in force. Where a face narrows the candidates, the narrowing
-is named here.
+is named here. The SDK, `run`, `models --fits` and `quantize` plan one conversation unless told otherwise, the others as
+many as there is room for, which changes nothing but their number.
 """
 
 from __future__ import annotations
@@ -123,6 +124,11 @@ def passed(calls: list[Call], face: Callable[[], object]) -> Call:
     return calls[0]
 
 
+def one_conversation(call: Call, options: dict[str, Any]) -> Call:
+    """The call of a face that plans one conversation unless told otherwise."""
+    return replace(call, request=replace(call.request, slots=options.get("slots", 1)))
+
+
 def flags(options: dict[str, Any]) -> list[str]:
     return [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
 
@@ -140,17 +146,19 @@ def test_every_face_decides_the_same_on_the_same(options: dict[str, Any], calls:
     serve_flags = flags(options)
     faces: dict[str, Callable[[], object]] = {
         "serve": lambda: main(["serve", "--port", "0", *serve_flags]),
-        "SDK": lambda: EdgeLLM.auto(**options),
         "fleet": lambda: main(["plan", "--fleet", fleet_file(tmp_path, options)]),
     }
+    ones: dict[str, Callable[[], object]] = {"SDK": lambda: EdgeLLM.auto(**options)}
     if options.get("task") != "embed" and "slots" not in options:  # `run` chats, one conversation at a time
-        faces["run"] = lambda: main(["run", *serve_flags])
+        ones["run"] = lambda: main(["run", *serve_flags])
 
     assert preview.context.rules == (only_free,)
     assert preview.context.corrections.rows
     assert preview.context == app_context.here()
     for name, face in faces.items():
         assert passed(calls, face) == preview, name
+    for name, face in ones.items():
+        assert passed(calls, face) == one_conversation(preview, options), name
 
 
 @pytest.mark.parametrize("options", [o for o in REQUESTS if "min_tps" not in o and o.get("task") != "embed"], ids=str)
@@ -181,7 +189,7 @@ def test_a_file_is_decided_on_its_card_by_every_face(
     if "slots" not in options:
         faces["run"] = lambda: main(["run", path, *asked])
     for name, face in faces.items():
-        assert passed(calls, face) == serve, name
+        assert passed(calls, face) == one_conversation(serve, options), name
     if "min_tps" not in options:
         estimate = passed(calls, lambda: main(["estimate", path, *asked]))
         assert estimate.request == serve.request
@@ -192,7 +200,7 @@ def test_models_that_fit_are_decided_one_by_one(calls: list[Call]) -> None:
     preview = passed(calls, lambda: main(["auto-select"]))
     fits = passed(calls, lambda: main(["models", "--fits"]))
 
-    assert fits.request == preview.request
+    assert fits.request == one_conversation(preview, {}).request
     assert len(fits.context.cards) == 1
     assert replace(fits.context, cards=preview.context.cards) == preview.context
 
@@ -205,7 +213,7 @@ def test_quantize_narrows_to_what_can_be_made_of_the_source(
     quantize = passed(calls, lambda: quantize_plan.plan(str(path), "auto"))
     (card,) = quantize.context.cards
 
-    assert quantize.request == SelectionRequest() == preview.request
+    assert quantize.request == SelectionRequest() == one_conversation(preview, {}).request
     assert {file.source for file in card.files} == quantize.context.stored
     assert replace(quantize.context, cards=(), stored=frozenset()) == replace(
         preview.context, cards=(), stored=frozenset()
