@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from edgellm.app import context as app_context
+from edgellm.hardware.probe import probe
+from edgellm.history import run_log
 from edgellm.history.run_log import Bench, BenchTest
 from edgellm.runtime.perplexity import Score
 from edgellm.sdk import bench
@@ -108,3 +113,12 @@ def test_a_veto_says_what_it_is_for() -> None:
     said = bench.veto(score(mean_kl=0.31), 0.3)
     assert said == "it diverges from the reference by 0.31 nats a token, 0.3 are allowed"
     assert "that of noise" in bench.veto(score(perplexity=5001.0), 0.75)
+
+
+def test_a_check_against_an_unquantized_model_counts_in_the_next_plan() -> None:
+    machine = probe(measure=False)
+    plan, whole = (replace(ECHO, artifact=replace(ECHO.artifact, quant=quant)) for quant in ("Q4_K_M", "F16"))
+    text = "the rain fell on the harbour and the boats were full of water " * 8
+    run_log.record(machine, bench.check(plan, whole, text, chunk=64, chunks=1, max_kl=bench.MAX_KL))
+
+    assert app_context.divergences(machine) == {("echo", "echo", "Q4_K_M"): 0}

@@ -144,5 +144,5 @@ def divergences(machine: Machine) -> Mapping[RunKey, float]:
     return {
         (check.backend, check.model, check.quant): check.mean_kl
         for check in run_log.read(machine).checks
-        if check.mean_kl is not None and check.reference in UNQUANTIZED
+        if check.mean_kl is not None and check.reference_quant in UNQUANTIZED
     }

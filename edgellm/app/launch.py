@@ -137,6 +137,9 @@ def _file_plan(path: str, request: SelectionRequest, context: SelectionContext, 
         decision = decide(context.narrowed([card]), request)
         assert decision.choice is not None, "a file on this disk can be had"
         plan = _candidate_plan(decision, decision.choice, artifact)
+        # What is learned of it is looked up by its card; users go on to see the name that they gave the file.
+        known_as = replace(artifact, model_id=card.id, quant=decision.choice.quant, shown_as=artifact.model_id)
+        plan = replace(plan, artifact=known_as)
     named = ModelNamed(artifact.model_id, "file", artifact.quant)
     # How to quantize it is said of the file: its card may have a name that no command knows.
     reasons = (r for r in plan.reasons if not isinstance(r, CouldBeMade))

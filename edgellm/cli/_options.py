@@ -208,7 +208,7 @@ class _Lines:
 def headline(plan: LaunchPlan) -> str:
     """What runs, in one line."""
     run = plan.settings
-    name = " ".join(filter(None, (plan.artifact.model_id, plan.artifact.quant)))
+    name = " ".join(filter(None, (plan.artifact.name, plan.artifact.quant)))
     slots = f", {run.n_slots} at the same time" if run.n_slots > 1 else ""
     layers = {0: "", -1: ", all layers on the GPU"}.get(run.gpu_layers, f", {run.gpu_layers} layers on the GPU")
     threads = counted(run.n_threads, "thread")

@@ -111,7 +111,7 @@ def command(
     )
     with ended_with_us():
         plan = _plan(model, request)
-        report: dict[str, Any] = {"schema": SCHEMA, "model": plan.artifact.model_id, "quant": plan.artifact.quant}
+        report: dict[str, Any] = {"schema": SCHEMA, "model": plan.artifact.name, "quant": plan.artifact.quant}
         lines = []
         if repeat:
             lines += _speed(plan, tests, report, compare=compare)

@@ -86,7 +86,7 @@ def require_text(llm: EdgeLLM) -> None:
     from edgellm.app import launch
 
     if not llm.info.generates:
-        launch.refuse_chat(llm.plan.artifact.model_id)
+        launch.refuse_chat(llm.plan.artifact.name)
 
 
 class Talk:

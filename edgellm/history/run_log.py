@@ -99,7 +99,8 @@ class Quality(_Line, frozen=True, kw_only=True, tag="quality"):
     text_sha256: str
     tokens: int  # scored
     perplexity: float
-    reference: str = ""  # quantization it was compared with
+    reference: str = ""  # model and quantization that it was compared with
+    reference_quant: str = ""
     reference_perplexity: float | None = None
     mean_kl: float | None = None  # nats per token, of the reference against it
     high_kl: float | None = None  # 99th percentile

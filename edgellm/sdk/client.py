@@ -179,7 +179,7 @@ class EdgeLLM(EmbeddingMethods):
         info = self.info
         if not info.generates:
             raise UnsupportedTask(
-                f"{self.plan.artifact.model_id} answers no chat: it turns texts into vectors or scores",
+                f"{self.plan.artifact.name} answers no chat: it turns texts into vectors or scores",
                 hint="use EdgeLLM.embed or rerank, or /v1/embeddings of `edgellm serve`; name a chat model to chat",
             )
         # Models that can think or not are chosen and scored as not thinking (docs/selection.md).
@@ -260,7 +260,7 @@ class EdgeLLM(EmbeddingMethods):
         info = self.info
         if info.chat_template is None:
             raise BadTemplate(
-                f"{self.plan.artifact.model_id} has no chat template: it is a base model that continues text",
+                f"{self.plan.artifact.name} has no chat template: it is a base model that continues text",
                 hint="use completions (/v1/completions, EdgeLLM.generate, `edgellm run --raw`), or choose a chat model",
             )
         return ChatTemplate(info.chat_template, bos_text=info.bos_text, eos_text=info.eos_text)

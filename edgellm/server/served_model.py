@@ -28,7 +28,7 @@ class ServedModel:
 
     @property
     def id(self) -> str:
-        return self.llm.plan.artifact.model_id
+        return self.llm.plan.artifact.name
 
     def read(self, raw: bytes, body_type: type[Body]) -> Body:
         """The body of a request for this model.

@@ -52,7 +52,7 @@ def describe(model: ServedModel) -> dict[str, Any]:
         "schema": PLAN_SCHEMA,
         "state": llm.state,
         "reason": model.reason(),
-        "model": artifact.model_id,
+        "model": artifact.name,
         "quant": artifact.quant,
         "format": artifact.format,
         "file_bytes": artifact.bytes,

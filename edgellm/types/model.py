@@ -91,12 +91,18 @@ class Artifact:
 
     format: str  # "gguf", "safetensors", "onnx", "echo"
     paths: tuple[str, ...]  # split files in order; one folder for ONNX; empty for echo
-    model_id: str
+    model_id: str  # of its card: runs and quality checks are kept and looked up by it
     quant: str = ""
     bytes: int = 0
     sha256: str = ""
     shape: Shape | None = None
     ctx_train: int = 0
+    shown_as: str = ""  # where it was named by its path: the name of the file; "" = the model's id
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+        return self.shown_as or self.model_id
 
     @property
     def path(self) -> str:

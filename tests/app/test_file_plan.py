@@ -17,14 +17,17 @@ from edgellm.cli.main import main
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.contract.manager import plugins
 from edgellm.errors import NothingFits, UnsupportedArtifact, UnsupportedTask, UsageError
+from edgellm.history import fingerprint, run_log
+from edgellm.history.run_log import Numbers, Quality, Run
 from edgellm.selection.option import Option
 from edgellm.selection.rule_result import RuleResult
 from edgellm.selection.scenario import Scenario
+from edgellm.types.basis import Corrected, OwnRuns
 from edgellm.types.criterion import Stated
 from edgellm.types.machine import Cpu, Machine, Memory
 from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import LaunchPlan
-from edgellm.types.reason import ContextLength, Slow
+from edgellm.types.reason import ContextLength, Slow, Speed
 
 GIB = 1024**3
 SLOW = Machine(
@@ -42,7 +45,7 @@ def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def path(tmp_path: Path) -> str:
     """Nearly all of what it reads for a token is its cache: 48 KiB for each token before it."""
     shape = {"block_count": 24, "embedding_length": 1024, "attention__head_count": 16, "attention__head_count_kv": 8}
-    return str(gguf_writer.model(context_length=32768, **shape).write(tmp_path / "long.gguf"))
+    return str(gguf_writer.model(context_length=32768, **shape).write(tmp_path / "Long-Q8_0.gguf"))
 
 
 def estimated(capsys: pytest.CaptureFixture[str], path: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -145,6 +148,39 @@ def test_a_file_that_only_reads_is_judged_by_reading_and_answers_no_chat(tmp_pat
         launch.plan(encoder, LaunchOptions(), to_chat=True)
 
 
+def test_what_ran_by_its_path_corrects_its_next_plan(tmp_path: Path) -> None:
+    path = str(gguf_writer.model(context_length=2048).write(tmp_path / "My-Model-Q8_0.gguf"))
+    first = planned(path)
+    run_log.record(
+        SLOW,
+        Run(
+            id="1", time="", backend="gguf", model=first.artifact.model_id, quant=first.artifact.quant, build="",
+            basis=fingerprint.basis(plugins().backend("gguf"), None), threads=first.settings.n_threads, ctx=2048,
+            slots=1, kv_type="f16", predicted=Numbers(decode=10.0), measured=Numbers(decode=5.0),
+        ),
+    )  # fmt: skip
+    again = planned(path)
+    (speed,) = (reason for reason in again.reasons if isinstance(reason, Speed))
+
+    assert isinstance(speed.basis, Corrected)
+    assert speed.basis.runs == OwnRuns(1, "my-model", "Q8_0", "f16")
+    assert again.artifact.name == "My-Model-Q8_0"
+
+
+def test_a_file_that_failed_its_check_by_its_path_is_refused_by_its_path(path: str) -> None:
+    checked = planned(path)
+    run_log.record(
+        SLOW,
+        Quality(
+            id="1", time="", backend="gguf", model=checked.artifact.model_id, quant=checked.artifact.quant, sha256="",
+            text_sha256="", tokens=9, perplexity=9.0, veto="it diverges from the reference",
+        ),
+    )  # fmt: skip
+
+    with refuses(NothingFits):
+        planned(path)
+
+
 def test_a_file_whose_memory_nobody_predicts_gets_the_usual_settings(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +193,7 @@ def test_a_file_whose_memory_nobody_predicts_gets_the_usual_settings(
     assert (plan.backend, plan.settings.n_ctx, plan.settings.kv_type) == ("gguf", 4096, "f16")
     assert (longer.settings.n_ctx, longer.settings.kv_type) == (8192, "q8_0")
     assert said(plan)[:3] == [
-        "Model: long Q8_0, the file that was named.",
+        "Model: Long-Q8_0 Q8_0, the file that was named.",
         "Backend: gguf opens gguf files.",
         "Context: the file does not tell its shape; taken as asked or 4,096.",
     ]
