@@ -5,13 +5,13 @@ Reads headers only. Whether a backend can open the folder is for the backend to 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
+from edgellm.formats.json_file import read_object
 from edgellm.formats.safetensors import reader
 from edgellm.types.model import Shape
 
@@ -65,18 +65,7 @@ def config_of(folder: Path) -> dict[str, Any]:
     Raises:
         BadArtifact: it is missing, cannot be read, or is no object.
     """
-    place = folder / "config.json"
-    try:
-        with place.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-        config = json.loads(raw) if len(raw) <= MAX_BYTES else None
-    except FileNotFoundError:
-        raise BadArtifact(f"{folder} has no config.json", hint="fetch the whole folder") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadArtifact(f"{place} cannot be read: {error}", hint="fetch it again") from None
-    if not isinstance(config, dict):
-        raise BadArtifact(f"{place} is no JSON object of at most {MAX_BYTES} bytes", hint="fetch it again")
-    return config
+    return read_object(folder / "config.json", most=MAX_BYTES, required=True)
 
 
 def _type(config: dict[str, Any]) -> str:

@@ -5,11 +5,9 @@ Read from a GGUF header (keys as llama.cpp and bitnet.cpp write them) or from a 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
@@ -39,7 +37,6 @@ FAMILIES = {
 }
 # Sums of 8-bit codes stay in 32 bits up to here: 255 * 127 * 65,536 < 2**31. Products of sizes stay far from overflow.
 MAX_COLUMNS, MAX_VOCAB = 65_536, 4_000_000
-MAX_CONFIG_BYTES = 1 << 20
 GEMMA_LOCAL_THETA = 10000.0  # gemma3: of its sliding-window layers (llama.cpp, gemma3.cpp)
 GEMMA_PERIOD = 6  # every sixth layer sees everything
 
@@ -152,24 +149,6 @@ def from_gguf(header: GgufHeader, tensors: tuple[Any, ...]) -> Architecture:
         window=_integer(header, "attention.sliding_window", 512) if name == "gemma3" else 0, pooling=pooling,
     )  # fmt: skip
     return _checked(architecture, header.where)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """`config.json`.
-
-    Raises:
-        BadArtifact: missing, too large, or no JSON object.
-    """
-    path = folder / "config.json"
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise BadArtifact(f"{path} has {path.stat().st_size} bytes; a configuration has at most {MAX_CONFIG_BYTES}")
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadArtifact(f"{path} cannot be read: {error}", hint="fetch the whole folder") from error
-    if not isinstance(config, dict):
-        raise BadArtifact(f"{path} is no JSON object")
-    return config
 
 
 def is_first_bitnet(config: Mapping[str, Any]) -> bool:

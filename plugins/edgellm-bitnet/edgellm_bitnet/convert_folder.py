@@ -18,8 +18,9 @@ from edgellm.contract.source import Progress
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
 from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm.formats.gguf.writer import TensorInfo, Value
+from edgellm.formats.hf_config import config_of
 from edgellm.formats.safetensors.reader import SafetensorsModel, SafetensorsTensor, read_safetensors
-from edgellm_bitnet.architecture import Architecture, from_config, read_config, yarn_magnitude
+from edgellm_bitnet.architecture import Architecture, from_config, yarn_magnitude
 from edgellm_bitnet.codecs import floats, master, packed
 from edgellm_bitnet.convert import Piece, Source, type_keys, write
 from edgellm_bitnet.folder import names_of
@@ -51,7 +52,7 @@ class FolderSource(Source):
         path = Path(conversion.source.path)
         self.folder = path if path.is_dir() else path.parent
         self.where = str(self.folder)
-        self.config = read_config(self.folder)
+        self.config = config_of(self.folder)
         self.model: SafetensorsModel = read_safetensors(path)
         self.arch: Architecture = _architecture(self.config, self.where)
         quantization = self.config.get("quantization_config") or {}

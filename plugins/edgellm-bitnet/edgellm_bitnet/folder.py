@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
+from edgellm.formats.hf_config import config_of
 from edgellm.formats.safetensors.reader import read_safetensors
-from edgellm_bitnet.architecture import from_config, is_first_bitnet, read_config
+from edgellm_bitnet.architecture import from_config, is_first_bitnet
 from edgellm_bitnet.layout import REAL_TYPES, roles
 from edgellm_bitnet.weights import Raw, checked_reals, release, stamps
 
@@ -50,7 +51,7 @@ class FolderWeights:
         folder = Path(path) if os.path.isdir(path) else Path(path).parent
         self.where = str(folder)
         self.model = read_safetensors(folder if os.path.isdir(path) else path)
-        config = read_config(folder)
+        config = config_of(folder)
         self.architecture = from_config(config, self.where)
         quantization = config.get("quantization_config") or {}
         method = quantization.get("quant_method")

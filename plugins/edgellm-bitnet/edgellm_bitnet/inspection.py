@@ -7,7 +7,8 @@ from pathlib import Path
 
 from edgellm.errors import BadArtifact, EdgeLLMError
 from edgellm.formats.gguf.header import GgufTensor
-from edgellm_bitnet.architecture import Architecture, from_config, read_config
+from edgellm.formats.hf_config import config_of
+from edgellm_bitnet.architecture import Architecture, from_config
 from edgellm_bitnet.layout import GROUPS, HEAD_KINDS, fused, layer_vectors
 
 
@@ -33,7 +34,7 @@ def folder_reasons(path: str) -> list[str]:
     """Why a Hugging Face folder is no ternary model, as far as config.json tells; damage is told when it is opened."""
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     try:
-        config = read_config(folder)
+        config = config_of(folder)
     except BadArtifact:
         return []
     try:

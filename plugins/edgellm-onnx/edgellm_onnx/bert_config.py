@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
-from edgellm_onnx.encoder_folder import read_json
+from edgellm.formats.json_file import read_object
 
 KINDS = ("BertModel", "BertForSequenceClassification")
 
@@ -49,4 +49,4 @@ class Bert:
 def bert_config(source: Path) -> Bert:
     """Of a folder, or of the one that a file lies in. Raises as `Bert.of`."""
     folder = source if source.is_dir() else source.parent
-    return Bert.of(read_json(folder, "config.json"), folder / "config.json")
+    return Bert.of(read_object(folder / "config.json"), folder / "config.json")

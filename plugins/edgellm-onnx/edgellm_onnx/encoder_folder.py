@@ -6,15 +6,14 @@ read, and what was assumed where a folder does not say. Reads JSON only.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
+from edgellm.formats.json_file import read_json, read_object
 
-MAX_BYTES = 16 * 1024**2  # of a JSON file
 MAX_CTX = 2**20
 # Keys of 1_Pooling/config.json, in the order in which several are put one after another.
 MODES = {
@@ -54,13 +53,13 @@ def read_folder(path: Path) -> EncoderFolder:
     """
     if not (path / "tokenizer.json").exists() and path.name == "onnx":
         path = path.parent
-    config, notes = read_json(path, "config.json"), {}
+    config, notes = read_object(path / "config.json"), {}
     modules = _modules(path)
     pooling, notes["pooling"] = _pooling(path, modules)
     normalized, notes["normalized"] = _normalized(modules)
     max_tokens, notes["longest"] = _max_tokens(path, config)
     assumed = ["pooling"] * (_pooling_folder(path, modules) is None) + ["normalized"] * (not modules)
-    own = read_json(path, "sentence_bert_config.json")
+    own = read_object(path / "sentence_bert_config.json")
     sigmoid, notes["score"] = _activation(config)
     return EncoderFolder(
         path=path, pooling=pooling, normalized=normalized, max_tokens=max_tokens,
@@ -75,7 +74,7 @@ def read_folder(path: Path) -> EncoderFolder:
 def _modules(path: Path) -> list[tuple[str, str]]:
     """(class, folder) of each step of a sentence-transformers model; empty where it is none."""
     place = path / "modules.json"
-    modules = _json(place)
+    modules = read_json(place)
     if modules is None:
         return []
     if not isinstance(modules, list) or not all(isinstance(one, dict) for one in modules):
@@ -98,7 +97,7 @@ def _pooling(path: Path, modules: list[tuple[str, str]]) -> tuple[tuple[str, ...
     if folder != Path(folder).name:
         raise BadArtifact(f"{path / 'modules.json'} names the folder {folder[:80]!r}", hint="do not use this model")
     where = f"{folder}/config.json"
-    config = read_json(path, where)
+    config = read_object(path / where)
     named = config.get("pooling_mode")
     if isinstance(named, str):
         modes = [SPELLINGS.get(one, one) for one in named.split("+")]
@@ -130,7 +129,7 @@ def _max_tokens(path: Path, config: dict[str, Any]) -> tuple[int, str]:
         positions = max(0, positions - _count(config, "pad_token_id", path, usual=1, least=0) - 1)
     named = {"config.json": positions}
     for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
-        value = read_json(path, name).get(key)
+        value = read_object(path / name).get(key)
         # Tokenizers without a limit have 1e30 there.
         if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_CTX:
             named[name] = value
@@ -142,7 +141,7 @@ def _max_tokens(path: Path, config: dict[str, Any]) -> tuple[int, str]:
 
 
 def _prompt(path: Path) -> str:
-    config = read_json(path, "config_sentence_transformers.json")
+    config = read_object(path / "config_sentence_transformers.json")
     prompts, name = config.get("prompts"), config.get("default_prompt_name")
     if name is None or not isinstance(prompts, dict):
         return ""
@@ -186,28 +185,3 @@ def _count(config: dict[str, Any], key: str, path: Path, *, usual: int, least: i
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**31:
         raise BadArtifact(f"{path / 'config.json'}: {key} is {repr(value)[:40]}, no count", hint="fetch it again")
     return value
-
-
-def read_json(path: Path, name: str) -> dict[str, Any]:
-    """An object; empty where the file is missing.
-
-    Raises:
-        BadArtifact: it is none, or too large.
-    """
-    content = _json(path / name)
-    if content is not None and not isinstance(content, dict):
-        raise BadArtifact(f"{path / name} is no JSON object", hint="fetch it again")
-    return content or {}
-
-
-def _json(place: Path) -> Any:
-    try:
-        with place.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:
-            raise BadArtifact(f"{place} has more than {MAX_BYTES} bytes", hint="fetch it again")
-        return json.loads(raw)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadArtifact(f"{place} cannot be read: {error}", hint="fetch it again") from None

@@ -8,17 +8,16 @@ one graph, in the folder or in onnx/    everything else; with several, one must 
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from edgellm.errors import BadArtifact, UnknownModel, UnsupportedArtifact
+from edgellm.errors import BadArtifact, UnknownModel
+from edgellm.formats.json_file import read_object
 from edgellm_onnx.reader.graph import OnnxGraph
 
-MAX_CONFIG_BYTES = 16 * 1024**2
 MERGED, FIRST, LATER = "decoder_model_merged.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"
 CONFIGS = ("config.json", "genai_config.json", "tokenizer.json")
 
@@ -60,7 +59,7 @@ def open_folder(path: str | Path) -> OnnxFolder:
     home = where.parent
     if home.name == "onnx" and not any((home / name).is_file() for name in CONFIGS):
         home = home.parent
-    config, genai = (_json(home / name) for name in CONFIGS[:2])
+    config, genai = (read_object(home / name) for name in CONFIGS[:2])
     first = where.parent / FIRST if where.name == LATER else None
     if where.name == FIRST and (where.parent / LATER).is_file():
         where, first = where.parent / LATER, where
@@ -68,7 +67,7 @@ def open_folder(path: str | Path) -> OnnxFolder:
 
 
 def _folder(where: Path) -> OnnxFolder:
-    config, genai = (_json(where / name) for name in CONFIGS[:2])
+    config, genai = (read_object(where / name) for name in CONFIGS[:2])
     named = OnnxFolder(where, where, None, config, genai).genai_section("model", "decoder").get("filename")
     if named is not None:
         graph = where / _contained(where / "genai_config.json", named)
@@ -158,20 +157,3 @@ def _blobs(folder: Path) -> Path:
         if parent.name == "snapshots" and parent.parent.name.startswith("models--"):
             return parent.parent / "blobs"
     return folder
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """An object; empty where the file is missing."""
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_CONFIG_BYTES + 1)
-        content = json.loads(raw) if len(raw) <= MAX_CONFIG_BYTES else None
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadArtifact(f"{path} cannot be read: {error}", hint="fetch it again") from None
-    if not isinstance(content, dict):
-        raise UnsupportedArtifact(
-            f"{path} is no JSON object of {MAX_CONFIG_BYTES} bytes at most", hint="fetch it again"
-        )
-    return content
