@@ -69,7 +69,7 @@ def answered_in_all_slots(llm: EdgeLLM, n_slots: int) -> None:
         ]
 
 
-@both
+@pytest.mark.parametrize("isolate", [True, pytest.param(False, marks=pytest.mark.slow(3))], ids=["process", "thread"])
 def test_32_threads_ask_100_times_each(open_llm: Open, isolate: bool) -> None:
     """Each answer is the thread's own, streamed or whole."""
     llm = open_llm(slots=8, ctx=256, isolate=isolate)
@@ -151,7 +151,7 @@ async def test_leaving_an_async_loop_frees_the_slot_at_once(open_llm: Open) -> N
 
 @pytest.mark.usefixtures("very_slow")
 @both
-@pytest.mark.parametrize("how", ["close", "drop", "break"])
+@pytest.mark.parametrize("how", ["close", *(pytest.param(how, marks=pytest.mark.slow(2)) for how in ("drop", "break"))])
 def test_leaving_a_stream_frees_its_slot(open_llm: Open, isolate: bool, how: str) -> None:
     llm = open_llm(slots=1, isolate=isolate)
     events = llm.stream(LONG, temperature=0)

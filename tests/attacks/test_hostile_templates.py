@@ -66,7 +66,9 @@ def test_source_that_defeats_the_compiler_is_refused(name):
         ChatTemplate(hostile.SOURCES[name]).render(MESSAGES)
 
 
-@pytest.mark.parametrize("group", [pytest.param("LOOPS", marks=pytest.mark.slow(14)), "BOMBS"])
+@pytest.mark.parametrize(
+    "group", [pytest.param("LOOPS", marks=pytest.mark.slow(14)), pytest.param("BOMBS", marks=pytest.mark.slow(5))]
+)
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_AS")
 def test_group_ends_soon_in_little_memory(group):
     ran = subprocess.run(

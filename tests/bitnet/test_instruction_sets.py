@@ -122,7 +122,12 @@ PROCESSORS = {
 }
 
 
-@pytest.mark.parametrize("processor", PROCESSORS)
+ALWAYS = ("core2duo", "Westmere", "Haswell", "Haswell,-xsave")
+
+
+@pytest.mark.parametrize(
+    "processor", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow(2)) for name in PROCESSORS]
+)
 def test_a_processor_without_an_instruction_set_runs_the_others(processor):
     library()
     if platform.machine() not in ("x86_64", "AMD64"):

@@ -44,6 +44,7 @@ def test_json_and_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 50 < content["tests"][1]["median"] < 500  # a step takes 2 ms and what a busy machine adds
 
 
+@pytest.mark.slow(4)
 def test_a_regression_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     # Steps ten times as long: more than what other programs add to one.
     monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.01")

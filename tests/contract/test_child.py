@@ -31,7 +31,7 @@ def test_output_and_status():
     assert process.log == "out\n"
 
 
-@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [None, pytest.param(KeyboardInterrupt, marks=pytest.mark.slow(3))])
 def test_the_whole_group_is_killed(tmp_path, error):
     pid_file = tmp_path / "pids"
     with (

@@ -345,6 +345,7 @@ def test_text_never_becomes_a_control_token_by_merging(tmp_path: Path) -> None:
     assert ours.encode("</s>", add_special=False, parse_special=True)[-1] == 2
 
 
+@pytest.mark.slow(3)
 def test_long_runs_take_no_quadratic_time(gemma3: str) -> None:
     """Two seconds in all; quadratic time would take hours, which the run's time limit of a test ends."""
     ours = read(gemma3)

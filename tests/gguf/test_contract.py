@@ -50,6 +50,10 @@ class TestSmolLM2(OnLlama):
     def model(cls, smollm2: str) -> None:
         cls.path = smollm2
 
+    @pytest.mark.slow(7)
+    def test_memory_stays_flat(self, engine: Engine) -> None:
+        super().test_memory_stays_flat(engine)
+
 
 class TestGemma3(OnLlama):
     leak_requests = 50

@@ -218,6 +218,7 @@ make(plan(sys.argv[1], "Q4_K_M", output=Path(sys.argv[2])), wait)
 """
 
 
+@pytest.mark.slow(3)
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_what_a_killed_process_left_is_removed_by_the_next_one(tiny: Path, tmp_path: Path) -> None:
     target = tmp_path / "x.gguf"

@@ -59,7 +59,12 @@ def unexplained(machine: Machine) -> list[str]:
     return [what for what, missing in unknown.items() if missing and what not in notes]
 
 
-@pytest.mark.parametrize("name", TREES)
+LARGE = ("128arm-2pa2n8cluster4co", "40intel64-4n10c+pci-conflicts")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow(3)) if name in LARGE else name for name in TREES]
+)
 def test_recorded_tree(recorded: Callable[[str], Path], name: str) -> None:
     machine = probe(root=recorded(name))
     cpu, limits = machine.cpu, machine.limits

@@ -328,6 +328,7 @@ def test_the_command_refuses_other_bits_and_bits_for_other_formats(tiny, tmp_pat
     check_refusal(ternary.exception, UsageError)
 
 
+@pytest.mark.slow(4)
 @pytest.mark.model
 def test_smollm2_at_four_bits_runs_and_chooses_llama_cpps_tokens(smollm2, tmp_path):
     """Q4_1 is not held by 4 bits without loss, so a Q4_0 file of it, made by llama.cpp's quantizer, is converted."""

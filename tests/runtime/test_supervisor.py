@@ -154,7 +154,7 @@ def test_closing_twice_and_from_many_threads(open_session: OpenSession) -> None:
 
 
 @pytest.mark.usefixtures("slow")
-@pytest.mark.parametrize("run", range(5))
+@pytest.mark.parametrize("run", [0, *(pytest.param(run, marks=pytest.mark.slow(2)) for run in range(1, 5))])
 def test_draining_finishes_what_was_begun(open_session: OpenSession, run: int) -> None:
     session = open_session()
     assert session.info

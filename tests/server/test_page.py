@@ -130,6 +130,7 @@ def test_an_error_shows_the_way_out(page: Page, live: Live) -> None:
     expect(page.locator(".turn")).to_have_count(0)
 
 
+@pytest.mark.slow(7)
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_a_crash_is_told_and_can_be_tried_again(page: Page, serve: Servers) -> None:
     live = serve(step_s=0.1)
@@ -145,6 +146,7 @@ def test_a_crash_is_told_and_can_be_tried_again(page: Page, serve: Servers) -> N
     expect(page.locator(".turn")).to_have_count(2)
 
 
+@pytest.mark.slow(3)
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
 def test_loading_is_shown_and_ends(page: Page, serve: Servers) -> None:
     live = serve(load_s=1.0, wait=False)

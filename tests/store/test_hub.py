@@ -221,6 +221,7 @@ sys.meta_path.insert(0, Slow())
 """
 
 
+@pytest.mark.slow(4)
 def test_loading_the_client_is_not_counted_as_waiting_for_the_hub(hub, environment, monkeypatch):
     """A small Arm core takes longer to import the client than a hub may take to answer."""
     monkeypatch.setattr(sys.modules[__name__], "PROBE", SLOW_IMPORT + PROBE)
@@ -228,7 +229,9 @@ def test_loading_the_client_is_not_counted_as_waiting_for_the_hub(hub, environme
     assert probe() == "slow\n"
 
 
-@pytest.mark.parametrize("dead", ["refused", "unknown name", "never answers", "offline"])
+@pytest.mark.parametrize(
+    "dead", ["refused", "unknown name", pytest.param("never answers", marks=pytest.mark.slow(3)), "offline"]
+)
 def test_not_reachable_is_said(hub, environment, monkeypatch, dead):
     import socket
 

@@ -355,6 +355,7 @@ def test_sigkill_in_mid_download_leaves_nothing_under_the_final_name(library, pu
     assert [name for name in names_below(library.root) if ".incomplete" in name] == []
 
 
+@pytest.mark.slow(3)
 def test_ctrl_c_stops_pip_and_cleans_up(library, published, index):
     import psutil
 

@@ -168,7 +168,10 @@ def test_reachable_asks_for_the_very_package(index, published):
 @pytest.mark.parametrize(
     ("dead", "says"),
     # pip's own limit is a second shorter than ours, which a busy machine may take away.
-    [("refused", "Connection refused"), ("hang", "Read timed out|the package index did not answer within 3 s")],
+    [
+        ("refused", "Connection refused"),
+        pytest.param("hang", "Read timed out|the package index did not answer within 3 s", marks=pytest.mark.slow(3)),
+    ],
 )
 def test_reachable_says_why_not(index, published, monkeypatch, dead, says):
     index.mode = "hang"
@@ -184,6 +187,7 @@ def test_reachable_says_why_not(index, published, monkeypatch, dead, says):
 SLOW_PIP = "import runpy, sys, time; time.sleep(2.5); sys.argv[0] = 'pip'; runpy.run_module('pip', run_name='__main__')"
 
 
+@pytest.mark.slow(3)
 def test_loading_pip_is_not_counted_as_waiting_for_the_index(index, published, monkeypatch):
     """A small Arm core takes longer to import pip than an index may take to answer."""
     monkeypatch.setattr(pip, "command", lambda arguments: [sys.executable, "-c", SLOW_PIP, *arguments])
