@@ -1,6 +1,11 @@
 """The conformance tests that a backend must pass, for plugin authors: subclass one in a test module and run pytest."""
 
-from edgellm.testing.backend import BackendContract, encode, last_row
-from edgellm.testing.embedder import EmbedderContract
+import pytest
+
+# A failure shows the values that were compared, as in a test module of one's own. Before they are imported.
+pytest.register_assert_rewrite("edgellm.testing.backend", "edgellm.testing.embedder")
+
+from edgellm.testing.backend import BackendContract, encode, last_row  # noqa: E402
+from edgellm.testing.embedder import EmbedderContract  # noqa: E402
 
 __all__ = ["BackendContract", "EmbedderContract", "encode", "last_row"]

@@ -6,17 +6,18 @@
 
 and run pytest. For an engine with capability "embed" there is `EmbedderContract`, with the same `plan`.
 
-The plan needs at least 3 slots of at least 256 tokens, a batch of at least 64, and a model that is
-quick: each test opens nothing, all share one engine per class.
+The plan needs at least 3 slots of at least 256 tokens, a batch of at least 64, and a model that is quick, and that
+predicts different tokens after different texts. All tests of a class share one engine. Before it is opened, a worker
+opens the plan, too: native code that dies there is a failure with its signal, and not the end of pytest.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
+import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 import pytest
@@ -25,8 +26,8 @@ from edgellm.contract.backend import Offloader
 from edgellm.contract.engine import SlotInput
 from edgellm.contract.manager import plugins
 from edgellm.errors import ArtifactError, BackendError, CacheFull
-from edgellm.runtime import wire
-from edgellm.runtime.loop import Loop
+from edgellm.testing.limit import limited, within
+from edgellm.testing.running import Running, try_in_worker
 from edgellm.types.event import Delta, Done
 from edgellm.types.machine import Cpu, Machine, Memory
 from edgellm.types.request import GenerationRequest, Sampling
@@ -45,8 +46,11 @@ TEXTS = (
     "Rain fell on the harbour all night; by morning every boat was full of water.",
     "Grüße aus Köln: zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 你好 🙂",
 )
+THIRD_OF_A_STEP = 20  # tokens: three prompts fit the smallest batch that is allowed
+DRAFTED = 4  # tokens that are verified in one step
 
 
+@limited
 class BackendContract:
     """What every backend must do, whatever it computes with.
 
@@ -55,11 +59,14 @@ class BackendContract:
             required where `info.batch_invariant` says so.
         leak_requests: short requests run to see that memory stays flat.
         leak_bytes: growth allowed over them.
+        limit_s: seconds that opening and each test may take. What takes longer hangs.
     """
 
     tolerance: ClassVar[float] = 0.0
     leak_requests: ClassVar[int] = 1000
     leak_bytes: ClassVar[int] = 16 * 1024**2
+    limit_s: ClassVar[float] = 120.0
+    hung_in: ClassVar[str] = ""  # the first test that took longer; the engine is not used after it
 
     def plan(self) -> LaunchPlan:
         """The plan to test with."""
@@ -78,22 +85,29 @@ class BackendContract:
     @pytest.fixture(scope="class")
     @classmethod
     def shared_engine(cls, backend: Backend, launch_plan: LaunchPlan) -> Iterator[Engine]:
-        engine = backend.open(launch_plan)
+        try_in_worker(launch_plan, cls.limit_s)
+        engine = within(cls.limit_s, f"{backend.name}.open", lambda: backend.open(launch_plan))
         yield engine
-        engine.close()
-        engine.close()
+        for _ in range(0 if cls.hung_in else 2):
+            within(cls.limit_s, "close", engine.close)
 
     @pytest.fixture
     def engine(self, shared_engine: Engine) -> Engine:
         """The class's engine with empty slots."""
+        if self.hung_in:
+            pytest.fail(f"the engine has not come back from {self.hung_in}", pytrace=False)
         for slot in range(shared_engine.info.n_slots):
-            assert shared_engine.truncate(slot, 0) == 0
+            n_kept = within(self.limit_s, "truncate", functools.partial(shared_engine.truncate, slot, 0))
+            assert n_kept == 0, f"truncate({slot}, 0) says that {n_kept} tokens are left, 0 must be"
         return shared_engine
 
     def test_opens_only_its_formats(self, backend: Backend, launch_plan: LaunchPlan) -> None:
-        assert launch_plan.artifact.format in backend.formats
-        assert backend.supports(launch_plan.artifact) == []
-        assert backend.supports(replace(launch_plan.artifact, format="no-such-format")) != []
+        artifact = launch_plan.artifact
+        assert artifact.format in backend.formats, f"the plan is for {artifact.format!r}, formats={backend.formats}"
+        problems = backend.supports(artifact)
+        assert problems == [], f"supports() says of the plan's own artifact: {problems}; [] is expected"
+        problems = backend.supports(replace(artifact, format="no-such-format"))
+        assert problems != [], "supports() says [] of format 'no-such-format'; a reason is expected"
 
     def test_a_missing_file_is_a_typed_error(self, backend: Backend, launch_plan: LaunchPlan) -> None:
         if not launch_plan.artifact.paths:
@@ -107,40 +121,51 @@ class BackendContract:
         if not isinstance(backend, Offloader):
             pytest.skip(f"does not apply: {backend.name} is no Offloader")
         offload = backend.offload(Machine("test", "Test", Cpu("x86_64"), Memory(2**34)))
-        assert bool(offload.devices) != bool(offload.missing)
+        assert bool(offload.devices) != bool(offload.missing), f"{offload} must have devices or say what is missing"
         if not offload.devices:
             with pytest.raises(BackendError):
                 backend.open(replace(launch_plan, settings=replace(launch_plan.settings, gpu_layers=1)))
 
     def test_info_agrees_with_the_plan(self, engine: Engine, launch_plan: LaunchPlan) -> None:
         info, settings = engine.info, launch_plan.settings
-        assert info.n_slots == settings.n_slots >= 3
-        assert info.n_ctx >= settings.n_ctx >= 256
-        assert 64 <= info.max_batch_tokens <= settings.n_batch
-        assert info.max_logits >= info.n_slots
-        assert all(0 <= token < info.vocab_size for token in info.eos_ids)
+        assert settings.n_slots >= 3, f"the plan has n_slots={settings.n_slots}, the tests need 3"
+        assert settings.n_ctx >= 256, f"the plan has n_ctx={settings.n_ctx}, the tests need 256"
+        assert info.n_slots == settings.n_slots, f"info.n_slots={info.n_slots}, the plan says {settings.n_slots}"
+        assert info.n_ctx >= settings.n_ctx, f"info.n_ctx={info.n_ctx}, the plan says {settings.n_ctx}"
+        batch, most = info.max_batch_tokens, settings.n_batch
+        assert 64 <= batch <= most, f"info.max_batch_tokens={batch}, 64 to the plan's n_batch={most} are expected"
+        assert info.max_logits >= info.n_slots, (
+            f"info.max_logits={info.max_logits}, each of {info.n_slots} slots needs one"
+        )
+        beyond = [token for token in info.eos_ids if not 0 <= token < info.vocab_size]
+        assert beyond == [], f"info.eos_ids has {beyond}, tokens are 0 to {info.vocab_size - 1}"
 
     def test_tokens_give_the_text_back(self, engine: Engine) -> None:
         for text in TEXTS:
-            tokens = encode(engine, text)
-            assert b"".join(map(engine.tokenizer.token_bytes, tokens)).decode().strip() == text
+            came = b"".join(map(engine.tokenizer.token_bytes, encode(engine, text))).decode(errors="backslashreplace")
+            assert came.strip() == text, f"encode and token_bytes make {came!r} of {text!r}"
 
     def test_logits_are_read_only_float32_rows(self, engine: Engine) -> None:
         tokens = encode(engine, TEXTS[0])[:8]
         logits = engine.step([SlotInput(0, 0, tuple(tokens), 3), SlotInput(1, 0, tuple(tokens), 0)])
-        assert [rows.shape for rows in logits] == [(3, engine.info.vocab_size)]
-        assert logits[0].dtype == "float32"
-        assert not logits[0].flags.writeable
+        shapes, expected = [rows.shape for rows in logits], [(3, engine.info.vocab_size)]
+        assert shapes == expected, (
+            f"logits have shapes {shapes}, {expected} are expected: one array for the first entry"
+        )
+        assert logits[0].dtype == "float32", f"logits are {logits[0].dtype}, float32 is expected"
+        assert not logits[0].flags.writeable, "logits can be written to: set `flags.writeable = False`"
 
     def test_batched_equals_isolated(self, engine: Engine) -> None:
-        prompts = [encode(engine, text)[:24] for text in TEXTS]
+        prompts = [beginning(engine, text) for text in TEXTS]
         isolated = []
         for tokens in prompts:
             isolated.append(last_row(engine, 2, tokens))
             engine.truncate(2, 0)
+        for one, other in itertools.combinations(range(len(TEXTS)), 2):
+            self.assert_differ(isolated[one], isolated[other], engine, f"after {TEXTS[one]!r} and {TEXTS[other]!r}")
         batch = [SlotInput(slot, 0, tuple(tokens), 1) for slot, tokens in enumerate(prompts)]
-        for alone, rows in zip(isolated, engine.step(batch), strict=True):
-            self.assert_same(alone, rows[-1], engine)
+        for slot, (alone, rows) in enumerate(zip(isolated, engine.step(batch), strict=True)):
+            self.assert_same(alone, rows[-1], engine, f"the prompt of slot {slot} alone and in a batch of three")
 
     def test_chunked_equals_whole(self, engine: Engine) -> None:
         tokens = encode(engine, TEXTS[0])[:16]
@@ -148,17 +173,24 @@ class BackendContract:
         for start in range(0, len(tokens), 5):
             chunk = tuple(tokens[start : start + 5])
             rows = engine.step([SlotInput(1, start, chunk, 1)])
-        self.assert_same(whole, rows[0][-1], engine)
+        self.assert_same(whole, rows[0][-1], engine, "a prompt in one step and in steps of 5 tokens")
 
     def test_many_rows_equal_single_steps(self, engine: Engine) -> None:
         """A draft verified in one step gets the logits that decoding one by one would have got."""
-        tokens = encode(engine, TEXTS[1])[:12]
-        engine.step([SlotInput(0, 0, tuple(tokens[:8]), 0)])
-        verified = engine.step([SlotInput(0, 8, tuple(tokens[8:]), len(tokens) - 8)])[0].copy()
-        engine.step([SlotInput(1, 0, tuple(tokens[:8]), 0)])
-        for row, at in enumerate(range(8, len(tokens))):
-            single = engine.step([SlotInput(1, at, (tokens[at],), 1)])[0][0]
-            self.assert_same(single, verified[row], engine)
+        prompt, draft = beginning(engine, TEXTS[1]), []
+        row, singles = last_row(engine, 1, prompt), []
+        for at in range(len(prompt), len(prompt) + min(DRAFTED, engine.info.max_logits)):
+            draft.append(int(row.argmax()))
+            row = engine.step([SlotInput(1, at, (draft[-1],), 1)])[0][0].copy()
+            singles.append(row)
+        mirrored = max(
+            zip(singles, reversed(singles), strict=True), key=lambda pair: float(abs(pair[0] - pair[1]).max())
+        )
+        self.assert_differ(*mirrored, engine, f"after each of the tokens {draft} that it predicts itself")
+        engine.step([SlotInput(0, 0, tuple(prompt), 0)])
+        verified = engine.step([SlotInput(0, len(prompt), tuple(draft), len(draft))])[0]
+        for number, (single, drafted) in enumerate(zip(singles, verified, strict=True)):
+            self.assert_same(single, drafted, engine, f"row {number} of {len(draft)} in one step, and that token alone")
 
     def test_truncate_leaves_nothing_behind(self, engine: Engine) -> None:
         first, second = (encode(engine, text)[:20] for text in TEXTS[:2])
@@ -166,8 +198,9 @@ class BackendContract:
         fresh = last_row(engine, 0, mixed)
         engine.step([SlotInput(1, 0, tuple(first), 0)])
         n_kept = engine.truncate(1, 6)
-        assert n_kept in (6, 0)
-        self.assert_same(fresh, last_row(engine, 1, mixed, n_kept), engine)
+        assert n_kept in (6, 0), f"truncate(1, 6) says that {n_kept} tokens are left; 6 are expected, or 0"
+        what = "a fresh slot and one that was cut to 6 tokens, after the same text"
+        self.assert_same(fresh, last_row(engine, 1, mixed, n_kept), engine, what)
 
     def test_fork_gives_the_prefix_and_nothing_else(self, engine: Engine) -> None:
         first, second = (encode(engine, text)[:20] for text in TEXTS[:2])
@@ -176,12 +209,14 @@ class BackendContract:
         engine.truncate(0, 0)
         engine.step([SlotInput(0, 0, tuple(first), 0), SlotInput(1, 0, tuple(second), 0)])
         n_kept = engine.fork(0, 1, 6)
-        assert n_kept in (6, 0)
-        self.assert_same(fresh, last_row(engine, 1, mixed, n_kept), engine)
+        assert n_kept in (6, 0), f"fork(0, 1, 6) says that the target has {n_kept} tokens; 6 are expected, or 0"
+        what = "a fresh slot and one that was forked at 6 tokens, after the same text"
+        self.assert_same(fresh, last_row(engine, 1, mixed, n_kept), engine, what)
         # The source still has all of its own.
         after = engine.step([SlotInput(0, len(first), (second[0],), 1)])[0][0].copy()
         engine.truncate(2, 0)
-        self.assert_same(last_row(engine, 2, [*first, second[0]]), after, engine)
+        what = "a fresh slot and one that another was forked from, after the same text"
+        self.assert_same(last_row(engine, 2, [*first, second[0]]), after, engine, what)
 
     def test_a_full_slot_is_refused_before_anything_changes(self, engine: Engine) -> None:
         tokens = (encode(engine, TEXTS[0]) * engine.info.n_ctx)[: engine.info.n_ctx]
@@ -190,24 +225,26 @@ class BackendContract:
             engine.step([SlotInput(0, start, tuple(tokens[start : start + size]), 0)])
         with pytest.raises(CacheFull):
             engine.step([SlotInput(1, 0, (tokens[0],), 1), SlotInput(0, len(tokens), (tokens[0],), 1)])
-        assert len(engine.step([SlotInput(1, 0, (tokens[0],), 1)])) == 1
+        n_arrays = len(engine.step([SlotInput(1, 0, (tokens[0],), 1)]))
+        assert n_arrays == 1, f"a step for one slot gives {n_arrays} arrays of logits, 1 is expected"
 
     def test_a_cancelled_request_frees_its_slot(self, engine: Engine) -> None:
         """All slots busy for ever, all cancelled: the next request is answered."""
-        with Running(engine) as running:
+        with Running(engine, self.limit_s / 2) as running:
             endless = GenerationRequest(TEXTS[0], Sampling(temperature=0), ignore_eos=True)
             ids = [running.submit(endless) for _ in range(engine.info.n_slots)]
             running.wait_for(Delta, ids[0])
             for request_id in ids:
                 running.cancel(request_id)
             last = running.submit(msgspec.structs.replace(endless, max_tokens=2))
-            assert running.wait_for(Done, last).usage.completion_tokens == 2
+            n_tokens = running.wait_for(Done, last).usage.completion_tokens
+            assert n_tokens == 2, f"an answer of max_tokens=2 has {n_tokens} tokens"
 
     def test_memory_stays_flat(self, engine: Engine) -> None:
         import psutil
 
         short = GenerationRequest(TEXTS[1][:20], Sampling(seed=1), max_tokens=2)
-        with Running(engine) as running:
+        with Running(engine, self.limit_s / 2) as running:
             for _ in range(50):
                 running.wait_for(Done, running.submit(short))
             before = psutil.Process().memory_info().rss
@@ -216,60 +253,40 @@ class BackendContract:
             grown = psutil.Process().memory_info().rss - before
         assert grown <= self.leak_bytes, f"{grown} bytes more after {self.leak_requests} requests"
 
-    def assert_same(self, one: npt.NDArray[np.float32], other: npt.NDArray[np.float32], engine: Engine) -> None:
-        """Equal within the tolerance; bit for bit where the engine promises it."""
-        allowed = 0.0 if engine.info.batch_invariant else self.tolerance
-        difference = float(abs(one - other).max())
-        assert difference <= allowed, f"logits differ by {difference}, allowed {allowed}"
+    def assert_same(
+        self, one: npt.NDArray[np.float32], other: npt.NDArray[np.float32], engine: Engine, what: str
+    ) -> None:
+        """Equal within the tolerance; bit for bit where the engine promises it. `what` is compared, in words."""
+        __tracebackhide__ = True
+        difference, allowed = float(abs(one - other).max()), self.allowed(engine)
+        assert difference <= allowed, f"logits differ by {difference:g}, allowed is {allowed:g}: {what}"
 
+    def assert_differ(
+        self, one: npt.NDArray[np.float32], other: npt.NDArray[np.float32], engine: Engine, what: str
+    ) -> None:
+        """Rows that are all alike would hide that one stands in the place of another."""
+        __tracebackhide__ = True
+        difference, allowed = float(abs(one - other).max()), self.allowed(engine)
+        assert difference > allowed, (
+            f"logits are the same (they differ by {difference:g}) {what}, so the order of rows cannot be proved: "
+            "test with a model that predicts different tokens there"
+        )
 
-class Running:
-    """The runtime's loop over an engine, in a thread, for as long as the `with` block lasts."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._inbox: queue.SimpleQueue[wire.Down] = queue.SimpleQueue()
-        self._replies: queue.SimpleQueue[wire.Reply] = queue.SimpleQueue()
-        self._next = 0
-        self._thread = threading.Thread(target=Loop(engine, self._inbox, self._receive).run, daemon=True)
-
-    def __enter__(self) -> Running:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._inbox.put(wire.Stop(drain=False))
-        self._thread.join()
-
-    def submit(self, request: GenerationRequest) -> int:
-        self._next += 1
-        self._inbox.put(wire.Submit(self._next, request))
-        return self._next
-
-    def cancel(self, request_id: int) -> None:
-        self._inbox.put(wire.Cancel(request_id))
-
-    def wait_for(self, kind: type[Any], request_id: int, timeout_s: float = 60.0) -> Any:
-        """The next event of that kind of that request; others are dropped.
-
-        Raises:
-            EdgeLLMError: the request failed; queue.Empty: nothing came in time.
-        """
-        while True:
-            reply = self._replies.get(timeout=timeout_s)
-            if reply.id == request_id and isinstance(reply.event, wire.Failed):
-                raise reply.event.error()
-            if reply.id == request_id and isinstance(reply.event, kind):
-                return reply.event
-
-    def _receive(self, messages: list[wire.Up]) -> None:
-        for message in messages:
-            if isinstance(message, wire.Reply):
-                self._replies.put(message)
+    def allowed(self, engine: Engine) -> float:
+        """The largest difference between logits that count as the same."""
+        return 0.0 if engine.info.batch_invariant else self.tolerance
 
 
 def encode(engine: Engine, text: str) -> list[int]:
     """Token ids without BOS, for comparing texts."""
     return engine.tokenizer.encode(text, add_special=False, parse_special=False)
+
+
+def beginning(engine: Engine, text: str, most: int = THIRD_OF_A_STEP) -> list[int]:
+    """Tokens of the longest beginning of `text` that has at most so many, with the special ones around it."""
+    by_length = (text[:size] for size in range(len(text), 0, -1))
+    encoded = (engine.tokenizer.encode(part, add_special=True, parse_special=False) for part in by_length)
+    return next(tokens for tokens in encoded if len(tokens) <= most)
 
 
 def last_row(engine: Engine, slot: int, tokens: Sequence[int], n_past: int = 0) -> npt.NDArray[np.float32]:

@@ -11,6 +11,8 @@ from edgellm.contract.embedder import Embedder, Reranker
 from edgellm.contract.engine import SlotInput
 from edgellm.contract.manager import plugins
 from edgellm.errors import CacheFull, UnsupportedTask
+from edgellm.testing.limit import limited, within
+from edgellm.testing.running import try_in_worker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +29,7 @@ TEXTS = (
 )
 
 
+@limited
 class EmbedderContract:
     """Vectors do not depend on what is beside them in a batch, keep their order, and are what `info` says.
 
@@ -35,11 +38,14 @@ class EmbedderContract:
     Attributes:
         tolerance: largest difference of a number between a batch and a sequence alone, of vectors of unit length.
         leak_batches: batches run to see that memory stays flat. leak_bytes: growth allowed over them.
+        limit_s: seconds that opening and each test may take. What takes longer hangs.
     """
 
     tolerance: ClassVar[float] = 1e-5
     leak_batches: ClassVar[int] = 300
     leak_bytes: ClassVar[int] = 16 * 1024**2
+    limit_s: ClassVar[float] = 120.0
+    hung_in: ClassVar[str] = ""  # the first test that took longer; the engine is not used after it
 
     def plan(self) -> LaunchPlan:
         """The plan to test with."""
@@ -47,59 +53,80 @@ class EmbedderContract:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def embedding_engine(cls) -> Iterator[Engine]:
-        plan = cls().plan()
-        engine = plugins().backend(plan.backend).open(plan)
+    def launch_plan(cls) -> LaunchPlan:
+        return cls().plan()
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def shared_engine(cls, launch_plan: LaunchPlan) -> Iterator[Engine]:
+        backend = plugins().backend(launch_plan.backend)
+        try_in_worker(launch_plan, cls.limit_s)
+        engine = within(cls.limit_s, f"{backend.name}.open", lambda: backend.open(launch_plan))
         yield engine
-        engine.close()
-        engine.close()
+        for _ in range(0 if cls.hung_in else 2):
+            within(cls.limit_s, "close", engine.close)
+
+    @pytest.fixture
+    def embedding_engine(self, shared_engine: Engine) -> Engine:
+        """The class's engine."""
+        if self.hung_in:
+            pytest.fail(f"the engine has not come back from {self.hung_in}", pytrace=False)
+        return shared_engine
 
     def test_it_says_what_its_vectors_are(self, embedding_engine: Engine) -> None:
         info = embedding_engine.info
-        assert "embed" in info.capabilities
-        assert isinstance(embedding_engine, Embedder)
-        assert info.embedding is not None
-        assert info.embedding.pooling
-        assert info.n_embd > 0
-        assert all(0 < size <= info.n_embd for size in info.embedding.dimensions or ())
+        assert "embed" in info.capabilities, f"info.capabilities={set(info.capabilities)}, 'embed' is expected"
+        assert isinstance(embedding_engine, Embedder), f"{type(embedding_engine).__name__} has no method embed"
+        assert info.embedding is not None, "info.embedding is None, an EmbeddingInfo is expected"
+        assert info.embedding.pooling, "info.embedding.pooling is empty"
+        assert info.n_embd > 0, f"info.n_embd={info.n_embd}, the length of a vector is expected"
+        wrong = [size for size in info.embedding.dimensions or () if not 0 < size <= info.n_embd]
+        assert wrong == [], f"info.embedding.dimensions has {wrong}, a vector has {info.n_embd} numbers"
 
     def test_rows_are_float32_of_the_promised_length(self, embedding_engine: Engine) -> None:
         import numpy as np
 
         info = embedding_engine.info
         vectors = embed(embedding_engine, sequences(embedding_engine))
-        assert vectors.shape == (len(TEXTS), info.n_embd)
-        assert vectors.dtype == "float32"
-        assert np.isfinite(vectors).all()
+        expected = (len(TEXTS), info.n_embd)
+        assert vectors.shape == expected, f"vectors have the shape {vectors.shape}, {expected} is expected"
+        assert vectors.dtype == "float32", f"vectors are {vectors.dtype}, float32 is expected"
+        assert np.isfinite(vectors).all(), f"{(~np.isfinite(vectors)).sum()} numbers are not finite"
         lengths = np.linalg.norm(vectors, axis=1)
-        assert info.embedding is not None
-        assert lengths.min() > 0
+        assert info.embedding is not None, "info.embedding is None, an EmbeddingInfo is expected"
+        assert lengths.min() > 0, f"the vector of {TEXTS[int(lengths.argmin())]!r} is zero"
         if info.embedding.normalized:
-            assert abs(lengths - 1).max() < 1e-5
+            assert abs(lengths - 1).max() < 1e-5, f"info says unit length, the vectors' lengths are {lengths}"
 
     def test_batched_equals_isolated(self, embedding_engine: Engine) -> None:
         """Also that padding does not leak: in a batch every sequence but the longest is padded."""
         tokens = sequences(embedding_engine)
         together = embed(embedding_engine, tokens)
-        for one, row in zip(tokens, together, strict=True):
-            self.assert_same(embed(embedding_engine, [one])[0], row)
+        for text, one, row in zip(TEXTS, tokens, together, strict=True):
+            self.assert_same(embed(embedding_engine, [one])[0], row, f"{text!r} alone and in a batch")
 
     def test_order_is_kept(self, embedding_engine: Engine) -> None:
         tokens = sequences(embedding_engine)
         forward, backward = embed(embedding_engine, tokens), embed(embedding_engine, tokens[::-1])
-        for one, other in zip(forward, backward[::-1], strict=True):
-            self.assert_same(one, other)
-        assert abs(forward[0] - forward[1]).max() > 10 * self.tolerance
+        for text, one, other in zip(TEXTS, forward, backward[::-1], strict=True):
+            self.assert_same(one, other, f"{text!r} in a batch and in the same batch backwards")
+        difference, least = float(abs(forward[0] - forward[1]).max()), 10 * self.tolerance
+        assert difference > least, (
+            f"the vectors of {TEXTS[0]!r} and {TEXTS[1]!r} differ by {difference:g} only, more than {least:g} is "
+            "expected: their order cannot be proved"
+        )
 
     def test_the_caller_may_keep_what_it_got(self, embedding_engine: Engine) -> None:
         tokens = sequences(embedding_engine)
         first = embed(embedding_engine, tokens[:1])
         copy = first.copy()
         embed(embedding_engine, tokens[1:])
-        assert (first == copy).all()
+        changed = int((first != copy).sum())
+        assert changed == 0, f"{changed} numbers of a vector changed when the next was computed: return a copy"
 
     def test_the_longest_sequence_fits(self, embedding_engine: Engine) -> None:
-        assert len(embed(embedding_engine, [stretched(embedding_engine, embedding_engine.info.n_ctx)])) == 1
+        n_rows = len(embed(embedding_engine, [stretched(embedding_engine, embedding_engine.info.n_ctx)]))
+        assert n_rows == 1, f"a sequence of info.n_ctx tokens gives {n_rows} rows, 1 is expected"
 
     def test_what_cannot_be_embedded_is_refused(self, embedding_engine: Engine) -> None:
         info, (first, *_) = embedding_engine.info, sequences(embedding_engine)
@@ -108,25 +135,28 @@ class EmbedderContract:
         for wrong in ([], [-1], [info.vocab_size]):
             with pytest.raises(ValueError, match="sequence 1"):
                 embed(embedding_engine, [first, wrong])
-        assert len(embed(embedding_engine, [first])) == 1
+        n_rows = len(embed(embedding_engine, [first]))
+        assert n_rows == 1, f"after a refusal, one sequence gives {n_rows} rows, 1 is expected"
 
     def test_an_engine_that_only_embeds_refuses_to_generate(self, embedding_engine: Engine) -> None:
         if embedding_engine.info.generates:
             pytest.skip("does not apply: the engine generates, too")
         with pytest.raises(UnsupportedTask):
             embedding_engine.step([SlotInput(0, 0, tuple(sequences(embedding_engine)[0]), 1)])
-        assert embedding_engine.truncate(0, 5) == 0
+        n_kept = embedding_engine.truncate(0, 5)
+        assert n_kept == 0, f"truncate(0, 5) says that {n_kept} tokens are left, an encoder keeps none"
 
     def test_scores_do_not_depend_on_the_batch(self, embedding_engine: Engine) -> None:
         """Of engines that rerank too."""
         if "rerank" not in embedding_engine.info.capabilities:
             pytest.skip("does not apply: the engine does not rerank")
-        assert isinstance(embedding_engine, Reranker)
+        assert isinstance(embedding_engine, Reranker), f"{type(embedding_engine).__name__} lacks rerank or pair"
         pairs = [embedding_engine.pair(TEXTS[0], text) for text in TEXTS]
         together = embedding_engine.rerank(pairs)
-        assert together.shape == (len(TEXTS),)
-        for pair, score in zip(pairs, together, strict=True):
-            assert abs(embedding_engine.rerank([pair])[0] - score) <= 10 * self.tolerance
+        assert together.shape == (len(TEXTS),), f"scores have the shape {together.shape}, {(len(TEXTS),)} is expected"
+        for text, pair, score in zip(TEXTS, pairs, together, strict=True):
+            difference, allowed = abs(float(embedding_engine.rerank([pair])[0] - score)), 10 * self.tolerance
+            assert difference <= allowed, f"alone and in a batch, scores of {text!r} differ by {difference:g}"
 
     def test_embedding_leaves_no_memory_behind(self, embedding_engine: Engine) -> None:
         import psutil
@@ -140,12 +170,13 @@ class EmbedderContract:
         grown = psutil.Process().memory_info().rss - before
         assert grown <= self.leak_bytes, f"{grown} bytes more after {self.leak_batches} batches"
 
-    def assert_same(self, one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> None:
-        """Within the tolerance, relative to the vectors' length."""
+    def assert_same(self, one: npt.NDArray[np.float32], other: npt.NDArray[np.float32], what: str) -> None:
+        """Within the tolerance, relative to the vectors' length. `what` is compared, in words."""
         import numpy as np
 
+        __tracebackhide__ = True
         difference = float(abs(one - other).max() / np.linalg.norm(one))
-        assert difference <= self.tolerance, f"numbers differ by {difference}, allowed {self.tolerance}"
+        assert difference <= self.tolerance, f"numbers differ by {difference:g}, allowed {self.tolerance:g}: {what}"
 
 
 def sequences(engine: Engine) -> list[list[int]]:
@@ -162,5 +193,5 @@ def stretched(engine: Engine, size: int) -> list[int]:
 
 def embed(engine: Engine, tokens: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
     """What the engine gives; it must be an `Embedder`."""
-    assert isinstance(engine, Embedder)
+    assert isinstance(engine, Embedder), f"{type(engine).__name__} has no method embed"
     return engine.embed(tokens)

@@ -46,14 +46,9 @@ class TestTernaryEmbeddings(EmbedderContract):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def embedding_engine(cls, path):
-        from edgellm_bitnet.plugin import BitnetBackend
-
+    def launch_plan(cls, path):
         settings = Settings(n_ctx=256, n_slots=1, n_batch=128, options=(("packed", "drop"),))
-        plan = LaunchPlan("bitnet", Artifact("gguf", (str(path),), "embed", "I2_S"), settings)
-        engine = BitnetBackend().open(plan)
-        yield engine
-        engine.close()
+        return LaunchPlan("bitnet", Artifact("gguf", (str(path),), "embed", "I2_S"), settings)
 
 
 def test_over_http(path, monkeypatch):

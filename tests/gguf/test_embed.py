@@ -76,12 +76,8 @@ class TestTinyBertOnLlama(EmbedderContract):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def embedding_engine(cls, tmp_path_factory: pytest.TempPathFactory):
-        path = write(TinyBert(), tmp_path_factory.mktemp("bert") / "bert.gguf", "mean")
-        engine = plugins().backend("gguf").open(plan_of(path))
-        yield engine
-        engine.close()
-        engine.close()
+    def launch_plan(cls, tmp_path_factory: pytest.TempPathFactory) -> LaunchPlan:
+        return plan_of(write(TinyBert(), tmp_path_factory.mktemp("bert") / "bert.gguf", "mean"))
 
 
 @pytest.mark.parametrize("pooling", POOLING)

@@ -55,11 +55,8 @@ class TestTinyBert(EmbedderContract):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def embedding_engine(cls, written: None):
-        engine = EncoderEngine(plan_of(cls.folder))
-        yield engine
-        engine.close()
-        engine.close()
+    def launch_plan(cls, written: None) -> LaunchPlan:
+        return plan_of(cls.folder)
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "onnx"])

@@ -14,7 +14,6 @@ import numpy as np
 import openai
 import pytest
 from edgellm_onnx.convert_bert import convert
-from edgellm_onnx.encoder import EncoderEngine
 from support.live_server import Servers
 from support.refusals import refuses
 
@@ -51,12 +50,9 @@ class TestMiniLm(EmbedderContract):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def embedding_engine(cls, minilm: str) -> Iterator[EncoderEngine]:
+    def launch_plan(cls, minilm: str) -> LaunchPlan:
         settings = Settings(n_ctx=512, n_threads=2, n_threads_batch=2)
-        engine = EncoderEngine(LaunchPlan("onnx-bert", Artifact("safetensors", (minilm,), "minilm"), settings))
-        yield engine
-        engine.close()
-        engine.close()
+        return LaunchPlan("onnx-bert", Artifact("safetensors", (minilm,), "minilm"), settings)
 
 
 def cosines(rows: object) -> np.ndarray:

@@ -1,0 +1,112 @@
+"""The runtime around an engine, for tests of what both do together."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from edgellm.errors import EdgeLLMError, WorkerCrashed
+from edgellm.runtime import wire
+from edgellm.runtime.loop import Loop
+from edgellm.runtime.session import Delivery, QueueSink
+from edgellm.runtime.supervisor import WorkerSession
+from edgellm.testing.limit import Hangs, within
+from edgellm.types.event import Delta
+from edgellm.types.request import EmbeddingRequest, GenerationRequest, Request, Sampling
+
+if TYPE_CHECKING:
+    from edgellm.contract.engine import Engine
+    from edgellm.types.plan import LaunchPlan
+
+
+class Running:
+    """The runtime's loop over an engine, in a thread, for as long as the `with` block lasts."""
+
+    def __init__(self, engine: Engine, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._inbox: queue.SimpleQueue[wire.Down] = queue.SimpleQueue()
+        self._replies: queue.SimpleQueue[wire.Reply | BaseException] = queue.SimpleQueue()
+        self._next = 0
+        self._loop = Loop(engine, self._inbox, self._receive)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Running:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._inbox.put(wire.Stop(drain=False))
+        if kind is not None and issubclass(kind, Hangs):
+            return
+        self._thread.join(self._limit_s)
+        if self._thread.is_alive():
+            raise Hangs.in_thread("the end of the loop", self._limit_s, self._thread)
+
+    def submit(self, request: GenerationRequest) -> int:
+        self._next += 1
+        self._inbox.put(wire.Submit(self._next, request))
+        return self._next
+
+    def cancel(self, request_id: int) -> None:
+        self._inbox.put(wire.Cancel(request_id))
+
+    def wait_for(self, kind: type[Any], request_id: int) -> Any:
+        """The next event of that kind of that request; others are dropped.
+
+        Raises:
+            EdgeLLMError: the request failed. Hangs: nothing came in time. Others: what ended the loop.
+        """
+        while True:
+            try:
+                reply = self._replies.get(timeout=self._limit_s)
+            except queue.Empty:
+                what = f"{kind.__name__} of request {request_id}"
+                raise Hangs.in_thread(what, self._limit_s, self._thread) from None
+            if isinstance(reply, BaseException):
+                raise reply
+            if reply.id == request_id and isinstance(reply.event, wire.Failed):
+                raise reply.event.error()
+            if reply.id == request_id and isinstance(reply.event, kind):
+                return reply.event
+
+    def _run(self) -> None:
+        try:
+            self._loop.run()
+        except BaseException as error:
+            self._replies.put(error)
+
+    def _receive(self, messages: list[wire.Up]) -> None:
+        for message in messages:
+            if isinstance(message, wire.Reply):
+                self._replies.put(message)
+
+
+def try_in_worker(plan: LaunchPlan, limit_s: float) -> None:
+    """Fails the test where a worker that opens the plan and answers a short request hangs or dies of it.
+
+    The tests share one engine in pytest's own process, which native code that dies would take with it.
+    """
+    __tracebackhide__ = True
+    with contextlib.closing(WorkerSession(plan)) as session:
+        try:
+            info = within(limit_s, f"a worker that opens {plan.backend}", lambda: session.info)
+            ask: Request = EmbeddingRequest(("Hello",))
+            if info.generates:
+                ask = GenerationRequest("Hello", Sampling(temperature=0), max_tokens=2)
+            within(limit_s, "a worker's first answer", lambda: _answered(session, ask))
+        except WorkerCrashed as error:
+            pytest.fail(f"a worker that opens the plan and answers a request dies: {error.reason}", pytrace=False)
+
+
+def _answered(session: WorkerSession, request: Request) -> None:
+    sink = QueueSink()
+    session.submit(request, sink)
+    outcome: Delivery = sink.get()
+    while isinstance(outcome, Delta):
+        outcome = sink.get()
+    if isinstance(outcome, EdgeLLMError):
+        raise outcome

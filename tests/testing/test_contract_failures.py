@@ -1,0 +1,135 @@
+"""Engines that break the contract, each in its own way: the test that finds it says what was expected and what came."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import fake_plugins
+
+BROKEN = """
+import os
+import time
+
+import numpy as np
+from edgellm.builtin.echo import EchoBackend, EchoEngine
+from edgellm.contract.hookspecs import hookimpl
+
+
+class Sloppy(EchoEngine):
+    # Rows of another type, backwards, and at the place of another entry; a fork takes all.
+    def step(self, batch):
+        return [rows[::-1].astype("float64") for rows in reversed(super().step(batch))]
+
+    def fork(self, source, target, n_tokens):
+        self._slots[target] = list(self._slots[source])
+        return n_tokens
+
+
+class KeepsOne(EchoEngine):
+    def truncate(self, slot, n_tokens):
+        return super().truncate(slot, max(1, n_tokens))
+
+
+class Alike(EchoEngine):
+    def _logits(self, tokens, n_logits):
+        return np.tile(np.eye(1, 257, ord("a"), dtype=np.float32), (n_logits, 1))
+
+
+class Aborts(EchoEngine):
+    def step(self, batch):
+        os.abort()
+
+
+class Hangs(EchoEngine):
+    def step(self, batch):
+        if len(batch) == 3:
+            time.sleep(600)
+        return super().step(batch)
+
+
+class Broken(EchoBackend):
+    def __init__(self, engine):
+        self.name, self._engine = engine.__name__.lower(), engine
+
+    def open(self, plan):
+        return self._engine(plan.settings)
+
+
+@hookimpl
+def register_backends(register):
+    for engine in (Sloppy, KeepsOne, Alike, Aborts, Hangs):
+        register(Broken(engine))
+"""
+SUITE = """
+from edgellm.testing import BackendContract
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+
+
+class Kit(BackendContract):
+    leak_requests = 10
+
+    def plan(self):
+        name = type(self).__name__.removeprefix("Test").lower()
+        return LaunchPlan(name, Artifact("echo", (), "echo"), Settings(n_ctx=256, n_slots=3, n_batch=64))
+
+
+class TestSloppy(Kit): ...
+class TestKeepsOne(Kit): ...
+class TestAlike(Kit): ...
+class TestAborts(Kit): ...
+class TestHangs(Kit):
+    limit_s = 15
+"""
+
+
+def failures(folder: Path, *arguments: str) -> dict[str, str]:
+    """Class and test -> what its failure says, as pytest's summary has it."""
+    fake_plugins.install(folder, "broken", BROKEN)
+    (folder / "test_broken.py").write_text(SUITE)
+    env = os.environ | {"PYTHONPATH": str(folder), "EDGELLM_HOME": str(folder), "EDGELLM_PLUGINS": "broken"}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(folder)]
+    ended = subprocess.run(
+        [*command, "-q", "-rfE", "--assert=plain", "--tb=no", *arguments, str(folder / "test_broken.py")],
+        env=env | {"COLUMNS": "1000"}, capture_output=True, text=True, cwd=folder, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    summary = re.findall(r"^(?:FAILED|ERROR) \S+?::Test(\w+)::(\w+)(?: - (.*))?$", ended.stdout, re.MULTILINE)
+    return {f"{kind} {test.removeprefix('test_')}": words for kind, test, words in summary}
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Without the values that pytest adds: the kit's own words must do."""
+    return failures(tmp_path_factory.mktemp("broken"), "-k", "not TestHangs")
+
+
+@pytest.mark.parametrize(
+    ("test", "words"),
+    [
+        ("Sloppy logits_are_read_only_float32_rows", "logits are float64, float32 is expected"),
+        ("Sloppy batched_equals_isolated", "differ by 100, allowed is 0: the prompt of slot 0 alone and in a batch"),
+        ("Sloppy many_rows_equal_single_steps", "differ by 100, allowed is 0: row 0 of 4 in one step, and that"),
+        ("Sloppy fork_gives_the_prefix_and_nothing_else", "slot 1 holds 20 tokens, not 6"),
+        ("KeepsOne batched_equals_isolated", r"truncate\(0, 0\) says that 1 tokens are left, 0 must be"),
+        ("Alike batched_equals_isolated", "logits are the same .* so the order of rows cannot be proved"),
+        ("Alike many_rows_equal_single_steps", "logits are the same .* so the order of rows cannot be proved"),
+        ("Aborts batched_equals_isolated", r"a worker that .* dies: killed by SIGABRT"),
+    ],
+)
+def test_a_failure_says_what_was_expected_and_what_came(failed: dict[str, str], test: str, words: str) -> None:
+    assert re.search(words, failed[test])
+
+
+@pytest.mark.slow(18)
+def test_an_engine_that_hangs_fails_one_test_by_time_and_the_others_at_once(tmp_path: Path) -> None:
+    failed = failures(tmp_path, "-k", "TestHangs")
+
+    assert "batched_equals_isolated has not come back after 15 s" in failed.pop("Hangs batched_equals_isolated")
+    assert failed
+    assert {*failed.values()} == {"Failed: the engine has not come back from test_batched_equals_isolated"}
