@@ -38,7 +38,8 @@ def row(plugins: Plugins, name: str) -> PluginRow:
         (fake_plugins.TYPO, "unknown hook 'register_backend'"),
         (fake_plugins.WRONG_ARGUMENT, "Argument(s) {'registry'}"),
         ("import no_such_module_at_all", "ModuleNotFoundError: No module named 'no_such_module_at_all'"),
-        ("def broken(:", "SyntaxError"),
+        ("def broken(:", "fake_bad.py, line 1)"),
+        ("import os\n\nthing = no_such_thing\n", "NameError: name 'no_such_thing' is not defined ("),
     ],
 )
 def test_a_plugin_that_does_not_load_is_a_row(folder: Path, source: str, reason: str) -> None:
@@ -69,6 +70,65 @@ def test_a_bad_backend_is_refused_and_told(folder: Path, source: str, reason: st
     assert reason in row(plugins, "zbad").error
 
 
+WRONG_THINGS = """
+from edgellm.builtin.echo import EchoBackend
+from edgellm.contract.hookspecs import hookimpl
+
+class Deaf(EchoBackend):
+    name = "deaf"
+    def open(self): ...
+
+class OneFormat(EchoBackend):
+    name, formats = "one", "echo"
+
+class Bucket:
+    scheme = "s3"
+    def reachable(self, timeout_s): return ""
+    def needs(self, folder, n_bytes): return []
+    def fetch(self, uri, folder, progress): return []
+    def discard(self, paths): ...
+
+@hookimpl
+def {hook}(register):
+    register({things})
+"""
+
+
+@pytest.mark.parametrize(
+    ("hook", "things", "reason"),
+    [
+        ("register_backends", "Deaf()", "open: it takes (), but is called with (plan)"),
+        ("register_backends", "OneFormat()", "formats of backend 'one' is 'echo', a set of names is expected"),
+        ("register_sources", '"s3", Bucket()', "reachable: it takes (timeout_s), but is called with (timeout_s, uri)"),
+        ("register_sources", '"s3", Bucket()', "but is called with (uri, folder, n_bytes=, progress=)"),
+        ("register_sources", '"S3", Bucket()', "source scheme 'S3' is malformed"),
+        ("register_sources", '"s3"', "missing 1 required positional argument"),
+        ("register_converters", '"a", "b", 7', "7 is no converter: 7 cannot be called"),
+        ("register_converters", '"a", "b", lambda it: it', "it takes (it), but is called with (conversion, progress)"),
+        ("register_rules", "7", "7 is no rule: 7 cannot be called"),
+        ("register_rules", "Deaf()", "cannot be called"),
+        ("register_commands", '"hello"', "'hello' is no click.Command"),
+        ("register_models", '{"id": "mine"}', "is no ModelCard"),
+    ],
+)
+def test_what_is_registered_is_checked_at_once(folder: Path, hook: str, things: str, reason: str) -> None:
+    fake_plugins.install(folder, "wrong", WRONG_THINGS.format(hook=hook, things=things))
+    plugins = Plugins()
+    registered: list[object] = []
+
+    def register_source(scheme: str, source: object) -> None:
+        registered.append(source)
+
+    def register(*things: object) -> None:
+        registered.extend(things)
+
+    plugins.call(hook, register=register_source if hook == "register_sources" else register)
+
+    assert reason in row(plugins, "wrong").error
+    assert row(plugins, "wrong").error.endswith(f"({folder}/fake_wrong.py, line 21)")
+    assert not any(type(thing).__module__ == "fake_wrong" for thing in registered)
+
+
 CONVERTER = """
 from edgellm.contract.hookspecs import hookimpl
 
@@ -80,7 +140,7 @@ def register_converters(register):
 
 def test_a_converter_is_found_by_its_formats_and_the_first_keeps_them(folder: Path) -> None:
     fake_plugins.install(folder, "yfirst", CONVERTER.format("print"))
-    fake_plugins.install(folder, "zsecond", CONVERTER.format("len"))
+    fake_plugins.install(folder, "zsecond", CONVERTER.format("max"))
     fake_plugins.install(folder, "zthing", CONVERTER.format("7"))
     plugins = Plugins()
 
@@ -97,7 +157,7 @@ def test_a_hook_that_exits_ends_only_itself(folder: Path) -> None:
     commands = plugins.commands()
 
     assert set(commands) - set(COMMANDS) == {"hello"}
-    assert row(plugins, "aexits").error == "register_commands: SystemExit: 3"
+    assert row(plugins, "aexits").error == f"register_commands: SystemExit: 3 ({folder}/fake_aexits.py, line 7)"
 
 
 @pytest.mark.parametrize("option", ["tryfirst", "trylast", "wrapper", "hookwrapper"])
@@ -115,7 +175,7 @@ ORDERED = """
 from edgellm.contract.hookspecs import hookimpl
 
 @hookimpl
-def register_models(register):
+def register_quants(register):
     register("{}")
 """
 
@@ -124,10 +184,10 @@ def test_built_in_plugins_come_first_then_by_name(folder: Path) -> None:
     for name in ("zeta", "alpha"):
         fake_plugins.install(folder, name, ORDERED.format(name))
     plugins = Plugins()
-    models: list[object] = []
-    plugins.call("register_models", register=models.append)
+    quants: list[object] = []
+    plugins.call("register_quants", register=quants.append)
 
-    assert [model for model in models if isinstance(model, str)] == ["alpha", "zeta"]
+    assert [quant for quant in quants if isinstance(quant, str)] == ["alpha", "zeta"]
     assert plugins._implementations("register_commands")[0].plugin_name == "commands"
 
 

@@ -19,7 +19,7 @@ from edgellm.history import fingerprint, run_log
 from edgellm.history.corrections import Corrections
 from edgellm.selection.backend_facts import BackendFacts, assumed_facts, backend_facts
 from edgellm.selection.context import RunKey, SelectionContext
-from edgellm.selection.rule_result import Rule
+from edgellm.selection.rule_result import Rule, guarded
 from edgellm.store import local
 from edgellm.store.library import Library
 from edgellm.types.machine import Machine
@@ -97,7 +97,13 @@ def cards(models_file: Path | None = None, *, here: bool = True) -> list[ModelCa
     """
     plugins().call("register_quants", register=quants.register)
     added: list[ModelCard] = []
-    plugins().call("register_models", register=added.append)
+
+    def register(card: ModelCard) -> None:
+        if problems := lookup.check(card):
+            raise ValueError(f"catalog row {card.id!r}: {'; '.join(problems)}")
+        added.append(card)
+
+    plugins().call("register_models", register=register)
     for path in (settings.current().models_file if here else None, models_file):
         added += lookup.load_file(path) if path is not None else []
     published = lookup.catalog(added).values()
@@ -127,7 +133,7 @@ def rules() -> tuple[Rule, ...]:
     """The selection rules that plugins add."""
     added: list[Rule] = []
     plugins().call("register_rules", register=added.append)
-    return tuple(added)
+    return tuple(map(guarded, added))
 
 
 def corrections(machine: Machine, backends: Iterable[BackendFacts]) -> Corrections:

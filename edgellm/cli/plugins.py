@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from functools import partial
 from typing import Any
 
 import click
@@ -29,12 +30,15 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 def collect(ctx: click.Context) -> list[dict[str, Any]]:
     """One row per plugin, after its hooks were called, so that their errors are known."""
+    from edgellm.app import context
     from edgellm.cli.main import cli
     from edgellm.contract.manager import plugins
+    from edgellm.store.sources.registry import sources
 
     host = plugins()
-    # That a backend lacks a method, or that a command's name is taken, is noticed when the hooks are called.
-    host.backends()
+    # That a thing lacks a method, or that its name is taken, is noticed when it is registered.
+    for register in (host.backends, host.converters, sources, context.rules, partial(context.cards, here=False)):
+        register()
     cli.list_commands(ctx)
     added = host.registrations()
     return [

@@ -18,6 +18,8 @@ import pluggy
 
 from edgellm import settings
 from edgellm.contract import hookspecs
+from edgellm.contract.failure import told
+from edgellm.contract.registration import checked
 from edgellm.errors import BackendUnavailable, UsageError
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ class Plugins:
                 raise
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
-            self._rows[name] = PluginRow(name, dist, module, f"{type(error).__name__}: {error}")
+            self._rows[name] = PluginRow(name, dist, module, told(error))
 
     def _refuse_order(self, name: str) -> None:
         for caller in self._manager.get_hookcallers(self._manager.get_plugin(name)) or ():
@@ -117,13 +119,14 @@ class Plugins:
         return sorted(impls, key=lambda impl: (impl.plugin_name not in BUILTIN, impl.plugin_name))
 
     def _call_one(self, hook: str, impl: pluggy.HookImpl, arguments: dict[str, Any]) -> None:
+        arguments = arguments | {"register": checked(hook, arguments["register"])}
         try:
             impl.function(*[arguments[name] for name in impl.argnames])
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin that calls sys.exit() must not end every command
             row = self._rows[impl.plugin_name]
-            self._rows[impl.plugin_name] = replace(row, error=f"{hook}: {type(error).__name__}: {error}")
+            self._rows[impl.plugin_name] = replace(row, error=f"{hook}: {told(error)}")
 
     def backends(self) -> dict[str, Backend]:
         """Name -> backend, sorted by name."""
@@ -144,10 +147,6 @@ class Plugins:
         by_name: dict[str, Backend] = {}
 
         def register(backend: Backend) -> None:
-            needed = ("name", "formats", "quants", "check", "supports", "footprint", "open", "describe")
-            missing = [member for member in needed if not hasattr(backend, member)]
-            if missing:
-                raise TypeError(f"{backend!r} is no backend: it lacks {', '.join(missing)}")
             if backend.name in by_name:
                 raise ValueError(f"backend name {backend.name!r} is already taken")
             by_name[backend.name] = backend
@@ -160,8 +159,6 @@ class Plugins:
         by_formats: dict[tuple[str, str], Converter] = {}
 
         def register(from_format: str, to_format: str, converter: Converter) -> None:
-            if not callable(converter):
-                raise TypeError(f"{converter!r} cannot be called")
             if (from_format, to_format) in by_formats:
                 raise ValueError(f"a converter from {from_format} to {to_format} is already there")
             by_formats[from_format, to_format] = converter

@@ -138,8 +138,11 @@ def register(quant: Quant) -> None:
     """Add a plugin's quantization.
 
     Raises:
-        ValueError: the name is taken by another one; a plugin cannot change what a built-in name means.
+        TypeError: it is none. ValueError: the name is taken by another one; a plugin cannot change what a built-in name
+        means.
     """
+    if not isinstance(quant, Quant):
+        raise TypeError(f"{quant!r} is no Quant")
     if QUANTS.setdefault(quant.name, quant) != quant:
         raise ValueError(f"quantization name {quant.name!r} is already taken")
 

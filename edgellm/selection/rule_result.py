@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
+from edgellm.contract.failure import told
+from edgellm.errors import BackendError, EdgeLLMError
 from edgellm.selection.option import Option
 from edgellm.selection.scenario import Scenario
 from edgellm.types.criterion import Criterion, Stated
 from edgellm.types.plan import Rejection
 from edgellm.types.reason import FilesKept, Reason
 from edgellm.types.refusal import EvenTheSmallest, Refusal, RuleRefusal
+
+_LEAVE_OUT = "mend it, or leave its plugin out with EDGELLM_PLUGINS; `edgellm plugins` says which one adds it"
 
 
 class RuleResult(Struct, frozen=True):
@@ -21,6 +26,25 @@ class RuleResult(Struct, frozen=True):
 
 
 Rule = Callable[[Sequence[Option], Scenario], RuleResult]
+
+
+def guarded(rule: Rule) -> Rule:
+    """A plugin's rule whose mistakes are typed errors. It is not left out: something it drops might be chosen then."""
+
+    @functools.wraps(rule)
+    def apply(options: Sequence[Option], scenario: Scenario) -> RuleResult:
+        try:
+            result: object = rule(options, scenario)
+        except EdgeLLMError:
+            raise
+        except Exception as error:
+            raise BackendError(f"rule {rule.__name__} of a plugin failed: {told(error)}", hint=_LEAVE_OUT) from error
+        if not isinstance(result, RuleResult):
+            what = f"rule {rule.__name__} of a plugin returned {result!r}, a RuleResult is expected"
+            raise BackendError(what, hint=_LEAVE_OUT)
+        return result
+
+    return apply
 
 
 Fails = Callable[[Option], RuleRefusal | Stated | None]

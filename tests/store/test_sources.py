@@ -7,6 +7,7 @@ from support.refusals import refuses
 from support.waiting import PATIENCE_S
 
 import edgellm.builtin.sources as built_in
+from edgellm.contract.registration import checked
 from edgellm.contract.source import scheme_of
 from edgellm.errors import SourceError
 from edgellm.store.sources import registry as under_test
@@ -48,6 +49,7 @@ class FakePlugins:
         self.refused = []
 
     def call(self, hook, register):
+        register = checked(hook, register)
         built_in.register_sources(register)
         for scheme, source in self.added:
             try:
@@ -99,7 +101,7 @@ def test_a_plugin_adds_a_source(with_plugins):
     [
         ("pypi", Bucket(), "already taken"),
         ("S3", Bucket(), "malformed"),
-        ("s3", object(), "lacks reachable, needs, fetch"),
+        ("s3", object(), "lacks scheme, reachable, needs, fetch, discard"),
     ],
 )
 def test_what_a_plugin_may_not_add(with_plugins, scheme, source, says):

@@ -1,0 +1,132 @@
+"""What is checked of a thing when a plugin registers it: a mistake is a row of that plugin, and no error of others."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Set
+from typing import Any
+
+
+def checked(hook: str, register: Callable[..., None]) -> Callable[..., None]:
+    """`register` for one hook; raises TypeError, and registers nothing, where a thing is not what the hook takes."""
+    check = _CHECKS.get(hook)
+
+    def register_checked(*things: object) -> None:
+        # A wrong number of things is left to `register` itself.
+        problem = check(*things) if check is not None and len(things) == _count(check) else ""
+        if problem:
+            raise TypeError(problem)
+        register(*things)
+
+    return register_checked
+
+
+def _count(check: Callable[..., str]) -> int:
+    return check.__code__.co_argcount
+
+
+def _backend(backend: Any) -> str:
+    from edgellm.contract.backend import Backend
+
+    if problem := unlike(Backend, backend):
+        return f"{backend!r} is no backend: {problem}"
+    if not isinstance(backend.name, str) or not backend.name:
+        return f"the name of a backend is {backend.name!r}, text is expected"
+    for member in ("formats", "quants"):
+        names = getattr(backend, member)
+        if not isinstance(names, Set) and not (member == "quants" and names is None):
+            return f"{member} of backend {backend.name!r} is {names!r}, a set of names is expected"
+    return ""
+
+
+def _source(scheme: object, source: object) -> str:
+    from edgellm.contract.source import Source, scheme_of
+
+    if not isinstance(scheme, str) or scheme_of(f"{scheme}:") != scheme:
+        return f"source scheme {scheme!r} is malformed: lower case is expected, two letters or more"
+    problem = unlike(Source, source)
+    return f"{source!r} is no model source: {problem}" if problem else ""
+
+
+def _converter(_from: object, _to: object, converter: object) -> str:
+    from edgellm.contract.converter import Converter
+
+    problem = miscalled(converter, Converter.__call__)
+    return f"{converter!r} is no converter: {problem}" if problem else ""
+
+
+def _rule(rule: object) -> str:
+    problem = miscalled(rule, _rule_takes) or (
+        "" if hasattr(rule, "__name__") else "it has no __name__ to be called by"
+    )
+    return f"{rule!r} is no rule: {problem}" if problem else ""
+
+
+def _rule_takes(self: object, options: object, scenario: object) -> None: ...
+
+
+def _command(command: object) -> str:
+    import click
+
+    return "" if isinstance(command, click.Command) else f"{command!r} is no click.Command"
+
+
+def _model(card: object) -> str:
+    from edgellm.types.model import ModelCard
+
+    return "" if isinstance(card, ModelCard) else f"{card!r} is no ModelCard"
+
+
+def _accelerator(accelerator: object) -> str:
+    from edgellm.types.machine import Accelerator
+
+    return "" if isinstance(accelerator, Accelerator) else f"{accelerator!r} is no Accelerator"
+
+
+_CHECKS: dict[str, Callable[..., str]] = {
+    "register_backends": _backend,
+    "register_sources": _source,
+    "register_converters": _converter,
+    "register_rules": _rule,
+    "register_commands": _command,
+    "register_models": _model,
+    "probe_accelerators": _accelerator,
+}
+
+
+def unlike(protocol: type, thing: object) -> str:
+    """What `thing` lacks of `protocol`, and which of its methods cannot be called as `protocol` says; "" = nothing."""
+    members = {name: member for name, member in vars(protocol).items() if not name.startswith("_")}
+    lacking = [name for name in members if not hasattr(thing, name)]
+    if lacking:
+        return f"it lacks {', '.join(lacking)}"
+    methods = {name: member for name, member in members.items() if inspect.isfunction(member)}
+    return "; ".join(
+        f"{name}: {problem}" for name, member in methods.items() if (problem := miscalled(getattr(thing, name), member))
+    )
+
+
+def miscalled(call: object, like: Callable[..., Any]) -> str:
+    """Why `call` cannot be called with the arguments of the method `like`; "" = it can."""
+    if not callable(call):
+        return f"{call!r} cannot be called"
+    positional, keywords, wanted = _arguments(like)
+    try:
+        signature = inspect.signature(call)
+    except ValueError:  # of some built-in functions it is not known
+        return ""
+    try:
+        signature.bind(*positional, **keywords)
+    except TypeError as error:
+        return f"it takes {signature}, but is called with {wanted}: {error}"
+    return ""
+
+
+@functools.cache
+def _arguments(like: Callable[..., Any]) -> tuple[tuple[str, ...], dict[str, str], str]:
+    """Something for each argument of a method but its own object, and how they are written."""
+    _, *parameters = inspect.signature(like).parameters.values()
+    keywords = {p.name: p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    positional = tuple(p.name for p in parameters if p.name not in keywords)
+    return positional, keywords, f"({', '.join((*positional, *(f'{name}=' for name in keywords)))})"
