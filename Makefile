@@ -11,7 +11,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test same-outputs test-all docs slow test-arm64 check bench bench-start bench-serve bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine onnx-parity onnx-exporters ternary-parity sanitize fuzz soak soak-downloads clean python \
+.PHONY: help setup serve test same-outputs test-all docs typing slow test-arm64 check bench bench-start bench-serve bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine onnx-parity onnx-exporters ternary-parity sanitize fuzz soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -45,11 +45,16 @@ check: test-tools ## lint, types, import layers, and the tests that keep docs an
 test: check ## check, then run every test that is not slow (ARGS="-k name" is passed to pytest; ARGS="-n 0" runs one file at a time)
 	$(BIN)/pytest $(TOGETHER) $(ARGS)
 
-test-all: test-tools ## run the slow tests, which `make test` leaves out
+test-all: python ## run the slow tests, which `make test` leaves out
+	@$(PYTHON) plugins/install.py --extras test,check,typing
 	$(BIN)/pytest $(TOGETHER) -m slow $(ARGS)
 
 docs: test-tools ## write docs/sdk.md from the docstrings
 	$(BIN)/python tests/support/sdk_page.py
+
+typing: python ## check with basedpyright what an editor says of the SDK: right calls are inferred, wrong ones marked
+	@$(PYTHON) plugins/install.py --extras test,typing
+	$(BIN)/pytest -q $(EVERY) tests/typing $(ARGS)
 
 slow: test-tools ## list the slow tests, with their seconds
 	@$(BIN)/pytest -m slow --collect-only -qq

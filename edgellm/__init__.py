@@ -12,6 +12,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgellm.errors import (
+    ArtifactError,
+    BackendError,
+    BackendUnavailable,
+    BadArtifact,
+    BadTemplate,
+    CacheFull,
+    Closed,
+    ContextOverflow,
+    DiskFull,
+    EdgeLLMError,
+    IntegrityError,
+    NothingFits,
+    Overloaded,
+    RuntimeFailure,
+    SourceError,
+    SourceUnreachable,
+    StepFailed,
+    TimedOut,
+    Unauthorized,
+    UnknownModel,
+    UnknownProfile,
+    UnsupportedArtifact,
+    UnsupportedField,
+    UnsupportedTask,
+    UsageError,
+    WorkerCrashed,
+)
 from edgellm.version import __version__
 
 if TYPE_CHECKING:
@@ -28,7 +56,41 @@ _HOMES = {
     "Sampling": "edgellm.types.request",
 }
 
-__all__ = ["Completion", "Delta", "Done", "EdgeLLM", "Message", "Sampling", "__version__"]
+__all__ = [
+    "ArtifactError",
+    "BackendError",
+    "BackendUnavailable",
+    "BadArtifact",
+    "BadTemplate",
+    "CacheFull",
+    "Closed",
+    "Completion",
+    "ContextOverflow",
+    "Delta",
+    "DiskFull",
+    "Done",
+    "EdgeLLM",
+    "EdgeLLMError",
+    "IntegrityError",
+    "Message",
+    "NothingFits",
+    "Overloaded",
+    "RuntimeFailure",
+    "Sampling",
+    "SourceError",
+    "SourceUnreachable",
+    "StepFailed",
+    "TimedOut",
+    "Unauthorized",
+    "UnknownModel",
+    "UnknownProfile",
+    "UnsupportedArtifact",
+    "UnsupportedField",
+    "UnsupportedTask",
+    "UsageError",
+    "WorkerCrashed",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> object:
@@ -37,3 +99,7 @@ def __getattr__(name: str) -> object:
 
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'edgellm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -23,6 +23,7 @@
     └── RuntimeFailure                 7   500   the worker or the session around it
         ├── WorkerCrashed              7   503   native code died (signal, out of memory)
         ├── Overloaded                 7   503   the waiting queue is full
+        ├── TimedOut                   7   504   the answer was not there by the caller's deadline
         ├── Unauthorized               7   401   a key is required and was not given
         └── Closed                     7   503   the session was closed while the request waited
 
@@ -99,7 +100,7 @@ class ContextOverflow(UsageError):
         """One text of several is too long: `"input[3] has 900 tokens, the context holds 512"`."""
         return cls(
             f"{name}[{index}]{beside} has {n_prompt} tokens, the context holds {n_ctx}",
-            hint="send shorter pieces, or start with a longer context (--ctx) where the model allows it",
+            hint=f"send shorter pieces, or start with a longer context ({option('ctx')}) where the model allows it",
             n_prompt=n_prompt,
             n_ctx=n_ctx,
             index=index,
@@ -192,6 +193,16 @@ class Overloaded(RuntimeFailure):
     http_status = 503
 
 
+class TimedOut(RuntimeFailure):
+    """The request was ended. Attribute: timeout, the seconds that the caller gave it."""
+
+    http_status = 504
+
+    def __init__(self, message: str, *, hint: str = "", timeout: float = 0.0) -> None:
+        super().__init__(message, hint=hint)
+        self.timeout = timeout
+
+
 class Unauthorized(RuntimeFailure):
     http_status = 401
 
@@ -210,3 +221,33 @@ def by_code(code: str) -> type[EdgeLLMError]:
             return cls
         pending.extend(cls.__subclasses__())
     return EdgeLLMError
+
+
+# How errors name options. A process has one kind of reader: a command says so when it starts; a worker does as the
+# process that started it.
+_in_flags = False
+
+
+def option(name: str, value: str | float | None = None) -> str:
+    """`--max-memory 2GiB` on the command line, `max_memory="2GiB"` in Python. `name` is the keyword argument's."""
+    if _in_flags:
+        flag = f"--{name.replace('_', '-')}"
+        return flag if value is None or value is True else f"{flag} {_plain(value)}"
+    if value is None:
+        return name
+    return f'{name}="{value}"' if isinstance(value, str) else f"{name}={_plain(value)}"
+
+
+def _plain(value: str | float) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def speaks_in_flags() -> bool:
+    return _in_flags
+
+
+def speak_in_flags(on: bool = True) -> bool:
+    """From now on, in this process. Returns how it was before."""
+    global _in_flags
+    before, _in_flags = _in_flags, on
+    return before

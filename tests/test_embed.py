@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from support.refusals import refuses
+from support.waiting import PATIENCE_S
 
-from edgellm.errors import Closed, ContextOverflow, UsageError
+from edgellm.errors import Closed, ContextOverflow, TimedOut, UsageError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
@@ -89,6 +90,23 @@ def test_documents_are_scored_in_order(llm: EdgeLLM) -> None:
 def test_what_cannot_be_asked_is_a_usage_error(llm: EdgeLLM, ask, param: str) -> None:
     with refuses(UsageError, param=param):
         ask(llm)
+
+
+@pytest.mark.parametrize("isolate", [True, False], ids=["worker", "thread"])
+async def test_vectors_that_are_late_are_ended(isolate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minutes of work at 0.2 s a batch; what is asked next does not wait for it."""
+    monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.2")
+    texts = [f"number {n}" * 20 for n in range(2 * MAX_INPUTS)]
+    with EdgeLLM(ECHO, isolate=isolate) as llm:
+        _ = llm.info
+        for _ in range(2):
+            with refuses(TimedOut, timeout=0.1):
+                llm.embed(texts, timeout=0.1)
+            with refuses(TimedOut, timeout=0.1):
+                await llm.aembed(texts, timeout=0.1)
+        with refuses(TimedOut, timeout=0.1):
+            llm.rerank("number", texts[:MAX_INPUTS], timeout=0.1)
+        assert llm.embed("next", timeout=PATIENCE_S).shape == (1, 256)
 
 
 def test_a_closed_model_embeds_nothing() -> None:

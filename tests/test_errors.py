@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+import edgellm
 from edgellm import errors
 from edgellm.errors import EdgeLLMError
 
@@ -43,6 +44,11 @@ def test_codes_are_snake_case_and_lead_back_to_the_class() -> None:
     assert errors.by_code("a_plugin_s_own_error") is EdgeLLMError
 
 
+def test_all_errors_can_be_imported_from_the_package() -> None:
+    assert {*real(), "EdgeLLMError"} <= {*edgellm.__all__} <= {*dir(edgellm)}
+    assert all(getattr(edgellm, name) is getattr(errors, name) for name in real())
+
+
 def test_the_hint_follows_the_message() -> None:
     assert str(errors.NothingFits("qwen3-4b needs 3.1 GiB", hint="try --max-memory 2GiB")) == (
         "qwen3-4b needs 3.1 GiB; try --max-memory 2GiB"
@@ -57,6 +63,7 @@ def test_the_hint_follows_the_message() -> None:
         (errors.CacheFull("", needed=2, free=1), {"needed": 2, "free": 1}),
         (errors.StepFailed("", lost_slots=(1, 3)), {"lost_slots": (1, 3)}),
         (errors.WorkerCrashed("", reason="killed by SIGILL"), {"reason": "killed by SIGILL"}),
+        (errors.TimedOut("", timeout=2.5), {"timeout": 2.5}),
     ],
 )
 def test_numbers_stay_numbers(error: EdgeLLMError, attributes: dict[str, object]) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -16,9 +17,10 @@ from support.refusals import refuses
 from support.waiting import PATIENCE_S, wait_until
 from support.words import said
 
-from edgellm.errors import BadTemplate, Closed, ContextOverflow, UnknownModel, UsageError
-from edgellm.runtime.session import QueueSink
+from edgellm.errors import BadTemplate, Closed, ContextOverflow, TimedOut, UnknownModel, UsageError
+from edgellm.runtime.session import AsyncSink, QueueSink
 from edgellm.sdk.client import EdgeLLM
+from edgellm.sdk.deadline import Deadline
 from edgellm.types.event import Completion, Delta, Done
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
@@ -144,7 +146,7 @@ async def test_leaving_an_async_loop_frees_the_slot_at_once(open_llm: Open) -> N
     llm = open_llm(slots=1)
     events = llm.astream(LONG, temperature=0)
     await anext(events)
-    await events.aclose()  # type: ignore[attr-defined]
+    await events.aclose()
     assert len(llm._session._dispatcher) == 0  # type: ignore[attr-defined]
     await asyncio.to_thread(answered_in_all_slots, llm, 1)
 
@@ -157,7 +159,7 @@ def test_leaving_a_stream_frees_its_slot(open_llm: Open, isolate: bool, how: str
     events = llm.stream(LONG, temperature=0)
     assert isinstance(next(events), Delta)
     if how == "close":
-        events.close()  # type: ignore[attr-defined]
+        events.close()
     elif how == "break":
         for _ in events:
             break
@@ -262,6 +264,52 @@ def test_errors_are_typed(open_llm: Open, isolate: bool) -> None:
     with pytest.raises(UnknownModel):
         EdgeLLM.load("no-such-model-at-all", isolate=isolate)
     assert llm.chat("still here", temperature=0).text == "still here"
+
+
+@pytest.mark.usefixtures("very_slow")
+@both
+def test_an_answer_that_is_late_is_ended_and_its_slot_is_free(open_llm: Open, isolate: bool) -> None:
+    llm = open_llm(slots=1, isolate=isolate)
+    with refuses(TimedOut, timeout=0.3):
+        llm.chat(LONG, temperature=0, timeout=0.3)
+    with refuses(TimedOut, timeout=0.25):
+        list(llm.stream(LONG, temperature=0, timeout=0.25))
+    answered_in_all_slots(llm, 1)
+
+
+@pytest.mark.usefixtures("very_slow")
+@both
+async def test_an_answer_that_is_late_is_ended_for_coroutines_too(open_llm: Open, isolate: bool) -> None:
+    llm = open_llm(slots=1, isolate=isolate)
+    with refuses(TimedOut, timeout=0.3):
+        await llm.achat(LONG, temperature=0, timeout=0.3)
+    await asyncio.to_thread(answered_in_all_slots, llm, 1)
+
+
+async def test_what_came_in_time_can_be_taken_later() -> None:
+    """The time is the model's, not that of the loop that reads its answer."""
+    sink, later = QueueSink(), AsyncSink()
+    sink.put(Delta("in time"))
+    later.queue.put_nowait(Delta("in time"))
+    deadline = Deadline(0.001)
+    wait_until(lambda: deadline._left == 0)
+
+    assert deadline.next_of(sink) == Delta("in time")
+    assert await deadline.keep(later.get_all()) == [Delta("in time")]
+    with refuses(TimedOut, timeout=0.001):
+        deadline.next_of(sink)
+    with refuses(TimedOut, timeout=0.001):
+        await deadline.keep(later.get_all())
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), "soon"])
+async def test_a_timeout_is_a_number_of_seconds(open_llm: Open, timeout: Any) -> None:
+    llm = open_llm(isolate=False)
+    for ask in (llm.chat, llm.embed):
+        with refuses(UsageError, param="timeout"):
+            ask("hello", timeout=timeout)
+    with refuses(UsageError, param="timeout"):
+        await llm.achat("hello", timeout=timeout)
 
 
 def test_a_single_stop_string_may_be_a_string(open_llm: Open) -> None:

@@ -8,7 +8,7 @@ from edgellm import explain
 from edgellm.catalog import lookup
 from edgellm.contract.manager import plugins
 from edgellm.contract.quantizer import Quantizer
-from edgellm.errors import NothingFits, UnsupportedArtifact, UsageError
+from edgellm.errors import NothingFits, UnsupportedArtifact, UsageError, option
 from edgellm.estimate import footprint, quants
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.context import SelectionContext
@@ -40,15 +40,15 @@ def opened(context: SelectionContext, artifact: Artifact, request: SelectionRequ
         else:
             openers.append(facts)
     if not openers:
-        what = f"backend {request.backend!r}" if request.backend else "no installed backend"
+        what = f"backend {request.backend!r} cannot" if request.backend else "no installed backend can"
         raise UnsupportedArtifact(
-            f"{what} can open {artifact.path} ({'; '.join(refusals) or 'it is not installed'})",
+            f"{what} open {artifact.path} ({'; '.join(refusals) or 'it is not installed'})",
             hint="see `edgellm plugins` and `edgellm doctor`",
         )
     if request.kv_type is not None:
         cache_refusals = [facts.refuses_cache(request.kv_type, artifact.shape) for facts in openers]
         if all(cache_refusals) and (refusal := cache_refusals[0]) is not None:
-            raise UsageError(explain.refusal(refusal), hint="leave --kv out", param="kv")
+            raise UsageError(explain.refusal(refusal), hint=f"leave {option('kv')} out", param="kv")
     return replace(context, backends=tuple(openers))
 
 
@@ -87,7 +87,8 @@ def unpredicted_plan(artifact: Artifact, context: SelectionContext, request: Sel
         raise NothingFits(
             f"the model needs {show_memory(needed)} with {ctx:,} tokens of context and {slots} "
             f"slots, and may use {explain.budget(scenario.budget)}",
-            hint="close other programs, ask for less with --ctx or --slots, or see `edgellm auto-select`",
+            hint=f"close other programs, ask for less with {option('ctx')} or {option('slots')}, "
+            "or see `edgellm auto-select`",
         )
     return plan
 

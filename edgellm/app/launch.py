@@ -8,9 +8,8 @@ from typing import NoReturn
 
 from edgellm import settings
 from edgellm.app import context as app_context
-from edgellm.app import file_card, file_plan
+from edgellm.app import file_card, file_plan, own_format
 from edgellm.app.resolve import Reference, ReferenceKind, refer, resolve
-from edgellm.catalog.identify import identify
 from edgellm.contract.backend import Configurable
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Progress, Resolver, scheme_of
@@ -22,6 +21,7 @@ from edgellm.errors import (
     UnsupportedArtifact,
     UnsupportedTask,
     UsageError,
+    option,
 )
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.decide import decide
@@ -51,6 +51,8 @@ def plan(
         As `model_plan` and `auto_plan`; UsageError: an option has no meaning for the model or its backend.
     """
     request, decision = options.request(), None
+    if model is None and own_format.artifact(request.backend) is not None:
+        model = request.backend
     if model is None:
         launch_plan, decision = auto_plan(request, progress=progress)
     else:
@@ -86,7 +88,8 @@ def model_plan(
     to_chat: bool = False,
     progress: Progress = silent,
 ) -> LaunchPlan:
-    """The plan for a named model: "echo", a path, a catalog id (`id` or `id:QUANT`), or a URI (`hf://owner/repo`).
+    """The plan for a named model: a path, a catalog id (`id` or `id:QUANT`), a URI (`hf://owner/repo`), or a backend
+    that needs no file ("echo").
 
     Args:
         to_chat: the model must write text; the catalog's embedding models and rerankers are refused unfetched.
@@ -99,6 +102,9 @@ def model_plan(
         options = {"max_memory": request.max_memory_bytes, "gpu_layers": request.gpu_layers, "kv": request.kv_type}
         _refuse(model, quant=quant, backend=other, **options)
         plan = _echo_plan(request)
+    elif (artifact := own_format.artifact(model)) is not None:
+        _refuse(model, quant=quant, backend=request.backend not in (None, model))
+        plan = own_format.plan(artifact, model, request)
     else:
         plan = _named_plan(model, request, quant, progress, to_chat=to_chat)
     return plan if threads is None else with_threads(plan, threads)
@@ -126,7 +132,7 @@ def _named_plan(
 
 def _file_plan(path: str, request: SelectionRequest, context: SelectionContext, *, to_chat: bool) -> LaunchPlan:
     """The plan for a file or folder on this disk, decided on its card as for a model of the catalog that is named."""
-    artifact = identify(path)
+    artifact = own_format.identified(path, request.backend)
     context = file_plan.opened(context, artifact, request)
     try:
         card, _ = file_card.of(artifact, context.cards)
@@ -187,8 +193,7 @@ def _refuse(model: str, **options: object) -> None:
     """Refuses flags that have no meaning for a named file or backend, rather than ignoring them."""
     for name, value in options.items():
         if value:
-            flag = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{flag} has no meaning for {model}", hint=f"leave {flag} out", param=name)
+            raise UsageError(f"{option(name)} has no meaning for {model}", hint=f"leave {option(name)} out", param=name)
 
 
 def with_threads(plan: LaunchPlan, threads: int) -> LaunchPlan:
@@ -216,7 +221,7 @@ def with_options(plan: LaunchPlan, options: Mapping[str, str]) -> LaunchPlan:
     backend = plugins().backend(plan.backend)
     pairs = tuple(sorted(options.items()))
     if not isinstance(backend, Configurable):
-        raise UsageError(f"the {plan.backend} backend has no options of its own", hint="leave --option out")
+        raise UsageError(f"the {plan.backend} backend has no options of its own", hint="give it none")
     backend.check_options(pairs)
     own = replace(plan.settings, options=pairs)
     reasons = (*plan.reasons, OptionsAsked(pairs))

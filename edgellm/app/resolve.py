@@ -22,7 +22,7 @@ from edgellm.catalog import lookup
 from edgellm.catalog.identify import identify
 from edgellm.catalog.recognize import recognize
 from edgellm.contract.source import Resolver, scheme_of
-from edgellm.errors import SourceError, SourceUnreachable, UnsupportedArtifact, UsageError
+from edgellm.errors import SourceError, SourceUnreachable, UnsupportedArtifact, UsageError, option
 from edgellm.estimate import quants
 from edgellm.selection.context import SelectionContext
 from edgellm.store.card import card_of
@@ -116,7 +116,7 @@ def resolve(
     if reference.kind is ReferenceKind.FILE:
         if quant is not None:
             hint = "leave it out: a file is in one"
-            raise UsageError(f"--quant has no meaning for {reference.name}", hint=hint, param="quant")
+            raise UsageError(f"{option('quant')} has no meaning for {reference.name}", hint=hint, param="quant")
         artifact = identify(str(reference.path))
         card, basis = file_card.of(artifact, context.cards)
         return ResolvedModel(card, basis, artifact=artifact)
@@ -144,7 +144,9 @@ def _narrowed(whole: ResolvedModel, quant: str | None, *, predict: bool) -> Reso
     if quant is None:
         if predict and not published:
             recipes = ", ".join(q.name for q in quants.QUANTS.values() if q.predictable)
-            raise UsageError(f"no published file of {card.id} is known", hint=f"--quant predicts one of {recipes}")
+            raise UsageError(
+                f"no published file of {card.id} is known", hint=f"{option('quant')} predicts one of {recipes}"
+            )
         return whole
     files = tuple(file for file in card.files if file.quant.lower() == quant.lower())
     others = tuple(file for file in card.files if file not in files)
@@ -184,7 +186,7 @@ def _require_answer(uri: str, *, offline: bool) -> None:
     if offline:
         raise SourceUnreachable(
             f"{uri} cannot be asked, as offline was asked for",
-            hint="leave --offline out, or name a model of the catalog: `edgellm models`",
+            hint=f"leave {option('offline')} out, or name a model of the catalog: `edgellm models`",
         )
     problem = source_for(uri).reachable(REACH_TIMEOUT_S, uri)
     if problem:

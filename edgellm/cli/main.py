@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import click
 
 from edgellm import __version__
 from edgellm.contract.command import LazyCommand
-from edgellm.errors import EdgeLLMError
+from edgellm.errors import EdgeLLMError, speak_in_flags
 
 # Allocations before the youngest objects are looked through (CPython: 700 or 2,000). A command makes many objects and
 # few cycles: with CPython's own numbers, `auto-select` spent 4 % of its time on looking (Zen 4, 20 pairs).
@@ -41,8 +42,10 @@ def _commands() -> dict[str, click.Command]:
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, package_name="edgellm")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Put the best language model that this machine runs well on this machine, and say why."""
+    ctx.call_on_close(partial(speak_in_flags, speak_in_flags()))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -46,7 +46,10 @@ class Backend(Protocol):
         ...
 
     def supports(self, artifact: Artifact) -> list[str]:
-        """Reasons it cannot open this artifact; empty = it can. Reads headers only."""
+        """Reasons it cannot open this artifact; empty = it can. Reads headers only.
+
+        Of a format that the core does not know, an artifact without paths asks whether it runs without a file.
+        """
         ...
 
     def footprint(self, artifact: Artifact, settings: Settings) -> Footprint | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgellm.errors import option
 from edgellm.explain.bases import basis
 from edgellm.types import backend_reason, reason
 from edgellm.units import show_memory, show_rate, show_size
@@ -107,7 +108,7 @@ def _slots(fact: reason.SlotCount) -> str:
             slower = f"{show_rate(fact.next_tok_s or 0.0)} tok/s, less than {show_rate(fact.floor_tps or 0.0)}"
             return f"{words}; with one more each would decode at {slower}"
         case _:
-            return f"{words}; --slots asks for more"
+            return f"{words}; {option('slots')} asks for more"
 
 
 def _bound(fact: reason.ContextLength) -> str:
@@ -126,7 +127,7 @@ def _bound(fact: reason.ContextLength) -> str:
         case "trained":
             words = "all that the model was trained for"
         case _:
-            asks = f"; --ctx asks for more, it was trained for {fact.ctx_train:,}" if fact.ctx_train else ""
+            asks = f"; {option('ctx')} asks for more, it was trained for {fact.ctx_train:,}" if fact.ctx_train else ""
             return f"unasked, no more is reserved for {fact.task}{asks}"
     return f"{words}; {half}" if half else words
 

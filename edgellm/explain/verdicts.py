@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgellm.errors import option
 from edgellm.explain.refusals import problem
 from edgellm.types.drift import Drift
 from edgellm.types.verdict import CannotRun, DoesNotFit, Fits, FitsSlowly, Verdict
@@ -37,7 +38,11 @@ def drift_remedy(of: Drift) -> str:
     """What to do about it."""
     more = of.measured > of.predicted
     if of.quantity == "memory":
-        remedy = "ask for less with --ctx or --slots where memory is short" if more else "a longer --ctx may fit"
+        remedy = (
+            f"ask for less with {option('ctx')} or {option('slots')} where memory is short"
+            if more
+            else "a longer context may fit"
+        )
         return f"{remedy}; the next plan is made with what was measured"
     calibrate = "`edgellm calibrate` measures the kernels, and the next plan corrects itself"
     if more:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgellm.contract.engine import Engine
-from edgellm.errors import CacheFull, Closed, ContextOverflow, StepFailed, UnsupportedTask, UsageError
+from edgellm.errors import CacheFull, Closed, ContextOverflow, StepFailed, UnsupportedTask, UsageError, option
 from edgellm.runtime import wire
 from edgellm.runtime.embed_queue import EmbedQueue
 from edgellm.runtime.request_state import RequestState
@@ -166,7 +166,7 @@ class Loop:
         if len(prompt) >= info.n_ctx:
             raise ContextOverflow(
                 f"the prompt has {len(prompt)} tokens, the context holds {info.n_ctx} and the answer needs one",
-                hint="shorten the prompt, or start with a longer context (--ctx)",
+                hint=f"shorten the prompt, or start with a longer context ({option('ctx')})",
                 n_prompt=len(prompt),
                 n_ctx=info.n_ctx,
             )

@@ -40,8 +40,9 @@ class QueueSink:
     def put(self, delivery: Delivery) -> None:
         self._queue.put(delivery)
 
-    def get(self) -> Delivery:
-        return self._queue.get()
+    def get(self, timeout_s: float | None = None) -> Delivery:
+        """Raises queue.Empty where nothing comes in time."""
+        return self._queue.get(timeout=timeout_s)
 
 
 class AsyncSink:

@@ -24,7 +24,7 @@ from edgellm.contract.backend import worker_environment
 from edgellm.contract.child import End
 from edgellm.contract.engine import EngineInfo
 from edgellm.contract.manager import plugins
-from edgellm.errors import EdgeLLMError, WorkerCrashed
+from edgellm.errors import EdgeLLMError, WorkerCrashed, option
 from edgellm.runtime import wire, worker_process
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.process_usage import ProcessUsage, process_usage
@@ -261,7 +261,8 @@ def pause_s(deaths: int) -> float:
 
 def _hint(again: bool, pause_s: float) -> str:
     if not again:
-        return "it is not started again: look for memory that is short (a smaller model, --ctx), then start anew"
+        fewer = f"a smaller model or {option('ctx')}"
+        return f"it is not started again: look for memory that is short ({fewer}), then start anew"
     if pause_s >= LONG_PAUSE_S:
         return f"it is started again in {pause_s:.0f} s: look for memory that is short"
     return "send the request again; if that ends in the same way, the model file or the backend is at fault"

@@ -29,6 +29,7 @@ class Launch(msgspec.Struct, tag=True, frozen=True):
     """Parent: load this. First frame, once."""
 
     plan: LaunchPlan
+    in_flags: bool = False  # errors name options as the command line does (`errors.option`)
 
 
 class Submit(msgspec.Struct, tag=True, frozen=True):

@@ -21,7 +21,7 @@ from edgellm import settings
 from edgellm.contract.child import pipes
 from edgellm.contract.confine import confine
 from edgellm.contract.manager import plugins
-from edgellm.errors import BackendUnavailable
+from edgellm.errors import BackendUnavailable, option, speak_in_flags
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
@@ -42,6 +42,7 @@ def main() -> None:
     launch = _read(down)
     if not isinstance(launch, wire.Launch):
         return
+    speak_in_flags(launch.in_flags)
 
     def emit(messages: list[wire.Up]) -> None:
         try:
@@ -55,7 +56,9 @@ def main() -> None:
     try:
         engine = plugins().backend(launch.plan.backend).open(launch.plan)
     except MemoryError:
-        error = BackendUnavailable("not enough memory to load the model", hint="choose a smaller model or --ctx")
+        error = BackendUnavailable(
+            "not enough memory to load the model", hint=f"choose a smaller model or {option('ctx')}"
+        )
         emit([wire.Failed.of(error)])
         return
     except Exception as error:

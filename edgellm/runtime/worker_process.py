@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO
 
 from edgellm.contract.child import KILL, End, python, reap, signal_group
+from edgellm.errors import speaks_in_flags
 from edgellm.runtime import wire
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.types.plan import LaunchPlan
@@ -86,7 +87,7 @@ class WorkerProcess:
 
     def _feed(self, down: IO[bytes], plan: LaunchPlan) -> None:
         with down:
-            message: wire.Down | None = wire.Launch(plan)
+            message: wire.Down | None = wire.Launch(plan, speaks_in_flags())
             while message is not None and _write(down.fileno(), wire.encode(message)):
                 self._loaded.wait()
                 message = self._outbox.get_unless(lambda: self._ended)

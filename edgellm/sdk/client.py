@@ -14,8 +14,8 @@ import contextlib
 import functools
 import logging
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
 from edgellm import explain
 from edgellm.app import launch
@@ -23,12 +23,13 @@ from edgellm.app.verify import Verification
 from edgellm.contract.manager import plugins
 from edgellm.errors import BadTemplate, EdgeLLMError, UnsupportedTask, UsageError
 from edgellm.runtime.session import AsyncSink, QueueSink, Session, SessionState
+from edgellm.sdk.deadline import Deadline
 from edgellm.sdk.embeddings import EmbeddingMethods
 from edgellm.store.library import silent
 from edgellm.types.event import Completion, Delta, Done, Event, Vectors
 from edgellm.types.options import LaunchKeywords, LaunchOptions, SelectionKeywords
 from edgellm.types.plan import Decision, LaunchPlan
-from edgellm.types.request import GenerationRequest, Message, Sampling
+from edgellm.types.request import GenerationRequest, Message, Sampling, SamplingKeywords
 
 if TYPE_CHECKING:
     from edgellm.contract.engine import EngineInfo
@@ -81,9 +82,10 @@ class EdgeLLM(EmbeddingMethods):
     def load(
         cls, model: str, *, isolate: bool = True, progress: Progress = silent, **options: Unpack[LaunchKeywords]
     ) -> Self:
-        """Load a named model: a catalog id, a path, an address, or "echo".
+        """Load a named model: a catalog id, a path, an address, or a backend that needs no file, such as "echo".
 
-        Arguments as in `auto`, and the fields of `edgellm.types.options.LaunchOptions` (quant, threads, options).
+        Arguments as in `auto` (ctx, max_memory, ...), and the fields of `edgellm.types.options.LaunchOptions` (quant,
+        threads, options).
 
         Raises:
             UnknownModel, NothingFits, ArtifactError, SourceError, BackendError, UsageError.
@@ -129,35 +131,65 @@ class EdgeLLM(EmbeddingMethods):
         return self._verification
 
     def chat(
-        self, messages: Messages, *, max_tokens: int | None = None, stop: Sequence[str] = (), **sampling: Any
+        self,
+        messages: Messages,
+        *,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        timeout: float | None = None,
+        **sampling: Unpack[SamplingKeywords],
     ) -> Completion:
         """The whole answer to a conversation (text = one user message).
 
-        Keyword arguments are the fields of `edgellm.Sampling` (temperature, top_p, seed, ...).
+        Args:
+            stop: texts before which the answer ends.
+            timeout: seconds from sending the request within which the whole answer must come. What is too late is
+                ended, and its place is free for other requests.
+            sampling: the fields of `edgellm.Sampling` (temperature, top_p, seed, ...).
 
         Raises:
-            BadTemplate: the model cannot chat; ContextOverflow: the conversation is too long; WorkerCrashed.
+            BadTemplate: the model cannot chat; ContextOverflow: the conversation is too long; TimedOut; WorkerCrashed.
         """
-        return _whole(list(self.stream(messages, max_tokens=max_tokens, stop=stop, **sampling)))
+        return _whole(list(self.stream(messages, max_tokens=max_tokens, stop=stop, timeout=timeout, **sampling)))
 
     def stream(
-        self, messages: Messages, *, max_tokens: int | None = None, stop: Sequence[str] = (), **sampling: Any
-    ) -> Iterator[Event]:
+        self,
+        messages: Messages,
+        *,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        timeout: float | None = None,
+        **sampling: Unpack[SamplingKeywords],
+    ) -> Generator[Event, None, None]:
         """As `chat`, event by event: `Delta`s, then one `Done`. Closing the iterator cancels the request."""
-        return self.generate(self.request(messages, max_tokens=max_tokens, stop=stop, sampling=_sampling(sampling)))
+        request = self.request(messages, max_tokens=max_tokens, stop=stop, sampling=_sampling(sampling))
+        return self.generate(request, timeout=timeout)
 
     async def achat(
-        self, messages: Messages, *, max_tokens: int | None = None, stop: Sequence[str] = (), **sampling: Any
+        self,
+        messages: Messages,
+        *,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        timeout: float | None = None,
+        **sampling: Unpack[SamplingKeywords],
     ) -> Completion:
         """As `chat`, for coroutines."""
-        return _whole([event async for event in self.astream(messages, max_tokens=max_tokens, stop=stop, **sampling)])
+        events = self.astream(messages, max_tokens=max_tokens, stop=stop, timeout=timeout, **sampling)
+        return _whole([event async for event in events])
 
     async def astream(
-        self, messages: Messages, *, max_tokens: int | None = None, stop: Sequence[str] = (), **sampling: Any
-    ) -> AsyncIterator[Event]:
+        self,
+        messages: Messages,
+        *,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        timeout: float | None = None,
+        **sampling: Unpack[SamplingKeywords],
+    ) -> AsyncGenerator[Event, None]:
         """As `stream`, for coroutines."""
         request = self.request(messages, max_tokens=max_tokens, stop=stop, sampling=_sampling(sampling))
-        async with contextlib.aclosing(self.agenerate(request)) as events:
+        async with contextlib.aclosing(self.agenerate(request, timeout=timeout)) as events:
             async for event in events:
                 yield event
 
@@ -189,13 +221,13 @@ class EdgeLLM(EmbeddingMethods):
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         return GenerationRequest(prompt, sampling, max_tokens, stops, add_bos=not has_bos, ignore_eos=ignore_eos)
 
-    def generate(self, request: GenerationRequest) -> Generator[Event, None, None]:
+    def generate(self, request: GenerationRequest, *, timeout: float | None = None) -> Generator[Event, None, None]:
         """Continue a prompt as it stands. Raises as `chat` does."""
-        sink = QueueSink()
+        deadline, sink = Deadline(timeout), QueueSink()
         request_id = self._session.submit(request, sink)
         try:
             while True:
-                outcome = sink.get()
+                outcome = deadline.next_of(sink)
                 if isinstance(outcome, EdgeLLMError):
                     raise outcome
                 assert not isinstance(outcome, Vectors)
@@ -205,20 +237,24 @@ class EdgeLLM(EmbeddingMethods):
         finally:
             self._session.cancel(request_id)
 
-    async def agenerate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+    async def agenerate(
+        self, request: GenerationRequest, *, timeout: float | None = None
+    ) -> AsyncGenerator[Event, None]:
         """As `generate`, for coroutines. Cancelling the task frees the slot."""
-        async with contextlib.aclosing(self.aevents(request)) as event_lists:
+        async with contextlib.aclosing(self.aevents(request, timeout=timeout)) as event_lists:
             async for events in event_lists:
                 for event in events:
                     yield event
 
-    async def aevents(self, request: GenerationRequest) -> AsyncGenerator[list[Event], None]:
+    async def aevents(
+        self, request: GenerationRequest, *, timeout: float | None = None
+    ) -> AsyncGenerator[list[Event], None]:
         """As `agenerate`, with the events that are there at the same time in one list, for code that forwards them."""
-        sink = AsyncSink()
+        deadline, sink = Deadline(timeout), AsyncSink()
         request_id = self._session.submit(request, sink)
         try:
             while True:
-                outcomes = await sink.get_all()
+                outcomes = await deadline.keep(sink.get_all())
                 events = [outcome for outcome in outcomes if isinstance(outcome, (Delta, Done))]
                 if events:
                     yield events
@@ -289,7 +325,7 @@ def _abandon(verification: Verification, session: Session) -> None:
     session.abandon()
 
 
-def _sampling(options: dict[str, Any]) -> Sampling:
+def _sampling(options: SamplingKeywords) -> Sampling:
     unknown = sorted(options.keys() - set(Sampling.__struct_fields__))
     if unknown:
         names = ", ".join(Sampling.__struct_fields__)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgellm.errors import ContextOverflow, EdgeLLMError, UsageError
 from edgellm.runtime.session import AsyncSink, Delivery, QueueSink, Session
+from edgellm.sdk.deadline import Deadline
 from edgellm.types.event import Vectors
 from edgellm.types.request import MAX_INPUTS, EmbeddingRequest, RerankRequest
 
@@ -22,37 +23,44 @@ class EmbeddingMethods:
 
     _session: Session
 
-    def embed(self, texts: Texts, *, dimensions: int | None = None) -> npt.NDArray[np.float32]:
+    def embed(
+        self, texts: Texts, *, dimensions: int | None = None, timeout: float | None = None
+    ) -> npt.NDArray[np.float32]:
         """float32 (texts, numbers of a vector), in order; one text is one row. Token ids are taken as they are.
 
         Args:
             dimensions: so many numbers of each vector only; for models that were trained for it.
+            timeout: seconds from sending the texts within which all vectors must come; the rest is ended.
 
         Raises:
             UnsupportedTask: the model cannot embed; ContextOverflow: a text is too long (`index` says which);
-            UsageError: an empty text, or dimensions that the model does not have; WorkerCrashed.
+            UsageError: an empty text, or dimensions that the model does not have; TimedOut; WorkerCrashed.
         """
-        return rows(ask(self._session, requests(texts, dimensions)))
+        return rows(ask(self._session, requests(texts, dimensions), timeout))
 
-    async def aembed(self, texts: Texts, *, dimensions: int | None = None) -> npt.NDArray[np.float32]:
+    async def aembed(
+        self, texts: Texts, *, dimensions: int | None = None, timeout: float | None = None
+    ) -> npt.NDArray[np.float32]:
         """As `embed`, for coroutines."""
-        return rows(await aask(self._session, requests(texts, dimensions)))
+        return rows(await aask(self._session, requests(texts, dimensions), timeout))
 
-    def rerank(self, query: str, documents: Sequence[str]) -> npt.NDArray[np.float32]:
+    def rerank(self, query: str, documents: Sequence[str], *, timeout: float | None = None) -> npt.NDArray[np.float32]:
         """float32 (documents,): how well each answers the query, in order; higher is better.
 
         Raises:
             UnsupportedTask: the model is no reranker (embeddings are not compared in its place). Else as `embed`.
         """
-        return rows(ask(self._session, [RerankRequest(query, tuple(documents))]))[:, 0]
+        return rows(ask(self._session, [RerankRequest(query, tuple(documents))], timeout))[:, 0]
 
-    async def arerank(self, query: str, documents: Sequence[str]) -> npt.NDArray[np.float32]:
+    async def arerank(
+        self, query: str, documents: Sequence[str], *, timeout: float | None = None
+    ) -> npt.NDArray[np.float32]:
         """As `rerank`, for coroutines."""
-        return rows(await aask(self._session, [RerankRequest(query, tuple(documents))]))[:, 0]
+        return rows(await aask(self._session, [RerankRequest(query, tuple(documents))], timeout))[:, 0]
 
-    async def avectors(self, request: EmbeddingRequest | RerankRequest) -> Vectors:
+    async def avectors(self, request: EmbeddingRequest | RerankRequest, *, timeout: float | None = None) -> Vectors:
         """One request's answer as it came, with its usage."""
-        (vectors,) = await aask(self._session, [request])
+        (vectors,) = await aask(self._session, [request], timeout)
         return vectors
 
 
@@ -70,24 +78,28 @@ def requests(texts: Texts, dimensions: int | None) -> list[EmbeddingRequest]:
     return [EmbeddingRequest(tuple(inputs[at : at + MAX_INPUTS]), dimensions) for at in range(0, len(many), MAX_INPUTS)]
 
 
-def ask(session: Session, batch: Sequence[EmbeddingRequest | RerankRequest]) -> list[Vectors]:
+def ask(
+    session: Session, batch: Sequence[EmbeddingRequest | RerankRequest], timeout: float | None = None
+) -> list[Vectors]:
     """The answers, in order, once all are there. Raises what the first one that fails raises."""
-    sinks = [QueueSink() for _ in batch]
+    deadline, sinks = Deadline(timeout), [QueueSink() for _ in batch]
     ids: list[int] = []
     try:
         ids.extend(session.submit(request, sink) for request, sink in zip(batch, sinks, strict=True))
-        return [_vectors(sink.get(), number) for number, sink in enumerate(sinks)]
+        return [_vectors(deadline.next_of(sink), number) for number, sink in enumerate(sinks)]
     finally:
         _cancel(session, ids)
 
 
-async def aask(session: Session, batch: Sequence[EmbeddingRequest | RerankRequest]) -> list[Vectors]:
+async def aask(
+    session: Session, batch: Sequence[EmbeddingRequest | RerankRequest], timeout: float | None = None
+) -> list[Vectors]:
     """As `ask`, for coroutines. Cancelling the task ends the requests."""
-    sinks = [AsyncSink() for _ in batch]
+    deadline, sinks = Deadline(timeout), [AsyncSink() for _ in batch]
     ids: list[int] = []
     try:
         ids.extend(session.submit(request, sink) for request, sink in zip(batch, sinks, strict=True))
-        return [_vectors(await sink.get(), number) for number, sink in enumerate(sinks)]
+        return [_vectors(await deadline.keep(sink.get()), number) for number, sink in enumerate(sinks)]
     finally:
         _cancel(session, ids)
 

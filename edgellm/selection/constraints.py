@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgellm import explain
-from edgellm.errors import NothingFits
+from edgellm.errors import NothingFits, option
 from edgellm.estimate.quants import LOW_BITS
 from edgellm.selection.context_length import longest
 from edgellm.selection.option import Option
@@ -131,7 +131,7 @@ def reaches_floor(options: Sequence[Option], scenario: Scenario) -> RuleResult:
         raise NothingFits(
             f"nothing reaches {show_rate(floor)} tok/s on {scenario.machine.name}; the fastest that fits is "
             f"{fastest.model} {fastest.quant} at a predicted {show_rate(best)}",
-            hint=f"try `--min-tps {best * 0.95:.2g}`",
+            hint=f"try `{option('min_tps', float(f'{best * 0.95:.2g}'))}`",
         )
     # Within a tenth of the fastest the better model is worth more than the difference.
     kept = tuple(o for o in options if o.useful_tps >= 0.9 * best)
@@ -175,13 +175,14 @@ def _nothing_fits(options: Sequence[Option], scenario: Scenario) -> NothingFits:
     if problem := closest.placed_at(ctx).problem:
         raise NothingFits(
             f"nothing fits: the smallest, {closest.model} {closest.quant}: {explain.refusal(problem)}",
-            hint="--gpu-layers auto puts as many there as fit; --ctx, --slots ask for less",
+            hint=f"{option('gpu_layers', 'auto')} puts as many there as fit; {option('ctx')} and {option('slots')} "
+            "ask for less",
         )
     hint = "close other programs or raise the limit"
     if scenario.request.max_memory_bytes is not None:
-        hint = f"try `--max-memory {needed(closest) // 1024**2 + 1}MiB`"
+        hint = f"try `{option('max_memory', f'{needed(closest) // 1024**2 + 1}MiB')}`"
     elif scenario.request.ctx is not None or scenario.slots > 1:
-        hint = "ask for less with --ctx or --slots"
+        hint = f"ask for less with {option('ctx')} or {option('slots')}"
     what = f"{closest.model} {closest.quant}, needs {show_memory(needed(closest))}"
     return NothingFits(
         f"nothing fits: the smallest, {what} with {ctx:,} tokens of context and {scenario.slots} slots; "

@@ -14,7 +14,7 @@ from dataclasses import replace
 from msgspec import Struct, structs
 
 from edgellm import explain
-from edgellm.errors import BackendUnavailable, NothingFits
+from edgellm.errors import BackendUnavailable, NothingFits, option
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.choices import quant_for_size, rank_models
 from edgellm.selection.constraints import coherent_bits
@@ -218,7 +218,8 @@ def _apply(
     if not result.kept:
         last = "; ".join(f"{r.model} {explain.refusal(r.reason)}" for r in rejected[-3:])
         raise NothingFits(
-            f"rule {rule.__name__} left nothing: {last}", hint="ask for less with --ctx, --min-tps or --slots"
+            f"rule {rule.__name__} left nothing: {last}",
+            hint=f"ask for less with {option('ctx')}, {option('min_tps')} or {option('slots')}",
         )
     return result.kept
 

@@ -16,7 +16,7 @@ from typing import Literal
 from msgspec import Struct
 
 from edgellm.contract.backend import Device, Offload
-from edgellm.errors import BackendUnavailable
+from edgellm.errors import BackendUnavailable, option
 from edgellm.estimate import architecture, quants, recipe
 from edgellm.estimate.footprint import COMPUTE_TOUCHED_BYTES
 from edgellm.estimate.tensor_types import TYPES, for_row
@@ -94,9 +94,10 @@ def require(backend: str, offload: Offload | None, asked: int | None) -> None:
     why = f"{backend} puts no layers on a GPU" if offload is None else f"{backend}: {offload.missing}"
     layers = "all" if asked == ALL else asked
     remedy = "" if offload is None else offload.remedy
-    leave_out = "leave --gpu-layers out to compute on the CPU"
+    leave_out = f"leave {option('gpu_layers')} out to compute on the CPU"
     raise BackendUnavailable(
-        f"--gpu-layers {layers} cannot be kept: {why}", hint=f"{remedy}, or {leave_out}" if remedy else leave_out
+        f"{option('gpu_layers', layers)} cannot be kept: {why}",
+        hint=f"{remedy}, or {leave_out}" if remedy else leave_out,
     )
 
 

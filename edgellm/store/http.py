@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urljoin, urlsplit
 
 from edgellm import settings
-from edgellm.errors import SourceError, SourceUnreachable, UnknownModel
+from edgellm.errors import SourceError, SourceUnreachable, UnknownModel, option
 from edgellm.version import __version__
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def get(
     """
     if settings.current().offline:
         raise SourceUnreachable(
-            f"{redacted(url)} is not asked: EDGELLM_OFFLINE is set", hint="unset it, or leave --offline out"
+            f"{redacted(url)} is not asked: EDGELLM_OFFLINE is set", hint=f"unset it, or leave {option('offline')} out"
         )
     delay = BACKOFF_S
     for left in reversed(range(tries)):
@@ -203,7 +203,8 @@ def _open(url: str, headers: Mapping[str, str], timeout_s: float) -> Response:
         except (httpx2.TransportError, httpx2.InvalidURL, OSError, ValueError, ImportError) as error:
             reason = "timed out" if deadline.is_over else reason_of(error)
             raise SourceUnreachable(
-                f"{redacted(url)} cannot be reached: {reason}", hint="check the network, or use --offline"
+                f"{redacted(url)} cannot be reached: {reason}",
+                hint=f"check the network, or use {option('offline', True)}",
             ) from error
         return Response(response, url, stack.pop_all())
 

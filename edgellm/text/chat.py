@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MAX_SOURCE = 128 * 1024  # characters; the longest in use has about 30,000
 _NAME = "<chat template>"
-_HINT = "write the prompt yourself: /v1/completions, or `edgellm run --raw`"
+_HINT = "write the prompt yourself: EdgeLLM.generate, /v1/completions, `edgellm run --raw`"
 
 
 class ChatTemplate:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self, TypedDict
+from typing import Any, Literal, Self, TypedDict
 
 from msgspec import Struct
 
 from edgellm.errors import UsageError
 from edgellm.types.request import SelectionRequest, Task, cache_type, layers_on_gpu, slot_count
 from edgellm.units import parse_bytes
+
+CacheChoice = Literal["auto", "f32", "f16", "q8_0", "q4_0"]
+LayersChoice = int | Literal["auto", "all"]
+SlotsChoice = int | Literal["auto"]
 
 
 class SelectionOptions(Struct, frozen=True, kw_only=True):
@@ -75,9 +79,9 @@ class SelectionKeywords(TypedDict, total=False):
     min_tps: float | None
     max_memory: int | str | None
     backend: str | None
-    slots: int | str
-    gpu_layers: int | str
-    kv: str
+    slots: SlotsChoice
+    gpu_layers: LayersChoice
+    kv: CacheChoice
     offline: bool
 
 

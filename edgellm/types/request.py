@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import msgspec
 
@@ -166,6 +166,22 @@ class Sampling(msgspec.Struct, frozen=True):
                 f"logit_bias {{{token}: {bias}}}",
                 "token ids >= 0, biases -100 to 100",
             )
+
+
+class SamplingKeywords(TypedDict, total=False):
+    """`Sampling` as keyword arguments."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    typical_p: float
+    repetition_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    penalty_last_n: int
+    logit_bias: tuple[tuple[int, float], ...]
+    seed: int | None
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, tag=True):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from edgellm.app import launch
 from edgellm.cli.main import main
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.contract.manager import plugins
-from edgellm.errors import NothingFits, UnsupportedArtifact, UnsupportedTask, UsageError
+from edgellm.errors import BackendError, NothingFits, UnsupportedArtifact, UnsupportedTask, UsageError
 from edgellm.history import fingerprint, run_log
 from edgellm.history.run_log import Numbers, Quality, Run
 from edgellm.selection.option import Option
@@ -113,23 +114,44 @@ def test_a_file_that_does_not_fit_is_refused_with_its_numbers(path: str) -> None
         planned(path, ctx=32768, max_memory="330MiB")
 
 
+@contextlib.contextmanager
+def with_rule(rule: Callable[..., Any]) -> Iterator[None]:
+    """As if a plugin had registered it."""
+
+    class Rules:
+        @hookimpl
+        def register_rules(self, register: Callable[[Any], None]) -> None:
+            register(rule)
+
+    manager = plugins()._manager
+    manager.register(Rules(), "licences")
+    try:
+        yield
+    finally:
+        manager.unregister(name="licences")
+
+
 def test_a_rule_of_a_plugin_is_in_force_for_a_file(path: str) -> None:
     def none_of_unknown_licence(options: Sequence[Option], scenario: Scenario) -> RuleResult:
         lost = tuple((o, Stated("licence unknown")) for o in options)
         return RuleResult((), lost, Stated("Known licences only."))
 
-    class Rules:
-        @hookimpl
-        def register_rules(self, register: Callable[[Any], None]) -> None:
-            register(none_of_unknown_licence)
+    with with_rule(none_of_unknown_licence), refuses(NothingFits):
+        planned(path)
 
-    manager = plugins()._manager
-    manager.register(Rules(), "licences")
-    try:
-        with refuses(NothingFits):
-            planned(path)
-    finally:
-        manager.unregister(name="licences")
+
+def test_a_rule_that_gives_no_result_or_raises_is_a_typed_error(path: str) -> None:
+    """Without it, something would be chosen that it was to drop."""
+
+    def forgets_to_return(options: Sequence[Option], scenario: Scenario) -> None: ...
+
+    def asks_for_a_price(options: Sequence[Option], scenario: Scenario) -> RuleResult:
+        return RuleResult(tuple(o for o in options if o.price))  # type: ignore[attr-defined]
+
+    with with_rule(forgets_to_return), refuses(BackendError):
+        planned(path)
+    with with_rule(asks_for_a_price), refuses(BackendError, varies=r"line \d+"):
+        planned(path)
 
 
 def test_a_cache_that_nobody_holds_is_a_wrong_option(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +159,7 @@ def test_a_cache_that_nobody_holds_is_a_wrong_option(path: str, monkeypatch: pyt
     with pytest.raises(UsageError) as caught:
         planned(path, kv="q8_0")
 
-    assert (caught.value.param, caught.value.hint) == ("kv", "leave --kv out")
+    assert (caught.value.param, caught.value.hint) == ("kv", "leave kv out")
 
 
 def test_a_file_that_only_reads_is_judged_by_reading_and_answers_no_chat(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def test_the_example_plugin_needs_only_its_entry_point(edgellm) -> None:
         "error": "",
     }
     assert edgellm("shout", "hello").stdout == "HELLO\n"
+    assert edgellm("run", "shout", "hello").stdout == "HELLO\n"
     assert "Say TEXT in capital letters." in edgellm("--help").stdout
 
 
@@ -57,7 +58,7 @@ def test_four_broken_plugins_are_rows_and_the_command_line_stays_up(tmp_path: Pa
 
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
-    assert errors["raises"] == "RuntimeError: its library is gone"
+    assert errors["raises"] == f"RuntimeError: its library is gone ({tmp_path}/fake_raises.py, line 1)"
     assert "is no backend: it lacks formats" in errors["half"]
     assert "unknown hook 'register_backend'" in errors["typo"]
     assert "command name 'serve' is missing or already taken" in errors["taken"]
@@ -65,6 +66,40 @@ def test_four_broken_plugins_are_rows_and_the_command_line_stays_up(tmp_path: Pa
     assert edgellm("shout", "hello").stdout == "HELLO\n"
     assert edgellm("--help").returncode == 0
     assert "its library is gone" in edgellm("plugins").stdout
+
+
+WRONG_THINGS = """
+from edgellm.contract.hookspecs import hookimpl
+from edgellm.types.model import ModelCard
+
+class Bucket:
+    scheme = "s3"
+
+@hookimpl
+def {hook}(register):
+    register({things})
+"""
+CARD = 'ModelCard("Not Lower", "llama", "chat", "mit", 8192, 1, 1, None)'
+
+
+@pytest.mark.parametrize(
+    ("hook", "things", "reason"),
+    [
+        ("register_sources", '"s3", Bucket()', "is no model source: it lacks reachable, needs, fetch, discard"),
+        ("register_rules", "lambda options: None", "it takes (options), but is called with (options, scenario)"),
+        ("register_models", CARD, "catalog row 'Not Lower': id must be lower case without spaces"),
+        ("register_quants", '"Q9"', "'Q9' is no Quant"),
+    ],
+)
+def test_what_cannot_be_registered_is_an_error_of_its_plugin(
+    tmp_path: Path, edgellm, hook: str, things: str, reason: str
+) -> None:
+    fake_plugins.install(tmp_path, "wrong", WRONG_THINGS.format(hook=hook, things=things))
+    (row,) = json.loads(edgellm("plugins", "--json", EDGELLM_PLUGINS="wrong").stdout)["plugins"][-1:]
+
+    assert (row["name"], row["status"]) == ("wrong", "error")
+    assert reason in row["error"]
+    assert row["error"].endswith(f"({tmp_path}/fake_wrong.py, line 10)")
 
 
 def test_the_allow_list_is_read_from_the_environment(edgellm) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -39,9 +40,10 @@ def test_the_tutorial_shows_the_example_as_it_is() -> None:
 
 def test_the_tutorial_tries_a_backend(tmp_path: Path) -> None:
     fake_plugins.declare(tmp_path, "shout", "edgellm_shout.plugin", "edgellm-shout", "0.1.0")
-    (tmp_path / "try.py").write_text(block("tutorial.md", 'LaunchPlan("shout"'), "utf-8")
+    command, answer = '.venv/bin/edgellm run shout "hello from my backend"', "HELLO FROM MY BACKEND\n"
 
-    assert run(tmp_path, "try.py", path=SHOUT) == "HELLO FROM MY BACKEND\n"
+    assert f"$ {command}\n{answer}" in (DOCS / "tutorial.md").read_text("utf-8")
+    assert run(tmp_path, "-m", "edgellm", *shlex.split(command)[1:], path=SHOUT) == answer
 
 
 def test_a_rule_takes_part_in_the_choice(tmp_path: Path) -> None:

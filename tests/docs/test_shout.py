@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 from support import fake_plugins
@@ -26,6 +28,21 @@ def test_it_passes_the_contract(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stdout
     assert int((re.search(r"(\d+) passed", done.stdout) or ["", "0"])[1]) >= 5
+
+
+def test_a_copy_can_have_another_name(tmp_path: Path) -> None:
+    """As the tutorial says: the folder, and the name wherever it stands."""
+    mine = tmp_path / "edgellm-mine"
+    shutil.copytree(SHOUT, mine, ignore=shutil.ignore_patterns("__pycache__"))
+    (mine / "edgellm_shout").rename(mine / "edgellm_mine")
+    for file in (path for path in mine.rglob("*") if path.suffix in (".py", ".toml", ".md")):
+        text = file.read_text("utf-8")
+        file.write_text(text.replace("edgellm_shout", "edgellm_mine").replace("edgellm-shout", "edgellm-mine"), "utf-8")
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel"], cwd=mine, check=True)
+    wheel = zipfile.ZipFile(*(mine / "dist").glob("edgellm_mine-*.whl"))
+
+    assert {"edgellm_mine/plugin.py", "edgellm_mine/engine.py"} <= {*wheel.namelist()}
+    assert b"edgellm_mine.plugin" in wheel.read("edgellm_mine-0.1.0.dist-info/entry_points.txt")
 
 
 def test_it_is_small_enough_to_copy() -> None:

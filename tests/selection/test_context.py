@@ -27,7 +27,7 @@ def test_unasked_no_more_than_the_task_needs_is_reserved(option, machine) -> Non
     context = choose_context(option("qwen3.5-2b", "Q4_K_M", machine(64, gb_s=200.0)))
 
     assert (context.ctx, context.bound, context.ctx_train) == (32768, "unasked", 262_144)
-    assert "--ctx asks for more" in explain.sentence(context)
+    assert "ctx asks for more" in explain.sentence(context)
     assert "262,144" in explain.sentence(context)
 
 

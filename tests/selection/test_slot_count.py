@@ -42,7 +42,7 @@ def test_up_to_four_where_there_is_room(option, machine) -> None:
     assert count is not None
     assert (count.n_slots, count.bound) == (4, "most")
     assert "4 conversations at once" in explain.sentence(count)
-    assert "--slots asks for more" in explain.sentence(count)
+    assert "slots asks for more" in explain.sentence(count)
 
 
 def test_memory_bounds_them(option, machine) -> None:

@@ -30,8 +30,8 @@ with EdgeLLM.auto() as llm:
     print(llm.chat("Say hello in French.", max_tokens=40).text)
 ```
 
-`edgellm` itself exports `EdgeLLM`, `Message`, `Sampling`, `Completion`, `Delta` and `Done`. Errors are in
-`edgellm.errors`, the rest in `edgellm.types`.
+`edgellm` itself exports `EdgeLLM`, `Message`, `Sampling`, `Completion`, `Delta`, `Done` and all [errors](#errors); the
+rest is in `edgellm.types`. Everything is typed: an editor completes options and marks wrong ones.
 """
 GROUPS: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("Options", (SelectionOptions, LaunchOptions)),
@@ -168,7 +168,7 @@ def _errors() -> str:
     ]
     return "\n".join((
         "## Errors\n",
-        f"All are in `edgellm.errors`.\n\n```\n{inspect.cleandoc(tree[0])}\n```\n",
+        f"All can be imported from `edgellm`.\n\n```\n{inspect.cleandoc(tree[0])}\n```\n",
         f"`EdgeLLMError`: {base} Attributes: `message`, `hint`, and `code`. {code}\n",
         *rows,
         "",

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgellm.contract.embedder import EmbeddingInfo, check_sequences
 from edgellm.contract.engine import EngineInfo, Logits, SlotInput, Tokenizer, check_batch
-from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact
+from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact, option
 from edgellm.formats.tokenizer import from_gguf, from_json
 from edgellm.formats.tokenizer.tokenizer import FileTokenizer as VocabularyTokenizer
 from edgellm.types.plan import LaunchPlan, Settings
@@ -52,7 +52,7 @@ class BitnetEngine:
             self._engine = self._lib.bn_engine_new(self._model, self._cache, self._isa, BATCH, threads)
             if not self._engine:
                 raise BackendUnavailable(
-                    "out of memory or threads for the ternary engine", hint="ask for less with --ctx"
+                    "out of memory or threads for the ternary engine", hint=f"ask for less with {option('ctx')}"
                 )
         except Exception:
             self.close()
@@ -221,7 +221,8 @@ class BitnetEngine:
         memory = self._lib.bn_memory_new(n_bytes)
         if not memory:
             raise BackendUnavailable(
-                f"no memory for a cache of {n_bytes} bytes", hint="ask for less with --ctx or --slots"
+                f"no memory for a cache of {n_bytes} bytes",
+                hint=f"ask for less with {option('ctx')} or {option('slots')}",
             )
         self._memory = (memory, n_bytes)
         return native.Cache(kind, slots, context, memory)

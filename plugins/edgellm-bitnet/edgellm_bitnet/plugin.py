@@ -14,7 +14,7 @@ from edgellm.contract.backend import Backend, loading_library
 from edgellm.contract.child import ask
 from edgellm.contract.engine import Engine
 from edgellm.contract.hookspecs import hookimpl
-from edgellm.errors import BackendUnavailable, EdgeLLMError, UnsupportedArtifact
+from edgellm.errors import BackendUnavailable, EdgeLLMError, UnsupportedArtifact, option
 from edgellm_bitnet.options import Options
 
 if TYPE_CHECKING:
@@ -81,7 +81,9 @@ class BitnetBackend:
     def open(self, plan: LaunchPlan) -> Engine:
         options = _options(plan.settings)
         if plan.settings.gpu_layers:
-            raise BackendUnavailable("the bitnet backend computes on the CPU only", hint="leave --gpu-layers out")
+            raise BackendUnavailable(
+                "the bitnet backend computes on the CPU only", hint=f"leave {option('gpu_layers')} out"
+            )
         if plan.artifact.format == "gguf":
             _header(plan.artifact.path)  # refused here, before native code sees the file
         with loading_library("the ternary engine"):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgellm.contract.embedder import EmbeddingInfo, check_sequences
 from edgellm.contract.engine import EngineInfo, Logits, SlotInput
-from edgellm.errors import StepFailed, UnsupportedTask
+from edgellm.errors import StepFailed, UnsupportedTask, option
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_gguf.engine import Batch
 from edgellm_gguf.loading import LOG, LoadedModel, system_info
@@ -29,7 +29,9 @@ class LlamaEmbedder(LoadedModel):
     def __init__(self, plan: LaunchPlan, pooling: str) -> None:
         settings = plan.settings
         params = embedding_params(settings, pooling)
-        super().__init__(plan, params, settings.n_threads_batch, size=f"{params.n_ctx}", hint="ask for less with --ctx")
+        super().__init__(
+            plan, params, settings.n_threads_batch, size=f"{params.n_ctx}", hint=f"ask for less with {option('ctx')}"
+        )
         self.info = self._describe(settings, pooling)
         self._capacity = max(self.info.n_ctx, self.info.max_batch_tokens)
         self._batch = Batch(self._capacity)

@@ -12,7 +12,7 @@ import llama_cpp
 import numpy as np
 
 from edgellm.contract.engine import EngineInfo, Logits, SlotInput, check_batch
-from edgellm.errors import CacheFull, StepFailed
+from edgellm.errors import CacheFull, StepFailed, option
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_gguf.loading import LOG, LoadedModel, system_info
 from edgellm_gguf.params import context_params, max_logits
@@ -25,7 +25,7 @@ class LlamaEngine(LoadedModel):
         settings = plan.settings
         super().__init__(
             plan, context_params(settings), settings.n_threads, size=f"{settings.n_slots} x {settings.n_ctx}",
-            hint="ask for less with --ctx or --slots, or fewer --gpu-layers",
+            hint=f"ask for less with {option('ctx')} or {option('slots')}, or fewer {option('gpu_layers')}",
         )  # fmt: skip
         self._memory = llama_cpp.llama_get_memory(self._ctx)
         self._n_swa = int(llama_cpp.llama_model_n_swa(self._model))

@@ -8,7 +8,7 @@ from typing import Any
 
 import llama_cpp
 
-from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact
+from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact, option
 from edgellm.types.plan import LaunchPlan
 from edgellm_gguf.log import Log
 from edgellm_gguf.params import model_params
@@ -83,7 +83,7 @@ def load(plan: LaunchPlan) -> object:
         if LOG.out_of_memory():
             raise BackendUnavailable(
                 f"not enough memory to load {plan.artifact.path}{why}",
-                hint="close other programs, take a smaller model or quantization, or fewer --gpu-layers",
+                hint=f"close other programs, take a smaller model or quantization, or fewer {option('gpu_layers')}",
             )
         error = UnsupportedArtifact if "unknown model architecture" in why or "unsupported" in why else BadArtifact
         raise error(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgellm.contract.backend import loading_library
 from edgellm.contract.engine import Engine
-from edgellm.errors import BackendUnavailable, EdgeLLMError
+from edgellm.errors import BackendUnavailable, EdgeLLMError, option
 
 if TYPE_CHECKING:
     from edgellm.types.machine import Machine
@@ -70,7 +70,7 @@ class BertBackend:
 
     def open(self, plan: LaunchPlan) -> Engine:
         if plan.settings.gpu_layers:
-            raise BackendUnavailable("encoders are computed on the CPU here", hint="leave --gpu-layers out")
+            raise BackendUnavailable("encoders are computed on the CPU here", hint=f"leave {option('gpu_layers')} out")
         with loading_library("onnxruntime"):
             from edgellm_onnx.encoder import EncoderEngine
         return EncoderEngine(plan)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import onnxruntime
 
 from edgellm.contract.engine import EngineInfo, Logits, SlotInput, check_batch
-from edgellm.errors import StepFailed, UnsupportedArtifact
+from edgellm.errors import StepFailed, UnsupportedArtifact, option
 from edgellm.formats.tokenizer.tokenizer import FileTokenizer
 from edgellm.types.plan import Settings
 from edgellm_onnx.binding import Binding
@@ -32,7 +32,7 @@ class DecoderEngine:
         if signature.rope_rows and settings.n_ctx > signature.rope_rows:
             raise UnsupportedArtifact(
                 f"{model.graph.where} has angles for {signature.rope_rows} positions, {settings.n_ctx} are asked for",
-                hint=f"--ctx {signature.rope_rows} is the most",
+                hint=f"{option('ctx', signature.rope_rows)} is the most",
             )
         choice = choose(options.provider, onnxruntime.get_available_providers())
         opened = open_session(model.folder.graph, settings, options, choice)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgellm.contract.backend import Advice, Backend, loading_library
 from edgellm.contract.engine import Engine
 from edgellm.contract.hookspecs import hookimpl
-from edgellm.errors import BackendUnavailable, EdgeLLMError
+from edgellm.errors import BackendUnavailable, EdgeLLMError, option
 from edgellm_onnx import library
 from edgellm_onnx.bert_backend import LARGE_PAGES, BertBackend
 from edgellm_onnx.options import Options
@@ -68,7 +68,8 @@ class OnnxBackend:
         options = Options.parse(plan.settings.options)
         if plan.settings.gpu_layers:
             raise BackendUnavailable(
-                "the onnx backend puts no single layers on a GPU", hint="leave --gpu-layers out; see --option provider"
+                "the onnx backend puts no single layers on a GPU",
+                hint=f"leave {option('gpu_layers')} out; the option provider names a GPU",
             )
         with loading_library("onnxruntime"):
             from edgellm_onnx.opening import open_engine

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact
+from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact, option
 from edgellm.types.plan import Settings
 from edgellm_onnx.options import Options
 from edgellm_onnx.providers import CPU, Choice
@@ -120,7 +120,7 @@ def refusing(what: str) -> Iterator[None]:
         lower = words.lower()
         if any(mark in lower for mark in OUT_OF_MEMORY):
             raise BackendUnavailable(
-                f"{what}: no memory ({words})", hint="ask for less with --ctx or --slots"
+                f"{what}: no memory ({words})", hint=f"ask for less with {option('ctx')} or {option('slots')}"
             ) from error
         kind = UnsupportedArtifact if any(mark in lower for mark in UNSUPPORTED) else BadArtifact
         raise kind(f"{what}: {words}", hint="`edgellm doctor` names the onnxruntime in use") from error

@@ -1,0 +1,58 @@
+"""Backends with a format that the core does not know: `edgellm run NAME`, `edgellm run PATH --backend NAME`.
+
+No catalog and no header that the core reads says anything of such a model, so it is named, and nothing is chosen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from edgellm.app import context as app_context
+from edgellm.app import file_plan
+from edgellm.catalog.identify import identify
+from edgellm.contract.manager import plugins
+from edgellm.errors import BadArtifact, UnknownModel
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan
+from edgellm.types.request import SelectionRequest
+
+KNOWN_FORMATS = frozenset({"gguf", "onnx", "safetensors"})  # `catalog.identify` finds these
+
+
+def artifact(backend: str | None, path: str = "") -> Artifact | None:
+    """What the backend of that name opens in a format of its own: what lies at `path`, or, without one, no file at all.
+
+    None where there is no such backend, or where it says that it does not open this.
+    """
+    named = plugins().backends().get(backend or "")
+    if named is None or (path and not Path(path).exists()):
+        return None
+    paths, model = ((path,), Path(path).stem) if path else ((), named.name)
+    candidates = (Artifact(own, paths, model) for own in sorted(named.formats - KNOWN_FORMATS))
+    return next((candidate for candidate in candidates if not named.supports(candidate)), None)
+
+
+def identified(path: str, backend: str | None) -> Artifact:
+    """What lies at `path`; where the core knows no such format, as the backend that was asked for opens it.
+
+    Raises:
+        As `catalog.identify.identify`.
+    """
+    try:
+        return identify(path)
+    except (BadArtifact, UnknownModel):
+        own = artifact(backend, path)
+        if own is None:
+            raise
+        return own
+
+
+def plan(artifact: Artifact, backend: str, request: SelectionRequest) -> LaunchPlan:
+    """The plan for a backend that needs no file, with its usual settings.
+
+    Raises:
+        UnsupportedArtifact: it does not run here. Others: as `file_plan.unpredicted_plan`.
+    """
+    request = replace(request, backend=backend)
+    return file_plan.unpredicted_plan(artifact, file_plan.opened(app_context.here(), artifact, request), request)

@@ -1,0 +1,60 @@
+"""`timeout=`: until when the answer to one request must be there."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from edgellm.errors import TimedOut, UsageError
+from edgellm.runtime.session import Delivery, QueueSink
+
+T = TypeVar("T")
+
+
+class Deadline:
+    """Counts from the moment it is made. What has arrived by then can still be taken later."""
+
+    def __init__(self, timeout: float | None) -> None:
+        """`timeout` in seconds; None = wait as long as it takes.
+
+        Raises:
+            UsageError: no number of seconds.
+        """
+        if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout <= threading.TIMEOUT_MAX):
+            hint = "None waits as long as it takes"
+            raise UsageError(f"timeout={timeout!r} is no number of seconds above 0", hint=hint, param="timeout")
+        self._timeout = timeout
+        self._ends = None if timeout is None else time.monotonic() + timeout
+
+    def next_of(self, sink: QueueSink) -> Delivery:
+        """What arrives next. Raises TimedOut where nothing did in time."""
+        try:
+            return sink.get(self._left)
+        except queue.Empty:
+            raise self._passed() from None
+
+    async def keep(self, arriving: Awaitable[T]) -> T:
+        """The same for coroutines."""
+        if self._ends is None:
+            return await arriving
+        try:
+            async with asyncio.timeout(self._left):
+                return await arriving
+        except TimeoutError:
+            raise self._passed() from None
+
+    @property
+    def _left(self) -> float | None:
+        return None if self._ends is None else max(0.0, self._ends - time.monotonic())
+
+    def _passed(self) -> TimedOut:
+        assert self._timeout is not None
+        return TimedOut(
+            f"the answer was not complete after {self._timeout:g} s, and was ended",
+            hint="give it a longer timeout or less to do; stream() gives what came so far",
+            timeout=float(self._timeout),
+        )

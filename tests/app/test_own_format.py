@@ -1,0 +1,87 @@
+"""A backend whose format the core does not know is tried by its name: without a file, or with a path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from support import gguf_writer
+from support.refusals import refuses
+
+from edgellm.builtin.echo import EchoBackend
+from edgellm.cli.main import cli
+from edgellm.contract.manager import plugins
+from edgellm.errors import BadArtifact, UnknownModel, UnsupportedArtifact, UsageError
+from edgellm.sdk.client import EdgeLLM
+from edgellm.types.backend_reason import BackendOpens
+from edgellm.types.model import Artifact
+
+
+class Trial(EchoBackend):
+    """Needs no file."""
+
+    name, formats = "trial", frozenset({"trial"})
+
+    def supports(self, artifact: Artifact) -> list[str]:
+        return [] if artifact.format == "trial" else ["not trial"]
+
+
+class Shelf(EchoBackend):
+    """Opens files of its own."""
+
+    name, formats = "shelf", frozenset({"shelf", "gguf"})
+
+    def supports(self, artifact: Artifact) -> list[str]:
+        return [] if artifact.format == "shelf" and artifact.path.endswith(".shelf") else ["not a shelf"]
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for backend in (Trial(), Shelf()):
+        monkeypatch.setitem(plugins()._backends, backend.name, backend)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> str:
+    path = tmp_path / "book.shelf"
+    path.write_text("a model in a format of its own")
+    return str(path)
+
+
+def test_its_name_is_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    with EdgeLLM.load("trial", ctx=512, slots=2, isolate=False) as named:
+        assert named.chat("hello", temperature=0).text == "hello"
+        assert (named.plan.backend, named.plan.settings.n_ctx, named.plan.settings.n_slots) == ("trial", 512, 2)
+        assert BackendOpens("trial", "trial") in named.plan.reasons
+    with EdgeLLM.auto(backend="trial", isolate=False) as chosen:
+        assert chosen.chat("hello", temperature=0).text == "hello"
+
+
+def test_a_command_tries_it() -> None:
+    named = CliRunner().invoke(cli, ["run", "trial", "hello", "--no-isolate"])
+    by_flag = CliRunner().invoke(cli, ["run", "--backend", "trial", "--no-isolate"], input="hello")
+
+    assert (named.output, by_flag.output) == ("hello\n", "hello\n")
+
+
+def test_a_path_is_its_where_it_is_named(book: str, tmp_path: Path) -> None:
+    with EdgeLLM.load(book, backend="shelf", isolate=False) as llm:
+        assert (llm.plan.backend, llm.plan.artifact) == ("shelf", Artifact("shelf", (book,), "book"))
+        assert llm.chat("hello", temperature=0).text == "hello"
+    with refuses(BadArtifact):
+        EdgeLLM.load(book)
+    with refuses(UnsupportedArtifact):
+        EdgeLLM.load(str(gguf_writer.model().write(tmp_path / "tiny.gguf")), backend="trial")
+    with refuses(UnknownModel):
+        EdgeLLM.load("shelf")
+    with refuses(UnknownModel):
+        EdgeLLM.load(f"{book}.gone", backend="shelf")
+
+
+def test_what_has_no_meaning_for_it_is_refused() -> None:
+    with refuses(UsageError, param="quant"):
+        EdgeLLM.load("trial", quant="Q8_0")
+    with refuses(UsageError, param="backend"):
+        EdgeLLM.load("trial", backend="echo")

@@ -1,0 +1,90 @@
+"""Calls as the docs show them: the type of all that comes back is known. Read by basedpyright, never run."""
+
+from __future__ import annotations
+
+from typing import Literal, assert_type
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm import (
+    Completion,
+    ContextOverflow,
+    Delta,
+    Done,
+    EdgeLLM,
+    EdgeLLMError,
+    Message,
+    Sampling,
+    TimedOut,
+    WorkerCrashed,
+)
+
+
+def choose() -> None:
+    with EdgeLLM.auto(
+        task="code", ctx=4096, min_tps=5, max_memory="2GiB", backend="gguf", slots=2, gpu_layers="all", kv="q8_0"
+    ) as llm:
+        assert_type(llm, EdgeLLM)
+        assert_type(llm.state, Literal["loading", "ready", "failed", "closed"])
+        assert_type(llm.plan.artifact.model_id, str)
+        assert_type(llm.info.n_ctx, int)
+        assert_type(llm.explain(), str)
+    EdgeLLM.load("qwen3-4b", quant="Q4_K_M", threads=4, max_memory=2 * 1024**3, gpu_layers=10, offline=True)
+    EdgeLLM.load("tiny.gguf", options={"head": "q8"}, isolate=False, progress=lambda done, total, what: print(what))
+
+
+def ask(llm: EdgeLLM) -> None:
+    answer = llm.chat("Hello", max_tokens=10, stop="END", timeout=30, temperature=0, top_p=0.9, seed=None)
+    assert_type(answer, Completion)
+    assert_type(answer.text, str)
+    assert_type(answer.finish_reason, Literal["stop", "length", "cancelled"])
+    assert_type(answer.usage.completion_tokens, int)
+    conversation = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+    llm.chat(conversation, logit_bias=((65, -100.0),), stop=["a", "b"])
+    llm.chat([Message("user", "Hello")])
+    request = llm.request(conversation, sampling=Sampling(temperature=0.2, top_k=40), max_tokens=5)
+    events = llm.generate(request, timeout=2.5)
+    for event in events:
+        assert_type(event, Delta | Done)
+    events.close()
+
+
+def stream(llm: EdgeLLM) -> None:
+    events = llm.stream("Hello", min_p=0.05, repetition_penalty=1.1)
+    for event in events:
+        if isinstance(event, Delta):
+            assert_type(event.text, str)
+        else:
+            assert_type(event, Done)
+            assert_type(event.timings.decode_s, float)
+    events.close()
+
+
+async def ask_later(llm: EdgeLLM) -> None:
+    async with llm:
+        assert_type(await llm.achat("Hello", timeout=5, temperature=0.7), Completion)
+        events = llm.astream("Hello", top_k=5)
+        async for event in events:
+            assert_type(event, Delta | Done)
+        await events.aclose()
+        assert_type(await llm.aembed("Hello"), npt.NDArray[np.float32])
+
+
+def read(llm: EdgeLLM) -> None:
+    assert_type(llm.embed("Hello"), npt.NDArray[np.float32])
+    assert_type(llm.embed(["Hello", [104, 105]], dimensions=64, timeout=1), npt.NDArray[np.float32])
+    assert_type(llm.rerank("Hello?", ["Yes.", "No."]), npt.NDArray[np.float32])
+
+
+def mend(llm: EdgeLLM) -> None:
+    try:
+        llm.chat("Hello")
+    except ContextOverflow as error:
+        assert_type(error.n_prompt, int)
+    except TimedOut as error:
+        assert_type(error.timeout, float)
+    except WorkerCrashed as error:
+        assert_type(error.reason, str)
+    except EdgeLLMError as error:
+        assert_type(error.hint, str)
