@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -286,6 +287,15 @@ def test_an_embedding_model_is_planned_from_the_catalog(minilm: str) -> None:
 def test_threads_have_bounds(threads: int) -> None:
     with refuses(UsageError):
         launch.model_plan("echo", SelectionRequest(), threads=threads)
+
+
+@pytest.mark.model
+def test_a_plan_says_how_long_its_longest_step_takes(smollm2: str) -> None:
+    plan = launch.model_plan(smollm2, SelectionRequest())
+    assert plan.step_s is not None
+    assert 0.0 < plan.step_s < 600.0
+    fewer = launch.with_threads(replace(plan, settings=replace(plan.settings, n_threads_batch=8)), 2)
+    assert fewer.step_s == 4 * plan.step_s
 
 
 def test_threads_as_asked_are_a_reason() -> None:

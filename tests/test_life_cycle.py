@@ -86,6 +86,19 @@ def test_a_program_that_closes_nothing_leaves_nothing_and_says_nothing() -> None
     assert not psutil.pid_exists(int(pid))
 
 
+WARNS = """
+import logging
+from edgellm import EdgeLLM
+with EdgeLLM.load("echo") as llm:
+    logging.getLogger("edgellm.app.verify").warning("not for the app's standard error")
+"""
+
+
+def test_an_app_without_logging_gets_nothing_on_its_standard_error() -> None:
+    assert program(WARNS).stderr == ""
+    assert "not for" in program("import logging; logging.basicConfig()" + WARNS).stderr
+
+
 @both
 def test_its_text_says_what_it_is(isolate: bool) -> None:
     with EdgeLLM.load("echo", isolate=isolate) as llm:

@@ -14,6 +14,7 @@ from edgellm import settings
 from edgellm.cli._options import launches
 from edgellm.contract.backend import worker_environment
 from edgellm.errors import UsageError
+from edgellm.store.sources import pip
 
 
 def test_the_environment_is_read_anew_each_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -30,6 +31,31 @@ def test_a_level_that_is_none_is_refused_when_it_is_asked_for(monkeypatch: pytes
     assert settings.current().log == "loud"
     with refuses(UsageError):
         _ = settings.current().log_level
+
+
+@pytest.mark.parametrize(("written", "seconds"), [("", None), ("0", 0.0), ("2", 2.0), ("1.5", 1.5)])
+def test_when_a_worker_counts_as_hung(monkeypatch: pytest.MonkeyPatch, written: str, seconds: float | None) -> None:
+    monkeypatch.setenv("EDGELLM_HUNG_AFTER", written)
+    assert settings.current().hung_after_s == seconds
+
+
+@pytest.mark.parametrize("written", ["soon", "-1", "nan", "1e9"])
+def test_a_time_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    monkeypatch.setenv("EDGELLM_HUNG_AFTER", written)
+    with refuses(UsageError):
+        _ = settings.current().hung_after_s
+
+
+SECRETS = "HF_TOKEN HUGGING_FACE_HUB_TOKEN EDGELLM_API_KEY AWS_SECRET_ACCESS_KEY AWS_ACCESS_KEY_ID PGPASSWORD my_passwd"
+HARMLESS = "PATH HTTPS_PROXY TOKENIZERS_PARALLELISM KEYBOARD MONKEY OMP_NUM_THREADS PIP_INDEX_URL EDGELLM_LOG"
+
+
+def test_what_looks_like_a_secret_reaches_no_process_that_we_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in f"{SECRETS} {HARMLESS}".split():
+        monkeypatch.setenv(name, "kept")
+    for given in (settings.variables(), worker_environment(None), pip.environment()):
+        assert given.keys().isdisjoint(SECRETS.split())
+        assert given.keys() >= set(HARMLESS.split())
 
 
 @click.command()

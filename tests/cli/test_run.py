@@ -20,10 +20,20 @@ from edgellm.cli import run as module
 from edgellm.cli.run import command
 from edgellm.errors import BadTemplate, UnsupportedTask, UsageError
 from edgellm.sdk.client import EdgeLLM
+from edgellm.types.drift import Drift
 
 
 def invoke(*arguments: str, text: str | None = None) -> Result:
     return CliRunner().invoke(command, ["echo", "--no-isolate", *arguments], input=text, standalone_mode=False)
+
+
+def test_stats_tell_what_differs_from_its_prediction() -> None:
+    with EdgeLLM.load("echo") as llm:
+        assert module._drifts(llm) == []
+        llm.verification.drifts = (Drift("decode", "m", "Q4_K_M", 6.0, 12.0, None),)
+        (line,) = module._drifts(llm)
+    assert line.startswith("decode of m Q4_K_M")
+    assert "edgellm calibrate" in line
 
 
 def test_a_prompt_is_answered_once() -> None:

@@ -47,6 +47,22 @@ def test_the_whole_group_is_killed(tmp_path, error):
     wait_until(lambda: not any(psutil.pid_exists(int(pid)) for pid in pid_file.read_text().split()))
 
 
+LEAVES = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+print(child.pid)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_what_a_helper_leaves_behind_is_killed():
+    with Child([sys.executable, "-c", LEAVES]) as process:
+        assert process.wait(PATIENCE_S)
+
+    assert process.returncode == 0
+    wait_until(lambda: not psutil.pid_exists(int(process.log)))
+
+
 # Waits for a helper in its main thread and for one in another, as a launch that asks its sources does.
 WAITS = """
 import os, sys, threading
