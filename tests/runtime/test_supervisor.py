@@ -425,6 +425,7 @@ def test_a_worker_outlives_the_thread_that_asked_for_it(open_session: OpenSessio
     """The death signal of a worker follows the thread that started it."""
     with ThreadPoolExecutor(1) as pool:
         session = pool.submit(open_session).result()
+        assert pool.submit(lambda: session.info).result()
     assert ask(session, "hi").end()[0] == "hi"
     assert session.restarts == 0
 
