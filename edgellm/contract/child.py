@@ -37,14 +37,14 @@ _ENDINGS = ("SIGTERM", "SIGHUP")  # a service manager's, and a closed terminal's
 
 
 @dataclass(slots=True)
-class _Ending:
+class Ending:
     """What the handler of `ended_with_us` and the threads that start children tell each other."""
 
     number: int = 0  # the signal that came; 0 = none
     held: bool = False  # the main thread is where a handler must not raise
 
 
-_ending = _Ending()
+_ending = Ending()
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,10 +243,12 @@ def last_line(text: str) -> str:
 
 
 @contextlib.contextmanager
-def ended_with_us() -> Iterator[None]:
+def ended_with_us() -> Iterator[Ending]:
     """In the main thread: SIGTERM and SIGHUP end all children, then raise SystemExit (128 + number).
 
-    What is ignored (under nohup) stays ignored.
+    What is ignored (under nohup) stays ignored, and what has a handler keeps it. Python drops what is raised in some
+    places (in a `__del__`, in a callback of native code): then it is raised at the end of the block, and until there
+    the `number` of what this yields tells.
     """
 
     def end(number: int, _frame: FrameType | None) -> None:
@@ -263,11 +265,14 @@ def ended_with_us() -> Iterator[None]:
     for number in replaced:
         signal.signal(number, end)
     try:
-        yield
+        yield _ending
+        if _ending.number:
+            raise SystemExit(128 + _ending.number)
     finally:
         for number in replaced:
             signal.signal(number, before[number])
-        _ending.number = 0
+        if replaced:  # otherwise a block around this one has to know
+            _ending.number = 0
 
 
 @contextlib.contextmanager

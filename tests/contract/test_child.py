@@ -155,6 +155,33 @@ def test_a_signal_while_a_helper_starts_ends_it(tmp_path, thread):
     wait_until(lambda: not psutil.pid_exists(int(pid_file.read_text())))
 
 
+# Python prints and drops what is raised in a `__del__`.
+DROPS = """
+import os, signal
+from edgellm.contract.child import ended_with_us
+
+class Dropped:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000):
+            pass
+
+with ended_with_us() as ending:
+    with ended_with_us():
+        pass
+    Dropped()
+    print(ending.number, flush=True)
+print("went on", flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_a_signal_whose_exception_python_drops_ends_us_all_the_same():
+    dropping = subprocess.run([sys.executable, "-c", DROPS], capture_output=True, timeout=PATIENCE_S, check=False)
+
+    assert (dropping.returncode, dropping.stdout.strip()) == (128 + signal.SIGTERM, b"15")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 def test_what_nohup_ignores_stays_ignored():
     before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)}
