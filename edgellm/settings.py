@@ -10,6 +10,11 @@ EDGELLM_ALLOW_HTTP 1 = fetch from http:// addresses of other machines, too
 EDGELLM_API_KEY    key the server asks for
 EDGELLM_LOG        how much the worker logs to standard error: DEBUG, INFO, WARNING, ERROR
 EDGELLM_HUNG_AFTER seconds of silence after which a worker counts as hung, 0 = never; unset = by the predicted speed
+EDGELLM_LOG_FORMAT how log lines look: text, json
+EDGELLM_HOST       address and
+EDGELLM_PORT       port that `edgellm serve` listens on
+
+Backends read variables of their own, which begin with EDGELLM_ and their name; any other means nothing (`strangers`).
 
 config folder/models.toml   catalog rows of your own        (platformdirs user_config)
 data_dir/models/      model files, by sha256          (platformdirs user_data)
@@ -23,9 +28,10 @@ command runs (`override`). They never touch this process's environment; a proces
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,12 +40,19 @@ import platformdirs
 
 from edgellm.errors import UsageError
 
+LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 MOST_SECONDS = 86400
 # Of names of variables. What a process does not get, native code that reads a hostile file in it cannot pass on.
 _SECRET = re.compile(
     r"(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|APIKEY|CREDENTIAL)S?(_|$)|(^|_)KEYS?(_|$)", re.IGNORECASE
 )
+PREFIX = "EDGELLM_"
+_NAMES = (
+    "HOME", "PLUGINS", "OFFLINE", "MODELS", "MODELS_DIR", "MAX_RATE", "ALLOW_HTTP", "API_KEY", "LOG", "LOG_FORMAT",
+    "HUNG_AFTER", "HOST", "PORT",
+)  # fmt: skip
+NAMES = frozenset(PREFIX + name for name in _NAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +69,7 @@ class Environment:
     api_key: str | None = None
     log: str = "ERROR"  # as the user wrote it
     hung_after: str = ""  # as the user wrote it; "" = by the predicted speed
+    log_format: str = "text"  # as the user wrote it
 
     @classmethod
     def of(cls, values: Mapping[str, str]) -> Environment:
@@ -74,6 +88,7 @@ class Environment:
             api_key=values.get("EDGELLM_API_KEY") or None,
             log=values.get("EDGELLM_LOG") or "ERROR",
             hung_after=values.get("EDGELLM_HUNG_AFTER", ""),
+            log_format=values.get("EDGELLM_LOG_FORMAT") or "text",
         )
 
     @property
@@ -113,6 +128,31 @@ class Environment:
             hint = f"write seconds, 0 (never) to {MOST_SECONDS}, or unset it"
             raise UsageError(f"EDGELLM_HUNG_AFTER={self.hung_after!r} is no time", hint=hint)
         return seconds
+
+    @property
+    def line_format(self) -> str:
+        """Of log lines, one of LOG_FORMATS.
+
+        Raises:
+            UsageError: EDGELLM_LOG_FORMAT is none of them.
+        """
+        if self.log_format not in LOG_FORMATS:
+            hint = f"one of {', '.join(LOG_FORMATS)}, or unset it"
+            raise UsageError(f"EDGELLM_LOG_FORMAT={self.log_format!r} is no format of lines", hint=hint)
+        return self.log_format
+
+
+def strangers(values: Mapping[str, str], backends: Iterable[str]) -> dict[str, str]:
+    """The variables that look like ours and mean nothing, each with the name that may be meant ("" = none is near).
+
+    Args:
+        backends: names of backends; variables that begin with one are its own.
+    """
+    own = tuple(f"{PREFIX}{name.upper()}_" for name in backends)
+    unknown = [name for name in values if name.startswith(PREFIX) and name not in NAMES and not name.startswith(own)]
+    # Without what all have in common, which would make any two look alike.
+    near = {name: difflib.get_close_matches(name[len(PREFIX) :], _NAMES, n=1, cutoff=0.5) for name in sorted(unknown)}
+    return {name: PREFIX + names[0] if names else "" for name, names in near.items()}
 
 
 def _is_on(value: str) -> bool:
@@ -154,6 +194,7 @@ def variables() -> dict[str, str]:
         "models_dirs": lambda folders: ("EDGELLM_MODELS_DIR", os.pathsep.join(map(str, folders))),
         "max_rate": lambda rate: ("EDGELLM_MAX_RATE", rate),
         "log": lambda level: ("EDGELLM_LOG", level),
+        "log_format": lambda form: ("EDGELLM_LOG_FORMAT", form),
     }
     inherited = {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
     return inherited | dict(spelled[name](value) for name, value in _flags.items())

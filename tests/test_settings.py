@@ -58,6 +58,30 @@ def test_what_looks_like_a_secret_reaches_no_process_that_we_start(monkeypatch: 
         assert given.keys() >= set(HARMLESS.split())
 
 
+def test_a_format_of_lines_that_is_none_is_refused_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGELLM_LOG_FORMAT", "xml")
+    with refuses(UsageError):
+        _ = settings.current().line_format
+
+
+def test_variables_that_mean_nothing_are_found_with_the_name_that_may_be_meant() -> None:
+    values = dict.fromkeys(
+        [*settings.NAMES, "EDGELLM_LOG_LEVEL", "EDGELLM_PORTS", "EDGELLM_ZZZ", "EDGELLM_ECHO_X"], "1"
+    )
+
+    assert settings.strangers(values | {"HOME": "/"}, ["echo"]) == {
+        "EDGELLM_LOG_LEVEL": "EDGELLM_LOG",
+        "EDGELLM_PORTS": "EDGELLM_PORT",
+        "EDGELLM_ZZZ": "",
+    }
+
+
+def test_every_name_is_explained() -> None:
+    explained = {line.split()[0] for line in (settings.__doc__ or "").splitlines() if line.startswith("EDGELLM_")}
+
+    assert explained == settings.NAMES
+
+
 @click.command()
 @launches
 def command(**options: object) -> None:

@@ -46,10 +46,12 @@ class WorkerSession(Session):
     """See `runtime.session.Session`."""
 
     def __init__(self, plan: LaunchPlan) -> None:
-        """Raises UsageError where EDGELLM_LOG or EDGELLM_HUNG_AFTER means nothing: the worker could only die of it."""
+        """Raises UsageError where EDGELLM_LOG, EDGELLM_LOG_FORMAT or EDGELLM_HUNG_AFTER means nothing: a worker would
+        only die of it."""
         super().__init__()
-        _ = settings.current().log_level
-        self._limits = limits(plan, settings.current().hung_after_s)
+        environment = settings.current()
+        _ = environment.log_level, environment.line_format
+        self._limits = limits(plan, environment.hung_after_s)
         self._plan = plan
         # A backend that is not there is the worker's to refuse.
         self._environment = worker_environment(plugins().backends().get(plan.backend))

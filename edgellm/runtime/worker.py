@@ -8,10 +8,8 @@ On Linux the kernel ends one that hangs then.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -22,7 +20,7 @@ from edgellm.contract.child import pipes
 from edgellm.contract.confine import confine
 from edgellm.contract.manager import plugins
 from edgellm.errors import BackendUnavailable, option, speak_in_flags
-from edgellm.runtime import wire
+from edgellm.runtime import logs, wire
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
 
@@ -36,7 +34,8 @@ def main() -> None:
     # A service manager signals every process of a service: the parent decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    logging.basicConfig(stream=sys.stderr, level=settings.current().log_level)
+    environment = settings.current()
+    logs.set_up(environment.log_level, environment.line_format)
     up, down = pipes()
     _offer_to_oom_killer()
     launch = _read(down)
