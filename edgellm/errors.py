@@ -96,10 +96,13 @@ class ContextOverflow(UsageError):
         self.index = index
 
     @classmethod
-    def of_text(cls, name: str, index: int, n_prompt: int, n_ctx: int, *, beside: str = "") -> Self:
+    def of_text(
+        cls, name: str, index: int, n_prompt: int, n_ctx: int, *, beside: str = "", at_least: bool = False
+    ) -> Self:
         """One text of several is too long: `"input[3] has 900 tokens, the context holds 512"`."""
+        count = f"at least {n_prompt}" if at_least else str(n_prompt)
         return cls(
-            f"{name}[{index}]{beside} has {n_prompt} tokens, the context holds {n_ctx}",
+            f"{name}[{index}]{beside} has {count} tokens, the context holds {n_ctx}",
             hint=f"send shorter pieces, or start with a longer context ({option('ctx')}) where the model allows it",
             n_prompt=n_prompt,
             n_ctx=n_ctx,

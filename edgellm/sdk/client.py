@@ -24,12 +24,12 @@ from edgellm.contract.manager import plugins
 from edgellm.errors import BadTemplate, EdgeLLMError, UnsupportedTask, UsageError
 from edgellm.runtime.session import AsyncSink, QueueSink, Session, SessionState
 from edgellm.sdk.deadline import Deadline
-from edgellm.sdk.embeddings import EmbeddingMethods
+from edgellm.sdk.embeddings import EmbeddingMethods, submit
 from edgellm.store.library import silent
 from edgellm.types.event import Completion, Delta, Done, Event, Vectors
 from edgellm.types.options import LaunchKeywords, LaunchOptions, SelectionKeywords
 from edgellm.types.plan import Decision, LaunchPlan
-from edgellm.types.request import GenerationRequest, Message, Sampling, SamplingKeywords
+from edgellm.types.request import GenerationRequest, Message, Sampling, SamplingKeywords, check_prompt
 
 if TYPE_CHECKING:
     from edgellm.contract.engine import EngineInfo
@@ -214,8 +214,10 @@ class EdgeLLM(EmbeddingMethods):
                 f"{self.plan.artifact.name} answers no chat: it turns texts into vectors or scores",
                 hint="use EdgeLLM.embed or rerank, or /v1/embeddings of `edgellm serve`; name a chat model to chat",
             )
+        conversation = _messages(messages)
+        check_prompt([message.content for message in conversation], info.n_ctx)
         # Models that can think or not are chosen and scored as not thinking (docs/selection.md).
-        prompt = self._template.render(_messages(messages), add_generation_prompt=True, enable_thinking=False)
+        prompt = self._template.render(conversation, add_generation_prompt=True, enable_thinking=False)
         # Templates often write the BOS token themselves; a second one would spoil the answer.
         has_bos = bool(info.bos_text) and prompt.startswith(info.bos_text)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
@@ -224,7 +226,7 @@ class EdgeLLM(EmbeddingMethods):
     def generate(self, request: GenerationRequest, *, timeout: float | None = None) -> Generator[Event, None, None]:
         """Continue a prompt as it stands. Raises as `chat` does."""
         deadline, sink = Deadline(timeout), QueueSink()
-        request_id = self._session.submit(request, sink)
+        request_id = submit(self._session, request, sink)
         try:
             while True:
                 outcome = deadline.next_of(sink)
@@ -251,7 +253,7 @@ class EdgeLLM(EmbeddingMethods):
     ) -> AsyncGenerator[list[Event], None]:
         """As `agenerate`, with the events that are there at the same time in one list, for code that forwards them."""
         deadline, sink = Deadline(timeout), AsyncSink()
-        request_id = self._session.submit(request, sink)
+        request_id = submit(self._session, request, sink)
         try:
             while True:
                 outcomes = await deadline.keep(sink.get_all())

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from edgellm.errors import ContextOverflow, EdgeLLMError, UsageError
-from edgellm.runtime.session import AsyncSink, Delivery, QueueSink, Session
+from edgellm.runtime.session import AsyncSink, Delivery, QueueSink, Session, Sink
 from edgellm.sdk.deadline import Deadline
 from edgellm.types.event import Vectors
-from edgellm.types.request import MAX_INPUTS, EmbeddingRequest, RerankRequest
+from edgellm.types.request import MAX_INPUTS, EmbeddingRequest, Request, RerankRequest, check_context
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,6 +78,17 @@ def requests(texts: Texts, dimensions: int | None) -> list[EmbeddingRequest]:
     return [EmbeddingRequest(tuple(inputs[at : at + MAX_INPUTS]), dimensions) for at in range(0, len(many), MAX_INPUTS)]
 
 
+def submit(session: Session, request: Request, sink: Sink) -> int:
+    """`Session.submit`, for which a text that no context of the model holds is not sent to the worker.
+
+    Raises:
+        ContextOverflow; what `Session.submit` raises.
+    """
+    if session.was_ready:
+        check_context(request, session.info.n_ctx)
+    return session.submit(request, sink)
+
+
 def ask(
     session: Session, batch: Sequence[EmbeddingRequest | RerankRequest], timeout: float | None = None
 ) -> list[Vectors]:
@@ -85,7 +96,7 @@ def ask(
     deadline, sinks = Deadline(timeout), [QueueSink() for _ in batch]
     ids: list[int] = []
     try:
-        ids.extend(session.submit(request, sink) for request, sink in zip(batch, sinks, strict=True))
+        ids.extend(submit(session, request, sink) for request, sink in zip(batch, sinks, strict=True))
         return [_vectors(deadline.next_of(sink), number) for number, sink in enumerate(sinks)]
     finally:
         _cancel(session, ids)
@@ -98,7 +109,7 @@ async def aask(
     deadline, sinks = Deadline(timeout), [AsyncSink() for _ in batch]
     ids: list[int] = []
     try:
-        ids.extend(session.submit(request, sink) for request, sink in zip(batch, sinks, strict=True))
+        ids.extend(submit(session, request, sink) for request, sink in zip(batch, sinks, strict=True))
         return [_vectors(await deadline.keep(sink.get()), number) for number, sink in enumerate(sinks)]
     finally:
         _cancel(session, ids)

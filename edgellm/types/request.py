@@ -14,7 +14,7 @@ from typing import Any, Literal, TypedDict
 
 import msgspec
 
-from edgellm.errors import UsageError
+from edgellm.errors import ContextOverflow, UsageError, option
 
 Task = Literal["chat", "code", "agent", "embed"]
 ROLES = ("system", "user", "assistant")
@@ -25,6 +25,10 @@ MAX_COUNT = 2**31
 MAX_CTX = 2**24  # 16 times what the catalog's models were trained for at most
 MAX_LAYERS = 9999  # the deepest model of the catalog has 80 blocks
 MAX_INPUTS = 2048  # texts of one request to embed or to rerank, as OpenAI's API allows
+MAX_BIASES = 1024
+MAX_STOPS = 16
+# The longest tokens of the vocabularies in use are runs of 128 blanks; other text has 2 to 5 bytes a token.
+MAX_TOKEN_BYTES = 128
 MAX_REQUEST_BYTES = 64 * 1024**2  # no context holds so much text
 TOKEN_BYTES = 5  # of an id on the wire, at most (MessagePack)
 
@@ -128,7 +132,8 @@ _SAMPLING_RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("top_p", lambda value: 0.0 < value <= 1.0, "above 0, at most 1"),
     ("min_p", lambda value: 0.0 <= value <= 1.0, "0 to 1"),
     ("typical_p", lambda value: 0.0 < value <= 1.0, "above 0, at most 1"),
-    ("repetition_penalty", lambda value: 0.0 < value <= 10.0, "above 0, at most 10"),
+    # A smaller one makes logits infinite.
+    ("repetition_penalty", lambda value: 0.01 <= value <= 10.0, "0.01 to 10"),
     ("frequency_penalty", lambda value: -2.0 <= value <= 2.0, "-2 to 2"),
     ("presence_penalty", lambda value: -2.0 <= value <= 2.0, "-2 to 2"),
     ("penalty_last_n", lambda value: -1 <= value < MAX_COUNT, "-1 (all), 0 (none) or a number of tokens"),
@@ -159,7 +164,7 @@ class Sampling(msgspec.Struct, frozen=True):
         for name, is_allowed, allowed in _SAMPLING_RANGES:
             value = getattr(self, name)
             _check(is_allowed(value), f"{name}={value}", allowed)
-        _check(len(self.logit_bias) <= 1024, "logit_bias", "at most 1024 tokens")
+        _check(len(self.logit_bias) <= MAX_BIASES, "logit_bias", f"at most {MAX_BIASES} tokens")
         for token, bias in self.logit_bias:
             _check(
                 0 <= token < MAX_COUNT and -100.0 <= bias <= 100.0,
@@ -200,7 +205,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
         _check_size(self, (self.prompt, *self.stop))
         limit = self.max_tokens
         _check(limit is None or 1 <= limit < MAX_COUNT, f"max_tokens={limit}", "1 or more")
-        _check(len(self.stop) <= 16, "stop", "at most 16 strings")
+        _check(len(self.stop) <= MAX_STOPS, "stop", f"at most {MAX_STOPS} strings")
         _check(all(0 < len(s) <= 1024 for s in self.stop), "stop", "strings of 1 to 1024 characters")
 
 
@@ -232,6 +237,43 @@ class RerankRequest(msgspec.Struct, frozen=True, tag=True):
 
 
 Request = GenerationRequest | EmbeddingRequest | RerankRequest
+
+
+def check_context(request: Request, n_ctx: int) -> None:
+    """Refuse what is too long for a context of `n_ctx` tokens however it is cut: cutting takes a second a megabyte.
+
+    Raises:
+        ContextOverflow
+    """
+    if isinstance(request, GenerationRequest):
+        check_prompt((request.prompt,), n_ctx)
+        return
+    texts = request.inputs if isinstance(request, EmbeddingRequest) else request.documents
+    name, beside = ("input", 0) if isinstance(request, EmbeddingRequest) else ("documents", _bytes_of(request.query))
+    for index, text in enumerate(texts):
+        least = _least_tokens(beside + _bytes_of(text)) if isinstance(text, str) else len(text)
+        if least > n_ctx:
+            raise ContextOverflow.of_text(name, index, least, n_ctx, at_least=isinstance(text, str))
+
+
+def check_prompt(texts: Sequence[str], n_ctx: int) -> None:
+    """`check_context` for a prompt that will hold all of these.
+
+    Raises:
+        ContextOverflow
+    """
+    least = _least_tokens(sum(map(_bytes_of, texts)))
+    if least >= n_ctx:
+        raise ContextOverflow(
+            f"the prompt has at least {least} tokens, the context holds {n_ctx} and the answer needs one",
+            hint=f"shorten the prompt, or start with a longer context ({option('ctx')})",
+            n_prompt=least,
+            n_ctx=n_ctx,
+        )
+
+
+def _least_tokens(n_bytes: int) -> int:
+    return -(-n_bytes // MAX_TOKEN_BYTES)
 
 
 @functools.cache
