@@ -11,7 +11,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test same-outputs test-all docs typing slow test-arm64 check bench bench-start bench-serve bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine onnx-parity onnx-exporters ternary-parity sanitize fuzz soak soak-downloads clean python \
+.PHONY: help setup serve test same-outputs test-all docs typing slow test-arm64 check bench attack bench-start bench-serve bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine onnx-parity onnx-exporters ternary-parity sanitize fuzz soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -67,6 +67,9 @@ bench: setup ## measure what the runtime costs per token, compared with a bare l
 
 bench-start: setup ## measure what a start costs, compared with the interpreter alone (ARGS="--base OTHER/.venv/bin/python" compares two checkouts)
 	$(BIN)/python benchmarks/start.py $(ARGS)
+
+attack: setup ## attack a server of one's own, and measure what other clients notice (ARGS="--model smollm2-135m-instruct")
+	$(BIN)/python benchmarks/attack.py $(ARGS)
 
 bench-speed: setup ## compare predicted with measured speeds, for 14 types of 4 models (ARGS="qwen3-0.6b --quants Q8_0")
 	$(BIN)/python benchmarks/speed.py $(ARGS)

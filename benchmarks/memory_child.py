@@ -32,7 +32,10 @@ def main() -> None:
     found: dict[str, object] = {}
     with listener.bind("127.0.0.1", 0) as socket, EdgeLLM(replace(plan, settings=wanted)) as llm:
         server = listener.Listener(
-            create_app(llm, api_key=None, host="127.0.0.1"), started=lambda: None, draining=lambda _: None
+            create_app(llm, api_key=None, host="127.0.0.1"),
+            started=lambda: None,
+            draining=lambda _: None,
+            overdue=llm.close,
         )
 
         def ask() -> None:

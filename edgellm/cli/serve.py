@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
+import os
+import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,24 +23,57 @@ if TYPE_CHECKING:
     from edgellm.server.listener import Listener
 
 PORT = 8642
+DRAIN_S = 8.0  # `docker stop` kills after 10 seconds
 INTERRUPTED = 130
 LEVELS = ("error", "warning", "info", "debug")
+Say = Callable[[str], None]
+_log = logging.getLogger("edgellm.serve")
 
 
 @click.command()
 @launches
 @slots
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others need an API key.")
-@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 = any free port.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    envvar="EDGELLM_HOST",
+    show_envvar=True,
+    show_default=True,
+    help="Address to listen on; others need an API key.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=PORT,
+    envvar="EDGELLM_PORT",
+    show_envvar=True,
+    show_default=True,
+    help="0 = any free port.",
+)
 @click.option("--api-key", metavar="KEY", help="Ask for this key; better EDGELLM_API_KEY, which no process list shows.")
+@click.option(
+    "--drain",
+    type=click.FloatRange(min=0),
+    default=DRAIN_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long running answers may go on after the first signal to stop.",
+)
 @click.option("--log-level", type=click.Choice(LEVELS), help="How much to log to standard error (default: warning).")
+@click.option(
+    "--log-format",
+    type=click.Choice(("text", "json")),
+    help="Log everything that is said in this form, from level info on.",
+)
 def command(
     *,
     model: str | None,
     host: str,
     port: int,
     api_key: str | None,
+    drain: float,
     log_level: str | None,
+    log_format: str | None,
     isolate: bool,
     **options: Any,
 ) -> int:
@@ -49,14 +88,14 @@ def command(
 
     key = api_key or settings.current().api_key
     middleware.check_bind(host, key)
-    _set_up_logging(log_level)
-    # Taken first: a port that is in use must not come out after a long download.
-    with listener.bind(host, port) as socket:
-        with ended_with_us():
-            plan, decision = make_plan(model, launch_options(**options))
-        click.echo(headline(plan))
+    say, warn = _set_up_logging(log_level, log_format)
+    _tell_strangers(warn)
+    # The port first: one that is in use must not come out after a long download.
+    with _ends_clean(), _hangups_refused(warn), listener.bind(host, port) as socket, ended_with_us() as ending:
+        plan, decision = make_plan(model, launch_options(**options))
+        say(headline(plan))
         for reason in plan.reasons:
-            click.echo(f"  {explain.sentence(reason)}")
+            say(f"  {explain.sentence(reason)}")
         from edgellm.sdk.client import EdgeLLM
         from edgellm.server.app import create_app
 
@@ -64,11 +103,15 @@ def command(
         try:
             server = listener.Listener(
                 create_app(llm, api_key=key, host=host),
-                started=lambda: click.echo(f"Open {listener.url(socket)} (API: {listener.url(socket)}/v1)"),
-                draining=_say_draining,
-                access_log=log_level in ("info", "debug"),
+                started=lambda: say(f"Open {listener.url(socket)} (API: {listener.url(socket)}/v1)"),
+                draining=functools.partial(_say_draining, warn, drain),
+                overdue=llm.close,
+                drain_s=drain,
             )
-            failures = _watch_loading(llm, server)
+            failures = _watch_loading(llm, server, say)
+            _stop_on_hangup(server)
+            if ending.number:
+                server.stop()
             server.run(sockets=[socket])
         finally:
             llm.close()
@@ -77,16 +120,74 @@ def command(
     return INTERRUPTED if server.forced else 0
 
 
-def _set_up_logging(level: str | None) -> None:
-    logging.basicConfig(level=(level or "warning").upper(), format="%(levelname)s %(name)s: %(message)s")
-    if level is not None:
-        from edgellm import settings
+def _set_up_logging(level: str | None, form: str | None) -> tuple[Say, Say]:
+    """How to say what happens, and how to warn: both log where a form of lines is asked for."""
+    from edgellm import settings
+    from edgellm.runtime import logs
 
-        # The worker's, too.
-        click.get_current_context().with_resource(settings.override(log=level.upper()))
+    given = {} if level is None else {"log": level.upper()}
+    if form is not None:
+        given["log_format"] = form
+    # The worker's, too.
+    click.get_current_context().with_resource(settings.override(**given))
+    logs.set_up((level or ("warning" if form is None else "info")).upper(), settings.current().line_format)
+    if form is None:
+        return click.echo, functools.partial(click.echo, err=True)
+    _log.setLevel(logging.INFO)
+    return _log.info, _log.warning
 
 
-def _watch_loading(llm: EdgeLLM, server: Listener) -> list[Exception]:
+def _tell_strangers(warn: Say) -> None:
+    from edgellm import settings
+    from edgellm.contract.manager import plugins
+
+    for name, near in settings.strangers(os.environ, plugins().backends()).items():
+        warn(f"The variable {name} means nothing" + (f"; did you mean {near}?" if near else "."))
+
+
+@contextlib.contextmanager
+def _ends_clean() -> Iterator[None]:
+    """A service manager that stops us gets status 0, whatever we were at."""
+    try:
+        yield
+    except SystemExit as leaving:
+        if leaving.code not in [128 + number for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)) if number]:
+            raise
+        click.get_current_context().exit(0)
+
+
+@contextlib.contextmanager
+def _hangups_refused(warn: Say) -> Iterator[None]:
+    """SIGHUP says that the terminal is gone, which ends us. Where there is none, it asks to reload: not possible."""
+
+    def refuse(_number: int, _frame: FrameType | None) -> None:
+        warn("SIGHUP changes nothing: a server does not read its settings again; start it anew.")
+
+    if not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL or _has_terminal():
+        yield
+        return
+    signal.signal(signal.SIGHUP, refuse)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def _stop_on_hangup(server: Listener) -> None:
+    """Where the terminal goes away from now on, running answers are finished."""
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal():
+        signal.signal(signal.SIGHUP, server.handle_exit)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def _watch_loading(llm: EdgeLLM, server: Listener, say: Say) -> list[Exception]:
     """Say when the model is loaded. A model that cannot be loaded ends the server; the list then holds the reason."""
     failures: list[Exception] = []
     began = time.monotonic()
@@ -99,11 +200,11 @@ def _watch_loading(llm: EdgeLLM, server: Listener) -> list[Exception]:
                 failures.append(error)
                 server.stop()
         else:
-            click.echo(f"Ready after {time.monotonic() - began:.1f} s. Ctrl-C stops.")
+            say(f"Ready after {time.monotonic() - began:.1f} s. Ctrl-C stops.")
 
     threading.Thread(target=wait, name="edgellm-loading", daemon=True).start()
     return failures
 
 
-def _say_draining(n_requests: int) -> None:
-    click.echo(f"Finishing {counted(n_requests, 'request')}; Ctrl-C again stops at once.", err=True)
+def _say_draining(warn: Say, drain: float, n_requests: int) -> None:
+    warn(f"Finishing {counted(n_requests, 'request')}, for at most {drain:g} s; a second signal stops at once.")

@@ -8,7 +8,7 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -18,16 +18,17 @@ from edgellm.errors import EdgeLLMError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server import embeddings, openai, openapi, state
 from edgellm.server.errors import HttpError
-from edgellm.server.middleware import MAX_BODY_BYTES, Guard
+from edgellm.server.intake import Intake
+from edgellm.server.middleware import Guard
 from edgellm.server.openapi import Operation
-from edgellm.server.responses import failure, not_routed
+from edgellm.server.responses import failure, hung_up, not_routed
 from edgellm.server.served_model import ServedModel
 
 WEB = Path(__file__).parent / "web"
 
 
 def create_app(
-    llm: EdgeLLM, *, api_key: str | None = None, host: str = "127.0.0.1", max_body_bytes: int = MAX_BODY_BYTES
+    llm: EdgeLLM, *, api_key: str | None = None, host: str = "127.0.0.1", intake: Intake | None = None
 ) -> Starlette:
     """The ASGI app that serves `llm`, which may still be loading. The caller closes `llm`.
 
@@ -35,14 +36,23 @@ def create_app(
         api_key: required of every request except those for the page, the documentation and /health; None = only
             loopback names are answered.
         host: the name that the server is bound to, which is answered too.
+        intake: limits of what requests may hold.
     """
     model = ServedModel(llm)
     operations = [*openai.operations(model), *embeddings.operations(model), *state.operations(model)]
-    return Starlette(
+    app = Starlette(
         routes=[*(operation.route() for operation in operations), _openapi(operations), *_pages()],
-        middleware=[Middleware(Guard, api_key=api_key, names=(host,), max_body=max_body_bytes)],
-        exception_handlers={EdgeLLMError: failure, HttpError: failure, HTTPException: not_routed},
+        middleware=[Middleware(Guard, api_key=api_key, names=(host,), intake=intake or Intake())],
+        exception_handlers={
+            EdgeLLMError: failure,
+            HttpError: failure,
+            HTTPException: not_routed,
+            ClientDisconnect: hung_up,
+        },
     )
+    # A redirect would repeat the Host that the client sent.
+    app.router.redirect_slashes = False
+    return app
 
 
 def _openapi(operations: list[Operation]) -> Route:

@@ -10,14 +10,13 @@ from typing import TypeVar
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from edgellm.server import sse
+from edgellm.server import request_log, sse
 from edgellm.server.openapi import REFUSALS, Operation
 from edgellm.server.responses import JSONResponse, client_closed
 from edgellm.server.schemas import response
 from edgellm.server.schemas.embeddings import EmbeddingBody, RerankBody
 from edgellm.server.served_model import ServedModel, overflow_names
 from edgellm.types.event import Vectors
-from edgellm.types.request import EmbeddingRequest, RerankRequest
 
 TAG = "OpenAI"
 B = TypeVar("B", EmbeddingBody, RerankBody)
@@ -47,15 +46,12 @@ def operations(model: ServedModel) -> list[Operation]:
 
 async def _vectors(model: ServedModel, request: Request, body_type: type[B]) -> tuple[B, Vectors | None]:
     """The body and the model's result; None if the client has gone."""
-    raw = await request.body()
     with overflow_names(body_type.text_field):
-        body, to_compute = await asyncio.to_thread(_read, model, raw, body_type)
-        return body, await sse.unless_gone(request.receive, model.llm.avectors(to_compute))
-
-
-def _read(model: ServedModel, raw: bytes, body_type: type[B]) -> tuple[B, EmbeddingRequest | RerankRequest]:
-    body = model.read(raw, body_type)
-    return body, body.to_request()
+        body, to_compute = await model.receive(request, body_type, lambda body: body.to_request())
+        vectors = await sse.unless_gone(request.receive, model.llm.avectors(to_compute))
+        if vectors is not None:
+            request_log.of_scope(request.scope).usage = vectors.usage
+        return body, vectors
 
 
 def _embedding_list(model: ServedModel, body: EmbeddingBody, vectors: Vectors) -> JSONResponse:

@@ -23,11 +23,15 @@ RETRY_AFTER_S = 1
 
 
 class HttpError(Exception):
-    """A request that is refused because of its path, method, headers or size. `status` is the HTTP status."""
+    """A request that is refused because of its path, method, headers or size. `status` is the HTTP status.
 
-    def __init__(self, status: int, message: str, *, code: str, hint: str = "") -> None:
+    `closes`: what follows on the connection is not to be read.
+    """
+
+    def __init__(self, status: int, message: str, *, code: str, hint: str = "", closes: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.closes = closes
         self.message = f"{message}; {hint}" if hint else message
         self.code = code
 
@@ -41,13 +45,20 @@ def status_of(error: Exception) -> int:
 
 def describe(error: Exception) -> dict[str, Any]:
     """The body of the response to a request that failed."""
-    message, code, param = "internal error; the server's log has the details", "internal_error", None
+    message, param = "internal error; the server's log has the details", None
     if isinstance(error, HttpError):
-        message, code = error.message, error.code
+        message = error.message
     elif isinstance(error, EdgeLLMError):
-        message, code = str(error), OPENAI_CODES.get(type(error), error.code)
+        message = str(error)
         param = (error.param or None) if isinstance(error, UsageError) else None
-    return {"error": {"message": message, "type": _type(status_of(error)), "param": param, "code": code}}
+    return {"error": {"message": message, "type": _type(status_of(error)), "param": param, "code": code_of(error)}}
+
+
+def code_of(error: Exception) -> str:
+    """The stable name of an error, as clients of OpenAI's API expect it."""
+    if isinstance(error, HttpError):
+        return error.code
+    return OPENAI_CODES.get(type(error), error.code) if isinstance(error, EdgeLLMError) else "internal_error"
 
 
 def encode(error: Exception) -> bytes:

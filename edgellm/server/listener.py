@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 import sys
@@ -12,6 +13,12 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from edgellm.errors import UsageError
+from edgellm.server.connection import Connection
+from edgellm.server.crowd import BACKLOG, Crowd, Deadlines, most_connections
+
+# `docker stop` kills after 10 seconds.
+DRAIN_S = 8.0
+LAST_WORDS_S = 1.0  # to write that an answer was cut off
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -59,25 +66,49 @@ def url(listener: socket.socket) -> str:
 
 
 class Listener(uvicorn.Server):
-    """Runs an app until a signal arrives or `stop()` is called. Requests in flight are finished first.
+    """Runs an app until a signal arrives or `stop()` is called. Requests in flight have some seconds to be finished.
 
     Attributes:
         forced: a second signal ended the requests in flight.
     """
 
     def __init__(
-        self, app: ASGIApp, *, started: Callable[[], None], draining: Callable[[int], None], access_log: bool = False
+        self,
+        app: ASGIApp,
+        *,
+        started: Callable[[], None],
+        draining: Callable[[int], None],
+        overdue: Callable[[], None],
+        drain_s: float = DRAIN_S,
+        deadlines: Deadlines = Deadlines(),  # noqa: B008 - frozen
+        most: int | None = None,
     ) -> None:
-        """`started` is called when it listens, `draining` with the number of requests in flight."""
+        """
+        Args:
+            started: called when it listens.
+            draining: called with the number of requests in flight when it stops.
+            overdue: called, in a thread, `drain_s` seconds later: has to end the requests that are still in flight.
+            most: connections at the same time; None = as many as there are descriptors for.
+        """
         # h11 limits the size of headers and httptools does not. It costs 10 us more for each streamed token and 120 us
         # more for each request. Loop "auto" uses uvloop where it is installed.
         super().__init__(
             uvicorn.Config(
-                app, http="h11", log_config=None, access_log=access_log, server_header=False, lifespan="off", ws="none"
+                app,
+                http=Connection,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                ws="none",
+                backlog=BACKLOG,
             )
         )
+        self.server_state = Crowd(most or most_connections(), deadlines)
         self._on_started = started
         self._on_draining = draining
+        self._on_overdue = overdue
+        self._drain_s = drain_s
         self.forced = False
 
     def stop(self) -> None:
@@ -90,7 +121,18 @@ class Listener(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self.server_state.tasks:
             self._on_draining(len(self.server_state.tasks))
-        await super().shutdown(sockets)
+        cutting = asyncio.create_task(self._cut())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cutting.cancel()
+
+    async def _cut(self) -> None:
+        """End what is not finished in time: first so that clients are told, then so that nothing is left."""
+        await asyncio.sleep(self._drain_s)
+        await asyncio.wait([asyncio.create_task(asyncio.to_thread(self._on_overdue))], timeout=LAST_WORDS_S)
+        await asyncio.sleep(LAST_WORDS_S)
+        self._abort()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """At the first signal take no new connections and finish the requests in flight; at the second, end them."""
@@ -98,6 +140,9 @@ class Listener(uvicorn.Server):
             self.should_exit = True
             return
         self.forced = True
+        self._abort()
+
+    def _abort(self) -> None:
         for connection in list(self.server_state.connections):
             # To the app the client went away, so it cancels the request.
             connection.transport.abort()

@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import hmac
 import logging
+import re
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgellm.errors import EdgeLLMError, Unauthorized, UsageError
-from edgellm.server import errors
+from edgellm.server import errors, request_log
 from edgellm.server.errors import HttpError
+from edgellm.server.intake import Incoming, Intake
+from edgellm.server.request_log import RequestRecord
 from edgellm.store.http import is_loopback
 
-MAX_BODY_BYTES = 10 * 1024**2
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 # These need no key: the page and the documentation are the same for everyone, and /health tells nothing private.
 OPEN_PATHS = frozenset({"/", "/health", "/docs", "/openapi.json", "/favicon.ico"})
 OPEN_PREFIX = "/web/"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SINGLE_HEADERS = frozenset({b"host", b"origin", b"content-type", b"content-encoding", b"authorization"})
+UTF_8 = (b"charset=utf-8", b'charset="utf-8"')
+# Not a parser of addresses, which would find a name in `evil.com@127.0.0.1`.
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 _log = logging.getLogger("edgellm.server")
 
 _CSP = "default-src 'none'; script-src 'self'; style-src 'self'{inline}; img-src 'self' data:; connect-src 'self'; "
@@ -52,57 +57,61 @@ def check_bind(host: str, api_key: str | None) -> None:
 
 
 class Guard:
-    """Wraps an ASGI app.
+    """Wraps an ASGI app, and keeps the record of each request.
 
     With a key, it is required for every path except OPEN_PATHS and those below OPEN_PREFIX. Without one, only requests
     to loopback names and `names` are answered.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, api_key: str | None = None, names: Iterable[str] = (), max_body: int = MAX_BODY_BYTES
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, intake: Intake, api_key: str | None = None, names: Iterable[str] = ()) -> None:
         self._app = app
+        self._intake = intake
         self._key = api_key.encode() if api_key else None
         self._names = LOOPBACK_NAMES | {name.lower().strip("[]") for name in names}
-        self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        secured = _Secured(send, scope["path"])
+        record = RequestRecord.begin(scope)
+        body = Incoming(receive, self._intake)
+        secured = _Secured(send, scope["path"], record, body)
         try:
-            self._check(scope)
-        except (HttpError, EdgeLLMError) as error:
-            await respond(secured, error)
-            return
-        try:
-            await self._app(scope, _Bounded(receive, self._max_body), secured)
+            await self._answer(scope, body, secured)
         except Exception as error:
+            record.error = errors.code_of(error)
             if secured.started:
                 raise  # the server drops the connection, so that a client cannot take half an answer for a whole one
-            _log.error("%s %s failed", scope["method"], scope["path"], exc_info=error)
+            if not isinstance(error, (HttpError, EdgeLLMError)):
+                _log.error("%s %s failed (%s)", scope["method"], scope["path"], record.id, exc_info=error)
             await respond(secured, error)
+        finally:
+            body.release()
+            record.end()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._check(scope)
+        await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+        headers = _single(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
         if self._key is None:
             self._check_host(host)
+        _check_framing(scope["http_version"], headers)
         if scope["method"] not in SAFE_METHODS:
             _check_origin(headers.get(b"origin"), host)
-            _check_media_type(headers.get(b"content-type", b""))
-            _check_length(headers.get(b"content-length", b"0"), self._max_body)
+            _check_content(headers)
+            length = headers.get(b"content-length", b"0")
+            if not length.isdigit() or int(length[:20]) > self._intake.max_body:
+                raise self._intake.too_large()
         if self._key is not None and not _is_open(scope["path"]):
             _check_key(headers.get(b"authorization", b""), self._key)
 
     def _check_host(self, host: str) -> None:
         """A foreign page whose name resolves to this machine (DNS rebinding) still sends its own name."""
-        try:
-            name = urlsplit(f"//{host}").hostname
-        except ValueError:
-            name = None
-        if name not in self._names:
+        match = _HOST.fullmatch(host)
+        if match is None or match[1].strip("[]").lower() not in self._names or int(match[2] or 0) > 65535:
             raise HttpError(
                 403,
                 f"this server does not answer to the host {host[:80]!r}",
@@ -112,42 +121,31 @@ class Guard:
 
 
 class _Secured:
-    """`send` that adds the security headers."""
+    """`send` that adds the security headers and the id, and lets go of the body where the answer begins."""
 
-    def __init__(self, send: Send, path: str) -> None:
+    def __init__(self, send: Send, path: str, record: RequestRecord, body: Incoming) -> None:
         self._send = send
         self._csp = _DOCS if path == "/docs" else _STRICT
+        self._record = record
+        self._body = body
         self.started = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
-            headers = [*message.get("headers", ()), *_ALWAYS, (b"content-security-policy", self._csp)]
-            message = {**message, "headers": headers}
+            self._body.release()
+            self._record.responds(message["status"])
+            own = ((b"content-security-policy", self._csp), (request_log.HEADER, self._record.id.encode()))
+            message = {**message, "headers": [*message.get("headers", ()), *_ALWAYS, *own]}
         await self._send(message)
-
-
-class _Bounded:
-    """`receive` that enforces the size limit on bodies that come without a length."""
-
-    def __init__(self, receive: Receive, limit: int) -> None:
-        self._receive = receive
-        self._limit = limit
-        self._left = limit
-
-    async def __call__(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.request":
-            self._left -= len(message.get("body", b""))
-            if self._left < 0:
-                raise _too_large(self._limit)
-        return message
 
 
 async def respond(send: Send, error: Exception) -> None:
     """Send the whole response to a request that failed."""
     status, body = errors.status_of(error), errors.encode(error)
     headers = [*errors.headers_of(status), (b"content-length", str(len(body)).encode())]
+    if isinstance(error, HttpError) and error.closes:
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -156,15 +154,32 @@ def _is_open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
 
 
+def _single(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The headers by name. Of two of a name, a proxy may go by one and we by the other."""
+    by_name: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in by_name and name in SINGLE_HEADERS:
+            raise HttpError(400, f"the header {name.decode()} was sent twice", code="ambiguous", hint="send it once")
+        by_name[name] = value
+    return by_name
+
+
+def _check_framing(version: str, headers: dict[bytes, bytes]) -> None:
+    """Requests whose end two servers could see in two places."""
+    if version not in ("1.0", "1.1"):
+        spoken = f"HTTP/{version} is not spoken here"
+        raise HttpError(505, spoken, code="wrong_version", hint="use HTTP/1.1", closes=True)
+    if b"transfer-encoding" in headers and b"content-length" in headers:
+        both = "both a length and a transfer encoding were sent"
+        raise HttpError(400, both, code="ambiguous", hint="send one of them", closes=True)
+
+
 def _check_origin(origin: bytes | None, host: str) -> None:
     """Browsers name the page that sends a request; only our own page is allowed."""
     if origin is None:
         return
-    try:
-        netloc = urlsplit(origin.decode("latin-1")).netloc.lower()
-    except ValueError:
-        netloc = ""
-    if netloc != host.lower() or not host:
+    scheme, _, netloc = origin.decode("latin-1").lower().partition("://")
+    if scheme not in ("http", "https") or netloc != host.lower() or not host:
         raise HttpError(
             403,
             f"requests from pages of {origin.decode('latin-1')[:80]!r} are not answered",
@@ -173,21 +188,20 @@ def _check_origin(origin: bytes | None, host: str) -> None:
         )
 
 
-def _check_media_type(content_type: bytes) -> None:
-    media_type = content_type.split(b";")[0].strip().lower()
-    if media_type != b"application/json":
-        shown = media_type.decode("latin-1")[:80] or "nothing"
-        raise HttpError(
-            415,
-            f"the content type is {shown!r}",
-            code="wrong_content_type",
-            hint="send content-type: application/json",
-        )
-
-
-def _check_length(length: bytes, limit: int) -> None:
-    if not length.isdigit() or int(length[:20]) > limit:
-        raise _too_large(limit)
+def _check_content(headers: dict[bytes, bytes]) -> None:
+    """Only JSON as it stands, in UTF-8."""
+    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+    media_type, *parameters = headers.get(b"content-type", b"").lower().replace(b" ", b"").split(b";")
+    charsets = [one for one in parameters if one.startswith(b"charset=")]
+    if media_type == b"application/json" and encoding == b"identity" and all(one in UTF_8 for one in charsets):
+        return
+    shown = b"; ".join([media_type or b"nothing", *charsets]).decode("latin-1")[:80]
+    raise HttpError(
+        415,
+        f"the content type is {shown!r}, the encoding {encoding.decode('latin-1')[:40]!r}",
+        code="wrong_content_type",
+        hint="send content-type: application/json in UTF-8, not compressed",
+    )
 
 
 def _check_key(authorization: bytes, key: bytes) -> None:
@@ -195,7 +209,3 @@ def _check_key(authorization: bytes, key: bytes) -> None:
     # In constant time: the duration must not show how much of a guess is right.
     if not hmac.compare_digest(credentials.strip(), key) or scheme.lower() != b"bearer":
         raise Unauthorized("the API key is missing or wrong", hint="send the header Authorization: Bearer KEY")
-
-
-def _too_large(limit: int) -> HttpError:
-    return HttpError(413, f"the body is larger than {limit} bytes", code="body_too_large", hint="send less text")

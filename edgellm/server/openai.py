@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -21,7 +20,6 @@ from edgellm.server.schemas import response
 from edgellm.server.schemas.request import BodyT, ChatBody, CompletionBody
 from edgellm.server.served_model import ServedModel, overflow_names
 from edgellm.types.event import Delta, Done, Event
-from edgellm.types.request import GenerationRequest
 
 TAG = "OpenAI"
 
@@ -135,17 +133,10 @@ async def _answer(
     model: ServedModel, request: Request, body_type: type[BodyT], chunks_type: type[ChatChunks | TextChunks]
 ) -> ASGIApp:
     """Read the body, then stream the answer or send it whole."""
-    raw = await request.body()
     with overflow_names(body_type.text_field):
-        # A long body and a model's own template take time: not in the event loop that all streams share.
-        body, generation = await asyncio.to_thread(_read, model, raw, body_type)
-        chunks, event_lists = chunks_type(model, body.include_usage), model.llm.aevents(generation)
+        body, generation = await model.receive(request, body_type, lambda body: body.to_request(model.llm))
+        chunks, event_lists = chunks_type(model, body.include_usage), model.events(request, generation)
         return await (_stream if body.stream else _whole)(request, chunks, event_lists)
-
-
-def _read(model: ServedModel, raw: bytes, body_type: type[BodyT]) -> tuple[BodyT, GenerationRequest]:
-    body = model.read(raw, body_type)
-    return body, body.to_request(model.llm)
 
 
 async def _whole(request: Request, chunks: ChatChunks | TextChunks, event_lists: sse.EventLists) -> ASGIApp:

@@ -8,7 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edgellm.server import errors
+from edgellm.server import errors, request_log
 from edgellm.server.errors import HttpError
 
 # nginx's "client closed request": no client reads it, but a log does.
@@ -30,8 +30,14 @@ def client_closed() -> Response:
     return Response(status_code=CLIENT_CLOSED)
 
 
-async def failure(_: Request, error: Exception) -> Response:
+async def hung_up(_: Request, __: Exception) -> Response:
+    """The response to a request whose client went away while it sent its body."""
+    return client_closed()
+
+
+async def failure(request: Request, error: Exception) -> Response:
     """The response to a request that ended with an `EdgeLLMError` or an `HttpError`."""
+    request_log.of_scope(request.scope).error = errors.code_of(error)
     status = errors.status_of(error)
     headers = {name.decode(): value.decode() for name, value in errors.headers_of(status)}
     return Response(errors.encode(error), status, headers)

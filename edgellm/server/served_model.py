@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import TypeVar
+
+from starlette.requests import ClientDisconnect, Request
 
 from edgellm.errors import ContextOverflow, UnknownModel
 from edgellm.sdk.client import EdgeLLM
+from edgellm.server import request_log
 from edgellm.server.errors import HttpError
 from edgellm.server.schemas.fields import Body
+from edgellm.server.sse import EventLists
+from edgellm.server.turns import Turns
+from edgellm.types.request import GenerationRequest
 
+MadeT = TypeVar("MadeT")
+LARGE_BYTES = 64 * 1024  # of a body; reading a smaller one takes about a millisecond
 # Names that always mean the model that is served: some clients cannot be told another one.
 ALIASES = ("default", "edgellm")
 
@@ -25,20 +35,49 @@ class ServedModel:
     def __init__(self, llm: EdgeLLM) -> None:
         self.llm = llm
         self.created = int(time.time())
+        self._reading_large = asyncio.Lock()
+        self._turns = Turns(llm.plan.settings.n_slots)
 
     @property
     def id(self) -> str:
         return self.llm.plan.artifact.name
 
-    def read(self, raw: bytes, body_type: type[Body]) -> Body:
-        """The body of a request for this model.
+    async def receive(
+        self, request: Request, body_type: type[Body], make: Callable[[Body], MadeT]
+    ) -> tuple[Body, MadeT]:
+        """The body of a request for this model, and what `make` makes of it.
 
         Raises:
-            UsageError, UnsupportedField: the body is wrong; UnknownModel, HttpError: as `require`.
+            UsageError, UnsupportedField: the body is wrong; UnknownModel, HttpError: as `require`; what `make` raises;
+            ClientDisconnect: nobody waits for the answer any more.
         """
-        body = body_type.read(raw)
-        self.require(body.model)
-        return body
+        raw = await request.body()
+
+        def read() -> tuple[Body, MadeT]:
+            body = body_type.read(raw)
+            self.require(body.model)
+            return body, make(body)
+
+        # A model's own template takes time: not in the event loop that all streams share.
+        if len(raw) <= LARGE_BYTES:
+            return await asyncio.to_thread(read)
+        # Threads share one lock of the interpreter. Many of them would keep the event loop from it in turn.
+        async with self._reading_large:
+            if await request.is_disconnected():
+                raise ClientDisconnect
+            return await asyncio.to_thread(read)
+
+    async def events(self, request: Request, generation: GenerationRequest) -> EventLists:
+        """The answer to `request`, once it is its client's turn."""
+        record = request_log.of_scope(request.scope)
+        async with aclosing(self.llm.aevents(generation)) as event_lists:
+            async with self._turns.turn(record.client):
+                events = await anext(event_lists)
+            record.sees(events)
+            yield events
+            async for events in event_lists:
+                record.sees(events)
+                yield events
 
     def require(self, name: str | None) -> None:
         """Check that requests for `name` can be answered now.

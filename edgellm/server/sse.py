@@ -14,7 +14,8 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
-from edgellm.server import errors
+from edgellm.server import errors, request_log
+from edgellm.server.request_log import RequestRecord
 from edgellm.types.event import Delta, Done, Event
 
 T = TypeVar("T")
@@ -53,12 +54,14 @@ class EventStream:
         self._event_lists = event_lists
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record = request_log.of_scope(scope)
         try:
-            await unless_gone(receive, self._write(send))
+            if await unless_gone(receive, self._write(send, record)) is None:
+                record.error = request_log.CLIENT_CLOSED
         finally:
             await self._event_lists.aclose()
 
-    async def _write(self, send: Send) -> None:
+    async def _write(self, send: Send, record: RequestRecord) -> bool:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         try:
             await _put(send, self._chunks.first() + self._encode(self._first))
@@ -68,8 +71,10 @@ class EventStream:
             # The status has been sent, so the error is sent as an event; OpenAI's clients raise it.
             if errors.status_of(error) == 500:
                 _log.exception("a stream failed")
+            record.error = errors.code_of(error)
             await _put(send, b"data: " + errors.encode(error) + b"\n\n")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return True
 
     def _encode(self, events: list[Event]) -> bytes:
         chunks = self._chunks

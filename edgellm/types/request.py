@@ -249,9 +249,10 @@ def check_context(request: Request, n_ctx: int) -> None:
         check_prompt((request.prompt,), n_ctx)
         return
     texts = request.inputs if isinstance(request, EmbeddingRequest) else request.documents
-    name, beside = ("input", 0) if isinstance(request, EmbeddingRequest) else ("documents", _bytes_of(request.query))
+    name, query = ("input", "") if isinstance(request, EmbeddingRequest) else ("documents", request.query)
+    beside = _utf8_length(query)
     for index, text in enumerate(texts):
-        least = _least_tokens(beside + _bytes_of(text)) if isinstance(text, str) else len(text)
+        least = _least_tokens(beside + _utf8_length(text)) if isinstance(text, str) else len(text)
         if least > n_ctx:
             raise ContextOverflow.of_text(name, index, least, n_ctx, at_least=isinstance(text, str))
 
@@ -262,7 +263,7 @@ def check_prompt(texts: Sequence[str], n_ctx: int) -> None:
     Raises:
         ContextOverflow
     """
-    least = _least_tokens(sum(map(_bytes_of, texts)))
+    least = _least_tokens(sum(map(_utf8_length, texts)))
     if least >= n_ctx:
         raise ContextOverflow(
             f"the prompt has at least {least} tokens, the context holds {n_ctx} and the answer needs one",
@@ -274,6 +275,11 @@ def check_prompt(texts: Sequence[str], n_ctx: int) -> None:
 
 def _least_tokens(n_bytes: int) -> int:
     return -(-n_bytes // MAX_TOKEN_BYTES)
+
+
+def _utf8_length(text: str) -> int:
+    # Lone surrogates are refused later, with all else that cannot be sent.
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
 @functools.cache

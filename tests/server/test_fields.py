@@ -120,6 +120,9 @@ def test_every_sampling_field_arrives() -> None:
         ("penalty_last_n", 2**40),
         ("logit_bias", {"1": 200}),
         ("logit_bias", {"word": 1}),
+        ("logit_bias", {"00": 1, "0": 2}),
+        ("repetition_penalty", 0.009),
+        ("repetition_penalty", 5e-324),
         ("logit_bias", {"99999999999999999999": 1}),
     ],
 )

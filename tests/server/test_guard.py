@@ -13,6 +13,7 @@ from support.waiting import PATIENCE_S
 
 from edgellm.errors import UsageError
 from edgellm.server import middleware
+from edgellm.server.intake import MAX_BODY_BYTES, Intake
 
 BODY = {"messages": [{"role": "user", "content": "hello"}]}
 KEY = "s3cret-key"
@@ -78,7 +79,21 @@ def test_paths_that_climb_need_the_key(locked: Live) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1@evil", "", "["]
+    "host",
+    [
+        "evil.example",
+        "evil.example:80",
+        "localhost.evil.example",
+        "127.0.0.1@evil",
+        "",
+        "[",
+        "evil.com@127.0.0.1",
+        "user:pw@localhost",
+        "127.0.0.1/evil.com",
+        "127.0.0.1?evil.com",
+        "127.0.0.1:80:80",
+        "127.0.0.1:99999",
+    ],
 )
 def test_a_foreign_host_is_refused(live: Live, host: str) -> None:
     raw = _raw(live.url, f"GET /v1/models HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
@@ -95,6 +110,50 @@ def test_loopback_hosts_are_answered(live: Live, host: str) -> None:
 def test_the_bound_name_is_answered(serve: Servers) -> None:
     live = serve(host="127.0.0.2")
     assert live.http.get("/v1/models", headers={"host": "127.0.0.2:80"}).status_code == 200
+
+
+def test_the_host_is_not_repeated_in_a_redirect(locked: Live) -> None:
+    headers = {"host": "evil.example", "authorization": f"Bearer {KEY}"}
+    answer = locked.http.get("/health/", headers=headers, follow_redirects=False)
+
+    assert refusal(answer) == (404, "unknown_path")
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/docs", "/v1/models"])
+def test_monitors_may_ask_for_the_head_alone(live: Live, path: str) -> None:
+    answer = live.http.head(path)
+
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        ("Transfer-Encoding: chunked\r\nContent-Length: 2", 400, "ambiguous"),
+        ("Content-Length: 2\r\nContent-Type: text/plain", 400, "ambiguous"),
+        ("Content-Length: 2\r\nOrigin: http://127.0.0.1\r\nOrigin: http://evil.example", 400, "ambiguous"),
+        ("Content-Length: 2\r\nContent-Encoding: gzip", 415, "wrong_content_type"),
+    ],
+)
+def test_what_two_readers_could_read_in_two_ways_is_refused(live: Live, sent: str, status: int, code: str) -> None:
+    head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    raw = _raw(live.url, f"{head}Connection: close\r\n{sent}\r\n\r\n{{}}", to_end=True)
+
+    assert raw.startswith(f"HTTP/1.1 {status}".encode())
+    assert f'"{code}"'.encode() in raw
+
+
+def test_a_connection_is_closed_where_the_end_of_a_request_is_not_sure(live: Live) -> None:
+    head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    raw = _raw(live.url, f"{head}Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n", to_end=True)
+
+    assert b"connection: close" in raw
+
+
+def test_only_versions_that_it_speaks_are_answered(live: Live) -> None:
+    raw = _raw(live.url, "GET /health HTTP/2.0\r\nHost: 127.0.0.1\r\n\r\n", to_end=True)
+
+    assert b'"wrong_version"' in raw
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1", "file://", "http://127.0.0.1:1"])
@@ -115,7 +174,17 @@ def test_no_origin_is_reflected(live: Live) -> None:
         assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "", "multipart/form-data"])
+@pytest.mark.parametrize("scheme", ["ftp", "chrome-extension"])
+def test_pages_of_another_scheme_may_not_send(live: Live, scheme: str) -> None:
+    origin = live.url.replace("http", scheme, 1)
+
+    assert refusal(live.post("/v1/chat/completions", BODY, headers={"origin": origin})) == (403, "wrong_origin")
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/json; charset=utf-16", "text/plain", "application/x-www-form-urlencoded", "", "multipart/form-data"],
+)
 def test_forms_of_other_pages_do_not_pass(live: Live, content_type: str) -> None:
     answer = live.http.post("/v1/chat/completions", content=b"{}", headers={"content-type": content_type})
     assert refusal(answer) == (415, "wrong_content_type")
@@ -127,14 +196,14 @@ def test_json_with_a_charset_passes(live: Live) -> None:
 
 
 def test_a_body_that_says_it_is_too_large_is_refused(serve: Servers) -> None:
-    small = serve(max_body_bytes=1000)
+    small = serve(intake=Intake(max_body=1000))
 
     assert refusal(small.chat("x" * 2000)) == (413, "body_too_large")
     assert small.chat("x").status_code == 200
 
 
 def test_a_body_without_a_length_is_cut_at_the_limit(serve: Servers) -> None:
-    small = serve(max_body_bytes=1000)
+    small = serve(intake=Intake(max_body=1000))
     answer = small.http.post(
         "/v1/chat/completions", content=iter([b"x" * 600, b"x" * 600]), headers={"content-type": "application/json"}
     )
@@ -143,7 +212,7 @@ def test_a_body_without_a_length_is_cut_at_the_limit(serve: Servers) -> None:
 
 def test_ten_mebibytes_are_the_limit(live: Live) -> None:
     head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-    head += f"Content-Length: {middleware.MAX_BODY_BYTES + 1}\r\n\r\n"
+    head += f"Content-Length: {MAX_BODY_BYTES + 1}\r\n\r\n"
     assert _raw(live.url, head).startswith(b"HTTP/1.1 413")
 
 
@@ -171,15 +240,15 @@ def test_answers_cannot_be_framed_sniffed_or_scripted(live: Live, path: str) -> 
     assert headers["x-content-type-options"] == "nosniff"
 
 
-def _raw(url: str, request: str) -> bytes:
-    """The answer to a request as it stands: a client would tidy it up."""
+def _raw(url: str, request: str, *, to_end: bool = False) -> bytes:
+    """The answer to a request as it stands: a client would tidy it up. `to_end`: until the server closes."""
     host, _, port = url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
         connection.sendall(request.encode())
         received = b""
         while part := connection.recv(65536):
             received += part
-            if b"\r\n\r\n" in received and b"Content-Length" in request.encode():
+            if not to_end and b"\r\n\r\n" in received and b"Content-Length" in request.encode():
                 break
     return received
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from edgellm.app import launch
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server import listener
 from edgellm.server.app import create_app
+from edgellm.server.crowd import Deadlines
 from edgellm.types.plan import Decision, LaunchPlan
 from edgellm.types.request import SelectionRequest
 from support.waiting import PATIENCE_S
@@ -35,6 +37,11 @@ class Live:
 
     def release(self) -> None:
         os.kill(self.llm._session.pid, signal.SIGCONT)  # type: ignore[attr-defined]
+
+    def connection(self, source: str = "127.0.0.1") -> socket.socket:
+        """A connection of one's own, for what no HTTP client would send. `source`: the address it comes from."""
+        host, _, port = self.url.removeprefix("http://").partition(":")
+        return socket.create_connection((host, int(port)), PATIENCE_S, (source, 0))
 
     def post(self, path: str, body: Any = None, **more: Any) -> httpx.Response:
         return self.http.post(path, json=body, **more)
@@ -64,18 +71,27 @@ class Servers:
         ctx: int = 4096,
         wait: bool = True,
         decision: Decision | None = None,
+        deadlines: Deadlines | None = None,
+        most: int | None = None,
         **app: Any,
     ) -> Live:
         self._patch.setenv("EDGELLM_ECHO_STEP_S", str(step_s))
         self._patch.setenv("EDGELLM_ECHO_LOAD_S", str(load_s))
         llm = EdgeLLM(plan or echo_plan(ctx, slots), decision=decision)
-        socket = listener.bind("127.0.0.1", 0)
+        bound = listener.bind("127.0.0.1", 0)
         listening = threading.Event()
-        server = listener.Listener(create_app(llm, **app), started=listening.set, draining=lambda n: None)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
+        server = listener.Listener(
+            create_app(llm, **app),
+            started=listening.set,
+            draining=lambda n: None,
+            overdue=llm.close,
+            deadlines=deadlines or Deadlines(),
+            most=most,
+        )
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
         assert listening.wait(PATIENCE_S)
-        url = listener.url(socket)
+        url = listener.url(bound)
         live = Live(url, llm, server, httpx.Client(base_url=url, timeout=PATIENCE_S))
         self._running.append((live, thread))
         if wait:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -49,7 +51,8 @@ class Command:
 
 
 @contextlib.contextmanager
-def serving(*arguments: str, **environment: str) -> Iterator[Command]:
+def serving(*arguments: str, terminal: int | None = None, **environment: str) -> Iterator[Command]:
+    """In a session without a terminal, or with the one given."""
     process = subprocess.Popen(
         [sys.executable, "-m", "edgellm", "serve", *arguments],
         stdout=subprocess.PIPE,
@@ -57,6 +60,9 @@ def serving(*arguments: str, **environment: str) -> Iterator[Command]:
         stdin=subprocess.DEVNULL,
         text=True,
         env={**os.environ, **environment},
+        start_new_session=True,
+        preexec_fn=None if terminal is None else lambda: fcntl.ioctl(terminal, termios.TIOCSCTTY, 0),
+        pass_fds=() if terminal is None else (terminal,),
     )
     with process:
         command = Command(process)

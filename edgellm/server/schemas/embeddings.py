@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from edgellm.errors import UsageError
 from edgellm.server.schemas.fields import NeutralValues, RequestBody
-from edgellm.types.request import MAX_COUNT, EmbeddingRequest, RerankRequest
+from edgellm.types.request import MAX_COUNT, MAX_INPUTS, EmbeddingRequest, RerankRequest
 
 _IDS = {"type": "array", "items": {"type": "integer"}}
 _TEXTS = {"type": "array", "items": {"type": "string"}}
@@ -28,6 +28,7 @@ class EmbeddingBody(RequestBody, kw_only=True):
     text_field = "input"
     example = '{"input": "..."}'
     IGNORED = ("user",)
+    max_values = 1_100_000  # as many texts as are allowed, of as many ids as most such models read, and some
 
     input: Input
     encoding_format: Annotated[
@@ -55,7 +56,7 @@ class RerankBody(RequestBody, kw_only=True):
     IGNORED = ("user",)
 
     query: str
-    documents: list[str]
+    documents: Annotated[list[str], Meta(max_length=MAX_INPUTS)]
     top_n: Annotated[int | None, Meta(description="Only this many of the best; absent: all.")] = None
     return_documents: Annotated[bool | None, Meta(description="Repeat each document in its result.")] = None
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar,
 import msgspec
 
 from edgellm.errors import UnsupportedField, UsageError
+from edgellm.server.schemas.counts import MAX_VALUES, check_counts
 
 # Python's float() makes an infinity of 1e999, which the range of its field then refuses by name; msgspec would not.
 _decode = msgspec.json.Decoder(float_hook=float).decode
@@ -42,6 +43,7 @@ class RequestBody(Fields, kw_only=True):
 
     text_field: ClassVar[str]  # the field with the text that the model reads
     example: ClassVar[str]  # shown when a body is not an object
+    max_values: ClassVar[int] = MAX_VALUES
 
     model: Annotated[
         str | None,
@@ -62,6 +64,7 @@ class RequestBody(Fields, kw_only=True):
 
     @classmethod
     def _read(cls, body: bytes) -> Self:
+        check_counts(body, cls.max_values)
         try:
             fields = _decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -9,9 +9,10 @@ from msgspec import Meta
 from edgellm.errors import UnsupportedField, UsageError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server.schemas.fields import Fields, FieldValues, NeutralValues, RequestBody, shortened
-from edgellm.types.request import GenerationRequest, Message, Sampling
+from edgellm.types.request import MAX_BIASES, MAX_INPUTS, MAX_STOPS, GenerationRequest, Message, Sampling
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+MAX_MESSAGES = 4096  # of a conversation, and parts of one message
 # OpenAI's default for /v1/completions; chat has none.
 COMPLETION_MAX_TOKENS = 16
 _SAMPLING = Sampling.__struct_fields__
@@ -41,7 +42,7 @@ class ChatMessage(Fields, kw_only=True):
     NOT_SUPPORTED_VALUES: ClassVar[FieldValues] = {"role": ("tool", "function")}
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | Annotated[list[TextPart], Meta(max_length=MAX_MESSAGES)]
 
     def to_message(self) -> Message:
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
@@ -66,12 +67,14 @@ class GenerationBody(RequestBody, kw_only=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = None
-    stop: str | list[str] | None = None
+    stop: str | Annotated[list[str], Meta(max_length=MAX_STOPS)] | None = None
     temperature: float | None = None
     top_p: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    logit_bias: Annotated[dict[str, float] | None, Meta(description="Token id, as text, to bias.")] = None
+    logit_bias: Annotated[
+        Annotated[dict[str, float], Meta(max_length=MAX_BIASES)] | None, Meta(description="Token id, as text, to bias.")
+    ] = None
     seed: int | None = None
     top_k: Annotated[int | None, Meta(description="Extension. Keep the k most likely tokens; 0 = off.")] = None
     min_p: Annotated[
@@ -133,7 +136,7 @@ class ChatBody(GenerationBody, kw_only=True):
         "prompt_cache_retention",
     )
 
-    messages: list[ChatMessage]
+    messages: Annotated[list[ChatMessage], Meta(max_length=MAX_MESSAGES)]
     max_completion_tokens: int | None = None
 
     def to_request(self, llm: EdgeLLM) -> GenerationRequest:
@@ -173,7 +176,7 @@ class CompletionBody(GenerationBody, kw_only=True):
         "logprobs": (),
     }
 
-    prompt: str | list[str]
+    prompt: str | Annotated[list[str], Meta(max_length=MAX_INPUTS)]
 
     def to_request(self, llm: EdgeLLM) -> GenerationRequest:
         """The text to continue, with its settings; `llm` is not needed for it.
@@ -205,7 +208,8 @@ BodyT = TypeVar("BodyT", ChatBody, CompletionBody)
 
 
 def _bias(token: str, bias: float) -> tuple[int, float]:
-    if not token.isascii() or not token.isdigit() or len(token) > 10:
+    # "07" would mean the same token as "7".
+    if not token.isascii() or not token.isdigit() or len(token) > 10 or (token[0] == "0" and token != "0"):
         raise UsageError(
             f"logit_bias has the key {shortened(token)}", hint='keys are token ids: {"42": -100}', param="logit_bias"
         )

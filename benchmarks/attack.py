@@ -1,0 +1,243 @@
+"""What one client can do to the others: a server is attacked while a stream runs and `/health` is asked all the time.
+
+    python benchmarks/attack.py [--model echo] [--json FILE]
+
+For each attack: the longest wait for `/health`, the longest pause of the stream, what an honest request waits, and how
+much more memory server and worker hold afterwards, all beside a control run in which nothing is sent. It judges
+nothing: the tests in tests/server assert states, and these are figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+CONTROL_S = 5.0
+SETTLE_S = 2.0
+PROBE_EVERY_S = 0.02
+START_TIMEOUT_S = 300.0
+ANSWER_TIMEOUT_S = 120.0
+HUNG_UP_AFTER_S = 0.5
+MIB = 1024**2
+CHAT = b'{"messages":[{"role":"user","content":"x"}],'
+
+
+@dataclass
+class Row:
+    """Of one attack; seconds and bytes."""
+
+    attack: str
+    seconds: float
+    health_s: float  # the longest
+    pause_s: float  # of the stream, the longest
+    honest_s: float  # a request for one token right after the attack was sent
+    server_bytes: int  # more than before
+    worker_bytes: int
+
+
+class Server:
+    """A running `edgellm serve`."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self.process = process
+        self.port = port
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), ANSWER_TIMEOUT_S)
+
+    def get(self, path: str) -> bytes:
+        with self.connect() as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+            return _all_of(connection)
+
+    def post(self, path: str, body: bytes) -> bytes:
+        with self.connect() as connection:
+            self.send(connection, path, body)
+            return _all_of(connection)
+
+    def send(self, connection: socket.socket, path: str, body: bytes) -> None:
+        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        connection.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    def memory(self) -> tuple[int, int]:
+        """Resident bytes of the server and of its workers."""
+        server = psutil.Process(self.process.pid)
+        return server.memory_info().rss, sum(child.memory_info().rss for child in server.children(recursive=True))
+
+
+def _all_of(connection: socket.socket) -> bytes:
+    parts = []
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+@contextlib.contextmanager
+def serving(model: str, *more: str) -> Iterator[Server]:
+    """Start, wait until the model is loaded, and stop."""
+    command = [sys.executable, "-m", "edgellm", "serve", model, "--port", "0", "--slots", "2", *more]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = next(line.split()[1] for line in process.stdout if line.startswith("Open "))
+            server = Server(process, int(address.rpartition(":")[2]))
+            deadline = time.monotonic() + START_TIMEOUT_S
+            while not server.get("/health").startswith(b"HTTP/1.1 200"):
+                if time.monotonic() > deadline:
+                    raise SystemExit("the model did not load")
+                time.sleep(0.1)
+            yield server
+        finally:
+            process.terminate()
+
+
+class Watch:
+    """Asks `/health` and reads streams until `stop`; keeps the longest waits since `reset`."""
+
+    def __init__(self, server: Server, tokens: int) -> None:
+        self._server = server
+        self._tokens = tokens
+        self._done = threading.Event()
+        self.reset()
+        self._threads = [threading.Thread(target=watch, daemon=True) for watch in (self._health, self._stream)]
+        for thread in self._threads:
+            thread.start()
+
+    def reset(self) -> None:
+        self.health_s = self.pause_s = 0.0
+
+    def stop(self) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _health(self) -> None:
+        while not self._done.wait(PROBE_EVERY_S):
+            began = time.monotonic()
+            self._server.get("/health")
+            self.health_s = max(self.health_s, time.monotonic() - began)
+
+    def _stream(self) -> None:
+        body = {"prompt": "x" * self._tokens, "max_tokens": self._tokens, "stream": True, "ignore_eos": True}
+        while not self._done.is_set():
+            with self._server.connect() as connection:
+                self._server.send(connection, "/v1/completions", json.dumps(body).encode())
+                connection.recv(65536)
+                last = time.monotonic()
+                while connection.recv(65536) and not self._done.is_set():
+                    now = time.monotonic()
+                    self.pause_s = max(self.pause_s, now - last)
+                    last = now
+
+
+def hung_up(server: Server, path: str, bodies: list[bytes]) -> None:
+    """Send all at once, and close the connections without waiting for an answer."""
+
+    def send(body: bytes) -> None:
+        with contextlib.suppress(OSError), server.connect() as connection:
+            server.send(connection, path, body)
+            time.sleep(HUNG_UP_AFTER_S)
+
+    _together([lambda body=body: send(body) for body in bodies])  # type: ignore[misc]
+
+
+def answered(server: Server, path: str, body: bytes, clients: int = 1) -> None:
+    """Send it from so many clients at once, and wait for the answers."""
+    _together([lambda: server.post(path, body)] * clients)
+
+
+def _together(calls: list[Callable[[], object]]) -> None:
+    threads = [threading.Thread(target=call) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def many(head: bytes, item: bytes, count: int, tail: bytes) -> bytes:
+    return head + b",".join([item] * count) + tail
+
+
+def names(head: bytes, value: bytes, count: int, tail: bytes) -> bytes:
+    return head + b",".join(b'"%d":%s' % (index, value) for index in range(count)) + tail
+
+
+def attacks(server: Server) -> dict[str, Callable[[], None]]:
+    """Each by its name."""
+    prompt = b'{"prompt":"%s"}' % (b"a" * (10 * MIB - 100))
+    conversation = b'{"messages":[{"role":"user","content":"%s"}]}' % (b"a " * (5 * MIB - 100))
+    chat, completions = "/v1/chat/completions", "/v1/completions"
+    bodies = {
+        "10 MB prompt": (completions, prompt),
+        "10 MB message": (chat, conversation),
+        "1,000,000 wrong messages": (chat, many(b'{"messages":[', b'{"x":1}', 1_000_000, b"]}")),
+        "700,000 unknown fields": (chat, names(b"{", b"1", 700_000, b"}")),
+        "700,000 biases": (chat, names(CHAT + b'"logit_bias":{', b"1", 700_000, b"}}")),
+        "600,000 wrong biases": (chat, names(CHAT + b'"logit_bias":{', b'"x"', 600_000, b"}}")),
+        "1,000,000 wrong documents": ("/v1/rerank", many(b'{"query":"a","documents":[', b"1", 1_000_000, b"]}")),
+        "3,000,000 lists in user": (chat, many(CHAT + b'"user":[', b"[]", 3_000_000, b"]}")),
+        "4,096 long messages": (
+            chat,
+            many(b'{"messages":[', b'{"role":"user","content":"%s"}' % (b"a" * 2000), 4096, b"]}"),
+        ),
+    }
+    return {
+        "10 clients, 10 MB prompts, hang up": lambda: hung_up(server, completions, [prompt] * 10),
+        "60 clients, 10 MB prompts, hang up": lambda: hung_up(server, completions, [prompt] * 60),
+        **{name: lambda path=path, body=body: answered(server, path, body) for name, (path, body) in bodies.items()},  # type: ignore[misc]
+        "4 clients, 1,000,000 wrong messages": lambda: answered(server, *bodies["1,000,000 wrong messages"], clients=4),
+    }
+
+
+def measure(server: Server, watch: Watch, name: str, attack: Callable[[], None]) -> Row:
+    before = server.memory()
+    watch.reset()
+    began = time.monotonic()
+    attack()
+    seconds = time.monotonic() - began
+    asked = time.monotonic()
+    server.post("/v1/completions", b'{"prompt":"hello","max_tokens":1}')
+    honest_s = time.monotonic() - asked
+    time.sleep(SETTLE_S)
+    after = server.memory()
+    return Row(name, seconds, watch.health_s, watch.pause_s, honest_s, after[0] - before[0], after[1] - before[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Attack a server of your own, and measure what the others notice.")
+    parser.add_argument("--model", default="echo", help="what is served (default: echo)")
+    parser.add_argument("--tokens", type=int, default=1000, help="of each stream that is watched (default: 1000)")
+    parser.add_argument("--only", default="", help="only attacks whose names hold this")
+    parser.add_argument("--json", type=Path, help="write the rows to this file, too")
+    arguments = parser.parse_args()
+    rows = []
+    print(f"{'attack':40}{'s':>7}{'health s':>10}{'pause s':>9}{'honest s':>10}{'server MiB':>12}{'worker MiB':>12}")
+    with serving(arguments.model) as server:
+        watch = Watch(server, arguments.tokens)
+        control = {"none (control)": lambda: time.sleep(CONTROL_S)}
+        for name, attack in {**control, **attacks(server)}.items():
+            if arguments.only not in name and name not in control:
+                continue
+            row = measure(server, watch, name, attack)
+            rows.append(row)
+            figures = f"{row.seconds:7.2f}{row.health_s:10.3f}{row.pause_s:9.3f}{row.honest_s:10.3f}"
+            print(f"{name:40}{figures}{row.server_bytes / MIB:12.1f}{row.worker_bytes / MIB:12.1f}", flush=True)
+        watch.stop()
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=2))
+
+
+if __name__ == "__main__":
+    main()

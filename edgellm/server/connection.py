@@ -1,0 +1,126 @@
+"""uvicorn's HTTP/1.1 with deadlines: for what a client sends, and for taking what it asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+
+from edgellm.server import errors
+from edgellm.server.crowd import Crowd
+from edgellm.server.errors import HttpError
+from edgellm.server.intake import MAX_BODY_BYTES
+
+
+class Connection(H11Protocol):
+    """One connection. What is late gets 408, if it can still be answered, and the connection is closed."""
+
+    server_state: Crowd
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: Crowd,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.address = ""
+        self._deadlines = server_state.deadlines
+        self._awaited = ""  # what the client has to send now: "headers", "body", "" = nothing
+        self._sending: asyncio.TimerHandle | None = None
+        self._taking: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.address = self.client[0] if self.client else ""
+        if self.server_state.enter(self):
+            self._await("headers")
+        else:
+            self._refuse(HttpError(503, "there are too many connections", code="overloaded", hint="try again later"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._await("")
+        self._stop_taking()
+        self.server_state.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._look(began=True)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # Of a request that was sent before the response ended, a part may be there.
+        self._look(began=bool(self.conn.trailing_data[0]))
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._taking = self.loop.call_later(self._deadlines.take_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_taking()
+
+    def give_way(self) -> None:
+        """End at once, for the sake of another."""
+        self.transport.abort()
+
+    def _look(self, *, began: bool) -> None:
+        """What the client has to send now. `began`: of its next request, if none is there, it has sent something."""
+        if self.transport.is_closing():
+            return
+        missing = {h11.IDLE: "headers", h11.SEND_BODY: "body"}.get(self.conn.their_state, "")
+        self._await(missing if began or missing == "body" else "")
+        if missing or self.cycle is None or self.cycle.response_complete:
+            self.server_state.awaits(self)
+        else:
+            self.server_state.asks(self)
+
+    def _await(self, what: str) -> None:
+        """From now on the client has to send `what`."""
+        if what == self._awaited:
+            return
+        self._awaited = what
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
+        if what:
+            self._sending = self.loop.call_later(self._patience_s(what), self._too_late)
+
+    def _patience_s(self, what: str) -> float:
+        if what == "headers":
+            return self._deadlines.headers_s
+        lengths = [value for name, value in self.headers if name == b"content-length"]
+        # A longer one, or one that comes in chunks, is refused when it exceeds this.
+        size = min(MAX_BODY_BYTES, int(lengths[0])) if lengths else MAX_BODY_BYTES
+        return self._deadlines.body_s + size / self._deadlines.body_bytes
+
+    def _too_late(self) -> None:
+        if self._awaited == "headers" and not self.conn.trailing_data[0]:
+            self.transport.close()  # nothing was asked
+            return
+        late = f"the {self._awaited} did not come in time"
+        self._refuse(HttpError(408, late, code="request_timeout", hint="send the request again"))
+
+    def _refuse(self, error: HttpError) -> None:
+        """Answer, where no answer has begun, and close. To the app it looks as if the client had gone."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = errors.encode(error)
+            headers = [
+                *errors.headers_of(error.status),
+                (b"content-length", str(len(body)).encode()),
+                (b"connection", b"close"),
+            ]
+            response = h11.Response(status_code=error.status, headers=headers, reason=STATUS_PHRASES[error.status])
+            for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _stop_taking(self) -> None:
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None

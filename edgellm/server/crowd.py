@@ -1,0 +1,99 @@
+"""All connections of a server: how many there may be, which gives way when there are more, how long each may take."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import dataclass
+from typing import Protocol
+
+from uvicorn.server import ServerState
+
+MOST_CONNECTIONS = 4096
+# Descriptors for everything else: the worker's pipes, files, the connections of one turn of the event loop, which are
+# all taken before the first of them can give way.
+OTHER_DESCRIPTORS = 192
+BACKLOG = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long a server is patient with one connection, in seconds."""
+
+    headers_s: float = 10.0  # from the connection, or from the first byte of a further request, to the last header
+    body_s: float = 30.0  # for a body, and beyond it one second for each:
+    body_bytes: int = 64_000
+    take_s: float = 60.0  # in which a client takes nothing of what was written for it
+
+
+class Member(Protocol):
+    """A connection, as its crowd sees it."""
+
+    address: str
+
+    def give_way(self) -> None:
+        """End at once."""
+        ...
+
+
+class Crowd(ServerState):
+    """uvicorn's set of connections, with a limit.
+
+    One that has no whole request to be answered gives way to a new one: the oldest of the address that has most of
+    them. So whoever opens thousands of connections takes them from nobody else.
+    """
+
+    def __init__(self, most: int, deadlines: Deadlines) -> None:
+        super().__init__()
+        self.most = most
+        self.deadlines = deadlines
+        self._members: set[Member] = set()
+        self._unasked: dict[str, dict[Member, None]] = {}  # without a whole request, by address, the oldest first
+
+    def enter(self, newcomer: Member) -> bool:
+        """Whether there is room, or another could give way."""
+        if len(self._members) >= self.most:
+            if not self._unasked:
+                return False
+            largest = max(self._unasked, key=lambda address: len(self._unasked[address]))
+            oldest = next(iter(self._unasked[largest]))
+            self.leave(oldest)
+            oldest.give_way()
+        self._members.add(newcomer)
+        self.awaits(newcomer)
+        return True
+
+    def leave(self, member: Member) -> None:
+        """It has ended. Twice is fine."""
+        self._members.discard(member)
+        self.asks(member)
+
+    def awaits(self, member: Member) -> None:
+        """Its next request has not come yet."""
+        if member in self._members:
+            self._unasked.setdefault(member.address, {})[member] = None
+
+    def asks(self, member: Member) -> None:
+        """A whole request of it is being answered."""
+        own = self._unasked.get(member.address, {})
+        own.pop(member, None)
+        if not own:
+            self._unasked.pop(member.address, None)
+
+
+def most_connections() -> int:
+    """As many as the descriptors of this process allow; it takes as many as it is allowed to, and needs."""
+    if sys.platform == "win32":
+        return MOST_CONNECTIONS
+    import resource
+
+    wanted = MOST_CONNECTIONS + OTHER_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+            soft = allowed
+    if soft == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(1, min(MOST_CONNECTIONS, soft - min(OTHER_DESCRIPTORS, soft // 2)))

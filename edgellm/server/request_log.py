@@ -1,0 +1,91 @@
+"""One line for each request: who asked, what came of it, how many tokens, how long. Never what was asked or answered.
+
+The id comes from the client (`x-request-id`) or is made here, and goes back with the response.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from starlette.types import Scope
+
+from edgellm.types.event import Done, Event, Usage
+
+HEADER = b"x-request-id"
+CLIENT_CLOSED = "client_closed"  # in place of an error's code: nobody waited any more
+_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_log = logging.getLogger("edgellm.requests")
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """A request on its way through the server. Routes fill in what they learn; `of_scope` finds it."""
+
+    id: str
+    client: str
+    method: str
+    path: str  # as it was sent, so on one line
+    status: int = 0
+    usage: Usage | None = None
+    error: str = ""  # its code
+    _began: float = field(default_factory=time.monotonic)
+    _first: float = 0.0  # when the response began
+
+    @classmethod
+    def begin(cls, scope: Scope) -> RequestRecord:
+        """For a new request, in whose `state` it is kept."""
+        sent = next((value for name, value in scope["headers"] if name == HEADER), b"")
+        request_id = sent.decode() if _ID.fullmatch(sent) else uuid.uuid4().hex
+        path = scope.get("raw_path", b"").decode("ascii", "replace")[:200]
+        record = cls(request_id, client_of(scope), scope["method"][:20], path)
+        scope.setdefault("state", {})["record"] = record
+        return record
+
+    def responds(self, status: int) -> None:
+        """The response begins."""
+        self.status = status
+        self._first = time.monotonic()
+
+    def sees(self, events: Sequence[Event]) -> None:
+        """A part of the answer."""
+        if isinstance(events[-1], Done):
+            self.usage = events[-1].usage
+
+    def end(self) -> None:
+        """Write the line."""
+        if not _log.isEnabledFor(logging.INFO):
+            return
+        now = time.monotonic()
+        facts: dict[str, object] = {
+            "id": self.id,
+            "client": self.client,
+            "method": self.method,
+            "path": self.path,
+            "status": self.status,
+            "first_ms": round(1e3 * ((self._first or now) - self._began), 1),
+            "ms": round(1e3 * (now - self._began), 1),
+        }
+        if self.usage is not None:
+            facts["prompt_tokens"] = self.usage.prompt_tokens
+            facts["cached_tokens"] = self.usage.cached_tokens
+            facts["completion_tokens"] = self.usage.completion_tokens
+        if self.error:
+            facts["error"] = self.error
+        _log.info("request", extra={"facts": facts})
+
+
+def of_scope(scope: Scope) -> RequestRecord:
+    """The record of the request that is being answered."""
+    record: RequestRecord = scope["state"]["record"]
+    return record
+
+
+def client_of(scope: Scope) -> str:
+    """The address that a request came from; "" where the server does not know."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""

@@ -1,0 +1,239 @@
+"""Connections that send nothing, too little or too slowly, that take nothing, and too many of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from support.live_server import Live, Servers
+from support.waiting import PATIENCE_S, wait_until
+
+from edgellm.server.crowd import Crowd, Deadlines, most_connections
+from edgellm.server.intake import Intake
+
+HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+NEVER = 3600.0
+
+
+def received(connection: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    parts = []
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def test_a_client_that_says_nothing_is_hung_up_on(serve: Servers) -> None:
+    live = serve(deadlines=Deadlines(headers_s=0.1))
+    with live.connection() as connection:
+        assert received(connection) == b""
+
+
+def test_headers_have_a_deadline(serve: Servers) -> None:
+    live = serve(deadlines=Deadlines(headers_s=0.1))
+    with live.connection() as connection:
+        connection.sendall(HEAD)
+        answer = received(connection)
+
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b'"request_timeout"' in answer
+
+
+def test_headers_of_a_further_request_have_a_deadline(serve: Servers) -> None:
+    live = serve(deadlines=Deadlines(headers_s=0.1))
+    with live.connection() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /hea")
+        answer = received(connection)
+
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"HTTP/1.1 408" in answer
+
+
+def test_a_body_has_a_deadline(serve: Servers) -> None:
+    intake = Intake()
+    live = serve(intake=intake, deadlines=Deadlines(body_s=0.1, body_bytes=10_000_000))
+    with live.connection() as connection:
+        connection.sendall(HEAD + b"Content-Length: 1000000\r\n\r\n" + b" " * 500_000)
+        answer = received(connection)
+
+    assert answer.startswith(b"HTTP/1.1 408")
+    wait_until(lambda: intake.held == 0)
+
+
+def test_a_body_that_nobody_waits_for_has_a_deadline(serve: Servers) -> None:
+    live = serve(deadlines=Deadlines(body_s=0.1, body_bytes=10_000_000))
+    with live.connection() as connection:
+        connection.sendall(HEAD.replace(b"json", b"xml") + b"Content-Length: 1000\r\n\r\n")
+        answer = received(connection)
+
+    assert answer.startswith(b"HTTP/1.1 415")
+
+
+def test_whoever_takes_nothing_is_cut_off(serve: Servers) -> None:
+    live = serve(deadlines=Deadlines(take_s=0.1))
+    with live.connection() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(b"GET /web/swagger-ui-bundle.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 20)
+        wait_until(lambda: live.server.server_state.connections)
+        wait_until(lambda: not live.server.server_state.connections)
+
+
+def test_an_answer_may_take_longer_than_its_request(serve: Servers) -> None:
+    live = serve(step_s=0.05, deadlines=Deadlines(headers_s=0.2, body_s=0.2, take_s=0.2))
+
+    assert live.chat("hello world, how are you").status_code == 200
+
+
+def test_a_new_connection_takes_the_place_of_the_oldest_silent_one(serve: Servers) -> None:
+    live = serve(most=4, deadlines=Deadlines(headers_s=NEVER))
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(live.connection("127.0.0.2")) for _ in range(6)]
+
+        assert [received(connection) for connection in silent[:2]] == [b"", b""]
+        assert live.http.get("/health").status_code == 200
+        assert received(silent[2]) == b""
+
+
+def test_where_all_are_being_answered_a_further_one_is_told_so(serve: Servers) -> None:
+    live = serve(most=1, step_s=0.2)
+    body = {"prompt": "x" * 1000, "max_tokens": 1000, "stream": True}
+    with live.http.stream("POST", "/v1/completions", json=body) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        with live.connection() as connection:
+            refused = received(connection)
+
+    assert refused.startswith(b"HTTP/1.1 503")
+    assert b"retry-after: 1" in refused
+
+
+class Member:
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.gave_way = False
+
+    def give_way(self) -> None:
+        self.gave_way = True
+
+
+def test_the_address_with_most_connections_gives_way() -> None:
+    crowd = Crowd(4, Deadlines())
+    one, *many = [Member(address) for address in ("a", "b", "b", "b")]
+    for member in (one, *many):
+        assert crowd.enter(member)
+
+    assert crowd.enter(Member("c"))
+    assert [member.gave_way for member in (one, *many)] == [False, True, False, False]
+
+
+def test_a_connection_that_is_being_answered_stays() -> None:
+    crowd = Crowd(2, Deadlines())
+    busy, waiting = Member("a"), Member("a")
+    for member in (busy, waiting):
+        crowd.enter(member)
+    crowd.asks(busy)
+
+    assert crowd.enter(Member("a"))
+    assert (busy.gave_way, waiting.gave_way) == (False, True)
+    crowd.awaits(busy)
+    assert crowd.enter(Member("a"))
+    assert crowd.enter(Member("a"))
+    assert busy.gave_way
+
+
+def test_one_that_left_counts_no_more() -> None:
+    crowd = Crowd(1, Deadlines())
+    first = Member("a")
+    crowd.enter(first)
+    crowd.asks(first)
+    assert not crowd.enter(Member("b"))
+
+    crowd.leave(first)
+    crowd.leave(first)
+    crowd.awaits(first)
+    assert crowd.enter(Member("b"))
+    assert not first.gave_way
+
+
+def test_there_are_fewer_connections_than_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = [256, 1024]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: limits.__setitem__(slice(None), wanted))
+
+    assert 512 < most_connections() < 1024
+    assert limits == [1024, 1024]
+    limits[:] = [12, 12]
+    assert 1 <= most_connections() < 12
+    limits[:] = [256, resource.RLIM_INFINITY]
+    assert most_connections() < limits[0]
+    assert limits[1] == resource.RLIM_INFINITY
+
+
+@contextlib.contextmanager
+def few_descriptors(*arguments: str) -> Iterator[str]:
+    """A server that may have 1024; its URL."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgellm", "serve", "echo", "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024)),
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            yield next(line.split()[1] for line in process.stdout if line.startswith("Open "))
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_S) == 0
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def many_sockets() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2048:
+        pytest.skip(f"this process may have {hard} descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs limits of processes")
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b"", id="silent", marks=pytest.mark.slow(15)),
+        pytest.param(HEAD, id="headers", marks=pytest.mark.slow(15)),
+        pytest.param(HEAD + b"Content-Length: 100\r\n\r\n{", id="body", marks=pytest.mark.slow(40)),
+    ],
+)
+def test_more_connections_than_descriptors_harm_nobody_else(many_sockets: None, sent: bytes) -> None:
+    """1,200 of them from one address; requests from another are answered, and all are closed in time."""
+    with few_descriptors() as url, contextlib.ExitStack() as stack:
+        live = Live(url, None, None, None)  # type: ignore[arg-type]
+        transport = httpx.HTTPTransport(local_address="127.0.0.3")
+        http = stack.enter_context(httpx.Client(base_url=url, timeout=PATIENCE_S, transport=transport))
+        wait_until(lambda: http.get("/health").status_code == 200)
+        connections = []
+        for number in range(1200):
+            connection = stack.enter_context(live.connection("127.0.0.2"))
+            with contextlib.suppress(ConnectionError):  # it has given way already
+                connection.sendall(sent)
+            connections.append(connection)
+            if number % 100 == 0:
+                assert http.post("/v1/completions", json={"prompt": "hello"}).status_code == 200
+        assert http.post("/v1/completions", json={"prompt": "hello"}).status_code == 200
+        for connection in connections:
+            received(connection)
+        assert not select.select(connections, [], connections, 0)[2]
+        assert http.get("/health").status_code == 200

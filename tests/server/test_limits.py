@@ -1,0 +1,179 @@
+"""What a request may hold, and that it is refused before it costs anything."""
+
+from __future__ import annotations
+
+import json
+import threading
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.live_server import Live, Servers
+from support.refusals import refuses
+from support.waiting import wait_until
+
+from edgellm.errors import UsageError
+from edgellm.server.intake import MAX_BODY_BYTES, Intake
+from edgellm.server.schemas.counts import MAX_PARTS, MAX_VALUES, check_counts
+from edgellm.server.schemas.embeddings import EmbeddingBody, RerankBody
+from edgellm.server.schemas.fields import RequestBody
+from edgellm.server.schemas.request import MAX_MESSAGES, ChatBody, CompletionBody
+from edgellm.types.request import MAX_BIASES, MAX_TOKEN_BYTES
+
+CTX = 4096
+TOO_LONG = "x" * (CTX * MAX_TOKEN_BYTES + 1)
+
+
+def many(head: bytes, item: bytes, count: int, tail: bytes) -> bytes:
+    body = head + b",".join([item] * count) + tail
+    assert len(body) <= MAX_BODY_BYTES
+    return body
+
+
+def names(head: bytes, value: bytes, count: int, tail: bytes) -> bytes:
+    return head + b",".join(b'"%d":%s' % (index, value) for index in range(count)) + tail
+
+
+CHAT = b'{"messages":[{"role":"user","content":"x"}],'
+FAT: dict[str, tuple[type[RequestBody], Callable[[], bytes]]] = {
+    "wrong messages": (ChatBody, lambda: many(b'{"messages":[', b'{"x":1}', 1_000_000, b"]}")),
+    "unknown fields": (ChatBody, lambda: names(b"{", b"1", 700_000, b"}")),
+    "wrong documents": (RerankBody, lambda: many(b'{"query":"a","documents":[', b"1", 1_000_000, b"]}")),
+    "wrong biases": (ChatBody, lambda: names(CHAT + b'"logit_bias":{', b'"x"', 600_000, b"}}")),
+    "biases": (ChatBody, lambda: names(CHAT + b'"logit_bias":{', b"1", 700_000, b"}}")),
+    "a user who is 3 million lists": (ChatBody, lambda: many(CHAT + b'"user":[', b"[]", 3_000_000, b"]}")),
+    "lists in lists": (ChatBody, lambda: many(CHAT + b'"user":[', b"[[[[[[[[]]]]]]]]", 600_000, b"]}")),
+    "wrong stops": (CompletionBody, lambda: many(b'{"prompt":"x","stop":[', b"1", 4_900_000, b"]}")),
+    "lists of no ids": (EmbeddingBody, lambda: many(b'{"input":[', b"[]", 3_000_000, b"]}")),
+}
+
+
+@pytest.mark.parametrize("case", FAT)
+def test_a_body_of_too_many_values_is_refused_before_any_is_made(case: str) -> None:
+    body_type, make = FAT[case]
+    body = make()
+    tracemalloc.start()
+    try:
+        with refuses(UsageError):
+            body_type.read(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 3 * len(body)
+
+
+def test_what_stands_in_texts_does_not_count() -> None:
+    text = ', [ { " \\ \\" ' * 100_000
+
+    check_counts(json.dumps({"prompt": text, "stop": ["\\", '"', '\\"']}).encode())
+
+
+@pytest.mark.parametrize(
+    ("item", "values", "parts"),
+    [("1", 1, 0), ("[]", 2, 1), ("{}", 2, 1), ('"\\\\"', 1, 1), ('"x,"', 1, 1), ('{"[":1}', 2, 2)],
+)
+def test_exactly_as_much_as_is_allowed_is_read(item: str, values: int, parts: int) -> None:
+    """Of a container, the comma before it and its bracket count."""
+    most = min((MAX_VALUES - 1) // values, (MAX_PARTS - 1) // max(1, parts))
+
+    check_counts(f"[{','.join([item] * most)}]".encode())
+    with refuses(UsageError):
+        check_counts(f"[{','.join([item] * (most + 2))}]".encode())
+
+
+@pytest.mark.parametrize(
+    ("body_type", "fields", "param"),
+    [
+        (ChatBody, {"messages": [{"role": "user", "content": "x"}] * (MAX_MESSAGES + 1)}, "messages"),
+        (
+            ChatBody,
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * (MAX_MESSAGES + 1)}]},
+            "messages[0].content",
+        ),
+        (CompletionBody, {"prompt": "x", "stop": ["x"] * 17}, "stop"),
+        (
+            CompletionBody,
+            {"prompt": "x", "logit_bias": dict.fromkeys(map(str, range(MAX_BIASES + 1)), 1)},
+            "logit_bias",
+        ),
+        (CompletionBody, {"prompt": ["x"] * 2049}, "prompt"),
+        (RerankBody, {"query": "x", "documents": ["x"] * 2049}, "documents"),
+    ],
+)
+def test_a_longer_list_than_is_allowed_names_its_field(
+    body_type: type[RequestBody], fields: dict[str, Any], param: str
+) -> None:
+    with refuses(UsageError, param=param):
+        body_type.read(json.dumps(fields).encode())
+
+
+def test_ids_of_as_many_texts_as_are_allowed_are_read() -> None:
+    body = EmbeddingBody.read(json.dumps({"input": [[7] * 512] * 2048}).encode())
+
+    assert isinstance(body, EmbeddingBody)
+    assert len(body.to_request().inputs) == 2048
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/completions", {"prompt": TOO_LONG}, "prompt"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": TOO_LONG}]}, "messages"),
+        ("/v1/embeddings", {"input": ["x", TOO_LONG]}, "input"),
+        ("/v1/embeddings", {"input": [7] * (CTX + 1)}, "input"),
+        ("/v1/rerank", {"query": "x", "documents": ["x", TOO_LONG]}, "documents"),
+    ],
+)
+def test_a_text_that_no_context_holds_is_refused_without_the_worker(
+    serve: Servers, path: str, body: dict[str, Any], param: str
+) -> None:
+    live = serve(ctx=CTX)
+    live.hold()
+    try:
+        error = live.post(path, body).json()["error"]
+    finally:
+        live.release()
+
+    assert (error["code"], error["param"]) == ("context_length_exceeded", param)
+
+
+def test_what_all_requests_hold_is_bounded(serve: Servers) -> None:
+    intake = Intake(max_bodies=100_000)
+    live = serve(intake=intake)
+    live.hold()
+    try:
+        waiting = threading.Thread(target=live.chat, args=("x" * 80_000,))
+        waiting.start()
+        wait_until(lambda: intake.held > 60_000)
+        refused = live.chat("x" * 80_000)
+        small = threading.Thread(target=live.chat, args=("x",))
+        small.start()
+    finally:
+        live.release()
+    waiting.join()
+    small.join()
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+    assert refused.headers["retry-after"]
+    wait_until(lambda: intake.held == 0)
+    assert live.chat("x" * 2000).status_code == 200
+
+
+def test_a_body_of_a_client_that_hung_up_is_let_go(serve: Servers) -> None:
+    intake = Intake()
+    live = serve(intake=intake)
+    with live.connection() as connection:
+        connection.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 9000000\r\n\r\n" + b" " * 1_000_000
+        )
+        wait_until(lambda: intake.held > 900_000)
+    wait_until(lambda: intake.held == 0)
+
+
+def test_large_bodies_are_read_beside_what_else_is_asked(live: Live) -> None:
+    answer = live.post("/v1/embeddings", {"input": ["x" * 400] * 2048})
+
+    assert len(answer.json()["data"]) == 2048

@@ -1,0 +1,137 @@
+"""Clients take turns, however many requests each sends."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import httpx
+import pytest
+from support.live_server import Servers
+from support.refusals import refuses
+from support.waiting import PATIENCE_S, wait_until
+
+from edgellm.errors import Overloaded
+from edgellm.server import turns
+from edgellm.server.turns import Turns
+
+
+class Queue:
+    """Requests that wait for turns, in the order in which they got theirs."""
+
+    def __init__(self, places: int = 1) -> None:
+        self.turns = Turns(places)
+        self.served: list[str] = []
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.ends: dict[str, asyncio.Event] = {}
+
+    async def ask(self, *names: str) -> None:
+        """`names`: client and number, as "a1"."""
+        for name in names:
+            self.ends[name] = asyncio.Event()
+            self.tasks[name] = asyncio.create_task(self._hold(name))
+            await settle()
+
+    async def _hold(self, name: str) -> None:
+        async with self.turns.turn(name[0]):
+            self.served.append(name)
+            await self.ends[name].wait()
+
+    async def end(self, name: str) -> None:
+        self.ends[name].set()
+        await settle()
+
+    async def end_all(self) -> None:
+        while any(not task.done() for task in self.tasks.values()):
+            for name in list(self.served):
+                await self.end(name)
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_one_of_each_client_in_turn() -> None:
+    queue = Queue()
+    await queue.ask("a1", "a2", "a3", "a4", "b1", "b2", "c1")
+    await queue.end_all()
+
+    assert queue.served == ["a1", "a2", "b1", "c1", "a3", "b2", "a4"]
+
+
+async def test_as_many_at_once_as_there_are_places() -> None:
+    queue = Queue(places=2)
+    await queue.ask("a1", "a2", "a3")
+    assert queue.served == ["a1", "a2"]
+
+    await queue.end("a2")
+    assert queue.served == ["a1", "a2", "a3"]
+    await queue.end("a1")
+    await queue.end("a3")
+    await queue.ask("a4", "a5", "a6")
+    assert queue.served[3:] == ["a4", "a5"]
+
+
+async def test_who_gives_up_is_passed_over() -> None:
+    queue = Queue()
+    await queue.ask("a1", "b1", "c1", "b2")
+    queue.tasks["b1"].cancel()
+    await queue.end("a1")
+    await queue.end_all()
+
+    assert queue.served == ["a1", "b2", "c1"]
+
+
+async def test_who_gives_up_as_its_turn_comes_passes_it_on() -> None:
+    queue = Queue()
+    first = queue.turns.turn("a")
+    await first.__aenter__()
+    await queue.ask("b1", "c1")
+    await first.__aexit__(None, None, None)
+    queue.tasks["b1"].cancel()
+    await settle()
+
+    assert queue.served == ["c1"]
+    await queue.end("c1")
+    await queue.ask("d1")
+    assert queue.served == ["c1", "d1"]
+
+
+async def test_too_many_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "MAX_WAITING", 2)
+    queue = Queue()
+    await queue.ask("a1", "a2", "a3")
+    with refuses(Overloaded):
+        async with queue.turns.turn("b"):
+            pass
+
+    queue.tasks["a3"].cancel()
+    await settle()
+    await queue.ask("b1")
+    await queue.end_all()
+    assert queue.served == ["a1", "a2", "b1"]
+
+
+def test_another_address_waits_for_few_requests_of_one_that_sends_many(serve: Servers) -> None:
+    live = serve()
+    answered: list[str] = []
+
+    def ask(source: str) -> None:
+        transport = httpx.HTTPTransport(local_address=source)
+        with httpx.Client(base_url=live.url, timeout=PATIENCE_S, transport=transport) as http:
+            http.post("/v1/completions", json={"prompt": "hello"})
+        answered.append(source)
+
+    live.hold()
+    asking = [threading.Thread(target=ask, args=(source,)) for source in ["127.0.0.1"] * 10 + ["127.0.0.2"]]
+    try:
+        for n_asked, thread in enumerate(asking, start=1):
+            thread.start()
+            wait_until(lambda n_asked=n_asked: len(live.server.server_state.tasks) == n_asked)
+    finally:
+        live.release()
+    for thread in asking:
+        thread.join()
+
+    assert answered.index("127.0.0.2") < 6
