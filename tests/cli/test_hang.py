@@ -30,11 +30,14 @@ class Asked(threading.Thread):
 
     def run(self) -> None:
         body = {"prompt": self._prompt, "max_tokens": 3000, "stream": True}
-        with httpx.stream("POST", f"{self._url}/v1/completions", json=body, timeout=PATIENCE_S) as answer:
-            for line in answer.iter_lines():
-                self.said += bool(line)
-                if '"error"' in line:
-                    self.error = json.loads(line.removeprefix("data: "))["error"]["code"]
+        try:
+            with httpx.stream("POST", f"{self._url}/v1/completions", json=body, timeout=PATIENCE_S) as answer:
+                for line in answer.iter_lines():
+                    self.said += bool(line)
+                    if '"error"' in line:
+                        self.error = json.loads(line.removeprefix("data: "))["error"]["code"]
+        except httpx.TransportError:
+            self.error = "hung_up"  # by a server that stops, on a request that it has not read yet
 
     def ended(self) -> str:
         self.join(PATIENCE_S)

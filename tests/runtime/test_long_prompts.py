@@ -44,7 +44,8 @@ class Running:
         self.inbox: Mailbox[wire.Down] = Mailbox()
         self.texts: dict[int, str] = {}
         self.ends: dict[int, Done | wire.Failed] = {}
-        self._thread = threading.Thread(target=Loop(self.engine, self.inbox, self._hear).run, daemon=True)
+        self.loop = Loop(self.engine, self.inbox, self._hear)
+        self._thread = threading.Thread(target=self.loop.run, daemon=True)
         self._thread.start()
 
     def _hear(self, messages: list[wire.Up]) -> None:
@@ -113,6 +114,8 @@ def test_one_that_is_too_long_is_refused_as_a_short_one_is(running: Running) -> 
 def test_draining_answers_what_is_still_read(running: Running) -> None:
     running.ask(1, LONG)
     wait_until(lambda: running.tokenizer.begun)
+    running.inbox.put(wire.Stop(drain=True))
+    wait_until(lambda: running.loop._stopping)
     running.stop(drain=True)
     assert isinstance(running.ends[1], Done)
 
