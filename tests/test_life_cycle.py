@@ -66,6 +66,14 @@ def test_an_object_that_nobody_holds_ends_its_worker() -> None:
     wait_until(lambda: not worker.is_running())
 
 
+def test_an_object_that_nobody_holds_ends_its_thread() -> None:
+    llm = EdgeLLM.load("echo", isolate=False)
+    thread = llm._session._thread  # type: ignore[attr-defined]
+    del llm
+    gc.collect()
+    wait_until(lambda: not thread.is_alive())
+
+
 def test_a_stream_that_is_read_holds_its_model() -> None:
     events = EdgeLLM.load("echo").stream("hello", temperature=0)
     gc.collect()

@@ -86,6 +86,29 @@ def test_closing_ends_a_worker_that_hangs(
 
 
 @pytest.mark.usefixtures("hung_after")
+def test_a_worker_that_no_signal_ends_is_left_to_the_kernel(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that waits for a network disk that is gone. Requests end, new ones are refused, and closing returns."""
+    monkeypatch.setattr(supervisor, "CLOSE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(worker_process, "signal_group", lambda process, number: None)
+    session = open_session()
+    listener = ask(session)
+    assert isinstance(listener.get(), Delta)
+    worker = psutil.Process(session.pid)
+    worker.suspend()
+    assert isinstance(listener.end()[1], WorkerCrashed)
+    assert session.state == "hung"
+    with pytest.raises(WorkerCrashed):
+        ask(session)
+    session.close()
+    assert session.state == "closed"
+    assert not ended(worker)
+    worker.kill()
+    wait_until(lambda: not session._thread.is_alive())
+
+
+@pytest.mark.usefixtures("hung_after")
 def test_draining_does_not_wait_for_a_worker_that_hangs(open_session: OpenSession) -> None:
     session = open_session()
     listener = ask(session)
