@@ -19,7 +19,7 @@ from edgellm.history import fingerprint, run_log
 from edgellm.history.corrections import Corrections
 from edgellm.selection.backend_facts import BackendFacts, assumed_facts, backend_facts
 from edgellm.selection.context import RunKey, SelectionContext
-from edgellm.selection.rule_result import Rule, guarded
+from edgellm.selection.rule_result import Rule
 from edgellm.store import local
 from edgellm.store.library import Library
 from edgellm.types.machine import Machine
@@ -133,7 +133,7 @@ def rules() -> tuple[Rule, ...]:
     """The selection rules that plugins add."""
     added: list[Rule] = []
     plugins().call("register_rules", register=added.append)
-    return tuple(map(guarded, added))
+    return tuple(added)
 
 
 def corrections(machine: Machine, backends: Iterable[BackendFacts]) -> Corrections:

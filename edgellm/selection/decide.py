@@ -25,7 +25,7 @@ from edgellm.selection.local_quants import SCHEME, local_options, proposal
 from edgellm.selection.offload import require
 from edgellm.selection.option import Option, is_reachable, scheme
 from edgellm.selection.reasons import about, evidence
-from edgellm.selection.rule_result import Rule, rejections
+from edgellm.selection.rule_result import Rule, guarded, rejections
 from edgellm.selection.rules import CHOICES, CONSTRAINTS
 from edgellm.selection.scenario import Scenario
 from edgellm.selection.slot_count import choose_slots
@@ -186,7 +186,7 @@ def choose(options: Sequence[Option], scenario: Scenario, extra_rules: Sequence[
     rejected: list[Rejection] = []
     left: tuple[Option, ...] = tuple(options)
     low: Sequence[Option] = ()
-    for rule in (*CONSTRAINTS, *extra_rules):
+    for rule in (*CONSTRAINTS, *map(guarded, extra_rules)):
         before, left = left, _apply(rule, left, scenario, reasons, rejected)
         if rule is coherent_bits:
             stays = set(map(id, left))

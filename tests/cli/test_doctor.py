@@ -81,7 +81,8 @@ def test_a_plugin_that_does_not_load_is_a_problem_with_its_distribution(monkeypa
     report = examine(monkeypatch)
 
     assert [row["status"] for row in report["plugins"] if row["name"] == "raises"] == ["error"]
-    assert any("its library is gone | pip install --upgrade" in text for text in texts(report, "problem"))
+    (problem,) = (text for text in texts(report, "problem") if "its library is gone" in text)
+    assert "fake_raises.py, line 1) | pip install --upgrade" in problem
 
 
 def test_a_backend_that_cannot_run_here_is_a_problem_with_its_reason(monkeypatch, with_plugins) -> None:
