@@ -26,7 +26,7 @@ def choose() -> None:
         task="code", ctx=4096, min_tps=5, max_memory="2GiB", backend="gguf", slots=2, gpu_layers="all", kv="q8_0"
     ) as llm:
         assert_type(llm, EdgeLLM)
-        assert_type(llm.state, Literal["loading", "ready", "failed", "closed"])
+        assert_type(llm.state, Literal["loading", "ready", "hung", "reloading", "failed", "closed"])
         assert_type(llm.plan.artifact.model_id, str)
         assert_type(llm.info.n_ctx, int)
         assert_type(llm.explain(), str)
