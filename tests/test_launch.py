@@ -14,6 +14,7 @@ from support.refusals import refuses
 from support.words import said
 
 from edgellm.app import launch
+from edgellm.app.asked import with_options
 from edgellm.app.file_plan import with_own_footprint
 from edgellm.builtin.echo import EchoBackend
 from edgellm.catalog import lookup
@@ -380,10 +381,10 @@ def test_a_folder_named_like_a_model_does_not_take_its_place(
 
 def test_options_go_to_the_backend_that_defines_them() -> None:
     plan = LaunchPlan("bitnet", Artifact("gguf", (), "m"), Settings(n_ctx=256))
-    asked = launch.with_options(plan, {"head": "q8"})
+    asked = with_options(plan, {"head": "q8"})
     assert asked.settings.options == (("head", "q8"),)
     assert said(asked)[-1] == "Options, as asked: head=q8."
-    assert launch.with_options(plan, {}) is plan
+    assert with_options(plan, {}) is plan
 
 
 @pytest.mark.parametrize(
@@ -397,7 +398,7 @@ def test_options_go_to_the_backend_that_defines_them() -> None:
 def test_an_option_that_means_nothing_is_refused(backend: str, options: dict[str, str]) -> None:
     plan = LaunchPlan(backend, Artifact("gguf", (), "m"), Settings(n_ctx=256))
     with refuses(UsageError):
-        launch.with_options(plan, options)
+        with_options(plan, options)
 
 
 @pytest.mark.model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from edgellm import explain
@@ -12,14 +13,14 @@ from edgellm.errors import NothingFits, UnsupportedArtifact, UsageError, option
 from edgellm.estimate import footprint, quants
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.context import SelectionContext
-from edgellm.selection.offload import require, unused
+from edgellm.selection.decide import usable_backends
+from edgellm.selection.offload import unused
 from edgellm.selection.scenario import Scenario
-from edgellm.types import reason
+from edgellm.types import reason, refusal
 from edgellm.types.backend_reason import BackendOpens
-from edgellm.types.model import Artifact
+from edgellm.types.model import Artifact, ModelCard
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm.types.request import SelectionRequest
-from edgellm.units import show_memory
 
 CTX_UNKNOWN = 4096  # tokens, where a file does not tell its shape
 
@@ -45,18 +46,47 @@ def opened(context: SelectionContext, artifact: Artifact, request: SelectionRequ
             f"{what} open {artifact.path} ({'; '.join(refusals) or 'it is not installed'})",
             hint="see `edgellm plugins` and `edgellm doctor`",
         )
-    if request.kv_type is not None:
-        cache_refusals = [facts.refuses_cache(request.kv_type, artifact.shape) for facts in openers]
-        if all(cache_refusals) and (refusal := cache_refusals[0]) is not None:
-            raise UsageError(explain.refusal(refusal), hint=f"leave {option('kv')} out", param="kv")
-    return replace(context, backends=tuple(openers))
+    return replace(context, backends=_holding(request.kv_type, openers, artifact))
+
+
+def _holding(kv_type: str | None, openers: Sequence[BackendFacts], artifact: Artifact) -> tuple[BackendFacts, ...]:
+    """Those that hold a cache of the type that is asked for.
+
+    Raises:
+        UsageError: none does.
+    """
+    if kv_type is None:
+        return tuple(openers)
+    by_backend = {facts.name: facts.refuses_cache(kv_type, artifact.shape) for facts in openers}
+    if all(by_backend.values()):
+        why = "; ".join(explain.refusal(why) for why in by_backend.values() if why is not None)
+        raise UsageError(why, hint=f"leave {option('kv')} out", param="kv")
+    return tuple(facts for facts in openers if by_backend[facts.name] is None)
+
+
+def judged(
+    context: SelectionContext, artifact: Artifact, card: ModelCard, request: SelectionRequest
+) -> SelectionContext:
+    """As `opened`. Where nobody opens the file, what a backend says of more than its card is the backend's problem."""
+    try:
+        return opened(context, artifact, request)
+    except (UnsupportedArtifact, UsageError):
+        (file,) = card.files
+        arch = "" if card.shape is None else card.shape.arch
+
+    def with_own(facts: BackendFacts) -> BackendFacts:
+        if facts.problems or facts.refuses(file, arch) is not None:
+            return facts
+        return replace(facts, problems=tuple(plugins().backend(facts.name).supports(artifact)))
+
+    return replace(context, backends=tuple(map(with_own, context.backends)))
 
 
 def _not_loaded(facts: BackendFacts, artifact: Artifact) -> list[str]:
     """Why this build does not load a model that its format would allow; empty = it does, or does not know."""
     if facts.archs is None or artifact.shape is None or artifact.shape.arch in facts.archs:
         return []
-    return [f"this build does not load architecture {artifact.shape.arch}"]
+    return [explain.refusal(refusal.ArchNotLoaded(facts.name, artifact.shape.arch))]
 
 
 def unpredicted_plan(artifact: Artifact, context: SelectionContext, request: SelectionRequest) -> LaunchPlan:
@@ -65,11 +95,15 @@ def unpredicted_plan(artifact: Artifact, context: SelectionContext, request: Sel
     No speed is predicted; of memory, what the backend itself says of the file.
 
     Raises:
-        BackendUnavailable: the backend puts no layers on a GPU, and some were asked for.
-        NothingFits: it needs more than may be used.
+        BackendUnavailable: no backend that opens it puts layers on a GPU, and some were asked for.
+        NothingFits: it needs more than may be used. UsageError: a speed was asked for.
     """
-    facts, machine = context.backends[0], context.machine
-    require(facts.name, facts.offload, request.gpu_layers)
+    if request.min_tps is not None:
+        flag = option("min_tps")
+        what = f"no speed of {artifact.path} is predicted, so {flag} cannot be kept"
+        raise UsageError(what, hint=f"leave {flag} out", param="min_tps")
+    usable, _ = usable_backends(context.backends, request)
+    facts, machine = usable[0], context.machine
     ctx, why = _unpredicted_length(artifact, request)
     threads = machine.compute_threads
     slots, kv_type = request.slots or 1, request.kv_type or facts.usual_cache
@@ -84,9 +118,9 @@ def unpredicted_plan(artifact: Artifact, context: SelectionContext, request: Sel
     scenario = Scenario.of(machine, request)
     needed = 0 if plan.footprint is None else footprint.counted_bytes(plan.footprint, machine)
     if needed > scenario.budget_bytes:
+        too_big = refusal.NeedsMemory(needed, scenario.budget_bytes, ctx, kv_type)
         raise NothingFits(
-            f"the model needs {show_memory(needed)} with {ctx:,} tokens of context and {slots} "
-            f"slots, and may use {explain.budget(scenario.budget)}",
+            f"{artifact.name} {explain.refusal(too_big)}",
             hint=f"close other programs, ask for less with {option('ctx')} or {option('slots')}, "
             "or see `edgellm auto-select`",
         )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import NoReturn
 
 from edgellm import settings
 from edgellm.app import context as app_context
 from edgellm.app import file_card, file_plan, own_format
+from edgellm.app.asked import with_options, with_threads
 from edgellm.app.resolve import Reference, ReferenceKind, refer, resolve
-from edgellm.contract.backend import Configurable
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Progress, Resolver, scheme_of
 from edgellm.errors import (
@@ -29,11 +28,10 @@ from edgellm.store.card import undescribed, verified
 from edgellm.store.http import redacted
 from edgellm.store.library import Library, silent
 from edgellm.store.sources.registry import source_for, sources, unreachable
-from edgellm.types.backend_reason import OptionsAsked
 from edgellm.types.model import Artifact, ModelCard, ModelFile
 from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import Candidate, Decision, LaunchPlan, Settings
-from edgellm.types.reason import CouldBeMade, ModelNamed, ModelSkipped, NameShadowsFile, Reason, SourceSilent, Threads
+from edgellm.types.reason import CouldBeMade, ModelNamed, ModelSkipped, NameShadowsFile, Reason, SourceSilent
 from edgellm.types.request import SelectionRequest
 
 ECHO_CTX = 4096
@@ -86,6 +84,7 @@ def model_plan(
     quant: str | None = None,
     threads: int | None = None,
     to_chat: bool = False,
+    to_check: bool = False,
     progress: Progress = silent,
 ) -> LaunchPlan:
     """The plan for a named model: a path, a catalog id (`id` or `id:QUANT`), a URI (`hf://owner/repo`), or a backend
@@ -93,6 +92,7 @@ def model_plan(
 
     Args:
         to_chat: the model must write text; the catalog's embedding models and rerankers are refused unfetched.
+        to_check: one file that failed its quality check may be run, as only another check lifts its veto.
 
     Raises:
         UnknownModel, NothingFits, ArtifactError, SourceError, BackendUnavailable, UnsupportedTask.
@@ -106,32 +106,40 @@ def model_plan(
         _refuse(model, quant=quant, backend=request.backend not in (None, model))
         plan = own_format.plan(artifact, model, request)
     else:
-        plan = _named_plan(model, request, quant, progress, to_chat=to_chat)
+        plan = _named_plan(model, request, quant, progress, to_chat=to_chat, to_check=to_check)
     return plan if threads is None else with_threads(plan, threads)
 
 
 def _named_plan(
-    model: str, request: SelectionRequest, quant: str | None, progress: Progress, *, to_chat: bool
+    model: str, request: SelectionRequest, quant: str | None, progress: Progress, *, to_chat: bool, to_check: bool
 ) -> LaunchPlan:
     context = app_context.here()
+    unvetoed = replace(context, vetoes={}) if to_check else context
     reference = refer(model, context.cards)
     if reference.kind is ReferenceKind.FILE:
         _refuse(model, quant=quant)
-        return _file_plan(reference.name, request, context, to_chat=to_chat)
+        return _file_plan(reference.name, request, unvetoed, named=model, to_chat=to_chat)
     if _is_undescribed(reference, context):
         artifact = Library().fetch(undescribed(model), ModelFile(model, ""), progress)
-        return _file_plan(artifact.path, request, context, to_chat=to_chat)
+        return _file_plan(artifact.path, request, unvetoed, named=model, to_chat=to_chat)
     if reference.kind is ReferenceKind.ADDRESS:
         progress(0, None, "reading the header")
     card = resolve(model, context, quant=quant, offline=request.offline).card
-    card, request = _as_named(card, request, to_chat=to_chat)
+    card, request = _as_named(card, request, named=model, to_chat=to_chat)
+    if len({file.quant for file in card.files}) == 1:  # among several the one that failed is still not taken
+        context = unvetoed
     plan, _ = _launch(context.narrowed([card]), request, progress)
     note = _note(reference, card)
     return replace(plan, reasons=(note, *plan.reasons)) if note is not None else plan
 
 
-def _file_plan(path: str, request: SelectionRequest, context: SelectionContext, *, to_chat: bool) -> LaunchPlan:
-    """The plan for a file or folder on this disk, decided on its card as for a model of the catalog that is named."""
+def _file_plan(
+    path: str, request: SelectionRequest, context: SelectionContext, *, named: str, to_chat: bool
+) -> LaunchPlan:
+    """The plan for a file or folder on this disk, decided on its card as for a model of the catalog that is named.
+
+    `named` is what the user called it.
+    """
     artifact = own_format.identified(path, request.backend)
     context = file_plan.opened(context, artifact, request)
     try:
@@ -139,21 +147,23 @@ def _file_plan(path: str, request: SelectionRequest, context: SelectionContext, 
     except UnsupportedArtifact:
         plan = file_plan.unpredicted_plan(artifact, context, request)
     else:
-        card, request = _as_named(card, request, to_chat=to_chat)
+        card, request = _as_named(card, request, named=named, to_chat=to_chat)
         decision = decide(context.narrowed([card]), request)
         assert decision.choice is not None, "a file on this disk can be had"
         plan = _candidate_plan(decision, decision.choice, artifact)
         # What is learned of it is looked up by its card; users go on to see the name that they gave the file.
         known_as = replace(artifact, model_id=card.id, quant=decision.choice.quant, shown_as=artifact.model_id)
         plan = replace(plan, artifact=known_as)
-    named = ModelNamed(artifact.model_id, "file", artifact.quant)
+    about = ModelNamed(artifact.model_id, "file", artifact.quant)
     # How to quantize it is said of the file: its card may have a name that no command knows.
     reasons = (r for r in plan.reasons if not isinstance(r, CouldBeMade))
-    return replace(plan, reasons=(named, *reasons, *file_plan.not_quantized(artifact)))
+    return replace(plan, reasons=(about, *reasons, *file_plan.not_quantized(artifact)))
 
 
-def _as_named(card: ModelCard, request: SelectionRequest, *, to_chat: bool) -> tuple[ModelCard, SelectionRequest]:
-    """The card as one that takes part, and the request: who names a base model or a reranker wants just that.
+def _as_named(
+    card: ModelCard, request: SelectionRequest, *, named: str, to_chat: bool
+) -> tuple[ModelCard, SelectionRequest]:
+    """The card as one that takes part, and the request. Whoever names a base model or a reranker wants exactly that.
 
     Raises:
         UnsupportedTask: it only reads, and was asked to chat.
@@ -161,7 +171,7 @@ def _as_named(card: ModelCard, request: SelectionRequest, *, to_chat: bool) -> t
     if card.kind not in ("embedding", "reranker"):
         return replace(card, kind="chat"), request
     if to_chat:
-        refuse_chat(card.id)
+        refuse_chat(named)
     # A model that only reads is judged by how fast it reads.
     return replace(card, kind="embedding"), replace(request, task="embed")
 
@@ -194,39 +204,6 @@ def _refuse(model: str, **options: object) -> None:
     for name, value in options.items():
         if value:
             raise UsageError(f"{option(name)} has no meaning for {model}", hint=f"leave {option(name)} out", param=name)
-
-
-def with_threads(plan: LaunchPlan, threads: int) -> LaunchPlan:
-    """The plan with the number of threads that the user asks for.
-
-    Raises:
-        UsageError: out of range.
-    """
-    if not 1 <= threads <= 1024:
-        raise UsageError(f"threads={threads} is out of range", hint="allowed: 1 to 1024")
-    reasons = (*plan.reasons, Threads(threads, asked=True))
-    step_s = plan.step_s and plan.step_s * max(1, plan.settings.n_threads_batch / threads)
-    run = replace(plan.settings, n_threads=threads, n_threads_batch=threads)
-    return replace(plan, settings=run, reasons=reasons, step_s=step_s)
-
-
-def with_options(plan: LaunchPlan, options: Mapping[str, str]) -> LaunchPlan:
-    """The plan with settings that its backend defines.
-
-    Raises:
-        UsageError: the backend has none, or not these.
-    """
-    if not options:
-        return plan
-    backend = plugins().backend(plan.backend)
-    pairs = tuple(sorted(options.items()))
-    if not isinstance(backend, Configurable):
-        raise UsageError(f"the {plan.backend} backend has no options of its own", hint="give it none")
-    backend.check_options(pairs)
-    own = replace(plan.settings, options=pairs)
-    reasons = (*plan.reasons, OptionsAsked(pairs))
-    footprint = backend.footprint(plan.artifact, own) or plan.footprint
-    return replace(plan, settings=own, reasons=reasons, footprint=footprint)
 
 
 def _launch(

@@ -97,7 +97,7 @@ def command(
 
     MODEL is a catalog id or a path of a model file; without it, what `edgellm serve` would choose.
     """
-    from edgellm.app import launch
+    from edgellm.app.asked import with_threads
     from edgellm.contract.child import ended_with_us
     from edgellm.sdk import bench
     from edgellm.types.request import SelectionRequest, cache_type
@@ -116,7 +116,7 @@ def command(
         if repeat:
             lines += _speed(plan, tests, report, compare=compare)
         if words is not None:
-            scored = launch.with_threads(plan, threads[0]) if threads else plan
+            scored = with_threads(plan, threads[0]) if threads else plan
             lines += _quality(scored, words, request, report, **quality)
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(lines))
 
@@ -129,7 +129,7 @@ def _plan(model: str | None, request: SelectionRequest) -> LaunchPlan:
         if model is None:
             plan, _ = launch.auto_plan(request, progress=report)
         else:
-            plan = launch.model_plan(model, request, progress=report)
+            plan = launch.model_plan(model, request, to_check=True, progress=report)
     click.echo(headline(plan), err=True)
     return plan
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli._options import gpu_layers, kv, models_dir, slots
-from edgellm.errors import EdgeLLMError, UnsupportedArtifact, UsageError
+from edgellm.errors import EdgeLLMError
 from edgellm.units import show_memory, show_params, show_rate, show_size
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def command(
     from edgellm import explain
     from edgellm.app.adapters import adapter_bytes
     from edgellm.app.context import of, request_for
-    from edgellm.app.file_plan import opened
+    from edgellm.app.file_plan import judged
     from edgellm.app.resolve import resolve
     from edgellm.selection.fit import fit_reports
     from edgellm.selection.scenario import Scenario
@@ -76,8 +75,7 @@ def command(
     reads_only = resolved.card.kind in ("embedding", "reranker")
     request = request_for(context, selection, usual_task="embed" if reads_only else "chat")
     if resolved.artifact is not None and context.is_here:
-        with contextlib.suppress(UnsupportedArtifact, UsageError):  # the reports say why nothing opens it
-            context = opened(context, resolved.artifact, request)
+        context = judged(context, resolved.artifact, resolved.card, request)
     scenario = Scenario.of(context.machine, request)
     adapters_bytes = adapter_bytes(adapters, resolved.card.shape)
     fits, refusals = fit_reports(resolved.card, context, scenario, adapter_bytes=adapters_bytes, others=resolved.others)

@@ -49,7 +49,7 @@ def _named(fact: reason.ModelNamed) -> str:
 
 def could_be_made(fact: reason.CouldBeMade) -> str:
     """How to make a file that would be chosen, and what is taken without it."""
-    command = f"`edgellm quantize {fact.model} --to {fact.quant}`"
+    command = f"`edgellm quantize {fact.path or fact.model} --to {fact.quant}`"
     name = f"{fact.model} {fact.quant}"
     words = f"{name} is not to be had, but a higher quantization of it is: {command} makes it"
     if not fact.instead:

@@ -78,7 +78,7 @@ def _by_catalog(why: refusals.CatalogRefusal) -> str:
         case refusals.NoFiles():
             return "no published file is known"
         case refusals.NoBackendRuns():
-            broken = (f"{b.backend} cannot run here: {', '.join(b.problems)}" for b in why.backends)
+            broken = (f"{b.backend} cannot run it here: {', '.join(b.problems)}" for b in why.backends)
             return "; ".join(broken) or "no backend is installed that opens it"
 
 

@@ -14,7 +14,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from edgellm.app import launch, verify
+from edgellm.app import verify
+from edgellm.app.asked import with_threads
 from edgellm.contract.manager import plugins
 from edgellm.errors import EdgeLLMError
 from edgellm.history import fingerprint, run_log
@@ -107,7 +108,7 @@ def measure(plan: LaunchPlan, options: BenchOptions, progress: BenchProgress = l
             if current is None or current[0] != count:
                 if current is not None:
                     _finish(current[1], results, stack)
-                current = (count, stack.enter_context(_Load(launch.with_threads(plan, count))))
+                current = (count, stack.enter_context(_Load(with_threads(plan, count))))
             progress(f"round {number + 1} of {options.repeats}, {count} threads")
             _round(current[1], options, count, results)
         if current is not None:
@@ -303,7 +304,7 @@ def expected(plan: LaunchPlan, machine: Machine, options: BenchOptions) -> dict[
     rates = verify.rates_of(plan.backend, machine)
     correction = verify.correction(plan, machine, rates)
     for threads in options.threads or (plan.settings.n_threads,):
-        own = launch.with_threads(plan, threads)
+        own = with_threads(plan, threads)
         for depth in options.depths if options.gen else ():
             numbers = verify.predicted(own, machine, MeasuredRates(decode_depth=depth + options.gen // 2), rates)
             if numbers.decode is not None:

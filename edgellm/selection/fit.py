@@ -97,13 +97,14 @@ def fit_reports(
     room = replace(scenario, budget_bytes=scenario.budget_bytes - adapter_bytes)
     card_of_kind = replace(card, kind=scenario.needs.kind)
     scored_cards = [replace(other, files=()) for other in context.cards if other.scores and other.id != card.id]
-    usable = tuple(b for b in context.backends if not b.problems and scenario.request.backend in (None, b.name))
+    asked = [b for b in context.backends if scenario.request.backend in (None, b.name)]
+    usable = tuple(b for b in asked if not b.problems)
     with_others = replace(card_of_kind, files=(*card_of_kind.files, *others))
     everything = replace(context, cards=(with_others, *scored_cards), backends=usable, stored=frozenset())
     options, all_rejected = expand(everything, room)
     rejected = [r for r in all_rejected if r.model == card.id]
     not_opened = {r.quant: r.reason for r in rejected if isinstance(r.reason, NoBackendOpens) and r.reason.refusals}
-    cannot_run = tuple(BackendCannotRun(b.name, b.problems) for b in context.backends if b.problems)
+    cannot_run = tuple(BackendCannotRun(b.name, b.problems) for b in asked if b.problems)
     reports: list[FitReport] = []
     for file in card_of_kind.files:
         of_file = [o for o in options if o.file is file]
@@ -111,7 +112,10 @@ def fit_reports(
         if of_file:
             problem = _refused_by_rules(of_file, context, room)
         else:
-            problem = not_opened.get(file.quant, NoBackendRuns(cannot_run))
+            # That others open other formats is no news where one that opens this format has a problem.
+            is_format_opened = any(file.format in b.formats for b in usable) or not cannot_run
+            problem = not_opened.get(file.quant) if is_format_opened else None
+            problem = problem or NoBackendRuns(cannot_run)
             of_file = _without_backend(replace(card_of_kind, files=(file,)), scored_cards, context, room)
         if of_file:
             siblings = [o for o in options if o.file is not file]

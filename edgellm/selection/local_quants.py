@@ -39,6 +39,8 @@ def _made(source: Option, target: str) -> Option:
 
 def proposal(chosen: Option, instead: Option | None) -> CouldBeMade:
     """Where a file that could be made would be chosen. `instead` is taken without it."""
+    source = chosen.file.source.removeprefix(SCHEME)
+    path = source.removeprefix("file:") if source.startswith("file:") else ""
     if instead is None:
-        return CouldBeMade(chosen.model, chosen.quant, chosen.score)
-    return CouldBeMade(chosen.model, chosen.quant, chosen.score, instead.model, instead.quant, instead.score)
+        return CouldBeMade(chosen.model, chosen.quant, chosen.score, path=path)
+    return CouldBeMade(chosen.model, chosen.quant, chosen.score, instead.model, instead.quant, instead.score, path)

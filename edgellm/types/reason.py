@@ -223,6 +223,7 @@ class CouldBeMade(Fact, frozen=True):
     instead: str = ""  # model that is taken; "" = none
     instead_quant: str = ""
     instead_score: float | None = None
+    path: str = ""  # of the file to make it of, where it lies in none of our folders; "" = the model's id names it
 
 
 class NameConvention(Fact, frozen=True):

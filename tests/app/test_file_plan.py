@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bitnet.models import Tiny
 from support import gguf_writer
 from support.refusals import refuses
 from support.words import said
@@ -29,6 +30,7 @@ from edgellm.types.machine import Cpu, Machine, Memory
 from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.reason import ContextLength, Slow, Speed
+from edgellm.types.request import SelectionRequest
 
 GIB = 1024**3
 SLOW = Machine(
@@ -166,8 +168,9 @@ def test_a_file_that_only_reads_is_judged_by_reading_and_answers_no_chat(tmp_pat
     encoder = str(gguf_writer.model("bert", context_length=512).write(tmp_path / "encoder.gguf"))
 
     assert planned(encoder).settings.n_ctx == 512
-    with refuses(UnsupportedTask):
+    with refuses(UnsupportedTask) as caught:
         launch.plan(encoder, LaunchOptions(), to_chat=True)
+    assert f"`edgellm serve {encoder}`" in caught.value.hint
 
 
 def test_what_ran_by_its_path_corrects_its_next_plan(tmp_path: Path) -> None:
@@ -201,15 +204,19 @@ def test_a_file_that_failed_its_check_by_its_path_is_refused_by_its_path(path: s
 
     with refuses(NothingFits):
         planned(path)
+    assert launch.model_plan(path, SelectionRequest(), to_check=True).artifact == checked.artifact
 
 
-def test_a_file_whose_memory_nobody_predicts_gets_the_usual_settings(
-    path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def unpredicted(monkeypatch: pytest.MonkeyPatch) -> None:
     def of(*_: object) -> None:
         raise UnsupportedArtifact("cannot be predicted")
 
     monkeypatch.setattr("edgellm.app.file_card.of", of)
+
+
+@pytest.mark.usefixtures("unpredicted")
+def test_a_file_whose_memory_nobody_predicts_gets_the_usual_settings(path: str) -> None:
     plan, longer = planned(path), planned(path, ctx=8192, kv="q8_0")
 
     assert (plan.backend, plan.settings.n_ctx, plan.settings.kv_type) == ("gguf", 4096, "f16")
@@ -221,3 +228,17 @@ def test_a_file_whose_memory_nobody_predicts_gets_the_usual_settings(
     ]
     with refuses(NothingFits):
         planned(path, max_memory="10MiB")
+
+
+@pytest.mark.usefixtures("unpredicted")
+def test_a_speed_that_nobody_predicts_is_not_promised(path: str) -> None:
+    with refuses(UsageError, param="min_tps"):
+        planned(path, min_tps=5)
+
+
+@pytest.mark.usefixtures("unpredicted")
+def test_of_two_that_open_a_file_the_one_that_holds_the_cache_is_taken(tmp_path: Path) -> None:
+    ternary = str(Tiny("llama", ternary="TQ2_0").write(tmp_path / "ternary.gguf"))
+
+    assert planned(ternary).backend == "bitnet"
+    assert (planned(ternary, kv="q4_0").backend, planned(ternary, kv="q4_0").settings.kv_type) == ("gguf", "q4_0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+import onnx
 import psutil
 import pytest
 from click.testing import CliRunner
@@ -33,6 +34,21 @@ def test_estimate(folder):
     text = json.dumps(found)
     assert '"onnx"' in text
     assert '"INT4"' in text
+
+
+def test_a_graph_that_is_not_opened_is_not_said_to_fit(tmp_path):
+    where = onnx_models.shared(tmp_path)
+    graph = onnx.load(where / "model.onnx", load_external_data=False)
+    graph.opset_import[0].version = 99
+    onnx.save(graph, where / "model.onnx")
+
+    done = CliRunner().invoke(cli, ["estimate", str(where), "--ctx", "512", "--json"], catch_exceptions=False)
+
+    (report,) = json.loads(done.stdout)["estimates"]
+    (problem,) = report["verdict"]["problems_facts"]
+    (backend,) = (backend for backend in problem["backends"] if backend["backend"] == "onnx")
+    assert (report["verdict"]["fits"], problem["kind"]) == (False, "no_backend_runs")
+    assert "operator set 99" in backend["problems"][0]
 
 
 def test_a_worker_answers(folder):

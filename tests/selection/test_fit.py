@@ -174,7 +174,7 @@ def test_a_backend_that_cannot_run_says_why() -> None:
     (found,), _ = appraised(card, profiles.load("raspberry-pi-5-8gb"), SelectionRequest(), broken)
 
     assert found.problems == (NoBackendRuns((BackendCannotRun("gguf", ("no libllama",)),)),)
-    assert explain.problem(found.problems[0]) == "gguf cannot run here: no libllama"
+    assert explain.problem(found.problems[0]) == "gguf cannot run it here: no libllama"
 
 
 def test_a_model_that_nobody_knows_gets_the_wide_prior_of_its_family() -> None:

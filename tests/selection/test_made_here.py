@@ -36,7 +36,7 @@ def test_a_lower_quantization_is_proposed_where_only_f16_is_at_hand(machine) -> 
 
     assert (decision.choice.quant, decision.would_choose.quant) == ("F16", "Q5_K_M")
     (line,) = proposals(decision)
-    assert "`edgellm quantize qwen3-4b --to " in line
+    assert "`edgellm quantize /a/F16.gguf --to " in line
     assert "instead of F16" in line
 
 
@@ -56,6 +56,7 @@ def test_where_nothing_else_fits_the_error_says_what_to_make(machine) -> None:
     card = card_with(("file:/", "F16"))
     with refuses(NothingFits) as caught:
         decide(context(machine(6), [card], [GGUF]), SelectionRequest())
+    assert "`edgellm quantize /a/F16.gguf --to " in caught.value.hint
 
     with refuses(NothingFits) as caught:
         decide(context(machine(1), [card], [GGUF]), SelectionRequest())

@@ -1,0 +1,46 @@
+"""A plan with what the user asks for beside the model: threads, and options that its backend defines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from edgellm.contract.backend import Configurable
+from edgellm.contract.manager import plugins
+from edgellm.errors import UsageError
+from edgellm.types.backend_reason import OptionsAsked
+from edgellm.types.plan import LaunchPlan
+from edgellm.types.reason import Threads
+
+
+def with_threads(plan: LaunchPlan, threads: int) -> LaunchPlan:
+    """The plan with the number of threads that the user asks for.
+
+    Raises:
+        UsageError: out of range.
+    """
+    if not 1 <= threads <= 1024:
+        raise UsageError(f"threads={threads} is out of range", hint="allowed: 1 to 1024")
+    reasons = (*plan.reasons, Threads(threads, asked=True))
+    step_s = plan.step_s and plan.step_s * max(1, plan.settings.n_threads_batch / threads)
+    run = replace(plan.settings, n_threads=threads, n_threads_batch=threads)
+    return replace(plan, settings=run, reasons=reasons, step_s=step_s)
+
+
+def with_options(plan: LaunchPlan, options: Mapping[str, str]) -> LaunchPlan:
+    """The plan with settings that its backend defines.
+
+    Raises:
+        UsageError: the backend has none, or not these.
+    """
+    if not options:
+        return plan
+    backend = plugins().backend(plan.backend)
+    pairs = tuple(sorted(options.items()))
+    if not isinstance(backend, Configurable):
+        raise UsageError(f"the {plan.backend} backend has no options of its own", hint="give it none")
+    backend.check_options(pairs)
+    own = replace(plan.settings, options=pairs)
+    reasons = (*plan.reasons, OptionsAsked(pairs))
+    footprint = backend.footprint(plan.artifact, own) or plan.footprint
+    return replace(plan, settings=own, reasons=reasons, footprint=footprint)
