@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 def nearest(folder: Path) -> Path:
     """The folder, or the nearest one above it that exists: whose disk it will be on."""
-    return next(path for path in (folder, *folder.parents) if path.exists())
+    return next(path for path in (folder, *folder.parents) if os.path.exists(path))
 
 
 def write_atomic(path: Path, data: bytes, *, sync: bool = False) -> None:

@@ -39,6 +39,7 @@ from typing import Any
 import platformdirs
 
 from edgellm.errors import UsageError
+from edgellm.files import nearest
 
 LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -93,11 +94,22 @@ class Environment:
 
     @property
     def data_dir(self) -> Path:
-        return self.home / "data" if self.home else Path(platformdirs.user_data_dir("edgellm"))
+        return self._folder_of(self.home) / "data" if self.home else Path(platformdirs.user_data_dir("edgellm"))
 
     @property
     def cache_dir(self) -> Path:
-        return self.home / "cache" if self.home else Path(platformdirs.user_cache_dir("edgellm"))
+        return self._folder_of(self.home) / "cache" if self.home else Path(platformdirs.user_cache_dir("edgellm"))
+
+    @staticmethod
+    def _folder_of(home: Path) -> Path:
+        """
+        Raises:
+            UsageError: EDGELLM_HOME is a file, or lies below one.
+        """
+        if not (place := nearest(home)).is_dir():
+            hint = "name a folder, which is made where it does not exist, or unset it"
+            raise UsageError(f"EDGELLM_HOME={home}: {place} is a file", hint=hint)
+        return home
 
     @property
     def log_level(self) -> str:

@@ -17,6 +17,7 @@ from edgellm.types.criterion import Criterion, QuantCriterion
 from edgellm.types.plan import Decision, Rejection
 from edgellm.types.reason import ContextLength, Reason
 from edgellm.types.refusal import NeedsMemory, Refusal
+from edgellm.types.store_problem import StoreProblem
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "facts-json.md"
@@ -30,7 +31,8 @@ TAKES_APART = {
 
 
 def kinds() -> dict[str, type[Fact]]:
-    classes = {*get_args(Basis), *get_args(Reason), *get_args(Refusal), *get_args(Criterion), *get_args(QuantCriterion)}
+    unions = (Basis, Reason, Refusal, Criterion, QuantCriterion, StoreProblem)
+    classes = {cls for union in unions for cls in get_args(union)}
     return {cls.__struct_config__.tag: cls for cls in sorted(classes, key=lambda cls: cls.__name__)}
 
 

@@ -26,6 +26,17 @@ def test_the_environment_is_read_anew_each_time(monkeypatch: pytest.MonkeyPatch,
     assert not settings.current().offline
 
 
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_home_that_is_a_file_is_refused_where_something_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, below: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EDGELLM_HOME", str(tmp_path / "file" / below))
+    for name in ("data_dir", "cache_dir"):
+        with refuses(UsageError):
+            getattr(settings.current(), name)
+
+
 def test_a_level_that_is_none_is_refused_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGELLM_LOG", "loud")
     assert settings.current().log == "loud"

@@ -24,6 +24,7 @@ from edgellm.units import GIB, counted, show_memory, show_size
 
 if TYPE_CHECKING:
     from edgellm.contract.backend import Advice, Backend, Device, Offload
+    from edgellm.store.manifest import StoredModel
     from edgellm.types.machine import Machine
 
 T = TypeVar("T")
@@ -258,12 +259,16 @@ def examine_setup(report: Report, record: Path) -> None:
 
 
 def examine_store(report: Report) -> None:
-    report.models = attempt(report, "the list of stored models", dump.stored_models) or []
-    for row in report.models:
-        if row["problem"]:
-            report.note(
-                f"{row['model']} {row['quant']} is damaged: {row['problem']}", "it is fetched again when chosen"
-            )
+    from edgellm.store import local
+    from edgellm.store.library import Library
+
+    stored = attempt(report, "the look at stored models", Library().checked) or []
+    report.models = dump.stored_models(stored)
+    for entry in stored:
+        examine_entry(report, entry)
+    for item in attempt(report, "the search for model files", local.models) or []:
+        if item.problem:
+            report.problem(f"{item.path} is damaged: {item.problem}", "fetch it again, or remove it")
     folder = settings.current().data_dir / "models"
     files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
     free = shutil.disk_usage(nearest(folder)).free
@@ -272,6 +277,22 @@ def examine_store(report: Report) -> None:
     if free < GIB:
         report.problem(
             f"{show_size(free)} left on the disk of {folder}", "free some, or set EDGELLM_HOME to a larger disk"
+        )
+
+
+def examine_entry(report: Report, entry: StoredModel) -> None:
+    from edgellm import explain
+    from edgellm.store import manifest
+
+    name = f"{entry.model_id} {entry.quant}"
+    if entry.problem is not None:
+        fix = f"{explain.stored_remedy(entry.problem)}; or remove {entry.folder}"
+        report.problem(f"{name} is {explain.stored(entry.problem)}", fix)
+    elif manifest.is_hashed_each_time(entry):
+        report.note(
+            f"{name} is hashed at each start: its files have other times than its record, and {entry.folder} cannot be "
+            "written",
+            "copy it with its times (cp -a, rsync -t), or start it once where it can be written",
         )
 
 

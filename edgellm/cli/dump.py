@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from edgellm import settings
 if TYPE_CHECKING:
     from edgellm.history.run_log import History
     from edgellm.selection.backend_facts import BackendFacts
+    from edgellm.store.manifest import StoredModel
     from edgellm.types.calibration import Calibration
     from edgellm.types.machine import Machine
 
@@ -43,12 +44,19 @@ def settings_in_use() -> dict[str, Any]:
     }
 
 
-def stored_models() -> list[dict[str, Any]]:
-    from edgellm.store.library import Library
+def stored_models(entries: Iterable[StoredModel]) -> list[dict[str, Any]]:
+    from edgellm import explain
 
     return [
-        {"model": s.model_id, "quant": s.quant, "format": s.format, "bytes": s.bytes, "problem": s.problem}
-        for s in Library().installed()
+        {
+            "model": entry.model_id,
+            "quant": entry.quant,
+            "format": entry.format,
+            "bytes": entry.bytes,
+            "problem": explain.stored(entry.problem),
+            "problem_facts": explain.facts(entry.problem),
+        }
+        for entry in entries
     ]
 
 

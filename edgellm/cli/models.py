@@ -157,7 +157,7 @@ def _found(stored: list[StoredModel]) -> list[dict[str, Any]]:
             "quant": item.card.files[0].quant if item.card else "",
             "bytes": item.card.files[0].bytes if item.card else item.path.stat().st_size,
             "origin": item.origin,
-            "problem": item.problem,
+            "problem": f"damaged: {item.problem}" if item.problem else "",
             "path": str(item.path),
         }
         for item in local.models()
@@ -166,13 +166,16 @@ def _found(stored: list[StoredModel]) -> list[dict[str, Any]]:
 
 
 def _print_stored(stored: list[StoredModel], others: list[dict[str, Any]], as_json: bool) -> None:
+    from edgellm import explain
+
     entries: list[dict[str, Any]] = [
         {
             "id": s.model_id,
             "quant": s.quant,
             "bytes": s.bytes,
             "source": s.source,
-            "problem": s.problem,
+            "problem": explain.stored(s.problem),
+            "problem_facts": explain.facts(s.problem),
             "folder": str(s.folder),
         }
         for s in stored
@@ -181,7 +184,7 @@ def _print_stored(stored: list[StoredModel], others: list[dict[str, Any]], as_js
         click.echo(json.dumps({"schema": SCHEMA, "installed": entries, "found": others}, indent=2))
         return
     for entry in (*entries, *others):
-        problem = f"  damaged: {entry['problem']}" if entry["problem"] else ""
+        problem = f"  {entry['problem']}" if entry["problem"] else ""
         origin = f"  ({entry['origin']})" if "origin" in entry else ""
         click.echo(f"{entry['id']} {entry['quant']}  {show_size(entry['bytes'])}{origin}{problem}")
         click.echo(f"    {entry.get('folder') or entry['path']}")

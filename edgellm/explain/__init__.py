@@ -1,8 +1,9 @@
 """Facts in words: one sentence for each kind of reason, refusal and basis. Every face, and every error, says it so.
 
 `sentence` is for reasons, `refusal` for why something was not taken, `basis` for where a number comes from, `verdict`
-for whether a model fits, `drift` for what was measured otherwise; `plain` makes JSON of what holds such facts. The
-facts themselves: `edgellm.types.reason`, `.refusal`, `.basis`, `.verdict`, `.quantize_note`, `.drift`.
+for whether a model fits, `drift` for what was measured otherwise, `stored` for why a stored model is not used; `plain`
+makes JSON of what holds such facts. The facts themselves: `edgellm.types.reason`, `.refusal`, `.basis`, `.verdict`,
+`.quantize_note`, `.drift`, `.store_problem`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from edgellm.explain.plan import budget, gpu
 from edgellm.explain.quantizing import quantized_twice
 from edgellm.explain.reasons import sentence
 from edgellm.explain.refusals import problem, refusal
+from edgellm.explain.stored import stored, stored_remedy
 from edgellm.explain.verdicts import drift, drift_remedy, verdict
 
 __all__ = [
     "basis", "budget", "could_be_made", "drift", "drift_remedy", "facts", "fields", "gpu", "own_types", "plain",
-    "problem", "quantized_twice", "refusal", "sentence", "verdict",
+    "problem", "quantized_twice", "refusal", "sentence", "stored", "stored_remedy", "verdict",
 ]  # fmt: skip

@@ -64,7 +64,11 @@ class Library:
         """Everything stored, by model and quantization; damaged entries too, with their `problem`."""
         records = sorted(self.root.glob(f"*/*/{manifest.RECORD}"))
         entries = [manifest.read(record.parent) for record in records if not record.parent.name.startswith(".")]
-        return [_with_sizes_checked(stored) for stored in entries if stored is not None]
+        return [manifest.check_sizes(stored) for stored in entries if stored is not None]
+
+    def checked(self) -> list[StoredModel]:
+        """The same, with files hashed again whose time has changed: that takes seconds where they are gigabytes."""
+        return [manifest.check(stored) for stored in self.installed()]
 
     def local_keys(self) -> frozenset[str]:
         """Sources and sha256 of what is stored and sound: the files that need no network."""
@@ -209,9 +213,9 @@ class Library:
         from filelock import FileLock, Timeout
 
         locks = self.root / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
         lock = FileLock(locks / f"{folder.parent.name}.{folder.name}.lock")
         try:
+            locks.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             if progress is None:
@@ -219,23 +223,12 @@ class Library:
                 raise UsageError(message, hint="try again later") from None
             progress(0, None, "waiting for another process that fetches it")
             lock.acquire(poll_interval=_LOCK_POLL_S)
+        except OSError as error:
+            raise _disk_error(error, folder) from error
         try:
             yield
         finally:
             lock.release()
-
-
-def _with_sizes_checked(stored: StoredModel) -> StoredModel:
-    """Without hashing: a file that is gone or of another size is a problem."""
-    for file in stored.files:
-        path = stored.folder / file.path
-        try:
-            size = path.stat().st_size
-        except OSError as error:
-            return replace(stored, problem=f"{path} cannot be read: {error.strerror}")
-        if size != file.bytes:
-            return replace(stored, problem=f"{path} has {size} bytes, {file.bytes} were stored")
-    return stored
 
 
 def _checked_entry(card: ModelCard, file: ModelFile, folder: Path, fetched: Sequence[FetchedFile]) -> StoredModel:

@@ -2,10 +2,13 @@
 
 The record also keeps size and time of each file as they were when the hash was checked, so that later starts need not
 read gigabytes again: a file is hashed again only if its size or time changed.
+
+A record of a later version is read as far as this one knows it; what a newer schema means is not guessed at.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,6 +21,14 @@ import msgspec
 from edgellm.errors import IntegrityError
 from edgellm.files import write_atomic
 from edgellm.types.model import Artifact, Shape
+from edgellm.types.store_problem import (
+    FileUnreadable,
+    OtherHash,
+    OtherSize,
+    RecordOfNewer,
+    RecordUnreadable,
+    StoreProblem,
+)
 
 RECORD = "stored.json"
 _SCHEMA = 1
@@ -33,7 +44,7 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class StoredModel:
-    """What is stored, from where, and what is wrong with it ("" = nothing)."""
+    """What is stored, from where, and what is wrong with it."""
 
     folder: Path
     model_id: str
@@ -45,7 +56,7 @@ class StoredModel:
     ctx_train: int = 0
     shape: Shape | None = None
     files: tuple[StoredFile, ...] = ()
-    problem: str = ""
+    problem: StoreProblem | None = None
 
     @property
     def bytes(self) -> int:
@@ -67,18 +78,25 @@ class StoredModel:
         )
 
 
-class _Record(msgspec.Struct, forbid_unknown_fields=True):
-    """What stands in the record: a `StoredModel` without its folder and problem."""
+class _Version(msgspec.Struct):
+    """Of a record: what is looked at first."""
 
-    schema: int
+    schema: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _Record(msgspec.Struct, kw_only=True):
+    """What stands in the record: a `StoredModel` without its folder and problem. Fields of later versions are passed
+    over.
+    """
+
     model_id: str
     quant: str
-    format: str
-    source: str
-    license: str
-    fetched_at: str
-    ctx_train: int
-    shape: Shape | None
+    format: str = "gguf"
+    source: str = ""
+    license: str = ""
+    fetched_at: str = ""
+    ctx_train: int = 0
+    shape: Shape | None = None
     files: Annotated[tuple[StoredFile, ...], msgspec.Meta(min_length=1)]
 
 
@@ -113,47 +131,68 @@ def write(stored: StoredModel) -> None:
 
 def read(folder: Path) -> StoredModel | None:
     """The entry in `folder`; None where there is none. A record that cannot be understood has a `problem`."""
+    path = folder / RECORD
     try:
-        record = msgspec.json.decode((folder / RECORD).read_bytes(), type=_Record)
+        content = path.read_bytes()
+        schema = msgspec.json.decode(content, type=_Version).schema
+        if schema > _SCHEMA:
+            return _unread(folder, RecordOfNewer(str(path), schema, _SCHEMA))
+        record = msgspec.json.decode(content, type=_Record)
     except FileNotFoundError:
         return None
     except OSError as error:
-        return _broken(folder, f"its record cannot be read: {error}")
+        return _unread(folder, RecordUnreadable(str(path), error.strerror or str(error)))
     except (ValueError, RecursionError) as error:  # msgspec's errors, UnicodeDecodeError
-        return _broken(folder, f"its record is malformed: {error}")
-    if record.schema != _SCHEMA:
-        return _broken(folder, "its record was written by another version of edgellm")
-    content = {name: getattr(record, name) for name in record.__struct_fields__ if name != "schema"}
-    return StoredModel(folder, **content)
+        return _unread(folder, RecordUnreadable(str(path), str(error)))
+    return StoredModel(folder, **msgspec.structs.asdict(record))
 
 
-def _broken(folder: Path, problem: str) -> StoredModel:
-    return StoredModel(folder, folder.parent.name, folder.name, problem=problem)
+def _unread(folder: Path, problem: StoreProblem) -> StoredModel:
+    """An entry of which only the names of its folders are known."""
+    return StoredModel(folder, folder.parent.name, folder.name.rpartition("-")[0] or folder.name, problem=problem)
 
 
 def check(stored: StoredModel) -> StoredModel:
     """The entry as it is now. Changed files are hashed again; `problem` says what is wrong."""
+    stored = check_sizes(stored)
     if stored.problem:
         return stored
     files = []
     for file in stored.files:
         path = stored.folder / file.path
         try:
-            status = path.stat()
-            if status.st_size == file.bytes and status.st_mtime_ns == file.mtime_ns:
-                files.append(file)
-            elif status.st_size != file.bytes:
-                return replace(stored, problem=f"{path} has {status.st_size} bytes, {file.bytes} were stored")
-            else:
-                files.append(describe_file(path, inside=stored.folder, expected_sha256=file.sha256))
+            is_same = path.stat().st_mtime_ns == file.mtime_ns
+            now = file if is_same else describe_file(path, inside=stored.folder, expected_sha256="")
         except OSError as error:
-            return replace(stored, problem=f"{path} cannot be read: {error.strerror}")
-        except IntegrityError as error:
-            return replace(stored, problem=error.message)
+            return replace(stored, problem=FileUnreadable(str(path), error.strerror or str(error)))
+        if now.sha256 != file.sha256:
+            return replace(stored, problem=OtherHash(str(path), now.sha256, file.sha256))
+        files.append(now)
     if tuple(files) != stored.files:
         stored = replace(stored, files=tuple(files))
-        write(stored)
+        # A folder that cannot be written (a layer of an image) is hashed at each start, and `edgellm doctor` says so.
+        with contextlib.suppress(OSError):
+            write(stored)
     return stored
+
+
+def check_sizes(stored: StoredModel) -> StoredModel:
+    """The same without hashing: a file that is gone or of another size is a problem."""
+    for file in () if stored.problem else stored.files:
+        path = stored.folder / file.path
+        try:
+            n_bytes = path.stat().st_size
+        except OSError as error:
+            return replace(stored, problem=FileUnreadable(str(path), error.strerror or str(error)))
+        if n_bytes != file.bytes:
+            return replace(stored, problem=OtherSize(str(path), n_bytes, file.bytes))
+    return stored
+
+
+def is_hashed_each_time(stored: StoredModel) -> bool:
+    """Whether a sound entry's files have other times than its record, and the right ones cannot be written into it."""
+    times = {(stored.folder / file.path).stat().st_mtime_ns == file.mtime_ns for file in stored.files}
+    return False in times and not os.access(stored.folder, os.W_OK)
 
 
 def _sync(path: Path) -> None:

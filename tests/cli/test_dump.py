@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support import gguf_writer
 from support.refusals import refuses
 
 from edgellm import settings
@@ -172,13 +173,25 @@ def test_a_calibration_is_shown_with_its_keys_in_words() -> None:
     json.dumps(tables)
 
 
-def test_what_is_stored_is_listed_with_its_problem(smollm2: str, monkeypatch, tmp_path: Path) -> None:
+def test_what_is_stored_is_listed_with_its_problem(monkeypatch) -> None:
     folder = settings.current().data_dir / "models" / "m" / "Q4_0-1"
     folder.mkdir(parents=True)
-    (folder / "stored.json").write_text("{}")
+    (folder / "stored.json").write_text('{"schema": 99}')
     content = report(monkeypatch)
-    assert [(row["model"], bool(row["problem"])) for row in content["models"]] == [("m", True)]
-    assert any("is damaged" in text for text in texts(content))
+    (row,) = content["models"]
+    assert (row["model"], row["quant"], row["problem_facts"]["kind"]) == ("m", "Q4_0", "record_of_newer")
+    assert problems(content) == [f"m Q4_0 is {row['problem']}"]
+
+
+def test_damage_in_folders_of_ones_own_is_a_problem(monkeypatch, tmp_path: Path) -> None:
+    (tmp_path / "cut.gguf").write_bytes(gguf_writer.model().build()[:-1])
+    monkeypatch.setenv("EDGELLM_MODELS_DIR", str(tmp_path))
+    (problem,) = problems(report(monkeypatch))
+    assert str(tmp_path / "cut.gguf") in problem
+
+
+def problems(content: dict) -> list[str]:
+    return [row["text"] for row in content["findings"] if row["level"] == "problem"]
 
 
 def test_every_part_is_there(monkeypatch) -> None:

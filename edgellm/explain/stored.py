@@ -1,0 +1,30 @@
+"""Why a stored model is not used, in words that follow its name: "damaged: FILE has 5 bytes, 9 were stored"."""
+
+from __future__ import annotations
+
+from edgellm.types import store_problem as problems
+
+
+def stored(of: problems.StoreProblem | None) -> str:
+    """What is wrong with it; "" = nothing."""
+    match of:
+        case None:
+            return ""
+        case problems.FileUnreadable():
+            return f"damaged: {of.path} cannot be read: {of.error}"
+        case problems.OtherSize():
+            return f"damaged: {of.path} has {of.n_bytes} bytes, {of.stored_bytes} were stored"
+        case problems.OtherHash():
+            return f"damaged: {of.path} has sha256 {of.sha256}, {of.stored_sha256} was stored"
+        case problems.RecordUnreadable():
+            return f"damaged: its record {of.path} cannot be read: {of.error}"
+        case problems.RecordOfNewer():
+            newer = f"a newer version of EdgeLLM (schema {of.schema}, this version reads {of.read_schema})"
+            return f"set aside: its record {of.path} was written by {newer}"
+
+
+def stored_remedy(of: problems.StoreProblem) -> str:
+    """What to do about it."""
+    if isinstance(of, problems.RecordOfNewer):
+        return "update edgellm: until then it is not used, and fetched again when it is chosen"
+    return "it is fetched again when it is chosen"

@@ -1,0 +1,124 @@
+"""Records of stored models: copied, on read-only mounts, of other versions; and what is wrong with one, as data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from support import gguf_writer
+from support.read_only import run_read_only
+from support.store_server import card_of, sha256
+
+from edgellm import explain
+from edgellm.store import manifest
+from edgellm.store.library import Library
+from edgellm.store.manifest import StoredModel
+from edgellm.types.model import ModelFile
+from edgellm.types.store_problem import FileUnreadable, OtherHash, OtherSize, RecordOfNewer, RecordUnreadable
+
+LOCATE = """
+import sys
+from edgellm.store.library import Library
+from edgellm.types.model import ModelFile
+print(Library().locate(ModelFile(sys.argv[1], "Q8_0", sha256=sys.argv[2]), "tiny").path)
+"""
+
+
+@pytest.fixture
+def stored(own_home: Path) -> StoredModel:
+    """An entry with its file inside."""
+    Library().root.mkdir(parents=True)
+    path = gguf_writer.model().write(Library().root / "tiny.gguf")
+    file = ModelFile("memory:x", "Q8_0", sha256=sha256(path.read_bytes()))
+    Library().keep(card_of(file), file, path)
+    (entry,) = Library().installed()
+    return entry
+
+
+def file_of(stored: StoredModel) -> ModelFile:
+    return ModelFile(stored.source, stored.quant, sha256=stored.sha256)
+
+
+def rewrite(stored: StoredModel, **changed: object) -> None:
+    record = stored.folder / manifest.RECORD
+    record.write_text(json.dumps(json.loads(record.read_text()) | changed))
+
+
+def test_a_copy_with_new_times_on_a_read_only_mount_is_used(
+    stored: StoredModel, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a layer of an image. It can be hashed, and the new times cannot be written down."""
+    copied = own_home.parent / f"{own_home.name}-copy"
+    shutil.copytree(own_home, copied, copy_function=shutil.copyfile)
+    monkeypatch.setenv("EDGELLM_HOME", str(copied))
+    (entry,) = Library().installed()
+    before = (entry.folder / manifest.RECORD).read_bytes()
+
+    done = run_read_only(copied, sys.executable, "-c", LOCATE, stored.source, stored.sha256)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == str(entry.folder / "tiny.gguf")
+    assert (entry.folder / manifest.RECORD).read_bytes() == before
+
+
+def test_a_record_of_a_later_version_is_read_as_far_as_it_is_known(stored: StoredModel) -> None:
+    shape = json.loads((stored.folder / manifest.RECORD).read_text())["shape"] | {"novel": 1}
+    files = [dataclasses.asdict(stored.files[0]) | {"novel": "x"}]
+    rewrite(stored, novel={"a": [1]}, shape=shape, files=files)
+
+    assert Library().installed() == [stored]
+    assert Library().locate(file_of(stored), "tiny") == stored.artifact()
+
+
+def test_a_record_of_an_earlier_version_is_read_with_what_it_has(stored: StoredModel) -> None:
+    record = stored.folder / manifest.RECORD
+    kept = {"schema", "model_id", "quant", "files"}
+    record.write_text(json.dumps({key: value for key, value in json.loads(record.read_text()).items() if key in kept}))
+
+    (entry,) = Library().installed()
+    assert (entry.problem, entry.format, entry.files) == (None, "gguf", stored.files)
+
+
+def test_a_newer_schema_is_set_aside_and_named(stored: StoredModel) -> None:
+    rewrite(stored, schema=99, files="no list any more")
+
+    (entry,) = Library().installed()
+    path = str(stored.folder / manifest.RECORD)
+    assert entry.problem == RecordOfNewer(path, 99, 1)
+    assert (entry.model_id, entry.quant) == ("tiny", "Q8_0")
+    assert explain.stored(entry.problem).startswith("set aside: ")
+    assert Library().locate(file_of(stored), "tiny") is None
+    assert (stored.folder / "tiny.gguf").exists()
+
+
+@pytest.mark.parametrize("content", ["{", '{"schema": 0}', '{"schema": 1, "files": []}', "\x00"])
+def test_a_record_that_is_none(stored: StoredModel, content: str) -> None:
+    (stored.folder / manifest.RECORD).write_text(content)
+    (entry,) = Library().installed()
+    assert isinstance(entry.problem, RecordUnreadable)
+    assert explain.stored(entry.problem).startswith("damaged: ")
+
+
+def test_damage_is_found_and_named(stored: StoredModel) -> None:
+    path = stored.folder / "tiny.gguf"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 1))
+    assert Library().installed()[0].problem is None, "sizes alone do not tell"
+    (entry,) = Library().checked()
+    assert entry.problem == OtherHash(str(path), sha256(bytes(content)), stored.sha256)
+
+    os.truncate(path, 100)
+    (entry,) = Library().installed()
+    assert entry.problem == OtherSize(str(path), 100, stored.bytes)
+
+    path.unlink()
+    (entry,) = Library().installed()
+    assert isinstance(entry.problem, FileUnreadable)
+    assert entry.problem.path == str(path)
