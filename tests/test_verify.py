@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from dataclasses import replace
 
 import msgspec
@@ -63,6 +65,23 @@ def test_other_programs_are_named_where_they_had_the_processors() -> None:
     (slow,) = texts(verify.drifts(run(decode=4.0, waited=0.52), NONE))
     assert "other programs had the processors for 52% of the time" in slow
     assert "calibrate" not in slow
+
+
+def test_a_run_whose_worker_died_is_no_drift_and_teaches_nothing() -> None:
+    crashed = msgspec.structs.replace(run(decode=4.0, prefill=20.0, resident_bytes=1500 * MIB), restarts=1)
+    assert verify.drifts(crashed, NONE) == ()
+    assert run_log.of_runs([crashed]).of("gguf", "m", "Q4_K_M") == NONE
+
+
+@pytest.mark.model
+def test_a_death_is_recorded_with_what_was_measured(smollm2: str) -> None:
+    with EdgeLLM.load(smollm2, ctx=1024, threads=1) as llm:
+        assert isinstance(llm._session, WorkerSession)
+        os.kill(llm._session.pid, signal.SIGKILL)
+        wait_until(lambda: llm._session.restarts == 1 and llm._session.state == "ready")
+        llm.chat("Hello. " * 12, max_tokens=18, temperature=0)
+    (kept,) = run_log.read(probe(measure=False)).runs
+    assert (kept.restarts, kept.measured.decode is not None) == (1, True)
 
 
 def test_less_memory_of_a_short_answer_is_no_drift() -> None:

@@ -143,6 +143,7 @@ class Verification:
             gpu_layers=settings.gpu_layers,
             depth=measured.decode_depth,
             requests=measured.requests,
+            restarts=self._session.restarts,
             whole_batch=measured.longest_prefill >= WHOLE_BATCH * min(settings.n_batch, settings.n_ctx - 1),
             waited=waited_share(*self._session.process_usage()),
             predicted=predicted(plan, self._machine, measured, rates),

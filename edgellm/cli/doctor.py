@@ -160,7 +160,12 @@ def examine_history(report: Report, machine: Machine) -> None:
     log, report.history = read
     if log.problem:
         report.problem(log.problem, f"move {log.path} away: what was learned is forgotten")
-    if log.skipped:
+    if log.skipped and not log.rows:
+        report.problem(
+            f"none of the {counted(log.skipped, 'line')} of {log.path} can be read",
+            "move it away: what was learned is lost",
+        )
+    elif log.skipped:
         report.note(f"{counted(log.skipped, 'line')} of {log.path} cannot be read and are left out")
     for row in report.history["drift"]:
         report.note(f"drift: {row['text']}", row["fix"])

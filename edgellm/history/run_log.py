@@ -27,7 +27,8 @@ from edgellm.units import GIB
 MAX_BYTES = 1024**2  # some thousand runs
 LOCK_TIMEOUT_S = 5.0
 MAX_LINE_BYTES = 64 * 1024
-BUSY = 0.15  # a quiet machine's share of waiting is a few hundredths
+# Share of waiting. With up to 0.085 a model decoded here as fast as with 0.005; with 0.097 half as fast (SmolLM2-135M).
+BUSY = 0.09
 MAX_CHECKS = 256  # quality checks that outlive the lines around them
 _COMPARED = ("decode", "prefill", "resident_bytes")
 
@@ -66,6 +67,7 @@ class Run(_Line, frozen=True, kw_only=True, tag="run"):
     gpu_layers: int = 0
     depth: int = 0  # tokens in the cache in the middle of what was decoded
     requests: int = 0
+    restarts: int = 0  # of a worker that died; what was measured across one counts for nothing
     waited: float | None = None  # share of the time that others had the processors; None = not known
     whole_batch: bool = False  # a prompt filled a whole batch, so that the peak is the peak
     predicted: Numbers = Numbers()  # before corrections
@@ -237,7 +239,9 @@ def is_busy(run: Run) -> bool:
 
 
 def quotients(run: Run) -> dict[str, float | None]:
-    """Measured over predicted, by the names of `Numbers`; None where one of the two is not known."""
+    """Measured over predicted, by the names of `Numbers`; None where one of the two is not known, or a worker died."""
+    if run.restarts:
+        return dict.fromkeys(_COMPARED)
     return {name: _quotient(getattr(run.measured, name), getattr(run.predicted, name)) for name in _COMPARED}
 
 

@@ -145,6 +145,7 @@ class Session(abc.ABC):
         self._info: EngineInfo | None = None  # None until it has loaded
         self._outage: EdgeLLMError | None = None
         self._made_in = os.getpid()
+        self.restarts = 0  # of a worker that died in service
 
     @property
     @abc.abstractmethod

@@ -164,6 +164,15 @@ def test_a_history_that_cannot_be_read_is_a_problem(monkeypatch) -> None:
     assert any("cannot be read" in text and "move" in text for text in texts(report(monkeypatch)))
 
 
+def test_a_history_of_which_no_line_can_be_read_is_a_problem(monkeypatch) -> None:
+    path = run_log.path_of(MACHINE)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\xff\x00noise\nand more\n")
+    assert f"none of the 2 lines of {path} can be read" in problems(report(monkeypatch))
+    run_log.record(MACHINE, run(1, 8.0))
+    assert not problems(report(monkeypatch))
+
+
 def test_a_calibration_is_shown_with_its_keys_in_words() -> None:
     rates = Calibration({("Q4_K", 2): 5.0}, {("Q4_K", 2): 90.0}, "b1")
     facts = {"gguf": BackendFacts("gguf", frozenset({"gguf"}), calibration=rates), "x": BackendFacts("x", frozenset())}

@@ -182,8 +182,14 @@ def test_rates_beside_other_programs_are_not_learned_from_but_memory_is() -> Non
     busy = run_log.ratio(run(waited=0.5))
     assert (busy.decode, busy.prefill, busy.resident) == (None, None, 1.1)
     assert run_log.quotients(run(waited=0.5))["decode"] == 0.8
-    assert run_log.ratio(run(waited=0.05)).decode == 0.8
+    assert run_log.ratio(run(waited=0.097)).decode is None
+    assert run_log.ratio(run(waited=0.085)).decode == 0.8
     assert run_log.ratio(run(waited=None)).decode == 0.8
+
+
+def test_a_run_whose_worker_died_teaches_nothing() -> None:
+    died = run_log.ratio(run(restarts=1))
+    assert (died.decode, died.prefill, died.resident) == (None, None, None)
 
 
 def test_layers_on_a_gpu_tell_nothing_of_the_processor() -> None:
