@@ -13,6 +13,7 @@ from support import gguf_writer
 from support.refusals import refuses
 from support.words import said
 
+from edgellm import explain
 from edgellm.app import launch
 from edgellm.app.asked import with_options
 from edgellm.app.file_plan import with_own_footprint
@@ -110,6 +111,10 @@ def test_where_the_hub_is_dead_the_best_that_answers_is_served(smollm2: str, mon
     assert any(decision.would_choose.model in reason and "would be chosen" in reason for reason in said(plan))
     assert hub.asked == []
     assert index.asked == [pypi_file().source]
+    second_best = explain.second_best(decision)
+    assert decision.would_choose.model in second_best
+    assert "no network" in second_best
+    assert SMOLLM2 in second_best
 
 
 @pytest.mark.model
@@ -151,8 +156,43 @@ def test_a_named_model_that_cannot_be_had_is_an_error_at_once(monkeypatch: pytes
 
 def test_where_nothing_answers_the_wish_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, FakeSource("hf", dead="no network"), FakeSource("pypi", dead="no network"))
-    with refuses(SourceUnreachable, varies=r"\S+ \S+(?= would be chosen)"):
+    with refuses(SourceUnreachable, varies=r"\S+ \S+(?=, which would be chosen)"):
         launch.auto_plan(SelectionRequest())
+
+
+def damage(file: Path, how: str) -> None:
+    if how == "cut":
+        os.truncate(file, 100)
+    elif how == "flipped":
+        data = file.read_bytes()
+        file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        os.utime(file, ns=(1, 1))
+    else:
+        record = file.parent / "stored.json"
+        record.write_text(record.read_text().replace('"schema": 1', '"schema": 99'))
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("offline", [True, False])
+@pytest.mark.parametrize("how", ["cut", "flipped", "newer"])
+def test_what_is_wrong_with_what_is_stored_is_said(
+    smollm2: str, monkeypatch: pytest.MonkeyPatch, how: str, offline: bool
+) -> None:
+    copy = put_in_store(smollm2)
+    copy.unlink()  # it may be a link to the user's
+    shutil.copy(smollm2, copy)
+    damage(copy, how)
+    install(monkeypatch, FakeSource("hf", dead="no network"), FakeSource("pypi", dead="no name is found"))
+    with refuses(SourceUnreachable, varies=r"[0-9a-f]{64}|(?<= has )\d+|\d+(?= were stored)"):
+        launch.model_plan(SMOLLM2, SelectionRequest(offline=offline))
+
+
+@pytest.mark.model
+def test_what_is_on_this_disk_of_a_model_is_said(smollm2: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_in_store(smollm2)
+    install(monkeypatch, FakeSource("hf", dead="no network"), FakeSource("pypi"))
+    with refuses(SourceUnreachable):
+        launch.model_plan(SMOLLM2, SelectionRequest(), quant="Q8_0")
 
 
 def test_sources_that_all_stop_in_the_middle_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:

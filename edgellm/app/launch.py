@@ -10,6 +10,7 @@ from edgellm.app import context as app_context
 from edgellm.app import file_card, file_plan, own_format
 from edgellm.app.asked import with_options, with_threads
 from edgellm.app.resolve import Reference, ReferenceKind, refer, resolve
+from edgellm.app.unavailable import unavailable
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Progress, Resolver, scheme_of
 from edgellm.errors import (
@@ -217,9 +218,11 @@ def _launch(
     library = Library()
     notes: tuple[Reason, ...] = ()
     n_dropped = 0
+    silent: dict[str, str] = {}  # by scheme, why a source does not answer
     decision = decide(context, request)
     if _needs_network(decision.choice, context, request, library):
-        context = replace(context, reachable=_reachable(decision.choice))
+        silent = _silent(decision.choice)
+        context = replace(context, reachable=tuple(scheme for scheme in sorted(sources()) if scheme not in silent))
         decision = decide(context, request)
     while (choice := decision.choice) is not None:
         card, file = _chosen(choice, context)
@@ -232,7 +235,7 @@ def _launch(
             artifact = _artifact(library, card, file, request, progress)
         except SourceUnreachable as error:
             context = _without_source(context, file)
-            notes = (*notes, SourceSilent(scheme_of(file.source), error.message))
+            silent[scheme_of(file.source)] = error.message
         except (SourceError, UnknownModel, ArtifactError) as error:
             # A gated or missing repository, a file that is not what it should be: take the next best model, and say so.
             n_dropped += 1
@@ -241,14 +244,11 @@ def _launch(
             context = context.narrowed(row for row in context.cards if row.id != card.id)
             notes = (*notes, ModelSkipped(card.id, file.quant, error.message))
         else:
-            decision = replace(decision, reasons=(*notes, *decision.reasons))
+            decision = replace(decision, reasons=(*notes, *_missed(decision, silent), *decision.reasons))
             return _candidate_plan(decision, choice, artifact), decision
         decision = decide(context, request)
-    wish = decision.would_choose
-    raise SourceUnreachable(
-        "no model can be had now" + (f"; {wish.model} {wish.quant} would be chosen" if wish else ""),
-        hint="connect to a network, or name a model file: edgellm serve PATH.gguf",
-    )
+    assert decision.would_choose is not None, "something fits, or `decide` had raised"
+    raise unavailable(decision.would_choose, silent, offline=request.offline)
 
 
 def _needs_network(
@@ -260,11 +260,15 @@ def _needs_network(
     return scheme_of(file.source) != "file" and not library.has(file)
 
 
-def _reachable(choice: Candidate | None) -> tuple[str, ...]:
-    """Schemes of the sources that answer now."""
-    examples = {scheme_of(choice.source): choice.source} if choice else {}
-    dead = unreachable(REACH_TIMEOUT_S, examples)
-    return tuple(scheme for scheme in sorted(sources()) if scheme not in dead)
+def _silent(choice: Candidate | None) -> dict[str, str]:
+    """By scheme, why a source does not answer now; those that answer are not in it."""
+    return unreachable(REACH_TIMEOUT_S, {scheme_of(choice.source): choice.source} if choice else {})
+
+
+def _missed(decision: Decision, silent: Mapping[str, str]) -> tuple[SourceSilent, ...]:
+    """Why what would be chosen was not."""
+    scheme = scheme_of(decision.would_choose.source) if decision.would_choose else ""
+    return (SourceSilent(scheme, silent[scheme]),) if scheme in silent else ()
 
 
 def _without_source(context: SelectionContext, file: ModelFile) -> SelectionContext:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgellm.explain.bases import basis
 from edgellm.types import criterion, reason
 from edgellm.types.model import ModelFile
+from edgellm.types.plan import Decision
 from edgellm.units import show_memory, show_params, show_rate, show_size
 
 
@@ -136,6 +137,17 @@ def selection(fact: reason.SelectionReason) -> str:
             return _sources(fact)
         case reason.SourceSilent():
             return f"Source {fact.scheme} does not answer: {fact.error}."
+
+
+def second_best(decision: Decision) -> str:
+    """For who did not ask for reasons: what would be chosen, and why another model runs; "" = it is the best."""
+    wish, choice = decision.would_choose, decision.choice
+    if wish is None or choice is None:
+        return ""
+    silent = [fact.error for fact in decision.reasons if isinstance(fact, reason.SourceSilent)]
+    why = "; ".join(silent) or "offline was asked for"
+    best = f"{choice.model} {choice.quant} is the best that can be had now"
+    return f"{wish.model} {wish.quant} would be chosen, but {why}. {best}."
 
 
 def _sources(fact: reason.SourcesReached) -> str:

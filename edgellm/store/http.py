@@ -202,10 +202,9 @@ def _open(url: str, headers: Mapping[str, str], timeout_s: float) -> Response:
         # ValueError, ImportError: a proxy of a kind that httpx2 does not speak to.
         except (httpx2.TransportError, httpx2.InvalidURL, OSError, ValueError, ImportError) as error:
             reason = "timed out" if deadline.is_over else reason_of(error)
-            raise SourceUnreachable(
-                f"{redacted(url)} cannot be reached: {reason}",
-                hint=f"check the network, or use {option('offline', True)}",
-            ) from error
+            message = f"{redacted(url)} cannot be reached{through(url)}: {reason}"
+            hint = f"check the network, or use {option('offline', True)}"
+            raise SourceUnreachable(message, hint=hint) from error
         return Response(response, url, stack.pop_all())
 
 
@@ -268,6 +267,12 @@ def _proxy(url: str) -> str | None:
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+
+def through(url: str) -> str:
+    """The proxy for this address, for a message; "" = none."""
+    proxy = _proxy(url)
+    return f" through the proxy {redacted(proxy)}" if proxy else ""
 
 
 def reason_of(error: BaseException) -> str:

@@ -230,7 +230,7 @@ def test_loading_the_client_is_not_counted_as_waiting_for_the_hub(hub, environme
 
 
 @pytest.mark.parametrize(
-    "dead", ["refused", "unknown name", pytest.param("never answers", marks=pytest.mark.slow(3)), "offline"]
+    "dead", ["refused", "proxy", "unknown name", pytest.param("never answers", marks=pytest.mark.slow(3)), "offline"]
 )
 def test_not_reachable_is_said(hub, environment, monkeypatch, dead):
     import socket
@@ -240,6 +240,7 @@ def test_not_reachable_is_said(hub, environment, monkeypatch, dead):
         listener.listen()  # accepts by the kernel, and nobody ever answers
         endpoint = {
             "refused": "http://127.0.0.1:9",
+            "proxy": "http://192.0.2.1",
             "unknown name": "http://hub.invalid",
             "never answers": f"http://127.0.0.1:{listener.getsockname()[1]}",
             "offline": hub.url,
@@ -247,9 +248,17 @@ def test_not_reachable_is_said(hub, environment, monkeypatch, dead):
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
         if dead == "offline":
             monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        reason = probe()
+        if dead == "proxy":
+            monkeypatch.setenv("http_proxy", "http://user:secret@127.0.0.1:9")
+        reason = probe().strip()
 
     assert reason
+    says = {
+        "refused": "(http://127.0.0.1:9) cannot be reached: Connection refused",
+        "proxy": "(http://192.0.2.1) cannot be reached through the proxy http://127.0.0.1:9: Connection refused",
+        "unknown name": "(http://hub.invalid) cannot be reached: ",
+    }
+    assert says.get(dead, "") in reason
     assert dead != "never answers" or "did not answer within 3 s" in reason or "timed out" in reason
 
 

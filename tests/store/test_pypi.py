@@ -170,6 +170,7 @@ def test_reachable_asks_for_the_very_package(index, published):
     # pip's own limit is a second shorter than ours, which a busy machine may take away.
     [
         ("refused", "Connection refused"),
+        ("proxy", "its proxy cannot be reached: .*Connection refused"),
         pytest.param("hang", "Read timed out|the package index did not answer within 3 s", marks=pytest.mark.slow(3)),
     ],
 )
@@ -177,6 +178,9 @@ def test_reachable_says_why_not(index, published, monkeypatch, dead, says):
     index.mode = "hang"
     if dead == "refused":
         monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    if dead == "proxy":
+        monkeypatch.setenv("PIP_PROXY", "http://127.0.0.1:9")
+        monkeypatch.setenv("PIP_INDEX_URL", "https://192.0.2.1/simple")
 
     reason = Pypi().reachable(3.0, published[1].source)
 

@@ -151,7 +151,8 @@ def _head(timeout_s: float) -> str:
     try:
         status = get_session().head(constants.ENDPOINT, timeout=timeout_s).status_code
     except Exception as error:  # whatever the client's transport raises, the hub was not reached
-        return f"the model hub cannot be reached: {str(error) or type(error).__name__}"
+        hub = f"the model hub ({http.redacted(constants.ENDPOINT)})"
+        return f"{hub} cannot be reached{http.through(constants.ENDPOINT)}: {http.reason_of(error)}"
     return f"the model hub answers with status {status}" if status >= 500 else ""
 
 

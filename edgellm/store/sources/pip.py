@@ -66,4 +66,5 @@ def _cause(failure: str) -> str:
     inner = re.search(
         r"\[Errno [^\]]+\] [\w ]+|Read timed out|[Cc]onnection timed out|CERTIFICATE_VERIFY_FAILED", failure
     )
-    return inner[0] if inner else failure[:200]
+    proxy = "its proxy cannot be reached: " if "ProxyError" in failure else ""
+    return proxy + (inner[0] if inner else failure[:200])
