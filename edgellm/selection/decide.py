@@ -63,6 +63,9 @@ def decide(context: SelectionContext, request: SelectionRequest) -> Decision:
     cards = tuple(sorted(context.cards, key=lambda card: card.id))
     options, impossible = expand(replace(context, cards=cards, backends=tuple(usable)), scenario)
     if not options:
+        formats = {file.format for card in cards for file in card.files}
+        if "gguf" in formats and not any(formats & backend.formats for backend in usable):
+            raise _nothing_opens(usable, backend_reasons)
         raise _nothing_runs(impossible, scenario.needs.kind)
     n_models = len({o.model for o in options})
     opening = (
@@ -140,6 +143,15 @@ def _with(start: Decision, outcome: Outcome, *notes: Reason) -> Decision:
         reasons=(*start.reasons, *notes, *outcome.reasons),
         runners_up=outcome.runners_up,
         rejected=(*start.rejected, *outcome.rejected),
+    )
+
+
+def _nothing_opens(usable: Sequence[BackendFacts], broken: Sequence[BackendCannotRun]) -> NothingFits:
+    """The error where no backend opens model files: the core alone has only one that repeats what it is told."""
+    said = " ".join(("", *map(explain.sentence, broken)))
+    return NothingFits(
+        f"no backend that runs here opens model files (there is {', '.join(backend.name for backend in usable)}).{said}",
+        hint="pip install edgellm-gguf; `edgellm doctor` says what is installed, and what is wrong with it",
     )
 
 

@@ -192,6 +192,14 @@ def test_offline_takes_what_is_here_and_names_what_it_would_take() -> None:
     assert decision.would_choose.model != "qwen3-0.6b"
 
 
+def test_the_core_alone_says_what_to_install() -> None:
+    echo = BackendFacts("echo", frozenset({"echo"}))
+    broken = BackendFacts("gguf", frozenset({"gguf"}), problems=("needs avx2",))
+    for backends in ([echo], [echo, broken]):
+        with refuses(NothingFits):
+            decide(context(machine(), SOME, backends), SelectionRequest())
+
+
 def test_offline_with_nothing_here_chooses_nothing_and_says_what_it_would() -> None:
     decision = decide(context(machine(), ROWS, [GGUF]), SelectionRequest(offline=True))
 
