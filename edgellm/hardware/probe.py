@@ -14,7 +14,7 @@ from pathlib import Path
 from edgellm import settings
 from edgellm.hardware import bandwidth
 from edgellm.hardware.identity import machine_id, machine_name, measured
-from edgellm.hardware.linux import affinity, cgroup, cpu, gpu, memory
+from edgellm.hardware.linux import affinity, cpu, gpu, limits, memory
 from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.machine import Accelerator, Disk, Machine, Provenance
 from edgellm.version import __version__
@@ -46,7 +46,7 @@ def probe(*, root: Path = Path("/"), measure: bool = True, refine: bool = False)
 def _linux(tree: SysRoot) -> Machine:
     processor, topology, cpu_notes = cpu.read(tree)
     ram, memory_notes = memory.read(tree)
-    limits, limit_notes = cgroup.read(tree, topology, affinity.read(tree))
+    allowed, limit_notes = limits.read(tree, topology, affinity.read(tree))
     accelerators, gpu_notes = gpu.read(tree)
     board = tree.line("/proc/device-tree/model")
     name = machine_name(processor, ram, cpu.clean(board) if board else "")
@@ -56,7 +56,7 @@ def _linux(tree: SysRoot) -> Machine:
         cpu=processor,
         memory=ram,
         accelerators=accelerators,
-        limits=limits,
+        limits=allowed,
         provenance=measured() if tree.live else Provenance("measured", "recorded /proc and /sys", version=__version__),
         notes=(*cpu_notes, *memory_notes, *limit_notes, *gpu_notes),
     )

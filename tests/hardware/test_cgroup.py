@@ -117,6 +117,32 @@ def test_a_path_out_of_the_namespace_leaves_the_mount_point(machine_at: MachineA
     assert cgroup.find(SysRoot(root), "memory") == cgroup.Group(2, ("/sys/fs/cgroup",), exact=False)
 
 
+LIMITS = "Limit                     Soft Limit           Hard Limit           Units     \n"
+
+
+@pytest.mark.parametrize(
+    ("soft", "source", "room_mib"),
+    [
+        ("524288000", "memory: ulimit -v;", 100),
+        ("unlimited", "memory: cgroup v1 /sys/fs/cgroup/memory;", 650),
+        ("1999999999", "memory: cgroup v1 /sys/fs/cgroup/memory;", 650),
+    ],
+)
+def test_a_limit_of_the_address_space_counts_where_it_leaves_less_room(
+    machine_at: MachineAt, soft: str, source: str, room_mib: int
+) -> None:
+    line = f"Max address space         {soft:<20} unlimited            bytes     \n"
+    limits = probe(root=machine_at("container-v1", **{"/proc/self/limits": LIMITS + line})).limits
+
+    assert limits.source.startswith(source)
+    assert (limits.memory_bytes or 0) - (limits.memory_used_bytes or 0) == room_mib * MIB
+
+
+@pytest.mark.parametrize("text", ["", "Max address space", "Max address space         many                 \n", "\0"])
+def test_limits_that_cannot_be_read_are_none(machine_at: MachineAt, text: str) -> None:
+    assert probe(root=machine_at("container-v1", **{"/proc/self/limits": text})).limits.memory_bytes == 700 * MIB
+
+
 def test_garbage_limits_nothing_and_raises_nothing(machine_at: MachineAt) -> None:
     notes: list[str] = []
     tree = SysRoot(machine_at("garbage"))

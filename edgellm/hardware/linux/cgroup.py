@@ -1,4 +1,4 @@
-"""What the container or scheduler allows this process: memory, processor time and processors.
+"""What control groups allow this process: memory, processor time and processors.
 
 Version 1, version 2 and hybrids of both. The limit of any ancestor applies, so every level from the process's group up
 to the mount point is read, and the one that leaves the least room counts. Nothing here changes a group.
@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from edgellm.hardware.linux.sysfs import SysRoot, parse_cpu_list
-from edgellm.hardware.linux.topology import Topology
-from edgellm.types.machine import Limits
 
 # Version 1 writes "no limit" as the largest page-aligned signed 64-bit number; pages go up to 64 KiB.
 NO_LIMIT_V1 = 2**63 - 65536
@@ -38,8 +36,7 @@ class Group:
 class MemoryLimit:
     limit_bytes: int
     used_bytes: int
-    folder: str
-    version: int
+    source: str
 
     @property
     def room_bytes(self) -> int:
@@ -52,33 +49,6 @@ class _Mount:
     point: str  # where
     version: int
     controllers: frozenset[str]  # version 1 only
-
-
-def read(tree: SysRoot, topology: Topology, affinity: frozenset[int] | None) -> tuple[Limits, list[str]]:
-    """Limits of this process. `affinity` is the set of processors it may run on, None where unknown."""
-    notes: list[str] = []
-    sources: list[str] = []
-    memory = memory_limit(tree, notes)
-    if memory is not None:
-        sources.append(f"memory: cgroup v{memory.version} {memory.folder}")
-    quota = cpu_quota(tree)
-    if quota is not None:
-        sources.append(f"cpus: cgroup v{quota[1].version} {quota[2]}")
-    allowed = topology.online
-    for what, cpus in (("affinity", affinity), ("cgroup cpuset", cpuset(tree))):
-        if cpus and (usable := allowed & cpus) and usable != allowed:
-            allowed = usable
-            sources.append(f"cpuset: {what}")
-    confined = allowed != topology.online
-    limits = Limits(
-        memory_bytes=memory.limit_bytes if memory else None,
-        memory_used_bytes=memory.used_bytes if memory else None,
-        cpus=quota[0] if quota else None,
-        cpuset=len(allowed) if confined else None,
-        cpuset_cores=topology.usable_cores(allowed) if confined else None,
-        source="; ".join(sources),
-    )
-    return limits, notes
 
 
 def memory_limit(tree: SysRoot, notes: list[str]) -> MemoryLimit | None:
@@ -106,7 +76,8 @@ def _level_limit(tree: SysRoot, group: Group, folder: str) -> MemoryLimit | None
     limits = [value for value in values if value is not None and 0 <= value < NO_LIMIT_V1]
     if not limits:
         return None
-    return MemoryLimit(min(limits), used_bytes(usage or 0, stat, prefix), folder, group.version)
+    source = f"cgroup v{group.version} {folder}"
+    return MemoryLimit(min(limits), used_bytes(usage or 0, stat, prefix), source)
 
 
 def used_bytes(usage: int, stat: dict[str, int], prefix: str = "") -> int:

@@ -1,4 +1,4 @@
-"""RAM and swap of a Linux machine. What a container may use of it is in cgroup.py, how fast it is in bandwidth.py."""
+"""RAM and swap of a Linux machine. What a container may use of it is in limits.py, how fast it is in bandwidth.py."""
 
 from __future__ import annotations
 

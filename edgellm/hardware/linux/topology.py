@@ -1,6 +1,6 @@
 """Which processors are online, which of them share a core, which cores are fast, and what caches they have.
 
-Reads sysfs, falls back on /proc/cpuinfo, and notes where it had to. Limits of a container are read in cgroup.py.
+Reads sysfs, falls back on /proc/cpuinfo, and notes where it had to. Limits of a container are read in limits.py.
 """
 
 from __future__ import annotations
