@@ -21,6 +21,8 @@ from urllib.parse import urljoin, urlsplit
 
 from edgellm import settings
 from edgellm.errors import SourceError, SourceUnreachable, UnknownModel, option
+from edgellm.store import nearness
+from edgellm.store.nearness import Nearness
 from edgellm.version import __version__
 
 if TYPE_CHECKING:
@@ -41,8 +43,11 @@ _SECRET = ("authorization", "cookie", "proxy-authorization")
 class Response:
     """An open response: `status`, `headers`, and a body that is read piece by piece."""
 
-    def __init__(self, response: httpx2.Response, url: str, connection: contextlib.ExitStack) -> None:
+    def __init__(
+        self, response: httpx2.Response, url: str, connection: contextlib.ExitStack, place: Nearness | None
+    ) -> None:
         self.url = url
+        self.place = place  # of who sent it; None = a proxy did
         self.status = response.status_code
         self.headers = response.headers
         self._connection = connection
@@ -169,57 +174,65 @@ def redacted(url: str) -> str:
 
 def _follow(url: str, headers: Mapping[str, str], timeout_s: float) -> Response:
     sent = dict(headers)
+    nearest = Nearness.HERE  # the address that the user named may be anywhere
     for _ in range(_MOST_REDIRECTS):
         check_address(url)
-        response = _open(url, sent, timeout_s)
+        response = _open(url, sent, timeout_s, nearest)
         if response.status not in _REDIRECTS:
             return response
         response.close()
         target = urljoin(url, response.headers.get("Location", ""))
         old, new = urlsplit(url), urlsplit(target)
-        if is_loopback(new.hostname or "") and not is_loopback(old.hostname or ""):
-            raise SourceError(f"{redacted(url)} redirects to this machine", hint="its server is not to be trusted")
+        nearest = nearness.of_host(old.hostname or "") if response.place is None else response.place
         if (old.scheme, old.netloc) != (new.scheme, new.netloc):
             sent = {name: value for name, value in sent.items() if name.lower() not in _SECRET}
         url = target
     raise SourceError(f"{redacted(url)} redirects {_MOST_REDIRECTS} times", hint="give the final address")
 
 
-def _open(url: str, headers: Mapping[str, str], timeout_s: float) -> Response:
+def _open(url: str, headers: Mapping[str, str], timeout_s: float, nearest: Nearness) -> Response:
     # Loaded when it is needed: with ssl it takes 100 ms, which commands that fetch nothing do without.
     import httpx2
 
     sent = {"User-Agent": f"edgellm/{__version__}", "Accept-Encoding": "identity", "Connection": "close", **headers}
     with contextlib.ExitStack() as stack:
-        deadline = _Deadline(timeout_s)
+        watch = _Watch(url, timeout_s, nearest)
         try:
-            transport = stack.enter_context(httpx2.HTTPTransport(verify=_tls(), proxy=_proxy(url)))
-            extensions = {"timeout": httpx2.Timeout(timeout_s).as_dict(), "trace": deadline.trace}
-            with deadline:
+            transport = stack.enter_context(httpx2.HTTPTransport(verify=_tls(), proxy=watch.proxy))
+            extensions = {"timeout": httpx2.Timeout(timeout_s).as_dict(), "trace": watch.trace}
+            with watch:
                 request = httpx2.Request("GET", url, headers=sent, extensions=extensions)
                 response = transport.handle_request(request)
             stack.callback(response.close)
         # ValueError, ImportError: a proxy of a kind that httpx2 does not speak to.
         except (httpx2.TransportError, httpx2.InvalidURL, OSError, ValueError, ImportError) as error:
-            reason = "timed out" if deadline.is_over else reason_of(error)
+            reason = "timed out" if watch.is_over else reason_of(error)
             message = f"{redacted(url)} cannot be reached{through(url)}: {reason}"
             hint = f"check the network, or use {option('offline', True)}"
             raise SourceUnreachable(message, hint=hint) from error
-        return Response(response, url, stack.pop_all())
+        return Response(response, url, stack.pop_all(), watch.place)
 
 
-class _Deadline:
-    """Ends a request whose headers are not there in time. Headers that come byte by byte would pass httpx2's timeout,
-    which counts from one byte to the next.
+class _Watch:
+    """Over one request: it ends one whose headers are not there in time, and one that was led to a nearer place.
+
+    Headers that come byte by byte would pass httpx2's timeout, which counts from one byte to the next. The place is
+    judged by the address of the connected socket, before anything is sent, so that no name can change in between.
     """
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, url: str, timeout_s: float, nearest: Nearness) -> None:
         self.is_over = False
+        self.proxy = _proxy(url)
+        self.place: Nearness | None = None
+        self._url = url
+        self._nearest = nearest
         self._socket: socket.socket | None = None
         self._timer = threading.Timer(timeout_s, self._end)
         self._timer.daemon = True
 
     def __enter__(self) -> None:
+        if self.proxy is not None and self._nearest is not Nearness.HERE:
+            self._judge(nearness.of_host(urlsplit(self._url).hostname or ""))
         self._timer.start()
 
     def __exit__(self, *_: object) -> None:
@@ -229,6 +242,18 @@ class _Deadline:
         """httpcore's extension of that name: told of the connection, first plain, then encrypted."""
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
             self._socket = details["return_value"].get_extra_info("socket")
+        if event.endswith(".connect_tcp.complete") and self.proxy is None and self._socket is not None:
+            self.place = nearness.of_address(self._socket.getpeername()[0])
+            self._judge(self.place)
+
+    def _judge(self, place: Nearness) -> None:
+        if place > self._nearest:
+            where = "on this machine or its link" if place is Nearness.HERE else "in a private network"
+            self._end()
+            raise SourceError(
+                f"a redirect leads to {redacted(self._url)}, which is {where}",
+                hint="the server is not to be trusted; if it is your own, name the final address",
+            )
 
     def _end(self) -> None:
         self.is_over = True
