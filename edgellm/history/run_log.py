@@ -29,6 +29,7 @@ LOCK_TIMEOUT_S = 5.0
 MAX_LINE_BYTES = 64 * 1024
 # Share of waiting. With up to 0.085 a model decoded here as fast as with 0.005; with 0.097 half as fast (SmolLM2-135M).
 BUSY = 0.09
+OF_REQUESTS = 0.25  # of the memory of a model; predictions of what it takes itself are nearer
 MAX_CHECKS = 256  # quality checks that outlive the lines around them
 _COMPARED = ("decode", "prefill", "resident_bytes")
 
@@ -239,10 +240,22 @@ def is_busy(run: Run) -> bool:
 
 
 def quotients(run: Run) -> dict[str, float | None]:
-    """Measured over predicted, by the names of `Numbers`; None where one of the two is not known, or a worker died."""
+    """Measured over predicted, by the names of `Numbers`; None where one of the two is not known, or says nothing."""
     if run.restarts:
         return dict.fromkeys(_COMPARED)
-    return {name: _quotient(getattr(run.measured, name), getattr(run.predicted, name)) for name in _COMPARED}
+    ratios = {name: _quotient(getattr(run.measured, name), getattr(run.predicted, name)) for name in _COMPARED}
+    return ratios | {"resident_bytes": None} if _is_of_requests(run) else ratios
+
+
+def _is_of_requests(run: Run) -> bool:
+    """Whether much of the worker's memory held what clients had sent: more than the library says that it allocated."""
+    measured, predicted = run.measured, run.predicted
+    if not (measured.resident_bytes and predicted.resident_bytes):
+        return False
+    if measured.allocated_bytes is None or predicted.allocated_bytes is None:
+        return False
+    of_model = predicted.resident_bytes + max(0, measured.allocated_bytes - predicted.allocated_bytes)
+    return measured.resident_bytes > of_model * (1 + OF_REQUESTS)
 
 
 def _quotient(measured: float | None, predicted: float | None) -> float | None:

@@ -256,9 +256,10 @@ def _checked_entry(card: ModelCard, file: ModelFile, folder: Path, fetched: Sequ
             raise IntegrityError(message, hint=_OTHER)
     shape, ctx_train, quant = card.shape, card.ctx_train, file.quant
     if file.format == "gguf":
-        from edgellm.formats.gguf import reader
+        from edgellm.formats.gguf import reader, vocabulary
 
         model = reader.read_model(fetched[0].path)
+        vocabulary.check(model.header)
         shape = reader.shape(model.header, model.tensors)
         ctx_train = reader.context_length(model.header) or ctx_train
         quant = quant or reader.quant_name(model.header, model.tensors)

@@ -13,7 +13,7 @@ from typing import Self
 
 from edgellm.contract.source import RemoteFile
 from edgellm.errors import BadArtifact, IntegrityError, SourceError, SourceUnreachable
-from edgellm.formats.gguf import reader
+from edgellm.formats.gguf import fields, reader
 from edgellm.formats.gguf import summary as gguf_summary
 from edgellm.formats.gguf.cursor import Incomplete
 from edgellm.formats.gguf.header import GgufHeader, parse_gguf
@@ -175,5 +175,6 @@ def summary_of(files: Sequence[RemoteFile]) -> tuple[Summary, list[RemoteFile]]:
     headers = [header for header, _ in described]
     if len(headers) > 1:
         reader.check_parts(headers)
+    fields.check(headers)
     summary = gguf_summary.summarize(headers)
     return (gguf_summary.keep(name, stamp, summary) if is_stamped else summary), [file for _, file in described]

@@ -192,6 +192,15 @@ def test_a_run_whose_worker_died_teaches_nothing() -> None:
     assert (died.decode, died.prefill, died.resident) == (None, None, None)
 
 
+def test_memory_that_requests_held_is_not_the_models() -> None:
+    """Prompts of 10 MB, each kept until it was refused."""
+    predicted = Numbers(resident_bytes=1000, allocated_bytes=800)
+    asked = run(predicted=predicted, measured=Numbers(resident_bytes=3000, allocated_bytes=800))
+    larger = run(predicted=predicted, measured=Numbers(resident_bytes=3000, allocated_bytes=2700))
+    unknown = run(predicted=predicted, measured=Numbers(resident_bytes=3000))
+    assert [run_log.ratio(one).resident for one in (asked, larger, unknown)] == [None, 3.0, 3.0]
+
+
 def test_layers_on_a_gpu_tell_nothing_of_the_processor() -> None:
     run_log.record(MACHINE, run(gpu_layers=5))
     assert not run_log.corrections(MACHINE).rows

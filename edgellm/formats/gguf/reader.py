@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
+from edgellm.formats.gguf import fields
 from edgellm.formats.gguf.cursor import LongArray, elements
 from edgellm.formats.gguf.ggml_types import FILE_TYPES
 from edgellm.formats.gguf.header import GgufHeader, GgufTensor, key_bytes, parse_gguf
@@ -95,7 +96,8 @@ def read_model(path: str | Path) -> GgufModel:
     """The model that `path` belongs to: the file itself, or every part of its split set, in order.
 
     Raises:
-        BadArtifact: as `read_header`; or a part is missing, in the wrong place, or repeats a tensor.
+        BadArtifact: as `read_header`; or a part is missing, in the wrong place, or repeats a tensor; or a key has a
+            value that native code would abort on.
     """
     paths = part_paths(str(path))
     parts = tuple(read_header(part) for part in paths)
@@ -108,6 +110,7 @@ def read_model(path: str | Path) -> GgufModel:
         )
     if len(parts) > 1:
         check_parts(parts)
+    fields.check(parts)
     return GgufModel(tuple(paths), first, parts)
 
 

@@ -1,7 +1,7 @@
 """What a GGUF header's architecture keys say of the model: layers, heads, caches, recurrent state.
 
 It follows the conventions of llama.cpp b11434 (`src/models/*.cpp`, `load_arch_hparams`) and opens no file. Values are
-not trusted until they are checked: each is an integer within `_MAX`, layers are at most 1024.
+not trusted until they are checked: each is an integer within `_MAX`. What native code allows beyond that is in fields.py.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from edgellm.errors import BadArtifact
 from edgellm.formats.gguf.cursor import LongArray, short
+from edgellm.formats.gguf.fields import MAX_BLOCKS
 from edgellm.formats.gguf.header import GgufHeader, GgufTensor
 from edgellm.types.model import Shape
 
 _MAX = 2**31
-_MAX_LAYERS = 1024  # llama.cpp: 512
 
 # Period of the sliding-window pattern where the file does not say it; the last layer of each period is global, or the
 # first where the flag is True. Source: the calls of load_swa_pattern in llama.cpp b11434.
@@ -131,8 +131,8 @@ def _n_layer(header: GgufHeader, arch: str) -> int:
         raise BadArtifact(f"{header.where}: key general.architecture is missing")
     keys = _Keys(header, arch, 1)
     n_layer = keys.get("block_count") - keys.get("nextn_predict_layers", 0)
-    if not 0 < n_layer <= _MAX_LAYERS:
-        raise BadArtifact(f"{header.where}: {arch}.block_count gives {n_layer} layers, 1 to {_MAX_LAYERS} are allowed")
+    if not 0 < n_layer <= MAX_BLOCKS:
+        raise BadArtifact(f"{header.where}: {arch}.block_count gives {n_layer} layers, 1 to {MAX_BLOCKS} are allowed")
     return n_layer
 
 

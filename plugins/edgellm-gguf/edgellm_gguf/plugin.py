@@ -105,6 +105,7 @@ class GgufBackend:
         return of_file(artifact, settings, verdict.repacked)
 
     def open(self, plan: LaunchPlan) -> Engine:
+        from edgellm.formats.gguf import vocabulary
         from edgellm.formats.gguf.reader import read_model
 
         # Refused here, in code that trusts no length, before native code is loaded and sees the file.
@@ -114,6 +115,7 @@ class GgufBackend:
                 f"{plan.artifact.path} has its bytes in the other order than this machine",
                 hint="fetch the file for this byte order; gguf-convert-endian of the gguf package turns one around",
             )
+        vocabulary.check(header)
         with loading_library("llama-cpp-python", RuntimeError, AttributeError):
             from edgellm_gguf.embedder import POOLING, LlamaEmbedder
             from edgellm_gguf.engine import LlamaEngine

@@ -1,0 +1,106 @@
+"""Values of a model's keys on which native code would abort, or compute nonsense without a word: refused by name.
+
+The header alone is needed; vocabulary.py reads the tokens. The bounds are those of llama.cpp b11434
+(`llama_model_base::load_hparams`, ggml's `ops.cpp`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NoReturn
+
+from edgellm.errors import BadArtifact
+from edgellm.formats.gguf.cursor import LongArray, short
+from edgellm.formats.gguf.header import GgufHeader
+
+MAX_BLOCKS = 512  # LLAMA_MAX_LAYERS
+MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
+MAX_CONTEXT = 2**27  # the longest known is 10 million
+_EPSILONS = ("attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon", "attention.group_norm_epsilon")
+_ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
+_NO_TOKENIZER = ("no_vocab", "none", "test")
+
+
+class _Fields:
+    """The keys of the architecture, by their name without it."""
+
+    def __init__(self, header: GgufHeader) -> None:
+        self.header = header
+
+    def integer(self, name: str, default: int = 0) -> int:
+        """A scalar, or the largest of an array with one value for each layer. Other types are refused by `shape`."""
+        value = self.header.metadata.get(f"{self.header.architecture}.{name}", default)
+        values = value if isinstance(value, tuple) else (value,)
+        return max((number for number in values if isinstance(number, int)), default=default)
+
+    def require(self, holds: bool, name: str, why: str) -> None:
+        if not holds:
+            refuse(self.header, f"{self.header.architecture}.{name}", why)
+
+
+def refuse(header: GgufHeader, key: str, why: str) -> NoReturn:
+    value = header.metadata.get(key)
+    shown = "missing" if value is None else f"an array of {value.length}" if isinstance(value, LongArray) else short(value)
+    raise BadArtifact(
+        f"{header.where}: key {key} is {shown}; {why}", hint="the file is damaged or was made wrongly: fetch another one"
+    )
+
+
+def check(parts: Sequence[GgufHeader]) -> None:
+    """Of a language model in one file or more. A vocabulary, an adapter and a projector have other keys.
+
+    Raises:
+        BadArtifact: names the key, its value, and what is allowed.
+    """
+    header = parts[0]
+    if header.metadata.get("general.type", "model") != "model" or not any(part.tensors for part in parts):
+        return
+    fields = _Fields(header)
+    blocks = fields.integer("block_count", 1)
+    fields.require(1 <= blocks <= MAX_BLOCKS, "block_count", f"1 to {MAX_BLOCKS} are allowed")
+    context = fields.integer("context_length", 1)
+    fields.require(1 <= context <= MAX_CONTEXT, "context_length", f"1 to {MAX_CONTEXT} are allowed")
+    _check_floats(header, fields)
+    _check_experts(fields)
+    _check_rope(header, fields)
+    kind = header.metadata.get("tokenizer.ggml.model")
+    if kind in _NO_TOKENIZER:
+        refuse(header, "tokenizer.ggml.model", "a model without a tokenizer is not run")
+
+
+def _check_floats(header: GgufHeader, fields: _Fields) -> None:
+    for key, value in header.metadata.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            refuse(header, key, "a finite number is needed")
+    for name in _EPSILONS:
+        value = header.metadata.get(f"{header.architecture}.{name}", 0.5)
+        fields.require(isinstance(value, float) and 0 < value < 1, name, "a number between 0 and 1 is needed")
+
+
+def _check_experts(fields: _Fields) -> None:
+    count, used = fields.integer("expert_count"), fields.integer("expert_used_count")
+    groups, groups_used = fields.integer("expert_group_count"), fields.integer("expert_group_used_count")
+    fields.require(count <= MAX_EXPERTS, "expert_count", f"at most {MAX_EXPERTS} are allowed")
+    bounds = f"1 to expert_count ({count}) are allowed" if count else "there is no expert_count"
+    fields.require(min(1, count) <= used <= count, "expert_used_count", bounds)
+    is_divided = groups == 0 or (groups < count and count % groups == 0)
+    fields.require(is_divided, "expert_group_count", f"it must divide expert_count ({count})")
+    if groups > 1:
+        bounds = f"1 to {groups - 1} of {groups} groups are allowed"
+        fields.require(1 <= groups_used < groups, "expert_group_used_count", bounds)
+
+
+def _check_rope(header: GgufHeader, fields: _Fields) -> None:
+    scaling = header.metadata.get(f"{header.architecture}.rope.scaling.type", "none")
+    fields.require(scaling in _ROPE_SCALINGS, "rope.scaling.type", f"one of {', '.join(_ROPE_SCALINGS)} is needed")
+    heads = fields.integer("attention.head_count")
+    head_dim = fields.integer("attention.key_length", fields.integer("embedding_length") // heads if heads else 0)
+    for suffix, size in (("", head_dim), ("_swa", fields.integer("attention.key_length_swa", head_dim))):
+        rotated = fields.integer(f"rope.dimension_count{suffix}")
+        bounds = f"an even number up to the size of a head ({size}) is needed"
+        fields.require(not heads or (rotated % 2 == 0 and rotated <= size), f"rope.dimension_count{suffix}", bounds)
+        base = header.metadata.get(f"{header.architecture}.rope.freq_base{suffix}", 1.0)
+        is_used = fields.integer(f"rope.dimension_count{suffix}", 1) > 0
+        is_sound = isinstance(base, int | float) and base >= 1
+        fields.require(is_sound or not is_used, f"rope.freq_base{suffix}", "a number of at least 1 is needed")

@@ -1,0 +1,62 @@
+"""A well-formed header with wrong values: refused in Python by the name of the key, or native code takes it alive."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from attacks.gguf.mutations import flips, mutations, sound
+from support.gguf_writer import Gguf, Tensor
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+
+# What ends native code all the same, and why it is not refused.
+ABORTS: dict[str, str] = {}
+
+
+def outcomes(folder: Path, files: dict[str, bytes]) -> dict[str, str]:
+    """How each ended: what was said of it, or the signal that ended it."""
+    names = {}
+    for number, (name, content) in enumerate(files.items()):
+        path = folder / f"{number}.gguf"
+        path.write_bytes(content)
+        names[str(path)] = name
+    env = os.environ | {"GGML_NO_BACKTRACE": "1"}
+    script = Path(__file__).parent / "gguf" / "run_native.py"
+    done = subprocess.run(
+        [sys.executable, str(script)], input="\n".join(names), capture_output=True, text=True, env=env, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {names[path]: outcome for path, outcome in json.loads(done.stdout).items()}
+
+
+def ended_natively(found: dict[str, str]) -> dict[str, str]:
+    return {name: outcome for name, outcome in found.items() if outcome.startswith(("killed by", "left with"))}
+
+
+@pytest.mark.slow(60)
+def test_no_wrong_value_ends_native_code(tmp_path: Path) -> None:
+    files = {"sound": sound().build()}
+    for name, mutate in mutations().items():
+        model = sound()
+        mutate(model)
+        files[name] = model.build()
+    assert len(files) > 2 * 78
+
+    found = outcomes(tmp_path, files)
+
+    assert found["sound"] == "said"
+    assert ended_natively(found).keys() == ABORTS.keys(), ended_natively(found)
+
+
+@pytest.mark.slow(60)
+def test_no_flip_in_a_header_ends_native_code(tmp_path: Path) -> None:
+    model = sound()
+    rows = [(key, *entry) for key, entry in model.keys.items()]
+    tensors = [Tensor(name, dims, kind, len(data)) for name, (dims, kind, data) in model.tensors.items()]
+    found = outcomes(tmp_path, flips(model.build(), len(Gguf(rows, tensors).header()), 300))
+    assert ended_natively(found) == {}

@@ -1,0 +1,139 @@
+"""Values on which native code would abort, or compute nonsense, are refused by the name of their key."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import gguf_writer as w
+from support.refusals import refuses
+
+from edgellm.errors import BadArtifact
+from edgellm.formats.gguf import vocabulary
+from edgellm.formats.gguf.reader import read_model
+
+TOKENS = [b"<s>", b"</s>", b"a", b"b", b"ab", "▁a".encode()]
+SOUND: dict[str, tuple[int, Any]] = {
+    "llama.attention.layer_norm_rms_epsilon": (w.FLOAT32, 1e-5),
+    "llama.rope.freq_base": (w.FLOAT32, 10000.0),
+    "llama.rope.dimension_count": (w.UINT32, 16),
+    "tokenizer.ggml.model": (w.STRING, "gpt2"),
+    "tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, TOKENS)),
+    "tokenizer.ggml.token_type": (w.ARRAY, (w.INT32, [3, 3, 1, 1, 1, 1])),
+    "tokenizer.ggml.merges": (w.ARRAY, (w.STRING, ["a b"])),
+    "tokenizer.ggml.bos_token_id": (w.UINT32, 0),
+    "tokenizer.ggml.padding_token_id": (w.UINT32, 70_000),
+}
+EXPERTS = {"llama.expert_count": (w.UINT32, 8), "llama.expert_used_count": (w.UINT32, 2)}
+
+
+def write(folder: Path, changed: dict[str, tuple[int, Any] | None], arch: str = "llama") -> Path:
+    """A model whose keys are sound but for `changed`; None leaves one out."""
+    made = w.model(arch)
+    keys = {key: (kind, value) for key, kind, value in made.keys} | SOUND | changed
+    rows = [(key, *entry) for key, entry in keys.items() if entry is not None]
+    return replace(made, keys=rows).write(folder / "m.gguf")
+
+
+def test_what_is_sound_is_read(tmp_path: Path) -> None:
+    model = read_model(write(tmp_path, EXPERTS))
+    vocabulary.check(model.header)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"llama.block_count": (w.UINT32, 513)},
+        {"llama.block_count": (w.UINT32, 0)},
+        {"llama.context_length": (w.UINT32, 0)},
+        {"llama.context_length": (w.UINT32, 2**32 - 1)},
+        {"llama.attention.layer_norm_rms_epsilon": (w.FLOAT32, -1.0)},
+        {"llama.attention.layer_norm_rms_epsilon": (w.FLOAT32, 0.0)},
+        {"llama.attention.layer_norm_rms_epsilon": (w.FLOAT32, 1e38)},
+        {"llama.attention.layer_norm_epsilon": (w.FLOAT32, 2.0)},
+        {"llama.rope.freq_base": (w.FLOAT32, math.inf)},
+        {"llama.rope.freq_base": (w.FLOAT32, 0.0)},
+        {"llama.rope.freq_base": (w.FLOAT32, -1.0)},
+        {"llama.attention.scale": (w.FLOAT32, -math.inf)},
+        {"llama.rope.dimension_count": (w.UINT32, 15)},
+        {"llama.rope.dimension_count": (w.UINT32, 18)},
+        {"llama.rope.scaling.type": (w.STRING, "cubic")},
+        {"llama.expert_count": (w.UINT32, 8)},
+        {"llama.expert_used_count": (w.UINT32, 1)},
+        EXPERTS | {"llama.expert_used_count": (w.UINT32, 9)},
+        EXPERTS | {"llama.expert_count": (w.UINT32, 1025)},
+        EXPERTS | {"llama.expert_group_count": (w.UINT32, 3)},
+        EXPERTS | {"llama.expert_group_count": (w.UINT32, 4)},
+        {"llama.expert_group_count": (w.UINT32, 1)},
+        {"tokenizer.ggml.model": (w.STRING, "no_vocab")},
+    ],
+    ids=range(23),
+)
+def test_keys_that_the_header_alone_tells(tmp_path: Path, changed: dict[str, tuple[int, Any] | None]) -> None:
+    path = write(tmp_path, changed)
+    with refuses(BadArtifact):
+        read_model(path)
+
+
+@pytest.mark.parametrize("alignment", [1, 8, 16])
+def test_an_alignment_that_native_code_cannot_map(tmp_path: Path, alignment: int) -> None:
+    with refuses(BadArtifact):
+        read_model(write(tmp_path, {"general.alignment": (w.UINT32, alignment)}))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, ["a"] * 6))},
+        {"tokenizer.ggml.token_type": (w.ARRAY, (w.INT32, [3, 3, 1, 1, 1, 99]))},
+        {"tokenizer.ggml.token_type": (w.ARRAY, (w.INT32, [-1] * 6))},
+        {"tokenizer.ggml.merges": (w.ARRAY, (w.STRING, ["x y", "nospace", "a b"]))},
+        {"tokenizer.ggml.model": (w.STRING, "llama")},
+        {"tokenizer.ggml.model": (w.STRING, "t5"), "tokenizer.ggml.scores": (w.ARRAY, (w.FLOAT32, [0.0]))},
+        {"tokenizer.ggml.model": (w.STRING, "rwkv")},
+        {"tokenizer.ggml.model": (w.STRING, "plamo2")},
+        {
+            "tokenizer.ggml.model": (w.STRING, "bert"),
+            "tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, TOKENS[:5])),
+        },
+        {"tokenizer.ggml.bos_token_id": (w.UINT32, 6)},
+        {"tokenizer.ggml.eos_token_id": (w.UINT32, 2**31)},
+        {"tokenizer.ggml.eot_token_id": (w.INT32, -7)},
+    ],
+    ids=range(12),
+)
+def test_a_vocabulary_that_is_none(tmp_path: Path, changed: dict[str, tuple[int, Any] | None]) -> None:
+    header = read_model(write(tmp_path, changed)).header
+    with refuses(BadArtifact):
+        vocabulary.check(header)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"tokenizer.ggml.bos_token_id": (w.UINT32, 2**32 - 1)},
+        {"tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, ["", "", "a", "b", "ab", "c"]))},
+        {"tokenizer.ggml.merges": None},
+        {"tokenizer.ggml.model": (w.STRING, "llama"), "tokenizer.ggml.scores": (w.ARRAY, (w.FLOAT32, [0.0] * 6))},
+        {"tokenizer.ggml.model": (w.STRING, "bert")},
+        {"llama.rope.freq_base": (w.FLOAT32, 0.0), "llama.rope.dimension_count": (w.UINT32, 0)},
+        {"general.type": (w.STRING, "adapter"), "llama.context_length": (w.UINT32, 0)},
+    ],
+    ids=range(7),
+)
+def test_what_is_unusual_and_sound(tmp_path: Path, changed: dict[str, tuple[int, Any] | None]) -> None:
+    vocabulary.check(read_model(write(tmp_path, changed)).header)
+
+
+def test_long_arrays_are_read_from_the_file(tmp_path: Path) -> None:
+    tokens = [f"t{no}" for no in range(2000)]
+    assert vocabulary.check(read_model(write(tmp_path, {
+        "tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, tokens)),
+        "tokenizer.ggml.token_type": (w.ARRAY, (w.INT32, [1] * 2000)), "tokenizer.ggml.merges": None,
+    })).header) is None  # fmt: skip
+    twice = {"tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, [*tokens, "t7"]))}
+    with refuses(BadArtifact):
+        vocabulary.check(read_model(write(tmp_path, twice)).header)
