@@ -34,8 +34,8 @@ def outcomes(folder: Path, files: dict[str, bytes]) -> dict[str, str]:
     return {names[path]: outcome for path, outcome in json.loads(done.stdout).items()}
 
 
-def ended_natively(found: dict[str, str]) -> dict[str, str]:
-    return {name: outcome for name, outcome in found.items() if outcome.startswith(("killed by", "left with"))}
+def ended_natively(ends: dict[str, str]) -> dict[str, str]:
+    return {name: outcome for name, outcome in ends.items() if outcome.startswith(("killed by", "left with"))}
 
 
 @pytest.mark.slow(60)
@@ -47,10 +47,10 @@ def test_no_wrong_value_ends_native_code(tmp_path: Path) -> None:
         files[name] = model.build()
     assert len(files) > 2 * 78
 
-    found = outcomes(tmp_path, files)
+    ends = outcomes(tmp_path, files)
 
-    assert found["sound"] == "said"
-    assert ended_natively(found).keys() == ABORTS.keys(), ended_natively(found)
+    assert ends["sound"] == "said"
+    assert ended_natively(ends).keys() == ABORTS.keys(), ended_natively(ends)
 
 
 @pytest.mark.slow(60)
@@ -58,5 +58,5 @@ def test_no_flip_in_a_header_ends_native_code(tmp_path: Path) -> None:
     model = sound()
     rows = [(key, *entry) for key, entry in model.keys.items()]
     tensors = [Tensor(name, dims, kind, len(data)) for name, (dims, kind, data) in model.tensors.items()]
-    found = outcomes(tmp_path, flips(model.build(), len(Gguf(rows, tensors).header()), 300))
-    assert ended_natively(found) == {}
+    ends = outcomes(tmp_path, flips(model.build(), len(Gguf(rows, tensors).header()), 300))
+    assert ended_natively(ends) == {}
