@@ -10,7 +10,7 @@ from edgellm.app import context as app_context
 from edgellm.app import file_card, file_plan, own_format
 from edgellm.app.asked import with_options, with_threads
 from edgellm.app.resolve import Reference, ReferenceKind, refer, resolve
-from edgellm.app.unavailable import unavailable
+from edgellm.app.unavailable import missed, unavailable
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Progress, Resolver, scheme_of
 from edgellm.errors import (
@@ -32,7 +32,7 @@ from edgellm.store.sources.registry import source_for, sources, unreachable
 from edgellm.types.model import Artifact, ModelCard, ModelFile
 from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import Candidate, Decision, LaunchPlan, Settings
-from edgellm.types.reason import CouldBeMade, ModelNamed, ModelSkipped, NameShadowsFile, Reason, SourceSilent
+from edgellm.types.reason import CouldBeMade, ModelNamed, ModelSkipped, NameShadowsFile, Reason
 from edgellm.types.request import SelectionRequest
 
 ECHO_CTX = 4096
@@ -244,7 +244,7 @@ def _launch(
             context = context.narrowed(row for row in context.cards if row.id != card.id)
             notes = (*notes, ModelSkipped(card.id, file.quant, error.message))
         else:
-            decision = replace(decision, reasons=(*notes, *_missed(decision, silent), *decision.reasons))
+            decision = replace(decision, reasons=(*notes, *missed(decision, silent), *decision.reasons))
             return _candidate_plan(decision, choice, artifact), decision
         decision = decide(context, request)
     assert decision.would_choose is not None, "something fits, or `decide` had raised"
@@ -263,12 +263,6 @@ def _needs_network(
 def _silent(choice: Candidate | None) -> dict[str, str]:
     """By scheme, why a source does not answer now; those that answer are not in it."""
     return unreachable(REACH_TIMEOUT_S, {scheme_of(choice.source): choice.source} if choice else {})
-
-
-def _missed(decision: Decision, silent: Mapping[str, str]) -> tuple[SourceSilent, ...]:
-    """Why what would be chosen was not."""
-    scheme = scheme_of(decision.would_choose.source) if decision.would_choose else ""
-    return (SourceSilent(scheme, silent[scheme]),) if scheme in silent else ()
 
 
 def _without_source(context: SelectionContext, file: ModelFile) -> SelectionContext:

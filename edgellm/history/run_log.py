@@ -211,7 +211,8 @@ def corrections(machine: Machine, bases: Mapping[str, str] | None = None, thread
 
 def of_runs(runs: Sequence[Run], bases: Mapping[str, str] | None = None, threads: int | None = None) -> Corrections:
     """See `corrections`. A file that ran with `threads` threads is corrected by those runs only."""
-    comparable = [run for run in runs if not run.gpu_layers and (bases is None or bases.get(run.backend) == run.basis)]
+    whole = [run for run in runs if not run.gpu_layers and not run.restarts]
+    comparable = [run for run in whole if bases is None or bases.get(run.backend) == run.basis]
     files = {_key(run) for run in comparable if run.threads == threads}
     return from_ratios(ratio(run) for run in comparable if run.threads == threads or _key(run) not in files)
 

@@ -149,8 +149,9 @@ def _with(start: Decision, outcome: Outcome, *notes: Reason) -> Decision:
 def _nothing_opens(usable: Sequence[BackendFacts], broken: Sequence[BackendCannotRun]) -> NothingFits:
     """The error where no backend opens model files: the core alone has only one that repeats what it is told."""
     said = " ".join(("", *map(explain.sentence, broken)))
+    names = ", ".join(backend.name for backend in usable)
     return NothingFits(
-        f"no backend that runs here opens model files (there is {', '.join(backend.name for backend in usable)}).{said}",
+        f"no backend that runs here opens model files (there is {names}).{said}",
         hint="pip install edgellm-gguf; `edgellm doctor` says what is installed, and what is wrong with it",
     )
 

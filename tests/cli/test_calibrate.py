@@ -107,8 +107,8 @@ def test_a_backend_that_cannot_says_why(edgellm) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(edgellm, tmp_path: Path) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    done = edgellm("calibrate", code=2, EDGELLM_HOME=str(blocked))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "cache").write_text("in the way")
+    done = edgellm("calibrate", code=2, EDGELLM_HOME=str(tmp_path / "home"))
 
     assert "cannot be stored" in done.stderr

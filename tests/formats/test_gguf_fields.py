@@ -15,7 +15,7 @@ from edgellm.errors import BadArtifact
 from edgellm.formats.gguf import vocabulary
 from edgellm.formats.gguf.reader import read_model
 
-TOKENS = [b"<s>", b"</s>", b"a", b"b", b"ab", "▁a".encode()]
+TOKENS = ["<s>", "</s>", "a", "b", "ab", "▁a"]
 SOUND: dict[str, tuple[int, Any]] = {
     "llama.attention.layer_norm_rms_epsilon": (w.FLOAT32, 1e-5),
     "llama.rope.freq_base": (w.FLOAT32, 10000.0),
@@ -28,6 +28,12 @@ SOUND: dict[str, tuple[int, Any]] = {
     "tokenizer.ggml.padding_token_id": (w.UINT32, 70_000),
 }
 EXPERTS = {"llama.expert_count": (w.UINT32, 8), "llama.expert_used_count": (w.UINT32, 2)}
+
+BYTES = {
+    "tokenizer.ggml.model": (w.STRING, "llama"),
+    "tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, [f"<0x{byte:02X}>" for byte in range(256)])),
+    "tokenizer.ggml.scores": (w.ARRAY, (w.FLOAT32, [0.0] * 256)),
+}
 
 
 def write(folder: Path, changed: dict[str, tuple[int, Any] | None], arch: str = "llama") -> Path:
@@ -58,6 +64,13 @@ def test_what_is_sound_is_read(tmp_path: Path) -> None:
         {"llama.rope.freq_base": (w.FLOAT32, 0.0)},
         {"llama.rope.freq_base": (w.FLOAT32, -1.0)},
         {"llama.attention.scale": (w.FLOAT32, -math.inf)},
+        {"llama.rope.freq_base": (w.FLOAT32, 1e38)},
+        {"llama.rope.scaling.factor": (w.FLOAT32, -1.0)},
+        {"llama.rope.scaling.factor": (w.FLOAT32, 1e-45)},
+        {"llama.nextn_predict_layers": (w.UINT32, 2)},
+        {"llama.nextn_predict_layers": (w.UINT32, 3)},
+        EXPERTS | {"llama.expert_count": (w.UINT32, 1), "llama.expert_group_count": (w.UINT32, 1)},
+        {"llama.expert_count": (w.UINT32, 2**32 - 1), "llama.expert_used_count": (w.UINT32, 2**32 - 1)},
         {"llama.rope.dimension_count": (w.UINT32, 15)},
         {"llama.rope.dimension_count": (w.UINT32, 18)},
         {"llama.rope.scaling.type": (w.STRING, "cubic")},
@@ -68,14 +81,23 @@ def test_what_is_sound_is_read(tmp_path: Path) -> None:
         EXPERTS | {"llama.expert_group_count": (w.UINT32, 3)},
         EXPERTS | {"llama.expert_group_count": (w.UINT32, 4)},
         {"llama.expert_group_count": (w.UINT32, 1)},
-        {"tokenizer.ggml.model": (w.STRING, "no_vocab")},
     ],
-    ids=range(23),
+    ids=range(29),
 )
 def test_keys_that_the_header_alone_tells(tmp_path: Path, changed: dict[str, tuple[int, Any] | None]) -> None:
     path = write(tmp_path, changed)
     with refuses(BadArtifact):
         read_model(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("token_embd.weight", 26), ("output_norm.weight", 28), ("output_norm.weight", 1)]
+)
+def test_weights_of_a_type_that_nothing_multiplies_by(tmp_path: Path, name: str, kind: int) -> None:
+    made = w.model()
+    tensors = [replace(tensor, type=kind, n_bytes=8192) if tensor.name == name else tensor for tensor in made.tensors]
+    with refuses(BadArtifact):
+        read_model(replace(made, tensors=tensors).write(tmp_path / "m.gguf"))
 
 
 @pytest.mark.parametrize("alignment", [1, 8, 16])
@@ -87,6 +109,12 @@ def test_an_alignment_that_native_code_cannot_map(tmp_path: Path, alignment: int
 @pytest.mark.parametrize(
     "changed",
     [
+        {"tokenizer.ggml.model": (w.STRING, "no_vocab")},
+        {"tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, ["a", "b", "c", "d", "e", "a\0b"]))},
+        {"tokenizer.ggml.model": (w.STRING, "llama"), "tokenizer.ggml.scores": (w.ARRAY, (w.FLOAT32, [0.0] * 6))},
+        {"tokenizer.ggml.model": (w.STRING, "gemma4"), "tokenizer.ggml.bos_token_id": None},
+        {"tokenizer.ggml.add_eos_token": (w.BOOL, True)},
+        {"tokenizer.ggml.model": (w.STRING, "bert")},
         {"tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, ["a"] * 6))},
         {"tokenizer.ggml.token_type": (w.ARRAY, (w.INT32, [3, 3, 1, 1, 1, 99]))},
         {"tokenizer.ggml.token_type": (w.ARRAY, (w.INT32, [-1] * 6))},
@@ -103,7 +131,7 @@ def test_an_alignment_that_native_code_cannot_map(tmp_path: Path, alignment: int
         {"tokenizer.ggml.eos_token_id": (w.UINT32, 2**31)},
         {"tokenizer.ggml.eot_token_id": (w.INT32, -7)},
     ],
-    ids=range(12),
+    ids=range(18),
 )
 def test_a_vocabulary_that_is_none(tmp_path: Path, changed: dict[str, tuple[int, Any] | None]) -> None:
     header = read_model(write(tmp_path, changed)).header
@@ -117,12 +145,13 @@ def test_a_vocabulary_that_is_none(tmp_path: Path, changed: dict[str, tuple[int,
         {"tokenizer.ggml.bos_token_id": (w.UINT32, 2**32 - 1)},
         {"tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, ["", "", "a", "b", "ab", "c"]))},
         {"tokenizer.ggml.merges": None},
-        {"tokenizer.ggml.model": (w.STRING, "llama"), "tokenizer.ggml.scores": (w.ARRAY, (w.FLOAT32, [0.0] * 6))},
-        {"tokenizer.ggml.model": (w.STRING, "bert")},
+        BYTES,
+        {"tokenizer.ggml.model": (w.STRING, "bert"), "tokenizer.ggml.seperator_token_id": (w.UINT32, 1)},
+        {"tokenizer.ggml.merges": (w.ARRAY, (w.INT32, [1, 2]))},
         {"llama.rope.freq_base": (w.FLOAT32, 0.0), "llama.rope.dimension_count": (w.UINT32, 0)},
         {"general.type": (w.STRING, "adapter"), "llama.context_length": (w.UINT32, 0)},
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_what_is_unusual_and_sound(tmp_path: Path, changed: dict[str, tuple[int, Any] | None]) -> None:
     vocabulary.check(read_model(write(tmp_path, changed)).header)
@@ -130,10 +159,9 @@ def test_what_is_unusual_and_sound(tmp_path: Path, changed: dict[str, tuple[int,
 
 def test_long_arrays_are_read_from_the_file(tmp_path: Path) -> None:
     tokens = [f"t{no}" for no in range(2000)]
-    assert vocabulary.check(read_model(write(tmp_path, {
-        "tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, tokens)),
-        "tokenizer.ggml.token_type": (w.ARRAY, (w.INT32, [1] * 2000)), "tokenizer.ggml.merges": None,
-    })).header) is None  # fmt: skip
-    twice = {"tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, [*tokens, "t7"]))}
+    long = {"tokenizer.ggml.token_type": (w.ARRAY, (w.INT32, [1] * 2000)), "tokenizer.ggml.merges": None}
+    once = long | {"tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, tokens))}
+    vocabulary.check(read_model(write(tmp_path, once)).header)
+    twice = long | {"tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, [*tokens, "t7"]))}
     with refuses(BadArtifact):
         vocabulary.check(read_model(write(tmp_path, twice)).header)

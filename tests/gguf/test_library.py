@@ -156,8 +156,9 @@ def test_a_damaged_cache_is_asked_anew(fake_probe: FakeProbe, damage: str) -> No
 def test_a_cache_that_cannot_be_written_costs_a_probe(
     fake_probe: FakeProbe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("EDGELLM_HOME", str(tmp_path / "file"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "cache").write_text("in the way")
+    monkeypatch.setenv("EDGELLM_HOME", str(tmp_path / "home"))
     runs = fake_probe(WORKS)
     assert library.verdict(MACHINE).problem == ""
     assert library.verdict(MACHINE).problem == ""

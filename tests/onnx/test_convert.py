@@ -168,7 +168,7 @@ def test_the_tokenizer_cuts_text_as_the_files_does(tmp_path, vocabulary):
     ("decoder", "error"),
     [
         pytest.param(Decoder("phi3"), UnsupportedArtifact, id="another architecture"),
-        pytest.param(Decoder(keys={"expert_count": 8}), UnsupportedArtifact, id="experts"),
+        pytest.param(Decoder(keys={"expert_count": 8, "expert_used_count": 2}), UnsupportedArtifact, id="experts"),
         pytest.param(
             Decoder("gemma3", keys={"final_logit_softcapping": 30.0}), UnsupportedArtifact, id="capped logits"
         ),
@@ -181,7 +181,7 @@ def test_the_tokenizer_cuts_text_as_the_files_does(tmp_path, vocabulary):
         pytest.param(Decoder(keys={"attention.value_length": 16}), UnsupportedArtifact, id="another value length"),
         pytest.param(Decoder(keys={"attention.head_count_kv": [2, 1]}), UnsupportedArtifact, id="heads that differ"),
         pytest.param(Decoder(keys={"attention.layer_norm_rms_epsilon": None}), BadArtifact, id="no epsilon"),
-        pytest.param(Decoder(keys={"context_length": 0}), UnsupportedArtifact, id="no context"),
+        pytest.param(Decoder(keys={"context_length": 0}), BadArtifact, id="no context"),
         pytest.param(Decoder(extra={"blk.0.attn_sinks.weight": 4}), UnsupportedArtifact, id="sinks"),
         pytest.param(Decoder(ffn=64, keys={"feed_forward_length": 96}), BadArtifact, id="another width"),
         pytest.param(Decoder(vocabulary={"tokenizer.ggml.model": "no_vocab"}), UnsupportedArtifact, id="no vocabulary"),

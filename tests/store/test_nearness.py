@@ -77,7 +77,9 @@ for origin, target in json.loads(sys.argv[1]):
         outcomes[f"{origin} {target}"] = f"{type(error).__name__}: {error.message}"
 print(json.dumps(outcomes))
 """
-NETWORK = "ip link set lo up && for place in 93.184.216.34 10.1.2.3 169.254.169.254; do ip addr add $place/32 dev lo; done"
+NETWORK = (
+    "ip link set lo up && for place in 93.184.216.34 10.1.2.3 169.254.169.254; do ip addr add $place/32 dev lo; done"
+)
 
 
 def redirected(pairs: list[tuple[str, str]], **environment: str) -> dict[str, str]:

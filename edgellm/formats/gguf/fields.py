@@ -12,14 +12,18 @@ from typing import NoReturn
 
 from edgellm.errors import BadArtifact
 from edgellm.formats.gguf.cursor import LongArray, short
-from edgellm.formats.gguf.header import GgufHeader
+from edgellm.formats.gguf.header import GgufHeader, GgufTensor
 
 MAX_BLOCKS = 512  # LLAMA_MAX_LAYERS
 MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
 MAX_CONTEXT = 2**27  # the longest known is 10 million
+MAX_ROPE_BASE = 1e15  # the largest known is 1e11
+LEAST_ROPE_FACTOR = 0.01
 _EPSILONS = ("attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon", "attention.group_norm_epsilon")
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
-_NO_TOKENIZER = ("no_vocab", "none", "test")
+_NO_WEIGHTS = ("I8", "I16", "I32", "I64", "F64")
+_WEIGHTS = (".weight", ".bias")
+_HINT = "the file is damaged or was made wrongly: fetch another one"
 
 
 class _Fields:
@@ -40,10 +44,11 @@ class _Fields:
 
 
 def refuse(header: GgufHeader, key: str, why: str) -> NoReturn:
-    value = header.metadata.get(key)
-    shown = "missing" if value is None else f"an array of {value.length}" if isinstance(value, LongArray) else short(value)
+    value = header.metadata.get(key, "missing")
+    shown = f"an array of {value.length}" if isinstance(value, LongArray) else short(value)
     raise BadArtifact(
-        f"{header.where}: key {key} is {shown}; {why}", hint="the file is damaged or was made wrongly: fetch another one"
+        f"{header.where}: key {key} is {shown}; {why}",
+        hint=_HINT,
     )
 
 
@@ -59,14 +64,29 @@ def check(parts: Sequence[GgufHeader]) -> None:
     fields = _Fields(header)
     blocks = fields.integer("block_count", 1)
     fields.require(1 <= blocks <= MAX_BLOCKS, "block_count", f"1 to {MAX_BLOCKS} are allowed")
+    drafts = fields.integer("nextn_predict_layers")
+    fields.require(drafts < blocks, "nextn_predict_layers", f"fewer than block_count ({blocks}) are allowed")
     context = fields.integer("context_length", 1)
     fields.require(1 <= context <= MAX_CONTEXT, "context_length", f"1 to {MAX_CONTEXT} are allowed")
     _check_floats(header, fields)
     _check_experts(fields)
     _check_rope(header, fields)
-    kind = header.metadata.get("tokenizer.ggml.model")
-    if kind in _NO_TOKENIZER:
-        refuse(header, "tokenizer.ggml.model", "a model without a tokenizer is not run")
+    for part in parts:
+        _check_tensors(part)
+
+
+def _check_tensors(part: GgufHeader) -> None:
+    """Weights of a type that nothing multiplies by. Tables of integers (`d2t`, `ffn_gate_tid2eid`) are no weights."""
+    for tensor in part.tensors:
+        if tensor.type.name in _NO_WEIGHTS and tensor.name.endswith(_WEIGHTS) and "tid2eid" not in tensor.name:
+            _refuse_tensor(part, tensor, "weights are of no such type")
+        if tensor.name.endswith("norm.weight") and tensor.type.name != "F32":
+            _refuse_tensor(part, tensor, "norms are F32")
+
+
+def _refuse_tensor(part: GgufHeader, tensor: GgufTensor, why: str) -> NoReturn:
+    message = f"{part.where}: tensor {tensor.name} is of type {tensor.type.name}; {why}"
+    raise BadArtifact(message, hint=_HINT)
 
 
 def _check_floats(header: GgufHeader, fields: _Fields) -> None:
@@ -94,6 +114,9 @@ def _check_experts(fields: _Fields) -> None:
 def _check_rope(header: GgufHeader, fields: _Fields) -> None:
     scaling = header.metadata.get(f"{header.architecture}.rope.scaling.type", "none")
     fields.require(scaling in _ROPE_SCALINGS, "rope.scaling.type", f"one of {', '.join(_ROPE_SCALINGS)} is needed")
+    factor = header.metadata.get(f"{header.architecture}.rope.scaling.factor", 0)
+    is_sound = isinstance(factor, int | float) and (factor == 0 or factor >= LEAST_ROPE_FACTOR)
+    fields.require(is_sound, "rope.scaling.factor", f"0 (none), or at least {LEAST_ROPE_FACTOR} is needed")
     heads = fields.integer("attention.head_count")
     head_dim = fields.integer("attention.key_length", fields.integer("embedding_length") // heads if heads else 0)
     for suffix, size in (("", head_dim), ("_swa", fields.integer("attention.key_length_swa", head_dim))):
@@ -102,5 +125,6 @@ def _check_rope(header: GgufHeader, fields: _Fields) -> None:
         fields.require(not heads or (rotated % 2 == 0 and rotated <= size), f"rope.dimension_count{suffix}", bounds)
         base = header.metadata.get(f"{header.architecture}.rope.freq_base{suffix}", 1.0)
         is_used = fields.integer(f"rope.dimension_count{suffix}", 1) > 0
-        is_sound = isinstance(base, int | float) and base >= 1
-        fields.require(is_sound or not is_used, f"rope.freq_base{suffix}", "a number of at least 1 is needed")
+        is_sound = isinstance(base, int | float) and 1 <= base <= MAX_ROPE_BASE
+        bounds = f"a number from 1 to {MAX_ROPE_BASE:g} is needed"
+        fields.require(is_sound or not is_used, f"rope.freq_base{suffix}", bounds)

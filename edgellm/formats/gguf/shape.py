@@ -1,7 +1,7 @@
 """What a GGUF header's architecture keys say of the model: layers, heads, caches, recurrent state.
 
 It follows the conventions of llama.cpp b11434 (`src/models/*.cpp`, `load_arch_hparams`) and opens no file. Values are
-not trusted until they are checked: each is an integer within `_MAX`. What native code allows beyond that is in fields.py.
+not trusted until they are checked: each is an integer within `_MAX`. What native code allows of them is in fields.py.
 """
 
 from __future__ import annotations

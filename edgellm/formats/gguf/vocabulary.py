@@ -20,6 +20,14 @@ MOST_KIND = 6  # LLAMA_TOKEN_TYPE_BYTE
 _IDS = ("bos", "eos", "eot", "eom", "unknown")
 _SCORED = ("llama", "t5")  # kinds of tokenizer that choose by the scores of their tokens
 _OF_ARCH = {"rwkv": "rwkv", "plamo2": "plamo"}  # kinds for one family of architectures
+# What is put around a text unasked, and the ids that native code takes where the file names none.
+_ADDED = {"llama": ("bos",), "bert": ("bos", "seperator"), "gemma4": ("bos",)}
+_DEFAULT_IDS = {
+    ("llama", "bos"): 1, ("llama", "eos"): 2, ("bert", "bos"): 101, ("bert", "seperator"): 102, ("t5", "eos"): 1,
+    ("gpt2", "bos"): 11, ("gpt2", "eos"): 11, ("hybriddna", "bos"): 11, ("hybriddna", "eos"): 11,
+    ("whitespace", "bos"): 11, ("whitespace", "eos"): 11, ("plamo2", "bos"): 1, ("plamo2", "eos"): 2,
+}  # fmt: skip
+_NO_TOKENIZER = ("no_vocab", "none", "test")
 _WORD_START = "▁".encode()
 
 
@@ -28,21 +36,24 @@ def check(header: GgufHeader) -> None:
     Raises:
         BadArtifact: names the key, and what is wrong with it.
     """
-    tokens = [_bytes(token) for token in _array(header, "tokens")]
+    if header.metadata.get("tokenizer.ggml.model") in _NO_TOKENIZER:
+        refuse(header, "tokenizer.ggml.model", "a model without a tokenizer is not run")
+    tokens = _texts(header, "tokens")
     if not tokens:
         return  # native code refuses that in words of its own
     filled = [token for token in tokens if token]  # empty ones get names of their own
     if len(set(filled)) != len(filled):
         refuse(header, "tokenizer.ggml.tokens", "each token may be there once")
     _check_kind(header, tokens)
-    kinds = _array(header, "token_type")
-    if any(not 0 <= kind <= MOST_KIND for kind in set(kinds)):
+    kinds = set(_array(header, "token_type"))
+    if not all(isinstance(kind, int) and 0 <= kind <= MOST_KIND for kind in kinds):
         refuse(header, "tokenizer.ggml.token_type", f"kinds are 0 to {MOST_KIND}")
     for name in _IDS:
         key = f"tokenizer.ggml.{name}_token_id"
         value = header.metadata.get(key, NO_ID)
         if value != NO_ID and not (isinstance(value, int) and 0 <= value < len(tokens)):
             refuse(header, key, f"the vocabulary has {len(tokens)} tokens")
+    _check_added(header, len(tokens))
 
 
 def _check_kind(header: GgufHeader, tokens: Sequence[bytes]) -> None:
@@ -50,6 +61,8 @@ def _check_kind(header: GgufHeader, tokens: Sequence[bytes]) -> None:
     kind = header.metadata.get("tokenizer.ggml.model")
     if kind in _SCORED and len(_array(header, "scores")) < len(tokens):
         refuse(header, "tokenizer.ggml.scores", f"a tokenizer of kind {kind} needs one for each token")
+    if kind == "llama":
+        _check_bytes(header, frozenset(tokens))
     if kind == "bert" and not any(token.startswith(_WORD_START) for token in tokens):
         refuse(header, "tokenizer.ggml.model", "no token begins a word as those of this kind do")
     if kind in _OF_ARCH and _OF_ARCH[str(kind)] not in header.architecture:
@@ -58,13 +71,36 @@ def _check_kind(header: GgufHeader, tokens: Sequence[bytes]) -> None:
         _check_merges(header, frozenset(tokens))
 
 
+def _check_bytes(header: GgufHeader, tokens: frozenset[bytes]) -> None:
+    """Native code ends at a character that no token spells, not even byte by byte."""
+    missing = [byte for byte in range(256) if b"<0x%02X>" % byte not in tokens and bytes([byte]) not in tokens]
+    if missing:
+        refuse(header, "tokenizer.ggml.tokens", f"a tokenizer of kind llama has none for byte {missing[0]}")
+
+
 def _check_merges(header: GgufHeader, tokens: frozenset[bytes]) -> None:
     """Most of the first merges make a token of two. A list of others would merge nothing."""
-    merges = [_bytes(merge) for merge in _array(header, "merges")[:SAMPLE]]
+    merges = _texts(header, "merges")[:SAMPLE]
     pairs = [(merge[: merge.find(b" ", 1)], merge[merge.find(b" ", 1) + 1 :]) for merge in merges if b" " in merge[1:]]
     made = sum(first + second in tokens for first, second in pairs)
     if 2 * made < len(merges):
         refuse(header, "tokenizer.ggml.merges", f"of the first {len(merges)}, {made} make a token of the vocabulary")
+
+
+def _check_added(header: GgufHeader, n_tokens: int) -> None:
+    """What is put around each text is there: native code aborts where it is not."""
+    kind = str(header.metadata.get("tokenizer.ggml.model"))
+    added = {*_ADDED.get(kind, ()), *(name for name in ("bos", "eos") if _is_asked(header, f"add_{name}_token"))}
+    for name in sorted(added):
+        key = f"tokenizer.ggml.{name}_token_id"
+        value = header.metadata.get(key, NO_ID)
+        default = _DEFAULT_IDS.get((kind, name), NO_ID)
+        if not any(isinstance(number, int) and number < n_tokens for number in (value, default)):
+            refuse(header, key, f"the tokenizer puts it around each text, and the vocabulary has {n_tokens} tokens")
+
+
+def _is_asked(header: GgufHeader, name: str) -> bool:
+    return header.metadata.get(f"tokenizer.ggml.{name}") is True
 
 
 def _array(header: GgufHeader, name: str) -> Sequence[Any]:
@@ -73,5 +109,10 @@ def _array(header: GgufHeader, name: str) -> Sequence[Any]:
     return read_array(header, key) if isinstance(header.metadata.get(key), tuple | LongArray) else ()
 
 
-def _bytes(text: str | bytes) -> bytes:
-    return text.encode(errors="surrogateescape") if isinstance(text, str) else text
+def _texts(header: GgufHeader, name: str) -> list[bytes]:
+    """Strings as native code reads them: it ends at a zero byte. None where they are no strings."""
+    texts = _array(header, name)
+    if texts and not isinstance(texts[0], str | bytes):
+        return []
+    raw = (text.encode(errors="surrogateescape") if isinstance(text, str) else text for text in texts)
+    return [text.partition(b"\0")[0] for text in raw]

@@ -1,4 +1,4 @@
-"""One small decoder, and a few hundred ways to make one key or tensor of it wrong while the header stays well-formed."""
+"""A small decoder, and a few hundred ways to make one key or tensor of it wrong in a header that stays well-formed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from struct import pack
 from typing import Any
 
 from support.gguf_decoders import Decoder
@@ -106,8 +107,12 @@ def mutations() -> dict[str, Mutation]:
     made |= {f"{name}={value}": _set(f"llama.{name}", (FLOAT32, value)) for name in FLOATS for value in FEW_FLOATS}
     for name, entries in OTHERS.items():
         made |= {f"{name}={entry[1]}": _set(f"llama.{name}", entry) for entry in entries}
-    made["nine of eight experts"] = _all(_set("llama.expert_count", (UINT32, 8)), _set("llama.expert_used_count", (UINT32, 9)))
-    made["two of eight experts"] = _all(_set("llama.expert_count", (UINT32, 8)), _set("llama.expert_used_count", (UINT32, 2)))
+    made["nine of eight experts"] = _all(
+        _set("llama.expert_count", (UINT32, 8)), _set("llama.expert_used_count", (UINT32, 9))
+    )
+    made["two of eight experts"] = _all(
+        _set("llama.expert_count", (UINT32, 8)), _set("llama.expert_used_count", (UINT32, 2))
+    )
     made |= {f"alignment={n}": _align(n) for n in (0, 1, 8, 16, 64, 4096, 48)}
     made |= {f"architecture {name!r}": _rename(name) for name in ARCHITECTURES}
     return made | _of_the_tokenizer() | _of_the_tensors()
@@ -122,7 +127,7 @@ def _of_the_tokenizer() -> dict[str, Mutation]:
         "tokens": (ARRAY, (STRING, ["same"] * 288)), "tokens of nothing": (ARRAY, (STRING, [""] * 288)),
         "tokens of one letter": (ARRAY, (STRING, ["a"])), "tokens that are none": (ARRAY, (STRING, [])),
         "tokens of numbers": (ARRAY, (UINT32, list(range(288)))),
-        "tokens of noise": (ARRAY, (STRING, [bytes([255, n & 255, n >> 8, 128]) for n in range(288)])),
+        "tokens of noise": (ARRAY, (STRING, [pack("<Q4B", 4, 255, n & 255, n >> 8, 128) for n in range(288)])),
         "more tokens": (ARRAY, (STRING, [f"t{n}" for n in range(289)])),
         "token_type": (ARRAY, (INT32, [77] * 288)), "token_type below": (ARRAY, (INT32, [-(2**31)] * 288)),
         "token_type cut": (ARRAY, (INT32, [1] * 10)), "token_type unsigned": (ARRAY, (UINT32, [1] * 288)),
@@ -134,7 +139,9 @@ def _of_the_tokenizer() -> dict[str, Mutation]:
         "precompiled_charsmap": (ARRAY, (INT32, [1, 2])), "suppress_tokens": (ARRAY, (INT32, [-1, 999])),
     }  # fmt: skip
     made |= {name: _set(t + name.split()[0].replace("more", "tokens"), entry) for name, entry in wrong.items()}
-    made["scores without kind"] = _all(_set(f"{t}model", (STRING, "llama")), _set(f"{t}scores", (ARRAY, (FLOAT32, [0.0] * 288))))
+    made["scores without kind"] = _all(
+        _set(f"{t}model", (STRING, "llama")), _set(f"{t}scores", (ARRAY, (FLOAT32, [0.0] * 288)))
+    )
     made["charsmap of t5"] = _all(
         _set(f"{t}model", (STRING, "t5")), _set(f"{t}scores", (ARRAY, (FLOAT32, [0.0] * 288))),
         _set(f"{t}precompiled_charsmap", (ARRAY, (0, [255] * 64))),
@@ -154,7 +161,9 @@ def _of_the_tensors() -> dict[str, Mutation]:
         made[f"{name} in halves"] = _tensor(name, lambda dims, kind, data: (dims, 1, data[: len(data) // 2]))
         made[f"{name} as integers"] = _tensor(name, lambda dims, kind, data: (dims, 26, data))
         made[f"{name} as doubles"] = _tensor(name, lambda dims, kind, data: (dims, 28, data * 2))
-        made[f"{name} of noise"] = _tensor(name, lambda dims, kind, data: (dims, kind, random.Random(1).randbytes(len(data))))
+        made[f"{name} of noise"] = _tensor(
+            name, lambda dims, kind, data: (dims, kind, random.Random(1).randbytes(len(data)))
+        )
         made[f"{name} of zeros"] = _tensor(name, lambda dims, kind, data: (dims, kind, bytes(len(data))))
     return made
 
