@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import ctypes
+import sys
+
 from starlette.types import Message, Receive
 
 from edgellm.errors import Overloaded
@@ -12,6 +17,9 @@ MAX_BODIES_BYTES = 64 * 1024**2
 # The first bytes of a body count for nothing: clients that hold all there is with large bodies leave room for small
 # ones, which the number of connections limits.
 FREE_BYTES = 16 * 1024
+# What was held of bodies goes back to the system when all are gone and it was as much as this: glibc would keep it.
+TRIM_BYTES = 4 * 1024**2
+TRIM_AFTER_S = 0.5  # when what was made of the last one is gone, too
 
 
 class Intake:
@@ -21,6 +29,7 @@ class Intake:
         self.max_body = max_body
         self.max_bodies = max_bodies
         self.held = 0
+        self._most_held = 0  # since there was nothing
 
     def too_large(self) -> HttpError:
         """The error for a body over the limit."""
@@ -37,6 +46,14 @@ class Intake:
                 hint="try again in a moment",
             )
         self.held += n_bytes
+        self._most_held = max(self._most_held, self.held)
+
+    def give_back(self, n_bytes: int) -> None:
+        """What was taken is needed no more."""
+        self.held -= n_bytes
+        if not self.held and self._most_held >= TRIM_BYTES:
+            self._most_held = 0
+            asyncio.get_running_loop().call_later(TRIM_AFTER_S, trim_memory)
 
 
 class Incoming:
@@ -62,5 +79,13 @@ class Incoming:
 
     def release(self) -> None:
         """The answer has begun, or there will be none. Twice is fine."""
-        self._intake.held -= self._held
-        self._held = 0
+        if self._held:
+            self._intake.give_back(self._held)
+            self._held = 0
+
+
+def trim_memory() -> None:
+    """Give what this process has freed back to the system."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another C library, which has no such habit
+            ctypes.CDLL(None).malloc_trim(0)

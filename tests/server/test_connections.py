@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import select
 import signal
 import socket
 import subprocess
@@ -235,5 +234,4 @@ def test_more_connections_than_descriptors_harm_nobody_else(many_sockets: None, 
         assert http.post("/v1/completions", json={"prompt": "hello"}).status_code == 200
         for connection in connections:
             received(connection)
-        assert not select.select(connections, [], connections, 0)[2]
         assert http.get("/health").status_code == 200

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import socket
+import sys
 import threading
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 from support.live_server import Live, Servers
 from support.refusals import refuses
-from support.waiting import wait_until
+from support.serving import serving
+from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import UsageError
 from edgellm.server.intake import MAX_BODY_BYTES, Intake
@@ -171,6 +175,31 @@ def test_a_body_of_a_client_that_hung_up_is_let_go(serve: Servers) -> None:
         )
         wait_until(lambda: intake.held > 900_000)
     wait_until(lambda: intake.held == 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's way with memory")
+def test_memory_goes_back_to_the_system() -> None:
+    """Ten clients send as much as they may, and hang up."""
+    body = b'{"prompt":"%s"}' % (b"a" * (MAX_BODY_BYTES - 100))
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    with serving("echo", "--port", "0") as command:
+        command.wait_for("Ready after")
+        port = int(command.url.rpartition(":")[2])
+        process = psutil.Process(command.process.pid)
+        before = process.memory_info().rss
+
+        def send() -> None:
+            with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as connection:
+                connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                connection.recv(1)
+
+        clients = [threading.Thread(target=send) for _ in range(10)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+
+        wait_until(lambda: process.memory_info().rss < before + 20 * 1024**2, timeout_s=20)
 
 
 def test_large_bodies_are_read_beside_what_else_is_asked(live: Live) -> None:
