@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def nearest(folder: Path) -> Path:
+def nearest_existing(folder: Path) -> Path:
     """The folder, or the nearest one above it that exists: whose disk it will be on."""
     return next(path for path in (folder, *folder.parents) if os.path.exists(path))
 

@@ -39,7 +39,7 @@ from typing import Any
 import platformdirs
 
 from edgellm.errors import UsageError
-from edgellm.files import nearest
+from edgellm.files import nearest_existing
 
 LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -106,7 +106,7 @@ class Environment:
         Raises:
             UsageError: EDGELLM_HOME is a file, or lies below one.
         """
-        if not (place := nearest(home)).is_dir():
+        if not (place := nearest_existing(home)).is_dir():
             hint = "name a folder, which is made where it does not exist, or unset it"
             raise UsageError(f"EDGELLM_HOME={home}: {place} is a file", hint=hint)
         return home

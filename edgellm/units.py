@@ -74,8 +74,8 @@ def show_size(n_bytes: float) -> str:
 
 
 def counted(n: int, noun: str) -> str:
-    """`1, "thread"` -> `"1 thread"`, `4, "thread"` -> `"4 threads"`."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    """`1, "thread"` -> `"1 thread"`, `1024, "thread"` -> `"1,024 threads"`."""
+    return f"{n} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def show_params(n_params: float) -> str:

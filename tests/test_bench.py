@@ -16,6 +16,7 @@ from edgellm.sdk.bench import BenchOptions
 from edgellm.sdk.client import EdgeLLM
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.units import counted
 
 ECHO = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=4096))
 
@@ -28,7 +29,7 @@ def test_every_test_of_every_round_is_measured() -> None:
     assert [(test.name, test.threads) for test in found.tests()] == [(n, t) for t in (1, 2) for n in names]
     assert {test.repeats for test in found.tests()} == {2}
     assert all(0 < test.low <= test.median <= test.high for test in found.tests())
-    assert said == [f"round {n} of 2, {t} threads" for n in (1, 2) for t in (1, 2)]
+    assert said == [f"round {n} of 2, {counted(t, 'thread')}" for n in (1, 2) for t in (1, 2)]
     firsts = {test.name for test in found.tests() if found.first_token(test) is not None}
     assert firsts == {"pp64", "pp200", "pp64 @ 300", "pp200 @ 300"}
 

@@ -164,6 +164,28 @@ def test_a_drift_is_logged_once_a_load_and_warned_of_never(
     assert {record.levelno for record in caplog.records} == {logging.INFO}
 
 
+def test_what_another_type_of_cache_taught_is_not_expected_of_this_one(
+    smollm2: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "DRIFT", -1.0)  # whatever was measured drifted
+    with EdgeLLM.load(smollm2, ctx=1024, threads=1, kv="q8_0") as llm:
+        llm.chat("Hello. " * 12, max_tokens=18, temperature=0)
+        wait_until(lambda: llm.verification.run is not None)
+        own = llm.verification.run
+        assert own is not None
+        assert own.predicted.decode is not None
+        as_predicted = msgspec.structs.replace(own, id="2", waited=0.0, measured=Numbers(decode=own.predicted.decode))
+        other_cache = msgspec.structs.replace(
+            as_predicted, id="3", kv_type="f16", measured=Numbers(decode=3 * own.predicted.decode)
+        )
+        monkeypatch.setattr(llm.verification, "_earlier", (other_cache, as_predicted))
+        monkeypatch.setattr(llm.verification, "_recorded", -1)
+        llm.verification._record()
+    (decode,) = (drift for drift in llm.verification.drifts if drift.quantity == "decode")
+
+    assert decode.predicted < 1.5 * own.predicted.decode
+
+
 def test_a_history_that_cannot_be_written_costs_no_answer(smollm2: str, own_home, caplog) -> None:
     (own_home / "data").mkdir(exist_ok=True)
     (own_home / "data" / "history").write_text("in the way")

@@ -16,9 +16,9 @@ from edgellm.catalog.recognize import joined
 from edgellm.contract.manager import plugins
 from edgellm.estimate import quants
 from edgellm.history import fingerprint, run_log
-from edgellm.history.corrections import Corrections
+from edgellm.history.corrections import Corrections, RunKey
 from edgellm.selection.backend_facts import BackendFacts, assumed_facts, backend_facts
-from edgellm.selection.context import RunKey, SelectionContext
+from edgellm.selection.context import SelectionContext
 from edgellm.selection.rule_result import Rule
 from edgellm.store import local
 from edgellm.store.library import Library

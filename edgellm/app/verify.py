@@ -104,7 +104,7 @@ class Verification:
         self._recorded = measured.requests
         run = self._run(measured)
         learned = run_log.of_runs(self._earlier, {run.backend: run.basis}, run.threads).of(
-            run.backend, run.model, run.quant
+            run.backend, run.model, run.quant, run.kv_type
         )
         run_log.record(self._machine, run)
         self.run, self.drifts = run, drifts(run, learned)
@@ -264,8 +264,8 @@ def drifts(run: Run, learned: Correction) -> tuple[Drift, ...]:
     )
     for quantity, ratio, factor, name in compared:
         if ratio is not None and abs(ratio / factor - 1) > DRIFT:
-            measured, predicted = getattr(run.measured, name), getattr(run.predicted, name) * factor
-            differences.append(Drift(quantity, run.model, run.quant, measured, predicted, waited))
+            number, expected = getattr(run.measured, name), getattr(run.predicted, name) * factor
+            differences.append(Drift(quantity, run.model, run.quant, number, expected, waited))
     return tuple(differences)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edgellm import settings
+from edgellm.cli.collector import look_as_usual
 from edgellm.errors import UsageError
 from edgellm.units import counted, parse_rate, show_size
 
@@ -141,7 +142,9 @@ def make_plan(
     if to_chat and options.task == "embed":
         launch.refuse_chat(model or "a model for the task embed")
     with progress() as report:
-        return launch.plan(model, options, to_chat=to_chat, progress=report)
+        launch_plan, decision = launch.plan(model, options, to_chat=to_chat, progress=report)
+    look_as_usual()
+    return launch_plan, decision
 
 
 def launch_options(*, options: Sequence[str], **flags: Any) -> LaunchOptions:

@@ -211,7 +211,7 @@ def _comparison(row: Bench, previous: Bench | None, compared: list[Change]) -> l
     build = "the same build" if previous.build == row.build else f"another build ({previous.build}, now {row.build})"
     lines = ["", f"Compared with {previous.time}, {build}"]
     for change in compared:
-        name = f"{change.test.name}, {change.test.threads} threads"
+        name = f"{change.test.name}, {counted(change.test.threads, 'thread')}"
         lines.append(f"  {name:<26} {(change.ratio - 1) * 100:+6.1f} %  {change.verdict}")
     slower = [change.test.name for change in compared if change.verdict == "slower"]
     lines.append(

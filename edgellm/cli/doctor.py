@@ -19,7 +19,7 @@ import click
 
 from edgellm import __version__, settings
 from edgellm.cli import dump
-from edgellm.files import nearest
+from edgellm.files import nearest_existing
 from edgellm.units import GIB, counted, show_memory, show_size
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ def examine_store(report: Report) -> None:
             report.problem(f"{item.path} is damaged: {item.problem}", "fetch it again, or remove it")
     folder = settings.current().data_dir / "models"
     files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
-    free = shutil.disk_usage(nearest(folder)).free
+    free = shutil.disk_usage(nearest_existing(folder)).free
     size = sum(path.stat().st_size for path in files)
     report.store = {"path": str(folder), "files": len(files), "bytes": size, "free_bytes": free}
     if free < GIB:

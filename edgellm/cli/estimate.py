@@ -143,7 +143,7 @@ def _show_one(
     rule = "as it is loaded" if resolved.card.files[0].format == "safetensors" else "by llama.cpp's rules"
     how = {"exact": "read from the file", "rule": rule, "estimate": "an estimate, within about 5 %"}[weights.basis]
     about = "" if weights.file_is_exact else "about "
-    source, context = candidate.source, f"{candidate.ctx:,} tokens in {candidate.kv_type}"
+    source, cells = candidate.source, f"{candidate.ctx:,} tokens in {candidate.kv_type}"
     is_address = source.startswith(("hf:", "pypi:", "file:"))
     quality = f"{candidate.quality:.0f} of 100 ({candidate.quality_low:.0f} to {candidate.quality_high:.0f})"
     retention = f"{kept.mid:.1%} kept in {candidate.quant} ({kept.low:.1%} to {kept.high:.1%})"
@@ -152,7 +152,7 @@ def _show_one(
         ("weights", f"{show_size(candidate.tensor_bytes)} ({how}), file {about}{show_size(weights.file_bytes)}"),
         *((("", weights.own_types),) if weights.own_types else ()),
         ("from", source.split()[0] if is_address else source),
-        ("run with", f"{context}, slots: {candidate.slots}, threads: {candidate.threads}, {_backend(report)}"),
+        ("run with", f"{cells}, slots: {candidate.slots}, threads: {candidate.threads}, {_backend(report)}"),
         ("decode", _span(candidate.decode)),
         ("", explain.basis(candidate.decode.basis)),
         ("prompts", _span(candidate.prefill)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -10,12 +9,9 @@ from functools import partial
 import click
 
 from edgellm import __version__
+from edgellm.cli.collector import look_seldom
 from edgellm.contract.command import LazyCommand
 from edgellm.errors import EdgeLLMError, speak_in_flags
-
-# Allocations before the youngest objects are looked through (CPython: 700 or 2,000). A command makes many objects and
-# few cycles: with CPython's own numbers, `auto-select` spent 4 % of its time on looking (Zen 4, 20 pairs).
-GC_THRESHOLDS = (50_000, 20, 50)
 
 
 class LazyGroup(click.Group):
@@ -50,7 +46,7 @@ def cli(ctx: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the status of `edgellm.errors`."""
-    gc.set_threshold(*GC_THRESHOLDS)
+    look_seldom()
     try:
         status = cli.main(args=arguments, prog_name="edgellm", standalone_mode=False)
     except click.ClickException as error:

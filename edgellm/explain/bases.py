@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgellm.types import basis as bases
+from edgellm.units import counted
 
 
 def basis(of: bases.Basis) -> str:
@@ -23,13 +24,14 @@ def _rate(of: bases.RateBasis) -> str:
         case bases.Predicted():
             bound = f"{of.bound}-bound, " if of.bound else ""
             memory = f"{_bandwidth(of.bandwidth)}, " if of.bandwidth is not None else ""
-            return f"predicted: {bound}{memory}{of.threads} threads, {of.isa_class}{_cached(of.depth)}"
+            return f"predicted: {bound}{memory}{counted(of.threads, 'thread')}, {of.isa_class}{_cached(of.depth)}"
         case bases.Measured():
             when = f" {of.date}" if of.date else ""
             build = f" with {of.build}" if of.build else ""
             others = f" from the rates of {of.measured_threads}" if of.measured_threads != of.threads else ""
+            threads = f"{counted(of.threads, 'thread')}{others}"
             borrowed = "".join(f", {kind} scaled as {like}" for kind, like in of.borrowed)
-            return f"measured: calibrated{when}{build}, {of.threads} threads{others}{borrowed}{_cached(of.depth)}"
+            return f"measured: calibrated{when}{build}, {threads}{borrowed}{_cached(of.depth)}"
         case bases.Corrected():
             return f"corrected: x{of.factor:g}, {_runs(of.runs)}; {_rate(of.of)}"
 
@@ -51,23 +53,18 @@ def _bandwidth(of: bases.Bandwidth) -> str:
 def _runs(of: bases.Runs) -> str:
     match of:
         case bases.OwnRuns():
-            times = "1 run" if of.runs == 1 else f"{of.runs} runs"
             cache = "" if of.kv_type == "f16" else f" with a cache of {of.kv_type}"
-            return f"corrected by {times} of {of.model} {of.quant}{cache} here"
+            return f"corrected by {counted(of.runs, 'run')} of {of.model} {of.quant}{cache} here"
         case bases.OtherCaches():
             caches = " and ".join(of.kv_types)
             return f"corrected by runs of {of.model} {of.quant} with a cache of {caches} here"
         case bases.SameModel():
-            return f"corrected by runs of {of.model} in {_others(of.files)} here; never run itself"
+            return f"corrected by runs of {of.model} in {counted(of.files, 'other')} here; never run itself"
         case bases.SameFamily():
-            types = f"{_others(of.files)} of the {of.family} types"
+            types = f"{counted(of.files, 'other')} of the {of.family} types"
             return f"corrected by runs of {types} on {of.backend} here; never run itself"
         case bases.SameBackend():
-            return f"corrected by runs of {_others(of.files)} on {of.backend} here; never run itself"
-
-
-def _others(files: int) -> str:
-    return "1 other" if files == 1 else f"{files} others"
+            return f"corrected by runs of {counted(of.files, 'other')} on {of.backend} here; never run itself"
 
 
 def _loss(of: bases.LossBasis) -> str:

@@ -6,7 +6,7 @@ from edgellm.explain.bases import basis
 from edgellm.types import criterion, reason
 from edgellm.types.model import ModelFile
 from edgellm.types.plan import Decision
-from edgellm.units import show_memory, show_params, show_rate, show_size
+from edgellm.units import counted, show_memory, show_params, show_rate, show_size
 
 
 def model(fact: reason.ModelReason) -> str:
@@ -131,8 +131,8 @@ def selection(fact: reason.SelectionReason) -> str:
             files = f"{fact.kept:,} of {fact.total:,} files stay{lowered}"
             return f"{rule_criterion(fact.criterion)}: {files}."
         case reason.Considered():
-            models, files = _count(fact.models, f"{fact.model_kind} model"), _count(fact.files, "file")
-            return f"Considered {models} in {files}; {_count(fact.threads, 'thread')}."
+            models, files = counted(fact.models, f"{fact.model_kind} model"), counted(fact.files, "file")
+            return f"Considered {models} in {files}; {counted(fact.threads, 'thread')}."
         case reason.SourcesReached():
             return _sources(fact)
         case reason.SourceSilent():
@@ -157,9 +157,5 @@ def _sources(fact: reason.SourcesReached) -> str:
         return f"Sources ({answering}): no file can be had; {name} would be chosen."
     if fact.best_can_be_had:
         return f"Sources ({answering}): the best choice can be had."
-    files = _count(fact.files, "file")
+    files = counted(fact.files, "file")
     return f"Sources ({answering}): {files} can be had; {name} would be chosen if all answered."
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

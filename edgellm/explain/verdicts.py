@@ -1,4 +1,4 @@
-"""How a prediction ends, and how it came out: whether a model fits, and what was measured otherwise."""
+"""What a prediction says and what became of it: whether a model fits, and what was measured to be otherwise."""
 
 from __future__ import annotations
 

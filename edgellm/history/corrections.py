@@ -28,7 +28,7 @@ HALF_LIFE = 8  # runs after which one counts half: machines change
 SMALLEST, LARGEST = 0.25, 4.0
 RATES = ("decode", "prefill")
 CorrectionKey = tuple[str, str, str, str]  # backend, model id, quantization, type of cache
-File = tuple[str, str, str]
+RunKey = tuple[str, str, str]  # backend, model id, quantization
 REPEATS = 0.05  # a run repeats within so much
 OTHER_CACHE = 0.06  # and a rate with another type of cache is met within so much
 
@@ -70,7 +70,7 @@ class Corrections:
     """
 
     rows: Mapping[CorrectionKey, Correction] = field(default_factory=dict)
-    files: Mapping[File, Correction] = field(default_factory=dict)
+    files: Mapping[RunKey, Correction] = field(default_factory=dict)
     models: Mapping[tuple[str, str], Correction] = field(default_factory=dict)
     families: Mapping[tuple[str, str], Correction] = field(default_factory=dict)
     backends: Mapping[str, Correction] = field(default_factory=dict)
@@ -98,7 +98,7 @@ def corrections(ratios: Iterable[Ratio]) -> Corrections:
     runs: dict[CorrectionKey, list[Ratio]] = defaultdict(list)
     for ratio in ratios:
         runs[ratio.backend, ratio.model, ratio.quant, ratio.kv_type].append(ratio)
-    by_file: dict[File, list[Ratio]] = defaultdict(list)
+    by_file: dict[RunKey, list[Ratio]] = defaultdict(list)
     for (backend, model, quant, _), group in runs.items():
         by_file[backend, model, quant] += group
     backends: dict[str, Correction] = {}
@@ -118,7 +118,7 @@ def corrections(ratios: Iterable[Ratio]) -> Corrections:
                 alike.values(), backends[backend], MODEL_PRIOR, SameModel(model, len(alike))
             )
     rows: dict[CorrectionKey, Correction] = {}
-    files: dict[File, Correction] = {}
+    files: dict[RunKey, Correction] = {}
     for key in by_file:
         # Its own runs must not count twice, so the level above is made of the others.
         others = {other: theirs for other, theirs in by_file.items() if other[0] == key[0] and other != key}
@@ -131,7 +131,7 @@ def corrections(ratios: Iterable[Ratio]) -> Corrections:
     return Corrections(rows, files, models, families, backends)
 
 
-def _level_above(others: Mapping[File, Sequence[Ratio]], model: str, name: str) -> Correction:
+def _level_above(others: Mapping[RunKey, Sequence[Ratio]], model: str, name: str) -> Correction:
     on_backend = _of_others(others.values(), NONE, BACKEND_PRIOR, None)
     same_model = {key: group for key, group in others.items() if key[1] == model}
     if same_model:

@@ -19,7 +19,7 @@ import msgspec
 
 from edgellm import settings
 from edgellm.files import write_atomic
-from edgellm.history.corrections import Corrections, Ratio
+from edgellm.history.corrections import Corrections, Ratio, RunKey
 from edgellm.history.corrections import corrections as from_ratios
 from edgellm.types.machine import Machine
 from edgellm.units import GIB
@@ -217,7 +217,7 @@ def of_runs(runs: Sequence[Run], bases: Mapping[str, str] | None = None, threads
     return from_ratios(ratio(run) for run in comparable if run.threads == threads or _key(run) not in files)
 
 
-def _key(row: Row) -> tuple[str, str, str]:
+def _key(row: Row) -> RunKey:
     return row.backend, row.model, row.quant
 
 
@@ -263,8 +263,8 @@ def _quotient(measured: float | None, predicted: float | None) -> float | None:
     return measured / predicted if measured and predicted and measured > 0 and predicted > 0 else None
 
 
-def vetoes(machine: Machine) -> dict[tuple[str, str, str], str]:
-    """(backend, model id, quantization) -> why it must not be chosen, by the last quality check of each."""
+def vetoes(machine: Machine) -> dict[RunKey, str]:
+    """Why it must not be chosen, by the last quality check of each."""
     last = {_key(check): check.veto for check in read(machine).checks}
     return {key: why for key, why in last.items() if why}
 

@@ -27,6 +27,7 @@ from edgellm.types.event import Done
 from edgellm.types.machine import Machine
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import GenerationRequest, Sampling
+from edgellm.units import counted
 
 # Common words: one token each in most vocabularies; how many it really takes is measured.
 WORDS = (
@@ -109,7 +110,7 @@ def measure(plan: LaunchPlan, options: BenchOptions, progress: BenchProgress = l
                 if current is not None:
                     _finish(current[1], results, stack)
                 current = (count, stack.enter_context(_Load(with_threads(plan, count))))
-            progress(f"round {number + 1} of {options.repeats}, {count} threads")
+            progress(f"round {number + 1} of {options.repeats}, {counted(count, 'thread')}")
             _round(current[1], options, count, results)
         if current is not None:
             _finish(current[1], results, stack)

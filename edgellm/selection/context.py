@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from edgellm.history.corrections import Corrections
+from edgellm.history.corrections import Corrections, RunKey
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.rule_result import Rule
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard
-
-RunKey = tuple[str, str, str]  # backend, model id, quantization
 
 
 @dataclass(frozen=True, slots=True)

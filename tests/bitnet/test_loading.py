@@ -22,6 +22,7 @@ from edgellm_bitnet.matrix import CACHE_ALIGN, padded
 from edgellm_bitnet.plugin import BitnetBackend
 
 from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan
 
 MODEL = Tiny("llama", ternary="TQ2_0", varying=True, head="Q6_K", vocab=4000)
 
@@ -275,3 +276,14 @@ def test_peak_memory_is_within_five_percent_of_the_footprint(tmp_path, own_home,
         Artifact("gguf", (str(path),), "test"), settings_of(n_ctx=1024, n_slots=2)
     ).resident_bytes - TOKEN_BYTES * model.vocab  # these files have no tokenizer  # fmt: skip
     assert abs(found["peak"] - said) <= 0.05 * said, f"{found['peak']} bytes, {said} said"
+
+
+def test_a_disk_that_fails_is_no_missing_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    path = str(Tiny("llama", ternary="TQ2_0").write(tmp_path / "tiny.gguf"))
+    monkeypatch.setattr("edgellm_bitnet.engine.open_engine", fail)
+    with pytest.raises(OSError) as caught:
+        BitnetBackend().open(LaunchPlan("bitnet", Artifact("gguf", (path,), "tiny"), settings_of()))
+    assert caught.value.errno == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from edgellm import errors
 from edgellm.builtin.commands import COMMANDS
+from edgellm.cli import collector
 from edgellm.cli import main as front
 from edgellm.cli.main import cli, main
 from edgellm.errors import EdgeLLMError
@@ -91,3 +93,10 @@ def test_a_reader_that_went_away_is_no_traceback(tmp_path: Path) -> None:
 
     assert process.wait() == 1
     assert stderr == ""
+
+
+def test_garbage_is_collected_as_usual_once_a_model_is_held() -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "echo", "hi"])
+
+    assert gc.get_threshold() == collector.USUAL

@@ -94,6 +94,7 @@ def test_vectors_are_the_oracles(tmp_path: Path, pooling: str) -> None:
         np.testing.assert_allclose(row, wanted / np.linalg.norm(wanted), atol=CLOSE)
     assert engine.info.embedding is not None
     assert engine.info.embedding.pooling == pooling
+    assert engine.info.allocated_bytes
     assert len(engine.embed(tokens * 40)) == 160
     engine.close()
 

@@ -45,3 +45,9 @@ def test_more_types_are_copied_on_arm_the_table_with_them() -> None:
     assert table == 128256 * 2048 // 256 * 210
     assert total == table + 522 * MIB
     assert repacked_bytes(shape, "Q4_0", of_types(())) == (0, 0)
+
+
+def test_a_function_whose_signature_is_not_stated_is_none_of_ours() -> None:
+    from edgellm_gguf import ggml
+
+    assert not hasattr(ggml.library, "ggml_n_dims")

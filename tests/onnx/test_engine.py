@@ -231,3 +231,13 @@ def test_an_end_that_is_no_token(tmp_path):
     (folder / "config.json").write_text(text.replace('"eos_token_id": 1', '"eos_token_id": 99999'))
     with refuses(BadArtifact):
         opened(folder)
+
+
+def test_a_disk_that_fails_is_no_missing_library(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("edgellm_onnx.opening.open_engine", fail)
+    with pytest.raises(OSError) as caught:
+        opened(tmp_path)
+    assert caught.value.errno == 5

@@ -11,7 +11,7 @@ from edgellm.app.quantize.source import QuantizeSource, same_file
 from edgellm.errors import BadArtifact, DiskFull, UsageError
 from edgellm.estimate import quality, quants
 from edgellm.estimate.file_recipe import FilePlan
-from edgellm.files import nearest
+from edgellm.files import nearest_existing
 from edgellm.formats.gguf.imatrix import Imatrix
 from edgellm.store.library import SPARE_BYTES
 from edgellm.types.quantize_note import LargerTypes, MatrixCovers, QuantizedTwice, QuantizeNote, SourceLostBefore
@@ -107,7 +107,7 @@ def to_size(n_bytes: int, folder: Path, quant: str) -> None:
     Raises:
         DiskFull.
     """
-    folder = nearest(folder)
+    folder = nearest_existing(folder)
     needed, free = n_bytes + SPARE_BYTES, shutil.disk_usage(folder).free
     if needed > free:
         raise DiskFull(

@@ -26,7 +26,7 @@ from urllib.parse import quote
 from edgellm import settings
 from edgellm.contract.source import FetchedFile, Progress, RemoteFile
 from edgellm.errors import DiskFull, EdgeLLMError, IntegrityError, SourceError, SourceUnreachable, UnknownModel
-from edgellm.files import nearest
+from edgellm.files import nearest_existing
 from edgellm.store import http
 from edgellm.store.download import download, total_of
 from edgellm.store.names import parts_of
@@ -260,7 +260,7 @@ def _check_space(where: HubUri, files: Sequence[RemoteFile]) -> None:
     for file in files:
         if file.path is None and not (blob := hf_cache.blob_of(root, where.repo, file.etag)).exists():
             missing += (file.bytes or 0) - begun_bytes(file, blob)
-    place = nearest(root)
+    place = nearest_existing(root)
     free = shutil.disk_usage(place).free
     if missing and missing + _SPARE_BYTES > free:
         raise DiskFull(

@@ -88,8 +88,7 @@ class BitnetBackend:
             _header(plan.artifact.path)  # refused here, before native code sees the file
         with loading_library("the ternary engine"):
             from edgellm_bitnet.engine import open_engine
-
-            return open_engine(plan, options)
+        return open_engine(plan, options)
 
     def check_options(self, options: Sequence[tuple[str, str]]) -> None:
         Options.parse(options)

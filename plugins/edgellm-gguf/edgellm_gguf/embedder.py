@@ -94,6 +94,7 @@ class LlamaEmbedder(LoadedModel):
             n_embd=int(llama_cpp.llama_model_n_embd_out(self._model)),
             add_bos=bool(llama_cpp.llama_vocab_get_add_bos(self._vocab)), rewind_tokens=0, generates=False,
             capabilities=frozenset({"embed"}), embedding=EmbeddingInfo(pooling), device=LOG.devices() or "cpu",
+            allocated_bytes=LOG.allocated_bytes(),
             details={
                 "library": system_info(), "pooling": f"{pooling}, from the file",
                 "normalized": "to unit length, as llama.cpp's own tools do",

@@ -102,7 +102,9 @@ class _Library:
     """
 
     def __getattr__(self, name: str) -> Any:
-        """Raises: AttributeError: the library has no such function."""
+        """Raises: AttributeError: the library has no such function, or its signature is not stated here."""
+        if name not in _SIGNATURES:
+            raise AttributeError(f"the signature of {name} is not stated")
         function = getattr(binding._lib, name)
         function.restype, function.argtypes = _SIGNATURES[name]
         setattr(self, name, function)

@@ -18,10 +18,10 @@ from edgellm.types.plan import Settings
 from edgellm_onnx.binding import TYPES, Binding
 from edgellm_onnx.logits import LogitRows
 from edgellm_onnx.memory import aligned, zeros
-from edgellm_onnx.signature import CACHE_TYPES, CacheEntry, Signature
+from edgellm_onnx.signature import CACHE_TYPES, UNUSED, CacheEntry, Signature
 
 
-class Graph(NamedTuple):
+class BoundGraph(NamedTuple):
     """What a session takes and gives, and what is bound to that."""
 
     binding: Binding
@@ -31,13 +31,15 @@ class Graph(NamedTuple):
 class ConcatKvDecoder:
     batches = False
 
-    def __init__(self, graphs: Sequence[Graph], rows: LogitRows, settings: Settings) -> None:
+    def __init__(self, graphs: Sequence[BoundGraph], rows: LogitRows, settings: Settings) -> None:
         """`graphs`: of the step that starts a slot, and of every later one, which may be the same."""
         (self._first, self._later), self._rows = graphs, rows
         self._signature = signature = self._later.signature
         self._ids: npt.NDArray[np.generic] = np.zeros(settings.n_batch, TYPES[signature.ids_type][1])
-        self._positions: npt.NDArray[np.generic] = np.zeros(settings.n_batch, TYPES[signature.positions_type][1])
-        self._ones: npt.NDArray[np.generic] = np.ones(settings.n_ctx, TYPES[signature.mask_type][1])
+        self._positions: npt.NDArray[np.generic] = np.zeros(
+            settings.n_batch, TYPES[signature.positions_type or UNUSED][1]
+        )
+        self._ones: npt.NDArray[np.generic] = np.ones(settings.n_ctx, TYPES[signature.mask_type or UNUSED][1])
         self._flags = np.array([False, True])
         self._count = np.zeros(1, np.int64)
         *self._offsets, size = _offsets(signature, settings.n_ctx)
@@ -67,7 +69,7 @@ class ConcatKvDecoder:
         self._copy(self._of_slot[source], held, self._of_slot[target], n_tokens)
 
     def _run(  # noqa: PLR0917
-        self, graph: Graph, slot: int, n_past: int, piece: Sequence[int], n_logits: int, at: int
+        self, graph: BoundGraph, slot: int, n_past: int, piece: Sequence[int], n_logits: int, at: int
     ) -> None:
         n, cells = len(piece), n_past + len(piece)
         binding, signature = graph
@@ -95,7 +97,7 @@ class ConcatKvDecoder:
         self._of_slot[slot], self._spare = self._spare, self._of_slot[slot]
         self._rows.keep(at, n_rows, n_logits)
 
-    def _bind_cache(self, graph: Graph, slot: int, n_past: int, cells: int) -> None:
+    def _bind_cache(self, graph: BoundGraph, slot: int, n_past: int, cells: int) -> None:
         old = int(self._sets[self._of_slot[slot]].ctypes.data)
         new = int(self._sets[self._spare].ctypes.data)
         binding, number = graph.binding, TYPES[graph.signature.cache_type][0]

@@ -14,7 +14,7 @@ from edgellm.errors import StepFailed, UnsupportedArtifact, option
 from edgellm.formats.tokenizer.tokenizer import FileTokenizer
 from edgellm.types.plan import Settings
 from edgellm_onnx.binding import Binding
-from edgellm_onnx.concat_kv import ConcatKvDecoder, Graph
+from edgellm_onnx.concat_kv import BoundGraph, ConcatKvDecoder
 from edgellm_onnx.inplace_kv import InPlaceKvDecoder
 from edgellm_onnx.logits import LogitRows
 from edgellm_onnx.model import OnnxModel, decoder
@@ -139,11 +139,11 @@ class DecoderEngine:
         signature = decoder(model)
         if signature.shared:
             return InPlaceKvDecoder(opened.session, signature, self._rows, settings)
-        first = later = Graph(Binding(opened.session), signature)
+        first = later = BoundGraph(Binding(opened.session), signature)
         if model.folder.first is not None and model.first_signature is not None:
             choice = choose(options.provider, onnxruntime.get_available_providers())
             session = open_session(model.folder.first, settings, options, choice).session
-            first = Graph(Binding(session), model.first_signature)
+            first = BoundGraph(Binding(session), model.first_signature)
         return ConcatKvDecoder((first, later), self._rows, settings)
 
     def _describe(self, model: OnnxModel, opened: Opened, eos_ids: frozenset[int], settings: Settings) -> EngineInfo:

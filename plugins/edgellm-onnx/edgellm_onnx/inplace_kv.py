@@ -18,7 +18,7 @@ from edgellm.types.plan import Settings
 from edgellm_onnx.binding import TYPES, Binding
 from edgellm_onnx.logits import LogitRows
 from edgellm_onnx.memory import zeros
-from edgellm_onnx.signature import CACHE_TYPES, Signature
+from edgellm_onnx.signature import CACHE_TYPES, UNUSED, Signature
 
 # Cells by which a mask of several rows grows: its ones count, not its width, and a new width lays it out anew.
 MASK_STEP = 256
@@ -35,8 +35,8 @@ class InPlaceKvDecoder:
         dtype = TYPES[signature.cache_type][1]
         self._caches = [zeros((n_slots, entry.heads, n_ctx, entry.dim), dtype) for entry in signature.entries]
         self._ids: npt.NDArray[np.generic] = np.zeros(n_tokens, TYPES[signature.ids_type][1])
-        self._positions: npt.NDArray[np.generic] = np.zeros(n_tokens, TYPES[signature.positions_type][1])
-        mask_type = TYPES[signature.mask_type][1]
+        self._positions: npt.NDArray[np.generic] = np.zeros(n_tokens, TYPES[signature.positions_type or UNUSED][1])
+        mask_type = TYPES[signature.mask_type or UNUSED][1]
         self._ones: npt.NDArray[np.generic] = np.ones(n_ctx, mask_type)
         self._mask: npt.NDArray[np.generic] = np.zeros(n_slots * n_ctx if self.batches else 0, mask_type)
         self._masked: tuple[int, list[int]] = (0, [])  # width and lengths of what is in _mask

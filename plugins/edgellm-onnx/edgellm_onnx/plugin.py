@@ -73,8 +73,7 @@ class OnnxBackend:
             )
         with loading_library("onnxruntime"):
             from edgellm_onnx.opening import open_engine
-
-            return open_engine(plan, options)
+        return open_engine(plan, options)
 
     def check_options(self, options: Sequence[tuple[str, str]]) -> None:
         Options.parse(options)

@@ -16,6 +16,7 @@ from edgellm_onnx.reader.folder import OnnxFolder
 from edgellm_onnx.reader.graph import OnnxGraph, Value
 
 CACHE_TYPES = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes
+UNUSED = "int64"  # type of what is allocated for an input that a graph does not have
 LOGIT_TYPES = ("float32", "float16")
 MAX_LAYERS = 1024
 ROPE_ROWS = 7  # input of GroupQueryAttention that holds the cosines, a row for each position
@@ -46,9 +47,9 @@ class Signature:
     logits_type: str
     ids: str
     ids_type: str
-    mask: str
+    mask: str  # "" = the graph has none, and no type of it
     mask_type: str
-    positions: str
+    positions: str  # as `mask`
     positions_type: str
     branch: str  # bool [1]: whether there is a cache
     num_logits: str  # int64
@@ -177,4 +178,4 @@ def _number(pattern: str, layer: int) -> str:
 
 
 def _named(role: str, value: Value | None) -> dict[str, str]:
-    return {role: value.name if value else "", f"{role}_type": value.dtype if value else "int64"}
+    return {role: value.name if value else "", f"{role}_type": value.dtype if value else ""}
