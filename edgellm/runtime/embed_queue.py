@@ -19,7 +19,7 @@ from edgellm.errors import BackendError, ContextOverflow, Overloaded, Unsupporte
 from edgellm.runtime import wire
 from edgellm.runtime.scheduler import BUSY_CHUNK
 from edgellm.types.event import Timings, Usage, Vectors
-from edgellm.types.request import EmbeddingRequest, RerankRequest
+from edgellm.types.request import EmbeddingRequest, RerankRequest, check_context
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,6 +110,7 @@ class EmbedQueue:
         if len(self._jobs) >= MAX_WAITING:
             raise Overloaded(f"{len(self._jobs)} requests are waiting already", hint="try again later")
         info = self._engine.info
+        check_context(request, info.n_ctx)  # one that was sent while the model loaded was not checked
         if isinstance(request, EmbeddingRequest):
             if "embed" not in info.capabilities or not isinstance(self._engine, Embedder):
                 raise cannot("embed", info.generates, info.capabilities)

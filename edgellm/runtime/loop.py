@@ -24,7 +24,7 @@ from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import Admission, Scheduler, Step
 from edgellm.runtime.watchdog import BEAT_S
 from edgellm.types.event import Done, FinishReason
-from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest
+from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest, check_prompt
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -158,6 +158,7 @@ class Loop:
         beyond = [token for token, _ in generation.sampling.logit_bias if token >= info.vocab_size]
         if beyond:
             raise UsageError(f"logit_bias names token {beyond[0]}", hint=f"tokens are 0 to {info.vocab_size - 1}")
+        check_prompt((generation.prompt,), info.n_ctx)  # a request that was sent while the model loaded was not checked
         prompt = self._engine.tokenizer.encode(
             generation.prompt, add_special=generation.add_bos, parse_special=generation.parse_special
         )

@@ -27,7 +27,14 @@ from edgellm.runtime.embed_queue import EmbedQueue
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.scheduler import BUSY_CHUNK
 from edgellm.types.event import Done, Vectors
-from edgellm.types.request import EmbeddingRequest, GenerationRequest, Request, RerankRequest, Sampling
+from edgellm.types.request import (
+    MAX_TOKEN_BYTES,
+    EmbeddingRequest,
+    GenerationRequest,
+    Request,
+    RerankRequest,
+    Sampling,
+)
 
 WIDTH = 6
 
@@ -140,6 +147,23 @@ def test_scores_come_in_the_order_of_the_documents() -> None:
     np.testing.assert_array_equal(
         scores, engine.rerank([engine.pair("ab", d) for d in ("c", "dd", "a longer one")])[:, None]
     )
+
+
+def test_what_no_context_holds_is_refused_unread() -> None:
+    engine = ToyEmbedder(n_ctx=64)
+    read: list[str] = []
+    encode = engine.tokenizer.encode
+
+    def noted(text: str, **kind: bool) -> list[int]:
+        read.append(text)
+        return encode(text, **kind)
+
+    engine.tokenizer.encode = noted  # type: ignore[method-assign]
+    said = played(engine, EmbeddingRequest(("a", "a" * (64 * MAX_TOKEN_BYTES + 1))))
+    with pytest.raises(ContextOverflow) as caught:
+        rows_of(said[1][0])
+    assert caught.value.index == 1
+    assert read == []
 
 
 def test_a_single_text_does_not_wait_for_two_thousand() -> None:

@@ -13,7 +13,7 @@ from edgellm.runtime import loop, wire
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.types.event import Delta, Done
-from edgellm.types.request import GenerationRequest, Sampling
+from edgellm.types.request import MAX_TOKEN_BYTES, GenerationRequest, Sampling
 
 N_CTX = 3 * loop.LONG_PROMPT
 LONG = "a" * (loop.LONG_PROMPT + 1)
@@ -109,6 +109,15 @@ def test_one_that_is_too_long_is_refused_as_a_short_one_is(running: Running) -> 
     end = running.ends[1]
     assert isinstance(end, wire.Failed)
     assert end.code == "context_overflow"
+
+
+def test_what_no_context_holds_is_refused_unread(running: Running) -> None:
+    running.ask(1, "a" * (N_CTX * MAX_TOKEN_BYTES + 1))
+    wait_until(lambda: 1 in running.ends)
+    end = running.ends[1]
+    assert isinstance(end, wire.Failed)
+    assert end.code == "context_overflow"
+    assert running.tokenizer.begun == []
 
 
 def test_draining_answers_what_is_still_read(running: Running) -> None:
