@@ -54,11 +54,11 @@ def test_within_a_quarter_nothing_is_said(factor: float) -> None:
 
 def test_a_drift_says_numbers_and_what_to_do() -> None:
     slow, prompts, memory = texts(verify.drifts(run(decode=6.0, prefill=150.0, resident_bytes=1300 * MIB), NONE))
-    assert slow.startswith("decode of m Q4_K_M: 6 tok/s, 10 tok/s were predicted (40 % less); ")
+    assert slow.startswith("decode of m Q4_K_M: 6 tok/s, 10 tok/s were predicted (40% less); ")
     assert "power-saving" in slow
     assert "`edgellm calibrate`" in slow
-    assert prompts.startswith("prompts of m Q4_K_M: 150 tok/s, 100 tok/s were predicted (50 % more); ")
-    assert memory.startswith("memory of m Q4_K_M: 1.27 GiB, 1000 MiB were predicted (30 % more); ask for less")
+    assert prompts.startswith("prompts of m Q4_K_M: 150 tok/s, 100 tok/s were predicted (50% more); ")
+    assert memory.startswith("memory of m Q4_K_M: 1.27 GiB, 1000 MiB were predicted (30% more); ask for less")
 
 
 def test_other_programs_are_named_where_they_had_the_processors() -> None:
@@ -86,13 +86,13 @@ def test_a_death_is_recorded_with_what_was_measured(smollm2: str) -> None:
 
 def test_less_memory_of_a_short_answer_is_no_drift() -> None:
     assert verify.drifts(run(resident_bytes=500 * MIB, whole_batch=False), NONE) == ()
-    assert "50 % less" in texts(verify.drifts(run(resident_bytes=500 * MIB), NONE))[0]
+    assert "50% less" in texts(verify.drifts(run(resident_bytes=500 * MIB), NONE))[0]
 
 
 def test_what_was_learned_is_no_drift_any_more() -> None:
     assert verify.drifts(run(decode=6.0), Correction(decode=0.62)) == ()
     (again,) = texts(verify.drifts(run(decode=10.0), Correction(decode=0.62)))
-    assert "6.2 tok/s were predicted (61 % more)" in again
+    assert "6.2 tok/s were predicted (61% more)" in again
 
 
 def test_what_was_not_measured_is_no_drift() -> None:

@@ -76,9 +76,9 @@ def _loss(of: bases.LossBasis) -> str:
         case bases.PerplexityIncrease():
             types = ", by the types that its rows allow" if of.by_types else ""
             family = f", {of.family} losing x{of.family_factor:g}" if of.family else ""
-            return f"about +{of.percent:.1f} % perplexity at this size{types}{family}"
+            return f"about +{of.percent:.1f}% perplexity at this size{types}{family}"
         case bases.CacheLoss():
-            return f"a {of.kv_type} cache about +{of.percent:.2g} %"
+            return f"a {of.kv_type} cache about +{of.percent:.2g}%"
         case bases.MeasuredDivergence():
             return f"measured here: KL divergence {of.nats:.3g} nats"
 

@@ -25,12 +25,12 @@ def verdict(of: Verdict) -> str:
 
 
 def drift(of: Drift) -> str:
-    """`"decode of m Q4_K_M: 8.1 tok/s, 12.4 tok/s were predicted (35 % less)"`."""
+    """`"decode of m Q4_K_M: 8.1 tok/s, 12.4 tok/s were predicted (35% less)"`."""
     measured, predicted = (
         show_memory(number) if of.quantity == "memory" else f"{show_rate(number)} tok/s"
         for number in (of.measured, of.predicted)
     )
-    change = f"{abs(of.measured / of.predicted - 1) * 100:.0f} % {'more' if of.measured > of.predicted else 'less'}"
+    change = f"{abs(of.measured / of.predicted - 1):.0%} {'more' if of.measured > of.predicted else 'less'}"
     return f"{of.quantity} of {of.model} {of.quant}: {measured}, {predicted} were predicted ({change})"
 
 

@@ -67,7 +67,7 @@ def remembered(machine: Machine, notes: list[str]) -> MemoryBandwidth | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = f"{type(error).__name__} {error}"[:160]
+        reason = f"it lacks {error}"[:160] if isinstance(error, KeyError) else str(error)[:160]
         notes.append(f"stored memory bandwidth is not usable ({path.name}: {reason}): ignored")
         return None
 
@@ -129,7 +129,7 @@ def measure(threads: int, size: int, seconds: float) -> MemoryBandwidth:
     waited, runnable = sum(one.waited for one in passes), sum(one.ran + one.waited for one in passes)
     busy = waited > BUSY_SHARE * runnable
     beside = ", beside other programs" if busy else ""
-    basis = f"measured: {counted(threads, 'thread')}, {pages} pages, numpy or over {size // MIB} MiB{beside}"
+    basis = f"measured: {counted(threads, 'thread')}, {pages} pages, read over {size // MIB} MiB{beside}"
     return MemoryBandwidth(round(size / best / 1e9, 2), basis, occasions=0 if busy else 1, contended=busy)
 
 

@@ -34,7 +34,7 @@ def test_measures_on_the_threads_that_are_asked_for(threads: int) -> None:
 
     assert 0.1 < measurement.gb_s < 10_000
     assert measurement.basis.startswith(f"measured: {threads} thread")
-    assert measurement.basis.removesuffix(", beside other programs").endswith("pages, numpy or over 16 MiB")
+    assert measurement.basis.removesuffix(", beside other programs").endswith("pages, read over 16 MiB")
 
 
 def test_page_size_is_what_was_obtained_and_not_what_was_asked_for() -> None:
