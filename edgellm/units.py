@@ -21,6 +21,8 @@ _FACTORS = {
 }  # fmt: skip
 _SIZE = re.compile(r"\s*(\d{1,20})(?:\.(\d{1,20}))?\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
 
+_TOKENS = re.compile(r"\s*(\d{1,20})\s*([km]?)\s*", re.IGNORECASE | re.ASCII)
+
 
 def parse_bytes(text: str) -> int:
     """`"700MiB"` -> 734003200.
@@ -53,6 +55,19 @@ def parse_rate(text: str) -> int:
     return rate
 
 
+def parse_tokens(text: str) -> int:
+    """`"32k"` -> 32768, `"8,192"` -> 8192.
+
+    Raises:
+        UsageError: not a whole number, with k or m behind it or not.
+    """
+    match = _TOKENS.fullmatch(text.replace(",", "").replace("_", ""))
+    if match is None:
+        hint = "write it as 8192 or 8k, which is the same"
+        raise UsageError(f"{text!r} is no number of tokens", hint=hint, param="ctx")
+    return int(match[1]) * {"": 1, "k": KIB, "m": MIB}[match[2].lower()]
+
+
 def show_memory(n_bytes: float, *, exact: bool = False) -> str:
     """`1073741824` -> `"1.00 GiB"`; exact, in the largest unit that divides it, `1310720` -> `"1280 KiB"`."""
     units = (("GiB", GIB), ("MiB", MIB), ("KiB", KIB))
@@ -80,7 +95,7 @@ def counted(n: int, noun: str) -> str:
 
 def show_params(n_params: float) -> str:
     """`134515008` -> `"135M"`, `8030261248` -> `"8.0B"`."""
-    return f"{n_params / 1e9:.1f}B" if n_params >= 1e9 else f"{n_params / 1e6:.0f}M"
+    return f"{n_params / 1e9:.1f}B" if n_params >= 999.5e6 else f"{n_params / 1e6:.0f}M"
 
 
 def show_rate(per_second: float) -> str:

@@ -241,6 +241,8 @@ def test_errors_are_typed(open_llm: Open, isolate: bool) -> None:
     assert (overflow.value.n_prompt, overflow.value.n_ctx) == (1001, 256)
     for wrong in (
         {"messages": []},
+        {"messages": ""},
+        {"messages": " \n"},
         {"messages": [{"role": "user"}]},
         {"messages": [{"content": "hello"}]},
         {"messages": [{"role": "user", "content": None}]},

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.refusals import refuses
 
 from edgellm.errors import UsageError
-from edgellm.units import parse_bytes, parse_rate, show_memory, show_params, show_rate, show_size
+from edgellm.units import parse_bytes, parse_rate, parse_tokens, show_memory, show_params, show_rate, show_size
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,20 @@ def test_parse_rate(text: str, rate: int) -> None:
     assert parse_rate(text) == rate
 
 
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("8192", 8192), ("32k", 32768), ("32K", 32768), ("1m", 1048576), ("8,192", 8192), (" 4 k", 4096)],
+)
+def test_parse_tokens(text: str, tokens: int) -> None:
+    assert parse_tokens(text) == tokens
+
+
+@pytest.mark.parametrize("text", ["", "k", "-1", "1.5k", "32kB", "many"])
+def test_what_is_no_number_of_tokens_is_refused(text: str) -> None:
+    with refuses(UsageError, param="ctx"):
+        parse_tokens(text)
+
+
 @pytest.mark.parametrize("text", ["", "fast", "0", "-1", "2MB/m", "0.1"])
 def test_what_is_no_rate_is_refused_with_an_example(text: str) -> None:
     with refuses(UsageError):
@@ -56,6 +70,7 @@ def test_whole_numbers_are_exact(number: int, suffix: str) -> None:
         (show_memory(0, exact=True), "0 B"), (show_memory(2**30, exact=True), "1 GiB"),
         (show_size(98362432), "98.4 MB"), (show_size(2.5e9), "2.50 GB"), (show_size(999), "999 B"),
         (show_params(134515008), "135M"), (show_params(8030261248), "8.0B"),
+        (show_params(999885952), "1.0B"), (show_params(999499999), "999M"),
         (show_rate(10.44), "10.4"), (show_rate(999.4), "999"), (show_rate(999.6), "1,000"),
         (show_rate(2714.0), "2,710"),
     ],

@@ -9,6 +9,7 @@ from edgellm import settings
 from edgellm.app import context as app_context
 from edgellm.app import file_card, file_plan, own_format
 from edgellm.app.asked import with_options, with_threads
+from edgellm.app.download import Approve, PlannedDownload, approved
 from edgellm.app.resolve import Reference, ReferenceKind, refer, resolve
 from edgellm.app.unavailable import missed, unavailable
 from edgellm.contract.manager import plugins
@@ -32,7 +33,7 @@ from edgellm.store.sources.registry import source_for, sources, unreachable
 from edgellm.types.model import Artifact, ModelCard, ModelFile
 from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import Candidate, Decision, LaunchPlan, Settings
-from edgellm.types.reason import CouldBeMade, ModelNamed, ModelSkipped, NameShadowsFile, Reason
+from edgellm.types.reason import CouldBeMade, ModelNamed, ModelSkipped, NameShadowsFile, NameTaken, Reason
 from edgellm.types.request import SelectionRequest
 
 ECHO_CTX = 4096
@@ -42,7 +43,12 @@ SPARE_MODELS = 3
 
 
 def plan(
-    model: str | None, options: LaunchOptions, *, to_chat: bool = False, progress: Progress = silent
+    model: str | None,
+    options: LaunchOptions,
+    *,
+    to_chat: bool = False,
+    progress: Progress = silent,
+    approve: Approve = approved,
 ) -> tuple[LaunchPlan, Decision | None]:
     """The plan for a named model, or for the best one where none is named; how it was chosen then.
 
@@ -53,9 +59,11 @@ def plan(
     if model is None and own_format.artifact(request.backend) is not None:
         model = request.backend
     if model is None:
-        launch_plan, decision = auto_plan(request, progress=progress)
+        launch_plan, decision = auto_plan(request, progress=progress, approve=approve)
     else:
-        launch_plan = model_plan(model, request, quant=options.quant, to_chat=to_chat, progress=progress)
+        launch_plan = model_plan(
+            model, request, quant=options.quant, to_chat=to_chat, progress=progress, approve=approve
+        )
     if options.threads is not None:
         launch_plan = with_threads(launch_plan, options.threads)
     _measure_again()
@@ -69,13 +77,15 @@ def _measure_again() -> None:
     probe(refine=True)
 
 
-def auto_plan(request: SelectionRequest, *, progress: Progress = silent) -> tuple[LaunchPlan, Decision]:
+def auto_plan(
+    request: SelectionRequest, *, progress: Progress = silent, approve: Approve = approved
+) -> tuple[LaunchPlan, Decision]:
     """The plan for the best model that this machine runs well and that can be fetched now.
 
     Raises:
         NothingFits, SourceError, BackendUnavailable.
     """
-    return _launch(app_context.here(), request, progress, spare_models=SPARE_MODELS)
+    return _launch(app_context.here(), request, progress, approve, spare_models=SPARE_MODELS)
 
 
 def model_plan(
@@ -87,6 +97,7 @@ def model_plan(
     to_chat: bool = False,
     to_check: bool = False,
     progress: Progress = silent,
+    approve: Approve = approved,
 ) -> LaunchPlan:
     """The plan for a named model: a path, a catalog id (`id` or `id:QUANT`), a URI (`hf://owner/repo`), or a backend
     that needs no file ("echo").
@@ -107,12 +118,19 @@ def model_plan(
         _refuse(model, quant=quant, backend=request.backend not in (None, model))
         plan = own_format.plan(artifact, model, request)
     else:
-        plan = _named_plan(model, request, quant, progress, to_chat=to_chat, to_check=to_check)
+        plan = _named_plan(model, request, quant, progress, approve, to_chat=to_chat, to_check=to_check)
     return plan if threads is None else with_threads(plan, threads)
 
 
 def _named_plan(
-    model: str, request: SelectionRequest, quant: str | None, progress: Progress, *, to_chat: bool, to_check: bool
+    model: str,
+    request: SelectionRequest,
+    quant: str | None,
+    progress: Progress,
+    approve: Approve,
+    *,
+    to_chat: bool,
+    to_check: bool,
 ) -> LaunchPlan:
     context = app_context.here()
     unvetoed = replace(context, vetoes={}) if to_check else context
@@ -129,7 +147,7 @@ def _named_plan(
     card, request = _as_named(card, request, named=model, to_chat=to_chat)
     if len({file.quant for file in card.files}) == 1:  # among several the one that failed is still not taken
         context = unvetoed
-    plan, _ = _launch(context.narrowed([card]), request, progress)
+    plan, _ = _launch(context.narrowed([card]), request, progress, approve)
     note = _note(reference, card)
     return replace(plan, reasons=(note, *plan.reasons)) if note is not None else plan
 
@@ -189,14 +207,16 @@ def _note(reference: Reference, card: ModelCard) -> Reason | None:
         return ModelNamed(card.id, "address", source=redacted(reference.name))
     if reference.hides_path:
         return NameShadowsFile(card.id, reference.name)
-    return None
+    typed = reference.taken_as(card)
+    return NameTaken(card.id, typed) if typed else None
 
 
-def refuse_chat(model: str) -> NoReturn:
-    """Raises UnsupportedTask: a model that only reads was asked to chat."""
+def refuse_chat(model: str | None) -> NoReturn:
+    """Raises UnsupportedTask: a model that only reads (None = any of the task embed) was asked to chat."""
+    command = f"edgellm serve {model or '--task embed'}"
     raise UnsupportedTask(
-        f"{model} answers no chat: it turns texts into vectors or scores",
-        hint=f"`edgellm serve {model}` answers /v1/embeddings or /v1/rerank; EdgeLLM.embed does in Python",
+        f"{model or 'a model of the task embed'} answers no chat: it turns texts into vectors or scores",
+        hint=f"`{command}` answers /v1/embeddings or /v1/rerank; EdgeLLM.embed does in Python",
     )
 
 
@@ -208,7 +228,7 @@ def _refuse(model: str, **options: object) -> None:
 
 
 def _launch(
-    context: SelectionContext, request: SelectionRequest, progress: Progress, *, spare_models: int = 0
+    context: SelectionContext, request: SelectionRequest, progress: Progress, approve: Approve, *, spare_models: int = 0
 ) -> tuple[LaunchPlan, Decision]:
     """Decide; where the choice must be fetched, find out which sources answer, and decide again without the others.
 
@@ -232,6 +252,13 @@ def _launch(
                 context = context.narrowed(described if row is card else row for row in context.cards)
                 decision = decide(context, request)
                 continue
+            if not (request.offline or scheme_of(file.source) == "file" or library.has(file)):
+                instead = approve(PlannedDownload(card, file, choice, context, request))
+                if instead is not None:
+                    card, file = _chosen(instead, context)
+                    context = context.narrowed([replace(card, files=(file,))])
+                    decision = decide(context, request)
+                    continue
             artifact = _artifact(library, card, file, request, progress)
         except SourceUnreachable as error:
             context = _without_source(context, file)

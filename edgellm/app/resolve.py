@@ -48,9 +48,14 @@ class Reference:
     """What the user typed, taken apart."""
 
     kind: ReferenceKind
-    name: str  # the card's id or alias; the path; the address
+    name: str  # the card's id, or the beginning of one; the path; the address
     quant: str | None = None  # of `id:QUANT`
     hides_path: bool = False  # a file or folder here has the name of the card, too
+    typed: str = ""  # of a card: its name as the user wrote it
+
+    def taken_as(self, card: ModelCard) -> str:
+        """What the user wrote, where it is not the card's id; "" where it is."""
+        return "" if self.kind is not ReferenceKind.CARD or self.typed.lower() == card.id else self.typed
 
     @property
     def path(self) -> Path:
@@ -65,9 +70,10 @@ class ResolvedModel:
     basis: str
     others: tuple[ModelFile, ...] = ()
     artifact: Artifact | None = None  # the file on this disk that was named
+    typed: str = ""  # the name, where another than the card's id was written
 
 
-def refer(text: str, cards: Iterable[ModelCard]) -> Reference:
+def refer(text: str, cards: Sequence[ModelCard]) -> Reference:
     """What `text` names.
 
     A text is a path if it looks like one (a separator, a model file's suffix), or if it exists and no card has that id.
@@ -83,8 +89,26 @@ def refer(text: str, cards: Iterable[ModelCard]) -> Reference:
     is_card = text.lower() in {card.id for card in cards}
     if has_separator or text.lower().endswith(SUFFIXES) or (exists and not is_card):
         return Reference(ReferenceKind.FILE, str(Path(text).expanduser()))
-    name, _, quant = text.partition(":")
-    return Reference(ReferenceKind.CARD, name, quant or None, hides_path=exists)
+    name, _, tag = text.partition(":")
+    if not tag or _is_quant(tag, name, cards):
+        return Reference(ReferenceKind.CARD, name, tag or None, exists, typed=name)
+    return _tagged(name, tag, text)
+
+
+def _is_quant(tag: str, name: str, cards: Iterable[ModelCard]) -> bool:
+    """Whether `name:tag` is a model and a quantization, and not Ollama's name and size."""
+    lower = tag.lower()
+    return any(lower == known.lower() for known in quants.QUANTS) or any(
+        card.id == name.lower() or any(file.quant.lower() == lower for file in card.files) for card in cards
+    )
+
+
+def _tagged(name: str, tag: str, text: str) -> Reference:
+    """As Ollama names models: `qwen3:4b`, `llama3.2:1b-instruct-q4_K_M`, `smollm2:latest`."""
+    front, _, end = tag.rpartition("-")
+    quant = next((known for known in quants.QUANTS if known.lower() == end.lower()), None)
+    size = front if quant is not None else "" if tag == "latest" else tag
+    return Reference(ReferenceKind.CARD, f"{name}-{size}".strip("-"), quant, typed=text)
 
 
 def _exists(path: str) -> bool:
@@ -120,17 +144,19 @@ def resolve(
         artifact = identify(str(reference.path))
         card, basis = file_card.of(artifact, context.cards)
         return ResolvedModel(card, basis, artifact=artifact)
+    typed = ""
     if reference.kind is ReferenceKind.ADDRESS:
         card, basis = _of_address(text, context.cards, offline=offline)
     else:
         card = lookup.find(reference.name, named_cards(context))
+        typed = reference.taken_as(card)
         basis = f"the catalog; trust {card.trust}"
         if predict and card.shape is None:
             raise UnsupportedArtifact(
                 f"the shape of {card.id} is not known, so neither memory nor speed can be predicted",
                 hint="name a file of it, or hf://OWNER/REPO:QUANT: its header tells",
             )
-    return _narrowed(ResolvedModel(card, basis), quant or reference.quant, predict=predict)
+    return _narrowed(ResolvedModel(card, basis, typed=typed), quant or reference.quant, predict=predict)
 
 
 def named_cards(context: SelectionContext) -> Sequence[ModelCard]:

@@ -56,7 +56,9 @@ def catalog(extra: Iterable[ModelCard] = ()) -> dict[str, ModelCard]:
 
 
 def find(name: str, extra: Iterable[ModelCard] = ()) -> ModelCard:
-    """The row of that id, or the only one whose id begins with `name`, in any case.
+    """The row of that id, or the only one that `name` is the beginning of; case, dots and dashes do not count.
+
+    Of several, the only one that chats: nobody who writes a part of a name means the base model beside it.
 
     Raises:
         UnknownModel: none or several; the hint lists close ones.
@@ -65,13 +67,21 @@ def find(name: str, extra: Iterable[ModelCard] = ()) -> ModelCard:
     lower = name.lower()
     if lower in rows:
         return rows[lower]
-    begins = [row_id for row_id in rows if row_id.startswith(lower)]
-    if len(begins) == 1:
-        return rows[begins[0]]
+    key = _key(lower)
+    begins = [row_id for row_id in rows if _key(row_id) == key]
+    begins = begins or [row_id for row_id in rows if _key(row_id).startswith(key)]
+    chats = [row_id for row_id in begins if rows[row_id].kind == "chat"]
+    for only in (begins, chats):
+        if len(only) == 1:
+            return rows[only[0]]
     close = begins or difflib.get_close_matches(lower, rows, n=4, cutoff=0.4)
     what = f"{name!r} could be {len(begins)} models" if begins else f"no model named {name!r} in the catalog"
     hint = f"did you mean: {', '.join(close[:8])}" if close else "list them with `edgellm models`"
     raise UnknownModel(what, hint=hint)
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name)
 
 
 def load_file(path: Path) -> list[ModelCard]:

@@ -16,6 +16,8 @@ def model(fact: reason.ModelReason) -> str:
         case reason.NameShadowsFile():
             shadowed = f"./{fact.path}, which is here too, would name what lies there"
             return f"Model: {fact.model} of the catalog; {shadowed}."
+        case reason.NameTaken():
+            return f"Model: {fact.typed} is taken as {fact.model}."
         case reason.ModelSkipped():
             return f"{fact.model} {fact.quant} cannot be had: {fact.error}."
         case reason.BestModel():
@@ -101,6 +103,8 @@ def rule_criterion(of: criterion.Criterion) -> str:
             return "Quality checks made here"
         case criterion.TrainedContext():
             return f"Asked for {of.ctx:,} tokens of context"
+        case criterion.SmallDownload():
+            return f"On this disk, or at most {show_size(of.limit_bytes)} to fetch"
         case criterion.FitsBudget():
             return f"Fits the memory budget of {show_memory(of.budget_bytes)}"
         case criterion.EnoughBits():
@@ -111,7 +115,7 @@ def rule_criterion(of: criterion.Criterion) -> str:
         case criterion.ReachesFloor():
             return f"At least {show_rate(of.floor_tps)} tok/s for {of.task}"
         case criterion.NotDominated():
-            return "Dominated quantizations"
+            return "Not beaten in size, speed and quality by another file of the same model"
         case criterion.Stated():
             return of.text
 

@@ -80,9 +80,7 @@ def context(fact: reason.ContextReason) -> str:
     match fact:
         case reason.ContextLength():
             words = f"Context: {fact.ctx:,} tokens per slot"
-            if fact.bound == "asked":
-                return f"{words}, as asked."
-            return f"{words}, what {fact.task} needs." if fact.bound == "task" else f"{words}: {_bound(fact)}."
+            return f"{words}, as asked." if fact.bound == "asked" else f"{words}: {_bound(fact)}."
         case reason.SlotCount():
             return f"Slots: {_slots(fact)}."
         case reason.ContextUnknown():
@@ -121,6 +119,8 @@ def _bound(fact: reason.ContextLength) -> str:
             return "the longest text that it reads at once within the memory budget"
         case "speed":
             return f"{half}; a longer one would fall below {show_rate(fact.floor_tps or 0.0)}"
+        case "task":
+            words = f"the least that is useful for {fact.task}"
         case "memory":
             amount = f" of {budget(fact.budget)}" if fact.budget is not None else ""
             words = f"the longest that the memory budget{amount} allows"

@@ -8,7 +8,7 @@ from edgellm.explain.reasons import sentence
 from edgellm.types import refusal as refusals
 from edgellm.types.criterion import Stated
 from edgellm.types.reason import Reason
-from edgellm.units import show_memory, show_rate
+from edgellm.units import show_memory, show_rate, show_size
 
 
 def refusal(why: refusals.Refusal) -> str:
@@ -43,6 +43,8 @@ def _by_rule(why: refusals.RuleRefusal) -> str:
             cached = f" in {why.kv_type}" if why.kv_type != "f16" else ""
             needed, budget = show_memory(why.needed_bytes), show_memory(why.budget_bytes)
             return f"needs {needed} with {why.ctx:,} tokens of context{cached}, {budget} may be used"
+        case refusals.LargeDownload():
+            return f"would fetch {show_size(why.download_bytes)}, {show_size(why.limit_bytes)} are allowed"
         case refusals.FewBits():
             return f"keeps {why.share:.0%} of its weights in under {why.bits} bits"
         case refusals.Dominated():

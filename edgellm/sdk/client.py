@@ -337,6 +337,8 @@ def _sampling(options: SamplingKeywords) -> Sampling:
 
 def _messages(messages: Messages) -> list[Message]:
     if isinstance(messages, str):
+        if not messages.strip():
+            raise UsageError("there is nothing to answer: the text is empty", hint=_AS_MESSAGES, param="messages")
         return [Message("user", messages)]
     try:
         conversation = [m if isinstance(m, Message) else Message(m["role"], m["content"]) for m in messages]

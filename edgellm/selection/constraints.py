@@ -14,7 +14,7 @@ from edgellm.selection.scenario import SHORTEST_CTX, Scenario
 from edgellm.types import criterion, refusal
 from edgellm.types.basis import rate_kind
 from edgellm.types.reason import FewerBitsTaken, ShorterContext, Slow
-from edgellm.units import show_memory, show_rate
+from edgellm.units import counted, show_memory, show_rate, show_size
 
 LOW_SHARE = 1 / 3  # a file is a 2- or 3-bit file if more of its weights than this are; 4-bit mixes have none
 
@@ -29,11 +29,39 @@ def trained_context(options: Sequence[Option], scenario: Scenario) -> RuleResult
     asked = scenario.request.ctx
     if asked is None:
         return RuleResult(tuple(options))
+    best = max(options, key=lambda o: (o.card.ctx_train, o.model), default=None)
+    if best is not None and best.card.ctx_train < asked:
+        most = best.card.ctx_train
+        if all(o.model == best.model for o in options):
+            what = f"{best.model} was trained for {most:,} tokens of context, {asked:,} are asked for"
+        else:
+            what = f"no model was trained for {asked:,} tokens of context; the most is {most:,}, by {best.model}"
+        raise NothingFits(what, hint=f"try `{option('ctx', most)}`")
     return split(
         options,
         lambda o: refusal.TrainedForLess(o.card.ctx_train, asked) if o.card.ctx_train < asked else None,
         criterion.TrainedContext(asked),
     )
+
+
+def small_download(options: Sequence[Option], scenario: Scenario) -> RuleResult:
+    """What is on this disk costs no download; of the rest, no more than the request allows."""
+    limit = scenario.request.max_download_bytes
+    if limit is None:
+        return RuleResult(tuple(options))
+    result = split(
+        options,
+        lambda o: refusal.LargeDownload(o.download_bytes, limit) if o.download_bytes > limit else None,
+        criterion.SmallDownload(limit),
+    )
+    if options and not result.kept:
+        least = min(options, key=lambda o: (o.download_bytes, o.model))
+        raise NothingFits(
+            f"nothing can be had with at most {show_size(limit)} to fetch; the smallest, {least.model} {least.quant}, "
+            f"takes {show_size(least.download_bytes)}",
+            hint=f"try `{option('max_download', f'{least.download_bytes // 10**6 + 1}MB')}`",
+        )
+    return result
 
 
 def fits_memory(options: Sequence[Option], scenario: Scenario) -> RuleResult:
@@ -184,8 +212,9 @@ def _nothing_fits(options: Sequence[Option], scenario: Scenario) -> NothingFits:
     elif scenario.request.ctx is not None or scenario.slots > 1:
         hint = f"ask for less with {option('ctx')} or {option('slots')}"
     what = f"{closest.model} {closest.quant}, needs {show_memory(needed(closest))}"
+    slots = counted(scenario.slots, "slot")
     return NothingFits(
-        f"nothing fits: the smallest, {what} with {ctx:,} tokens of context and {scenario.slots} slots; "
+        f"nothing fits: the smallest, {what} with {ctx:,} tokens of context and {slots}; "
         f"the budget is {explain.budget(scenario.budget)}",
         hint=hint,
     )

@@ -44,14 +44,15 @@ def choose_context(option: Option) -> ContextLength:
 
     by_memory = longest(limit, fits)
     # A half-full cache is the ordinary case; the usable minimum is not given up for speed, which was judged before.
-    ctx = max(longest(by_memory, keeps_floor), min(by_memory, option.needed_ctx))
+    by_speed, needed = longest(by_memory, keeps_floor), min(by_memory, option.needed_ctx)
+    ctx = max(by_speed, needed)
     rate = option.decode_at(ctx // 2).tok_s
     if reads_only:
         return ContextLength(ctx, "encoder" if ctx == limit else "encoder_memory")
-    if ctx < by_memory:
-        return ContextLength(ctx, "speed", rate, floor)
+    if by_speed < needed < by_memory:
+        return ContextLength(ctx, "task", rate, task=request.task)
     if ctx < limit:
-        return ContextLength(ctx, "memory", rate)
+        return ContextLength(ctx, "speed", rate, floor) if ctx < by_memory else ContextLength(ctx, "memory", rate)
     if limit == option.card.ctx_train:
         return ContextLength(ctx, "trained", rate)
     return ContextLength(ctx, "unasked", rate, task=request.task, ctx_train=option.card.ctx_train)

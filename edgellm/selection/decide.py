@@ -114,7 +114,7 @@ def _choose_or_make(options: Sequence[Option], scenario: Scenario, extra_rules: 
     try:
         return choose(options, scenario, extra_rules)
     except NothingFits as error:
-        made = local_options(options)
+        made = _makeable(options, scenario)
         if not made:
             raise
         try:
@@ -124,11 +124,17 @@ def _choose_or_make(options: Sequence[Option], scenario: Scenario, extra_rules: 
         raise NothingFits(error.message, hint=explain.could_be_made(proposal(best, None))) from error
 
 
+def _makeable(options: Sequence[Option], scenario: Scenario) -> list[Option]:
+    """What could be made here, of what is no larger to fetch than the request allows."""
+    limit = scenario.request.max_download_bytes
+    return local_options([o for o in options if limit is None or o.download_bytes <= limit])
+
+
 def _proposal(
     chosen: Option, reachable: Sequence[Option], scenario: Scenario, extra_rules: Sequence[Rule]
 ) -> tuple[CouldBeMade, ...]:
     """A quantization that could be made here and would be chosen, where there is one."""
-    made = local_options(reachable)
+    made = _makeable(reachable, scenario)
     if not made:
         return ()
     # The other models have lost to the chosen one already.
@@ -259,7 +265,9 @@ def _inputs(context: SelectionContext, scenario: Scenario, backends: Sequence[Ba
         **explain.fields(machine.memory, "bandwidth_gb_s", "bandwidth_basis"),
         **explain.fields(request, "task", "ctx", "min_tps"),
         "floor_tps": scenario.floor_tps,
-        **explain.fields(request, "max_memory_bytes", "backend", "slots", "gpu_layers", "kv_type", "offline"),
+        **explain.fields(
+            request, "max_memory_bytes", "max_download_bytes", "backend", "slots", "gpu_layers", "kv_type", "offline"
+        ),
         "reachable": None if context.reachable is None else list(context.reachable),
         "backends": [b.name for b in backends],
         "rates": {b.name: "measured" if b.calibration else "prior" for b in backends},

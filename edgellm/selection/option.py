@@ -92,6 +92,12 @@ class Option:
         return self.weights.total_bytes
 
     @property
+    def download_bytes(self) -> int:
+        """What fetching it takes: nothing where it is on this disk; its weights where nobody states its size."""
+        is_here = self.is_local or scheme(self.file.source) == "file"
+        return 0 if is_here else self.file.bytes or self.tensor_bytes
+
+    @property
     def bits(self) -> float:
         """Effective bits per weight, from predicted bytes: a name may hide what short rows fall back to."""
         return self.tensor_bytes * 8 / self.card.params

@@ -2,6 +2,7 @@
 
     passed_its_check     what failed a quality check on this machine is dropped
     trained_context      a model is not asked for more context than it was trained for
+    small_download       what must be fetched and is larger than the request allows is dropped
     fits_memory          what does not fit the budget is dropped
     coherent_bits        rule 2: never a 2- or 3-bit file unless nothing else fits
     usable_context       a model that leaves no room for a conversation is dropped
@@ -23,6 +24,7 @@ from edgellm.selection.rule_result import Rule
 CONSTRAINTS: tuple[Rule, ...] = (
     constraints.passed_its_check,
     constraints.trained_context,
+    constraints.small_download,
     constraints.fits_memory,
     constraints.coherent_bits,
     constraints.usable_context,

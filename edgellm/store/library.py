@@ -184,8 +184,9 @@ class Library:
         try:
             partial.mkdir(parents=True, exist_ok=resumes)
             _check_space(source, partial, file)
-            fetched = source.fetch(file.source, partial, n_bytes=file.bytes, progress=progress)
-            progress(file.bytes or 0, file.bytes, "checking")
+            named = _by_name(progress, f"{card.id} {file.quant}".strip())
+            fetched = source.fetch(file.source, partial, n_bytes=file.bytes, progress=named)
+            progress(file.bytes or 0, file.bytes, f"checking {card.id} {file.quant}")
             stored = _checked_entry(card, file, partial, fetched)
             _remove_others(partial, stored)
             manifest.write(stored)
@@ -229,6 +230,15 @@ class Library:
             yield
         finally:
             lock.release()
+
+
+def _by_name(progress: Progress, name: str) -> Progress:
+    """Progress of a download under the model's name; its source knows a package or a repository."""
+
+    def report(done_bytes: int, total_bytes: int | None, what: str) -> None:
+        progress(done_bytes, total_bytes, name if done_bytes or total_bytes else what)
+
+    return report
 
 
 def _checked_entry(card: ModelCard, file: ModelFile, folder: Path, fetched: Sequence[FetchedFile]) -> StoredModel:

@@ -24,6 +24,12 @@ class TrainedContext(Fact, frozen=True):
     ctx: int
 
 
+class SmallDownload(Fact, frozen=True):
+    """Criterion: on this disk, or no more to fetch than that."""
+
+    limit_bytes: int
+
+
 class FitsBudget(Fact, frozen=True):
     """Criterion: fits the memory budget."""
 
@@ -54,7 +60,15 @@ class NotDominated(Fact, frozen=True):
 
 
 Criterion = (
-    QualityChecked | TrainedContext | FitsBudget | EnoughBits | RoomForContext | ReachesFloor | NotDominated | Stated
+    QualityChecked
+    | TrainedContext
+    | SmallDownload
+    | FitsBudget
+    | EnoughBits
+    | RoomForContext
+    | ReachesFloor
+    | NotDominated
+    | Stated
 )
 
 

@@ -23,6 +23,7 @@ class SelectionOptions(Struct, frozen=True, kw_only=True):
     ctx: int | None = None  # tokens per request; None = as long as memory and speed allow
     min_tps: float | None = None  # slowest acceptable rate, tokens per second; None = the task's speed floor
     max_memory: int | str | None = None  # bytes, or text such as "2GiB"; None = what is free, less a reserve
+    max_download: int | str | None = None  # the same for a file that must be fetched; None = as large as it is
     backend: str | None = None
     slots: int | str = 1  # requests answered at the same time, more wait; "auto" = what memory and speed allow, up to 4
     gpu_layers: int | str = "auto"  # a number, "all", or "auto" for as many as fit
@@ -49,18 +50,22 @@ class SelectionOptions(Struct, frozen=True, kw_only=True):
         Raises:
             UsageError: a value is out of range or cannot be understood.
         """
-        memory = parse_bytes(self.max_memory) if isinstance(self.max_memory, str) else self.max_memory
         return SelectionRequest(
             task=self.task or usual_task,
             ctx=self.ctx,
             min_tps=self.min_tps,
-            max_memory_bytes=memory,
+            max_memory_bytes=_bytes(self.max_memory),
+            max_download_bytes=_bytes(self.max_download),
             backend=self.backend,
             slots=slot_count(self.slots),
             offline=self.offline,
             gpu_layers=layers_on_gpu(self.gpu_layers),
             kv_type=cache_type(self.kv),
         )
+
+
+def _bytes(size: int | str | None) -> int | None:
+    return parse_bytes(size) if isinstance(size, str) else size
 
 
 class LaunchOptions(SelectionOptions, frozen=True, kw_only=True):
@@ -78,6 +83,7 @@ class SelectionKeywords(TypedDict, total=False):
     ctx: int | None
     min_tps: float | None
     max_memory: int | str | None
+    max_download: int | str | None
     backend: str | None
     slots: SlotsChoice
     gpu_layers: LayersChoice

@@ -158,6 +158,13 @@ class NameShadowsFile(Fact, frozen=True):
     path: str
 
 
+class NameTaken(Fact, frozen=True):
+    """No model has the name that was written; this one was taken for it."""
+
+    model: str
+    typed: str
+
+
 class ModelSkipped(Fact, frozen=True):
     """The best choice could not be fetched."""
 
@@ -289,6 +296,7 @@ FileReason = SizeEstimated | NotQuantized | NameConvention | LicenseRestricts
 ModelReason = (
     ModelNamed
     | NameShadowsFile
+    | NameTaken
     | ModelSkipped
     | BestModel
     | ChosenQuant

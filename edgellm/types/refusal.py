@@ -88,6 +88,13 @@ class TrainedForLess(Fact, frozen=True):
     task: str = ""  # whose need `ctx` is; "" = as asked
 
 
+class LargeDownload(Fact, frozen=True):
+    """It would have to be fetched, and is larger than the request allows."""
+
+    download_bytes: int
+    limit_bytes: int
+
+
 class NeedsMemory(Fact, frozen=True):
     """More than may be used."""
 
@@ -187,6 +194,7 @@ class NoBackendRuns(Fact, frozen=True):
 
 RuleRefusal = (
     TrainedForLess
+    | LargeDownload
     | NeedsMemory
     | LayersDoNotFit
     | FewBits

@@ -41,6 +41,7 @@ class SelectionRequest:
     ctx: int | None = None  # tokens per slot
     min_tps: float | None = None  # decode tokens per second (embed: of text read); None = the task's speed floor
     max_memory_bytes: int | None = None
+    max_download_bytes: int | None = None  # of a file that is not on this disk; None = as large as it is
     backend: str | None = None
     slots: int | None = 1  # None = as many conversations at once as memory and the speed floor allow, up to four
     offline: bool = False  # only models that need no network
@@ -54,6 +55,7 @@ class SelectionRequest:
         _check(self.ctx is None or 256 <= self.ctx <= MAX_CTX, f"ctx={self.ctx}", f"256 to {MAX_CTX} tokens")
         _check(self.min_tps is None or self.min_tps > 0, f"min_tps={self.min_tps}", "a positive rate")
         _check(self.max_memory_bytes is None or self.max_memory_bytes > 0, "max_memory", "a positive size")
+        _check(self.max_download_bytes is None or self.max_download_bytes >= 0, "max_download", "a size")
         _check(self.slots is None or 1 <= self.slots <= 256, f"slots={self.slots}", "1 to 256")
         layers = self.gpu_layers
         _check(layers is None or -1 <= layers <= MAX_LAYERS, f"gpu_layers={layers}", f"0 to {MAX_LAYERS}, all or auto")

@@ -53,6 +53,17 @@ def test_the_floor_bounds_it(option, machine) -> None:
     assert "would fall below 5" in explain.sentence(context)
 
 
+def test_below_the_floor_the_need_of_the_task_bounds_it(option, machine) -> None:
+    """The model is too slow anyway: it is not said that a longer context would be."""
+    chosen = option("qwen3-4b", "Q4_K_M", machine(64, gb_s=8.0))
+    context = choose_context(chosen)
+
+    assert chosen.decode.tok_s < 5
+    assert (context.ctx, context.bound, context.floor_tps) == (4096, "task", None)
+    assert context.tok_s == chosen.decode_at(2048).tok_s
+    assert "the least that is useful for chat; half full it decodes at" in explain.sentence(context)
+
+
 @settings(deadline=None)
 @given(st.integers(1, 200_000), st.integers(0, 200_000))
 def test_longest_is_the_longest_step_that_holds(limit: int, most: int) -> None:

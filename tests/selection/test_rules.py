@@ -36,6 +36,32 @@ def test_trained_context_says_nothing_where_none_is_asked(option) -> None:
     assert run(constraints.trained_context, option("smollm2-135m-instruct", "Q8_0")).reason is None
 
 
+def test_more_context_than_any_model_was_trained_for_is_answered_with_the_most_there_is(option) -> None:
+    asked = [option(model, "Q4_K_M", ctx=10_000_000) for model in ("qwen3-0.6b", "smollm2-135m-instruct")]
+    with refuses(NothingFits):
+        run(constraints.trained_context, *asked)
+    with refuses(NothingFits):
+        run(constraints.trained_context, asked[1])
+
+
+def test_small_download_keeps_what_is_here_and_what_is_small(option) -> None:
+    small, here, large = (
+        option(model, "Q4_K_M", max_download_bytes=500_000_000, local=local)
+        for model, local in (("qwen3-0.6b", False), ("qwen3-8b", True), ("qwen3-4b", False))
+    )
+    result = run(constraints.small_download, small, here, large)
+
+    assert result.kept == (small, here)
+    assert (small.download_bytes, here.download_bytes) == (small.tensor_bytes, 0)
+    assert "500.0 MB are allowed" in explain.refusal(result.rejected[0][1])
+    with refuses(NothingFits):
+        run(constraints.small_download, large)
+
+
+def test_small_download_says_nothing_without_a_limit(option) -> None:
+    assert run(constraints.small_download, option("qwen3-4b", "Q4_K_M")).reason is None
+
+
 def test_fits_memory_drops_what_needs_more_and_says_how_much(option, machine) -> None:
     small, big = option("qwen3-4b", "Q4_K_M", machine(8)), option("qwen3-32b", "Q4_K_M", machine(8))
     result = run(constraints.fits_memory, small, big)

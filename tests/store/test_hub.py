@@ -69,7 +69,7 @@ def test_progress_ends_at_the_whole(hub, environment, model_bytes, own_home):
     _, lines = fetched(ModelFile("hf://o/r/m.gguf", "Q8_0"))
 
     told = [line.split(" ", 3)[1:] for line in lines if line.startswith("progress") and "checking" not in line]
-    assert told[-1] == [str(len(model_bytes)), str(len(model_bytes)), "o/r"]
+    assert told[-1] == [str(len(model_bytes)), str(len(model_bytes)), "tiny Q8_0"]
 
 
 def split(hub, folder):

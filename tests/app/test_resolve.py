@@ -1,0 +1,65 @@
+"""What a typed name means: an id, the beginning of one, or a name as Ollama writes it; never another without a word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import gguf_writer
+from support.refusals import refuses
+from support.words import said
+
+from edgellm.app import context, launch
+from edgellm.app.resolve import refer, resolve
+from edgellm.catalog.lookup import catalog
+from edgellm.errors import UnknownModel
+from edgellm.types.request import SelectionRequest
+
+ROWS = list(catalog().values())
+
+
+@pytest.mark.parametrize(
+    ("typed", "name", "quant"),
+    [
+        ("qwen3-4b", "qwen3-4b", None),
+        ("qwen3-4b:Q8_0", "qwen3-4b", "Q8_0"),
+        ("qwen3-4b:no-such", "qwen3-4b", "no-such"),
+        ("qwen3:4b", "qwen3-4b", None),
+        ("qwen3:4b-q4_K_M", "qwen3-4b", "Q4_K_M"),
+        ("llama3.2:1b-instruct-q8_0", "llama3.2-1b-instruct", "Q8_0"),
+        ("smollm2:latest", "smollm2", None),
+        ("qwen3-4:q4_k_m", "qwen3-4", "q4_k_m"),
+    ],
+)
+def test_a_name_and_what_stands_behind_its_colon(typed: str, name: str, quant: str | None) -> None:
+    reference = refer(typed, ROWS)
+    assert (reference.name, reference.quant) == (name, quant)
+
+
+@pytest.mark.parametrize(
+    ("typed", "model", "taken_for"),
+    [
+        ("qwen3-4b", "qwen3-4b", ""),
+        ("Qwen3-4B:Q8_0", "qwen3-4b", ""),
+        ("qwen3:4b", "qwen3-4b", "qwen3:4b"),
+        ("llama3.2:1b", "llama-3.2-1b-instruct", "llama3.2:1b"),
+        ("gemma-3-1b", "gemma-3-1b-it", "gemma-3-1b"),
+    ],
+)
+def test_what_a_name_was_taken_for_is_known(typed: str, model: str, taken_for: str) -> None:
+    resolved = resolve(typed, context.of("raspberry-pi-5-8gb"))
+    assert (resolved.card.id, resolved.typed) == (model, taken_for)
+
+
+def test_a_plan_says_what_a_name_was_taken_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gguf_writer.model(context_length=8192).write(tmp_path / "House-Model.Q8_0.gguf")
+    monkeypatch.setenv("EDGELLM_MODELS_DIR", str(tmp_path))
+
+    assert said(launch.model_plan("house", SelectionRequest()))[0] == "Model: house is taken as house-model."
+    assert "taken as" not in said(launch.model_plan("house-model", SelectionRequest()))[0]
+
+
+@pytest.mark.parametrize("typed", ["llama3", "qwen3", "qwen3:5b"])
+def test_a_name_that_may_be_several_is_asked_back(typed: str) -> None:
+    with refuses(UnknownModel):
+        resolve(typed, context.of("raspberry-pi-5-8gb"))
