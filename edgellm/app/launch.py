@@ -148,8 +148,7 @@ def _named_plan(
     if len({file.quant for file in card.files}) == 1:  # among several the one that failed is still not taken
         context = unvetoed
     plan, _ = _launch(context.narrowed([card]), request, progress, approve)
-    note = _note(reference, card)
-    return replace(plan, reasons=(note, *plan.reasons)) if note is not None else plan
+    return replace(plan, reasons=(*_notes(reference, card), *plan.reasons))
 
 
 def _file_plan(
@@ -202,13 +201,12 @@ def _is_undescribed(reference: Reference, context: SelectionContext) -> bool:
     return not any(file.source == reference.name for card in context.cards for file in card.files)
 
 
-def _note(reference: Reference, card: ModelCard) -> Reason | None:
+def _notes(reference: Reference, card: ModelCard) -> tuple[Reason, ...]:
     if reference.kind is ReferenceKind.ADDRESS:
-        return ModelNamed(card.id, "address", source=redacted(reference.name))
+        return (ModelNamed(card.id, "address", source=redacted(reference.name)),)
     if reference.hides_path:
-        return NameShadowsFile(card.id, reference.name)
-    typed = reference.taken_as(card)
-    return NameTaken(card.id, typed) if typed else None
+        return (NameShadowsFile(card.id, reference.name),)
+    return (NameTaken(card.id, typed),) if (typed := reference.taken_as(card)) else ()
 
 
 def refuse_chat(model: str | None) -> NoReturn:

@@ -18,17 +18,23 @@ COMMANDS = {
     "auto-select": "Choose the best model that this machine runs well, and say why.",
     "bench": "Measure a model's speed, memory and quality on this machine.",
     "calibrate": "Measure how fast this CPU runs each quantization.",
+    "completion": "Write the script with which a shell completes what is typed.",
     "convert": "Convert a model file or folder to another format.",
     "doctor": "Say what is used, what is not, why, and how to mend it.",
     "estimate": "Predict memory, speed and quality of a model without fetching it.",
+    "help": "List the commands, or explain one.",
+    "list": "List the models on this disk.",
     "models": "List the catalog and what is on this disk.",
     "plan": "Choose models for a fleet of machines, each by itself or one for all.",
     "plugins": "List plugins and what is wrong with them.",
     "profile": "Show or write what EdgeLLM knows of this machine.",
+    "pull": "Fetch a model without running it.",
     "quantize": "Make another quantization of a GGUF model.",
     "quants": "Explain quantization names and what this CPU does with them.",
+    "rm": "Delete models from this disk.",
     "run": "Chat with a model in the terminal.",
     "serve": "Serve a model over HTTP on this machine.",
+    "show": "Show what is known of a model.",
 }
 
 

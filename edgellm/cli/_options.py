@@ -1,12 +1,8 @@
-"""What `serve` and `run` share: the flags that choose a model, and the making of a plan from them, with progress."""
+"""What commands share: the flags that choose a model, and the making of a plan from them, with progress."""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,17 +10,18 @@ import click
 
 from edgellm import settings
 from edgellm.cli.collector import look_as_usual
+from edgellm.cli.download import Question, max_download, yes
+from edgellm.cli.page import say
+from edgellm.cli.progress import progress
+from edgellm.cli.words import BACKEND, KV, MODEL, QUANT, TASK, TOKENS
 from edgellm.errors import UsageError
-from edgellm.units import counted, parse_rate, show_size
+from edgellm.units import counted, parse_rate
 
 if TYPE_CHECKING:
-    from edgellm.contract.source import Progress
     from edgellm.types.options import LaunchOptions
     from edgellm.types.plan import Decision, LaunchPlan
 
 F = TypeVar("F", bound=Callable[..., Any])
-PLAIN_INTERVAL_S = 2.0
-
 
 gpu_layers = click.option(
     "--gpu-layers",
@@ -39,8 +36,8 @@ kv = click.option(
     "--kv",
     default="auto",
     show_default=True,
-    metavar="TYPE",
-    help="Type of the cache: f16, q8_0, q4_0, or auto: f16, and smaller only where that buys something.",
+    type=KV,
+    help="Type of the cache; auto is f16, and smaller only where that buys something.",
 )
 
 
@@ -93,30 +90,43 @@ max_rate = click.option(
 )
 
 
-def launches(command: F) -> F:
-    """The flags of `launch_options`, and the argument MODEL."""
-    options = (
-        click.argument("model", required=False),
-        click.option("--task", default="chat", show_default=True, help="What it is for: chat, code, agent or embed."),
-        click.option("--ctx", type=int, metavar="TOKENS", help="Context per slot that it must hold."),
-        click.option("--min-tps", type=float, metavar="RATE", help="Slowest acceptable rate, tokens per second."),
-        click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB."),
-        click.option("--backend", metavar="NAME", help="Only this backend."),
-        click.option("--offline", is_flag=True, callback=_stay_offline, help="Only what is on this disk already."),
-        max_rate,
-        click.option("--quant", metavar="NAME", help="The quantization of MODEL, such as Q4_K_M."),
-        click.option("--threads", type=int, metavar="N", help="Threads to compute with, instead of what fits here."),
-        gpu_layers,
-        kv,
-        models_dir,
-        click.option(
-            "--option", "options", multiple=True, metavar="NAME=VALUE", help="A setting of the backend's own (repeat)."
-        ),
-        click.option("--isolate/--no-isolate", default=True, help="Run native code in a process of its own (default)."),
-    )
-    for option in reversed(options):
+_CHOOSING = (
+    click.argument("model", required=False, type=MODEL),
+    click.option("--task", default="chat", show_default=True, type=TASK, help="What the model is for."),
+    click.option("--ctx", type=TOKENS, metavar="TOKENS", help="Context per slot that it must hold, as 8192 or 32k."),
+    click.option("--min-tps", type=float, metavar="RATE", help="Slowest acceptable rate, tokens per second."),
+    click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB."),
+    click.option("--backend", type=BACKEND, help="Only this backend."),
+    max_download,
+    max_rate,
+    yes,
+    click.option("--quant", type=QUANT, metavar="NAME", help="The quantization of MODEL, such as Q4_K_M."),
+    gpu_layers,
+    kv,
+    models_dir,
+)
+_LAUNCHING = (
+    click.option("--offline", is_flag=True, callback=_stay_offline, help="Only what is on this disk already."),
+    click.option("--threads", type=int, metavar="N", help="Threads to compute with, instead of what fits here."),
+    click.option(
+        "--option", "options", multiple=True, metavar="NAME=VALUE", help="A setting of the backend's own (repeat)."
+    ),
+    click.option("--isolate/--no-isolate", default=True, help="Run native code in a process of its own (default)."),
+)
+
+
+def chooses(command: F) -> F:
+    """The flags of `launch_options` that choose a model and its file, and the argument MODEL."""
+    for option in reversed(_CHOOSING):
         command = option(command)
     return command
+
+
+def launches(command: F) -> F:
+    """All flags of `launch_options`, and the argument MODEL."""
+    for option in reversed(_LAUNCHING):
+        command = option(command)
+    return chooses(command)
 
 
 def make_plan(
@@ -140,14 +150,14 @@ def make_plan(
             "--quant belongs to a model", hint=f"name it: edgellm serve MODEL --quant {options.quant}", param="quant"
         )
     if to_chat and options.task == "embed":
-        launch.refuse_chat(model or "a model for the task embed")
-    with progress() as report:
-        launch_plan, decision = launch.plan(model, options, to_chat=to_chat, progress=report)
+        launch.refuse_chat(model)
+    with progress("choosing a model" if model is None else f"looking for {model}") as report:
+        launch_plan, decision = launch.plan(model, options, to_chat=to_chat, progress=report, approve=Question(report))
     look_as_usual()
     return launch_plan, decision
 
 
-def launch_options(*, options: Sequence[str], **flags: Any) -> LaunchOptions:
+def launch_options(*, options: Sequence[str] = (), **flags: Any) -> LaunchOptions:
     """The flags of `launches`, as one object."""
     from edgellm.types.options import LaunchOptions
 
@@ -161,51 +171,14 @@ def _pairs(options: Sequence[str]) -> dict[str, str]:
     return dict(text.split("=", 1) for text in options)
 
 
-@contextmanager
-def progress() -> Iterator[Progress]:
-    """A callback that shows a download: a bar on a terminal, a line now and then elsewhere."""
-    if not sys.stderr.isatty():
-        yield _Lines()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+def say_taken(plan: LaunchPlan) -> None:
+    """Tell that a model was taken for a name that none has."""
+    from edgellm import explain
+    from edgellm.types.reason import NameTaken
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def report(done: int, total: int | None, what: str) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
-        yield report
-
-
-class _Lines:
-    """Progress as plain lines, with rate and time left from the second of a download on."""
-
-    def __init__(self) -> None:
-        self._what = ""
-        self._next = 0.0
-        self._began = (0.0, 0)  # when, and with how many bytes
-
-    def __call__(self, done: int, total: int | None, what: str) -> None:
-        now = time.monotonic()
-        if what == self._what and now < self._next:
-            return
-        if what != self._what:
-            self._began = (now, done)
-        self._what, self._next = what, now + PLAIN_INTERVAL_S
-        amount = f": {show_size(done)}" + (f" of {show_size(total)}" if total else "") if done or total else ""
-        click.echo(f"{what}{amount}{self._pace(now, done, total)}", err=True)
-
-    def _pace(self, now: float, done: int, total: int | None) -> str:
-        rate = (done - self._began[1]) / (now - self._began[0]) if now > self._began[0] else 0.0
-        if rate <= 0:
-            return ""
-        remaining = f", {timedelta(seconds=round((total - done) / rate))} left" if total and total > done else ""
-        return f", {show_size(rate)}/s{remaining}"
+    for reason in plan.reasons:
+        if isinstance(reason, NameTaken):
+            say(explain.sentence(reason), err=True)
 
 
 def headline(plan: LaunchPlan) -> str:

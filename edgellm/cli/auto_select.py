@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli._options import gpu_layers, kv, models_dir, slots
+from edgellm.cli.download import max_download
+from edgellm.cli.page import examples, say
+from edgellm.cli.words import BACKEND, PROFILE, TASK, TOKENS
 from edgellm.units import show_memory, show_params, show_rate, show_size
 
 if TYPE_CHECKING:
@@ -20,17 +23,26 @@ NOTHING_TO_BE_HAD = 5  # exit code of errors.SourceError: something fits, but no
 SHOWN_REJECTIONS = 6
 
 
-@click.command()
-@click.option("--task", default="chat", show_default=True, help="What it is for: chat, code, agent or embed.")
-@click.option("--ctx", type=int, metavar="TOKENS", help="Context per slot that it must hold.")
+@click.command(
+    epilog=examples(
+        "edgellm auto-select",
+        "edgellm auto-select --task code --ctx 32k",
+        "edgellm auto-select --profile raspberry-pi-5-8gb",
+    )
+)
+@click.option("--task", default="chat", show_default=True, type=TASK, help="What the model is for.")
+@click.option("--ctx", type=TOKENS, metavar="TOKENS", help="Context per slot that it must hold, as 8192 or 32k.")
 @click.option("--min-tps", type=float, metavar="RATE", help="Slowest acceptable rate, tokens per second.")
 @click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB.")
-@click.option("--backend", metavar="NAME", help="Only models for this backend.")
+@max_download
+@click.option("--backend", type=BACKEND, help="Only models for this backend.")
 @slots
 @gpu_layers
 @kv
 @click.option("--offline", is_flag=True, help="Only what is on this disk already.")
-@click.option("--profile", metavar="NAME|FILE", help="Choose for another machine: a profile's name, or a TOML file.")
+@click.option(
+    "--profile", type=PROFILE, metavar="NAME|FILE", help="Choose for another machine: a profile's name, or a TOML file."
+)
 @models_dir
 @click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
 @click.option("--explain", is_flag=True, help="Show every candidate that was rejected, and why.")
@@ -62,47 +74,42 @@ def _indented(report: dict[str, Any]) -> str:
 
 
 def _show(decision: Decision, machine: Machine, request: SelectionRequest, *, explain: bool) -> None:
-    from rich.console import Console
-
     from edgellm.explain import sentence
+    from edgellm.selection.decision_json import one_line
 
-    console = Console(soft_wrap=True, highlight=False)
+    reads_only = request.task == "embed"
     if decision.choice is None:
-        console.print("Nothing can be had now.", style="bold")
+        say("Nothing can be had now.", bold=True)
     else:
-        _show_choice(console, decision.choice, machine, reads_only=request.task == "embed")
+        _show_choice(decision.choice, machine, reads_only=reads_only)
     if decision.would_choose is not None:
-        from edgellm.selection.decision_json import one_line
-
-        line = one_line(decision.would_choose, reads_only=request.task == "embed")
-        console.print(f"With every source: {line}", markup=False)
-    console.print("\nWhy", style="bold")
+        say(f"With every source: {one_line(decision.would_choose, reads_only=reads_only)}")
+    say("\nWhy", bold=True)
     for number, reason in enumerate(decision.reasons, 1):
-        console.print(f"{number:3}. {sentence(reason)}", markup=False)
-    _show_runners_up(console, decision, reads_only=request.task == "embed")
-    _show_rejected(console, decision, explain=explain)
+        say(sentence(reason), lead=f"{number:3}. ")
+    _show_runners_up(decision, reads_only=reads_only)
+    _show_rejected(decision, explain=explain)
     if machine.source_trust == "unverified":
-        console.print("\nThe numbers of this profile are unverified: written from memory, not looked up.")
+        say("\nThe numbers of this profile are unverified: written from memory, not looked up.")
     if not request.offline:
-        note = "Planned as if every source answered; `edgellm serve` finds out, and --offline plans for this disk only."
-        console.print(f"\n{note}", markup=False)
+        plan = "Planned as if every source answered"
+        say(f"\n{plan}; `edgellm serve` finds out, and --offline plans for this disk only.")
 
 
-def _show_choice(console: Any, c: Candidate, machine: Machine, *, reads_only: bool) -> None:
+def _show_choice(c: Candidate, machine: Machine, *, reads_only: bool) -> None:
     speed = c.prefill if reads_only else c.decode
     rate = f"{show_rate(speed.tok_s)} tok/s ({show_rate(speed.low)} to {show_rate(speed.high)})"
     threads = str(c.threads) if c.threads == c.threads_batch else f"{c.threads} and {c.threads_batch} for prompts"
-    console.print(f"{c.model} {c.quant}", style="bold green", markup=False)
-    lines = (
+    say(f"{c.model} {c.quant}", bold=True, fg="green")
+    for line in (
         f"{show_params(c.params)} parameters, {show_size(c.tensor_bytes)} of weights, for {machine.name}",
         f"{c.ctx:,} tokens of context in {c.kv_type}, slots: {c.slots}, threads: {threads}, backend: {c.backend}",
         f"reads about {rate}" if reads_only else f"about {rate}, prompts at {show_rate(c.prefill.tok_s)}",
         f"{show_memory(c.footprint.needed_bytes)} of memory{_on_gpu(c)}",
         f"expected quality {c.quality:.0f} of 100 ({c.quality_low:.0f} to {c.quality_high:.0f})",
         f"licence {c.license}, from {c.source.split()[0]}",
-    )
-    for line in lines:
-        console.print(f"  {line}", markup=False)
+    ):
+        say(line, lead="  ")
 
 
 def _on_gpu(c: Candidate) -> str:
@@ -113,30 +120,30 @@ def _on_gpu(c: Candidate) -> str:
     return f"{beside}, {layers} on the GPU"
 
 
-def _show_runners_up(console: Any, decision: Decision, *, reads_only: bool) -> None:
+def _show_runners_up(decision: Decision, *, reads_only: bool) -> None:
     from edgellm.explain import refusal
     from edgellm.selection.decision_json import one_line
 
     if decision.runners_up:
-        console.print("\nRunners-up", style="bold")
+        say("\nRunners-up", bold=True)
     for candidate in decision.runners_up:
         lost = [r.reason for r in decision.rejected if r.model == candidate.model and r.rule == "best_model"]
-        console.print(f"  {one_line(candidate, reads_only=reads_only)}", markup=False)
+        say(one_line(candidate, reads_only=reads_only), lead="  ")
         if lost:
-            console.print(f"    {refusal(lost[0])}", markup=False)
+            say(refusal(lost[0]), lead="    ")
 
 
-def _show_rejected(console: Any, decision: Decision, *, explain: bool) -> None:
+def _show_rejected(decision: Decision, *, explain: bool) -> None:
     from edgellm.explain import refusal
 
     rejections = decision.rejected if explain else _telling(decision)
     if not rejections:
         return
-    console.print(f"\nRejected ({len(decision.rejected):,}{'' if explain else ', --explain shows all'})", style="bold")
+    say(f"\nRejected ({len(decision.rejected):,}{'' if explain else ', --explain shows all'})", bold=True)
     for r in rejections:
         cached = f"({r.kv_type} cache)" if r.kv_type else ""
         name = " ".join(filter(None, (r.model, r.quant, cached)))
-        console.print(f"  {r.rule:<16} {name}: {refusal(r.reason)}", markup=False)
+        say(f"{name}: {refusal(r.reason)}", lead=f"  {r.rule:<16} ")
 
 
 def _telling(decision: Decision) -> list[Any]:

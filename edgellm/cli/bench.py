@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm import settings
-from edgellm.cli._options import kv
+from edgellm.cli._options import kv, max_rate
+from edgellm.cli.download import Question, max_download, yes
+from edgellm.cli.page import examples, say, say_lines
+from edgellm.cli.words import BACKEND, MODEL
 from edgellm.errors import UsageError
-from edgellm.units import counted, show_memory, show_rate
+from edgellm.units import counted, parse_bytes, show_memory, show_rate
 
 if TYPE_CHECKING:
     from edgellm.history.run_log import Bench, Numbers, Quality, Run
@@ -40,8 +43,14 @@ def counts(least: int) -> Callable[[click.Context, click.Parameter, str | None],
     return read
 
 
-@click.command()
-@click.argument("model", required=False)
+@click.command(
+    epilog=examples(
+        "edgellm bench qwen3-0.6b",
+        "edgellm bench qwen3-0.6b --prompt 512,2048 --compare",
+        "edgellm bench qwen3-4b:Q4_K_M --perplexity text.txt --against qwen3-4b:Q8_0",
+    )
+)
+@click.argument("model", required=False, type=MODEL)
 @click.option(
     "--prompt",
     "prompts",
@@ -64,12 +73,18 @@ def counts(least: int) -> Callable[[click.Context, click.Parameter, str | None],
 @click.option("--threads", callback=counts(1), metavar="N,..", help="Thread counts to compare; unset = what fits here.")
 @click.option("--repeat", type=click.IntRange(0, 100), default=3, show_default=True, help="Rounds; 0 = quality only.")
 @kv
-@click.option("--backend", metavar="NAME", help="Only this backend.")
+@click.option("--backend", type=BACKEND, help="Only this backend.")
 @click.option("--offline", is_flag=True, help="Only what is on this disk already.")
+@max_download
+@max_rate
+@yes
 @click.option("--compare", is_flag=True, help="Compare with the last bench of the same file on this machine.")
 @click.option("--perplexity", "text", type=click.Path(path_type=Path), metavar="TEXTFILE", help="Score this text.")
 @click.option(
-    "--against", metavar="MODEL|FILE", help="A better quantization of the same model to compare answers with."
+    "--against",
+    type=MODEL,
+    metavar="MODEL|FILE",
+    help="A better quantization of the same model to compare answers with.",
 )
 @click.option("--chunk", type=click.IntRange(32, 8192), default=512, show_default=True, help="Tokens scored at a time.")
 @click.option(
@@ -88,6 +103,7 @@ def command(
     kv: str,
     backend: str | None,
     offline: bool,
+    max_download: str | None,
     compare: bool,
     text: Path | None,
     as_json: bool,
@@ -107,7 +123,11 @@ def command(
     words = None if text is None else _read(text)
     tests = bench.BenchOptions(prompts, gen, depths, threads, repeat)
     request = SelectionRequest(
-        ctx=tests.ctx, backend=backend, offline=offline or settings.current().offline, kv_type=cache_type(kv)
+        ctx=tests.ctx,
+        backend=backend,
+        offline=offline or settings.current().offline,
+        kv_type=cache_type(kv),
+        max_download_bytes=None if max_download is None else parse_bytes(max_download),
     )
     with ended_with_us():
         plan = _plan(model, request)
@@ -118,19 +138,25 @@ def command(
         if words is not None:
             scored = with_threads(plan, threads[0]) if threads else plan
             lines += _quality(scored, words, request, report, **quality)
-    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(lines))
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+    else:
+        say_lines("\n".join(lines))
 
 
 def _plan(model: str | None, request: SelectionRequest) -> LaunchPlan:
     from edgellm.app import launch
-    from edgellm.cli._options import headline, progress
+    from edgellm.cli._options import headline, say_taken
+    from edgellm.cli.progress import progress
 
     with progress() as report:
+        approve = Question(report)
         if model is None:
-            plan, _ = launch.auto_plan(request, progress=report)
+            plan, _ = launch.auto_plan(request, progress=report, approve=approve)
         else:
-            plan = launch.model_plan(model, request, to_check=True, progress=report)
-    click.echo(headline(plan), err=True)
+            plan = launch.model_plan(model, request, to_check=True, progress=report, approve=approve)
+    say_taken(plan)
+    say(headline(plan), err=True)
     return plan
 
 
@@ -212,7 +238,7 @@ def _comparison(row: Bench, previous: Bench | None, compared: list[Change]) -> l
     lines = ["", f"Compared with {previous.time}, {build}"]
     for change in compared:
         name = f"{change.test.name}, {counted(change.test.threads, 'thread')}"
-        lines.append(f"  {name:<26} {(change.ratio - 1) * 100:+6.1f} %  {change.verdict}")
+        lines.append(f"  {name:<26} {(change.ratio - 1) * 100:+6.1f}%  {change.verdict}")
     slower = [change.test.name for change in compared if change.verdict == "slower"]
     lines.append(
         f"Slower than noise explains: {', '.join(slower)}." if slower else "No test is slower than noise explains."

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgellm.cli.page import Column, examples, say, table
+from edgellm.cli.words import BACKEND
 from edgellm.errors import BackendUnavailable, UsageError
 from edgellm.units import counted
 
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 
-@click.command()
-@click.option("--backend", metavar="NAME", help="Measure this backend only. Default: every one that can.")
+@click.command(epilog=examples("edgellm calibrate", "edgellm calibrate --backend gguf --threads 4"))
+@click.option("--backend", type=BACKEND, help="Measure this backend only. Default: every one that can.")
 @click.option(
     "--threads", type=click.IntRange(1, 1024), help="Measure this many beside one. Default: as selection uses."
 )
@@ -33,7 +35,7 @@ def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
     rows = []
     for name in _chosen(backend):
         if not as_json:
-            click.echo(f"Measuring {name} at {' and '.join(map(str, sorted({1, count})))} threads ...", err=True)
+            say(f"Measuring {name} at {' and '.join(map(str, sorted({1, count})))} threads ...", err=True)
         start = time.monotonic()
         calibration, slow = calibrator.believable(calibrator.measure(name, count))
         seconds = time.monotonic() - start
@@ -47,7 +49,7 @@ def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
         if not as_json:
             _show(name, calibration, seconds)
         if slow:
-            click.echo(
+            say(
                 f"Not kept: {slow[0]} threads were slower than one, so another program has a processor; "
                 "run it again when the machine has nothing else to do.",
                 err=True,
@@ -55,7 +57,7 @@ def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"schema": SCHEMA, "cpu": machine.cpu.model, "calibrations": rows}, indent=2))
     else:
-        click.echo("Selection counts with these rates from now on; `edgellm quants` shows them.")
+        say("Selection counts with these rates from now on; `edgellm quants` shows them.")
 
 
 def _chosen(backend: str | None) -> list[str]:
@@ -94,14 +96,12 @@ def _row(name: str, calibration: Calibration, seconds: float) -> dict[str, Any]:
 
 def _show(name: str, calibration: Calibration, seconds: float) -> None:
     repeats = f", rates repeated within {calibration.scatter:.0%}" if calibration.scatter else ""
-    click.echo(f"{name}: {calibration.build}, {seconds:.1f} s{repeats}")
-    click.echo("1e9 weights per second, one token at a time / in prompts of 512")
+    say(f"{name}: {calibration.build}, {seconds:.1f} s{repeats}")
+    say("1e9 weights per second, one token at a time / in prompts of 512")
     counts = sorted({count for _, count in calibration.decode})
-    names = (counted(count, "thread") for count in counts)
-    click.echo(f"  {'type':<8}" + "".join(f"{name:>18}" for name in names))
     kinds = dict.fromkeys(kind for kind, _ in calibration.decode)
+    rows = []
     for kind in sorted(kinds, key=lambda kind: -calibration.decode.get((kind, counts[0]), 0)):
-        cells = [
-            f"{calibration.decode.get((kind, n), 0):8.1f} /{calibration.prefill.get((kind, n), 0):7.1f}" for n in counts
-        ]
-        click.echo(f"  {kind:<8}" + "".join(f"{cell:>18}" for cell in cells))
+        rates = ((calibration.decode.get((kind, n), 0), calibration.prefill.get((kind, n), 0)) for n in counts)
+        rows.append((kind, *(f"{decode:.1f} /{prefill:7.1f}" for decode, prefill in rates)))
+    table((Column("type"), *(Column(counted(count, "thread"), right=True) for count in counts)), rows)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgellm.cli.page import examples
 from edgellm.errors import UsageError
 from edgellm.units import show_size
 
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "edgellm convert model.gguf --to onnx --out model-onnx",
+        "edgellm convert bitnet.gguf --to tq2_0 --out bitnet-tq2_0.gguf",
+    )
+)
 @click.argument("model")
 @click.option("--to", "to_format", metavar="FORMAT", required=True, help="Format to write, as i2_s, tq2_0 or onnx.")
 @click.option("--out", metavar="PATH", required=True, help="File to write, or folder where the format is one.")
@@ -41,7 +47,7 @@ def command(
 ) -> None:
     """Convert a model file or folder to another format."""
     from edgellm.catalog.identify import identify
-    from edgellm.cli._options import progress
+    from edgellm.cli.progress import progress
     from edgellm.contract.converter import Conversion
     from edgellm.contract.manager import plugins
 

@@ -19,6 +19,7 @@ import click
 
 from edgellm import __version__, settings
 from edgellm.cli import dump
+from edgellm.cli.page import examples, say_lines
 from edgellm.files import nearest_existing
 from edgellm.units import GIB, counted, show_memory, show_size
 
@@ -67,13 +68,16 @@ class Report:
         self.findings.append(Finding("note", text, fix))
 
 
-@click.command()
+@click.command(epilog=examples("edgellm doctor", "edgellm doctor --json > machine.json"))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/cli.md).")
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
     """Say what is used, what is not, why, and how to mend it."""
     report = examine(ctx)
-    click.echo(json.dumps(dump.anonymous(asdict(report)), indent=2) if as_json else render(report))
+    if as_json:
+        click.echo(json.dumps(dump.anonymous(asdict(report)), indent=2))
+    else:
+        say_lines(render(report))
 
 
 def examine(ctx: click.Context) -> Report:

@@ -10,41 +10,57 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli._options import gpu_layers, kv, models_dir, slots
+from edgellm.cli.page import Column, entry, examples, say, table
+from edgellm.cli.words import BACKEND, MODEL, PROFILE, QUANT, TASK, TOKENS
 from edgellm.errors import EdgeLLMError
 from edgellm.units import show_memory, show_params, show_rate, show_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import Console
-
     from edgellm.app.resolve import ResolvedModel
     from edgellm.selection.context import SelectionContext
     from edgellm.selection.fit import FitReport
     from edgellm.types.machine import Machine
     from edgellm.types.model import ModelCard
-    from edgellm.types.plan import Rate
+    from edgellm.types.plan import Footprint, Rate
     from edgellm.types.request import SelectionRequest
 
 SHOWN_PROBLEMS = 3
+QUANT_TABLE = (
+    Column("quant"), Column("weights", right=True, spare=1), Column("context", right=True, spare=3),
+    Column("memory", right=True), Column("tok/s", right=True), Column("kept", right=True, spare=2), Column("verdict"),
+)  # fmt: skip
 DOES_NOT_FIT = 3  # exit code of errors.NothingFits
 
 
-@click.command()
-@click.argument("model")
-@click.option("--quant", metavar="NAME", help="The quantization of MODEL, such as Q4_K_M; all of them where unset.")
-@click.option("--ctx", type=int, metavar="TOKENS", help="Context per slot; as selection would choose it where unset.")
+@click.command(
+    epilog=examples(
+        "edgellm estimate qwen3-4b",
+        "edgellm estimate qwen3-4b:Q4_K_M --ctx 32k --slots 4",
+        "edgellm estimate ./model.gguf --profile raspberry-pi-5-8gb",
+    )
+)
+@click.argument("model", type=MODEL)
+@click.option(
+    "--quant", type=QUANT, metavar="NAME", help="The quantization of MODEL, such as Q4_K_M; all of them where unset."
+)
+@click.option(
+    "--ctx", type=TOKENS, metavar="TOKENS", help="Context per slot, as 32k; unset = as selection would run it."
+)
 @slots
 @kv
 @click.option(
     "--adapter", "adapters", multiple=True, metavar="FILE|rank=N", help="A LoRA kept beside the model (repeat)."
 )
-@click.option("--task", help="Whose speed floor and context count: chat, code, agent or embed.")
+@click.option("--task", type=TASK, help="The task whose speed floor and context count.")
 @click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB.")
-@click.option("--backend", metavar="NAME", help="Only this backend.")
+@click.option("--backend", type=BACKEND, help="Only this backend.")
 @gpu_layers
 @click.option("--offline", is_flag=True, help="Make no requests: the catalog describes an address.")
-@click.option("--profile", metavar="NAME|FILE", help="For another machine: a profile's name, or a TOML file.")
+@click.option(
+    "--profile", type=PROFILE, metavar="NAME|FILE", help="For another machine: a profile's name, or a TOML file."
+)
 @models_dir
 @click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/estimate-json.md).")
@@ -72,6 +88,8 @@ def command(
     selection = SelectionOptions.of(**options)
     context = of(profile, gpu_build=selection.asks_for_gpu, models_file=models_file)
     resolved = resolve(model, context, quant=quant, offline=offline, predict=True)
+    if resolved.typed:
+        say(f"{resolved.typed} is taken as {resolved.card.id}.", err=True)
     reads_only = resolved.card.kind in ("embedding", "reranker")
     request = request_for(context, selection, usual_task="embed" if reads_only else "chat")
     if resolved.artifact is not None and context.is_here:
@@ -89,7 +107,7 @@ def command(
     else:
         _show(resolved, context.machine, explain.budget(scenario.budget), fits, chosen)
         for rejection in refusals:
-            click.echo(f"Not predicted: {rejection.quant} {explain.refusal(rejection.reason)}.")
+            say(f"Not predicted: {rejection.quant} {explain.refusal(rejection.reason)}.")
     return 0 if any(report.fits for report in fits) else DOES_NOT_FIT
 
 
@@ -110,35 +128,30 @@ def _chosen(card: ModelCard, context: SelectionContext, request: SelectionReques
 def _show(
     resolved: ResolvedModel, machine: Machine, budget_reason: str, fits: Sequence[FitReport], chosen: str
 ) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
     if len(fits) == 1:
-        _show_one(console, resolved, machine, budget_reason, fits[0])
+        _show_one(resolved, machine, budget_reason, fits[0])
     else:
-        _show_all(console, resolved, machine, budget_reason, fits, chosen)
+        _show_all(resolved, machine, budget_reason, fits, chosen)
 
 
-def _head(console: Console, resolved: ResolvedModel, machine: Machine, quant: str) -> None:
+def _head(resolved: ResolvedModel, machine: Machine, quant: str) -> None:
     from edgellm.selection.reasons import FREE_LICENSES
 
     card = resolved.card
     restricts = "" if card.license in (*FREE_LICENSES, "unknown") else ", which restricts use"
-    console.print(f"{card.id} {quant}".strip() + f" on {machine.name}", style="bold", markup=False)
+    say(f"{card.id} {quant}".strip() + f" on {machine.name}", bold=True)
     active = f", {show_params(card.params_active)} of them active" if card.params_active < card.params else ""
     facts = f"{show_params(card.params)} parameters{active}, licence {card.license}{restricts}"
-    console.print(f"{facts}; trained for {card.ctx_train:,} tokens", markup=False)
-    console.print(f"facts from {resolved.basis}", markup=False)
+    say(f"{facts}; trained for {card.ctx_train:,} tokens")
+    say(f"facts from {resolved.basis}")
 
 
-def _show_one(
-    console: Console, resolved: ResolvedModel, machine: Machine, budget_reason: str, report: FitReport
-) -> None:
+def _show_one(resolved: ResolvedModel, machine: Machine, budget_reason: str, report: FitReport) -> None:
     from edgellm import explain
     from edgellm.selection.fit_json import size
 
     candidate, footprint, kept = report.candidate, report.candidate.footprint, report.kept
-    _head(console, resolved, machine, candidate.quant)
+    _head(resolved, machine, candidate.quant)
     weights = size(resolved.card, report)
     rule = "as it is loaded" if resolved.card.files[0].format == "safetensors" else "by llama.cpp's rules"
     how = {"exact": "read from the file", "rule": rule, "estimate": "an estimate, within about 5 %"}[weights.basis]
@@ -147,7 +160,7 @@ def _show_one(
     is_address = source.startswith(("hf:", "pypi:", "file:"))
     quality = f"{candidate.quality:.0f} of 100 ({candidate.quality_low:.0f} to {candidate.quality_high:.0f})"
     retention = f"{kept.mid:.1%} kept in {candidate.quant} ({kept.low:.1%} to {kept.high:.1%})"
-    console.print()
+    say()
     rows = [
         ("weights", f"{show_size(candidate.tensor_bytes)} ({how}), file {about}{show_size(weights.file_bytes)}"),
         *((("", weights.own_types),) if weights.own_types else ()),
@@ -162,84 +175,75 @@ def _show_one(
     ]
     if report.device_reason is not None:
         rows.append(("gpu", f"{explain.gpu(report.device_reason)}."))
-    _pairs(console, rows)
-    console.print()
-    console.print(f"{'memory':<18}{'allocated':>12}{'resident':>12}", style="bold")
-    for term in footprint.terms():
-        sizes = f"{show_memory(term.allocated_bytes):>12}{show_memory(term.resident_bytes):>12}"
-        console.print(f"{term.name:<18}{sizes}", markup=False)
-    total = f"{show_memory(footprint.allocated_bytes):>12}{show_memory(footprint.resident_bytes):>12}"
-    console.print(f"{'together':<18}{total}")
+    for label, value in rows:
+        entry(label, value, width=8)
+    say()
+    _show_memory(footprint)
+    say()
+    say(f"{show_memory(report.counted_bytes)} count against {budget_reason}.")
+    if report.counted_bytes < footprint.resident_bytes:
+        dropped = show_memory(footprint.reclaimable_bytes)
+        say(f"Less counts than is resident: the system may drop {dropped} of the file once its weights are repacked.")
+    say(explain.sentence(report.ctx_reason))
+    say(explain.verdict(report.verdict), bold=True, fg="green" if report.fits else "red")
+    _show_remedies(report)
+
+
+def _show_memory(footprint: Footprint) -> None:
+    """What each part takes."""
+    terms = [(term.name, term.allocated_bytes, term.resident_bytes) for term in footprint.terms()]
+    rows = [*terms, ("together", footprint.allocated_bytes, footprint.resident_bytes)]
+    cells = [(name, show_memory(allocated), show_memory(resident)) for name, allocated, resident in rows]
     if footprint.device_bytes:
-        console.print(f"{'on the GPU':<18}{show_memory(footprint.device_bytes):>12}")
-    console.print()
-    console.print(f"{show_memory(report.counted_bytes)} count against {budget_reason}.", markup=False)
-    console.print(explain.sentence(report.ctx_reason), markup=False)
-    verdict_style = "bold green" if report.fits else "bold red"
-    console.print(explain.verdict(report.verdict), style=verdict_style, markup=False)
-    _show_remedies(console, report)
+        cells.append(("on the GPU", show_memory(footprint.device_bytes), ""))
+    table((Column("memory"), Column("allocated", right=True), Column("resident", right=True)), cells)
 
 
 def _span(rate: Rate) -> str:
     return f"{show_rate(rate.tok_s)} tok/s ({show_rate(rate.low)} to {show_rate(rate.high)})"
 
 
-def _pairs(console: Console, rows: Sequence[tuple[str, str]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, value in rows:
-        # As Text, so that a name with square brackets is not taken for markup.
-        table.add_row(label, Text(value))
-    console.print(table)
-
-
-def _show_remedies(console: Console, report: FitReport) -> None:
+def _show_remedies(report: FitReport) -> None:
     if report.remedies:
-        console.print("It would fit with" if len(report.remedies) == 1 else "It would fit with one of")
+        say("It would fit with" if len(report.remedies) == 1 else "It would fit with one of")
         for remedy in report.remedies:
-            console.print(f"  {' '.join(remedy.flags):<40} {show_memory(remedy.counted_bytes):>10}", markup=False)
+            say(f"{' '.join(remedy.flags)} ({show_memory(remedy.counted_bytes)})", lead="  ")
     elif not report.fits and report.candidate.backend:
-        console.print("No flag makes it fit; `edgellm auto-select` chooses what does.", markup=False)
+        say("No flag makes it fit; `edgellm auto-select` chooses what does.")
 
 
 def _backend(report: FitReport) -> str:
     return f"backend {report.candidate.backend}" if report.candidate.backend else "no backend"
 
 
-def _show_all(  # noqa: PLR0917
-    console: Console,
-    resolved: ResolvedModel,
-    machine: Machine,
-    budget_reason: str,
-    fits: Sequence[FitReport],
-    chosen: str,
+def _show_all(
+    resolved: ResolvedModel, machine: Machine, budget_reason: str, fits: Sequence[FitReport], chosen: str
 ) -> None:
     """A line for each quantization, the largest first."""
     from edgellm import explain
 
-    _head(console, resolved, machine, "")
-    console.print()
-    quant, weights, context, memory, rate, share = "quant", "weights", "context", "memory", "tok/s", "kept"
-    console.print(
-        f"{quant:<11}{weights:>9} {context:>8} {memory:>9} {rate:>7} {share:>7}  verdict", style="bold", markup=False
-    )
-    for report in sorted(fits, key=lambda report: -report.candidate.tensor_bytes):
-        candidate = report.candidate
-        sizes = f"{show_size(candidate.tensor_bytes):>9} {candidate.ctx:>8,} {show_memory(report.counted_bytes):>9}"
-        rates = f"{show_rate(report.rate_tps):>7} {report.kept.mid:>7.1%}"
-        style = "red" if not report.fits else "green" if report.is_fast_enough else ""
-        word = f"{_word(report)}, chosen" if candidate.quant == chosen else _word(report)
-        console.print(f"{candidate.quant:<11}{sizes} {rates}  {word}", style=style, markup=False)
+    _head(resolved, machine, "")
+    say()
+    reports = sorted(fits, key=lambda report: -report.candidate.tensor_bytes)
+    styles = [{} if report.fits and not report.is_fast_enough else {"fg": _color(report)} for report in reports]
+    table(QUANT_TABLE, [_quant_row(report, chosen) for report in reports], styles=styles)
     if fits:
-        console.print(f"\nMemory budget {budget_reason}.", markup=False)
-        console.print(f"Quality before quantization: {explain.basis(fits[0].ability)}.", markup=False)
+        say(f"\nMemory budget {budget_reason}.")
+        say(f"Quality before quantization: {explain.basis(fits[0].ability)}.")
         for problem in list(dict.fromkeys(report.problems[0] for report in fits if report.problems))[:SHOWN_PROBLEMS]:
-            console.print(f"Cannot be run so: {explain.problem(problem)}.", markup=False)
-        console.print(f"`edgellm estimate {resolved.card.id}:QUANT` shows every term of one.", markup=False)
+            say(f"Cannot be run so: {explain.problem(problem)}.")
+        say(f"`edgellm estimate {resolved.card.id}:QUANT` shows every term of one.")
+
+
+def _color(report: FitReport) -> str:
+    return "green" if report.fits else "red"
+
+
+def _quant_row(report: FitReport, chosen: str) -> tuple[str, ...]:
+    candidate = report.candidate
+    word = f"{_word(report)}, chosen" if candidate.quant == chosen else _word(report)
+    sizes = (show_size(candidate.tensor_bytes), f"{candidate.ctx:,}", show_memory(report.counted_bytes))
+    return (candidate.quant, *sizes, show_rate(report.rate_tps), f"{report.kept.mid:.1%}", word)
 
 
 def _word(report: FitReport) -> str:

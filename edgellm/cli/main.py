@@ -11,7 +11,16 @@ import click
 from edgellm import __version__
 from edgellm.cli.collector import look_seldom
 from edgellm.contract.command import LazyCommand
-from edgellm.errors import EdgeLLMError, speak_in_flags
+from edgellm.errors import EdgeLLMError, UsageError, speak_in_flags
+
+# What other programs call it.
+OTHER_WORDS = {
+    "ask": "run", "chat": "run", "generate": "run", "start": "serve", "server": "serve",
+    "download": "pull", "fetch": "pull", "get": "pull", "install": "pull",
+    "delete": "rm", "remove": "rm", "uninstall": "rm", "ls": "list", "installed": "list",
+    "info": "show", "inspect": "show", "search": "models", "catalog": "models",
+    "auto": "auto-select", "choose": "auto-select", "recommend": "auto-select", "benchmark": "bench",
+}  # fmt: skip
 
 
 class LazyGroup(click.Group):
@@ -24,10 +33,27 @@ class LazyGroup(click.Group):
         command = _commands().get(cmd_name)
         return command.load() if isinstance(command, LazyCommand) else command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-") and not ctx.resilient_parsing:
+            raise _unknown(name, self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         helps = [(name, command.get_short_help_str(200)) for name, command in sorted(_commands().items())]
         with formatter.section("Commands"):
             formatter.write_dl(helps)
+
+
+def _unknown(name: str, names: Sequence[str]) -> UsageError:
+    import difflib
+
+    word = OTHER_WORDS.get(name.lower(), "")
+    close = [word] if word in names else difflib.get_close_matches(name.lower(), names, n=3)
+    guess = f"did you mean {' or '.join(close)}? " if close else ""
+    return UsageError(f"there is no command {name!r}", hint=f"{guess}`edgellm help` lists them all")
 
 
 def _commands() -> dict[str, click.Command]:
@@ -56,8 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo("Aborted.", err=True)
         sys.exit(130)
     except EdgeLLMError as error:
-        click.echo(f"Error: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"  {error.hint}", err=True)
+        from edgellm.cli.page import say_error
+
+        say_error(error)
         sys.exit(error.exit_code)
     sys.exit(status if isinstance(status, int) else 0)

@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgellm.cli._options import models_dir
-from edgellm.errors import NothingFits, UsageError
+from edgellm.cli.page import Column, examples, say, table
+from edgellm.cli.words import PROFILE, TASK
+from edgellm.errors import EdgeLLMError, NothingFits, UsageError
 from edgellm.units import show_memory, show_params, show_rate, show_size
 
 if TYPE_CHECKING:
     from edgellm.selection.context import SelectionContext
     from edgellm.store.manifest import StoredModel
     from edgellm.types.model import ModelCard
-    from edgellm.types.request import SelectionRequest
+    from edgellm.types.request import SelectionRequest, Task
 
 SCHEMA = 1
-COLUMNS = ("quant", "weights", "context", "tok/s", "memory")  # of --fits
+KINDS = ("chat", "embedding", "reranker", "base")  # in the order of the list
+CATALOG = (
+    Column("model"), Column("params", right=True), Column("score", right=True), Column("context", right=True, spare=3),
+    Column("here", spare=1), Column("kind", spare=2), Column("licence", spare=4), Column("on disk"),
+)  # fmt: skip
+FITTING = (
+    Column("model"), Column("quant"), Column("score", right=True), Column("weights", right=True, spare=2),
+    Column("context", right=True, spare=3), Column("tok/s", right=True), Column("memory", right=True, spare=1),
+)  # fmt: skip
 
 
-@click.command()
-@click.option("--task", help="Only models that this task chooses from: chat, code, agent or embed.")
+@click.command(
+    epilog=examples(
+        "edgellm models",
+        "edgellm models --fits --task code",
+        "edgellm models --fits --profile raspberry-pi-5-8gb",
+    )
+)
+@click.option("--task", type=TASK, help="Only models that this task chooses from.")
 @click.option("--fits", is_flag=True, help="Only models that this machine runs well, and how it would run them.")
-@click.option("--profile", metavar="NAME|FILE", help="With --fits: another machine, a profile's name or a TOML file.")
+@click.option(
+    "--profile",
+    type=PROFILE,
+    metavar="NAME|FILE",
+    help="With --fits: another machine, a profile's name or a TOML file.",
+)
 @click.option("--installed", is_flag=True, help="Only what is on this disk.")
 @models_dir
 @click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
@@ -35,158 +58,155 @@ def command(
     *, task: str | None, fits: bool, profile: str | None, installed: bool, models_file: Path | None, as_json: bool
 ) -> None:
     """List the catalog and what is on this disk."""
-    from edgellm.app.context import cards as known_cards
     from edgellm.app.context import of
     from edgellm.store.library import Library
-    from edgellm.types.request import SelectionRequest
+    from edgellm.types.request import task_of
 
     if profile is not None and not fits:
         raise UsageError("--profile is about what fits", hint="add --fits", param="profile")
-    request = SelectionRequest(task=task or "chat")  # type: ignore[arg-type]  # raises for a task that does not exist
-    stored = Library().installed() if profile is None else []
+    asked = None if task is None else task_of(task)
     if installed:
-        _print_stored(stored, _found(stored), as_json)
+        from edgellm.cli.list import show
+
+        show(as_json)
         return
-    context = of(profile, models_file=models_file) if fits else None
-    rows = known_cards(models_file) if context is None else context.cards
-    cards = sorted(rows, key=lambda card: (card.kind, -card.params, card.id))
-    if task is not None or fits:
+    context = of(profile, models_file=models_file)
+    tasks: dict[str, Task] = {"chat": asked or "chat", "embedding": "embed"}  # by kind
+    if asked is not None or fits:
         from edgellm.selection.scenario import TASK_NEEDS
 
-        cards = [card for card in cards if card.kind == TASK_NEEDS[request.task].kind]
-    plans, slow = _plans(cards, request, context) if context is not None else ({}, 0)
-    listed = [_row(card, stored, plans.get(card.id)) for card in cards if not fits or card.id in plans]
+        kind = TASK_NEEDS[asked or "chat"].kind
+        tasks = {kind: asked or "chat"}
+        context = replace(context, cards=tuple(card for card in context.cards if card.kind == kind))
+    here = {} if as_json and not fits else _here(context, tasks)
+    stored = Library().installed() if profile is None else []
+    scores = _scores(context.cards, tasks)
+    cards = sorted(context.cards, key=lambda card: _rank(card, here, scores))
+    if fits:
+        cards = [card for card in cards if here[card.id].is_good]
+    listed = [_row(card, stored, scores[card.id], here[card.id] if fits else None) for card in cards]
     if as_json:
         click.echo(json.dumps({"schema": SCHEMA, "models": listed}, indent=2))
     elif fits:
-        _print_fitting(listed, request, slow)
+        _print_fitting(listed, asked or "chat", sum(one.word == "slow" for one in here.values()))
     else:
-        _print_rows(listed)
+        _print_rows(listed, here)
 
 
-def _plans(
-    cards: list[ModelCard], request: SelectionRequest, context: SelectionContext
-) -> tuple[dict[str, dict[str, Any]], int]:
-    """Model -> how it would be run, for those that fit and are fast enough; and how many fit and are too slow.
+@dataclass(frozen=True, slots=True)
+class Here:
+    """How a model would be run on the machine."""
 
-    One decision for each model.
-    """
+    word: str  # "chosen", "fits", "slow" or "" where it does not fit
+    plan: dict[str, Any]
+
+    @property
+    def is_good(self) -> bool:
+        return self.word in ("chosen", "fits")
+
+
+def _here(context: SelectionContext, tasks: Mapping[str, Task]) -> dict[str, Here]:
+    """Of each model that a task chooses from: one decision for each, and one for the task."""
+    from edgellm.selection.decide import decide
+    from edgellm.types.request import SelectionRequest
+
+    here: dict[str, Here] = {}
+    for kind, task in tasks.items():
+        cards = [card for card in context.cards if card.kind == kind]
+        request = SelectionRequest(task=task)
+        here |= {card.id: _decided(context.narrowed([card]), request) for card in cards}
+        with contextlib.suppress(EdgeLLMError):
+            choice = decide(context.narrowed(cards), request).choice
+            if choice is not None and here[choice.model].is_good:
+                here[choice.model] = replace(here[choice.model], word="chosen")
+    return here
+
+
+def _decided(context: SelectionContext, request: SelectionRequest) -> Here:
     from edgellm.selection import decision_json
     from edgellm.selection.decide import decide
 
-    rate = _rate(request)
-    plans: dict[str, dict[str, Any]] = {}
-    slow = 0
-    for card in cards:
-        try:
-            decision = decision_json.to_dict(decide(context.narrowed([card]), request))
-        except NothingFits:
-            continue
-        choice = decision["choice"]
-        if choice[rate]["tok_s"] < decision["inputs"]["floor_tps"]:
-            slow += 1
-            continue
-        keys = ("quant", "backend", "ctx", "kv_type", "tensor_bytes", "decode", "prefill", "quality", "memory")
-        plans[card.id] = {key: choice[key] for key in keys}
-    return plans, slow
+    try:
+        decision = decision_json.to_dict(decide(context, request))
+    except NothingFits:
+        return Here("", {})
+    choice = decision["choice"]
+    keys = ("quant", "backend", "ctx", "kv_type", "tensor_bytes", "decode", "prefill", "quality", "memory")
+    plan = {key: choice[key] for key in keys}
+    is_slow = choice[_rate(request.task)]["tok_s"] < decision["inputs"]["floor_tps"]
+    return Here("slow" if is_slow else "fits", plan)
 
 
-def _rate(request: SelectionRequest) -> str:
+def _scores(cards: Sequence[ModelCard], tasks: Mapping[str, Task]) -> dict[str, float]:
+    """Expected ability before quantization, of 100."""
+    from edgellm.estimate import quality
+
+    scored = {card.id: card for card in cards if card.scores}
+    return {card.id: quality.ability(card, scored, tasks.get(card.kind, "chat")).mid for card in cards}
+
+
+def _rank(card: ModelCard, here: Mapping[str, Here], scores: Mapping[str, float]) -> tuple[object, ...]:
+    """By kind; what is chosen before the rest; then the best first."""
+    one = here.get(card.id)
+    score = one.plan["quality"]["mid"] if one is not None and one.is_good else scores[card.id]
+    return KINDS.index(card.kind), one is None or one.word != "chosen", -score, card.id
+
+
+def _rate(task: str) -> str:
     """The key of the rate that a task is judged by."""
-    return "prefill" if request.task == "embed" else "decode"
+    return "prefill" if task == "embed" else "decode"
 
 
-def _row(card: ModelCard, stored: list[StoredModel], plan: dict[str, Any] | None) -> dict[str, Any]:
+def _row(card: ModelCard, stored: Sequence[StoredModel], score: float, here: Here | None) -> dict[str, Any]:
     from edgellm.selection.decision_json import about_model
 
     row: dict[str, Any] = {
         **about_model(card),
+        "score": round(score, 1),
         "quants": sorted({file.quant for file in card.files}),
         "installed": sorted({s.quant for s in stored if s.model_id == card.id and not s.problem}),
         "source": card.source,
         "trust": card.trust,
     }
-    return row if plan is None else {**row, "here": plan}
+    return row if here is None else {**row, "here": here.plan, "chosen": here.word == "chosen"}
 
 
-def _print_rows(listed: list[dict[str, Any]]) -> None:
-    width = max((len(row["id"]) for row in listed), default=0)
-    click.echo(f"{'model':<{width}}  params    context  licence")
+def _print_rows(listed: Sequence[dict[str, Any]], here: Mapping[str, Here]) -> None:
+    rows = []
     for row in listed:
-        disk = f"  (on disk: {' '.join(row['installed'])})" if row["installed"] else ""
-        kind = "" if row["kind"] == "chat" else f"  {row['kind']}"
-        numbers = f"{show_params(row['params']):>6}  {row['ctx_train']:>9,}"
-        mark = "*" if row["license_restricts"] else ""
-        click.echo(f"{row['id']:<{width}}  {numbers}  {row['license']}{mark}{kind}{disk}")
-    click.echo(f"\n{len(listed)} models. `edgellm auto-select` chooses one, `edgellm quants` explains the names.")
+        one = here.get(row["id"])
+        kind = "" if row["kind"] == "chat" else row["kind"]
+        numbers = (show_params(row["params"]), f"{row['score']:.0f}", f"{row['ctx_train']:,}")
+        word = "" if one is None else one.word
+        rows.append((row["id"] + _mark(row), *numbers, word, kind, row["license"], " ".join(row["installed"])))
+    table(CATALOG, rows)
+    say(f"\n{len(listed)} models, the best first; score: ability before quantization, of 100.")
+    say("here: `edgellm models --fits` says how those that fit would run; chosen: by `edgellm auto-select`.")
     _print_licence_note(listed)
 
 
-def _print_fitting(listed: list[dict[str, Any]], request: SelectionRequest, slow: int) -> None:
+def _print_fitting(listed: Sequence[dict[str, Any]], task: Task, slow: int) -> None:
     """At most 80 columns for ids of up to 36 characters."""
     from edgellm.selection.scenario import TASK_NEEDS
 
-    width = max((len(row["id"]) + 1 for row in listed), default=5)
-    quant, weights, context, rate, memory = COLUMNS
-    click.echo(f"{'model':<{width}} {quant:<7} {weights:>8} {context:>7} {rate:>6} {memory:>9}")
+    rows = []
     for row in listed:
         plan = row["here"]
-        name = row["id"] + ("*" if row["license_restricts"] else "")
-        sizes = f"{show_size(plan['tensor_bytes']):>8} {plan['ctx']:>7,}"
-        numbers = f"{show_rate(plan[_rate(request)]['tok_s']):>6} {show_memory(plan['memory']['needed_bytes']):>9}"
-        click.echo(f"{name:<{width}} {plan['quant']:<7} {sizes} {numbers}")
-    floor = show_rate(TASK_NEEDS[request.task].floor_tps)
+        numbers = (f"{plan['quality']['mid']:.0f}", show_size(plan["tensor_bytes"]), f"{plan['ctx']:,}")
+        speed = (show_rate(plan[_rate(task)]["tok_s"]), show_memory(plan["memory"]["needed_bytes"]))
+        rows.append((("> " if row["chosen"] else "  ") + row["id"] + _mark(row), plan["quant"], *numbers, *speed))
+    table(FITTING, rows, gap=1)
+    floor = show_rate(TASK_NEEDS[task].floor_tps)
     more = f"; {slow} more fit but stay below {floor} tok/s" if slow else ""
-    click.echo(f"\n{len(listed)} models for {request.task}{more}.\n`edgellm estimate MODEL` tells more of one.")
+    say(f"\n{len(listed)} models for {task}, the best first{more}.")
+    say("> is chosen by `edgellm auto-select`. `edgellm estimate MODEL` tells more of one.")
     _print_licence_note(listed)
 
 
-def _print_licence_note(listed: list[dict[str, Any]]) -> None:
+def _mark(row: Mapping[str, Any]) -> str:
+    return "*" if row["license_restricts"] else ""
+
+
+def _print_licence_note(listed: Sequence[dict[str, Any]]) -> None:
     if any(row["license_restricts"] for row in listed):
-        click.echo("* the licence restricts use; read it before you build on it.")
-
-
-def _found(stored: list[StoredModel]) -> list[dict[str, Any]]:
-    """Files of the user's own, of Ollama and in the hub's cache, but those that are stored already."""
-    from edgellm.store import local
-
-    stored_paths = {os.path.realpath(s.folder / file.path) for s in stored for file in s.files}
-    return [
-        {
-            "id": item.card.id if item.card else item.path.name,
-            "quant": item.card.files[0].quant if item.card else "",
-            "bytes": item.card.files[0].bytes if item.card else item.path.stat().st_size,
-            "origin": item.origin,
-            "problem": f"damaged: {item.problem}" if item.problem else "",
-            "path": str(item.path),
-        }
-        for item in local.models()
-        if os.path.realpath(item.path) not in stored_paths
-    ]
-
-
-def _print_stored(stored: list[StoredModel], others: list[dict[str, Any]], as_json: bool) -> None:
-    from edgellm import explain
-
-    entries: list[dict[str, Any]] = [
-        {
-            "id": s.model_id,
-            "quant": s.quant,
-            "bytes": s.bytes,
-            "source": s.source,
-            "problem": explain.stored(s.problem),
-            "problem_facts": explain.facts(s.problem),
-            "folder": str(s.folder),
-        }
-        for s in stored
-    ]
-    if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "installed": entries, "found": others}, indent=2))
-        return
-    for entry in (*entries, *others):
-        problem = f"  {entry['problem']}" if entry["problem"] else ""
-        origin = f"  ({entry['origin']})" if "origin" in entry else ""
-        click.echo(f"{entry['id']} {entry['quant']}  {show_size(entry['bytes'])}{origin}{problem}")
-        click.echo(f"    {entry.get('folder') or entry['path']}")
-    if not entries and not others:
-        click.echo("Nothing is stored yet. `edgellm serve` fetches what it chooses.")
+        say("* the licence restricts use; read it before you build on it.")

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from edgellm.cli._options import models_dir
+from edgellm.cli.page import examples, say
 from edgellm.errors import UsageError
 from edgellm.units import show_memory, show_rate, show_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.console import Console
 
     from edgellm.app.fleet_file import Box, Fleet
     from edgellm.selection.context import SelectionContext
@@ -28,7 +27,12 @@ SHOWN_RUNNERS_UP = 3
 NOT_ALL = 3  # exit code of errors.NothingFits: a box has nothing to run
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "edgellm plan --fleet fleet.toml",
+        "edgellm plan --fleet fleet.toml --one-model --explain",
+    )
+)
 @click.option(
     "--fleet", "file", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The boxes (TOML)."
 )
@@ -109,62 +113,59 @@ def _machine(box: Box) -> Machine:
 
 
 def _show(description: Fleet, boxes: Sequence[Assigned], shared: Shared | None, *, explain: bool) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
     if shared is not None:
-        _show_shared(console, shared)
+        _show_shared(shared)
     width = max(len(box.site.name) for box in boxes)
     for box in boxes:
-        _show_box(console, box, width)
+        _show_box(box, width)
         for reason in _reasons(box, explain=explain, shared=shared is not None):
-            console.print(f"  {reason}", style="dim", markup=False)
-    _show_downloads(console, boxes)
+            say(reason, lead="  ", dim=True)
+    _show_downloads(boxes)
 
 
-def _show_shared(console: Console, shared: Shared) -> None:
+def _show_shared(shared: Shared) -> None:
     name = " ".join(filter(None, (shared.model, shared.quant)))
-    console.print(f"{name} for all boxes", style="bold green", markup=False)
+    say(f"{name} for all boxes", bold=True, fg="green")
     worst, mean = shared.quality_worst, shared.quality_mean
-    console.print(f"quality {worst:.1f} of 100 where it is least, {mean:.1f} on average", markup=False)
+    say(f"quality {worst:.1f} of 100 where it is least, {mean:.1f} on average")
     for sentence, names in (
         ("No model fits everywhere at 4 bits or more; below on", shared.low_bit_boxes),
         ("No model keeps every floor; slow on", shared.slow_boxes),
     ):
         if names:
-            console.print(f"{sentence}: {', '.join(names)}", style="yellow", markup=False)
+            say(f"{sentence}: {', '.join(names)}", fg="yellow")
     if shared.limiting_box:
         alternative = (
             "the same model would do better" if shared.without_it == name else f"{shared.without_it} could run"
         )
-        console.print(f"{shared.limiting_box} limits: without it {alternative}.", markup=False)
+        say(f"{shared.limiting_box} limits: without it {alternative}.")
     for other in shared.runners_up[:SHOWN_RUNNERS_UP]:
         slow = f"; slow on {', '.join(other.slow_boxes)}" if other.slow_boxes else ""
         numbers = f"{other.quality_worst:.1f} where it is least, {other.quality_mean:.1f} on average"
-        console.print(f"  next: {other.model}, {numbers}{slow}", markup=False)
-    console.print()
+        say(f"next: {other.model}, {numbers}{slow}", lead="  ")
+    say()
 
 
-def _show_box(console: Console, box: Assigned, width: int) -> None:
+def _show_box(box: Assigned, width: int) -> None:
     from edgellm.selection.fleet import is_slow
 
     site, c = box.site, box.choice
     copies = f" x{site.count}" if site.count > 1 else ""
-    console.print(f"{site.name:<{width}}{copies}  {site.machine.name}, {site.request.task}", style="bold", markup=False)
+    say(f"{site.name:<{width}}{copies}  {site.machine.name}, {site.request.task}", bold=True)
     if c is None:
-        console.print(f"  nothing: {box.problem}", style="red", markup=False)
+        say(f"nothing: {box.problem}", lead="  ", fg="red")
         return
     rate = c.prefill if site.request.task == "embed" else c.decode
     slow = ", below its floor" if is_slow(box) else ""
     cache = "" if c.kv_type == "f16" else f" in {c.kv_type}"
     slots = f", {c.slots} slots" if c.slots > 1 else ""
-    console.print(
-        f"  {c.model} {c.quant}: {show_size(c.tensor_bytes)}, {c.ctx:,} tokens{cache}{slots}, "
+    say(
+        f"{c.model} {c.quant}: {show_size(c.tensor_bytes)}, {c.ctx:,} tokens{cache}{slots}, "
         f"{show_rate(rate.tok_s)} tok/s ({show_rate(rate.low)} to {show_rate(rate.high)}){slow}, "
         f"{show_memory(c.footprint.resident_bytes)} of {show_memory(box.decision.budget_bytes if box.decision else 0)}",
-        markup=False,
+        lead="  ",
     )
-    console.print(f"  from {c.source.split()[0]}", markup=False)
+    say(f"from {c.source.split()[0]}", lead="  ")
 
 
 def _reasons(box: Assigned, *, explain: bool, shared: bool) -> list[str]:
@@ -176,7 +177,7 @@ def _reasons(box: Assigned, *, explain: bool, shared: bool) -> list[str]:
     return list(map(sentence, box.decision.reasons if explain else telling(box.decision, shared=shared)))
 
 
-def _show_downloads(console: Console, boxes: Sequence[Assigned]) -> None:
+def _show_downloads(boxes: Sequence[Assigned]) -> None:
     from edgellm.selection.fleet_json import downloads
 
     files = downloads(boxes)
@@ -187,7 +188,6 @@ def _show_downloads(console: Console, boxes: Sequence[Assigned]) -> None:
     machines = sum(box.site.count for box in boxes)
     about = "" if all(f.bytes_exact for f in files) else "about "
     word = "file" if len(files) == 1 else "files"
-    console.print(
+    say(
         f"\n{len(files)} {word} to download, {about}{distinct}; over all {machines:,} machines {about}{total}.",
-        markup=False,
     )

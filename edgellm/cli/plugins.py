@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from functools import partial
 from typing import Any
 
 import click
 
+from edgellm.cli.page import examples, say
+
 SCHEMA = 1
 
 
-@click.command()
+@click.command(epilog=examples("edgellm plugins", "edgellm plugins --json"))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/plugins.md).")
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
@@ -23,9 +24,8 @@ def command(ctx: click.Context, as_json: bool) -> None:
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:
-        click.echo(f"{row['name']:<{width}}  {row['status']:<5}  {row['distribution']}")
-        description = row["error"] or ", ".join(row["registers"]) or "registers nothing"
-        click.echo(textwrap.indent(description, " " * (width + 2)))
+        say(f"{row['status']:<5}  {row['distribution']}", lead=f"{row['name']:<{width}}  ")
+        say(row["error"] or ", ".join(row["registers"]) or "registers nothing", lead=" " * (width + 2))
 
 
 def collect(ctx: click.Context) -> list[dict[str, Any]]:

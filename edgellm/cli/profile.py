@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from edgellm.cli.page import entry, examples, say
+from edgellm.cli.words import PROFILE
 from edgellm.errors import UsageError
 from edgellm.files import write_atomic
 from edgellm.units import counted, show_memory
@@ -17,20 +18,38 @@ if TYPE_CHECKING:
     from edgellm.types.machine import Machine
 
 
-@click.command(name="profile")
-@click.option("--profile", metavar="NAME|FILE", help="Show another machine: a profile's name, or a TOML file.")
+@click.command(
+    name="profile",
+    epilog=examples(
+        "edgellm profile",
+        "edgellm profile --list",
+        "edgellm profile --profile raspberry-pi-5-8gb",
+        "edgellm profile --out this-machine.toml",
+    ),
+)
+@click.argument("word", required=False, type=click.Choice(["list"]), metavar="[list]")
+@click.option(
+    "--profile", type=PROFILE, metavar="NAME|FILE", help="Show another machine: a profile's name, or a TOML file."
+)
 @click.option("--out", metavar="FILE", help="Write the profile as TOML; - is standard output.")
 @click.option("--force", is_flag=True, help="Let --out replace a file.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.option("--list", "listing", is_flag=True, help="List the profiles that come with EdgeLLM.")
 @click.option("--no-measure", is_flag=True, help="Do not measure the memory bandwidth; use an earlier measurement.")
 def command(
-    *, profile: str | None, out: str | None, force: bool, as_json: bool, listing: bool, no_measure: bool
+    *,
+    word: str | None,
+    profile: str | None,
+    out: str | None,
+    force: bool,
+    as_json: bool,
+    listing: bool,
+    no_measure: bool,
 ) -> None:
     """Show or write what EdgeLLM knows of this machine."""
     from edgellm.hardware import profiles
 
-    if listing:
+    if listing or word == "list":
         _list(as_json)
         return
     if as_json and out == "-":
@@ -57,7 +76,7 @@ def _list(as_json: bool) -> None:
         click.echo(json.dumps(names))
         return
     for name in names:
-        click.echo(f"{name:32} {profiles.load(name).name}")
+        say(profiles.load(name).name, lead=f"{name:32} ")
 
 
 def _write(text: str, out: str, force: bool) -> None:
@@ -88,19 +107,9 @@ def _as_json(machine: Machine) -> dict[str, object]:
 
 
 def _show(machine: Machine) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, value in _rows(machine):
-        # As Text, so that a name with square brackets is not taken for markup.
-        table.add_row(label, Text(value))
-    console = Console(file=sys.stdout, soft_wrap=False, highlight=False)
-    console.print(Text(machine.name, style="bold"))
-    console.print(table)
+    say(machine.name, bold=True)
+    for label, text in _rows(machine):
+        entry(label, text)
 
 
 def _rows(machine: Machine) -> list[tuple[str, str]]:

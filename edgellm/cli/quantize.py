@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgellm.cli.page import examples
+from edgellm.cli.words import MODEL, QUANT
 from edgellm.units import show_size
 
 if TYPE_CHECKING:
@@ -23,9 +25,20 @@ SCHEMA = 1
 PLAIN_INTERVAL_S = 2.0
 
 
-@click.command()
-@click.argument("model")
-@click.option("--to", required=True, metavar="NAME|auto", help="Quantization to make, as Q5_K_M; auto: what fits here.")
+@click.command(
+    epilog=examples(
+        "edgellm quantize qwen3-4b --to auto",
+        "edgellm quantize model-f16.gguf --to Q5_K_M --output model-q5.gguf",
+    )
+)
+@click.argument("model", type=MODEL)
+@click.option(
+    "--to",
+    required=True,
+    type=QUANT,
+    metavar="NAME|auto",
+    help="Quantization to make, as Q5_K_M; auto: what fits here.",
+)
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="File to write, not the store's.")
 @click.option("--imatrix", default="", metavar="FILE", help="Importance matrix (GGUF), as llama-imatrix makes it.")
 @click.option("--threads", type=int, metavar="N", help="Threads to compute with, instead of what fits here.")
@@ -48,7 +61,7 @@ def command(
     """Make another quantization of a GGUF model."""
     from edgellm.app.quantize.make import make
     from edgellm.app.quantize.plan import Plan, plan
-    from edgellm.cli._options import progress
+    from edgellm.cli.progress import progress
     from edgellm.contract.child import ended_with_us
 
     with progress() as fetching:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.units import counted
+from edgellm.cli.page import Column, entry, examples, say, table
+from edgellm.cli.words import QUANT
+from edgellm.units import counted, show_rate
 
 if TYPE_CHECKING:
     from edgellm.estimate.isa import IsaClass
@@ -23,8 +25,8 @@ NOT_MEASURED = "not measured: run `edgellm calibrate`"
 EXAMPLES = (("1B", "llama-3.2-1b-instruct"), ("8B", "llama-3.1-8b-instruct"))
 
 
-@click.command()
-@click.argument("name", required=False)
+@click.command(epilog=examples("edgellm quants", "edgellm quants Q4_K_M"))
+@click.argument("name", required=False, type=QUANT)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/selection.md).")
 def command(*, name: str | None, as_json: bool) -> None:
     """Explain quantization names and what this CPU does with them."""
@@ -154,55 +156,57 @@ _SIZES = (("1B", 10**9), ("8B", 8 * 10**9), ("70B", 70 * 10**9))
 def _show_one(quant: Quant, cpu: str, here: IsaClass, measured: MeasuredSpeed | None) -> None:
     shares = ", ".join(f"{share:.1%} at {size}" for size, share in _kept(quant))
     native = " if it was not trained in it, all of it otherwise" if quant.kind in TRAINED else ""
-    lines = [
-        f"{quant.name}: {quant.meaning}",
-        f"  kind       {quant.kind}; most weights are stored as {quant.base}",
-        f"  bits       {quant.bits:g} a weight on an 8B llama: {quant.bits:.3g} GB",
-        f"  keeps      {shares} of a model's ability{native}",
-        f"  best for   {quant.best_for}",
-        f"  this CPU   {cpu}: {quant.on(here)}",
-        f"             ({here.name}: {PRIOR})",
-    ]
+    say(f"{quant.name}: {quant.meaning}", bold=True)
+    entry("  kind", f"{quant.kind}; most weights are stored as {quant.base}")
+    entry("  bits", f"{quant.bits:g} a weight on a llama of 8B: {quant.bits:.3g} GB")
+    entry("  keeps", f"{shares} of a model's ability{native}")
+    entry("  best for", quant.best_for)
+    entry("  this CPU", f"{cpu}: {quant.on(here)}")
+    entry("", f"({here.name}: {PRIOR})")
     if measured is None:
-        lines.append(f"  measured   {NOT_MEASURED}")
-    else:
-        rates = f"{measured.decode_gw_s:.1f}e9 weights/s for a token, {measured.prefill_gw_s:.1f}e9 in prompts"
-        lines.append(f"  measured   {rates} ({measured.backend}, {counted(measured.threads, 'thread')})")
-        for size, (decode, prefill) in measured.tok_s.items():
-            lines.append(f"             a {size} model: {decode:.3g} tok/s, prompts {prefill:.3g} tok/s")
-    click.echo("\n".join(lines))
+        entry("  measured", NOT_MEASURED)
+        return
+    rates = f"{measured.decode_gw_s:.1f}e9 weights/s for a token, {measured.prefill_gw_s:.1f}e9 in prompts"
+    entry("  measured", f"{rates} ({measured.backend}, {counted(measured.threads, 'thread')})")
+    for size, (decode, prefill) in measured.tok_s.items():
+        entry("", f"a model of {size}: {show_rate(decode)} tok/s, prompts {show_rate(prefill)} tok/s")
 
 
 def _show_all(chosen: list[Quant], cpu: str, here: IsaClass, rates: dict[str, MeasuredSpeed | None]) -> None:
-    width = max(len(quant.name) for quant in chosen)
-    sizes = "".join(f"{size:>6}" for size, _ in EXAMPLES)
     measured = any(rates.values())
-    head = f"{'unpack':>7}" + (f"{'measured':>10}{sizes}" if measured else "")
-    click.echo(f"{'name':<{width}}   bits  8B keeps{head}  best for")
+    heads = [
+        Column("name"),
+        Column("bits", right=True),
+        Column("8B keeps", right=True),
+        Column("unpack", right=True, spare=3),
+        *((Column("measured", right=True, spare=2),) if measured else ()),
+        *(Column(size, right=True, spare=1) for size, _ in EXAMPLES if measured),
+        Column("best for"),
+    ]
+    rows = []
     for quant in chosen:
         share = "trained" if quant.kind in TRAINED else f"{dict(_kept(quant))['8B']:.1%}"
-        numbers = f"{quant.bits:5.2f}  {share:>8}{relative(quant, here):6.2f}x"
-        if measured:
-            numbers += _cells(rates[quant.name])
-        click.echo(f"{quant.name:<{width}}  {numbers}  {quant.best_for}")
-    click.echo(f"\nOn {cpu} ({here.name}); `edgellm quants NAME` explains one.")
-    click.echo("bits      per weight of an 8B llama, its tables included")
-    click.echo("8B keeps  of its ability; trained: for models trained in the type, which lose nothing, and no others")
-    click.echo(f"unpack    weights per second while decoding, against Q4_K: {PRIOR}")
+        cells = _cells(rates[quant.name]) if measured else ()
+        rows.append((quant.name, f"{quant.bits:.2f}", share, f"{relative(quant, here):.2f}x", *cells, quant.best_for))
+    table(heads, rows)
+    say(f"\nOn {cpu} ({here.name}); `edgellm quants NAME` explains one.")
+    entry("bits", "per weight of a llama of 8B, its tables included", 9)
+    entry("8B keeps", "of its ability; trained: for models trained in the type, which lose nothing, and no others", 9)
+    entry("unpack", f"weights per second while decoding, against Q4_K: {PRIOR}", 9)
 
 
-def _cells(measured: MeasuredSpeed | None) -> str:
+def _cells(measured: MeasuredSpeed | None) -> tuple[str, ...]:
     if measured is None:
-        return f"{'-':>10}" + "".join(f"{'-':>6}" for _ in EXAMPLES)
-    tokens = (f"{measured.tok_s[size][0]:.3g}" if size in measured.tok_s else "-" for size, _ in EXAMPLES)
-    return f"{measured.decode_gw_s:10.1f}" + "".join(f"{cell:>6}" for cell in tokens)
+        return ("-", *("-" for _ in EXAMPLES))
+    tokens = (show_rate(measured.tok_s[size][0]) if size in measured.tok_s else "-" for size, _ in EXAMPLES)
+    return (f"{measured.decode_gw_s:.1f}", *tokens)
 
 
 def _show_builds(stored: list[tuple[str, Calibration]], threads: int) -> None:
     if not stored:
-        click.echo(f"measured  {NOT_MEASURED}")
+        entry("measured", NOT_MEASURED, 9)
         return
-    click.echo(f"measured  1e9 weights per second while decoding with {counted(threads, 'thread')}, read from memory:")
-    for name, rates in stored:
-        click.echo(f"          {name}, {rates.date}, {rates.build}")
-    click.echo("1B, 8B    tokens per second of Llama 3.2 1B and Llama 3.1 8B with 1,024 tokens cached, by these rates")
+    how = f"1e9 weights per second while decoding with {counted(threads, 'thread')}, read from memory"
+    entry("measured", f"{how}: {'; '.join(f'{name}, {rates.date}, {rates.build}' for name, rates in stored)}", 9)
+    rates_of = "tokens per second of Llama 3.2 1B and Llama 3.1 8B with 1,024 tokens cached, by these rates"
+    entry("1B, 8B", rates_of, 9)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import headline, launch_options, launches, make_plan
+from edgellm.cli._options import headline, launch_options, launches, make_plan, say_taken
+from edgellm.cli.page import Wrapping, columns, examples, say, say_error
+from edgellm.cli.progress import waiting
 from edgellm.errors import EdgeLLMError, UsageError
 
 if TYPE_CHECKING:
@@ -20,17 +22,24 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 FENCE = '"""'
-HELP = """\
-/help     this text
-/reset    forget the conversation
-/explain  what runs here and why
-/stats    tokens and speed of the last answer
-Ctrl-C stops an answer, Ctrl-D leaves. Text between two lines of \"\"\" is one message."""
+HELP = {
+    "/help": "this text",
+    "/reset": "forget the conversation",
+    "/explain": "what runs here and why",
+    "/stats": "tokens and speed of the last answer",
+    "": 'Ctrl-C stops an answer, Ctrl-D leaves. Text between two lines of """ is one message.',
+}
 # A model's text must not move the cursor or retitle the terminal: control characters other than tab and newline.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        'edgellm run qwen3-4b "Why is the sky blue?"',
+        "edgellm run --task code < question.txt",
+        "edgellm run ./model.gguf",
+    )
+)
 @launches
 @click.argument("prompt", required=False)
 @click.option("--raw", is_flag=True, help="Continue the text as it stands, without a chat template.")
@@ -63,22 +72,42 @@ def command(
     if raw and system is not None:
         raise UsageError("--raw has no place for --system", hint="write it into the text, or leave out --raw")
     sampling = _sampling(rest)
-    once = prompt is not None or not sys.stdin.isatty()
-    text = sys.stdin.read() if prompt is None and once else prompt
+    question = _question(prompt)
     with ended_with_us():
         plan, decision = make_plan(model, launch_options(**rest), to_chat=True)
     from edgellm.sdk.client import EdgeLLM
 
+    say_taken(plan)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
-    if not once:
+    if question is None:
         click.echo(headline(plan), err=True)
     with EdgeLLM(plan, decision=decision, isolate=isolate) as llm:
-        talk = Talk(llm, sampling, raw=raw, system=system, max_tokens=max_tokens, stop=stop)
-        if once:
-            return 0 if talk.say(text or "") else INTERRUPTED
+        with waiting(f"loading {plan.artifact.model_id} {plan.artifact.quant}"):
+            talk = Talk(llm, sampling, raw=raw, system=system, max_tokens=max_tokens, stop=stop)
+        if question is not None:
+            return 0 if talk.say(question) else INTERRUPTED
         _converse(talk)
     return 0
+
+
+def _question(prompt: str | None) -> str | None:
+    """What to answer once: PROMPT, or the text on standard input; None on a terminal, where a conversation begins.
+
+    Raises:
+        UsageError: it is empty. A model would answer that, too, and not soon stop.
+    """
+    if prompt is None and sys.stdin is not None and sys.stdin.isatty():
+        return None
+    question = prompt if prompt is not None else sys.stdin.read() if sys.stdin is not None else ""
+    if not question.strip():
+        where = "PROMPT is empty" if prompt is not None else "there is no PROMPT, and standard input is empty"
+        raise UsageError(
+            f"there is nothing to answer: {where}",
+            hint='ask something: edgellm run MODEL "Why is the sky blue?"',
+            param="prompt",
+        )
+    return question
 
 
 def require_text(llm: EdgeLLM) -> None:
@@ -128,14 +157,18 @@ class Talk:
         messages = [*self._messages, Message("user", text)]
         answer = ""
         finished = True
+        width = columns()
+        wrapping = None if width is None else Wrapping(width)
         events = self._events(messages, text)
         try:
             with contextlib.closing(events):
                 for piece in events:
                     answer += piece
-                    click.echo(_shown(piece), nl=False)
+                    click.echo(piece if wrapping is None else wrapping.push(_CONTROLS.sub("", piece)), nl=False)
         except KeyboardInterrupt:
             finished = False
+        if wrapping is not None:
+            click.echo(wrapping.finish(), nl=False)
         if not answer.endswith("\n") or not finished:
             click.echo()
         self._messages = [*messages, Message("assistant", answer)]
@@ -171,9 +204,7 @@ def _converse(talk: Talk) -> None:
                 talk.say(text)
         except EdgeLLMError as error:
             # The model is there for the next question.
-            click.echo(f"Error: {error.message}", err=True)
-            if error.hint:
-                click.echo(f"  {error.hint}", err=True)
+            say_error(error)
 
 
 def _read() -> str | None:
@@ -197,18 +228,25 @@ def _read() -> str | None:
 def _obey(text: str, talk: Talk) -> None:
     match text:
         case "/help":
-            click.echo(HELP)
+            _say_help()
         case "/reset":
             talk.reset()
             click.echo("Forgotten.")
         case "/explain":
-            click.echo(talk.llm.explain())
+            for line in talk.llm.explain().split("\n"):
+                say(line)
         case "/stats":
             click.echo(_stats(talk.last))
             for line in _drifts(talk.llm):
                 click.echo(line)
         case _:
-            click.echo(f"{text.split(maxsplit=1)[0]} is no command.\n{HELP}")
+            say(f"{text.split(maxsplit=1)[0]} is no command.")
+            _say_help()
+
+
+def _say_help() -> None:
+    for command_name, meaning in HELP.items():
+        say(meaning, lead=f"{command_name:<10}" if command_name else "")
 
 
 def _stats(done: Done | None) -> str:
@@ -236,7 +274,3 @@ def _sampling(rest: dict[str, Any]) -> Sampling:
     names = [name for name in Sampling.__struct_fields__ if name in rest]
     values = {name: rest.pop(name) for name in names}
     return Sampling(**{name: value for name, value in values.items() if value is not None})
-
-
-def _shown(text: str) -> str:
-    return _CONTROLS.sub("", text) if sys.stdout.isatty() else text

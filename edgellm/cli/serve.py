@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli._options import headline, launch_options, launches, make_plan, slots
+from edgellm.cli.page import examples
 from edgellm.units import counted
 
 if TYPE_CHECKING:
@@ -30,7 +31,13 @@ Say = Callable[[str], None]
 _log = logging.getLogger("edgellm.serve")
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "edgellm serve",
+        "edgellm serve qwen3-4b --ctx 32k --slots 4",
+        "edgellm serve ./model.gguf --port 9000",
+    )
+)
 @launches
 @slots
 @click.option(

@@ -66,7 +66,7 @@ def test_rates_are_measured_kept_and_shown_by_quants(edgellm) -> None:
     output = edgellm("quants").stdout
     assert "measured  1e9 weights per second while decoding" in output
     assert "meter 1" in output
-    assert "a 1B model: " in edgellm("quants", "Q4_K_M").stdout
+    assert "a model of 1B: " in edgellm("quants", "Q4_K_M").stdout
 
 
 def test_a_person_sees_a_table(edgellm) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +56,46 @@ def test_every_command_refuses_an_unknown_flag(name: str, capsys: pytest.Capture
 def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert status("no-such-command") == 2
     assert "no-such-command" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("chat", "run"), ("remove", "rm"), ("download", "pull"), ("ls", "list"), ("serv", "serve"), ("quant", "quants")],
+)
+def test_an_unknown_command_is_answered_with_the_one_that_is_meant(
+    typed: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(typed, "qwen3-4b") == 2
+    assert f"did you mean {meant}" in capsys.readouterr().err
+
+
+def test_every_other_word_leads_to_a_command_that_is_there() -> None:
+    assert set(front.OTHER_WORDS.values()) <= set(COMMANDS)
+    assert not set(front.OTHER_WORDS) & set(COMMANDS)
+
+
+def test_help_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("help", "quants") == 0
+    of_command = capsys.readouterr().out
+    assert status("quants", "--help") == 0
+    assert capsys.readouterr().out == of_command
+    assert status("help") == 0
+    assert "auto-select" in capsys.readouterr().out
+    assert status("help", "no-such-command") == 2
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_help_ends_with_examples_that_can_be_typed(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    _, _, examples = (command.epilog or "").partition("Examples:\n")
+    lines = [shlex.split(line.removeprefix('  eval "$(').removesuffix(')"')) for line in examples.splitlines()]
+    assert lines, "no example"
+    for words in lines:
+        start = words.index("edgellm")
+        arguments = list(itertools.takewhile(lambda word: word not in ("<", ">", "|"), words[start + 1 :]))
+        assert arguments[0] == name
+        command.make_context(name, arguments[1:]).close()  # raises where a flag is not there
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:

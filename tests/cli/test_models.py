@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import tomli_w
 
 from edgellm.app import context
 from edgellm.catalog.lookup import catalog
+from edgellm.cli import page
 from edgellm.cli.main import main
 from edgellm.hardware import probe, profiles
 from edgellm.selection.backend_facts import BackendFacts
@@ -44,7 +46,7 @@ def test_the_whole_catalog_is_listed(planner) -> None:
     output = planner("models").stdout
 
     for row_id in catalog():
-        assert f"{row_id} " in output
+        assert re.search(rf"^{re.escape(row_id)}\*? ", output, re.MULTILINE)
     assert "embedding" in output
     assert f"{len(catalog())} models" in output
 
@@ -108,7 +110,10 @@ def test_the_users_own_file_is_read_here_and_not_for_another_machine(
     assert "nowhere.toml" in listed(code=2)
 
 
-def test_what_fits_stands_in_80_columns_with_restrictive_licences_marked(listed: Listed) -> None:
+def test_what_fits_stands_in_80_columns_with_restrictive_licences_marked(
+    listed: Listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "columns", lambda **_: 80)
     output = listed("--fits", "--profile", "raspberry-pi-5-8gb")
 
     assert max(map(len, output.splitlines())) <= 80
@@ -139,7 +144,7 @@ def test_files_of_a_folder_of_ones_own_are_listed_here_only(listed: Listed, tmp_
     shutil.copy(tiny, tmp_path / "deep" / "house.gguf")
     folder = ("--models-dir", str(tmp_path))
 
-    assert "\nhouse " in listed(*folder)
-    assert "\nhouse " not in listed()
-    assert "\nhouse " not in listed("--fits", "--profile", "raspberry-pi-5-8gb", *folder)
+    assert "\nhouse* " in listed(*folder)
+    assert "\nhouse* " not in listed()
+    assert "house* " not in listed("--fits", "--profile", "raspberry-pi-5-8gb", *folder)
     assert "none is no folder" in listed("--models-dir", "none", code=2)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgellm.app import context
+from edgellm.cli import page
 from edgellm.cli.main import main
 from edgellm.hardware import profiles
 from edgellm.selection.backend_facts import BackendFacts
@@ -24,7 +25,7 @@ Plan = Callable[..., tuple[str, str]]
 def plan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Plan:
     """Runs the command in this process, with one backend that opens GGUF files; gives standard output and error."""
     monkeypatch.setenv("EDGELLM_PLUGINS", "")
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(page, "columns", lambda *, err=False: None if err else 80)
     for facts in ("assumed_facts", "backend_facts"):
         monkeypatch.setattr(context, facts, lambda *_, **__: (GGUF,))
 

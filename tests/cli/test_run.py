@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import select
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from support.refusals import check_refusal
+from support.refusals import check_refusal, refuses
+from support.terminal import Terminal
 from support.tiny_bert import TinyBert
 from support.waiting import PATIENCE_S
 
@@ -45,6 +43,21 @@ def test_a_prompt_is_answered_once() -> None:
 
 def test_a_pipe_is_answered_once() -> None:
     assert invoke(text="from a pipe\n").stdout == "from a pipe\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [([], ""), ([], " \n"), ([""], None), (["--raw"], "")],
+    ids=["pipe", "blank", "prompt", "raw"],
+)
+def test_nothing_is_not_answered(arguments: list[str], text: str | None) -> None:
+    check_refusal(invoke(*arguments, text=text).exception, UsageError, param="prompt")
+
+
+def test_a_closed_standard_input_is_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.sys, "stdin", None)
+    with refuses(UsageError, param="prompt"):
+        command.main(["echo", "--no-isolate"], standalone_mode=False)
 
 
 def test_raw_continues_text() -> None:
@@ -93,68 +106,15 @@ def test_a_base_model_says_how_to_use_it(monkeypatch: pytest.MonkeyPatch) -> Non
     assert invoke("x", "--raw").stdout == "x\n"
 
 
-def test_a_model_cannot_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.sys.stdout, "isatty", lambda: True)
-    assert module._shown("a\x1b]0;title\x07b\x9bc\nd\te") == "a]0;titlebc\nd\te"
-
-
 def test_importing_the_command_is_cheap() -> None:
     code = "import edgellm.cli.run, edgellm.cli.serve, sys; print({'starlette', 'numpy', 'rich'} & sys.modules.keys())"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
 
 
-class Terminal:
-    """`edgellm run echo` on a terminal of its own."""
-
-    def __init__(self, *arguments: str, **environment: str) -> None:
-        import pty
-
-        self._master, slave = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "edgellm", "run", "echo", *arguments],
-            stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-            env={**os.environ, "TERM": "dumb", **environment},
-            preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
-        )  # fmt: skip
-        os.close(slave)
-        self.seen = ""
-
-    def shows(self, text: str, timeout_s: float) -> bool:
-        """Whether `text` comes in time; what was shown up to it is forgotten then."""
-        try:
-            self.expect(text, timeout_s)
-        except AssertionError:
-            return False
-        return True
-
-    def expect(self, text: str, timeout_s: float = PATIENCE_S) -> None:
-        deadline = time.monotonic() + timeout_s
-        while text not in self.seen:
-            assert time.monotonic() < deadline, self.seen
-            if select.select([self._master], [], [], 0.1)[0]:
-                try:
-                    self.seen += os.read(self._master, 65536).decode()
-                except OSError:
-                    assert text in self.seen, self.seen
-        self.seen = self.seen.partition(text)[2]
-
-    def type(self, text: str) -> None:
-        os.write(self._master, text.encode())
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        os.close(self._master)
-
-
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
-    if os.name != "posix":
-        pytest.skip("needs a POSIX terminal")
-    opened = Terminal()
-    yield opened
-    opened.close()
+    with Terminal("run", "echo") as opened:
+        yield opened
 
 
 def test_a_conversation(terminal: Terminal) -> None:
@@ -176,6 +136,20 @@ def test_a_conversation(terminal: Terminal) -> None:
     assert terminal.process.wait(PATIENCE_S) == 0
 
 
+def test_a_model_cannot_steer_the_terminal() -> None:
+    with Terminal("run", "echo", "a\x1b]0;title\x07b\x9bc") as terminal:
+        terminal.expect("a]0;titlebc\r\n")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_an_answer_is_wrapped_between_words(columns: int) -> None:
+    words = [f"word{number:03}" for number in range(60)]
+    per_line = (columns + 1) // len("word000 ")
+    lines = [" ".join(words[start : start + per_line]) for start in range(0, len(words), per_line)]
+    with Terminal("run", "echo", " ".join(words), columns=columns) as terminal:
+        assert terminal.rest().split("\r\n") == [*lines, ""]
+
+
 def test_an_error_does_not_end_the_conversation(terminal: Terminal) -> None:
     terminal.expect(">>> ")
     for _ in range(5):
@@ -189,10 +163,7 @@ def test_an_error_does_not_end_the_conversation(terminal: Terminal) -> None:
 
 
 def test_ctrl_c_stops_an_answer_and_ctrl_d_leaves() -> None:
-    if os.name != "posix":
-        pytest.skip("needs a POSIX terminal")
-    terminal = Terminal(EDGELLM_ECHO_STEP_S="0.05")
-    try:
+    with Terminal("run", "echo", EDGELLM_ECHO_STEP_S="0.05") as terminal:
         terminal.expect(">>> ")
         terminal.type("z" * 400 + "\n")
         terminal.expect("z\r\nzzz")
@@ -204,8 +175,6 @@ def test_ctrl_c_stops_an_answer_and_ctrl_d_leaves() -> None:
         terminal.expect(">>> ")
         terminal.type("\x04")
         assert terminal.process.wait(PATIENCE_S) == 0
-    finally:
-        terminal.close()
 
 
 @pytest.mark.parametrize("raw", [(), ("--raw",)])
@@ -216,7 +185,7 @@ def test_a_model_that_only_embeds_says_what_it_is_for(tmp_path: Path, raw: tuple
 
 
 def test_the_task_embed_is_refused_before_anything_is_chosen() -> None:
-    result = CliRunner().invoke(command, ["--task", "embed", "hello"], standalone_mode=False)
+    result = CliRunner().invoke(command, ["--task", "embed"], input="hello", standalone_mode=False)
     check_refusal(result.exception, UnsupportedTask)
     named = CliRunner().invoke(command, ["all-minilm-l6-v2", "hello"], standalone_mode=False)
     check_refusal(named.exception, UnsupportedTask)

@@ -15,7 +15,7 @@ from support.store_server import ModelServer
 from support.waiting import PATIENCE_S
 
 from edgellm.app import launch
-from edgellm.cli import _options
+from edgellm.cli import progress
 from edgellm.cli.main import cli
 from edgellm.types.request import SelectionRequest
 
@@ -80,8 +80,8 @@ def test_flags_hold_while_the_command_runs() -> None:
 
 def test_lines_say_rate_and_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     now = iter([0.0, 1.0, 10.0, 20.0, 21.0])
-    monkeypatch.setattr(_options.time, "monotonic", lambda: next(now))
-    lines = _options._Lines()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    lines = progress._Lines()
 
     for done in (50, 60, 100, 200):
         lines(done * 10**6, 10**9, "m")

@@ -1,0 +1,77 @@
+"""`edgellm list`: the models on this disk, and where they lie."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgellm.cli.page import examples, say
+from edgellm.units import show_size
+
+if TYPE_CHECKING:
+    from edgellm.store.manifest import StoredModel
+
+SCHEMA = 1
+
+
+@click.command(epilog=examples("edgellm list", "edgellm list --json"))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/selection.md).")
+def command(*, as_json: bool) -> None:
+    """List the models on this disk."""
+    show(as_json)
+
+
+def show(as_json: bool) -> None:
+    """Print what is stored, and what other tools and the user put on this disk."""
+    from edgellm.store.library import Library
+
+    stored = Library().installed()
+    entries = [_entry(s) for s in stored]
+    others = elsewhere(stored)
+    if as_json:
+        click.echo(json.dumps({"schema": SCHEMA, "installed": entries, "found": others}, indent=2))
+        return
+    for entry in (*entries, *others):
+        problem = f"  {entry['problem']}" if entry["problem"] else ""
+        origin = f"  ({entry['origin']})" if "origin" in entry else ""
+        say(f"{entry['id']} {entry['quant']}  {show_size(entry['bytes'])}{origin}{problem}")
+        say(entry.get("folder") or entry["path"], lead="    ")
+    if not entries and not others:
+        say("Nothing is stored yet. `edgellm pull` fetches a model, and `edgellm run` the one that it chooses.")
+
+
+def _entry(stored: StoredModel) -> dict[str, Any]:
+    from edgellm import explain
+
+    return {
+        "id": stored.model_id,
+        "quant": stored.quant,
+        "bytes": stored.bytes,
+        "source": stored.source,
+        "problem": explain.stored(stored.problem),
+        "problem_facts": explain.facts(stored.problem),
+        "folder": str(stored.folder),
+    }
+
+
+def elsewhere(stored: Sequence[StoredModel]) -> list[dict[str, Any]]:
+    """Files of the user's own, of Ollama and in the hub's cache, but those that are stored already."""
+    from edgellm.store import local
+
+    stored_paths = {os.path.realpath(s.folder / file.path) for s in stored for file in s.files}
+    return [
+        {
+            "id": item.card.id if item.card else item.path.name,
+            "quant": item.card.files[0].quant if item.card else "",
+            "bytes": item.card.files[0].bytes if item.card else item.path.stat().st_size,
+            "origin": item.origin,
+            "problem": f"damaged: {item.problem}" if item.problem else "",
+            "path": str(item.path),
+        }
+        for item in local.models()
+        if os.path.realpath(item.path) not in stored_paths
+    ]

@@ -1,0 +1,179 @@
+"""Text for a person: wrapped at words on a terminal, in whole lines elsewhere, where programs read lines."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+if TYPE_CHECKING:
+    from edgellm.errors import EdgeLLMError
+
+NARROWEST = 20  # columns; a terminal that says less does not know
+_BESIDE = 24  # columns that text needs beside its lead; with fewer it goes on below
+
+
+def columns(*, err: bool = False) -> int | None:
+    """Width of the terminal; None where the stream is none, so that lines are not wrapped."""
+    stream = sys.stderr if err else sys.stdout
+    if stream is None or not stream.isatty():
+        return None
+    return max(NARROWEST, shutil.get_terminal_size().columns)
+
+
+def say(text: str = "", *, lead: str = "", err: bool = False, **style: Any) -> None:
+    """Print `lead` and, beside it, `text`, in a style (bold, fg, dim)."""
+    click.echo(styled(wrapped(text, columns(err=err), lead), **style), err=err)
+
+
+def say_lines(text: str) -> None:
+    """Print several lines; what is wrapped keeps the indentation of its line."""
+    for line in text.split("\n"):
+        words = line.lstrip(" ")
+        say(words, lead=" " * (len(line) - len(words)))
+
+
+def entry(label: str, text: str, width: int = 12) -> None:
+    """Print `text` beside its label, which takes `width` columns, in bold."""
+    lines = wrapped(text, columns(), f"{label:<{width}} ")
+    click.echo(styled(lines[: len(label)], bold=True) + lines[len(label) :])
+
+
+class Column(NamedTuple):
+    head: str
+    right: bool = False  # numbers
+    spare: int = 0  # the higher, the sooner it is left out on a narrow terminal; 0 = never
+
+
+def table(
+    heads: Sequence[Column], rows: Sequence[Sequence[str]], *, gap: int = 2, styles: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Print rows below their heads. The text of the last column goes on below itself where a line is too long.
+
+    `styles`: those of the rows.
+    """
+    widths = [max(map(len, (column.head, *(row[i] for row in rows)))) for i, column in enumerate(heads)]
+    shown = _shown_columns(heads, widths, gap)
+    head_row = [column.head for column in heads]
+    for row, style in zip((head_row, *rows), ({"bold": True}, *(styles or [{}] * len(rows))), strict=True):
+        *cells, last = [f"{row[i]:>{widths[i]}}" if heads[i].right else f"{row[i]:<{widths[i]}}" for i in shown]
+        padding = " " * (len(last) - len(last.lstrip()))
+        say(last.strip(), lead="".join(cell + " " * gap for cell in cells) + padding, **style)
+
+
+def _shown_columns(heads: Sequence[Column], widths: Sequence[int], gap: int) -> list[int]:
+    shown, width = list(range(len(heads))), columns()
+
+    def needed() -> int:
+        *others, last = (widths[i] for i in shown)
+        return sum(others) + gap * len(others) + min(last, _BESIDE)
+
+    while width is not None and needed() > width and any(heads[i].spare for i in shown):
+        shown.remove(max(shown, key=lambda i: heads[i].spare))
+    return shown
+
+
+def styled(text: str, **style: Any) -> str:
+    """As `click.style`, unless NO_COLOR is set: it turns everything off, bold too."""
+    return text if not style or os.environ.get("NO_COLOR") else click.style(text, **style)
+
+
+def say_error(error: EdgeLLMError) -> None:
+    """Print what failed, and below it what to do next."""
+    say(f"Error: {error.message}", err=True)
+    if error.hint:
+        say(error.hint, lead="  ", err=True)
+
+
+def wrapped(text: str, width: int | None, lead: str = "") -> str:
+    """`lead` and `text` in lines of at most `width` columns; a longer word stays whole. Further lines stand below the
+    beginning of the text, or four columns in where the lead leaves no room."""
+    if width is None:
+        return (lead + text).rstrip()
+    beside = width - len(lead) >= _BESIDE
+    indent = " " * (len(lead) if beside else min(len(lead), 4))
+    first, lines = lead, []
+    for line in text.split("\n"):
+        wrapper = textwrap.TextWrapper(
+            width, initial_indent=first, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+        lines += wrapper.wrap(line) or [first.rstrip()]
+        first = indent
+    return "\n".join(lines)
+
+
+def examples(*commands: str) -> str:
+    """The end of a command's help."""
+    return "\n".join(("\b", "Examples:", *(f"  {command}" for command in commands)))
+
+
+class Wrapping:
+    """Wraps text at words while it comes: the beginning of a word is held back until it is known to fit its line."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._at = 0  # columns that are taken on this line
+        self._blanks = ""  # held back, as they are left out at a line's end
+        self._word = ""  # held back
+        self._goes_on = False  # the word began its line, so that nothing is gained by holding it back
+
+    def push(self, text: str) -> str:
+        """What can be shown now."""
+        return "".join(map(self._take, text))
+
+    def finish(self) -> str:
+        """What was held back."""
+        return self._end_word()
+
+    def _take(self, char: str) -> str:
+        if char == "\n":
+            shown = self._end_word() + char
+            self._at, self._blanks = 0, ""
+            return shown
+        if char in " \t":
+            shown = self._end_word()
+            self._blanks += char
+            return shown
+        if _cells(char) > 1:  # lines of Chinese and Japanese may end behind each character
+            shown = self._end_word() + self._add(char)
+            return shown + self._end_word()
+        return self._add(char)
+
+    def _add(self, char: str) -> str:
+        if self._goes_on or self._at == 0:
+            self._goes_on = True
+            return self._show(char)
+        self._word += char
+        if self._at + _cells(self._blanks) + _cells(self._word) <= self._width:
+            return ""
+        word, self._word, self._blanks, self._at, self._goes_on = self._word, "", "", 0, True
+        return "\n" + self._show(word)
+
+    def _end_word(self) -> str:
+        word, self._word, self._goes_on = self._word, "", False
+        return self._show(word) if word else ""
+
+    def _show(self, text: str) -> str:
+        text, self._blanks = self._blanks + text, ""
+        if self._at + _cells(text) > self._width and self._at:
+            self._at = _cells(text)
+            return "\n" + text
+        self._at += _cells(text)
+        return text
+
+
+def _cells(text: str) -> int:
+    """Columns that text takes on a terminal."""
+    return sum(8 if char == "\t" else _cells_of(char) for char in text)
+
+
+def _cells_of(char: str) -> int:
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1

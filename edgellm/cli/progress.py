@@ -1,0 +1,151 @@
+"""What is being done, while it lasts, on standard error: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol
+
+import click
+
+from edgellm.units import show_size
+
+if TYPE_CHECKING:
+    import rich.progress
+    from rich.console import RenderableType
+
+PLAIN_INTERVAL_S = 2.0
+_ROOM_FOR_RATE, _ROOM_FOR_BAR = 70, 90  # columns of the terminal
+
+
+class PausableProgress(Protocol):
+    """A `Progress` that gives the terminal free while somebody is asked."""
+
+    def __call__(self, done: int, total: int | None, what: str, /) -> None: ...
+
+    def paused(self) -> AbstractContextManager[None]: ...
+
+
+@contextmanager
+def progress(at_first: str = "") -> Iterator[PausableProgress]:
+    """A callback that shows a download: a bar on a terminal, a line now and then elsewhere.
+
+    `at_first`: what is being done before anything is reported; a terminal shows that too.
+    """
+    if not on_terminal():
+        yield _Lines()
+        return
+    with _bar() as bar:
+        yield _Bar(bar, at_first)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Shows on a terminal that something is being done of which nothing is known but its end."""
+    if not on_terminal():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True, highlight=False).status(what):
+        yield
+
+
+def on_terminal() -> bool:
+    """Whether standard error is a terminal on which a line can be written over."""
+    is_dumb = os.environ.get("TERM") in ("dumb", "unknown")
+    return sys.stderr is not None and sys.stderr.isatty() and not is_dumb
+
+
+def _bar() -> rich.progress.Progress:
+    """Name, bar, bytes, rate and time left, as far as the terminal has room for them."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        ProgressColumn,
+        SpinnerColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.table import Column
+    from rich.text import Text
+
+    class OfDownload(ProgressColumn):
+        """A column that is empty where there is nothing to count."""
+
+        def __init__(self, inner: ProgressColumn) -> None:
+            self._inner = inner
+            super().__init__(table_column=Column(no_wrap=True))
+
+        def render(self, task: Task) -> RenderableType:
+            return self._inner.render(task) if task.total else Text()
+
+    console = Console(stderr=True)
+    name = Column(no_wrap=True, overflow="ellipsis", ratio=1, min_width=12)
+    columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False, table_column=name)]
+    if console.width >= _ROOM_FOR_BAR:
+        columns.append(OfDownload(BarColumn(bar_width=20)))
+    columns.append(OfDownload(DownloadColumn()))
+    if console.width >= _ROOM_FOR_RATE:
+        columns += [OfDownload(TransferSpeedColumn()), OfDownload(TimeRemainingColumn())]
+    return Progress(*columns, console=console, transient=True, expand=True)
+
+
+class _Bar:
+    """One line at a time: what came before is done."""
+
+    def __init__(self, bar: rich.progress.Progress, what: str) -> None:
+        self._bar = bar
+        self._what = what
+        self._task = bar.add_task(what, total=None)
+
+    def __call__(self, done: int, total: int | None, what: str) -> None:
+        if self._what != what:
+            self._bar.remove_task(self._task)
+            self._what, self._task = what, self._bar.add_task(what, total=total)
+        self._bar.update(self._task, completed=done, total=total)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.start()
+
+
+class _Lines:
+    """Progress as plain lines, with rate and time left from the second of a download on."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._next = 0.0
+        self._began = (0.0, 0)  # when, and with how many bytes
+
+    def __call__(self, done: int, total: int | None, what: str) -> None:
+        now = time.monotonic()
+        if what == self._what and now < self._next:
+            return
+        if what != self._what:
+            self._began = (now, done)
+        self._what, self._next = what, now + PLAIN_INTERVAL_S
+        amount = f": {show_size(done)}" + (f" of {show_size(total)}" if total else "") if done or total else ""
+        click.echo(f"{what}{amount}{self._pace(now, done, total)}", err=True)
+
+    def paused(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def _pace(self, now: float, done: int, total: int | None) -> str:
+        rate = (done - self._began[1]) / (now - self._began[0]) if now > self._began[0] else 0.0
+        if rate <= 0:
+            return ""
+        remaining = f", {timedelta(seconds=round((total - done) / rate))} left" if total and total > done else ""
+        return f", {show_size(rate)}/s{remaining}"

@@ -1,0 +1,38 @@
+"""`edgellm pull`: fetch a model without running it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from edgellm.cli._options import chooses, launch_options, make_plan, say_taken
+from edgellm.cli.page import examples, say
+from edgellm.units import show_size
+
+SCHEMA = 1
+
+
+@click.command(epilog=examples("edgellm pull", "edgellm pull qwen3-4b", "edgellm pull qwen3-4b:Q8_0 --max-rate 2MB/s"))
+@chooses
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/cli.md).")
+def command(*, model: str | None, as_json: bool, **options: Any) -> None:
+    """Fetch a model without running it.
+
+    MODEL is a catalog id, ID:QUANT or an address; without it, the best model that this machine runs well is fetched.
+    """
+    from edgellm.contract.child import ended_with_us
+
+    with ended_with_us():
+        plan, _ = make_plan(model, launch_options(**options))
+    say_taken(plan)
+    artifact = plan.artifact
+    if as_json:
+        row = {"id": artifact.model_id, "quant": artifact.quant, "bytes": artifact.bytes, "paths": artifact.paths}
+        click.echo(json.dumps({"schema": SCHEMA, **row, "backend": plan.backend}, indent=2))
+    elif not artifact.paths:
+        say(f"{artifact.model_id} is built in: there is nothing to fetch.")
+    else:
+        name = " ".join(filter(None, (artifact.model_id, artifact.quant)))
+        say(f"{name} is on this disk, {show_size(artifact.bytes)}: {artifact.path}")

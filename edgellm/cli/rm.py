@@ -1,0 +1,75 @@
+"""`edgellm rm`: delete models from this disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from edgellm.cli.page import examples, say
+from edgellm.cli.words import STORED
+from edgellm.errors import UnknownModel
+from edgellm.units import show_size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgellm.store.manifest import StoredModel
+
+SCHEMA = 1
+
+
+@click.command(epilog=examples("edgellm rm qwen3-4b", "edgellm rm qwen3-4b:Q8_0 smollm2-135m-instruct"))
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=STORED)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/cli.md).")
+def command(*, models: tuple[str, ...], as_json: bool) -> None:
+    """Delete models from this disk.
+
+    MODEL is an id of `edgellm list`, with every quantization that is stored, or ID:QUANT.
+    """
+    from edgellm.store.library import Library
+
+    library = Library()
+    installed = library.installed()
+    # A wrong name is told before anything is deleted.
+    chosen = list({s.folder: s for name in models for s in _named(name, installed)}.values())
+    rows = []
+    for stored in chosen:
+        freed = library.remove(stored.model_id, stored.quant)
+        rows.append({"id": stored.model_id, "quant": stored.quant, "freed_bytes": freed})
+        if not as_json:
+            _tell(stored, freed)
+    if as_json:
+        click.echo(json.dumps({"schema": SCHEMA, "removed": rows}, indent=2))
+
+
+def _named(name: str, installed: Sequence[StoredModel]) -> list[StoredModel]:
+    """The entries that a name means.
+
+    Raises:
+        UnknownModel: none.
+    """
+    model_id, _, quant = name.lower().partition(":")
+    entries = [s for s in installed if s.model_id.lower() == model_id and quant in ("", s.quant.lower())]
+    if not entries:
+        raise UnknownModel(f"{name} is not stored here", hint=_hint(model_id, installed))
+    return entries
+
+
+def _hint(model_id: str, installed: Sequence[StoredModel]) -> str:
+    from edgellm.cli.list import elsewhere
+
+    for other in elsewhere(installed):
+        if other["id"].lower() == model_id:
+            return f"it belongs to another program or to you: delete {other['path']} there"
+    names = sorted({f"{s.model_id}:{s.quant}" for s in installed})
+    return f"stored: {', '.join(names) or 'nothing'}"
+
+
+def _tell(stored: StoredModel, freed: int) -> None:
+    say(f"Removed {stored.model_id} {stored.quant}: {show_size(freed)} are free.")
+    for file in stored.files:
+        if os.path.isabs(file.path):
+            say(f"{file.path} stays where it is: it lies outside of the store.", lead="  ")

@@ -1,0 +1,98 @@
+"""`edgellm show`: what is known of a model, before anything of it is fetched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgellm.cli._options import models_dir
+from edgellm.cli.page import examples, say
+from edgellm.cli.words import MODEL
+from edgellm.units import show_params, show_size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgellm.app.resolve import ResolvedModel
+    from edgellm.store.manifest import StoredModel
+    from edgellm.types.model import ModelFile
+
+SCHEMA = 1
+
+
+@click.command(epilog=examples("edgellm show qwen3-4b", "edgellm show ./model.gguf", "edgellm show hf://OWNER/REPO"))
+@click.argument("model", type=MODEL)
+@click.option("--offline", is_flag=True, help="Make no requests: the catalog describes an address.")
+@models_dir
+@click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/cli.md).")
+def command(*, model: str, offline: bool, models_file: Path | None, as_json: bool) -> None:
+    """Show what is known of a model.
+
+    MODEL is a catalog id, a path of a model file or an address.
+    """
+    from edgellm.app.context import here
+    from edgellm.app.resolve import resolve
+    from edgellm.store.library import Library
+
+    resolved = resolve(model, here(models_file), offline=offline)
+    if resolved.typed:
+        say(f"{resolved.typed} is taken as {resolved.card.id}.", err=True)
+    stored = [s for s in Library().installed() if s.model_id == resolved.card.id]
+    if as_json:
+        click.echo(json.dumps(_row(resolved, stored), indent=2))
+        return
+    say(resolved.card.id, bold=True)
+    for label, text in _lines(resolved, stored):
+        say(text, lead=f"  {label:<14}")
+    say(f"\n`edgellm estimate {model}` predicts memory, speed and quality here.")
+
+
+def _row(resolved: ResolvedModel, stored: Sequence[StoredModel]) -> dict[str, Any]:
+    from edgellm import explain
+    from edgellm.selection.decision_json import about_model
+
+    card = resolved.card
+    return {
+        "schema": SCHEMA,
+        **about_model(card),
+        "facts": resolved.basis,
+        **explain.fields(card, "family", "thinking", "native_quant", "scores", "hf_repo", "shape"),
+        "files": [explain.fields(file, "quant", "format", "bytes", "source") for file in card.files],
+        "installed": [
+            {"quant": s.quant, "bytes": s.bytes, "folder": str(s.folder), "problem": explain.stored(s.problem)}
+            for s in stored
+        ],
+    }
+
+
+def _lines(resolved: ResolvedModel, stored: Sequence[StoredModel]) -> list[tuple[str, str]]:
+    from edgellm import explain
+    from edgellm.selection.reasons import FREE_LICENSES
+
+    card = resolved.card
+    active = f", {show_params(card.params_active)} of them active for each token"
+    restricts = "" if card.license in (*FREE_LICENSES, "unknown") else ", which restricts use"
+    lines = [
+        ("kind", card.kind + (", always thinks before it answers" if card.thinking else "")),
+        ("parameters", show_params(card.params) + (active if card.params_active < card.params else "")),
+        ("licence", card.license + restricts),
+        ("context", f"trained for {card.ctx_train:,} tokens"),
+    ]
+    if card.shape is not None:
+        lines.append(("architecture", f"{card.shape.arch}, {card.shape.n_layer} layers"))
+    if card.native_quant:
+        lines.append(("trained in", card.native_quant))
+    lines += [("score", f"{score:g} in {benchmark}, as published") for benchmark, score in card.scores.items()]
+    lines.append(("published", ", ".join(map(_file, card.files)) or "no file is known"))
+    here = (f"{s.quant}, {show_size(s.bytes)}, {explain.stored(s.problem) or s.folder}" for s in stored)
+    lines += [("on this disk", text) for text in here]
+    lines.append(("facts from", resolved.basis))
+    return lines
+
+
+def _file(file: ModelFile) -> str:
+    return file.quant if file.bytes is None else f"{file.quant} ({show_size(file.bytes)})"

@@ -1,0 +1,132 @@
+"""Text for a person: no word is broken at 40, 80 and 200 columns, and lines are whole where nobody looks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from edgellm.cli import page
+from edgellm.cli.page import Column, Wrapping, wrapped
+
+WORDS = "The quick brown fox, which was as brown as any, jumped over the dog's lazy back; nobody knows why. "
+WIDTHS = (40, 80, 200)
+
+
+def streamed(text: str, width: int, pieces: int = 1) -> str:
+    wrapping = Wrapping(width)
+    parts = [text[start : start + pieces] for start in range(0, len(text), pieces)]
+    return "".join(map(wrapping.push, parts)) + wrapping.finish()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("pieces", [1, 3, 1000])
+def test_a_stream_breaks_between_words(width: int, pieces: int) -> None:
+    text = f"{WORDS * 5}\n\n    code = indented\n{WORDS}"
+    shown = streamed(text, width, pieces)
+
+    assert max(map(len, shown.split("\n"))) <= width
+    assert shown.split() == text.split()
+    assert "\n    code = indented\n" in shown
+    # As full as the words allow.
+    first, second = shown.split("\n")[:2]
+    assert len(first) + 1 + len(second.split()[0]) > width
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_stream_holds_back_no_more_than_one_word(width: int) -> None:
+    wrapping = Wrapping(width)
+    text = WORDS * 10
+    shown = ""
+    for position, char in enumerate(text):
+        shown += wrapping.push(char)
+        assert len(shown.split()) >= len(text[: position + 1].split()) - 1
+
+
+def test_a_word_longer_than_a_line_flows_on() -> None:
+    assert streamed("x" * 100, 40) == "\n".join(["x" * 40, "x" * 40, "x" * 20])
+    assert streamed("so " + "x" * 50, 40) == "so\n" + "x" * 40 + "\n" + "x" * 10
+    # It began its line, so it is shown at once.
+    assert Wrapping(40).push("x" * 3) == "xxx"
+
+
+def test_wide_characters_count_twice_and_need_no_blanks() -> None:
+    assert streamed("日本語" * 10, 40) == "日本語" * 6 + "日本" + "\n" + "語" + "日本語" * 3
+    assert streamed("e\u0301" * 40, 40) == "e\u0301" * 40
+
+
+def test_streams_keep_every_word() -> None:
+    chance = random.Random(7)
+    for _ in range(200):
+        text = "".join(chance.choice("ab \n\t日 ") for _ in range(chance.randrange(120)))
+        width = chance.randrange(20, 50)
+        shown = streamed(text, width, chance.randrange(1, 9))
+        assert shown.replace(" ", "").replace("\n", "").replace("\t", "") == "".join(text.split()), repr(text)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_text_is_wrapped_beside_its_lead(width: int) -> None:
+    lines = wrapped(WORDS * 3, width, "  3. ").split("\n")
+
+    assert max(map(len, lines)) <= width
+    assert all(line.startswith("     ") for line in lines[1:])
+    assert " ".join(lines).split() == ["3.", *(WORDS * 3).split()]
+
+
+def test_a_lead_that_leaves_no_room_is_followed_below() -> None:
+    first, second = wrapped("and then some words more", 40, "a lead of more than thirty columns ").split("\n")[:2]
+    assert first == "a lead of more than thirty columns and"
+    assert second.startswith("    then")
+
+
+def test_a_name_with_dashes_stays_whole_and_so_do_lines_in_a_file() -> None:
+    assert "smollm2-135m-instruct" in wrapped("so this is it: smollm2-135m-instruct", 30).split("\n")
+    assert wrapped(WORDS * 9, None, "  ") == ("  " + WORDS * 9).rstrip()
+
+
+TABLE = (Column("name"), Column("size", right=True, spare=1), Column("rate", right=True), Column("what it is for"))
+ROWS = [
+    ("one", "1.0 GB", "12", "short"),
+    ("a-longer-name", "10.0 GB", "3", "words that go on and on, more than fit here"),
+]
+
+
+@pytest.fixture
+def width(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    return lambda width: monkeypatch.setattr(page, "columns", lambda **_: width)
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+def test_a_table_fits_its_terminal(
+    columns: int, width: Callable[[int | None], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    width(columns)
+    page.table(TABLE, ROWS)
+    output = capsys.readouterr().out
+
+    assert max(map(len, output.splitlines())) <= columns
+    assert ("10.0 GB" in output) == (columns > 40), "it can be spared"
+    assert all(word in output.split() for row in ROWS for word in f"{row[0]} {row[2]} {row[3]}".split())
+
+
+def test_a_table_in_a_file_has_a_line_for_each_row(
+    width: Callable[[int | None], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    width(None)
+    page.table(TABLE, ROWS)
+    assert capsys.readouterr().out.splitlines() == [
+        "name              size  rate  what it is for",
+        "one             1.0 GB    12  short",
+        "a-longer-name  10.0 GB     3  words that go on and on, more than fit here",
+    ]
+
+
+def test_no_color_turns_bold_off_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(page.click.utils, "should_strip_ansi", lambda *_: False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    page.say("title", bold=True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    page.say("title", bold=True)
+
+    assert capsys.readouterr().out == "\x1b[1mtitle\x1b[0m\ntitle\n"

@@ -1,0 +1,102 @@
+"""`edgellm pull`, `list`, `show` and `rm`: a model comes to this disk, is seen there, and goes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from support import gguf_writer
+from support.refusals import check_refusal
+from support.store_server import ModelServer
+
+from edgellm.cli.main import cli
+from edgellm.errors import UnknownModel
+from edgellm.store.library import Library
+from edgellm.store.manifest import StoredModel
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, list(arguments))
+
+
+def installed() -> list[StoredModel]:
+    return Library().installed()
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A tiny model at an address of this machine."""
+    server = ModelServer()
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    made = gguf_writer.model(context_length=8192)
+    made.keys.append(("tokenizer.chat_template", gguf_writer.STRING, "{{ messages }}"))
+    made.tensors.append(gguf_writer.Tensor("blk.0.ffn_up.weight", (64, 1000), gguf_writer.Q8_0, 1000 * 68))
+    server.files["o/tiny-Q8_0.gguf"] = made.build()
+    yield f"{server.url}/files/o/tiny-Q8_0.gguf"
+    server.close()
+
+
+def test_a_model_is_fetched_listed_shown_and_deleted(address: str) -> None:
+    assert "Nothing is stored" in invoke("list").stdout
+    pulled = invoke("pull", address)
+    assert pulled.exit_code == 0, pulled.output
+    (stored,) = installed()
+    assert str(stored.folder) in pulled.stdout
+
+    assert str(stored.folder) in invoke("list").stdout
+    assert str(stored.folder) in invoke("models", "--installed").stdout
+    report = json.loads(invoke("list", "--json").stdout)
+    assert [entry["id"] for entry in report["installed"]] == [stored.model_id]
+
+    shown = invoke("show", address)
+    assert shown.exit_code == 0, shown.output
+    assert "trained for 8,192 tokens" in shown.stdout
+
+    removed = invoke("rm", f"{stored.model_id}:q8_0".upper())
+    assert removed.exit_code == 0, removed.output
+    assert installed() == []
+    assert not stored.folder.exists()
+
+
+def test_pull_says_where_it_lies_as_json_and_fetches_once(address: str) -> None:
+    first = json.loads(invoke("pull", address, "--json").stdout)
+    again = json.loads(invoke("pull", address, "--json").stdout)
+
+    assert first == again
+    assert [Path(path).stat().st_size for path in first["paths"]] == [first["bytes"]]
+
+
+def test_what_is_built_in_needs_no_fetching() -> None:
+    assert "built in" in invoke("pull", "echo").stdout
+
+
+def test_nothing_is_deleted_where_one_name_is_wrong(address: str) -> None:
+    invoke("pull", address)
+    (stored,) = installed()
+
+    wrong = invoke("rm", stored.model_id, "no-such-model")
+    check_refusal(wrong.exception, UnknownModel)
+    assert installed() == [stored]
+    check_refusal(invoke("rm", f"{stored.model_id}:Q4_K_M").exception, UnknownModel)
+    report = json.loads(invoke("rm", stored.model_id, stored.model_id, "--json").stdout)
+    assert report["removed"] == [{"id": stored.model_id, "quant": "Q8_0", "freed_bytes": stored.bytes}]
+
+
+def test_files_of_ones_own_are_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gguf_writer.model().write(tmp_path / "Mine.Q8_0.gguf")
+    monkeypatch.setenv("EDGELLM_MODELS_DIR", str(tmp_path))
+
+    check_refusal(invoke("rm", "mine").exception, UnknownModel)
+    assert (tmp_path / "Mine.Q8_0.gguf").exists()
+
+
+def test_a_model_of_the_catalog_is_shown() -> None:
+    output = invoke("show", "qwen3-4b").stdout
+    assert "4.0B" in output
+    assert "Q4_K_M" in output
+    report = json.loads(invoke("show", "qwen3-4b", "--json").stdout)
+    assert (report["schema"], report["id"], report["installed"]) == (1, "qwen3-4b", [])
+    assert {"quant", "bytes", "source", "format"} <= report["files"][0].keys()
