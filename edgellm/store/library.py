@@ -304,4 +304,9 @@ def _check_space(source: Source, folder: Path, file: ModelFile) -> None:
 def _disk_error(error: OSError, folder: Path) -> EdgeLLMError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"the disk of {folder.parent} was full", hint="free space, or set EDGELLM_HOME")
+    if error.errno == errno.EFBIG:
+        return UsageError(
+            f"{folder} cannot be written: this shell or this file system allows no file of that size",
+            hint="raise `ulimit -f`, or set EDGELLM_HOME to a folder on another disk",
+        )
     return UsageError(f"{folder} cannot be written: {error}", hint="check its permissions, or set EDGELLM_HOME")

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import resource
 import shutil
 import signal
 import threading
@@ -247,6 +248,18 @@ def test_a_store_that_cannot_be_written_is_a_usage_error(library, quick):
     library.root.write_text("in the way")
     with refuses(UsageError):
         library.fetch(*quick)
+
+
+def test_a_file_larger_than_the_shell_allows_is_told(library, quick):
+    """`ulimit -f`: Python is not killed by the signal, so that it can say what is wrong."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, before[1]))
+    try:
+        with refuses(UsageError, varies=r"(?<=/\.).*(?=\.incomplete)"):
+            library.fetch(*quick)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names_below(library.root) == []
 
 
 def test_a_split_model_is_stored_whole(library, monkeypatch):

@@ -10,7 +10,8 @@ from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.hardware.linux.topology import Topology
 from edgellm.types.machine import Limits
 
-# Of the address space, what a worker takes beside its model: libraries, stacks, and arenas of its threads.
+# Of the address space, what a worker takes beside its memory: libraries, stacks, arenas of its threads. SmolLM2-135M on
+# two threads took 380 MiB.
 WORKER_BYTES = 400 * 1024**2
 
 
