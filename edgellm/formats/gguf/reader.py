@@ -11,7 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,19 +65,21 @@ def read_header(path: str | Path) -> GgufHeader:
         return parse_gguf(view, file_bytes=len(view), where=where)
 
 
-def read_array(header: GgufHeader, key: str) -> tuple[Any, ...]:
-    """Every element of `header.metadata[key]`, read from the file now where it is long. Strings come as bytes then.
+def read_array(header: GgufHeader, key: str, most: int | None = None) -> tuple[Any, ...]:
+    """Every element of `header.metadata[key]` (the first `most`), read from the file now where it is long. Strings come
+    as bytes then.
 
     Raises:
         KeyError: no such key, or it is no array. BadArtifact: the file was replaced since.
     """
     value = header.metadata[key]
     if isinstance(value, tuple):
-        return value
+        return value[:most]
     if not isinstance(value, LongArray):
         raise KeyError(f"{key} is no array")
+    wanted = value if most is None else replace(value, length=min(value.length, most))
     with _mapped_again(header) as view:
-        return elements(view, value, big_endian=header.big_endian)
+        return elements(view, wanted, big_endian=header.big_endian)
 
 
 def read_key_bytes(header: GgufHeader) -> dict[str, bytes]:
