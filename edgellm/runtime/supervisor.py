@@ -181,7 +181,9 @@ class WorkerSession(Session):
             self._changed.notify_all()
             if self._state == "closed":
                 process.kill()
-        watchdog = Watchdog(self._limits, self._is_awaited, functools.partial(self._on_hang, process))
+        watchdog = Watchdog(
+            self._limits, self._is_awaited, process.computed_s, functools.partial(self._on_hang, process)
+        )
         try:
             told = self._listen(process, watchdog)
         except wire.BadFrame as broken:

@@ -20,6 +20,9 @@ UNPREDICTED_LIMIT_S = 600.0
 # The first step reads the weights that are not in memory yet, perhaps from a memory card.
 SLOWEST_DISK = 10e6  # bytes per second
 TICKS = 8  # within the limit
+# One that computes is not stuck, and steps take up to 200 times as long where other programs keep the processors busy.
+COMPUTING_SHARE = 0.02  # of a processor
+COMPUTING_LIMIT = 20  # times the limit
 
 
 def limits(plan: LaunchPlan, hung_after_s: float | None) -> tuple[float, float]:
@@ -41,14 +44,26 @@ class Watchdog:
     """
 
     def __init__(
-        self, limits: tuple[float, float], awaited: Callable[[], bool], on_hang: Callable[[float], None]
+        self,
+        limits: tuple[float, float],
+        awaited: Callable[[], bool],
+        computed_s: Callable[[], float],
+        on_hang: Callable[[float], None],
     ) -> None:
-        """`awaited`: whether anybody waits for the worker now. `on_hang` gets the seconds of silence."""
+        """
+        Args:
+            awaited: whether anybody waits for the worker now.
+            computed_s: processor time of the worker so far.
+            on_hang: gets the seconds of silence.
+        """
         self.heard = False
         self._limits = limits
         self._limit_s = limits[0]
         self._silent_s = 0.0
+        self._counted_s = 0.0  # of that, against the limit
+        self._computed_before_s = 0.0
         self._awaited = awaited
+        self._computed_s = computed_s
         self._on_hang = on_hang
         self._ended = threading.Event()
 
@@ -76,7 +91,14 @@ class Watchdog:
         """
         if self.heard:
             self.heard, self._limit_s = False, self._limits[1]
-            self._silent_s = 0.0
+            self._silent_s = self._counted_s = 0.0
+        elif self._awaited():
+            self._silent_s += tick_s
+            self._counted_s += tick_s / COMPUTING_LIMIT if self._computes(tick_s) else tick_s
         else:
-            self._silent_s = self._silent_s + tick_s if self._awaited() else 0.0
-        return self._silent_s >= self._limit_s
+            self._silent_s = self._counted_s = 0.0
+        return self._counted_s >= self._limit_s
+
+    def _computes(self, tick_s: float) -> bool:
+        before_s, self._computed_before_s = self._computed_before_s, self._computed_s()
+        return self._computed_before_s - before_s > COMPUTING_SHARE * tick_s

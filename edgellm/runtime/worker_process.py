@@ -63,6 +63,16 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    def computed_s(self) -> float:
+        """Processor time of all its threads so far, 0 where it is gone."""
+        import psutil
+
+        try:
+            times = psutil.Process(self.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return times.user + times.system
+
     def take_requests(self) -> None:
         """It is loaded. Before, requests stay where the next worker finds them if this one dies."""
         self._loaded.set()

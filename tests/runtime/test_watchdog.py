@@ -17,9 +17,10 @@ PLAN = LaunchPlan("gguf", Artifact("gguf", (), "m"), Settings(n_ctx=256), step_s
 @dataclass
 class Asker:
     waits: bool = True
+    computed_s: float = 0.0  # by the worker
 
     def watchdog(self, first_s: float = 8.0, usual_s: float = 4.0) -> Watchdog:
-        return Watchdog((first_s, usual_s), lambda: self.waits, lambda silent_s: None)
+        return Watchdog((first_s, usual_s), lambda: self.waits, lambda: self.computed_s, lambda silent_s: None)
 
 
 def test_silence_while_somebody_waits_is_a_hang() -> None:
@@ -47,6 +48,21 @@ def test_silence_while_nobody_waits_is_none() -> None:
 def test_the_first_step_may_take_longer() -> None:
     dog = Asker().watchdog()
     assert [dog.hangs_after(1.0) for _ in range(8)] == [False] * 7 + [True]
+
+
+def test_one_that_computes_has_twenty_times_as_long() -> None:
+    """Other programs may leave it a tenth of a processor. A loop without end is noticed, too, only later."""
+    asker = Asker()
+    dog = asker.watchdog()
+    dog.heard = True
+    assert not dog.hangs_after(1.0)
+    looks = 0
+    hangs = False
+    while not hangs:
+        asker.computed_s += 0.1
+        hangs = dog.hangs_after(1.0)
+        looks += 1
+    assert 80 <= looks <= 81  # a sum of floats
 
 
 @pytest.mark.parametrize(
