@@ -82,7 +82,7 @@ def test_whoever_takes_nothing_is_cut_off(serve: Servers) -> None:
     live = serve(deadlines=Deadlines(take_s=0.1))
     with live.connection() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.sendall(b"GET /web/swagger-ui-bundle.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 20)
+        connection.sendall(b"GET /web/swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 20)
         wait_until(lambda: live.server.server_state.connections)
         wait_until(lambda: not live.server.server_state.connections)
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import psutil
 import pytest
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
 from support.live_server import Live, Servers
 from support.refusals import refuses
 from support.serving import serving
@@ -23,6 +25,7 @@ from edgellm.server.schemas.counts import MAX_PARTS, MAX_VALUES, check_counts
 from edgellm.server.schemas.embeddings import EmbeddingBody, RerankBody
 from edgellm.server.schemas.fields import RequestBody
 from edgellm.server.schemas.request import MAX_MESSAGES, ChatBody, CompletionBody
+from edgellm.server.served_model import ServedModel
 from edgellm.types.request import MAX_BIASES, MAX_TOKEN_BYTES
 
 CTX = 4096
@@ -163,6 +166,17 @@ def test_what_all_requests_hold_is_bounded(serve: Servers) -> None:
     assert refused.headers["retry-after"]
     wait_until(lambda: intake.held == 0)
     assert live.chat("x" * 2000).status_code == 200
+
+
+async def test_a_large_body_that_nobody_waits_for_is_not_read(live: Live) -> None:
+    """Its client hung up while it waited for another one to be read."""
+    messages = iter([{"type": "http.request", "body": b"[" * 100_000}, {"type": "http.disconnect"}])
+
+    async def receive() -> Message:
+        return next(messages)
+
+    with pytest.raises(ClientDisconnect):
+        await ServedModel(live.llm).receive(Request({"type": "http"}, receive), ChatBody, lambda body: body)
 
 
 def test_a_body_of_a_client_that_hung_up_is_let_go(serve: Servers) -> None:
