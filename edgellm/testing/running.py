@@ -91,6 +91,7 @@ def try_in_worker(plan: LaunchPlan, limit_s: float) -> None:
     The tests share one engine in pytest's own process, which native code that dies would take with it.
     """
     __tracebackhide__ = True
+    death = ""
     with contextlib.closing(WorkerSession(plan)) as session:
         try:
             info = within(limit_s, f"a worker that opens {plan.backend}", lambda: session.info)
@@ -99,7 +100,9 @@ def try_in_worker(plan: LaunchPlan, limit_s: float) -> None:
                 ask = GenerationRequest("Hello", Sampling(temperature=0), max_tokens=2)
             within(limit_s, "a worker's first answer", lambda: _answered(session, ask))
         except WorkerCrashed as error:
-            pytest.fail(f"a worker that opens the plan and answers a request dies: {error.reason}", pytrace=False)
+            death = error.reason
+    if death:
+        pytest.fail(f"a worker that opens the plan and answers a request dies: {death}", pytrace=False)
 
 
 def _answered(session: WorkerSession, request: Request) -> None:
