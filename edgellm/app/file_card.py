@@ -11,7 +11,7 @@ from edgellm.catalog.recognize import recognize
 from edgellm.errors import UnsupportedArtifact
 from edgellm.estimate import architecture, quants
 from edgellm.formats import hf_config
-from edgellm.store.card import CTX_UNKNOWN, local_card
+from edgellm.store.card import local_card
 from edgellm.types.model import Artifact, ModelCard, ModelFile
 
 PACKED = "I2_S"  # what ternary weights of a folder are loaded as: 2 bits each
@@ -60,7 +60,7 @@ def _folder_card(artifact: Artifact) -> ModelCard:
         family=summary.shape.arch,
         kind="chat",
         license="unknown",
-        ctx_train=summary.ctx_train or CTX_UNKNOWN,
+        ctx_train=summary.ctx_train,
         params=params,
         params_active=params,
         shape=summary.shape,
@@ -85,7 +85,7 @@ def _onnx_card(artifact: Artifact) -> ModelCard:
         family=facts.shape.arch,
         kind="chat" if facts.generates else "embedding",
         license="unknown",
-        ctx_train=facts.ctx_train or CTX_UNKNOWN,
+        ctx_train=facts.ctx_train,
         params=max(1, facts.params),
         params_active=max(1, facts.params),
         shape=facts.shape,

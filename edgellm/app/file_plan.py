@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from edgellm import explain
@@ -13,16 +13,15 @@ from edgellm.errors import NothingFits, UnsupportedArtifact, UsageError, option
 from edgellm.estimate import footprint, quants
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.context import SelectionContext
+from edgellm.selection.context_length import longest
 from edgellm.selection.decide import usable_backends
 from edgellm.selection.offload import unused
-from edgellm.selection.scenario import Scenario
+from edgellm.selection.scenario import CTX_UNKNOWN, SHORTEST_CTX, Scenario
 from edgellm.types import reason, refusal
 from edgellm.types.backend_reason import BackendOpens
 from edgellm.types.model import Artifact, ModelCard
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm.types.request import SelectionRequest
-
-CTX_UNKNOWN = 4096  # tokens, where a file does not tell its shape
 
 
 def opened(context: SelectionContext, artifact: Artifact, request: SelectionRequest) -> SelectionContext:
@@ -104,36 +103,45 @@ def unpredicted_plan(artifact: Artifact, context: SelectionContext, request: Sel
         raise UsageError(what, hint=f"leave {flag} out", param="min_tps")
     usable, _ = usable_backends(context.backends, request)
     facts, machine = usable[0], context.machine
-    ctx, why = _unpredicted_length(artifact, request)
-    threads = machine.compute_threads
-    slots, kv_type = request.slots or 1, request.kv_type or facts.usual_cache
-    run = Settings(ctx, slots, threads, threads, kv_type, request.gpu_layers or 0)
-    reasons = (
-        BackendOpens(facts.name, artifact.format),
-        why,
-        unused(machine, facts.name, facts.offload, request.gpu_layers),
-        reason.Threads(threads),
-    )
-    plan = with_own_footprint(LaunchPlan(facts.name, artifact, run, tuple(r for r in reasons if r is not None)))
     scenario = Scenario.of(machine, request)
-    needed = 0 if plan.footprint is None else footprint.counted_bytes(plan.footprint, machine)
-    if needed > scenario.budget_bytes:
-        too_big = refusal.NeedsMemory(needed, scenario.budget_bytes, ctx, kv_type)
+    slots, kv_type, threads = request.slots or 1, request.kv_type or facts.usual_cache, machine.compute_threads
+
+    def planned(ctx: int) -> LaunchPlan:
+        run = Settings(ctx, slots, threads, threads, kv_type, request.gpu_layers or 0)
+        return with_own_footprint(LaunchPlan(facts.name, artifact, run))
+
+    def needed(ctx: int) -> int:
+        memory = planned(ctx).footprint
+        return 0 if memory is None else footprint.counted_bytes(memory, machine)
+
+    ctx, why = _unpredicted_length(artifact, request, lambda ctx: needed(ctx) <= scenario.budget_bytes)
+    if needed(ctx) > scenario.budget_bytes:
+        too_big = refusal.NeedsMemory(needed(ctx), scenario.budget_bytes, ctx, kv_type)
         raise NothingFits(
             f"{artifact.name} {explain.refusal(too_big)}",
             hint=f"close other programs, ask for less with {option('ctx')} or {option('slots')}, "
             "or see `edgellm auto-select`",
         )
-    return plan
+    plan = planned(ctx)
+    gpu = unused(machine, facts.name, facts.offload, request.gpu_layers)
+    about = (BackendOpens(facts.name, artifact.format), why, *([gpu] if gpu is not None else []))
+    return replace(plan, reasons=(*about, reason.Threads(threads), *plan.reasons))
 
 
-def _unpredicted_length(artifact: Artifact, request: SelectionRequest) -> tuple[int, reason.Reason]:
-    """Tokens per slot, and why."""
+def _unpredicted_length(
+    artifact: Artifact, request: SelectionRequest, holds: Callable[[int], bool]
+) -> tuple[int, reason.Reason]:
+    """Tokens per slot, and why. Unasked never many, as no speed is predicted; fewer where memory is short."""
     if request.ctx is not None:
         return request.ctx, reason.ContextLength(request.ctx, "asked")
-    if 0 < artifact.ctx_train <= CTX_UNKNOWN:
-        return artifact.ctx_train, reason.ContextLength(artifact.ctx_train, "trained")
-    return CTX_UNKNOWN, reason.ContextUnknown(CTX_UNKNOWN)
+    limit = min(artifact.ctx_train or CTX_UNKNOWN, CTX_UNKNOWN)
+    # Where not even the shortest is held, that is what is refused.
+    ctx = longest(limit, holds) or min(SHORTEST_CTX, limit)
+    if ctx < limit:
+        return ctx, reason.ContextLength(ctx, "memory")
+    if limit == artifact.ctx_train:
+        return ctx, reason.ContextLength(ctx, "trained")
+    return ctx, reason.ContextUnknown(ctx, is_shape_known=artifact.shape is not None)
 
 
 def with_own_footprint(plan: LaunchPlan) -> LaunchPlan:

@@ -19,7 +19,8 @@ def recognize(card: ModelCard, catalog: Iterable[ModelCard]) -> ModelCard:
     if match is None:
         return card
     kind = match.kind if match.kind != "base" or card.kind != "chat" else card.kind
-    return replace(match, kind=kind, files=card.files, repos=(), shape=card.shape, ctx_train=card.ctx_train)
+    ctx_train = card.ctx_train or match.ctx_train
+    return replace(match, kind=kind, files=card.files, repos=(), shape=card.shape, ctx_train=ctx_train)
 
 
 def joined(catalog: Iterable[ModelCard], local_cards: Iterable[ModelCard]) -> list[ModelCard]:

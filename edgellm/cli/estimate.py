@@ -135,6 +135,7 @@ def _show(
 
 
 def _head(resolved: ResolvedModel, machine: Machine, quant: str) -> None:
+    from edgellm import explain
     from edgellm.selection.reasons import FREE_LICENSES
 
     card = resolved.card
@@ -142,7 +143,7 @@ def _head(resolved: ResolvedModel, machine: Machine, quant: str) -> None:
     say(f"{card.id} {quant}".strip() + f" on {machine.name}", bold=True)
     active = f", {show_params(card.params_active)} of them active" if card.params_active < card.params else ""
     facts = f"{show_params(card.params)} parameters{active}, licence {card.license}{restricts}"
-    say(f"{facts}; trained for {card.ctx_train:,} tokens")
+    say(f"{facts}; {explain.trained_length(card)}")
     say(f"facts from {resolved.basis}")
 
 

@@ -80,7 +80,7 @@ def _lines(resolved: ResolvedModel, stored: Sequence[StoredModel]) -> list[tuple
         ("kind", card.kind + (", always thinks before it answers" if card.thinking else "")),
         ("parameters", show_params(card.params) + (active if card.params_active < card.params else "")),
         ("licence", card.license + restricts),
-        ("context", f"trained for {card.ctx_train:,} tokens"),
+        ("context", explain.trained_length(card)),
     ]
     if card.shape is not None:
         lines.append(("architecture", f"{card.shape.arch}, {card.shape.n_layer} layers"))

@@ -9,7 +9,7 @@ makes JSON of what holds such facts. The facts themselves: `edgellm.types.reason
 from __future__ import annotations
 
 from edgellm.explain.bases import basis
-from edgellm.explain.choice import could_be_made, own_types, second_best
+from edgellm.explain.choice import could_be_made, own_types, second_best, trained_length
 from edgellm.explain.plain import facts, fields, plain
 from edgellm.explain.plan import budget, gpu
 from edgellm.explain.quantizing import quantized_twice
@@ -21,5 +21,5 @@ from edgellm.explain.verdicts import drift, drift_remedy, verdict
 __all__ = [
     "basis", "budget", "could_be_made", "drift", "drift_remedy", "facts", "fields", "gpu", "own_types", "plain",
     "problem", "quantized_twice", "refusal", "second_best", "sentence", "stored",
-    "stored_remedy", "verdict",
+    "stored_remedy", "trained_length", "verdict",
 ]  # fmt: skip

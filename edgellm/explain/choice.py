@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgellm.explain.bases import basis
 from edgellm.types import criterion, reason
-from edgellm.types.model import ModelFile
+from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Decision
 from edgellm.units import counted, show_memory, show_params, show_rate, show_size
 
@@ -163,3 +163,8 @@ def _sources(fact: reason.SourcesReached) -> str:
         return f"Sources ({answering}): the best choice can be had."
     files = counted(fact.files, "file")
     return f"Sources ({answering}): {files} can be had; {name} would be chosen if all answered."
+
+
+def trained_length(card: ModelCard) -> str:
+    """`"trained for 4,096 tokens"`."""
+    return f"trained for {card.ctx_train:,} tokens" if card.ctx_train else "trained for a length that is not known"

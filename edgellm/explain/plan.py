@@ -84,7 +84,9 @@ def context(fact: reason.ContextReason) -> str:
         case reason.SlotCount():
             return f"Slots: {_slots(fact)}."
         case reason.ContextUnknown():
-            return f"Context: the file does not tell its shape; taken as asked or {fact.ctx_default:,}."
+            unknown_kind = "its weights are of no known kind"
+            cause = unknown_kind if fact.is_shape_known else "the file does not tell its shape"
+            return f"Context: {fact.ctx_default:,} tokens per slot, as {cause}; {option('ctx')} asks for more."
         case reason.ShorterContext():
             return f"Nothing holds the {fact.ctx:,} tokens that {fact.task} needs: a shorter context is planned."
         case reason.CacheType():
@@ -126,6 +128,8 @@ def _bound(fact: reason.ContextLength) -> str:
             words = f"the longest that the memory budget{amount} allows"
         case "trained":
             words = "all that the model was trained for"
+        case "unknown":
+            words = f"nothing tells what the model was trained for; {option('ctx')} asks for more"
         case _:
             asks = f"; {option('ctx')} asks for more, it was trained for {fact.ctx_train:,}" if fact.ctx_train else ""
             return f"unasked, no more is reserved for {fact.task}{asks}"

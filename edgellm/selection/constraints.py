@@ -39,7 +39,7 @@ def trained_context(options: Sequence[Option], scenario: Scenario) -> RuleResult
         raise NothingFits(what, hint=f"try `{option('ctx', most)}`")
     return split(
         options,
-        lambda o: refusal.TrainedForLess(o.card.ctx_train, asked) if o.card.ctx_train < asked else None,
+        lambda o: refusal.TrainedForLess(o.card.ctx_train, asked) if o.is_trained_for_less(asked) else None,
         criterion.TrainedContext(asked),
     )
 
@@ -68,7 +68,7 @@ def fits_memory(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     """Weights, cache, buffers and process must fit the budget, with the context asked for or at least the shortest."""
 
     def over(o: Option) -> refusal.RuleRefusal | None:
-        ctx = scenario.request.ctx or min(SHORTEST_CTX, o.card.ctx_train)
+        ctx = scenario.request.ctx or min(SHORTEST_CTX, o.most_ctx)
         # Weights alone settle most cases without computing a footprint, where no GPU takes some of them.
         needed = o.tensor_bytes if too_heavy(o) else o.counted_at(ctx)
         if needed <= scenario.budget_bytes:
@@ -113,12 +113,12 @@ def usable_context(options: Sequence[Option], scenario: Scenario) -> RuleResult:
             return _too_big(o, memory, o.needed_ctx)
         if problem := o.placed_at(o.needed_ctx).problem:
             return problem
-        if scenario.request.ctx is None and o.card.ctx_train < needed:
+        if scenario.request.ctx is None and o.is_trained_for_less(needed):
             return refusal.TrainedForLess(o.card.ctx_train, needed, scenario.request.task)
         return None
 
     def hopeless(o: Option) -> bool:
-        return o.card.ctx_train < needed or _without_cache(o, o.needed_ctx) > scenario.budget_bytes
+        return o.is_trained_for_less(needed) or _without_cache(o, o.needed_ctx) > scenario.budget_bytes
 
     result = lowering(options, short, criterion.RoomForContext(scenario.request.ctx or needed), hopeless=hopeless)
     if not options or result.kept or scenario.request.ctx is not None:
@@ -196,10 +196,10 @@ def _too_big(o: Option, needed: int, ctx: int) -> refusal.NeedsMemory:
 
 def _nothing_fits(options: Sequence[Option], scenario: Scenario) -> NothingFits:
     def needed(o: Option) -> int:
-        return o.counted_at(scenario.request.ctx or min(SHORTEST_CTX, o.card.ctx_train))
+        return o.counted_at(scenario.request.ctx or min(SHORTEST_CTX, o.most_ctx))
 
     closest = min(options, key=lambda o: (needed(o), o.model, o.quant))
-    ctx = scenario.request.ctx or min(SHORTEST_CTX, closest.card.ctx_train)
+    ctx = scenario.request.ctx or min(SHORTEST_CTX, closest.most_ctx)
     if problem := closest.placed_at(ctx).problem:
         raise NothingFits(
             f"nothing fits: the smallest, {closest.model} {closest.quant}: {explain.refusal(problem)}",

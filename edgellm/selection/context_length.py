@@ -32,7 +32,7 @@ def choose_context(option: Option) -> ContextLength:
     scenario, request = option.scenario, option.scenario.request
     if request.ctx is not None:
         return ContextLength(request.ctx, "asked")
-    limit = min(option.card.ctx_train, scenario.needs.max_ctx)
+    limit = option.most_ctx
     reads_only = request.task == "embed"
     floor = 0.0 if reads_only else min(scenario.floor_tps, option.decode.tok_s)
 
@@ -53,6 +53,6 @@ def choose_context(option: Option) -> ContextLength:
         return ContextLength(ctx, "task", rate, task=request.task)
     if ctx < limit:
         return ContextLength(ctx, "speed", rate, floor) if ctx < by_memory else ContextLength(ctx, "memory", rate)
-    if limit == option.card.ctx_train:
-        return ContextLength(ctx, "trained", rate)
+    if option.card.ctx_train in (0, limit):
+        return ContextLength(ctx, "trained" if option.card.ctx_train else "unknown", rate)
     return ContextLength(ctx, "unasked", rate, task=request.task, ctx_train=option.card.ctx_train)

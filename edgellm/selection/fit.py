@@ -182,7 +182,7 @@ def _fit_report(run: _Run, siblings: Sequence[Option], adapter_bytes: int, probl
     scenario, request = chosen.scenario, chosen.scenario.request
     placed = chosen.placed_at(ctx)
     problems: list[Refusal | None] = [problem, placed.problem, Stated(chosen.veto) if chosen.veto else None]
-    if ctx > chosen.card.ctx_train:
+    if chosen.is_trained_for_less(ctx):
         problems.append(TrainedForLess(chosen.card.ctx_train, ctx))
     if request.kv_type is not None and chosen.backend:
         problems.append(chosen.facts.refuses_cache(chosen.kv_type, chosen.shape))

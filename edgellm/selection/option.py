@@ -16,7 +16,7 @@ from edgellm.estimate.weights import Weights
 from edgellm.history.corrections import Correction, Corrections
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.offload import Placement, place
-from edgellm.selection.scenario import THINKING_TOKENS, Scenario
+from edgellm.selection.scenario import CTX_UNKNOWN, THINKING_TOKENS, Scenario
 from edgellm.types.basis import Corrected
 from edgellm.types.model import ModelCard, ModelFile, Shape
 from edgellm.types.plan import Candidate, Footprint, Rate
@@ -248,6 +248,15 @@ class Option:
     @property
     def needed_ctx(self) -> int:
         return self.scenario.needed_ctx(self.card.ctx_train)
+
+    @property
+    def most_ctx(self) -> int:
+        """Tokens per slot that are planned unasked at most."""
+        return min(self.card.ctx_train or CTX_UNKNOWN, self.scenario.needs.max_ctx)
+
+    def is_trained_for_less(self, ctx: int) -> bool:
+        """False where it is not known what it was trained for."""
+        return 0 < self.card.ctx_train < ctx
 
     @cached_property
     def score(self) -> float:

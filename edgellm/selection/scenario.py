@@ -38,6 +38,7 @@ TASK_NEEDS: dict[Task, TaskNeeds] = {
 # Tokens that a model spends thinking for each token of answer: 5 to 20, an estimate (docs/explain/quality.md).
 THINKING_TOKENS = 8.0
 SHORTEST_CTX = 512  # less holds no conversation
+CTX_UNKNOWN = 4096  # planned unasked where nothing tells what a model was trained for
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,9 @@ class Scenario:
         return self.request.min_tps if self.request.min_tps is not None else self.needs.floor_tps
 
     def needed_ctx(self, ctx_train: int) -> int:
-        """Tokens per slot that a model trained on `ctx_train` must hold to count as usable."""
-        return self.request.ctx if self.request.ctx is not None else min(self.needs.min_ctx, ctx_train)
+        """Tokens per slot that a model trained on `ctx_train` (0 = not known) must hold to count as usable."""
+        usual = min(self.needs.min_ctx, ctx_train or CTX_UNKNOWN)
+        return self.request.ctx if self.request.ctx is not None else usual
 
     @classmethod
     def of(cls, machine: Machine, request: SelectionRequest) -> Scenario:

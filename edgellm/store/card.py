@@ -27,7 +27,6 @@ from edgellm.store.sources.local_file import LocalFile
 from edgellm.store.sources.registry import source_for
 from edgellm.types.model import ModelCard, ModelFile
 
-CTX_UNKNOWN = 4096  # where a header does not say what the model was trained for
 HEADER = "header"  # ModelFile.trust of what was read from the file itself
 _OTHER = "the file was replaced at its source since the catalog was made: name it by its URI to take it as it is"
 _QUANT_NAMES = sorted({*FILE_TYPES.values(), *(kind.name for kind in TYPES.values())}, key=len, reverse=True)
@@ -73,7 +72,7 @@ def local_card(path: Path, *, model_id: str = "", sha256: str = "") -> ModelCard
 def undescribed(uri: str) -> ModelCard:
     """A row for a file that its source cannot describe: named after the source, everything else unknown."""
     name = safe_name(re.sub(r"^\w+:(//)?", "", uri).partition("#")[0].rpartition("/")[2])
-    return ModelCard(_plain(name).lower() or "unnamed", "", "chat", "unknown", CTX_UNKNOWN, 1, 1, None)
+    return ModelCard(_plain(name).lower() or "unnamed", "", "chat", "unknown", 0, 1, 1, None)
 
 
 def verified(card: ModelCard, file: ModelFile) -> ModelCard:
@@ -147,7 +146,7 @@ def _card(name: str, summary: Summary, files: Sequence[ModelFile]) -> ModelCard:
         family=summary.architecture,
         kind="embedding" if "bert" in summary.architecture else "chat" if summary.has_template else "base",
         license=summary.license or "unknown",
-        ctx_train=summary.ctx_train or CTX_UNKNOWN,
+        ctx_train=summary.ctx_train,
         params=summary.params,
         params_active=max(1, summary.params - idle),
         shape=shape,

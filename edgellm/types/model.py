@@ -57,7 +57,7 @@ class ModelCard:
     family: str
     kind: str  # "chat", "base", "embedding", "reranker"
     license: str
-    ctx_train: int
+    ctx_train: int  # 0 = not known
     params: int
     params_active: int
     shape: Shape | None  # None = shapes unknown: never chosen, listed with that reason

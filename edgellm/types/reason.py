@@ -62,7 +62,7 @@ class ContextLength(Fact, frozen=True):
     """Tokens per slot, and what bounds them."""
 
     ctx: int
-    bound: Literal["asked", "task", "encoder", "encoder_memory", "speed", "memory", "trained", "unasked"]
+    bound: Literal["asked", "task", "encoder", "encoder_memory", "speed", "memory", "trained", "unknown", "unasked"]
     tok_s: float | None = None  # decoding with half of the context cached
     floor_tps: float | None = None  # of "speed"
     task: str = ""  # of "task" and "unasked"
@@ -82,9 +82,10 @@ class SlotCount(Fact, frozen=True):
 
 
 class ContextUnknown(Fact, frozen=True):
-    """The file does not tell its shape."""
+    """The usual length: the file does not tell its shape, or its weights are of no known kind."""
 
     ctx_default: int
+    is_shape_known: bool = False
 
 
 class CacheType(Fact, frozen=True):

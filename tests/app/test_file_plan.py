@@ -224,7 +224,7 @@ def test_a_file_whose_memory_nobody_predicts_gets_the_usual_settings(path: str) 
     assert said(plan)[:3] == [
         "Model: Long-Q8_0 Q8_0, the file that was named.",
         "Backend: gguf opens gguf files.",
-        "Context: the file does not tell its shape; taken as asked or 4,096.",
+        "Context: 4,096 tokens per slot, as its weights are of no known kind; ctx asks for more.",
     ]
     with refuses(NothingFits):
         planned(path, max_memory="10MiB")
@@ -242,3 +242,20 @@ def test_of_two_that_open_a_file_the_one_that_holds_the_cache_is_taken(tmp_path:
 
     assert planned(ternary).backend == "bitnet"
     assert (planned(ternary, kv="q4_0").backend, planned(ternary, kv="q4_0").settings.kv_type) == ("gguf", "q4_0")
+
+
+@pytest.mark.usefixtures("unpredicted")
+def test_a_file_whose_speed_nobody_predicts_gets_as_much_context_as_memory_holds(path: str) -> None:
+    plan = planned(path, max_memory="230MiB")
+    (length,) = (reason for reason in plan.reasons if isinstance(reason, ContextLength))
+
+    assert (length.ctx, length.bound) == (plan.settings.n_ctx, "memory")
+    assert 512 <= plan.settings.n_ctx < 4096
+
+
+def test_a_length_that_nothing_tells_is_no_limit(tmp_path: Path) -> None:
+    path = str(gguf_writer.model(context_length=None).write(tmp_path / "silent.gguf"))
+    (length,) = (reason for reason in planned(path).reasons if isinstance(reason, ContextLength))
+
+    assert (length.ctx, length.bound) == (4096, "unknown")
+    assert planned(path, ctx=8192).settings.n_ctx == 8192

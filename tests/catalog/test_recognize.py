@@ -44,6 +44,14 @@ def test_recognize(given, found):
     assert bool(recognized.scores) == bool(found)
 
 
+def test_a_length_that_the_header_does_not_tell_is_the_catalogs():
+    silent = replace(card("Qwen3-0.6B"), ctx_train=0)
+
+    assert recognize(silent, ROWS).ctx_train == QWEN.ctx_train
+    assert lookup.check(silent_of_nobody := replace(silent, id="nobody")) == []
+    assert lookup.check(replace(silent_of_nobody, trust="")) == ["ctx_train 0 is no length"]
+
+
 def test_a_base_model_keeps_its_row_and_a_template_makes_it_chat():
     smol = next(row for row in ROWS if row.kind == "base" and row.shape is not None)
     assert recognize(card(smol.id, kind="base", shape=smol.shape), ROWS).kind == "base"
