@@ -14,10 +14,13 @@ import pytest
 from edgellm import explain
 from edgellm.types.basis import Basis, Fact
 from edgellm.types.criterion import Criterion, QuantCriterion
+from edgellm.types.drift import Drift
 from edgellm.types.plan import Decision, Rejection
+from edgellm.types.quantize_note import LargerTypes, QuantizeNote
 from edgellm.types.reason import ContextLength, Reason
 from edgellm.types.refusal import NeedsMemory, Refusal
 from edgellm.types.store_problem import StoreProblem
+from edgellm.types.verdict import Fits, Verdict
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "facts-json.md"
@@ -31,8 +34,8 @@ TAKES_APART = {
 
 
 def kinds() -> dict[str, type[Fact]]:
-    unions = (Basis, Reason, Refusal, Criterion, QuantCriterion, StoreProblem)
-    classes = {cls for union in unions for cls in get_args(union)}
+    unions = (Basis, Reason, Refusal, Criterion, QuantCriterion, StoreProblem, QuantizeNote, Verdict, Drift)
+    classes = {cls for union in unions for cls in get_args(union) or (union,)}
     return {cls.__struct_config__.tag: cls for cls in sorted(classes, key=lambda cls: cls.__name__)}
 
 
@@ -77,6 +80,18 @@ def test_plain_data_has_each_sentence_and_the_fact_beside_it() -> None:
     assert found["rejected"][0]["reason"] == "needs 2.00 GiB with 4,096 tokens of context, 1.00 GiB may be used"
     assert found["rejected"][0]["reason_facts"] == explain.facts(too_big)
     assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [LargerTypes(3), Fits(2**30), Drift("decode", "m", "Q4_K_M", 6.0, 10.0)],
+    ids=lambda fact: type(fact).__name__,
+)
+def test_what_no_plan_holds_is_plain_data_too(fact: Fact) -> None:
+    held = explain.plain({"text": fact})
+
+    assert held["text"]
+    assert held["text_facts"] == explain.facts(fact)
 
 
 def taken_apart(tree: ast.AST) -> list[int]:

@@ -142,7 +142,7 @@ def test_a_load_is_recorded_warned_of_and_learned_from(smollm2: str, caplog: pyt
     summary = llm.verification.summary()
     assert summary is not None
     assert summary["measured"]["decode"] == kept.measured.decode
-    assert len(summary["drift"]) == len(llm.verification.drifts)
+    assert len(summary["drift"]) == len(summary["drift_facts"]) == len(llm.verification.drifts)
     quiet = msgspec.structs.replace(kept, waited=0.0)
     learned = run_log.of_runs((quiet,), {"gguf": kept.basis}).of("gguf", kept.model, kept.quant)
     ratio = kept.measured.decode / kept.predicted.decode

@@ -74,7 +74,13 @@ class Verification:
             return None
         numbers = {"predicted": self.run.predicted, "measured": self.run.measured}
         drift = [{"text": explain.drift(drift), "fix": explain.drift_remedy(drift)} for drift in self.drifts]
-        return {**msgspec.to_builtins(numbers), "requests": self.run.requests, "drift": drift}
+        drift_facts = list(map(explain.facts, self.drifts))
+        return {
+            **msgspec.to_builtins(numbers),
+            "requests": self.run.requests,
+            "drift": drift,
+            "drift_facts": drift_facts,
+        }
 
     def _on_sample(self, requests: int) -> None:
         if requests & (requests - 1) == 0:  # 1, 2, 4, 8, ...

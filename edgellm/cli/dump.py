@@ -99,6 +99,7 @@ def history_of(machine: Machine, facts: Mapping[str, BackendFacts]) -> tuple[His
         {"backend": backend, "model": model, "quant": quant, "reason": why}
         for (backend, model, quant), why in run_log.vetoes(machine).items()
     ]
+    drifts = verify.latest_drifts(log.runs, bases)
     return log, {
         "path": str(log.path),
         "lines": len(log.rows),
@@ -108,8 +109,9 @@ def history_of(machine: Machine, facts: Mapping[str, BackendFacts]) -> tuple[His
         "vetoes": vetoes,
         "drift": [
             {"text": explain.drift(drift), "fix": explain.drift_remedy(drift), "what": drift.quantity}
-            for drift in verify.latest_drifts(log.runs, bases)
+            for drift in drifts
         ],
+        "drift_facts": list(map(explain.facts, drifts)),
         "runs": msgspec.to_builtins(log.runs[-SHOWN_RUNS:]),
         "benches": msgspec.to_builtins(log.benches[-SHOWN_RUNS:]),
         "checks": msgspec.to_builtins(log.checks[-SHOWN_RUNS:]),

@@ -176,7 +176,8 @@ def _print_rows(listed: Sequence[dict[str, Any]], here: Mapping[str, Here]) -> N
     for row in listed:
         one = here.get(row["id"])
         kind = "" if row["kind"] == "chat" else row["kind"]
-        numbers = (show_params(row["params"]), f"{row['score']:.0f}", f"{row['ctx_train']:,}" if row["ctx_train"] else "unknown")
+        length = f"{row['ctx_train']:,}" if row["ctx_train"] else "unknown"
+        numbers = (show_params(row["params"]), f"{row['score']:.0f}", length)
         word = "" if one is None else one.word
         rows.append((row["id"] + _mark(row), *numbers, word, kind, row["license"], " ".join(row["installed"])))
     table(CATALOG, rows)

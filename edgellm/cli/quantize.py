@@ -127,6 +127,7 @@ def _answer(planned: Plan, result: Made | None) -> dict[str, Any]:
         "backend": planned.backend,
         "predicted": {"tensor_bytes": planned.file.tensor_bytes, "file_bytes": planned.file_bytes},
         "notes": list(map(explain.sentence, planned.notes)),
+        "notes_facts": list(map(explain.facts, planned.notes)),
         "made": None,
     }
     if result is not None:

@@ -11,12 +11,25 @@ import msgspec
 from edgellm.explain.bases import basis
 from edgellm.explain.reasons import sentence
 from edgellm.explain.refusals import refusal
+from edgellm.explain.verdicts import drift, verdict
 from edgellm.types.basis import Basis, Fact
+from edgellm.types.drift import Drift
+from edgellm.types.quantize_note import QuantizeNote
 from edgellm.types.reason import Reason
 from edgellm.types.refusal import Refusal
+from edgellm.types.verdict import Verdict
 
 _SENTENCES: dict[type, Callable[[Any], str]] = {
-    kind: say for kinds, say in ((Basis, basis), (Refusal, refusal), (Reason, sentence)) for kind in get_args(kinds)
+    kind: say
+    for kinds, say in (
+        (Basis, basis),
+        (Refusal, refusal),
+        (Reason, sentence),
+        (QuantizeNote, sentence),
+        (Verdict, verdict),
+        (Drift, drift),
+    )
+    for kind in (get_args(kinds) or (kinds,))
 }
 
 

@@ -29,8 +29,8 @@ def trained_context(options: Sequence[Option], scenario: Scenario) -> RuleResult
     asked = scenario.request.ctx
     if asked is None:
         return RuleResult(tuple(options))
-    best = max(options, key=lambda o: (o.card.ctx_train, o.model), default=None)
-    if best is not None and best.card.ctx_train < asked:
+    if options and all(o.is_trained_for_less(asked) for o in options):
+        best = max(options, key=lambda o: (o.card.ctx_train, o.model))
         most = best.card.ctx_train
         if all(o.model == best.model for o in options):
             what = f"{best.model} was trained for {most:,} tokens of context, {asked:,} are asked for"

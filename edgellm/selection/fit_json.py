@@ -105,6 +105,7 @@ def _estimate(card: ModelCard, report: FitReport) -> dict[str, Any]:
             "problems_facts": list(map(explain.facts, report.problems)),
             "remedies": explain.plain(report.remedies),
             "text": explain.verdict(report.verdict),
+            "text_facts": explain.facts(report.verdict),
         },
     }
 

@@ -153,7 +153,9 @@ def test_history_corrections_drift_and_vetoes(monkeypatch) -> None:
 def test_the_last_run_drifts_from_what_those_before_it_had_taught(monkeypatch) -> None:
     for number, decode in enumerate((6.0, 6.0, 6.0, 12.0)):
         run_log.record(MACHINE, run(number, decode))
-    (drift,) = report(monkeypatch)["history"]["drift"]
+    history = report(monkeypatch)["history"]
+    (drift,), (facts,) = history["drift"], history["drift_facts"]
+    assert (facts["kind"], facts["quantity"], facts["measured"]) == ("drift", "decode", 12.0)
     assert drift["text"].startswith("decode of m Q4_K_M: 12 tok/s, 6.")
     assert "`edgellm calibrate`" in drift["fix"]
     assert any(text.startswith("drift: decode of m") for text in texts(report(monkeypatch)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from click.testing import CliRunner
 from support.gguf_writer import F32, INT32, STRING, UINT16, UINT32, Gguf, Tensor
 from support.refusals import refuses
 from support.tiny_models import MODELS, Tiny
@@ -25,6 +27,7 @@ from edgellm.app import context, launch
 from edgellm.app.quantize import make as making
 from edgellm.app.quantize.make import make
 from edgellm.app.quantize.plan import Plan, plan
+from edgellm.cli.main import cli
 from edgellm.contract.quantizer import Quantization
 from edgellm.errors import BackendError, BadArtifact, DiskFull, UnsupportedArtifact, UsageError, WorkerCrashed
 from edgellm.estimate import file_recipe
@@ -280,6 +283,8 @@ def test_what_is_nearly_lossless_may_be_quantized_again(tiny: Path, tmp_path: Pa
 
     assert not wanted.made_of.startswith(TWICE)
     assert any("are quantized already, most of them Q8_0: 99." in explain.sentence(note) for note in wanted.notes)
+    told = CliRunner().invoke(cli, ["quantize", str(first), "--to", "Q4_K_M", "--dry-run", "--json"])
+    assert json.loads(told.stdout)["notes_facts"] == [explain.facts(note) for note in wanted.notes]
     assert make(wanted).tensor_bytes == wanted.file.tensor_bytes
 
 
