@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -24,5 +25,6 @@ def test_a_model_in_a_read_only_layer_answers(smollm2: str, own_home: Path) -> N
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     assert "Traceback" not in done.stderr
-    doctor = run_read_only(own_home, sys.executable, "-m", "edgellm", "doctor")
-    assert f"{MODEL} Q4_1 is hashed at each start" in doctor.stdout
+    doctor = run_read_only(own_home, sys.executable, "-m", "edgellm", "doctor", "--json")
+    notes = [finding["text"] for finding in json.loads(doctor.stdout)["findings"]]
+    assert any(note.startswith(f"{MODEL} Q4_1 is hashed at each start") for note in notes), notes
