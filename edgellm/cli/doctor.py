@@ -170,7 +170,7 @@ def examine_history(report: Report, machine: Machine) -> None:
             "move it away: what was learned is lost",
         )
     elif log.skipped:
-        report.note(f"{counted(log.skipped, 'line')} of {log.path} cannot be read and are left out")
+        report.note(f"{counted(log.skipped, 'line')} of {log.path} cannot be read: left out")
     for row in report.history["drift"]:
         report.note(f"drift: {row['text']}", row["fix"])
     for row in report.history["vetoes"]:
@@ -318,7 +318,7 @@ def render(report: Report) -> str:
     lines += ["", "Plugins"]
     lines += [f"  {row['name']:<8} {row['status']:<6} {row['distribution']}" for row in report.plugins]
     store = report.store
-    lines += ["", "Store", f"  {store['path']}: {store['files']} files, {show_size(store['bytes'])}; "]
+    lines += ["", "Store", f"  {store['path']}: {counted(store['files'], 'file')}, {show_size(store['bytes'])}; "]
     lines[-1] += f"{show_size(store['free_bytes'])} free"
     lines += render_measured(report)
     lines += ["", f"Used: {report.used}" if report.used else "Used: unknown"]
@@ -335,7 +335,8 @@ def render_measured(report: Report) -> list[str]:
     ]
     if report.history:
         learned, loads = len(report.history["corrections"]), report.history["lines"]
-        lines.append(f"  loads: {loads} lines in {report.history['path']}, {learned} corrections in force")
+        lines_read = f"{counted(loads, 'line')} in {report.history['path']}"
+        lines.append(f"  loads: {lines_read}, {counted(learned, 'correction')} in force")
     return lines
 
 

@@ -32,11 +32,11 @@ def say(text: str = "", *, lead: str = "", err: bool = False, **style: Any) -> N
     click.echo(styled(wrapped(text, columns(err=err), lead), **style), err=err)
 
 
-def say_lines(text: str) -> None:
+def say_lines(text: str, *, err: bool = False) -> None:
     """Print several lines; what is wrapped keeps the indentation of its line."""
     for line in text.split("\n"):
         words = line.lstrip(" ")
-        say(words, lead=" " * (len(line) - len(words)))
+        say(words, lead=" " * (len(line) - len(words)), err=err)
 
 
 def entry(label: str, text: str, width: int = 12) -> None:

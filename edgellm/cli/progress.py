@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 PLAIN_INTERVAL_S = 2.0
-_ROOM_FOR_RATE, _ROOM_FOR_BAR = 70, 90  # columns of the terminal
+_ROOM_FOR_RATE = 70  # columns of the terminal
 
 
 class PausableProgress(Protocol):
@@ -91,9 +91,7 @@ def _bar() -> rich.progress.Progress:
     console = Console(stderr=True)
     name = Column(no_wrap=True, overflow="ellipsis", ratio=1, min_width=12)
     columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False, table_column=name)]
-    if console.width >= _ROOM_FOR_BAR:
-        columns.append(OfDownload(BarColumn(bar_width=20)))
-    columns.append(OfDownload(DownloadColumn()))
+    columns += [OfDownload(BarColumn(bar_width=console.width // 6)), OfDownload(DownloadColumn())]
     if console.width >= _ROOM_FOR_RATE:
         columns += [OfDownload(TransferSpeedColumn()), OfDownload(TimeRemainingColumn())]
     return Progress(*columns, console=console, transient=True, expand=True)
@@ -105,13 +103,17 @@ class _Bar:
     def __init__(self, bar: rich.progress.Progress, what: str) -> None:
         self._bar = bar
         self._what = what
+        self._counts = True
         self._task = bar.add_task(what, total=None)
 
     def __call__(self, done: int, total: int | None, what: str) -> None:
         if self._what != what:
+            # What begins with nothing left to count, such as checking what has come, has no bar.
+            self._counts = done != total
             self._bar.remove_task(self._task)
-            self._what, self._task = what, self._bar.add_task(what, total=total)
-        self._bar.update(self._task, completed=done, total=total)
+            self._what, self._task = what, self._bar.add_task(what, total=None)
+        if self._counts:
+            self._bar.update(self._task, completed=done, total=total)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

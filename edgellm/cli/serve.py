@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli._options import headline, launch_options, launches, make_plan, slots
-from edgellm.cli.page import examples
+from edgellm.cli.page import examples, say_lines
 from edgellm.units import counted
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _set_up_logging(level: str | None, form: str | None) -> tuple[Say, Say]:
     click.get_current_context().with_resource(settings.override(**given))
     logs.set_up((level or ("warning" if form is None else "info")).upper(), settings.current().line_format)
     if form is None:
-        return click.echo, functools.partial(click.echo, err=True)
+        return say_lines, functools.partial(say_lines, err=True)
     _log.setLevel(logging.INFO)
     return _log.info, _log.warning
 

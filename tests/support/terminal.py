@@ -17,7 +17,8 @@ from support.waiting import PATIENCE_S
 class Terminal:
     """`edgellm` on a terminal of its own, of 24 lines; 0 columns = it does not say how many."""
 
-    def __init__(self, *arguments: str, columns: int = 0, **environment: str) -> None:
+    def __init__(self, *arguments: str, columns: int = 0, code: str = "", **environment: str) -> None:
+        """`code` runs instead, with `arguments` for `sys.argv`."""
         if os.name != "posix":
             pytest.skip("needs a POSIX terminal")
         import pty
@@ -26,7 +27,7 @@ class Terminal:
         self._master, slave = pty.openpty()
         termios.tcsetwinsize(slave, (24, columns))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "edgellm", *arguments],
+            [sys.executable, *(["-c", code] if code else ["-m", "edgellm"]), *arguments],
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
             env={**os.environ, "COLUMNS": "", "TERM": "dumb", **environment},
             preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),

@@ -1,0 +1,56 @@
+"""What a person sees while a model is fetched and loaded: one line that fits, with the model's name."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from support.terminal import Terminal
+
+DOWNLOAD = """
+import time
+from edgellm.cli.progress import progress
+NAME = "a-model-with-a-long-name-35b-instruct UD-Q4_K_XL"
+with progress("choosing a model") as report:
+    time.sleep(0.3)
+    for step in range(1, 6):
+        report(step * 4_000_000_000, 21_000_000_000, NAME)
+        time.sleep(0.15)
+    report(21_000_000_000, 21_000_000_000, f"checking {NAME}")
+    time.sleep(0.3)
+"""
+WAITING = """
+import time
+from edgellm.cli.progress import waiting
+with waiting("loading a-model Q4_K_M"):
+    time.sleep(0.5)
+print("loaded")
+"""
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+def shown(code: str, columns: int, **environment: str) -> list[str]:
+    """Each line that stood on the terminal, for however short."""
+    with Terminal(columns=columns, code=code, **environment) as terminal:
+        return [line for line in re.split(r"[\r\n]+", _ESCAPES.sub("", terminal.rest())) if line.strip()]
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_a_download_is_one_line_with_name_bar_and_bytes(columns: int) -> None:
+    lines = shown(DOWNLOAD, columns, TERM="xterm")
+
+    assert max(map(len, lines)) <= columns
+    assert "choosing a model" in lines[0]
+    downloads = [line for line in lines if "a-model-with" in line and "/21.0 GB" in line]
+    assert downloads
+    assert all("\u2501" in line for line in downloads), "a bar"
+    assert any("GB/s" in line for line in downloads) == (columns >= 80)
+    assert "checking a-model" in lines[-1]
+    assert "GB" not in lines[-1]
+
+
+def test_loading_is_seen_and_leaves_nothing_behind() -> None:
+    lines = shown(WAITING, 80, TERM="xterm")
+    assert any("loading a-model Q4_K_M" in line for line in lines)
+    assert lines[-1] == "loaded"
+    assert shown(WAITING, 80, TERM="dumb") == ["loaded"]
