@@ -114,7 +114,11 @@ def _here(context: SelectionContext, tasks: Mapping[str, Task]) -> dict[str, Her
     for kind, task in tasks.items():
         cards = [card for card in context.cards if card.kind == kind]
         request = SelectionRequest(task=task)
-        here |= {card.id: _decided(context.narrowed([card]), request) for card in cards}
+        # Scores that nobody published follow from those of relatives.
+        scored = [replace(card, files=()) for card in cards if card.scores]
+        for card in cards:
+            relatives = (other for other in scored if other.id != card.id)
+            here[card.id] = _decided(context.narrowed([card, *relatives]), request)
         with contextlib.suppress(EdgeLLMError):
             choice = decide(context.narrowed(cards), request).choice
             if choice is not None and here[choice.model].is_good:

@@ -82,7 +82,7 @@ def _estimate(card: ModelCard, report: FitReport) -> dict[str, Any]:
         **explain.fields(candidate, "slots", "kv_type", "threads", "gpu_layers"),
         "memory": {
             "terms": explain.plain(footprint.terms()),
-            **explain.fields(footprint, "allocated_bytes", "resident_bytes", "device_bytes"),
+            **explain.fields(footprint, "allocated_bytes", "resident_bytes", "reclaimable_bytes", "device_bytes"),
             "counted_bytes": report.counted_bytes,
         },
         **explain.fields(candidate, "decode", "prefill"),

@@ -201,7 +201,7 @@ def test_models_that_fit_are_decided_one_by_one(calls: list[Call]) -> None:
     fits = passed(calls, lambda: main(["models", "--fits"]))
 
     assert fits.request == one_conversation(preview, {}).request
-    assert len(fits.context.cards) == 1
+    assert len([card for card in fits.context.cards if card.files]) == 1
     assert replace(fits.context, cards=preview.context.cards) == preview.context
 
 

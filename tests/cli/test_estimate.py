@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from edgellm.app import context
 from edgellm.cli import page
 from edgellm.cli.main import main
 from edgellm.selection.backend_facts import BackendFacts
+from edgellm.types.priors import Repacking
+from edgellm.units import show_memory
 
 PI = ("--profile", "raspberry-pi-5-8gb")
 TINY = Path(__file__).parents[2] / "plugins" / "edgellm-bitnet" / "edgellm_bitnet" / "models" / "tiny-ternary.gguf"
@@ -63,6 +66,19 @@ def test_every_term_stands_in_80_columns_with_the_verdict_last(look: Look) -> No
     assert "633.5 MB (read from the file), file 639.4 MB" in output
     assert "quality" in output
     assert "Fits: " in lines[-1]
+
+
+def test_less_than_is_resident_counts_where_the_file_may_be_dropped_and_that_is_said(
+    look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copying = replace(GGUF, repacking=Repacking(frozenset({"Q4_K", "Q6_K"})))
+    monkeypatch.setattr(context, "assumed_facts", lambda *_, **__: (copying,))
+    output = look("qwen3-4b:Q4_K_M", *PI)[0]
+    memory = json.loads(look("qwen3-4b:Q4_K_M", *PI, "--json")[0])["estimates"][0]["memory"]
+
+    assert memory["reclaimable_bytes"] > 2**30
+    assert f"the system may drop {show_memory(memory['reclaimable_bytes'])} of the file" in " ".join(output.split())
+    assert "may drop" not in look("qwen3-0.6b:F16", *PI)[0]
 
 
 def test_a_model_that_does_not_fit_says_what_would_and_exits_with_3(look: Look) -> None:

@@ -98,6 +98,16 @@ def test_every_help_ends_with_examples_that_can_be_typed(name: str) -> None:
         command.make_context(name, arguments[1:]).close()  # raises where a flag is not there
 
 
+def test_the_help_names_tasks_caches_and_installed_backends(capsys: pytest.CaptureFixture[str]) -> None:
+    from edgellm.contract.manager import plugins
+
+    assert status("auto-select", "--help") == 0
+    output = "".join(capsys.readouterr().out.split())
+    assert "--task[chat|code|agent|embed]" in output
+    assert "--kv[auto|f16|q8_0|q4_0]" in output
+    assert f"--backend[{'|'.join(plugins().backends())}]" in output
+
+
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert status("-h") == 0
     output = capsys.readouterr().out

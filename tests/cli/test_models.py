@@ -123,6 +123,23 @@ def test_what_fits_stands_in_80_columns_with_restrictive_licences_marked(
     assert "more fit but stay below 5 tok/s" in output
 
 
+def test_the_best_come_first_and_what_is_chosen_is_marked(listed: Listed) -> None:
+    rows = json.loads(listed("--fits", "--json"))["models"]
+    first, *others = rows
+    scores = [row["here"]["quality"]["mid"] for row in others]
+
+    assert [row["chosen"] for row in rows] == [True, *(False for _ in others)]
+    assert scores == sorted(scores, reverse=True)
+    assert all(row["score"] >= row["here"]["quality"]["mid"] - 0.1 for row in rows)
+    assert f"\n> {first['id']}" in listed("--fits")
+    whole = listed()
+    words = {line.split()[0].rstrip("*"): line.split() for line in whole.splitlines()[1:] if line}
+    assert "chosen" in words[first["id"]]
+    assert all("fits" in words[row["id"]] for row in others)
+    kinds = [row["kind"] for row in json.loads(listed("--json"))["models"]]
+    assert list(dict.fromkeys(kinds)) == ["chat", "embedding", "reranker", "base"]
+
+
 def test_the_embedding_models_are_those_of_their_task(listed: Listed) -> None:
     rows = json.loads(listed("--fits", "--task", "embed", "--json"))["models"]
 
