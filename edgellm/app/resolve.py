@@ -21,8 +21,9 @@ from edgellm.app.file_card import with_known_quants
 from edgellm.catalog import lookup
 from edgellm.catalog.identify import identify
 from edgellm.catalog.recognize import recognize
+from edgellm.contract.manager import plugins
 from edgellm.contract.source import Resolver, scheme_of
-from edgellm.errors import SourceError, SourceUnreachable, UnsupportedArtifact, UsageError, option
+from edgellm.errors import SourceError, SourceUnreachable, UnknownModel, UnsupportedArtifact, UsageError, option
 from edgellm.estimate import quants
 from edgellm.selection.context import SelectionContext
 from edgellm.store.card import card_of
@@ -148,7 +149,7 @@ def resolve(
     if reference.kind is ReferenceKind.ADDRESS:
         card, basis = _of_address(text, context.cards, offline=offline)
     else:
-        card = lookup.find(reference.name, named_cards(context))
+        card = _of_name(reference.name, context)
         typed = reference.taken_as(card)
         basis = f"the catalog; trust {card.trust}"
         if predict and card.shape is None:
@@ -157,6 +158,16 @@ def resolve(
                 hint="name a file of it, or hf://OWNER/REPO:QUANT: its header tells",
             )
     return _narrowed(ResolvedModel(card, basis, typed=typed), quant or reference.quant, predict=predict)
+
+
+def _of_name(name: str, context: SelectionContext) -> ModelCard:
+    try:
+        return lookup.find(name, named_cards(context))
+    except UnknownModel:
+        if name not in plugins().backends():
+            raise
+        hint = f"name a path or a model of the catalog, with {option('backend', name)}"
+        raise UnknownModel(f"{name!r} is a backend that needs a model", hint=hint) from None
 
 
 def named_cards(context: SelectionContext) -> Sequence[ModelCard]:

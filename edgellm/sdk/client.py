@@ -14,7 +14,7 @@ import contextlib
 import functools
 import logging
 import weakref
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
 from edgellm import explain
@@ -23,13 +23,14 @@ from edgellm.app.verify import Verification
 from edgellm.contract.manager import plugins
 from edgellm.errors import BadTemplate, EdgeLLMError, UnsupportedTask, UsageError
 from edgellm.runtime.session import AsyncSink, QueueSink, Session, SessionState
+from edgellm.sdk.conversation import Messages, messages_of
 from edgellm.sdk.deadline import Deadline
 from edgellm.sdk.embeddings import EmbeddingMethods, submit
 from edgellm.store.library import silent
 from edgellm.types.event import Completion, Delta, Done, Event, Vectors
 from edgellm.types.options import LaunchKeywords, LaunchOptions, SelectionKeywords
 from edgellm.types.plan import Decision, LaunchPlan
-from edgellm.types.request import GenerationRequest, Message, Sampling, SamplingKeywords, check_prompt
+from edgellm.types.request import GenerationRequest, Sampling, SamplingKeywords, check_prompt
 
 if TYPE_CHECKING:
     from edgellm.contract.engine import EngineInfo
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
 
 # An app that sets up no logging gets none of ours on its standard error.
 logging.getLogger("edgellm").addHandler(logging.NullHandler())
-
-Messages = str | Sequence[Message | Mapping[str, str]]
-_AS_MESSAGES = 'write text, or [{"role": "user", "content": "..."}]'
 
 
 class EdgeLLM(EmbeddingMethods):
@@ -214,7 +212,7 @@ class EdgeLLM(EmbeddingMethods):
                 f"{self.plan.artifact.name} answers no chat: it turns texts into vectors or scores",
                 hint="use EdgeLLM.embed or rerank, or /v1/embeddings of `edgellm serve`; name a chat model to chat",
             )
-        conversation = _messages(messages)
+        conversation = messages_of(messages)
         check_prompt([message.content for message in conversation], info.n_ctx)
         # Models that can think or not are chosen and scored as not thinking (docs/selection.md).
         prompt = self._template.render(conversation, add_generation_prompt=True, enable_thinking=False)
@@ -333,22 +331,6 @@ def _sampling(options: SamplingKeywords) -> Sampling:
         names = ", ".join(Sampling.__struct_fields__)
         raise UsageError(f"unknown option: {', '.join(unknown)}", hint=f"sampling options are: {names}")
     return Sampling(**options)
-
-
-def _messages(messages: Messages) -> list[Message]:
-    if isinstance(messages, str):
-        if not messages.strip():
-            raise UsageError("there is nothing to answer: the text is empty", hint=_AS_MESSAGES, param="messages")
-        return [Message("user", messages)]
-    try:
-        conversation = [m if isinstance(m, Message) else Message(m["role"], m["content"]) for m in messages]
-    except KeyError as error:
-        raise UsageError(f"a message lacks {error}", hint=_AS_MESSAGES, param="messages") from None
-    except TypeError as error:
-        raise UsageError(f"these are no messages: {error}", hint=_AS_MESSAGES, param="messages") from None
-    if not conversation:
-        raise UsageError("there are no messages", hint="send at least one user message", param="messages")
-    return conversation
 
 
 def _whole(events: list[Event]) -> Completion:
