@@ -153,7 +153,7 @@ def _unread(folder: Path, problem: StoreProblem) -> StoredModel:
 
 
 def check(stored: StoredModel) -> StoredModel:
-    """The entry as it is now. Changed files are hashed again; `problem` says what is wrong."""
+    """The entry as its record is now. Changed files are hashed again; `problem` says what is wrong."""
     stored = check_sizes(stored)
     if stored.problem:
         return stored
@@ -169,10 +169,10 @@ def check(stored: StoredModel) -> StoredModel:
             return replace(stored, problem=OtherHash(str(path), now.sha256, file.sha256))
         files.append(now)
     if tuple(files) != stored.files:
-        stored = replace(stored, files=tuple(files))
         # A folder that cannot be written (a layer of an image) is hashed at each start, and `edgellm doctor` says so.
         with contextlib.suppress(OSError):
-            write(stored)
+            write(replace(stored, files=tuple(files)))
+            return replace(stored, files=tuple(files))
     return stored
 
 
