@@ -11,6 +11,7 @@ after another in each round; ratios are taken round by round.
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import random
 import statistics
 import threading
@@ -60,7 +61,7 @@ class Recorder(EncoderEngine):
 
 def batches_of(engine: Recorder, texts: Sequence[str]) -> list[Batch]:
     engine.batches = []
-    waiting = EmbedQueue(engine)
+    waiting = EmbedQueue(engine, concurrent.futures.ThreadPoolExecutor(1).submit)
     waiting.submit(1, EmbeddingRequest(tuple(texts)))
     while not waiting.idle:
         waiting.step(beside_answers=False)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from edgellm.contract.embedder import Embedder, Pair, Reranker
@@ -22,6 +23,8 @@ from edgellm.types.event import Timings, Usage, Vectors
 from edgellm.types.request import EmbeddingRequest, RerankRequest, check_context
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     import numpy as np
     import numpy.typing as npt
 
@@ -30,6 +33,8 @@ Tokens = tuple[int, ...] | Pair
 MAX_WAITING = 1024
 # Texts are tokenized for at most this long at a time, so that others have their turn in between.
 READ_S = 0.010
+# A longer text is tokenized in another thread, as it takes longer than that alone.
+LONG_TEXT = 8192  # characters
 # A shorter sequence would be more padding than text beside the batch's longest.
 LEAST_FILL = 0.5
 
@@ -45,6 +50,7 @@ class _Job:
     arrived: float = field(default_factory=time.perf_counter)
     started: float = 0.0
     items: list[Tokens] = field(default_factory=list)  # of the texts read so far
+    reading: Future[Tokens] | None = None  # of the next one, in another thread
     left: deque[int] = field(default_factory=deque)  # not computed yet, longest first; filled once all are read
     rows: list[npt.NDArray[np.float32] | None] = field(default_factory=list)
 
@@ -52,17 +58,28 @@ class _Job:
     def is_read(self) -> bool:
         return len(self.items) == len(self.texts)
 
+    @property
+    def waits(self) -> bool:
+        return self.reading is not None and not self.reading.done()
+
 
 class EmbedQueue:
     """All requests of this kind. Used by the loop's thread only."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, read_apart: Callable[[Callable[[], Tokens]], Future[Tokens]]) -> None:
+        """`read_apart` calls a function in another thread, and lets the loop go on when it is done."""
         self._engine = engine
+        self._read_apart = read_apart
         self._jobs: deque[_Job] = deque()  # the next to have a turn first
 
     @property
     def idle(self) -> bool:
         return not self._jobs
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is nothing to do now: each request waits for a long text, or there is none."""
+        return all(job.waits for job in self._jobs)
 
     def submit(self, request_id: int, request: EmbeddingRequest | RerankRequest) -> list[wire.Reply]:
         """Queue a request; the reply where it is refused."""
@@ -74,6 +91,9 @@ class EmbedQueue:
 
     def cancel(self, request_id: int) -> None:
         """Remove a request. Nothing happens where it is done."""
+        for job in self._jobs:
+            if job.id == request_id and job.reading is not None:
+                job.reading.cancel()
         self._jobs = deque(job for job in self._jobs if job.id != request_id)
 
     def clear(self) -> list[int]:
@@ -83,8 +103,10 @@ class EmbedQueue:
 
     def step(self, *, beside_answers: bool) -> list[wire.Reply]:
         """Tokenize some texts, or compute one batch. Returns the replies to requests that ended."""
-        if not self._jobs:
+        if self.waits:
             return []
+        while self._jobs[0].waits:
+            self._jobs.rotate(-1)
         job = self._jobs[0]
         if not job.is_read:
             self._jobs.rotate(-1)
@@ -130,7 +152,12 @@ class EmbedQueue:
         job.started = job.started or time.perf_counter()
         while not job.is_read and time.perf_counter() < until:
             index = len(job.items)
-            job.items.append(self._tokens(job, index))
+            if job.reading is None and len(job.texts[index]) > LONG_TEXT:
+                job.reading = self._read_apart(partial(self._tokens, job, index))
+            if job.waits:
+                return
+            reading, job.reading = job.reading, None
+            job.items.append(self._tokens(job, index) if reading is None else reading.result())
         if job.is_read:
             job.left.extend(sorted(range(len(job.items)), key=lambda index: -len(job.items[index])))
             job.rows = [None] * len(job.items)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from edgellm.contract.engine import Engine
 from edgellm.errors import CacheFull, Closed, ContextOverflow, StepFailed, UnsupportedTask, UsageError, option
@@ -60,6 +60,15 @@ class PromptRead:
     generation: GenerationRequest
 
 
+@dataclass(frozen=True, slots=True)
+class TextRead:
+    """From the same thread: a text to embed is ready."""
+
+
+READ = TextRead()
+T = TypeVar("T")
+
+
 class Loop:
     """Call `run` in the one thread that may touch the engine."""
 
@@ -68,7 +77,7 @@ class Loop:
         self._inbox = inbox
         self._send = send
         self._scheduler = Scheduler(engine.info)
-        self._embeddings = EmbedQueue(engine)
+        self._embeddings = EmbedQueue(engine, partial(self._apart, READ))
         self._requests: dict[int, RequestState] = {}
         self._reading: dict[int, Future[list[int]]] = {}  # prompts, by request
         self._reader: ThreadPoolExecutor | None = None  # made for the first long prompt
@@ -106,12 +115,13 @@ class Loop:
     def _receive(self) -> None:
         """Read the inbox; waits only where there is nothing to do."""
         while True:
-            waits = self._idle and (not self._stopping or bool(self._reading))
+            reads = bool(self._reading) or (self._embeddings.waits and not self._embeddings.idle)
+            waits = self._scheduler.idle and self._embeddings.waits and (reads or not self._stopping)
             try:
-                message = self._inbox.get(waits, BEAT_S if self._reading else None)
+                message = self._inbox.get(waits, BEAT_S if reads else None)
             except queue.Empty:
                 return
-            if waits:
+            if waits and not reads:
                 self._said_at = time.perf_counter()
             match message:
                 case wire.Submit(request_id, GenerationRequest() as generation):
@@ -131,12 +141,18 @@ class Loop:
         if len(generation.prompt) <= LONG_PROMPT:
             self._begin(request_id, generation, partial(self._tokenize, generation))
             return
+        told = PromptRead(request_id, generation)
+        self._reading[request_id] = self._apart(told, partial(self._tokenize, generation))
+
+    def _apart(self, told: PromptRead | TextRead, read: Callable[[], T]) -> Future[T]:
+        """Call `read` in the thread for long texts, and put `told` into the inbox when it is done or cancelled."""
         if self._reader is None:
             from concurrent.futures import ThreadPoolExecutor
 
-            self._reader = ThreadPoolExecutor(1, "edgellm-prompts")
-        prompt = self._reading[request_id] = self._reader.submit(self._tokenize, generation)
-        prompt.add_done_callback(lambda _: self._inbox.put(PromptRead(request_id, generation)))
+            self._reader = ThreadPoolExecutor(1, "edgellm-texts")
+        reading = self._reader.submit(read)
+        reading.add_done_callback(lambda _: self._inbox.put(told))
+        return reading
 
     def _begin(self, request_id: int, generation: GenerationRequest, read: Callable[[], list[int]]) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -77,6 +78,9 @@ class ToyEmbedder(ToyEngine):
         if self.broken is not None:
             raise self.broken
         return np.stack([vector_of(tokens) for tokens in sequences])
+
+
+apart = ThreadPoolExecutor(1).submit  # of which no thread is made where no text is long
 
 
 def vector_of(tokens: Sequence[int]) -> np.ndarray:
@@ -183,7 +187,7 @@ def test_a_single_text_does_not_wait_for_two_thousand() -> None:
 
 def test_a_request_that_comes_while_another_is_computed_has_its_turn() -> None:
     engine = ToyEmbedder(n_batch=64, n_ctx=64)
-    waiting = EmbedQueue(engine)
+    waiting = EmbedQueue(engine, apart)
     waiting.submit(1, EmbeddingRequest(("abcdefgh" * 7,) * 200))
     while len(engine.batches) < 3:
         waiting.step(beside_answers=False)
@@ -284,7 +288,7 @@ def test_an_encoder_is_asked_for_no_text() -> None:
 @pytest.mark.parametrize("error", [StepFailed("native"), ValueError("wrong"), MemoryError()])
 def test_a_batch_that_fails_costs_its_requests_and_no_other(error: Exception) -> None:
     engine = ToyEmbedder(n_batch=8)
-    fails = EmbedQueue(engine)
+    fails = EmbedQueue(engine, apart)
     fails.submit(1, EmbeddingRequest(("abcdef",) * 3))
     fails.submit(2, RerankRequest("a", ("b",)))
     engine.broken = error
@@ -308,7 +312,7 @@ def test_numbers_that_are_none_are_an_error() -> None:
 
 def test_too_many_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embed_queue, "MAX_WAITING", 2)
-    waiting = EmbedQueue(ToyEmbedder())
+    waiting = EmbedQueue(ToyEmbedder(), apart)
     assert waiting.submit(1, EmbeddingRequest(("a",))) == []
     assert waiting.submit(2, EmbeddingRequest(("a",))) == []
     (refused,) = waiting.submit(3, EmbeddingRequest(("a",)))

@@ -5,25 +5,31 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
-from support.toy_engine import ToyEngine, ToyTokenizer, answer
+from support.toy_engine import ToyEngine, answer
 from support.waiting import PATIENCE_S, wait_until
 
+from edgellm.builtin.echo import EchoEngine
+from edgellm.contract.engine import Tokenizer
 from edgellm.runtime import loop, wire
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
-from edgellm.types.event import Delta, Done
-from edgellm.types.request import MAX_TOKEN_BYTES, GenerationRequest, Sampling
+from edgellm.types.event import Delta, Done, Vectors
+from edgellm.types.plan import Settings
+from edgellm.types.request import MAX_TOKEN_BYTES, EmbeddingRequest, GenerationRequest, Sampling
 
 N_CTX = 3 * loop.LONG_PROMPT
 LONG = "a" * (loop.LONG_PROMPT + 1)
 GREEDY = Sampling(temperature=0)
 
 
-class Held(ToyTokenizer):
+class Held:
     """Long texts are held up until `release` is set, as a megabyte holds up a real tokenizer."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.token_bytes = tokenizer.token_bytes
         self.release = threading.Event()
         self.begun: list[str] = []
 
@@ -31,19 +37,19 @@ class Held(ToyTokenizer):
         if len(text) > loop.LONG_PROMPT:
             self.begun.append(text)
             assert self.release.wait(PATIENCE_S)
-        return super().encode(text, add_special=add_special, parse_special=parse_special)
+        return self._tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
 
 
 class Running:
     """A loop in a thread, and what it said of each request."""
 
-    def __init__(self) -> None:
-        self.tokenizer = Held()
-        self.engine = ToyEngine(n_ctx=N_CTX, n_slots=2)
-        self.engine.tokenizer = self.tokenizer
+    def __init__(self, engine: ToyEngine | EchoEngine) -> None:
+        self.engine = engine
+        self.tokenizer = Held(engine.tokenizer)
+        self.engine.tokenizer = self.tokenizer  # type: ignore[assignment]
         self.inbox: Mailbox[wire.Down] = Mailbox()
         self.texts: dict[int, str] = {}
-        self.ends: dict[int, Done | wire.Failed] = {}
+        self.ends: dict[int, Done | Vectors | wire.Failed] = {}
         self.loop = Loop(self.engine, self.inbox, self._hear)
         self._thread = threading.Thread(target=self.loop.run, daemon=True)
         self._thread.start()
@@ -61,6 +67,9 @@ class Running:
         self.inbox.put(wire.Submit(number, request))
         return request
 
+    def embed(self, number: int, *texts: str) -> None:
+        self.inbox.put(wire.Submit(number, EmbeddingRequest(texts)))
+
     def stop(self, *, drain: bool = False) -> None:
         self.tokenizer.release.set()
         self.inbox.put(wire.Stop(drain))
@@ -70,7 +79,15 @@ class Running:
 
 @pytest.fixture
 def running() -> Iterator[Running]:
-    one = Running()
+    one = Running(ToyEngine(n_ctx=N_CTX, n_slots=2))
+    yield one
+    one.stop()
+
+
+@pytest.fixture
+def echo() -> Iterator[Running]:
+    """It embeds, too."""
+    one = Running(EchoEngine(Settings(n_ctx=N_CTX, n_slots=2)))
     yield one
     one.stop()
 
@@ -136,3 +153,50 @@ def test_closing_ends_what_is_still_read(running: Running) -> None:
     running.inbox.put(wire.Stop(drain=False))
     wait_until(lambda: len(running.ends) == 2)
     assert {end.code for end in running.ends.values() if isinstance(end, wire.Failed)} == {"closed"}
+
+
+def test_others_are_answered_while_a_long_text_to_embed_is_read(echo: Running) -> None:
+    echo.embed(1, "b", LONG, LONG + "b")
+    wait_until(lambda: echo.tokenizer.begun)
+    echo.embed(2, "a", "b")
+    echo.ask(3, "short")
+    wait_until(lambda: echo.ends.keys() == {2, 3})
+    echo.tokenizer.release.set()
+    wait_until(lambda: 1 in echo.ends)
+    vectors = echo.ends[1]
+    assert isinstance(vectors, Vectors)
+    rows = np.frombuffer(vectors.data, "<f4").reshape(3, -1)
+    b, a = ord("b"), ord("a")
+    assert (rows[0, b], rows[1, a]) == (1.0, 1.0)
+    assert rows[2, b] > 0.0
+
+
+def test_a_long_text_to_embed_that_was_cancelled_is_never_read(echo: Running) -> None:
+    for number in range(1, 6):
+        echo.embed(number, LONG + str(number))
+    wait_until(lambda: echo.tokenizer.begun)
+    for number in range(1, 6):
+        echo.inbox.put(wire.Cancel(number))
+    echo.embed(6, "short")
+    wait_until(lambda: 6 in echo.ends)
+    echo.tokenizer.release.set()
+    echo.embed(7, LONG)
+    wait_until(lambda: 7 in echo.ends)
+    assert echo.tokenizer.begun == [LONG + "1", LONG]
+
+
+def test_closing_ends_a_text_to_embed_that_is_still_read(echo: Running) -> None:
+    echo.embed(1, LONG)
+    wait_until(lambda: echo.tokenizer.begun)
+    echo.inbox.put(wire.Stop(drain=False))
+    wait_until(lambda: 1 in echo.ends)
+    assert isinstance(echo.ends[1], wire.Failed)
+
+
+def test_draining_answers_a_text_to_embed_that_is_still_read(echo: Running) -> None:
+    echo.embed(1, LONG)
+    wait_until(lambda: echo.tokenizer.begun)
+    echo.inbox.put(wire.Stop(drain=True))
+    wait_until(lambda: echo.loop._stopping)
+    echo.stop(drain=True)
+    assert isinstance(echo.ends[1], Vectors)
