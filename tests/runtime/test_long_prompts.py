@@ -49,12 +49,14 @@ class Running:
         self.engine.tokenizer = self.tokenizer  # type: ignore[assignment]
         self.inbox: Mailbox[wire.Down] = Mailbox()
         self.texts: dict[int, str] = {}
+        self.beats = 0
         self.ends: dict[int, Done | Vectors | wire.Failed] = {}
         self.loop = Loop(self.engine, self.inbox, self._hear)
         self._thread = threading.Thread(target=self.loop.run, daemon=True)
         self._thread.start()
 
     def _hear(self, messages: list[wire.Up]) -> None:
+        self.beats += not messages
         for message in messages:
             assert isinstance(message, wire.Reply)
             if isinstance(message.event, Delta):
@@ -137,11 +139,14 @@ def test_what_no_context_holds_is_refused_unread(running: Running) -> None:
     assert running.tokenizer.begun == []
 
 
-def test_draining_answers_what_is_still_read(running: Running) -> None:
+def test_draining_answers_what_is_still_read(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "BEAT_S", 0.01)
     running.ask(1, LONG)
     wait_until(lambda: running.tokenizer.begun)
     running.inbox.put(wire.Stop(drain=True))
     wait_until(lambda: running.loop._stopping)
+    running.beats = 0
+    wait_until(lambda: running.beats > 2, what="it has looked whether it is done, and goes on")
     running.stop(drain=True)
     assert isinstance(running.ends[1], Done)
 
@@ -193,10 +198,13 @@ def test_closing_ends_a_text_to_embed_that_is_still_read(echo: Running) -> None:
     assert isinstance(echo.ends[1], wire.Failed)
 
 
-def test_draining_answers_a_text_to_embed_that_is_still_read(echo: Running) -> None:
+def test_draining_answers_a_text_to_embed_that_is_still_read(echo: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "BEAT_S", 0.01)
     echo.embed(1, LONG)
     wait_until(lambda: echo.tokenizer.begun)
     echo.inbox.put(wire.Stop(drain=True))
     wait_until(lambda: echo.loop._stopping)
+    echo.beats = 0
+    wait_until(lambda: echo.beats > 2, what="it has looked whether it is done, and goes on")
     echo.stop(drain=True)
     assert isinstance(echo.ends[1], Vectors)
