@@ -83,6 +83,7 @@ class Child:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._question = question
         talks = question is not None
+        ending = _ending  # of the block that it starts in, which may be over when it has started
         try:
             with _held_back():
                 # A session of its own, so that the whole group can be killed, and Ctrl-C reaches only us.
@@ -100,7 +101,7 @@ class Child:
                 self.kill()
                 self.__exit__(None, None, None)  # nobody enters the block
             raise
-        if _ending.number:
+        if ending.number:
             self.kill()  # the handler came before this child was on record
 
     def __enter__(self) -> Self:
@@ -160,9 +161,15 @@ class Child:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process.poll() is None:
-            signal_group(self._process, signal.SIGTERM)
-            self.wait(_GRACE_S)
+        with _held_back():
+            try:
+                if self._process.poll() is None:
+                    signal_group(self._process, signal.SIGTERM)
+                    self.wait(_GRACE_S)
+            finally:  # Ctrl-C ends the wait, and nothing else
+                self._clean_up()
+
+    def _clean_up(self) -> None:
         self.returncode = reap(self._process, 0.0)
         _running.discard(self)
         if self._process.stdout is not None:
@@ -250,6 +257,7 @@ def ended_with_us() -> Iterator[Ending]:
     places (in a `__del__`, in a callback of native code): then it is raised at the end of the block, and until there
     the `number` of what this yields tells.
     """
+    global _ending  # noqa: PLW0603 - one for each block, as a thread may still look at that of the last
 
     def end(number: int, _frame: FrameType | None) -> None:
         _ending.number = number
@@ -272,12 +280,15 @@ def ended_with_us() -> Iterator[Ending]:
         for number in replaced:
             signal.signal(number, before[number])
         if replaced:  # otherwise a block around this one has to know
-            _ending.number = 0
+            _ending = Ending()
 
 
 @contextlib.contextmanager
 def _held_back() -> Iterator[None]:
-    """In the main thread: a signal that ends us, which kills all children at once, is raised behind the block."""
+    """In the main thread: where a signal that ends us comes within the block, SystemExit is raised at its end.
+
+    All children are killed when the signal comes.
+    """
     if _ending.held or threading.current_thread() is not threading.main_thread():
         yield
         return

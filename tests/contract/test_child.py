@@ -155,6 +155,60 @@ def test_a_signal_while_a_helper_starts_ends_it(tmp_path, thread):
     wait_until(lambda: not psutil.pid_exists(int(pid_file.read_text())))
 
 
+# The block is over when another thread has the helper that it was starting.
+STARTS_LATE = (
+    STARTS[: STARTS.index("with ended_with_us():")]
+    + """
+thread = threading.Thread(target=wait, daemon=True)
+try:
+    with ended_with_us():
+        thread.start()
+        threading.Event().wait()
+except SystemExit:
+    ended.set()
+    thread.join()
+"""
+)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_a_helper_that_another_thread_was_starting_ends_behind_the_block(tmp_path):
+    pid_file = tmp_path / "pid"
+    with subprocess.Popen([sys.executable, "-c", STARTS_LATE, str(pid_file)], start_new_session=True) as starts:
+        try:
+            assert starts.wait(PATIENCE_S) == 0
+        finally:
+            starts.kill()
+            wait_until(pid_file.exists)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+
+# The signal comes while a helper has its second to leave by itself.
+LEAVING = """
+import os, signal, sys
+from edgellm.contract.child import Child, ended_with_us
+
+class Signalled(Child):
+    def wait(self, timeout_s):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().wait(timeout_s)
+
+try:
+    with ended_with_us(), Signalled([sys.executable, "-c", "import time; time.sleep(3600)"], env=os.environ) as process:
+        pass
+except SystemExit as error:
+    print(error.code, process.returncode is not None, process._file.closed, flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_a_helper_that_is_leaving_when_a_signal_comes_is_cleaned_up():
+    leaving = subprocess.run([sys.executable, "-c", LEAVING], capture_output=True, timeout=PATIENCE_S, check=False)
+
+    assert leaving.stdout.split() == [str(128 + signal.SIGTERM).encode(), b"True", b"True"], leaving.stderr
+
+
 # Python prints and drops what is raised in a `__del__`.
 DROPS = """
 import os, signal
