@@ -59,15 +59,19 @@ def table(
     `styles`: those of the rows.
     """
     widths = [max(map(len, (column.head, *(row[i] for row in rows)))) for i, column in enumerate(heads)]
-    shown = _shown_columns(heads, widths, gap)
+    shown, is_narrow = _shown_columns(heads, widths, gap)
     head_row = [column.head for column in heads]
     for row, style in zip((head_row, *rows), ({"bold": True}, *(styles or [{}] * len(rows))), strict=True):
         *cells, last = [f"{row[i]:>{widths[i]}}" if heads[i].right else f"{row[i]:<{widths[i]}}" for i in shown]
+        if is_narrow:
+            say(cells[0].rstrip(), **style)
+            cells[0] = " " * (4 - gap)
         padding = " " * (len(last) - len(last.lstrip()))
         say(last.strip(), lead="".join(cell + " " * gap for cell in cells) + padding, **style)
 
 
-def _shown_columns(heads: Sequence[Column], widths: Sequence[int], gap: int) -> list[int]:
+def _shown_columns(heads: Sequence[Column], widths: Sequence[int], gap: int) -> tuple[list[int], bool]:
+    """Indices of the columns for which the terminal has room, and whether the first has none beside the others."""
     shown, width = list(range(len(heads))), columns()
 
     def needed() -> int:
@@ -76,7 +80,7 @@ def _shown_columns(heads: Sequence[Column], widths: Sequence[int], gap: int) -> 
 
     while width is not None and needed() > width and any(heads[i].spare for i in shown):
         shown.remove(max(shown, key=lambda i: heads[i].spare))
-    return shown
+    return shown, width is not None and needed() > width and len(shown) > 1
 
 
 def styled(text: str, **style: Any) -> str:
@@ -99,6 +103,8 @@ def wrapped(text: str, width: int | None, lead: str = "") -> str:
     beside = width - len(lead) >= _BESIDE
     indent = " " * (len(lead) if beside else min(len(lead), 4))
     first, lines = lead, []
+    if lead.strip() and len(lead) + len(text.partition(" ")[0]) > width:
+        first, indent, lines = "    ", "    ", [lead.rstrip()]
     for line in text.split("\n"):
         wrapper = textwrap.TextWrapper(
             width, initial_indent=first, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
