@@ -71,16 +71,23 @@ def table(
 
 
 def _shown_columns(heads: Sequence[Column], widths: Sequence[int], gap: int) -> tuple[list[int], bool]:
-    """Indices of the columns for which the terminal has room, and whether the first has none beside the others."""
-    shown, width = list(range(len(heads))), columns()
+    """Indices of the columns for which the terminal has room, and whether the first must stand above the others."""
+    width = columns()
+    shown = list(range(len(heads)))
+    for first in (widths[0], 4 - gap):
+        shown = list(range(len(heads)))
+        while width is not None and (is_wide := _needed([first, *widths[1:]], shown, gap) > width):
+            if not any(heads[i].spare for i in shown):
+                break
+            shown.remove(max(shown, key=lambda i: heads[i].spare))
+        if width is None or not is_wide:
+            return shown, first != widths[0]
+    return shown, len(shown) > 1
 
-    def needed() -> int:
-        *others, last = (widths[i] for i in shown)
-        return sum(others) + gap * len(others) + min(last, _BESIDE)
 
-    while width is not None and needed() > width and any(heads[i].spare for i in shown):
-        shown.remove(max(shown, key=lambda i: heads[i].spare))
-    return shown, width is not None and needed() > width and len(shown) > 1
+def _needed(widths: Sequence[int], shown: Sequence[int], gap: int) -> int:
+    *others, last = (widths[i] for i in shown)
+    return sum(others) + gap * len(others) + min(last, _BESIDE)
 
 
 def styled(text: str, **style: Any) -> str:
