@@ -186,6 +186,8 @@ def headline(plan: LaunchPlan) -> str:
     run = plan.settings
     name = " ".join(filter(None, (plan.artifact.name, plan.artifact.quant)))
     slots = f", {run.n_slots} at the same time" if run.n_slots > 1 else ""
-    layers = {0: "", -1: ", all layers on the GPU"}.get(run.gpu_layers, f", {run.gpu_layers} layers on the GPU")
+    layers = {0: "", -1: ", all layers on the GPU"}.get(
+        run.gpu_layers, f", {counted(run.gpu_layers, 'layer')} on the GPU"
+    )
     threads = counted(run.n_threads, "thread")
     return f"{name} on {plan.backend}: {run.n_ctx:,} tokens of context{slots}, {threads}{layers}"

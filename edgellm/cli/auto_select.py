@@ -12,7 +12,7 @@ from edgellm.cli._options import gpu_layers, kv, models_dir, slots
 from edgellm.cli.download import max_download
 from edgellm.cli.page import examples, say
 from edgellm.cli.words import BACKEND, PROFILE, TASK, TOKENS
-from edgellm.units import show_memory, show_params, show_rate, show_size
+from edgellm.units import counted, show_memory, show_params, show_rate, show_size
 
 if TYPE_CHECKING:
     from edgellm.types.machine import Machine
@@ -115,7 +115,7 @@ def _show_choice(c: Candidate, machine: Machine, *, reads_only: bool) -> None:
 def _on_gpu(c: Candidate) -> str:
     if not c.gpu_layers:
         return ""
-    layers = "all layers" if c.gpu_layers < 0 else f"{c.gpu_layers} layers"
+    layers = "all layers" if c.gpu_layers < 0 else counted(c.gpu_layers, "layer")
     beside = f" and {show_memory(c.footprint.device_bytes)} of the GPU's" if c.footprint.device_bytes else ""
     return f"{beside}, {layers} on the GPU"
 

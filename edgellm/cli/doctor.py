@@ -136,7 +136,7 @@ def examine_machine(report: Report, machine: Machine) -> None:
     if machine.limits.cpus is not None and machine.limits.cpus < machine.cpu.cores:
         report.note(
             f"processor: a quota of {machine.limits.cpus:g} of {machine.cpu.cores} cores gives "
-            f"{machine.compute_threads} threads",
+            + counted(machine.compute_threads, "thread"),
             "a larger quota makes answers faster",
         )
     for hindrance in attempt(report, "the look at system settings", lambda: hindrances(machine)) or []:
@@ -205,7 +205,7 @@ def examine_backends(report: Report, machine: Machine) -> None:
         for text, fix in fixes.items():
             report.note(f"backend {name}: {text}", fix)
     if able:
-        report.used = f"{', '.join(able)} on {machine.compute_threads} threads, "
+        report.used = f"{', '.join(able)} on {counted(machine.compute_threads, 'thread')}, "
         report.used += f"with {show_memory(machine.memory_budget_bytes)} for models"
     else:
         report.used = "no backend that runs a model (echo only repeats what it is told)"
