@@ -67,6 +67,7 @@ def command(
     With PROMPT, or with text on standard input, it answers once. MODEL is a catalog id, a path of a model file, or
     "echo"; without it, the best model that this machine runs well is chosen.
     """
+    from edgellm import explain
     from edgellm.contract.child import ended_with_us
 
     if raw and system is not None:
@@ -78,6 +79,8 @@ def command(
     from edgellm.sdk.client import EdgeLLM
 
     say_taken(plan)
+    if decision is not None and (why := explain.second_best(decision)):
+        say(why, err=True)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     if question is None:

@@ -9,16 +9,23 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from support.contexts import context
 from support.refusals import check_refusal, refuses
 from support.terminal import Terminal
 from support.tiny_bert import TinyBert
 from support.waiting import PATIENCE_S
 
+from edgellm.app import launch
+from edgellm.catalog.lookup import catalog
 from edgellm.cli import run as module
 from edgellm.cli.run import command
 from edgellm.errors import BadTemplate, UnsupportedTask, UsageError
+from edgellm.hardware import profiles
 from edgellm.sdk.client import EdgeLLM
+from edgellm.selection.backend_facts import BackendFacts
+from edgellm.selection.decide import decide
 from edgellm.types.drift import Drift
+from edgellm.types.request import SelectionRequest
 
 
 def invoke(*arguments: str, text: str | None = None) -> Result:
@@ -39,6 +46,22 @@ def test_a_prompt_is_answered_once() -> None:
 
     assert result.stdout == "hello wörld 🎈\n"
     assert result.return_value == 0
+
+
+def test_a_smaller_model_is_taken_with_a_word_of_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, gguf = catalog(), BackendFacts("gguf", frozenset({"gguf"}))
+    small = rows["smollm2-135m-instruct"]
+    here = context(profiles.load("raspberry-pi-5-8gb"), rows.values(), [gguf], {small.files[0].source})
+    decision = decide(here, SelectionRequest(offline=True))
+    plan = launch.model_plan("echo", SelectionRequest())
+    monkeypatch.setattr(module, "make_plan", lambda *_, **__: (plan, decision))
+
+    result = invoke("hello")
+
+    assert result.stdout == "hello\n"
+    assert decision.would_choose is not None
+    for model in (decision.would_choose.model, small.id, "offline was asked for"):
+        assert model in result.stderr
 
 
 def test_a_pipe_is_answered_once() -> None:
