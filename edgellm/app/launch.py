@@ -163,19 +163,19 @@ def _file_plan(
     try:
         card, _ = file_card.of(artifact, context.cards)
     except UnsupportedArtifact:
-        plan = file_plan.unpredicted_plan(artifact, context, request)
+        plan, known_as = file_plan.unpredicted_plan(artifact, context, request), artifact
     else:
         card, request = _as_named(card, request, named=named, to_chat=to_chat)
         decision = decide(context.narrowed([card]), request)
         assert decision.choice is not None, "a file on this disk can be had"
         plan = _candidate_plan(decision, decision.choice, artifact)
         # What is learned of it is looked up by its card; users go on to see the name that they gave the file.
-        known_as = replace(artifact, model_id=card.id, quant=decision.choice.quant, shown_as=artifact.model_id)
-        plan = replace(plan, artifact=known_as)
+        known_as = replace(artifact, model_id=card.id, quant=decision.choice.quant)
     about = ModelNamed(artifact.model_id, "file", artifact.quant)
     # How to quantize it is said of the file: its card may have a name that no command knows.
-    reasons = (r for r in plan.reasons if not isinstance(r, CouldBeMade))
-    return replace(plan, reasons=(about, *reasons, *file_plan.not_quantized(artifact)))
+    reasons = tuple(r for r in plan.reasons if not isinstance(r, CouldBeMade))
+    reasons = (about, *reasons, *file_plan.not_quantized(artifact))
+    return replace(plan, artifact=replace(known_as, shown_as=artifact.model_id), reasons=reasons)
 
 
 def _as_named(

@@ -86,7 +86,7 @@ def command(
     if question is None:
         click.echo(headline(plan), err=True)
     with EdgeLLM(plan, decision=decision, isolate=isolate) as llm:
-        with waiting(f"loading {plan.artifact.model_id} {plan.artifact.quant}"):
+        with waiting(f"loading {plan.artifact.name} {plan.artifact.quant}"):
             talk = Talk(llm, sampling, raw=raw, system=system, max_tokens=max_tokens, stop=stop)
         if question is not None:
             return 0 if talk.say(question) else INTERRUPTED
@@ -118,7 +118,8 @@ def require_text(llm: EdgeLLM) -> None:
     from edgellm.app import launch
 
     if not llm.info.generates:
-        launch.refuse_chat(llm.plan.artifact.name)
+        artifact = llm.plan.artifact
+        launch.refuse_chat(artifact.path if artifact.shown_as else artifact.name)
 
 
 class Talk:

@@ -99,7 +99,7 @@ class EdgeLLM(EmbeddingMethods):
     def __repr__(self) -> str:
         artifact = self.plan.artifact
         quant = f" {artifact.quant}" if artifact.quant else ""
-        return f"<EdgeLLM {artifact.model_id}{quant} on {self.plan.backend}, {self.state}>"
+        return f"<EdgeLLM {artifact.name}{quant} on {self.plan.backend}, {self.state}>"
 
     def __reduce__(self) -> NoReturn:
         raise UsageError(

@@ -187,7 +187,7 @@ class NoBackendOpens(Fact, frozen=True):
 
 
 class NoBackendRuns(Fact, frozen=True):
-    """No backend opens it, as these do not run here; none = none is installed that would."""
+    """No backend opens it, as these cannot run it here; none = none is installed that would."""
 
     backends: tuple[BackendCannotRun, ...]
 
