@@ -136,7 +136,7 @@ SHORT = {
 @pytest.mark.parametrize(("name", "quant"), [(name, quant) for name, rows in SHORT.items() for quant in rows])
 def test_short_rows_are_judged_by_what_they_are_stored_in(name: str, quant: str) -> None:
     found = short(name, quant)
-    told = re.search(r"about \+([\d.]+) % perplexity", explain.basis(found.basis))
+    told = re.search(r"about \+([\d.]+)% perplexity", explain.basis(found.basis))
 
     assert told is not None
     assert 1 / 1.65 < float(told[1]) / SHORT[name][quant] < 1.65

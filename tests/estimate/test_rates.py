@@ -80,7 +80,7 @@ def test_the_basis_says_measured_when_and_with_what() -> None:
     assert LLAMA.shape is not None
     found = speed.decode(HERE, LLAMA.shape, known(), 1, rates=RATES)
 
-    assert explain.basis(found.basis).startswith("measured: calibrated 2026-11-24 with kernels 1, 1 threads")
+    assert explain.basis(found.basis).startswith("measured: calibrated 2026-11-24 with kernels 1, 1 thread,")
     assert explain.basis(speed.prefill(HERE, LLAMA.shape, known(), 1, rates=RATES).basis).startswith("measured: ")
     assert explain.basis(speed.decode(HERE, LLAMA.shape, known(), 1).basis).startswith("predicted: ")
     assert found.low < found.tok_s < found.high
