@@ -141,7 +141,7 @@ def big(name):
         pytest.param("tensors", marks=pytest.mark.slow(11)),
         pytest.param("keys", marks=pytest.mark.slow(4)),
         "texts",
-        "short-arrays",
+        pytest.param("short-arrays", marks=pytest.mark.slow(3)),
         pytest.param("strings", marks=pytest.mark.slow(5)),
         "strings-over-limit",
         "numbers",

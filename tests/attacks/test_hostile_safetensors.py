@@ -50,7 +50,17 @@ def big(name):
     return build(json.dumps(made[name](), separators=(",", ":")).encode())
 
 
-@pytest.mark.parametrize("name", ["tensors", "metadata", "text", "keys", "numbers", "lists", "unknown fields"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.slow(2)) for name in ("tensors", "metadata")),
+        "text",
+        "keys",
+        "numbers",
+        "lists",
+        "unknown fields",
+    ],
+)
 def test_the_largest_headers_take_little_memory(name):
     data = big(name)
     assert len(data) < MAX_HEADER_BYTES + 8

@@ -88,7 +88,7 @@ def pids(*files):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow(2))])
 def test_a_signal_that_ends_us_ends_the_helpers(tmp_path, number):
     pid_files = (tmp_path / "pids", tmp_path / "pids.other")
     waits = subprocess.Popen(

@@ -57,5 +57,6 @@ def test_embeddings() -> None:
 
 
 @pytest.mark.model
+@pytest.mark.slow(3)
 def test_embeddings_of_a_real_model_find_the_answer(minilm: str) -> None:
     assert "The spare key" in run("embeddings.py", minilm).splitlines()[0]

@@ -27,7 +27,7 @@ def half(name: str, *dims: int) -> Tensor:
 @pytest.mark.parametrize(
     ("name", "dims"),
     [
-        ("blk.0.attn_norm.weight", (256, 2)), ("blk.0.ffn_gate_inp.weight", (256, 8)), ("blk.0.attn_q.bias", (256, 2)),
+        ("blk.0.ffn_gate_inp.weight", (256, 8)), ("blk.0.attn_q.bias", (256, 2)),
         ("blk.0.ssm_conv1d.weight", (256, 4)), ("blk.0.ssm_a", (256, 4)), ("position_embd.weight", (256, 4)),
         ("blk.0.attn_q.weight", (256,)), ("blk.0.attn_q.weight", (256, 1)), ("scalar.weight", ()),
     ],
@@ -38,6 +38,13 @@ def test_what_is_never_quantized_keeps_its_type(name: str, dims: tuple[int, ...]
 
     assert (kept.type, kept.changes) == ("F16", False)
     assert planned.impossible == ()
+
+
+def test_a_norm_keeps_its_type(tmp_path: Path) -> None:
+    norm = Tensor("blk.0.attn_norm.weight", (256, 2), F32, 256 * 2 * 4)
+    planned = file_recipe.plan(read(tmp_path, norm), "Q4_K_M")
+
+    assert [(p.type, p.changes) for p in planned.tensors if p.tensor.name == norm.name] == [("F32", False)]
 
 
 def test_bytes_are_counted_with_and_without_padding(tmp_path: Path) -> None:

@@ -191,6 +191,7 @@ def test_mixes_on_plain_buffers_part_at_near_ties_only(plain: Spelled) -> None:
     compare(plain, requests(3, 6, greedy=True), 8, seed=4)
 
 
+@pytest.mark.slow(3)
 def test_a_seed_gives_the_same_answer_again_and_another_one_another(engine: Spelled) -> None:
     request = next(r for r in requests(5, 50, greedy=False) if r.max_tokens and r.max_tokens > 6)
     again = engine.alone(request)

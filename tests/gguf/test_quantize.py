@@ -362,6 +362,7 @@ def test_a_file_that_is_not_quantized_is_run_with_the_way_to_quantize_it(tiny: P
 
 
 @pytest.mark.model
+@pytest.mark.slow(4)
 def test_a_model_of_the_catalog_is_found_by_its_name(smollm2: str, tmp_path: Path) -> None:
     wanted = planned(smollm2, "Q8_0", allow_requantize=True)
     made = make(wanted)

@@ -47,6 +47,7 @@ def test_a_worker_that_hangs_is_a_typed_error_and_is_replaced(open_session: Open
 
 
 @pytest.mark.usefixtures("hung_after")
+@pytest.mark.slow(3)
 def test_what_a_hung_worker_did_not_read_ends_with_it(open_session: OpenSession) -> None:
     session = open_session()
     assert session.info
@@ -86,6 +87,7 @@ def test_closing_ends_a_worker_that_hangs(
 
 
 @pytest.mark.usefixtures("hung_after")
+@pytest.mark.slow(4)
 def test_a_worker_that_no_signal_ends_is_left_to_the_kernel(
     open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
