@@ -360,7 +360,7 @@ def test_a_model_that_cannot_be_loaded_leaves_nothing(tmp_path, isolate: bool) -
         assert llm.state == "failed"
         llm.close()
     assert kinds == ["BadArtifact", "BadArtifact"]
-    assert threading.active_count() <= before
+    wait_until(lambda: threading.active_count() <= before)  # the last ones may still be leaving
 
 
 @both

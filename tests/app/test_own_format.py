@@ -68,7 +68,7 @@ def test_a_command_tries_it() -> None:
 
 def test_a_path_is_its_where_it_is_named(book: str, tmp_path: Path) -> None:
     with EdgeLLM.load(book, backend="shelf", isolate=False) as llm:
-        assert (llm.plan.backend, llm.plan.artifact) == ("shelf", Artifact("shelf", (book,), "book"))
+        assert (llm.plan.backend, llm.plan.artifact) == ("shelf", Artifact("shelf", (book,), "book", shown_as="book"))
         assert llm.chat("hello", temperature=0).text == "hello"
     with refuses(BadArtifact):
         EdgeLLM.load(book)
