@@ -121,7 +121,7 @@ def test_an_update_replaces_the_words_of_the_tests_that_run(tmp_path: Path) -> N
     assert refusals.read(golden, again=True)["x/test_y.py::test_z[a b]", 1] == "new\n\nin three lines"
 
 
-@pytest.mark.slow(10)
+@pytest.mark.slow(3)
 def test_several_workers_update_one_file(tmp_path: Path) -> None:
     """A run of pytest with a golden file of its own: it fails without words, two workers write them, and it passes."""
     (tmp_path / "pytest.ini").write_text(f"[pytest]\npythonpath = {HERE}\n")
@@ -163,7 +163,7 @@ def test_every_entry_is_of_a_test_that_exists() -> None:
     assert not exists("test_gone.py::test_it")
 
 
-@pytest.mark.slow(15)
+@pytest.mark.slow(5)
 def test_every_entry_is_of_a_case_that_exists() -> None:
     listed = pytest_in(HERE.parent, "--collect-only", "-n", "0", "-m", "slow or not slow", "tests")
     cases = {line.removeprefix("tests/") for line in listed if "::" in line}

@@ -71,7 +71,7 @@ def answered_in_all_slots(llm: EdgeLLM, n_slots: int) -> None:
         ]
 
 
-@pytest.mark.parametrize("isolate", [True, pytest.param(False, marks=pytest.mark.slow(3))], ids=["process", "thread"])
+@pytest.mark.parametrize("isolate", [True, pytest.param(False, marks=pytest.mark.slow(2))], ids=["process", "thread"])
 def test_32_threads_ask_100_times_each(open_llm: Open, isolate: bool) -> None:
     """Each answer is the thread's own, streamed or whole."""
     llm = open_llm(slots=8, ctx=256, isolate=isolate)
@@ -96,7 +96,7 @@ WORDS = ("one", "two", "red", "sky", "tea")
 
 @pytest.mark.model
 @pytest.mark.timeout(1200)
-@pytest.mark.slow(10)
+@pytest.mark.slow(6)
 def test_threads_on_a_real_model_get_the_answers_of_one_thread(real: EdgeLLM) -> None:
     """Short greedy and seeded answers; the same asked one after the other and all at once."""
     asked = [(f"Say {word}", {"temperature": n % 2, "seed": n}) for n, word in enumerate(WORDS)]
@@ -395,7 +395,7 @@ def test_explain_gives_the_reasons(open_llm: Open) -> None:
 
 @pytest.mark.model
 @pytest.mark.timeout(900)
-@pytest.mark.slow(4)
+@pytest.mark.slow(2)
 def test_auto_offline_picks_what_is_stored(smollm2: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from test_launch import SMOLLM2, put_in_store
 

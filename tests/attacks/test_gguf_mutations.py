@@ -38,7 +38,7 @@ def ended_natively(ends: dict[str, str]) -> dict[str, str]:
     return {name: outcome for name, outcome in ends.items() if outcome.startswith(("killed by", "left with"))}
 
 
-@pytest.mark.slow(60)
+@pytest.mark.slow(25)
 def test_no_wrong_value_ends_native_code(tmp_path: Path) -> None:
     files = {"sound": sound().build()}
     for name, mutate in mutations().items():
@@ -53,7 +53,7 @@ def test_no_wrong_value_ends_native_code(tmp_path: Path) -> None:
     assert ended_natively(ends).keys() == ABORTS.keys(), ended_natively(ends)
 
 
-@pytest.mark.slow(60)
+@pytest.mark.slow(22)
 def test_no_flip_in_a_header_ends_native_code(tmp_path: Path) -> None:
     model = sound()
     rows = [(key, *entry) for key, entry in model.keys.items()]

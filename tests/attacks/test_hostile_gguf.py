@@ -138,11 +138,11 @@ def big(name):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("tensors", marks=pytest.mark.slow(11)),
-        pytest.param("keys", marks=pytest.mark.slow(4)),
+        pytest.param("tensors", marks=pytest.mark.slow(5)),
+        pytest.param("keys", marks=pytest.mark.slow(2)),
         "texts",
-        pytest.param("short-arrays", marks=pytest.mark.slow(3)),
-        pytest.param("strings", marks=pytest.mark.slow(5)),
+        pytest.param("short-arrays", marks=pytest.mark.slow(2)),
+        pytest.param("strings", marks=pytest.mark.slow(3)),
         "strings-over-limit",
         "numbers",
     ],

@@ -67,7 +67,7 @@ def test_source_that_defeats_the_compiler_is_refused(name):
 
 
 @pytest.mark.parametrize(
-    "group", [pytest.param("LOOPS", marks=pytest.mark.slow(14)), pytest.param("BOMBS", marks=pytest.mark.slow(5))]
+    "group", [pytest.param("LOOPS", marks=pytest.mark.slow(10)), pytest.param("BOMBS", marks=pytest.mark.slow(4))]
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_AS")
 def test_group_ends_soon_in_little_memory(group):

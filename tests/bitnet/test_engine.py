@@ -152,7 +152,7 @@ def test_rows_that_start_inside_a_block_and_counts_that_are_no_whole_panels(tmp_
     check(tmp_path, model)
 
 
-@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow(2)), 3])
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow(1)), 3])
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
 def test_a_context_of_several_chunks(tmp_path, kv_type, threads):
     """The last rows, as one prefill (units of rows) and decoded one by one (chunks shared out among threads)."""
@@ -231,7 +231,7 @@ def test_activation_blocks_need_rows_of_whole_blocks(tmp_path):
 POOLING = {"mean": 1, "cls": 2, "last": 3}
 
 
-@pytest.mark.parametrize("isa", [pytest.param(i, marks=pytest.mark.slow(2)) if i == "scalar" else i for i in usable()])
+@pytest.mark.parametrize("isa", [pytest.param(i, marks=pytest.mark.slow(1)) if i == "scalar" else i for i in usable()])
 @pytest.mark.parametrize("pooling", POOLING)
 def test_embeddings_are_the_oracles_of_unit_length(tmp_path, isa, pooling):
     model = Tiny("qwen3", input_norms=True, keys={"pooling_type": POOLING[pooling]})

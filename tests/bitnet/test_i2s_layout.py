@@ -111,7 +111,7 @@ def test_tensors_without_whole_blocks_or_partners_are_not_compared():
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("name", [pytest.param("gemma3", marks=pytest.mark.slow(6)), "smollm2"])
+@pytest.mark.parametrize("name", [pytest.param("gemma3", marks=pytest.mark.slow(1)), "smollm2"])
 def test_the_order_is_plain_in_weights_that_somebody_trained(name, request):
     """Published models, made ternary here: what neurons read and write hangs together in all of them."""
     model = read_model(request.getfixturevalue(name))

@@ -257,7 +257,7 @@ def test_the_footprint_is_what_is_allocated(tmp_path, shape, kv_type, threads, n
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize(("head", "ternary"), [("Q8_0", "I2_S"), ("F16", "TQ2_0")])
-@pytest.mark.slow(23)
+@pytest.mark.slow(7)
 def test_peak_memory_is_within_five_percent_of_the_footprint(tmp_path, own_home, head, ternary, kept):
     """150 MiB of weights and cache, from the model's own file and from the packed one."""
     model = Tiny(

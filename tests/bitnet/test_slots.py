@@ -49,7 +49,7 @@ def mixed(engine, prompts, rng):
 
 @pytest.mark.parametrize("isa", usable())
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.slow(11)
+@pytest.mark.slow(4)
 def test_any_batch_gives_the_bits_of_each_alone(tmp_path, isa, name):
     model = MODELS[name]
     path, rng = model.write(tmp_path / "model.gguf"), np.random.default_rng(3)

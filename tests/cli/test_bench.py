@@ -44,7 +44,7 @@ def test_json_and_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 50 < content["tests"][1]["median"] < 500  # a step takes 2 ms and what a busy machine adds
 
 
-@pytest.mark.slow(4)
+@pytest.mark.slow(3)
 def test_a_regression_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     # Steps ten times as long: more than what other programs add to one.
     monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0.01")
@@ -79,7 +79,7 @@ def test_a_text_that_is_not_there_is_refused(tmp_path: Path) -> None:
         run("echo", "--perplexity", str(tmp_path / "gone.txt"))
 
 
-@pytest.mark.slow(5)
+@pytest.mark.slow(3)
 def test_the_real_model_is_measured_and_scored(smollm2: str, tmp_path: Path) -> None:
     """Against itself it agrees on every token."""
     text = tmp_path / "text.txt"

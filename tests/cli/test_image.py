@@ -14,7 +14,7 @@ MODEL = "smollm2-135m-instruct"
 
 
 @pytest.mark.model
-@pytest.mark.slow(8)
+@pytest.mark.slow(13)
 def test_a_model_in_a_read_only_layer_answers(smollm2: str, own_home: Path) -> None:
     entry = Path(smollm2).parent
     shutil.copytree(entry, own_home / "data" / "models" / MODEL / entry.name, copy_function=shutil.copyfile)

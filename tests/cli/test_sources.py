@@ -28,7 +28,7 @@ def server() -> Iterator[ModelServer]:
 
 
 @pytest.mark.model
-@pytest.mark.slow(20)
+@pytest.mark.slow(5)
 def test_a_model_of_a_registry_answers(server: ModelServer, smollm2: str, own_home: Path, monkeypatch) -> None:
     """Fetched in another process, with progress in lines, answered from, and not asked for the next time."""
     server.files["o/r/m.gguf"] = Path(smollm2).read_bytes()

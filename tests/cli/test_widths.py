@@ -32,7 +32,7 @@ def piped(*arguments: str) -> str:
     ).stdout
 
 
-@pytest.mark.slow(60)
+@pytest.mark.slow(3)
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
 def test_output_fits_its_terminal(arguments: tuple[str, ...]) -> None:
     whole = piped(*arguments)

@@ -47,7 +47,7 @@ def test_openai_client(serve: Servers) -> None:
 
 @pytest.mark.model
 @pytest.mark.parametrize("name", ["chat.py", "stream_async.py"])
-@pytest.mark.slow(43)
+@pytest.mark.slow(5)
 def test_with_a_real_model(name: str, smollm2: str) -> None:
     assert len(run(name, smollm2)) > 20
 

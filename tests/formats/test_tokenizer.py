@@ -103,7 +103,7 @@ def test_real_models_encode_as_llama_cpp_does(pair: tuple[FileTokenizer, Any]) -
 
 @settings(max_examples=300)
 @given(st.lists(st.one_of(TEXT, st.sampled_from(["<|im_end|>", "<eos>", "<unused9>", "\n\n\n", "<b>"]))).map("".join))
-@pytest.mark.slow(4)
+@pytest.mark.slow(3)
 def test_random_text_encodes_as_llama_cpp_does(pair: tuple[FileTokenizer, Any], text: str) -> None:
     same(*pair, text)
 
@@ -209,7 +209,7 @@ def comparable(name: str) -> Callable[[str], str]:
 
 
 @pytest.mark.parametrize("name", FAMILIES.values())
-@pytest.mark.slow(22)
+@pytest.mark.slow(1)
 def test_words_are_cut_as_llama_cpp_cuts_them(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = byte_pairs(tmp_path_factory.mktemp("pre") / "x.gguf", ("tokenizer.ggml.pre", STRING, name))
     ours, theirs, reduce = read(path), opened(path), comparable(name)
@@ -345,7 +345,7 @@ def test_text_never_becomes_a_control_token_by_merging(tmp_path: Path) -> None:
     assert ours.encode("</s>", add_special=False, parse_special=True)[-1] == 2
 
 
-@pytest.mark.slow(3)
+@pytest.mark.slow(2)
 def test_long_runs_take_no_quadratic_time(gemma3: str) -> None:
     """Two seconds in all; quadratic time would take hours, which the run's time limit of a test ends."""
     ours = read(gemma3)

@@ -162,14 +162,14 @@ def near_tie(engine: Spelled, request: GenerationRequest, alone: str, batched: s
     return float(first - second) <= TOLERANCE
 
 
-@pytest.mark.slow(6)
+@pytest.mark.slow(16)
 def test_mixes_answer_as_if_each_request_were_alone(engine: Spelled) -> None:
     """Half of the requests greedy, half with a seed; the cache is warm from the mixes before."""
     chosen = requests(1, 40, greedy=None if engine.exact else True)
     assert compare(engine, chosen, N_MIXES, seed=2) > 2 * N_MIXES
 
 
-@pytest.mark.slow(6)
+@pytest.mark.slow(13)
 def test_long_prompts_part_at_near_ties_only(smollm2: str) -> None:
     """Beside other answers a long prompt is computed in other chunks. Exact where chunks are found not to matter."""
     engine = Spelled(open_engine(smollm2, n_ctx=512))
@@ -185,13 +185,13 @@ def test_long_prompts_part_at_near_ties_only(smollm2: str) -> None:
     engine.close()
 
 
-@pytest.mark.slow(3)
+@pytest.mark.slow(5)
 def test_mixes_on_plain_buffers_part_at_near_ties_only(plain: Spelled) -> None:
     assert not plain.exact
     compare(plain, requests(3, 6, greedy=True), 8, seed=4)
 
 
-@pytest.mark.slow(3)
+@pytest.mark.slow(2)
 def test_a_seed_gives_the_same_answer_again_and_another_one_another(engine: Spelled) -> None:
     request = next(r for r in requests(5, 50, greedy=False) if r.max_tokens and r.max_tokens > 6)
     again = engine.alone(request)

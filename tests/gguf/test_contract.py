@@ -45,7 +45,7 @@ class TestSmolLM2(OnLlama):
     def model(cls, smollm2: str) -> None:
         cls.path = smollm2
 
-    @pytest.mark.slow(7)
+    @pytest.mark.slow(6)
     def test_memory_stays_flat(self, engine: Engine) -> None:
         super().test_memory_stays_flat(engine)
 

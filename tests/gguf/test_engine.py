@@ -94,7 +94,7 @@ def test_a_moved_window_cannot_be_rewound(sliding: Engine) -> None:
 
 @pytest.mark.model
 @patient
-@pytest.mark.slow(10)
+@pytest.mark.slow(12)
 def test_a_short_rewind_inside_the_window_gives_the_same_answer(sliding: Engine) -> None:
     """Up to rounding: the window's cells are a ring, in another order after a rewind than in a fresh slot."""
     tokens = (encode(sliding, "Every morning the baker opened the shop at six. ") * 100)[:800]
@@ -123,7 +123,7 @@ def test_short_prompts_of_a_sliding_model_are_rewound_like_any(sliding: Engine) 
 
 @pytest.mark.model
 @patient
-@pytest.mark.slow(3)
+@pytest.mark.slow(4)
 def test_a_long_sequence_of_a_sliding_model_is_forked_whole(sliding: Engine) -> None:
     tokens = (encode(sliding, "The lighthouse keeper counted the ships again. ") * 100)[:900]
     prefill(sliding, 0, tokens)
@@ -159,7 +159,7 @@ def test_a_bad_step_changes_nothing(small: Engine) -> None:
 
 
 @pytest.mark.model
-@pytest.mark.slow(5)
+@pytest.mark.slow(2)
 @patient
 def test_opening_and_closing_leaks_nothing(smollm2: str) -> None:
     import psutil

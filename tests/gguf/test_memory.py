@@ -70,7 +70,7 @@ def peak_bytes(path: str, settings: Settings) -> int:
     ],
     ids=["one slot", "four slots, q8_0, read", "sliding window"],
 )
-@pytest.mark.slow(8)
+@pytest.mark.slow(10)
 def test_a_worker_takes_what_was_predicted(
     backend: GgufBackend, model: str, settings: Settings, request: pytest.FixtureRequest
 ) -> None:
@@ -86,7 +86,7 @@ def test_a_worker_takes_what_was_predicted(
 @pytest.mark.model
 @pytest.mark.parametrize("settings", [Settings(600), Settings(2048, n_slots=3, kv_type="q4_0"), Settings(8192)])
 @pytest.mark.parametrize("model", ["smollm2", "gemma3"])
-@pytest.mark.slow(11)
+@pytest.mark.slow(1)
 def test_the_library_would_reserve_what_the_formulas_say(
     backend: GgufBackend, model: str, settings: Settings, request: pytest.FixtureRequest
 ) -> None:

@@ -138,7 +138,7 @@ def sparse(arch: str, path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "arch", ["qwen3", *(pytest.param(arch, marks=pytest.mark.slow(18)) for arch in KINDS if arch != "qwen3")]
+    "arch", ["qwen3", *(pytest.param(arch, marks=pytest.mark.slow(1)) for arch in KINDS if arch != "qwen3")]
 )
 def test_what_is_computed_is_what_the_library_would_reserve(arch: str, tmp_path: Path) -> None:
     settings = Settings(8192, n_slots=3, kv_type="q8_0")

@@ -221,7 +221,7 @@ make(plan(sys.argv[1], "Q4_K_M", output=Path(sys.argv[2])), wait)
 """
 
 
-@pytest.mark.slow(3)
+@pytest.mark.slow(4)
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_what_a_killed_process_left_is_removed_by_the_next_one(tiny: Path, tmp_path: Path) -> None:
     target = tmp_path / "x.gguf"
@@ -362,7 +362,7 @@ def test_a_file_that_is_not_quantized_is_run_with_the_way_to_quantize_it(tiny: P
 
 
 @pytest.mark.model
-@pytest.mark.slow(4)
+@pytest.mark.slow(3)
 def test_a_model_of_the_catalog_is_found_by_its_name(smollm2: str, tmp_path: Path) -> None:
     wanted = planned(smollm2, "Q8_0", allow_requantize=True)
     made = make(wanted)

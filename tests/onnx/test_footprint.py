@@ -41,7 +41,7 @@ print(1024 * int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read()
     [("shared", WIDE), ("shared", Tiny(**{**WIDE.__dict__, "bits": 4, "num_logits": True})), ("growing", WIDE)],
     ids=["shared", "shared, 4 bits", "growing"],
 )
-@pytest.mark.slow(9)
+@pytest.mark.slow(2)
 def test_it_is_what_a_worker_takes(tmp_path, kind, tiny):
     folder = onnx_models.KINDS[kind](tmp_path, tiny)
     code = CHILD.format(folder=str(folder), n_ctx=512, n_slots=3)

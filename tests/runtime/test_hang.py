@@ -87,7 +87,7 @@ def test_closing_ends_a_worker_that_hangs(
 
 
 @pytest.mark.usefixtures("hung_after")
-@pytest.mark.slow(4)
+@pytest.mark.slow(3)
 def test_a_worker_that_no_signal_ends_is_left_to_the_kernel(
     open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:

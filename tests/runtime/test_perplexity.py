@@ -130,7 +130,7 @@ def test_a_process_that_dies_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -
         perplexity.score(Job(PLAN, None, TEXT, 64, 1))
 
 
-@pytest.mark.slow(5)
+@pytest.mark.slow(4)
 def test_the_real_model_reads_english_better_than_noise(smollm2: str) -> None:
     plan = launch.model_plan(smollm2, SelectionRequest(ctx=256), threads=1)
     words = TEXT.split()

@@ -61,7 +61,7 @@ def test_a_killed_worker_is_a_typed_error_and_is_replaced(open_session: OpenSess
 @pytest.mark.model
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=lambda number: number.name)
-@pytest.mark.slow(7)
+@pytest.mark.slow(1)
 def test_a_killed_worker_of_a_real_model(open_session: OpenSession, smollm2: str, number: signal.Signals) -> None:
     plan = LaunchPlan("gguf", Artifact("gguf", (smollm2,), "smollm2"), Settings(n_ctx=256, n_slots=3))
     kill_in_mid_stream(open_session(plan), number, "Once upon a time there was")

@@ -116,7 +116,7 @@ def test_every_sixteenth_profile_gets_the_answer_on_record() -> None:
         assert "\n".join(of_profile(profile)) == blocks[profile[0]]
 
 
-@pytest.mark.slow(26)
+@pytest.mark.slow(34)
 def test_every_profile_gets_the_answer_on_record() -> None:
     now = "\n".join(lines()) + "\n"
     if os.environ.get("EDGELLM_UPDATE_GOLDEN"):

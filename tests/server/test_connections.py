@@ -211,9 +211,9 @@ def many_sockets() -> Iterator[None]:
 @pytest.mark.parametrize(
     "sent",
     [
-        pytest.param(b"", id="silent", marks=pytest.mark.slow(15)),
-        pytest.param(HEAD, id="headers", marks=pytest.mark.slow(15)),
-        pytest.param(HEAD + b"Content-Length: 100\r\n\r\n{", id="body", marks=pytest.mark.slow(40)),
+        pytest.param(b"", id="silent", marks=pytest.mark.slow(12)),
+        pytest.param(HEAD, id="headers", marks=pytest.mark.slow(12)),
+        pytest.param(HEAD + b"Content-Length: 100\r\n\r\n{", id="body", marks=pytest.mark.slow(36)),
     ],
 )
 def test_more_connections_than_descriptors_harm_nobody_else(many_sockets: None, sent: bytes) -> None:

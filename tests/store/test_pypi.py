@@ -171,7 +171,7 @@ def test_reachable_asks_for_the_very_package(index, published):
     [
         ("refused", "Connection refused"),
         ("proxy", "its proxy cannot be reached: .*Connection refused"),
-        pytest.param("hang", "Read timed out|the package index did not answer within 3 s", marks=pytest.mark.slow(3)),
+        pytest.param("hang", "Read timed out|the package index did not answer within 3 s", marks=pytest.mark.slow(2)),
     ],
 )
 def test_reachable_says_why_not(index, published, monkeypatch, dead, says):

@@ -126,7 +126,7 @@ def test_a_failure_says_what_was_expected_and_what_came(failed: dict[str, str], 
     assert re.search(words, failed[test])
 
 
-@pytest.mark.slow(18)
+@pytest.mark.slow(16)
 def test_an_engine_that_hangs_fails_one_test_by_time_and_the_others_at_once(tmp_path: Path) -> None:
     failed = failures(tmp_path, "-k", "TestHangs")
 

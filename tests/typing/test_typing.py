@@ -13,7 +13,7 @@ import pytest
 HERE = Path(__file__).parent
 
 
-@pytest.mark.slow(10)
+@pytest.mark.slow(2)
 def test_an_editor_infers_right_calls_and_marks_wrong_ones() -> None:
     """Each `pyright: ignore` in wrong.py names the error of its line; where there is none, the comment is the error."""
     if importlib.util.find_spec("basedpyright") is None:
