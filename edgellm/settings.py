@@ -120,7 +120,7 @@ class Environment:
         """
         if self.log.upper() not in LOG_LEVELS:
             hint = f"one of {', '.join(LOG_LEVELS)}, or unset it"
-            raise UsageError(f"EDGELLM_LOG={self.log!r} is no level", hint=hint)
+            raise UsageError(f"EDGELLM_LOG={self.log!r} is not a log level", hint=hint)
         return self.log.upper()
 
     @property
@@ -138,7 +138,7 @@ class Environment:
             seconds = -1.0
         if not 0.0 <= seconds <= MOST_SECONDS:
             hint = f"write seconds, 0 (never) to {MOST_SECONDS}, or unset it"
-            raise UsageError(f"EDGELLM_HUNG_AFTER={self.hung_after!r} is no time", hint=hint)
+            raise UsageError(f"EDGELLM_HUNG_AFTER={self.hung_after!r} is not a number of seconds", hint=hint)
         return seconds
 
     @property
@@ -150,7 +150,7 @@ class Environment:
         """
         if self.log_format not in LOG_FORMATS:
             hint = f"one of {', '.join(LOG_FORMATS)}, or unset it"
-            raise UsageError(f"EDGELLM_LOG_FORMAT={self.log_format!r} is no format of lines", hint=hint)
+            raise UsageError(f"EDGELLM_LOG_FORMAT={self.log_format!r} is not a log format", hint=hint)
         return self.log_format
 
 

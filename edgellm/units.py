@@ -64,7 +64,7 @@ def parse_tokens(text: str) -> int:
     match = _TOKENS.fullmatch(text.replace(",", "").replace("_", ""))
     if match is None:
         hint = "write it as 8192 or 8k, which is the same"
-        raise UsageError(f"{text!r} is no number of tokens", hint=hint, param="ctx")
+        raise UsageError(f"{text!r} is not a number of tokens", hint=hint, param="ctx")
     return int(match[1]) * {"": 1, "k": KIB, "m": MIB}[match[2].lower()]
 
 

@@ -103,12 +103,12 @@ def {hook}(register):
         ("register_sources", '"s3", Bucket()', "but is called with (uri, folder, n_bytes=, progress=)"),
         ("register_sources", '"S3", Bucket()', "source scheme 'S3' is malformed"),
         ("register_sources", '"s3"', "missing 1 required positional argument"),
-        ("register_converters", '"a", "b", 7', "7 is no converter: 7 cannot be called"),
+        ("register_converters", '"a", "b", 7', "7 is not a converter: 7 cannot be called"),
         ("register_converters", '"a", "b", lambda it: it', "it takes (it), but is called with (conversion, progress)"),
-        ("register_rules", "7", "7 is no rule: 7 cannot be called"),
+        ("register_rules", "7", "7 is not a rule: 7 cannot be called"),
         ("register_rules", "Deaf()", "cannot be called"),
-        ("register_commands", '"hello"', "'hello' is no click.Command"),
-        ("register_models", '{"id": "mine"}', "is no ModelCard"),
+        ("register_commands", '"hello"', "'hello' is not a click.Command"),
+        ("register_models", '{"id": "mine"}', "is not a ModelCard"),
     ],
 )
 def test_what_is_registered_is_checked_at_once(folder: Path, hook: str, things: str, reason: str) -> None:

@@ -31,7 +31,7 @@ def _of_file(path: str) -> int:
 def _of_rank(text: str, shape: Shape | None) -> int:
     number = text.removeprefix(RANK)
     if not number.isdecimal() or not 1 <= int(number) <= MOST_RANK:
-        raise UsageError(f"{text!r} is no rank", hint=f"as in rank=16; 1 to {MOST_RANK}", param="adapter")
+        raise UsageError(f"{text!r} is not a rank", hint=f"as in rank=16; 1 to {MOST_RANK}", param="adapter")
     n_bytes = None if shape is None else adapter.lora_bytes(shape, int(number))
     if n_bytes is None:
         raise UnsupportedArtifact("the matrices of this model are not known one by one", hint="name the adapter's file")

@@ -168,7 +168,7 @@ def _seconds(name: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0.0 <= seconds <= 60.0:
-        raise UsageError(f"{name}={value!r} is no delay", hint="write seconds, 0 to 60")
+        raise UsageError(f"{name}={value!r} is not a delay", hint="write seconds, 0 to 60")
     return seconds
 
 

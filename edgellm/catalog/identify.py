@@ -47,7 +47,7 @@ def identify(path: str, *, model_id: str | None = None) -> Artifact:
         return Artifact("safetensors", (str(where),), model_id or where.stem, bytes=where.stat().st_size)
     if where.suffix == ".onnx":
         return _inspected(where, "onnx", model_id or where.stem)
-    raise BadArtifact(f"{path} is no model: it is {words}", hint="give a .gguf file, or the folder of an ONNX model")
+    raise BadArtifact(f"{path} is not a model: it is {words}", hint="give a .gguf file, or the folder of an ONNX model")
 
 
 def _gguf(where: Path, model_id: str | None) -> Artifact:

@@ -118,7 +118,7 @@ def check(card: ModelCard) -> list[str]:
         problems.append(f"kind {card.kind!r} is none of {', '.join(KINDS)}")
     shortest = 0 if card.trust == "header" else 1  # a header need not tell the length; whoever writes a row can
     if not shortest <= card.ctx_train <= _MOST:
-        problems.append(f"ctx_train {card.ctx_train} is no length")
+        problems.append(f"ctx_train {card.ctx_train} is not a length")
     if not 0 < card.params_active <= card.params <= _MOST:
         problems.append(f"params_active {card.params_active} of params {card.params}")
     if card.shape is not None:
@@ -140,7 +140,7 @@ def _check_file(i: int, file: ModelFile) -> Iterator[str]:
             yield f"files[{i}].{name} {size} is out of range"
     for role, kind in file.types.items():
         if kind not in BY_NAME or kind in NO_WEIGHTS:
-            yield f"files[{i}].types.{role} {kind!r} is no type of weights"
+            yield f"files[{i}].types.{role} {kind!r} is not a type of weights"
     if file.sha256 is not None and _SHA256.fullmatch(file.sha256) is None:
         yield f"files[{i}].sha256 is not 64 hexadecimal digits"
 

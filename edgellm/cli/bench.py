@@ -37,7 +37,7 @@ def counts(least: int) -> Callable[[click.Context, click.Parameter, str | None],
             return ()
         parts = [part.strip() for part in value.split(",")]
         if not all(part.isascii() and part.isdigit() and least <= int(part) <= MAX_TOKENS for part in parts):
-            raise click.BadParameter(f"{value!r} is no list of numbers from {least} to {MAX_TOKENS}, as 512,2048")
+            raise click.BadParameter(f"{value!r} is not a list of numbers from {least} to {MAX_TOKENS}, as 512,2048")
         return tuple(dict.fromkeys(int(part) for part in parts))
 
     return read

@@ -244,7 +244,7 @@ def _obey(text: str, talk: Talk) -> None:
             for line in _drifts(talk.llm):
                 click.echo(line)
         case _:
-            say(f"{text.split(maxsplit=1)[0]} is no command.")
+            say(f"{text.split(maxsplit=1)[0]} is not a command.")
             _say_help()
 
 

@@ -30,7 +30,7 @@ def _backend(backend: Any) -> str:
     from edgellm.contract.backend import Backend
 
     if problem := unlike(Backend, backend):
-        return f"{backend!r} is no backend: {problem}"
+        return f"{backend!r} is not a backend: {problem}"
     if not isinstance(backend.name, str) or not backend.name:
         return f"the name of a backend is {backend.name!r}, text is expected"
     for member in ("formats", "quants"):
@@ -46,21 +46,21 @@ def _source(scheme: object, source: object) -> str:
     if not isinstance(scheme, str) or scheme_of(f"{scheme}:") != scheme:
         return f"source scheme {scheme!r} is malformed: lower case is expected, two letters or more"
     problem = unlike(Source, source)
-    return f"{source!r} is no model source: {problem}" if problem else ""
+    return f"{source!r} is not a model source: {problem}" if problem else ""
 
 
 def _converter(_from: object, _to: object, converter: object) -> str:
     from edgellm.contract.converter import Converter
 
     problem = miscalled(converter, Converter.__call__)
-    return f"{converter!r} is no converter: {problem}" if problem else ""
+    return f"{converter!r} is not a converter: {problem}" if problem else ""
 
 
 def _rule(rule: object) -> str:
     problem = miscalled(rule, _rule_takes) or (
         "" if hasattr(rule, "__name__") else "it has no __name__ to be called by"
     )
-    return f"{rule!r} is no rule: {problem}" if problem else ""
+    return f"{rule!r} is not a rule: {problem}" if problem else ""
 
 
 def _rule_takes(self: object, options: object, scenario: object) -> None: ...
@@ -69,19 +69,19 @@ def _rule_takes(self: object, options: object, scenario: object) -> None: ...
 def _command(command: object) -> str:
     import click
 
-    return "" if isinstance(command, click.Command) else f"{command!r} is no click.Command"
+    return "" if isinstance(command, click.Command) else f"{command!r} is not a click.Command"
 
 
 def _model(card: object) -> str:
     from edgellm.types.model import ModelCard
 
-    return "" if isinstance(card, ModelCard) else f"{card!r} is no ModelCard"
+    return "" if isinstance(card, ModelCard) else f"{card!r} is not a ModelCard"
 
 
 def _accelerator(accelerator: object) -> str:
     from edgellm.types.machine import Accelerator
 
-    return "" if isinstance(accelerator, Accelerator) else f"{accelerator!r} is no Accelerator"
+    return "" if isinstance(accelerator, Accelerator) else f"{accelerator!r} is not an Accelerator"
 
 
 _CHECKS: dict[str, Callable[..., str]] = {

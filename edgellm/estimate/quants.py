@@ -67,7 +67,7 @@ def _dynamic(digit: int, bits: float, base: str, like: str) -> Quant:
 
 
 _LAST = "only where nothing else fits; prefer a smaller model at 4 bits"
-_ROWS = "models whose rows are no multiple of 256"
+_ROWS = "models whose rows are not a multiple of 256"
 # A model that was not trained ternary or 1-bit and is squeezed into it is destroyed.
 _RUINED = ("IQ2_XXS", 4.5)
 
@@ -142,7 +142,7 @@ def register(quant: Quant) -> None:
         means.
     """
     if not isinstance(quant, Quant):
-        raise TypeError(f"{quant!r} is no Quant")
+        raise TypeError(f"{quant!r} is not a Quant")
     if QUANTS.setdefault(quant.name, quant) != quant:
         raise ValueError(f"quantization name {quant.name!r} is already taken")
 

@@ -12,7 +12,7 @@ def note(of: QuantizeNote) -> str:
         case MatrixCovers():
             return f"The importance matrix covers {of.tensors} tensors, {of.quantized} are quantized."
         case LargerTypes():
-            return f"{of.tensors} tensors have rows that are no multiple of the block and get larger types."
+            return f"{of.tensors} tensors have rows that are not a multiple of the block and get larger types."
         case SourceLostBefore():
             return f"The source was quantized before it became {of.quant}; what that lost stays lost."
 

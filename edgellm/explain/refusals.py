@@ -91,7 +91,7 @@ def _by_backend(why: refusals.BackendRefusal) -> str:
         case refusals.NoKernels():
             return f"{why.backend} has no kernels for {why.quant}"
         case refusals.NotStockType():
-            return f"{why.quant} is no type of stock llama.cpp, which {why.backend} runs"
+            return f"{why.quant} is not a type of stock llama.cpp, which {why.backend} runs"
         case refusals.ArchNotLoaded():
             return f"this build of {why.backend} does not load architecture {why.arch}"
         case refusals.TensorTypeNotOpened():

@@ -46,7 +46,7 @@ def summary_of(path: str | Path) -> FolderSummary:
     kind = stored.most_common(1)[0][0] if stored else ""
     quantization = config.get("quantization_config") or {}
     if not isinstance(quantization, dict):
-        raise BadArtifact(f"{Path(path) / 'config.json'}: quantization_config is no object", hint="fetch it again")
+        raise BadArtifact(f"{Path(path) / 'config.json'}: quantization_config is not an object", hint="fetch it again")
     method = quantization.get("quant_method")
     return FolderSummary(
         shape=shape_of(config, Path(path)),

@@ -25,7 +25,7 @@ def read_object(place: Path, *, most: int = MAX_BYTES, required: bool = False) -
         raise BadArtifact(f"{place} is missing", hint="fetch the whole folder")
     content = {} if raw is None else _parsed(place, raw)
     if not isinstance(content, dict):
-        raise BadArtifact(f"{place} is no JSON object", hint=_AGAIN)
+        raise BadArtifact(f"{place} is not a JSON object", hint=_AGAIN)
     return content
 
 
@@ -43,7 +43,7 @@ def _read(place: Path, most: int) -> bytes | None:
     """A whole file; None where there is none. A pipe or a device would never end: refused."""
     try:
         if not stat.S_ISREG(os.stat(place).st_mode):
-            raise BadArtifact(f"{place} is no regular file", hint=_AGAIN)
+            raise BadArtifact(f"{place} is not a regular file", hint=_AGAIN)
         with place.open("rb") as file:
             raw = file.read(most + 1)
     except FileNotFoundError:

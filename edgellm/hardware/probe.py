@@ -69,7 +69,7 @@ def _with_plugin_accelerators(machine: Machine) -> Machine:
 
     def register(accelerator: Accelerator) -> None:
         if not isinstance(accelerator, Accelerator):
-            raise TypeError(f"{accelerator!r} is no edgellm.types.machine.Accelerator")
+            raise TypeError(f"{accelerator!r} is not an edgellm.types.machine.Accelerator")
         added.append(accelerator)
 
     plugins().call("probe_accelerators", register=register, machine=machine)

@@ -120,7 +120,7 @@ def _from_json(text: str, source: Path) -> dict[str, Any]:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{source} is no valid JSON: {error}", hint=hint) from None
+        raise UsageError(f"{source} is not valid JSON: {error}", hint=hint) from None
     machine = data.get("machine", data) if isinstance(data, dict) else None
     if not isinstance(machine, dict):
         raise UsageError(f"{source} holds no machine", hint=hint)
@@ -140,7 +140,7 @@ def _read(path: Path) -> Machine:
     try:
         return parse(raw.decode("utf-8"), path)
     except UnicodeDecodeError:
-        raise UsageError(f"{path} is no UTF-8 text", hint=_WRITES_ONE) from None
+        raise UsageError(f"{path} is not UTF-8 text", hint=_WRITES_ONE) from None
 
 
 def _plain(value: Any) -> Any:
@@ -160,7 +160,7 @@ def _violations(machine: Machine) -> Iterator[tuple[str, str]]:
     """Every (key, problem) of a machine that has the right types."""
     yield from _values(machine)
     if _ID.fullmatch(machine.id) is None or len(machine.id) > 64:
-        yield "id", f"{machine.id!r} is no id: lower-case letters, digits and single dashes, at most 64"
+        yield "id", f"{machine.id!r} is not an id: lower-case letters, digits and single dashes, at most 64"
     for name in machine.cpu.isa:
         if name not in isa.NAMES:
             close = difflib.get_close_matches(name, isa.NAMES, n=1)

@@ -154,7 +154,7 @@ def _check(calibration: Calibration) -> None:
         table = getattr(calibration, name)
         rate_like = name not in ("row_s", "attention_apart_s", *_BY_THREADS)
         if any(not 0 <= number < 1e6 or (rate_like and number == 0) for number in table.values()):
-            raise ValueError(f"{name} holds a number that is no rate")
+            raise ValueError(f"{name} holds a number that is not a rate")
         if any(count < 1 for key in table if isinstance(key, tuple) for count in key[1:]):
             raise ValueError(f"{name} holds a size or a number of threads below 1")
     if not calibration.decode or not calibration.prefill:

@@ -170,7 +170,7 @@ class EmbedQueue:
             tokens = text
             if min(text) < 0 or max(text) >= info.vocab_size:
                 hint = f"tokens are 0 to {info.vocab_size - 1}"
-                raise UsageError(f"input[{index}] holds an id that is no token", hint=hint, param="input")
+                raise UsageError(f"input[{index}] holds an id that is not a token", hint=hint, param="input")
         elif job.query is not None:
             assert isinstance(self._engine, Reranker)
             tokens = self._engine.pair(job.query, text)

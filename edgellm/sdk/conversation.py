@@ -25,7 +25,7 @@ def messages_of(messages: Messages) -> list[Message]:
     except KeyError as error:
         raise UsageError(f"a message lacks {error}", hint=_AS_MESSAGES, param="messages") from None
     except TypeError as error:
-        raise UsageError(f"these are no messages: {error}", hint=_AS_MESSAGES, param="messages") from None
+        raise UsageError(f"these are not messages: {error}", hint=_AS_MESSAGES, param="messages") from None
     if not conversation:
         raise UsageError("there are no messages", hint="send at least one user message", param="messages")
     return conversation

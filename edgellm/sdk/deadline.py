@@ -26,7 +26,7 @@ class Deadline:
         """
         if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout <= threading.TIMEOUT_MAX):
             hint = "None waits as long as it takes"
-            raise UsageError(f"timeout={timeout!r} is no number of seconds above 0", hint=hint, param="timeout")
+            raise UsageError(f"timeout={timeout!r} is not a number of seconds above 0", hint=hint, param="timeout")
         self._timeout = timeout
         self._ends = None if timeout is None else time.monotonic() + timeout
 

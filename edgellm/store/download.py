@@ -124,7 +124,7 @@ def download_all(
             done += file.bytes or 0
             continue
         if not is_plain(file.name):
-            raise SourceError(f"{file.name!r} is no file name", hint="its source is not to be trusted")
+            raise SourceError(f"{file.name!r} is not a file name", hint="its source is not to be trusted")
         target = folder / file.name
 
         def report(here: int, before: int = done) -> None:

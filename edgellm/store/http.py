@@ -138,9 +138,9 @@ def check_address(url: str) -> None:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
     except ValueError as error:
-        raise SourceError(f"{redacted(url)!r} is no address: {error}", hint="write https://HOST/PATH") from None
+        raise SourceError(f"{redacted(url)!r} is not an address: {error}", hint="write https://HOST/PATH") from None
     if parts.scheme not in ("https", "http") or not host or not url.isprintable() or " " in url:
-        raise SourceError(f"{redacted(url)!r} is no address of a file", hint="write https://HOST/PATH")
+        raise SourceError(f"{redacted(url)!r} is not an address of a file", hint="write https://HOST/PATH")
     if parts.username is not None or parts.password is not None:
         raise SourceError(
             f"{redacted(url)} came with a user name or password in it",

@@ -77,7 +77,7 @@ def _in_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, str, str, str]]
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(
-                f"{folder} is no folder", hint="see --models-dir and EDGELLM_MODELS_DIR", param="models-dir"
+                f"{folder} is not a folder", hint="see --models-dir and EDGELLM_MODELS_DIR", param="models-dir"
             )
         yield from ((path, "folder", "", "") for path in _ggufs(folder))
 

@@ -106,7 +106,7 @@ class FileHead:
         response = http.get(self.file.url, headers, hint=self.file.hint)
         try:
             if response.status == 416:
-                raise BadArtifact(f"{http.redacted(self.file.url)} is empty", hint="it is no model")
+                raise BadArtifact(f"{http.redacted(self.file.url)} is empty", hint="it is not a model")
             check_encoding(response)
             start, total = content_range(response)
             length = check_length(self.file, total)
@@ -154,7 +154,7 @@ def header_of(file: RemoteFile) -> tuple[GgufHeader, RemoteFile]:
                 if error.needed > MAX_HEADER_BYTES:
                     raise BadArtifact(
                         f"{error.message}; a header of more than {MAX_HEADER_BYTES} bytes is none",
-                        hint="it is no model",
+                        hint="it is not a model",
                     ) from None
                 end = min(max(error.needed, 4 * len(data)), MAX_HEADER_BYTES)
 

@@ -119,7 +119,7 @@ class BackendContract:
     def test_layers_that_no_gpu_can_take_are_refused(self, backend: Backend, launch_plan: LaunchPlan) -> None:
         """A backend that is an `Offloader` says why it has no device, and opens nothing that asks for one."""
         if not isinstance(backend, Offloader):
-            pytest.skip(f"does not apply: {backend.name} is no Offloader")
+            pytest.skip(f"does not apply: {backend.name} is not an Offloader")
         offload = backend.offload(Machine("test", "Test", Cpu("x86_64"), Memory(2**34)))
         assert bool(offload.devices) != bool(offload.missing), f"{offload} must have devices or say what is missing"
         if not offload.devices:

@@ -94,7 +94,7 @@ def slot_count(value: int | str) -> int | None:
         return int(value)
     except ValueError:
         raise UsageError(
-            f"slots={value!r} is no number of conversations", hint="a number from 1 on, or auto", param="slots"
+            f"slots={value!r} is not a number of conversations", hint="a number from 1 on, or auto", param="slots"
         ) from None
 
 
@@ -112,7 +112,9 @@ def layers_on_gpu(value: int | str) -> int | None:
         number = -1
     if number < 0:
         raise UsageError(
-            f"gpu_layers={value!r} is no number of layers", hint="a number from 0 on, all or auto", param="gpu_layers"
+            f"gpu_layers={value!r} is not a number of layers",
+            hint="a number from 0 on, all or auto",
+            param="gpu_layers",
         )
     return number
 

@@ -49,7 +49,7 @@ def test_a_length_that_the_header_does_not_tell_is_the_catalogs():
 
     assert recognize(silent, ROWS).ctx_train == QWEN.ctx_train
     assert lookup.check(silent_of_nobody := replace(silent, id="nobody")) == []
-    assert lookup.check(replace(silent_of_nobody, trust="")) == ["ctx_train 0 is no length"]
+    assert lookup.check(replace(silent_of_nobody, trust="")) == ["ctx_train 0 is not a length"]
 
 
 def test_a_base_model_keeps_its_row_and_a_template_makes_it_chat():

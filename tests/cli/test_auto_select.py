@@ -149,7 +149,7 @@ def test_offline_with_an_empty_store_says_what_it_would_take_and_fails(planner) 
         (("--ctx", "99999999999"), "ctx=99999999999"),
         (("--gpu-layers", "some"), "a number from 0 on, all or auto"),
         (("--gpu-layers", "-1"), "gpu_layers='-1'"),
-        (("--ctx", "many"), "'many' is no number of tokens"),
+        (("--ctx", "many"), "'many' is not a number of tokens"),
         (("--max-memory", "lots"), "is not a size"),
         (("--slots", "0"), "slots=0"),
         (("--profile", "toaster"), "toaster"),

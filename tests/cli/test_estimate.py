@@ -139,7 +139,7 @@ def test_a_file_is_read_by_its_header(look: Look, tmp_path: Path) -> None:
     assert report["model"]["facts"].startswith("the header of ")
     assert (row["file_bytes"], row["file_bytes_exact"], row["tensor_bytes_basis"]) == (1_840_672, True, "exact")
     assert row["backend"] is None
-    assert "I2_S is no type of stock llama.cpp" in row["verdict"]["text"]
+    assert "I2_S is not a type of stock llama.cpp" in row["verdict"]["text"]
     assert row["verdict"]["text_facts"]["kind"] == "cannot_run"
     shutil.copy(TINY, tmp_path / "mine.gguf")
     assert json.loads(look("mine.gguf", "--json", code=3)[0])["estimates"][0]["file_bytes"] == 1_840_672

@@ -59,7 +59,7 @@ def test_four_broken_plugins_are_rows_and_the_command_line_stays_up(tmp_path: Pa
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
     assert errors["raises"] == f"RuntimeError: its library is gone ({tmp_path}/fake_raises.py, line 1)"
-    assert "is no backend: it lacks formats" in errors["half"]
+    assert "is not a backend: it lacks formats" in errors["half"]
     assert "unknown hook 'register_backend'" in errors["typo"]
     assert "command name 'serve' is missing or already taken" in errors["taken"]
     assert "name 'shout' is already taken" in str(errors)
@@ -85,10 +85,10 @@ CARD = 'ModelCard("Not Lower", "llama", "chat", "mit", 8192, 1, 1, None)'
 @pytest.mark.parametrize(
     ("hook", "things", "reason"),
     [
-        ("register_sources", '"s3", Bucket()', "is no model source: it lacks reachable, needs, fetch, discard"),
+        ("register_sources", '"s3", Bucket()', "is not a model source: it lacks reachable, needs, fetch, discard"),
         ("register_rules", "lambda options: None", "it takes (options), but is called with (options, scenario)"),
         ("register_models", CARD, "catalog row 'Not Lower': id must be lower case without spaces"),
-        ("register_quants", '"Q9"', "'Q9' is no Quant"),
+        ("register_quants", '"Q9"', "'Q9' is not a Quant"),
     ],
 )
 def test_what_cannot_be_registered_is_an_error_of_its_plugin(

@@ -151,7 +151,7 @@ def test_a_conversation(terminal: Terminal) -> None:
     terminal.type("/reset\n")
     terminal.expect("Forgotten.")
     terminal.type("/nonsense\n")
-    terminal.expect("/nonsense is no command.")
+    terminal.expect("/nonsense is not a command.")
     terminal.expect(">>> ")
     terminal.type('"""one\ntwo"""\n')
     terminal.expect("one\r\ntwo\r\n>>> ")

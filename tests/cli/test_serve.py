@@ -240,7 +240,7 @@ def test_a_log_level_that_is_none_is_told_before_a_worker_dies_of_it(level: str)
         assert command.status() == 2
         wait_until(lambda: "one of DEBUG, INFO, WARNING, ERROR" in "".join(command.err))
 
-        assert f"EDGELLM_LOG='{level}' is no level" in "".join(command.err)
+        assert f"EDGELLM_LOG='{level}' is not a log level" in "".join(command.err)
         assert "Traceback" not in "".join(command.err)
 
 

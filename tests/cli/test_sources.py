@@ -55,7 +55,7 @@ def test_a_model_of_a_registry_answers(server: ModelServer, smollm2: str, own_ho
     [
         (("run", "http://example.com/m.gguf", "Hi"), 5, "is not encrypted"),
         (("run", "ollama:a b", "Hi"), 5, "names no model"),
-        (("run", "hf://o", "Hi"), 5, "is no hub source"),
+        (("run", "hf://o", "Hi"), 5, "is not a hub source"),
         (("run", "echo", "Hi", "--max-rate", "fast"), 2, "'fast' is not a rate"),
         (("run", "https://example.com/m.gguf", "Hi", "--offline"), 5, "EDGELLM_OFFLINE is set"),
     ],

@@ -164,7 +164,7 @@ def test_what_no_backend_opens_is_appraised_all_the_same() -> None:
 
     assert [a.candidate.backend for a in found] == [""] * len(card.files)
     assert not any(a.fits for a in found)
-    assert "I2_S is no type of stock llama.cpp" in explain.verdict(found[0].verdict)
+    assert "I2_S is not a type of stock llama.cpp" in explain.verdict(found[0].verdict)
     assert found[0].candidate.footprint.weights_bytes > 0
 
 

@@ -96,7 +96,7 @@ class Cursor:
         """
         start = bytes(self.buffer[:64])
         if start[:4] != b"GGUF":
-            raise BadArtifact(f"{self.where} is no GGUF file: it is {sniff(start)[1]}", hint="fetch a .gguf file")
+            raise BadArtifact(f"{self.where} is not a GGUF file: it is {sniff(start)[1]}", hint="fetch a .gguf file")
         self.pos = 4
         version: int = self.unpack("I", "version")
         if version and version & 0xFFFF == 0:

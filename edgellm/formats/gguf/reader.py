@@ -76,7 +76,7 @@ def read_array(header: GgufHeader, key: str, most: int | None = None) -> tuple[A
     if isinstance(value, tuple):
         return value[:most]
     if not isinstance(value, LongArray):
-        raise KeyError(f"{key} is no array")
+        raise KeyError(f"{key} is not an array")
     wanted = value if most is None else replace(value, length=min(value.length, most))
     with _mapped_again(header) as view:
         return elements(view, wanted, big_endian=header.big_endian)

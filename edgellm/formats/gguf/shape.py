@@ -61,7 +61,7 @@ class _Keys:
         value = self.header.metadata.get(key, default)
         if value is None:
             raise BadArtifact(
-                f"{self.header.where}: key {key} is missing", hint="the file is no complete language model"
+                f"{self.header.where}: key {key} is missing", hint="the file is not a complete language model"
             )
         values: Sequence[object] = value if isinstance(value, tuple) else (value,)
         checked = [int(v) for v in values if isinstance(v, int) and 0 <= v < _MAX]

@@ -73,7 +73,9 @@ def parse_safetensors(buffer: Buffer, *, file_bytes: int, where: str) -> Safeten
     """
     start = bytes(buffer[:64])
     if len(start) < 9 or start[8:9] != b"{":
-        raise BadArtifact(f"{where} is no safetensors file: it is {sniff(start)[1]}", hint="fetch a .safetensors file")
+        raise BadArtifact(
+            f"{where} is not a safetensors file: it is {sniff(start)[1]}", hint="fetch a .safetensors file"
+        )
     length = int.from_bytes(start[:8], "little")
     if length > min(MAX_HEADER_BYTES, file_bytes - 8):
         _fail(where, f"its header takes {length} bytes; the file has {file_bytes - 8}, {MAX_HEADER_BYTES} are allowed")

@@ -120,7 +120,7 @@ def _paths(path: str) -> tuple[list[str], dict[str, set[str]]]:
     for name, file in _weight_map(index).items():
         if file != os.path.basename(file) or not file.endswith(".safetensors") or set(file) & set("\\:\0"):
             raise BadArtifact(
-                f"{index}: tensor {name[:80]!r} is said to be in {file[:80]!r}, which is no file of this folder",
+                f"{index}: tensor {name[:80]!r} is said to be in {file[:80]!r}, which is not a file in this folder",
                 hint="do not use this model: its index points elsewhere",
             )
         promised.setdefault(os.path.join(path, file), set()).add(name)

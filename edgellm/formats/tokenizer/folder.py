@@ -63,9 +63,9 @@ class TokenizerFolder:
         try:
             value = json.loads(data)
         except (ValueError, RecursionError) as error:
-            self.fail(name, "the file", f"is no JSON: {error}")
+            self.fail(name, "the file", f"is not JSON: {error}")
         if not isinstance(value, dict):
-            self.fail(name, "the file", f"is no JSON object but a {type(value).__name__}")
+            self.fail(name, "the file", f"is not a JSON object but a {type(value).__name__}")
         return value
 
     def chat_template(self, config: dict[str, Any]) -> str | None:
@@ -78,7 +78,7 @@ class TokenizerFolder:
             templates = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
             value = templates.get("default")
         if value is not None and not isinstance(value, str):
-            self.fail("tokenizer_config.json", "chat_template", f"is no text but a {type(value).__name__}")
+            self.fail("tokenizer_config.json", "chat_template", f"is not text but a {type(value).__name__}")
         return value if value and value.strip() else None
 
     @contextlib.contextmanager
@@ -97,7 +97,7 @@ class TokenizerFolder:
         try:
             status = os.stat(path)
             if not stat.S_ISREG(status.st_mode):
-                self.fail(name, "the file", "is no regular file")
+                self.fail(name, "the file", "is not a regular file")
             if status.st_size > MAX_BYTES[name]:
                 self.fail(name, "the file", f"has {status.st_size} bytes, {MAX_BYTES[name]} are allowed")
             with open(path, "rb") as file:

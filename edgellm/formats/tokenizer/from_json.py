@@ -135,7 +135,7 @@ def _named(files: TokenizerFolder, config: dict[str, Any], role: str, ids: dict[
     if text is None:
         return None
     if not isinstance(text, str) or text not in ids:
-        files.fail("tokenizer_config.json", f"{role}_token", f"is {str(text)[:40]!r}, which is no token")
+        files.fail("tokenizer_config.json", f"{role}_token", f"is {str(text)[:40]!r}, which is not a token")
     return ids[text]
 
 

@@ -54,13 +54,13 @@ class TokenizerKeys:
     def text(self, name: str) -> str | None:
         value = self.header.metadata.get(f"tokenizer.ggml.{name}")
         if value is not None and not isinstance(value, str):
-            self.fail(name, f"is no text but {short(value)}")
+            self.fail(name, f"is not text but {short(value)}")
         return value or None
 
     def flag(self, name: str, *, default: bool) -> bool:
         value = self.header.metadata.get(f"tokenizer.ggml.{name}", default)
         if not isinstance(value, bool):
-            self.fail(name, f"is no bool but {short(value)}")
+            self.fail(name, f"is not a bool but {short(value)}")
         return value
 
     def entries(self, defaults: dict[str, int]) -> Entries:
@@ -109,7 +109,7 @@ class TokenizerKeys:
         pairs = [tuple(line.split(" ")) for line in lines]
         if set(map(len, pairs)) != {2} or not all(map(all, pairs)):
             wrong = next(line for line, pair in zip(lines, pairs, strict=True) if len(pair) != 2 or not all(pair))
-            self.fail("merges", f"has {wrong[:40]!r}, which is no pair of tokens")
+            self.fail("merges", f"has {wrong[:40]!r}, which is not a pair of tokens")
         return cast("list[tuple[str, str]]", pairs)
 
     def roles(self, n_tokens: int) -> dict[str, int]:
@@ -134,14 +134,14 @@ class TokenizerKeys:
         value = self.header.metadata.get(key, ())
         kind = value.type if isinstance(value, LongArray) else "string"
         if kind != "string" or not isinstance(value, (tuple, LongArray)):
-            self.fail(name, f"is no list of texts but {short(value)}")
+            self.fail(name, f"is not a list of texts but {short(value)}")
         texts = reader.read_array(self.header, key) if value else ()
         try:
             return [text if type(text) is str else text.decode() for text in texts]
         except UnicodeDecodeError as error:
             self.fail(name, f"is not UTF-8: {error.object[:40]!r}")
         except AttributeError:
-            self.fail(name, f"is no list of texts but {short(value)}")
+            self.fail(name, f"is not a list of texts but {short(value)}")
 
     def _numbers(self, name: str, n_tokens: int, types: tuple[str, ...]) -> tuple[Any, ...] | None:
         key = f"tokenizer.ggml.{name}"
@@ -149,10 +149,10 @@ class TokenizerKeys:
         if value is None:
             return None
         if not isinstance(value, (tuple, LongArray)) or (isinstance(value, LongArray) and value.type not in types):
-            self.fail(name, f"is no list of numbers ({' or '.join(types)}) but {short(value)}")
+            self.fail(name, f"is not a list of numbers ({' or '.join(types)}) but {short(value)}")
         numbers = reader.read_array(self.header, key)
         if any(isinstance(number, (str, bool)) for number in numbers):
-            self.fail(name, f"is no list of numbers but {short(value)}")
+            self.fail(name, f"is not a list of numbers but {short(value)}")
         if len(numbers) != n_tokens:
             self.fail(name, f"has {len(numbers)} values for {n_tokens} tokens")
         return numbers

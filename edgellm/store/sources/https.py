@@ -54,13 +54,13 @@ class Https:
         http.check_address(address)
         digest = fragment.removeprefix("sha256=")
         if fragment and not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
-            raise SourceError(f"{fragment[:80]!r} is no hash", hint="write #sha256= and 64 hexadecimal digits")
+            raise SourceError(f"{fragment[:80]!r} is not a hash", hint="write #sha256= and 64 hexadecimal digits")
         parts = urlsplit(address)
         folder, _, last = unquote(parts.path).rpartition("/")
         names = parts_of(last)
         if not last or (digest and len(names) > 1):
             raise SourceError(
-                f"{http.redacted(address)} is no file" if not last else "a hash is of one file, not of a split set",
+                f"{http.redacted(address)} is not a file" if not last else "a hash is of one file, not of a split set",
                 hint="write https://HOST/PATH/FILE.gguf",
             )
         return [

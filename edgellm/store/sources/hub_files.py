@@ -42,7 +42,9 @@ def parse_hub_uri(uri: str) -> HubUri:
     """
     match = _URI.fullmatch(uri)
     if match is None or ".." in (match["file"] or "").split("/"):
-        raise SourceError(f"{uri!r} is no hub source", hint="write hf://OWNER/REPO/FILE.gguf or hf://OWNER/REPO:QUANT")
+        raise SourceError(
+            f"{uri!r} is not a hub source", hint="write hf://OWNER/REPO/FILE.gguf or hf://OWNER/REPO:QUANT"
+        )
     return HubUri(match["repo"], match["revision"], match["file"] or "", match["quant"] or "")
 
 

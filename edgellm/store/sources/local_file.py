@@ -26,7 +26,7 @@ class LocalFile:
     def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[FetchedFile]:
         path = self.path_of(uri).absolute()
         if not path.is_file():
-            raise UnknownModel(f"{path} is no file", hint="check the path in the catalog row")
+            raise UnknownModel(f"{path} is not a file", hint="check the path in the catalog row")
         return [FetchedFile(Path(part)) for part in part_paths(str(path))]
 
     def discard(self, paths: Sequence[Path]) -> None:

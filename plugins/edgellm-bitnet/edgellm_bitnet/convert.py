@@ -29,7 +29,7 @@ def target(conversion: Conversion) -> Target:
     if conversion.bits:
         raise UsageError("--bits has no meaning for ternary types", hint="leave it out", param="bits")
     if conversion.to not in TARGETS:
-        raise UsageError(f"{conversion.to!r} is no ternary type", hint=f"known are {', '.join(TARGETS)}", param="to")
+        raise UsageError(f"{conversion.to!r} is not a ternary type", hint=f"known are {', '.join(TARGETS)}", param="to")
     return TARGETS[conversion.to]
 
 

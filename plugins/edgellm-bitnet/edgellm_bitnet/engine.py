@@ -116,7 +116,7 @@ class BitnetEngine:
         )
         if not whole or state[:STATE_KEY_BYTES] != key:
             raise ValueError(
-                f"{len(state)} bytes are no state of this model that a slot of {self.info.n_ctx} tokens takes"
+                f"{len(state)} bytes are not a state of this model that fits a slot of {self.info.n_ctx} tokens"
             )
         room = np.frombuffer(state, np.uint8, offset=at)
         self._lib.bn_slot_load(self._engine, slot, n, room.ctypes.data)
@@ -252,7 +252,7 @@ def _check_blocks(weights: Weights, block: int) -> None:
     for cols in (arch.hidden, arch.q_cols, arch.ffn):
         if block and cols % block:
             raise UnsupportedArtifact(
-                f"{weights.where}: activations=block: rows of {cols} weights are no multiple of {block}",
+                f"{weights.where}: activations=block: rows of {cols} weights are not a multiple of {block}",
                 hint="activations=token takes any",
             )
 

@@ -97,7 +97,7 @@ def _head_kind(raw: Raw, requantize: str) -> tuple[int, int]:
         kind, group = REQUANTIZED[requantize]
         if group and raw.cols % group:
             raise UnsupportedArtifact(
-                f"head={requantize}: rows of {raw.cols} weights are no multiple of {group}", hint="head=q8 takes any"
+                f"head={requantize}: rows of {raw.cols} weights are not a multiple of {group}", hint="head=q8 takes any"
             )
         return kind, group
     if raw.type not in HEAD_KINDS:
@@ -184,14 +184,14 @@ def _check_input_norms(where: Layout, layer: int, file: str) -> None:
             tensor = layout.INPUT_NORMS[missing[0]]
             raise BadArtifact(
                 f"{file}: tensor blk.{layer}.{tensor}.weight is missing, and its neighbours are there",
-                hint="the file is no complete model",
+                hint="the file is not a complete model",
             )
 
 
 def _put_vector(arena: Arena, slab: Slab, weights: Weights, role: str, size: int) -> None:
     values = weights.vector(role, size)
     if values is None:
-        raise BadArtifact(f"{weights.where}: tensor {role} is missing", hint="the file is no complete model")
+        raise BadArtifact(f"{weights.where}: tensor {role} is missing", hint="the file is not a complete model")
     arena.vector(slab)[:] = values
 
 

@@ -230,7 +230,7 @@ def needed(weights: Weights, role: str, rows: int, cols: int) -> Raw:
     """
     raw = weights.matrix(role)
     if raw is None:
-        raise BadArtifact(f"{weights.where}: tensor {role} is missing", hint="the file is no complete model")
+        raise BadArtifact(f"{weights.where}: tensor {role} is missing", hint="the file is not a complete model")
     if (raw.rows, raw.cols) != (rows, cols):
         raise BadArtifact(
             f"{weights.where}: tensor {role} at byte {raw.offset} is {raw.rows} x {raw.cols}, "

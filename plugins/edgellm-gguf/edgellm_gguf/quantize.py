@@ -81,7 +81,7 @@ def _imatrix(path: str) -> tuple[Any, list[npt.NDArray[np.float32]]]:
         sums, counts = parts[0].reshape(parts[1].size, -1), parts[1].reshape(-1, 1)
         mean = np.where(counts > 0, sums / np.maximum(counts, 1), 1).astype(np.float32).ravel()
         if not np.isfinite(mean).all():
-            raise BadArtifact(f"{path}: {name} holds values that are no finite numbers", hint="make it anew")
+            raise BadArtifact(f"{path}: {name} holds values that are not finite numbers", hint="make it anew")
         values.append(mean)
         item.name, item.size = name.encode(), mean.size
         item.data = mean.ctypes.data_as(ctypes.POINTER(ctypes.c_float))

@@ -45,7 +45,7 @@ class BertBackend:
 
     def supports(self, artifact: Artifact) -> list[str]:
         if artifact.format not in self.formats:
-            return [f"format {artifact.format!r} is no safetensors folder"]
+            return [f"format {artifact.format!r} is not a safetensors folder"]
         if not artifact.paths or not Path(artifact.path).exists():
             return []
         from edgellm_onnx.bert_config import bert_config

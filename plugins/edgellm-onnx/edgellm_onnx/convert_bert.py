@@ -210,7 +210,7 @@ class Builder:
         if tensor.dtype != "F32":
             self._widened.add(tensor.dtype)
         if not np.isfinite(values).all():
-            raise BadArtifact(f"{self.where}: {tensor.name} holds values that are no numbers", hint="fetch it again")
+            raise BadArtifact(f"{self.where}: {tensor.name} holds values that are not numbers", hint="fetch it again")
         return values.reshape(shape)
 
     def _constant(self, name: str, values: Floats) -> str:

@@ -95,7 +95,7 @@ class _Keys:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise BadArtifact(
                 f"{self.header.where}: key {self.arch}.{name} is {str(value)[:40]}, a number is needed",
-                hint="the file is no complete language model",
+                hint="the file is not a complete language model",
             )
         return float(value)
 

@@ -47,7 +47,7 @@ def check(target: Path, *, replace: bool) -> None:
     if not os.path.lexists(target):
         return
     if not target.is_dir() or target.is_symlink():
-        raise UsageError(f"{target} is no folder", hint="name a folder that does not exist yet", param="out")
+        raise UsageError(f"{target} is not a folder", hint="name a folder that does not exist yet", param="out")
     if not any(target.iterdir()):
         return
     if not replace:

@@ -45,7 +45,7 @@ class Source:
             BadArtifact: there is none, or it has another shape.
         """
         if name not in self._tensors:
-            raise BadArtifact(f"{self.where}: tensor {name} is missing", hint="the file is no complete model")
+            raise BadArtifact(f"{self.where}: tensor {name} is missing", hint="the file is not a complete model")
         info = self._tensors[name][0]
         if info.dims != shape[::-1]:
             raise BadArtifact(

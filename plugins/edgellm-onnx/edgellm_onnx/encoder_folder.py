@@ -78,7 +78,7 @@ def _modules(path: Path) -> list[tuple[str, str]]:
     if modules is None:
         return []
     if not isinstance(modules, list) or not all(isinstance(one, dict) for one in modules):
-        raise BadArtifact(f"{place} is no list of modules", hint="fetch it again")
+        raise BadArtifact(f"{place} is not a list of modules", hint="fetch it again")
     return [(str(one.get("type", "")).rpartition(".")[2], str(one.get("path", ""))) for one in modules]
 
 
@@ -161,7 +161,9 @@ def _dimensions(config: dict[str, Any], path: Path) -> tuple[int, ...] | None:
         return () if config.get("is_matryoshka") is True else None
     is_list = isinstance(named, list) and named
     if not is_list or not all(type(size) is int and 0 < size < MAX_CTX for size in named):
-        raise BadArtifact(f"{path / 'config.json'}: matryoshka_dimensions is no list of sizes", hint="fetch it again")
+        raise BadArtifact(
+            f"{path / 'config.json'}: matryoshka_dimensions is not a list of sizes", hint="fetch it again"
+        )
     return tuple(sorted(named))
 
 

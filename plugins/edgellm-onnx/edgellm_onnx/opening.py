@@ -88,5 +88,5 @@ def check(graph: OnnxGraph) -> None:
     except Exception as error:
         words = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadArtifact(
-            f"{graph.where} is no valid ONNX model: {words[:400]}", hint="export or fetch it again"
+            f"{graph.where} is not a valid ONNX model: {words[:400]}", hint="export or fetch it again"
         ) from error

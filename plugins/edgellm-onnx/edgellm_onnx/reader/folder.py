@@ -142,7 +142,7 @@ def _check_place(place: Path, folder: Path, where: str) -> None:
             f"{where} needs {place}, which is missing", hint="it holds the weights; fetch the whole folder"
         ) from None
     if not stat.S_ISREG(mode):
-        raise BadArtifact(f"{where} needs {place}, which is no regular file", hint="fetch the whole folder")
+        raise BadArtifact(f"{where} needs {place}, which is not a regular file", hint="fetch the whole folder")
     home = Path(os.path.realpath(folder))
     if not real.is_relative_to(home) and not real.is_relative_to(_blobs(home)):
         raise BadArtifact(

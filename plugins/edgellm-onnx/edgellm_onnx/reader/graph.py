@@ -79,7 +79,7 @@ def read_graph(path: str | Path) -> OnnxGraph:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
                 kind, words = sniff(buffer[:64])
                 if kind not in ("unknown", "text"):
-                    raise BadArtifact(f"{path} is no ONNX model: it is {words}", hint="fetch the model again")
+                    raise BadArtifact(f"{path} is not an ONNX model: it is {words}", hint="fetch the model again")
                 if n_bytes >= MAX_GRAPH_BYTES:
                     raise UnsupportedArtifact(
                         f"{path} has {n_bytes} bytes; an ONNX graph is smaller than 2 GiB",
