@@ -23,7 +23,8 @@ from edgellm.runtime.loop import Loop
 from edgellm.sdk.client import EdgeLLM
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
-from edgellm.types.request import GenerationRequest, Sampling
+from edgellm.types.request import GenerationRequest
+from edgellm.types.sampling import Sampling
 
 PROMPT = "Once upon a time there was a small machine that wanted to speak."
 

@@ -45,7 +45,8 @@ from edgellm.version import __version__
 if TYPE_CHECKING:
     from edgellm.sdk.client import EdgeLLM
     from edgellm.types.event import Completion, Delta, Done
-    from edgellm.types.request import Message, Sampling
+    from edgellm.types.request import Message
+    from edgellm.types.sampling import Sampling
 
 _HOMES = {
     "Completion": "edgellm.types.event",
@@ -53,7 +54,7 @@ _HOMES = {
     "Done": "edgellm.types.event",
     "EdgeLLM": "edgellm.sdk.client",
     "Message": "edgellm.types.request",
-    "Sampling": "edgellm.types.request",
+    "Sampling": "edgellm.types.sampling",
 }
 
 __all__ = [

@@ -14,7 +14,7 @@ from edgellm.cli.main import cli
 from edgellm.errors import ContextOverflow, NothingFits, UsageError, option, speaks_in_flags
 from edgellm.sdk.client import EdgeLLM
 from edgellm.types.options import LaunchKeywords, LaunchOptions, SelectionKeywords, SelectionOptions
-from edgellm.types.request import Sampling, SamplingKeywords
+from edgellm.types.sampling import Sampling, SamplingKeywords
 
 LONG = "x" * 1000
 both = pytest.mark.parametrize("isolate", [True, False], ids=["process", "thread"])

@@ -24,7 +24,8 @@ from edgellm.sdk.deadline import Deadline
 from edgellm.types.event import Completion, Delta, Done
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
-from edgellm.types.request import GenerationRequest, Message, Sampling
+from edgellm.types.request import GenerationRequest, Message
+from edgellm.types.sampling import Sampling
 
 LONG = "a long answer " * 130
 both = pytest.mark.parametrize("isolate", [True, False], ids=["process", "thread"])

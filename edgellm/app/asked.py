@@ -1,16 +1,19 @@
-"""A plan with what the user asks for beside the model: threads, and options that its backend defines."""
+"""A plan with what the user asks for beside the model: threads, options that its backend defines, sampling."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
+from edgellm.app import context as app_context
+from edgellm.app import sampling_defaults
 from edgellm.contract.backend import Configurable
 from edgellm.contract.manager import plugins
 from edgellm.errors import UsageError
 from edgellm.types.backend_reason import OptionsAsked
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.reason import Threads
+from edgellm.types.sampling import Sampling
 
 
 def with_threads(plan: LaunchPlan, threads: int) -> LaunchPlan:
@@ -44,3 +47,16 @@ def with_options(plan: LaunchPlan, options: Mapping[str, str]) -> LaunchPlan:
     reasons = (*plan.reasons, OptionsAsked(pairs))
     footprint = backend.footprint(plan.artifact, own) or plan.footprint
     return replace(plan, settings=own, reasons=reasons, footprint=footprint)
+
+
+def with_sampling(plan: LaunchPlan, asked: Sampling | None) -> LaunchPlan:
+    """The plan with what requests that leave it open are drawn by, and from where that is. Of a model that writes.
+
+    Raises:
+        BadArtifact: the file that says it is damaged. UsageError: a row of the catalog is malformed.
+    """
+    card = app_context.rows().get(plan.artifact.model_id)
+    if not sampling_defaults.writes(plan.artifact, card):
+        return plan
+    defaults = sampling_defaults.of(plan.artifact, card, asked)
+    return replace(plan, sampling=defaults, reasons=(*plan.reasons, defaults))

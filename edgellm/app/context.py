@@ -96,6 +96,19 @@ def cards(models_file: Path | None = None, *, here: bool = True) -> list[ModelCa
         UsageError: a file or a row is malformed.
     """
     plugins().call("register_quants", register=quants.register)
+    published = rows(models_file, here=here).values()
+    if not here:
+        return list(published)
+    on_disk = [card for card in local.cards() if not lookup.check(card)]
+    return with_stored(joined(published, on_disk))
+
+
+def rows(models_file: Path | None = None, *, here: bool = True) -> dict[str, ModelCard]:
+    """Id -> row of the catalog, with the rows of plugins, of the user's own file (`here`) and of `models_file`.
+
+    Raises:
+        UsageError: a file or a row is malformed.
+    """
     added: list[ModelCard] = []
 
     def register(card: ModelCard) -> None:
@@ -106,11 +119,7 @@ def cards(models_file: Path | None = None, *, here: bool = True) -> list[ModelCa
     plugins().call("register_models", register=register)
     for path in (settings.current().models_file if here else None, models_file):
         added += lookup.load_file(path) if path is not None else []
-    published = lookup.catalog(added).values()
-    if not here:
-        return list(published)
-    on_disk = [card for card in local.cards() if not lookup.check(card)]
-    return with_stored(joined(published, on_disk))
+    return lookup.catalog(added)
 
 
 def with_stored(cards: Iterable[ModelCard], *, requantized: bool = False) -> list[ModelCard]:

@@ -8,7 +8,7 @@ from typing import NoReturn
 from edgellm import settings
 from edgellm.app import context as app_context
 from edgellm.app import file_card, file_plan, own_format
-from edgellm.app.asked import with_options, with_threads
+from edgellm.app.asked import with_options, with_sampling, with_threads
 from edgellm.app.download import Approve, PlannedDownload, approved
 from edgellm.app.resolve import Reference, ReferenceKind, refer, resolve
 from edgellm.app.unavailable import missed, unavailable
@@ -67,7 +67,7 @@ def plan(
     if options.threads is not None:
         launch_plan = with_threads(launch_plan, options.threads)
     _measure_again()
-    return with_options(launch_plan, options.options or {}), decision
+    return with_sampling(with_options(launch_plan, options.options or {}), options.sampling), decision
 
 
 def _measure_again() -> None:

@@ -20,6 +20,7 @@ from edgellm import tables
 from edgellm.errors import UnknownModel, UsageError
 from edgellm.formats.gguf.ggml_types import BY_NAME, NO_WEIGHTS
 from edgellm.types.model import ModelCard, ModelFile, Shape
+from edgellm.types.sampling_defaults import SamplingRow
 
 if TYPE_CHECKING:
     import msgspec
@@ -124,7 +125,16 @@ def check(card: ModelCard) -> list[str]:
     if card.shape is not None:
         problems += _check_shape(card.shape)
     problems += [problem for i, file in enumerate(card.files) for problem in _check_file(i, file)]
-    texts = (card.id, card.family, card.license, card.hf_repo, card.notes, *card.repos)
+    problems += [problem for i, row in enumerate(card.sampling) for problem in _check_sampling(i, row)]
+    texts = (
+        card.id,
+        card.family,
+        card.license,
+        card.hf_repo,
+        card.notes,
+        *card.repos,
+        *(r.source for r in card.sampling),
+    )
     of_files = (t for f in card.files for t in (f.source, f.quant, f.trust, f.types_source, *f.types))
     if not all(text.isprintable() for text in (*texts, *of_files)):
         problems.append("text with control characters")
@@ -143,6 +153,15 @@ def _check_file(i: int, file: ModelFile) -> Iterator[str]:
             yield f"files[{i}].types.{role} {kind!r} is not a type of weights"
     if file.sha256 is not None and _SHA256.fullmatch(file.sha256) is None:
         yield f"files[{i}].sha256 is not 64 hexadecimal digits"
+
+
+def _check_sampling(i: int, row: SamplingRow) -> Iterator[str]:
+    if not row.source:
+        yield f"sampling[{i}].source is empty: say where the values are from"
+    try:
+        _ = row.part
+    except UsageError as error:
+        yield f"sampling[{i}].{error.message}, {error.hint}"
 
 
 def _check_shape(shape: Shape) -> list[str]:

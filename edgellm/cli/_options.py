@@ -115,6 +115,30 @@ _LAUNCHING = (
 )
 
 
+_SAMPLING = (
+    click.option("--temperature", type=float, metavar="T", help="0 = always the most likely token."),
+    click.option(
+        "--top-p", type=float, metavar="P", help="Keep the most likely tokens that weigh P together; 1 = all."
+    ),
+    click.option("--top-k", type=int, metavar="K", help="Keep the K most likely tokens; 0 = all."),
+    click.option("--min-p", type=float, metavar="P", help="Keep tokens at least P times as likely as the likeliest."),
+    click.option(
+        "--repetition-penalty", type=float, metavar="X", help="Make tokens that were there unlikelier; 1 = off."
+    ),
+    click.option(
+        "--presence-penalty", type=float, metavar="X", help="The same by a fixed amount, for tokens of the answer."
+    ),
+    click.option("--seed", type=int, metavar="N", help="Draw the same tokens every time."),
+)
+
+
+def samples(command: F) -> F:
+    """The flags of `launch_options` for what requests leave open; otherwise the model's own values count."""
+    for option in reversed(_SAMPLING):
+        command = option(command)
+    return command
+
+
 def chooses(command: F) -> F:
     """The flags of `launch_options` that choose a model and its file, and the argument MODEL."""
     for option in reversed(_CHOOSING):
@@ -158,10 +182,12 @@ def make_plan(
 
 
 def launch_options(*, options: Sequence[str] = (), **flags: Any) -> LaunchOptions:
-    """The flags of `launches`, as one object."""
+    """The flags of `launches` and `samples`, as one object."""
     from edgellm.types.options import LaunchOptions
+    from edgellm.types.sampling import Sampling
 
-    return LaunchOptions(options=_pairs(options), **flags)
+    sampling = Sampling(**{name: flags.pop(name) for name in Sampling.__struct_fields__ if name in flags})
+    return LaunchOptions(options=_pairs(options), sampling=sampling, **flags)
 
 
 def _pairs(options: Sequence[str]) -> dict[str, str]:

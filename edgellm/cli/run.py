@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import headline, launch_options, launches, make_plan, say_taken
+from edgellm.cli._options import headline, launch_options, launches, make_plan, samples, say_taken
 from edgellm.cli.page import Wrapping, columns, examples, say, say_error
 from edgellm.cli.progress import waiting
 from edgellm.errors import EdgeLLMError, UsageError
@@ -18,7 +18,7 @@ from edgellm.errors import EdgeLLMError, UsageError
 if TYPE_CHECKING:
     from edgellm.sdk.client import EdgeLLM
     from edgellm.types.event import Done
-    from edgellm.types.request import Message, Sampling
+    from edgellm.types.request import Message
 
 INTERRUPTED = 130
 FENCE = '"""'
@@ -44,11 +44,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 @click.argument("prompt", required=False)
 @click.option("--raw", is_flag=True, help="Continue the text as it stands, without a chat template.")
 @click.option("--system", metavar="TEXT", help="Instructions that stand before the conversation.")
-@click.option("--temperature", type=float, metavar="T", help="0 = always the most likely token (default: 1).")
-@click.option("--top-p", type=float, metavar="P", help="Keep the most likely tokens that weigh P together.")
-@click.option("--top-k", type=int, metavar="K", help="Keep the K most likely tokens; 0 = all.")
-@click.option("--min-p", type=float, metavar="P", help="Keep tokens at least P times as likely as the likeliest.")
-@click.option("--seed", type=int, metavar="N", help="Draw the same tokens every time.")
+@samples
 @click.option("--max-tokens", type=int, metavar="N", help="Longest answer.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be repeated.")
 def command(
@@ -72,10 +68,10 @@ def command(
 
     if raw and system is not None:
         raise UsageError("--raw has no place for --system", hint="write it into the text, or leave out --raw")
-    sampling = _sampling(rest)
+    options = launch_options(**rest)
     question = _question(prompt)
     with ended_with_us():
-        plan, decision = make_plan(model, launch_options(**rest), to_chat=True)
+        plan, decision = make_plan(model, options, to_chat=True)
     from edgellm.sdk.client import EdgeLLM
 
     say_taken(plan)
@@ -87,7 +83,7 @@ def command(
         click.echo(headline(plan), err=True)
     with EdgeLLM(plan, decision=decision, isolate=isolate) as llm:
         with waiting(f"loading {plan.artifact.name} {plan.artifact.quant}"):
-            talk = Talk(llm, sampling, raw=raw, system=system, max_tokens=max_tokens, stop=stop)
+            talk = Talk(llm, raw=raw, system=system, max_tokens=max_tokens, stop=stop)
         if question is not None:
             return 0 if talk.say(question) else INTERRUPTED
         _converse(talk)
@@ -123,12 +119,11 @@ def require_text(llm: EdgeLLM) -> None:
 
 
 class Talk:
-    """One conversation: what was said so far, and how answers are drawn."""
+    """One conversation: what was said so far. Answers are drawn as the plan says."""
 
     def __init__(
         self,
         llm: EdgeLLM,
-        sampling: Sampling,
         *,
         raw: bool = False,
         system: str | None = None,
@@ -139,7 +134,6 @@ class Talk:
 
         self.llm = llm
         self.last: Done | None = None
-        self._sampling = sampling
         self._raw = raw
         self._start = [] if system is None else [Message("system", system)]
         self._messages: list[Message] = list(self._start)
@@ -183,10 +177,7 @@ class Talk:
         from edgellm.types.request import GenerationRequest
 
         limits: Any = self._limits
-        if self._raw:
-            request = GenerationRequest(text, self._sampling, **limits)
-        else:
-            request = self.llm.request(messages, sampling=self._sampling, **limits)
+        request = GenerationRequest(text, **limits) if self._raw else self.llm.request(messages, **limits)
         with contextlib.closing(self.llm.generate(request)) as events:
             for event in events:
                 if isinstance(event, Delta):
@@ -230,6 +221,8 @@ def _read() -> str | None:
 
 
 def _obey(text: str, talk: Talk) -> None:
+    from edgellm import explain
+
     match text:
         case "/help":
             _say_help()
@@ -241,6 +234,7 @@ def _obey(text: str, talk: Talk) -> None:
                 say(line)
         case "/stats":
             click.echo(_stats(talk.last))
+            say(explain.sentence(talk.llm.plan.sampling))
             for line in _drifts(talk.llm):
                 click.echo(line)
         case _:
@@ -269,12 +263,3 @@ def _drifts(llm: EdgeLLM) -> list[str]:
     from edgellm import explain
 
     return [f"{explain.drift(drift)}; {explain.drift_remedy(drift)}" for drift in llm.verification.drifts]
-
-
-def _sampling(rest: dict[str, Any]) -> Sampling:
-    """Takes the sampling flags out of `rest`."""
-    from edgellm.types.request import Sampling
-
-    names = [name for name in Sampling.__struct_fields__ if name in rest]
-    values = {name: rest.pop(name) for name in names}
-    return Sampling(**{name: value for name, value in values.items() if value is not None})

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import headline, launch_options, launches, make_plan, slots
+from edgellm.cli._options import headline, launch_options, launches, make_plan, samples, slots
 from edgellm.cli.page import examples, say_lines
 from edgellm.units import counted
 
@@ -40,6 +40,7 @@ _log = logging.getLogger("edgellm.serve")
 )
 @launches
 @slots
+@samples
 @click.option(
     "--host",
     default="127.0.0.1",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgellm.app.resolve import ResolvedModel
     from edgellm.store.manifest import StoredModel
     from edgellm.types.model import ModelFile
+    from edgellm.types.sampling_defaults import SamplingDefaults
 
 SCHEMA = 1
 
@@ -42,16 +43,27 @@ def command(*, model: str, offline: bool, models_file: Path | None, as_json: boo
     if resolved.typed:
         say(f"{resolved.typed} is taken as {resolved.card.id}.", err=True)
     stored = [s for s in Library().installed() if s.model_id == resolved.card.id]
+    sampling = _sampling(resolved, stored)
     if as_json:
-        click.echo(json.dumps(_row(resolved, stored), indent=2))
+        click.echo(json.dumps(_row(resolved, stored, sampling), indent=2))
         return
     say(resolved.card.id, bold=True)
-    for label, text in _lines(resolved, stored):
+    for label, text in _lines(resolved, stored, sampling):
         say(text, lead=f"  {label:<14}")
     say(f"\n`edgellm estimate {model}` predicts memory, speed and quality here.")
 
 
-def _row(resolved: ResolvedModel, stored: Sequence[StoredModel]) -> dict[str, Any]:
+def _sampling(resolved: ResolvedModel, stored: Sequence[StoredModel]) -> SamplingDefaults | None:
+    """What its answers are drawn by here; None = it writes none. A file that is not here may say something else."""
+    from edgellm.app import sampling_defaults
+
+    if resolved.card.kind in ("embedding", "reranker"):
+        return None
+    artifacts = (resolved.artifact, *(s.artifact() for s in stored if not s.problem))
+    return sampling_defaults.of(next((artifact for artifact in artifacts if artifact is not None), None), resolved.card)
+
+
+def _row(resolved: ResolvedModel, stored: Sequence[StoredModel], sampling: SamplingDefaults | None) -> dict[str, Any]:
     from edgellm import explain
     from edgellm.selection.decision_json import about_model
 
@@ -60,6 +72,7 @@ def _row(resolved: ResolvedModel, stored: Sequence[StoredModel]) -> dict[str, An
         "schema": SCHEMA,
         **about_model(card),
         "facts": resolved.basis,
+        **explain.plain({"sampling": sampling}),
         **explain.fields(card, "family", "thinking", "native_quant", "scores", "hf_repo", "shape"),
         "files": [explain.fields(file, "quant", "format", "bytes", "source") for file in card.files],
         "installed": [
@@ -69,7 +82,9 @@ def _row(resolved: ResolvedModel, stored: Sequence[StoredModel]) -> dict[str, An
     }
 
 
-def _lines(resolved: ResolvedModel, stored: Sequence[StoredModel]) -> list[tuple[str, str]]:
+def _lines(
+    resolved: ResolvedModel, stored: Sequence[StoredModel], sampling: SamplingDefaults | None
+) -> list[tuple[str, str]]:
     from edgellm import explain
     from edgellm.selection.reasons import FREE_LICENSES
 
@@ -90,6 +105,8 @@ def _lines(resolved: ResolvedModel, stored: Sequence[StoredModel]) -> list[tuple
     lines.append(("published", ", ".join(map(_file, card.files)) or "no file is known"))
     here = (f"{s.quant}, {show_size(s.bytes)}, {explain.stored(s.problem) or s.folder}" for s in stored)
     lines += [("on this disk", text) for text in here]
+    if sampling is not None:
+        lines.append(("sampling", explain.drawn_by(sampling)))
     lines.append(("facts from", resolved.basis))
     return lines
 

@@ -1,9 +1,10 @@
 """Facts in words: one sentence for each kind of reason, refusal and basis. Every face, and every error, says it so.
 
 `sentence` is for reasons, `refusal` for why something was not taken, `basis` for where a number comes from, `verdict`
-for whether a model fits, `drift` for what was measured otherwise, `stored` for why a stored model is not used; `plain`
-makes JSON of what holds such facts. The facts themselves: `edgellm.types.reason`, `.refusal`, `.basis`, `.verdict`,
-`.quantize_note`, `.drift`, `.store_problem`.
+for whether a model fits, `drift` for what was measured otherwise, `stored` for why a stored model is not used,
+`drawn_by` for how answers are drawn, `unused_key` for what a file says of that in vain; `plain` makes JSON of what
+holds such facts. The facts themselves: `edgellm.types.reason`, `.refusal`, `.basis`, `.verdict`, `.quantize_note`,
+`.drift`, `.store_problem`, `.sampling_defaults`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from edgellm.explain.plan import budget, gpu
 from edgellm.explain.quantizing import quantized_twice
 from edgellm.explain.reasons import sentence
 from edgellm.explain.refusals import problem, refusal
+from edgellm.explain.sampling import drawn_by, unused_key
 from edgellm.explain.stored import stored, stored_remedy
 from edgellm.explain.verdicts import drift, drift_remedy, verdict
 
 __all__ = [
-    "basis", "budget", "could_be_made", "drift", "drift_remedy", "facts", "fields", "gpu", "own_types", "plain",
-    "problem", "quantized_twice", "refusal", "second_best", "sentence", "stored",
-    "stored_remedy", "trained_length", "verdict",
+    "basis", "budget", "could_be_made", "drawn_by", "drift", "drift_remedy", "facts", "fields", "gpu", "own_types",
+    "plain", "problem", "quantized_twice", "refusal", "second_best", "sentence", "stored", "stored_remedy",
+    "trained_length", "unused_key", "verdict",
 ]  # fmt: skip

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, get_args
 
-from edgellm.explain import choice, plan, quantizing
+from edgellm.explain import choice, plan, quantizing, sampling
 from edgellm.types.backend_reason import BackendReason, GpuReason
 from edgellm.types.criterion import Stated
 from edgellm.types.quantize_note import QuantizeNote
 from edgellm.types.reason import ContextReason, MemoryReason, ModelReason, Reason, SelectionReason, SpeedReason
+from edgellm.types.sampling_defaults import SamplingDefaults
 
 _SENTENCES: dict[type, Callable[[Any], str]] = {
     kind: say
@@ -21,6 +22,7 @@ _SENTENCES: dict[type, Callable[[Any], str]] = {
         (SpeedReason, plan.speed),
         (ModelReason, choice.model),
         (SelectionReason, choice.selection),
+        (SamplingDefaults, sampling.sampling),
         (QuantizeNote, quantizing.note),
         (Stated, lambda reason: reason.text),
     )

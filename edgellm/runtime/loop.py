@@ -25,6 +25,7 @@ from edgellm.runtime.scheduler import Admission, Scheduler, Step
 from edgellm.runtime.watchdog import BEAT_S
 from edgellm.types.event import Done, FinishReason
 from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest, check_prompt
+from edgellm.types.sampling_defaults import NEUTRAL, SamplingDefaults
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -70,12 +71,16 @@ T = TypeVar("T")
 
 
 class Loop:
-    """Call `run` in the one thread that may touch the engine."""
+    """Call `run` in the one thread that may touch the engine.
 
-    def __init__(self, engine: Engine, inbox: Inbox, send: Send) -> None:
+    `sampling`: for what requests leave open.
+    """
+
+    def __init__(self, engine: Engine, inbox: Inbox, send: Send, sampling: SamplingDefaults = NEUTRAL) -> None:
         self._engine = engine
         self._inbox = inbox
         self._send = send
+        self._sampling = sampling
         self._scheduler = Scheduler(engine.info)
         self._embeddings = EmbedQueue(engine, partial(self._apart, READ))
         self._requests: dict[int, RequestState] = {}
@@ -162,7 +167,7 @@ class Loop:
                     hint="EdgeLLM.embed and /v1/embeddings ask for vectors; name a chat model for text",
                 )
             limit = generation.max_tokens if generation.max_tokens is not None else self._engine.info.n_ctx
-            request = RequestState(request_id, generation, read(), limit)
+            request = RequestState(request_id, generation, read(), limit, self._sampling)
             self._scheduler.submit(request)
         except Exception as error:
             self._replies.append(wire.Reply(request_id, wire.Failed.of(error)))

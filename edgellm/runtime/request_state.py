@@ -9,6 +9,7 @@ from edgellm.text.detokenize import TextStream
 from edgellm.text.sampling import Sampler
 from edgellm.types.event import Delta, Timings, Usage
 from edgellm.types.request import GenerationRequest
+from edgellm.types.sampling_defaults import NEUTRAL, SamplingDefaults
 
 
 @dataclass(slots=True, eq=False)
@@ -19,6 +20,7 @@ class RequestState:
     generation: GenerationRequest
     prompt: list[int]
     limit: int  # tokens to generate at most
+    defaults: SamplingDefaults = NEUTRAL  # for what the request leaves open
     sampler: Sampler = field(init=False)
     text: TextStream = field(init=False)
     # Where it stands in its slot.
@@ -39,7 +41,7 @@ class RequestState:
     n_beside: int = 0  # other requests in its steps, added up
 
     def __post_init__(self) -> None:
-        self.sampler = Sampler(self.generation.sampling, self.prompt)
+        self.sampler = Sampler(self.generation.sampling.over(self.defaults.values), self.prompt)
         self.text = TextStream(self.generation.stop)
 
     @property
@@ -71,4 +73,5 @@ class RequestState:
 
     def timings(self, now: float) -> Timings:
         started, first = self.started or now, self.first or now
-        return Timings(started - self.arrived, first - started, now - first)
+        parts = self.defaults.under(self.generation.sampling)
+        return Timings(started - self.arrived, first - started, now - first, parts)

@@ -91,7 +91,7 @@ class ThreadSession(Session):
         self._info = engine.info
         self._loaded.set()
         try:
-            Loop(engine, self._inbox, self._dispatcher.deliver).run()
+            Loop(engine, self._inbox, self._dispatcher.deliver, self._plan.sampling).run()
         except BaseException as error:
             # Also what a plugin should not raise (SystemExit): those who wait for an answer must get an error.
             self._fail(error)

@@ -65,7 +65,7 @@ def main() -> None:
         return
     emit([wire.Ready(engine.info, time.perf_counter() - started)])
     try:
-        Loop(engine, inbox, emit).run()
+        Loop(engine, inbox, emit, launch.plan.sampling).run()
     finally:
         engine.close()
 

@@ -26,7 +26,8 @@ from edgellm.sdk.client import EdgeLLM
 from edgellm.types.event import Done
 from edgellm.types.machine import Machine
 from edgellm.types.plan import LaunchPlan
-from edgellm.types.request import GenerationRequest, Sampling
+from edgellm.types.request import GenerationRequest
+from edgellm.types.sampling import Sampling
 from edgellm.units import counted
 
 # Common words: one token each in most vocabularies; how many it really takes is measured.

@@ -30,7 +30,8 @@ from edgellm.store.library import silent
 from edgellm.types.event import Completion, Delta, Done, Event, Vectors
 from edgellm.types.options import LaunchKeywords, LaunchOptions, SelectionKeywords
 from edgellm.types.plan import Decision, LaunchPlan
-from edgellm.types.request import GenerationRequest, Sampling, SamplingKeywords, check_prompt
+from edgellm.types.request import GenerationRequest, check_prompt
+from edgellm.types.sampling import Sampling, SamplingKeywords
 
 if TYPE_CHECKING:
     from edgellm.contract.engine import EngineInfo
@@ -83,7 +84,7 @@ class EdgeLLM(EmbeddingMethods):
         """Load a named model: a catalog id, a path, an address, or a backend that needs no file, such as "echo".
 
         Arguments as in `auto` (ctx, max_memory, ...), and the fields of `edgellm.types.options.LaunchOptions` (quant,
-        threads, options).
+        threads, options, sampling).
 
         Raises:
             UnknownModel, NothingFits, ArtifactError, SourceError, BackendError, UsageError.
@@ -143,7 +144,8 @@ class EdgeLLM(EmbeddingMethods):
             stop: texts before which the answer ends.
             timeout: seconds from sending the request within which the whole answer must come. What is too late is
                 ended, and its place is free for other requests.
-            sampling: the fields of `edgellm.Sampling` (temperature, top_p, seed, ...).
+            sampling: the fields of `edgellm.Sampling` (temperature, top_p, seed, ...); the model's defaults
+                (`plan.sampling`) hold for the others.
 
         Raises:
             BadTemplate: the model cannot chat; ContextOverflow: the conversation is too long; TimedOut; WorkerCrashed.
@@ -160,7 +162,7 @@ class EdgeLLM(EmbeddingMethods):
         **sampling: Unpack[SamplingKeywords],
     ) -> Generator[Event, None, None]:
         """As `chat`, event by event: `Delta`s, then one `Done`. Closing the iterator cancels the request."""
-        request = self.request(messages, max_tokens=max_tokens, stop=stop, sampling=_sampling(sampling))
+        request = self.request(messages, max_tokens=max_tokens, stop=stop, sampling=Sampling.of(**sampling))
         return self.generate(request, timeout=timeout)
 
     async def achat(
@@ -186,7 +188,7 @@ class EdgeLLM(EmbeddingMethods):
         **sampling: Unpack[SamplingKeywords],
     ) -> AsyncGenerator[Event, None]:
         """As `stream`, for coroutines."""
-        request = self.request(messages, max_tokens=max_tokens, stop=stop, sampling=_sampling(sampling))
+        request = self.request(messages, max_tokens=max_tokens, stop=stop, sampling=Sampling.of(**sampling))
         async with contextlib.aclosing(self.agenerate(request, timeout=timeout)) as events:
             async for event in events:
                 yield event
@@ -323,14 +325,6 @@ def _open(plan: LaunchPlan, *, isolate: bool) -> Session:
 def _abandon(verification: Verification, session: Session) -> None:
     verification.abandon()
     session.abandon()
-
-
-def _sampling(options: SamplingKeywords) -> Sampling:
-    unknown = sorted(options.keys() - set(Sampling.__struct_fields__))
-    if unknown:
-        names = ", ".join(Sampling.__struct_fields__)
-        raise UsageError(f"unknown option: {', '.join(unknown)}", hint=f"sampling options are: {names}")
-    return Sampling(**options)
 
 
 def _whole(events: list[Event]) -> Completion:

@@ -58,6 +58,7 @@ def describe(model: ServedModel) -> dict[str, Any]:
         "file_bytes": artifact.bytes,
         "backend": plan.backend,
         "settings": msgspec.to_builtins(plan.settings),
+        **explain.plain({"sampling": None if info is not None and not info.generates else plan.sampling}),
         "chat": info is None or info.chat_template is not None,
         "can": _abilities(info),
         "memory": None

@@ -30,7 +30,8 @@ from edgellm.testing.limit import limited, within
 from edgellm.testing.running import Running, try_in_worker
 from edgellm.types.event import Delta, Done
 from edgellm.types.machine import Cpu, Machine, Memory
-from edgellm.types.request import GenerationRequest, Sampling
+from edgellm.types.request import GenerationRequest
+from edgellm.types.sampling import Sampling
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,7 +16,8 @@ from edgellm.runtime.session import Delivery, QueueSink
 from edgellm.runtime.supervisor import WorkerSession
 from edgellm.testing.limit import Hangs, within
 from edgellm.types.event import Delta
-from edgellm.types.request import EmbeddingRequest, GenerationRequest, Request, Sampling
+from edgellm.types.request import EmbeddingRequest, GenerationRequest, Request
+from edgellm.types.sampling import Sampling
 
 if TYPE_CHECKING:
     from edgellm.contract.engine import Engine

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.types.request import Sampling
+from edgellm.types.sampling import SamplerValues, Sampling
 
 LogitRow = npt.NDArray[np.float32]
 
@@ -27,18 +27,21 @@ TYPICAL_CUTOFF = 1e-13
 
 
 class Sampler:
-    """The state of one request's sampling: its random numbers and the tokens that penalties look back on."""
+    """The state of one request's sampling: its random numbers and the tokens that penalties look back on.
+
+    What `sampling` leaves open is neutral.
+    """
 
     def __init__(self, sampling: Sampling, prompt: Iterable[int] = ()) -> None:
-        self._sampling = sampling
-        self._random = np.random.Generator(np.random.PCG64(sampling.seed))
-        self._repeats = sampling.repetition_penalty != 1.0
-        self._counts = sampling.frequency_penalty != 0.0 or sampling.presence_penalty != 0.0
-        window = None if sampling.penalty_last_n == -1 else sampling.penalty_last_n
+        self._sampling = values = SamplerValues.of(sampling)
+        self._random = np.random.Generator(np.random.PCG64(values.seed))
+        self._repeats = values.repetition_penalty != 1.0
+        self._counts = values.frequency_penalty != 0.0 or values.presence_penalty != 0.0
+        window = None if values.penalty_last_n == -1 else values.penalty_last_n
         self._recent: deque[int] = deque(prompt if self._repeats else (), maxlen=window)
         self._generated: deque[int] = deque(maxlen=window)
-        self._filters = bool(sampling.top_k or sampling.top_p < 1.0 or sampling.min_p > 0.0 or sampling.typical_p < 1.0)
-        self._edits = bool(self._repeats or self._counts or sampling.logit_bias)
+        self._filters = bool(values.top_k or values.top_p < 1.0 or values.min_p > 0.0 or values.typical_p < 1.0)
+        self._edits = bool(self._repeats or self._counts or values.logit_bias)
 
     def sample(self, row: LogitRow) -> int:
         """The next token. `row`: float32 (vocab_size,), read only.

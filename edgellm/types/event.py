@@ -9,6 +9,8 @@ from typing import Literal
 
 import msgspec
 
+from edgellm.types.sampling_defaults import SamplingPart
+
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
@@ -19,11 +21,12 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Timings(msgspec.Struct, frozen=True):
-    """Seconds, measured in the worker."""
+    """Seconds, measured in the worker, and what the answer was drawn by."""
 
     queued_s: float
     prefill_s: float
     decode_s: float
+    sampling: tuple[SamplingPart, ...] = ()  # each value with the row that it is from
 
     def decode_tok_s(self, completion_tokens: int) -> float:
         """Rate over the tokens after the first, which prefill brought."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from edgellm.types.sampling_defaults import SamplingRow
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -67,6 +69,7 @@ class ModelCard:
     native_quant: str = ""  # trained in this type: "I2_S", "MXFP4"; no loss to account for
     thinking: bool = False
     scores: dict[str, float] = field(default_factory=dict)  # benchmark -> published score
+    sampling: tuple[SamplingRow, ...] = ()  # what is recommended for it
     notes: str = ""
     source: str = ""
     trust: str = ""

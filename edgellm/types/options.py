@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from edgellm.errors import UsageError
 from edgellm.types.request import SelectionRequest, Task, cache_type, layers_on_gpu, slot_count
+from edgellm.types.sampling import Sampling
 from edgellm.units import parse_bytes
 
 CacheChoice = Literal["auto", "f32", "f16", "q8_0", "q4_0"]
@@ -74,6 +75,7 @@ class LaunchOptions(SelectionOptions, frozen=True, kw_only=True):
     quant: str | None = None  # of a model that is named
     threads: int | None = None  # None = what fits the machine
     options: Mapping[str, str] | None = None  # settings that the backend defines
+    sampling: Sampling | None = None  # for requests that leave it open, before what is recommended for the model
 
 
 class SelectionKeywords(TypedDict, total=False):
@@ -97,3 +99,4 @@ class LaunchKeywords(SelectionKeywords, total=False):
     quant: str | None
     threads: int | None
     options: Mapping[str, str] | None
+    sampling: Sampling | None

@@ -8,6 +8,7 @@ from edgellm.types.basis import RateBasis
 from edgellm.types.model import Artifact
 from edgellm.types.reason import Reason
 from edgellm.types.refusal import Refusal
+from edgellm.types.sampling_defaults import UNASKED, SamplingDefaults
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ class LaunchPlan:
     reasons: tuple[Reason, ...] = ()
     footprint: Footprint | None = None
     step_s: float | None = None  # predicted for the longest step, a whole batch of a prompt; None = not predicted
+    sampling: SamplingDefaults = UNASKED  # of requests that leave it open
 
 
 @dataclass(frozen=True, slots=True)

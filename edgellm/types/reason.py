@@ -13,6 +13,7 @@ from typing import Literal
 from edgellm.types.backend_reason import BackendReason, GpuReason
 from edgellm.types.basis import AbilityBasis, Fact, RateBasis, Runs
 from edgellm.types.criterion import Criterion, QuantCriterion, Stated
+from edgellm.types.sampling_defaults import SamplingDefaults
 
 # Memory
 
@@ -307,4 +308,14 @@ ModelReason = (
     | FileReason
 )
 SelectionReason = Considered | SourcesReached | SourceSilent | FilesKept
-Reason = MemoryReason | ContextReason | BackendReason | GpuReason | SpeedReason | ModelReason | SelectionReason | Stated
+Reason = (
+    MemoryReason
+    | ContextReason
+    | BackendReason
+    | GpuReason
+    | SpeedReason
+    | ModelReason
+    | SelectionReason
+    | SamplingDefaults
+    | Stated
+)

@@ -7,25 +7,23 @@ CLI, HTTP and the SDK refuse the same values with the same words, and a worker n
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Literal
 
 import msgspec
 
 from edgellm.errors import ContextOverflow, UsageError, option
+from edgellm.types.checks import MAX_COUNT, cannot_be_sent, check_range, check_types
+from edgellm.types.sampling import Sampling
 
 Task = Literal["chat", "code", "agent", "embed"]
 ROLES = ("system", "user", "assistant")
 TASKS: tuple[Task, ...] = ("chat", "code", "agent", "embed")
 KV_TYPES = ("f32", "f16", "q8_0", "q4_0")  # of the cache, the most exact first
-# No real count of tokens comes near; larger ones would not fit the engines' integers.
-MAX_COUNT = 2**31
 MAX_CTX = 2**24  # 16 times what the catalog's models were trained for at most
 MAX_LAYERS = 9999  # the deepest model of the catalog has 80 blocks
 MAX_INPUTS = 2048  # texts of one request to embed or to rerank, as OpenAI's API allows
-MAX_BIASES = 1024
 MAX_STOPS = 16
 # The longest tokens of the vocabularies in use are runs of 128 blanks; other text has 2 to 5 bytes a token.
 MAX_TOKEN_BYTES = 128
@@ -52,13 +50,15 @@ class SelectionRequest:
 
     def __post_init__(self) -> None:
         task_of(self.task)
-        _check(self.ctx is None or 256 <= self.ctx <= MAX_CTX, f"ctx={self.ctx}", f"256 to {MAX_CTX} tokens")
-        _check(self.min_tps is None or self.min_tps > 0, f"min_tps={self.min_tps}", "a positive rate")
-        _check(self.max_memory_bytes is None or self.max_memory_bytes > 0, "max_memory", "a positive size")
-        _check(self.max_download_bytes is None or self.max_download_bytes >= 0, "max_download", "a size")
-        _check(self.slots is None or 1 <= self.slots <= 256, f"slots={self.slots}", "1 to 256")
+        check_range(self.ctx is None or 256 <= self.ctx <= MAX_CTX, f"ctx={self.ctx}", f"256 to {MAX_CTX} tokens")
+        check_range(self.min_tps is None or self.min_tps > 0, f"min_tps={self.min_tps}", "a positive rate")
+        check_range(self.max_memory_bytes is None or self.max_memory_bytes > 0, "max_memory", "a positive size")
+        check_range(self.max_download_bytes is None or self.max_download_bytes >= 0, "max_download", "a size")
+        check_range(self.slots is None or 1 <= self.slots <= 256, f"slots={self.slots}", "1 to 256")
         layers = self.gpu_layers
-        _check(layers is None or -1 <= layers <= MAX_LAYERS, f"gpu_layers={layers}", f"0 to {MAX_LAYERS}, all or auto")
+        check_range(
+            layers is None or -1 <= layers <= MAX_LAYERS, f"gpu_layers={layers}", f"0 to {MAX_LAYERS}, all or auto"
+        )
         if self.kv_type is not None and self.kv_type not in KV_TYPES:
             raise UsageError(
                 f"unknown cache type {self.kv_type!r}", hint=f"one of: {', '.join(KV_TYPES)}, auto", param="kv"
@@ -130,74 +130,11 @@ class Message(msgspec.Struct, frozen=True):
             raise UsageError("the content of a message is not text", hint="write a string", param="messages")
 
 
-_SAMPLING_RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("temperature", lambda value: 0.0 <= value <= 100.0, "0 to 100"),
-    ("top_k", lambda value: 0 <= value < MAX_COUNT, "0 (off) or more"),
-    ("top_p", lambda value: 0.0 < value <= 1.0, "above 0, at most 1"),
-    ("min_p", lambda value: 0.0 <= value <= 1.0, "0 to 1"),
-    ("typical_p", lambda value: 0.0 < value <= 1.0, "above 0, at most 1"),
-    # A smaller one makes logits infinite.
-    ("repetition_penalty", lambda value: 0.01 <= value <= 10.0, "0.01 to 10"),
-    ("frequency_penalty", lambda value: -2.0 <= value <= 2.0, "-2 to 2"),
-    ("presence_penalty", lambda value: -2.0 <= value <= 2.0, "-2 to 2"),
-    ("penalty_last_n", lambda value: -1 <= value < MAX_COUNT, "-1 (all), 0 (none) or a number of tokens"),
-    ("seed", lambda value: value is None or 0 <= value < 2**63, "0 to 2**63 - 1"),
-)
-
-
-class Sampling(msgspec.Struct, frozen=True):
-    """How the next token is drawn. Defaults change nothing: the model's own distribution.
-
-    Order: logit_bias, penalties, temperature, then top_k, typical_p, top_p, min_p on the probabilities.
-    """
-
-    temperature: float = 1.0  # 0 = greedy
-    top_k: int = 0  # 0 = off
-    top_p: float = 1.0
-    min_p: float = 0.0
-    typical_p: float = 1.0
-    repetition_penalty: float = 1.0
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    penalty_last_n: int = 64  # tokens that penalties look back over; -1 = all
-    logit_bias: tuple[tuple[int, float], ...] = ()
-    seed: int | None = None  # None = fresh entropy
-
-    def __post_init__(self) -> None:
-        _check_types(self)
-        for name, is_allowed, allowed in _SAMPLING_RANGES:
-            value = getattr(self, name)
-            _check(is_allowed(value), f"{name}={value}", allowed)
-        _check(len(self.logit_bias) <= MAX_BIASES, "logit_bias", f"at most {MAX_BIASES} tokens")
-        for token, bias in self.logit_bias:
-            _check(
-                0 <= token < MAX_COUNT and -100.0 <= bias <= 100.0,
-                f"logit_bias {{{token}: {bias}}}",
-                "token ids >= 0, biases -100 to 100",
-            )
-
-
-class SamplingKeywords(TypedDict, total=False):
-    """`Sampling` as keyword arguments."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    typical_p: float
-    repetition_penalty: float
-    frequency_penalty: float
-    presence_penalty: float
-    penalty_last_n: int
-    logit_bias: tuple[tuple[int, float], ...]
-    seed: int | None
-
-
 class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
     """Text to continue: plain, or as the chat template rendered the messages."""
 
     prompt: str
-    sampling: Sampling = msgspec.field(default_factory=Sampling)
+    sampling: Sampling = Sampling()  # nothing said = the model's defaults
     max_tokens: int | None = None  # None = until the context is full or the model stops
     stop: tuple[str, ...] = ()
     parse_special: bool = True  # special tokens written in the prompt are tokens (chat) or text
@@ -205,12 +142,12 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         _check_size(self, (self.prompt, *self.stop))
         limit = self.max_tokens
-        _check(limit is None or 1 <= limit < MAX_COUNT, f"max_tokens={limit}", "1 or more")
-        _check(len(self.stop) <= MAX_STOPS, "stop", f"at most {MAX_STOPS} strings")
-        _check(all(0 < len(s) <= 1024 for s in self.stop), "stop", "strings of 1 to 1024 characters")
+        check_range(limit is None or 1 <= limit < MAX_COUNT, f"max_tokens={limit}", "1 or more")
+        check_range(len(self.stop) <= MAX_STOPS, "stop", f"at most {MAX_STOPS} strings")
+        check_range(all(0 < len(s) <= 1024 for s in self.stop), "stop", "strings of 1 to 1024 characters")
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, tag=True):
@@ -220,10 +157,10 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, tag=True):
     dimensions: int | None = None  # the first so many of each vector; only of models trained for it
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         _check_size(self, self.inputs)
         _check_texts(self.inputs, "input")
-        _check(self.dimensions is None or self.dimensions >= 1, f"dimensions={self.dimensions}", "1 or more")
+        check_range(self.dimensions is None or self.dimensions >= 1, f"dimensions={self.dimensions}", "1 or more")
 
 
 class RerankRequest(msgspec.Struct, frozen=True, tag=True):
@@ -233,7 +170,7 @@ class RerankRequest(msgspec.Struct, frozen=True, tag=True):
     documents: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         _check_size(self, (self.query, *self.documents))
         if not self.query:
             raise UsageError("the query is empty", hint="send at least one character", param="query")
@@ -286,26 +223,12 @@ def _utf8_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
-@functools.cache
-def _unchecked(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """The same fields in a struct without checks of its own."""
-    return msgspec.defstruct(kind.__name__, [(field.name, field.type) for field in msgspec.structs.fields(kind)])
-
-
-def _check_types(struct: msgspec.Struct) -> None:
-    """Makes the checks that decoding makes, for a struct that was created by a call."""
-    try:
-        msgspec.convert(msgspec.structs.asdict(struct), _unchecked(type(struct)))
-    except (msgspec.ValidationError, OverflowError) as error:
-        raise _cannot_be_sent(struct, error) from None
-
-
 def _check_size(request: msgspec.Struct, texts: Sequence[str | Sequence[int]]) -> None:
     """No lone surrogates, which UTF-8 does not have, and no more than fits a frame."""
     try:
         size = sum(_bytes_of(text) if isinstance(text, str) else TOKEN_BYTES * len(text) for text in texts)
     except UnicodeEncodeError as error:
-        raise _cannot_be_sent(request, error) from None
+        raise cannot_be_sent(request, error) from None
     if size > MAX_REQUEST_BYTES:
         raise UsageError(f"the request has {size} bytes, {MAX_REQUEST_BYTES} are allowed", hint="send less text")
 
@@ -314,20 +237,9 @@ def _bytes_of(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def _cannot_be_sent(struct: msgspec.Struct, error: Exception) -> UsageError:
-    hint = f"see `edgellm.types.request.{type(struct).__name__}`; decode text with errors='replace'"
-    return UsageError(f"the request cannot be sent: {error}", hint=hint)
-
-
 def _check_texts(texts: tuple[str | tuple[int, ...], ...], param: str) -> None:
     if not 1 <= len(texts) <= MAX_INPUTS:
         raise UsageError(f"{param} holds {len(texts)} texts", hint=f"send 1 to {MAX_INPUTS}", param=param)
     empty = next((index for index, text in enumerate(texts) if not text), None)
     if empty is not None:
         raise UsageError(f"{param}[{empty}] is empty", hint="send at least one character", param=param)
-
-
-def _check(holds: bool, what: str, allowed: str) -> None:
-    if not holds:
-        name = what.partition("=")[0].partition(" ")[0]
-        raise UsageError(f"{what} is out of range", hint=f"allowed: {allowed}", param=name)

@@ -26,6 +26,8 @@ from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.decide import decide
 from edgellm.types.drift import Drift
 from edgellm.types.request import SelectionRequest
+from edgellm.types.sampling import Sampling
+from edgellm.types.sampling_defaults import SamplingPart
 
 
 def invoke(*arguments: str, text: str | None = None) -> Result:
@@ -107,20 +109,29 @@ def test_values_out_of_range_are_refused(arguments: list[str], param: str) -> No
 
 
 def test_sampling_flags_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
-    samplings = []
+    plans = []
     real = EdgeLLM.generate
-    monkeypatch.setattr(
-        EdgeLLM, "generate", lambda self, request: samplings.append(request.sampling) or real(self, request)
-    )
-    invoke("x", "--temperature", "0.5", "--top-k", "3", "--top-p", "0.9", "--min-p", "0.1", "--seed", "7")
+    monkeypatch.setattr(EdgeLLM, "generate", lambda self, request: plans.append(self.plan) or real(self, request))
+    flags = ["--temperature", "0.5", "--top-k", "3", "--top-p", "0.9", "--min-p", "0.1", "--seed", "7"]
+    invoke("x", *flags, "--repetition-penalty", "1.1", "--presence-penalty", "0.2")
 
-    assert (
-        samplings[0].temperature,
-        samplings[0].top_k,
-        samplings[0].top_p,
-        samplings[0].min_p,
-        samplings[0].seed,
-    ) == (0.5, 3, 0.9, 0.1, 7)
+    assert plans[0].sampling.parts == (
+        SamplingPart(
+            "operator",
+            Sampling(
+                temperature=0.5, top_k=3, top_p=0.9, min_p=0.1, repetition_penalty=1.1, presence_penalty=0.2, seed=7
+            ),
+        ),
+    )
+
+
+def test_a_seed_says_the_same_again() -> None:
+    """Hot enough that the echo model says something else every time."""
+    flags = ["hello there", "--temperature", "60", "--min-p", "0", "--top-k", "0", "--top-p", "1", "--max-tokens", "20"]
+    said = [invoke(*flags, "--seed", seed).stdout for seed in ("7", "7", "8")]
+
+    assert said[0] == said[1]
+    assert said[1] != said[2]
 
 
 def test_a_base_model_says_how_to_use_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,14 +28,8 @@ from edgellm.runtime.embed_queue import EmbedQueue
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.scheduler import BUSY_CHUNK
 from edgellm.types.event import Done, Vectors
-from edgellm.types.request import (
-    MAX_TOKEN_BYTES,
-    EmbeddingRequest,
-    GenerationRequest,
-    Request,
-    RerankRequest,
-    Sampling,
-)
+from edgellm.types.request import MAX_TOKEN_BYTES, EmbeddingRequest, GenerationRequest, Request, RerankRequest
+from edgellm.types.sampling import Sampling
 
 WIDTH = 6
 

@@ -17,7 +17,8 @@ from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.types.event import Delta, Done, Vectors
 from edgellm.types.plan import Settings
-from edgellm.types.request import MAX_TOKEN_BYTES, EmbeddingRequest, GenerationRequest, Sampling
+from edgellm.types.request import MAX_TOKEN_BYTES, EmbeddingRequest, GenerationRequest
+from edgellm.types.sampling import Sampling
 
 N_CTX = 3 * loop.LONG_PROMPT
 LONG = "a" * (loop.LONG_PROMPT + 1)

@@ -21,7 +21,9 @@ from edgellm.runtime import loop, wire
 from edgellm.runtime.loop import Loop
 from edgellm.types.event import Delta, Done
 from edgellm.types.plan import Settings
-from edgellm.types.request import GenerationRequest, Sampling
+from edgellm.types.request import GenerationRequest
+from edgellm.types.sampling import Sampling
+from edgellm.types.sampling_defaults import NEUTRAL, USUAL, SamplingDefaults, SamplingPart
 
 if TYPE_CHECKING:
     from edgellm.contract.engine import Logits
@@ -303,3 +305,47 @@ def test_each_step_is_sent_in_one_piece(monkeypatch: pytest.MonkeyPatch, pause_s
         assert len(texts) <= 6 + 2  # two prompts came while another answer ran, and let it speak
     else:
         assert max(map(len, sent)) >= 3
+
+
+DEFAULTS = SamplingDefaults((SamplingPart("operator", Sampling(temperature=0.0)), SamplingPart("usual", USUAL.values)))
+
+
+def drawn(request: GenerationRequest, defaults: SamplingDefaults) -> tuple[str, Done]:
+    inbox: queue.SimpleQueue[wire.Down] = queue.SimpleQueue()
+    heard: list[wire.Up] = []
+    inbox.put(wire.Submit(1, request))
+    inbox.put(wire.Stop(drain=True))
+    Loop(ToyEngine(), inbox, heard.extend, defaults).run()
+    events = [message.event for message in heard]
+    assert isinstance(events[-1], Done)
+    return "".join(event.text for event in events if isinstance(event, Delta)), events[-1]
+
+
+def test_what_a_request_leaves_open_is_drawn_as_the_plan_says() -> None:
+    open_request = GenerationRequest(STEM[:40], max_tokens=12, ignore_eos=True)
+    text, done = drawn(open_request, DEFAULTS)
+
+    assert text == drawn(ask(n=12), NEUTRAL)[0], "greedy"
+    assert [part.origin for part in done.timings.sampling] == ["operator", "usual"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_request_that_says_one_value_keeps_the_rest(seed: int) -> None:
+    hot = Sampling(temperature=3.0, seed=seed)
+    defaults = SamplingDefaults((SamplingPart("usual", Sampling(temperature=0.8, top_k=1)),))
+    text, done = drawn(ask(n=12, sampling=hot), defaults)
+
+    assert text == drawn(ask(n=12), NEUTRAL)[0], "of one token the hottest is the first"
+    assert text != drawn(ask(n=12, sampling=hot), NEUTRAL)[0]
+    assert done.timings.sampling == (
+        SamplingPart("request", hot),
+        SamplingPart("usual", Sampling(top_k=1)),
+    )
+
+
+def test_a_seed_of_the_plan_says_the_same_again() -> None:
+    open_request = GenerationRequest(STEM[:40], max_tokens=30, ignore_eos=True)
+    seeded = SamplingDefaults((SamplingPart("operator", Sampling(temperature=2.0, seed=11)),))
+
+    assert drawn(open_request, seeded)[0] == drawn(open_request, seeded)[0]
+    assert drawn(structs.replace(open_request, sampling=Sampling(seed=12)), seeded)[0] != drawn(open_request, seeded)[0]

@@ -25,7 +25,8 @@ from edgellm.runtime.thread import ThreadSession
 from edgellm.types.event import Done, Timings, Usage
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
-from edgellm.types.request import GenerationRequest, Sampling
+from edgellm.types.request import GenerationRequest
+from edgellm.types.sampling import Sampling
 
 MIB = 1024**2
 

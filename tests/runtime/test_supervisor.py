@@ -27,7 +27,8 @@ from edgellm.runtime.supervisor import WorkerSession
 from edgellm.types.event import Delta, Done
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
-from edgellm.types.request import GenerationRequest, Sampling
+from edgellm.types.request import GenerationRequest
+from edgellm.types.sampling import Sampling
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for it")
 

@@ -20,13 +20,8 @@ from edgellm.types.event import Delta, Done, Timings, Usage, Vectors
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm.types.reason import ContextLength
-from edgellm.types.request import (
-    MAX_REQUEST_BYTES,
-    EmbeddingRequest,
-    GenerationRequest,
-    RerankRequest,
-    Sampling,
-)
+from edgellm.types.request import MAX_REQUEST_BYTES, EmbeddingRequest, GenerationRequest, RerankRequest
+from edgellm.types.sampling import Sampling
 
 REASONS = (ContextLength(256, "asked"), GpuUnused("A GPU", 0, "asked"))
 PLAN = LaunchPlan(

@@ -81,6 +81,8 @@ def test_the_plan_says_what_runs(live: Live) -> None:
     assert (plan["model"], plan["backend"], plan["state"]) == ("echo", "echo", "ready")
     assert plan["settings"]["n_ctx"] == 4096
     assert plan["reasons"] == said(live.llm.plan)
+    assert plan["sampling"] == "Sampling: temperature 0.8, top_k 40, top_p 0.95, min_p 0.05 (usual values)."
+    assert plan["sampling_facts"]["parts"][0]["values"]["top_k"] == 40
     assert plan["decision"] is None
 
 

@@ -26,7 +26,8 @@ from edgellm.server.schemas.embeddings import EmbeddingBody, RerankBody
 from edgellm.server.schemas.fields import RequestBody
 from edgellm.server.schemas.request import MAX_MESSAGES, ChatBody, CompletionBody
 from edgellm.server.served_model import ServedModel
-from edgellm.types.request import MAX_BIASES, MAX_TOKEN_BYTES
+from edgellm.types.request import MAX_TOKEN_BYTES
+from edgellm.types.sampling import MAX_BIASES
 
 CTX = 4096
 TOO_LONG = "x" * (CTX * MAX_TOKEN_BYTES + 1)

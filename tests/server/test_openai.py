@@ -31,7 +31,7 @@ def test_a_chat_answer(live: Live) -> None:
     usage = body["usage"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
     assert usage["completion_tokens"] == len("Grüße, 世界! 🎈".encode())
-    assert set(body["timings"]) == {"queued_ms", "prefill_ms", "decode_ms", "prefill_tok_s", "decode_tok_s"}
+    assert set(body["timings"]) == {"queued_ms", "prefill_ms", "decode_ms", "prefill_tok_s", "decode_tok_s", "sampling"}
 
 
 def test_a_chat_stream(live: Live) -> None:
@@ -95,6 +95,17 @@ def test_ignore_eos_goes_on(live: Live) -> None:
 def test_a_seed_is_taken(live: Live) -> None:
     answers = {live.chat("hello", seed=7, temperature=100).json()["choices"][0]["message"]["content"] for _ in "ab"}
     assert len(answers) == 1
+
+
+def test_an_answer_says_what_it_was_drawn_by(live: Live) -> None:
+    usual = {"origin": "usual", "values": {"top_k": 40, "top_p": 0.95, "min_p": 0.05}}
+    said = [{"origin": "request", "values": {"temperature": 0.5}}, usual]
+    streamed = events(live.chat("hello", temperature=0.5, stream=True))
+    text = live.post("/v1/completions", {"prompt": "hello"}).json()
+
+    assert live.chat("hello", temperature=0.5).json()["timings"]["sampling"] == said
+    assert streamed[-2]["timings"]["sampling"] == said
+    assert text["timings"]["sampling"] == [usual | {"values": {"temperature": 0.8} | usual["values"]}]
 
 
 def test_models(live: Live) -> None:

@@ -88,6 +88,22 @@ def test_a_chat_by_keyboard_alone(page: Page, live: Live) -> None:
     expect(page.locator("#text")).to_have_value("")
 
 
+def test_the_models_own_temperature_counts_unless_another_is_typed(page: Page, live: Live) -> None:
+    sent: list[dict[str, object]] = []
+    page.on("request", lambda request: sent.append(request.post_data_json) if request.method == "POST" else None)
+    ready(page, live)
+    expect(page.locator("#temperature")).to_have_attribute("placeholder", "0.8")
+    ask(page, "one")
+    expect(last_answer(page)).to_have_text("one")
+    page.click("#options summary")
+    page.fill("#temperature", "0.3")
+    ask(page, "two")
+    expect(last_answer(page)).to_have_text("two")
+
+    assert [body.get("temperature") for body in sent] == [None, 0.3]
+    expect(page.locator("#facts")).to_contain_text("top k 40")
+
+
 def test_what_the_model_writes_is_text(page: Page, live: Live) -> None:
     ready(page, live)
     ask(page, HOSTILE)

@@ -18,7 +18,8 @@ from edgellm.errors import EdgeLLMError
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
 from edgellm.types.event import Delta, Done, Usage
-from edgellm.types.request import GenerationRequest, Sampling
+from edgellm.types.request import GenerationRequest
+from edgellm.types.sampling import Sampling
 
 if TYPE_CHECKING:
     from edgellm.contract.engine import Logits

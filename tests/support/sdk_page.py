@@ -15,7 +15,9 @@ from edgellm import errors
 from edgellm.sdk.client import EdgeLLM
 from edgellm.types.event import Completion, Delta, Done, Timings, Usage
 from edgellm.types.options import LaunchOptions, SelectionOptions
-from edgellm.types.request import EmbeddingRequest, GenerationRequest, Message, RerankRequest, Sampling
+from edgellm.types.request import EmbeddingRequest, GenerationRequest, Message, RerankRequest
+from edgellm.types.sampling import Sampling
+from edgellm.types.sampling_defaults import SamplingDefaults, SamplingPart
 
 PAGE = Path(__file__).parents[2] / "docs" / "sdk.md"
 HEAD = """# The Python SDK
@@ -35,7 +37,10 @@ rest is in `edgellm.types`. Everything is typed: an editor completes options and
 """
 GROUPS: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("Options", (SelectionOptions, LaunchOptions)),
-    ("Requests", (Message, Sampling, GenerationRequest, EmbeddingRequest, RerankRequest)),
+    (
+        "Requests",
+        (Message, Sampling, SamplingDefaults, SamplingPart, GenerationRequest, EmbeddingRequest, RerankRequest),
+    ),
     ("Events", (Delta, Done, Completion, Usage, Timings)),
 )
 LISTED = {kind for _, kinds in GROUPS for kind in kinds}

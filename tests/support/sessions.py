@@ -13,7 +13,8 @@ from edgellm.runtime.supervisor import WorkerSession
 from edgellm.types.event import Delta, Done
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
-from edgellm.types.request import GenerationRequest, Sampling
+from edgellm.types.request import GenerationRequest
+from edgellm.types.sampling import Sampling
 from support.waiting import PATIENCE_S
 
 ECHO = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=4096, n_slots=3))

@@ -14,7 +14,7 @@ from msgspec import structs
 from support.refusals import refuses
 
 from edgellm.text.sampling import Sampler
-from edgellm.types.request import Sampling
+from edgellm.types.sampling import SamplerValues, Sampling
 
 Row = npt.NDArray[np.float32]
 Kept = dict[int, float]
@@ -52,12 +52,13 @@ filters = st.builds(
 )
 
 
-def oracle(row: Row, sampling: Sampling) -> Kept:
+def oracle(row: Row, asked: Sampling) -> Kept:
     """Token -> probability after all filters, by sorting, in double precision.
 
     Raises:
         CloseCall: a filter cuts within rounding of its bound, where both sides of the cut are right.
     """
+    sampling = SamplerValues.of(asked)
     logits = row.astype(np.float64)
     order = np.argsort(-logits, kind="stable")
     if sampling.top_k:

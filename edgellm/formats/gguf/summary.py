@@ -19,11 +19,13 @@ from pathlib import Path
 from edgellm import settings
 from edgellm.errors import BadArtifact
 from edgellm.files import write_atomic
+from edgellm.formats import sampling_keys
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.header import GgufHeader
 from edgellm.types.model import Shape
+from edgellm.types.sampling_defaults import NOTHING_SAID, FileSampling
 
-_SCHEMA = 1
+_SCHEMA = 2
 _TEXT = 256  # characters kept of a text that the file may choose freely
 
 
@@ -46,6 +48,7 @@ class Summary:
     has_template: bool
     n_parts: int = 1
     shape: Shape | None = None  # None = no language model
+    sampling: FileSampling = NOTHING_SAID
 
     @property
     def is_model(self) -> bool:
@@ -79,6 +82,7 @@ def summarize(parts: Sequence[GgufHeader]) -> Summary:
         has_template=reader.chat_template(first) is not None,
         n_parts=len(parts),
         shape=reader.shape(first, tensors) if is_model else None,
+        sampling=sampling_keys.of_gguf(keys),
     )
 
 

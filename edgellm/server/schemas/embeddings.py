@@ -8,7 +8,8 @@ from msgspec import Meta
 
 from edgellm.errors import UsageError
 from edgellm.server.schemas.fields import NeutralValues, RequestBody
-from edgellm.types.request import MAX_COUNT, MAX_INPUTS, EmbeddingRequest, RerankRequest
+from edgellm.types.checks import MAX_COUNT
+from edgellm.types.request import MAX_INPUTS, EmbeddingRequest, RerankRequest
 
 _IDS = {"type": "array", "items": {"type": "integer"}}
 _TEXTS = {"type": "array", "items": {"type": "string"}}

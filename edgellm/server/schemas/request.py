@@ -9,7 +9,8 @@ from msgspec import Meta
 from edgellm.errors import UnsupportedField, UsageError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server.schemas.fields import Fields, FieldValues, NeutralValues, RequestBody, shortened
-from edgellm.types.request import MAX_BIASES, MAX_INPUTS, MAX_STOPS, GenerationRequest, Message, Sampling
+from edgellm.types.request import MAX_INPUTS, MAX_STOPS, GenerationRequest, Message
+from edgellm.types.sampling import MAX_BIASES, Sampling
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 MAX_MESSAGES = 4096  # of a conversation, and parts of one message

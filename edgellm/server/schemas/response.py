@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from edgellm.types import event
+from edgellm.types.sampling_defaults import SamplingPart
 
 
 class PromptTokensDetails(msgspec.Struct, frozen=True):
@@ -24,13 +25,17 @@ class CompletionUsage(msgspec.Struct, frozen=True):
 
 
 class CompletionTimings(msgspec.Struct, frozen=True):
-    """Extension. Milliseconds and tokens per second, measured beside the model; 0 where nothing was measured."""
+    """Extension. Milliseconds and tokens per second, measured beside the model; 0 where nothing was measured.
+
+    `sampling`: what the answer was drawn by, each value with the row that it is from.
+    """
 
     queued_ms: float
     prefill_ms: float
     decode_ms: float
     prefill_tok_s: float
     decode_tok_s: float
+    sampling: tuple[SamplingPart, ...] = ()
 
     @classmethod
     def of(cls, timings: event.Timings, usage: event.Usage) -> CompletionTimings:
@@ -43,6 +48,7 @@ class CompletionTimings(msgspec.Struct, frozen=True):
             decode_ms=round(1e3 * timings.decode_s, 3),
             prefill_tok_s=round(prefill, 2),
             decode_tok_s=round(decode, 2),
+            sampling=timings.sampling,
         )
 
 

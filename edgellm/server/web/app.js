@@ -56,6 +56,8 @@ async function loadPlan() {
   const plan = await answer.json();
   page.chats = plan.chat;
   showPlan(plan);
+  const row = plan.sampling_facts?.parts.find(({ values }) => values.temperature !== undefined);
+  if (row) at("temperature").placeholder = row.values.temperature;
   if (plan.can.length && !plan.can.includes("generate")) {
     at("empty-title").textContent = "Nothing to chat with";
     at("empty-text").textContent =
@@ -81,7 +83,10 @@ function addTurn(role, text) {
 }
 
 function requestBody() {
-  const shared = { stream: true, temperature: Number(at("temperature").value) };
+  const shared = { stream: true };
+  // Empty, the model's own temperature counts, which the plan tells.
+  const temperature = Number.parseFloat(at("temperature").value);
+  if (temperature >= 0) shared.temperature = temperature;
   const limit = Number.parseInt(at("limit").value, 10);
   if (limit > 0) shared.max_tokens = limit;
   if (!page.chats) return ["/v1/completions", { ...shared, prompt: page.turns.at(-1).content }];

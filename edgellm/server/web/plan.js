@@ -25,6 +25,8 @@ function facts(plan) {
   found.push(["Context", `${count(settings.n_ctx)} tokens`, settings.n_slots > 1 ? "for each conversation" : ""]);
   found.push(["At once", settings.n_slots === 1 ? "1 conversation; more wait" : `${settings.n_slots} conversations`, ""]);
   found.push(["Threads", count(settings.n_threads), ""]);
+  const rows = plan.sampling_facts?.parts ?? [];
+  if (rows.length) found.push(["Sampling", rows.map(drawnBy).join(", "), rows.map((row) => row.source || row.origin).join("; ")]);
   if (memory) found.push(["Memory", mebibytes(memory.resident_bytes), memory.exact ? "computed" : "predicted"]);
   if (decode) {
     const range = `${rate(decode.low)} to ${rate(decode.high)}; ${decode.basis}`;
@@ -32,6 +34,10 @@ function facts(plan) {
   }
   if (plan.file_bytes) found.push(["File", `${(plan.file_bytes / 1e6).toFixed(1)} MB`, plan.format]);
   return found;
+}
+
+function drawnBy({ values }) {
+  return Object.entries(values).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`).join(", ");
 }
 
 function showWish(decision) {
