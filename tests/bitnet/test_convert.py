@@ -21,6 +21,7 @@ from edgellm.cli.convert import command
 from edgellm.contract.converter import Conversion
 from edgellm.contract.manager import Plugins
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
+from edgellm.formats import sampling_keys
 from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm.formats.gguf.reader import chat_template, quant_name, read_array, read_header, read_model, shape
 from edgellm.formats.gguf.writer import GgufWriter, TensorInfo
@@ -140,6 +141,16 @@ def test_keys_are_named_as_llama_cpp_names_them(tmp_path, family):
         folders.LAYERS, folders.HIDDEN, folders.FFN, folders.HEADS, folders.KV_HEADS, 64, folder.config["vocab_size"],
     )  # fmt: skip
     assert known.tied_embeddings == (family in ("bitnet", "1bitllm"))
+
+
+def test_what_is_recommended_for_sampling_comes_along(tmp_path):
+    folder = folders.make(tmp_path / "model")
+    (folder.path / "generation_config.json").write_text('{"do_sample": false, "top_k": 20, "top_p": 0.9}')
+    convert(folder.path, "i2_s", tmp_path / "model.gguf")
+
+    keys = read_header(tmp_path / "model.gguf").metadata
+    assert sampling_keys.of_gguf(keys) == sampling_keys.of_folder(folder.path)
+    assert keys["general.sampling.temp"] == 0
 
 
 def test_an_i2_s_file_of_ours_says_its_order(tmp_path):

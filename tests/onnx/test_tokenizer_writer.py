@@ -59,6 +59,15 @@ def test_the_end_of_answers_and_padding_are_carried_over(tmp_path):
     assert found == {"eos_token_id": sorted(original.eos_ids), "pad_token_id": 280}
 
 
+def test_what_is_recommended_for_sampling_is_carried_over(tmp_path):
+    written(tmp_path, byte_level(288) | {"general.sampling.temp": 0.6, "general.sampling.top_k": 20})
+
+    found = json.loads((tmp_path / "folder" / "generation_config.json").read_text())
+    assert {name: found[name] for name in ("do_sample", "temperature", "top_k")} == {
+        "do_sample": True, "temperature": 0.6, "top_k": 20,
+    }  # fmt: skip
+
+
 def test_ties_that_ranks_cannot_hold_are_refused(tmp_path):
     """Equal scores: SentencePiece joins the leftmost pair, ranks of pairs have an order of their own."""
     scores = [0.0] * (259 + 20)

@@ -16,6 +16,7 @@ import numpy as np
 from edgellm.contract.converter import Conversion, Converted
 from edgellm.contract.source import Progress
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
+from edgellm.formats import sampling_keys
 from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm.formats.gguf.writer import TensorInfo, Value
 from edgellm.formats.hf_config import config_of
@@ -86,7 +87,7 @@ class FolderSource(Source):
                 f"{name}.rope.scaling.yarn_beta_slow": float(scaling.beta_slow),
                 f"{name}.rope.scaling.attn_factor": scaling.magnitude / yarn_magnitude(scaling.factor),
             }
-        return metadata | type_keys(self.target)
+        return metadata | sampling_keys.as_gguf(sampling_keys.of_folder(self.folder).values) | type_keys(self.target)
 
     def pieces(self) -> list[Piece]:
         """Tensors in the order of the layers.

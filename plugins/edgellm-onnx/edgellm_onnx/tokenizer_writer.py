@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import UnsupportedArtifact
+from edgellm.formats import sampling_keys
 from edgellm.formats.gguf.reader import GgufHeader
 from edgellm.formats.tokenizer.from_gguf import SPM_ROLES, pre_tokenizer, read_tokenizer
 from edgellm.formats.tokenizer.from_json import read_tokenizer_json
@@ -48,7 +49,7 @@ def write_tokenizer(header: GgufHeader, folder: Path) -> FileTokenizer:
     special = _special(original, keys)
     _write(folder / "tokenizer_config.json", _config(original, special, keys) | {"added_tokens_decoder": added})
     _write(folder / "special_tokens_map.json", {f"{role}_token": text for role, text in special.items()})
-    _write(folder / "generation_config.json", _generation(original, keys))
+    _write(folder / "generation_config.json", _generation(original, keys, header))
     if original.chat_template is not None:
         (folder / "chat_template.jinja").write_text(original.chat_template, "utf-8")
     _compare(header, folder, original)
@@ -163,9 +164,10 @@ def _config(original: FileTokenizer, special: dict[str, str], keys: TokenizerKey
     }  # fmt: skip
 
 
-def _generation(original: FileTokenizer, keys: TokenizerKeys) -> dict[str, Any]:
+def _generation(original: FileTokenizer, keys: TokenizerKeys, header: GgufHeader) -> dict[str, Any]:
     config: dict[str, Any] = {"bos_token_id": original.bos_id, "eos_token_id": sorted(original.eos_ids)}
     config["pad_token_id"] = keys.padding(len(original.vocabulary.texts))
+    config |= sampling_keys.as_folder(sampling_keys.of_gguf(header.metadata).values)
     return {key: value for key, value in config.items() if value is not None}
 
 
