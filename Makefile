@@ -11,7 +11,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test same-outputs test-all docs typing slow test-arm64 check bench attack bench-start bench-serve bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine onnx-parity onnx-exporters ternary-parity sanitize fuzz soak soak-downloads clean python \
+.PHONY: help setup serve test same-outputs test-all docs typing slow test-arm64 check bench attack bench-start bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine onnx-parity onnx-exporters ternary-parity sanitize fuzz soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -76,6 +76,9 @@ bench-speed: setup ## compare predicted with measured speeds, for 14 types of 4 
 
 bench-serve: setup ## compare EdgeLLM over HTTP with llama.cpp's llama-server
 	$(BIN)/python benchmarks/serve.py $(ARGS)
+
+bench-answers: setup ## count right answers to easy questions by how tokens are drawn; ten minutes (LLAMA_SERVER=PATH compares llama-server)
+	$(BIN)/python benchmarks/answers.py $(ARGS)
 
 bench-bytes: setup ## compare predicted sizes with published files and with every type made here; half an hour (ARGS="--models gemma-3-270m --quants Q4_K_M")
 	$(BIN)/python benchmarks/bytes.py $(ARGS)
