@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 from dataclasses import replace
 
 import msgspec
@@ -192,6 +193,24 @@ def test_a_history_that_cannot_be_written_costs_no_answer(smollm2: str, own_home
     with EdgeLLM.load(smollm2, ctx=1024, threads=1) as llm:
         assert llm.chat("Hello. " * 10, max_tokens=20, temperature=0).text
     assert any("could not be recorded" in record.getMessage() for record in caplog.records)
+
+
+def test_where_no_thread_can_be_started_nothing_is_recorded_and_the_answer_comes(
+    smollm2: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = threading.Thread.start
+
+    def refused(thread: threading.Thread) -> None:
+        if thread.name == "edgellm-verify":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with EdgeLLM.load(smollm2, ctx=512) as llm:
+        monkeypatch.setattr(threading.Thread, "start", refused)
+        for _ in range(2):
+            assert list(llm.generate(GenerationRequest("Once upon a time", max_tokens=18, ignore_eos=True)))
+        assert llm.state == "ready"
+    assert "can't start new thread" in caplog.text
 
 
 def test_echo_tells_nothing() -> None:

@@ -84,7 +84,11 @@ class Verification:
 
     def _on_sample(self, requests: int) -> None:
         if requests & (requests - 1) == 0:  # 1, 2, 4, 8, ...
-            threading.Thread(target=self._record_when_idle, name="edgellm-verify", daemon=True).start()
+            recording = threading.Thread(target=self._record_when_idle, name="edgellm-verify", daemon=True)
+            try:
+                recording.start()
+            except RuntimeError as error:  # there are as many threads as are allowed
+                log.warning("what was measured could not be recorded: %s", error)
 
     def _record_when_idle(self) -> None:
         """Waits until no request runs, up to PATIENCE_S: recording takes a tenth of a second."""

@@ -84,8 +84,9 @@ class Meter:
             self._samples.append(sample)
             self._requests += 1
             count = self._requests
-        if self.on_sample is not None:
-            self.on_sample(count)
+        on_sample = self.on_sample  # another thread may take it away at any time
+        if on_sample is not None:
+            on_sample(count)
 
     def measured(self) -> MeasuredRates:
         with self._lock:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import atexit
 import copy
 import functools
+import logging
 import threading
 import weakref
 
@@ -33,6 +34,8 @@ from edgellm.runtime.watchdog import Watchdog, limits
 from edgellm.runtime.worker_process import WorkerProcess
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
+
+log = logging.getLogger("edgellm.runtime.supervisor")
 
 # A model that was loaded before loads again, unless memory is short just now.
 RELOADS = 3
@@ -154,10 +157,25 @@ class WorkerSession(Session):
         try:
             while self._pause() and self._on_death(self._run_worker()):
                 continue
+        except BaseException as error:
+            # Not foreseen, or memory is short. Without this thread nothing would ever come: whoever waits must know.
+            log.error("the thread that watches a worker failed", exc_info=error)
+            self._give_up(error)
         finally:
             with self._changed:
                 self._over = True
                 self._changed.notify_all()
+
+    def _give_up(self, error: BaseException) -> None:
+        with self._changed:
+            self._outbox.clear()
+            if self._state != "closed":
+                reason = f"it cannot be watched any more: {type(error).__name__}: {error}"
+                outage = WorkerCrashed(
+                    f"the worker that runs the model was ended ({reason})", hint="load the model again", reason=reason
+                )
+                self._state, self._outage = "failed", outage
+                self._dispatcher.fail_all(outage)
 
     def _pause(self) -> bool:
         """Wait before the worker is started again, longer after each death. False where the session was closed."""
@@ -184,14 +202,20 @@ class WorkerSession(Session):
         watchdog = Watchdog(
             self._limits, self._is_awaited, process.computed_s, functools.partial(self._on_hang, process)
         )
+        told: EdgeLLMError | None = None
         try:
             told = self._listen(process, watchdog)
         except wire.BadFrame as broken:
             process.kill()
             told = _died(f"it sent a broken frame: {broken}")
-        watchdog.end()
-        # It closed its side of the pipe, so it is leaving; one that does not is of no use.
-        end = process.reap(CLOSE_TIMEOUT_S)
+        except Exception as error:
+            # In this process: no thread can be started, or there is no memory for what the worker sent.
+            process.kill()
+            told = _died(f"it was ended, as it could not be listened to: {error or type(error).__name__}")
+        finally:
+            watchdog.end()
+            # It closed its side of the pipe, so it is leaving; one that does not is of no use.
+            end = process.reap(CLOSE_TIMEOUT_S)
         return told or (_hung(self._silent_s) if self._silent_s else _died(_how_it_ended(end)))
 
     def _listen(self, process: WorkerProcess, watchdog: Watchdog) -> EdgeLLMError | None:
@@ -202,8 +226,8 @@ class WorkerSession(Session):
             messages = wire.decode_up(body)
             match messages:
                 case [wire.Ready() as ready]:
+                    watchdog.start()  # first: it may fail, and then the model is not ready
                     self._on_ready(process, ready)
-                    watchdog.start()
                 case [wire.Failed() as failed]:
                     error = failed.error()
                 case _:

@@ -20,6 +20,7 @@ from edgellm.runtime.mailbox import Mailbox
 from edgellm.types.plan import LaunchPlan
 
 COMMAND = python("edgellm.runtime.worker")
+KILL_PATIENCE_S = 5.0
 
 
 class WorkerProcess:
@@ -41,7 +42,7 @@ class WorkerProcess:
         To be called in a thread that lasts longer than the worker, which ends with it (`contract.confine`).
 
         Raises:
-            OSError: no process can be started.
+            OSError: no process can be started, or none of the threads that serve it.
         """
         # A group of its own, so that what native code starts can be killed with it, and Ctrl-C reaches only us.
         self._process = subprocess.Popen(
@@ -55,9 +56,15 @@ class WorkerProcess:
         self._outbox = outbox
         self._loaded = threading.Event()
         self._ended = False
-        threading.Thread(target=self._feed, args=(down, plan), name="edgellm-writer", daemon=True).start()
-        if hasattr(os, "waitid"):
-            threading.Thread(target=self._end_group, name="edgellm-group", daemon=True).start()
+        try:
+            if hasattr(os, "waitid"):
+                threading.Thread(target=self._end_group, name="edgellm-group", daemon=True).start()
+            threading.Thread(target=self._feed, args=(down, plan), name="edgellm-writer", daemon=True).start()
+        except Exception as error:  # a container limits processes and threads together
+            down.close()
+            self.kill()
+            self.reap(KILL_PATIENCE_S)
+            raise OSError(str(error)) from error
 
     @property
     def pid(self) -> int:

@@ -53,6 +53,21 @@ def test_medians_over_requests() -> None:
     assert found.batched is None
 
 
+def test_a_listener_may_leave_between_the_look_and_the_call() -> None:
+    told: list[int] = []
+
+    class Left(Meter):
+        """Whoever looks twice finds nobody the second time."""
+
+        looks = iter((told.append,))
+        on_sample = property(lambda meter: next(meter.looks, None), lambda *_: None)
+
+    meter = Left()
+    heard(meter, decoded=1, prompt_tokens=1)
+    heard(meter)
+    assert told == [1]
+
+
 def test_what_ran_beside_others_tells_nothing_of_one_slot() -> None:
     meter = warm()
     heard(meter, width=3.5)

@@ -445,3 +445,42 @@ def test_a_worker_has_less_than_its_parent(open_session: OpenSession, monkeypatc
     assert "NoNewPrivs:\t1" in (process / "status").read_text()
     assert re.search(r"Max core file size +0 +0 ", (process / "limits").read_text())
     assert os.getpgid(session.pid) == session.pid
+
+
+@pytest.mark.parametrize("name", ["edgellm-writer", "edgellm-group", "edgellm-watchdog"])
+def test_where_no_thread_can_be_started_the_model_cannot_be_loaded(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A container limits processes and threads together."""
+    start = threading.Thread.start
+
+    def refused(thread: threading.Thread) -> None:
+        if thread.name == name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    session = open_session()
+    with refuses(WorkerCrashed):
+        _ = session.info
+    assert session.state == "failed"
+
+
+def test_a_failure_of_the_watching_thread_itself_reaches_whoever_waits(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(_: object) -> str:
+        raise MemoryError
+
+    session = open_session()
+    assert session.info
+    monkeypatch.setattr(supervisor, "_how_it_ended", fails)
+    os.kill(session.pid, signal.SIGSTOP)
+    waiting = ask(session)
+    os.kill(session.pid, signal.SIGKILL)
+    _, error = waiting.end()
+    check_refusal(error, WorkerCrashed)
+    with pytest.raises(WorkerCrashed):
+        ask(session)
+    assert session.state == "failed"
+    assert "MemoryError" in caplog.text
