@@ -12,6 +12,7 @@ from typing import Any
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf.reader import GgufHeader, context_length, shape, vocab_size
+from edgellm.formats.rope import RopeScaling, yarn_magnitude
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +40,6 @@ FAMILIES = {
 MAX_COLUMNS, MAX_VOCAB = 65_536, 4_000_000
 GEMMA_LOCAL_THETA = 10000.0  # gemma3: of its sliding-window layers (llama.cpp, gemma3.cpp)
 GEMMA_PERIOD = 6  # every sixth layer sees everything
-
-
-@dataclass(frozen=True, slots=True)
-class RopeScaling:
-    """How rotations are stretched beyond the trained context."""
-
-    kind: str = "none"  # "none", "linear", "yarn"; "factors" come from a tensor
-    factor: float = 1.0
-    original_ctx: int = 0
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    magnitude: float = 1.0  # of the rotations; "yarn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,8 +245,3 @@ def _config_scaling(scaling: Mapping[str, Any], ctx_train: int, where: str) -> R
     if kind == "llama3":
         return RopeScaling("llama3", factor, original, real("high_freq_factor", 4.0), real("low_freq_factor", 1.0))
     raise UnsupportedArtifact(f"{where}: rope scaling {kind!r} is not supported")
-
-
-def yarn_magnitude(factor: float) -> float:
-    """What cosine and sine are multiplied with, from arXiv:2309.00071, equation 22."""
-    return 0.1 * math.log(factor) + 1.0

@@ -20,8 +20,9 @@ from edgellm.formats import sampling_keys
 from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm.formats.gguf.writer import TensorInfo, Value
 from edgellm.formats.hf_config import config_of
+from edgellm.formats.rope import frequencies, llama3_kept, yarn_magnitude
 from edgellm.formats.safetensors.reader import SafetensorsModel, SafetensorsTensor, read_safetensors
-from edgellm_bitnet.architecture import Architecture, from_config, yarn_magnitude
+from edgellm_bitnet.architecture import Architecture, from_config
 from edgellm_bitnet.codecs import floats, master, packed
 from edgellm_bitnet.convert import Piece, Source, type_keys, write
 from edgellm_bitnet.folder import names_of
@@ -209,13 +210,9 @@ class FolderSource(Source):
 
 
 def rope_factors(arch: Architecture) -> Floats:
-    """What `rope_freqs.weight` divides each frequency by: Llama 3.1's stretching, see `rope`."""
-    scaling = arch.rope_scaling
-    high, low = scaling.beta_fast, scaling.beta_slow
-    frequency = arch.rope_theta ** (-np.arange(0, arch.rope_dim, 2, dtype=np.float64) / arch.rope_dim)
-    turns = scaling.original_ctx * frequency / (2 * np.pi)
-    smooth = np.clip((turns - low) / (high - low), 0.0, 1.0)
-    return np.asarray(1 / ((1 - smooth) / scaling.factor + smooth), np.float32)
+    """What `rope_freqs.weight` divides each frequency by: Llama 3.1's stretching, see `edgellm.formats.rope`."""
+    kept = llama3_kept(frequencies(arch.rope_dim, arch.rope_theta), arch.rope_scaling)
+    return np.asarray(1 / ((1 - kept) / arch.rope_scaling.factor + kept), np.float32)
 
 
 def _neighbours(ternary: Ternary, heads: int) -> Ternary:

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact
-from edgellm_bitnet import layout, native, rope
-from edgellm_bitnet.architecture import GEMMA_LOCAL_THETA, Architecture, RopeScaling
+from edgellm.formats import rope
+from edgellm.formats.rope import RopeScaling
+from edgellm_bitnet import layout, native
+from edgellm_bitnet.architecture import GEMMA_LOCAL_THETA, Architecture
 from edgellm_bitnet.arena import Arena
 from edgellm_bitnet.codecs import master
 from edgellm_bitnet.layout import GROUPS, HEAD_KINDS, REAL_TYPES, Layout, Slab
@@ -196,14 +198,19 @@ def _put_vector(arena: Arena, slab: Slab, weights: Weights, role: str, size: int
 
 
 def rope_tables(weights: Weights, n_ctx: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-    """Rotations of layers that see everything, and of sliding-window layers where the family has them."""
+    """Rotations of layers that see everything, and of sliding-window layers where the family has them.
+
+    float32 (n_ctx, pairs, 2): cosine, sine.
+    """
     arch = weights.architecture
     factors = weights.vector("rope_freqs.weight", arch.rope_dim // 2)
     if factors is not None and not (factors > 0).all():
         at = int((~(factors > 0)).argmax())
         raise BadArtifact(f"{weights.where}: rope_freqs.weight[{at}] is {factors[at]}, a positive number is needed")
-    table = rope.table(n_ctx, arch.rope_dim, arch.rope_theta, arch.rope_scaling, factors)
-    return table, rope.table(n_ctx, arch.rope_dim, GEMMA_LOCAL_THETA, RopeScaling()) if arch.window else None
+    table = np.stack(rope.tables(n_ctx, arch.rope_dim, arch.rope_theta, arch.rope_scaling, factors), axis=-1)
+    if not arch.window:
+        return table, None
+    return table, np.stack(rope.tables(n_ctx, arch.rope_dim, GEMMA_LOCAL_THETA, RopeScaling()), axis=-1)
 
 
 def _pack_ternary(matrix: native.Matrix, row: int, raw: Raw, where: str, threads: int) -> None:

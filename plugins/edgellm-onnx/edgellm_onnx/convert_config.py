@@ -50,25 +50,25 @@ def _genai(decoder: Decoder, tokenizer: FileTokenizer, pad_id: int | None) -> di
 
 
 def _transformers(decoder: Decoder, tokenizer: FileTokenizer) -> dict[str, Any]:
-    rope = decoder.rope
+    scaling = decoder.rope_scaling
     config: dict[str, Any] = {
         "architectures": [_CLASSES[decoder.arch][0]], "model_type": _CLASSES[decoder.arch][1],
         "hidden_size": decoder.hidden, "intermediate_size": decoder.ffn, "num_hidden_layers": decoder.n_layer,
         "num_attention_heads": decoder.heads, "num_key_value_heads": decoder.kv_heads, "head_dim": decoder.head_dim,
         "vocab_size": decoder.vocab, "max_position_embeddings": decoder.ctx, "rms_norm_eps": decoder.eps,
-        "rope_theta": rope.base, "tie_word_embeddings": decoder.tied,
+        "rope_theta": decoder.rope_base, "tie_word_embeddings": decoder.tied,
         "hidden_act": "gelu_pytorch_tanh" if decoder.gelu else "silu", "bos_token_id": tokenizer.bos_id,
         "eos_token_id": sorted(tokenizer.eos_ids),
     }  # fmt: skip
-    if rope.kind != "none":
-        config["rope_scaling"] = {"rope_type": rope.kind, "factor": rope.factor}
-    if rope.kind == "yarn":
+    if scaling.kind != "none":
+        config["rope_scaling"] = {"rope_type": scaling.kind, "factor": scaling.factor}
+    if scaling.kind == "yarn":
         config["rope_scaling"] |= {
-            "original_max_position_embeddings": rope.original_ctx, "beta_fast": rope.beta_fast,
-            "beta_slow": rope.beta_slow,
+            "original_max_position_embeddings": scaling.original_ctx, "beta_fast": scaling.beta_fast,
+            "beta_slow": scaling.beta_slow,
         }  # fmt: skip
     if decoder.window:
-        config |= {"sliding_window": decoder.window, "rope_local_base_freq": decoder.local_rope.base}
+        config |= {"sliding_window": decoder.window, "rope_local_base_freq": decoder.local_base}
         config["layer_types"] = ["sliding_attention" if local else "full_attention" for local in decoder.local]
     return config
 

@@ -13,8 +13,8 @@ from typing import NoReturn
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.reader import GgufHeader
+from edgellm.formats.rope import RopeScaling, yarn_magnitude
 from edgellm.types.model import Shape
-from edgellm_onnx.convert_rope import Rope
 from edgellm_onnx.convert_source import Source
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma3")
@@ -41,8 +41,9 @@ class Decoder:
     vocab: int
     ctx: int  # tokens it was trained for
     eps: float
-    rope: Rope
-    local_rope: Rope  # of layers with a window
+    rope_base: float
+    rope_scaling: RopeScaling
+    local_base: float  # of the rotations of layers with a window, which are not stretched
     window: int  # tokens; 0 = none
     local: tuple[bool, ...]  # by layer: whether it has the window
     attention_scale: float
@@ -70,13 +71,13 @@ def read_decoder(source: Source) -> Decoder:
     shape = reader.shape(header, source.model.tensors)
     _check(keys, shape)
     window, local = _windows(keys, shape) if arch == "gemma3" else (0, (False,) * shape.n_layer)
-    rope, local_rope = _ropes(keys, shape)
+    base, local_base, scaling = _rotations(keys)
     per_head = shape.n_embd // shape.n_head if arch == "gemma3" and shape.n_layer == 62 else shape.head_dim
     return Decoder(
         arch=arch, n_layer=shape.n_layer, hidden=shape.n_embd, ffn=shape.n_ff, heads=shape.n_head,
         kv_heads=shape.n_head_kv, head_dim=shape.head_dim, vocab=shape.n_vocab, ctx=reader.context_length(header),
-        eps=keys.number("attention.layer_norm_rms_epsilon"), rope=rope, local_rope=local_rope, window=window,
-        local=local, attention_scale=1 / math.sqrt(per_head),
+        eps=keys.number("attention.layer_norm_rms_epsilon"), rope_base=base, local_base=local_base,
+        rope_scaling=scaling, window=window, local=local, attention_scale=1 / math.sqrt(per_head),
         embedding_scale=math.sqrt(shape.n_embd) if arch == "gemma3" else 1.0, gelu=arch == "gemma3",
         qk_norm=arch in ("qwen3", "gemma3"), post_norms=arch == "gemma3", tied=not source.has("output.weight"),
         interleaved=arch == "llama",
@@ -151,24 +152,23 @@ def _windows(keys: _Keys, shape: Shape) -> tuple[int, tuple[bool, ...]]:
     return window, tuple(period == 0 or layer % period != period - 1 for layer in range(shape.n_layer))
 
 
-def _ropes(keys: _Keys, shape: Shape) -> tuple[Rope, Rope]:
-    """Of layers that see everything, and of those with a window."""
-    base = keys.number("rope.freq_base", 10_000.0)
-    local = Rope(keys.number("rope.freq_base_swa", 10_000.0))
+def _rotations(keys: _Keys) -> tuple[float, float, RopeScaling]:
+    """Bases of layers that see everything and of those with a window, and how the former are stretched."""
+    base, local_base = keys.number("rope.freq_base", 10_000.0), keys.number("rope.freq_base_swa", 10_000.0)
     kind = keys.header.metadata.get(f"{keys.arch}.rope.scaling.type", "")
     factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 1.0))
-    if factor <= 0 or base <= 1 or local.base <= 1:
+    if factor <= 0 or base <= 1 or local_base <= 1:
         raise BadArtifact(f"{keys.header.where}: rope base {base}, factor {factor}", hint="fetch the file again")
     if kind not in ("", "none", "linear", "yarn"):
         keys.refuse("rope.scaling.type", f"is {str(kind)[:40]!r}; none, linear and yarn are converted")
     if kind == "none" or factor == 1.0:
-        return Rope(base), local
+        return base, local_base, RopeScaling()
     if kind != "yarn":
-        return Rope(base, "linear", factor), local
-    return Rope(
-        base, "yarn", factor,
+        return base, local_base, RopeScaling("linear", factor)
+    return base, local_base, RopeScaling(
+        "yarn", factor,
         original_ctx=int(keys.number("rope.scaling.original_context_length", reader.context_length(keys.header))),
         beta_fast=keys.number("rope.scaling.yarn_beta_fast", 32.0),
         beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0),
-        magnitude=keys.number("rope.scaling.attn_factor", 1.0),
-    ), local  # fmt: skip
+        magnitude=keys.number("rope.scaling.attn_factor", 1.0) * yarn_magnitude(factor),
+    )  # fmt: skip

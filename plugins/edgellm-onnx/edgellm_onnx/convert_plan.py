@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import ModelProto, TensorProto
 
+from edgellm.formats.rope import RopeScaling, tables
 from edgellm_onnx.convert_blocks import BLOCK, EXACT
 from edgellm_onnx.convert_decoder import Decoder
-from edgellm_onnx.convert_rope import tables
 from edgellm_onnx.convert_source import Floats, Source
 from edgellm_onnx.graph import Graph, Layer
 from edgellm_onnx.graph_matrix import Matrix, Part
@@ -139,9 +139,11 @@ class Planner:
         if self.source.has("rope_freqs.weight"):
             divisors = self.source.vector("rope_freqs.weight", decoder.head_dim // 2)
         kinds = {"local" if is_local else "global" for is_local in decoder.local}
+        ropes = {
+            "global": (decoder.rope_base, decoder.rope_scaling), "local": (decoder.local_base, RopeScaling()),
+        }  # fmt: skip
         for kind in sorted(kinds):
-            rope = decoder.local_rope if kind == "local" else decoder.rope
-            cos, sin = tables(rope, decoder.ctx, decoder.head_dim, divisors)
+            cos, sin = tables(decoder.ctx, decoder.head_dim, *ropes[kind], divisors)
             self._vector(f"cos_{kind}", cos)
             self._vector(f"sin_{kind}", sin)
 
