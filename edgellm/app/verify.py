@@ -13,6 +13,7 @@ import functools
 import logging
 import math
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -52,15 +53,15 @@ class Verification:
         self._lock = threading.Lock()  # one record at a time
         self._recorded = -1  # requests in the last record
         self._told: set[str] = set()
-        self._ending = threading.Event()
+        self._ending = False
         self.run: Run | None = None
         self.drifts: tuple[Drift, ...] = ()
         session.meter.on_sample = self._on_sample
 
     def abandon(self) -> None:
-        """Record nothing more."""
+        """Record nothing more. Takes no lock, as a garbage collector may call it anywhere."""
         self._session.meter.on_sample = None
-        self._ending.set()
+        self._ending = True
 
     def finish(self) -> None:
         """Before the session is closed: record what came since the last time."""
@@ -93,7 +94,8 @@ class Verification:
     def _record_when_idle(self) -> None:
         """Waits until no request runs, up to PATIENCE_S: recording takes a tenth of a second."""
         for _ in range(round(PATIENCE_S / PAUSE_S)):
-            if self._ending.wait(PAUSE_S):
+            time.sleep(PAUSE_S)
+            if self._ending:
                 return
             if self._session.idle:
                 break

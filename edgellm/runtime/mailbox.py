@@ -1,7 +1,11 @@
-"""Messages to a worker, on either side of its pipe: any thread puts, and putting never waits for the one that takes."""
+"""Messages to a worker, on either side of its pipe: any thread puts, and putting never waits for anything.
+
+So a garbage collector may put as well: wherever it runs, it may close an abandoned answer, which cancels its request.
+"""
 
 from __future__ import annotations
 
+import enum
 import itertools
 import queue
 import threading
@@ -14,6 +18,11 @@ from edgellm.runtime import wire
 M = TypeVar("M")
 
 
+class _Mark(enum.Enum):
+    WAKE = enum.auto()
+    CLEAR = enum.auto()
+
+
 class Mailbox(Generic[M]):
     """In order of arrival. A cancel that meets its request takes it out, and neither goes on.
 
@@ -21,18 +30,14 @@ class Mailbox(Generic[M]):
     """
 
     def __init__(self) -> None:
-        # Reentrant: the garbage collector may close an abandoned answer, which cancels its request, in here.
-        self._changed = threading.Condition()
+        # The one kind of queue that a collector may put into while the same thread is inside of it.
+        self._arrived: queue.SimpleQueue[M | _Mark] = queue.SimpleQueue()
+        self._taking = threading.Lock()  # held by the one that sorts, takes or waits
         self._messages: OrderedDict[int, M] = OrderedDict()  # requests by their ids, the others by numbers below 0
         self._numbers = itertools.count(-1, -1)
 
     def put(self, message: M) -> None:
-        with self._changed:
-            if isinstance(message, wire.Cancel) and self._messages.pop(message.id, None) is not None:
-                return
-            key = message.id if isinstance(message, wire.Submit) else next(self._numbers)
-            self._messages[key] = message
-            self._changed.notify()
+        self._put(message)
 
     def get(self, block: bool = True, timeout: float | None = None) -> M:
         """The oldest message, as from a queue.
@@ -40,22 +45,46 @@ class Mailbox(Generic[M]):
         Raises:
             queue.Empty: there is none, after `timeout` seconds (None = for ever) if `block` is true.
         """
-        with self._changed:
-            if not self._messages and not (block and self._changed.wait_for(lambda: self._messages, timeout)):
-                raise queue.Empty
+        with self._taking:
+            while not self._sorted():
+                self._sort(self._arrived.get(block, timeout))
             return self._messages.popitem(last=False)[1]
 
     def get_unless(self, ended: Callable[[], bool]) -> M | None:
         """The oldest message; waits for one. None as soon as `ended()`: who makes that true calls `wake`."""
-        with self._changed:
-            self._changed.wait_for(lambda: ended() or self._messages)
-            return None if ended() else self._messages.popitem(last=False)[1]
+        with self._taking:
+            while not ended():
+                if self._sorted():
+                    return self._messages.popitem(last=False)[1]
+                self._sort(self._arrived.get())
+            return None
 
     def wake(self) -> None:
         """Let `get_unless` look again whether it ended."""
-        with self._changed:
-            self._changed.notify_all()
+        self._put(_Mark.WAKE)
 
     def clear(self) -> None:
-        with self._changed:
-            self._messages.clear()
+        """Remove what was put so far."""
+        self._put(_Mark.CLEAR)
+
+    def _put(self, item: M | _Mark) -> None:
+        self._arrived.put(item)
+        # Whoever has the lock sorts before it takes. Where nobody has, a cancelled request need not wait for that.
+        if self._taking.acquire(blocking=False):
+            try:
+                self._sorted()
+            finally:
+                self._taking.release()
+
+    def _sorted(self) -> bool:
+        """Sort what has arrived; whether there are messages then."""
+        while not self._arrived.empty():
+            self._sort(self._arrived.get())
+        return bool(self._messages)
+
+    def _sort(self, item: M | _Mark) -> None:
+        if isinstance(item, _Mark):
+            if item is _Mark.CLEAR:
+                self._messages.clear()
+        elif not isinstance(item, wire.Cancel) or self._messages.pop(item.id, None) is None:
+            self._messages[item.id if isinstance(item, wire.Submit) else next(self._numbers)] = item

@@ -9,9 +9,9 @@ import abc
 import asyncio
 import contextlib
 import copy
+import itertools
 import os
 import queue
-import threading
 from typing import Literal, Protocol
 
 from edgellm.contract.engine import EngineInfo
@@ -67,26 +67,25 @@ class AsyncSink:
 
 
 class Dispatcher:
-    """Which sink belongs to which request; thread-safe."""
+    """Which sink belongs to which request; for any thread.
+
+    Without a lock: wherever the garbage collector runs, it may close an abandoned answer, which drops its sink. Each
+    method changes the sinks in single operations of a dict, which nothing interrupts.
+    """
 
     def __init__(self) -> None:
-        # Reentrant: the garbage collector may close an abandoned answer, which drops its sink, in here.
-        self._lock = threading.RLock()
         self._sinks: dict[int, Sink] = {}
-        self._next = 1
+        self._ids = itertools.count(1)
         self.meter = Meter()
 
     def add(self, sink: Sink) -> int:
-        with self._lock:
-            request_id = self._next
-            self._next += 1
-            self._sinks[request_id] = sink
+        request_id = next(self._ids)
+        self._sinks[request_id] = sink
         return request_id
 
     def drop(self, request_id: int) -> bool:
         """Stop listening; whether the request was still open."""
-        with self._lock:
-            return self._sinks.pop(request_id, None) is not None
+        return self._sinks.pop(request_id, None) is not None
 
     def __len__(self) -> int:
         return len(self._sinks)
@@ -101,9 +100,8 @@ class Dispatcher:
             if isinstance(event, Done) and steps is not None and event.finish_reason != "cancelled":
                 self.meter.record(event.usage, event.timings, steps.width, steps.n_decoded)
             delivery: Delivery = event.error() if isinstance(event, wire.Failed) else event
-            with self._lock:
-                last = not isinstance(delivery, Delta)
-                sink = self._sinks.pop(message.id, None) if last else self._sinks.get(message.id)
+            last = not isinstance(delivery, Delta)
+            sink = self._sinks.pop(message.id, None) if last else self._sinks.get(message.id)
             if isinstance(sink, AsyncSink):
                 by_loop.setdefault(sink.loop, []).append((sink.queue, delivery))
             elif sink is not None:
@@ -113,12 +111,12 @@ class Dispatcher:
 
     def fail_all(self, error: EdgeLLMError) -> None:
         """End every open request with the same error, each with its own copy: they are raised in many threads."""
-        with self._lock:
-            sinks, self._sinks = list(self._sinks.values()), {}
-        for sink in sinks:
+        for request_id in list(self._sinks):
+            sink = self._sinks.pop(request_id, None)
             # Where the listener's event loop is closed, nobody listens any more.
             with contextlib.suppress(RuntimeError):
-                sink.put(copy.copy(error))
+                if sink is not None:
+                    sink.put(copy.copy(error))
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, deliveries: list[tuple[asyncio.Queue[Delivery], Delivery]]) -> None:
@@ -186,7 +184,10 @@ class Session(abc.ABC):
 
     @abc.abstractmethod
     def cancel(self, request_id: int) -> None:
-        """Nobody listens any more: the slot is free after the step at hand. Nothing happens to a finished request."""
+        """Nobody listens any more: the slot is free after the step at hand. Nothing happens to a finished request.
+
+        Takes no lock, so that a garbage collector may call it anywhere.
+        """
 
     @abc.abstractmethod
     def close(self, *, drain: bool = False) -> None:

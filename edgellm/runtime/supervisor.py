@@ -58,8 +58,8 @@ class WorkerSession(Session):
         self._plan = plan
         # A backend that is not there is the worker's to refuse.
         self._environment = worker_environment(plugins().backends().get(plan.backend))
-        # Guards all below. Reentrant: the garbage collector may close an abandoned answer, which cancels its request,
-        # while this thread holds the lock. Nothing that may block happens under it.
+        # Guards all below. Reentrant: the garbage collector may abandon this session while its thread holds the lock.
+        # Nothing that may block happens under it, and no other lock is waited for.
         self._changed = threading.Condition()
         self._state: SessionState = "loading"
         self._outbox: Mailbox[wire.Down] = Mailbox()
@@ -109,9 +109,7 @@ class WorkerSession(Session):
 
     def cancel(self, request_id: int) -> None:
         if self.is_ours and self._dispatcher.drop(request_id):
-            with self._changed:
-                if self._state in ("loading", "ready", "reloading"):
-                    self._outbox.put(wire.Cancel(request_id))
+            self._outbox.put(wire.Cancel(request_id))
 
     def close(self, *, drain: bool = False) -> None:
         if not self.is_ours:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
+import sys
 import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import pytest
 from support.waiting import PATIENCE_S
 
+from edgellm.runtime import mailbox as mailbox_module
 from edgellm.runtime import wire
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.types.request import GenerationRequest
+
+TraceFunction = Callable[[FrameType, str, Any], Any]
 
 
 def submit(number: int) -> wire.Submit:
@@ -72,3 +80,40 @@ def test_a_thread_that_waits_gets_nothing_more_once_it_ended() -> None:
     thread.join(PATIENCE_S)
     assert taken == [None]
     assert all_of(mailbox) == [submit(1)]
+
+
+@pytest.mark.parametrize("take", [Mailbox.get, lambda mailbox: mailbox.get_unless(lambda: False)])
+def test_a_collector_may_cancel_in_the_middle_of_taking(take: Callable[[Mailbox[wire.Down]], wire.Down]) -> None:
+    """Python runs it between any two lines."""
+    lines_run = 0
+
+    def at_each_line(frame: FrameType, event: str, _: object) -> TraceFunction | None:
+        nonlocal lines_run
+        if frame.f_code.co_filename != mailbox_module.__file__ or interrupted:
+            return None
+        if event == "line":
+            lines_run += 1
+            if lines_run == line:
+                interrupted.append(threading.Thread(target=mailbox.put, args=(stop,)))
+                mailbox.put(wire.Cancel(1))
+                interrupted[0].start()
+        return at_each_line
+
+    stop = wire.Stop(drain=False)
+    for line in itertools.count(1):
+        lines_run = 0
+        interrupted: list[threading.Thread] = []  # the one that puts what to take instead
+        mailbox = filled(submit(1))
+        before = sys.gettrace()
+        sys.settrace(at_each_line)
+        try:
+            first = take(mailbox)
+        finally:
+            sys.settrace(before)
+        if not interrupted:
+            assert first == submit(1)
+            assert line > 3
+            return
+        interrupted[0].join(PATIENCE_S)
+        left = all_of(mailbox)
+        assert (first, left) in ((stop, []), (submit(1), [wire.Cancel(1), stop]))

@@ -197,6 +197,19 @@ def test_cancelling_frees_the_slot_for_the_next(open_session: OpenSession) -> No
     assert text == "next"
 
 
+def test_a_collector_may_cancel_whoever_holds_a_lock(open_session: OpenSession) -> None:
+    """It runs in any thread at any time, so it must never wait for another thread."""
+    session = open_session()
+    dropped = session.submit(greedy(LONG), Listener())
+    cancelling = threading.Thread(target=session.cancel, args=(dropped,))
+    with session._changed:
+        cancelling.start()
+        cancelling.join(PATIENCE_S)
+        assert not cancelling.is_alive()
+        assert session.idle
+    assert ask(session, "next").end()[0] == "next"
+
+
 SAYS = "import os, sys, time; os.write(1, {}); time.sleep(3600)"
 
 
