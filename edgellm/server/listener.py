@@ -99,6 +99,8 @@ class Listener(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                # A client that names its own address (X-Forwarded-For) would take the turns of others.
+                proxy_headers=False,
                 lifespan="off",
                 ws="none",
                 backlog=BACKLOG,

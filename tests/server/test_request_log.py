@@ -52,6 +52,12 @@ def test_a_line_has_the_tokens_and_the_times(live: Live, log: pytest.LogCaptureF
     assert 0 < facts["first_ms"] <= facts["ms"]
 
 
+def test_a_client_cannot_choose_its_address(live: Live, log: pytest.LogCaptureFixture) -> None:
+    live.http.get("/health", headers={"x-forwarded-for": "x status=200 path=/admin"})
+
+    assert only(log)["client"] == "127.0.0.1"
+
+
 def test_vectors_have_their_tokens(live: Live, log: pytest.LogCaptureFixture) -> None:
     live.post("/v1/embeddings", {"input": SECRET})
 

@@ -113,18 +113,22 @@ async def test_too_many_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert queue.served == ["a1", "a2", "b1"]
 
 
-def test_another_address_waits_for_few_requests_of_one_that_sends_many(serve: Servers) -> None:
+@pytest.mark.parametrize("claims_addresses", [False, True])
+def test_another_address_waits_for_few_requests_of_one_that_sends_many(serve: Servers, claims_addresses: bool) -> None:
+    """Whatever addresses the one claims to have."""
     live = serve()
     answered: list[str] = []
 
-    def ask(source: str) -> None:
+    def ask(source: str, number: int) -> None:
         transport = httpx.HTTPTransport(local_address=source)
-        with httpx.Client(base_url=live.url, timeout=PATIENCE_S, transport=transport) as http:
+        headers = {"x-forwarded-for": f"10.0.0.{number}"} if claims_addresses else {}
+        with httpx.Client(base_url=live.url, timeout=PATIENCE_S, transport=transport, headers=headers) as http:
             http.post("/v1/completions", json={"prompt": "hello"})
         answered.append(source)
 
     live.hold()
-    asking = [threading.Thread(target=ask, args=(source,)) for source in ["127.0.0.1"] * 10 + ["127.0.0.2"]]
+    sources = ["127.0.0.1"] * 10 + ["127.0.0.2"]
+    asking = [threading.Thread(target=ask, args=(source, number)) for number, source in enumerate(sources)]
     try:
         for n_asked, thread in enumerate(asking, start=1):
             thread.start()
