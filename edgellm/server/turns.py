@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 from edgellm.errors import Overloaded
 
+# Each that waits keeps its request in memory, and the last of so many would be answered long after its client gave up.
 MAX_WAITING = 1024
 
 
@@ -27,7 +28,8 @@ class Turns:
         """Wait for a place; it is held until the block ends.
 
         Raises:
-            Overloaded: MAX_WAITING requests wait already.
+            Overloaded: MAX_WAITING requests wait already, and this client has most of them, or another came that has
+                fewer.
         """
         if self._free:
             self._free -= 1
@@ -39,22 +41,34 @@ class Turns:
             self._pass_on()
 
     async def _wait(self, client: str) -> None:
-        n_waiting = sum(map(len, self._waiting.values()))
-        if n_waiting >= MAX_WAITING:
-            raise Overloaded(f"{n_waiting} requests are waiting already", hint="try again later")
+        if sum(map(len, self._waiting.values())) >= MAX_WAITING:
+            self._make_room(client)
         place = asyncio.get_running_loop().create_future()
-        own = self._waiting.setdefault(client, deque())
-        own.append(place)
+        self._waiting.setdefault(client, deque()).append(place)
         try:
             await place
         except asyncio.CancelledError:
-            if not place.cancelled():
+            if place in self._waiting.get(client, ()):
+                self._remove(client, place)
+            elif not place.cancelled() and place.exception() is None:
                 self._pass_on()  # it was given just before
-            elif place in own:
-                own.remove(place)
-                if not own:
-                    del self._waiting[client]
             raise
+
+    def _make_room(self, client: str) -> None:
+        """The latest request of the client that has most of them gives way, unless that is the one that asks."""
+        overloaded = Overloaded(f"{MAX_WAITING} requests are waiting already", hint="try again later")
+        largest = max(self._waiting, key=lambda other: len(self._waiting[other]))
+        if len(self._waiting[largest]) <= len(self._waiting.get(client, ())) + 1:
+            raise overloaded
+        latest = self._waiting[largest][-1]
+        self._remove(largest, latest)
+        if not latest.done():
+            latest.set_exception(overloaded)
+
+    def _remove(self, client: str, place: asyncio.Future[None]) -> None:
+        self._waiting[client].remove(place)
+        if not self._waiting[client]:
+            del self._waiting[client]
 
     def _pass_on(self) -> None:
         """Give a place that became free to the client whose turn it is."""

@@ -28,9 +28,12 @@ class Queue:
     async def ask(self, *names: str) -> None:
         """`names`: client and number, as "a1"."""
         for name in names:
-            self.ends[name] = asyncio.Event()
-            self.tasks[name] = asyncio.create_task(self._hold(name))
+            self.begin(name)
             await settle()
+
+    def begin(self, name: str) -> None:
+        self.ends[name] = asyncio.Event()
+        self.tasks[name] = asyncio.create_task(self._hold(name))
 
     async def _hold(self, name: str) -> None:
         async with self.turns.turn(name[0]):
@@ -103,12 +106,39 @@ async def test_too_many_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     queue = Queue()
     await queue.ask("a1", "a2", "a3")
     with refuses(Overloaded):
-        async with queue.turns.turn("b"):
+        async with queue.turns.turn("a"):
             pass
 
     queue.tasks["a3"].cancel()
     await settle()
-    await queue.ask("b1")
+    await queue.ask("a4")
+    await queue.end_all()
+    assert queue.served == ["a1", "a2", "a4"]
+
+
+async def test_where_one_client_fills_the_room_it_makes_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "MAX_WAITING", 3)
+    queue = Queue()
+    await queue.ask("a1", "a2", "a3", "a4", "b1")
+    with refuses(Overloaded):
+        await queue.tasks["a4"]
+
+    await queue.ask("b2")
+    with pytest.raises(Overloaded):  # now each of them has as many as the other would
+        await queue.tasks["b2"]
+    await queue.end_all()
+    assert queue.served == ["a1", "a2", "b1", "a3"]
+
+
+async def test_who_gave_way_and_gives_up_passes_nothing_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "MAX_WAITING", 2)
+    queue = Queue()
+    await queue.ask("a1", "a2", "a3")
+    queue.begin("b1")
+    await asyncio.sleep(0)  # it took the place of a3, which does not know yet
+    queue.tasks["a3"].cancel()
+    await settle()
+    assert queue.served == ["a1"]
     await queue.end_all()
     assert queue.served == ["a1", "a2", "b1"]
 
