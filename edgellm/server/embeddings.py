@@ -10,7 +10,7 @@ from typing import TypeVar
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from edgellm.server import request_log, sse
+from edgellm.server import sse
 from edgellm.server.openapi import REFUSALS, Operation
 from edgellm.server.responses import JSONResponse, client_closed
 from edgellm.server.schemas import response
@@ -48,10 +48,7 @@ async def _vectors(model: ServedModel, request: Request, body_type: type[B]) -> 
     """The body and the model's result; None if the client has gone."""
     with overflow_names(body_type.text_field):
         body, to_compute = await model.receive(request, body_type, lambda body: body.to_request())
-        vectors = await sse.unless_gone(request.receive, model.llm.avectors(to_compute))
-        if vectors is not None:
-            request_log.of_scope(request.scope).usage = vectors.usage
-        return body, vectors
+        return body, await sse.unless_gone(request.receive, model.vectors(request, to_compute))
 
 
 def _embedding_list(model: ServedModel, body: EmbeddingBody, vectors: Vectors) -> JSONResponse:

@@ -17,10 +17,14 @@ from edgellm.server.errors import HttpError
 from edgellm.server.schemas.fields import Body
 from edgellm.server.sse import EventLists
 from edgellm.server.turns import Turns
-from edgellm.types.request import GenerationRequest
+from edgellm.types.event import Vectors
+from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest
 
 MadeT = TypeVar("MadeT")
 LARGE_BYTES = 64 * 1024  # of a body; reading a smaller one takes about a millisecond
+# Requests for vectors that the model has at a time: enough to fill its batches, and few enough that the next client's
+# is soon among them.
+EMBEDDING_PLACES = 8
 # Names that always mean the model that is served: some clients cannot be told another one.
 ALIASES = ("default", "edgellm")
 
@@ -37,6 +41,7 @@ class ServedModel:
         self.created = int(time.time())
         self._reading_large = asyncio.Lock()
         self._turns = Turns(llm.plan.settings.n_slots)
+        self._embedding_turns = Turns(EMBEDDING_PLACES)
 
     @property
     def id(self) -> str:
@@ -78,6 +83,14 @@ class ServedModel:
             async for events in event_lists:
                 record.sees(events)
                 yield events
+
+    async def vectors(self, request: Request, to_compute: EmbeddingRequest | RerankRequest) -> Vectors:
+        """The vectors or scores for `request`, once it is its client's turn."""
+        record = request_log.of_scope(request.scope)
+        async with self._embedding_turns.turn(record.client):
+            vectors = await self.llm.avectors(to_compute)
+        record.usage = vectors.usage
+        return vectors
 
     def require(self, name: str | None) -> None:
         """Check that requests for `name` can be answered now.
