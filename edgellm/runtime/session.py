@@ -22,6 +22,7 @@ from edgellm.runtime.process_usage import ProcessUsage
 from edgellm.types.event import Delta, Done, Event, Vectors
 from edgellm.types.request import Request
 
+CLOSE_TIMEOUT_S = 5.0  # how long closing waits for the step at hand
 Delivery = Event | Vectors | EdgeLLMError
 
 
@@ -191,7 +192,10 @@ class Session(abc.ABC):
 
     @abc.abstractmethod
     def close(self, *, drain: bool = False) -> None:
-        """Stop; with `drain`, after the requests at hand. Twice is fine."""
+        """Stop; with `drain`, after the requests at hand. Twice is fine.
+
+        Without, it is not waited longer than CLOSE_TIMEOUT_S for a model that hangs.
+        """
 
     @abc.abstractmethod
     def abandon(self) -> None:

@@ -29,7 +29,7 @@ from edgellm.errors import EdgeLLMError, WorkerCrashed, option
 from edgellm.runtime import wire, worker_process
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.process_usage import ProcessUsage, process_usage
-from edgellm.runtime.session import Session, SessionState, Sink, closed
+from edgellm.runtime.session import CLOSE_TIMEOUT_S, Session, SessionState, Sink, closed
 from edgellm.runtime.watchdog import Watchdog, limits
 from edgellm.runtime.worker_process import WorkerProcess
 from edgellm.types.plan import LaunchPlan
@@ -42,7 +42,6 @@ RELOADS = 3
 RELOAD_PAUSE_S = 0.5
 # It may be short for longer. A server that is up must come back without a person.
 LONG_PAUSE_S, LONGEST_PAUSE_S = 30.0, 600.0
-CLOSE_TIMEOUT_S = 5.0
 
 
 class WorkerSession(Session):

@@ -11,7 +11,7 @@ from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.process_usage import ProcessUsage
-from edgellm.runtime.session import Session, SessionState, Sink, closed
+from edgellm.runtime.session import CLOSE_TIMEOUT_S, Session, SessionState, Sink, closed
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
 
@@ -73,7 +73,8 @@ class ThreadSession(Session):
                 self._closed = True
                 self._inbox.put(wire.Stop(drain))
         if threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._thread.join(None if drain else CLOSE_TIMEOUT_S)
+            self._dispatcher.fail_all(closed())  # there are none, unless native code hangs
 
     def abandon(self) -> None:
         with self._lock:

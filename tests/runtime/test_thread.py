@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Sequence
 
 import pytest
 from support.waiting import PATIENCE_S
 
 from edgellm.builtin.echo import EchoBackend
-from edgellm.contract.engine import Engine
+from edgellm.contract.engine import Engine, Logits, SlotInput
 from edgellm.errors import BackendError, Closed, EdgeLLMError
+from edgellm.runtime import thread
 from edgellm.runtime.session import Delivery
 from edgellm.runtime.thread import ThreadSession
 from edgellm.types.event import Delta, Done
@@ -58,6 +60,25 @@ class Quits(EchoBackend):
         return engine
 
 
+class Hangs(EchoBackend):
+    """Its first step lasts until `end` is set."""
+
+    def __init__(self) -> None:
+        self.begun, self.end = threading.Event(), threading.Event()
+
+    def open(self, plan: LaunchPlan) -> Engine:
+        engine = super().open(plan)
+        step = engine.step
+
+        def hang(batch: Sequence[SlotInput]) -> Sequence[Logits]:
+            self.begun.set()
+            self.end.wait(PATIENCE_S)
+            return step(batch)
+
+        engine.step = hang  # type: ignore[method-assign]
+        return engine
+
+
 def greedy(prompt: str) -> GenerationRequest:
     return GenerationRequest(prompt, Sampling(temperature=0))
 
@@ -89,6 +110,22 @@ def test_closing_ends_what_runs_once() -> None:
         assert sink.outcomes.empty()
     with pytest.raises(Closed):
         session.submit(greedy("late"), Sink())
+
+
+def test_closing_does_not_wait_for_a_model_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thread, "CLOSE_TIMEOUT_S", 0.1)
+    backend, sink = Hangs(), Sink()
+    session = ThreadSession(ECHO, backend)
+    session.submit(greedy("hello"), sink)
+    assert backend.begun.wait(PATIENCE_S)
+    session.close()
+    try:
+        assert session._thread.is_alive()
+        assert isinstance(sink.end()[1], Closed)
+    finally:
+        backend.end.set()
+        session._thread.join(PATIENCE_S)
+    assert sink.outcomes.empty()
 
 
 def test_draining_from_a_listener_lets_the_others_finish() -> None:
