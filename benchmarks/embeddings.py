@@ -106,7 +106,9 @@ def main() -> None:
     print(f"onnxruntime {onnxruntime.__version__}, {arguments.threads} threads, medians of {arguments.rounds} rounds")
     print(f"{'load':30}{'batches':>8}{'session':>14}{'engine':>8}{'sdk':>8}{'http':>8}")
     with EdgeLLM(plan) as llm, listener.bind("127.0.0.1", 0) as socket:
-        server = listener.Listener(create_app(llm), started=lambda: None, draining=lambda n: None, overdue=llm.close)
+        server = listener.Listener(
+            create_app(llm), started=lambda: None, draining=lambda n: None, overdue=llm.close, drain_s=1
+        )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
         thread.start()
         with httpx.Client(base_url=listener.url(socket), timeout=60) as http:

@@ -36,6 +36,7 @@ def main() -> None:
             started=lambda: None,
             draining=lambda _: None,
             overdue=llm.close,
+            drain_s=8.0,
         )
 
         def ask() -> None:

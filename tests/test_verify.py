@@ -22,12 +22,13 @@ from edgellm.estimate import weights
 from edgellm.hardware.probe import probe
 from edgellm.history import fingerprint, run_log
 from edgellm.history.corrections import NONE, Correction
-from edgellm.history.run_log import Numbers, Run
+from edgellm.history.run_log import Numbers, Row, Run
 from edgellm.runtime.metrics import MeasuredRates
 from edgellm.runtime.supervisor import WorkerSession
 from edgellm.selection.backend_facts import backend_facts
 from edgellm.selection.decide import decide
 from edgellm.types.drift import Drift
+from edgellm.types.machine import Machine
 from edgellm.types.plan import Candidate
 from edgellm.types.request import GenerationRequest, SelectionRequest
 
@@ -158,7 +159,7 @@ def test_a_drift_is_logged_once_a_load_and_warned_of_never(
     with EdgeLLM.load(smollm2, ctx=1024, threads=1) as llm:
         for _ in range(2):
             llm.chat("Hello. " * 12, max_tokens=18, temperature=0)
-            llm.verification._record()
+            llm.verification.record(llm.verification._measurements())
     said = [record.getMessage() for record in caplog.records if record.name == "edgellm.app.verify"]
     assert len([text for text in said if text.startswith("decode of")]) == 1
     assert "were predicted" in said[0]
@@ -181,7 +182,7 @@ def test_what_another_type_of_cache_taught_is_not_expected_of_this_one(
         )
         monkeypatch.setattr(llm.verification, "_earlier", (other_cache, as_predicted))
         monkeypatch.setattr(llm.verification, "_recorded", -1)
-        llm.verification._record()
+        llm.verification.record(llm.verification._measurements())
     (decode,) = (drift for drift in llm.verification.drifts if drift.quantity == "decode")
 
     assert decode.predicted < 1.5 * own.predicted.decode
@@ -193,6 +194,24 @@ def test_a_history_that_cannot_be_written_costs_no_answer(smollm2: str, own_home
     with EdgeLLM.load(smollm2, ctx=1024, threads=1) as llm:
         assert llm.chat("Hello. " * 10, max_tokens=20, temperature=0).text
     assert any("could not be recorded" in record.getMessage() for record in caplog.records)
+
+
+def test_what_came_last_is_recorded_when_the_model_is_closed(smollm2: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who closes it must not wait for a slow disk, or for a lock that another process holds."""
+    states: list[str] = []
+    record = run_log.record
+
+    def watched(machine: Machine, row: Row) -> None:
+        states.append(llm.state)
+        record(machine, row)
+
+    monkeypatch.setattr(run_log, "record", watched)
+    with EdgeLLM.load(smollm2, ctx=512) as llm:
+        llm._session.meter.on_sample = None
+        assert list(llm.generate(GenerationRequest("Once upon a time", max_tokens=18, ignore_eos=True)))
+    assert states == ["closed"]
+    assert llm.verification.run is not None
+    assert llm.verification.run.measured.resident_bytes
 
 
 def test_where_no_thread_can_be_started_nothing_is_recorded_and_the_answer_comes(

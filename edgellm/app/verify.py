@@ -9,12 +9,14 @@ is written after the first request that can be measured, each time the number of
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -43,6 +45,16 @@ WHOLE_BATCH = 0.9  # of a batch: what the rest would touch is a tenth of the scr
 PAUSE_S, PATIENCE_S = 0.5, 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """What a load has measured so far. Of its process, it can be asked only while that lives."""
+
+    rates: MeasuredRates
+    numbers: Numbers
+    restarts: int
+    waited: float | None
+
+
 class Verification:
     """Of one load. `run` is what was recorded last, None = nothing yet."""
 
@@ -63,11 +75,19 @@ class Verification:
         self._session.meter.on_sample = None
         self._ending = True
 
-    def finish(self) -> None:
-        """Before the session is closed: record what came since the last time."""
+    def end(self) -> Measurements | None:
+        """Record nothing more but what this returns, by `record` when the session is closed: what came since the last
+        time. Whoever closes it must not wait for a disk."""
         self.abandon()
-        if self._session.state == "ready":
-            self._record()
+        with _harmless():
+            if self._session.state == "ready":
+                return self._measurements()
+        return None
+
+    def record(self, measurements: Measurements) -> None:
+        """Keep it for the next plan, unless it is on record already."""
+        with _harmless(), self._lock:
+            self._record_now(measurements)
 
     def summary(self) -> dict[str, Any] | None:
         """For programs: numbers predicted and measured, and what drifted; None where nothing was recorded yet."""
@@ -99,22 +119,29 @@ class Verification:
                 return
             if self._session.idle:
                 break
-        self._record()
+        with _harmless():
+            self.record(self._measurements())
 
-    def _record(self) -> None:
-        """A failure here must not affect a request."""
-        try:
-            with self._lock:
-                self._record_now()
-        except Exception as error:
-            log.warning("what was measured could not be recorded: %s: %s", type(error).__name__, error)
+    def _measurements(self) -> Measurements:
+        session, measured = self._session, self._session.meter.measured()
+        loaded, now = session.process_usage()
+        numbers = Numbers(
+            decode=measured.decode,
+            prefill=measured.prefill,
+            first_token_s=measured.first_token_s,
+            batched=measured.batched,
+            resident_bytes=None if now is None else now.peak_bytes or now.resident_bytes,
+            loaded_bytes=None if loaded is None else loaded.resident_bytes,
+            allocated_bytes=session.info.allocated_bytes,
+        )
+        return Measurements(measured, numbers, session.restarts, waited_share(loaded, now))
 
-    def _record_now(self) -> None:
-        measured = self._session.meter.measured()
+    def _record_now(self, measurements: Measurements) -> None:
+        measured = measurements.rates
         if self._plan.artifact.shape is None or measured.requests == self._recorded:
             return
         self._recorded = measured.requests
-        run = self._run(measured)
+        run = self._run(measurements)
         learned = run_log.of_runs(self._earlier, {run.backend: run.basis}, run.threads).of(
             run.backend, run.model, run.quant, run.kv_type
         )
@@ -136,8 +163,8 @@ class Verification:
         """Runs before this one."""
         return run_log.read(self._machine).runs
 
-    def _run(self, measured: MeasuredRates) -> Run:
-        plan, settings = self._plan, self._plan.settings
+    def _run(self, measurements: Measurements) -> Run:
+        plan, settings, measured = self._plan, self._plan.settings, measurements.rates
         backend = plugins().backend(plan.backend)
         rates = rates_of(plan.backend, self._machine)
         return Run(
@@ -155,24 +182,21 @@ class Verification:
             gpu_layers=settings.gpu_layers,
             depth=measured.decode_depth,
             requests=measured.requests,
-            restarts=self._session.restarts,
+            restarts=measurements.restarts,
             whole_batch=measured.longest_prefill >= WHOLE_BATCH * min(settings.n_batch, settings.n_ctx - 1),
-            waited=waited_share(*self._session.process_usage()),
+            waited=measurements.waited,
             predicted=predicted(plan, self._machine, measured, rates),
-            measured=self._numbers(measured),
+            measured=measurements.numbers,
         )
 
-    def _numbers(self, measured: MeasuredRates) -> Numbers:
-        loaded, now = self._session.process_usage()
-        return Numbers(
-            decode=measured.decode,
-            prefill=measured.prefill,
-            first_token_s=measured.first_token_s,
-            batched=measured.batched,
-            resident_bytes=None if now is None else now.peak_bytes or now.resident_bytes,
-            loaded_bytes=None if loaded is None else loaded.resident_bytes,
-            allocated_bytes=self._session.info.allocated_bytes,
-        )
+
+@contextlib.contextmanager
+def _harmless() -> Iterator[None]:
+    """A failure in here must not affect a request."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("what was measured could not be recorded: %s: %s", type(error).__name__, error)
 
 
 def rates_of(backend: str, machine: Machine) -> Calibration | None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from edgellm.server.listener import Listener
 
 PORT = 8642
-DRAIN_S = 8.0  # `docker stop` kills after 10 seconds
+# `docker stop` kills after 10 seconds. Cutting off what is left then takes 2, and leaving may take as long.
+DRAIN_S = 6.0
 INTERRUPTED = 130
 LEVELS = ("error", "warning", "info", "debug")
 Say = Callable[[str], None]

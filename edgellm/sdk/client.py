@@ -273,9 +273,10 @@ class EdgeLLM(EmbeddingMethods):
 
     def close(self, *, drain: bool = False) -> None:
         """Stop the model; with `drain`, after the requests at hand. Twice is fine."""
-        if self._session.is_ours:
-            self._verification.finish()
+        measurements = self._verification.end() if self._session.is_ours else None
         self._session.close(drain=drain)
+        if measurements is not None:
+            self._verification.record(measurements)
 
     def __enter__(self) -> Self:
         return self

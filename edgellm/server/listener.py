@@ -16,9 +16,7 @@ from edgellm.errors import UsageError
 from edgellm.server.connection import Connection
 from edgellm.server.crowd import BACKLOG, Crowd, Deadlines, most_connections
 
-# `docker stop` kills after 10 seconds.
-DRAIN_S = 8.0
-LAST_WORDS_S = 1.0  # to write that an answer was cut off
+LAST_WORDS_S = 1.0  # to end the answers that are cut off, and again to write that they were
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -79,7 +77,7 @@ class Listener(uvicorn.Server):
         started: Callable[[], None],
         draining: Callable[[int], None],
         overdue: Callable[[], None],
-        drain_s: float = DRAIN_S,
+        drain_s: float,
         deadlines: Deadlines = Deadlines(),  # noqa: B008 - frozen
         most: int | None = None,
     ) -> None:

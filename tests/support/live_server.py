@@ -85,6 +85,7 @@ class Servers:
             started=listening.set,
             draining=lambda n: None,
             overdue=llm.close,
+            drain_s=8.0,
             deadlines=deadlines or Deadlines(),
             most=most,
         )
