@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name in the same folder, then renamed.
+"""Files that are whole or absent: written under a temporary name in the same folder, then renamed. Room, and locks.
 
 The temporary name is unique, so that two processes never write into the same one; it begins with a dot and ends in
 `.part`. Permissions are those of any new file (0666 without the umask).
@@ -7,16 +7,96 @@ The temporary name is unique, so that two processes never write into the same on
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from edgellm.errors import DiskFull, UsageError
+from edgellm.units import show_size
+
+SPARE_BYTES = 64 * 1024**2  # left free on the disk after a download
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or the user's share of it
+_LOCK_POLL_S = 0.2
 
 
 def nearest_existing(folder: Path) -> Path:
     """The folder, or the nearest one above it that exists: whose disk it will be on."""
     return next(path for path in (folder, *folder.parents) if os.path.exists(path))
+
+
+def require_room(folder: Path, n_bytes: int, what: str, *, hint: str) -> None:
+    """Refuse before the first byte, with the numbers, what would fill the disk. `what` begins the sentence.
+
+    Raises:
+        DiskFull.
+    """
+    place = nearest_existing(folder)
+    needed, free = n_bytes + SPARE_BYTES, shutil.disk_usage(place).free
+    if needed > free:
+        raise DiskFull(f"{what} needs {show_size(needed)} in {place}, {show_size(free)} are free", hint=hint)
+
+
+def reserve(file: BinaryIO, n_bytes: int) -> None:
+    """Find out that the disk is too full before an hour of work.
+
+    Raises:
+        OSError.
+    """
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+
+
+@contextlib.contextmanager
+def writing(path: Path, *, needs: str = "", param: str = "") -> Iterator[None]:
+    """Turns errors of the file system into ours, where the user named `path`. `needs` goes behind it on a full disk.
+
+    Raises:
+        DiskFull, UsageError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (*FULL, errno.EFBIG):
+            hint = "make room or choose another folder"
+            raise DiskFull(f"{path}{needs}: {error.strerror}", hint=hint) from None
+        message = f"{path} cannot be written: {error.strerror}"
+        raise UsageError(message, hint="choose another folder", param=param) from None
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock file at `path`, between processes. Where another one holds it, `busy` raises, or it is waited for.
+
+    Raises:
+        OSError: the lock file cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        busy()
+        lock.acquire(poll_interval=_LOCK_POLL_S)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def sync(path: Path) -> None:
+    """Force what was written to the disk."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
 
 
 def write_atomic(path: Path, data: bytes, *, sync: bool = False) -> None:

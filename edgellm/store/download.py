@@ -8,7 +8,6 @@ A killed process leaves the first. The next process requests only the missing by
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import time
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from edgellm import settings
 from edgellm.contract.source import FetchedFile, Progress, RemoteFile
 from edgellm.errors import DiskFull, IntegrityError, SourceError, SourceUnreachable
+from edgellm.files import FULL
 from edgellm.store import http, partial
 from edgellm.store.names import is_plain
 from edgellm.store.remote import check_encoding, check_length, content_range, validator
@@ -169,7 +169,7 @@ class _Download:
             self.part.unlink(missing_ok=True)
             raise
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in FULL:
                 raise
             self.part.unlink(missing_ok=True)
             raise DiskFull(

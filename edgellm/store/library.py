@@ -36,17 +36,15 @@ from edgellm.errors import (
     UnknownModel,
     UsageError,
 )
+from edgellm.files import FULL, locked, require_room
 from edgellm.store import manifest
 from edgellm.store.manifest import StoredModel
 from edgellm.store.names import safe_name
 from edgellm.store.sources.registry import source_for
 from edgellm.types.model import Artifact, ModelCard, ModelFile
-from edgellm.units import show_size
 
-SPARE_BYTES = 64 * 1024**2  # left free on the disk after a download
 MADE = "made:"  # begins the source of what was made here, and cannot be fetched
 TWICE = "made:twice-"  # the same, of what was quantized already: worse than the quantization's name says
-_LOCK_POLL_S = 0.2
 _OTHER = "the file was replaced at its source, or damaged on the way: fetch it again"
 
 
@@ -211,25 +209,19 @@ class Library:
     @contextlib.contextmanager
     def _locked(self, folder: Path, progress: Progress | None) -> Iterator[None]:
         """Hold the entry's lock. Without `progress` it must be free."""
-        from filelock import FileLock, Timeout
 
-        locks = self.root / ".locks"
-        lock = FileLock(locks / f"{folder.parent.name}.{folder.name}.lock")
-        try:
-            locks.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except Timeout:
+        def busy() -> None:
             if progress is None:
                 message = f"{folder.parent.name} is being fetched by another process"
-                raise UsageError(message, hint="try again later") from None
+                raise UsageError(message, hint="try again later")
             progress(0, None, "waiting for another process that fetches it")
-            lock.acquire(poll_interval=_LOCK_POLL_S)
-        except OSError as error:
-            raise _disk_error(error, folder) from error
-        try:
+
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(locked(self.root / ".locks" / f"{folder.parent.name}.{folder.name}.lock", busy))
+            except OSError as error:
+                raise _disk_error(error, folder) from error
             yield
-        finally:
-            lock.release()
 
 
 def _by_name(progress: Progress, name: str) -> Progress:
@@ -293,16 +285,12 @@ def _check_space(source: Source, folder: Path, file: ModelFile) -> None:
         return
     for where, taken in source.needs(folder, file.bytes):
         begun = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-        needed, free = max(0, taken - begun) + SPARE_BYTES, shutil.disk_usage(where).free
-        if needed > free:
-            raise DiskFull(
-                f"fetching {file.quant} needs {show_size(needed)} in {where}, {show_size(free)} are free",
-                hint="free space, or set EDGELLM_HOME to a folder on another disk",
-            )
+        hint = "free space, or set EDGELLM_HOME to a folder on another disk"
+        require_room(where, max(0, taken - begun), f"fetching {file.quant}", hint=hint)
 
 
 def _disk_error(error: OSError, folder: Path) -> EdgeLLMError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         return DiskFull(f"the disk of {folder.parent} was full", hint="free space, or set EDGELLM_HOME")
     if error.errno == errno.EFBIG:
         return UsageError(

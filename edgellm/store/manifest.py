@@ -19,7 +19,7 @@ from typing import Annotated
 import msgspec
 
 from edgellm.errors import IntegrityError
-from edgellm.files import write_atomic
+from edgellm.files import sync, write_atomic
 from edgellm.types.model import Artifact, Shape
 from edgellm.types.store_problem import (
     FileUnreadable,
@@ -125,7 +125,7 @@ def write(stored: StoredModel) -> None:
     target = stored.folder / RECORD
     for file in stored.files:
         if not os.path.isabs(file.path):
-            _sync(stored.folder / file.path)
+            sync(stored.folder / file.path)
     write_atomic(target, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode(), sync=True)
 
 
@@ -193,8 +193,3 @@ def is_hashed_each_time(stored: StoredModel) -> bool:
     """Whether a sound entry's files have other times than its record, and the right ones cannot be written into it."""
     times = {(stored.folder / file.path).stat().st_mtime_ns == file.mtime_ns for file in stored.files}
     return False in times and not os.access(stored.folder, os.W_OK)
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from edgellm_onnx import convert_folder, graph_store
+from edgellm_onnx import convert_folder
 from edgellm_onnx.convert import convert
 from support.gguf_decoders import Decoder, sentence_piece
 from support.onnx_session import Session
@@ -241,7 +241,7 @@ def test_a_disk_that_is_full_leaves_nothing_behind(tiny, tmp_path, monkeypatch):
     def full(descriptor, offset, length):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(graph_store.os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", full)
 
     with pytest.raises(DiskFull):
         converted(tiny, tmp_path / "out")

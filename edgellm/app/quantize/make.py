@@ -18,7 +18,7 @@ from edgellm.app.quantize.plan import Plan
 from edgellm.app.quantize.preflight import exists
 from edgellm.contract.quantizer import Quantization
 from edgellm.errors import BackendError, UsageError
-from edgellm.files import rename_new
+from edgellm.files import locked, rename_new, sync
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.reader import GgufModel
 from edgellm.runtime import quantize_worker
@@ -117,8 +117,7 @@ def _verified(planned: Plan, target: Path) -> GgufModel:
 def _keep(planned: Plan, library: Library, path: Path) -> Path:
     if planned.output is None:
         return Path(library.keep(planned.source.card, planned.model_file, path).path)
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
+    sync(path)
     if planned.replace:
         os.replace(path, planned.output)
     else:
@@ -135,16 +134,10 @@ def _keep(planned: Plan, library: Library, path: Path) -> Path:
 @contextmanager
 def _alone(target: Path) -> Iterator[None]:
     """Hold the lock of what is being made, against other processes of this user."""
-    from filelock import FileLock, Timeout
 
-    locks = settings.current().cache_dir / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / f"{hashlib.sha256(str(target).encode()).hexdigest()[:32]}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UsageError(f"{target} is being made by another process", hint="wait for it") from None
-    try:
+    def busy() -> None:
+        raise UsageError(f"{target} is being made by another process", hint="wait for it")
+
+    name = hashlib.sha256(str(target).encode()).hexdigest()[:32]
+    with locked(settings.current().cache_dir / "locks" / f"{name}.lock", busy):
         yield
-    finally:
-        lock.release()

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-import shutil
 from pathlib import Path
 
 from edgellm import explain
 from edgellm.app.quantize.source import QuantizeSource, same_file
-from edgellm.errors import BadArtifact, DiskFull, UsageError
+from edgellm.errors import BadArtifact, UsageError
 from edgellm.estimate import quality, quants
 from edgellm.estimate.file_recipe import FilePlan
-from edgellm.files import nearest_existing
+from edgellm.files import require_room
 from edgellm.formats.gguf.imatrix import Imatrix
-from edgellm.store.library import SPARE_BYTES
 from edgellm.types.quantize_note import LargerTypes, MatrixCovers, QuantizedTwice, QuantizeNote, SourceLostBefore
-from edgellm.units import show_size
 
 
 def to_content(
@@ -107,13 +104,7 @@ def to_size(n_bytes: int, folder: Path, quant: str) -> None:
     Raises:
         DiskFull.
     """
-    folder = nearest_existing(folder)
-    needed, free = n_bytes + SPARE_BYTES, shutil.disk_usage(folder).free
-    if needed > free:
-        raise DiskFull(
-            f"{quant} needs {show_size(needed)} in {folder}, {show_size(free)} are free",
-            hint="free space, or choose another folder with --output",
-        )
+    require_room(folder, n_bytes, quant, hint="free space, or choose another folder with --output")
 
 
 def exists(path: Path) -> UsageError:

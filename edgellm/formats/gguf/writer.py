@@ -7,18 +7,16 @@ no more than one tensor is held by the caller.
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
-import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
-from edgellm.errors import DiskFull, UsageError
-from edgellm.files import atomic_writer
+from edgellm.errors import UsageError
+from edgellm.files import atomic_writer, reserve, writing
 from edgellm.formats.gguf.ggml_types import GgmlType
 
 ALIGNMENT = 32
@@ -91,7 +89,7 @@ class GgufWriter:
         with contextlib.ExitStack() as cleanup:
             with self._told():
                 self._file = cleanup.enter_context(atomic_writer(self.path, sync=True, replace=self._replace))
-            self._reserve()
+                reserve(self._file, self.size_bytes)
             self._put(self._header)
             self._cleanup = cleanup.pop_all()
         return self
@@ -121,16 +119,6 @@ class GgufWriter:
                 first = self._pending[-1].name
                 raise ValueError(f"{len(self._pending)} tensors were not written, the first is {first}")
 
-    def _reserve(self) -> None:
-        """Finds out that the disk is too full before an hour of work."""
-        assert self._file is not None
-        if hasattr(os, "posix_fallocate"):
-            try:
-                os.posix_fallocate(self._file.fileno(), 0, self.size_bytes)
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-                    self._fail(error)
-
     def _put(self, data: BytesLike) -> None:
         assert self._file is not None
         with self._told():
@@ -138,20 +126,11 @@ class GgufWriter:
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except FileExistsError:
-            raise UsageError(f"{self.path} exists already", hint="choose another name") from None
-        except OSError as error:
-            self._fail(error)
-
-    def _fail(self, error: OSError) -> NoReturn:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DiskFull(
-                f"{self.path} needs {self.size_bytes} bytes: {error.strerror}",
-                hint="make room or choose another folder",
-            ) from None
-        raise UsageError(f"{self.path} cannot be written: {error.strerror}", hint="choose another folder") from None
+        with writing(self.path, needs=f" needs {self.size_bytes} bytes"):
+            try:
+                yield
+            except FileExistsError:
+                raise UsageError(f"{self.path} exists already", hint="choose another name") from None
 
 
 def _padded(n_bytes: int) -> int:

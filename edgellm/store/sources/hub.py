@@ -26,7 +26,7 @@ from urllib.parse import quote
 from edgellm import settings
 from edgellm.contract.source import FetchedFile, Progress, RemoteFile
 from edgellm.errors import DiskFull, EdgeLLMError, IntegrityError, SourceError, SourceUnreachable, UnknownModel
-from edgellm.files import nearest_existing
+from edgellm.files import SPARE_BYTES, nearest_existing
 from edgellm.store import http
 from edgellm.store.download import download, total_of
 from edgellm.store.names import parts_of
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _CACHED_S = 60.0
-_SPARE_BYTES = 64 * 1024**2  # left free on the disk after a download
 _HINT = "accept its licence on the hub's page, then `hf auth login`"
 
 
@@ -262,7 +261,7 @@ def _check_space(where: HubUri, files: Sequence[RemoteFile]) -> None:
             missing += (file.bytes or 0) - begun_bytes(file, blob)
     place = nearest_existing(root)
     free = shutil.disk_usage(place).free
-    if missing and missing + _SPARE_BYTES > free:
+    if missing and missing + SPARE_BYTES > free:
         raise DiskFull(
             f"the download needs {show_size(missing)} in {place}, {show_size(free)} are free",
             hint="free space, or set HF_HOME to a folder on another disk",

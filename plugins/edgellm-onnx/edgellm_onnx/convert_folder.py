@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgellm.errors import DiskFull, UsageError
+from edgellm.errors import UsageError
+from edgellm.files import writing
 
 _OURS = ("genai_config.json", "model.onnx")  # a folder that has one of them may be replaced
 
@@ -23,11 +23,11 @@ def new_folder(target: Path, *, replace: bool) -> Iterator[Path]:
         UsageError: `target` exists, or cannot be written. DiskFull: no room for it.
     """
     check(target, replace=replace)
-    with told(target):
+    with writing(target, param="out"):
         target.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
     try:
-        with told(target):
+        with writing(target, param="out"):
             yield part
             _finish(part)
             check(target, replace=replace)
@@ -58,19 +58,6 @@ def check(target: Path, *, replace: bool) -> None:
             hint="choose another name",
             param="out",
         )
-
-
-@contextlib.contextmanager
-def told(target: Path) -> Iterator[None]:
-    """Turns errors of the file system into ours."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DiskFull(f"{target}: {error.strerror}", hint="make room or choose another folder") from None
-        raise UsageError(
-            f"{target} cannot be written: {error.strerror}", hint="choose another folder", param="out"
-        ) from None
 
 
 def _finish(folder: Path) -> None:

@@ -7,15 +7,15 @@ only some rows of one tensor are in memory. Places start at multiples of a page,
 
 from __future__ import annotations
 
-import errno
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, numpy_helper
+
+from edgellm.files import reserve
 
 DATA = "model.onnx.data"
 _PAGE, _LARGE_PAGE, _LARGE = 4096, 65_536, 1 << 20
@@ -87,12 +87,7 @@ class DataFile:
     def _reserve(self) -> None:
         """A disk that is too full is found before the work is done."""
         self._file.truncate(self._store.n_bytes)
-        if hasattr(os, "posix_fallocate"):
-            try:
-                os.posix_fallocate(self._file.fileno(), 0, self._store.n_bytes)
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-                    raise
+        reserve(self._file, self._store.n_bytes)
 
     def append(self, name: str, values: npt.NDArray[np.generic]) -> int:
         """The next bytes of tensor `name`; how many."""
