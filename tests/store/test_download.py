@@ -258,7 +258,7 @@ def test_without_the_token_access_is_refused_with_a_hint(private, monkeypatch):
     ],
 )
 def test_addresses_that_are_not_asked(url, monkeypatch):
-    with refuses(SourceError, varies="(?<=no address: ).*") as caught:
+    with refuses(SourceError, varies="(?<=not an address: ).*") as caught:
         http.get(url)
     assert "s3cret" not in str(caught.value)
     assert caught.value.hint

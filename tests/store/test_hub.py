@@ -124,7 +124,7 @@ def test_of_an_onnx_graph_that_is_not_there_the_others_are_named(hub, environmen
         ("hf://o/r:Q2_K", "unknown_model", "no file of quantization Q2_K"),
         ("hf://o/none:Q4_K_M", "unknown_model", "does not exist"),
         ("hf://o/r/none.gguf", "unknown_model", "does not exist"),
-        ("hf://o/r/README.md", "bad_artifact", "no GGUF file: it is plain text"),
+        ("hf://o/r/README.md", "bad_artifact", "not a GGUF file: it is plain text"),
     ],
 )
 def test_what_is_not_there_is_told(hub, environment, own_home, uri, code, says):
