@@ -154,11 +154,13 @@ def launches(command: F) -> F:
 
 
 def make_plan(
-    model: str | None, options: LaunchOptions, *, to_chat: bool = False
+    model: str | None, options: LaunchOptions, *, to_chat: bool = False, tell: Callable[[str], None] | None = None
 ) -> tuple[LaunchPlan, Decision | None]:
     """Choose (or take what was named), and fetch what is missing, with progress on standard error.
 
-    `to_chat`: what only turns texts into vectors is refused before it is fetched.
+    Args:
+        to_chat: what only turns texts into vectors is refused before it is fetched.
+        tell: gets the progress as lines instead.
 
     Raises:
         UsageError, NothingFits, SourceError, ArtifactError, BackendError.
@@ -175,8 +177,9 @@ def make_plan(
         )
     if to_chat and options.task == "embed":
         launch.refuse_chat(model)
-    with progress("choosing a model" if model is None else f"looking for {model}") as report:
-        launch_plan, decision = launch.plan(model, options, to_chat=to_chat, progress=report, approve=Question(report))
+    with progress("choosing a model" if model is None else f"looking for {model}", tell=tell) as report:
+        approve = Question(report, tell)
+        launch_plan, decision = launch.plan(model, options, to_chat=to_chat, progress=report, approve=approve)
     look_as_usual()
     return launch_plan, decision
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,8 +34,10 @@ max_download = click.option("--max-download", metavar="SIZE", help="Largest down
 class Question:
     """Says what is about to be fetched, and asks whether to, where somebody can answer and it is large."""
 
-    def __init__(self, report: PausableProgress) -> None:
+    def __init__(self, report: PausableProgress, tell: Callable[[str], None] | None = None) -> None:
+        """`tell` gets the size where nobody is asked; None = standard error."""
         self._report = report
+        self._tell = tell or partial(say, err=True)
         self._is_yes = bool(click.get_current_context().meta.get(_YES))
         self._taken: Candidate | None = None
 
@@ -47,7 +51,7 @@ class Question:
         name = f"{choice.model} {choice.quant}"
         if not _can_answer():
             with self._report.paused():
-                say(f"Fetching {name}: {show_size(n_bytes)} from {download.file.source.split()[0]}", err=True)
+                self._tell(f"Fetching {name}: {show_size(n_bytes)} from {download.file.source.split()[0]}")
             return None
         if self._is_yes or n_bytes <= ASKED_ABOVE or self._is_taken(choice):
             return None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import click
@@ -31,13 +32,15 @@ class PausableProgress(Protocol):
 
 
 @contextmanager
-def progress(at_first: str = "") -> Iterator[PausableProgress]:
+def progress(at_first: str = "", *, tell: Callable[[str], None] | None = None) -> Iterator[PausableProgress]:
     """A callback that shows a download: a bar on a terminal, a line now and then elsewhere.
 
-    `at_first`: what is being done before anything is reported; a terminal shows that too.
+    Args:
+        at_first: what is being done before anything is reported; a terminal shows that too.
+        tell: gets the lines, and no bar is shown.
     """
-    if not on_terminal():
-        yield _Lines()
+    if tell is not None or not on_terminal():
+        yield _Lines(tell or partial(click.echo, err=True))
         return
     with _bar() as bar:
         yield _Bar(bar, at_first)
@@ -127,7 +130,8 @@ class _Bar:
 class _Lines:
     """Progress as plain lines, with rate and time left from the second of a download on."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
         self._what = ""
         self._next = 0.0
         self._began = (0.0, 0)  # when, and with how many bytes
@@ -140,7 +144,7 @@ class _Lines:
             self._began = (now, done)
         self._what, self._next = what, now + PLAIN_INTERVAL_S
         amount = f": {show_size(done)}" + (f" of {show_size(total)}" if total else "") if done or total else ""
-        click.echo(f"{what}{amount}{self._pace(now, done, total)}", err=True)
+        self._tell(f"{what}{amount}{self._pace(now, done, total)}")
 
     def paused(self) -> AbstractContextManager[None]:
         return nullcontext()

@@ -22,6 +22,7 @@ from edgellm.units import counted
 if TYPE_CHECKING:
     from edgellm.sdk.client import EdgeLLM
     from edgellm.server.listener import Listener
+    from edgellm.types.options import LaunchOptions
 
 PORT = 8642
 # `docker stop` kills after 10 seconds. Cutting off what is left then takes 2, and leaving may take as long.
@@ -72,7 +73,7 @@ _log = logging.getLogger("edgellm.serve")
 @click.option(
     "--log-format",
     type=click.Choice(("text", "json")),
-    help="Log everything that is said in this form, from level info on.",
+    help="Write all output as log lines of this form, from level info on.",
 )
 def command(
     *,
@@ -91,17 +92,45 @@ def command(
     MODEL is a catalog id (see `edgellm models`), a path of a model file, or "echo"; without it, the best model that
     this machine runs well is chosen and fetched.
     """
+    say, warn = _set_up_logging(log_level, log_format)
+    with contextlib.nullcontext() if log_format is None else _errors_logged():
+        return _serve(
+            model,
+            launch_options(**options),
+            host=host,
+            port=port,
+            api_key=api_key,
+            drain=drain,
+            isolate=isolate,
+            say=say,
+            warn=warn,
+            tell=None if log_format is None else say,
+        )
+
+
+def _serve(
+    model: str | None,
+    options: LaunchOptions,
+    *,
+    host: str,
+    port: int,
+    api_key: str | None,
+    drain: float,
+    isolate: bool,
+    say: Say,
+    warn: Say,
+    tell: Say | None,
+) -> int:
     from edgellm import explain, settings
     from edgellm.contract.child import ended_with_us
     from edgellm.server import listener, middleware
 
     key = api_key or settings.current().api_key
     middleware.check_bind(host, key)
-    say, warn = _set_up_logging(log_level, log_format)
     _tell_strangers(warn)
     # The port first: one that is in use must not come out after a long download.
     with _ends_clean(), _hangups_refused(warn), listener.bind(host, port) as socket, ended_with_us() as ending:
-        plan, decision = make_plan(model, launch_options(**options))
+        plan, decision = make_plan(model, options, tell=tell)
         say(headline(plan))
         for reason in plan.reasons:
             say(f"  {explain.sentence(reason)}")
@@ -152,6 +181,18 @@ def _tell_strangers(warn: Say) -> None:
 
     for name, near in settings.strangers(os.environ, plugins().backends()).items():
         warn(f"The variable {name} means nothing" + (f"; did you mean {near}?" if near else "."))
+
+
+@contextlib.contextmanager
+def _errors_logged() -> Iterator[None]:
+    """Whoever reads the log line by line reads the last one, too."""
+    from edgellm.errors import EdgeLLMError
+
+    try:
+        yield
+    except EdgeLLMError as error:
+        _log.error("%s", error.message, extra={"facts": {"code": error.code, "hint": error.hint}})
+        click.get_current_context().exit(error.exit_code)
 
 
 @contextlib.contextmanager

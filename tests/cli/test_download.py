@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from support import gguf_writer as w
@@ -14,11 +15,13 @@ from test_launch import MACHINE
 from edgellm.app import launch
 from edgellm.app.download import PlannedDownload
 from edgellm.cli import download
+from edgellm.cli._options import make_plan
 from edgellm.cli.main import cli
 from edgellm.errors import NothingFits
 from edgellm.store import http
 from edgellm.store.library import Library
 from edgellm.store.sources.registry import sources
+from edgellm.types.options import LaunchOptions
 from edgellm.types.request import SelectionRequest
 
 LARGE, SMALL = "o/Tiny-GGUF/tiny-Q8_0.gguf", "o/Tiny-GGUF/tiny-Q4_0.gguf"
@@ -119,6 +122,18 @@ def test_without_a_terminal_the_size_is_announced_first(server: ModelServer) -> 
     announced = next(line for line in done.stderr.splitlines() if line.startswith("Fetching"))
     assert "Q8_0: 6.8 MB from hf://" in announced
     assert stored() == ["Q8_0"]
+
+
+def test_a_command_that_logs_gets_the_progress_and_the_size_as_lines(
+    server: ModelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines: list[str] = []
+    with click.Context(cli).scope():
+        make_plan(MODEL, LaunchOptions(), tell=lines.append)
+
+    assert any(line.startswith("Fetching") and "Q8_0: 6.8 MB from hf://" in line for line in lines)
+    assert any(" of 6.8 MB" in line for line in lines)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_limit_chooses_the_best_within_it_or_says_what_would_do(server: ModelServer) -> None:

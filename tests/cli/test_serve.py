@@ -15,6 +15,7 @@ from support.serving import serving
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.cli.main import main
+from edgellm.errors import SourceUnreachable
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
@@ -258,6 +259,18 @@ def test_a_log_of_json_has_all_that_is_said() -> None:
         (asked,) = [line for line in lines if line["logger"] == "edgellm.requests"]
         assert (asked["status"], asked["completion_tokens"]) == (200, 5)
         assert all(line["time"].endswith("Z") for line in lines)
+
+
+def test_progress_and_the_last_error_are_in_the_log_of_json() -> None:
+    with serving("http://127.0.0.1:9/x.gguf", "--port", "0", "--log-format", "json") as command:
+        assert command.status() == SourceUnreachable.exit_code
+        wait_until(lambda: "error" in "".join(command.err))
+        *_, progress, error = map(json.loads, command.err)
+
+        assert progress["message"] == "reading the header"
+        assert (error["level"], error["code"]) == ("error", "source_unreachable")
+        assert error["hint"]
+        assert command.out == []
 
 
 def test_address_and_port_come_from_the_environment() -> None:
