@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -27,7 +27,8 @@ from edgellm.contract.engine import SlotInput
 from edgellm.contract.manager import plugins
 from edgellm.errors import ArtifactError, BackendError, CacheFull
 from edgellm.testing.limit import limited, within
-from edgellm.testing.running import Running, try_in_worker
+from edgellm.testing.running import Running
+from edgellm.testing.shared import SharedEngine
 from edgellm.types.event import Delta, Done
 from edgellm.types.machine import Cpu, Machine, Memory
 from edgellm.types.request import GenerationRequest
@@ -52,7 +53,7 @@ DRAFTED = 4  # tokens that are verified in one step
 
 
 @limited
-class BackendContract:
+class BackendContract(SharedEngine):
     """What every backend must do, whatever it computes with.
 
     Attributes:
@@ -66,37 +67,16 @@ class BackendContract:
     tolerance: ClassVar[float] = 0.0
     leak_requests: ClassVar[int] = 1000
     leak_bytes: ClassVar[int] = 16 * 1024**2
-    limit_s: ClassVar[float] = 120.0
-    hung_in: ClassVar[str] = ""  # the first test that took longer; the engine is not used after it
-
-    def plan(self) -> LaunchPlan:
-        """The plan to test with."""
-        raise NotImplementedError(f"{type(self).__name__} must define plan()")
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def launch_plan(cls) -> LaunchPlan:
-        return cls().plan()
 
     @pytest.fixture(scope="class")
     @classmethod
     def backend(cls, launch_plan: LaunchPlan) -> Backend:
         return plugins().backend(launch_plan.backend)
 
-    @pytest.fixture(scope="class")
-    @classmethod
-    def shared_engine(cls, backend: Backend, launch_plan: LaunchPlan) -> Iterator[Engine]:
-        try_in_worker(launch_plan, cls.limit_s)
-        engine = within(cls.limit_s, f"{backend.name}.open", lambda: backend.open(launch_plan))
-        yield engine
-        for _ in range(0 if cls.hung_in else 2):
-            within(cls.limit_s, "close", engine.close)
-
     @pytest.fixture
     def engine(self, shared_engine: Engine) -> Engine:
         """The class's engine with empty slots."""
-        if self.hung_in:
-            pytest.fail(f"the engine has not come back from {self.hung_in}", pytrace=False)
+        self.refuse_hung()
         for slot in range(shared_engine.info.n_slots):
             n_kept = within(self.limit_s, "truncate", functools.partial(shared_engine.truncate, slot, 0))
             assert n_kept == 0, f"truncate({slot}, 0) says that {n_kept} tokens are left, 0 must be"

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
 from edgellm.contract.embedder import Embedder, Reranker
 from edgellm.contract.engine import SlotInput
-from edgellm.contract.manager import plugins
 from edgellm.errors import CacheFull, UnsupportedTask
-from edgellm.testing.limit import limited, within
-from edgellm.testing.running import try_in_worker
+from edgellm.testing.limit import limited
+from edgellm.testing.shared import SharedEngine
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from edgellm.contract.engine import Engine
-    from edgellm.types.plan import LaunchPlan
 
 TEXTS = (
     "A harbour.",
@@ -30,7 +28,7 @@ TEXTS = (
 
 
 @limited
-class EmbedderContract:
+class EmbedderContract(SharedEngine):
     """Vectors do not depend on what is beside them in a batch, keep their order, and are what `info` says.
 
     The plan needs a context of at least 64 tokens. An engine that also generates is proved by `BackendContract` too.
@@ -44,33 +42,11 @@ class EmbedderContract:
     tolerance: ClassVar[float] = 1e-5
     leak_batches: ClassVar[int] = 300
     leak_bytes: ClassVar[int] = 16 * 1024**2
-    limit_s: ClassVar[float] = 120.0
-    hung_in: ClassVar[str] = ""  # the first test that took longer; the engine is not used after it
-
-    def plan(self) -> LaunchPlan:
-        """The plan to test with."""
-        raise NotImplementedError(f"{type(self).__name__} must define plan()")
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def launch_plan(cls) -> LaunchPlan:
-        return cls().plan()
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def shared_engine(cls, launch_plan: LaunchPlan) -> Iterator[Engine]:
-        backend = plugins().backend(launch_plan.backend)
-        try_in_worker(launch_plan, cls.limit_s)
-        engine = within(cls.limit_s, f"{backend.name}.open", lambda: backend.open(launch_plan))
-        yield engine
-        for _ in range(0 if cls.hung_in else 2):
-            within(cls.limit_s, "close", engine.close)
 
     @pytest.fixture
     def embedding_engine(self, shared_engine: Engine) -> Engine:
         """The class's engine."""
-        if self.hung_in:
-            pytest.fail(f"the engine has not come back from {self.hung_in}", pytrace=False)
+        self.refuse_hung()
         return shared_engine
 
     def test_it_says_what_its_vectors_are(self, embedding_engine: Engine) -> None:
