@@ -12,7 +12,7 @@ from edgellm.errors import UnsupportedArtifact
 from edgellm.estimate import architecture, quants
 from edgellm.formats import hf_config
 from edgellm.store.card import local_card
-from edgellm.types.model import Artifact, ModelCard, ModelFile
+from edgellm.types.model import Artifact, ModelCard, ModelFile, Shape
 
 PACKED = "I2_S"  # what ternary weights of a folder are loaded as: 2 bits each
 
@@ -55,20 +55,8 @@ def _folder_card(artifact: Artifact) -> ModelCard:
         )
     size = None if summary.is_ternary else summary.tensor_bytes
     file = ModelFile(f"file:{artifact.path}", quant, "safetensors", summary.file_bytes, None, size, "header")
-    return ModelCard(
-        id=artifact.model_id.lower(),
-        family=summary.shape.arch,
-        kind="chat",
-        license="unknown",
-        ctx_train=summary.ctx_train,
-        params=params,
-        params_active=params,
-        shape=summary.shape,
-        files=(file,),
-        native_quant=PACKED if summary.is_ternary else "",
-        source="its config.json",
-        trust="header",
-    )
+    card = _card(artifact, summary.shape, file, ctx_train=summary.ctx_train, params=params, source="its config.json")
+    return replace(card, native_quant=PACKED) if summary.is_ternary else card
 
 
 def _onnx_card(artifact: Artifact) -> ModelCard:
@@ -80,19 +68,17 @@ def _onnx_card(artifact: Artifact) -> ModelCard:
     file = ModelFile(
         f"file:{artifact.path}", facts.quant, "onnx", facts.file_bytes, None, facts.tensor_bytes, "header"
     )  # fmt: skip
+    params, source = max(1, facts.params), "its graph and configuration"
+    card = _card(artifact, facts.shape, file, ctx_train=facts.ctx_train, params=params, source=source)
+    return card if facts.generates else replace(card, kind="embedding")
+
+
+def _card(artifact: Artifact, shape: Shape, file: ModelFile, *, ctx_train: int, params: int, source: str) -> ModelCard:
+    """A chat model's, of which all parameters are active."""
     return ModelCard(
-        id=artifact.model_id.lower(),
-        family=facts.shape.arch,
-        kind="chat" if facts.generates else "embedding",
-        license="unknown",
-        ctx_train=facts.ctx_train,
-        params=max(1, facts.params),
-        params_active=max(1, facts.params),
-        shape=facts.shape,
-        files=(file,),
-        source="its graph and configuration",
-        trust="header",
-    )
+        artifact.model_id.lower(), shape.arch, "chat", "unknown", ctx_train, params, params, shape, (file,),
+        source=source, trust="header",
+    )  # fmt: skip
 
 
 def with_known_quants(card: ModelCard) -> ModelCard:
