@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
-from edgellm.errors import CacheFull
+from edgellm.errors import CacheFull, UnsupportedTask
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from edgellm.contract.engine import Logits, SlotInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,31 @@ class Reranker(Protocol):
     def rerank(self, pairs: Sequence[Pair]) -> npt.NDArray[np.float32]:
         """float32 (len(pairs),): relevance, higher is better, on the scale that the model says. Raises as `embed`."""
         ...
+
+
+class EmbedsOnly:
+    """A base for engines that write no text: what they say to the rest of `edgellm.contract.engine.Engine`."""
+
+    gives: ClassVar[str] = "vectors"
+
+    def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
+        """Refused."""
+        raise UnsupportedTask("the model writes no text", hint=f"it turns texts into {self.gives}")
+
+    def truncate(self, slot: int, n_tokens: int) -> int:
+        """Slots are always empty."""
+        return 0
+
+    def fork(self, source: int, target: int, n_tokens: int) -> int:
+        """Slots are always empty."""
+        return 0
+
+
+def unit(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Rows of length 1; one of zeros stays."""
+    import numpy as np
+
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)
 
 
 def check_sequences(sequences: Sequence[Sequence[int]], vocab_size: int, n_ctx: int) -> None:

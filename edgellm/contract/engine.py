@@ -17,6 +17,10 @@ if TYPE_CHECKING:  # numpy costs 80 ms to import
     import numpy as np
     import numpy.typing as npt
 
+# Rows of logits that engines keep beyond one for each slot, for draft verification and teacher forcing. A row costs
+# 4 bytes x vocabulary: 1 MiB for Gemma 3's 262,144.
+SPARE_LOGITS = 31
+
 Logits: TypeAlias = "npt.NDArray[np.float32]"
 
 

@@ -8,6 +8,7 @@ notes on selection, B3 to B5, and `benchmarks/memory.py`. A backend that knows b
 
 from __future__ import annotations
 
+from edgellm.contract.engine import SPARE_LOGITS
 from edgellm.estimate import architecture
 from edgellm.types.machine import Machine
 from edgellm.types.model import Shape
@@ -17,7 +18,6 @@ from edgellm.units import MIB
 KV_TYPES = {"f32": (4, 1), "f16": (2, 1), "q8_0": (34, 32), "q4_0": (18, 32)}  # bytes per elements
 CELL_PAD = 256  # cache cells come in multiples of this
 UBATCH = 512  # tokens computed at once
-SPARE_LOGITS = 31  # rows of logits kept beyond one per slot, to verify drafts
 
 # A worker with Python, numpy and libllama, beside all other terms: 27 MiB of its own and 26 of files when it is loaded,
 # 2 more once it has answered. Measured with four models; the tokenizer comes on top.

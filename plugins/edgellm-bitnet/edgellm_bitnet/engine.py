@@ -9,14 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.contract.embedder import EmbeddingInfo, check_sequences
-from edgellm.contract.engine import EngineInfo, Logits, SlotInput, Tokenizer, check_batch
+from edgellm.contract.embedder import EmbeddingInfo, check_sequences, unit
+from edgellm.contract.engine import SPARE_LOGITS, EngineInfo, Logits, SlotInput, Tokenizer, check_batch
 from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact, option
 from edgellm.formats.tokenizer import from_gguf, from_json
 from edgellm.formats.tokenizer.tokenizer import FileTokenizer as VocabularyTokenizer
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_bitnet import native, packing
-from edgellm_bitnet.footprint import BATCH, SPARE_LOGITS
+from edgellm_bitnet.footprint import BATCH
 from edgellm_bitnet.loading import Loaded, load
 from edgellm_bitnet.matrix import BF16, CACHE_ALIGN, F16, F32, NAMES, PANEL, padded
 from edgellm_bitnet.options import Options
@@ -134,8 +134,7 @@ class BitnetEngine:
         slot = self._settings.n_slots  # one more than the runtime knows
         for index, tokens in enumerate(sequences):
             pooled[index] = self._pool(slot, tuple(tokens))
-        lengths = np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
-        return np.asarray(pooled / lengths, np.float32)
+        return unit(pooled)
 
     def close(self) -> None:
         """Free everything."""

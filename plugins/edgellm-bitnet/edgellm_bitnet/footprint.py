@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from edgellm.contract.engine import SPARE_LOGITS
 from edgellm.formats.gguf.header import GgufTensor
 from edgellm.types.plan import Footprint, Settings
 from edgellm_bitnet.architecture import Architecture
@@ -12,7 +13,6 @@ from edgellm_bitnet.matrix import CACHE_ALIGN, CHUNK, COLUMN_ALIGN, HEAD_ALIGN, 
 from edgellm_bitnet.options import Options
 
 BATCH = 256  # tokens computed together: their activations stay in the last-level cache
-SPARE_LOGITS = 31  # rows beyond one per slot, to verify drafts
 # Python, numpy, tokenizers and this library in a worker, measured on Linux x86-64 with a vocabulary of 2,048 tokens; a
 # tokenizer takes about 400 bytes a token more.
 PROCESS_BYTES = 58 << 20

@@ -10,9 +10,9 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.contract.embedder import EmbeddingInfo, check_sequences
-from edgellm.contract.engine import EngineInfo, Logits, SlotInput
-from edgellm.errors import StepFailed, UnsupportedTask, option
+from edgellm.contract.embedder import EmbeddingInfo, EmbedsOnly, check_sequences, unit
+from edgellm.contract.engine import EngineInfo, SlotInput
+from edgellm.errors import StepFailed, option
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_gguf.engine import Batch
 from edgellm_gguf.loading import LOG, LoadedModel, system_info
@@ -23,7 +23,7 @@ POOLING = {1: "mean", 2: "cls", 3: "last"}
 MAX_SEQUENCES = 64  # of one batch; the library allows 256
 
 
-class LlamaEmbedder(LoadedModel):
+class LlamaEmbedder(EmbedsOnly, LoadedModel):
     """A loaded embedding model."""
 
     def __init__(self, plan: LaunchPlan, pooling: str) -> None:
@@ -55,19 +55,7 @@ class LlamaEmbedder(LoadedModel):
                 end += 1
             self._compute(sequences[begin:end], rows[begin:end])
             begin = end
-        return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)
-
-    def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
-        """Refused: its context gives vectors."""
-        raise UnsupportedTask("the model writes no text", hint="it turns texts into vectors")
-
-    def truncate(self, slot: int, n_tokens: int) -> int:
-        """Slots are always empty."""
-        return 0
-
-    def fork(self, source: int, target: int, n_tokens: int) -> int:
-        """Slots are always empty."""
-        return 0
+        return unit(rows)
 
     def _compute(self, sequences: Sequence[Sequence[int]], rows: npt.NDArray[np.float32]) -> None:
         # All tokens are outputs: pooling sees what is one.

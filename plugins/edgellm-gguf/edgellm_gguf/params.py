@@ -7,16 +7,12 @@ from typing import Any
 
 import llama_cpp
 
+from edgellm.contract.engine import SPARE_LOGITS
 from edgellm.errors import UnsupportedArtifact
 from edgellm.types.plan import Settings
 
 # ggml type ids of the cache types we offer (ggml.h).
 KV_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
-# Rows of logits kept per step beyond one per slot, for draft verification and teacher forcing. A row costs
-# 4 bytes x vocabulary: 1 MiB for Gemma 3's 262,144.
-SPARE_LOGITS = 31
-
-
 # An empty list of devices.
 _NO_DEVICES = (ctypes.c_void_p * 1)(None)
 

@@ -11,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from edgellm.contract.embedder import EmbeddingInfo, Pair, check_sequences
-from edgellm.contract.engine import EngineInfo, Logits, SlotInput
-from edgellm.errors import BadArtifact, UnsupportedArtifact, UnsupportedTask
+from edgellm.contract.embedder import EmbeddingInfo, EmbedsOnly, Pair, check_sequences, unit
+from edgellm.contract.engine import EngineInfo
+from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_onnx import session
 from edgellm_onnx.convert_bert import graph_of
 from edgellm_onnx.encoder_folder import read_folder
 from edgellm_onnx.encoder_tokenizer import EncoderTokenizer
 from edgellm_onnx.options import Options
-from edgellm_onnx.pooling import pool, unit
+from edgellm_onnx.pooling import pool
 from edgellm_onnx.providers import CPU, choose
 
 Floats = npt.NDArray[np.float32]
@@ -35,8 +35,10 @@ INT_TYPES: dict[str, type[np.signedinteger[Any]]] = {"tensor(int64)": np.int64, 
 FLOAT_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 
-class EncoderEngine:
+class EncoderEngine(EmbedsOnly):
     """A loaded encoder. It holds nothing between calls but the session."""
+
+    gives = "vectors or scores"
 
     def __init__(self, plan: LaunchPlan) -> None:
         path, is_graph = Path(plan.artifact.path), plan.artifact.format != "safetensors"
@@ -78,18 +80,6 @@ class EncoderEngine:
         output, _ = self._run([pair.tokens for pair in pairs], [pair.n_first for pair in pairs])
         scores = output[:, 0]
         return np.asarray(1 / (1 + np.exp(-scores)) if self._folder.sigmoid else scores, np.float32)
-
-    def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
-        """Refused: an encoder writes no text."""
-        raise UnsupportedTask("the model writes no text", hint="it turns texts into vectors or scores")
-
-    def truncate(self, slot: int, n_tokens: int) -> int:
-        """Slots are always empty."""
-        return 0
-
-    def fork(self, source: int, target: int, n_tokens: int) -> int:
-        """Slots are always empty."""
-        return 0
 
     def close(self) -> None:
         """Free the session. Vectors handed out stay."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from edgellm.contract.engine import SPARE_LOGITS
 from edgellm.types.plan import Footprint, Settings
 from edgellm_onnx.model import OnnxModel
 from edgellm_onnx.options import Options
@@ -23,9 +24,8 @@ MIB = 1 << 20
 PROCESS_BYTES, TOKEN_BYTES = 67 * MIB, 750
 GRAPH_COPIES = 16  # a session's nodes take so many times the bytes of their file (0.17 MB take some 3)
 BLOCK_BYTES = 8  # a scale and a sum beside the codes of each block of MatMulNBits, in the kernels' order
-# The engine allocates these too (`logits.py`): rows of logits beyond one per slot, to verify drafts, and memory for
-# rows that nobody asked for. A graph that returns all rows gets prompts in pieces.
-SPARE_ROWS = 31
+# The engine allocates this too (`logits.py`), for rows that nobody asked for. A graph that returns all rows gets
+# prompts in pieces.
 ROOM_BYTES = 256 * MIB
 FLOATS = ("float32", "float16", "bfloat16")
 
@@ -104,7 +104,7 @@ def _room(signature: Signature, settings: Settings) -> int:
     """Rows of logits that a graph gives unasked; without any, room for those that are handed out."""
     size = CACHE_TYPES[signature.logits_type] * signature.vocab
     if signature.num_logits:
-        return (settings.n_slots + SPARE_ROWS) * signature.vocab * 4
+        return (settings.n_slots + SPARE_LOGITS) * signature.vocab * 4
     return max(1, min(settings.n_batch, ROOM_BYTES // size)) * size
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.contract.engine import Logits
+from edgellm.contract.engine import SPARE_LOGITS, Logits
 from edgellm_onnx import footprint
 from edgellm_onnx.binding import TYPES
 from edgellm_onnx.memory import zeros
@@ -16,7 +16,7 @@ class LogitRows:
 
     def __init__(self, vocab: int, kind: str, n_slots: int, n_batch: int, gives_all: bool) -> None:
         self.vocab, self.number = vocab, TYPES[kind][0]
-        self.max_rows = n_slots + footprint.SPARE_ROWS
+        self.max_rows = n_slots + SPARE_LOGITS
         dtype = TYPES[kind][1]
         piece = max(1, min(n_batch, footprint.ROOM_BYTES // (vocab * np.dtype(dtype).itemsize)))
         self.piece = piece if gives_all else n_batch  # most tokens of one run

@@ -20,11 +20,6 @@ def pool(states: Floats, lengths: npt.NDArray[np.int64], modes: Sequence[str]) -
     return vectors[0] if len(vectors) == 1 else np.concatenate(vectors, axis=1)
 
 
-def unit(rows: Floats) -> Floats:
-    """Rows of length 1; one of zeros stays."""
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)
-
-
 def _one(states: Floats, lengths: npt.NDArray[np.int64], mode: str) -> Floats:
     if mode == "cls":
         return np.ascontiguousarray(states[:, 0])
