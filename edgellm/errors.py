@@ -127,6 +127,11 @@ class ArtifactError(EdgeLLMError):
 class BadArtifact(ArtifactError):
     """The file is malformed, truncated, or its counts and offsets lie."""
 
+    @classmethod
+    def damaged(cls, message: str, *, remedy: str = "fetch it again") -> Self:
+        """What it was when it was published, it is no more."""
+        return cls(message, hint=f"the file is damaged; {remedy}")
+
 
 class UnsupportedArtifact(ArtifactError):
     """The file is fine, but no installed backend (or not the one asked for) opens it."""

@@ -185,7 +185,7 @@ def _order(tensor: GgufTensor) -> tuple[int, str]:
 
 def _first(header: GgufHeader, key: str, default: int) -> int:
     """A value of the architecture, of layer 0 where each layer has its own."""
-    value = header.metadata.get(f"{header.architecture}.{key}", default)
+    value = header.of_architecture(key, default)
     value = value[0] if isinstance(value, tuple) and value else value
     return value if isinstance(value, int) else default
 

@@ -34,7 +34,7 @@ class _Fields:
 
     def integer(self, name: str, default: int = 0) -> int:
         """A scalar, or the largest of an array with one value for each layer. Other types are refused by `shape`."""
-        value = self.header.metadata.get(f"{self.header.architecture}.{name}", default)
+        value = self.header.of_architecture(name, default)
         values = value if isinstance(value, tuple) else (value,)
         return max((number for number in values if isinstance(number, int)), default=default)
 
@@ -94,8 +94,8 @@ def _check_floats(header: GgufHeader, fields: _Fields) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             refuse(header, key, "a finite number is needed")
     for name in _EPSILONS:
-        value = header.metadata.get(f"{header.architecture}.{name}", 0.5)
-        fields.require(isinstance(value, float) and 0 < value < 1, name, "a number between 0 and 1 is needed")
+        epsilon = header.of_architecture(name, 0.5)
+        fields.require(isinstance(epsilon, float) and 0 < epsilon < 1, name, "a number between 0 and 1 is needed")
 
 
 def _check_experts(fields: _Fields) -> None:
@@ -112,9 +112,9 @@ def _check_experts(fields: _Fields) -> None:
 
 
 def _check_rope(header: GgufHeader, fields: _Fields) -> None:
-    scaling = header.metadata.get(f"{header.architecture}.rope.scaling.type", "none")
+    scaling = header.of_architecture("rope.scaling.type", "none")
     fields.require(scaling in _ROPE_SCALINGS, "rope.scaling.type", f"one of {', '.join(_ROPE_SCALINGS)} is needed")
-    factor = header.metadata.get(f"{header.architecture}.rope.scaling.factor", 0)
+    factor = header.of_architecture("rope.scaling.factor", 0)
     is_sound = isinstance(factor, int | float) and (factor == 0 or factor >= LEAST_ROPE_FACTOR)
     fields.require(is_sound, "rope.scaling.factor", f"0 (none), or at least {LEAST_ROPE_FACTOR} is needed")
     heads = fields.integer("attention.head_count")
@@ -123,7 +123,7 @@ def _check_rope(header: GgufHeader, fields: _Fields) -> None:
         rotated = fields.integer(f"rope.dimension_count{suffix}")
         bounds = f"an even number up to the size of a head ({size}) is needed"
         fields.require(not heads or (rotated % 2 == 0 and rotated <= size), f"rope.dimension_count{suffix}", bounds)
-        base = header.metadata.get(f"{header.architecture}.rope.freq_base{suffix}", 1.0)
+        base = header.of_architecture(f"rope.freq_base{suffix}", 1.0)
         is_used = fields.integer(f"rope.dimension_count{suffix}", 1) > 0
         is_sound = isinstance(base, int | float) and 1 <= base <= MAX_ROPE_BASE
         bounds = f"a number from 1 to {MAX_ROPE_BASE:g} is needed"

@@ -61,6 +61,10 @@ class GgufHeader:
     def architecture(self) -> str:
         return str(self.metadata.get("general.architecture", ""))
 
+    def of_architecture(self, name: str, default: MetadataValue | None = None) -> MetadataValue | None:
+        """A value of the model's own architecture: `block_count` of a llama is under `llama.block_count`."""
+        return self.metadata.get(f"{self.architecture}.{name}", default)
+
 
 def parse_gguf(buffer: Buffer, *, file_bytes: int, where: str) -> GgufHeader:
     """Check and read the header at the start of `buffer`, which is a whole file or its beginning.

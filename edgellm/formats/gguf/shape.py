@@ -76,7 +76,7 @@ class _Keys:
 
 def context_length(header: GgufHeader) -> int:
     """Tokens the model was trained for; 0 = not said."""
-    value = header.metadata.get(f"{header.architecture}.context_length", 0)
+    value = header.of_architecture("context_length", 0)
     return value if isinstance(value, int) and 0 <= value < _MAX else 0
 
 
@@ -180,7 +180,7 @@ def _window(keys: _Keys) -> tuple[int, list[bool]]:
     window = keys.get("attention.sliding_window", _SWA_WINDOW.get(keys.arch, 0))
     if window == 0 or keys.arch in _SWA_IGNORED:
         return 0, everywhere_full
-    pattern = keys.header.metadata.get(f"{keys.arch}.attention.sliding_window_pattern")
+    pattern = keys.header.of_architecture("attention.sliding_window_pattern")
     if isinstance(pattern, tuple):
         return window, [bool(flag) for flag in keys.layers("attention.sliding_window_pattern")]
     if keys.arch in _SWA_ALL:

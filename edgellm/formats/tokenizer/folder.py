@@ -32,9 +32,7 @@ class TokenizerFolder:
         self.path = str(folder)
 
     def fail(self, name: str, key: str, why: str) -> NoReturn:
-        raise BadArtifact(
-            f"{os.path.join(self.path, name)}: {key} {why}", hint="the file is damaged; fetch the model again"
-        )
+        raise BadArtifact.damaged(f"{os.path.join(self.path, name)}: {key} {why}", remedy="fetch the model again")
 
     def pipeline(self) -> Pipeline:
         """tokenizer.json as the library reads it, without truncation and padding."""

@@ -46,9 +46,8 @@ class TokenizerKeys:
         self.header = header
 
     def fail(self, name: str, why: str) -> NoReturn:
-        raise BadArtifact(
-            f"{self.header.where}: key tokenizer.ggml.{name} {why}",
-            hint="the file is damaged; fetch or convert it again",
+        raise BadArtifact.damaged(
+            f"{self.header.where}: key tokenizer.ggml.{name} {why}", remedy="fetch or convert it again"
         )
 
     def text(self, name: str) -> str | None:

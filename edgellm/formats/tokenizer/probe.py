@@ -30,6 +30,10 @@ class Difference:
     ours: list[int]  # four tokens from the first that differs
     theirs: list[int]
 
+    def told(self, form: str) -> str:
+        """In words; `form` is how ours is called beside the original."""
+        return f"{form} reads {self.text[:40]!r} as {self.ours} where it reads {self.theirs}"
+
 
 def difference(
     ours: FileTokenizer, theirs: FileTokenizer, added: Sequence[str], *, control: bool = False

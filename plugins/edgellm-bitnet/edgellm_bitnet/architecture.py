@@ -116,13 +116,15 @@ def from_gguf(header: GgufHeader, tensors: tuple[Any, ...]) -> Architecture:
     """The architecture of a GGUF file.
 
     Raises:
-        UnsupportedArtifact: a family or a rotation that is not known here.
+        UnsupportedArtifact: a family or a rotation that is not known here, or another byte order.
         BadArtifact: a key is missing or impossible.
     """
+    if header.big_endian:
+        raise UnsupportedArtifact(f"{header.where} is big endian", hint="convert it on the machine that wrote it")
     name = header.architecture
     family = _family(name)
     dims = shape(header, tensors)
-    if header.metadata.get(f"{name}.attention.causal") is False:
+    if header.of_architecture("attention.causal") is False:
         raise UnsupportedArtifact(f"{header.where}: attention that sees later tokens is not computed here")
     if not any(tensor.name == "token_embd.weight" for tensor in tensors):
         raise BadArtifact(
@@ -195,7 +197,7 @@ def _checked(architecture: Architecture, where: str) -> Architecture:
 
 
 def _integer(header: GgufHeader, name: str, default: int) -> int:
-    value = header.metadata.get(f"{header.architecture}.{name}", default)
+    value = header.of_architecture(name, default)
     if not isinstance(value, int) or not 0 <= value < 2**31:
         raise BadArtifact(f"{header.where}: key {header.architecture}.{name} is {value!r}, an integer is needed")
     return value
@@ -214,7 +216,7 @@ def _positive(value: object, what: str, most: float = 1e12) -> float:
 
 
 def _gguf_scaling(header: GgufHeader) -> RopeScaling:
-    kind = header.metadata.get(f"{header.architecture}.rope.scaling.type", "none")
+    kind = header.of_architecture("rope.scaling.type", "none")
     factor = _real(header, "rope.scaling.factor", 1.0)
     if kind in ("none", "linear"):
         return RopeScaling("linear" if kind == "linear" and factor != 1 else "none", factor)

@@ -14,7 +14,7 @@ from edgellm.contract.backend import Backend, loading_library
 from edgellm.contract.child import ask
 from edgellm.contract.engine import Engine
 from edgellm.contract.hookspecs import hookimpl
-from edgellm.errors import BackendUnavailable, EdgeLLMError, UnsupportedArtifact, option
+from edgellm.errors import BackendUnavailable, EdgeLLMError, option
 from edgellm_bitnet.options import Options
 
 if TYPE_CHECKING:
@@ -152,8 +152,6 @@ def _header(path: str) -> tuple[Architecture, GgufModel]:
     from edgellm_bitnet.architecture import from_gguf
 
     model = read_model(path)
-    if model.header.big_endian:
-        raise UnsupportedArtifact(f"{path} is big endian", hint="convert it on the machine that wrote it")
     return from_gguf(model.header, model.tensors), model
 
 

@@ -162,10 +162,7 @@ def _compare(folder: Path, keys: Mapping[str, Value], original: FileTokenizer) -
     ]
     mismatch = difference(read, original, added)
     if mismatch is not None:
-        raise _refusal(
-            folder,
-            f"GGUF's form of it reads {mismatch.text[:40]!r} as {mismatch.ours} where it reads {mismatch.theirs}",
-        )
+        raise _refusal(folder, mismatch.told("GGUF's form of it"))
     if not original.eos_ids <= read.eos_ids:
         lost = sorted(original.eos_ids - read.eos_ids)
         raise _refusal(folder, f"answers end with tokens {lost} too, GGUF names two kinds only")

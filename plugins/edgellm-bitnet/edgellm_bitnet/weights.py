@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf.reader import GgufModel, GgufTensor, read_model
+from edgellm.formats.mapped import map_file
 from edgellm_bitnet.architecture import Architecture, from_gguf
 from edgellm_bitnet.codecs import floats
 from edgellm_bitnet.codecs.i2_s import Layout
@@ -69,7 +70,7 @@ class GgufTensors:
 
     def __init__(self, model: GgufModel) -> None:
         self._declared = model.header.metadata.get(KEY)
-        self._maps = [_mapped(path) for path in model.paths]
+        self._maps = [map_file(path, ".gguf") for path in model.paths]
         self._tensors: dict[str, tuple[GgufTensor, Bytes]] = {
             tensor.name: (tensor, np.frombuffer(data, np.uint8))
             for part, data in zip(model.parts, self._maps, strict=True)
@@ -112,8 +113,6 @@ class GgufWeights:
     def __init__(self, path: str, i2s_layout: str = "") -> None:
         self.model: GgufModel = read_model(path)
         self._asked = i2s_layout
-        if self.model.header.big_endian:
-            raise UnsupportedArtifact(f"{path} is big endian", hint="convert it on the machine that wrote it")
         self.where = path
         self.architecture = from_gguf(self.model.header, self.model.tensors)
         self._tensors = GgufTensors(self.model)
@@ -186,11 +185,6 @@ def stamps(paths: Sequence[str]) -> list[tuple[str, int, int]]:
     """(path, size, time of the last change in ns) of each file."""
     stats = [os.stat(path) for path in paths]
     return [(os.path.abspath(p), s.st_size, s.st_mtime_ns) for p, s in zip(paths, stats, strict=True)]
-
-
-def _mapped(path: str) -> mmap.mmap:
-    with open(path, "rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def release(mapping: mmap.mmap) -> None:

@@ -119,7 +119,7 @@ class GgufBackend:
         with loading_library("llama-cpp-python", RuntimeError, AttributeError):
             from edgellm_gguf.embedder import POOLING, LlamaEmbedder
             from edgellm_gguf.engine import LlamaEngine
-        pooling = header.metadata.get(f"{header.architecture}.pooling_type")
+        pooling = header.of_architecture("pooling_type")
         if isinstance(pooling, int) and pooling in POOLING:
             return LlamaEmbedder(plan, POOLING[pooling])
         return LlamaEngine(plan)

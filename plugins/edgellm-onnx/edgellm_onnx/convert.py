@@ -33,9 +33,8 @@ def convert(conversion: Conversion, progress: Progress) -> Converted:
         progress(0, None, "writing the tokenizer")
         tokenizer = write_tokenizer(source.model.header, folder)
         if tokenizer.n_tokens > decoder.vocab:
-            raise BadArtifact(
-                f"{source.where} has {tokenizer.n_tokens} tokens and an embedding table of {decoder.vocab} rows",
-                hint="the file is damaged; fetch it again",
+            raise BadArtifact.damaged(
+                f"{source.where} has {tokenizer.n_tokens} tokens and an embedding table of {decoder.vocab} rows"
             )
         pad_id = TokenizerKeys(source.model.header).padding(tokenizer.n_tokens)
         write_configs(folder, decoder, tokenizer, pad_id)

@@ -92,7 +92,7 @@ class _Keys:
         self.arch = header.architecture
 
     def number(self, name: str, default: float | None = None) -> float:
-        value = self.header.metadata.get(f"{self.arch}.{name}", default)
+        value = self.header.of_architecture(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise BadArtifact(
                 f"{self.header.where}: key {self.arch}.{name} is {str(value)[:40]}, a number is needed",
@@ -107,15 +107,14 @@ class _Keys:
 
 
 def _check(keys: _Keys, shape: Shape) -> None:
-    metadata = keys.header.metadata
     for name in _REFUSED:
-        value = metadata.get(f"{keys.arch}.{name}")
+        value = keys.header.of_architecture(name)
         if name == "attention.causal":
             value = value is False
         if value:
             keys.refuse(name, "asks for what the ONNX graph does not do")
     for name in ("attention.head_count", "attention.head_count_kv", "feed_forward_length"):
-        value = metadata.get(f"{keys.arch}.{name}")
+        value = keys.header.of_architecture(name)
         if isinstance(value, tuple) and len(set(value)) > 1:
             keys.refuse(name, "differs between layers, one value for all is converted")
     if keys.number("rope.dimension_count", shape.head_dim) != shape.head_dim:
@@ -125,9 +124,8 @@ def _check(keys: _Keys, shape: Shape) -> None:
     if keys.number("attention.value_length", shape.head_dim) != shape.head_dim:
         keys.refuse("attention.value_length", f"is not the key's {shape.head_dim}")
     if shape.head_dim % 2 or shape.n_head_kv == 0 or shape.n_head % shape.n_head_kv:
-        raise BadArtifact(
-            f"{keys.header.where}: {shape.n_head} heads of {shape.head_dim} with {shape.n_head_kv} of keys",
-            hint="the file is damaged; fetch it again",
+        raise BadArtifact.damaged(
+            f"{keys.header.where}: {shape.n_head} heads of {shape.head_dim} with {shape.n_head_kv} of keys"
         )
     ctx = reader.context_length(keys.header)
     if not 0 < ctx <= _MAX_CTX:
@@ -137,15 +135,14 @@ def _check(keys: _Keys, shape: Shape) -> None:
 def _windows(keys: _Keys, shape: Shape) -> tuple[int, tuple[bool, ...]]:
     """(window, whether each layer has it). Gemma 3: all but every sixth, unless a key names the layers."""
     window = int(keys.number("attention.sliding_window", 0))
-    pattern = keys.header.metadata.get(f"{keys.arch}.attention.sliding_window_pattern", 6)
+    pattern = keys.header.of_architecture("attention.sliding_window_pattern", 6)
     if window == 0:
         return 0, (False,) * shape.n_layer
     if isinstance(pattern, tuple):
         if len(pattern) < shape.n_layer:
-            raise BadArtifact(
+            raise BadArtifact.damaged(
                 f"{keys.header.where}: {keys.arch}.attention.sliding_window_pattern has {len(pattern)} values for "
-                f"{shape.n_layer} layers",
-                hint="the file is damaged; fetch it again",
+                f"{shape.n_layer} layers"
             )
         return window, tuple(bool(flag) for flag in pattern[: shape.n_layer])
     period = int(keys.number("attention.sliding_window_pattern", 6))
@@ -155,7 +152,7 @@ def _windows(keys: _Keys, shape: Shape) -> tuple[int, tuple[bool, ...]]:
 def _rotations(keys: _Keys) -> tuple[float, float, RopeScaling]:
     """Bases of layers that see everything and of those with a window, and how the former are stretched."""
     base, local_base = keys.number("rope.freq_base", 10_000.0), keys.number("rope.freq_base_swa", 10_000.0)
-    kind = keys.header.metadata.get(f"{keys.arch}.rope.scaling.type", "")
+    kind = keys.header.of_architecture("rope.scaling.type", "")
     factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 1.0))
     if factor <= 0 or base <= 1 or local_base <= 1:
         raise BadArtifact(f"{keys.header.where}: rope base {base}, factor {factor}", hint="fetch the file again")

@@ -48,9 +48,8 @@ class Source:
             raise BadArtifact(f"{self.where}: tensor {name} is missing", hint="the file is not a complete model")
         info = self._tensors[name][0]
         if info.dims != shape[::-1]:
-            raise BadArtifact(
-                f"{self.where}: tensor {name} is {list(info.dims[::-1])}, the keys say {list(shape)}",
-                hint="the file is damaged; fetch it again",
+            raise BadArtifact.damaged(
+                f"{self.where}: tensor {name} is {list(info.dims[::-1])}, the keys say {list(shape)}"
             )
         self._asked.add(name)
         return info
@@ -86,8 +85,5 @@ class Source:
                 hint="fetch the model in another quantization",
             ) from None
         if not np.isfinite(values).all():
-            raise BadArtifact(
-                f"{self.where}: tensor {tensor.name} has values that are infinite or no numbers",
-                hint="the file is damaged; fetch it again",
-            )
+            raise BadArtifact.damaged(f"{self.where}: tensor {tensor.name} has values that are infinite or no numbers")
         return values

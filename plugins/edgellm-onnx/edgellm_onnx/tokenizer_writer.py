@@ -181,9 +181,7 @@ def _compare(header: GgufHeader, folder: Path, original: FileTokenizer) -> None:
     shown = _texts(original, TokenKind.USER_DEFINED, TokenKind.CONTROL)
     mismatch = difference(read, original, shown, control=True)
     if mismatch is not None:
-        raise _refusal(
-            header, f"its form there reads {mismatch.text[:40]!r} as {mismatch.ours} where it reads {mismatch.theirs}"
-        )
+        raise _refusal(header, mismatch.told("its form there"))
     if read.eos_ids != original.eos_ids:
         raise _refusal(header, f"answers end with {sorted(read.eos_ids)} there, not {sorted(original.eos_ids)}")
     for token in range(original.n_tokens):
