@@ -50,9 +50,12 @@ QUESTIONS = (
 SEEDS = 30
 MAX_TOKENS = 32  # of an answer; what comes later does not count
 CTX = 512
+THREADS = "1"  # counts do not depend on them, and on a machine that others use two threads mostly wait for each other
+BARE_WAY, HTTP_WAY = "bare distribution", "unasked, HTTP"
+PEER_WAY = "llama-server, same values"
 BARE = {"temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0}
 RESAMPLES = 10_000
-PATIENCE_S = 120.0
+PATIENCE_S = 600.0
 PROMPT = ">>> "
 
 Answers = dict[tuple[int, int], str]  # by question and seed
@@ -91,7 +94,18 @@ def in_terminals(model: str, options: argparse.Namespace) -> Answers:
 
 
 def in_terminal(model: str, seed: int) -> list[str]:
-    command = ["run", model, "--seed", str(seed), "--max-tokens", str(MAX_TOKENS), "--ctx", str(CTX), "--threads", "1"]
+    command = [
+        "run",
+        model,
+        "--seed",
+        str(seed),
+        "--max-tokens",
+        str(MAX_TOKENS),
+        "--ctx",
+        str(CTX),
+        "--threads",
+        THREADS,
+    ]
     with terminal(command) as say:
         say("", PROMPT)
         texts = []
@@ -152,36 +166,35 @@ def interval(counts: Counts, against: Counts) -> tuple[float, float, float]:
     return float(gains.mean()), float(low), float(high)
 
 
-def ours(model: str, options: argparse.Namespace) -> tuple[dict[str, Answers], dict[str, float]]:
-    """The answers by way, and the values that EdgeLLM uses unasked."""
+def ways(model: str, options: argparse.Namespace) -> Iterator[tuple[str, Answers]]:
+    """The answers, one way after the other."""
     port = free_port()
-    settings = ["--ctx", str(CTX), "--slots", str(options.slots)]
+    settings = ["--ctx", str(CTX), "--slots", str(options.slots), "--threads", THREADS]
     command = [sys.executable, "-m", "edgellm", "serve", model, "--port", str(port), *settings]
     with serving("EdgeLLM", command, port, dict(os.environ)):
-        ways = {"bare distribution": over_http(port, options, **BARE), "unasked, HTTP": over_http(port, options)}
-    with EdgeLLM.load(model, ctx=CTX, slots=options.slots) as llm:
-        print(explain.sentence(llm.plan.sampling))
-        ways["unasked, SDK"] = each(lambda q, seed: llm.chat(q, seed=seed, max_tokens=MAX_TOKENS).text, options)
+        yield BARE_WAY, over_http(port, options, **BARE)
+        yield HTTP_WAY, over_http(port, options)
+    with EdgeLLM.load(model, ctx=CTX, slots=options.slots, threads=int(THREADS)) as llm:
         values = llm.plan.sampling.values.said
-    ways["unasked, terminal"] = in_terminals(model, options)
-    return ways, values
-
-
-def theirs(model: str, options: argparse.Namespace, values: dict[str, float]) -> Answers:
-    port = free_port()
-    command = [options.llama_server, "-m", model, "--port", str(port), "-c", str(CTX * options.slots)]
-    with serving("llama-server", [*command, "-np", str(options.slots), *LEANEST], port, dict(os.environ)):
-        return over_http(port, options, **values)
+        print(explain.sentence(llm.plan.sampling), flush=True)
+        yield "unasked, SDK", each(lambda q, seed: llm.chat(q, seed=seed, max_tokens=MAX_TOKENS).text, options)
+    if options.llama_server:
+        port = free_port()
+        command = [options.llama_server, "-m", model, "--port", str(port), "-c", str(CTX * options.slots)]
+        command += ["-np", str(options.slots), "-t", THREADS, "-tb", THREADS, *LEANEST]
+        with serving("llama-server", command, port, dict(os.environ)):
+            yield PEER_WAY, over_http(port, options, **values)
+    yield "unasked, terminal", in_terminals(model, options)
 
 
 def table(counts: dict[str, Counts]) -> list[str]:
-    bare = counts["bare distribution"]
+    bare = counts[BARE_WAY]
     lines = [f"{'tokens drawn by':<28}{'right':>12}{'share':>9}   gain over the bare distribution (95 % interval)"]
     for way, of in counts.items():
         gain, low, high = interval(of, bare)
         shown = "" if of is bare else f"   {gain:+.3f} ({low:+.3f} to {high:+.3f})"
         lines.append(f"{way:<28}{of.sum():>5} of {of.size:<4}{of.mean():>8.1%}{shown}")
-    if (peer := counts.get("llama-server, same values")) is not None:
+    if (peer := counts.get(PEER_WAY)) is not None:
         for way, of in counts.items():
             if way.startswith("unasked"):
                 gain, low, high = interval(of, peer)
@@ -198,14 +211,15 @@ def main() -> None:
     parser.add_argument("--json", help="write every answer to this file")
     options = parser.parse_args()
     model = options.model or default_model()
-    ways, values = ours(model, options)
-    if options.llama_server:
-        ways["llama-server, same values"] = theirs(model, options, values)
+    answers: dict[str, Answers] = {}
+    for way, texts in ways(model, options):
+        answers[way] = texts
+        print(f"{way}: {right(texts, options).sum()} of {len(texts)}", file=sys.stderr, flush=True)
+        if options.json:
+            rows = {way: [[*key, text] for key, text in texts.items()] for way, texts in answers.items()}
+            Path(options.json).write_text(json.dumps(rows, indent=1))
     print(f"{Path(model).name}: {len(QUESTIONS)} questions x {options.seeds} seeds")
-    print("\n".join(table({way: right(answers, options) for way, answers in ways.items()})))
-    if options.json:
-        rows = {way: [[*key, text] for key, text in answers.items()] for way, answers in ways.items()}
-        Path(options.json).write_text(json.dumps(rows, indent=1))
+    print("\n".join(table({way: right(texts, options) for way, texts in answers.items()})))
 
 
 if __name__ == "__main__":
