@@ -23,6 +23,7 @@ from edgellm.errors import (
     ContextOverflow,
     DiskFull,
     EdgeLLMError,
+    GrammarFailed,
     IntegrityError,
     NothingFits,
     Overloaded,
@@ -45,6 +46,7 @@ from edgellm.version import __version__
 if TYPE_CHECKING:
     from edgellm.sdk.client import EdgeLLM
     from edgellm.types.event import Completion, Delta, Done
+    from edgellm.types.grammar import Grammar
     from edgellm.types.request import Message
     from edgellm.types.sampling import Sampling
 
@@ -53,6 +55,7 @@ _HOMES = {
     "Delta": "edgellm.types.event",
     "Done": "edgellm.types.event",
     "EdgeLLM": "edgellm.sdk.client",
+    "Grammar": "edgellm.types.grammar",
     "Message": "edgellm.types.request",
     "Sampling": "edgellm.types.sampling",
 }
@@ -72,6 +75,8 @@ __all__ = [
     "Done",
     "EdgeLLM",
     "EdgeLLMError",
+    "Grammar",
+    "GrammarFailed",
     "IntegrityError",
     "Message",
     "NothingFits",

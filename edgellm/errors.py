@@ -7,6 +7,7 @@
     │   ├── UnknownModel               2   404   no catalog row, stored model or file of that name
     │   ├── BadTemplate                2   400   the model's chat template is broken or hostile
     │   ├── ContextOverflow            2   400   prompt (and answer) longer than the context
+    │   ├── GrammarFailed              2   400   an answer cannot be kept to its grammar any longer
     │   └── UnsupportedTask            2   400   the model is of another kind: it cannot generate, embed or rerank
     ├── NothingFits                    3   507   no candidate satisfies the request on this machine
     ├── ArtifactError                  4   422   a model file cannot be used
@@ -108,6 +109,10 @@ class ContextOverflow(UsageError):
             n_ctx=n_ctx,
             index=index,
         )
+
+
+class GrammarFailed(UsageError):
+    """Raised in mid-answer; a grammar that cannot be used at all is refused before."""
 
 
 class UnsupportedTask(UsageError):

@@ -192,9 +192,24 @@ class Installer:
         """
         (self.venv / f"setup-{part.name}.log").unlink(missing_ok=True)
         note = self._install_native(part, part.native) if part.native else ""
-        extras = f"[{','.join(self.extras)}]" if part.name == CORE and self.extras else ""
-        self.pip(part, ["install", "--editable", f"{part.folder}{extras}"], Progress(part.name))
+        if part.name == CORE:
+            return self._install_core(part)
+        self.pip(part, ["install", "--editable", str(part.folder)], Progress(part.name))
         return note
+
+    def _install_core(self, part: Part) -> str:
+        """With the library for grammars where it has a wheel: compiling it would need Rust."""
+        for grammar in (("grammar",), ()):
+            names = ",".join((*self.extras, *grammar))
+            wanted = f"{part.folder}[{names}]" if names else str(part.folder)
+            try:
+                self.pip(part, ["install", "--only-binary=llguidance", "--editable", wanted], Progress(part.name))
+            except Failed:
+                if not grammar:
+                    raise
+            else:
+                return "" if grammar else "without llguidance, so no answer can be kept to a grammar"
+        raise AssertionError
 
     def _install_native(self, part: Part, native: Native) -> str:
         settings, shelf = native.choose()

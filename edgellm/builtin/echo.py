@@ -46,6 +46,9 @@ class ByteTokenizer:
     def token_bytes(self, token: int) -> bytes:
         return bytes((token,)) if token < END else b""
 
+    def pieces(self) -> tuple[list[bytes], frozenset[int]]:
+        return [*(bytes((byte,)) for byte in range(END)), b"<end>"], frozenset({END})
+
 
 class EchoEngine:
     """Slots are lists of tokens. `delay_s` makes each step take as long as a slow model's."""

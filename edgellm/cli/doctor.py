@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 SCHEMA = 1
 SETUP_RECORD = "edgellm-setup.json"  # written by plugins/install.py into the environment it makes
-LIBRARIES = ("click", "jinja2", "msgspec", "numpy", "pluggy", "starlette", "uvicorn")
+LIBRARIES = ("click", "jinja2", "llguidance", "msgspec", "numpy", "pluggy", "starlette", "uvicorn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,10 @@ def examine(ctx: click.Context) -> Report:
     examine_setup(report, Path(sys.prefix) / SETUP_RECORD)
     examine_store(report)
     report.settings = dump.settings_in_use()
+    if report.versions["llguidance"] == "not installed":
+        report.note(
+            "without llguidance no answer can be kept to a grammar or schema", "pip install 'llguidance>=1.9,<2'"
+        )
     if settings.current().offline:
         report.note("EDGELLM_OFFLINE is set: only models that need no network are chosen", "unset EDGELLM_OFFLINE")
     return report

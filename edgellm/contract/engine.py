@@ -97,11 +97,18 @@ class Tokenizer(Protocol):
         """Bytes that `token` adds to the text; b"" for control tokens. May be a part of a UTF-8 character."""
         ...
 
+    def pieces(self) -> tuple[list[bytes], frozenset[int]]:
+        """Bytes of every token, by id, control tokens as a template writes them; and which are control tokens.
+
+        Called once, from the thread that encodes long texts.
+        """
+        ...
+
 
 class Engine(Protocol):
     """One loaded model. One process, one thread, no locks: the runtime never calls it from two threads.
 
-    But for `tokenizer.encode`, which also runs in a thread of its own, for a long text while answers go on.
+    But for `encode` and `pieces` of the tokenizer, which also run in a thread of their own, while answers go on.
     """
 
     @property

@@ -17,14 +17,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from edgellm.contract.engine import Engine
-from edgellm.errors import CacheFull, Closed, ContextOverflow, StepFailed, UnsupportedTask, UsageError, option
+from edgellm.errors import (
+    CacheFull,
+    Closed,
+    GrammarFailed,
+    StepFailed,
+    UnsupportedTask,
+)
 from edgellm.runtime import wire
 from edgellm.runtime.embed_queue import EmbedQueue
+from edgellm.runtime.prompt_reader import Begun, PromptReader
 from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import Admission, Scheduler, Step
 from edgellm.runtime.watchdog import BEAT_S
 from edgellm.types.event import Done, FinishReason
-from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest, check_prompt
+from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest
 from edgellm.types.sampling_defaults import NEUTRAL, SamplingDefaults
 
 if TYPE_CHECKING:
@@ -55,7 +62,7 @@ class Inbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PromptRead:
-    """From the thread that turns prompts into tokens: this one is ready, or was cancelled, or failed."""
+    """From the thread that reads long prompts and grammars: this one is ready, or was cancelled, or failed."""
 
     id: int
     generation: GenerationRequest
@@ -84,7 +91,8 @@ class Loop:
         self._scheduler = Scheduler(engine.info)
         self._embeddings = EmbedQueue(engine, partial(self._apart, READ))
         self._requests: dict[int, RequestState] = {}
-        self._reading: dict[int, Future[list[int]]] = {}  # prompts, by request
+        self._prompts = PromptReader(engine.tokenizer, engine.info)
+        self._reading: dict[int, Future[Begun]] = {}  # by request
         self._reader: ThreadPoolExecutor | None = None  # made for the first long prompt
         self._replies: list[wire.Up] = []  # not sent yet
         self._flushed_at = 0.0  # when the text of all running requests was last sent
@@ -143,11 +151,11 @@ class Loop:
             self._emit()
 
     def _submit(self, request_id: int, generation: GenerationRequest) -> None:
-        if len(generation.prompt) <= LONG_PROMPT:
-            self._begin(request_id, generation, partial(self._tokenize, generation))
+        read = partial(self._prompts.read, generation)
+        if len(generation.prompt) <= LONG_PROMPT and generation.grammar is None:
+            self._begin(request_id, generation, read)
             return
-        told = PromptRead(request_id, generation)
-        self._reading[request_id] = self._apart(told, partial(self._tokenize, generation))
+        self._reading[request_id] = self._apart(PromptRead(request_id, generation), read)
 
     def _apart(self, told: PromptRead | TextRead, read: Callable[[], T]) -> Future[T]:
         """Call `read` in the thread for long texts, and put `told` into the inbox when it is done or cancelled."""
@@ -159,7 +167,7 @@ class Loop:
         reading.add_done_callback(lambda _: self._inbox.put(told))
         return reading
 
-    def _begin(self, request_id: int, generation: GenerationRequest, read: Callable[[], list[int]]) -> None:
+    def _begin(self, request_id: int, generation: GenerationRequest, read: Callable[[], Begun]) -> None:
         try:
             if not self._engine.info.generates:
                 raise UnsupportedTask(
@@ -167,32 +175,13 @@ class Loop:
                     hint="EdgeLLM.embed and /v1/embeddings ask for vectors; name a chat model for text",
                 )
             limit = generation.max_tokens if generation.max_tokens is not None else self._engine.info.n_ctx
-            request = RequestState(request_id, generation, read(), limit, self._sampling)
+            prompt, matcher = read()
+            request = RequestState(request_id, generation, prompt, limit, self._sampling, matcher)
             self._scheduler.submit(request)
         except Exception as error:
             self._replies.append(wire.Reply(request_id, wire.Failed.of(error)))
             return
         self._requests[request_id] = request
-
-    def _tokenize(self, generation: GenerationRequest) -> list[int]:
-        info = self._engine.info
-        beyond = [token for token, _ in generation.sampling.logit_bias if token >= info.vocab_size]
-        if beyond:
-            raise UsageError(f"logit_bias names token {beyond[0]}", hint=f"tokens are 0 to {info.vocab_size - 1}")
-        check_prompt((generation.prompt,), info.n_ctx)  # a request that was sent while the model loaded was not checked
-        prompt = self._engine.tokenizer.encode(
-            generation.prompt, add_special=generation.add_bos, parse_special=generation.parse_special
-        )
-        if not prompt:
-            raise UsageError("the prompt has no tokens", hint="send at least one character")
-        if len(prompt) >= info.n_ctx:
-            raise ContextOverflow(
-                f"the prompt has {len(prompt)} tokens, the context holds {info.n_ctx} and the answer needs one",
-                hint=f"shorten the prompt, or start with a longer context ({option('ctx')})",
-                n_prompt=len(prompt),
-                n_ctx=info.n_ctx,
-            )
-        return prompt
 
     def _cancel(self, request_id: int) -> None:
         request = self._requests.get(request_id)
@@ -258,30 +247,52 @@ class Loop:
         for request, rows in zip(self._scheduler.advance(step), logits, strict=True):
             request.first = request.first or now
             try:
-                token = request.sampler.sample(rows[-1])
+                self._go_on(request, request.sampler.sample(rows[-1], request.matcher))
+            except GrammarFailed as error:
+                self._fail([request], error, cache_is_lost=False)
             except ValueError as error:
                 self._fail([request], error, cache_is_lost=True)
-                continue
-            self._accept(request, token)
         if now - self._flushed_at >= FLUSH_INTERVAL_S:
             self._flush(now)
 
-    def _accept(self, request: RequestState, token: int) -> None:
-        """Decide what the sampled token means: text, the end, or nothing yet."""
+    def _go_on(self, request: RequestState, token: int) -> None:
+        """Take the token that was drawn, and those that the grammar leaves no choice about.
+
+        Raises:
+            GrammarFailed
+        """
+        tokens: list[int] = []
+        self._take(request, token, tokens)
+        if request.matcher is not None and tokens:
+            for forced in request.matcher.forced():
+                if not tokens:
+                    return
+                request.sampler.accept(forced)
+                self._take(request, forced, tokens)
+        request.next_tokens = tuple(tokens)
+
+    def _take(self, request: RequestState, token: int, tokens: list[int]) -> None:
+        """Decide what a token means: text, which adds it to `tokens`, or the end, which leaves none."""
         if token in self._engine.info.eos_ids and not request.generation.ignore_eos:
+            tokens.clear()
             self._finish(request, "stop")
             return
+        if request.matcher is not None:
+            request.matcher.accept(token)
+        tokens.append(token)
         request.n_generated += 1
         request.n_pending += 1
         request.pending_text += request.text.push(self._engine.tokenizer.token_bytes(token))
         if request.n_generated == 1:
             self._flush_one(request)
-        if request.text.stopped:
+        is_full = request.n_generated >= request.limit or self._scheduler.room(request) < len(tokens)
+        if request.text.stopped or (request.matcher is not None and request.matcher.complete):
             self._finish(request, "stop")
-        elif request.n_generated >= request.limit or self._scheduler.room(request) == 0:
+        elif is_full:
             self._finish(request, "length")
         else:
-            request.next_token = token
+            return
+        tokens.clear()
 
     def _finish(self, request: RequestState, reason: FinishReason) -> None:
         now = time.perf_counter()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from edgellm.text.detokenize import TextStream
 from edgellm.text.sampling import Sampler
 from edgellm.types.event import Delta, Timings, Usage
 from edgellm.types.request import GenerationRequest
 from edgellm.types.sampling_defaults import NEUTRAL, SamplingDefaults
+
+if TYPE_CHECKING:
+    from edgellm.text.matcher import Matcher
 
 
 @dataclass(slots=True, eq=False)
@@ -21,13 +25,14 @@ class RequestState:
     prompt: list[int]
     limit: int  # tokens to generate at most
     defaults: SamplingDefaults = NEUTRAL  # for what the request leaves open
+    matcher: Matcher | None = None  # of its grammar
     sampler: Sampler = field(init=False)
     text: TextStream = field(init=False)
     # Where it stands in its slot.
     slot: int = -1
     n_cached: int = 0  # of the prompt, reused from the slot
     n_prefilled: int = 0  # of the prompt, in the cache
-    next_token: int | None = None  # sampled, not yet in the cache
+    next_tokens: tuple[int, ...] = ()  # of the answer, not yet in the cache
     # What it has generated, and what of that has not been sent.
     n_generated: int = 0
     pending_text: str = ""
@@ -46,7 +51,7 @@ class RequestState:
 
     @property
     def decoding(self) -> bool:
-        return self.next_token is not None
+        return bool(self.next_tokens)
 
     @property
     def width(self) -> float:

@@ -1,7 +1,8 @@
 """Continuous batching as pure state: who runs, in which slot, and what the next step computes.
 
-Decoding requests go first, one token each. The rest of the step's token budget goes to prompts, oldest first, in
-chunks. This module knows no engine, text or clock: `runtime/loop.py` carries out its plans.
+Decoding requests go first, each with the token drawn last and those that its grammar forces. The rest of the step's
+token budget goes to prompts, oldest first, in chunks. This module knows no engine, text or clock: `runtime/loop.py`
+carries out its plans.
 """
 
 from __future__ import annotations
@@ -138,16 +139,18 @@ class Scheduler:
         budget = self._info.max_batch_tokens
         batch: list[SlotInput] = []
         owners: list[RequestState] = []
-        for request in self.running:
-            if request.next_token is not None and budget > 0:
-                n_past = len(self.slots[request.slot].tokens)
-                batch.append(SlotInput(request.slot, n_past, (request.next_token,), 1))
-                owners.append(request)
-                budget -= 1
+        decoding = [request for request in self.running if request.decoding]
+        for n_others, request in zip(reversed(range(len(decoding))), decoding, strict=True):
+            # One token at least is left for each of the others.
+            tokens = request.next_tokens[: budget - n_others]
+            n_past = len(self.slots[request.slot].tokens)
+            batch.append(SlotInput(request.slot, n_past, tokens, int(len(tokens) == len(request.next_tokens))))
+            owners.append(request)
+            budget -= len(tokens)
         if batch:
             budget = min(budget, BUSY_CHUNK)
         for request in self.running:
-            if request.next_token is None and budget > 0:
+            if not request.decoding and budget > 0:
                 start = request.n_prefilled
                 chunk = tuple(request.prompt[start : start + budget])
                 ends_prompt = start + len(chunk) == len(request.prompt)
@@ -166,9 +169,10 @@ class Scheduler:
             slot = self.slots[entry.slot]
             slot.tokens.extend(entry.tokens)
             slot.used = self._clock
-            if request.next_token is None:
+            if request.decoding:
+                request.next_tokens = request.next_tokens[len(entry.tokens) :]
+            else:
                 request.n_prefilled += len(entry.tokens)
-            request.next_token = None
             if entry.n_logits:
                 ready.append(request)
         return ready

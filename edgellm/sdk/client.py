@@ -28,6 +28,7 @@ from edgellm.sdk.deadline import Deadline
 from edgellm.sdk.embeddings import EmbeddingMethods, submit
 from edgellm.store.library import silent
 from edgellm.types.event import Completion, Delta, Done, Event, Vectors
+from edgellm.types.grammar import Grammar
 from edgellm.types.options import LaunchKeywords, LaunchOptions, SelectionKeywords
 from edgellm.types.plan import Decision, LaunchPlan
 from edgellm.types.request import GenerationRequest, check_prompt
@@ -136,6 +137,7 @@ class EdgeLLM(EmbeddingMethods):
         max_tokens: int | None = None,
         stop: Sequence[str] = (),
         timeout: float | None = None,
+        grammar: Grammar | None = None,
         **sampling: Unpack[SamplingKeywords],
     ) -> Completion:
         """The whole answer to a conversation (text = one user message).
@@ -144,13 +146,17 @@ class EdgeLLM(EmbeddingMethods):
             stop: texts before which the answer ends.
             timeout: seconds from sending the request within which the whole answer must come. What is too late is
                 ended, and its place is free for other requests.
+            grammar: what the answer has to look like, for example `Grammar.of_schema(...)`. One that is cut off by
+                `max_tokens` is incomplete: its finish_reason is "length".
             sampling: the fields of `edgellm.Sampling` (temperature, top_p, seed, ...); the model's defaults
                 (`plan.sampling`) hold for the others.
 
         Raises:
             BadTemplate: the model cannot chat; ContextOverflow: the conversation is too long; TimedOut; WorkerCrashed.
         """
-        return _whole(list(self.stream(messages, max_tokens=max_tokens, stop=stop, timeout=timeout, **sampling)))
+        return _whole(
+            list(self.stream(messages, max_tokens=max_tokens, stop=stop, timeout=timeout, grammar=grammar, **sampling))
+        )
 
     def stream(
         self,
@@ -159,6 +165,7 @@ class EdgeLLM(EmbeddingMethods):
         max_tokens: int | None = None,
         stop: Sequence[str] = (),
         timeout: float | None = None,
+        grammar: Grammar | None = None,
         **sampling: Unpack[SamplingKeywords],
     ) -> Generator[Event, None, None]:
         """As `chat`, event by event: `Delta`s, then one `Done`. Closing the iterator cancels the request."""
@@ -172,10 +179,11 @@ class EdgeLLM(EmbeddingMethods):
         max_tokens: int | None = None,
         stop: Sequence[str] = (),
         timeout: float | None = None,
+        grammar: Grammar | None = None,
         **sampling: Unpack[SamplingKeywords],
     ) -> Completion:
         """As `chat`, for coroutines."""
-        events = self.astream(messages, max_tokens=max_tokens, stop=stop, timeout=timeout, **sampling)
+        events = self.astream(messages, max_tokens=max_tokens, stop=stop, timeout=timeout, grammar=grammar, **sampling)
         return _whole([event async for event in events])
 
     async def astream(
@@ -185,6 +193,7 @@ class EdgeLLM(EmbeddingMethods):
         max_tokens: int | None = None,
         stop: Sequence[str] = (),
         timeout: float | None = None,
+        grammar: Grammar | None = None,
         **sampling: Unpack[SamplingKeywords],
     ) -> AsyncGenerator[Event, None]:
         """As `stream`, for coroutines."""
@@ -201,6 +210,7 @@ class EdgeLLM(EmbeddingMethods):
         stop: Sequence[str] = (),
         sampling: Sampling = Sampling(),  # noqa: B008 - frozen
         ignore_eos: bool = False,
+        grammar: Grammar | None = None,
     ) -> GenerationRequest:
         """What the model's chat template makes of a conversation.
 
@@ -221,7 +231,9 @@ class EdgeLLM(EmbeddingMethods):
         # Templates often write the BOS token themselves; a second one would spoil the answer.
         has_bos = bool(info.bos_text) and prompt.startswith(info.bos_text)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        return GenerationRequest(prompt, sampling, max_tokens, stops, add_bos=not has_bos, ignore_eos=ignore_eos)
+        return GenerationRequest(
+            prompt, sampling, max_tokens, stops, add_bos=not has_bos, ignore_eos=ignore_eos, grammar=grammar
+        )
 
     def generate(self, request: GenerationRequest, *, timeout: float | None = None) -> Generator[Event, None, None]:
         """Continue a prompt as it stands. Raises as `chat` does."""

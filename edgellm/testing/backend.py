@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
@@ -30,6 +31,7 @@ from edgellm.testing.limit import limited, within
 from edgellm.testing.running import Running
 from edgellm.testing.shared import SharedEngine
 from edgellm.types.event import Delta, Done
+from edgellm.types.grammar import Grammar
 from edgellm.types.machine import Cpu, Machine, Memory
 from edgellm.types.request import GenerationRequest
 from edgellm.types.sampling import Sampling
@@ -125,6 +127,25 @@ class BackendContract(SharedEngine):
         for text in TEXTS:
             came = b"".join(map(engine.tokenizer.token_bytes, encode(engine, text))).decode(errors="backslashreplace")
             assert came.strip() == text, f"encode and token_bytes make {came!r} of {text!r}"
+
+    def test_pieces_spell_the_tokens(self, engine: Engine) -> None:
+        pieces, special = engine.tokenizer.pieces()
+        assert len(pieces) <= engine.info.vocab_size, f"{len(pieces)} pieces, info.vocab_size={engine.info.vocab_size}"
+        plain = [token for token in range(len(pieces)) if token not in special]
+        differ = [token for token in plain if pieces[token] != engine.tokenizer.token_bytes(token)]
+        assert differ == [], f"pieces and token_bytes differ for tokens {differ[:5]}, which are not special"
+        unmarked = [token for token in engine.info.eos_ids if token < len(pieces) and token not in special]
+        assert unmarked == [], f"tokens {unmarked} end an answer and are not among the special ones"
+
+    def test_an_answer_keeps_to_its_grammar(self, engine: Engine) -> None:
+        pytest.importorskip("llguidance", reason="does not apply: llguidance is not installed")
+        choices = ["yes", "no", "certainly not"]
+        grammar = Grammar("choice", json.dumps(choices))
+        with Running(engine, self.limit_s / 2) as running:
+            for seed in range(3):
+                sampling = Sampling(temperature=1.5, seed=seed)
+                text = running.answer(GenerationRequest(TEXTS[0], sampling, grammar=grammar))
+                assert text in choices, f"an answer that must be one of {choices} is {text!r}"
 
     def test_logits_are_read_only_float32_rows(self, engine: Engine) -> None:
         tokens = encode(engine, TEXTS[0])[:8]

@@ -15,7 +15,7 @@ from edgellm.runtime.loop import Loop
 from edgellm.runtime.session import Delivery, QueueSink
 from edgellm.runtime.supervisor import WorkerSession
 from edgellm.testing.limit import Hangs, within
-from edgellm.types.event import Delta
+from edgellm.types.event import Delta, Done
 from edgellm.types.request import EmbeddingRequest, GenerationRequest, Request
 from edgellm.types.sampling import Sampling
 
@@ -55,7 +55,7 @@ class Running:
     def cancel(self, request_id: int) -> None:
         self._inbox.put(wire.Cancel(request_id))
 
-    def wait_for(self, kind: type[Any], request_id: int) -> Any:
+    def wait_for(self, kind: type[Any] | tuple[type[Any], ...], request_id: int) -> Any:
         """The next event of that kind of that request; others are dropped.
 
         Raises:
@@ -65,7 +65,7 @@ class Running:
             try:
                 reply = self._replies.get(timeout=self._limit_s)
             except queue.Empty:
-                what = f"{kind.__name__} of request {request_id}"
+                what = f"{kind} of request {request_id}"
                 raise Hangs.in_thread(what, self._limit_s, self._thread) from None
             if isinstance(reply, BaseException):
                 raise reply
@@ -73,6 +73,13 @@ class Running:
                 raise reply.event.error()
             if reply.id == request_id and isinstance(reply.event, kind):
                 return reply.event
+
+    def answer(self, request: GenerationRequest) -> str:
+        """The whole text. Raises as `wait_for` does."""
+        request_id, text = self.submit(request), ""
+        while not isinstance(event := self.wait_for((Delta, Done), request_id), Done):
+            text += event.text
+        return text
 
     def _run(self) -> None:
         try:

@@ -9,17 +9,22 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from edgellm.types.sampling import SamplerValues, Sampling
 
+if TYPE_CHECKING:
+    from edgellm.text.matcher import Matcher
+
 LogitRow = npt.NDArray[np.float32]
 
 # Below this temperature the runner-up weighs nothing unless it equals the best, and 1 / temperature overflows soon.
 COLDEST = 1e-6
 BLOCK = 256  # weights summed at a time when one is picked
+LOOKED_AT = 256  # of the likeliest tokens, where a grammar allows only some
 GROUP = 64  # weights of which only the largest is looked at when the k largest are sought
 # Typical sampling sorts by surprise, where the least likely tokens come last: those below 1e-13 of the most likely one
 # are left out. All of a 262,144-token vocabulary at that bound weighs 2.6e-8.
@@ -43,24 +48,45 @@ class Sampler:
         self._filters = bool(values.top_k or values.top_p < 1.0 or values.min_p > 0.0 or values.typical_p < 1.0)
         self._edits = bool(self._repeats or self._counts or values.logit_bias)
 
-    def sample(self, row: LogitRow) -> int:
-        """The next token. `row`: float32 (vocab_size,), read only.
+    def sample(self, row: LogitRow, matcher: Matcher | None = None) -> int:
+        """The next token, of those that `matcher` allows. `row`: float32 (vocab_size,), read only.
 
         Raises:
             ValueError: the row holds NaN, or no finite value: the engine computed nonsense.
+            GrammarFailed: the matcher cannot tell what is allowed.
         """
         if self._edits:
             row = self._edited(row)
+        tokens = None
+        if matcher is not None:
+            tokens = self._allowed(row, matcher)
+            row = row[tokens]
         best = int(row.argmax())
         highest = float(row[best])
         if not math.isfinite(highest):
             raise ValueError(f"logits are not finite (maximum {highest} at token {best})")
-        token = best if self._sampling.temperature < COLDEST else self._draw(row, highest)
+        index = best if self._sampling.temperature < COLDEST else self._draw(row, highest)
+        token = index if tokens is None else int(tokens[index])
+        self.accept(token)
+        return token
+
+    def accept(self, token: int) -> None:
+        """`token` is the next, drawn or not: penalties look back on it."""
         if self._repeats:
             self._recent.append(token)
         if self._counts:
             self._generated.append(token)
-        return token
+
+    def _allowed(self, row: LogitRow, matcher: Matcher) -> npt.NDArray[np.intp]:
+        """The allowed tokens, or as many of the likeliest of them as can be drawn."""
+        k = 1 if self._sampling.temperature < COLDEST else self._sampling.top_k
+        if 0 < k <= LOOKED_AT < len(row):
+            # Nearly always the likeliest tokens hold k allowed ones: exact, and the vocabulary is not gone through.
+            likeliest = _largest(row, LOOKED_AT)
+            tokens = likeliest[matcher.allows(likeliest)][:k]
+            if len(tokens) == k and math.isfinite(row[likeliest[0]]):
+                return tokens
+        return matcher.allowed()
 
     def _edited(self, row: LogitRow) -> LogitRow:
         """A copy with bias and penalties.
@@ -112,7 +138,7 @@ class Sampler:
     def _shortlist(self, row: LogitRow, best: float) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], float]:
         """Tokens that the filters after top_k can keep, heaviest first; their weights; the weight of all in play."""
         sampling = self._sampling
-        if 0 < sampling.top_k < len(row):
+        if 0 < sampling.top_k <= len(row):
             tokens = _largest(row, sampling.top_k)
             values = np.exp((row[tokens].astype(np.float64) - best) / sampling.temperature)
             return tokens, values, float(values.sum())

@@ -15,6 +15,7 @@ import msgspec
 
 from edgellm.errors import ContextOverflow, UsageError, option
 from edgellm.types.checks import MAX_COUNT, cannot_be_sent, check_range, check_types
+from edgellm.types.grammar import Grammar
 from edgellm.types.sampling import Sampling
 
 Task = Literal["chat", "code", "agent", "embed"]
@@ -140,6 +141,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
     parse_special: bool = True  # special tokens written in the prompt are tokens (chat) or text
     add_bos: bool = True  # False where the template already wrote it
     ignore_eos: bool = False
+    grammar: Grammar | None = None  # what the answer has to look like
 
     def __post_init__(self) -> None:
         check_types(self)

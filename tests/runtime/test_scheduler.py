@@ -64,7 +64,7 @@ class Table:
             self.cache[entry.slot].extend(entry.tokens)
         for request in self.scheduler.advance(step):
             if self.scheduler.room(request) > 0:
-                request.next_token = 1000 + self.scheduler.room(request)
+                request.next_tokens = (1000 + self.scheduler.room(request),)
             else:
                 self.scheduler.release(request)
         return step

@@ -39,7 +39,6 @@ UNSUPPORTED = {
     "tool_choice": "required",
     "functions": [{"name": "f"}],
     "function_call": {"name": "f"},
-    "response_format": {"type": "json_schema", "json_schema": {}},
     "logprobs": True,
     "top_logprobs": 5,
     "modalities": ["text", "audio"],

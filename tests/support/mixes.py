@@ -167,8 +167,8 @@ class Stage:
 
 
 class _Inbox(queue.SimpleQueue[Any]):
-    """Filled by the thread that reads it, so that waiting would be for ever."""
+    """Filled by the thread that reads it, so that waiting would be for ever, but for a grammar that is compiled."""
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        assert not (block and self.empty()), "the loop waits and nothing will come"
+        assert not (block and timeout is None and self.empty()), "the loop waits and nothing will come"
         return super().get(block, timeout)

@@ -38,6 +38,9 @@ class ToyTokenizer:
     def token_bytes(self, token: int) -> bytes:
         return PIECES[token]
 
+    def pieces(self) -> tuple[list[bytes], frozenset[int]]:
+        return [b"<eos>", b"<bos>", *PIECES[2:]], frozenset({EOS, BOS})
+
 
 class ToyEngine:
     """Slots are lists of tokens. `before_step` may raise what a real engine raises."""

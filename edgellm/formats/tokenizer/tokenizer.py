@@ -90,6 +90,17 @@ class FileTokenizer:
             self._bytes[token] = piece
         return piece
 
+    def pieces(self) -> tuple[list[bytes], frozenset[int]]:
+        """Bytes of every token, control tokens as a template writes them; and which are control tokens."""
+        vocabulary = self.vocabulary
+        hidden = (TokenKind.CONTROL, TokenKind.UNKNOWN)
+        special = frozenset(token for token, kind in enumerate(vocabulary.kinds) if kind in hidden)
+        spelled = (
+            vocabulary.texts[token].encode() if token in special else vocabulary.token_bytes(token)
+            for token in range(self.n_tokens)
+        )
+        return list(spelled), special
+
     def text(self, token: int | None) -> str:
         """The token as a template writes it, control tokens too; "" for no token."""
         if token is None:

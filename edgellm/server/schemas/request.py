@@ -8,7 +8,8 @@ from msgspec import Meta
 
 from edgellm.errors import UnsupportedField, UsageError
 from edgellm.sdk.client import EdgeLLM
-from edgellm.server.schemas.fields import Fields, FieldValues, NeutralValues, RequestBody, shortened
+from edgellm.server.schemas.fields import Fields, FieldValues, NeutralValues, shortened
+from edgellm.server.schemas.structured import StructuredBody
 from edgellm.types.request import MAX_INPUTS, MAX_STOPS, GenerationRequest, Message
 from edgellm.types.sampling import MAX_BIASES, Sampling
 
@@ -58,7 +59,7 @@ class StreamOptions(Fields, kw_only=True):
     include_usage: bool | None = None
 
 
-class GenerationBody(RequestBody, kw_only=True):
+class GenerationBody(StructuredBody, kw_only=True):
     """What chat and plain completions share. Null is the same as absent."""
 
     example = '{"messages": [...]} or {"prompt": "..."}'
@@ -117,7 +118,6 @@ class ChatBody(GenerationBody, kw_only=True):
         "parallel_tool_calls": (True, False),
         "functions": ([],),
         "function_call": ("none", "auto"),
-        "response_format": ({"type": "text"},),
         "logprobs": (False,),
         "top_logprobs": (0,),
         "modalities": (["text"],),
@@ -152,6 +152,7 @@ class ChatBody(GenerationBody, kw_only=True):
             stop=self.stops(),
             sampling=self.sampling(),
             ignore_eos=bool(self.ignore_eos),
+            grammar=self.wanted_grammar(),
         )
 
     def limit(self) -> int | None:
@@ -186,7 +187,12 @@ class CompletionBody(GenerationBody, kw_only=True):
             UsageError: a value is out of range, with the name of its field.
         """
         return GenerationRequest(
-            self.text(), self.sampling(), self.limit(), self.stops(), ignore_eos=bool(self.ignore_eos)
+            self.text(),
+            self.sampling(),
+            self.limit(),
+            self.stops(),
+            ignore_eos=bool(self.ignore_eos),
+            grammar=self.wanted_grammar(),
         )
 
     def text(self) -> str:

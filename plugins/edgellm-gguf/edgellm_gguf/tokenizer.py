@@ -41,6 +41,14 @@ class LlamaTokenizer:
             self._pieces[token] = piece
         return piece
 
+    def pieces(self) -> tuple[list[bytes], frozenset[int]]:
+        """Bytes of every token, control tokens as a template writes them; and which are control tokens."""
+        # Not the buffer of the thread that answers.
+        apart = LlamaTokenizer(self._vocab)
+        tokens = range(llama_cpp.llama_vocab_n_tokens(self._vocab))
+        special = frozenset(t for t in tokens if llama_cpp.llama_vocab_get_attr(self._vocab, t) & _CONTROL)
+        return [apart._piece(token, special=True) for token in tokens], special
+
     def text(self, token: int) -> str:
         """The token as a template writes it, control tokens too; "" for no token (-1)."""
         return self._piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""

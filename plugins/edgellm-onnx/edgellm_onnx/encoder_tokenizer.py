@@ -40,6 +40,12 @@ class EncoderTokenizer:
         """What the token's decoder makes of it alone; an encoder writes no text, so it is for people."""
         return self._pipeline.decode([token]).encode() if 0 <= token < self.n_tokens else b""
 
+    def pieces(self) -> tuple[list[bytes], frozenset[int]]:
+        """As `token_bytes` has them; an encoder writes no text, so no answer is kept to a grammar."""
+        added = self._pipeline.get_added_tokens_decoder()
+        special = frozenset(token for token, extra in added.items() if extra.special)
+        return [self.token_bytes(token) for token in range(self.n_tokens)], special
+
     def _plain(self, text: str) -> str:
         text = text.encode("utf-8", "replace").decode() if any("\ud800" <= c <= "\udfff" for c in text) else text
         return text.lower() if self._lower else text

@@ -27,6 +27,9 @@ class ByteTokenizer:
     def token_bytes(self, token: int) -> bytes:
         return bytes([token]) if token < END else b""
 
+    def pieces(self) -> tuple[list[bytes], frozenset[int]]:
+        return [*(bytes([byte]) for byte in range(END)), b"<end>"], frozenset({END})
+
 
 class ShoutEngine:
     """One process, one thread: the runtime never calls it from two."""

@@ -1,0 +1,51 @@
+"""Turns what a request asks for into what the loop runs: the tokens of its prompt, and a matcher for its grammar."""
+
+from typing import TYPE_CHECKING
+
+from edgellm.errors import ContextOverflow, UsageError, option
+from edgellm.text.matcher import GrammarCompiler, Matcher
+from edgellm.types.request import GenerationRequest, check_prompt
+
+if TYPE_CHECKING:
+    from edgellm.contract.engine import EngineInfo, Tokenizer
+
+Begun = tuple[list[int], Matcher | None]
+
+
+class PromptReader:
+    """For one model. `read` may run in another thread than the engine."""
+
+    def __init__(self, tokenizer: "Tokenizer", info: "EngineInfo") -> None:
+        self._tokenizer = tokenizer
+        self._info = info
+        self._grammars = GrammarCompiler(tokenizer, info)
+
+    def read(self, generation: GenerationRequest) -> Begun:
+        """
+        Raises:
+            UsageError: a bias for a token that does not exist, no prompt, or a grammar that cannot be used.
+            ContextOverflow: the prompt leaves no room for an answer.
+            BackendUnavailable: it has a grammar, and the library for them is not installed.
+        """
+        prompt = self._tokens(generation)
+        return prompt, self._grammars.matcher(generation.grammar) if generation.grammar is not None else None
+
+    def _tokens(self, generation: GenerationRequest) -> list[int]:
+        info = self._info
+        beyond = [token for token, _ in generation.sampling.logit_bias if token >= info.vocab_size]
+        if beyond:
+            raise UsageError(f"logit_bias names token {beyond[0]}", hint=f"tokens are 0 to {info.vocab_size - 1}")
+        check_prompt((generation.prompt,), info.n_ctx)  # a request that was sent while the model loaded was not checked
+        prompt = self._tokenizer.encode(
+            generation.prompt, add_special=generation.add_bos, parse_special=generation.parse_special
+        )
+        if not prompt:
+            raise UsageError("the prompt has no tokens", hint="send at least one character")
+        if len(prompt) >= info.n_ctx:
+            raise ContextOverflow(
+                f"the prompt has {len(prompt)} tokens, the context holds {info.n_ctx} and the answer needs one",
+                hint=f"shorten the prompt, or start with a longer context ({option('ctx')})",
+                n_prompt=len(prompt),
+                n_ctx=info.n_ctx,
+            )
+        return prompt

@@ -1,0 +1,199 @@
+"""Keeps an answer to a grammar: which tokens may come next, and which must.
+
+`llguidance` does the work (docs/adr/040). It is a compiled library without wheels for some machines, so it is
+imported when the first grammar arrives, and asked for by name where it is absent.
+"""
+
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.errors import BackendUnavailable, GrammarFailed
+from edgellm.types.grammar import Grammar
+
+if TYPE_CHECKING:
+    from edgellm.contract.engine import EngineInfo, Tokenizer
+
+# An ambiguous grammar takes 0.5 s a token under the library's own limits, and 4 ms under these. No schema in use
+# comes near them.
+MAX_ITEMS_IN_ROW = 500
+MAX_STEP_ITEMS = 5_000
+STEP_LEXER_FUEL = 50_000
+INITIAL_LEXER_FUEL = 200_000
+MAX_COMPILED_SIZE = 50_000
+BLANKS = r"\n?[ \t]{0,20}"  # that may stand between the parts of JSON
+# Compiled grammars that are kept for requests to come. One of 50 tools has about a megabyte.
+KEPT = 32
+
+Bits = npt.NDArray[np.uint32]
+
+
+class Matcher:
+    """The state of one answer."""
+
+    def __init__(self, compiled: Any, n_vocab: int, first: Bits) -> None:
+        self._compiled = compiled
+        self._n_vocab = n_vocab
+        self._bits: Bits | None = first  # of what may come next; None = not computed yet
+
+    def copy(self) -> "Matcher":
+        return Matcher(self._compiled.deep_copy(), self._n_vocab, self._next())
+
+    def allows(self, tokens: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        """Which of these may come next.
+
+        Raises:
+            GrammarFailed: the grammar became too ambiguous to go on.
+        """
+        allowed: npt.NDArray[np.bool_] = (self._next()[tokens >> 5] >> (tokens & 31).astype(np.uint32) & 1).astype(bool)
+        return allowed
+
+    def allowed(self) -> npt.NDArray[np.intp]:
+        """Every token that may come next, in order. Raises as `allows` does."""
+        bits = np.unpackbits(self._next().view(np.uint8), count=self._n_vocab, bitorder="little")
+        tokens: npt.NDArray[np.intp] = bits.nonzero()[0]
+        return tokens
+
+    def accept(self, token: int) -> None:
+        """`token` was chosen: one that may come next.
+
+        Raises:
+            GrammarFailed: it may not.
+        """
+        self._bits = None
+        if not self._compiled.consume_token(token):
+            raise _failed(self._compiled)
+
+    def forced(self) -> tuple[int, ...]:
+        """The tokens that must come next, spelled as the model would; () where there is a choice."""
+        return tuple(self._compiled.compute_ff_tokens())
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing can follow but the end of the answer."""
+        return bool(self._compiled.is_stopped())
+
+    def _next(self) -> Bits:
+        if self._bits is None:
+            self._bits = _mask(self._compiled, self._n_vocab)
+            if self._compiled.is_error():
+                raise _failed(self._compiled)
+        return self._bits
+
+
+class GrammarCompiler:
+    """Makes matchers for one model's vocabulary. Slow the first time: call it apart from the loop that answers."""
+
+    def __init__(self, tokenizer: "Tokenizer", info: "EngineInfo") -> None:
+        self._tokenizer = tokenizer
+        self._info = info
+        self._tables: Any = None
+        self._matchers: OrderedDict[Grammar, Matcher] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def matcher(self, grammar: Grammar) -> Matcher:
+        """The beginning of an answer under `grammar`.
+
+        Raises:
+            UsageError: it has an error, is not supported or too large, or no answer can satisfy it.
+            BackendUnavailable: the library is not installed.
+        """
+        key = Grammar(grammar.kind, grammar.text)
+        with self._lock:
+            if (matcher := self._matchers.get(key)) is None:
+                matcher = self._compile(grammar)
+                self._matchers[key] = matcher
+                if len(self._matchers) > KEPT:
+                    self._matchers.popitem(last=False)
+            self._matchers.move_to_end(key)
+            return matcher.copy()
+
+    def _compile(self, grammar: Grammar) -> Matcher:
+        library = _library()
+        limits = library.LLParserLimits(
+            max_items_in_row=MAX_ITEMS_IN_ROW,
+            step_max_items=MAX_STEP_ITEMS,
+            step_lexer_fuel=STEP_LEXER_FUEL,
+            initial_lexer_fuel=INITIAL_LEXER_FUEL,
+            max_grammar_size=MAX_COMPILED_SIZE,
+            verbose_errors=False,
+        )
+        if self._tables is None:
+            self._tables = _tables(library, self._tokenizer, self._info)
+        try:
+            source = _source(library, grammar)
+        except (ValueError, RecursionError) as error:
+            raise grammar.refused(f"has an error: {_short(error)}", "correct it") from None
+        compiled = library.LLMatcher(self._tables, source, log_level=0, limits=limits)
+        if compiled.is_error():
+            raise grammar.refused(f"cannot be used: {_short(compiled.get_error())}", "write it in another way")
+        # What no answer can satisfy shows at the first token, which is looked at here and not in mid-answer.
+        first = _mask(compiled, self._info.vocab_size)
+        if compiled.is_error():
+            raise grammar.refused("has no answer that satisfies it", "allow at least one")
+        return Matcher(compiled, self._info.vocab_size, first)
+
+
+class _Vocabulary:
+    """A vocabulary in the form that the library asks for."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(self, tokenizer: "Tokenizer", info: "EngineInfo") -> None:
+        pieces, special = tokenizer.pieces()
+        # An output table may have more rows than there are tokens, and the library takes no empty token.
+        padding = range(len(pieces), info.vocab_size)
+        self.tokens = [piece or b"<%d>" % token for token, piece in enumerate(pieces)]
+        self.tokens += [b"<%d>" % token for token in padding]
+        unnamed = {token for token, piece in enumerate(pieces) if not piece}
+        self.special_token_ids = sorted({*special, *padding, *unnamed})
+        self.eos_token_id = min(info.eos_ids)
+        self._tokenizer = tokenizer
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        plain = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        return self._tokenizer.encode(plain, add_special=False, parse_special=False)
+
+
+def _source(library: Any, grammar: Grammar) -> str:
+    if grammar.kind == "json_schema":
+        # Without a bound, a small model may write blanks until the answer is full.
+        return str(library.LLMatcher.grammar_from_json_schema(grammar.text, {}, {"whitespace_pattern": BLANKS}))
+    return str(library.grammar_from(grammar.kind, grammar.text))
+
+
+def _tables(library: Any, tokenizer: "Tokenizer", info: "EngineInfo") -> Any:
+    vocabulary = _Vocabulary(tokenizer, info)
+    return library.LLTokenizer(vocabulary, n_vocab=info.vocab_size, eos_token=sorted(info.eos_ids))
+
+
+def _mask(compiled: Any, n_vocab: int) -> Bits:
+    """A bit for each token: token i is bit i % 32 of word i // 32. Empty where the matcher has an error."""
+    bits = np.zeros(-(-n_vocab // 32), dtype=np.uint32)
+    compiled.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
+    return bits
+
+
+def _library() -> Any:
+    try:
+        import llguidance
+    except ImportError:
+        raise BackendUnavailable(
+            "answers under a grammar need the package llguidance, which is not installed",
+            hint="pip install 'llguidance>=1.9,<2'; it has no wheels for musl and 32-bit Arm",
+        ) from None
+    return llguidance
+
+
+def _short(error: object) -> str:
+    return next(iter(str(error).splitlines()), "")[:200]
+
+
+def _failed(compiled: Any) -> GrammarFailed:
+    return GrammarFailed(
+        f"the grammar cannot go on: {_short(compiled.get_error())}", hint="write it with less ambiguity"
+    )

@@ -1,0 +1,201 @@
+"""Answers under a grammar: what is drawn is what a mask over the whole vocabulary would allow."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from support.refusals import refuses
+from support.schemas import random_schema
+
+from edgellm.builtin.echo import EchoEngine
+from edgellm.errors import BackendUnavailable, GrammarFailed, UsageError
+from edgellm.text.matcher import GrammarCompiler, Matcher
+from edgellm.text.sampling import Sampler
+from edgellm.types.grammar import Grammar, GrammarKind
+from edgellm.types.plan import Settings
+from edgellm.types.sampling import Sampling
+
+ENGINE = EchoEngine(Settings(n_ctx=64))
+VOCAB, (END,) = ENGINE.info.vocab_size, ENGINE.info.eos_ids
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 9}, "age": {"type": "integer", "minimum": 0}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def compiler() -> GrammarCompiler:
+    return GrammarCompiler(ENGINE.tokenizer, ENGINE.info)
+
+
+def drawn(matcher: Matcher, sampler: Sampler, rng: np.random.Generator, *, most: int = 4000) -> bytes | None:
+    """An answer over random logits; None where it did not end."""
+    answer: list[int] = []
+    while len(answer) < most:
+        token = sampler.sample(rng.normal(scale=2.0, size=VOCAB).astype(np.float32), matcher)
+        if token == END:
+            return bytes(answer)
+        matcher.accept(token)
+        answer.append(token)
+        if matcher.complete:
+            return bytes(answer)
+    return None
+
+
+def test_what_is_drawn_under_random_schemas_is_valid(compiler: GrammarCompiler) -> None:
+    rng, n_ended = random.Random(7), 0
+    for seed in range(150):
+        schema = random_schema(rng)
+        matcher = compiler.matcher(Grammar.of_schema(schema))
+        answer = drawn(matcher, Sampler(Sampling(temperature=2.0, seed=seed)), np.random.default_rng(seed))
+        if answer is not None:
+            jsonschema.validate(json.loads(answer), schema)
+            n_ended += 1
+    assert n_ended == 150
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=0),
+        Sampling(temperature=1.3, top_k=5, seed=1),
+        Sampling(temperature=1.3, top_k=40, top_p=0.8, min_p=0.02, seed=2),
+        Sampling(temperature=0.7, top_k=8, repetition_penalty=1.4, presence_penalty=0.5, seed=3),
+        Sampling(temperature=1.0, top_p=0.9, seed=4),
+        Sampling(seed=5),
+    ],
+)
+def test_the_likeliest_tokens_are_drawn_from_as_the_whole_vocabulary_is(
+    compiler: GrammarCompiler, sampling: Sampling
+) -> None:
+    """The oracle gives every token that is not allowed a logit of minus infinity."""
+    rng = np.random.default_rng(3)
+    matcher = compiler.matcher(Grammar.of_schema(PERSON))
+    fast, slow = Sampler(sampling), Sampler(sampling)
+    for _ in range(120):
+        row = rng.normal(scale=3.0, size=VOCAB).astype(np.float32)
+        masked = np.full(VOCAB, -np.inf, dtype=np.float32)
+        masked[matcher.allowed()] = row[matcher.allowed()]
+        token = fast.sample(row, matcher)
+        assert token == slow.sample(masked)
+        if token == END:
+            break
+        matcher.accept(token)
+        if matcher.complete:
+            break
+
+
+def test_a_matcher_starts_anew_for_each_answer(compiler: GrammarCompiler) -> None:
+    grammar = Grammar("choice", '["yes", "yet"]')
+    first = compiler.matcher(grammar)
+    for token in b"yes":
+        first.accept(token)
+    second = compiler.matcher(grammar)
+
+    assert first.complete
+    assert not second.complete
+    assert second.forced() == (*b"ye",)
+    assert list(second.allowed()) == [*b"y"]
+    assert second.allows(np.array([*b"xyz"])).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "answer"),
+    [
+        ("regex", "[0-9]{2}", b"42"),
+        ("gbnf", 'root ::= "a" | "b" root', b"bba"),
+        ("lark", 'start: "x"+ ', b"xx"),
+        ("choice", '["größe"]', "größe".encode()),
+        ("json_schema", '{"const": {"größe": 1}}', '{"größe":1}'.encode()),
+    ],
+)
+def test_every_kind(compiler: GrammarCompiler, kind: GrammarKind, text: str, answer: bytes) -> None:
+    matcher = compiler.matcher(Grammar(kind, text))
+    for token in answer:
+        assert matcher.allows(np.array([token]))[0]
+        matcher.accept(token)
+    assert matcher.complete or END in matcher.allowed()
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("json_schema", '{"$ref": "#"}'),
+        ("json_schema", '{"not": {}}'),
+        ("json_schema", '{"type": "strin"}'),
+        ("json_schema", '{"oneOf": [{"type": "string"}, {"minLength": 3}]}'),
+        ("regex", "(?=a)b"),
+        ("regex", "(" * 20_000 + "a" + ")" * 20_000),
+        ("gbnf", "root ::= ("),
+        ("gbnf", "(" * 20_000),
+        ("lark", "start: missing"),
+    ],
+)
+def test_a_grammar_that_cannot_be_used_is_refused(compiler: GrammarCompiler, kind: GrammarKind, text: str) -> None:
+    with refuses(UsageError, param="grammar"):
+        compiler.matcher(Grammar(kind, text, "grammar"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("json_schema", "[" * 20_000 + "]" * 20_000),
+        ("json_schema", '{"a":' * 200 + "1" + "}" * 200),
+        ("json_schema", json.dumps({"properties": {str(i): {} for i in range(501)}})),
+        ("json_schema", json.dumps({"enum": ["x" * 20] * 4000})),
+        ("json_schema", '{"$ref": "https://example.org/schema.json"}'),
+        ("json_schema", "7"),
+        ("json_schema", "{"),
+        ("choice", "[]"),
+        ("choice", '["a", 1]'),
+        ("choice", json.dumps(["x"] * 1025)),
+        ("regex", " "),
+    ],
+)
+def test_what_is_too_large_is_refused_before_the_library_sees_it(kind: GrammarKind, text: str) -> None:
+    with refuses(UsageError, param="grammar", varies="column [0-9]+|char [0-9]+"):
+        Grammar(kind, text, "grammar")
+
+
+def test_a_grammar_that_becomes_too_ambiguous_ends_with_an_error(compiler: GrammarCompiler) -> None:
+    matcher = compiler.matcher(Grammar("lark", 'start: e\ne: e e | "a" | e e e'))
+    with refuses(GrammarFailed, varies="has [0-9]+ items"):
+        for _ in range(4000):
+            matcher.allowed()
+            matcher.accept(ord("a"))
+
+
+def test_a_token_that_is_not_allowed_is_an_error(compiler: GrammarCompiler) -> None:
+    matcher = compiler.matcher(Grammar("choice", '["yes"]'))
+    with pytest.raises(GrammarFailed):
+        matcher.accept(ord("n"))
+
+
+def test_without_the_library_the_refusal_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "llguidance", None)
+    with refuses(BackendUnavailable):
+        GrammarCompiler(ENGINE.tokenizer, ENGINE.info).matcher(Grammar("choice", '["yes"]'))
+
+
+def test_blanks_between_the_parts_of_json_are_bounded(compiler: GrammarCompiler) -> None:
+    matcher = compiler.matcher(Grammar.of_schema(PERSON))
+    matcher.accept(ord("{"))
+    n_blanks = 0
+    while matcher.allows(np.array([ord(" ")]))[0]:
+        matcher.accept(ord(" "))
+        n_blanks += 1
+        assert n_blanks < 100
+    assert matcher.allows(np.array([ord('"')]))[0]
+
+
+def test_rows_beyond_the_tokens_are_never_drawn() -> None:
+    info: Any = type("Info", (), {"vocab_size": VOCAB + 7, "eos_ids": frozenset({END})})
+    matcher = GrammarCompiler(ENGINE.tokenizer, info).matcher(Grammar("regex", "(?s:.*)"))
+    assert matcher.allowed().max() <= END
