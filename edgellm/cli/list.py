@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -67,7 +68,7 @@ def elsewhere(stored: Sequence[StoredModel]) -> list[dict[str, Any]]:
         {
             "id": item.card.id if item.card else item.path.name,
             "quant": item.card.files[0].quant if item.card else "",
-            "bytes": item.card.files[0].bytes if item.card else item.path.stat().st_size,
+            "bytes": item.card.files[0].bytes if item.card else _size(item.path),
             "origin": item.origin,
             "problem": f"damaged: {item.problem}" if item.problem else "",
             "path": str(item.path),
@@ -75,3 +76,11 @@ def elsewhere(stored: Sequence[StoredModel]) -> list[dict[str, Any]]:
         for item in local.models()
         if os.path.realpath(item.path) not in stored_paths
     ]
+
+
+def _size(path: Path) -> int:
+    """0 of a file that went meanwhile, or of a link that leads nowhere."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

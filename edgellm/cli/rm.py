@@ -37,7 +37,7 @@ def command(*, models: tuple[str, ...], as_json: bool) -> None:
     chosen = list({s.folder: s for name in models for s in _named(name, installed)}.values())
     rows = []
     for stored in chosen:
-        freed = library.remove(stored.model_id, stored.quant)
+        freed = library.remove_entry(stored)
         rows.append({"id": stored.model_id, "quant": stored.quant, "freed_bytes": freed})
         if not as_json:
             _tell(stored, freed)

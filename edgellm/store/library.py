@@ -159,17 +159,22 @@ class Library:
             names = sorted({f"{stored.model_id} {stored.quant}" for stored in self.installed()})
             name = f"{model_id} {quant}".strip()
             raise UnknownModel(f"{name} is not stored here", hint=f"stored: {', '.join(names) or 'nothing'}")
-        freed = 0
-        for stored in chosen:
-            freed += sum(file.bytes for file in stored.files if not os.path.isabs(file.path))
-            with self._locked(stored.folder, None):
-                doomed = stored.folder.with_name(f".{stored.folder.name}.removed")
-                shutil.rmtree(doomed, ignore_errors=True)
-                os.replace(stored.folder, doomed)
-                shutil.rmtree(doomed)
-            with contextlib.suppress(OSError):
-                stored.folder.parent.rmdir()  # the model's folder, where this was its last entry
-        return freed
+        return sum(map(self.remove_entry, chosen))
+
+    def remove_entry(self, stored: StoredModel) -> int:
+        """Delete one entry; return the bytes freed. A model may have two in one quantization: of two published files.
+
+        Raises:
+            UsageError: it is being fetched right now.
+        """
+        with self._locked(stored.folder, None):
+            doomed = stored.folder.with_name(f".{stored.folder.name}.removed")
+            shutil.rmtree(doomed, ignore_errors=True)
+            os.replace(stored.folder, doomed)
+            shutil.rmtree(doomed)
+        with contextlib.suppress(OSError):
+            stored.folder.parent.rmdir()  # the model's folder, where this was its last entry
+        return sum(file.bytes for file in stored.files if not os.path.isabs(file.path))
 
     def _fetch(self, source: Source, card: ModelCard, file: ModelFile, folder: Path, progress: Progress) -> Artifact:
         """Fetch into the folder with the dot, check everything, rename."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,12 +86,32 @@ def test_nothing_is_deleted_where_one_name_is_wrong(address: str) -> None:
     assert report["removed"] == [{"id": stored.model_id, "quant": "Q8_0", "freed_bytes": stored.bytes}]
 
 
+def test_two_entries_of_one_name_are_deleted_one_after_the_other(address: str) -> None:
+    invoke("pull", address)
+    (stored,) = installed()
+    shutil.copytree(stored.folder, stored.folder.with_name("published-anew"))
+
+    removed = invoke("rm", stored.model_id, "--json")
+    assert removed.exit_code == 0, removed.output
+    assert [row["freed_bytes"] for row in json.loads(removed.stdout)["removed"]] == [stored.bytes] * 2
+    assert installed() == []
+
+
 def test_files_of_ones_own_are_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gguf_writer.model().write(tmp_path / "Mine.Q8_0.gguf")
     monkeypatch.setenv("EDGELLM_MODELS_DIR", str(tmp_path))
 
     check_refusal(invoke("rm", "mine").exception, UnknownModel)
     assert (tmp_path / "Mine.Q8_0.gguf").exists()
+
+
+def test_a_link_that_leads_nowhere_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Gone.Q8_0.gguf").symlink_to(tmp_path / "nothing")
+    monkeypatch.setenv("EDGELLM_MODELS_DIR", str(tmp_path))
+
+    listed = invoke("list")
+    assert listed.exit_code == 0, listed.output
+    assert "Gone.Q8_0.gguf" in listed.stdout
 
 
 def test_a_model_of_the_catalog_is_shown() -> None:

@@ -289,6 +289,19 @@ def test_remove(library, quick, model_bytes):
         library.remove("tiny", "Q8_0")
 
 
+def test_of_two_entries_of_one_quantization_each_can_be_removed(library, quick, model_bytes):
+    card, file = quick
+    library.fetch(card, file)
+    (first,) = library.installed()
+    shutil.copytree(first.folder, first.folder.with_name("Q8_0-of-another-digest"))
+
+    assert library.remove_entry(first) == len(model_bytes)
+    (second,) = library.installed()
+    assert (second.model_id, second.quant) == (first.model_id, first.quant)
+    assert library.remove("tiny", "Q8_0") == len(model_bytes)
+    assert library.installed() == []
+
+
 def test_a_local_file_is_used_where_it_lies_and_never_deleted(library, tmp_path):
     path = gguf_writer.model().write(tmp_path / "my model.gguf")
     file = ModelFile(f"file:{path}", "Q8_0", sha256=sha256(path.read_bytes()))
