@@ -88,7 +88,8 @@ class BadTemplate(UsageError):
 
 
 class ContextOverflow(UsageError):
-    """Attributes: n_prompt (tokens in the prompt), n_ctx (tokens a slot holds), index (of the text, of several)."""
+    """Attributes: n_prompt (tokens in the prompt; of one that is too long to be counted, about the fewest), n_ctx
+    (tokens a slot holds), index (of the text, of several)."""
 
     def __init__(self, message: str, *, hint: str = "", n_prompt: int = 0, n_ctx: int = 0, index: int = 0) -> None:
         super().__init__(message, hint=hint, param="prompt")
@@ -97,13 +98,17 @@ class ContextOverflow(UsageError):
         self.index = index
 
     @classmethod
-    def of_text(
-        cls, name: str, index: int, n_prompt: int, n_ctx: int, *, beside: str = "", at_least: bool = False
-    ) -> Self:
-        """One text of several is too long: `"input[3] has 900 tokens, the context holds 512"`."""
-        count = f"at least {n_prompt}" if at_least else str(n_prompt)
+    def of_text(cls, name: str, index: int, n_prompt: int, n_ctx: int, *, beside: str = "", n_bytes: int = 0) -> Self:
+        """One text of several is too long: `"input[3] has 900 tokens, the context holds 512"`.
+
+        `n_bytes`: of a text that is too long to be cut into tokens, which nobody has counted therefore.
+        """
+        if n_bytes:
+            message = f"{name}[{index}]{beside} has {n_bytes} bytes besides blanks, the context holds {n_ctx} tokens"
+        else:
+            message = f"{name}[{index}]{beside} has {n_prompt} tokens, the context holds {n_ctx}"
         return cls(
-            f"{name}[{index}]{beside} has {count} tokens, the context holds {n_ctx}",
+            message,
             hint=f"send shorter pieces, or start with a longer context ({option('ctx')}) where the model allows it",
             n_prompt=n_prompt,
             n_ctx=n_ctx,

@@ -21,7 +21,9 @@ _FACTORS = {
 }  # fmt: skip
 _SIZE = re.compile(r"\s*(\d{1,20})(?:\.(\d{1,20}))?\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
 
-_TOKENS = re.compile(r"\s*(\d{1,20})\s*([km]?)\s*", re.IGNORECASE | re.ASCII)
+# A comma or an underscore parts thousands only: half of Europe writes 1,5k for one and a half.
+_WHOLE = r"\d{1,20}|\d{1,3}(?:[,_]\d{3}){1,6}"
+_TOKENS = re.compile(rf"\s*(?:({_WHOLE})\s*([km]?)|(\d{{1,6}})\.(\d{{1,6}})\s*([km]))\s*", re.IGNORECASE | re.ASCII)
 
 
 def parse_bytes(text: str) -> int:
@@ -56,16 +58,19 @@ def parse_rate(text: str) -> int:
 
 
 def parse_tokens(text: str) -> int:
-    """`"32k"` -> 32768, `"8,192"` -> 8192.
+    """`"32k"` -> 32768, `"8,192"` -> 8192, `"1.5k"` -> 1536.
 
     Raises:
-        UsageError: not a whole number, with k or m behind it or not.
+        UsageError: not a whole number, nor a number with k or m behind it.
     """
-    match = _TOKENS.fullmatch(text.replace(",", "").replace("_", ""))
+    match = _TOKENS.fullmatch(text)
     if match is None:
         hint = "write it as 8192 or 8k, which is the same"
         raise UsageError(f"{text!r} is not a number of tokens", hint=hint, param="ctx")
-    return int(match[1]) * {"": 1, "k": KIB, "m": MIB}[match[2].lower()]
+    digits, decimals, unit = match[1] or match[3] + match[4], match[4] or "", match[2] or match[5] or ""
+    factor = {"": 1, "k": KIB, "m": MIB}[unit.lower()]
+    n_tokens: int = int(digits.replace(",", "").replace("_", "")) * factor // 10 ** len(decimals)
+    return n_tokens
 
 
 def show_memory(n_bytes: float, *, exact: bool = False) -> str:

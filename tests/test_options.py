@@ -76,3 +76,20 @@ def command(*arguments: str) -> None:
         cli.main([*arguments], prog_name="edgellm", standalone_mode=False)
     finally:
         assert not speaks_in_flags()
+
+
+@pytest.mark.parametrize("value", [2.7, True, None, "2.7", "two"])
+def test_conversations_are_counted_in_whole_numbers(value: Any) -> None:
+    with refuses(UsageError, param="slots"):
+        SelectionOptions(slots=value).request()
+
+
+@pytest.mark.parametrize("value", [1.5, True, None, "1.5"])
+def test_layers_are_counted_in_whole_numbers(value: Any) -> None:
+    with refuses(UsageError, param="gpu_layers"):
+        SelectionOptions(gpu_layers=value).request()
+
+
+def test_a_number_may_be_text() -> None:
+    request = SelectionOptions(slots="2", gpu_layers="0").request()
+    assert (request.slots, request.gpu_layers) == (2, 0)

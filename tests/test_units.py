@@ -37,13 +37,22 @@ def test_parse_rate(text: str, rate: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "tokens"),
-    [("8192", 8192), ("32k", 32768), ("32K", 32768), ("1m", 1048576), ("8,192", 8192), (" 4 k", 4096)],
+    [
+        ("8192", 8192),
+        ("32k", 32768),
+        ("32K", 32768),
+        ("1m", 1048576),
+        ("8,192", 8192),
+        (" 4 k", 4096),
+        ("1.5k", 1536),
+        ("1_000_000", 10**6),
+    ],
 )
 def test_parse_tokens(text: str, tokens: int) -> None:
     assert parse_tokens(text) == tokens
 
 
-@pytest.mark.parametrize("text", ["", "k", "-1", "1.5k", "32kB", "many"])
+@pytest.mark.parametrize("text", ["", "k", "-1", "1,5k", "8,19", "819,2", "1.5", "32kB", "many"])
 def test_what_is_no_number_of_tokens_is_refused(text: str) -> None:
     with refuses(UsageError, param="ctx"):
         parse_tokens(text)

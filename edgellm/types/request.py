@@ -7,6 +7,7 @@ CLI, HTTP and the SDK refuse the same values with the same words, and a worker n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -28,6 +29,8 @@ MAX_INPUTS = 2048  # texts of one request to embed or to rerank, as OpenAI's API
 MAX_STOPS = 16
 # The longest tokens of the vocabularies in use are runs of 128 blanks; other text has 2 to 5 bytes a token.
 MAX_TOKEN_BYTES = 128
+_BLANKS = bytes(range(0x21)) + b"\x7f"
+_WIDE_BLANK = "\u3000".encode()  # of Chinese and Japanese
 MAX_REQUEST_BYTES = 64 * 1024**2  # no context holds so much text
 TOKEN_BYTES = 5  # of an id on the wire, at most (MessagePack)
 
@@ -91,12 +94,12 @@ def slot_count(value: int | str) -> int | None:
     """
     if isinstance(value, str) and value.lower() == "auto":
         return None
-    try:
-        return int(value)
-    except ValueError:
+    number = _whole_number(value)
+    if number is None:
         raise UsageError(
             f"slots={value!r} is not a number of conversations", hint="a number from 1 on, or auto", param="slots"
-        ) from None
+        )
+    return number
 
 
 def layers_on_gpu(value: int | str) -> int | None:
@@ -107,17 +110,21 @@ def layers_on_gpu(value: int | str) -> int | None:
     """
     if isinstance(value, str) and value.lower() in ("all", "auto"):
         return -1 if value.lower() == "all" else None
-    try:
-        number = int(value)
-    except ValueError:
-        number = -1
-    if number < 0:
+    number = _whole_number(value)
+    if number is None or number < 0:
         raise UsageError(
             f"gpu_layers={value!r} is not a number of layers",
             hint="a number from 0 on, all or auto",
             param="gpu_layers",
         )
     return number
+
+
+def _whole_number(value: object) -> int | None:
+    """None for what is not one, 2.7 and True among it."""
+    if isinstance(value, str):
+        return int(value) if re.fullmatch(r"-?\d{1,9}", value, re.ASCII) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -193,11 +200,14 @@ def check_context(request: Request, n_ctx: int) -> None:
         return
     texts = request.inputs if isinstance(request, EmbeddingRequest) else request.documents
     name, query = ("input", "") if isinstance(request, EmbeddingRequest) else ("documents", request.query)
-    beside = _utf8_length(query)
+    beside = _inked_bytes(query)
     for index, text in enumerate(texts):
-        least = _least_tokens(beside + _utf8_length(text)) if isinstance(text, str) else len(text)
-        if least > n_ctx:
-            raise ContextOverflow.of_text(name, index, least, n_ctx, at_least=isinstance(text, str))
+        if not isinstance(text, str):
+            if len(text) > n_ctx:
+                raise ContextOverflow.of_text(name, index, len(text), n_ctx)
+        elif n_bytes := _too_many_bytes([text], n_ctx * MAX_TOKEN_BYTES - beside):
+            n_bytes += beside
+            raise ContextOverflow.of_text(name, index, n_bytes // MAX_TOKEN_BYTES, n_ctx, n_bytes=n_bytes)
 
 
 def check_prompt(texts: Sequence[str], n_ctx: int) -> None:
@@ -206,18 +216,27 @@ def check_prompt(texts: Sequence[str], n_ctx: int) -> None:
     Raises:
         ContextOverflow
     """
-    least = _least_tokens(sum(map(_utf8_length, texts)))
-    if least >= n_ctx:
+    n_bytes = _too_many_bytes(texts, (n_ctx - 1) * MAX_TOKEN_BYTES)  # the answer needs one, too
+    if n_bytes:
         raise ContextOverflow(
-            f"the prompt has at least {least} tokens, the context holds {n_ctx} and the answer needs one",
+            f"the prompt has {n_bytes} bytes besides blanks, the context holds {n_ctx} tokens",
             hint=f"shorten the prompt, or start with a longer context ({option('ctx')})",
-            n_prompt=least,
+            n_prompt=n_bytes // MAX_TOKEN_BYTES,
             n_ctx=n_ctx,
         )
 
 
-def _least_tokens(n_bytes: int) -> int:
-    return -(-n_bytes // MAX_TOKEN_BYTES)
+def _too_many_bytes(texts: Sequence[str], most: int) -> int:
+    """Bytes of the texts that count, where they are more than `most`; else 0."""
+    if sum(map(_utf8_length, texts)) <= most:
+        return 0
+    n_bytes = sum(map(_inked_bytes, texts))
+    return n_bytes if n_bytes > most else 0
+
+
+def _inked_bytes(text: str) -> int:
+    """Bytes besides blanks and control characters: WordPiece drops them, and SentencePiece may make one of many."""
+    return len(text.encode(errors="replace").translate(None, _BLANKS).replace(_WIDE_BLANK, b""))
 
 
 def _utf8_length(text: str) -> int:

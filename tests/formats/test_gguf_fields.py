@@ -61,6 +61,8 @@ def test_what_is_sound_is_read(tmp_path: Path) -> None:
         {"llama.attention.layer_norm_rms_epsilon": (w.FLOAT32, 1e38)},
         {"llama.attention.layer_norm_epsilon": (w.FLOAT32, 2.0)},
         {"llama.rope.freq_base": (w.FLOAT32, math.inf)},
+        {"llama.rope.freq_base": (w.ARRAY, (w.FLOAT32, [1e4, math.inf]))},
+        {"llama.rope.dimension_count": (w.INT32, -2)},
         {"llama.rope.freq_base": (w.FLOAT32, 0.0)},
         {"llama.rope.freq_base": (w.FLOAT32, -1.0)},
         {"llama.attention.scale": (w.FLOAT32, -math.inf)},
@@ -82,7 +84,7 @@ def test_what_is_sound_is_read(tmp_path: Path) -> None:
         EXPERTS | {"llama.expert_group_count": (w.UINT32, 4)},
         {"llama.expert_group_count": (w.UINT32, 1)},
     ],
-    ids=range(29),
+    ids=range(31),
 )
 def test_keys_that_the_header_alone_tells(tmp_path: Path, changed: dict[str, tuple[int, Any] | None]) -> None:
     path = write(tmp_path, changed)

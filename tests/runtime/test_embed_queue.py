@@ -28,7 +28,15 @@ from edgellm.runtime.embed_queue import EmbedQueue
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.scheduler import BUSY_CHUNK
 from edgellm.types.event import Done, Vectors
-from edgellm.types.request import MAX_TOKEN_BYTES, EmbeddingRequest, GenerationRequest, Request, RerankRequest
+from edgellm.types.request import (
+    MAX_TOKEN_BYTES,
+    EmbeddingRequest,
+    GenerationRequest,
+    Request,
+    RerankRequest,
+    check_context,
+    check_prompt,
+)
 from edgellm.types.sampling import Sampling
 
 WIDTH = 6
@@ -162,6 +170,18 @@ def test_what_no_context_holds_is_refused_unread() -> None:
         rows_of(said[1][0])
     assert caught.value.index == 1
     assert read == []
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", "\u3000"])
+def test_blanks_which_wordpiece_drops_do_not_make_a_text_too_long(blank: str) -> None:
+    check_context(EmbeddingRequest((blank * 100_000 + "a" * 64 * MAX_TOKEN_BYTES,)), 64)
+    with refuses(ContextOverflow, index=1):
+        check_context(EmbeddingRequest(("a", blank * 100_000 + "a" * (64 * MAX_TOKEN_BYTES + 1))), 64)
+    with refuses(ContextOverflow, index=0):
+        check_context(RerankRequest("a" + blank * 100_000, ("a" * 64 * MAX_TOKEN_BYTES,)), 64)
+    check_prompt(["a", blank * 100_000], 64)
+    with refuses(ContextOverflow):
+        check_prompt(["a" * 63 * MAX_TOKEN_BYTES, "a" + blank], 64)
 
 
 def test_a_single_text_does_not_wait_for_two_thousand() -> None:

@@ -91,7 +91,8 @@ def _refuse_tensor(part: GgufHeader, tensor: GgufTensor, why: str) -> NoReturn:
 
 def _check_floats(header: GgufHeader, fields: _Fields) -> None:
     for key, value in header.metadata.items():
-        if isinstance(value, float) and not math.isfinite(value):
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(math.isfinite(number) for number in numbers if isinstance(number, float)):
             refuse(header, key, "a finite number is needed")
     for name in _EPSILONS:
         epsilon = header.of_architecture(name, 0.5)
@@ -122,7 +123,9 @@ def _check_rope(header: GgufHeader, fields: _Fields) -> None:
     for suffix, size in (("", head_dim), ("_swa", fields.integer("attention.key_length_swa", head_dim))):
         rotated = fields.integer(f"rope.dimension_count{suffix}")
         bounds = f"an even number up to the size of a head ({size}) is needed"
-        fields.require(not heads or (rotated % 2 == 0 and rotated <= size), f"rope.dimension_count{suffix}", bounds)
+        fields.require(
+            not heads or (rotated % 2 == 0 and 0 <= rotated <= size), f"rope.dimension_count{suffix}", bounds
+        )
         base = header.of_architecture(f"rope.freq_base{suffix}", 1.0)
         is_used = fields.integer(f"rope.dimension_count{suffix}", 1) > 0
         is_sound = isinstance(base, int | float) and 1 <= base <= MAX_ROPE_BASE
