@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from edgellm import settings
@@ -225,55 +225,79 @@ def _refuse(model: str, **options: object) -> None:
             raise UsageError(f"{option(name)} has no meaning for {model}", hint=f"leave {option(name)} out", param=name)
 
 
-def _launch(
-    context: SelectionContext, request: SelectionRequest, progress: Progress, approve: Approve, *, spare_models: int = 0
-) -> tuple[LaunchPlan, Decision]:
-    """Decide; where the choice must be fetched, find out which sources answer, and decide again without the others.
+@dataclass(slots=True)
+class _Search:
+    """From a decision to a file on this disk; each `step` that finds none leaves a context in which another is chosen.
 
     `spare_models`: how many models may fail to be fetched before that is an error.
     """
-    request = replace(request, offline=request.offline or settings.current().offline)
-    library = Library()
-    notes: tuple[Reason, ...] = ()
-    n_dropped = 0
-    silent: dict[str, str] = {}  # by scheme, why a source does not answer
-    decision = decide(context, request)
-    if _needs_network(decision.choice, context, request, library):
-        silent = _silent(decision.choice)
-        context = replace(context, reachable=tuple(scheme for scheme in sorted(sources()) if scheme not in silent))
-        decision = decide(context, request)
-    while (choice := decision.choice) is not None:
-        card, file = _chosen(choice, context)
+
+    context: SelectionContext
+    request: SelectionRequest
+    progress: Progress
+    approve: Approve
+    spare_models: int
+    library: Library = field(default_factory=Library)
+    skipped: list[Reason] = field(default_factory=list)  # models that failed to be fetched
+    unanswered: dict[str, str] = field(default_factory=dict)  # by scheme, why a source does not answer
+
+    def decide(self) -> Decision:
+        return decide(self.context, self.request)
+
+    def without_silent_sources(self, choice: Candidate | None) -> bool:
+        """Find out which sources answer, where the choice must be fetched; whether that was looked at."""
+        if not _needs_network(choice, self.context, self.request, self.library):
+            return False
+        self.unanswered = _silent(choice)
+        answering = tuple(scheme for scheme in sorted(sources()) if scheme not in self.unanswered)
+        self.context = replace(self.context, reachable=answering)
+        return True
+
+    def step(self, choice: Candidate) -> Artifact | None:
+        """The chosen file on this disk; None where it is time to decide again."""
+        card, file = _chosen(choice, self.context)
         try:
-            described = _described(card, file, request, library, progress)
+            described = _described(card, file, self.request, self.library, self.progress)
             if described is not card:
-                context = context.narrowed(described if row is card else row for row in context.cards)
-                decision = decide(context, request)
-                continue
-            if not (request.offline or scheme_of(file.source) == "file" or library.has(file)):
-                instead = approve(PlannedDownload(card, file, choice, context, request))
+                self.context = self.context.narrowed(described if row is card else row for row in self.context.cards)
+                return None
+            if not (self.request.offline or scheme_of(file.source) == "file" or self.library.has(file)):
+                instead = self.approve(PlannedDownload(card, file, choice, self.context, self.request))
                 if instead is not None:
-                    card, file = _chosen(instead, context)
-                    context = context.narrowed([replace(card, files=(file,))])
-                    decision = decide(context, request)
-                    continue
-            artifact = _artifact(library, card, file, request, progress)
+                    card, file = _chosen(instead, self.context)
+                    self.context = self.context.narrowed([replace(card, files=(file,))])
+                    return None
+            return _artifact(self.library, card, file, self.request, self.progress)
         except SourceUnreachable as error:
-            context = _without_source(context, file)
-            silent[scheme_of(file.source)] = error.message
+            self.context = _without_source(self.context, file)
+            self.unanswered[scheme_of(file.source)] = error.message
         except (SourceError, UnknownModel, ArtifactError) as error:
             # A gated or missing repository, a file that is not what it should be: take the next best model, and say so.
-            n_dropped += 1
-            if n_dropped > spare_models:
+            if len(self.skipped) == self.spare_models:
                 raise
-            context = context.narrowed(row for row in context.cards if row.id != card.id)
-            notes = (*notes, ModelSkipped(card.id, file.quant, error.message))
-        else:
-            decision = replace(decision, reasons=(*notes, *missed(decision, silent), *decision.reasons))
+            self.context = self.context.narrowed(row for row in self.context.cards if row.id != card.id)
+            self.skipped.append(ModelSkipped(card.id, file.quant, error.message))
+        return None
+
+
+def _launch(
+    context: SelectionContext, request: SelectionRequest, progress: Progress, approve: Approve, *, spare_models: int = 0
+) -> tuple[LaunchPlan, Decision]:
+    """Decide; where the choice must be fetched, find out which sources answer, and decide again without the others."""
+    request = replace(request, offline=request.offline or settings.current().offline)
+    search = _Search(context, request, progress, approve, spare_models)
+    decision = search.decide()
+    if search.without_silent_sources(decision.choice):
+        decision = search.decide()
+    while (choice := decision.choice) is not None:
+        artifact = search.step(choice)
+        if artifact is not None:
+            missing = missed(decision, search.unanswered)
+            decision = replace(decision, reasons=(*search.skipped, *missing, *decision.reasons))
             return _candidate_plan(decision, choice, artifact), decision
-        decision = decide(context, request)
+        decision = search.decide()
     assert decision.would_choose is not None, "something fits, or `decide` had raised"
-    raise unavailable(decision.would_choose, silent, offline=request.offline)
+    raise unavailable(decision.would_choose, search.unanswered, offline=request.offline)
 
 
 def _needs_network(
