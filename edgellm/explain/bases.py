@@ -11,7 +11,7 @@ def basis(of: bases.Basis) -> str:
     if isinstance(of, bases.RateBasis):
         return _rate(of)
     if isinstance(of, bases.Runs):
-        return _runs(of)
+        return f"corrected {_runs(of)}"
     if isinstance(of, bases.AbilityBasis):
         return _ability(of)
     if isinstance(of, bases.Bandwidth):
@@ -51,20 +51,21 @@ def _bandwidth(of: bases.Bandwidth) -> str:
 
 
 def _runs(of: bases.Runs) -> str:
+    """Whose runs a number was corrected by."""
     match of:
         case bases.OwnRuns():
             cache = "" if of.kv_type == "f16" else f" with a cache of {of.kv_type}"
-            return f"corrected by {counted(of.runs, 'run')} of {of.model} {of.quant}{cache} here"
+            return f"by {counted(of.runs, 'run')} of {of.model} {of.quant}{cache} here"
         case bases.OtherCaches():
             caches = " and ".join(of.kv_types)
-            return f"corrected by runs of {of.model} {of.quant} with a cache of {caches} here"
+            return f"by runs of {of.model} {of.quant} with a cache of {caches} here"
         case bases.SameModel():
-            return f"corrected by runs of {of.model} in {counted(of.files, 'other')} here; never run itself"
+            return f"by runs of {of.model} in {counted(of.files, 'other')} here; never run itself"
         case bases.SameFamily():
             types = f"{counted(of.files, 'other')} of the {of.family} types"
-            return f"corrected by runs of {types} on {of.backend} here; never run itself"
+            return f"by runs of {types} on {of.backend} here; never run itself"
         case bases.SameBackend():
-            return f"corrected by runs of {counted(of.files, 'other')} on {of.backend} here; never run itself"
+            return f"by runs of {counted(of.files, 'other')} on {of.backend} here; never run itself"
 
 
 def _loss(of: bases.LossBasis) -> str:

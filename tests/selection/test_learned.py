@@ -42,7 +42,7 @@ def test_a_correction_scales_rates_and_memory_and_says_so(card, machine) -> None
     same = next(o for o in (learned.choice, *learned.runners_up) if o is not None)
     assert plain.choice is not None
 
-    assert explain.basis(same.decode.basis).startswith("corrected: x0.5, corrected by 3 runs")
+    assert explain.basis(same.decode.basis).startswith("corrected: x0.5, by 3 runs")
     assert "predicted:" in explain.basis(same.decode.basis)
     assert any(f"x1.1, {explain.basis(RUNS)}" in reason for reason in said(learned) if reason.startswith("Memory"))
     assert learned.inputs["corrected"] == 3
