@@ -90,7 +90,11 @@ def counts(least: int) -> Callable[[click.Context, click.Parameter, str | None],
 @click.option(
     "--chunks", type=click.IntRange(1, 10_000), default=8, show_default=True, help="Chunks of the text at most."
 )
-@click.option("--max-kl", type=click.FloatRange(0), help="Veto the quantization above, nats a token (default: 0.3).")
+@click.option(
+    "--max-kl",
+    type=click.FloatRange(0),
+    help="Veto the quantization above this divergence, in nats per token (default: 0.3).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/measured.md).")
 def command(
     *,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 import sys
@@ -96,6 +97,7 @@ def examine(ctx: click.Context) -> Report:
         report.note(
             "without llguidance no answer can be kept to a grammar or schema", "pip install 'llguidance>=1.9,<2'"
         )
+    examine_variables(report)
     if settings.current().offline:
         report.note("EDGELLM_OFFLINE is set: only models that need no network are chosen", "unset EDGELLM_OFFLINE")
     return report
@@ -255,6 +257,14 @@ def examine_plugins(report: Report, ctx: click.Context) -> None:
             report.problem(f"plugin {row['name']}: {row['error']}", fix)
         elif row["status"] == "off":
             report.note(f"plugin {row['name']} is off: {row['error']}", "add its name to EDGELLM_PLUGINS, or unset it")
+
+
+def examine_variables(report: Report) -> None:
+    """Variables of EdgeLLM's that it does not know: a slip of the pen would go unnoticed."""
+    backends = [row["name"] for row in report.backends]
+    for name, near in settings.strangers(os.environ, backends).items():
+        fix = f"`{near}` may be meant; " if near else ""
+        report.note(f"{name} is set and has no meaning", f"{fix}docs/cli.md lists the variables")
 
 
 def examine_setup(report: Report, record: Path) -> None:

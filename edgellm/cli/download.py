@@ -28,7 +28,9 @@ def _say_yes(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 yes = click.option(
     "--yes", is_flag=True, expose_value=False, callback=_say_yes, help="Fetch without asking, however large it is."
 )
-max_download = click.option("--max-download", metavar="SIZE", help="Largest download, as 2GB; what is here counts 0.")
+max_download = click.option(
+    "--max-download", metavar="SIZE", help="Largest download, for example 2GB; files already here do not count."
+)
 
 
 class Question:
@@ -82,7 +84,9 @@ def _ask(download: PlannedDownload, smaller: list[tuple[Candidate, int]]) -> Can
         say(f"{choice.model} {choice.quant}, {size}: {_worth(download, choice)}", lead=f"{number:3}  ", err=True)
     numbers = [str(number) for number in range(1, len(smaller) + 1)]
     what = "Fetch it? (y)es, (n)o" + (f", or {' or '.join(numbers)} for a smaller one" if numbers else "")
-    answer: Any = click.prompt(what, type=click.Choice(["y", "n", *numbers]), show_choices=False, err=True)
+    answer: Any = click.prompt(
+        what, type=click.Choice(["y", "n", *numbers], case_sensitive=False), show_choices=False, err=True
+    )
     if answer == "n":
         raise click.Abort
     return None if answer == "y" else smaller[int(answer) - 1][0]

@@ -13,7 +13,7 @@ import click
 from edgellm.cli._options import headline, launch_options, launches, make_plan, samples, say_taken
 from edgellm.cli.page import Wrapping, columns, examples, say, say_error
 from edgellm.cli.progress import waiting
-from edgellm.errors import EdgeLLMError, UsageError
+from edgellm.errors import EdgeLLMError, UnknownModel, UsageError
 
 if TYPE_CHECKING:
     from edgellm.sdk.client import EdgeLLM
@@ -45,7 +45,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 @click.option("--raw", is_flag=True, help="Continue the text as it stands, without a chat template.")
 @click.option("--system", metavar="TEXT", help="Instructions that stand before the conversation.")
 @samples
-@click.option("--max-tokens", type=int, metavar="N", help="Longest answer.")
+@click.option("--max-tokens", type=int, metavar="N", help="Most tokens in the answer.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be repeated.")
 def command(
     *,
@@ -70,8 +70,11 @@ def command(
         raise UsageError("--raw has no place for --system", hint="write it into the text, or leave out --raw")
     options = launch_options(**rest)
     question = _question(prompt)
-    with ended_with_us():
-        plan, decision = make_plan(model, options, to_chat=True)
+    try:
+        with ended_with_us():
+            plan, decision = make_plan(model, options, to_chat=True)
+    except UnknownModel as error:
+        raise _as_prompt(error, model) from None
     from edgellm.sdk.client import EdgeLLM
 
     say_taken(plan)
@@ -90,15 +93,25 @@ def command(
     return 0
 
 
+def _as_prompt(error: UnknownModel, model: str | None) -> UnknownModel:
+    """The same error, where a question was written in the place of the model: no model's name has blanks."""
+    if model is None or not re.search(r"\s", model.strip()):
+        return error
+    return UnknownModel(
+        f"the first argument is the model, and none is called {model[:60]!r}",
+        hint='name one before the question: edgellm run qwen3-4b "Why is the sky blue?"; `edgellm models` lists them',
+    )
+
+
 def _question(prompt: str | None) -> str | None:
     """What to answer once: PROMPT, or the text on standard input; None on a terminal, where a conversation begins.
 
     Raises:
-        UsageError: it is empty. A model would answer that, too, and not soon stop.
+        UsageError: it is empty. A model would answer that, too, and not soon stop. Or it is not text, or has no end.
     """
     if prompt is None and sys.stdin is not None and sys.stdin.isatty():
         return None
-    question = prompt if prompt is not None else sys.stdin.read() if sys.stdin is not None else ""
+    question = prompt if prompt is not None else _piped()
     if not question.strip():
         where = "PROMPT is empty" if prompt is not None else "there is no PROMPT, and standard input is empty"
         raise UsageError(
@@ -107,6 +120,21 @@ def _question(prompt: str | None) -> str | None:
             param="prompt",
         )
     return question
+
+
+def _piped() -> str:
+    if sys.stdin is None:
+        return ""
+    from edgellm.types.request import MAX_REQUEST_BYTES
+
+    try:
+        text = sys.stdin.read(MAX_REQUEST_BYTES + 1)
+    except UnicodeDecodeError:
+        hint = "a question is text; a picture or an archive is not read"
+        raise UsageError("standard input is not text", hint=hint, param="prompt") from None
+    if len(text) > MAX_REQUEST_BYTES:
+        raise UsageError(f"standard input has over {MAX_REQUEST_BYTES} bytes", hint="send less text", param="prompt")
+    return text
 
 
 def require_text(llm: EdgeLLM) -> None:

@@ -73,7 +73,7 @@ _log = logging.getLogger("edgellm.serve")
 @click.option(
     "--log-format",
     type=click.Choice(("text", "json")),
-    help="Write all output as log lines of this form, from level info on.",
+    help="Write all output as log lines of this form, from level info up.",
 )
 def command(
     *,

@@ -42,7 +42,7 @@ class Intake:
         """
         if self.held + n_bytes > self.max_bodies:
             raise Overloaded(
-                f"requests that are being received or wait hold {self.held} bytes, {self.max_bodies} are allowed",
+                f"pending requests hold {self.held} bytes; the limit is {self.max_bodies}",
                 hint="try again in a moment",
             )
         self.held += n_bytes

@@ -216,3 +216,13 @@ def test_set_up_is_the_cure_where_set_up_made_the_environment(tmp_path: Path, mo
     assert doctor.again("gguf").startswith("pip install")
     (tmp_path / doctor.SETUP_RECORD).write_text("{}")
     assert doctor.again("gguf").startswith("`make setup`")
+
+
+def test_a_variable_that_is_unknown_is_noted_with_the_one_that_may_be_meant(monkeypatch, with_plugins) -> None:
+    with_plugins()
+    monkeypatch.setenv("EDGELLM_OFLINE", "1")
+    monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "0")  # a backend's own
+    notes = texts(examine(monkeypatch), "note")
+    (note,) = (text for text in notes if text.startswith("EDGELLM_OFLINE"))
+    assert "is set and has no meaning | `EDGELLM_OFFLINE` may be meant" in note
+    assert not any(text.startswith("EDGELLM_ECHO_STEP_S") for text in notes)

@@ -93,7 +93,9 @@ def test_what_is_on_this_disk_is_not_asked_about(server: ModelServer) -> None:
     launch.model_plan(MODEL, SelectionRequest(), approve=lambda planned: pytest.fail(f"asked about {planned}"))
 
 
-@pytest.mark.parametrize(("answer", "quant"), [("y\n", "Q8_0"), ("1\n", "Q4_0"), ("maybe\n7\n1\n", "Q4_0")])
+@pytest.mark.parametrize(
+    ("answer", "quant"), [("y\n", "Q8_0"), ("Y\n", "Q8_0"), ("1\n", "Q4_0"), ("maybe\n7\n1\n", "Q4_0")]
+)
 def test_a_large_download_is_asked_about(server: ModelServer, asked: None, answer: str, quant: str) -> None:
     done = pull(answer=answer)
 
@@ -103,7 +105,7 @@ def test_a_large_download_is_asked_about(server: ModelServer, asked: None, answe
     assert stored() == [quant]
 
 
-@pytest.mark.parametrize("answer", ["n\n", ""])
+@pytest.mark.parametrize("answer", ["n\n", "N\n", ""])
 def test_no_answer_and_no_fetch_nothing(server: ModelServer, asked: None, answer: str) -> None:
     assert pull(answer=answer).exit_code != 0
     assert stored() == []

@@ -130,3 +130,10 @@ def test_no_color_turns_bold_off_too(monkeypatch: pytest.MonkeyPatch, capsys: py
     page.say("title", bold=True)
 
     assert capsys.readouterr().out == "\x1b[1mtitle\x1b[0m\ntitle\n"
+
+
+def test_wide_and_joined_characters_count_as_they_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert streamed("\u2764\ufe0f" * 2 + "\u200d" * 60, 20) == "\u2764\ufe0f" * 2 + "\u200d" * 60
+    assert wrapped("日本 " * 8, 21) == "\n".join(["日本 日本 日本 日本"] * 2)
+    page.table([Column("name"), Column("n", right=True), Column("x")], [("日本", "1", "a"), ("abcd", "22", "b")])
+    assert capsys.readouterr().out.splitlines() == ["name   n  x", "日本   1  a", "abcd  22  b"]

@@ -18,8 +18,9 @@ from support.waiting import PATIENCE_S
 from edgellm.app import launch
 from edgellm.catalog.lookup import catalog
 from edgellm.cli import run as module
+from edgellm.cli.main import cli
 from edgellm.cli.run import command
-from edgellm.errors import BadTemplate, UnsupportedTask, UsageError
+from edgellm.errors import BadTemplate, UnknownModel, UnsupportedTask, UsageError
 from edgellm.hardware import profiles
 from edgellm.sdk.client import EdgeLLM
 from edgellm.selection.backend_facts import BackendFacts
@@ -77,6 +78,17 @@ def test_a_pipe_is_answered_once() -> None:
 )
 def test_nothing_is_not_answered(arguments: list[str], text: str | None) -> None:
     check_refusal(invoke(*arguments, text=text).exception, UsageError, param="prompt")
+
+
+@pytest.mark.parametrize("piped", [b"\xff\xd8\xff\xe0\x00\x10JFIF", b"\0" * (2**20 + 1)], ids=["picture", "endless"])
+def test_what_is_no_question_is_refused(monkeypatch: pytest.MonkeyPatch, piped: bytes) -> None:
+    monkeypatch.setattr("edgellm.types.request.MAX_REQUEST_BYTES", 2**20)
+    check_refusal(CliRunner().invoke(cli, ["run", "echo"], input=piped).exception, UsageError, param="prompt")
+
+
+@pytest.mark.parametrize("question", ["Why is the sky blue?", "Is this 3/4 or 4/3?", "tell me: who"])
+def test_a_question_in_the_place_of_the_model_is_told_so(question: str) -> None:
+    check_refusal(CliRunner().invoke(cli, ["run", question], input="more of it").exception, UnknownModel)
 
 
 def test_a_closed_standard_input_is_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
