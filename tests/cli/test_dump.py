@@ -16,6 +16,7 @@ from edgellm import settings
 from edgellm.app.context import cards, of_machine
 from edgellm.cli import doctor, dump
 from edgellm.cli.main import cli
+from edgellm.cli.report import Report
 from edgellm.contract.manager import plugins
 from edgellm.errors import UsageError
 from edgellm.hardware import profiles
@@ -206,7 +207,7 @@ def problems(content: dict) -> list[str]:
 
 
 def test_every_part_is_there(monkeypatch) -> None:
-    assert asdict(doctor.Report()).keys() == report(monkeypatch).keys() >= {
+    assert asdict(Report()).keys() == report(monkeypatch).keys() >= {
         "schema", "versions", "machine", "backends", "plugins", "store", "models", "calibrations", "history",
         "settings", "used", "findings",
     }  # fmt: skip

@@ -1,0 +1,87 @@
+"""What `edgellm doctor` found, as data and as text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgellm.units import counted, show_size
+
+SCHEMA = 1
+LIBRARIES = ("click", "jinja2", "llguidance", "msgspec", "numpy", "pluggy", "starlette", "uvicorn")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`problem`: something is broken or missing. `note`: worth knowing, nothing to mend unless `fix` says so."""
+
+    level: str
+    text: str
+    fix: str = ""
+
+
+@dataclass(slots=True)
+class Report:
+    """Everything that doctor says; `asdict` of it is the JSON."""
+
+    schema: int = SCHEMA
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, Any] | None = None
+    backends: list[dict[str, Any]] = field(default_factory=list)
+    plugins: list[dict[str, Any]] = field(default_factory=list)
+    store: dict[str, Any] = field(default_factory=dict)
+    models: list[dict[str, Any]] = field(default_factory=list)
+    calibrations: dict[str, Any] = field(default_factory=dict)
+    history: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    used: str = ""
+    findings: list[Finding] = field(default_factory=list)
+
+    def problem(self, text: str, fix: str) -> None:
+        self.findings.append(Finding("problem", text, fix))
+
+    def note(self, text: str, fix: str = "") -> None:
+        self.findings.append(Finding("note", text, fix))
+
+
+def render(report: Report) -> str:
+    numbers = report.versions
+    lines = [f"EdgeLLM {numbers['edgellm']}, Python {numbers['python']}, {numbers['platform']}"]
+    lines += ["  " + ", ".join(f"{name} {numbers[name]}" for name in LIBRARIES)]
+    if report.machine:
+        lines += ["", "Machine", f"  {report.machine['name']}", f"  {' '.join(report.machine['cpu']['isa'])}"]
+    lines += ["", "Backends"]
+    for row in report.backends:
+        lines.append(f"  {row['name']:<8} {'can run' if row['can_run'] else 'cannot run'}")
+        lines += [f"    {name}: {text}" for name, text in row["about"].items()]
+    lines += ["", "Plugins"]
+    lines += [f"  {row['name']:<8} {row['status']:<6} {row['distribution']}" for row in report.plugins]
+    store = report.store
+    lines += ["", "Store", f"  {store['path']}: {counted(store['files'], 'file')}, {show_size(store['bytes'])}; "]
+    lines[-1] += f"{show_size(store['free_bytes'])} free"
+    lines += render_measured(report)
+    lines += ["", f"Used: {report.used}" if report.used else "Used: unknown"]
+    lines += render_findings(report, "problem", "Problems") + render_findings(report, "note", "Notes")
+    return "\n".join(lines)
+
+
+def render_measured(report: Report) -> list[str]:
+    rates = [name for name, rates in report.calibrations.items() if rates is not None]
+    lines = [
+        "",
+        "Measured",
+        f"  kernels: {', '.join(rates) or 'none; speed is predicted from processors of this kind'}",
+    ]
+    if report.history:
+        learned, loads = len(report.history["corrections"]), report.history["lines"]
+        lines_read = f"{counted(loads, 'line')} in {report.history['path']}"
+        lines.append(f"  loads: {lines_read}, {counted(learned, 'correction')} in force")
+    return lines
+
+
+def render_findings(report: Report, level: str, title: str) -> list[str]:
+    lines = []
+    for finding in (finding for finding in report.findings if finding.level == level):
+        lines.append(f"  {finding.text}")
+        lines += [f"    fix: {finding.fix}"] if finding.fix else []
+    return ["", title, *lines] if lines else ["", f"{title}: none"]
