@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 
 CONTROL_S = 5.0
-SETTLE_S = 2.0
+SETTLE_S = 5.0  # the server gives memory back after two seconds
 PROBE_EVERY_S = 0.02
 START_TIMEOUT_S = 300.0
 ANSWER_TIMEOUT_S = 120.0

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from edgellm.errors import UsageError
 from edgellm.server.connection import Connection
 from edgellm.server.crowd import BACKLOG, Crowd, Deadlines, most_connections
+from edgellm.server.intake import map_large_blocks
 
 LAST_WORDS_S = 1.0  # to end the answers that are cut off, and again to write that they were
 
@@ -115,6 +116,7 @@ class Listener(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        map_large_blocks()
         await super().startup(sockets)
         self._on_started()
 

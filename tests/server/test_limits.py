@@ -20,7 +20,7 @@ from support.serving import serving
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import UsageError
-from edgellm.server.intake import MAX_BODY_BYTES, Intake
+from edgellm.server.intake import MAX_BODY_BYTES, Incoming, Intake
 from edgellm.server.schemas.counts import MAX_PARTS, MAX_VALUES, check_counts
 from edgellm.server.schemas.embeddings import EmbeddingBody, RerankBody
 from edgellm.server.schemas.fields import RequestBody
@@ -190,6 +190,19 @@ def test_a_body_of_a_client_that_hung_up_is_let_go(serve: Servers) -> None:
         )
         wait_until(lambda: intake.held > 900_000)
     wait_until(lambda: intake.held == 0)
+
+
+async def test_what_comes_after_the_end_of_a_request_is_not_held() -> None:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"x" * 20_000, "more_body": True}
+
+    intake = Intake()
+    body = Incoming(receive, intake)
+    await body()
+    assert intake.held > 0
+    body.release()
+    await body()
+    assert intake.held == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's way with memory")
