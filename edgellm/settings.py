@@ -43,7 +43,7 @@ from edgellm.files import nearest_existing
 
 LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-MOST_SECONDS = 86400
+LEAST_SECONDS, MOST_SECONDS = 1, 86400  # a healthy worker may be silent for half a second
 # Of names of variables. What a process does not get, native code that reads a hostile file in it cannot pass on.
 _SECRET = re.compile(
     r"(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|APIKEY|CREDENTIAL)S?(_|$)|(^|_)KEYS?(_|$)", re.IGNORECASE
@@ -128,7 +128,7 @@ class Environment:
         """0 = never, None = by the predicted speed.
 
         Raises:
-            UsageError: EDGELLM_HUNG_AFTER is no number of seconds.
+            UsageError: EDGELLM_HUNG_AFTER is not a number of seconds, or fewer than a healthy worker may be silent.
         """
         if not self.hung_after:
             return None
@@ -136,9 +136,10 @@ class Environment:
             seconds = float(self.hung_after)
         except ValueError:
             seconds = -1.0
-        if not 0.0 <= seconds <= MOST_SECONDS:
-            hint = f"write seconds, 0 (never) to {MOST_SECONDS}, or unset it"
-            raise UsageError(f"EDGELLM_HUNG_AFTER={self.hung_after!r} is not a number of seconds", hint=hint)
+        if not (seconds == 0.0 or LEAST_SECONDS <= seconds <= MOST_SECONDS):
+            allowed = f"a number of seconds from {LEAST_SECONDS} to {MOST_SECONDS}, or 0"
+            hint = "0 = never; unset it to go by the predicted speed"
+            raise UsageError(f"EDGELLM_HUNG_AFTER={self.hung_after!r} is not {allowed}", hint=hint)
         return seconds
 
     @property

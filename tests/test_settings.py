@@ -50,7 +50,7 @@ def test_when_a_worker_counts_as_hung(monkeypatch: pytest.MonkeyPatch, written: 
     assert settings.current().hung_after_s == seconds
 
 
-@pytest.mark.parametrize("written", ["soon", "-1", "nan", "1e9"])
+@pytest.mark.parametrize("written", ["soon", "-1", "nan", "1e9", "0.001"])
 def test_a_time_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
     monkeypatch.setenv("EDGELLM_HUNG_AFTER", written)
     with refuses(UsageError):

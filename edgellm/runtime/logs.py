@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Any
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_NOT_A_WORD = re.compile(r'[\s"=\x00-\x1f\x7f-\x9f]')
 
 
 class TextFormatter(logging.Formatter):
     """`2026-11-26T08:30:00.123Z INFO edgellm.requests: request id=... status=200`"""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_time(record)} {record.levelname} {record.name}: {record.getMessage()}"
-        line += "".join(f" {name}={value}" for name, value in _facts(record).items())
+        # A client that could begin a line, or a fact, could write into the log what never happened.
+        message = _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], record.getMessage())
+        line = f"{_time(record)} {record.levelname} {record.name}: {message}"
+        line += "".join(f" {name}={_shown(value)}" for name, value in _facts(record).items())
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -46,6 +52,11 @@ def set_up(level: str, form: str) -> None:
 
 def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _shown(fact: object) -> str:
+    text = str(fact)
+    return json.dumps(text) if _NOT_A_WORD.search(text) else text
 
 
 def _facts(record: logging.LogRecord) -> dict[str, Any]:

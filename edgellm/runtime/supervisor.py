@@ -25,7 +25,7 @@ from edgellm.contract.backend import worker_environment
 from edgellm.contract.child import End
 from edgellm.contract.engine import EngineInfo
 from edgellm.contract.manager import plugins
-from edgellm.errors import EdgeLLMError, WorkerCrashed, option
+from edgellm.errors import EdgeLLMError, UsageError, WorkerCrashed, option, speaks_in_flags
 from edgellm.runtime import wire, worker_process
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.process_usage import ProcessUsage, process_usage
@@ -48,13 +48,13 @@ class WorkerSession(Session):
     """See `runtime.session.Session`."""
 
     def __init__(self, plan: LaunchPlan) -> None:
-        """Raises UsageError where EDGELLM_LOG, EDGELLM_LOG_FORMAT or EDGELLM_HUNG_AFTER means nothing: a worker would
-        only die of it."""
+        """Raises UsageError where EDGELLM_LOG, EDGELLM_LOG_FORMAT or EDGELLM_HUNG_AFTER means nothing, or a path cannot
+        be told: a worker would only die of it."""
         super().__init__()
         environment = settings.current()
         _ = environment.log_level, environment.line_format
         self._limits = limits(plan, environment.hung_after_s)
-        self._plan = plan
+        self._launch = _launch(plan)
         # A backend that is not there is the worker's to refuse.
         self._environment = worker_environment(plugins().backends().get(plan.backend))
         # Guards all below. Reentrant: the garbage collector may abandon this session while its thread holds the lock.
@@ -186,7 +186,7 @@ class WorkerSession(Session):
     def _run_worker(self) -> EdgeLLMError:
         """From its start to its end. Returns why it ended."""
         try:
-            process = WorkerProcess(worker_process.COMMAND, self._environment, self._plan, self._outbox)
+            process = WorkerProcess(worker_process.COMMAND, self._environment, self._launch, self._outbox)
         except OSError as error:
             return WorkerCrashed(f"no worker can be started: {error}", reason=str(error))
         with self._changed:
@@ -276,6 +276,20 @@ class WorkerSession(Session):
                 self._dispatcher.fail_all(error)
             self._changed.notify_all()
             return again
+
+
+def _launch(plan: LaunchPlan) -> bytes:
+    """The frame that tells a worker what to load.
+
+    Raises:
+        UsageError: a path in the plan is not UTF-8.
+    """
+    try:
+        return wire.encode(wire.Launch(plan, speaks_in_flags()))
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{error.object!r} is not UTF-8, so no worker can be told of it", hint="rename the file or its folder"
+        ) from None
 
 
 def pause_s(deaths: int) -> float:

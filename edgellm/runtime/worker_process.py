@@ -14,10 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import IO
 
 from edgellm.contract.child import KILL, End, python, reap, signal_group
-from edgellm.errors import speaks_in_flags
 from edgellm.runtime import wire
 from edgellm.runtime.mailbox import Mailbox
-from edgellm.types.plan import LaunchPlan
 
 COMMAND = python("edgellm.runtime.worker")
 KILL_PATIENCE_S = 5.0
@@ -34,10 +32,10 @@ class WorkerProcess:
         self,
         command: Sequence[str],
         environment: Mapping[str, str],
-        plan: LaunchPlan,
+        launch: bytes,
         outbox: Mailbox[wire.Down],
     ) -> None:
-        """From `take_requests` on, the worker gets what is in `outbox`.
+        """`launch` is the frame that it gets first. From `take_requests` on, the worker gets what is in `outbox`.
 
         To be called in a thread that lasts longer than the worker, which ends with it (`contract.confine`).
 
@@ -59,7 +57,7 @@ class WorkerProcess:
         try:
             if hasattr(os, "waitid"):
                 threading.Thread(target=self._end_group, name="edgellm-group", daemon=True).start()
-            threading.Thread(target=self._feed, args=(down, plan), name="edgellm-writer", daemon=True).start()
+            threading.Thread(target=self._feed, args=(down, launch), name="edgellm-writer", daemon=True).start()
         except Exception as error:  # a container limits processes and threads together
             down.close()
             self.kill()
@@ -102,12 +100,15 @@ class WorkerProcess:
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
             signal_group(self._process, KILL)
 
-    def _feed(self, down: IO[bytes], plan: LaunchPlan) -> None:
+    def _feed(self, down: IO[bytes], launch: bytes) -> None:
         with down:
-            message: wire.Down | None = wire.Launch(plan, speaks_in_flags())
-            while message is not None and _write(down.fileno(), wire.encode(message)):
+            frame = launch
+            while _write(down.fileno(), frame):
                 self._loaded.wait()
                 message = self._outbox.get_unless(lambda: self._ended)
+                if message is None:
+                    return
+                frame = wire.encode(message)
 
 
 def _write(pipe: int, frame: bytes) -> bool:

@@ -23,7 +23,7 @@ class Deadlines:
     headers_s: float = 10.0  # from the connection, or from the first byte of a further request, to the last header
     body_s: float = 30.0  # for a body, and beyond it one second for each:
     body_bytes: int = 64_000
-    take_s: float = 60.0  # in which a client takes nothing of what was written for it
+    take_s: float = 60.0  # in which a client takes so little that what was written for it still waits
 
 
 class Member(Protocol):

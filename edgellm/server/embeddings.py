@@ -29,14 +29,14 @@ def operations(model: ServedModel) -> list[Operation]:
         """Turn texts into vectors. For models that embed; 2048 texts at most."""
         body, vectors = await _vectors(model, request, EmbeddingBody)
         if vectors is None:
-            return client_closed()
+            return client_closed(request)
         # Thousands of numbers take a while to write: not in the event loop that all streams share.
         return await asyncio.to_thread(_embedding_list, model, body, vectors)
 
     async def rerank(request: Request) -> ASGIApp:
         """Order documents by how well each answers a query. For cross-encoders; no vectors are compared instead."""
         body, scores = await _vectors(model, request, RerankBody)
-        return client_closed() if scores is None else _ranking(model, body, scores)
+        return client_closed(request) if scores is None else _ranking(model, body, scores)
 
     return [
         Operation("POST", "/v1/embeddings", embeddings, TAG, response.EmbeddingList, EmbeddingBody, REFUSALS),

@@ -83,7 +83,7 @@ class Guard:
             if secured.started:
                 raise  # the server drops the connection, so that a client cannot take half an answer for a whole one
             if not isinstance(error, (HttpError, EdgeLLMError)):
-                _log.error("%s %s failed (%s)", scope["method"], scope["path"], record.id, exc_info=error)
+                _log.error("%s %s failed (%s)", record.method, record.path, record.id, exc_info=error)
             await respond(secured, error)
         finally:
             body.release()

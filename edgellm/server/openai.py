@@ -143,7 +143,7 @@ async def _whole(request: Request, chunks: ChatChunks | TextChunks, event_lists:
     async with aclosing(event_lists):
         events = await sse.unless_gone(request.receive, _all(event_lists))
     if events is None:
-        return client_closed()
+        return client_closed(request)
     done = events[-1]
     assert isinstance(done, Done)
     _require_complete(done)
@@ -160,7 +160,7 @@ async def _stream(request: Request, chunks: ChatChunks | TextChunks, event_lists
         raise
     if first is None:
         await event_lists.aclose()
-        return client_closed()
+        return client_closed(request)
     return sse.EventStream(chunks, first, event_lists)
 
 

@@ -11,8 +11,7 @@ from starlette.responses import Response
 from edgellm.server import errors, request_log
 from edgellm.server.errors import HttpError
 
-# nginx's "client closed request": no client reads it, but a log does.
-CLIENT_CLOSED = 499
+CLIENT_CLOSED_STATUS = 499  # nginx's "client closed request": no client reads it, but a log does
 NO_STORE = {"cache-control": "no-store"}
 
 
@@ -25,14 +24,15 @@ class JSONResponse(Response):
         return msgspec.json.encode(content)
 
 
-def client_closed() -> Response:
+def client_closed(request: Request) -> Response:
     """What ends a request whose client has gone."""
-    return Response(status_code=CLIENT_CLOSED)
+    request_log.of_scope(request.scope).error = request_log.CLIENT_CLOSED
+    return Response(status_code=CLIENT_CLOSED_STATUS)
 
 
-async def hung_up(_: Request, __: Exception) -> Response:
+async def hung_up(request: Request, _: Exception) -> Response:
     """The response to a request whose client went away while it sent its body."""
-    return client_closed()
+    return client_closed(request)
 
 
 async def failure(request: Request, error: Exception) -> Response:

@@ -25,6 +25,13 @@ def test_a_line_of_text_begins_with_the_time_and_ends_with_the_facts() -> None:
     assert line == "2027-01-15T08:00:00.123Z WARNING edgellm.x: request id=7 ms=1.5"
 
 
+def test_nothing_in_a_message_or_a_fact_begins_a_line_or_another_fact() -> None:
+    line = TextFormatter().format(record("GET /a\nb", id="7 ms=2", path='/"', ms=1.5))
+
+    assert line.endswith(r""" edgellm.x: GET /a\nb id="7 ms=2" path="/\"" ms=1.5""")
+    assert len(line.splitlines()) == 1
+
+
 def test_a_line_of_json_has_the_facts_beside_the_message() -> None:
     line = JsonFormatter().format(record("wait\nfor it", id="7", ms=1.5))
 

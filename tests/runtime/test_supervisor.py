@@ -93,6 +93,11 @@ def test_a_model_that_cannot_be_loaded_is_not_tried_again(open_session: OpenSess
     assert (session.state, session.restarts) == ("failed", 0)
 
 
+def test_a_path_that_no_worker_can_be_told_is_refused(open_session: OpenSession) -> None:
+    with refuses(UsageError):
+        open_session(LaunchPlan("echo", Artifact("echo", ("/models/caf\udce9.gguf",), "echo"), Settings(n_ctx=256)))
+
+
 def test_a_request_that_waits_for_a_model_gets_the_loading_error(open_session: OpenSession) -> None:
     session = open_session(LaunchPlan("no-such-backend", Artifact("echo", (), "echo"), Settings(n_ctx=256)))
     _, error = ask(session).end()

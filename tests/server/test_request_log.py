@@ -98,6 +98,21 @@ def test_a_path_stays_on_its_line_and_has_no_query(live: Live, log: pytest.LogCa
     assert only(log)["path"] == "/no%0Awhere"
 
 
+@pytest.mark.parametrize("sent", ["a part", "the whole"])
+def test_a_client_that_hangs_up_before_the_answer_is_named_as_such(
+    serve: Servers, log: pytest.LogCaptureFixture, sent: str
+) -> None:
+    live = serve(step_s=0.05)
+    body = b'{"prompt":"%s"}' % (b"x" * 1000)
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    with live.connection() as connection:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body))
+        connection.sendall(body if sent == "the whole" else body[:10])
+        wait_until(lambda: live.server.server_state.tasks)
+
+    assert only(log)["error"] == "client_closed"
+
+
 def test_a_client_that_hung_up_is_named_as_such(serve: Servers, log: pytest.LogCaptureFixture) -> None:
     live = serve(step_s=0.05)
     body = {"prompt": "x" * 1000, "max_tokens": 1000, "stream": True}
