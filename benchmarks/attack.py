@@ -158,6 +158,22 @@ def answered(server: Server, path: str, body: bytes, clients: int = 1) -> None:
     _together([lambda: server.post(path, body)] * clients)
 
 
+def dripped(server: Server, clients: int, seconds: float) -> None:
+    """Bodies in chunks of one byte, from so many clients, each of which connects again when it is hung up on."""
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    end = time.monotonic() + seconds
+
+    def drip() -> None:
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError), server.connect() as connection:
+                connection.settimeout(1.0)
+                connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+                while time.monotonic() < end:
+                    connection.sendall(b"1\r\n \r\n" * 20_000)
+
+    _together([drip] * clients)
+
+
 def _together(calls: list[Callable[[], object]]) -> None:
     threads = [threading.Thread(target=call) for call in calls]
     for thread in threads:
@@ -196,6 +212,7 @@ def attacks(server: Server) -> dict[str, Callable[[], None]]:
     return {
         "10 clients, 10 MB prompts, hang up": lambda: hung_up(server, completions, [prompt] * 10),
         "60 clients, 10 MB prompts, hang up": lambda: hung_up(server, completions, [prompt] * 60),
+        "16 clients, chunks of one byte": lambda: dripped(server, 16, CONTROL_S),
         **{name: lambda path=path, body=body: answered(server, path, body) for name, (path, body) in bodies.items()},  # type: ignore[misc]
         "4 clients, 1,000,000 wrong messages": lambda: answered(server, *bodies["1,000,000 wrong messages"], clients=4),
     }

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 with deadlines: for what a client sends, and for taking what it asked for."""
+"""uvicorn's HTTP/1.1 in turns, with deadlines: for what a client sends, and for taking what it asked for."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import h11
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
-from edgellm.server import errors
+from edgellm.server import errors, request_log
 from edgellm.server.crowd import Crowd
 from edgellm.server.errors import HttpError
+from edgellm.server.framing import Framing, ReadFlow
 from edgellm.server.intake import MAX_BODY_BYTES
 
 
@@ -19,6 +20,8 @@ class Connection(H11Protocol):
     """One connection. What is late gets 408, if it can still be answered, and the connection is closed."""
 
     server_state: Crowd
+    conn: Framing
+    flow: ReadFlow
 
     def __init__(
         self,
@@ -28,14 +31,17 @@ class Connection(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.conn = Framing()
         self.address = ""
         self._deadlines = server_state.deadlines
         self._awaited = ""  # what the client has to send now: "headers", "body", "" = nothing
         self._sending: asyncio.TimerHandle | None = None
         self._taking: asyncio.TimerHandle | None = None
+        self._goes_on = False  # reading, when it is its turn
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = ReadFlow(transport)
         self.address = self.client[0] if self.client else ""
         if self.server_state.enter(self):
             self._await("headers")
@@ -51,6 +57,32 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._look(began=True)
+
+    def handle_events(self) -> None:
+        """A part of what has come; the rest when others had their turn."""
+        if self._goes_on:
+            return
+        self.conn.begin_turn()
+        super().handle_events()
+        if self.transport.is_closing():
+            return
+        if self.conn.malformed is not None:
+            self._refuse_malformed(self.conn.malformed)
+        elif self.conn.interrupted:
+            self._goes_on = True
+            self.flow.hold()
+            self.server_state.take_turns(self._go_on)
+        else:
+            self.flow.release()
+
+    def _go_on(self) -> None:
+        self._goes_on = False
+        if not self.transport.is_closing():
+            self.handle_events()
+            self._look(began=bool(self.conn.trailing_data[0]))
+
+    def _should_upgrade(self) -> bool:
+        return False
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -105,6 +137,11 @@ class Connection(H11Protocol):
             return
         late = f"the {self._awaited} did not come in time"
         self._refuse(HttpError(408, late, code="request_timeout", hint="send the request again"))
+
+    def _refuse_malformed(self, error: h11.RemoteProtocolError) -> None:
+        refused = HttpError(error.error_status_hint, str(error)[:200], code="malformed")
+        request_log.log_unread(self.address, refused.status, refused.code)
+        self._refuse(refused)
 
     def _refuse(self, error: HttpError) -> None:
         """Answer, where no answer has begun, and close. To the app it looks as if the client had gone."""

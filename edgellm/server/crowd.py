@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,6 +52,7 @@ class Crowd(ServerState):
         self.deadlines = deadlines
         self._members: set[Member] = set()
         self._unasked: dict[str, dict[Member, None]] = {}  # without a whole request, by address, the oldest first
+        self._turns: deque[Callable[[], None]] = deque()
 
     def enter(self, newcomer: Member) -> bool:
         """Whether there is room, or another could give way."""
@@ -62,6 +66,17 @@ class Crowd(ServerState):
         self._members.add(newcomer)
         self.awaits(newcomer)
         return True
+
+    def take_turns(self, go_on: Callable[[], None]) -> None:
+        """Call `go_on` later: of all that wait for it, one in each round of the event loop."""
+        self._turns.append(go_on)
+        if len(self._turns) == 1:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        if len(self._turns) > 1:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        self._turns.popleft()()
 
     def leave(self, member: Member) -> None:
         """It has ended. Twice is fine."""

@@ -172,6 +172,9 @@ def _check_framing(version: str, headers: dict[bytes, bytes]) -> None:
     if b"transfer-encoding" in headers and b"content-length" in headers:
         both = "both a length and a transfer encoding were sent"
         raise HttpError(400, both, code="ambiguous", hint="send one of them", closes=True)
+    if b"transfer-encoding" in headers and version == "1.0":
+        encoded = "HTTP/1.0 knows no transfer encoding"
+        raise HttpError(400, encoded, code="ambiguous", hint="use HTTP/1.1, or send a length", closes=True)
 
 
 def _check_origin(origin: bytes | None, host: str) -> None:

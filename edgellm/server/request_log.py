@@ -79,6 +79,11 @@ class RequestRecord:
         _log.info("request", extra={"facts": facts})
 
 
+def log_unread(client: str, status: int, code: str) -> None:
+    """The line of a request that could not be read."""
+    _log.info("request", extra={"facts": {"client": client, "status": status, "error": code}})
+
+
 def of_scope(scope: Scope) -> RequestRecord:
     """The record of the request that is being answered."""
     record: RequestRecord = scope["state"]["record"]

@@ -1,0 +1,106 @@
+"""HTTP/1.1 as h11 reads it, within bounds: what headers may be, how small chunks, how much is read in one go."""
+
+from __future__ import annotations
+
+import re
+
+import h11
+from uvicorn.protocols.http.flow_control import FlowControl
+
+from edgellm.server.intake import MAX_BODY_BYTES
+
+MAX_HEAD_BYTES = 16 * 1024
+MAX_HEAD_LINES = 200
+# A chunk costs the event loop as much as some kilobytes. Programs that write JSON piece by piece send a few hundred.
+FREE_CHUNKS = 1000
+CHUNK_BYTES = 256  # that further ones have to have on average
+EVENTS = 16  # of one connection before others have their turn: under a millisecond
+_HEAD_END = re.compile(rb"\n\r?\n")
+
+
+class Framing(h11.Connection):
+    """The server's side of a connection.
+
+    Attributes:
+        interrupted: there is more to read, in the next turn.
+        malformed: what the client sent that is not to be read on; nothing comes after it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER, MAX_HEAD_BYTES)
+        self.interrupted = False
+        self.malformed: h11.RemoteProtocolError | None = None
+        self._events = 0  # of this turn
+        self._sent = self._body = self._chunks = 0  # of this request: bytes on the wire, bytes of the body, chunks
+
+    def begin_turn(self) -> None:
+        self.interrupted = False
+        self._events = 0
+
+    def receive_data(self, data: bytes) -> None:
+        super().receive_data(data)
+        self._sent += len(data)
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        if self.malformed is not None:
+            return h11.NEED_DATA
+        if self._events == EVENTS:
+            self.interrupted = True
+            return h11.NEED_DATA
+        self._events += 1
+        try:
+            if self.their_state is h11.IDLE:
+                self._check_head()
+            event = super().next_event()
+            self._count(event)
+        except h11.RemoteProtocolError as error:
+            self.malformed = error
+            return h11.NEED_DATA
+        return event
+
+    def _check_head(self) -> None:
+        """Before h11 reads it: each line costs time, and what ends with LF alone ends elsewhere for others."""
+        head = self.trailing_data[0]
+        end = _HEAD_END.search(head)
+        head = head[: end.end()] if end else head
+        n_lines = head.count(b"\n")
+        if len(head) > MAX_HEAD_BYTES or n_lines > MAX_HEAD_LINES:
+            limits = f"{MAX_HEAD_BYTES} bytes and {MAX_HEAD_LINES} lines are allowed"
+            raise h11.RemoteProtocolError(f"the headers are too long: {limits}", 431)
+        if n_lines != head.count(b"\r\n"):
+            raise h11.RemoteProtocolError("a line of the headers ends with LF alone")
+
+    def _count(self, event: object) -> None:
+        if isinstance(event, h11.Request):
+            self._sent = self._body = self._chunks = 0
+        elif isinstance(event, h11.Data):
+            self._body += len(event.data)
+            self._chunks += event.chunk_start
+            if self._chunks > FREE_CHUNKS + self._body // CHUNK_BYTES:
+                average = self._body // self._chunks
+                raise h11.RemoteProtocolError(f"the body comes in chunks of {average} bytes; send larger ones")
+            if self._sent - self._body > MAX_BODY_BYTES:
+                raise h11.RemoteProtocolError("what frames the chunks of the body is larger than a body may be")
+
+
+class ReadFlow(FlowControl):
+    """uvicorn's, which can be held: nothing more is read until what was read has been looked at."""
+
+    _held = False
+
+    def resume_reading(self) -> None:
+        if self._held:
+            self.read_paused = False
+        else:
+            super().resume_reading()
+
+    def hold(self) -> None:
+        if not self._held:
+            self._held = True
+            self._transport.pause_reading()
+
+    def release(self) -> None:
+        if self._held:
+            self._held = False
+            if not self.read_paused:
+                self._transport.resume_reading()
