@@ -200,14 +200,16 @@ def _pairs(options: Sequence[str]) -> dict[str, str]:
     return dict(text.split("=", 1) for text in options)
 
 
-def say_taken(plan: LaunchPlan) -> None:
-    """Tell that a model was taken for a name that none has."""
+def say_taken(plan: LaunchPlan, decision: Decision | None = None) -> None:
+    """Tell that a model was taken for a name that none has, or for a better one that cannot be had now."""
     from edgellm import explain
     from edgellm.types.reason import NameTaken
 
     for reason in plan.reasons:
         if isinstance(reason, NameTaken):
             say(explain.sentence(reason), err=True)
+    if decision is not None and (why := explain.second_best(decision)):
+        say(why, err=True)
 
 
 def headline(plan: LaunchPlan) -> str:

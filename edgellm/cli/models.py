@@ -129,15 +129,16 @@ def _here(context: SelectionContext, tasks: Mapping[str, Task]) -> dict[str, Her
 def _decided(context: SelectionContext, request: SelectionRequest) -> Here:
     from edgellm.selection import decision_json
     from edgellm.selection.decide import decide
+    from edgellm.types.reason import Slow
 
     try:
-        decision = decision_json.to_dict(decide(context, request))
+        decision = decide(context, request)
     except NothingFits:
         return Here("", {})
-    choice = decision["choice"]
+    choice = decision_json.to_dict(decision)["choice"]
     keys = ("quant", "backend", "ctx", "kv_type", "tensor_bytes", "decode", "prefill", "quality", "memory")
     plan = {key: choice[key] for key in keys}
-    is_slow = choice[_rate(request.task)]["tok_s"] < decision["inputs"]["floor_tps"]
+    is_slow = any(isinstance(reason, Slow) for reason in decision.reasons)
     return Here("slow" if is_slow else "fits", plan)
 
 

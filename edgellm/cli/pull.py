@@ -25,12 +25,13 @@ def command(*, model: str | None, as_json: bool, **options: Any) -> None:
     from edgellm.contract.child import ended_with_us
 
     with ended_with_us():
-        plan, _ = make_plan(model, launch_options(**options))
-    say_taken(plan)
+        plan, decision = make_plan(model, launch_options(**options))
+    say_taken(plan, decision)
     artifact = plan.artifact
     if as_json:
         row = {"id": artifact.model_id, "quant": artifact.quant, "bytes": artifact.bytes, "paths": artifact.paths}
-        click.echo(json.dumps({"schema": SCHEMA, **row, "backend": plan.backend}, indent=2))
+        better = None if decision is None or (wish := decision.would_choose) is None else f"{wish.model}:{wish.quant}"
+        click.echo(json.dumps({"schema": SCHEMA, **row, "backend": plan.backend, "would_choose": better}, indent=2))
     elif not artifact.paths:
         say(f"{artifact.model_id} is built in: there is nothing to fetch.")
     else:

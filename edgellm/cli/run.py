@@ -63,7 +63,6 @@ def command(
     With PROMPT, or with text on standard input, it answers once. MODEL is a catalog id, a path of a model file, or
     "echo"; without it, the best model that this machine runs well is chosen.
     """
-    from edgellm import explain
     from edgellm.contract.child import ended_with_us
 
     if raw and system is not None:
@@ -77,9 +76,7 @@ def command(
         raise _as_prompt(error, model) from None
     from edgellm.sdk.client import EdgeLLM
 
-    say_taken(plan)
-    if decision is not None and (why := explain.second_best(decision)):
-        say(why, err=True)
+    say_taken(plan, decision)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     if question is None:

@@ -50,7 +50,7 @@ def _by_rule(why: refusals.RuleRefusal) -> str:
         case refusals.Dominated():
             return f"{why.quant} is no bigger, no slower and no worse"
         case refusals.TooSlow():
-            thinks = ", most of it thinking" if why.thinking else ""
+            thinks = f", {show_rate(why.answer_tok_s)} of them after it has thought" if why.thinking else ""
             cached = f" with a {why.kv_type} cache" if why.kv_type != "f16" else ""
             floor = show_rate(why.floor_tps)
             return f"{why.basis} {show_rate(why.tok_s)} tok/s{thinks}{cached}, the floor is {floor}"

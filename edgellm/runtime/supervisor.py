@@ -54,7 +54,7 @@ class WorkerSession(Session):
         environment = settings.current()
         _ = environment.log_level, environment.line_format
         self._limits = limits(plan, environment.hung_after_s)
-        self._launch = _launch(plan)
+        self._launch, self._model = _launch(plan), plan.artifact.name
         # A backend that is not there is the worker's to refuse.
         self._environment = worker_environment(plugins().backends().get(plan.backend))
         # Guards all below. Reentrant: the garbage collector may abandon this session while its thread holds the lock.
@@ -241,6 +241,8 @@ class WorkerSession(Session):
             self._deaths = 0
             process.take_requests()
             self._changed.notify_all()
+        if self.restarts:
+            log.warning("the model runs again", extra=self._facts())
 
     def _is_awaited(self) -> bool:
         return self._state == "closed" or not self.idle
@@ -275,7 +277,17 @@ class WorkerSession(Session):
                 self._outbox.clear()
                 self._dispatcher.fail_all(error)
             self._changed.notify_all()
-            return again
+            pause = pause_s(self._deaths)
+        # Outside the lock: writing may block. A first load that fails is its caller's to tell.
+        if again and failed:
+            log.error("%s; it is tried again in %.0f s", error.message, pause, extra=self._facts(code=error.code))
+        elif again:
+            log.warning("%s; the model is loaded again", error.message, extra=self._facts(code=error.code))
+        return again
+
+    def _facts(self, **more: str) -> dict[str, object]:
+        """Of a line in the log."""
+        return {"facts": {"model": self._model, "restarts": self.restarts, **more}}
 
 
 def _launch(plan: LaunchPlan) -> bytes:

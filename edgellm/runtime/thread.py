@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import threading
 
 from edgellm.contract.backend import Backend
@@ -14,6 +15,8 @@ from edgellm.runtime.process_usage import ProcessUsage
 from edgellm.runtime.session import CLOSE_TIMEOUT_S, Session, SessionState, Sink, closed
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
+
+log = logging.getLogger("edgellm.runtime.thread")
 
 
 class ThreadSession(Session):
@@ -102,6 +105,9 @@ class ThreadSession(Session):
     def _fail(self, error: BaseException) -> None:
         """The same typed error as from a worker, also where a plugin raised an exception of its own."""
         typed = wire.Failed.of(error).error()
+        if self._info is not None:
+            facts = {"model": self._plan.artifact.name, "code": typed.code}
+            log.error("%s; the model does not run any more", typed.message, extra={"facts": facts})
         with self._lock:
             self._outage = typed
             self._dispatcher.fail_all(typed)

@@ -126,6 +126,7 @@ class TooSlow(Fact, frozen=True):
     """Below the floor."""
 
     tok_s: float
+    answer_tok_s: float  # what the floor is compared with: less than `tok_s` where the model always thinks first
     floor_tps: float
     basis: RateKind
     thinking: bool

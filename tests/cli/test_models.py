@@ -69,6 +69,15 @@ def test_what_fits_is_told_with_how_it_would_run(planner) -> None:
     assert "tok/s" in planner("models", "--fits").stdout
 
 
+def test_a_model_that_always_thinks_is_judged_by_the_rate_of_its_answers(listed: Listed) -> None:
+    """At 6.4 tokens a second, of which one in eight is answer, `auto-select` refuses them as too slow."""
+    there = ("--profile", "intel-n100-16gb")
+    rows = json.loads(listed("--fits", "--json", *there))["models"]
+
+    assert rows
+    assert not {"phi-4-mini-reasoning", "gpt-oss-20b"} & {row["id"] for row in rows}
+
+
 def test_an_empty_store_is_said(planner) -> None:
     assert "Nothing is stored yet" in planner("models", "--installed").stdout
     report = json.loads(planner("models", "--installed", "--json").stdout)

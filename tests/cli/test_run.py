@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from support.contexts import context
@@ -17,6 +18,7 @@ from support.waiting import PATIENCE_S
 
 from edgellm.app import launch
 from edgellm.catalog.lookup import catalog
+from edgellm.cli import pull
 from edgellm.cli import run as module
 from edgellm.cli.main import cli
 from edgellm.cli.run import command
@@ -51,17 +53,19 @@ def test_a_prompt_is_answered_once() -> None:
     assert result.return_value == 0
 
 
-def test_a_smaller_model_is_taken_with_a_word_of_why(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("asks", [command, pull.command], ids=["run", "pull"])
+def test_a_smaller_model_is_taken_with_a_word_of_why(asks: click.Command, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, gguf = catalog(), BackendFacts("gguf", frozenset({"gguf"}))
     small = rows["smollm2-135m-instruct"]
     here = context(profiles.load("raspberry-pi-5-8gb"), rows.values(), [gguf], {small.files[0].source})
     decision = decide(here, SelectionRequest(offline=True))
     plan = launch.model_plan("echo", SelectionRequest())
-    monkeypatch.setattr(module, "make_plan", lambda *_, **__: (plan, decision))
+    for command_module in (module, pull):
+        monkeypatch.setattr(command_module, "make_plan", lambda *_, **__: (plan, decision))
 
-    result = invoke("hello")
+    result = CliRunner().invoke(asks, [], input="hello", standalone_mode=False)
 
-    assert result.stdout == "hello\n"
+    assert "would be chosen" not in result.stdout
     assert decision.would_choose is not None
     for model in (decision.would_choose.model, small.id, "offline was asked for"):
         assert model in result.stderr

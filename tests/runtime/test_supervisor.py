@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import queue
 import re
@@ -421,6 +422,41 @@ def test_it_is_tried_again_later_and_comes_back(open_session: OpenSession, monke
     wait_until(lambda: session.state == "ready")
     assert session.outage is None
     assert ask(session, "hi").end()[0] == "hi"
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, object]]:
+    """Level, model and restarts of what the log of a server holds, and not its words."""
+    records = [(record.levelname, getattr(record, "facts", {})) for record in caplog.records]
+    return [(level, facts.get("model", ""), facts.get("restarts")) for level, facts in records]
+
+
+def test_a_death_and_what_follows_are_logged_once_each(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    session = open_session()
+    assert session.info
+    assert not caplog.records
+    os.kill(session.pid, signal.SIGKILL)
+    wait_until(lambda: session.restarts == 1 and session.state == "ready" and len(caplog.records) == 2)
+    assert lines(caplog) == [("WARNING", "echo", 0), ("WARNING", "echo", 1)]
+    assert "SIGKILL" in caplog.text
+
+    caplog.clear()
+    monkeypatch.setattr(supervisor, "RELOADS", 0)
+    session._environment["EDGELLM_ECHO_LOAD_S"] = "never"
+    os.kill(session.pid, signal.SIGKILL)
+    wait_until(lambda: session.state == "failed" and len(caplog.records) == 2)
+    assert lines(caplog) == [("WARNING", "echo", 1), ("ERROR", "echo", 2)]
+
+
+def test_a_first_load_that_fails_is_told_by_who_asked_for_it(
+    open_session: OpenSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = open_session(LaunchPlan("no-such-backend", Artifact("echo", (), "echo"), Settings(n_ctx=256)))
+    wait_until(lambda: session.state == "failed")
+    session.join()
+    assert not caplog.records
 
 
 def test_a_request_that_waits_for_a_reload_that_fails_ends(

@@ -10,7 +10,9 @@ from edgellm.errors import NothingFits
 from edgellm.selection import choices, constraints, rules
 from edgellm.selection.option import Option, speed_worth
 from edgellm.selection.rule_result import Rule, RuleResult, rejections
+from edgellm.types import refusal
 from edgellm.types.refusal import Dominated
+from edgellm.units import show_rate
 
 
 def ids(options: tuple[Option, ...]) -> list[str]:
@@ -162,6 +164,17 @@ def test_reaches_floor_drops_the_slow_with_the_rate(option, machine) -> None:
 
     assert result.kept == (fast,)
     assert "tok/s, the floor is 5" in explain.refusal(result.rejected[0][1])
+
+
+def test_reaches_floor_tells_the_rate_that_it_compared_of_a_model_that_thinks(option, machine) -> None:
+    answers, thinks = option("qwen3-0.6b", "Q4_K_M"), option("phi-4-mini-reasoning", "Q4_K_M")
+    assert thinks.rate.tok_s > 5
+    result = run(constraints.reaches_floor, answers, thinks)
+
+    (why,) = (why for _, why in result.rejected)
+    assert isinstance(why, refusal.TooSlow)
+    assert why.answer_tok_s == thinks.useful_tps < why.floor_tps
+    assert f"{show_rate(thinks.useful_tps)} of them" in explain.refusal(why)
 
 
 def test_reaches_floor_takes_the_fastest_where_nothing_does_and_labels_it(option, machine) -> None:
