@@ -18,6 +18,7 @@ from edgellm.contract.embedder import Embedder, Pair, Reranker
 from edgellm.contract.engine import Engine
 from edgellm.errors import BackendError, ContextOverflow, Overloaded, UnsupportedTask, UsageError
 from edgellm.runtime import wire
+from edgellm.runtime.engine_error import engine_error
 from edgellm.runtime.scheduler import BUSY_CHUNK
 from edgellm.types.event import Timings, Usage, Vectors
 from edgellm.types.request import EmbeddingRequest, RerankRequest, check_context
@@ -66,10 +67,16 @@ class _Job:
 class EmbedQueue:
     """All requests of this kind. Used by the loop's thread only."""
 
-    def __init__(self, engine: Engine, read_apart: Callable[[Callable[[], Tokens]], Future[Tokens]]) -> None:
-        """`read_apart` calls a function in another thread, and lets the loop go on when it is done."""
+    def __init__(
+        self, engine: Engine, read_apart: Callable[[Callable[[], Tokens]], Future[Tokens]], backend: str = ""
+    ) -> None:
+        """`read_apart` calls a function in another thread, and lets the loop go on when it is done.
+
+        `backend`: the name that errors give the engine.
+        """
         self._engine = engine
         self._read_apart = read_apart
+        self._backend = backend
         self._jobs: deque[_Job] = deque()  # the next to have a turn first
 
     @property
@@ -86,7 +93,7 @@ class EmbedQueue:
         try:
             self._jobs.append(self._job(request_id, request))
         except Exception as error:
-            return [wire.Reply(request_id, wire.Failed.of(error))]
+            return [wire.Reply(request_id, wire.Failed.of(engine_error(self._backend, error)))]
         return []
 
     def cancel(self, request_id: int) -> None:
@@ -114,7 +121,7 @@ class EmbedQueue:
                 self._read(job)
             except Exception as error:
                 self._jobs.remove(job)
-                return [wire.Reply(job.id, wire.Failed.of(error))]
+                return [wire.Reply(job.id, wire.Failed.of(engine_error(self._backend, error)))]
             return []
         batch = self._batch(beside_answers)
         self._jobs.rotate(-1)
@@ -123,7 +130,8 @@ class EmbedQueue:
         except Exception as error:
             failed = list(dict.fromkeys(job for job, _ in batch))
             self._jobs = deque(job for job in self._jobs if job not in failed)
-            return [wire.Reply(job.id, wire.Failed.of(error)) for job in failed]
+            told = wire.Failed.of(engine_error(self._backend, error))
+            return [wire.Reply(job.id, told) for job in failed]
         done = [job for job in dict.fromkeys(job for job, _ in batch) if not job.left]
         self._jobs = deque(job for job in self._jobs if job not in done)
         return [_reply(job) for job in done]

@@ -26,6 +26,8 @@ from edgellm.errors import (
 )
 from edgellm.runtime import wire
 from edgellm.runtime.embed_queue import EmbedQueue
+from edgellm.runtime.engine_check import check_logits, check_piece
+from edgellm.runtime.engine_error import engine_error
 from edgellm.runtime.prompt_reader import Begun, PromptReader
 from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import Admission, Scheduler, Step
@@ -80,16 +82,19 @@ T = TypeVar("T")
 class Loop:
     """Call `run` in the one thread that may touch the engine.
 
-    `sampling`: for what requests leave open.
+    `sampling`: for what requests leave open. `backend`: the name that errors give the engine.
     """
 
-    def __init__(self, engine: Engine, inbox: Inbox, send: Send, sampling: SamplingDefaults = NEUTRAL) -> None:
+    def __init__(
+        self, engine: Engine, inbox: Inbox, send: Send, sampling: SamplingDefaults = NEUTRAL, backend: str = ""
+    ) -> None:
         self._engine = engine
         self._inbox = inbox
         self._send = send
         self._sampling = sampling
+        self._backend = backend
         self._scheduler = Scheduler(engine.info)
-        self._embeddings = EmbedQueue(engine, partial(self._apart, READ))
+        self._embeddings = EmbedQueue(engine, partial(self._apart, READ), backend)
         self._requests: dict[int, RequestState] = {}
         self._prompts = PromptReader(engine.tokenizer, engine.info)
         self._reading: dict[int, Future[Begun]] = {}  # by request
@@ -179,7 +184,7 @@ class Loop:
             request = RequestState(request_id, generation, prompt, limit, self._sampling, matcher)
             self._scheduler.submit(request)
         except Exception as error:
-            self._replies.append(wire.Reply(request_id, wire.Failed.of(error)))
+            self._replies.append(wire.Reply(request_id, wire.Failed.of(engine_error(self._backend, error))))
             return
         self._requests[request_id] = request
 
@@ -223,7 +228,9 @@ class Loop:
             self._flush(time.perf_counter())
             self._emit()
         try:
-            return self._engine.step(step.batch)
+            logits = self._engine.step(step.batch)
+            check_logits(self._backend, logits, step.batch, self._engine.info.vocab_size)
+            return logits
         except StepFailed as error:
             # An engine that cannot say which slots it lost has lost those of the step.
             for slot in error.lost_slots or [request.slot for request in step.requests]:
@@ -234,7 +241,7 @@ class Loop:
             latest = max(step.requests, key=self._scheduler.running.index)
             self._fail([latest], error, cache_is_lost=False)
         except Exception as error:
-            self._fail(step.requests, error, cache_is_lost=True)
+            self._fail(step.requests, engine_error(self._backend, error), cache_is_lost=True)
         return None
 
     def _sample(self, step: Step, logits: Sequence[Logits] | None) -> None:
@@ -250,8 +257,8 @@ class Loop:
                 self._go_on(request, request.sampler.sample(rows[-1], request.matcher))
             except GrammarFailed as error:
                 self._fail([request], error, cache_is_lost=False)
-            except ValueError as error:
-                self._fail([request], error, cache_is_lost=True)
+            except Exception as error:
+                self._fail([request], engine_error(self._backend, error), cache_is_lost=True)
         if now - self._flushed_at >= FLUSH_INTERVAL_S:
             self._flush(now)
 
@@ -282,7 +289,8 @@ class Loop:
         tokens.append(token)
         request.n_generated += 1
         request.n_pending += 1
-        request.pending_text += request.text.push(self._engine.tokenizer.token_bytes(token))
+        piece = check_piece(self._backend, token, self._engine.tokenizer.token_bytes(token))
+        request.pending_text += request.text.push(piece)
         if request.n_generated == 1:
             self._flush_one(request)
         is_full = request.n_generated >= request.limit or self._scheduler.room(request) < len(tokens)

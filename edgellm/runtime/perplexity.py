@@ -21,6 +21,7 @@ from edgellm.contract.backend import worker_environment
 from edgellm.contract.child import Child, connect, python
 from edgellm.contract.manager import plugins
 from edgellm.errors import EdgeLLMError, UsageError, WorkerCrashed
+from edgellm.runtime.engine_check import open_engine
 from edgellm.runtime.wire import Failed
 from edgellm.types.plan import LaunchPlan
 
@@ -101,7 +102,7 @@ def _scored(job: Job, tell: Callable[[ScoringProgress], None]) -> Score:
     plans = [job.plan] if job.reference is None else [job.plan, job.reference]
     engines: list[Engine] = []
     try:
-        engines += (plugins().backend(plan.backend).open(plan) for plan in plans)
+        engines += (open_engine(plugins().backend(plan.backend), plan) for plan in plans)
         return compare(engines, job, tell)
     finally:
         for engine in engines:

@@ -9,6 +9,8 @@ import threading
 from edgellm.contract.backend import Backend
 from edgellm.contract.engine import EngineInfo
 from edgellm.runtime import wire
+from edgellm.runtime.engine_check import open_engine
+from edgellm.runtime.engine_error import engine_error
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.process_usage import ProcessUsage
@@ -87,7 +89,7 @@ class ThreadSession(Session):
 
     def _run(self) -> None:
         try:
-            engine = self._backend.open(self._plan)
+            engine = open_engine(self._backend, self._plan)
         except BaseException as error:
             self._fail(error)
             self._loaded.set()
@@ -95,7 +97,7 @@ class ThreadSession(Session):
         self._info = engine.info
         self._loaded.set()
         try:
-            Loop(engine, self._inbox, self._dispatcher.deliver, self._plan.sampling).run()
+            Loop(engine, self._inbox, self._dispatcher.deliver, self._plan.sampling, self._plan.backend).run()
         except BaseException as error:
             # Also what a plugin should not raise (SystemExit): those who wait for an answer must get an error.
             self._fail(error)
@@ -104,7 +106,7 @@ class ThreadSession(Session):
 
     def _fail(self, error: BaseException) -> None:
         """The same typed error as from a worker, also where a plugin raised an exception of its own."""
-        typed = wire.Failed.of(error).error()
+        typed = wire.Failed.of(engine_error(self._plan.backend, error)).error()
         if self._info is not None:
             facts = {"model": self._plan.artifact.name, "code": typed.code}
             log.error("%s; the model does not run any more", typed.message, extra={"facts": facts})

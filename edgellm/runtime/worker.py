@@ -21,6 +21,8 @@ from edgellm.contract.confine import confine
 from edgellm.contract.manager import plugins
 from edgellm.errors import BackendUnavailable, option, speak_in_flags
 from edgellm.runtime import logs, wire
+from edgellm.runtime.engine_check import open_engine
+from edgellm.runtime.engine_error import engine_error
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
 
@@ -53,7 +55,7 @@ def main() -> None:
     threading.Thread(target=_receive, args=(down, inbox), name="receive", daemon=True).start()
     started = time.perf_counter()
     try:
-        engine = plugins().backend(launch.plan.backend).open(launch.plan)
+        engine = open_engine(plugins().backend(launch.plan.backend), launch.plan)
     except MemoryError:
         error = BackendUnavailable(
             "not enough memory to load the model", hint=f"choose a smaller model or {option('ctx')}"
@@ -65,7 +67,10 @@ def main() -> None:
         return
     emit([wire.Ready(engine.info, time.perf_counter() - started)])
     try:
-        Loop(engine, inbox, emit, launch.plan.sampling).run()
+        Loop(engine, inbox, emit, launch.plan.sampling, launch.plan.backend).run()
+    except Exception as error:
+        # Its last words: what the parent tells of a death without them is a guess.
+        emit([wire.Failed.of(engine_error(launch.plan.backend, error))])
     finally:
         engine.close()
 

@@ -1,0 +1,26 @@
+"""What an engine raises becomes a typed error that names its backend and the line; its traceback goes to the log."""
+
+from __future__ import annotations
+
+import logging
+
+from edgellm.contract.failure import told
+from edgellm.errors import BackendError, EdgeLLMError
+
+log = logging.getLogger("edgellm.runtime.engine")
+
+
+def engine_error(backend: str, error: BaseException) -> EdgeLLMError:
+    """`error` itself where it was raised on purpose. `backend`: its name, "" = not known."""
+    if isinstance(error, EdgeLLMError):
+        return error
+    who = named(backend)
+    log.warning("%s failed", who, exc_info=error)
+    return BackendError(
+        f"{who} failed: {told(error)}",
+        hint="the backend or the model file is at fault; the worker's log has the traceback (EDGELLM_LOG=DEBUG)",
+    )
+
+
+def named(backend: str) -> str:
+    return f"the {backend} backend" if backend else "the engine"

@@ -1,0 +1,187 @@
+"""An engine that is not as the contract says does not open, and a wrong answer of a step ends one request."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import fake_plugins
+from support.mixes import Planned, play
+from support.refusals import check_refusal, refuses
+from support.toy_engine import VOCAB, ToyEngine
+
+from edgellm.builtin.echo import EchoBackend
+from edgellm.errors import BackendError, UnsupportedTask
+from edgellm.runtime.engine_check import open_engine, wrong_engine
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.request import GenerationRequest
+from edgellm.types.sampling import Sampling
+
+PLAN = LaunchPlan("odd", Artifact("odd", (), "odd"), Settings(n_ctx=256, n_slots=3))
+
+
+class Odd(EchoBackend):
+    """Opens the toy engine, with one thing wrong."""
+
+    name = "odd"
+
+    def __init__(self, spoil: Callable[[ToyEngine], Any]) -> None:
+        self._spoil = spoil
+
+    def open(self, plan: LaunchPlan) -> Any:
+        return self._spoil(ToyEngine())
+
+
+def with_info(**fields: Any) -> Callable[[ToyEngine], ToyEngine]:
+    def spoil(engine: ToyEngine) -> ToyEngine:
+        engine.info = dataclasses.replace(engine.info, **fields)
+        return engine
+
+    return spoil
+
+
+def with_attributes(**attributes: Any) -> Callable[[ToyEngine], ToyEngine]:
+    def spoil(engine: ToyEngine) -> ToyEngine:
+        for name, value in attributes.items():
+            setattr(engine, name, value)
+        return engine
+
+    return spoil
+
+
+class NoFork:
+    """Everything that an engine has, but for one method."""
+
+    def __init__(self, engine: ToyEngine) -> None:
+        self.info, self.tokenizer = engine.info, engine.tokenizer
+        self.step, self.truncate, self.close = engine.step, engine.truncate, engine.close
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda _: None, id="nothing"),
+        pytest.param(NoFork, id="method"),
+        pytest.param(with_attributes(step=7), id="step"),
+        pytest.param(with_attributes(info=None), id="info"),
+        pytest.param(with_attributes(tokenizer=None), id="tokenizer"),
+        pytest.param(with_info(n_slots=0), id="n_slots"),
+        pytest.param(with_info(n_ctx=0), id="n_ctx"),
+        pytest.param(with_info(vocab_size="many"), id="vocab_size"),
+        pytest.param(with_info(max_batch_tokens=2), id="max_batch_tokens"),
+        pytest.param(with_info(max_logits=1), id="max_logits"),
+        pytest.param(with_info(eos_ids=frozenset({VOCAB})), id="eos_beyond"),
+        pytest.param(with_info(eos_ids=0), id="eos_no_set"),
+    ],
+)
+def test_an_engine_that_is_wrong_is_refused_when_it_opens(spoil: Callable[[ToyEngine], Any]) -> None:
+    with refuses(BackendError):
+        open_engine(Odd(spoil), PLAN)
+
+
+def test_an_engine_that_is_right_opens_and_an_encoder_needs_no_token_for_each_slot() -> None:
+    assert open_engine(Odd(lambda engine: engine), PLAN).info.n_slots == 3
+    assert wrong_engine(with_info(generates=False, max_batch_tokens=1)(ToyEngine())) == ""
+
+
+def test_what_open_raises_names_the_backend_and_the_line_and_errors_of_ours_stay(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def rotten(_: ToyEngine) -> ToyEngine:
+        raise RuntimeError("weights are rotten")
+
+    def encoder(_: ToyEngine) -> ToyEngine:
+        raise UnsupportedTask("no")
+
+    with caplog.at_level(logging.WARNING), refuses(BackendError, varies=r"line \d+"):
+        open_engine(Odd(rotten), PLAN)
+    assert "weights are rotten" in (caplog.records[0].exc_text or "")
+    with refuses(UnsupportedTask):
+        open_engine(Odd(encoder), PLAN)
+
+
+ASK = GenerationRequest("a question", Sampling(temperature=0), max_tokens=4)
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [
+        pytest.param(lambda rows: None, id="none"),
+        pytest.param(lambda rows: [], id="too_few"),
+        pytest.param(lambda rows: [*rows, *rows], id="too_many"),
+        pytest.param(lambda rows: [row[0] for row in rows], id="flat"),
+        pytest.param(lambda rows: [np.hstack([row, row]) for row in rows], id="too_wide"),
+        pytest.param(lambda rows: [row.tolist() for row in rows], id="lists"),
+    ],
+)
+def test_logits_of_a_wrong_shape_end_their_request_and_nothing_else(logits: Callable[[Any], Any]) -> None:
+    engine = ToyEngine()
+    whole = engine.step
+
+    def step(batch: Any) -> Any:
+        rows = whole(batch)
+        return logits(rows) if len(engine.steps) == 1 else rows
+
+    engine.step = step  # type: ignore[method-assign]
+    first, second = play(engine, [Planned(ASK), Planned(ASK, arrives=5)])
+
+    check_refusal(first.error, BackendError)
+    assert second.error is None
+    assert second.text
+
+
+def test_a_tokenizer_that_gives_text_for_bytes_ends_its_request_and_nothing_else() -> None:
+    engine = ToyEngine()
+    token_bytes = engine.tokenizer.token_bytes
+    said: list[int] = []
+
+    def broken(token: int) -> Any:
+        said.append(token)
+        return "text" if len(said) == 1 else token_bytes(token)
+
+    engine.tokenizer.token_bytes = broken  # type: ignore[method-assign]
+    first, second = play(engine, [Planned(ASK), Planned(ASK, arrives=5)])
+
+    check_refusal(first.error, BackendError)
+    assert second.error is None
+    assert second.text
+
+
+FAILS = """
+from edgellm.builtin.echo import EchoBackend
+from edgellm.contract.hookspecs import hookimpl
+
+class Fails(EchoBackend):
+    name, formats = "fails", frozenset({"fails"})
+    def supports(self, artifact): return []
+    def open(self, plan):
+        engine = super().open(plan)
+        engine.METHOD = lambda *things, **named: {}["x"]
+        return engine
+
+@hookimpl
+def register_backends(register):
+    register(Fails())
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "level"),
+    [("step", "ERROR"), ("step", "DEBUG"), ("tokenizer.encode", "DEBUG"), ("truncate", "DEBUG")],
+)
+def test_the_error_names_the_line_and_the_log_has_the_traceback(tmp_path: Path, method: str, level: str) -> None:
+    """In mid-answer, and where the worker ends of it."""
+    fake_plugins.install(tmp_path, "fails", FAILS.replace("METHOD", method))
+
+    done = fake_plugins.run_edgellm(tmp_path, "fails", tmp_path, "run", "fails", "hi", code=6, EDGELLM_LOG=level)
+
+    place = f"KeyError: 'x' ({tmp_path}/fake_fails.py, line 10)"
+    assert f"the fails backend failed: {place}" in " ".join(done.stderr.split())
+    assert ("Traceback" in done.stderr) == (level == "DEBUG")
+    assert ('fake_fails.py", line 10' in done.stderr) == (level == "DEBUG")
