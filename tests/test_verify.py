@@ -259,7 +259,7 @@ def test_the_next_plan_on_this_machine_is_made_with_what_ran() -> None:
     run_log.record(machine, slow)
     after = choice()
     assert after.decode.tok_s == pytest.approx(before.decode.tok_s * 0.5 ** (1 / 1.2), rel=0.01)
-    assert f"corrected by 1 run of {before.model} {before.quant} here" in explain.basis(after.decode.basis)
+    assert f", by 1 run of {before.model} {before.quant} here" in explain.basis(after.decode.basis)
     run_log.record(machine, msgspec.structs.replace(slow, basis="another build"))
     assert choice().decode == before.decode
 

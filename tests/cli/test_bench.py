@@ -71,7 +71,7 @@ def test_against_needs_a_text() -> None:
 def test_counts_that_are_none_are_refused(value: str) -> None:
     result = run("echo", "--prompt", value)
     assert result.exit_code == 2
-    assert "no list of numbers" in result.stderr
+    assert "is not a list of numbers" in result.stderr
 
 
 def test_a_text_that_is_not_there_is_refused(tmp_path: Path) -> None:

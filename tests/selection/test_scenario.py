@@ -15,7 +15,7 @@ from edgellm.types.request import SelectionRequest
     [
         ({}, "Q4_K_M", "gguf", ""),
         ({}, "Q4_K_M", "onnx", "opens gguf, not onnx"),
-        ({}, "I2_S", "gguf", "no type of stock llama.cpp"),
+        ({}, "I2_S", "gguf", "is not a type of stock llama.cpp"),
         ({"quants": frozenset({"I2_S"})}, "I2_S", "gguf", ""),
         ({"quants": frozenset({"I2_S"})}, "Q4_K_M", "gguf", "no kernels for Q4_K_M"),
         ({"quants": frozenset({"Q4_K_M"})}, "UD-Q4_K_XL", "gguf", ""),
