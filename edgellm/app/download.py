@@ -47,8 +47,7 @@ class PlannedDownload:
 
     def _bytes_of(self, choice: Candidate) -> int:
         stored = self.context.stored
-        card = next(card for card in self.context.cards if card.id == choice.model)
-        file = next(f for f in card.files if (f.source, f.quant) == (choice.source, choice.quant))
+        card, file = self.context.chosen(choice)
         is_here = file.source.startswith("file:") or file.source in stored or file.sha256 in stored
         return 0 if is_here else file_size(card, choice)[0]
 

@@ -255,7 +255,7 @@ class _Search:
 
     def step(self, choice: Candidate) -> Artifact | None:
         """The chosen file on this disk; None where it is time to decide again."""
-        card, file = _chosen(choice, self.context)
+        card, file = self.context.chosen(choice)
         try:
             described = _described(card, file, self.request, self.library, self.progress)
             if described is not card:
@@ -264,7 +264,7 @@ class _Search:
             if not (self.request.offline or scheme_of(file.source) == "file" or self.library.has(file)):
                 instead = self.approve(PlannedDownload(card, file, choice, self.context, self.request))
                 if instead is not None:
-                    card, file = _chosen(instead, self.context)
+                    card, file = self.context.chosen(instead)
                     self.context = self.context.narrowed([replace(card, files=(file,))])
                     return None
             return _artifact(self.library, card, file, self.request, self.progress)
@@ -305,7 +305,7 @@ def _needs_network(
 ) -> bool:
     if choice is None or request.offline:
         return False
-    _, file = _chosen(choice, context)
+    _, file = context.chosen(choice)
     return scheme_of(file.source) != "file" and not library.has(file)
 
 
@@ -320,11 +320,6 @@ def _without_source(context: SelectionContext, file: ModelFile) -> SelectionCont
     answering = tuple(s for s in (sources() if context.reachable is None else context.reachable) if s != dead)
     # Where it counted as stored, its bytes have changed.
     return replace(context, reachable=answering, stored=context.stored - {file.source, file.sha256 or ""})
-
-
-def _chosen(choice: Candidate, context: SelectionContext) -> tuple[ModelCard, ModelFile]:
-    card = next(card for card in context.cards if card.id == choice.model)
-    return card, next(f for f in card.files if f.source == choice.source and f.quant == choice.quant)
 
 
 def _described(

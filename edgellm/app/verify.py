@@ -168,11 +168,7 @@ class Verification:
         backend = plugins().backend(plan.backend)
         rates = rates_of(plan.backend, self._machine)
         return Run(
-            id=self._id,
-            time=run_log.now(),
-            backend=plan.backend,
-            model=plan.artifact.model_id,
-            quant=plan.artifact.quant,
+            **run_log.about(plan, self._id),
             build=fingerprint.build(backend),
             basis=fingerprint.basis(backend, rates),
             threads=settings.n_threads,

@@ -13,7 +13,7 @@ from edgellm.cli.collector import look_as_usual
 from edgellm.cli.download import Question, max_download, yes
 from edgellm.cli.page import say
 from edgellm.cli.progress import progress
-from edgellm.cli.words import BACKEND, KV, MODEL, QUANT, TASK, TOKENS
+from edgellm.cli.words import BACKEND, KV, MODEL, PROFILE, QUANT, TASK, TOKENS
 from edgellm.errors import UsageError
 from edgellm.units import counted, parse_rate
 
@@ -66,6 +66,18 @@ models_dir = click.option(
     callback=_look_in,
     help="Folder with GGUF files of your own, to choose from here (repeat).",
 )
+
+
+models_file = click.option(
+    "--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own."
+)
+
+
+def profile(what: str) -> Callable[[F], F]:
+    """`--profile`, for `what` is done with it."""
+    return click.option(
+        "--profile", type=PROFILE, metavar="NAME|FILE", help=f"{what}: a profile's name, or a TOML file."
+    )
 
 
 def _hold_to(ctx: click.Context, param: click.Parameter, rate: str | None) -> None:

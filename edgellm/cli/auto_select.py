@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import gpu_layers, kv, models_dir, slots
+from edgellm.cli._options import gpu_layers, kv, models_dir, models_file, profile, slots
 from edgellm.cli.download import max_download
 from edgellm.cli.page import examples, say
-from edgellm.cli.words import BACKEND, PROFILE, TASK, TOKENS
+from edgellm.cli.words import BACKEND, TASK, TOKENS
 from edgellm.units import counted, show_memory, show_params, show_rate, show_size
 
 if TYPE_CHECKING:
@@ -40,11 +40,9 @@ SHOWN_REJECTIONS = 6
 @gpu_layers
 @kv
 @click.option("--offline", is_flag=True, help="Only what is on this disk already.")
-@click.option(
-    "--profile", type=PROFILE, metavar="NAME|FILE", help="Choose for another machine: a profile's name, or a TOML file."
-)
+@profile("Choose for another machine")
 @models_dir
-@click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
+@models_file
 @click.option("--explain", is_flag=True, help="Show every candidate that was rejected, and why.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/auto-select-json.md).")
 def command(*, profile: str | None, models_file: Path | None, explain: bool, as_json: bool, **options: Any) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import click
 from edgellm import settings
 from edgellm.cli._options import kv, max_rate
 from edgellm.cli.download import Question, max_download, yes
-from edgellm.cli.page import examples, say, say_lines
+from edgellm.cli.page import examples, say, say_json, say_lines
 from edgellm.cli.words import BACKEND, MODEL
 from edgellm.errors import UsageError
 from edgellm.units import counted, parse_bytes, show_memory, show_rate
@@ -143,7 +142,7 @@ def command(
             scored = with_threads(plan, threads[0]) if threads else plan
             lines += _quality(scored, words, request, report, **quality)
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        say_json(report)
     else:
         say_lines("\n".join(lines))
 

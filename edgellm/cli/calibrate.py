@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli.page import Column, examples, say, table
+from edgellm.cli.page import Column, examples, say, say_json, table
 from edgellm.cli.words import BACKEND
 from edgellm.errors import BackendUnavailable, UsageError
 from edgellm.units import counted
@@ -55,7 +54,7 @@ def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
                 err=True,
             )
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "cpu": machine.cpu.model, "calibrations": rows}, indent=2))
+        say_json({"schema": SCHEMA, "cpu": machine.cpu.model, "calibrations": rows})
     else:
         say("Selection counts with these rates from now on; `edgellm quants` shows them.")
 

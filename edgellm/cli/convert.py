@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgellm.cli.page import examples
+from edgellm.cli.page import examples, say_json
 from edgellm.errors import UsageError
 from edgellm.units import show_size
 
@@ -60,7 +59,7 @@ def command(
         result = converter(conversion, report)
     if as_json:
         answer = {"schema": SCHEMA, "path": str(result.path), "bytes": result.bytes, "notes": result.notes}
-        click.echo(json.dumps(answer, indent=2))
+        say_json(answer)
         return
     click.echo(f"Wrote {result.path}, {show_size(result.bytes)}")
     for note in result.notes:

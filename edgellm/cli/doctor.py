@@ -20,7 +20,7 @@ import click
 
 from edgellm import __version__, settings
 from edgellm.cli import dump
-from edgellm.cli.page import examples, say_lines
+from edgellm.cli.page import examples, say_json, say_lines
 from edgellm.cli.report import LIBRARIES, Report, render
 from edgellm.files import nearest_existing
 from edgellm.units import GIB, counted, show_memory, show_size
@@ -42,7 +42,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """Say what is used, what is not, why, and how to mend it."""
     report = examine(ctx)
     if as_json:
-        click.echo(json.dumps(dump.anonymous(asdict(report)), indent=2))
+        say_json(dump.anonymous(asdict(report)))
     else:
         say_lines(render(report))
 

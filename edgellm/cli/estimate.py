@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import gpu_layers, kv, models_dir, slots
-from edgellm.cli.page import Column, entry, examples, say, table
-from edgellm.cli.words import BACKEND, MODEL, PROFILE, QUANT, TASK, TOKENS
+from edgellm.cli._options import gpu_layers, kv, models_dir, models_file, profile, slots
+from edgellm.cli.page import Column, entry, examples, say, say_json, table
+from edgellm.cli.words import BACKEND, MODEL, QUANT, TASK, TOKENS
 from edgellm.errors import EdgeLLMError
 from edgellm.units import show_memory, show_params, show_rate, show_size
 
@@ -58,11 +57,9 @@ DOES_NOT_FIT = 3  # exit code of errors.NothingFits
 @click.option("--backend", type=BACKEND, help="Only this backend.")
 @gpu_layers
 @click.option("--offline", is_flag=True, help="Make no requests: the catalog describes an address.")
-@click.option(
-    "--profile", type=PROFILE, metavar="NAME|FILE", help="For another machine: a profile's name, or a TOML file."
-)
+@profile("For another machine")
 @models_dir
-@click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
+@models_file
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/estimate-json.md).")
 def command(
     *,
@@ -101,9 +98,7 @@ def command(
     if as_json:
         from edgellm.selection import fit_json
 
-        click.echo(
-            json.dumps(fit_json.to_dict(resolved.card, resolved.basis, scenario, fits, refusals, chosen), indent=2)
-        )
+        say_json(fit_json.to_dict(resolved.card, resolved.basis, scenario, fits, refusals, chosen))
     else:
         _show(resolved, context.machine, explain.budget(scenario.budget), fits, chosen)
         for rejection in refusals:
@@ -157,6 +152,7 @@ def _show_one(resolved: ResolvedModel, machine: Machine, budget_reason: str, rep
     rule = "as it is loaded" if resolved.card.files[0].format == "safetensors" else "by llama.cpp's rules"
     how = {"exact": "read from the file", "rule": rule, "estimate": "an estimate, within about 5 %"}[weights.basis]
     about = "" if weights.file_is_exact else "about "
+    backend = f"backend {candidate.backend}" if candidate.backend else "no backend"
     source, cells = candidate.source, f"{candidate.ctx:,} tokens in {candidate.kv_type}"
     is_address = source.startswith(("hf:", "pypi:", "file:"))
     quality = f"{candidate.quality:.0f} of 100 ({candidate.quality_low:.0f} to {candidate.quality_high:.0f})"
@@ -166,7 +162,7 @@ def _show_one(resolved: ResolvedModel, machine: Machine, budget_reason: str, rep
         ("weights", f"{show_size(candidate.tensor_bytes)} ({how}), file {about}{show_size(weights.file_bytes)}"),
         *((("", weights.own_types),) if weights.own_types else ()),
         ("from", source.split()[0] if is_address else source),
-        ("run with", f"{cells}, slots: {candidate.slots}, threads: {candidate.threads}, {_backend(report)}"),
+        ("run with", f"{cells}, slots: {candidate.slots}, threads: {candidate.threads}, {backend}"),
         ("decode", _span(candidate.decode)),
         ("", explain.basis(candidate.decode.basis)),
         ("prompts", _span(candidate.prefill)),
@@ -213,10 +209,6 @@ def _show_remedies(report: FitReport) -> None:
         say("No flag makes it fit; `edgellm auto-select` chooses what does.")
 
 
-def _backend(report: FitReport) -> str:
-    return f"backend {report.candidate.backend}" if report.candidate.backend else "no backend"
-
-
 def _show_all(
     resolved: ResolvedModel, machine: Machine, budget_reason: str, fits: Sequence[FitReport], chosen: str
 ) -> None:
@@ -226,7 +218,10 @@ def _show_all(
     _head(resolved, machine, "")
     say()
     reports = sorted(fits, key=lambda report: -report.candidate.tensor_bytes)
-    styles = [{} if report.fits and not report.is_fast_enough else {"fg": _color(report)} for report in reports]
+    styles = [
+        {} if report.fits and not report.is_fast_enough else {"fg": "green" if report.fits else "red"}
+        for report in reports
+    ]
     table(QUANT_TABLE, [_quant_row(report, chosen) for report in reports], styles=styles)
     if fits:
         say(f"\nMemory budget {budget_reason}.")
@@ -234,10 +229,6 @@ def _show_all(
         for problem in list(dict.fromkeys(report.problems[0] for report in fits if report.problems))[:SHOWN_PROBLEMS]:
             say(f"Cannot be run so: {explain.problem(problem)}.")
         say(f"`edgellm estimate {resolved.card.id}:QUANT` shows every term of one.")
-
-
-def _color(report: FitReport) -> str:
-    return "green" if report.fits else "red"
 
 
 def _quant_row(report: FitReport, chosen: str) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli.page import examples, say
+from edgellm.cli.page import examples, say, say_json
 from edgellm.units import show_size
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def show(as_json: bool) -> None:
     entries = [_entry(s) for s in stored]
     others = elsewhere(stored)
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "installed": entries, "found": others}, indent=2))
+        say_json({"schema": SCHEMA, "installed": entries, "found": others})
         return
     for entry in (*entries, *others):
         problem = f"  {entry['problem']}" if entry["problem"] else ""

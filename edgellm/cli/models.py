@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import models_dir
-from edgellm.cli.page import Column, examples, say, table
-from edgellm.cli.words import PROFILE, TASK
+from edgellm.cli._options import models_dir, models_file, profile
+from edgellm.cli.page import Column, examples, say, say_json, table
+from edgellm.cli.words import TASK
 from edgellm.errors import EdgeLLMError, NothingFits, UsageError
 from edgellm.units import show_memory, show_params, show_rate, show_size
 
@@ -44,15 +43,10 @@ FITTING = (
 )
 @click.option("--task", type=TASK, help="Only models that this task chooses from.")
 @click.option("--fits", is_flag=True, help="Only models that this machine runs well, and how it would run them.")
-@click.option(
-    "--profile",
-    type=PROFILE,
-    metavar="NAME|FILE",
-    help="With --fits: another machine, a profile's name or a TOML file.",
-)
+@profile("With --fits: another machine")
 @click.option("--installed", is_flag=True, help="Only what is on this disk.")
 @models_dir
-@click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
+@models_file
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/selection.md).")
 def command(
     *, task: str | None, fits: bool, profile: str | None, installed: bool, models_file: Path | None, as_json: bool
@@ -86,7 +80,7 @@ def command(
         cards = [card for card in cards if here[card.id].is_good]
     listed = [_row(card, stored, scores[card.id], here[card.id] if fits else None) for card in cards]
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "models": listed}, indent=2))
+        say_json({"schema": SCHEMA, "models": listed})
     elif fits:
         _print_fitting(listed, asked or "chat", sum(one.word == "slow" for one in here.values()))
     else:

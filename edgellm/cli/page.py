@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -29,6 +30,11 @@ def columns(*, err: bool = False) -> int | None:
 def say(text: str = "", *, lead: str = "", err: bool = False, **style: Any) -> None:
     """Print `lead` and, beside it, `text`, in a style (bold, fg, dim)."""
     click.echo(styled(wrapped(text, columns(err=err), lead), **style), err=err)
+
+
+def say_json(value: object) -> None:
+    """Print the one object of `--json`."""
+    click.echo(json.dumps(value, indent=2))
 
 
 def say_lines(text: str, *, err: bool = False) -> None:

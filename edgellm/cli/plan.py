@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgellm.cli._options import models_dir
-from edgellm.cli.page import examples, say
+from edgellm.cli._options import models_dir, models_file
+from edgellm.cli.page import examples, say, say_json
 from edgellm.errors import UsageError
 from edgellm.units import show_memory, show_rate, show_size
 
@@ -39,7 +38,7 @@ NOT_ALL = 3  # exit code of errors.NothingFits: a box has nothing to run
 @click.option("--one-model", is_flag=True, help="One model for all boxes, each in the quantization that suits it.")
 @click.option("--one-file", is_flag=True, help="One model in one quantization for all boxes.")
 @models_dir
-@click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
+@models_file
 @click.option("--explain", is_flag=True, help="Show the whole reason of each choice.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/plan-json.md).")
 def command(
@@ -56,12 +55,7 @@ def command(
     if as_json:
         from edgellm.selection import fleet_json
 
-        click.echo(
-            json.dumps(
-                fleet_json.to_dict(description.name, [box.profile for box in description.boxes], boxes, shared),
-                indent=2,
-            )
-        )
+        say_json(fleet_json.to_dict(description.name, [box.profile for box in description.boxes], boxes, shared))
     else:
         _show(description, boxes, shared, explain=explain)
     return 0 if all(box.choice is not None for box in boxes) else NOT_ALL

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import Any
 
 import click
 
-from edgellm.cli.page import examples, say
+from edgellm.cli.page import examples, say, say_json
 
 SCHEMA = 1
 
@@ -20,7 +19,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """List plugins and what is wrong with them."""
     rows = collect(ctx)
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "plugins": rows}, indent=2))
+        say_json({"schema": SCHEMA, "plugins": rows})
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:

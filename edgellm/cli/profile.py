@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgellm.cli.page import entry, examples, say
-from edgellm.cli.words import PROFILE
+from edgellm.cli._options import profile
+from edgellm.cli.page import entry, examples, say, say_json
 from edgellm.errors import UsageError
 from edgellm.files import write_atomic
 from edgellm.units import counted, show_memory
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("word", required=False, type=click.Choice(["list"]), metavar="[list]")
-@click.option(
-    "--profile", type=PROFILE, metavar="NAME|FILE", help="Show another machine: a profile's name, or a TOML file."
-)
+@profile("Show another machine")
 @click.option("--out", metavar="FILE", help="Write the profile as TOML; - is standard output.")
 @click.option("--force", is_flag=True, help="Let --out replace a file.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
@@ -63,7 +61,7 @@ def command(
     if out is not None:
         _write(profiles.dump(machine), out, force)
     if as_json:
-        click.echo(json.dumps(_as_json(machine), indent=2))
+        say_json(_as_json(machine))
     elif out is None:
         _show(machine)
 

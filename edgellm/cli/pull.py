@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from edgellm.cli._options import chooses, launch_options, make_plan, say_taken
-from edgellm.cli.page import examples, say
+from edgellm.cli.page import examples, say, say_json
 from edgellm.units import show_size
 
 SCHEMA = 1
@@ -31,7 +30,7 @@ def command(*, model: str | None, as_json: bool, **options: Any) -> None:
     if as_json:
         row = {"id": artifact.model_id, "quant": artifact.quant, "bytes": artifact.bytes, "paths": artifact.paths}
         better = None if decision is None or (wish := decision.would_choose) is None else f"{wish.model}:{wish.quant}"
-        click.echo(json.dumps({"schema": SCHEMA, **row, "backend": plan.backend, "would_choose": better}, indent=2))
+        say_json({"schema": SCHEMA, **row, "backend": plan.backend, "would_choose": better})
     elif not artifact.paths:
         say(f"{artifact.model_id} is built in: there is nothing to fetch.")
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli.page import examples
+from edgellm.cli.page import examples, say_json
 from edgellm.cli.words import MODEL, QUANT
 from edgellm.units import show_size
 
@@ -79,7 +78,7 @@ def command(
         with ended_with_us(), _progress(planned.quant) as report:
             result = make(planned, report)
     if as_json:
-        click.echo(json.dumps(_answer(planned, result), indent=2))
+        say_json(_answer(planned, result))
     elif result is not None:
         _done(planned, result)
 
@@ -89,7 +88,7 @@ def _nothing_to_do(decision: Decision, as_json: bool) -> None:
 
     assert decision.choice is not None
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "quant": decision.choice.quant, "made": None}, indent=2))
+        say_json({"schema": SCHEMA, "quant": decision.choice.quant, "made": None})
     else:
         click.echo(f"{decision.choice.model} {decision.choice.quant} is what this machine wants: nothing to make.")
         for reason in decision.reasons:

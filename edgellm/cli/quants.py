@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli.page import Column, entry, examples, say, table
+from edgellm.cli.page import Column, entry, examples, say, say_json, table
 from edgellm.cli.words import QUANT
 from edgellm.units import counted, show_rate
 
@@ -45,7 +44,7 @@ def command(*, name: str | None, as_json: bool) -> None:
         builds = [{"backend": name, "build": c.build, "date": c.date} for name, c in stored]
         head = {"schema": SCHEMA, "cpu": machine.cpu.model, "class": here.name, "basis": f"prior: {PRIOR}"}
         head |= {"threads": machine.compute_threads, "calibrations": builds}
-        click.echo(json.dumps({**head, "quants": rows}, indent=2))
+        say_json({**head, "quants": rows})
     elif name:
         _show_one(chosen[0], machine.cpu.model, here, rates[chosen[0].name])
     else:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING
 
 import click
 
-from edgellm.cli.page import examples, say
+from edgellm.cli.page import examples, say, say_json
 from edgellm.cli.words import STORED
 from edgellm.errors import UnknownModel
 from edgellm.units import show_size
@@ -42,7 +41,7 @@ def command(*, models: tuple[str, ...], as_json: bool) -> None:
         if not as_json:
             _tell(stored, freed)
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "removed": rows}, indent=2))
+        say_json({"schema": SCHEMA, "removed": rows})
 
 
 def _named(name: str, installed: Sequence[StoredModel]) -> list[StoredModel]:

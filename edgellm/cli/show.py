@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import models_dir
-from edgellm.cli.page import examples, say
+from edgellm.cli._options import models_dir, models_file
+from edgellm.cli.page import examples, say, say_json
 from edgellm.cli.words import MODEL
 from edgellm.units import show_params, show_size
 
@@ -28,7 +27,7 @@ SCHEMA = 1
 @click.argument("model", type=MODEL)
 @click.option("--offline", is_flag=True, help="Make no requests: the catalog describes an address.")
 @models_dir
-@click.option("--models-file", type=click.Path(path_type=Path), metavar="FILE", help="Catalog rows of your own.")
+@models_file
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/cli.md).")
 def command(*, model: str, offline: bool, models_file: Path | None, as_json: bool) -> None:
     """Show what is known of a model.
@@ -45,7 +44,7 @@ def command(*, model: str, offline: bool, models_file: Path | None, as_json: boo
     stored = [s for s in Library().installed() if s.model_id == resolved.card.id]
     sampling = _sampling(resolved, stored)
     if as_json:
-        click.echo(json.dumps(_row(resolved, stored, sampling), indent=2))
+        say_json(_row(resolved, stored, sampling))
         return
     say(resolved.card.id, bold=True)
     for label, text in _lines(resolved, stored, sampling):

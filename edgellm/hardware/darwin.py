@@ -10,9 +10,9 @@ import platform
 import subprocess
 from typing import Any
 
-from edgellm.hardware.identity import machine_id, machine_name, measured
-from edgellm.types.machine import Accelerator, Cluster, Cpu, Machine, Memory
-from edgellm.units import GIB, MIB
+from edgellm.hardware import identity
+from edgellm.types.machine import Accelerator, Cluster, Cpu, Machine, Memory, metal_bytes
+from edgellm.units import MIB
 
 # hw.optional key -> name; "Determining Instruction Set Characteristics" in Apple's documentation.
 _ARM = {
@@ -57,15 +57,12 @@ def read() -> Machine:
         accelerators = (metal(values, memory.total_bytes, processor.model),)
     else:
         notes.append("no GPU looked for: Metal on Intel Macs is not probed")
-    name = machine_name(processor, memory)
-    return Machine(
-        id=machine_id(name),
-        name=name,
-        cpu=processor,
-        memory=memory,
+    return identity.machine(
+        processor,
+        memory,
         os="darwin",
         accelerators=accelerators,
-        provenance=measured(),
+        provenance=identity.measured(),
         notes=tuple(notes),
     )
 
@@ -109,13 +106,9 @@ def cpu(values: dict[str, str], arch: str) -> Cpu:
 
 
 def metal(values: dict[str, str], total_bytes: int, model: str) -> Accelerator:
-    """The GPU may wire what iogpu.wired_limit_mb says; where that is 0, about 2/3 of RAM up to 36 GiB and 3/4 above.
-
-    Source: measured recommendedMaxWorkingSetSize values collected by the llama.cpp project.
-    """
+    """The GPU may wire what iogpu.wired_limit_mb says; where that is 0, the system's own share."""
     limit = (_number(values, "iogpu.wired_limit_mb") or 0) * MIB
-    default = total_bytes * 2 // 3 if total_bytes <= 36 * GIB else total_bytes * 3 // 4
-    return Accelerator("metal", f"{model} GPU", min(limit or default, total_bytes), unified=True)
+    return Accelerator("metal", f"{model} GPU", min(limit or metal_bytes(total_bytes), total_bytes), unified=True)
 
 
 def _number(values: dict[str, str], key: str) -> int | None:

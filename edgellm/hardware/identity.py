@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from typing import Any
 
-from edgellm.types.machine import Cpu, Memory, Provenance
+from edgellm.types.machine import Cpu, Machine, Memory, Provenance
 from edgellm.units import GIB, counted
 from edgellm.version import __version__
+
+
+def machine(processor: Cpu, ram: Memory, *, board: str = "", **parts: Any) -> Machine:
+    """The machine of these parts, under a name that they give."""
+    name = machine_name(processor, ram, board)
+    return Machine(id=machine_id(name), name=name, cpu=processor, memory=ram, **parts)
 
 
 def machine_name(processor: Cpu, ram: Memory, board: str = "") -> str:

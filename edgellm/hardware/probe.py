@@ -12,8 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgellm import settings
-from edgellm.hardware import bandwidth
-from edgellm.hardware.identity import machine_id, machine_name, measured
+from edgellm.hardware import bandwidth, identity
 from edgellm.hardware.linux import affinity, cpu, gpu, limits, memory
 from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.machine import Accelerator, Disk, Machine, Provenance
@@ -49,15 +48,14 @@ def _linux(tree: SysRoot) -> Machine:
     allowed, limit_notes = limits.read(tree, topology, affinity.read(tree))
     accelerators, gpu_notes = gpu.read(tree)
     board = tree.line("/proc/device-tree/model")
-    name = machine_name(processor, ram, cpu.clean(board) if board else "")
-    return Machine(
-        id=machine_id(name),
-        name=name,
-        cpu=processor,
-        memory=ram,
+    recorded = Provenance("measured", "recorded /proc and /sys", version=__version__)
+    return identity.machine(
+        processor,
+        ram,
+        board=cpu.clean(board) if board else "",
         accelerators=accelerators,
         limits=allowed,
-        provenance=measured() if tree.live else Provenance("measured", "recorded /proc and /sys", version=__version__),
+        provenance=identity.measured() if tree.live else recorded,
         notes=(*cpu_notes, *memory_notes, *limit_notes, *gpu_notes),
     )
 

@@ -12,7 +12,7 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
-from edgellm.hardware.identity import machine_id, machine_name, measured
+from edgellm.hardware import identity
 from edgellm.types.machine import Cpu, Limits, Machine, Memory
 
 # IsProcessorFeaturePresent(number) -> name, winnt.h. The call answers for the operating system too, XCR0 included.
@@ -41,15 +41,12 @@ def read() -> Machine:
     memory = Memory(int(ram.total), int(ram.available), int(swap.total))
     allowed = len(psutil.Process().cpu_affinity())
     limits = Limits(cpuset=allowed, source="affinity") if allowed < threads else Limits()
-    name = machine_name(processor, memory)
-    return Machine(
-        id=machine_id(name),
-        name=name,
-        cpu=processor,
-        memory=memory,
+    return identity.machine(
+        processor,
+        memory,
         os="windows",
         limits=limits,
-        provenance=measured(),
+        provenance=identity.measured(),
         notes=tuple(notes),
     )
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -22,6 +23,7 @@ from edgellm.files import write_atomic
 from edgellm.history.corrections import Corrections, Ratio, RunKey
 from edgellm.history.corrections import corrections as from_ratios
 from edgellm.types.machine import Machine
+from edgellm.types.plan import LaunchPlan
 from edgellm.units import GIB
 
 MAX_BYTES = 1024**2  # some thousand runs
@@ -143,6 +145,13 @@ def new_id() -> str:
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def about(plan: LaunchPlan, line_id: str = "") -> dict[str, Any]:
+    """The head of a line: of which load it is. Without `line_id` it gets a new one."""
+    file = plan.artifact
+    head = {"backend": plan.backend, "model": file.model_id, "quant": file.quant}
+    return {"id": line_id or new_id(), "time": now(), **head}
 
 
 def machine_key(machine: Machine) -> str:

@@ -208,11 +208,7 @@ def check(
     other = None if reference is None else _for_chunks(reference, chunk)
     score = perplexity.score(perplexity.Job(_for_chunks(plan, chunk), other, text, chunk, chunks), progress)
     return Quality(
-        id=run_log.new_id(),
-        time=run_log.now(),
-        backend=plan.backend,
-        model=plan.artifact.model_id,
-        quant=plan.artifact.quant,
+        **run_log.about(plan),
         sha256=plan.artifact.sha256,
         text_sha256=hashlib.sha256(text.encode()).hexdigest(),
         tokens=score.tokens,
@@ -286,11 +282,7 @@ def changes(now: Bench, before: Bench) -> list[Change]:
 def row(plan: LaunchPlan, results: Results) -> Bench:
     """What of the results is kept."""
     return Bench(
-        id=run_log.new_id(),
-        time=run_log.now(),
-        backend=plan.backend,
-        model=plan.artifact.model_id,
-        quant=plan.artifact.quant,
+        **run_log.about(plan),
         sha256=plan.artifact.sha256,
         build=fingerprint.build(plugins().backend(plan.backend)),
         kv_type=plan.settings.kv_type,

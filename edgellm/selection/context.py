@@ -9,7 +9,8 @@ from edgellm.history.corrections import Corrections, RunKey
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.rule_result import Rule
 from edgellm.types.machine import Machine
-from edgellm.types.model import ModelCard
+from edgellm.types.model import ModelCard, ModelFile
+from edgellm.types.plan import Candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,11 @@ class SelectionContext:
     rules: tuple[Rule, ...] = field(default=(), repr=False)  # of plugins, after the constraints of our own
     is_here: bool = True  # whether it is this machine
     reachable: tuple[str, ...] | None = None  # schemes of the sources that answer; None = all are taken to
+
+    def chosen(self, choice: Candidate) -> tuple[ModelCard, ModelFile]:
+        """The card and the file of a candidate of these."""
+        card = next(card for card in self.cards if card.id == choice.model)
+        return card, next(f for f in card.files if (f.source, f.quant) == (choice.source, choice.quant))
 
     def narrowed(self, cards: Iterable[ModelCard]) -> SelectionContext:
         """The same circumstances with other candidates, for a face that chooses among fewer than all."""

@@ -36,13 +36,10 @@ def choose_context(option: Option) -> ContextLength:
     reads_only = request.task == "embed"
     floor = 0.0 if reads_only else min(scenario.floor_tps, option.decode.tok_s)
 
-    def fits(ctx: int) -> bool:
-        return option.fits_at(ctx)
-
     def keeps_floor(ctx: int) -> bool:
         return option.decode_at(ctx // 2).tok_s >= floor
 
-    by_memory = longest(limit, fits)
+    by_memory = longest(limit, option.fits_at)
     # A half-full cache is the ordinary case; the usable minimum is not given up for speed, which was judged before.
     by_speed, needed = longest(by_memory, keeps_floor), min(by_memory, option.needed_ctx)
     ctx = max(by_speed, needed)

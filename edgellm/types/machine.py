@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-METAL_SMALL_BYTES = 36 * 1024**3  # up to here Metal's working set is two thirds of the RAM, above three quarters
 JETSON_OWN_BYTES = 2_800_000_000  # what system and CUDA keep of a memory that the GPU shares
 
 
@@ -90,6 +89,14 @@ class Provenance:
     trust: SourceTrust | None = None  # None = not stated
 
 
+def metal_bytes(total_bytes: int) -> int:
+    """What Metal lets a program wire of so much RAM where nothing else is set: two thirds, above 36 GiB three quarters.
+
+    Source: measured recommendedMaxWorkingSetSize values collected by the llama.cpp project.
+    """
+    return total_bytes * 2 // 3 if total_bytes <= 36 * 1024**3 else total_bytes * 3 // 4
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     id: str
@@ -136,8 +143,7 @@ class Machine:
         shared = {gpu.kind: gpu for gpu in self.accelerators if gpu.unified}
         if (metal := shared.get("metal")) is not None:
             # Profiles and the probe state the limit that is set; without it, the system's rule counts.
-            usual = total * 2 // 3 if total <= METAL_SMALL_BYTES else total * 3 // 4
-            return min(metal.vram_bytes or usual, total), "Metal leaves a program no more of the memory"
+            return min(metal.vram_bytes or metal_bytes(total), total), "Metal leaves a program no more of the memory"
         if "cuda" in shared:
             return max(0, total - JETSON_OWN_BYTES), "system and CUDA keep 2.6 GiB of a memory that the GPU shares"
         return None
