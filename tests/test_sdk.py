@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from edgellm.runtime.session import AsyncSink, QueueSink
 from edgellm.sdk.client import EdgeLLM
 from edgellm.sdk.deadline import Deadline
 from edgellm.types.event import Completion, Delta, Done
+from edgellm.types.grammar import Grammar
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm.types.request import GenerationRequest, Message
@@ -166,27 +168,6 @@ def test_leaving_a_stream_frees_its_slot(open_llm: Open, isolate: bool, how: str
             break
     del events
     gc.collect()
-    answered_in_all_slots(llm, 1)
-
-
-@pytest.mark.usefixtures("very_slow")
-def test_a_stream_that_is_collected_inside_the_session_does_not_lock_it(open_llm: Open) -> None:
-    """The garbage collector may run anywhere, also while the session's lock is held by the same thread."""
-    llm = open_llm(slots=1)
-    events = llm.stream(LONG, temperature=0)
-    next(events)
-    session = llm._session
-    done = threading.Event()
-
-    def collect() -> None:
-        nonlocal events
-        with session._changed, session._outbox._changed, session._dispatcher._lock:  # type: ignore[attr-defined]
-            del events
-            gc.collect()
-        done.set()
-
-    threading.Thread(target=collect, daemon=True).start()
-    assert done.wait(PATIENCE_S), "deadlock"
     answered_in_all_slots(llm, 1)
 
 
@@ -410,6 +391,7 @@ def test_auto_offline_picks_what_is_stored(smollm2: str, monkeypatch: pytest.Mon
 
 CHAT = """
 import sys
+from edgellm.types.grammar import Grammar
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm.sdk.client import EdgeLLM
@@ -425,3 +407,35 @@ def test_the_parent_imports_no_backend_library(backend: str, request: pytest.Fix
     paths = [request.getfixturevalue("smollm2")] if backend == "gguf" else []
     done = subprocess.run([sys.executable, "-c", CHAT, backend, *paths], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+
+
+@both
+def test_every_way_to_ask_keeps_to_the_grammar(open_llm: Open, isolate: bool) -> None:
+    llm, grammar = open_llm(isolate=isolate), Grammar("choice", '["yes", "no"]')
+
+    async def later() -> list[str]:
+        answer = await llm.achat("Hello", grammar=grammar)
+        events = [event async for event in llm.astream("Hello", grammar=grammar)]
+        return [answer.text, "".join(event.text for event in events if isinstance(event, Delta))]
+
+    streamed = "".join(event.text for event in llm.stream("Hello", grammar=grammar) if isinstance(event, Delta))
+    texts = [llm.chat("Hello", grammar=grammar).text, streamed, *asyncio.run(later())]
+    assert set(texts) <= {"yes", "no"}
+    answer = llm.chat("Hello", grammar=Grammar.of_schema(SCHEMA), temperature=0.9, seed=4)
+    assert list(json.loads(answer.text)) == ["n"]
+
+
+def test_logprobs_of_every_token(open_llm: Open) -> None:
+    llm = open_llm()
+    answer = llm.chat("Grüße", top_logprobs=1)
+    streamed = [
+        token for event in llm.stream("Grüße", top_logprobs=1) if isinstance(event, Delta) for token in event.logprobs
+    ]
+
+    assert b"".join(token.chosen.piece for token in answer.logprobs).decode() == "Grüße"
+    assert [token.chosen for token in answer.logprobs] == [token.top[0] for token in answer.logprobs]
+    assert tuple(streamed) == answer.logprobs
+    assert llm.chat("Grüße").logprobs == ()

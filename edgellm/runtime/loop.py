@@ -254,13 +254,19 @@ class Loop:
         for request, rows in zip(self._scheduler.advance(step), logits, strict=True):
             request.first = request.first or now
             try:
-                self._go_on(request, request.sampler.sample(rows[-1], request.matcher))
+                token = request.sampler.sample(rows[-1], request.matcher)
+                if not self._ends(request, token):
+                    request.note_logprob(rows[-1], token, self._engine.tokenizer.token_bytes)
+                self._go_on(request, token)
             except GrammarFailed as error:
                 self._fail([request], error, cache_is_lost=False)
             except Exception as error:
                 self._fail([request], engine_error(self._backend, error), cache_is_lost=True)
         if now - self._flushed_at >= FLUSH_INTERVAL_S:
             self._flush(now)
+
+    def _ends(self, request: RequestState, token: int) -> bool:
+        return token in self._engine.info.eos_ids and not request.generation.ignore_eos
 
     def _go_on(self, request: RequestState, token: int) -> None:
         """Take the token that was drawn, and those that the grammar leaves no choice about.
@@ -270,7 +276,8 @@ class Loop:
         """
         tokens: list[int] = []
         self._take(request, token, tokens)
-        if request.matcher is not None and tokens:
+        # Only what is drawn has a row of logits.
+        if request.matcher is not None and tokens and request.generation.top_logprobs is None:
             for forced in request.matcher.forced():
                 if not tokens:
                     return
@@ -280,7 +287,7 @@ class Loop:
 
     def _take(self, request: RequestState, token: int, tokens: list[int]) -> None:
         """Decide what a token means: text, which adds it to `tokens`, or the end, which leaves none."""
-        if token in self._engine.info.eos_ids and not request.generation.ignore_eos:
+        if self._ends(request, token):
             tokens.clear()
             self._finish(request, "stop")
             return

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edgellm.text import logprobs
 from edgellm.text.detokenize import TextStream
-from edgellm.text.sampling import Sampler
+from edgellm.text.sampling import LogitRow, Sampler
 from edgellm.types.event import Delta, Timings, Usage
+from edgellm.types.logprob import TokenLogprob
 from edgellm.types.request import GenerationRequest
 from edgellm.types.sampling_defaults import NEUTRAL, SamplingDefaults
 
@@ -37,6 +40,7 @@ class RequestState:
     n_generated: int = 0
     pending_text: str = ""
     n_pending: int = 0
+    pending_logprobs: list[TokenLogprob] = field(default_factory=list)
     # For its timings and the metrics.
     arrived: float = field(default_factory=time.perf_counter)
     started: float = 0.0
@@ -68,12 +72,18 @@ class RequestState:
         self.n_decoded += self.first > 0
         self.n_beside += n_beside
 
+    def note_logprob(self, row: LogitRow, token: int, token_bytes: Callable[[int], bytes]) -> None:
+        """Where the request asked for them: `token` was drawn from `row`."""
+        n_top = self.generation.top_logprobs
+        if n_top is not None:
+            self.pending_logprobs.append(logprobs.of_token(row, token, n_top, token_bytes))
+
     def flush(self) -> Delta | None:
-        """The text that has not been sent, which then counts as sent; None where there is none."""
-        if not self.pending_text:
+        """What has not been sent, which then counts as sent; None where there is nothing."""
+        if not self.pending_text and not self.pending_logprobs:
             return None
-        delta = Delta(self.pending_text, self.n_pending)
-        self.pending_text, self.n_pending = "", 0
+        delta = Delta(self.pending_text, self.n_pending, tuple(self.pending_logprobs))
+        self.pending_text, self.n_pending, self.pending_logprobs = "", 0, []
         return delta
 
     def timings(self, now: float) -> Timings:

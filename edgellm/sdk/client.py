@@ -15,7 +15,7 @@ import functools
 import logging
 import weakref
 from collections.abc import AsyncGenerator, Generator, Sequence
-from typing import TYPE_CHECKING, NoReturn, Self, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack
 
 from edgellm import explain
 from edgellm.app import launch
@@ -31,7 +31,7 @@ from edgellm.types.event import Completion, Delta, Done, Event, Vectors
 from edgellm.types.grammar import Grammar
 from edgellm.types.options import LaunchKeywords, LaunchOptions, SelectionKeywords
 from edgellm.types.plan import Decision, LaunchPlan
-from edgellm.types.request import GenerationRequest, check_prompt
+from edgellm.types.request import AnswerKeywords, GenerationRequest, check_prompt
 from edgellm.types.sampling import Sampling, SamplingKeywords
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from edgellm.contract.source import Progress
     from edgellm.text.chat import ChatTemplate
 
+_OF_ANSWER = AnswerKeywords.__annotations__.keys() - SamplingKeywords.__annotations__.keys()
 # An app that sets up no logging gets none of ours on its standard error.
 logging.getLogger("edgellm").addHandler(logging.NullHandler())
 
@@ -131,73 +132,44 @@ class EdgeLLM(EmbeddingMethods):
         return self._verification
 
     def chat(
-        self,
-        messages: Messages,
-        *,
-        max_tokens: int | None = None,
-        stop: Sequence[str] = (),
-        timeout: float | None = None,
-        grammar: Grammar | None = None,
-        **sampling: Unpack[SamplingKeywords],
+        self, messages: Messages, *, timeout: float | None = None, **options: Unpack[AnswerKeywords]
     ) -> Completion:
         """The whole answer to a conversation (text = one user message).
 
         Args:
-            stop: texts before which the answer ends.
             timeout: seconds from sending the request within which the whole answer must come. What is too late is
                 ended, and its place is free for other requests.
-            grammar: what the answer has to look like, for example `Grammar.of_schema(...)`. One that is cut off by
-                `max_tokens` is incomplete: its finish_reason is "length".
-            sampling: the fields of `edgellm.Sampling` (temperature, top_p, seed, ...); the model's defaults
+            options: the fields of `edgellm.types.request.AnswerKeywords`:
+                max_tokens and stop (texts before which the answer ends);
+                grammar: what the answer has to look like, for example `Grammar.of_schema(...)`. One that is cut off
+                by `max_tokens` is incomplete: its finish_reason is "length";
+                top_logprobs: with the logprob of each token, and of so many likely ones in its place (0 to 20);
+                and those of `edgellm.Sampling` (temperature, top_p, seed, ...). The model's defaults
                 (`plan.sampling`) hold for the others.
 
         Raises:
-            BadTemplate: the model cannot chat; ContextOverflow: the conversation is too long; TimedOut; WorkerCrashed.
+            BadTemplate: the model cannot chat; ContextOverflow: the conversation is too long; UsageError: a grammar
+            that cannot be used, a value out of range; GrammarFailed; TimedOut; WorkerCrashed.
         """
-        return _whole(
-            list(self.stream(messages, max_tokens=max_tokens, stop=stop, timeout=timeout, grammar=grammar, **sampling))
-        )
+        return _whole(list(self.stream(messages, timeout=timeout, **options)))
 
     def stream(
-        self,
-        messages: Messages,
-        *,
-        max_tokens: int | None = None,
-        stop: Sequence[str] = (),
-        timeout: float | None = None,
-        grammar: Grammar | None = None,
-        **sampling: Unpack[SamplingKeywords],
+        self, messages: Messages, *, timeout: float | None = None, **options: Unpack[AnswerKeywords]
     ) -> Generator[Event, None, None]:
         """As `chat`, event by event: `Delta`s, then one `Done`. Closing the iterator cancels the request."""
-        request = self.request(messages, max_tokens=max_tokens, stop=stop, sampling=Sampling.of(**sampling))
-        return self.generate(request, timeout=timeout)
+        return self.generate(self._asked(messages, options), timeout=timeout)
 
     async def achat(
-        self,
-        messages: Messages,
-        *,
-        max_tokens: int | None = None,
-        stop: Sequence[str] = (),
-        timeout: float | None = None,
-        grammar: Grammar | None = None,
-        **sampling: Unpack[SamplingKeywords],
+        self, messages: Messages, *, timeout: float | None = None, **options: Unpack[AnswerKeywords]
     ) -> Completion:
         """As `chat`, for coroutines."""
-        events = self.astream(messages, max_tokens=max_tokens, stop=stop, timeout=timeout, grammar=grammar, **sampling)
-        return _whole([event async for event in events])
+        return _whole([event async for event in self.astream(messages, timeout=timeout, **options)])
 
     async def astream(
-        self,
-        messages: Messages,
-        *,
-        max_tokens: int | None = None,
-        stop: Sequence[str] = (),
-        timeout: float | None = None,
-        grammar: Grammar | None = None,
-        **sampling: Unpack[SamplingKeywords],
+        self, messages: Messages, *, timeout: float | None = None, **options: Unpack[AnswerKeywords]
     ) -> AsyncGenerator[Event, None]:
         """As `stream`, for coroutines."""
-        request = self.request(messages, max_tokens=max_tokens, stop=stop, sampling=Sampling.of(**sampling))
+        request = self._asked(messages, options)
         async with contextlib.aclosing(self.agenerate(request, timeout=timeout)) as events:
             async for event in events:
                 yield event
@@ -211,6 +183,7 @@ class EdgeLLM(EmbeddingMethods):
         sampling: Sampling = Sampling(),  # noqa: B008 - frozen
         ignore_eos: bool = False,
         grammar: Grammar | None = None,
+        top_logprobs: int | None = None,
     ) -> GenerationRequest:
         """What the model's chat template makes of a conversation.
 
@@ -232,8 +205,20 @@ class EdgeLLM(EmbeddingMethods):
         has_bos = bool(info.bos_text) and prompt.startswith(info.bos_text)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         return GenerationRequest(
-            prompt, sampling, max_tokens, stops, add_bos=not has_bos, ignore_eos=ignore_eos, grammar=grammar
+            prompt,
+            sampling,
+            max_tokens,
+            stops,
+            add_bos=not has_bos,
+            ignore_eos=ignore_eos,
+            grammar=grammar,
+            top_logprobs=top_logprobs,
         )
+
+    def _asked(self, messages: Messages, options: AnswerKeywords) -> GenerationRequest:
+        own: dict[str, Any] = {name: value for name, value in options.items() if name in _OF_ANSWER}
+        drawn: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_ANSWER}
+        return self.request(messages, sampling=Sampling.of(**drawn), **own)
 
     def generate(self, request: GenerationRequest, *, timeout: float | None = None) -> Generator[Event, None, None]:
         """Continue a prompt as it stands. Raises as `chat` does."""
@@ -343,5 +328,9 @@ def _abandon(verification: Verification, session: Session) -> None:
 def _whole(events: list[Event]) -> Completion:
     done = events[-1]
     assert isinstance(done, Done)
-    text = "".join(event.text for event in events if isinstance(event, Delta))
-    return Completion(text, done.finish_reason, done.usage, done.timings)
+    deltas = [event for event in events if isinstance(event, Delta)]
+    text, logprobs = (
+        "".join(delta.text for delta in deltas),
+        tuple(token for delta in deltas for token in delta.logprobs),
+    )
+    return Completion(text, done.finish_reason, done.usage, done.timings, logprobs)

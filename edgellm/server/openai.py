@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 import uuid
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
@@ -20,6 +22,7 @@ from edgellm.server.schemas import response
 from edgellm.server.schemas.request import BodyT, ChatBody, CompletionBody
 from edgellm.server.served_model import ServedModel, overflow_names
 from edgellm.types.event import Delta, Done, Event
+from edgellm.types.logprob import TokenLogprob
 
 TAG = "OpenAI"
 
@@ -72,7 +75,13 @@ class _Chunks(ABC):
         """The one choice of a chunk."""
 
     @abstractmethod
-    def whole(self, text: str, done: Done) -> response.ChatCompletion | response.TextCompletion:
+    def logprobs(self, tokens: Sequence[TokenLogprob]) -> msgspec.Struct:
+        """In the dialect's form."""
+
+    @abstractmethod
+    def whole(
+        self, text: str, done: Done, tokens: Sequence[TokenLogprob]
+    ) -> response.ChatCompletion | response.TextCompletion:
         """The response of a request without a stream."""
 
     def _chunk(self, *choices: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -84,6 +93,9 @@ class _Chunks(ABC):
         return b""
 
     def text(self, delta: Delta) -> bytes:
+        if delta.logprobs:
+            choice = {**self.choice(delta.text, None), "logprobs": self.logprobs(delta.logprobs)}
+            return sse.event(self._chunk(choice))
         return self._template.fill(delta.text)
 
     def last(self, done: Done) -> bytes:
@@ -107,8 +119,12 @@ class ChatChunks(_Chunks):
         choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
         return sse.event(self._chunk(choice))
 
-    def whole(self, text: str, done: Done) -> response.ChatCompletion:
-        choice = response.ChatChoice(0, response.AnswerMessage("assistant", text), done.finish_reason)
+    def logprobs(self, tokens: Sequence[TokenLogprob]) -> response.ChatLogprobs:
+        return response.ChatLogprobs.of(tokens)
+
+    def whole(self, text: str, done: Done, tokens: Sequence[TokenLogprob]) -> response.ChatCompletion:
+        message = response.AnswerMessage("assistant", text)
+        choice = response.ChatChoice(0, message, done.finish_reason, self.logprobs(tokens) if tokens else None)
         usage = response.CompletionUsage.of(done.usage)
         timings = response.CompletionTimings.of(done.timings, done.usage)
         return response.ChatCompletion(self.id, "chat.completion", self.created, self.model, [choice], usage, timings)
@@ -118,12 +134,18 @@ class TextChunks(_Chunks):
     """Of /v1/completions."""
 
     prefix, object = "cmpl", "text_completion"
+    _offset = 0  # characters of the tokens that have been told
 
     def choice(self, text: str, finish_reason: str | None) -> dict[str, Any]:
         return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
 
-    def whole(self, text: str, done: Done) -> response.TextCompletion:
-        choice = response.TextChoice(0, text, done.finish_reason)
+    def logprobs(self, tokens: Sequence[TokenLogprob]) -> response.TextLogprobs:
+        made = response.TextLogprobs.of(tokens, self._offset)
+        self._offset += sum(map(len, made.tokens))
+        return made
+
+    def whole(self, text: str, done: Done, tokens: Sequence[TokenLogprob]) -> response.TextCompletion:
+        choice = response.TextChoice(0, text, done.finish_reason, self.logprobs(tokens) if tokens else None)
         usage = response.CompletionUsage.of(done.usage)
         timings = response.CompletionTimings.of(done.timings, done.usage)
         return response.TextCompletion(self.id, self.object, self.created, self.model, [choice], usage, timings)
@@ -147,8 +169,9 @@ async def _whole(request: Request, chunks: ChatChunks | TextChunks, event_lists:
     done = events[-1]
     assert isinstance(done, Done)
     _require_complete(done)
-    text = "".join(event.text for event in events if isinstance(event, Delta))
-    return JSONResponse(chunks.whole(text, done))
+    deltas = [event for event in events if isinstance(event, Delta)]
+    tokens = [token for delta in deltas for token in delta.logprobs]
+    return JSONResponse(chunks.whole("".join(delta.text for delta in deltas), done, tokens))
 
 
 async def _stream(request: Request, chunks: ChatChunks | TextChunks, event_lists: sse.EventLists) -> ASGIApp:

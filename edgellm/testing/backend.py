@@ -144,8 +144,29 @@ class BackendContract(SharedEngine):
         with Running(engine, self.limit_s / 2) as running:
             for seed in range(3):
                 sampling = Sampling(temperature=1.5, seed=seed)
-                text = running.answer(GenerationRequest(TEXTS[0], sampling, grammar=grammar))
+                deltas = running.answer(GenerationRequest(TEXTS[0], sampling, grammar=grammar))
+                text = "".join(delta.text for delta in deltas)
                 assert text in choices, f"an answer that must be one of {choices} is {text!r}"
+
+    def test_logprobs_are_those_of_its_logits(self, engine: Engine) -> None:
+        """Against softmax over the rows that the same tokens give by themselves."""
+        import numpy as np
+
+        request = GenerationRequest(
+            TEXTS[0][:20], Sampling(temperature=0), max_tokens=3, ignore_eos=True, top_logprobs=2
+        )
+        with Running(engine, self.limit_s / 2) as running:
+            told = [token for delta in running.answer(request) for token in delta.logprobs]
+        assert len(told) == 3, f"an answer of 3 tokens has {len(told)} logprobs"
+        tokens, n_past = engine.tokenizer.encode(request.prompt, add_special=True, parse_special=True), 0
+        for token in told:
+            row = last_row(engine, 1, tokens, n_past).astype(np.float64)
+            reference = row - row.max() - np.log(np.exp(row - row.max()).sum())
+            for one in (token.chosen, *token.top):
+                difference = abs(one.logprob - max(reference[one.token], -9999.0))
+                allowed = 1e-5 + 2 * self.allowed(engine)
+                assert difference <= allowed, f"the logprob of token {one.token} differs by {difference:g}"
+            tokens, n_past = [*tokens, token.chosen.token], len(tokens)
 
     def test_logits_are_read_only_float32_rows(self, engine: Engine) -> None:
         tokens = encode(engine, TEXTS[0])[:8]

@@ -74,12 +74,12 @@ class Running:
             if reply.id == request_id and isinstance(reply.event, kind):
                 return reply.event
 
-    def answer(self, request: GenerationRequest) -> str:
-        """The whole text. Raises as `wait_for` does."""
-        request_id, text = self.submit(request), ""
+    def answer(self, request: GenerationRequest) -> list[Delta]:
+        """All of it but its end. Raises as `wait_for` does."""
+        request_id, deltas = self.submit(request), []
         while not isinstance(event := self.wait_for((Delta, Done), request_id), Done):
-            text += event.text
-        return text
+            deltas.append(event)
+        return deltas
 
     def _run(self) -> None:
         try:

@@ -82,7 +82,7 @@ class Sampler:
         k = 1 if self._sampling.temperature < COLDEST else self._sampling.top_k
         if 0 < k <= LOOKED_AT < len(row):
             # Nearly always the likeliest tokens hold k allowed ones: exact, and the vocabulary is not gone through.
-            likeliest = _largest(row, LOOKED_AT)
+            likeliest = largest(row, LOOKED_AT)
             tokens = likeliest[matcher.allows(likeliest)][:k]
             if len(tokens) == k and math.isfinite(row[likeliest[0]]):
                 return tokens
@@ -139,7 +139,7 @@ class Sampler:
         """Tokens that the filters after top_k can keep, heaviest first; their weights; the weight of all in play."""
         sampling = self._sampling
         if 0 < sampling.top_k <= len(row):
-            tokens = _largest(row, sampling.top_k)
+            tokens = largest(row, sampling.top_k)
             values = np.exp((row[tokens].astype(np.float64) - best) / sampling.temperature)
             return tokens, values, float(values.sum())
         weights = self._weights(row, best)
@@ -171,8 +171,8 @@ def _pick_inside(bounds: npt.NDArray[np.float64], target: float) -> int:
     return min(int(bounds.searchsorted(target, side="right")), int(bounds.searchsorted(bounds[-1], side="left")))
 
 
-def _largest(row: LogitRow, k: int) -> npt.NDArray[np.intp]:
-    """Indices of the `k` largest, largest first; among equals the lowest indices.
+def largest(row: LogitRow, k: int) -> npt.NDArray[np.intp]:
+    """Indices of the `k` largest, at least 1, largest first; among equals the lowest indices.
 
     The k-th largest of the maxima of disjoint groups is a lower bound that few others reach, found in one pass.
     """

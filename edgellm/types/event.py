@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from edgellm.types.logprob import TokenLogprob
 from edgellm.types.sampling_defaults import SamplingPart
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -38,6 +39,7 @@ class Delta(msgspec.Struct, frozen=True, tag=True):
 
     text: str
     n_tokens: int = 1
+    logprobs: tuple[TokenLogprob, ...] = ()  # of these tokens, where the request asked for them
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -65,3 +67,4 @@ class Completion(msgspec.Struct, frozen=True):
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
+    logprobs: tuple[TokenLogprob, ...] = ()  # of each token, where the request asked for them

@@ -17,7 +17,8 @@ import msgspec
 from edgellm.errors import ContextOverflow, UsageError, option
 from edgellm.types.checks import MAX_COUNT, cannot_be_sent, check_range, check_types
 from edgellm.types.grammar import Grammar
-from edgellm.types.sampling import Sampling
+from edgellm.types.logprob import MAX_TOP
+from edgellm.types.sampling import Sampling, SamplingKeywords
 
 Task = Literal["chat", "code", "agent", "embed"]
 ROLES = ("system", "user", "assistant")
@@ -149,14 +150,26 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
     add_bos: bool = True  # False where the template already wrote it
     ignore_eos: bool = False
     grammar: Grammar | None = None  # what the answer has to look like
+    top_logprobs: int | None = None  # with the logprob of each token, and of so many likely ones; None = without
 
     def __post_init__(self) -> None:
         check_types(self)
         _check_size(self, (self.prompt, *self.stop))
         limit = self.max_tokens
         check_range(limit is None or 1 <= limit < MAX_COUNT, f"max_tokens={limit}", "1 or more")
+        top = self.top_logprobs
+        check_range(top is None or 0 <= top <= MAX_TOP, f"top_logprobs={top}", f"0 to {MAX_TOP}")
         check_range(len(self.stop) <= MAX_STOPS, "stop", f"at most {MAX_STOPS} strings")
         check_range(all(0 < len(s) <= 1024 for s in self.stop), "stop", "strings of 1 to 1024 characters")
+
+
+class AnswerKeywords(SamplingKeywords, total=False):
+    """What an answer has to be, and how its tokens are drawn, as keyword arguments."""
+
+    max_tokens: int | None
+    stop: Sequence[str]
+    grammar: Grammar | None
+    top_logprobs: int | None
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, tag=True):

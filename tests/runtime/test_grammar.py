@@ -144,3 +144,14 @@ def test_penalties_look_back_on_what_was_forced() -> None:
     penalized = structs.replace(plain, sampling=structs.replace(plain.sampling, frequency_penalty=1.0))
     texts = [play(Counted(1), [Planned(request)])[0].text for request in (plain, penalized)]
     assert texts == ["aaaaa", "aaaab"]
+
+
+def test_with_logprobs_every_token_is_drawn_and_told() -> None:
+    """What is forced has no row of logits, so nothing is forced where they are asked for."""
+    request = GenerationRequest("x", GREEDY, grammar=Grammar("choice", '["yesterday"]'), top_logprobs=3)
+    engine = Counted(1)
+    answer = play(engine, [Planned(request)])[0]
+
+    assert answer.text == "yesterday"
+    assert [token.chosen.piece for token in answer.logprobs] == [bytes((byte,)) for byte in b"yesterday"]
+    assert max(len(entry.tokens) for batch in engine.batches[1:] for entry in batch) == 1

@@ -349,3 +349,18 @@ def test_a_seed_of_the_plan_says_the_same_again() -> None:
 
     assert drawn(open_request, seeded)[0] == drawn(open_request, seeded)[0]
     assert drawn(structs.replace(open_request, sampling=Sampling(seed=12)), seeded)[0] != drawn(open_request, seeded)[0]
+
+
+def test_logprobs_of_a_batch_are_those_of_one_alone() -> None:
+    """Text may be held back for a stop string; logprobs are told of every token, once, in order."""
+    rng = random.Random(5)
+    requests = [
+        structs.replace(random_request(rng, PROMPTS, longest=30, stops=STOPS), top_logprobs=rng.choice((0, 3)))
+        for _ in range(12)
+    ]
+    mix = [Planned(request, at) for at, request in enumerate(requests)]
+    for planned, batched in zip(mix, play(ToyEngine(n_slots=3), mix), strict=True):
+        alone = play(ToyEngine(n_slots=1), [Planned(planned.request)])[0]
+        assert batched.logprobs == alone.logprobs
+        assert len(batched.logprobs) == batched.n_tokens > 0
+        assert all(len(token.top) == planned.request.top_logprobs for token in batched.logprobs)

@@ -39,8 +39,6 @@ UNSUPPORTED = {
     "tool_choice": "required",
     "functions": [{"name": "f"}],
     "function_call": {"name": "f"},
-    "logprobs": True,
-    "top_logprobs": 5,
     "modalities": ["text", "audio"],
     "audio": {"voice": "alloy", "format": "wav"},
     "prediction": {"type": "content", "content": "x"},
@@ -59,7 +57,7 @@ def test_a_field_that_is_not_served_is_refused_by_name(field: str) -> None:
     check_refusal(error, UnsupportedField, param=field)
 
 
-@pytest.mark.parametrize(("field", "value"), [("echo", True), ("suffix", "x"), ("best_of", 3), ("logprobs", 1)])
+@pytest.mark.parametrize(("field", "value"), [("echo", True), ("suffix", "x"), ("best_of", 3)])
 def test_completions_refuse_theirs_by_name(field: str, value: object) -> None:
     error = refused(CompletionBody, {"prompt": "x", field: value})
 
@@ -69,7 +67,6 @@ def test_completions_refuse_theirs_by_name(field: str, value: object) -> None:
 
 def test_one_is_not_true() -> None:
     assert refused(ChatBody, {"messages": HELLO, "n": True}).param == "n"
-    assert refused(ChatBody, {"messages": HELLO, "logprobs": 0}).param == "logprobs"
 
 
 @pytest.mark.parametrize(

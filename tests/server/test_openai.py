@@ -184,3 +184,59 @@ def test_a_prompt_that_is_too_long_is_named_as_its_face_calls_it(live: Live, str
 
     assert answer.json()["error"]["code"] == "context_length_exceeded"
     assert answer.json()["error"]["param"] == "prompt"
+
+
+def test_logprobs_of_a_chat(live: Live) -> None:
+    choice = live.chat("Grüße", logprobs=True, top_logprobs=2).json()["choices"][0]
+    content = choice["logprobs"]["content"]
+
+    assert bytes(byte for token in content for byte in token["bytes"]).decode() == "Grüße"
+    assert [len(token["top_logprobs"]) for token in content] == [2] * len(content)
+    assert content[0]["top_logprobs"][0] == {key: content[0][key] for key in ("token", "logprob", "bytes")}
+    assert content[0]["logprob"] == pytest.approx(0.0, abs=1e-9)
+    assert choice["logprobs"]["refusal"] is None
+
+
+def test_logprobs_of_a_stream_are_those_of_the_whole(live: Live) -> None:
+    whole = live.chat("Grüße 🎈", logprobs=True, top_logprobs=1).json()["choices"][0]["logprobs"]["content"]
+    chunks = events(live.chat("Grüße 🎈", stream=True, logprobs=True, top_logprobs=1))[:-1]
+    told = [chunk["choices"][0]["logprobs"] for chunk in chunks]
+    text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+
+    assert [token for part in told if part for token in part["content"]] == whole
+    assert text == "Grüße 🎈"
+
+
+def test_logprobs_of_a_completion(live: Live) -> None:
+    body = {"prompt": "abc", "logprobs": 2, "max_tokens": 9}
+    told = live.post("/v1/completions", body).json()["choices"][0]["logprobs"]
+    stream = events(live.post("/v1/completions", {**body, "stream": True}))[:-1]
+    offsets = [at for chunk in stream if (part := chunk["choices"][0]["logprobs"]) for at in part["text_offset"]]
+
+    assert told["tokens"] == ["a", "b", "c"]
+    assert told["text_offset"] == offsets == [0, 1, 2]
+    assert told["token_logprobs"] == pytest.approx([0.0] * 3, abs=1e-9)
+    assert all(token in top and len(top) == 2 for token, top in zip(told["tokens"], told["top_logprobs"], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("/v1/chat/completions", {"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ("/v1/chat/completions", {"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
+        ("/v1/chat/completions", {"top_logprobs": 2}, "top_logprobs"),
+        ("/v1/completions", {"logprobs": 21}, "top_logprobs"),
+        ("/v1/completions", {"logprobs": True}, "logprobs"),
+    ],
+)
+def test_wrong_logprobs_are_refused(live: Live, path: str, fields: dict[str, Any], param: str) -> None:
+    text = {"prompt": "a"} if path == "/v1/completions" else {"messages": [{"role": "user", "content": "a"}]}
+    answer = live.post(path, {**text, **fields})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+def test_logprobs_are_of_the_model_and_not_of_what_is_drawn(live: Live) -> None:
+    fields = {"logprobs": True, "top_logprobs": 1, "structured_outputs": {"choice": ["b"]}, "temperature": 0.1}
+    (token,) = live.chat("a", **fields).json()["choices"][0]["logprobs"]["content"]
+    assert (token["token"], token["top_logprobs"][0]["token"]) == ("b", "a")
+    assert token["logprob"] == pytest.approx(-100.0, abs=1e-6)

@@ -18,6 +18,7 @@ from edgellm.errors import EdgeLLMError
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
 from edgellm.types.event import Delta, Done, Usage
+from edgellm.types.logprob import TokenLogprob
 from edgellm.types.request import GenerationRequest
 from edgellm.types.sampling import Sampling
 
@@ -40,6 +41,7 @@ class Answer:
 
     text: str = ""
     n_tokens: int = 0  # as the text events count them
+    logprobs: tuple[TokenLogprob, ...] = ()
     reason: str = ""
     usage: Usage | None = None
     error: EdgeLLMError | None = None
@@ -153,8 +155,9 @@ class Stage:
             answer = self.answers[message.id - 1]
             assert message.id in self._open, "an event after the last one"
             match message.event:
-                case Delta(text, n_tokens):
+                case Delta(text, n_tokens, logprobs):
                     answer.text += text
+                    answer.logprobs += logprobs
                     answer.n_tokens += n_tokens
                 case Done(reason, usage):
                     answer.reason, answer.usage, answer.finished_at = reason, usage, self.n_steps

@@ -14,11 +14,13 @@ from edgellm import (
     Done,
     EdgeLLM,
     EdgeLLMError,
+    Grammar,
     Message,
     Sampling,
     TimedOut,
     WorkerCrashed,
 )
+from edgellm.types.logprob import TokenLogprob
 
 
 def choose() -> None:
@@ -42,7 +44,8 @@ def ask(llm: EdgeLLM) -> None:
     assert_type(answer.usage.completion_tokens, int)
     conversation = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
     llm.chat(conversation, logit_bias=((65, -100.0),), stop=["a", "b"])
-    llm.chat([Message("user", "Hello")])
+    llm.chat([Message("user", "Hello")], grammar=Grammar.of_schema({"type": "object"}), top_logprobs=3)
+    assert_type(answer.logprobs, tuple[TokenLogprob, ...])
     request = llm.request(conversation, sampling=Sampling(temperature=0.2, top_k=40), max_tokens=5)
     events = llm.generate(request, timeout=2.5)
     for event in events:

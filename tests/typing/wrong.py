@@ -24,6 +24,8 @@ def ask(llm: EdgeLLM) -> None:
     llm.chat("Hello", temprature=0.3)  # pyright: ignore[reportCallIssue]
     llm.chat("Hello", temperature="hot")  # pyright: ignore[reportArgumentType]
     llm.chat("Hello", max_tokens="many")  # pyright: ignore[reportArgumentType]
+    llm.chat("Hello", grammar="{}")  # pyright: ignore[reportArgumentType]
+    llm.chat("Hello", top_logprobs="all")  # pyright: ignore[reportArgumentType]
     llm.chat("Hello", timeout="soon")  # pyright: ignore[reportArgumentType]
     llm.chat("Hello", logit_bias={65: 1.0})  # pyright: ignore[reportArgumentType]
     llm.chat("Hello").txt  # pyright: ignore[reportAttributeAccessIssue]

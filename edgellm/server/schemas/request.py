@@ -118,8 +118,6 @@ class ChatBody(GenerationBody, kw_only=True):
         "parallel_tool_calls": (True, False),
         "functions": ([],),
         "function_call": ("none", "auto"),
-        "logprobs": (False,),
-        "top_logprobs": (0,),
         "modalities": (["text"],),
         "audio": (),
         "prediction": (),
@@ -139,6 +137,8 @@ class ChatBody(GenerationBody, kw_only=True):
 
     messages: Annotated[list[ChatMessage], Meta(max_length=MAX_MESSAGES)]
     max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
 
     def to_request(self, llm: EdgeLLM) -> GenerationRequest:
         """The prompt that the model's chat template makes of the messages, with its settings.
@@ -153,7 +153,16 @@ class ChatBody(GenerationBody, kw_only=True):
             sampling=self.sampling(),
             ignore_eos=bool(self.ignore_eos),
             grammar=self.wanted_grammar(),
+            top_logprobs=self.alternatives(),
         )
+
+    def alternatives(self) -> int | None:
+        """How many likely tokens to tell for each one of the answer; None = no logprobs."""
+        if not self.logprobs:
+            if self.top_logprobs:
+                raise UsageError("top_logprobs is only allowed with logprobs: true", param="top_logprobs")
+            return None
+        return self.top_logprobs or 0
 
     def limit(self) -> int | None:
         """The largest number of tokens in the answer; None = until the context is full."""
@@ -175,10 +184,12 @@ class CompletionBody(GenerationBody, kw_only=True):
         "echo": (False,),
         "suffix": ("",),
         "best_of": (1,),
-        "logprobs": (),
     }
 
     prompt: str | Annotated[list[str], Meta(max_length=MAX_INPUTS)]
+    logprobs: Annotated[int | None, Meta(description="How many likely tokens to tell for each; 0 = only its own.")] = (
+        None
+    )
 
     def to_request(self, llm: EdgeLLM) -> GenerationRequest:
         """The text to continue, with its settings; `llm` is not needed for it.
@@ -193,6 +204,7 @@ class CompletionBody(GenerationBody, kw_only=True):
             self.stops(),
             ignore_eos=bool(self.ignore_eos),
             grammar=self.wanted_grammar(),
+            top_logprobs=self.logprobs,
         )
 
     def text(self) -> str:
