@@ -94,6 +94,9 @@ def quant_criterion(why: criterion.QuantCriterion) -> str:
             return f"the highest that decodes at {show_rate(why.tok_s)} tok/s or more"
         case criterion.FourBitsSuffice():
             return "a large model keeps nearly all of its ability at 4 bits"
+        case criterion.OnThisDisk():
+            other = f"{why.quant}, which is not, would keep {why.quant_kept:.1%}"
+            return f"it is on this disk and keeps {why.kept:.1%} of the ability; {other}"
 
 
 def rule_criterion(of: criterion.Criterion) -> str:

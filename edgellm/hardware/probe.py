@@ -18,6 +18,8 @@ from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.machine import Accelerator, Disk, Machine, Provenance
 from edgellm.version import __version__
 
+STEPS = 64  # of free memory, in all of it
+
 
 def probe(*, root: Path = Path("/"), measure: bool = True, refine: bool = False) -> Machine:
     """What is known of the machine.
@@ -39,7 +41,24 @@ def probe(*, root: Path = Path("/"), measure: bool = True, refine: bool = False)
         machine = windows.read()
     else:
         machine = _linux(tree)
-    return _with_bandwidth(_with_disk(_with_plugin_accelerators(machine)), measure, refine)
+    return _with_bandwidth(_with_disk(_with_plugin_accelerators(steady(machine))), measure, refine)
+
+
+def steady(machine: Machine) -> Machine:
+    """Free memory in whole steps of a 64th of all, rounded down: a few MiB more or less from call to call would
+    choose another quantization or context."""
+    ram, allowed = machine.memory, machine.limits
+    if ram.available_bytes is not None:
+        ram = replace(ram, available_bytes=_whole_steps(ram.available_bytes, ram.total_bytes))
+    if allowed.memory_bytes is not None and allowed.memory_used_bytes is not None:
+        free = _whole_steps(max(0, allowed.memory_bytes - allowed.memory_used_bytes), allowed.memory_bytes)
+        allowed = replace(allowed, memory_used_bytes=allowed.memory_bytes - free)
+    return replace(machine, memory=ram, limits=allowed)
+
+
+def _whole_steps(n_bytes: int, of_bytes: int) -> int:
+    step = max(1, of_bytes // STEPS)
+    return n_bytes // step * step
 
 
 def _linux(tree: SysRoot) -> Machine:

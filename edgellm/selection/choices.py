@@ -16,6 +16,8 @@ from edgellm.types.reason import BestModel, ChosenQuant
 SMALL_PARAMS = 10e9  # "up to the 7-9B class": below, 4 bits cost code and logic noticeably
 LARGE_ENOUGH = ("Q4_K_M", "UD-Q4_K_XL", "Q4_K_S", "IQ4_XS", "IQ4_NL", "Q4_0")  # what a large model is content with
 SMALL_ENOUGH = "Q5_K_M"
+# A file on this disk that is this close to what would be fetched is as good: shares of its kept ability and its score.
+AS_GOOD_KEPT, AS_GOOD_SCORE = 0.99, 0.98
 
 
 def best_model(options: Sequence[Option], scenario: Scenario) -> RuleResult:
@@ -39,7 +41,8 @@ def quant_for_size(options: Sequence[Option], scenario: Scenario) -> RuleResult:
 
     Small: the highest that keeps the floor; above Q5_K_M the low end of the predicted rate must keep it too, so that
     an upgrade nobody needs is safe. Large: Q4_K_M or the nearest to it that is there, higher only where that costs no
-    comfort.
+    comfort. What is on this disk and as good is taken instead: free memory changes from call to call, and gigabytes are
+    not to be fetched each time that it does.
     """
     packed = [o for o in options if QUANTS[o.quant].kind != "float"] or list(options)
     if not packed:
@@ -53,6 +56,8 @@ def quant_for_size(options: Sequence[Option], scenario: Scenario) -> RuleResult:
         chosen, why = _small_quant(ladder, scenario)
     else:
         chosen, why = _large_quant(ladder, scenario)
+    if (here := _as_good_here(chosen, ladder, small=small)) is not None:
+        chosen, why = here, criterion.OnThisDisk(chosen.quant, chosen.kept.mid, here.kept.mid)
     rejected = tuple((o, _lost_to(chosen, o, why)) for o in options if o is not chosen)
     return RuleResult((chosen,), rejected, ChosenQuant(chosen.quant, chosen.bits, chosen.tensor_bytes, why))
 
@@ -106,6 +111,17 @@ def _large_quant(ladder: Sequence[Option], scenario: Scenario) -> tuple[Option, 
     if at_four:
         return at_four[0], criterion.FourBitsSuffice()
     return ladder[0], criterion.BestThatFits()
+
+
+def _as_good_here(chosen: Option, ladder: Sequence[Option], *, small: bool) -> Option | None:
+    """The best file on this disk that need not give way to one that must be fetched; None where there is none."""
+    if chosen.is_native or not chosen.download_bytes:
+        return None
+    # A small model has no fewer bits than the rule allows it where it may have them.
+    enough = next((o.kept.mid for o in ladder if small and o.quant == SMALL_ENOUGH), 0.0)
+    least = max(AS_GOOD_KEPT * chosen.kept.mid, min(enough, chosen.kept.mid))
+    here = (o for o in ladder if not o.download_bytes and o.quant != chosen.quant)
+    return next((o for o in here if o.kept.mid >= least and o.score >= AS_GOOD_SCORE * chosen.score), None)
 
 
 def _preference(option: Option) -> tuple[float, bool, bool, float, int, int, str, str, str]:

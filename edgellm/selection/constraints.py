@@ -168,7 +168,10 @@ def reaches_floor(options: Sequence[Option], scenario: Scenario) -> RuleResult:
 
 
 def worth_its_bytes(options: Sequence[Option], scenario: Scenario) -> RuleResult:
-    """Rule 2: "smaller, not faster". Drops what another file of the model beats in bytes, speed and quality."""
+    """Rule 2: "smaller, not faster". Drops what another file of the model beats in bytes, speed and quality.
+
+    A file on this disk is beaten only by another one there: which is worth fetching is decided later.
+    """
 
     by_model: dict[tuple[str, str], list[tuple[tuple[float, float, float], Option]]] = {}
     for o in options:
@@ -178,6 +181,8 @@ def worth_its_bytes(options: Sequence[Option], scenario: Scenario) -> RuleResult
     def beaten(o: Option) -> refusal.Dominated | None:
         own = (-o.tensor_bytes, o.kept.mid, o.rate.tok_s)
         for other, a in by_model[o.model, o.backend]:
+            if a.download_bytes and not o.download_bytes:
+                continue
             if other[0] >= own[0] and other[1] >= own[1] and other[2] >= own[2] and other != own:
                 return refusal.Dominated(a.quant)
         return None

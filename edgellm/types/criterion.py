@@ -113,6 +113,21 @@ class FourBitsSuffice(Fact, frozen=True):
     """A large model loses little at 4 bits."""
 
 
+class OnThisDisk(Fact, frozen=True):
+    """It is on this disk, and what would have to be fetched is hardly better."""
+
+    quant: str  # that would have to be fetched
+    quant_kept: float  # share of the ability that it keeps
+    kept: float
+
+
 QuantCriterion = (
-    NativeQuant | SurelyKeepsFloor | KeepsMoreThan | SmallModelQuant | BestThatFits | Comfortable | FourBitsSuffice
+    NativeQuant
+    | SurelyKeepsFloor
+    | KeepsMoreThan
+    | SmallModelQuant
+    | BestThatFits
+    | Comfortable
+    | FourBitsSuffice
+    | OnThisDisk
 )

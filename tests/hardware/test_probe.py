@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ from support.refusals import refuses
 
 from edgellm.contract import manager
 from edgellm.hardware import bandwidth, identity, profiles
-from edgellm.hardware.probe import probe
-from edgellm.types.machine import Accelerator, Cpu, Machine, Memory
-from edgellm.units import GIB
+from edgellm.hardware.probe import probe, steady
+from edgellm.types.machine import Accelerator, Cpu, Limits, Machine, Memory
+from edgellm.units import GIB, MIB
 
 TREES = sorted(path.stem for path in (Path(__file__).parents[1] / "data" / "hardware").glob("*.tree"))
 
@@ -29,6 +30,25 @@ def test_a_recorded_machine_is_the_same_every_time_and_has_nothing_of_this_one(
     assert machine == probe(root=root, measure=False)
     assert (machine.disk, machine.memory.bandwidth_gb_s) == (None, None)
     assert profiles.parse(profiles.dump(machine), Path(name)) == machine
+
+
+@pytest.mark.parametrize("more_mib", [0, 100, 319])
+def test_a_little_more_or_less_free_memory_changes_nothing(more_mib: int) -> None:
+    """Steps of 320 MiB where there are 20 GiB in all, of the machine and of a container's limit."""
+    steps = 62 * 320 * MIB
+    free = steps + more_mib * MIB
+    machine = Machine("m", "M", Cpu("x86_64"), Memory(20 * GIB, free))
+    limited = replace(machine, memory=Memory(64 * GIB), limits=Limits(20 * GIB, 20 * GIB - free))
+
+    assert (steady(machine).memory.available_bytes, steady(machine).memory_budget_bytes) == (steps, steps - 2 * GIB)
+    assert steady(limited).memory_budget_bytes == steps - 2 * GIB
+    assert steady(replace(machine, memory=Memory(20 * GIB))).memory.available_bytes is None
+
+
+def test_the_live_probe_tells_whole_steps() -> None:
+    ram = probe(measure=False).memory
+    assert ram.available_bytes is not None
+    assert ram.available_bytes % (ram.total_bytes // 64) == 0
 
 
 @pytest.mark.parametrize("name", ["garbage", None])

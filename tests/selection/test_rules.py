@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from support.refusals import refuses
 
@@ -10,7 +12,8 @@ from edgellm.errors import NothingFits
 from edgellm.selection import choices, constraints, rules
 from edgellm.selection.option import Option, speed_worth
 from edgellm.selection.rule_result import Rule, RuleResult, rejections
-from edgellm.types import refusal
+from edgellm.types import criterion, refusal
+from edgellm.types.reason import ChosenQuant
 from edgellm.types.refusal import Dominated
 from edgellm.units import show_rate
 
@@ -272,6 +275,29 @@ def test_a_large_model_is_content_with_4_bits_on_a_slow_machine_and_takes_more_o
 
     assert run(choices.quant_for_size, *slow).kept[0].quant == "Q4_K_M"
     assert run(choices.quant_for_size, *fast).kept[0].quant == "Q8_0"
+
+
+def test_a_file_on_this_disk_that_is_as_good_is_not_replaced_by_a_download(option, machine) -> None:
+    """More free memory than at the last start would allow Q4_K_M."""
+    on = machine(64, gb_s=120.0)
+    fetched, here = option("qwen3-14b", "Q4_K_M", on), option("qwen3-14b", "IQ4_NL", on, local=True)
+    result = run(choices.quant_for_size, fetched, here)
+
+    assert result.kept == (here,)
+    assert isinstance(result.reason, ChosenQuant)
+    assert result.reason.why == criterion.OnThisDisk("Q4_K_M", fetched.kept.mid, here.kept.mid)
+    assert "Q4_K_M" in explain.sentence(result.reason)
+    dominating = replace(here, is_local=False, file=replace(here.file, quant="Q4_K_S"), ability=fetched.ability)
+    assert here in run(constraints.worth_its_bytes, dominating, here).kept
+
+
+@pytest.mark.parametrize(("model", "worse"), [("qwen3-4b", "Q4_K_M"), ("qwen3-14b", "Q3_K_M"), ("qwen3-14b", "Q8_0")])
+def test_a_file_on_this_disk_that_is_worse_or_slower_is(option, machine, model: str, worse: str) -> None:
+    on = machine(64, gb_s=80.0)
+    best = option(model, "Q5_K_M" if model == "qwen3-4b" else "Q4_K_M", on)
+    result = run(choices.quant_for_size, option(model, worse, on, local=True), best)
+
+    assert result.kept == (best,)
 
 
 def test_a_model_trained_in_a_type_is_run_in_it(option) -> None:
