@@ -1,5 +1,7 @@
 """Turns what a request asks for into what the loop runs: the tokens of its prompt, and a matcher for its grammar."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 from edgellm.errors import ContextOverflow, UsageError, option
@@ -15,7 +17,7 @@ Begun = tuple[list[int], Matcher | None]
 class PromptReader:
     """For one model. `read` may run in another thread than the engine."""
 
-    def __init__(self, tokenizer: "Tokenizer", info: "EngineInfo") -> None:
+    def __init__(self, tokenizer: Tokenizer, info: EngineInfo) -> None:
         self._tokenizer = tokenizer
         self._info = info
         self._grammars = GrammarCompiler(tokenizer, info)

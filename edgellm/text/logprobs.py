@@ -1,5 +1,7 @@
 """Logarithms of probabilities: of the model's distribution, whatever temperature, filters and grammar made of it."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 

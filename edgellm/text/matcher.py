@@ -4,6 +4,8 @@
 imported when the first grammar arrives, and asked for by name where it is absent.
 """
 
+from __future__ import annotations
+
 import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
@@ -39,7 +41,7 @@ class Matcher:
         self._n_vocab = n_vocab
         self._bits: Bits | None = first  # of what may come next; None = not computed yet
 
-    def copy(self) -> "Matcher":
+    def copy(self) -> Matcher:
         return Matcher(self._compiled.deep_copy(), self._n_vocab, self._next())
 
     def allows(self, tokens: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
@@ -87,7 +89,7 @@ class Matcher:
 class GrammarCompiler:
     """Makes matchers for one model's vocabulary. Slow the first time: call it apart from the loop that answers."""
 
-    def __init__(self, tokenizer: "Tokenizer", info: "EngineInfo") -> None:
+    def __init__(self, tokenizer: Tokenizer, info: EngineInfo) -> None:
         self._tokenizer = tokenizer
         self._info = info
         self._tables: Any = None
@@ -143,7 +145,7 @@ class _Vocabulary:
     is_tokenizer_wrapper = True
     bos_token_id = None
 
-    def __init__(self, tokenizer: "Tokenizer", info: "EngineInfo") -> None:
+    def __init__(self, tokenizer: Tokenizer, info: EngineInfo) -> None:
         pieces, special = tokenizer.pieces()
         # An output table may have more rows than there are tokens, and the library takes no empty token.
         padding = range(len(pieces), info.vocab_size)
@@ -166,7 +168,7 @@ def _source(library: Any, grammar: Grammar) -> str:
     return str(library.grammar_from(grammar.kind, grammar.text))
 
 
-def _tables(library: Any, tokenizer: "Tokenizer", info: "EngineInfo") -> Any:
+def _tables(library: Any, tokenizer: Tokenizer, info: EngineInfo) -> Any:
     vocabulary = _Vocabulary(tokenizer, info)
     return library.LLTokenizer(vocabulary, n_vocab=info.vocab_size, eos_token=sorted(info.eos_ids))
 

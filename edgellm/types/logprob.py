@@ -1,5 +1,7 @@
 """How likely a token of an answer was, by the model's own distribution."""
 
+from __future__ import annotations
+
 import msgspec
 
 MAX_TOP = 20  # alternatives for each token, as OpenAI's API allows
