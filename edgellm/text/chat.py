@@ -19,7 +19,6 @@ from edgellm.types.request import Message
 if TYPE_CHECKING:
     from jinja2 import Template
 
-MAX_SOURCE = 128 * 1024  # characters; the longest in use has about 30,000
 _NAME = "<chat template>"
 _HINT = "write the prompt yourself: EdgeLLM.generate, /v1/completions, `edgellm run --raw`"
 
@@ -84,6 +83,7 @@ class ChatTemplate:
 
 @lru_cache(maxsize=16)
 def _compiled(source: str) -> Template:
+    from edgellm.text.extent import MAX_SOURCE
     from edgellm.text.sandbox import Sandbox
 
     if len(source) > MAX_SOURCE:

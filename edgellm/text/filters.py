@@ -12,15 +12,18 @@ import string
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from jinja2 import Environment
 from jinja2 import filters as jinja
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 from jinja2.utils import pass_context
 
-from edgellm.text.budget import Each, current
+from edgellm.text.budget import MAX_VALUES, Each, OverBudget, current
 
 _FILTER_STEPS = 10  # a filter costs as much as about 10 loop turns
 _MAX_ARGUMENT = 10_000  # a width, a count, an indent, a precision
+_COMPARISONS = 256  # of characters cost as much as a loop turn
+_LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 _PERCENT = re.compile(r"%(?:\([^)]*\))?([^a-zA-Z%]*)[a-zA-Z]")
 _LONG_NUMBER = re.compile(r"\d{5}|\*")
 
@@ -43,6 +46,30 @@ def check_integers(arguments: Iterable[Any], limit: int = _MAX_ARGUMENT) -> None
     for value in arguments:
         if isinstance(value, int) and abs(value) > limit:
             raise SecurityError(f"an integer argument is out of range: {limit} is allowed")
+
+
+def charge_product(text: str, arguments: Iterable[Any]) -> None:
+    """Call before each character of `text` is compared with each of a text among the arguments: nothing ends it."""
+    longest = max((len(value) for value in arguments if isinstance(value, str)), default=0)
+    current().tick(len(text) * longest // _COMPARISONS)
+
+
+def split(method: Callable[..., list[str]], sep: str | None = None, maxsplit: int = -1) -> list[str]:
+    """`str.split` or `str.rsplit`, which makes no more parts than a list may have."""
+    most = MAX_VALUES if maxsplit < 0 else min(maxsplit, MAX_VALUES)
+    parts = method(sep, most)
+    if len(parts) > MAX_VALUES:
+        raise OverBudget(f"it splits a text into more than {MAX_VALUES} parts")
+    return parts
+
+
+def check_lines(text: str) -> None:
+    """
+    Raises:
+        OverBudget: it has more lines than a list may have values.
+    """
+    if sum(map(text.count, _LINE_ENDS)) > MAX_VALUES:
+        raise OverBudget(f"it splits a text into more than {MAX_VALUES} lines")
 
 
 def replace(text: Any, old: Any, new: Any, count: int | None = None) -> str:
@@ -73,6 +100,8 @@ def percent(pattern: str, values: Any) -> str:
     Raises:
         SecurityError: such a width.
     """
+    # The expression looks for the end of a name from each of its beginnings.
+    current().tick(pattern.count("%(") * len(pattern) // _COMPARISONS)
     specs = _PERCENT.findall(pattern)
     if any(_LONG_NUMBER.search(spec) for spec in specs):
         raise SecurityError("a format width is out of range")
@@ -86,10 +115,16 @@ def check_format(pattern: str, values: Iterable[Any]) -> None:
     Raises:
         SecurityError: a width over 9999, or one taken from the values. OverBudget.
     """
-    fields = [(name, spec or "") for _, name, spec, _ in string.Formatter().parse(pattern) if name is not None]
-    if any("{" in spec or _LONG_NUMBER.search(spec) for _, spec in fields):
-        raise SecurityError("a format width is out of range")
-    current().allow(len(pattern) + len(fields) * (_MAX_ARGUMENT + current().measure(list(values))))
+    field = _MAX_ARGUMENT + current().measure(list(values))
+    length = len(pattern)
+    for _, name, spec, _ in string.Formatter().parse(pattern):
+        current().tick()
+        if name is None:
+            continue
+        if "{" in (spec or "") or _LONG_NUMBER.search(spec or ""):
+            raise SecurityError("a format width is out of range")
+        length += field
+        current().allow(length)
 
 
 def to_json(
@@ -106,6 +141,7 @@ def to_json(
 def _indent(value: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
     text = str(current().text(value))
     step = len(width) if isinstance(width, str) else width
+    check_lines(text)
     current().make(len(text) + (text.count("\n") + 1) * step)
     return jinja.do_indent(text, width, first, blank)
 
@@ -127,6 +163,32 @@ def _join(context: Context, values: Iterable[Any], d: Any = "", attribute: Any =
     return join(values, d)
 
 
+def _trim(text: str, chars: str | None = None) -> str:
+    charge_product(text, [chars])
+    return text.strip(chars)
+
+
+def _wordwise(apply: Callable[[str], Any]) -> Callable[[str], Any]:
+    """For a filter that makes a list of all words."""
+
+    def charged(text: str) -> Any:
+        current().tick(4 * len(text))
+        return apply(text)
+
+    return charged
+
+
+def _letterwise(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """For a filter that looks at each value at once, and of a text at each character."""
+
+    def charged(environment: Environment, values: Any, *args: Any, **named: Any) -> Any:
+        if isinstance(values, str):
+            current().tick(len(values))
+        return apply(environment, values, *args, **named)
+
+    return charged
+
+
 def _list(values: Any) -> list[Any]:
     if isinstance(values, str):
         current().tick(len(values))
@@ -145,8 +207,8 @@ def _round(value: float, precision: int = 0, method: Any = "common") -> float:
 
 _TEXT_FILTERS: dict[str, Callable[..., Any]] = {
     "capitalize": jinja.do_capitalize, "e": jinja.FILTERS["e"], "escape": jinja.FILTERS["escape"],
-    "lower": jinja.do_lower, "safe": str, "string": str, "title": jinja.do_title, "trim": jinja.do_trim,
-    "upper": jinja.do_upper, "wordcount": jinja.do_wordcount,
+    "lower": jinja.do_lower, "safe": str, "string": str, "title": _wordwise(jinja.do_title), "trim": _trim,
+    "upper": jinja.do_upper, "wordcount": _wordwise(jinja.do_wordcount),
 }  # fmt: skip
 _PLAIN_FILTERS: dict[str, Callable[..., Any]] = {
     "abs": abs, "count": len, "d": jinja.do_default, "default": jinja.do_default, "dictsort": jinja.do_dictsort,
@@ -159,8 +221,9 @@ _CONTEXT_FILTERS: dict[str, Callable[..., Any]] = {
     "select": jinja.sync_do_select, "selectattr": jinja.sync_do_selectattr, "sum": _sum,
 }  # fmt: skip
 _ENVIRONMENT_FILTERS: dict[str, Callable[..., Any]] = {
-    "first": jinja.sync_do_first, "last": jinja.do_last, "max": jinja.do_max, "min": jinja.do_min,
-    "sort": jinja.do_sort, "truncate": jinja.do_truncate, "unique": jinja.do_unique,
+    "first": jinja.sync_do_first, "last": jinja.do_last, "max": _letterwise(jinja.do_max),
+    "min": _letterwise(jinja.do_min), "sort": _letterwise(jinja.do_sort),
+    "truncate": jinja.do_truncate, "unique": jinja.do_unique,
 }  # fmt: skip
 
 

@@ -8,19 +8,20 @@ container goes through the budget, and by allowing only callables and filters th
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError
 from jinja2.ext import Extension
+from jinja2.lexer import Token, TokenStream
 from jinja2.parser import Parser
 from jinja2.runtime import BlockReference, Context, LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Cycler, Joiner, pass_context
 from jinja2.visitor import NodeTransformer
 
-from edgellm.text import filters
+from edgellm.text import extent, filters
 from edgellm.text.budget import Each, current
 
 _CALL_STEPS = 20  # a call costs as much as about 20 loop turns
@@ -30,12 +31,13 @@ _MAX_ARGUMENT = 10_000_000  # integer arguments of calls; Jinja's own range stop
 # What a template may call on a text or a container. `format join replace` are replaced by bounded ones; of those that
 # take a width, `filters.check_integers` bounds it.
 _WIDTH_METHODS = frozenset({"center", "ljust", "rjust", "zfill"})
-_BOUNDED_METHODS = frozenset({"format", "join", "replace"})
-_TEXT_METHODS = _WIDTH_METHODS | _BOUNDED_METHODS | {
+_BOUNDED_METHODS = frozenset({"format", "join", "replace", "split", "splitlines"})
+# Python compares each place of the text with all of the argument; forwards it is cleverer.
+_PRODUCT_METHODS = frozenset({"lstrip", "rfind", "rindex", "rpartition", "rsplit", "rstrip", "strip"})
+TEXT_METHODS = _WIDTH_METHODS | _BOUNDED_METHODS | _PRODUCT_METHODS | {
     "capitalize", "casefold", "count", "endswith", "find", "index", "isalnum", "isalpha", "isascii", "isdecimal",
-    "isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper", "lower", "lstrip", "partition", "removeprefix",
-    "removesuffix", "rfind", "rindex", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip",
-    "swapcase", "title", "upper",
+    "isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper", "lower", "partition", "removeprefix",
+    "removesuffix", "startswith", "swapcase", "title", "upper",
 }  # fmt: skip
 _CONTAINER_METHODS = frozenset({"copy", "count", "get", "index", "items", "keys", "values"})
 _CALLABLE_TYPES = (Macro, LoopContext, BlockReference, Joiner, Undefined)
@@ -55,6 +57,13 @@ class Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
+class Extent(Extension):
+    """Ends a source that has too many tokens."""
+
+    def filter_stream(self, stream: TokenStream) -> Iterator[Token]:
+        return extent.counted(stream)
+
+
 class Sandbox(ImmutableSandboxedEnvironment):
     """Only usable inside `budget.spending`. Filters are those of `filters.allowed`."""
 
@@ -62,7 +71,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         super().__init__(
-            trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=["jinja2.ext.loopcontrols", Generation]
+            trim_blocks=True,
+            lstrip_blocks=True,
+            optimized=False,
+            extensions=["jinja2.ext.loopcontrols", Generation, Extent],
         )
         # With the context, so that Jinja cannot compute an output while it compiles.
         self.finalize = pass_context(lambda context, value: current().text(value))
@@ -78,9 +90,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """The template, rewritten and compiled.
 
         Raises:
-            TemplateError, SyntaxError, RecursionError, MemoryError: it cannot be.
+            OverBudget: it is too large. TemplateError, SyntaxError, RecursionError, MemoryError: it cannot be.
         """
         tree = _Rewriter().visit(self.parse(source, name, name))
+        extent.check_branches(tree)
         tree.set_environment(self)
         code = self.compile(tree, name, name)
         return self.template_class.from_code(self, code, self.make_globals(None))
@@ -95,7 +108,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return False
         owner = obj.__self__
         if isinstance(owner, str):
-            return obj.__name__ in _TEXT_METHODS
+            return obj.__name__ in TEXT_METHODS
         if isinstance(owner, dict | list | tuple):
             return obj.__name__ in _CONTAINER_METHODS
         return isinstance(owner, LoopContext | Cycler) and obj.__name__ in {"cycle", "changed", "next", "reset"}
@@ -170,7 +183,7 @@ class _Rewriter(NodeTransformer):
         what = type(node).__name__.lower()
         raise TemplateSyntaxError(f"a chat template is one text: {what} is not available", node.lineno)
 
-    visit_Include = visit_Import = visit_FromImport = visit_Extends = refuse
+    visit_Include = visit_Import = visit_FromImport = visit_Extends = visit_Block = refuse
 
 
 def _through(name: str, node: Any, arguments: list[nodes.Expr] | None = None) -> nodes.Filter:
@@ -217,6 +230,12 @@ def _call_text(owner: str, method: Callable[..., Any], args: tuple[Any, ...], kw
         return filters.join(args[0] if args else (), owner)
     if method.__name__ in _WIDTH_METHODS:
         filters.check_integers(args)
+    if method.__name__ in _PRODUCT_METHODS:
+        filters.charge_product(owner, (*args, *kwargs.values()))
+    if method.__name__ in ("split", "rsplit"):
+        return filters.split(method, *args, **kwargs)
+    if method.__name__ == "splitlines":
+        filters.check_lines(owner)
     return method(*args, **kwargs)
 
 

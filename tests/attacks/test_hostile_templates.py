@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgellm.errors import BadTemplate
+from edgellm.text import filters, sandbox
 from edgellm.text.chat import ChatTemplate
 from edgellm.types.request import Message
 
@@ -20,19 +21,22 @@ _SPEC.loader.exec_module(hostile)
 MESSAGES = [Message("system", "Be brief."), Message("user", "Hello")]
 # Of processor time, for a whole group: what has no budget of its own runs for ever, and the kernel ends it.
 PROCESSOR_S = 120
+CALL_S = 10  # of processor time for one call, of which a second is the budget
 # What the interpreter and Jinja take, and the 128 MiB of text that one render may make, with its copies.
 MEMORY_BYTES = 384 * 1024**2
 
 _RUN_ALL = f"""
-import importlib.util, json, resource, sys
+import importlib.util, json, resource, sys, time
 resource.setrlimit(resource.RLIMIT_AS, ({MEMORY_BYTES}, {MEMORY_BYTES}))
-resource.setrlimit(resource.RLIMIT_CPU, ({PROCESSOR_S}, {PROCESSOR_S}))
+resource.setrlimit(resource.RLIMIT_CPU, ({PROCESSOR_S}, resource.RLIM_INFINITY))
 spec = importlib.util.spec_from_file_location("hostile", sys.argv[1])
 hostile = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(hostile)
 from edgellm.errors import BadTemplate
 from edgellm.text.chat import ChatTemplate
 for name, source in getattr(hostile, sys.argv[2]).items():
+    if sys.argv[2] == "CALLS":
+        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + {CALL_S}, resource.RLIM_INFINITY))
     try:
         text = ChatTemplate(source).render([{{"role": "user", "content": "Hello"}}])
         ending = f"rendered {{len(text)}} characters"
@@ -66,16 +70,42 @@ def test_source_that_defeats_the_compiler_is_refused(name):
         ChatTemplate(hostile.SOURCES[name]).render(MESSAGES)
 
 
+def run_group(group: str) -> dict[str, str]:
+    """How each template of it ended, in a process of their own."""
+    ran = subprocess.run(
+        [sys.executable, "-c", _RUN_ALL, str(_CORPUS), group], capture_output=True, text=True, timeout=280, check=False
+    )
+    rows = [json.loads(line) for line in ran.stdout.splitlines()]
+    missing = [name for name in getattr(hostile, group) if name not in dict(rows)]
+
+    assert not missing, f"{missing[0]} ended the process ({ran.returncode}): {ran.stderr[-2000:]}"
+    return dict(rows)
+
+
 @pytest.mark.parametrize(
     "group", [pytest.param("LOOPS", marks=pytest.mark.slow(10)), pytest.param("BOMBS", marks=pytest.mark.slow(4))]
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_AS")
 def test_group_ends_soon_in_little_memory(group):
-    ran = subprocess.run(
-        [sys.executable, "-c", _RUN_ALL, str(_CORPUS), group], capture_output=True, text=True, timeout=280, check=False
-    )
-    rows = [json.loads(line) for line in ran.stdout.splitlines()]
+    endings = run_group(group)
 
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    assert [name for name, _ in rows] == list(getattr(hostile, group))
-    assert {name: ending for name, ending in rows if ending != "BadTemplate"} == {}
+    assert {name: ending for name, ending in endings.items() if ending != "BadTemplate"} == {}
+
+
+@pytest.mark.slow(20)
+@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_AS")
+def test_each_call_on_the_longest_text_ends_soon():
+    endings = run_group("CALLS")
+
+    assert {name: end for name, end in endings.items() if end != "BadTemplate" and "rendered" not in end} == {}
+
+
+@pytest.mark.parametrize(
+    ("available", "called"),
+    [
+        pytest.param(sandbox.TEXT_METHODS, hostile.METHODS, id="methods"),
+        pytest.param(filters.allowed(), hostile.FILTERS, id="filters"),
+    ],
+)
+def test_each_that_is_available_is_called(available, called):
+    assert set(available) <= {name.partition("(")[0].partition(" ")[0] for name in called}

@@ -7,7 +7,8 @@ import pytest
 from support.refusals import refuses
 
 from edgellm.errors import BadTemplate
-from edgellm.text.chat import MAX_SOURCE, ChatTemplate
+from edgellm.text.chat import ChatTemplate
+from edgellm.text.extent import MAX_SOURCE
 from edgellm.types.request import Message
 
 # As in the GGUF header of SmolLM2-135M-Instruct Q4_1.

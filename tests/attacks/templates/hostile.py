@@ -186,4 +186,102 @@ SOURCES = {
     "unknown-tag": "{% spam %}",
     "syntax": "{% for x in %}",
     "nul": "{{ '\0' }}{{ x.y.z }}",
+    "block": "{% block a %}{% endblock %}",
+    "variables-and-scoped-blocks": "".join(f"{{%set a{i}=1%}}" for i in range(200))
+    + "".join(f"{{%block b{i} scoped%}}{{%endblock%}}" for i in range(200)),
+    "many-names": "{{[" + "a," * 60_000 + "]}}",
+    "many-branches": "".join(f"{{%if a{i}%}}{{%endif%}}" for i in range(2500)),
+    "many-variables-and-branches": "".join(f"{{%set a{i}=1%}}" for i in range(1000)) + "{%if x%}{%endif%}" * 1000,
+    "many-choices": "".join(f"{{{{a{i} if b}}}}" for i in range(2500)),
+}
+
+# One call each, on the longest text that the budget permits: refused, or over soon. All text methods and all filters.
+_LETTERS = "{% set s = 'a' * 8000000 %}"
+_WORDS = "{% set s = 'ab ' * 2600000 %}"
+_LINES = "{% set s = 'ab\\n' * 2600000 %}"
+_MANY = "{% set s = range(99999) | map('string') | list %}"
+_NEEDLE = "'ab' + 'a' * 4000000"
+_LATE_NEEDLE = "'a' * 2000000 + 'b' + 'a' * 2000000"
+_CHARACTERS = "'b' * 4000000 + 'a'"
+_BARE_METHODS = (
+    "capitalize casefold isalnum isalpha isascii isdecimal isdigit islower isnumeric isspace istitle isupper lower "
+    "swapcase title upper"
+)
+METHODS = {
+    **{name: _WORDS + f"{{{{ s.{name}() | string | length }}}}" for name in _BARE_METHODS.split()},
+    **{name: _LETTERS + f"{{{{ s.{name}(8000000) | length }}}}" for name in ("center", "ljust", "rjust", "zfill")},
+    **{
+        f"{name} {kind}": _LETTERS + f"{{{{ s.{name}({needle}) | string | length }}}}"
+        for name in [
+            "count",
+            "endswith",
+            "find",
+            "index",
+            "partition",
+            "removeprefix",
+            "removesuffix",
+            "rfind",
+            "rindex",
+            "rpartition",
+            "rsplit",
+            "split",
+            "startswith",
+        ]
+        for kind, needle in (("early", _NEEDLE), ("late", _LATE_NEEDLE))
+    },
+    **{name: _LETTERS + f"{{{{ s.{name}({_CHARACTERS}) | length }}}}" for name in ("lstrip", "rstrip", "strip")},
+    "startswith many": _LETTERS + "{{ s.startswith(('a' * 80 + 'b',) * 90000) }}",
+    "endswith many": _LETTERS + "{{ s.endswith(('b' + 'a' * 80,) * 90000) }}",
+    "split words": _WORDS + "{{ s.split() | length }}",
+    "rsplit words": _WORDS + "{{ s.rsplit() | length }}",
+    "split letters": _WORDS + "{{ s.split('b') | length }}",
+    "splitlines": _LINES + "{{ s.splitlines() | length }}",
+    "splitlines form feeds": "{% set s = 'ab\\f' * 2600000 %}{{ s.splitlines() | length }}",
+    "replace early": _LETTERS + f"{{{{ s.replace({_NEEDLE}, '') | length }}}}",
+    "replace late": _LETTERS + f"{{{{ s.replace({_LATE_NEEDLE}, '') | length }}}}",
+    "format": "{{ ('{}' * 4000000).format(1) }}",
+    "format braces": "{{ ('{{' * 4000000).format(1) | length }}",
+    "format open": "{{ ('{' * 8000000).format(1) }}",
+    "format dots": "{{ ('{a' ~ '.a' * 4000000 ~ '}').format(a=1) }}",
+    "join": _LETTERS + "{{ 'a'.join(s) | length }}",
+}
+OPERATORS = {
+    "in": _LETTERS + f"{{{{ ({_NEEDLE}) in s }}}}",
+    "in late": _LETTERS + f"{{{{ ({_LATE_NEEDLE}) in s }}}}",
+    "equal": _LETTERS + "{{ s == 'a' * 7999999 ~ 'b' }}",
+    "less": _LETTERS + "{{ s < 'a' * 7999999 ~ 'b' }}",
+    "percent": "{{ '%s' * 4000000 % 1 }}",
+    "percent open names": "{{ '%(' * 4000000 % {} }}",
+    "percent names": "{{ '%(a)s' * 1000000 % {'a': 1} }}",
+    "percent of percents": "{{ '%%' * 4000000 % () | length }}",
+    "slice": _LETTERS + "{{ s[::-1] | length }}",
+}
+FILTERS = {
+    **{
+        name: _WORDS + f"{{{{ s | {name} | string | length }}}}"
+        for name in ["capitalize", "count", "d", "default", "e", "escape", "first", "float", "int", "last", "length", "list", "lower", "max", "min", "reverse", "safe", "sort", "string", "title", "tojson", "truncate", "unique", "upper", "wordcount", "indent(0)"]
+    },
+    "trim": _LETTERS + f"{{{{ s | trim({_CHARACTERS}) | length }}}}",
+    "replace": _LETTERS + f"{{{{ s | replace({_NEEDLE}, '') | length }}}}",
+    "format": "{{ '%(' * 4000000 | format(1) }}",
+    "indent lines": _LINES + "{{ s | indent(0) | length }}",
+    "indent": _LINES + "{{ s | indent | length }}",
+    "tojson quotes": "{% set s = '\"' * 8000000 %}{{ s | tojson | length }}",
+    "float digits": "{{ ('1' * 8000000) | float }}{{ ('0.' ~ '1' * 7000000) | float }}",
+    "round": "{{ 1.5 | round(100) }}",
+    "abs": "{{ (0 - 10 ** 1000) | abs }}",
+    "items": "{% set s = dict(a='a' * 8000000) %}{{ s | items | list | length }}",
+    "dictsort": "{% set s = dict(a='a' * 8000000) %}{{ s | dictsort | length }}",
+    **{
+        name: _MANY + f"{{{{ s | {name} | list | length }}}}"
+        for name in ("join", "map('upper')", "reject('string')", "select('string')", "sort(reverse=true)", "unique",
+                     "rejectattr('a')", "selectattr('a')", "sum(start='')", "max", "min")
+    },
+    "sort long": "{% set s = ['a' * 1000000 ~ 'c', 'a' * 1000000 ~ 'b'] %}{{ s | sort | length }}",
+    "unique numbers that collide": "{{ [" + ",".join(str(i * (2**61 - 1)) for i in range(5000)) + "] | unique | list | length }}",
+}  # fmt: skip
+CALLS = {
+    f"{group} {name}": source
+    for group, sources in (("method", METHODS), ("operator", OPERATORS), ("filter", FILTERS))
+    for name, source in sources.items()
 }
