@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from edgellm.app import context as app_context
 from edgellm.app import sampling_defaults
+from edgellm.contract import answers
 from edgellm.contract.backend import Configurable
 from edgellm.contract.manager import plugins
 from edgellm.errors import UsageError
@@ -42,10 +43,10 @@ def with_options(plan: LaunchPlan, options: Mapping[str, str]) -> LaunchPlan:
     pairs = tuple(sorted(options.items()))
     if not isinstance(backend, Configurable):
         raise UsageError(f"the {plan.backend} backend has no options of its own", hint="give it none")
-    backend.check_options(pairs)
+    answers.answer(backend, "check_options", pairs)
     own = replace(plan.settings, options=pairs)
     reasons = (*plan.reasons, OptionsAsked(pairs))
-    footprint = backend.footprint(plan.artifact, own) or plan.footprint
+    footprint = answers.footprint(backend, plan.artifact, own) or plan.footprint
     return replace(plan, settings=own, reasons=reasons, footprint=footprint)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from edgellm import explain
 from edgellm.catalog import lookup
+from edgellm.contract import answers
 from edgellm.contract.manager import plugins
 from edgellm.contract.quantizer import Quantizer
 from edgellm.errors import NothingFits, UnsupportedArtifact, UsageError, option
@@ -34,7 +35,9 @@ def opened(context: SelectionContext, artifact: Artifact, request: SelectionRequ
     for facts in context.backends:
         if request.backend not in (None, facts.name):
             continue
-        problems = plugins().backend(facts.name).supports(artifact) or facts.problems or _not_loaded(facts, artifact)
+        problems = (
+            answers.supports(plugins().backend(facts.name), artifact) or facts.problems or _not_loaded(facts, artifact)
+        )
         if problems:
             refusals.append(f"{facts.name}: {'; '.join(problems)}")
         else:
@@ -76,7 +79,7 @@ def judged(
     def with_own(facts: BackendFacts) -> BackendFacts:
         if facts.problems or facts.refuses(file, arch) is not None:
             return facts
-        return replace(facts, problems=tuple(plugins().backend(facts.name).supports(artifact)))
+        return replace(facts, problems=tuple(answers.supports(plugins().backend(facts.name), artifact)))
 
     return replace(context, backends=tuple(map(with_own, context.backends)))
 
@@ -151,14 +154,14 @@ def with_own_footprint(plan: LaunchPlan) -> LaunchPlan:
     that are never read again.
     """
     backend = plugins().backend(plan.backend)
-    own = backend.footprint(plan.artifact, plan.settings)
+    own = answers.footprint(backend, plan.artifact, plan.settings)
     if own is None:
         return plan
     run, reasons = plan.settings, plan.reasons
     if own.reclaimable_bytes > own.weights_bytes // 2:
         reasons = (*reasons, reason.WeightsRead(own.reclaimable_bytes, own.weights_bytes))
         run = replace(run, mmap=False)
-        own = backend.footprint(plan.artifact, run) or own
+        own = answers.footprint(backend, plan.artifact, run) or own
     return replace(plan, settings=run, reasons=reasons, footprint=replace(own, parent_bytes=footprint.PARENT_BYTES))
 
 

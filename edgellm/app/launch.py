@@ -12,6 +12,7 @@ from edgellm.app.asked import with_options, with_sampling, with_threads
 from edgellm.app.download import Approve, PlannedDownload, approved
 from edgellm.app.resolve import Reference, ReferenceKind, refer, resolve
 from edgellm.app.unavailable import missed, unavailable
+from edgellm.contract import answers
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Progress, Resolver, scheme_of
 from edgellm.errors import (
@@ -347,7 +348,7 @@ def _artifact(
 
 
 def _candidate_plan(decision: Decision, choice: Candidate, artifact: Artifact) -> LaunchPlan:
-    problems = plugins().backend(choice.backend).supports(artifact)
+    problems = answers.supports(plugins().backend(choice.backend), artifact)
     if problems:
         raise UnsupportedArtifact(f"{choice.backend} cannot open {artifact.path}: {'; '.join(problems)}")
     run = Settings(

@@ -11,6 +11,7 @@ from pathlib import Path
 from edgellm.app import context as app_context
 from edgellm.app import file_plan
 from edgellm.catalog.identify import identify
+from edgellm.contract import answers
 from edgellm.contract.manager import plugins
 from edgellm.errors import BadArtifact, UnknownModel
 from edgellm.types.model import Artifact
@@ -30,7 +31,7 @@ def artifact(backend: str | None, path: str = "") -> Artifact | None:
         return None
     paths, model = ((path,), Path(path).stem) if path else ((), named.name)
     candidates = (Artifact(own, paths, model) for own in sorted(named.formats - KNOWN_FORMATS))
-    return next((candidate for candidate in candidates if not named.supports(candidate)), None)
+    return next((candidate for candidate in candidates if not answers.supports(named, candidate)), None)
 
 
 def identified(path: str, backend: str | None) -> Artifact:

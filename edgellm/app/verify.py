@@ -22,6 +22,7 @@ from typing import Any, Literal
 import msgspec
 
 from edgellm import explain
+from edgellm.contract import answers
 from edgellm.contract.backend import priors_of
 from edgellm.contract.manager import plugins
 from edgellm.errors import ArtifactError
@@ -211,7 +212,7 @@ def predicted(plan: LaunchPlan, machine: Machine, measured: MeasuredRates, rates
     assert shape is not None
     backend = plugins().backend(plan.backend)
     # The plan's own footprint may be corrected already.
-    memory = backend.footprint(artifact, settings) or footprint.footprint(
+    memory = answers.footprint(backend, artifact, settings) or footprint.footprint(
         shape, artifact.bytes, settings.n_ctx, settings.n_slots, settings.kv_type
     )
     if settings.gpu_layers:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgellm.contract.answers import answer
 from edgellm.contract.backend import Inspector
 from edgellm.contract.manager import plugins
 from edgellm.errors import ArtifactError, BadArtifact, UnknownModel, UnsupportedArtifact
@@ -75,7 +76,8 @@ def inspect(path: str, file_format: str) -> ModelFacts:
     """
     for backend in plugins().backends().values():
         if file_format in backend.formats and isinstance(backend, Inspector):
-            return backend.inspect(path)
+            facts: ModelFacts = answer(backend, "inspect", path)
+            return facts
     raise UnsupportedArtifact(
         f"{path} is a model in {file_format}, and no installed backend reads its header",
         hint=f"install edgellm-{file_format} to read it; `edgellm plugins` lists what is installed",

@@ -22,6 +22,7 @@ from edgellm import __version__, settings
 from edgellm.cli import dump
 from edgellm.cli.page import examples, say_json, say_lines
 from edgellm.cli.report import LIBRARIES, Report, render
+from edgellm.errors import EdgeLLMError
 from edgellm.files import nearest_existing
 from edgellm.units import GIB, counted, show_memory, show_size
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SETUP_BACKENDS = ("bitnet", "gguf", "onnx")
 SETUP_RECORD = "edgellm-setup.json"  # written by plugins/install.py into the environment it makes
 
 
@@ -73,11 +75,13 @@ def attempt(report: Report, what: str, action: Callable[[], T]) -> T | None:
     """The action's result, or None and a problem in the report."""
     try:
         return action()
+    except EdgeLLMError as error:
+        report.problem(f"{what}: {error.message}", error.hint)
     except Exception as error:
         report.problem(
             f"{what} failed: {type(error).__name__}: {error}", "report this, with the output of this command"
         )
-        return None
+    return None
 
 
 def versions() -> dict[str, str]:
@@ -153,26 +157,27 @@ def examine_history(report: Report, machine: Machine) -> None:
 
 
 def examine_backends(report: Report, machine: Machine) -> None:
+    from edgellm.contract import answers
     from edgellm.contract.manager import plugins
     from edgellm.selection.backend_facts import offload_facts
 
     able: list[str] = []
     offloads: list[Offload] = []
     for name, backend in plugins().backends().items():
-        about = attempt(report, f"backend {name}: describe()", backend.describe) or {}
-        reasons = attempt(report, f"backend {name}: check()", lambda backend=backend: backend.check(machine))  # type: ignore[misc]
-        offload = attempt(report, f"backend {name}: offload()", lambda backend=backend: offload_facts(backend, machine))  # type: ignore[misc]
+        about, reasons = answers.describe(backend), answers.check(backend, machine)
+        offload = attempt(report, "GPUs", lambda backend=backend: offload_facts(backend, machine))  # type: ignore[misc]
         if offload is not None:
             about |= {"GPU": "; ".join(map(_device, offload.devices)) or f"none: {offload.missing}"}
             offloads.append(offload)
         devices = [asdict(device) for device in offload.devices] if offload else []
-        row = {"name": name, "can_run": reasons == [], "reasons": reasons or [], "about": about, "devices": devices}
+        row = {"name": name, "can_run": reasons == [], "reasons": reasons, "about": about, "devices": devices}
         report.backends.append(row)
         if reasons == [] and name != "echo":
             able.append(name)
-        advice = attempt(report, f"backend {name}: advise()", lambda backend=backend: advise(backend, machine)) or []  # type: ignore[misc]
+        advice = attempt(report, "advice", lambda backend=backend: advise(backend, machine)) or []  # type: ignore[misc]
         fixes = {row.text: row.fix for row in advice}
-        for reason in reasons or []:
+        faults = {row.error for row in plugins().rows()}  # told as the plugin's
+        for reason in (reason for reason in reasons if f"backend {name}: {reason}" not in faults):
             report.problem(f"backend {name} cannot run here: {reason}", fixes.pop(reason, "") or again(name))
         for text, fix in fixes.items():
             report.note(f"backend {name}: {text}", fix)
@@ -186,13 +191,17 @@ def examine_backends(report: Report, machine: Machine) -> None:
 
 
 def advise(backend: Backend, machine: Machine) -> list[Advice]:
+    from edgellm.contract.answers import answer
     from edgellm.contract.backend import Adviser
 
-    return backend.advise(machine) if isinstance(backend, Adviser) else []
+    advice: list[Advice] = answer(backend, "advise", machine) if isinstance(backend, Adviser) else []
+    return advice
 
 
 def again(name: str) -> str:
     """How to install a backend again: set-up leaves a record in the environments that it makes."""
+    if name not in SETUP_BACKENDS:
+        return f"what the author of {name} says of it (`edgellm plugins` names its distribution)"
     if (Path(sys.prefix) / SETUP_RECORD).exists():
         return "`make setup` builds it again for this machine"
     return f"pip install --force-reinstall the distribution of {name} (`edgellm plugins` names it), or `make setup`"

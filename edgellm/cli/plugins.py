@@ -32,6 +32,8 @@ def collect(ctx: click.Context) -> list[dict[str, Any]]:
     from edgellm.app import context
     from edgellm.cli.main import cli
     from edgellm.contract.manager import plugins
+    from edgellm.hardware.probe import probe
+    from edgellm.selection.backend_facts import backend_facts
     from edgellm.store.sources.registry import sources
 
     host = plugins()
@@ -39,6 +41,8 @@ def collect(ctx: click.Context) -> list[dict[str, Any]]:
     for register in (host.backends, host.converters, sources, context.rules, partial(context.cards, here=False)):
         register()
     cli.list_commands(ctx)
+    # What a backend says of this machine is asked by every choice.
+    backend_facts(host.backends().values(), probe(measure=False))
     added = host.registrations()
     return [
         {

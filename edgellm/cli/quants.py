@@ -65,16 +65,11 @@ class MeasuredSpeed:
 
 def _calibrations(machine: Machine) -> list[tuple[str, Calibration]]:
     """What is stored for the installed backends, by name."""
-    from edgellm.contract.backend import Calibrator
     from edgellm.contract.manager import plugins
-    from edgellm.history import calibrations
+    from edgellm.selection.backend_facts import backend_facts
 
-    pairs = []
-    for name, backend in sorted(plugins().backends().items()):
-        stored = calibrations.load(machine, name, backend.build()) if isinstance(backend, Calibrator) else None
-        if stored is not None:
-            pairs.append((name, stored))
-    return pairs
+    facts = backend_facts(plugins().backends().values(), machine)
+    return [(backend.name, backend.calibration) for backend in facts if backend.calibration is not None]
 
 
 def _measured(quant: Quant, machine: Machine, stored: list[tuple[str, Calibration]]) -> MeasuredSpeed | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from edgellm.contract.answers import answer
 from edgellm.errors import BackendUnavailable, UsageError
 from edgellm.settings import variables
 
@@ -161,7 +162,10 @@ def priors_of(backend: object) -> Priors:
     """What `backend` states of its kernels and files; nothing where it has no `priors`."""
     from edgellm.types.priors import NO_PRIORS
 
-    return backend.priors() if isinstance(backend, HasPriors) else NO_PRIORS
+    if not isinstance(backend, HasPriors):
+        return NO_PRIORS
+    priors: Priors = answer(backend, "priors")
+    return priors
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +246,7 @@ def loading_library(name: str, *also: type[Exception]) -> Iterator[None]:
 
 def worker_environment(backend: object) -> dict[str, str]:
     """What a process that runs `backend` starts with."""
-    own = dict(backend.worker_environment) if isinstance(backend, WorkerEnv) else {}
+    own = dict(answer(backend, "worker_environment")) if isinstance(backend, WorkerEnv) else {}
     return own | variables()
 
 

@@ -54,6 +54,7 @@ class Plugins:
         self._manager = pluggy.PluginManager("edgellm")
         self._manager.add_hookspecs(hookspecs)
         self._rows: dict[str, PluginRow] = {}
+        self._owners: dict[str, str] = {}  # backend -> plugin
         for name, module in BUILTIN.items():
             self._load(name, "built in", module, functools.partial(importlib.import_module, module))
         for entry in sorted(importlib.metadata.entry_points(group=hookspecs.GROUP), key=lambda e: e.name):
@@ -97,6 +98,12 @@ class Plugins:
         """Call every implementation of `hook`, built-in ones first, then by name. One that raises is an error row."""
         for impl in self._implementations(hook):
             self._call_one(hook, impl, arguments)
+
+    def blame(self, backend: str, error: str) -> None:
+        """What a backend did against the contract is the error of the plugin that registered it; the first stays."""
+        owner = self._owners.get(backend)
+        if owner is not None and not self._rows[owner].error:
+            self._rows[owner] = replace(self._rows[owner], error=f"backend {backend}: {error}")
 
     def registrations(self) -> dict[str, tuple[str, ...]]:
         """Plugin name -> what it adds, in words: `("backend gguf", "command convert")`. Calls its register hooks."""
@@ -146,12 +153,14 @@ class Plugins:
     def _backends(self) -> dict[str, Backend]:
         by_name: dict[str, Backend] = {}
 
-        def register(backend: Backend) -> None:
+        def register(backend: Backend, *, of: str) -> None:
             if backend.name in by_name:
                 raise ValueError(f"backend name {backend.name!r} is already taken")
             by_name[backend.name] = backend
+            self._owners[backend.name] = of
 
-        self.call("register_backends", register=register)
+        for impl in self._implementations("register_backends"):
+            self._call_one("register_backends", impl, {"register": functools.partial(register, of=impl.plugin_name)})
         return dict(sorted(by_name.items()))
 
     @functools.cached_property

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import fields
 
+from edgellm.contract import answers
 from edgellm.contract.backend import Backend
 from edgellm.types.calibration import Calibration
 from edgellm.version import __version__
@@ -13,7 +14,7 @@ from edgellm.version import __version__
 
 def build(backend: Backend) -> str:
     """Identifies the build that runs: numbers of another build cannot be compared with its own."""
-    return _word([backend.name, *sorted(backend.describe().items())])
+    return _word([backend.name, *sorted(answers.describe(backend).items())])
 
 
 def basis(backend: Backend, rates: Calibration | None) -> str:

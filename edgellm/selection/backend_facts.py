@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from edgellm.contract import answers
+from edgellm.contract.answers import answer
 from edgellm.contract.backend import (
     Backend,
     CacheQuantizer,
@@ -15,6 +17,7 @@ from edgellm.contract.backend import (
     Repacker,
     priors_of,
 )
+from edgellm.errors import BackendError
 from edgellm.estimate import quants
 from edgellm.history import calibrations
 from edgellm.selection.offload import assumed, live
@@ -78,22 +81,33 @@ class BackendFacts:
 
 def backend_facts(backends: Iterable[Backend], machine: Machine) -> tuple[BackendFacts, ...]:
     """Facts of installed backends, by name; asks each whether it runs on `machine`."""
-    return _by_name(
-        replace(
-            _stated(b, machine, is_here=True),
-            problems=tuple(b.check(machine)),
-            archs=b.architectures(machine) if isinstance(b, Loader) else None,
-            offload=offload_facts(b, machine),
-            types=b.tensor_types(machine) if isinstance(b, Loader) else None,
-            calibration=calibrations.load(machine, b.name, b.build()) if isinstance(b, Calibrator) else None,
-        )
-        for b in backends
+    return _by_name(_guarded(b, lambda b=b: _facts(b, machine)) for b in backends)  # type: ignore[misc]
+
+
+def _facts(backend: Backend, machine: Machine) -> BackendFacts:
+    loads, measures = isinstance(backend, Loader), isinstance(backend, Calibrator)
+    return replace(
+        _stated(backend, machine, is_here=True),
+        problems=tuple(answers.check(backend, machine)),
+        archs=answer(backend, "architectures", machine) if loads else None,
+        offload=offload_facts(backend, machine),
+        types=answer(backend, "tensor_types", machine) if loads else None,
+        calibration=calibrations.load(machine, backend.name, answer(backend, "build")) if measures else None,
     )
+
+
+def _guarded(backend: Backend, state: Callable[[], BackendFacts]) -> BackendFacts:
+    """A backend that does not answer as it must cannot run: that is its problem, and the others go on."""
+    try:
+        return state()
+    except BackendError as error:
+        problem = error.message.removeprefix(f"backend {backend.name}: ")
+        return BackendFacts(backend.name, backend.formats, backend.quants, problems=(problem,))
 
 
 def offload_facts(backend: Backend, machine: Machine) -> Offload | None:
     """Where the backend can put layers here, with the memory that is free now; None = it puts none anywhere."""
-    return live(backend.offload(machine), machine) if isinstance(backend, Offloader) else None
+    return live(answer(backend, "offload", machine), machine) if isinstance(backend, Offloader) else None
 
 
 def assumed_facts(
@@ -108,10 +122,12 @@ def assumed_facts(
         remedy="--gpu-layers all plans for a build with one",
     )
     offload = assumed(machine) if gpu_build else ordinary
-    return _by_name(
-        replace(_stated(b, machine, is_here=False), offload=offload if isinstance(b, Offloader) else None)
-        for b in backends
-    )
+
+    def facts(backend: Backend) -> BackendFacts:
+        stated = _stated(backend, machine, is_here=False)
+        return replace(stated, offload=offload if isinstance(backend, Offloader) else None)
+
+    return _by_name(_guarded(b, lambda b=b: facts(b)) for b in backends)  # type: ignore[misc]
 
 
 def _stated(backend: Backend, machine: Machine, *, is_here: bool) -> BackendFacts:
@@ -120,8 +136,10 @@ def _stated(backend: Backend, machine: Machine, *, is_here: bool) -> BackendFact
         backend.name,
         backend.formats,
         backend.quants,
-        kv_types=frozenset(backend.kv_types) if isinstance(backend, CacheQuantizer) else frozenset({"f16"}),
-        repacking=backend.repacking(machine, is_here=is_here) if isinstance(backend, Repacker) else NO_REPACKING,
+        kv_types=frozenset(answer(backend, "kv_types")) if isinstance(backend, CacheQuantizer) else frozenset({"f16"}),
+        repacking=answer(backend, "repacking", machine, is_here=is_here)
+        if isinstance(backend, Repacker)
+        else NO_REPACKING,
         priors=priors_of(backend),
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from edgellm.app import context as app_context
 from edgellm.app.quantize import preflight
 from edgellm.app.quantize.source import QuantizeSource, find
+from edgellm.contract import answers
 from edgellm.contract.backend import Backend
 from edgellm.contract.manager import plugins
 from edgellm.contract.quantizer import Quantizer
@@ -128,7 +129,7 @@ def _backend(quant: str, machine: Machine) -> Backend:
     for name, backend in plugins().backends().items():
         if not isinstance(backend, Quantizer):
             continue
-        problems = backend.check(machine)
+        problems = answers.check(backend, machine)
         if quant in backend.quantizes_to and not problems:
             return backend
         refusals.append(f"{name}: {'; '.join(problems) or f'it does not write {quant}'}")

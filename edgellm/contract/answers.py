@@ -1,0 +1,150 @@
+"""What plugins answer, checked: the core asks a backend's methods through `answer`, and a source's through `asked`.
+
+A backend that raises, or answers something else than the contract says, has that as its error in `edgellm plugins`.
+It is left out where one of several is chosen, and is a typed error where it was named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Set
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from edgellm.contract import manager
+from edgellm.contract.failure import told
+from edgellm.errors import BackendError, EdgeLLMError
+
+if TYPE_CHECKING:
+    from edgellm.contract.backend import Backend
+    from edgellm.types.machine import Machine
+    from edgellm.types.model import Artifact
+    from edgellm.types.plan import Footprint, Settings
+
+T = TypeVar("T")
+
+HINT = "this is for the author of the plugin, which `edgellm plugins` names; EDGELLM_PLUGINS can leave it out"
+
+
+class Fault(Exception):
+    """What a plugin did against the contract, in words."""
+
+
+def asked(what: str, ask: Callable[[], T], fits: Callable[[T], bool], expected: str) -> T:
+    """What `ask` returns, where it `fits`. Errors that are raised on purpose pass.
+
+    Raises:
+        Fault: it raised another exception, or what it returned is not what is expected.
+    """
+    try:
+        given = ask()
+        is_right = fits(given)
+    except (EdgeLLMError, KeyboardInterrupt, MemoryError):
+        raise
+    except BaseException as error:  # a plugin that calls sys.exit() must not end every command
+        raise Fault(f"{what} failed: {told(error)}") from error
+    if not is_right:
+        raise Fault(f"{what} gives {given!r:.80}, {expected} is expected")
+    return given
+
+
+def answer(backend: Any, member: str, *things: Any, **named: Any) -> Any:
+    """What the method (or attribute) of that name gives.
+
+    Raises:
+        BackendError: see `asked`. The plugin's row has it, too. Others: as the contract says of the method.
+    """
+    expected, fits = _EXPECTED[member]
+    is_method = member not in _ATTRIBUTES
+
+    def ask() -> Any:
+        return getattr(backend, member)(*things, **named) if is_method else getattr(backend, member)
+
+    try:
+        return asked(f"{member}()" if is_method else member, ask, fits, expected)
+    except Fault as fault:
+        manager.plugins().blame(backend.name, str(fault))
+        raise BackendError(f"backend {backend.name}: {fault}", hint=HINT) from fault
+
+
+def check(backend: Backend, machine: Machine) -> list[str]:
+    """Reasons it cannot run here; that it does not say them as it must is one."""
+    return _reasons(backend, "check", machine)
+
+
+def supports(backend: Backend, artifact: Artifact) -> list[str]:
+    """Reasons it cannot open this; that it does not say them as it must is one."""
+    return _reasons(backend, "supports", artifact)
+
+
+def _reasons(backend: Backend, member: str, asked_of: object) -> list[str]:
+    try:
+        return list(answer(backend, member, asked_of))
+    except EdgeLLMError as error:
+        return [error.message.removeprefix(f"backend {backend.name}: ")]
+
+
+def footprint(backend: Backend, artifact: Artifact, settings: Settings) -> Footprint | None:
+    """
+    Raises:
+        BackendError: see `answer`. ArtifactError.
+    """
+    own: Footprint | None = answer(backend, "footprint", artifact, settings)
+    return own
+
+
+def describe(backend: Backend) -> dict[str, str]:
+    """What it says of its build; where it does not, that: it is another build then."""
+    try:
+        return dict(answer(backend, "describe"))
+    except EdgeLLMError as error:
+        return {"describe": error.message}
+
+
+def _kind(module: str, name: str) -> Callable[[object], bool]:
+    """Is of a class that is imported when it is asked for."""
+
+    def fits(given: object) -> bool:
+        import importlib
+
+        return isinstance(given, getattr(importlib.import_module(module), name))
+
+    return fits
+
+
+def _texts(given: object) -> bool:
+    return isinstance(given, (list, tuple)) and all(isinstance(text, str) for text in given)
+
+
+def _names(given: object) -> bool:
+    return isinstance(given, Set) and all(isinstance(name, str) for name in given)
+
+
+def _mapping(given: object) -> bool:
+    return isinstance(given, Mapping) and all(isinstance(text, str) for pair in given.items() for text in pair)
+
+
+def _list_of(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda given: isinstance(given, (list, tuple)) and all(map(fits, given))
+
+
+def _or_none(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda given: given is None or fits(given)
+
+
+_ATTRIBUTES = ("kv_types", "worker_environment")
+_EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "check": ("a list of texts", _texts),
+    "supports": ("a list of texts", _texts),
+    "footprint": ("a Footprint or None", _or_none(_kind("edgellm.types.plan", "Footprint"))),
+    "describe": ("a dict of texts", _mapping),
+    "offload": ("an Offload", _kind("edgellm.contract.backend", "Offload")),
+    "kv_types": ("a set of names", _names),
+    "architectures": ("a set of names or None", _or_none(_names)),
+    "tensor_types": ("a set of names or None", _or_none(_names)),
+    "repacking": ("a Repacking", _kind("edgellm.types.priors", "Repacking")),
+    "inspect": ("a ModelFacts", _kind("edgellm.types.model", "ModelFacts")),
+    "priors": ("a Priors", _kind("edgellm.types.priors", "Priors")),
+    "advise": ("a list of Advice", _list_of(_kind("edgellm.contract.backend", "Advice"))),
+    "check_options": ("None", lambda given: given is None),
+    "worker_environment": ("a dict of texts", _mapping),
+    "build": ("a text", lambda given: isinstance(given, str)),
+}

@@ -1,0 +1,125 @@
+"""A backend that raises where it is asked, or answers something else, is a row and is left out; the others go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import fake_plugins
+from support.refusals import refuses
+
+import edgellm.contract.manager
+from edgellm.builtin.echo import EchoBackend
+from edgellm.contract import answers
+from edgellm.contract.backend import Device, Offload
+from edgellm.contract.manager import Plugins
+from edgellm.errors import BackendError, BadArtifact
+from edgellm.selection.backend_facts import assumed_facts, backend_facts
+from edgellm.types.machine import Cpu, Machine, Memory
+from edgellm.types.model import Artifact
+from edgellm.types.plan import Settings
+
+MACHINE = Machine("test", "Test", Cpu("x86_64"), Memory(2**34))
+ECHO = Artifact("echo", (), "echo")
+
+
+def raises(*_: object, **__: object) -> Any:
+    raise RuntimeError("it is broken")
+
+
+def exits(*_: object, **__: object) -> Any:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize("given", [raises, exits, lambda _: None, lambda _: "no GPU", lambda _: 7, lambda _: [7]])
+@pytest.mark.parametrize("member", ["check", "supports"])
+def test_reasons_that_are_none_are_the_reason(monkeypatch: pytest.MonkeyPatch, member: str, given: Any) -> None:
+    backend = EchoBackend()
+    monkeypatch.setattr(backend, member, given, raising=False)
+
+    (reason,) = answers.check(backend, MACHINE) if member == "check" else answers.supports(backend, ECHO)
+
+    assert reason.startswith(f"{member}() ")
+
+
+@pytest.mark.parametrize(
+    ("member", "given"),
+    [
+        ("check", raises),
+        ("check", lambda machine: "no GPU"),
+        ("offload", raises),
+        ("offload", lambda machine: [Device("CUDA0", "a GPU", 2**30)]),
+        ("architectures", lambda machine: "llama"),
+        ("tensor_types", lambda machine: ["Q4_K"]),
+        ("build", lambda: 7),
+        ("repacking", lambda machine, *, is_here: None),
+        ("priors", dict),
+        ("kv_types", "f16"),
+    ],
+)
+def test_facts_of_a_broken_backend_are_its_problem_and_others_have_theirs(member: str, given: Any) -> None:
+    methods: dict[str, Any] = {
+        "offload": lambda machine: Offload(missing="none"),
+        "architectures": lambda machine: None,
+        "tensor_types": lambda machine: None,
+        "build": lambda: "1",
+        "calibrate": lambda settings: None,
+    }
+    body = {name: staticmethod(call) if callable(call) else call for name, call in (methods | {member: given}).items()}
+    broken = type("Broken", (EchoBackend,), body | {"name": "broken"})()
+
+    facts = {f.name: f for f in backend_facts([broken, EchoBackend()], MACHINE)}
+
+    assert facts["echo"].problems == ()
+    assert facts["broken"].problems[0].startswith(member)
+    if member in ("repacking", "priors", "kv_types"):
+        assert assumed_facts([broken], MACHINE)[0].problems[0].startswith(member)
+
+
+def test_a_footprint_that_is_none_is_a_typed_error_and_one_of_ours_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(artifact: Artifact, settings: Settings) -> None:
+        raise BadArtifact("it is damaged")
+
+    backend = EchoBackend()
+    monkeypatch.setattr(backend, "footprint", lambda artifact, settings: 7, raising=False)
+    with refuses(BackendError):
+        answers.footprint(backend, ECHO, Settings(n_ctx=1))
+    monkeypatch.setattr(backend, "footprint", damaged, raising=False)
+    with refuses(BadArtifact):
+        answers.footprint(backend, ECHO, Settings(n_ctx=1))
+
+
+BROKEN = (
+    fake_plugins.LIGHT_BACKEND.replace('"gguf"\n', '"broken"\n').replace("return []", "return {}['x']", 1)
+    + "\n@hookimpl\ndef register_backends(register):\n    register(Light())\n"
+)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugins:
+    monkeypatch.syspath_prepend(tmp_path)
+    fake_plugins.install(tmp_path, "mine", BROKEN, module="fake_answers")
+    plugins = Plugins()
+    monkeypatch.setattr(edgellm.contract.manager, "plugins", lambda: plugins)
+    return plugins
+
+
+def test_the_first_fault_is_the_error_of_the_plugin(host: Plugins, tmp_path: Path) -> None:
+    broken = host.backends()["broken"]
+    answers.check(broken, MACHINE)
+    host.blame("broken", "another")
+
+    (row,) = (row for row in host.rows() if row.name == "mine")
+
+    assert row.error == f"backend broken: check() failed: KeyError: 'x' ({tmp_path}/fake_answers.py, line 9)"
+
+
+def test_a_command_that_chooses_goes_on_without_it(tmp_path: Path) -> None:
+    fake_plugins.install(tmp_path, "mine", BROKEN)
+
+    chosen = fake_plugins.run_edgellm(tmp_path, "mine", tmp_path, "models", "--json")
+    listed = fake_plugins.run_edgellm(tmp_path, "mine", tmp_path, "plugins")
+
+    assert "Traceback" not in chosen.stderr
+    assert "backend broken: check() failed: KeyError: 'x'" in " ".join(listed.stdout.split())
