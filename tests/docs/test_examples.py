@@ -60,3 +60,14 @@ def test_embeddings() -> None:
 @pytest.mark.slow(3)
 def test_embeddings_of_a_real_model_find_the_answer(minilm: str) -> None:
     assert "The spare key" in run("embeddings.py", minilm).splitlines()[0]
+
+
+def test_classify_gives_each_letter_a_kind() -> None:
+    lines = run("classify.py", "echo").splitlines()
+    assert [line.split()[0] in ("repair", "bill", "contract") for line in lines] == [True] * 3
+
+
+@pytest.mark.model
+@pytest.mark.slow(4)
+def test_extract_makes_an_object(smollm2: str) -> None:
+    assert "pieces=12" in run("extract.py", smollm2)
