@@ -9,7 +9,7 @@ import click
 
 from edgellm.cli.page import examples, say, say_json
 from edgellm.cli.words import STORED
-from edgellm.errors import UnknownModel
+from edgellm.errors import UnknownModel, UsageError
 from edgellm.units import show_size
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ SCHEMA = 1
 
 @click.command(epilog=examples("edgellm rm qwen3-4b", "edgellm rm qwen3-4b:Q8_0 smollm2-135m-instruct"))
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=STORED)
+@click.option("--force", is_flag=True, help="Also a model that a running program has open.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/cli.md).")
-def command(*, models: tuple[str, ...], as_json: bool) -> None:
+def command(*, models: tuple[str, ...], force: bool, as_json: bool) -> None:
     """Delete models from this disk.
 
     MODEL is an id of `edgellm list`, with every quantization that is stored, or ID:QUANT.
@@ -34,6 +35,8 @@ def command(*, models: tuple[str, ...], as_json: bool) -> None:
     installed = library.installed()
     # A wrong name is told before anything is deleted.
     chosen = list({s.folder: s for name in models for s in _named(name, installed)}.values())
+    if not force:
+        _require_idle(chosen)
     rows = []
     for stored in chosen:
         freed = library.remove_entry(stored)
@@ -53,8 +56,19 @@ def _named(name: str, installed: Sequence[StoredModel]) -> list[StoredModel]:
     model_id, _, quant = name.lower().partition(":")
     entries = [s for s in installed if s.model_id.lower() == model_id and quant in ("", s.quant.lower())]
     if not entries:
-        raise UnknownModel(f"{name} is not stored here", hint=_hint(model_id, installed))
+        raise UnknownModel(f"{name!r} is not stored here", hint=_hint(model_id, installed))
     return entries
+
+
+def _require_idle(chosen: Sequence[StoredModel]) -> None:
+    """Raises UsageError: a program has one of them open, and could not load it again."""
+    from edgellm.store.holders import holders
+
+    for stored in chosen:
+        if pids := holders(stored.folder):
+            processes = f"process{'es' if len(pids) > 1 else ''} {', '.join(map(str, pids))}"
+            message = f"{stored.model_id} {stored.quant} is in use by {processes}; nothing was deleted"
+            raise UsageError(message, hint="stop what runs it first, or delete it with --force")
 
 
 def _hint(model_id: str, installed: Sequence[StoredModel]) -> str:
@@ -64,6 +78,8 @@ def _hint(model_id: str, installed: Sequence[StoredModel]) -> str:
         if other["id"].lower() == model_id:
             return f"it belongs to another program or to you: delete {other['path']} there"
     names = sorted({f"{s.model_id}:{s.quant}" for s in installed})
+    if near := [name for name in names if name.lower().startswith(model_id)]:
+        return f"did you mean {' or '.join(near)}? The beginning of a name is not enough to delete by"
     return f"stored: {', '.join(names) or 'nothing'}"
 
 

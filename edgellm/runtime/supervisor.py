@@ -22,7 +22,6 @@ import weakref
 
 from edgellm import settings
 from edgellm.contract.backend import worker_environment
-from edgellm.contract.child import End
 from edgellm.contract.engine import EngineInfo
 from edgellm.contract.manager import plugins
 from edgellm.errors import EdgeLLMError, UsageError, WorkerCrashed, option, speaks_in_flags
@@ -31,6 +30,7 @@ from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.process_usage import ProcessUsage, process_usage
 from edgellm.runtime.session import CLOSE_TIMEOUT_S, Session, SessionState, Sink, closed
 from edgellm.runtime.watchdog import Watchdog, limits
+from edgellm.runtime.worker_end import died, how_it_ended
 from edgellm.runtime.worker_process import WorkerProcess
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
@@ -204,16 +204,16 @@ class WorkerSession(Session):
             told = self._listen(process, watchdog)
         except wire.BadFrame as broken:
             process.kill()
-            told = _died(f"it sent a broken frame: {broken}")
+            told = died(f"it sent a broken frame: {broken}")
         except Exception as error:
             # In this process: no thread can be started, or there is no memory for what the worker sent.
             process.kill()
-            told = _died(f"it was ended, as it could not be listened to: {error or type(error).__name__}")
+            told = died(f"it was ended, as it could not be listened to: {error or type(error).__name__}")
         finally:
             watchdog.end()
             # It closed its side of the pipe, so it is leaving; one that does not is of no use.
             end = process.reap(CLOSE_TIMEOUT_S)
-        return told or (_hung(self._silent_s) if self._silent_s else _died(_how_it_ended(end)))
+        return told or (_hung(self._silent_s) if self._silent_s else died(how_it_ended(end)))
 
     def _listen(self, process: WorkerProcess, watchdog: Watchdog) -> EdgeLLMError | None:
         """Deliver events until the worker is gone. Returns what it said of its end, if anything."""
@@ -270,6 +270,9 @@ class WorkerSession(Session):
             self._deaths = 0 if served else self._deaths + 1
             again = self._info is not None
             failed = not again or self._deaths > RELOADS
+            if again and not isinstance(error, WorkerCrashed):
+                # No fault of the requests that wait: a file that is gone, or memory that is short.
+                error = WorkerCrashed(f"the model does not load again: {error.message}", reason=error.message)
             if isinstance(error, WorkerCrashed):
                 error.hint = _hint(again, pause_s(self._deaths))
             self._state, self._outage = "failed" if failed else "reloading", error
@@ -319,25 +322,9 @@ def _hint(again: bool, pause_s: float) -> str:
     return "send the request again; if that ends in the same way, the model file or the backend is at fault"
 
 
-def _died(reason: str) -> WorkerCrashed:
-    return WorkerCrashed(f"the worker that runs the model died ({reason})", reason=reason)
-
-
 def _hung(silent_s: float) -> WorkerCrashed:
     reason = f"hung: it said nothing for {silent_s:.0f} s"
     return WorkerCrashed(f"the worker that runs the model was ended ({reason})", hint=_hint(True, 0.0), reason=reason)
-
-
-def _how_it_ended(end: End) -> str:
-    if not end.signal:
-        return f"left with status {end.returncode}"
-    causes = {
-        "SIGKILL": "most likely by the out-of-memory killer",
-        "SIGILL": "an instruction this CPU does not have",
-        "SIGSEGV": "a fault in native code",
-        "SIGBUS": "a file that shrank while it was mapped, or a full disk",
-    }
-    return f"killed by {end.signal}" + (f": {causes[end.signal]}" if end.signal in causes else "")
 
 
 _open: weakref.WeakSet[WorkerSession] = weakref.WeakSet()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ from support.refusals import check_refusal
 from support.store_server import ModelServer
 
 from edgellm.cli.main import cli
-from edgellm.errors import UnknownModel
+from edgellm.errors import UnknownModel, UsageError
+from edgellm.store.holders import holders
 from edgellm.store.library import Library
 from edgellm.store.manifest import StoredModel
 
@@ -121,3 +123,30 @@ def test_a_model_of_the_catalog_is_shown() -> None:
     report = json.loads(invoke("show", "qwen3-4b", "--json").stdout)
     assert (report["schema"], report["id"], report["installed"]) == (1, "qwen3-4b", [])
     assert {"quant", "bytes", "source", "format"} <= report["files"][0].keys()
+
+
+def test_what_a_running_program_has_open_is_deleted_only_by_force(address: str) -> None:
+    path = Path(json.loads(invoke("pull", address, "--json").stdout)["paths"][0])
+    (stored,) = installed()
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
+        file.close()
+        check_refusal(invoke("rm", stored.model_id).exception, UsageError)
+        assert installed() == [stored]
+        assert invoke("rm", stored.model_id, "--force").exit_code == 0
+    assert installed() == []
+
+
+def test_nobody_has_open_what_is_only_stored(address: str) -> None:
+    invoke("pull", address)
+    (stored,) = installed()
+    assert holders(stored.folder) == []
+
+
+def test_the_beginning_of_a_name_is_not_enough_to_delete_by(address: str) -> None:
+    invoke("pull", address)
+    (stored,) = installed()
+    error = invoke("rm", stored.model_id[:3]).exception
+    assert isinstance(error, UnknownModel)
+    check_refusal(error, UnknownModel)
+    assert f"{stored.model_id}:{stored.quant}?" in error.hint
+    assert installed() == [stored]

@@ -470,7 +470,7 @@ def test_a_request_that_waits_for_a_reload_that_fails_ends(
     session._environment["EDGELLM_ECHO_LOAD_S"] = "never"
     os.kill(session.pid, signal.SIGKILL)
     wait_until(lambda: session.state == "failed")
-    assert isinstance(session.outage, UsageError)
+    assert isinstance(session.outage, WorkerCrashed), "not the fault of a request that waits"
     session._environment["EDGELLM_ECHO_LOAD_S"] = "0"
     wait_until(lambda: session.state == "ready")
     assert ask(session, "hi").end()[0] == "hi"
@@ -528,7 +528,7 @@ def test_a_failure_of_the_watching_thread_itself_reaches_whoever_waits(
 
     session = open_session()
     assert session.info
-    monkeypatch.setattr(supervisor, "_how_it_ended", fails)
+    monkeypatch.setattr(supervisor, "how_it_ended", fails)
     os.kill(session.pid, signal.SIGSTOP)
     waiting = ask(session)
     os.kill(session.pid, signal.SIGKILL)

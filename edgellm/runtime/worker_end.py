@@ -1,0 +1,22 @@
+"""How a worker ended, in words and as an error."""
+
+from __future__ import annotations
+
+from edgellm.contract.child import End
+from edgellm.errors import WorkerCrashed
+
+
+def died(reason: str) -> WorkerCrashed:
+    return WorkerCrashed(f"the worker that runs the model died ({reason})", reason=reason)
+
+
+def how_it_ended(end: End) -> str:
+    if not end.signal:
+        return f"left with status {end.returncode}"
+    causes = {
+        "SIGKILL": "most likely by the out-of-memory killer",
+        "SIGILL": "an instruction this CPU does not have",
+        "SIGSEGV": "a fault in native code",
+        "SIGBUS": "a file that shrank while it was mapped, or a full disk",
+    }
+    return f"killed by {end.signal}" + (f": {causes[end.signal]}" if end.signal in causes else "")
