@@ -234,6 +234,21 @@ def test_a_broken_folder_is_refused(tmp_path: Path, name: str) -> None:
         engine_of(folder)
 
 
+def test_a_text_on_which_the_rules_fail_ends_its_own_request_only(tmp_path: Path) -> None:
+    """The library panics, which is no `Exception`: it would end the worker."""
+    folder = TinyBert().write(tmp_path / "bert")
+    endless = {"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": ""}
+    edit(folder, "tokenizer.json", lambda whole: whole.update(normalizer=endless))
+    tokenizer = engine_of(folder).tokenizer
+    for encode in (
+        lambda text: tokenizer.encode(text, add_special=True, parse_special=False),
+        lambda text: tokenizer.pair("a", text),
+    ):
+        with refuses(BadArtifact, varies=r"(?<=Exception: ).*(?=\))"):
+            encode("x" * 46)
+        assert encode("a")
+
+
 def test_a_classifier_is_no_reranker(tmp_path: Path) -> None:
     with refuses(UnsupportedArtifact):
         engine_of(TinyBert(scores=3).write(tmp_path))

@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import msgspec
+
 from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact
+from edgellm.formats.tokenizer.growth import Excess, check_growth
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Pipeline
@@ -41,6 +44,7 @@ class TokenizerFolder:
             raise UnsupportedArtifact(
                 f"{self.path} has no tokenizer.json", hint="save the model with its fast tokenizer, or use a GGUF file"
             )
+        self._check(data)
         try:
             from tokenizers import Tokenizer as Pipeline
         except ImportError as error:
@@ -52,6 +56,14 @@ class TokenizerFolder:
             pipeline.no_truncation()
             pipeline.no_padding()
         return pipeline
+
+    def _check(self, data: bytes) -> None:
+        try:
+            check_growth(data)
+        except Excess as error:
+            self.fail("tokenizer.json", error.key, error.why)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            self.fail("tokenizer.json", "the file", f"is not a tokenizer: {error}")
 
     def json(self, name: str) -> dict[str, Any]:
         """An object; empty where the file is missing."""

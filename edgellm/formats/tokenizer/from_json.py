@@ -35,7 +35,8 @@ def read_tokenizer_json(folder: str | Path) -> FileTokenizer:
     vocabulary, ids = _vocabulary(files, pipeline)
     config = files.json("tokenizer_config.json")
     roles = {role: _named(files, config, role, ids) for role in ("bos", "eos")}
-    added = _added(pipeline)
+    with files.refusing("cannot encode a letter"):
+        added = _added(pipeline)
     for position, role in enumerate(("bos", "eos")):
         is_added = config.get(f"add_{role}_token")
         token = roles[role]

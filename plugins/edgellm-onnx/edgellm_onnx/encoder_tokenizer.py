@@ -13,24 +13,30 @@ class EncoderTokenizer:
 
     def __init__(self, folder: EncoderFolder) -> None:
         self._prompt, self._lower = folder.prompt, folder.lower
-        self._pipeline = TokenizerFolder(folder.path).pipeline()
+        self._files = TokenizerFolder(folder.path)
+        self._pipeline = self._files.pipeline()
         self.n_tokens = self._pipeline.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """Token ids; lone surrogates become U+FFFD, and without `parse_special` no text becomes a control token."""
+        """Token ids; lone surrogates become U+FFFD, and without `parse_special` no text becomes a control token.
+
+        Raises:
+            BadArtifact: the file's rules fail on this text.
+        """
         whole = self._prompt + text if add_special else text
         self._pipeline.encode_special_tokens = not parse_special
-        ids: list[int] = self._pipeline.encode(self._plain(whole), add_special_tokens=add_special).ids
-        return ids
+        with self._files.refusing("cannot encode this text"):
+            return list(self._pipeline.encode(self._plain(whole), add_special_tokens=add_special).ids)
 
     def pair(self, query: str, document: str) -> Pair:
         """Both with the special tokens between and around them.
 
         Raises:
-            BadArtifact: segments that are not first the query's and then the document's.
+            BadArtifact: segments that are not first the query's and then the document's, or rules that fail.
         """
         self._pipeline.encode_special_tokens = True
-        encoding = self._pipeline.encode(self._plain(query), self._plain(document))
+        with self._files.refusing("cannot encode this pair"):
+            encoding = self._pipeline.encode(self._plain(query), self._plain(document))
         n_first = len(encoding.ids) - sum(encoding.type_ids)
         if encoding.type_ids != [0] * n_first + [1] * (len(encoding.ids) - n_first):
             raise BadArtifact("tokenizer.json makes pairs whose segments are not 0 and then 1", hint="fetch it again")
@@ -38,7 +44,8 @@ class EncoderTokenizer:
 
     def token_bytes(self, token: int) -> bytes:
         """What the token's decoder makes of it alone; an encoder writes no text, so it is for people."""
-        return self._pipeline.decode([token]).encode() if 0 <= token < self.n_tokens else b""
+        with self._files.refusing("cannot decode a token"):
+            return self._pipeline.decode([token]).encode() if 0 <= token < self.n_tokens else b""
 
     def pieces(self) -> tuple[list[bytes], frozenset[int]]:
         """As `token_bytes` has them; an encoder writes no text, so no answer is kept to a grammar."""

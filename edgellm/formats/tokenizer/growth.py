@@ -1,0 +1,143 @@
+"""How much longer than a text a tokenizer.json may make it, judged before the library reads the file.
+
+The library normalizes tokens while it loads, and has no limits: four rules that write a thousand letters for one ask
+for a terabyte. Rules are told by their keys, as the library reads those without a type, too.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+MOST = 1000  # times
+MAX_RULES = 256  # of each kind
+MAX_PIECES = 64  # around a text, and tokens for each
+MAX_AFFIX = 64  # characters that the model puts around each part of a word
+MAX_WORD = 1000  # characters: WordPiece takes time by their cube
+
+
+class Excess(ValueError):
+    """`key` of the file is `why`."""
+
+    def __init__(self, key: str, why: str) -> None:
+        super().__init__(f"{key} {why}")
+        self.key = key
+        self.why = why
+
+
+class _Model(msgspec.Struct):
+    continuing_subword_prefix: str | None = None
+    end_of_word_suffix: str | None = None
+    max_input_chars_per_word: int = 0
+
+
+class _File(msgspec.Struct):
+    model: _Model
+    normalizer: Any = None
+    pre_tokenizer: Any = None
+    post_processor: Any = None
+    decoder: Any = None
+
+
+def check_growth(file: bytes) -> None:
+    """
+    Raises:
+        Excess: a text could become too long, or take too long.
+        msgspec.MsgspecError: it is not JSON, or not of that shape.
+    """
+    whole = msgspec.json.decode(file, type=_File)
+    for key in ("normalizer", "pre_tokenizer", "decoder"):
+        times = _growth(list(_rules(key, getattr(whole, key))))
+        if times > MOST:
+            raise Excess(key, f"can make a text {times:.0f} times as long, {MOST} times are allowed")
+    for rule in _rules("post_processor", whole.post_processor):
+        _check_pieces(rule)
+    for name in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if len(getattr(whole.model, name) or "") > MAX_AFFIX:
+            raise Excess(f"model.{name}", f"is longer than {MAX_AFFIX} characters")
+    if whole.model.max_input_chars_per_word > MAX_WORD:
+        words = f"is {whole.model.max_input_chars_per_word}, {MAX_WORD} are allowed"
+        raise Excess("model.max_input_chars_per_word", words)
+
+
+def _rules(key: str, component: Any) -> Iterator[dict[str, Any]]:
+    """Those that a component is made of, in their order."""
+    pending, n_rules = [component] if component is not None else [], 0
+    while pending:
+        rule = pending.pop()
+        n_rules += 1
+        if not isinstance(rule, dict) or n_rules > MAX_RULES:
+            raise Excess(key, f"is no rule, or more than {MAX_RULES}")
+        inner = [value for value in rule.values() if isinstance(value, list)]
+        names = {"normalizers", "pretokenizers", "processors", "decoders"} & rule.keys()
+        if names:
+            pending.extend(rule for part in inner for rule in reversed(part))
+        else:
+            yield rule
+
+
+def _growth(rules: list[dict[str, Any]]) -> float:
+    """Rules that cannot read what earlier ones wrote do not add up: the largest of them counts."""
+    together, alone = 1.0, 1.0
+    written: set[str] = set()
+    is_opaque = False
+    for rule in rules:
+        times, reads = _times(rule)
+        if reads is None or is_opaque or reads & written:
+            together *= times
+        else:
+            alone = max(alone, times)
+        written |= _letters(f"{rule.get('content', '')}{rule.get('prepend', '')}{rule.get('replacement', '')}")
+        is_opaque = is_opaque or "precompiled_charsmap" in rule or _is_byte_level(rule)
+    return together * alone
+
+
+def _times(rule: dict[str, Any]) -> tuple[float, set[str] | None]:
+    """How many characters one of a text can become, and which it has to be; None = any."""
+    if "pattern" in rule and "content" in rule:
+        pattern, length = rule["pattern"], len(str(rule["content"]))
+        text = pattern.get("String") if isinstance(pattern, dict) else pattern
+        if isinstance(text, str) and text:
+            return max(1, math.ceil(length / len(text))), _letters(text)
+        return 1 + length, None  # it may match between any two characters
+    if "prepend" in rule:
+        return 1 + len(str(rule["prepend"])), None
+    if "precompiled_charsmap" in rule:
+        return _longest(rule["precompiled_charsmap"]), None
+    return 2 if _is_byte_level(rule) else 1, None
+
+
+def _is_byte_level(rule: dict[str, Any]) -> bool:
+    return rule.get("type") == "ByteLevel" or "trim_offsets" in rule
+
+
+def _letters(text: str) -> set[str]:
+    """Also as other rules may make them: without case and accents, compatible forms as one."""
+    return {*text, *unicodedata.normalize("NFKD", text.casefold())}
+
+
+def _longest(charsmap: Any) -> int:
+    """Of SentencePiece's replacements: behind a trie, whose length comes first, they end with a zero byte each."""
+    try:
+        table = base64.b64decode(charsmap or "")
+    except (TypeError, ValueError):
+        raise Excess("normalizer.precompiled_charsmap", "is not base64") from None
+    texts = table[4 + int.from_bytes(table[:4], "little") :]
+    return max(1, *map(len, texts.split(b"\0")))
+
+
+def _check_pieces(rule: dict[str, Any]) -> None:
+    for form in ("single", "pair"):
+        pieces = rule.get(form) or []
+        names = [str(piece) for piece in pieces if isinstance(piece, dict) and "Sequence" in piece]
+        if len(pieces) > MAX_PIECES or len(names) > (1 if form == "single" else 2):
+            raise Excess(f"post_processor.{form}", "writes the text more than once, or too much around it")
+    special = rule.get("special_tokens")
+    for token in special.values() if isinstance(special, dict) else ():
+        if isinstance(token, dict) and len(token.get("ids") or ()) > MAX_PIECES:
+            raise Excess("post_processor.special_tokens", f"has one of more than {MAX_PIECES} tokens")
