@@ -28,6 +28,7 @@ from edgellm.estimate import quants
 from edgellm.selection.context import SelectionContext
 from edgellm.store.card import card_of
 from edgellm.store.library import Library
+from edgellm.store.sources import asking
 from edgellm.store.sources.local_file import LocalFile
 from edgellm.store.sources.registry import source_for, sources
 from edgellm.types.model import Artifact, ModelCard, ModelFile
@@ -225,7 +226,7 @@ def _require_answer(uri: str, *, offline: bool) -> None:
             f"{uri} cannot be asked, as offline was asked for",
             hint=f"leave {option('offline')} out, or name a model of the catalog: `edgellm models`",
         )
-    problem = source_for(uri).reachable(REACH_TIMEOUT_S, uri)
+    problem = asking.reachable(source_for(uri), REACH_TIMEOUT_S, uri)
     if problem:
         raise SourceUnreachable(f"{uri}: {problem}", hint="connect to a network, or name a model of the catalog")
 

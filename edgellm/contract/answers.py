@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgellm.contract import manager
+from edgellm.contract import child, manager
 from edgellm.contract.failure import told
 from edgellm.errors import BackendError, EdgeLLMError
 
@@ -36,14 +36,27 @@ def asked(what: str, ask: Callable[[], T], fits: Callable[[T], bool], expected: 
     """
     try:
         given = ask()
-        is_right = fits(given)
     except (EdgeLLMError, KeyboardInterrupt, MemoryError):
         raise
     except BaseException as error:  # a plugin that calls sys.exit() must not end every command
+        if isinstance(error, SystemExit) and child.is_ending():
+            raise
         raise Fault(f"{what} failed: {told(error)}") from error
+    try:
+        is_right = fits(given)
+    except (TypeError, AttributeError, ValueError):  # it has not even the members that are looked at
+        is_right = False
     if not is_right:
-        raise Fault(f"{what} gives {given!r:.80}, {expected} is expected")
+        raise Fault(f"{what} gives {kind_of(given)}, {expected} is expected")
     return given
+
+
+def kind_of(given: object) -> str:
+    """A short value as it is, of others what they are: `7`, `a list of PosixPath`."""
+    if given is None or isinstance(given, (str, int, float)):
+        return f"{given!r:.80}"
+    kinds = sorted({type(item).__name__ for item in given}) if isinstance(given, (list, tuple)) else []
+    return f"a {type(given).__name__}{' of ' * bool(kinds)}{', '.join(kinds)}"
 
 
 def answer(backend: Any, member: str, *things: Any, **named: Any) -> Any:

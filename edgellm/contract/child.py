@@ -47,6 +47,11 @@ class Ending:
 _ending = Ending()
 
 
+def is_ending() -> bool:
+    """Whether a signal to end has come: a SystemExit is its handler's."""
+    return bool(_ending.number)
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """How a child ended."""

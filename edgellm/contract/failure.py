@@ -11,6 +11,7 @@ import pluggy
 # What calls plugins, and what they call: the mistake is where a plugin did so.
 _CORE = Path(__file__).parents[1]
 _OTHERS = (str(_CORE), *(str(Path(str(module.__file__)).parent) for module in (importlib, pluggy)), "<")
+_STDLIB = str(Path(str(importlib.__file__)).parents[1])
 _BUILT_IN = str(_CORE / "builtin")
 
 
@@ -27,7 +28,8 @@ def _place(trace: TracebackType | None) -> str:
     place = ""
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if file.startswith(_BUILT_IN) or not file.startswith(_OTHERS):
+        is_stdlib = file.startswith(_STDLIB) and "-packages" not in file[len(_STDLIB) :]
+        if file.startswith(_BUILT_IN) or not (is_stdlib or file.startswith(_OTHERS)):
             place = f"{file}, line {trace.tb_lineno}"
         trace = trace.tb_next
     return place

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgellm.contract.answers import kind_of
 from edgellm.contract.engine import Engine, EngineInfo, SlotInput, Tokenizer
 from edgellm.contract.registration import unlike
 from edgellm.errors import BackendError
@@ -83,8 +84,7 @@ def check_logits(backend: str, logits: Any, batch: Sequence[SlotInput], vocab_si
             return
         gave = f"arrays of the shapes {[rows.shape for rows in logits]}"
     except (TypeError, AttributeError):
-        kinds = {type(rows).__name__ for rows in logits} if isinstance(logits, (list, tuple)) else ()
-        gave = f"a {type(logits).__name__}{' of ' * bool(kinds)}{', '.join(sorted(kinds))}"
+        gave = kind_of(logits)
     raise BackendError(
         f"a step of {named(backend)} gave {gave}, arrays of the shapes {expected} are expected", hint=_HINT
     )

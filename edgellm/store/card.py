@@ -23,6 +23,7 @@ from edgellm.formats.gguf.summary import Summary
 from edgellm.store import http, remote
 from edgellm.store.library import Library
 from edgellm.store.names import safe_name, stem_of
+from edgellm.store.sources import asking
 from edgellm.store.sources.local_file import LocalFile
 from edgellm.store.sources.registry import source_for
 from edgellm.types.model import ModelCard, ModelFile
@@ -51,10 +52,10 @@ def card_of(uri: str) -> ModelCard:
         return local_card(path)
     source = source_for(uri)
     if isinstance(source, Lister) and source.names_several(uri):
-        return _repository(uri, source.variants(uri))
+        return _repository(uri, asking.variants(source, uri))
     if not isinstance(source, Resolver):
         raise SourceError(f"{scheme}: describes no file before it is fetched", hint="fetch it first: edgellm run MODEL")
-    files = source.resolve(uri)
+    files = asking.resolve(source, uri)
     summary, files = _summary(files)
     return _card(_name(uri, files), summary, [_file(_source(uri, files), summary, _sha256(files))])
 
@@ -86,7 +87,7 @@ def verified(card: ModelCard, file: ModelFile) -> ModelCard:
     source = source_for(file.source)
     if file.trust == HEADER or not isinstance(source, Resolver) or file.format != "gguf":
         return card
-    summary, files = _summary(source.resolve(file.source))
+    summary, files = _summary(asking.resolve(source, file.source))
     stated = _sha256(files)
     if file.sha256 and stated and stated != file.sha256.lower():
         where = http.redacted(file.source)

@@ -40,6 +40,7 @@ from edgellm.files import FULL, locked, require_room
 from edgellm.store import manifest
 from edgellm.store.manifest import StoredModel
 from edgellm.store.names import safe_name
+from edgellm.store.sources import asking
 from edgellm.store.sources.registry import source_for
 from edgellm.types.model import Artifact, ModelCard, ModelFile
 
@@ -183,12 +184,12 @@ class Library:
         resumes = getattr(source, "resumes", False)
         # A name of its own: a pip that outlived its killed parent may still be writing into the old one.
         partial = folder.with_name(f".{folder.name}{'' if resumes else '.' + uuid.uuid4().hex[:8]}.incomplete")
-        fetched: list[FetchedFile] = []
+        fetched: Sequence[FetchedFile] = []
         try:
             partial.mkdir(parents=True, exist_ok=resumes)
             _check_space(source, partial, file)
             named = _by_name(progress, f"{card.id} {file.quant}".strip())
-            fetched = source.fetch(file.source, partial, n_bytes=file.bytes, progress=named)
+            fetched = asking.fetch(source, file.source, partial, n_bytes=file.bytes, progress=named)
             progress(file.bytes or 0, file.bytes, f"checking {card.id} {file.quant}")
             stored = _checked_entry(card, file, partial, fetched)
             _remove_others(partial, stored)
@@ -201,7 +202,7 @@ class Library:
             if not resumes or isinstance(error, (IntegrityError, ArtifactError, DiskFull)):
                 shutil.rmtree(partial, ignore_errors=True)
             if isinstance(error, IntegrityError):
-                source.discard([f.path for f in fetched if f.path.parent != partial])
+                asking.discard(source, [f.path for f in fetched if f.path.parent != partial])
             if isinstance(error, OSError):
                 raise _disk_error(error, folder) from error
             raise
@@ -288,7 +289,7 @@ def _check_space(source: Source, folder: Path, file: ModelFile) -> None:
     """Refuse before the first byte, with the numbers, what would fill the disk."""
     if file.bytes is None:
         return
-    for where, taken in source.needs(folder, file.bytes):
+    for where, taken in asking.needs(source, folder, file.bytes):
         begun = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
         hint = "free space, or set EDGELLM_HOME to a folder on another disk"
         require_room(where, max(0, taken - begun), f"fetching {file.quant}", hint=hint)

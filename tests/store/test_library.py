@@ -231,7 +231,7 @@ def test_a_full_disk_is_told_before_the_first_byte(library, monkeypatch):
     ("error", "kind"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), DiskFull),
-        (PermissionError(errno.EACCES, "Permission denied"), UsageError),
+        (PermissionError(errno.EACCES, "Permission denied"), SourceError),
         (SourceUnreachable("gone"), SourceUnreachable),
         (KeyboardInterrupt(), KeyboardInterrupt),
     ],

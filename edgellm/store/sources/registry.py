@@ -7,6 +7,7 @@ from functools import cache
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Source, scheme_of
 from edgellm.errors import SourceError
+from edgellm.store.sources import asking
 
 
 @cache
@@ -45,6 +46,8 @@ def unreachable(timeout_s: float = 5.0, examples: dict[str, str] | None = None) 
 
     by_scheme, uris = sources(), examples or {}
     with ThreadPoolExecutor(len(by_scheme)) as pool:
-        answers = {s: pool.submit(source.reachable, timeout_s, uris.get(s, "")) for s, source in by_scheme.items()}
+        answers = {
+            s: pool.submit(asking.reachable, source, timeout_s, uris.get(s, "")) for s, source in by_scheme.items()
+        }
         reasons = {scheme: answer.result() for scheme, answer in answers.items()}
     return {scheme: reason for scheme, reason in sorted(reasons.items()) if reason}

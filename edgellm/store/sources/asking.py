@@ -1,0 +1,108 @@
+"""Asks a source, and checks what it brings: a mistake of a plugin is its own, and none of the store's.
+
+An `OSError` is the store's only where the disk is full or the path lies in the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgellm.contract.answers import HINT, Fault, asked
+from edgellm.contract.source import FetchedFile, Lister, Progress, RemoteFile, Resolver, Source
+from edgellm.errors import SourceError
+from edgellm.files import FULL
+
+
+def reachable(source: Source, timeout_s: float, uri: str = "") -> str:
+    """Why it does not answer, "" where it does; that it fails is a reason."""
+    try:
+        return asked(
+            "reachable()", lambda: source.reachable(timeout_s, uri), lambda why: isinstance(why, str), "a text"
+        )
+    except Fault as fault:
+        return str(fault)
+
+
+def needs(source: Source, folder: Path, n_bytes: int) -> list[tuple[Path, int]]:
+    """
+    Raises:
+        SourceError: the source is at fault.
+    """
+    try:
+        return asked(
+            "needs()",
+            lambda: source.needs(folder, n_bytes),
+            lambda places: all(isinstance(where, Path) and isinstance(size, int) for where, size in places),
+            "a list of pairs of a folder and bytes",
+        )
+    except Fault as fault:
+        raise _error(source, fault) from fault
+
+
+def fetch(source: Source, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> Sequence[FetchedFile]:
+    """
+    Raises:
+        SourceError: the source is at fault. OSError: the store's disk is. Others: as `Source.fetch`.
+    """
+    try:
+        return asked(
+            "fetch()",
+            lambda: source.fetch(uri, folder, n_bytes=n_bytes, progress=progress),
+            lambda brought: len(brought) > 0 and all(isinstance(f, FetchedFile) and f.path.is_file() for f in brought),
+            "a list of FetchedFile that are there",
+        )
+    except Fault as fault:
+        if isinstance(fault.__cause__, OSError) and _is_of_store(fault.__cause__, folder):
+            raise fault.__cause__ from None
+        raise _error(source, fault) from fault
+
+
+def resolve(source: Resolver, uri: str) -> list[RemoteFile]:
+    """
+    Raises:
+        SourceError: the source is at fault. Others: as `Resolver.resolve`.
+    """
+    try:
+        return asked("resolve()", lambda: source.resolve(uri), _are_remote, "a list of RemoteFile")
+    except Fault as fault:
+        raise _error(source, fault) from fault
+
+
+def variants(source: Lister, uri: str) -> list[list[RemoteFile]]:
+    """
+    Raises:
+        SourceError: the source is at fault. Others: as `Lister.variants`.
+    """
+    try:
+        return asked(
+            "variants()",
+            lambda: source.variants(uri),
+            lambda groups: all(map(_are_remote, groups)),
+            "a list of lists of RemoteFile",
+        )
+    except Fault as fault:
+        raise _error(source, fault) from fault
+
+
+def discard(source: Source, paths: Sequence[Path]) -> None:
+    """What made them wrong is being told: a failure of this would only hide it."""
+    with contextlib.suppress(Fault):
+        asked("discard()", lambda: source.discard(paths), lambda _: True, "nothing")
+
+
+def _are_remote(files: Sequence[RemoteFile]) -> bool:
+    return len(files) > 0 and all(isinstance(file, RemoteFile) for file in files)
+
+
+def _is_of_store(error: OSError, folder: Path) -> bool:
+    names = (error.filename, error.filename2)
+    paths = [Path(os.fsdecode(name)) for name in names if isinstance(name, (str, bytes, os.PathLike))]
+    return error.errno in (*FULL, errno.EFBIG) or any(path.is_relative_to(folder) for path in paths)
+
+
+def _error(source: object, fault: Fault) -> SourceError:
+    return SourceError(f"source {getattr(source, 'scheme', '')}: {fault}", hint=HINT)
