@@ -27,6 +27,7 @@ from edgellm.errors import SourceError, SourceUnreachable, UnknownModel, Unsuppo
 from edgellm.estimate import quants
 from edgellm.selection.context import SelectionContext
 from edgellm.store.card import card_of
+from edgellm.store.http import check_userinfo
 from edgellm.store.library import Library
 from edgellm.store.sources import asking
 from edgellm.store.sources.local_file import LocalFile
@@ -80,11 +81,15 @@ def refer(text: str, cards: Sequence[ModelCard]) -> Reference:
 
     A text is a path if it looks like one (a separator, a model file's suffix), or if it exists and no card has that id.
     So the id wins, and `./name` names the file.
+
+    Raises:
+        SourceError: an address with a user name or a password, before anything says or stores it.
     """
     scheme = scheme_of(text)
     if scheme == "file":
         return Reference(ReferenceKind.FILE, str(LocalFile.path_of(text)))
     if scheme in sources():
+        check_userinfo(text)
         return Reference(ReferenceKind.ADDRESS, text)
     has_separator = any(mark and mark in text for mark in (os.sep, os.altsep))
     exists = _exists(text)

@@ -141,15 +141,27 @@ def check_address(url: str) -> None:
         raise SourceError(f"{redacted(url)!r} is not an address: {error}", hint="write https://HOST/PATH") from None
     if parts.scheme not in ("https", "http") or not host or not url.isprintable() or " " in url:
         raise SourceError(f"{redacted(url)!r} is not an address of a file", hint="write https://HOST/PATH")
-    if parts.username is not None or parts.password is not None:
-        raise SourceError(
-            f"{redacted(url)} came with a user name or password in it",
-            hint="what is logged or stored must hold no secret",
-        )
+    check_userinfo(url)
     if parts.scheme == "http" and not is_loopback(host) and not settings.current().allow_http:
         raise SourceError(
             f"{redacted(url)} is not encrypted: anyone on the way could read and change it",
             hint="use https://, or set EDGELLM_ALLOW_HTTP=1 where the network is your own",
+        )
+
+
+def check_userinfo(url: str) -> None:
+    """
+    Raises:
+        SourceError: there is a user name or a password in the address, which is not shown.
+    """
+    try:
+        has_user = "@" in urlsplit(url).netloc
+    except ValueError:
+        return
+    if has_user:
+        raise SourceError(
+            f"{redacted(url)} came with a user name or password in it",
+            hint="what is logged or stored must hold no secret",
         )
 
 

@@ -12,7 +12,7 @@ from support.words import said
 from edgellm.app import context, launch
 from edgellm.app.resolve import refer, resolve
 from edgellm.catalog.lookup import catalog
-from edgellm.errors import UnknownModel
+from edgellm.errors import SourceError, UnknownModel
 from edgellm.types.request import SelectionRequest
 
 ROWS = list(catalog().values())
@@ -49,6 +49,15 @@ def test_a_name_and_what_stands_behind_its_colon(typed: str, name: str, quant: s
 def test_what_a_name_was_taken_for_is_known(typed: str, model: str, taken_for: str) -> None:
     resolved = resolve(typed, context.of("raspberry-pi-5-8gb"))
     assert (resolved.card.id, resolved.typed) == (model, taken_for)
+
+
+@pytest.mark.parametrize(
+    "typed", ["https://user:s3cret@127.0.0.1:1/x.gguf", "hf://s3cret@owner/repo", "ollama://u:s3cret@h/x"]
+)
+def test_an_address_with_a_password_is_not_repeated(typed: str) -> None:
+    with refuses(SourceError) as caught:
+        refer(typed, ROWS)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_plan_says_what_a_name_was_taken_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from edgellm.server.schemas.counts import MAX_VALUES, check_counts
 # Python's float() makes an infinity of 1e999, which the range of its field then refuses by name; msgspec would not.
 _decode = msgspec.json.Decoder(float_hook=float).decode
 # msgspec gives the place of a wrong value only as the end of its message.
+_HALF_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
 _PLACE = re.compile(r"(.*) - at `\$(.*)`", re.DOTALL)
 
 NeutralValues = Mapping[str, tuple[object, ...]]  # by field
@@ -69,6 +70,9 @@ class RequestBody(Fields, kw_only=True):
             fields = _decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             reason = str(error).removeprefix("JSON is malformed: ").partition(" - at ")[0]
+            if half := _HALF_PAIR.search(body):
+                # Near the end of a body the decoder takes it for a truncated one.
+                reason = f"{half[0].decode()} is half of a surrogate pair"
             raise UsageError(f"the body is not JSON: {reason}", hint="send a JSON object") from None
         if not isinstance(fields, dict):
             raise UsageError("the body is not a JSON object", hint=f"send {cls.example}")
