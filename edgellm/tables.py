@@ -86,11 +86,21 @@ def toml_rows(text: str, document: dict[str, Any], key: str, path: Path, hint: s
     rows = document.get(key, [])
     if not isinstance(rows, list):
         Place(str(path), hint=hint).refuse(f"must be tables, each under a line [[{key}]]", field=key)
-    header = re.compile(rf"\s*\[\[\s*{re.escape(key)}\s*\]\]")
-    lines = [number for number, line in enumerate(text.splitlines(), 1) if header.match(line)]
+    lines = _lines(text, rf"\[\[\s*{re.escape(key)}\s*\]\]")
     for index, row in enumerate(rows):
         at = f"line {lines[index]}" if len(lines) == len(rows) else f"{key}[{index}]"
         yield Place(str(path), _named(at, row), hint), row
+
+
+def toml_table(text: str, key: str, path: Path, hint: str) -> Place:
+    """Where the table `[key]` stands."""
+    lines = _lines(text, rf"\[\s*{re.escape(key)}\s*\]")
+    return Place(str(path), f"line {lines[0]}, {key}" if len(lines) == 1 else key, hint)
+
+
+def _lines(text: str, header: str) -> list[int]:
+    begins = re.compile(rf"\s*{header}")
+    return [number for number, line in enumerate(text.splitlines(), 1) if begins.match(line)]
 
 
 def json_rows(text: str, path: Path, hint: str) -> Iterator[tuple[Place, Any]]:

@@ -42,9 +42,15 @@ def test_what_a_box_states_overrules_the_defaults(tmp_path: Path) -> None:
 
 
 def test_a_profile_that_is_a_file_is_sought_beside_the_fleet(tmp_path: Path) -> None:
-    text = BOX.replace("raspberry-pi-5-8gb", "machines/kiosk.toml")
+    for name in ("machines/kiosk.toml", "box2.json", "machines/dump"):
+        text = BOX.replace("raspberry-pi-5-8gb", name)
+        assert fleet_file.load(write(tmp_path, text)).boxes[0].profile == str(tmp_path / name)
 
-    assert fleet_file.load(write(tmp_path, text)).boxes[0].profile == str(tmp_path / "machines" / "kiosk.toml")
+
+def test_a_context_is_written_as_the_flag_takes_it(tmp_path: Path) -> None:
+    text = f'[defaults]\nctx = "8k"\n{BOX}[[boxes]]\nname = "b"\nprofile = "this machine"\nctx = "1.5k"\n'
+
+    assert [box.request.ctx for box in fleet_file.load(write(tmp_path, text)).boxes] == [8192, 1536]
 
 
 def test_the_name_is_the_files_where_none_is_given(tmp_path: Path) -> None:
@@ -64,7 +70,7 @@ def test_the_name_is_the_files_where_none_is_given(tmp_path: Path) -> None:
         pytest.param("color = 1\n" + BOX, "color", id="an unknown key"),
         pytest.param("name = 3\n" + BOX, "name", id="a number for a name"),
         pytest.param("[defaults]\nname = 'x'\n" + BOX, "name", id="a default name"),
-        pytest.param("[defaults]\nctx = '4k'\n" + BOX, "ctx", id="a default text"),
+        pytest.param("[defaults]\nctx = '4x'\n" + BOX, "ctx", id="a default text"),
         pytest.param(BOX + "contex = 3\n", "contex", id="an unknown key of a box"),
         pytest.param(BOX + BOX.replace('"a"', '"b"') + "ctx = 1\n", "ctx", id="a short context of the second box"),
         pytest.param(BOX + "count = 0\n", "count", id="none of a box"),

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgellm import tables
+from edgellm.hardware import profiles
 from edgellm.tables import Place
 from edgellm.types.options import SelectionOptions
 from edgellm.types.request import SelectionRequest
-from edgellm.units import parse_bytes
+from edgellm.units import parse_bytes, parse_tokens
 
 THIS_MACHINE = "this machine"
 MOST_BOXES = 1000
@@ -25,7 +26,7 @@ class _BoxDefaults:
     """What is asked of a box. `[defaults]` may state any of it."""
 
     task: str = "chat"
-    ctx: int | None = None  # tokens per slot; None = as selection chooses it
+    ctx: int | str | None = None  # tokens per slot, or text such as "8k"; None = as selection chooses it
     slots: int | str = "auto"
     min_tps: float | None = None  # None = the task's speed floor
     max_memory: str | None = None  # "3GiB"
@@ -48,7 +49,7 @@ class Box:
     """Some machines of one kind with one purpose."""
 
     name: str
-    profile: str  # a profile's name, the path of a TOML file, or THIS_MACHINE
+    profile: str  # a profile's name, the path of a file, or THIS_MACHINE
     count: int
     request: SelectionRequest
     place: Place  # in the file, for errors found later
@@ -79,7 +80,8 @@ def load(path: Path) -> Fleet:
     if not isinstance(name, str) or not name.isprintable():
         whole.refuse("no text", field="name")
     defaults = document.get("defaults", {})
-    tables.convert(defaults, _BoxDefaults, Place(str(path), "defaults", _HINT))
+    of_defaults = tables.toml_table(text, "defaults", path, _HINT)
+    _request(tables.convert(defaults, _BoxDefaults, of_defaults), of_defaults)
     boxes: dict[str, Box] = {}
     for place, table in tables.toml_rows(text, document, "boxes", path, _HINT):
         row = {**defaults, **table} if isinstance(table, dict) else table
@@ -98,19 +100,20 @@ def _box(row: _Row, place: Place, folder: Path) -> Box:
     if not row.name or not row.name.isprintable():
         place.refuse("must be a text on one line", field="name")
     if not row.profile:
-        place.refuse(f"must name a profile, a TOML file, or {THIS_MACHINE!r}", field="profile")
+        place.refuse(f"must name a profile, a file of one, or {THIS_MACHINE!r}", field="profile")
     if not 1 <= row.count <= MOST_COPIES:
         place.refuse(f"{row.count} is out of range (1 to {MOST_COPIES})", field="count")
     profile = row.profile
-    if profile.endswith(".toml"):
+    if profiles.is_path(profile):
         # As seen from the file that names it.
         profile = str(folder / Path(profile).expanduser())
     return Box(row.name, profile, row.count, _request(row, place), place)
 
 
-def _request(row: _Row, place: Place) -> SelectionRequest:
+def _request(row: _BoxDefaults, place: Place) -> SelectionRequest:
     with place.located("max_memory"):
         memory = None if row.max_memory is None else parse_bytes(row.max_memory)
     with place.located():
         asked = {name: getattr(row, name) for name in _BoxDefaults.__dataclass_fields__}
-        return SelectionOptions(**asked | {"max_memory": memory}).request()
+        ctx = parse_tokens(row.ctx) if isinstance(row.ctx, str) else row.ctx
+        return SelectionOptions(**asked | {"max_memory": memory, "ctx": ctx}).request()

@@ -55,6 +55,10 @@ def names() -> list[str]:
     return sorted(path.stem for path in folder().glob("*.toml"))
 
 
+def is_path(name_or_path: str) -> bool:
+    return name_or_path.endswith((".toml", ".json")) or "/" in name_or_path or "\\" in name_or_path
+
+
 def load(name_or_path: str) -> Machine:
     """The profile of that name, or of that file where it ends in `.toml` or `.json` or has a folder in it.
 
@@ -64,7 +68,7 @@ def load(name_or_path: str) -> Machine:
         UnknownProfile: no profile or file of that name, with the closest ones.
         UsageError: the file is not a valid profile.
     """
-    if name_or_path.endswith((".toml", ".json")) or "/" in name_or_path or "\\" in name_or_path:
+    if is_path(name_or_path):
         return _read(Path(name_or_path))
     profile_ids = names()
     if name_or_path not in profile_ids:
