@@ -157,7 +157,7 @@ def test_a_rule_that_gives_no_result_or_raises_is_a_typed_error(path: str) -> No
 
 
 def test_a_cache_that_nobody_holds_is_a_wrong_option(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgellm_gguf.plugin.GgufBackend.kv_types", ("f16",))
+    monkeypatch.setattr("edgellm_gguf.plugin.GgufBackend.kv_types", frozenset({"f16"}))
     with pytest.raises(UsageError) as caught:
         planned(path, kv="q8_0")
 
