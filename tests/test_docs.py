@@ -70,6 +70,16 @@ def test_no_flag_is_documented_that_is_not_there() -> None:
         assert listed <= set(flags(command)), name
 
 
+@pytest.mark.parametrize("page", [p for p in PAGES if p.parent.name == "how-to"], ids=lambda page: page.stem)
+def test_the_commands_of_a_how_to_page_have_the_flags_that_they_are_given(page: Path) -> None:
+    for line in re.findall(r"(?:\bedgellm|/edgellm) ([a-z-]+ [^`\n|]*)", read(page)):
+        name, *words = line.split()
+        command = cli.get_command(click.Context(cli), name)
+        given = {word.partition("=")[0] for word in words if re.match(r"--[a-z]", word)}
+        if command is not None:
+            assert given <= set(flags(command)), line
+
+
 def flags(command: click.Command) -> Iterator[str]:
     """Long options of a command and of the commands below it."""
     for parameter in command.params:
