@@ -37,7 +37,9 @@ def test_a_text_is_a_row(llm: EdgeLLM) -> None:
     np.testing.assert_allclose(found[0], counted("hello"), atol=1e-7)
     many = llm.embed(["hello", "é🙂", [104, 105]])
     np.testing.assert_allclose(many, [counted(text) for text in ("hello", "é🙂", "hi")], atol=1e-7)
-    assert llm.embed([]).shape == (0, 0)
+    none = llm.embed([])
+    assert (none.shape, none.dtype) == ((0, 256), np.float32)
+    assert np.vstack([none, many]).shape == (3, 256)
 
 
 def test_more_texts_than_a_request_takes(llm: EdgeLLM) -> None:
@@ -64,6 +66,7 @@ async def test_coroutines(llm: EdgeLLM) -> None:
         np.testing.assert_allclose(rows, [counted(f"text {n}"), counted("b")], atol=1e-7)
     scores = await llm.arerank("abc", ["xyz", "cba"])
     np.testing.assert_allclose(scores, [0, 1], atol=1e-6)
+    assert (await llm.aembed([])).shape == (0, 256)
     answer = await llm.avectors(EmbeddingRequest(("abc",)))
     assert (answer.n, answer.usage.prompt_tokens, answer.usage.completion_tokens) == (1, 4, 0)
 
@@ -78,6 +81,7 @@ def test_documents_are_scored_in_order(llm: EdgeLLM) -> None:
         pytest.param(lambda llm: llm.embed(["a", ""]), "input", id="an empty text"),
         pytest.param(lambda llm: llm.embed(["a", []]), "input", id="no ids"),
         pytest.param(lambda llm: llm.embed([3]), "input", id="a number"),
+        pytest.param(lambda llm: llm.embed(None), "input", id="nothing"),
         pytest.param(lambda llm: llm.embed([["a"]]), "", id="a text among ids"),
         pytest.param(lambda llm: llm.embed("\ud800"), "", id="half a surrogate"),
         pytest.param(lambda llm: llm.embed("a", dimensions=8), "dimensions", id="fewer dimensions"),

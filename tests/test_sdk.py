@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import structs
 from support.refusals import refuses
@@ -439,3 +440,48 @@ def test_logprobs_of_every_token(open_llm: Open) -> None:
     assert [token.chosen for token in answer.logprobs] == [token.top[0] for token in answer.logprobs]
     assert tuple(streamed) == answer.logprobs
     assert llm.chat("Grüße").logprobs == ()
+
+
+@both
+def test_an_answer_that_is_closed_in_the_middle_is_an_error(open_llm: Open, very_slow: None, isolate: bool) -> None:
+    llm = open_llm(isolate=isolate)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(llm.chat, LONG)
+        wait_until(lambda: not llm._session.idle)
+        llm.close()
+        with refuses(Closed):
+            answer.result(PATIENCE_S)
+
+
+async def test_an_answer_is_plain_data_for_a_web_framework(open_llm: Open) -> None:
+    answer = msgspec.to_builtins(await open_llm().achat("hello"))
+    assert (answer["text"], answer["finish_reason"]) == ("hello", "stop")
+    assert json.loads(json.dumps(answer))["usage"]["completion_tokens"] == 5
+
+
+def test_the_parts_of_a_text_are_one_message(open_llm: Open) -> None:
+    parts = [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]
+    assert open_llm().chat([{"role": "user", "content": parts}]).text == "hello"
+    with refuses(UsageError, param="messages"):
+        open_llm().chat([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}])
+    with refuses(UsageError, param="messages"):
+        open_llm().chat([{"role": "user", "content": [{"type": "text"}]}])
+
+
+@pytest.mark.parametrize("options", [{"ctx": "x"}, {"min_tps": "5"}, {"threads": 1.5}, {"max_memory": 2.5}])
+def test_an_option_of_another_type_is_refused_by_its_name(options: dict[str, Any]) -> None:
+    (name,) = options
+    with refuses(UsageError) as caught:
+        EdgeLLM.load("echo", **options)
+    assert f"$.{name}" in str(caught.value)
+
+
+@pytest.mark.parametrize("model", [None, ""])
+def test_no_name_is_not_a_wish_for_any_model(model: Any) -> None:
+    with refuses(UsageError, param="model"):
+        EdgeLLM.load(model)
+
+
+def test_an_answer_that_is_cut_ends_with_a_whole_character(open_llm: Open) -> None:
+    answer = open_llm().chat("🎈🎈", max_tokens=6)
+    assert (answer.text, answer.finish_reason, answer.usage.completion_tokens) == ("🎈", "length", 6)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from edgellm import explain
 from edgellm.app import context as app_context
 from edgellm.contract.source import scheme_of
-from edgellm.errors import SourceUnreachable, option
+from edgellm.errors import SourceUnreachable, option, speaks_in_flags
 from edgellm.store import manifest
 from edgellm.store.library import Library
 from edgellm.store.manifest import StoredModel
@@ -26,10 +26,10 @@ def unavailable(wish: Candidate, silent: Mapping[str, str], *, offline: bool) ->
     if others:
         are = "is" if len(others) == 1 else "are"
         hint = f"{', '.join(others)} of it {are} on this disk: edgellm run {wish.model}:{others[0]}"
-    elif offline:
-        hint = f"leave {option('offline')} out, unset EDGELLM_OFFLINE, or name a model file: edgellm serve PATH.gguf"
     else:
-        hint = "connect to a network, or name a model file: edgellm serve PATH.gguf"
+        file = "edgellm serve PATH.gguf" if speaks_in_flags() else 'EdgeLLM.load("PATH.gguf")'
+        online = f"leave {option('offline')} out, unset EDGELLM_OFFLINE" if offline else "connect to a network"
+        hint = f"{online}, or name a model file: {file}"
     return SourceUnreachable(message, hint=hint)
 
 

@@ -312,7 +312,7 @@ class Loop:
     def _finish(self, request: RequestState, reason: FinishReason) -> None:
         now = time.perf_counter()
         if reason != "cancelled":
-            request.pending_text += request.text.flush()
+            request.pending_text += request.text.flush(cut=reason == "length")
         self._flush_one(request)
         done, steps = Done(reason, request.usage, request.timings(now)), wire.Steps(request.width, request.n_decoded)
         self._replies.append(wire.Reply(request.id, done, steps))

@@ -22,7 +22,7 @@ from edgellm.app import launch
 from edgellm.app.verify import Verification
 from edgellm.contract.manager import plugins
 from edgellm.errors import BadTemplate, EdgeLLMError, UnsupportedTask, UsageError
-from edgellm.runtime.session import AsyncSink, QueueSink, Session, SessionState
+from edgellm.runtime.session import AsyncSink, QueueSink, Session, SessionState, closed
 from edgellm.sdk.conversation import Messages, messages_of
 from edgellm.sdk.deadline import Deadline
 from edgellm.sdk.embeddings import EmbeddingMethods, submit
@@ -91,6 +91,9 @@ class EdgeLLM(EmbeddingMethods):
         Raises:
             UnknownModel, NothingFits, ArtifactError, SourceError, BackendError, UsageError.
         """
+        if not model:
+            what = f"{model!r} names no model"
+            raise UsageError(what, hint="name one, or let EdgeLLM.auto() choose", param="model")
         plan, _ = launch.plan(model, LaunchOptions.of(**options), progress=progress)
         return cls(plan, isolate=isolate)._loaded()
 
@@ -149,7 +152,8 @@ class EdgeLLM(EmbeddingMethods):
 
         Raises:
             BadTemplate: the model cannot chat; ContextOverflow: the conversation is too long; UsageError: a grammar
-            that cannot be used, a value out of range; GrammarFailed; TimedOut; WorkerCrashed.
+            that cannot be used, a value out of range; GrammarFailed; TimedOut; WorkerCrashed;
+            Closed: by `close` meanwhile.
         """
         return _whole(list(self.stream(messages, timeout=timeout, **options)))
 
@@ -328,6 +332,8 @@ def _abandon(verification: Verification, session: Session) -> None:
 def _whole(events: list[Event]) -> Completion:
     done = events[-1]
     assert isinstance(done, Done)
+    if done.finish_reason == "cancelled":
+        raise closed()  # a stream shows that it has no end; half an answer in one piece would not
     deltas = [event for event in events if isinstance(event, Delta)]
     text, logprobs = (
         "".join(delta.text for delta in deltas),

@@ -18,8 +18,8 @@ T = TypeVar("T")
 class Deadline:
     """Counts from the moment it is made. What has arrived by then can still be taken later."""
 
-    def __init__(self, timeout: float | None) -> None:
-        """`timeout` in seconds; None = wait as long as it takes.
+    def __init__(self, timeout: float | None, *, instead: str = "stream() gives what came so far") -> None:
+        """`timeout` in seconds; None = wait as long as it takes. `instead`: what to do where it is too short.
 
         Raises:
             UsageError: no number of seconds.
@@ -28,6 +28,7 @@ class Deadline:
             hint = "None waits as long as it takes"
             raise UsageError(f"timeout={timeout!r} is not a number of seconds above 0", hint=hint, param="timeout")
         self._timeout = timeout
+        self._instead = instead
         self._ends = None if timeout is None else time.monotonic() + timeout
 
     def next_of(self, sink: QueueSink) -> Delivery:
@@ -55,6 +56,6 @@ class Deadline:
         assert self._timeout is not None
         return TimedOut(
             f"the answer was not complete after {self._timeout:g} s, and was ended",
-            hint="give it a longer timeout or less to do; stream() gives what came so far",
+            hint=f"give it a longer timeout or less to do; {self._instead}",
             timeout=float(self._timeout),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+FEWER = "send fewer texts at a time"
 Texts = str | Sequence[str | Sequence[int]]
 
 
@@ -36,13 +38,18 @@ class EmbeddingMethods:
             UnsupportedTask: the model cannot embed; ContextOverflow: a text is too long (`index` says which);
             UsageError: an empty text, or dimensions that the model does not have; TimedOut; WorkerCrashed.
         """
-        return rows(ask(self._session, requests(texts, dimensions), timeout))
+        answers = ask(self._session, requests(texts, dimensions), timeout)
+        return rows(answers) if answers else _no_rows(self._session.info.n_embd, dimensions)
 
     async def aembed(
         self, texts: Texts, *, dimensions: int | None = None, timeout: float | None = None
     ) -> npt.NDArray[np.float32]:
         """As `embed`, for coroutines."""
-        return rows(await aask(self._session, requests(texts, dimensions), timeout))
+        answers = await aask(self._session, requests(texts, dimensions), timeout)
+        if answers:
+            return rows(answers)
+        info = await asyncio.to_thread(lambda: self._session.info)
+        return _no_rows(info.n_embd, dimensions)
 
     def rerank(self, query: str, documents: Sequence[str], *, timeout: float | None = None) -> npt.NDArray[np.float32]:
         """float32 (documents,): how well each answers the query, in order; higher is better.
@@ -70,8 +77,8 @@ def requests(texts: Texts, dimensions: int | None) -> list[EmbeddingRequest]:
     Raises:
         UsageError: neither text nor token ids, or empty.
     """
-    many = [texts] if isinstance(texts, str) else list(texts)
     try:
+        many = [texts] if isinstance(texts, str) else list(texts)
         inputs = [text if isinstance(text, str) else tuple(text) for text in many]
     except TypeError:
         raise UsageError("a text is neither text nor a list of token ids", param="input") from None
@@ -93,7 +100,7 @@ def ask(
     session: Session, batch: Sequence[EmbeddingRequest | RerankRequest], timeout: float | None = None
 ) -> list[Vectors]:
     """The answers, in order, once all are there. Raises what the first one that fails raises."""
-    deadline, sinks = Deadline(timeout), [QueueSink() for _ in batch]
+    deadline, sinks = Deadline(timeout, instead=FEWER), [QueueSink() for _ in batch]
     ids: list[int] = []
     try:
         ids.extend(submit(session, request, sink) for request, sink in zip(batch, sinks, strict=True))
@@ -106,7 +113,7 @@ async def aask(
     session: Session, batch: Sequence[EmbeddingRequest | RerankRequest], timeout: float | None = None
 ) -> list[Vectors]:
     """As `ask`, for coroutines. Cancelling the task ends the requests."""
-    deadline, sinks = Deadline(timeout), [AsyncSink() for _ in batch]
+    deadline, sinks = Deadline(timeout, instead=FEWER), [AsyncSink() for _ in batch]
     ids: list[int] = []
     try:
         ids.extend(submit(session, request, sink) for request, sink in zip(batch, sinks, strict=True))
@@ -116,12 +123,17 @@ async def aask(
 
 
 def rows(answers: Sequence[Vectors]) -> npt.NDArray[np.float32]:
-    """float32 (texts, numbers of each) of all answers together; (0, 0) for none."""
+    """float32 (texts, numbers of each) of all answers together."""
     import numpy as np
 
-    if not answers:
-        return np.zeros((0, 0), np.float32)
     return np.concatenate([np.frombuffer(one.data, "<f4").reshape(one.n, -1) for one in answers]).astype(np.float32)
+
+
+def _no_rows(n_embd: int, dimensions: int | None) -> npt.NDArray[np.float32]:
+    """As wide as the others, so that they can be stacked and multiplied."""
+    import numpy as np
+
+    return np.zeros((0, dimensions or n_embd), np.float32)
 
 
 def _vectors(delivery: Delivery, number: int) -> Vectors:

@@ -23,9 +23,12 @@ class TextStream:
         """Text that `data` releases; sets `stopped` where a stop string is complete (it is not returned)."""
         return self._release(self._decoder.decode(data))
 
-    def flush(self) -> str:
-        """What is still held when the answer ends otherwise: half a character, the beginning of a stop string."""
-        text = self._release(self._decoder.decode(b"", final=True))
+    def flush(self, *, cut: bool = False) -> str:
+        """What is still held when the answer ends otherwise: half a character, the beginning of a stop string.
+
+        `cut`: it would have gone on, so half a character is no fault of the model's and is left out.
+        """
+        text = "" if cut else self._release(self._decoder.decode(b"", final=True))
         if not self.stopped:
             text += self._held
         self._held = ""

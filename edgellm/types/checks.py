@@ -10,10 +10,11 @@ from edgellm.errors import UsageError
 
 # No real count of tokens comes near; larger ones would not fit the engines' integers.
 MAX_COUNT = 2**31
+CANNOT_BE_SENT = "the request cannot be sent"
 
 
-def check_types(struct: msgspec.Struct) -> None:
-    """Make the checks that decoding makes, for a struct that was created by a call.
+def check_types(struct: msgspec.Struct, what: str = CANNOT_BE_SENT) -> None:
+    """Make the checks that decoding makes, for a struct that was created by a call. `what` begins the refusal.
 
     Raises:
         UsageError
@@ -21,7 +22,7 @@ def check_types(struct: msgspec.Struct) -> None:
     try:
         msgspec.convert(msgspec.structs.asdict(struct), _unchecked(type(struct)))
     except (msgspec.ValidationError, OverflowError) as error:
-        raise cannot_be_sent(struct, error) from None
+        raise cannot_be_sent(struct, error, what) from None
 
 
 def check_range(holds: bool, what: str, allowed: str) -> None:
@@ -35,12 +36,11 @@ def check_range(holds: bool, what: str, allowed: str) -> None:
         raise UsageError(f"{what} is out of range", hint=f"allowed: {allowed}", param=name)
 
 
-def cannot_be_sent(struct: msgspec.Struct, error: Exception) -> UsageError:
+def cannot_be_sent(struct: msgspec.Struct, error: Exception, what: str = CANNOT_BE_SENT) -> UsageError:
     kind = type(struct)
-    return UsageError(
-        f"the request cannot be sent: {error}",
-        hint=f"see `{kind.__module__}.{kind.__name__}`; decode text with errors='replace'",
-    )
+    decode = "" if isinstance(error, msgspec.ValidationError) else "; decode text with errors='replace'"
+    hint = f"see `{kind.__module__}.{kind.__name__}`{decode}"
+    return UsageError(f"{what}: {error}", hint=hint)
 
 
 @functools.cache

@@ -43,6 +43,9 @@ class Delta(msgspec.Struct, frozen=True, tag=True):
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
+    """The end. `finish_reason` is "stop" at the model's own end or before a stop text, "length" where `max_tokens` or a
+    full context cut it, and "cancelled" where the model was closed meanwhile."""
+
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
@@ -64,7 +67,7 @@ class Completion(msgspec.Struct, frozen=True):
     """A whole answer."""
 
     text: str
-    finish_reason: FinishReason
+    finish_reason: FinishReason  # "stop" or "length": closed meanwhile, it raises Closed
     usage: Usage
     timings: Timings
     logprobs: tuple[TokenLogprob, ...] = ()  # of each token, where the request asked for them

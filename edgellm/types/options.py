@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self, TypedDict
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from edgellm.errors import UsageError
+from edgellm.types.checks import check_types
 from edgellm.types.request import SelectionRequest, Task, cache_type, layers_on_gpu, slot_count
 from edgellm.types.sampling import Sampling
 from edgellm.units import parse_bytes
@@ -33,12 +35,15 @@ class SelectionOptions(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, **options: Any) -> Self:
-        """Options by name. Raises UsageError for an unknown one."""
+        """Options by name. Raises UsageError for an unknown one, and for one of another type."""
         unknown = sorted(options.keys() - {*cls.__struct_fields__})
         if unknown:
             names = ", ".join(cls.__struct_fields__)
             raise UsageError(f"unknown option: {', '.join(unknown)}", hint=f"options are: {names}", param=unknown[0])
-        return cls(**options)
+        asked = cls(**options)
+        # Names and counts that may be words are checked where the request is made, which lists what there is.
+        check_types(replace(asked, task=None, slots=1, gpu_layers=0, kv="auto"), "these options cannot be used")
+        return asked
 
     @property
     def asks_for_gpu(self) -> bool:

@@ -292,14 +292,14 @@ def test_each_step_is_sent_in_one_piece(monkeypatch: pytest.MonkeyPatch, pause_s
     inbox: queue.SimpleQueue[wire.Down] = queue.SimpleQueue()
     sent: list[list[wire.Up]] = []
     for number in range(3):
-        inbox.put(wire.Submit(number, ask(n=8)))
+        inbox.put(wire.Submit(number, ask(n=9)))  # the last one ends a character
     inbox.put(wire.Stop(drain=True))
     engine = ToyEngine()
     Loop(engine, inbox, sent.append).run()
     texts = [message for frame in sent for message in frame if isinstance(message.event, Delta)]
 
     assert len(sent) <= len(engine.steps)
-    assert [sum(text.event.n_tokens for text in texts if text.id == number) for number in range(3)] == [8, 8, 8]
+    assert [sum(text.event.n_tokens for text in texts if text.id == number) for number in range(3)] == [9, 9, 9]
     assert [next(text.event.n_tokens for text in texts if text.id == number) for number in range(3)] == [1, 1, 1]
     if pause_s:
         assert len(texts) <= 6 + 2  # two prompts came while another answer ran, and let it speak

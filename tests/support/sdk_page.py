@@ -34,6 +34,28 @@ with EdgeLLM.auto() as llm:
 
 `edgellm` itself exports `EdgeLLM`, `Message`, `Sampling`, `Completion`, `Delta`, `Done` and all [errors](#errors); the
 rest is in `edgellm.types`. Everything is typed: an editor completes options and marks wrong ones.
+
+Answers are [msgspec](https://jcristharif.com/msgspec/) structs. `msgspec.to_builtins(answer)` makes plain dictionaries
+and lists of one, and `msgspec.json.encode(answer)` JSON. A web framework that does not know such structs gets the
+former, and an error has the status that `edgellm serve` would answer with:
+
+```python
+@asynccontextmanager
+async def lifespan(app: FastAPI):
+    async with EdgeLLM.load("qwen3-4b") as app.state.llm:
+        yield
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.post("/ask")
+async def ask(question: str) -> dict:
+    try:
+        return msgspec.to_builtins(await app.state.llm.achat(question, timeout=60))
+    except EdgeLLMError as error:
+        raise HTTPException(error.http_status, error.message) from error
+```
 """
 GROUPS: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("Options", (SelectionOptions, LaunchOptions)),
@@ -174,7 +196,8 @@ def _errors() -> str:
     return "\n".join((
         "## Errors\n",
         f"All can be imported from `edgellm`.\n\n```\n{inspect.cleandoc(tree[0])}\n```\n",
-        f"`EdgeLLMError`: {base} Attributes: `message`, `hint`, and `code`. {code}\n",
+        f"`EdgeLLMError`: {base} "
+        f"Attributes: `message`, `hint`, `exit_code` and `http_status` (above), and `code`. {code}\n",
         *rows,
         "",
     ))  # fmt: skip

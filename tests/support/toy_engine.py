@@ -120,7 +120,7 @@ def answer(request: GenerationRequest, n_ctx: int = 256) -> tuple[str, str, int]
         if stopped:
             return text, "stop", len(said)
         if len(said) == limit:
-            return _text(said), "length", len(said)
+            return text, "length", len(said)
 
 
 def until_stop(text: str, stops: Sequence[str]) -> tuple[str, bool]:

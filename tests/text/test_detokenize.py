@@ -112,3 +112,12 @@ def test_half_a_character_at_the_end_is_replaced() -> None:
     assert stream.push("é".encode()[:1]) == ""
     assert stream.flush() == "\ufffd"
     assert stream.flush() == ""
+
+
+def test_half_a_character_where_the_answer_was_cut_is_left_out() -> None:
+    stream = TextStream(stop=("🎈🎈",))
+    assert stream.push("a 🎈".encode()[:-2]) == "a "
+    assert stream.flush(cut=True) == ""
+    stream = TextStream(stop=("🎈🎈",))
+    assert stream.push("a 🎈🎈".encode()[:-2]) == "a "
+    assert stream.flush(cut=True) == "🎈"
