@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.gguf_writer import ARRAY, BOOL, FLOAT32, INT32, STRING, UINT32, Gguf
 from support.refusals import refuses
 
-from edgellm.errors import ArtifactError, BadArtifact, UnsupportedArtifact
+from edgellm.errors import ArtifactError, BadArtifact, UnsupportedArtifact, UsageError
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.header import parse_gguf
 from edgellm.formats.tokenizer import from_gguf
@@ -166,6 +166,13 @@ def test_special_tokens_of_one_letter_take_no_quadratic_time(tmp_path: Path) -> 
     }
     ours = read(made(BPE, changed | {"eos_token_id": None}).write(tmp_path / "x.gguf"))
     ours.encode("a" * 20_000, add_special=False, parse_special=True)
+
+
+def test_a_text_on_which_the_library_panics_is_refused(tmp_path: Path) -> None:
+    """Its panic is no `Exception`, and would end the worker."""
+    ours = read(made(BPE, {}).write(tmp_path / "x.gguf"))
+    with refuses(UsageError):
+        ours.encode(" " * 10_200_000 + "x", add_special=False, parse_special=False)
 
 
 def exercise(data: bytes) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from edgellm.errors import BackendUnavailable, UnsupportedArtifact
+from edgellm.errors import BackendUnavailable, UnsupportedArtifact, UsageError
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.reader import GgufHeader
 from edgellm.formats.tokenizer.keys import Entries, TokenizerKeys
@@ -67,7 +67,13 @@ def _byte_level(keys: TokenizerKeys, entries: Entries, pre: str | None) -> FileT
     pipeline = _pipeline(keys, ids, words)
 
     def encode_text(text: str) -> list[int]:
-        tokens: list[int] = pipeline.encode(text, add_special_tokens=False).ids
+        try:
+            tokens: list[int] = pipeline.encode(text, add_special_tokens=False).ids
+        except BaseException as error:
+            if not _is_of_library(error):
+                raise
+            # Ten million spaces exhaust the library's expressions.
+            raise UsageError(f"a text of {len(text)} characters cannot be split: {error}", hint="shorten it") from None
         return tokens if whole else [token for token in tokens if token != left_out]
 
     return _tokenizer(keys, entries, encode_text, spell=byte_level, add_bos=words.add_bos)
@@ -136,6 +142,11 @@ def pre_tokenizer(keys: TokenizerKeys, ids: Mapping[str, int], pre: str | None) 
     return PRE_TOKENIZERS[name]
 
 
+def _is_of_library(error: BaseException) -> bool:
+    """The library's panics are no `Exception`."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 def _pipeline(keys: TokenizerKeys, ids: dict[str, int], words: PreTokenizer) -> Pipeline:
     """A pipeline of the library, without special tokens."""
     try:
@@ -147,8 +158,8 @@ def _pipeline(keys: TokenizerKeys, ids: dict[str, int], words: PreTokenizer) -> 
     merges = keys.merges()
     try:
         model = models.BPE(ids, merges, ignore_merges=words.ignore_merges, unk_token=unknown)
-    except BaseException as error:  # the library's panics are no `Exception`
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+    except BaseException as error:
+        if not _is_of_library(error):
             raise
         keys.fail("merges", f"do not fit the tokens: {error}")
     pipeline = Pipeline(model)
