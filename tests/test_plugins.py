@@ -98,6 +98,7 @@ def {hook}(register):
     ("hook", "things", "reason"),
     [
         ("register_backends", "Deaf()", "open: it takes (), but is called with (plan)"),
+        ("register_backends", "Deaf", "it is a class; register an object: Deaf()"),
         ("register_backends", "OneFormat()", "formats of backend 'one' is 'echo', a set of names is expected"),
         ("register_sources", '"s3", Bucket()', "reachable: it takes (timeout_s), but is called with (timeout_s, uri)"),
         ("register_sources", '"s3", Bucket()', "but is called with (uri, folder, n_bytes=, progress=)"),

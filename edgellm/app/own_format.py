@@ -38,11 +38,13 @@ def identified(path: str, backend: str | None) -> Artifact:
     """What lies at `path`; where the core knows no such format, as the backend that was asked for opens it.
 
     Raises:
-        As `catalog.identify.identify`.
+        UsageError, BackendUnavailable: there is no such backend. Others: as `catalog.identify.identify`.
     """
     try:
         return identify(path)
     except (BadArtifact, UnknownModel):
+        if backend is not None:
+            plugins().backend(backend)  # one that is not there is what is wrong, and not the file
         own = artifact(backend, path)
         if own is None:
             raise

@@ -199,7 +199,9 @@ class Plugins:
         for row in self.rows():
             if row.name == name and row.error:
                 raise BackendUnavailable(f"plugin {name!r} failed: {row.error}", hint="see `edgellm plugins`")
-        raise UsageError(f"no backend named {name!r}", hint=f"installed: {', '.join(backends) or 'none'}")
+        failed = [row.name for row in self.rows() if row.error and row.allowed]
+        also = f"; of the plugins {', '.join(failed)} failed, see `edgellm plugins`" if failed else ""
+        raise UsageError(f"no backend named {name!r}", hint=f"installed: {', '.join(backends) or 'none'}{also}")
 
 
 def _label(things: tuple[object, ...]) -> str:

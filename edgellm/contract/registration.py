@@ -97,6 +97,8 @@ _CHECKS: dict[str, Callable[..., str]] = {
 
 def unlike(protocol: type, thing: object) -> str:
     """What `thing` lacks of `protocol`, and which of its methods cannot be called as `protocol` says; "" = nothing."""
+    if inspect.isclass(thing):
+        return f"it is a class; register an object: {thing.__name__}()"
     members = {name: member for name, member in vars(protocol).items() if not name.startswith("_")}
     lacking = [name for name in members if not hasattr(thing, name)]
     if lacking:

@@ -25,7 +25,7 @@ from edgellm.selection.local_quants import SCHEME, local_options, proposal
 from edgellm.selection.offload import require
 from edgellm.selection.option import Option, is_reachable, scheme
 from edgellm.selection.reasons import about, evidence
-from edgellm.selection.rule_result import Rule, guarded, rejections
+from edgellm.selection.rule_result import OF_PLUGIN, Rule, guarded, rejections
 from edgellm.selection.rules import CHOICES, CONSTRAINTS
 from edgellm.selection.scenario import Scenario
 from edgellm.selection.slot_count import choose_slots
@@ -205,11 +205,14 @@ def choose(options: Sequence[Option], scenario: Scenario, extra_rules: Sequence[
     rejected: list[Rejection] = []
     left: tuple[Option, ...] = tuple(options)
     low: Sequence[Option] = ()
-    for rule in (*CONSTRAINTS, *map(guarded, extra_rules)):
+    of_plugins = [guarded(rule) for rule in extra_rules]
+    for rule in (*CONSTRAINTS, *of_plugins):
         before, left = left, _apply(rule, left, scenario, reasons, rejected)
         if rule is coherent_bits:
             stays = set(map(id, left))
             low = [o for o in before if id(o) not in stays]
+    for rule in of_plugins:  # what they drop is not recommended either
+        low = rule(low, scenario).kept if low else low
     possible = left
     for rule in CHOICES:
         left = _apply(rule, left, scenario, reasons, rejected)
@@ -233,12 +236,13 @@ def _apply(
     result = rule(options, scenario)
     if result.reason is not None:
         reasons.append(result.reason)
-    rejected += rejections(result, rule.__name__)
+    of_rule = rejections(result, rule.__name__)
+    rejected += of_rule
     if not result.kept:
-        last = "; ".join(f"{r.model} {explain.refusal(r.reason)}" for r in rejected[-3:])
+        last = "; ".join(f"{r.model} {explain.refusal(r.reason)}" for r in (of_rule or rejected)[-3:])
+        less = f"ask for less with {option('ctx')}, {option('min_tps')} or {option('slots')}"
         raise NothingFits(
-            f"rule {rule.__name__} left nothing: {last}",
-            hint=f"ask for less with {option('ctx')}, {option('min_tps')} or {option('slots')}",
+            f"rule {rule.__name__} left nothing: {last}", hint=OF_PLUGIN if hasattr(rule, "__wrapped__") else less
         )
     return result.kept
 

@@ -11,12 +11,14 @@ from edgellm.contract.failure import told
 from edgellm.errors import BackendError, EdgeLLMError
 from edgellm.selection.option import Option
 from edgellm.selection.scenario import Scenario
+from edgellm.types.basis import Fact
 from edgellm.types.criterion import Criterion, Stated
 from edgellm.types.plan import Rejection
 from edgellm.types.reason import FilesKept, Reason
 from edgellm.types.refusal import EvenTheSmallest, Refusal, RuleRefusal
 
-_LEAVE_OUT = "mend it, or leave its plugin out with EDGELLM_PLUGINS; `edgellm plugins` says which one adds it"
+OF_PLUGIN = "it is a rule of a plugin, which `edgellm plugins` names; EDGELLM_PLUGINS can leave it out"
+LEAVE_OUT = "mend it, or leave its plugin out with EDGELLM_PLUGINS; `edgellm plugins` says which one adds it"
 
 
 class RuleResult(Struct, frozen=True):
@@ -38,13 +40,30 @@ def guarded(rule: Rule) -> Rule:
         except EdgeLLMError:
             raise
         except Exception as error:
-            raise BackendError(f"rule {rule.__name__} of a plugin failed: {told(error)}", hint=_LEAVE_OUT) from error
+            raise BackendError(f"rule {rule.__name__} of a plugin failed: {told(error)}", hint=LEAVE_OUT) from error
         if not isinstance(result, RuleResult):
             what = f"rule {rule.__name__} of a plugin returned {result!r}, a RuleResult is expected"
-            raise BackendError(what, hint=_LEAVE_OUT)
+            raise BackendError(what, hint=LEAVE_OUT)
+        if problem := _wrong(result, options):
+            raise BackendError(f"rule {rule.__name__} of a plugin: {problem}", hint=LEAVE_OUT)
         return result
 
     return apply
+
+
+def _wrong(result: RuleResult, options: Sequence[Option]) -> str:
+    """What in it is not as it must be; msgspec checks no types of what is made in Python. "" = nothing."""
+    if not all(isinstance(option, Option) for option in result.kept):
+        return "what it keeps must be options"
+    for pair in result.rejected:
+        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], Option):
+            return "what it rejects must be pairs of an option and a reason"
+        if not isinstance(pair[1], Fact):
+            return f"the reason of a rejected option is {pair[1]!r:.60}, Stated(...) is expected"
+    if not isinstance(result.reason, Fact | None):
+        return f"its reason is {result.reason!r:.60}, Stated(...) is expected"
+    lost = len(options) - len(result.kept) - len(result.rejected)
+    return f"it drops {lost} of {len(options)} options without a reason" if lost > 0 else ""
 
 
 Fails = Callable[[Option], RuleRefusal | Stated | None]

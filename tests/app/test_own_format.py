@@ -80,6 +80,11 @@ def test_a_path_is_its_where_it_is_named(book: str, tmp_path: Path) -> None:
         EdgeLLM.load(f"{book}.gone", backend="shelf")
 
 
+def test_a_backend_that_is_not_there_is_told_rather_than_the_file(book: str) -> None:
+    with refuses(UsageError, varies="installed: .*"):
+        EdgeLLM.load(book, backend="markov")
+
+
 def test_what_has_no_meaning_for_it_is_refused() -> None:
     with refuses(UsageError, param="quant"):
         EdgeLLM.load("trial", quant="Q8_0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -14,14 +15,14 @@ from support.words import said
 
 from edgellm import explain
 from edgellm.catalog.lookup import catalog
-from edgellm.errors import BackendUnavailable, NothingFits
+from edgellm.errors import BackendError, BackendUnavailable, NothingFits
 from edgellm.estimate.footprint import counted_bytes
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.decide import decide
 from edgellm.selection.decision_json import to_dict
 from edgellm.selection.option import Option
 from edgellm.selection.reasons import evidence
-from edgellm.selection.rule_result import RuleResult
+from edgellm.selection.rule_result import Rule, RuleResult
 from edgellm.types.criterion import Stated
 from edgellm.types.machine import Cpu, Limits, Machine, Memory
 from edgellm.types.model import ModelCard, ModelFile
@@ -293,6 +294,50 @@ def test_a_plugins_rule_is_heard_before_the_best_model_is_chosen() -> None:
     assert decision.choice.license == "apache-2.0"
     assert "Apache only" in said(decision)
     assert any(r.rule == "only_apache" and "licence" in explain.refusal(r.reason) for r in decision.rejected)
+
+
+def vetoes(name: str) -> Rule:
+    def no_vendor(options: Sequence[Option], scenario: object) -> RuleResult:
+        lost = tuple((o, Stated("is vetoed")) for o in options if o.model.startswith(name))
+        return RuleResult(tuple(o for o in options if not o.model.startswith(name)), lost)
+
+    return no_vendor
+
+
+def test_a_plugins_rule_that_leaves_nothing_is_told_with_what_it_said() -> None:
+    with refuses(NothingFits):
+        decide(context(machine(), SOME, [GGUF], rules=(vetoes(""),)), SelectionRequest())
+
+
+def test_what_a_plugins_rule_drops_is_not_recommended_either() -> None:
+    """A larger model in few bits that scores more is told of, unless a rule is against it."""
+    on = machine(36, gb_s=400.0, cores=64)
+    cards = [catalog()[name] for name in ("llama-3.3-70b-instruct", "qwen3-0.6b")]
+
+    def lines(*rules: Rule) -> list[str]:
+        told = said(decide(context(on, cards, [GGUF], rules=rules), SelectionRequest()))
+        return [line for line in told if line.startswith("Fewer bits: llama")]
+
+    assert len(lines()) == 1
+    assert lines(vetoes("llama")) == []
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        pytest.param(lambda o: RuleResult(o[1:], ((o[0], "too dear"),)), id="text"),
+        pytest.param(lambda o: RuleResult(o[1:], (o[0],)), id="no_pair"),
+        pytest.param(lambda o: RuleResult(("first",)), id="kept"),
+        pytest.param(lambda o: RuleResult(o, (), "a reason"), id="reason"),
+        pytest.param(lambda o: RuleResult(o[1:]), id="silent"),
+    ],
+)
+def test_what_a_plugins_rule_returns_is_checked(result: Callable[[tuple[Option, ...]], RuleResult]) -> None:
+    def careless(options: Sequence[Option], scenario: object) -> RuleResult:
+        return result(tuple(options))
+
+    with refuses(BackendError, varies=r"\d+ options"):
+        decide(context(machine(), SOME, [GGUF], rules=(careless,)), SelectionRequest())
 
 
 def test_a_restrictive_licence_is_said_when_chosen() -> None:

@@ -11,6 +11,12 @@ from pathlib import Path
 import pytest
 from support import fake_plugins
 
+from edgellm.builtin.echo import EchoBackend
+from edgellm.contract.engine import Engine
+from edgellm.testing import backend as backend_suite
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+
 BROKEN = """
 import os
 import time
@@ -133,3 +139,25 @@ def test_an_engine_that_hangs_fails_one_test_by_time_and_the_others_at_once(tmp_
     assert "batched_equals_isolated has not come back after 15 s" in failed.pop("Hangs batched_equals_isolated")
     assert failed
     assert {*failed.values()} == {"Failed: the engine has not come back from test_batched_equals_isolated"}
+
+
+class Bare(EchoBackend):
+    """Does not look at its file, or lets Python's own error out."""
+
+    def __init__(self, looks: bool) -> None:
+        self._looks = looks
+
+    def open(self, plan: LaunchPlan) -> Engine:
+        if self._looks:
+            Path(plan.artifact.path).read_bytes()
+        return super().open(plan)
+
+
+@pytest.mark.parametrize(("looks", "came"), [(True, "FileNotFoundError: "), (False, "open\\(\\) raises nothing")])
+def test_a_missing_file_that_is_no_error_of_ours_is_told(tmp_path: Path, looks: bool, came: str) -> None:
+    plan = LaunchPlan("bare", Artifact("bare", (str(tmp_path / "x"),), "bare"), Settings(n_ctx=256))
+
+    with pytest.raises(pytest.fail.Exception) as caught:
+        backend_suite.BackendContract().test_a_missing_file_is_a_typed_error(Bare(looks), plan)
+
+    assert re.search(f"of a missing file .*{came}.*; BadArtifact is expected", str(caught.value))
