@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 FENCE = '"""'
+LEAVING = ("/bye", "/quit", "/exit")
 HELP = {
     "/help": "this text",
     "/reset": "forget the conversation",
     "/explain": "what runs here and why",
     "/stats": "tokens and speed of the last answer",
-    "": 'Ctrl-C stops an answer, Ctrl-D leaves. Text between two lines of """ is one message.',
+    "/bye": "leave, as Ctrl-D, /quit and /exit do",
+    "": 'Ctrl-C stops an answer. Text between two lines of """ is one message.',
 }
 # A model's text must not move the cursor or retitle the terminal: control characters other than tab and newline.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -216,7 +218,7 @@ def _converse(talk: Talk) -> None:
         import readline  # noqa: F401 - gives input() editing and history
 
     click.echo("Ask something; /help for commands, Ctrl-D to leave.", err=True)
-    while (text := _read()) is not None:
+    while (text := _read()) is not None and text.strip() not in LEAVING:
         try:
             if text.startswith("/"):
                 _obey(text.strip(), talk)

@@ -186,6 +186,13 @@ def test_a_conversation(terminal: Terminal) -> None:
     assert terminal.process.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.parametrize("word", ["/bye", "/quit", "/exit"])
+def test_a_word_leaves_too(terminal: Terminal, word: str) -> None:
+    terminal.expect(">>> ")
+    terminal.type(f"{word}\n")
+    assert terminal.process.wait(PATIENCE_S) == 0
+
+
 def test_a_model_cannot_steer_the_terminal() -> None:
     with Terminal("run", "echo", "a\x1b]0;title\x07b\x9bc") as terminal:
         terminal.expect("a]0;titlebc\r\n")
