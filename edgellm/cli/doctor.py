@@ -272,7 +272,12 @@ def examine_store(report: Report) -> None:
     free = shutil.disk_usage(nearest_existing(folder)).free
     size = sum(path.stat().st_size for path in files)
     report.store = {"path": str(folder), "files": len(files), "bytes": size, "free_bytes": free}
-    if free < GIB:
+    if not os.access(nearest_existing(folder), os.W_OK):
+        report.note(
+            f"{folder} cannot be written: nothing is fetched, calibrated or learned from what runs",
+            "fine where that is meant; else check its permissions, or set EDGELLM_HOME",
+        )
+    elif free < GIB:
         report.problem(
             f"{show_size(free)} left on the disk of {folder}", "free some, or set EDGELLM_HOME to a larger disk"
         )

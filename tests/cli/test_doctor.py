@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from support import fake_plugins
+from support.read_only import run_read_only
 
 import edgellm.contract.manager
 from edgellm.builtin.echo import EchoBackend
@@ -187,6 +189,17 @@ def test_the_store_and_a_full_disk(home: Path, monkeypatch, with_plugins) -> Non
 
     assert report["store"] == {"path": str(models), "files": 1, "bytes": 100, "free_bytes": 10**8}
     assert any(text.startswith("100.0 MB left on the disk of") for text in texts(report, "problem"))
+
+
+def test_a_store_that_cannot_be_written_is_noted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGELLM_PLUGINS", "")
+    (home / "data" / "models").mkdir(parents=True)
+
+    done = run_read_only(home, sys.executable, "-m", "edgellm", "doctor", "--json")
+
+    notes = [row["text"] for row in json.loads(done.stdout)["findings"]]
+    assert any("cannot be written: nothing is fetched" in text for text in notes)
+    assert not any("left on the disk" in text for text in notes)
 
 
 def test_offline_is_noted(monkeypatch, with_plugins) -> None:
