@@ -68,6 +68,9 @@ bench: setup ## measure what the runtime costs per token, compared with a bare l
 bench-start: setup ## measure what a start costs, compared with the interpreter alone (ARGS="--base OTHER/.venv/bin/python" compares two checkouts)
 	$(BIN)/python benchmarks/start.py $(ARGS)
 
+bench-grammar: setup ## measure what a grammar costs: mask and draw for each token, compiling, and a whole answer
+	$(BIN)/python benchmarks/grammar.py $(ARGS)
+
 attack: setup ## attack a server of one's own, and measure what other clients notice (ARGS="--model smollm2-135m-instruct")
 	$(BIN)/python benchmarks/attack.py $(ARGS)
 

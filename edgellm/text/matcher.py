@@ -30,6 +30,8 @@ BLANKS = r"\n?[ \t]{0,20}"  # that may stand between the parts of JSON
 # Compiled grammars that are kept for requests to come. One of 50 tools has about a megabyte.
 KEPT = 32
 
+FEW_WORDS = 64  # of 32 tokens each
+
 Bits = npt.NDArray[np.uint32]
 
 
@@ -53,10 +55,19 @@ class Matcher:
         allowed: npt.NDArray[np.bool_] = (self._next()[tokens >> 5] >> (tokens & 31).astype(np.uint32) & 1).astype(bool)
         return allowed
 
+    def few(self) -> npt.NDArray[np.intp] | None:
+        """`allowed`, where that is quick: between the parts of JSON only a few tokens may come. None elsewhere."""
+        words = self._next().nonzero()[0]
+        return self._in_words(words) if len(words) <= FEW_WORDS else None
+
     def allowed(self) -> npt.NDArray[np.intp]:
         """Every token that may come next, in order. Raises as `allows` does."""
-        bits = np.unpackbits(self._next().view(np.uint8), count=self._n_vocab, bitorder="little")
-        tokens: npt.NDArray[np.intp] = bits.nonzero()[0]
+        return self._in_words(self._next().nonzero()[0])
+
+    def _in_words(self, words: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        bits = np.unpackbits(self._next()[words].view(np.uint8).reshape(-1, 4), axis=1, bitorder="little")
+        at, bit = bits.nonzero()
+        tokens: npt.NDArray[np.intp] = words[at] * 32 + bit
         return tokens
 
     def accept(self, token: int) -> None:

@@ -79,6 +79,8 @@ class Sampler:
 
     def _allowed(self, row: LogitRow, matcher: Matcher) -> npt.NDArray[np.intp]:
         """The allowed tokens, or as many of the likeliest of them as can be drawn."""
+        if (few := matcher.few()) is not None:
+            return few
         k = 1 if self._sampling.temperature < COLDEST else self._sampling.top_k
         if 0 < k <= LOOKED_AT < len(row):
             # Nearly always the likeliest tokens hold k allowed ones: exact, and the vocabulary is not gone through.

@@ -1,0 +1,143 @@
+"""What a grammar costs: the mask and the draw for each token, compiling a schema, and a whole answer.
+
+    python benchmarks/grammar.py [--model FILE ...] [--rounds 5]
+
+"draw" and "masked" are processor time of this thread for the same rows of logits, those of a real answer under a schema
+of eight fields: without and with the grammar, in turn. "whole answer" is the decode rate over the worker, constrained
+to free, for a schema with long names (which are forced) and for any object (which forces nothing), of as many tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from edgellm.contract.engine import Engine, SlotInput
+from edgellm.contract.manager import plugins
+from edgellm.sdk.client import EdgeLLM
+from edgellm.text.matcher import GrammarCompiler
+from edgellm.text.sampling import Sampler
+from edgellm.types.event import Done
+from edgellm.types.grammar import ANY_OBJECT, Grammar
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.request import GenerationRequest
+from edgellm.types.sampling import Sampling
+
+PROMPT = "Describe a person as JSON.\n"
+USUAL = Sampling(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05, seed=1)
+
+
+def schema(n_fields: int, name: str = "field") -> Grammar:
+    kinds = (
+        {"type": "string", "maxLength": 24},
+        {"type": "integer", "minimum": 0, "maximum": 9999},
+        {"type": "boolean"},
+    )
+    fields = {f"{name}_{at}": kinds[at % len(kinds)] for at in range(n_fields)}
+    return Grammar.of_schema(
+        {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+    )
+
+
+def answer(engine: Engine, compiler: GrammarCompiler, most: int = 300) -> tuple[list[np.ndarray], list[int]]:
+    """Rows and tokens of an answer under the schema of eight fields."""
+    matcher, sampler = compiler.matcher(schema(8)), Sampler(USUAL)
+    tokens = engine.tokenizer.encode(PROMPT, add_special=True, parse_special=False)
+    row = engine.step([SlotInput(0, 0, tuple(tokens), 1)])[0][-1]
+    rows: list[np.ndarray] = []
+    drawn: list[int] = []
+    while len(drawn) < most and not matcher.complete:
+        rows.append(row.copy())
+        drawn.append(sampler.sample(row, matcher))
+        if drawn[-1] in engine.info.eos_ids:
+            break
+        matcher.accept(drawn[-1])
+        row = engine.step([SlotInput(0, len(tokens) + len(drawn) - 1, (drawn[-1],), 1)])[0][-1]
+    return rows, drawn
+
+
+def draws(compiler: GrammarCompiler, rows: list[np.ndarray], drawn: list[int], *, masked: bool) -> list[float]:
+    """Microseconds of processor time for each row."""
+    matcher, sampler, times = compiler.matcher(schema(8)) if masked else None, Sampler(USUAL), []
+    for row, token in zip(rows, drawn, strict=True):
+        started = time.thread_time_ns()
+        sampler.sample(row, matcher)
+        if matcher is not None and not matcher.complete:
+            matcher.accept(token)
+        times.append((time.thread_time_ns() - started) / 1e3)
+    return times
+
+
+def timed(work: Callable[[], object]) -> float:
+    started = time.thread_time_ns()
+    work()
+    return (time.thread_time_ns() - started) / 1e6
+
+
+def cost_of_a_token(path: str, rounds: int) -> None:
+    settings = Settings(n_ctx=1024, n_slots=1, n_threads=2, n_threads_batch=2, n_batch=128)
+    engine = plugins().backend("gguf").open(LaunchPlan("gguf", Artifact("gguf", (path,), "bench"), settings))
+    compiler = GrammarCompiler(engine.tokenizer, engine.info)
+    tables = timed(partial(compiler.matcher, Grammar("choice", '["a"]')))
+    rows, drawn = answer(engine, compiler)
+    pairs = [
+        (draws(compiler, rows, drawn, masked=False), draws(compiler, rows, drawn, masked=True)) for _ in range(rounds)
+    ]
+    free, masked = (statistics.median(time for pair in pairs for time in pair[way]) for way in (0, 1))
+    added = statistics.median(b - a for pair in pairs for a, b in zip(*pair, strict=True))
+    new = [schema(20, f"fresh_{at}") for at in range(rounds)]
+    fresh, again = ([timed(partial(compiler.matcher, grammar)) for grammar in new] for _ in range(2))
+    print(f"{engine.info.vocab_size:>10,} {free:>9.0f} {masked:>9.0f} {added:>9.0f}", end="")
+    print(f" {tables / 1e3:>9.2f} {statistics.median(fresh):>9.1f} {statistics.median(again):>9.2f}")
+    engine.close()
+
+
+def cost_of_an_answer(path: str, rounds: int) -> None:
+    with EdgeLLM.load(path, ctx=1024, slots=1, threads=2) as llm:
+        for name, grammar in (
+            ("long names, forced", schema(8, "a_rather_long_name_of_a_field")),
+            ("any object", Grammar("json_schema", ANY_OBJECT)),
+        ):
+            ratios = []
+            for seed in range(rounds):
+                request = GenerationRequest(
+                    PROMPT, Sampling(temperature=0.8, top_k=40, seed=seed), 200, grammar=grammar
+                )
+                rate, n_tokens = rate_of(llm, request)
+                free, _ = rate_of(llm, GenerationRequest(PROMPT, request.sampling, n_tokens, ignore_eos=True))
+                ratios.append(rate / free)
+            print(f"{name:<22} {statistics.median(ratios):>6.2f}  ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
+def rate_of(llm: EdgeLLM, request: GenerationRequest) -> tuple[float, int]:
+    """Tokens per second after the first, and how many there were."""
+    *_, done = llm.generate(request)
+    assert isinstance(done, Done)
+    return done.timings.decode_tok_s(done.usage.completion_tokens), done.usage.completion_tokens
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--model", action="append", help="a GGUF file; by default SmolLM2-135M and Gemma 3 270M")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    from edgellm.app import launch
+    from edgellm.types.options import LaunchOptions
+
+    names = options.model or ["smollm2-135m-instruct", "gemma-3-270m"]
+    paths = [launch.plan(name, LaunchOptions.of(ctx=1024))[0].artifact.path for name in names]
+    print("vocabulary  draw us masked us  added us  tables s    new ms   seen ms   (processor time; medians)")
+    for path in paths:
+        cost_of_a_token(path, options.rounds)
+    print("\nwhole answer, decode rate constrained / free: median and range")
+    cost_of_an_answer(paths[0], options.rounds)
+
+
+if __name__ == "__main__":
+    main()
