@@ -89,7 +89,7 @@ def cost_of_a_token(path: str, rounds: int) -> None:
     pairs = [
         (draws(compiler, rows, drawn, masked=False), draws(compiler, rows, drawn, masked=True)) for _ in range(rounds)
     ]
-    free, masked = (statistics.median(time for pair in pairs for time in pair[way]) for way in (0, 1))
+    free, masked = (statistics.median(each for pair in pairs for each in pair[way]) for way in (0, 1))
     added = statistics.median(b - a for pair in pairs for a, b in zip(*pair, strict=True))
     new = [schema(20, f"fresh_{at}") for at in range(rounds)]
     fresh, again = ([timed(partial(compiler.matcher, grammar)) for grammar in new] for _ in range(2))

@@ -192,24 +192,20 @@ class Installer:
         """
         (self.venv / f"setup-{part.name}.log").unlink(missing_ok=True)
         note = self._install_native(part, part.native) if part.native else ""
-        if part.name == CORE:
-            return self._install_core(part)
-        self.pip(part, ["install", "--editable", str(part.folder)], Progress(part.name))
-        return note
+        extras = f"[{','.join(self.extras)}]" if part.name == CORE and self.extras else ""
+        self.pip(part, ["install", "--editable", f"{part.folder}{extras}"], Progress(part.name))
+        return self._install_wheels(part) if part.name == CORE else note
 
-    def _install_core(self, part: Part) -> str:
-        """With the library for grammars where it has a wheel: compiling it would need Rust."""
-        for grammar in (("grammar",), ()):
-            names = ",".join((*self.extras, *grammar))
-            wanted = f"{part.folder}[{names}]" if names else str(part.folder)
-            try:
-                self.pip(part, ["install", "--only-binary=llguidance", "--editable", wanted], Progress(part.name))
-            except Failed:
-                if not grammar:
-                    raise
-            else:
-                return "" if grammar else "without llguidance, so no answer can be kept to a grammar"
-        raise AssertionError
+    def _install_wheels(self, part: Part) -> str:
+        """What the core does without where there is no wheel: compiling it would need Rust."""
+        project = tomllib.loads((part.folder / "pyproject.toml").read_text("utf-8"))["project"]
+        wanted = project.get("optional-dependencies", {}).get("grammar", [])
+        try:
+            if wanted:
+                self.pip(part, ["install", "--only-binary=:all:", *wanted], Progress(part.name))
+        except Failed:
+            return f"without {wanted[0]}, so no answer can be kept to a grammar"
+        return ""
 
     def _install_native(self, part: Part, native: Native) -> str:
         settings, shelf = native.choose()

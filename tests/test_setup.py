@@ -245,3 +245,15 @@ def test_a_python_that_is_too_old_is_told_which_to_use() -> None:
 
     assert done.returncode != 0
     assert "EdgeLLM needs Python 3.11 or newer, and '/bin/false' is not that." in done.stderr
+
+
+def test_a_library_without_a_wheel_is_done_without(repository: Repository, capsys: pytest.CaptureFixture[str]) -> None:
+    with (repository.folder / "pyproject.toml").open("a") as file:
+        file.write('[project.optional-dependencies]\ngrammar = ["masks>=1"]\n')
+    repository.play(fails="masks>=1")
+    status, asked = repository.run()
+
+    assert status == 0
+    assert asked[1] == "install --only-binary=:all: masks>=1"
+    assert "without masks>=1" in capsys.readouterr().out
+    assert repository.record()["edgellm"]["status"] == "installed"

@@ -20,7 +20,7 @@ def map_file(path: str, suffix: str) -> mmap.mmap:
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise BadArtifact(f"{path} is {kind}", hint=f"give the path of a {suffix} file")
         if status.st_size == 0:
             raise BadArtifact(f"{path} is empty", hint="fetch it again")
