@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgellm.contract import child, manager
+from edgellm.contract import manager
 from edgellm.contract.failure import told
 from edgellm.errors import BackendError, EdgeLLMError
 
@@ -39,8 +39,11 @@ def asked(what: str, ask: Callable[[], T], fits: Callable[[T], bool], expected: 
     except (EdgeLLMError, KeyboardInterrupt, MemoryError):
         raise
     except BaseException as error:  # a plugin that calls sys.exit() must not end every command
-        if isinstance(error, SystemExit) and child.is_ending():
-            raise
+        if isinstance(error, SystemExit):
+            from edgellm.contract import child  # 4 ms, which `edgellm --help` can do without
+
+            if child.is_ending():
+                raise
         raise Fault(f"{what} failed: {told(error)}") from error
     try:
         is_right = fits(given)

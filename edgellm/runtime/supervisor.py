@@ -270,7 +270,7 @@ class WorkerSession(Session):
             self._deaths = 0 if served else self._deaths + 1
             again = self._info is not None
             failed = not again or self._deaths > RELOADS
-            if again and not isinstance(error, WorkerCrashed):
+            if again and not served and not isinstance(error, WorkerCrashed):
                 # No fault of the requests that wait: a file that is gone, or memory that is short.
                 error = WorkerCrashed(f"the model does not load again: {error.message}", reason=error.message)
             if isinstance(error, WorkerCrashed):
