@@ -95,7 +95,12 @@ def _reasons(backend: Backend, member: str, asked_of: object) -> list[str]:
     try:
         return list(answer(backend, member, asked_of))
     except EdgeLLMError as error:
-        return [error.message.removeprefix(f"backend {backend.name}: ")]
+        return [fault_in(error)]
+
+
+def fault_in(error: EdgeLLMError) -> str:
+    """What the backend did, without its name, of an error that `answer` raised; of others what they say."""
+    return str(error.__cause__) if isinstance(error.__cause__, Fault) else error.message
 
 
 def footprint(backend: Backend, artifact: Artifact, settings: Settings) -> Footprint | None:

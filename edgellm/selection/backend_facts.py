@@ -101,7 +101,7 @@ def _guarded(backend: Backend, state: Callable[[], BackendFacts]) -> BackendFact
     try:
         return state()
     except BackendError as error:
-        problem = error.message.removeprefix(f"backend {backend.name}: ")
+        problem = answers.fault_in(error)
         return BackendFacts(backend.name, backend.formats, backend.quants, problems=(problem,))
 
 
