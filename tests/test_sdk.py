@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from msgspec import structs
 from support.refusals import refuses
@@ -485,3 +486,26 @@ def test_no_name_is_not_a_wish_for_any_model(model: Any) -> None:
 def test_an_answer_that_is_cut_ends_with_a_whole_character(open_llm: Open) -> None:
     answer = open_llm().chat("🎈🎈", max_tokens=6)
     assert (answer.text, answer.finish_reason, answer.usage.completion_tokens) == ("🎈", "length", 6)
+
+
+class Name(str):
+    """As numpy, pandas and templates give texts."""
+
+
+@both
+def test_texts_of_a_class_of_their_own_are_texts(open_llm: Open, isolate: bool) -> None:
+    llm = open_llm(isolate=isolate)
+    assert llm.chat(Name("Hello"), stop=[Name("zzz")]).text == "Hello"
+    assert llm.embed([Name("Hello"), np.str_("you")]).shape[0] == 2
+    assert llm.embed(np.array(["a", "b"])).shape[0] == 2  # type: ignore[arg-type]
+    assert llm.state == "ready"
+
+
+def test_a_misspelt_option_is_told_with_all_there_are(open_llm: Open) -> None:
+    with refuses(UsageError, param="max_token"):
+        open_llm().chat("hi", max_token=3)  # type: ignore[call-arg]
+
+
+def test_a_schema_that_is_not_json_is_refused() -> None:
+    with refuses(UsageError):
+        Grammar.of_schema({"enum": {1, 2}})

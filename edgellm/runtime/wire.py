@@ -7,7 +7,7 @@ whatever the number of requests in it. Nothing here is pickled: a frame can only
 from __future__ import annotations
 
 import struct
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 
@@ -102,7 +102,18 @@ class Reply(msgspec.Struct, tag=True, frozen=True):
 Down = Launch | Submit | Cancel | Stop
 Up = Ready | Failed | Reply
 
-_encoder = msgspec.msgpack.Encoder()
+_PLAIN: tuple[Any, ...] = (str, int, float, bytes, list, tuple, dict)
+
+
+def _plain(value: object) -> object:
+    """Of subclasses, such as texts of numpy, which the checks let through and the encoder does not know."""
+    for kind in _PLAIN:
+        if isinstance(value, kind):
+            return str.__str__(value) if isinstance(value, str) else kind(value)
+    raise TypeError(f"a {type(value).__name__} cannot be sent")
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
 _down = msgspec.msgpack.Decoder(Down)
 _up = msgspec.msgpack.Decoder(list[Up])
 

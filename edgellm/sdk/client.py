@@ -220,6 +220,10 @@ class EdgeLLM(EmbeddingMethods):
         )
 
     def _asked(self, messages: Messages, options: AnswerKeywords) -> GenerationRequest:
+        names = AnswerKeywords.__annotations__
+        if unknown := sorted(options.keys() - names.keys()):
+            hint = f"options are: {', '.join(names)}"
+            raise UsageError(f"unknown option: {', '.join(unknown)}", hint=hint, param=unknown[0])
         own: dict[str, Any] = {name: value for name, value in options.items() if name in _OF_ANSWER}
         drawn: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_ANSWER}
         return self.request(messages, sampling=Sampling.of(**drawn), **own)
