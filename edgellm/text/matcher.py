@@ -176,7 +176,18 @@ def _source(library: Any, grammar: Grammar) -> str:
     if grammar.kind == "json_schema":
         # Without a bound, a small model may write blanks until the answer is full.
         return str(library.LLMatcher.grammar_from_json_schema(grammar.text, {}, {"whitespace_pattern": BLANKS}))
-    return str(library.grammar_from(grammar.kind, grammar.text))
+    if grammar.kind != "gbnf":
+        return str(library.grammar_from(grammar.kind, grammar.text))
+    # The library's own look at which of the two it is takes minutes for a text of blanks.
+    is_lark = any(line.lstrip().partition(":")[0].rstrip() == "start" for line in grammar.text.splitlines())
+    if is_lark:
+        return str(library.grammar_from("lark", grammar.text))
+    from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+
+    try:
+        return str(library.grammar_from("lark", gbnf_to_lark(grammar.text)))
+    except GbnfToLarkError as error:
+        raise ValueError(str(error)) from None
 
 
 def _tables(library: Any, tokenizer: Tokenizer, info: EngineInfo) -> Any:

@@ -15,9 +15,17 @@ from edgellm.errors import UsageError
 
 GrammarKind = Literal["json_schema", "regex", "lark", "gbnf", "choice"]
 MAX_GRAMMAR_BYTES = 64 * 1024
-MAX_PROPERTIES = 500  # of all objects in a schema: 5,000 optional ones take 4 s to compile
+MAX_PROPERTIES = (
+    400  # of all objects in a schema: 5,000 optional ones take 4 s to compile, 500 pass the limits of a row
+)
 MAX_SCHEMA_DEPTH = 64
 MAX_CHOICES = 1024
+# The library follows references and rules by recursion in native code: chains of 1,150 definitions and of 3,000 rules
+# overflow a stack of 8 MiB, which ends the process.
+MAX_DEFINITIONS = 100  # that a schema refers to
+MAX_RULES = 500  # of a grammar; colons are counted
+MAX_NESTING = 64  # of brackets, in patterns and grammars
+_OTHER_LANGUAGES = ("%json", "%lark", "%llguidance", "%regex")  # would bring in what is bounded above
 ANY_OBJECT = '{"type": "object"}'
 
 
@@ -34,15 +42,28 @@ class Grammar(msgspec.Struct, frozen=True):
             raise self.refused(f"has {size} bytes", f"{MAX_GRAMMAR_BYTES} are allowed")
         if not self.text.strip():
             raise self.refused("is empty", "send one, or leave the field out")
-        if self.kind == "json_schema":
-            self._check_schema(self._json())
-        elif self.kind == "choice":
-            self._check_choices(self._json())
+        if self.kind in ("json_schema", "choice"):
+            value = self._json()
+            (self._check_schema if self.kind == "json_schema" else self._check_choices)(value)
+            # As we read it: what a text says twice, or escapes, is not read in another way later.
+            try:
+                msgspec.structs.force_setattr(self, "text", _dumped(value))
+            except ValueError:  # 1e999
+                raise self.refused("holds a number that is too large", "send a smaller one") from None
+        else:
+            self._check_text()
 
     @classmethod
     def of_schema(cls, schema: dict[str, Any] | bool, param: str = "") -> Grammar:
         """An answer that is JSON valid under `schema` (draft 2020-12), with properties in the schema's order."""
-        return cls("json_schema", json.dumps(schema, ensure_ascii=False, separators=(",", ":")), param)
+        try:
+            return cls("json_schema", _dumped(schema), param)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(
+                f"the JSON schema is not plain JSON: {error}"[:200],
+                hint="send dicts, lists, texts and numbers",
+                param=param,
+            ) from None
 
     def refused(self, problem: str, hint: str) -> UsageError:
         noun = {"json_schema": "JSON schema", "regex": "pattern", "choice": "list of choices"}.get(self.kind, "grammar")
@@ -50,9 +71,24 @@ class Grammar(msgspec.Struct, frozen=True):
 
     def _json(self) -> Any:
         try:
-            return json.loads(self.text)
+            return json.loads(self.text, parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
             raise self.refused(f"is not JSON: {error}"[:200], "send valid JSON") from None
+
+    def _check_text(self) -> None:
+        depth = deepest = 0
+        for char in self.text:
+            depth += (char in "([{") - (char in ")]}")
+            deepest = max(deepest, depth)
+        if deepest > MAX_NESTING:
+            raise self.refused(f"is nested over {MAX_NESTING} levels deep", "write it flatter")
+        if self.kind == "regex":
+            return
+        n_rules = self.text.count(":") - self.text.count("::=")
+        if n_rules > MAX_RULES:
+            raise self.refused(f"has {n_rules} rules", f"{MAX_RULES} are allowed")
+        if other := next((word for word in _OTHER_LANGUAGES if word in self.text), None):
+            raise self.refused(f"has {other}", "send a schema or a pattern in its own field")
 
     def _check_choices(self, choices: Any) -> None:
         if not isinstance(choices, list) or not choices or not all(isinstance(text, str) and text for text in choices):
@@ -64,18 +100,32 @@ class Grammar(msgspec.Struct, frozen=True):
         if not isinstance(schema, dict | bool):
             raise self.refused("is not an object", 'send an object such as {"type": "object"}')
         n_properties = 0
+        references: set[str] = set()
         for depth, part in _parts(schema):
             if depth > MAX_SCHEMA_DEPTH:
                 raise self.refused(f"is nested over {MAX_SCHEMA_DEPTH} levels deep", "send a flatter one")
             properties = part.get("properties")
             n_properties += len(properties) if isinstance(properties, dict) else 0
             reference = part.get("$ref")
-            if isinstance(reference, str) and not reference.startswith("#"):
+            if not isinstance(reference, str):
+                continue
+            references.add(reference)
+            if not reference.startswith("#"):
                 raise self.refused(
                     f"refers to {reference[:60]!r}, and nothing is fetched for a schema", "put it under $defs"
                 )
+        if len(references) > MAX_DEFINITIONS:
+            raise self.refused(f"refers to {len(references)} definitions", f"{MAX_DEFINITIONS} are allowed")
         if n_properties > MAX_PROPERTIES:
             raise self.refused(f"has {n_properties} properties", f"{MAX_PROPERTIES} are allowed")
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is not a number")
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _parts(schema: Any) -> Iterator[tuple[int, dict[str, Any]]]:
