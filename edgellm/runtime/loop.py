@@ -12,7 +12,6 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -28,7 +27,7 @@ from edgellm.runtime import wire
 from edgellm.runtime.embed_queue import EmbedQueue
 from edgellm.runtime.engine_check import check_logits, check_piece
 from edgellm.runtime.engine_error import engine_error
-from edgellm.runtime.prompt_reader import Begun, PromptReader
+from edgellm.runtime.prompt_reader import READ, Begun, PromptRead, PromptReader, TextRead
 from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import Admission, Scheduler, Step
 from edgellm.runtime.watchdog import BEAT_S
@@ -62,20 +61,6 @@ class Inbox(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class PromptRead:
-    """From the thread that reads long prompts and grammars: this one is ready, or was cancelled, or failed."""
-
-    id: int
-    generation: GenerationRequest
-
-
-@dataclass(frozen=True, slots=True)
-class TextRead:
-    """From the same thread: a text to embed is ready."""
-
-
-READ = TextRead()
 T = TypeVar("T")
 
 

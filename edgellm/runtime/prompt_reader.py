@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgellm.errors import ContextOverflow, UsageError, option
@@ -12,6 +13,22 @@ if TYPE_CHECKING:
     from edgellm.contract.engine import EngineInfo, Tokenizer
 
 Begun = tuple[list[int], Matcher | None]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRead:
+    """From the thread that reads long prompts and grammars: this one is ready, or was cancelled, or failed."""
+
+    id: int
+    generation: GenerationRequest
+
+
+@dataclass(frozen=True, slots=True)
+class TextRead:
+    """From the same thread: a text to embed is ready."""
+
+
+READ = TextRead()
 
 
 class PromptReader:
