@@ -71,7 +71,7 @@ def parts() -> Iterator[tuple[str, float]]:
     from edgellm.formats.gguf.summary import summary_of
     from edgellm.formats.tokenizer.from_gguf import read_tokenizer
     from edgellm.text.chat import ChatTemplate
-    from edgellm.types.request import Message
+    from edgellm.types.message import Message
 
     def catalog() -> None:
         lookup._shipped.cache_clear()

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from edgellm.sdk.client import EdgeLLM
     from edgellm.types.event import Completion, Delta, Done
     from edgellm.types.grammar import Grammar
-    from edgellm.types.request import Message
+    from edgellm.types.message import Message
     from edgellm.types.sampling import Sampling
 
 _HOMES = {
@@ -56,7 +56,7 @@ _HOMES = {
     "Done": "edgellm.types.event",
     "EdgeLLM": "edgellm.sdk.client",
     "Grammar": "edgellm.types.grammar",
-    "Message": "edgellm.types.request",
+    "Message": "edgellm.types.message",
     "Sampling": "edgellm.types.sampling",
 }
 

@@ -26,9 +26,10 @@ from edgellm.sdk.client import EdgeLLM
 from edgellm.sdk.deadline import Deadline
 from edgellm.types.event import Completion, Delta, Done
 from edgellm.types.grammar import Grammar
+from edgellm.types.message import Message
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
-from edgellm.types.request import GenerationRequest, Message
+from edgellm.types.request import GenerationRequest
 from edgellm.types.sampling import Sampling
 
 LONG = "a long answer " * 130

@@ -18,7 +18,7 @@ from edgellm.errors import EdgeLLMError, UnknownModel, UsageError
 if TYPE_CHECKING:
     from edgellm.sdk.client import EdgeLLM
     from edgellm.types.event import Done
-    from edgellm.types.request import Message
+    from edgellm.types.message import Message
 
 INTERRUPTED = 130
 FENCE = '"""'
@@ -157,7 +157,7 @@ class Talk:
         max_tokens: int | None = None,
         stop: tuple[str, ...] = (),
     ) -> None:
-        from edgellm.types.request import Message
+        from edgellm.types.message import Message
 
         self.llm = llm
         self.last: Done | None = None
@@ -177,7 +177,7 @@ class Talk:
 
     def say(self, text: str) -> bool:
         """Print the answer to `text` as it comes; False where Ctrl-C cut it off. What was said is kept either way."""
-        from edgellm.types.request import Message
+        from edgellm.types.message import Message
 
         messages = [*self._messages, Message("user", text)]
         answer = ""

@@ -54,10 +54,7 @@ class PromptReader:
         beyond = [token for token, _ in generation.sampling.logit_bias if token >= info.vocab_size]
         if beyond:
             raise UsageError(f"logit_bias names token {beyond[0]}", hint=f"tokens are 0 to {info.vocab_size - 1}")
-        check_prompt((generation.prompt,), info.n_ctx)  # a request that was sent while the model loaded was not checked
-        prompt = self._tokenizer.encode(
-            generation.prompt, add_special=generation.add_bos, parse_special=generation.parse_special
-        )
+        prompt = self._given(generation.prompt) if not isinstance(generation.prompt, str) else self._encoded(generation)
         if not prompt:
             raise UsageError("the prompt has no tokens", hint="send at least one character")
         if len(prompt) >= info.n_ctx:
@@ -68,3 +65,21 @@ class PromptReader:
                 n_ctx=info.n_ctx,
             )
         return prompt
+
+    def _given(self, tokens: tuple[int, ...]) -> list[int]:
+        beyond = next((token for token in tokens if not 0 <= token < self._info.vocab_size), None)
+        if beyond is not None:
+            hint = f"tokens are 0 to {self._info.vocab_size - 1}"
+            raise UsageError(f"the prompt has token {beyond}", hint=hint, param="prompt")
+        return list(tokens)
+
+    def _encoded(self, generation: GenerationRequest) -> list[int]:
+        text = str(generation.prompt)
+        check_prompt((text,), self._info.n_ctx)  # a request that was sent while the model loaded was not checked
+        ends = (*generation.cuts, len(text))
+        parts = [text[start:end] for start, end in zip((0, *generation.cuts), ends, strict=True)]
+        tokens: list[int] = []
+        for index, part in enumerate(parts):
+            add_bos = generation.add_bos and index == 0
+            tokens += self._tokenizer.encode(part, add_special=add_bos, parse_special=generation.parse_special)
+        return tokens

@@ -339,8 +339,6 @@ def _whole(events: list[Event]) -> Completion:
     if done.finish_reason == "cancelled":
         raise closed()  # a stream shows that it has no end; half an answer in one piece would not
     deltas = [event for event in events if isinstance(event, Delta)]
-    text, logprobs = (
-        "".join(delta.text for delta in deltas),
-        tuple(token for delta in deltas for token in delta.logprobs),
-    )
-    return Completion(text, done.finish_reason, done.usage, done.timings, logprobs)
+    text = "".join(delta.text for delta in deltas)
+    logprobs = tuple(token for delta in deltas for token in delta.logprobs)
+    return Completion(text, done.finish_reason, logprobs=logprobs, usage=done.usage, timings=done.timings)

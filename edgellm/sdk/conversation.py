@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgellm.errors import UsageError
-from edgellm.types.request import Message
+from edgellm.types.message import Message
 
 Messages = str | Sequence[Message | Mapping[str, str | Sequence[Mapping[str, str]]]]
 _AS_MESSAGES = 'write text, or [{"role": "user", "content": "..."}]'

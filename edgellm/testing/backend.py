@@ -165,7 +165,7 @@ class BackendContract(SharedEngine):
         with Running(engine, self.limit_s / 2) as running:
             told = [token for delta in running.answer(request) for token in delta.logprobs]
         assert len(told) == 3, f"an answer of 3 tokens has {len(told)} logprobs"
-        tokens, n_past = engine.tokenizer.encode(request.prompt, add_special=True, parse_special=True), 0
+        tokens, n_past = engine.tokenizer.encode(str(request.prompt), add_special=True, parse_special=True), 0
         for token in told:
             row = last_row(engine, 1, tokens, n_past).astype(np.float64)
             reference = row - row.max() - np.log(np.exp(row - row.max()).sum())

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edgellm.errors import BadTemplate
-from edgellm.types.request import Message
+from edgellm.types.message import Message
 
 if TYPE_CHECKING:
     from jinja2 import Template

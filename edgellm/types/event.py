@@ -1,4 +1,4 @@
-"""Events of a running request, in order: any number of `Delta`, then one `Done`; errors are raised instead.
+"""Events of a running request, in order: any number of `Delta`, then one `Done` for each choice; errors are raised.
 
 A request to embed or to rerank has one event, `Vectors`. The same structs cross the wire between worker and parent.
 """
@@ -10,15 +10,18 @@ from typing import Literal
 import msgspec
 
 from edgellm.types.logprob import TokenLogprob
+from edgellm.types.message import ToolCall
 from edgellm.types.sampling_defaults import SamplingPart
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
+DeltaKind = Literal["text", "reasoning", "call_name", "call_arguments"]
 
 
 class Usage(msgspec.Struct, frozen=True):
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0  # of the prompt, reused from an earlier request
+    reasoning_tokens: int = 0  # of the completion
 
 
 class Timings(msgspec.Struct, frozen=True):
@@ -35,20 +38,31 @@ class Timings(msgspec.Struct, frozen=True):
 
 
 class Delta(msgspec.Struct, frozen=True, tag=True):
-    """New text: whole characters, no part of a stop string. `n_tokens` were generated since the previous delta."""
+    """New text: whole characters, no part of a stop string. `n_tokens` were generated since the previous delta.
+
+    Of kind "call_name" it is a whole name, of "call_arguments" a part of JSON.
+    """
 
     text: str
     n_tokens: int = 1
     logprobs: tuple[TokenLogprob, ...] = ()  # of these tokens, where the request asked for them
+    kind: DeltaKind = "text"
+    call: int = 0  # of a call's name and arguments: which of the choice's calls, from 0 on
+    choice: int = 0
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
-    """The end. `finish_reason` is "stop" at the model's own end or before a stop text, "length" where `max_tokens` or a
-    full context cut it, and "cancelled" where the model was closed meanwhile."""
+    """The end of a choice.
+
+    `finish_reason` is "stop" at the model's own end or before a stop text, "tool_calls" where it called tools, "length"
+    where `max_tokens` or a full context cut it, and "cancelled" where the model was closed meanwhile.
+    """
 
     finish_reason: FinishReason
-    usage: Usage
+    usage: Usage  # of this choice
     timings: Timings
+    choice: int = 0
+    n_open: int = 0  # other choices of the request that have not ended
 
 
 Event = Delta | Done
@@ -63,11 +77,19 @@ class Vectors(msgspec.Struct, frozen=True, tag=True):
     timings: Timings
 
 
-class Completion(msgspec.Struct, frozen=True):
-    """A whole answer."""
+class Choice(msgspec.Struct, frozen=True):
+    """One answer of those that were asked for."""
 
     text: str
-    finish_reason: FinishReason  # "stop" or "length": closed meanwhile, it raises Closed
-    usage: Usage
-    timings: Timings
+    finish_reason: FinishReason  # not "cancelled": closed meanwhile, it raises Closed
+    reasoning: str = ""  # what the model thought before it answered
+    calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()  # of each token, where the request asked for them
+
+
+class Completion(Choice, frozen=True, kw_only=True):
+    """A whole answer. Where more than one was asked for, the first of them."""
+
+    usage: Usage  # the prompt once, and the tokens of all choices
+    timings: Timings  # of the choice that ended last
+    choices: tuple[Choice, ...] = ()  # all of them, the first too, where `n` was over 1

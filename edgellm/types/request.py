@@ -21,7 +21,6 @@ from edgellm.types.logprob import MAX_TOP
 from edgellm.types.sampling import Sampling, SamplingKeywords
 
 Task = Literal["chat", "code", "agent", "embed"]
-ROLES = ("system", "user", "assistant")
 TASKS: tuple[Task, ...] = ("chat", "code", "agent", "embed")
 KV_TYPES = ("f32", "f16", "q8_0", "q4_0")  # of the cache, the most exact first
 MAX_CTX = 2**24  # 16 times what the catalog's models were trained for at most
@@ -128,21 +127,10 @@ def _whole_number(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-class Message(msgspec.Struct, frozen=True):
-    role: str  # "system", "user", "assistant"
-    content: str
-
-    def __post_init__(self) -> None:
-        if self.role not in ROLES:
-            raise UsageError(f"unknown role {self.role!r}", hint=f"one of: {', '.join(ROLES)}", param="messages")
-        if not isinstance(self.content, str):
-            raise UsageError("the content of a message is not text", hint="write a string", param="messages")
-
-
 class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
-    """Text to continue: plain, or as the chat template rendered the messages."""
+    """Text to continue: plain, or as the chat template rendered the messages. Token ids are used as they are."""
 
-    prompt: str
+    prompt: str | tuple[int, ...]
     sampling: Sampling = Sampling()  # nothing said = the model's defaults
     max_tokens: int | None = None  # None = until the context is full or the model stops
     stop: tuple[str, ...] = ()
@@ -151,6 +139,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
     ignore_eos: bool = False
     grammar: Grammar | None = None  # what the answer has to look like
     top_logprobs: int | None = None  # with the logprob of each token, and of so many likely ones; None = without
+    # Places in the text that no token spans: what looks like a special token in somebody's message stays text.
+    cuts: tuple[int, ...] = ()  # in ascending order
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -209,7 +199,8 @@ def check_context(request: Request, n_ctx: int) -> None:
         ContextOverflow
     """
     if isinstance(request, GenerationRequest):
-        check_prompt((request.prompt,), n_ctx)
+        if isinstance(request.prompt, str):
+            check_prompt((request.prompt,), n_ctx)
         return
     texts = request.inputs if isinstance(request, EmbeddingRequest) else request.documents
     name, query = ("input", "") if isinstance(request, EmbeddingRequest) else ("documents", request.query)

@@ -11,7 +11,7 @@ import pytest
 from edgellm.errors import BadTemplate
 from edgellm.text import filters, sandbox
 from edgellm.text.chat import ChatTemplate
-from edgellm.types.request import Message
+from edgellm.types.message import Message
 
 _CORPUS = Path(__file__).parent / "templates" / "hostile.py"
 _SPEC = importlib.util.spec_from_file_location("hostile_templates", _CORPUS)

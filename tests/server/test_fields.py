@@ -11,7 +11,7 @@ from support.refusals import check_refusal, refuses
 from edgellm.errors import UnsupportedField, UsageError
 from edgellm.server.schemas.fields import RequestBody
 from edgellm.server.schemas.request import ChatBody, CompletionBody
-from edgellm.types.request import Message
+from edgellm.types.message import Message
 from edgellm.types.sampling import Sampling
 
 HELLO = [{"role": "user", "content": "hello"}]

@@ -14,8 +14,9 @@ import msgspec
 from edgellm import errors
 from edgellm.sdk.client import EdgeLLM
 from edgellm.types.event import Completion, Delta, Done, Timings, Usage
+from edgellm.types.message import Message
 from edgellm.types.options import LaunchOptions, SelectionOptions
-from edgellm.types.request import EmbeddingRequest, GenerationRequest, Message, RerankRequest
+from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest
 from edgellm.types.sampling import Sampling
 from edgellm.types.sampling_defaults import SamplingDefaults, SamplingPart
 

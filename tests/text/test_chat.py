@@ -9,7 +9,7 @@ from support.refusals import refuses
 from edgellm.errors import BadTemplate
 from edgellm.text.chat import ChatTemplate
 from edgellm.text.extent import MAX_SOURCE
-from edgellm.types.request import Message
+from edgellm.types.message import Message
 
 # As in the GGUF header of SmolLM2-135M-Instruct Q4_1.
 SMOLLM2 = """{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system

@@ -10,7 +10,8 @@ from edgellm.errors import UnsupportedField, UsageError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server.schemas.fields import Fields, FieldValues, NeutralValues, shortened
 from edgellm.server.schemas.structured import StructuredBody
-from edgellm.types.request import MAX_INPUTS, MAX_STOPS, GenerationRequest, Message
+from edgellm.types.message import Message
+from edgellm.types.request import MAX_INPUTS, MAX_STOPS, GenerationRequest
 from edgellm.types.sampling import MAX_BIASES, Sampling
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
