@@ -26,7 +26,7 @@ from edgellm.sdk.client import EdgeLLM
 from edgellm.sdk.deadline import Deadline
 from edgellm.types.event import Completion, Delta, Done
 from edgellm.types.grammar import Grammar
-from edgellm.types.message import Message
+from edgellm.types.message import Message, NamedTool, Tool
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm.types.request import GenerationRequest
@@ -510,3 +510,21 @@ def test_a_misspelt_option_is_told_with_all_there_are(open_llm: Open) -> None:
 def test_a_schema_that_is_not_json_is_refused() -> None:
     with refuses(UsageError):
         Grammar.of_schema({"enum": {1, 2}})
+
+
+WEATHER = Tool("weather", parameters={"type": "object"})
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"tool_choice": NamedTool("wether"), "tools": [WEATHER]}, "tool_choice"),
+        ({"tool_choice": "sometimes", "tools": [WEATHER]}, "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"reasoning_effort": "hard"}, "reasoning_effort"),
+        ({"reasoning_effort": "low", "thinking": False}, "reasoning_effort"),
+    ],
+)
+def test_options_that_disagree_are_refused(open_llm: Open, options: dict[str, Any], param: str) -> None:
+    with refuses(UsageError, param=param):
+        open_llm(isolate=False).chat("hi", **options)

@@ -10,41 +10,31 @@ Wires the verbs together (probe, decide, fetch, run); each of them stays usable 
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import logging
 import weakref
-from collections.abc import AsyncGenerator, Generator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack
+from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
 from edgellm import explain
 from edgellm.app import launch
 from edgellm.app.verify import Verification
 from edgellm.contract.manager import plugins
-from edgellm.errors import BadTemplate, EdgeLLMError, UnsupportedTask, UsageError
-from edgellm.runtime.session import AsyncSink, QueueSink, Session, SessionState, closed
-from edgellm.sdk.conversation import Messages, messages_of
-from edgellm.sdk.deadline import Deadline
-from edgellm.sdk.embeddings import EmbeddingMethods, submit
+from edgellm.errors import EdgeLLMError, UsageError
+from edgellm.runtime.session import Session, SessionState
+from edgellm.sdk.chat import ChatMethods
+from edgellm.sdk.embeddings import EmbeddingMethods
 from edgellm.store.library import silent
-from edgellm.types.event import Completion, Delta, Done, Event, Vectors
-from edgellm.types.grammar import Grammar
 from edgellm.types.options import LaunchKeywords, LaunchOptions, SelectionKeywords
 from edgellm.types.plan import Decision, LaunchPlan
-from edgellm.types.request import AnswerKeywords, GenerationRequest, check_prompt
-from edgellm.types.sampling import Sampling, SamplingKeywords
 
 if TYPE_CHECKING:
     from edgellm.contract.engine import EngineInfo
     from edgellm.contract.source import Progress
-    from edgellm.text.chat import ChatTemplate
 
-_OF_ANSWER = AnswerKeywords.__annotations__.keys() - SamplingKeywords.__annotations__.keys()
 # An app that sets up no logging gets none of ours on its standard error.
 logging.getLogger("edgellm").addHandler(logging.NullHandler())
 
 
-class EdgeLLM(EmbeddingMethods):
+class EdgeLLM(ChatMethods, EmbeddingMethods):
     """A loaded model.
 
     Make one with `EdgeLLM.auto()` or `EdgeLLM.load(model)`. All methods may be called from any thread at once;
@@ -134,144 +124,6 @@ class EdgeLLM(EmbeddingMethods):
         """What was predicted of this load and, after the first measured request, what was measured."""
         return self._verification
 
-    def chat(
-        self, messages: Messages, *, timeout: float | None = None, **options: Unpack[AnswerKeywords]
-    ) -> Completion:
-        """The whole answer to a conversation (text = one user message).
-
-        Args:
-            timeout: seconds from sending the request within which the whole answer must come. What is too late is
-                ended, and its place is free for other requests.
-            options: the fields of `edgellm.types.request.AnswerKeywords`:
-                max_tokens and stop (texts before which the answer ends);
-                grammar: what the answer has to look like, for example `Grammar.of_schema(...)`. One that is cut off
-                by `max_tokens` is incomplete: its finish_reason is "length";
-                top_logprobs: with the logprob of each token, and of so many likely ones in its place (0 to 20);
-                and those of `edgellm.Sampling` (temperature, top_p, seed, ...). The model's defaults
-                (`plan.sampling`) hold for the others.
-
-        Raises:
-            BadTemplate: the model cannot chat; ContextOverflow: the conversation is too long; UsageError: a grammar
-            that cannot be used, a value out of range; GrammarFailed; TimedOut; WorkerCrashed;
-            Closed: by `close` meanwhile.
-        """
-        return _whole(list(self.stream(messages, timeout=timeout, **options)))
-
-    def stream(
-        self, messages: Messages, *, timeout: float | None = None, **options: Unpack[AnswerKeywords]
-    ) -> Generator[Event, None, None]:
-        """As `chat`, event by event: `Delta`s, then one `Done`. Closing the iterator cancels the request."""
-        return self.generate(self._asked(messages, options), timeout=timeout)
-
-    async def achat(
-        self, messages: Messages, *, timeout: float | None = None, **options: Unpack[AnswerKeywords]
-    ) -> Completion:
-        """As `chat`, for coroutines."""
-        return _whole([event async for event in self.astream(messages, timeout=timeout, **options)])
-
-    async def astream(
-        self, messages: Messages, *, timeout: float | None = None, **options: Unpack[AnswerKeywords]
-    ) -> AsyncGenerator[Event, None]:
-        """As `stream`, for coroutines."""
-        request = self._asked(messages, options)
-        async with contextlib.aclosing(self.agenerate(request, timeout=timeout)) as events:
-            async for event in events:
-                yield event
-
-    def request(
-        self,
-        messages: Messages,
-        *,
-        max_tokens: int | None = None,
-        stop: Sequence[str] = (),
-        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
-        ignore_eos: bool = False,
-        grammar: Grammar | None = None,
-        top_logprobs: int | None = None,
-    ) -> GenerationRequest:
-        """What the model's chat template makes of a conversation.
-
-        Raises:
-            BadTemplate: the model has no template, or it is broken; UsageError: no messages, or an unknown role;
-            UnsupportedTask: the model writes no text.
-        """
-        info = self.info
-        if not info.generates:
-            raise UnsupportedTask(
-                f"{self.plan.artifact.name} answers no chat: it turns texts into vectors or scores",
-                hint="use EdgeLLM.embed or rerank, or /v1/embeddings of `edgellm serve`; name a chat model to chat",
-            )
-        conversation = messages_of(messages)
-        check_prompt([message.content for message in conversation], info.n_ctx)
-        # Models that can think or not are chosen and scored as not thinking (docs/selection.md).
-        prompt = self._template.render(conversation, add_generation_prompt=True, enable_thinking=False)
-        # Templates often write the BOS token themselves; a second one would spoil the answer.
-        has_bos = bool(info.bos_text) and prompt.startswith(info.bos_text)
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        return GenerationRequest(
-            prompt,
-            sampling,
-            max_tokens,
-            stops,
-            add_bos=not has_bos,
-            ignore_eos=ignore_eos,
-            grammar=grammar,
-            top_logprobs=top_logprobs,
-        )
-
-    def _asked(self, messages: Messages, options: AnswerKeywords) -> GenerationRequest:
-        names = AnswerKeywords.__annotations__
-        if unknown := sorted(options.keys() - names.keys()):
-            hint = f"options are: {', '.join(names)}"
-            raise UsageError(f"unknown option: {', '.join(unknown)}", hint=hint, param=unknown[0])
-        own: dict[str, Any] = {name: value for name, value in options.items() if name in _OF_ANSWER}
-        drawn: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_ANSWER}
-        return self.request(messages, sampling=Sampling.of(**drawn), **own)
-
-    def generate(self, request: GenerationRequest, *, timeout: float | None = None) -> Generator[Event, None, None]:
-        """Continue a prompt as it stands. Raises as `chat` does."""
-        deadline, sink = Deadline(timeout), QueueSink()
-        request_id = submit(self._session, request, sink)
-        try:
-            while True:
-                outcome = deadline.next_of(sink)
-                if isinstance(outcome, EdgeLLMError):
-                    raise outcome
-                assert not isinstance(outcome, Vectors)
-                yield outcome
-                if isinstance(outcome, Done):
-                    return
-        finally:
-            self._session.cancel(request_id)
-
-    async def agenerate(
-        self, request: GenerationRequest, *, timeout: float | None = None
-    ) -> AsyncGenerator[Event, None]:
-        """As `generate`, for coroutines. Cancelling the task frees the slot."""
-        async with contextlib.aclosing(self.aevents(request, timeout=timeout)) as event_lists:
-            async for events in event_lists:
-                for event in events:
-                    yield event
-
-    async def aevents(
-        self, request: GenerationRequest, *, timeout: float | None = None
-    ) -> AsyncGenerator[list[Event], None]:
-        """As `agenerate`, with the events that are there at the same time in one list, for code that forwards them."""
-        deadline, sink = Deadline(timeout), AsyncSink()
-        request_id = submit(self._session, request, sink)
-        try:
-            while True:
-                outcomes = await deadline.keep(sink.get_all())
-                events = [outcome for outcome in outcomes if isinstance(outcome, (Delta, Done))]
-                if events:
-                    yield events
-                if isinstance(outcomes[-1], EdgeLLMError):
-                    raise outcomes[-1]
-                if isinstance(outcomes[-1], Done):
-                    return
-        finally:
-            self._session.cancel(request_id)
-
     def explain(self) -> str:
         """Why this model runs and how, in plain text, one reason a line."""
         return "\n".join(map(explain.sentence, self.plan.reasons))
@@ -297,18 +149,6 @@ class EdgeLLM(EmbeddingMethods):
 
         await asyncio.to_thread(self.close)
 
-    @functools.cached_property
-    def _template(self) -> ChatTemplate:
-        from edgellm.text.chat import ChatTemplate
-
-        info = self.info
-        if info.chat_template is None:
-            raise BadTemplate(
-                f"{self.plan.artifact.name} has no chat template: it is a base model that continues text",
-                hint="use completions (/v1/completions, EdgeLLM.generate, `edgellm run --raw`), or choose a chat model",
-            )
-        return ChatTemplate(info.chat_template, bos_text=info.bos_text, eos_text=info.eos_text)
-
     def _loaded(self) -> Self:
         try:
             _ = self.info
@@ -331,14 +171,3 @@ def _open(plan: LaunchPlan, *, isolate: bool) -> Session:
 def _abandon(verification: Verification, session: Session) -> None:
     verification.abandon()
     session.abandon()
-
-
-def _whole(events: list[Event]) -> Completion:
-    done = events[-1]
-    assert isinstance(done, Done)
-    if done.finish_reason == "cancelled":
-        raise closed()  # a stream shows that it has no end; half an answer in one piece would not
-    deltas = [event for event in events if isinstance(event, Delta)]
-    text = "".join(delta.text for delta in deltas)
-    logprobs = tuple(token for delta in deltas for token in delta.logprobs)
-    return Completion(text, done.finish_reason, logprobs=logprobs, usage=done.usage, timings=done.timings)

@@ -38,6 +38,16 @@ class Message(msgspec.Struct, frozen=True):
             raise UsageError(f"a message of role {self.role} has tool calls", hint="only an assistant calls tools")
 
 
+class NamedTool(msgspec.Struct, frozen=True):
+    """The one tool that has to be called."""
+
+    name: str
+
+
+ToolChoice = Literal["auto", "none", "required"] | NamedTool
+TOOL_CHOICES = ("auto", "none", "required")
+
+
 class Tool(msgspec.Struct, frozen=True):
     """A function that a model may call. `parameters`: the JSON schema of the object that it takes."""
 

@@ -8,9 +8,9 @@ CLI, HTTP and the SDK refuse the same values with the same words, and a worker n
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -18,6 +18,8 @@ from edgellm.errors import ContextOverflow, UsageError, option
 from edgellm.types.checks import MAX_COUNT, cannot_be_sent, check_range, check_types
 from edgellm.types.grammar import Grammar
 from edgellm.types.logprob import MAX_TOP
+from edgellm.types.message import Tool, ToolChoice
+from edgellm.types.reasoning import ReasoningEffort
 from edgellm.types.sampling import Sampling, SamplingKeywords
 
 Task = Literal["chat", "code", "agent", "embed"]
@@ -160,6 +162,13 @@ class AnswerKeywords(SamplingKeywords, total=False):
     stop: Sequence[str]
     grammar: Grammar | None
     top_logprobs: int | None
+    n: int
+    tools: Sequence[Tool]
+    tool_choice: ToolChoice
+    parallel_tool_calls: bool
+    thinking: bool | None
+    reasoning_effort: ReasoningEffort | None
+    template_kwargs: Mapping[str, Any]
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, tag=True):

@@ -1,0 +1,64 @@
+"""Events of one request to a loaded model: `EdgeLLM.generate` and its siblings."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Generator
+
+from edgellm.errors import EdgeLLMError
+from edgellm.runtime.session import AsyncSink, QueueSink, Session
+from edgellm.sdk.deadline import Deadline
+from edgellm.sdk.embeddings import submit
+from edgellm.types.event import Delta, Done, Event, Vectors
+from edgellm.types.request import GenerationRequest
+
+
+class GenerationMethods:
+    """The methods of `EdgeLLM` that take a request as it stands. Thread-safe."""
+
+    _session: Session
+
+    def generate(self, request: GenerationRequest, *, timeout: float | None = None) -> Generator[Event, None, None]:
+        """Continue a prompt as it stands. Raises as `chat` does."""
+        deadline, sink = Deadline(timeout), QueueSink()
+        request_id = submit(self._session, request, sink)
+        try:
+            while True:
+                outcome = deadline.next_of(sink)
+                if isinstance(outcome, EdgeLLMError):
+                    raise outcome
+                assert not isinstance(outcome, Vectors)
+                yield outcome
+                if isinstance(outcome, Done) and not outcome.n_open:
+                    return
+        finally:
+            self._session.cancel(request_id)
+
+    async def agenerate(
+        self, request: GenerationRequest, *, timeout: float | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """As `generate`, for coroutines. Cancelling the task frees the slot."""
+        async with contextlib.aclosing(self.aevents(request, timeout=timeout)) as event_lists:
+            async for events in event_lists:
+                for event in events:
+                    yield event
+
+    async def aevents(
+        self, request: GenerationRequest, *, timeout: float | None = None
+    ) -> AsyncGenerator[list[Event], None]:
+        """As `agenerate`, with the events that are there at the same time in one list, for code that forwards them."""
+        deadline, sink = Deadline(timeout), AsyncSink()
+        request_id = submit(self._session, request, sink)
+        try:
+            while True:
+                outcomes = await deadline.keep(sink.get_all())
+                events = [outcome for outcome in outcomes if isinstance(outcome, (Delta, Done))]
+                if events:
+                    yield events
+                last = outcomes[-1]
+                if isinstance(last, EdgeLLMError):
+                    raise last
+                if isinstance(last, Done) and not last.n_open:
+                    return
+        finally:
+            self._session.cancel(request_id)
