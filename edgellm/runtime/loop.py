@@ -24,8 +24,9 @@ from edgellm.errors import (
     UnsupportedTask,
 )
 from edgellm.runtime import wire
+from edgellm.runtime.drawing import Drawing
 from edgellm.runtime.embed_queue import EmbedQueue
-from edgellm.runtime.engine_check import check_logits, check_piece
+from edgellm.runtime.engine_check import check_logits
 from edgellm.runtime.engine_error import engine_error
 from edgellm.runtime.prompt_reader import READ, Begun, PromptRead, PromptReader, TextRead
 from edgellm.runtime.request_state import RequestState
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
     from edgellm.contract.engine import Logits
+    from edgellm.text.sampling import LogitRow
 
 Send = Callable[[list[wire.Up]], None]
 
@@ -80,7 +82,8 @@ class Loop:
         self._backend = backend
         self._scheduler = Scheduler(engine.info)
         self._embeddings = EmbedQueue(engine, partial(self._apart, READ), backend)
-        self._requests: dict[int, RequestState] = {}
+        self._drawing = Drawing(engine.tokenizer, engine.info, self._scheduler, backend)
+        self._choices: dict[int, list[RequestState]] = {}  # that have not ended, by request
         self._prompts = PromptReader(engine.tokenizer, engine.info)
         self._reading: dict[int, Future[Begun]] = {}  # by request
         self._reader: ThreadPoolExecutor | None = None  # made for the first long prompt
@@ -165,18 +168,21 @@ class Loop:
                     hint="EdgeLLM.embed and /v1/embeddings ask for vectors; name a chat model for text",
                 )
             limit = generation.max_tokens if generation.max_tokens is not None else self._engine.info.n_ctx
-            prompt, matcher = read()
-            request = RequestState(request_id, generation, prompt, limit, self._sampling, matcher)
-            self._scheduler.submit(request)
+            prompt, matchers = read()
+            choices = [
+                RequestState(request_id, generation, prompt, limit, self._sampling, matcher, choice)
+                for choice, matcher in enumerate(matchers)
+            ]
+            self._scheduler.submit(*choices)
         except Exception as error:
             self._replies.append(wire.Reply(request_id, wire.Failed.of(engine_error(self._backend, error))))
             return
-        self._requests[request_id] = request
+        self._choices[request_id] = choices
 
     def _cancel(self, request_id: int) -> None:
-        request = self._requests.get(request_id)
-        if request is not None:
-            self._finish(request, "cancelled")
+        if (choices := self._choices.get(request_id)) is not None:
+            for request in list(choices):
+                self._finish(request, "cancelled")
         elif (prompt := self._reading.pop(request_id, None)) is not None:
             prompt.cancel()
         else:
@@ -186,7 +192,7 @@ class Loop:
         self._stopping = True
         if drain:
             return
-        for request_id in list(self._requests):
+        for request_id in list(self._choices):
             self._cancel(request_id)
         closed = wire.Failed.of(Closed("the model was closed", hint="send the request again when it is back"))
         self._replies += [wire.Reply(request_id, closed) for request_id in (*self._embeddings.clear(), *self._reading)]
@@ -197,7 +203,7 @@ class Loop:
         """Give free slots to waiting requests, and plan the next batch."""
         while (admission := self._scheduler.admit()) is not None:
             self._scheduler.admitted(admission, self._prepare(admission))
-            admission.request.started = time.perf_counter()
+            admission.request.begin(time.perf_counter())
         return self._scheduler.plan()
 
     def _prepare(self, admission: Admission) -> int:
@@ -237,83 +243,60 @@ class Loop:
         for request in step.requests:
             request.count_step(len(step.requests) - 1)
         for request, rows in zip(self._scheduler.advance(step), logits, strict=True):
+            if request.id not in self._choices:
+                continue  # another choice failed, and the whole request with it
+            followers = [] if request.first else self._choices[request.id][1:]
             request.first = request.first or now
-            try:
-                token = request.sampler.sample(rows[-1], request.matcher)
-                if not self._ends(request, token):
-                    request.note_logprob(rows[-1], token, self._engine.tokenizer.token_bytes)
-                self._go_on(request, token)
-            except GrammarFailed as error:
-                self._fail([request], error, cache_is_lost=False)
-            except Exception as error:
-                self._fail([request], engine_error(self._backend, error), cache_is_lost=True)
+            self._draw(request, rows[-1])
+            for follower in followers:
+                if request.id in self._choices:
+                    follower.follow(request, now)
+                    self._draw(follower, rows[-1])
         if now - self._flushed_at >= FLUSH_INTERVAL_S:
             self._flush(now)
 
-    def _ends(self, request: RequestState, token: int) -> bool:
-        return token in self._engine.info.eos_ids and not request.generation.ignore_eos
-
-    def _go_on(self, request: RequestState, token: int) -> None:
-        """Take the token that was drawn, and those that the grammar leaves no choice about.
-
-        Raises:
-            GrammarFailed
-        """
-        tokens: list[int] = []
-        self._take(request, token, tokens)
-        # Only what is drawn has a row of logits.
-        if request.matcher is not None and tokens and request.generation.top_logprobs is None:
-            for forced in request.matcher.forced():
-                if not tokens:
-                    return
-                request.sampler.accept(forced)
-                self._take(request, forced, tokens)
-        request.next_tokens = tuple(tokens)
-
-    def _take(self, request: RequestState, token: int, tokens: list[int]) -> None:
-        """Decide what a token means: text, which adds it to `tokens`, or the end, which leaves none."""
-        if self._ends(request, token):
-            tokens.clear()
-            self._finish(request, "stop")
-            return
-        if request.matcher is not None:
-            request.matcher.accept(token)
-        tokens.append(token)
-        request.n_generated += 1
-        request.n_pending += 1
-        piece = check_piece(self._backend, token, self._engine.tokenizer.token_bytes(token))
-        request.pending_text += request.text.push(piece)
-        if request.n_generated == 1:
-            self._flush_one(request)
-        is_full = request.n_generated >= request.limit or self._scheduler.room(request) < len(tokens)
-        if request.text.stopped or (request.matcher is not None and request.matcher.complete):
-            self._finish(request, "stop")
-        elif is_full:
-            self._finish(request, "length")
+    def _draw(self, request: RequestState, row: LogitRow) -> None:
+        is_first = not request.n_generated
+        try:
+            reason = self._drawing.draw(request, row)
+        except GrammarFailed as error:
+            self._fail([request], error, cache_is_lost=False)
+        except Exception as error:
+            self._fail([request], engine_error(self._backend, error), cache_is_lost=True)
         else:
-            return
-        tokens.clear()
+            if reason is not None:
+                self._finish(request, reason)
+            elif is_first:
+                self._flush_one(request)
 
     def _finish(self, request: RequestState, reason: FinishReason) -> None:
         now = time.perf_counter()
         if reason != "cancelled":
             request.pending_text += request.text.flush(cut=reason == "length")
         self._flush_one(request)
-        done, steps = Done(reason, request.usage, request.timings(now)), wire.Steps(request.width, request.n_decoded)
-        self._replies.append(wire.Reply(request.id, done, steps))
         self._remove(request, keep_cache=True)
+        n_open = len(self._choices.get(request.id, ()))
+        done = Done(reason, request.usage, request.timings(now), request.choice, n_open)
+        self._replies.append(wire.Reply(request.id, done, request.steps))
 
     def _fail(self, requests: Iterable[RequestState], error: Exception, *, cache_is_lost: bool) -> None:
+        """End these, and the other choices of their requests with them. `cache_is_lost`: of these."""
         for request in requests:
-            self._flush_one(request)
-            self._replies.append(wire.Reply(request.id, wire.Failed.of(error)))
-            if cache_is_lost:
+            choices = list(self._choices.get(request.id, ()))
+            for choice in choices:
+                self._flush_one(choice)
+                self._remove(choice, keep_cache=choice is not request or not cache_is_lost)
+            if cache_is_lost and request.slot >= 0:
                 self._engine.truncate(request.slot, 0)
-            self._remove(request, keep_cache=not cache_is_lost)
+            if choices:
+                self._replies.append(wire.Reply(request.id, wire.Failed.of(error)))
 
     def _remove(self, request: RequestState, *, keep_cache: bool) -> None:
         self._scheduler.release(request, keep_cache=keep_cache)
-        del self._requests[request.id]
+        choices = self._choices[request.id]
+        choices.remove(request)
+        if not choices:
+            del self._choices[request.id]
 
     def _flush(self, now: float) -> None:
         """Text of all running requests becomes events."""

@@ -12,7 +12,7 @@ from edgellm.types.request import GenerationRequest, check_prompt
 if TYPE_CHECKING:
     from edgellm.contract.engine import EngineInfo, Tokenizer
 
-Begun = tuple[list[int], Matcher | None]
+Begun = tuple[list[int], list[Matcher | None]]  # the prompt, and a matcher for each choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ class PromptReader:
             ContextOverflow: the prompt leaves no room for an answer.
             BackendUnavailable: it has a grammar, and the library for them is not installed.
         """
-        prompt = self._tokens(generation)
-        return prompt, self._grammars.matcher(generation.grammar) if generation.grammar is not None else None
+        prompt, grammar = self._tokens(generation), generation.grammar
+        return prompt, [self._grammars.matcher(grammar) if grammar else None for _ in range(generation.n)]
 
     def _tokens(self, generation: GenerationRequest) -> list[int]:
         info = self._info

@@ -1,4 +1,4 @@
-"""A running request: what the scheduler plans with, and what the loop answers with."""
+"""A choice of a running request: what the scheduler plans with, and what the loop answers with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from edgellm.runtime.wire import Steps
 from edgellm.text import logprobs
 from edgellm.text.detokenize import TextStream
 from edgellm.text.sampling import LogitRow, Sampler
@@ -21,7 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class RequestState:
-    """One request on its way through the engine. Times are seconds of `time.perf_counter`."""
+    """One answer to a request on its way through the engine. Times are seconds of `time.perf_counter`.
+
+    Choice 0 reads the prompt. The others get their first token from the same logits, and then a copy of its slot.
+    """
 
     id: int
     generation: GenerationRequest
@@ -29,6 +35,7 @@ class RequestState:
     limit: int  # tokens to generate at most
     defaults: SamplingDefaults = NEUTRAL  # for what the request leaves open
     matcher: Matcher | None = None  # of its grammar
+    choice: int = 0  # of the answers that the request asked for
     sampler: Sampler = field(init=False)
     text: TextStream = field(init=False)
     # Where it stands in its slot.
@@ -45,17 +52,26 @@ class RequestState:
     arrived: float = field(default_factory=time.perf_counter)
     started: float = 0.0
     first: float = 0.0  # when the first token was there
+    waited_s: float = 0.0  # of a further choice: from its first token until it had a slot
     n_steps: int = 0
     n_decoded: int = 0  # steps after the one that brought the first token
     n_beside: int = 0  # other requests in its steps, added up
 
     def __post_init__(self) -> None:
-        self.sampler = Sampler(self.generation.sampling.over(self.defaults.values), self.prompt)
+        sampling = self.generation.sampling.over(self.defaults.values)
+        if self.choice and sampling.seed is not None:
+            sampling = msgspec.structs.replace(sampling, seed=(sampling.seed + self.choice) % 2**63)
+        self.sampler = Sampler(sampling, self.prompt)
         self.text = TextStream(self.generation.stop)
 
     @property
+    def ready(self) -> bool:
+        """Whether it can have a slot: a further choice once it has its first token."""
+        return not self.choice or bool(self.next_tokens)
+
+    @property
     def decoding(self) -> bool:
-        return bool(self.next_tokens)
+        return bool(self.next_tokens) and self.n_prefilled == len(self.prompt)
 
     @property
     def width(self) -> float:
@@ -65,6 +81,24 @@ class RequestState:
     @property
     def usage(self) -> Usage:
         return Usage(len(self.prompt), self.n_generated, self.n_cached)
+
+    @property
+    def steps(self) -> Steps | None:
+        """For the metrics; None where the prompt was read a second time, which is in none of the timings."""
+        reread = self.choice > 0 and self.n_cached < len(self.prompt)
+        return None if reread else Steps(self.width, self.n_decoded)
+
+    def begin(self, now: float) -> None:
+        """It has a slot."""
+        if self.first:
+            self.waited_s = now - self.first
+        else:
+            self.started = now
+
+    def follow(self, first: RequestState, now: float) -> None:
+        """The first choice has read the prompt."""
+        self.started, self.first = first.started, now
+        self.n_cached = len(self.prompt)
 
     def count_step(self, n_beside: int) -> None:
         """A step was computed with `n_beside` other requests in it."""
@@ -82,11 +116,12 @@ class RequestState:
         """What has not been sent, which then counts as sent; None where there is nothing."""
         if not self.pending_text and not self.pending_logprobs:
             return None
-        delta = Delta(self.pending_text, self.n_pending, tuple(self.pending_logprobs))
+        delta = Delta(self.pending_text, self.n_pending, tuple(self.pending_logprobs), choice=self.choice)
         self.pending_text, self.n_pending, self.pending_logprobs = "", 0, []
         return delta
 
     def timings(self, now: float) -> Timings:
         started, first = self.started or now, self.first or now
+        waited_s = now - first if self.slot < 0 else self.waited_s
         parts = self.defaults.under(self.generation.sampling)
-        return Timings(started - self.arrived, first - started, now - first, parts)
+        return Timings(started - self.arrived + waited_s, first - started, now - first - waited_s, parts)

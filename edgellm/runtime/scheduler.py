@@ -64,15 +64,15 @@ class Scheduler:
     def idle(self) -> bool:
         return not self.waiting and not self.running
 
-    def submit(self, request: RequestState) -> None:
-        """Queue a request.
+    def submit(self, *choices: RequestState) -> None:
+        """Queue the choices of a request, all of them or none.
 
         Raises:
             Overloaded: the queue is full.
         """
-        if len(self.waiting) >= self._max_waiting:
-            raise Overloaded(f"{len(self.waiting)} requests are waiting already", hint="try again later")
-        self.waiting.append(request)
+        if len(self.waiting) + len(choices) > self._max_waiting:
+            raise Overloaded(f"{len(self.waiting)} answers are waiting already", hint="try again later")
+        self.waiting.extend(choices)
 
     def release(self, request: RequestState, *, keep_cache: bool = True) -> None:
         """Remove a request, wherever it is. Its slot keeps the tokens for a later request with the same prefix."""
@@ -92,14 +92,20 @@ class Scheduler:
         return slot.request
 
     def admit(self) -> Admission | None:
-        """The next request that can have a slot, None where nobody waits or no slot is free."""
+        """The next request that can have a slot, None where nobody waits or no slot is free.
+
+        Further choices wait until the first has read the prompt; meanwhile others pass them.
+        """
         free = [index for index, slot in enumerate(self.slots) if slot.request is None]
         # No more run than a step has tokens, so that each answer gets on in every step.
         if not self.waiting or not free or len(self.running) >= self._info.max_batch_tokens:
             return None
-        request = self.waiting.popleft()
+        request = next((request for request in self.waiting if request.ready), None)
+        if request is None:
+            return None
+        self.waiting.remove(request)
         # One token at least must be computed, or there are no logits to sample from.
-        limit = len(request.prompt) - 1
+        limit = len(request.prompt) - (not request.next_tokens)
         common = [min(common_prefix(slot.tokens, request.prompt), limit) for slot in self.slots]
         spare = min(free, key=lambda index: (self._passes_with(index), self.slots[index].used))
         # Longest prefix first; among equals the slot unused for longest.
@@ -109,6 +115,8 @@ class Scheduler:
             best = spare
         source = max(range(len(common)), key=lambda index: common[index])
         needed = MIN_FORK_TOKENS if self._info.fork_copies else MIN_FORK_TOKENS_SHARED
+        if request.choice:
+            needed = 1  # its prompt is never read twice where it need not be
         if common[source] < common[best] + needed:
             source = best
         else:
@@ -153,8 +161,9 @@ class Scheduler:
             if not request.decoding and budget > 0:
                 start = request.n_prefilled
                 chunk = tuple(request.prompt[start : start + budget])
-                ends_prompt = start + len(chunk) == len(request.prompt)
-                batch.append(SlotInput(request.slot, start, chunk, int(ends_prompt)))
+                # A choice that has its first token already, and whose slot was lost, has no use for logits.
+                draws = start + len(chunk) == len(request.prompt) and not request.next_tokens
+                batch.append(SlotInput(request.slot, start, chunk, int(draws)))
                 owners.append(request)
                 budget -= len(chunk)
         # In order of slots: neighbours can be computed in one pass (see _passes_with).
@@ -178,8 +187,9 @@ class Scheduler:
         return ready
 
     def room(self, request: RequestState) -> int:
-        """Tokens that the request's slot can still take."""
-        return self._info.n_ctx - len(self.slots[request.slot].tokens)
+        """Tokens that the request's slot can still take; before it has one, after its prompt."""
+        n_held = len(self.slots[request.slot].tokens) if request.slot >= 0 else len(request.prompt)
+        return self._info.n_ctx - n_held
 
     def violations(self) -> list[str]:
         """Every broken invariant, in words; empty where there is none. For tests."""
@@ -200,7 +210,10 @@ class Scheduler:
                 violations.append(f"slot {request.slot} does not begin as the prompt of request {request.id}")
             if request in self.waiting:
                 violations.append(f"request {request.id} runs and waits")
-        return violations
+            if request.choice and not request.next_tokens:
+                violations.append(f"choice {request.choice} of request {request.id} reads the prompt for itself")
+        seated = [request for request in self.waiting if request.slot >= 0]
+        return violations + [f"request {request.id} waits with slot {request.slot}" for request in seated]
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -101,7 +101,7 @@ class Dispatcher:
             if isinstance(event, Done) and steps is not None and event.finish_reason != "cancelled":
                 self.meter.record(event.usage, event.timings, steps.width, steps.n_decoded)
             delivery: Delivery = event.error() if isinstance(event, wire.Failed) else event
-            last = not isinstance(delivery, Delta)
+            last = not isinstance(delivery, Delta) and not (isinstance(delivery, Done) and delivery.n_open)
             sink = self._sinks.pop(message.id, None) if last else self._sinks.get(message.id)
             if isinstance(sink, AsyncSink):
                 by_loop.setdefault(sink.loop, []).append((sink.queue, delivery))

@@ -29,6 +29,7 @@ MAX_CTX = 2**24  # 16 times what the catalog's models were trained for at most
 MAX_LAYERS = 9999  # the deepest model of the catalog has 80 blocks
 MAX_INPUTS = 2048  # texts of one request to embed or to rerank, as OpenAI's API allows
 MAX_STOPS = 16
+MAX_CHOICES = 128  # answers to one prompt, as OpenAI's API allows
 # The longest tokens of the vocabularies in use are runs of 128 blanks; other text has 2 to 5 bytes a token.
 MAX_TOKEN_BYTES = 128
 _BLANKS = bytes(range(0x21)) + b"\x7f"
@@ -143,6 +144,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
     top_logprobs: int | None = None  # with the logprob of each token, and of so many likely ones; None = without
     # Places in the text that no token spans: what looks like a special token in somebody's message stays text.
     cuts: tuple[int, ...] = ()  # in ascending order
+    n: int = 1  # answers, which share the prompt's computation; of a seed each next one gets the next number
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -151,6 +153,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
         check_range(limit is None or 1 <= limit < MAX_COUNT, f"max_tokens={limit}", "1 or more")
         top = self.top_logprobs
         check_range(top is None or 0 <= top <= MAX_TOP, f"top_logprobs={top}", f"0 to {MAX_TOP}")
+        check_range(1 <= self.n <= MAX_CHOICES, f"n={self.n}", f"1 to {MAX_CHOICES}")
         check_range(len(self.stop) <= MAX_STOPS, "stop", f"at most {MAX_STOPS} strings")
         check_range(all(0 < len(s) <= 1024 for s in self.stop), "stop", "strings of 1 to 1024 characters")
 

@@ -42,10 +42,13 @@ GREEDY = Sampling(temperature=0)
 
 @pytest.mark.parametrize("seed", range(10))
 def test_mixes_answer_as_if_each_request_were_alone(seed: int) -> None:
-    """200 mixes: shared prefixes, arrivals, cancellations, seeds, stop strings, penalties; engines of every kind."""
+    """200 mixes: prefixes, choices, arrivals, cancellations, seeds, stop strings, penalties; engines of every kind."""
     rng = random.Random(seed)
     for _ in range(20):
-        requests = [random_request(rng, PROMPTS, longest=40, stops=STOPS) for _ in range(6)]
+        requests = [
+            structs.replace(random_request(rng, PROMPTS, longest=40, stops=STOPS), n=rng.choice((1, 1, 1, 2, 5)))
+            for _ in range(6)
+        ]
         engine = ToyEngine(
             n_slots=rng.randint(1, 4), n_batch=rng.choice((4, 32, 512)), rewind=rng.choice((None, 0, 8)),
             fork_copies=rng.random() < 0.5,
@@ -56,10 +59,15 @@ def test_mixes_answer_as_if_each_request_were_alone(seed: int) -> None:
 
 
 def check_answer(planned: Planned, found: Answer) -> None:
-    text, reason, n_tokens = answer(planned.request)
     assert found.error is None
+    for number in range(planned.request.n):
+        check_choice(planned, found.choice(number), number)
+
+
+def check_choice(planned: Planned, found: Answer, number: int) -> None:
+    text, reason, n_tokens = answer(planned.request, choice=number)
     assert found.usage is not None
-    assert found.usage.cached_tokens < found.usage.prompt_tokens
+    assert found.usage.cached_tokens < found.usage.prompt_tokens + (number > 0)
     if found.reason == "cancelled":
         assert planned.cancelled is not None
         assert text.startswith(found.text)

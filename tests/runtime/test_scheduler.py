@@ -39,12 +39,18 @@ class Table:
         self.scheduler = Scheduler(info, **kind)
         self.cache: list[list[int]] = [[] for _ in range(info.n_slots)]
         self.n_submitted = 0
+        self.choices: dict[int, list[RequestState]] = {}  # by request
 
-    def submit(self, prompt: Sequence[int]) -> RequestState:
+    def submit(self, prompt: Sequence[int], n: int = 1) -> RequestState:
+        """The first of `n` choices."""
         self.n_submitted += 1
-        request = RequestState(self.n_submitted, GenerationRequest(""), list(prompt), limit=1000)
-        self.scheduler.submit(request)
-        return request
+        choices = [
+            RequestState(self.n_submitted, GenerationRequest(""), list(prompt), limit=1000, choice=choice)
+            for choice in range(n)
+        ]
+        self.scheduler.submit(*choices)
+        self.choices[self.n_submitted] = choices
+        return choices[0]
 
     def admit(self) -> list[Admission]:
         found = []
@@ -63,6 +69,9 @@ class Table:
             assert entry.n_past == len(self.cache[entry.slot])
             self.cache[entry.slot].extend(entry.tokens)
         for request in self.scheduler.advance(step):
+            if not request.n_generated:
+                for choice in self.choices[request.id]:
+                    choice.n_generated, choice.next_tokens = 1, (999,)
             if self.scheduler.room(request) > 0:
                 request.next_tokens = (1000 + self.scheduler.room(request),)
             else:
@@ -310,19 +319,29 @@ class Machine(RuleBasedStateMachine):
         self.open: list[RequestState] = []
         self.order: list[int] = []
 
-    @rule(n=st.integers(1, 50), kind=st.integers(0, 2), tail=st.integers(0, 5))
-    def submit(self, n: int, kind: int, tail: int) -> None:
-        if len(self.table.scheduler.waiting) == 8:
+    @rule(
+        n=st.integers(1, 50), kind=st.integers(0, 2), tail=st.integers(0, 5), choices=st.sampled_from((1, 1, 1, 2, 5))
+    )
+    def submit(self, n: int, kind: int, tail: int, choices: int) -> None:
+        if len(self.table.scheduler.waiting) + choices > 8:
             with pytest.raises(Overloaded):
-                self.table.submit([0])
+                self.table.submit([0], choices)
         else:
-            self.open.append(self.table.submit(prompt(n, kind) + prompt(tail, 5)))
+            first = self.table.submit(prompt(n, kind) + prompt(tail, 5), choices)
+            self.open += self.table.choices[first.id]
 
     @rule()
     def admit(self) -> None:
+        held = [list(tokens) for tokens in self.table.cache]
         for admission in self.table.admit():
-            assert admission.n_keep < len(admission.request.prompt)
-            self.order.append(admission.request.id)
+            request = admission.request
+            if request.choice:
+                at_hand = max(common_prefix(tokens, request.prompt) for tokens in held)
+                assert admission.n_keep >= at_hand, "a choice reads again what is in a slot"
+            else:
+                assert admission.n_keep < len(request.prompt)
+                self.order.append(request.id)
+            held = [list(tokens) for tokens in self.table.cache]
         assert self.order == sorted(self.order), "first come, first served"
 
     @rule()
@@ -344,11 +363,16 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.open)
     @rule(data=st.data(), keep=st.booleans())
     def cancel(self, data: st.DataObject, keep: bool) -> None:
-        request = data.draw(st.sampled_from(self.open))
-        if not keep and request.slot >= 0:
-            self.table.cache[request.slot] = []
-        self.table.scheduler.release(request, keep_cache=keep)
-        self.open.remove(request)
+        self.end(data.draw(st.sampled_from(self.open)), keep)
+
+    def end(self, ended: RequestState, keep: bool) -> None:
+        """With its other choices, as they are one request."""
+        for request in self.table.choices[ended.id]:
+            if request in self.open:
+                if not keep and request.slot >= 0:
+                    self.table.cache[request.slot] = []
+                self.table.scheduler.release(request, keep_cache=keep)
+                self.open.remove(request)
 
     @rule(data=st.data())
     def lose(self, data: st.DataObject) -> None:
@@ -356,8 +380,7 @@ class Machine(RuleBasedStateMachine):
         self.table.cache[slot] = []
         owner = self.table.scheduler.forget(slot)
         if owner is not None:
-            self.table.scheduler.release(owner, keep_cache=False)
-            self.open.remove(owner)
+            self.end(owner, keep=False)
 
     @invariant()
     def all_is_well(self) -> None:

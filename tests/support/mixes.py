@@ -37,7 +37,7 @@ class Planned:
 
 @dataclass
 class Answer:
-    """What was said about one request, until its end."""
+    """What was said about one request, until its end. Of several choices it is the first, and `others` has the rest."""
 
     text: str = ""
     n_tokens: int = 0  # as the text events count them
@@ -46,6 +46,14 @@ class Answer:
     usage: Usage | None = None
     error: EdgeLLMError | None = None
     finished_at: int = -1  # step
+    others: dict[int, Answer] = field(default_factory=dict)  # by choice
+
+    @property
+    def choices(self) -> list[Answer]:
+        return [self, *(self.others[choice] for choice in sorted(self.others))]
+
+    def choice(self, number: int) -> Answer:
+        return self.others.setdefault(number, Answer()) if number else self
 
 
 def random_mix(
@@ -155,13 +163,20 @@ class Stage:
             answer = self.answers[message.id - 1]
             assert message.id in self._open, "an event after the last one"
             match message.event:
-                case Delta(text, n_tokens, logprobs):
-                    answer.text += text
-                    answer.logprobs += logprobs
-                    answer.n_tokens += n_tokens
-                case Done(reason, usage):
-                    answer.reason, answer.usage, answer.finished_at = reason, usage, self.n_steps
-                    self._open.remove(message.id)
+                case Delta(text, n_tokens, logprobs) as delta:
+                    choice = answer.choice(delta.choice)
+                    assert not choice.reason, "a text after its end"
+                    choice.text += text
+                    choice.logprobs += logprobs
+                    choice.n_tokens += n_tokens
+                case Done(reason, usage) as done:
+                    choice = answer.choice(done.choice)
+                    assert not choice.reason, "a second end"
+                    choice.reason, choice.usage, choice.finished_at = reason, usage, self.n_steps
+                    n_ended = sum(bool(choice.reason) for choice in answer.choices)
+                    assert n_ended + done.n_open == self.mix[message.id - 1].request.n
+                    if not done.n_open:
+                        self._open.remove(message.id)
                 case wire.Failed() as failed:
                     answer.error, answer.finished_at = failed.error(), self.n_steps
                     self._open.remove(message.id)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import structs
 
 from edgellm.contract.engine import EngineInfo, SlotInput
 from edgellm.errors import CacheFull
@@ -105,10 +106,14 @@ def logits_after(tokens: Sequence[int]) -> Logits:
     return row
 
 
-def answer(request: GenerationRequest, n_ctx: int = 256) -> tuple[str, str, int]:
+def answer(request: GenerationRequest, n_ctx: int = 256, choice: int = 0) -> tuple[str, str, int]:
     """Text, finish reason and number of tokens that `request` must get, whatever runs beside it."""
+    assert isinstance(request.prompt, str)
     prompt = ToyTokenizer().encode(request.prompt, add_special=request.add_bos, parse_special=True)
-    sampler = Sampler(request.sampling, prompt)
+    sampling = request.sampling
+    if sampling.seed is not None:
+        sampling = structs.replace(sampling, seed=sampling.seed + choice)
+    sampler = Sampler(sampling, prompt)
     limit = min(request.max_tokens or n_ctx, n_ctx - len(prompt) + 1)
     said: list[int] = []
     while True:
