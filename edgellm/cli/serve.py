@@ -69,6 +69,11 @@ _log = logging.getLogger("edgellm.serve")
     metavar="SECONDS",
     help="How long running answers may go on after the first signal to stop.",
 )
+@click.option(
+    "--strict-fields",
+    is_flag=True,
+    help="Refuse requests with unknown fields; otherwise the response names them (x-edgellm-ignored).",
+)
 @click.option("--log-level", type=click.Choice(LEVELS), help="How much to log to standard error (default: warning).")
 @click.option(
     "--log-format",
@@ -82,6 +87,7 @@ def command(
     port: int,
     api_key: str | None,
     drain: float,
+    strict_fields: bool,
     log_level: str | None,
     log_format: str | None,
     isolate: bool,
@@ -101,6 +107,7 @@ def command(
             port=port,
             api_key=api_key,
             drain=drain,
+            strict_fields=strict_fields,
             isolate=isolate,
             say=say,
             warn=warn,
@@ -116,6 +123,7 @@ def _serve(
     port: int,
     api_key: str | None,
     drain: float,
+    strict_fields: bool,
     isolate: bool,
     say: Say,
     warn: Say,
@@ -140,7 +148,7 @@ def _serve(
         llm = EdgeLLM(plan, decision=decision, isolate=isolate)
         try:
             server = listener.Listener(
-                create_app(llm, api_key=key, host=host),
+                create_app(llm, api_key=key, host=host, strict_fields=strict_fields),
                 started=lambda: say(f"Open {listener.url(socket)} (API: {listener.url(socket)}/v1)"),
                 draining=functools.partial(_say_draining, warn, drain),
                 overdue=llm.close,

@@ -28,7 +28,12 @@ WEB = Path(__file__).parent / "web"
 
 
 def create_app(
-    llm: EdgeLLM, *, api_key: str | None = None, host: str = "127.0.0.1", intake: Intake | None = None
+    llm: EdgeLLM,
+    *,
+    api_key: str | None = None,
+    host: str = "127.0.0.1",
+    intake: Intake | None = None,
+    strict_fields: bool = False,
 ) -> Starlette:
     """The ASGI app that serves `llm`, which may still be loading. The caller closes `llm`.
 
@@ -37,8 +42,9 @@ def create_app(
             loopback names are answered.
         host: the name that the server is bound to, which is answered too.
         intake: limits of what requests may hold.
+        strict_fields: fields that nothing here knows are refused.
     """
-    model = ServedModel(llm)
+    model = ServedModel(llm, strict_fields=strict_fields)
     operations = [*openai.operations(model), *embeddings.operations(model), *state.operations(model)]
     app = Starlette(
         routes=[*(operation.route() for operation in operations), _openapi(operations), *_pages()],

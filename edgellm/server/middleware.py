@@ -17,6 +17,7 @@ from edgellm.server import errors, request_log
 from edgellm.server.errors import HttpError
 from edgellm.server.intake import Incoming, Intake
 from edgellm.server.request_log import RequestRecord
+from edgellm.server.schemas import unknown
 from edgellm.store.http import is_loopback
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -121,7 +122,7 @@ class Guard:
 
 
 class _Secured:
-    """`send` that adds the security headers and the id, and lets go of the body where the answer begins."""
+    """`send` that adds what each response says of itself, and lets go of the body where the answer begins."""
 
     def __init__(self, send: Send, path: str, record: RequestRecord, body: Incoming) -> None:
         self._send = send
@@ -135,7 +136,9 @@ class _Secured:
             self.started = True
             self._body.release()
             self._record.responds(message["status"])
-            own = ((b"content-security-policy", self._csp), (request_log.HEADER, self._record.id.encode()))
+            own = [(b"content-security-policy", self._csp), (request_log.HEADER, self._record.id.encode())]
+            if self._record.ignored:
+                own.append((unknown.HEADER.encode(), self._record.ignored.encode()))
             message = {**message, "headers": [*message.get("headers", ()), *_ALWAYS, *own]}
         await self._send(message)
 

@@ -13,19 +13,23 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from edgellm.server.schemas import response
+from edgellm.server.schemas import response, unknown
 from edgellm.server.schemas.fields import Fields, RequestBody, schemas_in
 
-DESCRIPTION = "OpenAI-compatible. Fields that are not supported are refused by name."
+DESCRIPTION = (
+    "OpenAI-compatible. Fields that are not supported are refused by name, and unknown ones named in a header."
+)
 _REFERENCE = "#/components/schemas/{name}"
-_NOT_SUPPORTED = "Not supported yet; accepted where it asks for nothing."
+_NOT_SUPPORTED = "Not supported; accepted where it asks for nothing."
 _IGNORED = "Accepted; it changes nothing here."
+_UNKNOWN = {"description": "Names of unknown fields, which changed nothing.", "schema": {"type": "string"}}
+_STRICT = {"description": "1: unknown fields are refused.", "schema": {"type": "string"}}
 
 
 class ResponseDoc(NamedTuple):
     """A response of an operation, for the documentation."""
 
-    type: type[Any] | None  # None: any JSON
+    type: type[Any] | None  # None: any JSON; str: plain text
     description: str
 
 
@@ -56,11 +60,12 @@ class Operation(NamedTuple):
 def document(operations: Sequence[Operation], *, title: str, version: str) -> dict[str, Any]:
     """The OpenAPI document of these operations."""
     bodies = {operation.body for operation in operations if operation.body is not None}
-    results = {reply.type for operation in operations for reply in operation.replies().values() if reply.type}
+    replies = [reply.type for operation in operations for reply in operation.replies().values()]
+    results = {type_ for type_ in replies if type_ is not None and type_ is not str}
     types = sorted([*bodies, *results], key=lambda one: one.__name__)
     _, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     for schema in {schema for body in bodies for schema in schemas_in(body)}:
-        _close(components[schema.__name__], schema)
+        _complete(components[schema.__name__], schema)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         path = re.sub(r":\w+}", "}", operation.path)
@@ -69,15 +74,14 @@ def document(operations: Sequence[Operation], *, title: str, version: str) -> di
     return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": components}}
 
 
-def _close(component: dict[str, Any], schema: type[Fields]) -> None:
-    """Add the fields that are not struct fields, and say that there are no others."""
+def _complete(component: dict[str, Any], schema: type[Fields]) -> None:
+    """Add the fields that are not struct fields."""
     properties = component["properties"]
     for name in schema.IGNORED:
         properties[name] = {"default": None, "description": _IGNORED}
     for name, neutral in schema.NOT_SUPPORTED.items():
         if name not in properties:
             properties[name] = {"default": None, "description": _NOT_SUPPORTED, "enum": [None, *neutral]}
-    component["additionalProperties"] = False
 
 
 def _describe(operation: Operation, path: str) -> dict[str, Any]:
@@ -93,16 +97,20 @@ def _describe(operation: Operation, path: str) -> dict[str, Any]:
             {"name": parameter, "in": "path", "required": True, "schema": {"type": "string"}}
             for parameter in parameters
         ]
-    if operation.body is not None:
-        described["requestBody"] = {"content": _content(operation.body), "required": True}
     described["responses"] = {
         status: {"description": reply.description, "content": _content(reply.type)}
         for status, reply in operation.replies().items()
     }
+    if operation.body is not None:
+        described["requestBody"] = {"content": _content(operation.body), "required": True}
+        described["parameters"] = [{"name": unknown.STRICT_HEADER, "in": "header", **_STRICT}]
+        described["responses"]["200"]["headers"] = {unknown.HEADER: _UNKNOWN}
     return described
 
 
 def _content(type_: type[Any] | None) -> dict[str, Any]:
+    if type_ is str:
+        return {"text/plain": {"schema": {"type": "string"}}}
     schema = {} if type_ is None else {"$ref": _REFERENCE.format(name=type_.__name__)}
     return {"application/json": {"schema": schema}}
 

@@ -33,6 +33,7 @@ class RequestRecord:
     status: int = 0
     usage: Usage | None = None
     error: str = ""  # its code
+    ignored: str = ""  # fields that nothing here knows, as the response names them
     _began: float = field(default_factory=time.monotonic)
     _first: float = 0.0  # when the response began
 
@@ -74,6 +75,8 @@ class RequestRecord:
             facts["prompt_tokens"] = self.usage.prompt_tokens
             facts["cached_tokens"] = self.usage.cached_tokens
             facts["completion_tokens"] = self.usage.completion_tokens
+        if self.ignored:
+            facts["ignored"] = self.ignored
         if self.error:
             facts["error"] = self.error
         _log.info("request", extra={"facts": facts})

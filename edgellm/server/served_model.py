@@ -15,6 +15,7 @@ from edgellm.sdk.client import EdgeLLM
 from edgellm.server import request_log
 from edgellm.server.errors import HttpError
 from edgellm.server.schemas.fields import Body
+from edgellm.server.schemas.unknown import STRICT_HEADER, UnknownFields
 from edgellm.server.sse import EventLists
 from edgellm.server.turns import Turns
 from edgellm.types.event import Vectors
@@ -34,10 +35,14 @@ class ServedModel:
 
     Attributes:
         created: when it was put behind the routes, in seconds since 1970.
+        n_ignored: unknown fields in bodies until now.
     """
 
-    def __init__(self, llm: EdgeLLM) -> None:
+    def __init__(self, llm: EdgeLLM, *, strict_fields: bool = False) -> None:
+        """`strict_fields`: unknown fields are refused, whether or not a request asks for that."""
         self.llm = llm
+        self.n_ignored = 0
+        self._strict_fields = strict_fields
         self.created = int(time.time())
         self._reading_large = asyncio.Lock()
         self._turns = Turns(llm.plan.settings.n_slots)
@@ -57,20 +62,25 @@ class ServedModel:
             ClientDisconnect: nobody waits for the answer any more.
         """
         raw = await request.body()
+        unknown = UnknownFields(strict=self._strict_fields or request.headers.get(STRICT_HEADER) == "1")
 
         def read() -> tuple[Body, MadeT]:
-            body = body_type.read(raw)
+            body = body_type.read(raw, unknown)
             self.require(body.model)
             return body, make(body)
 
-        # A model's own template takes time: not in the event loop that all streams share.
-        if len(raw) <= LARGE_BYTES:
-            return await asyncio.to_thread(read)
-        # Threads share one lock of the interpreter. Many of them would keep the event loop from it in turn.
-        async with self._reading_large:
-            if await request.is_disconnected():
-                raise ClientDisconnect
-            return await asyncio.to_thread(read)
+        try:
+            # A model's own template takes time: not in the event loop that all streams share.
+            if len(raw) <= LARGE_BYTES:
+                return await asyncio.to_thread(read)
+            # Threads share one lock of the interpreter. Many of them would keep the event loop from it in turn.
+            async with self._reading_large:
+                if await request.is_disconnected():
+                    raise ClientDisconnect
+                return await asyncio.to_thread(read)
+        finally:
+            self.n_ignored += unknown.n
+            request_log.of_scope(request.scope).ignored = unknown.text
 
     async def events(self, request: Request, generation: GenerationRequest) -> EventLists:
         """The answer to `request`, once it is its client's turn."""

@@ -1,4 +1,4 @@
-"""What runs here: `/health`, and `/edgellm/plan` with the reasons."""
+"""What runs here: `/health`, `/metrics`, and `/edgellm/plan` with the reasons."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from edgellm import __version__, explain
@@ -17,6 +18,7 @@ from edgellm.server.schemas import response
 from edgellm.server.served_model import ServedModel
 
 PLAN_SCHEMA = 1
+IGNORED = "edgellm_ignored_fields_total"
 TAG = "State"
 
 
@@ -34,10 +36,19 @@ def operations(model: ServedModel) -> list[Operation]:
         """What runs here and why: the plan, the reasons, and how the choice was made (docs/http.md has the schema)."""
         return JSONResponse(describe(model), headers=NO_STORE)
 
+    async def metrics(_: Request) -> ASGIApp:
+        """Counters since the start, in Prometheus' text format."""
+        return Response(
+            f"# HELP {IGNORED} Unknown fields in requests.\n# TYPE {IGNORED} counter\n{IGNORED} {model.n_ignored}\n",
+            media_type="text/plain; version=0.0.4",
+            headers=NO_STORE,
+        )
+
     unavailable = status_reply(response.Health, HTTPStatus.SERVICE_UNAVAILABLE)
     return [
         Operation("GET", "/health", health, TAG, response.Health, other_replies=unavailable),
         Operation("GET", "/edgellm/plan", plan, TAG, None),
+        Operation("GET", "/metrics", metrics, TAG, str),
     ]
 
 

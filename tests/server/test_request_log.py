@@ -79,7 +79,7 @@ def test_an_id_that_could_spoil_a_line_is_replaced(live: Live, log: pytest.LogCa
 
 
 def test_what_is_refused_has_its_code(live: Live, log: pytest.LogCaptureFixture) -> None:
-    answer = live.chat("x", weight=1)
+    answer = live.chat("x", top_p=2)
     facts = only(log)
 
     assert answer.headers["x-request-id"] == facts["id"]

@@ -1,8 +1,9 @@
 """How the body of a request is read: one decoding, closed lists of fields, and errors that name the field.
 
-Nothing is dropped silently. A schema lists the fields that change the answer (its struct fields), the ones that are
-not supported yet and the ones that are accepted without effect. Any other field is refused by name. Ranges are
-checked by `edgellm.types.request`, so that HTTP, the command line and the SDK refuse a value with the same words.
+Nothing is dropped silently. A schema lists the fields that change the answer (its struct fields), the ones that would
+but are not served, which are refused by name, and the ones that are about the caller and accepted without effect. Any
+other field is accepted and named in the response (`schemas.unknown`). Ranges are checked by `edgellm.types.request`,
+so that HTTP, the command line and the SDK refuse a value with the same words.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgspec
 
 from edgellm.errors import UnsupportedField, UsageError
 from edgellm.server.schemas.counts import MAX_VALUES, check_counts
+from edgellm.server.schemas.unknown import UnknownFields
 
 # Python's float() makes an infinity of 1e999, which the range of its field then refuses by name; msgspec would not.
 _decode = msgspec.json.Decoder(float_hook=float).decode
@@ -31,11 +33,11 @@ FieldValues = Mapping[str, tuple[str, ...]]
 class Fields(msgspec.Struct, kw_only=True):
     """An object in a request. Types are not converted: "5" is not 5."""
 
-    # The values, beside null, with which a field that is not supported yet asks for nothing.
+    # Fields that would change the answer: the values, beside null, with which each asks for nothing.
     NOT_SUPPORTED: ClassVar[NeutralValues] = {}
     # Values of supported fields that have a meaning elsewhere, but none here yet.
     NOT_SUPPORTED_VALUES: ClassVar[FieldValues] = {}
-    # Fields about the caller, not about the answer: accepted with any value, without effect.
+    # Fields about the caller, billing, caching or telemetry: accepted with any value, without effect.
     IGNORED: ClassVar[tuple[str, ...]] = ()
 
 
@@ -52,19 +54,19 @@ class RequestBody(Fields, kw_only=True):
     ] = None
 
     @classmethod
-    def read(cls, body: bytes) -> Self:
-        """Decode and check a body.
+    def read(cls, body: bytes, unknown: UnknownFields | None = None) -> Self:
+        """Decode and check a body. Names that are in no list go to `unknown`; None = they are refused.
 
         Raises:
             UnsupportedField, UsageError: with the name of the field.
         """
         try:
-            return cls._read(body)
+            return cls._read(body, unknown or UnknownFields(strict=True))
         except RecursionError:
             raise UsageError("the body is nested too deeply for JSON", hint="send a flatter object") from None
 
     @classmethod
-    def _read(cls, body: bytes) -> Self:
+    def _read(cls, body: bytes, unknown: UnknownFields) -> Self:
         check_counts(body, cls.max_values)
         try:
             fields = _decode(body)
@@ -76,7 +78,7 @@ class RequestBody(Fields, kw_only=True):
             raise UsageError(f"the body is not JSON: {reason}", hint="send a JSON object") from None
         if not isinstance(fields, dict):
             raise UsageError("the body is not a JSON object", hint=f"send {cls.example}")
-        _check(fields, cls, "")
+        _check(fields, cls, "", unknown)
         try:
             return msgspec.convert(fields, cls)
         except msgspec.ValidationError as error:
@@ -118,22 +120,25 @@ def shortened(value: object, *, quote: bool = True) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _check(fields: dict[str, Any], schema: type[Fields], path: str) -> None:
-    """Refuse unsupported, missing and unknown fields, in this order, of an object at `path` ("" = the body)."""
+def _check(fields: dict[str, Any], schema: type[Fields], path: str, unknown: UnknownFields) -> None:
+    """Refuse unsupported and missing fields of an object at `path` ("" = the body), and collect unknown ones."""
     supported_fields = supported(schema)
     for name, value in fields.items():
         if name in schema.NOT_SUPPORTED:
             _check_neutral(value, schema, name, _join(path, name))
         if name in supported_fields:
-            _check_value(value, schema, name, _join(path, name))
+            _check_value(value, schema, name, _join(path, name), unknown)
     for name, field in supported_fields.items():
         if field.required and name not in fields:
             where = _join(path, name)
             raise UsageError(f"{where} is required", hint="see /docs", param=where)
     for name in fields:
-        if name not in supported_fields and name not in schema.NOT_SUPPORTED and name not in schema.IGNORED:
+        if name in supported_fields or name in schema.NOT_SUPPORTED or name in schema.IGNORED:
+            continue
+        if unknown.strict:
             where = _join(path, name)
             raise UsageError(f"there is no field {where}", hint=_suggestion(name, schema, path), param=where)
+        unknown.add(name, path)
 
 
 def _check_neutral(value: object, schema: type[Fields], name: str, where: str) -> None:
@@ -143,7 +148,7 @@ def _check_neutral(value: object, schema: type[Fields], name: str, where: str) -
         raise _unsupported(value, schema, name, where)
 
 
-def _check_value(value: object, schema: type[Fields], name: str, where: str) -> None:
+def _check_value(value: object, schema: type[Fields], name: str, where: str, unknown: UnknownFields) -> None:
     """Check a choice, or the objects that a field holds; msgspec checks the types."""
     field = supported(schema)[name]
     if value in schema.NOT_SUPPORTED_VALUES.get(name, ()):
@@ -156,15 +161,15 @@ def _check_value(value: object, schema: type[Fields], name: str, where: str) -> 
     if isinstance(value, list) and field.in_list:
         for index, item in enumerate(value):
             if isinstance(item, dict):
-                _check(item, field.schema, f"{where}[{index}]")
+                _check(item, field.schema, f"{where}[{index}]", unknown)
     elif isinstance(value, dict) and not field.in_list:
-        _check(value, field.schema, where)
+        _check(value, field.schema, where, unknown)
 
 
 def _unsupported(value: object, schema: type[Fields], name: str, where: str) -> UnsupportedField:
     choices = supported(schema)[name].choices if name in supported(schema) else ()
     only = f", only {', '.join(choices)}" if choices else ""
-    return UnsupportedField(f"{where}: {shortened(value)} is not supported yet{only}", hint="leave it out", param=where)
+    return UnsupportedField(f"{where}: {shortened(value)} is not supported{only}", hint="leave it out", param=where)
 
 
 def _wrong_value(error: msgspec.ValidationError) -> UsageError:

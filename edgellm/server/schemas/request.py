@@ -25,6 +25,7 @@ class TextPart(Fields, kw_only=True):
     """A part of a message's content."""
 
     NOT_SUPPORTED: ClassVar[NeutralValues] = {"type": ("text",)}
+    IGNORED = ("prompt_cache_breakpoint",)
 
     type: Literal["text"]
     text: str
@@ -34,15 +35,14 @@ class ChatMessage(Fields, kw_only=True):
     """One message. Several text parts are joined with nothing between them."""
 
     NOT_SUPPORTED: ClassVar[NeutralValues] = {
-        "name": (),
         "refusal": (),
-        "annotations": ([],),
         "audio": (),
         "tool_calls": ([],),
         "tool_call_id": (),
         "function_call": (),
     }
     NOT_SUPPORTED_VALUES: ClassVar[FieldValues] = {"role": ("tool", "function")}
+    IGNORED = ("name", "annotations")
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | Annotated[list[TextPart], Meta(max_length=MAX_MESSAGES)]
@@ -55,7 +55,7 @@ class ChatMessage(Fields, kw_only=True):
 class StreamOptions(Fields, kw_only=True):
     """Options of a stream."""
 
-    NOT_SUPPORTED: ClassVar[NeutralValues] = {"include_obfuscation": (False,)}
+    IGNORED = ("include_obfuscation",)
 
     include_usage: bool | None = None
 
@@ -121,19 +121,23 @@ class ChatBody(GenerationBody, kw_only=True):
         "function_call": ("none", "auto"),
         "modalities": (["text"],),
         "audio": (),
-        "prediction": (),
+        "moderation": (),
         "reasoning_effort": ("none",),
-        "verbosity": ("medium",),
         "web_search_options": (),
-        "store": (False,),
-        "service_tier": ("auto", "default"),
+        # A template is a program; the model's own is the only one that runs.
+        "chat_template": (),
     }
     IGNORED = (
         *GenerationBody.IGNORED,
         "metadata",
-        "safety_identifier",
+        "prediction",  # a draft, which makes an answer faster and no other
         "prompt_cache_key",
+        "prompt_cache_options",
         "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "verbosity",
     )
 
     messages: Annotated[list[ChatMessage], Meta(max_length=MAX_MESSAGES)]

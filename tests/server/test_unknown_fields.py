@@ -1,0 +1,150 @@
+"""Fields that are in no list: accepted and named, or refused where somebody wants that. And the lists are complete."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import pytest
+from openai.types import completion_create_params, embedding_create_params
+from openai.types.chat import (
+    chat_completion_message_param,
+    chat_completion_stream_options_param,
+)
+from openai.types.chat import (
+    completion_create_params as chat_create_params,
+)
+from openai.types.chat.chat_completion_content_part_text_param import ChatCompletionContentPartTextParam
+from openai.types.shared_params import response_format_json_schema
+from support.live_server import Live, Servers
+
+from edgellm.server.schemas.embeddings import EmbeddingBody
+from edgellm.server.schemas.fields import Fields, RequestBody, supported
+from edgellm.server.schemas.request import ChatBody, ChatMessage, CompletionBody, StreamOptions, TextPart
+from edgellm.server.schemas.structured import JsonSchema, ResponseFormat
+from edgellm.server.schemas.unknown import MAX_BYTES, UnknownFields
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+def unknown_in(body: dict[str, Any], schema: type[RequestBody] = ChatBody) -> UnknownFields:
+    unknown = UnknownFields()
+    schema.read(json.dumps({"messages": HELLO, **body}).encode(), unknown)
+    return unknown
+
+
+def test_unknown_fields_are_named_by_place() -> None:
+    messages = [{**HELLO[0], "weight": 1}, {**HELLO[0], "weight": 2, "id": 7}]
+    part = {"type": "text", "text": "x", "lang": "de"}
+    unknown = unknown_in({"opts": {}, "messages": [*messages, {"role": "user", "content": [part]}]})
+
+    assert unknown.text == "messages[].weight, messages[].id, messages[].content[].lang, opts"
+    assert unknown.n == 5
+
+
+def test_known_fields_are_not_named() -> None:
+    assert unknown_in({"user": "u", "tools": [], "temperature": 0, "n": 1}).text == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a, b", "a%2C%20b"),
+        ("x\r\nset-cookie: y", "x%0D%0Aset-cookie:%20y"),
+        ("größe", "gr%C3%B6%C3%9Fe"),
+        ("", ""),
+        ("x" * 1000, "x" * 60),
+    ],
+)
+def test_names_cannot_spoil_a_header(name: str, shown: str) -> None:
+    assert unknown_in({name: 1}).text == shown
+
+
+def test_many_names_are_cut() -> None:
+    unknown = unknown_in({f"field{number}": number for number in range(5000)})
+
+    assert unknown.n == 5000
+    assert unknown.text.startswith("field0, field1, ")
+    assert unknown.text.endswith(", ...")
+    assert MAX_BYTES - 20 < len(unknown.text) <= MAX_BYTES + 5
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_response_the_log_and_a_counter_tell_of_them(
+    live: Live, caplog: pytest.LogCaptureFixture, stream: bool
+) -> None:
+    caplog.set_level(logging.INFO, "edgellm.requests")
+    before = counted(live)
+    answer = live.chat("hello", stream=stream, opts={}, weight=1)
+
+    assert answer.status_code == 200
+    assert answer.headers["x-edgellm-ignored"] == "opts, weight"
+    assert counted(live) == before + 2
+    assert [line.facts["ignored"] for line in caplog.records if "ignored" in line.facts] == ["opts, weight"]
+
+
+def test_where_all_are_known_no_header_tells_of_others(live: Live) -> None:
+    assert "x-edgellm-ignored" not in live.chat("hello", user="u").headers
+
+
+def test_an_error_names_them_too(live: Live) -> None:
+    answer = live.chat("hello", weight=1, temperature=-1)
+
+    assert (answer.status_code, answer.headers["x-edgellm-ignored"]) == (400, "weight")
+
+
+def test_a_request_can_be_strict(live: Live) -> None:
+    body = {"messages": HELLO, "temprature": 1}
+    answer = live.post("/v1/chat/completions", body, headers={"x-edgellm-strict": "1"})
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "temprature")
+    assert "temperature" in answer.json()["error"]["message"]
+
+
+def test_a_server_can_be_strict(serve: Servers) -> None:
+    live = serve(strict_fields=True)
+    answer = live.chat("hello", weight=1)
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "weight")
+    assert live.chat("hello", user="u").status_code == 200
+
+
+def counted(live: Live) -> int:
+    lines = live.http.get("/metrics").text.splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("edgellm_ignored_fields_total"))
+
+
+# A schema of ours, and the types of OpenAI's client that it reads.
+TYPES: dict[type[Fields], tuple[Any, ...]] = {
+    ChatBody: (
+        chat_create_params.CompletionCreateParamsNonStreaming,
+        chat_create_params.CompletionCreateParamsStreaming,
+    ),
+    ChatMessage: get_args(chat_completion_message_param.ChatCompletionMessageParam),
+    TextPart: (ChatCompletionContentPartTextParam,),
+    StreamOptions: (chat_completion_stream_options_param.ChatCompletionStreamOptionsParam,),
+    ResponseFormat: (response_format_json_schema.ResponseFormatJSONSchema,),
+    JsonSchema: (response_format_json_schema.JSONSchema,),
+    CompletionBody: (
+        completion_create_params.CompletionCreateParamsNonStreaming,
+        completion_create_params.CompletionCreateParamsStreaming,
+    ),
+    EmbeddingBody: (embedding_create_params.EmbeddingCreateParams,),
+}
+
+
+def client_fields(types: tuple[Any, ...]) -> Iterator[str]:
+    for type_ in types:
+        for base in type_.__mro__ if hasattr(type_, "__mro__") else (type_,):
+            yield from getattr(base, "__annotations__", {})
+
+
+@pytest.mark.parametrize("schema", TYPES, ids=lambda schema: schema.__name__)
+def test_each_field_of_the_client_is_in_a_list(schema: type[Fields]) -> None:
+    """A new release of the client with a new field fails here: say what becomes of it."""
+    names = set(client_fields(TYPES[schema]))
+
+    assert names
+    assert names - {*supported(schema), *schema.NOT_SUPPORTED, *schema.IGNORED} == set()
