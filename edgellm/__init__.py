@@ -24,7 +24,9 @@ from edgellm.errors import (
     DiskFull,
     EdgeLLMError,
     GrammarFailed,
+    IncompleteAnswer,
     IntegrityError,
+    InvalidAnswer,
     NothingFits,
     Overloaded,
     RuntimeFailure,
@@ -32,6 +34,7 @@ from edgellm.errors import (
     SourceUnreachable,
     StepFailed,
     TimedOut,
+    TooManyRounds,
     Unauthorized,
     UnknownModel,
     UnknownProfile,
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
     from edgellm.sdk.client import EdgeLLM
     from edgellm.types.event import Completion, Delta, Done
     from edgellm.types.grammar import Grammar
-    from edgellm.types.message import Message
+    from edgellm.types.message import Message, NamedTool, Tool, ToolCall
     from edgellm.types.sampling import Sampling
 
 _HOMES = {
@@ -57,7 +60,10 @@ _HOMES = {
     "EdgeLLM": "edgellm.sdk.client",
     "Grammar": "edgellm.types.grammar",
     "Message": "edgellm.types.message",
+    "NamedTool": "edgellm.types.message",
     "Sampling": "edgellm.types.sampling",
+    "Tool": "edgellm.types.message",
+    "ToolCall": "edgellm.types.message",
 }
 
 __all__ = [
@@ -77,8 +83,11 @@ __all__ = [
     "EdgeLLMError",
     "Grammar",
     "GrammarFailed",
+    "IncompleteAnswer",
     "IntegrityError",
+    "InvalidAnswer",
     "Message",
+    "NamedTool",
     "NothingFits",
     "Overloaded",
     "RuntimeFailure",
@@ -87,6 +96,9 @@ __all__ = [
     "SourceUnreachable",
     "StepFailed",
     "TimedOut",
+    "TooManyRounds",
+    "Tool",
+    "ToolCall",
     "Unauthorized",
     "UnknownModel",
     "UnknownProfile",

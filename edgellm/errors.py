@@ -25,6 +25,9 @@
         ├── WorkerCrashed              7   503   native code died (signal, out of memory)
         ├── Overloaded                 7   503   the waiting queue is full
         ├── TimedOut                   7   504   the answer was not there by the caller's deadline
+        ├── InvalidAnswer              7   500   the answer is not what the caller's type or schema says
+        │   └── IncompleteAnswer       7   500   it was cut off before its end
+        ├── TooManyRounds              7   500   the model went on calling tools
         ├── Unauthorized               7   401   a key is required and was not given
         └── Closed                     7   503   the session was closed while the request waited
 
@@ -219,6 +222,26 @@ class TimedOut(RuntimeFailure):
     def __init__(self, message: str, *, hint: str = "", timeout: float = 0.0) -> None:
         super().__init__(message, hint=hint)
         self.timeout = timeout
+
+
+class InvalidAnswer(RuntimeFailure):
+    """Attribute: text, the answer as the model wrote it."""
+
+    def __init__(self, message: str, *, hint: str = "", text: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.text = text
+
+
+class IncompleteAnswer(InvalidAnswer):
+    """`max_tokens` or a full context ended the answer in the middle of its JSON."""
+
+
+class TooManyRounds(RuntimeFailure):
+    """Attribute: rounds, how often the model answered with calls of tools."""
+
+    def __init__(self, message: str, *, hint: str = "", rounds: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.rounds = rounds
 
 
 class Unauthorized(RuntimeFailure):

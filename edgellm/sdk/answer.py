@@ -2,16 +2,96 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+
+from edgellm.errors import IncompleteAnswer, InvalidAnswer
 from edgellm.runtime.session import closed
-from edgellm.types.event import Completion, Delta, Done, Event
+from edgellm.sdk.json_type import JsonType
+from edgellm.types.event import Choice, Completion, Delta, Done, Event, Usage
+from edgellm.types.message import ToolCall
+
+T = TypeVar("T")
 
 
-def whole(events: list[Event]) -> Completion:
-    done = events[-1]
-    assert isinstance(done, Done)
-    if done.finish_reason == "cancelled":
+def whole(events: Sequence[Event]) -> Completion:
+    """Raises Closed, where one of the choices has no end."""
+    ends = {event.choice: event for event in events if isinstance(event, Done)}
+    if any(end.finish_reason == "cancelled" for end in ends.values()):
         raise closed()  # a stream shows that it has no end; half an answer in one piece would not
-    deltas = [event for event in events if isinstance(event, Delta)]
-    text = "".join(delta.text for delta in deltas)
-    logprobs = tuple(token for delta in deltas for token in delta.logprobs)
-    return Completion(text, done.finish_reason, logprobs=logprobs, usage=done.usage, timings=done.timings)
+    deltas: dict[int, list[Delta]] = {choice: [] for choice in sorted(ends)}
+    for event in events:
+        if isinstance(event, Delta):
+            deltas[event.choice].append(event)
+    choices = tuple(_choice(deltas[number], ends[number]) for number in deltas)
+    last = events[-1]
+    assert isinstance(last, Done)
+    return Completion(
+        **msgspec.structs.asdict(choices[0]),
+        usage=_together([end.usage for _, end in sorted(ends.items())]),
+        timings=last.timings,
+        choices=choices if len(choices) > 1 else (),
+    )
+
+
+def parsed(answer: Completion, kind: JsonType[T]) -> T:
+    """The object that the answer is the JSON of.
+
+    Raises:
+        IncompleteAnswer: it was cut off; InvalidAnswer: the type has a rule that no grammar holds to.
+    """
+    if answer.finish_reason == "length":
+        raise IncompleteAnswer(
+            f"the answer was cut off after {answer.usage.completion_tokens} tokens, in the middle of its JSON",
+            hint="give it more max_tokens, or bound texts and lists in the schema",
+            text=answer.text,
+        )
+    try:
+        return kind.read(answer.text)
+    except ValueError as error:
+        hint = "ask again, or keep to rules that a JSON schema can express"
+        raise InvalidAnswer(
+            f"the answer is not what was asked for: {error}"[:500], hint=hint, text=answer.text
+        ) from error
+
+
+def _choice(deltas: Sequence[Delta], end: Done) -> Choice:
+    return Choice(
+        _text(deltas, "text"),
+        end.finish_reason,
+        _text(deltas, "reasoning"),
+        _calls(deltas),
+        tuple(token for delta in deltas for token in delta.logprobs),
+    )
+
+
+def _text(deltas: Sequence[Delta], kind: str) -> str:
+    return "".join(delta.text for delta in deltas if delta.kind == kind)
+
+
+def _calls(deltas: Sequence[Delta]) -> tuple[ToolCall, ...]:
+    numbers = sorted({delta.call for delta in deltas if delta.kind == "call_name"})
+    of_each = [[delta for delta in deltas if delta.call == number] for number in numbers]
+    return tuple(
+        _call(number, _text(own, "call_name"), _text(own, "call_arguments"))
+        for number, own in zip(numbers, of_each, strict=True)
+    )
+
+
+def _call(number: int, name: str, arguments: str) -> ToolCall:
+    """Its id is the same whenever the model says the same: templates write it into the prompt. Some ask for nine
+    letters and digits (Mistral's)."""
+    said = f"{number} {name} {arguments}".encode(errors="replace")
+    return ToolCall(name, arguments, hashlib.blake2b(said, digest_size=5).hexdigest()[:9])
+
+
+def _together(usages: Sequence[Usage]) -> Usage:
+    """The prompt is computed once for all choices."""
+    return msgspec.structs.replace(
+        usages[0],
+        completion_tokens=sum(usage.completion_tokens for usage in usages),
+        reasoning_tokens=sum(usage.reasoning_tokens for usage in usages),
+    )

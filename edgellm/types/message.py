@@ -35,7 +35,8 @@ class Message(msgspec.Struct, frozen=True):
         if not isinstance(self.content, str):
             raise UsageError("the content of a message is not text", hint="write a string", param="messages")
         if self.calls and self.role != "assistant":
-            raise UsageError(f"a message of role {self.role} has tool calls", hint="only an assistant calls tools")
+            what = f"a message of role {self.role} has tool calls"
+            raise UsageError(what, hint="only an assistant calls tools", param="messages")
 
 
 class NamedTool(msgspec.Struct, frozen=True):

@@ -1,0 +1,88 @@
+"""A Python type as a JSON schema, and JSON read into it: for answers, and for the arguments of functions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar, get_args
+
+import msgspec
+
+from edgellm.errors import UsageError
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+_OF_SCHEMAS = ("items", "additionalProperties", "not")
+_OF_NAMED_SCHEMAS = ("properties", "patternProperties", "$defs")
+_OF_LISTS = ("anyOf", "oneOf", "prefixItems")
+
+
+class JsonAdapter(Protocol[T_co]):
+    """As `pydantic.TypeAdapter` is."""
+
+    def json_schema(self) -> dict[str, Any]: ...
+
+    def validate_json(self, data: str, /) -> T_co: ...
+
+
+@dataclass(frozen=True, slots=True)
+class JsonType(Generic[T]):
+    """`read` raises ValueError where the JSON is not of the type."""
+
+    schema: dict[str, Any]
+    read: Callable[[str], T]
+
+
+def json_type(kind: type[T] | JsonAdapter[T] | Mapping[str, Any]) -> JsonType[T]:
+    """A schema is taken as it is, and its JSON read into plain objects. Pydantic reads what has to do with it, msgspec
+    the rest: structs, dataclasses, TypedDicts, lists and unions of them. Objects have no properties but their fields.
+
+    Raises:
+        UsageError: the type has no JSON schema.
+    """
+    if isinstance(kind, Mapping):
+        return JsonType(dict(kind), json.loads)
+    adapter: Any = kind
+    if any(_is_pydantics(part) for part in _parts(kind)):
+        from pydantic import TypeAdapter
+
+        adapter = TypeAdapter(adapter)
+    if not isinstance(adapter, type) and hasattr(adapter, "validate_json"):
+        return JsonType(closed(adapter.json_schema()), adapter.validate_json)
+    try:
+        (schema,), definitions = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
+    except TypeError as error:
+        reason = str(error).rpartition("\n")[2]
+        hint = "use a pydantic model, a dataclass, a msgspec.Struct, or a schema as a dict"
+        raise UsageError(f"no JSON schema can be made of {kind!r}: {reason}", hint=hint, param="schema") from None
+    decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(kind)
+    return JsonType(closed({**schema, "$defs": definitions} if definitions else schema), decoder.decode)
+
+
+def closed(schema: Any) -> Any:
+    """The schema, in which objects have no properties but those that it names, unless it says otherwise."""
+    if not isinstance(schema, dict):
+        return schema
+    names = [name for name in _OF_NAMED_SCHEMAS if isinstance(schema.get(name), dict)]
+    inner = {
+        **schema,
+        **{name: closed(schema[name]) for name in _OF_SCHEMAS if name in schema},
+        **{name: {key: closed(part) for key, part in schema[name].items()} for name in names},
+        **{name: [closed(part) for part in schema[name]] for name in _OF_LISTS if name in schema},
+    }
+    return {"additionalProperties": False, **inner} if "properties" in names else inner
+
+
+def _parts(kind: Any) -> Iterator[Any]:
+    yield kind
+    for part in get_args(kind):
+        yield from _parts(part)
+
+
+def _is_pydantics(part: Any) -> bool:
+    """A model or a dataclass of pydantic, or what its fields are annotated with."""
+    owner = type(part).__module__.partition(".")[0]
+    return hasattr(part, "__pydantic_core_schema__") or (
+        owner in ("pydantic", "annotated_types") and not hasattr(part, "validate_json")
+    )
