@@ -74,9 +74,9 @@ class RequestMethods(GenerationMethods):
         _check_choice(tool_choice, tools)
         if tools and tool_choice != "none":
             raise UnsupportedField("tools are not served yet", hint="leave them out", param="tools")
-        if n != 1 or continue_final_message:
-            param = "n" if n != 1 else "continue_final_message"
-            raise UnsupportedField(f"{param} is not served yet", hint="leave it out", param=param)
+        if continue_final_message:
+            what = "continue_final_message is not served yet"
+            raise UnsupportedField(what, hint="leave it out", param="continue_final_message")
         conversation = messages_of(messages)
         check_prompt([message.content for message in conversation], info.n_ctx)
         prompt = self._template.render(
@@ -95,6 +95,7 @@ class RequestMethods(GenerationMethods):
             ignore_eos=ignore_eos,
             grammar=grammar,
             top_logprobs=top_logprobs,
+            n=n,
         )
 
     def _asked(self, messages: Messages, options: AnswerKeywords) -> GenerationRequest:

@@ -80,6 +80,17 @@ def test_what_does_not_go_with_a_schema_is_refused(llm: EdgeLLM, options: dict[s
         llm.chat("12 lamps", **{"schema": Order, **options})
 
 
+async def test_several_answers_come_in_one_completion(llm: EdgeLLM) -> None:
+    grammar = Grammar("regex", "[a-z]{4}")
+    answer = llm.chat("Hello", n=3, grammar=grammar, temperature=50, seed=1)
+    assert [choice.finish_reason for choice in answer.choices] == ["stop"] * 3
+    assert (answer.text, len({choice.text for choice in answer.choices})) == (answer.choices[0].text, 3)
+    assert answer.usage.completion_tokens >= 12
+    later = await llm.achat("Hello", n=3, grammar=grammar, temperature=50, seed=1)
+    assert later.choices == answer.choices
+    assert llm.chat("Hello").choices == ()
+
+
 TIMINGS = Timings(0.0, 0.0, 1.0)
 
 
