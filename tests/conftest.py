@@ -18,7 +18,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-pytest_plugins = ["support.groups", "support.llama_cpp_source", "support.refusals", "support.slow"]
+pytest_plugins = [
+    "support.groups",
+    "support.json_schema_suite",
+    "support.llama_cpp_source",
+    "support.refusals",
+    "support.slow",
+]
 _numbers = itertools.count()
 
 # No deadline: how long one example takes says nothing on a machine that is shared.

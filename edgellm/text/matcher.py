@@ -26,7 +26,14 @@ MAX_STEP_ITEMS = 5_000
 STEP_LEXER_FUEL = 50_000
 INITIAL_LEXER_FUEL = 200_000
 MAX_COMPILED_SIZE = 50_000
-BLANKS = r"\n?[ \t]{0,20}"  # that may stand between the parts of JSON
+# Without a bound on blanks between the parts of JSON, a small model may write them until the answer is full. With
+# \uXXXX a key could be spelled in a second way, and pass as one that the schema does not name.
+JSON_OPTIONS = {
+    "whitespace_pattern": r"\n?[ \t]{0,20}",
+    "json_allowed_escapes": 'nrbtf\\"',
+    "lenient": False,
+    "coerce_one_of": False,
+}
 # Compiled grammars that are kept for requests to come. One of 50 tools has about a megabyte.
 KEPT = 32
 
@@ -174,8 +181,8 @@ class _Vocabulary:
 
 def _source(library: Any, grammar: Grammar) -> str:
     if grammar.kind == "json_schema":
-        # Without a bound, a small model may write blanks until the answer is full.
-        return str(library.LLMatcher.grammar_from_json_schema(grammar.text, {}, {"whitespace_pattern": BLANKS}))
+        schema = "{}" if grammar.text == "true" else grammar.text
+        return str(library.LLMatcher.grammar_from_json_schema(schema, {}, JSON_OPTIONS))
     if grammar.kind != "gbnf":
         return str(library.grammar_from(grammar.kind, grammar.text))
     # The library's own look at which of the two it is takes minutes for a text of blanks.

@@ -6,6 +6,7 @@ Everything here is a client's, so its size is bounded before anything reads it f
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -26,6 +27,8 @@ MAX_DEFINITIONS = 100  # that a schema refers to
 MAX_RULES = 500  # of a grammar; colons are counted
 MAX_NESTING = 64  # of brackets, in patterns and grammars
 _OTHER_LANGUAGES = ("%json", "%lark", "%llguidance", "%regex")  # would bring in what is bounded above
+# As JSON writes them, but for \b \t \n \f \r; answers have no \uXXXX (see text/matcher.py).
+_CONTROL = re.compile(r"(?<!\\)(?:\\\\)*\\u00|\x7f")
 ANY_OBJECT = '{"type": "object"}'
 
 
@@ -50,6 +53,8 @@ class Grammar(msgspec.Struct, frozen=True):
                 msgspec.structs.force_setattr(self, "text", _dumped(value))
             except ValueError:  # 1e999
                 raise self.refused("holds a number that is too large", "send a smaller one") from None
+            if self.kind == "json_schema" and _CONTROL.search(self.text):
+                raise self.refused("holds a control character in a text", "leave it out: answers cannot hold one")
         else:
             self._check_text()
 
@@ -99,6 +104,8 @@ class Grammar(msgspec.Struct, frozen=True):
     def _check_schema(self, schema: Any) -> None:
         if not isinstance(schema, dict | bool):
             raise self.refused("is not an object", 'send an object such as {"type": "object"}')
+        if isinstance(schema, dict) and "x-guidance" in schema:
+            raise self.refused("has x-guidance", "leave it out: how a schema is compiled is not a client's to say")
         n_properties = 0
         references: set[str] = set()
         for depth, part in _parts(schema):
@@ -106,6 +113,10 @@ class Grammar(msgspec.Struct, frozen=True):
                 raise self.refused(f"is nested over {MAX_SCHEMA_DEPTH} levels deep", "send a flatter one")
             properties = part.get("properties")
             n_properties += len(properties) if isinstance(properties, dict) else 0
+            least = part.get("minProperties")
+            if isinstance(least, int) and least > 1:
+                # The library counts a key that is written twice as two.
+                raise self.refused(f"has minProperties {least}", "name the properties under required")
             reference = part.get("$ref")
             if not isinstance(reference, str):
                 continue

@@ -173,6 +173,14 @@ def test_what_is_too_large_is_refused_before_the_library_sees_it(kind: GrammarKi
         Grammar(kind, text, "grammar")
 
 
+@pytest.mark.parametrize(
+    "text", ['{"x-guidance": {"lenient": true}}', '{"items": {"minProperties": 2}}', '{"const": "a\\u0000b"}']
+)
+def test_what_the_library_would_not_keep_to_is_refused(text: str) -> None:
+    with refuses(UsageError, param="grammar"):
+        Grammar("json_schema", text, "grammar")
+
+
 def test_a_grammar_that_becomes_too_ambiguous_ends_with_an_error(compiler: GrammarCompiler) -> None:
     matcher = compiler.matcher(Grammar("lark", 'start: e\ne: e e | "a" | e e e'))
     with refuses(GrammarFailed, varies="has [0-9]+ items"):
@@ -202,6 +210,19 @@ def test_blanks_between_the_parts_of_json_are_bounded(compiler: GrammarCompiler)
         n_blanks += 1
         assert n_blanks < 100
     assert matcher.allows(np.array([ord('"')]))[0]
+
+
+def test_a_key_has_one_spelling(compiler: GrammarCompiler) -> None:
+    """Else a value that the schema refuses under a key would pass under the same key, escaped."""
+    matcher = compiler.matcher(Grammar.of_schema({"type": "object", "properties": {"b": {"type": "null"}}}))
+    for byte in b'{"\\':
+        matcher.accept(byte)
+    assert bytes(matcher.allowed().tolist()) == b'"\\bfnrt'
+
+
+def test_the_schema_true_allows_any_json(compiler: GrammarCompiler) -> None:
+    matcher = compiler.matcher(Grammar("json_schema", "true"))
+    assert matcher.allows(np.array([*b'7["{tfn'])).all()
 
 
 def test_rows_beyond_the_tokens_are_never_drawn() -> None:
