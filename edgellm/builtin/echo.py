@@ -46,6 +46,9 @@ class ByteTokenizer:
     def token_bytes(self, token: int) -> bytes:
         return bytes((token,)) if token < END else b""
 
+    def text(self, token: int) -> str:
+        return self.token_bytes(token).decode("utf-8", "replace") or "<end>"
+
     def pieces(self) -> tuple[list[bytes], frozenset[int]]:
         return [*(bytes((byte,)) for byte in range(END)), b"<end>"], frozenset({END})
 

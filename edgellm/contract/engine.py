@@ -97,6 +97,10 @@ class Tokenizer(Protocol):
         """Bytes that `token` adds to the text; b"" for control tokens. May be a part of a UTF-8 character."""
         ...
 
+    def text(self, token: int) -> str:
+        """`token` as a template writes it, control tokens too; "" where the id has no token."""
+        ...
+
     def pieces(self) -> tuple[list[bytes], frozenset[int]]:
         """Bytes of every token, by id, control tokens as a template writes them; and which are control tokens.
 

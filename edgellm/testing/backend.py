@@ -28,7 +28,7 @@ from edgellm.contract.engine import SlotInput
 from edgellm.contract.manager import plugins
 from edgellm.errors import ArtifactError, BackendError, CacheFull
 from edgellm.testing.limit import limited, within
-from edgellm.testing.running import Running
+from edgellm.testing.running import Counted, Running
 from edgellm.testing.shared import SharedEngine
 from edgellm.types.event import Delta, Done
 from edgellm.types.grammar import Grammar
@@ -143,6 +143,25 @@ class BackendContract(SharedEngine):
         assert differ == [], f"pieces and token_bytes differ for tokens {differ[:5]}, which are not special"
         unmarked = [token for token in engine.info.eos_ids if token < len(pieces) and token not in special]
         assert unmarked == [], f"tokens {unmarked} end an answer and are not among the special ones"
+
+        texts = [piece.decode("utf-8", "replace") for piece in pieces]
+        differ = [token for token, text in enumerate(texts) if text != engine.tokenizer.text(token)]
+        assert differ == [], f"pieces and text differ for tokens {differ[:5]}"
+
+    def test_answers_share_the_prompt(self, engine: Engine) -> None:
+        """Four answers to one prompt, on three slots: it is read once, and each answer is what it is alone."""
+        counted = Counted(engine)
+        request = GenerationRequest(TEXTS[0], Sampling(temperature=0), max_tokens=3, ignore_eos=True, n=4)
+        n_prompt = len(engine.tokenizer.encode(TEXTS[0], add_special=True, parse_special=True))
+        with Running(counted, self.limit_s / 2) as running:
+            answers = running.choices(request)
+        texts = ["".join(delta.text for delta in deltas) for deltas in answers]
+        if not self.allowed(engine):
+            assert len(set(texts)) == 1, f"the likeliest answers to one prompt differ: {texts}"
+        again = 1 if engine.info.rewind_tokens is None else 2  # the fourth waits for a slot, which has to go back
+        assert counted.n_tokens <= again * n_prompt + 4 * 2, (
+            f"{counted.n_tokens} tokens were computed: the prompt has {n_prompt}, four answers of 3 tokens need 8 more"
+        )
 
     def test_an_answer_keeps_to_its_grammar(self, engine: Engine) -> None:
         pytest.importorskip("llguidance", reason="does not apply: llguidance is not installed")

@@ -20,7 +20,9 @@ from edgellm.types.request import EmbeddingRequest, GenerationRequest, Request
 from edgellm.types.sampling import Sampling
 
 if TYPE_CHECKING:
-    from edgellm.contract.engine import Engine
+    from collections.abc import Sequence
+
+    from edgellm.contract.engine import Engine, Logits, SlotInput
     from edgellm.types.plan import LaunchPlan
 
 
@@ -81,6 +83,14 @@ class Running:
             deltas.append(event)
         return deltas
 
+    def choices(self, request: GenerationRequest) -> list[list[Delta]]:
+        """Each of its answers, but for the ends. Raises as `wait_for` does."""
+        request_id, choices = self.submit(request), [list[Delta]() for _ in range(request.n)]
+        while not isinstance(event := self.wait_for((Delta, Done), request_id), Done) or event.n_open:
+            if isinstance(event, Delta):
+                choices[event.choice].append(event)
+        return choices
+
     def _run(self) -> None:
         try:
             self._loop.run()
@@ -91,6 +101,20 @@ class Running:
         for message in messages:
             if isinstance(message, wire.Reply):
                 self._replies.put(message)
+
+
+class Counted:
+    """An engine, and how many tokens it computed."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.info, self.tokenizer = engine.info, engine.tokenizer
+        self.truncate, self.fork, self.close = engine.truncate, engine.fork, engine.close
+        self.n_tokens = 0
+
+    def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
+        self.n_tokens += sum(len(entry.tokens) for entry in batch)
+        return self._engine.step(batch)
 
 
 def try_in_worker(plan: LaunchPlan, limit_s: float) -> None:

@@ -39,6 +39,9 @@ class ToyTokenizer:
     def token_bytes(self, token: int) -> bytes:
         return PIECES[token]
 
+    def text(self, token: int) -> str:
+        return {EOS: "<eos>", BOS: "<bos>"}.get(token) or PIECES[token].decode("utf-8", "replace")
+
     def pieces(self) -> tuple[list[bytes], frozenset[int]]:
         return [b"<eos>", b"<bos>", *PIECES[2:]], frozenset({EOS, BOS})
 

@@ -46,6 +46,16 @@ class Alike(EchoEngine):
         return np.tile(np.eye(1, 257, ord("a"), dtype=np.float32), (n_logits, 1))
 
 
+class Careless(EchoEngine):
+    # A fork takes nothing, and control tokens have no text.
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.tokenizer.text = lambda token: self.tokenizer.token_bytes(token).decode("utf-8", "replace")
+
+    def fork(self, source, target, n_tokens):
+        return super().fork(source, target, 0)
+
+
 class Aborts(EchoEngine):
     def step(self, batch):
         os.abort()
@@ -68,7 +78,7 @@ class Broken(EchoBackend):
 
 @hookimpl
 def register_backends(register):
-    for engine in (Sloppy, KeepsOne, Alike, Aborts, Hangs):
+    for engine in (Sloppy, KeepsOne, Alike, Careless, Aborts, Hangs):
         register(Broken(engine))
 """
 SUITE = """
@@ -88,6 +98,7 @@ class Kit(BackendContract):
 class TestSloppy(Kit): ...
 class TestKeepsOne(Kit): ...
 class TestAlike(Kit): ...
+class TestCareless(Kit): ...
 class TestAborts(Kit): ...
 class TestHangs(Kit):
     limit_s = 15
@@ -125,6 +136,8 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("KeepsOne batched_equals_isolated", r"truncate\(0, 0\) says that 1 tokens are left, 0 must be"),
         ("Alike batched_equals_isolated", "logits are the same .* so the order of rows cannot be proved"),
         ("Alike many_rows_equal_single_steps", "logits are the same .* so the order of rows cannot be proved"),
+        ("Careless pieces_spell_the_tokens", r"pieces and text differ for tokens \[256\]"),
+        ("Careless answers_share_the_prompt", "tokens were computed: the prompt has 72, four answers"),
         ("Aborts batched_equals_isolated", r"a worker that .* dies: killed by SIGABRT"),
     ],
 )

@@ -102,8 +102,8 @@ class FileTokenizer:
         return list(spelled), special
 
     def text(self, token: int | None) -> str:
-        """The token as a template writes it, control tokens too; "" for no token."""
-        if token is None:
+        """The token as a template writes it, control tokens too; "" for no token, and for a row that has none."""
+        if token is None or not 0 <= token < self.n_tokens:
             return ""
         if self.vocabulary.kinds[token] in (TokenKind.CONTROL, TokenKind.UNKNOWN):
             return self.vocabulary.texts[token]

@@ -50,7 +50,7 @@ class LlamaTokenizer:
         return [apart._piece(token, special=True) for token in tokens], special
 
     def text(self, token: int) -> str:
-        """The token as a template writes it, control tokens too; "" for no token (-1)."""
+        """The token as a template writes it, control tokens too; "" for no token (-1), and for a row that has none."""
         return self._piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
 
     def _piece(self, token: int, *, special: bool) -> bytes:

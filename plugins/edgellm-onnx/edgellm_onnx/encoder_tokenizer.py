@@ -47,6 +47,10 @@ class EncoderTokenizer:
         with self._files.refusing("cannot decode a token"):
             return self._pipeline.decode([token]).encode() if 0 <= token < self.n_tokens else b""
 
+    def text(self, token: int) -> str:
+        """The token as its file has it; an encoder writes no text, so it is for people."""
+        return self._pipeline.id_to_token(token) or ""
+
     def pieces(self) -> tuple[list[bytes], frozenset[int]]:
         """As `token_bytes` has them; an encoder writes no text, so no answer is kept to a grammar."""
         added = self._pipeline.get_added_tokens_decoder()

@@ -27,6 +27,9 @@ class ByteTokenizer:
     def token_bytes(self, token: int) -> bytes:
         return bytes([token]) if token < END else b""
 
+    def text(self, token: int) -> str:
+        return chr(token) if token < END else "<end>"
+
     def pieces(self) -> tuple[list[bytes], frozenset[int]]:
         return [*(bytes([byte]) for byte in range(END)), b"<end>"], frozenset({END})
 
