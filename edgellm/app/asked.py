@@ -11,10 +11,24 @@ from edgellm.contract import answers
 from edgellm.contract.backend import Configurable
 from edgellm.contract.manager import plugins
 from edgellm.errors import UsageError
+from edgellm.selection.scenario import THINKING_TOKENS
 from edgellm.types.backend_reason import OptionsAsked
+from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import LaunchPlan
-from edgellm.types.reason import Threads
+from edgellm.types.reason import Thinks, Threads
 from edgellm.types.sampling import Sampling
+
+
+def as_asked(plan: LaunchPlan, options: LaunchOptions) -> LaunchPlan:
+    """The plan with everything that is not a matter of choice.
+
+    Raises:
+        UsageError: a value is out of range, or has no meaning for the backend. BadArtifact: the file is damaged.
+    """
+    if options.threads is not None:
+        plan = with_threads(plan, options.threads)
+    plan = with_options(plan, options.options or {})
+    return with_answers(plan, options.sampling, thinking=options.thinking)
 
 
 def with_threads(plan: LaunchPlan, threads: int) -> LaunchPlan:
@@ -50,8 +64,9 @@ def with_options(plan: LaunchPlan, options: Mapping[str, str]) -> LaunchPlan:
     return replace(plan, settings=own, reasons=reasons, footprint=footprint)
 
 
-def with_sampling(plan: LaunchPlan, asked: Sampling | None) -> LaunchPlan:
-    """The plan with what requests that leave it open are drawn by, and from where that is. Of a model that writes.
+def with_answers(plan: LaunchPlan, asked: Sampling | None, *, thinking: bool) -> LaunchPlan:
+    """The plan with how requests that leave it open are answered, of a model that writes: what they are drawn by, and
+    whether they think first.
 
     Raises:
         BadArtifact: the file that says it is damaged. UsageError: a row of the catalog is malformed.
@@ -59,5 +74,18 @@ def with_sampling(plan: LaunchPlan, asked: Sampling | None) -> LaunchPlan:
     card = app_context.rows().get(plan.artifact.model_id)
     if not sampling_defaults.writes(plan.artifact, card):
         return plan
-    defaults = sampling_defaults.of(plan.artifact, card, asked)
-    return replace(plan, sampling=defaults, reasons=(*plan.reasons, defaults))
+    plain, thought = (sampling_defaults.of(plan.artifact, card, asked, thinking=thinks) for thinks in (False, True))
+    thinks = card.thinks(thinking) if card is not None else thinking
+    defaults = thought if thinks else plain
+    reasons = (
+        *plan.reasons,
+        *([Thinks(THINKING_TOKENS, card is not None and card.thinking)] if thinks else []),
+        defaults,
+    )
+    return replace(
+        plan,
+        sampling=plain,
+        thinking=thinks,
+        thinking_sampling=thought if thought != plain else None,
+        reasons=reasons,
+    )

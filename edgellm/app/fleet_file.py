@@ -33,6 +33,7 @@ class _BoxDefaults:
     backend: str | None = None
     kv: str = "auto"
     gpu_layers: int | str = "auto"
+    thinking: bool = False
 
 
 @dataclass(frozen=True, slots=True)

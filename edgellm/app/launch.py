@@ -8,7 +8,7 @@ from typing import NoReturn
 from edgellm import settings
 from edgellm.app import context as app_context
 from edgellm.app import file_card, file_plan, own_format
-from edgellm.app.asked import with_options, with_sampling, with_threads
+from edgellm.app.asked import as_asked, with_threads
 from edgellm.app.download import Approve, PlannedDownload, approved
 from edgellm.app.resolve import Reference, ReferenceKind, refer, resolve
 from edgellm.app.unavailable import missed, unavailable
@@ -65,10 +65,8 @@ def plan(
         launch_plan = model_plan(
             model, request, quant=options.quant, to_chat=to_chat, progress=progress, approve=approve
         )
-    if options.threads is not None:
-        launch_plan = with_threads(launch_plan, options.threads)
     _measure_again()
-    return with_sampling(with_options(launch_plan, options.options or {}), options.sampling), decision
+    return as_asked(launch_plan, options), decision
 
 
 def _measure_again() -> None:

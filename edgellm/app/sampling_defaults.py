@@ -19,13 +19,16 @@ from edgellm.types.sampling_defaults import NOTHING_SAID, USUAL, FileSampling, S
 _log = logging.getLogger("edgellm.sampling")
 
 
-def of(artifact: Artifact | None, card: ModelCard | None, asked: Sampling | None = None) -> SamplingDefaults:
+def of(
+    artifact: Artifact | None, card: ModelCard | None, asked: Sampling | None = None, *, thinking: bool = False
+) -> SamplingDefaults:
     """The defaults of a model, each value with the row that it is from.
 
     Args:
         artifact: its file, whose keys count; None = it is not here.
         card: its row in the catalog; None = it has none.
         asked: the operator's setting.
+        thinking: for answers that think first, of a model that may do so or not.
 
     Raises:
         BadArtifact: the file is damaged. UsageError: a value of the row is out of range.
@@ -35,7 +38,7 @@ def of(artifact: Artifact | None, card: ModelCard | None, asked: Sampling | None
     if said.values != Sampling():
         rows.append(SamplingPart("file", said.values, _source(artifact)))
     else:
-        rows += [*_of_catalog(card), USUAL]
+        rows += [*_of_catalog(card, thinking), USUAL]
     chosen = SamplingDefaults(by_rank(rows), said.unused)
     for key in said.unused:
         if key.allowed:
@@ -77,8 +80,8 @@ def _source(artifact: Artifact | None) -> str:
     return f"{sampling_keys.PREFIX}*" if is_gguf else sampling_keys.GENERATION_CONFIG
 
 
-def _of_catalog(card: ModelCard | None) -> list[SamplingPart]:
-    """The rows for how the model is served: one that can think or not does not (docs/selection.md)."""
+def _of_catalog(card: ModelCard | None, thinking: bool) -> list[SamplingPart]:
+    """The rows for how the model answers."""
     if card is None:
         return []
-    return [row.part for row in card.sampling if row.thinking in (None, card.thinking)]
+    return [row.part for row in card.sampling if row.thinking in (None, card.thinks(thinking))]

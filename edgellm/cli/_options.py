@@ -50,6 +50,11 @@ slots = click.option(
 )
 
 
+think = click.option(
+    "--think", "thinking", is_flag=True, help="Models that can think before they answer do: slower, and better."
+)
+
+
 def _look_in(ctx: click.Context, param: click.Parameter, folders: Sequence[Path]) -> None:
     """Adds folders to those of EDGELLM_MODELS_DIR while the command runs."""
     if folders:
@@ -109,6 +114,7 @@ _CHOOSING = (
     click.option("--min-tps", type=float, metavar="RATE", help="Slowest acceptable rate, tokens per second."),
     click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB."),
     click.option("--backend", type=BACKEND, help="Only this backend."),
+    think,
     max_download,
     max_rate,
     yes,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import gpu_layers, kv, models_dir, models_file, profile, slots
+from edgellm.cli._options import gpu_layers, kv, models_dir, models_file, profile, slots, think
 from edgellm.cli.download import max_download
 from edgellm.cli.page import examples, say
 from edgellm.cli.words import BACKEND, TASK, TOKENS
@@ -39,6 +39,7 @@ SHOWN_REJECTIONS = 6
 @slots
 @gpu_layers
 @kv
+@think
 @click.option("--offline", is_flag=True, help="Only what is on this disk already.")
 @profile("Choose for another machine")
 @models_dir

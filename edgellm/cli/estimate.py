@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import gpu_layers, kv, models_dir, models_file, profile, slots
+from edgellm.cli._options import gpu_layers, kv, models_dir, models_file, profile, slots, think
 from edgellm.cli.page import Column, entry, examples, say, say_json, table
 from edgellm.cli.words import BACKEND, MODEL, QUANT, TASK, TOKENS
 from edgellm.errors import EdgeLLMError
@@ -49,6 +49,7 @@ DOES_NOT_FIT = 3  # exit code of errors.NothingFits
 )
 @slots
 @kv
+@think
 @click.option(
     "--adapter", "adapters", multiple=True, metavar="FILE|rank=N", help="A LoRA kept beside the model (repeat)."
 )

@@ -28,7 +28,7 @@ from edgellm.types.basis import (
     TrainedForCode,
     Unquantized,
 )
-from edgellm.types.model import ModelCard
+from edgellm.types.model import THINKING_SCORE, ModelCard
 
 
 class Estimate(Struct, frozen=True):
@@ -223,14 +223,17 @@ def kept(params: int, *losses: Loss) -> Estimate:
     return Estimate(mid, low, high, Losses(tuple(loss.basis for loss in losses if loss.basis is not None)))
 
 
-def ability(card: ModelCard, scored: Mapping[str, ModelCard] | None = None, task: str = "chat") -> Estimate:
+def ability(
+    card: ModelCard, scored: Mapping[str, ModelCard] | None = None, task: str = "chat", *, thinks: bool = False
+) -> Estimate:
     """Expected score of the unquantized model on the MMLU-Pro scale, answering without long thinking.
 
+    With `thinks`, a score that was published with thinking counts as it is; nothing is added to others.
     Published scores are taken, converted where the benchmark is another one; a model without any gets the size curve,
     shifted by its family's scored models (`scored`, by id), and a wide interval. No benchmark of code is in the
     sources, so a model trained for code counts 10 % more for that task and 10 % less for others (an assumption).
     """
-    general = _general_ability(card, scored or {})
+    general = _general_ability(card, scored or {}, thinks)
     if "coder" not in card.id:
         return general
     factor = 1.1 if task == "code" else 0.9
@@ -239,7 +242,9 @@ def ability(card: ModelCard, scored: Mapping[str, ModelCard] | None = None, task
     return Estimate(mid, low, high, TrainedForCode(factor, general.basis))
 
 
-def _general_ability(card: ModelCard, scored: Mapping[str, ModelCard]) -> Estimate:
+def _general_ability(card: ModelCard, scored: Mapping[str, ModelCard], thinks: bool) -> Estimate:
+    if thinks and (score := card.scores.get(THINKING_SCORE)) is not None:
+        return _bounded(score, 3.0, PublishedScore(THINKING_SCORE, score))
     published = _published(card.scores)
     if published is not None:
         return published
@@ -260,8 +265,7 @@ def _general_ability(card: ModelCard, scored: Mapping[str, ModelCard]) -> Estima
 def _published(scores: Mapping[str, float]) -> Estimate | None:
     if "MMLU-Pro" in scores:
         return _bounded(scores["MMLU-Pro"], 3.0, PublishedScore("MMLU-Pro", scores["MMLU-Pro"]))
-    if "MMLU-Pro thinking" in scores:
-        score = scores["MMLU-Pro thinking"]
+    if (score := scores.get(THINKING_SCORE)) is not None:
         mid, low, high = (score * f for f in _WITHOUT_THINKING)
         return Estimate(mid, low, high, PublishedScore("MMLU-Pro", score, "without_thinking", mid))
     if "MMLU" in scores:

@@ -185,6 +185,9 @@ def speed(fact: reason.SpeedReason) -> str:
             return f"Speed: {show_rate(fact.tok_s)} tok/s ({span}); {basis(fact.basis)}."
         case reason.Threads():
             return f"Threads: {fact.threads}{', as asked' if fact.asked else ''}."
+        case reason.Thinks():
+            why = "always" if fact.always else "as asked"
+            return f"Thinking: {why}, before it answers; about {fact.tokens:g} tokens for each token of the answer."
         case reason.FewerThreads():
             more = f"more were measured to gain under {fact.gain:.0%}"
             return f"Threads: {fact.threads} of {fact.most} to decode, as {more}."

@@ -142,7 +142,7 @@ def reaches_floor(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     floor = scenario.floor_tps
 
     def slow(o: Option) -> refusal.TooSlow:
-        return refusal.TooSlow(o.rate.tok_s, o.useful_tps, floor, rate_kind(o.rate.basis), o.card.thinking, o.kv_type)
+        return refusal.TooSlow(o.rate.tok_s, o.useful_tps, floor, rate_kind(o.rate.basis), o.thinks, o.kv_type)
 
     def hopeless(o: Option) -> bool:
         if scenario.request.task == "embed" or o.facts.calibration is None:

@@ -267,7 +267,7 @@ def _inputs(context: SelectionContext, scenario: Scenario, backends: Sequence[Ba
         "cpu": machine.cpu.model,
         "threads": scenario.threads,
         **explain.fields(machine.memory, "bandwidth_gb_s", "bandwidth_basis"),
-        **explain.fields(request, "task", "ctx", "min_tps"),
+        **explain.fields(request, "task", "thinking", "ctx", "min_tps"),
         "floor_tps": scenario.floor_tps,
         **explain.fields(
             request, "max_memory_bytes", "max_download_bytes", "backend", "slots", "gpu_layers", "kv_type", "offline"

@@ -43,7 +43,9 @@ def expand(context: SelectionContext, scenario: Scenario) -> tuple[list[Option],
         elif not card.files:
             rejected.append(Rejection(card.id, "", "has_files", NoFiles()))
         else:
-            ability = quality.ability(card, scored, scenario.request.task)
+            ability = quality.ability(
+                card, scored, scenario.request.task, thinks=card.thinks(scenario.request.thinking)
+            )
             for file in card.files:
                 shape, rule = card.shape, export_rule(context.backends, file.format)
                 if shape.arch in ENCODERS:

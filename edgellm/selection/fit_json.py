@@ -59,7 +59,7 @@ def to_dict(  # noqa: PLR0917
             **explain.fields(machine.memory, "bandwidth_gb_s", "bandwidth_basis"),
         },
         "request": explain.fields(
-            request, "task", "ctx", "slots", "kv_type", "max_memory_bytes", "backend", "gpu_layers"
+            request, "task", "ctx", "slots", "kv_type", "max_memory_bytes", "backend", "gpu_layers", "thinking"
         ),
         "chosen": chosen or None,
         "estimates": [_estimate(card, report) for report in reports],

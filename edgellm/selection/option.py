@@ -190,7 +190,7 @@ class Option:
         A step reads the weights once. What each further token adds is taken to be what a token of a prompt costs.
         """
         seconds = 1 / self.decode_at(depth).tok_s + (n_slots - 1) / self.prefill.tok_s
-        return 1 / (seconds * (THINKING_TOKENS if self.card.thinking else 1))
+        return 1 / (seconds * (THINKING_TOKENS if self.thinks else 1))
 
     @property
     def rate(self) -> Rate:
@@ -199,8 +199,12 @@ class Option:
 
     @cached_property
     def useful_tps(self) -> float:
-        """Tokens of answer per second: a model that always thinks spends most tokens before it answers."""
-        return self.rate.tok_s / THINKING_TOKENS if self.card.thinking else self.rate.tok_s
+        """Tokens of answer per second: a model that thinks spends most tokens before it answers."""
+        return self.rate.tok_s / THINKING_TOKENS if self.thinks else self.rate.tok_s
+
+    @property
+    def thinks(self) -> bool:
+        return self.card.thinks(self.scenario.request.thinking)
 
     @cached_property
     def copies(self) -> tuple[int, int]:

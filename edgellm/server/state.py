@@ -69,7 +69,9 @@ def describe(model: ServedModel) -> dict[str, Any]:
         "file_bytes": artifact.bytes,
         "backend": plan.backend,
         "settings": msgspec.to_builtins(plan.settings),
+        "thinking": plan.thinking,
         **explain.plain({"sampling": None if info is not None and not info.generates else plan.sampling}),
+        **explain.plain({"thinking_sampling": plan.thinking_sampling}),
         "chat": info is None or info.chat_template is not None,
         "can": _abilities(info),
         "memory": None

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from edgellm.types.sampling_defaults import SamplingRow
 
+THINKING_SCORE = "MMLU-Pro thinking"  # the name in `ModelCard.scores` of a score with thinking
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -67,12 +69,17 @@ class ModelCard:
     repos: tuple[str, ...] = ()  # hub repositories that carry the usual set of quants
     hf_repo: str = ""
     native_quant: str = ""  # trained in this type: "I2_S", "MXFP4"; no loss to account for
-    thinking: bool = False
+    thinking: bool = False  # always thinks before it answers
     scores: dict[str, float] = field(default_factory=dict)  # benchmark -> published score
     sampling: tuple[SamplingRow, ...] = ()  # what is recommended for it
     notes: str = ""
     source: str = ""
     trust: str = ""
+
+    def thinks(self, asked: bool) -> bool:
+        """Whether it thinks before it answers, where that is `asked` of models that can do either."""
+        can = THINKING_SCORE in self.scores or any(row.thinking for row in self.sampling)
+        return self.thinking or (asked and can)
 
 
 @dataclass(frozen=True, slots=True)

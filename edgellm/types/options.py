@@ -32,6 +32,7 @@ class SelectionOptions(Struct, frozen=True, kw_only=True):
     gpu_layers: int | str = "auto"  # a number, "all", or "auto" for as many as fit
     kv: str = "auto"  # type of the cache: "f16", "q8_0", "q4_0", or "auto": f16, smaller where that buys something
     offline: bool = False  # only what is on this disk
+    thinking: bool = False  # models that can think before they answer, or not, do: slower, and better
 
     @classmethod
     def of(cls, **options: Any) -> Self:
@@ -65,6 +66,7 @@ class SelectionOptions(Struct, frozen=True, kw_only=True):
             backend=self.backend,
             slots=slot_count(self.slots),
             offline=self.offline,
+            thinking=self.thinking,
             gpu_layers=layers_on_gpu(self.gpu_layers),
             kv_type=cache_type(self.kv),
         )
@@ -96,6 +98,7 @@ class SelectionKeywords(TypedDict, total=False):
     gpu_layers: LayersChoice
     kv: CacheChoice
     offline: bool
+    thinking: bool
 
 
 class LaunchKeywords(SelectionKeywords, total=False):

@@ -111,6 +111,8 @@ class LaunchPlan:
     footprint: Footprint | None = None
     step_s: float | None = None  # predicted for the longest step, a whole batch of a prompt; None = not predicted
     sampling: SamplingDefaults = UNASKED  # of requests that leave it open
+    thinking: bool = False  # answers to requests that leave it open think first, where the model can
+    thinking_sampling: SamplingDefaults | None = None  # of answers that think first; None = the same
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,13 @@ class Threads(Fact, frozen=True):
     asked: bool = False
 
 
+class Thinks(Fact, frozen=True):
+    """It thinks before it answers, because it was asked for or because it always does."""
+
+    tokens: float  # for each token of the answer, an estimate
+    always: bool
+
+
 class FewerThreads(Fact, frozen=True):
     """More threads gain less than `gain`."""
 
@@ -293,7 +300,7 @@ class FilesKept(Fact, frozen=True):
 
 MemoryReason = BudgetReason | MemoryNeeded | WeightsRead
 ContextReason = ContextLength | SlotCount | ContextUnknown | ShorterContext | CacheType
-SpeedReason = Speed | Threads | FewerThreads | Slow | GpuSpeedUnknown
+SpeedReason = Speed | Threads | Thinks | FewerThreads | Slow | GpuSpeedUnknown
 FileReason = SizeEstimated | NotQuantized | NameConvention | LicenseRestricts
 ModelReason = (
     ModelNamed

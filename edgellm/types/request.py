@@ -50,6 +50,7 @@ class SelectionRequest:
     backend: str | None = None
     slots: int | None = 1  # None = as many conversations at once as memory and the speed floor allow, up to four
     offline: bool = False  # only models that need no network
+    thinking: bool = False  # models that can think before they answer, or not, do
     gpu_layers: int | None = None  # as in Settings: 0 = none, -1 = all; None = as many as fit
     kv_type: str | None = (
         None  # one of KV_TYPES; None = f16 (f32 where a backend has no other), lower only where that buys something

@@ -15,13 +15,15 @@ from support import gguf_writer as w
 from support.words import said
 
 from edgellm import explain
-from edgellm.app import launch, sampling_defaults
+from edgellm.app import asked, launch, sampling_defaults
 from edgellm.catalog import lookup
 from edgellm.catalog.identify import identify
 from edgellm.cli.main import main
 from edgellm.sdk.client import EdgeLLM
 from edgellm.types.model import Artifact, ModelCard
 from edgellm.types.options import LaunchOptions
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.reason import Thinks
 from edgellm.types.sampling import SamplerValues, Sampling
 from edgellm.types.sampling_defaults import USUAL, SamplingDefaults, SamplingPart, SamplingRow
 
@@ -92,6 +94,32 @@ def test_the_row_is_that_of_how_the_model_is_served(thinking: bool, temperature:
     card = replace(lookup.find("qwen3-4b"), thinking=thinking)
 
     assert sampling_defaults.of(None, card).values.temperature == temperature
+
+
+@pytest.mark.parametrize(
+    ("model", "thinks", "temperature"), [("qwen3-4b", True, 0.6), ("smollm2-135m-instruct", False, 0.2)]
+)
+def test_a_plan_thinks_where_that_is_asked_of_a_model_that_can(
+    tmp_path: Path, model: str, thinks: bool, temperature: float
+) -> None:
+    named = LaunchPlan("gguf", replace(gguf(tmp_path), model_id=model), Settings(512))
+    plan = asked.with_answers(named, None, thinking=True)
+
+    assert plan.thinking is thinks
+    assert (plan.thinking_sampling or plan.sampling).values.temperature == temperature
+    assert [type(reason) for reason in plan.reasons] == [*([Thinks] if thinks else []), SamplingDefaults]
+    assert plan.reasons[-1] == (plan.thinking_sampling if thinks else plan.sampling)
+
+
+def test_a_plan_that_was_not_asked_to_think_has_values_for_requests_that_do(tmp_path: Path) -> None:
+    plan = asked.with_answers(
+        LaunchPlan("gguf", replace(gguf(tmp_path), model_id="qwen3-4b"), Settings(512)), None, thinking=False
+    )
+
+    assert not plan.thinking
+    assert plan.sampling.values.temperature == 0.7
+    assert plan.thinking_sampling is not None
+    assert plan.thinking_sampling.values.temperature == 0.6
 
 
 def test_a_folder_says_it_in_its_generation_config(tmp_path: Path) -> None:

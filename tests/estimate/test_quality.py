@@ -13,7 +13,7 @@ from edgellm import explain
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import UsageError
 from edgellm.estimate import quality, quants, small_row_mix
-from edgellm.types.basis import Losses
+from edgellm.types.basis import Losses, PublishedScore
 
 SCORED = {card.id: card for card in catalog().values() if card.scores}
 LADDER = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q2_K", "IQ2_XXS")
@@ -47,6 +47,14 @@ def test_a_thinking_score_is_discounted_for_answers_without_thinking() -> None:
 
     assert found.mid == pytest.approx(79.1 * 0.85)
     assert "with thinking" in explain.basis(found.basis)
+
+
+def test_a_thinking_score_counts_as_it_is_for_answers_that_think() -> None:
+    ability = quality.ability(catalog()["qwen3.5-4b"], thinks=True)
+
+    assert ability.mid == 79.1
+    assert isinstance(ability.basis, PublishedScore)
+    assert ability.basis.conversion == "none"
 
 
 def test_models_trained_for_code_count_more_for_code_and_less_for_chat() -> None:

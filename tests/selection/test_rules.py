@@ -207,6 +207,19 @@ def test_a_model_that_always_thinks_is_charged_for_it(option) -> None:
     assert thinks.useful_tps < answers.useful_tps / 5
 
 
+def test_a_model_that_can_think_is_charged_for_it_where_that_is_asked(option) -> None:
+    answers, thinks = option("qwen3-4b", "Q4_K_M"), option("qwen3-4b", "Q4_K_M", thinking=True)
+
+    assert thinks.useful_tps == answers.useful_tps / 8
+    assert thinks.busy_tps(2, 0) == pytest.approx(answers.busy_tps(2, 0) / 8)
+
+
+def test_a_model_that_cannot_think_is_not_charged_for_it(option) -> None:
+    answers, asked = option("llama-3.2-3b-instruct", "Q4_K_M"), option("llama-3.2-3b-instruct", "Q4_K_M", thinking=True)
+
+    assert asked.useful_tps == answers.useful_tps
+
+
 def test_worth_its_bytes_drops_what_another_beats_in_everything(option) -> None:
     better, beaten = option("qwen3-8b", "IQ4_XS"), option("qwen3-8b", "Q4_0")
     result = run(constraints.worth_its_bytes, better, beaten)
