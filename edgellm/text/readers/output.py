@@ -8,7 +8,7 @@ from edgellm.types.event import DeltaKind
 
 
 class Part(NamedTuple):
-    """A "call_name" is whole. The "call_arguments" of a call, joined, are JSON, which is valid where the call is whole."""
+    """A "call_name" is whole. The "call_arguments" of a call, joined, are JSON, valid where the call is whole."""
 
     kind: DeltaKind
     text: str
