@@ -18,6 +18,7 @@ class ReasoningMarkup(msgspec.Struct, frozen=True):
     open: str
     close: str
     ended_by_call: bool = False  # a call in a thought is made, and ends it
+    again: bool = False  # thoughts may come behind text too
 
 
 class AnswerMarkup(msgspec.Struct, frozen=True):
@@ -25,6 +26,7 @@ class AnswerMarkup(msgspec.Struct, frozen=True):
 
     open: str
     close: str = ""
+    end: str = ""  # of the whole, behind calls too
 
 
 class JsonCalls(msgspec.Struct, frozen=True, tag="json"):
@@ -73,7 +75,78 @@ class TaggedCalls(msgspec.Struct, frozen=True, tag="tagged"):
     section_close: str = ""
 
 
-CallMarkup = JsonCalls | NamedCalls | TaggedCalls
+class LiteralCalls(msgspec.Struct, frozen=True, tag="literals"):
+    """Calls with literals of a programming language.
+
+    section_open open (NAME bracket (KEY assign VALUE)* bracket)+ section_close. Commas separate arguments, and calls
+    where `listed`. Numbers, lists and mappings are as in JSON.
+    """
+
+    section_open: str
+    open: str
+    section_close: str
+    brackets: str  # two characters, around arguments
+    assign: str  # between the name of an argument and its value; within mappings it is a colon
+    quote: str  # around texts: one character where they have escapes
+    listed: bool = False  # section_open open NAME(..), NAME(..) section_close
+
+
+class AttributeCalls(msgspec.Struct, frozen=True, tag="attributes"):
+    """Calls in tags, of which the first attribute is a name: it ends with a quotation mark, and others may follow.
+
+    section_open (open NAME" .. head_close (key_open KEY" .. head_close VALUE value_close)* close)+ section_close
+    """
+
+    open: str
+    head_close: str
+    close: str
+    key_open: str
+    value_close: str
+    section_open: str = ""
+    section_close: str = ""
+    text_attribute: str = ""  # of texts, others are JSON. Empty: the schema says which, and CDATA is a text
+
+
+class NestedCalls(msgspec.Struct, frozen=True, tag="nested"):
+    """Calls whose arguments are elements: section_open (open NAME after_name ELEMENT* close)+ section_close.
+
+    ELEMENT: element KEY > (VALUE | ELEMENT*) element /KEY >. Those of a list have the key `item`.
+    """
+
+    section_open: str
+    section_close: str
+    open: str
+    after_name: str
+    close: str
+    element: str
+
+
+class HarmonyCalls(msgspec.Struct, frozen=True, tag="harmony"):
+    """Messages with a header, of which the channel or the recipient says what they are.
+
+    start ROLE( to=functions.NAME)? channel CHANNEL( to=functions.NAME)?( constrain json)? message BODY (end | call)
+    """
+
+    start: str = "<|start|>"
+    channel: str = "<|channel|>"
+    constrain: str = "<|constrain|>"
+    message: str = "<|message|>"
+    end: str = "<|end|>"
+    call: str = "<|call|>"
+    answer_end: str = "<|return|>"
+    space: str = ""  # that each of these texts has behind it
+
+
+class RecipientCalls(msgspec.Struct, frozen=True, tag="recipient"):
+    """Messages that begin with whom they are for: (open (NAME \\n {..} | everybody \\n TEXT))+."""
+
+    open: str
+    everybody: str
+
+
+CallMarkup = (
+    JsonCalls | NamedCalls | TaggedCalls | LiteralCalls | AttributeCalls | NestedCalls | HarmonyCalls | RecipientCalls
+)
 
 
 class Markup(msgspec.Struct, frozen=True):

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from edgellm.text.readers.answer import PushReader, usual
+from edgellm.text.readers.answer import CallReader, PushReader, usual
+from edgellm.text.readers.attribute_calls import AttributeCallReader
+from edgellm.text.readers.harmony import HarmonyParser
+from edgellm.text.readers.literal_calls import LiteralCallReader
+from edgellm.text.readers.nested_calls import NestedCallReader
 from edgellm.text.readers.output import Part
-from edgellm.types.markup import Reading
+from edgellm.text.readers.recipient import RecipientParser
+from edgellm.types.markup import AttributeCalls, HarmonyCalls, LiteralCalls, NestedCalls, Reading, RecipientCalls
 
 __all__ = ["AnswerReader", "Part", "reader_of"]
 
@@ -36,4 +41,21 @@ class AnswerReader(Protocol):
 
 def reader_of(reading: Reading) -> AnswerReader:
     """A reader for one answer."""
-    return PushReader(usual(reading.markup, reading.opened, None), trims=False)
+    row = reading.markup.calls
+    if isinstance(row, HarmonyCalls):
+        return PushReader(HarmonyParser(row, reading))
+    if isinstance(row, RecipientCalls):
+        return PushReader(RecipientParser(row, reading))
+    calls = _call_reader(reading) if reading.tools else None
+    return PushReader(usual(reading.markup, reading.opened, calls), trims=calls is not None)
+
+
+def _call_reader(reading: Reading) -> CallReader | None:
+    row = reading.markup.calls
+    if isinstance(row, LiteralCalls):
+        return LiteralCallReader(row)
+    if isinstance(row, AttributeCalls):
+        return AttributeCallReader(row, reading.tools)
+    if isinstance(row, NestedCalls):
+        return NestedCallReader(row, reading.tools)
+    return None

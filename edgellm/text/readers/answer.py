@@ -50,8 +50,7 @@ class PushReader:
 
     def _whole(self, parse: Parse) -> Parser[None]:
         yield from parse(self._scanner, self._output)
-        while not self._scanner.ended:
-            yield from self._scanner.until(Stops(), self._output.say)
+        yield from self._scanner.until(Stops(), self._output.say)
 
 
 def usual(markup: Markup, opened: str, calls: CallReader | None) -> Parse:
@@ -59,12 +58,12 @@ def usual(markup: Markup, opened: str, calls: CallReader | None) -> Parse:
     reasoning = markup.reasoning
     starts = calls.starts if calls else ()
     in_thought = Stops(reasoning.close, *(starts if reasoning.ended_by_call else ())) if reasoning else Stops()
-    in_text = Stops(*_opens(reasoning), *_around(markup.answer), *starts)
+    in_text = Stops(*_of_thoughts(reasoning), *_around(markup.answer), *starts)
 
     def parse(scanner: Scanner, output: Output) -> Parser[None]:
         if reasoning and thinks(reasoning, opened):
             output.think()
-        while not scanner.ended:
+        while (yield from scanner.peek()):
             stop = yield from scanner.until(in_thought if output.thinking else in_text, output.say)
             if not stop:
                 continue
@@ -73,8 +72,10 @@ def usual(markup: Markup, opened: str, calls: CallReader | None) -> Parse:
                     output.say(stop)
             elif reasoning and output.thinking:
                 output.answer()
-            elif reasoning and stop == reasoning.open and output.silent:
+            elif reasoning and stop == reasoning.open and (output.silent or reasoning.again):
                 output.think()
+            elif reasoning and stop == reasoning.close and output.silent:  # of a thought that was not begun
+                output.answer()
             elif stop not in _around(markup.answer):
                 output.text(stop)
 
@@ -88,9 +89,9 @@ def thinks(reasoning: ReasoningMarkup, opened: str) -> bool:
     return begin >= 0 and opened.find(reasoning.close.strip(), begin + len(start)) < 0
 
 
-def _opens(reasoning: ReasoningMarkup | None) -> tuple[str, ...]:
-    return (reasoning.open,) if reasoning else ()
+def _of_thoughts(reasoning: ReasoningMarkup | None) -> tuple[str, ...]:
+    return (reasoning.open, reasoning.close) if reasoning else ()
 
 
 def _around(answer: AnswerMarkup | None) -> tuple[str, ...]:
-    return (answer.open, answer.close) if answer else ()
+    return (answer.open, answer.close, answer.end) if answer else ()

@@ -32,8 +32,9 @@ class Output:
         self._turn(thinking=True)
 
     def answer(self) -> None:
-        """A thought ended."""
+        """A thought ended. In the middle of text, white space behind it counts."""
         self._turn(thinking=False)
+        self._fresh = self.silent
 
     def text(self, piece: str) -> None:
         self._write("text", piece, holds=self._trims or (self.silent and piece.isspace()))

@@ -15,6 +15,7 @@ Emit = Callable[[str], object]
 
 _JSON_PLAIN = re.compile(r'[^"{}\[\]]+')
 _JSON_TEXT = re.compile(r'[^"\\]+')
+MAX_SPACE = 32  # characters between two markers
 _SPACE = re.compile(r"\s+")
 
 
@@ -88,6 +89,16 @@ class Scanner:
             if self.ended or len(self._text) - self._at >= most + stops.longest:
                 return None
             yield
+
+    def spaced(self, stops: Stops) -> Parser[bool]:
+        """Whether one of `stops` comes next, or behind white space; if so it is read."""
+        found = yield from self.bounded(stops, MAX_SPACE)
+        if found is None:
+            return False
+        if found[0] and not found[0].isspace():
+            self.skip(-len("".join(found)))
+            return False
+        return True
 
     def json_value(self, emit: Emit) -> Parser[bool]:
         """A list, a mapping or a text of JSON, as it stands. False: something else comes, or the text ends within."""

@@ -1,0 +1,80 @@
+"""gpt-oss: messages with a header."""
+
+import pytest
+
+from tests.support.reading import everyway, of_template, read
+
+SIGNS = "<|channel|><|message|>"
+START = "<|start|>assistant"
+HARMONY = of_template(SIGNS, START)
+JAPANESE = of_template("chat_format=llm-jp-harmony-v1", START)
+PLACE = '{"city": "Ulm"}'
+
+
+def test_the_channel_says_what_a_message_is():
+    text = "<|channel|>analysis<|message|>Hm.\n<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>"
+    assert everyway(HARMONY, text) == [("reasoning", "Hm."), ("text", "Yes.")]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        " to=functions.weather<|channel|>commentary json<|message|>",
+        "<|channel|>commentary to=functions.weather <|constrain|>json<|message|>",
+        "<|channel|>analysis to=functions.weather<|message|>",
+        "<|channel|>commentary to=weather<|message|>",
+    ],
+)
+def test_a_recipient_in_either_place_is_a_call(header):
+    assert everyway(HARMONY, header + PLACE + "<|call|>") == [
+        ("call_name", "weather", 0),
+        ("call_arguments", PLACE, 0),
+    ]
+
+
+def test_calls_come_behind_thoughts_and_preambles_and_each_other():
+    text = (
+        "<|channel|>analysis<|message|>Two.<|end|>"
+        f"{START}<|channel|>commentary<|message|>I look.<|end|>"
+        f"{START}<|channel|>commentary to=functions.weather<|message|>{PLACE}<|end|>"
+        f"{START} to=functions.ping<|channel|>commentary<|message|>"
+    )
+    assert everyway(HARMONY, text) == [
+        ("reasoning", "Two."),
+        ("text", "I look."),
+        ("call_name", "weather", 0),
+        ("call_arguments", PLACE, 0),
+        ("call_name", "ping", 1),
+        ("call_arguments", "{}", 1),
+    ]
+
+
+def test_a_tool_of_its_training_that_nobody_offered_is_not_called():
+    text = "<|channel|>commentary to=python<|message|>1 + 1<|call|>"
+    assert everyway(HARMONY, text) == []
+    assert everyway(of_template(SIGNS, START, tools=()), text.replace("python", "functions.weather")) == []
+
+
+def test_a_header_that_begins_again_counts_from_there():
+    text = "<|channel|>commentary to=assistant<|channel|>analysis<|message|>Hm<|end|>"
+    assert everyway(HARMONY, text) == [("reasoning", "Hm")]
+
+
+def test_a_message_that_the_prompt_began_goes_on():
+    reading = of_template(SIGNS, f"<|start|>user<|message|>a<|end|>{START}<|channel|>analysis<|message|>I")
+    assert everyway(reading, " am<|end|>" + START + "<|channel|>final<|message|>b") == [
+        ("reasoning", "am"),
+        ("text", "b"),
+    ]
+
+
+def test_text_without_a_message_is_text_and_soon():
+    assert everyway(HARMONY, "Yes, plainly.") == [("text", "Yes, plainly.")]
+    assert read(HARMONY, "a" * 400)[0].text == "a" * 400
+
+
+def test_one_dialect_has_a_space_behind_each_marker():
+    text = "<|channel|> analysis<|message|> Hm<|end|><|start|> assistant<|channel|> final<|message|>  Yes"
+    assert everyway(JAPANESE, text) == [("reasoning", "Hm"), ("text", "Yes")]
+    text = f"<|channel|> commentary to=functions.weather <|constrain|>  json<|message|> {PLACE}"
+    assert everyway(JAPANESE, text)[1] == ("call_arguments", PLACE, 0)
