@@ -13,7 +13,7 @@ import queue
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from edgellm.contract.engine import Engine
 from edgellm.errors import (
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from edgellm.contract.engine import Logits
     from edgellm.text.sampling import LogitRow
+    from edgellm.types.plan import LaunchPlan
 
 Send = Callable[[list[wire.Up]], None]
 
@@ -69,16 +70,24 @@ T = TypeVar("T")
 class Loop:
     """Call `run` in the one thread that may touch the engine.
 
-    `sampling`: for what requests leave open. `backend`: the name that errors give the engine.
+    `sampling`: for what requests leave open; `thinking_sampling`: for those that think. `backend`: the name that errors
+    give the engine.
     """
 
     def __init__(
-        self, engine: Engine, inbox: Inbox, send: Send, sampling: SamplingDefaults = NEUTRAL, backend: str = ""
+        self,
+        engine: Engine,
+        inbox: Inbox,
+        send: Send,
+        sampling: SamplingDefaults = NEUTRAL,
+        backend: str = "",
+        *,
+        thinking_sampling: SamplingDefaults | None = None,
     ) -> None:
         self._engine = engine
         self._inbox = inbox
         self._send = send
-        self._sampling = sampling
+        self._sampling = {False: sampling, True: thinking_sampling or sampling}
         self._backend = backend
         self._scheduler = Scheduler(engine.info)
         self._embeddings = EmbedQueue(engine, partial(self._apart, READ), backend)
@@ -91,6 +100,10 @@ class Loop:
         self._flushed_at = 0.0  # when the text of all running requests was last sent
         self._said_at = 0.0  # when anything was last sent, or the wait for a request ended
         self._stopping = False
+
+    @classmethod
+    def of(cls, plan: LaunchPlan, engine: Engine, inbox: Inbox, send: Send) -> Self:
+        return cls(engine, inbox, send, plan.sampling, plan.backend, thinking_sampling=plan.thinking_sampling)
 
     def run(self) -> None:
         """Until `Stop` arrives."""
@@ -168,9 +181,10 @@ class Loop:
                     hint="EdgeLLM.embed and /v1/embeddings ask for vectors; name a chat model for text",
                 )
             limit = generation.max_tokens if generation.max_tokens is not None else self._engine.info.n_ctx
+            defaults = self._sampling[generation.thinking]
             prompt, matchers = read()
             choices = [
-                RequestState(request_id, generation, prompt, limit, self._sampling, matcher, choice)
+                RequestState(request_id, generation, prompt, limit, defaults, matcher, choice)
                 for choice, matcher in enumerate(matchers)
             ]
             self._scheduler.submit(*choices)

@@ -97,7 +97,7 @@ class ThreadSession(Session):
         self._info = engine.info
         self._loaded.set()
         try:
-            Loop(engine, self._inbox, self._dispatcher.deliver, self._plan.sampling, self._plan.backend).run()
+            Loop.of(self._plan, engine, self._inbox, self._dispatcher.deliver).run()
         except BaseException as error:
             # Also what a plugin should not raise (SystemExit): those who wait for an answer must get an error.
             self._fail(error)

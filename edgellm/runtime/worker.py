@@ -67,7 +67,7 @@ def main() -> None:
         return
     emit([wire.Ready(engine.info, time.perf_counter() - started)])
     try:
-        Loop(engine, inbox, emit, launch.plan.sampling, launch.plan.backend).run()
+        Loop.of(launch.plan, engine, inbox, emit).run()
     except Exception as error:
         # Its last words: what the parent tells of a death without them is a guess.
         emit([wire.Failed.of(engine_error(launch.plan.backend, error))])

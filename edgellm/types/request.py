@@ -145,6 +145,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
     top_logprobs: int | None = None  # with the logprob of each token, and of so many likely ones; None = without
     # Places in the text that no token spans: what looks like a special token in somebody's message stays text.
     cuts: tuple[int, ...] = ()  # in ascending order
+    thinking: bool = False  # drawn by the values for answers that think first
     n: int = 1  # answers, which share the prompt's computation; of a seed each next one gets the next number
 
     def __post_init__(self) -> None:

@@ -318,12 +318,14 @@ def test_each_step_is_sent_in_one_piece(monkeypatch: pytest.MonkeyPatch, pause_s
 DEFAULTS = SamplingDefaults((SamplingPart("operator", Sampling(temperature=0.0)), SamplingPart("usual", USUAL.values)))
 
 
-def drawn(request: GenerationRequest, defaults: SamplingDefaults) -> tuple[str, Done]:
+def drawn(
+    request: GenerationRequest, defaults: SamplingDefaults, thinking: SamplingDefaults | None = None
+) -> tuple[str, Done]:
     inbox: queue.SimpleQueue[wire.Down] = queue.SimpleQueue()
     heard: list[wire.Up] = []
     inbox.put(wire.Submit(1, request))
     inbox.put(wire.Stop(drain=True))
-    Loop(ToyEngine(), inbox, heard.extend, defaults).run()
+    Loop(ToyEngine(), inbox, heard.extend, defaults, thinking_sampling=thinking).run()
     events = [message.event for message in heard]
     assert isinstance(events[-1], Done)
     return "".join(event.text for event in events if isinstance(event, Delta)), events[-1]
@@ -349,6 +351,16 @@ def test_a_request_that_says_one_value_keeps_the_rest(seed: int) -> None:
         SamplingPart("request", hot),
         SamplingPart("usual", Sampling(top_k=1)),
     )
+
+
+def test_an_answer_that_thinks_is_drawn_by_the_values_for_it() -> None:
+    usual = SamplingDefaults((SamplingPart("catalog", Sampling(temperature=0.7), thinking=False),))
+    thought = SamplingDefaults((SamplingPart("catalog", Sampling(temperature=0.6), thinking=True),))
+    request = structs.replace(ask(n=3, sampling=Sampling()), thinking=True)
+
+    assert drawn(request, usual, thought)[1].timings.sampling == thought.parts
+    assert drawn(request, usual)[1].timings.sampling == usual.parts
+    assert drawn(structs.replace(request, thinking=False), usual, thought)[1].timings.sampling == usual.parts
 
 
 def test_a_seed_of_the_plan_says_the_same_again() -> None:
