@@ -13,7 +13,7 @@ from edgellm.sdk.conversation import Messages
 from edgellm.sdk.json_type import JsonAdapter, JsonType, json_type
 from edgellm.types.event import Completion, Event
 from edgellm.types.grammar import Grammar
-from edgellm.types.request import AnswerKeywords
+from edgellm.types.request import ChatKeywords
 
 T = TypeVar("T")
 Schema = type[T] | JsonAdapter[T] | Mapping[str, Any]
@@ -29,7 +29,7 @@ class ChatMethods(RequestMethods):
         *,
         schema: None = None,
         timeout: float | None = None,
-        **options: Unpack[AnswerKeywords],
+        **options: Unpack[ChatKeywords],
     ) -> Completion: ...
 
     @overload
@@ -39,7 +39,7 @@ class ChatMethods(RequestMethods):
         *,
         schema: type[T] | JsonAdapter[T],
         timeout: float | None = None,
-        **options: Unpack[AnswerKeywords],
+        **options: Unpack[ChatKeywords],
     ) -> T: ...
 
     @overload
@@ -49,7 +49,7 @@ class ChatMethods(RequestMethods):
         *,
         schema: Mapping[str, Any],
         timeout: float | None = None,
-        **options: Unpack[AnswerKeywords],
+        **options: Unpack[ChatKeywords],
     ) -> Any: ...
 
     def chat(
@@ -58,7 +58,7 @@ class ChatMethods(RequestMethods):
         *,
         schema: Schema[Any] | None = None,
         timeout: float | None = None,
-        **options: Unpack[AnswerKeywords],
+        **options: Unpack[ChatKeywords],
     ) -> Any:
         """The whole answer to a conversation (text = one user message).
 
@@ -68,7 +68,7 @@ class ChatMethods(RequestMethods):
                 `Completion`.
             timeout: seconds from sending the request within which the whole answer must come. What is too late is
                 ended, and its place is free for other requests.
-            options: the fields of `edgellm.types.request.AnswerKeywords`:
+            options: the fields of `edgellm.types.request.ChatKeywords`:
                 max_tokens and stop (texts before which the answer ends);
                 grammar: what the answer has to look like, for example `Grammar.of_schema(...)`. One that is cut off
                 by `max_tokens` is incomplete: its finish_reason is "length";
@@ -86,7 +86,7 @@ class ChatMethods(RequestMethods):
         return answer if kind is None else parsed(answer, kind)
 
     def stream(
-        self, messages: Messages, *, timeout: float | None = None, **options: Unpack[AnswerKeywords]
+        self, messages: Messages, *, timeout: float | None = None, **options: Unpack[ChatKeywords]
     ) -> Generator[Event, None, None]:
         """As `chat`, event by event: `Delta`s, then one `Done`. Closing the iterator cancels the request."""
         return self.generate(self._asked(messages, options), timeout=timeout)
@@ -98,7 +98,7 @@ class ChatMethods(RequestMethods):
         *,
         schema: None = None,
         timeout: float | None = None,
-        **options: Unpack[AnswerKeywords],
+        **options: Unpack[ChatKeywords],
     ) -> Completion: ...
 
     @overload
@@ -108,7 +108,7 @@ class ChatMethods(RequestMethods):
         *,
         schema: type[T] | JsonAdapter[T],
         timeout: float | None = None,
-        **options: Unpack[AnswerKeywords],
+        **options: Unpack[ChatKeywords],
     ) -> T: ...
 
     @overload
@@ -118,7 +118,7 @@ class ChatMethods(RequestMethods):
         *,
         schema: Mapping[str, Any],
         timeout: float | None = None,
-        **options: Unpack[AnswerKeywords],
+        **options: Unpack[ChatKeywords],
     ) -> Any: ...
 
     async def achat(
@@ -127,7 +127,7 @@ class ChatMethods(RequestMethods):
         *,
         schema: Schema[Any] | None = None,
         timeout: float | None = None,
-        **options: Unpack[AnswerKeywords],
+        **options: Unpack[ChatKeywords],
     ) -> Any:
         """As `chat`, for coroutines."""
         kind = None if schema is None else _asked_for(schema, options)
@@ -135,7 +135,7 @@ class ChatMethods(RequestMethods):
         return answer if kind is None else parsed(answer, kind)
 
     async def astream(
-        self, messages: Messages, *, timeout: float | None = None, **options: Unpack[AnswerKeywords]
+        self, messages: Messages, *, timeout: float | None = None, **options: Unpack[ChatKeywords]
     ) -> AsyncGenerator[Event, None]:
         """As `stream`, for coroutines."""
         request = self._asked(messages, options)
@@ -144,7 +144,7 @@ class ChatMethods(RequestMethods):
                 yield event
 
 
-def _asked_for(schema: Schema[T], options: AnswerKeywords) -> JsonType[T]:
+def _asked_for(schema: Schema[T], options: ChatKeywords) -> JsonType[T]:
     """Its type; the options ask for a grammar that keeps the answer to it from now on."""
     kind = json_type(schema)
     if rival := next((name for name in ("grammar", "tools") if options.get(name)), None):

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 from edgellm.errors import BadTemplate, UnsupportedField, UnsupportedTask, UsageError
 from edgellm.sdk.conversation import Messages, messages_of
 from edgellm.sdk.generation import GenerationMethods
+from edgellm.sdk.toolbox import tools_of
 from edgellm.types.grammar import Grammar
-from edgellm.types.message import TOOL_CHOICES, NamedTool, Tool, ToolChoice
+from edgellm.types.message import TOOL_CHOICES, AnyTool, NamedTool, Tool, ToolChoice
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.reasoning import BUDGET_SHARES, EFFORTS, ReasoningEffort
-from edgellm.types.request import AnswerKeywords, GenerationRequest, check_prompt
+from edgellm.types.request import ChatKeywords, GenerationRequest, check_prompt
 from edgellm.types.sampling import Sampling, SamplingKeywords
 
 if TYPE_CHECKING:
     from edgellm.text.chat import ChatTemplate
 
-_OF_ANSWER = AnswerKeywords.__annotations__.keys() - SamplingKeywords.__annotations__.keys()
+_OF_ANSWER = ChatKeywords.__annotations__.keys() - SamplingKeywords.__annotations__.keys()
 
 
 class RequestMethods(GenerationMethods):
@@ -31,7 +32,7 @@ class RequestMethods(GenerationMethods):
         self,
         messages: Messages,
         *,
-        tools: Sequence[Tool] = (),
+        tools: Sequence[AnyTool] = (),
         tool_choice: ToolChoice = "auto",
         parallel_tool_calls: bool = True,
         thinking: bool | None = None,
@@ -71,8 +72,9 @@ class RequestMethods(GenerationMethods):
                 f"{self.plan.artifact.name} answers no chat: it turns texts into vectors or scores",
                 hint="use EdgeLLM.embed or rerank, or /v1/embeddings of `edgellm serve`; name a chat model to chat",
             )
-        _check_choice(tool_choice, tools)
-        if tools and tool_choice != "none":
+        offered = tools_of(tools)
+        _check_choice(tool_choice, offered)
+        if offered and tool_choice != "none":
             raise UnsupportedField("tools are not served yet", hint="leave them out", param="tools")
         if continue_final_message:
             what = "continue_final_message is not served yet"
@@ -98,8 +100,8 @@ class RequestMethods(GenerationMethods):
             n=n,
         )
 
-    def _asked(self, messages: Messages, options: AnswerKeywords) -> GenerationRequest:
-        names = AnswerKeywords.__annotations__
+    def _asked(self, messages: Messages, options: ChatKeywords) -> GenerationRequest:
+        names = ChatKeywords.__annotations__
         if unknown := sorted(options.keys() - names.keys()):
             hint = f"options are: {', '.join(names)}"
             raise UsageError(f"unknown option: {', '.join(unknown)}", hint=hint, param=unknown[0])

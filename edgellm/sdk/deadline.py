@@ -48,6 +48,11 @@ class Deadline:
         except TimeoutError:
             raise self._passed() from None
 
+    def check(self) -> None:
+        """Raises TimedOut where it has passed."""
+        if self._left == 0:
+            raise self._passed()
+
     @property
     def _left(self) -> float | None:
         return None if self._ends is None else max(0.0, self._ends - time.monotonic())

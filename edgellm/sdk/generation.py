@@ -20,7 +20,10 @@ class GenerationMethods:
 
     def generate(self, request: GenerationRequest, *, timeout: float | None = None) -> Generator[Event, None, None]:
         """Continue a prompt as it stands. Raises as `chat` does."""
-        deadline, sink = Deadline(timeout), QueueSink()
+        yield from self._events_by(request, Deadline(timeout))
+
+    def _events_by(self, request: GenerationRequest, deadline: Deadline) -> Generator[Event, None, None]:
+        sink = QueueSink()
         request_id = submit(self._session, request, sink)
         try:
             while True:
@@ -47,7 +50,14 @@ class GenerationMethods:
         self, request: GenerationRequest, *, timeout: float | None = None
     ) -> AsyncGenerator[list[Event], None]:
         """As `agenerate`, with the events that are there at the same time in one list, for code that forwards them."""
-        deadline, sink = Deadline(timeout), AsyncSink()
+        async with contextlib.aclosing(self._event_lists_by(request, Deadline(timeout))) as event_lists:
+            async for events in event_lists:
+                yield events
+
+    async def _event_lists_by(
+        self, request: GenerationRequest, deadline: Deadline
+    ) -> AsyncGenerator[list[Event], None]:
+        sink = AsyncSink()
         request_id = submit(self._session, request, sink)
         try:
             while True:

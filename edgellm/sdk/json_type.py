@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, get_args
 
@@ -44,7 +44,7 @@ def json_type(kind: type[T] | JsonAdapter[T] | Mapping[str, Any]) -> JsonType[T]
     if isinstance(kind, Mapping):
         return JsonType(dict(kind), json.loads)
     adapter: Any = kind
-    if any(_is_pydantics(part) for part in _parts(kind)):
+    if is_pydantics(kind):
         from pydantic import TypeAdapter
 
         adapter = TypeAdapter(adapter)
@@ -74,15 +74,11 @@ def closed(schema: Any) -> Any:
     return {"additionalProperties": False, **inner} if "properties" in names else inner
 
 
-def _parts(kind: Any) -> Iterator[Any]:
-    yield kind
-    for part in get_args(kind):
-        yield from _parts(part)
-
-
-def _is_pydantics(part: Any) -> bool:
-    """A model or a dataclass of pydantic, or what its fields are annotated with."""
-    owner = type(part).__module__.partition(".")[0]
-    return hasattr(part, "__pydantic_core_schema__") or (
-        owner in ("pydantic", "annotated_types") and not hasattr(part, "validate_json")
+def is_pydantics(kind: Any) -> bool:
+    """Whether a model or a dataclass of pydantic, or what its fields are annotated with, is a part of the type."""
+    owner = type(kind).__module__.partition(".")[0]
+    return (
+        hasattr(kind, "__pydantic_core_schema__")
+        or (owner in ("pydantic", "annotated_types") and not hasattr(kind, "validate_json"))
+        or any(map(is_pydantics, get_args(kind)))
     )

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from edgellm.types.logprob import TokenLogprob
-from edgellm.types.message import ToolCall
+from edgellm.types.message import Message, ToolCall
 from edgellm.types.sampling_defaults import SamplingPart
 
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
@@ -85,6 +85,11 @@ class Choice(msgspec.Struct, frozen=True):
     reasoning: str = ""  # what the model thought before it answered
     calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()  # of each token, where the request asked for them
+
+    @property
+    def message(self) -> Message:
+        """It as the next message of the conversation."""
+        return Message("assistant", self.text, self.reasoning, self.calls)
 
 
 class Completion(Choice, frozen=True, kw_only=True):

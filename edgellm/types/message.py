@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -56,3 +57,7 @@ class Tool(msgspec.Struct, frozen=True):
     description: str = ""
     parameters: dict[str, Any] = {}
     strict: bool = False  # arguments are kept to the schema although nothing forces a call
+
+
+# A function is described by its signature and docstring, a dictionary as OpenAI's clients do.
+AnyTool = Tool | Callable[..., Any] | Mapping[str, Any]

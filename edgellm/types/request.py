@@ -18,7 +18,7 @@ from edgellm.errors import ContextOverflow, UsageError, option
 from edgellm.types.checks import MAX_COUNT, cannot_be_sent, check_range, check_types
 from edgellm.types.grammar import Grammar
 from edgellm.types.logprob import MAX_TOP
-from edgellm.types.message import Tool, ToolChoice
+from edgellm.types.message import AnyTool, ToolChoice
 from edgellm.types.reasoning import ReasoningEffort
 from edgellm.types.sampling import Sampling, SamplingKeywords
 
@@ -168,12 +168,17 @@ class AnswerKeywords(SamplingKeywords, total=False):
     grammar: Grammar | None
     top_logprobs: int | None
     n: int
-    tools: Sequence[Tool]
     tool_choice: ToolChoice
     parallel_tool_calls: bool
     thinking: bool | None
     reasoning_effort: ReasoningEffort | None
     template_kwargs: Mapping[str, Any]
+
+
+class ChatKeywords(AnswerKeywords, total=False):
+    """And which tools the model may call in it."""
+
+    tools: Sequence[AnyTool]
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, tag=True):
