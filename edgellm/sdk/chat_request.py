@@ -80,10 +80,11 @@ class RequestMethods(GenerationMethods):
             what = "continue_final_message is not served yet"
             raise UnsupportedField(what, hint="leave it out", param="continue_final_message")
         conversation = messages_of(messages)
-        check_prompt([message.content for message in conversation], info.n_ctx)
+        check_prompt(tuple(texts_of(conversation, offered)), info.n_ctx)
+        thinks = _thinks(thinking, reasoning_effort, served=self.plan.thinking)
         prompt = self._template.render(
             conversation,
-            **{"enable_thinking": _thinks(thinking, reasoning_effort), **(template_kwargs or {})},
+            **{"enable_thinking": thinks, **(template_kwargs or {})},
             add_generation_prompt=add_generation_prompt,
         )
         # Templates often write the BOS token themselves; a second one would spoil the answer.
@@ -137,10 +138,10 @@ def _check_choice(choice: ToolChoice, tools: Sequence[Tool]) -> None:
         raise UsageError("a tool has to be called, and there are none", hint="send tools", param="tool_choice")
 
 
-def _thinks(thinking: bool | None, effort: ReasoningEffort | None) -> bool:
-    """Models that can think or not are chosen and scored as not thinking (docs/selection.md)."""
+def _thinks(thinking: bool | None, effort: ReasoningEffort | None, *, served: bool) -> bool:
+    """Whether a model that can think or not is to think. `served`: where the request leaves it open."""
     if effort is None:
-        return bool(thinking)
+        return served if thinking is None else thinking
     if effort not in EFFORTS:
         hint = f"one of: {', '.join(EFFORTS)}"
         raise UsageError(f"unknown reasoning_effort {effort!r}"[:80], hint=hint, param="reasoning_effort")
