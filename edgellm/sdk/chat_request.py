@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgellm.errors import BadTemplate, UnsupportedField, UnsupportedTask, UsageError
-from edgellm.sdk.conversation import Messages, messages_of
+from edgellm.sdk.conversation import Messages, messages_of, texts_of
 from edgellm.sdk.generation import GenerationMethods
 from edgellm.sdk.toolbox import tools_of
 from edgellm.types.grammar import Grammar
