@@ -62,7 +62,7 @@ def usual(markup: Markup, opened: str, calls: CallReader | None) -> Parse:
 
     def parse(scanner: Scanner, output: Output) -> Parser[None]:
         if reasoning and thinks(reasoning, opened):
-            output.think()
+            output.think(begun=not opened.rstrip().endswith(reasoning.open.strip()))
         while (yield from scanner.peek()):
             stop = yield from scanner.until(in_thought if output.thinking else in_text, output.say)
             if not stop:

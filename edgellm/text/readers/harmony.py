@@ -30,7 +30,7 @@ class HarmonyParser:
     def __call__(self, scanner: Scanner, output: Output) -> Parser[None]:
         before, message, body = self._opened.rpartition(self._row.message)
         if message and not self._body_end.pattern.search(body):
-            yield from self._message(before.rpartition(self._row.message)[2], scanner, output)
+            yield from self._message(before.rpartition(self._row.message)[2], scanner, output, begun=bool(body.strip()))
         while (yield from scanner.peek()):
             header = yield from scanner.bounded(self._header_end, MAX_HEADER)
             if header is None:  # no message, but plain text
@@ -39,14 +39,14 @@ class HarmonyParser:
             yield from scanner.accept(self._row.space)
             yield from self._message(header[0], scanner, output)
 
-    def _message(self, header: str, scanner: Scanner, output: Output) -> Parser[None]:
+    def _message(self, header: str, scanner: Scanner, output: Output, *, begun: bool = False) -> Parser[None]:
         recipient = _last(_RECIPIENT.findall(header))
         if recipient and recipient not in _NOBODY:
             yield from self._call(recipient, scanner, output)
             return
         thinks = _last(_CHANNEL.findall(_RECIPIENT.sub("", header))) == "analysis"
         if thinks:
-            output.think()
+            output.think(begun=begun)
         else:
             output.answer()
         yield from scanner.until(self._body_end, output.say)

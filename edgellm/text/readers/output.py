@@ -28,8 +28,10 @@ class Output:
         self._space: list[str] = []  # that waits for what follows it
         self._fresh = False  # white space that comes now is dropped
 
-    def think(self) -> None:
+    def think(self, *, begun: bool = False) -> None:
+        """`begun`: words of the thought stand in the prompt, and white space behind them counts."""
         self._turn(thinking=True)
+        self._fresh = not begun
 
     def answer(self) -> None:
         """A thought ended. In the middle of text, white space behind it counts."""

@@ -83,3 +83,7 @@ def test_control_tokens_that_a_marker_is_made_of_are_shown():
     assert markup.shows("<|channel|>")
     assert not markup.shows("<|im_end|>")
     assert not markup.shows("")
+
+
+def test_white_space_behind_a_thought_that_the_prompt_began_counts():
+    assert everyway(Reading(THINK, "<think>\nI am"), " here</think> A")[0] == Part("reasoning", " here")

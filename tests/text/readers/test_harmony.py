@@ -63,7 +63,7 @@ def test_a_header_that_begins_again_counts_from_there():
 def test_a_message_that_the_prompt_began_goes_on():
     reading = of_template(SIGNS, f"<|start|>user<|message|>a<|end|>{START}<|channel|>analysis<|message|>I")
     assert everyway(reading, " am<|end|>" + START + "<|channel|>final<|message|>b") == [
-        ("reasoning", "am"),
+        ("reasoning", " am"),
         ("text", "b"),
     ]
 
