@@ -214,7 +214,7 @@ class Overloaded(RuntimeFailure):
     http_status = 503
 
 
-class TimedOut(RuntimeFailure):
+class TimedOut(RuntimeFailure, TimeoutError):
     """The request was ended. Attribute: timeout, the seconds that the caller gave it."""
 
     http_status = 504

@@ -110,6 +110,8 @@ async def test_vectors_that_are_late_are_ended(isolate: bool, monkeypatch: pytes
                 await llm.aembed(texts, timeout=0.1)
         with refuses(TimedOut, timeout=0.1):
             llm.rerank("number", texts[:MAX_INPUTS], timeout=0.1)
+        with pytest.raises(TimeoutError):  # Python's own, as everybody expects it
+            llm.embed(texts, timeout=0.1)
         assert llm.embed("next", timeout=PATIENCE_S).shape == (1, 256)
         llm.close(drain=True)
 

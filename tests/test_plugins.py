@@ -9,10 +9,12 @@ import pytest
 from support import fake_plugins
 from support.refusals import refuses
 
+from edgellm.app import context
+from edgellm.app.resolve import resolve
 from edgellm.builtin.commands import COMMANDS
 from edgellm.contract import hookspecs
 from edgellm.contract.manager import PluginRow, Plugins
-from edgellm.errors import BackendUnavailable, UsageError
+from edgellm.errors import BackendUnavailable, UnknownModel, UsageError
 
 
 @pytest.fixture
@@ -262,6 +264,16 @@ def test_a_backend_of_a_broken_plugin_says_what_broke(folder: Path) -> None:
         plugins.backend("bad")
     with refuses(UsageError):
         plugins.backend("nobody")
+
+
+def test_a_model_named_like_a_broken_plugin_says_what_broke(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_plugins.install(folder, "bad", fake_plugins.RAISES)
+    monkeypatch.setattr("edgellm.app.resolve.plugins", lambda made=Plugins(): made)  # noqa: B008
+
+    with refuses(BackendUnavailable):
+        resolve("bad", context.here())
+    with refuses(UnknownModel):
+        resolve("no-such-model", context.here())
 
 
 def test_every_hook_takes_register_first() -> None:

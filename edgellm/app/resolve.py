@@ -170,6 +170,8 @@ def _of_name(name: str, context: SelectionContext) -> ModelCard:
     try:
         return lookup.find(name, named_cards(context))
     except UnknownModel:
+        if any(row.name == name and row.error for row in plugins().rows()):
+            plugins().backend(name)  # tells what is wrong with the plugin
         if name not in plugins().backends():
             raise
         hint = f"name a path or a model of the catalog, with {option('backend', name)}"

@@ -54,9 +54,11 @@ def _named(name: str, installed: Sequence[StoredModel]) -> list[StoredModel]:
         UnknownModel: none.
     """
     model_id, _, quant = name.lower().partition(":")
+    from edgellm.store.http import redacted
+
     entries = [s for s in installed if s.model_id.lower() == model_id and quant in ("", s.quant.lower())]
     if not entries:
-        raise UnknownModel(f"{name!r} is not stored here", hint=_hint(model_id, installed))
+        raise UnknownModel(f"{redacted(name)!r} is not stored here", hint=_hint(model_id, installed))
     return entries
 
 

@@ -44,11 +44,17 @@ _ALWAYS = [
 
 
 def check_bind(host: str, api_key: str | None) -> None:
-    """Check that a server that others can reach has a key.
+    """Check that a server that others can reach has a key, and that clients can send it.
 
     Raises:
-        UsageError: `host` is not a loopback address and there is no key.
+        UsageError: `host` is not a loopback address and there is no key; or a key that no header can carry.
     """
+    if api_key is not None and re.fullmatch(r"[!-~]+", api_key) is None:
+        raise UsageError(
+            "the API key has blanks or characters that no header carries",
+            hint="use letters, digits and signs; look for a line end in the file that it is from",
+            param="api_key",
+        )
     if api_key is None and not is_loopback(host.lower().strip("[]")):
         raise UsageError(
             f"--host {host} lets other machines in, and there is no API key",

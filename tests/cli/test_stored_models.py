@@ -84,6 +84,9 @@ def test_nothing_is_deleted_where_one_name_is_wrong(address: str) -> None:
     check_refusal(wrong.exception, UnknownModel)
     assert installed() == [stored]
     check_refusal(invoke("rm", f"{stored.model_id}:Q4_K_M").exception, UnknownModel)
+    address = invoke("rm", "https://someone:hunter2@models.example/a.gguf").exception
+    check_refusal(address, UnknownModel)
+    assert "hunter2" not in str(address)
     report = json.loads(invoke("rm", stored.model_id, stored.model_id, "--json").stdout)
     assert report["removed"] == [{"id": stored.model_id, "quant": "Q8_0", "freed_bytes": stored.bytes}]
 

@@ -40,6 +40,12 @@ def test_other_hosts_need_a_key(host: str) -> None:
     middleware.check_bind(host, KEY)
 
 
+@pytest.mark.parametrize("key", [" ", "secret ", "sec ret", "secret\r", "geheím", ""])
+def test_a_key_that_no_client_could_send_is_refused(key: str) -> None:
+    with refuses(UsageError, param="api_key"):
+        middleware.check_bind("127.0.0.1", key)
+
+
 def test_the_key_is_asked_for(locked: Live) -> None:
     assert refusal(locked.chat("hello")) == (401, "invalid_api_key")
     assert locked.http.get("/v1/models").status_code == 401
