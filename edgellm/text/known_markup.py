@@ -16,6 +16,7 @@ from edgellm.types.markup import (
     NestedCalls,
     ReasoningMarkup,
     RecipientCalls,
+    TaggedCalls,
 )
 
 THINK = ReasoningMarkup("<think>", "</think>")
@@ -60,6 +61,48 @@ def _lfm2(*signs: str, reasoning: ReasoningMarkup | None = None) -> Family:
 def _harmony(*signs: str, space: str = "") -> Family:
     reasoning = ReasoningMarkup(f"<|channel|>{space}analysis<|message|>", "<|end|>")
     return _family(*signs, calls=HarmonyCalls(space=space), reasoning=reasoning)
+
+
+def _muse() -> Family:
+    body = AttributeCalls(
+        open='<atem:invoke name="',
+        head_close=">",
+        close="</atem:invoke>",
+        key_open='<atem:parameter name="',
+        value_close="</atem:parameter>",
+        section_open="<atem:function_calls>",
+        section_close="</atem:function_calls>",
+    )
+    calls = HarmonyCalls(
+        channel="", constrain="", end="<|eom|>", call="", answer_end="<|eot|>", thinker="self", body=body
+    )
+    return _family(
+        "<atem:function_calls>", "<|eom|>", calls=calls, reasoning=ReasoningMarkup(" to=self<|message|>", "<|eom|>")
+    )
+
+
+def _gigachat(*signs: str, before: str) -> Family:
+    return _family("<|role_sep|>", "<|message_sep|>", *signs, calls=JsonCalls(open=before))
+
+
+def _ling3() -> Family:
+    calls = TaggedCalls(
+        open="<tool_call>",
+        after_name="",
+        key_open="<arg_key>",
+        key_close="</arg_key>",
+        value_open="<arg_value>",
+        value_close="</arg_value>",
+        close="</tool_call>",
+    )
+    reasoning = ReasoningMarkup("<think>", "</think>", ended_by_call=True)
+    return _family(
+        "<role>ASSISTANT</role>",
+        "<arg_key>",
+        calls=calls,
+        reasoning=reasoning,
+        answer=AnswerMarkup("", end="<|role_end|>"),
+    )
 
 
 def _mistral_named(*signs: str, id_open: str = "", thinks: bool = False) -> Family:
@@ -172,6 +215,7 @@ def _command_r_plus() -> Family:
 FAMILIES = (
     _harmony("chat_format=llm-jp-harmony-v1", space=" "),
     _harmony("<|channel|>", "<|message|>"),
+    _muse(),
     _gemma4(),
     _function_gemma(),
     _lfm2("<|tool_call_start|>", "<think>", reasoning=THINK),
@@ -189,6 +233,9 @@ FAMILIES = (
     _kimi_k3(),
     _minicpm5(),
     _minimax_m3(),
+    _gigachat("<|function_call|>", before="<|function_call|>"),
+    _gigachat(before="<|message_sep|>\n\nfunction call<|role_sep|>\n"),
+    _ling3(),
     _cohere("TEXT"),
     _cohere("RESPONSE"),
     _command_r_plus(),

@@ -125,6 +125,7 @@ class HarmonyCalls(msgspec.Struct, frozen=True, tag="harmony"):
     """Messages with a header, of which the channel or the recipient says what they are.
 
     start ROLE( to=functions.NAME)? channel CHANNEL( to=functions.NAME)?( constrain json)? message BODY (end | call)
+    Without channels: start ROLE to=(thinker | user | NAME) message BODY end
     """
 
     start: str = "<|start|>"
@@ -135,6 +136,8 @@ class HarmonyCalls(msgspec.Struct, frozen=True, tag="harmony"):
     call: str = "<|call|>"
     answer_end: str = "<|return|>"
     space: str = ""  # that each of these texts has behind it
+    thinker: str = ""  # for whom thoughts are, where there are no channels
+    body: AttributeCalls | None = None  # how a call is written, if not as JSON
 
 
 class RecipientCalls(msgspec.Struct, frozen=True, tag="recipient"):

@@ -1,4 +1,4 @@
-"""Answers of gpt-oss and its kin: messages, each with a header that says what its body is.
+"""Answers of gpt-oss, LLM-jp and Muse Glimmer: messages, each with a header that says what its body is.
 
 `<|channel|>analysis<|message|>..<|end|>`, then `<|start|>assistant<|channel|>commentary to=functions.f<|message|>{..}`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from edgellm.text.readers.attribute_calls import AttributeCallReader
 from edgellm.text.readers.output import Output
 from edgellm.text.readers.scanner import Parser, Scanner, Stops
 from edgellm.types.markup import HarmonyCalls, Reading
@@ -26,6 +27,7 @@ class HarmonyParser:
         self._header_end = Stops(row.message)
         self._body_end = Stops(row.end, row.call, row.answer_end, row.start, row.channel)
         self._opened = reading.opened
+        self._calls = AttributeCallReader(row.body, reading.tools) if row.body else None
 
     def __call__(self, scanner: Scanner, output: Output) -> Parser[None]:
         before, message, body = self._opened.rpartition(self._row.message)
@@ -41,10 +43,11 @@ class HarmonyParser:
 
     def _message(self, header: str, scanner: Scanner, output: Output, *, begun: bool = False) -> Parser[None]:
         recipient = _last(_RECIPIENT.findall(header))
-        if recipient and recipient not in _NOBODY:
+        if recipient and recipient not in (*_NOBODY, self._row.thinker):
             yield from self._call(recipient, scanner, output)
             return
-        thinks = _last(_CHANNEL.findall(_RECIPIENT.sub("", header))) == "analysis"
+        channel = _last(_CHANNEL.findall(_RECIPIENT.sub("", header)))
+        thinks = recipient == self._row.thinker if self._row.thinker else channel == "analysis"
         if thinks:
             output.think(begun=begun)
         else:
@@ -56,11 +59,18 @@ class HarmonyParser:
     def _call(self, recipient: str, scanner: Scanner, output: Output) -> Parser[None]:
         """A tool that the model knows from its training, and nobody offered, is not called."""
         name = recipient.removeprefix("functions.")
+        yield from scanner.space()
         if name not in self._tools and (name == recipient or not self._tools):
             yield from scanner.until(self._body_end, _drop)
-            return
-        output.call(name)
-        yield from scanner.space()
+        elif self._calls:
+            if (yield from scanner.accept(self._calls.starts[0])):
+                yield from self._calls.read(scanner, output)
+            yield from scanner.until(self._body_end, _drop)
+        else:
+            output.call(name)
+            yield from self._arguments(scanner, output)
+
+    def _arguments(self, scanner: Scanner, output: Output) -> Parser[None]:
         empty = True
 
         def argue(piece: str) -> None:

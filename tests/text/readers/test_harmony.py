@@ -78,3 +78,27 @@ def test_one_dialect_has_a_space_behind_each_marker():
     assert everyway(JAPANESE, text) == [("reasoning", "Hm"), ("text", "Yes")]
     text = f"<|channel|> commentary to=functions.weather <|constrain|>  json<|message|> {PLACE}"
     assert everyway(JAPANESE, text)[1] == ("call_arguments", PLACE, 0)
+
+
+MUSE = of_template("<atem:function_calls><|eom|>", START)
+INVOKE = (
+    '<atem:function_calls>\n<atem:invoke name="weather">\n<atem:parameter name="city">5</atem:parameter>\n'
+    '<atem:parameter name="days">5</atem:parameter>\n</atem:invoke>\n</atem:function_calls>'
+)
+
+
+def test_muse_says_by_the_recipient_what_a_message_is_and_marks_arguments():
+    text = (
+        f" to=self<|message|>Not {INVOKE}.<|eom|>{START} to=user<|message|>I look.<|eom|>"
+        f"{START} to=weather<|message|>{INVOKE}<|eot|>"
+    )
+    assert everyway(MUSE, text) == [
+        ("reasoning", f"Not {INVOKE}."),
+        ("text", "I look."),
+        ("call_name", "weather", 0),
+        ("call_arguments", '{"city": "5", "days": 5}', 0),
+    ]
+
+
+def test_markup_of_a_call_that_muse_tells_the_user_is_text():
+    assert everyway(MUSE, f" to=user<|message|>So: {INVOKE}<|eot|>") == [("text", f"So: {INVOKE}")]
