@@ -1,11 +1,14 @@
-"""What comes of a row of logits: the next token of an answer, those that its grammar forces, and its end."""
+"""What comes of a row of logits: the next token of an answer, those that must follow it, and its end."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from edgellm.contract.engine import EngineInfo, Tokenizer
 from edgellm.runtime.engine_check import check_piece
 from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import Scheduler
+from edgellm.runtime.thought import Thoughts
 from edgellm.text.sampling import LogitRow
 from edgellm.types.event import FinishReason
 
@@ -18,9 +21,10 @@ class Drawing:
         self._info = info
         self._scheduler = scheduler
         self._backend = backend
+        self._thoughts = Thoughts(tokenizer)
 
     def draw(self, request: RequestState, row: LogitRow) -> FinishReason | None:
-        """Take the token that is drawn from `row`, and those that the grammar leaves no choice about.
+        """Take the token that is drawn from `row`, and those that must follow it.
 
         Returns why the answer ended; None where it goes on, and then `request.next_tokens` are to be computed.
 
@@ -29,34 +33,52 @@ class Drawing:
             BackendError: the engine spells a token as something else than bytes.
         """
         tokens: list[int] = []
-        token = request.sampler.sample(row, request.matcher)
-        if not self._ends(request, token):
-            request.note_logprob(row, token, self._tokenizer.token_bytes)
-        reason = self._take(request, token, tokens)
-        # Only what is drawn has a row of logits.
-        if reason is None and request.matcher is not None and request.generation.top_logprobs is None:
-            for forced in request.matcher.forced():
-                request.sampler.accept(forced)
-                reason = self._take(request, forced, tokens)
-                if reason is not None:
-                    break
+        if request.reads and not request.due:
+            request.due.extend(self._thoughts.opening(request, row) or self._thoughts.ending(request))
+        is_due = bool(request.due)
+        token = request.due.popleft() if is_due else request.sampler.sample(row, request.gate)
+        if is_due:
+            request.sampler.accept(token)
+        elif self._ends(request, token):
+            return "stop"
+        request.note_logprob(row, token, self._tokenizer.token_bytes)
+        reason = self._take(request, token, tokens, is_due=is_due)
+        # Only what is drawn has a row of logits: where they are asked for, what must follow comes one by one.
+        if reason is None and request.generation.top_logprobs is None:
+            reason = self._go_on(request, tokens)
         request.next_tokens = tuple(tokens) if reason is None else ()
         return reason
+
+    def _go_on(self, request: RequestState, tokens: list[int]) -> FinishReason | None:
+        if request.reads:
+            due = [*request.due, *self._thoughts.ending(request)]
+            request.due.clear()
+            if (reason := self._take_all(request, due, tokens, are_due=True)) is not None:
+                return reason
+        gate = request.gate
+        return None if gate is None else self._take_all(request, gate.forced(), tokens, are_due=False)
+
+    def _take_all(
+        self, request: RequestState, following: Iterable[int], tokens: list[int], *, are_due: bool
+    ) -> FinishReason | None:
+        for token in following:
+            request.sampler.accept(token)
+            if (reason := self._take(request, token, tokens, is_due=are_due)) is not None:
+                return reason
+        return None
 
     def _ends(self, request: RequestState, token: int) -> bool:
         return token in self._info.eos_ids and not request.generation.ignore_eos
 
-    def _take(self, request: RequestState, token: int, tokens: list[int]) -> FinishReason | None:
-        """What a token means: text, which adds it to `tokens`, or the end."""
-        if self._ends(request, token):
+    def _take(self, request: RequestState, token: int, tokens: list[int], *, is_due: bool) -> FinishReason | None:
+        """What a token means: a part of the answer, which adds it to `tokens`, or the end. `is_due`: whatever it is."""
+        if not is_due and self._ends(request, token):
             return "stop"
-        if request.matcher is not None:
-            request.matcher.accept(token)
+        if not is_due and (gate := request.gate) is not None:
+            gate.accept(token)
         tokens.append(token)
-        request.n_generated += 1
-        request.n_pending += 1
         piece = check_piece(self._backend, token, self._tokenizer.token_bytes(token))
-        request.pending_text += request.text.push(piece)
+        request.take(piece or self._thoughts.marker(request, token))
         if request.text.stopped or (request.matcher is not None and request.matcher.complete):
             return "stop"
         if request.n_generated >= request.limit or self._scheduler.room(request) < len(tokens):

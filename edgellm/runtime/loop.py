@@ -286,7 +286,9 @@ class Loop:
     def _finish(self, request: RequestState, reason: FinishReason) -> None:
         now = time.perf_counter()
         if reason != "cancelled":
-            request.pending_text += request.text.flush(cut=reason == "length")
+            request.say(request.text.flush(cut=reason == "length"))
+            if reason == "stop" and request.calls_tools:
+                reason = "tool_calls"
         self._flush_one(request)
         self._remove(request, keep_cache=True)
         n_open = len(self._choices.get(request.id, ()))
@@ -319,8 +321,7 @@ class Loop:
             self._flush_one(request)
 
     def _flush_one(self, request: RequestState) -> None:
-        if (delta := request.flush()) is not None:
-            self._replies.append(wire.Reply(request.id, delta))
+        self._replies += [wire.Reply(request.id, delta) for delta in request.flush()]
 
     def _emit(self) -> None:
         """Send what there is, in one piece."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,15 +12,27 @@ import msgspec
 
 from edgellm.runtime.wire import Steps
 from edgellm.text import logprobs
-from edgellm.text.detokenize import TextStream
+from edgellm.text.part_stream import PartStream
+from edgellm.text.readers import AnswerReader, Part, reader_of
 from edgellm.text.sampling import LogitRow, Sampler
-from edgellm.types.event import Delta, Timings, Usage
+from edgellm.types.event import Delta, DeltaKind, Timings, Usage
 from edgellm.types.logprob import TokenLogprob
 from edgellm.types.request import GenerationRequest
 from edgellm.types.sampling_defaults import NEUTRAL, SamplingDefaults
 
 if TYPE_CHECKING:
     from edgellm.text.matcher import Matcher
+
+
+@dataclass(slots=True)
+class Said:
+    """A piece of an answer, all of one kind, and the tokens that said it."""
+
+    text: str
+    kind: DeltaKind
+    call: int = 0
+    n_tokens: int = 0
+    logprobs: list[TokenLogprob] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -37,17 +50,21 @@ class RequestState:
     matcher: Matcher | None = None  # of its grammar
     choice: int = 0  # of the answers that the request asked for
     sampler: Sampler = field(init=False)
-    text: TextStream = field(init=False)
+    text: PartStream = field(init=False)
     # Where it stands in its slot.
     slot: int = -1
     n_cached: int = 0  # of the prompt, reused from the slot
     n_prefilled: int = 0  # of the prompt, in the cache
     next_tokens: tuple[int, ...] = ()  # of the answer, not yet in the cache
-    # What it has generated, and what of that has not been sent.
+    # What it has generated.
     n_generated: int = 0
-    pending_text: str = ""
-    n_pending: int = 0
-    pending_logprobs: list[TokenLogprob] = field(default_factory=list)
+    n_reasoning: int = 0  # of these in thoughts, the markers around them too
+    calls_tools: bool = False
+    cut_short: bool = False  # its thought has used up its budget, and is being ended
+    due: deque[int] = field(default_factory=deque)  # that come next whatever is likely
+    said: list[Said] = field(default_factory=list)  # what has not been sent
+    n_unsaid: int = 0  # tokens that have said nothing yet, and their logprobs
+    unsaid_logprobs: list[TokenLogprob] = field(default_factory=list)
     # For its timings and the metrics.
     arrived: float = field(default_factory=time.perf_counter)
     started: float = 0.0
@@ -62,7 +79,7 @@ class RequestState:
         if self.choice and sampling.seed is not None:
             sampling = msgspec.structs.replace(sampling, seed=(sampling.seed + self.choice) % 2**63)
         self.sampler = Sampler(sampling, self.prompt)
-        self.text = TextStream(self.generation.stop)
+        self.text = PartStream(self.generation.stop, _reader(self.generation))
 
     @property
     def ready(self) -> bool:
@@ -74,13 +91,23 @@ class RequestState:
         return bool(self.next_tokens) and self.n_prefilled == len(self.prompt)
 
     @property
+    def reads(self) -> bool:
+        """Whether thoughts and calls are told from text."""
+        return self.generation.reading is not None
+
+    @property
+    def gate(self) -> Matcher | None:
+        """What the next token has to keep to: a grammar is for what is answered, and not for what is thought."""
+        return None if self.text.thinking else self.matcher
+
+    @property
     def width(self) -> float:
         """Requests in its steps, on average."""
         return 1.0 + self.n_beside / max(1, self.n_steps)
 
     @property
     def usage(self) -> Usage:
-        return Usage(len(self.prompt), self.n_generated, self.n_cached)
+        return Usage(len(self.prompt), self.n_generated, self.n_cached, self.n_reasoning)
 
     @property
     def steps(self) -> Steps | None:
@@ -110,18 +137,58 @@ class RequestState:
         """Where the request asked for them: `token` was drawn from `row`."""
         n_top = self.generation.top_logprobs
         if n_top is not None:
-            self.pending_logprobs.append(logprobs.of_token(row, token, n_top, token_bytes))
+            self.unsaid_logprobs.append(logprobs.of_token(row, token, n_top, token_bytes))
 
-    def flush(self) -> Delta | None:
-        """What has not been sent, which then counts as sent; None where there is nothing."""
-        if not self.pending_text and not self.pending_logprobs:
-            return None
-        delta = Delta(self.pending_text, self.n_pending, tuple(self.pending_logprobs), choice=self.choice)
-        self.pending_text, self.n_pending, self.pending_logprobs = "", 0, []
-        return delta
+    def take(self, piece: bytes) -> None:
+        """A token came, which adds these bytes."""
+        self.n_generated += 1
+        self.n_unsaid += 1
+        thought = self.text.thinking
+        parts = self.text.push(piece)
+        if thought or self.text.thinking:
+            self.n_reasoning += 1
+            if self.matcher is not None:
+                # What the last token of a thought says beyond it is not by the grammar, which begins behind it.
+                parts = [part for part in parts if part.kind == "reasoning"]
+        self.say(parts)
+
+    def say(self, parts: Sequence[Part]) -> None:
+        """Add to what is to be sent. Tokens count where they say something, or else where the next ones do."""
+        for part in parts:
+            last = self.said[-1] if self.said else None
+            if last is not None and (last.kind, last.call) == (part.kind, part.call):
+                last.text += part.text
+            else:
+                self.said.append(Said(part.text, part.kind, part.call))
+                self.calls_tools = self.calls_tools or part.kind == "call_name"
+        if self.said:
+            self.said[-1].n_tokens += self.n_unsaid
+            self.said[-1].logprobs += self.unsaid_logprobs
+            self.n_unsaid, self.unsaid_logprobs = 0, []
+
+    def flush(self) -> list[Delta]:
+        """What has not been sent, in order, which then counts as sent."""
+        if not self.said and self.unsaid_logprobs:
+            self.say([Part("reasoning" if self.text.thinking else "text", "")])
+        said, self.said = self.said, []
+        return [Delta(one.text, one.n_tokens, tuple(one.logprobs), one.kind, one.call, self.choice) for one in said]
 
     def timings(self, now: float) -> Timings:
         started, first = self.started or now, self.first or now
         waited_s = now - first if self.slot < 0 else self.waited_s
         parts = self.defaults.under(self.generation.sampling)
         return Timings(started - self.arrived + waited_s, first - started, now - first - waited_s, parts)
+
+
+def _reader(generation: GenerationRequest) -> AnswerReader | None:
+    reading = generation.reading
+    if reading is None:
+        return None
+    reasoning = reading.markup.reasoning
+    if reasoning is not None and reasoning.ended_by_call and generation.grammar is not None:
+        # The grammar begins where the thought ends, and a call has begun by then.
+        markup = msgspec.structs.replace(
+            reading.markup, reasoning=msgspec.structs.replace(reasoning, ended_by_call=False)
+        )
+        reading = msgspec.structs.replace(reading, markup=markup)
+    return reader_of(reading)

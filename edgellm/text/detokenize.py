@@ -19,22 +19,30 @@ class TextStream:
         self._held = ""
         self.stopped = False
 
+    @property
+    def whole(self) -> bool:
+        """Whether no character waits for its rest."""
+        return not self._decoder.getstate()[0]
+
     def push(self, data: bytes) -> str:
         """Text that `data` releases; sets `stopped` where a stop string is complete (it is not returned)."""
-        return self._release(self._decoder.decode(data))
+        return self.search(self._decoder.decode(data))
 
     def flush(self, *, cut: bool = False) -> str:
         """What is still held when the answer ends otherwise: half a character, the beginning of a stop string.
 
         `cut`: it would have gone on, so half a character is no fault of the model's and is left out.
         """
-        text = "" if cut else self._release(self._decoder.decode(b"", final=True))
-        if not self.stopped:
-            text += self._held
-        self._held = ""
+        text = "" if cut else self.search(self._decoder.decode(b"", final=True))
+        return text + self.rest()
+
+    def rest(self) -> str:
+        """What might have been the beginning of a stop string, and is none."""
+        text, self._held = self._held, ""
         return text
 
-    def _release(self, new: str) -> str:
+    def search(self, new: str) -> str:
+        """As `push`, for text."""
         if not self._stop:
             return new
         text = self._held + new

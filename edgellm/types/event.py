@@ -40,7 +40,8 @@ class Timings(msgspec.Struct, frozen=True):
 class Delta(msgspec.Struct, frozen=True, tag=True):
     """New text: whole characters, no part of a stop string. `n_tokens` were generated since the previous delta.
 
-    Of kind "call_name" it is a whole name, of "call_arguments" a part of JSON.
+    Stop strings are looked for in the answer's own text, not in what it thinks and calls. Of kind "call_name" it is a
+    whole name, of "call_arguments" a part of JSON.
     """
 
     text: str

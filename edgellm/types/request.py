@@ -18,6 +18,7 @@ from edgellm.errors import ContextOverflow, UsageError, option
 from edgellm.types.checks import MAX_COUNT, cannot_be_sent, check_range, check_types
 from edgellm.types.grammar import Grammar
 from edgellm.types.logprob import MAX_TOP
+from edgellm.types.markup import Reading
 from edgellm.types.message import AnyTool, ToolChoice
 from edgellm.types.reasoning import ReasoningEffort
 from edgellm.types.sampling import Sampling, SamplingKeywords
@@ -145,7 +146,9 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
     top_logprobs: int | None = None  # with the logprob of each token, and of so many likely ones; None = without
     # Places in the text that no token spans: what looks like a special token in somebody's message stays text.
     cuts: tuple[int, ...] = ()  # in ascending order
-    thinking: bool = False  # drawn by the values for answers that think first
+    thinking: bool = False  # drawn by the values for answers that think first, which they may under a grammar, too
+    reading: Reading | None = None  # how thoughts and calls are told from text; None = all of it is text
+    reasoning_budget: int | None = None  # tokens of a thought, which is then ended; None = as many as it wants
     n: int = 1  # answers, which share the prompt's computation; of a seed each next one gets the next number
 
     def __post_init__(self) -> None:
@@ -155,6 +158,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
         check_range(limit is None or 1 <= limit < MAX_COUNT, f"max_tokens={limit}", "1 or more")
         top = self.top_logprobs
         check_range(top is None or 0 <= top <= MAX_TOP, f"top_logprobs={top}", f"0 to {MAX_TOP}")
+        budget = self.reasoning_budget
+        check_range(budget is None or 0 <= budget < MAX_COUNT, f"reasoning_budget={budget}", "0 or more")
         check_range(1 <= self.n <= MAX_CHOICES, f"n={self.n}", f"1 to {MAX_CHOICES}")
         check_range(len(self.stop) <= MAX_STOPS, "stop", f"at most {MAX_STOPS} strings")
         check_range(all(0 < len(s) <= 1024 for s in self.stop), "stop", "strings of 1 to 1024 characters")

@@ -17,7 +17,7 @@ from edgellm.contract.engine import Engine, SlotInput
 from edgellm.errors import EdgeLLMError
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
-from edgellm.types.event import Delta, Done, Usage
+from edgellm.types.event import Delta, DeltaKind, Done, Usage
 from edgellm.types.logprob import TokenLogprob
 from edgellm.types.request import GenerationRequest
 from edgellm.types.sampling import Sampling
@@ -39,7 +39,8 @@ class Planned:
 class Answer:
     """What was said about one request, until its end. Of several choices it is the first, and `others` has the rest."""
 
-    text: str = ""
+    text: str = ""  # of the answer itself
+    parts: list[tuple[DeltaKind, int, str]] = field(default_factory=list)  # kind, call, and text in one piece
     n_tokens: int = 0  # as the text events count them
     logprobs: tuple[TokenLogprob, ...] = ()
     reason: str = ""
@@ -51,6 +52,13 @@ class Answer:
     @property
     def choices(self) -> list[Answer]:
         return [self, *(self.others[choice] for choice in sorted(self.others))]
+
+    def hear(self, delta: Delta) -> None:
+        self.text += delta.text if delta.kind == "text" else ""
+        if self.parts and self.parts[-1][:2] == (delta.kind, delta.call):
+            self.parts[-1] = (delta.kind, delta.call, self.parts[-1][2] + delta.text)
+        elif delta.text:
+            self.parts.append((delta.kind, delta.call, delta.text))
 
     def choice(self, number: int) -> Answer:
         return self.others.setdefault(number, Answer()) if number else self
@@ -163,10 +171,10 @@ class Stage:
             answer = self.answers[message.id - 1]
             assert message.id in self._open, "an event after the last one"
             match message.event:
-                case Delta(text, n_tokens, logprobs) as delta:
+                case Delta(_, n_tokens, logprobs) as delta:
                     choice = answer.choice(delta.choice)
                     assert not choice.reason, "a text after its end"
-                    choice.text += text
+                    choice.hear(delta)
                     choice.logprobs += logprobs
                     choice.n_tokens += n_tokens
                 case Done(reason, usage) as done:
