@@ -36,6 +36,7 @@ class ChatTemplate:
         """`clock` gives the date that templates may write with `strftime_now`."""
         self._tokens = {"bos_token": bos_text, "eos_token": eos_text}
         self._clock = clock
+        self.source = source
         self._template = _compiled(source)
 
     def render(

@@ -5,18 +5,38 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Protocol, TypeVar
+
+from msgspec.structs import replace
 
 from edgellm.text.readers.answer import CallReader, PushReader, usual
 from edgellm.text.readers.attribute_calls import AttributeCallReader
 from edgellm.text.readers.harmony import HarmonyParser
+from edgellm.text.readers.json_calls import JsonCallReader
 from edgellm.text.readers.literal_calls import LiteralCallReader
+from edgellm.text.readers.named_calls import NamedCallReader
 from edgellm.text.readers.nested_calls import NestedCallReader
 from edgellm.text.readers.output import Part
 from edgellm.text.readers.recipient import RecipientParser
-from edgellm.types.markup import AttributeCalls, HarmonyCalls, LiteralCalls, NestedCalls, Reading, RecipientCalls
+from edgellm.text.readers.tagged_calls import TaggedCallReader
+from edgellm.types.markup import (
+    AttributeCalls,
+    CallMarkup,
+    HarmonyCalls,
+    JsonCalls,
+    LiteralCalls,
+    NamedCalls,
+    NestedCalls,
+    Reading,
+    RecipientCalls,
+    TaggedCalls,
+)
+from edgellm.types.message import Tool
 
 __all__ = ["AnswerReader", "Part", "reader_of"]
+
+MarkedCallsT = TypeVar("MarkedCallsT", NamedCalls, TaggedCalls)
 
 
 class AnswerReader(Protocol):
@@ -46,16 +66,26 @@ def reader_of(reading: Reading) -> AnswerReader:
         return PushReader(HarmonyParser(row, reading))
     if isinstance(row, RecipientCalls):
         return PushReader(RecipientParser(row, reading))
-    calls = _call_reader(reading) if reading.tools else None
-    return PushReader(usual(reading.markup, reading.opened, calls), trims=calls is not None)
+    calls = list(_call_readers(row, reading.tools)) if reading.tools and row else []
+    return PushReader(usual(reading.markup, reading.opened, calls), trims=bool(calls))
 
 
-def _call_reader(reading: Reading) -> CallReader | None:
-    row = reading.markup.calls
+def _call_readers(row: CallMarkup, tools: tuple[Tool, ...]) -> Iterator[CallReader]:
     if isinstance(row, LiteralCalls):
-        return LiteralCallReader(row)
-    if isinstance(row, AttributeCalls):
-        return AttributeCallReader(row, reading.tools)
-    if isinstance(row, NestedCalls):
-        return NestedCallReader(row, reading.tools)
-    return None
+        yield LiteralCallReader(row)
+    elif isinstance(row, AttributeCalls):
+        yield AttributeCallReader(row, tools)
+    elif isinstance(row, NestedCalls):
+        yield NestedCallReader(row, tools)
+    elif isinstance(row, JsonCalls):
+        yield JsonCallReader(row, tools)
+    elif isinstance(row, NamedCalls):
+        yield from (NamedCallReader(variant, tools) for variant in _with_inner(row))
+    elif isinstance(row, TaggedCalls):
+        yield from (TaggedCallReader(variant, tools) for variant in _with_inner(row))
+
+
+def _with_inner(row: MarkedCallsT) -> list[MarkedCallsT]:
+    """The row, and one without its outer marks, which models leave out."""
+    words = f"{row.section_open} {row.open}".split()
+    return [row] if len(words) == 1 else [row, replace(row, section_open="", open=words[-1])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from edgellm.text.readers.output import Output, Part
@@ -53,10 +53,11 @@ class PushReader:
         yield from self._scanner.until(Stops(), self._output.say)
 
 
-def usual(markup: Markup, opened: str, calls: CallReader | None) -> Parse:
+def usual(markup: Markup, opened: str, calls: Sequence[CallReader]) -> Parse:
     """A thought, text, then calls, each of them optional. What looks like a marker elsewhere is text."""
     reasoning = markup.reasoning
-    starts = calls.starts if calls else ()
+    reader_of_start = {start: reader for reader in reversed(calls) for start in reader.starts}
+    starts = tuple(reader_of_start)
     in_thought = Stops(reasoning.close, *(starts if reasoning.ended_by_call else ())) if reasoning else Stops()
     in_text = Stops(*_of_thoughts(reasoning), *_around(markup.answer), *starts)
 
@@ -67,8 +68,8 @@ def usual(markup: Markup, opened: str, calls: CallReader | None) -> Parse:
             stop = yield from scanner.until(in_thought if output.thinking else in_text, output.say)
             if not stop:
                 continue
-            if calls and stop in starts and (not output.thinking or in_thought.pattern.fullmatch(stop)):
-                if not (yield from calls.read(scanner, output)):
+            if stop in starts:
+                if not (yield from reader_of_start[stop].read(scanner, output)):
                     output.say(stop)
             elif reasoning and output.thinking:
                 output.answer()

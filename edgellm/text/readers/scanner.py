@@ -6,7 +6,7 @@ They yield where they need more, so that any cut gives the same.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -25,11 +25,25 @@ class Scanner:
     def __init__(self) -> None:
         self._text = ""
         self._at = 0
+        self._marks: list[int] = []  # places that may be gone back to
         self.ended = False
 
     def push(self, text: str) -> None:
-        self._text = self._text[self._at :] + text
-        self._at = 0
+        start = min([self._at, *self._marks])
+        self._text = self._text[start:] + text
+        self._at -= start
+        self._marks = [mark - start for mark in self._marks]
+
+    def mark(self) -> None:
+        """Keeps what is read from here on, until `rewind` or `release`."""
+        self._marks.append(self._at)
+
+    def rewind(self) -> None:
+        """Back to the last mark."""
+        self._at = self._marks.pop()
+
+    def release(self) -> None:
+        self._marks.pop()
 
     def peek(self, n: int = 1) -> Parser[str]:
         """The next `n` characters; fewer, or none, where the text ends."""
@@ -47,6 +61,24 @@ class Scanner:
                 return False
         self._at += len(literal)
         return True
+
+    def accept_words(self, words: Sequence[str]) -> Parser[bool]:
+        """Whether these come next, with any white space between and before them; if so they are read."""
+        self.mark()
+        for word in words:
+            yield from self.space()
+            if not (yield from self.accept(word)):
+                self.rewind()
+                return False
+        self.release()
+        return True
+
+    def accept_some(self, words: Sequence[str]) -> Parser[int]:
+        """How many of these come next, one behind another; they are read."""
+        for n, word in enumerate(words):
+            if not (yield from self.accept_words([word])):
+                return n
+        return len(words)
 
     def run(self, pattern: re.Pattern[str], emit: Emit) -> Parser[None]:
         """Characters that match `pattern`, as many as there are."""
