@@ -17,9 +17,10 @@ SCHEMA = {
 }
 WEATHER = Tool("weather", parameters=SCHEMA)
 PING = Tool("ping")
+FIND = Tool("maps.find-2")
 
 
-def of_template(template, opened="", tools=(WEATHER, PING)):
+def of_template(template, opened="", tools=(WEATHER, PING, FIND)):
     """How the answers of a model are read in whose template this stands."""
     return Reading(known_markup(template), opened, tools)
 

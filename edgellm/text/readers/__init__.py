@@ -72,7 +72,7 @@ def reader_of(reading: Reading) -> AnswerReader:
 
 def _call_readers(row: CallMarkup, tools: tuple[Tool, ...]) -> Iterator[CallReader]:
     if isinstance(row, LiteralCalls):
-        yield LiteralCallReader(row)
+        yield LiteralCallReader(row, tools)
     elif isinstance(row, AttributeCalls):
         yield AttributeCallReader(row, tools)
     elif isinstance(row, NestedCalls):

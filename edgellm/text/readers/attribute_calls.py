@@ -15,37 +15,29 @@ _CDATA = Stops("]]>")
 
 
 class AttributeCallReader:
-    """A `CallReader`."""
+    """A `CallReader`. Only the name of a tool that was offered makes a call."""
 
     def __init__(self, row: AttributeCalls, tools: tuple[Tool, ...]) -> None:
         self.starts: tuple[str, ...] = (row.section_open or row.open,)
         self._row = row
         self._tools = tools
-        self._open = Stops(row.open)
+        before = row.open if row.section_open else ""
+        self._names = {f'{before}{tool.name}"': tool.name for tool in tools}
+        self._heads = Stops(*self._names)
         self._head_end = Stops(row.head_close)
         self._value_end = Stops(row.value_close)
 
     def read(self, scanner: Scanner, output: Output) -> Parser[bool]:
-        row, before = self._row, output.n_calls
-        more = not row.section_open or (yield from scanner.spaced(self._open))
-        while more:
-            head = yield from self._head(scanner)
-            if head is None:
+        before = output.n_calls
+        while head := (yield from scanner.spaced(self._heads)):
+            yield from scanner.bounded(self._head_end, MAX_HEAD)
+            yield from self._call(self._names[head], scanner, output)
+            if not self._row.section_open:
                 break
-            yield from self._call(head[0], scanner, output)
-            more = bool(row.section_open) and (yield from scanner.spaced(self._open))
         if output.n_calls > before:
             yield from scanner.space()
-            yield from scanner.accept(row.section_close)
+            yield from scanner.accept(self._row.section_close)
         return output.n_calls > before
-
-    def _head(self, scanner: Scanner) -> Parser[tuple[str, str] | None]:
-        """The name in a tag, and the attributes behind it."""
-        head = yield from scanner.bounded(self._head_end, MAX_HEAD)
-        if head is None:
-            return None
-        name, _, attributes = head[0].partition('"')
-        return name, attributes
 
     def _call(self, name: str, scanner: Scanner, output: Output) -> Parser[None]:
         allowed = Allowed.of(self._tools, name)
@@ -54,11 +46,12 @@ class AttributeCallReader:
         comma = ""
         yield from scanner.space()
         while (yield from scanner.accept(self._row.key_open)):
-            head = yield from self._head(scanner)
+            head = yield from scanner.bounded(self._head_end, MAX_HEAD)
             if head is None:
                 return
-            output.arguments(f"{comma}{quoted(head[0])}: ")
-            if not (yield from self._value(head[1], allowed.property(head[0]), scanner, output)):
+            key, _, attributes = head[0].partition('"')
+            output.arguments(f"{comma}{quoted(key)}: ")
+            if not (yield from self._value(attributes, allowed.property(key), scanner, output)):
                 return
             comma = ", "
             yield from scanner.space()

@@ -8,16 +8,18 @@ from edgellm.text.readers.literals import Literals, Malformed
 from edgellm.text.readers.output import Output
 from edgellm.text.readers.scanner import Parser, Scanner, Stops
 from edgellm.types.markup import LiteralCalls
+from edgellm.types.message import Tool
 
 MAX_NAME = 128  # characters
 
 
 class LiteralCallReader:
-    """A `CallReader`."""
+    """A `CallReader`. Only the name of a tool that was offered makes a call."""
 
-    def __init__(self, row: LiteralCalls) -> None:
+    def __init__(self, row: LiteralCalls, tools: tuple[Tool, ...]) -> None:
         self.starts: tuple[str, ...] = (row.section_open,)
         self._row = row
+        self._names = {tool.name for tool in tools}
         self._bracket = Stops(row.brackets[0])
         self._end = Stops(row.section_close)
         self._head = re.compile(rf"\s*{re.escape(row.open)}\s*([\w.-]+)\s*")
@@ -44,7 +46,7 @@ class LiteralCallReader:
         if before is None:
             return False
         name = head.fullmatch(before[0])
-        if name is None:
+        if name is None or name[1] not in self._names:
             scanner.skip(-len(before[0] + before[1]))
             return False
         output.call(name[1])

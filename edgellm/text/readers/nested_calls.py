@@ -14,23 +14,21 @@ _NAME_END = Stops(">")
 
 
 class NestedCallReader:
-    """A `CallReader`."""
+    """A `CallReader`. Only the name of a tool that was offered makes a call."""
 
     def __init__(self, row: NestedCalls, tools: tuple[Tool, ...]) -> None:
         self.starts: tuple[str, ...] = (row.section_open,)
         self._row = row
         self._tools = tools
-        self._open = Stops(row.open)
-        self._head_end = Stops(row.after_name)
+        self._names = {f"{row.open}{tool.name}{row.after_name}": tool.name for tool in tools}
+        self._heads = Stops(*self._names)
 
     def read(self, scanner: Scanner, output: Output) -> Parser[bool]:
         before = output.n_calls
-        while (yield from scanner.spaced(self._open)):
-            head = yield from scanner.bounded(self._head_end, MAX_NAME)
-            if head is None:
-                break
-            output.call(head[0])
-            yield from self._members("{", Allowed.of(self._tools, head[0]), 1, scanner, output)
+        while head := (yield from scanner.spaced(self._heads)):
+            name = self._names[head]
+            output.call(name)
+            yield from self._members("{", Allowed.of(self._tools, name), 1, scanner, output)
             if (yield from scanner.accept(self._row.close)):
                 output.arguments("}")
         if output.n_calls > before:

@@ -122,15 +122,15 @@ class Scanner:
                 return None
             yield
 
-    def spaced(self, stops: Stops) -> Parser[bool]:
-        """Whether one of `stops` comes next, or behind white space; if so it is read."""
+    def spaced(self, stops: Stops) -> Parser[str]:
+        """That of `stops` which comes next, or behind white space, is read and returned; "" where none does."""
         found = yield from self.bounded(stops, MAX_SPACE)
         if found is None:
-            return False
+            return ""
         if found[0] and not found[0].isspace():
             self.skip(-len("".join(found)))
-            return False
-        return True
+            return ""
+        return found[1]
 
     def json_value(self, emit: Emit) -> Parser[bool]:
         """A list, a mapping or a text of JSON, as it stands. False: something else comes, or the text ends within."""

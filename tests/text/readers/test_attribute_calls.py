@@ -93,3 +93,9 @@ def test_cdata_is_a_text_that_may_hold_the_end():
         '{"city": "<a>\\n</param>"}',
         0,
     )
+
+
+def test_a_tool_that_nobody_offered_is_not_called():
+    text = dsml("tool_calls", invoke("walk"))
+    assert everyway(V4, text) == [("text", text)]
+    assert everyway(MINICPM5, '<function name="walk"></function>') == [("text", '<function name="walk"></function>')]

@@ -26,10 +26,10 @@ def test_a_call_of_lfm2_is_python_and_becomes_json():
 
 
 def test_several_calls_stand_in_one_list():
-    assert everyway(LFM2, lfm2('ping(), maps.weather( city = "Ulm" , ), ping()')) == [
+    assert everyway(LFM2, lfm2('ping(), maps.find-2( city = "Ulm" , ), ping()')) == [
         ("call_name", "ping", 0),
         ("call_arguments", "{}", 0),
-        ("call_name", "maps.weather", 1),
+        ("call_name", "maps.find-2", 1),
         ("call_arguments", '{"city": "Ulm"}', 1),
         ("call_name", "ping", 2),
         ("call_arguments", "{}", 2),
@@ -113,3 +113,8 @@ def test_gemma_thinks_again_and_leaves_markers_behind():
 def test_function_gemma_marks_texts_with_a_tag():
     text = "<start_function_call>call:weather{city:<escape>Ulm<escape>,days:2}<end_function_call>"
     assert everyway(FUNCTION_GEMMA, text)[1] == ("call_arguments", '{"city": "Ulm", "days": 2}', 0)
+
+
+@pytest.mark.parametrize(("reading", "text"), [(LFM2, lfm2("walk()")), (GEMMA4, "<|tool_call>call:walk{}<tool_call|>")])
+def test_a_tool_that_nobody_offered_is_not_called(reading, text):
+    assert everyway(reading, text)[0][0] == "text"

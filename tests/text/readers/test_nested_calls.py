@@ -65,3 +65,7 @@ def test_nesting_has_a_bound():
 
 def test_a_section_without_a_call_is_text():
     assert everyway(M3, f"{NS}<tool_call> said he") == [("text", f"{NS}<tool_call> said he")]
+
+
+def test_a_tool_that_nobody_offered_is_not_called():
+    assert everyway(M3, calls(invoke("walk"))) == [("text", calls(invoke("walk")))]
