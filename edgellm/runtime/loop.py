@@ -32,6 +32,7 @@ from edgellm.runtime.prompt_reader import READ, Begun, PromptRead, PromptReader,
 from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import Admission, Scheduler, Step
 from edgellm.runtime.watchdog import BEAT_S
+from edgellm.text.readers import Part
 from edgellm.types.event import Done, FinishReason
 from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest
 from edgellm.types.sampling_defaults import NEUTRAL, SamplingDefaults
@@ -187,6 +188,8 @@ class Loop:
                 RequestState(request_id, generation, prompt, limit, defaults, matcher, choice)
                 for choice, matcher in enumerate(matchers)
             ]
+            if generation.echo:
+                choices[0].say([Part("prompt", self._prompts.text(generation))])
             self._scheduler.submit(*choices)
         except Exception as error:
             self._replies.append(wire.Reply(request_id, wire.Failed.of(engine_error(self._backend, error))))
@@ -260,6 +263,11 @@ class Loop:
             if request.id not in self._choices:
                 continue  # another choice failed, and the whole request with it
             followers = [] if request.first else self._choices[request.id][1:]
+            if request.tells_prompt and not request.first:
+                request.note_prompt(rows, self._engine.tokenizer.token_bytes)
+                if request.n_prefilled < len(request.prompt):
+                    continue
+                self._flush_one(request)
             request.first = request.first or now
             self._draw(request, rows[-1])
             for follower in followers:
@@ -270,6 +278,9 @@ class Loop:
             self._flush(now)
 
     def _draw(self, request: RequestState, row: LogitRow) -> None:
+        if not request.limit:
+            self._finish(request, "length")
+            return
         is_first = not request.n_generated
         try:
             reason = self._drawing.draw(request, row)

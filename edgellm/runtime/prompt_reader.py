@@ -49,6 +49,12 @@ class PromptReader:
         prompt, grammar = self._tokens(generation), generation.grammar
         return prompt, [self._grammars.matcher(grammar) if grammar else None for _ in range(generation.n)]
 
+    def text(self, generation: GenerationRequest) -> str:
+        """The prompt as text, of tokens too."""
+        if isinstance(generation.prompt, str):
+            return generation.prompt
+        return b"".join(map(self._tokenizer.token_bytes, generation.prompt)).decode("utf-8", "replace")
+
     def _tokens(self, generation: GenerationRequest) -> list[int]:
         info = self._info
         beyond = [token for token, _ in generation.sampling.logit_bias if token >= info.vocab_size]

@@ -21,6 +21,7 @@ from edgellm.types.request import GenerationRequest
 from edgellm.types.sampling_defaults import NEUTRAL, SamplingDefaults
 
 if TYPE_CHECKING:
+    from edgellm.contract.engine import Logits
     from edgellm.text.matcher import Matcher
 
 
@@ -96,6 +97,11 @@ class RequestState:
         return self.generation.reading is not None
 
     @property
+    def tells_prompt(self) -> bool:
+        """Whether each token of its prompt needs logits."""
+        return self.generation.echo and self.generation.top_logprobs is not None and not self.choice
+
+    @property
     def gate(self) -> Matcher | None:
         """What the next token has to keep to: a grammar is for what is answered, and not for what is thought."""
         return None if self.text.thinking else self.matcher
@@ -111,9 +117,9 @@ class RequestState:
 
     @property
     def steps(self) -> Steps | None:
-        """For the metrics; None where the prompt was read a second time, which is in none of the timings."""
+        """For the metrics; None where the prompt was read a second time, or with logits for all of it."""
         reread = self.choice > 0 and self.n_cached < len(self.prompt)
-        return None if reread else Steps(self.width, self.n_decoded)
+        return None if reread or self.tells_prompt else Steps(self.width, self.n_decoded)
 
     def begin(self, now: float) -> None:
         """It has a slot."""
@@ -138,6 +144,15 @@ class RequestState:
         n_top = self.generation.top_logprobs
         if n_top is not None:
             self.unsaid_logprobs.append(logprobs.of_token(row, token, n_top, token_bytes))
+
+    def note_prompt(self, rows: Logits, token_bytes: Callable[[int], bytes]) -> None:
+        """`rows` are the logits of the latest tokens of the prompt that were computed."""
+        n_top, start = self.generation.top_logprobs or 0, self.n_prefilled - len(rows)
+        told = [logprobs.of_first(self.prompt[0], token_bytes)] if start == 0 else []
+        following = self.prompt[start + 1 : self.n_prefilled + 1]
+        told += [logprobs.of_token(row, token, n_top, token_bytes) for row, token in zip(rows, following, strict=False)]
+        self.say([Part("prompt", "")])
+        self.said[-1].logprobs += told
 
     def take(self, piece: bytes) -> None:
         """A token came, which adds these bytes."""

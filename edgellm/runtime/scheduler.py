@@ -105,7 +105,7 @@ class Scheduler:
             return None
         self.waiting.remove(request)
         # One token at least must be computed, or there are no logits to sample from.
-        limit = len(request.prompt) - (not request.next_tokens)
+        limit = 0 if request.tells_prompt else len(request.prompt) - (not request.next_tokens)
         common = [min(common_prefix(slot.tokens, request.prompt), limit) for slot in self.slots]
         spare = min(free, key=lambda index: (self._passes_with(index), self.slots[index].used))
         # Longest prefix first; among equals the slot unused for longest.
@@ -157,13 +157,17 @@ class Scheduler:
             budget -= len(tokens)
         if batch:
             budget = min(budget, BUSY_CHUNK)
+        spare_rows = self._info.max_logits - len(self.running)
         for request in self.running:
             if not request.decoding and budget > 0:
                 start = request.n_prefilled
-                chunk = tuple(request.prompt[start : start + budget])
+                size = min(budget, 1 + spare_rows) if request.tells_prompt else budget
+                chunk = tuple(request.prompt[start : start + size])
                 # A choice that has its first token already, and whose slot was lost, has no use for logits.
                 draws = start + len(chunk) == len(request.prompt) and not request.next_tokens
-                batch.append(SlotInput(request.slot, start, chunk, int(draws)))
+                n_logits = len(chunk) if request.tells_prompt else int(draws)
+                spare_rows -= max(0, n_logits - 1)
+                batch.append(SlotInput(request.slot, start, chunk, n_logits))
                 owners.append(request)
                 budget -= len(chunk)
         # In order of slots: neighbours can be computed in one pass (see _passes_with).

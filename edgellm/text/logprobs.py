@@ -13,6 +13,11 @@ from edgellm.types.logprob import Alternative, TokenLogprob
 IMPOSSIBLE = -9999.0  # for minus infinity, which JSON does not have; OpenAI's value
 
 
+def of_first(token: int, token_bytes: Callable[[int], bytes]) -> TokenLogprob:
+    """Of the first token of a prompt, which nothing foretells."""
+    return TokenLogprob(Alternative(token, token_bytes(token), 0.0))
+
+
 def of_token(row: LogitRow, token: int, n_top: int, token_bytes: Callable[[int], bytes]) -> TokenLogprob:
     """What `row` says of `token` and of the `n_top` likeliest. `row`: float32 (vocab_size,), as the engine gave it.
 

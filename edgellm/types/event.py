@@ -14,7 +14,7 @@ from edgellm.types.message import Message, ToolCall
 from edgellm.types.sampling_defaults import SamplingPart
 
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
-DeltaKind = Literal["text", "reasoning", "call_name", "call_arguments"]
+DeltaKind = Literal["text", "reasoning", "call_name", "call_arguments", "prompt"]
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -41,7 +41,9 @@ class Delta(msgspec.Struct, frozen=True, tag=True):
     """New text: whole characters, no part of a stop string. `n_tokens` were generated since the previous delta.
 
     Stop strings are looked for in the answer's own text, not in what it thinks and calls. Of kind "call_name" it is a
-    whole name, of "call_arguments" a part of JSON.
+    whole name, of "call_arguments" a part of JSON. Of kind "prompt", which comes first and once for all choices, it is
+    what was asked (`GenerationRequest.echo`), with the logprobs of its tokens; that of the first is 0, as nothing is
+    before it.
     """
 
     text: str

@@ -147,6 +147,9 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
     # Places in the text that no token spans: what looks like a special token in somebody's message stays text.
     cuts: tuple[int, ...] = ()  # in ascending order
     thinking: bool = False  # drawn by the values for answers that think first, which they may under a grammar, too
+    # The prompt comes before its answers, with the logprobs of its tokens where `top_logprobs` asks for them. All of it
+    # is computed then, whatever a slot holds of it.
+    echo: bool = False
     reading: Reading | None = None  # how thoughts and calls are told from text; None = all of it is text
     reasoning_budget: int | None = None  # tokens of a thought, which is then ended; None = as many as it wants
     n: int = 1  # answers, which share the prompt's computation; of a seed each next one gets the next number
@@ -155,7 +158,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
         check_types(self)
         _check_size(self, (self.prompt, *self.stop))
         limit = self.max_tokens
-        check_range(limit is None or 1 <= limit < MAX_COUNT, f"max_tokens={limit}", "1 or more")
+        least = 0 if self.echo else 1
+        check_range(limit is None or least <= limit < MAX_COUNT, f"max_tokens={limit}", f"{least} or more")
         top = self.top_logprobs
         check_range(top is None or 0 <= top <= MAX_TOP, f"top_logprobs={top}", f"0 to {MAX_TOP}")
         budget = self.reasoning_budget

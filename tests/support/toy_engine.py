@@ -82,7 +82,7 @@ class ToyEngine:
         self.steps.append(tuple(batch))
         for entry in batch:
             self.slots[entry.slot].extend(entry.tokens)
-        return [logits_after(self.slots[entry.slot])[None] for entry in batch if entry.n_logits]
+        return [_rows(self.slots[entry.slot], entry.n_logits) for entry in batch if entry.n_logits]
 
     def truncate(self, slot: int, n_tokens: int) -> int:
         tokens = self.slots[slot]
@@ -99,6 +99,12 @@ class ToyEngine:
 
     def close(self) -> None:
         self.slots = []
+
+
+def _rows(tokens: Sequence[int], n_rows: int) -> Logits:
+    rows = np.stack([logits_after(tokens[:end]) for end in range(len(tokens) - n_rows + 1, len(tokens) + 1)])
+    rows.flags.writeable = False
+    return rows
 
 
 def logits_after(tokens: Sequence[int]) -> Logits:
