@@ -51,7 +51,10 @@ slots = click.option(
 
 
 think = click.option(
-    "--think", "thinking", is_flag=True, help="Models that can think before they answer do: slower, and better."
+    "--think/--no-think",
+    "thinking",
+    default=False,
+    help="Models that can think before they answer do: slower, and better.",
 )
 
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Generator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgellm.cli._options import headline, launch_options, launches, make_plan, samples, say_taken
-from edgellm.cli.page import Wrapping, columns, examples, say, say_error
+from edgellm.cli.page import examples, say, say_error
 from edgellm.cli.progress import waiting
+from edgellm.cli.talk import Talk
+from edgellm.cli.tool_option import function_of
 from edgellm.errors import EdgeLLMError, UnknownModel, UsageError
 
 if TYPE_CHECKING:
     from edgellm.sdk.client import EdgeLLM
     from edgellm.types.event import Done
-    from edgellm.types.message import Message
+    from edgellm.types.grammar import Grammar
 
 INTERRUPTED = 130
 FENCE = '"""'
@@ -31,8 +33,6 @@ HELP = {
     "/bye": "leave, as Ctrl-D, /quit and /exit do",
     "": 'Ctrl-C stops an answer. Text between two lines of """ is one message.',
 }
-# A model's text must not move the cursor or retitle the terminal: control characters other than tab and newline.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @click.command(
@@ -40,6 +40,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
         'edgellm run qwen3-4b "Why is the sky blue?"',
         "edgellm run --task code < question.txt",
         "edgellm run ./model.gguf",
+        "edgellm run --schema order.json < letter.txt",
     )
 )
 @launches
@@ -49,6 +50,19 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 @samples
 @click.option("--max-tokens", type=int, metavar="N", help="Most tokens in the answer.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be repeated.")
+@click.option(
+    "--schema",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Answer with JSON that is valid under the JSON schema in this file.",
+)
+@click.option(
+    "--tool",
+    "tools",
+    multiple=True,
+    metavar="MODULE:FUNCTION",
+    help="A Python function that the model may call (repeat).",
+)
 def command(
     *,
     model: str | None,
@@ -57,6 +71,8 @@ def command(
     system: str | None,
     max_tokens: int | None,
     stop: tuple[str, ...],
+    schema: Path | None,
+    tools: tuple[str, ...],
     isolate: bool,
     **rest: Any,
 ) -> int:
@@ -67,8 +83,13 @@ def command(
     """
     from edgellm.contract.child import ended_with_us
 
-    if raw and system is not None:
-        raise UsageError("--raw has no place for --system", hint="write it into the text, or leave out --raw")
+    if raw and (system is not None or tools):
+        rival = "--tool" if tools else "--system"
+        raise UsageError(f"--raw has no place for {rival}", hint="write it into the text, or leave out --raw")
+    if schema is not None and tools:
+        raise UsageError("--schema and --tool both say what answers look like", hint="give one of them", param="schema")
+    grammar = None if schema is None else _grammar(schema)
+    functions = [function_of(name) for name in tools]
     options = launch_options(**rest)
     question = _question(prompt)
     try:
@@ -85,7 +106,7 @@ def command(
         click.echo(headline(plan), err=True)
     with EdgeLLM(plan, decision=decision, isolate=isolate) as llm:
         with waiting(f"loading {plan.artifact.name} {plan.artifact.quant}"):
-            talk = Talk(llm, raw=raw, system=system, max_tokens=max_tokens, stop=stop)
+            talk = Talk(llm, raw=raw, system=system, schema=grammar, tools=functions, max_tokens=max_tokens, stop=stop)
         if question is not None:
             return 0 if talk.say(question) else INTERRUPTED
         _converse(talk)
@@ -100,6 +121,19 @@ def _as_prompt(error: UnknownModel, model: str | None) -> UnknownModel:
         f"the first argument is the model, and none is called {model[:60]!r}",
         hint='name one before the question: edgellm run qwen3-4b "Why is the sky blue?"; `edgellm models` lists them',
     )
+
+
+def _grammar(schema: Path) -> Grammar:
+    from edgellm.types.grammar import MAX_GRAMMAR_BYTES, Grammar
+
+    try:
+        with schema.open("rb") as file:
+            text = file.read(MAX_GRAMMAR_BYTES + 1).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{schema} cannot be read: {error}", hint="give a file with a JSON schema", param="schema"
+        ) from None
+    return Grammar("json_schema", text, "schema")
 
 
 def _question(prompt: str | None) -> str | None:
@@ -134,83 +168,6 @@ def _piped() -> str:
     if len(text) > MAX_REQUEST_BYTES:
         raise UsageError(f"standard input has over {MAX_REQUEST_BYTES} bytes", hint="send less text", param="prompt")
     return text
-
-
-def require_text(llm: EdgeLLM) -> None:
-    """Raises UnsupportedTask: the model that was loaded only reads."""
-    from edgellm.app import launch
-
-    if not llm.info.generates:
-        artifact = llm.plan.artifact
-        launch.refuse_chat(artifact.path if artifact.shown_as else artifact.name)
-
-
-class Talk:
-    """One conversation: what was said so far. Answers are drawn as the plan says."""
-
-    def __init__(
-        self,
-        llm: EdgeLLM,
-        *,
-        raw: bool = False,
-        system: str | None = None,
-        max_tokens: int | None = None,
-        stop: tuple[str, ...] = (),
-    ) -> None:
-        from edgellm.types.message import Message
-
-        self.llm = llm
-        self.last: Done | None = None
-        self._raw = raw
-        self._start = [] if system is None else [Message("system", system)]
-        self._messages: list[Message] = list(self._start)
-        self._limits = {"max_tokens": max_tokens, "stop": stop}
-        if raw:
-            require_text(llm)
-        else:
-            # A model without a template is refused before anyone types a question.
-            llm.request("hello")
-
-    def reset(self) -> None:
-        self._messages = list(self._start)
-        self.last = None
-
-    def say(self, text: str) -> bool:
-        """Print the answer to `text` as it comes; False where Ctrl-C cut it off. What was said is kept either way."""
-        from edgellm.types.message import Message
-
-        messages = [*self._messages, Message("user", text)]
-        answer = ""
-        finished = True
-        width = columns()
-        wrapping = None if width is None else Wrapping(width)
-        events = self._events(messages, text)
-        try:
-            with contextlib.closing(events):
-                for piece in events:
-                    answer += piece
-                    click.echo(piece if wrapping is None else wrapping.push(_CONTROLS.sub("", piece)), nl=False)
-        except KeyboardInterrupt:
-            finished = False
-        if wrapping is not None:
-            click.echo(wrapping.finish(), nl=False)
-        if not answer.endswith("\n") or not finished:
-            click.echo()
-        self._messages = [*messages, Message("assistant", answer)]
-        return finished
-
-    def _events(self, messages: list[Message], text: str) -> Generator[str, None, None]:
-        from edgellm.types.event import Delta
-        from edgellm.types.request import GenerationRequest
-
-        limits: Any = self._limits
-        request = GenerationRequest(text, **limits) if self._raw else self.llm.request(messages, **limits)
-        with contextlib.closing(self.llm.generate(request)) as events:
-            for event in events:
-                if isinstance(event, Delta):
-                    yield event.text
-                else:
-                    self.last = event
 
 
 def _converse(talk: Talk) -> None:

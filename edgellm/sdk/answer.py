@@ -8,9 +8,9 @@ from typing import TypeVar
 
 import msgspec
 
-from edgellm.errors import IncompleteAnswer, InvalidAnswer
+from edgellm.errors import IncompleteAnswer, InvalidAnswer, option
 from edgellm.runtime.session import closed
-from edgellm.sdk.json_type import JsonType
+from edgellm.sdk.json_type import JsonType, mismatch
 from edgellm.types.event import Choice, Completion, Delta, Done, Event, Usage
 from edgellm.types.message import ToolCall
 
@@ -43,19 +43,24 @@ def parsed(answer: Completion, kind: JsonType[T]) -> T:
     Raises:
         IncompleteAnswer: it was cut off; InvalidAnswer: the type has a rule that no grammar holds to.
     """
-    if answer.finish_reason == "length":
-        raise IncompleteAnswer(
-            f"the answer was cut off after {answer.usage.completion_tokens} tokens, in the middle of its JSON",
-            hint="give it more max_tokens, or bound texts and lists in the schema",
-            text=answer.text,
-        )
+    check_complete(answer)
     try:
         return kind.read(answer.text)
     except ValueError as error:
         hint = "ask again, or keep to rules that a JSON schema can express"
         raise InvalidAnswer(
-            f"the answer is not what was asked for: {error}"[:500], hint=hint, text=answer.text
+            f"the answer is not what was asked for: {mismatch(error)}"[:500], hint=hint, text=answer.text
         ) from error
+
+
+def check_complete(answer: Completion) -> None:
+    """Raises IncompleteAnswer, where an answer in JSON was cut off."""
+    if answer.finish_reason == "length":
+        raise IncompleteAnswer(
+            f"the answer was cut off after {answer.usage.completion_tokens} tokens, in the middle of its JSON",
+            hint=f"give it more {option('max_tokens')}, or bound texts and lists in the schema",
+            text=answer.text,
+        )
 
 
 def _choice(deltas: Sequence[Delta], end: Done) -> Choice:

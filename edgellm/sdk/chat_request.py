@@ -99,6 +99,7 @@ class RequestMethods(GenerationMethods):
             grammar=grammar,
             top_logprobs=top_logprobs,
             n=n,
+            thinking=thinks,
         )
 
     def _asked(self, messages: Messages, options: ChatKeywords) -> GenerationRequest:

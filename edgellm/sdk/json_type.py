@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, get_args
@@ -13,6 +14,7 @@ from edgellm.errors import UsageError
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+_LINK = re.compile(r"\n\s*For further information visit \S+")
 _OF_SCHEMAS = ("items", "additionalProperties", "not")
 _OF_NAMED_SCHEMAS = ("properties", "patternProperties", "$defs")
 _OF_LISTS = ("anyOf", "oneOf", "prefixItems")
@@ -58,6 +60,11 @@ def json_type(kind: type[T] | JsonAdapter[T] | Mapping[str, Any]) -> JsonType[T]
         raise UsageError(f"no JSON schema can be made of {kind!r}: {reason}", hint=hint, param="schema") from None
     decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(kind)
     return JsonType(closed({**schema, "$defs": definitions} if definitions else schema), decoder.decode)
+
+
+def mismatch(error: Exception) -> str:
+    """What is wrong with JSON that is not of the type; without pydantic's links, which are for people."""
+    return _LINK.sub("", str(error))
 
 
 def closed(schema: Any) -> Any:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from typing import Any, Unpack
 
-from edgellm.errors import IncompleteAnswer, TooManyRounds, UsageError
+from edgellm.errors import IncompleteAnswer, TooManyRounds, UsageError, option
 from edgellm.sdk.answer import whole
 from edgellm.sdk.chat_request import RequestMethods
 from edgellm.sdk.conversation import Messages, messages_of
@@ -162,7 +162,9 @@ class _ToolLoop:
         self.options["tool_choice"] = "auto"
         if answer.calls and answer.finish_reason == "length":
             raise IncompleteAnswer(
-                f"a call of {answer.calls[-1].name[:60]} was cut off", hint="give it more max_tokens", text=answer.text
+                f"a call of {answer.calls[-1].name[:60]} was cut off",
+                hint=f"give it more {option('max_tokens')}",
+                text=answer.text,
             )
         if answer.calls and not self._left:
             raise TooManyRounds(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,10 +10,9 @@ import msgspec
 
 from edgellm.errors import UsageError
 from edgellm.sdk.function_tool import FunctionTool
+from edgellm.sdk.json_type import mismatch
 from edgellm.types.message import MAX_TOOLS, AnyTool, Tool, ToolCall
 from edgellm.types.tool_use import ToolResult
-
-_LINK = re.compile(r"\n\s*For further information visit \S+")  # of pydantic, for people
 
 
 class _Described(msgspec.Struct):
@@ -102,5 +100,5 @@ def _plain(value: Any) -> Any:
 
 
 def _failure(call: ToolCall, error: Exception) -> ToolResult:
-    told = {"error": f"{type(error).__name__}: {_LINK.sub('', str(error))}"}
+    told = {"error": f"{type(error).__name__}: {mismatch(error)}"}
     return ToolResult(call, msgspec.json.encode(told).decode(), failed=True)

@@ -1,0 +1,108 @@
+"""A conversation with a loaded model on the terminal: what was said so far, and the next answer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgellm.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from edgellm.sdk.client import EdgeLLM
+    from edgellm.types.event import Done, Event
+    from edgellm.types.grammar import Grammar
+    from edgellm.types.message import Message
+    from edgellm.types.tool_use import ToolResult
+
+
+class Talk:
+    """Answers are drawn as the plan says."""
+
+    def __init__(
+        self,
+        llm: EdgeLLM,
+        *,
+        raw: bool = False,
+        system: str | None = None,
+        schema: Grammar | None = None,
+        tools: Sequence[Callable[..., Any]] = (),
+        max_tokens: int | None = None,
+        stop: tuple[str, ...] = (),
+    ) -> None:
+        """`schema`: answers are this JSON. `tools`: functions that the model may call."""
+        from edgellm.types.message import Message
+
+        self.llm = llm
+        self.last: Done | None = None
+        self._raw = raw
+        self._schema = schema
+        self._tools = tools
+        self._start = [] if system is None else [Message("system", system)]
+        self._messages: list[Message] = list(self._start)
+        self._options: dict[str, Any] = {"max_tokens": max_tokens, "stop": stop, "grammar": schema}
+        if raw:
+            _require_text(llm)
+        else:
+            # A model without a template is refused before anyone types a question.
+            llm.request("hello", tools=tools)
+
+    def reset(self) -> None:
+        self._messages = list(self._start)
+        self.last = None
+
+    def say(self, text: str) -> bool:
+        """Print the answer to `text` as it comes; False where Ctrl-C cut it off. What was said is kept either way.
+
+        Raises:
+            IncompleteAnswer: it should be JSON, and was cut off by `max_tokens` or a full context.
+        """
+        from edgellm.sdk.answer import check_complete, whole
+        from edgellm.types.event import Delta
+        from edgellm.types.message import Message
+        from edgellm.types.tool_use import ToolResult
+
+        self._messages = [*self._messages, Message("user", text)]
+        screen = Screen(wrap=self._schema is None)
+        events: list[Event] = []
+        try:
+            with contextlib.closing(self._steps(text)) as steps:
+                for step in steps:
+                    if isinstance(step, ToolResult):
+                        screen.show_result(step)
+                        self._messages.append(step.message)
+                    elif isinstance(step, Delta):
+                        screen.show(step)
+                        events.append(step)
+                    else:
+                        answer, self.last, events = whole([*events, step]), step, []
+                        self._messages.append(answer.message)
+        except KeyboardInterrupt:
+            screen.end(cut=True)
+            said = (event.text for event in events if isinstance(event, Delta) and event.kind == "text")
+            self._messages.append(Message("assistant", "".join(said)))
+            return False
+        screen.end()
+        if self._schema is not None:
+            check_complete(answer)
+        return True
+
+    def _steps(self, text: str) -> Generator[Event | ToolResult, None, None]:
+        from edgellm.types.request import GenerationRequest
+
+        if self._tools:
+            yield from self.llm.stream_tools(self._messages, tools=self._tools, **self._options)
+            return
+        request = (
+            GenerationRequest(text, **self._options) if self._raw else self.llm.request(self._messages, **self._options)
+        )
+        yield from self.llm.generate(request)
+
+
+def _require_text(llm: EdgeLLM) -> None:
+    """Raises UnsupportedTask: the model that was loaded only reads."""
+    from edgellm.app import launch
+
+    if not llm.info.generates:
+        artifact = llm.plan.artifact
+        launch.refuse_chat(artifact.path if artifact.shown_as else artifact.name)
