@@ -296,7 +296,9 @@ def _launch(
             return _candidate_plan(decision, choice, artifact), decision
         decision = search.decide()
     assert decision.would_choose is not None, "something fits, or `decide` had raised"
-    raise unavailable(decision.would_choose, search.unanswered, offline=request.offline)
+    # Only of a choice that EdgeLLM makes itself, others may take its place.
+    named = not spare_models
+    raise unavailable(decision.would_choose, search.unanswered, offline=request.offline, named=named)
 
 
 def _needs_network(

@@ -15,13 +15,14 @@ from edgellm.types.plan import Candidate, Decision
 from edgellm.types.reason import SourceSilent
 
 
-def unavailable(wish: Candidate, silent: Mapping[str, str], *, offline: bool) -> SourceUnreachable:
-    """The error where `wish` would be chosen. `silent`: by scheme, why a source does not answer."""
+def unavailable(wish: Candidate, silent: Mapping[str, str], *, offline: bool, named: bool) -> SourceUnreachable:
+    """The error where `wish` would be run. `silent`: by scheme, why a source does not answer. `named`: by the user."""
     entries = [manifest.check(entry) for entry in Library().installed() if entry.model_id == wish.model]
     asked = "offline was asked for" if offline else silent.get(scheme_of(wish.source), "its source does not answer")
     problems = [explain.stored(entry.problem) for entry in entries if entry.problem is not None]
     causes = [asked, *(f"what is stored of it is {problem}" for problem in problems)]
-    message = f"{wish.model} {wish.quant}, which would be chosen, cannot be had: {'; '.join(causes)}"
+    chosen = "" if named else ", which would be chosen,"
+    message = f"{wish.model} {wish.quant}{chosen} cannot be had: {'; '.join(causes)}"
     others = _on_this_disk(wish.model, [entry for entry in entries if entry.problem is None])
     if others:
         are = "is" if len(others) == 1 else "are"
@@ -29,7 +30,9 @@ def unavailable(wish: Candidate, silent: Mapping[str, str], *, offline: bool) ->
     else:
         file = "edgellm serve PATH.gguf" if speaks_in_flags() else 'EdgeLLM.load("PATH.gguf")'
         online = f"leave {option('offline')} out, unset EDGELLM_OFFLINE" if offline else "connect to a network"
-        hint = f"{online}, or name a model file: {file}"
+        choose = "let `edgellm pull` without a name choose" if speaks_in_flags() else "let EdgeLLM.auto() choose"
+        other = f", {choose} what can be had from here" if named else ""
+        hint = f"{online}{other}, or name a model file: {file}"
     return SourceUnreachable(message, hint=hint)
 
 

@@ -83,6 +83,11 @@ def _show(decision: Decision, machine: Machine, request: SelectionRequest, *, ex
         _show_choice(decision.choice, machine, reads_only=reads_only)
     if decision.would_choose is not None:
         say(f"With every source: {one_line(decision.would_choose, reads_only=reads_only)}")
+    if machine.memory.bandwidth_contended:
+        say(
+            "Other programs kept this machine busy when its memory was measured: speeds may be predicted too low and a "
+            "smaller model chosen. It is measured again each time until it is quiet."
+        )
     say("\nWhy", bold=True)
     for number, reason in enumerate(decision.reasons, 1):
         say(sentence(reason), lead=f"{number:3}. ")

@@ -17,7 +17,7 @@ from edgellm.errors import UsageError
 from edgellm.units import counted, parse_bytes, show_memory, show_rate
 
 if TYPE_CHECKING:
-    from edgellm.history.run_log import Bench, Numbers, Quality, Run
+    from edgellm.history.run_log import Bench, Numbers, Quality, Row, Run
     from edgellm.sdk.bench import BenchOptions, Change, Results
     from edgellm.types.machine import Machine
     from edgellm.types.plan import LaunchPlan
@@ -172,6 +172,16 @@ def _read(path: Path) -> str:
         raise UsageError(f"{path} cannot be read: {error.strerror}", hint=hint, param="perplexity") from None
 
 
+def _keep(machine: Machine, row: Row) -> None:
+    """For later predictions; where the disk refuses, the results are shown all the same."""
+    from edgellm.history import run_log
+
+    try:
+        run_log.record(machine, row)
+    except OSError as error:
+        say(f"The results are not kept: {error}.", err=True)
+
+
 def _speed(plan: LaunchPlan, tests: BenchOptions, report: dict[str, Any], *, compare: bool) -> list[str]:
     """Measure and record the speed; fills `report` and returns the lines to print."""
     import msgspec
@@ -186,7 +196,7 @@ def _speed(plan: LaunchPlan, tests: BenchOptions, report: dict[str, Any], *, com
     results = bench.measure(plan, tests, lambda what: click.echo(what, err=True))
     before = run_log.read(machine).benches
     row = bench.row(plan, results)
-    run_log.record(machine, row)
+    _keep(machine, row)
     previous = bench.earlier(before, row) if compare else None
     compared = bench.changes(row, previous) if previous else []
     report["tests"] = [
@@ -264,7 +274,6 @@ def _quality(
     import msgspec
 
     from edgellm.hardware.probe import probe
-    from edgellm.history import run_log
     from edgellm.sdk import bench
 
     reference = None if against is None else _plan(against, request)
@@ -278,7 +287,7 @@ def _quality(
         progress=lambda p: click.echo(f"chunk {p.done} of {p.of}: perplexity {p.perplexity:.3f}", err=True),
     )
     machine: Machine = probe(measure=False)
-    run_log.record(machine, quality)
+    _keep(machine, quality)
     report["quality"] = msgspec.to_builtins(quality)
     return _verdict(quality)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
+from typing import NoReturn
 
 import click
 
@@ -75,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     look_seldom()
     try:
         status = cli.main(args=arguments, prog_name="edgellm", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -86,4 +90,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         say_error(error)
         sys.exit(error.exit_code)
+    except OSError as error:
+        _end_by_system(error)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _end_by_system(error: OSError) -> NoReturn:
+    """What no command expects of the system: a full disk behind standard output, a program that may not be started."""
+    from edgellm.cli.page import say_error
+
+    # What is buffered for it cannot be written either, and Python would say so once more.
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        sys.exit(1)  # as click does
+    what = error.filename or "the output cannot be written"
+    hint = "look at its permissions" if error.filename else "look where standard output leads"
+    say_error(EdgeLLMError(f"{what}: {error.strerror or error}", hint=hint))
+    sys.exit(EdgeLLMError.exit_code)

@@ -75,10 +75,11 @@ def remembered(machine: Machine, notes: list[str]) -> MemoryBandwidth | None:
 def of(machine: Machine, notes: list[str], *, refine: bool = False) -> MemoryBandwidth | None:
     """Remembered, else measured now (under a second) and stored; None, with a note, where it cannot be measured.
 
-    `refine` measures again until there are three quiet measurements.
+    What was measured beside other programs is measured again each time, until one measurement was quiet; with `refine`,
+    until three were.
     """
     stored = remembered(machine, notes)
-    if stored is not None and (stored.occasions >= OCCASIONS or not refine):
+    if stored is not None and stored.occasions >= (OCCASIONS if refine else 1):
         return stored
     size = buffer_bytes(machine)
     if size < MIN_BUFFER_BYTES and stored is not None:

@@ -188,7 +188,8 @@ class WorkerSession(Session):
         try:
             process = WorkerProcess(worker_process.COMMAND, self._environment, self._launch, self._outbox)
         except OSError as error:
-            return WorkerCrashed(f"no worker can be started: {error}", reason=str(error))
+            hint = f"see that {error.filename} may be executed" if isinstance(error, PermissionError) else ""
+            return WorkerCrashed(f"no worker can be started: {error}", reason=str(error), hint=hint)
         with self._changed:
             self._process = process
             # After it: who waits for the count finds the new process.
@@ -272,9 +273,10 @@ class WorkerSession(Session):
             failed = not again or self._deaths > RELOADS
             if again and not served and not isinstance(error, WorkerCrashed):
                 # No fault of the requests that wait: a file that is gone, or memory that is short.
-                error = WorkerCrashed(f"the model does not load again: {error.message}", reason=error.message)
+                again_not = f"the model does not load again: {error.message}"
+                error = WorkerCrashed(again_not, hint=error.hint, reason=error.message)
             if isinstance(error, WorkerCrashed):
-                error.hint = _hint(again, pause_s(self._deaths))
+                error.hint = _hint(again, pause_s(self._deaths), error.hint)
             self._state, self._outage = "failed" if failed else "reloading", error
             if served or failed:
                 self._outbox.clear()
@@ -313,12 +315,13 @@ def pause_s(deaths: int) -> float:
     return RELOAD_PAUSE_S * deaths if beyond <= 0 else min(LONG_PAUSE_S * 2.0 ** (beyond - 1), LONGEST_PAUSE_S)
 
 
-def _hint(again: bool, pause_s: float) -> str:
+def _hint(again: bool, pause_s: float, known_cure: str = "") -> str:
+    """`known_cure`: what to do about the cause; "" where it is not known."""
     if not again:
-        fewer = f"a smaller model or {option('ctx')}"
-        return f"it is not started again: look for memory that is short ({fewer}), then start anew"
+        cure = known_cure or f"look for memory that is short (a smaller model or {option('ctx')})"
+        return f"it is not started again: {cure}, then start anew"
     if pause_s >= LONG_PAUSE_S:
-        return f"it is started again in {pause_s:.0f} s: look for memory that is short"
+        return f"it is started again in {pause_s:.0f} s: {known_cure or 'look for memory that is short'}"
     return "send the request again; if that ends in the same way, the model file or the backend is at fault"
 
 

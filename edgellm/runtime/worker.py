@@ -25,6 +25,7 @@ from edgellm.runtime.engine_check import open_engine
 from edgellm.runtime.engine_error import engine_error
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
+from edgellm.store.holders import hold
 
 # When memory runs out, the kernel should kill the worker: the parent is small, and can restart it.
 OOM_SCORE = "500"
@@ -65,6 +66,7 @@ def main() -> None:
     except Exception as error:
         emit([wire.Failed.of(error)])
         return
+    held = hold(launch.plan.artifact.paths)
     emit([wire.Ready(engine.info, time.perf_counter() - started)])
     try:
         Loop.of(launch.plan, engine, inbox, emit).run()
@@ -73,6 +75,8 @@ def main() -> None:
         emit([wire.Failed.of(engine_error(launch.plan.backend, error))])
     finally:
         engine.close()
+        for file in held:
+            file.close()
 
 
 def _read(down: IO[bytes]) -> wire.Down | None:

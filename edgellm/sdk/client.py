@@ -11,6 +11,7 @@ Wires the verbs together (probe, decide, fetch, run); each of them stays usable 
 from __future__ import annotations
 
 import logging
+import os
 import weakref
 from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
@@ -72,7 +73,12 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods):
 
     @classmethod
     def load(
-        cls, model: str, *, isolate: bool = True, progress: Progress = silent, **options: Unpack[LaunchKeywords]
+        cls,
+        model: str | os.PathLike[str],
+        *,
+        isolate: bool = True,
+        progress: Progress = silent,
+        **options: Unpack[LaunchKeywords],
     ) -> Self:
         """Load a named model: a catalog id, a path, an address, or a backend that needs no file, such as "echo".
 
@@ -82,10 +88,11 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods):
         Raises:
             UnknownModel, NothingFits, ArtifactError, SourceError, BackendError, UsageError.
         """
-        if not model:
+        name = os.fspath(model) if isinstance(model, str | os.PathLike) else model
+        if not isinstance(name, str) or not name:
             what = f"{model!r} names no model"
             raise UsageError(what, hint="name one, or let EdgeLLM.auto() choose", param="model")
-        plan, _ = launch.plan(model, LaunchOptions.of(**options), progress=progress)
+        plan, _ = launch.plan(name, LaunchOptions.of(**options), progress=progress)
         return cls(plan, isolate=isolate)._loaded()
 
     @property

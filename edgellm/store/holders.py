@@ -1,8 +1,24 @@
-"""Who has stored files open: a server that runs a model maps its file, and could not load it again without it."""
+"""Who has stored files open: a server that runs a model needs its files once more where it loads it again."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
+
+
+def hold(paths: Iterable[str]) -> list[IO[bytes]]:
+    """Opens a file of each path, a file or a folder, so that `holders` sees this process as long as it runs.
+
+    Not every engine does that: one that copies its weights closes the file.
+    """
+    held: list[IO[bytes]] = []
+    for path in map(Path, paths):
+        inside = [path] if path.is_file() else [file for file in sorted(path.rglob("*")) if file.is_file()]
+        with suppress(OSError):  # another user's, or gone meanwhile
+            held += [open(file, "rb") for file in inside[:1]]  # noqa: SIM115 - for the life of the process
+    return held
 
 
 def holders(folder: Path) -> list[int]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from edgellm.errors import UsageError
+from edgellm.types.checks import check_types
 
 GrammarKind = Literal["json_schema", "regex", "lark", "gbnf", "choice"]
 MAX_GRAMMAR_BYTES = 64 * 1024
@@ -40,6 +41,7 @@ class Grammar(msgspec.Struct, frozen=True):
     param: str = ""  # the field of a request that asked for it, for errors
 
     def __post_init__(self) -> None:
+        check_types(self, "this grammar cannot be used")
         size = len(self.text.encode(errors="replace"))
         if size > MAX_GRAMMAR_BYTES:
             raise self.refused(f"has {size} bytes", f"{MAX_GRAMMAR_BYTES} are allowed")

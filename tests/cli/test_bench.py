@@ -44,6 +44,16 @@ def test_json_and_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 50 < content["tests"][1]["median"] < 500  # a step takes 2 ms and what a busy machine adds
 
 
+def test_results_that_cannot_be_kept_are_shown(own_home: Path) -> None:
+    (own_home / "data").mkdir(exist_ok=True)
+    (own_home / "data" / "history").write_text("no folder")
+    done = run(*ECHO)
+
+    assert done.exit_code == 0
+    assert "pp64" in done.stdout
+    assert "not kept" in done.stderr
+
+
 @pytest.mark.slow(3)
 def test_a_regression_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     # Steps ten times as long: more than what other programs add to one.

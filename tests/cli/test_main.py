@@ -53,6 +53,32 @@ def test_every_command_refuses_an_unknown_flag(name: str, capsys: pytest.Capture
     assert "--no-such-flag" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+@pytest.mark.parametrize("arguments", [["--version"], ["list"], ["help"]])
+def test_output_that_cannot_be_written_is_an_error_and_no_traceback(arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "edgellm", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "No space left on device" in done.stderr
+
+
+def test_a_program_that_may_not_be_started_is_named(failing, capsys: pytest.CaptureFixture[str]) -> None:
+    failing(PermissionError(13, "Permission denied", "/opt/python"))
+    assert status("quants") == 1
+    assert "/opt/python: Permission denied" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_error_to_tell() -> None:
+    command = f"{shlex.quote(sys.executable)} -m edgellm quants --json | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+
+    assert done.returncode in (0, 1)  # it may all have fitted into the pipe
+    assert done.stderr == ""
+
+
 def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert status("no-such-command") == 2
     assert "no-such-command" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -25,6 +26,7 @@ from edgellm.errors import BadArtifact, Closed, UsageError, WorkerCrashed
 from edgellm.runtime import supervisor, worker_process
 from edgellm.runtime.session import AsyncSink
 from edgellm.runtime.supervisor import WorkerSession
+from edgellm.store.holders import holders
 from edgellm.types.event import Delta, Done
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
@@ -92,6 +94,18 @@ def test_a_model_that_cannot_be_loaded_is_not_tried_again(open_session: OpenSess
     with pytest.raises(BadArtifact):
         ask(session)
     assert (session.state, session.restarts) == ("failed", 0)
+
+
+def test_a_running_worker_has_its_file_open_whatever_its_engine_does(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    plan = replace(ECHO, artifact=replace(ECHO.artifact, paths=(str(tmp_path),)))
+    session = WorkerSession(plan)
+    try:
+        _ = session.info
+        assert holders(tmp_path)
+    finally:
+        session.close()
+    assert holders(tmp_path) == []
 
 
 def test_a_path_that_no_worker_can_be_told_is_refused(open_session: OpenSession) -> None:
@@ -274,6 +288,7 @@ import sys, time
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm.runtime.supervisor import WorkerSession
+from edgellm.store.holders import holders
 from edgellm.runtime.session import QueueSink
 from edgellm.types.request import GenerationRequest
 session = WorkerSession(LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=4096)))

@@ -181,6 +181,13 @@ def test_what_the_library_would_not_keep_to_is_refused(text: str) -> None:
         Grammar("json_schema", text, "grammar")
 
 
+@pytest.mark.parametrize(("kind", "text"), [("foo", "x"), (None, "x"), ("regex", None), ("choice", ["a"])])
+def test_a_grammar_of_no_kind_is_refused_where_it_is_made(kind: Any, text: Any) -> None:
+    """A worker could not read it, and all its requests would end with it."""
+    with refuses(UsageError):
+        Grammar(kind, text)
+
+
 def test_a_grammar_that_becomes_too_ambiguous_ends_with_an_error(compiler: GrammarCompiler) -> None:
     matcher = compiler.matcher(Grammar("lark", 'start: e\ne: e e | "a" | e e e'))
     with refuses(GrammarFailed, varies="has [0-9]+ items"):
