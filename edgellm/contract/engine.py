@@ -50,6 +50,10 @@ class EngineInfo:
     bos_text: str = ""
     eos_text: str = ""
     chat_template: str | None = None
+    # What becomes one token wherever `parse_special` allows it: texts of control tokens ("<|im_end|>"), and of tokens
+    # that were added to the vocabulary and are shown ("<think>", but also "<table>").
+    special_texts: tuple[str, ...] = ()
+    added_texts: tuple[str, ...] = ()
     rewind_tokens: int | None = None  # how far truncate can go back: 0 = not at all, None = all the way
     fork_copies: bool = False  # fork costs memory traffic; False = the prefix is shared
     batch_invariant: bool = False  # batched equals isolated bit for bit

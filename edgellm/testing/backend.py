@@ -163,6 +163,19 @@ class BackendContract(SharedEngine):
             f"{counted.n_tokens} tokens were computed: the prompt has {n_prompt}, four answers of 3 tokens need 8 more"
         )
 
+    def test_special_texts_can_be_cut(self, engine: Engine) -> None:
+        """Every text that becomes a control token is named, and a cut keeps it text."""
+        _, special = engine.tokenizer.pieces()
+        encode = functools.partial(engine.tokenizer.encode, add_special=False, parse_special=True)
+        pieces = [piece.decode(errors="replace") for piece in engine.tokenizer.pieces()[0]]
+        unnamed = [pieces[token] for token in special if special & {*encode(pieces[token])}]
+        missing = {*unnamed} - {*engine.info.special_texts}
+        assert not missing, f"{sorted(missing)[:5]} become control tokens, and are not among info.special_texts"
+        for text in engine.info.special_texts:
+            assert not special & {*encode(text[:1]), *encode(text[1:])}, (
+                f"{text!r} cannot be cut after its first letter"
+            )
+
     def test_an_answer_keeps_to_its_grammar(self, engine: Engine) -> None:
         pytest.importorskip("llguidance", reason="does not apply: llguidance is not installed")
         choices = ["yes", "no", "certainly not"]

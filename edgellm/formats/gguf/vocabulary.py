@@ -31,6 +31,12 @@ _NO_TOKENIZER = ("no_vocab", "none", "test")
 _WORD_START = "▁".encode()
 
 
+def token_kinds(header: GgufHeader) -> tuple[int, ...]:
+    """Kind of each token (`formats.tokenizer.kinds.TokenKind`), by id; () where the file does not say."""
+    key = "tokenizer.ggml.token_type"
+    return read_array(header, key) if key in header.metadata else ()
+
+
 def check(header: GgufHeader) -> None:
     """
     Raises:

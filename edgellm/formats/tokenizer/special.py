@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from edgellm.formats.tokenizer.kinds import TokenKind
 
+_PREFIX = 4  # characters: "<|im", "</to"
 MAX_CHARS = 512  # of a special token; the longest in use has about 40
 
 
@@ -15,12 +16,16 @@ class SpecialTokens:
 
     def __init__(self, ids: Mapping[str, int]) -> None:
         self._ids = ids
-        self._lengths: dict[str, list[int]] = {}  # by first character, longest first
+        # How much of a token its lengths are looked up by: as much as the shortest with its first character has.
+        self._widths: dict[str, int] = {}
+        for text in ids:
+            self._widths[text[0]] = min(self._widths.get(text[0], _PREFIX), len(text))
+        self._lengths: dict[str, list[int]] = {}  # by prefix, longest first
         for text in sorted(ids, key=len, reverse=True):
-            lengths = self._lengths.setdefault(text[0], [])
+            lengths = self._lengths.setdefault(text[: self._widths[text[0]]], [])
             if not lengths or lengths[-1] != len(text):
                 lengths.append(len(text))
-        starts = "".join(map(re.escape, self._lengths))
+        starts = "".join(map(re.escape, self._widths))
         self._start = re.compile(f"[{starts}]") if starts else None
 
     def encode(self, text: str, encode_text: Callable[[str], list[int]]) -> list[int]:
@@ -43,8 +48,16 @@ class SpecialTokens:
             out += encode_text(text[done:])
         return out
 
+    def places(self, text: str) -> Iterator[int]:
+        """Where tokens begin, those inside of others too."""
+        if self._start is None:
+            return
+        for match in self._start.finditer(text):
+            if self._token_at(text, match.start()) is not None:
+                yield match.start()
+
     def _token_at(self, text: str, at: int) -> str | None:
-        for length in self._lengths[text[at]]:
+        for length in self._lengths.get(text[at : at + self._widths[text[at]]], ()):
             token = text[at : at + length]
             if token in self._ids:
                 return token

@@ -110,6 +110,22 @@ class FileTokenizer:
         return self.token_bytes(token).decode("utf-8", "replace")
 
     @property
+    def special_texts(self) -> tuple[str, ...]:
+        """Texts of control tokens, in the order of their ids."""
+        return self._texts_of(TokenKind.CONTROL, TokenKind.UNKNOWN)
+
+    @property
+    def added_texts(self) -> tuple[str, ...]:
+        """Texts of tokens that are shown and stand beside the ordinary ones, in the order of their ids."""
+        return self._texts_of(TokenKind.USER_DEFINED)
+
+    def _texts_of(self, *kinds: TokenKind) -> tuple[str, ...]:
+        texts, kinds_of, normal = self.vocabulary.texts, self.vocabulary.kinds, int(TokenKind.NORMAL)
+        # Comparing 262,144 times with members of the enumeration takes 0.1 s.
+        marked = [token for token, kind in enumerate(kinds_of) if kind != normal]
+        return tuple(texts[token] for token in marked if kinds_of[token] in kinds)
+
+    @property
     def bos_text(self) -> str:
         return self.text(self.bos_id)
 

@@ -13,6 +13,9 @@ import numpy as np
 
 from edgellm.contract.engine import EngineInfo, Logits, SlotInput, check_batch
 from edgellm.errors import CacheFull, StepFailed, option
+from edgellm.formats.gguf.header import GgufHeader
+from edgellm.formats.gguf.reader import read_header
+from edgellm.formats.gguf.vocabulary import token_kinds
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_gguf.loading import LOG, LoadedModel, system_info
 from edgellm_gguf.params import context_params, max_logits
@@ -21,7 +24,8 @@ from edgellm_gguf.params import context_params, max_logits
 class LlamaEngine(LoadedModel):
     """A loaded model and its context."""
 
-    def __init__(self, plan: LaunchPlan) -> None:
+    def __init__(self, plan: LaunchPlan, header: GgufHeader | None = None) -> None:
+        """`header`: of the plan's file, where it was read before."""
         settings = plan.settings
         super().__init__(
             plan, context_params(settings), settings.n_threads, size=f"{settings.n_slots} x {settings.n_ctx}",
@@ -32,7 +36,7 @@ class LlamaEngine(LoadedModel):
         self._batch = Batch(settings.n_batch)
         self._n_past = [0] * settings.n_slots
         self._views: dict[tuple[int, int], Logits] = {}
-        self.info = self._describe(settings)
+        self.info = self._describe(settings, token_kinds(header or read_header(plan.artifact.path)))
 
     def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
         """See `edgellm.contract.engine.Engine.step`."""
@@ -97,12 +101,13 @@ class LlamaEngine(LoadedModel):
             self._views[(address, rows)] = view
         return view
 
-    def _describe(self, settings: Settings) -> EngineInfo:
+    def _describe(self, settings: Settings, kinds: Sequence[int]) -> EngineInfo:
         vocab = self._vocab
         n_vocab = int(llama_cpp.llama_vocab_n_tokens(vocab))
         eos = frozenset(t for t in range(n_vocab) if llama_cpp.llama_vocab_is_eog(vocab, t))
         recurrent = llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
         template = llama_cpp.llama_model_chat_template(self._model, None)
+        special, added = self.tokenizer.special_texts(kinds, eos)
         rewind = 0 if recurrent else (settings.n_batch if self._n_swa else None)
         return EngineInfo(
             n_slots=settings.n_slots,
@@ -116,6 +121,8 @@ class LlamaEngine(LoadedModel):
             bos_text=self.tokenizer.text(int(llama_cpp.llama_vocab_bos(vocab))),
             eos_text=self.tokenizer.text(int(llama_cpp.llama_vocab_eos(vocab))),
             chat_template=template.decode("utf-8", "replace") if template else None,
+            special_texts=special,
+            added_texts=added,
             rewind_tokens=rewind,
             fork_copies=True,
             batch_invariant=False,

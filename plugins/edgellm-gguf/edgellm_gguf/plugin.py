@@ -122,7 +122,7 @@ class GgufBackend:
         pooling = header.of_architecture("pooling_type")
         if isinstance(pooling, int) and pooling in POOLING:
             return LlamaEmbedder(plan, POOLING[pooling])
-        return LlamaEngine(plan)
+        return LlamaEngine(plan, header)
 
     def quantize(self, job: Quantization, progress: TensorProgress) -> None:
         with loading_library("llama-cpp-python", RuntimeError, AttributeError):
