@@ -18,7 +18,7 @@ from edgellm.types.request import ChatKeywords, GenerationRequest, check_prompt
 from edgellm.types.sampling import Sampling, SamplingKeywords
 
 if TYPE_CHECKING:
-    from edgellm.text.chat import ChatTemplate
+    from edgellm.text.prompt import PromptBuilder
 
 _OF_ANSWER = ChatKeywords.__annotations__.keys() - SamplingKeywords.__annotations__.keys()
 
@@ -76,30 +76,28 @@ class RequestMethods(GenerationMethods):
         _check_choice(tool_choice, offered)
         if offered and tool_choice != "none":
             raise UnsupportedField("tools are not served yet", hint="leave them out", param="tools")
-        if continue_final_message:
-            what = "continue_final_message is not served yet"
-            raise UnsupportedField(what, hint="leave it out", param="continue_final_message")
         conversation = messages_of(messages)
         check_prompt(tuple(texts_of(conversation, offered)), info.n_ctx)
         thinks = _thinks(thinking, reasoning_effort, served=self.plan.thinking)
-        prompt = self._template.render(
+        prompt = self._prompts.build(
             conversation,
-            **{"enable_thinking": thinks, **(template_kwargs or {})},
+            thinking=thinks,
+            kwargs=template_kwargs,
             add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
         )
-        # Templates often write the BOS token themselves; a second one would spoil the answer.
-        has_bos = bool(info.bos_text) and prompt.startswith(info.bos_text)
         return GenerationRequest(
-            prompt,
+            prompt.text,
             sampling,
             max_tokens,
             (stop,) if isinstance(stop, str) else tuple(stop),
-            add_bos=not has_bos,
+            add_bos=prompt.add_bos,
             ignore_eos=ignore_eos,
             grammar=grammar,
             top_logprobs=top_logprobs,
             n=n,
             thinking=thinks,
+            cuts=prompt.cuts,
         )
 
     def _asked(self, messages: Messages, options: ChatKeywords) -> GenerationRequest:
@@ -112,8 +110,8 @@ class RequestMethods(GenerationMethods):
         return self.request(messages, sampling=Sampling.of(**drawn), **own)
 
     @functools.cached_property
-    def _template(self) -> ChatTemplate:
-        from edgellm.text.chat import ChatTemplate
+    def _prompts(self) -> PromptBuilder:
+        from edgellm.text.prompt import PromptBuilder
 
         info = self._session.info
         if info.chat_template is None:
@@ -121,7 +119,7 @@ class RequestMethods(GenerationMethods):
                 f"{self.plan.artifact.name} has no chat template: it is a base model that continues text",
                 hint="use completions (/v1/completions, EdgeLLM.generate, `edgellm run --raw`), or choose a chat model",
             )
-        return ChatTemplate(info.chat_template, bos_text=info.bos_text, eos_text=info.eos_text)
+        return PromptBuilder(info)
 
 
 def _check_choice(choice: ToolChoice, tools: Sequence[Tool]) -> None:

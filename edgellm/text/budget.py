@@ -27,14 +27,15 @@ class OverBudget(Exception):
 class Budget:
     """What is left of one render's allowance."""
 
-    __slots__ = ("_last", "_look_again", "_made", "_started", "_steps")
+    __slots__ = ("_last", "_look_again", "_made", "_seconds", "_started", "_steps")
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = MAX_SECONDS) -> None:
+        self._seconds = seconds
         self._steps = MAX_STEPS
         self._made = MAX_MADE
         self._started = time.thread_time()
-        self._last = time.monotonic() + _STALLED * MAX_SECONDS
-        self._look_again = time.monotonic() + MAX_SECONDS
+        self._last = time.monotonic() + _STALLED * seconds
+        self._look_again = time.monotonic() + seconds
 
     def tick(self, steps: int = 1) -> None:
         """
@@ -49,9 +50,9 @@ class Budget:
 
     def _check_time(self) -> None:
         """Processor time counts: a machine that stands still for a second is not the template's fault."""
-        remaining_s = MAX_SECONDS - (time.thread_time() - self._started)
+        remaining_s = self._seconds - (time.thread_time() - self._started)
         if remaining_s <= 0 or time.monotonic() > self._last:
-            raise OverBudget(f"it takes more than {MAX_SECONDS:g} s")
+            raise OverBudget(f"it takes more than {self._seconds:g} s")
         self._look_again = time.monotonic() + max(remaining_s, 0.01)
 
     def allow(self, length: int) -> None:

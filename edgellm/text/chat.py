@@ -2,7 +2,8 @@
 
 The template is a program that a stranger wrote: it runs in `sandbox.Sandbox`, where its reach and its time are bounded.
 What a template finds there (`bos_token`, `raise_exception`, `strftime_now`, `tojson`, trimmed blocks, loop controls) is
-what Hugging Face transformers gives it, because templates are written against that.
+what Hugging Face transformers gives it, because templates are written against that. `date_string`, `datetime` and
+`from_json` are what other programs give.
 """
 
 from __future__ import annotations
@@ -14,11 +15,20 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edgellm.errors import BadTemplate
+from edgellm.text.budget import MAX_SECONDS, Budget, spending
 from edgellm.types.message import Message
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
+# What a request may not set.
+PROTECTED = frozenset({
+    "messages", "tools", "add_generation_prompt", "continue_final_message", "bos_token", "eos_token",
+    "raise_exception", "strftime_now", "chat_template", "self", "loop", "range", "dict", "cycler", "joiner",
+    "namespace",
+})  # fmt: skip
+UNDEFINED = object()  # in place of a variable's value
+PROBE_S = 0.1  # of processor time; a template in use takes 1 ms
 _NAME = "<chat template>"
 _HINT = "write the prompt yourself: EdgeLLM.generate, /v1/completions, `edgellm run --raw`"
 
@@ -42,24 +52,44 @@ class ChatTemplate:
     def render(
         self, messages: Sequence[Message | Mapping[str, Any]], *, add_generation_prompt: bool = True, **extra: Any
     ) -> str:
-        """The prompt. `extra` are further variables (`tools`, `enable_thinking`), JSON-like values only.
+        """The prompt. `extra` are further variables (`tools`, `enable_thinking`), JSON-like values only; one that is
+        `UNDEFINED` is not there.
 
         Raises:
             BadTemplate: the template refuses these messages, fails, or exceeds its budget; says in which line.
         """
-        from edgellm.text.budget import Budget, spending
+        return self._rendered(messages, add_generation_prompt, extra, MAX_SECONDS)
 
+    def probe(
+        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False, **extra: Any
+    ) -> str | None:
+        """As `render`, to find out what the template does: None where it fails, or takes `PROBE_S`."""
+        try:
+            return self._rendered(messages, add_generation_prompt, extra, PROBE_S)
+        except BadTemplate:
+            return None
+
+    def _rendered(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        add_generation_prompt: bool,
+        extra: Mapping[str, Any],
+        seconds: float,
+    ) -> str:
         variables: dict[str, Any] = {
             "tools": None,
             "documents": None,
             **self._tokens,
             "raise_exception": _raise_exception,
             "strftime_now": self._strftime_now(),
+            "date_string": self._clock().strftime("%d %b %Y"),
+            "datetime": self._clock().strftime("%b %d %Y"),
             **extra,
             "messages": [_plain(message) for message in messages],
             "add_generation_prompt": add_generation_prompt,
         }
-        budget = Budget()
+        variables = {name: value for name, value in variables.items() if value is not UNDEFINED}
+        budget = Budget(seconds)
         pieces: list[str] = []
         length = 0
         try:

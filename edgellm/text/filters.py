@@ -138,6 +138,19 @@ def to_json(
     return join(encoder.iterencode(value))
 
 
+def _from_json(text: Any) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is none. OverBudget: it holds too many values.
+    """
+    source = str(current().text(text))
+    current().tick(len(source) // _COMPARISONS)
+    if sum(map(source.count, ",[{")) > MAX_VALUES:
+        raise OverBudget(f"it reads a text of more than {MAX_VALUES} values")
+    return json.loads(source)
+
+
 def _indent(value: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
     text = str(current().text(value))
     step = len(width) if isinstance(width, str) else width
@@ -212,7 +225,8 @@ _TEXT_FILTERS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 _PLAIN_FILTERS: dict[str, Callable[..., Any]] = {
     "abs": abs, "count": len, "d": jinja.do_default, "default": jinja.do_default, "dictsort": jinja.do_dictsort,
-    "float": jinja.do_float, "format": lambda value, *args, **named: percent(current().text(value), named or args),
+    "float": jinja.do_float, "from_json": _from_json,
+    "format": lambda value, *args, **named: percent(current().text(value), named or args),
     "indent": _indent, "int": _int, "items": jinja.do_items, "length": len, "list": _list, "replace": replace,
     "reverse": jinja.do_reverse, "round": _round, "tojson": to_json,
 }  # fmt: skip

@@ -1,0 +1,208 @@
+"""Turns a conversation into the messages that one chat template takes, as far as its capabilities say.
+
+What it lacks is written in another way, and named: system text goes into what the user says, calls and their results
+become text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+from edgellm.text.template_caps import TemplateCaps, shaped_content
+from edgellm.types.message import Message, Tool, ToolCall
+
+PromptNote = Literal[
+    "system_merged",  # into what the user says
+    "tools_prompted",  # described in the system message, because the template describes none
+    "calls_as_text",  # as JSON in the answer, because the template writes none
+    "results_as_user",  # what tools returned, in the user's name
+    "calls_split",  # one message for each call
+    "arguments_wrapped",  # what is no JSON object became {"arguments": text}
+    "reasoning_dropped",  # what was thought before
+]
+# Calls that the prompt asks for are JSON without markers: `edgellm.types.markup.JsonCalls()`.
+_TOOLS_TEXT = """You can call these functions:
+{tools}
+To call one, answer with nothing but a JSON object: {{"name": "NAME OF THE FUNCTION", "arguments": {{...}}}}
+Where no function helps, answer as usual."""
+_BETWEEN = "\n\n"
+_ID_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_SHORT_ID = 9  # letters and digits, which Mistral's templates insist on
+
+
+@dataclass(slots=True)
+class Adapted:
+    """Messages as the template takes them, and what was changed."""
+
+    messages: list[dict[str, Any]]
+    notes: set[PromptNote] = field(default_factory=set)
+
+
+def adapted(messages: Sequence[Message], tools: Sequence[Tool], caps: TemplateCaps) -> Adapted:
+    """The conversation for a template with these capabilities.
+
+    Raises:
+        RecursionError: arguments of a call are nested too deeply.
+    """
+    return _Adapter(caps, prompts_tools=bool(tools) and caps.tools is None).adapt(messages, tools)
+
+
+class _Adapter:
+    def __init__(self, caps: TemplateCaps, *, prompts_tools: bool) -> None:
+        self._caps = caps
+        self._notes: set[PromptNote] = {"tools_prompted"} if prompts_tools else set()
+        # What is asked for is also what the model finds in the conversation.
+        self._writes_calls = caps.arguments is not None and not prompts_tools
+        self._writes_results = caps.tool_role and not prompts_tools
+
+    def adapt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Adapted:
+        names = {call.id: call.name for message in messages for call in message.calls if call.id}
+        shown = list(messages)
+        if "tools_prompted" in self._notes:
+            shown.insert(0, Message("system", _tools_text(tools)))
+        shaped = [part for message in self._split(self._systems(shown)) for part in self._message(message, names)]
+        if not self._caps.repeated_roles:
+            shaped = _merged_roles(shaped)
+        return Adapted([shaped_content(message, self._caps.content) for message in shaped], self._notes)
+
+    def _systems(self, messages: Sequence[Message]) -> list[Message]:
+        """System text in one message at the beginning, or in front of what the user says next."""
+        first = next((i for i, message in enumerate(messages) if message.role != "system"), len(messages))
+        out: list[Message] = []
+        waiting = [message.content for message in messages[:first] if message.content]
+        if waiting and self._caps.system:
+            out.append(Message("system", _BETWEEN.join(waiting)))
+            waiting = []
+        for message in messages[first:]:
+            if message.role == "system" and not self._caps.late_system:
+                waiting.append(message.content)
+            elif message.role == "user" and waiting:
+                out.append(msgspec.structs.replace(message, content=self._user_text([*waiting, message.content])))
+                waiting = []
+            else:
+                out.append(message)
+        return [*out, Message("user", self._user_text(waiting))] if waiting else out
+
+    def _user_text(self, texts: list[str]) -> str:
+        self._notes.add("system_merged")
+        return _BETWEEN.join(text for text in texts if text)
+
+    def _split(self, messages: Sequence[Message]) -> Iterable[Message]:
+        """Several calls in one message become messages with one call, each with its result behind it."""
+        if not self._writes_calls or self._caps.parallel_calls:
+            yield from messages
+            return
+        results = {message.call_id: message for message in messages if message.role == "tool" and message.call_id}
+        moved: set[str] = set()
+        for message in messages:
+            if len(message.calls) < 2:
+                if message.call_id not in moved:
+                    yield message
+                continue
+            self._notes.add("calls_split")
+            for index, call in enumerate(message.calls):
+                first = message if index == 0 else Message("assistant")
+                yield msgspec.structs.replace(first, calls=(call,))
+                if call.id in results:
+                    yield results[call.id]
+                    moved.add(call.id)
+
+    def _message(self, message: Message, names: dict[str, str]) -> Iterable[dict[str, Any]]:
+        if message.role == "assistant":
+            yield self._assistant(message)
+        elif message.role == "tool":
+            yield self._result(message, message.name or names.get(message.call_id, ""))
+        else:
+            yield {"role": message.role, "content": message.content} | ({"name": message.name} if message.name else {})
+
+    def _assistant(self, message: Message) -> dict[str, Any]:
+        shaped: dict[str, Any] = {"role": "assistant", "content": message.content}
+        if message.reasoning and self._caps.reasoning:
+            shaped[self._caps.reasoning] = message.reasoning
+        elif message.reasoning:
+            self._notes.add("reasoning_dropped")
+        if not message.calls:
+            return shaped
+        if self._writes_calls:
+            shaped["tool_calls"] = [self._call(call) for call in message.calls]
+            if self._caps.null_content and not message.content:
+                shaped["content"] = None
+            return shaped
+        self._notes.add("calls_as_text")
+        calls = (_json({"name": call.name, "arguments": self._object(call)}) for call in message.calls)
+        return shaped | {"content": "\n".join(text for text in (message.content, *calls) if text)}
+
+    def _call(self, call: ToolCall) -> dict[str, Any]:
+        arguments = call.arguments if self._caps.arguments == "text" else self._object(call)
+        function = {"name": call.name, "arguments": arguments}
+        return {"id": self._id(call.id), "type": "function", "function": function}
+
+    def _object(self, call: ToolCall) -> dict[str, Any]:
+        try:
+            value = json.loads(call.arguments) if call.arguments.strip() else {}
+        except ValueError:
+            value = None
+        if isinstance(value, dict):
+            return value
+        self._notes.add("arguments_wrapped")  # a model may write what is no JSON, and be told so by the result
+        return {"arguments": call.arguments}
+
+    def _result(self, message: Message, name: str) -> dict[str, Any]:
+        if self._writes_results:
+            shaped = {"role": "tool", "content": message.content, "tool_call_id": self._id(message.call_id)}
+            return shaped | ({"name": name} if name else {})
+        self._notes.add("results_as_user")
+        return {"role": "user", "content": f"Result of {name or 'the function'}:\n{message.content}"}
+
+    def _id(self, call_id: str) -> str:
+        return _short_id(call_id) if self._caps.short_ids else call_id
+
+
+def tool_spec(tool: Tool) -> dict[str, Any]:
+    """As OpenAI's API writes it."""
+    parameters = tool.parameters or {"type": "object", "properties": {}}
+    return {"name": tool.name, "description": tool.description, "parameters": parameters}
+
+
+def _tools_text(tools: Sequence[Tool]) -> str:
+    return _TOOLS_TEXT.format(tools="\n".join(_json(tool_spec(tool)) for tool in tools))
+
+
+def _merged_roles(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of messages of one role in a row, one: templates that want turns refuse the rest."""
+    out: list[dict[str, Any]] = []
+    for message in messages:
+        last = out[-1] if out else {}
+        if message["role"] == last.get("role") != "tool" and not {"tool_calls"} & (message.keys() | last.keys()):
+            texts = [text for text in (last["content"], message["content"]) if text]
+            out[-1] = last | message | {"content": _BETWEEN.join(texts)}
+        else:
+            out.append(message)
+    return out
+
+
+def _short_id(call_id: str) -> str:
+    """Nine letters and digits, the same for the same id."""
+    if len(call_id) == _SHORT_ID and call_id.isascii() and call_id.isalnum():
+        return call_id
+    number = int.from_bytes(_digest(call_id))
+    letters = []
+    for _ in range(_SHORT_ID):
+        number, digit = divmod(number, len(_ID_LETTERS))
+        letters.append(_ID_LETTERS[digit])
+    return "".join(letters)
+
+
+def _digest(text: str) -> bytes:
+    import hashlib
+
+    return hashlib.sha256(text.encode("utf-8", "replace")).digest()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,221 @@
+"""Builds the prompt of a chat: messages and tools, as the model's template takes them, with nobody else's markup."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgellm.errors import BadTemplate, ContextOverflow, UsageError, option
+from edgellm.text.chat import PROTECTED, ChatTemplate
+from edgellm.text.conversation import PromptNote, adapted, tool_spec
+from edgellm.text.cuts import Marker, SpecialTexts, texts_in
+from edgellm.text.template_caps import TemplateCaps, caps_of, tools_value
+from edgellm.types.message import Message, Tool
+
+if TYPE_CHECKING:
+    from edgellm.contract.engine import EngineInfo
+
+MAX_VARIABLES = 64
+MAX_VARIABLE_CHARS = 64 * 1024  # of all texts in them
+MAX_VARIABLE_DEPTH = 16
+_VARIABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """What a conversation became. `text`, `cuts` and `add_bos` are those of a `GenerationRequest`."""
+
+    text: str
+    cuts: tuple[int, ...] = ()
+    add_bos: bool = True
+    opened: str = ""  # the part of `text` that the answer continues: what the template opens it with
+    notes: frozenset[PromptNote] = frozenset()  # what the template does not take as it came
+
+    @property
+    def prompts_tools(self) -> bool:
+        """The template describes no tools. They are asked for as JSON (`JsonCalls()`), and read so."""
+        return "tools_prompted" in self.notes
+
+
+class PromptBuilder:
+    """For one loaded model. Thread-safe."""
+
+    def __init__(self, info: EngineInfo) -> None:
+        """
+        Raises:
+            BadTemplate: `info.chat_template` is broken, or there is none.
+        """
+        if info.chat_template is None:
+            raise BadTemplate("there is no chat template", hint="use completions: /v1/completions, EdgeLLM.generate")
+        self._info = info
+        self.template = ChatTemplate(info.chat_template, bos_text=info.bos_text, eos_text=info.eos_text)
+
+    @functools.cached_property
+    def caps(self) -> TemplateCaps:
+        """Found out by some 30 renders, 10 ms in all."""
+        return caps_of(self.template)
+
+    @functools.cached_property
+    def _special(self) -> SpecialTexts:
+        return SpecialTexts(self._info)
+
+    def build(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] = (),
+        *,
+        thinking: bool = False,
+        kwargs: Mapping[str, Any] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+    ) -> ChatPrompt:
+        """The prompt of a conversation.
+
+        Args:
+            thinking: whether the model is to think, where its template has a switch for it (`caps.switch`).
+            kwargs: further variables of the template, which go before those that are set here.
+            add_generation_prompt: whether the template opens the answer.
+            continue_final_message: whether the answer goes on in the last message, an assistant's.
+
+        Raises:
+            BadTemplate: the template refuses these messages, or fails.
+            UsageError: variables that a template cannot have; nothing to continue; values nested too deeply.
+            ContextOverflow: more cuts than the context has tokens.
+        """
+        if continue_final_message and (not messages or messages[-1].role != "assistant" or messages[-1].calls):
+            what = "continue_final_message: the last message is not an assistant's text"
+            raise UsageError(what, hint="end with a message of role assistant", param="continue_final_message")
+        _check_variables(kwargs or {})
+        try:
+            return self._build(
+                messages,
+                tools,
+                {**self.caps.variables(thinking=thinking), **(kwargs or {})},
+                add_generation_prompt and not continue_final_message,
+                continue_final_message,
+            )
+        except RecursionError:
+            what = "the messages or tools have values that are nested too deeply"
+            raise UsageError(what, hint="nest less", param="messages") from None
+
+    def _build(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool],
+        variables: dict[str, Any],
+        opens: bool,
+        continues: bool,
+    ) -> ChatPrompt:
+        conversation = adapted(messages, tools, self.caps)
+        shown = conversation.messages
+        if tools and self.caps.tools:
+            name, form = self.caps.tools
+            functions = [tool_spec(tool) for tool in tools]
+        else:
+            name, form, functions = "", "", []
+        marker = Marker(self._special, texts_in([shown, functions, variables]))
+        marked = [_marked(marker, message) for message in shown]
+        if functions:
+            variables[name] = tools_value(marker.mark(functions), form)
+        if continues:
+            marked[-1] = _ended(marked[-1], marker.end)
+        own = {name: marker.mark(value) for name, value in variables.items()}
+        rendered = self.template.render(marked, add_generation_prompt=opens, **own)
+        if continues:
+            rendered = _until(rendered, marker.end)
+            opened = shown[-1]["content"] if isinstance(shown[-1]["content"], str) else ""
+        else:
+            opened = self._opened(rendered, marked, own) if opens else ""
+        text, cuts = marker.unmark(rendered)
+        self._check(cuts)
+        return ChatPrompt(text, cuts, not self._writes_bos(text, cuts), opened, frozenset(conversation.notes))
+
+    def _opened(self, rendered: str, messages: list[dict[str, Any]], variables: dict[str, Any]) -> str:
+        """What the template adds for the answer, behind the messages."""
+        usual = max((text for text in self.caps.openings if rendered.endswith(text)), key=len, default="")
+        if usual:
+            return usual
+        try:
+            before = self.template.render(messages, add_generation_prompt=False, **variables)
+        except BadTemplate:
+            return ""
+        return rendered[len(before) :] if rendered.startswith(before) else ""
+
+    def _writes_bos(self, text: str, cuts: tuple[int, ...]) -> bool:
+        """Templates often write the BOS token themselves; a second one would spoil the answer."""
+        bos = self._info.bos_text
+        return bool(bos) and text.startswith(bos) and not (cuts and cuts[0] < len(bos))
+
+    def _check(self, cuts: tuple[int, ...]) -> None:
+        """Each part between cuts has a token at least, and is looked through for special tokens by itself."""
+        n_ctx = self._info.n_ctx
+        if len(cuts) >= n_ctx:
+            raise ContextOverflow(
+                f"the prompt has more than {len(cuts)} tokens, the context holds {n_ctx}",
+                hint=f"shorten the prompt, or start with a longer context ({option('ctx')})",
+                n_prompt=len(cuts) + 1,
+                n_ctx=n_ctx,
+            )
+
+
+def _marked(marker: Marker, message: dict[str, Any]) -> dict[str, Any]:
+    """Templates look for the end of a thought in what an assistant said, and only there."""
+    said = {"content", "reasoning_content", "reasoning", "thinking"} if message["role"] == "assistant" else set()
+    return {name: marker.mark(value, of_assistant=name in said) for name, value in message.items()}
+
+
+def _ended(message: dict[str, Any], end: str) -> dict[str, Any]:
+    content = message["content"]
+    if isinstance(content, list):
+        return message | {"content": [*content[:-1], content[-1] | {"text": content[-1]["text"] + end}]}
+    return message | {"content": content + end}
+
+
+def _until(rendered: str, end: str) -> str:
+    before, mark, _ = rendered.rpartition(end)
+    if not mark:
+        what = "the chat template does not write the last message as it is, so that it cannot be continued"
+        raise BadTemplate(what, hint="leave out continue_final_message")
+    return before
+
+
+def _check_variables(kwargs: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        UsageError: a name that is taken or none, a value that is not JSON, or too much of it.
+    """
+    param = "chat_template_kwargs"
+    wrong = next((name for name in kwargs if name in PROTECTED or not _VARIABLE.fullmatch(str(name))), None)
+    if wrong is not None:
+        what = f"the template's variable {str(wrong)[:60]!r} cannot be set"
+        raise UsageError(what, hint="messages and tools have fields of their own; names are letters", param=param)
+    if len(kwargs) > MAX_VARIABLES or not _is_small(list(kwargs.values())):
+        hint = (
+            f"JSON values only, {MAX_VARIABLES} variables, {MAX_VARIABLE_CHARS} characters and "
+            f"{MAX_VARIABLE_DEPTH} levels at most"
+        )
+        raise UsageError("these variables are not for a template", hint=hint, param=param)
+
+
+def _is_small(value: Any) -> bool:
+    """JSON, and no more of it than is allowed. Each value counts as a character."""
+    pending, n_chars = [(value, 0)], 0
+    while pending:
+        item, depth = pending.pop()
+        n_chars += len(item) if isinstance(item, str) else 1
+        if depth > MAX_VARIABLE_DEPTH or n_chars > MAX_VARIABLE_CHARS:
+            return False
+        if isinstance(item, dict):
+            pending += [(part, depth + 1) for pair in item.items() for part in pair]
+            if not all(isinstance(key, str) for key in item):
+                return False
+        elif isinstance(item, list | tuple):
+            pending += [(part, depth + 1) for part in item]
+        elif (isinstance(item, int) and abs(item) >= 2**63) or (
+            item is not None and not isinstance(item, str | int | float)
+        ):
+            return False
+    return True
