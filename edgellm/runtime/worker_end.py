@@ -14,7 +14,7 @@ def how_it_ended(end: End) -> str:
     if not end.signal:
         return f"left with status {end.returncode}"
     causes = {
-        "SIGKILL": "most likely by the out-of-memory killer",
+        "SIGKILL": "by the out-of-memory killer, or by hand",
         "SIGILL": "an instruction this CPU does not have",
         "SIGSEGV": "a fault in native code",
         "SIGBUS": "a file that shrank while it was mapped, or a full disk",
