@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import BackendUnavailable, GrammarFailed
+from edgellm.text.lark import lark_of
 from edgellm.types.grammar import Grammar
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class GrammarCompiler:
         self._tokenizer = tokenizer
         self._info = info
         self._tables: Any = None
+        self._specials: dict[str, int] = {}
         self._matchers: OrderedDict[Grammar, Matcher] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -142,9 +144,13 @@ class GrammarCompiler:
             verbose_errors=False,
         )
         if self._tables is None:
-            self._tables = _tables(library, self._tokenizer, self._info)
+            vocabulary = _Vocabulary(self._tokenizer, self._info)
+            self._specials = vocabulary.specials
+            self._tables = library.LLTokenizer(
+                vocabulary, n_vocab=self._info.vocab_size, eos_token=sorted(self._info.eos_ids)
+            )
         try:
-            source = _source(library, grammar)
+            source = _source(library, grammar, self._specials)
         except (ValueError, RecursionError) as error:
             raise grammar.refused(f"has an error: {_short(error)}", "correct it") from None
         compiled = library.LLMatcher(self._tables, source, log_level=0, limits=limits)
@@ -170,6 +176,7 @@ class _Vocabulary:
         self.tokens = [piece or b"<%d>" % token for token, piece in enumerate(pieces)]
         self.tokens += [b"<%d>" % token for token in padding]
         unnamed = {token for token, piece in enumerate(pieces) if not piece}
+        self.specials = {pieces[token].decode(errors="replace"): token for token in special if pieces[token]}
         self.special_token_ids = sorted({*special, *padding, *unnamed})
         self.eos_token_id = min(info.eos_ids)
         self._tokenizer = tokenizer
@@ -179,7 +186,9 @@ class _Vocabulary:
         return self._tokenizer.encode(plain, add_special=False, parse_special=False)
 
 
-def _source(library: Any, grammar: Grammar) -> str:
+def _source(library: Any, grammar: Grammar, specials: dict[str, int]) -> str:
+    if grammar.kind == "tree":
+        return str(library.grammar_from("lark", lark_of(grammar.tree, specials, JSON_OPTIONS)))
     if grammar.kind == "json_schema":
         schema = "{}" if grammar.text == "true" else grammar.text
         return str(library.LLMatcher.grammar_from_json_schema(schema, {}, JSON_OPTIONS))
@@ -195,11 +204,6 @@ def _source(library: Any, grammar: Grammar) -> str:
         return str(library.grammar_from("lark", gbnf_to_lark(grammar.text)))
     except GbnfToLarkError as error:
         raise ValueError(str(error)) from None
-
-
-def _tables(library: Any, tokenizer: Tokenizer, info: EngineInfo) -> Any:
-    vocabulary = _Vocabulary(tokenizer, info)
-    return library.LLTokenizer(vocabulary, n_vocab=info.vocab_size, eos_token=sorted(info.eos_ids))
 
 
 def _mask(compiled: Any, n_vocab: int) -> Bits:

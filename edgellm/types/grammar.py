@@ -14,8 +14,9 @@ import msgspec
 
 from edgellm.errors import UsageError
 from edgellm.types.checks import check_types
+from edgellm.types.grammar_tree import Json, Node, Pattern, nodes
 
-GrammarKind = Literal["json_schema", "regex", "lark", "gbnf", "choice"]
+GrammarKind = Literal["json_schema", "regex", "lark", "gbnf", "choice", "tree"]
 MAX_GRAMMAR_BYTES = 64 * 1024
 MAX_PROPERTIES = (
     400  # of all objects in a schema: 5,000 optional ones take 4 s to compile, 500 pass the limits of a row
@@ -34,7 +35,7 @@ ANY_OBJECT = '{"type": "object"}'
 
 
 class Grammar(msgspec.Struct, frozen=True):
-    """`text`: the schema or the list of choices as JSON, or the pattern or grammar itself."""
+    """`text`: the schema, the list of choices or the `grammar_tree` as JSON, or the pattern or grammar itself."""
 
     kind: GrammarKind
     text: str
@@ -47,7 +48,9 @@ class Grammar(msgspec.Struct, frozen=True):
             raise self.refused(f"has {size} bytes", f"{MAX_GRAMMAR_BYTES} are allowed")
         if not self.text.strip():
             raise self.refused("is empty", "send one, or leave the field out")
-        if self.kind in ("json_schema", "choice"):
+        if self.kind == "tree":
+            self._check_tree()
+        elif self.kind in ("json_schema", "choice"):
             value = self._json()
             (self._check_schema if self.kind == "json_schema" else self._check_choices)(value)
             # As we read it: what a text says twice, or escapes, is not read in another way later.
@@ -71,6 +74,17 @@ class Grammar(msgspec.Struct, frozen=True):
                 hint="send dicts, lists, texts and numbers",
                 param=param,
             ) from None
+
+    @classmethod
+    def of_tree(cls, root: Node, param: str = "") -> Grammar:
+        """Raises UsageError: it has too many bytes, or a schema or pattern in it is refused."""
+        return cls("tree", msgspec.json.encode(root).decode(), param)
+
+    @property
+    def tree(self) -> Node:
+        """Of the kind "tree"."""
+        root: Node = msgspec.json.decode(self.text, type=Node)
+        return root
 
     def refused(self, problem: str, hint: str) -> UsageError:
         noun = {"json_schema": "JSON schema", "regex": "pattern", "choice": "list of choices"}.get(self.kind, "grammar")
@@ -96,6 +110,17 @@ class Grammar(msgspec.Struct, frozen=True):
             raise self.refused(f"has {n_rules} rules", f"{MAX_RULES} are allowed")
         if other := next((word for word in _OTHER_LANGUAGES if word in self.text), None):
             raise self.refused(f"has {other}", "send a schema or a pattern in its own field")
+
+    def _check_tree(self) -> None:
+        try:
+            root = self.tree
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise self.refused(f"is no tree: {error}"[:200], "make it with Grammar.of_tree") from None
+        for node in nodes(root):
+            if isinstance(node, Json):
+                Grammar.of_schema(node.schema, self.param)
+            for pattern in node.patterns if isinstance(node, Pattern) else ():
+                Grammar("regex", pattern, self.param)
 
     def _check_choices(self, choices: Any) -> None:
         if not isinstance(choices, list) or not choices or not all(isinstance(text, str) and text for text in choices):

@@ -1,0 +1,89 @@
+"""A grammar tree in llguidance's dialect of Lark."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from edgellm.types.grammar_tree import AnyText, Json, Node, OneOf, Pattern, Repeat, Sequence, Text, TextUntil
+
+ANYTHING = r"/(?s:.*)/"
+
+
+def lark_of(root: Node, specials: Mapping[str, int], json_options: Mapping[str, Any]) -> str:
+    """`specials`: ids of control tokens by their text; `json_options`: the library's, for schemas."""
+    writer = _Writer(specials, json_options)
+    writer.rules[0] = f"start: {writer.term(root)}"
+    return "\n".join(writer.rules)
+
+
+class _Writer:
+    def __init__(self, specials: Mapping[str, int], json_options: Mapping[str, Any]) -> None:
+        self.rules = [""]
+        self._specials = specials
+        self._json_options = dict(json_options)
+
+    def term(self, node: Node) -> str:
+        """What stands for the node in the body of a rule."""
+        match node:
+            case Text():
+                term = self._literal(node.text)
+            case Pattern():
+                term = self._pattern(node)
+            case AnyText():
+                term = _regex(rf"([^{re.escape(node.but)}](?s:.*))?") if node.but else ANYTHING
+            case Json():
+                schema = {"x-guidance": self._json_options, **node.schema}
+                term = self._rule("%json " + json.dumps(schema, ensure_ascii=False))
+            case TextUntil():
+                term = self._until(node.stop)
+            case Sequence():
+                term = " ".join(map(self.term, node.parts)) or '""'
+            case OneOf():
+                term = f"({' | '.join(map(self.term, node.parts))})"
+            case Repeat():
+                most = "" if node.most is None else node.most
+                term = f"({self.term(node.part)}){{{node.least},{most}}}"
+        return term
+
+    def _rule(self, body: str, attributes: str = "") -> str:
+        name = f"r{len(self.rules)}"
+        self.rules.append(f"{name}{attributes}: {body}")
+        return name
+
+    def _pattern(self, node: Pattern) -> str:
+        patterns = [*node.patterns, *([f"[^{re.escape(node.without)}]*"] if node.without else [])]
+        if len(patterns) == 1:
+            return _regex(patterns[0])
+        self.rules.append(f"T{len(self.rules)}: {' & '.join(map(_regex, patterns))}")
+        return self.rules[-1].partition(":")[0]
+
+    def _literal(self, text: str) -> str:
+        """Control tokens by their ids, and what is between them."""
+        inside = [special for special in self._specials if special in text]
+        if not inside:
+            return json.dumps(text, ensure_ascii=False)
+        longest_first = sorted(inside, key=len, reverse=True)
+        parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
+        return " ".join(
+            f"<[{self._specials[part]}]>" if part in self._specials else json.dumps(part, ensure_ascii=False)
+            for part in parts
+            if part
+        )
+
+    def _until(self, stop: str) -> str:
+        before = stop[: len(stop) - len(stop.lstrip())]
+        literal = self._literal(stop[len(before) :])
+        if literal.startswith("<["):  # blanks before a control token are part of the text, as that takes all it can
+            return f"{ANYTHING} {literal}"
+        first, *rest = self._literal(stop).split(" <[", 1)
+        lazy = self._rule(f"{ANYTHING} {first}", "[lazy]")
+        return " ".join([lazy, *(f"<[{ids}" for ids in rest)])
+
+
+def _regex(pattern: str) -> str:
+    """Between slashes, and without one, escaped or not, that would end it."""
+    inner = re.sub(r"(\\[^/])|\\?/", lambda part: part[1] or r"\x2F", pattern)
+    return "/" + inner.replace("\n", r"\n").replace("\r", r"\r") + "/"

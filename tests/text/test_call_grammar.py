@@ -1,0 +1,307 @@
+"""Calls that are forced: what a model without any knowledge writes is read back as a call that is valid."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from support.refusals import refuses
+
+from edgellm.builtin.echo import ByteTokenizer, EchoEngine
+from edgellm.errors import GrammarFailed, UsageError
+from edgellm.text.call_grammar import call_grammar
+from edgellm.text.matcher import GrammarCompiler
+from edgellm.text.readers import reader_of
+from edgellm.text.sampling import Sampler
+from edgellm.types.grammar import Grammar
+from edgellm.types.markup import (
+    AttributeCalls,
+    CallMarkup,
+    HarmonyCalls,
+    JsonCalls,
+    LiteralCalls,
+    Markup,
+    NamedCalls,
+    NestedCalls,
+    Reading,
+    RecipientCalls,
+    TaggedCalls,
+)
+from edgellm.types.message import NamedTool, Tool, ToolCall, ToolChoice
+from edgellm.types.plan import Settings
+from edgellm.types.sampling import Sampling
+
+ENGINE = EchoEngine(Settings(n_ctx=64))
+END = 256
+WEATHER = Tool(
+    "get_weather",
+    parameters={
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "maxLength": 12},
+            "days": {"type": "integer", "minimum": 1, "maximum": 7},
+            "unit": {"enum": ["°C", "°F"]},
+            "hours": {"type": "array", "items": {"$ref": "#/$defs/hour"}, "maxItems": 2},
+            "exact": {"type": "boolean"},
+            "note": {"anyOf": [{"type": "string", "maxLength": 5}, {"type": "null"}]},
+            "where": {
+                "type": "object",
+                "properties": {
+                    "lat": {"type": "number", "minimum": -90, "maximum": 90},
+                    "zip": {"type": "string", "pattern": "^[0-9]{5}$"},
+                },
+                "required": ["lat"],
+                "additionalProperties": False,
+            },
+        },
+        "required": ["city", "unit"],
+        "$defs": {"hour": {"type": "integer", "minimum": 0, "maximum": 23}},
+    },
+)
+PING = Tool("ping-2.0", parameters={})
+TOOLS = (WEATHER, PING)
+ROWS: dict[str, CallMarkup] = {
+    "hermes": JsonCalls("<tool_call>\n", "\n</tool_call>"),
+    "bare": JsonCalls(arguments_key="parameters"),
+    "array": JsonCalls(section_open="[TOOL_CALLS]", array=True, id_key="id"),
+    "wrapper": JsonCalls("<tool_call>\n", "\n</tool_call>", wrapper="function"),
+    "key": JsonCalls("<call>", "</call>", name_is_key=True),
+    "named": NamedCalls("[TOOL_CALLS]", "[ARGS]", id_open="[CALL_ID]"),
+    "section": NamedCalls("<begin>function<sep>", "\n```json\n", "\n```<end_call>", "<calls>", "</calls>"),
+    "tagged": TaggedCalls(
+        "<tool_call>\n<function=", ">\n", "<parameter=", ">\n", "\n</parameter>\n", close="</function>\n</tool_call>"
+    ),
+    "keys": TaggedCalls(
+        "<tool_call>",
+        "\n",
+        "<arg_key>",
+        "</arg_key>\n",
+        "</arg_value>\n",
+        value_open="<arg_value>",
+        close="</tool_call>",
+    ),
+    "python": LiteralCalls("<|start|>", "[", "]<|end|>", brackets="()", assign="=", quote='"', listed=True),
+    "braces": LiteralCalls("<|tool_call>", "call:", "<tool_call|>", brackets="{}", assign=":", quote='<|"|>'),
+    "attributes": AttributeCalls(
+        '<function name="', head_close=">", close="</function>", key_open='<param name="', value_close="</param>"
+    ),
+    "marked-texts": AttributeCalls(
+        open='<invoke name="',
+        head_close=">",
+        close="</invoke>",
+        key_open='<parameter name="',
+        value_close="</parameter>",
+        section_open="<calls>",
+        section_close="</calls>",
+        text_attribute='string="true"',
+    ),
+    "nested": NestedCalls("<m><tool_call>", "<m></tool_call>", '<m><invoke name="', '">', "<m></invoke>", "<m><"),
+    "messages": HarmonyCalls(),
+    "users": HarmonyCalls(
+        channel="",
+        constrain="",
+        end="<|eom|>",
+        call="",
+        answer_end="<|eot|>",
+        thinker="self",
+        body=AttributeCalls('<invoke name="', ">", "</invoke>", '<param name="', "</param>", "<calls>", "</calls>"),
+    ),
+    "recipients": RecipientCalls(">>>", "all"),
+}
+
+
+class MarkerTokenizer(ByteTokenizer):
+    """Bytes, and markers as control tokens behind the end."""
+
+    MARKERS = ("[TOOL_CALLS]", "[ARGS]", "<tool_call>", "</tool_call>", "<calls>", "</parameter>")
+
+    def pieces(self) -> tuple[list[bytes], frozenset[int]]:
+        pieces, special = super().pieces()
+        return [*pieces, *map(str.encode, self.MARKERS)], special | {*range(END + 1, END + 1 + len(self.MARKERS))}
+
+    def text(self, token: int) -> str:
+        return self.MARKERS[token - END - 1]
+
+
+N_VOCAB = END + 1 + len(MarkerTokenizer.MARKERS)
+
+
+@pytest.fixture(scope="module", params=[ByteTokenizer, MarkerTokenizer], ids=["texts", "control-tokens"])
+def compiler(request: pytest.FixtureRequest) -> GrammarCompiler:
+    info: Any = type("Info", (), {"vocab_size": N_VOCAB, "eos_ids": frozenset({END})})
+    return GrammarCompiler(request.param(), info)
+
+
+def written(compiler: GrammarCompiler, grammar: Grammar, seed: int, *, most: int = 3000) -> str | None:
+    """An answer over random logits that often end it; None where it did not end."""
+    matcher, sampler, rng = compiler.matcher(grammar), Sampler(Sampling(seed=seed)), np.random.default_rng(seed)
+    answer = b""
+    for _ in range(most):
+        logits = rng.normal(size=N_VOCAB).astype(np.float32)
+        logits[END] += 0.5
+        token = sampler.sample(logits, matcher)
+        if token == END:
+            return answer.decode()
+        matcher.accept(token)
+        answer += bytes([token]) if token < END else MarkerTokenizer().text(token).encode()
+        if matcher.complete:
+            return answer.decode()
+    return None
+
+
+def calls_of(text: str, row: CallMarkup, tools: tuple[Tool, ...] = TOOLS) -> tuple[str, list[ToolCall]]:
+    """The text beside calls, and the calls, as the reader of the same row finds them."""
+    reader = reader_of(Reading(Markup(calls=row), tools=tools))
+    parts = [*reader.push(text), *reader.finish()]
+    names = {part.call: part.text for part in parts if part.kind == "call_name"}
+    arguments = dict.fromkeys(names, "")
+    for part in parts:
+        if part.kind == "call_arguments":
+            arguments[part.call] += part.text
+    said = "".join(part.text for part in parts if part.kind == "text")
+    return said, [ToolCall(name, arguments[call]) for call, name in names.items()]
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("choice", ["required", NamedTool("get_weather")], ids=["required", "named"])
+def test_a_forced_answer_is_a_valid_call(compiler: GrammarCompiler, name: str, choice: ToolChoice) -> None:
+    row, n_calls, n_ended = ROWS[name], 0, 0
+    grammar = call_grammar(Markup(calls=row), TOOLS, choice, parallel=True)
+    assert grammar is not None
+    for seed in range(8):
+        text = written(compiler, grammar, seed)
+        if text is None:
+            continue
+        said, calls = calls_of(text, row)
+        assert calls, text
+        assert not said.strip(), text
+        for call in calls:
+            tool = next(tool for tool in TOOLS if tool.name == call.name)
+            jsonschema.validate(json.loads(call.arguments), {"type": "object", **tool.parameters})
+        n_ended += 1
+        n_calls += len(calls)
+    assert n_ended >= 6
+    assert (n_calls > n_ended) == (choice == "required")
+
+
+def follows(compiler: GrammarCompiler, grammar: Grammar, text: str) -> bool:
+    """Whether an answer may begin with the text."""
+    matcher = compiler.matcher(grammar)
+    try:
+        for byte in text.encode():
+            matcher.accept(byte)
+    except GrammarFailed:
+        return False
+    return True
+
+
+COMMENTARY = "<|channel|>commentary"
+STRICT = Tool("get_weather", parameters=WEATHER.parameters, strict=True)
+
+
+@pytest.fixture(scope="module")
+def bytes_only() -> GrammarCompiler:
+    return GrammarCompiler(ENGINE.tokenizer, ENGINE.info)
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "call"),
+    [
+        ("hermes", "Let me see. <tool", '<tool_call>\n{"name": "get_weather", "arguments": '),
+        ("bare", "It is [not] {known}", '{"name": "get_weather", "parameters": '),
+        (
+            "messages",
+            "<|channel|>final<|message|>{",
+            f"{COMMENTARY} to=functions.get_weather <|constrain|>json<|message|>",
+        ),
+        ("recipients", ">>>all\n{}", ">>>get_weather\n"),
+    ],
+)
+def test_a_call_that_the_model_chooses_keeps_to_a_strict_schema(
+    bytes_only: GrammarCompiler, name: str, said: str, call: str
+) -> None:
+    grammar = call_grammar(Markup(calls=ROWS[name]), (STRICT, PING), "auto", parallel=True)
+    assert grammar is not None
+    assert follows(bytes_only, grammar, said)
+    before = "" if name != "hermes" else "Let me see. "
+    assert follows(bytes_only, grammar, before + call + '{"city": "Rome", "unit": "°C"}')
+    assert not follows(bytes_only, grammar, before + call + '{"town"')
+    assert follows(bytes_only, grammar, before + call.replace("get_weather", "ping-2.0") + '{"anything"')
+    assert not follows(bytes_only, grammar, before + call.replace("get_weather", "get_"))
+
+
+def test_what_the_prompt_opened_is_not_opened_again(bytes_only: GrammarCompiler) -> None:
+    markup = Markup(calls=ROWS["recipients"])
+    grammar = call_grammar(markup, TOOLS, "required", parallel=True, opened="assistant\n\n>>>")
+    assert grammar is not None
+    assert follows(bytes_only, grammar, "ping-2.0\n{")
+    assert not follows(bytes_only, grammar, ">>>")
+
+
+def test_without_a_need_there_is_no_grammar() -> None:
+    markup = Markup(calls=ROWS["hermes"])
+    assert call_grammar(markup, TOOLS, "auto", parallel=True) is None
+    assert call_grammar(markup, TOOLS, "none", parallel=True) is None
+    assert call_grammar(Markup(), (), "auto", parallel=True) is None
+
+
+def test_a_template_without_calls_gets_plain_json_or_text(bytes_only: GrammarCompiler) -> None:
+    grammar = call_grammar(Markup(), TOOLS, "auto", parallel=True)
+    assert grammar is not None
+    assert follows(bytes_only, grammar, "Hello {")
+    assert follows(bytes_only, grammar, '{"name": "ping-2.0", "arguments": {')
+    assert not follows(bytes_only, grammar, '{"name": "pong')
+
+
+def test_one_call_where_only_one_may_come(bytes_only: GrammarCompiler) -> None:
+    call = '<tool_call>\n{"name": "ping-2.0", "arguments": {}}\n</tool_call>'
+    for parallel in (True, False):
+        grammar = call_grammar(Markup(calls=ROWS["hermes"]), TOOLS, "required", parallel=parallel)
+        assert grammar is not None
+        assert follows(bytes_only, grammar, call)
+        assert follows(bytes_only, grammar, f"{call}\n<tool") == parallel
+
+
+@pytest.mark.parametrize("name", ["hermes", "keys", "braces"])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": {"$ref": "https://example.org/a.json"}}},
+        {"properties": {"a": {"not": {"const": 1}}}},
+        {"properties": [1]},
+        {"properties": {"a": {"type": "string", "maxLength": -3}}},
+        {"properties": {"a": {"enum": 3}}},
+        {"properties": {"a": {"type": "string", "pattern": "(" * 100}}},
+        {"properties": {f"p{at}": {"type": "string"} for at in range(5000)}},
+        {"properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": {
+            f"d{at}": {"type": "object", "properties": {key: {"$ref": f"#/$defs/d{at + 1}"} for key in "xyz"}}
+            for at in range(40)
+        }},
+        {"x-guidance": {"lenient": True}},
+    ],
+    ids=["remote", "not", "list", "length", "enum", "pattern", "many", "ever-more", "lenient"],
+)  # fmt: skip
+def test_a_schema_that_calls_cannot_be_kept_to_is_refused(
+    bytes_only: GrammarCompiler, name: str, schema: dict[str, Any]
+) -> None:
+    with refuses(UsageError, param="tools"):
+        grammar = call_grammar(Markup(calls=ROWS[name]), (Tool("f", parameters=schema),), "required", parallel=True)
+        assert grammar is not None
+        bytes_only.matcher(grammar)
+
+
+def test_a_schema_that_leads_in_a_circle_is_refused() -> None:
+    schema = {"properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"$ref": "#/$defs/a"}}}
+    with refuses(UsageError, param="tools"):
+        call_grammar(Markup(calls=ROWS["braces"]), (Tool("f", parameters=schema),), "required", parallel=True)
+
+
+def test_a_pattern_cannot_end_its_expression(bytes_only: GrammarCompiler) -> None:
+    schema = {"properties": {"a": {"type": "string", "pattern": "^a/ | \\/\n/b$"}}, "required": ["a"]}
+    grammar = call_grammar(Markup(calls=ROWS["keys"]), (Tool("f", parameters=schema),), "required", parallel=False)
+    assert grammar is not None
+    assert follows(bytes_only, grammar, "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>a/ </arg_value>")
+    assert follows(bytes_only, grammar, "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value> /\n/b</arg_value>")
