@@ -16,7 +16,7 @@ from edgellm.types.event import Done, Event
 from edgellm.types.request import GenerationRequest
 
 EventLists = AsyncGenerator[list[Event], None]
-Run = Callable[[GenerationRequest], EventLists]  # takes its client's turn
+Ask = Callable[[GenerationRequest], EventLists]  # takes its client's turn
 
 
 class Portion(NamedTuple):
@@ -38,14 +38,14 @@ def portions(generations: Sequence[GenerationRequest], most: int) -> Iterator[Po
         first += generation.n
 
 
-async def together(generations: Sequence[GenerationRequest], most: int, run: Run) -> EventLists:
+async def together(generations: Sequence[GenerationRequest], most: int, ask: Ask) -> EventLists:
     """The events of all answers, as if they were the choices of one request.
 
     A portion is asked for once the one before it has begun to be answered.
     """
     n_open = sum(generation.n for generation in generations)
     heard: asyncio.Queue[list[Event] | Exception] = asyncio.Queue()
-    asking = asyncio.create_task(_ask(portions(generations, most), run, heard))
+    asking = asyncio.create_task(_ask(portions(generations, most), ask, heard))
     try:
         while n_open:
             events = await heard.get()
@@ -61,12 +61,12 @@ async def together(generations: Sequence[GenerationRequest], most: int, run: Run
         await asyncio.wait((asking,))
 
 
-async def _ask(parts: Iterable[Portion], run: Run, heard: asyncio.Queue[list[Event] | Exception]) -> None:
+async def _ask(parts: Iterable[Portion], ask: Ask, heard: asyncio.Queue[list[Event] | Exception]) -> None:
     running: list[asyncio.Task[None]] = []
     try:
         for part in parts:
             begun = asyncio.Event()
-            running.append(asyncio.create_task(_hear(part, run(part.generation), heard, begun.set)))
+            running.append(asyncio.create_task(_hear(part, ask(part.generation), heard, begun.set)))
             await begun.wait()
         await asyncio.gather(*running)
     finally:

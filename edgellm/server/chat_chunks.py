@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edgellm.server.chunks import Chunks
+from edgellm.server.chunks import OpenAIChunks
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.schemas.answer import AnswerMessage, ChatChoice, ChatCompletion, call_id, finish_reason
 from edgellm.server.schemas.chat import ChatBody
@@ -16,7 +16,7 @@ from edgellm.types.event import Completion, Delta
 from edgellm.types.logprob import TokenLogprob
 
 
-class ChatChunks(Chunks):
+class ChatChunks(OpenAIChunks):
     """Of each choice first its role; of each call first its name, then arguments without it."""
 
     prefix, object = "chatcmpl", "chat.completion.chunk"

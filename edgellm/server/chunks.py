@@ -23,7 +23,7 @@ from edgellm.types.logprob import TokenLogprob
 HOLE = "\0"
 
 
-class Chunks(ABC):
+class OpenAIChunks(ABC):
     """Of one request. What is sent often is filled into a template that is made once."""
 
     prefix = object = ""

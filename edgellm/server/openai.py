@@ -14,7 +14,7 @@ from edgellm.sdk.answer import whole
 from edgellm.server import request_log, sse
 from edgellm.server.answers import EventLists
 from edgellm.server.chat_chunks import ChatChunks
-from edgellm.server.chunks import Chunks
+from edgellm.server.chunks import OpenAIChunks
 from edgellm.server.openapi import REFUSALS, Operation, status_reply
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.responses import JSONResponse, client_closed
@@ -66,7 +66,7 @@ async def _answer(
     model: ServedModel,
     request: Request,
     body_type: type[BodyT],
-    chunks_type: Callable[[ServedModel, BodyT, RequestRecord], Chunks],
+    chunks_type: Callable[[ServedModel, BodyT, RequestRecord], OpenAIChunks],
 ) -> ASGIApp:
     """Read the body, then stream the answers or send them whole."""
     with overflow_names(body_type.text_field):
@@ -76,7 +76,7 @@ async def _answer(
         return await (sse.stream if body.stream else _whole)(request, chunks, event_lists)
 
 
-async def _whole(request: Request, chunks: Chunks, event_lists: EventLists) -> ASGIApp:
+async def _whole(request: Request, chunks: OpenAIChunks, event_lists: EventLists) -> ASGIApp:
     async with aclosing(event_lists):
         events = await sse.unless_gone(request.receive, _all(event_lists))
     if events is None:

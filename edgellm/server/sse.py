@@ -104,8 +104,6 @@ class EventStream:
         await send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def _keep_alive(self, send: Send) -> None:
-        if not self._first.done():
-            await send({"type": "http.response.body", "body": COMMENT, "more_body": True})
         while True:
             await asyncio.sleep(KEEP_ALIVE_S)
             if self._silent:

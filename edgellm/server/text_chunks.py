@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from edgellm.server.chunks import Chunks
+from edgellm.server.chunks import OpenAIChunks
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.schemas.answer import TextChoice, TextCompletion
 from edgellm.server.schemas.completion import CompletionBody
@@ -17,7 +17,7 @@ from edgellm.types.event import Choice, Completion, Delta
 from edgellm.types.logprob import TokenLogprob
 
 
-class TextChunks(Chunks):
+class TextChunks(OpenAIChunks):
     """The choices of all prompts are numbered through."""
 
     prefix, object = "cmpl", "text_completion"

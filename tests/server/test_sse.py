@@ -214,8 +214,20 @@ def test_whoever_leaves_before_the_answer_begins_frees_the_place(
     monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.05)
     live = serve(step_s=FOREVER_S)
     live.hold()
-    with live.http.stream("POST", "/v1/completions", json={"prompt": LONG, "stream": True}) as answer:
+    body = {"prompt": LONG, "max_tokens": 2000, "stream": True}
+    with live.http.stream("POST", "/v1/completions", json=body) as answer:
         next(answer.iter_bytes())
+    live.release()
+
+    assert answers(live)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
+def test_whoever_leaves_before_the_first_comment_frees_the_place(serve: Servers) -> None:
+    live = serve(step_s=FOREVER_S)
+    live.hold()
+    with pytest.raises(httpx.ReadTimeout):
+        live.post("/v1/completions", {"prompt": LONG, "max_tokens": 2000, "stream": True}, timeout=0.4)
     live.release()
 
     assert answers(live)
