@@ -166,7 +166,7 @@ class Scanner:
         return False
 
 
-def whole(text: str, parse: Callable[[Scanner], Parser[T]]) -> T:
+def parse_whole(text: str, parse: Callable[[Scanner], Parser[T]]) -> T:
     """What the parser returns for a text that is there at once."""
     scanner = Scanner()
     scanner.push(text)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from edgellm.text.readers.literals import Literals, Malformed
-from edgellm.text.readers.scanner import Parser, Scanner, whole
+from edgellm.text.readers.scanner import Parser, Scanner, parse_whole
 from edgellm.types.message import Tool
 
 MAX_HOPS = 64  # schemas looked at for one value: references may lead in a circle
@@ -92,7 +92,7 @@ def _of_python(text: str) -> str:
         return not (yield from scanner.peek())
 
     try:
-        return "".join(written) if whole(text, parse) else ""
+        return "".join(written) if parse_whole(text, parse) else ""
     except Malformed:
         return ""
 
