@@ -117,6 +117,8 @@ def _named_calls(one: str, two: str | None, found: _Json, probe: Probe) -> Named
     around = _Around("", before.strip(), after.strip(), "")
     if two:
         around = _around(before, two[found.end : two.index(probe.names[1])], after)
+    if not around.open:
+        return None
     return NamedCalls(
         around.open, after_name.strip(), around.close, around.section_open, around.section_close, id_open.strip()
     )
@@ -132,8 +134,6 @@ def _tagged_calls(one: str, two: str | None, probe: Probe) -> TaggedCalls | None
     for needle in needles:
         piece, rest = _split(rest, needle)
         pieces.append(piece)
-    if not all(pieces[1:3]) or not rest:
-        return None
     head, key_end, between, _ = pieces
     key_open = shared_tail(head, between).lstrip()
     value_close = between[: len(between) - len(key_open)].rstrip()
@@ -144,6 +144,8 @@ def _tagged_calls(one: str, two: str | None, probe: Probe) -> TaggedCalls | None
     if two:
         between_calls = _split(two, needles[-1])[1].partition(probe.names[1])[0]
         around = _around(before, between_calls.removeprefix(value_close), after)
+    if not (around.open and key_open and key_close and value_close.strip()):
+        return None
     return TaggedCalls(
         open=around.open,
         after_name=after_name.strip(),

@@ -218,7 +218,6 @@ FAMILIES = (
     _muse(),
     _gemma4(),
     _function_gemma(),
-    _family("xml_tools", calls=JsonCalls("<tool_call>", "</tool_call>"), reasoning=THINK),  # SmolLM3
     _lfm2("<|tool_call_start|>", "<think>", reasoning=THINK),
     _lfm2("<|tool_list_start|>"),
     _lfm2("List of tools: ["),
@@ -247,6 +246,12 @@ FAMILIES = (
         calls=JsonCalls(section_open="<|tool_call|>", array=True),
         reasoning=THINK,
         answer=AnswerMarkup("<response>", "</response>"),
+    ),
+    _family(  # Phi-4-mini
+        "<|tool|>",
+        "<|/tool|>",
+        calls=JsonCalls(section_open="<|tool_call|>", section_close="<|/tool_call|>", array=True),
+        reasoning=THINK,
     ),
 )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from functools import lru_cache
 from typing import Any
 
@@ -17,8 +18,10 @@ from edgellm.errors import BadTemplate
 from edgellm.text.call_shapes import Probe, calls_of, shared_head
 from edgellm.text.chat import ChatTemplate
 from edgellm.text.known_markup import known_markup
-from edgellm.types.markup import AnswerMarkup, CallMarkup, Markup, ReasoningMarkup, TaggedCalls
+from edgellm.types.markup import AnswerMarkup, CallMarkup, JsonCalls, Markup, ReasoningMarkup, TaggedCalls
 
+MAX_SECONDS = 2.0  # of processor time for all renders: templates in use take 0.03 s
+MAX_TEXT = 100_000  # characters of one render: templates in use make 5,000
 _USER = {"role": "user", "content": "qUESTIONq"}
 _ANSWER, _THOUGHT = "aNSWERa", "tHOUGHTt"
 # Ids of nine letters and digits, as Mistral's templates require.
@@ -44,13 +47,14 @@ _USUAL_THOUGHTS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<thinking
 
 @lru_cache(maxsize=16)
 def markup_of(template: ChatTemplate) -> Markup:
-    """The markup that the template shows, or that its family is known for. At most 12 renders."""
+    """The markup that the template shows, or that its family is known for."""
     return known_markup(template.source) or _Difference(template).markup()
 
 
 class _Difference:
     def __init__(self, template: ChatTemplate) -> None:
         self._template = template
+        self._ends = time.thread_time() + MAX_SECONDS
         self._plain = self._turn({"content": _ANSWER}, tools=False) or ""
         self._head, _, self._end = self._plain.partition(_ANSWER)
 
@@ -69,12 +73,20 @@ class _Difference:
         messages = [_USER, {"role": "assistant", **message}]
         offered: tuple[dict[str, Any], ...] = ({"tools": _TOOLS},) if tools else ({}, {"tools": []})
         for variables in offered:
-            try:
-                before = self._template.render([_USER], add_generation_prompt=False, **variables)
-                return self._template.render(messages, add_generation_prompt=False, **variables).removeprefix(before)
-            except BadTemplate:
-                continue
+            before, whole = self._rendered([_USER], variables), self._rendered(messages, variables)
+            if before is not None and whole is not None:
+                return whole[len(shared_head(before, whole)) :]
         return None
+
+    def _rendered(self, messages: list[dict[str, Any]], variables: dict[str, Any]) -> str | None:
+        """None where the template refuses, or took too long already."""
+        if time.thread_time() > self._ends:
+            return None
+        try:
+            text = self._template.render(messages, add_generation_prompt=False, **variables)
+        except BadTemplate:
+            return None
+        return text if len(text) <= MAX_TEXT else None
 
     def _body(self, turn: str) -> str:
         """A turn without what stands around a plain answer."""
@@ -95,10 +107,11 @@ class _Difference:
         close = _MARK.search(behind.partition(_ANSWER)[0])
         if not close:
             return None, None
-        opening = before[len(shared_head(before, self._head)) :].strip()
-        marks = _MARK.findall(opening or before)
+        start = close[0].replace("/", "", 1)
+        if start == close[0]:  # not a tag that names the one it closes
+            start = (_MARK.findall(before) or [""])[-1]
         rest = behind.partition(_ANSWER)[0][close.end() :].strip()
-        reasoning = ReasoningMarkup(marks[-1] if marks else opening, close[0])
+        reasoning = ReasoningMarkup(start, close[0])
         return reasoning, AnswerMarkup(rest) if _MARK.search(rest) else None
 
     def _usual_reasoning(self) -> ReasoningMarkup | None:
@@ -117,7 +130,8 @@ class _Difference:
                 if one and all(value in one for value in (_PROBE.names[0], *_PROBE.arguments.values())):
                     two = self._called(2, arguments, content)
                     return calls_of(one, two if two and _PROBE.names[1] in two else None, _PROBE)
-        return None
+        # Described to the model, and left out of history.
+        return JsonCalls("<tool_call>", "</tool_call>") if "<tool_call>" in self._template.source else None
 
     def _called(self, n: int, arguments: object, content: str | None) -> str | None:
         calls = [

@@ -17,7 +17,7 @@ class Tester:
     template: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CorpusCase:
     """One answer, and the message that it has to be read as. A text compares without white space around it."""
 

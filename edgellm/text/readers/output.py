@@ -24,7 +24,7 @@ class Output:
         self.silent = True  # there was no text yet
         self.n_calls = 0
         self._trims = trims
-        self._parts: list[Part] = []
+        self._parts: list[tuple[DeltaKind, int, list[str]]] = []  # kind, call, pieces
         self._space: list[str] = []  # that waits for what follows it
         self._fresh = False  # white space that comes now is dropped
 
@@ -61,7 +61,7 @@ class Output:
 
     def take(self) -> list[Part]:
         parts, self._parts = self._parts, []
-        return parts
+        return [Part(kind, "".join(pieces), call) for kind, call, pieces in parts]
 
     def finish(self) -> list[Part]:
         if not self.thinking and self._space:
@@ -89,8 +89,7 @@ class Output:
 
     def _add(self, kind: DeltaKind, piece: str) -> None:
         call = max(0, self.n_calls - 1) if kind.startswith("call") else 0
-        last = self._parts[-1] if self._parts else None
-        if last and kind != "call_name" and (last.kind, last.call) == (kind, call):
-            self._parts[-1] = last._replace(text=last.text + piece)
+        if kind != "call_name" and self._parts and self._parts[-1][:2] == (kind, call):
+            self._parts[-1][2].append(piece)
         else:
-            self._parts.append(Part(kind, piece, call))
+            self._parts.append((kind, call, [piece]))

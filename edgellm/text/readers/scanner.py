@@ -6,6 +6,7 @@ They yield where they need more, so that any cut gives the same.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Generator, Sequence
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ Emit = Callable[[str], object]
 _JSON_PLAIN = re.compile(r'[^"{}\[\]]+')
 _JSON_TEXT = re.compile(r'[^"\\]+')
 MAX_SPACE = 32  # characters between two markers
+MAX_INDENT = 256  # the same where they may be indented
 _SPACE = re.compile(r"\s+")
 
 
@@ -66,7 +68,7 @@ class Scanner:
         """Whether these come next, with any white space between and before them; if so they are read."""
         self.mark()
         for word in words:
-            yield from self.space()
+            yield from self.space(MAX_INDENT)
             if not (yield from self.accept(word)):
                 self.rewind()
                 return False
@@ -89,8 +91,14 @@ class Scanner:
             self._at = match.end()
             emit(match[0])
 
-    def space(self) -> Parser[None]:
-        yield from self.run(_SPACE, _drop)
+    def space(self, most: int = sys.maxsize) -> Parser[None]:
+        """White space, at most so many characters."""
+        while most > 0 and (yield from self.peek()):
+            match = _SPACE.match(self._text, self._at, self._at + min(most, len(self._text)))
+            if not match:
+                return
+            self._at = match.end()
+            most -= len(match[0])
 
     def until(self, stops: Stops, emit: Emit) -> Parser[str]:
         """Text before the first of `stops`, which is read and returned; "" where the text ends before."""
@@ -166,19 +174,6 @@ class Scanner:
         return False
 
 
-def parse_whole(text: str, parse: Callable[[Scanner], Parser[T]]) -> T:
-    """What the parser returns for a text that is there at once."""
-    scanner = Scanner()
-    scanner.push(text)
-    scanner.ended = True
-    try:
-        next(parse(scanner))
-    except StopIteration as done:
-        value: T = done.value
-        return value
-    raise AssertionError("a parser waits for more of a text that ended")
-
-
 class Stops:
     """Texts that end what is read. Of two that begin alike the longer one is meant."""
 
@@ -193,7 +188,3 @@ class Stops:
             if any(len(t) > n and t.startswith(text[-n:]) for t in self.texts):
                 return n
         return 0
-
-
-def _drop(_: str) -> None:
-    pass

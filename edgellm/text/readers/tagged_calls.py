@@ -63,7 +63,9 @@ class TaggedCallReader:
         comma = ""
         while (yield from scanner.accept_words(self._key)):
             key = yield from scanner.bounded(self._key_end, MAX_NAME)
-            if key is None:
+            if key is None:  # cut within it
+                output.arguments(f'{comma}"')
+                yield from self._text(Stops(), scanner, output)
                 return False
             yield from scanner.accept_words(self._value_open)
             output.arguments(f"{comma}{quoted(key[0].strip())}: ")
@@ -81,10 +83,14 @@ class TaggedCallReader:
             yield from scanner.accept("\n")
         if allowed.is_text:
             output.arguments('"')
-            ended = yield from scanner.until(self._value_end, lambda text: output.arguments(quoted(text)[1:-1]))
+            ended = yield from self._text(self._value_end, scanner, output)
             output.arguments('"' if ended else "")
-            return bool(ended)
+            return ended
         value: list[str] = []
         ended = yield from scanner.until(self._value_end, value.append)
         output.arguments(allowed.json_of("".join(value)) if ended else "".join(value))
         return bool(ended)
+
+    def _text(self, end: Stops, scanner: Scanner, output: Output) -> Parser[bool]:
+        """A text as in JSON, without the quotation marks around it."""
+        return bool((yield from scanner.until(end, lambda text: output.arguments(quoted(text)[1:-1]))))
