@@ -31,7 +31,7 @@ class RequestRecord:
     method: str
     path: str  # as it was sent, so on one line
     status: int = 0
-    usage: Usage | None = None
+    usage: Usage | None = None  # until now
     error: str = ""  # its code
     ignored: str = ""  # fields that nothing here knows, as the response names them
     _began: float = field(default_factory=time.monotonic)
@@ -52,10 +52,17 @@ class RequestRecord:
         self.status = status
         self._first = time.monotonic()
 
-    def sees(self, events: Sequence[Event]) -> None:
-        """A part of the answer."""
-        if isinstance(events[-1], Done):
-            self.usage = events[-1].usage
+    def sees(self, events: Sequence[Event], n: int = 1) -> None:
+        """A part of the answers, of which there are `n` to each prompt. A prompt counts once."""
+        for event in events:
+            if isinstance(event, Done):
+                before, of_first = self.usage or Usage(0, 0), event.choice % n == 0
+                self.usage = Usage(
+                    before.prompt_tokens + event.usage.prompt_tokens * of_first,
+                    before.completion_tokens + event.usage.completion_tokens,
+                    before.cached_tokens + event.usage.cached_tokens * of_first,
+                    before.reasoning_tokens + event.usage.reasoning_tokens,
+                )
 
     def end(self) -> None:
         """Write the line."""

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
+from edgellm import __version__
 from edgellm.errors import ContextOverflow, UnknownModel
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server import request_log
+from edgellm.server.answers import EventLists, together
 from edgellm.server.errors import HttpError
 from edgellm.server.schemas.fields import Body
 from edgellm.server.schemas.unknown import STRICT_HEADER, UnknownFields
-from edgellm.server.sse import EventLists
 from edgellm.server.turns import Turns
 from edgellm.types.event import Vectors
 from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest
@@ -52,6 +55,13 @@ class ServedModel:
     def id(self) -> str:
         return self.llm.plan.artifact.name
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """The same for as long as the same request with the same seed has the same answer."""
+        plan = self.llm.plan
+        facts = f"{__version__} {plan.artifact.name} {plan.artifact.quant} {plan.backend} {plan.settings}"
+        return f"fp_{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
+
     async def receive(
         self, request: Request, body_type: type[Body], make: Callable[[Body], MadeT]
     ) -> tuple[Body, MadeT]:
@@ -82,16 +92,22 @@ class ServedModel:
             self.n_ignored += unknown.n
             request_log.of_scope(request.scope).ignored = unknown.text
 
-    async def events(self, request: Request, generation: GenerationRequest) -> EventLists:
-        """The answer to `request`, once it is its client's turn."""
-        record = request_log.of_scope(request.scope)
+    async def events(self, request: Request, generations: Sequence[GenerationRequest]) -> EventLists:
+        """The answers to `request`: `n` to each prompt, numbered through. All have the same `n`."""
+        record, places = request_log.of_scope(request.scope), self.llm.plan.settings.n_slots
+        run, n = functools.partial(self._in_turn, record.client), generations[0].n
+        alone = len(generations) == 1 and n <= places
+        async with aclosing(run(generations[0]) if alone else together(generations, places, run)) as event_lists:
+            async for events in event_lists:
+                record.sees(events, n)
+                yield events
+
+    async def _in_turn(self, client: str, generation: GenerationRequest) -> EventLists:
         async with aclosing(self.llm.aevents(generation)) as event_lists:
-            async with self._turns.turn(record.client):
+            async with self._turns.turn(client):
                 events = await anext(event_lists)
-            record.sees(events)
             yield events
             async for events in event_lists:
-                record.sees(events)
                 yield events
 
     async def vectors(self, request: Request, to_compute: EmbeddingRequest | RerankRequest) -> Vectors:

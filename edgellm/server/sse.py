@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 import msgspec
-from starlette.types import Message, Receive, Scope, Send
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgellm.server import errors, request_log
+from edgellm.server.answers import EventLists
 from edgellm.server.request_log import RequestRecord
+from edgellm.server.responses import client_closed
 from edgellm.types.event import Delta, Done, Event
 
 T = TypeVar("T")
-EventLists = AsyncGenerator[list[Event], None]
 
+# Proxies and clients give up on a stream that is silent. A comment, which clients skip, comes at least every 15 s:
+# while a long prompt is read, and while a request waits for its turn.
+KEEP_ALIVE_S = 7.0
+COMMENT = b": wait\n\n"
 DONE = b"data: [DONE]\n\n"
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -34,24 +40,38 @@ _log = logging.getLogger("edgellm.server")
 class Chunks(Protocol):
     """The chunks of one dialect, as the bytes of whole events."""
 
-    def first(self) -> bytes:
-        """Sent before any text; b"" if the dialect has no such chunk."""
-        ...
-
     def text(self, delta: Delta) -> bytes: ...
 
     def last(self, done: Done) -> bytes:
-        """Sent after all text, including [DONE]."""
+        """The end of a choice; of the last one including [DONE]."""
         ...
 
 
-class EventStream:
-    """The ASGI app that answers a request with `stream: true`. It always closes `event_lists`."""
+async def stream(request: Request, chunks: Chunks, event_lists: EventLists) -> ASGIApp:
+    """The response with these events. It waits a while for the first: until then an error still has its status."""
+    first = asyncio.ensure_future(_next(event_lists))
+    try:
+        waited = await unless_gone(request.receive, asyncio.wait((first,), timeout=KEEP_ALIVE_S))
+        if waited is not None and first.done():
+            first.result()
+    except BaseException:
+        await _end(first, event_lists)
+        raise
+    if waited is None:
+        await _end(first, event_lists)
+        return client_closed(request)
+    return EventStream(chunks, first, event_lists)
 
-    def __init__(self, chunks: Chunks, first: list[Event], event_lists: EventLists) -> None:
+
+class EventStream:
+    """The ASGI app that answers a request with `stream: true`. It always closes `event_lists`, of which `first` is the
+    beginning."""
+
+    def __init__(self, chunks: Chunks, first: asyncio.Future[list[Event]], event_lists: EventLists) -> None:
         self._chunks = chunks
         self._first = first
         self._event_lists = event_lists
+        self._silent = True  # since the last time that somebody asked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = request_log.of_scope(scope)
@@ -59,22 +79,36 @@ class EventStream:
             if await unless_gone(receive, self._write(send, record)) is None:
                 record.error = request_log.CLIENT_CLOSED
         finally:
-            await self._event_lists.aclose()
+            await _end(self._first, self._event_lists)
 
     async def _write(self, send: Send, record: RequestRecord) -> bool:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        keeping = asyncio.create_task(self._keep_alive(send))
         try:
-            await _put(send, self._chunks.first() + self._encode(self._first))
+            await self._put(send, self._encode(await self._first))
             async for events in self._event_lists:
-                await _put(send, self._encode(events))
+                await self._put(send, self._encode(events))
         except Exception as error:
             # The status has been sent, so the error is sent as an event; OpenAI's clients raise it.
             if errors.status_of(error) == 500:
                 _log.exception("a stream failed")
             record.error = errors.code_of(error)
-            await _put(send, b"data: " + errors.encode(error) + b"\n\n")
+            await self._put(send, b"data: " + errors.encode(error) + b"\n\n")
+        finally:
+            keeping.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return True
+
+    async def _put(self, send: Send, body: bytes) -> None:
+        self._silent = False
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def _keep_alive(self, send: Send) -> None:
+        while True:
+            await asyncio.sleep(KEEP_ALIVE_S)
+            if self._silent:
+                await send({"type": "http.response.body", "body": COMMENT, "more_body": True})
+            self._silent = True
 
     def _encode(self, events: list[Event]) -> bytes:
         chunks = self._chunks
@@ -120,6 +154,11 @@ async def _gone(receive: Callable[[], Awaitable[Message]]) -> None:
         continue
 
 
-async def _put(send: Send, body: bytes) -> None:
-    if body:
-        await send({"type": "http.response.body", "body": body, "more_body": True})
+async def _next(event_lists: EventLists) -> list[Event]:
+    return await anext(event_lists)
+
+
+async def _end(first: asyncio.Future[list[Event]], event_lists: EventLists) -> None:
+    first.cancel()
+    await asyncio.wait((first,))
+    await event_lists.aclose()

@@ -218,6 +218,7 @@ FAMILIES = (
     _muse(),
     _gemma4(),
     _function_gemma(),
+    _family("xml_tools", calls=JsonCalls("<tool_call>", "</tool_call>"), reasoning=THINK),  # SmolLM3
     _lfm2("<|tool_call_start|>", "<think>", reasoning=THINK),
     _lfm2("<|tool_list_start|>"),
     _lfm2("List of tools: ["),

@@ -142,7 +142,7 @@ def test_the_schema_holds_every_field_and_path(live: Live) -> None:
     assert {"messages", "tools", "min_p", "ignore_eos", "max_completion_tokens"} <= set(chat["properties"])
     assert chat.get("additionalProperties", True)
     assert "x-edgellm-ignored" in schema["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]["headers"]
-    assert chat["properties"]["tool_choice"]["enum"] == [None, "none", "auto"]
+    assert chat["properties"]["modalities"]["enum"] == [None, ["text"]]
     assert {"role", "content", "name", "tool_calls"} <= set(
         schema["components"]["schemas"]["ChatMessage"]["properties"]
     )

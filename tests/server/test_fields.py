@@ -9,11 +9,13 @@ import pytest
 from support.refusals import check_refusal, refuses
 
 from edgellm.errors import UnsupportedField, UsageError
+from edgellm.server.schemas.chat import ChatBody
+from edgellm.server.schemas.completion import CompletionBody
 from edgellm.server.schemas.fields import RequestBody
-from edgellm.server.schemas.request import ChatBody, CompletionBody
-from edgellm.types.message import Message
+from edgellm.types.message import Message, ToolCall
 from edgellm.types.sampling import Sampling
 
+NO_MODEL: Any = None
 HELLO = [{"role": "user", "content": "hello"}]
 
 
@@ -34,15 +36,9 @@ def refused(body: type[RequestBody], data: Any) -> UsageError:
 
 # Each asks for something that is not served yet.
 UNSUPPORTED = {
-    "n": 2,
-    "tools": [{"type": "function", "function": {"name": "f"}}],
-    "tool_choice": "required",
-    "functions": [{"name": "f"}],
-    "function_call": {"name": "f"},
     "modalities": ["text", "audio"],
     "audio": {"voice": "alloy", "format": "wav"},
     "moderation": {"model": "m"},
-    "reasoning_effort": "high",
     "web_search_options": {},
     "chat_template": "{{ messages }}",
 }
@@ -53,18 +49,6 @@ def test_a_field_that_is_not_served_is_refused_by_name(field: str) -> None:
     error = refused(ChatBody, {"messages": HELLO, field: UNSUPPORTED[field]})
 
     check_refusal(error, UnsupportedField, param=field)
-
-
-@pytest.mark.parametrize(("field", "value"), [("echo", True), ("suffix", "x"), ("best_of", 3)])
-def test_completions_refuse_theirs_by_name(field: str, value: object) -> None:
-    error = refused(CompletionBody, {"prompt": "x", field: value})
-
-    assert isinstance(error, UnsupportedField)
-    assert error.param == field
-
-
-def test_one_is_not_true() -> None:
-    assert refused(ChatBody, {"messages": HELLO, "n": True}).param == "n"
 
 
 @pytest.mark.parametrize(
@@ -153,9 +137,11 @@ def test_not_a_number_is_refused() -> None:
         ({"stop": 5}, "stop"),
         ({"stop": ["a", 5]}, "stop[1]"),
         ({"messages": "hello"}, "messages"),
-        ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
-        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
+        ({"n": True}, "n"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{}]}]}, "messages[0].tool_calls[0].function"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tool_choice": "any"}, "tool_choice"),
         ({"messages": [{"role": "bob", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": ["user"], "content": "x"}]}, "messages[0].role"),
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
@@ -179,19 +165,23 @@ def test_what_is_no_json_object_is_refused(raw: bytes) -> None:
 def test_deep_nesting_is_refused() -> None:
     refused(ChatBody, b'{"metadata": ' + b"[" * 100_000 + b"]" * 100_000 + b"}")
     for depth in range(850, 1000, 10):  # around the deepest that Python reads, and shows in an error
-        assert refused(ChatBody, b'{"messages": [], "tools": ' + b"[" * depth + b"]" * depth + b"}")
+        assert refused(ChatBody, b'{"messages": [], "modalities": ' + b"[" * depth + b"]" * depth + b"}")
 
 
 @pytest.mark.parametrize(
     ("message", "param"),
     [
-        ({"role": "tool", "content": "x", "tool_call_id": "1"}, "messages[0].role"),
-        ({"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}, "messages[0].tool_calls"),
+        ({"role": "assistant", "audio": {"id": "a"}}, "messages[0].audio"),
+        (
+            {"role": "assistant", "tool_calls": [{"id": "1", "type": "custom", "custom": {"name": "f", "input": ""}}]},
+            "messages[0].tool_calls[0].type",
+        ),
         (
             {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]},
             "messages[0].content[0].type",
         ),
         ({"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}, "messages[0].content[0].type"),
+        ({"role": "user", "content": [{"type": "file", "file": {}}]}, "messages[0].content[0].type"),
     ],
 )
 def test_messages_that_are_not_served_are_refused_by_name(message: dict[str, Any], param: str) -> None:
@@ -203,15 +193,69 @@ def test_messages_that_are_not_served_are_refused_by_name(message: dict[str, Any
 
 def test_roles_and_parts_become_messages() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    body = chat(messages=[{"role": "developer", "content": "be brief"}, {"role": "user", "content": parts}])
+    body = chat(
+        messages=[
+            {"role": "developer", "content": "be brief"},
+            {"role": "user", "content": parts, "name": "Ada"},
+            {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+            {"role": "assistant", "refusal": "never"},
+        ]
+    )
 
-    assert [message.to_message() for message in body.messages] == [Message("system", "be brief"), Message("user", "ab")]
+    assert body.conversation() == [
+        Message("system", "be brief"),
+        Message("user", "ab", name="Ada"),
+        Message("assistant", "no"),
+        Message("assistant", "never"),
+    ]
+
+
+def test_calls_and_their_results_become_messages() -> None:
+    function = {"name": "f", "arguments": '{"a": 1'}
+    call = {"id": "1", "type": "function", "function": function}
+    body = chat(
+        messages=[
+            *HELLO,
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "content": [{"type": "text", "text": "42"}], "tool_call_id": "1"},
+            {"role": "assistant", "content": "", "function_call": function},
+            {"role": "function", "name": "f", "content": None},
+        ]
+    )
+
+    assert body.conversation()[1:] == [
+        Message("assistant", calls=(ToolCall("f", '{"a": 1', "1"),)),
+        Message("tool", "42", call_id="1"),
+        Message("assistant", calls=(ToolCall("f", '{"a": 1'),)),
+        Message("tool", name="f"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_reasoning_in_the_history_has_three_names(name: str) -> None:
+    body = chat(messages=[*HELLO, {"role": "assistant", "content": "x", name: "because"}])
+
+    assert body.conversation()[1] == Message("assistant", "x", "because")
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ({"role": "user"}, "messages[0].content"),
+        ({"role": "user", "content": None}, "messages[0].content"),
+        ({"role": "user", "content": [{"type": "text"}]}, "messages[0].content[0].text"),
+        ({"role": "user", "content": "x", "tool_calls": [{"function": {"name": "f"}}]}, "messages[0].tool_calls"),
+    ],
+)
+def test_what_a_message_lacks_is_named(message: dict[str, Any], param: str) -> None:
+    with refuses(UsageError, param=param):
+        chat(messages=[message]).conversation()
 
 
 def test_an_answer_can_be_sent_back_as_it_came() -> None:
     answer = {"role": "assistant", "content": "hi", "refusal": None, "annotations": [], "tool_calls": None}
 
-    assert chat(messages=[*HELLO, answer]).messages[1].to_message() == Message("assistant", "hi")
+    assert chat(messages=[*HELLO, answer]).conversation()[1] == Message("assistant", "hi")
 
 
 def test_stop_is_a_text_or_a_list() -> None:
@@ -233,11 +277,31 @@ def test_completions_answer_with_sixteen_tokens_unless_told_otherwise() -> None:
     assert completion(max_tokens=5).limit() == 5
 
 
-def test_one_prompt_at_a_time() -> None:
-    assert completion(prompt=["a"]).text() == "a"
-    with pytest.raises(UnsupportedField) as caught:
-        completion(prompt=["a", "b"]).text()
-    assert caught.value.param == "prompt"
+@pytest.mark.parametrize(
+    ("prompt", "prompts"),
+    [("a", ("a",)), (["a", "b"], ("a", "b")), ([1, 2], ((1, 2),)), ([[1, 2], [3]], ((1, 2), (3,)))],
+)
+def test_a_prompt_is_text_or_ids_or_several(prompt: object, prompts: object) -> None:
+    assert completion(prompt=prompt).prompts() == prompts
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt": []}, "prompt"),
+        ({"prompt": [1, "a"]}, "prompt"),
+        ({"prompt": [-1]}, "prompt"),
+        ({"n": 3, "best_of": 2}, "best_of"),
+        ({"best_of": 2, "stream": True}, "best_of"),
+        ({"n": 0}, "n"),
+        ({"n": 129}, "n"),
+        ({"prompt": ["a"] * 2049}, "prompt"),
+        ({"prompt": ["a"] * 100, "n": 100}, "n"),
+    ],
+)
+def test_what_no_completion_can_be_is_refused(fields: dict[str, Any], param: str) -> None:
+    with refuses(UsageError, param=param):
+        completion(**fields).to_requests(NO_MODEL)
 
 
 def test_usage_in_a_stream_needs_a_stream() -> None:
@@ -249,5 +313,5 @@ def test_usage_in_a_stream_needs_a_stream() -> None:
 
 
 def test_a_long_value_is_cut_in_the_error() -> None:
-    assert len(str(refused(ChatBody, {"messages": HELLO, "tool_choice": "x" * 10_000}))) < 200
+    assert len(str(refused(ChatBody, {"messages": HELLO, "modalities": "x" * 10_000}))) < 200
     assert len(str(refused(ChatBody, {"messages": HELLO, "y" * 10_000: 1}))) < 300

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -133,7 +134,8 @@ def test_another_model_is_not_answered_for(live: Live) -> None:
 @pytest.mark.parametrize(
     ("fields", "status", "code", "param"),
     [
-        ({"tools": [{"type": "function"}]}, 400, "unsupported_field", "tools"),
+        ({"modalities": ["audio"]}, 400, "unsupported_field", "modalities"),
+        ({"tool_choice": "required"}, 400, "usage_error", "tool_choice"),
         ({"temperature": 1000}, 400, "usage_error", "temperature"),
         ({"max_tokens": 0}, 400, "usage_error", "max_tokens"),
         ({"max_tokens": 10**30}, 400, "usage_error", "max_tokens"),
@@ -164,17 +166,11 @@ def test_it_serves_on_after_every_error(live: Live) -> None:
 
 def test_a_base_model_does_not_chat(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     live = serve()
-    monkeypatch.setattr("edgellm.sdk.client.EdgeLLM.info", _without_template(live))
+    monkeypatch.setattr(type(live.llm._session), "info", replace(live.llm.info, chat_template=None))
     answer = live.chat("x")
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_template")
     assert "/v1/completions" in answer.json()["error"]["message"]
-
-
-def _without_template(live: Live) -> Any:
-    from dataclasses import replace
-
-    return replace(live.llm.info, chat_template=None)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -239,3 +235,110 @@ def test_logprobs_are_of_the_model_and_not_of_what_is_drawn(live: Live) -> None:
     (token,) = live.chat("a", **fields).json()["choices"][0]["logprobs"]["content"]
     assert (token["token"], token["top_logprobs"][0]["token"]) == ("b", "a")
     assert token["logprob"] == pytest.approx(-100.0, abs=1e-6)
+
+
+def texts(answer: httpx.Response) -> list[str]:
+    """Of each choice, whole or streamed."""
+    if answer.headers["content-type"] == "application/json":
+        choices = answer.json()["choices"]
+        assert [choice["index"] for choice in choices] == list(range(len(choices)))
+        return [choice["text"] for choice in choices]
+    chunks = [chunk["choices"][0] for chunk in events(answer)[:-1]]
+    numbers = range(len({chunk["index"] for chunk in chunks}))
+    assert sorted(chunk["index"] for chunk in chunks if chunk["finish_reason"]) == list(numbers)
+    return ["".join(chunk["text"] for chunk in chunks if chunk["index"] == number) for number in numbers]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"prompt": ["one", "two", "three"]}, ["one", "two", "three"]),
+        ({"prompt": [101, 256]}, ["e"]),
+        ({"prompt": [[97, 256], [98, 98, 256]]}, ["a", "bb"]),
+        ({"prompt": "hi", "n": 5}, ["hi"] * 5),
+        ({"prompt": ["a", "b"], "n": 3}, ["a", "a", "a", "b", "b", "b"]),
+        ({"prompt": ["a", "b"], "n": 2, "echo": True}, ["aa", "aa", "bb", "bb"]),
+    ],
+)
+def test_prompts_and_their_answers_are_numbered_through(
+    live: Live, fields: dict[str, Any], expected: list[str], stream: bool
+) -> None:
+    assert texts(live.post("/v1/completions", {**fields, "stream": stream})) == expected
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_usage_counts_a_prompt_once_and_all_answers(live: Live, path: str) -> None:
+    text = (
+        {"prompt": ["abc", "abc"]} if path == "/v1/completions" else {"messages": [{"role": "user", "content": "abc"}]}
+    )
+    n_prompts = len(text.get("prompt", [""]))
+    body = {**text, "n": 3}
+    whole = live.post(path, body).json()["usage"]
+    streamed = events(live.post(path, {**body, "stream": True, "stream_options": {"include_usage": True}}))[-2]
+
+    assert streamed["choices"] == []
+    for usage in (whole, streamed["usage"]):
+        assert (usage["prompt_tokens"], usage["completion_tokens"]) == (4 * n_prompts, 9 * n_prompts)
+        assert usage["completion_tokens_details"] == {
+            "reasoning_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        }
+
+
+def test_answers_in_portions_are_those_of_one_request(serve: Servers) -> None:
+    """With one slot each answer is a request of its own, with four they are one."""
+    body = {
+        "prompt": "x" * 30,
+        "n": 4,
+        "seed": 7,
+        "temperature": 100,
+        "top_k": 0,
+        "top_p": 1,
+        "min_p": 0,
+        "max_tokens": 20,
+    }
+    body |= {"logit_bias": {str(token): 100 for token in range(97, 123)}}
+    in_portions, at_once = (
+        texts(serve().post("/v1/completions", body)),
+        texts(serve(slots=4).post("/v1/completions", body)),
+    )
+
+    assert in_portions == at_once
+    assert len(set(at_once)) == 4
+
+
+def test_the_best_of_several_are_sent(live: Live) -> None:
+    body = {"prompt": "ab", "best_of": 8, "n": 2, "seed": 1, "temperature": 100, "max_tokens": 2}
+    body |= {"structured_outputs": {"choice": ["ab", "xb"]}, "logprobs": 0}
+    drawn = live.post("/v1/completions", {**body, "n": 8, "best_of": 8}).json()["choices"]
+    answer = live.post("/v1/completions", body).json()
+    likelihood = [sum(choice["logprobs"]["token_logprobs"]) for choice in drawn]
+    best = sorted(range(8), key=lambda number: -likelihood[number])[:2]
+
+    assert len(set(likelihood)) > 1
+    assert [choice["text"] for choice in answer["choices"]] == [drawn[number]["text"] for number in best]
+    assert answer["usage"]["completion_tokens"] == 16
+
+
+def test_logprobs_that_nobody_asked_for_are_not_sent(live: Live) -> None:
+    choices = live.post("/v1/completions", {"prompt": "ab", "best_of": 2}).json()["choices"]
+
+    assert [(choice["text"], choice["logprobs"]) for choice in choices] == [("ab", None)]
+
+
+def test_the_fingerprint_is_the_model_s(live: Live, serve: Servers) -> None:
+    told = {live.chat("a").json()["system_fingerprint"], live.chat("b").json()["system_fingerprint"]}
+    told |= {chunk["system_fingerprint"] for chunk in events(live.chat("c", stream=True))[:-1]}
+
+    assert len(told) == 1
+    assert serve(ctx=1024).chat("a").json()["system_fingerprint"] not in told
+
+
+def test_variables_of_the_template(live: Live) -> None:
+    answer = live.chat("hello", chat_template_kwargs={"enable_thinking": False, "x": 1}, reasoning_effort="none")
+    refused = live.chat("hello", chat_template_kwargs={"enable_thinking": "yes"})
+
+    assert answer.json()["choices"][0]["message"]["content"] == "hello"
+    assert refused.json()["error"]["param"] == "chat_template_kwargs.enable_thinking"

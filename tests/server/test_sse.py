@@ -14,6 +14,7 @@ import pytest
 from support.live_server import Live, Servers
 from support.waiting import PATIENCE_S, wait_until
 
+from edgellm.server import sse
 from edgellm.server.sse import Template
 
 SLOW_S = 0.02  # a step of the echo model: 50 tokens per second
@@ -188,3 +189,45 @@ def test_the_stream_is_not_held_back(serve: Servers) -> None:
     ) as answer:
         assert answer.headers["x-accel-buffering"] == "no"
         assert next(answer.iter_bytes()).startswith(b"data: ")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
+def test_a_stream_whose_answer_does_not_begin_has_comments(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.05)
+    live = serve()
+    live.hold()
+    with live.http.stream("POST", "/v1/completions", json={"prompt": "hello", "stream": True}) as answer:
+        lines = answer.iter_lines()
+        told = [next(lines) for _ in range(6)]
+        live.release()
+        rest = [line for line in lines if line and not line.startswith(":")]
+
+    assert told == [": wait", ""] * 3
+    assert rest[-1] == "data: [DONE]"
+    assert "".join(json.loads(line[6:])["choices"][0]["text"] for line in rest[:-1]) == "hello"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
+def test_whoever_leaves_before_the_answer_begins_frees_the_place(
+    serve: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.05)
+    live = serve(step_s=FOREVER_S)
+    live.hold()
+    body = {"prompt": LONG, "max_tokens": 2000, "stream": True}
+    with live.http.stream("POST", "/v1/completions", json=body) as answer:
+        next(answer.iter_bytes())
+    live.release()
+
+    assert answers(live)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
+def test_whoever_leaves_before_the_first_comment_frees_the_place(serve: Servers) -> None:
+    live = serve(step_s=FOREVER_S)
+    live.hold()
+    with pytest.raises(httpx.ReadTimeout):
+        live.post("/v1/completions", {"prompt": LONG, "max_tokens": 2000, "stream": True}, timeout=0.4)
+    live.release()
+
+    assert answers(live)

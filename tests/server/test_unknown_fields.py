@@ -20,9 +20,12 @@ from openai.types.chat.chat_completion_content_part_text_param import ChatComple
 from openai.types.shared_params import response_format_json_schema
 from support.live_server import Live, Servers
 
+from edgellm.server.schemas.chat import ChatBody
+from edgellm.server.schemas.completion import CompletionBody
 from edgellm.server.schemas.embeddings import EmbeddingBody
 from edgellm.server.schemas.fields import Fields, RequestBody, supported
-from edgellm.server.schemas.request import ChatBody, ChatMessage, CompletionBody, StreamOptions, TextPart
+from edgellm.server.schemas.generation import StreamOptions
+from edgellm.server.schemas.message import ChatMessage, ContentPart
 from edgellm.server.schemas.structured import JsonSchema, ResponseFormat
 from edgellm.server.schemas.unknown import MAX_BYTES, UnknownFields
 
@@ -123,7 +126,7 @@ TYPES: dict[type[Fields], tuple[Any, ...]] = {
         chat_create_params.CompletionCreateParamsStreaming,
     ),
     ChatMessage: get_args(chat_completion_message_param.ChatCompletionMessageParam),
-    TextPart: (ChatCompletionContentPartTextParam,),
+    ContentPart: (ChatCompletionContentPartTextParam,),
     StreamOptions: (chat_completion_stream_options_param.ChatCompletionStreamOptionsParam,),
     ResponseFormat: (response_format_json_schema.ResponseFormatJSONSchema,),
     JsonSchema: (response_format_json_schema.JSONSchema,),

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
 from edgellm.errors import UsageError
 from edgellm.server.schemas.fields import NeutralValues, RequestBody
-from edgellm.types.checks import MAX_COUNT
+from edgellm.server.schemas.inputs import Inputs, inputs_of
 from edgellm.types.request import MAX_INPUTS, EmbeddingRequest, RerankRequest
-
-_IDS = {"type": "array", "items": {"type": "integer"}}
-_TEXTS = {"type": "array", "items": {"type": "string"}}
-# Four shapes, two of which msgspec cannot tell apart in one type.
-Input = Annotated[
-    Any,
-    Meta(
-        description="Texts, or token ids with the special tokens that the model wants; at most 2048.",
-        extra_json_schema={"anyOf": [{"type": "string"}, _TEXTS, _IDS, {"type": "array", "items": _IDS}]},
-    ),
-]
 
 
 class EmbeddingBody(RequestBody, kw_only=True):
@@ -31,7 +20,7 @@ class EmbeddingBody(RequestBody, kw_only=True):
     IGNORED = ("user",)
     max_values = 1_100_000  # as many texts as are allowed, of as many ids as most such models read, and some
 
-    input: Input
+    input: Inputs
     encoding_format: Annotated[
         Literal["float", "base64"] | None, Meta(description="base64: of float32 numbers, little-endian.")
     ] = None
@@ -40,7 +29,7 @@ class EmbeddingBody(RequestBody, kw_only=True):
     ] = None
 
     def to_request(self) -> EmbeddingRequest:
-        return EmbeddingRequest(_inputs(self.input), self.dimensions)
+        return EmbeddingRequest(inputs_of(self.input, "input"), self.dimensions)
 
 
 class RerankBody(RequestBody, kw_only=True):
@@ -65,25 +54,3 @@ class RerankBody(RequestBody, kw_only=True):
         if self.top_n is not None and self.top_n < 1:
             raise UsageError(f"top_n={self.top_n} is out of range", hint="allowed: 1 or more", param="top_n")
         return RerankRequest(self.query, tuple(self.documents))
-
-
-def _inputs(value: Any) -> tuple[str | tuple[int, ...], ...]:
-    """The texts or token ids of `input`, which is a text, texts, the token ids of one text, or of several."""
-    if isinstance(value, str):
-        return (value,)
-    if isinstance(value, list):
-        if all(isinstance(item, str) for item in value):
-            return tuple(value)
-        if _are_ids(value):
-            return (tuple(value),)
-        if all(isinstance(item, list) and _are_ids(item) for item in value):
-            return tuple(tuple(item) for item in value)
-    raise UsageError(
-        "input is not a text, a list of texts, a list of token ids, or a list of such lists",
-        hint="see /docs",
-        param="input",
-    )
-
-
-def _are_ids(values: list[Any]) -> bool:
-    return all(type(value) is int and 0 <= value < MAX_COUNT for value in values)

@@ -49,7 +49,7 @@ class Literals:
         while not (yield from self._ended(end, n)):
             self._emit(", " if n else "")
             yield from self._name(assign)
-            yield from self._value(depth)
+            yield from self.value(depth)
             n += 1
         self._emit("}")
 
@@ -58,7 +58,7 @@ class Literals:
         n = 0
         while not (yield from self._ended(end, n)):
             self._emit(", " if n else "")
-            yield from self._value(depth)
+            yield from self.value(depth)
             n += 1
         self._emit("]")
 
@@ -83,7 +83,11 @@ class Literals:
             raise Malformed
         self._emit(": ")
 
-    def _value(self, depth: int) -> Parser[None]:
+    def value(self, depth: int = 0) -> Parser[None]:
+        """One value.
+
+        Raises: Malformed.
+        """
         yield from self._source.space()
         char = yield from self._source.peek()
         if char in _ENDS and char:

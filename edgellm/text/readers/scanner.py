@@ -174,6 +174,19 @@ class Scanner:
         return False
 
 
+def parse_whole(text: str, parse: Callable[[Scanner], Parser[T]]) -> T:
+    """What the parser returns for a text that is there at once."""
+    scanner = Scanner()
+    scanner.push(text)
+    scanner.ended = True
+    try:
+        next(parse(scanner))
+    except StopIteration as done:
+        value: T = done.value
+        return value
+    raise AssertionError("a parser waits for more of a text that ended")
+
+
 class Stops:
     """Texts that end what is read. Of two that begin alike the longer one is meant."""
 

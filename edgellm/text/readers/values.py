@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from edgellm.text.readers.literals import Literals, Malformed
+from edgellm.text.readers.scanner import Parser, Scanner, parse_whole
 from edgellm.types.message import Tool
 
 MAX_HOPS = 64  # schemas looked at for one value: references may lead in a circle
@@ -49,6 +51,10 @@ class Allowed:
         return cls([schema], schema)
 
     @property
+    def _is_structure(self) -> bool:
+        return "string" not in self.kinds and not self.kinds.isdisjoint(("array", "object"))
+
+    @property
     def is_text(self) -> bool:
         return self.kinds == {"string"}
 
@@ -67,13 +73,28 @@ class Allowed:
         try:
             kind = _KINDS[type(msgspec.json.decode(written))]
         except (msgspec.DecodeError, RecursionError):
-            return quoted(text)
+            return (_of_python(written) if self._is_structure else "") or quoted(text)
         fits = kind in self.kinds or (kind == "integer" and "number" in self.kinds)
         return quoted(text) if "string" in self.kinds and not fits else written
 
 
 def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
+
+
+def _of_python(text: str) -> str:
+    """JSON of a list or a mapping as Python writes it, and as some templates do. Empty: it is none."""
+    written: list[str] = []
+
+    def parse(scanner: Scanner) -> Parser[bool]:
+        yield from Literals(scanner, written.append, '"').value()
+        yield from scanner.space()
+        return not (yield from scanner.peek())
+
+    try:
+        return "".join(written) if parse_whole(text, parse) else ""
+    except Malformed:
+        return ""
 
 
 def _named(schema: dict[str, Any]) -> list[str]:

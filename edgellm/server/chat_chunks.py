@@ -1,0 +1,70 @@
+"""Answers of `/v1/chat/completions`, in chunks and whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edgellm.server.chunks import OpenAIChunks
+from edgellm.server.request_log import RequestRecord
+from edgellm.server.schemas.answer import AnswerMessage, ChatChoice, ChatCompletion, call_id, finish_reason
+from edgellm.server.schemas.chat import ChatBody
+from edgellm.server.schemas.logprobs import ChatLogprobs
+from edgellm.server.schemas.usage import CompletionTimings
+from edgellm.server.served_model import ServedModel
+from edgellm.types.event import Completion, Delta
+from edgellm.types.logprob import TokenLogprob
+
+
+class ChatChunks(OpenAIChunks):
+    """Of each choice first its role; of each call first its name, then arguments without it."""
+
+    prefix, object = "chatcmpl", "chat.completion.chunk"
+
+    def __init__(self, model: ServedModel, body: ChatBody, record: RequestRecord) -> None:
+        super().__init__(model, body, record)
+        self._legacy = body.legacy
+
+    def _begin(self, number: int, delta: Delta | None) -> list[dict[str, Any]]:
+        content = "" if delta is None or delta.kind == "text" else None
+        return [_choice(number, {"role": "assistant", "content": content}, None)]
+
+    def _choice(self, number: int, reason: str | None, delta: Delta | None = None) -> dict[str, Any]:
+        if reason is not None:
+            return _choice(number, {}, finish_reason(reason, legacy=self._legacy))
+        assert delta is not None
+        return _choice(number, self._delta(delta), None)
+
+    def _delta(self, delta: Delta) -> dict[str, Any]:
+        if delta.kind == "text":
+            return {"content": delta.text}
+        if delta.kind == "reasoning":
+            return {"reasoning_content": delta.text}
+        if delta.kind == "call_arguments":
+            arguments = {"arguments": delta.text}
+            return self._call(delta, arguments, {"function": arguments})
+        begun = {"name": delta.text, "arguments": ""}
+        return self._call(delta, begun, {"id": call_id(), "type": "function", "function": begun})
+
+    def _call(self, delta: Delta, function: dict[str, str], call: dict[str, Any]) -> dict[str, Any]:
+        return {"function_call": function} if self._legacy else {"tool_calls": [{"index": delta.call, **call}]}
+
+    def _logprobs(self, number: int, tokens: Sequence[TokenLogprob]) -> ChatLogprobs:
+        return ChatLogprobs.of(tokens)
+
+    def whole(self, answer: Completion, timings: CompletionTimings) -> ChatCompletion:
+        choices = [
+            ChatChoice(
+                number,
+                AnswerMessage.of(choice, legacy=self._legacy),
+                finish_reason(choice.finish_reason, legacy=self._legacy),
+                ChatLogprobs.of(choice.logprobs) if choice.logprobs else None,
+            )
+            for number, choice in enumerate(answer.choices or (answer,))
+        ]
+        head = {**self._head, "object": "chat.completion"}
+        return ChatCompletion(**head, choices=choices, usage=self._usage(), timings=timings)
+
+
+def _choice(number: int, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
+    return {"index": number, "delta": delta, "logprobs": None, "finish_reason": reason}

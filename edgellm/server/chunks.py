@@ -1,0 +1,106 @@
+"""Chunks of a stream as OpenAI's API has them, and the whole answer: what chat and plain completions share."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from edgellm.errors import Closed
+from edgellm.server import sse
+from edgellm.server.request_log import RequestRecord
+from edgellm.server.schemas.answer import ChatCompletion, TextCompletion
+from edgellm.server.schemas.generation import GenerationBody
+from edgellm.server.schemas.usage import CompletionTimings, CompletionUsage
+from edgellm.server.served_model import ServedModel
+from edgellm.types.event import Completion, Delta, Done, Usage
+from edgellm.types.logprob import TokenLogprob
+
+HOLE = "\0"
+
+
+class OpenAIChunks(ABC):
+    """Of one request. What is sent often is filled into a template that is made once."""
+
+    prefix = object = ""
+
+    def __init__(self, model: ServedModel, body: GenerationBody, record: RequestRecord) -> None:
+        self._head: dict[str, Any] = {
+            "id": f"{self.prefix}-{uuid.uuid4().hex}",
+            "object": self.object,
+            "created": int(time.time()),
+            "model": model.id,
+            "system_fingerprint": model.fingerprint,
+        }
+        self._includes_usage = body.include_usage
+        self._record = record
+        self._begun: set[int] = set()  # choices
+        self._templates: dict[tuple[int, str, int], sse.Template] = {}
+
+    @abstractmethod
+    def _begin(self, number: int, delta: Delta | None) -> list[dict[str, Any]]:
+        """The choice objects that come before any other of a choice. `delta`: its first; None = it has none."""
+
+    @abstractmethod
+    def _choice(self, number: int, finish_reason: str | None, delta: Delta | None = None) -> dict[str, Any]:
+        """A choice object, without logprobs."""
+
+    @abstractmethod
+    def _logprobs(self, number: int, tokens: Sequence[TokenLogprob]) -> msgspec.Struct: ...
+
+    @abstractmethod
+    def whole(self, answer: Completion, timings: CompletionTimings) -> ChatCompletion | TextCompletion:
+        """The response of a request without a stream. `answer` has the choices of all prompts."""
+
+    def text(self, delta: Delta) -> bytes:
+        begin = b"" if delta.choice in self._begun else self._first(delta.choice, delta)
+        if delta.logprobs:
+            told = self._logprobs(delta.choice, delta.logprobs)
+            return begin + self._event({**self._choice(delta.choice, None, delta), "logprobs": told})
+        if delta.kind == "call_name":
+            return begin + self._event(self._choice(delta.choice, None, delta))
+        key = (delta.choice, delta.kind, delta.call)
+        template = self._templates.get(key)
+        if template is None:
+            hole = msgspec.structs.replace(delta, text=HOLE)
+            template = sse.Template(self._chunk(self._choice(delta.choice, None, hole)), HOLE)
+            self._templates[key] = template
+        return begin + template.fill(delta.text)
+
+    def last(self, done: Done) -> bytes:
+        require_complete(done)
+        begin = b"" if done.choice in self._begun else self._first(done.choice, None)
+        timings = CompletionTimings.of(done.timings, done.usage)
+        end = begin + self._event(self._choice(done.choice, done.finish_reason), timings=timings)
+        if done.n_open:
+            return end
+        usage = sse.event(self._chunk(usage=self._usage())) if self._includes_usage else b""
+        return end + usage + sse.DONE
+
+    def _first(self, number: int, delta: Delta | None) -> bytes:
+        self._begun.add(number)
+        return b"".join([self._event(choice) for choice in self._begin(number, delta)])
+
+    def _event(self, choice: dict[str, Any], **more: Any) -> bytes:
+        return sse.event(self._chunk(choice, **more))
+
+    def _chunk(self, *choices: dict[str, Any], **more: Any) -> dict[str, Any]:
+        usage = {"usage": None} if self._includes_usage else {}
+        return {**self._head, "choices": choices, **usage, **more}
+
+    def _usage(self) -> CompletionUsage:
+        return CompletionUsage.of(self._record.usage or Usage(0, 0))
+
+
+def require_complete(done: Done) -> None:
+    """A client must not take the beginning of an answer for all of it.
+
+    Raises:
+        Closed: the model was closed before the answer was complete.
+    """
+    if done.finish_reason == "cancelled":
+        raise Closed("the model was closed while it answered", hint="send the request again when it is back")

@@ -1,0 +1,94 @@
+"""The body of `/v1/completions`, and the requests that it becomes: one for each prompt."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from edgellm.errors import UsageError
+from edgellm.sdk.client import EdgeLLM
+from edgellm.server.schemas.generation import GenerationBody
+from edgellm.server.schemas.inputs import Inputs, inputs_of
+from edgellm.types.request import GenerationRequest
+
+# OpenAI's default for /v1/completions; chat has none.
+MAX_TOKENS = 16
+MAX_ANSWERS = 2048  # to all prompts of a request, as OpenAI's API allows
+
+
+class CompletionBody(GenerationBody, kw_only=True):
+    """POST /v1/completions."""
+
+    text_field = "prompt"
+
+    prompt: Inputs
+    best_of: Annotated[int | None, Meta(description="How many answers to write; the n likeliest are sent.")] = None
+    echo: Annotated[bool | None, Meta(description="The answer begins with the prompt.")] = None
+    suffix: Annotated[str | None, Meta(description="What comes after the answer; for models that fill in.")] = None
+    logprobs: Annotated[int | None, Meta(description="How many likely tokens to tell for each; 0 = only its own.")] = (
+        None
+    )
+    parse_special: Annotated[
+        bool | None, Meta(description="Extension. Whether `<|im_end|>` and the like in the prompt are tokens; true.")
+    ] = None
+
+    @property
+    def n_sent(self) -> int:
+        """Answers to each prompt that are sent."""
+        return 1 if self.n is None else self.n
+
+    @property
+    def n_drawn(self) -> int:
+        """Answers to each prompt that are written."""
+        return self.n_sent if self.best_of is None else self.best_of
+
+    def to_requests(self, llm: EdgeLLM) -> list[GenerationRequest]:
+        """The texts to continue, with their settings.
+
+        Raises:
+            UsageError: a value is out of range, with the name of its field; the model does not fill in.
+        """
+        self._check_counts()
+        # Answers are compared by their tokens' logprobs.
+        top_logprobs = 0 if self.logprobs is None and self.n_drawn > self.n_sent else self.logprobs
+        return [
+            GenerationRequest(
+                prompt,
+                self.sampling(),
+                self.limit(),
+                self.stops(),
+                parse_special=self.parse_special is not False,
+                ignore_eos=bool(self.ignore_eos),
+                grammar=self.wanted_grammar(),
+                top_logprobs=top_logprobs,
+                n=self.n_drawn,
+            )
+            for prompt in self.prompts()
+        ]
+
+    def prompts(self) -> tuple[str | tuple[int, ...], ...]:
+        return inputs_of(self.prompt, "prompt")
+
+    def limit(self) -> int:
+        """The largest number of tokens in the answer."""
+        return MAX_TOKENS if self.max_tokens is None else self.max_tokens
+
+    def _check_counts(self) -> None:
+        n_prompts = len(self.prompts())
+        if not n_prompts:
+            raise UsageError("prompt holds no text", hint="send at least one", param="prompt")
+        if self.n_drawn < self.n_sent:
+            raise UsageError("best_of is smaller than n", hint="n answers are chosen among best_of", param="best_of")
+        if self.n_drawn > self.n_sent and self.stream:
+            raise UsageError(
+                "best_of cannot be streamed: which answers are best is known at their end",
+                hint="leave out stream or best_of",
+                param="best_of",
+            )
+        if n_prompts * self.n_drawn > MAX_ANSWERS:
+            raise UsageError(
+                f"{n_prompts} prompts with {self.n_drawn} answers each are over {MAX_ANSWERS} answers",
+                hint="send several smaller requests",
+                param="prompt" if self.n_drawn == 1 else "n",
+            )

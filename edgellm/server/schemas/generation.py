@@ -1,0 +1,80 @@
+"""What the bodies of `/v1/chat/completions` and `/v1/completions` share."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from msgspec import Meta
+
+from edgellm.errors import UsageError
+from edgellm.server.schemas.fields import Fields, shortened
+from edgellm.server.schemas.structured import StructuredBody
+from edgellm.types.request import MAX_STOPS
+from edgellm.types.sampling import MAX_BIASES, Sampling
+
+_SAMPLING = Sampling.__struct_fields__
+
+
+class StreamOptions(Fields, kw_only=True):
+    """Options of a stream."""
+
+    IGNORED = ("include_obfuscation",)
+
+    include_usage: bool | None = None
+
+
+class GenerationBody(StructuredBody, kw_only=True):
+    """What chat and plain completions share. Null is the same as absent."""
+
+    example = '{"messages": [...]} or {"prompt": "..."}'
+    IGNORED: ClassVar[tuple[str, ...]] = ("user",)
+
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+    n: Annotated[int | None, Meta(description="How many answers; 1 unless given.")] = None
+    stop: str | Annotated[list[str], Meta(max_length=MAX_STOPS)] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: Annotated[
+        Annotated[dict[str, float], Meta(max_length=MAX_BIASES)] | None, Meta(description="Token id, as text, to bias.")
+    ] = None
+    seed: int | None = None
+    top_k: Annotated[int | None, Meta(description="Extension. Keep the k most likely tokens; 0 = off.")] = None
+    min_p: Annotated[
+        float | None, Meta(description="Extension. Least probability, relative to the most likely token.")
+    ] = None
+    typical_p: Annotated[float | None, Meta(description="Extension. Locally typical sampling.")] = None
+    repetition_penalty: Annotated[float | None, Meta(description="Extension. 1 = off.")] = None
+    penalty_last_n: Annotated[
+        int | None, Meta(description="Extension. Number of tokens that penalties look back over; -1 = all.")
+    ] = None
+    ignore_eos: Annotated[bool | None, Meta(description="Extension. Go on after the model ends its answer.")] = None
+
+    def __post_init__(self) -> None:
+        if self.stream_options is not None and not self.stream:
+            raise UsageError("stream_options is only allowed with stream: true", param="stream_options")
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether the stream ends with a chunk that holds the usage."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    def sampling(self) -> Sampling:
+        values = {name: getattr(self, name) for name in _SAMPLING}
+        values["logit_bias"] = tuple(_bias(token, bias) for token, bias in (self.logit_bias or {}).items())
+        return Sampling(**{name: value for name, value in values.items() if value is not None})
+
+    def stops(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
+def _bias(token: str, bias: float) -> tuple[int, float]:
+    # "07" would mean the same token as "7".
+    if not token.isascii() or not token.isdigit() or len(token) > 10 or (token[0] == "0" and token != "0"):
+        raise UsageError(
+            f"logit_bias has the key {shortened(token)}", hint='keys are token ids: {"42": -100}', param="logit_bias"
+        )
+    return int(token), bias
