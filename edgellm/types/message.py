@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -12,6 +13,9 @@ from edgellm.errors import UsageError
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 MAX_TOOLS = 128
+MAX_TOOL_BYTES = 64 * 1024  # of one tool
+MAX_TOOL_DEPTH = 64  # of lists and objects in its schema
+_TOOL_NAME = re.compile(r"[\w.:/-]{1,128}")
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -58,6 +62,35 @@ class Tool(msgspec.Struct, frozen=True):
     parameters: dict[str, Any] = {}
     strict: bool = False  # arguments are kept to the schema although nothing forces a call
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _TOOL_NAME.fullmatch(self.name):
+            hint = "1 to 128 letters, digits and _ . : / -"
+            raise UsageError(f"{str(self.name)[:60]!r} cannot be the name of a tool", hint=hint, param="tools")
+        try:
+            size = len(self.description) + len(msgspec.json.encode(self.parameters))
+        except (RecursionError, TypeError, UnicodeEncodeError) as error:
+            what = f"the parameters of the tool {self.name[:60]!r} are no JSON: {error}"[:200]
+            raise UsageError(what, hint="send a flat JSON schema", param="tools") from None
+        if size > MAX_TOOL_BYTES:
+            what = f"the tool {self.name[:60]!r} has {size} bytes of description and schema"
+            raise UsageError(what, hint=f"{MAX_TOOL_BYTES} are allowed", param="tools")
+        if _depth(self.parameters) > MAX_TOOL_DEPTH:
+            what = f"the parameters of the tool {self.name[:60]!r} are nested too deeply"
+            raise UsageError(what, hint=f"{MAX_TOOL_DEPTH} levels are allowed", param="tools")
+
 
 # A function is described by its signature and docstring, a dictionary as OpenAI's clients do.
 AnyTool = Tool | Callable[..., Any] | Mapping[str, Any]
+
+
+def _depth(value: Any) -> int:
+    """Levels of lists and objects up to one more than are allowed."""
+    level, depth = [value], 0
+    while level and depth <= MAX_TOOL_DEPTH:
+        level = [item for one in level for item in _items(one)]
+        depth += 1
+    return depth
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()

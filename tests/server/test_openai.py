@@ -342,3 +342,13 @@ def test_variables_of_the_template(live: Live) -> None:
 
     assert answer.json()["choices"][0]["message"]["content"] == "hello"
     assert refused.json()["error"]["param"] == "chat_template_kwargs.enable_thinking"
+
+
+def test_a_suffix_needs_a_model_that_fills_in(live: Live) -> None:
+    answer = live.post("/v1/completions", {"prompt": "a", "suffix": "b"})
+    ids = live.post("/v1/completions", {"prompt": [1], "suffix": "b"})
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "suffix")
+    assert answer.json()["error"]["code"] == "unsupported_field"
+    assert ids.json()["error"]["param"] == "suffix"
+    assert texts(live.post("/v1/completions", {"prompt": "a", "suffix": ""})) == ["a"]

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from support.live_server import Live
 from support.refusals import refuses
 
 from edgellm.errors import UnsupportedField, UsageError
@@ -24,6 +25,29 @@ def wanted(**fields: Any) -> tuple[tuple[Tool, ...], Any]:
 
 def named(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name}}
+
+
+def with_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "f", "parameters": schema}}
+
+
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(levels):
+        schema = {"items": schema}
+    return schema
+
+
+def test_as_deep_as_is_allowed() -> None:
+    assert wanted(tools=[with_schema(nested(62)), named("größe"), named("mcp/files.read:v2-x_y")])
+
+
+@pytest.mark.parametrize("arguments", ["", "{", "[" * 100_000, '{"a": 1e999}', "\x00", '"\\ud800"', "\U0010ffff"])
+def test_arguments_in_the_history_may_be_anything(live: Live, arguments: str) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    messages = [{"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "user", "content": "hello"}]
+
+    assert live.post("/v1/chat/completions", {"messages": messages}).status_code in (200, 400)
 
 
 def test_functions_become_tools() -> None:
@@ -85,6 +109,11 @@ def test_the_older_functions_are_tools(choice: object, wants: object) -> None:
             "tool_choice.allowed_tools",
         ),
         ({"tools": [TIME] * 129}, UsageError, "tools"),
+        ({"tools": [named("a b")]}, UsageError, "tools"),
+        ({"tools": [named("<|im_end|>")]}, UsageError, "tools"),
+        ({"tools": [named("x" * 129)]}, UsageError, "tools"),
+        ({"tools": [with_schema({"description": "x" * 70_000})]}, UsageError, "tools"),
+        ({"tools": [with_schema(nested(64))]}, UsageError, "tools"),
     ],
 )
 def test_what_is_no_tool_is_refused(fields: dict[str, Any], kind: type[UsageError], param: str) -> None:

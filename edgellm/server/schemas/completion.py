@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated
 
 from msgspec import Meta
@@ -58,14 +59,24 @@ class CompletionBody(GenerationBody, kw_only=True):
                 self.sampling(),
                 self.limit(),
                 self.stops(),
-                parse_special=self.parse_special is not False,
+                parse_special=self.parse_special is not False or bool(self.suffix),
                 ignore_eos=bool(self.ignore_eos),
                 grammar=self.wanted_grammar(),
                 top_logprobs=top_logprobs,
                 n=self.n_drawn,
+                cuts=cuts,
             )
-            for prompt in self.prompts()
+            for prompt, cuts in map(functools.partial(self._filled_in, llm), self.prompts())
         ]
+
+    def _filled_in(self, llm: EdgeLLM, prompt: str | tuple[int, ...]) -> tuple[str | tuple[int, ...], tuple[int, ...]]:
+        if not self.suffix:
+            return prompt, ()
+        if not isinstance(prompt, str):
+            raise UsageError("a suffix needs a prompt that is text", hint="send text", param="suffix")
+        from edgellm.text.infill import infill_prompt
+
+        return infill_prompt(llm.info, prompt, self.suffix, parse_special=bool(self.parse_special))
 
     def prompts(self) -> tuple[str | tuple[int, ...], ...]:
         return inputs_of(self.prompt, "prompt")
