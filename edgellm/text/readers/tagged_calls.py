@@ -87,9 +87,9 @@ class TaggedCallReader:
             output.arguments('"' if ended else "")
             return ended
         value: list[str] = []
-        ended = yield from scanner.until(self._value_end, value.append)
-        output.arguments(allowed.json_of("".join(value)) if ended else "".join(value))
-        return bool(ended)
+        stop = yield from scanner.until(self._value_end, value.append)
+        output.arguments(allowed.json_of("".join(value)) if stop else "".join(value))
+        return bool(stop)
 
     def _text(self, end: Stops, scanner: Scanner, output: Output) -> Parser[bool]:
         """A text as in JSON, without the quotation marks around it."""
