@@ -71,7 +71,7 @@ bench-start: setup ## measure what a start costs, compared with the interpreter 
 bench-grammar: setup ## measure what a grammar costs: mask and draw for each token, compiling, and a whole answer
 	$(BIN)/python benchmarks/grammar.py $(ARGS)
 
-attack: setup ## attack a server of one's own, and measure what other clients notice (ARGS="--model smollm2-135m-instruct")
+attack: setup ## attack a server of one's own, and measure what other clients notice (ARGS="--model smollm2-135m-instruct", ARGS=--grammars for hostile grammars)
 	$(BIN)/python benchmarks/attack.py $(ARGS)
 
 bench-speed: setup ## compare predicted with measured speeds, for 14 types of 4 models (ARGS="qwen3-0.6b --quants Q8_0")

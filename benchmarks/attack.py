@@ -1,10 +1,11 @@
 """What one client can do to the others: a server is attacked while a stream runs and `/health` is asked all the time.
 
-    python benchmarks/attack.py [--model echo] [--json FILE]
+    python benchmarks/attack.py [--model echo] [--json FILE] [--grammars]
 
 For each attack: the longest wait for `/health`, the longest pause of the stream, what an honest request waits, and how
-much more memory server and worker hold afterwards, all beside a control run in which nothing is sent. It judges
-nothing: the tests in tests/server assert states, and these are figures.
+much more memory server and worker hold afterwards, all beside a control run in which nothing is sent. `--grammars`: the
+longest pause under schemas, grammars and tools that are made to be slow, beside plain requests. It judges nothing: the
+tests in tests/server assert states, and these are figures.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import contextlib
 import json
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -20,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -30,6 +33,9 @@ START_TIMEOUT_S = 300.0
 ANSWER_TIMEOUT_S = 120.0
 HUNG_UP_AFTER_S = 0.5
 MIB = 1024**2
+ROUNDS = 5
+REQUESTS_A_ROUND = 4
+Fields = dict[str, Any]
 CHAT = b'{"messages":[{"role":"user","content":"x"}],'
 
 
@@ -218,6 +224,58 @@ def attacks(server: Server) -> dict[str, Callable[[], None]]:
     }
 
 
+def hostile_forms() -> dict[str, Fields]:
+    """Fields of a request, by what is hostile in them. Some are refused, others are answered."""
+    optional = {f"p{at}": {"type": "string"} for at in range(5_000)}
+    ambiguous = 'start: e\ne: e e | "a" | e e e'
+    nested = '{"items":' * 20_000 + "{}" + "}" * 20_000
+    doubling = {
+        f"d{at}": {"type": "array", "items": {"anyOf": [{"$ref": f"#/$defs/d{at + 1}"}] * 2}} for at in range(60)
+    }
+    parameters = {"type": "object", "properties": {f"p{at}": {"type": "string"} for at in range(8)}}
+    functions = [{"type": "function", "function": {"name": f"f{at}", "parameters": parameters}} for at in range(128)]
+    return {
+        "nested 20,000 deep": {"structured_outputs": {"json": nested}},
+        "20,000 parentheses": {"structured_outputs": {"regex": "(" * 20_000 + "a" + ")" * 20_000}},
+        "5,000 optional properties": {"json_schema": {"type": "object", "properties": optional}},
+        "400 optional properties": {
+            "json_schema": {"type": "object", "properties": dict(list(optional.items())[:400])}
+        },
+        "ambiguous Lark": {"grammar": ambiguous},
+        "ambiguous GBNF": {"grammar": 'root ::= e\ne ::= e e | "a" | e e e'},
+        "3,000 values of an enum": {"json_schema": {"enum": [f"value {at}" for at in range(3_000)]}},
+        "definitions that double": {"json_schema": {"$defs": {**doubling, "d60": {}}, "$ref": "#/$defs/d0"}},
+        "a million items": {"json_schema": {"type": "array", "minItems": 1_000_000, "items": {"type": "integer"}}},
+        "a pattern of powers": {"structured_outputs": {"regex": "((((a{1,50}){1,50}){1,50}){1,50})"}},
+        "128 tools": {"tools": functions, "tool_choice": "required"},
+    }
+
+
+def grammars(server: Server, watch: Watch, only: str) -> None:
+    """The longest pause of the stream under each, beside plain requests in the same number: median of five."""
+    print(f"{'form':40}{'answer':>8}{'plain ms':>10}{'pause ms':>10}{'more ms':>9}   (medians of {ROUNDS})")
+    for name, fields in hostile_forms().items():
+        if only not in name:
+            continue
+        pauses: dict[bool, list[float]] = {False: [], True: []}
+        status = ""
+        for at in range(ROUNDS):
+            for is_hostile in (False, True):
+                watch.reset()
+                for _ in range(REQUESTS_A_ROUND):
+                    # A text of its own each time: what was compiled before is kept.
+                    body = {"messages": [{"role": "user", "content": f"{name} {at}"}], "max_tokens": 48}
+                    answer = server.post(
+                        "/v1/chat/completions", json.dumps(body | (fields if is_hostile else {})).encode()
+                    )
+                    status = answer[9:12].decode()
+                time.sleep(PROBE_EVERY_S)
+                pauses[is_hostile].append(watch.pause_s * 1e3)
+        more = statistics.median(hostile - plain for plain, hostile in zip(*pauses.values(), strict=True))
+        plain, hostile = map(statistics.median, pauses.values())
+        print(f"{name:40}{status:>8}{plain:10.1f}{hostile:10.1f}{more:9.1f}", flush=True)
+
+
 def measure(server: Server, watch: Watch, name: str, attack: Callable[[], None]) -> Row:
     before = server.memory()
     watch.reset()
@@ -237,8 +295,17 @@ def main() -> None:
     parser.add_argument("--model", default="echo", help="what is served (default: echo)")
     parser.add_argument("--tokens", type=int, default=1000, help="of each stream that is watched (default: 1000)")
     parser.add_argument("--only", default="", help="only attacks whose names hold this")
+    parser.add_argument(
+        "--grammars", action="store_true", help="hostile schemas, grammars and tools in place of the rest"
+    )
     parser.add_argument("--json", type=Path, help="write the rows to this file, too")
     arguments = parser.parse_args()
+    if arguments.grammars:
+        with serving(arguments.model) as server:
+            watch = Watch(server, arguments.tokens)
+            grammars(server, watch, arguments.only)
+            watch.stop()
+        return
     rows = []
     print(f"{'attack':40}{'s':>7}{'health s':>10}{'pause s':>9}{'honest s':>10}{'server MiB':>12}{'worker MiB':>12}")
     with serving(arguments.model) as server:
