@@ -113,13 +113,9 @@ class PromptBuilder:
         shown = conversation.messages
         if tools and self.caps.tools:
             name, form = self.caps.tools
-            functions = [tool_spec(tool) for tool in tools]
-        else:
-            name, form, functions = "", "", []
-        marker = Marker(self._special, texts_in([shown, functions, variables]))
+            variables[name] = tools_value([tool_spec(tool) for tool in tools], form)
+        marker = Marker(self._special, texts_in([shown, variables]))
         marked = [_marked(marker, message) for message in shown]
-        if functions:
-            variables[name] = tools_value(marker.mark(functions), form)
         if continues:
             marked[-1] = _ended(marked[-1], marker.end)
         own = {name: marker.mark(value) for name, value in variables.items()}

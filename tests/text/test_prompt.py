@@ -152,6 +152,8 @@ def test_what_the_template_opens_the_answer_with():
     assert build(source, USER).opened == "<a>"
     assert build(source, USER, thinking=True).opened == "<a><think>"
     assert build(source, USER, add_generation_prompt=False).opened == ""
+    before = TURNS.replace("<a>", "{{ '<T>' if enable_thinking else '' }}<a>")
+    assert build(before, USER, thinking=True).opened == "<T><a>"
     assert build(TURNS.replace("<a>", "<{{ mood }}>"), USER, kwargs={"mood": "calm"}).opened == "<calm>"
 
 
@@ -168,7 +170,7 @@ def test_variables_of_the_caller_go_before_ours():
     [
         {"messages": []}, {"tools": []}, {"add_generation_prompt": False}, {"raise_exception": 1}, {"bos_token": "x"},
         {"": 1}, {"a b": 1}, {"_x": 1}, {"a" * 65: 1}, {"a": object()}, {"a": {1: 2}}, {"a": 2**63}, {"a": b"x"},
-        {"a": "x" * 65537}, {"a": [[]] * 65537}, {f"a{n}": 1 for n in range(65)}, {"chat_template": "{{ 1 }}"},
+        {"a": json.loads("[" * 17 + "]" * 17)}, {"a": "x" * 65537}, {"a": [[]] * 65537}, {f"a{n}": 1 for n in range(65)}, {"chat_template": "{{ 1 }}"},
     ],
     ids=lambda kwargs: str(kwargs)[:20],
 )  # fmt: skip
