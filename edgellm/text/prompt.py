@@ -8,11 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from edgellm.errors import BadTemplate, ContextOverflow, UsageError, option
 from edgellm.text.chat import PROTECTED, ChatTemplate
 from edgellm.text.conversation import PromptNote, adapted, tool_spec
 from edgellm.text.cuts import Marker, SpecialTexts, texts_in
+from edgellm.text.markup import markup_of
 from edgellm.text.template_caps import TemplateCaps, caps_of, tools_value
+from edgellm.types.markup import JsonCalls, Markup, Reading
 from edgellm.types.message import Message, Tool
 
 if TYPE_CHECKING:
@@ -57,6 +61,24 @@ class PromptBuilder:
     def caps(self) -> TemplateCaps:
         """Found out by some 30 renders, 10 ms in all."""
         return caps_of(self.template)
+
+    @functools.cached_property
+    def markup(self) -> Markup:
+        """How the model marks thoughts and calls by itself."""
+        return markup_of(self.template)
+
+    def markup_after(self, prompt: ChatPrompt) -> Markup:
+        """What the answer to `prompt` is marked with, for `call_grammar`. Where the prompt asks for calls, it knows no
+        other, whatever the template writes.
+        """
+        return msgspec.structs.replace(self.markup, calls=None) if prompt.prompts_tools else self.markup
+
+    def reading(self, prompt: ChatPrompt, tools: Sequence[Tool] = ()) -> Reading:
+        """How the answer to `prompt` is read. `tools`: those that it may call."""
+        markup = self.markup_after(prompt)
+        if tools and markup.calls is None:
+            markup = msgspec.structs.replace(markup, calls=JsonCalls())
+        return Reading(markup, prompt.opened, tuple(tools))
 
     @functools.cached_property
     def _special(self) -> SpecialTexts:

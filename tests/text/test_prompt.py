@@ -8,6 +8,7 @@ from support.refusals import refuses
 from edgellm.contract.engine import EngineInfo
 from edgellm.errors import BadTemplate, ContextOverflow, UsageError
 from edgellm.text.prompt import PromptBuilder
+from edgellm.types.markup import JsonCalls, Markup, Reading
 from edgellm.types.message import Message, Tool, ToolCall
 
 OPENS = "{% if add_generation_prompt %}<a>{% endif %}"
@@ -25,6 +26,7 @@ CALLS = (
 ({{ c.function.name }} {{ c.function.arguments | tojson }} {{ c.id }}){% endfor %}{% endfor -%}"""
     + OPENS
 )
+CALL = "({{ c.function.name }} {{ c.function.arguments | tojson }} {{ c.id }})"
 ONE_CALL = CALLS.replace("or [] -%}", "or [] -%}{% if loop.index0 %}{{ raise_exception('one') }}{% endif %}")
 WEATHER = Tool("weather", "Tells it.", {"type": "object", "properties": {"town": {"type": "string"}}})
 SYSTEM, USER, ANSWER = Message("system", "S"), Message("user", "U"), Message("assistant", "A")
@@ -92,6 +94,23 @@ def test_tools_that_the_template_does_not_describe_are_in_the_system_prompt():
     assert '{"name": "weather", "description": "Tells it."' in system
     assert system.endswith("\n\nS")
     assert rest == 'U<assistant>{"name": "weather", "arguments": {"town": "Bergen"}}<user>Result of weather:\nwet<a>'
+
+
+def test_an_answer_is_read_as_the_prompt_asks_for_it():
+    """A template that writes calls of its own, and describes no tools."""
+    own = CALLS.replace(
+        "({{ c.function.name }} {{ c.function.arguments | tojson }} {{ c.id }})",
+        "<call>{{ c.function | tojson }}</call>",
+    )
+    undescribed = own.replace("[{{ t | tojson }}]", "")
+    for source, expected in ((own, JsonCalls("<call>", "</call>")), (undescribed, JsonCalls())):
+        prompts = builder(source)
+        prompt = prompts.build((USER,), (WEATHER,))
+        reading = prompts.reading(prompt, (WEATHER,))
+
+        assert prompts.markup.calls == JsonCalls("<call>", "</call>")
+        assert reading == Reading(Markup(calls=expected), "<a>", (WEATHER,))
+        assert prompts.markup_after(prompt).calls == (None if prompt.prompts_tools else expected)
 
 
 def test_calls_without_tools_are_told_in_the_same_way():
@@ -170,7 +189,8 @@ def test_variables_of_the_caller_go_before_ours():
     [
         {"messages": []}, {"tools": []}, {"add_generation_prompt": False}, {"raise_exception": 1}, {"bos_token": "x"},
         {"": 1}, {"a b": 1}, {"_x": 1}, {"a" * 65: 1}, {"a": object()}, {"a": {1: 2}}, {"a": 2**63}, {"a": b"x"},
-        {"a": json.loads("[" * 17 + "]" * 17)}, {"a": "x" * 65537}, {"a": [[]] * 65537}, {f"a{n}": 1 for n in range(65)}, {"chat_template": "{{ 1 }}"},
+        {"a": json.loads("[" * 17 + "]" * 17)}, {"a": "x" * 65537}, {"a": [[]] * 65537},
+        {f"a{n}": 1 for n in range(65)}, {"chat_template": "{{ 1 }}"},
     ],
     ids=lambda kwargs: str(kwargs)[:20],
 )  # fmt: skip
