@@ -18,6 +18,16 @@ SCHEMA = {
 }
 
 
+TAG = {
+    "type": "structural_tag",
+    "triggers": ["<f"],
+    "structures": [
+        {"begin": "<f>", "schema": SCHEMA, "end": "</f>"},
+        {"begin": "<f=1>", "schema": {"type": "null"}, "end": "</f>"},
+    ],
+}
+
+
 def content(live: Live, **fields: Any) -> str:
     answer = live.chat("Paris", seed=1, temperature=1.2, **fields)
     assert answer.status_code == 200, answer.text
@@ -82,7 +92,14 @@ def test_plain_completions_and_streams(live: Live) -> None:
         ({"response_format": {"type": "yaml"}}, "response_format.type"),
         ({"structured_outputs": {"json": "{"}}, "structured_outputs.json"),
         ({"structured_outputs": {"json": SCHEMA, "regex": "a"}}, "structured_outputs.regex"),
-        ({"structured_outputs": {"structural_tag": {}}}, "structured_outputs.structural_tag"),
+        (
+            {"structured_outputs": {"structural_tag": {"triggers": ["<f"]}}},
+            "structured_outputs.structural_tag.structures",
+        ),
+        ({"structured_outputs": {"structural_tag": {**TAG, "triggers": ["<g"]}}}, "structured_outputs.structural_tag"),
+        ({"structured_outputs": {"structural_tag": "{"}}, "structured_outputs.structural_tag"),
+        ({"response_format": {"type": "structural_tag"}}, "response_format"),
+        ({"response_format": {"type": "structural_tag", "format": {}}}, "response_format.format"),
         ({"json_schema": {"$ref": "http://127.0.0.1/x"}}, "json_schema"),
         ({"json_schema": {"$ref": "#"}}, "json_schema"),
         ({"grammar": "root ::= ("}, "grammar"),
@@ -91,3 +108,18 @@ def test_plain_completions_and_streams(live: Live) -> None:
 def test_a_mistake_is_named_with_its_field(live: Live, fields: dict[str, Any], param: str) -> None:
     answer = live.chat("Paris", **fields)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"structured_outputs": {"structural_tag": TAG}},
+        {"structured_outputs": {"structural_tag": json.dumps(TAG)}},
+        {"response_format": TAG},
+    ],
+)
+def test_a_tag_is_followed_once_it_begins(live: Live, fields: dict[str, Any]) -> None:
+    """Echo would say `<f=1>{` again."""
+    answer = live.chat("Text, then <f=1>{}", max_tokens=80, temperature=0, **fields)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"].startswith("Text, then <f=1>null</f>")

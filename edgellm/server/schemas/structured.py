@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from edgellm.errors import UsageError
 from edgellm.server.schemas.fields import Fields, NeutralValues, RequestBody
+from edgellm.server.schemas.structural_tag import StructuralTag, TagStructure, Trigger
 from edgellm.types.grammar import ANY_OBJECT, MAX_CHOICES, Grammar
 
 
@@ -22,12 +23,22 @@ class JsonSchema(Fields, kw_only=True):
 
 
 class ResponseFormat(Fields, kw_only=True):
-    """OpenAI's: free text, any JSON object, or JSON under a schema."""
+    """OpenAI's: free text, any JSON object, or JSON under a schema; vLLM's structural tags."""
 
-    type: Literal["text", "json_object", "json_schema"]
+    NOT_SUPPORTED: ClassVar[NeutralValues] = {"format": ()}
+
+    type: Literal["text", "json_object", "json_schema", "structural_tag"]
     json_schema: JsonSchema | None = None
+    structures: Annotated[list[TagStructure] | None, Meta(description="Extension, vLLM's.")] = None
+    triggers: Annotated[list[Trigger] | None, Meta(description="Extension, vLLM's.")] = None
 
     def grammar(self) -> Grammar | None:
+        if self.type == "structural_tag":
+            if not self.structures or not self.triggers:
+                hint = 'send {"type": "structural_tag", "structures": [...], "triggers": [...]}'
+                raise UsageError("response_format has no structures or triggers", hint=hint, param="response_format")
+            tag = StructuralTag(structures=self.structures, triggers=self.triggers)
+            return tag.grammar("response_format")
         if self.type == "text":
             return None
         if self.type == "json_object":
@@ -41,12 +52,13 @@ class ResponseFormat(Fields, kw_only=True):
 class StructuredOutputs(Fields, kw_only=True):
     """vLLM's: one of its fields."""
 
-    NOT_SUPPORTED: ClassVar[NeutralValues] = {"structural_tag": (), "json_object": (False,)}
+    NOT_SUPPORTED: ClassVar[NeutralValues] = {"json_object": (False,)}
 
     json: dict[str, Any] | str | None = None
     regex: str | None = None
     choice: Annotated[list[str], Meta(max_length=MAX_CHOICES)] | None = None
     grammar: str | None = None
+    structural_tag: StructuralTag | str | None = None
 
     def grammars(self) -> list[Grammar]:
         param, grammars = "structured_outputs", []
@@ -58,6 +70,8 @@ class StructuredOutputs(Fields, kw_only=True):
             grammars.append(Grammar("choice", json.dumps(self.choice, ensure_ascii=False), f"{param}.choice"))
         if self.grammar is not None:
             grammars.append(Grammar("gbnf", self.grammar, f"{param}.grammar"))
+        if self.structural_tag is not None:
+            grammars.append(_of_tag(self.structural_tag, f"{param}.structural_tag"))
         return grammars
 
 
@@ -91,6 +105,10 @@ class StructuredBody(RequestBody, kw_only=True):
             both = f"{grammars[0].param} and {grammars[1].param}"
             raise UsageError(f"{both} both say what the answer looks like", hint="send one", param=grammars[1].param)
         return grammars[0] if grammars else None
+
+
+def _of_tag(tag: StructuralTag | str, param: str) -> Grammar:
+    return (StructuralTag.of_json(tag, param) if isinstance(tag, str) else tag).grammar(param)
 
 
 def _of_schema(schema: dict[str, Any] | str, param: str) -> Grammar:

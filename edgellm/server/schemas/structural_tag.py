@@ -1,0 +1,65 @@
+"""vLLM's structural tags: free text, in which a trigger begins a structure that has to be followed to its end."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta
+
+from edgellm.errors import UsageError
+from edgellm.server.schemas.fields import Fields, NeutralValues
+from edgellm.types.grammar import Grammar
+from edgellm.types.grammar_tree import AnyText, Json, OneOf, Repeat, TextUntil, sequence
+from edgellm.types.message import MAX_TOOLS
+
+Trigger = Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class TagStructure(Fields, kw_only=True):
+    """`begin`, JSON under the schema, `end`."""
+
+    begin: str
+    schema: dict[str, Any] | None = None  # None: any JSON
+    end: str = ""
+
+
+class StructuralTag(Fields, kw_only=True):
+    """The form with structures and triggers; the one with a `format` is not served."""
+
+    NOT_SUPPORTED: ClassVar[NeutralValues] = {"format": ()}
+
+    type: Literal["structural_tag"] = "structural_tag"
+    structures: Annotated[list[TagStructure], Meta(min_length=1, max_length=MAX_TOOLS)]
+    triggers: Annotated[list[Trigger], Meta(min_length=1, max_length=MAX_TOOLS)]
+
+    @classmethod
+    def of_json(cls, text: str, param: str) -> StructuralTag:
+        try:
+            return msgspec.json.decode(text, type=cls)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise UsageError(f"{param} is wrong: {error}"[:200], hint="send JSON", param=param) from None
+
+    def grammar(self, param: str) -> Grammar:
+        """
+        Raises:
+            UsageError: a trigger begins no structure, a structure has none, or a schema is refused.
+        """
+        idle = [one.begin for one in self.structures if not one.begin.startswith(tuple(self.triggers))]
+        idle += [
+            trigger for trigger in self.triggers if not any(one.begin.startswith(trigger) for one in self.structures)
+        ]
+        if idle:
+            hint = "each structure begins with a trigger, and each trigger begins a structure"
+            raise UsageError(f"{idle[0][:60]!r} in {param} is never used", hint=hint, param=param)
+        begun = tuple(sequence(TextUntil(trigger), self._behind(trigger)) for trigger in self.triggers)
+        return Grammar.of_tree(sequence(Repeat(OneOf(begun)), AnyText()), param)
+
+    def _behind(self, trigger: str) -> OneOf:
+        return OneOf(
+            tuple(
+                sequence(one.begin.removeprefix(trigger), Json(one.schema or {}), one.end)
+                for one in self.structures
+                if one.begin.startswith(trigger)
+            )
+        )
