@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pydantic
+
 from edgellm import EdgeLLM, Message, NoSuchError, Sampling  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -28,11 +30,39 @@ def ask(llm: EdgeLLM) -> None:
     llm.chat("Hello", top_logprobs="all")  # pyright: ignore[reportArgumentType]
     llm.chat("Hello", timeout="soon")  # pyright: ignore[reportArgumentType]
     llm.chat("Hello", logit_bias={65: 1.0})  # pyright: ignore[reportArgumentType]
+    llm.chat("Hello", tool_choice="maybe")  # pyright: ignore[reportArgumentType]
+    llm.chat("Hello", tools=weather)  # pyright: ignore[reportArgumentType]
+    llm.chat("Hello", reasoning_effort="hard")  # pyright: ignore[reportArgumentType]
+    llm.chat("Hello", n="two")  # pyright: ignore[reportArgumentType]
     llm.chat("Hello").txt  # pyright: ignore[reportAttributeAccessIssue]
     llm.stream("Hello", top_k=1.5)  # pyright: ignore[reportArgumentType]
     for event in llm.stream("Hello"):
         event.text  # pyright: ignore[reportAttributeAccessIssue]
     llm.state == "redy"  # pyright: ignore[reportUnnecessaryComparison]
+
+
+class Order(pydantic.BaseModel):
+    pieces: int
+
+
+def weather(city: str) -> str:
+    return city
+
+
+def ask_for_objects(llm: EdgeLLM) -> None:
+    llm.chat("3 lamps", schema=Order).text  # pyright: ignore[reportAttributeAccessIssue]
+    llm.chat("3 lamps", schema=Order(pieces=3))  # pyright: ignore[reportArgumentType, reportCallIssue]
+    llm.chat("3 lamps", schema="object")  # pyright: ignore[reportArgumentType, reportCallIssue]
+    llm.stream("3 lamps", schema=Order)  # pyright: ignore[reportCallIssue]
+
+
+def use_tools(llm: EdgeLLM) -> None:
+    llm.use_tools("Rain?")  # pyright: ignore[reportCallIssue]
+    llm.use_tools("Rain?", tools=["weather"])  # pyright: ignore[reportArgumentType]
+    llm.use_tools("Rain?", tools=[weather], round=3)  # pyright: ignore[reportCallIssue]
+    llm.use_tools("Rain?", tools=[weather]).text  # pyright: ignore[reportAttributeAccessIssue]
+    for step in llm.stream_tools("Rain?", tools=[weather]):
+        step.call.name  # pyright: ignore[reportAttributeAccessIssue]
 
 
 async def ask_later(llm: EdgeLLM) -> None:
@@ -50,5 +80,5 @@ def read(llm: EdgeLLM) -> None:
 
 def make() -> None:
     Sampling(temprature=0.3)  # pyright: ignore[reportCallIssue]
-    Message("user")  # pyright: ignore[reportCallIssue]
+    Message(content="Hello")  # pyright: ignore[reportCallIssue]
     NoSuchError
