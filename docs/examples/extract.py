@@ -2,28 +2,24 @@
 
 import sys
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from edgellm import EdgeLLM, Grammar
+from edgellm import EdgeLLM, IncompleteAnswer
 
 
 class Order(BaseModel):
-    model_config = ConfigDict(extra="forbid")  # no other fields in the answer
-
     article: str = Field(max_length=30)
     pieces: int = Field(ge=0, le=1000)
     urgent: bool
 
 
 TEXT = "Please send us 12 bicycle lamps, we need them tomorrow."
+# The answer is kept to the schema, but only the question tells the model what is wanted.
+QUESTION = f"Write this order as JSON with the fields article, pieces and urgent.\n\n{TEXT}"
 
 with EdgeLLM.load(sys.argv[1] if sys.argv[1:] else "smollm2-135m-instruct") as llm:
-    answer = llm.chat(
-        f"Write this order as JSON with the fields article, pieces and urgent.\n\n{TEXT}",
-        grammar=Grammar.of_schema(Order.model_json_schema()),
-        temperature=0,
-        max_tokens=200,
-    )
-    if answer.finish_reason == "length":
-        sys.exit(f"the answer was cut off: {answer.text}")
-    print(Order.model_validate_json(answer.text))
+    try:
+        order = llm.chat(QUESTION, schema=Order, temperature=0, max_tokens=200)
+    except IncompleteAnswer as error:
+        sys.exit(f"the answer was cut off: {error.text}")
+    print(order)

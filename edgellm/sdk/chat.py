@@ -73,6 +73,10 @@ class ChatMethods(RequestMethods):
                 grammar: what the answer has to look like, for example `Grammar.of_schema(...)`. One that is cut off
                 by `max_tokens` is incomplete: its finish_reason is "length";
                 top_logprobs: with the logprob of each token, and of so many likely ones in its place (0 to 20);
+                n: how many answers (`choices`);
+                tools: what the model may call (`calls`): functions, `Tool`s, or dictionaries; `use_tools` also makes
+                the calls;
+                tool_choice, parallel_tool_calls, thinking, reasoning_effort and template_kwargs, as of `request`;
                 and those of `edgellm.Sampling` (temperature, top_p, seed, ...). The model's defaults
                 (`plan.sampling`) hold for the others.
 

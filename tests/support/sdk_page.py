@@ -13,12 +13,13 @@ import msgspec
 
 from edgellm import errors
 from edgellm.sdk.client import EdgeLLM
-from edgellm.types.event import Completion, Delta, Done, Timings, Usage
-from edgellm.types.message import Message
+from edgellm.types.event import Choice, Completion, Delta, Done, Timings, Usage
+from edgellm.types.message import Message, NamedTool, Tool, ToolCall
 from edgellm.types.options import LaunchOptions, SelectionOptions
 from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest
 from edgellm.types.sampling import Sampling
 from edgellm.types.sampling_defaults import SamplingDefaults, SamplingPart
+from edgellm.types.tool_use import ToolResult, ToolUse
 
 PAGE = Path(__file__).parents[2] / "docs" / "sdk.md"
 HEAD = """# The Python SDK
@@ -33,8 +34,10 @@ with EdgeLLM.auto() as llm:
     print(llm.chat("Say hello in French.", max_tokens=40).text)
 ```
 
-`edgellm` itself exports `EdgeLLM`, `Message`, `Sampling`, `Completion`, `Delta`, `Done` and all [errors](#errors); the
-rest is in `edgellm.types`. Everything is typed: an editor completes options and marks wrong ones.
+`edgellm` itself exports `EdgeLLM`, `Message`, `Tool`, `NamedTool`, `ToolCall`, `Grammar`, `Sampling`, `Completion`,
+`Delta`, `Done` and all [errors](#errors); the rest is in `edgellm.types`. Everything is typed: an editor completes
+options and marks wrong ones. [A page of its own](how-to/use-answers-in-programs.md) shows how answers become objects,
+and how a model calls functions.
 
 Answers are [msgspec](https://jcristharif.com/msgspec/) structs. `msgspec.to_builtins(answer)` makes plain dictionaries
 and lists of one, and `msgspec.json.encode(answer)` JSON. A web framework that does not know such structs gets the
@@ -62,9 +65,21 @@ GROUPS: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("Options", (SelectionOptions, LaunchOptions)),
     (
         "Requests",
-        (Message, Sampling, SamplingDefaults, SamplingPart, GenerationRequest, EmbeddingRequest, RerankRequest),
+        (
+            Message,
+            ToolCall,
+            Tool,
+            NamedTool,
+            Sampling,
+            SamplingDefaults,
+            SamplingPart,
+            GenerationRequest,
+            EmbeddingRequest,
+            RerankRequest,
+        ),
     ),
-    ("Events", (Delta, Done, Completion, Usage, Timings)),
+    ("Events", (Delta, Done, Completion, Choice, Usage, Timings)),
+    ("Tools", (ToolUse, ToolResult)),
 )
 LISTED = {kind for _, kinds in GROUPS for kind in kinds}
 

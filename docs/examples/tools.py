@@ -1,0 +1,31 @@
+"""A model that calls a function of the program before it answers. `python docs/examples/tools.py [MODEL]`"""
+
+import sys
+from typing import Annotated, Literal
+
+from edgellm import EdgeLLM
+
+STOCK = {"lamp": 12, "bell": 0, "saddle": 3}
+
+
+def pieces_in_stock(
+    article: Annotated[Literal["lamp", "bell", "saddle"], "what is looked for"],
+) -> int:
+    """How many pieces of an article there are."""
+    return STOCK[article]
+
+
+with EdgeLLM.load(sys.argv[1] if sys.argv[1:] else "qwen3-0.6b") as llm:
+    # A small model is made to look; "auto", the default, leaves that to the model.
+    use = llm.use_tools(
+        "How many saddles are there?",
+        tools=[pieces_in_stock],
+        tool_choice="required",
+        rounds=4,
+        timeout=300,
+        temperature=0,
+        max_tokens=100,
+    )
+    for result in use.results:
+        print(f"{result.call.name} {result.call.arguments} -> {result.text}", file=sys.stderr)
+    print(use.answer.text)
