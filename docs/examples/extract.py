@@ -19,7 +19,7 @@ QUESTION = f"Write this order as JSON with the fields article, pieces and urgent
 
 with EdgeLLM.load(sys.argv[1] if sys.argv[1:] else "smollm2-135m-instruct") as llm:
     try:
-        order = llm.chat(QUESTION, schema=Order, temperature=0, max_tokens=200)
+        order = llm.chat(QUESTION, schema=Order, temperature=0, max_tokens=400)
     except IncompleteAnswer as error:
         sys.exit(f"the answer was cut off: {error.text}")
     print(order)

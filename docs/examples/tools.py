@@ -21,10 +21,11 @@ with EdgeLLM.load(sys.argv[1] if sys.argv[1:] else "qwen3-0.6b") as llm:
         "How many saddles are there?",
         tools=[pieces_in_stock],
         tool_choice="required",
+        parallel_tool_calls=False,
         rounds=4,
         timeout=300,
         temperature=0,
-        max_tokens=100,
+        max_tokens=200,
     )
     for result in use.results:
         print(f"{result.call.name} {result.call.arguments} -> {result.text}", file=sys.stderr)

@@ -17,8 +17,8 @@ from edgellm.types.message import ToolCall
 T = TypeVar("T")
 
 
-def whole(events: Sequence[Event]) -> Completion:
-    """Raises Closed, where one of the choices has no end."""
+def whole(events: Sequence[Event], notes: tuple[str, ...] = ()) -> Completion:
+    """`notes`: those of the request. Raises Closed, where one of the choices has no end."""
     ends = {event.choice: event for event in events if isinstance(event, Done)}
     if any(end.finish_reason == "cancelled" for end in ends.values()):
         raise closed()  # a stream shows that it has no end; half an answer in one piece would not
@@ -34,6 +34,7 @@ def whole(events: Sequence[Event]) -> Completion:
         usage=_together([end.usage for _, end in sorted(ends.items())]),
         timings=last.timings,
         choices=choices if len(choices) > 1 else (),
+        notes=notes,
     )
 
 

@@ -86,7 +86,8 @@ class ChatMethods(RequestMethods):
             Closed: by `close` meanwhile.
         """
         kind = None if schema is None else _asked_for(schema, options)
-        answer = whole(list(self.stream(messages, timeout=timeout, **options)))
+        request = self._asked(messages, options)
+        answer = whole(list(self.generate(request, timeout=timeout)), request.notes)
         return answer if kind is None else parsed(answer, kind)
 
     def stream(
@@ -135,7 +136,8 @@ class ChatMethods(RequestMethods):
     ) -> Any:
         """As `chat`, for coroutines."""
         kind = None if schema is None else _asked_for(schema, options)
-        answer = whole([event async for event in self.astream(messages, timeout=timeout, **options)])
+        request = self._asked(messages, options)
+        answer = whole([event async for event in self.agenerate(request, timeout=timeout)], request.notes)
         return answer if kind is None else parsed(answer, kind)
 
     async def astream(

@@ -6,19 +6,22 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgellm.errors import BadTemplate, UnsupportedField, UnsupportedTask, UsageError
+import msgspec
+
+from edgellm.errors import BadTemplate, UnsupportedTask, UsageError
 from edgellm.sdk.conversation import Messages, messages_of, texts_of
 from edgellm.sdk.generation import GenerationMethods
-from edgellm.sdk.toolbox import tools_of
+from edgellm.sdk.toolbox import check_choice, tools_of
 from edgellm.types.grammar import Grammar
-from edgellm.types.message import TOOL_CHOICES, AnyTool, NamedTool, Tool, ToolChoice
+from edgellm.types.markup import JsonCalls, Markup, Reading
+from edgellm.types.message import AnyTool, Tool, ToolChoice
 from edgellm.types.plan import LaunchPlan
-from edgellm.types.reasoning import BUDGET_SHARES, EFFORTS, ReasoningEffort
+from edgellm.types.reasoning import ReasoningEffort, budget, thinks_first
 from edgellm.types.request import ChatKeywords, GenerationRequest, check_prompt
 from edgellm.types.sampling import Sampling, SamplingKeywords
 
 if TYPE_CHECKING:
-    from edgellm.text.prompt import PromptBuilder
+    from edgellm.text.prompt import ChatPrompt, PromptBuilder
 
 _OF_ANSWER = ChatKeywords.__annotations__.keys() - SamplingKeywords.__annotations__.keys()
 
@@ -72,20 +75,25 @@ class RequestMethods(GenerationMethods):
                 f"{self.plan.artifact.name} answers no chat: it turns texts into vectors or scores",
                 hint="use EdgeLLM.embed or rerank, or /v1/embeddings of `edgellm serve`; name a chat model to chat",
             )
-        offered = tools_of(tools)
-        _check_choice(tool_choice, offered)
-        if offered and tool_choice != "none":
-            raise UnsupportedField("tools are not served yet", hint="leave them out", param="tools")
+        described = tools_of(tools)
+        check_choice(tool_choice, described)
+        offered = () if tool_choice == "none" else described
+        if offered and grammar is not None:
+            what = "tools and a grammar both say what the answer looks like"
+            raise UsageError(what, hint='send one of them, or tool_choice "none"', param="tools")
         conversation = messages_of(messages)
         check_prompt(tuple(texts_of(conversation, offered)), info.n_ctx)
-        thinks = _thinks(thinking, reasoning_effort, served=self.plan.thinking)
+        variables = {**({"reasoning_effort": reasoning_effort} if reasoning_effort else {}), **(template_kwargs or {})}
+        thinks = thinks_first(thinking, reasoning_effort, variables, served=self.plan.thinking)
         prompt = self._prompts.build(
             conversation,
+            offered,
             thinking=thinks,
-            kwargs=template_kwargs,
+            kwargs=variables,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
         )
+        reading = self._reading(prompt, offered)
         return GenerationRequest(
             prompt.text,
             sampling,
@@ -93,12 +101,33 @@ class RequestMethods(GenerationMethods):
             (stop,) if isinstance(stop, str) else tuple(stop),
             add_bos=prompt.add_bos,
             ignore_eos=ignore_eos,
-            grammar=grammar,
+            grammar=grammar or self._call_grammar(prompt, offered, tool_choice, parallel=parallel_tool_calls),
             top_logprobs=top_logprobs,
             n=n,
-            thinking=thinks,
             cuts=prompt.cuts,
+            thinking=thinks,
+            reading=reading,
+            reasoning_budget=budget(reasoning_effort, max_tokens or info.n_ctx),
+            notes=tuple(sorted(prompt.notes)),
         )
+
+    def _reading(self, prompt: ChatPrompt, tools: tuple[Tool, ...]) -> Reading | None:
+        """How the answer is told from thoughts and calls; None where all of it is text."""
+        markup = self._markup
+        if prompt.prompts_tools:
+            markup = msgspec.structs.replace(markup, calls=JsonCalls())
+        is_marked = markup.reasoning or markup.answer or (markup.calls and tools)
+        return Reading(markup, prompt.opened, tools) if is_marked else None
+
+    def _call_grammar(
+        self, prompt: ChatPrompt, tools: tuple[Tool, ...], choice: ToolChoice, *, parallel: bool
+    ) -> Grammar | None:
+        if not tools:
+            return None
+        from edgellm.text.call_grammar import call_grammar
+
+        markup = msgspec.structs.replace(self._markup, calls=None) if prompt.prompts_tools else self._markup
+        return call_grammar(markup, tools, choice, parallel=parallel, opened=prompt.opened)
 
     def _asked(self, messages: Messages, options: ChatKeywords) -> GenerationRequest:
         names = ChatKeywords.__annotations__
@@ -108,6 +137,12 @@ class RequestMethods(GenerationMethods):
         own: dict[str, Any] = {name: value for name, value in options.items() if name in _OF_ANSWER}
         drawn: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_ANSWER}
         return self.request(messages, sampling=Sampling.of(**drawn), **own)
+
+    @functools.cached_property
+    def _markup(self) -> Markup:
+        from edgellm.text.markup import markup_of
+
+        return markup_of(self._prompts.template)
 
     @functools.cached_property
     def _prompts(self) -> PromptBuilder:
@@ -120,37 +155,3 @@ class RequestMethods(GenerationMethods):
                 hint="use completions (/v1/completions, EdgeLLM.generate, `edgellm run --raw`), or choose a chat model",
             )
         return PromptBuilder(info)
-
-
-def _check_choice(choice: ToolChoice, tools: Sequence[Tool]) -> None:
-    names = [tool.name for tool in tools]
-    if isinstance(choice, NamedTool):
-        if choice.name not in names:
-            hint = f"tools are: {', '.join(names) or 'none'}"
-            raise UsageError(
-                f"tool_choice names {choice.name[:60]!r}, which is no tool", hint=hint, param="tool_choice"
-            )
-    elif choice not in TOOL_CHOICES:
-        hint = f"one of: {', '.join(TOOL_CHOICES)}, or a NamedTool"
-        raise UsageError(f"tool_choice={choice!r}"[:80] + " is no choice", hint=hint, param="tool_choice")
-    elif choice == "required" and not tools:
-        raise UsageError("a tool has to be called, and there are none", hint="send tools", param="tool_choice")
-
-
-def _thinks(thinking: bool | None, effort: ReasoningEffort | None, *, served: bool) -> bool:
-    """Whether a model that can think or not is to think. `served`: where the request leaves it open."""
-    if effort is None:
-        return served if thinking is None else thinking
-    if effort not in EFFORTS:
-        hint = f"one of: {', '.join(EFFORTS)}"
-        raise UsageError(f"unknown reasoning_effort {effort!r}"[:80], hint=hint, param="reasoning_effort")
-    if thinking is not None and thinking != (effort != "none"):
-        what = f"thinking={thinking} and reasoning_effort={effort!r} disagree"
-        raise UsageError(what, hint="send one of them", param="reasoning_effort")
-    return effort != "none"
-
-
-def _budget(effort: ReasoningEffort | None, most: int) -> int | None:
-    """Most tokens of thinking in an answer of at most so many; None = as many as it wants."""
-    share = BUDGET_SHARES.get(effort) if effort else None
-    return None if share is None else max(1, int(share * most))

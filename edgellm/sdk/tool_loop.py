@@ -104,7 +104,7 @@ class ToolLoopMethods(RequestMethods):
                 for event in events:
                     loop.events.append(event)
                     yield event
-            for call in loop.take_answer():
+            for call in loop.take_answer(request.notes):
                 deadline.check()
                 yield loop.take(loop.toolbox.call(call))
 
@@ -116,7 +116,7 @@ class ToolLoopMethods(RequestMethods):
                     loop.events += events
                     for event in events:
                         yield event
-            for call in loop.take_answer():
+            for call in loop.take_answer(request.notes):
                 yield loop.take(await deadline.keep(loop.toolbox.acall(call)))
 
 
@@ -153,9 +153,9 @@ class _ToolLoop:
         assert self._answer is not None
         return ToolUse(self._answer, tuple(self.messages), tuple(self._results))
 
-    def take_answer(self) -> tuple[ToolCall, ...]:
-        """The calls of the answer whose events are there."""
-        answer, self.events = whole(self.events), []
+    def take_answer(self, notes: tuple[str, ...]) -> tuple[ToolCall, ...]:
+        """The calls of the answer whose events are there. `notes`: those of its request."""
+        answer, self.events = whole(self.events, notes), []
         self._answer, self._left = answer, self._left - 1
         self.messages.append(answer.message)
         # What forces a call would do so for ever.

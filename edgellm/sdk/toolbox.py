@@ -11,7 +11,7 @@ import msgspec
 from edgellm.errors import UsageError
 from edgellm.sdk.function_tool import FunctionTool
 from edgellm.sdk.json_type import mismatch
-from edgellm.types.message import MAX_TOOLS, AnyTool, Tool, ToolCall
+from edgellm.types.message import MAX_TOOLS, TOOL_CHOICES, AnyTool, NamedTool, Tool, ToolCall, ToolChoice
 from edgellm.types.tool_use import ToolResult
 
 
@@ -75,6 +75,25 @@ def tools_of(tools: Sequence[AnyTool]) -> tuple[Tool, ...]:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"two tools are called {twice[:60]!r}", hint="rename one", param="tools")
     return described
+
+
+def check_choice(choice: ToolChoice, tools: Sequence[Tool]) -> None:
+    """
+    Raises:
+        UsageError: it is none, or cannot be met.
+    """
+    names = [tool.name for tool in tools]
+    if isinstance(choice, NamedTool):
+        if choice.name not in names:
+            hint = f"tools are: {', '.join(names) or 'none'}"
+            raise UsageError(
+                f"tool_choice names {choice.name[:60]!r}, which is no tool", hint=hint, param="tool_choice"
+            )
+    elif choice not in TOOL_CHOICES:
+        hint = f"one of: {', '.join(TOOL_CHOICES)}, or a NamedTool"
+        raise UsageError(f"tool_choice={choice!r}"[:80] + " is no choice", hint=hint, param="tool_choice")
+    elif choice == "required" and not tools:
+        raise UsageError("a tool has to be called, and there are none", hint="send tools", param="tool_choice")
 
 
 def _tool(tool: AnyTool) -> Tool:

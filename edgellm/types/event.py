@@ -101,3 +101,4 @@ class Completion(Choice, frozen=True, kw_only=True):
     usage: Usage  # the prompt once, and the tokens of all choices
     timings: Timings  # of the choice that ended last
     choices: tuple[Choice, ...] = ()  # all of them, the first too, where `n` was over 1
+    notes: tuple[str, ...] = ()  # of the request: what the template does not take as it came

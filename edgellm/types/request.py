@@ -152,6 +152,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
     echo: bool = False
     reading: Reading | None = None  # how thoughts and calls are told from text; None = all of it is text
     reasoning_budget: int | None = None  # tokens of a thought, which is then ended; None = as many as it wants
+    notes: tuple[str, ...] = ()  # what the template does not take as it came (`text.conversation.PromptNote`)
     n: int = 1  # answers, which share the prompt's computation; of a seed each next one gets the next number
 
     def __post_init__(self) -> None:

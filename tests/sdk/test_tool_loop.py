@@ -18,6 +18,7 @@ from edgellm.sdk.tool_loop import ToolLoopMethods
 from edgellm.sdk.toolbox import tools_of
 from edgellm.types.event import Delta, Done, Event, FinishReason, Timings, Usage
 from edgellm.types.message import Message, NamedTool, Tool, ToolCall
+from edgellm.types.request import GenerationRequest
 from edgellm.types.tool_use import ToolResult, ToolUse
 
 Call = tuple[str, str]
@@ -34,6 +35,7 @@ class Scripted(ToolLoopMethods):
 
     def _asked(self, messages: Any, options: Any) -> Any:
         self.asked.append((list(messages), dict(options)))
+        return GenerationRequest("")
 
     def _events_by(self, request: Any, deadline: Deadline) -> Generator[Event, None, None]:
         said = self._said.pop(0)

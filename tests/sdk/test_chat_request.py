@@ -1,0 +1,121 @@
+"""What becomes of a conversation and of what is asked of its answer: one request, on which every face agrees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal
+
+import pytest
+from support.refusals import refuses
+
+from edgellm.errors import UsageError
+from edgellm.sdk.client import EdgeLLM
+from edgellm.types.grammar import Grammar
+from edgellm.types.markup import JsonCalls
+from edgellm.types.message import Message, NamedTool, Tool
+from edgellm.types.reasoning import EFFORTS, budget, thinks_first
+
+THINKER = (
+    "{% for m in messages %}<|{{ m.role }}|>"
+    "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}<|end|>{% endfor %}"
+    "{% if tools %}<|tools|>{{ tools | tojson }}<|end|>{% endif %}"
+    "{% if add_generation_prompt %}<|assistant|>{% if enable_thinking %}<think>{% endif %}{% endif %}{{ mood }}"
+)
+WEATHER = Tool("weather", "Rain?", {"type": "object", "properties": {"city": {"type": "string"}}})
+
+
+def weather(city: Literal["Köln", "Bonn"]) -> str:
+    """Rain?"""
+    return f"rain in {city}"
+
+
+@pytest.fixture
+def llm() -> Iterator[EdgeLLM]:
+    with EdgeLLM.load("echo", isolate=False) as llm:
+        yield llm
+
+
+@pytest.fixture
+def thinker(llm: EdgeLLM) -> EdgeLLM:
+    """Not to be asked for answers: its template is all there is of it."""
+    llm._session._info = replace(llm.info, chat_template=THINKER)  # type: ignore[attr-defined]
+    return llm
+
+
+def test_a_model_that_thinks_is_read_so(thinker: EdgeLLM) -> None:
+    request = thinker.request("Hi", thinking=True, reasoning_effort="low", max_tokens=100)
+    assert request.reading is not None
+    assert request.reading.markup.reasoning is not None
+    assert (request.reading.opened, request.thinking, request.reasoning_budget) == ("<|assistant|><think>", True, 25)
+    still = thinker.request("Hi")
+    assert still.reading is not None
+    assert (still.reading.opened, still.thinking, still.reasoning_budget) == ("<|assistant|>", False, None)
+
+
+def test_what_is_served_holds_where_the_request_is_silent(thinker: EdgeLLM) -> None:
+    thinker.plan = replace(thinker.plan, thinking=True)
+    assert [thinker.request("Hi", thinking=thinks).thinking for thinks in (None, False)] == [True, False]
+
+
+def test_the_template_gets_its_variables(thinker: EdgeLLM) -> None:
+    assert str(thinker.request("Hi", template_kwargs={"mood": "gay"}).prompt).endswith("gay")
+    assert thinker.request("Hi", template_kwargs={"enable_thinking": True}).thinking
+    continued = thinker.request([Message("assistant", "Once")], continue_final_message=True)
+    assert str(continued.prompt).endswith("<|assistant|>Once")
+    assert str(thinker.request("Hi", add_generation_prompt=False).prompt).endswith("Hi<|end|>")
+
+
+@pytest.mark.parametrize(
+    ("thinking", "effort", "variables", "served", "thinks"),
+    [
+        (None, None, {}, True, True),
+        (None, None, {}, False, False),
+        (False, None, {}, True, False),
+        (None, "none", {}, True, False),
+        (None, "high", {}, False, True),
+        (None, None, {"thinking": True}, False, True),
+        (True, "max", {"enable_thinking": True}, False, True),
+        (None, None, {"enable_thinking": "yes"}, False, False),
+    ],
+)
+def test_who_says_whether_it_thinks(
+    thinking: bool | None, effort: Any, variables: dict[str, Any], served: bool, thinks: bool
+) -> None:
+    assert thinks_first(thinking, effort, variables, served=served) is thinks
+
+
+def test_efforts_are_shares_of_the_answer() -> None:
+    assert [budget(effort, 800) for effort in EFFORTS] == [None, 50, 200, 400, 600, None, None]
+    assert budget("minimal", 1) == 1
+
+
+def test_tools_that_the_template_lacks_are_asked_for_as_json(llm: EdgeLLM) -> None:
+    request = llm.request("Rain?", tools=[WEATHER])
+    assert request.notes == ("system_merged", "tools_prompted")
+    assert request.reading is not None
+    assert (request.reading.markup.calls, request.reading.tools) == (JsonCalls(), (WEATHER,))
+    assert request.grammar is not None
+    unwanted = llm.request("Rain?", tools=[WEATHER], tool_choice="none")
+    assert (unwanted.prompt, unwanted.reading, unwanted.grammar) == ("Rain?", None, None)
+
+
+def test_tools_and_a_grammar_do_not_go_together(llm: EdgeLLM) -> None:
+    grammar = Grammar("choice", '["yes"]')
+    with refuses(UsageError, param="tools"):
+        llm.request("Rain?", tools=[WEATHER], grammar=grammar)
+    assert llm.request("Rain?", tools=[WEATHER], tool_choice="none", grammar=grammar).grammar == grammar
+
+
+@pytest.mark.parametrize("choice", ["required", NamedTool("weather")], ids=["required", "named"])
+def test_a_forced_call_is_made_and_its_result_is_answered(llm: EdgeLLM, choice: Any) -> None:
+    options: Any = {"tool_choice": choice, "temperature": 0, "max_tokens": 400, "parallel_tool_calls": False}
+    use = llm.use_tools("Rain?", tools=[weather], **options)
+    (result,) = use.results
+    assert not result.failed
+    assert result.text in ("rain in Köln", "rain in Bonn")
+    assert result.text in use.answer.text
+    assert use.messages[1].calls == (result.call,)
+    answer = llm.chat("Rain?", tools=[weather], **options)
+    assert (answer.finish_reason, answer.text, answer.calls) == ("tool_calls", "", (result.call,))
+    assert answer.notes == ("system_merged", "tools_prompted")
