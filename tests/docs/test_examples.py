@@ -31,8 +31,9 @@ def test_chat() -> None:
 
 
 def test_conversation() -> None:
-    """The echo model repeats the last message of the user."""
-    assert run("conversation.py", "echo", typed="One.\nTwo.\n\n") == "> One.\n> Two.\n> "
+    """The echo model repeats the last message of the user, with instructions that its template has no place for."""
+    out = run("conversation.py", "echo", typed="One.\nTwo.\n\n")
+    assert out == "> Answer in one short sentence.\n\nOne.\n> Two.\n> "
 
 
 def test_stream_async() -> None:
@@ -70,7 +71,7 @@ def test_classify_gives_each_letter_a_kind() -> None:
 def test_extract_and_tools_run_without_a_model() -> None:
     """The echo model writes what the grammar leaves it; what it says of a result is the result."""
     assert run("extract.py", "echo").startswith("article=")
-    assert run("tools.py", "echo").strip() in ("12", "0", "3")
+    assert run("tools.py", "echo").splitlines()[-1] in ("12", "0", "3")
 
 
 @pytest.mark.model
