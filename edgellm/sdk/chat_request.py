@@ -6,17 +6,15 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from edgellm.errors import BadTemplate, UnsupportedTask, UsageError
 from edgellm.sdk.conversation import Messages, messages_of, texts_of
 from edgellm.sdk.generation import GenerationMethods
 from edgellm.sdk.toolbox import check_choice, tools_of
 from edgellm.types.grammar import Grammar
-from edgellm.types.markup import JsonCalls, Markup, Reading
+from edgellm.types.markup import Reading
 from edgellm.types.message import AnyTool, Tool, ToolChoice
 from edgellm.types.plan import LaunchPlan
-from edgellm.types.reasoning import ReasoningEffort, budget, thinks_first
+from edgellm.types.reasoning import ReasoningEffort, thinking_budget, thinks_first
 from edgellm.types.request import ChatKeywords, GenerationRequest, check_prompt
 from edgellm.types.sampling import Sampling, SamplingKeywords
 
@@ -93,7 +91,6 @@ class RequestMethods(GenerationMethods):
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
         )
-        reading = self._reading(prompt, offered)
         return GenerationRequest(
             prompt.text,
             sampling,
@@ -106,27 +103,24 @@ class RequestMethods(GenerationMethods):
             n=n,
             cuts=prompt.cuts,
             thinking=thinks,
-            reading=reading,
-            reasoning_budget=budget(reasoning_effort, max_tokens or info.n_ctx),
+            reading=self._reading(prompt, offered),
+            reasoning_budget=thinking_budget(reasoning_effort, max_tokens or info.n_ctx),
             notes=tuple(sorted(prompt.notes)),
         )
 
-    def _reading(self, prompt: ChatPrompt, tools: tuple[Tool, ...]) -> Reading | None:
+    def _reading(self, prompt: ChatPrompt, tools: Sequence[Tool]) -> Reading | None:
         """How the answer is told from thoughts and calls; None where all of it is text."""
-        markup = self._markup
-        if prompt.prompts_tools:
-            markup = msgspec.structs.replace(markup, calls=JsonCalls())
-        is_marked = markup.reasoning or markup.answer or (markup.calls and tools)
-        return Reading(markup, prompt.opened, tools) if is_marked else None
+        reading = self._prompts.reading(prompt, tools)
+        return reading if tools or reading.markup.reasoning or reading.markup.answer else None
 
     def _call_grammar(
-        self, prompt: ChatPrompt, tools: tuple[Tool, ...], choice: ToolChoice, *, parallel: bool
+        self, prompt: ChatPrompt, tools: Sequence[Tool], choice: ToolChoice, *, parallel: bool
     ) -> Grammar | None:
         if not tools:
             return None
         from edgellm.text.call_grammar import call_grammar
 
-        markup = msgspec.structs.replace(self._markup, calls=None) if prompt.prompts_tools else self._markup
+        markup = self._prompts.markup_after(prompt)
         return call_grammar(markup, tools, choice, parallel=parallel, opened=prompt.opened)
 
     def _asked(self, messages: Messages, options: ChatKeywords) -> GenerationRequest:
@@ -137,12 +131,6 @@ class RequestMethods(GenerationMethods):
         own: dict[str, Any] = {name: value for name, value in options.items() if name in _OF_ANSWER}
         drawn: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_ANSWER}
         return self.request(messages, sampling=Sampling.of(**drawn), **own)
-
-    @functools.cached_property
-    def _markup(self) -> Markup:
-        from edgellm.text.markup import markup_of
-
-        return markup_of(self._prompts.template)
 
     @functools.cached_property
     def _prompts(self) -> PromptBuilder:

@@ -39,7 +39,7 @@ def thinks_first(
     return bool(asked.pop()) if asked else served
 
 
-def budget(effort: ReasoningEffort | None, most: int) -> int | None:
+def thinking_budget(effort: ReasoningEffort | None, most: int) -> int | None:
     """Most tokens of thinking in an answer of at most so many; None = as many as it wants."""
     share = BUDGET_SHARES.get(effort) if effort else None
     return None if share is None else max(1, int(share * most))

@@ -14,7 +14,7 @@ from edgellm.sdk.client import EdgeLLM
 from edgellm.types.grammar import Grammar
 from edgellm.types.markup import JsonCalls
 from edgellm.types.message import Message, NamedTool, Tool
-from edgellm.types.reasoning import EFFORTS, budget, thinks_first
+from edgellm.types.reasoning import EFFORTS, thinking_budget, thinks_first
 
 THINKER = (
     "{% for m in messages %}<|{{ m.role }}|>"
@@ -86,8 +86,8 @@ def test_who_says_whether_it_thinks(
 
 
 def test_efforts_are_shares_of_the_answer() -> None:
-    assert [budget(effort, 800) for effort in EFFORTS] == [None, 50, 200, 400, 600, None, None]
-    assert budget("minimal", 1) == 1
+    assert [thinking_budget(effort, 800) for effort in EFFORTS] == [None, 50, 200, 400, 600, None, None]
+    assert thinking_budget("minimal", 1) == 1
 
 
 def test_tools_that_the_template_lacks_are_asked_for_as_json(llm: EdgeLLM) -> None:
