@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 from support.mixes import Planned, play
-from support.toy_engine import BOS, ToyEngine, answer, logits_after
+from support.toy_engine import BOS, PIECES, ToyEngine, answer, logits_after
 
 from edgellm.errors import UsageError
 from edgellm.runtime import wire
@@ -68,6 +68,11 @@ def test_logprobs_are_those_of_the_softmax_however_many_rows_a_step_has(n_batch:
     assert tokens == engine.tokenizer.encode(PROMPT, add_special=True, parse_special=True)
     assert logprobs == pytest.approx(reference(tokens), abs=1e-5)
     assert max(sum(entry.n_logits for entry in batch) for batch in engine.steps) <= max_logits
+
+
+def test_a_first_token_that_says_nothing_yet_is_none_of_the_prompt() -> None:
+    half = ask(sampling=Sampling(temperature=0, logit_bias=((PIECES.index(b"\xc3"), 100.0),)), max_tokens=1)
+    assert len(told(ToyEngine(), half)[1]) == len(PROMPT) + 1
 
 
 def test_what_slots_hold_is_computed_again() -> None:

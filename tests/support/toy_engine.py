@@ -77,6 +77,7 @@ class ToyEngine:
             assert entry.n_past == len(self.slots[entry.slot])
         assert len({entry.slot for entry in batch}) == len(batch)
         assert sum(len(entry.tokens) for entry in batch) <= self.info.max_batch_tokens
+        assert sum(entry.n_logits for entry in batch) <= self.info.max_logits
         if self.before_step is not None:
             self.before_step(self, batch)
         self.steps.append(tuple(batch))
