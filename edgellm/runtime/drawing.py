@@ -9,6 +9,7 @@ from edgellm.runtime.engine_check import check_piece
 from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import Scheduler
 from edgellm.runtime.thought import Thoughts
+from edgellm.text.mask_thread import MaskThread
 from edgellm.text.sampling import LogitRow
 from edgellm.types.event import FinishReason
 
@@ -22,6 +23,7 @@ class Drawing:
         self._scheduler = scheduler
         self._backend = backend
         self._thoughts = Thoughts(tokenizer)
+        self._masks = MaskThread()
 
     def draw(self, request: RequestState, row: LogitRow) -> FinishReason | None:
         """Take the token that is drawn from `row`, and those that must follow it.
@@ -47,7 +49,13 @@ class Drawing:
         if reason is None and request.generation.top_logprobs is None:
             reason = self._go_on(request, tokens)
         request.next_tokens = tuple(tokens) if reason is None else ()
+        if reason is None and (gate := request.gate) is not None:
+            self._masks.start(gate)
         return reason
+
+    def end(self) -> None:
+        """No token is drawn any more."""
+        self._masks.end()
 
     def _go_on(self, request: RequestState, tokens: list[int]) -> FinishReason | None:
         if request.reads:

@@ -111,6 +111,7 @@ class Loop:
         try:
             self._run()
         finally:
+            self._drawing.end()
             if self._reader is not None:
                 # The engine is closed next, and its tokenizer with it.
                 self._reader.shutdown(cancel_futures=True)

@@ -50,6 +50,20 @@ class Matcher:
         self._compiled = compiled
         self._n_vocab = n_vocab
         self._bits: Bits | None = first  # of what may come next; None = not computed yet
+        self._computing = threading.Lock()  # held from `begin` to `compute`, which is another thread's
+
+    def begin(self) -> bool:
+        """Whether the next mask is to be computed: then somebody calls `compute`, and others wait for it."""
+        if self._bits is not None or self._compiled.is_stopped():
+            return False
+        self._computing.acquire()
+        return True
+
+    def compute(self) -> None:
+        try:
+            self._bits = _mask(self._compiled, self._n_vocab)
+        finally:
+            self._computing.release()
 
     def copy(self) -> Matcher:
         return Matcher(self._compiled.deep_copy(), self._n_vocab, self._next())
@@ -84,7 +98,8 @@ class Matcher:
         Raises:
             GrammarFailed: it may not.
         """
-        self._bits = None
+        with self._computing:
+            self._bits = None
         if not self._compiled.consume_token(token):
             raise _failed(self._compiled)
 
@@ -98,11 +113,13 @@ class Matcher:
         return bool(self._compiled.is_stopped())
 
     def _next(self) -> Bits:
-        if self._bits is None:
-            self._bits = _mask(self._compiled, self._n_vocab)
-            if self._compiled.is_error():
-                raise _failed(self._compiled)
-        return self._bits
+        with self._computing:
+            bits = self._bits
+        if bits is None:
+            bits = self._bits = _mask(self._compiled, self._n_vocab)
+        if self._compiled.is_error():
+            raise _failed(self._compiled)
+        return bits
 
 
 class GrammarCompiler:

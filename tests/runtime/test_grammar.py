@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from dataclasses import replace
 
 import jsonschema
@@ -12,10 +13,12 @@ from msgspec import structs
 from support.mixes import Planned, play, random_mix
 from support.refusals import check_refusal
 from support.schemas import random_schema
+from support.waiting import PATIENCE_S
 
 from edgellm.builtin.echo import EchoEngine
 from edgellm.contract.engine import SlotInput
 from edgellm.errors import GrammarFailed, UsageError
+from edgellm.text.matcher import Matcher
 from edgellm.types.grammar import Grammar
 from edgellm.types.plan import Settings
 from edgellm.types.request import GenerationRequest
@@ -144,6 +147,35 @@ def test_penalties_look_back_on_what_was_forced() -> None:
     penalized = structs.replace(plain, sampling=structs.replace(plain.sampling, frequency_penalty=1.0))
     texts = [play(Counted(1), [Planned(request)])[0].text for request in (plain, penalized)]
     assert texts == ["aaaaa", "aaaab"]
+
+
+def test_the_next_mask_is_computed_during_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that ends only when the mask is there would wait for ever if that came after it."""
+    computed = threading.Semaphore(0)
+    compute = Matcher.compute
+
+    def and_tell(matcher: Matcher) -> None:
+        compute(matcher)
+        computed.release()
+
+    class Waiting(Counted):
+        def step(self, batch):  # type: ignore[no-untyped-def]
+            if self.batches:
+                assert computed.acquire(timeout=PATIENCE_S)
+            return super().step(batch)
+
+    monkeypatch.setattr(Matcher, "compute", and_tell)
+    request = GenerationRequest("x", Sampling(seed=1), grammar=Grammar("regex", "[a-z]{20}"))
+    engine = Waiting(1)
+    answer = play(engine, [Planned(request)])[0]
+    assert len(answer.text) == 20
+    assert len(engine.batches) >= 20
+
+
+def test_no_thread_is_left_when_a_loop_has_ended() -> None:
+    before = {*threading.enumerate()}
+    play(Counted(1), [Planned(GenerationRequest("x", Sampling(seed=1), grammar=Grammar("regex", "[a-z]{9}")))])
+    assert {*threading.enumerate()} <= before
 
 
 def test_with_logprobs_every_token_is_drawn_and_told() -> None:
