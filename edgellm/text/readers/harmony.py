@@ -38,7 +38,6 @@ class HarmonyParser:
             if header is None:  # no message, but plain text
                 yield from scanner.until(self._body_end, output.text)
                 continue
-            yield from scanner.accept(self._row.space)
             yield from self._message(header[0], scanner, output)
 
     def _message(self, header: str, scanner: Scanner, output: Output, *, begun: bool = False) -> Parser[None]:
@@ -57,10 +56,10 @@ class HarmonyParser:
             output.answer()
 
     def _call(self, recipient: str, scanner: Scanner, output: Output) -> Parser[None]:
-        """A tool that the model knows from its training, and nobody offered, is not called."""
+        """A tool that nobody offered is not called: models know some from their training."""
         name = recipient.removeprefix("functions.")
         yield from scanner.space()
-        if name not in self._tools and (name == recipient or not self._tools):
+        if name not in self._tools:
             yield from scanner.until(self._body_end, _drop)
         elif self._calls:
             if (yield from scanner.accept(self._calls.starts[0])):

@@ -52,7 +52,14 @@ def test_a_call_that_was_cut_is_not_whole():
     assert everyway(V4, cut) == [("call_name", "weather", 0), ("call_arguments", '{"city": "Ul', 0)]
 
 
+def test_a_call_is_whole_once_its_tag_is_closed():
+    text = dsml("tool_calls", invoke("weather", ("city", "true", "Ulm")))
+    assert everyway(V4, text[: text.index("</｜DSML｜invoke>")])[1][1] == '{"city": "Ulm"'
+
+
 def test_a_section_without_a_call_is_text():
+    text = '<｜DSML｜tool_calls>as in <｜DSML｜invoke name="ping">'
+    assert everyway(V4, text) == [("text", text)]
     assert everyway(V4, "<｜DSML｜tool_calls> is a tag") == [("text", "<｜DSML｜tool_calls> is a tag")]
 
 

@@ -52,7 +52,15 @@ def test_calls_come_behind_thoughts_and_preambles_and_each_other():
 def test_a_tool_of_its_training_that_nobody_offered_is_not_called():
     text = "<|channel|>commentary to=python<|message|>1 + 1<|call|>"
     assert everyway(HARMONY, text) == []
-    assert everyway(of_template(SIGNS, START, tools=()), text.replace("python", "functions.weather")) == []
+    assert everyway(HARMONY, text.replace("python", "functions.walk")) == []
+
+
+def test_a_prompt_that_ends_with_a_role_leaves_the_recipient_to_the_answer():
+    reading = of_template(SIGNS, f"<|start|>user<|message|>a<|end|>{START}")
+    assert everyway(reading, f" to=functions.weather<|channel|>commentary<|message|>{PLACE}") == [
+        ("call_name", "weather", 0),
+        ("call_arguments", PLACE, 0),
+    ]
 
 
 def test_a_header_that_begins_again_counts_from_there():

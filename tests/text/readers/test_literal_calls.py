@@ -68,6 +68,15 @@ def test_what_is_no_literal_is_passed_as_it_is():
     assert parts == [("call_name", "weather", 0), ("call_arguments", '{"Bonn", 3)', 0), ("text", "Done")]
 
 
+@pytest.mark.parametrize(("arguments", "written"), [("days, 3", "{days, 3)"), ("days=1, a=[", '{"days": 1, "a": [')])
+def test_what_was_read_before_the_fault_is_passed_too(arguments, written):
+    assert everyway(LFM2, lfm2(f"weather({arguments})"))[1][1].startswith(written)
+
+
+def test_a_word_that_was_cut_is_passed_as_it_is():
+    assert everyway(LFM2, "<|tool_call_start|>[weather(exact=Tru")[1][1] == '{"exact": Tru'
+
+
 def test_nesting_has_a_bound():
     deep = "[" * MAX_DEPTH + "]" * MAX_DEPTH
     arguments = read(LFM2, lfm2(f"ping(a={deep})"))[1].text

@@ -3,6 +3,7 @@
 import json
 
 from edgellm.text.readers.nested_calls import MAX_DEPTH
+from edgellm.types.message import Tool
 from tests.support.reading import everyway, of_template, read
 
 NS = "]<]minimax[>["
@@ -50,6 +51,13 @@ def test_without_a_schema_the_elements_say_what_they_are():
         '{"a": [1, "b"], "c": {"d": null}}',
         0,
     )
+
+
+def test_where_the_schema_allows_both_items_make_a_list():
+    both = Tool("both", parameters={"properties": {"a": {"type": ["array", "object"]}, "b": {"type": "object"}}})
+    reading = of_template(NS, tools=(both,))
+    inner = element("a", element("item", "1")) + element("a", element("x", "1")) + element("b", element("item", "1"))
+    assert everyway(reading, calls(invoke("both", inner)))[1][1] == '{"a": [1], "a": {"x": 1}, "b": {"item": 1}}'
 
 
 def test_empty_lists_and_mappings():

@@ -15,6 +15,10 @@ def test_text_is_for_all_and_a_call_for_its_tool():
     ]
 
 
+def test_text_that_the_prompt_began_goes_on():
+    assert everyway(of_template(">>>all", ">>>all\nFor"), "all\n{}") == [("text", "all\n{}")]
+
+
 def test_a_call_may_come_first_and_a_name_that_was_not_offered_is_text():
     assert everyway(FUNCTIONARY, "ping\n{}")[0] == ("call_name", "ping", 0)
     assert everyway(FUNCTIONARY, "walk\n{}") == [("text", "walk\n{}")]
