@@ -1,24 +1,37 @@
-"""Every feature on every backend: docs/conformance.md is what came of it.
+"""Every feature on every backend: docs/conformance.md is what came of it. Calls of every family, on every backend.
 
 EDGELLM_UPDATE_GOLDEN=1 .venv/bin/pytest tests/test_conformance.py::test_the_page_is_what_the_backends_do    writes it
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import pytest
 from support import onnx_models
-from support.conformance import FEATURES, table
+from support.call_rows import ROWS
+from support.conformance import FEATURES, SCHEMA, table
 from support.live_server import Servers, echo_plan
 
+from edgellm.contract.engine import Engine, SlotInput
+from edgellm.contract.manager import plugins
+from edgellm.text.call_grammar import call_grammar
+from edgellm.text.matcher import GrammarCompiler, Matcher
+from edgellm.text.readers import reader_of
+from edgellm.text.sampling import Sampler
+from edgellm.types.markup import Markup, Reading
+from edgellm.types.message import Tool
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.sampling import Sampling
 
 PAGE = Path(__file__).parent.parent / "docs" / "conformance.md"
 CTX = 1024
+CLOCK = Tool("get_time", parameters=SCHEMA)
 
 
 def _gguf(folder: Path, smollm2: str) -> LaunchPlan:
@@ -64,6 +77,46 @@ def test_the_page_is_what_the_backends_do(monkeypatch: pytest.MonkeyPatch, tmp_p
     if os.environ.get("EDGELLM_UPDATE_GOLDEN"):
         PAGE.write_text(head + table(cells), "utf-8")
     assert PAGE.read_text("utf-8") == head + table(cells)
+
+
+@pytest.mark.slow(60)
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("backend", PLANS)
+def test_a_forced_call_of_every_family_is_valid(backend: str, tmp_path: Path, smollm2: str) -> None:
+    """The backend's own logits and vocabulary, under the grammar of a row and read by the same row."""
+    engine = plugins().backend(backend).open(PLANS[backend](tmp_path, smollm2))
+    compiler = GrammarCompiler(engine.tokenizer, engine.info)
+    try:
+        for name, row in ROWS.items():
+            grammar = call_grammar(Markup(calls=row), (CLOCK,), "required", parallel=False)
+            assert grammar is not None
+            answer = _written(engine, compiler.matcher(grammar))
+            reader = reader_of(Reading(Markup(calls=row), tools=(CLOCK,)))
+            parts = [*reader.push(answer), *reader.finish()]
+            assert [part.text for part in parts if part.kind == "call_name"] == ["get_time"], (name, answer)
+            arguments = "".join(part.text for part in parts if part.kind == "call_arguments")
+            jsonschema.validate(json.loads(arguments), CLOCK.parameters)
+    finally:
+        engine.close()
+
+
+def _written(engine: Engine, matcher: Matcher) -> str:
+    """What the model answers, control tokens as a template writes them."""
+    sampler, pieces = Sampler(Sampling(temperature=1.0, seed=1)), engine.tokenizer.pieces()[0]
+    engine.truncate(0, 0)
+    tokens = tuple(engine.tokenizer.encode("What time is it?", add_special=True, parse_special=False))
+    n_past, answer = 0, b""
+    while n_past + len(tokens) < CTX:
+        row = engine.step([SlotInput(0, n_past, tokens, 1)])[0][-1]
+        n_past += len(tokens)
+        token = sampler.sample(row, matcher)
+        if token in engine.info.eos_ids:
+            break
+        matcher.accept(token)
+        tokens, answer = (token,), answer + pieces[token]
+        if matcher.complete:
+            break
+    return answer.decode()
 
 
 def test_the_page_has_every_feature() -> None:

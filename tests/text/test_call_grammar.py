@@ -8,6 +8,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from support.call_rows import ROWS
 from support.refusals import refuses
 
 from edgellm.builtin.echo import ByteTokenizer, EchoEngine
@@ -18,17 +19,9 @@ from edgellm.text.readers import reader_of
 from edgellm.text.sampling import Sampler
 from edgellm.types.grammar import Grammar
 from edgellm.types.markup import (
-    AttributeCalls,
     CallMarkup,
-    HarmonyCalls,
-    JsonCalls,
-    LiteralCalls,
     Markup,
-    NamedCalls,
-    NestedCalls,
     Reading,
-    RecipientCalls,
-    TaggedCalls,
 )
 from edgellm.types.message import NamedTool, Tool, ToolCall, ToolChoice
 from edgellm.types.plan import Settings
@@ -63,54 +56,6 @@ WEATHER = Tool(
 )
 PING = Tool("ping-2.0", parameters={})
 TOOLS = (WEATHER, PING)
-ROWS: dict[str, CallMarkup] = {
-    "hermes": JsonCalls("<tool_call>\n", "\n</tool_call>"),
-    "bare": JsonCalls(arguments_key="parameters"),
-    "array": JsonCalls(section_open="[TOOL_CALLS]", array=True, id_key="id"),
-    "wrapper": JsonCalls("<tool_call>\n", "\n</tool_call>", wrapper="function"),
-    "key": JsonCalls("<call>", "</call>", name_is_key=True),
-    "named": NamedCalls("[TOOL_CALLS]", "[ARGS]", id_open="[CALL_ID]"),
-    "section": NamedCalls("<begin>function<sep>", "\n```json\n", "\n```<end_call>", "<calls>", "</calls>"),
-    "tagged": TaggedCalls(
-        "<tool_call>\n<function=", ">\n", "<parameter=", ">\n", "\n</parameter>\n", close="</function>\n</tool_call>"
-    ),
-    "keys": TaggedCalls(
-        "<tool_call>",
-        "\n",
-        "<arg_key>",
-        "</arg_key>\n",
-        "</arg_value>\n",
-        value_open="<arg_value>",
-        close="</tool_call>",
-    ),
-    "python": LiteralCalls("<|start|>", "[", "]<|end|>", brackets="()", assign="=", quote='"', listed=True),
-    "braces": LiteralCalls("<|tool_call>", "call:", "<tool_call|>", brackets="{}", assign=":", quote='<|"|>'),
-    "attributes": AttributeCalls(
-        '<function name="', head_close=">", close="</function>", key_open='<param name="', value_close="</param>"
-    ),
-    "marked-texts": AttributeCalls(
-        open='<invoke name="',
-        head_close=">",
-        close="</invoke>",
-        key_open='<parameter name="',
-        value_close="</parameter>",
-        section_open="<calls>",
-        section_close="</calls>",
-        text_attribute='string="true"',
-    ),
-    "nested": NestedCalls("<m><tool_call>", "<m></tool_call>", '<m><invoke name="', '">', "<m></invoke>", "<m><"),
-    "messages": HarmonyCalls(),
-    "users": HarmonyCalls(
-        channel="",
-        constrain="",
-        end="<|eom|>",
-        call="",
-        answer_end="<|eot|>",
-        thinker="self",
-        body=AttributeCalls('<invoke name="', ">", "</invoke>", '<param name="', "</param>", "<calls>", "</calls>"),
-    ),
-    "recipients": RecipientCalls(">>>", "all"),
-}
 
 
 class MarkerTokenizer(ByteTokenizer):
@@ -275,7 +220,7 @@ def test_one_call_where_only_one_may_come(bytes_only: GrammarCompiler) -> None:
         {"properties": {"a": {"type": "string", "maxLength": -3}}},
         {"properties": {"a": {"enum": 3}}},
         {"properties": {"a": {"type": "string", "pattern": "(" * 100}}},
-        {"properties": {f"p{at}": {"type": "string"} for at in range(5000)}},
+        {"properties": {f"p{at}": {"type": "string"} for at in range(2100)}},
         {"properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": {
             f"d{at}": {"type": "object", "properties": {key: {"$ref": f"#/$defs/d{at + 1}"} for key in "xyz"}}
             for at in range(40)
