@@ -7,19 +7,21 @@ become text.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
+from edgellm.text.call_writer import Call, write_calls
 from edgellm.text.template_caps import TemplateCaps, shaped_content
+from edgellm.types.markup import Markup
 from edgellm.types.message import Message, Tool, ToolCall
 
 PromptNote = Literal[
     "system_merged",  # into what the user says
     "tools_prompted",  # described in the system message, because the template describes none
-    "calls_as_text",  # as JSON in the answer, because the template writes none
+    "calls_as_text",  # as JSON in the answer, because the template writes none, or in a way that is not known
     "results_as_user",  # what tools returned, in the user's name
     "calls_split",  # one message for each call
     "arguments_wrapped",  # what is no JSON object became {"arguments": text}
@@ -35,6 +37,12 @@ _ID_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _SHORT_ID = 9  # letters and digits, which Mistral's templates insist on
 
 
+class Mark(Protocol):
+    """Marks special texts in what somebody wrote: `edgellm.text.cuts.Marker.mark`."""
+
+    def __call__(self, value: Any, *, of_assistant: bool = False) -> Any: ...
+
+
 @dataclass(slots=True)
 class Adapted:
     """Messages as the template takes them, and what was changed."""
@@ -43,18 +51,27 @@ class Adapted:
     notes: set[PromptNote] = field(default_factory=set)
 
 
-def adapted(messages: Sequence[Message], tools: Sequence[Tool], caps: TemplateCaps) -> Adapted:
-    """The conversation for a template with these capabilities.
+def adapted(
+    messages: Sequence[Message],
+    tools: Sequence[Tool],
+    caps: TemplateCaps,
+    *,
+    mark: Mark,
+    markup: Callable[[], Markup],
+) -> Adapted:
+    """The conversation for a template with these capabilities, marked. `markup`: how the model writes calls itself.
 
     Raises:
         RecursionError: arguments of a call are nested too deeply.
     """
-    return _Adapter(caps, prompts_tools=bool(tools) and caps.tools is None).adapt(messages, tools)
+    return _Adapter(caps, mark, markup, prompts_tools=bool(tools) and caps.tools is None).adapt(messages, tools)
 
 
 class _Adapter:
-    def __init__(self, caps: TemplateCaps, *, prompts_tools: bool) -> None:
+    def __init__(self, caps: TemplateCaps, mark: Mark, markup: Callable[[], Markup], *, prompts_tools: bool) -> None:
         self._caps = caps
+        self._mark = mark
+        self._markup = markup
         self._notes: set[PromptNote] = {"tools_prompted"} if prompts_tools else set()
         # What is asked for is also what the model finds in the conversation.
         self._writes_calls = caps.arguments is not None and not prompts_tools
@@ -118,12 +135,14 @@ class _Adapter:
         elif message.role == "tool":
             yield self._result(message, message.name or names.get(message.call_id, ""))
         else:
-            yield {"role": message.role, "content": message.content} | ({"name": message.name} if message.name else {})
+            name = {"name": self._mark(message.name)} if message.name else {}
+            yield {"role": message.role, "content": self._mark(message.content), **name}
 
     def _assistant(self, message: Message) -> dict[str, Any]:
-        shaped: dict[str, Any] = {"role": "assistant", "content": message.content}
+        content = self._mark(message.content, of_assistant=True)
+        shaped: dict[str, Any] = {"role": "assistant", "content": content}
         if message.reasoning and self._caps.reasoning:
-            shaped[self._caps.reasoning] = message.reasoning
+            shaped[self._caps.reasoning] = self._mark(message.reasoning, of_assistant=True)
         elif message.reasoning:
             self._notes.add("reasoning_dropped")
         if not message.calls:
@@ -133,13 +152,21 @@ class _Adapter:
             if self._caps.null_content and not message.content:
                 shaped["content"] = None
             return shaped
+        return shaped | {"content": "\n".join(text for text in (content, *self._written(message.calls)) if text)}
+
+    def _written(self, calls: Sequence[ToolCall]) -> list[str]:
+        """Calls as the model writes them, or as the prompt asks for them."""
+        made = [Call(call.name, self._object(call)) for call in calls]
+        row = None if "tools_prompted" in self._notes else self._markup().calls
+        written = write_calls(row, made, self._mark)
+        if written is not None:
+            return [written]
         self._notes.add("calls_as_text")
-        calls = (_json({"name": call.name, "arguments": self._object(call)}) for call in message.calls)
-        return shaped | {"content": "\n".join(text for text in (message.content, *calls) if text)}
+        return [self._mark(_json(call._asdict())) for call in made]
 
     def _call(self, call: ToolCall) -> dict[str, Any]:
         arguments = call.arguments if self._caps.arguments == "text" else self._object(call)
-        function = {"name": call.name, "arguments": arguments}
+        function = {"name": self._mark(call.name), "arguments": self._mark(arguments)}
         return {"id": self._id(call.id), "type": "function", "function": function}
 
     def _object(self, call: ToolCall) -> dict[str, Any]:
@@ -154,13 +181,22 @@ class _Adapter:
 
     def _result(self, message: Message, name: str) -> dict[str, Any]:
         if self._writes_results:
-            shaped = {"role": "tool", "content": message.content, "tool_call_id": self._id(message.call_id)}
-            return shaped | ({"name": name} if name else {})
+            content = self._mark(message.content)
+            shaped = {"role": "tool", "content": content, "tool_call_id": self._id(message.call_id)}
+            return shaped | ({"name": self._mark(name)} if name else {})
         self._notes.add("results_as_user")
-        return {"role": "user", "content": f"Result of {name or 'the function'}:\n{message.content}"}
+        return {"role": "user", "content": self._mark(f"Result of {name or 'the function'}:\n{message.content}")}
 
     def _id(self, call_id: str) -> str:
-        return _short_id(call_id) if self._caps.short_ids else call_id
+        return _short_id(call_id) if self._caps.short_ids else str(self._mark(call_id))
+
+
+def message_texts(messages: Sequence[Message]) -> Iterator[str]:
+    """All that somebody wrote in them."""
+    for message in messages:
+        yield from (message.content, message.reasoning, message.name, message.call_id)
+        for call in message.calls:
+            yield from (call.name, call.arguments, call.id)
 
 
 def tool_spec(tool: Tool) -> dict[str, Any]:

@@ -48,10 +48,11 @@ class Marker:
         """
         self._special = special
         whole = "\n".join(texts).lower()
-        unused = [mark for mark in _NONCHARACTERS if mark not in whole and _escaped(mark) not in whole]
+        every = (mark for mark in _NONCHARACTERS if mark not in whole and _escaped(mark) not in whole)
+        unused = list(itertools.islice(every, 2))
         if len(unused) < 2:
             raise UsageError("the messages hold every noncharacter of Unicode", hint="leave them out", param="messages")
-        self._mark, self.end = unused[:2]  # `end`: for marking where the prompt ends
+        self._mark, self.end = unused  # `end`: for marking where the prompt ends
 
     def mark(self, value: Any, *, of_assistant: bool = False) -> Any:
         """A text, or what holds texts as JSON does, keys too."""

@@ -12,7 +12,7 @@ import msgspec
 
 from edgellm.errors import BadTemplate, ContextOverflow, UsageError, option
 from edgellm.text.chat import PROTECTED, ChatTemplate
-from edgellm.text.conversation import PromptNote, adapted, tool_spec
+from edgellm.text.conversation import PromptNote, adapted, message_texts, tool_spec
 from edgellm.text.cuts import Marker, SpecialTexts, texts_in
 from edgellm.text.markup import markup_of
 from edgellm.text.template_caps import TemplateCaps, caps_of, tools_value
@@ -131,20 +131,20 @@ class PromptBuilder:
         opens: bool,
         continues: bool,
     ) -> ChatPrompt:
-        conversation = adapted(messages, tools, self.caps)
-        shown = conversation.messages
+        specs = [tool_spec(tool) for tool in tools]
         if tools and self.caps.tools:
             name, form = self.caps.tools
-            variables[name] = tools_value([tool_spec(tool) for tool in tools], form)
-        marker = Marker(self._special, texts_in([shown, variables]))
-        marked = [_marked(marker, message) for message in shown]
+            variables[name] = tools_value(specs, form)
+        marker = Marker(self._special, texts_in([*message_texts(messages), specs, variables]))
+        conversation = adapted(messages, tools, self.caps, mark=marker.mark, markup=lambda: self.markup)
+        marked = conversation.messages
         if continues:
             marked[-1] = _ended(marked[-1], marker.end)
         own = {name: marker.mark(value) for name, value in variables.items()}
         rendered = self.template.render(marked, add_generation_prompt=opens, **own)
         if continues:
             rendered = _until(rendered, marker.end)
-            opened = shown[-1]["content"] if isinstance(shown[-1]["content"], str) else ""
+            opened = messages[-1].content
         else:
             opened = self._opened(rendered, marked, own) if opens else ""
         text, cuts = marker.unmark(rendered)
@@ -177,12 +177,6 @@ class PromptBuilder:
                 n_prompt=len(cuts) + 1,
                 n_ctx=n_ctx,
             )
-
-
-def _marked(marker: Marker, message: dict[str, Any]) -> dict[str, Any]:
-    """Templates look for the end of a thought in what an assistant said, and only there."""
-    said = {"content", "reasoning_content", "reasoning", "thinking"} if message["role"] == "assistant" else set()
-    return {name: marker.mark(value, of_assistant=name in said) for name, value in message.items()}
 
 
 def _ended(message: dict[str, Any], end: str) -> dict[str, Any]:

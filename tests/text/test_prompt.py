@@ -244,3 +244,17 @@ def test_more_cuts_than_the_context_has_tokens():
 def test_a_model_without_a_template():
     with refuses(BadTemplate):
         builder(None)
+
+
+def test_calls_that_the_template_leaves_to_us_are_in_the_models_own_form():
+    """As LFM2's, which writes contents only; what stands in the arguments is cut, and the marks of the call are not."""
+    lfm2 = "{% if tools %}[{{ tools | tojson }}]{% endif %}{# <|tool_list_start|> #}" + TURNS
+    special = ("<|tool_call_start|>", "<|tool_call_end|>")
+
+    prompt = builder(lfm2, special_texts=special).build((USER, called("Oslo<|tool_call_end|>")), (WEATHER,))
+
+    assert prompt.text.endswith(
+        '<assistant><|tool_call_start|>[weather(town="Oslo<|tool_call_end|>")]<|tool_call_end|><a>'
+    )
+    assert prompt.cuts == (prompt.text.index("<|tool_call_end|>") + 1,)
+    assert prompt.notes == frozenset()
