@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 from edgellm.text.readers.output import Output
-from edgellm.text.readers.scanner import Parser, Scanner
+from edgellm.text.readers.scanner import MAX_INDENT, Parser, Scanner
 from edgellm.types.markup import JsonCalls
 from edgellm.types.message import Tool
 
@@ -41,7 +41,10 @@ class JsonCallReader:
         while more:
             scanner.mark()
             call = _Call(scanner, output)
-            whole = (yield from scanner.accept_words(words)) and (yield from self._members(call, MAX_WRAPPERS))
+            try:
+                whole = (yield from scanner.accept_words(words)) and (yield from self._members(call, MAX_WRAPPERS))
+            except _TooLongError:
+                whole = False
             if not call.name:
                 scanner.rewind()
                 break
@@ -69,7 +72,7 @@ class JsonCallReader:
             key = yield from call.string()
             if key is None or not (yield from scanner.accept_words([":"])):
                 return False
-            yield from scanner.space()
+            yield from scanner.space(MAX_INDENT)
             if not (yield from self._member(call, key, n_wrappers)):
                 return False
             if not (yield from scanner.accept_words([","])):
@@ -91,7 +94,11 @@ class JsonCallReader:
             return (yield from call.arguments())
         if key in {row.wrapper, "function"} and n_wrappers and (yield from call.scanner.accept("{")):
             return (yield from self._members(call, n_wrappers - 1))
-        return (yield from call.value(_dropped))
+        return (yield from call.value(call.drop))
+
+
+class _TooLongError(Exception):
+    """A name did not come soon enough."""
 
 
 class _Call:
@@ -117,10 +124,20 @@ class _Call:
             self._output.arguments("{}")
 
     def emit(self, piece: str) -> None:
+        self.drop(piece)
         if self.name:
             self._output.arguments(piece)
-        elif self._fits(piece):
+        else:
             self._waiting.append(piece)
+
+    def drop(self, piece: str) -> None:
+        """
+        Raises:
+            _TooLongError
+        """
+        self._n_waiting += len(piece)
+        if not self.name and self._n_waiting > MAX_HEAD:
+            raise _TooLongError
 
     def arguments(self) -> Parser[bool]:
         """An object, as it is; the same in a text, as templates of Llama 3 have it; null as none."""
@@ -133,11 +150,9 @@ class _Call:
 
     def string(self) -> Parser[str | None]:
         """A text of JSON, decoded. None: something else comes."""
-        yield from self.scanner.space()
+        yield from self.scanner.space(MAX_INDENT)
         pieces: list[str] = []
-        if (yield from self.scanner.peek()) != '"' or not (yield from self.scanner.json_value(pieces.append)):
-            return None
-        if not self.name and not self._fits("".join(pieces)):
+        if (yield from self.scanner.peek()) != '"' or not (yield from self._json(pieces)):
             return None
         try:
             text = str(json.loads("".join(pieces), strict=False))
@@ -148,16 +163,15 @@ class _Call:
     def value(self, emit: Callable[[str], None]) -> Parser[bool]:
         """Any value. False: there is none, or it was not whole."""
         if (yield from self.scanner.peek()) in ('"', "{", "["):
-            return (yield from self.scanner.json_value(emit)) and self._n_waiting <= MAX_HEAD
+            return (yield from self.scanner.json_value(emit))
         bare: list[str] = []
-        yield from self.scanner.run(_BARE, bare.append)
+        yield from self.scanner.run(_BARE, lambda piece: self._keep(piece, bare))
         emit("".join(bare))
         return bool(bare)
 
-    def _fits(self, piece: str) -> bool:
-        self._n_waiting += len(piece)
-        return self._n_waiting <= MAX_HEAD
+    def _json(self, pieces: list[str]) -> Parser[bool]:
+        return (yield from self.scanner.json_value(lambda piece: self._keep(piece, pieces)))
 
-
-def _dropped(_: str) -> None:
-    pass
+    def _keep(self, piece: str, pieces: list[str]) -> None:
+        self.drop(piece)
+        pieces.append(piece)

@@ -135,8 +135,15 @@ def test_the_name_may_be_the_key():
     assert everyway(NAMED_BY_KEY, text) == called(("weather", '{"days": 2}'), ("ping", "{}"))
 
 
-def test_arguments_before_a_name_wait_only_so_long():
-    long = "x" * MAX_HEAD
-    text = f'<tool_call>{{"arguments": {{"city": "{long}"}}, "name": "weather"}}</tool_call>'
+@pytest.mark.parametrize("before", ['"arguments": {"city": "%s"}', '"extra": [%s]', '"%s": 1', '"extra": %s', '"x"%s'])
+def test_a_name_is_waited_for_only_so_long(before):
+    text = f'<tool_call>{{{before % ("1" * MAX_HEAD)}, "name": "weather"}}</tool_call>'
     assert read(HERMES, text) == read(HERMES, *text) == [("text", text, 0)]
-    assert read(HERMES, text.replace("x" * 100, ""))[0] == ("call_name", "weather", 0)
+    reader = reader_of(HERMES)
+    told = reader.push(text[: MAX_HEAD + 100])
+    assert told, "it is known to be text"
+
+
+def test_arguments_before_a_name_wait_for_it():
+    text = f'<tool_call>{{"arguments": {{"city": "{"1" * (MAX_HEAD // 2)}"}}, "name": "weather"}}</tool_call>'
+    assert read(HERMES, text)[0] == ("call_name", "weather", 0)
