@@ -221,7 +221,7 @@ FAMILIES = (
     _family("xml_tools", calls=JsonCalls("<tool_call>", "</tool_call>"), reasoning=THINK),  # SmolLM3
     _lfm2("<|tool_call_start|>", "<think>", reasoning=THINK),
     _lfm2("<|tool_list_start|>"),
-    _lfm2("List of tools: ["),
+    _lfm2("List of tools: [", "<|im_start|>"),
     _mistral_named("[CALL_ID]", id_open="[CALL_ID]"),
     _mistral_named("[THINK]", thinks=True),
     _mistral_named(),

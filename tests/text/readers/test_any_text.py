@@ -49,7 +49,9 @@ def test_no_text_is_an_error_and_no_cut_makes_a_difference(family, data):
 @hypothesis.given(values)
 @FEW
 def test_python_of_lfm2_comes_back(value):
-    name, arguments = read(of_template("List of tools: ["), f"<|tool_call_start|>[ping(a={value!r})]<|tool_call_end|>")
+    name, arguments = read(
+        of_template("List of tools: [ <|im_start|>"), f"<|tool_call_start|>[ping(a={value!r})]<|tool_call_end|>"
+    )
     assert name.text == "ping"
     assert json.loads(arguments.text) == {"a": value}
 
@@ -58,7 +60,7 @@ def test_python_of_lfm2_comes_back(value):
 @FEW
 def test_json_of_lfm2_comes_back(value):
     call = f"<|tool_call_start|>[ping(a={json.dumps(value)})]<|tool_call_end|>"
-    assert json.loads(read(of_template("List of tools: ["), call)[1].text) == {"a": value}
+    assert json.loads(read(of_template("List of tools: [ <|im_start|>"), call)[1].text) == {"a": value}
 
 
 def gemma(value):

@@ -7,7 +7,7 @@ import pytest
 from edgellm.text.readers.literals import MAX_DEPTH
 from tests.support.reading import everyway, of_template, read
 
-LFM2 = of_template("List of tools: [")
+LFM2 = of_template("List of tools: [ <|im_start|>")
 LFM2_THINKS = of_template("<|tool_call_start|> <think>")
 GEMMA4 = of_template("<|tool_call>call:")
 FUNCTION_GEMMA = of_template("<start_function_call>")
@@ -91,7 +91,7 @@ def test_a_marker_without_a_call_is_text():
 
 def test_without_tools_nothing_is_a_call():
     text = lfm2("ping()")
-    assert everyway(of_template("List of tools: [", tools=()), text) == [("text", text)]
+    assert everyway(of_template("List of tools: [ <|im_start|>", tools=()), text) == [("text", text)]
 
 
 def test_a_call_in_a_thought_is_a_thought():
