@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgellm.errors import ContextOverflow, UsageError, option
+from edgellm.text.cuts import encoded
 from edgellm.text.matcher import GrammarCompiler, Matcher
 from edgellm.types.request import GenerationRequest, check_prompt
 
@@ -82,10 +83,5 @@ class PromptReader:
     def _encoded(self, generation: GenerationRequest) -> list[int]:
         text = str(generation.prompt)
         check_prompt((text,), self._info.n_ctx)  # a request that was sent while the model loaded was not checked
-        ends = (*generation.cuts, len(text))
-        parts = [text[start:end] for start, end in zip((0, *generation.cuts), ends, strict=True)]
-        tokens: list[int] = []
-        for index, part in enumerate(parts):
-            add_bos = generation.add_bos and index == 0
-            tokens += self._tokenizer.encode(part, add_special=add_bos, parse_special=generation.parse_special)
-        return tokens
+        options = {"add_special": generation.add_bos, "parse_special": generation.parse_special}
+        return encoded(self._tokenizer, text, generation.cuts, **options)

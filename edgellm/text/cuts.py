@@ -6,18 +6,21 @@ where the prompt is cut: no token spans a cut. A text without special tokens is 
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgellm.errors import UsageError
 from edgellm.formats.tokenizer.special import SpecialTokens
 
 if TYPE_CHECKING:
-    from edgellm.contract.engine import EngineInfo
+    from edgellm.contract.engine import EngineInfo, Tokenizer
 
 # Never written in text that is exchanged (Unicode 23.7), and no template does anything with them.
 _NONCHARACTERS = [chr(code) for code in (*range(0xFDD0, 0xFDF0), 0xFFFE, 0xFFFF)]
+
+_PROBE = "a"
 
 
 class SpecialTexts:
@@ -74,6 +77,40 @@ class Marker:
         parts = prompt.replace(_escaped(self._mark), self._mark).split(self._mark)
         places = itertools.accumulate(map(len, parts))
         return "".join(parts), tuple(sorted({*itertools.islice(places, len(parts) - 1)}))
+
+
+def encoded(
+    tokenizer: Tokenizer, text: str, cuts: Sequence[int], *, add_special: bool, parse_special: bool
+) -> list[int]:
+    """Token ids of `text`, as `Tokenizer.encode` gives them, but for those that would span a cut."""
+    if not cuts:
+        return tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
+    encode = functools.partial(tokenizer.encode, add_special=False, parse_special=parse_special)
+    parts = [text[start:end] for start, end in itertools.pairwise((0, *cuts, len(text)))]
+    before, after = _around(tokenizer) if add_special else ([], [])
+    further = _goes_on(tokenizer, encode)
+    return [*before, *encode(parts[0]), *(token for part in parts[1:] for token in further(part)), *after]
+
+
+def _around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """What the model wants before and behind a text."""
+    bare = tokenizer.encode(_PROBE, add_special=False, parse_special=False)
+    full = tokenizer.encode(_PROBE, add_special=True, parse_special=False)
+    start = next((at for at in range(len(full)) if full[at : at + len(bare)] == bare), 0)
+    return full[:start], full[start + len(bare) :]
+
+
+def _goes_on(tokenizer: Tokenizer, encode: Callable[[str], list[int]]) -> Callable[[str], list[int]]:
+    """`encode` for what continues a text: SentencePiece puts a blank in front of each text that it gets."""
+    if b"".join(map(tokenizer.token_bytes, encode(_PROBE))) == _PROBE.encode():
+        return encode
+    line = encode("\n")
+
+    def further(part: str) -> list[int]:
+        tokens = encode(f"\n{part}")
+        return tokens[len(line) :] if tokens[: len(line)] == line else encode(part)
+
+    return further
 
 
 def texts_in(value: Any) -> Iterator[str]:
