@@ -13,6 +13,7 @@ from edgellm.types.markup import JsonCalls, Markup
 from edgellm.types.message import MAX_TOOLS, NamedTool, Tool, ToolChoice
 
 ANY_ARGUMENTS: dict[str, Any] = {"type": "object"}
+MAX_CALLS = 16  # in one answer: models that know little call for as long as they may
 # Beside these a schema says more of what an object may hold than `properties` do.
 _COMPOSED = ("additionalProperties", "allOf", "anyOf", "oneOf", "$ref", "patternProperties")
 
@@ -23,7 +24,7 @@ def call_grammar(
     """What an answer has to look like, behind its thoughts. None: anything goes.
 
     "required" and a named tool: the answer is a call, with arguments that are valid under the tool's schema; `parallel`
-    allows more than one. "auto": text, until a call begins, which then keeps to the schemas of strict tools. Without
+    allows up to MAX_CALLS. "auto": text, until a call begins, which then keeps to the schemas of strict tools. Without
     such tools nothing is enforced, unless the model's template knows no calls: then an answer that opens with a brace
     is one, {"name": .., "arguments": {..}}. `opened`: the end of the prompt, which the answer continues.
 
@@ -44,7 +45,7 @@ def call_grammar(
     shape = call_shape(markup.calls or JsonCalls(), schemas)
     start = "" if opened.rstrip().endswith(shape.start.strip()) else shape.start
     several = parallel and not isinstance(choice, NamedTool)
-    called = sequence(shape.first, Repeat(shape.further, 0, None) if several else "", shape.end)
+    called = sequence(shape.first, Repeat(shape.further, 0, MAX_CALLS - 1) if several else "", shape.end)
     if choice != "auto":
         answer = sequence(start, called)
     else:

@@ -13,7 +13,7 @@ from support.refusals import refuses
 
 from edgellm.builtin.echo import ByteTokenizer, EchoEngine
 from edgellm.errors import GrammarFailed, UsageError
-from edgellm.text.call_grammar import call_grammar
+from edgellm.text.call_grammar import MAX_CALLS, call_grammar
 from edgellm.text.matcher import GrammarCompiler
 from edgellm.text.readers import reader_of
 from edgellm.text.sampling import Sampler
@@ -201,13 +201,15 @@ def test_a_template_without_calls_gets_plain_json_or_text(bytes_only: GrammarCom
     assert not follows(bytes_only, grammar, '{"name": "pong')
 
 
-def test_one_call_where_only_one_may_come(bytes_only: GrammarCompiler) -> None:
+def test_as_many_calls_as_may_come(bytes_only: GrammarCompiler) -> None:
     call = '<tool_call>\n{"name": "ping-2.0", "arguments": {}}\n</tool_call>'
     for parallel in (True, False):
         grammar = call_grammar(Markup(calls=ROWS["hermes"]), TOOLS, "required", parallel=parallel)
         assert grammar is not None
         assert follows(bytes_only, grammar, call)
         assert follows(bytes_only, grammar, f"{call}\n<tool") == parallel
+        assert follows(bytes_only, grammar, call * MAX_CALLS) == parallel
+        assert not follows(bytes_only, grammar, call * (MAX_CALLS + 1))
 
 
 @pytest.mark.parametrize("name", ["hermes", "keys", "braces"])
