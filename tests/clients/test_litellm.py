@@ -1,0 +1,51 @@
+"""litellm's `openai/` provider, unmodified."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import litellm
+
+litellm.telemetry = False
+HELLO = [{"role": "user", "content": "Say hello."}]
+CITY = {"type": "string", "enum": ["Bonn", "Rome"]}
+PARAMETERS = {"type": "object", "properties": {"city": CITY}, "required": ["city"]}
+WEATHER = {"type": "function", "function": {"name": "weather", "description": "Tells it.", "parameters": PARAMETERS}}
+
+
+def completion(server: Any, **fields: Any) -> Any:
+    return litellm.completion(
+        model=f"openai/{server.model}",
+        api_base=server.url,
+        api_key="none",
+        messages=HELLO,
+        seed=1,
+        max_tokens=100,
+        num_retries=0,
+        **fields,
+    )
+
+
+def test_whole_and_streamed(server: Any) -> None:
+    whole = completion(server, user="u", metadata={"a": "b"}).choices[0].message.content
+    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in completion(server, stream=True))
+
+    assert whole
+    assert streamed == whole
+
+
+def test_tools(server: Any) -> None:
+    (call,) = completion(server, tools=[WEATHER], tool_choice="required", parallel_tool_calls=False).choices[
+        0
+    ].message.tool_calls
+
+    assert call.function.name == "weather"
+    assert json.loads(call.function.arguments)["city"] in ("Bonn", "Rome")
+
+
+def test_a_schema(server: Any) -> None:
+    schema = {"name": "place", "strict": True, "schema": {**PARAMETERS, "additionalProperties": False}}
+    answer = completion(server, response_format={"type": "json_schema", "json_schema": schema})
+
+    assert json.loads(answer.choices[0].message.content)["city"] in ("Bonn", "Rome")
