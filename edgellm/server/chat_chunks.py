@@ -21,8 +21,8 @@ class ChatChunks(OpenAIChunks):
 
     prefix, object = "chatcmpl", "chat.completion.chunk"
 
-    def __init__(self, model: ServedModel, body: ChatBody, record: RequestRecord) -> None:
-        super().__init__(model, body, record)
+    def __init__(self, model: ServedModel, body: ChatBody, record: RequestRecord, notes: Sequence[str]) -> None:
+        super().__init__(model, body, record, notes)
         self._legacy = body.legacy
 
     def _begin(self, number: int, delta: Delta | None) -> list[dict[str, Any]]:
@@ -63,7 +63,7 @@ class ChatChunks(OpenAIChunks):
             for number, choice in enumerate(answer.choices or (answer,))
         ]
         head = {**self._head, "object": "chat.completion"}
-        return ChatCompletion(**head, choices=choices, usage=self._usage(), timings=timings)
+        return ChatCompletion(**head, choices=choices, usage=self._usage(), timings=timings, notes=self._notes)
 
 
 def _choice(number: int, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from edgellm.errors import Closed
 from edgellm.server import sse
@@ -17,7 +18,7 @@ from edgellm.server.schemas.answer import ChatCompletion, TextCompletion
 from edgellm.server.schemas.generation import GenerationBody
 from edgellm.server.schemas.usage import CompletionTimings, CompletionUsage
 from edgellm.server.served_model import ServedModel
-from edgellm.types.event import Completion, Delta, Done, Usage
+from edgellm.types.event import Completion, Delta, Done, Event, Usage
 from edgellm.types.logprob import TokenLogprob
 
 HOLE = "\0"
@@ -28,7 +29,7 @@ class OpenAIChunks(ABC):
 
     prefix = object = ""
 
-    def __init__(self, model: ServedModel, body: GenerationBody, record: RequestRecord) -> None:
+    def __init__(self, model: ServedModel, body: GenerationBody, record: RequestRecord, notes: Sequence[str]) -> None:
         self._head: dict[str, Any] = {
             "id": f"{self.prefix}-{uuid.uuid4().hex}",
             "object": self.object,
@@ -38,6 +39,7 @@ class OpenAIChunks(ABC):
         }
         self._includes_usage = body.include_usage
         self._record = record
+        self._notes = list(notes) or UNSET
         self._begun: set[int] = set()  # choices
         self._templates: dict[tuple[int, str, int], sse.Template] = {}
 
@@ -56,7 +58,13 @@ class OpenAIChunks(ABC):
     def whole(self, answer: Completion, timings: CompletionTimings) -> ChatCompletion | TextCompletion:
         """The response of a request without a stream. `answer` has the choices of all prompts."""
 
+    def takes(self, event: Event) -> bool:
+        """Whether it is no part of an answer but of the prompt, which the answers to it begin with."""
+        return False
+
     def text(self, delta: Delta) -> bytes:
+        if self.takes(delta):
+            return b""
         begin = b"" if delta.choice in self._begun else self._first(delta.choice, delta)
         if delta.logprobs:
             told = self._logprobs(delta.choice, delta.logprobs)
@@ -75,7 +83,8 @@ class OpenAIChunks(ABC):
         require_complete(done)
         begin = b"" if done.choice in self._begun else self._first(done.choice, None)
         timings = CompletionTimings.of(done.timings, done.usage)
-        end = begin + self._event(self._choice(done.choice, done.finish_reason), timings=timings)
+        notes = {"notes": self._notes} if self._notes else {}
+        end = begin + self._event(self._choice(done.choice, done.finish_reason), timings=timings, **notes)
         if done.n_open:
             return end
         usage = sse.event(self._chunk(usage=self._usage())) if self._includes_usage else b""

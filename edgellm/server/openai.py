@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import TypeVar
@@ -66,12 +66,12 @@ async def _answer(
     model: ServedModel,
     request: Request,
     body_type: type[BodyT],
-    chunks_type: Callable[[ServedModel, BodyT, RequestRecord], OpenAIChunks],
+    chunks_type: Callable[[ServedModel, BodyT, RequestRecord, Sequence[str]], OpenAIChunks],
 ) -> ASGIApp:
     """Read the body, then stream the answers or send them whole."""
     with overflow_names(body_type.text_field):
         body, generations = await model.receive(request, body_type, lambda body: body.to_requests(model.llm))
-        chunks = chunks_type(model, body, request_log.of_scope(request.scope))
+        chunks = chunks_type(model, body, request_log.of_scope(request.scope), generations[0].notes)
         event_lists = model.events(request, generations)
         return await (sse.stream if body.stream else _whole)(request, chunks, event_lists)
 
@@ -81,7 +81,7 @@ async def _whole(request: Request, chunks: OpenAIChunks, event_lists: EventLists
         events = await sse.unless_gone(request.receive, _all(event_lists))
     if events is None:
         return client_closed(request)
-    answer, done = whole(events), events[-1]
+    answer, done = whole([event for event in events if not chunks.takes(event)]), events[-1]
     assert isinstance(done, Done)
     return JSONResponse(chunks.whole(answer, CompletionTimings.of(answer.timings, done.usage)))
 

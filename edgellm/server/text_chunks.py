@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+import msgspec
+
 from edgellm.server.chunks import OpenAIChunks
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.schemas.answer import TextChoice, TextCompletion
@@ -13,7 +15,7 @@ from edgellm.server.schemas.completion import CompletionBody
 from edgellm.server.schemas.logprobs import TextLogprobs
 from edgellm.server.schemas.usage import CompletionTimings
 from edgellm.server.served_model import ServedModel
-from edgellm.types.event import Choice, Completion, Delta
+from edgellm.types.event import Choice, Completion, Delta, Event
 from edgellm.types.logprob import TokenLogprob
 
 
@@ -22,46 +24,58 @@ class TextChunks(OpenAIChunks):
 
     prefix, object = "cmpl", "text_completion"
 
-    def __init__(self, model: ServedModel, body: CompletionBody, record: RequestRecord) -> None:
-        super().__init__(model, body, record)
+    def __init__(self, model: ServedModel, body: CompletionBody, record: RequestRecord, notes: Sequence[str]) -> None:
+        super().__init__(model, body, record, notes)
         self._body = body
+        self._prompts: dict[int, list[Delta]] = {}  # as they come back, for the choices that begin with them
         self._told: dict[int, int] = {}  # by choice, characters of the tokens that have been told
 
+    def takes(self, event: Event) -> bool:
+        if not isinstance(event, Delta) or event.kind != "prompt":
+            return False
+        if not event.choice % self._body.n_drawn:  # further portions of its answers bring it again
+            self._prompts.setdefault(event.choice // self._body.n_drawn, []).append(event)
+        return True
+
     def _begin(self, number: int, delta: Delta | None) -> list[dict[str, Any]]:
-        echoed = self._echoed(number)
-        return [_choice(number, echoed, None)] if echoed else []
+        text, tokens = self._prompt(number // self._body.n_drawn)
+        if not text and not tokens:
+            return []
+        return [{**_choice(number, text, None), "logprobs": self._logprobs(number, tokens) if tokens else None}]
 
     def _choice(self, number: int, reason: str | None, delta: Delta | None = None) -> dict[str, Any]:
         return _choice(number, "" if delta is None else delta.text, reason)
 
     def _logprobs(self, number: int, tokens: Sequence[TokenLogprob]) -> TextLogprobs:
-        told = TextLogprobs.of(tokens, self._told.get(number, 0))
-        self._told[number] = self._told.get(number, 0) + sum(map(len, told.tokens))
+        offset = self._told.get(number, 0)
+        told = TextLogprobs.of(tokens, offset, begins=number not in self._told and bool(self._body.echo))
+        self._told[number] = offset + sum(map(len, told.tokens))
         return told
 
     def whole(self, answer: Completion, timings: CompletionTimings) -> TextCompletion:
         choices, n = answer.choices or (answer,), self._body.n_drawn
-        sent = [choice for first in range(0, len(choices), n) for choice in self._best(choices[first : first + n])]
-        texts = [
-            TextChoice(
-                number,
-                self._echoed(number) + choice.text,
-                choice.finish_reason,
-                TextLogprobs.of(choice.logprobs) if self._body.logprobs is not None and choice.logprobs else None,
-            )
-            for number, choice in enumerate(sent)
+        sent = [
+            self._sent(choice, self._prompt(first // n))
+            for first in range(0, len(choices), n)
+            for choice in self._best(choices[first : first + n])
         ]
-        return TextCompletion(**self._head, choices=texts, usage=self._usage(), timings=timings)
+        texts = [msgspec.structs.replace(choice, index=number) for number, choice in enumerate(sent)]
+        return TextCompletion(**self._head, choices=texts, usage=self._usage(), timings=timings, notes=self._notes)
+
+    def _sent(self, choice: Choice, prompt: tuple[str, list[TokenLogprob]]) -> TextChoice:
+        text, tokens = prompt[0] + choice.text, (*prompt[1], *choice.logprobs)
+        is_asked = self._body.logprobs is not None and tokens
+        told = TextLogprobs.of(tokens, begins=bool(self._body.echo)) if is_asked else None
+        return TextChoice(0, text, choice.finish_reason, told)
 
     def _best(self, choices: Sequence[Choice]) -> Sequence[Choice]:
         """Those of `n` that the model thinks likeliest, by the mean logprob of their tokens, the likeliest first."""
         n = self._body.n_sent
         return choices if n == len(choices) else sorted(choices, key=_likelihood, reverse=True)[:n]
 
-    def _echoed(self, number: int) -> str:
-        prompt = self._body.prompts()[number // self._body.n_sent] if self._body.echo else ""
-        assert isinstance(prompt, str)
-        return prompt
+    def _prompt(self, number: int) -> tuple[str, list[TokenLogprob]]:
+        deltas = self._prompts.get(number, ())
+        return "".join(delta.text for delta in deltas), [token for delta in deltas for token in delta.logprobs]
 
 
 def _likelihood(choice: Choice) -> float:

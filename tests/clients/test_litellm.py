@@ -36,9 +36,11 @@ def test_whole_and_streamed(server: Any) -> None:
 
 
 def test_tools(server: Any) -> None:
-    (call,) = completion(server, tools=[WEATHER], tool_choice="required", parallel_tool_calls=False).choices[
-        0
-    ].message.tool_calls
+    (call,) = (
+        completion(server, tools=[WEATHER], tool_choice="required", parallel_tool_calls=False)
+        .choices[0]
+        .message.tool_calls
+    )
 
     assert call.function.name == "weather"
     assert json.loads(call.function.arguments)["city"] in ("Bonn", "Rome")

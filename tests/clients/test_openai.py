@@ -113,9 +113,7 @@ def test_any_json(server: Any) -> None:
 
 
 def test_parsed_into_a_model(server: Any) -> None:
-    answer = server.client().chat.completions.parse(
-        model=server.model, messages=HELLO, response_format=Place, **BRIEF
-    )
+    answer = server.client().chat.completions.parse(model=server.model, messages=HELLO, response_format=Place, **BRIEF)
 
     assert isinstance(answer.choices[0].message.parsed, Place)
 

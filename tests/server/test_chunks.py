@@ -40,10 +40,10 @@ CALLS: list[Event] = [
 ]
 
 
-def chunks_of(**fields: Any) -> ChatChunks:
+def chunks_of(notes: Sequence[str] = (), **fields: Any) -> ChatChunks:
     body = {"messages": [{"role": "user", "content": "hello"}], **fields}
     model: Any = SimpleNamespace(id="m", fingerprint="fp_1")
-    return ChatChunks(model, ChatBody.read(json.dumps(body).encode()), RequestRecord("", "", "", ""))
+    return ChatChunks(model, ChatBody.read(json.dumps(body).encode()), RequestRecord("", "", "", ""), notes)
 
 
 def streamed(events: Sequence[Event], **fields: Any) -> list[Any]:
@@ -184,6 +184,14 @@ def test_logprobs_come_with_what_they_are_of() -> None:
 
     assert choice["delta"] == {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}
     assert choice["logprobs"]["content"][0]["token"] == "{}"
+
+
+def test_what_the_template_did_not_take_is_told() -> None:
+    notes = ["system_merged", "tools_prompted"]
+    told = json.loads(chunks_of(notes).last(end()).split(b"data: ")[2])
+    whole_answer = chunks_of(notes).whole(whole(CALLS), CompletionTimings.of(TIMES, Usage(0, 0)))
+
+    assert told["notes"] == json.loads(msgspec.json.encode(whole_answer))["notes"] == notes
 
 
 def test_an_answer_of_nothing_has_a_role_and_an_end() -> None:

@@ -352,3 +352,35 @@ def test_a_suffix_needs_a_model_that_fills_in(live: Live) -> None:
     assert answer.json()["error"]["code"] == "unsupported_field"
     assert ids.json()["error"]["param"] == "suffix"
     assert texts(live.post("/v1/completions", {"prompt": "a", "suffix": ""})) == ["a"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_logprobs_of_a_prompt(live: Live, stream: bool) -> None:
+    """The echo model finds only what it says likely: the end token behind a prompt, and that prompt in its answer."""
+    body = {"prompt": "ab", "echo": True, "logprobs": 1, "n": 2, "max_tokens": 2}
+    answer = live.post("/v1/completions", {**body, "stream": stream})
+    told: dict[int, dict[str, list[Any]]] = {0: {}, 1: {}}
+    for chunk in events(answer)[:-1] if stream else [answer.json()]:
+        for choice in chunk["choices"]:
+            for name, values in (choice["logprobs"] or {}).items():
+                told[choice["index"]].setdefault(name, []).extend(values)
+
+    assert told[0] == told[1]
+    assert told[0]["tokens"] == ["a", "b", "", "a", "b"]
+    assert told[0]["text_offset"] == [0, 1, 2, 2, 3]
+    assert told[0]["token_logprobs"] == [None, pytest.approx(-100), *[pytest.approx(0, abs=1e-9)] * 3]
+    assert told[0]["top_logprobs"][0] is None
+    assert told[0]["top_logprobs"][1]["b"] == pytest.approx(-100)
+
+
+def test_only_the_prompt_is_told_where_no_token_may_come(live: Live) -> None:
+    body = {"prompt": ["ab", "c"], "echo": True, "logprobs": 0, "max_tokens": 0}
+    answer = live.post("/v1/completions", body)
+
+    assert texts(answer) == ["ab", "c"]
+    assert [choice["logprobs"]["tokens"] for choice in answer.json()["choices"]] == [["a", "b", ""], ["c", ""]]
+    assert answer.json()["usage"]["completion_tokens"] == 0
+
+
+def test_a_prompt_of_token_ids_comes_back_as_text(live: Live) -> None:
+    assert texts(live.post("/v1/completions", {"prompt": [104, 105, 256], "echo": True})) == ["hihi"]

@@ -62,6 +62,7 @@ class ChatCompletion(msgspec.Struct, frozen=True):
     choices: list[ChatChoice]
     usage: CompletionUsage
     timings: CompletionTimings
+    notes: list[str] | UnsetType = UNSET  # extension: what the model's template did not take as it was sent
 
 
 class TextChoice(msgspec.Struct, frozen=True):
@@ -80,6 +81,7 @@ class TextCompletion(msgspec.Struct, frozen=True):
     choices: list[TextChoice]
     usage: CompletionUsage
     timings: CompletionTimings
+    notes: list[str] | UnsetType = UNSET
 
 
 def call_id() -> str:

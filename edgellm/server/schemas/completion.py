@@ -51,6 +51,8 @@ class CompletionBody(GenerationBody, kw_only=True):
             UsageError: a value is out of range, with the name of its field; the model does not fill in.
         """
         self._check_counts()
+        if self.echo and self.suffix:
+            raise UsageError("echo and suffix were both sent", hint="send one of them", param="echo")
         # Answers are compared by their tokens' logprobs.
         top_logprobs = 0 if self.logprobs is None and self.n_drawn > self.n_sent else self.logprobs
         return [
@@ -65,6 +67,7 @@ class CompletionBody(GenerationBody, kw_only=True):
                 top_logprobs=top_logprobs,
                 n=self.n_drawn,
                 cuts=cuts,
+                echo=bool(self.echo),
             )
             for prompt, cuts in map(functools.partial(self._filled_in, llm), self.prompts())
         ]

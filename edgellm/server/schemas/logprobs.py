@@ -38,22 +38,24 @@ class ChatLogprobs(msgspec.Struct, frozen=True):
 
 
 class TextLogprobs(msgspec.Struct, frozen=True):
-    """Of /v1/completions: four lists, an entry for each token."""
+    """Of /v1/completions: four lists, an entry for each token. Nothing tells how likely the first of a prompt is."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]  # characters before it, of the text of all tokens
 
     @classmethod
-    def of(cls, logprobs: Iterable[TokenLogprob], offset: int = 0) -> TextLogprobs:
-        """`offset`: characters of the tokens before."""
+    def of(cls, logprobs: Iterable[TokenLogprob], offset: int = 0, *, begins: bool = False) -> TextLogprobs:
+        """`offset`: characters of the tokens before. `begins`: the first is that of a prompt."""
         made = cls([], [], [], [])
         for token in logprobs:
             text = _text(token.chosen)
+            top = {_text(other): other.logprob for other in reversed((token.chosen, *token.top))}
+            is_first = begins and not made.tokens
             made.tokens.append(text)
-            made.token_logprobs.append(token.chosen.logprob)
-            made.top_logprobs.append({_text(other): other.logprob for other in reversed((token.chosen, *token.top))})
+            made.token_logprobs.append(None if is_first else token.chosen.logprob)
+            made.top_logprobs.append(None if is_first else top)
             made.text_offset.append(offset)
             offset += len(text)
         return made
