@@ -11,7 +11,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test same-outputs test-all docs typing slow test-arm64 check bench attack bench-start bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine onnx-parity onnx-exporters ternary-parity sanitize fuzz soak soak-downloads clean python \
+.PHONY: help setup serve test same-outputs test-all test-clients docs typing slow test-arm64 check bench attack bench-start bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine onnx-parity onnx-exporters ternary-parity sanitize fuzz soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -48,6 +48,11 @@ test: check ## check, then run every test that is not slow (ARGS="-k name" is pa
 test-all: python ## run the slow tests, which `make test` leaves out
 	@$(PYTHON) plugins/install.py --extras test,check,typing
 	$(BIN)/pytest $(TOGETHER) -m slow $(ARGS)
+
+test-clients: setup ## run official clients (the newest of OpenAI's, langchain's and litellm's, in .venv-clients) against `edgellm serve`
+	@$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/pip install --quiet --disable-pip-version-check --upgrade -r tests/clients/requirements.txt
+	cd tests/clients && EDGELLM=$(CURDIR)/$(BIN)/edgellm ../../.venv-clients/bin/pytest -c pytest.ini --rootdir . --confcutdir . -q $(ARGS)
 
 docs: test-tools ## write docs/sdk.md from the docstrings
 	$(BIN)/python tests/support/sdk_page.py
@@ -144,5 +149,5 @@ sanitize: test-tools ## run the ternary engine's tests with AddressSanitizer and
 	  -k "not peak_memory and not memory_stays_flat" $(ARGS)
 
 clean: ## remove .venv and caches; models and built libraries in your own folders stay
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-clients build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,6 +25,7 @@ pytest_plugins = [
     "support.refusals",
     "support.slow",
 ]
+collect_ignore = ["clients"]  # they have an environment of their own: make test-clients
 _numbers = itertools.count()
 
 # No deadline: how long one example takes says nothing on a machine that is shared.

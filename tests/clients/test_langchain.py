@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import pytest
+from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import BaseModel, Field
@@ -65,11 +66,16 @@ def test_bound_tools_in_a_stream(server: Any) -> None:
     assert whole.tool_calls[0]["args"]["city"] in ("Bonn", "Rome")
 
 
-def test_logprobs_and_several(server: Any) -> None:
-    answer = chat(server, n=2, logprobs=True, top_logprobs=1).generate([[("user", "Say hello.")]])
+def test_logprobs(server: Any) -> None:
+    answer = chat(server, logprobs=True, top_logprobs=1).invoke("Say hello.")
 
-    assert len(answer.generations[0]) == 2
-    assert answer.generations[0][0].message.response_metadata["logprobs"]["content"]
+    assert answer.response_metadata["logprobs"]["content"]
+
+
+def test_several_answers(server: Any) -> None:
+    (generations,) = chat(server, n=2).generate([[HumanMessage("Say hello.")]]).generations
+
+    assert len(generations) == 2
 
 
 def test_embeddings(echo: Any) -> None:

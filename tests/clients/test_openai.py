@@ -152,7 +152,7 @@ def test_a_named_tool_is_parsed(server: Any) -> None:
 def test_a_tool_in_a_stream(server: Any) -> None:
     name = arguments = ""
     ids, reasons = set(), set()
-    for chunk in create(server, tools=[WEATHER], tool_choice="required", stream=True):
+    for chunk in create(server, tools=[WEATHER], tool_choice="required", parallel_tool_calls=False, stream=True):
         for choice in chunk.choices:
             reasons |= {choice.finish_reason} - {None}
             for call in choice.delta.tool_calls or ():
@@ -168,7 +168,7 @@ def test_a_tool_in_a_stream(server: Any) -> None:
 
 def test_the_stream_helper_with_tools(server: Any) -> None:
     with server.client().chat.completions.stream(
-        model=server.model, messages=HELLO, tools=[WEATHER], tool_choice="required", **BRIEF
+        model=server.model, messages=HELLO, tools=[WEATHER], tool_choice="required", parallel_tool_calls=False, **BRIEF
     ) as stream:
         kinds = {event.type for event in stream}
         call = stream.get_final_completion().choices[0].message.tool_calls[0]
@@ -183,14 +183,6 @@ def test_the_result_of_a_tool_goes_back(server: Any) -> None:
 
     assert answer.choices[0].message.content
     assert answer.choices[0].message.tool_calls is None
-
-
-def test_the_model_may_call(echo: Any) -> None:
-    said = '{"name": "Weather", "arguments": {"city": "red", "days": 2}}'
-    (choice,) = create(echo, messages=[{"role": "user", "content": said}], tools=[WEATHER]).choices
-
-    assert choice.finish_reason == "tool_calls"
-    assert Weather.model_validate_json(choice.message.tool_calls[0].function.arguments).days == 2
 
 
 def test_the_older_functions(server: Any) -> None:
