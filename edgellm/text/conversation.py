@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from edgellm.text.call_writer import Call, write_calls
-from edgellm.text.template_caps import TemplateCaps, shaped_content
+from edgellm.text.template_caps import REASONING_PARTS, TemplateCaps, shaped_content, thought_parts
 from edgellm.types.markup import Markup
 from edgellm.types.message import Message, Tool, ToolCall
 
@@ -141,18 +141,23 @@ class _Adapter:
     def _assistant(self, message: Message) -> dict[str, Any]:
         content = self._mark(message.content, of_assistant=True)
         shaped: dict[str, Any] = {"role": "assistant", "content": content}
-        if message.reasoning and self._caps.reasoning:
-            shaped[self._caps.reasoning] = self._mark(message.reasoning, of_assistant=True)
-        elif message.reasoning:
-            self._notes.add("reasoning_dropped")
-        if not message.calls:
-            return shaped
-        if self._writes_calls:
+        if message.calls and self._writes_calls:
             shaped["tool_calls"] = [self._call(call) for call in message.calls]
             if self._caps.null_content and not message.content:
                 shaped["content"] = None
+        elif message.calls:
+            shaped["content"] = "\n".join(text for text in (content, *self._written(message.calls)) if text)
+        return self._thought(message.reasoning, shaped) if message.reasoning else shaped
+
+    def _thought(self, reasoning: str, shaped: dict[str, Any]) -> dict[str, Any]:
+        """The message, with what was thought before it."""
+        thought = self._mark(reasoning, of_assistant=True)
+        if not self._caps.reasoning:
+            self._notes.add("reasoning_dropped")
             return shaped
-        return shaped | {"content": "\n".join(text for text in (content, *self._written(message.calls)) if text)}
+        if self._caps.reasoning == REASONING_PARTS:
+            return shaped | {"content": thought_parts(thought, shaped["content"] or "")}
+        return shaped | {self._caps.reasoning: thought}
 
     def _written(self, calls: Sequence[ToolCall]) -> list[str]:
         """Calls as the model writes them, or as the prompt asks for them."""
@@ -214,7 +219,8 @@ def _merged_roles(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = []
     for message in messages:
         last = out[-1] if out else {}
-        if message["role"] == last.get("role") != "tool" and not {"tool_calls"} & (message.keys() | last.keys()):
+        is_text = all(isinstance(one.get("content"), str) and "tool_calls" not in one for one in (last, message))
+        if message["role"] == last.get("role") != "tool" and is_text:
             texts = [text for text in (last["content"], message["content"]) if text]
             out[-1] = last | message | {"content": _BETWEEN.join(texts)}
         else:

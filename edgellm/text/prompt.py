@@ -182,7 +182,9 @@ class PromptBuilder:
 def _ended(message: dict[str, Any], end: str) -> dict[str, Any]:
     content = message["content"]
     if isinstance(content, list):
-        return message | {"content": [*content[:-1], content[-1] | {"text": content[-1]["text"] + end}]}
+        last = content[-1] if content[-1]["type"] == "text" else {"type": "text", "text": ""}
+        before = content[:-1] if content[-1] is last else content
+        return message | {"content": [*before, last | {"text": last["text"] + end}]}
     return message | {"content": content + end}
 
 

@@ -16,6 +16,7 @@ from edgellm.text.chat import UNDEFINED, ChatTemplate
 
 ArgumentsForm = Literal["object", "text"]
 REASONING_NAMES = ("reasoning_content", "reasoning", "thinking")
+REASONING_PARTS = "parts"  # of the content, as Mistral has it
 SWITCHES = ("enable_thinking", "thinking")
 # Variable for tools -> how it wants them: {"type": "function", "function": {..}}, the inner object alone, or JSON text.
 _TOOL_FORMS = (("tools", "wrapped"), ("tools", "bare"), ("xml_tools", "wrapped"), ("functions", "text"))
@@ -39,7 +40,7 @@ class TemplateCaps:
     parallel_calls: bool = False  # several calls in one message
     tool_role: bool = False  # results of calls
     short_ids: bool = False  # ids of calls have to be nine letters and digits
-    reasoning: str = ""  # the field by which it takes what was thought; "" = it takes none
+    reasoning: str = ""  # how it takes what was thought: one of REASONING_NAMES, or REASONING_PARTS; "" = not at all
     switch: str = ""  # variable that turns thinking on and off; "" = none does
     # What it opens an answer with, without and with thinking.
     openings: tuple[str, str] = ("", "")
@@ -82,6 +83,12 @@ def shaped_content(message: Mapping[str, Any], form: str) -> dict[str, Any]:
     return {**message, "content": [{"type": "text", "text": content}]} if is_shaped else dict(message)
 
 
+def thought_parts(thought: str, answer: str) -> list[dict[str, str]]:
+    """The content of a message that thought before it answered, or called a tool."""
+    said = [{"type": "text", "text": answer}] if answer else []
+    return [{"type": "thinking", "thinking": thought}, *said]
+
+
 def tools_value(tools: Sequence[Mapping[str, Any]], form: str) -> Any:
     """Functions (name, description, parameters) as the template takes them."""
     wrapped = [{"type": "function", "function": dict(tool)} for tool in tools]
@@ -94,7 +101,7 @@ def _user(text: str = _USER) -> dict[str, Any]:
     return {"role": "user", "content": text}
 
 
-def _assistant(text: str | None = _ANSWER, **fields: Any) -> dict[str, Any]:
+def _assistant(text: str | list[dict[str, str]] | None = _ANSWER, **fields: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": text, **fields}
 
 
@@ -172,7 +179,10 @@ def _find_reasoning(probe: _Probe, caps: TemplateCaps) -> TemplateCaps:
         called = probe(_user(), _assistant("", tool_calls=calls, **thought), _result(), thinks=True) if calls else ""
         if _THOUGHT in said or _THOUGHT in called:
             return replace(caps, reasoning=name)
-    return caps
+    said = probe(_user(), _assistant(thought_parts(_THOUGHT, _ANSWER)), thinks=True)
+    # What is no text may come out as JSON, or as Python writes it.
+    is_taken = _THOUGHT in said and _ANSWER in said and "thinking" not in said.partition(_USER)[2]
+    return replace(caps, reasoning=REASONING_PARTS) if is_taken else caps
 
 
 def _find_switch(probe: _Probe, caps: TemplateCaps) -> TemplateCaps:

@@ -165,6 +165,21 @@ def test_reasoning_goes_by_the_name_that_the_template_reads():
     assert build(TURNS, USER, thought, USER).notes == {"reasoning_dropped"}
 
 
+def test_reasoning_in_parts_of_the_content():
+    source = (
+        """{% for m in messages %}<{{ m.role }}>{% if m.content is string %}{{ m.content }}{% else -%}
+{% for p in m.content %}{% if p.type == 'thinking' %}[THINK]{{ p.thinking }}[/THINK]{% else %}{{ p.text }}{% endif -%}
+{% endfor %}{% endif %}{% endfor %}"""
+        + OPENS
+    )
+    thought = Message("assistant", "A", reasoning="T")
+
+    assert build(source, USER, thought, USER).text == "<user>U<assistant>[THINK]T[/THINK]A<user>U<a>"
+    assert build(source, USER, thought, continue_final_message=True).text == "<user>U<assistant>[THINK]T[/THINK]A"
+    unanswered = Message("assistant", reasoning="T")
+    assert build(source, USER, unanswered, continue_final_message=True).text == "<user>U<assistant>[THINK]T[/THINK]"
+
+
 def test_what_the_template_opens_the_answer_with():
     source = TURNS.replace("<a>", "<a>{{ '<think>' if enable_thinking else '' }}")
 

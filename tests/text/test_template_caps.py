@@ -3,7 +3,7 @@
 import pytest
 
 from edgellm.text.chat import ChatTemplate
-from edgellm.text.template_caps import TemplateCaps, caps_of
+from edgellm.text.template_caps import REASONING_PARTS, TemplateCaps, caps_of
 
 TURNS = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
 PLAIN = TemplateCaps(
@@ -120,6 +120,19 @@ def test_ids_that_have_to_be_short():
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
 def test_reasoning_in_history(name):
     assert caps(each("{{ m.role ~ m.content ~ m." + name + " }}")).reasoning == name
+
+
+MISTRAL_THOUGHTS = each(
+    "{% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}"
+    "{% if part.type == 'thinking' %}[THINK]{{ part.thinking }}[/THINK]{% else %}{{ part.text }}{% endif %}"
+    "{% endfor %}{% endif %}"
+)
+
+
+def test_reasoning_in_parts_of_the_content():
+    assert caps(MISTRAL_THOUGHTS).reasoning == REASONING_PARTS
+    assert caps(each("{{ m.content | string }}")).reasoning == ""
+    assert caps(each("{{ m.content | tojson }}")).reasoning == ""
 
 
 def test_reasoning_that_is_only_written_before_a_call():
