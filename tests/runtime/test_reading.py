@@ -15,7 +15,8 @@ from edgellm.runtime import loop
 from edgellm.runtime.request_state import RequestState
 from edgellm.text.matcher import GrammarCompiler, Matcher
 from edgellm.types.grammar import Grammar
-from edgellm.types.markup import Markup, Reading, ReasoningMarkup
+from edgellm.types.markup import JsonCalls, Markup, Reading, ReasoningMarkup
+from edgellm.types.message import Tool
 from edgellm.types.request import GenerationRequest
 from edgellm.types.sampling import Sampling
 
@@ -68,6 +69,36 @@ def test_stop_strings_are_looked_for_in_text_alone(says: str, parts: list[object
     found = answer(says, stop=("stop",))
     assert found.parts == parts
     assert found.reason == "stop"
+
+
+CALLS = Reading(Markup(THINKS.reasoning, JsonCalls("<tool_call>", "</tool_call>")), tools=(Tool("look"), Tool("take")))
+CALL = '<tool_call>{"name": "look", "arguments": {"at": "é stop"}}</tool_call>'
+
+
+class TestCalls:
+    def test_they_are_told_by_name_and_arguments(self) -> None:
+        found = answer("<think>hm</think>Let me see." + CALL + CALL.replace("look", "take"), CALLS, stop=("stop",))
+        assert found.parts == [
+            ("reasoning", 0, "hm"),
+            ("text", 0, "Let me see."),
+            ("call_name", 0, "look"),
+            ("call_arguments", 0, '{"at": "é stop"}'),
+            ("call_name", 1, "take"),
+            ("call_arguments", 1, '{"at": "é stop"}'),
+        ]
+        assert found.reason == "tool_calls"
+
+    def test_without_one_the_answer_stops_as_ever(self) -> None:
+        assert answer("Nothing to do.", CALLS).reason == "stop"
+
+    def test_one_that_is_cut_is_none_that_was_made(self) -> None:
+        found = answer(CALL, CALLS, max_tokens=len(CALL) - 50)
+        assert found.reason == "length"
+
+    def test_of_several_choices_each_has_its_own(self) -> None:
+        found = play(MarkedEngine(2), [Planned(ask(CALL, CALLS, n=3))])[0]
+        assert [choice.reason for choice in found.choices] == ["tool_calls"] * 3
+        assert all(choice.parts[0] == ("call_name", 0, "look") for choice in found.choices)
 
 
 class TestBudget:
@@ -169,12 +200,12 @@ def matcher(grammar: Grammar) -> Matcher:
 
 def requests(rng: random.Random, n: int) -> list[GenerationRequest]:
     """Thoughts, text, markers in wrong places, characters of many bytes; under grammars, budgets, stops, logprobs."""
-    words = ("<think>", "</think>", "a", "stop", "é🙂", " ", "<other>", "{", "so it is")
+    words = (CALL, "<think>", "</think>", "a", "stop", "é🙂", " ", "<other>", "{", "so it is")
     made = []
     for _ in range(n):
         request = ask(
             rng.choice(("", "<think>")) + "".join(rng.choices(words, k=rng.randint(1, 12))),
-            rng.choice((READING, READING, OPENED, None)),
+            rng.choice((READING, CALLS, OPENED, None)),
             sampling=rng.choice((GREEDY, Sampling(temperature=1.0, seed=rng.randrange(99)))),
             max_tokens=rng.randint(1, 60),
             stop=rng.choice(((), ("stop",), ("it", "a"))),
