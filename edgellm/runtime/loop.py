@@ -13,7 +13,7 @@ import queue
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from edgellm.contract.engine import Engine
 from edgellm.errors import (
@@ -28,6 +28,7 @@ from edgellm.runtime.drawing import Drawing
 from edgellm.runtime.embed_queue import EmbedQueue
 from edgellm.runtime.engine_check import check_logits
 from edgellm.runtime.engine_error import engine_error
+from edgellm.runtime.mailbox import Inbox
 from edgellm.runtime.prompt_reader import READ, Begun, PromptRead, PromptReader, TextRead
 from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import Admission, Scheduler, Step
@@ -49,20 +50,10 @@ Send = Callable[[list[wire.Up]], None]
 # Text is sent at most this often. A small model makes hundreds of tokens per second, and each message wakes the
 # parent and its client on processors that are busy with the next token. Nobody reads faster than this.
 FLUSH_INTERVAL_S = 0.020
+# Nobody asks anything for so long: most likely an answer is being read.
+PAUSE_S = 2.0
 # Shorter prompts are turned into tokens at once, in some 10 ms at most; a megabyte takes seconds.
 LONG_PROMPT = 8192  # characters
-
-
-class Inbox(Protocol):
-    """Messages of the parent, in order: a `Mailbox` or a queue."""
-
-    def get(self, block: bool, timeout: float | None) -> Any:
-        """The next; raises queue.Empty where there is none, after `timeout` seconds if `block` is true."""
-        ...
-
-    def put(self, message: Any) -> None:
-        """Add one of our own."""
-        ...
 
 
 T = TypeVar("T")
@@ -100,14 +91,16 @@ class Loop:
         self._replies: list[wire.Up] = []  # not sent yet
         self._flushed_at = 0.0  # when the text of all running requests was last sent
         self._said_at = 0.0  # when anything was last sent, or the wait for a request ended
+        self._prepares: Callable[[], bool] | None = None
         self._stopping = False
 
     @classmethod
     def of(cls, plan: LaunchPlan, engine: Engine, inbox: Inbox, send: Send) -> Self:
         return cls(engine, inbox, send, plan.sampling, plan.backend, thinking_sampling=plan.thinking_sampling)
 
-    def run(self) -> None:
-        """Until `Stop` arrives."""
+    def run(self, *, prepares: Callable[[], bool] | None = None) -> None:
+        """Until `Stop` arrives. `prepares` is asked in the first pause whether to make what any grammar needs."""
+        self._prepares = prepares if self._engine.info.generates else None
         try:
             self._run()
         finally:
@@ -139,8 +132,12 @@ class Loop:
             reads = bool(self._reading) or (self._embeddings.waits and not self._embeddings.idle)
             waits = self._scheduler.idle and self._embeddings.waits and (reads or not self._stopping)
             try:
-                message = self._inbox.get(waits, BEAT_S if reads else None)
+                message = self._inbox.get(waits, BEAT_S if reads else PAUSE_S if self._prepares else None)
             except queue.Empty:
+                if waits and not reads and self._prepares is not None:
+                    if self._prepares():
+                        self._apart(READ, self._prompts.prepare)
+                    self._prepares = None
                 return
             if waits and not reads:
                 self._said_at = time.perf_counter()

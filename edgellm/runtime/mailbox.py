@@ -11,11 +11,23 @@ import queue
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from edgellm.runtime import wire
 
 M = TypeVar("M")
+
+
+class Inbox(Protocol):
+    """Messages of the parent, in order: a `Mailbox` or a queue."""
+
+    def get(self, block: bool, timeout: float | None) -> Any:
+        """The next; raises queue.Empty where there is none, after `timeout` seconds if `block` is true."""
+        ...
+
+    def put(self, message: Any) -> None:
+        """Add one of our own."""
+        ...
 
 
 class _Mark(enum.Enum):

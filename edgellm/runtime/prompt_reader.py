@@ -50,6 +50,10 @@ class PromptReader:
         prompt, grammar = self._tokens(generation), generation.grammar
         return prompt, [self._grammars.matcher(grammar) if grammar else None for _ in range(generation.n)]
 
+    def prepare(self) -> None:
+        """Make what every grammar needs, so that the first one does not wait for it. Raises as `read` does."""
+        self._grammars.prepare()
+
     def text(self, generation: GenerationRequest) -> str:
         """The prompt as text, of tokens too."""
         if isinstance(generation.prompt, str):

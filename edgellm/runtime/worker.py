@@ -29,6 +29,7 @@ from edgellm.store.holders import hold
 
 # When memory runs out, the kernel should kill the worker: the parent is small, and can restart it.
 OOM_SCORE = "500"
+ROOMY_BYTES = 4 * 1024**3
 
 
 def main() -> None:
@@ -69,7 +70,7 @@ def main() -> None:
     held = hold(launch.plan.artifact.paths)
     emit([wire.Ready(engine.info, time.perf_counter() - started)])
     try:
-        Loop.of(launch.plan, engine, inbox, emit).run()
+        Loop.of(launch.plan, engine, inbox, emit).run(prepares=_has_room)
     except Exception as error:
         # Its last words: what the parent tells of a death without them is a guess.
         emit([wire.Failed.of(engine_error(launch.plan.backend, error))])
@@ -91,6 +92,13 @@ def _receive(down: IO[bytes], inbox: Mailbox[wire.Down]) -> None:
     finally:
         # Also when a frame is broken: a worker that cannot receive is of no use.
         os._exit(0)
+
+
+def _has_room() -> bool:
+    """Whether tables that perhaps nobody needs may be made. A small machine is slow, too, and who asks would wait."""
+    import psutil
+
+    return bool(psutil.virtual_memory().total >= ROOMY_BYTES)
 
 
 def _offer_to_oom_killer() -> None:
