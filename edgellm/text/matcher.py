@@ -130,7 +130,7 @@ class GrammarCompiler:
         self._info = info
         self._tables: Any = None
         self._specials: dict[str, int] = {}
-        self._matchers: OrderedDict[Grammar, Matcher] = OrderedDict()
+        self._matchers: OrderedDict[tuple[str, str], Matcher] = OrderedDict()
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
@@ -150,7 +150,7 @@ class GrammarCompiler:
             UsageError: it has an error, is not supported or too large, or no answer can satisfy it.
             BackendUnavailable: the library is not installed.
         """
-        key = Grammar(grammar.kind, grammar.text)
+        key = (grammar.kind, grammar.text)  # whichever field asked for it
         with self._lock:
             if (matcher := self._matchers.get(key)) is None:
                 matcher = self._compile(grammar)

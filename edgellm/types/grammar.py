@@ -18,6 +18,8 @@ from edgellm.types.grammar_tree import Json, Node, Pattern, nodes
 
 GrammarKind = Literal["json_schema", "regex", "lark", "gbnf", "choice", "tree"]
 MAX_GRAMMAR_BYTES = 64 * 1024
+# A tree is made here, of schemas that are bounded one by one: 128 tools of eight properties take 80 to 370 KiB.
+MAX_TREE_BYTES = 512 * 1024
 MAX_PROPERTIES = (
     400  # of all objects in a schema: 5,000 optional ones take 4 s to compile, 500 pass the limits of a row
 )
@@ -44,8 +46,9 @@ class Grammar(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         check_types(self, "this grammar cannot be used")
         size = len(self.text.encode(errors="replace"))
-        if size > MAX_GRAMMAR_BYTES:
-            raise self.refused(f"has {size} bytes", f"{MAX_GRAMMAR_BYTES} are allowed")
+        most = MAX_TREE_BYTES if self.kind == "tree" else MAX_GRAMMAR_BYTES
+        if size > most:
+            raise self.refused(f"has {size} bytes", f"{most} are allowed")
         if not self.text.strip():
             raise self.refused("is empty", "send one, or leave the field out")
         if self.kind == "tree":

@@ -23,7 +23,7 @@ from edgellm.types.markup import (
     Markup,
     Reading,
 )
-from edgellm.types.message import NamedTool, Tool, ToolCall, ToolChoice
+from edgellm.types.message import MAX_TOOLS, NamedTool, Tool, ToolCall, ToolChoice
 from edgellm.types.plan import Settings
 from edgellm.types.sampling import Sampling
 
@@ -199,6 +199,17 @@ def test_a_template_without_calls_gets_plain_json_or_text(bytes_only: GrammarCom
     assert follows(bytes_only, grammar, "Hello {")
     assert follows(bytes_only, grammar, '{"name": "ping-2.0", "arguments": {')
     assert not follows(bytes_only, grammar, '{"name": "pong')
+
+
+@pytest.mark.parametrize("name", ["hermes", "tagged", "users"])
+def test_as_many_tools_as_are_allowed(bytes_only: GrammarCompiler, name: str) -> None:
+    parameters = {"type": "object", "properties": {f"p{at}": {"type": "string"} for at in range(8)}}
+    tools = [Tool(f"f{at}", parameters=parameters) for at in range(MAX_TOOLS)]
+    grammar = call_grammar(Markup(calls=ROWS[name]), tools, "required", parallel=True)
+    assert grammar is not None
+    assert not bytes_only.matcher(grammar).complete
+    with refuses(UsageError, param="tools"):
+        call_grammar(Markup(calls=ROWS[name]), [*tools, PING], "required", parallel=True)
 
 
 def test_as_many_calls_as_may_come(bytes_only: GrammarCompiler) -> None:
