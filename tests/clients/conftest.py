@@ -24,7 +24,19 @@ class Server:
     def __init__(self, model: str) -> None:
         self.model = model
         self.is_echo = model == "echo"
-        command = [os.environ["EDGELLM"], "serve", model, "--port", "0", "--slots", "4", "--ctx", "4096"]
+        command = [
+            os.environ["EDGELLM"],
+            "serve",
+            model,
+            "--port",
+            "0",
+            "--slots",
+            "4",
+            "--ctx",
+            "4096",
+            "--threads",
+            "1",
+        ]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         said = ""
         assert self._process.stdout is not None

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 HELLO = [{"role": "user", "content": "Say hello."}]
-BRIEF: dict[str, Any] = {"max_tokens": 100, "seed": 1}
+BRIEF: dict[str, Any] = {"max_tokens": 80, "seed": 1}
 
 
 class Colour(Enum):
@@ -110,7 +110,7 @@ def test_what_the_server_does_not_know_is_named(server: Any) -> None:
 
 
 def test_any_json(server: Any) -> None:
-    answer = create(server, response_format={"type": "json_object"}, max_tokens=150).choices[0]
+    answer = create(server, response_format={"type": "json_object"}, max_tokens=50).choices[0]
     if answer.finish_reason == "stop":
         assert isinstance(json.loads(answer.message.content), dict)
 
