@@ -11,7 +11,8 @@ from edgellm.text.readers.scanner import MAX_INDENT, Parser, Scanner
 from edgellm.types.markup import JsonCalls
 from edgellm.types.message import Tool
 
-MAX_HEAD = 8192  # characters that are read again as text where they turn out to be no call
+MAX_HEAD = 8192  # characters in which a name has to come
+MAX_AGAIN = 512  # of what is no call, characters in which another may begin: longer ones are not looked through twice
 MAX_WRAPPERS = 4
 _BARE = re.compile(r"[^\s,\]}]+")
 _NAME_KEYS = {"name"}
@@ -45,6 +46,9 @@ class JsonCallReader:
                 whole = (yield from scanner.accept_words(words)) and (yield from self._members(call, MAX_WRAPPERS))
             except _TooLongError:
                 whole = False
+            if not call.name and scanner.n_marked > MAX_AGAIN:
+                output.say((self.starts[0] if output.n_calls == n_before else "") + scanner.release())
+                return True
             if not call.name:
                 scanner.rewind()
                 break

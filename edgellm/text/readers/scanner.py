@@ -40,12 +40,18 @@ class Scanner:
         """Keeps what is read from here on, until `rewind` or `release`."""
         self._marks.append(self._at)
 
+    @property
+    def n_marked(self) -> int:
+        """Characters read since the last mark."""
+        return self._at - self._marks[-1]
+
     def rewind(self) -> None:
         """Back to the last mark."""
         self._at = self._marks.pop()
 
-    def release(self) -> None:
-        self._marks.pop()
+    def release(self) -> str:
+        """Gives the last mark up. What was read since."""
+        return self._text[self._marks.pop() : self._at]
 
     def peek(self, n: int = 1) -> Parser[str]:
         """The next `n` characters; fewer, or none, where the text ends."""

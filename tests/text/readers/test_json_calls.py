@@ -6,7 +6,8 @@ import pytest
 from support.reading import PING, WEATHER, everyway, read
 
 from edgellm.text.readers import reader_of
-from edgellm.text.readers.json_calls import MAX_HEAD
+from edgellm.text.readers.json_calls import MAX_AGAIN, MAX_HEAD
+from edgellm.text.readers.scanner import MAX_INDENT
 from edgellm.types.markup import JsonCalls, Markup, Reading, ReasoningMarkup
 
 TOOLS = (WEATHER, PING)
@@ -147,3 +148,40 @@ def test_a_name_is_waited_for_only_so_long(before):
 def test_arguments_before_a_name_wait_for_it():
     text = f'<tool_call>{{"arguments": {{"city": "{"1" * (MAX_HEAD // 2)}"}}, "name": "weather"}}</tool_call>'
     assert read(HERMES, text)[0] == ("call_name", "weather", 0)
+
+
+def test_what_is_no_call_is_looked_through_again_where_it_is_short():
+    ping = hermes('{"name": "ping"}')
+    short, long = "<tool_call>{" + " " * 9, '<tool_call>{"x": "' + "1" * MAX_AGAIN + '", ' + '"y": '
+    assert everyway(HERMES, short + ping) == [("text", short.rstrip()), *called(("ping", "{}"))]
+    assert read(HERMES, long + ping + "," + ping) == read(HERMES, *(long + ping + "," + ping))
+    assert read(HERMES, f"{long}}}{ping}")[0].text.startswith(long)
+
+
+def test_starts_of_calls_that_never_come_cost_their_length_once():
+    text = '<tool_call>{"arguments": ["' * 2000
+    reader = reader_of(HERMES)
+    n_read = 0
+    scanner = reader._scanner
+    rewind = scanner.rewind
+
+    def counted():
+        nonlocal n_read
+        n_read += scanner.n_marked
+        rewind()
+
+    scanner.rewind = counted
+    for i in range(0, len(text), 50):
+        reader.push(text[i : i + 50])
+    reader.finish()
+    assert n_read <= len(text)
+
+
+def test_white_space_in_a_call_is_waited_for_only_so_long():
+    told = reader_of(HERMES).push("<tool_call>" + " " * 2 * MAX_INDENT)
+    assert told == [("text", "<tool_call>", 0)]
+
+
+def test_nothing_of_a_section_comes_behind_its_end():
+    text = '<tool_calls>{"name": "ping"}</tool_calls>{"name": "ping"}'
+    assert everyway(LINES, text) == [*called(("ping", "{}")), ("text", '{"name": "ping"}')]
