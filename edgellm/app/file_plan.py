@@ -162,7 +162,9 @@ def with_own_footprint(plan: LaunchPlan) -> LaunchPlan:
         reasons = (*reasons, reason.WeightsRead(own.reclaimable_bytes, own.weights_bytes))
         run = replace(run, mmap=False)
         own = answers.footprint(backend, plan.artifact, run) or own
-    return replace(plan, settings=run, reasons=reasons, footprint=replace(own, parent_bytes=footprint.PARENT_BYTES))
+    tables = footprint.grammar_bytes(plan.artifact.shape.n_vocab) if plan.artifact.shape is not None else 0
+    own = replace(own, parent_bytes=footprint.PARENT_BYTES, grammar_bytes=tables)
+    return replace(plan, settings=run, reasons=reasons, footprint=own)
 
 
 def not_quantized(artifact: Artifact) -> tuple[reason.NotQuantized, ...]:

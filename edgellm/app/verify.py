@@ -217,8 +217,10 @@ def predicted(plan: LaunchPlan, machine: Machine, measured: MeasuredRates, rates
     )
     if settings.gpu_layers:
         return Numbers()
-    resident_bytes = memory.resident_bytes - memory.parent_bytes
-    allocated_bytes = memory.allocated_bytes - memory.parent_bytes - memory.process_bytes
+    # Requests under a grammar are few, and their tables stay.
+    beside = memory.parent_bytes + memory.grammar_bytes
+    resident_bytes = memory.resident_bytes - beside
+    allocated_bytes = memory.allocated_bytes - beside - memory.process_bytes
     tensors = weights_of(artifact)
     if tensors is None:
         return Numbers(resident_bytes=resident_bytes, allocated_bytes=allocated_bytes)

@@ -16,7 +16,8 @@ from edgellm.units import show_memory, show_params, show_rate, show_size
 SCHEMA = 1
 _MEMORY = (
     "allocated_bytes", "resident_bytes", "needed_bytes", "weights_bytes", "kv_bytes", "compute_bytes", "process_bytes",
-    "repack_bytes", "output_bytes", "adapter_bytes", "parent_bytes", "reclaimable_bytes", "device_bytes",
+    "repack_bytes", "output_bytes", "adapter_bytes", "parent_bytes", "grammar_bytes", "reclaimable_bytes",
+    "device_bytes",
 )  # fmt: skip
 
 

@@ -51,6 +51,7 @@ class Footprint:
     output_bytes: int = 0  # logits and embeddings that are handed out
     adapter_bytes: int = 0
     parent_bytes: int = 0  # the process that talks to users
+    grammar_bytes: int = 0  # of the worker, once a request has had a grammar
     reclaimable_bytes: int = 0  # of weights_bytes: pages of the file that nothing reads once they are repacked
 
     @property
@@ -67,7 +68,7 @@ class Footprint:
     def _beside_compute(self) -> int:
         # Asked for thousands of candidates: no rows are made for it.
         model = self.weights_bytes + self.repack_bytes + self.kv_bytes + self.output_bytes + self.adapter_bytes
-        return model + self.process_bytes + self.parent_bytes
+        return model + self.process_bytes + self.grammar_bytes + self.parent_bytes
 
     @property
     def needed_bytes(self) -> int:
@@ -85,6 +86,7 @@ class Footprint:
             Term("output buffer", self.output_bytes, self.output_bytes),
             Term("adapters", self.adapter_bytes, self.adapter_bytes),
             Term("worker process", self.process_bytes, self.process_bytes),
+            Term("grammar tables", self.grammar_bytes, self.grammar_bytes),
             Term("parent process", self.parent_bytes, self.parent_bytes),
         )
         return tuple(term for term in terms if term.allocated_bytes)

@@ -172,9 +172,16 @@ def test_more_context_or_slots_never_take_less(name: str, ctx: int, slots: int) 
 
 
 def test_terms_add_up_to_the_totals() -> None:
-    found = Footprint(1, 2, 400, 8, 16, repack_bytes=32, output_bytes=64, adapter_bytes=128, parent_bytes=256)
+    found = Footprint(
+        1, 2, 400, 8, 16, repack_bytes=32, output_bytes=64, adapter_bytes=128, parent_bytes=256, grammar_bytes=512
+    )
 
-    assert sum(term.allocated_bytes for term in found.terms()) == found.allocated_bytes == 891
-    assert sum(term.resident_bytes for term in found.terms()) == found.resident_bytes == 507
-    assert replace(found, reclaimable_bytes=1).needed_bytes == 506
-    assert len(found.terms()) == 8
+    assert sum(term.allocated_bytes for term in found.terms()) == found.allocated_bytes == 1403
+    assert sum(term.resident_bytes for term in found.terms()) == found.resident_bytes == 1019
+    assert replace(found, reclaimable_bytes=1).needed_bytes == 1018
+    assert len(found.terms()) == 9
+
+
+@pytest.mark.parametrize(("n_vocab", "measured_mib"), [(49_152, 17), (128_256, 27), (151_936, 35), (262_144, 65)])
+def test_the_tables_for_grammars_take_no_more_than_predicted(n_vocab: int, measured_mib: int) -> None:
+    assert measured_mib * MIB <= footprint.grammar_bytes(n_vocab) < (measured_mib + 8) * MIB
