@@ -35,14 +35,15 @@ def call_grammar(
         return None
     if len(tools) > MAX_TOOLS:
         raise UsageError(f"there are {len(tools)} tools", hint=f"{MAX_TOOLS} are allowed", param="tools")
+    calls = markup.calls or JsonCalls()  # as a prompt asks for them where the template knows none
     if choice == "auto":
-        if markup.calls and not any(tool.strict for tool in tools):
+        if calls != JsonCalls() and not any(tool.strict for tool in tools):
             return None
         schemas = [(tool.name, _closed(tool.parameters) if tool.strict else ANY_ARGUMENTS) for tool in tools]
     else:
         offered = [tool for tool in tools if choice == "required" or tool.name == choice.name]
         schemas = [(tool.name, _closed(tool.parameters)) for tool in offered]
-    shape = call_shape(markup.calls or JsonCalls(), schemas)
+    shape = call_shape(calls, schemas)
     start = "" if opened.rstrip().endswith(shape.start.strip()) else shape.start
     several = parallel and not isinstance(choice, NamedTool)
     called = sequence(shape.first, Repeat(shape.further, 0, MAX_CALLS - 1) if several else "", shape.end)

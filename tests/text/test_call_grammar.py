@@ -20,6 +20,7 @@ from edgellm.text.sampling import Sampler
 from edgellm.types.grammar import Grammar
 from edgellm.types.markup import (
     CallMarkup,
+    JsonCalls,
     Markup,
     Reading,
 )
@@ -193,8 +194,9 @@ def test_without_a_need_there_is_no_grammar() -> None:
     assert call_grammar(Markup(), (), "auto", parallel=True) is None
 
 
-def test_a_template_without_calls_gets_plain_json_or_text(bytes_only: GrammarCompiler) -> None:
-    grammar = call_grammar(Markup(), TOOLS, "auto", parallel=True)
+@pytest.mark.parametrize("markup", [Markup(), Markup(calls=JsonCalls())])
+def test_a_template_without_calls_gets_plain_json_or_text(bytes_only: GrammarCompiler, markup: Markup) -> None:
+    grammar = call_grammar(markup, TOOLS, "auto", parallel=True)
     assert grammar is not None
     assert follows(bytes_only, grammar, "Hello {")
     assert follows(bytes_only, grammar, '{"name": "ping-2.0", "arguments": {')
