@@ -212,6 +212,7 @@ FEATURES: dict[str, tuple[Feature, ...]] = {
         continued("`best_of`", lambda a: len(a["choices"]) == 1, best_of=2),
         continued("`echo`", lambda a: text(a).startswith("It is"), echo=True),
         continued("`logprobs`", lambda a: len(a["choices"][0]["logprobs"]["tokens"]) > 0, logprobs=2),
+        continued("`echo` with `logprobs`: those of the prompt", _has_prompt_logprobs, echo=True, logprobs=1),
         continued("`suffix`", _is_text, suffix=" now."),
         continued("`grammar`", lambda a: text(a) in ("ab", "b"), grammar='root ::= "a"? "b"'),
     ),
