@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import BackendUnavailable, GrammarFailed
-from edgellm.text.lark import lark_of
+from edgellm.text.lark import NO_FORCING, lark_of
 from edgellm.types.grammar import Grammar
 
 if TYPE_CHECKING:
@@ -222,17 +222,17 @@ def _source(library: Any, grammar: Grammar, specials: dict[str, int]) -> str:
     if grammar.kind == "json_schema":
         schema = "{}" if grammar.text == "true" else grammar.text
         return str(library.LLMatcher.grammar_from_json_schema(schema, {}, JSON_OPTIONS))
-    if grammar.kind != "gbnf":
+    if grammar.kind not in ("gbnf", "lark"):
         return str(library.grammar_from(grammar.kind, grammar.text))
     # The library's own look at which of the two it is takes minutes for a text of blanks.
     is_lark = any(line.lstrip().partition(":")[0].rstrip() == "start" for line in grammar.text.splitlines())
-    if is_lark:
-        return str(library.grammar_from("lark", grammar.text))
-    from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+    if is_lark or grammar.kind == "lark":
+        return str(library.grammar_from("lark", NO_FORCING + grammar.text))
+    from llguidance.gbnf_to_lark import gbnf_to_lark
 
     try:
-        return str(library.grammar_from("lark", gbnf_to_lark(grammar.text)))
-    except GbnfToLarkError as error:
+        return str(library.grammar_from("lark", NO_FORCING + gbnf_to_lark(grammar.text)))
+    except Exception as error:  # the translation raises many kinds
         raise ValueError(str(error)) from None
 
 

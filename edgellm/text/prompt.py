@@ -41,7 +41,7 @@ class ChatPrompt:
     @property
     def prompts_tools(self) -> bool:
         """The template describes no tools. They are asked for as JSON (`JsonCalls()`), and read so."""
-        return "tools_prompted" in self.notes
+        return self.notes >= {"tools_prompted"}
 
 
 class PromptBuilder:

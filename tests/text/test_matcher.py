@@ -17,6 +17,7 @@ from edgellm.builtin.echo import EchoEngine
 from edgellm.errors import BackendUnavailable, GrammarFailed, UsageError
 from edgellm.text.matcher import GrammarCompiler, Matcher
 from edgellm.text.sampling import Sampler
+from edgellm.types import grammar_tree as tree
 from edgellm.types.grammar import MAX_PROPERTIES, Grammar, GrammarKind
 from edgellm.types.plan import Settings
 from edgellm.types.sampling import Sampling
@@ -136,6 +137,7 @@ def test_every_kind(compiler: GrammarCompiler, kind: GrammarKind, text: str, ans
         ("json_schema", '{"oneOf": [{"type": "string"}, {"minLength": 3}]}'),
         ("regex", "(?=a)b"),
         ("gbnf", "root ::= ("),
+        ("gbnf", "root ::= undefined"),
         ("lark", "start: missing"),
     ],
 )
@@ -196,6 +198,30 @@ def test_a_grammar_that_becomes_too_ambiguous_ends_with_an_error(compiler: Gramm
             matcher.accept(ord("a"))
 
 
+ENDLESS = ('start: /[bcd]/ /a+/ "a"', "start: /(a+)+/ /(a+)+/ /(a+)+/", 'start: /a+/ "a"', "start: a a\na: /a+/")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        *(Grammar("gbnf", text) for text in ENDLESS),
+        *(Grammar("lark", text) for text in ENDLESS),
+        Grammar("gbnf", 'root ::= "x" b b\nb ::= "a"+'),
+        Grammar.of_tree(tree.Sequence((tree.Pattern(("a+",), "<"), tree.Text("a</value>")))),
+    ],
+)
+def test_a_run_that_never_ends_is_not_looked_for(compiler: GrammarCompiler, grammar: Grammar) -> None:
+    """Of some, only one byte may come for ever: the answer ends by its length, and no mask takes long."""
+    matcher = compiler.matcher(grammar)
+    for _ in range(30):
+        allowed = [token for token in matcher.allowed() if token != END]
+        if not allowed:
+            break
+        matcher.accept(allowed[0])
+        assert len(matcher.forced()) < 100
+
+
 def test_a_token_that_is_not_allowed_is_an_error(compiler: GrammarCompiler) -> None:
     matcher = compiler.matcher(Grammar("choice", '["yes"]'))
     with pytest.raises(GrammarFailed):
@@ -253,7 +279,10 @@ def test_as_many_properties_as_are_allowed(compiler: GrammarCompiler) -> None:
 
 def test_lark_is_told_from_gbnf(compiler: GrammarCompiler) -> None:
     for text in ('\n start : "ab"', 'root ::= "ab"'):
-        assert compiler.matcher(Grammar("gbnf", text)).forced() == (*b"ab",)
+        matcher = compiler.matcher(Grammar("gbnf", text))
+        for byte in b"ab":
+            assert matcher.allows(np.arange(256)).nonzero()[0].tolist() == [byte]
+            matcher.accept(byte)
 
 
 @pytest.mark.parametrize("kind", ["json_schema", "lark", "gbnf"])
