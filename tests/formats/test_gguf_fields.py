@@ -132,8 +132,13 @@ def test_an_alignment_that_native_code_cannot_map(tmp_path: Path, alignment: int
         {"tokenizer.ggml.bos_token_id": (w.UINT32, 6)},
         {"tokenizer.ggml.eos_token_id": (w.UINT32, 2**31)},
         {"tokenizer.ggml.eot_token_id": (w.INT32, -7)},
+        {
+            "tokenizer.ggml.model": (w.STRING, "bert"),
+            "tokenizer.ggml.seperator_token_id": (w.UINT32, 1),
+            "tokenizer.ggml.token_type": (w.ARRAY, (w.INT32, [3, 3, 1, 1, 1, 6])),
+        },
     ],
-    ids=range(18),
+    ids=range(19),
 )
 def test_a_vocabulary_that_is_none(tmp_path: Path, changed: dict[str, tuple[int, Any] | None]) -> None:
     header = read_model(write(tmp_path, changed)).header

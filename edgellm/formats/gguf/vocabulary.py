@@ -15,7 +15,8 @@ from edgellm.formats.gguf.reader import read_array
 
 NO_ID = 2**32 - 1  # how some converters write that there is no such token
 SAMPLE = 256  # merges that are looked at
-MOST_KIND = 6  # LLAMA_TOKEN_TYPE_BYTE
+MOST_KIND = BYTE_KIND = 6  # LLAMA_TOKEN_TYPE_BYTE
+_WITHOUT_BYTES = ("bert", "rwkv", "plamo2")  # kinds whose native code ends at a token of a single byte
 # Native code disables the others (padding, mask, ...) where they lie outside of the vocabulary.
 _IDS = ("bos", "eos", "eot", "eom", "unknown")
 _SCORED = ("llama", "t5")  # kinds of tokenizer that choose by the scores of their tokens
@@ -55,6 +56,9 @@ def check(header: GgufHeader) -> None:
     kinds = set(_array(header, "token_type"))
     if not all(isinstance(kind, int) and 0 <= kind <= MOST_KIND for kind in kinds):
         refuse(header, "tokenizer.ggml.token_type", f"kinds are 0 to {MOST_KIND}")
+    kind = header.metadata.get("tokenizer.ggml.model")
+    if kind in _WITHOUT_BYTES and BYTE_KIND in kinds:
+        refuse(header, "tokenizer.ggml.token_type", f"a tokenizer of kind {kind} has no tokens of single bytes")
     for name in _IDS:
         key = f"tokenizer.ggml.{name}_token_id"
         value = header.metadata.get(key, NO_ID)
