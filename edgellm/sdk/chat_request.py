@@ -61,6 +61,7 @@ class RequestMethods(GenerationMethods):
             add_generation_prompt: whether the template opens the answer.
             continue_final_message: whether the answer goes on in the last message, which is then an assistant's.
             ignore_eos: whether it goes on after the model ends its answer.
+            grammar: what the answer looks like, where it calls no tools.
             n: how many answers.
 
         Raises:
@@ -76,9 +77,6 @@ class RequestMethods(GenerationMethods):
         described = tools_of(tools)
         check_choice(tool_choice, described)
         offered = () if tool_choice == "none" else described
-        if offered and grammar is not None:
-            what = "tools and a grammar both say what the answer looks like"
-            raise UsageError(what, hint='send one of them, or tool_choice "none"', param="tools")
         conversation = messages_of(messages)
         check_prompt(tuple(texts_of(conversation, offered)), info.n_ctx)
         variables = {**({"reasoning_effort": reasoning_effort} if reasoning_effort else {}), **(template_kwargs or {})}
@@ -98,7 +96,7 @@ class RequestMethods(GenerationMethods):
             (stop,) if isinstance(stop, str) else tuple(stop),
             add_bos=prompt.add_bos,
             ignore_eos=ignore_eos,
-            grammar=grammar or self._call_grammar(prompt, offered, tool_choice, parallel=parallel_tool_calls),
+            grammar=self._grammar(prompt, offered, tool_choice, grammar, parallel=parallel_tool_calls),
             top_logprobs=top_logprobs,
             n=n,
             cuts=prompt.cuts,
@@ -113,14 +111,24 @@ class RequestMethods(GenerationMethods):
         reading = self._prompts.reading(prompt, tools)
         return reading if tools or reading.markup.reasoning or reading.markup.answer else None
 
-    def _call_grammar(
-        self, prompt: ChatPrompt, tools: Sequence[Tool], choice: ToolChoice, *, parallel: bool
+    def _grammar(
+        self,
+        prompt: ChatPrompt,
+        tools: Sequence[Tool],
+        choice: ToolChoice,
+        answer: Grammar | None,
+        *,
+        parallel: bool,
     ) -> Grammar | None:
+        """That of the answer, unless it calls tools; where it has to, only that of calls."""
         if not tools:
-            return None
+            return answer
+        from edgellm.text.answer_or_call import answer_or_call
         from edgellm.text.call_grammar import call_grammar
 
         markup = self._prompts.markup_after(prompt)
+        if answer is not None and choice == "auto":
+            return answer_or_call(answer, markup, tools, parallel=parallel, opened=prompt.opened)
         return call_grammar(markup, tools, choice, parallel=parallel, opened=prompt.opened)
 
     def _asked(self, messages: Messages, options: ChatKeywords) -> GenerationRequest:

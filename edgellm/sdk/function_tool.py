@@ -35,7 +35,7 @@ class FunctionTool:
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
         self._arguments = _arguments_of(function, name)
-        self.tool = Tool(name, inspect.getdoc(function) or "", _shown(self._arguments.schema), strict=True)
+        self.tool = Tool(name, inspect.getdoc(function) or "", _shown(self._arguments.schema))
 
     def arguments(self, text: str) -> dict[str, Any]:
         """Keyword arguments of the JSON that a model wrote; none that it did not write.

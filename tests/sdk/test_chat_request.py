@@ -6,14 +6,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from support.refusals import refuses
 
-from edgellm.errors import UsageError
+from edgellm.builtin.echo import EchoEngine
+from edgellm.errors import GrammarFailed, UsageError
 from edgellm.sdk.client import EdgeLLM
+from edgellm.text.answer_or_call import answer_or_call
+from edgellm.text.matcher import GrammarCompiler
 from edgellm.types.grammar import Grammar
-from edgellm.types.markup import JsonCalls
+from edgellm.types.markup import JsonCalls, Markup
 from edgellm.types.message import Message, NamedTool, Tool
+from edgellm.types.plan import Settings
 from edgellm.types.reasoning import EFFORTS, thinking_budget, thinks_first
 
 THINKER = (
@@ -100,11 +105,48 @@ def test_tools_that_the_template_lacks_are_asked_for_as_json(llm: EdgeLLM) -> No
     assert (unwanted.prompt, unwanted.reading, unwanted.grammar) == ("Rain?", None, None)
 
 
-def test_tools_and_a_grammar_do_not_go_together(llm: EdgeLLM) -> None:
-    grammar = Grammar("choice", '["yes"]')
-    with refuses(UsageError, param="tools"):
-        llm.request("Rain?", tools=[WEATHER], grammar=grammar)
+CALL = '{"name": "weather", "arguments": {"city": "Bonn"}}'
+NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False}
+TAGGED = f"<tool_call>\n{CALL}\n</tool_call>"
+ANSWERS = {
+    "schema": (Grammar.of_schema(NUMBER), '{"n": 1}'),
+    "regex": (Grammar("regex", "[a-c]+"), "abc"),
+    "choice": (Grammar("choice", '["yes", "no"]'), "no"),
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_an_answer_of_a_form_or_a_call(llm: EdgeLLM, kind: str) -> None:
+    grammar, text = ANSWERS[kind]
+    request = llm.request("Rain?", tools=[WEATHER], grammar=grammar)
+    assert [allows(request.grammar, written) for written in (text, CALL, "Hello", CALL + text)] == [1, 1, 0, 0]
+    forced = llm.request("Rain?", tools=[WEATHER], tool_choice="required", grammar=grammar)
+    assert [allows(forced.grammar, written) for written in (text, CALL)] == [0, 1]
     assert llm.request("Rain?", tools=[WEATHER], tool_choice="none", grammar=grammar).grammar == grammar
+
+
+def test_a_call_with_markers_goes_with_a_schema(llm: EdgeLLM) -> None:
+    markup, (grammar, text) = Markup(calls=JsonCalls("<tool_call>\n", "\n</tool_call>")), ANSWERS["schema"]
+    either = answer_or_call(grammar, markup, [WEATHER], parallel=True)
+    assert [allows(either, written) for written in (text, TAGGED, CALL, "Hello")] == [1, 1, 0, 0]
+
+
+def allows(grammar: Grammar | None, text: str) -> bool:
+    """Whether the whole text, and its end, may be written."""
+    assert grammar is not None
+    engine = EchoEngine(Settings(n_ctx=64))
+    matcher = GrammarCompiler(engine.tokenizer, engine.info).matcher(grammar)
+    try:
+        for token in engine.tokenizer.encode(text, add_special=False, parse_special=False):
+            matcher.accept(token)
+    except GrammarFailed:
+        return False
+    return bool(matcher.allows(np.array(sorted(engine.info.eos_ids))).all())
+
+
+def test_a_grammar_of_rules_does_not_go_with_tools(llm: EdgeLLM) -> None:
+    with refuses(UsageError, param="tools"):
+        llm.request("Rain?", tools=[WEATHER], grammar=Grammar("lark", 'start: "a"'))
 
 
 @pytest.mark.parametrize("choice", ["required", NamedTool("weather")], ids=["required", "named"])
