@@ -78,9 +78,6 @@ def _json_calls(one: str, two: str | None, found: _Json, probe: Probe) -> JsonCa
     second = _object_with(two, probe.names[1], found.end) if two else None
     if two is None or second is None:
         return JsonCalls(open=before.strip(), close=after.strip(), **keys)
-    if two[found.end : second.start].strip() == "," and before.rstrip().endswith("["):
-        section_open, section_close = before.rstrip()[:-1].strip(), after.lstrip()[1:].strip()
-        return JsonCalls(section_open=section_open, section_close=section_close, array=True, **keys)
     around = _around(before, two[found.end : second.start], after)
     return JsonCalls(around.open, around.close, around.section_open, around.section_close, **keys)
 

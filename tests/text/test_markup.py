@@ -76,6 +76,8 @@ ONLY_ONE = "{% if m.tool_calls | length > 1 %}{{ raise_exception('one') }}{% end
             TaggedCalls("<tool_call>", "", "<k>", "</k>", "</v>", "<v>", "</tool_call>"),
         ),
         ("{{ f.name }} with {{ f.arguments | tojson }}", None),  # no mark before the name
+        ("<id>{{ c.id }}<name>{{ f.name }}<args>{{ f.arguments | tojson }}", None),  # whose id would be a mark
+        ("<c>{{ '-' * 5000 }}" + OBJECT + "</c>", None),  # too long for a mark
     ],
 )  # fmt: skip
 def test_calls_are_what_differs(calls, expected):
