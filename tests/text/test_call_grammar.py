@@ -265,3 +265,18 @@ def test_a_pattern_cannot_end_its_expression(bytes_only: GrammarCompiler) -> Non
     assert grammar is not None
     assert follows(bytes_only, grammar, "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>a/ </arg_value>")
     assert follows(bytes_only, grammar, "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value> /\n/b</arg_value>")
+
+
+def test_text_ends_at_a_control_token() -> None:
+    tokenizer = MarkerTokenizer()
+    info: Any = type("Info", (), {"vocab_size": N_VOCAB, "eos_ids": frozenset({END})})
+    tool = Tool("f", parameters={"properties": {"a": {"type": "string"}}, "required": ["a"]}, strict=True)
+    marker = {text: END + 1 + at for at, text in enumerate(tokenizer.MARKERS)}
+    for choice, before in (("auto", b"Well,\n"), ("required", b"")):
+        grammar = call_grammar(Markup(calls=ROWS["tagged"]), (tool,), choice, parallel=False)  # type: ignore[arg-type]
+        assert grammar is not None
+        matcher = GrammarCompiler(tokenizer, info).matcher(grammar)
+        head, tail = b"\n<function=f>\n<parameter=a>\n", b"\n</function>\n"
+        for token in [*before, marker["<tool_call>"], *head, *b"text\n", marker["</parameter>"], *tail]:
+            matcher.accept(token)
+        assert matcher.allowed().tolist() == [marker["</tool_call>"]]

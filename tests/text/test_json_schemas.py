@@ -50,7 +50,7 @@ def vocabulary(request: pytest.FixtureRequest, smollm2: str, llama_cpp: Path) ->
     library.llama_model_free(model)
 
 
-@pytest.mark.slow(400)
+@pytest.mark.slow(120)
 @pytest.mark.timeout(3000)
 def test_random_schemas_with_vocabularies_in_use(vocabulary: tuple[Any, Any]) -> None:
     tokenizer, info = vocabulary
