@@ -46,10 +46,11 @@ class Drawing:
         request.note_logprob(row, token, self._tokenizer.token_bytes)
         reason = self._take(request, token, tokens, is_due=is_due)
         # Only what is drawn has a row of logits: where they are asked for, what must follow comes one by one.
-        if reason is None and request.generation.top_logprobs is None:
+        plain = request.matcher is None and not request.reads
+        if reason is None and not plain and request.generation.top_logprobs is None:
             reason = self._go_on(request, tokens)
         request.next_tokens = tuple(tokens) if reason is None else ()
-        if reason is None and (gate := request.gate) is not None:
+        if reason is None and not plain and (gate := request.gate) is not None:
             self._masks.start(gate)
         return reason
 
@@ -82,7 +83,7 @@ class Drawing:
         """What a token means: a part of the answer, which adds it to `tokens`, or the end. `is_due`: whatever it is."""
         if not is_due and self._ends(request, token):
             return "stop"
-        if not is_due and (gate := request.gate) is not None:
+        if request.matcher is not None and not is_due and (gate := request.gate) is not None:
             gate.accept(token)
         tokens.append(token)
         piece = check_piece(self._backend, token, self._tokenizer.token_bytes(token))

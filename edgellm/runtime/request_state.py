@@ -52,6 +52,7 @@ class RequestState:
     choice: int = 0  # of the answers that the request asked for
     sampler: Sampler = field(init=False)
     text: PartStream = field(init=False)
+    reads: bool = field(init=False)  # thoughts and calls are told from text
     # Where it stands in its slot.
     slot: int = -1
     n_cached: int = 0  # of the prompt, reused from the slot
@@ -80,6 +81,7 @@ class RequestState:
         if self.choice and sampling.seed is not None:
             sampling = msgspec.structs.replace(sampling, seed=(sampling.seed + self.choice) % 2**63)
         self.sampler = Sampler(sampling, self.prompt)
+        self.reads = self.generation.reading is not None
         self.text = PartStream(self.generation.stop, _reader(self.generation))
 
     @property
@@ -92,11 +94,6 @@ class RequestState:
         return bool(self.next_tokens) and self.n_prefilled == len(self.prompt)
 
     @property
-    def reads(self) -> bool:
-        """Whether thoughts and calls are told from text."""
-        return self.generation.reading is not None
-
-    @property
     def tells_prompt(self) -> bool:
         """Whether each token of its prompt needs logits."""
         return self.generation.echo and self.generation.top_logprobs is not None and not self.choice
@@ -104,7 +101,7 @@ class RequestState:
     @property
     def gate(self) -> Matcher | None:
         """What the next token has to keep to: a grammar is for what is answered, and not for what is thought."""
-        return None if self.text.thinking else self.matcher
+        return None if self.matcher is None or self.text.thinking else self.matcher
 
     @property
     def width(self) -> float:
@@ -158,9 +155,9 @@ class RequestState:
         """A token came, which adds these bytes."""
         self.n_generated += 1
         self.n_unsaid += 1
-        thought = self.text.thinking
+        thought = self.reads and self.text.thinking
         parts = self.text.push(piece)
-        if thought or self.text.thinking:
+        if self.reads and (thought or self.text.thinking):
             self.n_reasoning += 1
             if self.matcher is not None:
                 # What the last token of a thought says beyond it is not by the grammar, which begins behind it.

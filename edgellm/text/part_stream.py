@@ -36,7 +36,9 @@ class PartStream:
 
     def push(self, data: bytes) -> list[Part]:
         text = self._characters.push(data)
-        return self._read(self._reader.push(text)) if self._reader is not None else _texts(text)
+        if self._reader is None:
+            return [Part("text", text)] if text else []
+        return self._read(self._reader.push(text))
 
     def flush(self, *, cut: bool = False) -> list[Part]:
         """What is still held when the answer ends otherwise; `cut`: it would have gone on."""
