@@ -259,6 +259,7 @@ def texts(answer: httpx.Response) -> list[str]:
         ({"prompt": "hi", "n": 5}, ["hi"] * 5),
         ({"prompt": ["a", "b"], "n": 3}, ["a", "a", "a", "b", "b", "b"]),
         ({"prompt": ["a", "b"], "n": 2, "echo": True}, ["aa", "aa", "bb", "bb"]),
+        ({"prompt": "a", "n": 5, "echo": True}, ["aa"] * 5),
     ],
 )
 def test_prompts_and_their_answers_are_numbered_through(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,6 +87,22 @@ def test_the_older_functions_are_tools(choice: object, wants: object) -> None:
 
     assert tools == (Tool("weather", "Tells it", SCHEMA),)
     assert chosen == wants
+
+
+@pytest.mark.parametrize(
+    ("fields", "parallel"),
+    [
+        ({"tools": [TIME]}, True),
+        ({"tools": [TIME], "parallel_tool_calls": False}, False),
+        ({"functions": [TIME["function"]]}, False),  # an answer has room for one function_call
+    ],
+)
+def test_whether_an_answer_may_have_several_calls(fields: dict[str, Any], parallel: bool) -> None:
+    body = ChatBody.read(json.dumps({"messages": [{"role": "user", "content": "hello"}], **fields}).encode())
+    llm: Any = SimpleNamespace(request=lambda _, **options: options)
+    (options,) = body.to_requests(llm)
+
+    assert options["parallel_tool_calls"] is parallel  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
