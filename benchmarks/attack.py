@@ -301,7 +301,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows to this file, too")
     arguments = parser.parse_args()
     if arguments.grammars:
-        with serving(arguments.model) as server:
+        # A token a byte: so many tools fill a small context.
+        more = ("--ctx", "65536") if arguments.model == "echo" else ()
+        with serving(arguments.model, *more) as server:
             watch = Watch(server, arguments.tokens)
             grammars(server, watch, arguments.only)
             watch.stop()
