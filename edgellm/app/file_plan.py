@@ -162,7 +162,7 @@ def with_own_footprint(plan: LaunchPlan) -> LaunchPlan:
         reasons = (*reasons, reason.WeightsRead(own.reclaimable_bytes, own.weights_bytes))
         run = replace(run, mmap=False)
         own = answers.footprint(backend, plan.artifact, run) or own
-    tables = footprint.grammar_bytes(plan.artifact.shape.n_vocab) if plan.artifact.shape is not None else 0
+    tables = footprint.grammar_bytes(plan.artifact.shape) if plan.artifact.shape is not None else 0
     own = replace(own, parent_bytes=footprint.PARENT_BYTES, grammar_bytes=tables)
     return replace(plan, settings=run, reasons=reasons, footprint=own)
 

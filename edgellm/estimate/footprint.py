@@ -107,9 +107,10 @@ def tokenizer_bytes(shape: Shape, merges: int | None = None) -> int:
     return (PIECE_BYTES if pieces else BPE_BYTES) * shape.n_vocab
 
 
-def grammar_bytes(n_vocab: int) -> int:
-    """The tables that answers under a grammar need, for a vocabulary of this size."""
-    return GRAMMAR_BYTES + GRAMMAR_TOKEN_BYTES * n_vocab
+def grammar_bytes(shape: Shape) -> int:
+    """The tables that answers under a grammar need, by the size of the vocabulary; 0 where none are written."""
+    writes = shape.kv_full_bytes or shape.kv_swa_bytes or shape.recurrent_bytes
+    return GRAMMAR_BYTES + GRAMMAR_TOKEN_BYTES * shape.n_vocab if writes else 0
 
 
 def footprint(
@@ -149,7 +150,7 @@ def footprint(
         output_bytes=output_bytes(shape, slots),
         adapter_bytes=adapter_bytes,
         parent_bytes=PARENT_BYTES,
-        grammar_bytes=grammar_bytes(shape.n_vocab),
+        grammar_bytes=grammar_bytes(shape),
         reclaimable_bytes=unread if mmap else 0,
     )
 

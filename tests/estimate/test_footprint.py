@@ -184,4 +184,10 @@ def test_terms_add_up_to_the_totals() -> None:
 
 @pytest.mark.parametrize(("n_vocab", "measured_mib"), [(49_152, 17), (128_256, 27), (151_936, 35), (262_144, 65)])
 def test_the_tables_for_grammars_take_no_more_than_predicted(n_vocab: int, measured_mib: int) -> None:
-    assert measured_mib * MIB <= footprint.grammar_bytes(n_vocab) < (measured_mib + 8) * MIB
+    shape = replace(catalog()["qwen3-0.6b"].shape, n_vocab=n_vocab)
+    assert measured_mib * MIB <= footprint.grammar_bytes(shape) < (measured_mib + 8) * MIB
+
+
+def test_what_writes_nothing_needs_no_tables_for_grammars() -> None:
+    shape = replace(catalog()["qwen3-0.6b"].shape, kv_full_bytes=0)
+    assert footprint.grammar_bytes(shape) == 0
