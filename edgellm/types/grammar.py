@@ -42,8 +42,11 @@ class Grammar(msgspec.Struct, frozen=True):
     kind: GrammarKind
     text: str
     param: str = ""  # the field of a request that asked for it, for errors
+    checked: bool = False  # as it is once it is made: a worker does not do it again, beside its answers
 
     def __post_init__(self) -> None:
+        if self.checked:
+            return
         check_types(self, "this grammar cannot be used")
         size = len(self.text.encode(errors="replace"))
         most = MAX_TREE_BYTES if self.kind == "tree" else MAX_GRAMMAR_BYTES
@@ -65,6 +68,7 @@ class Grammar(msgspec.Struct, frozen=True):
                 raise self.refused("holds a control character in a text", "leave it out: answers cannot hold one")
         else:
             self._check_text()
+        msgspec.structs.force_setattr(self, "checked", True)
 
     @classmethod
     def of_schema(cls, schema: dict[str, Any] | bool, param: str = "") -> Grammar:
