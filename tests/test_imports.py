@@ -30,6 +30,8 @@ def measured_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     env = os.environ | {"EDGELLM_HOME": str(home)}
     subprocess.run([sys.executable, "-m", "edgellm", "profile"], env=env, stdout=subprocess.DEVNULL, check=True)
+    (stored,) = (home / "cache").glob("bandwidth-*.json")  # what a busy machine measured would be measured again
+    stored.write_text(json.dumps(json.loads(stored.read_text()) | {"occasions": 1, "contended": False}))
     return home
 
 

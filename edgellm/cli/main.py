@@ -25,6 +25,8 @@ OTHER_WORDS = {
     "auto": "auto-select", "choose": "auto-select", "recommend": "auto-select", "benchmark": "bench",
 }  # fmt: skip
 
+STDERR = 2
+
 
 class LazyGroup(click.Group):
     """Commands of plugins, the built-in ones among them. A `LazyCommand` is imported when it is called."""
@@ -75,6 +77,7 @@ def cli(ctx: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the status of `edgellm.errors`."""
+    _open_streams()
     look_seldom()
     try:
         status = cli.main(args=arguments, prog_name="edgellm", standalone_mode=False)
@@ -93,6 +96,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         _end_by_system(error)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _open_streams() -> None:
+    """Some programs start others with standard streams closed. What is opened next would take their place."""
+    while (lowest := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        continue
+    os.close(lowest)
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the life of the process
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def _end_by_system(error: OSError) -> NoReturn:

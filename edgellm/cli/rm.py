@@ -58,7 +58,8 @@ def _named(name: str, installed: Sequence[StoredModel]) -> list[StoredModel]:
 
     entries = [s for s in installed if s.model_id.lower() == model_id and quant in ("", s.quant.lower())]
     if not entries:
-        raise UnknownModel(f"{redacted(name)!r} is not stored here", hint=_hint(model_id, installed))
+        shown = redacted(name) if "://" in name else name
+        raise UnknownModel(f"{shown!r} is not stored here", hint=_hint(model_id, installed))
     return entries
 
 

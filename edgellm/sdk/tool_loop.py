@@ -158,11 +158,12 @@ class _ToolLoop:
         answer, self.events = whole(self.events, notes), []
         self._answer, self._left = answer, self._left - 1
         self.messages.append(answer.message)
+        is_forced = self.options.get("tool_choice", "auto") not in ("auto", "none")
         # What forces a call would do so for ever.
         self.options["tool_choice"] = "auto"
-        if answer.calls and answer.finish_reason == "length":
+        if (answer.calls or is_forced) and answer.finish_reason == "length":
             raise IncompleteAnswer(
-                f"a call of {answer.calls[-1].name[:60]} was cut off",
+                f"a call of {answer.calls[-1].name[:60] if answer.calls else 'a tool'} was cut off",
                 hint=f"give it more {option('max_tokens')}",
                 text=answer.text,
             )

@@ -110,7 +110,7 @@ class Matcher:
     @property
     def complete(self) -> bool:
         """Whether nothing can follow but the end of the answer."""
-        return bool(self._compiled.is_stopped())
+        return bool(self._compiled.is_stopped() and not self._compiled.is_error())
 
     def _next(self) -> Bits:
         with self._computing:

@@ -41,9 +41,11 @@ class SelectionOptions(Struct, frozen=True, kw_only=True):
         if unknown:
             names = ", ".join(cls.__struct_fields__)
             raise UsageError(f"unknown option: {', '.join(unknown)}", hint=f"options are: {names}", param=unknown[0])
+        if isinstance(sampling := options.get("sampling"), Mapping):
+            options["sampling"] = Sampling.of(**sampling)
         asked = cls(**options)
         # Names and counts that may be words are checked where the request is made, which lists what there is.
-        check_types(replace(asked, task=None, slots=1, gpu_layers=0, kv="auto"), "these options cannot be used")
+        check_types(replace(asked, task=None, slots=1, gpu_layers=0), "these options cannot be used")
         return asked
 
     @property

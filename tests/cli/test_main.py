@@ -65,6 +65,14 @@ def test_output_that_cannot_be_written_is_an_error_and_no_traceback(arguments: l
     assert "No space left on device" in done.stderr
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_output(closed: str) -> None:
+    command = f"{shlex.quote(sys.executable)} -m edgellm list {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_program_that_may_not_be_started_is_named(failing, capsys: pytest.CaptureFixture[str]) -> None:
     failing(PermissionError(13, "Permission denied", "/opt/python"))
     assert status("quants") == 1

@@ -146,8 +146,10 @@ def test_a_step_that_fails_costs_the_whole_request_and_no_other() -> None:
 def test_a_choice_that_fails_ends_the_request() -> None:
     """Its grammar becomes too ambiguous in all of them: one error."""
     pytest.importorskip("llguidance")
-    grammar = Grammar("lark", 'start: e\ne: e e | "a" | e e e')
-    request = ask(3, 200, sampling=Sampling(temperature=0), grammar=grammar)
+    longer = " | ".join(" ".join("e" * length) for length in range(2, 20))
+    grammar = Grammar("lark", f'start: e\ne: "a" | {longer}')
+    never_ends = Sampling(temperature=0, logit_bias=((EOS, -100.0),))
+    request = ask(3, 200, sampling=never_ends, grammar=grammar)
     found = play(ToyEngine(n_slots=2), [Planned(request)])[0]
     assert isinstance(found.error, GrammarFailed)
 

@@ -83,7 +83,7 @@ def test_a_call_that_was_cut_has_arguments_that_are_not_json(cut):
     text = '<tool_call>{"name": "weather", "arguments": {"city": "Ulm", "days": 2}}'
     parts = read(HERMES, text[:cut])
     assert parts[0] == ("call_name", "weather", 0)
-    with pytest.raises(ValueError, match=r"."):
+    with pytest.raises(ValueError):
         json.loads("".join(part.text for part in parts[1:]))
 
 

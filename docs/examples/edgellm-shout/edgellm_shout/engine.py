@@ -28,7 +28,7 @@ class ByteTokenizer:
         return bytes([token]) if token < END else b""
 
     def text(self, token: int) -> str:
-        return chr(token) if token < END else "<end>"
+        return bytes([token]).decode(errors="replace") if token < END else "<end>"
 
     def pieces(self) -> tuple[list[bytes], frozenset[int]]:
         return [*(bytes([byte]) for byte in range(END)), b"<end>"], frozenset({END})
