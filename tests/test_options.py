@@ -90,6 +90,19 @@ def test_layers_are_counted_in_whole_numbers(value: Any) -> None:
         SelectionOptions(gpu_layers=value).request()
 
 
+def test_a_cache_type_is_text() -> None:
+    with refuses(UsageError):
+        SelectionOptions.of(kv=None)
+
+
+def test_sampling_may_be_a_mapping() -> None:
+    assert LaunchOptions.of(sampling={"temperature": 1.0}).sampling == Sampling(temperature=1.0)
+    with refuses(UsageError):
+        LaunchOptions.of(sampling={"temprature": 1.0})
+    with refuses(UsageError):
+        LaunchOptions.of(sampling=1.0)
+
+
 def test_a_number_may_be_text() -> None:
     request = SelectionOptions(slots="2", gpu_layers="0").request()
     assert (request.slots, request.gpu_layers) == (2, 0)

@@ -179,6 +179,13 @@ def test_a_call_that_was_cut_off_is_not_made() -> None:
     assert made == []
 
 
+@pytest.mark.parametrize("choice", ["required", NamedTool("town")], ids=["required", "named"])
+def test_a_forced_call_that_was_cut_off_before_its_name_is_no_answer(choice: Any) -> None:
+    with refuses(IncompleteAnswer, text='{"name": "to'):
+        Scripted('{"name": "to', ends="length").use_tools("Go", tools=[town], tool_choice=choice)
+    assert Scripted("cut", ends="length").use_tools("Go", tools=[town]).answer.text == "cut"
+
+
 async def test_time_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     async def for_ever() -> None:
         await asyncio.Event().wait()
