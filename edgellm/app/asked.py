@@ -1,16 +1,20 @@
-"""A plan with what the user asks for beside the model: threads, options that its backend defines, sampling."""
+"""A plan with what the user asks for beside the model: threads, options that its backend defines, sampling.
+
+And what is asked in vain.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NoReturn
 
 from edgellm.app import context as app_context
 from edgellm.app import sampling_defaults
 from edgellm.contract import answers
 from edgellm.contract.backend import Configurable
 from edgellm.contract.manager import plugins
-from edgellm.errors import UsageError
+from edgellm.errors import UnsupportedTask, UsageError, option
 from edgellm.selection.scenario import THINKING_TOKENS
 from edgellm.types.backend_reason import OptionsAsked
 from edgellm.types.options import LaunchOptions
@@ -89,3 +93,19 @@ def with_answers(plan: LaunchPlan, asked: Sampling | None, *, thinking: bool) ->
         thinking_sampling=thought if thought != plain else None,
         reasons=reasons,
     )
+
+
+def refuse_chat(model: str | None) -> NoReturn:
+    """Raises UnsupportedTask: a model that only reads (None = any of the task embed) was asked to chat."""
+    command = f"edgellm serve {model or '--task embed'}"
+    raise UnsupportedTask(
+        f"{model or 'a model of the task embed'} answers no chat: it turns texts into vectors or scores",
+        hint=f"`{command}` answers /v1/embeddings or /v1/rerank; EdgeLLM.embed does in Python",
+    )
+
+
+def refuse_options(model: str, **options: object) -> None:
+    """Refuses flags that have no meaning for a named file or backend, rather than ignoring them."""
+    for name, value in options.items():
+        if value:
+            raise UsageError(f"{option(name)} has no meaning for {model}", hint=f"leave {option(name)} out", param=name)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import NoReturn
 
 from edgellm import settings
 from edgellm.app import context as app_context
 from edgellm.app import file_card, file_plan, own_format
-from edgellm.app.asked import as_asked, with_threads
+from edgellm.app.asked import as_asked, refuse_chat, refuse_options, with_threads
 from edgellm.app.download import Approve, PlannedDownload, approved
 from edgellm.app.resolve import Reference, ReferenceKind, refer, resolve
 from edgellm.app.unavailable import missed, unavailable
@@ -21,9 +20,6 @@ from edgellm.errors import (
     SourceUnreachable,
     UnknownModel,
     UnsupportedArtifact,
-    UnsupportedTask,
-    UsageError,
-    option,
 )
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.decide import decide
@@ -37,7 +33,6 @@ from edgellm.types.plan import Candidate, Decision, LaunchPlan, Settings
 from edgellm.types.reason import CouldBeMade, ModelNamed, ModelSkipped, NameShadowsFile, NameTaken, Reason
 from edgellm.types.request import SelectionRequest
 
-ECHO_CTX = 4096
 REACH_TIMEOUT_S = 5.0
 # Each may have cost a download, so not the whole catalog is tried.
 SPARE_MODELS = 3
@@ -111,10 +106,10 @@ def model_plan(
     if model == "echo":
         other = request.backend not in (None, "echo")
         options = {"max_memory": request.max_memory_bytes, "gpu_layers": request.gpu_layers, "kv": request.kv_type}
-        _refuse(model, quant=quant, backend=other, **options)
-        plan = _echo_plan(request)
+        refuse_options(model, quant=quant, backend=other, **options)
+        plan = own_format.echo_plan(request)
     elif (artifact := own_format.artifact(model)) is not None:
-        _refuse(model, quant=quant, backend=request.backend not in (None, model))
+        refuse_options(model, quant=quant, backend=request.backend not in (None, model))
         plan = own_format.plan(artifact, model, request)
     else:
         plan = _named_plan(model, request, quant, progress, approve, to_chat=to_chat, to_check=to_check)
@@ -135,7 +130,7 @@ def _named_plan(
     unvetoed = replace(context, vetoes={}) if to_check else context
     reference = refer(model, context.cards)
     if reference.kind is ReferenceKind.FILE:
-        _refuse(model, quant=quant)
+        refuse_options(model, quant=quant)
         return _file_plan(reference.name, request, unvetoed, named=model, to_chat=to_chat)
     if _is_undescribed(reference, context):
         artifact = Library().fetch(undescribed(model), ModelFile(model, ""), progress)
@@ -206,22 +201,6 @@ def _notes(reference: Reference, card: ModelCard) -> tuple[Reason, ...]:
     if reference.hides_path:
         return (NameShadowsFile(card.id, reference.name),)
     return (NameTaken(card.id, typed),) if (typed := reference.taken_as(card)) else ()
-
-
-def refuse_chat(model: str | None) -> NoReturn:
-    """Raises UnsupportedTask: a model that only reads (None = any of the task embed) was asked to chat."""
-    command = f"edgellm serve {model or '--task embed'}"
-    raise UnsupportedTask(
-        f"{model or 'a model of the task embed'} answers no chat: it turns texts into vectors or scores",
-        hint=f"`{command}` answers /v1/embeddings or /v1/rerank; EdgeLLM.embed does in Python",
-    )
-
-
-def _refuse(model: str, **options: object) -> None:
-    """Refuses flags that have no meaning for a named file or backend, rather than ignoring them."""
-    for name, value in options.items():
-        if value:
-            raise UsageError(f"{option(name)} has no meaning for {model}", hint=f"leave {option(name)} out", param=name)
 
 
 @dataclass(slots=True)
@@ -362,8 +341,3 @@ def _candidate_plan(decision: Decision, choice: Candidate, artifact: Artifact) -
     step_s = run.n_batch / choice.prefill.tok_s
     plan = LaunchPlan(choice.backend, artifact, run, decision.reasons, choice.footprint, step_s)
     return file_plan.with_own_footprint(plan)
-
-
-def _echo_plan(request: SelectionRequest) -> LaunchPlan:
-    run = Settings(n_ctx=request.ctx or ECHO_CTX, n_slots=request.slots or 1)
-    return LaunchPlan("echo", Artifact("echo", (), "echo"), run, (ModelNamed("echo", "echo"),))

@@ -15,9 +15,11 @@ from edgellm.contract import answers
 from edgellm.contract.manager import plugins
 from edgellm.errors import BadArtifact, UnknownModel
 from edgellm.types.model import Artifact
-from edgellm.types.plan import LaunchPlan
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.reason import ModelNamed
 from edgellm.types.request import SelectionRequest
 
+ECHO_CTX = 4096
 KNOWN_FORMATS = frozenset({"gguf", "onnx", "safetensors"})  # `catalog.identify` finds these
 
 
@@ -59,3 +61,8 @@ def plan(artifact: Artifact, backend: str, request: SelectionRequest) -> LaunchP
     """
     request = replace(request, backend=backend)
     return file_plan.unpredicted_plan(artifact, file_plan.opened(app_context.here(), artifact, request), request)
+
+
+def echo_plan(request: SelectionRequest) -> LaunchPlan:
+    run = Settings(n_ctx=request.ctx or ECHO_CTX, n_slots=request.slots or 1)
+    return LaunchPlan("echo", Artifact("echo", (), "echo"), run, (ModelNamed("echo", "echo"),))

@@ -188,7 +188,7 @@ def make_plan(
     """
     import logging
 
-    from edgellm.app import launch
+    from edgellm.app import asked, launch
 
     # Where the command has not said how (`serve`), warnings are told as they are.
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -197,7 +197,7 @@ def make_plan(
             "--quant belongs to a model", hint=f"name it: edgellm serve MODEL --quant {options.quant}", param="quant"
         )
     if to_chat and options.task == "embed":
-        launch.refuse_chat(model)
+        asked.refuse_chat(model)
     with progress("choosing a model" if model is None else f"looking for {model}", tell=tell) as report:
         approve = Question(report, tell)
         launch_plan, decision = launch.plan(model, options, to_chat=to_chat, progress=report, approve=approve)

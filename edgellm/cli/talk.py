@@ -101,8 +101,8 @@ class Talk:
 
 def _require_text(llm: EdgeLLM) -> None:
     """Raises UnsupportedTask: the model that was loaded only reads."""
-    from edgellm.app import launch
+    from edgellm.app import asked
 
     if not llm.info.generates:
         artifact = llm.plan.artifact
-        launch.refuse_chat(artifact.path if artifact.shown_as else artifact.name)
+        asked.refuse_chat(artifact.path if artifact.shown_as else artifact.name)

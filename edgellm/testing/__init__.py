@@ -3,9 +3,10 @@
 import pytest
 
 # A failure shows the values that were compared, as in a test module of one's own. Before they are imported.
-pytest.register_assert_rewrite("edgellm.testing.backend", "edgellm.testing.embedder")
+pytest.register_assert_rewrite(*(f"edgellm.testing.{part}" for part in ("answers", "backend", "embedder", "tokens")))
 
-from edgellm.testing.backend import BackendContract, encode, last_row  # noqa: E402
+from edgellm.testing.backend import BackendContract  # noqa: E402
 from edgellm.testing.embedder import EmbedderContract  # noqa: E402
+from edgellm.testing.tokens import encode, last_row  # noqa: E402
 
 __all__ = ["BackendContract", "EmbedderContract", "encode", "last_row"]

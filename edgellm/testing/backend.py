@@ -15,23 +15,20 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-import msgspec
 import pytest
 
 from edgellm.contract.backend import Offloader
 from edgellm.contract.engine import SlotInput
 from edgellm.contract.manager import plugins
 from edgellm.errors import ArtifactError, BackendError, CacheFull
+from edgellm.testing.answers import AnswerTests
 from edgellm.testing.limit import limited, within
-from edgellm.testing.running import Counted, Running
-from edgellm.testing.shared import SharedEngine
-from edgellm.types.event import Delta, Done
-from edgellm.types.grammar import Grammar
+from edgellm.testing.running import Running
+from edgellm.testing.tokens import TEXTS, TokenizerTests, beginning, encode, last_row
+from edgellm.types.event import Done
 from edgellm.types.machine import Cpu, Machine, Memory
 from edgellm.types.request import GenerationRequest
 from edgellm.types.sampling import Sampling
@@ -45,17 +42,11 @@ if TYPE_CHECKING:
     from edgellm.types.plan import LaunchPlan
 
 
-TEXTS = (
-    "The quick brown fox jumps over the lazy dog, and the dog does not mind.",
-    "Rain fell on the harbour all night; by morning every boat was full of water.",
-    "Grüße aus Köln: zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 你好 🙂",
-)
-THIRD_OF_A_STEP = 20  # tokens: three prompts fit the smallest batch that is allowed
 DRAFTED = 4  # tokens that are verified in one step
 
 
 @limited
-class BackendContract(SharedEngine):
+class BackendContract(TokenizerTests, AnswerTests):
     """What every backend must do, whatever it computes with.
 
     Attributes:
@@ -129,83 +120,6 @@ class BackendContract(SharedEngine):
         )
         beyond = [token for token in info.eos_ids if not 0 <= token < info.vocab_size]
         assert beyond == [], f"info.eos_ids has {beyond}, tokens are 0 to {info.vocab_size - 1}"
-
-    def test_tokens_give_the_text_back(self, engine: Engine) -> None:
-        for text in TEXTS:
-            came = b"".join(map(engine.tokenizer.token_bytes, encode(engine, text))).decode(errors="backslashreplace")
-            assert came.strip() == text, f"encode and token_bytes make {came!r} of {text!r}"
-
-    def test_pieces_spell_the_tokens(self, engine: Engine) -> None:
-        pieces, special = engine.tokenizer.pieces()
-        assert len(pieces) <= engine.info.vocab_size, f"{len(pieces)} pieces, info.vocab_size={engine.info.vocab_size}"
-        plain = [token for token in range(len(pieces)) if token not in special]
-        differ = [token for token in plain if pieces[token] != engine.tokenizer.token_bytes(token)]
-        assert differ == [], f"pieces and token_bytes differ for tokens {differ[:5]}, which are not special"
-        unmarked = [token for token in engine.info.eos_ids if token < len(pieces) and token not in special]
-        assert unmarked == [], f"tokens {unmarked} end an answer and are not among the special ones"
-
-        texts = [piece.decode("utf-8", "replace") for piece in pieces]
-        differ = [token for token, text in enumerate(texts) if text != engine.tokenizer.text(token)]
-        assert differ == [], f"pieces and text differ for tokens {differ[:5]}"
-
-    def test_answers_share_the_prompt(self, engine: Engine) -> None:
-        """Four answers to one prompt, on three slots: it is read once, and each answer is what it is alone."""
-        counted = Counted(engine)
-        request = GenerationRequest(TEXTS[0], Sampling(temperature=0), max_tokens=3, ignore_eos=True, n=4)
-        n_prompt = len(engine.tokenizer.encode(TEXTS[0], add_special=True, parse_special=True))
-        with Running(counted, self.limit_s / 2) as running:
-            answers = running.choices(request)
-        texts = ["".join(delta.text for delta in deltas) for deltas in answers]
-        if not self.allowed(engine):
-            assert len(set(texts)) == 1, f"the likeliest answers to one prompt differ: {texts}"
-        again = 1 if engine.info.rewind_tokens is None else 2  # the fourth waits for a slot, which has to go back
-        assert counted.n_tokens <= again * n_prompt + 4 * 2, (
-            f"{counted.n_tokens} tokens were computed: the prompt has {n_prompt}, four answers of 3 tokens need 8 more"
-        )
-
-    def test_special_texts_can_be_cut(self, engine: Engine) -> None:
-        """Every text that becomes a control token is named, and a cut keeps it text."""
-        _, special = engine.tokenizer.pieces()
-        encode = functools.partial(engine.tokenizer.encode, add_special=False, parse_special=True)
-        pieces = [piece.decode(errors="replace") for piece in engine.tokenizer.pieces()[0]]
-        unnamed = [pieces[token] for token in special if special & {*encode(pieces[token])}]
-        missing = {*unnamed} - {*engine.info.special_texts}
-        assert not missing, f"{sorted(missing)[:5]} become control tokens, and are not among info.special_texts"
-        for text in engine.info.special_texts:
-            assert not special & {*encode(text[:1]), *encode(text[1:])}, (
-                f"{text!r} cannot be cut after its first letter"
-            )
-
-    def test_an_answer_keeps_to_its_grammar(self, engine: Engine) -> None:
-        pytest.importorskip("llguidance", reason="does not apply: llguidance is not installed")
-        choices = ["yes", "no", "certainly not"]
-        grammar = Grammar("choice", json.dumps(choices))
-        with Running(engine, self.limit_s / 2) as running:
-            for seed in range(3):
-                sampling = Sampling(temperature=1.5, seed=seed)
-                deltas = running.answer(GenerationRequest(TEXTS[0], sampling, grammar=grammar))
-                text = "".join(delta.text for delta in deltas)
-                assert text in choices, f"an answer that must be one of {choices} is {text!r}"
-
-    def test_logprobs_are_those_of_its_logits(self, engine: Engine) -> None:
-        """Against softmax over the rows that the same tokens give by themselves."""
-        import numpy as np
-
-        request = GenerationRequest(
-            TEXTS[0][:20], Sampling(temperature=0), max_tokens=3, ignore_eos=True, top_logprobs=2
-        )
-        with Running(engine, self.limit_s / 2) as running:
-            told = [token for delta in running.answer(request) for token in delta.logprobs]
-        assert len(told) == 3, f"an answer of 3 tokens has {len(told)} logprobs"
-        tokens, n_past = engine.tokenizer.encode(str(request.prompt), add_special=True, parse_special=True), 0
-        for token in told:
-            row = last_row(engine, 1, tokens, n_past).astype(np.float64)
-            reference = row - row.max() - np.log(np.exp(row - row.max()).sum())
-            for one in (token.chosen, *token.top):
-                difference = abs(one.logprob - max(reference[one.token], -9999.0))
-                allowed = 1e-5 + 2 * self.allowed(engine)
-                assert difference <= allowed, f"the logprob of token {one.token} differs by {difference:g}"
-            tokens, n_past = [*tokens, token.chosen.token], len(tokens)
 
     def test_logits_are_read_only_float32_rows(self, engine: Engine) -> None:
         tokens = encode(engine, TEXTS[0])[:8]
@@ -290,18 +204,6 @@ class BackendContract(SharedEngine):
         n_arrays = len(engine.step([SlotInput(1, 0, (tokens[0],), 1)]))
         assert n_arrays == 1, f"a step for one slot gives {n_arrays} arrays of logits, 1 is expected"
 
-    def test_a_cancelled_request_frees_its_slot(self, engine: Engine) -> None:
-        """All slots busy for ever, all cancelled: the next request is answered."""
-        with Running(engine, self.limit_s / 2) as running:
-            endless = GenerationRequest(TEXTS[0], Sampling(temperature=0), ignore_eos=True)
-            ids = [running.submit(endless) for _ in range(engine.info.n_slots)]
-            running.wait_for(Delta, ids[0])
-            for request_id in ids:
-                running.cancel(request_id)
-            last = running.submit(msgspec.structs.replace(endless, max_tokens=2))
-            n_tokens = running.wait_for(Done, last).usage.completion_tokens
-            assert n_tokens == 2, f"an answer of max_tokens=2 has {n_tokens} tokens"
-
     def test_memory_stays_flat(self, engine: Engine) -> None:
         import psutil
 
@@ -333,26 +235,3 @@ class BackendContract(SharedEngine):
             f"logits are the same (they differ by {difference:g}) {what}, so the order of rows cannot be proved: "
             "test with a model that predicts different tokens there"
         )
-
-    def allowed(self, engine: Engine) -> float:
-        """The largest difference between logits that count as the same."""
-        return 0.0 if engine.info.batch_invariant else self.tolerance
-
-
-def encode(engine: Engine, text: str) -> list[int]:
-    """Token ids without BOS, for comparing texts."""
-    return engine.tokenizer.encode(text, add_special=False, parse_special=False)
-
-
-def beginning(engine: Engine, text: str, most: int = THIRD_OF_A_STEP) -> list[int]:
-    """Tokens of the longest beginning of `text` that has at most so many, with the special ones around it."""
-    by_length = (text[:size] for size in range(len(text), 0, -1))
-    encoded = (engine.tokenizer.encode(part, add_special=True, parse_special=False) for part in by_length)
-    return next(tokens for tokens in encoded if len(tokens) <= most)
-
-
-def last_row(engine: Engine, slot: int, tokens: Sequence[int], n_past: int = 0) -> npt.NDArray[np.float32]:
-    """A copy of the logits after `tokens`, of which the slot already holds `n_past`."""
-    rows: npt.NDArray[np.float32] = engine.step([SlotInput(slot, n_past, tuple(tokens[n_past:]), 1)])[0]
-    row: npt.NDArray[np.float32] = rows[-1].copy()
-    return row

@@ -1,0 +1,79 @@
+"""The part of a backend's contract that is about tokens, and what all parts put in."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from edgellm.contract.engine import SlotInput
+from edgellm.testing.limit import limited
+from edgellm.testing.shared import SharedEngine
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgellm.contract.engine import Engine
+
+TEXTS = (
+    "The quick brown fox jumps over the lazy dog, and the dog does not mind.",
+    "Rain fell on the harbour all night; by morning every boat was full of water.",
+    "Grüße aus Köln: zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 你好 🙂",
+)
+THIRD_OF_A_STEP = 20  # tokens: three prompts fit the smallest batch that is allowed
+
+
+@limited
+class TokenizerTests(SharedEngine):
+    """The fixture `engine` is the class's own."""
+
+    def test_tokens_give_the_text_back(self, engine: Engine) -> None:
+        for text in TEXTS:
+            came = b"".join(map(engine.tokenizer.token_bytes, encode(engine, text))).decode(errors="backslashreplace")
+            assert came.strip() == text, f"encode and token_bytes make {came!r} of {text!r}"
+
+    def test_pieces_spell_the_tokens(self, engine: Engine) -> None:
+        pieces, special = engine.tokenizer.pieces()
+        assert len(pieces) <= engine.info.vocab_size, f"{len(pieces)} pieces, info.vocab_size={engine.info.vocab_size}"
+        plain = [token for token in range(len(pieces)) if token not in special]
+        differ = [token for token in plain if pieces[token] != engine.tokenizer.token_bytes(token)]
+        assert differ == [], f"pieces and token_bytes differ for tokens {differ[:5]}, which are not special"
+        unmarked = [token for token in engine.info.eos_ids if token < len(pieces) and token not in special]
+        assert unmarked == [], f"tokens {unmarked} end an answer and are not among the special ones"
+
+        texts = [piece.decode("utf-8", "replace") for piece in pieces]
+        differ = [token for token, text in enumerate(texts) if text != engine.tokenizer.text(token)]
+        assert differ == [], f"pieces and text differ for tokens {differ[:5]}"
+
+    def test_special_texts_can_be_cut(self, engine: Engine) -> None:
+        """Every text that becomes a control token is named, and a cut keeps it text."""
+        _, special = engine.tokenizer.pieces()
+        encode = functools.partial(engine.tokenizer.encode, add_special=False, parse_special=True)
+        pieces = [piece.decode(errors="replace") for piece in engine.tokenizer.pieces()[0]]
+        unnamed = [pieces[token] for token in special if special & {*encode(pieces[token])}]
+        missing = {*unnamed} - {*engine.info.special_texts}
+        assert not missing, f"{sorted(missing)[:5]} become control tokens, and are not among info.special_texts"
+        for text in engine.info.special_texts:
+            assert not special & {*encode(text[:1]), *encode(text[1:])}, (
+                f"{text!r} cannot be cut after its first letter"
+            )
+
+
+def encode(engine: Engine, text: str) -> list[int]:
+    """Token ids without BOS, for comparing texts."""
+    return engine.tokenizer.encode(text, add_special=False, parse_special=False)
+
+
+def beginning(engine: Engine, text: str, most: int = THIRD_OF_A_STEP) -> list[int]:
+    """Tokens of the longest beginning of `text` that has at most so many, with the special ones around it."""
+    by_length = (text[:size] for size in range(len(text), 0, -1))
+    encoded = (engine.tokenizer.encode(part, add_special=True, parse_special=False) for part in by_length)
+    return next(tokens for tokens in encoded if len(tokens) <= most)
+
+
+def last_row(engine: Engine, slot: int, tokens: Sequence[int], n_past: int = 0) -> npt.NDArray[np.float32]:
+    """A copy of the logits after `tokens`, of which the slot already holds `n_past`."""
+    rows: npt.NDArray[np.float32] = engine.step([SlotInput(slot, n_past, tuple(tokens[n_past:]), 1)])[0]
+    row: npt.NDArray[np.float32] = rows[-1].copy()
+    return row
