@@ -14,19 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import BackendUnavailable, GrammarFailed
+from edgellm.text import grammar_check
 from edgellm.text.lark import NO_FORCING, lark_of
 from edgellm.types.grammar import Grammar
 
 if TYPE_CHECKING:
     from edgellm.contract.engine import EngineInfo, Tokenizer
 
-# An ambiguous grammar takes 0.5 s a token under the library's own limits, and 4 ms under these. No schema in use
-# comes near them.
-MAX_ITEMS_IN_ROW = 500
-MAX_STEP_ITEMS = 5_000
-STEP_LEXER_FUEL = 50_000
-INITIAL_LEXER_FUEL = 200_000
-MAX_COMPILED_SIZE = 50_000
 # Without a bound on blanks between the parts of JSON, a small model may write them until the answer is full. With
 # \uXXXX a key could be spelled in a second way, and pass as one that the schema does not name.
 JSON_OPTIONS = {
@@ -125,9 +119,11 @@ class Matcher:
 class GrammarCompiler:
     """Makes matchers for one model's vocabulary. Slow the first time: call it apart from the loop that answers."""
 
-    def __init__(self, tokenizer: Tokenizer, info: EngineInfo) -> None:
+    def __init__(self, tokenizer: Tokenizer, info: EngineInfo, *, trusts: bool = False) -> None:
+        """`trusts`: nothing is tried apart, because no client wrote it."""
         self._tokenizer = tokenizer
         self._info = info
+        self._trusts = trusts
         self._tables: Any = None
         self._specials: dict[str, int] = {}
         self._matchers: OrderedDict[tuple[str, str], Matcher] = OrderedDict()
@@ -170,20 +166,15 @@ class GrammarCompiler:
 
     def _compile(self, grammar: Grammar) -> Matcher:
         library = _library()
-        limits = library.LLParserLimits(
-            max_items_in_row=MAX_ITEMS_IN_ROW,
-            step_max_items=MAX_STEP_ITEMS,
-            step_lexer_fuel=STEP_LEXER_FUEL,
-            initial_lexer_fuel=INITIAL_LEXER_FUEL,
-            max_grammar_size=MAX_COMPILED_SIZE,
-            verbose_errors=False,
-        )
         self._make_tables(library)
         try:
             source = _source(library, grammar, self._specials)
         except (ValueError, RecursionError) as error:
             raise grammar.refused(f"has an error: {_short(error)}", "correct it") from None
-        compiled = library.LLMatcher(self._tables, source, log_level=0, limits=limits)
+        if not self._trusts and (parts := grammar_check.parts_to_check(grammar)):
+            own = [_source(library, Grammar(part.kind, part.text, checked=True), {}) for part in parts]
+            grammar_check.check(grammar, own)
+        compiled = grammar_check.compiled(library, self._tables, source)
         if compiled.is_error():
             raise grammar.refused(f"cannot be used: {_short(compiled.get_error())}", "write it in another way")
         # What no answer can satisfy shows at the first token, which is looked at here and not in mid-answer.

@@ -54,7 +54,7 @@ def vocabulary(request: pytest.FixtureRequest, smollm2: str, llama_cpp: Path) ->
 @pytest.mark.timeout(3000)
 def test_random_schemas_with_vocabularies_in_use(vocabulary: tuple[Any, Any]) -> None:
     tokenizer, info = vocabulary
-    compiler, rng, n_ended = GrammarCompiler(tokenizer, info), random.Random(11), 0
+    compiler, rng, n_ended = GrammarCompiler(tokenizer, info, trusts=True), random.Random(11), 0
     noise = np.random.default_rng(11).normal(scale=2.0, size=info.vocab_size + MAX_TOKENS).astype(np.float32)
     for seed in range(N_SCHEMAS):
         schema = random_schema(rng)
@@ -84,7 +84,7 @@ def _drawn(matcher: Matcher, tokenizer: Any, info: Any, noise: Any, seed: int) -
 @pytest.fixture(scope="module")
 def compiler() -> GrammarCompiler:
     engine = EchoEngine(Settings(n_ctx=64))
-    return GrammarCompiler(engine.tokenizer, engine.info)
+    return GrammarCompiler(engine.tokenizer, engine.info, trusts=True)
 
 
 def _accepts(matcher: Matcher, text: str) -> bool:

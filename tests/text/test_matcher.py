@@ -222,6 +222,35 @@ def test_a_run_that_never_ends_is_not_looked_for(compiler: GrammarCompiler, gram
         assert len(matcher.forced()) < 100
 
 
+DEEP = {f"d{at}": {"allOf": [{"$ref": f"#/$defs/d{at + 1}"}] * 2} for at in range(60)} | {"d60": {"pattern": "a*"}}
+WIDE = {
+    "a": {"allOf": [{"$ref": "#/$defs/b"}] * 300},
+    "b": {"allOf": [{"$ref": "#/$defs/c"}] * 300},
+    "c": {"pattern": "a*"},
+}
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        Grammar.of_schema({"$defs": DEEP, "properties": {"a": {"$ref": "#/$defs/d0"}}}),
+        Grammar.of_schema({"$defs": WIDE, "allOf": [{"$ref": "#/$defs/a"}] * 300}),
+        Grammar("regex", "(a?b?.?)" * 7000),
+        Grammar.of_tree(tree.Json({"$defs": DEEP, "properties": {"a": {"$ref": "#/$defs/d0"}}})),
+    ],
+    ids=["deep", "wide", "pattern", "tool"],
+)
+def test_what_takes_all_memory_or_time_to_compile_is_refused(compiler: GrammarCompiler, grammar: Grammar) -> None:
+    with refuses(UsageError):
+        compiler.matcher(grammar)
+
+
+def test_what_is_tried_apart_and_sound_is_used(compiler: GrammarCompiler) -> None:
+    schema = {"anyOf": [{"$ref": "#/$defs/text"}, {"type": "null"}], "$defs": {"text": {"type": "string"}}}
+    matcher = compiler.matcher(Grammar.of_schema(schema))
+    assert bytes(matcher.allowed().tolist()) == b'"n'
+
+
 def test_a_token_that_is_not_allowed_is_an_error(compiler: GrammarCompiler) -> None:
     matcher = compiler.matcher(Grammar("choice", '["yes"]'))
     with pytest.raises(GrammarFailed):

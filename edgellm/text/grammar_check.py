@@ -1,0 +1,123 @@
+"""Whether what a client wrote can be compiled within bounds: it is tried in a process of its own, which has them.
+
+The library writes `allOf` and references out and makes automata of patterns, without a bound: 300 characters of a
+schema take all memory there is. Inside a worker nothing could end that.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from edgellm.contract.child import ask, connect
+from edgellm.types.grammar import Grammar
+from edgellm.types.grammar_tree import Json, Pattern, nodes
+
+# An ambiguous grammar takes 0.5 s a token under the library's own limits, and 4 ms under these. No schema in use
+# comes near them.
+MAX_ITEMS_IN_ROW = 500
+MAX_STEP_ITEMS = 5_000
+STEP_LEXER_FUEL = 50_000
+INITIAL_LEXER_FUEL = 200_000
+MAX_COMPILED_SIZE = 50_000
+SECONDS = 2  # of processor time, beside the start of the process
+SHORT_PATTERN = 64  # characters: it compiles in milliseconds, whatever it is
+MEMORY_BYTES = 1024**3  # of addresses; Python and the library take 0.2 GiB
+PATIENCE_S = 60.0  # on a machine that other programs keep busy
+# What is not in a schema without these is compiled in a time that grows with its length.
+_RISKS = re.compile(
+    r'"(\$ref|\$dynamicRef|allOf|anyOf|oneOf|not|if|pattern|patternProperties|propertyNames|format|contains'
+    r'|dependentSchemas|unevaluatedProperties|unevaluatedItems)"|[0-9]{4}'
+)
+
+
+def parts_to_check(grammar: Grammar) -> list[Grammar]:
+    """What of it may take long to compile; of a tree, its schemas and patterns."""
+    if grammar.kind != "tree":
+        return [] if grammar.kind == "choice" or not _is_risky(grammar) else [grammar]
+    parts: dict[Grammar, None] = {}
+    for node in nodes(grammar.tree):
+        if isinstance(node, Json):
+            parts[Grammar("json_schema", msgspec.json.encode(node.schema).decode(), checked=True)] = None
+        elif isinstance(node, Pattern):
+            parts |= dict.fromkeys(Grammar("regex", pattern, checked=True) for pattern in node.patterns)
+    return [part for part in parts if _is_risky(part)]
+
+
+def _is_risky(grammar: Grammar) -> bool:
+    if grammar.kind == "regex":
+        return len(grammar.text) > SHORT_PATTERN
+    return grammar.kind != "json_schema" or _RISKS.search(grammar.text) is not None
+
+
+def compiled(library: Any, tables: Any, source: str) -> Any:
+    """The library's matcher of `source`, under its own limits; it has an error where it cannot be made."""
+    limits = library.LLParserLimits(
+        max_items_in_row=MAX_ITEMS_IN_ROW,
+        step_max_items=MAX_STEP_ITEMS,
+        step_lexer_fuel=STEP_LEXER_FUEL,
+        initial_lexer_fuel=INITIAL_LEXER_FUEL,
+        max_grammar_size=MAX_COMPILED_SIZE,
+        verbose_errors=False,
+    )
+    return library.LLMatcher(tables, source, log_level=0, limits=limits)
+
+
+def check(grammar: Grammar, sources: Sequence[str]) -> None:
+    """`sources`: what the library compiles, of `parts_to_check`. What is wrong with them otherwise is not told here.
+
+    Raises:
+        UsageError: they take more than SECONDS or MEMORY_BYTES.
+    """
+    answer, _ = ask("edgellm.text.grammar_check", question=msgspec.json.encode(list(sources)), timeout_s=PATIENCE_S)
+    if not answer:
+        hint = "write it with fewer alternatives, references and repetitions"
+        raise grammar.refused(f"takes more than {SECONDS} s or {MEMORY_BYTES >> 30} GiB to compile", hint)
+
+
+class _Bytes:
+    """A vocabulary of single bytes."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+    eos_token_id = 256
+    special_token_ids = (256,)
+    tokens = (*(bytes([byte]) for byte in range(256)), b"<end>")
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        return list(text.encode() if isinstance(text, str) else text)
+
+
+def main() -> None:
+    question, tell = connect()
+    import ctypes
+
+    import llguidance
+
+    tokenizer = llguidance.LLTokenizer(_Bytes(), n_vocab=257, eos_token=[256])  # type: ignore[arg-type]
+    bits = (ctypes.c_uint32 * 9)()
+    _limit()
+    for source in msgspec.json.decode(question, type=list[str]):
+        matcher = compiled(llguidance, tokenizer, source)
+        if not matcher.is_error():  # the first mask takes as long as compiling
+            matcher.unsafe_compute_mask_ptr(ctypes.addressof(bits), ctypes.sizeof(bits))
+    tell(True)
+
+
+def _limit() -> None:
+    try:
+        import resource
+    except ImportError:  # not a Unix; the patience of `check` holds
+        return
+    seconds = math.ceil(time.process_time()) + SECONDS
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+
+
+if __name__ == "__main__":
+    main()
