@@ -67,7 +67,7 @@ class Running:
             try:
                 reply = self._replies.get(timeout=self._limit_s)
             except queue.Empty:
-                what = f"{kind} of request {request_id}"
+                what = f"an answer to request {request_id}"
                 raise Hangs.in_thread(what, self._limit_s, self._thread) from None
             if isinstance(reply, BaseException):
                 raise reply
