@@ -1,5 +1,7 @@
 """Files that are whole or absent: written under a temporary name in the same folder, then renamed. Room, and locks.
 
+What a program keeps in a file of its own is read within bounds, as anything may lie there by now.
+
 The temporary name is unique, so that two processes never write into the same one; it begins with a dot and ends in
 `.part`. Permissions are those of any new file (0666 without the umask).
 """
@@ -10,6 +12,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -91,6 +94,26 @@ def locked(path: Path, busy: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def read_regular(path: str | Path, most: int) -> bytes:
+    """A whole file, of at most `most` bytes. A pipe, a device or a folder in its place is refused, and never waited for.
+
+    Raises:
+        OSError: it is none, is longer, or cannot be read.
+    """
+    with open(path, "rb", opener=at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it is longer than {most} bytes")
+    return content
+
+
+def at_once(path: str, flags: int) -> int:
+    """An opener for `open` that does not wait for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
 def sync(path: Path) -> None:

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edgellm.files import atomic_writer, rename_new, write_atomic
+from edgellm.contract import probe
+from edgellm.files import atomic_writer, read_regular, rename_new, write_atomic
+from edgellm.formats.gguf import summary
+from edgellm.hardware import bandwidth
+from edgellm.history import calibrations, run_log
+from edgellm.store import manifest
+from edgellm.store.sources import ollama_store
+from edgellm.types.machine import Cpu, Machine, Memory
+from edgellm.types.store_problem import RecordUnreadable
+
+MACHINE = Machine("m", "m", Cpu("x86_64", "EPYC", 2, 2, ("avx2",)), Memory(1 << 34))
 
 
 def names(folder: Path) -> list[str]:
@@ -85,3 +98,115 @@ def test_writers_at_the_same_time_do_not_mix(tmp_path: Path) -> None:
         thread.join()
     assert path.read_bytes() in contents
     assert names(tmp_path) == ["a"]
+
+
+def put_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def put_endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def put_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+def put_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def put_long(path: Path) -> None:
+    path.write_bytes(bytes(9))
+
+
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders")
+
+
+@needs_pipes
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("put", [put_pipe, put_endless, put_socket, put_folder, put_long])
+def test_what_is_no_file_of_ours_is_refused_and_never_waited_for(
+    put: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a socket's path is short
+    put(Path("a.json"))
+    with pytest.raises(OSError) as refused:
+        read_regular("a.json", 8)
+    assert refused.value.strerror
+
+
+def test_a_file_of_just_the_length_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(bytes(8))
+    assert read_regular(tmp_path / "a.json", 8) == bytes(8)
+
+
+def history_problem(_: Path) -> str:
+    return run_log.read(MACHINE).problem
+
+
+def calibration_note(_: Path) -> str:
+    notes: list[str] = []
+    assert calibrations.load(MACHINE, "gguf", "b1", notes) is None
+    return "".join(notes)
+
+
+def bandwidth_note(_: Path) -> str:
+    notes: list[str] = []
+    assert bandwidth.remembered(MACHINE, notes) is None
+    return "".join(notes)
+
+
+def record_problem(path: Path) -> str:
+    stored = manifest.read(path.parent)
+    assert stored is not None
+    assert isinstance(stored.problem, RecordUnreadable)
+    return stored.problem.error
+
+
+KEPT: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any], bool]] = {
+    "history": (lambda _: run_log.path_of(MACHINE), history_problem, True),
+    "calibration": (lambda _: calibrations._path(MACHINE, "gguf", "b1"), calibration_note, True),
+    "bandwidth": (lambda _: bandwidth._cache_file(MACHINE), bandwidth_note, True),
+    "record": (lambda home: home / "m" / "q" / manifest.RECORD, record_problem, True),
+    "header": (lambda _: summary._place("a.gguf"), lambda _: summary.cached("a.gguf", "1-1"), False),
+    "probe": (lambda home: home / "probe.json", lambda path: probe.read_kept(path, int), False),
+    "ollama": (
+        lambda home: home / "manifest",
+        lambda path: ollama_store._read_local(path.parent, path, ollama_store.Name("h.org", "n", "m", "t")),
+        False,
+    ),
+}
+
+
+@needs_pipes
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("put", [put_pipe, put_endless, put_folder])
+@pytest.mark.parametrize(("place", "read", "tells"), KEPT.values(), ids=KEPT)
+def test_a_pipe_in_the_place_of_what_we_keep_is_told_or_passed_over(
+    place: Callable[[Path], Path],
+    read: Callable[[Path], Any],
+    tells: bool,
+    put: Callable[[Path], None],
+    own_home: Path,
+) -> None:
+    path = place(own_home)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    put(path)
+    assert bool(read(path)) is tells
+
+
+@needs_pipes
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("put", [put_pipe, put_folder])
+def test_nothing_is_recorded_into_a_pipe(put: Callable[[Path], None], own_home: Path) -> None:
+    path = run_log.path_of(MACHINE)
+    path.parent.mkdir(parents=True)
+    put(path)
+    row = run_log.Quality(
+        id="check", time="2026-01-01T00:00:00+00:00", backend="gguf", model="m", quant="Q8_0", sha256="",
+        text_sha256="", tokens=100, perplexity=9.0,
+    )  # fmt: skip
+    with pytest.raises(OSError):
+        run_log.record(MACHINE, row)

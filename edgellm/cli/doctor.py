@@ -23,8 +23,8 @@ from edgellm.cli import dump
 from edgellm.cli.page import examples, say_json, say_lines
 from edgellm.cli.report import LIBRARIES, Report, render
 from edgellm.errors import EdgeLLMError
-from edgellm.files import nearest_existing
-from edgellm.units import GIB, counted, show_memory, show_size
+from edgellm.files import nearest_existing, read_regular
+from edgellm.units import GIB, MIB, counted, show_memory, show_size
 
 if TYPE_CHECKING:
     from edgellm.contract.backend import Advice, Backend, Device, Offload
@@ -245,7 +245,7 @@ def examine_variables(report: Report) -> None:
 def examine_setup(report: Report, record: Path) -> None:
     """What `make setup` could not install; there is no record where pip alone was used."""
     try:
-        rows = json.loads(record.read_text("utf-8"))
+        rows = json.loads(read_regular(record, MIB))
         failed = [(name, row["note"], row["hint"]) for name, row in rows.items() if row["status"] == "failed"]
     except FileNotFoundError:
         return

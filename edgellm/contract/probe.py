@@ -11,8 +11,9 @@ from typing import TypeVar
 import msgspec
 
 from edgellm.contract.child import ask
-from edgellm.files import write_atomic
+from edgellm.files import read_regular, write_atomic
 
+MAX_BYTES = 1024**2
 T = TypeVar("T")
 
 
@@ -48,9 +49,9 @@ def kept(path: Path, kind: type[T], probe: Callable[[], tuple[T, bool]]) -> T:
 
 
 def read_kept(path: Path, kind: type[T]) -> T | None:
-    """None where there is no file, or a damaged one."""
+    """None where there is no file, or one that is damaged or none of ours."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(read_regular(path, MAX_BYTES), type=kind)
     except (OSError, ValueError):
         return None
 

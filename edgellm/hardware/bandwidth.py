@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgellm import settings
-from edgellm.files import write_atomic
+from edgellm.files import read_regular, write_atomic
 from edgellm.types.machine import Machine
 from edgellm.units import GIB, MIB, counted
 
@@ -57,7 +57,7 @@ def remembered(machine: Machine, notes: list[str]) -> MemoryBandwidth | None:
     """What was measured on this machine before, for the same threads and pages; None = nothing usable."""
     path = _cache_file(machine)
     try:
-        stored = json.loads(path.read_bytes()[: 64 * 1024])
+        stored = json.loads(read_regular(path, 64 * 1024))
         occasions = int(stored["occasions"])
         contended = bool(stored.get("contended", occasions == 0))  # older files have no such key
         bandwidth = MemoryBandwidth(float(stored["gb_s"]), str(stored["basis"])[:200], occasions, contended)

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from edgellm import settings
-from edgellm.files import write_atomic
+from edgellm.files import read_regular, write_atomic
 from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
 
@@ -69,7 +69,7 @@ def load(machine: Machine, backend: str, build: str, notes: list[str] | None = N
     """What was measured on this processor with this build; None = nothing, or nothing usable (a note says why)."""
     path = _path(machine, backend, build)
     try:
-        stored = msgspec.json.decode(_read(path), type=_Stored)
+        stored = msgspec.json.decode(read_regular(path, MAX_BYTES), type=_Stored)
         if stored.schema != SCHEMA or stored.key != _key(machine, backend, build):
             raise ValueError("it describes another processor, build or version")
         calibration = stored.calibration()
@@ -118,14 +118,6 @@ def _key(machine: Machine, backend: str, build: str) -> dict[str, str]:
 def _path(machine: Machine, backend: str, build: str) -> Path:
     key = msgspec.json.encode(_key(machine, backend, build), order="sorted")
     return settings.current().cache_dir / "calibration" / f"{backend}-{hashlib.sha256(key).hexdigest()[:16]}.json"
-
-
-def _read(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"longer than {MAX_BYTES} bytes")
-    return data
 
 
 def _levels(table: Mapping[Any, float]) -> dict[Any, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from edgellm import settings
-from edgellm.files import write_atomic
+from edgellm.files import at_once, read_regular, write_atomic
 from edgellm.history.corrections import Corrections, Ratio, RunKey
 from edgellm.history.corrections import corrections as from_ratios
 from edgellm.types.machine import Machine
@@ -180,7 +180,7 @@ def record(machine: Machine, row: Row) -> None:
         size = path.stat().st_size if path.exists() else 0
         if size + len(line) > MAX_BYTES:
             _shorten(path)
-        with open(path, "ab") as file:
+        with open(path, "ab", opener=at_once) as file:
             # A writer that was killed may have left half a line, which must not spoil this one.
             file.write(line if _ends_whole(path) else b"\n" + line)
 
@@ -189,8 +189,7 @@ def read(machine: Machine) -> History:
     """What is known of the machine. Never raises: a file that cannot be read is an empty history with a problem."""
     path = path_of(machine)
     try:
-        with open(path, "rb") as file:
-            raw = file.read(2 * MAX_BYTES)
+        raw = read_regular(path, 2 * MAX_BYTES)
     except FileNotFoundError:
         return History(path)
     except OSError as error:
@@ -291,7 +290,7 @@ def _shorten(path: Path) -> None:
     lines: list[bytes] = []
     room, checks = MAX_BYTES // 2, MAX_CHECKS
     keys = set()
-    for line in reversed(path.read_bytes().splitlines()):
+    for line in reversed(read_regular(path, 2 * MAX_BYTES).splitlines()):
         try:
             row = _decoder.decode(line)
         except (msgspec.MsgspecError, ValueError, RecursionError):

@@ -19,7 +19,7 @@ from typing import Annotated
 import msgspec
 
 from edgellm.errors import IntegrityError
-from edgellm.files import sync, write_atomic
+from edgellm.files import read_regular, sync, write_atomic
 from edgellm.types.model import Artifact, Shape
 from edgellm.types.store_problem import (
     FileUnreadable,
@@ -32,6 +32,7 @@ from edgellm.types.store_problem import (
 
 RECORD = "stored.json"
 _SCHEMA = 1
+_MAX_BYTES = 4 * 1024**2  # some thousand parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def read(folder: Path) -> StoredModel | None:
     """The entry in `folder`; None where there is none. A record that cannot be understood has a `problem`."""
     path = folder / RECORD
     try:
-        content = path.read_bytes()
+        content = read_regular(path, _MAX_BYTES)
         schema = msgspec.json.decode(content, type=_Version).schema
         if schema > _SCHEMA:
             return _unread(folder, RecordOfNewer(str(path), schema, _SCHEMA))

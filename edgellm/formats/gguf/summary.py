@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgellm import settings
 from edgellm.errors import BadArtifact
-from edgellm.files import write_atomic
+from edgellm.files import read_regular, write_atomic
 from edgellm.formats import sampling_keys
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.header import GgufHeader
@@ -26,6 +26,7 @@ from edgellm.types.model import Shape
 from edgellm.types.sampling_defaults import NOTHING_SAID, FileSampling
 
 _SCHEMA = 2
+_MAX_BYTES = 4 * 1024**2
 _TEXT = 256  # characters kept of a text that the file may choose freely
 
 
@@ -106,7 +107,7 @@ def cached(name: str, stamp: str) -> Summary | None:
     import msgspec
 
     try:
-        entry = msgspec.json.decode(_place(name).read_bytes(), type=tuple[int, str, str, Summary])
+        entry = msgspec.json.decode(read_regular(_place(name), _MAX_BYTES), type=tuple[int, str, str, Summary])
     except (OSError, msgspec.MsgspecError, ValueError):
         return None
     return entry[3] if entry[:3] == (_SCHEMA, name, stamp) else None

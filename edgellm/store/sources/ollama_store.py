@@ -12,6 +12,7 @@ from typing import Any
 
 from edgellm.contract.source import RemoteFile
 from edgellm.errors import EdgeLLMError, SourceError, UnsupportedArtifact
+from edgellm.files import read_regular
 from edgellm.store.names import safe_name
 
 REGISTRY = "registry.ollama.ai"
@@ -82,8 +83,7 @@ def local_models() -> Iterator[tuple[str, list[RemoteFile]]]:
 
 def _read_local(store: Path, path: Path, name: Name) -> list[RemoteFile] | None:
     try:
-        with open(path, "rb") as file:
-            return files_of(name, decoded(file.read(MANIFEST_BYTES), str(path)), store=store)
+        return files_of(name, decoded(read_regular(path, MANIFEST_BYTES), str(path)), store=store)
     except (OSError, EdgeLLMError):
         return None
 
