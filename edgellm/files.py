@@ -97,7 +97,7 @@ def locked(path: Path, busy: Callable[[], None]) -> Iterator[None]:
 
 
 def read_regular(path: str | Path, most: int) -> bytes:
-    """A whole file, of at most `most` bytes. A pipe, a device or a folder in its place is refused, and never waited for.
+    """A whole file, of at most `most` bytes. A pipe, a device or a folder in its place is refused without a wait.
 
     Raises:
         OSError: it is none, is longer, or cannot be read.
