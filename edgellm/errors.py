@@ -24,6 +24,7 @@
     └── RuntimeFailure                 7   500   the worker or the session around it
         ├── WorkerCrashed              7   503   native code died (signal, out of memory)
         ├── Overloaded                 7   503   the waiting queue is full
+        │   └── TooManyRequests        7   429   and most of it is this client's
         ├── TimedOut                   7   504   the answer was not there by the caller's deadline
         ├── InvalidAnswer              7   500   the answer is not what the caller's type or schema says
         │   └── IncompleteAnswer       7   500   it was cut off before its end
@@ -212,6 +213,12 @@ class WorkerCrashed(RuntimeFailure):
 
 class Overloaded(RuntimeFailure):
     http_status = 503
+
+
+class TooManyRequests(Overloaded):
+    """Of one client, whose requests fill the queue."""
+
+    http_status = 429
 
 
 class TimedOut(RuntimeFailure, TimeoutError):

@@ -74,6 +74,14 @@ _log = logging.getLogger("edgellm.serve")
     is_flag=True,
     help="Refuse requests with unknown fields; otherwise the response names them (x-edgellm-ignored).",
 )
+@click.option(
+    "--alias",
+    "aliases",
+    multiple=True,
+    metavar="NAME=auto",
+    help="Answer to this name, too, as in --alias gpt-4o=auto; may be given several times.",
+)
+@click.option("--any-model", is_flag=True, help="Answer to every name of a model, for clients that insist on one.")
 @click.option("--log-level", type=click.Choice(LEVELS), help="How much to log to standard error (default: warning).")
 @click.option(
     "--log-format",
@@ -88,6 +96,8 @@ def command(
     api_key: str | None,
     drain: float,
     strict_fields: bool,
+    aliases: tuple[str, ...],
+    any_model: bool,
     log_level: str | None,
     log_format: str | None,
     isolate: bool,
@@ -108,6 +118,8 @@ def command(
             api_key=api_key,
             drain=drain,
             strict_fields=strict_fields,
+            aliases=aliases,
+            any_model=any_model,
             isolate=isolate,
             say=say,
             warn=warn,
@@ -124,6 +136,8 @@ def _serve(
     api_key: str | None,
     drain: float,
     strict_fields: bool,
+    aliases: tuple[str, ...],
+    any_model: bool,
     isolate: bool,
     say: Say,
     warn: Say,
@@ -144,11 +158,13 @@ def _serve(
             say(f"  {explain.sentence(reason)}")
         from edgellm.sdk.client import EdgeLLM
         from edgellm.server.app import create_app
+        from edgellm.server.names import ModelNames
 
+        names = ModelNames.of(aliases, any_name=any_model, model=plan.artifact.name)
         llm = EdgeLLM(plan, decision=decision, isolate=isolate)
         try:
             server = listener.Listener(
-                create_app(llm, api_key=key, host=host, strict_fields=strict_fields),
+                create_app(llm, api_key=key, host=host, strict_fields=strict_fields, names=names),
                 started=lambda: say(f"Open {listener.url(socket)} (API: {listener.url(socket)}/v1)"),
                 draining=functools.partial(_say_draining, warn, drain),
                 overdue=llm.close,

@@ -16,10 +16,13 @@ from starlette.staticfiles import StaticFiles
 from edgellm import __version__
 from edgellm.errors import EdgeLLMError
 from edgellm.sdk.client import EdgeLLM
-from edgellm.server import embeddings, openai, openapi, state
+from edgellm.server import openapi, state
+from edgellm.server.dialects.openai import embeddings
+from edgellm.server.dialects.openai import operations as openai
 from edgellm.server.errors import HttpError
 from edgellm.server.intake import Intake
 from edgellm.server.middleware import Guard
+from edgellm.server.names import ModelNames
 from edgellm.server.openapi import Operation
 from edgellm.server.responses import failure, hung_up, not_routed
 from edgellm.server.served_model import ServedModel
@@ -34,6 +37,7 @@ def create_app(
     host: str = "127.0.0.1",
     intake: Intake | None = None,
     strict_fields: bool = False,
+    names: ModelNames | None = None,
 ) -> Starlette:
     """The ASGI app that serves `llm`, which may still be loading. The caller closes `llm`.
 
@@ -43,11 +47,12 @@ def create_app(
         host: the name that the server is bound to, which is answered too.
         intake: limits of what requests may hold.
         strict_fields: fields that nothing here knows are refused.
+        names: by which clients may ask for the model.
     """
-    model = ServedModel(llm, strict_fields=strict_fields)
+    model = ServedModel(llm, strict_fields=strict_fields, names=names)
     operations = [*openai.operations(model), *embeddings.operations(model), *state.operations(model)]
     app = Starlette(
-        routes=[*(operation.route() for operation in operations), _openapi(operations), *_pages()],
+        routes=[*(route for operation in operations for route in operation.routes()), _openapi(operations), *_pages()],
         middleware=[Middleware(Guard, api_key=api_key, names=(host,), intake=intake or Intake())],
         exception_handlers={
             EdgeLLMError: failure,

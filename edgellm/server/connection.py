@@ -11,6 +11,7 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from edgellm.server import errors, request_log
 from edgellm.server.crowd import Crowd
+from edgellm.server.error_form import OPENAI
 from edgellm.server.errors import HttpError
 from edgellm.server.framing import Framing, ReadFlow
 from edgellm.server.intake import MAX_BODY_BYTES
@@ -146,7 +147,7 @@ class Connection(H11Protocol):
     def _refuse(self, error: HttpError) -> None:
         """Answer, where no answer has begun, and close. To the app it looks as if the client had gone."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = errors.encode(error)
+            body = OPENAI.encode(error, "")
             headers = [
                 *errors.headers_of(error.status),
                 (b"content-length", str(len(body)).encode()),

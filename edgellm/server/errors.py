@@ -1,4 +1,5 @@
-"""Errors as HTTP responses, in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
+"""Errors as HTTP responses, in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`. Other dialects
+have theirs in `error_form.py`.
 
 The status comes from the class (`edgellm.errors`), never from the text. `HttpError` is for what only HTTP knows: paths,
 methods, media types, sizes, origins.
@@ -8,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from edgellm.errors import ContextOverflow, EdgeLLMError, Unauthorized, UnknownModel, UsageError
 
 # Codes that clients of OpenAI's API expect; every other class keeps its own code.
@@ -18,7 +17,8 @@ OPENAI_CODES: dict[type[EdgeLLMError], str] = {
     UnknownModel: "model_not_found",
     Unauthorized: "invalid_api_key",
 }
-# Seconds after which a client may retry a request that was answered with 503; the official clients obey it.
+# A request that was answered with one of these may be sent again after so many seconds; the official clients do.
+BUSY = (429, 503, 529)
 RETRY_AFTER_S = 1
 
 
@@ -45,13 +45,16 @@ def status_of(error: Exception) -> int:
 
 def describe(error: Exception) -> dict[str, Any]:
     """The body of the response to a request that failed."""
-    message, param = "internal error; the server's log has the details", None
+    param = (error.param or None) if isinstance(error, UsageError) else None
+    kind = _type(status_of(error))
+    return {"error": {"message": message_of(error), "type": kind, "param": param, "code": code_of(error)}}
+
+
+def message_of(error: Exception) -> str:
+    """What went wrong and what to do; of an unexpected error nothing that is private."""
     if isinstance(error, HttpError):
-        message = error.message
-    elif isinstance(error, EdgeLLMError):
-        message = str(error)
-        param = (error.param or None) if isinstance(error, UsageError) else None
-    return {"error": {"message": message, "type": _type(status_of(error)), "param": param, "code": code_of(error)}}
+        return error.message
+    return str(error) if isinstance(error, EdgeLLMError) else "internal error; the server's log has the details"
 
 
 def code_of(error: Exception) -> str:
@@ -61,17 +64,12 @@ def code_of(error: Exception) -> str:
     return OPENAI_CODES.get(type(error), error.code) if isinstance(error, EdgeLLMError) else "internal_error"
 
 
-def encode(error: Exception) -> bytes:
-    """`describe` as JSON."""
-    return msgspec.json.encode(describe(error))
-
-
 def headers_of(status: int) -> list[tuple[bytes, bytes]]:
     """Headers of an error response, without its length."""
     headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if status == 503:
+    if status in BUSY:
         headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
     return headers
 
@@ -82,4 +80,6 @@ def _type(status: int) -> str:
         return "authentication_error"
     if status == 403:
         return "permission_error"
+    if status == 429:
+        return "rate_limit_error"
     return "invalid_request_error" if status < 500 else "server_error"

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgellm.errors import EdgeLLMError, Unauthorized, UsageError
 from edgellm.server import errors, request_log
+from edgellm.server.error_form import form_of
 from edgellm.server.errors import HttpError
 from edgellm.server.intake import Incoming, Intake
 from edgellm.server.request_log import RequestRecord
@@ -25,7 +26,9 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 OPEN_PATHS = frozenset({"/", "/health", "/docs", "/openapi.json", "/favicon.ico"})
 OPEN_PREFIX = "/web/"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-SINGLE_HEADERS = frozenset({b"host", b"origin", b"content-type", b"content-encoding", b"authorization"})
+SINGLE_HEADERS = frozenset({b"host", b"origin", b"content-type", b"content-encoding", b"authorization", b"x-api-key"})
+UNTYPED_PREFIX = "/api/"
+BROWSER_HEADERS = frozenset({b"origin", b"sec-fetch-site", b"sec-fetch-mode"})
 UTF_8 = (b"charset=utf-8", b'charset="utf-8"')
 # Not a parser of addresses, which would find a name in `evil.com@127.0.0.1`.
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
@@ -91,7 +94,7 @@ class Guard:
                 raise  # the server drops the connection, so that a client cannot take half an answer for a whole one
             if not isinstance(error, (HttpError, EdgeLLMError)):
                 _log.error("%s %s failed (%s)", record.method, record.path, record.id, exc_info=error)
-            await respond(secured, error)
+            await respond(secured, error, record)
         finally:
             body.release()
             record.end()
@@ -108,12 +111,12 @@ class Guard:
         _check_framing(scope["http_version"], headers)
         if scope["method"] not in SAFE_METHODS:
             _check_origin(headers.get(b"origin"), host)
-            _check_content(headers)
+            _check_content(headers, scope["path"])
             length = headers.get(b"content-length", b"0")
             if not length.isdigit() or int(length[:20]) > self._intake.max_body:
                 raise self._intake.too_large()
         if self._key is not None and not _is_open(scope["path"]):
-            _check_key(headers.get(b"authorization", b""), self._key)
+            _check_key(headers, self._key)
 
     def _check_host(self, host: str) -> None:
         """A foreign page whose name resolves to this machine (DNS rebinding) still sends its own name."""
@@ -149,9 +152,10 @@ class _Secured:
         await self._send(message)
 
 
-async def respond(send: Send, error: Exception) -> None:
+async def respond(send: Send, error: Exception, record: RequestRecord) -> None:
     """Send the whole response to a request that failed."""
-    status, body = errors.status_of(error), errors.encode(error)
+    form = form_of(record.path)
+    status, body = form.status_of(error), form.encode(error, record.id)
     headers = [*errors.headers_of(status), (b"content-length", str(len(body)).encode())]
     if isinstance(error, HttpError) and error.closes:
         headers.append((b"connection", b"close"))
@@ -200,8 +204,14 @@ def _check_origin(origin: bytes | None, host: str) -> None:
         )
 
 
-def _check_content(headers: dict[bytes, bytes]) -> None:
-    """Only JSON as it stands, in UTF-8."""
+def _check_content(headers: dict[bytes, bytes], path: str) -> None:
+    """Only JSON as it stands, in UTF-8.
+
+    Clients of Ollama often do not say what they send. A page of somebody else cannot look like one of them: browsers
+    say that they are browsers.
+    """
+    if path.startswith(UNTYPED_PREFIX) and not headers.keys() & BROWSER_HEADERS and b"content-type" not in headers:
+        return
     encoding = headers.get(b"content-encoding", b"identity").strip().lower()
     media_type, *parameters = headers.get(b"content-type", b"").lower().replace(b" ", b"").split(b";")
     charsets = [one for one in parameters if one.startswith(b"charset=")]
@@ -216,8 +226,10 @@ def _check_content(headers: dict[bytes, bytes]) -> None:
     )
 
 
-def _check_key(authorization: bytes, key: bytes) -> None:
-    scheme, _, credentials = authorization.partition(b" ")
+def _check_key(headers: dict[bytes, bytes], key: bytes) -> None:
+    """As OpenAI's and as Anthropic's clients send it."""
+    scheme, _, credentials = headers.get(b"authorization", b"").partition(b" ")
+    sent = credentials.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
     # In constant time: the duration must not show how much of a guess is right.
-    if not hmac.compare_digest(credentials.strip(), key) or scheme.lower() != b"bearer":
+    if not hmac.compare_digest(sent, key):
         raise Unauthorized("the API key is missing or wrong", hint="send the header Authorization: Bearer KEY")

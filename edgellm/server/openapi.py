@@ -50,8 +50,10 @@ class Operation(NamedTuple):
     body: type[RequestBody] | None = None
     other_replies: dict[str, ResponseDoc] = {}  # noqa: RUF012 - never changed; by status
 
-    def route(self) -> Route:
-        return Route(self.path, self.handler, methods=[self.method])
+    def routes(self) -> list[Route]:
+        """What is below /v1 is also found without it, as llama-server has it."""
+        paths = [self.path, self.path.removeprefix("/v1")]
+        return [Route(path, self.handler, methods=[self.method]) for path in dict.fromkeys(paths)]
 
     def replies(self) -> dict[str, ResponseDoc]:
         return {"200": ResponseDoc(self.result, "Successful Response"), **self.other_replies}

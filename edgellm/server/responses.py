@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edgellm.server import errors, request_log
+from edgellm.server.error_form import form_of
 from edgellm.server.errors import HttpError
 
 CLIENT_CLOSED_STATUS = 499  # nginx's "client closed request": no client reads it, but a log does
@@ -37,10 +38,11 @@ async def hung_up(request: Request, _: Exception) -> Response:
 
 async def failure(request: Request, error: Exception) -> Response:
     """The response to a request that ended with an `EdgeLLMError` or an `HttpError`."""
-    request_log.of_scope(request.scope).error = errors.code_of(error)
-    status = errors.status_of(error)
+    record, form = request_log.of_scope(request.scope), form_of(request.url.path)
+    record.error = errors.code_of(error)
+    status = form.status_of(error)
     headers = {name.decode(): value.decode() for name, value in errors.headers_of(status)}
-    return Response(errors.encode(error), status, headers)
+    return Response(form.encode(error, record.id), status, headers)
 
 
 async def not_routed(request: Request, error: Exception) -> Response:

@@ -18,6 +18,7 @@ from edgellm.sdk.client import EdgeLLM
 from edgellm.server import request_log
 from edgellm.server.answers import EventLists, together
 from edgellm.server.errors import HttpError
+from edgellm.server.names import ALWAYS, ModelNames
 from edgellm.server.schemas.fields import Body
 from edgellm.server.schemas.unknown import STRICT_HEADER, UnknownFields
 from edgellm.server.turns import Turns
@@ -29,21 +30,21 @@ LARGE_BYTES = 64 * 1024  # of a body; reading a smaller one takes about a millis
 # Requests for vectors that the model has at a time: enough to fill its batches, and few enough that the next client's
 # is soon among them.
 EMBEDDING_PLACES = 8
-# Names that always mean the model that is served: some clients cannot be told another one.
-ALIASES = ("default", "edgellm")
 
 
 class ServedModel:
     """A model and what every dialect needs to know of it.
 
     Attributes:
+        names: by which clients ask for it.
         created: when it was put behind the routes, in seconds since 1970.
         n_ignored: unknown fields in bodies until now.
     """
 
-    def __init__(self, llm: EdgeLLM, *, strict_fields: bool = False) -> None:
+    def __init__(self, llm: EdgeLLM, *, strict_fields: bool = False, names: ModelNames | None = None) -> None:
         """`strict_fields`: unknown fields are refused, whether or not a request asks for that."""
         self.llm = llm
+        self.names = names or ModelNames()
         self.n_ignored = 0
         self._strict_fields = strict_fields
         self.created = int(time.time())
@@ -132,15 +133,17 @@ class ServedModel:
         if state in ("hung", "failed", "closed"):
             raise HttpError(503, f"the model is not running: {self.reason()}", code=f"model_{state}")
         if name is not None and not self.is_named(name):
-            raise self.unknown(name, hint=f"served: {self.id} (also as {' or '.join(ALIASES)})")
+            raise self.unknown(name)
 
     def is_named(self, name: str) -> bool:
-        return name in (self.id, *ALIASES)
+        return self.names.include(name, self.id)
 
-    def unknown(self, name: str, hint: str = "") -> UnknownModel:
+    def unknown(self, name: str) -> UnknownModel:
         """The error for a request for another model."""
         shown = repr(name if len(name) <= 80 else f"{name[:77]}...")
-        return UnknownModel(f"{shown} is not served here", hint=hint or f"served: {self.id}", param="model")
+        also = " or ".join((*ALWAYS, *self.names.aliases[:3]))
+        hint = f"served: {self.id} (also as {also}); start the server with --any-model to take every name"
+        return UnknownModel(f"{shown} is not served here", hint=hint, param="model")
 
     def reason(self) -> str:
         """Why the model is not running; "" while it runs, and while it loads for the first time."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgellm.server import errors, request_log
 from edgellm.server.answers import EventLists
+from edgellm.server.error_form import OPENAI
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.responses import client_closed
 from edgellm.types.event import Delta, Done, Event
@@ -29,7 +31,6 @@ KEEP_ALIVE_S = 7.0
 COMMENT = b": wait\n\n"
 DONE = b"data: [DONE]\n\n"
 _HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # otherwise nginx holds tokens back
 ]
@@ -37,14 +38,26 @@ _encode = msgspec.json.encode
 _log = logging.getLogger("edgellm.server")
 
 
-class Chunks(Protocol):
+class Chunks(ABC):
     """The chunks of one dialect, as the bytes of whole events."""
 
+    media_type = b"text/event-stream; charset=utf-8"
+    error_form = OPENAI
+
+    @abstractmethod
     def text(self, delta: Delta) -> bytes: ...
 
+    @abstractmethod
     def last(self, done: Done) -> bytes:
-        """The end of a choice; of the last one including [DONE]."""
-        ...
+        """The end of a choice, and of the stream where no other is open."""
+
+    def waiting(self) -> bytes:
+        """What is sent while nothing happens, and changes nothing."""
+        return COMMENT
+
+    def failed(self, error: Exception, request_id: str) -> bytes:
+        """The end of a stream that failed."""
+        return self.error_form.in_stream(error, request_id)
 
 
 async def stream(request: Request, chunks: Chunks, event_lists: EventLists) -> ASGIApp:
@@ -82,7 +95,7 @@ class EventStream:
             await _end(self._first, self._event_lists)
 
     async def _write(self, send: Send, record: RequestRecord) -> bool:
-        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        await send({"type": "http.response.start", "status": 200, "headers": self._headers()})
         keeping = asyncio.create_task(self._keep_alive(send))
         try:
             await self._put(send, self._encode(await self._first))
@@ -93,7 +106,7 @@ class EventStream:
             if errors.status_of(error) == 500:
                 _log.exception("a stream failed")
             record.error = errors.code_of(error)
-            await self._put(send, b"data: " + errors.encode(error) + b"\n\n")
+            await self._put(send, self._chunks.failed(error, record.id))
         finally:
             keeping.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -107,8 +120,11 @@ class EventStream:
         while True:
             await asyncio.sleep(KEEP_ALIVE_S)
             if self._silent:
-                await send({"type": "http.response.body", "body": COMMENT, "more_body": True})
+                await send({"type": "http.response.body", "body": self._chunks.waiting(), "more_body": True})
             self._silent = True
+
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        return [(b"content-type", self._chunks.media_type), *_HEADERS]
 
     def _encode(self, events: list[Event]) -> bytes:
         chunks = self._chunks

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from edgellm.errors import Overloaded
+from edgellm.errors import TooManyRequests
 
 # Each that waits keeps its request in memory, and the last of so many would be answered long after its client gave up.
 MAX_WAITING = 1024
@@ -28,8 +28,8 @@ class Turns:
         """Wait for a place; it is held until the block ends.
 
         Raises:
-            Overloaded: MAX_WAITING requests wait already, and this client has most of them, or another came that has
-                fewer.
+            TooManyRequests: MAX_WAITING requests wait already, and this client has most of them, or another came that
+                has fewer.
         """
         if self._free:
             self._free -= 1
@@ -56,7 +56,7 @@ class Turns:
 
     def _make_room(self, client: str) -> None:
         """The latest request of the client that has most of them gives way, unless that is the one that asks."""
-        overloaded = Overloaded(f"{MAX_WAITING} requests are waiting already", hint="try again later")
+        overloaded = TooManyRequests(f"{MAX_WAITING} requests are waiting already", hint="try again later")
         largest = max(self._waiting, key=lambda other: len(self._waiting[other]))
         if len(self._waiting[largest]) <= len(self._waiting.get(client, ())) + 1:
             raise overloaded

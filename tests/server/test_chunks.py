@@ -13,7 +13,7 @@ from support.refusals import refuses
 
 from edgellm.errors import Closed
 from edgellm.sdk.answer import whole
-from edgellm.server.chat_chunks import ChatChunks
+from edgellm.server.dialects.openai.chat_chunks import ChatChunks
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.schemas.chat import ChatBody
 from edgellm.server.schemas.usage import CompletionTimings

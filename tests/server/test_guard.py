@@ -53,6 +53,21 @@ def test_the_key_is_asked_for(locked: Live) -> None:
     assert locked.http.get("/v1/models").headers["www-authenticate"] == "Bearer"
 
 
+def test_the_key_may_come_as_anthropics_clients_send_it(locked: Live) -> None:
+    assert locked.post("/v1/chat/completions", BODY, headers={"x-api-key": KEY}).status_code == 200
+    assert refusal(locked.post("/v1/chat/completions", BODY, headers={"x-api-key": KEY[:-1]}))[0] == 401
+
+
+def test_a_body_without_a_type_is_only_read_from_a_program_below_api(live: Live) -> None:
+    def status(path: str, **headers: str) -> int:
+        return live.http.post(path, content=b"{}", headers={**headers}).status_code
+
+    assert status("/v1/chat/completions") == 415
+    assert status("/api/nothing") == 404
+    assert status("/api/nothing", **{"sec-fetch-site": "cross-site"}) == 415
+    assert status("/api/nothing", **{"content-type": "text/plain"}) == 415
+
+
 @pytest.mark.parametrize("authorization", [f"Bearer {KEY}x", "Bearer", f"Basic {KEY}", KEY, f"Bearer x{KEY}", ""])
 def test_a_wrong_key_is_refused(locked: Live, authorization: str) -> None:
     assert refusal(locked.post("/v1/chat/completions", BODY, headers={"authorization": authorization}))[0] == 401

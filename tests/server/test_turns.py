@@ -11,7 +11,7 @@ from support.live_server import Servers
 from support.refusals import refuses
 from support.waiting import PATIENCE_S, wait_until
 
-from edgellm.errors import Overloaded
+from edgellm.errors import TooManyRequests
 from edgellm.server import turns
 from edgellm.server.turns import Turns
 
@@ -105,7 +105,7 @@ async def test_too_many_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "MAX_WAITING", 2)
     queue = Queue()
     await queue.ask("a1", "a2", "a3")
-    with refuses(Overloaded):
+    with refuses(TooManyRequests):
         async with queue.turns.turn("a"):
             pass
 
@@ -120,11 +120,11 @@ async def test_where_one_client_fills_the_room_it_makes_room_for_others(monkeypa
     monkeypatch.setattr(turns, "MAX_WAITING", 3)
     queue = Queue()
     await queue.ask("a1", "a2", "a3", "a4", "b1")
-    with refuses(Overloaded):
+    with refuses(TooManyRequests):
         await queue.tasks["a4"]
 
     await queue.ask("b2")
-    with pytest.raises(Overloaded):  # now each of them has as many as the other would
+    with pytest.raises(TooManyRequests):  # now each of them has as many as the other would
         await queue.tasks["b2"]
     await queue.end_all()
     assert queue.served == ["a1", "a2", "b1", "a3"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +24,7 @@ from edgellm.types.logprob import TokenLogprob
 HOLE = "\0"
 
 
-class OpenAIChunks(ABC):
+class OpenAIChunks(sse.Chunks):
     """Of one request. What is sent often is filled into a template that is made once."""
 
     prefix = object = ""

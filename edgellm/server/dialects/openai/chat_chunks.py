@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edgellm.server.chunks import OpenAIChunks
+from edgellm.server.dialects.openai.chunks import OpenAIChunks
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.schemas.answer import AnswerMessage, ChatChoice, ChatCompletion, call_id, finish_reason
 from edgellm.server.schemas.chat import ChatBody

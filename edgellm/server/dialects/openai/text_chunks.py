@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from edgellm.server.chunks import OpenAIChunks
+from edgellm.server.dialects.openai.chunks import OpenAIChunks
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.schemas.answer import TextChoice, TextCompletion
 from edgellm.server.schemas.completion import CompletionBody

@@ -13,8 +13,9 @@ from starlette.types import ASGIApp
 from edgellm.sdk.answer import whole
 from edgellm.server import request_log, sse
 from edgellm.server.answers import EventLists
-from edgellm.server.chat_chunks import ChatChunks
-from edgellm.server.chunks import OpenAIChunks
+from edgellm.server.dialects.openai.chat_chunks import ChatChunks
+from edgellm.server.dialects.openai.chunks import OpenAIChunks
+from edgellm.server.dialects.openai.text_chunks import TextChunks
 from edgellm.server.openapi import REFUSALS, Operation, status_reply
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.responses import JSONResponse, client_closed
@@ -24,7 +25,6 @@ from edgellm.server.schemas.chat import ChatBody
 from edgellm.server.schemas.completion import CompletionBody
 from edgellm.server.schemas.usage import CompletionTimings
 from edgellm.server.served_model import ServedModel, overflow_names
-from edgellm.server.text_chunks import TextChunks
 from edgellm.types.event import Done, Event
 
 BodyT = TypeVar("BodyT", ChatBody, CompletionBody)
@@ -43,15 +43,16 @@ def operations(served: ServedModel) -> list[Operation]:
         return await _answer(served, request, CompletionBody, TextChunks)
 
     async def models(_: Request) -> ASGIApp:
-        """The one model that is served."""
-        return JSONResponse(response.ModelList("list", [_described(served)]))
+        """The one model that is served, by its id and then by its aliases."""
+        names = (served.id, *served.names.aliases)
+        return JSONResponse(response.ModelList("list", [_described(served, name) for name in names]))
 
     async def model(request: Request) -> ASGIApp:
         """The model of that name."""
         name = request.path_params["name"]
         if not served.is_named(name):
             raise served.unknown(name)
-        return JSONResponse(_described(served))
+        return JSONResponse(_described(served, name))
 
     not_found = status_reply(response.Error, HTTPStatus.NOT_FOUND)
     return [
@@ -90,5 +91,5 @@ async def _all(event_lists: EventLists) -> list[Event]:
     return [event async for events in event_lists for event in events]
 
 
-def _described(model: ServedModel) -> response.Model:
-    return response.Model(model.id, "model", model.created, "edgellm")
+def _described(model: ServedModel, name: str) -> response.Model:
+    return response.Model(name, "model", model.created, "edgellm")
