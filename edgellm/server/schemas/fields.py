@@ -80,9 +80,16 @@ class RequestBody(Fields, kw_only=True):
             raise UsageError("the body is not a JSON object", hint=f"send {cls.example}")
         _check(fields, cls, "", unknown)
         try:
-            return msgspec.convert(fields, cls)
+            body = msgspec.convert(fields, cls)
         except msgspec.ValidationError as error:
             raise _wrong_value(error) from None
+        for name, path in body.without_effect():
+            unknown.add(name, path)
+        return body
+
+    def without_effect(self) -> Iterator[tuple[str, str]]:
+        """Parts of this body that change nothing here, beside unknown fields: a name, and the place that holds it."""
+        return iter(())
 
 
 Body = TypeVar("Body", bound=RequestBody)
