@@ -80,12 +80,12 @@ class RequestBody(Fields, kw_only=True):
             raise UsageError("the body is not a JSON object", hint=f"send {cls.example}")
         _check(fields, cls, "", unknown)
         try:
-            body = msgspec.convert(fields, cls)
+            read = msgspec.convert(fields, cls)
         except msgspec.ValidationError as error:
             raise _wrong_value(error) from None
-        for name, path in body.without_effect():
+        for name, path in read.without_effect():
             unknown.add(name, path)
-        return body
+        return read
 
     def without_effect(self) -> Iterator[tuple[str, str]]:
         """Parts of this body that change nothing here, beside unknown fields: a name, and the place that holds it."""
