@@ -40,7 +40,9 @@ import platformdirs
 
 from edgellm.errors import UsageError
 from edgellm.files import nearest_existing
+from edgellm.units import parse_rate
 
+_OFF, _ON = ("", "0", "false", "no", "off"), ("1", "true", "yes", "on")
 LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LEAST_SECONDS, MOST_SECONDS = 1, 86400  # a healthy worker may be silent for half a second
@@ -143,6 +145,20 @@ class Environment:
         return seconds
 
     @property
+    def download_rate(self) -> int | None:
+        """Most bytes a second; None = no limit.
+
+        Raises:
+            UsageError: EDGELLM_MAX_RATE (or `--max-rate`) is no rate.
+        """
+        if not self.max_rate:
+            return None
+        try:
+            return parse_rate(self.max_rate)
+        except UsageError as error:
+            raise UsageError(f"EDGELLM_MAX_RATE={error.message}", hint=f"{error.hint}, or unset it") from None
+
+    @property
     def line_format(self) -> str:
         """Of log lines, one of LOG_FORMATS.
 
@@ -153,6 +169,18 @@ class Environment:
             hint = f"one of {', '.join(LOG_FORMATS)}, or unset it"
             raise UsageError(f"EDGELLM_LOG_FORMAT={self.log_format!r} is not a log format", hint=hint)
         return self.log_format
+
+
+def check(values: Mapping[str, str]) -> None:
+    """
+    Raises:
+        UsageError: one of these variables has a value that means nothing; the first is named.
+    """
+    environment = Environment.of(values)
+    _ = environment.log_level, environment.line_format, environment.hung_after_s, environment.download_rate
+    for name in ("EDGELLM_OFFLINE", "EDGELLM_ALLOW_HTTP"):
+        if (value := values.get(name, "").lower()) not in (*_OFF, *_ON):
+            raise UsageError(f"{name}={value!r} is neither on nor off", hint="write it as 1 or 0, or unset it")
 
 
 def strangers(values: Mapping[str, str], backends: Iterable[str]) -> dict[str, str]:
@@ -169,7 +197,7 @@ def strangers(values: Mapping[str, str], backends: Iterable[str]) -> dict[str, s
 
 
 def _is_on(value: str) -> bool:
-    return value not in ("", "0", "false")
+    return value.lower() not in _OFF
 
 
 def _models_file(named: str | None, home: Path | None) -> Path | None:

@@ -8,12 +8,14 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from support.refusals import refuses
+from support.refusals import check_refusal, refuses
 
 from edgellm import settings
 from edgellm.cli._options import launches
+from edgellm.cli.main import cli
 from edgellm.contract.backend import worker_environment
 from edgellm.errors import UsageError
+from edgellm.sdk.client import EdgeLLM
 from edgellm.store.sources import pip
 
 
@@ -110,3 +112,30 @@ def test_flags_hold_while_the_command_runs_and_reach_its_children(monkeypatch: p
     assert done.output.splitlines() == ["True 2MB/s ['/new', '/old']", f"1 2MB/s /new{os.pathsep}/old"]
     assert dict(os.environ) == before
     assert settings.current() == settings.Environment.of(os.environ)
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["EDGELLM_MAX_RATE=fast", "EDGELLM_OFFLINE=maybe", "EDGELLM_ALLOW_HTTP=2", "EDGELLM_LOG=loud",
+     "EDGELLM_LOG_FORMAT=xml", "EDGELLM_HUNG_AFTER=soon"],
+)  # fmt: skip
+def test_a_value_that_means_nothing_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    name, _, value = written.partition("=")
+    monkeypatch.setenv(name, value)
+    with refuses(UsageError) as refused:
+        settings.check(os.environ)
+    assert name in refused.value.message
+
+    check_refusal(CliRunner().invoke(cli, ["list"]).exception, UsageError)
+    with refuses(UsageError):
+        EdgeLLM.load("echo")
+    with refuses(UsageError):
+        EdgeLLM.auto()
+    assert CliRunner().invoke(cli, ["help"]).exit_code == 0
+
+
+@pytest.mark.parametrize(("written", "on"), [("1", True), ("yes", True), ("ON", True), ("0", False), ("No", False)])
+def test_switches(monkeypatch: pytest.MonkeyPatch, written: str, on: bool) -> None:
+    monkeypatch.setenv("EDGELLM_OFFLINE", written)
+    settings.check(os.environ)
+    assert settings.current().offline is on

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import click
 
-from edgellm import __version__
+from edgellm import __version__, settings
 from edgellm.cli.collector import look_seldom
 from edgellm.contract.command import LazyCommand
 from edgellm.errors import EdgeLLMError, UsageError, speak_in_flags
@@ -25,6 +25,7 @@ OTHER_WORDS = {
     "auto": "auto-select", "choose": "auto-select", "recommend": "auto-select", "benchmark": "bench",
 }  # fmt: skip
 
+EXPLAINING = ("doctor", "help", "completion")  # which run whatever the environment says
 STDERR = 2
 
 
@@ -73,6 +74,8 @@ def _commands() -> dict[str, click.Command]:
 def cli(ctx: click.Context) -> None:
     """Put the best language model that this machine runs well on this machine, and say why."""
     ctx.call_on_close(partial(speak_in_flags, speak_in_flags()))
+    if ctx.invoked_subcommand not in EXPLAINING:
+        settings.check(os.environ)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -75,11 +75,15 @@ def _require_idle(chosen: Sequence[StoredModel]) -> None:
 
 
 def _hint(model_id: str, installed: Sequence[StoredModel]) -> str:
+    from edgellm.app.context import rows
     from edgellm.cli.list import elsewhere
 
     for other in elsewhere(installed):
         if other["id"].lower() == model_id:
             return f"it belongs to another program or to you: delete {other['path']} there"
+    card = rows().get(model_id)
+    if card is not None and any(file.source.startswith("file:") for file in card.files):
+        return "it is part of an installed package, and takes no room of its own: there is nothing to remove"
     names = sorted({f"{s.model_id}:{s.quant}" for s in installed})
     if near := [name for name in names if name.lower().startswith(model_id)]:
         return f"did you mean {' or '.join(near)}? The beginning of a name is not enough to delete by"
@@ -87,7 +91,8 @@ def _hint(model_id: str, installed: Sequence[StoredModel]) -> str:
 
 
 def _tell(stored: StoredModel, freed: int) -> None:
-    say(f"Removed {stored.model_id} {stored.quant}: {show_size(freed)} are free.")
-    for file in stored.files:
-        if os.path.isabs(file.path):
-            say(f"{file.path} stays where it is: it lies outside of the store.", lead="  ")
+    outside = [file.path for file in stored.files if os.path.isabs(file.path)]
+    room = f"{show_size(freed)} are free" if freed or not outside else "nothing is free, as only its record lay there"
+    say(f"Removed {stored.model_id} {stored.quant} from the store: {room}.")
+    for path in outside:
+        say(f"{path} stays where it is: it lies outside of the store.", lead="  ")

@@ -88,6 +88,8 @@ def command(
         raise UsageError(f"--raw has no place for {rival}", hint="write it into the text, or leave out --raw")
     if schema is not None and tools:
         raise UsageError("--schema and --tool both say what answers look like", hint="give one of them", param="schema")
+    for name, text in (("--system", system or ""), *(("--stop", text) for text in stop)):
+        _require_text(name, text)
     grammar = None if schema is None else _grammar(schema)
     functions = [function_of(name) for name in tools]
     options = launch_options(**rest)
@@ -152,7 +154,21 @@ def _question(prompt: str | None) -> str | None:
             hint='ask something: edgellm run MODEL "Why is the sky blue?"',
             param="prompt",
         )
+    _require_text("PROMPT" if prompt is not None else "standard input", question)
     return question
+
+
+def _require_text(name: str, text: str) -> None:
+    """Bytes that are no UTF-8 come as surrogates, which no model reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _no_text(name) from None
+
+
+def _no_text(name: str) -> UsageError:
+    hint = "convert it, as with `iconv -f LATIN1 -t UTF-8 FILE`; a picture or an archive is not read"
+    return UsageError(f"{name} is not UTF-8 text", hint=hint, param="prompt")
 
 
 def _piped() -> str:
@@ -163,8 +179,7 @@ def _piped() -> str:
     try:
         text = sys.stdin.read(MAX_REQUEST_BYTES + 1)
     except UnicodeDecodeError:
-        hint = "a question is text; a picture or an archive is not read"
-        raise UsageError("standard input is not text", hint=hint, param="prompt") from None
+        raise _no_text("standard input") from None
     if len(text) > MAX_REQUEST_BYTES:
         raise UsageError(f"standard input has over {MAX_REQUEST_BYTES} bytes", hint="send less text", param="prompt")
     return text

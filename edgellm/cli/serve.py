@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -194,9 +195,20 @@ def _set_up_logging(level: str | None, form: str | None) -> tuple[Say, Say]:
     click.get_current_context().with_resource(settings.override(**given))
     logs.set_up((level or ("warning" if form is None else "info")).upper(), settings.current().line_format)
     if form is None:
-        return say_lines, functools.partial(say_lines, err=True)
+        return _tell, functools.partial(_tell, err=True)
     _log.setLevel(logging.INFO)
     return _log.info, _log.warning
+
+
+def _tell(text: str, *, err: bool = False) -> None:
+    """Say it, as long as somebody reads: a server goes on where its output is a pipe whose other end was closed."""
+    try:
+        say_lines(text, err=err)
+    except OSError as error:
+        stream = sys.stderr if err else sys.stdout
+        # What is buffered for it cannot be written either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _log.warning("standard %s is gone: %s; what is said there is lost", "error" if err else "output", error)
 
 
 def _tell_strangers(warn: Say) -> None:

@@ -15,7 +15,7 @@ import queue
 from typing import Literal, Protocol
 
 from edgellm.contract.engine import EngineInfo
-from edgellm.errors import Closed, EdgeLLMError, UsageError
+from edgellm.errors import Closed, EdgeLLMError, UsageError, speaks_in_flags
 from edgellm.runtime import wire
 from edgellm.runtime.metrics import Meter
 from edgellm.runtime.process_usage import ProcessUsage
@@ -215,4 +215,6 @@ class Session(abc.ABC):
 
 
 def closed() -> Closed:
-    return Closed("the model was closed", hint="open a new EdgeLLM object")
+    # Flags are a command's, and who waits for one is a client of the server.
+    again = "send the request again when it is back" if speaks_in_flags() else "open a new EdgeLLM object"
+    return Closed("the model was closed", hint=again)

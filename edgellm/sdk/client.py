@@ -15,7 +15,7 @@ import os
 import weakref
 from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
-from edgellm import explain
+from edgellm import explain, settings
 from edgellm.app import launch
 from edgellm.app.verify import Verification
 from edgellm.contract.manager import plugins
@@ -49,6 +49,9 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods):
 
     def __init__(self, plan: LaunchPlan, *, decision: Decision | None = None, isolate: bool = True) -> None:
         """Start loading `plan` and return at once; the first use waits, or raises what loading raised."""
+        if not isinstance(plan, LaunchPlan):
+            hint = f"EdgeLLM.load({plan!r:.60}) loads a named model, EdgeLLM.auto() chooses one"
+            raise UsageError(f"plan={plan!r:.60} is no LaunchPlan", hint=hint, param="plan")
         self.plan = plan
         self.decision = decision
         self._session = _open(plan, isolate=isolate)
@@ -68,6 +71,7 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods):
         Raises:
             NothingFits, SourceError, BackendError, UsageError.
         """
+        settings.check(os.environ)
         plan, decision = launch.plan(None, LaunchOptions.of(**options), progress=progress)
         return cls(plan, decision=decision, isolate=isolate)._loaded()
 
@@ -92,6 +96,7 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods):
         if not isinstance(name, str) or not name:
             what = f"{model!r} names no model"
             raise UsageError(what, hint="name one, or let EdgeLLM.auto() choose", param="model")
+        settings.check(os.environ)
         plan, _ = launch.plan(name, LaunchOptions.of(**options), progress=progress)
         return cls(plan, isolate=isolate)._loaded()
 

@@ -50,7 +50,11 @@ def create_app(
         names: by which clients may ask for the model.
     """
     model = ServedModel(llm, strict_fields=strict_fields, names=names)
-    operations = [*openai.operations(model), *embeddings.operations(model), *state.operations(model)]
+    operations = [
+        *openai.operations(model),
+        *embeddings.operations(model),
+        *state.operations(model, private=api_key is not None),
+    ]
     app = Starlette(
         routes=[*(route for operation in operations for route in operation.routes()), _openapi(operations), *_pages()],
         middleware=[Middleware(Guard, api_key=api_key, names=(host,), intake=intake or Intake())],

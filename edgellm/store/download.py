@@ -23,7 +23,6 @@ from edgellm.files import FULL
 from edgellm.store import http, partial
 from edgellm.store.names import is_plain
 from edgellm.store.remote import check_encoding, check_length, content_range, validator
-from edgellm.units import parse_rate
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -61,8 +60,7 @@ def throttle() -> Throttle:
     Raises:
         UsageError: it is not a rate.
     """
-    text = settings.current().max_rate
-    return Throttle(parse_rate(text) if text else None)
+    return Throttle(settings.current().download_rate)
 
 
 def download(file: RemoteFile, target: Path, report: Callable[[int], None], limit: Throttle | None = None) -> str:

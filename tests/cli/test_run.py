@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -88,6 +89,20 @@ def test_nothing_is_not_answered(arguments: list[str], text: str | None) -> None
 def test_what_is_no_question_is_refused(monkeypatch: pytest.MonkeyPatch, piped: bytes) -> None:
     monkeypatch.setattr("edgellm.types.request.MAX_REQUEST_BYTES", 2**20)
     check_refusal(CliRunner().invoke(cli, ["run", "echo"], input=piped).exception, UsageError, param="prompt")
+
+
+@pytest.mark.parametrize("arguments", [["caf\udce9"], ["Hi", "--system", "caf\udce9"], ["Hi", "--stop", "\udce9"]])
+def test_bytes_that_are_no_text_are_refused_in_words_of_a_terminal(arguments: list[str]) -> None:
+    """As the system passes them to a program, and as a pipe does under some locales."""
+    error = CliRunner().invoke(cli, ["run", "echo", *arguments]).exception
+    check_refusal(error, UsageError, param="prompt")
+    assert "iconv" in str(error)
+
+
+def test_a_pipe_of_surrogates_is_refused_likewise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.sys, "stdin", io.StringIO("caf\udce9"))
+    with refuses(UsageError, param="prompt"):
+        module._question(None)
 
 
 @pytest.mark.parametrize("question", ["Why is the sky blue?", "Is this 3/4 or 4/3?", "tell me: who"])

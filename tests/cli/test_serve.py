@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import sys
 
 import httpx
 import psutil
@@ -14,6 +15,7 @@ import pytest
 from support.serving import serving
 from support.waiting import PATIENCE_S, wait_until
 
+from edgellm.cli import serve
 from edgellm.cli.main import main
 from edgellm.errors import SourceUnreachable
 
@@ -318,3 +320,14 @@ def _refused(url: str) -> bool:
     except httpx.ConnectError:
         return True
     return False
+
+
+@pytest.mark.parametrize("err", [False, True])
+def test_nobody_who_reads_is_no_reason_to_end(monkeypatch: pytest.MonkeyPatch, err: bool) -> None:
+    """As under `edgellm serve | head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream:
+        monkeypatch.setattr(sys, "stderr" if err else "stdout", stream)
+        for line in ("first", "second"):
+            serve._tell(line, err=err)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 import shutil
@@ -12,13 +13,15 @@ import pytest
 from click.testing import CliRunner, Result
 from support import gguf_writer
 from support.refusals import check_refusal
-from support.store_server import ModelServer
+from support.store_server import ModelServer, card_of
 
+from edgellm.catalog import lookup
 from edgellm.cli.main import cli
 from edgellm.errors import UnknownModel, UsageError
 from edgellm.store.holders import holders
 from edgellm.store.library import Library
 from edgellm.store.manifest import StoredModel
+from edgellm.types.model import ModelCard, ModelFile
 
 
 def invoke(*arguments: str) -> Result:
@@ -108,6 +111,29 @@ def test_files_of_ones_own_are_not_deleted(tmp_path: Path, monkeypatch: pytest.M
 
     check_refusal(invoke("rm", "mine").exception, UnknownModel)
     assert (tmp_path / "Mine.Q8_0.gguf").exists()
+
+
+@pytest.fixture
+def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelCard:
+    """The row of a model whose file a package brings."""
+    path = gguf_writer.model().write(tmp_path / "of-package.gguf")
+    file = ModelFile(f"file:{path}", "Q8_0", sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    card = card_of(file, "of-package")
+    monkeypatch.setattr(lookup, "catalog", lambda added: {card.id: card})
+    return card
+
+
+def test_what_belongs_to_a_package_is_not_deleted(packaged: ModelCard) -> None:
+    error = invoke("rm", packaged.id).exception
+    check_refusal(error, UnknownModel)
+    assert "package" in str(error)
+
+    (file,) = packaged.files
+    Library().fetch(packaged, file)
+    removed = invoke("rm", packaged.id)
+    assert "nothing is free" in removed.stdout
+    assert Path(file.source.removeprefix("file:")).exists()
+    assert installed() == []
 
 
 def test_a_link_that_leads_nowhere_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from dataclasses import replace
 
 import httpx
 import pytest
-from support.live_server import Live, Servers
+from support.live_server import Live, Servers, echo_plan
 from support.refusals import refuses
-from support.waiting import PATIENCE_S
+from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import UsageError
 from edgellm.server import middleware
@@ -90,6 +91,16 @@ def test_keys_are_compared_in_constant_time(locked: Live, monkeypatch: pytest.Mo
 def test_health_and_the_page_need_no_key(locked: Live) -> None:
     for path in ("/health", "/", "/docs", "/openapi.json", "/web/app.js"):
         assert locked.http.get(path).status_code == 200, path
+
+
+@pytest.mark.parametrize(("key", "tells"), [(KEY, False), (None, True)])
+def test_without_the_key_health_tells_only_the_kind_of_a_reason(serve: Servers, key: str | None, tells: bool) -> None:
+    live = serve(replace(echo_plan(), backend="nosuch"), wait=False, api_key=key)
+    wait_until(lambda: live.llm.state == "failed")
+    assert live.llm.outage is not None
+    health = live.http.get("/health").json()
+    assert health["status"] == "failed"
+    assert health["reason"] == (str(live.llm.outage) if tells else live.llm.outage.code)
 
 
 def test_paths_that_climb_need_the_key(locked: Live) -> None:
