@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgellm.errors import BadTemplate, UnsupportedTask, UsageError
 from edgellm.sdk.conversation import Messages, messages_of, texts_of
 from edgellm.sdk.generation import GenerationMethods
 from edgellm.sdk.toolbox import check_choice, tools_of
+from edgellm.types.checks import plain_numbers
 from edgellm.types.grammar import Grammar
 from edgellm.types.markup import Reading
 from edgellm.types.message import AnyTool, Tool, ToolChoice
@@ -33,7 +34,7 @@ class RequestMethods(GenerationMethods):
         self,
         messages: Messages,
         *,
-        tools: Sequence[AnyTool] = (),
+        tools: Sequence[AnyTool] | None = (),
         tool_choice: ToolChoice = "auto",
         parallel_tool_calls: bool = True,
         thinking: bool | None = None,
@@ -42,7 +43,7 @@ class RequestMethods(GenerationMethods):
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         max_tokens: int | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] | None = None,
         sampling: Sampling = Sampling(),  # noqa: B008 - frozen
         ignore_eos: bool = False,
         grammar: Grammar | None = None,
@@ -74,6 +75,9 @@ class RequestMethods(GenerationMethods):
                 f"{self.plan.artifact.name} answers no chat: it turns texts into vectors or scores",
                 hint="use EdgeLLM.embed or rerank, or /v1/embeddings of `edgellm serve`; name a chat model to chat",
             )
+        _require("template_kwargs", template_kwargs, Mapping, 'a dictionary, as {"name": value}')
+        _require("thinking", thinking, bool, "True or False")
+        _require("parallel_tool_calls", parallel_tool_calls, bool, "True or False")
         described = tools_of(tools)
         check_choice(tool_choice, described)
         offered = () if tool_choice == "none" else described
@@ -89,11 +93,13 @@ class RequestMethods(GenerationMethods):
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
         )
+        given = plain_numbers(max_tokens)
+        limit = given if isinstance(given, int) and given else info.n_ctx  # what is wrong with it, the request says
         return GenerationRequest(
             prompt.text,
             sampling,
             max_tokens,
-            (stop,) if isinstance(stop, str) else tuple(stop),
+            _stops(stop),
             add_bos=prompt.add_bos,
             ignore_eos=ignore_eos,
             grammar=self._grammar(prompt, offered, tool_choice, grammar, parallel=parallel_tool_calls),
@@ -102,7 +108,9 @@ class RequestMethods(GenerationMethods):
             cuts=prompt.cuts,
             thinking=thinks,
             reading=self._reading(prompt, offered),
-            reasoning_budget=thinking_budget(reasoning_effort, max_tokens or info.n_ctx),
+            reasoning_budget=thinking_budget(
+                reasoning_effort, limit if isinstance(limit, int) and limit else info.n_ctx
+            ),
             notes=tuple(sorted(prompt.notes)),
         )
 
@@ -151,3 +159,18 @@ class RequestMethods(GenerationMethods):
                 hint="use completions (/v1/completions, EdgeLLM.generate, `edgellm run --raw`), or choose a chat model",
             )
         return PromptBuilder(info)
+
+
+def _require(name: str, value: object, kind: type, words: str) -> None:
+    """
+    Raises:
+        UsageError: it is neither of that kind nor None.
+    """
+    if value is not None and not isinstance(value, kind):
+        raise UsageError(f"{name}={value!r:.60} has the wrong type", hint=f"pass {words}", param=name)
+
+
+def _stops(stop: str | Sequence[str] | None) -> tuple[str, ...]:
+    """None = none. What is in them is checked by the request."""
+    _require("stop", stop, Iterable, 'a text or several, as ["\\n"]')
+    return (stop,) if isinstance(stop, str) else tuple(stop or ())

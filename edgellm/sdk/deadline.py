@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from edgellm.errors import TimedOut, UsageError
 from edgellm.runtime.session import Delivery, QueueSink
+from edgellm.types.checks import plain_numbers
 
 T = TypeVar("T")
 
@@ -24,7 +25,9 @@ class Deadline:
         Raises:
             UsageError: no number of seconds.
         """
-        if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout <= threading.TIMEOUT_MAX):
+        timeout = plain_numbers(timeout)
+        is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+        if timeout is not None and not (is_number and 0 < timeout <= threading.TIMEOUT_MAX):
             hint = "None waits as long as it takes"
             raise UsageError(f"timeout={timeout!r} is not a number of seconds above 0", hint=hint, param="timeout")
         self._timeout = timeout

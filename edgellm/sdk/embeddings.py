@@ -57,13 +57,13 @@ class EmbeddingMethods:
         Raises:
             UnsupportedTask: the model is no reranker (embeddings are not compared in its place). Else as `embed`.
         """
-        return rows(ask(self._session, [RerankRequest(query, tuple(documents))], timeout))[:, 0]
+        return rows(ask(self._session, [_ranking(query, documents)], timeout))[:, 0]
 
     async def arerank(
         self, query: str, documents: Sequence[str], *, timeout: float | None = None
     ) -> npt.NDArray[np.float32]:
         """As `rerank`, for coroutines."""
-        return rows(await aask(self._session, [RerankRequest(query, tuple(documents))], timeout))[:, 0]
+        return rows(await aask(self._session, [_ranking(query, documents)], timeout))[:, 0]
 
     async def avectors(self, request: EmbeddingRequest | RerankRequest, *, timeout: float | None = None) -> Vectors:
         """One request's answer as it came, with its usage."""
@@ -83,6 +83,13 @@ def requests(texts: Texts, dimensions: int | None) -> list[EmbeddingRequest]:
     except TypeError:
         raise UsageError("a text is neither text nor a list of token ids", param="input") from None
     return [EmbeddingRequest(tuple(inputs[at : at + MAX_INPUTS]), dimensions) for at in range(0, len(many), MAX_INPUTS)]
+
+
+def _ranking(query: str, documents: Sequence[str]) -> RerankRequest:
+    if isinstance(documents, str | bytes) or not isinstance(documents, Iterable):
+        hint = "pass a list, with a single one, too"
+        raise UsageError(f"documents={documents!r:.60} is no list of texts", hint=hint, param="documents")
+    return RerankRequest(query, tuple(documents))
 
 
 def submit(session: Session, request: Request, sink: Sink) -> int:

@@ -12,6 +12,7 @@ from edgellm.sdk.chat_request import RequestMethods
 from edgellm.sdk.conversation import Messages, messages_of
 from edgellm.sdk.deadline import Deadline
 from edgellm.sdk.toolbox import Toolbox
+from edgellm.types.checks import plain_numbers
 from edgellm.types.event import Completion, Event
 from edgellm.types.message import ToolCall
 from edgellm.types.request import AnswerKeywords, ChatKeywords
@@ -127,8 +128,9 @@ class _ToolLoop:
     """What was said so far, and whether the model is asked again."""
 
     def __init__(self, messages: Messages, tools: Functions, rounds: int, options: AnswerKeywords) -> None:
-        if rounds < 1:
-            raise UsageError(f"rounds={rounds} is out of range", hint="allowed: 1 or more", param="rounds")
+        rounds = plain_numbers(rounds)
+        if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 1:
+            raise UsageError(f"rounds={rounds!r:.60} is out of range", hint="allowed: 1 or more", param="rounds")
         if options.get("n", 1) != 1:
             raise UsageError("tools are used for one answer, and n asks for several", hint="leave n out", param="n")
         self.toolbox = Toolbox(tools)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -13,6 +13,8 @@ from edgellm.sdk.function_tool import FunctionTool
 from edgellm.sdk.json_type import mismatch
 from edgellm.types.message import MAX_TOOLS, TOOL_CHOICES, AnyTool, NamedTool, Tool, ToolCall, ToolChoice
 from edgellm.types.tool_use import ToolResult
+
+T = TypeVar("T")
 
 
 class _Described(msgspec.Struct):
@@ -29,7 +31,7 @@ class Toolbox:
     """
 
     def __init__(self, functions: Sequence[Callable[..., Any]]) -> None:
-        own = [FunctionTool(function) for function in functions]
+        own = [FunctionTool(function) for function in _several(functions)]
         self.tools = tools_of([function.tool for function in own])
         self._functions = {function.tool.name: function for function in own}
 
@@ -62,19 +64,26 @@ class Toolbox:
         return function, function.arguments(call.arguments)
 
 
-def tools_of(tools: Sequence[AnyTool]) -> tuple[Tool, ...]:
-    """What a model is told of tools, of functions, and of dictionaries as OpenAI's clients send them.
+def tools_of(tools: Sequence[AnyTool] | None) -> tuple[Tool, ...]:
+    """What a model is told of tools, of functions, and of dictionaries as OpenAI's clients send them; None = of none.
 
     Raises:
         UsageError: they are too many, two have one name, or one is none of these.
     """
-    described = tuple(map(_tool, tools))
+    described = tuple(map(_tool, _several(() if tools is None else tools)))
     if len(described) > MAX_TOOLS:
         raise UsageError(f"{len(described)} tools are too many", hint=f"{MAX_TOOLS} are allowed", param="tools")
     names = [tool.name for tool in described]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"two tools are called {twice[:60]!r}", hint="rename one", param="tools")
     return described
+
+
+def _several(tools: Sequence[T]) -> Sequence[T]:
+    if isinstance(tools, str | bytes | Mapping) or not isinstance(tools, Iterable):
+        hint = "pass a list, with a single one, too: tools=[weather]"
+        raise UsageError(f"tools={tools!r:.60} is no list of tools", hint=hint, param="tools")
+    return tools
 
 
 def check_choice(choice: ToolChoice, tools: Sequence[Tool]) -> None:

@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from edgellm.errors import UsageError
-from edgellm.types.checks import check_types
+from edgellm.types.checks import check_types, plain_numbers
 from edgellm.types.request import SelectionRequest, Task, cache_type, layers_on_gpu, slot_count
 from edgellm.types.sampling import Sampling
 from edgellm.units import parse_bytes
@@ -43,7 +43,7 @@ class SelectionOptions(Struct, frozen=True, kw_only=True):
             raise UsageError(f"unknown option: {', '.join(unknown)}", hint=f"options are: {names}", param=unknown[0])
         if isinstance(sampling := options.get("sampling"), Mapping):
             options["sampling"] = Sampling.of(**sampling)
-        asked = cls(**options)
+        asked = cls(**plain_numbers(options))
         # Names and counts that may be words are checked where the request is made, which lists what there is.
         check_types(replace(asked, task=None, slots=1, gpu_layers=0), "these options cannot be used")
         return asked

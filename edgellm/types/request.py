@@ -174,7 +174,7 @@ class AnswerKeywords(SamplingKeywords, total=False):
     """What an answer has to be, and how its tokens are drawn, as keyword arguments."""
 
     max_tokens: int | None
-    stop: Sequence[str]
+    stop: str | Sequence[str] | None
     grammar: Grammar | None
     top_logprobs: int | None
     n: int
@@ -182,13 +182,13 @@ class AnswerKeywords(SamplingKeywords, total=False):
     parallel_tool_calls: bool
     thinking: bool | None
     reasoning_effort: ReasoningEffort | None
-    template_kwargs: Mapping[str, Any]
+    template_kwargs: Mapping[str, Any] | None
 
 
 class ChatKeywords(AnswerKeywords, total=False):
     """And which tools the model may call in it."""
 
-    tools: Sequence[AnyTool]
+    tools: Sequence[AnyTool] | None
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, tag=True):

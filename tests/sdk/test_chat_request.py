@@ -18,8 +18,11 @@ from edgellm.text.matcher import GrammarCompiler
 from edgellm.types.grammar import Grammar
 from edgellm.types.markup import JsonCalls, Markup
 from edgellm.types.message import Message, NamedTool, Tool
+from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import Settings
 from edgellm.types.reasoning import EFFORTS, thinking_budget, thinks_first
+from edgellm.types.request import GenerationRequest
+from edgellm.types.sampling import Sampling
 
 THINKER = (
     "{% for m in messages %}<|{{ m.role }}|>"
@@ -161,3 +164,65 @@ def test_a_forced_call_is_made_and_its_result_is_answered(llm: EdgeLLM, choice: 
     answer = llm.chat("Rain?", tools=[weather], **options)
     assert (answer.finish_reason, answer.text, answer.calls) == ("tool_calls", "", (result.call,))
     assert answer.notes == ("system_merged", "tools_prompted")
+
+
+def add(a: int, b: int) -> int:
+    """The sum."""
+    return a + b
+
+
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("chat", {"stop": 3}, "stop"), ("chat", {"stop": [3]}, "stop"), ("chat", {"stop": b"x"}, "stop"),
+    ("chat", {"tools": 3}, "tools"), ("chat", {"tools": add}, "tools"), ("chat", {"tools": "add"}, "tools"),
+    ("chat", {"tools": {"type": "function"}}, "tools"),
+    ("use_tools", {"tools": None}, "tools"), ("use_tools", {"tools": add}, "tools"),
+    ("use_tools", {"tools": [add], "rounds": "3"}, "rounds"), ("use_tools", {"tools": [add], "rounds": True}, "rounds"),
+    ("chat", {"template_kwargs": 3}, "template_kwargs"), ("chat", {"template_kwargs": [("a", 1)]}, "template_kwargs"),
+    ("chat", {"thinking": "yes"}, "thinking"), ("chat", {"parallel_tool_calls": 1}, "parallel_tool_calls"),
+    ("chat", {"max_tokens": "3", "reasoning_effort": "low"}, "max_tokens"),
+    ("chat", {"max_tokens": True}, "max_tokens"),
+    ("chat", {"max_tokens": np.bool_(True)}, "max_tokens"), ("chat", {"max_tokens": np.float64(2)}, "max_tokens"),
+    ("chat", {"temperature": True}, "temperature"), ("chat", {"n": None}, "n"), ("chat", {"timeout": True}, "timeout"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "options", "param"), WRONG)
+def test_a_value_of_another_type_is_refused_by_its_name(
+    llm: EdgeLLM, method: str, options: dict[str, Any], param: str
+) -> None:
+    with refuses(UsageError, param=param, varies="<function.*>"):
+        getattr(llm, method)("hi", **options)
+
+
+@pytest.mark.parametrize("documents", [3, "text", None])
+def test_documents_are_a_list(llm: EdgeLLM, documents: Any) -> None:
+    with refuses(UsageError, param="documents"):
+        llm.rerank("hi", documents)
+
+
+def test_none_is_none() -> None:
+    with EdgeLLM.load("echo", isolate=False) as llm:
+        assert llm.chat("hi", stop=None, tools=None, template_kwargs=None).text == llm.chat("hi").text
+
+
+def test_the_name_of_a_model_is_no_plan() -> None:
+    with refuses(UsageError, param="plan") as refused:
+        EdgeLLM("echo")  # type: ignore[arg-type]
+    assert "EdgeLLM.load('echo')" in refused.value.hint
+
+
+def test_numbers_of_numpy_are_taken(llm: EdgeLLM) -> None:
+    numpys = llm.chat(
+        "hello", max_tokens=np.int64(3), temperature=np.float32(0.5), seed=np.uint8(3), n=np.int16(2),
+        logit_bias=((np.int64(3), np.float64(1.0)),), top_logprobs=np.int32(0), timeout=np.float32(60),
+    )  # type: ignore[call-overload]  # fmt: skip
+    own = llm.chat("hello", max_tokens=3, temperature=0.5, seed=3, n=2, logit_bias=((3, 1.0),), top_logprobs=0)
+    assert [choice.text for choice in numpys.choices] == [choice.text for choice in own.choices]
+
+    sampling = Sampling(temperature=np.float32(0.5), top_k=np.int64(3))  # type: ignore[arg-type]
+    assert (type(sampling.temperature), type(sampling.top_k)) == (float, int)
+    tokens = tuple(np.arange(3))
+    assert GenerationRequest(tokens) == GenerationRequest((0, 1, 2))
+    assert LaunchOptions.of(ctx=np.int64(512), slots=np.int32(2), gpu_layers=np.int8(0)) == LaunchOptions.of(
+        ctx=512, slots=2, gpu_layers=0
+    )
