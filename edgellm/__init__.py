@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from edgellm.sdk.client import EdgeLLM
     from edgellm.types.event import Completion, Delta, Done
     from edgellm.types.grammar import Grammar
-    from edgellm.types.message import Message, NamedTool, Tool, ToolCall
+    from edgellm.types.message import Message, NamedTool, TextInput, Tool, ToolCall
     from edgellm.types.sampling import Sampling
 
 _HOMES = {
@@ -63,6 +63,7 @@ _HOMES = {
     "Message": "edgellm.types.message",
     "NamedTool": "edgellm.types.message",
     "Sampling": "edgellm.types.sampling",
+    "TextInput": "edgellm.types.message",
     "Tool": "edgellm.types.message",
     "ToolCall": "edgellm.types.message",
 }
@@ -96,6 +97,7 @@ __all__ = [
     "SourceError",
     "SourceUnreachable",
     "StepFailed",
+    "TextInput",
     "TimedOut",
     "TooManyRequests",
     "TooManyRounds",

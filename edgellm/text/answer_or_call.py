@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from edgellm.errors import UsageError
-from edgellm.text.call_grammar import call_grammar
+from edgellm.text.call_grammar import call_grammar, called_with
 from edgellm.types.grammar import Grammar
 from edgellm.types.grammar_tree import Json, Node, OneOf, Pattern, Text
 from edgellm.types.markup import JsonCalls, Markup
@@ -33,7 +33,7 @@ def answer_or_call(
 
 def _as_json(tool: Tool, shape: JsonCalls) -> Json:
     """One call, as an object of which no part is literal text."""
-    arguments = {"type": "object", "additionalProperties": False, **tool.parameters}
+    arguments = {"type": "object", "additionalProperties": False, **called_with(tool)}
     definitions = arguments.pop("$defs", {})
     return Json({
         "type": "object",

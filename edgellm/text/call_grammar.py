@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from edgellm.errors import UsageError
 from edgellm.text.call_trees import call_shape
+from edgellm.text.lark_pattern import is_balanced, pattern_of_lark
 from edgellm.types.grammar import Grammar
 from edgellm.types.grammar_tree import AnyText, OneOf, Repeat, TextUntil, sequence
 from edgellm.types.markup import JsonCalls, Markup
-from edgellm.types.message import MAX_TOOLS, NamedTool, Tool, ToolChoice
+from edgellm.types.message import INPUT, MAX_TOOLS, NamedTool, Tool, ToolChoice
 
 ANY_ARGUMENTS: dict[str, Any] = {"type": "object"}
 MAX_CALLS = 16  # in one answer: models that know little call for as long as they may
@@ -39,10 +41,10 @@ def call_grammar(
     if choice == "auto":
         if calls != JsonCalls() and not any(tool.strict for tool in tools):
             return None
-        schemas = [(tool.name, _closed(tool.parameters) if tool.strict else ANY_ARGUMENTS) for tool in tools]
+        schemas = [(tool.name, _closed(called_with(tool)) if tool.strict else ANY_ARGUMENTS) for tool in tools]
     else:
         offered = [tool for tool in tools if choice == "required" or tool.name == choice.name]
-        schemas = [(tool.name, _closed(tool.parameters)) for tool in offered]
+        schemas = [(tool.name, _closed(called_with(tool))) for tool in offered]
     shape = call_shape(calls, schemas)
     start = "" if opened.rstrip().endswith(shape.start.strip()) else shape.start
     several = parallel and not isinstance(choice, NamedTool)
@@ -53,6 +55,38 @@ def call_grammar(
         begins = TextUntil(start.lstrip()) if start and shape.text == AnyText() else start
         answer = OneOf((shape.text, sequence(begins, called)))
     return Grammar.of_tree(answer, "tools")
+
+
+def called_with(tool: Tool) -> dict[str, Any]:
+    """The schema that its arguments are kept to. Where it takes a text with a definition, that is a pattern in it.
+
+    Raises:
+        UnsupportedField, UsageError: of the definition, as `pattern_of_lark` does.
+    """
+    if tool.input is None or tool.input.definition is None:
+        return tool.parameters
+    if tool.input.syntax == "lark":
+        pattern = pattern_of_lark(tool.input.definition)
+    else:
+        pattern = re.sub(r"(?<!\\)((?:\\\\)*)\$\Z", r"\1", tool.input.definition.removeprefix("^"))
+        if not is_balanced(pattern):
+            what = f"the pattern of the tool {tool.name[:60]!r} does not close the brackets that it opens"
+            raise UsageError(what, hint="correct it", param="tools")
+    Grammar("regex", pattern, "tools")
+    argument = {**tool.parameters["properties"][INPUT], "pattern": f"^(?:{_without_nul(pattern)})$"}
+    return {**tool.parameters, "properties": {INPUT: argument}}
+
+
+def _without_nul(pattern: str) -> str:
+    """No negated class of it matches NUL, which JSON here cannot hold. derivre 0.3 lets one that matches every control
+    character match quotation marks and backslashes, too, where it stands in a text of JSON.
+    """
+
+    def class_begin(match: re.Match[str]) -> str:
+        literals = match[1]  # - or ] at the beginning of a class mean themselves
+        return match[0] if literals is None else r"[^\x00" + "".join(f"\\{char}" for char in literals)
+
+    return re.sub(r"\\.|\[\^(\]|-*)", class_begin, pattern, flags=re.DOTALL)
 
 
 def _closed(parameters: dict[str, Any]) -> dict[str, Any]:

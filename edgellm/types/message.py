@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from edgellm.errors import UsageError
+from edgellm.types.grammar import Grammar
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
@@ -16,6 +17,7 @@ MAX_TOOLS = 128
 MAX_TOOL_BYTES = 64 * 1024  # of one tool
 MAX_TOOL_DEPTH = 64  # of lists and objects in its schema
 _TOOL_NAME = re.compile(r"[\w.:/-]{1,128}")
+INPUT = "input"  # the one argument of a tool that takes a text
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -54,15 +56,51 @@ ToolChoice = Literal["auto", "none", "required"] | NamedTool
 TOOL_CHOICES = ("auto", "none", "required")
 
 
+class TextInput(msgspec.Struct, frozen=True):
+    """What a tool takes that is called with a text. Its calls have the arguments {"input": TEXT}.
+
+    `definition`: what the whole text matches, a regular expression or a grammar in Lark without recursion. None: any.
+
+    Raises:
+        UsageError: the definition is empty, too long, or nested too deeply.
+    """
+
+    definition: str | None = None
+    syntax: Literal["regex", "lark"] = "regex"
+
+    def __post_init__(self) -> None:
+        if self.definition is not None:
+            Grammar(self.syntax, self.definition, "tools")
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """As the model is told of it, which knows functions alone."""
+        noun = {"regex": "the regular expression", "lark": "the grammar in Lark"}[self.syntax]
+        told = "Any text" if self.definition is None else f"A text that matches {noun} {self.definition}"
+        argument = {"type": "string", "description": told}
+        return {
+            "type": "object",
+            "properties": {INPUT: argument},
+            "required": [INPUT],
+            "additionalProperties": False,
+        }
+
+
 class Tool(msgspec.Struct, frozen=True):
-    """A function that a model may call. `parameters`: the JSON schema of the object that it takes."""
+    """A function that a model may call. `parameters`: the JSON schema of the object that it takes.
+
+    `input`, in place of parameters: it takes a text. Where that has a definition, the tool is strict.
+    """
 
     name: str
     description: str = ""
     parameters: dict[str, Any] = {}
     strict: bool = False  # arguments are kept to the schema although nothing forces a call
+    input: TextInput | None = None
 
     def __post_init__(self) -> None:
+        if self.input is not None:
+            self._take_text(self.input)
         if not isinstance(self.name, str) or not _TOOL_NAME.fullmatch(self.name):
             hint = "1 to 128 letters, digits and _ . : / -"
             raise UsageError(f"{str(self.name)[:60]!r} cannot be the name of a tool", hint=hint, param="tools")
@@ -77,6 +115,13 @@ class Tool(msgspec.Struct, frozen=True):
         if _depth(self.parameters) > MAX_TOOL_DEPTH:
             what = f"the parameters of the tool {self.name[:60]!r} are nested too deeply"
             raise UsageError(what, hint=f"{MAX_TOOL_DEPTH} levels are allowed", param="tools")
+
+    def _take_text(self, text: TextInput) -> None:
+        if self.parameters not in ({}, text.parameters):
+            what = f"the tool {str(self.name)[:60]!r} has parameters, and takes a text"
+            raise UsageError(what, hint="leave one of them out", param="tools")
+        msgspec.structs.force_setattr(self, "parameters", text.parameters)
+        msgspec.structs.force_setattr(self, "strict", self.strict or text.definition is not None)
 
 
 # A function is described by its signature and docstring, a dictionary as OpenAI's clients do.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from enum import Enum
 from typing import Any
 
@@ -167,6 +168,29 @@ def test_a_tool_in_a_stream(server: Any) -> None:
     assert ids
     assert name.startswith("Weather")
     assert Weather.model_validate_json(arguments)
+
+
+def test_a_custom_tool(server: Any) -> None:
+    command = {"type": "grammar", "grammar": {"syntax": "regex", "definition": r'(ls|cat) "[a-z]{1,8}"\n'}}
+    lines = {"type": "grammar", "grammar": {"syntax": "lark", "definition": 'start: ("+" /[a-z]{1,8}/ "\\n")~2'}}
+    for form, pattern in ((command, r'(ls|cat) "[a-z]{1,8}"\n'), (lines, r"([+][a-z]{1,8}\n){2}")):
+        shell = {"type": "custom", "custom": {"name": "shell", "description": "Runs it.", "format": form}}
+        chosen: dict[str, Any] = {"tools": [shell], "tool_choice": {"type": "custom", "custom": {"name": "shell"}}}
+        called = create(server, **chosen).choices[0].message
+        (call,) = called.tool_calls
+        parts = [
+            part.to_dict()
+            for chunk in create(server, stream=True, **chosen)
+            for part in chunk.choices[0].delta.tool_calls or ()
+        ]
+        result = {"role": "tool", "tool_call_id": call.id, "content": "Done."}
+        answer = create(server, messages=[*HELLO, called, result], **{**chosen, "tool_choice": "none"}, max_tokens=5)
+
+        assert (call.type, call.custom.name) == ("custom", "shell")
+        assert re.fullmatch(pattern, call.custom.input)
+        assert parts[0]["type"] == "custom"
+        assert re.fullmatch(pattern, "".join(part["custom"]["input"] for part in parts))
+        assert answer.choices[0].message.content
 
 
 def test_the_stream_helper_with_tools(server: Any) -> None:

@@ -134,6 +134,37 @@ def test_whoever_sends_functions_gets_a_function_call() -> None:
     ]
 
 
+CUSTOM = [{"type": "custom", "custom": {"name": "shell"}}]
+
+
+def test_a_custom_call_goes_on_with_its_text() -> None:
+    pieces = ['{"inp', 'ut": "l', "s \\", 'n\\"', '"}']
+    events = [
+        Delta("shell", kind="call_name"),
+        *(Delta(piece, kind="call_arguments") for piece in pieces),
+        *(msgspec.structs.replace(event, call=1) for event in CALLS[3:1:-1]),  # of another tool, in any order
+        end(),
+    ]
+    told = without_ids([delta for _, delta in deltas(events, tools=CUSTOM)])
+    (call, _) = without_ids([message(events, tools=CUSTOM)["message"]])[0]["tool_calls"]
+
+    assert told[1:6] == [
+        {"tool_calls": [{"index": 0, "type": "custom", "custom": {"name": "shell", "input": ""}}]},
+        *({"tool_calls": [{"index": 0, "custom": {"input": text}}]} for text in ("l", "s ", '\n"')),
+        {"tool_calls": [{"index": 1, "function": {"arguments": '{"city": '}}]},
+    ]
+    assert call == {"type": "custom", "custom": {"name": "shell", "input": 'ls \n"'}}
+
+
+def test_what_was_held_back_of_a_custom_call_comes_at_the_end() -> None:
+    events = [Delta("shell", kind="call_name"), Delta('{"inp', kind="call_arguments"), end("length")]
+
+    assert [delta for _, delta in deltas(events, tools=CUSTOM)][2:] == [
+        {"tool_calls": [{"index": 0, "custom": {"input": '{"inp'}}]},
+        "length",
+    ]
+
+
 def test_choices_of_one_stream_each_have_their_role_and_their_end() -> None:
     events: list[Event] = [
         Delta("a"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,13 +11,15 @@ import pytest
 from support.live_server import Live
 from support.refusals import refuses
 
-from edgellm.errors import UnsupportedField, UsageError
+from edgellm.errors import UsageError
 from edgellm.server.schemas.chat import ChatBody
-from edgellm.types.message import NamedTool, Tool
+from edgellm.types.message import NamedTool, TextInput, Tool, ToolCall
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 WEATHER = {"type": "function", "function": {"name": "weather", "description": "Tells it", "parameters": SCHEMA}}
 TIME = {"type": "function", "function": {"name": "time", "strict": True}}
+COMMAND = '(ls|cat) [a-z]{1,8}( "\\n)?'
+LINES = 'start: ("+" /[a-z]{1,4}/ LF)~1..3\n%import common.LF'
 
 
 def wanted(**fields: Any) -> tuple[tuple[Tool, ...], Any]:
@@ -26,6 +29,14 @@ def wanted(**fields: Any) -> tuple[tuple[Tool, ...], Any]:
 
 def named(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name}}
+
+
+def grammar(definition: str, syntax: str) -> dict[str, Any]:
+    return {"type": "grammar", "grammar": {"definition": definition, "syntax": syntax}}
+
+
+def custom(name: str = "shell", **fields: Any) -> dict[str, Any]:
+    return {"type": "custom", "custom": {"name": name, **fields}}
 
 
 def with_schema(schema: dict[str, Any]) -> dict[str, Any]:
@@ -69,10 +80,17 @@ def test_functions_become_tools() -> None:
             ["time"],
             "required",
         ),
+        (custom(), ["weather", "time", "shell"], NamedTool("shell")),
+        (
+            {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [custom(), named("time")]}},
+            ["time", "shell"],
+            "auto",
+        ),
     ],
 )
 def test_choices(choice: object, names: list[str], wants: object) -> None:
-    tools, chosen = wanted(tools=[WEATHER, TIME], tool_choice=choice)
+    offered = [WEATHER, TIME, custom()] if "custom" in json.dumps(choice) else [WEATHER, TIME]
+    tools, chosen = wanted(tools=offered, tool_choice=choice)
 
     assert [tool.name for tool in tools] == names
     assert chosen == wants
@@ -108,12 +126,14 @@ def test_whether_an_answer_may_have_several_calls(fields: dict[str, Any], parall
 @pytest.mark.parametrize(
     ("fields", "kind", "param"),
     [
-        ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, UnsupportedField, "tools[0].type"),
-        (
-            {"tools": [TIME], "tool_choice": {"type": "custom", "custom": {"name": "f"}}},
-            UnsupportedField,
-            "tool_choice.type",
-        ),
+        ({"tools": [{"type": "function"}]}, UsageError, "tools[0].function"),
+        ({"tools": [{"type": "custom", "function": {"name": "f"}}]}, UsageError, "tools[0].custom"),
+        ({"tools": [custom(format={"type": "grammar"})]}, UsageError, "tools[0].custom.format.grammar"),
+        ({"tools": [custom(format=grammar("", "regex"))]}, UsageError, "tools"),
+        ({"tools": [custom(format=grammar("x" * 70_000, "lark"))]}, UsageError, "tools"),
+        ({"tools": [custom(format=grammar("(" * 70, "regex"))]}, UsageError, "tools"),
+        ({"tools": [custom(format=grammar("x", "gbnf"))]}, UsageError, "tools[0].custom.format.grammar.syntax"),
+        ({"tools": [TIME], "tool_choice": {"type": "custom"}}, UsageError, "tool_choice.custom"),
         ({"tools": [TIME], "functions": [TIME["function"]]}, UsageError, "functions"),
         ({"tools": [TIME], "tool_choice": {"type": "function"}}, UsageError, "tool_choice.function"),
         ({"tools": [TIME], "tool_choice": {"type": "allowed_tools"}}, UsageError, "tool_choice.allowed_tools"),
@@ -136,3 +156,87 @@ def test_whether_an_answer_may_have_several_calls(fields: dict[str, Any], parall
 def test_what_is_no_tool_is_refused(fields: dict[str, Any], kind: type[UsageError], param: str) -> None:
     with refuses(kind, param=param):
         wanted(**fields)
+
+
+@pytest.mark.parametrize(
+    ("call", "param"),
+    [
+        ({}, "function"),
+        ({"type": "function", "custom": {"name": "f"}}, "function"),
+        ({"type": "custom", "function": {"name": "f"}}, "custom"),
+    ],
+)
+def test_a_call_in_the_history_is_of_its_type(call: dict[str, Any], param: str) -> None:
+    messages = [{"role": "assistant", "tool_calls": [call]}]
+    with refuses(UsageError, param=f"messages[0].tool_calls[0].{param}"):
+        ChatBody.read(json.dumps({"messages": messages}).encode()).conversation()
+
+
+def test_a_custom_call_in_the_history_has_its_text_as_arguments() -> None:
+    call = {"type": "custom", "id": "1", "custom": {"name": "shell", "input": 'ls "é"\n'}}
+    body = {"messages": [{"role": "assistant", "tool_calls": [call]}]}
+    (message,) = ChatBody.read(json.dumps(body).encode()).conversation()
+
+    assert message.calls == (ToolCall("shell", '{"input": "ls \\"é\\"\\n"}', "1"),)
+
+
+def test_a_custom_tool_is_one_that_takes_a_text() -> None:
+    sent = [custom(), custom("cat", description="Shows it", format={"type": "text"})]
+    sent += [custom("ls", format=grammar("a+", "regex")), custom("add", format=grammar(LINES, "lark"))]
+
+    assert wanted(tools=sent)[0] == (
+        Tool("shell", input=TextInput()),
+        Tool("cat", "Shows it", input=TextInput()),
+        Tool("ls", input=TextInput("a+")),
+        Tool("add", input=TextInput(LINES, "lark")),
+    )
+
+
+def called(live: Live, **fields: Any) -> dict[str, Any]:
+    answer = live.chat("Paris", seed=1, temperature=1.2, **fields)
+    assert answer.status_code == 200, answer.text
+    (choice,) = answer.json()["choices"]
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
+    (call,) = choice["message"]["tool_calls"]
+    return dict(call)
+
+
+def streamed(live: Live, **fields: Any) -> list[dict[str, Any]]:
+    """The parts of the one call."""
+    answer = live.chat("Paris", seed=1, temperature=1.2, stream=True, **fields)
+    data = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    return [part for one in data for part in one["choices"][0]["delta"].get("tool_calls", [])]
+
+
+@pytest.mark.parametrize(
+    ("definition", "syntax", "pattern"),
+    [(COMMAND, "regex", COMMAND), (f"^{COMMAND}$", "regex", COMMAND), (LINES, "lark", "([+][a-z]{1,4}\n){1,3}")],
+)
+def test_a_custom_call_keeps_to_its_format(live: Live, definition: str, syntax: str, pattern: str) -> None:
+    asked = {"tools": [custom(format=grammar(definition, syntax))], "tool_choice": custom()}
+    call = called(live, **asked)
+    first, *others = streamed(live, **asked)
+
+    assert call.keys() == {"id", "type", "custom"}
+    assert (call["type"], call["custom"]["name"]) == ("custom", "shell")
+    assert re.fullmatch(pattern, call["custom"]["input"])
+    assert (first["type"], first["custom"]) == ("custom", {"name": "shell", "input": ""})
+    assert len(others) > 1
+    assert "".join(part["custom"]["input"] for part in others) == call["custom"]["input"]
+
+
+def test_a_custom_call_goes_back(live: Live) -> None:
+    asked = {"tools": [custom(format=grammar(COMMAND, "regex"))], "tool_choice": "required"}
+    call = called(live, parallel_tool_calls=False, **asked)
+    result = {"role": "tool", "tool_call_id": call["id"], "content": "some files"}
+    messages = [{"role": "user", "content": "Look"}, {"role": "assistant", "tool_calls": [call]}, result]
+    answer = live.post("/v1/chat/completions", {"messages": messages, "max_tokens": 5, **asked, "tool_choice": "none"})
+
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("definition", ['start: "(" start ")" | "x"', "start: ~/a/", "start: /(?=a)/"])
+def test_a_grammar_that_calls_cannot_be_kept_to_is_refused(live: Live, definition: str) -> None:
+    answer = live.chat("Paris", tools=[custom(format=grammar(definition, "lark"))])
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tools")

@@ -17,9 +17,17 @@ from edgellm.server.schemas.completion import CompletionBody
 from edgellm.server.schemas.embeddings import EmbeddingBody
 from edgellm.server.schemas.fields import Fields, RequestBody, supported
 from edgellm.server.schemas.generation import StreamOptions
-from edgellm.server.schemas.message import CallInHistory, ChatMessage, ContentPart, FunctionCall
+from edgellm.server.schemas.message import CallInHistory, ChatMessage, ContentPart, CustomCall, FunctionCall
 from edgellm.server.schemas.structured import JsonSchema, ResponseFormat
-from edgellm.server.schemas.tools import AllowedTools, FunctionBody, ToolBody, ToolChoiceBody
+from edgellm.server.schemas.tools import (
+    AllowedTools,
+    CustomBody,
+    FunctionBody,
+    InputFormat,
+    InputGrammar,
+    ToolBody,
+    ToolChoiceBody,
+)
 from edgellm.server.schemas.unknown import MAX_BYTES, UnknownFields
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -133,6 +141,10 @@ TYPES: dict[type[Fields], tuple[Any, ...]] = {
     ),
     ToolBody: (chat.ChatCompletionFunctionToolParam, chat.ChatCompletionCustomToolParam),
     FunctionBody: (chat_create_params.Function, shared_params.FunctionDefinition),
+    CustomBody: (chat.chat_completion_custom_tool_param.Custom,),
+    InputFormat: get_args(chat.chat_completion_custom_tool_param.CustomFormat),
+    InputGrammar: (chat.chat_completion_custom_tool_param.CustomFormatGrammarGrammar,),
+    CustomCall: (chat.chat_completion_message_custom_tool_call_param.Custom,),
     ToolChoiceBody: (
         chat.ChatCompletionNamedToolChoiceParam,
         chat.ChatCompletionNamedToolChoiceCustomParam,

@@ -14,7 +14,7 @@ import msgspec
 from edgellm import errors
 from edgellm.sdk.client import EdgeLLM
 from edgellm.types.event import Choice, Completion, Delta, Done, Timings, Usage
-from edgellm.types.message import Message, NamedTool, Tool, ToolCall
+from edgellm.types.message import Message, NamedTool, TextInput, Tool, ToolCall
 from edgellm.types.options import LaunchOptions, SelectionOptions
 from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest
 from edgellm.types.sampling import Sampling
@@ -34,10 +34,10 @@ with EdgeLLM.auto() as llm:
     print(llm.chat("Say hello in French.", max_tokens=40).text)
 ```
 
-`edgellm` itself exports `EdgeLLM`, `Message`, `Tool`, `NamedTool`, `ToolCall`, `Grammar`, `Sampling`, `Completion`,
-`Delta`, `Done` and all [errors](#errors); the rest is in `edgellm.types`. Everything is typed: an editor completes
-options and marks wrong ones. [A page of its own](how-to/use-answers-in-programs.md) shows how answers become objects,
-and how a model calls functions.
+`edgellm` itself exports `EdgeLLM`, `Message`, `Tool`, `TextInput`, `NamedTool`, `ToolCall`, `Grammar`, `Sampling`,
+`Completion`, `Delta`, `Done` and all [errors](#errors); the rest is in `edgellm.types`. Everything is typed: an
+editor completes options and marks wrong ones. [A page of its own](how-to/use-answers-in-programs.md) shows how
+answers become objects, and how a model calls functions.
 
 Answers are [msgspec](https://jcristharif.com/msgspec/) structs. `msgspec.to_builtins(answer)` makes plain dictionaries
 and lists of one, and `msgspec.json.encode(answer)` JSON. A web framework that does not know such structs gets the
@@ -69,6 +69,7 @@ GROUPS: tuple[tuple[str, tuple[type, ...]], ...] = (
             Message,
             ToolCall,
             Tool,
+            TextInput,
             NamedTool,
             Sampling,
             SamplingDefaults,

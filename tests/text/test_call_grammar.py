@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import jsonschema
@@ -12,7 +13,7 @@ from support.call_rows import ROWS
 from support.refusals import refuses
 
 from edgellm.builtin.echo import ByteTokenizer, EchoEngine
-from edgellm.errors import GrammarFailed, UsageError
+from edgellm.errors import GrammarFailed, UnsupportedField, UsageError
 from edgellm.text.call_grammar import MAX_CALLS, call_grammar
 from edgellm.text.matcher import GrammarCompiler
 from edgellm.text.readers import reader_of
@@ -24,7 +25,7 @@ from edgellm.types.markup import (
     Markup,
     Reading,
 )
-from edgellm.types.message import MAX_TOOLS, NamedTool, Tool, ToolCall, ToolChoice
+from edgellm.types.message import MAX_TOOLS, NamedTool, TextInput, Tool, ToolCall, ToolChoice
 from edgellm.types.plan import Settings
 from edgellm.types.sampling import Sampling
 
@@ -131,6 +132,107 @@ def test_a_forced_answer_is_a_valid_call(compiler: GrammarCompiler, name: str, c
         n_calls += len(calls)
     assert n_ended >= 6
     assert (n_calls > n_ended) == (choice == "required")
+
+
+COMMAND = r'[a-z]{1,3}( "[^"<]{0,3}"|\\|\n){1,3}'
+LINES = r"""
+start: line~1..3
+line: "+" WORD ["\"" "0".."9"] LF
+WORD: /[a-zé]{1,3}/
+%import common.LF
+"""
+
+
+@pytest.mark.parametrize("name", ["hermes", "named", "tagged", "python", "braces", "attributes", "nested"])
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [(TextInput(COMMAND), COMMAND), (TextInput(LINES, "lark"), '(\\+[a-zé]{1,3}("[0-9])?\n){1,3}')],
+    ids=["regex", "lark"],
+)
+def test_a_forced_text_matches_its_definition(
+    bytes_only: GrammarCompiler, name: str, text: TextInput, pattern: str
+) -> None:
+    tool = Tool("shell", input=text)
+    grammar = call_grammar(Markup(calls=ROWS[name]), (tool,), "required", parallel=False)
+    assert grammar is not None
+    inputs = set()
+    for seed in range(6):
+        answer = written(bytes_only, grammar, seed)
+        assert answer is not None
+        said, (call,) = calls_of(answer, ROWS[name], (tool,))
+        assert not said.strip(), answer
+        arguments = json.loads(call.arguments)
+        assert arguments.keys() == {"input"}
+        assert re.fullmatch(pattern, arguments["input"]), arguments
+        inputs.add(arguments["input"])
+    assert len(inputs) > 1
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_a_text_with_a_definition_is_kept_to_whenever_it_is_called(
+    bytes_only: GrammarCompiler, choice: ToolChoice
+) -> None:
+    tools = (Tool("shell", input=TextInput("^ls( -l)?$")), Tool("echo", input=TextInput()))
+    grammar = call_grammar(Markup(calls=ROWS["hermes"]), tools, choice, parallel=True)
+    assert grammar is not None
+    call = '<tool_call>\n{"name": "%s", "arguments": {"input": "%s'
+    assert follows(bytes_only, grammar, call % ("shell", 'ls -l"}}'))
+    assert not follows(bytes_only, grammar, call % ("shell", "lsx"))
+    assert not follows(bytes_only, grammar, call % ("shell", 'ls -"'))
+    assert follows(bytes_only, grammar, call % ("echo", 'lsx"}'))
+
+
+@pytest.mark.parametrize(
+    ("definition", "text", "matches"),
+    [
+        ('[^"]', '"', False),
+        ('[^"]', "\\", True),
+        ("[^\\\\]", "\\", False),
+        ("[^-a]", "-", False),
+        ("[^-a]", "A", True),
+        ("[^]a]", "]", False),
+        ("[^]a]", "-", True),
+        ("[^-]", "-", False),
+        (r"\[[^\]]", "[]", False),
+        ("a[b[^c]]", "ac", False),
+        (".", '"', True),
+    ],
+)
+def test_a_class_means_in_json_what_it_means_elsewhere(
+    bytes_only: GrammarCompiler, definition: str, text: str, matches: bool
+) -> None:
+    tool = Tool("shell", input=TextInput(definition))
+    grammar = call_grammar(Markup(calls=ROWS["hermes"]), (tool,), "required", parallel=False)
+    assert grammar is not None
+    call = '<tool_call>\n{"name": "shell", "arguments": ' + json.dumps({"input": text})
+    assert follows(bytes_only, grammar, call) is matches
+
+
+def test_any_text_needs_no_grammar() -> None:
+    tools = (Tool("echo", input=TextInput()),)
+    assert call_grammar(Markup(calls=ROWS["hermes"]), tools, "auto", parallel=True) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (TextInput("a)(b"), UsageError),
+        (TextInput("(?=a)b"), UsageError),
+        (TextInput('start: "(" start ")" | "x"', "lark"), UnsupportedField),
+        (
+            TextInput("start: a0\n" + "\n".join(f"a{n}: (a{n + 1})" for n in range(60)) + '\na60: "x"', "lark"),
+            UsageError,
+        ),
+    ],
+    ids=["brackets", "ahead", "recursion", "deep"],
+)
+def test_a_definition_that_calls_cannot_be_kept_to_is_refused(
+    bytes_only: GrammarCompiler, text: TextInput, kind: type[UsageError]
+) -> None:
+    with refuses(kind, param="tools"):
+        grammar = call_grammar(Markup(calls=ROWS["hermes"]), (Tool("shell", input=text),), "required", parallel=False)
+        assert grammar is not None
+        bytes_only.matcher(grammar)
 
 
 def follows(compiler: GrammarCompiler, grammar: Grammar, text: str) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from edgellm.server.input_text import input_of
 from edgellm.server.schemas.logprobs import ChatLogprobs, TextLogprobs
 from edgellm.server.schemas.usage import CompletionTimings, CompletionUsage
 from edgellm.types.event import Choice
@@ -18,10 +20,25 @@ class CalledFunction(msgspec.Struct, frozen=True):
     arguments: str  # JSON
 
 
+class CalledCustom(msgspec.Struct, frozen=True):
+    name: str
+    input: str  # the text
+
+
 class AnswerToolCall(msgspec.Struct, frozen=True):
+    """`type` says which of the two is there: "function" or "custom"."""
+
     id: str
-    type: str  # "function"
-    function: CalledFunction
+    type: str
+    function: CalledFunction | UnsetType = UNSET
+    custom: CalledCustom | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, call: ToolCall, custom_tools: Collection[str]) -> AnswerToolCall:
+        """`custom_tools`: names of those that take a text."""
+        if call.name in custom_tools:
+            return cls(call_id(), "custom", custom=CalledCustom(call.name, input_of(call.arguments)))
+        return cls(call_id(), "function", CalledFunction(call.name, call.arguments))
 
 
 class AnswerMessage(msgspec.Struct, frozen=True):
@@ -35,8 +52,8 @@ class AnswerMessage(msgspec.Struct, frozen=True):
     function_call: CalledFunction | UnsetType = UNSET  # where `functions` were sent
 
     @classmethod
-    def of(cls, choice: Choice, *, legacy: bool) -> AnswerMessage:
-        calls = [AnswerToolCall(call_id(), "function", _function(call)) for call in choice.calls]
+    def of(cls, choice: Choice, *, legacy: bool, custom_tools: Collection[str] = ()) -> AnswerMessage:
+        calls = [AnswerToolCall.of(call, custom_tools) for call in choice.calls]
         return cls(
             "assistant",
             None if calls and not choice.text else choice.text,
@@ -92,7 +109,3 @@ def call_id() -> str:
 def finish_reason(reason: str, *, legacy: bool) -> str:
     """As clients that send `functions` know it, where `legacy`."""
     return "function_call" if legacy and reason == "tool_calls" else reason
-
-
-def _function(call: ToolCall) -> CalledFunction:
-    return CalledFunction(call.name, call.arguments)

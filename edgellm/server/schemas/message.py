@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from edgellm.errors import UsageError
+from edgellm.server.input_text import arguments_of
 from edgellm.server.schemas.fields import Fields, NeutralValues
 from edgellm.types.message import Message, ToolCall
 
@@ -43,18 +44,30 @@ class FunctionCall(Fields, kw_only=True):
     arguments: str = ""
 
 
+class CustomCall(Fields, kw_only=True):
+    """A call in the history, of a tool that takes a text."""
+
+    name: str
+    input: str = ""
+
+
 class CallInHistory(Fields, kw_only=True):
     """One of an assistant's calls."""
 
-    NOT_SUPPORTED: ClassVar[NeutralValues] = {"type": ("function",), "custom": ()}
     IGNORED = ("index",)  # left over from a stream
 
     id: str | None = None
-    type: Literal["function"] | None = None
-    function: FunctionCall
+    type: Literal["function", "custom"] | None = None
+    function: FunctionCall | None = None
+    custom: CustomCall | None = None
 
-    def to_call(self) -> ToolCall:
-        return ToolCall(self.function.name, self.function.arguments, self.id or "")
+    def to_call(self, where: str) -> ToolCall:
+        if self.type == "custom" and self.custom is not None:
+            return ToolCall(self.custom.name, arguments_of(self.custom.input), self.id or "")
+        if self.type != "custom" and self.function is not None:
+            return ToolCall(self.function.name, self.function.arguments, self.id or "")
+        param = f"{where}.{self.type or 'function'}"
+        raise UsageError(f"{param} is required", hint="see /docs", param=param)
 
 
 class ChatMessage(Fields, kw_only=True):
@@ -98,7 +111,8 @@ class ChatMessage(Fields, kw_only=True):
         return self.refusal or ""
 
     def _calls(self, where: str) -> tuple[ToolCall, ...]:
-        calls = tuple(call.to_call() for call in self.tool_calls or ())
+        sent = enumerate(self.tool_calls or ())
+        calls = tuple(call.to_call(f"{where}.tool_calls[{index}]") for index, call in sent)
         if self.function_call is not None:
             calls += (ToolCall(self.function_call.name, self.function_call.arguments),)
         if calls and self.role != "assistant":

@@ -5,25 +5,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from edgellm.server.dialects.openai.chunks import OpenAIChunks
+from edgellm.server.input_text import InputText
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.schemas.answer import AnswerMessage, ChatChoice, ChatCompletion, call_id, finish_reason
 from edgellm.server.schemas.chat import ChatBody
 from edgellm.server.schemas.logprobs import ChatLogprobs
 from edgellm.server.schemas.usage import CompletionTimings
 from edgellm.server.served_model import ServedModel
-from edgellm.types.event import Completion, Delta
+from edgellm.types.event import Completion, Delta, Done
 from edgellm.types.logprob import TokenLogprob
 
 
 class ChatChunks(OpenAIChunks):
-    """Of each choice first its role; of each call first its name, then arguments without it."""
+    """Of each choice first its role; of each call first its name, then arguments, or the text, without it."""
 
     prefix, object = "chatcmpl", "chat.completion.chunk"
 
     def __init__(self, model: ServedModel, body: ChatBody, record: RequestRecord, notes: Sequence[str]) -> None:
         super().__init__(model, body, record, notes)
         self._legacy = body.legacy
+        self._custom_tools = body.custom_tools
+        self._inputs: dict[tuple[int, int], InputText] = {}  # of custom tools, by choice and call
+
+    def text(self, delta: Delta) -> bytes:
+        call = delta.choice, delta.call
+        if delta.kind == "call_name" and delta.text in self._custom_tools:
+            self._inputs[call] = InputText()
+        elif delta.kind == "call_arguments" and call in self._inputs:
+            delta = msgspec.structs.replace(delta, text=self._inputs[call].push(delta.text))
+            if not (delta.text or delta.logprobs):
+                return b""
+        return super().text(delta)
+
+    def last(self, done: Done) -> bytes:
+        held = [
+            Delta(text, 0, kind="call_arguments", call=call, choice=choice)
+            for (choice, call), input_text in self._inputs.items()
+            if choice == done.choice and (text := input_text.finish())
+        ]
+        return b"".join([*map(super().text, held), super().last(done)])
 
     def _begin(self, number: int, delta: Delta | None) -> list[dict[str, Any]]:
         content = "" if delta is None or delta.kind == "text" else None
@@ -40,11 +63,12 @@ class ChatChunks(OpenAIChunks):
             return {"content": delta.text}
         if delta.kind == "reasoning":
             return {"reasoning_content": delta.text}
+        kind, part = ("custom", "input") if (delta.choice, delta.call) in self._inputs else ("function", "arguments")
         if delta.kind == "call_arguments":
-            arguments = {"arguments": delta.text}
-            return self._call(delta, arguments, {"function": arguments})
-        begun = {"name": delta.text, "arguments": ""}
-        return self._call(delta, begun, {"id": call_id(), "type": "function", "function": begun})
+            written = {part: delta.text}
+            return self._call(delta, written, {kind: written})
+        begun = {"name": delta.text, part: ""}
+        return self._call(delta, begun, {"id": call_id(), "type": kind, kind: begun})
 
     def _call(self, delta: Delta, function: dict[str, str], call: dict[str, Any]) -> dict[str, Any]:
         return {"function_call": function} if self._legacy else {"tool_calls": [{"index": delta.call, **call}]}
@@ -56,7 +80,7 @@ class ChatChunks(OpenAIChunks):
         choices = [
             ChatChoice(
                 number,
-                AnswerMessage.of(choice, legacy=self._legacy),
+                AnswerMessage.of(choice, legacy=self._legacy, custom_tools=self._custom_tools),
                 finish_reason(choice.finish_reason, legacy=self._legacy),
                 ChatLogprobs.of(choice.logprobs) if choice.logprobs else None,
             )
