@@ -49,7 +49,7 @@ from edgellm.version import __version__
 
 if TYPE_CHECKING:
     from edgellm.sdk.client import EdgeLLM
-    from edgellm.types.event import Completion, Delta, Done
+    from edgellm.types.event import Completion, Delta, Done, Prefill
     from edgellm.types.grammar import Grammar
     from edgellm.types.message import Message, NamedTool, TextInput, Tool, ToolCall
     from edgellm.types.sampling import Sampling
@@ -62,6 +62,7 @@ _HOMES = {
     "Grammar": "edgellm.types.grammar",
     "Message": "edgellm.types.message",
     "NamedTool": "edgellm.types.message",
+    "Prefill": "edgellm.types.event",
     "Sampling": "edgellm.types.sampling",
     "TextInput": "edgellm.types.message",
     "Tool": "edgellm.types.message",
@@ -92,6 +93,7 @@ __all__ = [
     "NamedTool",
     "NothingFits",
     "Overloaded",
+    "Prefill",
     "RuntimeFailure",
     "Sampling",
     "SourceError",

@@ -58,7 +58,7 @@ class Talk:
             IncompleteAnswer: it should be JSON, and was cut off by `max_tokens` or a full context.
         """
         from edgellm.sdk.answer import check_complete, whole
-        from edgellm.types.event import Delta
+        from edgellm.types.event import Delta, Done
         from edgellm.types.message import Message
         from edgellm.types.tool_use import ToolResult
 
@@ -74,7 +74,7 @@ class Talk:
                     elif isinstance(step, Delta):
                         screen.show(step)
                         events.append(step)
-                    else:
+                    elif isinstance(step, Done):
                         answer, self.last, events = whole([*events, step]), step, []
                         self._messages.append(answer.message)
         except KeyboardInterrupt:

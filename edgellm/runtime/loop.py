@@ -13,7 +13,7 @@ import queue
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 from edgellm.contract.engine import Engine
 from edgellm.errors import (
@@ -21,7 +21,6 @@ from edgellm.errors import (
     Closed,
     GrammarFailed,
     StepFailed,
-    UnsupportedTask,
 )
 from edgellm.runtime import wire
 from edgellm.runtime.drawing import Drawing
@@ -29,21 +28,30 @@ from edgellm.runtime.embed_queue import EmbedQueue
 from edgellm.runtime.engine_check import check_logits
 from edgellm.runtime.engine_error import engine_error
 from edgellm.runtime.mailbox import Inbox
-from edgellm.runtime.prompt_reader import READ, Begun, PromptRead, PromptReader, TextRead
+from edgellm.runtime.prompt_reader import READ, Begun, PromptRead, PromptReader, takes_long
+from edgellm.runtime.reader_thread import ReaderThread
 from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import Admission, Scheduler, Step
 from edgellm.runtime.watchdog import BEAT_S
 from edgellm.text.readers import Part
 from edgellm.types.event import Done, FinishReason
-from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest
+from edgellm.types.request import (
+    DetokenizeRequest,
+    EmbeddingRequest,
+    GenerationRequest,
+    RerankRequest,
+    TokenizeRequest,
+)
 from edgellm.types.sampling_defaults import NEUTRAL, SamplingDefaults
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import Future
 
     from edgellm.contract.engine import Logits
+    from edgellm.runtime.prompt_reader import Answered
     from edgellm.text.sampling import LogitRow
     from edgellm.types.plan import LaunchPlan
+    from edgellm.types.request import TokenRequest
 
 Send = Callable[[list[wire.Up]], None]
 
@@ -52,11 +60,6 @@ Send = Callable[[list[wire.Up]], None]
 FLUSH_INTERVAL_S = 0.020
 # Nobody asks anything for so long: most likely an answer is being read.
 PAUSE_S = 2.0
-# Shorter prompts are turned into tokens at once, in some 10 ms at most; a megabyte takes seconds.
-LONG_PROMPT = 8192  # characters
-
-
-T = TypeVar("T")
 
 
 class Loop:
@@ -82,12 +85,12 @@ class Loop:
         self._sampling = {False: sampling, True: thinking_sampling or sampling}
         self._backend = backend
         self._scheduler = Scheduler(engine.info)
-        self._embeddings = EmbedQueue(engine, partial(self._apart, READ), backend)
+        self._texts = ReaderThread(inbox)
+        self._embeddings = EmbedQueue(engine, partial(self._texts.read, READ), backend)
         self._drawing = Drawing(engine.tokenizer, engine.info, self._scheduler, backend)
         self._choices: dict[int, list[RequestState]] = {}  # that have not ended, by request
         self._prompts = PromptReader(engine.tokenizer, engine.info)
-        self._reading: dict[int, Future[Begun]] = {}  # by request
-        self._reader: ThreadPoolExecutor | None = None  # made for the first long prompt
+        self._reading: dict[int, Future[Begun | Answered]] = {}  # by request
         self._replies: list[wire.Up] = []  # not sent yet
         self._flushed_at = 0.0  # when the text of all running requests was last sent
         self._said_at = 0.0  # when anything was last sent, or the wait for a request ended
@@ -105,9 +108,7 @@ class Loop:
             self._run()
         finally:
             self._drawing.end()
-            if self._reader is not None:
-                # The engine is closed next, and its tokenizer with it.
-                self._reader.shutdown(cancel_futures=True)
+            self._texts.close()
 
     def _run(self) -> None:
         while True:
@@ -136,63 +137,54 @@ class Loop:
             except queue.Empty:
                 if waits and not reads and self._prepares is not None:
                     if self._prepares():
-                        self._apart(READ, self._prompts.prepare)
+                        self._texts.read(READ, self._prompts.prepare)
                     self._prepares = None
                 return
             if waits and not reads:
                 self._said_at = time.perf_counter()
             match message:
-                case wire.Submit(request_id, GenerationRequest() as generation):
-                    self._submit(request_id, generation)
-                case PromptRead(request_id, generation):
-                    if (prompt := self._reading.pop(request_id, None)) is not None:
-                        self._begin(request_id, generation, prompt.result)
                 case wire.Submit(request_id, EmbeddingRequest() | RerankRequest() as request):
                     self._replies += self._embeddings.submit(request_id, request)
+                case wire.Submit(request_id, GenerationRequest() | TokenizeRequest() | DetokenizeRequest() as request):
+                    self._submit(request_id, request)
+                case PromptRead(request_id):
+                    if (reading := self._reading.pop(request_id, None)) is not None:
+                        self._begin(request_id, reading.result)
                 case wire.Cancel(request_id):
                     self._cancel(request_id)
                 case wire.Stop(drain):
                     self._stop(drain)
             self._emit()
 
-    def _submit(self, request_id: int, generation: GenerationRequest) -> None:
-        read = partial(self._prompts.read, generation)
-        if len(generation.prompt) <= LONG_PROMPT and generation.grammar is None:
-            self._begin(request_id, generation, read)
-            return
-        self._reading[request_id] = self._apart(PromptRead(request_id, generation), read)
+    def _submit(self, request_id: int, request: GenerationRequest | TokenRequest) -> None:
+        read = partial(self._prompts.read, request)
+        if takes_long(request):
+            self._reading[request_id] = self._texts.read(PromptRead(request_id), read)
+        else:
+            self._begin(request_id, read)
 
-    def _apart(self, told: PromptRead | TextRead, read: Callable[[], T]) -> Future[T]:
-        """Call `read` in the thread for long texts, and put `told` into the inbox when it is done or cancelled."""
-        if self._reader is None:
-            from concurrent.futures import ThreadPoolExecutor
-
-            self._reader = ThreadPoolExecutor(1, "edgellm-texts")
-        reading = self._reader.submit(read)
-        reading.add_done_callback(lambda _: self._inbox.put(told))
-        return reading
-
-    def _begin(self, request_id: int, generation: GenerationRequest, read: Callable[[], Begun]) -> None:
+    def _begin(self, request_id: int, read: Callable[[], Begun | Answered]) -> None:
         try:
-            if not self._engine.info.generates:
-                raise UnsupportedTask(
-                    "the model writes no text: it turns texts into vectors or scores",
-                    hint="EdgeLLM.embed and /v1/embeddings ask for vectors; name a chat model for text",
-                )
-            limit = generation.max_tokens if generation.max_tokens is not None else self._engine.info.n_ctx
-            defaults = self._sampling[generation.thinking]
-            prompt, matchers = read()
-            choices = [
-                RequestState(request_id, generation, prompt, limit, defaults, matcher, choice)
-                for choice, matcher in enumerate(matchers)
-            ]
-            if generation.echo:
-                choices[0].say([Part("prompt", self._prompts.text(generation))])
-            self._scheduler.submit(*choices)
+            begun = read()
+            if isinstance(begun, Begun):
+                self._choices[request_id] = self._queue(request_id, begun)
+            else:
+                self._replies.append(wire.Reply(request_id, begun))
         except Exception as error:
             self._replies.append(wire.Reply(request_id, wire.Failed.of(engine_error(self._backend, error))))
-            return
-        self._choices[request_id] = choices
+
+    def _queue(self, request_id: int, begun: Begun) -> list[RequestState]:
+        """A state for each choice, which then waits for its slot."""
+        generation, defaults = begun.generation, self._sampling[begun.generation.thinking]
+        limit = generation.max_tokens if generation.max_tokens is not None else self._engine.info.n_ctx
+        choices = [
+            RequestState(request_id, generation, begun.prompt, limit, defaults, matcher, choice)
+            for choice, matcher in enumerate(begun.matchers)
+        ]
+        if generation.echo:
+            choices[0].say([Part("prompt", self._prompts.text(generation))])
+        self._scheduler.submit(*choices)
+        return choices
 
     def _cancel(self, request_id: int) -> None:
         if (choices := self._choices.get(request_id)) is not None:
@@ -218,7 +210,9 @@ class Loop:
         """Give free slots to waiting requests, and plan the next batch."""
         while (admission := self._scheduler.admit()) is not None:
             self._scheduler.admitted(admission, self._prepare(admission))
-            admission.request.begin(time.perf_counter())
+            now = time.perf_counter()
+            admission.request.begin(now)
+            self._replies += [wire.Reply(admission.request.id, told) for told in admission.request.progress(now)]
         return self._scheduler.plan()
 
     def _prepare(self, admission: Admission) -> int:
@@ -255,9 +249,12 @@ class Loop:
         if logits is None:
             return
         now = time.perf_counter()
+        ready = self._scheduler.advance(step)
         for request in step.requests:
             request.count_step(len(step.requests) - 1)
-        for request, rows in zip(self._scheduler.advance(step), logits, strict=True):
+            if not request.first:
+                self._replies += [wire.Reply(request.id, told) for told in request.progress(now)]
+        for request, rows in zip(ready, logits, strict=True):
             if request.id not in self._choices:
                 continue  # another choice failed, and the whole request with it
             followers = [] if request.first else self._choices[request.id][1:]

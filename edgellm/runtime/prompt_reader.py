@@ -1,27 +1,47 @@
-"""Turns what a request asks for into what the loop runs: the tokens of its prompt, and a matcher for its grammar."""
+"""Turns what a request asks for into what the loop runs: the tokens of its prompt, and a matcher for its grammar.
+
+Who only wants to know the tokens of a text gets the same ones.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from edgellm.errors import ContextOverflow, UsageError, option
+from edgellm.errors import ContextOverflow, UnsupportedTask, UsageError, option
 from edgellm.text.cuts import encoded
 from edgellm.text.matcher import GrammarCompiler, Matcher
-from edgellm.types.request import GenerationRequest, check_prompt
+from edgellm.types.event import Pieces, Tokens
+from edgellm.types.request import (
+    DetokenizeRequest,
+    GenerationRequest,
+    TokenizeRequest,
+    TokenRequest,
+    check_context,
+)
 
 if TYPE_CHECKING:
     from edgellm.contract.engine import EngineInfo, Tokenizer
 
-Begun = tuple[list[int], list[Matcher | None]]  # the prompt, and a matcher for each choice
+# Shorter texts are turned into tokens at once, in some 10 ms at most; a megabyte takes seconds.
+LONG_TEXT = 8192  # characters
+
+Answered = Tokens | Pieces
+
+
+class Begun(NamedTuple):
+    """What an answer begins with."""
+
+    generation: GenerationRequest
+    prompt: list[int]
+    matchers: list[Matcher | None]  # one for each choice
 
 
 @dataclass(frozen=True, slots=True)
 class PromptRead:
-    """From the thread that reads long prompts and grammars: this one is ready, or was cancelled, or failed."""
+    """From the thread that reads long texts and grammars: this one is ready, or was cancelled, or failed."""
 
     id: int
-    generation: GenerationRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +52,15 @@ class TextRead:
 READ = TextRead()
 
 
+def takes_long(request: GenerationRequest | TokenRequest) -> bool:
+    """Whether it is to be read in another thread."""
+    if isinstance(request, DetokenizeRequest):
+        return False  # what its tokens say is asked of the engine's own thread
+    if isinstance(request, TokenizeRequest):
+        return len(request.text) > LONG_TEXT
+    return len(request.prompt) > LONG_TEXT or request.grammar is not None
+
+
 class PromptReader:
     """For one model. `read` may run in another thread than the engine."""
 
@@ -40,15 +69,27 @@ class PromptReader:
         self._info = info
         self._grammars = GrammarCompiler(tokenizer, info)
 
-    def read(self, generation: GenerationRequest) -> Begun:
-        """
+    def read(self, request: GenerationRequest | TokenRequest) -> Begun | Answered:
+        """What an answer begins with; all that is asked for, where that is tokens or their texts.
+
         Raises:
-            UsageError: a bias for a token that does not exist, no prompt, or a grammar that cannot be used.
+            UsageError: a token that does not exist, no prompt, more text than is counted at a time, or a grammar that
+            cannot be used.
             ContextOverflow: the prompt leaves no room for an answer.
+            UnsupportedTask: the model writes no text.
             BackendUnavailable: it has a grammar, and the library for them is not installed.
         """
-        prompt, grammar = self._tokens(generation), generation.grammar
-        return prompt, [self._grammars.matcher(grammar) if grammar else None for _ in range(generation.n)]
+        if isinstance(request, TokenizeRequest):
+            return Tokens(tuple(self._encoded(request.text, request)))
+        if isinstance(request, DetokenizeRequest):
+            return Pieces(tuple(map(self._piece, self._given(request.tokens, "tokens"))))
+        if not self._info.generates:
+            raise UnsupportedTask(
+                "the model writes no text: it turns texts into vectors or scores",
+                hint="EdgeLLM.embed and /v1/embeddings ask for vectors; name a chat model for text",
+            )
+        prompt, grammar = self._tokens(request), request.grammar
+        return Begun(request, prompt, [self._grammars.matcher(grammar) if grammar else None for _ in range(request.n)])
 
     def prepare(self) -> None:
         """Make what every grammar needs, so that the first one does not wait for it. Raises as `read` does."""
@@ -65,7 +106,10 @@ class PromptReader:
         beyond = [token for token, _ in generation.sampling.logit_bias if token >= info.vocab_size]
         if beyond:
             raise UsageError(f"logit_bias names token {beyond[0]}", hint=f"tokens are 0 to {info.vocab_size - 1}")
-        prompt = self._given(generation.prompt) if not isinstance(generation.prompt, str) else self._encoded(generation)
+        if isinstance(generation.prompt, str):
+            prompt = self._encoded(generation.prompt, generation)
+        else:
+            prompt = self._given(generation.prompt, "prompt")
         if not prompt:
             raise UsageError("the prompt has no tokens", hint="send at least one character")
         if len(prompt) >= info.n_ctx:
@@ -77,15 +121,17 @@ class PromptReader:
             )
         return prompt
 
-    def _given(self, tokens: tuple[int, ...]) -> list[int]:
+    def _given(self, tokens: tuple[int, ...], param: str) -> list[int]:
         beyond = next((token for token in tokens if not 0 <= token < self._info.vocab_size), None)
         if beyond is not None:
             hint = f"tokens are 0 to {self._info.vocab_size - 1}"
-            raise UsageError(f"the prompt has token {beyond}", hint=hint, param="prompt")
+            raise UsageError(f"there is no token {beyond}", hint=hint, param=param)
         return list(tokens)
 
-    def _encoded(self, generation: GenerationRequest) -> list[int]:
-        text = str(generation.prompt)
-        check_prompt((text,), self._info.n_ctx)  # a request that was sent while the model loaded was not checked
-        options = {"add_special": generation.add_bos, "parse_special": generation.parse_special}
-        return encoded(self._tokenizer, text, generation.cuts, **options)
+    def _encoded(self, text: str, request: GenerationRequest | TokenizeRequest) -> list[int]:
+        check_context(request, self._info.n_ctx)  # one that was sent while the model loaded was not checked
+        options = {"add_special": request.add_bos, "parse_special": request.parse_special}
+        return encoded(self._tokenizer, text, request.cuts, **options)
+
+    def _piece(self, token: int) -> bytes:
+        return self._tokenizer.token_bytes(token) or self._tokenizer.text(token).encode()

@@ -15,7 +15,7 @@ from edgellm.text import logprobs
 from edgellm.text.part_stream import PartStream
 from edgellm.text.readers import AnswerReader, Part, reader_of
 from edgellm.text.sampling import LogitRow, Sampler
-from edgellm.types.event import Delta, DeltaKind, Timings, Usage
+from edgellm.types.event import Delta, DeltaKind, Prefill, Timings, Usage
 from edgellm.types.logprob import TokenLogprob
 from edgellm.types.request import GenerationRequest
 from edgellm.types.sampling_defaults import NEUTRAL, SamplingDefaults
@@ -57,6 +57,7 @@ class RequestState:
     slot: int = -1
     n_cached: int = 0  # of the prompt, reused from the slot
     n_prefilled: int = 0  # of the prompt, in the cache
+    n_told: int = -1  # of these, as the last `Prefill` has it
     next_tokens: tuple[int, ...] = ()  # of the answer, not yet in the cache
     # What it has generated.
     n_generated: int = 0
@@ -124,6 +125,13 @@ class RequestState:
             self.waited_s = now - self.first
         else:
             self.started = now
+
+    def progress(self, now: float) -> list[Prefill]:
+        """What was read of the prompt since it was last told, where the request wants to know."""
+        if not self.generation.progress or self.choice or self.n_told >= self.n_prefilled:
+            return []
+        self.n_told = self.n_prefilled
+        return [Prefill(len(self.prompt), self.n_cached, self.n_prefilled, now - self.started)]
 
     def follow(self, first: RequestState, now: float) -> None:
         """The first choice has read the prompt."""

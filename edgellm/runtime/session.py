@@ -19,11 +19,11 @@ from edgellm.errors import Closed, EdgeLLMError, UsageError, speaks_in_flags
 from edgellm.runtime import wire
 from edgellm.runtime.metrics import Meter
 from edgellm.runtime.process_usage import ProcessUsage
-from edgellm.types.event import Delta, Done, Event, Vectors
+from edgellm.types.event import Delta, Done, Event, Pieces, Prefill, Tokens, Vectors
 from edgellm.types.request import Request
 
 CLOSE_TIMEOUT_S = 5.0  # how long closing waits for the step at hand
-Delivery = Event | Vectors | EdgeLLMError
+Delivery = Event | Vectors | Tokens | Pieces | EdgeLLMError
 
 
 class Sink(Protocol):
@@ -101,7 +101,7 @@ class Dispatcher:
             if isinstance(event, Done) and steps is not None and event.finish_reason != "cancelled":
                 self.meter.record(event.usage, event.timings, steps.width, steps.n_decoded)
             delivery: Delivery = event.error() if isinstance(event, wire.Failed) else event
-            last = not isinstance(delivery, Delta) and not (isinstance(delivery, Done) and delivery.n_open)
+            last = not isinstance(delivery, (Delta, Prefill)) and not (isinstance(delivery, Done) and delivery.n_open)
             sink = self._sinks.pop(message.id, None) if last else self._sinks.get(message.id)
             if isinstance(sink, AsyncSink):
                 by_loop.setdefault(sink.loop, []).append((sink.queue, delivery))

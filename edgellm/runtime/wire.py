@@ -13,7 +13,7 @@ import msgspec
 
 from edgellm import errors
 from edgellm.contract.engine import EngineInfo
-from edgellm.types.event import Delta, Done, Vectors
+from edgellm.types.event import Delta, Done, Pieces, Prefill, Tokens, Vectors
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
 
@@ -92,10 +92,10 @@ class Steps(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, tag=True, frozen=True):
-    """Worker: an event of the request with this id. `Delta` is the only one that others follow."""
+    """Worker: an event of the request with this id. Only `Delta` and `Prefill` are followed by others."""
 
     id: int
-    event: Delta | Done | Vectors | Failed
+    event: Delta | Prefill | Done | Vectors | Tokens | Pieces | Failed
     steps: Steps | None = None  # with `Done`
 
 

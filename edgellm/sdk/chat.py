@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Generator, Mapping
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 from edgellm.errors import UsageError
 from edgellm.sdk.answer import parsed, whole
 from edgellm.sdk.chat_request import RequestMethods
 from edgellm.sdk.conversation import Messages
 from edgellm.sdk.json_type import JsonAdapter, JsonType, json_type
-from edgellm.types.event import Completion, Event
+from edgellm.types.event import Completion, Delta, Done, Event
 from edgellm.types.grammar import Grammar
 from edgellm.types.request import ChatKeywords
 
@@ -90,11 +90,35 @@ class ChatMethods(RequestMethods):
         answer = whole(list(self.generate(request, timeout=timeout)), request.notes)
         return answer if kind is None else parsed(answer, kind)
 
+    @overload
     def stream(
-        self, messages: Messages, *, timeout: float | None = None, **options: Unpack[ChatKeywords]
+        self,
+        messages: Messages,
+        *,
+        progress: Literal[False] = False,
+        timeout: float | None = None,
+        **options: Unpack[ChatKeywords],
+    ) -> Generator[Delta | Done, None, None]: ...
+
+    @overload
+    def stream(
+        self, messages: Messages, *, progress: bool, timeout: float | None = None, **options: Unpack[ChatKeywords]
+    ) -> Generator[Event, None, None]: ...
+
+    def stream(
+        self,
+        messages: Messages,
+        *,
+        progress: bool = False,
+        timeout: float | None = None,
+        **options: Unpack[ChatKeywords],
     ) -> Generator[Event, None, None]:
-        """As `chat`, event by event: `Delta`s, then one `Done`. Closing the iterator cancels the request."""
-        return self.generate(self._asked(messages, options), timeout=timeout)
+        """As `chat`, event by event: `Delta`s, then one `Done`. Closing the iterator cancels the request.
+
+        Args:
+            progress: with a `Prefill` each time that a part of the prompt has been read, before the first `Delta`.
+        """
+        return self.generate(self._asked(messages, options, progress=progress), timeout=timeout)
 
     @overload
     async def achat(
@@ -140,11 +164,31 @@ class ChatMethods(RequestMethods):
         answer = whole([event async for event in self.agenerate(request, timeout=timeout)], request.notes)
         return answer if kind is None else parsed(answer, kind)
 
+    @overload
+    def astream(
+        self,
+        messages: Messages,
+        *,
+        progress: Literal[False] = False,
+        timeout: float | None = None,
+        **options: Unpack[ChatKeywords],
+    ) -> AsyncGenerator[Delta | Done, None]: ...
+
+    @overload
+    def astream(
+        self, messages: Messages, *, progress: bool, timeout: float | None = None, **options: Unpack[ChatKeywords]
+    ) -> AsyncGenerator[Event, None]: ...
+
     async def astream(
-        self, messages: Messages, *, timeout: float | None = None, **options: Unpack[ChatKeywords]
+        self,
+        messages: Messages,
+        *,
+        progress: bool = False,
+        timeout: float | None = None,
+        **options: Unpack[ChatKeywords],
     ) -> AsyncGenerator[Event, None]:
         """As `stream`, for coroutines."""
-        request = self._asked(messages, options)
+        request = self._asked(messages, options, progress=progress)
         async with contextlib.aclosing(self.agenerate(request, timeout=timeout)) as events:
             async for event in events:
                 yield event

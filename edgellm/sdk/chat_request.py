@@ -49,6 +49,7 @@ class RequestMethods(GenerationMethods):
         grammar: Grammar | None = None,
         top_logprobs: int | None = None,
         n: int = 1,
+        progress: bool = False,
     ) -> GenerationRequest:
         """What the model's chat template makes of a conversation, and what is asked of the answer.
 
@@ -64,6 +65,7 @@ class RequestMethods(GenerationMethods):
             ignore_eos: whether it goes on after the model ends its answer.
             grammar: what the answer looks like, where it calls no tools.
             n: how many answers.
+            progress: whether its events tell how much of the prompt has been read (`Prefill`).
 
         Raises:
             BadTemplate: the model has no template, or it is broken; UsageError: no messages, an unknown role, options
@@ -112,6 +114,7 @@ class RequestMethods(GenerationMethods):
                 reasoning_effort, limit if isinstance(limit, int) and limit else info.n_ctx
             ),
             notes=tuple(sorted(prompt.notes)),
+            progress=progress,
         )
 
     def _reading(self, prompt: ChatPrompt, tools: Sequence[Tool]) -> Reading | None:
@@ -139,14 +142,14 @@ class RequestMethods(GenerationMethods):
             return answer_or_call(answer, markup, tools, parallel=parallel, opened=prompt.opened)
         return call_grammar(markup, tools, choice, parallel=parallel, opened=prompt.opened)
 
-    def _asked(self, messages: Messages, options: ChatKeywords) -> GenerationRequest:
+    def _asked(self, messages: Messages, options: ChatKeywords, *, progress: bool = False) -> GenerationRequest:
         names = ChatKeywords.__annotations__
         if unknown := sorted(options.keys() - names.keys()):
             hint = f"options are: {', '.join(names)}"
             raise UsageError(f"unknown option: {', '.join(unknown)}", hint=hint, param=unknown[0])
         own: dict[str, Any] = {name: value for name, value in options.items() if name in _OF_ANSWER}
         drawn: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_ANSWER}
-        return self.request(messages, sampling=Sampling.of(**drawn), **own)
+        return self.request(messages, sampling=Sampling.of(**drawn), progress=progress, **own)
 
     @functools.cached_property
     def _prompts(self) -> PromptBuilder:

@@ -23,6 +23,7 @@ from edgellm.errors import EdgeLLMError, UsageError
 from edgellm.runtime.session import Session, SessionState
 from edgellm.sdk.chat import ChatMethods
 from edgellm.sdk.embeddings import EmbeddingMethods
+from edgellm.sdk.tokens import TokenMethods
 from edgellm.sdk.tool_loop import ToolLoopMethods
 from edgellm.store.library import silent
 from edgellm.types.options import LaunchKeywords, LaunchOptions, SelectionKeywords
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 logging.getLogger("edgellm").addHandler(logging.NullHandler())
 
 
-class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods):
+class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods):
     """A loaded model.
 
     Make one with `EdgeLLM.auto()` or `EdgeLLM.load(model)`. All methods may be called from any thread at once;

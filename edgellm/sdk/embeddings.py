@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from edgellm.errors import ContextOverflow, EdgeLLMError, UsageError
-from edgellm.runtime.session import AsyncSink, Delivery, QueueSink, Session, Sink
+from edgellm.runtime.session import Delivery, Session
+from edgellm.sdk.asking import aask, ask
 from edgellm.sdk.deadline import Deadline
 from edgellm.types.event import Vectors
-from edgellm.types.request import MAX_INPUTS, EmbeddingRequest, Request, RerankRequest, check_context
+from edgellm.types.request import MAX_INPUTS, EmbeddingRequest, RerankRequest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,14 +39,14 @@ class EmbeddingMethods:
             UnsupportedTask: the model cannot embed; ContextOverflow: a text is too long (`index` says which);
             UsageError: an empty text, or dimensions that the model does not have; TimedOut; WorkerCrashed.
         """
-        answers = ask(self._session, requests(texts, dimensions), timeout)
+        answers = self._vectors(requests(texts, dimensions), timeout)
         return rows(answers) if answers else _no_rows(self._session.info.n_embd, dimensions)
 
     async def aembed(
         self, texts: Texts, *, dimensions: int | None = None, timeout: float | None = None
     ) -> npt.NDArray[np.float32]:
         """As `embed`, for coroutines."""
-        answers = await aask(self._session, requests(texts, dimensions), timeout)
+        answers = await self._avectors(requests(texts, dimensions), timeout)
         if answers:
             return rows(answers)
         info = await asyncio.to_thread(lambda: self._session.info)
@@ -57,18 +58,26 @@ class EmbeddingMethods:
         Raises:
             UnsupportedTask: the model is no reranker (embeddings are not compared in its place). Else as `embed`.
         """
-        return rows(ask(self._session, [_ranking(query, documents)], timeout))[:, 0]
+        return rows(self._vectors([_ranking(query, documents)], timeout))[:, 0]
 
     async def arerank(
         self, query: str, documents: Sequence[str], *, timeout: float | None = None
     ) -> npt.NDArray[np.float32]:
         """As `rerank`, for coroutines."""
-        return rows(await aask(self._session, [_ranking(query, documents)], timeout))[:, 0]
+        return rows(await self._avectors([_ranking(query, documents)], timeout))[:, 0]
 
     async def avectors(self, request: EmbeddingRequest | RerankRequest, *, timeout: float | None = None) -> Vectors:
         """One request's answer as it came, with its usage."""
-        (vectors,) = await aask(self._session, [request], timeout)
+        (vectors,) = await self._avectors([request], timeout)
         return vectors
+
+    def _vectors(self, batch: Sequence[EmbeddingRequest | RerankRequest], timeout: float | None) -> list[Vectors]:
+        return ask(self._session, batch, _vectors, Deadline(timeout, instead=FEWER))
+
+    async def _avectors(
+        self, batch: Sequence[EmbeddingRequest | RerankRequest], timeout: float | None
+    ) -> list[Vectors]:
+        return await aask(self._session, batch, _vectors, Deadline(timeout, instead=FEWER))
 
 
 def requests(texts: Texts, dimensions: int | None) -> list[EmbeddingRequest]:
@@ -90,43 +99,6 @@ def _ranking(query: str, documents: Sequence[str]) -> RerankRequest:
         hint = "pass a list, with a single one, too"
         raise UsageError(f"documents={documents!r:.60} is no list of texts", hint=hint, param="documents")
     return RerankRequest(query, tuple(documents))
-
-
-def submit(session: Session, request: Request, sink: Sink) -> int:
-    """`Session.submit`, for which a text that no context of the model holds is not sent to the worker.
-
-    Raises:
-        ContextOverflow; what `Session.submit` raises.
-    """
-    if session.was_ready:
-        check_context(request, session.info.n_ctx)
-    return session.submit(request, sink)
-
-
-def ask(
-    session: Session, batch: Sequence[EmbeddingRequest | RerankRequest], timeout: float | None = None
-) -> list[Vectors]:
-    """The answers, in order, once all are there. Raises what the first one that fails raises."""
-    deadline, sinks = Deadline(timeout, instead=FEWER), [QueueSink() for _ in batch]
-    ids: list[int] = []
-    try:
-        ids.extend(submit(session, request, sink) for request, sink in zip(batch, sinks, strict=True))
-        return [_vectors(deadline.next_of(sink), number) for number, sink in enumerate(sinks)]
-    finally:
-        _cancel(session, ids)
-
-
-async def aask(
-    session: Session, batch: Sequence[EmbeddingRequest | RerankRequest], timeout: float | None = None
-) -> list[Vectors]:
-    """As `ask`, for coroutines. Cancelling the task ends the requests."""
-    deadline, sinks = Deadline(timeout, instead=FEWER), [AsyncSink() for _ in batch]
-    ids: list[int] = []
-    try:
-        ids.extend(submit(session, request, sink) for request, sink in zip(batch, sinks, strict=True))
-        return [_vectors(await deadline.keep(sink.get()), number) for number, sink in enumerate(sinks)]
-    finally:
-        _cancel(session, ids)
 
 
 def rows(answers: Sequence[Vectors]) -> npt.NDArray[np.float32]:
@@ -152,8 +124,3 @@ def _vectors(delivery: Delivery, number: int) -> Vectors:
         raise delivery
     assert isinstance(delivery, Vectors)
     return delivery
-
-
-def _cancel(session: Session, ids: Iterable[int]) -> None:
-    for request_id in ids:
-        session.cancel(request_id)

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Generator
 
 from edgellm.errors import EdgeLLMError
 from edgellm.runtime.session import AsyncSink, QueueSink, Session
+from edgellm.sdk.asking import submit
 from edgellm.sdk.deadline import Deadline
-from edgellm.sdk.embeddings import submit
-from edgellm.types.event import Delta, Done, Event, Vectors
+from edgellm.types.event import Delta, Done, Event, Prefill
 from edgellm.types.request import GenerationRequest
 
 
@@ -30,7 +30,7 @@ class GenerationMethods:
                 outcome = deadline.next_of(sink)
                 if isinstance(outcome, EdgeLLMError):
                     raise outcome
-                assert not isinstance(outcome, Vectors)
+                assert isinstance(outcome, (Delta, Prefill, Done))
                 yield outcome
                 if isinstance(outcome, Done) and not outcome.n_open:
                     return
@@ -62,7 +62,7 @@ class GenerationMethods:
         try:
             while True:
                 outcomes = await deadline.keep(sink.get_all())
-                events = [outcome for outcome in outcomes if isinstance(outcome, (Delta, Done))]
+                events = [outcome for outcome in outcomes if isinstance(outcome, (Delta, Prefill, Done))]
                 if events:
                     yield events
                 last = outcomes[-1]

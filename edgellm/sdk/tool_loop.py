@@ -13,7 +13,7 @@ from edgellm.sdk.conversation import Messages, messages_of
 from edgellm.sdk.deadline import Deadline
 from edgellm.sdk.toolbox import Toolbox
 from edgellm.types.checks import plain_numbers
-from edgellm.types.event import Completion, Event
+from edgellm.types.event import Completion, Delta, Done, Event, Prefill
 from edgellm.types.message import ToolCall
 from edgellm.types.request import AnswerKeywords, ChatKeywords
 from edgellm.types.tool_use import ToolResult, ToolUse
@@ -62,7 +62,7 @@ class ToolLoopMethods(RequestMethods):
         rounds: int = MAX_ROUNDS,
         timeout: float | None = None,
         **options: Unpack[AnswerKeywords],
-    ) -> Generator[Event | ToolResult, None, None]:
+    ) -> Generator[Delta | Done | ToolResult, None, None]:
         """As `use_tools`, step by step: the events of each answer, and a `ToolResult` after each call."""
         yield from self._run(_ToolLoop(messages, tools, rounds, options), Deadline(timeout, instead=_INSTEAD))
 
@@ -90,32 +90,34 @@ class ToolLoopMethods(RequestMethods):
         rounds: int = MAX_ROUNDS,
         timeout: float | None = None,
         **options: Unpack[AnswerKeywords],
-    ) -> AsyncGenerator[Event | ToolResult, None]:
+    ) -> AsyncGenerator[Delta | Done | ToolResult, None]:
         """As `stream_tools`, for coroutines."""
         loop = _ToolLoop(messages, tools, rounds, options)
         async with contextlib.aclosing(self._arun(loop, Deadline(timeout, instead=_INSTEAD))) as steps:
             async for step in steps:
                 yield step
 
-    def _run(self, loop: _ToolLoop, deadline: Deadline) -> Generator[Event | ToolResult, None, None]:
+    def _run(self, loop: _ToolLoop, deadline: Deadline) -> Generator[Delta | Done | ToolResult, None, None]:
         loop.refuse_coroutines()
         while loop.goes_on:
             request = self._asked(loop.messages, loop.options)
             with contextlib.closing(self._events_by(request, deadline)) as events:
                 for event in events:
+                    assert not isinstance(event, Prefill)  # it is not asked for
                     loop.events.append(event)
                     yield event
             for call in loop.take_answer(request.notes):
                 deadline.check()
                 yield loop.take(loop.toolbox.call(call))
 
-    async def _arun(self, loop: _ToolLoop, deadline: Deadline) -> AsyncGenerator[Event | ToolResult, None]:
+    async def _arun(self, loop: _ToolLoop, deadline: Deadline) -> AsyncGenerator[Delta | Done | ToolResult, None]:
         while loop.goes_on:
             request = self._asked(loop.messages, loop.options)
             async with contextlib.aclosing(self._event_lists_by(request, deadline)) as event_lists:
                 async for events in event_lists:
                     loop.events += events
                     for event in events:
+                        assert not isinstance(event, Prefill)
                         yield event
             for call in loop.take_answer(request.notes):
                 yield loop.take(await deadline.keep(loop.toolbox.acall(call)))

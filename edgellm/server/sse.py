@@ -128,7 +128,9 @@ class EventStream:
 
     def _encode(self, events: list[Event]) -> bytes:
         chunks = self._chunks
-        return b"".join([chunks.text(e) if isinstance(e, Delta) else chunks.last(e) for e in events])
+        return b"".join(
+            [chunks.text(e) if isinstance(e, Delta) else chunks.last(e) if isinstance(e, Done) else b"" for e in events]
+        )
 
 
 class Template:

@@ -1,6 +1,8 @@
 """Events of a running request, in order: any number of `Delta`, then one `Done` for each choice; errors are raised.
 
-A request to embed or to rerank has one event, `Vectors`. The same structs cross the wire between worker and parent.
+Where the request wants to know how its prompt is read, each `Prefill` comes before the first `Delta`. A request to
+embed or to rerank has one event, `Vectors`; one for tokens or for their texts has `Tokens` or `Pieces`. The same
+structs cross the wire between worker and parent.
 """
 
 from __future__ import annotations
@@ -68,7 +70,33 @@ class Done(msgspec.Struct, frozen=True, tag=True):
     n_open: int = 0  # other choices of the request that have not ended
 
 
-Event = Delta | Done
+class Prefill(msgspec.Struct, frozen=True, tag=True):
+    """How much of a prompt has been read: once it has a place, and then after each part that was computed.
+
+    Only where the request asked for it (`GenerationRequest.progress`). In tokens: `total` of the prompt, of which
+    `processed` are in the cache, and `cached` of these were there before.
+    """
+
+    total: int
+    cached: int
+    processed: int
+    seconds: float  # since it has a place
+    choice: int = 0  # the first of those that share the prompt
+
+
+Event = Delta | Done | Prefill
+
+
+class Tokens(msgspec.Struct, frozen=True, tag=True):
+    """What a text is for the model."""
+
+    ids: tuple[int, ...]
+
+
+class Pieces(msgspec.Struct, frozen=True, tag=True):
+    """What each token adds to a text, control tokens as a template writes them. May end within a character."""
+
+    pieces: tuple[bytes, ...]
 
 
 class Vectors(msgspec.Struct, frozen=True, tag=True):

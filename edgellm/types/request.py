@@ -1,5 +1,5 @@
 """Requests: to selection (`SelectionRequest`) and to a running model (`GenerationRequest`, `EmbeddingRequest`,
-`RerankRequest`).
+`RerankRequest`, `TokenizeRequest`, `DetokenizeRequest`).
 
 A request is checked here and nowhere else, when it is made: types, ranges, and whether its text can be sent. So the
 CLI, HTTP and the SDK refuse the same values with the same words, and a worker never meets what it cannot read.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -37,6 +37,8 @@ _BLANKS = bytes(range(0x21)) + b"\x7f"
 _WIDE_BLANK = "\u3000".encode()  # of Chinese and Japanese
 MAX_REQUEST_BYTES = 64 * 1024**2  # no context holds so much text
 TOKEN_BYTES = 5  # of an id on the wire, at most (MessagePack)
+MAX_IDS = 8192  # to turn into text: in the thread that steps the engine, for some 10 ms
+LEAST_TO_READ = 8192  # tokens that may be counted in a text, however short the context is
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
     reasoning_budget: int | None = None  # tokens of a thought, which is then ended; None = as many as it wants
     notes: tuple[str, ...] = ()  # what the template does not take as it came (`text.conversation.PromptNote`)
     n: int = 1  # answers, which share the prompt's computation; of a seed each next one gets the next number
+    progress: bool = False  # with a `types.event.Prefill` after each part of the prompt
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -218,18 +221,54 @@ class RerankRequest(msgspec.Struct, frozen=True, tag=True):
         _check_texts(self.documents, "documents")
 
 
-Request = GenerationRequest | EmbeddingRequest | RerankRequest
+class TokenizeRequest(msgspec.Struct, frozen=True, tag=True):
+    """A text to turn into tokens, as those of a `GenerationRequest` with the same four values are."""
+
+    text: str
+    cuts: tuple[int, ...] = ()
+    parse_special: bool = False
+    add_bos: bool = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        _check_size(self, (self.text,))
+
+    @classmethod
+    def of_prompt(cls, text: str, generation: GenerationRequest) -> Self:
+        """For the tokens that `generation` has where its prompt is this text."""
+        return cls(text, generation.cuts, generation.parse_special, generation.add_bos)
+
+
+class DetokenizeRequest(msgspec.Struct, frozen=True, tag=True):
+    """Tokens to turn into text, at most MAX_IDS of them."""
+
+    tokens: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_range(len(self.tokens) <= MAX_IDS, "tokens", f"at most {MAX_IDS}")
+
+
+TokenRequest = TokenizeRequest | DetokenizeRequest
+Request = GenerationRequest | EmbeddingRequest | RerankRequest | TokenRequest
 
 
 def check_context(request: Request, n_ctx: int) -> None:
     """Refuse what is too long for a context of `n_ctx` tokens however it is cut: cutting takes a second a megabyte.
 
     Raises:
-        ContextOverflow
+        ContextOverflow; UsageError: a text to count is longer than any.
     """
     if isinstance(request, GenerationRequest):
         if isinstance(request.prompt, str):
             check_prompt((request.prompt,), n_ctx)
+        return
+    if isinstance(request, TokenizeRequest):
+        most = max(n_ctx, LEAST_TO_READ) * MAX_TOKEN_BYTES
+        if n_bytes := _too_many_bytes([request.text], most):
+            what = f"the text has {n_bytes} bytes besides blanks, {most} are read at a time"
+            raise UsageError(what, hint="send it in parts", param="text")
+    if isinstance(request, TokenizeRequest | DetokenizeRequest):
         return
     texts = request.inputs if isinstance(request, EmbeddingRequest) else request.documents
     name, query = ("input", "") if isinstance(request, EmbeddingRequest) else ("documents", request.query)

@@ -15,13 +15,14 @@ from edgellm.contract.engine import Tokenizer
 from edgellm.runtime import loop, wire
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
+from edgellm.runtime.prompt_reader import LONG_TEXT
 from edgellm.types.event import Delta, Done, Vectors
 from edgellm.types.plan import Settings
 from edgellm.types.request import MAX_TOKEN_BYTES, EmbeddingRequest, GenerationRequest
 from edgellm.types.sampling import Sampling
 
-N_CTX = 3 * loop.LONG_PROMPT
-LONG = "a" * (loop.LONG_PROMPT + 1)
+N_CTX = 3 * LONG_TEXT
+LONG = "a" * (LONG_TEXT + 1)
 GREEDY = Sampling(temperature=0)
 
 
@@ -35,7 +36,7 @@ class Held:
         self.begun: list[str] = []
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        if len(text) > loop.LONG_PROMPT:
+        if len(text) > LONG_TEXT:
             self.begun.append(text)
             assert self.release.wait(PATIENCE_S)
         return self._tokenizer.encode(text, add_special=add_special, parse_special=parse_special)

@@ -13,7 +13,7 @@ import msgspec
 
 from edgellm import errors
 from edgellm.sdk.client import EdgeLLM
-from edgellm.types.event import Choice, Completion, Delta, Done, Timings, Usage
+from edgellm.types.event import Choice, Completion, Delta, Done, Prefill, Timings, Usage
 from edgellm.types.message import Message, NamedTool, TextInput, Tool, ToolCall
 from edgellm.types.options import LaunchOptions, SelectionOptions
 from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest
@@ -35,8 +35,8 @@ with EdgeLLM.auto() as llm:
 ```
 
 `edgellm` itself exports `EdgeLLM`, `Message`, `Tool`, `TextInput`, `NamedTool`, `ToolCall`, `Grammar`, `Sampling`,
-`Completion`, `Delta`, `Done` and all [errors](#errors); the rest is in `edgellm.types`. Everything is typed: an
-editor completes options and marks wrong ones. [A page of its own](how-to/use-answers-in-programs.md) shows how
+`Completion`, `Delta`, `Done`, `Prefill` and all [errors](#errors); the rest is in `edgellm.types`. Everything is typed:
+an editor completes options and marks wrong ones. [A page of its own](how-to/use-answers-in-programs.md) shows how
 answers become objects, and how a model calls functions.
 
 Answers are [msgspec](https://jcristharif.com/msgspec/) structs. `msgspec.to_builtins(answer)` makes plain dictionaries
@@ -79,7 +79,7 @@ GROUPS: tuple[tuple[str, tuple[type, ...]], ...] = (
             RerankRequest,
         ),
     ),
-    ("Events", (Delta, Done, Completion, Choice, Usage, Timings)),
+    ("Events", (Delta, Done, Prefill, Completion, Choice, Usage, Timings)),
     ("Tools", (ToolUse, ToolResult)),
 )
 LISTED = {kind for _, kinds in GROUPS for kind in kinds}

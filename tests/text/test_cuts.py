@@ -165,7 +165,7 @@ def test_what_is_pasted_becomes_no_control_token(tokenizer):
 
     def read(text):
         prompt = PromptBuilder(model).build(*conversation(text))
-        tokens, _ = PromptReader(tokens_of, model).read(GenerationRequest(prompt.text, cuts=prompt.cuts))
+        tokens = PromptReader(tokens_of, model).read(GenerationRequest(prompt.text, cuts=prompt.cuts)).prompt
         return prompt.text, tokens
 
     text, tokens = read(PASTED)
@@ -190,6 +190,6 @@ def test_ordinary_prompts_are_read_as_they_were(tokenizer, smollm2_header):
 
     prompt = builder.build(messages)
 
-    tokens, _ = PromptReader(tokens_of, model).read(GenerationRequest(prompt.text, cuts=prompt.cuts))
+    tokens = PromptReader(tokens_of, model).read(GenerationRequest(prompt.text, cuts=prompt.cuts)).prompt
     rendered = builder.template.render(messages, enable_thinking=False)
     assert tokens == tokens_of.encode(rendered, add_special=True, parse_special=True)

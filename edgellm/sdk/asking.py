@@ -1,0 +1,61 @@
+"""Requests that have one answer each, which comes whole: sent together, awaited in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from edgellm.errors import EdgeLLMError
+from edgellm.runtime.session import AsyncSink, Delivery, QueueSink, Session, Sink
+from edgellm.sdk.deadline import Deadline
+from edgellm.types.request import Request, check_context
+
+T = TypeVar("T")
+Read = Callable[[Delivery, int], T]  # takes what came for the request with this number; raises it where it is an error
+
+
+def submit(session: Session, request: Request, sink: Sink) -> int:
+    """`Session.submit`, for which a text that no context of the model holds is not sent to the worker.
+
+    Raises:
+        ContextOverflow; what `Session.submit` raises.
+    """
+    if session.was_ready:
+        check_context(request, session.info.n_ctx)
+    return session.submit(request, sink)
+
+
+def ask(session: Session, batch: Sequence[Request], read: Read[T], deadline: Deadline) -> list[T]:
+    """The answers, in order, once all are there. Raises what the first one that fails raises."""
+    sinks = [QueueSink() for _ in batch]
+    ids: list[int] = []
+    try:
+        ids.extend(submit(session, request, sink) for request, sink in zip(batch, sinks, strict=True))
+        return [read(deadline.next_of(sink), number) for number, sink in enumerate(sinks)]
+    finally:
+        for request_id in ids:
+            session.cancel(request_id)
+
+
+async def aask(session: Session, batch: Sequence[Request], read: Read[T], deadline: Deadline) -> list[T]:
+    """As `ask`, for coroutines. Cancelling the task ends the requests."""
+    sinks = [AsyncSink() for _ in batch]
+    ids: list[int] = []
+    try:
+        ids.extend(submit(session, request, sink) for request, sink in zip(batch, sinks, strict=True))
+        return [read(await deadline.keep(sink.get()), number) for number, sink in enumerate(sinks)]
+    finally:
+        for request_id in ids:
+            session.cancel(request_id)
+
+
+def of_kind(kind: type[T]) -> Read[T]:
+    """Takes answers of that kind only, as the others cannot come."""
+
+    def read(delivery: Delivery, _: int) -> T:
+        if isinstance(delivery, EdgeLLMError):
+            raise delivery
+        assert isinstance(delivery, kind)
+        return delivery
+
+    return read

@@ -1,0 +1,136 @@
+"""What a text is for a model, and how long a prompt will be, without an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import onnx_models
+from support.refusals import refuses
+
+from edgellm import EdgeLLM, Prefill
+from edgellm.errors import ContextOverflow, UsageError
+from edgellm.types.event import Delta, Done
+from edgellm.types.message import Message, Tool
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.request import MAX_IDS, GenerationRequest
+
+TEXT = "Köln 🙂 <|im_end|> costs 3 €."
+CHAT = [Message("system", "Be brief."), Message("user", TEXT)]
+WEATHER = Tool("weather", "Rain?", {"type": "object", "properties": {"city": {"type": "string"}}})
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[EdgeLLM]:
+    with EdgeLLM.load("echo", isolate=False) as llm:
+        yield llm
+
+
+def test_a_text_comes_back(llm: EdgeLLM) -> None:
+    ids = llm.tokenize(TEXT)
+    assert llm.detokenize(ids) == TEXT
+    assert b"".join(llm.pieces(ids)) == TEXT.encode()
+    assert llm.tokenize("") == []
+    assert llm.detokenize([]) == ""
+
+
+def test_many_tokens_are_asked_for_in_portions(llm: EdgeLLM) -> None:
+    ids = llm.tokenize("ab") * MAX_IDS
+    assert llm.detokenize(ids) == "ab" * MAX_IDS
+
+
+def test_half_a_character_is_a_piece_and_no_text(llm: EdgeLLM) -> None:
+    first, *_ = llm.tokenize("é")
+    assert llm.pieces([first]) == ["é".encode()[:1]]
+    assert llm.detokenize([first]) == "\ufffd"
+
+
+@pytest.mark.parametrize("ids", [[0.5], ["a"], 7, [10**9], [np.array([1])]], ids=str)
+def test_what_is_no_token_is_refused(llm: EdgeLLM, ids: Any) -> None:
+    with refuses(UsageError):
+        llm.pieces(ids)
+
+
+def test_coroutines_get_the_same(llm: EdgeLLM) -> None:
+    async def ask() -> tuple[list[int], str, list[bytes], int]:
+        ids = await llm.atokenize(TEXT, add_bos=True)
+        return ids, await llm.adetokenize(ids), await llm.apieces(ids), await llm.acount_tokens(CHAT, tools=[WEATHER])
+
+    ids = llm.tokenize(TEXT, add_bos=True)
+    same = (ids, llm.detokenize(ids), llm.pieces(ids), llm.count_tokens(CHAT, tools=[WEATHER]))
+    assert asyncio.run(ask()) == same
+
+
+def test_a_count_goes_beyond_the_context(llm: EdgeLLM) -> None:
+    """Who asks wants to know how much too long it is."""
+    n_ctx = llm.info.n_ctx
+    assert llm.count_tokens("a" * (2 * n_ctx)) > 2 * n_ctx
+    with refuses(ContextOverflow):
+        llm.count_tokens("a" * (200 * n_ctx))
+
+
+def test_a_stream_tells_how_the_prompt_is_read_only_where_that_is_asked(llm: EdgeLLM) -> None:
+    plain = list(llm.stream("Hi there", max_tokens=2))
+    told = list(llm.stream("Hi there", max_tokens=2, progress=True))
+    assert not any(isinstance(event, Prefill) for event in plain)
+    first = told[0]
+    assert isinstance(first, Prefill)
+    assert first.total == llm.count_tokens("Hi there")
+    assert [type(event) for event in told if not isinstance(event, Prefill)] == [type(event) for event in plain]
+    assert {type(event) for event in plain} == {Delta, Done}
+
+    async def ask() -> list[type]:
+        return [type(event) async for event in llm.astream("Hi there", max_tokens=2, progress=True)]
+
+    assert Prefill in asyncio.run(ask())
+
+
+def check_counts(llm: EdgeLLM) -> None:
+    """Those of prompts that are answered, which the engine has counted itself."""
+    for options in ({}, {"tools": [WEATHER]}):
+        count = llm.count_tokens(CHAT, **options)
+        assert count == llm.chat(CHAT, max_tokens=1, **options).usage.prompt_tokens
+    request = GenerationRequest(TEXT, max_tokens=1)
+    (done,) = [event for event in llm.generate(request) if isinstance(event, Done)]
+    assert llm.count_tokens(request) == len(llm.tokenize(TEXT, special=True, add_bos=True)) == done.usage.prompt_tokens
+    assert llm.detokenize(llm.tokenize(TEXT, special=True)).strip() == TEXT
+
+
+@pytest.mark.parametrize("isolate", [True, False], ids=["process", "thread"])
+def test_counts_are_those_of_the_answers(isolate: bool) -> None:
+    with EdgeLLM.load("echo", isolate=isolate) as llm:
+        check_counts(llm)
+
+
+def _gguf(folder: Path, smollm2: str) -> LaunchPlan:
+    return LaunchPlan("gguf", Artifact("gguf", (smollm2,), "SmolLM2"), Settings(1024, n_slots=1))
+
+
+def _bitnet(folder: Path, smollm2: str) -> LaunchPlan:
+    from edgellm_bitnet.models import TINY_TERNARY
+
+    path = TINY_TERNARY.files[0].source.removeprefix("file:")
+    return LaunchPlan("bitnet", Artifact("gguf", (path,), "tiny"), Settings(1024, n_slots=1))
+
+
+def _onnx(folder: Path, smollm2: str) -> LaunchPlan:
+    made = onnx_models.shared(folder / "onnx", onnx_models.Tiny(positions=1024))
+    return LaunchPlan("onnx", Artifact("onnx", (str(made),), "tiny"), Settings(1024, n_slots=1))
+
+
+@pytest.mark.slow(20)
+@pytest.mark.parametrize("plan", [_gguf, _bitnet, _onnx])
+def test_counts_are_those_of_the_answers_of_models(
+    plan: Callable[[Path, str], LaunchPlan], tmp_path: Path, smollm2: str
+) -> None:
+    with EdgeLLM(plan(tmp_path, smollm2)) as llm:
+        check_counts(llm)
+        marker = llm.info.special_texts[0]
+        (token,) = llm.tokenize(marker, special=True)
+        assert len(llm.tokenize(marker)) > 1
+        assert llm.detokenize([token]) == marker
