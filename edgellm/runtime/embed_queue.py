@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-Tokens = tuple[int, ...] | Pair
+TextTokens = tuple[int, ...] | Pair
 
 MAX_WAITING = 1024
 # Texts are tokenized for at most this long at a time, so that others have their turn in between.
@@ -50,8 +50,8 @@ class _Job:
     dimensions: int | None = None
     arrived: float = field(default_factory=time.perf_counter)
     started: float = 0.0
-    items: list[Tokens] = field(default_factory=list)  # of the texts read so far
-    reading: Future[Tokens] | None = None  # of the next one, in another thread
+    items: list[TextTokens] = field(default_factory=list)  # of the texts read so far
+    reading: Future[TextTokens] | None = None  # of the next one, in another thread
     left: deque[int] = field(default_factory=deque)  # not computed yet, longest first; filled once all are read
     rows: list[npt.NDArray[np.float32] | None] = field(default_factory=list)
 
@@ -68,7 +68,7 @@ class EmbedQueue:
     """All requests of this kind. Used by the loop's thread only."""
 
     def __init__(
-        self, engine: Engine, read_apart: Callable[[Callable[[], Tokens]], Future[Tokens]], backend: str = ""
+        self, engine: Engine, read_apart: Callable[[Callable[[], TextTokens]], Future[TextTokens]], backend: str = ""
     ) -> None:
         """`read_apart` calls a function in another thread, and lets the loop go on when it is done.
 
@@ -170,10 +170,10 @@ class EmbedQueue:
             job.left.extend(sorted(range(len(job.items)), key=lambda index: -len(job.items[index])))
             job.rows = [None] * len(job.items)
 
-    def _tokens(self, job: _Job, index: int) -> Tokens:
+    def _tokens(self, job: _Job, index: int) -> TextTokens:
         info, text = self._engine.info, job.texts[index]
         name = "input" if job.query is None else "documents"
-        tokens: Tokens
+        tokens: TextTokens
         if not isinstance(text, str):
             tokens = text
             if min(text) < 0 or max(text) >= info.vocab_size:

@@ -25,7 +25,7 @@ def submit(session: Session, request: Request, sink: Sink) -> int:
     return session.submit(request, sink)
 
 
-def ask(session: Session, batch: Sequence[Request], read: Read[T], deadline: Deadline) -> list[T]:
+def ask_all(session: Session, batch: Sequence[Request], read: Read[T], deadline: Deadline) -> list[T]:
     """The answers, in order, once all are there. Raises what the first one that fails raises."""
     sinks = [QueueSink() for _ in batch]
     ids: list[int] = []
@@ -37,8 +37,8 @@ def ask(session: Session, batch: Sequence[Request], read: Read[T], deadline: Dea
             session.cancel(request_id)
 
 
-async def aask(session: Session, batch: Sequence[Request], read: Read[T], deadline: Deadline) -> list[T]:
-    """As `ask`, for coroutines. Cancelling the task ends the requests."""
+async def aask_all(session: Session, batch: Sequence[Request], read: Read[T], deadline: Deadline) -> list[T]:
+    """As `ask_all`, for coroutines. Cancelling the task ends the requests."""
     sinks = [AsyncSink() for _ in batch]
     ids: list[int] = []
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgellm.errors import ContextOverflow, EdgeLLMError, UsageError
 from edgellm.runtime.session import Delivery, Session
-from edgellm.sdk.asking import aask, ask
+from edgellm.sdk.asking import aask_all, ask_all
 from edgellm.sdk.deadline import Deadline
 from edgellm.types.event import Vectors
 from edgellm.types.request import MAX_INPUTS, EmbeddingRequest, RerankRequest
@@ -72,12 +72,12 @@ class EmbeddingMethods:
         return vectors
 
     def _vectors(self, batch: Sequence[EmbeddingRequest | RerankRequest], timeout: float | None) -> list[Vectors]:
-        return ask(self._session, batch, _vectors, Deadline(timeout, instead=FEWER))
+        return ask_all(self._session, batch, _vectors, Deadline(timeout, instead=FEWER))
 
     async def _avectors(
         self, batch: Sequence[EmbeddingRequest | RerankRequest], timeout: float | None
     ) -> list[Vectors]:
-        return await aask(self._session, batch, _vectors, Deadline(timeout, instead=FEWER))
+        return await aask_all(self._session, batch, _vectors, Deadline(timeout, instead=FEWER))
 
 
 def requests(texts: Texts, dimensions: int | None) -> list[EmbeddingRequest]:

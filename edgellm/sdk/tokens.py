@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from edgellm.errors import UsageError
-from edgellm.sdk.asking import aask, ask, of_kind
+from edgellm.sdk.asking import aask_all, ask_all, of_kind
 from edgellm.sdk.chat_request import RequestMethods
 from edgellm.sdk.conversation import Messages
 from edgellm.sdk.deadline import Deadline
@@ -35,14 +35,14 @@ class TokenMethods(RequestMethods):
             WorkerCrashed.
         """
         request = TokenizeRequest(text, parse_special=special, add_bos=add_bos)
-        return list(ask(self._session, [request], _tokens, _deadline(timeout))[0].ids)
+        return list(ask_all(self._session, [request], _tokens, _deadline(timeout))[0].ids)
 
     async def atokenize(
         self, text: str, *, special: bool = False, add_bos: bool = False, timeout: float | None = None
     ) -> list[int]:
         """As `tokenize`, for coroutines."""
         request = TokenizeRequest(text, parse_special=special, add_bos=add_bos)
-        return list((await aask(self._session, [request], _tokens, _deadline(timeout)))[0].ids)
+        return list((await aask_all(self._session, [request], _tokens, _deadline(timeout)))[0].ids)
 
     def detokenize(self, ids: Sequence[int], *, timeout: float | None = None) -> str:
         """The text of tokens, in which control tokens are written as a template writes them.
@@ -62,11 +62,11 @@ class TokenMethods(RequestMethods):
         Raises:
             UsageError: there is no such token; TimedOut; WorkerCrashed.
         """
-        return _together(ask(self._session, _requests(ids), _pieces, _deadline(timeout)))
+        return _together(ask_all(self._session, _requests(ids), _pieces, _deadline(timeout)))
 
     async def apieces(self, ids: Sequence[int], *, timeout: float | None = None) -> list[bytes]:
         """As `pieces`, for coroutines."""
-        return _together(await aask(self._session, _requests(ids), _pieces, _deadline(timeout)))
+        return _together(await aask_all(self._session, _requests(ids), _pieces, _deadline(timeout)))
 
     def count_tokens(
         self,
@@ -89,7 +89,7 @@ class TokenMethods(RequestMethods):
         if not isinstance(request.prompt, str):
             return len(request.prompt)
         batch = [TokenizeRequest.of_prompt(request.prompt, request)]
-        return len(ask(self._session, batch, _tokens, _deadline(timeout))[0].ids)
+        return len(ask_all(self._session, batch, _tokens, _deadline(timeout))[0].ids)
 
     async def acount_tokens(
         self,
@@ -103,7 +103,7 @@ class TokenMethods(RequestMethods):
         if not isinstance(request.prompt, str):
             return len(request.prompt)
         batch = [TokenizeRequest.of_prompt(request.prompt, request)]
-        return len((await aask(self._session, batch, _tokens, _deadline(timeout)))[0].ids)
+        return len((await aask_all(self._session, batch, _tokens, _deadline(timeout)))[0].ids)
 
     def _counted(self, messages: Messages | GenerationRequest, options: ChatKeywords) -> GenerationRequest:
         return messages if isinstance(messages, GenerationRequest) else self._asked(messages, options)
