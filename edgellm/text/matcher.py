@@ -6,6 +6,7 @@ imported when the first grammar arrives, and asked for by name where it is absen
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from edgellm.errors import BackendUnavailable, GrammarFailed
 from edgellm.text import grammar_check
+from edgellm.text.endless import can_end
 from edgellm.text.lark import NO_FORCING, lark_of
 from edgellm.types.grammar import Grammar
 
@@ -32,6 +34,7 @@ JSON_OPTIONS = {
 # Compiled grammars that are kept for requests to come. One of 50 tools has about a megabyte.
 KEPT = 32
 
+_LARK_START = re.compile(r"\s*start\s*:(?!:=)")
 FEW_WORDS = 64  # of 32 tokens each
 
 Bits = npt.NDArray[np.uint32]
@@ -216,13 +219,18 @@ def _source(library: Any, grammar: Grammar, specials: dict[str, int]) -> str:
     if grammar.kind not in ("gbnf", "lark"):
         return str(library.grammar_from(grammar.kind, grammar.text))
     # The library's own look at which of the two it is takes minutes for a text of blanks.
-    is_lark = any(line.lstrip().partition(":")[0].rstrip() == "start" for line in grammar.text.splitlines())
-    if is_lark or grammar.kind == "lark":
-        return str(library.grammar_from("lark", NO_FORCING + grammar.text))
+    is_lark = any(_LARK_START.match(line) for line in grammar.text.splitlines())
+    text = grammar.text if is_lark or grammar.kind == "lark" else _lark_of_gbnf(grammar.text)
+    if not can_end(text):
+        raise grammar.refused("has no answer that ends", "give rules that refer to themselves an alternative without")
+    return str(library.grammar_from("lark", NO_FORCING + text))
+
+
+def _lark_of_gbnf(text: str) -> str:
     from llguidance.gbnf_to_lark import gbnf_to_lark
 
     try:
-        return str(library.grammar_from("lark", NO_FORCING + gbnf_to_lark(grammar.text)))
+        return str(gbnf_to_lark(text))
     except Exception as error:  # the translation raises many kinds
         raise ValueError(str(error)) from None
 

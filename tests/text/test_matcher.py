@@ -139,6 +139,9 @@ def test_every_kind(compiler: GrammarCompiler, kind: GrammarKind, text: str, ans
         ("gbnf", "root ::= ("),
         ("gbnf", "root ::= undefined"),
         ("lark", "start: missing"),
+        ("gbnf", 'root ::= "a" root'),
+        ("gbnf", 'start ::= x\nroot ::= "a" list-of\nlist-of ::= "b" root | [a-z]+ list-of'),
+        ("lark", 'start: "a" start'),
     ],
 )
 def test_a_grammar_that_cannot_be_used_is_refused(compiler: GrammarCompiler, kind: GrammarKind, text: str) -> None:
