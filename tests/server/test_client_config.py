@@ -1,0 +1,73 @@
+"""`edgellm client-config`: lines that are right in the form that each program reads."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+import pytest
+from click.testing import CliRunner, Result
+from support.live_server import Live, Servers
+
+from edgellm.cli.client_config import CLIENTS, CTX, TEXTS
+from edgellm.cli.main import cli
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+def written(*arguments: str, **environment: str) -> Result:
+    return CliRunner().invoke(cli, ["client-config", *arguments], env=environment)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_each_names_the_address_and_holds_no_key(client: str) -> None:
+    result = written(client, "--url", f"{NOWHERE}/v1/", "--ctx", "4096", EDGELLM_API_KEY="s3cret-key")
+
+    assert result.exit_code == 0
+    assert NOWHERE in result.stdout
+    assert "/v1/v1" not in result.stdout
+    assert "s3cret-key" not in result.stdout
+    assert "$ctx" not in result.stdout
+    assert result.stderr == ""
+
+
+def test_every_text_has_its_client() -> None:
+    assert sorted(path.stem for path in TEXTS.iterdir()) == list(CLIENTS)
+
+
+def test_codex_reads_toml() -> None:
+    config = tomllib.loads(written("codex", "--ctx", "4096").stdout)
+
+    provider = config["model_providers"][config["model_provider"]]
+    assert provider["base_url"] == "http://127.0.0.1:8642/v1"
+    assert (config["model"], config["model_context_window"]) == ("edgellm", 4096)
+
+
+def test_zed_reads_json() -> None:
+    lines = written("zed", "--model", "gpt-4o", "--ctx", "4096").stdout.splitlines()
+
+    (model,) = json.loads("{" + "".join(lines[1:]) + "}")["language_models"]["openai_compatible"]["EdgeLLM"][
+        "available_models"
+    ]
+    assert (model["name"], model["max_tokens"]) == ("gpt-4o", 4096)
+
+
+def test_the_context_is_asked_of_the_server(live: Live) -> None:
+    result = written("codex", "--url", live.url)
+
+    assert tomllib.loads(result.stdout)["model_context_window"] == live.llm.plan.settings.n_ctx
+    assert result.stderr == ""
+
+
+def test_a_server_with_a_key_is_asked_with_it(serve: Servers) -> None:
+    locked = serve(api_key="s3cret-key")
+
+    assert "No server" in written("codex", "--url", locked.url).stderr
+    assert written("codex", "--url", locked.url, EDGELLM_API_KEY="s3cret-key").stderr == ""
+
+
+def test_where_no_server_answers_it_is_said() -> None:
+    result = written("codex", "--url", NOWHERE)
+
+    assert tomllib.loads(result.stdout)["model_context_window"] == CTX
+    assert "--ctx" in result.stderr
