@@ -19,6 +19,7 @@ from edgellm.sdk.client import EdgeLLM
 from edgellm.server import openapi, state
 from edgellm.server.dialects.openai import embeddings
 from edgellm.server.dialects.openai import operations as openai
+from edgellm.server.dialects.rerank import operations as rerank
 from edgellm.server.errors import HttpError
 from edgellm.server.intake import Intake
 from edgellm.server.middleware import Guard
@@ -53,6 +54,7 @@ def create_app(
     operations = [
         *openai.operations(model),
         *embeddings.operations(model),
+        *rerank.operations(model),
         *state.operations(model, private=api_key is not None),
     ]
     app = Starlette(

@@ -10,9 +10,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgellm.server.dialects.rerank.bodies import CohereRerankBody, RerankBody
 from edgellm.server.schemas.chat import ChatBody
 from edgellm.server.schemas.completion import CompletionBody
-from edgellm.server.schemas.embeddings import EmbeddingBody, RerankBody
+from edgellm.server.schemas.embeddings import EmbeddingBody
 from edgellm.server.schemas.fields import Fields, schemas_in, supported
 
 PAGE = Path(__file__).parents[2] / "docs" / "http-fields.md"
@@ -21,6 +22,7 @@ BODIES = {
     "/v1/completions": CompletionBody,
     "/v1/embeddings": EmbeddingBody,
     "/v1/rerank": RerankBody,
+    "/v2/rerank": CohereRerankBody,
 }
 HEAD = """# Fields of bodies
 

@@ -20,12 +20,13 @@ from support.serving import serving
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import UsageError
+from edgellm.server.dialects.rerank.bodies import RerankBody
 from edgellm.server.intake import MAX_BODY_BYTES, Incoming, Intake
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.schemas.chat import MAX_MESSAGES, ChatBody
 from edgellm.server.schemas.completion import CompletionBody
 from edgellm.server.schemas.counts import MAX_PARTS, MAX_VALUES, check_counts
-from edgellm.server.schemas.embeddings import EmbeddingBody, RerankBody
+from edgellm.server.schemas.embeddings import EmbeddingBody
 from edgellm.server.schemas.fields import RequestBody
 from edgellm.server.served_model import ServedModel
 from edgellm.types.request import MAX_TOKEN_BYTES

@@ -112,11 +112,52 @@ def test_rerank_orders_documents(live: Live) -> None:
     assert [(one["index"], one["document"]) for one in best["results"]] == [(2, {"text": "aab"})]
 
 
+def test_rerank_as_cohere_has_it(live: Live) -> None:
+    answer = live.post("/v2/rerank", {"query": "aab", "documents": ["zz", "b", "aab"], "top_n": 2}).json()
+
+    assert [one["index"] for one in answer["results"]] == [2, 1]
+    assert [one["relevance_score"] for one in answer["results"]] == pytest.approx([sigmoid(1), sigmoid(5**-0.5)])
+    assert set(answer) == {"id", "results", "meta"}
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/reranking", "/v1/rerank", "/v1/reranking"])
+def test_rerank_as_text_embeddings_inference_has_it(live: Live, path: str) -> None:
+    body = {"query": "aab", "texts": ["zz", "aab"], "return_text": True}
+
+    assert live.post(path, body).json() == [
+        {"index": 1, "score": pytest.approx(sigmoid(1)), "text": "aab"},
+        {"index": 0, "score": pytest.approx(0.5), "text": "zz"},
+    ]
+    assert live.post(path, {**body, "raw_scores": True}).json()[0]["score"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v2/rerank", {}),
+        ("/v1/rerank", {"truncation": True}),
+        ("/v1/rerank", {"truncate": True}),
+        ("/v1/rerank", {"max_tokens_per_doc": 3}),
+    ],
+)
+def test_long_documents_are_cut_where_a_client_expects_it(live: Live, path: str, fields: dict[str, Any]) -> None:
+    body = {"query": "aab", "documents": ["zz", "aab" + "b" * 5000], **fields}
+
+    assert live.post(path, body).json()["results"][0]["index"] == 1
+
+
+def sigmoid(score: float) -> float:
+    return float(1 / (1 + np.exp(-score)))
+
+
 @pytest.mark.parametrize(
     ("body", "refusal"),
     [
         ({"documents": ["a"]}, (400, "usage_error", "query")),
         ({"query": "a", "documents": []}, (400, "usage_error", "documents")),
+        ({"query": "a"}, (400, "usage_error", "documents")),
+        ({"query": "a", "documents": ["a"], "texts": ["a"]}, (400, "usage_error", "documents")),
+        ({"query": "a", "documents": ["a"], "max_tokens_per_doc": 0}, (400, "usage_error", "max_tokens_per_doc")),
         ({"query": "", "documents": ["a"]}, (400, "usage_error", "query")),
         ({"query": "a", "documents": [{"text": "a"}]}, (400, "usage_error", "documents[0]")),
         ({"query": "a", "documents": ["b"], "top_n": 0}, (400, "usage_error", "top_n")),

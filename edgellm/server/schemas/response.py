@@ -25,23 +25,6 @@ class EmbeddingList(msgspec.Struct, frozen=True):
     usage: ReadUsage
 
 
-class Document(msgspec.Struct, frozen=True):
-    text: str
-
-
-class Ranked(msgspec.Struct, frozen=True):
-    index: int  # of the document in the request
-    relevance_score: float  # on the model's own scale
-    document: Document | None = None
-
-
-class Ranking(msgspec.Struct, frozen=True):
-    model: str
-    object: str
-    results: list[Ranked]  # the best first
-    usage: ReadUsage
-
-
 class Model(msgspec.Struct, frozen=True):
     id: str
     object: str
