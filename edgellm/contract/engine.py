@@ -50,6 +50,7 @@ class EngineInfo:
     bos_text: str = ""
     eos_text: str = ""
     chat_template: str | None = None
+    response_template: str = ""  # JSON of Hugging Face's key: how answers are marked
     # What becomes one token wherever `parse_special` allows it: texts of control tokens ("<|im_end|>"), and of tokens
     # that were added to the vocabulary and are shown ("<think>", but also "<table>").
     special_texts: tuple[str, ...] = ()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgellm import explain
 from edgellm.errors import BadTemplate, UnsupportedTask, UsageError
 from edgellm.sdk.conversation import Messages, messages_of, texts_of
 from edgellm.sdk.generation import GenerationMethods
@@ -22,6 +24,7 @@ from edgellm.types.sampling import Sampling, SamplingKeywords
 if TYPE_CHECKING:
     from edgellm.text.prompt import ChatPrompt, PromptBuilder
 
+_log = logging.getLogger("edgellm.prompt")
 _OF_ANSWER = ChatKeywords.__annotations__.keys() - SamplingKeywords.__annotations__.keys()
 
 
@@ -161,7 +164,10 @@ class RequestMethods(GenerationMethods):
                 f"{self.plan.artifact.name} has no chat template: it is a base model that continues text",
                 hint="use completions (/v1/completions, EdgeLLM.generate, `edgellm run --raw`), or choose a chat model",
             )
-        return PromptBuilder(info)
+        prompts = PromptBuilder(info)
+        if prompts.unused_template:
+            _log.warning(explain.unused_key(prompts.unused_template))
+        return prompts
 
 
 def _require(name: str, value: object, kind: type, words: str) -> None:

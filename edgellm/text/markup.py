@@ -1,7 +1,8 @@
 """How answers of a model are marked, found out from its chat template.
 
 Conversations that differ in one thing are rendered, and the marks are what stands around the difference: Minja's and
-llama.cpp's idea. Templates that do not show all that the model writes are known by signs (`known_markup.py`).
+llama.cpp's idea. Templates that do not show all that the model writes are known by signs (`known_markup.py`). What the
+model's author declares (`response_template.py`) goes before both.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from functools import lru_cache
 from typing import Any
 
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from edgellm.errors import BadTemplate
 from edgellm.text.call_shapes import Probe, calls_of, shared_head
@@ -46,9 +47,25 @@ _USUAL_THOUGHTS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<thinking
 
 
 @lru_cache(maxsize=16)
-def markup_of(template: ChatTemplate) -> Markup:
-    """The markup that the template shows, or that its family is known for."""
-    return known_markup(template.source) or _Difference(template).markup()
+def markup_of(template: ChatTemplate, declared: Markup | None = None) -> Markup:
+    """The rows that are declared, the others as the family is known for or as the template shows.
+
+    One of these that has the marks of a declared row goes before it: it knows the white space between them, too, and
+    what else the family does with thoughts.
+    """
+    shown = known_markup(template.source) or _Difference(template).markup()
+    rows = {name: getattr(declared, name) for name in Markup.__struct_fields__} if declared else {}
+    return replace(shown, **{name: row for name, row in rows.items() if row and _differs(row, getattr(shown, name))})
+
+
+def _differs(row: Any, other: Any) -> bool:
+    return other is None or _marks(row) != _marks(other)
+
+
+def _marks(row: Any) -> tuple[Any, ...]:
+    """Texts without white space, and what else makes a difference to what is read."""
+    values = (row.open, row.close) if isinstance(row, ReasoningMarkup) else astuple(row)
+    return (type(row), *("".join(value.split()) if isinstance(value, str) else value for value in values))
 
 
 class _Difference:

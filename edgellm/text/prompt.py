@@ -15,9 +15,11 @@ from edgellm.text.chat import PROTECTED, ChatTemplate
 from edgellm.text.conversation import PromptNote, adapted, message_texts, tool_spec
 from edgellm.text.cuts import Marker, SpecialTexts, texts_in
 from edgellm.text.markup import markup_of
+from edgellm.text.response_template import declared_markup
 from edgellm.text.template_caps import TemplateCaps, caps_of, tools_value
 from edgellm.types.markup import JsonCalls, Markup, Reading
 from edgellm.types.message import Message, Tool
+from edgellm.types.sampling_defaults import UnusedKey
 
 if TYPE_CHECKING:
     from edgellm.contract.engine import EngineInfo
@@ -65,7 +67,16 @@ class PromptBuilder:
     @functools.cached_property
     def markup(self) -> Markup:
         """How the model marks thoughts and calls by itself."""
-        return markup_of(self.template)
+        return markup_of(self.template, self._declared if isinstance(self._declared, Markup) else None)
+
+    @property
+    def unused_template(self) -> UnusedKey | None:
+        """What of the model's `response_template` cannot be read, so that none of it is."""
+        return self._declared if isinstance(self._declared, UnusedKey) else None
+
+    @functools.cached_property
+    def _declared(self) -> Markup | UnusedKey | None:
+        return declared_markup(self._info.response_template) if self._info.response_template else None
 
     def markup_after(self, prompt: ChatPrompt) -> Markup:
         """What the answer to `prompt` is marked with, for `call_grammar`. Where the prompt asks for calls, it knows no

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from bitnet import folders
@@ -21,13 +23,17 @@ SETTINGS = Settings(n_ctx=64, n_slots=1, n_batch=64)
 pytestmark = pytest.mark.skipif(not native.path().exists(), reason="compiler: edgellm-bitnet's library is not built")
 
 
-def answers(backend, path, settings=SETTINGS):
-    """(logits of every token, tokens of a text) of the model at `path`."""
+def opened(backend, path, settings=SETTINGS):
     artifact = Artifact("gguf" if path.is_file() else "safetensors", (str(path),), "made")
     try:
-        engine = Plugins().backend(backend).open(LaunchPlan(backend, artifact, settings))
+        return Plugins().backend(backend).open(LaunchPlan(backend, artifact, settings))
     except BackendUnavailable as error:
         pytest.skip(f"compiler: {error}")
+
+
+def answers(backend, path, settings=SETTINGS):
+    """(logits of every token, tokens of a text) of the model at `path`."""
+    engine = opened(backend, path, settings)
     try:
         logits = engine.step([SlotInput(0, 0, TOKENS, len(TOKENS))])[0]
         text = engine.tokenizer.encode("don't the lazy dog\n\n 123 \u3053", add_special=True, parse_special=False)
@@ -65,3 +71,12 @@ def test_llama_cpp_computes_the_same_from_the_file(tmp_path, family, to):
     cosine = (ours * theirs).sum() / np.sqrt(np.square(ours).sum() * np.square(theirs).sum())
     assert cosine > 0.9999
     assert text == text_theirs
+
+
+def test_whoever_reads_answers_gets_the_folder_s_response_template(tmp_path):
+    folder = folders.make(tmp_path / "model")
+    config = json.loads((folder.path / "tokenizer_config.json").read_text()) | {"response_template": {"fields": {}}}
+    (folder.path / "tokenizer_config.json").write_text(json.dumps(config))
+    engine = opened("bitnet", folder.path)
+    assert engine.info.response_template == '{"fields": {}}'
+    engine.close()

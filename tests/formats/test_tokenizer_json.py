@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from support.refusals import refuses
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf import reader
 from edgellm.formats.tokenizer import from_gguf, from_json
+from edgellm.formats.tokenizer.folder import MAX_RESPONSE_TEMPLATE, TokenizerFolder
 from edgellm.formats.tokenizer.pretokenizers import PRE_TOKENIZERS
 from edgellm.formats.tokenizer.tokenizer import BYTE_OF
 
@@ -194,6 +196,32 @@ def test_chat_template(tmp_path: Path, config: Any, jinja: str | None, expected:
     if jinja is not None:
         (tmp_path / "chat_template.jinja").write_text(jinja)
     assert from_json.read_tokenizer_json(tmp_path).chat_template == expected
+
+
+@pytest.mark.parametrize("value", [None, {"fields": {"a": "\ud800"}}, 5, [], "x", {"version": float("nan")}])
+def test_a_response_template_is_passed_on_as_json(tmp_path: Path, value: Any) -> None:
+    text = from_json.read_tokenizer_json(
+        folder(tmp_path, config={**CONFIG, "response_template": value})
+    ).response_template
+    assert text == ("" if value is None else json.dumps(value))
+
+
+@pytest.mark.parametrize("case", ["long", "huge", "deep"])
+def test_a_response_template_is_bounded(tmp_path: Path, case: str) -> None:
+    value = {"long": '"' + "x" * MAX_RESPONSE_TEMPLATE + '"', "huge": " " * 20_000_000 + "1", "deep": "[" * 100_000}[
+        case
+    ]
+    folder(tmp_path, config='{"response_template": ' + value + ("]" * 100_000 if case == "deep" else "") + "}")
+    with refuses(BadArtifact):
+        from_json.read_tokenizer_json(tmp_path)
+
+
+def test_a_response_template_that_json_can_read_can_be_written_or_is_refused(tmp_path: Path) -> None:
+    for depth in range(300, 1000, 50):
+        folder(tmp_path, config='{"response_template": ' + "[" * depth + "]" * depth + "}")
+        files = TokenizerFolder(tmp_path)
+        with contextlib.suppress(BadArtifact):
+            assert len(files.response_template(files.json("tokenizer_config.json"))) == 2 * depth
 
 
 def test_truncation_and_padding_of_the_file_are_not_used(tmp_path: Path) -> None:

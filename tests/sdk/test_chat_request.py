@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from edgellm.sdk.client import EdgeLLM
 from edgellm.text.answer_or_call import answer_or_call
 from edgellm.text.matcher import GrammarCompiler
 from edgellm.types.grammar import Grammar
-from edgellm.types.markup import JsonCalls, Markup
+from edgellm.types.markup import JsonCalls, Markup, ReasoningMarkup
 from edgellm.types.message import Message, NamedTool, Tool
 from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import Settings
@@ -59,6 +60,26 @@ def test_a_model_that_thinks_is_read_so(thinker: EdgeLLM) -> None:
     still = thinker.request("Hi")
     assert still.reading is not None
     assert (still.reading.opened, still.thinking, still.reasoning_budget) == ("<|assistant|>", False, None)
+
+
+def test_a_response_template_that_cannot_be_read_is_said_once(
+    thinker: EdgeLLM, caplog: pytest.LogCaptureFixture
+) -> None:
+    declared = json.dumps({"fields": {"thinking": {"open_pattern": "(a+)+$", "close": "</idea>"}}})
+    thinker._session._info = replace(thinker.info, response_template=declared)  # type: ignore[attr-defined]
+    read = [thinker.request("Hi", thinking=True).reading for _ in range(2)]
+    assert read[0] is not None
+    assert read[0].markup.reasoning == ReasoningMarkup("<think>", "</think>")
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "response_template.fields.thinking.open_pattern" in said
+
+
+def test_a_response_template_goes_before_the_chat_template(thinker: EdgeLLM) -> None:
+    declared = json.dumps({"fields": {"thinking": {"open": "<idea>", "close": "</idea>"}}})
+    thinker._session._info = replace(thinker.info, response_template=declared)  # type: ignore[attr-defined]
+    reading = thinker.request("Hi").reading
+    assert reading is not None
+    assert reading.markup.reasoning == ReasoningMarkup("<idea>", "</idea>")
 
 
 def test_what_is_served_holds_where_the_request_is_silent(thinker: EdgeLLM) -> None:

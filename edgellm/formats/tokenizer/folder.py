@@ -26,6 +26,7 @@ MAX_BYTES = {
     "generation_config.json": _MIB,
     "chat_template.jinja": _MIB,
 }
+MAX_RESPONSE_TEMPLATE = 64 * 1024  # characters of JSON: those of seven families have 500 to 1,000
 
 
 class TokenizerFolder:
@@ -90,6 +91,20 @@ class TokenizerFolder:
         if value is not None and not isinstance(value, str):
             self.fail("tokenizer_config.json", "chat_template", f"is not text but a {type(value).__name__}")
         return value if value and value.strip() else None
+
+    def response_template(self, config: dict[str, Any]) -> str:
+        """JSON of what `config` (tokenizer_config.json) says of how answers are marked; "" where it says nothing."""
+        value = config.get("response_template")
+        if value is None:
+            return ""
+        try:
+            text = json.dumps(value)
+        except RecursionError:
+            self.fail("tokenizer_config.json", "response_template", "is nested too deeply")
+        if len(text) > MAX_RESPONSE_TEMPLATE:
+            what = f"has {len(text)} characters, {MAX_RESPONSE_TEMPLATE} are allowed"
+            self.fail("tokenizer_config.json", "response_template", what)
+        return text
 
     @contextlib.contextmanager
     def refusing(self, what: str) -> Iterator[None]:

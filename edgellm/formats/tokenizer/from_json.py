@@ -53,6 +53,7 @@ def read_tokenizer_json(folder: str | Path) -> FileTokenizer:
         prefix=added[0],
         suffix=added[1],
         chat_template=files.chat_template(config),
+        response_template=files.response_template(config),
     )
 
 

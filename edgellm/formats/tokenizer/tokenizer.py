@@ -60,6 +60,7 @@ class FileTokenizer:
         prefix: tuple[int, ...] = (),
         suffix: tuple[int, ...] = (),
         chat_template: str | None = None,
+        response_template: str = "",
     ) -> None:
         self.vocabulary = vocabulary
         self._split = split
@@ -73,6 +74,7 @@ class FileTokenizer:
         self.add_bos = bool(prefix)
         self.add_eos = bool(suffix)
         self.chat_template = chat_template
+        self.response_template = response_template
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Token ids of `text`; lone surrogates become U+FFFD.

@@ -236,6 +236,7 @@ class BitnetEngine:
             eos_ids=frozenset(getattr(tokenizer, "eos_ids", ())), n_embd=arch.hidden,
             add_bos=bool(getattr(tokenizer, "add_bos", False)), bos_text=getattr(tokenizer, "bos_text", ""),
             eos_text=getattr(tokenizer, "eos_text", ""), chat_template=getattr(tokenizer, "chat_template", None),
+            response_template=getattr(tokenizer, "response_template", ""),
             special_texts=getattr(tokenizer, "special_texts", ()), added_texts=getattr(tokenizer, "added_texts", ()),
             rewind_tokens=None, fork_copies=True, batch_invariant=True, capabilities=frozenset(capabilities),
             embedding=EmbeddingInfo(arch.pooling) if arch.pooling else None,

@@ -155,8 +155,9 @@ class DecoderEngine:
             max_logits=min(settings.n_batch, self._rows.max_rows), vocab_size=signature.vocab, eos_ids=eos_ids,
             n_embd=n_embd if type(n_embd) is int and 0 < n_embd < 2**31 else 0,
             add_bos=tokenizer.add_bos, bos_text=tokenizer.bos_text, eos_text=tokenizer.eos_text,
-            chat_template=tokenizer.chat_template, special_texts=tokenizer.special_texts,
-            added_texts=tokenizer.added_texts, rewind_tokens=None, fork_copies=True, batch_invariant=False,
+            chat_template=tokenizer.chat_template, response_template=tokenizer.response_template,
+            special_texts=tokenizer.special_texts, added_texts=tokenizer.added_texts, rewind_tokens=None,
+            fork_copies=True, batch_invariant=False,
             device="cpu" if opened.provider == "CPUExecutionProvider" else opened.provider,
             details={
                 "library": f"onnxruntime {onnxruntime.__version__}", "provider": f"{opened.provider}: {opened.reason}",
