@@ -13,7 +13,7 @@ import click
 from edgellm.cli._options import headline, launch_options, launches, make_plan, samples, say_taken
 from edgellm.cli.page import examples, say, say_error
 from edgellm.cli.progress import waiting
-from edgellm.cli.talk import Talk
+from edgellm.cli.talk import Talk, thoughtless
 from edgellm.cli.tool_option import function_of
 from edgellm.errors import EdgeLLMError, UnknownModel, UsageError
 
@@ -109,6 +109,8 @@ def command(
     with EdgeLLM(plan, decision=decision, isolate=isolate) as llm:
         with waiting(f"loading {plan.artifact.name} {plan.artifact.quant}"):
             talk = Talk(llm, raw=raw, system=system, schema=grammar, tools=functions, max_tokens=max_tokens, stop=stop)
+        if options.thinking and (why := thoughtless(llm)):
+            say(why, err=True)
         if question is not None:
             return 0 if talk.say(question) else INTERRUPTED
         _converse(talk)

@@ -18,6 +18,7 @@ import click
 
 from edgellm.cli._options import headline, launch_options, launches, make_plan, samples, slots
 from edgellm.cli.page import examples, say_lines
+from edgellm.cli.talk import thoughtless
 from edgellm.units import counted
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def _serve(
                 overdue=llm.close,
                 drain_s=drain,
             )
-            failures = _watch_loading(llm, server, say)
+            failures = _watch_loading(llm, server, say, asked_to_think=options.thinking)
             _stop_on_hangup(server)
             if ending.number:
                 server.stop()
@@ -273,7 +274,7 @@ def _has_terminal() -> bool:
     return True
 
 
-def _watch_loading(llm: EdgeLLM, server: Listener, say: Say) -> list[Exception]:
+def _watch_loading(llm: EdgeLLM, server: Listener, say: Say, *, asked_to_think: bool) -> list[Exception]:
     """Say when the model is loaded. A model that cannot be loaded ends the server; the list then holds the reason."""
     failures: list[Exception] = []
     began = time.monotonic()
@@ -287,6 +288,8 @@ def _watch_loading(llm: EdgeLLM, server: Listener, say: Say) -> list[Exception]:
                 server.stop()
         else:
             say(f"Ready after {time.monotonic() - began:.1f} s. Ctrl-C stops.")
+            if asked_to_think and (why := thoughtless(llm)):
+                say(why)
 
     threading.Thread(target=wait, name="edgellm-loading", daemon=True).start()
     return failures

@@ -106,3 +106,16 @@ def _require_text(llm: EdgeLLM) -> None:
     if not llm.info.generates:
         artifact = llm.plan.artifact
         asked.refuse_chat(artifact.path if artifact.shown_as else artifact.name)
+
+
+def thoughtless(llm: EdgeLLM) -> str:
+    """Why `--think` changes nothing with this model; "" where it can think."""
+    from edgellm.errors import EdgeLLMError
+
+    try:
+        reading = llm.request("hello", thinking=True).reading
+    except EdgeLLMError:  # a model that does not chat
+        reading = None
+    if llm.plan.thinking and reading is not None and reading.markup.reasoning is not None:
+        return ""
+    return f"{llm.plan.artifact.name} cannot think before it answers: --think changes nothing."

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -23,6 +24,7 @@ from edgellm.cli import pull
 from edgellm.cli import run as module
 from edgellm.cli.main import cli
 from edgellm.cli.run import command
+from edgellm.cli.talk import thoughtless
 from edgellm.errors import BadTemplate, UnknownModel, UnsupportedTask, UsageError
 from edgellm.hardware import profiles
 from edgellm.sdk.client import EdgeLLM
@@ -33,9 +35,30 @@ from edgellm.types.request import SelectionRequest
 from edgellm.types.sampling import Sampling
 from edgellm.types.sampling_defaults import SamplingPart
 
+THINKER = (
+    "{% for m in messages %}<|{{ m.role }}|>"
+    "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% if enable_thinking %}<think>{% endif %}{% endif %}"
+)
+
 
 def invoke(*arguments: str, text: str | None = None) -> Result:
     return CliRunner().invoke(command, ["echo", "--no-isolate", *arguments], input=text, standalone_mode=False)
+
+
+@pytest.mark.parametrize(("template", "thinks"), [(None, False), (THINKER, True)])
+def test_a_model_that_cannot_think_is_told_where_it_is_asked_to(
+    monkeypatch: pytest.MonkeyPatch, template: str | None, thinks: bool
+) -> None:
+    with EdgeLLM.load("echo", isolate=False, thinking=True) as llm:
+        if template is not None:
+            llm._session._info = replace(llm.info, chat_template=template)  # type: ignore[attr-defined]
+        assert (thoughtless(llm) == "") == thinks
+    with EdgeLLM.load("echo", isolate=False) as llm:  # as planned for a card that says that it cannot
+        assert "--think changes nothing" in thoughtless(llm)
+    if template is None:
+        assert "--think changes nothing" in invoke("hi", "--think").stderr
+        assert "--think" not in invoke("hi").stderr
 
 
 def test_stats_tell_what_differs_from_its_prediction() -> None:
