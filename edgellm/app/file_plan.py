@@ -122,7 +122,7 @@ def unpredicted_plan(artifact: Artifact, context: SelectionContext, request: Sel
         too_big = refusal.NeedsMemory(needed(ctx), scenario.budget_bytes, ctx, kv_type)
         raise NothingFits(
             f"{artifact.name} {explain.refusal(too_big)}",
-            hint=f"close other programs, ask for less with {option('ctx')} or {option('slots')}, "
+            hint=f"{explain.more_memory(scenario.budget)}, ask for less with {option('ctx')} or {option('slots')}, "
             "or see `edgellm auto-select`",
         )
     plan = planned(ctx)

@@ -21,6 +21,20 @@ def budget(of: reason.BudgetReason) -> str:
     return f"{words}; {of.cap}" if of.cap else words
 
 
+def more_memory(of: reason.BudgetReason) -> str:
+    """What would leave a model more, by what binds."""
+    if isinstance(of, reason.RequestedBudget):
+        return f"raise {option('max_memory')}"
+    available = of.total_bytes if of.available_bytes is None else of.available_bytes
+    if of.limit_bytes is not None and of.limit_bytes - (of.limit_used_bytes or 0) <= available:
+        if "ulimit -v" in of.limit_source:
+            return "`ulimit -v` binds: raise it (`ulimit -v unlimited`; LimitAS= of a service)"
+        if "cgroup" in of.limit_source:
+            return "the limit of the cgroup binds: raise it (`docker run --memory`; MemoryMax= of a service)"
+        return "raise the limit that binds"
+    return "take a machine with more memory" if of.available_bytes is None or of.cap else "close other programs"
+
+
 def gpu(fact: backend_reason.GpuReason) -> str:
     """What GPUs compute, and why, without the noun."""
     if isinstance(fact, backend_reason.GpuUnused):

@@ -211,7 +211,7 @@ def _nothing_fits(options: Sequence[Option], scenario: Scenario) -> NothingFits:
             hint=f"{option('gpu_layers', 'auto')} puts as many there as fit; {option('ctx')} and {option('slots')} "
             "ask for less",
         )
-    hint = "close other programs or raise the limit"
+    hint = explain.more_memory(scenario.budget)
     if scenario.request.max_memory_bytes is not None:
         hint = f"try `{option('max_memory', f'{needed(closest) // 1024**2 + 1}MiB')}`"
     elif scenario.request.ctx is not None or scenario.slots > 1:

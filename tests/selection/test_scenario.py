@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edgellm import explain
 from edgellm.selection.scenario import Scenario
+from edgellm.types.machine import Limits
 from edgellm.types.model import ModelFile
 from edgellm.types.request import SelectionRequest
+from edgellm.units import GIB
 
 
 @pytest.mark.parametrize(
@@ -53,3 +57,21 @@ def test_a_model_trained_for_less_than_the_task_needs_is_asked_for_all_of_it(mac
     assert Scenario.of(machine(), SelectionRequest(task="agent")).needed_ctx(131072) == 16384
     assert Scenario.of(machine(), SelectionRequest(task="agent")).needed_ctx(8192) == 8192
     assert Scenario.of(machine(), SelectionRequest(ctx=700)).needed_ctx(8192) == 700
+
+
+@pytest.mark.parametrize(
+    ("limits", "available", "words"),
+    [
+        (Limits(2 * GIB, 0, source="memory: ulimit -v; cpus: cgroup v2 /app"), 8 * GIB, "ulimit -v unlimited"),
+        (Limits(2 * GIB, 0, source="memory: cgroup v2 /app"), 8 * GIB, "MemoryMax"),
+        (Limits(2 * GIB, 0, source="a scheduler"), 8 * GIB, "raise the limit"),
+        (Limits(8 * GIB, 0, source="memory: cgroup v2 /app"), 2 * GIB, "other programs"),
+        (Limits(), 2 * GIB, "other programs"),
+        (Limits(), None, "a machine with more"),
+    ],
+)
+def test_more_memory_is_had_where_it_is_bound(machine, limits: Limits, available: int | None, words: str) -> None:
+    """`available` of 16 GiB."""
+    here = machine(16)
+    here = replace(here, limits=limits, memory=replace(here.memory, available_bytes=available))
+    assert words in explain.more_memory(Scenario.of(here, SelectionRequest()).budget)
