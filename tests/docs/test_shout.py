@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -10,10 +11,15 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
 from support import fake_plugins
+
+from edgellm.testing import BackendContract
+from edgellm.types.plan import Settings
 
 ROOT = Path(__file__).parents[2]
 SHOUT = ROOT / "docs" / "examples" / "edgellm-shout"
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
 
 
 def test_it_passes_the_contract(tmp_path: Path) -> None:
@@ -27,7 +33,26 @@ def test_it_passes_the_contract(tmp_path: Path) -> None:
     )  # fmt: skip
 
     assert done.returncode == 0, done.stdout
-    assert int((re.search(r"(\d+) passed", done.stdout) or ["", "0"])[1]) >= 5
+    counted = re.search(r"(\d+) passed, (\d+) skipped", done.stdout)
+    assert counted is not None, done.stdout
+    n_passed, n_skipped = map(int, counted.groups())
+    assert f"\n{n_passed} passed, {n_skipped} skipped in " in TUTORIAL
+    assert f"\n1 failed, {n_passed - 1} passed, {n_skipped} skipped in " in TUTORIAL
+
+
+def test_a_fork_that_shares_its_list_is_met_as_the_tutorial_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SHOUT)
+    engines = importlib.import_module("edgellm_shout.engine")
+
+    class Sharing(engines.ShoutEngine):
+        def fork(self, source: int, target: int, n_tokens: int) -> int:
+            self.slots[target] = self.slots[source]
+            return len(self.slots[target])
+
+    engine = Sharing(Settings(n_ctx=512, n_slots=4, n_batch=64))
+    with pytest.raises(AssertionError) as met:
+        BackendContract().test_fork_gives_the_prefix_and_nothing_else(engine)
+    assert str(met.value).splitlines()[0] in " ".join(TUTORIAL.split())
 
 
 def test_a_copy_can_have_another_name(tmp_path: Path) -> None:
