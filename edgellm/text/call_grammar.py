@@ -73,20 +73,8 @@ def called_with(tool: Tool) -> dict[str, Any]:
             what = f"the pattern of the tool {tool.name[:60]!r} does not close the brackets that it opens"
             raise UsageError(what, hint="correct it", param="tools")
     Grammar("regex", pattern, "tools")
-    argument = {**tool.parameters["properties"][INPUT], "pattern": f"^(?:{_without_nul(pattern)})$"}
+    argument = {**tool.parameters["properties"][INPUT], "pattern": f"^(?:{pattern})$"}
     return {**tool.parameters, "properties": {INPUT: argument}}
-
-
-def _without_nul(pattern: str) -> str:
-    """No negated class of it matches NUL, which JSON here cannot hold. derivre 0.3 lets one that matches every control
-    character match quotation marks and backslashes, too, where it stands in a text of JSON.
-    """
-
-    def class_begin(match: re.Match[str]) -> str:
-        literals = match[1]  # - or ] at the beginning of a class mean themselves
-        return match[0] if literals is None else r"[^\x00" + "".join(f"\\{char}" for char in literals)
-
-    return re.sub(r"\\.|\[\^(\]|-*)", class_begin, pattern, flags=re.DOTALL)
 
 
 def _closed(parameters: dict[str, Any]) -> dict[str, Any]:

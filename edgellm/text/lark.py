@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from edgellm.text.json_patterns import exact_patterns
 from edgellm.types.grammar_tree import AnyText, Json, Node, OneOf, Pattern, Repeat, Sequence, Text, TextUntil, nodes
 
 ANYTHING = r"/(?s:.*)/"
@@ -41,7 +42,7 @@ class _Writer:
             case AnyText():
                 term = _regex(rf"([^{re.escape(node.but)}](?s:.*))?") if node.but else ANYTHING
             case Json():
-                schema = {"x-guidance": self._json_options, **node.schema}
+                schema = {"x-guidance": self._json_options, **exact_patterns(node.schema)}
                 term = self._rule("%json " + json.dumps(schema, ensure_ascii=False))
             case TextUntil():
                 term = self._until(node.stop)

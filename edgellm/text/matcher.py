@@ -6,6 +6,7 @@ imported when the first grammar arrives, and asked for by name where it is absen
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections import OrderedDict
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from edgellm.errors import BackendUnavailable, GrammarFailed
 from edgellm.text import grammar_check
 from edgellm.text.endless import can_end
+from edgellm.text.json_patterns import exact_patterns
 from edgellm.text.lark import NO_FORCING, lark_of
 from edgellm.types.grammar import Grammar
 
@@ -214,8 +216,8 @@ def _source(library: Any, grammar: Grammar, specials: dict[str, int]) -> str:
     if grammar.kind == "tree":
         return str(library.grammar_from("lark", lark_of(grammar.tree, specials, JSON_OPTIONS)))
     if grammar.kind == "json_schema":
-        schema = "{}" if grammar.text == "true" else grammar.text
-        return str(library.LLMatcher.grammar_from_json_schema(schema, {}, JSON_OPTIONS))
+        schema = {} if grammar.text == "true" else exact_patterns(json.loads(grammar.text))
+        return str(library.LLMatcher.grammar_from_json_schema(json.dumps(schema), {}, JSON_OPTIONS))
     if grammar.kind not in ("gbnf", "lark"):
         return str(library.grammar_from(grammar.kind, grammar.text))
     # The library's own look at which of the two it is takes minutes for a text of blanks.

@@ -111,6 +111,16 @@ def _called_once(answer: Answer) -> bool:
     return _called(answer) and len(answer["choices"][0]["message"]["tool_calls"]) == 1
 
 
+def custom(syntax: str, definition: str) -> dict[str, Any]:
+    form = {"type": "grammar", "grammar": {"syntax": syntax, "definition": definition}}
+    return {"type": "custom", "custom": {"name": "shell", "format": form}}
+
+
+def _called_with_text(answer: Answer) -> bool:
+    (call,) = answer["choices"][0]["message"]["tool_calls"]
+    return bool(re.fullmatch("(ls|cat) [a-z]{1,8}", call["custom"]["input"]))
+
+
 def _has_prompt_logprobs(answer: Answer) -> bool:
     return answer["choices"][0]["logprobs"]["token_logprobs"][0] is None
 
@@ -202,6 +212,11 @@ FEATURES: dict[str, tuple[Feature, ...]] = {
         formed("`parallel_tool_calls` false", _called_once,
                tools=TOOLS, tool_choice="required", parallel_tool_calls=False),
         formed("`tool_choice` required, streamed", _streamed_call, tools=TOOLS, tool_choice="required", stream=True),
+        formed("a custom tool with a pattern", _called_with_text, tools=[custom("regex", "(ls|cat) [a-z]{1,8}")],
+               tool_choice="required", parallel_tool_calls=False),
+        formed("a custom tool with a grammar in Lark", _called_with_text,
+               tools=[custom("lark", 'start: ("ls" | "cat") " " /[a-z]{1,8}/')],
+               tool_choice="required", parallel_tool_calls=False),
     ),
     "Completions": (
         continued("completions", _is_text),
