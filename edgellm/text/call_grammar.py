@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,13 +64,12 @@ def called_with(tool: Tool) -> dict[str, Any]:
     """
     if tool.input is None or tool.input.definition is None:
         return tool.parameters
+    pattern = tool.input.definition
     if tool.input.syntax == "lark":
-        pattern = pattern_of_lark(tool.input.definition)
-    else:
-        pattern = re.sub(r"(?<!\\)((?:\\\\)*)\$\Z", r"\1", tool.input.definition.removeprefix("^"))
-        if not is_balanced(pattern):
-            what = f"the pattern of the tool {tool.name[:60]!r} does not close the brackets that it opens"
-            raise UsageError(what, hint="correct it", param="tools")
+        pattern = pattern_of_lark(pattern)
+    elif not is_balanced(pattern):
+        what = f"the pattern of the tool {tool.name[:60]!r} does not close the brackets that it opens"
+        raise UsageError(what, hint="correct it", param="tools")
     Grammar("regex", pattern, "tools")
     argument = {**tool.parameters["properties"][INPUT], "pattern": f"^(?:{pattern})$"}
     return {**tool.parameters, "properties": {INPUT: argument}}

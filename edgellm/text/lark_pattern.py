@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from edgellm.errors import UnsupportedField, UsageError
-from edgellm.types.grammar import MAX_GRAMMAR_BYTES, MAX_NESTING
+from edgellm.types.grammar import MAX_GRAMMAR_BYTES
 
 MAX_WRITTEN = 16 * MAX_GRAMMAR_BYTES  # characters in all: rules that use others twice each double what is written
 _TOKEN = re.compile(
@@ -116,8 +116,6 @@ class _Rules:
             if name not in self._bodies:
                 raise _unreadable(f"has no rule {name[:40]}")
             self._open.append(name)
-            if len(self._open) > MAX_NESTING:
-                raise _unsupported("nests rules too deeply")
             self._written[name] = _Expression(self, self._bodies[name], self.behind(name)).whole()
             self._open.pop()
         return self._written[name]
@@ -247,7 +245,9 @@ def _text(token: str) -> str:
 
 def _string(token: str) -> str:
     try:
-        return str(json.loads(token.removesuffix("i")))
+        text = str(json.loads(token.removesuffix("i")))
+        text.encode()  # half of a surrogate pair is no text
+        return text
     except ValueError:
         raise _unreadable(f"has {token[:40] or 'nothing'} where a text as JSON writes it has to be") from None
 

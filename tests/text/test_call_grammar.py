@@ -208,6 +208,25 @@ def test_a_class_means_in_json_what_it_means_elsewhere(
     assert follows(bytes_only, grammar, call) is matches
 
 
+@pytest.mark.parametrize("definition", ["^ls$", "^ls", "ls$", "ls", "^ls$|^cat$"])
+@pytest.mark.parametrize(
+    ("name", "call", "end"),
+    [
+        ("keys", "<tool_call>f\n<arg_key>input</arg_key>\n<arg_value>", "</arg_value>"),
+        ("hermes", '<tool_call>\n{"name": "f", "arguments": {"input": "', '"}}'),
+    ],
+)
+def test_a_definition_is_of_the_whole_text(
+    bytes_only: GrammarCompiler, name: str, call: str, end: str, definition: str
+) -> None:
+    tool = Tool("f", input=TextInput(definition))
+    grammar = call_grammar(Markup(calls=ROWS[name]), (tool,), "required", parallel=False)
+    assert grammar is not None
+    assert follows(bytes_only, grammar, f"{call}ls{end}")
+    assert not follows(bytes_only, grammar, f"{call}lsx")
+    assert not follows(bytes_only, grammar, f"{call}x")
+
+
 def test_any_text_needs_no_grammar() -> None:
     tools = (Tool("echo", input=TextInput()),)
     assert call_grammar(Markup(calls=ROWS["hermes"]), tools, "auto", parallel=True) is None

@@ -106,6 +106,7 @@ def test_what_cannot_be_written_out_is_refused_by_name(definition: str) -> None:
         "start: x",
         'start: "a',
         'start: "\\q"',
+        'start: "\\ud800"',
         'start: "b".."a"',
         'start: "a"..',
         'start: ("a"',
