@@ -18,7 +18,7 @@ from edgellm.text.answer_or_call import answer_or_call
 from edgellm.text.matcher import GrammarCompiler
 from edgellm.types.grammar import Grammar
 from edgellm.types.markup import JsonCalls, Markup, ReasoningMarkup
-from edgellm.types.message import Message, NamedTool, Tool
+from edgellm.types.message import Message, NamedTool, TextInput, Tool
 from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import Settings
 from edgellm.types.reasoning import EFFORTS, thinking_budget, thinks_first
@@ -137,6 +137,13 @@ ANSWERS = {
     "regex": (Grammar("regex", "[a-c]+"), "abc"),
     "choice": (Grammar("choice", '["yes", "no"]'), "no"),
 }
+
+
+def test_an_answer_of_a_form_or_a_call_with_a_text(llm: EdgeLLM) -> None:
+    shell = Tool("shell", input=TextInput("ls|cat"))
+    request = llm.request("Look.", tools=[shell], grammar=ANSWERS["schema"][0])
+    call = '{"name": "shell", "arguments": {"input": "%s"}}'
+    assert [allows(request.grammar, call % text) for text in ("ls", "cat", "rm")] == [1, 1, 0]
 
 
 @pytest.mark.parametrize("kind", ANSWERS)
