@@ -100,6 +100,11 @@ class RequestState:
         return self.generation.echo and self.generation.top_logprobs is not None and not self.choice
 
     @property
+    def computes_prompt(self) -> bool:
+        """Whether all of its prompt is computed, whatever a slot holds of it."""
+        return self.tells_prompt or not (self.generation.reuse or self.choice)
+
+    @property
     def gate(self) -> Matcher | None:
         """What the next token has to keep to: a grammar is for what is answered, and not for what is thought."""
         return None if self.matcher is None or self.text.thinking else self.matcher

@@ -105,7 +105,7 @@ class Scheduler:
             return None
         self.waiting.remove(request)
         # One token at least must be computed, or there are no logits to sample from.
-        limit = 0 if request.tells_prompt else len(request.prompt) - (not request.next_tokens)
+        limit = 0 if request.computes_prompt else len(request.prompt) - (not request.next_tokens)
         common = [min(common_prefix(slot.tokens, request.prompt), limit) for slot in self.slots]
         spare = min(free, key=lambda index: (self._passes_with(index), self.slots[index].used))
         # Longest prefix first; among equals the slot unused for longest.

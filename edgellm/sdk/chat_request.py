@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgellm import explain
-from edgellm.errors import BadTemplate, UnsupportedTask, UsageError
+from edgellm.errors import BadTemplate, ContextOverflow, UnsupportedTask, UsageError
+from edgellm.sdk.asking import ask_all, of_kind
 from edgellm.sdk.conversation import Messages, messages_of, texts_of
+from edgellm.sdk.deadline import Deadline
 from edgellm.sdk.generation import GenerationMethods
 from edgellm.sdk.toolbox import check_choice, tools_of
+from edgellm.text.truncation import room, truncated
 from edgellm.types.checks import plain_numbers
+from edgellm.types.event import Tokens
 from edgellm.types.grammar import Grammar
 from edgellm.types.markup import Reading
-from edgellm.types.message import AnyTool, Tool, ToolChoice
+from edgellm.types.message import AnyTool, Message, Tool, ToolChoice
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.reasoning import ReasoningEffort, thinking_budget, thinks_first
-from edgellm.types.request import ChatKeywords, GenerationRequest, check_prompt
+from edgellm.types.request import ChatKeywords, GenerationRequest, TokenizeRequest, check_prompt
 from edgellm.types.sampling import Sampling, SamplingKeywords
 
 if TYPE_CHECKING:
     from edgellm.text.prompt import ChatPrompt, PromptBuilder
 
 _log = logging.getLogger("edgellm.prompt")
+_AROUND = 8  # tokens, at most, that a model wants around a text; in it each has a byte
 _OF_ANSWER = ChatKeywords.__annotations__.keys() - SamplingKeywords.__annotations__.keys()
 
 
@@ -53,6 +58,8 @@ class RequestMethods(GenerationMethods):
         top_logprobs: int | None = None,
         n: int = 1,
         progress: bool = False,
+        reuse: bool = True,
+        truncate: bool = False,
     ) -> GenerationRequest:
         """What the model's chat template makes of a conversation, and what is asked of the answer.
 
@@ -69,6 +76,10 @@ class RequestMethods(GenerationMethods):
             grammar: what the answer looks like, where it calls no tools.
             n: how many answers.
             progress: whether its events tell how much of the prompt has been read (`Prefill`).
+            reuse: whether what an earlier request left in the cache is used.
+            truncate: whether the oldest messages are dropped where the context does not hold all of them and the answer
+                (`max_tokens`, or 256): whole turns, with the results of tools, but never system messages. The request's
+                notes say how many.
 
         Raises:
             BadTemplate: the model has no template, or it is broken; UsageError: no messages, an unknown role, options
@@ -86,20 +97,28 @@ class RequestMethods(GenerationMethods):
         described = tools_of(tools)
         check_choice(tool_choice, described)
         offered = () if tool_choice == "none" else described
-        conversation = messages_of(messages)
-        check_prompt(tuple(texts_of(conversation, offered)), info.n_ctx)
+        conversation, n_dropped = messages_of(messages), 0
         variables = {**({"reasoning_effort": reasoning_effort} if reasoning_effort else {}), **(template_kwargs or {})}
         thinks = thinks_first(thinking, reasoning_effort, variables, served=self.plan.thinking)
-        prompt = self._prompts.build(
-            conversation,
-            offered,
-            thinking=thinks,
-            kwargs=variables,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-        )
         given = plain_numbers(max_tokens)
         limit = given if isinstance(given, int) and given else info.n_ctx  # what is wrong with it, the request says
+
+        def build(conversation: Sequence[Message]) -> ChatPrompt:
+            check_prompt(tuple(texts_of(conversation, offered)), info.n_ctx)
+            return self._prompts.build(
+                conversation,
+                offered,
+                thinking=thinks,
+                kwargs=variables,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+            )
+
+        if truncate:
+            most = info.n_ctx - room(None if max_tokens is None else limit, info.n_ctx)
+            whole, conversation = conversation, truncated(conversation, lambda some: self._holds(build, some, most))
+            n_dropped = len(whole) - len(conversation)
+        prompt = build(conversation)
         return GenerationRequest(
             prompt.text,
             sampling,
@@ -116,9 +135,24 @@ class RequestMethods(GenerationMethods):
             reasoning_budget=thinking_budget(
                 reasoning_effort, limit if isinstance(limit, int) and limit else info.n_ctx
             ),
-            notes=tuple(sorted(prompt.notes)),
+            notes=(*sorted(prompt.notes), *([f"messages_dropped: {n_dropped}"] if n_dropped else [])),
             progress=progress,
+            reuse=reuse,
         )
+
+    def _holds(
+        self, build: Callable[[Sequence[Message]], ChatPrompt], conversation: Sequence[Message], most: int
+    ) -> bool:
+        """Whether the prompt of the conversation has at most so many tokens."""
+        try:
+            prompt = build(conversation)
+            check_prompt((prompt.text,), self._session.info.n_ctx)
+        except ContextOverflow:
+            return False
+        if prompt.text.isascii() and len(prompt.text) + len(prompt.cuts) + _AROUND <= most:
+            return True
+        ask = TokenizeRequest(prompt.text, prompt.cuts, parse_special=True, add_bos=prompt.add_bos)
+        return len(ask_all(self._session, [ask], of_kind(Tokens), Deadline(None))[0].ids) <= most
 
     def _reading(self, prompt: ChatPrompt, tools: Sequence[Tool]) -> Reading | None:
         """How the answer is told from thoughts and calls; None where all of it is text."""

@@ -21,7 +21,7 @@ from edgellm.server.answers import EventLists
 from edgellm.server.error_form import OPENAI
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.responses import client_closed
-from edgellm.types.event import Delta, Done, Event
+from edgellm.types.event import Delta, Done, Event, Prefill
 
 T = TypeVar("T")
 
@@ -50,6 +50,10 @@ class Chunks(ABC):
     @abstractmethod
     def last(self, done: Done) -> bytes:
         """The end of a choice, and of the stream where no other is open."""
+
+    def progress(self, prefill: Prefill) -> bytes:
+        """How much of a prompt has been read, where the request asked for it."""
+        return b""
 
     def waiting(self) -> bytes:
         """What is sent while nothing happens, and changes nothing."""
@@ -129,7 +133,14 @@ class EventStream:
     def _encode(self, events: list[Event]) -> bytes:
         chunks = self._chunks
         return b"".join(
-            [chunks.text(e) if isinstance(e, Delta) else chunks.last(e) if isinstance(e, Done) else b"" for e in events]
+            [
+                chunks.text(e)
+                if isinstance(e, Delta)
+                else chunks.last(e)
+                if isinstance(e, Done)
+                else chunks.progress(e)
+                for e in events
+            ]
         )
 
 

@@ -154,9 +154,11 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
     echo: bool = False
     reading: Reading | None = None  # how thoughts and calls are told from text; None = all of it is text
     reasoning_budget: int | None = None  # tokens of a thought, which is then ended; None = as many as it wants
-    notes: tuple[str, ...] = ()  # what the template does not take as it came (`text.conversation.PromptNote`)
+    # What the template does not take as it came (`text.conversation.PromptNote`), and "messages_dropped: 3".
+    notes: tuple[str, ...] = ()
     n: int = 1  # answers, which share the prompt's computation; of a seed each next one gets the next number
     progress: bool = False  # with a `types.event.Prefill` after each part of the prompt
+    reuse: bool = True  # what an earlier request left in the cache is used; the prompt is computed whole otherwise
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -80,3 +80,12 @@ def test_choices_share_what_is_told(n_slots: int) -> None:
 def test_it_changes_no_answer() -> None:
     (heard,) = events(ToyEngine(), ASK).values()
     assert "".join(event.text for event in heard if isinstance(event, Delta)) == answer(ASK)[0]
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_prompt_is_computed_again_where_nothing_may_be_reused(n: int) -> None:
+    again = structs.replace(ASK, reuse=False, n=n)
+    _, second = events(ToyEngine(n_batch=128), ASK, again).values()
+    assert told(second) == [(85, 0, 0), (85, 0, 85)]
+    (end,) = [event for event in second if isinstance(event, Done) and event.choice == 0]
+    assert end.usage.cached_tokens == 0

@@ -32,7 +32,12 @@ def test_a_chat_answer(live: Live) -> None:
     usage = body["usage"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
     assert usage["completion_tokens"] == len("Grüße, 世界! 🎈".encode())
-    assert set(body["timings"]) == {"queued_ms", "prefill_ms", "decode_ms", "prefill_tok_s", "decode_tok_s", "sampling"}
+    timings = body["timings"]
+    assert set(timings) > {"queued_ms", "prefill_ms", "decode_ms", "prefill_tok_s", "decode_tok_s", "sampling"}
+    assert (timings["cache_n"] + timings["prompt_n"], timings["predicted_n"]) == (
+        usage["prompt_tokens"],
+        usage["completion_tokens"],
+    )
 
 
 def test_a_chat_stream(live: Live) -> None:

@@ -56,6 +56,10 @@ class ChatBody(ToolCallingBody, kw_only=True):
         bool | None, Meta(description="Extension. Go on in the last message, which is then an assistant's.")
     ] = None
 
+    truncate_prompt: Annotated[
+        bool | None, Meta(description="Extension. Drop the oldest turns where the context does not hold all of them.")
+    ] = None
+
     def to_requests(self, llm: EdgeLLM) -> list[GenerationRequest]:
         """The one prompt that the model's chat template makes of the messages, with its settings.
 
@@ -85,6 +89,9 @@ class ChatBody(ToolCallingBody, kw_only=True):
             grammar=self.wanted_grammar(),
             top_logprobs=self.alternatives(),
             n=1 if self.n is None else self.n,
+            progress=self.wants_progress,
+            reuse=self.cache_prompt is not False,
+            truncate=bool(self.truncate_prompt),
         )
         return [request]
 

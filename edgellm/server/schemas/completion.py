@@ -68,6 +68,8 @@ class CompletionBody(GenerationBody, kw_only=True):
                 n=self.n_drawn,
                 cuts=cuts,
                 echo=bool(self.echo),
+                progress=self.wants_progress,
+                reuse=self.cache_prompt is not False,
             )
             for prompt, cuts in map(functools.partial(self._filled_in, llm), self.prompts())
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 import msgspec
 
 from edgellm.types import event
@@ -38,29 +40,60 @@ class CompletionUsage(msgspec.Struct, frozen=True):
         )
 
 
-class CompletionTimings(msgspec.Struct, frozen=True):
-    """Extension. Milliseconds and tokens per second, measured beside the model; 0 where nothing was measured.
+class TokenTimings(msgspec.Struct, frozen=True):
+    """Extension. Milliseconds and tokens per second; 0 where nothing was measured.
 
-    `sampling`: what the answer was drawn by, each value with the row that it is from.
+    From `cache_n` on they have the names of llama-server: tokens of the prompt that an earlier request had computed,
+    tokens of the prompt that were computed, and tokens of the answer.
     """
 
-    queued_ms: float
     prefill_ms: float
     decode_ms: float
     prefill_tok_s: float
     decode_tok_s: float
+    cache_n: int
+    prompt_n: int
+    prompt_ms: float
+    prompt_per_second: float
+    predicted_n: int
+    predicted_ms: float
+    predicted_per_second: float
+
+    @classmethod
+    def of(cls, timings: event.Timings, usage: event.Usage) -> Self:
+        computed = usage.prompt_tokens - usage.cached_tokens
+        prefill_ms, decode_ms = round(1e3 * timings.prefill_s, 3), round(1e3 * timings.decode_s, 3)
+        prefill = round(computed / timings.prefill_s if timings.prefill_s > 0 else 0.0, 2)
+        decode = round(timings.decode_tok_s(usage.completion_tokens), 2)
+        return cls(
+            prefill_ms=prefill_ms,
+            decode_ms=decode_ms,
+            prefill_tok_s=prefill,
+            decode_tok_s=decode,
+            cache_n=usage.cached_tokens,
+            prompt_n=computed,
+            prompt_ms=prefill_ms,
+            prompt_per_second=prefill,
+            predicted_n=usage.completion_tokens,
+            predicted_ms=decode_ms,
+            predicted_per_second=decode,
+            **cls._beside(timings),
+        )
+
+    @classmethod
+    def _beside(cls, timings: event.Timings) -> dict[str, Any]:
+        return {}
+
+
+class CompletionTimings(TokenTimings, frozen=True, kw_only=True):
+    """Extension. Those of a whole answer, measured beside the model.
+
+    `queued_ms`: until it had a place. `sampling`: what it was drawn by, each value with the row that it is from.
+    """
+
+    queued_ms: float
     sampling: tuple[SamplingPart, ...] = ()
 
     @classmethod
-    def of(cls, timings: event.Timings, usage: event.Usage) -> CompletionTimings:
-        computed = usage.prompt_tokens - usage.cached_tokens
-        prefill = computed / timings.prefill_s if timings.prefill_s > 0 else 0.0
-        decode = timings.decode_tok_s(usage.completion_tokens)
-        return cls(
-            queued_ms=round(1e3 * timings.queued_s, 3),
-            prefill_ms=round(1e3 * timings.prefill_s, 3),
-            decode_ms=round(1e3 * timings.decode_s, 3),
-            prefill_tok_s=round(prefill, 2),
-            decode_tok_s=round(decode, 2),
-            sampling=timings.sampling,
-        )
+    def _beside(cls, timings: event.Timings) -> dict[str, Any]:
+        return {"queued_ms": round(1e3 * timings.queued_s, 3), "sampling": timings.sampling}

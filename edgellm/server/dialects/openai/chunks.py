@@ -13,12 +13,13 @@ from msgspec import UNSET
 
 from edgellm.errors import Closed
 from edgellm.server import sse
+from edgellm.server.dialects.openai.running_timings import RunningTimings
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.schemas.answer import ChatCompletion, TextCompletion
 from edgellm.server.schemas.generation import GenerationBody
 from edgellm.server.schemas.usage import CompletionTimings, CompletionUsage
 from edgellm.server.served_model import ServedModel
-from edgellm.types.event import Completion, Delta, Done, Event, Usage
+from edgellm.types.event import Completion, Delta, Done, Event, Prefill, Usage
 from edgellm.types.logprob import TokenLogprob
 
 HOLE = "\0"
@@ -39,7 +40,9 @@ class OpenAIChunks(sse.Chunks):
         }
         self._includes_usage = body.include_usage
         self._record = record
-        self._notes = list(notes) or UNSET
+        self._notes = [*notes, *body.notes()] or UNSET
+        self._tells_progress = body.return_progress
+        self._timings = RunningTimings() if body.timings_per_token else None
         self._begun: set[int] = set()  # choices
         self._templates: dict[tuple[int, str, int], sse.Template] = {}
 
@@ -68,16 +71,32 @@ class OpenAIChunks(sse.Chunks):
         begin = b"" if delta.choice in self._begun else self._first(delta.choice, delta)
         if delta.logprobs:
             told = self._logprobs(delta.choice, delta.logprobs)
-            return begin + self._event({**self._choice(delta.choice, None, delta), "logprobs": told})
+            return begin + self._once({**self._choice(delta.choice, None, delta), "logprobs": told}, delta)
         if delta.kind == "call_name":
-            return begin + self._event(self._choice(delta.choice, None, delta))
+            return begin + self._once(self._choice(delta.choice, None, delta), delta)
         key = (delta.choice, delta.kind, delta.call)
         template = self._templates.get(key)
         if template is None:
+            if self._timings is not None:
+                return begin + self._once(self._choice(delta.choice, None, delta), delta)
             hole = msgspec.structs.replace(delta, text=HOLE)
             template = sse.Template(self._chunk(self._choice(delta.choice, None, hole)), HOLE)
             self._templates[key] = template
         return begin + template.fill(delta.text)
+
+    def progress(self, prefill: Prefill) -> bytes:
+        if self._timings is not None:
+            self._timings.read(prefill)
+        if not self._tells_progress:
+            return b""
+        told = {
+            "total": prefill.total,
+            "cache": prefill.cached,
+            "processed": prefill.processed,
+            "time_ms": round(1e3 * prefill.seconds, 3),
+        }
+        nothing = Delta("", 0, choice=prefill.choice)
+        return self._event(self._choice(prefill.choice, None, nothing), prompt_progress=told)
 
     def last(self, done: Done) -> bytes:
         require_complete(done)
@@ -93,6 +112,10 @@ class OpenAIChunks(sse.Chunks):
     def _first(self, number: int, delta: Delta | None) -> bytes:
         self._begun.add(number)
         return b"".join([self._event(choice) for choice in self._begin(number, delta)])
+
+    def _once(self, choice: dict[str, Any], delta: Delta) -> bytes:
+        """A chunk that no template is made of."""
+        return self._event(choice, **({"timings": self._timings.count(delta)} if self._timings is not None else {}))
 
     def _event(self, choice: dict[str, Any], **more: Any) -> bytes:
         return sse.event(self._chunk(choice, **more))
