@@ -91,3 +91,9 @@ def test_one_that_is_cancelled_or_closed_in_time_has_no_tokens() -> None:
         inbox.put(message)
     Loop(ToyEngine(), inbox, heard.extend).run()
     assert [(reply.id, type(reply.event)) for reply in heard if isinstance(reply, wire.Reply)] == [(2, wire.Failed)]
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_a_prompt_is_counted_as_it_would_be_read(flag: bool) -> None:
+    generation = GenerationRequest("b", cuts=(1,), parse_special=flag, add_bos=not flag)
+    assert TokenizeRequest.of_prompt("a", generation) == TokenizeRequest("a", (1,), flag, not flag)

@@ -63,9 +63,10 @@ def test_a_stream_tells_how_its_prompt_is_read(live: Live) -> None:
     assert '"prompt_progress":{"total":' in answer.text
 
 
-def test_progress_is_for_streams() -> None:
-    with refuses(UsageError, param="return_progress"):
-        body(return_progress=True)
+def test_progress_is_for_streams(live: Live) -> None:
+    answer = live.chat("hi", return_progress=True)
+    assert answer.headers["x-edgellm-ignored"] == "return_progress"
+    assert "x-edgellm-ignored" not in live.chat("hi", return_progress=True, stream=True).headers
 
 
 def test_each_chunk_has_timings_where_they_are_wanted(live: Live) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 from msgspec import Meta
@@ -66,9 +67,13 @@ class GenerationBody(StructuredBody, kw_only=True):
     def __post_init__(self) -> None:
         if self.stream_options is not None and not self.stream:
             raise UsageError("stream_options is only allowed with stream: true", param="stream_options")
-        if self.return_progress and not self.stream:
-            raise UsageError("return_progress is only allowed with stream: true", param="return_progress")
         unloads(self.keep_alive)
+
+    def without_effect(self) -> Iterator[tuple[str, str]]:
+        yield from super().without_effect()
+        # Clients send it with every request (Jan), and an answer that comes whole has nowhere to tell it.
+        if self.return_progress and not self.stream:
+            yield "return_progress", ""
 
     @property
     def include_usage(self) -> bool:
