@@ -17,10 +17,10 @@ from edgellm import __version__
 from edgellm.errors import EdgeLLMError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server import openapi, state
-from edgellm.server.dialects.llama_server import operations as llama_server
 from edgellm.server.dialects.openai import embeddings
 from edgellm.server.dialects.openai import operations as openai
 from edgellm.server.dialects.rerank import operations as rerank
+from edgellm.server.dialects.responses import operations as responses
 from edgellm.server.errors import HttpError
 from edgellm.server.intake import Intake
 from edgellm.server.middleware import Guard
@@ -56,7 +56,7 @@ def create_app(
         *openai.operations(model),
         *embeddings.operations(model),
         *rerank.operations(model),
-        *llama_server.operations(model),
+        *responses.operations(model),
         *state.operations(model, private=api_key is not None),
     ]
     app = Starlette(

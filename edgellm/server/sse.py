@@ -10,6 +10,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import msgspec
@@ -158,6 +159,12 @@ class Template:
 def event(data: object) -> bytes:
     """One event that holds `data` as JSON."""
     return b"data: " + _encode(data) + b"\n\n"
+
+
+async def gathered(event_lists: EventLists) -> list[Event]:
+    """All events, for an answer in one piece. It closes `event_lists`, also where it is cancelled."""
+    async with aclosing(event_lists):
+        return [event async for events in event_lists for event in events]
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:

@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgellm.server.dialects.llama_server.bodies import DetokenizeBody, InfillBody, LlamaCompletionBody, TokenizeBody
 from edgellm.server.dialects.rerank.bodies import CohereRerankBody, RerankBody
+from edgellm.server.dialects.responses.body import ResponsesBody
 from edgellm.server.schemas.chat import ChatBody
 from edgellm.server.schemas.completion import CompletionBody
 from edgellm.server.schemas.embeddings import EmbeddingBody
@@ -21,13 +21,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "http-fields.md"
 BODIES = {
     "/v1/chat/completions": ChatBody,
     "/v1/completions": CompletionBody,
+    "/v1/responses": ResponsesBody,
     "/v1/embeddings": EmbeddingBody,
     "/v1/rerank": RerankBody,
     "/v2/rerank": CohereRerankBody,
-    "/completion": LlamaCompletionBody,
-    "/infill": InfillBody,
-    "/tokenize": TokenizeBody,
-    "/detokenize": DetokenizeBody,
 }
 HEAD = """# Fields of bodies
 

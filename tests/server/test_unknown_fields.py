@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
 from openai.types import chat, completion_create_params, embedding_create_params, shared_params
 from openai.types.chat import completion_create_params as chat_create_params
+from support.client_types import client_fields
 from support.live_server import Live, Servers
 
 from edgellm.server.schemas.chat import ChatBody
@@ -160,12 +160,6 @@ TYPES: dict[type[Fields], tuple[Any, ...]] = {
     ),
     EmbeddingBody: (embedding_create_params.EmbeddingCreateParams,),
 }
-
-
-def client_fields(types: tuple[Any, ...]) -> Iterator[str]:
-    for type_ in types:
-        for base in type_.__mro__ if hasattr(type_, "__mro__") else (type_,):
-            yield from getattr(base, "__annotations__", {})
 
 
 @pytest.mark.parametrize("schema", TYPES, ids=lambda schema: schema.__name__)

@@ -78,6 +78,10 @@ class RequestBody(Fields, kw_only=True):
             raise UsageError(f"the body is not JSON: {reason}", hint="send a JSON object") from None
         if not isinstance(fields, dict):
             raise UsageError("the body is not a JSON object", hint=f"send {cls.example}")
+        for name, path in cls.take_out(fields):
+            if unknown.strict:
+                raise UnsupportedField(f"{path}: {shortened(name)} is not supported", hint="leave it out", param=path)
+            unknown.add(name, path)
         _check(fields, cls, "", unknown)
         try:
             read = msgspec.convert(fields, cls)
@@ -86,6 +90,11 @@ class RequestBody(Fields, kw_only=True):
         for name, path in read.without_effect():
             unknown.add(name, path)
         return read
+
+    @classmethod
+    def take_out(cls, fields: dict[str, Any]) -> Iterator[tuple[str, str]]:
+        """Replace with null what changes nothing here and may have any form; as `without_effect`, for the rest."""
+        return iter(())
 
     def without_effect(self) -> Iterator[tuple[str, str]]:
         """Parts of this body that change nothing here, beside unknown fields: a name, and the place that holds it."""

@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from msgspec import Meta
 
 from edgellm.errors import UsageError
-from edgellm.server.schemas.fields import Fields, NeutralValues, RequestBody
+from edgellm.server.schemas.fields import Fields, NeutralValues
+from edgellm.server.schemas.sampling import SamplingBody
 from edgellm.server.schemas.structural_tag import StructuralTag, TagStructure, Trigger
 from edgellm.types.grammar import ANY_OBJECT, MAX_CHOICES, Grammar
 
@@ -75,7 +76,7 @@ class StructuredOutputs(Fields, kw_only=True):
         return grammars
 
 
-class StructuredBody(RequestBody, kw_only=True):
+class StructuredBody(SamplingBody, kw_only=True):
     """The fields themselves; bodies inherit them."""
 
     response_format: ResponseFormat | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -25,7 +24,7 @@ from edgellm.server.schemas.chat import ChatBody
 from edgellm.server.schemas.completion import CompletionBody
 from edgellm.server.schemas.usage import CompletionTimings
 from edgellm.server.served_model import ServedModel, overflow_names
-from edgellm.types.event import Done, Event
+from edgellm.types.event import Done
 
 BodyT = TypeVar("BodyT", ChatBody, CompletionBody)
 TAG = "OpenAI"
@@ -78,17 +77,12 @@ async def _answer(
 
 
 async def _whole(request: Request, chunks: OpenAIChunks, event_lists: EventLists) -> ASGIApp:
-    async with aclosing(event_lists):
-        events = await sse.unless_gone(request.receive, _all(event_lists))
+    events = await sse.unless_gone(request.receive, sse.gathered(event_lists))
     if events is None:
         return client_closed(request)
     answer, done = whole([event for event in events if not chunks.takes(event)]), events[-1]
     assert isinstance(done, Done)
     return JSONResponse(chunks.whole(answer, CompletionTimings.of(answer.timings, done.usage)))
-
-
-async def _all(event_lists: EventLists) -> list[Event]:
-    return [event async for events in event_lists for event in events]
 
 
 def _described(model: ServedModel, name: str) -> response.Model:

@@ -1,0 +1,46 @@
+"""Pages of items, as OpenAI's API lists things."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from edgellm.errors import UsageError
+from edgellm.server.dialects.responses.items import ResponsesItem
+from edgellm.server.dialects.responses.stored import listed
+
+LIMIT, MAX_LIMIT = 20, 100
+
+
+class ResponsesItemList(msgspec.Struct, frozen=True):
+    data: list[Any]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+    object: str = "list"
+
+
+def page(items: Sequence[ResponsesItem], query: Mapping[str, str]) -> ResponsesItemList:
+    """
+    Args:
+        query: `limit`, `order` (desc or asc) and `after`, an id.
+
+    Raises:
+        UsageError: one of them cannot be.
+    """
+    limit, order, after = query.get("limit", str(LIMIT)), query.get("order", "desc"), query.get("after")
+    if not limit.isdecimal() or not 1 <= int(limit[:9]) <= MAX_LIMIT:
+        raise UsageError(f"limit={limit[:20]!r} is out of range", hint=f"1 to {MAX_LIMIT}", param="limit")
+    if order not in ("asc", "desc"):
+        raise UsageError(f"order={order[:20]!r} is unknown", hint="send asc or desc", param="order")
+    ordered = list(items if order == "asc" else reversed(items))
+    if after is not None:
+        ids = [item.id for item in ordered]
+        if after not in ids:
+            raise UsageError(f"after={after[:80]!r} is no item of it", hint="send the last_id of a page", param="after")
+        ordered = ordered[ids.index(after) + 1 :]
+    shown = ordered[: int(limit)]
+    ends = (shown[0].id, shown[-1].id) if shown else (None, None)
+    return ResponsesItemList([listed(item) for item in shown], *ends, len(ordered) > len(shown))

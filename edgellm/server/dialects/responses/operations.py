@@ -1,0 +1,119 @@
+"""OpenAI's Responses: `/v1/responses`."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from edgellm.errors import UsageError
+from edgellm.sdk.answer import whole
+from edgellm.server import request_log, sse
+from edgellm.server.answers import EventLists
+from edgellm.server.dialects.responses import answer, listing
+from edgellm.server.dialects.responses.answer import ResponsesAnswer
+from edgellm.server.dialects.responses.body import ResponsesBody, ResponsesCountBody
+from edgellm.server.dialects.responses.chunks import ResponsesChunks
+from edgellm.server.dialects.responses.compaction import ResponsesCompactBody, ResponsesCompaction, compacted
+from edgellm.server.dialects.responses.items import ResponsesItem
+from edgellm.server.dialects.responses.stored import StoredResponses, owner_of
+from edgellm.server.openapi import REFUSALS, Operation
+from edgellm.server.responses import NO_STORE, JSONResponse, client_closed
+from edgellm.server.served_model import ServedModel, overflow_names
+from edgellm.types.request import GenerationRequest
+
+TAG = "OpenAI Responses"
+ONE = "/v1/responses/{response_id}"
+AnyBodyT = TypeVar("AnyBodyT", bound=ResponsesBody)
+Asked = tuple[tuple[ResponsesItem, ...], GenerationRequest]  # what was said before, and what is asked of the model
+
+
+def operations(served: ServedModel) -> list[Operation]:
+    """The operations of this dialect."""
+    stored = StoredResponses()
+
+    async def receive(request: Request, body_type: type[AnyBodyT]) -> tuple[AnyBodyT, Asked]:
+        owner = owner_of(request)
+
+        def asked(body: AnyBodyT) -> Asked:
+            earlier = stored.fill_in(owner, body)
+            (generation,) = body.to_requests(served.llm, earlier)
+            return earlier, generation
+
+        return await served.receive(request, body_type, asked)
+
+    async def create(request: Request) -> ASGIApp:
+        """Answer a conversation. With `stream: true`, events that end with the whole response."""
+        with overflow_names(ResponsesBody.text_field):
+            body, (earlier, generation) = await receive(request, ResponsesBody)
+
+            def keep(response: ResponsesAnswer) -> None:
+                if response.store:
+                    stored.keep(owner_of(request), response, earlier, body)
+
+            chunks = ResponsesChunks(served, body, request_log.of_scope(request.scope), generation.notes, keep)
+            event_lists = served.events(request, [generation])
+            return await (sse.stream if body.stream else _whole)(request, chunks, event_lists)
+
+    async def count_input_tokens(request: Request) -> ASGIApp:
+        """How many tokens the model would read before it answers."""
+        with overflow_names(ResponsesBody.text_field):
+            _, (_, generation) = await receive(request, ResponsesCountBody)
+            n_tokens = await sse.unless_gone(request.receive, served.llm.acount_tokens(generation))
+        return client_closed(request) if n_tokens is None else JSONResponse(answer.ResponsesInputTokens(n_tokens))
+
+    async def compact(request: Request) -> ASGIApp:
+        """Make a conversation short. The model writes a summary of it, which takes the place of the rest."""
+        with overflow_names(ResponsesBody.text_field):
+            body, (earlier, generation) = await receive(request, ResponsesCompactBody)
+            events = await sse.unless_gone(request.receive, sse.gathered(served.events(request, [generation])))
+        return client_closed(request) if events is None else JSONResponse(compacted(body, earlier, whole(events)))
+
+    async def retrieve(request: Request) -> ASGIApp:
+        """A response that was stored."""
+        if request.query_params.get("stream", "false") != "false":
+            raise UsageError("a stored response is not streamed again", hint="leave out stream", param="stream")
+        kept = stored.require(owner_of(request), request.path_params["response_id"])
+        return Response(kept.answer, media_type="application/json", headers=NO_STORE)
+
+    async def delete(request: Request) -> ASGIApp:
+        """Forget a response that was stored."""
+        response_id = request.path_params["response_id"]
+        stored.delete(owner_of(request), response_id)
+        return JSONResponse(answer.ResponsesDeleted(response_id))
+
+    async def cancel(request: Request) -> ASGIApp:
+        """Only responses in the background are cancelled this way, and there are none: close the connection instead."""
+        stored.require(owner_of(request), request.path_params["response_id"])
+        hint = "it has ended; one that is being written is cancelled by closing its connection"
+        raise UsageError("this response is not written in the background", hint=hint, param="response_id")
+
+    async def input_items(request: Request) -> ASGIApp:
+        """What a stored response is the answer to, the newest first unless `order=asc`."""
+        kept = stored.require(owner_of(request), request.path_params["response_id"])
+        return JSONResponse(listing.page(kept.input, request.query_params))
+
+    return [
+        Operation("POST", "/v1/responses", create, TAG, ResponsesAnswer, ResponsesBody, REFUSALS),
+        Operation(
+            "POST",
+            "/v1/responses/input_tokens",
+            count_input_tokens,
+            TAG,
+            answer.ResponsesInputTokens,
+            ResponsesCountBody,
+            REFUSALS,
+        ),
+        Operation("POST", "/v1/responses/compact", compact, TAG, ResponsesCompaction, ResponsesCompactBody, REFUSALS),
+        Operation("GET", ONE, retrieve, TAG, ResponsesAnswer, other_replies=REFUSALS),
+        Operation("DELETE", ONE, delete, TAG, answer.ResponsesDeleted, other_replies=REFUSALS),
+        Operation("POST", f"{ONE}/cancel", cancel, TAG, ResponsesAnswer, other_replies=REFUSALS),
+        Operation("GET", f"{ONE}/input_items", input_items, TAG, listing.ResponsesItemList, other_replies=REFUSALS),
+    ]
+
+
+async def _whole(request: Request, chunks: ResponsesChunks, event_lists: EventLists) -> ASGIApp:
+    events = await sse.unless_gone(request.receive, sse.gathered(event_lists))
+    return client_closed(request) if events is None else JSONResponse(chunks.whole(events))

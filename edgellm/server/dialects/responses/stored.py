@@ -1,0 +1,164 @@
+"""Responses that can be asked for later, and gone on from. They are in memory, and gone when the server ends.
+
+Each is bound to the key of the request that made it: with another key it is not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from starlette.requests import Request
+
+from edgellm.errors import UsageError
+from edgellm.server.dialects.responses.answer import ResponsesAnswer
+from edgellm.server.dialects.responses.body import ResponsesBody
+from edgellm.server.dialects.responses.items import ResponsesItem
+from edgellm.server.dialects.responses.output import new_id
+from edgellm.server.errors import HttpError
+
+MAX_RESPONSES = 1024
+MAX_BYTES = 64 * 1024**2  # of all responses with their conversations, as JSON; the oldest are dropped
+_PREFIXES = {"reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc", "compaction": "cmp"}
+Owner = bytes
+
+
+class StoredResponse(NamedTuple):
+    """`items`: the whole conversation, of which the last `n_output` are the answer and `n_new` came with it."""
+
+    owner: Owner
+    answer: bytes  # JSON
+    items: tuple[ResponsesItem, ...]
+    n_new: int
+    n_output: int
+    n_bytes: int
+
+    @property
+    def input(self) -> tuple[ResponsesItem, ...]:
+        return self.items[: len(self.items) - self.n_output]
+
+    @property
+    def new(self) -> tuple[ResponsesItem, ...]:
+        return self.items[len(self.items) - self.n_new :]
+
+
+class StoredResponses:
+    """Of one server; safe to use from any thread."""
+
+    def __init__(self, max_responses: int = MAX_RESPONSES, max_bytes: int = MAX_BYTES) -> None:
+        self.max_responses = max_responses
+        self.max_bytes = max_bytes
+        self._responses: dict[str, StoredResponse] = {}  # the oldest first
+        self._items: dict[tuple[Owner, str], ResponsesItem] = {}
+        self._n_bytes = 0
+        self._lock = threading.Lock()
+
+    def keep(
+        self, owner: Owner, answer: ResponsesAnswer, earlier: Sequence[ResponsesItem], body: ResponsesBody
+    ) -> None:
+        new = [with_id(item) for item in body.items if item is not None]
+        output = msgspec.convert(msgspec.to_builtins(answer.output), list[ResponsesItem])
+        items, encoded = (*earlier, *new, *output), msgspec.json.encode(answer)
+        n_bytes = len(encoded) + len(msgspec.json.encode(items))
+        stored = StoredResponse(owner, encoded, items, len(new) + len(output), len(output), n_bytes)
+        with self._lock:
+            self._responses[answer.id] = stored
+            self._n_bytes += n_bytes
+            self._items.update({(owner, item.id): item for item in stored.new if item.id})
+            while len(self._responses) > self.max_responses or self._n_bytes > self.max_bytes:
+                self._drop(next(iter(self._responses)))
+
+    def require(self, owner: Owner, response_id: str) -> StoredResponse:
+        """
+        Raises:
+            HttpError: 404, there is none of that id for that owner.
+        """
+        stored = self._get(owner, response_id)
+        if stored is None:
+            shown = repr(response_id[:80])
+            hint = "it was not stored, deleted, made with another key, or dropped for newer ones"
+            raise HttpError(404, f"there is no response {shown}", code="response_not_found", hint=hint)
+        return stored
+
+    def delete(self, owner: Owner, response_id: str) -> None:
+        """
+        Raises:
+            HttpError: as `require`.
+        """
+        self.require(owner, response_id)
+        with self._lock:
+            if response_id in self._responses:
+                self._drop(response_id)
+
+    def fill_in(self, owner: Owner, body: ResponsesBody) -> tuple[ResponsesItem, ...]:
+        """Put items in the place of references to them. Returns what was said before the input of `body`.
+
+        Raises:
+            UsageError: it refers to what is not kept.
+        """
+        if isinstance(body.input, list):
+            body.input = [self._item(owner, item, f"input[{index}]") for index, item in enumerate(body.input)]
+        if body.previous_response_id is None:
+            return ()
+        stored = self._get(owner, body.previous_response_id)
+        if stored is None:
+            raise _not_kept(body.previous_response_id, "previous_response_id")
+        return stored.items
+
+    def _item(self, owner: Owner, item: ResponsesItem | None, where: str) -> ResponsesItem | None:
+        if item is None or not item.is_reference:
+            return item
+        with self._lock:
+            kept = self._items.get((owner, item.id or ""))
+        if kept is None:
+            raise _not_kept(item.id or "", f"{where}.id")
+        return kept
+
+    def _get(self, owner: Owner, response_id: str) -> StoredResponse | None:
+        with self._lock:
+            stored = self._responses.get(response_id)
+        return stored if stored is not None and stored.owner == owner else None
+
+    def _drop(self, response_id: str) -> None:
+        stored = self._responses.pop(response_id)
+        self._n_bytes -= stored.n_bytes
+        for item in stored.new:
+            key = stored.owner, item.id or ""
+            if self._items.get(key) is item:
+                del self._items[key]
+
+
+def owner_of(request: Request) -> Owner:
+    """Who sends it: a digest of the key."""
+    headers = request.headers
+    return hashlib.sha256((headers.get("authorization") or headers.get("x-api-key") or "").encode()).digest()
+
+
+def with_id(item: ResponsesItem) -> ResponsesItem:
+    return item if item.id else msgspec.structs.replace(item, id=new_id(_PREFIXES.get(item.type or "", "msg")))
+
+
+def listed(item: ResponsesItem) -> dict[str, Any]:
+    """It as clients expect items that they ask for."""
+    fields = {name: value for name, value in msgspec.to_builtins(item).items() if value is not None}
+    fields = {"type": "message", "status": "completed", **fields}
+    if isinstance(item.content, str):
+        said = {"type": "output_text", "annotations": []} if item.role == "assistant" else {"type": "input_text"}
+        fields["content"] = [{**said, "text": item.content}]
+    elif item.content is not None:
+        fields["content"] = [dict(_said(part)) for part in fields["content"]]
+    return fields
+
+
+def _said(part: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield from ((name, value) for name, value in part.items() if value is not None)
+    if part["type"] == "output_text":
+        yield "annotations", []
+
+
+def _not_kept(name: str, where: str) -> UsageError:
+    hint = "send the conversation itself; what is kept is lost when the server ends, or dropped for newer responses"
+    return UsageError(f"{where}: {name[:80]!r} is not kept here", hint=hint, param=where)

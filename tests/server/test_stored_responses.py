@@ -1,0 +1,164 @@
+"""Responses that are kept: what can be asked of them, by whom, and for how long."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from support.live_server import Live
+from support.refusals import refuses
+
+from edgellm.errors import UsageError
+from edgellm.server.dialects.responses.body import ResponsesBody
+from edgellm.server.dialects.responses.stored import StoredResponses
+from edgellm.server.errors import HttpError
+
+ALICE, BOB = b"a", b"b"
+
+
+def create(live: Live, text: str, **fields: Any) -> Any:
+    answer = live.post("/v1/responses", {"input": text, **fields})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_a_response_is_there_until_it_is_deleted(live: Live) -> None:
+    kept = create(live, "hello")
+    path = f"/v1/responses/{kept['id']}"
+
+    assert live.http.get(path).json() == kept
+    assert live.http.delete(path, headers={"content-type": "application/json"}).json()["deleted"] is True
+    assert live.http.get(path).status_code == 404
+
+
+def test_a_stream_is_kept_too(live: Live) -> None:
+    sent = live.post("/v1/responses", {"input": "hello", "stream": True}).text
+    response_id = sent.partition('"id":"')[2].partition('"')[0]
+
+    assert live.http.get(f"/v1/responses/{response_id}").json()["status"] == "completed"
+
+
+def test_what_is_not_to_be_stored_is_not(live: Live) -> None:
+    response_id = create(live, "hello", store=False)["id"]
+
+    assert live.http.get(f"/v1/responses/{response_id}").status_code == 404
+    refused = live.post("/v1/responses", {"input": "on", "previous_response_id": response_id})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "previous_response_id")
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "POST"])
+def test_another_key_does_not_find_it(live: Live, method: str) -> None:
+    response_id = create(live, "hello")["id"]
+    path = f"/v1/responses/{response_id}" + ("/cancel" if method == "POST" else "")
+    headers = {"authorization": "Bearer other", "content-type": "application/json"}
+
+    assert live.http.request(method, path, headers=headers).status_code == 404
+    assert live.http.get(f"/v1/responses/{response_id}").status_code == 200
+
+
+def test_nothing_is_cancelled_as_nothing_runs_in_the_background(live: Live) -> None:
+    response_id = create(live, "hello")["id"]
+
+    assert live.post(f"/v1/responses/{response_id}/cancel", {}).status_code == 400
+    assert live.http.get(f"/v1/responses/{response_id}?stream=true").status_code == 400
+
+
+def test_a_conversation_goes_on(live: Live) -> None:
+    first = create(live, "hello", instructions="Be brief.")
+    second = create(live, "on", previous_response_id=first["id"])
+    items = live.http.get(f"/v1/responses/{second['id']}/input_items?order=asc").json()
+
+    assert [item["role"] for item in items["data"]] == ["user", "assistant", "user"]
+    assert [item["content"][0]["text"] for item in items["data"]] == ["hello", "Be brief.\n\nhello", "on"]
+    assert items["has_more"] is False
+    assert second["previous_response_id"] == first["id"]
+    assert second["output"][0]["content"][0]["text"] == "on"  # what the first was told is not told again
+
+
+def test_pages_of_items(live: Live) -> None:
+    said = [{"role": "user", "content": text} for text in "abc"]
+    path = f"/v1/responses/{create(live, '', input=said)['id']}/input_items"
+    first = live.http.get(f"{path}?limit=2").json()
+    second = live.http.get(f"{path}?limit=2&after={first['last_id']}").json()
+
+    assert [item["content"][0]["text"] for item in (*first["data"], *second["data"])] == ["c", "b", "a"]
+    assert (first["has_more"], second["has_more"]) == (True, False)
+    for query in ("limit=0", "limit=101", "limit=x", "order=up", "after=x"):
+        assert live.http.get(f"{path}?{query}").status_code == 400
+
+
+def test_items_are_referred_to(live: Live) -> None:
+    (message,) = create(live, "hello")["output"]
+    answer = create(
+        live, "", input=[{"type": "item_reference", "id": message["id"]}, {"role": "user", "content": "on"}]
+    )
+    items = live.http.get(f"/v1/responses/{answer['id']}/input_items").json()["data"]
+
+    assert [item["content"][0]["text"] for item in items] == ["on", "hello"]
+
+
+def test_tokens_are_counted(live: Live) -> None:
+    counted = live.post("/v1/responses/input_tokens", {"input": "hello"}).json()
+
+    assert counted == {"object": "response.input_tokens", "input_tokens": 6}
+    assert create(live, "hello")["usage"]["input_tokens"] == 6
+
+
+def test_a_conversation_is_made_short(live: Live) -> None:
+    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    short = live.post("/v1/responses/compact", {"input": said}).json()
+    first, second, summary = ResponsesBody.read(json.dumps({"input": short["output"]}).encode()).messages()
+
+    assert short["object"] == "response.compaction"
+    assert [first.content, second.content] == ["a", "c"]
+    assert "Summarize our conversation" in summary.content  # the model says back what it is asked
+
+
+class Answer(msgspec.Struct):
+    id: str
+    output: list[Any] = []
+
+
+def keep(stored: StoredResponses, owner: bytes, text: str, number: Iterator[int]) -> str:
+    answer: Any = Answer(f"resp_{next(number)}")
+    stored.keep(owner, answer, (), ResponsesBody.read(json.dumps({"input": text}).encode()))
+    return str(answer.id)
+
+
+def test_the_oldest_are_dropped() -> None:
+    stored, number = StoredResponses(max_responses=2), itertools.count()
+    first, *others = (keep(stored, ALICE, "hello", number) for _ in range(3))
+
+    with refuses(HttpError, status=404):
+        stored.require(ALICE, first)
+    assert all(stored.require(ALICE, one) for one in others)
+
+
+def test_what_they_hold_is_bounded() -> None:
+    stored, number = StoredResponses(max_bytes=10_000), itertools.count()
+    for _ in range(20):
+        last = keep(stored, ALICE, "x" * 1000, number)
+
+    assert stored._n_bytes <= 10_000
+    assert stored._n_bytes == sum(one.n_bytes for one in stored._responses.values())
+    assert len(stored._items) == len(stored._responses)
+    assert stored.require(ALICE, last)
+    keep(stored, ALICE, "x" * 20_000, number)
+    assert not stored._responses
+    assert not stored._items
+    assert stored._n_bytes == 0
+
+
+def test_each_key_has_its_own_items() -> None:
+    stored, number = StoredResponses(), itertools.count()
+    (item,) = stored.require(ALICE, keep(stored, ALICE, "hello", number)).items
+    body = ResponsesBody.read(json.dumps({"input": [{"type": "item_reference", "id": item.id}]}).encode())
+
+    with refuses(UsageError, param="input[0].id", varies="msg_[0-9a-f]+"):
+        stored.fill_in(BOB, body)
+    stored.fill_in(ALICE, body)
+    assert body.input == [item]
