@@ -38,8 +38,7 @@ INI = "[pytest]\nmarkers = browser: needs Chromium\npythonpath = {here}\n"
 MODULE = "import pytest\npytest.skip('qemu: no emulator here', allow_module_level=True)\n"
 
 
-@pytest.mark.parametrize("processes", ["0", "2"])
-@pytest.mark.parametrize(("ci", "status"), [("", 0), ("true", 1)])
+@pytest.mark.parametrize(("ci", "status", "processes"), [("", 0, "0"), ("true", 1, "0"), ("true", 1, "2")])
 def test_a_group_that_did_not_run_is_named_and_fails_in_ci(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, ci: str, status: int, processes: str
 ) -> None:
