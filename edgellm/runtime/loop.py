@@ -298,7 +298,7 @@ class Loop:
         self._flush_one(request)
         self._remove(request, keep_cache=True)
         n_open = len(self._choices.get(request.id, ()))
-        done = Done(reason, request.usage, request.timings(now), request.choice, n_open)
+        done = Done(reason, request.usage, request.timings(now), request.choice, n_open, request.text.ended_by)
         self._replies.append(wire.Reply(request.id, done, request.steps))
 
     def _fail(self, requests: Iterable[RequestState], error: Exception, *, cache_is_lost: bool) -> None:

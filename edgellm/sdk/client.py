@@ -134,6 +134,12 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods):
         return self._session.was_ready
 
     @property
+    def resident_bytes(self) -> int | None:
+        """What the process of the model has in memory now; None where nothing tells, as with `isolate=False`."""
+        _, now = self._session.process_usage()
+        return None if now is None else now.resident_bytes
+
+    @property
     def verification(self) -> Verification:
         """What was predicted of this load and, after the first measured request, what was measured."""
         return self._verification

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -16,6 +16,7 @@ from edgellm import __version__
 from edgellm.errors import ContextOverflow, UnknownModel
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server import request_log
+from edgellm.server.activity import Activity, ActivityReport
 from edgellm.server.answers import EventLists, together
 from edgellm.server.errors import HttpError
 from edgellm.server.names import ALWAYS, ModelNames
@@ -39,6 +40,7 @@ class ServedModel:
         names: by which clients ask for it.
         created: when it was put behind the routes, in seconds since 1970.
         n_ignored: unknown fields in bodies until now.
+        activity: what it generates now.
     """
 
     def __init__(self, llm: EdgeLLM, *, strict_fields: bool = False, names: ModelNames | None = None) -> None:
@@ -51,6 +53,7 @@ class ServedModel:
         self._reading_large = asyncio.Lock()
         self._turns = Turns(llm.plan.settings.n_slots)
         self._embedding_turns = Turns(EMBEDDING_PLACES)
+        self.activity = Activity(llm.plan.settings.n_slots)
 
     @property
     def id(self) -> str:
@@ -104,12 +107,17 @@ class ServedModel:
                 yield events
 
     async def _in_turn(self, client: str, generation: GenerationRequest) -> EventLists:
-        async with aclosing(self.llm.aevents(generation)) as event_lists:
-            async with self._turns.turn(client):
-                events = await anext(event_lists)
-            yield events
-            async for events in event_lists:
-                yield events
+        async with aclosing(self.llm.aevents(generation)) as event_lists, AsyncExitStack() as turn:
+            await turn.enter_async_context(self._turns.turn(client))
+            with self.activity.generation(generation.n):
+                async for events in event_lists:
+                    await turn.aclose()  # the place is for requests whose answer has not begun
+                    self.activity.sees(events)
+                    yield events
+
+    def activity_report(self) -> ActivityReport:
+        """What the model does now."""
+        return self.activity.report(self._turns.n_waiting, self.llm.resident_bytes)
 
     async def vectors(self, request: Request, to_compute: EmbeddingRequest | RerankRequest) -> Vectors:
         """The vectors or scores for `request`, once it is its client's turn."""

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from edgellm import __version__, explain
 from edgellm.contract.engine import EngineInfo
+from edgellm.server.activity import ActivityReport
 from edgellm.server.openapi import Operation, status_reply
 from edgellm.server.responses import NO_STORE, JSONResponse
 from edgellm.server.schemas import response
@@ -38,6 +39,10 @@ def operations(model: ServedModel, *, private: bool = False) -> list[Operation]:
         """What runs here and why: the plan, the reasons, and how the choice was made (docs/http.md has the schema)."""
         return JSONResponse(describe(model), headers=NO_STORE)
 
+    async def activity(_: Request) -> ASGIApp:
+        """Slots, queue and memory now, and how fast the last answers were."""
+        return JSONResponse(model.activity_report(), headers=NO_STORE)
+
     async def metrics(_: Request) -> ASGIApp:
         """Counters since the start, in Prometheus' text format."""
         return Response(
@@ -50,6 +55,7 @@ def operations(model: ServedModel, *, private: bool = False) -> list[Operation]:
     return [
         Operation("GET", "/health", health, TAG, response.Health, other_replies=unavailable),
         Operation("GET", "/edgellm/plan", plan, TAG, None),
+        Operation("GET", "/edgellm/activity", activity, TAG, ActivityReport),
         Operation("GET", "/metrics", metrics, TAG, str),
     ]
 

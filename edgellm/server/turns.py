@@ -23,6 +23,11 @@ class Turns:
         self._free = places
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}  # by client; the one whose turn is next comes first
 
+    @property
+    def n_waiting(self) -> int:
+        """Requests without a place."""
+        return sum(map(len, self._waiting.values()))
+
     @asynccontextmanager
     async def turn(self, client: str) -> AsyncIterator[None]:
         """Wait for a place; it is held until the block ends.
@@ -41,7 +46,7 @@ class Turns:
             self._pass_on()
 
     async def _wait(self, client: str) -> None:
-        if sum(map(len, self._waiting.values())) >= MAX_WAITING:
+        if self.n_waiting >= MAX_WAITING:
             self._make_room(client)
         place = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(client, deque()).append(place)

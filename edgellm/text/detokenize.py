@@ -11,13 +11,20 @@ class TextStream:
 
     A character split over tokens waits for its rest; text that might be the beginning of a stop string waits until it
     is known not to be. Bytes that are not UTF-8 become U+FFFD, as in every OpenAI-compatible server.
+
+    Attributes:
+        ended_by: the stop string that is complete; "" = none.
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stop = tuple(stop)
         self._held = ""
-        self.stopped = False
+        self.ended_by = ""
+
+    @property
+    def stopped(self) -> bool:
+        return bool(self.ended_by)
 
     @property
     def whole(self) -> bool:
@@ -25,7 +32,7 @@ class TextStream:
         return not self._decoder.getstate()[0]
 
     def push(self, data: bytes) -> str:
-        """Text that `data` releases; sets `stopped` where a stop string is complete (it is not returned)."""
+        """Text that `data` releases; sets `ended_by` where a stop string is complete (it is not returned)."""
         return self.search(self._decoder.decode(data))
 
     def flush(self, *, cut: bool = False) -> str:
@@ -47,11 +54,11 @@ class TextStream:
             return new
         text = self._held + new
         # The stop string that ends first counts, however the text was cut into tokens; of two, the longer.
-        ends = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
+        ends = [(at + len(stop), at, stop) for stop in self._stop if (at := text.find(stop)) >= 0]
         if ends:
-            self.stopped = True
+            _, at, self.ended_by = min(ends)
             self._held = ""
-            return text[: min(ends)[1]]
+            return text[:at]
         keep = max(_overlap(text, stop) for stop in self._stop)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -30,6 +30,11 @@ class PartStream:
         return self._text.stopped
 
     @property
+    def ended_by(self) -> str:
+        """The stop string that is complete; "" = none."""
+        return self._text.ended_by
+
+    @property
     def whole(self) -> bool:
         """Whether no character waits for its rest."""
         return self._characters.whole

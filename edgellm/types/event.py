@@ -68,6 +68,7 @@ class Done(msgspec.Struct, frozen=True, tag=True):
     timings: Timings
     choice: int = 0
     n_open: int = 0  # other choices of the request that have not ended
+    stop: str = ""  # the stop text that ended it; "" = none did
 
 
 class Prefill(msgspec.Struct, frozen=True, tag=True):

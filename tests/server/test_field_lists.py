@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgellm.server.dialects.llama_server.bodies import DetokenizeBody, InfillBody, LlamaCompletionBody, TokenizeBody
 from edgellm.server.dialects.rerank.bodies import CohereRerankBody, RerankBody
 from edgellm.server.dialects.responses.body import ResponsesBody
 from edgellm.server.schemas.chat import ChatBody
@@ -25,6 +26,10 @@ BODIES = {
     "/v1/embeddings": EmbeddingBody,
     "/v1/rerank": RerankBody,
     "/v2/rerank": CohereRerankBody,
+    "/completion": LlamaCompletionBody,
+    "/infill": InfillBody,
+    "/tokenize": TokenizeBody,
+    "/detokenize": DetokenizeBody,
 }
 HEAD = """# Fields of bodies
 

@@ -1,0 +1,81 @@
+"""What the model does now, and how fast its last answers were: what the page draws beside what was predicted."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+
+from edgellm.types.event import Done, Event
+
+MOST_ANSWERS = 60
+
+
+class AnswerSpeed(msgspec.Struct, frozen=True):
+    """One choice of an answer. Rates are in tokens per second, 0 where nothing was measured."""
+
+    ended: float  # in seconds since 1970
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    queued_s: float
+    prefill_tok_s: float
+    decode_tok_s: float
+
+
+class ActivityReport(msgspec.Struct, frozen=True):
+    """The body of /edgellm/activity."""
+
+    n_slots: int
+    n_busy: int  # slots that answer
+    n_waiting: int  # answers that no slot has begun
+    resident_bytes: int | None  # of the process that runs the model; None = unknown
+    answers: tuple[AnswerSpeed, ...]  # the last ones, the oldest first
+
+
+class Activity:
+    """Counts choices and keeps the speeds of the last. For one event loop."""
+
+    def __init__(self, n_slots: int) -> None:
+        self._n_slots = n_slots
+        self._n_open = 0  # choices: given to the model and not ended
+        self._answers: deque[AnswerSpeed] = deque(maxlen=MOST_ANSWERS)
+
+    @contextmanager
+    def generation(self, n: int) -> Iterator[None]:
+        """The model has a request for `n` choices until the block ends."""
+        self._n_open += n
+        try:
+            yield
+        finally:
+            self._n_open -= n
+
+    def sees(self, events: Sequence[Event]) -> None:
+        """A part of an answer."""
+        for event in events:
+            if isinstance(event, Done) and event.finish_reason != "cancelled":
+                self._answers.append(_speed(event))
+
+    def report(self, n_waiting: int, resident_bytes: int | None) -> ActivityReport:
+        """`n_waiting`: requests that the model does not have yet."""
+        busy = min(self._n_open, self._n_slots)
+        queued = n_waiting + self._n_open - busy
+        return ActivityReport(self._n_slots, busy, queued, resident_bytes, tuple(self._answers))
+
+
+def _speed(done: Done) -> AnswerSpeed:
+    usage, timings = done.usage, done.timings
+    computed = usage.prompt_tokens - usage.cached_tokens
+    prefill = computed / timings.prefill_s if timings.prefill_s > 0 else 0.0
+    return AnswerSpeed(
+        ended=round(time.time(), 3),
+        prompt_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        completion_tokens=usage.completion_tokens,
+        queued_s=round(timings.queued_s, 4),
+        prefill_tok_s=round(prefill, 2),
+        decode_tok_s=round(timings.decode_tok_s(usage.completion_tokens), 2),
+    )

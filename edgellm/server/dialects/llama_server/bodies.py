@@ -1,0 +1,243 @@
+"""Bodies of llama-server's own routes, and the requests that they become."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from msgspec import Meta
+
+from edgellm.errors import UsageError
+from edgellm.sdk.client import EdgeLLM
+from edgellm.server.schemas.fields import Fields, NeutralValues, RequestBody, shortened
+from edgellm.server.schemas.inputs import Inputs, inputs_of
+from edgellm.server.schemas.structured import StructuredBody
+from edgellm.types.request import MAX_IDS, MAX_INPUTS, MAX_STOPS, GenerationRequest
+from edgellm.types.sampling import MAX_BIASES, Sampling
+
+# llama-server's names of sampling values, by ours.
+SAMPLING = {
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "typical_p": "typical_p",
+    "repetition_penalty": "repeat_penalty",
+    "penalty_last_n": "repeat_last_n",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+}
+NEVER = -100.0  # the bias of a token for which `false` is sent
+
+
+class LlamaGenerationBody(StructuredBody, kw_only=True):
+    """What /completion and /infill share."""
+
+    NOT_SUPPORTED: ClassVar[NeutralValues] = {
+        "dynatemp_range": (0, 0.0),
+        "dry_multiplier": (0, 0.0),
+        "xtc_probability": (0, 0.0),
+        "mirostat": (0,),
+        "n_indent": (0,),
+        "lora": ([],),
+        "post_sampling_probs": (False,),
+        "t_max_predict_ms": (0, -1),
+    }
+    IGNORED = (
+        "dynatemp_exponent",
+        "dry_base",
+        "dry_allowed_length",
+        "dry_penalty_last_n",
+        "dry_sequence_breakers",
+        "xtc_threshold",
+        "mirostat_tau",
+        "mirostat_eta",
+        "id_slot",
+        "min_keep",
+        "n_cache_reuse",
+        "n_keep",
+        "samplers",
+        "sse_ping_interval",
+    )
+
+    stream: bool | None = None
+    n_predict: Annotated[int | None, Meta(description="Most tokens of the answer; -1 = until the end.")] = None
+    n_cmpl: Annotated[int | None, Meta(description="How many answers to each prompt.")] = None
+    stop: str | Annotated[list[str], Meta(max_length=MAX_STOPS)] | None = None
+    seed: Annotated[int | None, Meta(description="-1 = another one each time.")] = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    repeat_penalty: float | None = None
+    repeat_last_n: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: Annotated[
+        Any, Meta(description="[[token id, bias], ..] or an object of them; a bias of false: never.")
+    ] = None
+    ignore_eos: bool | None = None
+    n_probs: Annotated[int | None, Meta(description="How many likely tokens to tell for each.")] = None
+    return_tokens: bool | None = None
+    cache_prompt: Annotated[bool | None, Meta(description="false: nothing of an earlier request is reused.")] = None
+    response_fields: Annotated[list[str], Meta(max_length=64)] | None = None
+
+    def sampling(self) -> Sampling:
+        values: dict[str, Any] = {ours: getattr(self, theirs) for ours, theirs in SAMPLING.items()}
+        # Below zero both mean the same to llama-server as zero.
+        for name in ("temperature", "top_k"):
+            values[name] = values[name] and max(values[name], 0)
+        values["seed"] = None if self.seed is not None and self.seed < 0 else self.seed
+        values["logit_bias"] = _biases(self.logit_bias)
+        return Sampling(**{name: value for name, value in values.items() if value is not None})
+
+    def asked(self, prompt: str | tuple[int, ...], cuts: tuple[int, ...] = ()) -> GenerationRequest:
+        """The request to continue this prompt.
+
+        Raises:
+            UsageError: a value is out of range.
+        """
+        top = self.n_probs or (0 if self.return_tokens else None)
+        return GenerationRequest(
+            prompt,
+            self.sampling(),
+            None if self.n_predict is None or self.n_predict < 0 else self.n_predict,
+            (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
+            cuts=cuts,
+            ignore_eos=bool(self.ignore_eos),
+            grammar=self.wanted_grammar(),
+            top_logprobs=top,
+            n=1 if self.n_cmpl is None else self.n_cmpl,
+        )
+
+
+class LlamaCompletionBody(LlamaGenerationBody, kw_only=True):
+    """POST /completion."""
+
+    text_field = "prompt"
+    example = '{"prompt": "..."}'
+
+    prompt: Inputs
+
+    def to_requests(self, llm: EdgeLLM) -> list[GenerationRequest]:
+        prompts = inputs_of(self.prompt, "prompt")
+        if not prompts or len(prompts) > MAX_INPUTS:
+            raise UsageError(f"prompt holds {len(prompts)} texts", hint=f"send 1 to {MAX_INPUTS}", param="prompt")
+        return [self.asked(prompt) for prompt in prompts]
+
+
+class ExtraText(Fields, kw_only=True):
+    """Another file of the project."""
+
+    text: str
+    filename: str | None = None
+
+
+class InfillBody(LlamaGenerationBody, kw_only=True):
+    """POST /infill."""
+
+    text_field = "input_prefix"
+    example = '{"input_prefix": "...", "input_suffix": "..."}'
+
+    input_prefix: str
+    input_suffix: str
+    input_extra: Annotated[list[ExtraText], Meta(max_length=1024)] | None = None
+    prompt: Annotated[str | None, Meta(description="What the answer begins with.")] = None
+
+    def to_requests(self, llm: EdgeLLM) -> list[GenerationRequest]:
+        """
+        Raises:
+            UnsupportedField: the model has no markers for it.
+        """
+        from edgellm.text.infill import infill_prompt
+
+        before = "".join(f"{extra.text}\n" for extra in self.input_extra or ()) + self.input_prefix
+        text, cuts = infill_prompt(llm.info, before, self.input_suffix, parse_special=False)
+        return [self.asked(text + (self.prompt or ""), (*cuts, len(text)) if self.prompt else cuts)]
+
+
+class TokenizeBody(RequestBody, kw_only=True):
+    """POST /tokenize."""
+
+    text_field = "content"
+    example = '{"content": "..."}'
+
+    content: str
+    add_special: Annotated[bool | None, Meta(description="With those that the model wants around a prompt.")] = None
+    parse_special: Annotated[bool | None, Meta(description="Whether `<|im_end|>` and the like are tokens; true.")] = (
+        None
+    )
+    with_pieces: bool | None = None
+
+
+class DetokenizeBody(RequestBody, kw_only=True):
+    """POST /detokenize."""
+
+    text_field = "tokens"
+    example = '{"tokens": [1, 2]}'
+    max_values = MAX_IDS
+
+    tokens: Annotated[list[int], Meta(max_length=MAX_IDS)]
+
+
+def settings_of(request: GenerationRequest, drawn: Sampling, model: str, n_ctx: int) -> dict[str, Any]:
+    """What an answer was asked for and drawn by, in llama-server's names."""
+    settings: dict[str, Any] = {theirs: getattr(drawn, ours) for ours, theirs in SAMPLING.items()}
+    limit = -1 if request.max_tokens is None else request.max_tokens
+    return {
+        "n_ctx": n_ctx,
+        "model": model,
+        "n_predict": limit,
+        "max_tokens": limit,
+        "seed": -1 if drawn.seed is None else drawn.seed,
+        **settings,
+        "stop": list(request.stop),
+        "ignore_eos": request.ignore_eos,
+        "n_probs": request.top_logprobs or 0,
+        "grammar": request.grammar.text if request.grammar else "",
+    }
+
+
+def selected(answer: dict[str, Any], fields: list[str]) -> dict[str, Any]:
+    """These fields of an answer; `a/b` is the field b of a. What is not there is left out."""
+    told: dict[str, Any] = {}
+    for path in fields:
+        value: Any = answer
+        for name in path.split("/"):
+            value = value.get(name) if isinstance(value, dict) else None
+        if value is not None:
+            told[path.rpartition("/")[2]] = value
+    return told
+
+
+def _biases(value: Any) -> tuple[tuple[int, float], ...] | None:
+    """
+    Raises:
+        UsageError: not pairs of a token id and a bias.
+    """
+    if value is None:
+        return None
+    pairs = list(value.items()) if isinstance(value, dict) else value
+    if not isinstance(pairs, list) or len(pairs) > MAX_BIASES:
+        raise _wrong_bias(value)
+    return tuple(_bias(pair) for pair in pairs)
+
+
+def _bias(pair: Any) -> tuple[int, float]:
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
+        raise _wrong_bias(pair)
+    token, bias = pair
+    if isinstance(token, str) and token.isascii() and token.isdigit() and len(token) <= 10:
+        token = int(token)
+    if type(token) is not int:
+        raise _wrong_bias(pair)
+    if bias is False:
+        return token, NEVER
+    if type(bias) not in (int, float):
+        raise _wrong_bias(pair)
+    return token, float(bias)
+
+
+def _wrong_bias(value: Any) -> UsageError:
+    what = f"logit_bias: {shortened(value)} is no pair of a token id and a bias"
+    return UsageError(what, hint="send [[42, -1.5], [43, false]]", param="logit_bias")

@@ -1,0 +1,173 @@
+"""llama-server's own routes: what its clients send, and what they read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from support.live_server import Live, Servers
+from support.waiting import PATIENCE_S
+
+
+def completion(live: Live, **body: Any) -> Any:
+    answer = live.post("/completion", {"prompt": "hello", **body})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def chunks(answer: httpx.Response) -> list[Any]:
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    return [json.loads(block.removeprefix("data: ")) for block in answer.text.split("\n\n")[:-1]]
+
+
+def test_a_completion(live: Live) -> None:
+    answer = completion(live)
+
+    assert answer["content"] == "hello"
+    assert (answer["stop"], answer["stop_type"], answer["stopping_word"]) == (True, "eos", "")
+    assert answer["tokens_predicted"] == 5
+    assert answer["tokens_evaluated"] == answer["timings"]["prompt_n"] + answer["tokens_cached"]
+    assert answer["model"] == "echo"
+    assert answer["prompt"] == "hello"
+    assert answer["generation_settings"]["n_predict"] == -1
+
+
+@pytest.mark.parametrize(
+    ("body", "content", "stop_type"),
+    [
+        ({"n_predict": 2}, "he", "limit"),
+        ({"n_predict": -1}, "hello", "eos"),
+        ({"stop": ["lo"]}, "hel", "word"),
+        ({"stop": "lo"}, "hel", "word"),
+    ],
+)
+def test_where_it_ends(live: Live, body: dict[str, Any], content: str, stop_type: str) -> None:
+    answer = completion(live, **body)
+
+    assert (answer["content"], answer["stop_type"]) == (content, stop_type)
+    assert answer["stopping_word"] == ("lo" if stop_type == "word" else "")
+
+
+def test_a_stream_has_no_done(live: Live) -> None:
+    events = chunks(live.post("/completion", {"prompt": "hé\nllo", "stream": True}))
+
+    assert "".join(event["content"] for event in events) == "hé\nllo"
+    assert [event["stop"] for event in events] == [False] * (len(events) - 1) + [True]
+    assert events[-1]["stop_type"] == "eos"
+
+
+def test_several_prompts_are_a_list(live: Live) -> None:
+    answers = completion(live, prompt=["a", "bc"], n_cmpl=2)
+
+    assert [(answer["index"], answer["content"]) for answer in answers] == [(0, "a"), (1, "a"), (2, "bc"), (3, "bc")]
+    assert [answer["prompt"] for answer in answers] == ["a", "a", "bc", "bc"]
+
+
+def test_tokens_and_their_probabilities(live: Live) -> None:
+    plain, told = completion(live), completion(live, n_probs=2, return_tokens=True)
+
+    assert "completion_probabilities" not in plain
+    assert plain["tokens"] == []
+    assert len(told["tokens"]) == 5
+    first = told["completion_probabilities"][0]
+    assert (first["token"], first["bytes"], first["id"]) == ("h", [104], told["tokens"][0])
+    assert len(first["top_logprobs"]) == 2
+    streamed = chunks(live.post("/completion", {"prompt": "hello", "stream": True, "n_probs": 2}))
+    assert [one["token"] for event in streamed for one in event["completion_probabilities"]] == list("hello")
+
+
+def test_only_some_fields(live: Live) -> None:
+    fields = ["content", "generation_settings/n_predict", "nothing", "content/x"]
+
+    assert completion(live, response_fields=fields, n_predict=3) == {"content": "hel", "n_predict": 3}
+
+
+@pytest.mark.parametrize("bias", [[[0, -1.5], [1, False]], {"0": -1.5, "1": False}])
+def test_biases(live: Live, bias: Any) -> None:
+    assert completion(live, logit_bias=bias)["content"] == "hello"
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "param"),
+    [
+        ({"logit_bias": [[0]]}, "usage_error", "logit_bias"),
+        ({"logit_bias": [["x", 1]]}, "usage_error", "logit_bias"),
+        ({"logit_bias": 3}, "usage_error", "logit_bias"),
+        ({"logit_bias": [[0, "x"]]}, "usage_error", "logit_bias"),
+        ({"prompt": []}, "usage_error", "prompt"),
+        ({"prompt": 3}, "usage_error", "prompt"),
+        ({"mirostat": 1}, "unsupported_field", "mirostat"),
+        ({"lora": [{"id": 0, "scale": 1.0}]}, "unsupported_field", "lora"),
+        ({"temperature": 1000.0}, "usage_error", "temperature"),
+        ({"grammar": "root ::= ("}, "usage_error", "grammar"),
+    ],
+    ids=str,
+)
+def test_what_is_refused_is_named(live: Live, body: dict[str, Any], code: str, param: str) -> None:
+    answer = live.post("/completion", {"prompt": "hello", **body})
+
+    assert answer.status_code == 400
+    assert (answer.json()["error"]["code"], answer.json()["error"]["param"]) == (code, param)
+
+
+def test_values_below_zero_are_as_llama_server_has_them(live: Live) -> None:
+    settings = completion(live, temperature=-1.0, top_k=-1, seed=-1)["generation_settings"]
+
+    assert (settings["temperature"], settings["top_k"], settings["seed"]) == (0.0, 0, -1)
+
+
+def test_text_to_tokens_and_back(live: Live) -> None:
+    tokens = live.post("/tokenize", {"content": "hé🎈"}).json()["tokens"]
+
+    assert len(tokens) == len("hé🎈".encode())
+    assert live.post("/detokenize", {"tokens": tokens}).json() == {"content": "hé🎈"}
+    pieces = live.post("/tokenize", {"content": "hé", "with_pieces": True}).json()["tokens"]
+    assert [piece["piece"] for piece in pieces] == ["h", [0xC3], [0xA9]]
+
+
+def test_tokens_that_are_none_are_refused(live: Live) -> None:
+    assert live.post("/detokenize", {"tokens": [10**9]}).status_code == 400
+    assert live.post("/detokenize", {"tokens": ["a"]}).status_code == 400
+    assert live.post("/tokenize", {}).json()["error"]["param"] == "content"
+
+
+def test_the_prompt_of_a_conversation(live: Live) -> None:
+    conversation = {"messages": [{"role": "user", "content": "hello"}]}
+
+    prompt = live.post("/apply-template", conversation).json()["prompt"]
+    assert "hello" in prompt
+    n_tokens = live.post("/v1/chat/completions/input_tokens", conversation).json()["input_tokens"]
+    assert n_tokens == live.post("/v1/chat/completions", conversation).json()["usage"]["prompt_tokens"]
+    assert live.post("/chat/completions/input_tokens", conversation).json()["input_tokens"] == n_tokens
+
+
+def test_what_the_server_tells_of_itself(live: Live) -> None:
+    props, settings = live.http.get("/props").json(), live.llm.plan.settings
+
+    assert props["total_slots"] == settings.n_slots
+    assert props["default_generation_settings"]["n_ctx"] == settings.n_ctx
+    assert props["default_generation_settings"]["params"]["temperature"] == live.llm.plan.sampling.values.temperature
+    slots = live.http.get("/slots").json()
+    assert [slot["is_processing"] for slot in slots] == [False] * settings.n_slots
+    assert "prompt" not in slots[0]
+
+
+def test_nothing_of_it_can_be_changed(live: Live) -> None:
+    assert live.post("/props", {}).status_code == 405
+    assert live.post("/slots/0", {"action": "save"}).status_code == 404
+
+
+def test_a_model_without_markers_does_not_fill_in(live: Live) -> None:
+    answer = live.post("/infill", {"input_prefix": "a", "input_suffix": "b"})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_field")
+
+
+def test_a_busy_slot_is_told(serve: Servers) -> None:
+    live = serve(step_s=0.02)
+    body = {"prompt": "hello" * 100, "stream": True}
+    with httpx.stream("POST", f"{live.url}/completion", json=body, timeout=PATIENCE_S) as answer:
+        next(answer.iter_lines())
+        assert [slot["is_processing"] for slot in live.http.get("/slots").json()] == [True]
