@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from edgellm.errors import Closed
 from edgellm.types.event import Done, Event
 from edgellm.types.request import GenerationRequest
 
@@ -59,6 +60,16 @@ async def together(generations: Sequence[GenerationRequest], most: int, ask: Ask
     finally:
         asking.cancel()
         await asyncio.wait((asking,))
+
+
+def require_complete(done: Done) -> None:
+    """A client must not take the beginning of an answer for all of it.
+
+    Raises:
+        Closed: the model was closed before the answer was complete.
+    """
+    if done.finish_reason == "cancelled":
+        raise Closed("the model was closed while it answered", hint="send the request again when it is back")
 
 
 async def _ask(parts: Iterable[Portion], ask: Ask, heard: asyncio.Queue[list[Event] | Exception]) -> None:

@@ -17,6 +17,7 @@ from edgellm import __version__
 from edgellm.errors import EdgeLLMError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server import openapi, state
+from edgellm.server.dialects.anthropic import operations as anthropic
 from edgellm.server.dialects.llama_server import operations as llama_server
 from edgellm.server.dialects.openai import embeddings
 from edgellm.server.dialects.openai import operations as openai
@@ -59,6 +60,7 @@ def create_app(
         *rerank.operations(model),
         *llama_server.operations(model),
         *responses.operations(model),
+        *anthropic.operations(model),
         *state.operations(model, private=api_key is not None),
     ]
     app = Starlette(

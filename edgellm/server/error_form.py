@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from edgellm.errors import UnsupportedField
 from edgellm.server import errors
 
+# By which Anthropic's clients see that they have to send the whole conversation each time.
+UNTHREADED = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
 OVERLOADED = 529  # Anthropic's status for a server that has too much to do; its clients try again
 
 
@@ -47,7 +50,9 @@ def _openai(error: Exception, _: str) -> dict[str, Any]:
 
 def _anthropic(error: Exception, request_id: str) -> dict[str, Any]:
     kind = _ANTHROPIC_KINDS.get(_anthropic_status(error), "api_error")
-    detail = {"type": kind, "message": errors.message_of(error)}
+    detail: dict[str, Any] = {"type": kind, "message": errors.message_of(error)}
+    if isinstance(error, UnsupportedField) and error.param == "thread":
+        detail["details"] = UNTHREADED
     return {"type": "error", "error": detail, "request_id": request_id}
 
 
@@ -77,4 +82,4 @@ _ANTHROPIC_KINDS = {
 OPENAI = ErrorForm(_openai, errors.status_of, lambda body: b"data: " + body + b"\n\n")
 ANTHROPIC = ErrorForm(_anthropic, _anthropic_status, lambda body: b"event: error\ndata: " + body + b"\n\n")
 OLLAMA = ErrorForm(_ollama, errors.status_of, lambda body: body + b"\n")
-_FORMS = {"/v1/messages": ANTHROPIC, "/api/": OLLAMA}  # by the beginning of the path
+_FORMS = {"/v1/messages": ANTHROPIC, "/messages": ANTHROPIC, "/api/": OLLAMA}  # by the beginning of the path

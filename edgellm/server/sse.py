@@ -118,8 +118,9 @@ class EventStream:
         return True
 
     async def _put(self, send: Send, body: bytes) -> None:
-        self._silent = False
-        await send({"type": "http.response.body", "body": body, "more_body": True})
+        if body:
+            self._silent = False
+            await send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def _keep_alive(self, send: Send) -> None:
         while True:
@@ -148,9 +149,9 @@ class EventStream:
 class Template:
     """A chunk with one hole for a JSON value."""
 
-    def __init__(self, chunk: dict[str, Any], hole: str) -> None:
-        """`hole` stands in `chunk` where the value goes, and nowhere else."""
-        self._head, _, self._tail = (b"data: " + _encode(chunk) + b"\n\n").partition(_encode(hole))
+    def __init__(self, chunk: dict[str, Any], hole: str, before: bytes = b"data: ", behind: bytes = b"\n\n") -> None:
+        """`hole` stands in `chunk` where the value goes, and nowhere else. `before` and `behind` frame the chunk."""
+        self._head, _, self._tail = (before + _encode(chunk) + behind).partition(_encode(hole))
 
     def fill(self, value: str) -> bytes:
         return self._head + _encode(value) + self._tail

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.live_server import Live, Servers
 
-from edgellm.errors import Closed, ContextOverflow, Overloaded, TooManyRequests, UnknownModel
+from edgellm.errors import Closed, ContextOverflow, Overloaded, TooManyRequests, UnknownModel, UnsupportedField
 from edgellm.server.error_form import ANTHROPIC, OLLAMA, OPENAI, form_of
 from edgellm.server.errors import HttpError
 
@@ -47,6 +47,13 @@ def test_anthropics_form(error: Exception, status: int, kind: str) -> None:
     assert ANTHROPIC.status_of(error) == status
     assert (body["type"], body["error"]["type"], body["request_id"]) == ("error", kind, "id-1")
     assert "secret" not in body["error"]["message"]
+
+
+def test_anthropics_clients_are_told_that_nothing_is_kept() -> None:
+    detail = ANTHROPIC.describe(UnsupportedField("no", param="thread"), "")["error"]
+
+    assert detail["details"] == {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+    assert "details" not in ANTHROPIC.describe(UnsupportedField("no", param="container"), "")["error"]
 
 
 def test_ollamas_form() -> None:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgellm.server.dialects.anthropic.body import AnthropicCountBody, AnthropicMessagesBody
 from edgellm.server.dialects.llama_server.bodies import DetokenizeBody, InfillBody, LlamaCompletionBody, TokenizeBody
 from edgellm.server.dialects.rerank.bodies import CohereRerankBody, RerankBody
 from edgellm.server.dialects.responses.body import ResponsesBody
@@ -30,6 +31,8 @@ BODIES = {
     "/infill": InfillBody,
     "/tokenize": TokenizeBody,
     "/detokenize": DetokenizeBody,
+    "/v1/messages": AnthropicMessagesBody,
+    "/v1/messages/count_tokens": AnthropicCountBody,
 }
 HEAD = """# Fields of bodies
 

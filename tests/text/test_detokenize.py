@@ -121,3 +121,14 @@ def test_half_a_character_where_the_answer_was_cut_is_left_out() -> None:
     stream = TextStream(stop=("🎈🎈",))
     assert stream.push("a 🎈🎈".encode()[:-2]) == "a "
     assert stream.flush(cut=True) == "🎈"
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "ended_by"),
+    [("one END two", ["two", "END"], "END"), ("a stop", ["top", "stop"], "stop"), ("none", ["x"], "")],
+)
+def test_which_stop_string_ended_it(text: str, stops: list[str], ended_by: str) -> None:
+    stream = TextStream(stops)
+    stream.push(text.encode())
+
+    assert (stream.ended_by, stream.stopped) == (ended_by, bool(ended_by))

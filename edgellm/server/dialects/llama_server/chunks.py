@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgellm.server import sse
+from edgellm.server.answers import require_complete
 from edgellm.server.dialects.llama_server.bodies import LlamaGenerationBody, selected, settings_of
-from edgellm.server.dialects.openai.chunks import require_complete
 from edgellm.server.schemas.usage import CompletionTimings
 from edgellm.server.served_model import ServedModel
 from edgellm.types.event import Delta, Done

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from edgellm.errors import Closed
 from edgellm.server import sse
+from edgellm.server.answers import require_complete
 from edgellm.server.dialects.openai.running_timings import RunningTimings
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.schemas.answer import ChatCompletion, TextCompletion
@@ -126,13 +126,3 @@ class OpenAIChunks(sse.Chunks):
 
     def _usage(self) -> CompletionUsage:
         return CompletionUsage.of(self._record.usage or Usage(0, 0))
-
-
-def require_complete(done: Done) -> None:
-    """A client must not take the beginning of an answer for all of it.
-
-    Raises:
-        Closed: the model was closed before the answer was complete.
-    """
-    if done.finish_reason == "cancelled":
-        raise Closed("the model was closed while it answered", hint="send the request again when it is back")

@@ -10,7 +10,7 @@ import msgspec
 
 from edgellm.errors import ContextOverflow
 from edgellm.server import errors, sse
-from edgellm.server.dialects.openai.chunks import require_complete
+from edgellm.server.answers import require_complete
 from edgellm.server.dialects.responses.answer import (
     ResponsesAnswer,
     ResponsesFailure,

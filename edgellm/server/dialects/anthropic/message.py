@@ -1,0 +1,131 @@
+"""Messages in a body of Anthropic's, and those of the core that they become."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from msgspec import Meta
+
+from edgellm.errors import UsageError
+from edgellm.server.schemas.fields import Fields, NeutralValues
+from edgellm.server.schemas.message import MAX_PARTS
+from edgellm.types.message import Message, ToolCall
+
+# What each kind of block has to have, and whose message it may be in.
+BLOCK_FIELDS = {
+    "text": ("text",),
+    "thinking": ("thinking",),
+    "redacted_thinking": (),
+    "tool_use": ("id", "name", "input"),
+    "tool_result": ("tool_use_id",),
+}
+BLOCKS_OF = {
+    "user": ("text", "tool_result"),
+    "assistant": ("text", "thinking", "redacted_thinking", "tool_use"),
+    "system": ("text",),
+}
+ERROR = "Error: "  # before the result of a tool that failed; templates have no field for that
+
+
+class AnthropicTextBlock(Fields, kw_only=True):
+    """A block where nothing else may be: of `system`, and of what a tool returned."""
+
+    NOT_SUPPORTED: ClassVar[NeutralValues] = {"type": ("text",)}
+    IGNORED = ("cache_control", "citations")
+
+    type: Literal["text"]
+    text: str
+
+
+class AnthropicBlock(Fields, kw_only=True):
+    """A block of a message. What was thought comes back with the signature that it was sent with, or without one."""
+
+    NOT_SUPPORTED: ClassVar[NeutralValues] = {"type": tuple(BLOCK_FIELDS)}
+    IGNORED = ("cache_control", "caller", "citations", "data", "signature", "toolset_name")
+
+    type: Literal["text", "thinking", "redacted_thinking", "tool_use", "tool_result"]
+    text: str | None = None
+    thinking: str | None = None
+    id: str | None = None
+    name: str | None = None
+    input: dict[str, Any] | None = None
+    tool_use_id: str | None = None
+    content: str | Annotated[list[AnthropicTextBlock], Meta(max_length=MAX_PARTS)] | None = None
+    is_error: bool | None = None
+
+    def check(self, role: str, where: str) -> None:
+        """
+        Raises:
+            UsageError: something is missing, or a message of this role holds no such block.
+        """
+        if self.type not in BLOCKS_OF[role]:
+            what = f"{where} of role {role} is of type {self.type}"
+            raise UsageError(what, hint=f"send blocks of type {', '.join(BLOCKS_OF[role])}", param=f"{where}.type")
+        for name in BLOCK_FIELDS[self.type]:
+            if getattr(self, name) is None:
+                raise UsageError(f"{where}.{name} is required", hint="see /docs", param=f"{where}.{name}")
+
+    def to_call(self, where: str) -> ToolCall:
+        """Of type tool_use. Its arguments are spelled as models spell JSON, so that the prompt has the same tokens."""
+        try:
+            arguments = json.dumps(self.input, ensure_ascii=False)
+        except RecursionError:
+            raise UsageError(f"{where}.input is nested too deeply", hint="nest less", param=f"{where}.input") from None
+        return ToolCall(self.name or "", arguments, self.id or "")
+
+    def to_result(self) -> Message:
+        """Of type tool_result."""
+        return Message("tool", (ERROR if self.is_error else "") + text_of(self.content), call_id=self.tool_use_id or "")
+
+
+class AnthropicMessage(Fields, kw_only=True):
+    """One message. Blocks of text are joined with nothing between them."""
+
+    IGNORED = ("output_config",)  # of a system message: the effort from here on
+
+    role: Literal["user", "assistant", "system"]
+    content: str | Annotated[list[AnthropicBlock], Meta(max_length=MAX_PARTS)]
+    clear_at: Annotated[
+        Literal["never", "next_user_message"] | None,
+        Meta(description="Until when the model is shown a system message."),
+    ] = None
+
+    def to_messages(self, where: str) -> list[Message]:
+        """What a tool returned is a message of its own.
+
+        Raises:
+            UsageError: something is missing, or at the wrong place.
+        """
+        if isinstance(self.content, str):
+            return [Message(self.role, self.content)]
+        for index, block in enumerate(self.content):
+            block.check(self.role, f"{where}.content[{index}]")
+        if self.role == "assistant":
+            return [self._assistant(self.content, where)]
+        groups = itertools.groupby(self.content, key=lambda block: block.type)
+        return [message for kind, blocks in groups for message in self._others(kind, list(blocks))]
+
+    def _assistant(self, blocks: Sequence[AnthropicBlock], where: str) -> Message:
+        return Message(
+            self.role,
+            "".join(block.text or "" for block in blocks),
+            "".join(block.thinking or "" for block in blocks),
+            tuple(
+                block.to_call(f"{where}.content[{index}]")
+                for index, block in enumerate(blocks)
+                if block.type == "tool_use"
+            ),
+        )
+
+    def _others(self, kind: str, blocks: Sequence[AnthropicBlock]) -> list[Message]:
+        if kind == "tool_result":
+            return [block.to_result() for block in blocks]
+        return [Message(self.role, "".join(block.text or "" for block in blocks))]
+
+
+def text_of(content: str | Sequence[AnthropicTextBlock] | None) -> str:
+    """The text of blocks."""
+    return content if isinstance(content, str) else "".join(block.text for block in content or ())
