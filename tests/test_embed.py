@@ -82,7 +82,7 @@ def test_documents_are_scored_in_order(llm: EdgeLLM) -> None:
         pytest.param(lambda llm: llm.embed(["a", []]), "input", id="no ids"),
         pytest.param(lambda llm: llm.embed([3]), "input", id="a number"),
         pytest.param(lambda llm: llm.embed(None), "input", id="nothing"),
-        pytest.param(lambda llm: llm.embed([["a"]]), "", id="a text among ids"),
+        pytest.param(lambda llm: llm.embed([["a"]]), "inputs", id="a text among ids"),
         pytest.param(lambda llm: llm.embed("\ud800"), "", id="half a surrogate"),
         pytest.param(lambda llm: llm.embed("a", dimensions=8), "dimensions", id="fewer dimensions"),
         pytest.param(lambda llm: llm.embed("a", dimensions=0), "dimensions", id="no dimensions"),
