@@ -11,7 +11,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test same-outputs test-all test-clients docs typing slow test-arm64 check bench attack bench-start bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine onnx-parity onnx-exporters ternary-parity sanitize fuzz soak soak-downloads clean python \
+.PHONY: help setup serve test same-outputs test-all test-clients docs typing slow test-arm64 check bench attack bench-start bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -120,6 +120,11 @@ same-outputs: test-tools ## check that 200 commands print the same JSON as anoth
 fuzz: python ## fuzz a file reader with libFuzzer for a minute (FUZZ=gguf, safetensors or codecs; ARGS="--seconds 1200")
 	@$(PYTHON) plugins/install.py --extras test,fuzz
 	$(BIN)/python tests/attacks/fuzz_$(FUZZ).py $(ARGS)
+
+fuzz-http: setup ## send requests that /openapi.json describes, and others, to an echo server for 20 minutes (ARGS="--seconds 120")
+	@$(PYTHON) -m venv .venv-fuzz-http
+	.venv-fuzz-http/bin/pip install --quiet --disable-pip-version-check schemathesis
+	$(BIN)/python tests/attacks/fuzz_http.py $(ARGS)
 
 soak: test-tools ## run 200 random mixes of requests on a real model, and compare each answer with the same request alone
 	SOAK_MIXES=200 $(BIN)/pytest -q $(EVERY) tests/gguf/test_batching.py $(ARGS)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route
 
 from edgellm.server import errors, request_log
 from edgellm.server.error_form import form_of
@@ -50,4 +51,14 @@ async def not_routed(request: Request, error: Exception) -> Response:
     status, detail = getattr(error, "status_code", 500), getattr(error, "detail", "")
     code = {404: "unknown_path", 405: "wrong_method"}.get(status, "http_error")
     where = f"{request.method} {request.url.path[:200]}: {detail}"
-    return await failure(request, HttpError(status, where, code=code, hint="see /docs for what there is"))
+    response = await failure(request, HttpError(status, where, code=code, hint="see /docs for what there is"))
+    if status == 405:
+        response.headers["allow"] = ", ".join(_methods(request))
+    return response
+
+
+def _methods(request: Request) -> list[str]:
+    """What may be sent to this path, of all its routes."""
+    routes: list[BaseRoute] = request.app.routes
+    fitting = (route for route in routes if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE)
+    return sorted({method for route in fitting for method in route.methods or ()})

@@ -183,3 +183,8 @@ def test_one_connection_serves_many_requests(live: Live) -> None:
     with httpx.Client(base_url=live.url) as client:
         for _ in range(20):
             assert client.post("/v1/completions", json={"prompt": "x"}).status_code == 200
+
+
+@pytest.mark.parametrize(("path", "allowed"), [("/v1/models", "GET, HEAD"), ("/chat/completions", "POST")])
+def test_a_wrong_method_is_told_the_right_ones(live: Live, path: str, allowed: str) -> None:
+    assert live.http.request("DELETE", path).headers["allow"] == allowed
