@@ -58,7 +58,7 @@ def test_known_fields_are_not_named() -> None:
         ("a, b", "a%2C%20b"),
         ("x\r\nset-cookie: y", "x%0D%0Aset-cookie:%20y"),
         ("größe", "gr%C3%B6%C3%9Fe"),
-        ("", ""),
+        ("", "''"),
         ("x" * 1000, "x" * 60),
     ],
 )
@@ -87,6 +87,12 @@ def test_the_response_the_log_and_a_counter_tell_of_them(
     assert answer.headers["x-edgellm-ignored"] == "opts, weight"
     assert counted(live) == before + 2
     assert [line.facts["ignored"] for line in caplog.records if "ignored" in line.facts] == ["opts, weight"]
+
+
+def test_an_empty_name_is_told_too(live: Live) -> None:
+    answer = live.chat("hello", **{"opts": 1, "": 2})
+
+    assert (answer.status_code, answer.headers["x-edgellm-ignored"]) == (200, "opts, ''")
 
 
 def test_where_all_are_known_no_header_tells_of_others(live: Live) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 HEADER = "x-edgellm-ignored"
 STRICT_HEADER = "x-edgellm-strict"
 MAX_NAME = 60  # characters
+EMPTY = "''"
 MAX_BYTES = 1024  # of all names
 _INDEX = re.compile(r"\[\d+\]")
 
@@ -34,8 +35,8 @@ class UnknownFields:
         if self._room <= 0:
             return
         place = f"{_INDEX.sub('[]', path)}." if path else ""
-        # A name is a client's text, and must not end the header or look like two.
-        written = place + quote(name[:MAX_NAME], safe="$@/:")
+        # A name is a client's text, and must not end the header, look like two, or like none.
+        written = place + (quote(name[:MAX_NAME], safe="$@/:") or EMPTY)
         if written not in self._names:
             self._room -= len(written) + 2
             self._names["..." if self._room < 0 else written] = None
