@@ -47,30 +47,34 @@ def every_plugin() -> None:
 
 
 @pytest.fixture(scope="session")
-def bandwidth_files(tmp_path_factory: pytest.TempPathFactory, every_plugin: None) -> dict[str, bytes]:
-    """This machine's memory bandwidth as EdgeLLM keeps it, by file name: measured once, as that takes every thread."""
+def measured_files(tmp_path_factory: pytest.TempPathFactory, every_plugin: None) -> dict[str, bytes]:
+    """What EdgeLLM keeps of this machine, by path: its memory bandwidth, which takes every thread to measure, and what
+    the backends' libraries say of themselves, which takes a process each."""
     from edgellm import settings
     from edgellm.hardware.bandwidth import OCCASIONS
     from edgellm.hardware.probe import probe
+    from edgellm.selection.backend_facts import backend_facts
 
-    with settings.override(home=tmp_path_factory.mktemp("measured")):
-        probe()
-        files = settings.current().cache_dir.glob("bandwidth-*.json")
-        return {
-            file.name: json.dumps(json.loads(file.read_bytes()) | {"occasions": OCCASIONS}).encode() for file in files
-        }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGELLM_HOME", str(tmp_path_factory.mktemp("measured")))
+        backend_facts(plugins().backends().values(), probe())
+        cache = settings.current().cache_dir
+        files = {str(file.relative_to(cache)): file.read_bytes() for file in cache.glob("**/*.json")}
+    bandwidths = {name: json.loads(content) for name, content in files.items() if name.startswith("bandwidth-")}
+    return files | {name: json.dumps(kept | {"occasions": OCCASIONS}).encode() for name, kept in bandwidths.items()}
 
 
 @pytest.fixture(autouse=True)
 def own_home(
-    tmp_path_factory: pytest.TempPathFactory, bandwidth_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    tmp_path_factory: pytest.TempPathFactory, measured_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """No test reads or writes the user's models, caches or plugin list. The home knows the machine's bandwidth."""
+    """No test reads or writes the user's models, caches or plugin list. The home knows this machine."""
     # Counted here: pytest finds the next free number by listing all there are, which takes longer with each test.
     home = tmp_path_factory.getbasetemp() / "homes" / str(next(_numbers))
-    (home / "cache").mkdir(parents=True)
-    for name, content in bandwidth_files.items():
-        (home / "cache" / name).write_bytes(content)
+    for name, content in measured_files.items():
+        file = home / "cache" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
     monkeypatch.setenv("EDGELLM_HOME", str(home))
     # Other tools' models on this machine are no part of any test.
     monkeypatch.setenv("OLLAMA_MODELS", str(home / "ollama"))

@@ -31,8 +31,9 @@ FakeProbe = Callable[[str], Path]
 
 
 @pytest.fixture
-def fake_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeProbe:
-    """Run this code instead of the probe; returns the file that has one line per run."""
+def fake_probe(own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeProbe:
+    """Run this code instead of the probe; returns the file that has one line per run. Nothing is kept yet."""
+    shutil.rmtree(own_home / "cache" / "gguf-probe", ignore_errors=True)
 
     def install(code: str) -> Path:
         package = tmp_path / "stub" / "edgellm_gguf"
