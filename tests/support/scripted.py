@@ -21,7 +21,7 @@ from support import fake_plugins
 if TYPE_CHECKING:
     from edgellm.contract.engine import Engine, Logits
 
-SCRIPT = "EDGELLM_TEST_SCRIPT"
+SCRIPT = "SCRIPTED_ANSWERS"
 OPENS = "<|im_start|>assistant\n"
 # As Hermes' and Qwen's: calls are JSON between markers, thoughts come first.
 TEMPLATE = """
