@@ -9,12 +9,9 @@ import click
 
 from edgellm.cli.page import examples, say, say_json
 from edgellm.cli.words import STORED
-from edgellm.errors import UnknownModel, UsageError
 from edgellm.units import show_size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from edgellm.store.manifest import StoredModel
 
 SCHEMA = 1
@@ -29,14 +26,15 @@ def command(*, models: tuple[str, ...], force: bool, as_json: bool) -> None:
 
     MODEL is an id of `edgellm list`, with every quantization that is stored, or ID:QUANT.
     """
+    from edgellm.app import removal
     from edgellm.store.library import Library
 
     library = Library()
     installed = library.installed()
     # A wrong name is told before anything is deleted.
-    chosen = list({s.folder: s for name in models for s in _named(name, installed)}.values())
+    chosen = list({s.folder: s for name in models for s in removal.named(name, installed)}.values())
     if not force:
-        _require_idle(chosen)
+        removal.require_idle(chosen)
     rows = []
     for stored in chosen:
         freed = library.remove_entry(stored)
@@ -45,49 +43,6 @@ def command(*, models: tuple[str, ...], force: bool, as_json: bool) -> None:
             _tell(stored, freed)
     if as_json:
         say_json({"schema": SCHEMA, "removed": rows})
-
-
-def _named(name: str, installed: Sequence[StoredModel]) -> list[StoredModel]:
-    """The entries that a name means.
-
-    Raises:
-        UnknownModel: none.
-    """
-    model_id, _, quant = name.lower().partition(":")
-    from edgellm.store.http import redacted
-
-    entries = [s for s in installed if s.model_id.lower() == model_id and quant in ("", s.quant.lower())]
-    if not entries:
-        shown = redacted(name) if "://" in name else name
-        raise UnknownModel(f"{shown!r} is not stored here", hint=_hint(model_id, installed))
-    return entries
-
-
-def _require_idle(chosen: Sequence[StoredModel]) -> None:
-    """Raises UsageError: a program has one of them open, and could not load it again."""
-    from edgellm.store.holders import holders
-
-    for stored in chosen:
-        if pids := holders(stored.folder):
-            processes = f"process{'es' if len(pids) > 1 else ''} {', '.join(map(str, pids))}"
-            message = f"{stored.model_id} {stored.quant} is in use by {processes}; nothing was deleted"
-            raise UsageError(message, hint="stop what runs it first, or delete it with --force")
-
-
-def _hint(model_id: str, installed: Sequence[StoredModel]) -> str:
-    from edgellm.app.context import rows
-    from edgellm.cli.list import elsewhere
-
-    for other in elsewhere(installed):
-        if other["id"].lower() == model_id:
-            return f"it belongs to another program or to you: delete {other['path']} there"
-    card = rows().get(model_id)
-    if card is not None and any(file.source.startswith("file:") for file in card.files):
-        return "it is part of an installed package, and takes no room of its own: there is nothing to remove"
-    names = sorted({f"{s.model_id}:{s.quant}" for s in installed})
-    if near := [name for name in names if name.lower().startswith(model_id)]:
-        return f"did you mean {' or '.join(near)}? The beginning of a name is not enough to delete by"
-    return f"stored: {', '.join(names) or 'nothing'}"
 
 
 def _tell(stored: StoredModel, freed: int) -> None:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from edgellm.contract.embedder import Embedder, Pair, Reranker
@@ -21,7 +22,7 @@ from edgellm.runtime import wire
 from edgellm.runtime.engine_error import engine_error
 from edgellm.runtime.scheduler import BUSY_CHUNK
 from edgellm.types.event import Timings, Usage, Vectors
-from edgellm.types.request import EmbeddingRequest, RerankRequest, check_context
+from edgellm.types.request import MAX_TOKEN_BYTES, EmbeddingRequest, RerankRequest, check_context
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -48,6 +49,8 @@ class _Job:
     texts: tuple[str | tuple[int, ...], ...]
     query: str | None = None  # None = to embed
     dimensions: int | None = None
+    truncate: bool = False
+    n_cut: int = 0  # texts that were cut
     arrived: float = field(default_factory=time.perf_counter)
     started: float = 0.0
     items: list[TextTokens] = field(default_factory=list)  # of the texts read so far
@@ -145,7 +148,7 @@ class EmbedQueue:
             if "embed" not in info.capabilities or not isinstance(self._engine, Embedder):
                 raise cannot("embed", info.generates, info.capabilities)
             _check_dimensions(request.dimensions, self._engine)
-            return _Job(request_id, request.inputs, dimensions=request.dimensions)
+            return _Job(request_id, request.inputs, dimensions=request.dimensions, truncate=request.truncate)
         if "rerank" not in info.capabilities or not isinstance(self._engine, Reranker):
             raise cannot("rerank", info.generates, info.capabilities)
         return _Job(request_id, request.documents, request.query)
@@ -183,13 +186,26 @@ class EmbedQueue:
             assert isinstance(self._engine, Reranker)
             tokens = self._engine.pair(job.query, text)
         else:
+            if job.truncate:
+                text = text[: info.n_ctx * MAX_TOKEN_BYTES]  # cutting into tokens takes a second a megabyte
             tokens = tuple(self._engine.tokenizer.encode(text, add_special=True, parse_special=False))
+        if job.truncate and len(tokens) > info.n_ctx and not isinstance(tokens, Pair):
+            tokens = self._cut_tokens(tokens, is_text=isinstance(text, str))
+            job.n_cut += 1
         if not tokens:
             raise UsageError(f"{name}[{index}] has no tokens", hint="send text that the model can read", param=name)
         if len(tokens) > info.n_ctx:
             beside = "" if job.query is None else ", with the query,"
             raise ContextOverflow.of_text(name, index, len(tokens), info.n_ctx, beside=beside)
         return tokens
+
+    def _cut_tokens(self, tokens: tuple[int, ...], *, is_text: bool) -> tuple[int, ...]:
+        """As many as the context holds: of a text, with the special tokens behind it."""
+        n_ctx = self._engine.info.n_ctx
+        around = self._engine.tokenizer.encode("", add_special=True, parse_special=False) if is_text else []
+        pairs = zip(reversed(around), reversed(tokens), strict=False)
+        ending = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return tokens[: n_ctx - ending] + tokens[len(tokens) - ending :]
 
     def _batch(self, beside_answers: bool) -> list[tuple[_Job, int]]:
         """The next texts, at least one: of the request whose turn it is, then of others of its kind."""
@@ -284,4 +300,4 @@ def _reply(job: _Job) -> wire.Reply:
     rows = np.stack([row for row in job.rows if row is not None]).astype("<f4", copy=False)
     usage = Usage(sum(map(len, job.items)), 0)
     timings = Timings(job.started - job.arrived, now - job.started, 0.0)
-    return wire.Reply(job.id, Vectors(rows.tobytes(), len(rows), usage, timings))
+    return wire.Reply(job.id, Vectors(rows.tobytes(), len(rows), usage, timings, job.n_cut))

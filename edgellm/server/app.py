@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -19,6 +19,7 @@ from edgellm.sdk.client import EdgeLLM
 from edgellm.server import openapi, state
 from edgellm.server.dialects.anthropic import operations as anthropic
 from edgellm.server.dialects.llama_server import operations as llama_server
+from edgellm.server.dialects.ollama import operations as ollama
 from edgellm.server.dialects.openai import embeddings
 from edgellm.server.dialects.openai import operations as openai
 from edgellm.server.dialects.rerank import operations as rerank
@@ -32,6 +33,8 @@ from edgellm.server.responses import failure, hung_up, not_routed
 from edgellm.server.served_model import ServedModel
 
 WEB = Path(__file__).parent / "web"
+OLLAMA_RUNS = "Ollama is running"
+_BY_ACCEPT = {"vary": "accept"}
 
 
 def create_app(
@@ -42,6 +45,7 @@ def create_app(
     intake: Intake | None = None,
     strict_fields: bool = False,
     names: ModelNames | None = None,
+    allow_manage: bool = False,
 ) -> Starlette:
     """The ASGI app that serves `llm`, which may still be loading. The caller closes `llm`.
 
@@ -61,6 +65,7 @@ def create_app(
         *llama_server.operations(model),
         *responses.operations(model),
         *anthropic.operations(model),
+        *ollama.operations(model, allow_manage=allow_manage),
         *state.operations(model, private=api_key is not None),
     ]
     app = Starlette(
@@ -91,8 +96,13 @@ def _openapi(operations: list[Operation]) -> Route:
 
 
 def _pages() -> list[Route | Mount]:
-    async def page(_: Request) -> Response:
-        return FileResponse(WEB / "index.html", media_type="text/html", headers={"cache-control": "no-cache"})
+    async def page(request: Request) -> Response:
+        # Programs look here for Ollama; browsers say that they read HTML.
+        if "text/html" not in request.headers.get("accept", ""):
+            return PlainTextResponse(OLLAMA_RUNS, headers=_BY_ACCEPT)
+        return FileResponse(
+            WEB / "index.html", media_type="text/html", headers={"cache-control": "no-cache", **_BY_ACCEPT}
+        )
 
     async def docs(_: Request) -> Response:
         return FileResponse(WEB / "docs.html", media_type="text/html")

@@ -76,7 +76,7 @@ class ServedModel:
             ClientDisconnect: nobody waits for the answer any more.
         """
         raw = await request.body()
-        unknown = UnknownFields(strict=self._strict_fields or request.headers.get(STRICT_HEADER) == "1")
+        unknown = self.unknown_fields(request)
 
         def read() -> tuple[Body, MadeT]:
             body = body_type.read(raw, unknown)
@@ -95,6 +95,10 @@ class ServedModel:
         finally:
             self.n_ignored += unknown.n
             request_log.of_scope(request.scope).ignored = unknown.text
+
+    def unknown_fields(self, request: Request) -> UnknownFields:
+        """Where the unknown fields of this request's body go."""
+        return UnknownFields(strict=self._strict_fields or request.headers.get(STRICT_HEADER) == "1")
 
     async def events(self, request: Request, generations: Sequence[GenerationRequest]) -> EventLists:
         """The answers to `request`: `n` to each prompt, numbered through. All have the same `n`."""
@@ -142,6 +146,11 @@ class ServedModel:
             raise HttpError(503, f"the model is not running: {self.reason()}", code=f"model_{state}")
         if name is not None and not self.is_named(name):
             raise self.unknown(name)
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """Its id, then its aliases."""
+        return (self.id, *self.names.aliases)
 
     def is_named(self, name: str) -> bool:
         return self.names.include(name, self.id)

@@ -41,14 +41,18 @@ FAMILIES = (
 )
 
 
+def fills_in(info: EngineInfo) -> bool:
+    """Whether the model has markers for it."""
+    return _family(info) is not None
+
+
 def infill_prompt(info: EngineInfo, before: str, after: str, *, parse_special: bool) -> tuple[str, tuple[int, ...]]:
     """The prompt, and its cuts (`GenerationRequest.cuts`). `parse_special`: markup in the two texts is markup.
 
     Raises:
         UnsupportedField: the model has no markers for it.
     """
-    special = {*info.special_texts}
-    family = next((row for row in FAMILIES if {*row[:3]} - {""} <= special), None)
+    family = _family(info)
     if family is None:
         what = "this model does not fill in: its vocabulary has no markers for it"
         raise UnsupportedField(what, hint="leave out suffix, or serve a code model", param="suffix")
@@ -56,3 +60,8 @@ def infill_prompt(info: EngineInfo, before: str, after: str, *, parse_special: b
         return family.prompt(before, after), ()
     marker = Marker(SpecialTexts(info), (before, after))
     return marker.unmark(family.prompt(marker.mark(before), marker.mark(after)))
+
+
+def _family(info: EngineInfo) -> InfillMarkup | None:
+    special = {*info.special_texts}
+    return next((row for row in FAMILIES if {*row[:3]} - {""} <= special), None)

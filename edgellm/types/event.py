@@ -107,6 +107,7 @@ class Vectors(msgspec.Struct, frozen=True, tag=True):
     n: int
     usage: Usage
     timings: Timings
+    n_cut: int = 0  # texts that were too long, and were cut (`EmbeddingRequest.truncate`)
 
 
 class Choice(msgspec.Struct, frozen=True):

@@ -201,6 +201,7 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, tag=True):
 
     inputs: tuple[str | tuple[int, ...], ...]
     dimensions: int | None = None  # the first so many of each vector; only of models trained for it
+    truncate: bool = False  # what is too long for the context is cut at its end; False = it is refused
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -270,7 +271,8 @@ def check_context(request: Request, n_ctx: int) -> None:
         if n_bytes := _too_many_bytes([request.text], most):
             what = f"the text has {n_bytes} bytes besides blanks, {most} are read at a time"
             raise UsageError(what, hint="send it in parts", param="text")
-    if isinstance(request, TokenizeRequest | DetokenizeRequest):
+        return
+    if isinstance(request, DetokenizeRequest) or (isinstance(request, EmbeddingRequest) and request.truncate):
         return
     texts = request.inputs if isinstance(request, EmbeddingRequest) else request.documents
     name, query = ("input", "") if isinstance(request, EmbeddingRequest) else ("documents", request.query)

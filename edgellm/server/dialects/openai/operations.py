@@ -43,8 +43,7 @@ def operations(served: ServedModel) -> list[Operation]:
 
     async def models(_: Request) -> ASGIApp:
         """The one model that is served, by its id and then by its aliases."""
-        names = (served.id, *served.names.aliases)
-        return JSONResponse(response.ModelList("list", [_described(served, name) for name in names]))
+        return JSONResponse(response.ModelList("list", [_described(served, name) for name in served.all_names]))
 
     async def model(request: Request) -> ASGIApp:
         """The model of that name."""

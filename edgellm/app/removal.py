@@ -1,0 +1,51 @@
+"""Which stored models a name means, and whether they may go: asked by `edgellm rm` and by Ollama's clients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgellm.app.context import rows
+from edgellm.errors import UnknownModel, UsageError
+from edgellm.store import local
+from edgellm.store.holders import holders
+from edgellm.store.http import redacted
+from edgellm.store.manifest import StoredModel
+
+
+def named(name: str, installed: Sequence[StoredModel]) -> list[StoredModel]:
+    """The entries that `ID` or `ID:QUANT` means. The beginning of a name is not enough to delete by.
+
+    Raises:
+        UnknownModel: none.
+    """
+    model_id, _, quant = name.lower().partition(":")
+    entries = [s for s in installed if s.model_id.lower() == model_id and quant in ("", s.quant.lower())]
+    if not entries:
+        shown = redacted(name) if "://" in name else name[:80]
+        raise UnknownModel(f"{shown!r} is not stored here", hint=_hint(model_id, installed))
+    return entries
+
+
+def require_idle(chosen: Sequence[StoredModel]) -> None:
+    """
+    Raises:
+        UsageError: a program has one of them open, and could not load it again.
+    """
+    for stored in chosen:
+        if pids := holders(stored.folder):
+            processes = f"process{'es' if len(pids) > 1 else ''} {', '.join(map(str, pids))}"
+            message = f"{stored.model_id} {stored.quant} is in use by {processes}; nothing was deleted"
+            raise UsageError(message, hint="stop what runs it first, or delete it with `edgellm rm --force`")
+
+
+def _hint(model_id: str, installed: Sequence[StoredModel]) -> str:
+    for item in local.models():
+        if (item.card.id if item.card else item.path.name).lower() == model_id:
+            return f"it belongs to another program or to you: delete {item.path} there"
+    card = rows().get(model_id)
+    if card is not None and any(file.source.startswith("file:") for file in card.files):
+        return "it is part of an installed package, and takes no room of its own: there is nothing to remove"
+    names = sorted({f"{s.model_id}:{s.quant}" for s in installed})
+    if near := [name for name in names if name.lower().startswith(model_id)]:
+        return f"did you mean {' or '.join(near)}? The beginning of a name is not enough to delete by"
+    return f"stored: {', '.join(names) or 'nothing'}"

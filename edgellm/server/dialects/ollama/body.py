@@ -1,0 +1,83 @@
+"""What Ollama's bodies share: the name of the model, how long it would stay loaded, and what an answer has to be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from edgellm.errors import UsageError
+from edgellm.sdk.client import EdgeLLM
+from edgellm.server.dialects.ollama.options import OllamaOptions
+from edgellm.server.schemas.fields import RequestBody
+from edgellm.types.grammar import ANY_OBJECT, Grammar
+from edgellm.types.reasoning import ReasoningEffort
+from edgellm.types.request import GenerationRequest
+
+STAYS = "model_stays_loaded"  # the note of an answer to a request that wants the model gone
+_NOW = (0, "0", "0s", "0m", "0h")
+KeepAlive = Annotated[
+    str | float | None, Meta(description="Changes nothing: the model stays loaded until the server ends.")
+]
+
+
+class OllamaBody(RequestBody, kw_only=True):
+    """Of requests to the model."""
+
+    keep_alive: KeepAlive = None
+    options: OllamaOptions | None = None
+
+    def settled_options(self, llm: EdgeLLM) -> OllamaOptions:
+        """The options, none of which asks for more than there is.
+
+        Raises:
+            UsageError: a longer context is asked for.
+        """
+        options = self.options or OllamaOptions()
+        options.check_context(llm.info.n_ctx)
+        return options
+
+
+class OllamaGenerationBody(OllamaBody, kw_only=True):
+    """What chat and plain generation share. Null is the same as absent."""
+
+    example = '{"messages": [...]} or {"prompt": "..."}'
+    # The context is never shifted: a full one ends the answer.
+    IGNORED = ("shift",)
+
+    stream: Annotated[bool | None, Meta(description="True unless given.")] = None
+    format: Annotated[
+        Literal["", "json"] | dict[str, Any] | None, Meta(description="Any JSON object, or JSON under this schema.")
+    ] = None
+    think: Annotated[
+        bool | Literal["low", "medium", "high", "max"] | None, Meta(description="Whether to think, or how much.")
+    ] = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int | None, Meta(description="How many likely tokens to tell for each, up to 20.")] = None
+
+    @property
+    def thinking(self) -> bool | None:
+        return self.think if isinstance(self.think, bool) else None
+
+    @property
+    def effort(self) -> ReasoningEffort | None:
+        return self.think if isinstance(self.think, str) else None
+
+    def wanted_grammar(self) -> Grammar | None:
+        if isinstance(self.format, dict):
+            return Grammar.of_schema(self.format, "format")
+        return Grammar("json_schema", ANY_OBJECT, "format") if self.format else None
+
+    def notes(self, requests: Sequence[GenerationRequest]) -> list[str]:
+        """What was asked for and does not happen as it was asked."""
+        stays = [STAYS] if self.keep_alive in _NOW else []
+        return [*(note for request in requests for note in request.notes), *stays]
+
+    def alternatives(self) -> int | None:
+        """How many likely tokens to tell for each one of the answer; None = no logprobs."""
+        if not self.logprobs:
+            if self.top_logprobs:
+                raise UsageError("top_logprobs is only allowed with logprobs: true", param="top_logprobs")
+            return None
+        return self.top_logprobs or 0

@@ -1,0 +1,194 @@
+"""`/api/pull`, `/api/copy` and `/api/delete`: only where the server was started to allow it, and never to a browser."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import ASGIApp
+
+from edgellm.app import removal
+from edgellm.app.context import here
+from edgellm.app.resolve import ReferenceKind, refer
+from edgellm.errors import TooManyRequests, UnknownModel, UsageError
+from edgellm.server import errors, request_log
+from edgellm.server.dialects.ollama.downloads import BEGUN, DONE, Download, OllamaProgress
+from edgellm.server.dialects.ollama.models import OllamaNameBody
+from edgellm.server.dialects.ollama.refusals import REFUSALS, TAG
+from edgellm.server.error_form import OLLAMA
+from edgellm.server.errors import HttpError
+from edgellm.server.middleware import BROWSER_HEADERS
+from edgellm.server.openapi import Operation
+from edgellm.server.responses import JSONResponse
+from edgellm.server.schemas.fields import RequestBody
+from edgellm.server.served_model import ServedModel
+from edgellm.store.library import Library
+from edgellm.store.manifest import StoredModel
+from edgellm.types.model import Artifact
+
+MOST_DOWNLOADS = 2  # at the same time
+HUB = "hf.co/"  # how Ollama names repositories of the hub
+
+Lines = AsyncGenerator[OllamaProgress, None]
+
+
+class OllamaPullBody(OllamaNameBody, kw_only=True):
+    """POST /api/pull."""
+
+    IGNORED = ("insecure", "username", "password")
+
+    stream: bool | None = None
+
+
+class OllamaCopyBody(RequestBody, kw_only=True):
+    """POST /api/copy."""
+
+    text_field = "source"
+    example = '{"source": "...", "destination": "..."}'
+
+    source: str
+    destination: str
+
+
+class Management:
+    """What clients may change. `allowed`: whether they may change anything."""
+
+    def __init__(self, served: ServedModel, *, allowed: bool) -> None:
+        self._served = served
+        self._allowed = allowed
+        self._n_downloads = 0
+
+    def check(self, request: Request) -> None:
+        """
+        Raises:
+            HttpError: 403, the server does not allow it, or a browser asks: then a page of anybody may be behind it.
+        """
+        if not self._allowed:
+            hint = "start it with --allow-manage, or use the command line: edgellm pull, edgellm rm"
+            raise HttpError(403, "this server changes no models for clients", code="not_allowed", hint=hint)
+        if any(name.decode() in request.headers for name in BROWSER_HEADERS):
+            hint = "use a program, or the command line"
+            raise HttpError(403, "models are not changed for a browser", code="not_allowed", hint=hint)
+
+    async def fetched(self, name: str) -> Lines:
+        """The lines of a download.
+
+        Raises:
+            UsageError: it is neither an id of the catalog nor a repository of the hub; what `Download.lines` raises.
+        """
+        if self._n_downloads >= MOST_DOWNLOADS:
+            raise TooManyRequests(f"{self._n_downloads} models are being fetched already", hint="try again later")
+        self._n_downloads += 1
+        try:
+            async with aclosing(Download(await asyncio.to_thread(_published, name)).lines()) as lines:
+                async for line in lines:
+                    yield line
+        finally:
+            self._n_downloads -= 1
+
+    def remove(self, name: str) -> None:
+        """Forget an alias, or delete what is stored under a name.
+
+        Raises:
+            UnknownModel: nothing is; UsageError: it is served, or in use.
+        """
+        served = self._served
+        if (names := served.names.without_alias(name)) != served.names:
+            served.names = names
+            return
+        library = Library()
+        chosen = removal.named(name.removesuffix(":latest"), library.installed())
+        if any(_is_of(served.llm.plan.artifact, stored) for stored in chosen):
+            raise UsageError(f"{name[:80]} is served here", hint="stop the server first", param="model")
+        removal.require_idle(chosen)
+        for stored in chosen:
+            library.remove_entry(stored)
+
+
+def operations(served: ServedModel, *, allowed: bool) -> list[Operation]:
+    """The operations that change what is stored, or what it is called."""
+    management = Management(served, allowed=allowed)
+
+    async def pull(request: Request) -> ASGIApp:
+        """Fetch a model into the store, in lines of JSON unless `stream` is false. The one that is served is here."""
+        body = OllamaPullBody.read(await request.body(), served.unknown_fields(request))
+        name = _required(body.model)
+        if served.is_named(name):
+            lines = _nothing_to_fetch()
+        else:
+            management.check(request)
+            lines = management.fetched(name)
+        if body.stream is False:
+            async with aclosing(lines):
+                return JSONResponse([line async for line in lines][-1])
+        return StreamingResponse(_written(request, lines), media_type="application/x-ndjson")
+
+    async def copy(request: Request) -> ASGIApp:
+        """Give the model that is served another name, for as long as the server runs."""
+        management.check(request)
+        body = OllamaCopyBody.read(await request.body(), served.unknown_fields(request))
+        if not served.is_named(body.source):
+            raise served.unknown(body.source)
+        served.names = served.names.with_alias(body.destination)
+        return Response()
+
+    async def delete(request: Request) -> ASGIApp:
+        """Delete a model from the store, or a name that `/api/copy` gave. The one that is served stays."""
+        management.check(request)
+        body = OllamaNameBody.read(await request.body(), served.unknown_fields(request))
+        await asyncio.to_thread(management.remove, _required(body.model))
+        return Response()
+
+    return [
+        Operation("POST", "/api/pull", pull, TAG, OllamaProgress, OllamaPullBody, REFUSALS),
+        Operation("POST", "/api/copy", copy, TAG, None, OllamaCopyBody, REFUSALS),
+        Operation("DELETE", "/api/delete", delete, TAG, None, OllamaNameBody, REFUSALS),
+    ]
+
+
+async def _nothing_to_fetch() -> Lines:
+    yield BEGUN
+    yield DONE
+
+
+async def _written(request: Request, lines: Lines) -> AsyncGenerator[bytes, None]:
+    record = request_log.of_scope(request.scope)
+    async with aclosing(lines):
+        try:
+            async for line in lines:
+                yield msgspec.json.encode(line) + b"\n"
+        except Exception as error:
+            # The status has been sent; Ollama's clients raise a line with an error.
+            record.error = errors.code_of(error)
+            yield OLLAMA.in_stream(error, record.id)
+
+
+def _published(name: str) -> str:
+    """What `edgellm pull` takes. No path and no other address: a client must not make this server read or ask those.
+
+    Raises:
+        UsageError: it is one of them.
+    """
+    asked = f"hf://{name.removeprefix(HUB)}" if name.startswith(HUB) else name.removesuffix(":latest")
+    kind = refer(asked, here().cards).kind
+    if kind is ReferenceKind.CARD or (kind is ReferenceKind.ADDRESS and asked.startswith("hf://")):
+        return asked
+    hint = "send an id of `edgellm models`, or hf.co/OWNER/REPO:QUANT"
+    raise UsageError(f"{name[:80]!r} is not fetched for clients", hint=hint, param="model")
+
+
+def _is_of(artifact: Artifact, stored: StoredModel) -> bool:
+    """Whether what runs was loaded from this entry."""
+    same_name = (artifact.model_id, artifact.quant) == (stored.model_id, stored.quant)
+    return same_name or any(Path(path).is_relative_to(stored.folder) for path in artifact.paths)
+
+
+def _required(name: str | None) -> str:
+    if not name:
+        raise UnknownModel("no model is named", hint='send {"model": "..."}', param="model")
+    return name
