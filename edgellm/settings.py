@@ -13,6 +13,7 @@ EDGELLM_HUNG_AFTER seconds of silence after which a worker counts as hung, 0 = n
 EDGELLM_LOG_FORMAT how log lines look: text, json
 EDGELLM_HOST       address and
 EDGELLM_PORT       port that `edgellm serve` listens on
+EDGELLM_OLLAMA_PORT  a second port, where clients of Ollama look
 
 Backends read variables of their own, which begin with EDGELLM_ and their name; any other means nothing (`strangers`).
 
@@ -53,7 +54,7 @@ _SECRET = re.compile(
 PREFIX = "EDGELLM_"
 _NAMES = (
     "HOME", "PLUGINS", "OFFLINE", "MODELS", "MODELS_DIR", "MAX_RATE", "ALLOW_HTTP", "API_KEY", "LOG", "LOG_FORMAT",
-    "HUNG_AFTER", "HOST", "PORT",
+    "HUNG_AFTER", "HOST", "PORT", "OLLAMA_PORT",
 )  # fmt: skip
 NAMES = frozenset(PREFIX + name for name in _NAMES)
 

@@ -6,22 +6,23 @@ import contextlib
 import functools
 import logging
 import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgellm.cli._options import headline, launch_options, launches, make_plan, samples, slots
 from edgellm.cli.page import examples, say_lines
+from edgellm.cli.stopping import ends_clean, hangups_refused, stop_on_hangup
 from edgellm.cli.talk import thoughtless
 from edgellm.units import counted
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from edgellm.sdk.client import EdgeLLM
     from edgellm.server.listener import Listener
     from edgellm.types.options import LaunchOptions
@@ -62,6 +63,14 @@ _log = logging.getLogger("edgellm.serve")
     show_default=True,
     help="0 = any free port.",
 )
+@click.option(
+    "--ollama-port",
+    type=click.IntRange(0, 65535),
+    envvar="EDGELLM_OLLAMA_PORT",
+    show_envvar=True,
+    metavar="PORT",
+    help="Listen on this port, too: 11434 is where clients of Ollama look.",
+)
 @click.option("--api-key", metavar="KEY", help="Ask for this key; better EDGELLM_API_KEY, which no process list shows.")
 @click.option(
     "--drain",
@@ -84,6 +93,9 @@ _log = logging.getLogger("edgellm.serve")
     help="Answer to this name, too, as in --alias gpt-4o=auto; may be given several times.",
 )
 @click.option("--any-model", is_flag=True, help="Answer to every name of a model, for clients that insist on one.")
+@click.option(
+    "--allow-manage", is_flag=True, help="Programs may fetch, name and delete models by Ollama's API; browsers never."
+)
 @click.option("--log-level", type=click.Choice(LEVELS), help="How much to log to standard error (default: warning).")
 @click.option(
     "--log-format",
@@ -95,11 +107,13 @@ def command(
     model: str | None,
     host: str,
     port: int,
+    ollama_port: int | None,
     api_key: str | None,
     drain: float,
     strict_fields: bool,
     aliases: tuple[str, ...],
     any_model: bool,
+    allow_manage: bool,
     log_level: str | None,
     log_format: str | None,
     isolate: bool,
@@ -117,11 +131,13 @@ def command(
             launch_options(**options),
             host=host,
             port=port,
+            ollama_port=ollama_port,
             api_key=api_key,
             drain=drain,
             strict_fields=strict_fields,
             aliases=aliases,
             any_model=any_model,
+            allow_manage=allow_manage,
             isolate=isolate,
             say=say,
             warn=warn,
@@ -135,11 +151,13 @@ def _serve(
     *,
     host: str,
     port: int,
+    ollama_port: int | None,
     api_key: str | None,
     drain: float,
     strict_fields: bool,
     aliases: tuple[str, ...],
     any_model: bool,
+    allow_manage: bool,
     isolate: bool,
     say: Say,
     warn: Say,
@@ -153,7 +171,13 @@ def _serve(
     middleware.check_bind(host, key)
     _tell_strangers(warn)
     # The port first: one that is in use must not come out after a long download.
-    with _ends_clean(), _hangups_refused(warn), listener.bind(host, port) as socket, ended_with_us() as ending:
+    with (
+        ends_clean(),
+        hangups_refused(warn),
+        listener.bind(host, port) as bound,
+        _bound_for_ollama(host, ollama_port, warn) as for_ollama,
+        ended_with_us() as ending,
+    ):
         plan, decision = make_plan(model, options, tell=tell)
         say(headline(plan))
         for reason in plan.reasons:
@@ -166,17 +190,24 @@ def _serve(
         llm = EdgeLLM(plan, decision=decision, isolate=isolate)
         try:
             server = listener.Listener(
-                create_app(llm, api_key=key, host=host, strict_fields=strict_fields, names=names),
-                started=lambda: say(f"Open {listener.url(socket)} (API: {listener.url(socket)}/v1)"),
+                create_app(
+                    llm,
+                    api_key=key,
+                    host=host,
+                    strict_fields=strict_fields,
+                    names=names,
+                    allow_manage=allow_manage,
+                ),
+                started=lambda: _say_open(say, [bound, *for_ollama]),
                 draining=functools.partial(_say_draining, warn, drain),
                 overdue=llm.close,
                 drain_s=drain,
             )
             failures = _watch_loading(llm, server, say, asked_to_think=options.thinking)
-            _stop_on_hangup(server)
+            stop_on_hangup(server)
             if ending.number:
                 server.stop()
-            server.run(sockets=[socket])
+            server.run(sockets=[bound, *for_ollama])
         finally:
             llm.close()
     if failures:
@@ -232,48 +263,6 @@ def _errors_logged() -> Iterator[None]:
         click.get_current_context().exit(error.exit_code)
 
 
-@contextlib.contextmanager
-def _ends_clean() -> Iterator[None]:
-    """A service manager that stops us gets status 0, whatever we were at."""
-    try:
-        yield
-    except SystemExit as leaving:
-        if leaving.code not in [128 + number for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)) if number]:
-            raise
-        click.get_current_context().exit(0)
-
-
-@contextlib.contextmanager
-def _hangups_refused(warn: Say) -> Iterator[None]:
-    """SIGHUP says that the terminal is gone, which ends us. Where there is none, it asks to reload: not possible."""
-
-    def refuse(_number: int, _frame: FrameType | None) -> None:
-        warn("SIGHUP changes nothing: a server does not read its settings again; start it anew.")
-
-    if not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL or _has_terminal():
-        yield
-        return
-    signal.signal(signal.SIGHUP, refuse)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-
-def _stop_on_hangup(server: Listener) -> None:
-    """Where the terminal goes away from now on, running answers are finished."""
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal():
-        signal.signal(signal.SIGHUP, server.handle_exit)
-
-
-def _has_terminal() -> bool:
-    try:
-        os.close(os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True
-
-
 def _watch_loading(llm: EdgeLLM, server: Listener, say: Say, *, asked_to_think: bool) -> list[Exception]:
     """Say when the model is loaded. A model that cannot be loaded ends the server; the list then holds the reason."""
     failures: list[Exception] = []
@@ -293,6 +282,35 @@ def _watch_loading(llm: EdgeLLM, server: Listener, say: Say, *, asked_to_think: 
 
     threading.Thread(target=wait, name="edgellm-loading", daemon=True).start()
     return failures
+
+
+@contextlib.contextmanager
+def _bound_for_ollama(host: str, port: int | None, warn: Say) -> Iterator[list[socket]]:
+    """The second socket, where one is asked for and the port is free."""
+    from edgellm.errors import UsageError
+    from edgellm.server import listener
+
+    if port is None:
+        yield []
+        return
+    try:
+        bound = listener.bind(host, port)
+    except UsageError as error:
+        by = listener.holder(port)
+        warn(f"Clients of Ollama are not answered on port {port}: {error.message}{by and f' ({by})'}.")
+        yield []
+        return
+    with bound:
+        yield [bound]
+
+
+def _say_open(say: Say, sockets: Sequence[socket]) -> None:
+    from edgellm.server import listener
+
+    url, *others = map(listener.url, sockets)
+    say(f"Open {url} (API: {url}/v1)")
+    for other in others:
+        say(f"Clients of Ollama find it at {other}")
 
 
 def _say_draining(warn: Say, drain: float, n_requests: int) -> None:

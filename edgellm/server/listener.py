@@ -7,6 +7,7 @@ import errno
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
@@ -55,6 +56,18 @@ def _cannot_bind(host: str, port: int, error: OSError) -> UsageError:
         )
     reason = error.strerror or str(error)
     return UsageError(f"cannot listen on {host} port {port}: {reason}", hint="choose another --host or --port")
+
+
+def holder(port: int) -> str:
+    """Who listens on it: `name, process 812`; "" where this system or user is not told."""
+    import psutil
+
+    with suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr
+            if listens and listens.port == port and connection.pid:
+                return f"{psutil.Process(connection.pid).name()}, process {connection.pid}"
+    return ""
 
 
 def url(listener: socket.socket) -> str:

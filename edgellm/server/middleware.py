@@ -28,6 +28,7 @@ OPEN_PREFIX = "/web/"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 SINGLE_HEADERS = frozenset({b"host", b"origin", b"content-type", b"content-encoding", b"authorization", b"x-api-key"})
 UNTYPED_PREFIX = "/api/"
+UNTYPED = (b"", b"application/x-www-form-urlencoded")  # the latter is what curl says of any text
 BROWSER_HEADERS = frozenset({b"origin", b"sec-fetch-site", b"sec-fetch-mode"})
 UTF_8 = (b"charset=utf-8", b'charset="utf-8"')
 # Not a parser of addresses, which would find a name in `evil.com@127.0.0.1`.
@@ -210,7 +211,8 @@ def _check_content(headers: dict[bytes, bytes], path: str) -> None:
     Clients of Ollama often do not say what they send. A page of somebody else cannot look like one of them: browsers
     say that they are browsers.
     """
-    if path.startswith(UNTYPED_PREFIX) and not headers.keys() & BROWSER_HEADERS and b"content-type" not in headers:
+    is_untyped = headers.get(b"content-type", b"") in UNTYPED
+    if path.startswith(UNTYPED_PREFIX) and not headers.keys() & BROWSER_HEADERS and is_untyped:
         return
     encoding = headers.get(b"content-encoding", b"identity").strip().lower()
     media_type, *parameters = headers.get(b"content-type", b"").lower().replace(b" ", b"").split(b";")

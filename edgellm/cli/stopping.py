@@ -1,0 +1,59 @@
+"""How a command that runs until it is stopped ends: by a service manager, or with its terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from edgellm.server.listener import Listener
+
+Say = Callable[[str], None]
+
+
+@contextlib.contextmanager
+def ends_clean() -> Iterator[None]:
+    """A service manager that stops us gets status 0, whatever we were at."""
+    try:
+        yield
+    except SystemExit as leaving:
+        if leaving.code not in [128 + number for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)) if number]:
+            raise
+        click.get_current_context().exit(0)
+
+
+@contextlib.contextmanager
+def hangups_refused(warn: Say) -> Iterator[None]:
+    """SIGHUP says that the terminal is gone, which ends us. Where there is none, it asks to reload: not possible."""
+
+    def refuse(_number: int, _frame: FrameType | None) -> None:
+        warn("SIGHUP changes nothing: a server does not read its settings again; start it anew.")
+
+    if not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL or _has_terminal():
+        yield
+        return
+    signal.signal(signal.SIGHUP, refuse)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def stop_on_hangup(server: Listener) -> None:
+    """Where the terminal goes away from now on, running answers are finished."""
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal():
+        signal.signal(signal.SIGHUP, server.handle_exit)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
