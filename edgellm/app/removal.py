@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgellm.app.context import rows
+from edgellm.app import context
 from edgellm.errors import UnknownModel, UsageError
 from edgellm.store import local
 from edgellm.store.holders import holders
@@ -42,7 +42,7 @@ def _hint(model_id: str, installed: Sequence[StoredModel]) -> str:
     for item in local.models():
         if (item.card.id if item.card else item.path.name).lower() == model_id:
             return f"it belongs to another program or to you: delete {item.path} there"
-    card = rows().get(model_id)
+    card = context.rows().get(model_id)
     if card is not None and any(file.source.startswith("file:") for file in card.files):
         return "it is part of an installed package, and takes no room of its own: there is nothing to remove"
     names = sorted({f"{s.model_id}:{s.quant}" for s in installed})

@@ -9,14 +9,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgellm.cli._options import headline, launch_options, launches, make_plan, samples, slots
 from edgellm.cli.page import examples, say_lines
-from edgellm.cli.stopping import ends_clean, hangups_refused, stop_on_hangup
+from edgellm.cli.stopping import Say, ends_clean, hangups_refused, stop_on_hangup
 from edgellm.cli.talk import thoughtless
 from edgellm.units import counted
 
@@ -32,7 +32,6 @@ PORT = 8642
 DRAIN_S = 6.0
 INTERRUPTED = 130
 LEVELS = ("error", "warning", "info", "debug")
-Say = Callable[[str], None]
 _log = logging.getLogger("edgellm.serve")
 
 

@@ -56,6 +56,7 @@ def create_app(
         intake: limits of what requests may hold.
         strict_fields: fields that nothing here knows are refused.
         names: by which clients may ask for the model.
+        allow_manage: programs may fetch models into the store and delete them.
     """
     model = ServedModel(llm, strict_fields=strict_fields, names=names)
     operations = [

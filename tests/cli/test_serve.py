@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -280,6 +281,23 @@ def test_address_and_port_come_from_the_environment() -> None:
         opened = command.wait_for(r"Open http://127\.0\.0\.2:\d+")
 
         assert not opened.endswith(":8642")
+
+
+def test_a_second_port_answers_clients_of_ollama() -> None:
+    with serving("echo", "--port", "0", EDGELLM_OLLAMA_PORT="0") as command:
+        url = command.wait_for(r"Clients of Ollama find it at http://\S+").split()[-1]
+
+        assert httpx.get(url).text == "Ollama is running"
+        assert httpx.get(f"{url}/api/tags").json()["models"][0]["name"] == "echo"
+
+
+def test_a_second_port_that_is_taken_is_said_with_whom_and_no_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with serving("echo", "--port", "0", "--ollama-port", str(port)) as command:
+            command.wait_for(r"Open http://\S+")
+            by = f"process {os.getpid()}" if sys.platform == "linux" else ""
+            wait_until(lambda: re.search(rf"port {port} is taken.*{by}", "".join(command.err)) is not None)
 
 
 def test_a_port_of_the_environment_that_is_none_is_named(

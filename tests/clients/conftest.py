@@ -48,6 +48,11 @@ class Server:
         assert opened is not None, said
         self.url = f"{opened[1]}/v1"
 
+    @property
+    def root(self) -> str:
+        """Where clients of other APIs than OpenAI's begin."""
+        return self.url.removesuffix("/v1")
+
     def client(self, kind: type[Any] = openai.OpenAI) -> Any:
         return kind(base_url=self.url, api_key="none", max_retries=0)
 

@@ -1,4 +1,4 @@
-"""litellm's `openai/` provider, unmodified."""
+"""litellm's `openai/` and `ollama_chat/` providers, unmodified."""
 
 from __future__ import annotations
 
@@ -50,5 +50,25 @@ def test_tools(server: Any) -> None:
 def test_a_schema(server: Any) -> None:
     schema = {"name": "place", "strict": True, "schema": {**PARAMETERS, "additionalProperties": False}}
     answer = completion(server, response_format={"type": "json_schema", "json_schema": schema})
+
+    assert json.loads(answer.choices[0].message.content)["city"] in ("Bonn", "Rome")
+
+
+def ollama_chat(server: Any, **fields: Any) -> Any:
+    model = f"ollama_chat/{server.model}"
+    return litellm.completion(model=model, api_base=server.root, messages=HELLO, seed=1, max_tokens=100, **fields)
+
+
+def test_as_ollama(server: Any) -> None:
+    whole = ollama_chat(server)
+    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in ollama_chat(server, stream=True))
+
+    assert whole.choices[0].message.content == streamed
+    assert whole.usage.completion_tokens > 0
+
+
+def test_a_schema_as_ollama(server: Any) -> None:
+    schema = {"name": "place", "schema": {**PARAMETERS, "additionalProperties": False}}
+    answer = ollama_chat(server, response_format={"type": "json_schema", "json_schema": schema})
 
     assert json.loads(answer.choices[0].message.content)["city"] in ("Bonn", "Rome")

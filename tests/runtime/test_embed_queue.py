@@ -260,6 +260,18 @@ def test_a_text_that_is_too_long_is_named() -> None:
         rows_of(said[1][0])
 
 
+def test_a_text_that_is_too_long_is_cut_where_that_is_asked() -> None:
+    engine = ToyEmbedder(n_ctx=16)
+    ids = tuple(range(1, 10)) * 2
+    said = played(engine, EmbeddingRequest(("a", "b" * 400, ids), truncate=True))
+    vectors = said[1][0].event
+
+    assert vectors.n_cut == 2
+    assert vectors.usage.prompt_tokens == len(tokens_of("a")) + 16 + 16
+    whole = played(engine, EmbeddingRequest(("b" * 15, ids[:16])))[1][0]
+    np.testing.assert_array_equal(rows_of(said[1][0])[1:], rows_of(whole))
+
+
 @pytest.mark.parametrize("token", [-1, 16])
 def test_an_id_that_is_no_token_is_refused(token: int) -> None:
     said = played(ToyEmbedder(), EmbeddingRequest(((1, 2), (3, token))))

@@ -12,6 +12,11 @@ from pathlib import Path
 
 from edgellm.server.dialects.anthropic.body import AnthropicCountBody, AnthropicMessagesBody
 from edgellm.server.dialects.llama_server.bodies import DetokenizeBody, InfillBody, LlamaCompletionBody, TokenizeBody
+from edgellm.server.dialects.ollama.chat_body import OllamaChatBody
+from edgellm.server.dialects.ollama.embeddings import OllamaEmbedBody, OllamaEmbeddingsBody
+from edgellm.server.dialects.ollama.generate_body import OllamaGenerateBody
+from edgellm.server.dialects.ollama.management import OllamaCopyBody, OllamaPullBody
+from edgellm.server.dialects.ollama.models import OllamaNameBody, OllamaShowBody
 from edgellm.server.dialects.rerank.bodies import CohereRerankBody, RerankBody
 from edgellm.server.dialects.responses.body import ResponsesBody
 from edgellm.server.schemas.chat import ChatBody
@@ -33,6 +38,14 @@ BODIES = {
     "/detokenize": DetokenizeBody,
     "/v1/messages": AnthropicMessagesBody,
     "/v1/messages/count_tokens": AnthropicCountBody,
+    "/api/chat": OllamaChatBody,
+    "/api/generate": OllamaGenerateBody,
+    "/api/embed": OllamaEmbedBody,
+    "/api/embeddings": OllamaEmbeddingsBody,
+    "/api/show": OllamaShowBody,
+    "/api/pull": OllamaPullBody,
+    "/api/copy": OllamaCopyBody,
+    "/api/delete": OllamaNameBody,
 }
 HEAD = """# Fields of bodies
 

@@ -52,3 +52,23 @@ def test_aliases_over_http(serve: Servers) -> None:
 
 def test_any_name_over_http(serve: Servers) -> None:
     assert serve(names=ModelNames(any=True)).chat("hello", model="claude").status_code == 200
+
+
+def test_a_name_is_added_and_taken_away() -> None:
+    names = named("a=auto").with_alias("b:latest")
+
+    assert names.aliases == ("a", "b")
+    assert names.with_alias("b") == names
+    assert names.without_alias("a:latest").aliases == ("b",)
+    assert names.without_alias("c") == names
+
+
+@pytest.mark.parametrize("alias", ["", ":latest", " a", "a\n", "x" * 129])
+def test_what_is_no_name_is_not_added(alias: str) -> None:
+    with refuses(UsageError):
+        named().with_alias(alias)
+
+
+def test_only_so_many_names_are_added() -> None:
+    with refuses(UsageError):
+        named(*(f"a{number}" for number in range(MAX_ALIASES))).with_alias("b")

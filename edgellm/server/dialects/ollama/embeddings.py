@@ -23,7 +23,7 @@ from edgellm.server.served_model import ServedModel, overflow_names
 from edgellm.types.event import Vectors
 from edgellm.types.request import EmbeddingRequest
 
-BodyT = TypeVar("BodyT", "OllamaEmbedBody", "OllamaEmbeddingsBody")
+TextBodyT = TypeVar("TextBodyT", "OllamaEmbedBody", "OllamaEmbeddingsBody")
 CUT = "input_cut"  # the note of an answer to texts of which one at least was too long
 
 
@@ -105,7 +105,7 @@ def operations(served: ServedModel) -> list[Operation]:
 async def _answer(
     served: ServedModel,
     request: Request,
-    body_type: type[BodyT],
+    body_type: type[TextBodyT],
     answer_of: Callable[[str, Vectors | None], OllamaVectors | OllamaVector],
 ) -> ASGIApp:
     """`answer_of` takes the name of the model, and None where there was no text."""

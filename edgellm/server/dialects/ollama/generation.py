@@ -22,7 +22,7 @@ from edgellm.server.responses import JSONResponse, client_closed
 from edgellm.server.served_model import ServedModel, overflow_names
 from edgellm.types.event import Event
 
-BodyT = TypeVar("BodyT", OllamaChatBody, OllamaGenerateBody)
+GenerationBodyT = TypeVar("GenerationBodyT", OllamaChatBody, OllamaGenerateBody)
 
 
 def operations(served: ServedModel) -> list[Operation]:
@@ -45,7 +45,7 @@ def operations(served: ServedModel) -> list[Operation]:
 async def _answer(
     served: ServedModel,
     request: Request,
-    body_type: type[BodyT],
+    body_type: type[GenerationBodyT],
     chunks_type: Callable[[str, Sequence[str]], OllamaChunks],
 ) -> ASGIApp:
     """Read the body, then stream the answer or send it whole."""

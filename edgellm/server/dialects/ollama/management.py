@@ -17,8 +17,8 @@ from edgellm.app.context import here
 from edgellm.app.resolve import ReferenceKind, refer
 from edgellm.errors import TooManyRequests, UnknownModel, UsageError
 from edgellm.server import errors, request_log
-from edgellm.server.dialects.ollama.downloads import BEGUN, DONE, Download, OllamaProgress
 from edgellm.server.dialects.ollama.models import OllamaNameBody
+from edgellm.server.dialects.ollama.pulling import BEGUN, DONE, OllamaProgress, Pull
 from edgellm.server.dialects.ollama.refusals import REFUSALS, TAG
 from edgellm.server.error_form import OLLAMA
 from edgellm.server.errors import HttpError
@@ -79,13 +79,13 @@ class Management:
         """The lines of a download.
 
         Raises:
-            UsageError: it is neither an id of the catalog nor a repository of the hub; what `Download.lines` raises.
+            UsageError: it is neither an id of the catalog nor a repository of the hub; what `Pull.lines` raises.
         """
         if self._n_downloads >= MOST_DOWNLOADS:
             raise TooManyRequests(f"{self._n_downloads} models are being fetched already", hint="try again later")
         self._n_downloads += 1
         try:
-            async with aclosing(Download(await asyncio.to_thread(_published, name)).lines()) as lines:
+            async with aclosing(Pull(await asyncio.to_thread(_published, name)).lines()) as lines:
                 async for line in lines:
                     yield line
         finally:

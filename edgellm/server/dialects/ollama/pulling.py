@@ -30,7 +30,7 @@ class OllamaProgress(msgspec.Struct, frozen=True):
 BEGUN, DONE = OllamaProgress("pulling manifest"), OllamaProgress("success")
 
 
-class Download:
+class Pull:
     """Of one model. Made in the event loop that awaits its lines."""
 
     def __init__(self, model: str) -> None:

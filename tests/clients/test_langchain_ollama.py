@@ -1,0 +1,55 @@
+"""langchain-ollama, unmodified."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from langchain_core.tools import tool
+from langchain_ollama import ChatOllama, OllamaEmbeddings, OllamaLLM
+from pydantic import BaseModel
+
+
+class Place(BaseModel):
+    """A place."""
+
+    colour: Literal["red", "green"]
+
+
+@tool
+def weather(city: Literal["Bonn", "Rome"]) -> str:
+    """Tell the weather."""
+    return f"Sunny in {city}."
+
+
+def chat(server: Any, **fields: Any) -> ChatOllama:
+    options = {"num_predict": 50, "seed": 1, "validate_model_on_init": True}
+    return ChatOllama(base_url=server.root, model=server.model, **{**options, **fields})
+
+
+def test_invoke_and_stream(server: Any) -> None:
+    whole = chat(server).invoke("Say hello.")
+    streamed = "".join(chunk.content for chunk in chat(server).stream("Say hello."))
+
+    assert whole.content == streamed
+    assert whole.usage_metadata["output_tokens"] > 0
+    assert OllamaLLM(base_url=server.root, model=server.model, num_predict=10).invoke("Say hello.")
+
+
+def test_structured_output(server: Any) -> None:
+    assert isinstance(chat(server).with_structured_output(Place, method="json_schema").invoke("Where?"), Place)
+
+
+def test_bound_tools_are_called_and_their_results_go_back(echo: Any) -> None:
+    llm = chat(echo, num_predict=-1).bind_tools([weather])
+    asked = '{"name": "weather", "arguments": {"city": "Bonn"}}'
+    called = llm.invoke(asked)
+    result = weather.invoke(called.tool_calls[0])
+
+    assert result.content == "Sunny in Bonn."
+    assert llm.invoke([("user", asked), called, result, ("user", "Thanks.")]).content
+
+
+def test_embeddings(echo: Any) -> None:
+    embeddings = OllamaEmbeddings(base_url=echo.root, model="echo")
+
+    assert len(embeddings.embed_documents(["a", "b"])) == 2

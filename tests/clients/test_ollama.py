@@ -1,0 +1,161 @@
+"""Ollama's own Python client, unmodified."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
+
+import httpx
+import ollama
+import pydantic
+import pytest
+from ollama import _types
+
+HELLO = [{"role": "user", "content": "Say hello."}]
+SHORT = {"num_predict": 20, "seed": 1}
+BODIES = {
+    "/api/chat": _types.ChatRequest,
+    "/api/generate": _types.GenerateRequest,
+    "/api/embed": _types.EmbedRequest,
+    "/api/embeddings": _types.EmbeddingsRequest,
+    "/api/pull": _types.PullRequest,
+    "/api/copy": _types.CopyRequest,
+    "/api/show": _types.ShowRequest,
+    "/api/delete": _types.DeleteRequest,
+}
+
+
+class Place(pydantic.BaseModel):
+    city: Literal["Bonn", "Rome"]
+
+
+def weather(city: Literal["Bonn", "Rome"]) -> str:
+    """Tell the weather.
+
+    Args:
+      city: where.
+    """
+    return f"Sunny in {city}."
+
+
+@pytest.fixture
+def client(server: Any) -> ollama.Client:
+    return ollama.Client(server.root)
+
+
+@pytest.fixture
+def echoing(echo: Any) -> ollama.Client:
+    return ollama.Client(echo.root)
+
+
+def test_chat(server: Any, client: ollama.Client) -> None:
+    answer = client.chat(server.model, HELLO, options=SHORT)
+    parts = list(client.chat(server.model, HELLO, options=SHORT, stream=True))
+
+    assert answer.message.content == "".join(part.message.content for part in parts)
+    assert answer.message.role == "assistant"
+    assert parts[-1].done
+    assert parts[-1].eval_count == answer.eval_count
+    assert answer.total_duration > 0
+    # The answer goes back as it came.
+    assert client.chat(server.model, [*HELLO, answer.message, *HELLO], options=SHORT).message.content
+
+
+def test_generate(server: Any, client: ollama.Client) -> None:
+    answer = client.generate(server.model, "Say hello.", system="Be brief.", options=SHORT)
+    parts = client.generate(server.model, "Say hello.", system="Be brief.", options=SHORT, stream=True)
+
+    assert answer.response == "".join(part.response for part in parts)
+    assert client.generate(server.model, "Hello", raw=True, options={"num_predict": 2}).eval_count == 2
+    assert client.generate(server.model).done_reason == "load"
+
+
+def test_structured_answers(server: Any, client: ollama.Client) -> None:
+    text = client.chat(server.model, HELLO, format=Place.model_json_schema()).message.content
+
+    assert Place.model_validate_json(text).city in get_args(Place.model_fields["city"].annotation)
+    assert isinstance(
+        json.loads(client.chat(server.model, HELLO, format="json", options={"seed": 1}).message.content), dict
+    )
+
+
+def test_tools(echoing: ollama.Client) -> None:
+    call = '{"name": "weather", "arguments": {"city": "Bonn"}}'
+    called = echoing.chat("echo", [{"role": "user", "content": call}], tools=[weather])
+    (made,) = called.message.tool_calls or [None]
+    result = {"role": "tool", "tool_name": "weather", "content": weather(**made.function.arguments)}
+
+    assert (made.function.name, made.function.arguments) == ("weather", {"city": "Bonn"})
+    assert echoing.chat("echo", [*HELLO, called.message, result], tools=[weather]).message.content
+
+
+def test_embeddings(echoing: ollama.Client) -> None:
+    vectors = echoing.embed("echo", ["a", "b"]).embeddings
+
+    assert len(vectors) == 2
+    assert echoing.embeddings("echo", "b").embedding == vectors[1]
+
+
+def test_what_there_is(server: Any, client: ollama.Client) -> None:
+    (listed,) = client.list().models
+    (running,) = client.ps().models
+    shown = client.show(server.model)
+
+    assert listed.model == running.model == server.model
+    assert running.context_length == 4096
+    assert "completion" in shown.capabilities
+    assert 4096 in shown.modelinfo.values()
+
+
+def test_pull_copy_delete_create(echoing: ollama.Client) -> None:
+    assert echoing.pull("echo").status == "success"
+    assert [line.status for line in echoing.pull("echo", stream=True)] == ["pulling manifest", "success"]
+    for ask, status in (
+        (lambda: echoing.pull("llama3"), 403),
+        (lambda: echoing.copy("echo", "b"), 403),
+        (lambda: echoing.delete("b"), 403),
+        (lambda: echoing.push("echo"), 501),
+        (lambda: echoing.create("b", from_="echo"), 501),
+        (lambda: echoing.show("llama3"), 404),
+        (lambda: echoing.chat("llama3", HELLO), 404),
+        (lambda: echoing.chat("echo", HELLO, options={"num_ctx": 32768}), 400),
+    ):
+        with pytest.raises(ollama.ResponseError) as caught:
+            ask()
+        assert caught.value.status_code == status
+        assert "{" not in caught.value.error
+
+
+async def test_the_async_client(echo: Any) -> None:
+    client = ollama.AsyncClient(echo.root)
+    parts = [part.message.content async for part in await client.chat("echo", HELLO, stream=True)]
+
+    assert "".join(parts) == "Say hello."
+
+
+def fields_of(kind: type[pydantic.BaseModel]) -> set[str]:
+    return {field.alias or name.rstrip("_") for name, field in kind.model_fields.items()}
+
+
+def schemas(document: Any, reference: Any) -> Iterator[Any]:
+    """The schema that is referred to, and those in it, by name."""
+    for part in json.dumps(reference).split("#/components/schemas/")[1:]:
+        schema = document["components"]["schemas"][part.partition('"')[0]]
+        yield schema
+        yield from schemas(document, schema)
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_every_field_of_a_body_is_in_a_list(echo: Any, path: str) -> None:
+    document = httpx.get(f"{echo.root}/openapi.json").json()
+    ((_, operation),) = document["paths"][path].items()
+    body, *inside = schemas(document, operation["requestBody"])
+    listed = set().union(*(schema["properties"] for schema in inside)) if inside else set()
+
+    assert fields_of(BODIES[path]) <= set(body["properties"])
+    if path == "/api/chat":
+        for kind in (_types.Message, _types.Message.ToolCall, _types.Message.ToolCall.Function, _types.Tool):
+            assert fields_of(kind) <= listed
+    if "options" in body["properties"] and inside:
+        assert fields_of(_types.Options) <= listed
