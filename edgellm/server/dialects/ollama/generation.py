@@ -20,7 +20,6 @@ from edgellm.server.dialects.ollama.refusals import REFUSALS, TAG
 from edgellm.server.openapi import Operation
 from edgellm.server.responses import JSONResponse, client_closed
 from edgellm.server.served_model import ServedModel, overflow_names
-from edgellm.types.event import Event
 
 GenerationBodyT = TypeVar("GenerationBodyT", OllamaChatBody, OllamaGenerateBody)
 
@@ -60,9 +59,5 @@ async def _answer(
 
 async def _whole(request: Request, chunks: OllamaChunks, event_lists: EventLists) -> ASGIApp:
     async with aclosing(event_lists):
-        events = await sse.unless_gone(request.receive, _all(event_lists))
+        events = await sse.unless_gone(request.receive, sse.gathered(event_lists))
     return client_closed(request) if events is None else JSONResponse(chunks.whole(whole(events)))
-
-
-async def _all(event_lists: EventLists) -> list[Event]:
-    return [event async for events in event_lists for event in events]
