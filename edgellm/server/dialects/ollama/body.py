@@ -11,15 +11,10 @@ from edgellm.errors import UsageError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server.dialects.ollama.options import OllamaOptions
 from edgellm.server.schemas.fields import RequestBody
+from edgellm.server.schemas.keep_alive import STAYS, KeepAlive, unloads
 from edgellm.types.grammar import ANY_OBJECT, Grammar
 from edgellm.types.reasoning import ReasoningEffort
 from edgellm.types.request import GenerationRequest
-
-STAYS = "model_stays_loaded"  # the note of an answer to a request that wants the model gone
-_NOW = (0, "0", "0s", "0m", "0h")
-KeepAlive = Annotated[
-    str | float | None, Meta(description="Changes nothing: the model stays loaded until the server ends.")
-]
 
 
 class OllamaBody(RequestBody, kw_only=True):
@@ -27,6 +22,9 @@ class OllamaBody(RequestBody, kw_only=True):
 
     keep_alive: KeepAlive = None
     options: OllamaOptions | None = None
+
+    def __post_init__(self) -> None:
+        unloads(self.keep_alive)
 
     def settled_options(self, llm: EdgeLLM) -> OllamaOptions:
         """The options, none of which asks for more than there is.
@@ -53,6 +51,9 @@ class OllamaGenerationBody(OllamaBody, kw_only=True):
     think: Annotated[
         bool | Literal["low", "medium", "high", "max"] | None, Meta(description="Whether to think, or how much.")
     ] = None
+    truncate: Annotated[
+        bool | None, Meta(description="The oldest messages are left out where all are too long, unless this is false.")
+    ] = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Meta(description="How many likely tokens to tell for each, up to 20.")] = None
 
@@ -71,7 +72,7 @@ class OllamaGenerationBody(OllamaBody, kw_only=True):
 
     def notes(self, requests: Sequence[GenerationRequest]) -> list[str]:
         """What was asked for and does not happen as it was asked."""
-        stays = [STAYS] if self.keep_alive in _NOW else []
+        stays = [STAYS] if unloads(self.keep_alive) else []
         return [*(note for request in requests for note in request.notes), *stays]
 
     def alternatives(self) -> int | None:

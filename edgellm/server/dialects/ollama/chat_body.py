@@ -110,6 +110,7 @@ class OllamaChatBody(OllamaGenerationBody, kw_only=True):
             sampling=options.sampling(),
             grammar=self.wanted_grammar(),
             top_logprobs=self.alternatives(),
+            truncate=self.truncate is not False,
         )
         return [request]
 
