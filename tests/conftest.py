@@ -19,6 +19,7 @@ if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 pytest_plugins = [
+    "support.browser",
     "support.groups",
     "support.json_schema_suite",
     "support.llama_cpp_source",

@@ -39,6 +39,9 @@ _CSP = "default-src 'none'; script-src 'self'; style-src 'self'{inline}; img-src
 _CSP += "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 # Swagger UI sets style attributes. Nothing else needs inline styles, and nothing runs inline scripts.
 _STRICT, _DOCS = (_CSP.format(inline=inline).encode() for inline in ("", " 'unsafe-inline'"))
+# The page makes markup of what the model writes, through DOMPurify's policy alone.
+_PAGE = _STRICT + b"; require-trusted-types-for 'script'; trusted-types dompurify"
+_CSPS = {"/": _PAGE, "/docs": _DOCS}
 _ALWAYS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -136,7 +139,7 @@ class _Secured:
 
     def __init__(self, send: Send, path: str, record: RequestRecord, body: Incoming) -> None:
         self._send = send
-        self._csp = _DOCS if path == "/docs" else _STRICT
+        self._csp = _CSPS.get(path, _STRICT)
         self._record = record
         self._body = body
         self.started = False

@@ -137,7 +137,15 @@ def test_the_schema_holds_every_field_and_path(live: Live) -> None:
     schema = live.http.get("/openapi.json").json()
     chat = schema["components"]["schemas"]["ChatBody"]
 
-    paths = {"/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/metrics", "/edgellm/plan"}
+    paths = {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/models",
+        "/health",
+        "/metrics",
+        "/edgellm/plan",
+        "/edgellm/activity",
+    }
     assert paths <= set(schema["paths"])
     assert {"messages", "tools", "min_p", "ignore_eos", "max_completion_tokens"} <= set(chat["properties"])
     assert chat.get("additionalProperties", True)
@@ -162,7 +170,7 @@ def test_pages_use_nothing_from_elsewhere(live: Live) -> None:
 
 
 def test_web_files_come_with_the_package() -> None:
-    assert {path.name for path in WEB.iterdir()} >= {"index.html", "app.js", "style.css", "docs.html", "docs.js"}
+    assert {path.name for path in WEB.iterdir()} >= {"index.html", "page", "vendor", "docs.html", "docs.js"}
 
 
 def test_swagger_ui_is_the_published_build() -> None:

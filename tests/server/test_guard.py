@@ -89,7 +89,7 @@ def test_keys_are_compared_in_constant_time(locked: Live, monkeypatch: pytest.Mo
 
 
 def test_health_and_the_page_need_no_key(locked: Live) -> None:
-    for path in ("/health", "/", "/docs", "/openapi.json", "/web/app.js"):
+    for path in ("/health", "/", "/docs", "/openapi.json", "/web/page/app.js"):
         assert locked.http.get(path).status_code == 200, path
 
 
@@ -260,7 +260,7 @@ def test_headers_without_end_are_cut_off(live: Live) -> None:
     assert live.http.get("/health").status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/web/app.js", "/v1/models", "/nowhere"])
+@pytest.mark.parametrize("path", ["/", "/docs", "/web/page/app.js", "/v1/models", "/nowhere"])
 def test_answers_cannot_be_framed_sniffed_or_scripted(live: Live, path: str) -> None:
     headers = live.http.get(path).headers
     policy = headers["content-security-policy"]

@@ -1,18 +1,17 @@
-"""The page in a real headless Chromium."""
+"""The page in a real headless Chromium: a chat, its states, and what is told of the model."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
+from support.browser import answered, ask, last_answer, ready, script, watched
 from support.live_server import Live, Servers, echo_plan
 from support.tiny_bert import TinyBert
-from support.waiting import PATIENCE_S, wait_until
+from support.waiting import wait_until
 
 from edgellm.app import launch
 from edgellm.types.basis import Predicted
@@ -21,55 +20,6 @@ from edgellm.types.plan import Candidate, Decision, Footprint, Rate, Rejection
 from edgellm.types.request import SelectionRequest
 
 pytestmark = pytest.mark.browser
-
-HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("browser: Chromium is not installed (Debian package: chromium)")
-    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        expect.set_options(timeout=1000 * PATIENCE_S)
-        browser = playwright.chromium.launch(executable_path=path, args=flags, timeout=1000 * PATIENCE_S)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page that fails the test where a script raised, a policy was broken, or something came from elsewhere."""
-    context = browser.new_context()
-    context.set_default_timeout(1000 * PATIENCE_S)
-    page = context.new_page()
-    wrong: list[str] = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on(
-        "console", lambda message: wrong.append(message.text) if "Content Security Policy" in message.text else None
-    )
-    page.on(
-        "request",
-        lambda request: None if request.url.startswith(("http://127.0.0.1", "data:")) else wrong.append(request.url),
-    )
-    yield page
-    context.close()
-    assert wrong == []
-
-
-def ready(page: Page, live: Live) -> None:
-    page.goto(live.url)
-    expect(page.locator("#state-text")).to_have_text("ready")
-
-
-def ask(page: Page, text: str) -> None:
-    page.fill("#text", text)
-    page.press("#text", "Enter")
-
-
-def last_answer(page: Page):
-    return page.locator(".turn.assistant").last
 
 
 def test_a_chat_by_keyboard_alone(page: Page, live: Live) -> None:
@@ -84,33 +34,24 @@ def test_a_chat_by_keyboard_alone(page: Page, live: Live) -> None:
 
     expect(last_answer(page)).to_have_text("line one\nline two", use_inner_text=True)
     expect(page.locator(".turn")).to_have_count(4)
-    expect(page.locator("#stats")).to_contain_text("tok/s")
+    expect(page.locator(".turn.assistant .speed").last).to_contain_text("tok/s")
     expect(page.locator("#text")).to_have_value("")
 
 
-def test_the_models_own_temperature_counts_unless_another_is_typed(page: Page, live: Live) -> None:
-    sent: list[dict[str, object]] = []
-    page.on("request", lambda request: sent.append(request.post_data_json) if request.method == "POST" else None)
+def test_the_models_own_sampling_counts_unless_another_is_typed(page: Page, live: Live) -> None:
+    sent = script(page, {"content": "yes"})
     ready(page, live)
     expect(page.locator("#temperature")).to_have_attribute("placeholder", "0.8")
-    ask(page, "one")
-    expect(last_answer(page)).to_have_text("one")
-    page.click("#options summary")
+    answered(page, "one")
+    page.click("#open-settings")
     page.fill("#temperature", "0.3")
-    ask(page, "two")
-    expect(last_answer(page)).to_have_text("two")
+    page.fill("#system", "Be brief.")
+    page.keyboard.press("Escape")
+    answered(page, "two")
 
     assert [body.get("temperature") for body in sent] == [None, 0.3]
+    assert [body["messages"][0]["role"] for body in sent] == ["user", "system"]
     expect(page.locator("#facts")).to_contain_text("top k 40")
-
-
-def test_what_the_model_writes_is_text(page: Page, live: Live) -> None:
-    ready(page, live)
-    ask(page, HOSTILE)
-
-    expect(last_answer(page)).to_have_text(HOSTILE)
-    assert page.locator(".turn img, .turn script").count() == 0
-    assert page.title() != "owned"
 
 
 def test_an_answer_streams_and_stops(page: Page, serve: Servers) -> None:
@@ -121,7 +62,7 @@ def test_an_answer_streams_and_stops(page: Page, serve: Servers) -> None:
     page.click("#stop")
 
     expect(page.locator("#send")).to_be_visible()
-    expect(last_answer(page)).to_contain_text("stopped")
+    expect(page.locator(".turn.assistant .note")).to_have_text("Stopped.")
     ask(page, "hi")
     expect(last_answer(page)).to_have_text("hi")
 
@@ -132,7 +73,7 @@ def test_escape_stops_too(page: Page, serve: Servers) -> None:
     expect(last_answer(page)).to_contain_text("xxx")
     page.keyboard.press("Escape")
 
-    expect(last_answer(page)).to_contain_text("stopped")
+    expect(page.locator(".turn.assistant .note")).to_have_text("Stopped.")
 
 
 def test_an_error_shows_the_way_out(page: Page, live: Live) -> None:
@@ -141,7 +82,7 @@ def test_an_error_shows_the_way_out(page: Page, live: Live) -> None:
 
     expect(page.locator("#problem-text")).to_contain_text("shorten the prompt")
     expect(page.locator("#retry")).to_be_visible()
-    page.click("#reset")
+    page.click("#new-chat")
     expect(page.locator("#problem")).to_be_hidden()
     expect(page.locator(".turn")).to_have_count(0)
 
@@ -169,6 +110,7 @@ def test_loading_is_shown_and_ends(page: Page, serve: Servers) -> None:
     live.hold()
     page.goto(live.url)
     expect(page.locator("#state-text")).to_have_text("the model is loading")
+    expect(page.locator("#empty-title")).to_have_text("The model is loading")
     expect(page.locator("#send")).to_be_disabled()
 
     live.release()
@@ -198,13 +140,12 @@ def test_what_runs_here_and_why(page: Page, serve: Servers) -> None:
     expect(page.locator("#model")).to_contain_text("echo")
     expect(page.locator("#reasons li")).to_have_text(["Because <i>so</i>."])
     expect(facts).to_contain_text("4,096 tokens")
-    expect(facts).to_contain_text("259 MiB")
-    expect(facts).to_contain_text("13 tok/s")
-    expect(facts).to_contain_text("predicted")
+    expect(page.locator("#memory-told")).to_contain_text("predicted 259 MiB")
+    expect(page.locator("#speed-told")).to_contain_text("predicted 13 (9.0 to 15)")
     expect(page.locator("#wish")).to_contain_text("model-w")
     expect(page.locator("#wish")).to_contain_text("259 MiB")  # not counted twice, in the file and as copied
     page.click("#runners-up summary")
-    expect(page.locator("#runners-up li")).to_contain_text(["model-b"])
+    expect(page.locator("#runners-up tbody tr")).to_contain_text(["model-a", "model-b"])
     page.click("#rejected > summary")
     page.click("#rejected details summary")
     expect(page.locator("#rejected li").first).to_contain_text("<b>too big</b>")
@@ -235,19 +176,21 @@ def test_a_base_model_continues_text(page: Page, serve: Servers, monkeypatch: py
 
 
 def test_it_fits_a_phone(browser: Browser, live: Live) -> None:
-    context = browser.new_context(viewport={"width": 360, "height": 640}, color_scheme="dark")
-    context.set_default_timeout(1000 * PATIENCE_S)
-    page = context.new_page()
-    ready(page, live)
-    ask(page, "w" * 500)
-    expect(last_answer(page)).to_have_text("w" * 500)
-    assert page.evaluate("document.documentElement.scrollWidth <= 360")
-    page.click("#why-toggle")
-    expect(page.locator("#why")).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth <= 360")
-    page.click("#why-toggle")
-    expect(page.locator("#text")).to_be_visible()
-    context.close()
+    for page in watched(browser, viewport={"width": 360, "height": 640}, color_scheme="dark"):
+        ready(page, live)
+        ask(page, "w" * 500)
+        expect(last_answer(page)).to_have_text("w" * 500)
+        assert page.evaluate("document.documentElement.scrollWidth <= 360")
+        page.click("#why-toggle")
+        expect(page.locator("#why")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.locator("#why")).to_be_hidden()
+        page.click("#list-toggle")
+        expect(page.locator("#conversations li")).to_have_count(1)
+        assert page.evaluate("document.documentElement.scrollWidth <= 360")
+        page.click("#new-chat")
+        expect(page.locator("#list")).to_be_hidden()
+        expect(page.locator("#text")).to_be_focused()
 
 
 def test_the_documentation_works_without_a_network(page: Page, live: Live) -> None:

@@ -8,7 +8,8 @@ export async function* readEvents(body) {
     const events = held.split("\n\n");
     held = events.pop();
     for (const event of events) {
-      const data = event.replace(/^data: /, "");
+      if (!event.startsWith("data: ")) continue; // a comment, which keeps the connection open
+      const data = event.slice("data: ".length);
       if (data === "[DONE]") return;
       yield JSON.parse(data);
     }

@@ -1,0 +1,136 @@
+// The page: puts its parts together. What the model writes is hostile, and so is an imported file: see purify.js.
+
+import { announceBegin, announceEnd } from "/web/page/announcer.js";
+import { setKey } from "/web/page/api.js";
+import { Chat } from "/web/page/chat.js";
+import { Composer } from "/web/page/composer.js";
+import { at, element } from "/web/page/dom.js";
+import { PlanPanel } from "/web/page/plan_panel.js";
+import { Server } from "/web/page/server.js";
+import { applyTheme, keepSettings, loadSettings } from "/web/page/settings.js";
+import { SettingsDialog } from "/web/page/settings_dialog.js";
+import { Sidebar } from "/web/page/sidebar.js";
+import { ConversationStore } from "/web/page/store.js";
+import { showWelcome } from "/web/page/welcome.js";
+
+const STATES = {
+  ok: "ready",
+  connecting: "connecting",
+  loading: "the model is loading",
+  reloading: "the model is loading again",
+  unreachable: "the server does not answer",
+};
+
+const settings = loadSettings();
+applyTheme(settings);
+const server = new Server();
+const panel = new PlanPanel();
+const store = await ConversationStore.open(() => sidebar.show());
+const chat = new Chat(store, settings, server);
+const sidebar = new Sidebar(store, chat, { problem: showProblem });
+const composer = new Composer({ send: (text, files) => ask(text, files), stop: () => chat.stop(), problem: showProblem });
+const dialog = new SettingsDialog(settings, chat, () => panel.redraw());
+
+function ask(text, files) {
+  showProblem(null);
+  chat.ask(text, files);
+}
+
+function showProblem(error) {
+  at("problem").hidden = error === null;
+  at("problem-text").textContent = error?.message ?? "";
+  at("retry").hidden = !chat.conversation.path.length;
+  if (error?.status === 401) server.refresh();
+}
+
+function showState() {
+  const { status, reason, ready } = server;
+  const text = STATES[status] ?? `the model is not running: ${reason || status}`;
+  at("dot").dataset.state = status;
+  if (at("state-text").textContent !== text) at("state-text").textContent = text;
+  composer.set({ busy: chat.answer !== null, ready });
+  showWelcome(server, (prompt) => ask(prompt, []));
+}
+
+// Events.
+
+server.addEventListener("state", showState);
+server.addEventListener("plan", () => {
+  panel.show(server.plan);
+  const parts = server.plan.sampling_facts?.parts ?? [];
+  dialog.placeholders(Object.assign({}, ...[...parts].reverse().map(({ values }) => values)));
+  showState();
+});
+server.addEventListener("models", () => {
+  at("models").replaceChildren(...server.models.map((model) => element("option", { value: model }, model)));
+  at("models").value = server.model;
+});
+server.addEventListener("activity", () => panel.measure(server.activity));
+server.addEventListener("key", ({ detail: locked }) => {
+  const before = at("key-form").hidden;
+  at("key-form").hidden = !locked;
+  if (locked && before) at("key").focus();
+  showState();
+});
+
+chat.addEventListener("state", ({ detail: message }) => {
+  if (message) announceEnd(message);
+  else if (chat.answer) announceBegin();
+  else showProblem(null);
+  showState();
+});
+chat.addEventListener("kept", () => sidebar.show());
+chat.addEventListener("problem", ({ detail }) => showProblem(detail));
+
+// What the user does.
+
+at("models").onchange = ({ target }) => server.choose(target.value);
+at("retry").onclick = () => {
+  showProblem(null);
+  chat.retry();
+};
+at("dismiss").onclick = () => showProblem(null);
+at("key-form").onsubmit = (event) => {
+  event.preventDefault();
+  setKey(at("key").value);
+  at("key").value = "";
+  showProblem(null);
+  server.refresh().then(() => at("text").focus());
+};
+at("theme").value = settings.theme;
+at("switch-theme").onclick = () => {
+  const dark = settings.theme ? settings.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  settings.theme = dark ? "light" : "dark";
+  applyTheme(settings);
+  keepSettings(settings);
+  panel.redraw();
+};
+
+// On a narrow screen one of list, chat and panel is shown.
+function toggle(name, button) {
+  const shown = document.body.classList.toggle(name);
+  for (const other of ["list", "why"].filter((one) => one !== name)) document.body.classList.remove(other);
+  at("list-toggle").setAttribute("aria-expanded", String(document.body.classList.contains("list")));
+  at("why-toggle").setAttribute("aria-expanded", String(document.body.classList.contains("why")));
+  if (shown) panel.redraw();
+  else button.focus();
+}
+at("list-toggle").onclick = () => toggle("list", at("list-toggle"));
+at("why-toggle").onclick = () => toggle("why", at("why-toggle"));
+at("shade").onclick = () => document.body.classList.remove("list", "why");
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !at("settings").open) {
+    if (chat.answer) chat.stop();
+    else document.body.classList.remove("list", "why");
+  }
+  if (event.key.toLowerCase() === "o" && event.ctrlKey && event.shiftKey) {
+    event.preventDefault();
+    at("new-chat").click();
+  }
+});
+addEventListener("pagehide", () => chat.stop());
+
+showState();
+sidebar.show();
+server.watch();

@@ -1,0 +1,162 @@
+// The conversation at hand: what is asked, answered, edited and kept.
+
+import { Answer } from "/web/page/answer.js";
+import { Conversation } from "/web/page/conversation.js";
+import { requestFor } from "/web/page/request.js";
+import { Thread } from "/web/page/thread.js";
+
+const SAVE_MS = 2_000; // between two writes of an answer that grows
+
+export class Chat extends EventTarget {
+  // Events: "state" (an answer began or ended), "kept" (something was stored), "problem" with the error as `detail`.
+  constructor(store, settings, server) {
+    super();
+    Object.assign(this, { store, settings, server });
+    this.answer = null;
+    this.thread = new Thread(this.#actions());
+    this.open(null);
+  }
+
+  // null = a new one, which is stored once something was asked.
+  open(conversation) {
+    this.stop();
+    this.answer = null;
+    this.conversation = conversation ?? new Conversation({ system: this.settings.system });
+    this.thread.show(this.conversation);
+    this.#tell("state");
+  }
+
+  ask(text, files = []) {
+    const message = this.conversation.add({ role: "user", content: text, ...(files.length ? { files } : {}) });
+    this.thread.add(message, this.conversation.siblings(message));
+    this.#keep(message);
+    return this.#answer();
+  }
+
+  // The last answer failed: it is dropped, and asked for again.
+  retry() {
+    const last = this.conversation.path.at(-1);
+    if (!last || this.answer) return;
+    if (last.role === "assistant") this.#drop(last);
+    this.thread.show(this.conversation);
+    this.#answer();
+  }
+
+  stop() {
+    this.answer?.stop();
+  }
+
+  setSystem(system) {
+    if (system === this.conversation.system) return;
+    this.conversation.system = system;
+    if (this.conversation.messages.size) this.#keep();
+  }
+
+  async #answer(before = null) {
+    const { conversation, settings, server } = this;
+    const history = conversation.path;
+    const message = before ?? conversation.add({ role: "assistant", model: server.model });
+    const view = this.thread.begin(message);
+    let written = performance.now();
+    const answer = new Answer(message, (kind, text) => {
+      view.grow(kind, text);
+      this.thread.follow();
+      if (performance.now() - written < SAVE_MS) return;
+      written = performance.now();
+      this.#keep(message, conversation);
+    });
+    this.answer = answer;
+    this.#tell("state");
+    const { model, chats } = server;
+    let problem;
+    try {
+      const request = requestFor(history, conversation.system, { settings, model, chats, goesOn: before !== null });
+      problem = await answer.run(...request);
+    } catch (error) {
+      problem = new Error(`JSON schema and tools in the settings must be JSON: ${error.message}.`);
+    }
+    if (this.answer === answer) this.answer = null;
+    const empty = !message.content && !message.reasoning && !message.calls;
+    if (empty && message.finish !== "stop") {
+      view.box.remove();
+      this.#drop(message, conversation);
+    } else {
+      view.end(conversation.siblings(message));
+      this.thread.follow();
+      this.#keep(message, conversation);
+    }
+    this.#tell("state", message);
+    if (problem) this.#tell("problem", problem);
+  }
+
+  #actions() {
+    const chat = this;
+    return {
+      get canGoOn() {
+        return chat.server.chats;
+      },
+      awaits: (message, call) => {
+        const path = chat.conversation.path;
+        const later = path.slice(path.indexOf(message) + 1);
+        return !later.some((other) => other.call === call.id);
+      },
+      select: (id) => {
+        if (chat.answer) return;
+        chat.conversation.select(id);
+        chat.thread.show(chat.conversation);
+        chat.#keep();
+      },
+      edit: (message, content) => chat.#branch(message, { role: "user", content, files: message.files }),
+      regenerate: (message) => {
+        if (chat.answer) return;
+        chat.conversation.leaf = message.parent;
+        chat.thread.show(chat.conversation);
+        chat.#answer();
+      },
+      goOn: (message) => {
+        if (!chat.answer) chat.#answer(message);
+      },
+      answerCall: (call, content) => chat.#answerCall(call, content),
+    };
+  }
+
+  #branch(message, fields) {
+    if (this.answer) return;
+    const sibling = this.conversation.add(fields, message.parent);
+    this.thread.show(this.conversation);
+    this.#keep(sibling);
+    this.#answer();
+  }
+
+  // Once every call of the turn has its result, the model goes on.
+  #answerCall(call, content) {
+    if (this.answer) return;
+    const message = this.conversation.add({ role: "tool", call: call.id, content });
+    this.#keep(message);
+    this.thread.show(this.conversation);
+    const turn = this.conversation.path.findLast((other) => other.calls?.some(({ id }) => id === call.id));
+    const open = turn.calls.some((other) => this.thread.actions.awaits(turn, other));
+    if (!open) this.#answer();
+  }
+
+  #drop(message, conversation = this.conversation) {
+    conversation.drop(message);
+    this.store.forget(message).catch(() => {});
+    this.#keep(undefined, conversation);
+  }
+
+  async #keep(message, conversation = this.conversation) {
+    try {
+      await this.store.save(conversation, message ? [message] : []);
+      this.#tell("kept");
+    } catch (error) {
+      const full = error?.name === "QuotaExceededError";
+      const cause = full ? "this browser has no room left for this page" : String(error?.message ?? error);
+      this.#tell("problem", new Error(`The conversation is not kept: ${cause}. Export it, and delete others.`));
+    }
+  }
+
+  #tell(name, detail = null) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+}

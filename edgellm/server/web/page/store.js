@@ -1,0 +1,99 @@
+// Conversations in this browser: IndexedDB, a record a message, so that a streaming answer writes only itself.
+// Where the browser forbids that (a private window), they are kept until the page is closed.
+
+import { Conversation } from "/web/page/conversation.js";
+
+const NAME = "edgellm";
+const tabs = "BroadcastChannel" in globalThis ? new BroadcastChannel(NAME) : null;
+
+const settled = (request) => new Promise((resolve, reject) => {
+  request.onsuccess = () => resolve(request.result);
+  request.onerror = () => reject(request.error);
+});
+
+export class ConversationStore {
+  // `changed` is called when another tab changed something.
+  static async open(changed) {
+    if (tabs) tabs.onmessage = changed;
+    try {
+      return new ConversationStore(await openDatabase());
+    } catch {
+      return new ConversationStore(null);
+    }
+  }
+
+  constructor(database) {
+    this.database = database;
+    this.lasts = database !== null;
+    this.memory = new Map();
+  }
+
+  // Heads, the latest first.
+  async heads() {
+    const heads = this.lasts
+      ? await settled(this.database.transaction("conversations").objectStore("conversations").getAll())
+      : [...this.memory.values()].map((conversation) => conversation.head);
+    return heads.sort((one, other) => other.updated - one.updated);
+  }
+
+  // The conversation, or null.
+  async load(id) {
+    if (!this.lasts) return this.memory.get(id) ?? null;
+    const transaction = this.database.transaction(["conversations", "messages"]);
+    const head = settled(transaction.objectStore("conversations").get(id));
+    const messages = settled(transaction.objectStore("messages").index("conversation").getAll(id));
+    if (!(await head)) return null;
+    return new Conversation(await head, (await messages).sort((one, other) => one.created - other.created));
+  }
+
+  // Its head and these of its messages. Throws QuotaExceededError where the browser has no room left.
+  async save(conversation, messages) {
+    this.memory.set(conversation.id, conversation);
+    await this.#write((heads, kept) => {
+      heads.put(conversation.head);
+      for (const message of messages) kept.put(message);
+    });
+  }
+
+  async remove(conversation) {
+    this.memory.delete(conversation.id);
+    await this.#write((heads, kept) => {
+      heads.delete(conversation.id);
+      for (const id of conversation.messages.keys()) kept.delete(id);
+    });
+  }
+
+  async forget(message) {
+    await this.#write((_, kept) => kept.delete(message.id));
+  }
+
+  async clear() {
+    this.memory.clear();
+    await this.#write((heads, kept) => {
+      heads.clear();
+      kept.clear();
+    });
+  }
+
+  #write(change) {
+    if (!this.lasts) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      const transaction = this.database.transaction(["conversations", "messages"], "readwrite");
+      transaction.oncomplete = () => {
+        tabs?.postMessage("changed");
+        resolve();
+      };
+      transaction.onabort = () => reject(transaction.error);
+      change(transaction.objectStore("conversations"), transaction.objectStore("messages"));
+    });
+  }
+}
+
+function openDatabase() {
+  const request = indexedDB.open(NAME, 1);
+  request.onupgradeneeded = () => {
+    request.result.createObjectStore("conversations", { keyPath: "id" });
+    request.result.createObjectStore("messages", { keyPath: "id" }).createIndex("conversation", "conversation");
+  };
+  return settled(request);
+}
