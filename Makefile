@@ -11,7 +11,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test same-outputs test-all test-clients docs typing slow test-arm64 check bench attack bench-start bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
+.PHONY: help setup serve test same-outputs test-all test-clients docs typing slow test-arm64 check bench attack bench-start bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -105,6 +105,9 @@ bench-onnx: test-tools ## compare converted models in onnxruntime alone, by bits
 
 bench-ternary: setup ## compare the ternary engine with llama.cpp, and with bitnet.cpp if BITNET_BENCH names its benchmark (ARGS="--scale")
 	$(BIN)/python benchmarks/ternary.py $(ARGS)
+
+bench-page: test-tools ## measure what a chunk of an answer costs the page, by where it comes in the answer (ARGS="--characters 20000")
+	$(BIN)/python benchmarks/page.py $(ARGS)
 
 bench-embed: setup ## compare embedding through engine, SDK and HTTP with onnxruntime alone on the same batches (ARGS="--threads 1")
 	$(BIN)/python benchmarks/embeddings.py $(ARGS)

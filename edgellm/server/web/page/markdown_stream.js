@@ -1,11 +1,13 @@
-// Markdown that grows. Blocks that are complete are rendered once; only the last is rendered again, once a frame, and
-// code that is not closed grows by its new text alone. So a chunk costs the same wherever it comes in an answer.
+// Markdown that grows. Blocks that are complete are rendered once; only the last is rendered again, as often as leaves
+// most of the time to others, and code that is not closed grows by its new text alone. So a chunk costs the same
+// wherever it comes in an answer.
 
 import { codeBlock } from "/web/page/code.js";
 import { blocks, plain, rendered } from "/web/page/markdown.js";
 
 // A block that is longer than this is rendered in parts, and once more as a whole at the end.
-const MAX_BLOCK = 8_192;
+const MAX_BLOCK = 4_096;
+const PAUSE = 4; // times as long as the last rendering took
 // A text that is longer than this is never rendered as a whole: a parser's time may grow faster than its text.
 const MAX_WHOLE = 65_536;
 const OPEN_FENCE = /^ {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^`\n]*\n/;
@@ -19,20 +21,26 @@ export class MarkdownStream {
     this.links = {};
     this.fence = null; // {block, closing, inLine} while code is open
     this.cut = false;
-    this.frame = 0;
+    this.waits = false;
+    this.tookMs = 0;
   }
 
   append(text) {
     this.source += text.replaceAll("\r", "");
-    this.frame ||= requestAnimationFrame(() => {
-      this.frame = 0;
-      this.render();
-    });
+    if (this.waits) return;
+    this.waits = true;
+    setTimeout(() => requestAnimationFrame(() => this.#renderNow()), PAUSE * this.tookMs);
+  }
+
+  #renderNow() {
+    this.waits = false;
+    const began = performance.now();
+    this.render();
+    this.tookMs = performance.now() - began;
   }
 
   // `whole`: all that was appended.
   finish(whole) {
-    cancelAnimationFrame(this.frame);
     this.render({ complete: true });
     if (this.cut && whole.length <= MAX_WHOLE) renderWhole(this.box, whole);
   }
@@ -59,8 +67,11 @@ export class MarkdownStream {
     if (complete || this.#openCode(tokens[open])) return;
     if (this.source.length > MAX_BLOCK) {
       const end = this.source.lastIndexOf("\n") + 1 || this.source.length;
+      // The rest of a table is one only below its head.
+      const [head] = tokens[open].type === "table" ? /^.*\n.*\n/.exec(this.source) : [""];
       this.cut = true;
       this.#keep(end, rendered(blocks(this.source.slice(0, end), links).tokens));
+      this.source = head + this.source;
     } else {
       this.#replaceLast(rendered(tokens.slice(open), { complete: false }));
     }
