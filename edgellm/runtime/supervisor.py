@@ -186,7 +186,9 @@ class WorkerSession(Session):
     def _run_worker(self) -> EdgeLLMError:
         """From its start to its end. Returns why it ended."""
         try:
-            process = WorkerProcess(worker_process.COMMAND, self._environment, self._launch, self._outbox)
+            process = WorkerProcess(
+                worker_process.COMMAND, self._environment, self._launch, self._outbox, self._dispatcher.deliver
+            )
         except OSError as error:
             hint = f"see that {error.filename} may be executed" if isinstance(error, PermissionError) else ""
             return WorkerCrashed(f"no worker can be started: {error}", reason=str(error), hint=hint)

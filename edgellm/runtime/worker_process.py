@@ -10,12 +10,14 @@ import contextlib
 import os
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
 from edgellm.contract.child import KILL, End, python, reap, signal_group
+from edgellm.errors import UsageError
 from edgellm.runtime import wire
 from edgellm.runtime.mailbox import Mailbox
+from edgellm.types.checks import CANNOT_BE_SENT
 
 COMMAND = python("edgellm.runtime.worker")
 KILL_PATIENCE_S = 5.0
@@ -34,8 +36,10 @@ class WorkerProcess:
         environment: Mapping[str, str],
         launch: bytes,
         outbox: Mailbox[wire.Down],
+        answer: Callable[[list[wire.Up]], None],
     ) -> None:
         """`launch` is the frame that it gets first. From `take_requests` on, the worker gets what is in `outbox`.
+        `answer` gets the answer to a request that cannot be sent.
 
         To be called in a thread that lasts longer than the worker, which ends with it (`contract.confine`).
 
@@ -52,6 +56,7 @@ class WorkerProcess:
         # The writer's alone: closed by another thread, its number could be another file's in the middle of a frame.
         down, self._process.stdin = self._process.stdin, None
         self._outbox = outbox
+        self._answer = answer
         self._loaded = threading.Event()
         self._ended = False
         try:
@@ -102,13 +107,24 @@ class WorkerProcess:
 
     def _feed(self, down: IO[bytes], launch: bytes) -> None:
         with down:
-            frame = launch
-            while _write(down.fileno(), frame):
+            frame: bytes | None = launch
+            while frame is None or _write(down.fileno(), frame):
                 self._loaded.wait()
                 message = self._outbox.get_unless(lambda: self._ended)
                 if message is None:
                     return
-                frame = wire.encode(message)
+                frame = self._encoded(message)
+
+    def _encoded(self, message: wire.Down) -> bytes | None:
+        """None where it cannot be: whoever asked is told, and the others are not held up."""
+        try:
+            return wire.encode(message)
+        except Exception as error:
+            if not isinstance(message, wire.Submit):
+                raise
+            refused = UsageError(f"{CANNOT_BE_SENT}: {error}", hint="send texts and numbers of an ordinary size")
+            self._answer([wire.Reply(message.id, wire.Failed.of(refused))])
+            return None
 
 
 def _write(pipe: int, frame: bytes) -> bool:

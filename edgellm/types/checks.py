@@ -62,6 +62,14 @@ def check_range(holds: bool, what: str, allowed: str) -> None:
         raise UsageError(f"{what} is out of range", hint=f"allowed: {allowed}", param=name)
 
 
+def check_ids(ids: tuple[int, ...], name: str) -> None:
+    """
+    Raises:
+        UsageError: one is no id of a token.
+    """
+    check_range(not ids or (min(ids) >= 0 and max(ids) < MAX_COUNT), name, "token ids from 0 on")
+
+
 def cannot_be_sent(struct: msgspec.Struct, error: Exception, what: str = CANNOT_BE_SENT) -> UsageError:
     kind = type(struct)
     decode = "" if isinstance(error, msgspec.ValidationError) else "; decode text with errors='replace'"

@@ -105,8 +105,8 @@ class Tool(msgspec.Struct, frozen=True):
             hint = "1 to 128 letters, digits and _ . : / -"
             raise UsageError(f"{str(self.name)[:60]!r} cannot be the name of a tool", hint=hint, param="tools")
         try:
-            size = len(self.description) + len(msgspec.json.encode(self.parameters))
-        except (RecursionError, TypeError, UnicodeEncodeError) as error:
+            size = len(self.description) + len(msgspec.msgpack.encode(self.parameters))
+        except (RecursionError, TypeError, UnicodeEncodeError, OverflowError) as error:
             what = f"the parameters of the tool {self.name[:60]!r} are no JSON: {error}"[:200]
             raise UsageError(what, hint="send a flat JSON schema", param="tools") from None
         if size > MAX_TOOL_BYTES:

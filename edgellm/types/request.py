@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 import msgspec
 
 from edgellm.errors import ContextOverflow, UsageError, option
-from edgellm.types.checks import MAX_COUNT, cannot_be_sent, check_range, check_types
+from edgellm.types.checks import MAX_COUNT, cannot_be_sent, check_ids, check_range, check_types
 from edgellm.types.grammar import Grammar
 from edgellm.types.logprob import MAX_TOP
 from edgellm.types.markup import Reading
@@ -163,6 +163,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
     def __post_init__(self) -> None:
         check_types(self)
         _check_size(self, (self.prompt, *self.stop))
+        if not isinstance(self.prompt, str):
+            check_ids(self.prompt, "prompt")
         limit = self.max_tokens
         least = 0 if self.echo else 1
         check_range(limit is None or least <= limit < MAX_COUNT, f"max_tokens={limit}", f"{least} or more")
@@ -250,6 +252,7 @@ class DetokenizeRequest(msgspec.Struct, frozen=True, tag=True):
     def __post_init__(self) -> None:
         check_types(self)
         check_range(len(self.tokens) <= MAX_IDS, "tokens", f"at most {MAX_IDS}")
+        check_ids(self.tokens, "tokens")
 
 
 TokenRequest = TokenizeRequest | DetokenizeRequest
@@ -340,3 +343,6 @@ def _check_texts(texts: tuple[str | tuple[int, ...], ...], param: str) -> None:
     empty = next((index for index, text in enumerate(texts) if not text), None)
     if empty is not None:
         raise UsageError(f"{param}[{empty}] is empty", hint="send at least one character", param=param)
+    for text in texts:
+        if not isinstance(text, str):
+            check_ids(text, param)

@@ -28,6 +28,8 @@ from edgellm.runtime.session import AsyncSink
 from edgellm.runtime.supervisor import WorkerSession
 from edgellm.store.holders import holders
 from edgellm.types.event import Delta, Done
+from edgellm.types.markup import Markup, Reading
+from edgellm.types.message import Tool
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm.types.request import GenerationRequest
@@ -285,6 +287,8 @@ def test_a_worker_that_closes_its_pipe_and_stays_is_ended(
 
 ORPHAN = """
 import sys, time
+from edgellm.types.markup import Markup, Reading
+from edgellm.types.message import Tool
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm.runtime.supervisor import WorkerSession
@@ -553,3 +557,19 @@ def test_a_failure_of_the_watching_thread_itself_reaches_whoever_waits(
         ask(session)
     assert session.state == "failed"
     assert "MemoryError" in caplog.text
+
+
+def test_a_request_that_cannot_be_sent_is_refused_and_holds_up_nobody(open_session: OpenSession) -> None:
+    session = open_session()
+    listener = ask(session, "hello", 5)
+    assert isinstance(listener.end()[1], Done)
+    # A list is checked when the request is made, and can be changed afterwards.
+    tool = Tool("f", parameters={"maximum": [1]})
+    tool.parameters["maximum"].append(2**70)
+    request = GenerationRequest("hello", reading=Reading(Markup(), tools=(tool,)))
+    refused = Listener()
+    session.submit(request, refused)
+
+    assert isinstance(refused.end()[1], UsageError)
+    assert isinstance(ask(session, "hello", 5).end()[1], Done)
+    assert session.restarts == 0

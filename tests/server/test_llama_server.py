@@ -130,6 +130,8 @@ def test_text_to_tokens_and_back(live: Live) -> None:
 def test_tokens_that_are_none_are_refused(live: Live) -> None:
     assert live.post("/detokenize", {"tokens": [10**9]}).status_code == 400
     assert live.post("/detokenize", {"tokens": ["a"]}).status_code == 400
+    assert live.post("/detokenize", {"tokens": [-1]}).status_code == 400
+    assert live.post("/detokenize", {"tokens": [2**70]}).status_code == 400
     assert live.post("/tokenize", {}).json()["error"]["param"] == "content"
 
 

@@ -240,3 +240,11 @@ def test_a_grammar_that_calls_cannot_be_kept_to_is_refused(live: Live, definitio
     answer = live.chat("Paris", tools=[custom(format=grammar(definition, "lark"))])
 
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tools")
+
+
+def test_a_number_in_a_schema_that_cannot_be_sent_is_refused(live: Live) -> None:
+    body = {"messages": [{"role": "user", "content": "hello"}], "tools": [with_schema({"maximum": 10**30})]}
+    answer = live.post("/v1/chat/completions", body)
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tools")
+    assert live.llm.state == "ready"
