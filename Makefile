@@ -49,7 +49,7 @@ test-all: python ## run the slow tests, which `make test` leaves out
 	@$(PYTHON) plugins/install.py --extras test,check,typing
 	$(BIN)/pytest $(TOGETHER) -m slow $(ARGS)
 
-test-clients: setup ## run official clients (the newest of OpenAI's, langchain's and litellm's, in .venv-clients) against `edgellm serve`
+test-clients: setup ## run official clients (the newest of OpenAI's, Anthropic's, langchain's and litellm's, in .venv-clients) against `edgellm serve`
 	@$(PYTHON) -m venv .venv-clients
 	.venv-clients/bin/pip install --quiet --disable-pip-version-check --upgrade -r tests/clients/requirements.txt
 	cd tests/clients && EDGELLM=$(CURDIR)/$(BIN)/edgellm ../../.venv-clients/bin/pytest -c pytest.ini --rootdir . --confcutdir . -q $(ARGS)

@@ -141,11 +141,11 @@ def _check(fields: dict[str, Any], schema: type[Fields], path: str, unknown: Unk
     supported_fields = supported(schema)
     for name, value in fields.items():
         if name in schema.NOT_SUPPORTED:
-            _check_neutral(value, schema, name, _join(path, name))
+            _check_neutral(value, schema, name, path)
         if name in supported_fields:
-            _check_value(value, schema, name, _join(path, name), unknown)
-    for name, field in supported_fields.items():
-        if field.required and name not in fields:
+            _check_value(value, schema, name, path, unknown)
+    for name in _required(schema):
+        if name not in fields:
             where = _join(path, name)
             raise UsageError(f"{where} is required", hint="see /docs", param=where)
     for name in fields:
@@ -157,23 +157,31 @@ def _check(fields: dict[str, Any], schema: type[Fields], path: str, unknown: Unk
         unknown.add(name, path)
 
 
-def _check_neutral(value: object, schema: type[Fields], name: str, where: str) -> None:
+@cache
+def _required(schema: type[Fields]) -> tuple[str, ...]:
+    return tuple(name for name, field in supported(schema).items() if field.required)
+
+
+def _check_neutral(value: object, schema: type[Fields], name: str, path: str) -> None:
+    neutral = schema.NOT_SUPPORTED[name]
+    if value is None or (type(value) is str and value in neutral):
+        return
     # 1 == True in Python, but not in JSON.
-    neutral = (None, *schema.NOT_SUPPORTED[name])
     if not any(type(value) is type(one) and value == one for one in neutral):
-        raise _unsupported(value, schema, name, where)
+        raise _unsupported(value, schema, name, _join(path, name))
 
 
-def _check_value(value: object, schema: type[Fields], name: str, where: str, unknown: UnknownFields) -> None:
+def _check_value(value: object, schema: type[Fields], name: str, path: str, unknown: UnknownFields) -> None:
     """Check a choice, or the objects that a field holds; msgspec checks the types."""
     field = supported(schema)[name]
     if value in schema.NOT_SUPPORTED_VALUES.get(name, ()):
-        raise _unsupported(value, schema, name, where)
+        raise _unsupported(value, schema, name, _join(path, name))
     if field.choices and isinstance(value, str) and value not in field.choices:
-        choices = ", ".join(field.choices)
+        where, choices = _join(path, name), ", ".join(field.choices)
         raise UsageError(f"{where}: {shortened(value)} is unknown", hint=f"send one of: {choices}", param=where)
     if field.schema is None:
         return
+    where = _join(path, name)
     if isinstance(value, list) and field.in_list:
         for index, item in enumerate(value):
             if isinstance(item, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import operator
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -27,6 +28,7 @@ BLOCKS_OF = {
     "assistant": ("text", "thinking", "redacted_thinking", "tool_use"),
     "system": ("text",),
 }
+_written = json.JSONEncoder(ensure_ascii=False).encode
 ERROR = "Error: "  # before the result of a tool that failed; templates have no field for that
 
 
@@ -56,22 +58,22 @@ class AnthropicBlock(Fields, kw_only=True):
     content: str | Annotated[list[AnthropicTextBlock], Meta(max_length=MAX_PARTS)] | None = None
     is_error: bool | None = None
 
-    def check(self, role: str, where: str) -> None:
-        """
-        Raises:
-            UsageError: something is missing, or a message of this role holds no such block.
-        """
+    def fits(self, role: str) -> bool:
+        """Whether it has what its type has to have, and a message of this role may hold it."""
+        return self.type in BLOCKS_OF[role] and not self._missing()
+
+    def refusal(self, role: str, where: str) -> UsageError:
+        """Of one that does not fit."""
         if self.type not in BLOCKS_OF[role]:
             what = f"{where} of role {role} is of type {self.type}"
-            raise UsageError(what, hint=f"send blocks of type {', '.join(BLOCKS_OF[role])}", param=f"{where}.type")
-        for name in BLOCK_FIELDS[self.type]:
-            if getattr(self, name) is None:
-                raise UsageError(f"{where}.{name} is required", hint="see /docs", param=f"{where}.{name}")
+            return UsageError(what, hint=f"send blocks of type {', '.join(BLOCKS_OF[role])}", param=f"{where}.type")
+        where = f"{where}.{self._missing()[0]}"
+        return UsageError(f"{where} is required", hint="see /docs", param=where)
 
     def to_call(self, where: str) -> ToolCall:
         """Of type tool_use. Its arguments are spelled as models spell JSON, so that the prompt has the same tokens."""
         try:
-            arguments = json.dumps(self.input, ensure_ascii=False)
+            arguments = _written(self.input)
         except RecursionError:
             raise UsageError(f"{where}.input is nested too deeply", hint="nest less", param=f"{where}.input") from None
         return ToolCall(self.name or "", arguments, self.id or "")
@@ -79,6 +81,9 @@ class AnthropicBlock(Fields, kw_only=True):
     def to_result(self) -> Message:
         """Of type tool_result."""
         return Message("tool", (ERROR if self.is_error else "") + text_of(self.content), call_id=self.tool_use_id or "")
+
+    def _missing(self) -> list[str]:
+        return [name for name in BLOCK_FIELDS[self.type] if getattr(self, name) is None]
 
 
 class AnthropicMessage(Fields, kw_only=True):
@@ -102,17 +107,18 @@ class AnthropicMessage(Fields, kw_only=True):
         if isinstance(self.content, str):
             return [Message(self.role, self.content)]
         for index, block in enumerate(self.content):
-            block.check(self.role, f"{where}.content[{index}]")
+            if not block.fits(self.role):
+                raise block.refusal(self.role, f"{where}.content[{index}]")
         if self.role == "assistant":
             return [self._assistant(self.content, where)]
-        groups = itertools.groupby(self.content, key=lambda block: block.type)
+        groups = itertools.groupby(self.content, operator.attrgetter("type"))
         return [message for kind, blocks in groups for message in self._others(kind, list(blocks))]
 
     def _assistant(self, blocks: Sequence[AnthropicBlock], where: str) -> Message:
         return Message(
             self.role,
-            "".join(block.text or "" for block in blocks),
-            "".join(block.thinking or "" for block in blocks),
+            "".join([block.text or "" for block in blocks]),
+            "".join([block.thinking or "" for block in blocks]),
             tuple(
                 block.to_call(f"{where}.content[{index}]")
                 for index, block in enumerate(blocks)
@@ -123,7 +129,7 @@ class AnthropicMessage(Fields, kw_only=True):
     def _others(self, kind: str, blocks: Sequence[AnthropicBlock]) -> list[Message]:
         if kind == "tool_result":
             return [block.to_result() for block in blocks]
-        return [Message(self.role, "".join(block.text or "" for block in blocks))]
+        return [Message(self.role, "".join([block.text or "" for block in blocks]))]
 
 
 def text_of(content: str | Sequence[AnthropicTextBlock] | None) -> str:
