@@ -19,6 +19,7 @@ KEY = "s3cret-key"
     [
         ("/v1/messages", ANTHROPIC),
         ("/v1/messages/count_tokens", ANTHROPIC),
+        ("/messages", ANTHROPIC),
         ("/api/chat", OLLAMA),
         ("/apikeys", OPENAI),
         ("/v1/chat/completions", OPENAI),
