@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgellm.errors import EdgeLLMError, Unauthorized, UsageError
 from edgellm.server import errors, request_log
-from edgellm.server.error_form import form_of
+from edgellm.server.error_form import ANTHROPIC, form_of
 from edgellm.server.errors import HttpError
 from edgellm.server.intake import Incoming, Intake
 from edgellm.server.request_log import RequestRecord
@@ -140,6 +140,7 @@ class _Secured:
     def __init__(self, send: Send, path: str, record: RequestRecord, body: Incoming) -> None:
         self._send = send
         self._csp = _CSPS.get(path, _STRICT)
+        self._id_names = (request_log.HEADER, *((b"request-id",) if form_of(path) is ANTHROPIC else ()))
         self._record = record
         self._body = body
         self.started = False
@@ -149,7 +150,8 @@ class _Secured:
             self.started = True
             self._body.release()
             self._record.responds(message["status"])
-            own = [(b"content-security-policy", self._csp), (request_log.HEADER, self._record.id.encode())]
+            own = [(b"content-security-policy", self._csp)]
+            own += [(name, self._record.id.encode()) for name in self._id_names]
             if self._record.ignored:
                 own.append((unknown.HEADER.encode(), self._record.ignored.encode()))
             message = {**message, "headers": [*message.get("headers", ()), *_ALWAYS, *own]}

@@ -42,6 +42,7 @@ def create(server: Any, **fields: Any) -> Any:
 def test_an_answer(server: Any) -> None:
     answer = create(server, max_tokens=20, system="Be brief.", metadata={"user_id": "u"}, service_tier="auto")
 
+    assert answer._request_id
     assert answer.content[0].text
     assert answer.role == "assistant"
     assert answer.stop_reason in ("end_turn", "max_tokens")

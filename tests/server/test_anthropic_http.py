@@ -142,7 +142,7 @@ def test_errors(live: Live, fields: dict[str, Any], status: int, kind: str) -> N
     told = answer.json()
 
     assert (answer.status_code, told["type"], told["error"]["type"]) == (status, "error", kind)
-    assert told["request_id"] == answer.headers["x-request-id"]
+    assert told["request_id"] == answer.headers["x-request-id"] == answer.headers["request-id"]
 
 
 DEEP: Any = {}
