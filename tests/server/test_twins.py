@@ -9,13 +9,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from edgellm.server.dialects.ollama.chat_body import OllamaChatBody
 from edgellm_bitnet.models import TINY_TERNARY
 from support.live_server import Live, Servers
 from support.twins import Twin
 
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server.dialects.anthropic.body import AnthropicMessagesBody
+from edgellm.server.dialects.ollama.chat_body import OllamaChatBody
 from edgellm.server.dialects.responses.body import ResponsesBody
 from edgellm.server.schemas.chat import ChatBody
 from edgellm.types.model import Artifact
