@@ -78,6 +78,7 @@ def test_a_loop_with_a_tool(codex: Live) -> None:
 
     assert (call["name"], json.loads(call["arguments"])) == ("exec_command", {"cmd": "ls"})
     assert thought["summary"][0]["text"] == "I look."
+    assert thought["encrypted_content"]
     assert second["output"][0]["content"][0]["text"] == "There is notes.txt."
     assert second["usage"]["input_tokens_details"]["cached_tokens"] >= first["usage"]["input_tokens"]
 

@@ -175,6 +175,14 @@ def test_deltas_say_where_they_belong_and_add_up() -> None:
         assert "".join(event["delta"] for event in deltas) == whole_text
 
 
+def test_a_text_for_a_tool_that_was_cut_off_is_told_as_far_as_it_came() -> None:
+    cut = [Delta("note", kind="call_name"), Delta('{"in', kind="call_arguments"), end("length")]
+    told = streamed(cut)
+
+    assert told[-1]["response"]["output"][0]["input"] == '{"in'
+    assert [event["delta"] for event in told if event["type"].endswith(".delta")] == ['{"in']
+
+
 def test_an_answer_that_was_cut_off_is_incomplete() -> None:
     last = streamed([Delta("I"), end("length")])[-1]
 

@@ -68,7 +68,7 @@ class ScriptedEngine(EchoEngine):
     def __init__(self, settings: Settings, script: Sequence[str]) -> None:
         from dataclasses import replace
 
-        super().__init__(settings)
+        super().__init__(settings, float(os.environ.get("EDGELLM_ECHO_STEP_S", "0")))
         self.tokenizer = ScriptedTokenizer()
         self.info = replace(self.info, chat_template=TEMPLATE, add_bos=False, eos_text="<|im_end|>")
         self._script = [text.encode() for text in script]
