@@ -41,12 +41,13 @@ def test_structured_output(server: Any) -> None:
 
 def test_bound_tools_are_called_and_their_results_go_back(echo: Any) -> None:
     llm = chat(echo, num_predict=-1).bind_tools([weather])
-    asked = '{"name": "weather", "arguments": {"city": "Bonn"}}'
+    # What is said last comes back.
+    asked = [("user", "Hello."), ("ai", "Hello."), ("user", '{"name": "weather", "arguments": {"city": "Bonn"}}')]
     called = llm.invoke(asked)
     result = weather.invoke(called.tool_calls[0])
 
     assert result.content == "Sunny in Bonn."
-    assert llm.invoke([("user", asked), called, result, ("user", "Thanks.")]).content
+    assert llm.invoke([*asked, called, result, ("user", "Thanks.")]).content
 
 
 def test_embeddings(echo: Any) -> None:
