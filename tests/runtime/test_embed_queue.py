@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from support.refusals import refuses
-from support.toy_engine import ToyEngine
+from support.toy_engine import ToyEngine, ToyTokenizer
 
 from edgellm.contract.embedder import EmbeddingInfo, Pair, check_sequences
 from edgellm.contract.engine import SlotInput
@@ -270,6 +270,22 @@ def test_a_text_that_is_too_long_is_cut_where_that_is_asked() -> None:
     assert vectors.usage.prompt_tokens == len(tokens_of("a")) + 16 + 16
     whole = played(engine, EmbeddingRequest(("b" * 15, ids[:16])))[1][0]
     np.testing.assert_array_equal(rows_of(said[1][0])[1:], rows_of(whole))
+
+
+@pytest.mark.parametrize(("before", "behind"), [((1,), ()), ((), (0,)), ((1,), (0, 0)), ((), ())])
+def test_special_tokens_stay_around_a_text_that_is_cut(before: tuple[int, ...], behind: tuple[int, ...]) -> None:
+    class Wrapping(ToyTokenizer):
+        def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+            plain = super().encode(text, add_special=False, parse_special=parse_special)
+            return [*before, *plain, *behind] if add_special else plain
+
+    engine = ToyEmbedder(n_ctx=16)
+    engine.tokenizer = Wrapping()
+    said = played(engine, EmbeddingRequest(("bcdefghijklmnopqrstuvwxyz",), truncate=True))
+    room = 16 - len(before) - len(behind)
+    plain = engine.tokenizer.encode("bcdefghijklmnopqrstuvwxyz"[:room], add_special=False, parse_special=False)
+
+    np.testing.assert_array_equal(rows_of(said[1][0])[0], vector_of([*before, *plain, *behind]))
 
 
 @pytest.mark.parametrize("token", [-1, 16])
