@@ -25,7 +25,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 # These need no key: the page and the documentation are the same for everyone, and /health tells nothing private.
 OPEN_PATHS = frozenset({"/", "/health", "/docs", "/openapi.json", "/favicon.ico"})
 OPEN_PREFIX = "/web/"
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # of which the last two have no route
 SINGLE_HEADERS = frozenset({b"host", b"origin", b"content-type", b"content-encoding", b"authorization", b"x-api-key"})
 UNTYPED_PREFIX = "/api/"
 UNTYPED = (b"", b"application/x-www-form-urlencoded")  # the latter is what curl says of any text

@@ -19,6 +19,9 @@ from edgellm.server.schemas.fields import Fields, RequestBody, schemas_in
 DESCRIPTION = (
     "OpenAI-compatible. Fields that are not supported are refused by name, and unknown ones named in a header."
 )
+# Media types of answers in pieces.
+EVENTS = "text/event-stream"
+LINES = "application/x-ndjson"
 _REFERENCE = "#/components/schemas/{name}"
 _NOT_SUPPORTED = "Not supported; accepted where it asks for nothing."
 _IGNORED = "Accepted; it changes nothing here."
@@ -49,6 +52,7 @@ class Operation(NamedTuple):
     result: type[Any] | None  # of the response with status 200; None: any JSON
     body: type[RequestBody] | None = None
     other_replies: dict[str, ResponseDoc] = {}  # noqa: RUF012 - never changed; by status
+    streams: str = ""  # the media type of answers in pieces; "" = there are none
 
     def routes(self) -> list[Route]:
         """What is below /v1 is also found without it, as llama-server has it."""
@@ -103,6 +107,8 @@ def _describe(operation: Operation, path: str) -> dict[str, Any]:
         status: {"description": reply.description, "content": _content(reply.type)}
         for status, reply in operation.replies().items()
     }
+    if operation.streams:
+        described["responses"]["200"]["content"][operation.streams] = {"schema": {"type": "string"}}
     if operation.body is not None:
         described["requestBody"] = {"content": _content(operation.body), "required": True}
         described["parameters"] = [{"name": unknown.STRICT_HEADER, "in": "header", **_STRICT}]

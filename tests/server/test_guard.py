@@ -296,3 +296,8 @@ def test_behind_a_proxy_the_page_is_recognized_by_the_host_of_the_request(locked
     assert answer.status_code == status
     if status == 403:
         assert answer.json()["error"]["code"] == "wrong_origin"
+
+
+@pytest.mark.parametrize("method", ["TRACE", "OPTIONS"])
+def test_methods_that_change_nothing_need_no_media_type(live: Live, method: str) -> None:
+    assert live.http.request(method, "/v1/models").status_code == 405

@@ -11,7 +11,7 @@ from edgellm.server.answers import EventLists
 from edgellm.server.dialects.anthropic.answer import AnthropicAnswer, AnthropicError, AnthropicTokenCount
 from edgellm.server.dialects.anthropic.body import AnthropicCountBody, AnthropicMessagesBody
 from edgellm.server.dialects.anthropic.chunks import AnthropicChunks
-from edgellm.server.openapi import Operation, ResponseDoc
+from edgellm.server.openapi import EVENTS, Operation, ResponseDoc
 from edgellm.server.responses import JSONResponse, client_closed
 from edgellm.server.served_model import ServedModel, overflow_names
 from edgellm.types.event import Done
@@ -45,7 +45,9 @@ def operations(served: ServedModel) -> list[Operation]:
         return client_closed(request) if n_tokens is None else JSONResponse(AnthropicTokenCount(n_tokens))
 
     return [
-        Operation("POST", "/v1/messages", messages, TAG, AnthropicAnswer, AnthropicMessagesBody, REFUSALS),
+        Operation(
+            "POST", "/v1/messages", messages, TAG, AnthropicAnswer, AnthropicMessagesBody, REFUSALS, streams=EVENTS
+        ),
         Operation(
             "POST",
             "/v1/messages/count_tokens",

@@ -23,7 +23,7 @@ from edgellm.server.dialects.llama_server.bodies import (
     settings_of,
 )
 from edgellm.server.dialects.llama_server.chunks import LlamaChunks
-from edgellm.server.openapi import REFUSALS, Operation, status_reply
+from edgellm.server.openapi import EVENTS, REFUSALS, Operation, status_reply
 from edgellm.server.responses import NO_STORE, JSONResponse, client_closed
 from edgellm.server.schemas import response
 from edgellm.server.schemas.chat import ChatBody
@@ -87,8 +87,26 @@ def operations(served: ServedModel) -> list[Operation]:
 
     unavailable = status_reply(response.Error, HTTPStatus.SERVICE_UNAVAILABLE)
     return [
-        Operation("POST", "/completion", completion, TAG, None, LlamaCompletionBody, REFUSALS),
-        Operation("POST", "/infill", infill, TAG, None, InfillBody, REFUSALS),
+        Operation(
+            "POST",
+            "/completion",
+            completion,
+            TAG,
+            None,
+            LlamaCompletionBody,
+            REFUSALS,
+            streams=EVENTS,
+        ),
+        Operation(
+            "POST",
+            "/infill",
+            infill,
+            TAG,
+            None,
+            InfillBody,
+            REFUSALS,
+            streams=EVENTS,
+        ),
         Operation("POST", "/tokenize", tokenize, TAG, None, TokenizeBody, REFUSALS),
         Operation("POST", "/detokenize", detokenize, TAG, None, DetokenizeBody, REFUSALS),
         Operation("POST", "/apply-template", apply_template, TAG, None, ChatBody, REFUSALS),
@@ -111,16 +129,12 @@ async def _answer(served: ServedModel, request: Request, body_type: type[LlamaT]
 
 async def _whole(request: Request, chunks: LlamaChunks, event_lists: EventLists) -> ASGIApp:
     async with aclosing(event_lists):
-        events = await sse.unless_gone(request.receive, _all(event_lists))
+        events = await sse.unless_gone(request.receive, sse.gathered(event_lists))
     if events is None:
         return client_closed(request)
     ends = sorted((event for event in events if isinstance(event, Done)), key=lambda done: done.choice)
     answers = [chunks.whole(_deltas(events, done.choice), done) for done in ends]
     return JSONResponse(answers[0] if len(answers) == 1 else answers)
-
-
-async def _all(event_lists: EventLists) -> list[Event]:
-    return [event async for events in event_lists for event in events]
 
 
 def _deltas(events: Sequence[Event], choice: int) -> list[Delta]:

@@ -17,7 +17,7 @@ from edgellm.server.dialects.ollama.chat_body import OllamaChatBody
 from edgellm.server.dialects.ollama.chunks import OllamaChatChunks, OllamaChunks, OllamaGenerateChunks
 from edgellm.server.dialects.ollama.generate_body import OllamaGenerateBody
 from edgellm.server.dialects.ollama.refusals import REFUSALS, TAG
-from edgellm.server.openapi import Operation
+from edgellm.server.openapi import LINES, Operation
 from edgellm.server.responses import JSONResponse, client_closed
 from edgellm.server.served_model import ServedModel, overflow_names
 
@@ -36,8 +36,19 @@ def operations(served: ServedModel) -> list[Operation]:
         return await _answer(served, request, OllamaGenerateBody, OllamaGenerateChunks)
 
     return [
-        Operation("POST", "/api/chat", chat, TAG, OllamaChatAnswer, OllamaChatBody, REFUSALS),
-        Operation("POST", "/api/generate", generate, TAG, OllamaGenerateAnswer, OllamaGenerateBody, REFUSALS),
+        Operation(
+            "POST",
+            "/api/chat",
+            chat,
+            TAG,
+            OllamaChatAnswer,
+            OllamaChatBody,
+            REFUSALS,
+            streams=LINES,
+        ),
+        Operation(
+            "POST", "/api/generate", generate, TAG, OllamaGenerateAnswer, OllamaGenerateBody, REFUSALS, streams=LINES
+        ),
     ]
 
 

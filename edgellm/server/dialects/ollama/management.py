@@ -23,7 +23,7 @@ from edgellm.server.dialects.ollama.refusals import REFUSALS, TAG
 from edgellm.server.error_form import OLLAMA
 from edgellm.server.errors import HttpError
 from edgellm.server.middleware import BROWSER_HEADERS
-from edgellm.server.openapi import Operation
+from edgellm.server.openapi import LINES, Operation
 from edgellm.server.responses import JSONResponse
 from edgellm.server.schemas.fields import RequestBody
 from edgellm.server.served_model import ServedModel
@@ -145,7 +145,16 @@ def operations(served: ServedModel, *, allowed: bool) -> list[Operation]:
         return Response()
 
     return [
-        Operation("POST", "/api/pull", pull, TAG, OllamaProgress, OllamaPullBody, REFUSALS),
+        Operation(
+            "POST",
+            "/api/pull",
+            pull,
+            TAG,
+            OllamaProgress,
+            OllamaPullBody,
+            REFUSALS,
+            streams=LINES,
+        ),
         Operation("POST", "/api/copy", copy, TAG, None, OllamaCopyBody, REFUSALS),
         Operation("DELETE", "/api/delete", delete, TAG, None, OllamaNameBody, REFUSALS),
     ]

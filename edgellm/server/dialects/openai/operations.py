@@ -15,7 +15,7 @@ from edgellm.server.answers import EventLists
 from edgellm.server.dialects.openai.chat_chunks import ChatChunks
 from edgellm.server.dialects.openai.chunks import OpenAIChunks
 from edgellm.server.dialects.openai.text_chunks import TextChunks
-from edgellm.server.openapi import REFUSALS, Operation, status_reply
+from edgellm.server.openapi import EVENTS, REFUSALS, Operation, status_reply
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.responses import JSONResponse, client_closed
 from edgellm.server.schemas import response
@@ -54,8 +54,12 @@ def operations(served: ServedModel) -> list[Operation]:
 
     not_found = status_reply(response.Error, HTTPStatus.NOT_FOUND)
     return [
-        Operation("POST", "/v1/chat/completions", chat_completions, TAG, ChatCompletion, ChatBody, REFUSALS),
-        Operation("POST", "/v1/completions", completions, TAG, TextCompletion, CompletionBody, REFUSALS),
+        Operation(
+            "POST", "/v1/chat/completions", chat_completions, TAG, ChatCompletion, ChatBody, REFUSALS, streams=EVENTS
+        ),
+        Operation(
+            "POST", "/v1/completions", completions, TAG, TextCompletion, CompletionBody, REFUSALS, streams=EVENTS
+        ),
         Operation("GET", "/v1/models", models, TAG, response.ModelList),
         Operation("GET", "/v1/models/{name:path}", model, TAG, response.Model, other_replies=not_found),
     ]

@@ -19,7 +19,7 @@ from edgellm.server.dialects.responses.chunks import ResponsesChunks
 from edgellm.server.dialects.responses.compaction import ResponsesCompactBody, ResponsesCompaction, compacted
 from edgellm.server.dialects.responses.items import ResponsesItem
 from edgellm.server.dialects.responses.stored import StoredResponses, owner_of
-from edgellm.server.openapi import REFUSALS, Operation
+from edgellm.server.openapi import EVENTS, REFUSALS, Operation
 from edgellm.server.responses import NO_STORE, JSONResponse, client_closed
 from edgellm.server.served_model import ServedModel, overflow_names
 from edgellm.types.request import GenerationRequest
@@ -96,7 +96,16 @@ def operations(served: ServedModel) -> list[Operation]:
         return JSONResponse(listing.page(kept.input, request.query_params))
 
     return [
-        Operation("POST", "/v1/responses", create, TAG, ResponsesAnswer, ResponsesBody, REFUSALS),
+        Operation(
+            "POST",
+            "/v1/responses",
+            create,
+            TAG,
+            ResponsesAnswer,
+            ResponsesBody,
+            REFUSALS,
+            streams=EVENTS,
+        ),
         Operation(
             "POST",
             "/v1/responses/input_tokens",
