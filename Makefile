@@ -11,7 +11,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test same-outputs test-all test-clients docs typing slow test-arm64 check bench attack bench-start bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
+.PHONY: help setup serve test same-outputs test-all test-clients docs typing slow test-arm64 check bench attack bench-start bench-dialects bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -75,6 +75,9 @@ bench-start: setup ## measure what a start costs, compared with the interpreter 
 
 bench-grammar: setup ## measure what a grammar costs: mask and draw for each token, compiling, and a whole answer
 	$(BIN)/python benchmarks/grammar.py $(ARGS)
+
+bench-dialects: test-tools ## measure what each dialect of HTTP costs beside chat completions, per request and per chunk
+	$(BIN)/python benchmarks/dialects.py $(ARGS)
 
 attack: setup ## attack a server of one's own, and measure what other clients notice (ARGS="--model smollm2-135m-instruct", ARGS=--grammars for hostile grammars)
 	$(BIN)/python benchmarks/attack.py $(ARGS)

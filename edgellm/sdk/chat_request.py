@@ -114,11 +114,15 @@ class RequestMethods(GenerationMethods):
                 continue_final_message=continue_final_message,
             )
 
+        prompt: ChatPrompt | None = None
         if truncate:
             most = info.n_ctx - room(None if max_tokens is None else limit, info.n_ctx)
-            whole, conversation = conversation, truncated(conversation, lambda some: self._holds(build, some, most))
-            n_dropped = len(whole) - len(conversation)
-        prompt = build(conversation)
+            prompt = self._held(build, conversation, most)
+            if prompt is None:
+                whole = conversation
+                conversation = truncated(whole, lambda some: self._held(build, some, most) is not None)
+                n_dropped = len(whole) - len(conversation)
+        prompt = prompt or build(conversation)
         return GenerationRequest(
             prompt.text,
             sampling,
@@ -140,19 +144,21 @@ class RequestMethods(GenerationMethods):
             reuse=reuse,
         )
 
-    def _holds(
+    def _held(
         self, build: Callable[[Sequence[Message]], ChatPrompt], conversation: Sequence[Message], most: int
-    ) -> bool:
-        """Whether the prompt of the conversation has at most so many tokens."""
+    ) -> ChatPrompt | None:
+        """The prompt of the conversation; None where it has more than so many tokens."""
         try:
             prompt = build(conversation)
             check_prompt((prompt.text,), self._session.info.n_ctx)
         except ContextOverflow:
-            return False
-        if prompt.text.isascii() and len(prompt.text) + len(prompt.cuts) + _AROUND <= most:
-            return True
+            return None
+        # No token is shorter than a byte.
+        if len(prompt.text.encode(errors="replace")) + len(prompt.cuts) + _AROUND <= most:
+            return prompt
         ask = TokenizeRequest(prompt.text, prompt.cuts, parse_special=True, add_bos=prompt.add_bos)
-        return len(ask_all(self._session, [ask], of_kind(Tokens), Deadline(None))[0].ids) <= most
+        n_tokens = len(ask_all(self._session, [ask], of_kind(Tokens), Deadline(None))[0].ids)
+        return prompt if n_tokens <= most else None
 
     def _reading(self, prompt: ChatPrompt, tools: Sequence[Tool]) -> Reading | None:
         """How the answer is told from thoughts and calls; None where all of it is text."""

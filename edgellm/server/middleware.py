@@ -29,7 +29,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # of which the la
 SINGLE_HEADERS = frozenset({b"host", b"origin", b"content-type", b"content-encoding", b"authorization", b"x-api-key"})
 UNTYPED_PREFIX = "/api/"
 UNTYPED = (b"", b"application/x-www-form-urlencoded")  # the latter is what curl says of any text
-BROWSER_HEADERS = frozenset({b"origin", b"sec-fetch-site", b"sec-fetch-mode"})
+BROWSER_HEADERS = frozenset({b"origin", b"referer", b"sec-fetch-site", b"sec-fetch-mode"})
 UTF_8 = (b"charset=utf-8", b'charset="utf-8"')
 # Not a parser of addresses, which would find a name in `evil.com@127.0.0.1`.
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
