@@ -11,7 +11,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test same-outputs test-all test-clients docs typing slow test-arm64 check bench attack bench-start bench-dialects bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
+.PHONY: help setup serve test same-outputs test-all test-clients docs typing slow test-arm64 check bench attack bench-start bench-dialects bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -111,6 +111,9 @@ bench-ternary: setup ## compare the ternary engine with llama.cpp, and with bitn
 
 bench-page: test-tools ## measure what a chunk of an answer costs the page, by where it comes in the answer (ARGS="--characters 20000")
 	$(BIN)/python benchmarks/page.py $(ARGS)
+
+screenshots: test-tools ## write docs/screenshots: the page at 360, 1280 and 1920 px, light and dark
+	PYTHONPATH=tests $(BIN)/python tests/support/screenshots.py $(ARGS)
 
 bench-embed: setup ## compare embedding through engine, SDK and HTTP with onnxruntime alone on the same batches (ARGS="--threads 1")
 	$(BIN)/python benchmarks/embeddings.py $(ARGS)

@@ -1,4 +1,4 @@
-"""Conversations of the page: branches, what is kept and exported, files, tools, JSON, and the keys of an input method."""
+"""Conversations of the page: branches, what is kept and exported, files, tools, JSON, and input methods."""
 
 from __future__ import annotations
 

@@ -21,8 +21,9 @@ export function showMemory(memory, budget, now) {
     ...parts.map(([name, bytes], place) => element("li", { className: `part-${place}` }, `${name} `, element("b", {}, mebibytes(bytes)))),
   );
   const needed = memory.resident_bytes - memory.reclaimable_bytes;
-  const told = [`${memory.exact ? "computed" : "predicted"} ${mebibytes(needed)}`];
-  if (budget) told[0] += ` of ${mebibytes(budget)} budget`;
+  const told = [`${memory.exact ? "computed" : "predicted"} ${mebibytes(memory.resident_bytes)}`];
+  if (memory.reclaimable_bytes) told.push(`${mebibytes(needed)} of them must stay`);
+  if (budget) told.push(`budget ${mebibytes(budget)}`);
   if (now) told.push(`the model's process has ${mebibytes(now)} now`);
   at("memory-told").textContent = told.join("; ");
   at("budget").hidden = !budget;

@@ -23,7 +23,10 @@ export class PlanPanel {
     document.title = `${plan.model} · EdgeLLM`;
     showWish(decision);
     at("facts").replaceChildren(...pairs(factsOf(plan)));
-    at("reasons").replaceChildren(...plan.reasons.map(reason));
+    // What was chosen comes before how many were left at each step.
+    const reasons = plan.reasons.map(reason);
+    const named = reasons.filter((item) => item.querySelector("b"));
+    at("reasons").replaceChildren(...named, ...reasons.filter((item) => !named.includes(item)));
     showRunnersUp(decision?.choice ?? null, decision?.runners_up ?? []);
     showRejected(decision?.rejected ?? []);
     const details = Object.entries(plan.engine).filter(([name]) => name !== "device");

@@ -1,0 +1,70 @@
+"""Markdown of the page: however it is cut into chunks, what is shown in the end is what the whole text shows."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from playwright.sync_api import Page, expect
+from support.browser import answered, last_answer, ready, script
+from support.live_server import Live
+
+pytestmark = pytest.mark.browser
+
+PARTS = [
+    "# Heading\n\n",
+    "A paragraph with **bold**, `code`\nand a [link](https://example.com/).\n\n",
+    "Setext\n---\n\n",
+    "1. one\n2. two\n   - inner\n\n3. three\n\n",
+    "- a\n- b\n\n  more of b\n\n",
+    "```python\ndef f():\n    return 1\n\n```\n\n",
+    "````md\n```\nnested\n```\n````\n\n",
+    "~~~\nx ~~~ y\n  ~~~~\n\n",
+    "| a | b |\n|---|--:|\n| 1 | 2 |\n\n",
+    "> quoted\n> more\n\n",
+    "    indented code\n\n",
+    "---\n\n",
+    "<div>html</div>\n\n",
+    "text with ```three ticks``` inside\r\n\n",
+]
+# Colours come later than the text, and code that grows is in parts.
+SHOWN = """(box) => {
+    const copy = box.cloneNode(true);
+    for (const code of copy.querySelectorAll("code")) code.textContent = code.textContent;
+    return [...copy.children].map((block) => block.outerHTML.trim());
+}"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_stream_ends_as_the_whole_text(page: Page, live: Live, seed: int) -> None:
+    rng = random.Random(seed)
+    text = "".join(rng.choices(PARTS, k=30))
+    pieces, at = [], 0
+    while at < len(text):
+        size = rng.choice((1, 2, 3, 7, 40))
+        pieces.append(text[at : at + size])
+        at += size
+    script(page, *({"content": piece} for piece in pieces))
+    # Each piece is rendered by itself, as by a slow model.
+    page.add_init_script("window.requestAnimationFrame = (next) => { next(performance.now()); return 1; };")
+    page.add_init_script(
+        "window.setTimeout = ((real) => (next, ms) => ms < 50 ? (next(), 1) : real(next, ms))(setTimeout);"
+    )
+    ready(page, live)
+    answered(page, "go")
+    streamed = last_answer(page).evaluate(SHOWN)
+    page.locator("#conversations .title").click()
+    expect(last_answer(page)).not_to_be_empty()
+
+    assert last_answer(page).evaluate(SHOWN) == streamed
+
+
+def test_a_long_table_stays_one(page: Page, live: Live) -> None:
+    rows = "".join(f"| row {n} | {n} |\n" for n in range(900))
+    text = "| a | b |\n|---|---|\n" + rows
+    script(page, *({"content": text[at : at + 200]} for at in range(0, len(text), 200)))
+    ready(page, live)
+    answered(page, "go")
+
+    expect(last_answer(page).locator("table")).to_have_count(1)
+    expect(last_answer(page).locator("tbody tr")).to_have_count(900)
