@@ -211,13 +211,15 @@ def _check_origin(origin: bytes | None, host: str) -> None:
 
 
 def _check_content(headers: dict[bytes, bytes], path: str) -> None:
-    """Only JSON as it stands, in UTF-8.
+    """Only JSON as it stands, in UTF-8. What has no body needs no type: OpenAI's client for Node deletes so.
 
     Clients of Ollama often do not say what they send. A page of somebody else cannot look like one of them: browsers
     say that they are browsers.
     """
     is_untyped = headers.get(b"content-type", b"") in UNTYPED
     if path.startswith(UNTYPED_PREFIX) and not headers.keys() & BROWSER_HEADERS and is_untyped:
+        return
+    if b"content-type" not in headers and not _has_body(headers):
         return
     encoding = headers.get(b"content-encoding", b"identity").strip().lower()
     media_type, *parameters = headers.get(b"content-type", b"").lower().replace(b" ", b"").split(b";")
@@ -231,6 +233,10 @@ def _check_content(headers: dict[bytes, bytes], path: str) -> None:
         code="wrong_content_type",
         hint="send content-type: application/json in UTF-8, not compressed",
     )
+
+
+def _has_body(headers: dict[bytes, bytes]) -> bool:
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
 def _check_key(headers: dict[bytes, bytes], key: bytes) -> None:

@@ -222,6 +222,18 @@ def test_forms_of_other_pages_do_not_pass(live: Live, content_type: str) -> None
     assert refusal(answer) == (415, "wrong_content_type")
 
 
+def test_what_has_no_body_needs_no_type(live: Live) -> None:
+    """OpenAI's client for Node deletes so. A page of somebody else still names itself."""
+    without = live.http.build_request("DELETE", "/v1/responses/resp_1")
+    of_a_page = live.http.build_request("DELETE", "/v1/responses/resp_1", headers={"origin": "http://evil.example"})
+    empty = live.http.build_request("POST", "/v1/chat/completions", headers={"content-length": "0"})
+
+    assert "content-type" not in without.headers
+    assert live.http.send(without).status_code == 404
+    assert refusal(live.http.send(of_a_page)) == (403, "wrong_origin")
+    assert live.http.send(empty).status_code == 400
+
+
 def test_json_with_a_charset_passes(live: Live) -> None:
     headers = {"content-type": "Application/JSON; charset=utf-8"}
     assert live.post("/v1/chat/completions", BODY, headers=headers).status_code == 200
