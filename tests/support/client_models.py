@@ -1,0 +1,37 @@
+"""Writes the small models that official clients are run against, and prints by backend what `edgellm serve` is given.
+
+    PYTHONPATH=tests .venv/bin/python -m support.client_models FOLDER
+
+The ternary and the ONNX model know nothing: what a client reads does not depend on what a model knows.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from edgellm_bitnet.models import TINY_TERNARY
+
+from support import onnx_models
+
+CTX = 4096  # clients send long prompts: their own instructions, and the schemas of tools
+TRAINED_CTX = b"bitnet-b1.58.context_length"  # a key of GGUF: its type and value follow
+
+
+def models(folder: Path) -> dict[str, str]:
+    """What to serve, by backend. SmolLM2 is a catalog id, and has to be in the store."""
+    ternary = folder / "ternary.gguf"
+    ternary.write_bytes(_lengthened(Path(TINY_TERNARY.files[0].source.removeprefix("file:")).read_bytes()))
+    made = onnx_models.shared(folder / "onnx", onnx_models.Tiny(positions=CTX))
+    return {"echo": "echo", "gguf": "smollm2-135m-instruct", "bitnet": str(ternary), "onnx": str(made)}
+
+
+def _lengthened(gguf: bytes) -> bytes:
+    """The same model with a context of CTX tokens."""
+    value = gguf.index(TRAINED_CTX) + len(TRAINED_CTX) + 4
+    return gguf[:value] + CTX.to_bytes(4, "little") + gguf[value + 4 :]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(models(Path(sys.argv[1]))))
