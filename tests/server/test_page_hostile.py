@@ -85,16 +85,18 @@ def inert(page: Page, live: Live):
 
 
 def test_what_the_model_writes_is_inert(page: Page, inert) -> None:
-    """As a stream of small chunks, and again as a whole where it was kept."""
-    pieces = [EVERYTHING[at : at + 7] for at in range(0, len(EVERYTHING), 7)]
-    script(page, *({"content": piece} for piece in pieces))
-    ask(page, "go")
-    expect(page.locator(".turn.assistant .foot .speed")).to_be_visible()
+    """Each by itself, as a stream, and again as a whole where it was kept: one may hide another."""
+    for n, text in enumerate(CORPUS, 1):
+        script(page, *({"content": text[at : at + 7]} for at in range(0, len(text), 7)))
+        ask(page, "go")
+        expect(page.locator(".turn.assistant .foot .speed")).to_have_count(n)
     inert()
-    expect(last_answer(page)).to_contain_text("<img src=x onerror")
-    expect(last_answer(page)).to_contain_text("deep")
     page.locator("#conversations .title").click()
-    expect(last_answer(page)).to_contain_text("deep")
+    expect(page.locator(".turn")).to_have_count(60)
+    inert()
+    page.locator(".earlier").click()
+    expect(page.locator(".turn.assistant")).to_have_count(len(CORPUS))
+    expect(last_answer(page)).to_contain_text("https://evil.example/")
     inert()
 
 
@@ -149,7 +151,7 @@ def test_names_reasons_and_errors_of_the_server_are_inert(page: Page, live: Live
 
 def archive(**message: Any) -> dict[str, Any]:
     one = {"id": "1", "parent": None, "role": "user", "content": EVERYTHING, "created": 1}
-    answer = {"id": "2", "parent": "1", "role": "assistant", "content": EVERYTHING, "created": 2, **message}
+    answer = {"id": "2", "parent": "1", "role": "assistant", "content": CORPUS[1], "created": 2, **message}
     conversation = {"title": CORPUS[1], "system": CORPUS[0], "leaf": "2", "messages": [one, answer]}
     return {"format": "edgellm-conversations", "version": 1, "conversations": [conversation]}
 
