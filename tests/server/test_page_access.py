@@ -55,6 +55,7 @@ def violations(page: Page, axe: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow(10)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(browser: Browser, live: Live, axe: str, scheme: str) -> None:
     for page in watched(browser, color_scheme=scheme, reduced_motion="reduce", viewport={"width": 1280, "height": 900}):
@@ -80,6 +81,7 @@ def test_axe_finds_nothing_serious(browser: Browser, live: Live, axe: str, schem
         assert violations(page, axe) == []
 
 
+@pytest.mark.slow(4)
 def test_axe_finds_nothing_serious_on_a_phone(browser: Browser, live: Live, axe: str) -> None:
     for page in watched(browser, reduced_motion="reduce", viewport={"width": 360, "height": 640}):
         ready(page, live)

@@ -201,6 +201,7 @@ def test_an_enter_of_an_input_method_does_not_send(page: Page, live: Live) -> No
     answer_is(page, "にほん")
 
 
+@pytest.mark.slow(6)
 def test_without_a_server_conversations_are_still_there(page: Page, live: Live) -> None:
     ready(page, live)
     answered(page, "kept")
