@@ -13,7 +13,7 @@ OF_CLIENTS = -c pytest.ini --rootdir . --confcutdir . -q $(ARGS)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test same-outputs test-all test-clients clients-latest docs typing slow test-arm64 check bench attack bench-start bench-dialects bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
+.PHONY: help setup serve test same-outputs test-all test-clients clients-latest llama-server-tests docs typing slow test-arm64 check bench attack bench-start bench-dialects bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -58,6 +58,11 @@ test-clients: test-tools ## run official clients, for Python and Node, against `
 clients-latest: test-tools ## run the newest releases of those clients, in .venv-clients-latest: what is newer, fields in no list, tests that fail
 	@$(PYTHON) tests/clients/environment.py .venv-clients-latest --latest
 	$(CLIENTS) ../../.venv-clients-latest/bin/pytest $(OF_CLIENTS)
+
+llama-server-tests: test-tools ## run llama.cpp's own server tests against `edgellm serve` (LLAMA_SERVER=PATH: against llama-server, as a control; TESTS=FOLDER; ARGS="unit/test_rerank.py")
+	@$(PYTHON) -m venv .venv-llama-server-tests
+	.venv-llama-server-tests/bin/pip install --quiet --disable-pip-version-check -r tests/llama_server/requirements.txt
+	PYTHONPATH=tests $(BIN)/python tests/llama_server/run.py $(if $(TESTS),--tests $(TESTS)) $(if $(LLAMA_SERVER),--llama-server $(LLAMA_SERVER)) $(ARGS)
 
 docs: test-tools ## write docs/sdk.md from the docstrings
 	$(BIN)/python tests/support/sdk_page.py
@@ -168,5 +173,5 @@ sanitize: test-tools ## run the ternary engine's tests with AddressSanitizer and
 	  -k "not peak_memory and not memory_stays_flat" $(ARGS)
 
 clean: ## remove .venv and caches; models and built libraries in your own folders stay
-	rm -rf .venv .venv-clients .venv-clients-latest build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-clients .venv-clients-latest .venv-llama-server-tests build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

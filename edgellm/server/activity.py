@@ -1,4 +1,6 @@
-"""What the model does now, and how fast its last answers were: what the page draws beside what was predicted."""
+"""What the model does now, how fast its last answers were (what the page draws beside what was predicted), and what it
+did since the start.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,11 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import msgspec
 
-from edgellm.types.event import Done, Event
+from edgellm.types.event import Done, Event, Timings, Usage, Vectors
 
 MOST_ANSWERS = 60
 
@@ -36,10 +39,48 @@ class ActivityReport(msgspec.Struct, frozen=True):
     answers: tuple[AnswerSpeed, ...]  # the last ones, the oldest first
 
 
+@dataclass
+class Totals:
+    """Of all answers that ended, and of all vectors. Choices that share a prompt count it once."""
+
+    prompt_tokens: int = 0  # computed
+    cached_tokens: int = 0  # reused from an earlier request
+    prompt_s: float = 0.0
+    answer_tokens: int = 0
+    answer_s: float = 0.0
+    n_steps: int = 0  # tokens of answers after the first, which their prompts brought
+    longest: int = 0  # tokens of a prompt with its answer
+
+    def add_prompt(self, usage: Usage, timings: Timings) -> None:
+        self.prompt_tokens += usage.prompt_tokens - usage.cached_tokens
+        self.cached_tokens += usage.cached_tokens
+        self.prompt_s += timings.prefill_s
+        self.longest = max(self.longest, usage.prompt_tokens)
+
+    def add_answer(self, usage: Usage, timings: Timings) -> None:
+        self.answer_tokens += usage.completion_tokens
+        self.answer_s += timings.decode_s
+        self.n_steps += max(usage.completion_tokens - 1, 0)
+        self.longest = max(self.longest, usage.prompt_tokens + usage.completion_tokens)
+
+    @property
+    def prompt_tok_s(self) -> float:
+        return self.prompt_tokens / self.prompt_s if self.prompt_s > 0 else 0.0
+
+    @property
+    def answer_tok_s(self) -> float:
+        return self.n_steps / self.answer_s if self.answer_s > 0 else 0.0
+
+
 class Activity:
-    """Counts choices and keeps the speeds of the last. For one event loop."""
+    """Counts choices and keeps the speeds of the last. For one event loop.
+
+    Attributes:
+        totals: since the start.
+    """
 
     def __init__(self, n_slots: int) -> None:
+        self.totals = Totals()
         self._n_slots = n_slots
         self._n_open = 0  # choices: given to the model and not ended
         self._answers: deque[AnswerSpeed] = deque(maxlen=MOST_ANSWERS)
@@ -58,6 +99,13 @@ class Activity:
         for event in events:
             if isinstance(event, Done) and event.finish_reason != "cancelled":
                 self._answers.append(_speed(event))
+                if event.choice == 0:
+                    self.totals.add_prompt(event.usage, event.timings)
+                self.totals.add_answer(event.usage, event.timings)
+
+    def saw(self, vectors: Vectors) -> None:
+        """Texts became vectors or scores."""
+        self.totals.add_prompt(vectors.usage, vectors.timings)
 
     def report(self, n_waiting: int, resident_bytes: int | None) -> ActivityReport:
         """`n_waiting`: requests that the model does not have yet."""

@@ -129,6 +129,7 @@ class ServedModel:
         async with self._embedding_turns.turn(record.client):
             vectors = await self.llm.avectors(to_compute)
         record.usage = vectors.usage
+        self.activity.saw(vectors)
         return vectors
 
     def require(self, name: str | None) -> None:

@@ -13,13 +13,14 @@ from starlette.types import ASGIApp
 from edgellm import __version__, explain
 from edgellm.contract.engine import EngineInfo
 from edgellm.server.activity import ActivityReport
+from edgellm.server.metrics import MEDIA_TYPE
+from edgellm.server.metrics import metrics as written
 from edgellm.server.openapi import Operation, status_reply
 from edgellm.server.responses import NO_STORE, JSONResponse
 from edgellm.server.schemas import response
 from edgellm.server.served_model import ServedModel
 
 PLAN_SCHEMA = 1
-IGNORED = "edgellm_ignored_fields_total"
 TAG = "State"
 
 
@@ -45,11 +46,10 @@ def operations(model: ServedModel, *, private: bool = False) -> list[Operation]:
 
     async def metrics(_: Request) -> ASGIApp:
         """Counters since the start, in Prometheus' text format."""
-        return Response(
-            f"# HELP {IGNORED} Unknown fields in requests.\n# TYPE {IGNORED} counter\n{IGNORED} {model.n_ignored}\n",
-            media_type="text/plain; version=0.0.4",
-            headers=NO_STORE,
-        )
+        answer = Response(written(model), media_type=MEDIA_TYPE, headers=NO_STORE)
+        # As llama-server writes it: its clients look for it by these letters.
+        answer.raw_headers.append((b"Process-Start-Time-Unix", str(model.created).encode()))
+        return answer
 
     unavailable = status_reply(response.Health, HTTPStatus.SERVICE_UNAVAILABLE)
     return [

@@ -206,10 +206,18 @@ class _Vocabulary:
         self.special_token_ids = sorted({*special, *padding, *unnamed})
         self.eos_token_id = min(info.eos_ids)
         self._tokenizer = tokenizer
+        # Vocabularies as Llama 2's put a space before a text. What goes on in an answer has none, so it is read behind
+        # a character that no token joins with others, whose own tokens are left out.
+        letter = self._encode("a")
+        self._before = "" if b"".join(map(tokenizer.token_bytes, letter)) == b"a" else "\x02"
+        self._n_before = len(self._encode(self._before)) if self._before else 0
 
     def __call__(self, text: str | bytes) -> list[int]:
         plain = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        return self._tokenizer.encode(plain, add_special=False, parse_special=False)
+        return self._encode(self._before + plain)[self._n_before :]
+
+    def _encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special=False, parse_special=False)
 
 
 def _source(library: Any, grammar: Grammar, specials: dict[str, int]) -> str:

@@ -10,6 +10,8 @@ import pytest
 from support.live_server import Live, Servers
 from support.waiting import PATIENCE_S
 
+from edgellm.server.dialects.llama_server.bodies import LlamaCompletionBody
+
 
 def completion(live: Live, **body: Any) -> Any:
     answer = live.post("/completion", {"prompt": "hello", **body})
@@ -81,10 +83,14 @@ def test_tokens_and_their_probabilities(live: Live) -> None:
 def test_only_some_fields(live: Live) -> None:
     fields = ["content", "generation_settings/n_predict", "nothing", "content/x"]
 
-    assert completion(live, response_fields=fields, n_predict=3) == {"content": "hel", "n_predict": 3}
+    assert completion(live, response_fields=fields, n_predict=3) == {
+        "content": "hel",
+        "generation_settings/n_predict": 3,
+    }
+    assert completion(live, response_fields=[])["stop"] is True
 
 
-@pytest.mark.parametrize("bias", [[[0, -1.5], [1, False]], {"0": -1.5, "1": False}])
+@pytest.mark.parametrize("bias", [[[0, -1.5], [1, False]], {"0": -1.5, "1": False}, [["\0\1\0", False]]])
 def test_biases(live: Live, bias: Any) -> None:
     assert completion(live, logit_bias=bias)["content"] == "hello"
 
@@ -93,7 +99,6 @@ def test_biases(live: Live, bias: Any) -> None:
     ("body", "code", "param"),
     [
         ({"logit_bias": [[0]]}, "usage_error", "logit_bias"),
-        ({"logit_bias": [["x", 1]]}, "usage_error", "logit_bias"),
         ({"logit_bias": 3}, "usage_error", "logit_bias"),
         ({"logit_bias": [[0, "x"]]}, "usage_error", "logit_bias"),
         ({"prompt": []}, "usage_error", "prompt"),
@@ -116,6 +121,71 @@ def test_values_below_zero_are_as_llama_server_has_them(live: Live) -> None:
     settings = completion(live, temperature=-1.0, top_k=-1, seed=-1)["generation_settings"]
 
     assert (settings["temperature"], settings["top_k"], settings["seed"]) == (0.0, 0, -1)
+
+
+def test_what_a_text_is_biased_by_counts_for_all_of_its_tokens(live: Live) -> None:
+    assert "l" not in completion(live, logit_bias=[["ll", -100]], n_predict=4)["content"]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [{"prompt_string": "hello"}, {"content": [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]}],
+    ids=["prompt_string", "content"],
+)
+def test_a_prompt_in_an_object(live: Live, prompt: Any) -> None:
+    assert completion(live, prompt=prompt)["content"] == "hello"
+    answers = completion(live, prompt=[prompt, "a", [98]])
+    assert [answer["prompt"] for answer in answers] == ["hello", "a", [98]]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [{}, {"prompt_string": 3}, {"prompt_string": "a", "x": 1}, {"content": "a"}, {"content": [{"type": "image_url"}]}],
+    ids=str,
+)
+def test_other_objects_are_no_prompt(live: Live, prompt: Any) -> None:
+    assert live.post("/completion", {"prompt": prompt}).json()["error"]["param"] == "prompt"
+
+
+def test_progress_and_timings_while_it_answers(live: Live) -> None:
+    body = {"prompt": "hello", "stream": True, "return_progress": True, "timings_per_token": True, "n_probs": 1}
+    events = chunks(live.post("/completion", body))
+
+    told = [event for event in events if "prompt_progress" in event]
+    first, last = told[0], told[-1]
+    assert first["prompt_progress"]["processed"] == first["prompt_progress"]["cache"]
+    assert (first["timings"]["prompt_n"], first["timings"]["prompt_ms"]) == (0, 0.0)
+    assert last["prompt_progress"]["processed"] == last["prompt_progress"]["total"]
+    tokens = [event for event in events[:-1] if "prompt_progress" not in event]
+    assert [len(event["completion_probabilities"]) for event in tokens] == [1, 1, 1, 1, 1]
+    assert tokens[-1]["timings"]["predicted_n"] == 5
+    assert "".join(event["content"] for event in tokens) == "hello"
+
+
+def test_nothing_is_reused_where_that_is_asked(live: Live) -> None:
+    (kept,) = LlamaCompletionBody(prompt="a").to_requests(live.llm)
+    (anew,) = LlamaCompletionBody(prompt="a", cache_prompt=False).to_requests(live.llm)
+
+    assert (kept.reuse, anew.reuse) == (True, False)
+
+
+def metrics(live: Live) -> dict[str, float]:
+    lines = live.http.get("/metrics").text.splitlines()
+    return {name: float(value) for name, value in (line.split() for line in lines if not line.startswith("#"))}
+
+
+def test_what_is_counted_has_the_names_of_llama_cpp(live: Live) -> None:
+    before = metrics(live)
+    timings = [completion(live, n_predict=n, n_cmpl=2)[0]["timings"] for n in (1, 4)]
+    after = metrics(live)
+
+    def more(name: str) -> float:
+        return after[f"llamacpp:{name}"] - before[f"llamacpp:{name}"]
+
+    assert more("tokens_predicted_total") == 2 * (1 + 4)
+    assert more("prompt_tokens_total") == sum(timing["prompt_n"] for timing in timings)
+    assert more("prompt_tokens_cached_total") == sum(timing["cache_n"] for timing in timings)
+    assert (after["llamacpp:requests_processing"], after["llamacpp:requests_deferred"]) == (0, 0)
 
 
 def test_text_to_tokens_and_back(live: Live) -> None:

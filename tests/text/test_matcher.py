@@ -13,7 +13,7 @@ import pytest
 from support.refusals import refuses
 from support.schemas import random_schema
 
-from edgellm.builtin.echo import EchoEngine
+from edgellm.builtin.echo import ByteTokenizer, EchoEngine
 from edgellm.errors import BackendUnavailable, GrammarFailed, UsageError
 from edgellm.text.matcher import GrammarCompiler, Matcher
 from edgellm.text.sampling import Sampler
@@ -51,6 +51,22 @@ def drawn(matcher: Matcher, sampler: Sampler, rng: np.random.Generator, *, most:
         if matcher.complete:
             return bytes(answer)
     return None
+
+
+class SpacedTokenizer(ByteTokenizer):
+    """Puts a space before a text, as vocabularies like Llama 2's do."""
+
+    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        return super().encode(f" {text}" if text else text, add_special=add_special, parse_special=parse_special)
+
+
+@pytest.mark.parametrize("schema", [{"const": "42"}, PERSON])
+def test_no_space_comes_where_the_vocabulary_puts_one_before_a_text(schema: dict[str, Any]) -> None:
+    matcher = GrammarCompiler(SpacedTokenizer(), ENGINE.info).matcher(Grammar.of_schema(schema))
+    answer = drawn(matcher, Sampler(Sampling(temperature=1.0, seed=1)), np.random.default_rng(1))
+
+    assert answer is not None
+    jsonschema.validate(json.loads(answer), schema)
 
 
 def test_what_is_drawn_under_random_schemas_is_valid(compiler: GrammarCompiler) -> None:

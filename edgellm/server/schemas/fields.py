@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar, get_args, get_origin
@@ -83,6 +84,7 @@ class RequestBody(Fields, kw_only=True):
                 raise UnsupportedField(f"{path}: {shortened(name)} is not supported", hint="leave it out", param=path)
             unknown.add(name, path)
         _check(fields, cls, "", unknown)
+        _prepare(cls)
         try:
             read = msgspec.convert(fields, cls)
         except msgspec.ValidationError as error:
@@ -102,6 +104,16 @@ class RequestBody(Fields, kw_only=True):
 
 
 Body = TypeVar("Body", bound=RequestBody)
+_prepared: set[type[RequestBody]] = set()
+_preparing = threading.Lock()
+
+
+def _prepare(body: type[RequestBody]) -> None:
+    """msgspec looks at a type when it is first used. Two threads that look at the same time crash the process."""
+    if body not in _prepared:
+        with _preparing:
+            msgspec.json.Decoder(body)
+            _prepared.add(body)
 
 
 class Field(NamedTuple):

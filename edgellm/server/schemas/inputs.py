@@ -27,20 +27,36 @@ def inputs_of(value: Any, field: str) -> tuple[str | tuple[int, ...], ...]:
     Raises:
         UsageError: none of them.
     """
+    one = _input(value)
+    if one:
+        return (one,)
+    inputs = tuple(map(_input, value)) if isinstance(value, list) else (one,)
+    if any(item is None for item in inputs):
+        what = f"{field} is not a text, a list of texts, a list of token ids, or a list of such lists"
+        raise UsageError(what, hint="see /docs", param=field)
+    return tuple(item for item in inputs if item is not None)
+
+
+def _input(value: Any) -> str | tuple[int, ...] | None:
+    """One text, or the token ids of one; None = neither."""
     if isinstance(value, str):
-        return (value,)
+        return value
     if isinstance(value, list):
-        if all(isinstance(item, str) for item in value):
-            return tuple(value)
-        if _are_ids(value):
-            return (tuple(value),)
-        if all(isinstance(item, list) and _are_ids(item) for item in value):
-            return tuple(tuple(item) for item in value)
-    raise UsageError(
-        f"{field} is not a text, a list of texts, a list of token ids, or a list of such lists",
-        hint="see /docs",
-        param=field,
-    )
+        return tuple(value) if _are_ids(value) else None
+    return _text(value) if isinstance(value, dict) else None
+
+
+def _text(value: dict[str, Any]) -> str | None:
+    """The text of an object as llama-server takes it: a prompt, or the text parts of a message."""
+    if isinstance(value.get("prompt_string"), str) and len(value) == 1:
+        return str(value["prompt_string"])
+    parts = value.get("content")
+    if not isinstance(parts, list) or len(value) > 1:
+        return None
+    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
+    if len(texts) < len(parts) or not all(isinstance(text, str) for text in texts):
+        return None
+    return "".join(map(str, texts))
 
 
 def _are_ids(values: list[Any]) -> bool:

@@ -30,6 +30,7 @@ class ResponseFormat(Fields, kw_only=True):
 
     type: Literal["text", "json_object", "json_schema", "structural_tag"]
     json_schema: JsonSchema | None = None
+    schema: Annotated[dict[str, Any] | None, Meta(description="Extension, llama-server's: of json_object.")] = None
     structures: Annotated[list[TagStructure] | None, Meta(description="Extension, vLLM's.")] = None
     triggers: Annotated[list[Trigger] | None, Meta(description="Extension, vLLM's.")] = None
 
@@ -42,6 +43,8 @@ class ResponseFormat(Fields, kw_only=True):
             return tag.grammar("response_format")
         if self.type == "text":
             return None
+        if self.type == "json_object" and self.schema is not None:
+            return Grammar.of_schema(self.schema, "response_format.schema")
         if self.type == "json_object":
             return Grammar("json_schema", ANY_OBJECT, "response_format")
         if self.json_schema is None or self.json_schema.schema is None:

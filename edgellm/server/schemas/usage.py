@@ -58,10 +58,12 @@ class TokenTimings(msgspec.Struct, frozen=True):
     predicted_n: int
     predicted_ms: float
     predicted_per_second: float
+    prompt_per_token_ms: float
+    predicted_per_token_ms: float  # after the first token, which the prompt brought
 
     @classmethod
     def of(cls, timings: event.Timings, usage: event.Usage) -> Self:
-        computed = usage.prompt_tokens - usage.cached_tokens
+        computed, steps = usage.prompt_tokens - usage.cached_tokens, max(usage.completion_tokens - 1, 0)
         prefill_ms, decode_ms = round(1e3 * timings.prefill_s, 3), round(1e3 * timings.decode_s, 3)
         prefill = round(computed / timings.prefill_s if timings.prefill_s > 0 else 0.0, 2)
         decode = round(timings.decode_tok_s(usage.completion_tokens), 2)
@@ -76,13 +78,28 @@ class TokenTimings(msgspec.Struct, frozen=True):
             prompt_per_second=prefill,
             predicted_n=usage.completion_tokens,
             predicted_ms=decode_ms,
-            predicted_per_second=decode,
+            predicted_per_second=1e3 * steps / decode_ms if decode_ms > 0 else 0.0,
+            prompt_per_token_ms=prefill_ms / computed if computed else 0.0,
+            predicted_per_token_ms=decode_ms / steps if steps else 0.0,
             **cls._beside(timings),
         )
 
     @classmethod
     def _beside(cls, timings: event.Timings) -> dict[str, Any]:
         return {}
+
+
+class PromptProgress(msgspec.Struct, frozen=True):
+    """Extension. How many tokens of a prompt have been read, in llama-server's names."""
+
+    total: int
+    cache: int
+    processed: int
+    time_ms: float
+
+    @classmethod
+    def of(cls, prefill: event.Prefill) -> Self:
+        return cls(prefill.total, prefill.cached, prefill.processed, round(1e3 * prefill.seconds, 3))
 
 
 class CompletionTimings(TokenTimings, frozen=True, kw_only=True):

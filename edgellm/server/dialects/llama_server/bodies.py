@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
+import msgspec
 from msgspec import Meta
 
 from edgellm.errors import UsageError
@@ -74,12 +75,16 @@ class LlamaGenerationBody(StructuredBody, kw_only=True):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: Annotated[
-        Any, Meta(description="[[token id, bias], ..] or an object of them; a bias of false: never.")
+        Any, Meta(description="[[token id or text, bias], ..] or an object of them; a bias of false: never.")
     ] = None
     ignore_eos: bool | None = None
     n_probs: Annotated[int | None, Meta(description="How many likely tokens to tell for each.")] = None
     return_tokens: bool | None = None
     cache_prompt: Annotated[bool | None, Meta(description="false: nothing of an earlier request is reused.")] = None
+    return_progress: Annotated[bool | None, Meta(description="Chunks tell how much of the prompt has been read.")] = (
+        None
+    )
+    timings_per_token: Annotated[bool | None, Meta(description="Each chunk has timings.")] = None
     response_fields: Annotated[list[str], Meta(max_length=64)] | None = None
 
     def sampling(self) -> Sampling:
@@ -88,10 +93,9 @@ class LlamaGenerationBody(StructuredBody, kw_only=True):
         for name in ("temperature", "top_k"):
             values[name] = values[name] and max(values[name], 0)
         values["seed"] = None if self.seed is not None and self.seed < 0 else self.seed
-        values["logit_bias"] = _biases(self.logit_bias)
         return Sampling(**{name: value for name, value in values.items() if value is not None})
 
-    def asked(self, prompt: str | tuple[int, ...], cuts: tuple[int, ...] = ()) -> GenerationRequest:
+    def asked(self, llm: EdgeLLM, prompt: str | tuple[int, ...], cuts: tuple[int, ...] = ()) -> GenerationRequest:
         """The request to continue this prompt.
 
         Raises:
@@ -100,7 +104,7 @@ class LlamaGenerationBody(StructuredBody, kw_only=True):
         top = self.n_probs or (0 if self.return_tokens else None)
         return GenerationRequest(
             prompt,
-            self.sampling(),
+            msgspec.structs.replace(self.sampling(), logit_bias=_biases(self.logit_bias, llm)),
             None if self.n_predict is None or self.n_predict < 0 else self.n_predict,
             (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
             cuts=cuts,
@@ -108,6 +112,8 @@ class LlamaGenerationBody(StructuredBody, kw_only=True):
             grammar=self.wanted_grammar(),
             top_logprobs=top,
             n=1 if self.n_cmpl is None else self.n_cmpl,
+            progress=bool(self.stream and (self.return_progress or self.timings_per_token)),
+            reuse=self.cache_prompt is not False,
         )
 
 
@@ -123,7 +129,7 @@ class LlamaCompletionBody(LlamaGenerationBody, kw_only=True):
         prompts = inputs_of(self.prompt, "prompt")
         if not prompts or len(prompts) > MAX_INPUTS:
             raise UsageError(f"prompt holds {len(prompts)} texts", hint=f"send 1 to {MAX_INPUTS}", param="prompt")
-        return [self.asked(prompt) for prompt in prompts]
+        return [self.asked(llm, prompt) for prompt in prompts]
 
 
 class ExtraText(Fields, kw_only=True):
@@ -153,7 +159,7 @@ class InfillBody(LlamaGenerationBody, kw_only=True):
 
         before = "".join(f"{extra.text}\n" for extra in self.input_extra or ()) + self.input_prefix
         text, cuts = infill_prompt(llm.info, before, self.input_suffix, parse_special=False)
-        return [self.asked(text + (self.prompt or ""), (*cuts, len(text)) if self.prompt else cuts)]
+        return [self.asked(llm, text + (self.prompt or ""), (*cuts, len(text)) if self.prompt else cuts)]
 
 
 class TokenizeBody(RequestBody, kw_only=True):
@@ -199,43 +205,44 @@ def settings_of(request: GenerationRequest, drawn: Sampling, model: str, n_ctx: 
 
 
 def selected(answer: dict[str, Any], fields: list[str]) -> dict[str, Any]:
-    """These fields of an answer; `a/b` is the field b of a. What is not there is left out."""
+    """These fields of an answer by the names that were sent: `a/b` is the field b of a. What is missing is left out."""
     told: dict[str, Any] = {}
     for path in fields:
         value: Any = answer
         for name in path.split("/"):
             value = value.get(name) if isinstance(value, dict) else None
         if value is not None:
-            told[path.rpartition("/")[2]] = value
+            told[path] = value
     return told
 
 
-def _biases(value: Any) -> tuple[tuple[int, float], ...] | None:
+def _biases(value: Any, llm: EdgeLLM) -> tuple[tuple[int, float], ...]:
     """
     Raises:
-        UsageError: not pairs of a token id and a bias.
+        UsageError: not pairs of a token id, or a text for all of its tokens, and a bias.
     """
     if value is None:
-        return None
+        return ()
     pairs = list(value.items()) if isinstance(value, dict) else value
     if not isinstance(pairs, list) or len(pairs) > MAX_BIASES:
         raise _wrong_bias(value)
-    return tuple(_bias(pair) for pair in pairs)
+    return tuple(bias for pair in pairs for bias in _bias(pair, llm))
 
 
-def _bias(pair: Any) -> tuple[int, float]:
+def _bias(pair: Any, llm: EdgeLLM) -> list[tuple[int, float]]:
     if not isinstance(pair, list | tuple) or len(pair) != 2:
         raise _wrong_bias(pair)
     token, bias = pair
     if isinstance(token, str) and token.isascii() and token.isdigit() and len(token) <= 10:
         token = int(token)
+    if bias is not False and type(bias) not in (int, float):
+        raise _wrong_bias(pair)
+    weight = NEVER if bias is False else float(bias)
+    if isinstance(token, str):
+        return [(one, weight) for one in dict.fromkeys(llm.tokenize(token))]
     if type(token) is not int:
         raise _wrong_bias(pair)
-    if bias is False:
-        return token, NEVER
-    if type(bias) not in (int, float):
-        raise _wrong_bias(pair)
-    return token, float(bias)
+    return [(token, weight)]
 
 
 def _wrong_bias(value: Any) -> UsageError:

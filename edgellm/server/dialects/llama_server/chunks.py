@@ -8,9 +8,10 @@ from typing import Any
 from edgellm.server import sse
 from edgellm.server.answers import require_complete
 from edgellm.server.dialects.llama_server.bodies import LlamaGenerationBody, selected, settings_of
-from edgellm.server.schemas.usage import CompletionTimings
+from edgellm.server.dialects.openai.running_timings import RunningTimings
+from edgellm.server.schemas.usage import PromptProgress, TokenTimings
 from edgellm.server.served_model import ServedModel
-from edgellm.types.event import Delta, Done
+from edgellm.types.event import Delta, Done, Prefill
 from edgellm.types.logprob import Alternative, TokenLogprob
 from edgellm.types.request import GenerationRequest
 from edgellm.types.sampling import Sampling
@@ -26,14 +27,26 @@ class LlamaChunks(sse.Chunks):
         self._model = model
         self._body = body
         self._generations = generations
+        self._timings = RunningTimings() if body.timings_per_token else None
         self._templates: dict[int, sse.Template] = {}
 
     def text(self, delta: Delta) -> bytes:
-        if delta.logprobs:
-            return sse.event(self._chunk(delta.choice, delta.text, delta.logprobs))
+        if delta.logprobs or self._timings is not None:
+            timings = {} if self._timings is None else {"timings": self._timings.count(delta)}
+            # Clients take a chunk for one token. The text of several comes with the last.
+            chunks = [self._chunk(delta.choice, "", (token,)) for token in delta.logprobs[:-1]]
+            chunks.append(self._chunk(delta.choice, delta.text, delta.logprobs[-1:]))
+            return b"".join(sse.event({**chunk, **timings}) for chunk in chunks)
         if delta.choice not in self._templates:
             self._templates[delta.choice] = sse.Template(self._chunk(delta.choice, HOLE), HOLE)
         return self._templates[delta.choice].fill(delta.text)
+
+    def progress(self, prefill: Prefill) -> bytes:
+        timings = {} if self._timings is None else {"timings": self._timings.read(prefill)}
+        if not self._body.return_progress:
+            return b""
+        told = {"prompt_progress": PromptProgress.of(prefill), **timings}
+        return sse.event({**self._chunk(prefill.choice, ""), **told})
 
     def last(self, done: Done) -> bytes:
         return sse.event(self._selected(self._end(done, "", ())))
@@ -73,7 +86,7 @@ class LlamaChunks(sse.Chunks):
             "truncated": False,
             "stop_type": "word" if done.stop else STOP_TYPES.get(done.finish_reason, "eos"),
             "stopping_word": done.stop,
-            "timings": CompletionTimings.of(done.timings, usage),
+            "timings": TokenTimings.of(done.timings, usage),
         }
 
     def _probabilities(self, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
@@ -84,7 +97,7 @@ class LlamaChunks(sse.Chunks):
 
     def _selected(self, answer: dict[str, Any]) -> dict[str, Any]:
         fields = self._body.response_fields
-        return answer if fields is None else selected(answer, fields)
+        return answer if not fields else selected(answer, fields)
 
 
 def _told(one: Alternative) -> dict[str, Any]:

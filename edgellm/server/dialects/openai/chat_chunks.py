@@ -49,8 +49,9 @@ class ChatChunks(OpenAIChunks):
         return b"".join([*map(super().text, held), super().last(done)])
 
     def _begin(self, number: int, delta: Delta | None) -> list[dict[str, Any]]:
-        content = "" if delta is None or delta.kind == "text" else None
-        return [_choice(number, {"role": "assistant", "content": content}, None)]
+        # No empty text: llama-server's clients take one for a part of the answer.
+        content = {} if delta is None or delta.kind == "text" else {"content": None}
+        return [_choice(number, {"role": "assistant", **content}, None)]
 
     def _choice(self, number: int, reason: str | None, delta: Delta | None = None) -> dict[str, Any]:
         if reason is not None:

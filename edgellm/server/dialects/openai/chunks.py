@@ -17,7 +17,7 @@ from edgellm.server.dialects.openai.running_timings import RunningTimings
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.schemas.answer import ChatCompletion, TextCompletion
 from edgellm.server.schemas.generation import GenerationBody
-from edgellm.server.schemas.usage import CompletionTimings, CompletionUsage
+from edgellm.server.schemas.usage import CompletionTimings, CompletionUsage, PromptProgress
 from edgellm.server.served_model import ServedModel
 from edgellm.types.event import Completion, Delta, Done, Event, Prefill, Usage
 from edgellm.types.logprob import TokenLogprob
@@ -89,14 +89,8 @@ class OpenAIChunks(sse.Chunks):
             self._timings.read(prefill)
         if not self._tells_progress:
             return b""
-        told = {
-            "total": prefill.total,
-            "cache": prefill.cached,
-            "processed": prefill.processed,
-            "time_ms": round(1e3 * prefill.seconds, 3),
-        }
         nothing = Delta("", 0, choice=prefill.choice)
-        return self._event(self._choice(prefill.choice, None, nothing), prompt_progress=told)
+        return self._event(self._choice(prefill.choice, None, nothing), prompt_progress=PromptProgress.of(prefill))
 
     def last(self, done: Done) -> bytes:
         require_complete(done)
@@ -106,7 +100,7 @@ class OpenAIChunks(sse.Chunks):
         end = begin + self._event(self._choice(done.choice, done.finish_reason), timings=timings, **notes)
         if done.n_open:
             return end
-        usage = sse.event(self._chunk(usage=self._usage())) if self._includes_usage else b""
+        usage = sse.event(self._chunk(usage=self._usage(), timings=timings)) if self._includes_usage else b""
         return end + usage + sse.DONE
 
     def _first(self, number: int, delta: Delta | None) -> bytes:

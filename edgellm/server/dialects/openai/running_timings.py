@@ -16,9 +16,11 @@ class RunningTimings:
         self._counts: dict[int, int] = {}  # tokens, by choice
         self._begun: dict[int, float] = {}  # when the first token of a choice came
 
-    def read(self, prefill: Prefill) -> None:
-        """A part of a prompt was read."""
+    def read(self, prefill: Prefill) -> TokenTimings:
+        """The timings with this part of the prompt."""
         self._prefills[prefill.choice] = prefill
+        seconds = prefill.seconds if prefill.processed > prefill.cached else 0.0
+        return TokenTimings.of(Timings(0.0, seconds, 0.0), Usage(prefill.processed, 0, prefill.cached))
 
     def count(self, delta: Delta) -> TokenTimings:
         """The timings with this part of the answer."""
