@@ -217,6 +217,12 @@ TYPES: dict[str, tuple[Any, ...]] = {
         beta.BetaToolResultBlockParam,
     ),
     "AnthropicTextBlock": (anthropic.types.TextBlockParam, beta.BetaTextBlockParam),
+    "AnthropicResultBlock": (
+        anthropic.types.TextBlockParam,
+        anthropic.types.ToolReferenceBlockParam,
+        beta.BetaTextBlockParam,
+        beta.BetaToolReferenceBlockParam,
+    ),
     "AnthropicTool": (*get_args(anthropic.types.ToolUnionParam), *get_args(beta.BetaToolUnionParam)),
     "AnthropicToolChoice": (*get_args(anthropic.types.ToolChoiceParam), *get_args(beta.BetaToolChoiceParam)),
     "AnthropicThinking": (*get_args(anthropic.types.ThinkingConfigParam), *get_args(beta.BetaThinkingConfigParam)),

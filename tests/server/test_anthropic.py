@@ -24,6 +24,7 @@ WEATHER = {"name": "weather", "description": "Tells it", "input_schema": SCHEMA}
 SEARCH = {"type": "web_search_20260318", "name": "web_search", "max_uses": 3}
 CALL = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Köln", "days": [1, 2]}}
 RESULT = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "rain"}
+REFERENCE = {"type": "tool_reference", "tool_name": "weather"}
 
 
 def body(*messages: Any, **fields: Any) -> bytes:
@@ -77,6 +78,10 @@ def assistant(*blocks: Any) -> dict[str, Any]:
         (
             [user({**RESULT, "content": [text("no "), text("rain")], "is_error": True}, text("So?"))],
             [Message("tool", "Error: no rain", call_id="toolu_1"), Message("user", "So?")],
+        ),
+        (
+            [user({**RESULT, "content": [REFERENCE, {**REFERENCE, "tool_name": "time"}]})],
+            [Message("tool", "The tool weather can be called.\nThe tool time can be called.\n", call_id="toolu_1")],
         ),
         (
             [user(text("First"), {"type": "tool_result", "tool_use_id": "1"})],
@@ -285,6 +290,16 @@ IMAGE = {"type": "image", "source": {"type": "url", "url": "http://x/y.png"}}
         ),
         ({"container": "c_1"}, UnsupportedField, "container"),
         ({"mcp_servers": [{"url": "x"}]}, UnsupportedField, "mcp_servers"),
+        (
+            {"messages": [user(text("a"), {**RESULT, "content": [text("a"), {"type": "tool_reference"}]})]},
+            UsageError,
+            "messages[0].content[1].content[1].tool_name",
+        ),
+        (
+            {"messages": [user({**RESULT, "content": [{"type": "text"}]})]},
+            UsageError,
+            "messages[0].content[0].content[0].text",
+        ),
     ],
 )
 def test_refusals(fields: dict[str, Any], kind: type[UsageError], param: str) -> None:

@@ -52,6 +52,16 @@ def test_zed_reads_json() -> None:
     assert (model["name"], model["max_tokens"]) == ("gpt-4o", 4096)
 
 
+def test_claude_code_is_told_how_long_the_context_is() -> None:
+    exports = dict(
+        line.removeprefix("export ").split("=", 1)
+        for line in written("claude-code", "--ctx", "32768").stdout.splitlines()
+        if line.startswith("export ")
+    )
+
+    assert exports["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == "32768"
+
+
 def test_the_context_is_asked_of_the_server(live: Live) -> None:
     result = written("codex", "--url", live.url)
 

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from edgellm.errors import UsageError
 from edgellm.sdk.client import EdgeLLM
-from edgellm.server.dialects.anthropic.message import AnthropicMessage, AnthropicTextBlock, text_of
+from edgellm.server.dialects.anthropic.message import AnthropicMessage, AnthropicTextBlock
 from edgellm.server.dialects.anthropic.tools import AnthropicTool, AnthropicToolChoice
 from edgellm.server.schemas.chat import MAX_MESSAGES
 from edgellm.server.schemas.fields import Fields, NeutralValues, RequestBody
@@ -149,7 +149,7 @@ class AnthropicPromptBody(RequestBody, kw_only=True):
     def _system(self) -> str:
         if self.system is None or isinstance(self.system, str):
             return self.system or ""
-        return text_of([block for block in self.system if not block.text.startswith(BILLING)])
+        return "".join([block.text for block in self.system if not block.text.startswith(BILLING)])
 
     def _effort(self) -> ReasoningEffort | None:
         return None if self.output_config is None else self.output_config.effort

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import operator
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,6 +22,7 @@ BLOCK_FIELDS = {
     "tool_use": ("id", "name", "input"),
     "tool_result": ("tool_use_id",),
 }
+RESULT_FIELDS = {"text": "text", "tool_reference": "tool_name"}
 BLOCKS_OF = {
     "user": ("text", "tool_result"),
     "assistant": ("text", "thinking", "redacted_thinking", "tool_use"),
@@ -33,13 +33,36 @@ ERROR = "Error: "  # before the result of a tool that failed; templates have no 
 
 
 class AnthropicTextBlock(Fields, kw_only=True):
-    """A block where nothing else may be: of `system`, and of what a tool returned."""
+    """A block of `system`, where nothing else may be."""
 
     NOT_SUPPORTED: ClassVar[NeutralValues] = {"type": ("text",)}
     IGNORED = ("cache_control", "citations")
 
     type: Literal["text"]
     text: str
+
+
+class AnthropicResultBlock(Fields, kw_only=True):
+    """A block of what a tool returned. `tool_reference` names one of `tools` that the client has looked up."""
+
+    NOT_SUPPORTED: ClassVar[NeutralValues] = {"type": tuple(RESULT_FIELDS)}
+    IGNORED = ("cache_control", "citations")
+
+    type: Literal["text", "tool_reference"]
+    text: str | None = None
+    tool_name: str | None = None
+
+    def shown(self, where: str) -> str:
+        """What the model reads of it.
+
+        Raises:
+            UsageError: it has not what its type has to have.
+        """
+        name = RESULT_FIELDS[self.type]
+        value: str | None = getattr(self, name)
+        if value is None:
+            raise UsageError(f"{where}.{name} is required", hint="see /docs", param=f"{where}.{name}")
+        return value if self.type == "text" else f"The tool {value} can be called.\n"
 
 
 class AnthropicBlock(Fields, kw_only=True):
@@ -55,7 +78,7 @@ class AnthropicBlock(Fields, kw_only=True):
     name: str | None = None
     input: dict[str, Any] | None = None
     tool_use_id: str | None = None
-    content: str | Annotated[list[AnthropicTextBlock], Meta(max_length=MAX_PARTS)] | None = None
+    content: str | Annotated[list[AnthropicResultBlock], Meta(max_length=MAX_PARTS)] | None = None
     is_error: bool | None = None
 
     def fits(self, role: str) -> bool:
@@ -78,9 +101,12 @@ class AnthropicBlock(Fields, kw_only=True):
             raise UsageError(f"{where}.input is nested too deeply", hint="nest less", param=f"{where}.input") from None
         return ToolCall(self.name or "", arguments, self.id or "")
 
-    def to_result(self) -> Message:
+    def to_result(self, where: str) -> Message:
         """Of type tool_result."""
-        return Message("tool", (ERROR if self.is_error else "") + text_of(self.content), call_id=self.tool_use_id or "")
+        text = self.content or ""
+        if not isinstance(text, str):
+            text = "".join([block.shown(f"{where}.content[{index}]") for index, block in enumerate(text)])
+        return Message("tool", (ERROR if self.is_error else "") + text, call_id=self.tool_use_id or "")
 
     def _missing(self) -> list[str]:
         return [name for name in BLOCK_FIELDS[self.type] if getattr(self, name) is None]
@@ -111,8 +137,8 @@ class AnthropicMessage(Fields, kw_only=True):
                 raise block.refusal(self.role, f"{where}.content[{index}]")
         if self.role == "assistant":
             return [self._assistant(self.content, where)]
-        groups = itertools.groupby(self.content, operator.attrgetter("type"))
-        return [message for kind, blocks in groups for message in self._others(kind, list(blocks))]
+        groups = itertools.groupby(enumerate(self.content), lambda numbered: numbered[1].type)
+        return [message for kind, blocks in groups for message in self._others(kind, list(blocks), where)]
 
     def _assistant(self, blocks: Sequence[AnthropicBlock], where: str) -> Message:
         return Message(
@@ -126,12 +152,7 @@ class AnthropicMessage(Fields, kw_only=True):
             ),
         )
 
-    def _others(self, kind: str, blocks: Sequence[AnthropicBlock]) -> list[Message]:
+    def _others(self, kind: str, blocks: Sequence[tuple[int, AnthropicBlock]], where: str) -> list[Message]:
         if kind == "tool_result":
-            return [block.to_result() for block in blocks]
-        return [Message(self.role, "".join([block.text or "" for block in blocks]))]
-
-
-def text_of(content: str | Sequence[AnthropicTextBlock] | None) -> str:
-    """The text of blocks."""
-    return content if isinstance(content, str) else "".join(block.text for block in content or ())
+            return [block.to_result(f"{where}.content[{index}]") for index, block in blocks]
+        return [Message(self.role, "".join([block.text or "" for _, block in blocks]))]
