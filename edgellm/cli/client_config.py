@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import http.client
+from http import HTTPStatus
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import click
 import msgspec
 
 from edgellm.cli.page import examples, say
+from edgellm.errors import UsageError
 
 CLIENTS = ("aider", "claude-code", "cline", "codex", "continue", "llm", "open-webui", "zed")
 TEXTS = Path(__file__).parent / "clients"
@@ -17,46 +20,95 @@ URL = "http://127.0.0.1:8642"
 MODEL = "edgellm"  # means whatever is served
 CTX = 8192  # where no server says how long its context is
 NO_KEY = "none"  # clients want one even where the server does not
-MOST_BYTES = 1024**2  # of a plan
+MOST_BYTES = 1024**2  # of an answer
 
 
 @click.command(epilog=examples("edgellm client-config codex", "edgellm client-config zed --url http://127.0.0.1:9000"))
-@click.argument("client", type=click.Choice(CLIENTS))
+@click.argument("client", type=click.Choice(CLIENTS), metavar="CLIENT")
 @click.option("--url", default=URL, show_default=True, help="Where `edgellm serve` listens.")
 @click.option("--model", default=MODEL, show_default=True, help="The name to ask for; edgellm means what is served.")
 @click.option("--ctx", type=click.IntRange(1), help="Length of the context; asked of the server where it runs.")
 def command(*, client: str, url: str, model: str, ctx: int | None) -> None:
     """Write the lines that make a program use `edgellm serve`.
 
-    CLIENT is the program. The lines hold the API key only as the variable EDGELLM_API_KEY has it.
+    CLIENT is the program: aider, claude-code, cline, codex, continue, llm, open-webui or zed. The lines hold the
+    API key only as the variable EDGELLM_API_KEY has it.
     """
     from edgellm import settings
 
-    url = url.rstrip("/").removesuffix("/v1")
-    key = settings.current().api_key
+    url = _root(url)
+    server = _Server(url, settings.current().api_key)
     if ctx is None:
-        ctx = _context(url, key)
+        ctx = server.n_ctx()
     if ctx is None:
         ctx = CTX
-        say(f"No server answers at {url}: {CTX} stands for the length of its context; --ctx says another.", err=True)
-    values = {"url": url, "model": model, "key": "$EDGELLM_API_KEY" if key else NO_KEY, "ctx": str(ctx)}
+        say(f"{server.silence}: {CTX} stands for the length of its context; --ctx says another.", err=True)
+    if model != MODEL and (names := server.names_beside(model)):
+        say(f"{model!r} is not served at {url}; it serves {', '.join(names)}.", err=True)
+    values = {"url": url, "model": model, "key": "$EDGELLM_API_KEY" if server.key else NO_KEY, "ctx": str(ctx)}
     text = Template((TEXTS / f"{client}.txt").read_text(encoding="utf-8"))
     click.echo(text.substitute(values), nl=False)
 
 
-def _context(url: str, key: str | None) -> int | None:
-    """Tokens of the context of the server that runs there; None where none says."""
-    import urllib.request
+def _root(url: str) -> str:
+    """The address without what clients put behind it; `host:port` is one without its scheme.
 
-    request = urllib.request.Request(f"{url}/edgellm/plan")
-    if key:
-        request.add_header("Authorization", f"Bearer {key}")
+    Raises:
+        UsageError: it is none.
+    """
+    from urllib.parse import urlsplit
+
+    whole = url if "://" in url else f"http://{url}"
     try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=2) as response:
-            plan = msgspec.json.decode(response.read(MOST_BYTES), type=_Plan)
-    except (OSError, ValueError, http.client.HTTPException, msgspec.MsgspecError):
+        parts = urlsplit(whole)
+        # A lone word is rather a mistake than a host.
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or whole == url)
+    except ValueError:
+        is_address = False
+    if not is_address or any(char in url for char in "?#\"'\\ ") or not url.isprintable():
+        raise UsageError(f"--url {url[:80]!r} is no address", hint=f"write it as {URL}", param="url")
+    return whole.rstrip("/").removesuffix("/v1")
+
+
+class _Server:
+    """What listens there, where something does. `silence`: why it tells nothing."""
+
+    def __init__(self, url: str, key: str | None) -> None:
+        self.url, self.key = url, key
+        self.silence = f"No server answers at {url}"
+
+    def n_ctx(self) -> int | None:
+        """Tokens of its context; None where it does not tell."""
+        plan = self._get("/edgellm/plan", _Plan)
+        return None if plan is None else plan.settings.n_ctx
+
+    def names_beside(self, name: str) -> list[str]:
+        """The names of what it serves, where `name` is none of them."""
+        from urllib.parse import quote
+
+        models = self._get("/v1/models", _Models)
+        # It may take names that it does not list.
+        if models is None or self._get(f"/v1/models/{quote(name)}", _Model) is not None:
+            return []
+        return [model.id for model in models.data]
+
+    def _get(self, path: str, kind: type[Any]) -> Any:
+        import urllib.error
+        import urllib.request
+
+        try:
+            request = urllib.request.Request(self.url + path)
+            if self.key:
+                request.add_header("Authorization", f"Bearer {self.key}")
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=2) as response:
+                return msgspec.json.decode(response.read(MOST_BYTES), type=kind)
+        except urllib.error.HTTPError as error:
+            if error.code == HTTPStatus.UNAUTHORIZED:
+                other = "another key; check" if self.key else "a key; set"
+                self.silence = f"The server at {self.url} asks for {other} EDGELLM_API_KEY"
+        except (OSError, ValueError, http.client.HTTPException, msgspec.MsgspecError):
+            pass
         return None
-    return plan.settings.n_ctx
 
 
 class _Settings(msgspec.Struct):
@@ -65,3 +117,11 @@ class _Settings(msgspec.Struct):
 
 class _Plan(msgspec.Struct):
     settings: _Settings
+
+
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]

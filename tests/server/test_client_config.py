@@ -11,6 +11,7 @@ from support.live_server import Live, Servers
 
 from edgellm.cli.client_config import CLIENTS, CTX, TEXTS
 from edgellm.cli.main import cli
+from edgellm.errors import UsageError
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -72,7 +73,10 @@ def test_the_context_is_asked_of_the_server(live: Live) -> None:
 def test_a_server_with_a_key_is_asked_with_it(serve: Servers) -> None:
     locked = serve(api_key="s3cret-key")
 
-    assert "No server" in written("codex", "--url", locked.url).stderr
+    asked = written("codex", "--url", locked.url).stderr
+    assert "EDGELLM_API_KEY" in asked
+    assert "No server" not in asked
+    assert "EDGELLM_API_KEY" in written("codex", "--url", locked.url, EDGELLM_API_KEY="another-key").stderr
     assert written("codex", "--url", locked.url, EDGELLM_API_KEY="s3cret-key").stderr == ""
 
 
@@ -81,3 +85,43 @@ def test_where_no_server_answers_it_is_said() -> None:
 
     assert tomllib.loads(result.stdout)["model_context_window"] == CTX
     assert "--ctx" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["nope", "", "ftp://127.0.0.1", "http://", "http://a b", "127.0.0.1", "http://h/?q", "http://[::1", "h:99999"],
+)
+def test_what_is_no_address_is_refused(url: str) -> None:
+    result = written("codex", "--url", url)
+
+    assert isinstance(result.exception, UsageError), result.output
+    assert result.exception.param == "url"
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "[::1]:9", "localhost:9/v1/"])
+def test_an_address_without_its_scheme_gets_one(host: str) -> None:
+    result = written("codex", "--url", host, "--ctx", "4096")
+
+    url = tomllib.loads(result.stdout)["model_providers"]["edgellm"]["base_url"]
+    assert url == f"http://{host.removesuffix('/v1/')}/v1"
+
+
+@pytest.mark.parametrize("name", ["gpt-4o", "a/b c", "\u65e5"])
+def test_a_model_that_is_not_served_is_named(live: Live, name: str) -> None:
+    result = written("codex", "--url", live.url, "--model", name)
+
+    assert tomllib.loads(result.stdout)["model"] == name
+    assert "echo" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["echo", "default", "edgellm", "echo:latest"])
+def test_nothing_is_said_of_a_model_that_is_served(live: Live, name: str) -> None:
+    assert written("codex", "--url", live.url, "--model", name).stderr == ""
+
+
+def test_a_client_that_is_none_of_them_is_told_once_what_there_is() -> None:
+    result = written("emacs")
+
+    assert result.exit_code == 2
+    assert result.stderr.count("open-webui") == 1
