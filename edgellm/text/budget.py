@@ -17,6 +17,7 @@ MAX_TEXT = 8 * 1024**2  # characters of any one text, and of the prompt
 MAX_MADE = 128 * 1024**2  # bytes of text made in one render, kept or not
 MAX_VALUES = 100_000  # values inside one list or dict, counted as often as they appear in it
 MAX_SECONDS = 1.0  # of this thread's processor time
+_READ = 64  # characters that are looked through while a loop turns once
 _STALLED = 10  # times MAX_SECONDS on the clock end a render in any case
 
 
@@ -47,6 +48,17 @@ class Budget:
             raise OverBudget(f"it takes more than {MAX_STEPS} steps")
         if time.monotonic() > self._look_again:
             self._check_time()
+
+    def read(self, value: Any) -> None:
+        """Call before a value is compared, or looked through. Python does that in one go, however long it takes.
+
+        Raises:
+            OverBudget
+        """
+        if isinstance(value, str):
+            self.tick(1 + len(value) // _READ)
+        else:
+            self.tick(1 + len(value) if isinstance(value, list | tuple | dict) else 1)
 
     def _check_time(self) -> None:
         """Processor time counts: a machine that stands still for a second is not the template's fault."""

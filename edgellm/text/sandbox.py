@@ -1,12 +1,13 @@
 """A Jinja environment for templates that strangers wrote: immutable, sandboxed, and bounded in time and memory.
 
 Jinja's sandbox keeps a template from Python's internals. It does not keep it from endless loops or from asking for a
-terabyte. That is done here, by rewriting the parsed template so that every loop turn, concatenation, slice and new
-container goes through the budget, and by allowing only callables and filters that are known.
+terabyte. That is done here, by rewriting the parsed template so that every loop turn, comparison, concatenation, slice
+and new container goes through the budget, and by allowing only callables and filters that are known.
 """
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
@@ -80,6 +81,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.finalize = pass_context(lambda context, value: current().text(value))
         self.concat = _concat  # type: ignore[method-assign]
         self.filters = filters.allowed() | {name: _internal(apply) for name, apply in _INTERNAL.items()}
+        self.tests = {name: _charged_test(holds) for name, holds in self.tests.items()}
         self.globals = {
             name: value
             for name, value in self.globals.items()
@@ -130,6 +132,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
             args = (Each(args[0]), *args[1:]) if args else args
         return filters.settle(super().call(__context, __obj, *args, **kwargs))
 
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        current().read(argument)
+        return super().getitem(obj, argument)
+
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         current().tick()
         _BINOP_CHECKS.get(operator, _no_check)(left, right)
@@ -155,11 +161,18 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 
 class _Rewriter(NodeTransformer):
-    """Sends loops, concatenations, slices and new containers through filters that charge the budget."""
+    """Sends loops, comparisons, concatenations, slices and new containers through filters that charge the budget."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)
         node.iter = _through("_each", node.iter)
+        return node
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+        self.generic_visit(node)
+        node.expr = _through("_read", node.expr)
+        for operand in node.ops:
+            operand.expr = _through("_read", operand.expr)
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
@@ -199,6 +212,21 @@ def _internal(apply: Callable[..., Any]) -> Callable[..., Any]:
     return charged
 
 
+def _charged_test(holds: Callable[..., bool]) -> Callable[..., bool]:
+    @functools.wraps(holds)  # and what Jinja notes on it
+    def charged(*args: Any) -> bool:
+        for value in args:
+            current().read(value)
+        return holds(*args)
+
+    return charged
+
+
+def _read(value: Any) -> Any:
+    current().read(value)
+    return value
+
+
 def _made(container: Any) -> Any:
     current().measure(container)
     return container
@@ -220,7 +248,13 @@ def _concat(pieces: Iterable[str]) -> str:
     return "".join(texts)
 
 
-_INTERNAL: dict[str, Callable[..., Any]] = {"_each": Each, "_concat": _joined, "_cut": _cut, "_made": _made}
+_INTERNAL: dict[str, Callable[..., Any]] = {
+    "_each": Each,
+    "_concat": _joined,
+    "_cut": _cut,
+    "_made": _made,
+    "_read": _read,
+}
 
 
 def _call_text(owner: str, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
