@@ -81,7 +81,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.finalize = pass_context(lambda context, value: current().text(value))
         self.concat = _concat  # type: ignore[method-assign]
         self.filters = filters.allowed() | {name: _internal(apply) for name, apply in _INTERNAL.items()}
-        self.tests = {name: _charged_test(holds) for name, holds in self.tests.items()}
+        tests: dict[str, Any] = dict(self.tests)
+        self.tests = {name: _charged_test(holds) for name, holds in tests.items()}
         self.globals = {
             name: value
             for name, value in self.globals.items()
@@ -212,9 +213,9 @@ def _internal(apply: Callable[..., Any]) -> Callable[..., Any]:
     return charged
 
 
-def _charged_test(holds: Callable[..., bool]) -> Callable[..., bool]:
+def _charged_test(holds: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(holds)  # and what Jinja notes on it
-    def charged(*args: Any) -> bool:
+    def charged(*args: Any) -> Any:
         for value in args:
             current().read(value)
         return holds(*args)

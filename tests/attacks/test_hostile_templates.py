@@ -92,6 +92,14 @@ def test_group_ends_soon_in_little_memory(group):
     assert {name: ending for name, ending in endings.items() if ending != "BadTemplate"} == {}
 
 
+@pytest.mark.parametrize(
+    "name", [name if name == "in" else pytest.param(name, marks=pytest.mark.slow(2)) for name in hostile.STRAIGHT]
+)
+def test_what_compares_long_texts_is_stopped_without_a_loop(name):
+    with pytest.raises(BadTemplate):
+        ChatTemplate(hostile.STRAIGHT[name]).render(MESSAGES)
+
+
 @pytest.mark.slow(20)
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_AS")
 def test_each_call_on_the_longest_text_ends_soon():

@@ -113,7 +113,7 @@ def test_text_beside_a_call_is_content() -> None:
 
     assert message(events)["message"]["content"] == "I will look."
     assert [delta for _, delta in deltas(events)][:2] == [
-        {"role": "assistant"},
+        {"role": "assistant", "content": None},
         {"content": "I will look."},
     ]
 
@@ -176,9 +176,9 @@ def test_choices_of_one_stream_each_have_their_role_and_their_end() -> None:
     ]
 
     assert list(deltas(events)) == [
-        (0, {"role": "assistant"}),
+        (0, {"role": "assistant", "content": None}),
         (0, {"content": "a"}),
-        (1, {"role": "assistant"}),
+        (1, {"role": "assistant", "content": None}),
         (1, {"content": "b"}),
         (0, {"content": "c"}),
         (1, "stop"),
@@ -226,7 +226,7 @@ def test_what_the_template_did_not_take_is_told() -> None:
 
 
 def test_an_answer_of_nothing_has_a_role_and_an_end() -> None:
-    assert [delta for _, delta in deltas([end("stop")])] == [{"role": "assistant"}, "stop"]
+    assert [delta for _, delta in deltas([end("stop")])] == [{"role": "assistant", "content": None}, "stop"]
     assert message([end("stop")])["message"] == {"role": "assistant", "content": "", "refusal": None}
 
 

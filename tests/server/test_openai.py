@@ -45,8 +45,8 @@ def test_a_chat_stream(live: Live) -> None:
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks[:-1]]
 
     assert chunks[-1] == "[DONE]"
-    assert deltas[0] == {"role": "assistant"}
-    assert "".join(delta.get("content", "") for delta in deltas) == "Grüße 🎈"
+    assert deltas[0] == {"role": "assistant", "content": None}
+    assert "".join(delta.get("content") or "" for delta in deltas) == "Grüße 🎈"
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks[:-1]] == [None] * (len(chunks) - 2) + ["stop"]
     assert len({chunk["id"] for chunk in chunks[:-1]}) == 1
     assert {chunk["object"] for chunk in chunks[:-1]} == {"chat.completion.chunk"}
@@ -66,7 +66,7 @@ def test_text_that_json_must_escape_survives_a_stream(live: Live) -> None:
     text = 'quote " backslash \\ newline \n tab \t </script> null \x00 line \u2028 hole'
     chunks = events(live.chat(text, stream=True))
 
-    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks[:-1]) == text
+    assert "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks[:-1]) == text
 
 
 def test_a_completion(live: Live) -> None:
@@ -201,7 +201,7 @@ def test_logprobs_of_a_stream_are_those_of_the_whole(live: Live) -> None:
     whole = live.chat("Grüße 🎈", logprobs=True, top_logprobs=1).json()["choices"][0]["logprobs"]["content"]
     chunks = events(live.chat("Grüße 🎈", stream=True, logprobs=True, top_logprobs=1))[:-1]
     told = [chunk["choices"][0]["logprobs"] for chunk in chunks]
-    text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+    text = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
 
     assert [token for part in told if part for token in part["content"]] == whole
     assert text == "Grüße 🎈"

@@ -196,6 +196,22 @@ SOURCES = {
 }
 
 # One call each, on the longest text that the budget permits: refused, or over soon. All text methods and all filters.
+# Statements one after another, without a loop: each looks through millions of characters. Python lets no other thread
+# run meanwhile.
+_LONG = "{% set h = 'a' * 8000000 %}{% set n = 'a' * 2000 ~ 'b' ~ 'a' * 2000 %}{% set m = 'a' * 7999999 ~ 'b' %}"
+STRAIGHT = {
+    name: _LONG + statement * 400
+    for name, statement in {
+        "in": "{% if n in h %}{% endif %}",
+        "not in": "{% if n not in h %}{% endif %}",
+        "a test in": "{% if n is in(h) %}{% endif %}",
+        "a test eq": "{% if h is eq(m) %}{% endif %}",
+        "equals": "{% if h == m %}{% endif %}",
+        "a chain": "{% if 'a' < h < m %}{% endif %}",
+        "select": "{% set x = [n] | select('in', h) | list %}",
+        "a condition": "{{ '' if n in h else '' }}",
+    }.items()
+}
 _LETTERS = "{% set s = 'a' * 8000000 %}"
 _WORDS = "{% set s = 'ab ' * 2600000 %}"
 _LINES = "{% set s = 'ab\\n' * 2600000 %}"

@@ -49,9 +49,8 @@ class ChatChunks(OpenAIChunks):
         return b"".join([*map(super().text, held), super().last(done)])
 
     def _begin(self, number: int, delta: Delta | None) -> list[dict[str, Any]]:
-        # No empty text: llama-server's clients take one for a part of the answer.
-        content = {} if delta is None or delta.kind == "text" else {"content": None}
-        return [_choice(number, {"role": "assistant", **content}, None)]
+        # Null as from llama-server, whose clients take an empty text for a part of the answer.
+        return [_choice(number, {"role": "assistant", "content": None}, None)]
 
     def _choice(self, number: int, reason: str | None, delta: Delta | None = None) -> dict[str, Any]:
         if reason is not None:
