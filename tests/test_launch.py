@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from edgellm.contract.manager import plugins
 from edgellm.contract.source import FetchedFile, Progress
 from edgellm.errors import (
     BadArtifact,
+    DiskFull,
     SourceError,
     SourceUnreachable,
     UnknownModel,
@@ -202,6 +204,26 @@ def test_sources_that_all_stop_in_the_middle_end_the_search(monkeypatch: pytest.
     with pytest.raises(SourceUnreachable):
         launch.auto_plan(SelectionRequest())
     assert (len(hub.asked), len(index.asked)) == (1, 1)
+
+
+class Full(FakeSource):
+    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[FetchedFile]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_that_was_full_is_told_where_no_other_source_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, FakeSource("hf", dead="no network"), Full("pypi"))
+    with pytest.raises(DiskFull):
+        launch.auto_plan(SelectionRequest())
+
+
+def test_a_download_that_broke_off_is_told_besides_the_source_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    install(monkeypatch, FakeSource("hf", dead="no network"), FakeSource("pypi", fails=True))
+    with pytest.raises(SourceUnreachable) as caught:
+        launch.auto_plan(SelectionRequest())
+    assert "pypi stopped answering after 10 bytes" in str(caught.value)
 
 
 @pytest.mark.parametrize("by", ["request", "environment"])

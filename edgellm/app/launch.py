@@ -16,6 +16,7 @@ from edgellm.contract.manager import plugins
 from edgellm.contract.source import Progress, Resolver, scheme_of
 from edgellm.errors import (
     ArtifactError,
+    DiskFull,
     SourceError,
     SourceUnreachable,
     UnknownModel,
@@ -218,6 +219,7 @@ class _Search:
     library: Library = field(default_factory=Library)
     skipped: list[Reason] = field(default_factory=list)  # models that failed to be fetched
     unanswered: dict[str, str] = field(default_factory=dict)  # by scheme, why a source does not answer
+    failures: list[SourceError] = field(default_factory=list)  # of downloads that were begun
 
     def decide(self) -> Decision:
         return decide(self.context, self.request)
@@ -249,12 +251,15 @@ class _Search:
         except SourceUnreachable as error:
             self.context = _without_source(self.context, file)
             self.unanswered[scheme_of(file.source)] = error.message
+            self.failures.append(error)
         except (SourceError, UnknownModel, ArtifactError) as error:
             # A gated or missing repository, a file that is not what it should be: take the next best model, and say so.
             if len(self.skipped) == self.spare_models:
                 raise
             self.context = self.context.narrowed(row for row in self.context.cards if row.id != card.id)
             self.skipped.append(ModelSkipped(card.id, file.quant, error.message))
+            if isinstance(error, DiskFull):
+                self.failures.append(error)
         return None
 
 
@@ -274,10 +279,14 @@ def _launch(
             decision = replace(decision, reasons=(*search.skipped, *missing, *decision.reasons))
             return _candidate_plan(decision, choice, artifact), decision
         decision = search.decide()
+    for failure in search.failures:
+        if isinstance(failure, DiskFull):  # no network would help
+            raise failure
     assert decision.would_choose is not None, "something fits, or `decide` had raised"
     # Only of a choice that EdgeLLM makes itself, others may take its place.
     named = not spare_models
-    raise unavailable(decision.would_choose, search.unanswered, offline=request.offline, named=named)
+    began = [failure.message for failure in search.failures]
+    raise unavailable(decision.would_choose, search.unanswered, began, offline=request.offline, named=named)
 
 
 def _needs_network(

@@ -15,12 +15,20 @@ from edgellm.types.plan import Candidate, Decision
 from edgellm.types.reason import SourceSilent
 
 
-def unavailable(wish: Candidate, silent: Mapping[str, str], *, offline: bool, named: bool) -> SourceUnreachable:
-    """The error where `wish` would be run. `silent`: by scheme, why a source does not answer. `named`: by the user."""
+def unavailable(
+    wish: Candidate, silent: Mapping[str, str], failures: Sequence[str] = (), *, offline: bool, named: bool
+) -> SourceUnreachable:
+    """The error where `wish` would be run.
+
+    Args:
+        silent: by scheme, why a source does not answer.
+        failures: of downloads that were begun, of other files than `wish` perhaps.
+        named: by the user.
+    """
     entries = [manifest.check(entry) for entry in Library().installed() if entry.model_id == wish.model]
     asked = "offline was asked for" if offline else silent.get(scheme_of(wish.source), "its source does not answer")
     problems = [explain.stored(entry.problem) for entry in entries if entry.problem is not None]
-    causes = [asked, *(f"what is stored of it is {problem}" for problem in problems)]
+    causes = [*dict.fromkeys((*failures, asked)), *(f"what is stored of it is {problem}" for problem in problems)]
     chosen = "" if named else ", which would be chosen,"
     message = f"{wish.model} {wish.quant}{chosen} cannot be had: {'; '.join(causes)}"
     others = _on_this_disk(wish.model, [entry for entry in entries if entry.problem is None])

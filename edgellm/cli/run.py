@@ -39,6 +39,7 @@ HELP = {
     epilog=examples(
         'edgellm run qwen3-4b "Why is the sky blue?"',
         "edgellm run --task code < question.txt",
+        'edgellm run qwen3-4b "Summarise this text:" < letter.txt',
         "edgellm run ./model.gguf",
         "edgellm run --schema order.json < letter.txt",
     )
@@ -78,8 +79,8 @@ def command(
 ) -> int:
     """Chat with a model in the terminal.
 
-    With PROMPT, or with text on standard input, it answers once. MODEL is a catalog id, a path of a model file, or
-    "echo"; without it, the best model that this machine runs well is chosen.
+    With PROMPT, with text on standard input, or with both, it answers once. MODEL is a catalog id, a path of a model
+    file, or "echo"; without it, the best model that this machine runs well is chosen.
     """
     from edgellm.contract.child import ended_with_us
 
@@ -141,23 +142,27 @@ def _grammar(schema: Path) -> Grammar:
 
 
 def _question(prompt: str | None) -> str | None:
-    """What to answer once: PROMPT, or the text on standard input; None on a terminal, where a conversation begins.
+    """What to answer once: PROMPT, and below it the text on standard input; None on a terminal without PROMPT, where a
+    conversation begins.
 
     Raises:
-        UsageError: it is empty. A model would answer that, too, and not soon stop. Or it is not text, or has no end.
+        UsageError: both are empty, which a model would answer and not soon stop. Or one is not text, or has no end.
     """
-    if prompt is None and sys.stdin is not None and sys.stdin.isatty():
+    on_terminal = sys.stdin is not None and sys.stdin.isatty()
+    if prompt is None and on_terminal:
         return None
-    question = prompt if prompt is not None else _piped()
-    if not question.strip():
+    _require_text("PROMPT", prompt or "")
+    piped = "" if on_terminal else _piped()
+    _require_text("standard input", piped)
+    parts = [text for text in (prompt or "", piped) if text.strip()]
+    if not parts:
         where = "PROMPT is empty" if prompt is not None else "there is no PROMPT, and standard input is empty"
         raise UsageError(
             f"there is nothing to answer: {where}",
             hint='ask something: edgellm run MODEL "Why is the sky blue?"',
             param="prompt",
         )
-    _require_text("PROMPT" if prompt is not None else "standard input", question)
-    return question
+    return "\n\n".join(parts)
 
 
 def _require_text(name: str, text: str) -> None:

@@ -134,6 +134,11 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods):
         return self._session.was_ready
 
     @property
+    def restarts(self) -> int:
+        """How often a worker took the place of one that died."""
+        return max(self._session.restarts, 0)
+
+    @property
     def resident_bytes(self) -> int | None:
         """What the process of the model has in memory now; None where nothing tells, as with `isolate=False`."""
         _, now = self._session.process_usage()

@@ -5,10 +5,10 @@ did since the start.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -72,14 +72,31 @@ class Totals:
         return self.n_steps / self.answer_s if self.answer_s > 0 else 0.0
 
 
+@dataclass
+class RequestTotals:
+    """Of all requests that ended, whatever they asked for."""
+
+    by_status: Counter[str] = field(default_factory=Counter)  # "2xx"; "none" where the client hung up before
+    by_error: Counter[str] = field(default_factory=Counter)  # by code
+    seconds: float = 0.0
+
+    def add(self, status: int, error: str, seconds: float) -> None:
+        """`error`: its code, "" = none."""
+        self.by_status[f"{status // 100}xx" if status else "none"] += 1
+        self.seconds += seconds
+        if error:
+            self.by_error[error] += 1
+
+
 class Activity:
     """Counts choices and keeps the speeds of the last. For one event loop.
 
     Attributes:
-        totals: since the start.
+        requests, totals: since the start.
     """
 
     def __init__(self, n_slots: int) -> None:
+        self.requests = RequestTotals()
         self.totals = Totals()
         self._n_slots = n_slots
         self._n_open = 0  # choices: given to the model and not ended

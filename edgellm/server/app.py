@@ -71,7 +71,9 @@ def create_app(
     ]
     app = Starlette(
         routes=[*(route for operation in operations for route in operation.routes()), _openapi(operations), *_pages()],
-        middleware=[Middleware(Guard, api_key=api_key, names=(host,), intake=intake or Intake())],
+        middleware=[
+            Middleware(Guard, api_key=api_key, names=(host,), intake=intake or Intake(), totals=model.activity.requests)
+        ],
         exception_handlers={
             EdgeLLMError: failure,
             HttpError: failure,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from edgellm.server.served_model import ServedModel
@@ -11,22 +11,57 @@ MEDIA_TYPE = "text/plain; version=0.0.4"
 
 
 class Metric(NamedTuple):
+    """`label`: whose values have a number each; then `value` is their numbers by it."""
+
     name: str
     kind: Literal["counter", "gauge"]
     help: str
-    value: float
+    value: float | Mapping[str, float]
+    label: str = ""
 
     def text(self) -> str:
-        return f"# HELP {self.name} {self.help}\n# TYPE {self.name} {self.kind}\n{self.name} {self.value:.10g}\n"
+        lines = [f"# HELP {self.name} {self.help}", f"# TYPE {self.name} {self.kind}"]
+        if isinstance(self.value, Mapping):
+            by_label = sorted(self.value.items())
+            lines += [f'{self.name}{{{self.label}="{of}"}} {number:.10g}' for of, number in by_label]
+        else:
+            lines.append(f"{self.name} {self.value:.10g}")
+        return "\n".join(lines) + "\n"
 
 
 def metrics(served: ServedModel) -> str:
     """The body of the response."""
-    return "".join(metric.text() for metric in _metrics(served))
+    return "".join(metric.text() for metric in (*_own(served), *_as_llama_server(served)))
 
 
-def _metrics(served: ServedModel) -> Iterator[Metric]:
-    yield Metric("edgellm_ignored_fields_total", "counter", "Unknown fields in requests.", served.n_ignored)
+def _own(served: ServedModel) -> Iterator[Metric]:
+    requests, totals, now = served.activity.requests, served.activity.totals, served.activity_report()
+    yield Metric("edgellm_requests_total", "counter", "Requests that ended, by class of status.", requests.by_status,
+                 "status")  # fmt: skip
+    yield Metric("edgellm_request_errors_total", "counter", "Errors, by code.", requests.by_error, "code")
+    for name, text, counted in (
+        ("request_seconds", "Seconds from a request to the end of its response.", requests.seconds),
+        ("ignored_fields", "Unknown fields in requests.", served.n_ignored),
+        ("prompt_tokens", "Tokens of prompts that were computed.", totals.prompt_tokens),
+        ("cached_tokens", "Tokens of prompts that an earlier request had computed.", totals.cached_tokens),
+        ("prompt_seconds", "Seconds that prompts took.", totals.prompt_s),
+        ("answer_tokens", "Tokens of answers.", totals.answer_tokens),
+        ("answer_seconds", "Seconds that answers took after their prompts.", totals.answer_s),
+        ("worker_restarts", "Workers that took the place of one that died.", served.llm.restarts),
+    ):
+        yield Metric(f"edgellm_{name}_total", "counter", text, counted)
+    for name, text, value in (
+        ("ready", "1 where requests are answered.", served.llm.state == "ready"),
+        ("slots", "Answers that the model writes at a time.", now.n_slots),
+        ("slots_busy", "Answers that have a slot.", now.n_busy),
+        ("requests_waiting", "Answers that wait for one.", now.n_waiting),
+        ("resident_bytes", "Memory of the process that runs the model.", now.resident_bytes),
+    ):
+        if value is not None:
+            yield Metric(f"edgellm_{name}", "gauge", text, value)
+
+
+def _as_llama_server(served: ServedModel) -> Iterator[Metric]:
     totals, now = served.activity.totals, served.activity_report()
     for name, text, counted in (
         ("prompt_tokens_total", "Tokens of prompts that were computed.", totals.prompt_tokens),

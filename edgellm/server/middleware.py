@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgellm.errors import EdgeLLMError, Unauthorized, UsageError
 from edgellm.server import errors, request_log
+from edgellm.server.activity import RequestTotals
 from edgellm.server.error_form import ANTHROPIC, form_of
 from edgellm.server.errors import HttpError
 from edgellm.server.intake import Incoming, Intake
@@ -77,9 +78,19 @@ class Guard:
     to loopback names and `names` are answered.
     """
 
-    def __init__(self, app: ASGIApp, *, intake: Intake, api_key: str | None = None, names: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        intake: Intake,
+        totals: RequestTotals,
+        api_key: str | None = None,
+        names: Iterable[str] = (),
+    ) -> None:
+        """`totals`: what ended is counted there."""
         self._app = app
         self._intake = intake
+        self._totals = totals
         self._key = api_key.encode() if api_key else None
         self._names = LOOPBACK_NAMES | {name.lower().strip("[]") for name in names}
 
@@ -102,6 +113,7 @@ class Guard:
         finally:
             body.release()
             record.end()
+            self._totals.add(record.status, record.error, record.seconds)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._check(scope)

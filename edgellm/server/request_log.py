@@ -64,6 +64,11 @@ class RequestRecord:
                     before.reasoning_tokens + event.usage.reasoning_tokens,
                 )
 
+    @property
+    def seconds(self) -> float:
+        """Since it came."""
+        return time.monotonic() - self._began
+
     def end(self) -> None:
         """Write the line."""
         if not _log.isEnabledFor(logging.INFO):

@@ -99,6 +99,12 @@ def test_a_pipe_is_answered_once() -> None:
     assert invoke(text="from a pipe\n").stdout == "from a pipe\n"
 
 
+@pytest.mark.parametrize("raw", [[], ["--raw"]], ids=["chat", "raw"])
+def test_a_pipe_is_read_below_the_prompt(raw: list[str]) -> None:
+    result = invoke(*raw, "Summarise this text:", text="the fox is red\n")
+    assert result.stdout == "Summarise this text:\n\nthe fox is red\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [([], ""), ([], " \n"), ([""], None), (["--raw"], "")],

@@ -1,5 +1,6 @@
 """Against a server that answers as the hub does. Each case is a process: huggingface_hub reads its settings once."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,8 +13,9 @@ from support.refusals import refuses
 from support.store_server import names_below, sha256, start_fetch
 from support.waiting import PATIENCE_S, wait_until
 
-from edgellm.errors import SourceError, UnknownModel
+from edgellm.errors import DiskFull, SourceError, SourceUnreachable, UnknownModel, UsageError
 from edgellm.store.names import parts_of
+from edgellm.store.sources.hub import _hub_errors
 from edgellm.store.sources.hub_files import HubUri, choose_files, parse_hub_uri
 from edgellm.types.model import ModelFile
 
@@ -70,6 +72,21 @@ def test_progress_ends_at_the_whole(hub, environment, model_bytes, own_home):
 
     told = [line.split(" ", 3)[1:] for line in lines if line.startswith("progress") and "checking" not in line]
     assert told[-1] == [str(len(model_bytes)), str(len(model_bytes)), "tiny Q8_0"]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.ENOSPC, "full"), DiskFull),
+        (OSError(errno.EDQUOT, "full"), DiskFull),
+        (OSError(errno.EFBIG, "File too large"), UsageError),
+        (PermissionError(errno.EACCES, "Permission denied", "/hub/blobs"), UsageError),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), SourceUnreachable),
+    ],
+)
+def test_what_cannot_be_written_is_no_network_s_fault(error, kind):
+    with refuses(kind), _hub_errors("hf://o/r/m.gguf"):
+        raise error
 
 
 def split(hub, folder):

@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from edgellm.errors import (
 from edgellm.store import manifest
 from edgellm.store.library import MADE, TWICE, Library
 from edgellm.store.names import safe_name
+from edgellm.store.sources import pip
 from edgellm.store.sources.pypi import _largest_bytes
 from edgellm.store.sources.registry import sources
 from edgellm.types.model import ModelFile
@@ -259,6 +261,17 @@ def test_a_file_larger_than_the_shell_allows_is_told(library, quick):
             library.fetch(*quick)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names_below(library.root) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EFBIG, UsageError)]
+)
+def test_what_pip_cannot_write_is_the_store_s_error(library, published, monkeypatch, code, kind):
+    said = f"ERROR: Could not install packages due to an OSError: [Errno {code}] {os.strerror(code)}: 'x.whl'"
+    monkeypatch.setattr(pip, "command", lambda _: [sys.executable, "-c", f"raise SystemExit({said!r})"])
+    with refuses(kind, varies=r"/\S+"):
+        library.fetch(*published)
     assert names_below(library.root) == []
 
 

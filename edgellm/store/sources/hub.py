@@ -13,6 +13,7 @@ hub's own lock, and huggingface_hub makes the links to it: downloaded once for e
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import shutil
 import threading
@@ -25,8 +26,16 @@ from urllib.parse import quote
 
 from edgellm import settings
 from edgellm.contract.source import FetchedFile, Progress, RemoteFile
-from edgellm.errors import DiskFull, EdgeLLMError, IntegrityError, SourceError, SourceUnreachable, UnknownModel
-from edgellm.files import SPARE_BYTES, nearest_existing
+from edgellm.errors import (
+    DiskFull,
+    EdgeLLMError,
+    IntegrityError,
+    SourceError,
+    SourceUnreachable,
+    UnknownModel,
+    UsageError,
+)
+from edgellm.files import FULL, SPARE_BYTES, nearest_existing
 from edgellm.store import http
 from edgellm.store.download import download, total_of
 from edgellm.store.names import parts_of
@@ -307,8 +316,13 @@ def _hub_errors(uri: str) -> Iterator[None]:
     except Exception as error:
         if "Consistency check failed" in str(error):
             raise IntegrityError(f"{uri} arrived incomplete: {error}", hint="fetch it again") from error
-        if isinstance(error, OSError) and error.errno == 28:
+        if isinstance(error, OSError) and error.errno in FULL:
             raise DiskFull(f"the disk was full while {uri} was fetched", hint="set HF_HOME to another disk") from error
+        if isinstance(error, OSError) and (error.errno == errno.EFBIG or error.filename):
+            raise UsageError(
+                f"the hub's cache cannot be written: {error}",
+                hint="check its permissions and `ulimit -f`, or set HF_HOME to a folder on another disk",
+            ) from error
         reason = f"{type(error).__name__}: {error}"
         raise SourceUnreachable(
             f"{uri} could not be fetched from the hub: {reason}", hint="check the network"

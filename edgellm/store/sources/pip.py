@@ -8,13 +8,16 @@ words differently becomes a SourceUnreachable with pip's own last line, never a 
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 import re
 import sys
 from pathlib import Path
 
 from edgellm import settings
-from edgellm.errors import DiskFull, IntegrityError, SourceError, SourceUnreachable
+from edgellm.errors import IntegrityError, SourceError, SourceUnreachable
+from edgellm.files import FULL
 
 MISSING = "pip is not installed in this Python"
 MISSING_HINT = f"run `{Path(sys.executable).name} -m ensurepip --upgrade`"
@@ -37,14 +40,15 @@ def environment(scratch: Path | None = None) -> dict[str, str]:
     return settings.variables() | changed
 
 
-def download_failure(what: str, sha256: str, output: str) -> SourceError:
-    """The failure of `pip download` of `what`, which was promised to have this hash."""
+def download_failure(what: str, sha256: str, output: str) -> SourceError | OSError:
+    """The failure of `pip download` of `what`, which was promised to have this hash. OSError: pip could not write."""
     if "No module named pip" in output:
         return SourceUnreachable(f"{what} cannot be fetched: {MISSING}", hint=MISSING_HINT)
     if "DO NOT MATCH THE HASHES" in output or "Hashes are required" in output:
         return IntegrityError(f"the index offers another {what} than the catalog promises (sha256 {sha256})")
-    if "No space left on device" in output:
-        return DiskFull(f"the disk was full while {what} was fetched", hint="free space, or set EDGELLM_HOME")
+    for code in (*FULL, errno.EFBIG):
+        if os.strerror(code) in output:
+            return OSError(code, os.strerror(code))
     lines = [line for line in output.splitlines() if line.startswith(("ERROR:", "WARNING:", "pip._vendor"))]
     last = lines[-1][:300] if lines else f"pip said: {output[-300:].strip()!r}"
     return SourceUnreachable(
