@@ -6,8 +6,6 @@ BIN := .venv/bin
 TOGETHER := -n auto --dist loadfile
 EVERY := -m 'slow or not slow'
 SHELL := /bin/sh
-CLIENTS = cd tests/clients && EDGELLM=$(CURDIR)/$(BIN)/edgellm
-OF_CLIENTS = -c pytest.ini --rootdir . --confcutdir . -q $(ARGS)
 # Hundreds of tests start processes of their own, and pytest rewrites every test file: bytecode is kept even where an
 # environment forbids to write it.
 unexport PYTHONDONTWRITEBYTECODE
@@ -52,12 +50,10 @@ test-all: python ## run the slow tests, which `make test` leaves out
 	$(BIN)/pytest $(TOGETHER) -m slow $(ARGS)
 
 test-clients: test-tools ## run official clients, for Python and Node, against `edgellm serve`: pinned releases, in .venv-clients
-	@$(PYTHON) tests/clients/environment.py .venv-clients
-	$(CLIENTS) ../../.venv-clients/bin/pytest $(OF_CLIENTS)
+	EDGELLM=$(CURDIR)/$(BIN)/edgellm $(PYTHON) tests/clients/run.py .venv-clients $(ARGS)
 
 clients-latest: test-tools ## run the newest releases of those clients, in .venv-clients-latest: what is newer, fields in no list, tests that fail
-	@$(PYTHON) tests/clients/environment.py .venv-clients-latest --latest
-	$(CLIENTS) ../../.venv-clients-latest/bin/pytest $(OF_CLIENTS)
+	EDGELLM=$(CURDIR)/$(BIN)/edgellm $(PYTHON) tests/clients/run.py .venv-clients-latest --latest $(ARGS)
 
 llama-server-tests: test-tools ## run llama.cpp's own server tests against `edgellm serve` (LLAMA_SERVER=PATH: against llama-server, as a control; TESTS=FOLDER; ARGS="unit/test_rerank.py")
 	@$(PYTHON) -m venv .venv-llama-server-tests

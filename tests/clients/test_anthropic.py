@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
-from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
 import anthropic
@@ -229,12 +226,6 @@ TYPES: dict[str, tuple[Any, ...]] = {
     "AnthropicOutputConfig": (anthropic.types.OutputConfigParam, beta.BetaOutputConfigParam),
     "AnthropicFormat": (anthropic.types.JSONOutputFormatParam, beta.BetaJSONOutputFormatParam),
 }
-
-
-@pytest.fixture(scope="module")
-def schemas(echo: Any) -> Iterator[dict[str, Any]]:
-    with urllib.request.urlopen(f"{echo.url.removesuffix('/v1')}/openapi.json") as document:
-        yield json.load(document)["components"]["schemas"]
 
 
 @pytest.mark.parametrize("name", TYPES)

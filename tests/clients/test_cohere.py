@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import Any
 
 import cohere
@@ -37,3 +38,10 @@ def test_errors_are_the_client_s_classes(echo: Any) -> None:
         client.rerank(model=echo.model, query="Where?", documents=DOCUMENTS, top_n=0)
     with pytest.raises(cohere.NotFoundError):
         client.rerank(model="other", query="Where?", documents=DOCUMENTS)
+
+
+def test_each_field_of_the_client_is_in_a_list(schemas: dict[str, Any]) -> None:
+    names = inspect.signature(cohere.ClientV2.rerank).parameters.keys() - {"self", "request_options"}
+
+    assert names
+    assert names - schemas["CohereRerankBody"]["properties"].keys() == set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -21,17 +22,17 @@ class Place(BaseModel):
     size: int = Field(ge=0, le=9)
 
 
+@functools.cache
+def lines(url: str, model: str) -> str:
+    command = [os.environ["EDGELLM"], "client-config", "llm", "--url", url, "--model", model]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.fixture
 def user_path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """llm's folder of a user who did what `edgellm client-config llm` says."""
     server = request.getfixturevalue("server" if "server" in request.fixturenames else "echo")
-    written = subprocess.run(
-        [os.environ["EDGELLM"], "client-config", "llm", "--url", server.root, "--model", server.model],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    (tmp_path / "extra-openai-models.yaml").write_text(written.stdout)
+    (tmp_path / "extra-openai-models.yaml").write_text(lines(server.root, server.model))
     (tmp_path / "keys.json").write_text('{"edgellm": "none"}')
     monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
     return tmp_path
@@ -81,6 +82,6 @@ def test_tools(server: Any, user_path: Path) -> None:
 
 def test_the_program(echo: Any, user_path: Path) -> None:
     schema = json.dumps(Place.model_json_schema())
-    for options in ([], ["--no-stream"], ["--schema", schema]):
+    for options in ([], ["--no-stream", "--schema", schema]):
         command = [sys.executable, "-m", "llm", "-m", "edgellm", "Say hello.", *options]
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from enum import Enum
-from typing import Any
+from typing import Any, get_type_hints
 
 import openai
 import pytest
+from openai.types import chat, completion_create_params, embedding_create_params
+from openai.types.responses import response_create_params
 from pydantic import BaseModel, Field
 
 HELLO = [{"role": "user", "content": "Say hello."}]
@@ -280,3 +282,30 @@ def test_the_async_client(server: Any) -> None:
     streamed = asyncio.run(_streamed(server))
     assert streamed
     assert not server.is_echo or streamed == create(server).choices[0].message.content
+
+
+# Bodies in the server's document, and the types of the client that they read. tests/server has what is in them.
+TYPES: dict[str, tuple[Any, ...]] = {
+    "ChatBody": (
+        chat.completion_create_params.CompletionCreateParamsNonStreaming,
+        chat.completion_create_params.CompletionCreateParamsStreaming,
+    ),
+    "CompletionBody": (
+        completion_create_params.CompletionCreateParamsNonStreaming,
+        completion_create_params.CompletionCreateParamsStreaming,
+    ),
+    "EmbeddingBody": (embedding_create_params.EmbeddingCreateParams,),
+    "ResponsesBody": (
+        response_create_params.ResponseCreateParamsNonStreaming,
+        response_create_params.ResponseCreateParamsStreaming,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_each_field_of_the_client_is_in_a_list(schemas: dict[str, Any], name: str) -> None:
+    """A new release of the client with a new field fails here: say what becomes of it."""
+    names = {field for type_ in TYPES[name] for field in get_type_hints(type_)}
+
+    assert names
+    assert names - schemas[name]["properties"].keys() == set()

@@ -120,6 +120,14 @@ def test_rerank_as_cohere_has_it(live: Live) -> None:
     assert set(answer) == {"id", "results", "meta"}
 
 
+def test_relevant_spans_are_refused(live: Live) -> None:
+    body = {"query": "aab", "documents": ["zz"]}
+
+    assert live.post("/v2/rerank", {**body, "relevant_spans": {"mode": "disabled"}}).status_code == 200
+    spans = {"mode": "enabled"}
+    assert error(live, "/v2/rerank", {**body, "relevant_spans": spans})[:2] == (400, "unsupported_field")
+
+
 @pytest.mark.parametrize("path", ["/rerank", "/reranking", "/v1/rerank", "/v1/reranking"])
 def test_rerank_as_text_embeddings_inference_has_it(live: Live, path: str) -> None:
     body = {"query": "aab", "texts": ["zz", "aab"], "return_text": True}

@@ -12,7 +12,7 @@ LIST = Path(__file__).parent.parent / "clients" / "calls.toml"
 HEADING = "## Official clients"
 NOT_ASKED = "-"
 INTRODUCTION = f"""`make test-clients` makes these calls with unmodified clients against `edgellm serve`.
-`tests/clients/requirements.txt` and `tests/clients/node/package.json` name their releases, `tests/clients/calls.toml`
+`tests/clients/requirements` and `tests/clients/node/package.json` name their releases, `tests/clients/calls.toml`
 the calls. `{NOT_ASKED}` stands where a call needs an answer that is known beforehand, as echo gives it."""
 
 

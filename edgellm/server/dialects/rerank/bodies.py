@@ -23,6 +23,7 @@ class CohereRerankBody(RequestBody, kw_only=True):
 
     text_field = "documents"
     example = '{"query": "...", "documents": ["..."]}'
+    NOT_SUPPORTED: ClassVar[NeutralValues] = {"relevant_spans": ({"mode": "disabled"},)}
     IGNORED = ("priority",)
 
     query: str
