@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PLAIN_INTERVAL_S = 2.0
 _ROOM_FOR_RATE = 70  # columns of the terminal
+# The first bytes say nothing of the time that the rest takes: connections get faster for a while.
+PACE_S, PACE_BYTES = 2.0, 10**6
 
 
 class PausableProgress(Protocol):
@@ -58,6 +60,11 @@ def waiting(what: str) -> Iterator[None]:
         yield
 
 
+def has_pace(seconds: float, n_bytes: float) -> bool:
+    """Whether enough has come for the time that is left to be told."""
+    return seconds >= PACE_S and n_bytes >= PACE_BYTES
+
+
 def on_terminal() -> bool:
     """Whether standard error is a terminal on which a line can be written over."""
     is_dumb = os.environ.get("TERM") in ("dumb", "unknown")
@@ -89,14 +96,23 @@ def _bar() -> rich.progress.Progress:
             super().__init__(table_column=Column(no_wrap=True))
 
         def render(self, task: Task) -> RenderableType:
-            return self._inner.render(task) if task.total else Text()
+            return self._inner.render(task) if task.total and self._tells(task) else Text()
+
+        def _tells(self, task: Task) -> bool:
+            return True
+
+    class OfLong(OfDownload):
+        """A column that is empty at first."""
+
+        def _tells(self, task: Task) -> bool:
+            return has_pace(task.elapsed or 0.0, task.completed)
 
     console = Console(stderr=True)
     name = Column(no_wrap=True, overflow="ellipsis", ratio=1, min_width=12)
     columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False, table_column=name)]
     columns += [OfDownload(BarColumn(bar_width=console.width // 6)), OfDownload(DownloadColumn())]
     if console.width >= _ROOM_FOR_RATE:
-        columns += [OfDownload(TransferSpeedColumn()), OfDownload(TimeRemainingColumn())]
+        columns += [OfDownload(TransferSpeedColumn()), OfLong(TimeRemainingColumn())]
     return Progress(*columns, console=console, transient=True, expand=True)
 
 
@@ -150,8 +166,10 @@ class _Lines:
         return nullcontext()
 
     def _pace(self, now: float, done: int, total: int | None) -> str:
-        rate = (done - self._began[1]) / (now - self._began[0]) if now > self._began[0] else 0.0
+        seconds, n_bytes = now - self._began[0], done - self._began[1]
+        rate = n_bytes / seconds if seconds > 0 else 0.0
         if rate <= 0:
             return ""
-        remaining = f", {timedelta(seconds=round((total - done) / rate))} left" if total and total > done else ""
+        left = timedelta(seconds=round((total - done) / rate)) if total and total > done else None
+        remaining = f", {left} left" if left is not None and has_pace(seconds, n_bytes) else ""
         return f", {show_size(rate)}/s{remaining}"

@@ -12,7 +12,7 @@ from edgellm.types.machine import Machine
 _OWN_POWERSAVE = ("intel_pstate", "amd-pstate-epp")
 _POLICY = "/sys/devices/system/cpu/cpu0/cpufreq"
 _HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/enabled"
-BUSY_LOAD = 1.5  # times the number of processors; above it, programs share them
+BUSY_LOAD = 1.0  # times the number of processors; above it, programs share them
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ def _load(machine: Machine, tree: SysRoot) -> Iterator[Hindrance]:
         return
     if load > BUSY_LOAD * machine.cpu.threads:
         yield Hindrance(
-            f"other programs compute now: a load of {load:.1f} on {machine.cpu.threads} processors",
-            "measure and serve when they are done, or give models fewer --threads",
+            f"other programs keep the processors busy: a load of {load:.1f} on {machine.cpu.threads} processors",
+            "--threads 1 is often many times faster then; measure and calibrate when they are done",
         )
 
 

@@ -60,6 +60,11 @@ class Ratio:
     resident: float | None = None
     kv_type: str = "f16"
 
+    @property
+    def has_rate(self) -> bool:
+        """Whether a speed can be learned from it: not where other programs ran beside it."""
+        return self.decode is not None or self.prefill is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
@@ -94,7 +99,7 @@ def family(quant: str) -> str:
 
 
 def corrections(ratios: Iterable[Ratio]) -> Corrections:
-    """Corrections from runs, oldest first."""
+    """Corrections from runs, oldest first. Only those with a rate count in `basis`, and narrow `within`."""
     runs: dict[CorrectionKey, list[Ratio]] = defaultdict(list)
     for ratio in ratios:
         runs[ratio.backend, ratio.model, ratio.quant, ratio.kv_type].append(ratio)
@@ -104,8 +109,9 @@ def corrections(ratios: Iterable[Ratio]) -> Corrections:
     backends: dict[str, Correction] = {}
     families: dict[tuple[str, str], Correction] = {}
     models: dict[tuple[str, str], Correction] = {}
-    for backend in sorted({key[0] for key in by_file}):
-        on_backend = {key: group for key, group in by_file.items() if key[0] == backend}
+    timed = {key: group for key, group in by_file.items() if any(ratio.has_rate for ratio in group)}
+    for backend in sorted({key[0] for key in timed}):
+        on_backend = {key: group for key, group in timed.items() if key[0] == backend}
         backends[backend] = _of_others(on_backend.values(), NONE, BACKEND_PRIOR, SameBackend(backend, len(on_backend)))
         for name in sorted({family(key[2]) for key in on_backend}):
             alike = {key: group for key, group in on_backend.items() if family(key[2]) == name}
@@ -121,7 +127,7 @@ def corrections(ratios: Iterable[Ratio]) -> Corrections:
     files: dict[RunKey, Correction] = {}
     for key in by_file:
         # Its own runs must not count twice, so the level above is made of the others.
-        others = {other: theirs for other, theirs in by_file.items() if other[0] == key[0] and other != key}
+        others = {other: theirs for other, theirs in timed.items() if other[0] == key[0] and other != key}
         above = _level_above(others, key[1], family(key[2]))
         by_cache = {row: theirs for row, theirs in runs.items() if row[:3] == key}
         files[key] = _of_other_caches(by_cache, above)
@@ -132,22 +138,30 @@ def corrections(ratios: Iterable[Ratio]) -> Corrections:
 
 
 def _level_above(others: Mapping[RunKey, Sequence[Ratio]], model: str, name: str) -> Correction:
-    on_backend = _of_others(others.values(), NONE, BACKEND_PRIOR, None)
+    if not others:
+        return NONE
+    (backend, *_), *_ = others
+    on_backend = _of_others(others.values(), NONE, BACKEND_PRIOR, SameBackend(backend, len(others)))
     same_model = {key: group for key, group in others.items() if key[1] == model}
     if same_model:
-        return _of_others(same_model.values(), on_backend, MODEL_PRIOR, None)
+        return _of_others(same_model.values(), on_backend, MODEL_PRIOR, SameModel(model, len(same_model)))
     alike = {key: group for key, group in others.items() if family(key[2]) == name}
-    return _of_others(alike.values(), on_backend, FAMILY_PRIOR, None)
+    basis = SameFamily(name, backend, len(alike)) if alike else on_backend.basis
+    return _of_others(alike.values(), on_backend, FAMILY_PRIOR, basis)
 
 
 def _of_other_caches(by_cache: Mapping[CorrectionKey, Sequence[Ratio]], above: Correction) -> Correction:
     """For a type of cache that never ran: from runs of the same file with others."""
     (_, model, quant, _), *_ = by_cache
-    rates = _of_others(by_cache.values(), above, CACHE_PRIOR, None)
-    basis = OtherCaches(model, quant, tuple(sorted({row[3] for row in by_cache})))
+    timed = {row: runs for row, runs in by_cache.items() if any(ratio.has_rate for ratio in runs)}
     medians = [middle for runs in by_cache.values() if (middle := _median(_logs(runs, "resident"))) is not None]
     resident = _shrunk([(middle, 1.0) for middle in medians], 1.0, OWN_PRIOR)
-    return replace(rates, resident=resident, basis=basis, within=OTHER_CACHE)
+    if not timed:
+        return replace(above, resident=resident)
+    rates = _of_others(
+        timed.values(), above, CACHE_PRIOR, OtherCaches(model, quant, tuple(sorted(row[3] for row in timed)))
+    )
+    return replace(rates, resident=resident, within=OTHER_CACHE)
 
 
 def _of_others(files: Collection[Sequence[Ratio]], above: Correction, prior: float, basis: Runs | None) -> Correction:
@@ -162,8 +176,11 @@ def _of_others(files: Collection[Sequence[Ratio]], above: Correction, prior: flo
 def _own(runs: Sequence[Ratio], above: Correction) -> Correction:
     factors = {name: _shrunk(_logs(runs, name), getattr(above, name), OWN_PRIOR) for name in RATES}
     resident = _shrunk(_logs(runs, "resident"), above.resident, OWN_PRIOR)
+    timed = sum(ratio.has_rate for ratio in runs)
+    if not timed:
+        return replace(above, resident=resident)
     last = runs[-1]
-    basis = OwnRuns(len(runs), last.model, last.quant, last.kv_type)
+    basis = OwnRuns(timed, last.model, last.quant, last.kv_type)
     return Correction(**factors, resident=resident, basis=basis, within=REPEATS)
 
 

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 from edgellm.contract.embedder import Embedder, Pair, Reranker
 from edgellm.contract.engine import Engine
-from edgellm.errors import BackendError, ContextOverflow, Overloaded, UnsupportedTask, UsageError
+from edgellm.errors import BackendError, ContextOverflow, Overloaded, UsageError
 from edgellm.runtime import wire
 from edgellm.runtime.engine_error import engine_error
 from edgellm.runtime.scheduler import BUSY_CHUNK
+from edgellm.runtime.unsupported_task import unsupported_task
 from edgellm.types.event import Timings, Usage, Vectors
 from edgellm.types.request import MAX_TOKEN_BYTES, EmbeddingRequest, RerankRequest, check_context
 
@@ -146,11 +147,11 @@ class EmbedQueue:
         check_context(request, info.n_ctx)  # one that was sent while the model loaded was not checked
         if isinstance(request, EmbeddingRequest):
             if "embed" not in info.capabilities or not isinstance(self._engine, Embedder):
-                raise cannot("embed", info.generates, info.capabilities)
+                raise unsupported_task("embed", info)
             _check_dimensions(request.dimensions, self._engine)
             return _Job(request_id, request.inputs, dimensions=request.dimensions, truncate=request.truncate)
         if "rerank" not in info.capabilities or not isinstance(self._engine, Reranker):
-            raise cannot("rerank", info.generates, info.capabilities)
+            raise unsupported_task("rerank", info)
         return _Job(request_id, request.documents, request.query)
 
     def _read(self, job: _Job) -> None:
@@ -250,17 +251,6 @@ class EmbedQueue:
             )
         for (job, index), row in zip(batch, rows, strict=True):
             job.rows[index] = _cut(row, job.dimensions, engine)
-
-
-def cannot(task: str, generates: bool, capabilities: frozenset[str]) -> UnsupportedTask:
-    """The error for a task that the running model does not do. Says what it does, and which model would."""
-    able = ["writes text"] * generates
-    able += [word for name, word in (("embed", "embeds"), ("rerank", "reranks")) if name in capabilities]
-    hints = {
-        "embed": "name an embedding model: `edgellm models --task embed` lists those of the catalog",
-        "rerank": "name a reranking model (a cross-encoder); embeddings are not compared in its place",
-    }
-    return UnsupportedTask(f"the model cannot {task}: it {' and '.join(able) or 'does nothing'}", hint=hints[task])
 
 
 def _check_dimensions(dimensions: int | None, engine: Engine) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgellm.errors import ContextOverflow, UnsupportedTask, UsageError, option
+from edgellm.errors import ContextOverflow, UsageError, option
+from edgellm.runtime.unsupported_task import unsupported_task
 from edgellm.text.cuts import encoded
 from edgellm.text.matcher import GrammarCompiler, Matcher
 from edgellm.types.event import Pieces, Tokens
@@ -84,10 +85,7 @@ class PromptReader:
         if isinstance(request, DetokenizeRequest):
             return Pieces(tuple(map(self._piece, self._given(request.tokens, "tokens"))))
         if not self._info.generates:
-            raise UnsupportedTask(
-                "the model writes no text: it turns texts into vectors or scores",
-                hint="EdgeLLM.embed and /v1/embeddings ask for vectors; name a chat model for text",
-            )
+            raise unsupported_task("chat", self._info)
         prompt, grammar = self._tokens(request), request.grammar
         return Begun(request, prompt, [self._grammars.matcher(grammar) if grammar else None for _ in range(request.n)])
 

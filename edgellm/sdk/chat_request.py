@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgellm import explain
-from edgellm.errors import BadTemplate, ContextOverflow, UnsupportedTask, UsageError
+from edgellm.errors import BadTemplate, ContextOverflow, UsageError
+from edgellm.runtime.unsupported_task import unsupported_task
 from edgellm.sdk.asking import ask_all, of_kind
 from edgellm.sdk.conversation import Messages, messages_of, texts_of
 from edgellm.sdk.deadline import Deadline
@@ -87,10 +88,7 @@ class RequestMethods(GenerationMethods):
         """
         info = self._session.info
         if not info.generates:
-            raise UnsupportedTask(
-                f"{self.plan.artifact.name} answers no chat: it turns texts into vectors or scores",
-                hint="use EdgeLLM.embed or rerank, or /v1/embeddings of `edgellm serve`; name a chat model to chat",
-            )
+            raise unsupported_task("chat", info)
         _require("template_kwargs", template_kwargs, Mapping, 'a dictionary, as {"name": value}')
         _require("thinking", thinking, bool, "True or False")
         _require("parallel_tool_calls", parallel_tool_calls, bool, "True or False")
@@ -99,7 +97,8 @@ class RequestMethods(GenerationMethods):
         offered = () if tool_choice == "none" else described
         conversation, n_dropped = messages_of(messages), 0
         variables = {**({"reasoning_effort": reasoning_effort} if reasoning_effort else {}), **(template_kwargs or {})}
-        thinks = thinks_first(thinking, reasoning_effort, variables, served=self.plan.thinking)
+        asked = functools.partial(thinks_first, thinking, reasoning_effort, variables)
+        thinks = asked(served=self.plan.thinking)
         given = plain_numbers(max_tokens)
         limit = given if isinstance(given, int) and given else info.n_ctx  # what is wrong with it, the request says
 
@@ -139,10 +138,16 @@ class RequestMethods(GenerationMethods):
             reasoning_budget=thinking_budget(
                 reasoning_effort, limit if isinstance(limit, int) and limit else info.n_ctx
             ),
-            notes=(*sorted(prompt.notes), *([f"messages_dropped: {n_dropped}"] if n_dropped else [])),
+            notes=self._notes(prompt, n_dropped, wants_thoughts=asked(served=False)),
             progress=progress,
             reuse=reuse,
         )
+
+    def _notes(self, prompt: ChatPrompt, n_dropped: int, *, wants_thoughts: bool) -> tuple[str, ...]:
+        notes = set(prompt.notes)
+        if wants_thoughts and self._prompts.markup.reasoning is None:
+            notes.add("thinking_unsupported")
+        return (*sorted(notes), *([f"messages_dropped: {n_dropped}"] if n_dropped else []))
 
     def _held(
         self, build: Callable[[Sequence[Message]], ChatPrompt], conversation: Sequence[Message], most: int

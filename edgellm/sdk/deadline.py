@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from edgellm.errors import TimedOut, UsageError
+from edgellm.errors import TimedOut, UsageError, option
 from edgellm.runtime.session import Delivery, QueueSink
 from edgellm.types.checks import plain_numbers
 
@@ -64,6 +64,7 @@ class Deadline:
         assert self._timeout is not None
         return TimedOut(
             f"the answer was not complete after {self._timeout:g} s, and was ended",
-            hint=f"give it a longer timeout or less to do; {self._instead}",
+            hint=f"give it a longer timeout or less to do; {self._instead}; where other programs keep the processors "
+            f"busy, {option('threads', 1)} is often many times faster",
             timeout=float(self._timeout),
         )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
+from starlette.types import Scope
 
 from edgellm.errors import UnsupportedField
 from edgellm.server import errors
@@ -37,6 +38,17 @@ class ErrorForm(NamedTuple):
     def in_stream(self, error: Exception, request_id: str) -> bytes:
         """What ends a stream that has begun."""
         return self.framed(self.encode(error, request_id))
+
+
+def form_for(scope: Scope) -> ErrorForm:
+    """The form for whoever sent this request."""
+    return ANTHROPIC if lists_for_anthropic(scope) else form_of(scope["path"])
+
+
+def lists_for_anthropic(scope: Scope) -> bool:
+    """Whether Anthropic's clients ask for models, which they do at OpenAI's path."""
+    is_theirs = any(name == b"anthropic-version" for name, _ in scope["headers"])
+    return is_theirs and scope["path"].removeprefix("/v1").startswith("/models")
 
 
 def form_of(path: str) -> ErrorForm:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from edgellm.errors import EdgeLLMError, Unauthorized, UsageError
 from edgellm.server import errors, request_log
 from edgellm.server.activity import RequestTotals
-from edgellm.server.error_form import ANTHROPIC, form_of
+from edgellm.server.error_form import ANTHROPIC, ErrorForm, form_for
 from edgellm.server.errors import HttpError
 from edgellm.server.intake import Incoming, Intake
 from edgellm.server.request_log import RequestRecord
@@ -100,7 +100,8 @@ class Guard:
             return
         record = RequestRecord.begin(scope)
         body = Incoming(receive, self._intake)
-        secured = _Secured(send, scope["path"], record, body)
+        form = form_for(scope)
+        secured = _Secured(send, scope["path"], record, body, form)
         try:
             await self._answer(scope, body, secured)
         except Exception as error:
@@ -109,7 +110,7 @@ class Guard:
                 raise  # the server drops the connection, so that a client cannot take half an answer for a whole one
             if not isinstance(error, (HttpError, EdgeLLMError)):
                 _log.error("%s %s failed (%s)", record.method, record.path, record.id, exc_info=error)
-            await respond(secured, error, record)
+            await respond(secured, error, record, form)
         finally:
             body.release()
             record.end()
@@ -125,14 +126,16 @@ class Guard:
         if self._key is None:
             self._check_host(host)
         _check_framing(scope["http_version"], headers)
-        if scope["method"] not in SAFE_METHODS:
+        sends = scope["method"] not in SAFE_METHODS
+        if sends:
             _check_origin(headers.get(b"origin"), host)
+        if self._key is not None and not _is_open(scope["path"]):
+            _check_key(headers, self._key, form_for(scope))
+        if sends:
             _check_content(headers, scope["path"])
             length = headers.get(b"content-length", b"0")
             if not length.isdigit() or int(length[:20]) > self._intake.max_body:
                 raise self._intake.too_large()
-        if self._key is not None and not _is_open(scope["path"]):
-            _check_key(headers, self._key)
 
     def _check_host(self, host: str) -> None:
         """A foreign page whose name resolves to this machine (DNS rebinding) still sends its own name."""
@@ -149,10 +152,10 @@ class Guard:
 class _Secured:
     """`send` that adds what each response says of itself, and lets go of the body where the answer begins."""
 
-    def __init__(self, send: Send, path: str, record: RequestRecord, body: Incoming) -> None:
+    def __init__(self, send: Send, path: str, record: RequestRecord, body: Incoming, form: ErrorForm) -> None:
         self._send = send
         self._csp = _CSPS.get(path, _STRICT)
-        self._id_names = (request_log.HEADER, *((b"request-id",) if form_of(path) is ANTHROPIC else ()))
+        self._id_names = (request_log.HEADER, *((b"request-id",) if form is ANTHROPIC else ()))
         self._record = record
         self._body = body
         self.started = False
@@ -170,9 +173,8 @@ class _Secured:
         await self._send(message)
 
 
-async def respond(send: Send, error: Exception, record: RequestRecord) -> None:
+async def respond(send: Send, error: Exception, record: RequestRecord, form: ErrorForm) -> None:
     """Send the whole response to a request that failed."""
-    form = form_of(record.path)
     status, body = form.status_of(error), form.encode(error, record.id)
     headers = [*errors.headers_of(status), (b"content-length", str(len(body)).encode())]
     if isinstance(error, HttpError) and error.closes:
@@ -238,23 +240,23 @@ def _check_content(headers: dict[bytes, bytes], path: str) -> None:
     charsets = [one for one in parameters if one.startswith(b"charset=")]
     if media_type == b"application/json" and encoding == b"identity" and all(one in UTF_8 for one in charsets):
         return
-    shown = b"; ".join([media_type or b"nothing", *charsets]).decode("latin-1")[:80]
-    raise HttpError(
-        415,
-        f"the content type is {shown!r}, the encoding {encoding.decode('latin-1')[:40]!r}",
-        code="wrong_content_type",
-        hint="send content-type: application/json in UTF-8, not compressed",
-    )
+    if encoding != b"identity":
+        what, hint = f"the body is encoded as {encoding.decode('latin-1')[:40]!r}", "send it as it is, not compressed"
+    else:
+        shown = b"; ".join([media_type or b"nothing", *charsets]).decode("latin-1")[:80]
+        what, hint = f"the content type is {shown!r}", "send JSON in UTF-8 (curl: -H 'content-type: application/json')"
+    raise HttpError(415, what, code="wrong_content_type", hint=hint)
 
 
 def _has_body(headers: dict[bytes, bytes]) -> bool:
     return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
-def _check_key(headers: dict[bytes, bytes], key: bytes) -> None:
+def _check_key(headers: dict[bytes, bytes], key: bytes, form: ErrorForm) -> None:
     """As OpenAI's and as Anthropic's clients send it."""
     scheme, _, credentials = headers.get(b"authorization", b"").partition(b" ")
     sent = credentials.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
     # In constant time: the duration must not show how much of a guess is right.
     if not hmac.compare_digest(sent, key):
-        raise Unauthorized("the API key is missing or wrong", hint="send the header Authorization: Bearer KEY")
+        header = "x-api-key: KEY" if form is ANTHROPIC else "Authorization: Bearer KEY"
+        raise Unauthorized("the API key is missing or wrong", hint=f"send the header {header}")

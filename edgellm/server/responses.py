@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 
 from edgellm.server import errors, request_log
-from edgellm.server.error_form import form_of
+from edgellm.server.error_form import form_for
 from edgellm.server.errors import HttpError
 
 CLIENT_CLOSED_STATUS = 499  # nginx's "client closed request": no client reads it, but a log does
@@ -39,7 +39,7 @@ async def hung_up(request: Request, _: Exception) -> Response:
 
 async def failure(request: Request, error: Exception) -> Response:
     """The response to a request that ended with an `EdgeLLMError` or an `HttpError`."""
-    record, form = request_log.of_scope(request.scope), form_of(request.url.path)
+    record, form = request_log.of_scope(request.scope), form_for(request.scope)
     record.error = errors.code_of(error)
     status = form.status_of(error)
     headers = {name.decode(): value.decode() for name, value in errors.headers_of(status)}

@@ -26,6 +26,8 @@ PromptNote = Literal[
     "calls_split",  # one message for each call
     "arguments_wrapped",  # what is no JSON object became {"arguments": text}
     "reasoning_dropped",  # what was thought before
+    "roles_dropped",  # all of it one text, because the template does not write who says what
+    "thinking_unsupported",  # asked for, and the model marks no thoughts
 ]
 # Calls that the prompt asks for are JSON without markers: `edgellm.types.markup.JsonCalls()`.
 _TOOLS_TEXT = """You can call these functions:
@@ -73,6 +75,8 @@ class _Adapter:
         self._mark = mark
         self._markup = markup
         self._notes: set[PromptNote] = {"tools_prompted"} if prompts_tools else set()
+        if not caps.roles:
+            self._notes.add("roles_dropped")
         # What is asked for is also what the model finds in the conversation.
         self._writes_calls = caps.arguments is not None and not prompts_tools
         self._writes_results = caps.tool_role and not prompts_tools

@@ -31,6 +31,7 @@ class TemplateCaps:
 
     content: Literal["text", "parts"] = "text"
     tools_unset: bool = False  # fails where `tools` is there and None
+    roles: bool = True  # it writes who says what
     system: bool = False  # a system message at the beginning
     late_system: bool = False  # also later
     repeated_roles: bool = False  # two messages of one role in a row
@@ -123,6 +124,13 @@ def _find_content(probe: _Probe, caps: TemplateCaps) -> TemplateCaps:
     return caps
 
 
+def _find_roles(probe: _Probe, caps: TemplateCaps) -> TemplateCaps:
+    said = probe(_user(), _assistant(), _user(_RESULT), opens=True)
+    own = said.partition(_USER)[2].replace(_ANSWER, "", 1).replace(_RESULT, "", 1)
+    is_joined = _ANSWER in said and _RESULT in said and not any(letter.isalnum() for letter in own)
+    return replace(caps, roles=not is_joined)
+
+
 def _find_system(probe: _Probe, caps: TemplateCaps) -> TemplateCaps:
     system = {"role": "system", "content": _SYSTEM}
     return replace(
@@ -205,6 +213,6 @@ def _beyond(whole: str, beginning: str) -> str:
 
 
 _FINDINGS = (
-    _find_content, _find_system, _find_tools, _find_calls, _find_results, _find_reasoning, _find_switch,
+    _find_content, _find_roles, _find_system, _find_tools, _find_calls, _find_results, _find_reasoning, _find_switch,
     _find_openings,
 )  # fmt: skip

@@ -98,6 +98,22 @@ def test_lines_say_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "n_bytes", "told"), [(1.9, 10**9, False), (60.0, 999_999, False), (2.0, 10**6, True)]
+)
+def test_the_first_bytes_say_nothing_of_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, n_bytes: int, told: bool
+) -> None:
+    said: list[str] = []
+    now = iter([100.0, 100.0 + seconds])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(progress, "PLAIN_INTERVAL_S", 0.0)
+    lines = progress._Lines(said.append)
+    lines(0, 10**10, "m")
+    lines(n_bytes, 10**10, "m")
+    assert ("left" in said[1], "/s" in said[1]) == (told, True)
+
+
 def test_files_of_other_tools_are_listed(tmp_path: Path, own_home: Path) -> None:
     gguf_writer.model().write(tmp_path / "Mine.Q8_0.gguf")
     (tmp_path / "broken.gguf").write_bytes(b"GGUF")

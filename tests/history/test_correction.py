@@ -8,6 +8,7 @@ import pytest
 
 from edgellm import explain
 from edgellm.history.corrections import LARGEST, NONE, SMALLEST, Ratio, corrections, family
+from edgellm.types.basis import OwnRuns, SameFamily
 
 
 def ran(model: str = "m", quant: str = "Q4_K_M", backend: str = "gguf", **ratios: float | None) -> Ratio:
@@ -40,6 +41,22 @@ def test_one_run_beside_a_busy_program_moves_little() -> None:
     quiet = [ran(decode=0.95)] * 4
     correction = corrections([*quiet, ran(decode=0.3)]).of("gguf", "m", "Q4_K_M")
     assert correction.decode == pytest.approx(0.95, abs=0.02)
+
+
+def test_runs_beside_other_programs_are_no_basis() -> None:
+    """They have no rates (`run_log.ratio`), so that a prediction stays as wide as it was."""
+    busy = [ran(resident=1.3)] * 3
+    alone, beside_others = (
+        corrections([*busy, *rest]).of("gguf", "m", "Q4_K_M") for rest in ([], [ran("n", decode=0.5)])
+    )
+    assert (alone.decode, alone.basis, alone.within) == (1.0, None, None)
+    assert alone.resident > 1.2
+    assert (beside_others.basis, beside_others.within) == (SameFamily("k", "gguf", 1), None)
+    assert beside_others.decode < 1
+    assert corrections([*busy, ran(decode=0.5)]).of("gguf", "m", "Q4_K_M").basis == OwnRuns(1, "m", "Q4_K_M", "f16")
+    followed = corrections([*busy, ran("n", decode=0.5)]).of("gguf", "m", "Q4_K_M", "q8_0")
+    assert (followed.basis, followed.within) == (SameFamily("k", "gguf", 1), None)
+    assert corrections(busy).of("gguf", "new", "Q4_K_M") is NONE
 
 
 def test_recent_runs_count_more() -> None:

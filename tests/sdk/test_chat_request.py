@@ -62,6 +62,18 @@ def test_a_model_that_thinks_is_read_so(thinker: EdgeLLM) -> None:
     assert (still.reading.opened, still.thinking, still.reasoning_budget) == ("<|assistant|>", False, None)
 
 
+def test_a_model_that_cannot_think_says_so_where_it_is_asked_to(llm: EdgeLLM) -> None:
+    asked: tuple[Any, ...] = ({"thinking": True}, {"reasoning_effort": "high"}, {"template_kwargs": {"thinking": True}})
+    open_: tuple[Any, ...] = ({}, {"thinking": False}, {"reasoning_effort": "none"})
+
+    assert [llm.request("Hi", **options).notes for options in asked] == [("thinking_unsupported",)] * 3
+    assert [llm.request("Hi", **options).notes for options in open_] == [()] * 3
+
+
+def test_a_model_that_thinks_has_no_note_of_it(thinker: EdgeLLM) -> None:
+    assert thinker.request("Hi", thinking=True).notes == ()
+
+
 def test_a_response_template_that_cannot_be_read_is_said_once(
     thinker: EdgeLLM, caplog: pytest.LogCaptureFixture
 ) -> None:

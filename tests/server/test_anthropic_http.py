@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -220,6 +221,18 @@ def test_a_worker_that_dies_in_mid_stream_is_an_error_event(serve: Servers) -> N
     assert received[-2] == "event: error"
     assert (error["type"], error["error"]["type"]) == ("error", "api_error")
     assert "event: message_stop" not in received
+
+
+def test_models_are_listed_as_anthropic_s(live: Live) -> None:
+    theirs = {"anthropic-version": "2023-06-01"}
+    listed, one, none = (live.http.get(f"/v1/models{name}", headers=theirs) for name in ("", "/echo", "/gpt-4"))
+    model = one.json()
+
+    assert listed.json() == {"data": [model], "first_id": "echo", "last_id": "echo", "has_more": False}
+    assert (model["type"], model["id"], model["display_name"]) == ("model", "echo", "echo")
+    assert datetime.fromisoformat(model["created_at"]).timestamp() == live.http.get("/v1/models/echo").json()["created"]
+    assert model["max_input_tokens"] == live.llm.plan.settings.n_ctx
+    assert (none.status_code, none.json()["error"]["type"]) == (404, "not_found_error")
 
 
 def test_a_key(serve: Servers) -> None:

@@ -130,3 +130,17 @@ def test_the_oldest_turns_are_dropped_where_that_is_wanted() -> None:
         assert llm.count_tokens(request) <= 412
         (request,) = body(messages=messages, max_tokens=100).to_requests(llm)
         assert request.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/chat/completions", {"reasoning_effort": "high"}),
+        ("/v1/messages", {"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 2048}),
+        ("/api/chat", {"think": True, "stream": False, "model": "echo"}),
+        ("/v1/responses", {"reasoning": {"effort": "high"}, "input": "hello"}),
+    ],
+)
+def test_thinking_that_a_model_cannot_is_noted(live: Live, path: str, fields: dict[str, Any]) -> None:
+    messages = {} if "input" in fields else {"messages": [{"role": "user", "content": "hello"}]}
+    assert live.post(path, {**messages, **fields}).json()["notes"] == ["thinking_unsupported"]

@@ -11,7 +11,7 @@ from support.refusals import check_refusal, refuses
 from edgellm.errors import UnsupportedField, UsageError
 from edgellm.server.schemas.chat import ChatBody
 from edgellm.server.schemas.completion import CompletionBody
-from edgellm.server.schemas.fields import RequestBody
+from edgellm.server.schemas.fields import RequestBody, shortened
 from edgellm.types.message import Message, ToolCall
 from edgellm.types.sampling import Sampling
 
@@ -310,3 +310,13 @@ def test_usage_in_a_stream_needs_a_stream() -> None:
 def test_a_long_value_is_cut_in_the_error() -> None:
     assert len(str(refused(ChatBody, {"messages": HELLO, "modalities": "x" * 10_000}))) < 200
     assert len(str(refused(ChatBody, {"messages": HELLO, "y" * 10_000: 1}))) < 300
+
+
+def test_what_is_refused_is_shown_as_json_and_media_not_at_all() -> None:
+    assert shortened({"voice": "alloy", "speed": None}) == '{"voice":"alloy","speed":null}'
+    assert len(shortened("x" * 1000)) == 60
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD"}}
+    parts = [{"image_url": image["image_url"], "type": "image_url"}, image]
+    for part in parts:
+        error = refused(ChatBody, {"messages": [{"role": "user", "content": [part]}]})
+        assert "QUJD" not in str(error)

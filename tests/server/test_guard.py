@@ -54,6 +54,35 @@ def test_the_key_is_asked_for(locked: Live) -> None:
     assert locked.http.get("/v1/models").headers["www-authenticate"] == "Bearer"
 
 
+def test_the_key_is_asked_for_before_the_type_of_the_body(locked: Live) -> None:
+    def sent(**headers: str) -> tuple[int, str]:
+        headers |= {"content-type": "application/x-www-form-urlencoded"}
+        return refusal(locked.http.post("/v1/chat/completions", content=b"{}", headers=headers))
+
+    assert sent() == (401, "invalid_api_key")
+    assert sent(authorization=f"Bearer {KEY}") == (415, "wrong_content_type")
+    assert sent(origin="http://evil.example") == (403, "wrong_origin")
+
+
+def test_the_header_for_the_key_is_that_of_the_dialect(locked: Live) -> None:
+    def hint(path: str, **headers: str) -> str:
+        return str(locked.http.get(path, headers=headers).json()["error"]["message"])
+
+    assert "x-api-key" in hint("/v1/messages")
+    assert "x-api-key" in hint("/v1/models", **{"anthropic-version": "2023-06-01"})
+    assert "Bearer" in hint("/v1/models")
+
+
+def test_compression_is_spoken_of_where_it_is_the_reason(live: Live) -> None:
+    def told(**headers: str) -> str:
+        answer = live.http.post("/v1/chat/completions", content=b"{}", headers=headers)
+        assert refusal(answer) == (415, "wrong_content_type")
+        return str(answer.json()["error"]["message"])
+
+    assert "compressed" not in told(**{"content-type": "application/x-www-form-urlencoded"})
+    assert "compressed" in told(**{"content-type": "application/json", "content-encoding": "gzip"})
+
+
 def test_the_key_may_come_as_anthropics_clients_send_it(locked: Live) -> None:
     assert locked.post("/v1/chat/completions", BODY, headers={"x-api-key": KEY}).status_code == 200
     assert refusal(locked.post("/v1/chat/completions", BODY, headers={"x-api-key": KEY[:-1]}))[0] == 401

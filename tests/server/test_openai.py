@@ -120,6 +120,8 @@ def test_models(live: Live) -> None:
     assert listed["object"] == "list"
     assert [model["id"] for model in listed["data"]] == ["echo"]
     assert live.http.get("/v1/models/echo").json() == listed["data"][0]
+    n_ctx = live.llm.plan.settings.n_ctx
+    assert (listed["data"][0]["context_length"], listed["data"][0]["meta"]) == (n_ctx, {"n_ctx": n_ctx})
     assert live.http.get("/v1/models/gpt-4").json()["error"]["code"] == "model_not_found"
 
 

@@ -61,6 +61,23 @@ def test_system_text_is_merged_into_what_the_user_says_next():
     assert prompt.notes == {"system_merged"}
 
 
+@pytest.mark.parametrize(
+    ("source", "notes"),
+    [
+        ("{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}", {"roles_dropped"}),
+        ("{% for m in messages %}{{ m.content }}\n\n{% endfor %}", {"roles_dropped"}),
+        (TURNS, set()),
+        (
+            "{% for m in messages %}{{ m.content if m.role == 'assistant' else '[INST]' + m.content }}{% endfor %}",
+            set(),
+        ),
+        ("{{ messages[-1].content }}", set()),
+    ],
+)
+def test_a_template_that_writes_no_roles_is_told(source, notes):
+    assert build(source, USER).notes == notes
+
+
 def test_system_text_alone_is_said_by_the_user():
     assert build(STRICT, SYSTEM).text == "<user>S<a>"
 

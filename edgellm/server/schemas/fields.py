@@ -27,6 +27,7 @@ _decode = msgspec.json.Decoder(float_hook=float).decode
 _HALF_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
 _PLACE = re.compile(r"(.*) - at `\$(.*)`", re.DOTALL)
 
+MEDIA = frozenset({"images", "image_url", "input_audio", "file", "file_data"})  # of which an error shows nothing
 NeutralValues = Mapping[str, tuple[object, ...]]  # by field
 FieldValues = Mapping[str, tuple[str, ...]]
 
@@ -143,8 +144,8 @@ def schemas_in(schema: type[Fields]) -> Iterator[type[Fields]]:
 
 
 def shortened(value: object, *, quote: bool = True) -> str:
-    """A client's value for an error text, at most 60 characters."""
-    text = repr(value) if quote else str(value)
+    """A client's value for an error text, as JSON unless it is a name that needs no quotes; at most 60 characters."""
+    text = msgspec.json.encode(value).decode() if quote else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -205,7 +206,8 @@ def _check_value(value: object, schema: type[Fields], name: str, path: str, unkn
 def _unsupported(value: object, schema: type[Fields], name: str, where: str) -> UnsupportedField:
     choices = supported(schema)[name].choices if name in supported(schema) else ()
     only = f", only {', '.join(choices)}" if choices else ""
-    return UnsupportedField(f"{where}: {shortened(value)} is not supported{only}", hint="leave it out", param=where)
+    what = where if name in MEDIA else f"{where}: {shortened(value)}"
+    return UnsupportedField(f"{what} is not supported{only}", hint="leave it out", param=where)
 
 
 def _wrong_value(error: msgspec.ValidationError) -> UsageError:

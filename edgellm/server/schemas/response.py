@@ -25,11 +25,19 @@ class EmbeddingList(msgspec.Struct, frozen=True):
     usage: ReadUsage
 
 
+class ModelMeta(msgspec.Struct, frozen=True):
+    """As llama-server says it."""
+
+    n_ctx: int  # tokens that a slot holds
+
+
 class Model(msgspec.Struct, frozen=True):
     id: str
     object: str
     created: int
     owned_by: str
+    context_length: int  # extension: tokens that a slot holds
+    meta: ModelMeta  # extension
 
 
 class ModelList(msgspec.Struct, frozen=True):

@@ -12,9 +12,11 @@ from starlette.types import ASGIApp
 from edgellm.sdk.answer import whole
 from edgellm.server import request_log, sse
 from edgellm.server.answers import EventLists
+from edgellm.server.dialects.anthropic.models import described, listed
 from edgellm.server.dialects.openai.chat_chunks import ChatChunks
 from edgellm.server.dialects.openai.chunks import OpenAIChunks
 from edgellm.server.dialects.openai.text_chunks import TextChunks
+from edgellm.server.error_form import lists_for_anthropic
 from edgellm.server.openapi import EVENTS, REFUSALS, Operation, status_reply
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.responses import JSONResponse, client_closed
@@ -41,15 +43,19 @@ def operations(served: ServedModel) -> list[Operation]:
         """Continue a text as it stands, without a chat template. `max_tokens` is 16 unless given."""
         return await _answer(served, request, CompletionBody, TextChunks)
 
-    async def models(_: Request) -> ASGIApp:
-        """The one model that is served, by its id and then by its aliases."""
+    async def models(request: Request) -> ASGIApp:
+        """The one model that is served, by its id and then by its aliases. With `anthropic-version`, as Anthropic's."""
+        if lists_for_anthropic(request.scope):
+            return JSONResponse(listed(served))
         return JSONResponse(response.ModelList("list", [_described(served, name) for name in served.all_names]))
 
     async def model(request: Request) -> ASGIApp:
-        """The model of that name."""
+        """The model of that name. With `anthropic-version`, as Anthropic's."""
         name = request.path_params["name"]
         if not served.is_named(name):
             raise served.unknown(name)
+        if lists_for_anthropic(request.scope):
+            return JSONResponse(described(served, name))
         return JSONResponse(_described(served, name))
 
     not_found = status_reply(response.Error, HTTPStatus.NOT_FOUND)
@@ -89,4 +95,5 @@ async def _whole(request: Request, chunks: OpenAIChunks, event_lists: EventLists
 
 
 def _described(model: ServedModel, name: str) -> response.Model:
-    return response.Model(name, "model", model.created, "edgellm")
+    n_ctx = model.llm.plan.settings.n_ctx
+    return response.Model(name, "model", model.created, "edgellm", n_ctx, response.ModelMeta(n_ctx))
