@@ -27,13 +27,13 @@ class AnthropicModelList(msgspec.Struct, frozen=True):
     has_more: bool = False
 
 
-def listed(served: ServedModel) -> AnthropicModelList:
+def anthropic_models(served: ServedModel) -> AnthropicModelList:
     """The one model that is served, by its id and then by its aliases."""
     names = served.all_names
-    return AnthropicModelList([described(served, name) for name in names], names[0], names[-1])
+    return AnthropicModelList([anthropic_model(served, name) for name in names], names[0], names[-1])
 
 
-def described(served: ServedModel, name: str) -> AnthropicModel:
+def anthropic_model(served: ServedModel, name: str) -> AnthropicModel:
     """The model under one of its names."""
     created = datetime.fromtimestamp(served.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return AnthropicModel(name, served.llm.plan.artifact.name, created, served.llm.plan.settings.n_ctx)

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from edgellm.sdk.answer import whole
 from edgellm.server import request_log, sse
 from edgellm.server.answers import EventLists
-from edgellm.server.dialects.anthropic.models import described, listed
+from edgellm.server.dialects.anthropic.models import anthropic_model, anthropic_models
 from edgellm.server.dialects.openai.chat_chunks import ChatChunks
 from edgellm.server.dialects.openai.chunks import OpenAIChunks
 from edgellm.server.dialects.openai.text_chunks import TextChunks
@@ -46,7 +46,7 @@ def operations(served: ServedModel) -> list[Operation]:
     async def models(request: Request) -> ASGIApp:
         """The one model that is served, by its id and then by its aliases. With `anthropic-version`, as Anthropic's."""
         if lists_for_anthropic(request.scope):
-            return JSONResponse(listed(served))
+            return JSONResponse(anthropic_models(served))
         return JSONResponse(response.ModelList("list", [_described(served, name) for name in served.all_names]))
 
     async def model(request: Request) -> ASGIApp:
@@ -55,7 +55,7 @@ def operations(served: ServedModel) -> list[Operation]:
         if not served.is_named(name):
             raise served.unknown(name)
         if lists_for_anthropic(request.scope):
-            return JSONResponse(described(served, name))
+            return JSONResponse(anthropic_model(served, name))
         return JSONResponse(_described(served, name))
 
     not_found = status_reply(response.Error, HTTPStatus.NOT_FOUND)
