@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.live_server import Live, Servers, echo_plan
+from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.app import launch, removal
-from edgellm.errors import SourceUnreachable
+from edgellm.errors import SourceUnreachable, UsageError
 from edgellm.server.dialects.ollama import management
 from edgellm.store.library import Library
 from edgellm.types.model import ModelFile
@@ -83,11 +86,16 @@ def test_what_cannot_be_copied(managed: Live, source: str, destination: str, sta
     ],
 )
 def test_no_path_and_no_address_is_fetched(managed: Live, name: str) -> None:
-    *_, last = managed.post("/api/pull", {"model": name}).text.splitlines()
-    whole = managed.post("/api/pull", {"model": name, "stream": False})
+    for more in ({}, {"stream": False}):
+        answer = managed.post("/api/pull", {"model": name, **more})
+        assert (answer.status_code, "is not fetched for clients" in answer.json()["error"]) == (400, True)
 
-    assert "is not fetched for clients" in json.loads(last)["error"]
-    assert whole.status_code == 400
+
+@pytest.mark.parametrize("name", ["hf.co/../x:Q4", "hf.co/u:p@host/b", "hf.co/o/r/../x.gguf", "hf.co/o"])
+def test_a_malformed_name_of_the_hub_is_the_clients_error(managed: Live, name: str) -> None:
+    answer = managed.post("/api/pull", {"model": name})
+
+    assert (answer.status_code, "u:p" in answer.text) == (400, False)
 
 
 def test_no_name(managed: Live) -> None:
@@ -130,6 +138,59 @@ def test_a_download_that_fails(managed: Live, monkeypatch: pytest.MonkeyPatch) -
         assert "nobody answers" in json.loads(last)["error"]
     whole = managed.post("/api/pull", {"model": "qwen3-4b", "stream": False})
     assert whole.status_code == SourceUnreachable.http_status
+
+
+@dataclass
+class Held:
+    """Downloads that go on until they are told to."""
+
+    go_on: threading.Event = field(default_factory=threading.Event)
+    begun: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+
+    def plan(self, model: str, _: Any, *, progress: Any, approve: Any) -> Any:
+        self.begun.append(model)
+        try:
+            self.go_on.wait(PATIENCE_S)
+            progress(0, None, "reading the header")
+            return echo_plan(), None
+        except UsageError:
+            self.ended.append(model)
+            raise
+
+
+def abort(live: Live, name: str) -> None:
+    """Ask for a model, and leave when the first line is here."""
+    with live.http.stream("POST", "/api/pull", json={"model": name}) as answer:
+        assert answer.status_code == 200
+        next(answer.iter_raw())
+
+
+def test_a_download_that_nobody_awaits_counts_until_it_ends(managed: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held()
+    fetching(monkeypatch, held.plan)
+    names = [f"hf.co/o/r{i}:Q4_0" for i in range(management.MOST_DOWNLOADS)]
+    for name in names:
+        abort(managed, name)
+    refused = [managed.post("/api/pull", {"model": "hf.co/o/x:Q4_0", "stream": s}).status_code for s in (True, False)]
+    held.go_on.set()
+    wait_until(lambda: len(held.ended) == len(names))
+
+    assert refused == [429, 429]
+    assert sorted(held.begun) == sorted(held.ended)
+    wait_until(lambda: managed.post("/api/pull", {"model": names[0]}).status_code == 200)
+
+
+def test_a_model_is_fetched_once_at_a_time(managed: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held()
+    fetching(monkeypatch, held.plan)
+    with managed.http.stream("POST", "/api/pull", json={"model": "hf.co/o/r:Q4_0"}) as first:
+        second = managed.post("/api/pull", {"model": "hf.co/o/r:Q4_0"})
+        held.go_on.set()
+        *_, last = first.iter_lines()
+
+    assert (second.status_code, "already" in second.json()["error"]) == (429, True)
+    assert json.loads(last) == {"status": "success"}
 
 
 def stored(model_id: str, folder: Path) -> Any:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from pathlib import Path
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edgellm.app import removal
 from edgellm.app.context import here
 from edgellm.app.resolve import ReferenceKind, refer
-from edgellm.errors import TooManyRequests, UnknownModel, UsageError
+from edgellm.errors import SourceError, TooManyRequests, UnknownModel, UsageError
 from edgellm.server import errors, request_log
 from edgellm.server.dialects.ollama.models import OllamaNameBody
 from edgellm.server.dialects.ollama.pulling import BEGUN, DONE, OllamaProgress, Pull
@@ -29,10 +29,12 @@ from edgellm.server.schemas.fields import RequestBody
 from edgellm.server.served_model import ServedModel
 from edgellm.store.library import Library
 from edgellm.store.manifest import StoredModel
+from edgellm.store.sources.hub_files import parse_hub_uri
 from edgellm.types.model import Artifact
 
 MOST_DOWNLOADS = 2  # at the same time
 HUB = "hf.co/"  # how Ollama names repositories of the hub
+HUB_SCHEME = "hf://"  # how they are named here
 
 Lines = AsyncGenerator[OllamaProgress, None]
 
@@ -61,7 +63,7 @@ class Management:
     def __init__(self, served: ServedModel, *, allowed: bool) -> None:
         self._served = served
         self._allowed = allowed
-        self._n_downloads = 0
+        self._fetching: dict[str, Pull] = {}  # by what is fetched, until the thread has ended
 
     def check(self, request: Request) -> None:
         """
@@ -75,21 +77,21 @@ class Management:
             hint = "use a program, or the command line"
             raise HttpError(403, "models are not changed for a browser", code="not_allowed", hint=hint)
 
-    async def fetched(self, name: str) -> Lines:
-        """The lines of a download.
+    async def begin(self, name: str) -> Pull:
+        """Begin a download.
 
         Raises:
-            UsageError: it is neither an id of the catalog nor a repository of the hub; what `Pull.lines` raises.
+            UsageError: it is neither an id of the catalog nor a repository of the hub.
+            TooManyRequests: it is being fetched already, or MOST_DOWNLOADS others are.
         """
-        if self._n_downloads >= MOST_DOWNLOADS:
-            raise TooManyRequests(f"{self._n_downloads} models are being fetched already", hint="try again later")
-        self._n_downloads += 1
-        try:
-            async with aclosing(Pull(await asyncio.to_thread(_published, name)).lines()) as lines:
-                async for line in lines:
-                    yield line
-        finally:
-            self._n_downloads -= 1
+        model = await asyncio.to_thread(_published, name)
+        if model in self._fetching:
+            raise TooManyRequests(f"{name[:80]} is being fetched already", hint="try again when it has been")
+        if len(self._fetching) >= MOST_DOWNLOADS:
+            raise TooManyRequests(f"{len(self._fetching)} models are being fetched already", hint="try again later")
+        pull = self._fetching[model] = Pull(model)
+        pull.start(lambda: self._fetching.pop(model))
+        return pull
 
     def remove(self, name: str) -> None:
         """Forget an alias, or delete what is stored under a name.
@@ -119,14 +121,16 @@ def operations(served: ServedModel, *, allowed: bool) -> list[Operation]:
         body = OllamaPullBody.read(await request.body(), served.unknown_fields(request))
         name = _required(body.model)
         if served.is_named(name):
-            lines = _nothing_to_fetch()
-        else:
-            management.check(request)
-            lines = management.fetched(name)
-        if body.stream is False:
-            async with aclosing(lines):
-                return JSONResponse([line async for line in lines][-1])
-        return StreamingResponse(_written(request, lines), media_type="application/x-ndjson")
+            return JSONResponse(DONE) if body.stream is False else _Lines(request, _nothing_to_fetch())
+        management.check(request)
+        fetching = await management.begin(name)
+        if body.stream is not False:
+            return _Lines(request, fetching.lines(), fetching)
+        with fetching:
+            async for _ in fetching.lines():
+                if await request.is_disconnected():
+                    raise ClientDisconnect
+        return JSONResponse(DONE)
 
     async def copy(request: Request) -> ASGIApp:
         """Give the model that is served another name, for as long as the server runs."""
@@ -165,6 +169,18 @@ async def _nothing_to_fetch() -> Lines:
     yield DONE
 
 
+class _Lines(StreamingResponse):
+    """Lines of JSON. When nobody reads them any more, also before the first, what tells them ends."""
+
+    def __init__(self, request: Request, lines: Lines, source: Pull | None = None) -> None:
+        super().__init__(_written(request, lines), media_type="application/x-ndjson")
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._source or nullcontext():
+            await super().__call__(scope, receive, send)
+
+
 async def _written(request: Request, lines: Lines) -> AsyncGenerator[bytes, None]:
     record = request_log.of_scope(request.scope)
     async with aclosing(lines):
@@ -183,11 +199,16 @@ def _published(name: str) -> str:
     Raises:
         UsageError: it is one of them.
     """
-    asked = f"hf://{name.removeprefix(HUB)}" if name.startswith(HUB) else name.removesuffix(":latest")
-    kind = refer(asked, here().cards).kind
-    if kind is ReferenceKind.CARD or (kind is ReferenceKind.ADDRESS and asked.startswith("hf://")):
-        return asked
+    asked = HUB_SCHEME + name.removeprefix(HUB) if name.startswith(HUB) else name.removesuffix(":latest")
     hint = "send an id of `edgellm models`, or hf.co/OWNER/REPO:QUANT"
+    try:
+        kind = refer(asked, here().cards).kind
+        if asked.startswith(HUB_SCHEME):
+            parse_hub_uri(asked)
+    except SourceError as error:  # of nothing but the name: no source was asked
+        raise UsageError(error.message, hint=hint, param="model") from None
+    if kind is ReferenceKind.CARD or (kind is ReferenceKind.ADDRESS and asked.startswith(HUB_SCHEME)):
+        return asked
     raise UsageError(f"{name[:80]!r} is not fetched for clients", hint=hint, param="model")
 
 
