@@ -49,7 +49,7 @@ class _Writer:
             case Sequence():
                 term = " ".join(map(self.term, node.parts)) or '""'
             case OneOf():
-                term = f"({' | '.join(map(self.term, node.parts))})"
+                term = self._one_of(node)
             case Repeat():
                 most = "" if node.most is None else node.most
                 term = f"({self.term(node.part)}){{{node.least},{most}}}"
@@ -60,16 +60,35 @@ class _Writer:
         self.rules.append(f"{name}{attributes}: {body}")
         return name
 
+    def _one_of(self, node: OneOf) -> str:
+        """Plain texts as one terminal: a thousand of them are then one item in the parser's row, which is bounded."""
+        plain = [
+            part.text for part in node.parts if isinstance(part, Text) and part.text and not self._inside(part.text)
+        ]
+        others = [part for part in node.parts if not (isinstance(part, Text) and part.text in plain)]
+        terms = list(map(self.term, others))
+        if plain:
+            terms.append(self._terminal(" | ".join(json.dumps(text, ensure_ascii=False) for text in plain)))
+        return f"({' | '.join(terms)})"
+
     def _pattern(self, node: Pattern) -> str:
         patterns = [*node.patterns, *([f"[^{re.escape(node.without)}]*"] if node.without else [])]
         if len(patterns) == 1:
             return _regex(patterns[0])
-        self.rules.append(f"T{len(self.rules)}: {' & '.join(map(_regex, patterns))}")
-        return self.rules[-1].partition(":")[0]
+        return self._terminal(" & ".join(map(_regex, patterns)))
+
+    def _terminal(self, body: str) -> str:
+        name = f"T{len(self.rules)}"
+        self.rules.append(f"{name}: {body}")
+        return name
+
+    def _inside(self, text: str) -> list[str]:
+        """The control tokens in a text."""
+        return [special for special in self._specials if special in text]
 
     def _literal(self, text: str) -> str:
         """Control tokens by their ids, and what is between them."""
-        inside = [special for special in self._specials if special in text]
+        inside = self._inside(text)
         if not inside:
             return json.dumps(text, ensure_ascii=False)
         longest_first = sorted(inside, key=len, reverse=True)

@@ -21,6 +21,7 @@ from edgellm.text.endless import can_end
 from edgellm.text.json_patterns import exact_patterns
 from edgellm.text.lark import NO_FORCING, lark_of
 from edgellm.types.grammar import Grammar
+from edgellm.types.grammar_tree import OneOf, Text
 
 if TYPE_CHECKING:
     from edgellm.contract.engine import EngineInfo, Tokenizer
@@ -226,6 +227,8 @@ def _source(library: Any, grammar: Grammar, specials: dict[str, int]) -> str:
     if grammar.kind == "json_schema":
         schema = {} if grammar.text == "true" else exact_patterns(json.loads(grammar.text))
         return str(library.LLMatcher.grammar_from_json_schema(json.dumps(schema), {}, JSON_OPTIONS))
+    if grammar.kind == "choice":
+        return str(library.grammar_from("lark", lark_of(OneOf(tuple(map(Text, json.loads(grammar.text)))), {}, {})))
     if grammar.kind not in ("gbnf", "lark"):
         return str(library.grammar_from(grammar.kind, grammar.text))
     # The library's own look at which of the two it is takes minutes for a text of blanks.

@@ -18,7 +18,7 @@ from edgellm.errors import BackendUnavailable, GrammarFailed, UsageError
 from edgellm.text.matcher import GrammarCompiler, Matcher
 from edgellm.text.sampling import Sampler
 from edgellm.types import grammar_tree as tree
-from edgellm.types.grammar import MAX_PROPERTIES, Grammar, GrammarKind
+from edgellm.types.grammar import MAX_CHOICES, MAX_PROPERTIES, Grammar, GrammarKind
 from edgellm.types.plan import Settings
 from edgellm.types.sampling import Sampling
 
@@ -124,6 +124,29 @@ def test_a_matcher_starts_anew_for_each_answer(compiler: GrammarCompiler) -> Non
     assert second.forced() == (*b"ye",)
     assert list(second.allowed()) == [*b"y"]
     assert second.allows(np.array([*b"xyz"])).tolist() == [False, True, False]
+
+
+TEXTS = tuple(tree.Text(f"choice {at}") for at in range(MAX_CHOICES))
+CALLS = tuple(
+    tree.sequence(f'{{"name": "tool{at}", "arguments": ', tree.Json({"type": "object"}), "}") for at in range(128)
+)
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        tree.OneOf(TEXTS),
+        tree.OneOf(tuple(tree.OneOf(TEXTS[at : at + 32]) for at in range(0, MAX_CHOICES, 32))),
+        tree.OneOf((tree.OneOf(TEXTS), *CALLS)),
+    ],
+)
+def test_a_thousand_texts_to_choose_from(compiler: GrammarCompiler, root: tree.Node) -> None:
+    choice = Grammar("choice", json.dumps([text.text for text in TEXTS]))
+    for grammar in (choice, Grammar.of_tree(root)):
+        matcher = compiler.matcher(grammar)
+        for token in b"choice 102":
+            matcher.accept(token)
+        assert list(matcher.allowed()) == [*b"0123", END]
 
 
 @pytest.mark.parametrize(
