@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from edgellm.errors import BadTemplate
 from edgellm.text.budget import MAX_SECONDS, Budget, spending
+from edgellm.text.cuts import texts_in
 from edgellm.types.message import Message
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class ChatTemplate:
                     budget.allow(length)
         except Exception as error:  # whatever a hostile program raises
             raise _failure(error) from error
-        return "".join(pieces)
+        return _checked("".join(pieces), variables)
 
     def _strftime_now(self) -> Callable[[str], str]:
         clock = self._clock
@@ -124,6 +125,17 @@ def _compiled(source: str) -> Template:
     except Exception as error:  # Jinja's and Python's own compilers raise many kinds
         raise _failure(error) from error
     return template
+
+
+def _checked(text: str, variables: Mapping[str, Any]) -> str:
+    """Half of a surrogate pair that no variable brought is the template's fault, and no prompt."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = text[error.start]
+        if not any(half in given for given in texts_in(variables)):
+            raise BadTemplate(f"the chat template writes {half!r}, half of a character", hint=_HINT) from None
+    return text
 
 
 def _raise_exception(message: Any) -> NoReturn:

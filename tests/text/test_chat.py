@@ -243,3 +243,10 @@ def test_threads_share_one_template_and_not_its_budget():
 
 def test_the_same_source_is_compiled_once():
     assert ChatTemplate(CHATML)._template is ChatTemplate(CHATML, bos_text="<s>")._template
+
+
+def test_half_of_a_character_is_the_templates_fault_unless_a_message_has_it():
+    with refuses(BadTemplate):
+        ChatTemplate("{{ '\\ud800' }}").render([Message("user", "Hi")])
+
+    assert ChatTemplate("{{ messages[0].content }}").render([Message("user", "\ud800")]) == "\ud800"
