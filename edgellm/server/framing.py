@@ -59,7 +59,9 @@ class Framing(h11.Connection):
         return event
 
     def _check_head(self) -> None:
-        """Before h11 reads it: each line costs time, and what ends with LF alone ends elsewhere for others."""
+        """Before h11 reads it: each line costs time, and what ends with LF alone or is folded is read
+        in another way by others.
+        """
         head = self.trailing_data[0]
         end = _HEAD_END.search(head)
         head = head[: end.end()] if end else head
@@ -69,6 +71,8 @@ class Framing(h11.Connection):
             raise h11.RemoteProtocolError(f"the headers are too long: {limits}", 431)
         if n_lines != head.count(b"\r\n"):
             raise h11.RemoteProtocolError("a line of the headers ends with LF alone")
+        if b"\n " in head or b"\n\t" in head:
+            raise h11.RemoteProtocolError("a header goes on in a second line")
 
     def _count(self, event: object) -> None:
         if isinstance(event, h11.Request):

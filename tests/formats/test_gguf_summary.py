@@ -93,3 +93,10 @@ def test_a_text_of_the_file_is_kept_short(tmp_path):
 def test_a_missing_file_is_refused(tmp_path):
     with refuses(BadArtifact):
         summary_of(tmp_path / "none.gguf")
+
+
+def test_texts_are_in_one_line(tmp_path):
+    made = w.model()
+    made.keys += [("general.license", w.STRING, "mit\nserving on http://x\r\u2028y")]
+
+    assert summary_of(made.write(tmp_path / "m.gguf")).license == "mit serving on http://x y"

@@ -105,6 +105,7 @@ def test_what_frames_chunks_counts_too() -> None:
     [
         pytest.param(b"SSH-2.0-x\r\n\r\n", 400, id="another protocol"),
         pytest.param(b"GET / HTTP/1.1\nHost: 127.0.0.1\n\n", 400, id="lines end with LF"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nA: b\r\n c\r\n\r\n", 400, id="a folded line"),
         pytest.param(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nA: b\nC: d\r\n\r\n", 400, id="one line ends with LF"),
         pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\n" + b"a:b\r\n" * MAX_HEAD_LINES + b"\r\n", 431, id="many headers"),
         pytest.param(b"GET / HTTP/1.1\r\nA: " + b"b" * MAX_HEAD_BYTES + b"\r\n\r\n", 431, id="a long header"),

@@ -25,7 +25,7 @@ from edgellm.formats.gguf.header import GgufHeader
 from edgellm.types.model import Shape
 from edgellm.types.sampling_defaults import NOTHING_SAID, FileSampling
 
-_SCHEMA = 2
+_SCHEMA = 3
 _MAX_BYTES = 4 * 1024**2
 _TEXT = 256  # characters kept of a text that the file may choose freely
 
@@ -130,4 +130,5 @@ def _place(name: str) -> Path:
 
 
 def _text(value: object) -> str:
-    return str(value)[:_TEXT]
+    """In one line: it is shown in lines of its own."""
+    return " ".join(str(value)[:_TEXT].split())
