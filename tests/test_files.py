@@ -168,7 +168,7 @@ def record_problem(path: Path) -> str:
 KEPT: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any], bool]] = {
     "history": (lambda _: run_log.path_of(MACHINE), history_problem, True),
     "calibration": (lambda _: calibrations._path(MACHINE, "gguf", "b1"), calibration_note, True),
-    "bandwidth": (lambda _: bandwidth._cache_file(MACHINE), bandwidth_note, True),
+    "bandwidth": (lambda _: bandwidth._cache_file(MACHINE, 8), bandwidth_note, True),
     "record": (lambda home: home / "m" / "q" / manifest.RECORD, record_problem, True),
     "header": (lambda _: summary._place("a.gguf"), lambda _: summary.cached("a.gguf", "1-1"), False),
     "probe": (lambda home: home / "probe.json", lambda path: probe.read_kept(path, int), False),

@@ -285,7 +285,7 @@ def _launch(
     assert decision.would_choose is not None, "something fits, or `decide` had raised"
     # Only of a choice that EdgeLLM makes itself, others may take its place.
     named = not spare_models
-    began = [failure.message for failure in search.failures]
+    began = [] if request.offline else [failure.message for failure in search.failures]
     raise unavailable(decision.would_choose, search.unanswered, began, offline=request.offline, named=named)
 
 

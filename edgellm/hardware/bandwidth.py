@@ -36,6 +36,7 @@ BUFFER_BYTES = 256 * MIB
 SECONDS = 0.25  # of reading; filling the buffer comes on top
 MIN_BUFFER_BYTES = 16 * MIB
 _HUGE = 2 * MIB
+_PART = 32 * MIB  # of a buffer: sizes that differ by less are one
 _CACHE_SCHEMA = 1
 # Other programs can only lower the measured bandwidth: 13 and 38 GB/s were seen on one machine within an hour. Of three
 # measurements at different times, one is likely to be quiet.
@@ -54,14 +55,23 @@ class MemoryBandwidth:
 
 
 def remembered(machine: Machine, notes: list[str]) -> MemoryBandwidth | None:
-    """What was measured on this machine before, for the same threads and pages; None = nothing usable."""
-    path = _cache_file(machine)
+    """The best of what was measured on this machine before, for the same threads and pages; None = nothing usable.
+
+    How much memory is free changes by the minute, and with it the buffer: what was read over a larger one counts, too.
+    """
+    parts = range(_parts(machine), BUFFER_BYTES // _PART + 1)
+    readings = [reading for n in parts if (reading := _read(machine, n, notes)) is not None]
+    return max(readings, key=lambda reading: (not reading.contended, reading.gb_s), default=None)
+
+
+def _read(machine: Machine, n_parts: int, notes: list[str]) -> MemoryBandwidth | None:
+    path = _cache_file(machine, n_parts)
     try:
         stored = json.loads(read_regular(path, 64 * 1024))
         occasions = int(stored["occasions"])
         contended = bool(stored.get("contended", occasions == 0))  # older files have no such key
         bandwidth = MemoryBandwidth(float(stored["gb_s"]), str(stored["basis"])[:200], occasions, contended)
-        if stored["schema"] == _CACHE_SCHEMA and stored["key"] == _key(machine) and 0 < bandwidth.gb_s < 1e5:
+        if stored["schema"] == _CACHE_SCHEMA and stored["key"] == _key(machine, n_parts) and 0 < bandwidth.gb_s < 1e5:
             return bandwidth
         raise ValueError("it describes another machine")
     except FileNotFoundError:
@@ -210,14 +220,19 @@ def _page_size_of(address: int, size: int) -> str:
     return small
 
 
-def _key(machine: Machine) -> dict[str, object]:
+def _parts(machine: Machine) -> int:
+    """Of the buffer for which there is room now."""
+    return buffer_bytes(machine) // _PART
+
+
+def _key(machine: Machine, n_parts: int) -> dict[str, object]:
     return {
         "cpu": machine.cpu.model,
         "cores": machine.cpu.cores,
         "threads": machine.compute_threads,
         # Firmware takes a little more or less of it at each boot.
         "memory_gib": round(machine.memory.total_bytes / GIB, 1),
-        "buffer": buffer_bytes(machine) // (32 * MIB),
+        "buffer": n_parts,
         "pages": _page_policy(),
     }
 
@@ -231,15 +246,16 @@ def _page_policy() -> str:
     return match[1] if match else ""
 
 
-def _cache_file(machine: Machine) -> Path:
-    key = json.dumps(_key(machine), sort_keys=True).encode()
+def _cache_file(machine: Machine, n_parts: int) -> Path:
+    key = json.dumps(_key(machine, n_parts), sort_keys=True).encode()
     return settings.current().cache_dir / f"bandwidth-{hashlib.sha256(key).hexdigest()[:16]}.json"
 
 
 def _remember(machine: Machine, bandwidth: MemoryBandwidth, notes: list[str]) -> None:
     """Replaced atomically: a reader sees the old file or the new one."""
-    path = _cache_file(machine)
-    body = {"schema": _CACHE_SCHEMA, "key": _key(machine), **asdict(bandwidth)}
+    n_parts = _parts(machine)
+    path = _cache_file(machine, n_parts)
+    body = {"schema": _CACHE_SCHEMA, "key": _key(machine, n_parts), **asdict(bandwidth)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps(body, indent=1).encode())

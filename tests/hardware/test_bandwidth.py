@@ -108,6 +108,16 @@ def test_what_was_measured_beside_other_programs_is_no_occasion(monkeypatch: pyt
     assert bandwidth.remembered(MACHINE, []) == bandwidth.MemoryBandwidth(31.0, "measured", occasions=3)
 
 
+def test_the_best_reading_stays_where_less_memory_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = iter([12.0, 3.0, 5.0])
+    measured = lambda *_: bandwidth.MemoryBandwidth(next(speeds), "measured", 0, contended=True)  # noqa: E731
+    monkeypatch.setattr(bandwidth, "measure", measured)
+    tight = replace(MACHINE, memory=Memory(8 * GIB, GIB))
+
+    assert bandwidth.buffer_bytes(tight) < bandwidth.buffer_bytes(MACHINE)
+    assert [bandwidth.of(machine, []).gb_s for machine in (MACHINE, tight, MACHINE)] == [12.0, 12.0, 12.0]
+
+
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     "other",
