@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -14,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgellm.cli import log_lines
 from edgellm.cli._options import headline, launch_options, launches, make_plan, samples, slots
-from edgellm.cli.page import examples, say_lines
+from edgellm.cli.log_lines import EnvOption
+from edgellm.cli.page import examples
 from edgellm.cli.stopping import Say, ends_clean, hangups_refused, stop_on_hangup
 from edgellm.cli.talk import thoughtless
 from edgellm.units import counted
@@ -31,16 +31,15 @@ PORT = 8642
 # `docker stop` kills after 10 seconds. Cutting off what is left then takes 2, and leaving may take as long.
 DRAIN_S = 6.0
 INTERRUPTED = 130
-LEVELS = ("error", "warning", "info", "debug")
-_log = logging.getLogger("edgellm.serve")
 
 
 @click.command(
+    cls=log_lines.LoggedCommand,
     epilog=examples(
         "edgellm serve",
         "edgellm serve qwen3-4b --ctx 32k --slots 4",
         "edgellm serve ./model.gguf --port 9000",
-    )
+    ),
 )
 @launches
 @slots
@@ -48,6 +47,7 @@ _log = logging.getLogger("edgellm.serve")
 @click.option(
     "--host",
     default="127.0.0.1",
+    cls=EnvOption,
     envvar="EDGELLM_HOST",
     show_envvar=True,
     show_default=True,
@@ -57,6 +57,7 @@ _log = logging.getLogger("edgellm.serve")
     "--port",
     type=click.IntRange(0, 65535),
     default=PORT,
+    cls=EnvOption,
     envvar="EDGELLM_PORT",
     show_envvar=True,
     show_default=True,
@@ -65,6 +66,7 @@ _log = logging.getLogger("edgellm.serve")
 @click.option(
     "--ollama-port",
     type=click.IntRange(0, 65535),
+    cls=EnvOption,
     envvar="EDGELLM_OLLAMA_PORT",
     show_envvar=True,
     metavar="PORT",
@@ -95,10 +97,12 @@ _log = logging.getLogger("edgellm.serve")
 @click.option(
     "--allow-manage", is_flag=True, help="Programs may fetch, name and delete models by Ollama's API; browsers never."
 )
-@click.option("--log-level", type=click.Choice(LEVELS), help="How much to log to standard error (default: warning).")
+@click.option(
+    "--log-level", type=click.Choice(log_lines.LEVELS), help="How much to log to standard error (default: warning)."
+)
 @click.option(
     "--log-format",
-    type=click.Choice(("text", "json")),
+    type=click.Choice(log_lines.FORMATS),
     help="Write all output as log lines of this form, from level info up.",
 )
 def command(
@@ -123,8 +127,8 @@ def command(
     MODEL is a catalog id (see `edgellm models`), a path of a model file, or "echo"; without it, the best model that
     this machine runs well is chosen and fetched.
     """
-    say, warn = _set_up_logging(log_level, log_format)
-    with contextlib.nullcontext() if log_format is None else _errors_logged():
+    say, warn = log_lines.set_up(log_level, log_format)
+    with contextlib.nullcontext() if log_format is None else log_lines.errors_logged():
         return _serve(
             model,
             launch_options(**options),
@@ -164,8 +168,15 @@ def _serve(
 ) -> int:
     from edgellm import explain, settings
     from edgellm.contract.child import ended_with_us
+    from edgellm.errors import UsageError
     from edgellm.server import listener, middleware
 
+    if ollama_port and ollama_port == port:
+        raise UsageError(
+            f"--port and --ollama-port are both {port}",
+            hint="leave one of them out: clients of Ollama are answered on --port, too",
+            param="ollama_port",
+        )
     key = api_key or settings.current().api_key
     middleware.check_bind(host, key)
     _tell_strangers(warn)
@@ -214,52 +225,12 @@ def _serve(
     return INTERRUPTED if server.forced else 0
 
 
-def _set_up_logging(level: str | None, form: str | None) -> tuple[Say, Say]:
-    """How to say what happens, and how to warn: both log where a form of lines is asked for."""
-    from edgellm import settings
-    from edgellm.runtime import logs
-
-    given = {} if level is None else {"log": level.upper()}
-    if form is not None:
-        given["log_format"] = form
-    # The worker's, too.
-    click.get_current_context().with_resource(settings.override(**given))
-    logs.set_up((level or ("warning" if form is None else "info")).upper(), settings.current().line_format)
-    if form is None:
-        return _tell, functools.partial(_tell, err=True)
-    _log.setLevel(logging.INFO)
-    return _log.info, _log.warning
-
-
-def _tell(text: str, *, err: bool = False) -> None:
-    """Say it, as long as somebody reads: a server goes on where its output is a pipe whose other end was closed."""
-    try:
-        say_lines(text, err=err)
-    except OSError as error:
-        stream = sys.stderr if err else sys.stdout
-        # What is buffered for it cannot be written either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        _log.warning("standard %s is gone: %s; what is said there is lost", "error" if err else "output", error)
-
-
 def _tell_strangers(warn: Say) -> None:
     from edgellm import settings
     from edgellm.contract.manager import plugins
 
     for name, near in settings.strangers(os.environ, plugins().backends()).items():
         warn(f"The variable {name} means nothing" + (f"; did you mean {near}?" if near else "."))
-
-
-@contextlib.contextmanager
-def _errors_logged() -> Iterator[None]:
-    """Whoever reads the log line by line reads the last one, too."""
-    from edgellm.errors import EdgeLLMError
-
-    try:
-        yield
-    except EdgeLLMError as error:
-        _log.error("%s", error.message, extra={"facts": {"code": error.code, "hint": error.hint}})
-        click.get_current_context().exit(error.exit_code)
 
 
 def _watch_loading(llm: EdgeLLM, server: Listener, say: Say, *, asked_to_think: bool) -> list[Exception]:
@@ -295,8 +266,7 @@ def _bound_for_ollama(host: str, port: int | None, warn: Say) -> Iterator[list[s
     try:
         bound = listener.bind(host, port)
     except UsageError as error:
-        by = listener.holder(port)
-        warn(f"Clients of Ollama are not answered on port {port}: {error.message}{by and f' ({by})'}.")
+        warn(f"Clients of Ollama are not answered on port {port}: {error.message}.")
         yield []
         return
     with bound:
@@ -308,6 +278,8 @@ def _say_open(say: Say, sockets: Sequence[socket]) -> None:
 
     url, *others = map(listener.url, sockets)
     say(f"Open {url} (API: {url}/v1)")
+    if listener.listens_everywhere(sockets[0]):
+        say("It listens on all addresses of this machine: other machines reach it, too.")
     for other in others:
         say(f"Clients of Ollama find it at {other}")
 

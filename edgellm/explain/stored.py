@@ -26,5 +26,5 @@ def stored(of: problems.StoreProblem | None) -> str:
 def stored_remedy(of: problems.StoreProblem) -> str:
     """What to do about it."""
     if isinstance(of, problems.RecordOfNewer):
-        return "update edgellm: until then it is not used, and fetched again when it is chosen"
+        return "update edgellm, or delete it with `edgellm rm`: until then it is neither used nor fetched again"
     return "it is fetched again when it is chosen"

@@ -67,7 +67,7 @@ def create_app(
         *responses.operations(model),
         *anthropic.operations(model),
         *ollama.operations(model, allow_manage=allow_manage),
-        *state.operations(model, private=api_key is not None),
+        *state.operations(model),
     ]
     app = Starlette(
         routes=[*(route for operation in operations for route in operation.routes()), _openapi(operations), *_pages()],

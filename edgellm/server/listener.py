@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from edgellm.server.connection import Connection
 from edgellm.server.crowd import BACKLOG, Crowd, Deadlines, most_connections
 from edgellm.server.intake import map_large_blocks
 
+ALL_ADDRESSES = ("0.0.0.0", "::")
 LAST_WORDS_S = 1.0  # to end the answers that are cut off, and again to write that they were
 
 
@@ -50,7 +52,7 @@ def bind(host: str, port: int) -> socket.socket:
 def _cannot_bind(host: str, port: int, error: OSError) -> UsageError:
     if error.errno == errno.EADDRINUSE:
         return UsageError(
-            f"port {port} is taken by another program",
+            f"port {port} is taken by {holder(port) or 'another program'}",
             hint=f"stop it, or choose another: --port {port + 1 if port < 65535 else port - 1} (0 = any free one)",
             param="port",
         )
@@ -59,14 +61,14 @@ def _cannot_bind(host: str, port: int, error: OSError) -> UsageError:
 
 
 def holder(port: int) -> str:
-    """Who listens on it: `name, process 812`; "" where this system or user is not told."""
+    """Who listens on it: `name (process 812)`; "" where this system or user is not told."""
     import psutil
 
     with suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN and connection.laddr
             if listens and listens.port == port and connection.pid:
-                return f"{psutil.Process(connection.pid).name()}, process {connection.pid}"
+                return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
     return ""
 
 
@@ -75,6 +77,15 @@ def url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def listens_everywhere(listener: socket.socket) -> bool:
+    return listener.getsockname()[0] in ALL_ADDRESSES
+
+
+def _is_not_for_a_terminal(record: logging.LogRecord) -> bool:
+    """uvicorn tells log readers which keys to press."""
+    return "CTRL+C" not in str(record.msg)
 
 
 class Listener(uvicorn.Server):
@@ -118,6 +129,7 @@ class Listener(uvicorn.Server):
                 backlog=BACKLOG,
             )
         )
+        logging.getLogger("uvicorn.error").addFilter(_is_not_for_a_terminal)
         self.server_state = Crowd(most or most_connections(), deadlines)
         self._on_started = started
         self._on_draining = draining

@@ -24,15 +24,15 @@ PLAN_SCHEMA = 1
 TAG = "State"
 
 
-def operations(model: ServedModel, *, private: bool = False) -> list[Operation]:
-    """The operations that say what runs. `private`: /health, which asks for no key, tells only the kind of a reason."""
+def operations(model: ServedModel) -> list[Operation]:
+    """The operations that say what runs. /health, which asks for no key, tells only the kind of a reason."""
 
     async def health(_: Request) -> ASGIApp:
         """200 `ok` when requests are answered, otherwise 503 with the state of the model and the reason."""
         state = model.llm.state
         ready = state == "ready"
         outage = model.llm.outage
-        reason = model.reason() if not private or outage is None else outage.code
+        reason = model.reason() if outage is None else outage.code
         report = response.Health("ok") if ready else response.Health(state, reason)
         return JSONResponse(report, 200 if ready else 503, NO_STORE)
 

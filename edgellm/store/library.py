@@ -34,6 +34,7 @@ from edgellm.errors import (
     IntegrityError,
     SourceUnreachable,
     UnknownModel,
+    UnsupportedArtifact,
     UsageError,
 )
 from edgellm.files import FULL, locked, require_room
@@ -43,6 +44,7 @@ from edgellm.store.names import safe_name
 from edgellm.store.sources import asking
 from edgellm.store.sources.registry import source_for
 from edgellm.types.model import Artifact, ModelCard, ModelFile
+from edgellm.types.store_problem import RecordOfNewer
 
 MADE = "made:"  # begins the source of what was made here, and cannot be fetched
 TWICE = "made:twice-"  # the same, of what was quantized already: worse than the quantization's name says
@@ -100,7 +102,8 @@ class Library:
 
         Raises:
             SourceError and its kinds: unreachable, wrong hash or size, disk full.
-            BadArtifact, UnsupportedArtifact: it arrived as promised but is not a sound GGUF file.
+            BadArtifact, UnsupportedArtifact: it arrived as promised but is not a sound GGUF file; or a newer version of
+            EdgeLLM stored it.
         """
         artifact = self.locate(file, card.id)
         if artifact is not None:
@@ -112,6 +115,7 @@ class Library:
             )
         source = source_for(file.source)
         folder = self._folder(file, card.id)
+        _require_readable(folder)
         with self._locked(folder, progress):
             artifact = self.locate(file, card.id)  # another process may have fetched it meanwhile
             return artifact or self._fetch(source, card, file, folder, progress)
@@ -228,6 +232,17 @@ class Library:
             except OSError as error:
                 raise _disk_error(error, folder) from error
             yield
+
+
+def _require_readable(folder: Path) -> None:
+    """What a newer version stored is neither used nor replaced."""
+    stored = manifest.read(folder)
+    if stored is not None and isinstance(problem := stored.problem, RecordOfNewer):
+        raise UnsupportedArtifact(
+            f"{stored.model_id} {stored.quant} is stored already, by a newer version of EdgeLLM: {problem.path} has "
+            f"schema {problem.schema}, this version reads {problem.read_schema}",
+            hint=f"update edgellm, or delete it and fetch it again: edgellm rm {stored.model_id}:{stored.quant}",
+        )
 
 
 def _by_name(progress: Progress, name: str) -> Progress:

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -149,8 +150,20 @@ def read(folder: Path) -> StoredModel | None:
 
 
 def _unread(folder: Path, problem: StoreProblem) -> StoredModel:
-    """An entry of which only the names of its folders are known."""
-    return StoredModel(folder, folder.parent.name, folder.name.rpartition("-")[0] or folder.name, problem=problem)
+    """An entry of which only the names of its folders, and the files in it, are known."""
+    quant = folder.name.rpartition("-")[0] or folder.name
+    return StoredModel(folder, folder.parent.name, quant, files=_unrecorded(folder), problem=problem)
+
+
+def _unrecorded(folder: Path) -> tuple[StoredFile, ...]:
+    """The files in an entry's folder, for their sizes."""
+    files = []
+    for path in sorted(folder.rglob("*")):
+        with contextlib.suppress(OSError):
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode) and path.name != RECORD:
+                files.append(StoredFile(path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns, ""))
+    return tuple(files)
 
 
 def check(stored: StoredModel) -> StoredModel:

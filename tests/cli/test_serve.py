@@ -16,7 +16,7 @@ import pytest
 from support.serving import serving
 from support.waiting import PATIENCE_S, wait_until
 
-from edgellm.cli import serve
+from edgellm.cli import log_lines
 from edgellm.cli.main import main
 from edgellm.errors import SourceUnreachable
 
@@ -196,7 +196,8 @@ def test_a_port_that_is_taken_is_named_with_the_way_out(capsys: pytest.CaptureFi
         status, text = refused(capsys, "echo", "--port", str(port))
 
     assert status == 2
-    assert f"port {port} is taken" in text
+    assert f"port {port} is taken by" in text
+    assert f"process {os.getpid()}" in text
     assert "--port" in text
 
 
@@ -220,6 +221,7 @@ def test_a_port_that_is_taken_is_named_with_the_way_out(capsys: pytest.CaptureFi
         (["no-such-model"], 2, "no-such-model"),
         (["/no/such/file.gguf"], 2, "/no/such/file.gguf"),
         (["echo", "--flag"], 2, "--flag"),
+        (["echo", "--port", "9001", "--ollama-port", "9001"], 2, "both 9001"),
     ],
 )
 def test_what_cannot_be_done_is_told_with_its_status(
@@ -246,6 +248,26 @@ def test_a_log_level_that_is_none_is_told_before_a_worker_dies_of_it(level: str)
 
         assert f"EDGELLM_LOG='{level}' is not a log level" in "".join(command.err)
         assert "Traceback" not in "".join(command.err)
+
+
+@pytest.mark.parametrize("form", [["--log-format", "json"], ["--log-format=json"]])
+@pytest.mark.parametrize("wrong", [["--port", "70000"], ["--flag"], ["--slots", "0"]])
+def test_options_that_are_wrong_are_lines_of_a_log_of_json(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], form: list[str], wrong: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "echo", *form, *wrong])
+    (line,) = caplog.records
+
+    assert ended.value.code == 2
+    assert (line.levelname, line.facts["code"]) == ("ERROR", "usage_error")  # type: ignore[attr-defined]
+    assert "EDGELLM_PORT" not in line.getMessage()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_all_addresses_are_told() -> None:
+    with serving("echo", "--port", "0", "--host", "0.0.0.0", "--api-key", "k") as command:
+        wait_until(lambda: any("all addresses" in line for line in command.out))
 
 
 def test_a_log_of_json_has_all_that_is_said() -> None:
@@ -348,4 +370,4 @@ def test_nobody_who_reads_is_no_reason_to_end(monkeypatch: pytest.MonkeyPatch, e
     with os.fdopen(writing, "w") as stream:
         monkeypatch.setattr(sys, "stderr" if err else "stdout", stream)
         for line in ("first", "second"):
-            serve._tell(line, err=err)
+            log_lines.tell(line, err=err)

@@ -61,7 +61,8 @@ def test_a_model_that_cannot_be_loaded_is_said_to_have_failed(serve: Servers) ->
     health, chat = live.http.get("/health"), live.chat("hello")
 
     assert (health.status_code, health.json()["status"]) == (503, "failed")
-    assert "nosuch" in health.json()["reason"]
+    assert live.llm.outage is not None
+    assert health.json()["reason"] == live.llm.outage.code
     assert (chat.status_code, chat.json()["error"]["code"]) == (503, "model_failed")
     assert "nosuch" in chat.json()["error"]["message"]
 

@@ -25,6 +25,7 @@ from edgellm.errors import (
     SourceError,
     SourceUnreachable,
     UnknownModel,
+    UnsupportedArtifact,
     UsageError,
 )
 from edgellm.store import manifest
@@ -171,10 +172,10 @@ SIZE_IN_WORDS = json.dumps(
 @pytest.mark.parametrize(
     "record",
     [
-        "", "{", "[]", '{"schema": 2}', '{"schema": 1}', '{"schema": 1, "files": []}', SIZE_IN_WORDS, "[" * 100_000,
-        SIZE_IN_WORDS.replace('"schema": 1', '"schema": 2').replace('"many"', "1"), "\udcff",
+        "", "{", "[]", '{"schema": 1}', '{"schema": 1, "files": []}', SIZE_IN_WORDS, "[" * 100_000,
+        "\udcff",
     ],
-    ids=range(10),
+    ids=range(8),
 )  # fmt: skip
 def test_a_broken_record_is_a_problem_and_repaired_by_fetching(library, quick, record):
     card, file = quick
@@ -185,6 +186,19 @@ def test_a_broken_record_is_a_problem_and_repaired_by_fetching(library, quick, r
     assert library.locate(file, card.id) is None
     library.fetch(card, file)
     assert not library.installed()[0].problem
+
+
+def test_what_a_newer_version_stored_has_a_size_and_is_not_fetched_again(library, quick, model_bytes):
+    card, file = quick
+    library.fetch(card, file)
+    record = library.installed()[0].folder / "stored.json"
+    record.write_text('{"schema": 2}')
+
+    with refuses(UnsupportedArtifact, varies=r"/\S+"):
+        library.fetch(card, file)
+    assert record.read_text() == '{"schema": 2}'
+    assert library.installed()[0].bytes == len(model_bytes)
+    assert library.remove(card.id) == len(model_bytes)
 
 
 def test_a_file_of_which_the_catalog_promises_nothing(library, monkeypatch):

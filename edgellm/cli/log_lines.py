@@ -1,0 +1,95 @@
+"""What `edgellm serve` says: to people, or as lines of a log where --log-format asks for them, errors among them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+import click
+from click.core import ParameterSource
+
+from edgellm.cli.page import say_lines
+from edgellm.cli.stopping import Say
+
+LEVELS = ("error", "warning", "info", "debug")
+FORMATS = ("text", "json")
+_log = logging.getLogger("edgellm.serve")
+
+
+class EnvOption(click.Option):
+    """An option that a variable sets, too. An error names the variable only where the value came from it."""
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        if ctx is not None and ctx.get_parameter_source(self.name or "") is not ParameterSource.ENVIRONMENT:
+            return click.Parameter.get_error_hint(self, ctx)
+        return super().get_error_hint(ctx)
+
+
+class LoggedCommand(click.Command):
+    """A command with --log-format: errors of its options, too, are lines of that form."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from edgellm.errors import UsageError
+
+        form = _form_in(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if form is None:
+                raise
+            set_up(None, form)
+            with errors_logged():
+                raise UsageError(error.format_message(), hint=f"see `{ctx.command_path} --help`") from None
+            raise
+
+
+def _form_in(args: Sequence[str]) -> str | None:
+    """The form that is asked for, of options that may not be understood as a whole."""
+    given = [after for one, after in itertools.pairwise(args) if one == "--log-format"]
+    given += [one.partition("=")[2] for one in args if one.startswith("--log-format=")]
+    return given[-1] if given and given[-1] in FORMATS else None
+
+
+def set_up(level: str | None, form: str | None) -> tuple[Say, Say]:
+    """How to say what happens, and how to warn: both log where a form of lines is asked for."""
+    from edgellm import settings
+    from edgellm.runtime import logs
+
+    given = {} if level is None else {"log": level.upper()}
+    if form is not None:
+        given["log_format"] = form
+    # The worker's, too.
+    click.get_current_context().with_resource(settings.override(**given))
+    logs.set_up((level or ("warning" if form is None else "info")).upper(), settings.current().line_format)
+    if form is None:
+        return tell, functools.partial(tell, err=True)
+    _log.setLevel(logging.INFO)
+    return _log.info, _log.warning
+
+
+def tell(text: str, *, err: bool = False) -> None:
+    """Say it, as long as somebody reads: a server goes on where its output is a pipe whose other end was closed."""
+    try:
+        say_lines(text, err=err)
+    except OSError as error:
+        stream = sys.stderr if err else sys.stdout
+        # What is buffered for it cannot be written either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _log.warning("standard %s is gone: %s; what is said there is lost", "error" if err else "output", error)
+
+
+@contextlib.contextmanager
+def errors_logged() -> Iterator[None]:
+    """Whoever reads the log line by line reads the last one, too."""
+    from edgellm.errors import EdgeLLMError
+
+    try:
+        yield
+    except EdgeLLMError as error:
+        _log.error("%s", error.message, extra={"facts": {"code": error.code, "hint": error.hint}})
+        click.get_current_context().exit(error.exit_code)
