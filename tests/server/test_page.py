@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from edgellm.app import launch
 from edgellm.types.basis import Predicted
 from edgellm.types.criterion import Stated
 from edgellm.types.plan import Candidate, Decision, Footprint, Rate, Rejection
+from edgellm.types.reason import ModelNamed, SourceSilent
 from edgellm.types.request import SelectionRequest
 
 pytestmark = pytest.mark.browser
@@ -76,6 +78,39 @@ def test_escape_stops_too(page: Page, serve: Servers) -> None:
     expect(page.locator(".turn.assistant .note")).to_have_text("Stopped.")
 
 
+def test_an_answer_that_is_stopped_before_it_begins_can_be_asked_for_again(page: Page, live: Live) -> None:
+    page.route("**/v1/chat/completions", lambda route: None)  # the server is silent
+    ready(page, live)
+    ask(page, "hello")
+    expect(page.locator("#stop")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator(".turn.assistant .note")).to_have_text("Stopped.")
+    page.reload()
+    expect(page.locator(".turn.assistant .note")).to_have_text("Stopped.")
+    script(page, {"content": "hi"})
+    page.get_by_label("Answer again").click()
+
+    expect(last_answer(page)).to_have_text("hi")
+    expect(page.locator(".turn.assistant")).to_have_count(1)
+    expect(page.locator(".place")).to_have_count(0)  # what is empty is no other version
+
+
+def test_after_a_failure_the_earlier_answer_stays(page: Page, live: Live) -> None:
+    ready(page, live)
+    answered(page, "one")
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(status=500, body="x"))
+    page.get_by_label("Answer again").click()
+    expect(page.locator("#problem")).to_be_visible()
+    expect(last_answer(page)).to_have_text("one")
+    sent = script(page, {"content": "another"})
+    page.click("#retry")
+    expect(last_answer(page)).to_have_text("another")
+
+    assert [message["role"] for message in sent[0]["messages"]] == ["user"]
+    page.get_by_label("Previous version").click()
+    expect(last_answer(page)).to_have_text("one")
+
+
 def test_an_error_shows_the_way_out(page: Page, live: Live) -> None:
     ready(page, live)
     ask(page, "y" * 5000)
@@ -119,8 +154,6 @@ def test_loading_is_shown_and_ends(page: Page, serve: Servers) -> None:
 
 
 def test_what_runs_here_and_why(page: Page, serve: Servers) -> None:
-    from dataclasses import replace
-
     footprint = Footprint(2**28, 2**20, 2**20, 2**20)
     copied = replace(footprint, repack_bytes=2**27, reclaimable_bytes=2**27)
     rate = Rate(12.5, 9.0, 15.0, Predicted(1, "test"))
@@ -152,6 +185,44 @@ def test_what_runs_here_and_why(page: Page, serve: Servers) -> None:
     expect(page.locator("#rejected li").last).to_contain_text("50 more")
 
 
+def test_what_was_chosen_comes_first_and_silent_sources_last(page: Page, serve: Servers) -> None:
+    chosen = ModelNamed("echo", "echo")
+    silent = SourceSilent("hf", "[Errno -2] Name or service not known")
+    ready(page, serve(replace(echo_plan(), reasons=(silent, Stated("Threads: 4."), chosen))))
+
+    expect(page.locator("#reasons li")).to_contain_text(["Model", "Threads"])
+    expect(page.locator("#sources li")).to_be_hidden()
+    page.click("#sources summary")
+    expect(page.locator("#sources li")).to_contain_text("[Errno -2]")
+
+
+def test_speeds_of_many_digits_are_not_clipped(page: Page, live: Live) -> None:
+    page.add_init_script("""
+        window.labels = {};
+        const draw = CanvasRenderingContext2D.prototype.fillText;
+        CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+            if (this.textAlign === "right") labels[text] = x - this.measureText(text).width;
+            draw.call(this, text, x, y);
+        };
+    """)
+    activity = {"n_slots": 1, "n_busy": 0, "n_waiting": 0, "resident_bytes": None}
+    page.route(
+        "**/edgellm/activity", lambda route: route.fulfill(json={**activity, "answers": [{"decode_tok_s": 123_456.0}]})
+    )
+    ready(page, live)
+    expect(page.locator("#speed-told")).to_contain_text("last answer")
+    page.wait_for_function("'100,000' in labels")
+
+    labels = page.evaluate("labels")
+    assert min(labels.values()) >= 0, labels
+
+
+def test_without_a_finished_answer_none_is_told_of(page: Page, serve: Servers) -> None:
+    ready(page, serve())
+
+    expect(page.locator("#speed-told")).to_contain_text("no finished answer yet")
+
+
 def test_a_key_is_asked_for_and_kept(page: Page, serve: Servers) -> None:
     ready(page, serve(api_key="right"))
     expect(page.locator("#key-form")).to_be_visible()
@@ -164,8 +235,6 @@ def test_a_key_is_asked_for_and_kept(page: Page, serve: Servers) -> None:
 
 
 def test_a_base_model_continues_text(page: Page, serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
     live = serve()
     monkeypatch.setattr("edgellm.sdk.client.EdgeLLM.info", replace(live.llm.info, chat_template=None))
     ready(page, live)

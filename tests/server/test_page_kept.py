@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
-from support.browser import answered, ask, last_answer, ready, script
+from playwright.sync_api import Browser, Locator, Page, expect
+from support.browser import answered, ask, last_answer, ready, script, watched
 from support.live_server import Live
 
 pytestmark = pytest.mark.browser
@@ -28,7 +28,7 @@ def test_an_edit_and_another_answer_are_branches(page: Page, live: Live) -> None
     page.locator(".user").hover()
     page.get_by_label("Edit", exact=True).click()
     page.get_by_label("Your message").fill("second")
-    page.keyboard.press("Control+Enter")
+    page.keyboard.press("Enter")
     answer_is(page, "second")
     sent = script(page, {"content": "another"})
     page.get_by_label("Answer again").click()
@@ -53,9 +53,11 @@ def test_conversations_outlive_a_reload(page: Page, live: Live) -> None:
     answered(page, "about dogs")
     page.reload()
     expect(page.locator("#conversations .title")).to_have_text(["about dogs", "about **cats**"])
-    expect(page.locator(".turn")).to_have_count(0)
+    answer_is(page, "about dogs")  # it was open
     page.locator("#conversations .title").last.click()
 
+    answer_is(page, "about cats")
+    page.reload()
     answer_is(page, "about cats")
     expect(last_answer(page).locator("strong")).to_have_text("cats")
     expect(page.locator("#conversations .title").last).to_have_attribute("aria-current", "true")
@@ -109,6 +111,46 @@ def test_what_is_exported_can_be_imported(page: Page, live: Live, tmp_path: Path
     assert [message["role"] for message in after[0]["messages"]] == ["user", "assistant", "assistant"]
 
 
+def test_an_own_export_makes_no_second_copy(browser: Browser, live: Live, tmp_path: Path) -> None:
+    for page in watched(browser, viewport={"width": 390, "height": 844}):
+        ready(page, live)
+        answered(page, "one")
+        page.click("#list-toggle")
+        page.click("#new-chat")
+        answered(page, "two")
+        page.click("#list-toggle")
+        with page.expect_download() as download:
+            page.click("#export")
+        download.value.save_as(tmp_path / "all.json")
+        page.locator("#conversations li").last.hover()
+        page.get_by_label("Delete one").click()
+        expect(page.locator("#toast")).to_contain_text("Deleted")
+        page.set_input_files("#archive", {"name": "x.json", "mimeType": "application/json", "buffer": b"{"})
+        expect(page.locator("#problem-text")).to_contain_text("not imported")
+        expect(page.locator("#toast")).to_be_empty()
+        page.set_input_files("#archive", tmp_path / "all.json")
+        expect(page.locator("#toast p")).to_have_text("Imported 1 conversation; 1 was here already.")
+        page.set_input_files("#archive", tmp_path / "all.json")
+
+        expect(page.locator("#toast p")).to_have_text("Imported 0 conversations; 2 were here already.")
+        expect(page.locator("#conversations .title")).to_have_text(["two", "one"])
+        page.click("#export", trial=True)  # nothing lies over it
+
+
+def test_what_an_export_has_more_is_imported(page: Page, live: Live, tmp_path: Path) -> None:
+    ready(page, live)
+    answered(page, "one")
+    with page.expect_download() as download:
+        page.click("#export")
+    archive = json.loads(download.value.path().read_text("utf-8"))
+    archive["conversations"][0]["messages"][1]["content"] += ", and more"
+    more = json.dumps(archive).encode()
+    page.set_input_files("#archive", {"name": "a.json", "mimeType": "application/json", "buffer": more})
+
+    expect(page.locator("#toast p")).to_have_text("Imported 1 conversation.")
+    expect(page.locator("#conversations .title")).to_have_text(["one", "one"])
+
+
 def without_ids(path: Path) -> list[dict[str, Any]]:
     """The conversations of an archive with each id replaced by its place."""
     archive = json.loads(path.read_text("utf-8"))
@@ -149,8 +191,9 @@ def test_a_tool_is_called_and_answered_by_hand(page: Page, live: Live) -> None:
     expect(page.locator(".call summary")).to_contain_text("weather")
     expect(page.locator(".call .code pre")).to_have_text('{\n  "city": "Bern"\n}')
     sent = script(page, {"content": "It rains."})
+    compose(page.get_by_label("Result of weather"))
     page.get_by_label("Result of weather").fill("rain")
-    page.get_by_role("button", name="Send result").click()
+    page.keyboard.press("Enter")
     answer_is(page, "It rains.")
 
     _, called, result = sent[0]["messages"]
@@ -186,19 +229,43 @@ def test_an_answer_that_was_cut_off_goes_on(page: Page, live: Live) -> None:
     expect(page.locator(".assistant")).to_have_count(1)
 
 
+def compose(area: Locator) -> None:
+    """Press what ends a word of an input method, and leaves it, in two browsers' ways; nothing is done with it."""
+    for key in ("Enter", "Escape"):
+        for composing, code in ((True, 13), (False, 229)):
+            event = {"key": key, "bubbles": True, "cancelable": True, "isComposing": composing, "keyCode": code}
+            assert area.evaluate("(area, event) => area.dispatchEvent(new KeyboardEvent('keydown', event))", event)
+
+
 def test_an_enter_of_an_input_method_does_not_send(page: Page, live: Live) -> None:
     ready(page, live)
     page.fill("#text", "にほん")
-    enter = "{key: 'Enter', bubbles: true, cancelable: true, isComposing: %s, keyCode: %d}"
-    for composing, code in (("true", 13), ("false", 229)):
-        event = enter % (composing, code)
-        kept = page.evaluate(f"document.getElementById('text').dispatchEvent(new KeyboardEvent('keydown', {event}))")
-        assert kept  # nothing was done with it
+    compose(page.locator("#text"))
     expect(page.locator("#text")).to_have_value("にほん")
     expect(page.locator(".turn")).to_have_count(0)
     page.press("#text", "Enter")
 
     answer_is(page, "にほん")
+
+
+def test_an_edit_has_the_keys_of_a_message(page: Page, live: Live) -> None:
+    ready(page, live)
+    answered(page, "first")
+    page.locator(".user").hover()
+    page.get_by_label("Edit", exact=True).click()
+    area = page.get_by_label("Your message")
+    area.fill("にほん")
+    compose(area)
+    area.press("Shift+Enter")
+    page.keyboard.type("two")
+    expect(area).to_have_value("にほん\ntwo")
+    area.press("Escape")
+    expect(area).to_have_count(0)
+    page.get_by_label("Edit", exact=True).click()
+    area.fill("second")
+    area.press("Enter")
+
+    answer_is(page, "second")
 
 
 @pytest.mark.slow(6)

@@ -9,7 +9,7 @@ export class Answer {
     this.abort = new AbortController();
     this.began = performance.now();
     message.speed = {};
-    delete message.finish;
+    message.finish = "stopped"; // until it ends in another way: the page may be closed before
   }
 
   stop() {
@@ -21,7 +21,7 @@ export class Answer {
     const { message } = this;
     try {
       for await (const event of stream(path, body, this.abort.signal)) this.#take(event);
-      message.finish ??= "stop";
+      if (message.finish === "stopped") message.finish = "stop";
     } catch (error) {
       const stopped = error.name === "AbortError";
       message.finish = stopped ? "stopped" : "error";

@@ -5,12 +5,14 @@ import { setKey } from "/web/page/api.js";
 import { Chat } from "/web/page/chat.js";
 import { Composer } from "/web/page/composer.js";
 import { at, element } from "/web/page/dom.js";
+import { isEscape } from "/web/page/keys.js";
 import { PlanPanel } from "/web/page/plan_panel.js";
 import { Server } from "/web/page/server.js";
 import { applyTheme, keepSettings, loadSettings } from "/web/page/settings.js";
 import { SettingsDialog } from "/web/page/settings_dialog.js";
 import { Sidebar } from "/web/page/sidebar.js";
 import { ConversationStore } from "/web/page/store.js";
+import { clearToast } from "/web/page/toast.js";
 import { showWelcome } from "/web/page/welcome.js";
 
 const STATES = {
@@ -37,6 +39,7 @@ function ask(text, files) {
 }
 
 function showProblem(error) {
+  if (error) clearToast();
   at("problem").hidden = error === null;
   at("problem-text").textContent = error?.message ?? "";
   at("retry").hidden = !chat.conversation.path.length;
@@ -120,7 +123,7 @@ at("why-toggle").onclick = () => toggle("why", at("why-toggle"));
 at("shade").onclick = () => document.body.classList.remove("list", "why");
 
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !at("settings").open) {
+  if (isEscape(event) && !at("settings").open) {
     if (chat.answer) chat.stop();
     else document.body.classList.remove("list", "why");
   }
@@ -132,5 +135,6 @@ document.addEventListener("keydown", (event) => {
 addEventListener("pagehide", () => chat.stop());
 
 showState();
+await chat.openLast();
 sidebar.show();
 server.watch();

@@ -1,9 +1,9 @@
-// Conversations as a file. What is read is hostile until every field was checked: it is built anew, field by field,
+// A file with conversations, read; loaded with the first import. What is read is hostile until every field was checked: it is built anew, field by field,
 // with ids of our own, so nothing else of it gets in.
 
 import { Conversation, newId } from "/web/page/conversation.js";
+import { FORMAT } from "/web/page/exported.js";
 
-const FORMAT = "edgellm-conversations";
 export const MAX_FILE_BYTES = 64 * 2 ** 20;
 const MOST_CONVERSATIONS = 5_000;
 const MOST_MESSAGES = 20_000; // of one conversation
@@ -13,14 +13,6 @@ const ROLES = ["user", "assistant", "tool"];
 const FINISHES = ["stop", "length", "tool_calls", "stopped", "error"];
 
 export class NotAnArchive extends Error {}
-
-export function encode(conversations) {
-  const records = conversations.map((conversation) => ({
-    ...conversation.head,
-    messages: [...conversation.messages.values()].map(({ conversation: _, ...message }) => message),
-  }));
-  return JSON.stringify({ format: FORMAT, version: 1, conversations: records }, null, 1);
-}
 
 // Throws NotAnArchive.
 export function decode(text) {

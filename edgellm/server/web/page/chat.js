@@ -14,11 +14,24 @@ export class Chat extends EventTarget {
     Object.assign(this, { store, settings, server });
     this.answer = null;
     this.thread = new Thread(this.#actions());
-    this.open(null);
+    this.show(null);
   }
 
   // null = a new one, which is stored once something was asked.
   open(conversation) {
+    this.show(conversation);
+    this.store.opened = this.conversation.id;
+  }
+
+  // What this tab showed before it was loaded again.
+  async openLast() {
+    const id = this.store.opened;
+    const conversation = id && (await this.store.load(id).catch(() => null));
+    if (conversation) this.show(conversation);
+    else this.store.opened = this.conversation.id;
+  }
+
+  show(conversation) {
     this.stop();
     this.answer = null;
     this.conversation = conversation ?? new Conversation({ system: this.settings.system });
@@ -33,13 +46,12 @@ export class Chat extends EventTarget {
     return this.#answer();
   }
 
-  // The last answer failed: it is dropped, and asked for again.
+  // After a problem: an answer that it ended is dropped, and asked for again.
   retry() {
     const last = this.conversation.path.at(-1);
     if (!last || this.answer) return;
-    if (last.role === "assistant") this.#drop(last);
-    this.thread.show(this.conversation);
-    this.#answer();
+    if (last.role === "assistant") this.#again(last, last.finish === "error");
+    else this.#answer();
   }
 
   stop() {
@@ -66,6 +78,7 @@ export class Chat extends EventTarget {
       this.#keep(message, conversation);
     });
     this.answer = answer;
+    this.#keep(message, conversation);
     this.#tell("state");
     const { model, chats } = server;
     let problem;
@@ -73,13 +86,13 @@ export class Chat extends EventTarget {
       const request = requestFor(history, conversation.system, { settings, model, chats, goesOn: before !== null });
       problem = await answer.run(...request);
     } catch (error) {
+      message.finish = "error";
       problem = new Error(`JSON schema and tools in the settings must be JSON: ${error.message}.`);
     }
     if (this.answer === answer) this.answer = null;
-    const empty = !message.content && !message.reasoning && !message.calls;
-    if (empty && message.finish !== "stop") {
-      view.box.remove();
+    if (isEmpty(message) && message.finish === "error") {
       this.#drop(message, conversation);
+      if (this.conversation === conversation) this.thread.show(conversation);
     } else {
       view.end(conversation.siblings(message));
       this.thread.follow();
@@ -108,16 +121,21 @@ export class Chat extends EventTarget {
       },
       edit: (message, content) => chat.#branch(message, { role: "user", content, files: message.files }),
       regenerate: (message) => {
-        if (chat.answer) return;
-        chat.conversation.leaf = message.parent;
-        chat.thread.show(chat.conversation);
-        chat.#answer();
+        if (!chat.answer) chat.#again(message, isEmpty(message) && message.id === chat.conversation.leaf);
       },
       goOn: (message) => {
         if (!chat.answer) chat.#answer(message);
       },
       answerCall: (call, content) => chat.#answerCall(call, content),
     };
+  }
+
+  // Another answer in its place, or beside it.
+  #again(message, dropped) {
+    if (dropped) this.#drop(message);
+    this.conversation.leaf = message.parent;
+    this.thread.show(this.conversation);
+    this.#answer();
   }
 
   #branch(message, fields) {
@@ -160,3 +178,5 @@ export class Chat extends EventTarget {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
 }
+
+const isEmpty = ({ content, reasoning, calls }) => !content && !reasoning && !calls;

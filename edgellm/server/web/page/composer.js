@@ -2,6 +2,7 @@
 
 import { at, element, icon, iconButton } from "/web/page/dom.js";
 import { count } from "/web/page/format.js";
+import { sendsByEnter } from "/web/page/keys.js";
 
 const MOST_FILES = 16;
 const MAX_FILE_BYTES = 512 * 1024;
@@ -18,7 +19,7 @@ export class Composer {
       event.preventDefault();
       this.submit();
     });
-    this.text.addEventListener("keydown", (event) => this.#key(event));
+    sendsByEnter(this.text);
     at("stop").onclick = () => {
       stop();
       this.text.focus();
@@ -64,13 +65,6 @@ export class Composer {
     }
     this.#showFiles();
     this.text.focus();
-  }
-
-  #key(event) {
-    // An input method's Enter ends a word, not the message. Safari has ended the composition by then; 229 tells.
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
-    event.preventDefault();
-    this.submit();
   }
 
   #dropping(zone) {

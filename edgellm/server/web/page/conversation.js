@@ -44,6 +44,12 @@ export class Conversation {
     if (this.leaf === message.id) this.leaf = siblings.length ? this.#deepest(siblings.at(-1)) : message.parent;
   }
 
+  // Whether every message of the other is here too. Ids do not tell: what is imported has ids of its own.
+  holds(other) {
+    const own = new Set([...this.messages.values()].map(written));
+    return [...other.messages.values()].every((message) => own.has(written(message)));
+  }
+
   // Ids of the messages with the same parent, the oldest first.
   siblings(message) {
     return this.children.get(message.parent) ?? [];
@@ -67,6 +73,8 @@ export class Conversation {
     this.children.get(message.parent).push(message.id);
   }
 }
+
+const written = ({ created, role, content }) => JSON.stringify([created, role, content]);
 
 function titleOf({ content, files }) {
   const line = (content.trim() || files?.[0]?.name || "").split("\n", 1)[0];

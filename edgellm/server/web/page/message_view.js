@@ -4,6 +4,7 @@ import { copied } from "/web/page/clipboard.js";
 import { codeBlock } from "/web/page/code.js";
 import { element, icon, iconButton } from "/web/page/dom.js";
 import { count, plural, rate, seconds } from "/web/page/format.js";
+import { isEscape, sendsByEnter } from "/web/page/keys.js";
 import { MarkdownStream, renderWhole } from "/web/page/markdown_stream.js";
 
 const ENDS = {
@@ -134,9 +135,6 @@ export class MessageView {
       this.foot.hidden = false;
       this.foot.querySelector("button[aria-label=Edit]")?.focus();
     };
-    const save = () => {
-      if (area.value.trim()) actions.edit(message, area.value);
-    };
     const form = element(
       "form",
       { className: "edit" },
@@ -150,12 +148,13 @@ export class MessageView {
     );
     form.onsubmit = (event) => {
       event.preventDefault();
-      save();
+      if (area.value.trim()) actions.edit(message, area.value);
     };
-    area.onkeydown = (event) => {
-      if (event.key === "Escape") close();
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) save();
+    sendsByEnter(area);
+    form.onkeydown = (event) => {
+      if (!isEscape(event)) return;
       event.stopPropagation();
+      close();
     };
     this.text.replaceWith(form);
     this.foot.hidden = true;
@@ -181,6 +180,7 @@ function callBox(call, actions) {
     event.preventDefault();
     actions.answerCall(call, result.value);
   };
+  sendsByEnter(result);
   box.append(form);
   return box;
 }

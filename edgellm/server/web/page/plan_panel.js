@@ -6,6 +6,9 @@ import { showMemory } from "/web/page/memory_bar.js";
 import { SlotsPlot, SpeedPlot } from "/web/page/plots.js";
 import { brief, showRejected, showRunnersUp } from "/web/page/runners_up.js";
 
+const CHOSEN = ["model_named", "best_model", "chosen_quant"];
+const SOURCES = ["source_silent", "sources_reached", "model_skipped"];
+
 export class PlanPanel {
   constructor() {
     this.speed = new SpeedPlot();
@@ -23,10 +26,7 @@ export class PlanPanel {
     document.title = `${plan.model} · EdgeLLM`;
     showWish(decision);
     at("facts").replaceChildren(...pairs(factsOf(plan)));
-    // What was chosen comes before how many were left at each step.
-    const reasons = plan.reasons.map(reason);
-    const named = reasons.filter((item) => item.querySelector("b"));
-    at("reasons").replaceChildren(...named, ...reasons.filter((item) => !named.includes(item)));
+    showReasons(plan);
     showRunnersUp(decision?.choice ?? null, decision?.runners_up ?? []);
     showRejected(decision?.rejected ?? []);
     const details = Object.entries(plan.engine).filter(([name]) => name !== "device");
@@ -53,6 +53,17 @@ export class PlanPanel {
 const fact = (plan, kind) => plan.reasons_facts.find((one) => one.kind === kind);
 const predictedOf = (plan) => plan.decode ?? fact(plan, "speed") ?? null;
 const budgetOf = (plan) => (fact(plan, "memory_needed") ?? fact(plan, "machine_budget"))?.budget_bytes ?? null;
+
+// What was chosen comes before how many were left at each step, and what does not answer is folded.
+function showReasons({ reasons, reasons_facts: facts }) {
+  const items = reasons.map((sentence, place) => ({ kind: facts[place]?.kind ?? "", item: reason(sentence) }));
+  const rank = ({ kind, item }) => (CHOSEN.includes(kind) ? 0 : item.querySelector("b") ? 1 : 2);
+  const [sources, others] = [true, false].map((of) => items.filter(({ kind }) => SOURCES.includes(kind) === of));
+  others.sort((one, other) => rank(one) - rank(other));
+  at("reasons").replaceChildren(...others.map(({ item }) => item));
+  at("sources").hidden = sources.length === 0;
+  at("sources").querySelector("ul").replaceChildren(...sources.map(({ item }) => item));
+}
 
 // "Slots: 4 at once" has a word in front that names what it is about.
 function reason(sentence) {

@@ -14,6 +14,9 @@ function colour(name) {
   return getComputedStyle(probe).color;
 }
 
+// Pixels that hold the labels beside an axis; uPlot asks before there are any, too.
+const widthOf = (_, labels) => Math.max(34, ...(labels ?? []).map((label) => 12 + 6.5 * label.length));
+
 // `series`: as uPlot has them, with the name of a colour for `stroke`.
 function plot(box, data, series, { x = {}, y = {}, scales, bands }) {
   const grid = { stroke: colour("--line"), width: 1 };
@@ -25,7 +28,7 @@ function plot(box, data, series, { x = {}, y = {}, scales, bands }) {
     legend: { show: false },
     cursor: { show: false },
     scales,
-    axes: [{ ...axis, grid: { show: false }, size: 18, ...x }, { ...axis, size: 34, space: 26, ...y }],
+    axes: [{ ...axis, grid: { show: false }, size: 18, ...x }, { ...axis, size: widthOf, space: 26, ...y }],
     series: [{}, ...series.map((one) => ({ width: 1.5, points: { show: false }, ...one, stroke: colour(one.stroke) }))],
     bands: bands?.map((band) => ({ series: band, fill: colour("--band") })),
   };
@@ -81,7 +84,7 @@ export class SpeedPlot {
     const measured = answers.map((answer) => answer.decode_tok_s).filter((speed) => speed > 0).slice(-40);
     const last = measured.at(-1);
     const expected = predicted ? `predicted ${rate(predicted.tok_s)} (${rate(predicted.low)} to ${rate(predicted.high)})` : "not predicted";
-    const told = last ? `last answer ${rate(last)} tok/s, ${expected}` : `no answer yet, ${expected}`;
+    const told = last ? `last answer ${rate(last)} tok/s, ${expected}` : `no finished answer yet, ${expected}`;
     at("speed-told").textContent = told;
     at("speed-predicted").hidden = !predicted;
     at("speed-plot").setAttribute("aria-label", `Tokens a second of the last ${plural(measured.length, "answer")}: ${told}.`);

@@ -1,11 +1,12 @@
 // The list of conversations: open, rename, delete, search, import and export.
 
-import { MAX_FILE_BYTES, decode, encode } from "/web/page/archive.js";
 import { at, element, icon, iconButton } from "/web/page/dom.js";
-import { plural } from "/web/page/format.js";
+import { exportFile } from "/web/page/exported.js";
+import { count, plural } from "/web/page/format.js";
 import { toast } from "/web/page/toast.js";
 
 const SEARCH_FROM = 8; // conversations
+const MOST_ALIKE = 16; // conversations of the same time, which a file may give to many
 const DAY_MS = 24 * 60 * 60 * 1000;
 
 export class Sidebar {
@@ -13,7 +14,7 @@ export class Sidebar {
     Object.assign(this, { store, chat, problem });
     at("new-chat").onclick = () => this.#open(null);
     at("search").oninput = () => this.show();
-    at("export").onclick = () => this.#exportAll();
+    at("export").onclick = async () => this.#export(await this.store.heads(), "conversations");
     at("import").onclick = () => at("archive").click();
     at("archive").onchange = async ({ target }) => {
       await this.#import(target.files[0]);
@@ -49,7 +50,7 @@ export class Sidebar {
       {},
       open,
       iconButton("edit", `Rename ${title}`, () => this.#rename(item, head)),
-      iconButton("export", `Export ${title}`, async () => save([await this.store.load(head.id)], title)),
+      iconButton("export", `Export ${title}`, () => this.#export([head], title)),
       iconButton("delete", `Delete ${title}`, () => this.#delete(head)),
     );
     return item;
@@ -100,30 +101,39 @@ export class Sidebar {
     });
   }
 
-  async #exportAll() {
-    const heads = await this.store.heads();
-    save(await Promise.all(heads.map(({ id }) => this.store.load(id))), "conversations");
+  async #export(heads, name) {
+    const conversations = await Promise.all(heads.map(({ id }) => this.store.load(id)));
+    exportFile(conversations.filter(Boolean), name);
   }
 
   async #import(file) {
     if (!file) return;
     try {
+      const { MAX_FILE_BYTES, decode } = await import("/web/page/archive.js");
       if (file.size > MAX_FILE_BYTES) throw new Error(`it is larger than ${MAX_FILE_BYTES / 2 ** 20} MiB.`);
       const conversations = decode(await file.text());
-      for (const conversation of conversations) await this.store.save(conversation, [...conversation.messages.values()]);
-      toast(`Imported ${plural(conversations.length, "conversation")}.`);
+      const fresh = await this.#fresh(conversations);
+      for (const conversation of fresh) await this.store.save(conversation, [...conversation.messages.values()]);
+      const skipped = conversations.length - fresh.length;
+      const told = skipped ? `; ${count(skipped)} ${skipped === 1 ? "was" : "were"} here already` : "";
+      toast(`Imported ${plural(fresh.length, "conversation")}${told}.`);
     } catch (error) {
       this.problem(new Error(`The file was not imported: ${error.message}`));
     }
     this.show();
   }
-}
 
-function save(conversations, name) {
-  const url = URL.createObjectURL(new Blob([encode(conversations.filter(Boolean))], { type: "application/json" }));
-  const stem = name.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60) || "conversation";
-  element("a", { href: url, download: `${stem}.json` }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+  // Those that are not here yet, or not whole.
+  async #fresh(conversations) {
+    const heads = await this.store.heads();
+    const isHere = async (imported) => {
+      const alike = heads.filter(({ created }) => created === imported.created).slice(0, MOST_ALIKE);
+      const kept = await Promise.all(alike.map(({ id }) => this.store.load(id)));
+      return kept.some((own) => own?.holds(imported));
+    };
+    const here = await Promise.all(conversations.map(isHere));
+    return conversations.filter((_, place) => !here[place]);
+  }
 }
 
 function dayOf(time) {

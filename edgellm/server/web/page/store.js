@@ -4,6 +4,7 @@
 import { Conversation } from "/web/page/conversation.js";
 
 const NAME = "edgellm";
+const OPENED = "edgellm-open";
 const tabs = "BroadcastChannel" in globalThis ? new BroadcastChannel(NAME) : null;
 
 const settled = (request) => new Promise((resolve, reject) => {
@@ -44,6 +45,15 @@ export class ConversationStore {
     const messages = settled(transaction.objectStore("messages").index("conversation").getAll(id));
     if (!(await head)) return null;
     return new Conversation(await head, (await messages).sort((one, other) => one.created - other.created));
+  }
+
+  // The id of the conversation that this tab shows, which outlives a reload.
+  get opened() {
+    return sessionStorage.getItem(OPENED);
+  }
+
+  set opened(id) {
+    sessionStorage.setItem(OPENED, id);
   }
 
   // Its head and these of its messages. Throws QuotaExceededError where the browser has no room left.

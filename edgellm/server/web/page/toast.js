@@ -6,9 +6,13 @@ const SHOWN_MS = 8_000;
 let timer = 0;
 
 export function toast(text, label = "", action = null) {
+  clearToast();
+  const button = element("button", { type: "button", onclick: () => (clearToast(), action()) }, label);
+  at("toast").append(element("p", {}, text), ...(action ? [button] : []));
+  timer = setTimeout(clearToast, SHOWN_MS);
+}
+
+export function clearToast() {
   clearTimeout(timer);
-  const close = () => at("toast").replaceChildren();
-  const button = element("button", { type: "button", onclick: () => (close(), action()) }, label);
-  at("toast").replaceChildren(element("p", {}, text), ...(action ? [button] : []));
-  timer = setTimeout(close, SHOWN_MS);
+  at("toast").replaceChildren();
 }
