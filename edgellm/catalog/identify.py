@@ -15,6 +15,7 @@ from edgellm.contract.answers import answer
 from edgellm.contract.backend import Inspector
 from edgellm.contract.manager import plugins
 from edgellm.errors import ArtifactError, BadArtifact, UnknownModel, UnsupportedArtifact
+from edgellm.formats.encoder_length import encoder_length
 from edgellm.formats.gguf import reader
 from edgellm.formats.hf_config import config_of, shape_of
 from edgellm.formats.sniff import sniff
@@ -113,9 +114,9 @@ def _folder(where: Path, model_id: str | None) -> Artifact:
     if by_suffix.get(".safetensors"):
         n_bytes = sum(file.stat().st_size for file in where.iterdir() if file.is_file())
         config = _config(where)
-        ctx_train = config.get("max_position_embeddings", 0)
-        ctx_train = ctx_train if isinstance(ctx_train, int) and 0 < ctx_train < 2**31 else 0
         name, shape = model_id or where.name, _encoder_shape(config, where)
+        ctx_train = config.get("max_position_embeddings", 0) if shape is None else _encoder_length(config, where)
+        ctx_train = ctx_train if isinstance(ctx_train, int) and 0 < ctx_train < 2**31 else 0
         return Artifact("safetensors", (str(where),), name, bytes=n_bytes, shape=shape, ctx_train=ctx_train)
     raise UnknownModel(f"{where} holds no model", hint="a model folder has .gguf, .onnx or .safetensors files in it")
 
@@ -128,6 +129,13 @@ def _encoder_shape(config: dict[str, Any], where: Path) -> Shape | None:
         return replace(shape_of(config, where, any_type=True), kv_full_bytes=0)
     except ArtifactError:
         return None
+
+
+def _encoder_length(config: dict[str, Any], where: Path) -> int:
+    try:
+        return encoder_length(where, config)[0]
+    except ArtifactError:
+        return 0  # whoever loads it says what is wrong
 
 
 def _config(where: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
+from edgellm.formats.encoder_length import encoder_length
 from edgellm.formats.json_file import read_json, read_object
 
 MAX_CTX = 2**20
@@ -57,7 +58,7 @@ def read_folder(path: Path) -> EncoderFolder:
     modules = _modules(path)
     pooling, notes["pooling"] = _pooling(path, modules)
     normalized, notes["normalized"] = _normalized(modules)
-    max_tokens, notes["longest"] = _max_tokens(path, config)
+    max_tokens, notes["longest"] = _longest(path, config)
     assumed = ["pooling"] * (_pooling_folder(path, modules) is None) + ["normalized"] * (not modules)
     own = read_object(path / "sentence_bert_config.json")
     sigmoid, notes["score"] = _activation(config)
@@ -121,23 +122,11 @@ def _normalized(modules: list[tuple[str, str]]) -> tuple[bool, str]:
     return ("Normalize" in last), ("to unit length" if "Normalize" in last else "not") + ", from modules.json"
 
 
-def _max_tokens(path: Path, config: dict[str, Any]) -> tuple[int, str]:
-    """The smallest that a file names: positions of an embedding table, and what the model was trained with."""
-    positions = _count(config, "max_position_embeddings", path, usual=0, least=0)
-    # RoBERTa counts positions from the one after its padding's.
-    if config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet"):
-        positions = max(0, positions - _count(config, "pad_token_id", path, usual=1, least=0) - 1)
-    named = {"config.json": positions}
-    for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
-        value = read_object(path / name).get(key)
-        # Tokenizers without a limit have 1e30 there.
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_CTX:
-            named[name] = value
-    limits = {name: value for name, value in named.items() if value}
-    if not limits:
-        return 0, "any, as the folder does not say"
-    where = min(limits, key=lambda name: limits[name])
-    return limits[where], f"{limits[where]} tokens, from {where}"
+def _longest(path: Path, config: dict[str, Any]) -> tuple[int, str]:
+    for key in ("max_position_embeddings", "pad_token_id"):
+        _count(config, key, path, usual=0, least=0)
+    limit, where = encoder_length(path, config)
+    return limit, f"{limit} tokens, from {where}" if where else "any, as the folder does not say"
 
 
 def _prompt(path: Path) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import ArtifactError
+from edgellm.formats.encoder_length import encoder_length
 from edgellm.formats.hf_config import shape_of
 from edgellm.types.model import ModelFacts, Shape
 from edgellm_onnx.reader.folder import OnnxFolder, data_files, open_folder
@@ -35,14 +36,15 @@ def facts_of(path: str | Path) -> ModelFacts:
     folder = open_folder(path)
     graphs = [read_graph(file) for file in folder.graphs]
     places = {place for graph in graphs for place in data_files(graph)}
+    generates = any("present" in name for name in graphs[-1].outputs)
     return ModelFacts(
         quant=_quant(graphs[-1]),
         file_bytes=sum(graph.file_bytes for graph in graphs) + sum(place.stat().st_size for place in places),
         tensor_bytes=graphs[-1].tensor_bytes,
         params=_params(graphs[-1]),
         shape=_shape(folder, graphs[-1]),
-        ctx_train=_ctx_train(folder),
-        generates=any("present" in name for name in graphs[-1].outputs),
+        ctx_train=_ctx_train(folder) if generates else encoder_length(folder.path, folder.config)[0],
+        generates=generates,
     )
 
 
