@@ -34,7 +34,8 @@ def pages_part(backends: tuple[str, ...]) -> str:
             n_refused += len(cells) - cells.count("yes") - cells.count(NOT_ASKED)
             tables.append(f"| {call if isinstance(call, str) else call['call']} | {' | '.join(cells)} |")
         tables.append("")
-    totals = f"{n_calls} calls of {len(clients)} clients: {n_yes} cells are yes, {n_refused} a refusal."
+    n_clients = len({client["name"].partition(",")[0] for client in clients})  # one of them speaks two APIs
+    totals = f"{n_calls} calls of {n_clients} clients: {n_yes} cells are yes, {n_refused} a refusal."
     return "\n".join([HEADING, "", f"{INTRODUCTION} {totals}", "", *tables])
 
 
