@@ -319,6 +319,12 @@ def test_a_named_file_gets_the_cache_that_is_asked_for(smollm2: str, monkeypatch
         launch.model_plan("echo", asked)
 
 
+def test_of_close_names_the_nearest_comes_first() -> None:
+    with pytest.raises(UnknownModel) as caught:
+        lookup.find("smolm2-135m")
+    assert caught.value.hint.startswith(f"did you mean: {SMOLLM2}")
+
+
 def test_a_wrong_name_shows_close_ones() -> None:
     with pytest.raises(UnknownModel) as caught:
         launch.model_plan("smolm2-135m-instruct", SelectionRequest())

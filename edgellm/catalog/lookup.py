@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from importlib import resources
@@ -75,10 +75,20 @@ def find(name: str, extra: Iterable[ModelCard] = ()) -> ModelCard:
     for only in (begins, chats):
         if len(only) == 1:
             return rows[only[0]]
-    close = begins or difflib.get_close_matches(lower, rows, n=4, cutoff=0.4)
+    close = begins or _near(lower, rows)
     what = f"{name!r} could be {len(begins)} models" if begins else f"no model named {name!r} in the catalog"
     hint = f"did you mean: {', '.join(close[:8])}" if close else "list them with `edgellm models`"
     raise UnknownModel(what, hint=hint)
+
+
+def _near(name: str, rows: Mapping[str, ModelCard]) -> list[str]:
+    """Ids that are like it, the nearest first: those that begin like it, of these the ones that chat."""
+
+    def rank(row_id: str) -> tuple[float, bool]:
+        begin = row_id[: len(name) + 1]  # a letter may be missing
+        return -difflib.SequenceMatcher(None, name, begin).ratio(), rows[row_id].kind != "chat"
+
+    return sorted(difflib.get_close_matches(name, rows, n=4, cutoff=0.4), key=rank)
 
 
 def _key(name: str) -> str:

@@ -201,8 +201,8 @@ def _converse(talk: Talk) -> None:
         try:
             if text.startswith("/"):
                 _obey(text.strip(), talk)
-            elif text.strip():
-                talk.say(text)
+            elif text.strip() and not talk.say(text):
+                click.echo("(stopped)", err=True)
         except EdgeLLMError as error:
             # The model is there for the next question.
             say_error(error)

@@ -269,6 +269,7 @@ def test_ctrl_c_stops_an_answer_and_ctrl_d_leaves() -> None:
         terminal.type("z" * 400 + "\n")
         terminal.expect("z\r\nzzz")
         terminal.type("\x03")
+        terminal.expect("(stopped)")
         terminal.expect(">>> ")
         # Python's input() misses an interrupt that comes within microseconds of its prompt.
         while not terminal.shows("Ctrl-D leaves", 1.0):
