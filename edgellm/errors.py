@@ -37,7 +37,7 @@ Mapping to exit codes and HTTP statuses is by class attribute, never by looking 
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 
 class EdgeLLMError(Exception):
@@ -85,6 +85,9 @@ class UnknownProfile(UsageError):
 
 class UnknownModel(UsageError):
     http_status = 404
+
+    def __init__(self, message: str, *, hint: str = "", param: str = "model") -> None:
+        super().__init__(message, hint=hint, param=param)
 
 
 class BadTemplate(UsageError):
@@ -244,11 +247,22 @@ class IncompleteAnswer(InvalidAnswer):
 
 
 class TooManyRounds(RuntimeFailure):
-    """Attribute: rounds, how often the model answered with calls of tools."""
+    """Attributes: rounds (how often the model answered with calls of tools), messages (the conversation so far, with
+    the answer that called once more), results (of the calls that were made). The last two are as those of `ToolUse`."""
 
-    def __init__(self, message: str, *, hint: str = "", rounds: int = 0) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        rounds: int = 0,
+        messages: tuple[Any, ...] = (),
+        results: tuple[Any, ...] = (),
+    ) -> None:
         super().__init__(message, hint=hint)
         self.rounds = rounds
+        self.messages = messages
+        self.results = results
 
 
 class Unauthorized(RuntimeFailure):

@@ -26,8 +26,8 @@ _WHOLE = r"\d{1,20}|\d{1,3}(?:[,_]\d{3}){1,6}"
 _TOKENS = re.compile(rf"\s*(?:({_WHOLE})\s*([km]?)|(\d{{1,6}})\.(\d{{1,6}})\s*([km]))\s*", re.IGNORECASE | re.ASCII)
 
 
-def parse_bytes(text: str) -> int:
-    """`"700MiB"` -> 734003200.
+def parse_bytes(text: str, param: str = "") -> int:
+    """`"700MiB"` -> 734003200. `param`: the option that it is of, for the error.
 
     Raises:
         UsageError: not a number with one of the known suffixes.
@@ -35,7 +35,8 @@ def parse_bytes(text: str) -> int:
     match = _SIZE.fullmatch(text)
     factor = _FACTORS.get(match[3].lower()) if match else None
     if match is None or factor is None:
-        raise UsageError(f"{text!r} is not a size", hint="write it as 700MiB, 2GiB, 1.5GB or a number of bytes")
+        hint = "write it as 700MiB, 2GiB, 1.5GB or a number of bytes"
+        raise UsageError(f"{text!r} is not a size", hint=hint, param=param)
     decimals = match[2] or ""
     # Integers, because a float is off beyond 2**53.
     n_bytes: int = int(match[1] + decimals) * factor // 10 ** len(decimals)

@@ -470,12 +470,45 @@ def test_the_parts_of_a_text_are_one_message(open_llm: Open) -> None:
         open_llm().chat([{"role": "user", "content": [{"type": "text"}]}])
 
 
-@pytest.mark.parametrize("options", [{"ctx": "x"}, {"min_tps": "5"}, {"threads": 1.5}, {"max_memory": 2.5}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ctx": "x"},
+        {"ctx": [1]},
+        {"max_memory": "x"},
+        {"options": {"foo"}},
+        {"threads": 0},
+        {"quant": 3},
+        {"min_tps": "5"},
+        {"threads": 1.5},
+        {"max_memory": 2.5},
+    ],
+)
 def test_an_option_of_another_type_is_refused_by_its_name(options: dict[str, Any]) -> None:
     (name,) = options
-    with refuses(UsageError) as caught:
+    with refuses(UsageError, param=name):
         EdgeLLM.load("echo", **options)
-    assert f"$.{name}" in str(caught.value)
+
+
+def test_a_context_is_written_as_on_the_command_line() -> None:
+    with EdgeLLM.load("echo", ctx="1k", isolate=False) as llm:
+        assert llm.info.n_ctx == 1024
+
+
+def test_what_no_request_is_is_refused(open_llm: Open) -> None:
+    for request in ("Once upon a time", None, [1, 2]):
+        with refuses(UsageError, param="request"):
+            next(open_llm().generate(request))  # type: ignore[arg-type]
+
+
+def test_a_model_is_loaded_by_a_name_or_chosen() -> None:
+    with refuses(UsageError, param="plan"):
+        EdgeLLM()
+
+
+def test_no_model_of_that_name() -> None:
+    with refuses(UnknownModel, param="model"):
+        EdgeLLM.load("no-such-model")
 
 
 @pytest.mark.parametrize("model", [None, ""])

@@ -42,7 +42,7 @@ def with_threads(plan: LaunchPlan, threads: int) -> LaunchPlan:
         UsageError: out of range.
     """
     if not 1 <= threads <= 1024:
-        raise UsageError(f"threads={threads} is out of range", hint="allowed: 1 to 1024")
+        raise UsageError(f"threads={threads} is out of range", hint="allowed: 1 to 1024", param="threads")
     reasons = (*plan.reasons, Threads(threads, asked=True))
     step_s = plan.step_s and plan.step_s * max(1, plan.settings.n_threads_batch / threads)
     run = replace(plan.settings, n_threads=threads, n_threads_batch=threads)
@@ -60,7 +60,7 @@ def with_options(plan: LaunchPlan, options: Mapping[str, str]) -> LaunchPlan:
     backend = plugins().backend(plan.backend)
     pairs = tuple(sorted(options.items()))
     if not isinstance(backend, Configurable):
-        raise UsageError(f"the {plan.backend} backend has no options of its own", hint="give it none")
+        raise UsageError(f"the {plan.backend} backend has no options of its own", hint="give it none", param="options")
     answers.answer(backend, "check_options", pairs)
     own = replace(plan.settings, options=pairs)
     reasons = (*plan.reasons, OptionsAsked(pairs))

@@ -76,7 +76,8 @@ class ChatMethods(RequestMethods):
                 n: how many answers (`choices`);
                 tools: what the model may call (`calls`): functions, `Tool`s, or dictionaries; `use_tools` also makes
                 the calls;
-                tool_choice, parallel_tool_calls, thinking, reasoning_effort and template_kwargs, as of `request`;
+                tool_choice, parallel_tool_calls, thinking, reasoning_effort, template_kwargs and truncate, as of
+                `request`;
                 and those of `edgellm.Sampling` (temperature, top_p, seed, ...). The model's defaults
                 (`plan.sampling`) hold for the others.
 
@@ -86,7 +87,7 @@ class ChatMethods(RequestMethods):
             Closed: by `close` meanwhile.
         """
         kind = None if schema is None else _asked_for(schema, options)
-        request = self._asked(messages, options)
+        request = self._asked(messages, options, "schema", "timeout")
         answer = whole(list(self.generate(request, timeout=timeout)), request.notes)
         return answer if kind is None else parsed(answer, kind)
 
@@ -115,10 +116,12 @@ class ChatMethods(RequestMethods):
     ) -> Generator[Event, None, None]:
         """As `chat`, event by event: `Delta`s, then one `Done`. Closing the iterator cancels the request.
 
+        What is wrong with the arguments is raised at once, all else when the next event is asked for.
+
         Args:
             progress: with a `Prefill` each time that a part of the prompt has been read, before the first `Delta`.
         """
-        return self.generate(self._asked(messages, options, progress=progress), timeout=timeout)
+        return self.generate(self._asked(messages, options, "progress", "timeout", progress=progress), timeout=timeout)
 
     @overload
     async def achat(
@@ -160,7 +163,7 @@ class ChatMethods(RequestMethods):
     ) -> Any:
         """As `chat`, for coroutines."""
         kind = None if schema is None else _asked_for(schema, options)
-        request = self._asked(messages, options)
+        request = await self._aasked(messages, options, "schema", "timeout")
         answer = whole([event async for event in self.agenerate(request, timeout=timeout)], request.notes)
         return answer if kind is None else parsed(answer, kind)
 
@@ -188,7 +191,7 @@ class ChatMethods(RequestMethods):
         **options: Unpack[ChatKeywords],
     ) -> AsyncGenerator[Event, None]:
         """As `stream`, for coroutines."""
-        request = self._asked(messages, options, progress=progress)
+        request = await self._aasked(messages, options, "progress", "timeout", progress=progress)
         async with contextlib.aclosing(self.agenerate(request, timeout=timeout)) as events:
             async for event in events:
                 yield event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ from edgellm.sdk.deadline import Deadline
 from edgellm.sdk.generation import GenerationMethods
 from edgellm.sdk.toolbox import check_choice, tools_of
 from edgellm.text.truncation import room, truncated
-from edgellm.types.checks import plain_numbers
+from edgellm.types.checks import check_names, plain_numbers
 from edgellm.types.event import Tokens
 from edgellm.types.grammar import Grammar
 from edgellm.types.markup import Reading
@@ -31,6 +32,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("edgellm.prompt")
 _AROUND = 8  # tokens, at most, that a model wants around a text; in it each has a byte
+_ELSEWHERE = {
+    "schema": "chat and achat take it, whose answer comes whole",
+    "progress": "stream and astream take it",
+    "rounds": "use_tools and its siblings take it",
+    "sampling": "write its fields as options, as temperature=0.7",
+    **{
+        name: f"request takes it: llm.generate(llm.request(messages, {name}=...))"
+        for name in ("add_generation_prompt", "continue_final_message", "ignore_eos", "reuse")
+    },
+}
 _OF_ANSWER = ChatKeywords.__annotations__.keys() - SamplingKeywords.__annotations__.keys()
 
 
@@ -190,14 +201,21 @@ class RequestMethods(GenerationMethods):
             return answer_or_call(answer, markup, tools, parallel=parallel, opened=prompt.opened)
         return call_grammar(markup, tools, choice, parallel=parallel, opened=prompt.opened)
 
-    def _asked(self, messages: Messages, options: ChatKeywords, *, progress: bool = False) -> GenerationRequest:
-        names = ChatKeywords.__annotations__
-        if unknown := sorted(options.keys() - names.keys()):
-            hint = f"options are: {', '.join(names)}"
-            raise UsageError(f"unknown option: {', '.join(unknown)}", hint=hint, param=unknown[0])
+    def _asked(
+        self, messages: Messages, options: ChatKeywords, *own_names: str, progress: bool = False
+    ) -> GenerationRequest:
+        """`own_names`: what the method takes besides these options, for errors."""
+        check_names(options, (*own_names, *ChatKeywords.__annotations__), _ELSEWHERE)
         own: dict[str, Any] = {name: value for name, value in options.items() if name in _OF_ANSWER}
         drawn: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_ANSWER}
         return self.request(messages, sampling=Sampling.of(**drawn), progress=progress, **own)
+
+    async def _aasked(
+        self, messages: Messages, options: ChatKeywords, *own_names: str, progress: bool = False
+    ) -> GenerationRequest:
+        """As `_asked`, for coroutines: where messages may be dropped, the worker counts tokens."""
+        ask = functools.partial(self._asked, messages, options, *own_names, progress=progress)
+        return await asyncio.to_thread(ask) if options.get("truncate") else ask()
 
     @functools.cached_property
     def _prompts(self) -> PromptBuilder:

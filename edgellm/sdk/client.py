@@ -3,7 +3,8 @@
     with EdgeLLM.auto() as llm:
         print(llm.chat("Why is the sky blue?").text)
         for event in llm.stream("Tell me more."):
-            ...
+            if isinstance(event, Delta):
+                print(event.text, end="", flush=True)
 
 Wires the verbs together (probe, decide, fetch, run); each of them stays usable on its own.
 """
@@ -48,10 +49,13 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods):
         decision: how it was chosen; None where the model was named.
     """
 
-    def __init__(self, plan: LaunchPlan, *, decision: Decision | None = None, isolate: bool = True) -> None:
+    def __init__(
+        self, plan: LaunchPlan | None = None, *, decision: Decision | None = None, isolate: bool = True
+    ) -> None:
         """Start loading `plan` and return at once; the first use waits, or raises what loading raised."""
         if not isinstance(plan, LaunchPlan):
-            hint = f"EdgeLLM.load({plan!r:.60}) loads a named model, EdgeLLM.auto() chooses one"
+            name = "qwen3-4b" if plan is None else plan
+            hint = f"EdgeLLM.load({name!r:.60}) loads a named model, EdgeLLM.auto() chooses one"
             raise UsageError(f"plan={plan!r:.60} is no LaunchPlan", hint=hint, param="plan")
         self.plan = plan
         self.decision = decision

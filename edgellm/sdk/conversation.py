@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from edgellm.errors import UsageError
+from edgellm.types.checks import in_python
 from edgellm.types.message import Message, Tool, ToolCall
 
 Messages = str | Sequence[Message | Mapping[str, str | Sequence[Mapping[str, Any]] | None]]
@@ -69,13 +70,28 @@ def messages_of(messages: Messages) -> list[Message]:
         if not messages.strip():
             raise UsageError("there is nothing to answer: the text is empty", hint=_AS_MESSAGES, param="messages")
         return [Message("user", messages)]
-    try:
-        conversation = [m if isinstance(m, Message) else msgspec.convert(m, _Message).to_message() for m in messages]
-    except (TypeError, msgspec.ValidationError) as error:
-        raise UsageError(f"these are not messages: {error}", hint=_AS_MESSAGES, param="messages") from None
+    if isinstance(messages, Message | Mapping):
+        raise UsageError("messages is a list, and this is one message", hint="wrap it in [ ]", param="messages")
+    if not isinstance(messages, Iterable):
+        what = f"messages={messages!r:.60} is no list of messages"
+        raise UsageError(what, hint=_AS_MESSAGES, param="messages")
+    conversation = [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
     if not conversation:
         raise UsageError("there are no messages", hint="send at least one user message", param="messages")
     return conversation
+
+
+def _message(message: Message | Mapping[str, Any], place: str) -> Message:
+    if isinstance(message, Message):
+        return message
+    if not isinstance(message, Mapping):
+        raise UsageError(f"{place}={message!r:.60} is no message", hint=_AS_MESSAGES, param="messages")
+    try:
+        return msgspec.convert(message, _Message).to_message()
+    except msgspec.ValidationError as error:
+        problem, where, allowed = in_python(error)
+        what = f"{place}{'.' if where else ''}{where}{'' if allowed else ':'} {problem}"
+        raise UsageError(what, hint=f"allowed: {allowed}" if allowed else _AS_MESSAGES, param="messages") from None
 
 
 def texts_of(conversation: Sequence[Message], tools: Sequence[Tool]) -> Iterator[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import reprlib
 from collections.abc import AsyncGenerator, Generator
 
-from edgellm.errors import EdgeLLMError
+from edgellm.errors import EdgeLLMError, UsageError
 from edgellm.runtime.session import AsyncSink, QueueSink, Session
 from edgellm.sdk.asking import submit
 from edgellm.sdk.deadline import Deadline
@@ -19,10 +20,16 @@ class GenerationMethods:
     _session: Session
 
     def generate(self, request: GenerationRequest, *, timeout: float | None = None) -> Generator[Event, None, None]:
-        """Continue a prompt as it stands. Raises as `chat` does."""
+        """Continue a prompt as it stands: an iterator of events, `Delta`s and then one `Done` for each answer.
+
+        The whole text that continues a raw prompt is
+        `"".join(event.text for event in llm.generate(GenerationRequest("Once upon")) if isinstance(event, Delta))`.
+        Raises as `chat` does, when the first event is asked for.
+        """
         yield from self._events_by(request, Deadline(timeout))
 
     def _events_by(self, request: GenerationRequest, deadline: Deadline) -> Generator[Event, None, None]:
+        _require_request(request)
         sink = QueueSink()
         request_id = submit(self._session, request, sink)
         try:
@@ -40,7 +47,7 @@ class GenerationMethods:
     async def agenerate(
         self, request: GenerationRequest, *, timeout: float | None = None
     ) -> AsyncGenerator[Event, None]:
-        """As `generate`, for coroutines. Cancelling the task frees the slot."""
+        """As `generate`, for coroutines: an async iterator. Cancelling the task frees the slot."""
         async with contextlib.aclosing(self.aevents(request, timeout=timeout)) as event_lists:
             async for events in event_lists:
                 for event in events:
@@ -57,6 +64,7 @@ class GenerationMethods:
     async def _event_lists_by(
         self, request: GenerationRequest, deadline: Deadline
     ) -> AsyncGenerator[list[Event], None]:
+        _require_request(request)
         sink = AsyncSink()
         request_id = submit(self._session, request, sink)
         try:
@@ -72,3 +80,13 @@ class GenerationMethods:
                     return
         finally:
             self._session.cancel(request_id)
+
+
+def _require_request(request: GenerationRequest) -> None:
+    """
+    Raises:
+        UsageError: it is something else.
+    """
+    if not isinstance(request, GenerationRequest):
+        hint = "pass edgellm.types.request.GenerationRequest(text), or what request() makes of messages"
+        raise UsageError(f"request={reprlib.repr(request)} is no GenerationRequest", hint=hint, param="request")

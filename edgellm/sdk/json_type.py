@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -45,21 +46,38 @@ def json_type(kind: type[T] | JsonAdapter[T] | Mapping[str, Any]) -> JsonType[T]
     """
     if isinstance(kind, Mapping):
         return JsonType(dict(kind), json.loads)
-    adapter: Any = kind
+    if _is_object_of_type(kind):
+        what = f"schema is an object of {type(kind).__name__}, not the type"
+        raise UsageError(what, hint=f"pass schema={type(kind).__name__}", param="schema")
+    try:
+        return _described(kind)
+    except Exception as error:  # the libraries raise many kinds
+        lines = str(error).splitlines() or [""]
+        # What pydantic says stands in its first line, and what msgspec says in its last.
+        reason = lines[-1 if isinstance(error, TypeError) else 0]
+        hint = "use a pydantic model, a dataclass, a msgspec.Struct, or a schema as a dict"
+        raise UsageError(f"no JSON schema can be made of {kind!r:.60}: {reason}", hint=hint, param="schema") from None
+
+
+def _described(kind: Any) -> JsonType[Any]:
+    adapter = kind
     if is_pydantics(kind):
         from pydantic import TypeAdapter
 
-        adapter = TypeAdapter(adapter)
+        adapter = TypeAdapter(kind)
     if not isinstance(adapter, type) and hasattr(adapter, "validate_json"):
         return JsonType(closed(adapter.json_schema()), adapter.validate_json)
-    try:
-        (schema,), definitions = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
-    except TypeError as error:
-        reason = str(error).rpartition("\n")[2]
-        hint = "use a pydantic model, a dataclass, a msgspec.Struct, or a schema as a dict"
-        raise UsageError(f"no JSON schema can be made of {kind!r}: {reason}", hint=hint, param="schema") from None
+    (schema,), definitions = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
     decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(kind)
     return JsonType(closed({**schema, "$defs": definitions} if definitions else schema), decoder.decode)
+
+
+def _is_object_of_type(kind: Any) -> bool:
+    """Whether it is a value with fields, as who writes `Person(...)` for `Person` passes."""
+    has_fields = (
+        isinstance(kind, msgspec.Struct) or dataclasses.is_dataclass(kind) or hasattr(type(kind), "model_fields")
+    )
+    return has_fields and not isinstance(kind, type) and not hasattr(kind, "validate_json")
 
 
 def mismatch(error: Exception) -> str:

@@ -99,14 +99,16 @@ class TokenMethods(RequestMethods):
         **options: Unpack[ChatKeywords],
     ) -> int:
         """As `count_tokens`, for coroutines."""
-        request = self._counted(messages, options)
+        request = (
+            messages if isinstance(messages, GenerationRequest) else await self._aasked(messages, options, "timeout")
+        )
         if not isinstance(request.prompt, str):
             return len(request.prompt)
         batch = [TokenizeRequest.of_prompt(request.prompt, request)]
         return len((await aask_all(self._session, batch, _tokens, _deadline(timeout)))[0].ids)
 
     def _counted(self, messages: Messages | GenerationRequest, options: ChatKeywords) -> GenerationRequest:
-        return messages if isinstance(messages, GenerationRequest) else self._asked(messages, options)
+        return messages if isinstance(messages, GenerationRequest) else self._asked(messages, options, "timeout")
 
 
 def _deadline(timeout: float | None) -> Deadline:

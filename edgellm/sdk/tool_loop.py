@@ -19,6 +19,7 @@ from edgellm.types.request import AnswerKeywords, ChatKeywords
 from edgellm.types.tool_use import ToolResult, ToolUse
 
 MAX_ROUNDS = 8
+_OWN = ("rounds", "timeout")
 Functions = Sequence[Callable[..., Any]]
 
 
@@ -46,8 +47,9 @@ class ToolLoopMethods(RequestMethods):
             options: as of `chat`. `tool_choice` holds for the first answer.
 
         Raises:
-            TooManyRounds; IncompleteAnswer: a call was cut off by `max_tokens`; UsageError: a function that cannot be
-            a tool; what `chat` raises. `stream_tools` shows what came before an error.
+            TooManyRounds, with the messages and results so far; IncompleteAnswer: a call was cut off by `max_tokens`;
+            UsageError: a function that cannot be a tool; what `chat` raises. `stream_tools` shows what came before an
+            error.
         """
         loop = _ToolLoop(messages, tools, rounds, options)
         for _ in self._run(loop, Deadline(timeout, instead=_INSTEAD)):
@@ -100,7 +102,7 @@ class ToolLoopMethods(RequestMethods):
     def _run(self, loop: _ToolLoop, deadline: Deadline) -> Generator[Delta | Done | ToolResult, None, None]:
         loop.refuse_coroutines()
         while loop.goes_on:
-            request = self._asked(loop.messages, loop.options)
+            request = self._asked(loop.messages, loop.options, *_OWN)
             with contextlib.closing(self._events_by(request, deadline)) as events:
                 for event in events:
                     assert not isinstance(event, Prefill)  # it is not asked for
@@ -112,7 +114,7 @@ class ToolLoopMethods(RequestMethods):
 
     async def _arun(self, loop: _ToolLoop, deadline: Deadline) -> AsyncGenerator[Delta | Done | ToolResult, None]:
         while loop.goes_on:
-            request = self._asked(loop.messages, loop.options)
+            request = await self._aasked(loop.messages, loop.options, *_OWN)
             async with contextlib.aclosing(self._event_lists_by(request, deadline)) as event_lists:
                 async for events in event_lists:
                     loop.events += events
@@ -174,8 +176,10 @@ class _ToolLoop:
         if answer.calls and not self._left:
             raise TooManyRounds(
                 f"the model called tools in each of {self._rounds} answers",
-                hint="allow more rounds, or say when it knows enough",
+                hint="allow more rounds, or say when it knows enough; the error has the messages and results so far",
                 rounds=self._rounds,
+                messages=tuple(self.messages),
+                results=tuple(self._results),
             )
         return answer.calls
 

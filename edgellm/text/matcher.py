@@ -20,7 +20,7 @@ from edgellm.text import grammar_check
 from edgellm.text.endless import can_end
 from edgellm.text.json_patterns import exact_patterns
 from edgellm.text.lark import NO_FORCING, lark_of
-from edgellm.types.grammar import Grammar
+from edgellm.types.grammar import Grammar, GrammarKind
 from edgellm.types.grammar_tree import OneOf, Text
 
 if TYPE_CHECKING:
@@ -36,7 +36,16 @@ JSON_OPTIONS = {
 }
 # Compiled grammars that are kept for requests to come. One of 50 tools has about a megabyte.
 KEPT = 32
+_HINTS: dict[GrammarKind, str] = {
+    "json_schema": "mend it; schemas are read as JSON Schema (draft 2020-12) says",
+    "regex": "mend it; patterns are those of Rust's regex: no look-around, no references back",
+    "lark": "mend it; rules as `start: a`, texts in double quotes, patterns between slashes",
+    "gbnf": "mend it; rules as `root ::= a`, as llama.cpp reads them",
+    "choice": "send other texts",
+    "tree": "mend the schema or pattern in it",
+}
 
+_SHOWN_LINE = re.compile(r"\d+ \| ?|\| |<")  # of a grammar, in an error
 _LARK_START = re.compile(r"\s*start\s*:(?!:=)")
 FEW_WORDS = 64  # of 32 tokens each
 
@@ -182,7 +191,7 @@ class GrammarCompiler:
             grammar_check.check(grammar, own)
         compiled = grammar_check.compiled(library, self._tables, source)
         if compiled.is_error():
-            raise grammar.refused(f"cannot be used: {_short(compiled.get_error())}", "write it in another way")
+            raise grammar.refused(f"cannot be used: {_short(compiled.get_error())}", _HINTS[grammar.kind])
         # What no answer can satisfy shows at the first token, which is looked at here and not in mid-answer.
         first = _mask(compiled, self._info.vocab_size)
         if compiled.is_error():
@@ -267,7 +276,11 @@ def _library() -> Any:
 
 
 def _short(error: object) -> str:
-    return next(iter(str(error).splitlines()), "")[:200]
+    """All of it in one line, without those that show the grammar and point at a place in it."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines()]
+    told = [line for line in lines if line.strip("^ |") and not _SHOWN_LINE.match(line)]
+    # The last one says what is wrong, however long the pattern before it.
+    return " ".join(line[: 400 // len(told)] for line in told)
 
 
 def _failed(compiled: Any) -> GrammarFailed:

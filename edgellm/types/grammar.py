@@ -95,7 +95,7 @@ class Grammar(msgspec.Struct, frozen=True):
 
     def refused(self, problem: str, hint: str) -> UsageError:
         noun = {"json_schema": "JSON schema", "regex": "pattern", "choice": "list of choices"}.get(self.kind, "grammar")
-        return UsageError(f"the {noun} {problem}", hint=hint, param=self.param)
+        return UsageError(f"the {noun} {problem}", hint=hint, param=self.param or "grammar")
 
     def _json(self) -> Any:
         try:

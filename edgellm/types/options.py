@@ -8,11 +8,10 @@ from typing import Any, Literal, Self, TypedDict
 from msgspec import Struct
 from msgspec.structs import replace
 
-from edgellm.errors import UsageError
-from edgellm.types.checks import check_types, plain_numbers
+from edgellm.types.checks import check_names, check_types, plain_numbers
 from edgellm.types.request import SelectionRequest, Task, cache_type, layers_on_gpu, slot_count
 from edgellm.types.sampling import Sampling
-from edgellm.units import parse_bytes
+from edgellm.units import parse_bytes, parse_tokens
 
 CacheChoice = Literal["auto", "f32", "f16", "q8_0", "q4_0"]
 LayersChoice = int | Literal["auto", "all"]
@@ -23,7 +22,7 @@ class SelectionOptions(Struct, frozen=True, kw_only=True):
     """What selection is asked for. None = decide for me."""
 
     task: Task | None = None  # what the model is for; None = chat, or what a named model is for
-    ctx: int | None = None  # tokens per request; None = as long as memory and speed allow
+    ctx: int | None = None  # tokens per request, in calls also as "8k"; None = as long as memory and speed allow
     min_tps: float | None = None  # slowest acceptable rate, tokens per second; None = the task's speed floor
     max_memory: int | str | None = None  # bytes, or text such as "2GiB"; None = what is free, less a reserve
     max_download: int | str | None = None  # the same for a file that must be fetched; None = as large as it is
@@ -37,10 +36,9 @@ class SelectionOptions(Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, **options: Any) -> Self:
         """Options by name. Raises UsageError for an unknown one, and for one of another type."""
-        unknown = sorted(options.keys() - {*cls.__struct_fields__})
-        if unknown:
-            names = ", ".join(cls.__struct_fields__)
-            raise UsageError(f"unknown option: {', '.join(unknown)}", hint=f"options are: {names}", param=unknown[0])
+        check_names(options, cls.__struct_fields__)
+        if isinstance(ctx := options.get("ctx"), str):
+            options["ctx"] = parse_tokens(ctx)
         if isinstance(sampling := options.get("sampling"), Mapping):
             options["sampling"] = Sampling.of(**sampling)
         asked = cls(**plain_numbers(options))
@@ -63,8 +61,8 @@ class SelectionOptions(Struct, frozen=True, kw_only=True):
             task=self.task or usual_task,
             ctx=self.ctx,
             min_tps=self.min_tps,
-            max_memory_bytes=_bytes(self.max_memory),
-            max_download_bytes=_bytes(self.max_download),
+            max_memory_bytes=_bytes(self.max_memory, "max_memory"),
+            max_download_bytes=_bytes(self.max_download, "max_download"),
             backend=self.backend,
             slots=slot_count(self.slots),
             offline=self.offline,
@@ -74,8 +72,8 @@ class SelectionOptions(Struct, frozen=True, kw_only=True):
         )
 
 
-def _bytes(size: int | str | None) -> int | None:
-    return parse_bytes(size) if isinstance(size, str) else size
+def _bytes(size: int | str | None, name: str) -> int | None:
+    return parse_bytes(size, name) if isinstance(size, str) else size
 
 
 class LaunchOptions(SelectionOptions, frozen=True, kw_only=True):
@@ -91,7 +89,7 @@ class SelectionKeywords(TypedDict, total=False):
     """`SelectionOptions` as keyword arguments."""
 
     task: Task | None
-    ctx: int | None
+    ctx: int | str | None
     min_tps: float | None
     max_memory: int | str | None
     max_download: int | str | None

@@ -61,6 +61,7 @@ class SelectionRequest:
 
     def __post_init__(self) -> None:
         task_of(self.task)
+        check_types(self, "this cannot be asked for")
         check_range(self.ctx is None or 256 <= self.ctx <= MAX_CTX, f"ctx={self.ctx}", f"256 to {MAX_CTX} tokens")
         check_range(self.min_tps is None or self.min_tps > 0, f"min_tps={self.min_tps}", "a positive rate")
         check_range(self.max_memory_bytes is None or self.max_memory_bytes > 0, "max_memory", "a positive size")
@@ -190,6 +191,7 @@ class AnswerKeywords(SamplingKeywords, total=False):
     thinking: bool | None
     reasoning_effort: ReasoningEffort | None
     template_kwargs: Mapping[str, Any] | None
+    truncate: bool
 
 
 class ChatKeywords(AnswerKeywords, total=False):

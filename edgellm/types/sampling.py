@@ -11,8 +11,7 @@ from typing import Any, Self, TypedDict
 
 import msgspec
 
-from edgellm.errors import UsageError
-from edgellm.types.checks import MAX_COUNT, check_range, check_types
+from edgellm.types.checks import MAX_COUNT, check_names, check_range, check_types
 
 MAX_BIASES = 1024
 
@@ -67,10 +66,7 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaul
     @classmethod
     def of(cls, **options: Any) -> Self:
         """Parameters by name. Raises UsageError for an unknown one."""
-        unknown = sorted(options.keys() - {*cls.__struct_fields__})
-        if unknown:
-            names = ", ".join(cls.__struct_fields__)
-            raise UsageError(f"unknown option: {', '.join(unknown)}", hint=f"sampling options are: {names}")
+        check_names(options, cls.__struct_fields__)
         return cls(**options)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -266,3 +266,21 @@ def test_numbers_of_numpy_are_taken(llm: EdgeLLM) -> None:
     assert LaunchOptions.of(ctx=np.int64(512), slots=np.int32(2), gpu_layers=np.int8(0)) == LaunchOptions.of(
         ctx=512, slots=2, gpu_layers=0
     )
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda llm: llm.chat("Hi", temprature=1),
+        lambda llm: llm.chat("Hi", ignore_eos=True),
+        lambda llm: llm.chat("Hi", progress=True),
+        lambda llm: llm.stream("Hi", schema=int),
+        lambda llm: llm.stream("Hi", sampling=Sampling()),
+        lambda llm: llm.use_tools("Hi", tools=[], schema=int),
+        lambda llm: llm.count_tokens("Hi", rounds=3),
+    ],
+    ids=["temprature", "ignore_eos", "progress", "schema", "sampling", "tools", "rounds"],
+)
+def test_the_place_of_an_option_is_named(llm: EdgeLLM, call: Callable[[EdgeLLM], Any]) -> None:
+    with refuses(UsageError):
+        call(llm)

@@ -57,6 +57,16 @@ NO_MESSAGES: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize(
+    "messages",
+    [None, 5, Message("user", "hi"), {"role": "user", "content": "hi"}],
+    ids=["none", "a number", "a message", "a dictionary"],
+)
+def test_messages_are_a_list(messages: Any) -> None:
+    with refuses(UsageError, param="messages"):
+        messages_of(messages)
+
+
 @pytest.mark.parametrize("name", NO_MESSAGES)
 def test_what_is_no_message_is_refused(name: str) -> None:
     with refuses(UsageError, param="messages"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
@@ -89,5 +90,19 @@ def test_a_schema_of_ones_own_is_taken_as_it_is() -> None:
 
 @pytest.mark.parametrize("kind", [complex, 5], ids=repr)
 def test_what_has_no_schema_is_refused(kind: Any) -> None:
+    with refuses(UsageError, param="schema"):
+        json_type(kind)
+
+
+class Unreadable(pydantic.BaseModel):
+    call: Callable[[], int]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [Model(name="a"), Struct("a"), Data("a"), Unreadable],
+    ids=["of pydantic", "struct", "dataclass", "without a schema"],
+)
+def test_what_is_no_type_of_json_is_refused(kind: Any) -> None:
     with refuses(UsageError, param="schema"):
         json_type(kind)

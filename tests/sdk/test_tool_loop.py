@@ -33,7 +33,7 @@ class Scripted(ToolLoopMethods):
         self._said = list(said)
         self._ends = ends
 
-    def _asked(self, messages: Any, options: Any) -> Any:
+    def _asked(self, messages: Any, options: Any, *own_names: str, progress: bool = False) -> Any:
         self.asked.append((list(messages), dict(options)))
         return GenerationRequest("")
 
@@ -161,8 +161,10 @@ def test_a_result_that_is_no_json_is_told() -> None:
 
 def test_rounds_are_limited() -> None:
     call: list[Call] = [("town", "{}")]
-    with refuses(TooManyRounds, rounds=3):
+    with refuses(TooManyRounds, rounds=3) as caught:
         Scripted(call, call, call, call).use_tools("Go", tools=[town], rounds=3)
+    assert [result.text for result in caught.value.results] == ["Köln", "Köln"]
+    assert [message.role for message in caught.value.messages] == ["user", *["assistant", "tool"] * 2, "assistant"]
     assert texts(Scripted(call, call, "done").use_tools("Go", tools=[town], rounds=3)) == ["Köln", "Köln"]
     with refuses(UsageError, param="rounds"):
         Scripted("done").use_tools("Go", tools=[town], rounds=0)

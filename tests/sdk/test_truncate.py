@@ -69,6 +69,13 @@ def test_an_answer_comes(llm: EdgeLLM) -> None:
     assert done.usage.prompt_tokens == llm.count_tokens(request)
 
 
+async def test_a_chat_drops_what_does_not_fit(llm: EdgeLLM) -> None:
+    notes = llm.request(talk(30), truncate=True, max_tokens=20).notes
+    assert notes
+    assert llm.chat(talk(30), truncate=True, max_tokens=20).notes == notes
+    assert (await llm.achat(talk(30), truncate=True, max_tokens=20)).notes == notes
+
+
 def test_what_a_template_adds_counts() -> None:
     """More than can be counted at a time, of messages that are short enough."""
     many = "{% for m in messages %}{% for _ in range(400) %}{{ m.content }}{% endfor %}{% endfor %}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,13 @@ This page is made of the docstrings: change those, then run `make docs`. Whole p
 and the [tutorial](tutorial.md#2-the-first-program) explains one.
 
 ```python
-from edgellm import EdgeLLM
+from edgellm import Delta, EdgeLLM
 
 with EdgeLLM.auto() as llm:
     print(llm.chat("Say hello in French.", max_tokens=40).text)
+    for event in llm.stream("Tell me more."):
+        if isinstance(event, Delta):
+            print(event.text, end="", flush=True)
 ```
 
 `edgellm` itself exports `EdgeLLM`, `Message`, `Tool`, `TextInput`, `NamedTool`, `ToolCall`, `Grammar`, `Sampling`,
@@ -82,6 +86,7 @@ GROUPS: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("Events", (Delta, Done, Prefill, Completion, Choice, Usage, Timings)),
     ("Tools", (ToolUse, ToolResult)),
 )
+_GENERATOR = re.compile(r"(Async)?Generator\[((?:[^\[\],]|\[[^\]]*\])*)(?:, None)+\]")
 LISTED = {kind for _, kinds in GROUPS for kind in kinds}
 
 
@@ -103,8 +108,10 @@ def _class(kind: type, *, level: int = 2) -> str:
 def _methods(kind: type, *, level: int = 3) -> Iterator[str]:
     for name, member in _members(kind):
         target: Any = member.__func__ if isinstance(member, classmethod) else member
+        function: Any = member.fget if isinstance(member, property) else target
         signature = f"{name}{_signature(target)}" if inspect.isfunction(target) else name
-        doc = inspect.getdoc(member.fget if isinstance(member, property) else target)
+        signature += _returned(function)
+        doc = inspect.getdoc(function)
         if doc:
             yield f"{'#' * level} `{signature}`\n\n{_text(doc)}"
 
@@ -126,6 +133,14 @@ def _signature(function: Any) -> str:
     plain = [p.replace(annotation=p.empty) for p in signature.parameters.values() if p.name not in ("self", "cls")]
     short = [p.replace(default=_Shown(_default(p.default))) if p.default is not p.empty else p for p in plain]
     return str(signature.replace(parameters=short, return_annotation=signature.empty))
+
+
+def _returned(function: Any) -> str:
+    """` -> int`; of a method with overloads what each of them returns."""
+    overloads = typing.get_overloads(function)
+    types = dict.fromkeys(each.__annotations__["return"] for each in overloads or [function])
+    shown = _GENERATOR.sub(r"\1Iterator[\2]", " | ".join(types))
+    return "" if shown in ("None", "NoReturn") else f" -> {shown}"
 
 
 class _Shown(str):

@@ -338,7 +338,7 @@ def test_rows_beyond_the_tokens_are_never_drawn() -> None:
 def test_a_grammar_of_blanks_is_read_at_once(compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library's own look at its language is quadratic, and takes over a minute for these: it is not asked."""
     monkeypatch.delattr("llguidance.gbnf_to_lark.is_lark_syntax")
-    with refuses(UsageError, param=""):
+    with refuses(UsageError, param="grammar"):
         compiler.matcher(Grammar("gbnf", "\n" * 65_000 + "x"))
 
 
