@@ -7,8 +7,9 @@ import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, aclosing, contextmanager
+from contextlib import AsyncExitStack, aclosing, contextmanager, nullcontext
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -28,6 +29,7 @@ from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankReq
 
 MadeT = TypeVar("MadeT")
 LARGE_BYTES = 64 * 1024  # of a body; reading a smaller one takes about a millisecond
+READING_PLACES = 2  # requests of one client that are read at a time: a template and counts for cuts may take a second
 # Requests for vectors that the model has at a time: enough to fill its batches, and few enough that the next client's
 # is soon among them.
 EMBEDDING_PLACES = 8
@@ -51,6 +53,7 @@ class ServedModel:
         self._strict_fields = strict_fields
         self.created = int(time.time())
         self._reading_large = asyncio.Lock()
+        self._reading: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by client
         self._turns = Turns(llm.plan.settings.n_slots)
         self._embedding_turns = Turns(EMBEDDING_PLACES)
         self.activity = Activity(llm.plan.settings.n_slots)
@@ -75,7 +78,7 @@ class ServedModel:
             UsageError, UnsupportedField: the body is wrong; UnknownModel, HttpError: as `require`; what `make` raises;
             ClientDisconnect: nobody waits for the answer any more.
         """
-        raw = await request.body()
+        raw, record = await request.body(), request_log.of_scope(request.scope)
         unknown = self.unknown_fields(request)
 
         def read() -> tuple[Body, MadeT]:
@@ -84,17 +87,19 @@ class ServedModel:
             return body, make(body)
 
         try:
-            # A model's own template takes time: not in the event loop that all streams share.
-            if len(raw) <= LARGE_BYTES:
-                return await asyncio.to_thread(read)
-            # Threads share one lock of the interpreter. Many of them would keep the event loop from it in turn.
-            async with self._reading_large:
+            # A model's own template takes time: not in the event loop that all streams share. Threads share one lock
+            # of the interpreter, and many of them would keep the event loop from it in turn.
+            async with self._place(record.client), self._reading_large if len(raw) > LARGE_BYTES else nullcontext():
                 if await request.is_disconnected():
                     raise ClientDisconnect
                 return await asyncio.to_thread(read)
         finally:
             self.n_ignored += unknown.n
-            request_log.of_scope(request.scope).ignored = unknown.text
+            record.ignored = unknown.text
+
+    def _place(self, client: str) -> asyncio.Semaphore:
+        """To read a request of this client."""
+        return self._reading.setdefault(client, asyncio.Semaphore(READING_PLACES))
 
     def unknown_fields(self, request: Request) -> UnknownFields:
         """Where the unknown fields of this request's body go."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import sys
 import threading
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import psutil
@@ -182,6 +184,35 @@ async def test_a_large_body_that_nobody_waits_for_is_not_read(live: Live) -> Non
     RequestRecord.begin(scope)
     with pytest.raises(ClientDisconnect):
         await ServedModel(live.llm).receive(Request(scope, receive), ChatBody, lambda body: body)
+
+
+async def test_two_requests_of_one_client_are_read_at_a_time(live: Live) -> None:
+    served, go_on, begun = ServedModel(live.llm), threading.Event(), list[str]()
+
+    def asked(client: str) -> Request:
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b'{"messages": [{"role": "user", "content": "Hi"}]}'}
+
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "client": (client, 1)}
+        RequestRecord.begin(scope)
+        return Request(scope, receive)
+
+    def make(client: str, _: ChatBody) -> str:
+        begun.append(client)
+        go_on.wait(PATIENCE_S)
+        return client
+
+    readings = [
+        asyncio.create_task(served.receive(asked(client), ChatBody, partial(make, client)))
+        for client in ("a", "a", "a", "b")
+    ]
+    try:
+        await asyncio.to_thread(wait_until, lambda: len(begun) == 3)
+        assert sorted(begun) == ["a", "a", "b"]
+    finally:
+        go_on.set()
+    assert [client for _, client in await asyncio.gather(*readings)] == ["a", "a", "a", "b"]
+    assert not served._reading
 
 
 def test_a_body_of_a_client_that_hung_up_is_let_go(serve: Servers) -> None:
