@@ -187,6 +187,8 @@ def _piped() -> str:
         text = sys.stdin.read(MAX_REQUEST_BYTES + 1)
     except UnicodeDecodeError:
         raise _no_text("standard input") from None
+    except OSError:  # nothing is behind it: as if it were closed
+        return ""
     if len(text) > MAX_REQUEST_BYTES:
         raise UsageError(f"standard input has over {MAX_REQUEST_BYTES} bytes", hint="send less text", param="prompt")
     return text
