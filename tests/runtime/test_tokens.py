@@ -67,11 +67,16 @@ def test_control_tokens_are_written_as_templates_do() -> None:
     assert said == {0: Pieces((b"<bos>", PIECES[10], PIECES[11], b"<eos>"))}
 
 
-@pytest.mark.parametrize("token", [-1, VOCAB])
-def test_a_token_that_there_is_not(token: int) -> None:
-    failed = replies(ToyEngine(), DetokenizeRequest((2, token)))[0]
+def test_a_token_that_there_is_not() -> None:
+    failed = replies(ToyEngine(), DetokenizeRequest((2, VOCAB)))[0]
     assert isinstance(failed, wire.Failed)
     check_refusal(failed.error(), UsageError, param="tokens")
+
+
+@pytest.mark.parametrize("token", [-1, 2**31, 2**70])
+def test_a_number_that_is_no_token(token: int) -> None:
+    with refuses(UsageError, param="tokens"):
+        DetokenizeRequest((2, token))
 
 
 def test_more_than_is_read_at_a_time_is_refused() -> None:
