@@ -52,17 +52,15 @@ class Environment:
         """What is installed in another release than the pinned one."""
         listed = json.loads(self._run("-m", "pip", "list", "--format", "json", "--disable-pip-version-check"))
         installed = {package["name"]: package["version"] for package in listed}
-        pinned = {name: version for name, _, version in self._pins()}
+        yield from _differing({name: (version, installed[name]) for name, _, version in self._pins()})
         if self.name == WITH_NODE:
-            pinned |= json.loads(PACKAGE.read_text())["dependencies"]
-            installed |= {
-                name: json.loads(package.read_text())["version"]
-                for name in json.loads(PACKAGE.read_text())["dependencies"]
-                for package in [self.folder / "node" / "node_modules" / name / PACKAGE.name]
-            }
-        for name, version in pinned.items():
-            if installed[name] != version:
-                yield f"{name} {version} -> {installed[name]}"
+            modules = self.folder / "node" / "node_modules"
+            yield from _differing(
+                {
+                    f"{name} (npm)": (version, json.loads((modules / name / PACKAGE.name).read_text())["version"])
+                    for name, version in json.loads(PACKAGE.read_text())["dependencies"].items()
+                }
+            )
 
     def _make_node(self) -> None:
         target = self.folder / "node"
@@ -93,3 +91,10 @@ class Environment:
 
     def _run(self, *arguments: str) -> str:
         return subprocess.run([str(self.python), *arguments], stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def _differing(releases: dict[str, tuple[str, str]]) -> Iterator[str]:
+    """`releases`: the pinned and the installed one, by name."""
+    for name, (pinned, installed) in releases.items():
+        if installed != pinned:
+            yield f"{name} {pinned} -> {installed}"
