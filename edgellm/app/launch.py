@@ -258,8 +258,7 @@ class _Search:
                 raise
             self.context = self.context.narrowed(row for row in self.context.cards if row.id != card.id)
             self.skipped.append(ModelSkipped(card.id, file.quant, error.message))
-            if isinstance(error, DiskFull):
-                self.failures.append(error)
+            self.failures += [error] if isinstance(error, DiskFull) else []
         return None
 
 
@@ -283,10 +282,9 @@ def _launch(
         if isinstance(failure, DiskFull):  # no network would help
             raise failure
     assert decision.would_choose is not None, "something fits, or `decide` had raised"
-    # Only of a choice that EdgeLLM makes itself, others may take its place.
-    named = not spare_models
     began = [] if request.offline else [failure.message for failure in search.failures]
-    raise unavailable(decision.would_choose, search.unanswered, began, offline=request.offline, named=named)
+    # Only of a choice that EdgeLLM makes itself, others may take its place.
+    raise unavailable(decision.would_choose, search.unanswered, began, offline=request.offline, named=not spare_models)
 
 
 def _needs_network(

@@ -13,7 +13,6 @@ from edgellm.server.dialects.ollama.options import OllamaOptions
 from edgellm.server.schemas.fields import RequestBody
 from edgellm.server.schemas.keep_alive import STAYS, KeepAlive, unloads
 from edgellm.types.grammar import ANY_OBJECT, Grammar
-from edgellm.types.reasoning import ReasoningEffort
 from edgellm.types.request import GenerationRequest
 
 
@@ -57,13 +56,26 @@ class OllamaGenerationBody(OllamaBody, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Meta(description="How many likely tokens to tell for each, up to 20.")] = None
 
-    @property
-    def thinking(self) -> bool | None:
-        return self.think if isinstance(self.think, bool) else None
+    def asked(
+        self, llm: EdgeLLM, options: OllamaOptions, conversation: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> GenerationRequest:
+        """The request that a conversation becomes.
 
-    @property
-    def effort(self) -> ReasoningEffort | None:
-        return self.think if isinstance(self.think, str) else None
+        Raises:
+            UsageError: a value is out of range, with the name of its field; what `EdgeLLM.request` raises.
+        """
+        return llm.request(
+            conversation,
+            tools=tools,
+            thinking=self.think if isinstance(self.think, bool) else None,
+            reasoning_effort=self.think if isinstance(self.think, str) else None,
+            max_tokens=options.limit(),
+            stop=options.stops(),
+            sampling=options.sampling(),
+            grammar=self.wanted_grammar(),
+            top_logprobs=self.alternatives(),
+            truncate=self.truncate is not False,
+        )
 
     def wanted_grammar(self) -> Grammar | None:
         if isinstance(self.format, dict):

@@ -100,19 +100,7 @@ class OllamaChatBody(OllamaGenerationBody, kw_only=True):
         options = self.settled_options(llm)
         if not self.messages:
             return []
-        request = llm.request(
-            self.conversation(),
-            tools=self.wanted_tools(),
-            thinking=self.thinking,
-            reasoning_effort=self.effort,
-            max_tokens=options.limit(),
-            stop=options.stops(),
-            sampling=options.sampling(),
-            grammar=self.wanted_grammar(),
-            top_logprobs=self.alternatives(),
-            truncate=self.truncate is not False,
-        )
-        return [request]
+        return [self.asked(llm, options, self.conversation(), self.wanted_tools())]
 
     def conversation(self) -> list[Message]:
         return list(_paired([message.to_message(number) for number, message in enumerate(self.messages or ())]))

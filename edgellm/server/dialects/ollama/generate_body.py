@@ -51,18 +51,7 @@ class OllamaGenerateBody(OllamaGenerationBody, kw_only=True):
             return [self._plain(options, prompt, cuts)]
         if self.raw or (llm.info.chat_template is None and not self.system):
             return [self._plain(options, self.prompt or "")]
-        request = llm.request(
-            self.conversation(),
-            thinking=self.thinking,
-            reasoning_effort=self.effort,
-            max_tokens=options.limit(),
-            stop=options.stops(),
-            sampling=options.sampling(),
-            grammar=self.wanted_grammar(),
-            top_logprobs=self.alternatives(),
-            truncate=self.truncate is not False,
-        )
-        return [request]
+        return [self.asked(llm, options, self.conversation())]
 
     def conversation(self) -> list[Message]:
         system = [Message("system", self.system)] if self.system else []
