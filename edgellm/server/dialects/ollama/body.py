@@ -13,6 +13,7 @@ from edgellm.server.dialects.ollama.options import OllamaOptions
 from edgellm.server.schemas.fields import RequestBody
 from edgellm.server.schemas.keep_alive import STAYS, KeepAlive, unloads
 from edgellm.types.grammar import ANY_OBJECT, Grammar
+from edgellm.types.message import Message, Tool
 from edgellm.types.request import GenerationRequest
 
 
