@@ -72,7 +72,8 @@ def test_a_worker_that_hangs_is_told_and_its_requests_end(large: bool) -> None:
             return told[-1]["status"] == "reloading"
 
         wait_until(replaced)
-        assert "hung" in told[-1]["reason"]
+        assert told[-1]["reason"] == "worker_crashed"
+        assert "hung" in httpx.get(f"{command.url}/edgellm/plan", timeout=PATIENCE_S).json()["reason"]
         assert {one.ended() for one in asked} == {"worker_crashed"}
         command.signal(signal.SIGTERM)
 

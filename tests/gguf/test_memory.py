@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -130,9 +131,10 @@ def test_a_library_that_does_not_answer_is_an_error_with_its_words(smollm2: str,
 
 
 @pytest.mark.model
-def test_without_an_answer_of_the_library_nothing_is_said_until_it_is_asked(smollm2: str) -> None:
+def test_without_an_answer_of_the_library_nothing_is_said_until_it_is_asked(smollm2: str, own_home: Path) -> None:
     if library.missing():
         pytest.skip("cpu: libllama is missing")
+    shutil.rmtree(own_home / "cache" / "gguf-probe")
     assert GgufBackend().footprint(identify(smollm2), Settings(512)) is None
     assert GgufBackend().check(probe()) == []
     assert GgufBackend().footprint(identify(smollm2), Settings(512)) is not None
