@@ -108,7 +108,7 @@ def _describe(operation: Operation, path: str) -> dict[str, Any]:
         for status, reply in operation.replies().items()
     }
     if operation.streams:
-        described["responses"]["200"]["content"][operation.streams] = {"schema": {"type": "string"}}
+        described["responses"]["200"]["content"][operation.streams] = {"schema": {}}
     if operation.body is not None:
         described["requestBody"] = {"content": _content(operation.body), "required": True}
         described["parameters"] = [{"name": unknown.STRICT_HEADER, "in": "header", **_STRICT}]

@@ -93,6 +93,14 @@ class Budget:
             self._made -= 3 * len(text)
         return text
 
+    def copy(self, text: str) -> None:
+        """Call before a text is taken apart into others, which together are as long.
+
+        Raises:
+            OverBudget: too much was made.
+        """
+        self.keep(text)
+
     def measure(self, value: Any) -> int:
         """Characters that `value` has as text, about; a step for each value in it.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import string
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -36,6 +37,26 @@ def settle(value: Any) -> Any:
     if isinstance(value, list | tuple | dict):
         current().measure(value)
     return value
+
+
+def make_dict(pairs: Any = (), **named: Any) -> dict[Any, Any]:
+    """In place of `dict`.
+
+    Raises:
+        SecurityError: a key is an integer so large that others can have its hash: each would be compared with each.
+    """
+    if isinstance(pairs, dict):
+        return {**pairs, **named}
+    listed = [tuple(pair) for pair in pairs]
+    if not all(_hashes_alone(key) for key, _ in listed):
+        raise SecurityError("an integer of this size is no key in chat templates")
+    return {**dict(listed), **named}
+
+
+def _hashes_alone(key: Any) -> bool:
+    if isinstance(key, tuple):
+        return all(map(_hashes_alone, key))
+    return not isinstance(key, int | float) or abs(key) < sys.hash_info.modulus
 
 
 def check_integers(arguments: Iterable[Any], limit: int = _MAX_ARGUMENT) -> None:
@@ -145,6 +166,7 @@ def _from_json(text: Any) -> Any:
         ValueError: it is none. OverBudget: it holds too many values.
     """
     source = str(current().text(text))
+    current().copy(source)
     current().tick(len(source) // _COMPARISONS)
     if sum(map(source.count, ",[{")) > MAX_VALUES:
         raise OverBudget(f"it reads a text of more than {MAX_VALUES} values")

@@ -40,6 +40,7 @@ TEXT_METHODS = _WIDTH_METHODS | _BOUNDED_METHODS | _PRODUCT_METHODS | {
     "isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper", "lower", "partition", "removeprefix",
     "removesuffix", "startswith", "swapcase", "title", "upper",
 }  # fmt: skip
+_PARTING_METHODS = frozenset({"partition", "rpartition", "rsplit", "split", "splitlines"})
 _CONTAINER_METHODS = frozenset({"copy", "count", "get", "index", "items", "keys", "values"})
 _CALLABLE_TYPES = (Macro, LoopContext, BlockReference, Joiner, Undefined)
 
@@ -84,10 +85,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         tests: dict[str, Any] = dict(self.tests)
         self.tests = {name: _charged_test(holds) for name, holds in tests.items()}
         self.globals = {
-            name: value
-            for name, value in self.globals.items()
-            if name in {"range", "dict", "cycler", "joiner", "namespace"}
-        }
+            name: value for name, value in self.globals.items() if name in {"range", "cycler", "joiner", "namespace"}
+        } | {"dict": filters.make_dict}
 
     def build(self, source: str, name: str) -> Any:
         """The template, rewritten and compiled.
@@ -267,6 +266,8 @@ def _call_text(owner: str, method: Callable[..., Any], args: tuple[Any, ...], kw
         filters.check_integers(args)
     if method.__name__ in _PRODUCT_METHODS:
         filters.charge_product(owner, (*args, *kwargs.values()))
+    if method.__name__ in _PARTING_METHODS:
+        current().copy(owner)
     if method.__name__ in ("split", "rsplit"):
         return filters.split(method, *args, **kwargs)
     if method.__name__ == "splitlines":

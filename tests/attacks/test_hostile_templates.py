@@ -100,6 +100,24 @@ def test_what_compares_long_texts_is_stopped_without_a_loop(name):
         ChatTemplate(hostile.STRAIGHT[name]).render(MESSAGES)
 
 
+def test_keys_of_one_hash_are_refused():
+    with pytest.raises(BadTemplate):
+        ChatTemplate(hostile.COLLIDING).render(MESSAGES)
+
+
+@pytest.mark.parametrize("key", ["2305843009213693951", "(1, 2305843009213693951)", "1e300"])
+def test_a_key_whose_hash_others_can_have_is_refused(key):
+    with pytest.raises(BadTemplate):
+        ChatTemplate("{% set d = dict([(" + key + ", 0)]) %}").render(MESSAGES)
+    assert ChatTemplate("{{ dict([('a', 1), (2, 3)], b=4) }}").render(MESSAGES) == "{'a': 1, 2: 3, 'b': 4}"
+
+
+@pytest.mark.parametrize("name", hostile.PARTS)
+def test_parts_of_a_text_are_charged(name):
+    with pytest.raises(BadTemplate, match="bytes of text"):
+        ChatTemplate(hostile.PARTS[name]).render(MESSAGES)
+
+
 @pytest.mark.slow(20)
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_AS")
 def test_each_call_on_the_longest_text_ends_soon():

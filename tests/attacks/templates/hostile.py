@@ -199,6 +199,22 @@ SOURCES = {
 # Statements one after another, without a loop: each looks through millions of characters. Python lets no other thread
 # run meanwhile.
 _LONG = "{% set h = 'a' * 8000000 %}{% set n = 'a' * 2000 ~ 'b' ~ 'a' * 2000 %}{% set m = 'a' * 7999999 ~ 'b' %}"
+# Keys of one hash, each of which is compared with all before it; and parts of a text, which together are as long.
+COLLIDING = (
+    "{% set t %}{% for i in range(1, 33000) %}[{{ i * 2305843009213693951 }},0],{% endfor %}[0,0]{% endset %}"
+    "{% set d = dict(('[' ~ t ~ ']') | from_json) %}"
+)
+PARTS = {
+    name: "{% set s = 'x😀' ~ 'a' * 3000000 %}" + "".join(f"{{% set s{n} = {made} %}}" for n in range(60))
+    for name, made in {
+        "partition": "s.partition('x')",
+        "rpartition": "s.rpartition('x')",
+        "split": "s.split('😀')",
+        "rsplit": "s.rsplit('😀')",
+        "splitlines": "s.splitlines()",
+        "from_json": "(['', s] | tojson) | from_json",
+    }.items()
+}
 STRAIGHT = {
     name: _LONG + statement * 400
     for name, statement in {

@@ -43,9 +43,8 @@ def operations(model: ServedModel) -> list[Operation]:
         results = [answers.CohereRanked(index, _sigmoid(scores[index])) for index in _best(scores, body.top_n)]
         return JSONResponse(answers.CohereRanking(str(uuid.uuid4()), results, answers.CohereMeta()))
 
-    jina = [
-        Operation("POST", path, rerank, TAG, answers.Ranking, RerankBody, REFUSALS)
-        for path in ("/v1/rerank", "/v1/reranking")
+    jina = [  # an object, or a list where `texts` were sent
+        Operation("POST", path, rerank, TAG, None, RerankBody, REFUSALS) for path in ("/v1/rerank", "/v1/reranking")
     ]
     cohere = Operation("POST", "/v2/rerank", rerank_v2, TAG, answers.CohereRanking, CohereRerankBody, REFUSALS)
     return [*jina, cohere]

@@ -10,7 +10,7 @@ const ALIASES = {
   tsx: "javascript", typescript: "javascript", yml: "yaml", zsh: "bash",
 };
 // A grammar's patterns take their time on long lines, and the code is the model's.
-const MOST_COLOURED = 30_000; // characters
+const MOST_COLOURED = 6_000; // characters
 
 // A fragment; null where there are no colours for it.
 export async function coloured(text, label) {

@@ -10,6 +10,8 @@ const MAX_BLOCK = 4_096;
 const PAUSE = 4; // times as long as the last rendering took
 // A text that is longer than this is never rendered as a whole: a parser's time may grow faster than its text.
 const MAX_WHOLE = 65_536;
+// Signs of emphasis in one paragraph: the parser compares each with those before it.
+const MOST_SIGNS = 4_000;
 const OPEN_FENCE = /^ {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^`\n]*\n/;
 const MAY_CLOSE = /^ {0,3}[`~]*[ \t]*$/;
 
@@ -48,6 +50,10 @@ export class MarkdownStream {
   render({ complete = false } = {}) {
     if (this.fence) this.#extendCode(complete);
     if (this.fence || !this.source) return;
+    if (isAllSigns(this.source)) {
+      this.#keep(this.source.length, plain(this.source));
+      return;
+    }
     try {
       this.#renderBlocks(complete);
     } catch {
@@ -130,6 +136,10 @@ function openBlock(tokens) {
   const filled = tokens.flatMap((token, place) => (token.type === "space" ? [] : [place]));
   const last = filled.at(-1) ?? 0;
   return filled.length > 1 && tokens[last].raw.length < 4 ? filled.at(-2) : last;
+}
+
+function isAllSigns(text) {
+  return text.length > MOST_SIGNS && text.split(/\n\s*\n/).some((part) => part.split(/[*_~`]/).length > MOST_SIGNS);
 }
 
 export function renderWhole(box, text) {
