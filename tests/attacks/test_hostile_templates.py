@@ -114,7 +114,7 @@ def test_a_key_whose_hash_others_can_have_is_refused(key):
 
 @pytest.mark.parametrize("name", hostile.PARTS)
 def test_parts_of_a_text_are_charged(name):
-    with pytest.raises(BadTemplate, match="bytes of text"):
+    with pytest.raises(BadTemplate):
         ChatTemplate(hostile.PARTS[name]).render(MESSAGES)
 
 

@@ -20,6 +20,7 @@ from edgellm import (
     IncompleteAnswer,
     Message,
     NamedTool,
+    Prefill,
     Sampling,
     TimedOut,
     Tool,
@@ -68,7 +69,7 @@ def ask(llm: EdgeLLM) -> None:
     request = llm.request(conversation, sampling=Sampling(temperature=0.2, top_k=40), max_tokens=5)
     events = llm.generate(request, timeout=2.5)
     for event in events:
-        assert_type(event, Delta | Done)
+        assert_type(event, Delta | Done | Prefill)
     events.close()
 
 
