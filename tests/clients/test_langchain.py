@@ -26,7 +26,7 @@ def weather(city: Literal["Bonn", "Rome"]) -> str:
 
 def chat(server: Any, **fields: Any) -> ChatOpenAI:
     return ChatOpenAI(
-        base_url=server.url, api_key="none", model=server.model, max_retries=0, **{"max_tokens": 100, **fields}
+        base_url=server.url, api_key="none", model=server.model, max_retries=0, **{"max_tokens": 300, "seed": 1, **fields}
     )
 
 

@@ -5,7 +5,7 @@ import { address, model, run } from "./run.mjs"
 
 const client = new Anthropic({ baseURL: address, apiKey: "none", maxRetries: 0 })
 const hello = { role: "user", content: "Say hello." }
-const brief = { model, messages: [hello], max_tokens: 200 }
+const brief = { model, messages: [hello], max_tokens: 400, seed: 1 }
 const input_schema = {
   type: "object",
   properties: { city: { type: "string", enum: ["Bonn", "Rome"] } },
