@@ -25,9 +25,8 @@ def weather(city: Literal["Bonn", "Rome"]) -> str:
 
 
 def chat(server: Any, **fields: Any) -> ChatOpenAI:
-    return ChatOpenAI(
-        base_url=server.url, api_key="none", model=server.model, max_retries=0, **{"max_tokens": 300, "seed": 1, **fields}
-    )
+    fields = {"max_tokens": 300, "seed": 1, **fields}
+    return ChatOpenAI(base_url=server.url, api_key="none", model=server.model, max_retries=0, **fields)
 
 
 def test_invoke_and_stream(server: Any) -> None:

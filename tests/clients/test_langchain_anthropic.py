@@ -25,9 +25,8 @@ def weather(city: Literal["Bonn", "Rome"]) -> str:
 
 def chat(server: Any, **fields: Any) -> ChatAnthropic:
     address = server.url.removesuffix("/v1")
-    return ChatAnthropic(
-        base_url=address, api_key="none", model=server.model, max_retries=0, **{"max_tokens": 300, "model_kwargs": {"extra_body": {"seed": 1}}, **fields}
-    )
+    fields = {"max_tokens": 300, "model_kwargs": {"extra_body": {"seed": 1}}, **fields}
+    return ChatAnthropic(base_url=address, api_key="none", model=server.model, max_retries=0, **fields)
 
 
 def test_invoke_and_stream(server: Any) -> None:
