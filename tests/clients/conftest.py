@@ -22,8 +22,8 @@ import pytest
 
 HERE = Path(__file__).parent
 BACKENDS = ("echo", "gguf", "bitnet", "onnx")
-CALLS: dict[str, dict[str, Any]] = {
-    client["tests"]: client["calls"] for client in tomllib.loads((HERE / "calls.toml").read_text("utf-8"))["client"]
+CLIENTS: dict[str, dict[str, Any]] = {
+    client["tests"]: client for client in tomllib.loads((HERE / "calls.toml").read_text("utf-8"))["client"]
 }
 OPEN = re.compile(r"API: (http://\S+)/v1\)")
 
@@ -105,18 +105,19 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Each test on every backend is a call of the list, and each call of the list is a test."""
     for module in {item.module for item in session.items if isinstance(item, pytest.Function)}:
         file = Path(module.__file__).name
-        calls = CALLS.get(file, {})
+        calls = CLIENTS[file]["calls"].keys() if file in CLIENTS else set()
         tests = {name: value for name, value in vars(module).items() if name.startswith("test_")}
         everywhere = {name for name, test in tests.items() if "server" in inspect.signature(test).parameters}
-        on_one = {name for name, call in calls.items() if isinstance(call, dict) and "only" in call}
-        if wrong := (everywhere ^ (calls.keys() - on_one)) | (on_one - tests.keys()):
+        if wrong := everywhere ^ calls:
             raise pytest.UsageError(f"{file}: in calls.toml alone, or in the file alone: {', '.join(sorted(wrong))}")
 
 
 def refused(tests: str, name: str, backend: str) -> str | None:
-    """The code with which a backend refuses a call; None where the call has to work."""
-    call = CALLS.get(tests, {}).get(name)
-    return call.get(backend) if isinstance(call, dict) else None
+    """By what an error tells the code with which a backend refuses a call; None where the call has to work."""
+    client = CLIENTS.get(tests, {"calls": {}})
+    call = client["calls"].get(name)
+    code = call.get(backend) if isinstance(call, dict) else None
+    return client.get("says", {}).get(code, code)
 
 
 @pytest.hookimpl(wrapper=True)

