@@ -19,6 +19,7 @@ TEXTS = Path(__file__).parent / "clients"
 URL = "http://127.0.0.1:8642"
 MODEL = "edgellm"  # means whatever is served
 CTX = 8192  # where no server says how long its context is
+MOST_OUTPUT = 8192  # tokens of an answer, for which a client keeps room; no more than a quarter of the context
 NO_KEY = "none"  # clients want one even where the server does not
 MOST_BYTES = 1024**2  # of an answer
 
@@ -45,7 +46,8 @@ def command(*, client: str, url: str, model: str, ctx: int | None) -> None:
         say(f"{server.silence}: {CTX} stands for the length of its context; --ctx says another.", err=True)
     if model != MODEL and (names := server.names_beside(model)):
         say(f"{model!r} is not served at {url}; it serves {', '.join(names)}.", err=True)
-    values = {"url": url, "model": model, "key": "$EDGELLM_API_KEY" if server.key else NO_KEY, "ctx": str(ctx)}
+    key, output = "$EDGELLM_API_KEY" if server.key else NO_KEY, min(MOST_OUTPUT, ctx // 4)
+    values = {"url": url, "model": model, "key": key, "ctx": str(ctx), "output": str(output)}
     text = Template((TEXTS / f"{client}.txt").read_text(encoding="utf-8"))
     click.echo(text.substitute(values), nl=False)
 

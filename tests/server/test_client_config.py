@@ -53,14 +53,16 @@ def test_zed_reads_json() -> None:
     assert (model["name"], model["max_tokens"]) == ("gpt-4o", 4096)
 
 
-def test_claude_code_is_told_how_long_the_context_is() -> None:
+@pytest.mark.parametrize(("ctx", "output"), [("32768", "8192"), ("8192", "2048")])
+def test_claude_code_is_told_how_long_context_and_answers_are(ctx: str, output: str) -> None:
     exports = dict(
         line.removeprefix("export ").split("=", 1)
-        for line in written("claude-code", "--ctx", "32768").stdout.splitlines()
+        for line in written("claude-code", "--ctx", ctx).stdout.splitlines()
         if line.startswith("export ")
     )
 
-    assert exports["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == "32768"
+    assert exports["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == ctx
+    assert exports["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == output
 
 
 def test_the_context_is_asked_of_the_server(live: Live) -> None:

@@ -16,6 +16,7 @@ from support.waiting import PATIENCE_S, wait_until
 from edgellm.app import launch, removal
 from edgellm.errors import SourceUnreachable, UsageError
 from edgellm.server.dialects.ollama import management
+from edgellm.server.names import ModelNames
 from edgellm.store.library import Library
 from edgellm.types.model import ModelFile
 
@@ -38,6 +39,16 @@ def test_what_is_served_is_here(live: Live) -> None:
 
     assert sent == [{"status": "pulling manifest"}, {"status": "success"}]
     assert live.post("/api/pull", {"model": "echo", "stream": False}).json() == {"status": "success"}
+
+
+def test_any_name_is_not_what_is_served_where_models_are_fetched(serve: Servers) -> None:
+    asked = {"model": "/etc/passwd", "stream": False}
+    anything = ModelNames(any=True)
+
+    assert serve(names=anything).post("/api/pull", asked).json() == {"status": "success"}
+    managed = serve(names=anything, allow_manage=True)
+    assert managed.post("/api/pull", asked).status_code == 400
+    assert managed.post("/api/pull", {**asked, "model": "echo"}).json() == {"status": "success"}
 
 
 def test_nothing_changes_unless_the_server_allows_it(live: Live) -> None:

@@ -77,6 +77,11 @@ class Management:
             hint = "use a program, or the command line"
             raise HttpError(403, "models are not changed for a browser", code="not_allowed", hint=hint)
 
+    def has(self, name: str) -> bool:
+        """Whether there is nothing to fetch. Where models are fetched, `--any-model` makes none of another name."""
+        names = self._served.names._replace(any=False) if self._allowed else self._served.names
+        return names.include(name, self._served.id)
+
     async def begin(self, name: str) -> Pull:
         """Begin a download.
 
@@ -120,7 +125,7 @@ def operations(served: ServedModel, *, allowed: bool) -> list[Operation]:
         """Fetch a model into the store, in lines of JSON unless `stream` is false. The one that is served is here."""
         body = OllamaPullBody.read(await request.body(), served.unknown_fields(request))
         name = _required(body.model)
-        if served.is_named(name):
+        if management.has(name):
             return JSONResponse(DONE) if body.stream is False else _Lines(request, _nothing_to_fetch())
         management.check(request)
         fetching = await management.begin(name)
