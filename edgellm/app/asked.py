@@ -79,6 +79,7 @@ def with_answers(plan: LaunchPlan, asked: Sampling | None, *, thinking: bool) ->
     if not sampling_defaults.writes(plan.artifact, card):
         return plan
     plain, thought = (sampling_defaults.of(plan.artifact, card, asked, thinking=thinks) for thinks in (False, True))
+    sampling_defaults.warn(plain)
     thinks = card.thinks(thinking) if card is not None else thinking
     defaults = thought if thinks else plain
     reasons = (

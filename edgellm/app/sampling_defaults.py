@@ -39,11 +39,14 @@ def of(
         rows.append(SamplingPart("file", said.values, _source(artifact)))
     else:
         rows += [*_of_catalog(card, thinking), USUAL]
-    chosen = SamplingDefaults(by_rank(rows), said.unused)
-    for key in said.unused:
+    return SamplingDefaults(by_rank(rows), said.unused)
+
+
+def warn(defaults: SamplingDefaults) -> None:
+    """Logs which of the file's values are not used, because they are out of range."""
+    for key in defaults.unused:
         if key.allowed:
             _log.warning(explain.unused_key(key))
-    return chosen
 
 
 def writes(artifact: Artifact, card: ModelCard | None) -> bool:

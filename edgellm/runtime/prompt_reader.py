@@ -103,13 +103,14 @@ class PromptReader:
         info = self._info
         beyond = [token for token, _ in generation.sampling.logit_bias if token >= info.vocab_size]
         if beyond:
-            raise UsageError(f"logit_bias names token {beyond[0]}", hint=f"tokens are 0 to {info.vocab_size - 1}")
+            hint = f"tokens are 0 to {info.vocab_size - 1}"
+            raise UsageError(f"logit_bias names token {beyond[0]}", hint=hint, param="logit_bias")
         if isinstance(generation.prompt, str):
             prompt = self._encoded(generation.prompt, generation)
         else:
             prompt = self._given(generation.prompt, "prompt")
         if not prompt:
-            raise UsageError("the prompt has no tokens", hint="send at least one character")
+            raise UsageError("the prompt has no tokens", hint="send at least one character", param="prompt")
         if len(prompt) >= info.n_ctx:
             raise ContextOverflow(
                 f"the prompt has {len(prompt)} tokens, the context holds {info.n_ctx} and the answer needs one",

@@ -72,7 +72,8 @@ class ChatMethods(RequestMethods):
                 max_tokens and stop (texts before which the answer ends);
                 grammar: what the answer has to look like, for example `Grammar.of_schema(...)`. One that is cut off
                 by `max_tokens` is incomplete: its finish_reason is "length";
-                top_logprobs: with the logprob of each token, and of so many likely ones in its place (0 to 20);
+                logprobs: with the logprob of each token;
+                top_logprobs: and of so many likely ones in its place (0 to 20);
                 n: how many answers (`choices`);
                 tools: what the model may call (`calls`): functions, `Tool`s, or dictionaries; `use_tools` also makes
                 the calls;

@@ -67,6 +67,7 @@ class RequestMethods(GenerationMethods):
         sampling: Sampling = Sampling(),  # noqa: B008 - frozen
         ignore_eos: bool = False,
         grammar: Grammar | None = None,
+        logprobs: bool = False,
         top_logprobs: int | None = None,
         n: int = 1,
         progress: bool = False,
@@ -86,6 +87,8 @@ class RequestMethods(GenerationMethods):
             continue_final_message: whether the answer goes on in the last message, which is then an assistant's.
             ignore_eos: whether it goes on after the model ends its answer.
             grammar: what the answer looks like, where it calls no tools.
+            logprobs: whether each token comes with its logprob.
+            top_logprobs: so many likely tokens in the place of each one, too (0 to 20); with `logprobs` or without.
             n: how many answers.
             progress: whether its events tell how much of the prompt has been read (`Prefill`).
             reuse: whether what an earlier request left in the cache is used.
@@ -103,6 +106,7 @@ class RequestMethods(GenerationMethods):
         _require("template_kwargs", template_kwargs, Mapping, 'a dictionary, as {"name": value}')
         _require("thinking", thinking, bool, "True or False")
         _require("parallel_tool_calls", parallel_tool_calls, bool, "True or False")
+        _require("logprobs", logprobs, bool, "True or False; top_logprobs is a number")
         described = tools_of(tools)
         check_choice(tool_choice, described)
         offered = () if tool_choice == "none" else described
@@ -141,7 +145,7 @@ class RequestMethods(GenerationMethods):
             add_bos=prompt.add_bos,
             ignore_eos=ignore_eos,
             grammar=self._grammar(prompt, offered, tool_choice, grammar, parallel=parallel_tool_calls),
-            top_logprobs=top_logprobs,
+            top_logprobs=0 if logprobs and top_logprobs is None else top_logprobs,
             n=n,
             cuts=prompt.cuts,
             thinking=thinks,

@@ -184,6 +184,7 @@ class AnswerKeywords(SamplingKeywords, total=False):
     max_tokens: int | None
     stop: str | Sequence[str] | None
     grammar: Grammar | None
+    logprobs: bool
     top_logprobs: int | None
     n: int
     tool_choice: ToolChoice

@@ -145,7 +145,9 @@ def test_a_graph_has_its_configuration_beside_or_above_it(tmp_path: Path, name: 
 def test_a_bad_value_is_told_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     artifact = gguf(tmp_path, temp=-3.0, mirostat=2)
     with caplog.at_level(logging.WARNING, "edgellm.sampling"):
-        chosen = sampling_defaults.of(artifact, CARD)
+        chosen = asked.with_answers(
+            LaunchPlan("gguf", replace(artifact, model_id=CARD.id), Settings(512)), None, thinking=False
+        ).sampling
 
     assert chosen.parts[0] == OF_CARD, "a value that is not used makes no source of the file"
     (record,) = caplog.records

@@ -223,6 +223,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("chat", {"max_tokens": True}, "max_tokens"),
     ("chat", {"max_tokens": np.bool_(True)}, "max_tokens"), ("chat", {"max_tokens": np.float64(2)}, "max_tokens"),
     ("chat", {"temperature": True}, "temperature"), ("chat", {"n": None}, "n"), ("chat", {"timeout": True}, "timeout"),
+    ("chat", {"logprobs": 2}, "logprobs"),
 ]  # fmt: skip
 
 
@@ -238,6 +239,13 @@ def test_a_value_of_another_type_is_refused_by_its_name(
 def test_documents_are_a_list(llm: EdgeLLM, documents: Any) -> None:
     with refuses(UsageError, param="documents"):
         llm.rerank("hi", documents)
+
+
+def test_logprobs_are_those_of_the_tokens_alone_or_of_others_too(llm: EdgeLLM) -> None:
+    told = {"logprobs": True}, {"logprobs": True, "top_logprobs": 2}, {"top_logprobs": 2}, {"logprobs": False}
+
+    assert [llm.request("hi", **options).top_logprobs for options in told] == [0, 2, 2, None]  # type: ignore[arg-type]
+    assert [len(token.top) for token in llm.chat("h", logprobs=True).logprobs] == [0]
 
 
 def test_none_is_none() -> None:

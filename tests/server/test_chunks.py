@@ -199,7 +199,7 @@ def test_usage_comes_last_and_counts_the_prompt_once() -> None:
         "prompt_tokens": 5,
         "completion_tokens": 8,
         "total_tokens": 13,
-        "prompt_tokens_details": {"cached_tokens": 1},
+        "prompt_tokens_details": {"cached_tokens": 1, "cache_write_tokens": 0},
         "completion_tokens_details": {
             "reasoning_tokens": 4,
             "accepted_prediction_tokens": 0,

@@ -289,6 +289,8 @@ def test_a_prompt_is_text_or_ids_or_several(prompt: object, prompts: object) -> 
         ({"n": 3, "best_of": 2}, "best_of"),
         ({"best_of": 2, "stream": True}, "best_of"),
         ({"n": 0}, "n"),
+        ({"logprobs": 21}, "logprobs"),
+        ({"logprobs": -1}, "logprobs"),
         ({"n": 129}, "n"),
         ({"prompt": ["a"] * 2049}, "prompt"),
         ({"prompt": ["a"] * 100, "n": 100}, "n"),

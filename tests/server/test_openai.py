@@ -227,7 +227,7 @@ def test_logprobs_of_a_completion(live: Live) -> None:
         ("/v1/chat/completions", {"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ("/v1/chat/completions", {"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
         ("/v1/chat/completions", {"top_logprobs": 2}, "top_logprobs"),
-        ("/v1/completions", {"logprobs": 21}, "top_logprobs"),
+        ("/v1/completions", {"logprobs": 21}, "logprobs"),
         ("/v1/completions", {"logprobs": True}, "logprobs"),
     ],
 )
@@ -350,6 +350,23 @@ def test_variables_of_the_template(live: Live) -> None:
 
     assert answer.json()["choices"][0]["message"]["content"] == "hello"
     assert refused.json()["error"]["param"] == "chat_template_kwargs.enable_thinking"
+
+
+@pytest.mark.parametrize("fields", [{}, {"chat_template_kwargs": {"enable_thinking": True}}])
+def test_thinking_has_a_field_of_its_own(live: Live, fields: dict[str, Any]) -> None:
+    answer = live.chat("hello", enable_thinking=True, **fields)
+    refused = live.chat("hello", enable_thinking=False, chat_template_kwargs={"enable_thinking": True})
+
+    assert answer.json()["notes"] == ["thinking_unsupported"]
+    assert "x-edgellm-ignored" not in answer.headers
+    assert refused.json()["error"]["param"] == "enable_thinking"
+
+
+@pytest.mark.parametrize("field", ["logit_bias", "prompt"])
+def test_what_only_the_model_can_refuse_names_its_field(live: Live, field: str) -> None:
+    body = {"logit_bias": {"prompt": "a", "logit_bias": {"99999": 1}}, "prompt": {"prompt": [[]]}}[field]
+
+    assert live.post("/v1/completions", body).json()["error"]["param"] == field
 
 
 def test_a_suffix_needs_a_model_that_fills_in(live: Live) -> None:

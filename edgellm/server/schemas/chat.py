@@ -48,6 +48,9 @@ class ChatBody(ToolCallingBody, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    enable_thinking: Annotated[
+        bool | None, Meta(description="Extension. Whether the model thinks first; also in chat_template_kwargs.")
+    ] = None
     chat_template_kwargs: Annotated[
         dict[str, Any] | None, Meta(description="Extension. Variables of the model's template, as enable_thinking.")
     ] = None
@@ -68,16 +71,12 @@ class ChatBody(ToolCallingBody, kw_only=True):
         """
         tools, choice = self.wanted_tools()
         variables = dict(self.chat_template_kwargs or {})
-        thinking = variables.pop(THINKS, None)
-        if not isinstance(thinking, bool | None):
-            where = f"chat_template_kwargs.{THINKS}"
-            raise UsageError(f"{where} is neither true nor false", hint="send one of them", param=where)
         request = llm.request(
             self.conversation(),
             tools=tools,
             tool_choice=choice,
             parallel_tool_calls=self.parallel_tool_calls is not False and not self.legacy,
-            thinking=thinking,
+            thinking=self._thinks(variables.pop(THINKS, None)),
             reasoning_effort=self.reasoning_effort,
             template_kwargs=variables,
             add_generation_prompt=self._opens(),
@@ -115,6 +114,15 @@ class ChatBody(ToolCallingBody, kw_only=True):
                 param="max_tokens",
             )
         return self.max_completion_tokens if self.max_tokens is None else self.max_tokens
+
+    def _thinks(self, variable: object) -> bool | None:
+        """`variable`: what the template's variables say of it."""
+        where = f"chat_template_kwargs.{THINKS}"
+        if not isinstance(variable, bool | None):
+            raise UsageError(f"{where} is neither true nor false", hint="send one of them", param=where)
+        if None not in (variable, self.enable_thinking) and variable != self.enable_thinking:
+            raise UsageError(f"{THINKS} and {where} disagree", hint="send one of them", param=THINKS)
+        return self.enable_thinking if variable is None else variable
 
     def _opens(self) -> bool:
         if self.continue_final_message and self.add_generation_prompt:

@@ -11,6 +11,8 @@ from edgellm.errors import UsageError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server.schemas.generation import GenerationBody
 from edgellm.server.schemas.inputs import Inputs, inputs_of
+from edgellm.types.checks import check_range
+from edgellm.types.logprob import MAX_TOP
 from edgellm.types.request import GenerationRequest
 
 # OpenAI's default for /v1/completions; chat has none.
@@ -91,6 +93,7 @@ class CompletionBody(GenerationBody, kw_only=True):
         return MAX_TOKENS if self.max_tokens is None else self.max_tokens
 
     def _check_counts(self) -> None:
+        check_range((self.logprobs or 0) in range(MAX_TOP + 1), f"logprobs={self.logprobs}", f"0 to {MAX_TOP}")
         n_prompts = len(self.prompts())
         if not n_prompts:
             raise UsageError("prompt holds no text", hint="send at least one", param="prompt")

@@ -12,6 +12,7 @@ from edgellm.types.sampling_defaults import SamplingPart
 
 class PromptTokensDetails(msgspec.Struct, frozen=True):
     cached_tokens: int  # reused from an earlier request
+    cache_write_tokens: int = 0  # nothing is billed for it
 
 
 class CompletionTokensDetails(msgspec.Struct, frozen=True):

@@ -12,6 +12,8 @@ from edgellm.sdk.client import EdgeLLM
 from edgellm.server.schemas.fields import Fields, NeutralValues, RequestBody, shortened
 from edgellm.server.schemas.inputs import Inputs, inputs_of
 from edgellm.server.schemas.structured import StructuredBody
+from edgellm.types.checks import check_range
+from edgellm.types.logprob import MAX_TOP
 from edgellm.types.request import MAX_IDS, MAX_INPUTS, MAX_STOPS, GenerationRequest
 from edgellm.types.sampling import MAX_BIASES, Sampling
 
@@ -101,6 +103,7 @@ class LlamaGenerationBody(StructuredBody, kw_only=True):
         Raises:
             UsageError: a value is out of range.
         """
+        check_range((self.n_probs or 0) in range(MAX_TOP + 1), f"n_probs={self.n_probs}", f"0 to {MAX_TOP}")
         top = self.n_probs or (0 if self.return_tokens else None)
         return GenerationRequest(
             prompt,
