@@ -15,7 +15,8 @@ from edgellm.contract.engine import EngineInfo, SlotInput
 from edgellm.errors import Overloaded
 from edgellm.runtime.request_state import RequestState
 
-# A prompt chunk beside running answers is kept short, so that they are not held up for a whole batch.
+# What prompts, and grammars that leave no choice, add to a step beside running answers is kept short, so that they are
+# not held up for a whole batch.
 BUSY_CHUNK = 256
 # A prefix in a slot that is in use is copied only where it saves more prefill than the copy costs.
 MIN_FORK_TOKENS = 128
@@ -148,6 +149,8 @@ class Scheduler:
         batch: list[SlotInput] = []
         owners: list[RequestState] = []
         decoding = [request for request in self.running if request.decoding]
+        if decoding and len(self.running) > 1:
+            budget = min(budget, len(decoding) + BUSY_CHUNK)
         for n_others, request in zip(reversed(range(len(decoding))), decoding, strict=True):
             # One token at least is left for each of the others.
             tokens = request.next_tokens[: budget - n_others]
@@ -155,8 +158,6 @@ class Scheduler:
             batch.append(SlotInput(request.slot, n_past, tokens, int(len(tokens) == len(request.next_tokens))))
             owners.append(request)
             budget -= len(tokens)
-        if batch:
-            budget = min(budget, BUSY_CHUNK)
         spare_rows = self._info.max_logits - len(self.running)
         for request in self.running:
             if not request.decoding and budget > 0:

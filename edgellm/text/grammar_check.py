@@ -25,6 +25,9 @@ MAX_STEP_ITEMS = 5_000
 STEP_LEXER_FUEL = 50_000
 INITIAL_LEXER_FUEL = 200_000
 MAX_COMPILED_SIZE = 50_000
+# Of what has been met of the texts in a grammar, by all its answers: a pattern that counts adds a hundred a token, each
+# up to a kilobyte. A list of choices has at most one for each of its 65,536 bytes.
+MAX_LEXER_STATES = 100_000
 SECONDS = 2  # of processor time, beside the start of the process
 SHORT_PATTERN = 64  # characters: it compiles in milliseconds, whatever it is
 MEMORY_BYTES = 1024**3  # of addresses; Python and the library take 0.2 GiB
@@ -63,6 +66,7 @@ def compiled(library: Any, tables: Any, source: str) -> Any:
         step_lexer_fuel=STEP_LEXER_FUEL,
         initial_lexer_fuel=INITIAL_LEXER_FUEL,
         max_grammar_size=MAX_COMPILED_SIZE,
+        max_lexer_states=MAX_LEXER_STATES,
         verbose_errors=False,
     )
     return library.LLMatcher(tables, source, log_level=0, limits=limits)

@@ -1,7 +1,8 @@
 """Patterns of a schema as the library reads them right: a negated class of theirs does not match NUL.
 
 In texts of JSON, derivre 0.3 lets a class that matches every control character match quotation marks and backslashes,
-too, as it does for `.`; so `[^"]` matched one. Texts of JSON hold no NUL here (`edgellm.text.matcher.JSON_OPTIONS`).
+too, as it does for `.`; so `[^"]` matched one. Texts of JSON hold no NUL here (`JSON_OPTIONS` in
+`edgellm.text.grammar_source`).
 """
 
 from __future__ import annotations

@@ -7,23 +7,18 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from edgellm.text.forcing import NO_FORCING, may_force
 from edgellm.text.json_patterns import exact_patterns
-from edgellm.types.grammar_tree import AnyText, Json, Node, OneOf, Pattern, Repeat, Sequence, Text, TextUntil, nodes
+from edgellm.types.grammar_tree import AnyText, Json, Node, OneOf, Pattern, Repeat, Sequence, Text, TextUntil
 
 ANYTHING = r"/(?s:.*)/"
-# `/b+/ "b"` leaves one byte to choose for ever, and the library looks for the end of such a run without a bound. Where
-# clients wrote what may be one, it must not look: each token is drawn, and the answer ends by its length.
-NO_FORCING = '%llguidance {"no_forcing": true}\n'
-_ENDLESS = re.compile(r"[*+]|,\}")
 
 
 def lark_of(root: Node, specials: Mapping[str, int], json_options: Mapping[str, Any]) -> str:
     """`specials`: ids of control tokens by their text; `json_options`: the library's, for schemas."""
     writer = _Writer(specials, json_options)
     writer.rules[0] = f"start: {writer.term(root)}"
-    patterns = [pattern for node in nodes(root) if isinstance(node, Pattern) for pattern in node.patterns]
-    forcing = NO_FORCING if any(map(_ENDLESS.search, patterns)) else ""
-    return forcing + "\n".join(writer.rules)
+    return ("" if may_force(root) else NO_FORCING) + "\n".join(writer.rules)
 
 
 class _Writer:

@@ -6,7 +6,6 @@ imported when the first grammar arrives, and asked for by name where it is absen
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections import OrderedDict
@@ -16,24 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import BackendUnavailable, GrammarFailed
-from edgellm.text import grammar_check
-from edgellm.text.endless import can_end
-from edgellm.text.json_patterns import exact_patterns
-from edgellm.text.lark import NO_FORCING, lark_of
+from edgellm.text import grammar_check, grammar_source
 from edgellm.types.grammar import Grammar, GrammarKind
-from edgellm.types.grammar_tree import OneOf, Text
 
 if TYPE_CHECKING:
     from edgellm.contract.engine import EngineInfo, Tokenizer
 
-# Without a bound on blanks between the parts of JSON, a small model may write them until the answer is full. With
-# \uXXXX a key could be spelled in a second way, and pass as one that the schema does not name.
-JSON_OPTIONS = {
-    "whitespace_pattern": r"\n?[ \t]{0,20}",
-    "json_allowed_escapes": 'nrbtf\\"',
-    "lenient": False,
-    "coerce_one_of": False,
-}
 # Compiled grammars that are kept for requests to come. One of 50 tools has about a megabyte.
 KEPT = 32
 _HINTS: dict[GrammarKind, str] = {
@@ -46,7 +33,7 @@ _HINTS: dict[GrammarKind, str] = {
 }
 
 _SHOWN_LINE = re.compile(r"\d+ \| ?|\| |<")  # of a grammar, in an error
-_LARK_START = re.compile(r"\s*start\s*:(?!:=)")
+NO_ANSWER = "NoExtension"  # what the library's error begins with where nothing may come
 FEW_WORDS = 64  # of 32 tokens each
 
 Bits = npt.NDArray[np.uint32]
@@ -55,8 +42,9 @@ Bits = npt.NDArray[np.uint32]
 class Matcher:
     """The state of one answer."""
 
-    def __init__(self, compiled: Any, n_vocab: int, first: Bits) -> None:
+    def __init__(self, compiled: Any, n_vocab: int, first: Bits, spoilt: threading.Event | None = None) -> None:
         self._compiled = compiled
+        self._spoilt = spoilt or threading.Event()  # copies share what the library has met, and its errors in that
         self._n_vocab = n_vocab
         self._bits: Bits | None = first  # of what may come next; None = not computed yet
         self._computing = threading.Lock()  # held from `begin` to `compute`, which is another thread's
@@ -75,7 +63,12 @@ class Matcher:
             self._computing.release()
 
     def copy(self) -> Matcher:
-        return Matcher(self._compiled.deep_copy(), self._n_vocab, self._next())
+        return Matcher(self._compiled.deep_copy(), self._n_vocab, self._next(), self._spoilt)
+
+    @property
+    def spoilt(self) -> bool:
+        """Whether it or a copy of it has failed, so that others may."""
+        return self._spoilt.is_set()
 
     def allows(self, tokens: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
         """Which of these may come next.
@@ -110,7 +103,7 @@ class Matcher:
         with self._computing:
             self._bits = None
         if not self._compiled.consume_token(token):
-            raise _failed(self._compiled)
+            raise self._failed()
 
     def forced(self) -> tuple[int, ...]:
         """The tokens that must come next, spelled as the model would; () where there is a choice."""
@@ -127,8 +120,13 @@ class Matcher:
         if bits is None:
             bits = self._bits = _mask(self._compiled, self._n_vocab)
         if self._compiled.is_error():
-            raise _failed(self._compiled)
+            raise self._failed()
         return bits
+
+    def _failed(self) -> GrammarFailed:
+        self._spoilt.set()
+        problem = f"the grammar cannot go on: {_short(self._compiled.get_error())}"
+        return GrammarFailed(problem, hint="write it with less ambiguity")
 
 
 class GrammarCompiler:
@@ -163,7 +161,8 @@ class GrammarCompiler:
         """
         key = (grammar.kind, grammar.text)  # whichever field asked for it
         with self._lock:
-            if (matcher := self._matchers.get(key)) is None:
+            matcher = self._matchers.get(key)
+            if matcher is None or matcher.spoilt:
                 matcher = self._compile(grammar)
                 self._matchers[key] = matcher
                 if len(self._matchers) > KEPT:
@@ -183,11 +182,11 @@ class GrammarCompiler:
         library = _library()
         self._make_tables(library)
         try:
-            source = _source(library, grammar, self._specials)
+            source = grammar_source.source(library, grammar, self._specials)
         except (ValueError, RecursionError) as error:
             raise grammar.refused(f"has an error: {_short(error)}", "correct it") from None
         if not self._trusts and (parts := grammar_check.parts_to_check(grammar)):
-            own = [_source(library, Grammar(part.kind, part.text, checked=True), {}) for part in parts]
+            own = [grammar_source.source(library, Grammar(part.kind, part.text, checked=True), {}) for part in parts]
             grammar_check.check(grammar, own)
         compiled = grammar_check.compiled(library, self._tables, source)
         if compiled.is_error():
@@ -195,6 +194,8 @@ class GrammarCompiler:
         # What no answer can satisfy shows at the first token, which is looked at here and not in mid-answer.
         first = _mask(compiled, self._info.vocab_size)
         if compiled.is_error():
+            if not (problem := compiled.get_error()).startswith(NO_ANSWER):
+                raise grammar.refused(f"is too ambiguous to begin: {_short(problem)}", "write it with fewer ways")
             raise grammar.refused("has no answer that satisfies it", "allow at least one")
         return Matcher(compiled, self._info.vocab_size, first)
 
@@ -230,33 +231,6 @@ class _Vocabulary:
         return self._tokenizer.encode(text, add_special=False, parse_special=False)
 
 
-def _source(library: Any, grammar: Grammar, specials: dict[str, int]) -> str:
-    if grammar.kind == "tree":
-        return str(library.grammar_from("lark", lark_of(grammar.tree, specials, JSON_OPTIONS)))
-    if grammar.kind == "json_schema":
-        schema = {} if grammar.text == "true" else exact_patterns(json.loads(grammar.text))
-        return str(library.LLMatcher.grammar_from_json_schema(json.dumps(schema), {}, JSON_OPTIONS))
-    if grammar.kind == "choice":
-        return str(library.grammar_from("lark", lark_of(OneOf(tuple(map(Text, json.loads(grammar.text)))), {}, {})))
-    if grammar.kind not in ("gbnf", "lark"):
-        return str(library.grammar_from(grammar.kind, grammar.text))
-    # The library's own look at which of the two it is takes minutes for a text of blanks.
-    is_lark = any(_LARK_START.match(line) for line in grammar.text.splitlines())
-    text = grammar.text if is_lark or grammar.kind == "lark" else _lark_of_gbnf(grammar.text)
-    if not can_end(text):
-        raise grammar.refused("has no answer that ends", "give rules that refer to themselves an alternative without")
-    return str(library.grammar_from("lark", NO_FORCING + text))
-
-
-def _lark_of_gbnf(text: str) -> str:
-    from llguidance.gbnf_to_lark import gbnf_to_lark
-
-    try:
-        return str(gbnf_to_lark(text))
-    except Exception as error:  # the translation raises many kinds
-        raise ValueError(str(error)) from None
-
-
 def _mask(compiled: Any, n_vocab: int) -> Bits:
     """A bit for each token: token i is bit i % 32 of word i // 32. Empty where the matcher has an error."""
     bits = np.zeros(-(-n_vocab // 32), dtype=np.uint32)
@@ -281,9 +255,3 @@ def _short(error: object) -> str:
     told = [line for line in lines if line.strip("^ |") and not _SHOWN_LINE.match(line)]
     # The last one says what is wrong, however long the pattern before it.
     return " ".join(line[: 400 // len(told)] for line in told)
-
-
-def _failed(compiled: Any) -> GrammarFailed:
-    return GrammarFailed(
-        f"the grammar cannot go on: {_short(compiled.get_error())}", hint="write it with less ambiguity"
-    )

@@ -31,7 +31,7 @@ MAX_DEFINITIONS = 100  # that a schema refers to
 MAX_RULES = 500  # of a grammar; colons are counted
 MAX_NESTING = 64  # of brackets, in patterns and grammars
 _OTHER_LANGUAGES = ("%json", "%lark", "%llguidance", "%regex")  # would bring in what is bounded above
-# As JSON writes them, but for \b \t \n \f \r; answers have no \uXXXX (see text/matcher.py).
+# As JSON writes them, but for \b \t \n \f \r; answers have no \uXXXX (see text/grammar_source.py).
 _CONTROL = re.compile(r"(?<!\\)(?:\\\\)*\\u00|\x7f")
 ANY_OBJECT = '{"type": "object"}'
 

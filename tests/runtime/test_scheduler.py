@@ -126,6 +126,19 @@ def test_a_prompt_alone_uses_the_whole_batch_and_beside_answers_a_short_chunk() 
     assert [len(e.tokens) for e in table.step().batch] == [1, 600 - 2 * BUSY_CHUNK]
 
 
+def test_what_a_grammar_forces_comes_in_short_parts_beside_others() -> None:
+    table = Table()
+    first, second = table.submit(prompt(10, 1)), table.submit(prompt(10, 2))
+    table.admit()
+    table.step()
+    first.next_tokens = tuple(range(600))
+    sizes = [[len(entry.tokens) for entry in table.step().batch] for _ in range(3)]
+    assert sizes == [[BUSY_CHUNK + 1, 1], [BUSY_CHUNK + 1, 1], [600 - 2 * BUSY_CHUNK - 2, 1]]
+    table.scheduler.release(second)
+    first.next_tokens = tuple(range(600))
+    assert [len(entry.tokens) for entry in table.step().batch] == [512]
+
+
 def test_planning_changes_nothing() -> None:
     table = Table()
     table.submit(prompt(700, 1))

@@ -53,6 +53,12 @@ def drawn(matcher: Matcher, sampler: Sampler, rng: np.random.Generator, *, most:
     return None
 
 
+def write(matcher: Matcher, answer: bytes) -> None:
+    for byte in answer:
+        assert byte in matcher.allowed()
+        matcher.accept(byte)
+
+
 class SpacedTokenizer(ByteTokenizer):
     """Puts a space before a text, as vocabularies like Llama 2's do."""
 
@@ -238,6 +244,30 @@ def test_a_grammar_that_becomes_too_ambiguous_ends_with_an_error(compiler: Gramm
         for _ in range(4000):
             matcher.allowed()
             matcher.accept(ord("a"))
+
+
+def test_a_failure_of_one_answer_does_not_outlast_it(compiler: GrammarCompiler) -> None:
+    """The library keeps its error in what all copies of a grammar share: the next request has it compiled again."""
+    grammar = Grammar("regex", "x(yes|no)|z((((a{1,50}){1,50}){1,50}){1,50})")
+    failing, other = compiler.matcher(grammar), compiler.matcher(grammar)
+    with pytest.raises(GrammarFailed):
+        write(failing, b"z" + b"a" * 99)
+    assert other.spoilt
+    write(compiler.matcher(grammar), b"xyes")
+
+
+def test_what_a_pattern_makes_the_library_keep_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgellm.text.grammar_check.MAX_LEXER_STATES", 500)
+    matcher = GrammarCompiler(ENGINE.tokenizer, ENGINE.info).matcher(Grammar("regex", "(.*a.{99}|.*b.{99}|.*c.{99})"))
+    with pytest.raises(GrammarFailed):
+        write(matcher, bytes(random.Random(1).choices(b"abc", k=2_000)))
+
+
+def test_what_is_too_ambiguous_to_begin_is_told_from_what_has_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgellm.text.grammar_check.MAX_STEP_ITEMS", 10)
+    compiler = GrammarCompiler(ENGINE.tokenizer, ENGINE.info)
+    with refuses(UsageError, param="grammar"):
+        compiler.matcher(Grammar("lark", "start: (a | b)+\na: /./\nb: /[a-z]/", "grammar"))
 
 
 ENDLESS = ('start: /[bcd]/ /a+/ "a"', "start: /(a+)+/ /(a+)+/ /(a+)+/", 'start: /a+/ "a"', "start: a a\na: /a+/")
