@@ -17,6 +17,7 @@ from edgellm.selection.context import SelectionContext
 from edgellm.selection.context_length import longest
 from edgellm.selection.decide import usable_backends
 from edgellm.selection.offload import unused
+from edgellm.selection.reasons import unproven
 from edgellm.selection.scenario import CTX_UNKNOWN, SHORTEST_CTX, Scenario
 from edgellm.types import reason, refusal
 from edgellm.types.backend_reason import BackendOpens
@@ -127,7 +128,7 @@ def unpredicted_plan(artifact: Artifact, context: SelectionContext, request: Sel
         )
     plan = planned(ctx)
     gpu = unused(machine, facts.name, facts.offload, request.gpu_layers)
-    about = (BackendOpens(facts.name, artifact.format), why, *([gpu] if gpu is not None else []))
+    about = (BackendOpens(facts.name, artifact.format), *unproven(facts), why, *([gpu] if gpu is not None else []))
     return replace(plan, reasons=(*about, reason.Threads(threads), *plan.reasons))
 
 

@@ -164,7 +164,8 @@ def examine_backends(report: Report, machine: Machine) -> None:
     able: list[str] = []
     offloads: list[Offload] = []
     for name, backend in plugins().backends().items():
-        about, reasons = answers.describe(backend), answers.check(backend, machine)
+        reasons = answers.check(backend, machine)
+        about = answers.describe(backend)  # which may hold what the check has found out
         offload = attempt(report, "GPUs", lambda backend=backend: offload_facts(backend, machine))  # type: ignore[misc]
         if offload is not None:
             about |= {"GPU": "; ".join(map(_device, offload.devices)) or f"none: {offload.missing}"}

@@ -164,6 +164,7 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "repacking": ("a Repacking", _kind("edgellm.types.priors", "Repacking")),
     "inspect": ("a ModelFacts", _kind("edgellm.types.model", "ModelFacts")),
     "priors": ("a Priors", _kind("edgellm.types.priors", "Priors")),
+    "unproven": ("a text", lambda given: isinstance(given, str)),
     "advise": ("a list of Advice", _list_of(_kind("edgellm.contract.backend", "Advice"))),
     "check_options": ("None", lambda given: given is None),
     "worker_environment": ("a dict of texts", _mapping),

@@ -186,6 +186,15 @@ class Adviser(Protocol):
 
 
 @runtime_checkable
+class Provable(Protocol):
+    """Optional: a backend whose native library may be another than the one it was written for."""
+
+    def unproven(self, machine: Machine) -> str:
+        """Why nothing shows that it is the right one, though it runs; "" = something does. As `check` in its cost."""
+        ...
+
+
+@runtime_checkable
 class Configurable(Protocol):
     """Optional: a backend with settings of its own, `Settings.options`."""
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import msgspec
 
 from edgellm.contract.child import ask
 from edgellm.files import read_regular, write_atomic
+from edgellm.settings import variables
 
 MAX_BYTES = 1024**2
 T = TypeVar("T")
@@ -26,9 +28,11 @@ class Probed:
     signal: str = ""  # that it died of: "SIGILL"
 
 
-def probe_library(module: str, name: str, timeout_s: float) -> Probed:
-    """Run a probe; `name` is what the problem calls the library."""
-    answer, end = ask(module, timeout_s=timeout_s)
+def probe_library(
+    module: str, name: str, timeout_s: float, environment: Mapping[str, str] = MappingProxyType({})
+) -> Probed:
+    """Run a probe; `name` is what the problem calls the library. `environment` is added to this process's own."""
+    answer, end = ask(module, timeout_s=timeout_s, env={**environment, **variables()})
     if end.timed_out:
         return Probed(answer, f"{name} did not answer within {timeout_s:.0f} s")
     if end.signal:

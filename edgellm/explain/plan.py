@@ -178,6 +178,8 @@ def backend(fact: backend_reason.BackendReason) -> str:
             return f"Backend: {fact.backend} opens {fact.format} files."
         case backend_reason.BackendCannotRun():
             return f"Backend {fact.backend} cannot run here: {'; '.join(fact.problems)}."
+        case backend_reason.BackendUnproven():
+            return f"Backend {fact.backend} is unproven: {fact.why}."
         case backend_reason.OptionsAsked():
             return f"Options, as asked: {', '.join(f'{name}={value}' for name, value in fact.options)}."
 

@@ -14,6 +14,7 @@ from edgellm.contract.backend import (
     Loader,
     Offload,
     Offloader,
+    Provable,
     Repacker,
     priors_of,
 )
@@ -45,6 +46,7 @@ class BackendFacts:
     types: frozenset[str] | None = None  # of the tensors it opens; None = not known, all assumed
     repacking: Repacking = NO_REPACKING  # what it copies into another layout while it loads
     priors: Priors = NO_PRIORS  # of its own kernels and files
+    unproven: str = ""  # why nothing shows that its library is the right one; "" = something does
     calibration: Calibration | None = None  # rates measured on this machine; None = priors of its kind of processor
 
     def refuses(self, file: ModelFile, arch: str) -> refusal.BackendRefusal | None:
@@ -92,6 +94,7 @@ def _facts(backend: Backend, machine: Machine) -> BackendFacts:
         archs=answer(backend, "architectures", machine) if loads else None,
         offload=offload_facts(backend, machine),
         types=answer(backend, "tensor_types", machine) if loads else None,
+        unproven=answer(backend, "unproven", machine) if isinstance(backend, Provable) else "",
         calibration=calibrations.load(machine, backend.name, answer(backend, "build")) if measures else None,
     )
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edgellm.estimate import quality
+from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.choices import better_backend
 from edgellm.selection.offload import unused
 from edgellm.selection.option import NEARLY_ALL, Option
 from edgellm.types import reason
-from edgellm.types.backend_reason import BackendPreferred, FilesCompared
+from edgellm.types.backend_reason import BackendPreferred, BackendUnproven, FilesCompared
 from edgellm.types.plan import Candidate
 from edgellm.types.request import KV_TYPES
 
@@ -78,6 +79,10 @@ def _compared(chosen: Option, o: Option) -> FilesCompared:
     )
 
 
+def unproven(facts: BackendFacts) -> list[BackendUnproven]:
+    return [BackendUnproven(facts.name, facts.unproven)] if facts.unproven else []
+
+
 def about(chosen: Option, choice: Candidate, possible: Sequence[Option]) -> list[reason.Reason]:
     """What a person should know of the choice: memory, speed, where it comes from, what its licence restricts."""
     run, request = chosen.with_slots(choice.slots), chosen.scenario.request
@@ -90,6 +95,7 @@ def about(chosen: Option, choice: Candidate, possible: Sequence[Option]) -> list
     reasons: list[reason.Reason] = [
         *_cache(chosen),
         *_backend(chosen, possible),
+        *unproven(chosen.facts),
         *([gpu] if gpu is not None else []),
         reason.MemoryNeeded(needed, chosen.scenario.budget_bytes, factor, runs),
         *([reason.FewerThreads(chosen.threads, most, 1 - NEARLY_ALL)] if chosen.threads < most else []),

@@ -53,6 +53,13 @@ class BackendCannotRun(Fact, frozen=True):
     problems: tuple[str, ...]
 
 
+class BackendUnproven(Fact, frozen=True):
+    """Nothing shows that the library of the backend is the one it was written for, though it runs."""
+
+    backend: str
+    why: str
+
+
 class GpuLayers(Fact, frozen=True):
     """Layers on GPUs."""
 
@@ -81,5 +88,5 @@ class OptionsAsked(Fact, frozen=True):
     options: tuple[tuple[str, str], ...]
 
 
-BackendReason = BackendPreferred | BackendOpens | BackendCannotRun | OptionsAsked
+BackendReason = BackendPreferred | BackendOpens | BackendCannotRun | BackendUnproven | OptionsAsked
 GpuReason = GpuLayers | GpuUnused

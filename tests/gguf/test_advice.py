@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from edgellm_gguf import library
 from edgellm_gguf.advice import advise
-from edgellm_gguf.library import Verdict
 from edgellm_gguf.plugin import GgufBackend
+from edgellm_gguf.verdict import Verdict
 
 from edgellm.contract.backend import Adviser
 from edgellm.hardware.probe import probe
@@ -31,7 +31,7 @@ def verdict(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_what_the_processor_has_and_the_library_does_not_use(verdict) -> None:
-    verdict(Verdict("", AVX2))
+    verdict(Verdict("", AVX2, proof="wheel"))
     (found,) = advise(machine("avx2", "avx512f", "avx512vnni", "sse3"))
     assert found.text == "this libllama does not use avx512f, avx512vnni, which this processor has"
     assert found.fix.startswith("`make setup`")
@@ -39,7 +39,7 @@ def test_what_the_processor_has_and_the_library_does_not_use(verdict) -> None:
 
 @pytest.mark.parametrize("system_info", [AVX2, ""])
 def test_nothing_is_said_where_nothing_is_missing_or_known(verdict, system_info: str) -> None:
-    verdict(Verdict("", system_info))
+    verdict(Verdict("", system_info, proof="wheel"))
     assert advise(machine("avx2", "sse3") if system_info else machine("avx512f")) == []
 
 

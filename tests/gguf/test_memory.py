@@ -11,6 +11,7 @@ import pytest
 from edgellm_gguf import library
 from edgellm_gguf.footprint import TABLES
 from edgellm_gguf.plugin import GgufBackend
+from edgellm_gguf.verdict import Verdict
 from support.refusals import refuses
 from support.reserved_buffers import reserved_buffers
 
@@ -28,7 +29,7 @@ PROMPT = "7 " * (BATCH // 2 + 4)  # two tokens each
 
 
 @pytest.fixture(scope="module")
-def verdict() -> library.Verdict:
+def verdict() -> Verdict:
     found = library.verdict(probe())
     if found.problem or library.missing():
         pytest.skip("cpu: libllama does not run here")
@@ -36,7 +37,7 @@ def verdict() -> library.Verdict:
 
 
 @pytest.fixture
-def backend(verdict: library.Verdict, monkeypatch: pytest.MonkeyPatch) -> GgufBackend:
+def backend(verdict: Verdict, monkeypatch: pytest.MonkeyPatch) -> GgufBackend:
     """With the answer of one probe for all tests: each has a cache folder of its own, where none is kept."""
     monkeypatch.setattr(library, "last_verdict", lambda: verdict)
     return GgufBackend()

@@ -1,4 +1,5 @@
-"""Why this libllama does not run here, or is slower than it could be, and what mends it. Imports no `llama_cpp`."""
+"""Why this libllama does not run here, is unproven, or is slower than it could be, and what mends it. Imports no
+`llama_cpp`."""
 
 from __future__ import annotations
 
@@ -8,27 +9,52 @@ import re
 from edgellm.contract.backend import Advice
 from edgellm.types.machine import Machine
 from edgellm_gguf import library
+from edgellm_gguf.verdict import Verdict
 
 # What a processor has -> what ggml calls a build that uses it (ggml-cpu.cpp, `ggml_backend_cpu_get_features`).
 FEATURES = {
     "avx2": "AVX2", "avx_vnni": "AVX_VNNI", "avx512f": "AVX512", "avx512vnni": "AVX512_VNNI",
     "avx512bf16": "AVX512_BF16", "amx_int8": "AMX_INT8", "dotprod": "DOTPROD", "i8mm": "MATMUL_INT8", "sve": "SVE",
 }  # fmt: skip
+STANDS_FOR = {"AVX512_VNNI": "AVX_VNNI"}  # the same products, of wider registers
+PROOFS = {
+    "wheel": "from the binding's own wheel",
+    "layout": "built here or for EdgeLLM: its table of structs is the binding's",
+    "": "unproven",
+}
 
 
 def advise(machine: Machine) -> list[Advice]:
-    """Empty where the library runs and uses what the processor has."""
+    """Empty where the library is the right one, runs, and uses what the processor has."""
     if missing := library.missing():
         return [Advice(missing, _rebuild())]
     verdict = library.verdict(machine)
     if verdict.problem:
         return [Advice(verdict.problem, _rebuild())]
+    rows = [Advice(text, _rebuild()) for text in (unproven(verdict), _unused(machine, verdict)) if text]
+    return rows + ([Advice(unloaded(verdict), "install what it names")] if verdict.unloaded else [])
+
+
+def unproven(verdict: Verdict) -> str:
+    """Why nothing shows that it is the right library; "" = something does."""
+    if not verdict.is_unproven:
+        return ""
+    return (
+        f"this libllama, of llama.cpp {verdict.version}, behaves as llama-cpp-python expects, but it is neither from "
+        "its wheel nor a build that tells its structs"
+    )
+
+
+def unloaded(verdict: Verdict) -> str:
+    return "; ".join(f"libggml-{name} is there and does not load: {why}" for name, why in verdict.unloaded.items())
+
+
+def _unused(machine: Machine, verdict: Verdict) -> str:
+    """Without a list of what it uses, nothing can be said."""
     used = set(re.findall(r"(\w+) = 1", verdict.system_info))
-    unused = [name for name, feature in FEATURES.items() if name in machine.cpu.isa and feature not in used]
-    # Without a list of what it uses, nothing can be said.
-    if not used or not unused:
-        return []
-    return [Advice(f"this libllama does not use {', '.join(unused)}, which this processor has", _rebuild())]
+    used |= {feature for name, feature in STANDS_FOR.items() if name in used}
+    names = [name for name, feature in FEATURES.items() if name in machine.cpu.isa and feature not in used]
+    return f"this libllama does not use {', '.join(names)}, which this processor has" if used and names else ""
 
 
 def _rebuild() -> str:

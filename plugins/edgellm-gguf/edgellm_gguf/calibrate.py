@@ -13,13 +13,11 @@ import statistics
 import time
 from dataclasses import replace
 
-import llama_cpp
-
 from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm.types.calibration import CALIBRATED_HEAD, CALIBRATED_ROW, Calibration
-from edgellm_gguf import kernels
+from edgellm_gguf import ggml, kernels, small_model
 from edgellm_gguf.kernels import Cpu, Heads, Pages
-from edgellm_gguf.overhead import BATCH, SMALL_TYPE, overhead, short
+from edgellm_gguf.overhead import BATCH, overhead, short
 
 TYPES = (
     "Q3_K", "Q4_K", "Q6_K", "Q5_K", "Q8_0", "Q4_0", "Q5_0", "Q5_1", "Q4_1", "IQ4_XS", "IQ4_NL", "Q2_K", "F16", "BF16",
@@ -57,7 +55,7 @@ KV_TYPES = ("f16", "q8_0", "q4_0")
 
 def calibrate(threads: tuple[int, ...]) -> Calibration:
     """Rates for each number of threads, in about ten seconds."""
-    llama_cpp.llama_backend_init()
+    ggml.start()
     n_bytes = min(MOST_BYTES, max(LEAST_BYTES, CACHES * _sysconf("SC_LEVEL3_CACHE_SIZE")))
     free = _sysconf("SC_AVPHYS_PAGES") * _sysconf("SC_PAGE_SIZE")
     cpu, pages = Cpu(), Pages(max(PROBE_BYTES, min(n_bytes, free // 8) if free else LEAST_BYTES))
@@ -83,7 +81,7 @@ def calibrate(threads: tuple[int, ...]) -> Calibration:
         },
         attention_apart_s=measured.apart(),
     )  # fmt: skip
-    rest = {count: overhead(count, rates) for count in threads if (SMALL_TYPE, count) in rates.prefill}
+    rest = {count: overhead(count, rates) for count in threads if (small_model.TYPE, count) in rates.prefill}
     return replace(
         rates,
         layer_s={count: layer for count, (layer, _, _) in rest.items()},

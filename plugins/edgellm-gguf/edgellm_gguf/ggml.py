@@ -6,12 +6,16 @@ Signatures are those of ggml.h, gguf.h, ggml-backend.h, ggml-cpu.h and llama.h.
 from __future__ import annotations
 
 import ctypes
+import os
 from typing import Any
 
 import llama_cpp.llama_cpp as binding
 
+from edgellm_gguf.library import library_dir
+
 CPU, GPU, IGPU = 0, 1, 2  # enum ggml_backend_dev_type
 F32, F16 = 0, 1  # enum ggml_type
+BUFFER_OFFSET = 8  # of `buffer` in struct ggml_tensor
 MAX_THREADS = 512  # GGML_MAX_N_THREADS
 
 
@@ -40,6 +44,19 @@ class ThreadPoolParams(ctypes.Structure):
     )
 
 
+class _Symbol(ctypes.Structure):
+    """Dl_info of dlfcn.h"""
+
+    _fields_ = (
+        ("file", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("address", ctypes.c_void_p),
+    )
+
+
+_process: Any = None if os.name == "nt" else ctypes.CDLL(None)
+ARCH_NAME = "_Z13llm_arch_name8llm_arch"  # of src/llama-arch.h, in libraries that export everything
 _PTR, _INT, _I64, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_size_t
 _BOOL, _FLOAT, _TEXT = ctypes.c_bool, ctypes.c_float, ctypes.c_char_p
 # Name -> (result, arguments).
@@ -56,7 +73,6 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_flash_attn_ext": (_PTR, [_PTR] * 5 + [_FLOAT] * 3),
     "ggml_new_graph": (_PTR, [_PTR]),
     "ggml_build_forward_expand": (None, [_PTR, _PTR]),
-    "ggml_graph_compute_with_ctx": (_INT, [_PTR, _PTR, _INT]),
     "ggml_quantize_chunk": (_SIZE, [_INT, _PTR, _PTR, _I64, _I64, _I64, _PTR]),
     "ggml_backend_alloc_ctx_tensors_from_buft": (_PTR, [_PTR, _PTR]),
     "ggml_backend_buffer_free": (None, [_PTR]),
@@ -78,6 +94,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_backend_dev_type": (_INT, [_PTR]),
     "ggml_backend_free": (None, [_PTR]),
     "ggml_backend_graph_compute": (_INT, [_PTR, _PTR]),
+    "ggml_backend_load_all_from_path": (None, [_TEXT]),
     "ggml_backend_reg_count": (_SIZE, []),
     "ggml_backend_reg_get": (_PTR, [_SIZE]),
     "ggml_backend_reg_get_proc_address": (_PTR, [_PTR, _TEXT]),
@@ -90,28 +107,88 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "gguf_free": (None, [_PTR]),
     "gguf_init_from_buffer": (_PTR, [_TEXT, _SIZE, GgufParams]),
     "llama_attach_threadpool": (None, [_PTR] * 3),
-    "_Z13llm_arch_name8llm_arch": (_TEXT, [_INT]),  # of src/llama-arch.h, in libraries that export everything
+    ARCH_NAME: (_TEXT, [_INT]),
+}
+
+
+# Functions of the processor's backend -> their names in its registry.
+_OF_CPU = {
+    "ggml_backend_cpu_set_n_threads": b"ggml_backend_set_n_threads",
+    "ggml_backend_cpu_set_threadpool": b"ggml_backend_cpu_set_threadpool",
+    "ggml_threadpool_free": b"ggml_threadpool_free",
+    "ggml_threadpool_new": b"ggml_threadpool_new",
 }
 
 
 class _Library:
-    """libllama's own handle, which finds ggml's functions too: the very copies that libllama calls.
+    """ggml's functions: the very copies that libllama calls, found through its own handle.
 
     The wheel holds each library three times instead of links, so opening one by its path could bring a second copy with
-    a state of its own. A function gets its signature when it is first used: an older library may lack another one.
+    a state of its own. Functions of the processor's backend are asked of the registry, as the backend may be a library
+    that was loaded later. A function gets its signature when it is first used: an older library may lack another one.
     """
 
     def __getattr__(self, name: str) -> Any:
         """Raises: AttributeError: the library has no such function, or its signature is not stated here."""
         if name not in _SIGNATURES:
             raise AttributeError(f"the signature of {name} is not stated")
-        function = getattr(binding._lib, name)
-        function.restype, function.argtypes = _SIGNATURES[name]
+        result, arguments = _SIGNATURES[name]
+        if name in _OF_CPU:
+            address = _of_cpu(_OF_CPU[name])
+            if not address:
+                raise AttributeError(f"the processor's backend has no {name}")
+            function: Any = ctypes.CFUNCTYPE(result, *arguments)(address)
+        else:
+            function = getattr(binding._lib, name)
+            function.restype, function.argtypes = result, arguments
         setattr(self, name, function)
         return function
 
 
 library = _Library()
+
+
+def start() -> None:
+    """Initialize the library. One whose backends are libraries of their own loads those that this machine can use.
+
+    They are looked for in libllama's own folder (GGML_BACKEND_PATH may name one more): by itself ggml looks beside the
+    interpreter and in the current folder, where a stranger's may lie.
+
+    Raises:
+        RuntimeError: none of them computes on this processor.
+    """
+    binding.llama_backend_init()
+    if library.ggml_backend_dev_by_type(CPU):
+        return
+    folder = library_dir()
+    library.ggml_backend_load_all_from_path(os.fsencode(folder or ""))
+    if not library.ggml_backend_dev_by_type(CPU):
+        raise RuntimeError(f"no library in {folder} computes on this processor")
+
+
+def missing() -> list[str]:
+    """Functions that the library should have and has not. Call `start` before."""
+    return [name for name in _SIGNATURES if name != ARCH_NAME and not hasattr(library, name)]
+
+
+def _of_cpu(name: bytes) -> int | None:
+    """Address of a function of the processor's backend; None = it has none, or `start` was not called."""
+    device = library.ggml_backend_dev_by_type(CPU)
+    if not device:
+        return None
+    registry = library.ggml_backend_dev_backend_reg(device)
+    address: int | None = library.ggml_backend_reg_get_proc_address(registry, name)
+    return address
+
+
+def cpu_library() -> str:
+    """Path of the file that computes on the processor; "" where the system does not tell."""
+    address = _of_cpu(b"ggml_backend_get_features")
+    if not address or not hasattr(_process, "dladdr"):
+        return ""
+    symbol = _Symbol()
+    _process.dladdr(ctypes.c_void_p(address), ctypes.byref(symbol))
+    return os.fsdecode(symbol.file or b"")
 
 
 def extra_buffer_types(device: int) -> list[int]:

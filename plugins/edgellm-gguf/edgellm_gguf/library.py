@@ -1,35 +1,36 @@
-"""Where llama.cpp's shared library is, and whether it runs on this CPU; nothing here imports `llama_cpp`.
+"""Where llama.cpp's shared library is, and whether it is the right one and runs on this CPU; nothing here imports
+`llama_cpp`.
 
-A separate process finds out once whether it runs: it computes with the real kernels, which may end in an illegal
-instruction. It also lists the GPUs that the library sees and the kinds of models that it opens. The answer is cached by
-the library's hash, the CPU's instruction sets, and the GPUs of the machine.
+A separate process finds out once: it compares the library with the binding, and computes with the real kernels, which
+may end in an illegal instruction. It also lists the GPUs that the library sees and the kinds of models that it opens.
+The answer is cached by the library's hash, the CPU's instruction sets, and the GPUs of the machine.
 """
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import importlib.metadata
 import importlib.util
 import os
 import platform
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from edgellm import settings
-from edgellm.contract.backend import Device  # msgspec looks it up for Verdict
 from edgellm.contract.probe import kept, probe_library, read_kept
+from edgellm_gguf.verdict import Mismatch, Verdict
 
 if TYPE_CHECKING:
     from edgellm.types.machine import Machine
 
 PROBE_TIMEOUT_S = 60.0
-PROBE_VERSION = 2  # of the questions: answers to fewer are not used
-# ggml's backends that compute on the CPU or on another machine.
-NO_GPU = frozenset({"CPU", "BLAS", "RPC"})
+PROBE_VERSION = 3  # of the questions: answers to fewer are not used
 # What a user may hide or choose devices with.
 DEVICE_VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
@@ -40,27 +41,21 @@ DEVICE_VARIABLES = (
     "VK_DRIVER_FILES",
     "VK_ICD_FILENAMES",
 )
+# By the libraries' digest and the folder of verdicts, the one that this process asked for: others share the folder.
+_asked: dict[tuple[str, Path], Path] = {}
 LASTING_SIGNALS = frozenset({"SIGILL", "SIGTRAP", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGABRT"})
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the probe found. `problem` is empty where the library runs."""
+# Where an assertion of ggml fails, it would start a debugger beside the process, or leave copies of the process.
+ENVIRONMENT = MappingProxyType({"GGML_NO_BACKTRACE": "1"})
+NAMES = ("libllama.so", "libllama.dylib", "llama.dll", "libllama.dll")  # as the binding looks for it
 
-    problem: str
-    system_info: str = ""
-    library_sha256: str = ""
-    offload: bool = False  # the library says that it can put layers on a GPU, here
-    backends: tuple[str, ...] = ()  # what it was built with: "CPU", "Vulkan"
-    devices: tuple[Device, ...] = ()  # GPUs that it sees; how much of them is free is not kept
-    architectures: frozenset[str] | None = None  # GGUF architectures that it loads; None = it does not tell
-    tensor_types: frozenset[str] = frozenset()  # of the tensors that it opens: "Q4_K"
-    # Tensor types that it copies into another layout while loading -> bytes of the copy for a byte of the file.
-    repacked: dict[str, float] = field(default_factory=dict)
 
-    @property
-    def gpu_backends(self) -> tuple[str, ...]:
-        return tuple(name for name in self.backends if name not in NO_GPU)
+class Answer(msgspec.Struct):
+    """What the probe prints: a mismatch, where there is one, or the facts."""
+
+    version: str = ""
+    mismatch: Mismatch | None = None
 
 
 def library_dir() -> Path | None:
@@ -81,36 +76,64 @@ def library_files() -> list[Path]:
     return sorted({path.resolve() for path in folder.iterdir() if path.name.endswith(suffixes) and path.is_file()})
 
 
+def library_file() -> Path | None:
+    """libllama itself, under the name that the binding opens; None = there is none."""
+    folder = library_dir()
+    return next((folder / name for name in NAMES if (folder / name).is_file()), None) if folder else None
+
+
+def is_of_wheel() -> bool:
+    """Whether all libraries are those of the binding's own wheel, byte for byte: then both were made of one source."""
+    try:
+        files = importlib.metadata.files("llama-cpp-python") or []
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    recorded = {Path(str(file.locate())).resolve(): file.hash.value for file in files if file.hash}
+    return all(recorded.get(path) == _recorded_digest(path) for path in library_files())
+
+
+def _recorded_digest(path: Path) -> str:
+    """As RECORD of a wheel has it."""
+    with open(path, "rb") as file:
+        return base64.urlsafe_b64encode(hashlib.file_digest(file, "sha256").digest()).decode().rstrip("=")
+
+
 def missing() -> str:
     """Why there is no library to load, with the way out; empty = there is one."""
     if importlib.util.find_spec("llama_cpp") is None:
         return "llama-cpp-python is not installed: run `make setup` where a C++ compiler is, or set LLAMA_CPP_LIB_PATH"
-    if not any("llama" in path.name for path in library_files()):
+    if library_file() is None:
         return f"no libllama in {library_dir()}: set LLAMA_CPP_LIB_PATH to the folder that has one"
     return ""
 
 
 def verdict(machine: Machine) -> Verdict:
     """The cached answer of the probe for this library on this machine; probes when there is none (a second, once)."""
-    digest = _files_digest()
-    cached = settings.current().cache_dir / "gguf-probe" / f"{digest[:16]}-{_circumstances(machine)[:16]}.json"
+    digest, folder = _files_digest(), settings.current().cache_dir / "gguf-probe"
+    cached = folder / f"{digest[:16]}-{_circumstances(machine)[:16]}.json"
+    _asked[digest, folder] = cached
     return kept(cached, Verdict, lambda: _probe(digest))
 
 
 def last_verdict() -> Verdict | None:
-    """The newest cached answer about this library, for questions without a machine; None = there is none yet."""
+    """What is kept of this library's answer to this process, or else the newest that is kept, for questions without a
+    machine; None = there is none yet."""
+    digest, folder = _files_digest(), settings.current().cache_dir / "gguf-probe"
     try:
-        answers = (settings.current().cache_dir / "gguf-probe").glob(f"{_files_digest()[:16]}-*.json")
+        answers = folder.glob(f"{digest[:16]}-*.json")
         newest = max(answers, key=lambda path: path.stat().st_mtime_ns, default=None)
     except OSError:
         return None
+    newest = _asked.get((digest, folder), newest)
     return read_kept(newest, Verdict) if newest else None
 
 
 def build() -> str:
-    """Names the library's code: version of the binding, and a digest of the files."""
+    """Names the library's code: version of the binding, a digest of the files, and the variant that computes."""
     version = importlib.metadata.version("llama-cpp-python") if importlib.util.find_spec("llama_cpp") else "none"
-    return f"llama-cpp-python {version} ({_files_digest()[:8]})"
+    last = last_verdict()
+    variant = f" {last.variant}" if last and last.variant else ""
+    return f"llama-cpp-python {version} ({_files_digest()[:8]}){variant}"
 
 
 def _circumstances(machine: Machine) -> str:
@@ -139,20 +162,34 @@ def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
 def _probe(digest: str) -> tuple[Verdict, bool]:
     """What the throwaway process finds, and whether it will find the same tomorrow.
 
-    That it runs, or dies of an instruction or a fault, follows from library and CPU. That it found no memory or
-    another library missing does not.
+    That it is another library than the binding's, that it runs, or dies of an instruction or a fault, follows from
+    library and CPU. That it found no memory or another library missing does not.
     """
-    probed = probe_library("edgellm_gguf.probe", "the library", PROBE_TIMEOUT_S)
+    probed = probe_library("edgellm_gguf.probe", "the library", PROBE_TIMEOUT_S, ENVIRONMENT)
+    try:
+        answer = msgspec.json.decode(probed.answer, type=Answer)
+    except (ValueError, TypeError):
+        answer = Answer()
     if probed.signal:
         reason = "an instruction this CPU does not have" if probed.signal == "SIGILL" else "native code crashed"
         problem = f"{probed.problem} ({reason}): rebuild it on this machine"
+        if answer.mismatch is not None:
+            problem = f"{_refusal(answer.version, answer.mismatch)} ({probed.signal})"
         return Verdict(problem, library_sha256=digest), probed.signal in LASTING_SIGNALS
     if probed.problem:
         return Verdict(probed.problem, library_sha256=digest), False
+    if answer.mismatch is not None:
+        return Verdict(_refusal(answer.version, answer.mismatch), library_sha256=digest, version=answer.version), True
     try:
         verdict = msgspec.convert({"problem": "", **msgspec.json.decode(probed.answer)}, Verdict)
     except (ValueError, TypeError):
         problem = f"the library's probe answers nonsense: {probed.answer}"
         return Verdict(problem, library_sha256=digest), False
     # A driver that is missing today may be installed tomorrow.
-    return replace(verdict, library_sha256=digest), not verdict.gpu_backends or bool(verdict.devices)
+    lasts = not verdict.unloaded and (not verdict.gpu_backends or bool(verdict.devices))
+    return replace(verdict, library_sha256=digest), lasts
+
+
+def _refusal(version: str, mismatch: Mismatch) -> str:
+    binding = importlib.metadata.version("llama-cpp-python")
+    return f"this libllama, of llama.cpp {version}, is not the one that llama-cpp-python {binding} needs: {mismatch}"

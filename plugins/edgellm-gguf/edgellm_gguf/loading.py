@@ -10,6 +10,7 @@ import llama_cpp
 
 from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact, option
 from edgellm.types.plan import LaunchPlan
+from edgellm_gguf import ggml
 from edgellm_gguf.log import Log
 from edgellm_gguf.params import model_params
 from edgellm_gguf.threadpool import ThreadPool
@@ -28,7 +29,7 @@ class LoadedModel:
             BackendUnavailable, BadArtifact, UnsupportedArtifact.
         """
         LOG.start()
-        llama_cpp.llama_backend_init()
+        _start()
         self._model = self._ctx = self._threads = None
         try:
             self._model = load(plan)
@@ -53,6 +54,17 @@ class LoadedModel:
         if self._model is not None:
             llama_cpp.llama_model_free(self._model)
             self._model = None
+
+
+def _start() -> None:
+    """
+    Raises:
+        BackendUnavailable: the library cannot compute here.
+    """
+    try:
+        ggml.start()
+    except RuntimeError as error:
+        raise BackendUnavailable(str(error), hint="`edgellm doctor` says what the library was built for") from error
 
 
 def system_info() -> str:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import sys
 from collections.abc import Callable
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from edgellm.contract.backend import Advice, Backend, Offload, loading_library
@@ -14,7 +11,7 @@ from edgellm.contract.engine import Engine
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import UnsupportedArtifact
 from edgellm.formats.gguf.ggml_types import FILE_TYPES
-from edgellm_gguf import library
+from edgellm_gguf import advice, library
 
 if TYPE_CHECKING:
     from edgellm.contract.quantizer import Quantization, TensorProgress
@@ -48,8 +45,7 @@ class GgufBackend:
         | {"IQ3_XXS", "IQ3_XS", "IQ3_S", "IQ3_M", "IQ4_XS", "IQ4_NL", "TQ1_0", "TQ2_0", "MXFP4"}
     )
 
-    # Where an assertion of ggml fails, it would start a debugger beside the process, or leave copies of the process.
-    worker_environment = MappingProxyType({"GGML_NO_BACKTRACE": "1"})
+    worker_environment = library.ENVIRONMENT
 
     # A quantized V needs flash attention, which the engine leaves to the library: it is on wherever one is computed.
     kv_types = frozenset({"f16", "q8_0", "q4_0"})
@@ -59,9 +55,7 @@ class GgufBackend:
         return [problem] if problem else []
 
     def advise(self, machine: Machine) -> list[Advice]:
-        from edgellm_gguf.advice import advise
-
-        return advise(machine)
+        return advice.advise(machine)
 
     def offload(self, machine: Machine) -> Offload:
         if problem := next(iter(self.check(machine)), ""):
@@ -69,11 +63,16 @@ class GgufBackend:
         verdict = library.verdict(machine)
         if verdict.devices:
             return Offload(verdict.devices)
+        if verdict.unloaded:
+            return Offload(missing=advice.unloaded(verdict))
         if verdict.gpu_backends:
             return Offload(
                 missing=f"this libllama ({', '.join(verdict.gpu_backends)}) sees no GPU: is its driver there?"
             )
         return Offload(missing="this libllama has no GPU backend", remedy=_rebuild(machine))
+
+    def unproven(self, machine: Machine) -> str:
+        return "" if self.check(machine) else advice.unproven(library.verdict(machine))
 
     def architectures(self, machine: Machine) -> frozenset[str] | None:
         return None if self.check(machine) else library.verdict(machine).architectures
@@ -139,8 +138,13 @@ class GgufBackend:
 
     def describe(self) -> dict[str, str]:
         about = {"library": str(library.library_dir() or "not installed")}
-        if importlib.util.find_spec("llama_cpp") is not None:
-            about["llama-cpp-python"] = importlib.metadata.version("llama-cpp-python")
+        if not library.missing():
+            about["build"] = library.build()
+        verdict = library.last_verdict()
+        if verdict is not None and not verdict.problem:
+            about["llama.cpp"] = f"{verdict.version}, {advice.PROOFS[verdict.proof]}"
+            if verdict.variant:
+                about["variant"] = verdict.choice()
         return about
 
 

@@ -7,21 +7,17 @@ from typing import Any
 
 from edgellm_gguf.ggml import library, new_threadpool
 
-NEEDED = (
-    "llama_attach_threadpool", "ggml_threadpool_params_init", "ggml_threadpool_new", "ggml_threadpool_free",
-)  # fmt: skip
-
 
 class ThreadPool:
     """`n_threads` threads for one context's decoding and prefill, with ggml's defaults otherwise.
 
-    Between steps they poll for a moment (a third of a second at ggml's default level), then sleep. A library without
-    these functions, or one built with OpenMP, works as it did before.
+    Between steps they poll for a moment (a third of a second at ggml's default level), then sleep. A library that was
+    built with OpenMP ignores them.
     """
 
     def __init__(self, ctx: Any, n_threads: int) -> None:
         self._pool: int | None = None
-        if n_threads < 2 or not all(hasattr(library, name) for name in NEEDED):
+        if n_threads < 2:
             return
         self._pool = new_threadpool(n_threads)
         if self._pool is not None:

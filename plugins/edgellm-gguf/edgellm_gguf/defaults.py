@@ -1,0 +1,67 @@
+"""The library's default parameters, compared with those of the llama.cpp that the binding was written for.
+
+`pinned.json` has them all, from the binding's own wheel. A field that was added, dropped or moved shows: what lies
+behind it reads another field's value. In a probe only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any
+
+import llama_cpp.llama_cpp as binding
+import msgspec
+
+from edgellm_gguf.verdict import Mismatch
+
+Value = bool | int | float | None  # None = no pointer; True = one
+STRUCTS = {
+    "llama_model_params": "llama_model_default_params",
+    "llama_context_params": "llama_context_default_params",
+    "llama_model_quantize_params": "llama_model_quantize_default_params",
+    "llama_sampler_chain_params": "llama_sampler_chain_default_params",
+}
+
+
+_NUMBERS = (ctypes.c_bool, ctypes.c_int, ctypes.c_uint32, ctypes.c_int32, ctypes.c_size_t, ctypes.c_float)
+
+
+class Pinned(msgspec.Struct, frozen=True):
+    """The release of the binding that this plugin was written for."""
+
+    llama_cpp_python: str
+    llama: str  # llama.cpp's own version
+    commit: str
+    defaults: dict[str, dict[str, Value]]
+
+    @property
+    def version(self) -> str:
+        return f"{self.llama} ({self.commit})"
+
+
+def pinned() -> Pinned:
+    return msgspec.json.decode(resources.files("edgellm_gguf").joinpath("pinned.json").read_bytes(), type=Pinned)
+
+
+def of_library() -> dict[str, dict[str, Value]]:
+    """Struct -> field -> value."""
+    structs = {name: getattr(binding, function)() for name, function in STRUCTS.items()}
+    return {
+        name: {field: _value(getattr(params, field), kind) for field, kind in params._fields_}
+        for name, params in structs.items()
+    }
+
+
+def differences(expected: dict[str, dict[str, Value]]) -> Iterator[Mismatch]:
+    """Fields that read otherwise, in their order."""
+    for struct, values in of_library().items():
+        for field, value in values.items():
+            if value != expected[struct].get(field):
+                yield Mismatch(f"{struct}.{field}", str(value), str(expected[struct].get(field)))
+
+
+def _value(field: Any, kind: Any) -> Value:
+    """A pointer's address says nothing."""
+    return field if issubclass(kind, _NUMBERS) else bool(field) or None

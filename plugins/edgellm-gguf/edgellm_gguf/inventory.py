@@ -1,0 +1,172 @@
+"""What a build of llama.cpp has: kernels that compute, backends, devices, architectures, types. In a probe only."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from pathlib import Path
+
+from edgellm_gguf.ggml import (
+    ARCH_NAME,
+    BUFFER_OFFSET,
+    CPU,
+    F32,
+    GPU,
+    IGPU,
+    GgufParams,
+    InitParams,
+    extra_buffer_types,
+    library,
+)
+from edgellm_gguf.kernels import Cpu, Tensors
+
+# ggml type ids (ggml.h): F16, Q4_0, Q8_0, Q4_K, Q6_K, IQ4_NL: floats, legacy, K-quants, codebook.
+TYPES = (1, 2, 8, 12, 14, 20)
+ROWS, COLS = 64, 512
+MOST_ARCHS, MOST_TYPES = 1024, 256  # numbers that are tried
+
+
+def compute() -> None:
+    """Matrix products of ones for one type of each kernel family, at one and at four columns, so that vector and matrix
+    code both run. The process may die of it.
+
+    Raises:
+        SystemExit: a sum is wrong.
+    """
+    cpu = Cpu()
+    cpu.use(1)
+    for ggml_type in TYPES:
+        for columns in (1, 4):
+            value = _product(cpu, ggml_type, columns)
+            if abs(value - COLS) > 0.02 * COLS:
+                raise SystemExit(f"kernel of ggml type {ggml_type} gave {value} for a sum of {COLS} ones")
+    cpu.close()
+
+
+def _product(cpu: Cpu, ggml_type: int, columns: int) -> float:
+    """First element of a (ROWS, COLS) x (COLS, columns) product of ones, weights in `ggml_type`."""
+    tensors = Tensors()
+    weights = library.ggml_new_tensor_2d(tensors.ctx, ggml_type, COLS, ROWS)
+    inputs = library.ggml_new_tensor_2d(tensors.ctx, F32, COLS, columns)
+    result = library.ggml_mul_mat(tensors.ctx, weights, inputs)
+    graph = tensors.graph(result)
+    tensors.allocate()
+    ones = (ctypes.c_float * (ROWS * COLS))(*([1.0] * (ROWS * COLS)))
+    library.ggml_quantize_chunk(ggml_type, ones, library.ggml_get_data(weights), 0, ROWS, COLS, None)
+    ctypes.memmove(library.ggml_get_data(inputs), ones, COLS * columns * 4)
+    cpu.seconds(graph)
+    value = ctypes.cast(library.ggml_get_data(result), ctypes.POINTER(ctypes.c_float))[0]
+    tensors.free()
+    return float(value)
+
+
+def scores(files: list[Path]) -> dict[str, int]:
+    """Processor's code in a library of its own -> ggml's score of it here, 0 where it cannot run. Each is opened."""
+    names = {path: path.name.split(".so")[0].partition("ggml-cpu-")[2] for path in files}
+    return {name: _score(path) for path, name in names.items() if name}
+
+
+def _score(path: Path) -> int:
+    try:
+        return int(ctypes.CDLL(str(path)).ggml_backend_score())
+    except (OSError, AttributeError):
+        return 0
+
+
+def unloaded(files: list[Path], backends: list[str]) -> dict[str, str]:
+    """Backends beside libllama that ggml did not load -> what the system says of the file."""
+    loaded, failed = {name.lower() for name in backends}, {}
+    for path in files:
+        kind = path.name.split(".so")[0].partition("ggml-")[2]
+        if not kind or kind == "base" or kind.startswith("cpu") or kind in loaded:
+            continue
+        try:
+            ctypes.CDLL(str(path))
+        except OSError as error:
+            failed[kind] = str(error)
+    return failed
+
+
+def devices() -> list[dict[str, object]]:
+    """What the library can put layers on, in its own order: GPUs, and integrated ones only where there are no others.
+
+    As `llama_prepare_model_devices` chooses (src/llama.cpp); a GPU that two backends see counts once there.
+    """
+    devices: dict[int, list[dict[str, object]]] = {GPU: [], IGPU: []}
+    for i in range(library.ggml_backend_dev_count()):
+        device = library.ggml_backend_dev_get(i)
+        kind = library.ggml_backend_dev_type(device)
+        if kind not in devices:
+            continue
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        library.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
+        # What is free now says nothing tomorrow, so it is not kept.
+        devices[kind].append({
+            "name": library.ggml_backend_dev_name(device).decode(errors="replace"),
+            "description": library.ggml_backend_dev_description(device).decode(errors="replace"),
+            "total_bytes": total.value,
+            "unified": kind == IGPU,
+        })  # fmt: skip
+    return devices[GPU] or devices[IGPU]
+
+
+def backends() -> list[str]:
+    """Names of what the library was built with: "Vulkan", "CPU"."""
+    backends = map(library.ggml_backend_reg_get, range(library.ggml_backend_reg_count()))
+    return [library.ggml_backend_reg_name(backend).decode(errors="replace") for backend in backends]
+
+
+def architectures() -> list[str] | None:
+    """Every `general.architecture` that it has code for; None where it does not tell.
+
+    The list is no part of the C API: `llm_arch_name` (src/llama-arch.h) is exported by libraries that export all.
+    """
+    if not hasattr(library, ARCH_NAME):
+        return None
+    names = {getattr(library, ARCH_NAME)(number).decode() for number in range(MOST_ARCHS)}
+    # It names image encoders too, which it refuses to load as a model.
+    return sorted(arch for arch in names if arch not in ("unknown", "(unknown)", "clip"))
+
+
+def tensor_types() -> dict[str, int]:
+    """Name as in GGUF tools ("Q4_K") -> number of every type that it opens in a file."""
+    types = {}
+    for number in range(MOST_TYPES):
+        header = _one_tensor(number)
+        opened = library.gguf_init_from_buffer(header, len(header), GgufParams(True, None))
+        if opened:
+            types[library.ggml_type_name(number).decode().upper()] = number
+            library.gguf_free(opened)
+    return types
+
+
+def _one_tensor(ggml_type: int) -> bytes:
+    """A GGUF file of one row of that type, without its data."""
+    counts = struct.pack("<IQQ", 3, 1, 0)
+    tensor = struct.pack("<Q1sIQIQ", 1, b"t", 1, COLS, ggml_type, 0)
+    return (b"GGUF" + counts + tensor).ljust(96, b"\0") + bytes(COLS * 8)
+
+
+def repacked(types: dict[str, int]) -> dict[str, float]:
+    """Types whose matrices are copied into another layout while loading -> bytes of the copy for a byte of the file.
+
+    Asked as llama.cpp asks before it puts a tensor there (`weight_buft_supported` in src/llama-model.cpp).
+    """
+    device = library.ggml_backend_dev_by_type(CPU)
+    extra = extra_buffer_types(device)
+    copies: dict[str, float] = {}
+    ctx = library.ggml_init(InitParams(1024**2, None, True))
+    for name, number in types.items():
+        weights = library.ggml_new_tensor_2d(ctx, number, COLS, ROWS)
+        product = library.ggml_mul_mat(ctx, weights, library.ggml_new_tensor_2d(ctx, F32, COLS, 1))
+        place = ctypes.c_void_p.from_address(weights + BUFFER_OFFSET)
+        for kind in extra:
+            place.value = buffer = library.ggml_backend_buft_alloc_buffer(kind, 0)
+            if library.ggml_backend_dev_supports_op(device, product):
+                # The first that takes it is the one that gets it.
+                copy_bytes = library.ggml_backend_buft_get_alloc_size(kind, weights)
+                copies.setdefault(name, copy_bytes / library.ggml_nbytes(weights))
+            place.value = None
+            library.ggml_backend_buffer_free(buffer)
+    library.ggml_free(ctx)
+    return copies

@@ -1,0 +1,63 @@
+"""What the probe found out about libllama, as it is kept, and what of it is said to people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edgellm.contract.backend import Device  # msgspec looks it up for Verdict
+
+# ggml's backends that compute on the CPU or on another machine.
+NO_GPU = frozenset({"CPU", "BLAS", "RPC"})
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """One thing in which a library is another than the one that the binding was written for."""
+
+    name: str  # "llama_context_params.swa_full", "llama_batch_init"
+    here: str  # "False", "missing"
+    expected: str = ""  # "True"; "" = that it is there
+
+    def __str__(self) -> str:
+        return f"{self.name} is {self.here}" + (f", not {self.expected}" if self.expected else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the probe found. `problem` is empty where the library runs."""
+
+    problem: str
+    system_info: str = ""
+    library_sha256: str = ""
+    version: str = ""  # of its llama.cpp, with the commit: "0.5.0-dev (0c1e57098)"
+    # What shows that its structs are the binding's: they came in one wheel, or its own table of them; "" = it only
+    # behaves as if they were.
+    proof: Literal["wheel", "layout", ""] = ""
+    variant: str = ""  # of the processor's code that was chosen, of a build with several: "haswell"
+    variants: dict[str, int] = field(default_factory=dict)  # all of them -> ggml's score here; 0 = cannot run
+    unloaded: dict[str, str] = field(default_factory=dict)  # backends in its folder that do not load -> why
+    offload: bool = False  # the library says that it can put layers on a GPU, here
+    backends: tuple[str, ...] = ()  # what it was built with: "CPU", "Vulkan"
+    devices: tuple[Device, ...] = ()  # GPUs that it sees; how much of them is free is not kept
+    architectures: frozenset[str] | None = None  # GGUF architectures that it loads; None = it does not tell
+    tensor_types: frozenset[str] = frozenset()  # of the tensors that it opens: "Q4_K"
+    # Tensor types that it copies into another layout while loading -> bytes of the copy for a byte of the file.
+    repacked: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def gpu_backends(self) -> tuple[str, ...]:
+        return tuple(name for name in self.backends if name not in NO_GPU)
+
+    @property
+    def is_unproven(self) -> bool:
+        """It passes every check that there is, and nothing shows that it is the right one."""
+        return not self.problem and not self.proof
+
+    def choice(self) -> str:
+        """Which variant computes, and why: "haswell, the highest score (63) of the 6 of 14 that run here"."""
+        able = [score for score in self.variants.values() if score]
+        if not self.variant:
+            return ""
+        score = self.variants.get(self.variant)
+        return f"{self.variant}, the highest score ({score}) of the {len(able)} of {len(self.variants)} that run here"
