@@ -13,7 +13,6 @@ import urllib.request
 from dataclasses import replace
 
 import msgspec
-import psutil
 
 from edgellm.app.launch import model_plan
 from edgellm.sdk.client import EdgeLLM
@@ -42,8 +41,8 @@ def main() -> None:
         def ask() -> None:
             try:
                 found["prompt_tokens"] = _complete(listener.url(socket), min(PROMPT_TOKENS, wanted.n_ctx - 32))
-                (worker,) = psutil.Process().children()
-                found["worker_bytes"], found["parent_bytes"] = _peak_bytes(worker.pid), _peak_bytes("self")
+                pid = llm._session.pid  # type: ignore[attr-defined]  # beside it is the process of the chat template
+                found["worker_bytes"], found["parent_bytes"] = _peak_bytes(pid), _peak_bytes("self")
                 found["buffers"] = llm.info.details["buffers"]
             finally:
                 server.stop()

@@ -86,7 +86,7 @@ class Child:
         self.returncode: int | None = None
         self._timed_out = False
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
-        self._question = question
+        self._question = question or b""
         talks = question is not None
         ending = _ending  # of the block that it starts in, which may be over when it has started
         try:
@@ -120,24 +120,27 @@ class Child:
 
     def lines(self, timeout_s: float | None = None) -> Iterator[bytes]:
         """Put the question; what the child writes to stdout, until it ends. After `timeout_s` seconds it is killed."""
-        assert self._question is not None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        timer = threading.Timer(timeout_s, self._time_out) if timeout_s is not None else None
-        if timer is not None:
-            timer.daemon = True
-            timer.start()
-        try:
+        with self.killed_after(timeout_s):
             # Whether the child is dead already is seen at its end.
             with contextlib.suppress(OSError):
                 self._process.stdin.write(self._question + b"\n")
                 self._process.stdin.flush()
             yield from self._process.stdout
             self.returncode = self._process.wait()
+
+    @contextlib.contextmanager
+    def killed_after(self, timeout_s: float | None) -> Iterator[None]:
+        """The child is killed where the block takes longer; None = it may."""
+        timer = threading.Timer(threading.TIMEOUT_MAX if timeout_s is None else timeout_s, self._time_out)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
         finally:
-            if timer is not None:
-                timer.cancel()
-                timer.join()
+            timer.cancel()
+            timer.join()
 
     def has_output(self, timeout_s: float) -> bool:
         """Whether it wrote into the log, or ended, within `timeout_s`."""

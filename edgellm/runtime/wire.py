@@ -7,12 +7,13 @@ whatever the number of requests in it. Nothing here is pickled: a frame can only
 from __future__ import annotations
 
 import struct
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 
 from edgellm import errors
 from edgellm.contract.engine import EngineInfo
+from edgellm.types.checks import of_plain_type
 from edgellm.types.event import Delta, Done, Pieces, Prefill, Tokens, Vectors
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
@@ -102,18 +103,7 @@ class Reply(msgspec.Struct, tag=True, frozen=True):
 Down = Launch | Submit | Cancel | Stop
 Up = Ready | Failed | Reply
 
-_PLAIN: tuple[Any, ...] = (str, int, float, bytes, list, tuple, dict)
-
-
-def _plain(value: object) -> object:
-    """Of subclasses, such as texts of numpy, which the checks let through and the encoder does not know."""
-    for kind in _PLAIN:
-        if isinstance(value, kind):
-            return str.__str__(value) if isinstance(value, str) else kind(value)
-    raise TypeError(f"a {type(value).__name__} cannot be sent")
-
-
-_encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
+_encoder = msgspec.msgpack.Encoder(enc_hook=of_plain_type)
 _down = msgspec.msgpack.Decoder(Down)
 _up = msgspec.msgpack.Decoder(list[Up])
 

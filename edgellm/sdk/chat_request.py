@@ -29,6 +29,7 @@ from edgellm.types.sampling import Sampling, SamplingKeywords
 
 if TYPE_CHECKING:
     from edgellm.text.prompt import ChatPrompt, PromptBuilder
+    from edgellm.text.template_process import TemplateProcess
 
 _log = logging.getLogger("edgellm.prompt")
 _AROUND = 8  # tokens, at most, that a model wants around a text; in it each has a byte
@@ -49,6 +50,7 @@ class RequestMethods(GenerationMethods):
     """The methods of `EdgeLLM` that make a request of messages. Thread-safe."""
 
     plan: LaunchPlan
+    _templates: TemplateProcess
 
     def request(
         self,
@@ -217,9 +219,8 @@ class RequestMethods(GenerationMethods):
     async def _aasked(
         self, messages: Messages, options: ChatKeywords, *own_names: str, progress: bool = False
     ) -> GenerationRequest:
-        """As `_asked`, for coroutines: where messages may be dropped, the worker counts tokens."""
-        ask = functools.partial(self._asked, messages, options, *own_names, progress=progress)
-        return await asyncio.to_thread(ask) if options.get("truncate") else ask()
+        """As `_asked`, for coroutines: it waits for another process, in which the template runs."""
+        return await asyncio.to_thread(self._asked, messages, options, *own_names, progress=progress)
 
     @functools.cached_property
     def _prompts(self) -> PromptBuilder:
@@ -231,7 +232,7 @@ class RequestMethods(GenerationMethods):
                 f"{self.plan.artifact.name} has no chat template: it is a base model that continues text",
                 hint="use completions (/v1/completions, EdgeLLM.generate, `edgellm run --raw`), or choose a chat model",
             )
-        prompts = PromptBuilder(info)
+        prompts = PromptBuilder(info, self._templates.run)
         if prompts.unused_template:
             _log.warning(explain.unused_key(prompts.unused_template))
         return prompts

@@ -11,6 +11,7 @@ Wires the verbs together (probe, decide, fetch, run); each of them stays usable 
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import weakref
@@ -27,6 +28,7 @@ from edgellm.sdk.embeddings import EmbeddingMethods
 from edgellm.sdk.tokens import TokenMethods
 from edgellm.sdk.tool_loop import ToolLoopMethods
 from edgellm.store.library import silent
+from edgellm.text.template_process import TemplateProcess
 from edgellm.types.options import LaunchKeywords, LaunchOptions, SelectionKeywords
 from edgellm.types.plan import Decision, LaunchPlan
 
@@ -60,9 +62,10 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods):
         self.plan = plan
         self.decision = decision
         self._session = _open(plan, isolate=isolate)
+        self._templates = TemplateProcess(functools.partial(_has_template, self._session))
         self._verification = Verification(plan, self._session)
-        # Without close(), an object that nobody holds any more would keep its worker until this process ends.
-        weakref.finalize(self, _abandon, self._verification, self._session).atexit = False
+        # Without close(), an object that nobody holds any more would keep its processes until this one ends.
+        weakref.finalize(self, _abandon, self._verification, self._session, self._templates).atexit = False
 
     @classmethod
     def auto(cls, *, isolate: bool = True, progress: Progress = silent, **options: Unpack[SelectionKeywords]) -> Self:
@@ -161,6 +164,7 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods):
         """Stop the model; with `drain`, after the requests at hand. Twice is fine."""
         measurements = self._verification.end() if self._session.is_ours else None
         self._session.close(drain=drain)
+        self._templates.close()
         if measurements is not None:
             self._verification.record(measurements)
 
@@ -197,6 +201,15 @@ def _open(plan: LaunchPlan, *, isolate: bool) -> Session:
     return ThreadSession(plan, plugins().backend(plan.backend))
 
 
-def _abandon(verification: Verification, session: Session) -> None:
+def _has_template(session: Session) -> bool:
+    """Waits for the model. One that did not load needs nothing, and one that broke later is loaded again."""
+    try:
+        return session.info.chat_template is not None
+    except EdgeLLMError:
+        return session.was_ready
+
+
+def _abandon(verification: Verification, session: Session, templates: TemplateProcess) -> None:
     verification.abandon()
     session.abandon()
+    templates.abandon()

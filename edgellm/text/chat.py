@@ -1,6 +1,7 @@
 """Turns messages into the prompt that a model was trained on, with the chat template of its file.
 
-The template is a program that a stranger wrote: it runs in `sandbox.Sandbox`, where its reach and its time are bounded.
+The template is a program that a stranger wrote: it runs in `sandbox.Sandbox`, where its reach and its time are bounded,
+and for a loaded model in a process that can be ended (`template_process.py`).
 What a template finds there (`bos_token`, `raise_exception`, `strftime_now`, `tojson`, trimmed blocks, loop controls) is
 what Hugging Face transformers gives it, because templates are written against that. `date_string`, `datetime` and
 `from_json` are what other programs give.
@@ -31,7 +32,7 @@ PROTECTED = frozenset({
 UNDEFINED = object()  # in place of a variable's value
 PROBE_S = 0.1  # of processor time; a template in use takes 1 ms
 _NAME = "<chat template>"
-_HINT = "write the prompt yourself: EdgeLLM.generate, /v1/completions, `edgellm run --raw`"
+HINT = "write the prompt yourself: EdgeLLM.generate, /v1/completions, `edgellm run --raw`"
 
 
 class ChatTemplate:
@@ -119,7 +120,7 @@ def _compiled(source: str) -> Template:
     from edgellm.text.sandbox import Sandbox
 
     if len(source) > MAX_SOURCE:
-        raise BadTemplate(f"the chat template has {len(source)} characters, {MAX_SOURCE} are allowed", hint=_HINT)
+        raise BadTemplate(f"the chat template has {len(source)} characters, {MAX_SOURCE} are allowed", hint=HINT)
     try:
         template: Template = Sandbox().build(source, _NAME)
     except Exception as error:  # Jinja's and Python's own compilers raise many kinds
@@ -134,7 +135,7 @@ def _checked(text: str, variables: Mapping[str, Any]) -> str:
     except UnicodeEncodeError as error:
         half = text[error.start]
         if not any(half in given for given in texts_in(variables)):
-            raise BadTemplate(f"the chat template writes {half!r}, half of a character", hint=_HINT) from None
+            raise BadTemplate(f"the chat template writes {half!r}, half of a character", hint=HINT) from None
     return text
 
 
@@ -163,11 +164,11 @@ def _failure(error: Exception) -> BadTemplate:
     if isinstance(error, RaisedByTemplate):
         return BadTemplate(f"the chat template refuses these messages: {error}{where}", hint="change the messages")
     if isinstance(error, OverBudget):
-        return BadTemplate(f"the chat template was stopped: {error}{where}", hint=_HINT)
+        return BadTemplate(f"the chat template was stopped: {error}{where}", hint=HINT)
     if isinstance(error, RecursionError):
-        return BadTemplate(f"the chat template was stopped: it calls itself too deeply{where}", hint=_HINT)
+        return BadTemplate(f"the chat template was stopped: it calls itself too deeply{where}", hint=HINT)
     reason = str(error)[:300] or type(error).__name__
-    return BadTemplate(f"the chat template failed: {reason}{where}", hint=_HINT)
+    return BadTemplate(f"the chat template failed: {reason}{where}", hint=HINT)
 
 
 def _line_of(error: Exception) -> int | None:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgellm.errors import BadTemplate, ContextOverflow, UsageError, option
-from edgellm.text.chat import PROTECTED, ChatTemplate
+from edgellm.text.chat import PROTECTED, UNDEFINED
 from edgellm.text.conversation import PromptNote, adapted, message_texts, tool_spec
 from edgellm.text.cuts import Marker, SpecialTexts, texts_in
-from edgellm.text.markup import markup_of
 from edgellm.text.response_template import declared_markup
-from edgellm.text.template_caps import TemplateCaps, caps_of, tools_value
+from edgellm.text.template_caps import TemplateCaps, tools_value
+from edgellm.text.template_jobs import CapsJob, MarkupJob, RenderJob, RunJob, TemplateSource, run
 from edgellm.types.markup import JsonCalls, Markup, Reading
 from edgellm.types.message import Message, Tool
 from edgellm.types.sampling_defaults import UnusedKey
@@ -49,25 +49,29 @@ class ChatPrompt:
 class PromptBuilder:
     """For one loaded model. Thread-safe."""
 
-    def __init__(self, info: EngineInfo) -> None:
-        """
+    def __init__(self, info: EngineInfo, run_job: RunJob = run) -> None:
+        """`run_job` runs the template: that of a `TemplateProcess`, or in this process, which nothing can then keep
+        from a hostile template.
+
         Raises:
-            BadTemplate: `info.chat_template` is broken, or there is none.
+            BadTemplate: there is no chat template. One that is broken is refused when it is used.
         """
         if info.chat_template is None:
             raise BadTemplate("there is no chat template", hint="use completions: /v1/completions, EdgeLLM.generate")
         self._info = info
-        self.template = ChatTemplate(info.chat_template, bos_text=info.bos_text, eos_text=info.eos_text)
+        self._template = TemplateSource(info.chat_template, info.bos_text, info.eos_text)
+        self._run = run_job
 
     @functools.cached_property
     def caps(self) -> TemplateCaps:
         """Found out by some 30 renders, 10 ms in all."""
-        return caps_of(self.template)
+        return self._run(CapsJob(self._template)).caps
 
     @functools.cached_property
     def markup(self) -> Markup:
         """How the model marks thoughts and calls by itself."""
-        return markup_of(self.template, self._declared if isinstance(self._declared, Markup) else None)
+        declared = self._declared if isinstance(self._declared, Markup) else None
+        return self._run(MarkupJob(self._template, declared)).markup
 
     @property
     def unused_template(self) -> UnusedKey | None:
@@ -152,7 +156,7 @@ class PromptBuilder:
         if continues:
             marked[-1] = _ended(marked[-1], marker.end)
         own = {name: marker.mark(value) for name, value in variables.items()}
-        rendered = self.template.render(marked, add_generation_prompt=opens, **own)
+        rendered = self._rendered(marked, own, opens)
         if continues:
             rendered = _until(rendered, marker.end)
             opened = messages[-1].content
@@ -162,13 +166,18 @@ class PromptBuilder:
         self._check(cuts)
         return ChatPrompt(text, cuts, not self._writes_bos(text, cuts), opened, frozenset(conversation.notes))
 
+    def _rendered(self, messages: list[dict[str, Any]], variables: Mapping[str, Any], opens: bool) -> str:
+        given = {name: value for name, value in variables.items() if value is not UNDEFINED}
+        unset = [name for name in variables if name not in given]
+        return self._run(RenderJob(self._template, messages, given, unset, opens)).text
+
     def _opened(self, rendered: str, messages: list[dict[str, Any]], variables: dict[str, Any]) -> str:
         """What the template adds for the answer, behind the messages."""
         usual = max((text for text in self.caps.openings if rendered.endswith(text)), key=len, default="")
         if usual:
             return usual
         try:
-            before = self.template.render(messages, add_generation_prompt=False, **variables)
+            before = self._rendered(messages, variables, opens=False)
         except BadTemplate:
             return ""
         return rendered[len(before) :] if rendered.startswith(before) else ""

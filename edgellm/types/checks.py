@@ -25,6 +25,7 @@ _WRONG_TYPE = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
 _MODULE = re.compile(r"\b[a-z_]\w*\.(?=\w)")  # of a type
 _IN_PYTHON = {"null": "None", "array": "list", "object": "dict"}
 CANNOT_BE_SENT = "the request cannot be sent"
+_PLAIN: tuple[Any, ...] = (str, int, float, bytes, list, tuple, dict)
 
 
 class _Dataclass(Protocol):
@@ -66,6 +67,14 @@ def plain_numbers(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: plain_numbers(part) for name, part in value.items()}
     return type(value)(map(plain_numbers, value)) if type(value) in (tuple, list) else value
+
+
+def of_plain_type(value: object) -> object:
+    """Of subclasses, such as texts of numpy, which the checks let through and msgspec's encoders do not know."""
+    for kind in _PLAIN:
+        if isinstance(value, kind):
+            return str.__str__(value) if isinstance(value, str) else kind(value)
+    raise TypeError(f"a {type(value).__name__} cannot be sent")
 
 
 def check_range(holds: bool, what: str, allowed: str) -> None:

@@ -95,7 +95,8 @@ def test_the_server_answers_survives_its_worker_and_leaves_in_order() -> None:
         with httpx.Client(base_url=url, timeout=1200) as client:
             wait_until_ready(client)
             assert ask(client) == ANSWER
-            (worker,) = psutil.Process(server.pid).children()
+            children = psutil.Process(server.pid).children()
+            (worker,) = (child for child in children if "edgellm.runtime.worker" in child.cmdline())
             worker.kill()
             while worker in psutil.Process(server.pid).children():
                 time.sleep(1)

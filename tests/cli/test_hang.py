@@ -10,6 +10,7 @@ import threading
 import httpx
 import psutil
 import pytest
+from support.processes import workers
 from support.serving import Command, serving
 from support.waiting import PATIENCE_S, wait_until
 
@@ -49,7 +50,7 @@ def hang(command: Command, *, large: bool) -> tuple[psutil.Process, list[Asked]]
     command.wait_for("Ready after")
     asked = [Asked(command, "x" * 3000)]
     wait_until(lambda: asked[0].said)
-    (worker,) = command.workers()
+    (worker,) = workers(command.process.pid)
     worker.suspend()
     if large:
         asked.append(Asked(command, LARGE))

@@ -13,6 +13,7 @@ import sys
 import httpx
 import psutil
 import pytest
+from support.processes import workers
 from support.serving import serving
 from support.waiting import PATIENCE_S, wait_until
 
@@ -62,7 +63,7 @@ def test_the_first_interrupt_finishes_what_runs() -> None:
     with serving("echo", "--port", "0", EDGELLM_ECHO_STEP_S="0.02") as command:
         command.wait_for("Ready after")
         body = {"prompt": "x" * 30, "max_tokens": 30, "stream": True}
-        workers = command.workers()
+        processes = command.processes()
         with httpx.stream("POST", f"{command.url}/v1/completions", json=body, timeout=PATIENCE_S) as answer:
             lines = answer.iter_lines()
             next(lines)
@@ -73,8 +74,8 @@ def test_the_first_interrupt_finishes_what_runs() -> None:
         assert rest[-1] == "data: [DONE]"
         assert command.status() == 0
         assert "Finishing 1 request" in "".join(command.err)
-        assert workers
-        assert not any(worker.is_running() for worker in workers)
+        assert len(processes) == 2
+        assert not any(process.is_running() for process in processes)
 
 
 @posix
@@ -82,7 +83,7 @@ def test_the_second_interrupt_leaves_now() -> None:
     """The answer would take half an hour more."""
     with serving("echo", "--port", "0", "--drain", "3600", EDGELLM_ECHO_STEP_S="0.2") as command:
         command.wait_for("Ready after")
-        workers = command.workers()
+        processes = command.processes()
         body = {"prompt": "x" * 2000, "max_tokens": 2000, "stream": True}
         with httpx.stream("POST", f"{command.url}/v1/completions", json=body, timeout=PATIENCE_S) as answer:
             lines = answer.iter_lines()
@@ -94,7 +95,7 @@ def test_the_second_interrupt_leaves_now() -> None:
                 list(lines)
 
         assert command.status() == 130
-        assert not any(worker.is_running() for worker in workers)
+        assert not any(process.is_running() for process in processes)
 
 
 @posix
@@ -151,22 +152,22 @@ def test_where_the_terminal_goes_away_answers_are_finished() -> None:
 def test_a_server_that_is_killed_leaves_no_worker() -> None:
     with serving("echo", "--port", "0") as command:
         command.wait_for("Ready after")
-        workers = command.workers()
+        processes = command.processes()
         command.signal(signal.SIGKILL)
-        wait_until(lambda: not any(worker.is_running() for worker in workers))
+        wait_until(lambda: not any(process.is_running() for process in processes))
 
-        assert workers
+        assert len(processes) == 2
 
 
 @posix
 def test_sigterm_stops_while_loading() -> None:
     with serving("echo", "--port", "0", EDGELLM_ECHO_LOAD_S="3600") as command:
         _ = command.url
-        workers = command.workers()
+        processes = command.processes()
         command.signal(signal.SIGTERM)
 
         assert command.status() == 0
-        assert not any(worker.is_running() for worker in workers)
+        assert not any(process.is_running() for process in processes)
 
 
 @posix
@@ -176,8 +177,8 @@ def test_sigterm_while_it_asks_the_index_leaves_no_pip() -> None:
         url = f"http://127.0.0.1:{index.getsockname()[1]}"
         silent = {"PIP_INDEX_URL": f"{url}/simple", "HF_ENDPOINT": url}
         with serving("smollm2-135m-instruct", "--port", "0", **silent) as command:
-            wait_until(lambda: any(_is_pip(child) for child in command.workers()))
-            helpers = command.workers()
+            wait_until(lambda: any(_is_pip(child) for child in command.processes()))
+            helpers = command.processes()
             command.signal(signal.SIGTERM)
 
             assert command.status() == 0
@@ -349,7 +350,7 @@ def test_another_host_with_a_key_is_served() -> None:
 def test_in_one_process() -> None:
     with serving("echo", "--port", "0", "--no-isolate") as command:
         command.wait_for("Ready after")
-        assert command.workers() == []
+        assert not workers(command.process.pid)
         answer = httpx.post(f"{command.url}/v1/completions", json={"prompt": "x"}, timeout=PATIENCE_S)
         assert answer.json()["choices"][0]["text"] == "x"
 

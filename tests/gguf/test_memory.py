@@ -6,12 +6,12 @@ import shutil
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 from edgellm_gguf import library
 from edgellm_gguf.footprint import TABLES
 from edgellm_gguf.plugin import GgufBackend
 from edgellm_gguf.verdict import Verdict
+from support.processes import workers
 from support.refusals import refuses
 from support.reserved_buffers import reserved_buffers
 
@@ -51,12 +51,12 @@ def predicted(backend: GgufBackend, path: str, settings: Settings) -> Footprint:
 
 def peak_bytes(path: str, settings: Settings) -> int:
     """The worker's largest resident set, after it has read a prompt. Caches are filled with zeros from the start."""
-    before = set(psutil.Process().children())
+    before = workers()
     with EdgeLLM(LaunchPlan("gguf", identify(path), settings)) as llm:
         done = list(llm.generate(GenerationRequest(PROMPT, max_tokens=4, ignore_eos=True)))[-1]
         assert isinstance(done, Done)
         assert done.usage.prompt_tokens >= BATCH
-        (worker,) = set(psutil.Process().children()) - before
+        (worker,) = workers() - before
         status = Path(f"/proc/{worker.pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 

@@ -6,12 +6,12 @@ import json
 import os
 
 import onnx
-import psutil
 import pytest
 from click.testing import CliRunner
 from edgellm_onnx import calibration
 from support import onnx_models
 from support.onnx_models import Tiny
+from support.processes import workers
 from support.refusals import check_refusal
 
 from edgellm import EdgeLLM
@@ -52,13 +52,13 @@ def test_a_graph_that_is_not_opened_is_not_said_to_fit(tmp_path):
 
 
 def test_a_worker_answers(folder):
-    before = set(psutil.Process().children())
+    before = workers()
     with EdgeLLM.load(str(folder), ctx=256) as llm:
         answer = llm.chat("Hello", max_tokens=4, temperature=0)
         assert answer.usage.completion_tokens >= 1
         assert llm.info.details["library"].startswith("onnxruntime")
         assert "onnx" in llm.explain()
-        (worker,) = set(psutil.Process().children()) - before
+        (worker,) = workers() - before
         assert worker.environ()["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
 
 

@@ -40,7 +40,8 @@ class Command:
     def url(self) -> str:
         return self.wait_for(r"http://127\.0\.0\.1:\d+(?= \()")
 
-    def workers(self) -> list[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
+        """All that it started: the worker, the process of its chat template, pip."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def signal(self, number: int) -> None:

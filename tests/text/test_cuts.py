@@ -13,6 +13,7 @@ from edgellm.formats.gguf import reader
 from edgellm.formats.tokenizer.from_gguf import read_tokenizer
 from edgellm.formats.tokenizer.special import SpecialTokens
 from edgellm.runtime.prompt_reader import PromptReader
+from edgellm.text.chat import ChatTemplate
 from edgellm.text.cuts import Marker, SpecialTexts, encoded
 from edgellm.text.prompt import PromptBuilder
 from edgellm.types.message import Message, Tool, ToolCall
@@ -191,5 +192,6 @@ def test_ordinary_prompts_are_read_as_they_were(tokenizer, smollm2_header):
     prompt = builder.build(messages)
 
     tokens = PromptReader(tokens_of, model).read(GenerationRequest(prompt.text, cuts=prompt.cuts)).prompt
-    rendered = builder.template.render(messages, enable_thinking=False)
+    template = ChatTemplate(model.chat_template, bos_text=model.bos_text, eos_text=model.eos_text)
+    rendered = template.render(messages, enable_thinking=False)
     assert tokens == tokens_of.encode(rendered, add_special=True, parse_special=True)

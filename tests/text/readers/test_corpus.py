@@ -9,7 +9,6 @@ import pytest
 from support.chat_corpus import cases
 
 from edgellm.contract.engine import EngineInfo
-from edgellm.text.markup import markup_of
 from edgellm.text.prompt import PromptBuilder
 from edgellm.text.readers import reader_of
 from edgellm.types.markup import Markup, Reading
@@ -61,7 +60,7 @@ def opened_by(builder, case):
             continue_final_message=bool(case.continues),
         ).opened
     opened = builder.build(case.messages[:-1], case.tools, thinking=case.thinking).opened
-    thought = markup_of(builder.template).reasoning
+    thought = builder.markup.reasoning
     return opened + ("" if thought.open.strip() in opened else thought.open) + case.messages[-1].reasoning
 
 
@@ -93,10 +92,10 @@ def comparable(content, reasoning, calls):
     return content.strip(), reasoning.strip(), [(name, normal(arguments)) for name, arguments in calls]
 
 
-def expected(template, case, opened):
+def expected(builder, case, opened):
     """Without what the prompt said already, which is no part of the answer."""
     content, reasoning = case.content, case.reasoning
-    thought = markup_of(template).reasoning
+    thought = builder.markup.reasoning
     if thought and case.reads_thoughts and not case.continues:
         reasoning = reasoning.removeprefix(opened.rpartition(thought.open)[2].strip())
     if case.continues:
@@ -110,7 +109,7 @@ def expected(template, case, opened):
 
 
 def reading_of(builder, case):
-    markup = markup_of(builder.template)
+    markup = builder.markup
     if not case.reads_thoughts:
         markup = Markup(None, markup.calls, markup.answer)
     return Reading(markup, opened_by(builder, case), case.tools)
@@ -121,7 +120,7 @@ def problem_of(path, case):
     try:
         builder = builder_of(path)
         reading = reading_of(builder, case)
-        wanted = expected(builder.template, case, reading.opened)
+        wanted = expected(builder, case, reading.opened)
         whole = message_read(reading, [case.text])
         if comparable(*whole) != wanted:
             return f"read {comparable(*whole)}, not {wanted}"

@@ -16,14 +16,18 @@ from edgellm.contract.engine import EngineInfo
 from edgellm.server.dialects.ollama.answers import written
 from edgellm.server.dialects.ollama.options import OWN_NAMES
 from edgellm.server.served_model import ServedModel
+from edgellm.types.message import Tool
 from edgellm.types.model import Artifact, ModelCard
 from edgellm.types.plan import LaunchPlan
 from edgellm.units import show_params
 
 if TYPE_CHECKING:
+    from edgellm.sdk.client import EdgeLLM
     from edgellm.types.model import Shape
 
 NEVER = "2318-01-01T00:00:00Z"  # as long as Ollama itself means by "forever"
+_ANY_TOOL = Tool("any")
+_UNLESS = {"tools_prompted": "tools", "thinking_unsupported": "thinking"}  # note of a request -> Ollama's word
 
 
 class OllamaDetails(msgspec.Struct, frozen=True):
@@ -116,7 +120,7 @@ class OllamaModelDescription(msgspec.Struct, frozen=True):
             info.chat_template or "",
             OllamaDetails.of(plan.artifact),
             _model_info(plan.artifact, card, info),
-            list(_capabilities(info)),
+            list(_capabilities(served.llm, info)),
             modified_at(served),
             card.license if card is not None and card.license else UNSET,
         )
@@ -172,24 +176,20 @@ def _shape_info(arch: str, shape: Shape | None) -> dict[str, Any]:
     }
 
 
-def _capabilities(info: EngineInfo) -> Iterator[str]:
+def _capabilities(llm: EdgeLLM, info: EngineInfo) -> Iterator[str]:
     """By Ollama's names."""
     if info.generates:
         yield "completion"
-        yield from _of_template(info)
+        yield from _of_template(llm, info)
     if "embed" in info.capabilities:
         yield "embedding"
 
 
-def _of_template(info: EngineInfo) -> Iterator[str]:
+def _of_template(llm: EdgeLLM, info: EngineInfo) -> Iterator[str]:
     from edgellm.text.infill import fills_in
-    from edgellm.text.prompt import PromptBuilder
 
     if info.chat_template is not None:
-        prompts = PromptBuilder(info)
-        if prompts.caps.tools is not None:
-            yield "tools"
-        if prompts.markup.reasoning is not None:
-            yield "thinking"
+        notes = llm.request("hello", tools=[_ANY_TOOL], thinking=True).notes
+        yield from (capability for note, capability in _UNLESS.items() if note not in notes)
     if fills_in(info):
         yield "insert"

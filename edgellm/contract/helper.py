@@ -1,0 +1,87 @@
+"""A child that answers one question after another, a line each, for as long as the thread that started it lasts.
+
+`Helper` is the parent's side, `answer_all` the child's. A question that takes too much processor time ends the child,
+and one that takes too long on the clock, as where nothing counts processor time (Windows).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import signal
+from collections.abc import Callable, Iterator, Sequence
+
+from edgellm.contract.child import Child, End, pipes
+from edgellm.contract.confine import confine
+
+
+class Helper(Child):
+    """To be started in a thread that lasts longer, as the child ends with that thread (`contract.confine`)."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        """Raises OSError where no process can be started."""
+        try:
+            super().__init__(command, question=b"")
+        except OSError:
+            self._file.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def answer(self, question: bytes, patience_s: float) -> bytes:
+        """Neither has a line break in it. b"" where the child ended instead; it is killed after `patience_s` seconds.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with self.killed_after(patience_s):
+            try:
+                self._process.stdin.write(question + b"\n")
+                self._process.stdin.flush()
+            except OSError:
+                return b""
+            line = self._process.stdout.readline()
+        return line[:-1] if line.endswith(b"\n") else b""
+
+
+def took_too_long(end: End) -> bool:
+    """Whether a question ended the child, by its processor time or by the parent's patience."""
+    return end.timed_out or end.signal == "SIGPROF"
+
+
+def answer_all(answer: Callable[[bytes], bytes], *, seconds: float, memory_bytes: int) -> None:
+    """For the child: answer questions until there are no more, as the parent is gone.
+
+    Whatever it is doing, the kernel ends it where an answer takes more than `seconds` of processor time.
+    """
+    confine()
+    up, down = pipes()
+    _limit_memory(memory_bytes)
+    with contextlib.suppress(BrokenPipeError), io.BufferedReader(down) as questions:  # type: ignore[type-var]
+        for question in questions:
+            with _ended_after(seconds):
+                line = answer(question)
+            up.write(line + b"\n")
+
+
+def _limit_memory(memory_bytes: int) -> None:
+    """Of addresses. Where the system has no such limit, or a smaller one, that stays."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+
+
+@contextlib.contextmanager
+def _ended_after(seconds: float) -> Iterator[None]:
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the parent may ignore it
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    yield
+    signal.setitimer(signal.ITIMER_PROF, 0.0)
