@@ -77,14 +77,21 @@ def answered_in_all_slots(llm: EdgeLLM, n_slots: int) -> None:
         ]
 
 
-@pytest.mark.parametrize("isolate", [True, pytest.param(False, marks=pytest.mark.slow(2))], ids=["process", "thread"])
-def test_32_threads_ask_100_times_each(open_llm: Open, isolate: bool) -> None:
+@pytest.mark.parametrize(
+    ("isolate", "n_requests"),
+    [
+        pytest.param(True, 10, id="process"),
+        pytest.param(True, 100, id="process-for-long", marks=pytest.mark.slow(6)),
+        pytest.param(False, 100, id="thread-for-long", marks=pytest.mark.slow(2)),
+    ],
+)
+def test_32_threads_ask_at_once(open_llm: Open, isolate: bool, n_requests: int) -> None:
     """Each answer is the thread's own, streamed or whole."""
     llm = open_llm(slots=8, ctx=256, isolate=isolate)
 
     def ask(thread: int) -> int:
         right = 0
-        for n in range(100):
+        for n in range(n_requests):
             text = f"thread {thread} request {n} é🙂"
             if n % 2:
                 said = llm.chat(text, temperature=0).text
@@ -94,7 +101,7 @@ def test_32_threads_ask_100_times_each(open_llm: Open, isolate: bool) -> None:
         return right
 
     with ThreadPoolExecutor(32) as pool:
-        assert list(pool.map(ask, range(32))) == [100] * 32
+        assert list(pool.map(ask, range(32))) == [n_requests] * 32
 
 
 WORDS = ("one", "two", "red", "sky", "tea")

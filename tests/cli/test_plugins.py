@@ -82,24 +82,27 @@ def {hook}(register):
 CARD = 'ModelCard("Not Lower", "llama", "chat", "mit", 8192, 1, 1, None)'
 
 
-@pytest.mark.parametrize(
-    ("hook", "things", "reason"),
-    [
-        ("register_sources", '"s3", Bucket()', "is not a model source: it lacks reachable, needs, fetch, discard"),
-        ("register_rules", "lambda options: None", "it takes (options), but is called with (options, scenario)"),
-        ("register_models", CARD, "catalog row 'Not Lower': id must be lower case without spaces"),
-        ("register_quants", '"Q9"', "'Q9' is not a Quant"),
-    ],
-)
-def test_what_cannot_be_registered_is_an_error_of_its_plugin(
-    tmp_path: Path, edgellm, hook: str, things: str, reason: str
-) -> None:
-    fake_plugins.install(tmp_path, "wrong", WRONG_THINGS.format(hook=hook, things=things))
-    (row,) = json.loads(edgellm("plugins", "--json", EDGELLM_PLUGINS="wrong").stdout)["plugins"][-1:]
+WRONG = {
+    "sources": ('"s3", Bucket()', "is not a model source: it lacks reachable, needs, fetch, discard"),
+    "rules": ("lambda options: None", "it takes (options), but is called with (options, scenario)"),
+    "models": (CARD, "catalog row 'Not Lower': id must be lower case without spaces"),
+    "quants": ('"Q9"', "'Q9' is not a Quant"),
+}
 
-    assert (row["name"], row["status"]) == ("wrong", "error")
-    assert reason in row["error"]
-    assert row["error"].endswith(f"({tmp_path}/fake_wrong.py, line 10)")
+
+def test_what_cannot_be_registered_is_an_error_of_its_plugin(tmp_path: Path, edgellm) -> None:
+    for kind, (things, _) in WRONG.items():
+        source = WRONG_THINGS.format(hook=f"register_{kind}", things=things)
+        fake_plugins.install(tmp_path, f"wrong-{kind}", source, module=f"wrong_{kind}")
+    allowed = ",".join(f"wrong-{kind}" for kind in WRONG)
+    listed = json.loads(edgellm("plugins", "--json", EDGELLM_PLUGINS=allowed).stdout)
+    rows = {row["name"]: row for row in listed["plugins"]}
+
+    for kind, (_, reason) in WRONG.items():
+        row = rows[f"wrong-{kind}"]
+        assert row["status"] == "error"
+        assert reason in row["error"]
+        assert row["error"].endswith(f"({tmp_path}/wrong_{kind}.py, line 10)")
 
 
 def test_the_allow_list_is_read_from_the_environment(edgellm) -> None:

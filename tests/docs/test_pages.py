@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from support import fake_plugins
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +39,7 @@ def test_the_tutorial_shows_the_example_as_it_is() -> None:
     assert block("tutorial.md", "input(") == code
 
 
+@pytest.mark.slow(2)  # cli/test_plugins.py runs the same plugin
 def test_the_tutorial_tries_a_backend(tmp_path: Path) -> None:
     fake_plugins.declare(tmp_path, "shout", "edgellm_shout.plugin", "edgellm-shout", "0.1.0")
     command, answer = '.venv/bin/edgellm run shout "hello from my backend"', "HELLO FROM MY BACKEND\n"

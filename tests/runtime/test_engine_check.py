@@ -173,7 +173,12 @@ def register_backends(register):
 
 @pytest.mark.parametrize(
     ("method", "level"),
-    [("step", "ERROR"), ("step", "DEBUG"), ("tokenizer.encode", "DEBUG"), ("truncate", "DEBUG")],
+    [
+        ("step", "ERROR"),
+        pytest.param("step", "DEBUG", marks=pytest.mark.slow(2)),
+        pytest.param("tokenizer.encode", "DEBUG", marks=pytest.mark.slow(2)),
+        ("truncate", "DEBUG"),
+    ],
 )
 def test_the_error_names_the_line_and_the_log_has_the_traceback(tmp_path: Path, method: str, level: str) -> None:
     """In mid-answer, and where the worker ends of it."""

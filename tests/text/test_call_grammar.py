@@ -113,7 +113,16 @@ def calls_of(text: str, row: CallMarkup, tools: tuple[Tool, ...] = TOOLS) -> tup
 
 
 @pytest.mark.parametrize("name", ROWS)
-@pytest.mark.parametrize("choice", ["required", NamedTool("get_weather")], ids=["required", "named"])
+@pytest.mark.parametrize(
+    ("compiler", "choice"),
+    [
+        pytest.param(ByteTokenizer, "required", id="texts-required"),
+        pytest.param(ByteTokenizer, NamedTool("get_weather"), id="texts-named"),
+        pytest.param(MarkerTokenizer, "required", id="control-tokens-required"),
+        pytest.param(MarkerTokenizer, NamedTool("get_weather"), id="control-tokens-named", marks=pytest.mark.slow(6)),
+    ],
+    indirect=["compiler"],
+)
 def test_a_forced_answer_is_a_valid_call(compiler: GrammarCompiler, name: str, choice: ToolChoice) -> None:
     row, n_calls, n_ended = ROWS[name], 0, 0
     grammar = call_grammar(Markup(calls=row), TOOLS, choice, parallel=True)
