@@ -6,7 +6,6 @@ take 50 ms, in which no other answer goes on, and again for each mask inside the
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -40,8 +39,16 @@ def _is_short(node: Node) -> bool:
 
 
 def reach(pattern: str) -> int:
-    """Characters after which a pattern leaves a choice, at the latest: no more than its shortest ways are long."""
-    return len(pattern) * math.prod(max(1, int(times[:9])) for times in _TIMES.findall(pattern))
+    """Characters after which a pattern leaves a choice, at the latest: its shortest ways are no longer.
+
+    Not all of it is counted where it is more than `MOST`.
+    """
+    length = len(pattern)
+    for times in _TIMES.finditer(pattern):
+        if length > MOST:
+            break
+        length *= max(1, int(times[1][:9]))
+    return length
 
 
 def _reaches(schema: Any) -> Iterator[int]:

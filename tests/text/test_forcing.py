@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgellm.builtin.echo import EchoEngine
-from edgellm.text.forcing import MOST
+from edgellm.text.forcing import MOST, reach
 from edgellm.text.matcher import GrammarCompiler
 from edgellm.types import grammar_tree as tree
 from edgellm.types.grammar import Grammar
@@ -70,3 +70,9 @@ def test_a_pattern_means_the_same_however_it_is_written(compiler: GrammarCompile
                 break
             matcher.accept(byte)
         assert bool(ends & set(matcher.allowed())) == (answer.count("x") >= least)
+
+
+def test_no_number_grows_with_the_pattern() -> None:
+    """The product of all that a pattern of 512 KiB counts takes a second to make."""
+    for n in (50, 40_000):
+        assert MOST < reach("a{999999999}" * n) < 10**13
