@@ -27,12 +27,10 @@ def whole(events: Sequence[Event], notes: tuple[str, ...] = ()) -> Completion:
         if isinstance(event, Delta):
             deltas[event.choice].append(event)
     choices = tuple(_choice(deltas[number], ends[number]) for number in deltas)
-    last = events[-1]
-    assert isinstance(last, Done)
     return Completion(
         **msgspec.structs.asdict(choices[0]),
         usage=_together([end.usage for _, end in sorted(ends.items())]),
-        timings=last.timings,
+        timings=ends[0].timings,
         choices=choices if len(choices) > 1 else (),
         notes=notes,
     )

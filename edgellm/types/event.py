@@ -129,6 +129,6 @@ class Completion(Choice, frozen=True, kw_only=True):
     """A whole answer. Where more than one was asked for, the first of them."""
 
     usage: Usage  # the prompt once, and the tokens of all choices
-    timings: Timings  # of the choice that ended last
+    timings: Timings  # of the first choice, which computed the prompt
     choices: tuple[Choice, ...] = ()  # all of them, the first too, where `n` was over 1
     notes: tuple[str, ...] = ()  # of the request: what the template does not take as it came

@@ -336,6 +336,14 @@ def test_logprobs_that_nobody_asked_for_are_not_sent(live: Live) -> None:
     assert [(choice["text"], choice["logprobs"]) for choice in choices] == [("ab", None)]
 
 
+def test_timings_of_several_answers_are_those_of_the_first_which_computed_the_prompt(live: Live) -> None:
+    answer = live.chat("several answers", n=3).json()
+    cached = answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+    assert answer["timings"]["cache_n"] == cached
+    assert answer["timings"]["prompt_n"] == answer["usage"]["prompt_tokens"] - cached > 1
+
+
 def test_the_fingerprint_is_the_model_s(live: Live, serve: Servers) -> None:
     told = {live.chat("a").json()["system_fingerprint"], live.chat("b").json()["system_fingerprint"]}
     told |= {chunk["system_fingerprint"] for chunk in events(live.chat("c", stream=True))[:-1]}

@@ -89,9 +89,9 @@ async def _whole(request: Request, chunks: OpenAIChunks, event_lists: EventLists
     events = await sse.unless_gone(request.receive, sse.gathered(event_lists))
     if events is None:
         return client_closed(request)
-    answer, done = whole([event for event in events if not chunks.takes(event)]), events[-1]
-    assert isinstance(done, Done)
-    return JSONResponse(chunks.whole(answer, CompletionTimings.of(answer.timings, done.usage)))
+    answer = whole([event for event in events if not chunks.takes(event)])
+    first = next(event for event in events if isinstance(event, Done) and event.choice == 0)  # it computed the prompt
+    return JSONResponse(chunks.whole(answer, CompletionTimings.of(answer.timings, first.usage)))
 
 
 def _described(model: ServedModel, name: str) -> response.Model:
