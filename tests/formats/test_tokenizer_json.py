@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -303,3 +304,33 @@ def test_an_expression_that_never_ends_is_an_error_and_the_next_text_is_encoded(
     with refuses(BadArtifact, varies=OF_TOKENIZERS):
         ids(ours, "a" * 40 + "b")
     assert ids(ours, "ab") == [VOCAB["a"], VOCAB["b"]]
+
+
+def test_a_long_text_holds_up_no_other_thread(tmp_path: Path) -> None:
+    """The library's own `encode` keeps Python's lock, and its switch for special tokens waits with it in hand."""
+    tokenizer = from_json.read_tokenizer_json(folder(tmp_path))
+    order: list[str] = []
+
+    def read_long() -> None:
+        order.append("begins")
+        ids(tokenizer, "hello " * 200_000)
+        order.append("ends")
+
+    reading = threading.Thread(target=read_long)
+    reading.start()
+    while not order:
+        pass
+    for parse in (False, True):
+        ids(tokenizer, "hello", parse=parse)
+    order.append("others")
+    reading.join()
+    assert order == ["begins", "others", "ends"]
+
+
+def test_added_tokens_out_of_order_keep_their_numbers(tmp_path: Path) -> None:
+    tokens = [added("<|a|>", FIRST + 1), added("<|b|>", FIRST), added("h", VOCAB["h"])]
+    library = pipeline(added_tokens=tokens, post_processor=None)
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(library)).encode("<|a|><|b|>").ids
+    ours = from_json.read_tokenizer_json(folder(tmp_path, library, {}))
+    assert ids(ours, "<|a|><|b|>") == theirs
+    assert {FIRST, FIRST + 1}.isdisjoint(ids(ours, "<|a|><|b|>", parse=False))

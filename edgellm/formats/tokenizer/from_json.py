@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgellm.errors import UnsupportedArtifact
 from edgellm.formats.tokenizer.folder import TokenizerFolder
 from edgellm.formats.tokenizer.kinds import END_NAMES, TokenKind
+from edgellm.formats.tokenizer.pipelines import Pipelines
 from edgellm.formats.tokenizer.tokenizer import FileTokenizer, Vocabulary, byte_level, spaced
 
 if TYPE_CHECKING:
@@ -62,24 +63,23 @@ class _Split:
 
     def __init__(self, files: TokenizerFolder, pipeline: Pipeline) -> None:
         self._files = files
-        self._pipeline = pipeline
+        self._pipelines = Pipelines(pipeline)
         self._control = {token for token, added in pipeline.get_added_tokens_decoder().items() if added.special}
 
     def __call__(self, text: str, parse_special: bool) -> list[int]:
-        self._pipeline.encode_special_tokens = not parse_special
-        tokens = self._encode(text)
+        tokens = self._encode(text, parse_special)
         if parse_special or self._control.isdisjoint(tokens):
             return tokens
         # A vocabulary that holds control tokens may reach one by its own rules: that one goes letter by letter.
         return [part for token in tokens for part in (self._letters(token) if token in self._control else [token])]
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode(self, text: str, parse_special: bool) -> list[int]:
         with self._files.refusing("cannot encode this text"):
-            return list(self._pipeline.encode(text, add_special_tokens=False).ids)
+            return list(self._pipelines.encode(text, add_special=False, parse_special=parse_special).ids)
 
     def _letters(self, token: int) -> list[int]:
-        text = self._pipeline.id_to_token(token) or ""
-        return [part for char in text for part in self._encode(char) if part not in self._control]
+        text = self._pipelines.whole.id_to_token(token) or ""
+        return [part for char in text for part in self._encode(char, False) if part not in self._control]
 
 
 def _vocabulary(files: TokenizerFolder, pipeline: Pipeline) -> tuple[Vocabulary, dict[str, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgellm.contract.embedder import Pair
 from edgellm.errors import BadArtifact
 from edgellm.formats.tokenizer.folder import TokenizerFolder
+from edgellm.formats.tokenizer.pipelines import Pipelines
 from edgellm_onnx.encoder_folder import EncoderFolder
 
 
@@ -15,6 +16,7 @@ class EncoderTokenizer:
         self._prompt, self._lower = folder.prompt, folder.lower
         self._files = TokenizerFolder(folder.path)
         self._pipeline = self._files.pipeline()
+        self._pipelines = Pipelines(self._pipeline)
         self.n_tokens = self._pipeline.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
@@ -24,9 +26,9 @@ class EncoderTokenizer:
             BadArtifact: the file's rules fail on this text.
         """
         whole = self._prompt + text if add_special else text
-        self._pipeline.encode_special_tokens = not parse_special
         with self._files.refusing("cannot encode this text"):
-            return list(self._pipeline.encode(self._plain(whole), add_special_tokens=add_special).ids)
+            encoding = self._pipelines.encode(self._plain(whole), add_special=add_special, parse_special=parse_special)
+            return list(encoding.ids)
 
     def pair(self, query: str, document: str) -> Pair:
         """Both with the special tokens between and around them.
@@ -34,9 +36,10 @@ class EncoderTokenizer:
         Raises:
             BadArtifact: segments that are not first the query's and then the document's, or rules that fail.
         """
-        self._pipeline.encode_special_tokens = True
         with self._files.refusing("cannot encode this pair"):
-            encoding = self._pipeline.encode(self._plain(query), self._plain(document))
+            encoding = self._pipelines.encode(
+                self._plain(query), self._plain(document), add_special=True, parse_special=False
+            )
         n_first = len(encoding.ids) - sum(encoding.type_ids)
         if encoding.type_ids != [0] * n_first + [1] * (len(encoding.ids) - n_first):
             raise BadArtifact("tokenizer.json makes pairs whose segments are not 0 and then 1", hint="fetch it again")

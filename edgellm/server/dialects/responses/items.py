@@ -167,33 +167,46 @@ def conversation(items: Iterable[ResponsesItem | None], where: str = "input") ->
     Raises:
         UsageError: an item lacks something.
     """
-    messages: list[Message] = []
+    runs: list[_Run] = []
     for index, item in enumerate(items):
         message = item.to_message(f"{where}[{index}]") if item is not None else None
         if message is None:
             continue
-        if messages and _goes_on(messages[-1], message):
-            messages[-1] = _joined(messages[-1], message)
-        else:
-            messages.append(message)
-    return messages
+        if not runs or not runs[-1].takes(message):
+            runs.append(_Run())
+        runs[-1].add(message)
+    return [run.joined() for run in runs]
 
 
-def _goes_on(before: Message, message: Message) -> bool:
-    if before.role != "assistant" or message.role != "assistant":
-        return False
-    if message.reasoning:
-        return not (before.content or before.calls)
-    return bool(message.calls) or not before.content
+class _Run:
+    """Items that are one message. They are joined at the end: one by one, each would copy all before it."""
 
+    def __init__(self) -> None:
+        self._parts: list[Message] = []
+        self._says = self._calls = False
 
-def _joined(before: Message, message: Message) -> Message:
-    return msgspec.structs.replace(
-        before,
-        content=before.content + message.content,
-        reasoning=before.reasoning + message.reasoning,
-        calls=(*before.calls, *message.calls),
-    )
+    def takes(self, message: Message) -> bool:
+        if self._parts[0].role != "assistant" or message.role != "assistant":
+            return False
+        if message.reasoning:
+            return not (self._says or self._calls)
+        return bool(message.calls) or not self._says
+
+    def add(self, message: Message) -> None:
+        self._parts.append(message)
+        self._says |= bool(message.content)
+        self._calls |= bool(message.calls)
+
+    def joined(self) -> Message:
+        first, *others = self._parts
+        if not others:
+            return first
+        return msgspec.structs.replace(
+            first,
+            content="".join([part.content for part in self._parts]),
+            reasoning="".join([part.reasoning for part in self._parts]),
+            calls=tuple(call for part in self._parts for call in part.calls),
+        )
 
 
 def _words(part: ResponsesPart, where: str) -> str:
