@@ -164,7 +164,7 @@ class EmbedQueue:
         job.started = job.started or time.perf_counter()
         while not job.is_read and time.perf_counter() < until:
             index = len(job.items)
-            if job.reading is None and len(job.texts[index]) > LONG_TEXT:
+            if job.reading is None and len(job.texts[index]) + len(job.query or "") > LONG_TEXT:
                 job.reading = self._read_apart(partial(self._tokens, job, index))
             if job.waits:
                 return

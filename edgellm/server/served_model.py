@@ -7,7 +7,7 @@ import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, aclosing, contextmanager, nullcontext
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
@@ -81,18 +81,27 @@ class ServedModel:
         raw, record = await request.body(), request_log.of_scope(request.scope)
         unknown = self.unknown_fields(request)
 
-        def read() -> tuple[Body, MadeT]:
+        def read() -> Body:
             body = body_type.read(raw, unknown)
             self.require(body.model)
+            return body
+
+        def read_and_make() -> tuple[Body, MadeT]:
+            body = read()
             return body, make(body)
 
         try:
             # A model's own template takes time: not in the event loop that all streams share. Threads share one lock
             # of the interpreter, and many of them would keep the event loop from it in turn.
-            async with self._place(record.client), self._reading_large if len(raw) > LARGE_BYTES else nullcontext():
+            async with self._place(record.client):
                 if await request.is_disconnected():
                     raise ClientDisconnect
-                return await asyncio.to_thread(read)
+                if len(raw) <= LARGE_BYTES:
+                    return await asyncio.to_thread(read_and_make)
+                async with self._reading_large:
+                    body = await asyncio.to_thread(read)
+                # What is made of it may take half a minute, most of which waits for tokens: others read theirs.
+                return body, await asyncio.to_thread(make, body)
         finally:
             self.n_ignored += unknown.n
             record.ignored = unknown.text

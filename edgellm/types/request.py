@@ -22,6 +22,7 @@ from edgellm.types.markup import Reading
 from edgellm.types.message import AnyTool, ToolChoice
 from edgellm.types.reasoning import ReasoningEffort
 from edgellm.types.sampling import Sampling, SamplingKeywords
+from edgellm.types.text_bytes import inked_bytes, too_many_bytes, utf8_length
 
 Task = Literal["chat", "code", "agent", "embed"]
 TASKS: tuple[Task, ...] = ("chat", "code", "agent", "embed")
@@ -33,8 +34,6 @@ MAX_STOPS = 16
 MAX_CHOICES = 128  # answers to one prompt, as OpenAI's API allows
 # The longest tokens of the vocabularies in use are runs of 128 blanks; other text has 2 to 5 bytes a token.
 MAX_TOKEN_BYTES = 128
-_BLANKS = bytes(range(0x21)) + b"\x7f"
-_WIDE_BLANK = "\u3000".encode()  # of Chinese and Japanese
 MAX_REQUEST_BYTES = 64 * 1024**2  # no context holds so much text
 TOKEN_BYTES = 5  # of an id on the wire, at most (MessagePack)
 MAX_IDS = 8192  # to turn into text: in the thread that steps the engine, for some 10 ms
@@ -274,20 +273,23 @@ def check_context(request: Request, n_ctx: int) -> None:
         return
     if isinstance(request, TokenizeRequest):
         most = max(n_ctx, LEAST_TO_READ) * MAX_TOKEN_BYTES
-        if n_bytes := _too_many_bytes([request.text], most):
-            what = f"the text has {n_bytes} bytes besides blanks, {most} are read at a time"
+        if n_bytes := too_many_bytes([request.text], most):
+            what = f"the text has {n_bytes} bytes besides up to 1 MiB of blanks, {most} are read at a time"
             raise UsageError(what, hint="send it in parts", param="text")
         return
     if isinstance(request, DetokenizeRequest) or (isinstance(request, EmbeddingRequest) and request.truncate):
         return
     texts = request.inputs if isinstance(request, EmbeddingRequest) else request.documents
     name, query = ("input", "") if isinstance(request, EmbeddingRequest) else ("documents", request.query)
-    beside = _inked_bytes(query)
+    if (n_bytes := utf8_length(query)) > n_ctx * MAX_TOKEN_BYTES:  # it is cut anew beside each document
+        where = ", with the query,"
+        raise ContextOverflow.of_text(name, 0, n_bytes // MAX_TOKEN_BYTES, n_ctx, beside=where, n_bytes=n_bytes)
+    beside = inked_bytes(query)
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             if len(text) > n_ctx:
                 raise ContextOverflow.of_text(name, index, len(text), n_ctx)
-        elif n_bytes := _too_many_bytes([text], n_ctx * MAX_TOKEN_BYTES - beside):
+        elif n_bytes := too_many_bytes([text], n_ctx * MAX_TOKEN_BYTES - beside):
             n_bytes += beside
             raise ContextOverflow.of_text(name, index, n_bytes // MAX_TOKEN_BYTES, n_ctx, n_bytes=n_bytes)
 
@@ -298,32 +300,14 @@ def check_prompt(texts: Sequence[str], n_ctx: int) -> None:
     Raises:
         ContextOverflow
     """
-    n_bytes = _too_many_bytes(texts, (n_ctx - 1) * MAX_TOKEN_BYTES)  # the answer needs one, too
+    n_bytes = too_many_bytes(texts, (n_ctx - 1) * MAX_TOKEN_BYTES)  # the answer needs one, too
     if n_bytes:
         raise ContextOverflow(
-            f"the prompt has {n_bytes} bytes besides blanks, the context holds {n_ctx} tokens",
+            f"the prompt has {n_bytes} bytes besides up to 1 MiB of blanks, the context holds {n_ctx} tokens",
             hint=f"shorten the prompt, or start with a longer context ({option('ctx')})",
             n_prompt=n_bytes // MAX_TOKEN_BYTES,
             n_ctx=n_ctx,
         )
-
-
-def _too_many_bytes(texts: Sequence[str], most: int) -> int:
-    """Bytes of the texts that count, where they are more than `most`; else 0."""
-    if sum(map(_utf8_length, texts)) <= most:
-        return 0
-    n_bytes = sum(map(_inked_bytes, texts))
-    return n_bytes if n_bytes > most else 0
-
-
-def _inked_bytes(text: str) -> int:
-    """Bytes besides blanks and control characters: WordPiece drops them, and SentencePiece may make one of many."""
-    return len(text.encode(errors="replace").translate(None, _BLANKS).replace(_WIDE_BLANK, b""))
-
-
-def _utf8_length(text: str) -> int:
-    # Lone surrogates are refused later, with all else that cannot be sent.
-    return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
 def _check_size(request: msgspec.Struct, texts: Sequence[str | Sequence[int]]) -> None:

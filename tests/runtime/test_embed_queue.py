@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import queue
 import random
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from edgellm.errors import (
     UsageError,
 )
 from edgellm.runtime import embed_queue, wire
-from edgellm.runtime.embed_queue import EmbedQueue
+from edgellm.runtime.embed_queue import LONG_TEXT, EmbedQueue
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.scheduler import BUSY_CHUNK
 from edgellm.types.event import Done, Vectors
@@ -34,10 +35,12 @@ from edgellm.types.request import (
     GenerationRequest,
     Request,
     RerankRequest,
+    TokenizeRequest,
     check_context,
     check_prompt,
 )
 from edgellm.types.sampling import Sampling
+from edgellm.types.text_bytes import FREE_BLANKS
 
 WIDTH = 6
 
@@ -182,6 +185,36 @@ def test_blanks_which_wordpiece_drops_do_not_make_a_text_too_long(blank: str) ->
     check_prompt(["a", blank * 100_000], 64)
     with refuses(ContextOverflow):
         check_prompt(["a" * 63 * MAX_TOKEN_BYTES, "a" + blank], 64)
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", "\u3000"])
+def test_more_blanks_than_anybody_writes_are_not_cut_into_tokens(blank: str) -> None:
+    blanks = blank * (FREE_BLANKS // len(blank.encode()) + 64 * MAX_TOKEN_BYTES + 1)
+    with refuses(ContextOverflow, index=1):
+        check_context(EmbeddingRequest(("a", blanks)), 64)
+    with refuses(ContextOverflow):
+        check_prompt(["a", blanks], 64)
+    with refuses(UsageError, param="text"):
+        check_context(TokenizeRequest("a" + blank * 2 * FREE_BLANKS), 64)
+
+
+def test_a_query_of_blanks_is_not_cut_beside_each_document() -> None:
+    with refuses(ContextOverflow, index=0):
+        check_context(RerankRequest("a" + " " * 64 * MAX_TOKEN_BYTES, ("b", "c")), 64)
+
+
+def test_documents_beside_a_long_query_are_read_apart() -> None:
+    engine = ToyEmbedder(n_batch=64, n_ctx=4096)
+    apart: list[Callable[[], Any]] = []
+
+    def read_apart(read: Callable[[], Any]) -> Future[Any]:
+        apart.append(read)
+        return Future()
+
+    waiting = EmbedQueue(engine, read_apart)
+    waiting.submit(1, RerankRequest("q" * LONG_TEXT, ("a",)))
+    waiting.step(beside_answers=False)
+    assert len(apart) == 1
 
 
 def test_a_single_text_does_not_wait_for_two_thousand() -> None:

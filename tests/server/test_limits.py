@@ -30,7 +30,7 @@ from edgellm.server.schemas.completion import CompletionBody
 from edgellm.server.schemas.counts import MAX_PARTS, MAX_VALUES, check_counts
 from edgellm.server.schemas.embeddings import EmbeddingBody
 from edgellm.server.schemas.fields import RequestBody
-from edgellm.server.served_model import ServedModel
+from edgellm.server.served_model import LARGE_BYTES, ServedModel
 from edgellm.types.request import MAX_TOKEN_BYTES
 from edgellm.types.sampling import MAX_BIASES
 
@@ -213,6 +213,32 @@ async def test_two_requests_of_one_client_are_read_at_a_time(live: Live) -> None
         go_on.set()
     assert [client for _, client in await asyncio.gather(*readings)] == ["a", "a", "a", "b"]
     assert not served._reading
+
+
+async def test_what_is_made_of_a_large_body_keeps_no_other_from_being_read(live: Live) -> None:
+    served, go_on, begun = ServedModel(live.llm), threading.Event(), list[str]()
+
+    def asked(client: str) -> Request:
+        async def receive() -> Message:
+            body = b'{"messages": [{"role": "user", "content": "%s"}]}' % (b"a" * LARGE_BYTES)
+            return {"type": "http.request", "body": body}
+
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "client": (client, 1)}
+        RequestRecord.begin(scope)
+        return Request(scope, receive)
+
+    def make(client: str, _: ChatBody) -> None:
+        begun.append(client)
+        go_on.wait(PATIENCE_S)
+
+    readings = [
+        asyncio.create_task(served.receive(asked(client), ChatBody, partial(make, client))) for client in ("a", "b")
+    ]
+    try:
+        await asyncio.to_thread(wait_until, lambda: len(begun) == 2)
+    finally:
+        go_on.set()
+        await asyncio.gather(*readings)
 
 
 def test_a_body_of_a_client_that_hung_up_is_let_go(serve: Servers) -> None:

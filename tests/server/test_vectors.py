@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import openai
 import pytest
 from support.live_server import Live
+from support.refusals import refuses
+
+from edgellm.errors import UnsupportedTask
+from edgellm.server.dialects.rerank.bodies import fitting
 
 PATH = "/v1/embeddings"
 
@@ -152,6 +158,14 @@ def test_long_documents_are_cut_where_a_client_expects_it(live: Live, path: str,
     body = {"query": "aab", "documents": ["zz", "aab" + "b" * 5000], **fields}
 
     assert live.post(path, body).json()["results"][0]["index"] == 1
+
+
+def test_documents_are_not_cut_for_a_model_that_ranks_none(live: Live) -> None:
+    llm = Mock(info=replace(live.llm.info, capabilities=frozenset({"embed"})))
+
+    with refuses(UnsupportedTask):
+        fitting(llm, "a", ["b" * 5000], 1)
+    llm.tokenize.assert_not_called()
 
 
 def sigmoid(score: float) -> float:

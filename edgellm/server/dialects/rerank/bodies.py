@@ -7,10 +7,11 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 
 from edgellm.errors import UsageError
+from edgellm.runtime.unsupported_task import unsupported_task
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server.schemas.fields import NeutralValues, RequestBody
 from edgellm.types.checks import MAX_COUNT
-from edgellm.types.request import MAX_INPUTS, RerankRequest
+from edgellm.types.request import MAX_INPUTS, MAX_TOKEN_BYTES, RerankRequest
 
 COHERE_TOKENS = 4096  # of a document, unless a request says otherwise, as in Cohere's API
 SPECIALS = 4  # tokens that a model puts around query and document, at most
@@ -88,7 +89,13 @@ class RerankBody(RequestBody, kw_only=True):
 
 
 def fitting(llm: EdgeLLM, query: str, documents: list[str], most: int) -> tuple[str, ...]:
-    """The beginnings of documents: `most` tokens of each, and what fits in the context beside the query."""
+    """The beginnings of documents: `most` tokens of each, and what fits in the context beside the query.
+
+    Raises:
+        UnsupportedTask: the model ranks nothing, which cutting a thousand documents would take half a minute to say.
+    """
+    if "rerank" not in llm.info.capabilities:
+        raise unsupported_task("rerank", llm.info)
     if max((len(document.encode()) for document in documents), default=0) + len(query.encode()) + SPECIALS <= min(
         most, llm.info.n_ctx
     ):
@@ -100,6 +107,7 @@ def fitting(llm: EdgeLLM, query: str, documents: list[str], most: int) -> tuple[
 def _cut(llm: EdgeLLM, document: str, most: int) -> str:
     if len(document.encode()) <= most:
         return document
+    document = document[: most * MAX_TOKEN_BYTES]
     tokens = llm.tokenize(document)
     return document if len(tokens) <= most else llm.detokenize(tokens[:most])
 
