@@ -60,13 +60,14 @@ def create_app(
     """
     model = ServedModel(llm, strict_fields=strict_fields, names=names)
     operations = [
+        # Paths are compared in this order, so what is asked most comes first.
         *openai.operations(model),
-        *embeddings.operations(model),
-        *rerank.operations(model),
-        *llama_server.operations(model),
         *responses.operations(model),
         *anthropic.operations(model),
         *ollama.operations(model, allow_manage=allow_manage),
+        *embeddings.operations(model),
+        *rerank.operations(model),
+        *llama_server.operations(model),
         *state.operations(model),
     ]
     app = Starlette(
