@@ -11,7 +11,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test same-outputs test-all test-clients clients-latest llama-server-tests docs typing slow test-arm64 check bench attack bench-start bench-dialects bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
+.PHONY: help setup serve test same-outputs test-all test-clients clients-latest llama-server-tests test-variants foreign-libraries docs typing slow test-arm64 check bench attack bench-start bench-builds bench-dialects bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -55,6 +55,13 @@ test-clients: test-tools ## run official clients, for Python and Node, against `
 clients-latest: test-tools ## run the newest releases of those clients, in .venv-clients-latest: what is newer, fields in no list, tests that fail
 	EDGELLM=$(CURDIR)/$(BIN)/edgellm $(PYTHON) tests/clients/run.py .venv-clients-latest --latest $(ARGS)
 
+test-variants: python ## build llama.cpp with code for each kind of processor, in .venv-variants, and run the tests of the GGUF backend on it
+	EDGELLM_LLAMA_BUILD=variants $(PYTHON) plugins/install.py --venv .venv-variants --extras test
+	.venv-variants/bin/pytest -q $(EVERY) tests/gguf/test_variants.py tests/gguf/test_library.py tests/gguf/test_layout.py tests/gguf/test_contract.py tests/gguf/test_batching.py tests/gguf/test_calibrate.py tests/gguf/test_engine.py $(ARGS)
+
+foreign-libraries: test-tools ## check that a wheel of the package index with other structs is refused (ARGS=--commits: two other commits of llama.cpp, too)
+	PYTHONPATH=tests EDGELLM_HOME=$(CURDIR)/build/foreign/home $(BIN)/python tests/support/foreign_libraries.py build/foreign $(ARGS)
+
 llama-server-tests: test-tools ## run llama.cpp's own server tests against `edgellm serve` (LLAMA_SERVER=PATH: against llama-server, as a control; TESTS=FOLDER; ARGS="unit/test_rerank.py")
 	@$(PYTHON) -m venv .venv-llama-server-tests
 	.venv-llama-server-tests/bin/pip install --quiet --disable-pip-version-check -r tests/llama_server/requirements.txt
@@ -93,6 +100,9 @@ bench-speed: setup ## compare predicted with measured speeds, for 14 types of 4 
 
 bench-serve: setup ## compare EdgeLLM over HTTP with llama.cpp's llama-server
 	$(BIN)/python benchmarks/serve.py $(ARGS)
+
+bench-builds: setup ## compare another build of libllama with the installed one, in pairs (ARGS="FOLDER --pairs 20")
+	$(BIN)/python benchmarks/builds.py $(ARGS)
 
 bench-answers: setup ## count right answers to easy questions by how tokens are drawn; ten minutes (LLAMA_SERVER=PATH compares llama-server)
 	$(BIN)/python benchmarks/answers.py $(ARGS)
@@ -169,5 +179,5 @@ sanitize: test-tools ## run the ternary engine's tests with AddressSanitizer and
 	  -k "not peak_memory and not memory_stays_flat" $(ARGS)
 
 clean: ## remove .venv and caches; models and built libraries in your own folders stay
-	rm -rf .venv .venv-clients .venv-clients-latest .venv-llama-server-tests build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-variants .venv-clients .venv-clients-latest .venv-llama-server-tests build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

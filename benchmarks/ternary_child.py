@@ -142,13 +142,14 @@ class LlamaCpp:
 
     def __init__(self, source: str, threads: int, n_ctx: int = 1024) -> None:
         import llama_cpp
+        from edgellm_gguf import ggml
         from edgellm_gguf.log import Log
         from edgellm_gguf.threadpool import ThreadPool
 
         self.log = Log()
         self.log.start()
         self.lib = llama_cpp
-        llama_cpp.llama_backend_init()
+        ggml.start()
         self.model = llama_cpp.llama_model_load_from_file(source.encode(), llama_cpp.llama_model_default_params())
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, 512, 512

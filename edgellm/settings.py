@@ -14,6 +14,7 @@ EDGELLM_LOG_FORMAT how log lines look: text, json
 EDGELLM_HOST       address and
 EDGELLM_PORT       port that `edgellm serve` listens on
 EDGELLM_OLLAMA_PORT  a second port, where clients of Ollama look
+EDGELLM_LLAMA_BUILD  what set-up builds of llama.cpp: native, variants
 
 Backends read variables of their own, which begin with EDGELLM_ and their name; any other means nothing (`strangers`).
 
@@ -54,7 +55,7 @@ _SECRET = re.compile(
 PREFIX = "EDGELLM_"
 _NAMES = (
     "HOME", "PLUGINS", "OFFLINE", "MODELS", "MODELS_DIR", "MAX_RATE", "ALLOW_HTTP", "API_KEY", "LOG", "LOG_FORMAT",
-    "HUNG_AFTER", "HOST", "PORT", "OLLAMA_PORT",
+    "HUNG_AFTER", "HOST", "PORT", "OLLAMA_PORT", "LLAMA_BUILD",
 )  # fmt: skip
 NAMES = frozenset(PREFIX + name for name in _NAMES)
 

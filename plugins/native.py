@@ -1,6 +1,6 @@
 """What a plugin's native library is built from, and where a build is kept. Knows no pip: `install.py` runs it.
 
-A library is built for the processor it is built on (-march=native), so builds are kept by version, settings,
+Most libraries are built for the processor they are built on (-march=native), so builds are kept by version, settings,
 compiler and processor: a second checkout on the same machine compiles nothing.
 """
 
@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class Native:
     folder: Path  # the plugin's
     wheel: str  # exact: "llama-cpp-python==0.3.36"
     settings: tuple[str, ...] = ()  # pip config settings of this one build; {here} is the plugin's folder
+    build_env: str = ""  # variable that names one of the `builds`
+    builds: dict[str, tuple[str, ...]] = field(default_factory=dict)  # more settings, by name; the first is the usual
     inputs: tuple[str, ...] = ()  # files in the plugin's folder that the settings name
     prebuilt_env: str = ""  # variable that names a folder with a ready library
     prebuilt_library: str = ""  # its base name: "llama" is libllama.so, libllama.dylib or llama.dll
@@ -47,13 +49,28 @@ class Native:
     def read(cls, folder: Path, table: dict[str, Any]) -> Native:
         """From the TOML table, its arrays made tuples."""
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+        fields["builds"] = {name: tuple(settings) for name, settings in table.get("builds", {}).items()}
         return cls(folder, **fields)
 
     def build_inputs(self) -> list[object]:
         """All that decides what a compiler makes, except the compiler."""
         files = [(self.folder / file).read_text("utf-8") for file in self.inputs]
         variables = {name: os.environ.get(name) for name in BUILD_VARIABLES}
-        return [self.wheel, files, variables, processor(), sysconfig.get_platform()]
+        return [self.wheel, files, variables, *filter(None, [self.build]), processor(), sysconfig.get_platform()]
+
+    @property
+    def build(self) -> str:
+        """The name that the environment gives, or that of the usual build; "" = there is only one."""
+        return (os.environ.get(self.build_env, "") if self.build_env else "") or next(iter(self.builds), "")
+
+    def build_settings(self) -> tuple[str, ...]:
+        """
+        Raises:
+            Failed: there is no build of that name.
+        """
+        if self.build and self.build not in self.builds:
+            raise Failed(f"{self.build_env}={self.build} is no build", f"one of {', '.join(self.builds)}, or unset it")
+        return (*self.settings, *self.builds.get(self.build, ()))
 
     def prebuilt_folder(self) -> Path | None:
         """The folder with a ready library that the environment names, None where it names none.
@@ -77,10 +94,10 @@ class Native:
         """Config settings to build with, and the shelf in the cache that such a build is kept on.
 
         Raises:
-            Failed: no compiler, or a prebuilt library was named and is not there.
+            Failed: no compiler, or a prebuilt library or a build was named that is not there.
         """
         folder = self.prebuilt_folder()
-        settings = self.prebuilt_settings if folder else self.settings
+        settings = self.prebuilt_settings if folder else self.build_settings()
         key = digest(settings, self.build_inputs(), None if folder else compilers())
         shelf = cache_dir() / "wheels" / f"{self.wheel.replace('==', '-')}-{key}"
         return tuple(text.replace("{here}", self.folder.as_posix()) for text in settings), shelf

@@ -38,6 +38,11 @@ inputs = ["trim.cmake"]
 prebuilt_env = "LIB_PATH"
 prebuilt_library = "lib"
 prebuilt_settings = ["wheel.cmake=false"]
+build_env = "LIB_BUILD"
+
+[tool.edgellm.native.builds]
+small = []
+large = ["cmake.define.LARGE=ON"]
 """
 
 
@@ -88,7 +93,8 @@ def repository(tmp_path: Path, modules, monkeypatch: pytest.MonkeyPatch) -> Repo
     monkeypatch.setattr(install_module, "ROOT", tmp_path / "repo")
     monkeypatch.setattr(native_module, "compilers", lambda: {"CC": "cc 1", "CXX": "c++ 1"})
     monkeypatch.setenv("EDGELLM_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("LIB_PATH", raising=False)
+    for name in ("LIB_PATH", "LIB_BUILD"):
+        monkeypatch.delenv(name, raising=False)
     return Repository(tmp_path / "repo", install_module)
 
 
@@ -161,6 +167,21 @@ def test_what_changes_the_library_builds_it_again(
         (folder / "pyproject.toml").write_text((folder / "pyproject.toml").read_text().replace("1.0", "1.1"))
 
     assert any(line.startswith("wheel") for line in repository.run()[1])
+
+
+def test_each_build_is_kept_by_itself(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any("LARGE" in line for line in repository.run()[1])
+    monkeypatch.setenv("LIB_BUILD", "large")
+    asked = repository.run()[1]
+    assert "--config-settings=cmake.define.LARGE=ON" in asked[0]
+    assert repository.run() == (0, [])
+    monkeypatch.setenv("LIB_BUILD", "small")
+    assert not any(line.startswith("wheel") for line in repository.run()[1])  # it is still on its shelf
+    monkeypatch.setenv("LIB_BUILD", "huge")
+    repository.run()
+    row = repository.record()["edgellm-native"]
+    assert (row["status"], row["note"]) == ("failed", "LIB_BUILD=huge is no build")
+    assert row["hint"] == "one of small, large, or unset it"
 
 
 def test_test_tools_stay_when_serve_follows_test(repository: Repository) -> None:

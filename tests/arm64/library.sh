@@ -8,7 +8,7 @@ march=${ARM64_MARCH:-armv8.2-a+dotprod}
 plugin=$checkout/plugins/edgellm-gguf
 target=$root/opt/llama
 
-key=$(cat "$plugin/pyproject.toml" "$plugin/llama.cmake" "$here/library.sh" - <<<"$march" | sha256sum)
+key=$(cat "$plugin/pyproject.toml" "$plugin/llama.cmake" "$plugin"/native/layout.* "$here/library.sh" - <<<"$march" | sha256sum)
 [[ ! -e $target/key || $(<"$target/key") != "$key" ]] || exit 0
 need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
 need aarch64-linux-gnu-g++ g++-aarch64-linux-gnu

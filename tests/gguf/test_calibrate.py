@@ -30,8 +30,8 @@ CHECK = """
 import ctypes, json
 import llama_cpp, numpy as np
 from edgellm.formats.gguf.ggml_types import BY_NAME
-from edgellm_gguf import kernels
-llama_cpp.llama_backend_init()
+from edgellm_gguf import ggml, kernels
+ggml.start()
 cpu, pages = kernels.Cpu(), kernels.Pages(8 << 20)
 lib = kernels.library
 tensor_get = llama_cpp.llama_cpp._lib.ggml_backend_tensor_get
@@ -65,10 +65,10 @@ print(json.dumps(off))
 # Each block of the held pages against what the quantizer makes of the same numbers.
 HOLD = """
 import json
-import llama_cpp, numpy as np
+import numpy as np
 from edgellm.formats.gguf.ggml_types import BY_NAME
-from edgellm_gguf import kernels
-llama_cpp.llama_backend_init()
+from edgellm_gguf import ggml, kernels
+ggml.start()
 pages = kernels.Pages(3 << 20)
 plain = bytes(pages.hold("Q4_K"))
 scales = {}

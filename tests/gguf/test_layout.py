@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,17 @@ def test_the_library_of_the_bindings_wheel_is_proven() -> None:
         pytest.skip("cpu: libllama is missing, or is no part of the binding's wheel")
     assert library.is_of_wheel()
     assert library.verdict(probe(measure=False)).proof == "wheel"
+
+
+@SLOW
+def test_a_build_of_ours_is_proven_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if library.missing() or not hasattr(ctypes.CDLL(str(library.library_file())), "edgellm_layout"):
+        pytest.skip("cpu: libllama is missing, or was not built by set-up")
+    shutil.copytree(str(library.library_dir()), tmp_path, dirs_exist_ok=True)
+    with open(tmp_path / "libllama.so", "ab") as file:
+        file.write(b"\0")  # not the wheel's any more
+    assert refusal(tmp_path, monkeypatch) == ""
+    assert library.verdict(probe(measure=False)).proof == "layout"
 
 
 def test_the_recorded_defaults_are_those_of_the_pinned_release() -> None:

@@ -49,12 +49,13 @@ def reserved_buffers(paths: Sequence[str], settings: Settings) -> dict[str, int]
 
 def _measure(paths: list[str], settings: Settings) -> dict[str, int]:
     import llama_cpp
+    from edgellm_gguf import ggml
     from edgellm_gguf.params import context_params, model_params
 
     lines: list[str] = []
     collect = llama_cpp.llama_log_callback(lambda _level, text, _user: lines.append(text.decode("utf-8", "replace")))
     llama_cpp.llama_log_set(collect, ctypes.c_void_p(0))
-    llama_cpp.llama_backend_init()
+    ggml.start()
     params = model_params(settings)
     params.no_alloc = True
     # Nothing is mapped: `no_alloc` refuses it.

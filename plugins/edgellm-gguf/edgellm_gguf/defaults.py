@@ -16,7 +16,8 @@ import msgspec
 
 from edgellm_gguf.verdict import Mismatch
 
-Value = bool | int | float | None  # None = no pointer; True = one
+POINTER = "a pointer"  # wherever to
+Value = bool | int | float | str | None  # a number, POINTER, or None = no pointer
 STRUCTS = {
     "llama_model_params": "llama_model_default_params",
     "llama_context_params": "llama_context_default_params",
@@ -59,9 +60,13 @@ def differences(expected: dict[str, dict[str, Value]]) -> Iterator[Mismatch]:
     for struct, values in of_library().items():
         for field, value in values.items():
             if value != expected[struct].get(field):
-                yield Mismatch(f"{struct}.{field}", str(value), str(expected[struct].get(field)))
+                yield Mismatch(f"{struct}.{field}", _words(value), _words(expected[struct].get(field)))
 
 
 def _value(field: Any, kind: Any) -> Value:
     """A pointer's address says nothing."""
-    return field if issubclass(kind, _NUMBERS) else bool(field) or None
+    return field if issubclass(kind, _NUMBERS) else POINTER if field else None
+
+
+def _words(value: Value) -> str:
+    return "no pointer" if value is None else str(value)

@@ -83,13 +83,14 @@ def library_file() -> Path | None:
 
 
 def is_of_wheel() -> bool:
-    """Whether all libraries are those of the binding's own wheel, byte for byte: then both were made of one source."""
+    """Whether all libraries are those of the binding's own wheel, byte for byte, wherever they lie: then library and
+    binding were made of one source."""
     try:
         files = importlib.metadata.files("llama-cpp-python") or []
     except importlib.metadata.PackageNotFoundError:
         return False
-    recorded = {Path(str(file.locate())).resolve(): file.hash.value for file in files if file.hash}
-    return all(recorded.get(path) == _recorded_digest(path) for path in library_files())
+    recorded = {(file.name, file.hash.value) for file in files if file.hash}
+    return all((path.name, _recorded_digest(path)) in recorded for path in library_files())
 
 
 def _recorded_digest(path: Path) -> str:

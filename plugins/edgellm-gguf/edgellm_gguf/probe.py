@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import json
+import logging
 import re
 import tempfile
 from collections.abc import Iterator
@@ -21,12 +22,12 @@ from edgellm_gguf import library
 from edgellm_gguf.verdict import Mismatch
 
 if TYPE_CHECKING:
-    from edgellm_gguf.defaults import Pinned
     from edgellm_gguf.layout import Place
 
 
 def main() -> None:
     """Look, and print what was seen."""
+    logging.disable(logging.ERROR)  # hundreds of types that it does not open are complained of
     path = library.library_file()
     assert path is not None  # the parent has looked
     handle = ctypes.CDLL(str(path))
@@ -39,7 +40,7 @@ def main() -> None:
         _say(facts | {"mismatch": asdict(Mismatch(symbols[-1] if symbols else str(error), "missing"))})
         return
     places = layout.of_library(handle)
-    facts["proof"] = "wheel" if library.is_of_wheel() else "layout" if places else ""
+    facts["proof"] = "wheel" if library.is_of_wheel() else "layout" if places and _source(handle) else ""
     for mismatch in _mismatches(handle, places, is_of_wheel=facts["proof"] == "wheel"):
         _say(facts | {"mismatch": asdict(mismatch)})
         return
@@ -56,7 +57,9 @@ def _mismatches(handle: ctypes.CDLL, places: dict[str, Place], *, is_of_wheel: b
     binding = importlib.metadata.version("llama-cpp-python")
     yield from layout.differences(places)
     if binding == pinned.llama_cpp_python:
-        yield from _source(handle, pinned)
+        # A build of ours names its commit, and no other will do: what a function means may change without its structs.
+        if (commit := _source(handle)) not in ("", pinned.commit):
+            yield Mismatch("the commit of llama.cpp", commit, pinned.commit)
         yield from defaults.differences(pinned.defaults)
     elif not is_of_wheel:
         yield Mismatch("llama-cpp-python", binding, f"{pinned.llama_cpp_python}, whose structs are known")
@@ -71,11 +74,9 @@ def _mismatches(handle: ctypes.CDLL, places: dict[str, Place], *, is_of_wheel: b
         yield from readback.differences(Path(folder), doing)
 
 
-def _source(handle: ctypes.CDLL, pinned: Pinned) -> Iterator[Mismatch]:
-    """A build of ours names its commit, and no other will do: what a function means may change without its structs."""
-    commit = _text(handle, "edgellm_source")
-    if commit not in ("", pinned.commit):
-        yield Mismatch("the commit of llama.cpp", commit, pinned.commit)
+def _source(handle: ctypes.CDLL) -> str:
+    """The commit of llama.cpp that a build of ours names; "" = it is none, or was made of files without a commit."""
+    return _text(handle, "edgellm_source")
 
 
 def _inventory() -> dict[str, Any]:
@@ -101,7 +102,7 @@ def _inventory() -> dict[str, Any]:
 
 def _version(handle: ctypes.CDLL) -> str:
     """Of its llama.cpp, with the commit: "0.5.0-dev (0c1e57098)"."""
-    commit = _text(handle, "edgellm_source") or _text(handle, "ggml_commit")
+    commit = _source(handle) or _text(handle, "ggml_commit")
     return f"{_text(handle, 'llama_version') or 'unknown'}" + (f" ({commit})" if commit else "")
 
 

@@ -25,10 +25,15 @@ static const edgellm_row rows[] = {
     {nullptr, 0, 0},
 };
 
-extern "C" LLAMA_API const edgellm_row * edgellm_layout(void) {
+extern "C" {
+LLAMA_API const edgellm_row * edgellm_layout(void);  // ends with a row without a name
+LLAMA_API const char * edgellm_source(void);         // the commit of llama.cpp; "" = not known
+}
+
+const edgellm_row * edgellm_layout(void) {
     return rows;
 }
 
-extern "C" LLAMA_API const char * edgellm_source(void) {
+const char * edgellm_source(void) {
     return EDGELLM_SOURCE;
 }
