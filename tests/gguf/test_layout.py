@@ -104,7 +104,7 @@ def test_a_foreign_library_with_another_struct_is_refused(
 @SLOW
 def test_a_foreign_library_that_behaves_is_unproven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal(folder_with(None, tmp_path), monkeypatch) == ""
-    assert library.verdict(probe(measure=False)).is_unproven
+    assert library.verdict(probe(measure=False)).doubt()
 
 
 def test_the_library_of_the_bindings_wheel_is_proven() -> None:

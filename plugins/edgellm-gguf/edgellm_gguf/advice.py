@@ -17,11 +17,6 @@ FEATURES = {
     "avx512bf16": "AVX512_BF16", "amx_int8": "AMX_INT8", "dotprod": "DOTPROD", "i8mm": "MATMUL_INT8", "sve": "SVE",
 }  # fmt: skip
 STANDS_FOR = {"AVX512_VNNI": "AVX_VNNI"}  # the same products, of wider registers
-PROOFS = {
-    "wheel": "from the binding's own wheel",
-    "layout": "built here or for EdgeLLM: its table of structs is the binding's",
-    "": "unproven",
-}
 
 
 def advise(machine: Machine) -> list[Advice]:
@@ -31,22 +26,8 @@ def advise(machine: Machine) -> list[Advice]:
     verdict = library.verdict(machine)
     if verdict.problem:
         return [Advice(verdict.problem, _rebuild())]
-    rows = [Advice(text, _rebuild()) for text in (unproven(verdict), _unused(machine, verdict)) if text]
-    return rows + ([Advice(unloaded(verdict), "install what it names")] if verdict.unloaded else [])
-
-
-def unproven(verdict: Verdict) -> str:
-    """Why nothing shows that it is the right library; "" = something does."""
-    if not verdict.is_unproven:
-        return ""
-    return (
-        f"this libllama, of llama.cpp {verdict.version}, behaves as llama-cpp-python expects, but it is neither from "
-        "its wheel nor a build that tells its structs"
-    )
-
-
-def unloaded(verdict: Verdict) -> str:
-    return "; ".join(f"libggml-{name} is there and does not load: {why}" for name, why in verdict.unloaded.items())
+    rows = [Advice(text, _rebuild()) for text in (verdict.doubt(), _unused(machine, verdict)) if text]
+    return rows + ([Advice(verdict.missing_backends(), "install what it names")] if verdict.unloaded else [])
 
 
 def _unused(machine: Machine, verdict: Verdict) -> str:

@@ -11,7 +11,7 @@ from edgellm.contract.engine import Engine
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import UnsupportedArtifact
 from edgellm.formats.gguf.ggml_types import FILE_TYPES
-from edgellm_gguf import advice, library
+from edgellm_gguf import library
 
 if TYPE_CHECKING:
     from edgellm.contract.quantizer import Quantization, TensorProgress
@@ -28,6 +28,14 @@ BUILDS = {
     "xe": ("GGML_VULKAN", "the Vulkan SDK"),
     "vulkan": ("GGML_VULKAN", "the Vulkan SDK"),
     "metal": ("GGML_METAL", "Xcode"),
+}
+
+
+# How `edgellm doctor` calls what shows that the library is the right one.
+PROOFS = {
+    "wheel": "from the binding's own wheel",
+    "layout": "built here or for EdgeLLM: its table of structs is the binding's",
+    "": "unproven",
 }
 
 
@@ -55,6 +63,8 @@ class GgufBackend:
         return [problem] if problem else []
 
     def advise(self, machine: Machine) -> list[Advice]:
+        from edgellm_gguf import advice
+
         return advice.advise(machine)
 
     def offload(self, machine: Machine) -> Offload:
@@ -64,7 +74,7 @@ class GgufBackend:
         if verdict.devices:
             return Offload(verdict.devices)
         if verdict.unloaded:
-            return Offload(missing=advice.unloaded(verdict))
+            return Offload(missing=verdict.missing_backends())
         if verdict.gpu_backends:
             return Offload(
                 missing=f"this libllama ({', '.join(verdict.gpu_backends)}) sees no GPU: is its driver there?"
@@ -72,7 +82,7 @@ class GgufBackend:
         return Offload(missing="this libllama has no GPU backend", remedy=_rebuild(machine))
 
     def unproven(self, machine: Machine) -> str:
-        return "" if self.check(machine) else advice.unproven(library.verdict(machine))
+        return "" if self.check(machine) else library.verdict(machine).doubt()
 
     def architectures(self, machine: Machine) -> frozenset[str] | None:
         return None if self.check(machine) else library.verdict(machine).architectures
@@ -142,7 +152,7 @@ class GgufBackend:
             about["build"] = library.build()
         verdict = library.last_verdict()
         if verdict is not None and not verdict.problem:
-            about["llama.cpp"] = f"{verdict.version}, {advice.PROOFS[verdict.proof]}"
+            about["llama.cpp"] = f"{verdict.version}, {PROOFS[verdict.proof]}"
             if verdict.variant:
                 about["variant"] = verdict.choice()
         return about

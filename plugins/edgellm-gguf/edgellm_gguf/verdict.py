@@ -49,10 +49,18 @@ class Verdict:
     def gpu_backends(self) -> tuple[str, ...]:
         return tuple(name for name in self.backends if name not in NO_GPU)
 
-    @property
-    def is_unproven(self) -> bool:
-        """It passes every check that there is, and nothing shows that it is the right one."""
-        return not self.problem and not self.proof
+    def doubt(self) -> str:
+        """Why nothing shows that it is the right library, though it runs; "" = something does."""
+        if self.problem or self.proof:
+            return ""
+        return (
+            f"this libllama, of llama.cpp {self.version}, behaves as llama-cpp-python expects, but it is neither from "
+            "its wheel nor a build that tells its structs"
+        )
+
+    def missing_backends(self) -> str:
+        """Those that are in its folder and do not load, and why."""
+        return "; ".join(f"libggml-{name} is there and does not load: {why}" for name, why in self.unloaded.items())
 
     def choice(self) -> str:
         """Which variant computes, and why: "haswell, the highest score (63) of the 6 of 14 that run here"."""
