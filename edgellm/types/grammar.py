@@ -20,9 +20,8 @@ GrammarKind = Literal["json_schema", "regex", "lark", "gbnf", "choice", "tree"]
 MAX_GRAMMAR_BYTES = 64 * 1024
 # A tree is made here, of schemas that are bounded one by one: 128 tools of eight properties take 80 to 370 KiB.
 MAX_TREE_BYTES = 512 * 1024
-MAX_PROPERTIES = (
-    400  # of all objects in a schema: 5,000 optional ones take 4 s to compile, 500 pass the limits of a row
-)
+MAX_PROPERTIES = 400  # of all objects in a schema
+MAX_OPTIONAL = 100  # properties of an object: the library reads four items for each, and 500 at most (grammar_check)
 MAX_SCHEMA_DEPTH = 64
 MAX_CHOICES = 1024
 # The library follows references and rules by recursion in native code: chains of 1,150 definitions and of 3,000 rules
@@ -146,7 +145,9 @@ class Grammar(msgspec.Struct, frozen=True):
             if depth > MAX_SCHEMA_DEPTH:
                 raise self.refused(f"is nested over {MAX_SCHEMA_DEPTH} levels deep", "send a flatter one")
             properties = part.get("properties")
-            n_properties += len(properties) if isinstance(properties, dict) else 0
+            if isinstance(properties, dict):
+                n_properties += len(properties)
+                self._check_optional(properties, part.get("required"))
             least = part.get("minProperties")
             if isinstance(least, int) and least > 1:
                 # The library counts a key that is written twice as two.
@@ -163,6 +164,13 @@ class Grammar(msgspec.Struct, frozen=True):
             raise self.refused(f"refers to {len(references)} definitions", f"{MAX_DEFINITIONS} are allowed")
         if n_properties > MAX_PROPERTIES:
             raise self.refused(f"has {n_properties} properties", f"{MAX_PROPERTIES} are allowed")
+
+    def _check_optional(self, properties: dict[str, Any], required: Any) -> None:
+        names = {name for name in required if isinstance(name, str)} if isinstance(required, list) else set()
+        n_optional = len(properties.keys() - names)
+        if n_optional > MAX_OPTIONAL:
+            hint = f"{MAX_OPTIONAL} are allowed; name the others under required"
+            raise self.refused(f"has an object with {n_optional} optional properties", hint)
 
 
 def _no_number(word: str) -> None:

@@ -18,7 +18,7 @@ from edgellm.errors import BackendUnavailable, GrammarFailed, UsageError
 from edgellm.text.matcher import GrammarCompiler, Matcher
 from edgellm.text.sampling import Sampler
 from edgellm.types import grammar_tree as tree
-from edgellm.types.grammar import MAX_CHOICES, MAX_PROPERTIES, Grammar, GrammarKind
+from edgellm.types.grammar import MAX_CHOICES, MAX_OPTIONAL, MAX_PROPERTIES, Grammar, GrammarKind
 from edgellm.types.plan import Settings
 from edgellm.types.sampling import Sampling
 
@@ -372,10 +372,17 @@ def test_a_grammar_of_blanks_is_read_at_once(compiler: GrammarCompiler, monkeypa
         compiler.matcher(Grammar("gbnf", "\n" * 65_000 + "x"))
 
 
-def test_as_many_properties_as_are_allowed(compiler: GrammarCompiler) -> None:
-    properties = {f"p{at}": {"type": "string"} for at in range(MAX_PROPERTIES)}
-    schema = {"type": "object", "properties": properties, "additionalProperties": False}
-    assert compiler.matcher(Grammar.of_schema(schema)).forced() == (*b"{",)
+@pytest.mark.parametrize("closed", [False, True])
+def test_as_many_properties_as_are_allowed(compiler: GrammarCompiler, *, closed: bool) -> None:
+    """Where the last optional one is chosen, all before it were possible."""
+    optional = [f"a{at}" for at in range(MAX_OPTIONAL)]
+    required = [f"p{at}" for at in range(MAX_PROPERTIES - MAX_OPTIONAL)]
+    properties = {name: {"type": "string"} for name in optional + required}
+    schema = {"type": "object", "properties": properties, "required": required, "additionalProperties": not closed}
+    matcher = compiler.matcher(Grammar.of_schema(schema))
+    write(matcher, b'{"a99":"')
+    with refuses(UsageError, param="grammar"):
+        compiler.matcher(Grammar.of_schema(schema | {"required": required[1:]}))
 
 
 def test_lark_is_told_from_gbnf(compiler: GrammarCompiler) -> None:
