@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from edgellm.settings import variables
 
 MAX_BYTES = 1024**2
 T = TypeVar("T")
+_unwritten: dict[Path, object] = {}  # verdicts for which there is no place: asked once a process, not at each question
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,12 @@ def probe_library(
 
 def kept(path: Path, kind: type[T], probe: Callable[[], tuple[T, bool]]) -> T:
     """The verdict that is kept at `path`; without one, what `probe` finds, kept where it says that it will last."""
-    verdict = read_kept(path, kind)
-    if verdict is None:
-        verdict, lasts = probe()
-        if lasts:
-            _keep(path, msgspec.json.encode(verdict))
+    verdict = read_kept(path, kind) or _unwritten.get(path)
+    if isinstance(verdict, kind):
+        return verdict
+    verdict, lasts = probe()
+    if lasts:
+        _keep(path, verdict)
     return verdict
 
 
@@ -60,8 +61,9 @@ def read_kept(path: Path, kind: type[T]) -> T | None:
         return None
 
 
-def _keep(path: Path, data: bytes) -> None:
-    # A cache that cannot be written costs a probe per start, nothing else.
-    with contextlib.suppress(OSError):
+def _keep(path: Path, verdict: object) -> None:
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, data)
+        write_atomic(path, msgspec.json.encode(verdict))
+    except OSError:
+        _unwritten[path] = verdict
