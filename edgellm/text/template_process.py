@@ -18,7 +18,7 @@ import msgspec
 
 from edgellm.contract.child import End, python
 from edgellm.contract.helper import Helper, took_too_long
-from edgellm.errors import BadTemplate, Closed, EdgeLLMError, UsageError, WorkerCrashed
+from edgellm.errors import BadTemplate, Closed, EdgeLLMError, Overloaded, UsageError, WorkerCrashed
 from edgellm.text.chat import HINT
 from edgellm.text.template_jobs import SECONDS, JobResult, TemplateJob
 from edgellm.types.checks import CANNOT_BE_SENT, of_plain_type
@@ -62,8 +62,8 @@ class TemplateProcess:
         """`template_jobs.run`, there.
 
         Raises:
-            BadTemplate: as there, or the job took more than SECONDS, or ended its process; UsageError: what cannot be
-            sent; WorkerCrashed: no process can be started; Closed.
+            BadTemplate: as there, or the job took more than SECONDS, or ended its process; Overloaded: it took more
+            than PATIENCE_S; UsageError: what cannot be sent; WorkerCrashed: no process can be started; Closed.
         """
         result = msgspec.json.decode(self.ask(job).result(), type=JobResult)
         if result.failure:
@@ -159,7 +159,10 @@ def _encoded(job: TemplateJob) -> bytes:
         raise UsageError(f"{CANNOT_BE_SENT}: {error}", hint=hint, param="messages") from None
 
 
-def _ended(end: End) -> BadTemplate:
+def _ended(end: End) -> EdgeLLMError:
+    if end.timed_out:
+        what = f"the chat template had no answer after {PATIENCE_S:g} s"
+        return Overloaded(what, hint="try again when other programs keep this machine less busy")
     if took_too_long(end):
         return BadTemplate(f"the chat template was stopped: it takes more than {SECONDS:g} s", hint=HINT)
     how = end.signal or f"status {end.returncode}"

@@ -14,7 +14,7 @@ import pytest
 from support.refusals import check_refusal, refuses
 from support.waiting import PATIENCE_S, wait_until
 
-from edgellm.errors import BadTemplate, Closed, UsageError, WorkerCrashed
+from edgellm.errors import BadTemplate, Closed, Overloaded, UsageError, WorkerCrashed
 from edgellm.sdk.client import EdgeLLM
 from edgellm.text import template_jobs, template_process
 from edgellm.text.template_jobs import CapsJob, MarkupJob, RenderJob, TemplateJob, TemplateSource
@@ -110,7 +110,7 @@ def test_one_that_uses_no_processor_time_is_ended_by_the_clock(
     os.kill(pid_of(templates), signal.SIGSTOP)
     with monkeypatch.context() as impatient:
         impatient.setattr(template_process, "PATIENCE_S", 0.1)
-        with refuses(BadTemplate):
+        with refuses(Overloaded):
             templates.run(render())
 
     assert templates.run(render()).text == "<user>hi<s>"
