@@ -117,7 +117,10 @@ class Reader:
         own = table.get((kind, self._measured_threads))
         if own is not None:
             return own * 1e9 * self._share
-        measured = {name: rate for (name, count), rate in table.items() if count == self._measured_threads}
+        of_count = {name: rate for (name, count), rate in table.items() if count == self._measured_threads}
+        measured = {name: rate for name, rate in of_count.items() if name in TYPES}
+        if not measured:  # of types that are known here
+            return prior(kind, self._own) * self._threads * 1e9
         like = min(measured, key=lambda name: (_distance(kind, name), name))
         self._borrowed[kind] = like
         return measured[like] * prior(kind, self._own) / prior(like, self._own) * 1e9 * self._share

@@ -27,6 +27,8 @@ SCHEMA = 1
 MAX_BYTES = 1 << 20
 _BY_TYPE = ("decode", "prefill", "attention", "attention_prefill", "row_s")  # (type, threads) -> number
 _BY_THREADS = ("layer_s", "element_s", "element_prefill_s")  # threads -> number
+# What no machine reaches and yet divides without harm: 1e9 a second, seconds (what takes none has 0), a key's counts.
+RATES, SECONDS, MOST_COUNT = (1e-6, 1e6), (1e-30, 1e3), 1 << 16
 _TABLES = (*_BY_TYPE, *_BY_THREADS, "attention_by_head", "attention_apart_s")
 
 
@@ -142,12 +144,21 @@ def _rows(levels: Mapping[Any, Any], outer: tuple[Any, ...] = ()) -> Iterator[tu
 
 
 def _check(calibration: Calibration) -> None:
+    """
+    Raises:
+        ValueError: a number that no machine has, or rates that cannot be used together.
+    """
     for name in _TABLES:
-        table = getattr(calibration, name)
-        rate_like = name not in ("row_s", "attention_apart_s", *_BY_THREADS)
-        if any(not 0 <= number < 1e6 or (rate_like and number == 0) for number in table.values()):
-            raise ValueError(f"{name} holds a number that is not a rate")
-        if any(count < 1 for key in table if isinstance(key, tuple) for count in key[1:]):
-            raise ValueError(f"{name} holds a size or a number of threads below 1")
-    if not calibration.decode or not calibration.prefill:
-        raise ValueError("it holds no rates")
+        table: dict[Any, float] = getattr(calibration, name)
+        takes_seconds = name.endswith("_s")
+        low, high = SECONDS if takes_seconds else RATES
+        if any(not (low <= number <= high or (takes_seconds and number == 0)) for number in table.values()):
+            raise ValueError(f"{name} holds a number that no machine has")
+        counts = (count for key in table for count in (key[1:] if isinstance(key, tuple) else (key,)))
+        if any(not 1 <= count <= MOST_COUNT for count in counts):
+            raise ValueError(f"{name} holds a size or a number of threads that no machine has")
+    if not 0 <= calibration.scatter < 1:
+        raise ValueError("scatter is not a share")
+    decode_threads = {threads for _, threads in calibration.decode}
+    if not decode_threads or not decode_threads <= {threads for _, threads in calibration.prefill}:
+        raise ValueError("it holds no rates, or none of prompts for as many threads")

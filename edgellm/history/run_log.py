@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from edgellm import settings
 from edgellm.files import at_once, read_regular, write_atomic
@@ -35,17 +36,25 @@ OF_REQUESTS = 0.25  # of the memory of a model; predictions of what it takes its
 MAX_CHECKS = 256  # quality checks that outlive the lines around them
 _COMPARED = ("decode", "prefill", "resident_bytes")
 
+# What a line may hold, far beyond what machines reach: a line with another number is skipped, as one that is broken.
+Speed = Annotated[float, Meta(ge=1e-6, le=1e9)]  # tokens per second
+Bytes = Annotated[int, Meta(ge=0, le=1 << 60)]
+Count = Annotated[int, Meta(ge=0, le=1 << 40)]
+Amount = Annotated[float, Meta(ge=0, le=1e300)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Difference = Annotated[float, Meta(ge=-1, le=700)]  # nats: noise may be below 0, and more has no exponential
+
 
 class Numbers(msgspec.Struct, frozen=True, kw_only=True):
     """Predicted or measured; None = not known. Rates in tokens per second."""
 
-    decode: float | None = None  # one slot alone
-    prefill: float | None = None
-    first_token_s: float | None = None
-    batched: float | None = None  # all slots together, while several decoded
-    resident_bytes: int | None = None  # of the worker, at its peak
-    loaded_bytes: int | None = None  # of the worker, once loaded
-    allocated_bytes: int | None = None  # as the library reports it
+    decode: Speed | None = None  # one slot alone
+    prefill: Speed | None = None
+    first_token_s: Amount | None = None
+    batched: Speed | None = None  # all slots together, while several decoded
+    resident_bytes: Bytes | None = None  # of the worker, at its peak
+    loaded_bytes: Bytes | None = None  # of the worker, once loaded
+    allocated_bytes: Bytes | None = None  # as the library reports it
 
 
 class _Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -63,15 +72,15 @@ class Run(_Line, frozen=True, kw_only=True, tag="run"):
 
     build: str  # of the backend: what its numbers can be compared with
     basis: str  # fingerprint of what the predictions were made of; others are not comparable
-    threads: int
-    ctx: int
-    slots: int
+    threads: Count
+    ctx: Count
+    slots: Count
     kv_type: str
-    gpu_layers: int = 0
-    depth: int = 0  # tokens in the cache in the middle of what was decoded
-    requests: int = 0
-    restarts: int = 0  # of a worker that died; what was measured across one counts for nothing
-    waited: float | None = None  # share of the time that others had the processors; None = not known
+    gpu_layers: Annotated[int, Meta(ge=-1, le=1 << 40)] = 0  # -1 = all
+    depth: Count = 0  # tokens in the cache in the middle of what was decoded
+    requests: Count = 0
+    restarts: Count = 0  # of a worker that died; what was measured across one counts for nothing
+    waited: Share | None = None  # share of the time that others had the processors; None = not known
     whole_batch: bool = False  # a prompt filled a whole batch, so that the peak is the peak
     predicted: Numbers = Numbers()  # before corrections
     measured: Numbers = Numbers()
@@ -81,11 +90,11 @@ class BenchTest(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `edgellm bench`: the median of its repeats, with the least and the most."""
 
     name: str  # "pp512", "tg64", "tg64 @ 2048"
-    threads: int
-    median: float
-    low: float
-    high: float
-    repeats: int
+    threads: Count
+    median: Amount
+    low: Amount
+    high: Amount
+    repeats: Count
 
 
 class Bench(_Line, frozen=True, kw_only=True, tag="bench"):
@@ -102,14 +111,14 @@ class Quality(_Line, frozen=True, kw_only=True, tag="quality"):
 
     sha256: str
     text_sha256: str
-    tokens: int  # scored
-    perplexity: float
+    tokens: Count  # scored
+    perplexity: Amount
     reference: str = ""  # model and quantization that it was compared with
     reference_quant: str = ""
-    reference_perplexity: float | None = None
-    mean_kl: float | None = None  # nats per token, of the reference against it
-    high_kl: float | None = None  # 99th percentile
-    top_agreement: float | None = None  # share of tokens with the same likeliest next one
+    reference_perplexity: Amount | None = None
+    mean_kl: Difference | None = None  # nats per token, of the reference against it
+    high_kl: Difference | None = None  # 99th percentile
+    top_agreement: Share | None = None  # share of tokens with the same likeliest next one
     veto: str = ""
 
 

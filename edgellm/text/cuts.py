@@ -72,11 +72,15 @@ class Marker:
             return [self.mark(item, of_assistant=of_assistant) for item in value]
         return value
 
+    def count(self, prompt: str) -> int:
+        """How many marks are in it. A template may write millions, which `unmark` would hold everybody up with."""
+        return prompt.count(self._mark) + prompt.count(_escaped(self._mark))
+
     def unmark(self, prompt: str) -> tuple[str, tuple[int, ...]]:
         """The prompt without marks, and where they were, in ascending order."""
         parts = prompt.replace(_escaped(self._mark), self._mark).split(self._mark)
         places = itertools.accumulate(map(len, parts))
-        return "".join(parts), tuple(sorted({*itertools.islice(places, len(parts) - 1)}))
+        return "".join(parts), tuple(dict.fromkeys(itertools.islice(places, len(parts) - 1)))
 
 
 def encoded(

@@ -162,8 +162,8 @@ class PromptBuilder:
             opened = messages[-1].content
         else:
             opened = self._opened(rendered, marked, own) if opens else ""
+        self._check(marker.count(rendered))
         text, cuts = marker.unmark(rendered)
-        self._check(cuts)
         return ChatPrompt(text, cuts, not self._writes_bos(text, cuts), opened, frozenset(conversation.notes))
 
     def _rendered(self, messages: list[dict[str, Any]], variables: Mapping[str, Any], opens: bool) -> str:
@@ -187,14 +187,14 @@ class PromptBuilder:
         bos = self._info.bos_text
         return bool(bos) and text.startswith(bos) and not (cuts and cuts[0] < len(bos))
 
-    def _check(self, cuts: tuple[int, ...]) -> None:
-        """Each part between cuts has a token at least, and is looked through for special tokens by itself."""
+    def _check(self, n_marks: int) -> None:
+        """Each part between marks has a token at least, and is looked through for special tokens by itself."""
         n_ctx = self._info.n_ctx
-        if len(cuts) >= n_ctx:
+        if n_marks >= n_ctx:
             raise ContextOverflow(
-                f"the prompt has more than {len(cuts)} tokens, the context holds {n_ctx}",
+                f"the prompt has more than {n_marks} tokens, the context holds {n_ctx}",
                 hint=f"shorten the prompt, or start with a longer context ({option('ctx')})",
-                n_prompt=len(cuts) + 1,
+                n_prompt=n_marks + 1,
                 n_ctx=n_ctx,
             )
 

@@ -243,3 +243,11 @@ def test_the_output_table_is_found_among_the_types() -> None:
             assert n == shape.n_embd * shape.n_vocab, (card.id, quant)
             assert kind in {wanted, "Q8_0"}, (card.id, quant)
     assert checked > 100
+
+
+def test_types_that_are_unknown_here_stand_in_for_no_other() -> None:
+    strange = dataclasses.replace(RATES, decode=RATES.decode | {("ANOTHER", 1): 50.0})
+    alone = dataclasses.replace(RATES, decode={("ANOTHER", 1): 50.0})
+
+    assert decode(strange, "Q8_0") == decode(RATES, "Q8_0")
+    assert decode(alone) > 0

@@ -81,6 +81,18 @@ def test_numbers_of_threads_come_together_and_new_rates_replace_old_ones() -> No
         pytest.param(lambda text: text.replace('"EPYC"', '"Xeon"'), id="another processor"),
         pytest.param(lambda text: text.replace('"schema":1', '"schema":99'), id="another version"),
         pytest.param(lambda text: text.replace('"64":{"2":7.0}', '"0":{"2":7.0}'), id="a head of no numbers"),
+        pytest.param(lambda text: text.replace("40.0", "1e-320"), id="a rate that divides to infinity"),
+        pytest.param(lambda text: text.replace("40.0", "1e7"), id="a rate of no machine"),
+        pytest.param(lambda text: text.replace("5e-8", "1e-320"), id="seconds that divide to infinity"),
+        pytest.param(lambda text: text.replace("0.00001", "-0.00001"), id="negative seconds"),
+        pytest.param(lambda text: text.replace('{"2":0.00001}', '{"0":0.00001}'), id="no thread"),
+        pytest.param(lambda text: text.replace('"64":{"2"', '"64":{"1' + "0" * 400 + '"'), id="threads of no machine"),
+        pytest.param(lambda text: text.replace('"scatter":0.03', '"scatter":1e308'), id="scatter"),
+        pytest.param(lambda text: text.replace('"scatter":0.03', '"scatter":-1e308'), id="negative scatter"),
+        pytest.param(
+            lambda text: text.replace('{"2":120.0}', '{"1":120.0}').replace('{"2":200.0}', '{"1":200.0}'),
+            id="prompts with other threads",
+        ),
         pytest.param(lambda text: text[: len(text) // 2], id="half"),
     ],
 )

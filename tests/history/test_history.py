@@ -72,6 +72,15 @@ def test_the_last_word_on_a_load_counts() -> None:
         b"{", b"null", b"[]", b'{"kind": "run"}', b'{"kind": "another"}', b"\xff\xfe", b"[" * 100_000,
         msgspec.json.encode(run()).replace(b'"decode":8.0', b'"decode":NaN'),
         msgspec.json.encode(run()).replace(b'"threads":4', b'"threads":"4"'),
+        msgspec.json.encode(run()).replace(b'"decode":8.0', b'"decode":1e-300'),
+        msgspec.json.encode(run()).replace(b'"decode":10.0', b'"decode":1e300'),
+        msgspec.json.encode(run()).replace(b'"decode":8.0', b'"decode":-8.0'),
+        msgspec.json.encode(run()).replace(b'"prefill":120.0', b'"prefill":1e-300'),
+        msgspec.json.encode(run()).replace(b'"resident_bytes":1100', b'"resident_bytes":1' + b"0" * 400),
+        msgspec.json.encode(run()).replace(b'"resident_bytes":1000', b'"resident_bytes":-1'),
+        msgspec.json.encode(run()).replace(b'"threads":4', b'"threads":1' + b"0" * 400),
+        msgspec.json.encode(run(waited=0.1)).replace(b'"waited":0.1', b'"waited":1e300'),
+        msgspec.json.encode(check()).replace(b'"mean_kl":null', b'"mean_kl":1e300'),
     ],
 )  # fmt: skip
 def test_a_broken_line_is_skipped_and_counted(line: bytes) -> None:

@@ -273,6 +273,13 @@ def test_more_cuts_than_the_context_has_tokens():
         builder(TURNS, special_texts=("<s>",)).build((Message("user", "<s>" * 64),))
 
 
+@pytest.mark.parametrize("mark", [r"\ufdd0", r"\\ufdd0"], ids=["written", "escaped"])
+def test_marks_that_a_template_writes_are_counted_before_they_are_taken_out(mark):
+    """All in one place, so that they would be one cut: four million of them took seconds to find that out."""
+    with refuses(ContextOverflow):
+        build('{{ "' + mark + '" * 64 }}', USER)
+
+
 def test_a_model_without_a_template():
     with refuses(BadTemplate):
         builder(None)
